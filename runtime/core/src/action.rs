@@ -1,0 +1,281 @@
+//! Everything the core can ask of the shell.
+
+use crate::{CallId, CommitId, Partition, Place, SessionId};
+
+/// One thing to do. Slices live until the next call of the core.
+#[derive(Debug)]
+pub enum Action<'a> {
+    // -- ownership ------------------------------------------------------------------------------
+    /// Find out where this partition starts; answer with `StartResolved` or `AssignFailed`.
+    LookUpStart {
+        /// Which.
+        partition: Partition,
+    },
+    /// Start reading these. Outside a rebalance it adds partitions whose look-up took too long.
+    AnswerAssign {
+        /// Where each starts; may be empty.
+        starts: &'a [StartAt],
+    },
+    /// Give these up: they are drained and committed as far as possible.
+    AnswerRevoke {
+        /// All that were asked for.
+        partitions: &'a [Partition],
+    },
+    /// Move the reader.
+    Reposition {
+        /// Which.
+        partition: Partition,
+        /// The next offset to read.
+        offset: i64,
+    },
+    /// Unassign and assign this partition anew (a seek is refused after an out-of-range error).
+    Reassign {
+        /// Which.
+        partition: Partition,
+        /// The next offset to read.
+        offset: i64,
+    },
+    /// Nothing is owned any more that matters: leave the group.
+    LeaveGroup,
+    // -- reading --------------------------------------------------------------------------------
+    /// One read of this partition may take so much. A record that crosses a limit is still taken.
+    /// Replaces an older permission; used up by the next `Fetched` of the partition.
+    Read {
+        /// Which.
+        partition: Partition,
+        /// At least 1.
+        max_events: u32,
+        /// At least 1.
+        max_bytes: u64,
+    },
+    /// Take the permission back.
+    StopReading {
+        /// Which.
+        partition: Partition,
+    },
+    // -- calls ----------------------------------------------------------------------------------
+    /// Call the guest. The shell copies the rows out and may then forget their places.
+    Dispatch(Dispatch<'a>),
+    /// Drop the call; answer with `CallReallyEnded` (or with its end, if that came first).
+    Cancel {
+        /// Which.
+        call: CallId,
+    },
+    /// These events will not be dispatched: forget them.
+    ReleaseRows {
+        /// Their places.
+        places: &'a [Place],
+    },
+    // -- results --------------------------------------------------------------------------------
+    /// Hand the outputs of these rows to the producer, in this order. Outputs of other rows of an ended
+    /// call are to be dropped.
+    HandOver {
+        /// Which call; it has ended.
+        call: CallId,
+        /// Rows with outputs, ascending.
+        rows: &'a [u32],
+    },
+    // -- commits --------------------------------------------------------------------------------
+    /// Store these offsets and sets at the coordinator.
+    Commit {
+        /// Named in the answer.
+        id: CommitId,
+        /// One per partition; offset and set come from one snapshot.
+        entries: &'a [CommitEntry],
+        /// The metadata of all entries, back to back: see [`CommitEntry::metadata`].
+        metadata: &'a str,
+    },
+    // -- people ---------------------------------------------------------------------------------
+    /// A partition does not move.
+    ReportStall(Stall),
+    /// It moves again.
+    StallEnded {
+        /// Which.
+        partition: Partition,
+    },
+    /// Something worth a log line or a counter happened.
+    Notice(Notice),
+    /// This partition stops; the others go on.
+    PartitionStopped {
+        /// Which.
+        partition: Partition,
+        /// The offset that could not be passed.
+        offset: i64,
+        /// Why.
+        reason: PartitionStop,
+    },
+    /// The handler can't go on: it is being drained.
+    StopHandler {
+        /// The event that it can't pass.
+        partition: Partition,
+        /// See `partition`.
+        offset: i64,
+        /// Why.
+        reason: HandlerStop,
+    },
+    /// Under `--until-end`: everything up to the ends is committed. The shell drains next.
+    EndReached,
+    /// The drain is over; nothing follows.
+    Drained {
+        /// Everything that ran has ended and everything settled is committed.
+        clean: bool,
+    },
+    /// A cancelled call did not end: a host call that can't be cancelled. The process must end.
+    CallStuck {
+        /// Which.
+        call: CallId,
+    },
+}
+
+/// A partition and its first offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartAt {
+    /// Which.
+    pub partition: Partition,
+    /// The first offset to read.
+    pub offset: i64,
+}
+
+/// One call to make: events of one topic and one attempt number.
+#[derive(Debug)]
+pub struct Dispatch<'a> {
+    /// Named in every input about it.
+    pub call: CallId,
+    /// Index of the topic.
+    pub topic: u16,
+    /// 1 for the first try.
+    pub attempt: u32,
+    /// Whether this is the last of the configured attempts.
+    pub last_attempt: bool,
+    /// At least one; grouped by lane, in lane order.
+    pub rows: &'a [Row],
+    /// Rows per lane; their sum is the number of rows.
+    pub lanes: &'a [u32],
+}
+
+/// One event of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Where it came from.
+    pub partition: Partition,
+    /// Under which ownership.
+    pub session: SessionId,
+    /// Kafka's offset.
+    pub offset: i64,
+    /// Milliseconds since 1970; −1: none.
+    pub timestamp: i64,
+    /// Where the shell keeps it.
+    pub place: Place,
+}
+
+/// One partition's part of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitEntry {
+    /// Which.
+    pub partition: Partition,
+    /// Every offset below is settled.
+    pub offset: i64,
+    /// Byte range of its metadata in [`Action::Commit`]'s `metadata`.
+    pub metadata: (u32, u32),
+    /// Settled events beyond the offset that the metadata does not claim: they repeat after a hand-over.
+    pub unclaimed: u64,
+}
+
+/// What holds a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// Which.
+    pub partition: Partition,
+    /// The first offset that is not settled.
+    pub offset: i64,
+    /// Which attempt it is in; 0: not dispatched.
+    pub attempt: u32,
+    /// What it waits for.
+    pub holds: Holds,
+}
+
+/// What an unsettled event waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// A place among the workers.
+    Queued,
+    /// The guest.
+    Out,
+    /// The acknowledgement of its outputs.
+    Unacked,
+    /// The commit itself: everything is settled, the coordinator does not store it.
+    Commit,
+}
+
+/// Facts for logs and counters; nothing has to be done about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A session began.
+    SessionStarted {
+        /// Where.
+        partition: Partition,
+        /// Its id.
+        session: SessionId,
+        /// First unsettled offset.
+        offset: i64,
+        /// Events beyond it that an earlier owner settled: they will not run again.
+        claimed: u64,
+    },
+    /// A session ended.
+    SessionEnded {
+        /// Where.
+        partition: Partition,
+        /// Its id.
+        session: SessionId,
+        /// True if someone else owned the partition already.
+        lost: bool,
+    },
+    /// Commit metadata that is not ours, or does not fit what is known: nothing beyond the offset is done.
+    MetadataIgnored {
+        /// Where.
+        partition: Partition,
+    },
+    /// Offsets passed over because `out_of_range` says so.
+    OffsetsSkipped {
+        /// Where.
+        partition: Partition,
+        /// How many.
+        count: u64,
+    },
+    /// The reader was not where the ledger is: it was positioned once more.
+    Repositioned {
+        /// Where.
+        partition: Partition,
+        /// To which offset.
+        offset: i64,
+    },
+    /// This broker takes less metadata than configured: the limit was halved.
+    MetadataLimitLowered {
+        /// The new limit in characters.
+        limit: usize,
+    },
+}
+
+/// Why one partition can't go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartitionStop {
+    /// The offset is outside the log and `out_of_range = "fail"`.
+    OutOfRange,
+    /// The topic can't be read.
+    Denied,
+    /// The log is damaged there.
+    Damaged,
+}
+
+/// Why a handler can't go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandlerStop {
+    /// The guest asked for a retry.
+    Retry,
+    /// The guest rejected the event.
+    Reject,
+    /// The call failed as a whole; the event named is its first.
+    Fault(crate::Fault),
+    /// The brokers refused an output of the event.
+    OutputRefused,
+}

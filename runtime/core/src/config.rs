@@ -1,0 +1,74 @@
+//! What the core must be told once, before the first input.
+
+use std::time::Duration;
+
+/// Limits and intervals of one handler. Every field has a limit's meaning: there is no "unlimited".
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How many topics the handler reads: [`Partition::topic`](crate::Partition) is below it.
+    pub topics: u16,
+    /// Most events that one call carries.
+    pub max_batch: u32,
+    /// Whether `max_batch` was written by the operator: then a handler that was seen to wait keeps it.
+    pub max_batch_is_fixed: bool,
+    /// Most guest calls out at once.
+    pub max_concurrency: u32,
+    /// Most events admitted and not settled, per partition.
+    pub max_queued: u32,
+    /// Most offsets between the prefix and the highest admitted event, per partition.
+    pub max_window: u64,
+    /// Bytes of events admitted and not settled, over all partitions; active sessions share it equally.
+    pub arena_bytes: u64,
+    /// How long settled work may stay uncommitted.
+    pub commit_interval: Duration,
+    /// Settled events after which a commit is due at once.
+    pub commit_every: u64,
+    /// How long a commit may take before it counts as unanswered.
+    pub commit_timeout: Duration,
+    /// How often a clean partition is committed again (SEMANTICS: an older owner's late commit).
+    pub recommit_interval: Duration,
+    /// Characters of commit metadata that the broker takes (`offset.metadata.max.bytes`).
+    pub metadata_limit: usize,
+    /// How long a revoke waits for running calls and their acks.
+    pub revoke_timeout: Duration,
+    /// How long an assign waits for the starts of its partitions before it is answered without the missing ones.
+    pub lookup_timeout: Duration,
+    /// What happens when a committed offset, or the position while reading, is outside the log.
+    pub out_of_range: OutOfRange,
+    /// How long a partition may stand still before it is reported.
+    pub stall_after: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            topics: 1,
+            max_batch: 64,
+            max_batch_is_fixed: false,
+            max_concurrency: 256,
+            max_queued: 100_000,
+            max_window: 64_000_000,
+            arena_bytes: 64 << 20,
+            commit_interval: Duration::from_secs(1),
+            commit_every: 10_000,
+            commit_timeout: Duration::from_secs(2),
+            recommit_interval: Duration::from_secs(60),
+            metadata_limit: 4096,
+            revoke_timeout: Duration::from_secs(1),
+            lookup_timeout: Duration::from_secs(5),
+            out_of_range: OutOfRange::Fail,
+            stall_after: Duration::from_secs(15),
+        }
+    }
+}
+
+/// The operator's answer to an offset outside the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutOfRange {
+    /// The partition stops, named; the others go on.
+    Fail,
+    /// Go on at the log start; the offsets passed over are counted.
+    Earliest,
+    /// Go on at the log end; the offsets passed over are counted.
+    Latest,
+}

@@ -1,0 +1,256 @@
+//! Everything that can wake Keylane up. To add a cause, add a variant.
+
+use std::time::Duration;
+
+use crate::{CallId, CommitId, Partition, Place};
+
+/// One thing that happened outside the core. Slices are read before `handle` returns.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    // -- ownership ------------------------------------------------------------------------------
+    /// The group gives these partitions to us; it stands still until `AnswerAssign`.
+    AssignRequested {
+        /// Only the new ones, under either rebalance protocol.
+        partitions: &'a [Partition],
+    },
+    /// Where a partition starts is known.
+    StartResolved {
+        /// Whose start it is.
+        partition: Partition,
+        /// What the coordinator and the partition's leader said.
+        start: Start<'a>,
+    },
+    /// The look-up of a start failed; the core asks again later.
+    AssignFailed {
+        /// Whose look-up failed.
+        partition: Partition,
+    },
+    /// The group takes these partitions away; we own them until `AnswerRevoke`.
+    Revoked {
+        /// Those to give up.
+        partitions: &'a [Partition],
+    },
+    /// These partitions already belong to someone else: nothing may be committed.
+    Lost {
+        /// Those that are gone.
+        partitions: &'a [Partition],
+    },
+    // -- reading --------------------------------------------------------------------------------
+    /// Records were read, in offset order.
+    Fetched {
+        /// Where they were read.
+        partition: Partition,
+        /// At least one.
+        rows: &'a [FetchedRow],
+    },
+    /// The reader stands at the end of the partition.
+    EndOfPartition {
+        /// The offset that the next record will have at the least: it bridges trailing control records.
+        partition: Partition,
+        /// See `partition`.
+        offset: i64,
+    },
+    /// Reading a partition failed.
+    ReadFailed {
+        /// Where.
+        partition: Partition,
+        /// How.
+        why: ReadError,
+    },
+    // -- calls ----------------------------------------------------------------------------------
+    /// The workers take so many more calls.
+    WorkersFree {
+        /// Added to what was free before.
+        calls: u32,
+    },
+    /// A guest call returned and its result was found sound. Gives the worker's place back.
+    CallEnded {
+        /// Which.
+        call: CallId,
+        /// One entry per lane of the call, in its order.
+        lanes: &'a [LaneEnd],
+        /// Rows of the call that have outputs, ascending.
+        with_outputs: &'a [u32],
+        /// How long the guest worked, standing in line not counted.
+        took: Duration,
+    },
+    /// A guest call ended as a whole without a result: nothing of it counts. Gives the worker's place back.
+    CallFailed {
+        /// Which.
+        call: CallId,
+        /// How.
+        fault: Fault,
+    },
+    /// The guest waits for something: its worker can take another call.
+    CallSuspended {
+        /// Which.
+        call: CallId,
+    },
+    /// A cancelled call is gone: its store was dropped. Gives the worker's place back.
+    CallReallyEnded {
+        /// Which.
+        call: CallId,
+    },
+    // -- results --------------------------------------------------------------------------------
+    /// Every output of this row was acknowledged by the brokers.
+    OutputsAcked {
+        /// Which call.
+        call: CallId,
+        /// Row of the call.
+        row: u32,
+    },
+    /// An output of this row was refused for good.
+    OutputRefused {
+        /// Which call.
+        call: CallId,
+        /// Row of the call.
+        row: u32,
+    },
+    // -- commits --------------------------------------------------------------------------------
+    /// The coordinator stored this partition's part of a commit.
+    Committed {
+        /// Which commit.
+        id: CommitId,
+        /// Which part of it.
+        partition: Partition,
+    },
+    /// The coordinator refused this partition's part of a commit.
+    CommitFailed {
+        /// Which commit.
+        id: CommitId,
+        /// Which part of it.
+        partition: Partition,
+        /// What it said.
+        why: CommitError,
+    },
+    /// No answer came. The commit may have been applied or not: it is not a success.
+    CommitTimedOut {
+        /// Which commit.
+        id: CommitId,
+    },
+    // -- life -----------------------------------------------------------------------------------
+    /// Under `--until-end`: where this partition's work ends. Sent once, before its first row.
+    EndKnown {
+        /// Which partition.
+        partition: Partition,
+        /// Rows at or past it are not admitted.
+        offset: i64,
+    },
+    /// Finish what runs, commit and leave.
+    Drain {
+        /// Uptime at which what still runs is cancelled.
+        deadline: Duration,
+    },
+    /// Leave without waiting for what runs; what is settled is still committed.
+    DrainNow,
+    /// Time passed.
+    Tick,
+}
+
+/// Where a partition starts, as found.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// What the group committed, if it ever did.
+    pub committed: Option<CommittedStart<'a>>,
+    /// Where to start without a commit: the resolved `start` policy.
+    pub fallback: i64,
+    /// First offset of the log.
+    pub log_start: i64,
+    /// One past the last offset of the log; `None`: not known yet, the core may wait for it.
+    pub log_end: Option<i64>,
+    /// The topic's id as the broker gives it; zeros where it gives none.
+    pub topic_id: [u8; 16],
+}
+
+/// A commit as found at the coordinator.
+#[derive(Clone, Copy, Debug)]
+pub struct CommittedStart<'a> {
+    /// Every offset below was settled.
+    pub offset: i64,
+    /// Its metadata, untrusted: anyone in the group may have written it.
+    pub metadata: &'a [u8],
+}
+
+/// What the core needs of a record.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchedRow {
+    /// Kafka's offset.
+    pub offset: i64,
+    /// Milliseconds since 1970; −1: none.
+    pub timestamp: i64,
+    /// Memory that the event takes while it is queued.
+    pub bytes: u32,
+    /// Where the shell keeps it.
+    pub place: Place,
+    /// Which lane it belongs to.
+    pub admission: Admission,
+}
+
+/// What the pure looks at a record's bytes came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// The seeded hash of its lane key.
+    Lane(u64),
+    /// No order is promised: a lane of its own.
+    NoLane,
+}
+
+/// How one lane of a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneEnd {
+    /// Rows done, from the lane's first row on.
+    pub done: u32,
+    /// Why the row after them is not done; `None` only if all are.
+    pub failure: Option<Verdict>,
+}
+
+/// What the guest says of a row that is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Try it again later.
+    Retry,
+    /// It can never succeed.
+    Reject,
+}
+
+/// How a whole call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The guest trapped.
+    Trap,
+    /// The call ran past its deadline.
+    Timeout,
+    /// The guest hit a limit: memory, outputs.
+    Limit,
+    /// The guest's result breaks the contract.
+    Contract,
+}
+
+/// Why reading failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// The position is outside the log.
+    OutOfRange {
+        /// First offset of the log as known now.
+        log_start: i64,
+        /// One past the last offset of the log as known now.
+        log_end: i64,
+    },
+    /// We may not read this topic, or it is gone.
+    Denied,
+    /// The data is damaged or can't be understood.
+    Damaged,
+}
+
+/// Why a commit was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitError {
+    /// The metadata is longer than this broker takes.
+    MetadataTooLarge,
+    /// A rebalance is under way, or the coordinator loads or moved: the same commit may succeed soon.
+    TryAgain,
+    /// We are no longer the member that it takes: not to be retried blindly.
+    Stale,
+    /// Anything else.
+    Other,
+}
