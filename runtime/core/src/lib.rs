@@ -12,3 +12,8 @@ pub use action::*;
 pub use config::{Config, OutOfRange};
 pub use ids::{CallId, CommitId, Now, Partition, Place, SessionId};
 pub use input::*;
+
+mod bits;
+pub mod codec;
+pub mod ledger;
+mod slab;
