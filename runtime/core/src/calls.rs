@@ -95,19 +95,13 @@ impl Calls {
 
     /// The call, unless it is over and its place has another user.
     pub(crate) fn get_mut(&mut self, id: CallId) -> Option<&mut Call> {
-        if id.slot as usize >= self.slots.indexes().len() {
-            return None;
-        }
-        let call = &mut self.slots[id.slot];
+        let call = self.slots.get_mut(id.slot)?;
         (call.generation == id.generation && call.state != CallState::Free).then_some(call)
     }
 
     /// See [`Calls::get_mut`].
     pub(crate) fn get(&self, id: CallId) -> Option<&Call> {
-        if id.slot as usize >= self.slots.indexes().len() {
-            return None;
-        }
-        let call = &self.slots[id.slot];
+        let call = self.slots.get(id.slot)?;
         (call.generation == id.generation && call.state != CallState::Free).then_some(call)
     }
 

@@ -95,6 +95,17 @@ impl Lanes {
         None
     }
 
+    /// Bytes of the event that the next [`Lanes::take_ready`] of this topic begins with.
+    pub(crate) fn peek_ready(&self, topic: u16) -> Option<u32> {
+        self.ready.get(usize::from(topic))?.front().and_then(|&lane| self.peek(lane))
+    }
+
+    /// Bytes of the first event of a lane.
+    pub(crate) fn peek(&self, lane: u32) -> Option<u32> {
+        let head = self.lanes[lane].head;
+        (head != NONE).then(|| self.events[head].bytes)
+    }
+
     /// Takes the lane whose turn it is in this topic; it is busy from here on.
     pub(crate) fn take_ready(&mut self, topic: u16) -> Option<u32> {
         let lane = self.ready.get_mut(usize::from(topic))?.pop_front()?;

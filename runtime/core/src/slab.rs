@@ -41,6 +41,16 @@ impl<T> Slab<T> {
         self.items.len() - self.free.len()
     }
 
+    /// The value at an index, if there ever was one.
+    pub(crate) fn get(&self, index: u32) -> Option<&T> {
+        self.items.get(index as usize)
+    }
+
+    /// See [`Slab::get`].
+    pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
+        self.items.get_mut(index as usize)
+    }
+
     /// Every place, used or not.
     pub(crate) fn indexes(&self) -> impl Iterator<Item = u32> + use<T> {
         0..u32::try_from(self.items.len()).expect("limits keep a slab far below 2^32 items")
