@@ -193,8 +193,8 @@ impl World {
             },
             // A tool moved the offset and kept the set, or the other way round.
             3 => metadata = encode(offset - 1, &[(1, 2)], self),
-            // Sound, but of a log that was longer.
-            _ => metadata = encode(offset, &[((end - offset).max(0) as u64 + 1, 3)], self),
+            // Sound, but of a log that was much longer.
+            _ => metadata = encode(offset, &[((end - offset).max(0) as u64 + 100_000, 3)], self),
         }
         self.note(0, "foreign metadata", Some(index), offset, metadata.len() as i64);
         if let Some(stored) = &mut self.stored[index] {

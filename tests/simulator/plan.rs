@@ -140,11 +140,12 @@ impl Plan {
         let metadata_limit = if has(Class::TinyMetadata) { rng.range(18, 44) as usize } else { 4096 };
         let broker_metadata_limit =
             if has(Class::TooLarge) { metadata_limit / rng.range(2, 200) as usize } else { metadata_limit };
-        let config = draw_config(rng, &on, metadata_limit);
+        let topics = rng.range(1, 2) as u16;
+        let config = Config { topics, ..draw_config(rng, &on, metadata_limit) };
         Plan {
             may_repeat: on.iter().any(|class| !GENTLE.contains(class)),
             eager: rng.percent(40),
-            topics: rng.range(1, 2) as u16,
+            topics,
             partitions_per_topic: rng.range(1, 3) as u16,
             keys: rng.range(1, 8),
             keys_per_hash: rng.pick(&[1, 1, 1, 2]),

@@ -129,7 +129,6 @@ pub(crate) struct Outputs {
     pub(crate) last_landing: BTreeMap<(usize, u64), Micros>,
     /// Nothing more of these keys lands: the process died, or the broker refused the one before.
     pub(crate) cut: BTreeSet<(usize, u64)>,
-    pub(crate) refused: BTreeSet<(usize, u64)>,
     /// The highest output of each session and key that landed.
     pub(crate) landed: BTreeMap<(u64, usize, u64), u32>,
 }
