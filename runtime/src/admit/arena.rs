@@ -61,8 +61,7 @@ impl Arena {
     ) -> (Place, u32) {
         let headers_bytes: usize =
             headers.clone().map(|(name, value)| 8 + name.len() + value.map_or(0, <[u8]>::len)).sum();
-        let size =
-            PREAMBLE_BYTES + key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + headers_bytes;
+        let size = PREAMBLE_BYTES + key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + headers_bytes;
         let index = self.block_with_room(size);
         let block = self.blocks.get_mut(index).expect("a block that exists");
         let at = block.bytes.len();
