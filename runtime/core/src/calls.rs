@@ -1,5 +1,7 @@
 //! Guest calls: what each carries and which of its rows have reached their ending.
 
+#![expect(clippy::indexing_slicing, reason = "`Slab` says in one place why its indexes are good")]
+
 use crate::lanes::Event;
 use crate::slab::Slab;
 use crate::{CallId, Row, SessionId};

@@ -3,6 +3,8 @@
 //! A lane exists while it has events or a call that has not really ended: memory follows the events in flight,
 //! never the number of keys.
 
+#![expect(clippy::indexing_slicing, reason = "`Slab` says in one place why its indexes are good")]
+
 use std::collections::VecDeque;
 
 use hashbrown::HashTable;

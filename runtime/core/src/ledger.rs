@@ -8,7 +8,8 @@
 use std::collections::VecDeque;
 
 const WORDS: usize = 512;
-const CHUNK: i64 = 64 * WORDS as i64;
+/// Offsets of a chunk: 64 per word.
+const CHUNK: i64 = 32_768;
 
 /// Open events of one partition, and the claims of earlier owners that were not read yet.
 #[derive(Debug, Default)]

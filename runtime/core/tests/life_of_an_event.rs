@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use keylane_core::{
-    Action, Admission, CallId, CommitId, Config, Core, FetchedRow, Input, LaneEnd, Now, Partition, Place, Start,
+    Action, Admission, CallId, CommitId, Config, Core, FetchedRow, Input, LaneEnd, Now, Partition, Place,
+    Start,
 };
 
 const P: Partition = Partition { topic: 0, number: 3 };
@@ -28,14 +29,11 @@ impl Shell {
         self.core.handle(Now { uptime: self.uptime, wall_ms: 0 }, input);
         while let Some(action) = self.core.poll() {
             self.asked.push(format!("{action:?}").split([' ', '(']).next().unwrap_or_default().to_owned());
-            match action {
-                Action::Dispatch(call) => {
-                    self.calls.push((call.call, call.rows.iter().map(|row| row.offset).collect()));
-                }
-                Action::Commit { id, entries, metadata } => {
-                    self.commits.extend(entries.iter().map(|e| (id, e.offset, metadata.to_owned())));
-                }
-                _ => {}
+            if let Action::Dispatch(call) = &action {
+                self.calls.push((call.call, call.rows.iter().map(|row| row.offset).collect()));
+            }
+            if let Action::Commit { id, entries, metadata } = action {
+                self.commits.extend(entries.iter().map(|e| (id, e.offset, metadata.to_owned())));
             }
         }
     }
@@ -78,7 +76,11 @@ fn started() -> Shell {
     assert_eq!(shell.asked(), ["LookUpStart"]);
     let start = Start { committed: None, fallback: 10, log_start: 0, log_end: Some(100), topic_id: [0; 16] };
     shell.give(Input::StartResolved { partition: P, start });
-    assert_eq!(shell.asked(), ["Notice", "AnswerAssign", "Commit"], "the start is committed before it is read");
+    assert_eq!(
+        shell.asked(),
+        ["Notice", "AnswerAssign", "Commit"],
+        "the start is committed before it is read"
+    );
     assert_eq!(shell.commit_succeeds(), (10, String::new()));
     assert_eq!(shell.asked(), ["Read"]);
     shell

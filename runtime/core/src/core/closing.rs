@@ -106,15 +106,9 @@ impl Core {
     }
 
     pub(super) fn next_closing(&self) -> Option<Duration> {
-        let untils = self.partitions.iter().filter_map(|state| match state.phase {
-            Phase::Closing { until } | Phase::Committing { until } => Some(until),
-            Phase::Vacant
-            | Phase::LookingUp(_)
-            | Phase::Resolved
-            | Phase::Starting
-            | Phase::Active
-            | Phase::Closed
-            | Phase::Failed => None,
+        let untils = self.partitions.iter().filter_map(|state| {
+            let (Phase::Closing { until } | Phase::Committing { until }) = state.phase else { return None };
+            Some(until)
         });
         untils.min()
     }
@@ -253,9 +247,8 @@ impl Core {
         let Some(asked) = &self.rebalance.revoke else { return };
         let gone = |&id: &Partition| {
             let index = self.partitions.find(id);
-            index.is_none_or(|index| {
-                matches!(self.partitions.get(index).phase, Phase::Closed | Phase::Vacant)
-            })
+            index
+                .is_none_or(|index| matches!(self.partitions.get(index).phase, Phase::Closed | Phase::Vacant))
         };
         if !asked.iter().all(gone) {
             return;

@@ -67,7 +67,8 @@ impl Core {
         if self.drain.is_some() || self.stopping {
             return;
         }
-        while self.pace.credits > 0 && self.calls.out < self.config.max_concurrency && self.lanes.any_ready() {
+        while self.pace.credits > 0 && self.calls.out < self.config.max_concurrency && self.lanes.any_ready()
+        {
             let Some(topic) = self.lanes.next_topic() else { return };
             self.form_call(topic);
         }

@@ -175,11 +175,13 @@ impl Core {
     /// The next action that still stands.
     fn next_pending(&mut self) -> Option<Pending> {
         loop {
-            match self.outbox.pending.pop_front()? {
-                // Its session was closed to results in the same step: the outputs are dropped.
-                Pending::HandOver(id) if self.calls.get(id).is_none() => {}
-                pending => return Some(pending),
+            let pending = self.outbox.pending.pop_front()?;
+            if let Pending::HandOver(id) = pending
+                && self.calls.get(id).is_none()
+            {
+                continue; // its session was closed to results in the same step: the outputs are dropped
             }
+            return Some(pending);
         }
     }
 

@@ -138,12 +138,10 @@ impl Core {
             return None;
         }
         let timeout = self.config.lookup_timeout;
-        let look_ups = self.partitions.iter().filter_map(|state| match state.phase {
-            Phase::LookingUp(look_up) => {
-                let give_up = look_up.partial.map(|_| look_up.since + timeout);
-                look_up.again_at.into_iter().chain(give_up).min()
-            }
-            _ => None,
+        let look_ups = self.partitions.iter().filter_map(|state| {
+            let Phase::LookingUp(look_up) = state.phase else { return None };
+            let give_up = look_up.partial.map(|_| look_up.since + timeout);
+            look_up.again_at.into_iter().chain(give_up).min()
         });
         look_ups.chain(self.rebalance.assign.as_ref().map(|assign| assign.until)).min()
     }
@@ -235,13 +233,11 @@ impl Core {
         for id in assign.partitions {
             let index = self.partitions.index_of(id);
             let state = self.partitions.get_mut(index);
-            match &mut state.phase {
-                Phase::LookingUp(look_up) => look_up.late = true,
-                Phase::Resolved => {
-                    starts.push(StartAt { partition: id, offset: state.ledger.next() });
-                    self.open_session(index);
-                }
-                _ => {}
+            if let Phase::LookingUp(look_up) = &mut state.phase {
+                look_up.late = true;
+            } else if state.phase == Phase::Resolved {
+                starts.push(StartAt { partition: id, offset: state.ledger.next() });
+                self.open_session(index);
             }
         }
         for state in self.partitions.iter_mut() {
@@ -263,10 +259,8 @@ impl Core {
 
     fn look_up_mut(&mut self, id: Partition) -> Option<(u32, &mut LookUp)> {
         let index = self.partitions.find(id)?;
-        match &mut self.partitions.get_mut(index).phase {
-            Phase::LookingUp(look_up) => Some((index, look_up)),
-            _ => None,
-        }
+        let Phase::LookingUp(look_up) = &mut self.partitions.get_mut(index).phase else { return None };
+        Some((index, look_up))
     }
 
     /// A rebalance moves readers: what they give next must prove that it follows.

@@ -8,13 +8,7 @@ use crate::outbox::Pending;
 use crate::{CallId, Fault, HandlerStop, LaneEnd, Verdict};
 
 impl Core {
-    pub(super) fn call_ended(
-        &mut self,
-        id: CallId,
-        lanes: &[LaneEnd],
-        with_outputs: &[u32],
-        took: Duration,
-    ) {
+    pub(super) fn call_ended(&mut self, id: CallId, lanes: &[LaneEnd], with_outputs: &[u32], took: Duration) {
         let Some(call) = self.calls.get(id) else { return };
         if call.state != CallState::Out {
             self.call_really_ended(id); // it was cancelled: whatever it returned does not count
@@ -133,7 +127,11 @@ impl Core {
         let call = self.calls.get_mut(id).expect("a call that has rows to settle");
         let mut part = *call.parts.get(at).expect("a lane of the call");
         let state = self.partitions.get_mut(part.partition);
-        assert!(state.session == part.session && state.is_open(), "{}: a result of a closed session", state.id);
+        assert!(
+            state.session == part.session && state.is_open(),
+            "{}: a result of a closed session",
+            state.id
+        );
         while part.settled_to < part.done_to && call.row_state(part.settled_to) != RowState::Unacked {
             let bytes = call.bytes.get(part.settled_to as usize).copied().unwrap_or(0);
             state.ledger.settle(call.row(part.settled_to).offset);

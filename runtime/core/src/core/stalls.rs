@@ -37,9 +37,10 @@ impl Core {
         if state.ledger.open() == 0 {
             return Stall { partition, offset, attempt: 0, holds: Holds::Commit };
         }
-        let call = self.calls.ids().filter_map(|id| self.calls.get(id)).find(|call| {
-            call.rows.iter().any(|row| row.session == state.session && row.offset == offset)
-        });
+        let call =
+            self.calls.ids().filter_map(|id| self.calls.get(id)).find(|call| {
+                call.rows.iter().any(|row| row.session == state.session && row.offset == offset)
+            });
         let (attempt, holds) = match call.map(|call| call.state) {
             None | Some(CallState::Free) => (0, Holds::Queued),
             Some(CallState::Unacked) => (1, Holds::Unacked),

@@ -1,0 +1,87 @@
+//! The batch loop: plain code over columns, the same natively and in a component.
+
+use crate::bindings::{Batch, LaneFailure, Results};
+use crate::columns::{Bytes, HeaderRows};
+use crate::{Event, Outputs, Result};
+
+/// Calls `handle` for each row. A lane stops at its first failure, whose outputs are rolled back; the
+/// other lanes go on. Called by what `handler!` generates.
+pub fn run<H>(batch: &Batch, mut handle: H) -> Results
+where
+    H: FnMut(&Event<'_>, &mut Outputs) -> Result,
+{
+    let mut rows = Rows::new(batch);
+    let mut outputs = Outputs::new();
+    let mut done = Vec::with_capacity(batch.lanes.len());
+    let mut failures = Vec::new();
+    for (lane, &length) in (0..).zip(&batch.lanes) {
+        let mut lane_done = 0;
+        let mut stopped = false;
+        for _ in 0..length {
+            // Rows of a stopped lane are read as well: the columns have no other way past them.
+            let (row, event) = rows.read();
+            if stopped {
+                continue;
+            }
+            let mark = outputs.begin(row);
+            match handle(&event, &mut outputs) {
+                Ok(()) => lane_done += 1,
+                Err(failure) => {
+                    outputs.roll_back(&mark);
+                    failures.push(LaneFailure { lane, failure: failure.into() });
+                    stopped = true;
+                }
+            }
+        }
+        done.push(lane_done);
+    }
+    Results { done, failures, outputs: outputs.into_columns(), states: None }
+}
+
+/// The rows of a batch that were not read yet.
+struct Rows<'a> {
+    batch: &'a Batch,
+    row: u32,
+    partitions: std::slice::Iter<'a, u32>,
+    offsets: std::slice::Iter<'a, u64>,
+    timestamps: std::slice::Iter<'a, i64>,
+    keys: Bytes<'a>,
+    values: Bytes<'a>,
+    headers: HeaderRows<'a>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(batch: &'a Batch) -> Self {
+        Self {
+            batch,
+            row: 0,
+            partitions: batch.partitions.iter(),
+            offsets: batch.offsets.iter(),
+            timestamps: batch.timestamps.iter(),
+            keys: Bytes::new(&batch.keys),
+            values: Bytes::new(&batch.values),
+            headers: HeaderRows::new(batch.headers.as_ref()),
+        }
+    }
+
+    /// The next row with its number.
+    fn read(&mut self) -> (u32, Event<'a>) {
+        let row = self.row;
+        self.row += 1;
+        let event = Event {
+            topic: &self.batch.topic,
+            partition: *self.partitions.next().expect("the host sends a partition for every row"),
+            offset: *self.offsets.next().expect("the host sends an offset for every row"),
+            timestamp: *self.timestamps.next().expect("the host sends a timestamp for every row"),
+            key: self.keys.read(),
+            value: self.values.read(),
+            headers: self.headers.read(),
+            attempt: self.batch.attempt,
+            last_attempt: self.batch.last_attempt,
+        };
+        (row, event)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! The rules that every SDK for `batch-handler` has to keep, on batches built by hand.
+
+use std::time::Duration;
+
+use super::run;
+use crate::bindings::{Batch, BytesColumn, Failure, HeaderColumns, Results, Retry};
+use crate::columns::{Bytes, EMPTY, push};
+use crate::{Event, Header, Outputs, Result, reject, retry_after};
+
+type Row<'a> = (Option<&'a str>, Option<&'a str>);
+
+/// Lanes of two, three and one rows. The second row of the second lane has no key, the only row of the
+/// third has an empty one and no value.
+const LANES: [&[Row<'static>]; 3] = [
+    &[(Some("a"), Some("a0")), (Some("a"), Some("a1"))],
+    &[(Some("b"), Some("b0")), (None, Some("b1")), (Some("b"), Some("b2"))],
+    &[(Some(""), None)],
+];
+
+#[test]
+fn a_lane_stops_at_its_first_failure_and_others_go_on() {
+    let mut seen = Vec::new();
+    let results = run(&batch(&LANES), |event, out| {
+        seen.push(event.offset());
+        out.emit("before").value("rolled back unless done");
+        let Some(key) = event.key() else { return reject("no key") };
+        if let Some(value) = event.value() {
+            out.emit("copies").key(key).value(value);
+        }
+        Ok(())
+    });
+
+    assert_eq!(seen, [100, 101, 102, 103, 105], "row 4 lies behind the failed one");
+    assert_eq!(results.done, [2, 1, 1]);
+    assert_eq!(failures(&results), [(1, "reject: no key".to_owned())]);
+    let outputs = results.outputs.expect("there are outputs");
+    assert_eq!(outputs.causes, [0, 0, 1, 1, 2, 2, 5]);
+    assert_eq!(outputs.target_names, ["before", "copies"]);
+    assert_eq!(outputs.targets, [0, 1, 0, 1, 0, 1, 0]);
+    assert_eq!(
+        texts(&outputs.keys),
+        [None, Some("a"), None, Some("a"), None, Some("b"), None],
+        "nothing of the failed row is left"
+    );
+}
+
+/// The case that is shared with every other SDK of the contract: one output per value.
+#[test]
+fn conformance() {
+    let results = run(&batch(&LANES), |event, out| {
+        let Some(key) = event.key() else { return reject("no key") };
+        let Some(value) = event.value() else { return Ok(()) };
+        out.emit("totals").key(key).value(value);
+        Ok(())
+    });
+    assert_eq!(results.done, [2, 1, 1]);
+    assert_eq!(failures(&results), [(1, "reject: no key".to_owned())]);
+    let outputs = results.outputs.expect("there are outputs");
+    assert_eq!(outputs.causes, [0, 1, 2]);
+    assert_eq!(texts(&outputs.keys), [Some("a"), Some("a"), Some("b")]);
+    assert_eq!(texts(&outputs.values), [Some("a0"), Some("a1"), Some("b0")]);
+    assert!(outputs.headers.is_none());
+    assert!(results.states.is_none());
+}
+
+#[test]
+fn a_result_without_outputs_has_no_columns() {
+    let results = run(&batch(&LANES), |_, _| Ok(()));
+    assert_eq!(results.done, [2, 3, 1]);
+    assert!(results.failures.is_empty());
+    assert!(results.outputs.is_none());
+}
+
+#[test]
+fn every_lane_may_fail_and_each_names_its_reason() {
+    let results = run(&batch(&LANES), |event, out| {
+        out.emit("never").value("x");
+        match event.offset() {
+            100 => retry_after(Duration::from_millis(250), "busy"),
+            102 => reject("wrong"),
+            _ => event.json::<u32>().map(drop),
+        }
+    });
+    assert_eq!(results.done, [0, 0, 0]);
+    let reasons = failures(&results);
+    assert_eq!(reasons[0], (0, "retry after Some(250): busy".to_owned()));
+    assert_eq!(reasons[1], (1, "reject: wrong".to_owned()));
+    assert_eq!(reasons[2], (2, "reject: the event has no value (it is a tombstone)".to_owned()));
+    assert!(results.outputs.is_none(), "target names of failed rows are dropped as well");
+}
+
+#[test]
+fn rows_keep_their_own_columns_past_a_stopped_lane() {
+    let mut batch = batch(&[
+        &[(Some("a"), Some("wrong")), (Some("long key"), Some("skipped"))],
+        &[(None, Some("")), (Some("z"), Some("last"))],
+    ]);
+    let mut names = EMPTY;
+    let mut values = EMPTY;
+    for (name, value) in [
+        ("h", Some("0")),
+        ("skipped", Some("1")),
+        ("skipped", None),
+        ("h", None),
+        ("x", Some("")),
+        ("x", None),
+    ] {
+        push(&mut names, Some(name.as_bytes()));
+        push(&mut values, value.map(str::as_bytes));
+    }
+    batch.headers = Some(HeaderColumns { counts: vec![1, 2, 0, 3], names, values });
+
+    let mut seen = Vec::new();
+    let results = run(&batch, |event, _| {
+        if event.text()? == "wrong" {
+            return reject("wrong");
+        }
+        let headers: Vec<_> =
+            event.headers().map(|Header { name, value }| (name.to_owned(), value.is_some())).collect();
+        seen.push((event.offset(), event.key().map(<[u8]>::len), headers));
+        assert_eq!(event.header("skipped"), None);
+        assert_eq!(event.header("x"), None, "the last header of a name counts");
+        Ok(())
+    });
+    assert_eq!(results.done, [0, 2]);
+    let last = vec![("h".to_owned(), false), ("x".to_owned(), true), ("x".to_owned(), false)];
+    assert_eq!(seen, [(102, None, vec![]), (103, Some(1), last)]);
+}
+
+#[test]
+fn an_event_shows_what_its_row_says() {
+    fn look(event: &Event<'_>, _: &mut Outputs) -> Result {
+        assert_eq!((event.topic(), event.partition(), event.attempt()), ("orders", 7, 3));
+        assert!(event.last_attempt());
+        match event.offset() {
+            100 => assert_eq!(event.timestamp_ms(), None),
+            _ => assert_eq!(event.timestamp_ms(), Some(0)),
+        }
+        Ok(())
+    }
+    let mut batch = batch(&[&[(None, None)], &[(None, None)]]);
+    batch.attempt = 3;
+    batch.last_attempt = true;
+    batch.timestamps = vec![-1, 0];
+    assert_eq!(run(&batch, look).done, [1, 1]);
+}
+
+#[test]
+fn an_empty_batch_has_an_empty_result() {
+    let results = run(&batch(&[]), |_, _| reject("there is nothing to reject"));
+    assert!(results.done.is_empty() && results.failures.is_empty() && results.outputs.is_none());
+}
+
+fn batch(lanes: &[&[Row<'_>]]) -> Batch {
+    let (mut keys, mut values) = (EMPTY, EMPTY);
+    let rows: Vec<_> = lanes.iter().copied().flatten().collect();
+    for &&(key, value) in &rows {
+        push(&mut keys, key.map(str::as_bytes));
+        push(&mut values, value.map(str::as_bytes));
+    }
+    Batch {
+        topic: "orders".to_owned(),
+        attempt: 1,
+        last_attempt: false,
+        lanes: lanes.iter().map(|lane| u32::try_from(lane.len()).expect("a few rows")).collect(),
+        partitions: vec![7; rows.len()],
+        offsets: (100..).take(rows.len()).collect(),
+        timestamps: vec![-1; rows.len()],
+        keys,
+        values,
+        headers: None,
+        states: None,
+    }
+}
+
+fn failures(results: &Results) -> Vec<(u32, String)> {
+    let text = |failure: &Failure| match failure {
+        Failure::Retry(Retry { reason, after_ms }) => format!("retry after {after_ms:?}: {reason}"),
+        Failure::Reject(reason) => format!("reject: {reason}"),
+    };
+    results.failures.iter().map(|failed| (failed.lane, text(&failed.failure))).collect()
+}
+
+fn texts(column: &BytesColumn) -> Vec<Option<&str>> {
+    let text = |bytes| str::from_utf8(bytes).expect("the tests write text");
+    Bytes::new(column).map(|bytes| bytes.map(text)).collect()
+}

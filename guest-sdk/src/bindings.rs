@@ -1,0 +1,27 @@
+//! What wit-bindgen makes of `wit/handler.wit`. Not part of the public interface: `handler!` needs it
+//! reachable from the crate of the handler.
+#![allow(
+    missing_docs,
+    unsafe_code,
+    clippy::allow_attributes_without_reason,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated code: the canonical ABI is pointers and casts"
+)]
+
+wit_bindgen::generate!({
+    path: "../wit",
+    world: "batch-event-handler",
+    pub_export_macro: true,
+    export_macro_name: "export_batch_handler",
+    default_bindings_module: "keylane_sdk::bindings",
+});
+
+pub use exports::keylane::handler::batch_handler::{
+    Batch, BytesColumn, Guest, HeaderColumns, LaneFailure, OutputColumns, Results,
+};
+pub use keylane::handler::types::{Failure, Retry};

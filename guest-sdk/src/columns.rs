@@ -1,0 +1,113 @@
+//! Reading columns row by row, without copying: the only place that knows how a column is laid out.
+
+use crate::bindings::{BytesColumn, HeaderColumns};
+use crate::event::Headers;
+
+/// The rows of a [`BytesColumn`] that were not read yet. Absent entries are `None`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bytes<'a> {
+    lengths: &'a [i32],
+    data: &'a [u8],
+}
+
+impl<'a> Bytes<'a> {
+    pub(crate) fn new(column: &'a BytesColumn) -> Self {
+        Self { lengths: &column.lengths, data: &column.data }
+    }
+
+    /// How many rows are left.
+    pub(crate) fn len(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// The next row of a column that must still have one.
+    pub(crate) fn read(&mut self) -> Option<&'a [u8]> {
+        self.next().expect("the host sends one length for every row")
+    }
+
+    /// Cuts off the first `rows` rows as a column of their own.
+    pub(crate) fn read_many(&mut self, rows: usize) -> Self {
+        let (lengths, lengths_left) =
+            self.lengths.split_at_checked(rows).expect("the host sends one length for every row");
+        let size = lengths.iter().filter_map(|&length| usize::try_from(length).ok()).sum();
+        let (data, data_left) = split(self.data, size);
+        *self = Self { lengths: lengths_left, data: data_left };
+        Self { lengths, data }
+    }
+}
+
+impl<'a> Iterator for Bytes<'a> {
+    type Item = Option<&'a [u8]>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (&length, lengths_left) = self.lengths.split_first()?;
+        self.lengths = lengths_left;
+        // Negative means absent.
+        let Ok(size) = usize::try_from(length) else { return Some(None) };
+        let (bytes, data_left) = split(self.data, size);
+        self.data = data_left;
+        Some(Some(bytes))
+    }
+}
+
+/// The rows of [`HeaderColumns`] that were not read yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HeaderRows<'a> {
+    counts: &'a [u32],
+    names: Bytes<'a>,
+    values: Bytes<'a>,
+}
+
+impl<'a> HeaderRows<'a> {
+    /// `None` stands for columns in which no row has a header.
+    pub(crate) fn new(columns: Option<&'a HeaderColumns>) -> Self {
+        columns.map_or_else(Self::default, |columns| Self {
+            counts: &columns.counts,
+            names: Bytes::new(&columns.names),
+            values: Bytes::new(&columns.values),
+        })
+    }
+
+    /// The headers of the next row.
+    pub(crate) fn read(&mut self) -> Headers<'a> {
+        let Some((&count, counts_left)) = self.counts.split_first() else { return Headers::default() };
+        self.counts = counts_left;
+        if count == 0 {
+            return Headers::default();
+        }
+        let count = usize::try_from(count).expect("a count of headers in memory fits in usize");
+        Headers::new(self.names.read_many(count), self.values.read_many(count))
+    }
+}
+
+fn split(data: &[u8], size: usize) -> (&[u8], &[u8]) {
+    data.split_at_checked(size).expect("the host sends as many bytes as the lengths announce")
+}
+
+/// An empty column, to be filled row by row.
+pub(crate) const EMPTY: BytesColumn = BytesColumn { lengths: Vec::new(), data: Vec::new() };
+
+/// Appends one row.
+pub(crate) fn push(column: &mut BytesColumn, bytes: Option<&[u8]>) {
+    column.lengths.push(length(bytes));
+    column.data.extend_from_slice(bytes.unwrap_or_default());
+}
+
+/// Puts other bytes in the place of the last row.
+pub(crate) fn replace_last(column: &mut BytesColumn, bytes: Option<&[u8]>) {
+    let Some(last) = column.lengths.last_mut() else { return };
+    let old = usize::try_from(*last).unwrap_or(0);
+    *last = length(bytes);
+    column.data.truncate(column.data.len() - old);
+    column.data.extend_from_slice(bytes.unwrap_or_default());
+}
+
+/// Drops every row from row `rows` on.
+pub(crate) fn truncate(column: &mut BytesColumn, rows: usize, data: usize) {
+    column.lengths.truncate(rows);
+    column.data.truncate(data);
+}
+
+fn length(bytes: Option<&[u8]>) -> i32 {
+    bytes.map_or(-1, |bytes| i32::try_from(bytes.len()).expect("Kafka has no key, value or header of 2 GiB"))
+}

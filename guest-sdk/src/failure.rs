@@ -1,0 +1,206 @@
+//! Why an event is not done, and the short ways to say so.
+
+use std::fmt::{self, Display};
+use std::time::Duration;
+
+use crate::bindings;
+
+/// What a handler returns: `Ok` when the event is done, else why not.
+pub type Result<T = ()> = std::result::Result<T, Failure>;
+
+/// Why an event is not done. People read the reason in logs and dead letters; beyond 1 KiB it is cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It may succeed later. Its lane waits for it.
+    Retry {
+        /// What stood in the way.
+        reason: String,
+        /// How long to wait, instead of the configured back-off.
+        after: Option<Duration>,
+    },
+    /// It can never succeed.
+    Reject {
+        /// What is wrong with the event.
+        reason: String,
+    },
+}
+
+/// Ends this try: the event is tried again after the configured back-off.
+///
+/// ```
+/// # use keylane_sdk::{Event, Outputs, Result, retry};
+/// fn handle(event: &Event<'_>, _: &mut Outputs) -> Result {
+///     if event.attempt() == 1 {
+///         return retry("the price list is not there yet");
+///     }
+///     Ok(())
+/// }
+/// ```
+///
+/// # Errors
+/// Always: that is its purpose.
+pub fn retry<T>(reason: impl Into<String>) -> Result<T> {
+    Err(Failure::retry(reason))
+}
+
+/// Ends this try: the event is tried again after `wait`, but not later than the configured maximum.
+///
+/// # Errors
+/// Always: that is its purpose.
+pub fn retry_after<T>(wait: Duration, reason: impl Into<String>) -> Result<T> {
+    Err(Failure::Retry { reason: reason.into(), after: Some(wait) })
+}
+
+/// Ends the event: it can never succeed, and gets the configured ending (a dead letter, by default).
+///
+/// # Errors
+/// Always: that is its purpose.
+pub fn reject<T>(reason: impl Into<String>) -> Result<T> {
+    Err(Failure::reject(reason))
+}
+
+impl Failure {
+    /// "Try again later", for `map_err` and its like.
+    pub fn retry(reason: impl Into<String>) -> Self {
+        Self::Retry { reason: reason.into(), after: None }
+    }
+
+    /// "It can never succeed", for `map_err` and its like.
+    pub fn reject(reason: impl Into<String>) -> Self {
+        Self::Reject { reason: reason.into() }
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retry { reason, .. } => write!(f, "retry: {reason}"),
+            Self::Reject { reason } => write!(f, "reject: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Turns a missing value or an error into a failure of the event.
+///
+/// ```
+/// # use keylane_sdk::{Event, OrFail, Outputs, Result};
+/// fn handle(event: &Event<'_>, _: &mut Outputs) -> Result {
+///     let key = event.key().or_reject("orders need a key")?;
+///     let amount: u32 = event.text()?.parse().or_reject("the amount is not a number")?;
+///     # let _ = (key, amount);
+///     Ok(())
+/// }
+/// ```
+pub trait OrFail<T> {
+    /// Rejects the event for this reason, followed by the error if there is one.
+    ///
+    /// # Errors
+    /// When there is no value.
+    fn or_reject(self, reason: &str) -> Result<T>;
+
+    /// Asks for another try for this reason, followed by the error if there is one.
+    ///
+    /// # Errors
+    /// When there is no value.
+    fn or_retry(self, reason: &str) -> Result<T>;
+}
+
+impl<T> OrFail<T> for Option<T> {
+    fn or_reject(self, reason: &str) -> Result<T> {
+        self.ok_or_else(|| Failure::reject(reason))
+    }
+
+    fn or_retry(self, reason: &str) -> Result<T> {
+        self.ok_or_else(|| Failure::retry(reason))
+    }
+}
+
+impl<T, E: Display> OrFail<T> for std::result::Result<T, E> {
+    fn or_reject(self, reason: &str) -> Result<T> {
+        self.map_err(|error| Failure::reject(format!("{reason}: {error}")))
+    }
+
+    fn or_retry(self, reason: &str) -> Result<T> {
+        self.map_err(|error| Failure::retry(format!("{reason}: {error}")))
+    }
+}
+
+/// Errors of decoding: the same bytes decode no better next time, so `?` rejects. Other errors may be of
+/// either kind, and the author says which with [`OrFail`].
+macro_rules! decoding_errors {
+    ($($error:ty: $what:literal),* $(,)?) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::reject(format!(concat!($what, ": {}"), error))
+            }
+        }
+    )*};
+}
+
+decoding_errors! {
+    serde_json::Error: "JSON",
+    std::str::Utf8Error: "not UTF-8",
+    std::string::FromUtf8Error: "not UTF-8",
+    std::num::ParseIntError: "not a whole number",
+    std::num::ParseFloatError: "not a number",
+    std::str::ParseBoolError: "not a boolean",
+}
+
+impl From<Failure> for bindings::Failure {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Retry { reason, after } => {
+                Self::Retry(bindings::Retry { reason, after_ms: after.map(milliseconds) })
+            }
+            Failure::Reject { reason } => Self::Reject(reason),
+        }
+    }
+}
+
+impl From<bindings::Failure> for Failure {
+    fn from(failure: bindings::Failure) -> Self {
+        match failure {
+            bindings::Failure::Retry(bindings::Retry { reason, after_ms }) => {
+                Self::Retry { reason, after: after_ms.map(|ms| Duration::from_millis(ms.into())) }
+            }
+            bindings::Failure::Reject(reason) => Self::Reject { reason },
+        }
+    }
+}
+
+/// Rounded up, so that a short wait does not become none; the contract's 49 days are the longest.
+fn milliseconds(wait: Duration) -> u32 {
+    u32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_rounded_up_and_saturates() {
+        assert_eq!(milliseconds(Duration::ZERO), 0);
+        assert_eq!(milliseconds(Duration::from_micros(1)), 1);
+        assert_eq!(milliseconds(Duration::from_millis(1500)), 1500);
+        assert_eq!(milliseconds(Duration::MAX), u32::MAX);
+    }
+
+    #[test]
+    fn a_decoding_error_rejects_with_its_reason() {
+        fn number(text: &str) -> Result<u32> {
+            Ok(text.parse()?)
+        }
+        assert_eq!(number("12"), Ok(12));
+        let Err(Failure::Reject { reason }) = number("twelve") else { panic!("it should be rejected") };
+        assert_eq!(reason, "not a whole number: invalid digit found in string");
+    }
+
+    #[test]
+    fn the_author_decides_about_other_errors() {
+        let away: std::result::Result<(), &str> = Err("connection refused");
+        assert_eq!(away.or_retry("no prices"), Err(Failure::retry("no prices: connection refused")));
+        assert_eq!(None::<u8>.or_reject("no key"), Err(Failure::reject("no key")));
+    }
+}

@@ -1,0 +1,252 @@
+//! Testing a handler natively: build an event, run the handler on it, look at the outcome.
+//!
+//! ```
+//! use keylane_sdk::testing::{self, Outcome};
+//! use keylane_sdk::{Event, Outputs, Result};
+//!
+//! fn handle(event: &Event<'_>, out: &mut Outputs) -> Result {
+//!     let amount: u32 = event.json()?;
+//!     out.emit("doubled").key(event.key()).json(&(2 * amount))?;
+//!     Ok(())
+//! }
+//!
+//! let outcome = testing::event().key("a").value("21").run(handle);
+//! let output = &outcome.outputs()[0];
+//! assert_eq!((output.target.as_str(), output.text()), ("doubled", "42"));
+//!
+//! let outcome = testing::event().key("a").value("many").run(handle);
+//! assert!(matches!(outcome, Outcome::Reject { reason } if reason.contains("JSON")));
+//! ```
+//!
+//! [`TestEvent::run`] goes through the same columns and the same loop as in a component.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use crate::bindings::{Batch, BytesColumn, HeaderColumns, OutputColumns};
+use crate::columns::{Bytes, EMPTY, HeaderRows, push};
+use crate::event::NO_TIMESTAMP;
+use crate::outputs::OptionalBytes;
+use crate::{Event, Failure, Outputs, Result};
+
+/// An event with no key, no value and no headers, first of its partition, on its first try.
+pub fn event() -> TestEvent {
+    TestEvent {
+        topic: "test".to_owned(),
+        partition: 0,
+        offset: 0,
+        timestamp: NO_TIMESTAMP,
+        key: None,
+        value: None,
+        header_count: 0,
+        header_names: EMPTY,
+        header_values: EMPTY,
+        attempt: 1,
+        last_attempt: false,
+    }
+}
+
+/// An event to be, and what to run on it.
+#[derive(Clone, Debug)]
+pub struct TestEvent {
+    topic: String,
+    partition: u32,
+    offset: u64,
+    timestamp: i64,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    header_count: u32,
+    header_names: BytesColumn,
+    header_values: BytesColumn,
+    attempt: u32,
+    last_attempt: bool,
+}
+
+impl TestEvent {
+    /// Sets the key; `None` for an event without one.
+    #[must_use]
+    pub fn key(mut self, key: impl OptionalBytes) -> Self {
+        self.key = key.optional_bytes().map(<[u8]>::to_vec);
+        self
+    }
+
+    /// Sets the value; `None` for a tombstone.
+    #[must_use]
+    pub fn value(mut self, value: impl OptionalBytes) -> Self {
+        self.value = value.optional_bytes().map(<[u8]>::to_vec);
+        self
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl OptionalBytes) -> Self {
+        self.header_count += 1;
+        push(&mut self.header_names, Some(name.as_bytes()));
+        push(&mut self.header_values, value.optional_bytes());
+        self
+    }
+
+    /// Sets the topic.
+    #[must_use]
+    pub fn topic(mut self, topic: &str) -> Self {
+        topic.clone_into(&mut self.topic);
+        self
+    }
+
+    /// Sets the partition.
+    #[must_use]
+    pub fn partition(mut self, partition: u32) -> Self {
+        self.partition = partition;
+        self
+    }
+
+    /// Sets the offset.
+    #[must_use]
+    pub fn offset(mut self, offset: u64) -> Self {
+        self.offset = offset;
+        self
+    }
+
+    /// Sets the time, in milliseconds since 1970.
+    #[must_use]
+    pub fn timestamp_ms(mut self, timestamp: i64) -> Self {
+        self.timestamp = timestamp;
+        self
+    }
+
+    /// Sets which try this is, from 1.
+    #[must_use]
+    pub fn attempt(mut self, attempt: u32) -> Self {
+        self.attempt = attempt;
+        self
+    }
+
+    /// Makes this the last try.
+    #[must_use]
+    pub fn last_attempt(mut self) -> Self {
+        self.last_attempt = true;
+        self
+    }
+
+    /// Runs the handler on this event.
+    pub fn run(self, handle: impl FnMut(&Event<'_>, &mut Outputs) -> Result) -> Outcome {
+        let results = crate::run(&self.into_batch(), handle);
+        match results.failures.into_iter().next() {
+            None => Outcome::Done(results.outputs.as_ref().map(read_outputs).unwrap_or_default()),
+            Some(failed) => match failed.failure.into() {
+                Failure::Retry { reason, after } => Outcome::Retry { reason, after },
+                Failure::Reject { reason } => Outcome::Reject { reason },
+            },
+        }
+    }
+
+    fn into_batch(self) -> Batch {
+        let (mut keys, mut values) = (EMPTY, EMPTY);
+        push(&mut keys, self.key.as_deref());
+        push(&mut values, self.value.as_deref());
+        Batch {
+            topic: self.topic,
+            attempt: self.attempt,
+            last_attempt: self.last_attempt,
+            lanes: vec![1],
+            partitions: vec![self.partition],
+            offsets: vec![self.offset],
+            timestamps: vec![self.timestamp],
+            keys,
+            values,
+            headers: (self.header_count > 0).then_some(HeaderColumns {
+                counts: vec![self.header_count],
+                names: self.header_names,
+                values: self.header_values,
+            }),
+            states: None,
+        }
+    }
+}
+
+/// How a try ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The event is done; these outputs are published, in this order.
+    Done(Vec<Emitted>),
+    /// It is to be tried again.
+    Retry {
+        /// What stood in the way.
+        reason: String,
+        /// How long to wait, if the handler said so.
+        after: Option<Duration>,
+    },
+    /// It can never succeed.
+    Reject {
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// The outputs of an event that must be done.
+    ///
+    /// # Panics
+    /// If the event is not done, with the reason.
+    #[expect(clippy::panic, reason = "a failing test must say why")]
+    pub fn outputs(&self) -> &[Emitted] {
+        match self {
+            Self::Done(outputs) => outputs,
+            Self::Retry { reason, .. } => panic!("the event is not done, but asks for a retry: {reason}"),
+            Self::Reject { reason } => panic!("the event is not done, but rejected: {reason}"),
+        }
+    }
+}
+
+/// One output of an event that is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emitted {
+    /// The target that it was emitted to.
+    pub target: String,
+    /// The key, if it has one.
+    pub key: Option<Vec<u8>>,
+    /// The value; `None` for a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// The headers, in order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Emitted {
+    /// The value as text.
+    ///
+    /// # Panics
+    /// If there is no value or it is not UTF-8.
+    pub fn text(&self) -> &str {
+        let value = self.value.as_deref().expect("the output should have a value");
+        str::from_utf8(value).expect("the output's value should be UTF-8")
+    }
+
+    /// The value, decoded from JSON.
+    ///
+    /// # Panics
+    /// If there is no value or it does not decode to `T`.
+    pub fn json<T: DeserializeOwned>(&self) -> T {
+        let value = self.value.as_deref().expect("the output should have a value");
+        serde_json::from_slice(value).expect("the output's value should be the expected JSON")
+    }
+}
+
+fn read_outputs(columns: &OutputColumns) -> Vec<Emitted> {
+    let mut keys = Bytes::new(&columns.keys);
+    let mut values = Bytes::new(&columns.values);
+    let mut headers = HeaderRows::new(columns.headers.as_ref());
+    let output = |&target: &u32| Emitted {
+        target: usize::try_from(target)
+            .ok()
+            .and_then(|index| columns.target_names.get(index))
+            .expect("every output has one of the target names")
+            .clone(),
+        key: keys.read().map(<[u8]>::to_vec),
+        value: values.read().map(<[u8]>::to_vec),
+        headers: (headers.read())
+            .map(|header| (header.name.to_owned(), header.value.map(<[u8]>::to_vec)))
+            .collect(),
+    };
+    columns.targets.iter().map(output).collect()
+}

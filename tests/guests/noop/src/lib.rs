@@ -1,0 +1,8 @@
+//! Every event is done at once and nothing is emitted: what a call costs without work.
+
+use keylane_sdk::{Event, Outputs, Result};
+
+fn handle(_: &Event<'_>, _: &mut Outputs) -> Result {
+    Ok(())
+}
+keylane_sdk::handler!(handle);
