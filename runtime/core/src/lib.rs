@@ -3,12 +3,36 @@
 //! No clock, no I/O, no async, no randomness. The shell feeds [`Input`]s to [`Core::handle`] and carries out
 //! the [`Action`]s that [`Core::poll`] gives until it gives none; [`Core::next_timeout`] says when to come
 //! back at the latest. The core never sees a payload: it works on offsets, timestamps, lane hashes and sizes.
+//!
+//! The life of an event in it:
+//!
+//! ```text
+//! Fetched ─► core/reading (gaps, limits) ─► lanes (one queue per key) ─► core/dispatching (calls)
+//!         ─► core/settling (results, acks) ─► ledger (what is open) ─► core/committing (offset + set, by codec)
+//! ```
+//!
+//! Sessions, the uninterrupted ownerships of partitions, begin in `core/ownership` and end in `core/closing`.
+//!
+//! *Invariants.* The core never reads a clock. A lane has at most one call that has not really ended. The
+//! committable offset never passes an open event. An event settles once per session. Results of an older session
+//! change nothing. Nothing is committed after *lost*. In the steady state nothing is allocated.
+
 mod action;
+mod bits;
+mod calls;
+pub mod codec;
 mod config;
+mod core;
 mod ids;
 mod input;
+mod lanes;
+pub mod ledger;
+mod outbox;
+mod partitions;
+mod slab;
 
 pub use action::*;
 pub use config::{Config, OutOfRange};
+pub use core::Core;
 pub use ids::{CallId, CommitId, Now, Partition, Place, SessionId};
 pub use input::*;

@@ -1,1 +1,43 @@
-//! librdkafka
+//! The C library behind safe types: everything that knows a pointer of librdkafka is in here.
+//!
+//! Two habits of this module differ from the usual Rust client, and both are on purpose. Error codes stay plain
+//! integers: the client's enum does not know all codes a broker may send, and an unknown value of it is
+//! undefined behaviour. And names, metadata and header names stay bytes: anyone may have written them.
+//!
+//! What the rest relies on:
+//! - a partition's queue is cut off from the consumer's main queue *before* the partition is assigned, so that
+//!   no record ever reaches the main queue;
+//! - a rebalance is an event that is stored and answered later, never a callback that blocks;
+//! - queues hold the client alive, and the client is destroyed on a thread of its own with a time limit.
+#![allow(unsafe_code, reason = "one of the two modules that call C; each block says why it is sound")]
+
+mod admin;
+mod client;
+mod code;
+mod config;
+mod consumer;
+mod deadline;
+mod event;
+mod list;
+mod message;
+mod mock;
+mod partition_queue;
+mod producer;
+mod queue;
+mod sys;
+mod wake;
+
+pub use admin::{NewTopic, TopicDescription, create_topics, describe_topics};
+pub use client::Client;
+pub use code::ErrorCode;
+pub use config::{ConfigError, Properties};
+pub use consumer::{BEGINNING, Consumer, END};
+pub use deadline::Deadline;
+pub use event::{Event, EventKind};
+pub use list::{ListEntry, PartitionList};
+pub use message::{Header, Headers, Message};
+pub use mock::MockCluster;
+pub use partition_queue::{Entry, PartitionQueue, ReadEnd};
+pub use producer::{Delivered, ProduceRecord, Producer, ProducerTopic};
+pub use queue::Queue;
+pub use wake::{Wake, WakeHandle};

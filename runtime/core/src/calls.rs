@@ -1,0 +1,217 @@
+//! Guest calls: what each carries and which of its rows have reached their ending.
+
+#![expect(clippy::indexing_slicing, reason = "`Slab` says in one place why its indexes are good")]
+
+use crate::lanes::Event;
+use crate::slab::Slab;
+use crate::{CallId, Row, SessionId};
+use std::time::Duration;
+
+/// All calls that are out or wait for acks, at reused places.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    slots: Slab<Call>,
+    /// Calls that have not really ended.
+    pub(crate) out: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Call {
+    generation: u32,
+    pub(crate) topic: u16,
+    pub(crate) state: CallState,
+    /// Its worker's place was given back early.
+    pub(crate) suspended: bool,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) bytes: Vec<u32>,
+    pub(crate) row_states: Vec<RowState>,
+    pub(crate) parts: Vec<Part>,
+    /// Rows per part, as the guest sees it.
+    pub(crate) lane_lengths: Vec<u32>,
+    /// Rows whose outputs are handed over.
+    pub(crate) hand_over: Vec<u32>,
+    /// Parts that still hold their lane.
+    pub(crate) parts_left: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallState {
+    /// The place is free.
+    Free,
+    /// With the guest.
+    Out,
+    /// Asked to go away at this uptime; not gone yet.
+    Cancelled(Duration),
+    /// It is known that it never went away.
+    Stuck,
+    /// Really ended; some outputs are not acked yet.
+    Unacked,
+}
+
+/// What is known of a row's outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowState {
+    /// None, or none known yet.
+    Plain,
+    /// Handed over.
+    Unacked,
+    /// All acknowledged.
+    Acked,
+}
+
+/// The rows of one lane in a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub(crate) lane: u32,
+    /// Index of the partition.
+    pub(crate) partition: u32,
+    pub(crate) session: SessionId,
+    /// First row.
+    pub(crate) first: u32,
+    /// One past the last row.
+    pub(crate) end: u32,
+    /// Rows of it that are settled, from `first` on.
+    pub(crate) settled_to: u32,
+    /// One past its last done row; meaningful once the call ended.
+    pub(crate) done_to: u32,
+    /// Its session is over, or it has reached its ending: nothing of it counts any more.
+    pub(crate) over: bool,
+    /// It gave its lane back.
+    pub(crate) released: bool,
+}
+
+impl Calls {
+    pub(crate) fn new() -> Self {
+        Calls { slots: Slab::new(), out: 0 }
+    }
+
+    /// A new empty call.
+    pub(crate) fn begin(&mut self, topic: u16) -> CallId {
+        let slot = self.slots.claim(Call::empty);
+        let call = &mut self.slots[slot];
+        assert!(call.state == CallState::Free, "call slot {slot} is in use: {:?}", call.state);
+        call.begin(topic);
+        self.out += 1;
+        CallId { slot, generation: call.generation }
+    }
+
+    /// The call, unless it is over and its place has another user.
+    pub(crate) fn get_mut(&mut self, id: CallId) -> Option<&mut Call> {
+        let call = self.slots.get_mut(id.slot)?;
+        (call.generation == id.generation && call.state != CallState::Free).then_some(call)
+    }
+
+    /// See [`Calls::get_mut`].
+    pub(crate) fn get(&self, id: CallId) -> Option<&Call> {
+        let call = self.slots.get(id.slot)?;
+        (call.generation == id.generation && call.state != CallState::Free).then_some(call)
+    }
+
+    /// Ids of all calls that are out or wait for acks.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = CallId> + '_ {
+        self.slots
+            .indexes()
+            .filter(|&slot| self.slots[slot].state != CallState::Free)
+            .map(|slot| CallId { slot, generation: self.slots[slot].generation })
+    }
+
+    /// Nothing of the call is left: its place is free.
+    pub(crate) fn forget(&mut self, id: CallId) {
+        let call = &mut self.slots[id.slot];
+        assert!(call.parts_left == 0, "call {id:?} still holds {} lanes", call.parts_left);
+        call.state = CallState::Free;
+        self.slots.free(id.slot);
+    }
+}
+
+impl Call {
+    fn empty() -> Self {
+        Call {
+            generation: 0,
+            topic: 0,
+            state: CallState::Free,
+            suspended: false,
+            rows: Vec::new(),
+            bytes: Vec::new(),
+            row_states: Vec::new(),
+            parts: Vec::new(),
+            lane_lengths: Vec::new(),
+            hand_over: Vec::new(),
+            parts_left: 0,
+        }
+    }
+
+    fn begin(&mut self, topic: u16) {
+        self.generation = self.generation.wrapping_add(1);
+        self.topic = topic;
+        self.state = CallState::Out;
+        self.suspended = false;
+        self.rows.clear();
+        self.bytes.clear();
+        self.row_states.clear();
+        self.parts.clear();
+        self.lane_lengths.clear();
+        self.hand_over.clear();
+        self.parts_left = 0;
+    }
+
+    /// Rows so far.
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.rows.len()).expect("max_batch is far below 2^32")
+    }
+
+    /// Begins the rows of one lane.
+    pub(crate) fn begin_part(&mut self, lane: u32, partition: u32, session: SessionId) {
+        let first = self.len();
+        self.parts.push(Part {
+            lane,
+            partition,
+            session,
+            first,
+            end: first,
+            settled_to: first,
+            done_to: first,
+            over: false,
+            released: false,
+        });
+        self.parts_left += 1;
+    }
+
+    /// Adds a row to the lane begun last.
+    pub(crate) fn push(&mut self, row: Row, event: &Event) {
+        self.rows.push(row);
+        self.bytes.push(event.bytes);
+        self.row_states.push(RowState::Plain);
+        let part = self.parts.last_mut().expect("a part was begun");
+        part.end += 1;
+    }
+
+    /// Ends the lane begun last.
+    pub(crate) fn end_part(&mut self) {
+        let part = self.parts.last().expect("a part was begun");
+        self.lane_lengths.push(part.end - part.first);
+    }
+
+    /// Whether it has not really ended.
+    pub(crate) fn is_out(&self) -> bool {
+        matches!(self.state, CallState::Out | CallState::Cancelled(_) | CallState::Stuck)
+    }
+
+    /// Whether nothing it could still return counts.
+    pub(crate) fn is_pointless(&self) -> bool {
+        self.parts.iter().all(|part| part.over)
+    }
+
+    pub(crate) fn row_state(&self, row: u32) -> RowState {
+        self.row_states.get(row as usize).copied().unwrap_or(RowState::Plain)
+    }
+
+    pub(crate) fn set_row_state(&mut self, row: u32, state: RowState) {
+        let known = self.row_states.get_mut(row as usize);
+        *known.expect("a row of this call") = state;
+    }
+
+    pub(crate) fn row(&self, row: u32) -> Row {
+        *self.rows.get(row as usize).expect("a row of this call")
+    }
+}

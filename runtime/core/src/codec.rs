@@ -1,0 +1,360 @@
+//! The completed set in the commit metadata: format `kl1`.
+//!
+//! ```text
+//! metadata := ""                       nothing is claimed beyond the committed offset
+//!           | "kl1:" base64url(P)      without padding
+//! P        := 0x01 k0:u8 k1:u8 n:LEB128 bits crc:u32be
+//! bits     := n × ( rice(k0, a−1) rice(k1, c−1) )     most significant bit first, zero padded
+//!             a: offsets not settled, c: offsets settled after them; the first a begins at the committed offset
+//! rice(k, x) := x>>k one-bits, a zero bit, the k low bits of x       if x>>k < 24
+//!             | 24 one-bits, the bit length of x in 6 bits, x        otherwise: long runs stay short
+//! crc      := CRC-32 of topic id[16] | partition:i32be | committed offset:i64be | P without crc
+//! ```
+//!
+//! The checksum binds a set to its topic, partition and offset: metadata that was copied, or kept while a tool
+//! moved the offset, claims nothing. Decoding never guesses: any doubt means that nothing is claimed.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::bits::{BitReader, BitWriter};
+
+const PREFIX: &str = "kl1:";
+const VERSION: u8 = 1;
+const QUOTIENT_LIMIT: u64 = 24;
+/// Version, k0, k1, at most three bytes of count, checksum.
+const OVERHEAD_BYTES: usize = 1 + 2 + 3 + 4;
+/// Runs of 2^k offsets and more do not occur within a log.
+const K_MAX: u8 = 31;
+
+/// What a set is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The topic's id; zeros where the broker gives none.
+    pub topic_id: [u8; 16],
+    /// Kafka's partition number.
+    pub partition: i32,
+    /// The offset it is committed with.
+    pub offset: i64,
+}
+
+/// Reused buffers of the encoder.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    bits: BitWriter,
+    packed: Vec<u8>,
+}
+
+impl Encoder {
+    /// Appends the longest leading part of the set that fits in `limit` characters to `text`.
+    ///
+    /// `runs` are alternating run lengths, each at least 1: offsets not settled, offsets settled. Returns how many
+    /// settled offsets the text claims. Nothing is appended if nothing can be claimed.
+    pub fn encode(
+        &mut self,
+        identity: &Identity,
+        runs: impl Iterator<Item = (u64, u64)> + Clone,
+        limit: usize,
+        text: &mut String,
+    ) -> u64 {
+        let budget = bit_budget(limit);
+        // A pair takes at least two bits: more of them can't fit whatever their lengths are.
+        let mut pairs = budget / 2;
+        let mut best = Fit::default();
+        for _round in 0..2 {
+            let k = best_parameters(runs.clone().take(pairs));
+            let fit = Fit::measure(runs.clone().take(pairs), k, budget);
+            if fit.claimed > best.claimed {
+                best = fit;
+            }
+            if fit.whole || fit.pairs == 0 {
+                break;
+            }
+            pairs = fit.pairs; // parameters chosen for the part that fits may let more of it fit
+        }
+        if best.claimed > 0 {
+            self.write(identity, runs, &best, text);
+        }
+        best.claimed
+    }
+
+    fn write(
+        &mut self,
+        identity: &Identity,
+        runs: impl Iterator<Item = (u64, u64)>,
+        fit: &Fit,
+        text: &mut String,
+    ) {
+        self.packed.clear();
+        self.packed.extend_from_slice(&[VERSION, fit.k.0, fit.k.1]);
+        write_leb128(&mut self.packed, fit.pairs as u64);
+        self.bits.clear();
+        for (index, (open, done)) in runs.take(fit.pairs).enumerate() {
+            let done = if index + 1 == fit.pairs { fit.last_done } else { done };
+            self.bits.rice(fit.k.0, open - 1);
+            self.bits.rice(fit.k.1, done - 1);
+        }
+        self.packed.extend_from_slice(self.bits.bytes());
+        let crc = checksum(identity, &self.packed);
+        self.packed.extend_from_slice(&crc.to_be_bytes());
+        text.push_str(PREFIX);
+        URL_SAFE_NO_PAD.encode_string(&self.packed, text);
+    }
+}
+
+/// The settled offsets `[from, to)` that `metadata` claims beyond `identity.offset`, ascending.
+///
+/// `None` if it is not a set of ours for exactly this topic, partition and offset, or claims anything at or past
+/// `log_end`. An empty text is the empty set. The topic's id and zeros are both tried.
+pub fn decode(metadata: &[u8], identity: &Identity, log_end: i64) -> Option<Vec<(i64, i64)>> {
+    if metadata.is_empty() {
+        return Some(Vec::new());
+    }
+    let text = metadata.strip_prefix(PREFIX.as_bytes())?;
+    let packed = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (body, crc) = packed.split_last_chunk::<4>()?;
+    let crc = u32::from_be_bytes(*crc);
+    let unnamed = Identity { topic_id: [0; 16], ..*identity };
+    if checksum(identity, body) != crc && checksum(&unnamed, body) != crc {
+        return None;
+    }
+    let (&[version, k0, k1], rest) = body.split_first_chunk::<3>()?;
+    if version != VERSION || k0 > K_MAX || k1 > K_MAX {
+        return None;
+    }
+    let (pairs, bits) = read_leb128(rest)?;
+    read_runs(bits, (k0, k1), pairs, identity.offset, log_end)
+}
+
+fn read_runs(bits: &[u8], k: (u8, u8), pairs: u64, start: i64, log_end: i64) -> Option<Vec<(i64, i64)>> {
+    if pairs == 0 || pairs > 4 * bits.len() as u64 {
+        return None;
+    }
+    let mut reader = BitReader::new(bits);
+    let mut claims = Vec::new();
+    let mut at = start;
+    for _ in 0..pairs {
+        let open = i64::try_from(reader.rice(k.0)?.checked_add(1)?).ok()?;
+        let done = i64::try_from(reader.rice(k.1)?.checked_add(1)?).ok()?;
+        let from = at.checked_add(open)?;
+        let to = from.checked_add(done)?;
+        if to > log_end {
+            return None;
+        }
+        claims.push((from, to));
+        at = to;
+    }
+    reader.only_padding_left().then_some(claims)
+}
+
+/// Bits that the runs may take so that the text is at most `limit` characters.
+fn bit_budget(limit: usize) -> usize {
+    let bytes = limit.saturating_sub(PREFIX.len()) / 4 * 3;
+    8 * bytes.saturating_sub(OVERHEAD_BYTES)
+}
+
+/// A leading part of the runs and what it costs.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fit {
+    k: (u8, u8),
+    pairs: usize,
+    /// Length of the last settled run: it may be cut.
+    last_done: u64,
+    claimed: u64,
+    whole: bool,
+}
+
+impl Fit {
+    fn measure(runs: impl Iterator<Item = (u64, u64)>, k: (u8, u8), budget: usize) -> Fit {
+        let mut fit = Fit { k, whole: true, ..Fit::default() };
+        let mut left = budget as u64;
+        for (open, done) in runs {
+            let open_cost = rice_cost(k.0, open - 1);
+            if open_cost >= left {
+                fit.whole = false;
+                break;
+            }
+            left -= open_cost;
+            let taken = if rice_cost(k.1, done - 1) <= left { done } else { longest_run(k.1, left, done) };
+            if taken == 0 {
+                fit.whole = false;
+                break;
+            }
+            left -= rice_cost(k.1, taken - 1);
+            fit.pairs += 1;
+            fit.last_done = taken;
+            fit.claimed += taken;
+            if taken < done {
+                fit.whole = false;
+                break;
+            }
+        }
+        fit
+    }
+}
+
+/// The longest run below `limit` that `bits` can hold; 0 if none.
+fn longest_run(k: u8, bits: u64, limit: u64) -> u64 {
+    let Some(unary) = bits.checked_sub(u64::from(k) + 1) else { return 0 };
+    let quotient = unary.min(QUOTIENT_LIMIT - 1);
+    ((quotient << k) + (1 << k)).min(limit)
+}
+
+/// The parameters that make the runs shortest.
+fn best_parameters(runs: impl Iterator<Item = (u64, u64)>) -> (u8, u8) {
+    let mut costs = [[0u64; K_MAX as usize + 1]; 2];
+    for (open, done) in runs {
+        for (side, length) in costs.iter_mut().zip([open, done]) {
+            for (k, cost) in (0u8..).zip(side.iter_mut()) {
+                *cost += rice_cost(k, length - 1);
+            }
+        }
+    }
+    let cheapest = |side: &[u64]| (0u8..).zip(side).min_by_key(|&(_, cost)| *cost).map_or(0, |(k, _)| k);
+    let [open, done] = &costs;
+    (cheapest(open), cheapest(done))
+}
+
+fn rice_cost(k: u8, x: u64) -> u64 {
+    let quotient = x >> k;
+    if quotient < QUOTIENT_LIMIT {
+        quotient + 1 + u64::from(k)
+    } else {
+        QUOTIENT_LIMIT + 6 + u64::from(u64::BITS - x.leading_zeros())
+    }
+}
+
+impl BitWriter {
+    fn rice(&mut self, k: u8, x: u64) {
+        let quotient = x >> k;
+        if quotient < QUOTIENT_LIMIT {
+            self.ones(quotient);
+            self.push(0, 1);
+            self.push(x & ((1 << k) - 1), u32::from(k));
+        } else {
+            let length = u64::BITS - x.leading_zeros();
+            self.ones(QUOTIENT_LIMIT);
+            self.push(u64::from(length), 6);
+            self.push(x, length);
+        }
+    }
+}
+
+impl BitReader<'_> {
+    fn rice(&mut self, k: u8) -> Option<u64> {
+        let mut quotient = 0;
+        while quotient < QUOTIENT_LIMIT {
+            if self.read(1)? == 0 {
+                let low = self.read(u32::from(k))?;
+                return Some(quotient << k | low);
+            }
+            quotient += 1;
+        }
+        let length = u32::try_from(self.read(6)?).ok()?;
+        let x = self.read(length)?;
+        // Only the one encoding that the writer would choose is accepted.
+        (x >> k >= QUOTIENT_LIMIT && u64::BITS - x.leading_zeros() == length).then_some(x)
+    }
+}
+
+fn checksum(identity: &Identity, body: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&identity.topic_id);
+    crc.update(&identity.partition.to_be_bytes());
+    crc.update(&identity.offset.to_be_bytes());
+    crc.update(body);
+    crc.finalize()
+}
+
+fn write_leb128(out: &mut Vec<u8>, mut value: u64) {
+    loop {
+        let low = (value & 0x7f) as u8;
+        value >>= 7;
+        if value == 0 {
+            out.push(low);
+            return;
+        }
+        out.push(low | 0x80);
+    }
+}
+
+fn read_leb128(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0u64;
+    for (index, &byte) in bytes.iter().enumerate().take(4) {
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Some((value, bytes.get(index + 1..)?));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: Identity = Identity { topic_id: [7; 16], partition: 3, offset: 1000 };
+
+    fn round_trip(runs: &[(u64, u64)], limit: usize) -> (String, u64, Vec<(i64, i64)>) {
+        let mut text = String::new();
+        let claimed = Encoder::default().encode(&ID, runs.iter().copied(), limit, &mut text);
+        assert!(text.len() <= limit, "{} characters, limit {limit}", text.len());
+        let claims = decode(text.as_bytes(), &ID, i64::MAX).expect("what was encoded can be decoded");
+        (text, claimed, claims)
+    }
+
+    #[test]
+    fn a_set_survives() {
+        let (text, claimed, claims) = round_trip(&[(1, 5), (2, 1), (1, 1_000_000)], 4096);
+        assert!(text.starts_with("kl1:"));
+        assert_eq!(claimed, 1_000_006);
+        assert_eq!(claims, [(1001, 1006), (1008, 1009), (1010, 1_001_010)]);
+    }
+
+    #[test]
+    fn one_stuck_event_below_a_huge_run_stays_short() {
+        let (text, ..) = round_trip(&[(1, 64_000_000)], 4096);
+        assert!(text.len() < 40, "{text}");
+    }
+
+    #[test]
+    fn the_longest_leading_part_is_claimed() {
+        let runs: Vec<_> = (0..40_000).map(|i| (1 + i % 3, 1 + i % 5)).collect();
+        let (text, claimed, claims) = round_trip(&runs, 4096);
+        assert!(text.len() > 4000, "{}", text.len());
+        assert_eq!(claimed, claims.iter().map(|&(from, to)| to.abs_diff(from)).sum::<u64>());
+        let (_, cut, _) = round_trip(&[(1, u64::from(u32::MAX))], 32);
+        assert!(cut > 0);
+        let mut nothing = String::new();
+        assert_eq!(Encoder::default().encode(&ID, [(1, 1)].into_iter(), 8, &mut nothing), 0);
+        assert_eq!(nothing, "");
+    }
+
+    #[test]
+    fn any_doubt_claims_nothing() {
+        let (text, ..) = round_trip(&[(1, 5), (2, 1)], 4096);
+        let bytes = text.as_bytes();
+        assert!(decode(bytes, &Identity { offset: 1001, ..ID }, i64::MAX).is_none(), "another offset");
+        assert!(decode(bytes, &Identity { partition: 4, ..ID }, i64::MAX).is_none(), "another partition");
+        assert!(decode(bytes, &Identity { topic_id: [8; 16], ..ID }, i64::MAX).is_none(), "another topic");
+        assert!(decode(bytes, &ID, 1008).is_none(), "past the log end");
+        assert!(decode(bytes, &ID, 1009).is_some());
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.to_vec();
+            damaged[at] ^= 1;
+            assert!(decode(&damaged, &ID, i64::MAX).is_none(), "byte {at}");
+            assert!(at == 0 || decode(&bytes[..at], &ID, i64::MAX).is_none(), "cut at {at}");
+        }
+        for foreign in [&b"l"[..], b"\xff\xfe", b"kl2:AAAA", b"kl1:", b"kl1:AQ=="] {
+            assert!(decode(foreign, &ID, i64::MAX).is_none(), "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn a_topic_without_an_id_is_found_again_with_one() {
+        let unnamed = Identity { topic_id: [0; 16], ..ID };
+        let mut text = String::new();
+        Encoder::default().encode(&unnamed, [(1, 1)].into_iter(), 100, &mut text);
+        assert_eq!(decode(text.as_bytes(), &ID, i64::MAX), Some(vec![(1001, 1002)]));
+    }
+}

@@ -1,0 +1,301 @@
+//! How sessions end: finish what runs, close to results, commit, give up. Drain is that for all of them.
+
+use std::time::Duration;
+
+use super::Core;
+use crate::calls::CallState;
+use crate::outbox::Pending;
+use crate::partitions::{CommitState, Phase, Reading, Trust};
+use crate::{CallId, Notice, Partition, SessionId};
+
+/// A cancelled call that is not gone after this long can't be cancelled.
+const CALL_STUCK_AFTER: Duration = Duration::from_secs(5);
+
+/// Everything is being given up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    /// When what still runs is cancelled.
+    pub(super) until: Duration,
+    /// Nothing was cut so far.
+    pub(super) clean: bool,
+    pub(super) left: bool,
+}
+
+impl Core {
+    /// Finish what runs, commit and leave. Asked again, the earlier deadline holds.
+    pub(super) fn drain(&mut self, until: Duration) {
+        let until = self.drain.map_or(until, |drain| drain.until.min(until));
+        let before = self.drain;
+        self.drain = Some(Drain {
+            until,
+            clean: before.is_none_or(|drain| drain.clean),
+            left: before.is_some_and(|drain| drain.left),
+        });
+        if self.rebalance.assign.take().is_some() {
+            self.outbox.push(Pending::AnswerAssign(Vec::new()));
+        }
+        for index in self.partitions.indexes() {
+            self.close(index, until);
+        }
+    }
+
+    /// Dispatches nothing more of a session; what runs may finish until then.
+    pub(super) fn close(&mut self, index: u32, until: Duration) {
+        let state = self.partitions.get_mut(index);
+        match &mut state.phase {
+            Phase::Vacant | Phase::Closed => return,
+            Phase::LookingUp(_) | Phase::Resolved | Phase::Starting | Phase::Failed => {
+                state.phase = Phase::Closed;
+                self.closing = true;
+                return;
+            }
+            Phase::Closing { until: before } => {
+                *before = until.min(*before);
+                return;
+            }
+            Phase::Committing { .. } => return,
+            Phase::Active => state.phase = Phase::Closing { until },
+        }
+        self.closing = true;
+        self.stop_reading(index);
+        self.drop_queued(index);
+    }
+
+    /// Someone else owns it already: nothing of it may be committed or handed over.
+    pub(super) fn lose(&mut self, index: u32) {
+        let state = self.partitions.get(index);
+        let had_session = match state.phase {
+            Phase::Vacant => return,
+            Phase::LookingUp(_) | Phase::Failed | Phase::Resolved | Phase::Closed => false,
+            Phase::Starting | Phase::Active | Phase::Closing { .. } | Phase::Committing { .. } => true,
+        };
+        self.stop_reading(index);
+        self.drop_queued(index);
+        self.close_to_results(index);
+        self.partitions.get_mut(index).phase = Phase::Vacant;
+        if had_session {
+            self.note_session_ended(index, true);
+        }
+    }
+
+    /// Moves every closing session on as far as it can go now.
+    pub(super) fn progress_closing(&mut self) {
+        if !self.closing && self.drain.is_none() && self.rebalance.revoke.is_none() {
+            return;
+        }
+        let now = self.now.uptime;
+        for index in self.partitions.indexes() {
+            let state = self.partitions.get(index);
+            if let Phase::Closing { until } = state.phase
+                && (state.running + state.unacked == 0 || now >= until)
+            {
+                self.cut_session(index);
+            }
+            let state = self.partitions.get(index);
+            if let Phase::Committing { until } = state.phase
+                && (now >= until || self.is_finished(index))
+            {
+                self.end_session(index);
+            }
+        }
+        self.answer_revoke_if_ready();
+        self.leave_if_ready();
+        self.closing = self.partitions.iter().any(|state| {
+            matches!(state.phase, Phase::Closing { .. } | Phase::Committing { .. } | Phase::Closed)
+        });
+    }
+
+    pub(super) fn next_closing(&self) -> Option<Duration> {
+        let untils = self.partitions.iter().filter_map(|state| {
+            let (Phase::Closing { until } | Phase::Committing { until }) = state.phase else { return None };
+            Some(until)
+        });
+        untils.min()
+    }
+
+    /// The reader found itself outside the log: ends this partition's session, and only this one.
+    pub(super) fn move_session(&mut self, index: u32, log: (i64, i64)) {
+        self.partitions.get_mut(index).reading.outside = Some(log);
+        self.close(index, self.now.uptime);
+    }
+
+    /// Names calls that were cancelled and are still there.
+    pub(super) fn check_stuck_calls(&mut self) {
+        let now = self.now.uptime;
+        let stuck: Option<CallId> = self.calls.ids().find(|&id| {
+            let state = self.calls.get(id).map(|call| call.state);
+            matches!(state, Some(CallState::Cancelled(since)) if now >= since + CALL_STUCK_AFTER)
+        });
+        if let Some(id) = stuck
+            && let Some(call) = self.calls.get_mut(id)
+        {
+            call.state = CallState::Stuck;
+            self.outbox.push(Pending::CallStuck(id));
+        }
+    }
+
+    /// Closes a session to results and begins its final commit.
+    fn cut_session(&mut self, index: u32) {
+        self.close_to_results(index);
+        let until = self.now.uptime + self.config.commit_timeout;
+        self.partitions.get_mut(index).phase = Phase::Committing { until };
+        self.committer.hurry();
+    }
+
+    /// From here on no result of the session counts; calls that carry nothing else are cancelled.
+    fn close_to_results(&mut self, index: u32) {
+        let state = self.partitions.get_mut(index);
+        let session = state.session;
+        let cut = state.running + state.unacked > 0;
+        state.running = 0;
+        state.unacked = 0;
+        if let Some(drain) = &mut self.drain {
+            drain.clean &= !cut;
+        }
+        if !cut {
+            return;
+        }
+        let ids: Vec<CallId> = self.calls.ids().collect();
+        for id in ids {
+            self.cut_call(id, index, session);
+        }
+    }
+
+    fn cut_call(&mut self, id: CallId, index: u32, session: SessionId) {
+        let Some(call) = self.calls.get_mut(id) else { return };
+        let ended = !call.is_out();
+        let mut released = Vec::new();
+        for part in &mut call.parts {
+            if part.partition == index && part.session == session && !part.over {
+                part.over = true;
+                if ended && !part.released {
+                    part.released = true;
+                    released.push(part.lane);
+                }
+            }
+        }
+        call.parts_left -= released.len();
+        let (over, state) = (call.parts_left == 0, call.state);
+        if state == CallState::Out && call.is_pointless() {
+            call.state = CallState::Cancelled(self.now.uptime);
+            self.outbox.push(Pending::Cancel(id));
+        }
+        if ended && over {
+            self.calls.forget(id);
+        }
+        for lane in released {
+            self.lanes.release(lane);
+        }
+    }
+
+    /// The final commit is through, or can't be, and no cancelled call of it is left.
+    fn is_finished(&self, index: u32) -> bool {
+        let state = self.partitions.get(index);
+        let committed = !state.is_dirty() || state.commit.refused;
+        committed && !self.has_cancelled_call(index)
+    }
+
+    fn has_cancelled_call(&self, index: u32) -> bool {
+        let session = self.partitions.get(index).session;
+        self.calls.ids().filter_map(|id| self.calls.get(id)).any(|call| {
+            matches!(call.state, CallState::Cancelled(_) | CallState::Stuck)
+                && call.parts.iter().any(|part| part.partition == index && part.session == session)
+        })
+    }
+
+    fn end_session(&mut self, index: u32) {
+        let cancelled = self.has_cancelled_call(index);
+        let state = self.partitions.get_mut(index);
+        let clean = !state.is_dirty() && !cancelled;
+        state.phase = Phase::Closed;
+        if let Some(drain) = &mut self.drain {
+            drain.clean &= clean;
+        }
+        self.note_session_ended(index, false);
+        self.resume_inside(index);
+    }
+
+    /// A session that only ended because it was outside the log begins anew inside it.
+    fn resume_inside(&mut self, index: u32) {
+        let state = self.partitions.get_mut(index);
+        let Some(log) = state.reading.outside.take() else { return };
+        let (id, from) = (state.id, state.ledger.prefix());
+        let revoked = self.rebalance.revoke.as_ref().is_some_and(|asked| asked.contains(&id));
+        if revoked || self.drain.is_some() {
+            return;
+        }
+        let Some(to) = self.move_inside(index, from, log) else {
+            self.partitions.get_mut(index).phase = Phase::Failed;
+            return;
+        };
+        let session = self.new_session();
+        let now = self.now.uptime;
+        let state = self.partitions.get_mut(index);
+        state.session = session;
+        state.ledger.begin(to, &[]);
+        state.queued_bytes = 0;
+        state.commit = CommitState { changes: 1, applied_at: now, ..CommitState::default() };
+        state.reading = Reading::new();
+        state.reading.trust = Trust::Positioned;
+        state.phase = Phase::Starting;
+        self.committer.hurry();
+        self.outbox.notice(Notice::SessionStarted { partition: id, session, offset: to, claimed: 0 });
+        self.outbox.push(Pending::Reassign(id, to));
+    }
+
+    fn answer_revoke_if_ready(&mut self) {
+        let Some(asked) = &self.rebalance.revoke else { return };
+        let gone = |&id: &Partition| {
+            let index = self.partitions.find(id);
+            index
+                .is_none_or(|index| matches!(self.partitions.get(index).phase, Phase::Closed | Phase::Vacant))
+        };
+        if !asked.iter().all(gone) {
+            return;
+        }
+        let asked = self.rebalance.revoke.take().unwrap_or_default();
+        for &id in &asked {
+            if let Some(index) = self.partitions.find(id)
+                && self.partitions.get(index).phase == Phase::Closed
+            {
+                self.partitions.get_mut(index).phase = Phase::Vacant;
+            }
+        }
+        self.outbox.push(Pending::AnswerRevoke(asked));
+    }
+
+    fn leave_if_ready(&mut self) {
+        let given_up = |phase| matches!(phase, Phase::Closed | Phase::Vacant);
+        let all_given_up = self.partitions.iter().all(|state| given_up(state.phase));
+        if let Some(drain) = &mut self.drain
+            && !drain.left
+            && all_given_up
+            && self.rebalance.revoke.is_none()
+        {
+            drain.left = true;
+            let clean = drain.clean;
+            self.outbox.push(Pending::LeaveGroup);
+            self.outbox.push(Pending::Drained { clean });
+        }
+    }
+
+    fn note_session_ended(&mut self, index: u32, lost: bool) {
+        let state = self.partitions.get(index);
+        let (partition, session) = (state.id, state.session);
+        self.outbox.notice(Notice::SessionEnded { partition, session, lost });
+    }
+
+    pub(super) fn stop_reading(&mut self, index: u32) {
+        let state = self.partitions.get_mut(index);
+        if std::mem::take(&mut state.reading.granted) {
+            self.outbox.push(Pending::StopReading(state.id));
+        }
+    }
+
+    /// Forgets what was admitted and not dispatched.
+    fn drop_queued(&mut self, index: u32) {
+        let outbox = &mut self.outbox;
+        self.lanes.drop_partition(index, |event| outbox.release(event.place));
+        self.partitions.get_mut(index).queued_bytes = 0;
+    }
+}

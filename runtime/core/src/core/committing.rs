@@ -1,0 +1,253 @@
+//! Committing: when, what, and what the answer means. Offset and set always come from one snapshot.
+
+use std::time::Duration;
+
+use super::Core;
+use crate::codec::Encoder;
+use crate::outbox::Pending;
+use crate::partitions::Phase;
+use crate::{Action, CommitEntry, CommitError, CommitId, Notice, Partition, SessionId};
+
+/// Pause before the same commit is sent again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// How often the partitions are looked over for something to commit, unless there is a hurry.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+/// Below this many characters a set says next to nothing.
+const METADATA_LIMIT_MIN: usize = 32;
+
+/// The commit of this consumer. At most one is in flight.
+#[derive(Debug)]
+pub(super) struct Committer {
+    next_id: u64,
+    in_flight: Option<CommitId>,
+    entries: Vec<CommitEntry>,
+    sent: Vec<Sent>,
+    unanswered: usize,
+    metadata: String,
+    encoder: Encoder,
+    metadata_limit: usize,
+    sent_at: Duration,
+    not_before: Duration,
+    looked_at: Duration,
+    /// Settled events since the last commit was sent.
+    settled: u64,
+    /// Something must not wait for the interval.
+    hurry: bool,
+}
+
+/// What an entry of the commit in flight stands for.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    index: u32,
+    session: SessionId,
+    changes: u64,
+    answered: bool,
+}
+
+impl Committer {
+    pub(super) fn new(metadata_limit: usize) -> Self {
+        Committer {
+            next_id: 1,
+            in_flight: None,
+            entries: Vec::new(),
+            sent: Vec::new(),
+            unanswered: 0,
+            metadata: String::new(),
+            encoder: Encoder::default(),
+            metadata_limit,
+            sent_at: Duration::ZERO,
+            not_before: Duration::ZERO,
+            looked_at: Duration::ZERO,
+            settled: 0,
+            hurry: false,
+        }
+    }
+
+    pub(super) fn count_settled(&mut self) {
+        self.settled += 1;
+    }
+
+    /// The next commit does not wait for its interval.
+    pub(super) fn hurry(&mut self) {
+        self.hurry = true;
+    }
+
+    pub(super) fn action(&self) -> Action<'_> {
+        let id = self.in_flight.expect("a commit is polled in the step that made it");
+        Action::Commit { id, entries: &self.entries, metadata: &self.metadata }
+    }
+
+    fn take_entry(&mut self, id: CommitId, partition: Partition) -> Option<Sent> {
+        if self.in_flight != Some(id) {
+            return None;
+        }
+        let at = self.entries.iter().position(|entry| entry.partition == partition)?;
+        let sent = self.sent.get_mut(at).filter(|sent| !sent.answered)?;
+        sent.answered = true;
+        self.unanswered -= 1;
+        if self.unanswered == 0 {
+            self.in_flight = None;
+        }
+        Some(*sent)
+    }
+}
+
+impl Core {
+    pub(super) fn committed(&mut self, id: CommitId, partition: Partition) {
+        let entry = self.committer.entries.iter().find(|entry| entry.partition == partition).copied();
+        let Some(sent) = self.committer.take_entry(id, partition) else { return };
+        let state = self.partitions.get_mut(sent.index);
+        if state.session != sent.session || !state.may_commit() {
+            return; // it says nothing about the session of now
+        }
+        let stored = entry.map(|entry| entry.offset);
+        assert!(stored >= state.commit.committed, "{partition}: the commit went back to {stored:?}");
+        state.commit.committed = stored;
+        state.commit.applied = sent.changes;
+        state.commit.applied_at = self.now.uptime;
+        if state.phase == Phase::Starting {
+            state.phase = Phase::Active;
+            self.to_grant.push(sent.index);
+        }
+    }
+
+    pub(super) fn commit_failed(&mut self, id: CommitId, partition: Partition, why: CommitError) {
+        let limit = self.committer.metadata_limit;
+        let Some(sent) = self.committer.take_entry(id, partition) else { return };
+        let now = self.now.uptime;
+        match why {
+            CommitError::MetadataTooLarge => self.lower_metadata_limit(id, limit),
+            CommitError::TryAgain => self.committer.not_before = now + RETRY_PAUSE,
+            CommitError::Stale | CommitError::Other => {
+                self.committer.not_before = now + self.config.commit_interval;
+                let state = self.partitions.get_mut(sent.index);
+                if state.session == sent.session && matches!(state.phase, Phase::Committing { .. }) {
+                    state.commit.refused = true;
+                }
+            }
+        }
+    }
+
+    /// It may have been applied or not: everything in it is committed again.
+    pub(super) fn commit_timed_out(&mut self, id: CommitId) {
+        if self.committer.in_flight == Some(id) {
+            self.committer.in_flight = None;
+            self.committer.not_before = self.now.uptime + RETRY_PAUSE;
+        }
+    }
+
+    /// Sends a commit if one is due and none is in flight.
+    pub(super) fn decide_commit(&mut self) {
+        let committer = &mut self.committer;
+        let now = self.now.uptime;
+        let soon = committer.hurry || committer.settled >= self.config.commit_every;
+        if committer.in_flight.is_some()
+            || now < committer.not_before
+            || (!soon && now < committer.looked_at + LOOK_INTERVAL)
+        {
+            return;
+        }
+        committer.looked_at = now;
+        let (changed, due) = self.commit_due();
+        if changed && due.is_some_and(|due| due <= now) {
+            self.send_commit();
+        } else if !changed {
+            self.committer.hurry = false;
+            self.committer.settled = 0;
+        }
+    }
+
+    pub(super) fn next_commit(&self) -> Option<Duration> {
+        if self.committer.in_flight.is_some() {
+            return None; // the shell answers within its limit
+        }
+        let earliest = self.committer.not_before.max(self.committer.looked_at + LOOK_INTERVAL);
+        self.commit_due().1.map(|due| due.max(earliest))
+    }
+
+    /// Whether anything is to be committed, and when.
+    fn commit_due(&self) -> (bool, Option<Duration>) {
+        let committer = &self.committer;
+        let (mut dirty, mut urgent, mut refresh) = (false, committer.hurry, None::<Duration>);
+        for state in self.partitions.iter().filter(|state| state.may_commit() && !state.commit.refused) {
+            if state.is_dirty() {
+                dirty = true;
+                urgent |= matches!(state.phase, Phase::Starting | Phase::Committing { .. });
+            } else {
+                let at = state.commit.applied_at + self.config.recommit_interval;
+                refresh = Some(refresh.map_or(at, |before| before.min(at)));
+            }
+        }
+        if !dirty {
+            return (refresh.is_some_and(|at| at <= self.now.uptime), refresh);
+        }
+        let idle = self.calls.out == 0 && !self.lanes.any_ready();
+        let interval = if idle { self.config.commit_interval / 10 } else { self.config.commit_interval };
+        let now = urgent || committer.settled >= self.config.commit_every;
+        (true, Some(if now { self.now.uptime } else { committer.sent_at + interval }))
+    }
+
+    fn send_commit(&mut self) {
+        let committer = &mut self.committer;
+        committer.entries.clear();
+        committer.sent.clear();
+        committer.metadata.clear();
+        committer.settled = 0;
+        committer.hurry = false;
+        committer.sent_at = self.now.uptime;
+        for index in self.partitions.indexes() {
+            let state = self.partitions.get(index);
+            let stale = state.commit.applied_at + self.config.recommit_interval <= self.now.uptime;
+            if state.may_commit() && !state.commit.refused && (state.is_dirty() || stale) {
+                self.add_entry(index);
+            }
+        }
+        let committer = &mut self.committer;
+        committer.unanswered = committer.entries.len();
+        if committer.unanswered > 0 {
+            committer.in_flight = Some(CommitId(committer.next_id));
+            committer.next_id += 1;
+            self.outbox.push(Pending::Commit);
+        }
+    }
+
+    /// One snapshot of a partition: its prefix, and the set bound to it.
+    fn add_entry(&mut self, index: u32) {
+        let state = self.partitions.get(index);
+        let committer = &mut self.committer;
+        let offset = state.ledger.prefix();
+        let from = committer.metadata.len();
+        let claimed = committer.encoder.encode(
+            &state.identity(offset),
+            state.ledger.runs(),
+            committer.metadata_limit,
+            &mut committer.metadata,
+        );
+        let range = (from, committer.metadata.len());
+        committer.entries.push(CommitEntry {
+            partition: state.id,
+            offset,
+            metadata: (text_offset(range.0), text_offset(range.1)),
+            unclaimed: state.ledger.settled_beyond().saturating_sub(claimed),
+        });
+        let (session, changes) = (state.session, state.commit.changes);
+        committer.sent.push(Sent { index, session, changes, answered: false });
+    }
+
+    /// The broker takes less than we thought. Said once per commit, however many partitions it hits.
+    fn lower_metadata_limit(&mut self, id: CommitId, limit: usize) {
+        let committer = &mut self.committer;
+        let longest = committer.entries.iter().map(|entry| entry.metadata.1 - entry.metadata.0).max();
+        if (longest.unwrap_or(0) as usize) > limit || committer.in_flight.is_some_and(|other| other != id) {
+            return; // it was lowered for this commit already
+        }
+        let half = limit / 2;
+        committer.metadata_limit = if half < METADATA_LIMIT_MIN { 0 } else { half };
+        committer.hurry = true;
+        self.outbox.notice(Notice::MetadataLimitLowered { limit: committer.metadata_limit });
+    }
+}
+
+fn text_offset(at: usize) -> u32 {
+    u32::try_from(at).expect("4,096 characters per partition stay far below 2^32")
+}

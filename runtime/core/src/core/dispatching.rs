@@ -1,0 +1,121 @@
+//! Dispatching: which events make up the next call.
+
+use std::time::Duration;
+
+use super::Core;
+use crate::outbox::Pending;
+use crate::{CallId, Row};
+
+/// The guest's work that one call should carry: enough to pay for the hand-off, little enough to stay fair.
+const CALL_WORK_NS: u64 = 100_000;
+/// Most bytes of a call, unless one event alone is larger.
+const CALL_BYTES_MAX: u64 = 1 << 20;
+
+/// How many calls the workers take, and how long the handler takes for an event.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Calls that the workers would take now.
+    credits: u32,
+    /// Moving average of the handler's work per event.
+    row_ns: u64,
+    /// The handler was seen to wait: its calls carry one event, unless the operator said otherwise.
+    waits: bool,
+}
+
+impl Pace {
+    pub(super) fn new() -> Self {
+        // Nothing is known yet: the first call carries one event.
+        Pace { credits: 0, row_ns: CALL_WORK_NS, waits: false }
+    }
+
+    pub(super) fn workers_free(&mut self, calls: u32) {
+        self.credits += calls;
+    }
+
+    pub(super) fn saw_wait(&mut self) {
+        self.waits = true;
+    }
+
+    pub(super) fn saw_work(&mut self, rows: u32, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let sample = (took / u64::from(rows.max(1))).clamp(1, 1 << 40);
+        self.row_ns = (7 * self.row_ns + sample) / 8;
+    }
+
+    /// Events that the next call should carry at most.
+    fn batch(&self, max: u32, max_is_fixed: bool) -> u32 {
+        if self.waits && !max_is_fixed {
+            return 1;
+        }
+        u32::try_from(CALL_WORK_NS / self.row_ns.max(1)).unwrap_or(max).clamp(1, max)
+    }
+}
+
+impl Core {
+    pub(super) fn call_suspended(&mut self, id: CallId) {
+        self.pace.saw_wait();
+        if let Some(call) = self.calls.get_mut(id)
+            && call.is_out()
+            && !std::mem::replace(&mut call.suspended, true)
+        {
+            self.pace.workers_free(1);
+        }
+    }
+
+    /// Forms calls as long as workers and lanes are free.
+    pub(super) fn dispatch(&mut self) {
+        if self.drain.is_some() || self.stopping {
+            return;
+        }
+        while self.pace.credits > 0 && self.calls.out < self.config.max_concurrency && self.lanes.any_ready()
+        {
+            let Some(topic) = self.lanes.next_topic() else { return };
+            self.form_call(topic);
+        }
+    }
+
+    fn form_call(&mut self, topic: u16) {
+        let batch = self.pace.batch(self.config.max_batch, self.config.max_batch_is_fixed);
+        let id = self.calls.begin(topic);
+        let mut bytes = 0;
+        while let Some(call) = self.calls.get(id)
+            && call.len() < batch
+        {
+            let Some(first) = self.lanes.peek_ready(topic) else { break };
+            if bytes > 0 && bytes + u64::from(first) > CALL_BYTES_MAX {
+                break;
+            }
+            self.take_lane(id, topic, batch, &mut bytes);
+        }
+        self.pace.credits -= 1;
+        self.outbox.push(Pending::Dispatch(id));
+    }
+
+    /// Moves as many events of the next ready lane as fit into the call.
+    fn take_lane(&mut self, id: CallId, topic: u16, batch: u32, bytes: &mut u64) {
+        let Some(lane) = self.lanes.take_ready(topic) else { return };
+        let index = self.lanes.partition_of(lane);
+        let state = self.partitions.get_mut(index);
+        state.running += 1;
+        let (partition, session) = (state.id, state.session);
+        let call = self.calls.get_mut(id).expect("the call being formed");
+        call.begin_part(lane, index, session);
+        while call.len() < batch {
+            let Some(size) = self.lanes.peek(lane) else { break };
+            if *bytes > 0 && *bytes + u64::from(size) > CALL_BYTES_MAX {
+                break;
+            }
+            let Some(event) = self.lanes.pop(lane) else { break };
+            *bytes += u64::from(size);
+            let row = Row {
+                partition,
+                session,
+                offset: event.offset,
+                timestamp: event.timestamp,
+                place: event.place,
+            };
+            call.push(row, &event);
+        }
+        call.end_part();
+    }
+}

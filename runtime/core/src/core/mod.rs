@@ -1,0 +1,221 @@
+//! The core: one input in, actions out.
+//!
+//! Each file holds one verb of an event's or a session's life:
+//! `ownership` (assign, revoke, lost) → `reading` (admit) → `dispatching` → `settling` → `committing`;
+//! `closing` ends sessions, `stalls` says what holds a partition.
+
+mod closing;
+mod committing;
+mod dispatching;
+mod ownership;
+mod reading;
+mod settling;
+mod stalls;
+mod until_end;
+
+use std::time::Duration;
+
+use crate::calls::Calls;
+use crate::config::Config;
+use crate::lanes::Lanes;
+use crate::outbox::{Outbox, Pending};
+use crate::partitions::Partitions;
+use crate::{Action, Dispatch, Input, Now, SessionId};
+
+use closing::Drain;
+use committing::Committer;
+use dispatching::Pace;
+use ownership::Rebalance;
+use until_end::UntilEnd;
+
+/// The rules of one handler. Feed it with [`Core::handle`], then carry out what [`Core::poll`] gives.
+#[derive(Debug)]
+pub struct Core {
+    config: Config,
+    now: Now,
+    partitions: Partitions,
+    lanes: Lanes,
+    calls: Calls,
+    pace: Pace,
+    committer: Committer,
+    rebalance: Rebalance,
+    drain: Option<Drain>,
+    /// An event can't be passed: nothing is dispatched any more.
+    stopping: bool,
+    next_session: u64,
+    /// Partitions that may have to be given, or refused, a permission to read.
+    to_grant: Vec<u32>,
+    /// Some session is on its way out; false in the steady state.
+    closing: bool,
+    checked_at: Duration,
+    until_end: UntilEnd,
+    outbox: Outbox,
+}
+
+impl Core {
+    /// A core that owns nothing yet.
+    pub fn new(config: Config) -> Self {
+        Core {
+            lanes: Lanes::new(config.topics),
+            committer: Committer::new(config.metadata_limit),
+            config,
+            now: Now { uptime: Duration::ZERO, wall_ms: 0 },
+            partitions: Partitions::default(),
+            calls: Calls::new(),
+            pace: Pace::new(),
+            rebalance: Rebalance::default(),
+            drain: None,
+            stopping: false,
+            next_session: 1,
+            to_grant: Vec::new(),
+            closing: false,
+            checked_at: Duration::ZERO,
+            until_end: UntilEnd::default(),
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// Takes one thing that happened. `now` never goes back.
+    pub fn handle(&mut self, now: Now, input: Input<'_>) {
+        assert!(now.uptime >= self.now.uptime, "time went back from {:?} to {:?}", self.now, now);
+        self.now = now;
+        self.take(input);
+        self.check_times();
+        self.progress_closing();
+        self.dispatch();
+        self.decide_commit();
+        self.grant_reads();
+        self.check_end();
+    }
+
+    fn take(&mut self, input: Input<'_>) {
+        match input {
+            Input::AssignRequested { partitions } => self.assign_requested(partitions),
+            Input::StartResolved { partition, start } => self.start_resolved(partition, &start),
+            Input::AssignFailed { partition } => self.assign_failed(partition),
+            Input::Revoked { partitions } => self.revoked(partitions),
+            Input::Lost { partitions } => self.lost(partitions),
+            Input::Fetched { partition, rows } => self.fetched(partition, rows),
+            Input::EndOfPartition { partition, offset } => self.end_of_partition(partition, offset),
+            Input::ReadFailed { partition, why } => self.read_failed(partition, why),
+            Input::WorkersFree { calls } => self.pace.workers_free(calls),
+            Input::CallEnded { call, lanes, with_outputs, took } => {
+                self.call_ended(call, lanes, with_outputs, took);
+            }
+            Input::CallFailed { call, fault } => self.call_failed(call, fault),
+            Input::CallSuspended { call } => self.call_suspended(call),
+            Input::CallReallyEnded { call } => self.call_really_ended(call),
+            Input::OutputsAcked { call, row } => self.outputs_acked(call, row),
+            Input::OutputRefused { call, row } => self.output_refused(call, row),
+            Input::Committed { id, partition } => self.committed(id, partition),
+            Input::CommitFailed { id, partition, why } => self.commit_failed(id, partition, why),
+            Input::CommitTimedOut { id } => self.commit_timed_out(id),
+            Input::EndKnown { partition, offset } => self.end_known(partition, offset),
+            Input::Drain { deadline } => self.drain(deadline),
+            Input::DrainNow => self.drain(self.now.uptime),
+            Input::Tick => {}
+        }
+    }
+
+    /// The next thing to do; `None`: nothing until the next input.
+    pub fn poll(&mut self) -> Option<Action<'_>> {
+        Some(match self.next_pending()? {
+            Pending::LookUpStart(partition) => Action::LookUpStart { partition },
+            Pending::AnswerAssign(starts) => {
+                self.outbox.lent_starts = starts;
+                Action::AnswerAssign { starts: &self.outbox.lent_starts }
+            }
+            Pending::AnswerRevoke(partitions) => {
+                self.outbox.lent_partitions = partitions;
+                Action::AnswerRevoke { partitions: &self.outbox.lent_partitions }
+            }
+            Pending::Reposition(partition, offset) => Action::Reposition { partition, offset },
+            Pending::Reassign(partition, offset) => Action::Reassign { partition, offset },
+            Pending::LeaveGroup => Action::LeaveGroup,
+            Pending::Read { partition, max_events, max_bytes } => {
+                Action::Read { partition, max_events, max_bytes }
+            }
+            Pending::StopReading(partition) => Action::StopReading { partition },
+            Pending::Dispatch(id) => {
+                let call = self.calls.get(id).expect("a call lives until its end was handled");
+                Action::Dispatch(Dispatch {
+                    call: id,
+                    topic: call.topic,
+                    attempt: 1,
+                    last_attempt: true,
+                    rows: &call.rows,
+                    lanes: &call.lane_lengths,
+                })
+            }
+            Pending::Cancel(call) => Action::Cancel { call },
+            Pending::Release => {
+                self.outbox.lend_places();
+                Action::ReleaseRows { places: &self.outbox.lent_places }
+            }
+            Pending::HandOver(id) => {
+                let call = self.calls.get(id).expect("it was just looked at");
+                Action::HandOver { call: id, rows: &call.hand_over }
+            }
+            Pending::Commit => self.committer.action(),
+            Pending::ReportStall(stall) => Action::ReportStall(stall),
+            Pending::StallEnded(partition) => Action::StallEnded { partition },
+            Pending::Notice(notice) => Action::Notice(notice),
+            Pending::PartitionStopped(partition, offset, reason) => {
+                Action::PartitionStopped { partition, offset, reason }
+            }
+            Pending::StopHandler(partition, offset, reason) => {
+                Action::StopHandler { partition, offset, reason }
+            }
+            Pending::EndReached => Action::EndReached,
+            Pending::Drained { clean } => Action::Drained { clean },
+            Pending::CallStuck(call) => Action::CallStuck { call },
+        })
+    }
+
+    /// The next action that still stands.
+    fn next_pending(&mut self) -> Option<Pending> {
+        loop {
+            let pending = self.outbox.pending.pop_front()?;
+            if let Pending::HandOver(id) = pending
+                && self.calls.get(id).is_none()
+            {
+                continue; // its session was closed to results in the same step: the outputs are dropped
+            }
+            return Some(pending);
+        }
+    }
+
+    /// The uptime at which the core wants a `Tick` at the latest, if nothing else happens before.
+    pub fn next_timeout(&self) -> Option<Duration> {
+        let next = [self.next_look_up(), self.next_closing(), self.next_commit(), self.next_check()];
+        next.into_iter().flatten().min()
+    }
+
+    /// Lanes that have events or a call; for tests and reports.
+    pub fn lanes(&self) -> usize {
+        self.lanes.count()
+    }
+
+    /// Everything that a clock alone can bring about, but the ends of sessions.
+    fn check_times(&mut self) {
+        self.check_look_ups();
+        if self.now.uptime >= self.checked_at + CHECK_INTERVAL {
+            self.checked_at = self.now.uptime;
+            self.check_stalls();
+            self.check_stuck_calls();
+        }
+    }
+
+    fn next_check(&self) -> Option<Duration> {
+        let owned = self.partitions.iter().any(|partition| partition.may_commit());
+        (owned || self.calls.out > 0).then_some(self.checked_at + CHECK_INTERVAL)
+    }
+
+    fn new_session(&mut self) -> SessionId {
+        self.next_session += 1;
+        SessionId(self.next_session - 1)
+    }
+}
+
+/// How often stalls and stuck calls are looked for.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,0 +1,272 @@
+//! Assign, revoke and lost: how sessions begin, and how their end is asked for.
+
+use std::time::Duration;
+
+use super::Core;
+use crate::codec;
+use crate::outbox::Pending;
+use crate::partitions::{CommitState, LookUp, PartialStart, Phase, Progress, Reading, Trust};
+use crate::{Notice, OutOfRange, Partition, PartitionStop, Start, StartAt};
+
+/// How long to wait before a failed look-up is tried again.
+const LOOK_UP_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the group waits for. It gives one rebalance at a time.
+#[derive(Debug, Default)]
+pub(super) struct Rebalance {
+    pub(super) assign: Option<Assign>,
+    /// Partitions to give up, in the order asked.
+    pub(super) revoke: Option<Vec<Partition>>,
+    /// An assign was answered at least once.
+    pub(super) answered: bool,
+    /// Some start is being looked up.
+    looking_up: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Assign {
+    partitions: Vec<Partition>,
+    /// When it is answered without the missing ones.
+    until: Duration,
+}
+
+impl Core {
+    pub(super) fn assign_requested(&mut self, partitions: &[Partition]) {
+        self.doubt_readers();
+        if self.drain.is_some() {
+            // Nothing of it is read or committed, but the group must not wait.
+            self.outbox.push(Pending::AnswerAssign(Vec::new()));
+            return;
+        }
+        for &id in partitions {
+            let index = self.partitions.index_of(id);
+            let state = self.partitions.get_mut(index);
+            assert!(state.phase == Phase::Vacant, "{id} is assigned twice; it is {:?}", state.phase);
+            let since = self.now.uptime;
+            state.phase = Phase::LookingUp(LookUp { since, again_at: None, late: false, partial: None });
+            self.outbox.push(Pending::LookUpStart(id));
+        }
+        self.rebalance.looking_up = true;
+        let until = self.now.uptime + self.config.lookup_timeout;
+        self.rebalance.assign = Some(Assign { partitions: partitions.to_vec(), until });
+        self.answer_assign_if_ready();
+    }
+
+    pub(super) fn assign_failed(&mut self, id: Partition) {
+        let again_at = self.now.uptime + LOOK_UP_PAUSE;
+        if let Some((_, look_up)) = self.look_up_mut(id) {
+            look_up.again_at = Some(again_at);
+        }
+    }
+
+    pub(super) fn start_resolved(&mut self, id: Partition, start: &Start<'_>) {
+        let Some((index, look_up)) = self.look_up_mut(id) else { return };
+        let partial = PartialStart {
+            committed: start.committed.map(|committed| committed.offset),
+            fallback: start.fallback,
+            log_start: start.log_start,
+            topic_id: start.topic_id,
+        };
+        let metadata = start.committed.map_or(&[][..], |committed| committed.metadata);
+        match start.log_end {
+            Some(log_end) => self.begin_session(index, partial, metadata, Some(log_end)),
+            None if metadata.is_empty() => self.begin_session(index, partial, &[], None),
+            None => look_up.partial = Some(partial),
+        }
+    }
+
+    pub(super) fn end_known(&mut self, id: Partition, offset: i64) {
+        let index = self.partitions.index_of(id);
+        self.partitions.get_mut(index).end.get_or_insert(offset);
+        self.until_end.asked();
+    }
+
+    pub(super) fn revoked(&mut self, partitions: &[Partition]) {
+        self.doubt_readers();
+        assert!(self.rebalance.revoke.is_none(), "a revoke came before the one before it was answered");
+        self.rebalance.revoke = Some(partitions.to_vec());
+        let until = self.now.uptime + self.config.revoke_timeout;
+        for &id in partitions {
+            if let Some(index) = self.partitions.find(id) {
+                self.close(index, until);
+            }
+        }
+    }
+
+    pub(super) fn lost(&mut self, partitions: &[Partition]) {
+        self.doubt_readers();
+        for &id in partitions {
+            if let Some(index) = self.partitions.find(id) {
+                self.lose(index);
+            }
+        }
+        if let Some(assign) = &mut self.rebalance.assign {
+            assign.partitions.retain(|id| !partitions.contains(id));
+        }
+        self.outbox.push(Pending::AnswerRevoke(partitions.to_vec()));
+        self.answer_assign_if_ready();
+    }
+
+    /// Look-ups that failed are tried again; those that take too long no longer hold the others.
+    pub(super) fn check_look_ups(&mut self) {
+        if !self.rebalance.looking_up {
+            return;
+        }
+        let now = self.now.uptime;
+        for index in self.partitions.indexes() {
+            let state = self.partitions.get_mut(index);
+            let Phase::LookingUp(look_up) = &mut state.phase else { continue };
+            if look_up.again_at.is_some_and(|at| at <= now) {
+                look_up.again_at = None;
+                self.outbox.push(Pending::LookUpStart(state.id));
+            }
+            if now >= look_up.since + self.config.lookup_timeout
+                && let Some(partial) = look_up.partial.take()
+            {
+                self.begin_session(index, partial, &[], None);
+            }
+        }
+        if self.rebalance.assign.as_ref().is_some_and(|assign| assign.until <= now) {
+            self.answer_assign();
+        }
+        let looking_up = self.partitions.iter().any(|state| matches!(state.phase, Phase::LookingUp(_)));
+        self.rebalance.looking_up = looking_up || self.rebalance.assign.is_some();
+    }
+
+    pub(super) fn next_look_up(&self) -> Option<Duration> {
+        if !self.rebalance.looking_up {
+            return None;
+        }
+        let timeout = self.config.lookup_timeout;
+        let look_ups = self.partitions.iter().filter_map(|state| {
+            let Phase::LookingUp(look_up) = state.phase else { return None };
+            let give_up = look_up.partial.map(|_| look_up.since + timeout);
+            look_up.again_at.into_iter().chain(give_up).min()
+        });
+        look_ups.chain(self.rebalance.assign.as_ref().map(|assign| assign.until)).min()
+    }
+
+    /// The start is known: decides where the session begins and what earlier owners settled beyond it.
+    fn begin_session(&mut self, index: u32, found: PartialStart, metadata: &[u8], log_end: Option<i64>) {
+        let Phase::LookingUp(look_up) = self.partitions.get(index).phase else { return };
+        let Some(start) = self.resolve_start(index, &found, log_end) else {
+            self.partitions.get_mut(index).phase = Phase::Failed;
+            self.answer_assign_if_ready();
+            return;
+        };
+        let session = self.new_session();
+        let now = self.now.uptime;
+        let state = self.partitions.get_mut(index);
+        state.session = session;
+        state.topic_id = found.topic_id;
+        let kept = found.committed.filter(|&committed| committed == start);
+        let claims = match (kept, log_end) {
+            (Some(_), Some(log_end)) => codec::decode(metadata, &state.identity(start), log_end),
+            (Some(_) | None, Some(_) | None) => Some(Vec::new()),
+        };
+        if claims.is_none() {
+            self.outbox.notice(Notice::MetadataIgnored { partition: state.id });
+        }
+        state.ledger.begin(start, &claims.unwrap_or_default());
+        state.queued_bytes = 0;
+        state.commit = CommitState { committed: kept, applied_at: now, ..CommitState::default() };
+        state.commit.changes = u64::from(kept.is_none());
+        state.reading = Reading::new();
+        state.progress = Progress { at: now, ..Progress::default() };
+        state.phase = Phase::Resolved;
+        let (partition, claimed) = (state.id, state.ledger.settled_beyond());
+        self.outbox.notice(Notice::SessionStarted { partition, session, offset: start, claimed });
+        if look_up.late {
+            self.open_session(index);
+            self.outbox.push(Pending::AnswerAssign(vec![StartAt { partition, offset: start }]));
+        } else {
+            self.answer_assign_if_ready();
+        }
+    }
+
+    /// The first offset of the session; `None`: outside the log, and the operator wants it to stop.
+    fn resolve_start(&mut self, index: u32, found: &PartialStart, log_end: Option<i64>) -> Option<i64> {
+        let wanted = found.committed.unwrap_or(found.fallback);
+        let inside = wanted >= found.log_start && log_end.is_none_or(|end| wanted <= end);
+        if inside {
+            return Some(wanted);
+        }
+        if found.committed.is_none() {
+            // The log moved between two look-ups of ours; nothing was promised about it yet.
+            return Some(wanted.clamp(found.log_start, log_end.unwrap_or(i64::MAX).max(found.log_start)));
+        }
+        self.move_inside(index, wanted, (found.log_start, log_end.unwrap_or(found.log_start)))
+    }
+
+    /// Applies `out_of_range`: where to go on, or `None` with the partition named.
+    pub(super) fn move_inside(&mut self, index: u32, from: i64, log: (i64, i64)) -> Option<i64> {
+        let partition = self.partitions.get(index).id;
+        let to = match self.config.out_of_range {
+            OutOfRange::Fail => {
+                let reason = PartitionStop::OutOfRange;
+                self.outbox.push(Pending::PartitionStopped(partition, from, reason));
+                return None;
+            }
+            OutOfRange::Earliest => log.0,
+            OutOfRange::Latest => log.1,
+        };
+        let count = u64::try_from(to - from).unwrap_or(0);
+        self.outbox.notice(Notice::OffsetsSkipped { partition, count });
+        Some(to)
+    }
+
+    pub(super) fn answer_assign_if_ready(&mut self) {
+        let Some(assign) = &self.rebalance.assign else { return };
+        let waiting = assign.partitions.iter().any(|&id| {
+            let index = self.partitions.find(id);
+            index.is_some_and(|index| matches!(self.partitions.get(index).phase, Phase::LookingUp(_)))
+        });
+        if !waiting {
+            self.answer_assign();
+        }
+    }
+
+    /// Answers with the partitions whose start is known; the others come later, by an assign of their own.
+    fn answer_assign(&mut self) {
+        let Some(assign) = self.rebalance.assign.take() else { return };
+        let mut starts = Vec::with_capacity(assign.partitions.len());
+        for id in assign.partitions {
+            let index = self.partitions.index_of(id);
+            let state = self.partitions.get_mut(index);
+            if let Phase::LookingUp(look_up) = &mut state.phase {
+                look_up.late = true;
+            } else if state.phase == Phase::Resolved {
+                starts.push(StartAt { partition: id, offset: state.ledger.next() });
+                self.open_session(index);
+            }
+        }
+        for state in self.partitions.iter_mut() {
+            state.awaited = state.phase != Phase::Vacant;
+        }
+        self.rebalance.answered = true;
+        self.outbox.push(Pending::AnswerAssign(starts));
+    }
+
+    fn open_session(&mut self, index: u32) {
+        let state = self.partitions.get_mut(index);
+        let starting = state.commit.committed.is_none();
+        state.phase = if starting { Phase::Starting } else { Phase::Active };
+        self.to_grant.push(index);
+        if starting {
+            self.committer.hurry();
+        }
+    }
+
+    fn look_up_mut(&mut self, id: Partition) -> Option<(u32, &mut LookUp)> {
+        let index = self.partitions.find(id)?;
+        let Phase::LookingUp(look_up) = &mut self.partitions.get_mut(index).phase else { return None };
+        Some((index, look_up))
+    }
+
+    /// A rebalance moves readers: what they give next must prove that it follows.
+    fn doubt_readers(&mut self) {
+        for state in self.partitions.iter_mut() {
+            state.reading.trust = Trust::Unsure;
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Reading: what is admitted, which holes are believed, and how much may be read.
+
+use super::Core;
+use crate::lanes::Event;
+use crate::outbox::Pending;
+use crate::partitions::{Phase, Trust};
+use crate::{FetchedRow, Notice, Partition, PartitionStop, ReadError};
+
+/// Most events of one read: the gain of larger ones is small, and the others must have their turn.
+const READ_EVENTS_MAX: u64 = 1024;
+/// Most bytes of one read, for the same reason.
+const READ_BYTES_MAX: u64 = 512 << 10;
+
+impl Core {
+    pub(super) fn fetched(&mut self, id: Partition, rows: &[FetchedRow]) {
+        let Some(index) = self.partitions.find(id) else { return };
+        let state = self.partitions.get_mut(index);
+        state.reading.granted = false;
+        if state.phase != Phase::Active || state.reading.off {
+            self.release_all(rows);
+            return;
+        }
+        self.to_grant.push(index);
+        for (at, row) in rows.iter().enumerate() {
+            if !self.admit(index, row) {
+                self.release_all(rows.get(at..).unwrap_or_default());
+                break;
+            }
+        }
+    }
+
+    /// Takes a row in. False: the reader is not where it should be, this row and those after it come again.
+    fn admit(&mut self, index: u32, row: &FetchedRow) -> bool {
+        let state = self.partitions.get_mut(index);
+        let next = state.ledger.next();
+        if row.offset < next {
+            self.outbox.release(row.place); // it was admitted before
+            return true;
+        }
+        if row.offset > next && !self.believe_gap(index) {
+            return false;
+        }
+        let state = self.partitions.get_mut(index);
+        state.reading.trust = Trust::Continuous;
+        state.reading.failed_at = None;
+        if let Some(end) = state.end
+            && row.offset >= end
+        {
+            state.ledger.pass(end);
+            state.commit.changes += 1;
+            self.outbox.release(row.place);
+            return true;
+        }
+        if row.offset > next {
+            state.commit.changes += 1;
+        }
+        if state.ledger.enter(row.offset) {
+            let topic = state.id.topic;
+            state.queued_bytes += u64::from(row.bytes);
+            let event = Event::new(row.offset, row.timestamp, row.place, row.bytes);
+            self.lanes.admit(index, topic, row.admission, event);
+        } else {
+            // An earlier owner settled it. Offset or set change by it: else lag would stay at 1 for ever.
+            state.commit.changes += 1;
+            self.outbox.release(row.place);
+        }
+        true
+    }
+
+    pub(super) fn end_of_partition(&mut self, id: Partition, offset: i64) {
+        let Some(index) = self.partitions.find(id) else { return };
+        let state = self.partitions.get(index);
+        if state.phase != Phase::Active || state.reading.off || offset < state.ledger.next() {
+            return;
+        }
+        if offset > state.ledger.next() && !self.believe_gap(index) {
+            return;
+        }
+        let state = self.partitions.get_mut(index);
+        state.reading.trust = Trust::Continuous;
+        let to = offset.min(state.end.unwrap_or(i64::MAX));
+        if to > state.ledger.next() {
+            state.ledger.pass(to);
+            state.commit.changes += 1;
+        }
+    }
+
+    /// Offsets are missing before what was just read. True: they don't exist. False: the reader was positioned
+    /// at the ledger's next offset once more, and only what comes from there is believed.
+    fn believe_gap(&mut self, index: u32) -> bool {
+        let state = self.partitions.get_mut(index);
+        match state.reading.trust {
+            Trust::Continuous | Trust::Positioned => true,
+            Trust::Unsure => {
+                state.reading.trust = Trust::Positioned;
+                let (partition, offset) = (state.id, state.ledger.next());
+                self.outbox.notice(Notice::Repositioned { partition, offset });
+                self.outbox.push(Pending::Reposition(partition, offset));
+                false
+            }
+        }
+    }
+
+    pub(super) fn read_failed(&mut self, id: Partition, why: ReadError) {
+        let Some(index) = self.partitions.find(id) else { return };
+        let state = self.partitions.get_mut(index);
+        if state.phase != Phase::Active {
+            return;
+        }
+        let next = state.ledger.next();
+        match why {
+            ReadError::OutOfRange { log_start, log_end } => self.move_session(index, (log_start, log_end)),
+            ReadError::Denied => self.stop_partition(index, PartitionStop::Denied),
+            ReadError::Damaged if state.reading.failed_at == Some(next) => {
+                self.stop_partition(index, PartitionStop::Damaged);
+            }
+            ReadError::Damaged => {
+                // A damaged batch must never become a gap: it is read again from the ledger's next offset.
+                state.reading.failed_at = Some(next);
+                state.reading.trust = Trust::Unsure;
+                self.outbox.notice(Notice::Repositioned { partition: id, offset: next });
+                self.outbox.push(Pending::Reposition(id, next));
+            }
+        }
+    }
+
+    /// Reads nothing more in this session; what was admitted goes on to its ending.
+    fn stop_partition(&mut self, index: u32, reason: PartitionStop) {
+        self.stop_reading(index);
+        let state = self.partitions.get_mut(index);
+        state.reading.off = true;
+        self.outbox.push(Pending::PartitionStopped(state.id, state.ledger.next(), reason));
+    }
+
+    /// Gives permissions to read to the partitions that can use one.
+    pub(super) fn grant_reads(&mut self) {
+        while let Some(index) = self.to_grant.pop() {
+            self.grant_read(index);
+        }
+    }
+
+    fn grant_read(&mut self, index: u32) {
+        let share = self.bytes_share();
+        let state = self.partitions.get_mut(index);
+        let at_end = state.end.is_some_and(|end| state.ledger.next() >= end);
+        if state.phase != Phase::Active || state.reading.granted || state.reading.off || at_end {
+            return;
+        }
+        // After a limit was reached, reading goes on when a quarter is free: reads of single events are dear.
+        let scale = |limit: u64| if state.reading.full { limit / 4 * 3 } else { limit };
+        let events_left = scale(u64::from(self.config.max_queued)).saturating_sub(state.ledger.open());
+        let bytes_left = scale(share).saturating_sub(state.queued_bytes);
+        let window_left = scale(self.config.max_window).saturating_sub(state.ledger.window());
+        state.reading.full = events_left == 0 || bytes_left == 0 || window_left == 0;
+        if state.reading.full {
+            return;
+        }
+        state.reading.granted = true;
+        let max_events = events_left.min(READ_EVENTS_MAX);
+        self.outbox.push(Pending::Read {
+            partition: state.id,
+            max_events: u32::try_from(max_events).unwrap_or(1),
+            max_bytes: bytes_left.min(READ_BYTES_MAX),
+        });
+    }
+
+    /// What one partition may hold: the arenas are shared by the partitions that are ours now.
+    fn bytes_share(&self) -> u64 {
+        let active = self.partitions.iter().filter(|state| state.phase == Phase::Active).count();
+        self.config.arena_bytes / u64::try_from(active.max(1)).unwrap_or(1)
+    }
+
+    fn release_all(&mut self, rows: &[FetchedRow]) {
+        for row in rows {
+            self.outbox.release(row.place);
+        }
+    }
+}

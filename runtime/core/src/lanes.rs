@@ -1,0 +1,242 @@
+//! Lanes: the serial queues of one (partition, lane key) each, and whose turn it is.
+//!
+//! A lane exists while it has events or a call that has not really ended: memory follows the events in flight,
+//! never the number of keys.
+
+#![expect(clippy::indexing_slicing, reason = "`Slab` says in one place why its indexes are good")]
+
+use std::collections::VecDeque;
+
+use hashbrown::HashTable;
+
+use crate::slab::{NONE, Slab};
+use crate::{Admission, Place};
+
+/// A queued event: what its row in a call will need.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event {
+    pub(crate) offset: i64,
+    pub(crate) timestamp: i64,
+    pub(crate) place: Place,
+    pub(crate) bytes: u32,
+    /// The event after it in its lane.
+    behind: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Lane {
+    /// Index of the partition.
+    pub(crate) partition: u32,
+    topic: u16,
+    /// `None`: the lane of a single event, not to be found by key.
+    key: Option<u64>,
+    head: u32,
+    tail: u32,
+    /// Whether it stands in its topic's line.
+    ready: bool,
+    /// A call of it, of whatever session, that has not really ended or waits for acks.
+    pub(crate) busy: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    lanes: Slab<Lane>,
+    events: Slab<Event>,
+    by_key: HashTable<u32>,
+    /// Per topic: lanes that have events and no call, in turn.
+    ready: Vec<VecDeque<u32>>,
+    /// The topic whose turn is next.
+    turn: usize,
+    ready_lanes: usize,
+}
+
+impl Lanes {
+    pub(crate) fn new(topics: u16) -> Self {
+        Lanes {
+            lanes: Slab::new(),
+            events: Slab::new(),
+            by_key: HashTable::new(),
+            ready: (0..topics).map(|_| VecDeque::new()).collect(),
+            turn: 0,
+            ready_lanes: 0,
+        }
+    }
+
+    /// Puts an event at the end of its lane.
+    pub(crate) fn admit(&mut self, partition: u32, topic: u16, admission: Admission, event: Event) {
+        let lane = match admission {
+            Admission::Lane(key) => self.find_or_make(partition, topic, key),
+            Admission::NoLane => self.make(partition, topic, None),
+        };
+        let index = self.events.claim(|| event);
+        self.events[index] = event;
+        let tail = self.lanes[lane].tail;
+        if tail == NONE {
+            self.lanes[lane].head = index;
+        } else {
+            self.events[tail].behind = index;
+        }
+        self.lanes[lane].tail = index;
+        self.make_ready(lane);
+    }
+
+    /// Any lane whose turn it could be?
+    pub(crate) fn any_ready(&self) -> bool {
+        self.ready_lanes > 0
+    }
+
+    /// The topic whose turn it is, among those with a ready lane.
+    pub(crate) fn next_topic(&mut self) -> Option<u16> {
+        for _ in 0..self.ready.len() {
+            let topic = self.turn;
+            self.turn = (self.turn + 1) % self.ready.len();
+            if self.ready.get(topic).is_some_and(|line| !line.is_empty()) {
+                return u16::try_from(topic).ok();
+            }
+        }
+        None
+    }
+
+    /// Bytes of the event that the next [`Lanes::take_ready`] of this topic begins with.
+    pub(crate) fn peek_ready(&self, topic: u16) -> Option<u32> {
+        self.ready.get(usize::from(topic))?.front().and_then(|&lane| self.peek(lane))
+    }
+
+    /// Bytes of the first event of a lane.
+    pub(crate) fn peek(&self, lane: u32) -> Option<u32> {
+        let head = self.lanes[lane].head;
+        (head != NONE).then(|| self.events[head].bytes)
+    }
+
+    /// Takes the lane whose turn it is in this topic; it is busy from here on.
+    pub(crate) fn take_ready(&mut self, topic: u16) -> Option<u32> {
+        let lane = self.ready.get_mut(usize::from(topic))?.pop_front()?;
+        self.ready_lanes -= 1;
+        let state = &mut self.lanes[lane];
+        assert!(state.ready && !state.busy && state.head != NONE, "lane {lane} was not ready: {state:?}");
+        state.ready = false;
+        state.busy = true;
+        Some(lane)
+    }
+
+    /// Takes the first event of a lane.
+    pub(crate) fn pop(&mut self, lane: u32) -> Option<Event> {
+        let index = self.lanes[lane].head;
+        if index == NONE {
+            return None;
+        }
+        let event = self.events[index];
+        self.lanes[lane].head = event.behind;
+        if event.behind == NONE {
+            self.lanes[lane].tail = NONE;
+        }
+        self.events.free(index);
+        Some(event)
+    }
+
+    /// Index of the lane's partition.
+    pub(crate) fn partition_of(&self, lane: u32) -> u32 {
+        self.lanes[lane].partition
+    }
+
+    /// The lane's call has really ended and nothing of it waits for acks.
+    pub(crate) fn release(&mut self, lane: u32) {
+        let state = &mut self.lanes[lane];
+        assert!(state.busy, "lane {lane} has no call");
+        state.busy = false;
+        if state.head == NONE {
+            self.forget(lane);
+        } else {
+            self.make_ready(lane);
+        }
+    }
+
+    /// Drops the queued events of a partition; lanes with a call stay until it has really ended.
+    pub(crate) fn drop_partition(&mut self, partition: u32, mut dropped: impl FnMut(Event)) {
+        for line in &mut self.ready {
+            let lanes = &self.lanes;
+            line.retain(|&lane| lanes[lane].partition != partition);
+        }
+        self.ready_lanes = self.ready.iter().map(VecDeque::len).sum();
+        for lane in self.lanes.indexes() {
+            if self.lanes[lane].partition != partition || !self.is_used(lane) {
+                continue;
+            }
+            self.lanes[lane].ready = false;
+            while let Some(event) = self.pop(lane) {
+                dropped(event);
+            }
+            if !self.lanes[lane].busy {
+                self.forget(lane);
+            }
+        }
+    }
+
+    /// Lanes that exist now.
+    pub(crate) fn count(&self) -> usize {
+        self.lanes.in_use()
+    }
+
+    fn is_used(&self, lane: u32) -> bool {
+        self.lanes[lane].head != NONE || self.lanes[lane].busy
+    }
+
+    fn make_ready(&mut self, lane: u32) {
+        let state = &mut self.lanes[lane];
+        if state.ready || state.busy {
+            return;
+        }
+        state.ready = true;
+        let line = self.ready.get_mut(usize::from(state.topic)).expect("topics were counted at the start");
+        line.push_back(lane);
+        self.ready_lanes += 1;
+    }
+
+    fn find_or_make(&mut self, partition: u32, topic: u16, key: u64) -> u32 {
+        let lanes = &self.lanes;
+        let found = self.by_key.find(mix(partition, key), |&lane| {
+            let lane = &lanes[lane];
+            lane.partition == partition && lane.key == Some(key)
+        });
+        match found {
+            Some(&lane) => lane,
+            None => self.make(partition, topic, Some(key)),
+        }
+    }
+
+    fn make(&mut self, partition: u32, topic: u16, key: Option<u64>) -> u32 {
+        let lane = Lane { partition, topic, key, head: NONE, tail: NONE, ready: false, busy: false };
+        let index = self.lanes.claim(|| Lane { ..lane });
+        self.lanes[index] = lane;
+        if let Some(key) = key {
+            let lanes = &self.lanes;
+            self.by_key.insert_unique(mix(partition, key), index, |&lane| {
+                let lane = &lanes[lane];
+                mix(lane.partition, lane.key.unwrap_or(0))
+            });
+        }
+        index
+    }
+
+    fn forget(&mut self, lane: u32) {
+        let state = &self.lanes[lane];
+        assert!(!state.ready && !state.busy && state.head == NONE, "lane {lane} is in use: {state:?}");
+        if let Some(key) = state.key {
+            let entry = self.by_key.find_entry(mix(state.partition, key), |&other| other == lane);
+            entry.expect("a lane with a key is in the table until it is forgotten").remove();
+        }
+        self.lanes[lane].partition = NONE;
+        self.lanes.free(lane);
+    }
+}
+
+impl Event {
+    pub(crate) fn new(offset: i64, timestamp: i64, place: Place, bytes: u32) -> Self {
+        Event { offset, timestamp, place, bytes, behind: NONE }
+    }
+}
+
+/// The key is a seeded hash already; partitions are spread over the table.
+fn mix(partition: u32, key: u64) -> u64 {
+    key ^ u64::from(partition).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}

@@ -1,0 +1,409 @@
+//! The ledger of one session: which events are open, and how far it is safe to commit.
+//!
+//! Only *open* events are kept, one bit each. Every offset below `next` without an open bit is settled, or
+//! does not exist: gaps of any size cost nothing. Bits live in chunks of 32,768 offsets (4 KiB); a chunk
+//! without an open event is given back at once, so memory follows what is open, never how far it spreads
+//! beyond `max_window` / 8 bytes.
+
+use std::collections::VecDeque;
+
+const WORDS: usize = 512;
+/// Offsets of a chunk: 64 per word.
+const CHUNK: i64 = 32_768;
+
+/// Open events of one partition, and the claims of earlier owners that were not read yet.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// One past the highest offset entered: the next one to read.
+    next: i64,
+    /// Chunks with open events, by ascending base.
+    chunks: VecDeque<Chunk>,
+    /// Cleared bits of chunks given back.
+    spare: Vec<Box<[u64; WORDS]>>,
+    open: u64,
+    /// Offsets at or past `next` that an earlier owner settled: ascending, disjoint `[from, to)`.
+    claims: VecDeque<(i64, i64)>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    base: i64,
+    open: u32,
+    /// No open bit lies in a word before it.
+    first_word: usize,
+    bits: Box<[u64; WORDS]>,
+}
+
+impl Ledger {
+    /// An empty ledger that begins at `start`, with what an earlier owner settled beyond it.
+    pub fn begin(&mut self, start: i64, claims: &[(i64, i64)]) {
+        while let Some(chunk) = self.chunks.pop_front() {
+            self.give_back(chunk);
+        }
+        self.open = 0;
+        self.next = start;
+        self.claims.clear();
+        self.claims.extend(claims.iter().copied().filter(|&(from, to)| from >= start && to > from));
+    }
+
+    /// Every offset below is settled: the committable offset. It is past `next` where a claim begins there.
+    pub fn prefix(&self) -> i64 {
+        if let Some(chunk) = self.chunks.front() {
+            return chunk.first_open();
+        }
+        match self.claims.front() {
+            Some(&(from, to)) if from == self.next => to,
+            Some(_) | None => self.next,
+        }
+    }
+
+    /// The next offset to read.
+    pub fn next(&self) -> i64 {
+        self.next
+    }
+
+    /// Events entered and not settled.
+    pub fn open(&self) -> u64 {
+        self.open
+    }
+
+    /// Offsets between the prefix and the highest entered one.
+    pub fn window(&self) -> u64 {
+        u64::try_from(self.next - self.prefix()).unwrap_or(0)
+    }
+
+    /// Offsets beyond the prefix that need not run again: settled, claimed or missing.
+    pub fn settled_beyond(&self) -> u64 {
+        let prefix = self.prefix();
+        let claimed: i64 = self.claims.iter().map(|&(from, to)| (to - from.max(prefix)).max(0)).sum();
+        self.window() - self.open + u64::try_from(claimed).expect("no term is negative")
+    }
+
+    /// Enters an event that was read. True: it is open. False: an earlier owner settled it.
+    ///
+    /// Offsets passed over are taken as missing. The caller has decided to believe that.
+    pub fn enter(&mut self, offset: i64) -> bool {
+        assert!(offset >= self.next, "offset {offset} was entered before; next is {}", self.next);
+        self.next = offset + 1;
+        while self.claims.front().is_some_and(|&(_, to)| to <= offset) {
+            self.claims.pop_front();
+        }
+        if let Some(claim) = self.claims.front_mut()
+            && claim.0 <= offset
+        {
+            claim.0 = offset + 1;
+            if claim.0 == claim.1 {
+                self.claims.pop_front();
+            }
+            return false;
+        }
+        self.set_open(offset);
+        true
+    }
+
+    /// Takes every offset below `offset` that was not entered as missing.
+    pub fn pass(&mut self, offset: i64) {
+        if offset <= self.next {
+            return;
+        }
+        self.next = offset;
+        while let Some(claim) = self.claims.front_mut() {
+            claim.0 = claim.0.max(offset);
+            if claim.0 < claim.1 {
+                break;
+            }
+            self.claims.pop_front();
+        }
+    }
+
+    /// An open event reached its ending.
+    pub fn settle(&mut self, offset: i64) {
+        let position = self.position(offset);
+        let chunk = position.ok().and_then(|at| self.chunks.get_mut(at));
+        let settled = chunk.is_some_and(|chunk| chunk.clear(offset));
+        assert!(settled, "offset {offset} was not open");
+        self.open -= 1;
+        self.drop_empty(position.unwrap_or(0));
+    }
+
+    /// Whether this offset is entered and not settled.
+    pub fn is_open(&self, offset: i64) -> bool {
+        self.position(offset)
+            .ok()
+            .and_then(|at| self.chunks.get(at))
+            .is_some_and(|chunk| chunk.word(offset) & bit(offset) != 0)
+    }
+
+    /// The runs beyond the prefix: alternately not settled and settled, from [`Ledger::prefix`] on.
+    pub fn runs(&self) -> Runs<'_> {
+        Runs { ledger: self, at: self.prefix(), chunk: 0, claim: 0 }
+    }
+
+    fn set_open(&mut self, offset: i64) {
+        let base = offset - offset.rem_euclid(CHUNK);
+        if self.chunks.back().is_none_or(|chunk| chunk.base != base) {
+            let bits = self.spare.pop().unwrap_or_else(|| Box::new([0; WORDS]));
+            self.chunks.push_back(Chunk { base, open: 0, first_word: 0, bits });
+        }
+        let chunk = self.chunks.back_mut().expect("a chunk was pushed above");
+        chunk.set(offset);
+        self.open += 1;
+    }
+
+    /// Where the chunk of an offset is, or would be.
+    fn position(&self, offset: i64) -> Result<usize, usize> {
+        let base = offset - offset.rem_euclid(CHUNK);
+        let Some(first) = self.chunks.front() else { return Err(0) };
+        // Mostly the chunks are dense, and the index can be computed.
+        if let Ok(guess) = usize::try_from((base - first.base) / CHUNK)
+            && self.chunks.get(guess).is_some_and(|chunk| chunk.base == base)
+        {
+            return Ok(guess);
+        }
+        self.chunks.binary_search_by_key(&base, |chunk| chunk.base)
+    }
+
+    /// Gives empty chunks back: those in front, and the memory of `at`.
+    fn drop_empty(&mut self, at: usize) {
+        if self.chunks.get(at).is_some_and(|chunk| chunk.open == 0) {
+            let chunk = self.chunks.remove(at).expect("it was just looked at");
+            self.give_back(chunk);
+        }
+    }
+
+    fn give_back(&mut self, mut chunk: Chunk) {
+        if chunk.open > 0 {
+            chunk.bits.fill(0);
+        }
+        self.spare.push(chunk.bits);
+    }
+}
+
+impl Chunk {
+    fn word_index(&self, offset: i64) -> usize {
+        usize::try_from((offset - self.base) / 64).expect("an offset of this chunk")
+    }
+
+    fn word(&self, offset: i64) -> u64 {
+        self.bits.get(self.word_index(offset)).copied().unwrap_or(0)
+    }
+
+    fn set(&mut self, offset: i64) {
+        let index = self.word_index(offset);
+        if self.open == 0 {
+            self.first_word = index;
+        }
+        if let Some(word) = self.bits.get_mut(index) {
+            *word |= bit(offset);
+            self.open += 1;
+        }
+    }
+
+    /// True if it was open.
+    fn clear(&mut self, offset: i64) -> bool {
+        let index = self.word_index(offset);
+        let Some(word) = self.bits.get_mut(index) else { return false };
+        let was_open = *word & bit(offset) != 0;
+        if was_open {
+            *word &= !bit(offset);
+            self.open -= 1;
+        }
+        while self.open > 0 && self.bits.get(self.first_word) == Some(&0) {
+            self.first_word += 1;
+        }
+        was_open
+    }
+
+    fn first_open(&self) -> i64 {
+        self.first_at_or_after(self.base, |word| word).expect("a chunk without an open event is given back")
+    }
+
+    /// The first offset from `from` on whose bit is set in `view(word)`.
+    fn first_at_or_after(&self, from: i64, view: impl Fn(u64) -> u64) -> Option<i64> {
+        let start = self.word_index(from);
+        let mut index = start;
+        let mut mask = u64::MAX << ((from - self.base) % 64);
+        if view(0) == 0 && index < self.first_word {
+            // Looking for open bits: there are none before `first_word`.
+            index = self.first_word;
+            mask = u64::MAX;
+        }
+        while let Some(&word) = self.bits.get(index) {
+            let found = view(word) & mask;
+            if found != 0 {
+                let within = 64 * i64::try_from(index).expect("at most 512 words");
+                return Some(self.base + within + i64::from(found.trailing_zeros()));
+            }
+            mask = u64::MAX;
+            index += 1;
+        }
+        None
+    }
+}
+
+fn bit(offset: i64) -> u64 {
+    1 << offset.rem_euclid(64)
+}
+
+/// Alternating runs beyond the prefix, as pairs (offsets not settled, offsets settled after them).
+///
+/// Both are at least 1. Offsets past everything settled are in no pair.
+#[derive(Clone, Debug)]
+pub struct Runs<'a> {
+    ledger: &'a Ledger,
+    at: i64,
+    chunk: usize,
+    claim: usize,
+}
+
+impl Iterator for Runs<'_> {
+    type Item = (u64, u64);
+
+    fn next(&mut self) -> Option<(u64, u64)> {
+        let settled = self.first_settled(self.at)?;
+        let end = self.first_not_settled(settled);
+        let open = u64::try_from(settled - self.at).ok()?;
+        let done = u64::try_from(end - settled).ok()?;
+        self.at = end;
+        Some((open, done))
+    }
+}
+
+impl Runs<'_> {
+    /// The first settled offset from `from` on.
+    fn first_settled(&mut self, from: i64) -> Option<i64> {
+        let mut at = from;
+        while at < self.ledger.next {
+            match self.chunk_at(at) {
+                Some(chunk) if chunk.base <= at => match chunk.first_at_or_after(at, |word| !word) {
+                    Some(found) => {
+                        at = found;
+                        break;
+                    }
+                    None => at = chunk.base + CHUNK,
+                },
+                Some(_) | None => break,
+            }
+        }
+        if at < self.ledger.next {
+            return Some(at);
+        }
+        let at = from.max(self.ledger.next);
+        while self.ledger.claims.get(self.claim).is_some_and(|&(_, to)| to <= at) {
+            self.claim += 1;
+        }
+        self.ledger.claims.get(self.claim).map(|&(claimed, _)| claimed.max(at))
+    }
+
+    /// The first offset from `from`, a settled one, that is not settled.
+    fn first_not_settled(&mut self, from: i64) -> i64 {
+        let mut at = from;
+        while at < self.ledger.next {
+            let Some(chunk) = self.chunk_at(at) else { break };
+            if let Some(found) = chunk.first_at_or_after(at.max(chunk.base), |word| word) {
+                return found;
+            }
+            at = chunk.base + CHUNK;
+        }
+        // Everything entered from here on is settled; claims may go on without a break.
+        let mut end = from.max(self.ledger.next);
+        while let Some(&(claimed, to)) = self.ledger.claims.get(self.claim) {
+            if claimed > end {
+                break;
+            }
+            end = end.max(to);
+            self.claim += 1;
+        }
+        end
+    }
+
+    /// The first chunk that reaches past `at`.
+    fn chunk_at(&mut self, at: i64) -> Option<&Chunk> {
+        while self.ledger.chunks.get(self.chunk).is_some_and(|chunk| chunk.base + CHUNK <= at) {
+            self.chunk += 1;
+        }
+        self.ledger.chunks.get(self.chunk)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(start: i64, claims: &[(i64, i64)]) -> Ledger {
+        let mut ledger = Ledger::default();
+        ledger.begin(start, claims);
+        ledger
+    }
+
+    #[test]
+    fn the_prefix_follows_the_lowest_open_event() {
+        let mut l = ledger(10, &[]);
+        for offset in 10..15 {
+            assert!(l.enter(offset));
+        }
+        l.settle(11);
+        l.settle(13);
+        assert_eq!((l.prefix(), l.next(), l.open()), (10, 15, 3));
+        assert_eq!(l.runs().collect::<Vec<_>>(), [(1, 1), (1, 1)]);
+        l.settle(10);
+        assert_eq!(l.prefix(), 12);
+        l.settle(12);
+        l.settle(14);
+        assert_eq!((l.prefix(), l.window()), (15, 0));
+        assert_eq!(l.runs().count(), 0);
+    }
+
+    #[test]
+    fn gaps_of_any_size_are_settled_and_free() {
+        let mut l = ledger(0, &[]);
+        l.enter(0);
+        l.enter(5_000_000_000);
+        assert_eq!(l.chunks.len(), 2);
+        assert_eq!(l.runs().collect::<Vec<_>>(), [(1, 4_999_999_999)]);
+        l.settle(0);
+        assert_eq!(l.prefix(), 5_000_000_000);
+        l.pass(6_000_000_000);
+        l.settle(5_000_000_000);
+        assert_eq!(l.prefix(), 6_000_000_000);
+    }
+
+    #[test]
+    fn claims_are_settled_when_read_and_kept_until_then() {
+        let mut l = ledger(5, &[(7, 9), (12, 14)]);
+        assert_eq!(l.runs().collect::<Vec<_>>(), [(2, 2), (3, 2)]);
+        assert!(l.enter(5));
+        assert!(l.enter(6));
+        assert!(!l.enter(7));
+        assert_eq!(l.runs().collect::<Vec<_>>(), [(2, 2), (3, 2)]);
+        l.settle(5);
+        l.settle(6);
+        assert_eq!((l.prefix(), l.settled_beyond()), (9, 2));
+        l.enter(9);
+        l.pass(13);
+        assert_eq!((l.prefix(), l.settled_beyond()), (9, 4));
+        assert!(!l.enter(13));
+        l.settle(9);
+        assert_eq!(l.prefix(), 14);
+    }
+
+    #[test]
+    fn the_prefix_passes_a_claim_that_begins_at_it() {
+        let mut l = ledger(5, &[(6, 9), (10, 12)]);
+        l.enter(5);
+        l.settle(5);
+        assert_eq!((l.next(), l.prefix(), l.window()), (6, 9, 0));
+        assert_eq!(l.runs().collect::<Vec<_>>(), [(1, 2)]);
+        assert!(!l.enter(6));
+        assert_eq!(l.prefix(), 9);
+    }
+
+    #[test]
+    #[should_panic(expected = "was not open")]
+    fn an_event_settles_once() {
+        let mut l = ledger(0, &[]);
+        l.enter(0);
+        l.settle(0);
+        l.settle(0);
+    }
+}

@@ -1,0 +1,65 @@
+//! Actions that wait to be polled, and the memory that they lend.
+
+use std::collections::VecDeque;
+
+use crate::{CallId, HandlerStop, Notice, Partition, PartitionStop, Place, Stall, StartAt};
+
+/// An action by reference: [`crate::Core::poll`] turns it into what the shell sees.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    LookUpStart(Partition),
+    AnswerAssign(Vec<StartAt>),
+    AnswerRevoke(Vec<Partition>),
+    Reposition(Partition, i64),
+    Reassign(Partition, i64),
+    LeaveGroup,
+    Read { partition: Partition, max_events: u32, max_bytes: u64 },
+    StopReading(Partition),
+    Dispatch(CallId),
+    Cancel(CallId),
+    Release,
+    HandOver(CallId),
+    Commit,
+    ReportStall(Stall),
+    StallEnded(Partition),
+    Notice(Notice),
+    PartitionStopped(Partition, i64, PartitionStop),
+    StopHandler(Partition, i64, HandlerStop),
+    EndReached,
+    Drained { clean: bool },
+    CallStuck(CallId),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pub(crate) pending: VecDeque<Pending>,
+    /// Places to release, gathered until they are polled.
+    released: Vec<Place>,
+    pub(crate) lent_places: Vec<Place>,
+    pub(crate) lent_starts: Vec<StartAt>,
+    pub(crate) lent_partitions: Vec<Partition>,
+}
+
+impl Outbox {
+    pub(crate) fn push(&mut self, action: Pending) {
+        self.pending.push_back(action);
+    }
+
+    pub(crate) fn notice(&mut self, notice: Notice) {
+        self.push(Pending::Notice(notice));
+    }
+
+    /// The event kept there will not be dispatched.
+    pub(crate) fn release(&mut self, place: Place) {
+        if self.released.is_empty() {
+            self.push(Pending::Release);
+        }
+        self.released.push(place);
+    }
+
+    /// Makes the gathered places ready to be lent.
+    pub(crate) fn lend_places(&mut self) {
+        self.lent_places.clear();
+        std::mem::swap(&mut self.lent_places, &mut self.released);
+    }
+}

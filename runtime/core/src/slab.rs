@@ -1,0 +1,72 @@
+//! Dense storage that reuses its places, so that the steady state allocates nothing.
+
+use std::ops::{Index, IndexMut};
+
+/// An index that names nothing: the end of a list, or "no call".
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// Values at dense indexes. A removed value stays in place, with whatever memory it owns, for its next user.
+#[derive(Debug)]
+pub(crate) struct Slab<T> {
+    items: Vec<T>,
+    free: Vec<u32>,
+}
+
+impl<T> Slab<T> {
+    pub(crate) fn new() -> Self {
+        Slab { items: Vec::new(), free: Vec::new() }
+    }
+
+    /// A free place. Its old value is still there; `make` is asked only for a place never used before.
+    pub(crate) fn claim(&mut self, make: impl FnOnce() -> T) -> u32 {
+        if let Some(index) = self.free.pop() {
+            return index;
+        }
+        let index = u32::try_from(self.items.len()).expect("limits keep a slab far below 2^32 items");
+        assert!(index != NONE, "a slab holds less than 2^32 - 1 items");
+        self.items.push(make());
+        // Freeing must never allocate: every item has its place in the list of free ones from the start.
+        self.free.reserve(self.items.len() - self.free.len());
+        index
+    }
+
+    /// Gives the place back. The caller makes sure that nothing names it any more.
+    pub(crate) fn free(&mut self, index: u32) {
+        debug_assert!(!self.free.contains(&index) || self.free.len() > 64, "{index} is free already");
+        self.free.push(index);
+    }
+
+    /// How many places are in use.
+    pub(crate) fn in_use(&self) -> usize {
+        self.items.len() - self.free.len()
+    }
+
+    /// The value at an index, if there ever was one.
+    pub(crate) fn get(&self, index: u32) -> Option<&T> {
+        self.items.get(index as usize)
+    }
+
+    /// See [`Slab::get`].
+    pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
+        self.items.get_mut(index as usize)
+    }
+
+    /// Every place, used or not.
+    pub(crate) fn indexes(&self) -> impl Iterator<Item = u32> + use<T> {
+        0..u32::try_from(self.items.len()).expect("limits keep a slab far below 2^32 items")
+    }
+}
+
+impl<T> Index<u32> for Slab<T> {
+    type Output = T;
+
+    fn index(&self, index: u32) -> &T {
+        self.items.get(index as usize).expect("an index comes from `claim` of the same slab")
+    }
+}
+
+impl<T> IndexMut<u32> for Slab<T> {
+    fn index_mut(&mut self, index: u32) -> &mut T {
+        self.items.get_mut(index as usize).expect("an index comes from `claim` of the same slab")
+    }
+}

@@ -1,0 +1,48 @@
+//! What other threads tell a handler's loop. One lock per batch of news, never one per event.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use keylane_core::CallId;
+
+use crate::guest::Call;
+use crate::librdkafka::WakeHandle;
+
+/// One piece of news.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A guest call returned or failed.
+    CallEnded(Box<Call>),
+    /// A guest waits for something.
+    CallSuspended(CallId),
+    /// A cancelled call is gone.
+    CallReallyEnded(Box<Call>),
+    /// Finish what runs and leave.
+    Drain,
+}
+
+/// News for one loop. It is bounded by what can be on its way: two pieces per call that is out, and the signals.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    news: Mutex<VecDeque<News>>,
+    wake: WakeHandle,
+}
+
+impl Inbox {
+    pub(super) fn new(wake: WakeHandle) -> Self {
+        Inbox { news: Mutex::new(VecDeque::new()), wake }
+    }
+
+    /// Leaves a piece of news and wakes the loop.
+    pub(super) fn put(&self, news: News) {
+        // A panicking thread ends the process: whatever a poisoned lock guards is never used for long.
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).push_back(news);
+        self.wake.wake();
+    }
+
+    /// Takes everything at once: `taken`, which is empty, is left in its place.
+    pub(super) fn take(&self, taken: &mut VecDeque<News>) {
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *news, taken);
+    }
+}

@@ -1,0 +1,205 @@
+//! Questions and orders about topics. All of it waits for a broker: for a helper thread, or for the start.
+use std::ffi::{CStr, CString, c_char};
+use std::ptr;
+use std::slice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::code::{self, ErrorCode};
+use super::config::ErrorText;
+use super::deadline::millis;
+use super::{Client, Event, Queue, sys};
+
+/// `RD_KAFKA_ADMIN_OP_CREATETOPICS` and `RD_KAFKA_ADMIN_OP_DESCRIBETOPICS`.
+const CREATE_TOPICS: i32 = 1;
+const DESCRIBE_TOPICS: i32 = 19;
+/// How much longer than the request's own limit its answer is waited for.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// A topic as the brokers describe it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// Its name.
+    pub name: CString,
+    /// How many partitions it has.
+    pub partitions: i32,
+    /// Its id; zeros where the broker has none.
+    pub id: [u8; 16],
+    /// What is wrong with it; [`ErrorCode::UNKNOWN_TOPIC_OR_PART`] if it does not exist.
+    pub error: ErrorCode,
+}
+
+/// A topic to create.
+#[derive(Clone, Debug)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: CString,
+    /// How many partitions; `None`: as the broker is configured.
+    pub partitions: Option<i32>,
+}
+
+/// Asks what these topics are. None of them is created by asking.
+pub fn describe_topics(
+    client: &Arc<Client>,
+    names: &[CString],
+    limit: Duration,
+) -> Result<Vec<TopicDescription>, ErrorCode> {
+    let answers = Queue::new(client);
+    let options = Options::new(client, DESCRIBE_TOPICS, limit);
+    let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    // SAFETY: client, options and queue are live; the names are copied into the collection and from there.
+    unsafe {
+        let topics = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_ptr(), pointers.len());
+        sys::rd_kafka_DescribeTopics(client.raw(), topics, options.0, answers.raw());
+        sys::rd_kafka_TopicCollection_destroy(topics);
+    }
+    let answer = wait(&answers, limit)?;
+    let mut count = 0;
+    // SAFETY: the event is the answer to this request and lives until the end of this function; the array of
+    // pointers and what they point to belong to it.
+    let topics = unsafe {
+        let result = sys::rd_kafka_event_DescribeTopics_result(answer.raw());
+        array(sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count), count)
+    };
+    // SAFETY: the descriptions belong to the event, which lives.
+    Ok(topics.iter().map(|topic| unsafe { description(*topic) }).collect())
+}
+
+/// Creates these topics, with the brokers' replication. One that is there already is fine.
+pub fn create_topics(client: &Arc<Client>, topics: &[NewTopic], limit: Duration) -> Result<(), String> {
+    let answers = Queue::new(client);
+    let options = Options::new(client, CREATE_TOPICS, limit);
+    let mut orders = Vec::with_capacity(topics.len());
+    for topic in topics {
+        orders.push(Order::new(topic)?);
+    }
+    let mut pointers: Vec<_> = orders.iter().map(|order| order.0).collect();
+    // SAFETY: client, options, queue and orders are live; the orders are copied.
+    unsafe {
+        let count = pointers.len();
+        sys::rd_kafka_CreateTopics(client.raw(), pointers.as_mut_ptr(), count, options.0, answers.raw());
+    }
+    let answer = wait(&answers, limit).map_err(|code| code.to_string())?;
+    let mut count = 0;
+    // SAFETY: as in `describe_topics`.
+    let results = unsafe {
+        let result = sys::rd_kafka_event_CreateTopics_result(answer.raw());
+        array(sys::rd_kafka_CreateTopics_result_topics(result, &raw mut count), count)
+    };
+    for result in results {
+        // SAFETY: the results and their texts belong to the event, which lives.
+        let (code, name, text) = unsafe {
+            (
+                ErrorCode(sys::rd_kafka_topic_result_error(*result)),
+                code::text(sys::rd_kafka_topic_result_name(*result)),
+                code::text(sys::rd_kafka_topic_result_error_string(*result)),
+            )
+        };
+        if !code.is_none() && code != ErrorCode::TOPIC_ALREADY_EXISTS {
+            return Err(format!("topic `{name}` can't be created: {text} ({})", code.name()));
+        }
+    }
+    Ok(())
+}
+
+fn wait(answers: &Queue, limit: Duration) -> Result<Event, ErrorCode> {
+    let answer = answers.poll(limit + GRACE).ok_or(ErrorCode::TIMED_OUT)?;
+    answer.error().into_result()?;
+    Ok(answer)
+}
+
+/// # Safety
+/// The description is live.
+unsafe fn description(topic: *const sys::DescribedTopic) -> TopicDescription {
+    let mut partitions = 0;
+    // SAFETY: live, says the caller; name, error and id belong to it and are copied.
+    unsafe {
+        sys::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions);
+        let error = sys::rd_kafka_TopicDescription_error(topic);
+        TopicDescription {
+            name: CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic)).to_owned(),
+            partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
+            id: topic_id(sys::rd_kafka_TopicDescription_topic_id(topic)),
+            error: if error.is_null() { ErrorCode::NONE } else { ErrorCode(sys::rd_kafka_error_code(error)) },
+        }
+    }
+}
+
+/// # Safety
+/// The id is null or live.
+unsafe fn topic_id(id: *const sys::Uuid) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    if !id.is_null() {
+        // SAFETY: not null, so live.
+        let (most, least) = unsafe {
+            (sys::rd_kafka_Uuid_most_significant_bits(id), sys::rd_kafka_Uuid_least_significant_bits(id))
+        };
+        let (left, right) = bytes.split_at_mut(8);
+        left.copy_from_slice(&most.to_be_bytes());
+        right.copy_from_slice(&least.to_be_bytes());
+    }
+    bytes
+}
+
+/// # Safety
+/// The pointer is null or points to so many elements that live during `'a`.
+unsafe fn array<'a, T>(pointer: *mut *const T, count: usize) -> &'a [*const T] {
+    if pointer.is_null() || count == 0 {
+        return &[];
+    }
+    // SAFETY: not null, so the caller's promise holds.
+    unsafe { slice::from_raw_parts(pointer, count) }
+}
+
+struct Options(*mut sys::AdminOptions);
+
+impl Options {
+    fn new(client: &Arc<Client>, operation: i32, limit: Duration) -> Options {
+        let mut error = ErrorText::new();
+        // SAFETY: the client is live and the operation one of the library's; the buffer outlives the call. The
+        // library refuses only limits that are out of its range, and then its own stays in force.
+        unsafe {
+            let options = sys::rd_kafka_AdminOptions_new(client.raw(), operation);
+            sys::rd_kafka_AdminOptions_set_request_timeout(
+                options,
+                millis(limit),
+                error.pointer(),
+                ErrorText::SIZE,
+            );
+            Options(options)
+        }
+    }
+}
+
+impl Drop for Options {
+    fn drop(&mut self) {
+        // SAFETY: ours alone.
+        unsafe { sys::rd_kafka_AdminOptions_destroy(self.0) }
+    }
+}
+
+struct Order(*mut sys::TopicToCreate);
+
+impl Order {
+    fn new(topic: &NewTopic) -> Result<Order, String> {
+        let mut error = ErrorText::new();
+        // SAFETY: the name is copied; the buffer outlives the call and its size is given.
+        let raw = unsafe {
+            sys::rd_kafka_NewTopic_new(
+                topic.name.as_ptr(),
+                topic.partitions.unwrap_or(-1),
+                -1,
+                error.pointer(),
+                ErrorText::SIZE,
+            )
+        };
+        if ptr::eq(raw, ptr::null_mut()) { Err(error.text()) } else { Ok(Order(raw)) }
+    }
+}
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        // SAFETY: ours alone; the request works on a copy.
+        unsafe { sys::rd_kafka_NewTopic_destroy(self.0) }
+    }
+}

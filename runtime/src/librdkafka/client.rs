@@ -1,0 +1,91 @@
+//! A client of the library: what consumers and producers have in common.
+use std::ffi::{c_char, c_int};
+use std::ptr::NonNull;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rdkafka_sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE;
+
+use super::code::{self, ErrorCode};
+use super::config::ErrorText;
+use super::sys;
+
+/// How long the destruction of a client may take before it is left to itself. It is known to hang for ever in
+/// rare cases; the process ends soon after, and Kafka does not need the goodbye.
+const DESTROY_LIMIT: Duration = Duration::from_secs(5);
+
+/// One instance of the library with its threads and connections. Whatever points into it holds it alive.
+#[derive(Debug)]
+pub struct Client {
+    rk: NonNull<sys::Kafka>,
+}
+
+// SAFETY: the library's functions may be called on an instance from any thread and at the same time ("thread
+// safety" in rdkafka.h's introduction); the ones that may not are on types that are not `Sync`.
+unsafe impl Send for Client {}
+// SAFETY: as above.
+unsafe impl Sync for Client {}
+
+impl Client {
+    pub(super) fn from_raw(rk: NonNull<sys::Kafka>) -> Client {
+        Client { rk }
+    }
+
+    pub(super) fn raw(&self) -> *mut sys::Kafka {
+        self.rk.as_ptr()
+    }
+
+    /// The error that ended this client for good, if one did.
+    pub fn fatal_error(&self) -> Option<(ErrorCode, String)> {
+        let mut text = ErrorText::new();
+        // SAFETY: the client is live; the buffer outlives the call and its size is given.
+        let code = unsafe { sys::rd_kafka_fatal_error(self.raw(), text.pointer(), ErrorText::SIZE) };
+        (code != 0).then(|| (ErrorCode(code), text.text()))
+    }
+}
+
+impl Drop for Client {
+    /// Destroys the instance on a thread of its own and waits for it with a limit.
+    fn drop(&mut self) {
+        struct Owned(NonNull<sys::Kafka>);
+        // SAFETY: an instance may be destroyed by any thread; after this nobody else has it.
+        unsafe impl Send for Owned {}
+
+        let owned = Owned(self.rk);
+        let (done, wait) = mpsc::sync_channel::<()>(1);
+        let spawned = thread::Builder::new().name("kafka-destroy".to_owned()).spawn(move || {
+            let owned = owned;
+            // SAFETY: `drop` runs once, after every queue, topic and message of the instance is gone: they hold
+            // the client alive. Consumers were closed before, or are not to be: the flag says so.
+            unsafe { sys::rd_kafka_destroy_flags(owned.0.as_ptr(), RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE) };
+            drop(done);
+        });
+        match spawned {
+            // The channel is closed, without a message, when the instance is gone.
+            Ok(_) => {
+                if wait.recv_timeout(DESTROY_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    tracing::warn!(limit = ?DESTROY_LIMIT, "Kafka client does not end: left to itself");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "no thread to end the Kafka client: left to itself"),
+        }
+    }
+}
+
+/// Passes the library's log lines on; called by its threads.
+pub(super) unsafe extern "C" fn log_callback(
+    _rk: *const sys::Kafka,
+    level: c_int,
+    facility: *const c_char,
+    text: *const c_char,
+) {
+    // SAFETY: the library passes two NUL-terminated strings that live during the call.
+    let (facility, text) = unsafe { (code::text(facility), code::text(text)) };
+    // The library's levels are syslog's. Its errors are ours to judge: they also come as events.
+    match level {
+        0..=4 => tracing::warn!(target: "librdkafka", facility, text, "client says"),
+        5 | 6 => tracing::info!(target: "librdkafka", facility, text, "client says"),
+        _ => tracing::debug!(target: "librdkafka", facility, text, "client says"),
+    }
+}

@@ -1,0 +1,204 @@
+//! Error codes as the library and the brokers give them.
+use std::ffi::CStr;
+use std::fmt;
+
+use rdkafka_sys::rd_kafka_resp_err_t as E;
+
+use super::sys;
+
+/// A code of librdkafka (negative) or of Kafka's protocol (positive); 0 is success. Any value is possible.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ErrorCode(pub i32);
+
+/// Names for the codes that are told apart. Turning a variant into its number is always sound; the other way
+/// round is what must never happen.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $variant:ident;)*) => {
+        impl ErrorCode { $( $(#[$doc])* pub const $name: ErrorCode = ErrorCode(E::$variant as i32); )* }
+    };
+}
+
+codes! {
+    /// No error.
+    NONE = RD_KAFKA_RESP_ERR_NO_ERROR;
+    /// The reader stands at the end of the partition.
+    PARTITION_EOF = RD_KAFKA_RESP_ERR__PARTITION_EOF;
+    /// Rebalance: partitions were given.
+    ASSIGN_PARTITIONS = RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+    /// Rebalance: partitions are taken away.
+    REVOKE_PARTITIONS = RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS;
+    /// The position is outside the log and nothing says where to go instead.
+    AUTO_OFFSET_RESET = RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET;
+    /// The log was cut below the position.
+    LOG_TRUNCATION = RD_KAFKA_RESP_ERR__LOG_TRUNCATION;
+    /// The position is outside the log, as the broker says it.
+    OFFSET_OUT_OF_RANGE = RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
+    /// A checksum or a length is wrong, found by the client.
+    BAD_MSG = RD_KAFKA_RESP_ERR__BAD_MSG;
+    /// Compressed data that can't be decompressed.
+    BAD_COMPRESSION = RD_KAFKA_RESP_ERR__BAD_COMPRESSION;
+    /// A checksum is wrong, found by the broker.
+    INVALID_MSG = RD_KAFKA_RESP_ERR_INVALID_MSG;
+    /// A record larger than allowed.
+    MSG_SIZE_TOO_LARGE = RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    /// A batch larger than the broker takes.
+    RECORD_LIST_TOO_LARGE = RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE;
+    /// A record format or codec that this client does not know.
+    NOT_IMPLEMENTED = RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED;
+    /// The broker's data can't be read by this client.
+    UNSUPPORTED_FEATURE = RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE;
+    /// The disk of the broker failed.
+    KAFKA_STORAGE_ERROR = RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR;
+    /// The topic or partition is not there.
+    UNKNOWN_TOPIC_OR_PART = RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+    /// The topic is not there, as the client says it.
+    UNKNOWN_TOPIC = RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+    /// The partition is not there, as the client says it.
+    UNKNOWN_PARTITION = RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION;
+    /// A topic with this id is not there.
+    UNKNOWN_TOPIC_ID = RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID;
+    /// The name can't be a topic's.
+    TOPIC_EXCEPTION = RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION;
+    /// It was there already.
+    TOPIC_ALREADY_EXISTS = RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS;
+    /// We may not use this topic.
+    TOPIC_AUTHORIZATION_FAILED = RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    /// We may not use this group.
+    GROUP_AUTHORIZATION_FAILED = RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
+    /// We may not do this at all.
+    CLUSTER_AUTHORIZATION_FAILED = RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+    /// The broker refused who we say we are, found by the client.
+    AUTHENTICATION = RD_KAFKA_RESP_ERR__AUTHENTICATION;
+    /// The broker refused who we say we are.
+    SASL_AUTHENTICATION_FAILED = RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED;
+    /// The encrypted connection failed.
+    SSL = RD_KAFKA_RESP_ERR__SSL;
+    /// No broker can be reached.
+    ALL_BROKERS_DOWN = RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
+    /// A connection broke.
+    TRANSPORT = RD_KAFKA_RESP_ERR__TRANSPORT;
+    /// A name can't be resolved.
+    RESOLVE = RD_KAFKA_RESP_ERR__RESOLVE;
+    /// No answer in time, as the client says it.
+    TIMED_OUT = RD_KAFKA_RESP_ERR__TIMED_OUT;
+    /// No answer in time, as the broker says it.
+    REQUEST_TIMED_OUT = RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT;
+    /// The coordinator of the group is not known yet.
+    WAIT_COORD = RD_KAFKA_RESP_ERR__WAIT_COORD;
+    /// The client is being destroyed.
+    DESTROY = RD_KAFKA_RESP_ERR__DESTROY;
+    /// The client can't go on: see [`Client::fatal_error`](super::Client::fatal_error).
+    FATAL = RD_KAFKA_RESP_ERR__FATAL;
+    /// The consumer was not polled for too long and left its group.
+    MAX_POLL_EXCEEDED = RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED;
+    /// The producer's queue is full.
+    QUEUE_FULL = RD_KAFKA_RESP_ERR__QUEUE_FULL;
+    /// Another record of the batch is invalid.
+    INVALID_DIFFERENT_RECORD = RD_KAFKA_RESP_ERR__INVALID_DIFFERENT_RECORD;
+    /// This record is invalid.
+    INVALID_RECORD = RD_KAFKA_RESP_ERR_INVALID_RECORD;
+    /// The metadata of a commit is longer than the broker takes.
+    OFFSET_METADATA_TOO_LARGE = RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE;
+    /// The coordinator reads its log.
+    COORDINATOR_LOAD_IN_PROGRESS = RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS;
+    /// The coordinator can't be reached.
+    COORDINATOR_NOT_AVAILABLE = RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE;
+    /// Another broker is the coordinator.
+    NOT_COORDINATOR = RD_KAFKA_RESP_ERR_NOT_COORDINATOR;
+    /// A rebalance is under way.
+    REBALANCE_IN_PROGRESS = RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS;
+    /// We speak of a generation of the group that is over.
+    ILLEGAL_GENERATION = RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION;
+    /// The group does not know us.
+    UNKNOWN_MEMBER_ID = RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID;
+    /// Another process uses our `group.instance.id`.
+    FENCED_INSTANCE_ID = RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID;
+    /// We speak of an epoch that is over.
+    STALE_MEMBER_EPOCH = RD_KAFKA_RESP_ERR_STALE_MEMBER_EPOCH;
+    /// The group's other members use another assignor.
+    INCONSISTENT_GROUP_PROTOCOL = RD_KAFKA_RESP_ERR_INCONSISTENT_GROUP_PROTOCOL;
+    /// There are no headers.
+    NOENT = RD_KAFKA_RESP_ERR__NOENT;
+}
+
+impl ErrorCode {
+    /// Whether it means success.
+    pub fn is_none(self) -> bool {
+        self == ErrorCode::NONE
+    }
+
+    /// `Ok` if it means success.
+    pub fn into_result(self) -> Result<(), ErrorCode> {
+        if self.is_none() { Ok(()) } else { Err(self) }
+    }
+
+    /// The name that the documentation of Kafka and librdkafka uses, such as `REBALANCE_IN_PROGRESS`.
+    pub fn name(self) -> String {
+        // SAFETY: the function takes any integer and returns a NUL-terminated string that stays valid until the
+        // thread's next few calls of it; it is copied before that.
+        unsafe { text(sys::rd_kafka_err2name(self.0)) }
+    }
+
+    /// What it means, in a few words.
+    pub fn text(self) -> String {
+        // SAFETY: as in `name`.
+        unsafe { text(sys::rd_kafka_err2str(self.0)) }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.text(), self.name())
+    }
+}
+
+impl fmt::Debug for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ErrorCode({} {})", self.0, self.name())
+    }
+}
+
+impl std::error::Error for ErrorCode {}
+
+/// Copies a C string; a null pointer becomes the empty string.
+///
+/// # Safety
+/// The pointer is null or points to a NUL-terminated string that lives during the call.
+pub(super) unsafe fn text(pointer: *const std::ffi::c_char) -> String {
+    if pointer.is_null() {
+        return String::new();
+    }
+    // SAFETY: not null, so the caller's promise holds.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}
+
+/// Takes the code out of an error object and destroys it; null is success.
+///
+/// # Safety
+/// The pointer is null or an error object that nobody else uses.
+pub(super) unsafe fn take(error: *mut sys::KafkaError) -> Result<(), ErrorCode> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: not null and ours alone, says the caller; it is not used after the second call.
+    let code = ErrorCode(unsafe { sys::rd_kafka_error_code(error) });
+    // SAFETY: as above.
+    unsafe { sys::rd_kafka_error_destroy(error) };
+    Err(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_codes_are_harmless() {
+        for number in [-9_999, 101, 114, 120, 128, 9_999, i32::MAX, i32::MIN] {
+            let code = ErrorCode(number);
+            assert!(!code.text().is_empty(), "{number}");
+            assert!(!code.is_none());
+        }
+        assert_eq!(ErrorCode::REBALANCE_IN_PROGRESS.name(), "REBALANCE_IN_PROGRESS");
+        assert_eq!(ErrorCode(0).into_result(), Ok(()));
+    }
+}

@@ -1,0 +1,136 @@
+//! A consumer of one group.
+use std::ffi::{CStr, c_void};
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka_sys::{RD_KAFKA_EVENT_ERROR, RD_KAFKA_EVENT_OFFSET_COMMIT, RD_KAFKA_EVENT_REBALANCE};
+
+use super::code::{self, ErrorCode};
+use super::deadline::millis;
+use super::{Client, ConfigError, PartitionList, Properties, Queue, sys};
+
+/// Asks [`Consumer::offsets_for_times`] for the first offset of the log.
+pub const BEGINNING: i64 = -2;
+/// Asks for one past the last offset of the log; also the answer to a timestamp after the last record.
+pub const END: i64 = -1;
+
+/// A consumer. Functions that wait for a broker say so: they are for a helper thread.
+#[derive(Clone, Debug)]
+pub struct Consumer(Arc<Client>);
+
+impl Consumer {
+    /// A consumer that is in no group yet.
+    pub fn new(properties: &Properties) -> Result<Consumer, ConfigError> {
+        let events = RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_OFFSET_COMMIT;
+        let client = Arc::new(properties.create(sys::TYPE_CONSUMER, events)?);
+        // SAFETY: the client is live and a consumer. Errors then come to the consumer's queue, too.
+        let code = ErrorCode(unsafe { sys::rd_kafka_poll_set_consumer(client.raw()) });
+        code.into_result().map_err(|code| ConfigError::Client(code.to_string()))?;
+        Ok(Consumer(client))
+    }
+
+    /// The client behind it.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.0
+    }
+
+    /// The queue of rebalances and errors. It must be polled at least every `max.poll.interval.ms`.
+    pub fn main_queue(&self) -> Queue {
+        // SAFETY: the client is live.
+        let raw = unsafe { sys::rd_kafka_queue_get_consumer(self.0.raw()) };
+        Queue::from_raw(&self.0, raw).expect("a consumer with a group has this queue")
+    }
+
+    /// Joins the group for these topics (partition and offset are not looked at).
+    pub fn subscribe(&self, topics: &PartitionList) -> Result<(), ErrorCode> {
+        // SAFETY: client and list are live; the list is copied.
+        ErrorCode(unsafe { sys::rd_kafka_subscribe(self.0.raw(), topics.raw()) }).into_result()
+    }
+
+    /// Reads exactly these; `None` gives everything up. For groups that assign anew each time.
+    pub fn assign(&self, list: Option<&PartitionList>) -> Result<(), ErrorCode> {
+        let raw = list.map_or(ptr::null(), PartitionList::raw);
+        // SAFETY: client and list are live; the list is copied.
+        ErrorCode(unsafe { sys::rd_kafka_assign(self.0.raw(), raw) }).into_result()
+    }
+
+    /// Reads these as well. For cooperative groups.
+    pub fn incremental_assign(&self, list: &PartitionList) -> Result<(), ErrorCode> {
+        // SAFETY: client and list are live; the error object is ours.
+        unsafe { code::take(sys::rd_kafka_incremental_assign(self.0.raw(), list.raw())) }
+    }
+
+    /// Gives these up; each must be assigned. For cooperative groups.
+    pub fn incremental_unassign(&self, list: &PartitionList) -> Result<(), ErrorCode> {
+        // SAFETY: as above.
+        unsafe { code::take(sys::rd_kafka_incremental_unassign(self.0.raw(), list.raw())) }
+    }
+
+    /// Whether what is being taken away belongs to someone else already.
+    pub fn is_assignment_lost(&self) -> bool {
+        // SAFETY: the client is live.
+        unsafe { sys::rd_kafka_assignment_lost(self.0.raw()) != 0 }
+    }
+
+    /// Moves the readers of these partitions, without waiting for it. What was fetched before is dropped at
+    /// once: no older record is read after this returns.
+    pub fn seek(&self, list: &mut PartitionList) -> Result<(), ErrorCode> {
+        // SAFETY: client and list are live; a timeout of 0 means that nothing is written to the list later.
+        unsafe { code::take(sys::rd_kafka_seek_partitions(self.0.raw(), list.raw_mut(), 0)) }
+    }
+
+    /// Asks the coordinator to store these offsets; the answer comes to the queue as a commit event that
+    /// carries the number.
+    pub fn commit(&self, list: &PartitionList, answers: &Queue, request: usize) -> Result<(), ErrorCode> {
+        let opaque: *mut c_void = ptr::without_provenance_mut(request);
+        // SAFETY: client, list and queue are live; the list is copied, the library holds the queue until it has
+        // answered, and the number is never followed as a pointer. Without a callback the answer is an event.
+        let code =
+            unsafe { sys::rd_kafka_commit_queue(self.0.raw(), list.raw(), answers.raw(), None, opaque) };
+        ErrorCode(code).into_result()
+    }
+
+    /// Fills in what the group committed: offset (negative: nothing), metadata, error. Waits for the coordinator.
+    pub fn committed(&self, list: &mut PartitionList, limit: Duration) -> Result<(), ErrorCode> {
+        // SAFETY: client and list are live; the library works on a copy and writes back before it returns.
+        ErrorCode(unsafe { sys::rd_kafka_committed(self.0.raw(), list.raw_mut(), millis(limit)) })
+            .into_result()
+    }
+
+    /// Replaces timestamps, [`BEGINNING`] and [`END`] by offsets. Waits for the leaders; under `read_committed`
+    /// the end is that of the last transaction that ended.
+    pub fn offsets_for_times(&self, list: &mut PartitionList, limit: Duration) -> Result<(), ErrorCode> {
+        // SAFETY: as above.
+        let code = unsafe { sys::rd_kafka_offsets_for_times(self.0.raw(), list.raw_mut(), millis(limit)) };
+        ErrorCode(code).into_result()
+    }
+
+    /// One past the last offset of the log as of the last fetch; `None` before the first one. Does not wait.
+    pub fn last_known_end(&self, topic: &CStr, partition: i32) -> Option<i64> {
+        let (mut low, mut high) = (0, 0);
+        // SAFETY: the client is live, the name is read during the call and both numbers outlive it.
+        let code = unsafe {
+            sys::rd_kafka_get_watermark_offsets(
+                self.0.raw(),
+                topic.as_ptr(),
+                partition,
+                &raw mut low,
+                &raw mut high,
+            )
+        };
+        (code == 0 && high >= 0).then_some(high)
+    }
+
+    /// Begins to leave the group: what is still to be said (the last revoke) comes to this queue from now on.
+    pub fn close(&self, events: &Queue) -> Result<(), ErrorCode> {
+        // SAFETY: client and queue are live; the library holds the queue as long as it needs it.
+        unsafe { code::take(sys::rd_kafka_consumer_close_queue(self.0.raw(), events.raw())) }
+    }
+
+    /// Whether the group is left.
+    pub fn is_closed(&self) -> bool {
+        // SAFETY: the client is live.
+        unsafe { sys::rd_kafka_consumer_closed(self.0.raw()) != 0 }
+    }
+}

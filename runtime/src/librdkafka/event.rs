@@ -1,0 +1,98 @@
+//! What the library has to tell.
+use std::ptr::NonNull;
+
+use rdkafka_sys as consts;
+
+use super::code::{self, ErrorCode};
+use super::{PartitionList, sys};
+
+/// One event. Not tied to a thread.
+#[derive(Debug)]
+pub struct Event(NonNull<sys::KafkaEvent>);
+
+// SAFETY: an event is memory that we own until we destroy it; the library has let go of it.
+unsafe impl Send for Event {}
+
+/// The events that are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// Partitions are given or taken: [`Event::error`] says which, [`Event::partitions`] which ones.
+    Rebalance,
+    /// Something went wrong.
+    Error,
+    /// A commit was answered.
+    Commit,
+    /// Records were delivered, or not.
+    Delivery,
+    /// A record on a queue where none belongs.
+    Record,
+    /// Another one, by the library's number.
+    Other(i32),
+}
+
+impl Event {
+    pub(super) fn from_raw(raw: NonNull<sys::KafkaEvent>) -> Event {
+        Event(raw)
+    }
+
+    /// Which kind.
+    pub fn kind(&self) -> EventKind {
+        // SAFETY: the event is live.
+        match unsafe { sys::rd_kafka_event_type(self.raw()) } {
+            consts::RD_KAFKA_EVENT_REBALANCE => EventKind::Rebalance,
+            consts::RD_KAFKA_EVENT_ERROR => EventKind::Error,
+            consts::RD_KAFKA_EVENT_OFFSET_COMMIT => EventKind::Commit,
+            consts::RD_KAFKA_EVENT_DR => EventKind::Delivery,
+            consts::RD_KAFKA_EVENT_FETCH => EventKind::Record,
+            other => EventKind::Other(other),
+        }
+    }
+
+    /// Its code.
+    pub fn error(&self) -> ErrorCode {
+        // SAFETY: the event is live.
+        ErrorCode(unsafe { sys::rd_kafka_event_error(self.raw()) })
+    }
+
+    /// What it says in words.
+    pub fn text(&self) -> String {
+        // SAFETY: the event is live; the string lives as long as it and is copied.
+        unsafe { code::text(sys::rd_kafka_event_error_string(self.raw())) }
+    }
+
+    /// Whether the client can't go on after it.
+    pub fn is_fatal(&self) -> bool {
+        // The library reads this field without looking at the kind.
+        // SAFETY: the event is live and of the kind that has the field.
+        self.kind() == EventKind::Error && unsafe { sys::rd_kafka_event_error_is_fatal(self.raw()) } != 0
+    }
+
+    /// The number that was given with the request that it answers.
+    pub fn request(&self) -> usize {
+        // SAFETY: the event is live. The pointer is a number of ours and never followed.
+        unsafe { sys::rd_kafka_event_opaque(self.raw()) }.addr()
+    }
+
+    /// The partitions that it is about.
+    pub fn partitions(&self) -> PartitionList {
+        // SAFETY: the event is live and so is its list, which is copied.
+        unsafe { PartitionList::copy_of(sys::rd_kafka_event_topic_partition_list(self.raw())) }
+    }
+
+    /// The next message of a delivery event, valid as long as the event.
+    pub(super) fn next_message(&mut self) -> Option<&sys::RawMessage> {
+        // SAFETY: the event is live; messages belong to it and live until it is destroyed.
+        unsafe { sys::rd_kafka_event_message_next(self.raw()).as_ref() }
+    }
+
+    pub(super) fn raw(&self) -> *mut sys::KafkaEvent {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: ours alone.
+        unsafe { sys::rd_kafka_event_destroy(self.0.as_ptr()) }
+    }
+}

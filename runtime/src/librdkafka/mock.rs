@@ -1,0 +1,91 @@
+//! The library's mock cluster: brokers in this process, reached over loopback with the real client code.
+use std::ffi::CStr;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::code::{self, ErrorCode};
+use super::deadline::millis;
+use super::{Client, ConfigError, Properties, sys};
+
+/// A mock cluster. It keeps 5 MiB (and 100,000 batches) per partition and silently drops what is older.
+#[derive(Debug)]
+pub struct MockCluster {
+    raw: NonNull<sys::Mock>,
+    /// Dropped after the cluster, which runs in it.
+    _client: Arc<Client>,
+}
+
+// SAFETY: every function of the mock cluster that is used here hands its work to the cluster's own thread.
+unsafe impl Send for MockCluster {}
+// SAFETY: as above.
+unsafe impl Sync for MockCluster {}
+
+impl MockCluster {
+    /// So many brokers, on free ports of the loopback interface.
+    pub fn start(brokers: u16) -> Result<MockCluster, ConfigError> {
+        let client = Arc::new(Properties::default().create(sys::TYPE_PRODUCER, 0)?);
+        // SAFETY: the client is live.
+        let raw = unsafe { sys::rd_kafka_mock_cluster_new(client.raw(), brokers.into()) };
+        let raw = NonNull::new(raw)
+            .ok_or_else(|| ConfigError::Client("the embedded broker can't open its ports".to_owned()))?;
+        Ok(MockCluster { raw, _client: client })
+    }
+
+    /// How to reach it.
+    pub fn bootstrap_servers(&self) -> String {
+        // SAFETY: the cluster is live; the string lives as long as it and is copied.
+        unsafe { code::text(sys::rd_kafka_mock_cluster_bootstraps(self.raw.as_ptr())) }
+    }
+
+    /// Creates a topic.
+    pub fn create_topic(&self, name: &CStr, partitions: i32) -> Result<(), ErrorCode> {
+        // SAFETY: the cluster is live; the name is copied.
+        let code =
+            unsafe { sys::rd_kafka_mock_topic_create(self.raw.as_ptr(), name.as_ptr(), partitions, 1) };
+        ErrorCode(code).into_result()
+    }
+
+    /// How long a new group waits for more members: 3 s unless this says otherwise.
+    pub fn set_initial_rebalance_delay(&self, delay: Duration) {
+        // SAFETY: the cluster is live.
+        unsafe { sys::rd_kafka_mock_group_initial_rebalance_delay_ms(self.raw.as_ptr(), millis(delay)) }
+    }
+
+    /// The next requests of this kind (Kafka's API key) get these answers.
+    pub fn push_errors(&self, api_key: i16, errors: &[ErrorCode]) {
+        let codes: Vec<i32> = errors.iter().map(|error| error.0).collect();
+        // SAFETY: the cluster is live; the codes are copied, and so many are given.
+        unsafe {
+            let mock = self.raw.as_ptr();
+            sys::rd_kafka_mock_push_request_errors_array(mock, api_key, codes.len(), codes.as_ptr());
+        }
+    }
+
+    /// Takes a broker away, or brings it back. Brokers count from 1.
+    pub fn set_broker_up(&self, broker: i32, up: bool) -> Result<(), ErrorCode> {
+        // SAFETY: the cluster is live.
+        let code = unsafe {
+            if up {
+                sys::rd_kafka_mock_broker_set_up(self.raw.as_ptr(), broker)
+            } else {
+                sys::rd_kafka_mock_broker_set_down(self.raw.as_ptr(), broker)
+            }
+        };
+        ErrorCode(code).into_result()
+    }
+
+    /// Delays every answer of a broker.
+    pub fn set_round_trip_time(&self, broker: i32, delay: Duration) -> Result<(), ErrorCode> {
+        // SAFETY: the cluster is live.
+        let code = unsafe { sys::rd_kafka_mock_broker_set_rtt(self.raw.as_ptr(), broker, millis(delay)) };
+        ErrorCode(code).into_result()
+    }
+}
+
+impl Drop for MockCluster {
+    fn drop(&mut self) {
+        // SAFETY: ours alone, and its client still lives.
+        unsafe { sys::rd_kafka_mock_cluster_destroy(self.raw.as_ptr()) }
+    }
+}

@@ -1,0 +1,121 @@
+//! Queues of events, and how they wake a thread.
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::client::Client;
+use super::deadline::millis;
+use super::event::Event;
+use super::{WakeHandle, sys};
+
+/// A queue of the library. Holds its client alive.
+#[derive(Debug)]
+pub struct Queue {
+    raw: RawQueue,
+    /// Written by the library's threads while the callback is set; the drop of `raw` takes the callback off
+    /// before this memory goes, which is why it is declared after it.
+    signal: Option<Box<Signal>>,
+    client: Arc<Client>,
+}
+
+/// What the library's threads touch when a queue gets its first entry.
+#[derive(Debug)]
+struct Signal {
+    ready: AtomicBool,
+    wake: WakeHandle,
+}
+
+#[derive(Debug)]
+struct RawQueue(NonNull<sys::KafkaQueue>);
+
+// SAFETY: the library's queues are locked inside; which thread serves one is up to us.
+unsafe impl Send for RawQueue {}
+
+impl Queue {
+    /// A queue of its own, for answers.
+    pub fn new(client: &Arc<Client>) -> Queue {
+        // SAFETY: the client is live.
+        let raw = unsafe { sys::rd_kafka_queue_new(client.raw()) };
+        Queue::from_raw(client, raw).expect("the library does not return null here")
+    }
+
+    pub(super) fn from_raw(client: &Arc<Client>, raw: *mut sys::KafkaQueue) -> Option<Queue> {
+        let raw = NonNull::new(raw)?;
+        Some(Queue { raw: RawQueue(raw), signal: None, client: Arc::clone(client) })
+    }
+
+    /// From now on the first entry that comes into the empty queue wakes the thread. Counts as woken at once, so
+    /// that what is in the queue already is not overlooked.
+    pub fn wakes(mut self, wake: &WakeHandle) -> Queue {
+        let signal = Box::new(Signal { ready: AtomicBool::new(true), wake: Arc::clone(wake) });
+        let opaque: *const Signal = &raw const *signal;
+        // SAFETY: the queue is live. The signal stays where it is until `raw` is dropped, which takes the
+        // callback off under the queue's lock, under which it is called. It is only ever shared.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.raw(), Some(on_entry), opaque.cast_mut().cast());
+        }
+        self.signal = Some(signal);
+        wake.wake();
+        self
+    }
+
+    /// Whether there may be something to find. Always true for a queue that wakes nobody.
+    pub fn is_ready(&self) -> bool {
+        self.signal.as_ref().is_none_or(|signal| signal.ready.load(Ordering::Acquire))
+    }
+
+    /// Says before a look that it will find everything, or after it that it did not.
+    pub(super) fn set_ready(&self, ready: bool) {
+        if let Some(signal) = &self.signal {
+            signal.ready.store(ready, Ordering::Release);
+        }
+    }
+
+    /// The next event, if one comes in time.
+    pub fn poll(&self, timeout: Duration) -> Option<Event> {
+        // SAFETY: the queue is live.
+        let event = unsafe { sys::rd_kafka_queue_poll(self.raw(), millis(timeout)) };
+        Some(Event::from_raw(NonNull::new(event)?))
+    }
+
+    /// As [`Queue::poll`] without waiting, and without asking the library when there is nothing to find.
+    pub fn poll_now(&self) -> Option<Event> {
+        if !self.is_ready() {
+            return None;
+        }
+        self.set_ready(false);
+        let event = self.poll(Duration::ZERO);
+        if event.is_some() {
+            self.set_ready(true);
+        }
+        event
+    }
+
+    pub(super) fn raw(&self) -> *mut sys::KafkaQueue {
+        self.raw.0.as_ptr()
+    }
+
+    pub(super) fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+}
+
+impl Drop for RawQueue {
+    fn drop(&mut self) {
+        // SAFETY: the queue is live and the handle is ours; taking the callback off waits for a call of it that
+        // runs, because both happen under the queue's lock.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.0.as_ptr(), None, std::ptr::null_mut());
+            sys::rd_kafka_queue_destroy(self.0.as_ptr());
+        }
+    }
+}
+
+unsafe extern "C" fn on_entry(_rk: *mut sys::Kafka, opaque: *mut c_void) {
+    // SAFETY: `opaque` is the signal that `wakes` registered; it outlives the registration and is only shared.
+    let signal = unsafe { &*opaque.cast::<Signal>() };
+    signal.ready.store(true, Ordering::Release);
+    signal.wake.wake();
+}

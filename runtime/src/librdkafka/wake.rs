@@ -1,0 +1,72 @@
+//! One file descriptor that wakes a thread, whatever happened.
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+/// Wakes the thread that sleeps in [`Wake::wait`]. Cheap when that thread is awake already: only the first call
+/// after a wait writes to the descriptor.
+#[derive(Debug)]
+pub struct Wake {
+    fd: OwnedFd,
+    pending: AtomicBool,
+}
+
+/// Shared by everybody who may wake the thread.
+pub type WakeHandle = Arc<Wake>;
+
+impl Wake {
+    /// A new one, with nothing pending.
+    pub fn new() -> io::Result<WakeHandle> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Arc::new(Wake { fd, pending: AtomicBool::new(false) }))
+    }
+
+    /// Ends the current wait, or the next one. Whatever is to be found must be in place before.
+    pub fn wake(&self) {
+        if !self.pending.swap(true, Ordering::AcqRel) {
+            // It can only fail if the counter is full, and then the thread is woken anyway.
+            let _full = rustix::io::write(&self.fd, &1_u64.to_ne_bytes());
+        }
+    }
+
+    /// Sleeps until woken or until the time is over; `None` waits without limit. Returns whether it was woken.
+    /// Look at everything after it returns: several wakes count as one.
+    pub fn wait(&self, timeout: Option<Duration>) -> bool {
+        let limit =
+            timeout.map(|wait| Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 }));
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        // An interrupted wait is a short one: the caller looks around and comes back.
+        let ready = poll(&mut fds, limit.as_ref()).unwrap_or(0);
+        let mut counter = [0_u8; 8];
+        let _empty = rustix::io::read(&self.fd, &mut counter);
+        self.pending.swap(false, Ordering::AcqRel) || ready > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wake_before_the_wait_is_not_lost() {
+        let wake = Wake::new().expect("an eventfd can be made");
+        assert!(!wake.wait(Some(Duration::ZERO)));
+        wake.wake();
+        wake.wake();
+        assert!(wake.wait(None));
+        assert!(!wake.wait(Some(Duration::ZERO)));
+    }
+
+    #[test]
+    fn another_thread_wakes_us() {
+        let wake = Wake::new().expect("an eventfd can be made");
+        let other = Arc::clone(&wake);
+        let thread = std::thread::spawn(move || other.wake());
+        assert!(wake.wait(None));
+        thread.join().expect("it only wakes");
+    }
+}
