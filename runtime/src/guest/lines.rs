@@ -236,23 +236,4 @@ impl tokio::io::AsyncWrite for LineStream {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_is_repaired_escaped_and_cut() {
-        let cases: [(&[u8], &str); 5] = [
-            (b"plain", "plain"),
-            (b"tab\tand \x1b[31mred", "tab\\tand \\u{1b}[31mred"),
-            (b"windows\r", "windows"),
-            (b"not \xff utf-8", "not \u{fffd} utf-8"),
-            (&[b'x'; LINE_MAX + 1], &format!("{}…", "x".repeat(LINE_MAX))),
-        ];
-        for (bytes, wanted) in cases {
-            let mut line = Line::default();
-            line.push(bytes);
-            assert_eq!(line.take(), wanted);
-            assert_eq!(line.take(), "", "nothing is left of the line before");
-        }
-    }
-}
+mod tests;
