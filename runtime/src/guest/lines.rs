@@ -86,20 +86,15 @@ impl Lines {
     /// What follows is about this row.
     pub(super) fn at(&self, partition: u32, offset: u64) {
         self.with(|inner| {
+            inner.emit_open();
             inner.partition = partition;
             inner.offset = offset;
         });
     }
 
-    /// The call is over: a line without its end is a line too.
+    /// The call is over.
     pub(super) fn end(&self) {
-        self.with(|inner| {
-            for stream in [Stream::Stdout, Stream::Stderr] {
-                if !inner.line(stream).bytes.is_empty() {
-                    inner.emit(stream);
-                }
-            }
-        });
+        self.with(Inner::emit_open);
     }
 
     fn write(&self, stream: Stream, bytes: &[u8]) {
@@ -127,6 +122,15 @@ impl Inner {
         match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
+        }
+    }
+
+    /// At the end of a row or a call, a line without its end is a line too.
+    fn emit_open(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if !self.line(stream).bytes.is_empty() {
+                self.emit(stream);
+            }
         }
     }
 

@@ -21,7 +21,8 @@ const IO_WIT: &str = "package wasi:io@0.2.6; interface poll { resource pollable 
 const CLOCKS_WIT: &str = "package wasi:clocks@0.2.6;
     interface monotonic-clock {
         use wasi:io/poll@0.2.6.{pollable};
-        subscribe-duration: func(when: u64) -> pollable;
+        type duration = u64;
+        subscribe-duration: func(when: duration) -> pollable;
     }";
 const WORLDS_WIT: &str = "package test:guests;
     interface database { query: func(text: string) -> string; }

@@ -55,7 +55,7 @@ fn what_a_guest_prints_is_logged_line_by_line_with_the_row_it_is_about() {
              partition=7 offset={offset} line={line:?}\n"
         )
     };
-    let wanted = [line(100, "one"), line(100, "two"), line(101, "no end\\u{1b}[31m")];
+    let wanted = [line(100, "one"), line(100, "two"), line(101, "no end"), line(102, "\\u{1b}[31m")];
     let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert_eq!(logged, wanted.concat());
 }

@@ -131,12 +131,17 @@ fn an_inspection_tells_of_every_import_whether_it_is_granted() {
         let inspection = inspect("orders.wasm", wasm).unwrap();
         inspection.imports.into_iter().map(|import| (import.name, import.grant)).collect::<Vec<_>>()
     };
+    // The encoder raises the versions of WASI to those of its adapter: they are not looked at.
+    let granted: Vec<_> = grants(&testing::waiting())
+        .into_iter()
+        .map(|(name, grant)| (name.split('@').next().unwrap().to_owned(), grant))
+        .collect();
     assert_eq!(
-        grants(&testing::waiting()),
+        granted,
         [
-            ("wasi:io/poll@0.2.6".to_owned(), Grant::Wasi),
-            ("wasi:clocks/monotonic-clock@0.2.6".to_owned(), Grant::Wasi),
-            ("keylane:handler/types@0.1.0".to_owned(), Grant::Types),
+            ("keylane:handler/types".to_owned(), Grant::Types),
+            ("wasi:io/poll".to_owned(), Grant::Wasi),
+            ("wasi:clocks/monotonic-clock".to_owned(), Grant::Wasi),
         ]
     );
     let refused = grants(&testing::greedy());

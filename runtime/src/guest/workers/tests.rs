@@ -335,14 +335,9 @@ fn a_shutdown_gives_every_call_back() {
     bench.suspended();
     bench.suspended();
     bench.workers.shutdown();
-    let mut back = 0;
-    while let Ok(told) = bench.told.try_recv() {
-        match told {
-            Told::ReallyEnded(_) | Told::Ended(_) => back += 1,
-            Told::Suspended(call) => panic!("{call:?}"),
-        }
+    for _ in 0..5 {
+        bench.really_ended();
     }
-    assert_eq!(back, 5);
     let late = bench.call(&[&["a"]]);
     assert!(bench.workers.submit(late).is_err());
 }
