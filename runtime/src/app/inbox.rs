@@ -6,8 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use keylane_core::CallId;
 
 use crate::guest::Call;
-use crate::librdkafka::wake::WakeHandle;
-use crate::sink::Delivery;
+use crate::librdkafka::WakeHandle;
 
 /// One piece of news.
 #[derive(Debug)]
@@ -17,14 +16,12 @@ pub(super) enum News {
     /// A guest waits for something.
     CallSuspended(CallId),
     /// A cancelled call is gone.
-    CallReallyEnded(CallId),
-    /// An output arrived, or was refused.
-    Delivered(Delivery),
+    CallReallyEnded(Box<Call>),
     /// Finish what runs and leave.
     Drain,
 }
 
-/// News for one loop. It is bounded by what can be on its way: calls out, outputs in flight, one drain.
+/// News for one loop. It is bounded by what can be on its way: two pieces per call that is out, and the signals.
 #[derive(Debug)]
 pub(super) struct Inbox {
     news: Mutex<VecDeque<News>>,
@@ -38,12 +35,12 @@ impl Inbox {
 
     /// Leaves a piece of news and wakes the loop.
     pub(super) fn put(&self, news: News) {
-        // A panicking thread ends the process; a poisoned lock is never seen by anybody who matters.
+        // A panicking thread ends the process: whatever a poisoned lock guards is never used for long.
         self.news.lock().unwrap_or_else(PoisonError::into_inner).push_back(news);
         self.wake.wake();
     }
 
-    /// Takes everything at once: `taken`, empty, is left in its place.
+    /// Takes everything at once: `taken`, which is empty, is left in its place.
     pub(super) fn take(&self, taken: &mut VecDeque<News>) {
         let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut *news, taken);

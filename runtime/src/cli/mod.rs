@@ -1,1 +1,31 @@
-//! cli
+//! The command line: one file per command.
+//!
+//! Data goes to standard output, everything else to standard error. Exit codes: 0 fine, 1 failed while
+//! running or found something (`check`), 2 usage or configuration.
+
+mod arguments;
+mod check;
+mod demo;
+mod ending;
+mod run;
+mod schema;
+mod version;
+
+pub use arguments::{Cli, Command, LogFormat, RunArguments};
+pub use ending::{Ending, Failure, exit_code};
+
+impl Cli {
+    /// Carries the command out.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be carried out.
+    pub fn execute(&self) -> Result<Ending, Failure> {
+        match &self.command {
+            Command::Run(arguments) => run::execute(&self.config, arguments),
+            Command::Check => check::execute(&self.config),
+            Command::Schema => schema::execute(),
+            Command::Demo => demo::execute(),
+        }
+    }
+}

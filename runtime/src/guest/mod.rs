@@ -1,1 +1,45 @@
-//! guest
+//! Where events are handled: WebAssembly components, called in batches on a few worker threads.
+//!
+//! In the order of the flow: [`engine`] owns every knob of the WebAssembly engine and the [`clock`] that
+//! deadlines are made of. [`load`] turns a file into a checked component ([`inspect`] tells what it found,
+//! [`cache`] keeps compiled code), and [`handler`] links it and knows how to make instances. The shell fills
+//! a [`batch`], puts it into a [`call`] and submits it to the [`workers`], which take an instance from the
+//! pool, run the call as a fiber under its deadline, check what comes back ([`results`]) and hand the call
+//! back through [`CallEvents`].
+//!
+//! *Invariant:* nothing here knows Kafka, the core or the configuration. A guest's failure is a value
+//! ([`Outcome::Failed`]), never an error of ours. A guest imports nothing that it was not granted: standard
+//! WASI is linked over an empty context, everything else is refused when the component is loaded.
+//!
+//! *Invariant:* an instance that trapped, ran past its deadline, was cancelled or broke the contract is
+//! dropped and never called again.
+
+pub mod batch;
+pub mod cache;
+pub mod call;
+pub mod clock;
+pub mod engine;
+pub mod handler;
+pub mod inspect;
+pub mod load;
+pub mod results;
+pub mod workers;
+
+mod bindings;
+mod host;
+mod lines;
+mod pool;
+#[cfg(test)]
+mod testing;
+mod trap;
+
+pub use batch::Batch;
+pub use cache::Cache;
+pub use call::{Call, CallEvents, CallKey, Failure, Outcome};
+pub use clock::Clock;
+pub use engine::{Engine, EngineError, EngineOptions};
+pub use handler::{Handler, HandlerOptions};
+pub use inspect::{Grant, Import, Inspection, Kind};
+pub use load::{Component, LoadError};
+pub use results::{Output, Refusal, Results};
+pub use workers::Workers;

@@ -1,0 +1,331 @@
+//! The loop of one handler, on a thread of its own: hear, feed the core, carry out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keylane_core::{CommittedStart, Core, Input, Now, Start};
+
+use crate::guest::Outcome;
+use crate::librdkafka::WakeHandle;
+use crate::source::SourceEvent;
+
+use super::clock::Clock;
+use super::inbox::{Inbox, News};
+use super::shell::Shell;
+use super::{RunOptions, Totals};
+
+/// The client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not last.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+/// Reads between two looks at what else has happened.
+const READS_PER_TURN: usize = 8;
+/// How long leaving the group may take.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
+
+/// A loop that is ready to run.
+pub(super) struct Prepared {
+    pub(super) core: Core,
+    pub(super) shell: Shell,
+    pub(super) clock: Clock,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) wake: WakeHandle,
+    /// Calls that the workers take without standing in line for long.
+    pub(super) worker_calls: u32,
+    pub(super) drain_timeout: Duration,
+    /// An assignment that stays empty for so long ends `--until-end`.
+    pub(super) session_timeout: Duration,
+    pub(super) options: RunOptions,
+}
+
+/// How a loop ended.
+#[derive(Debug)]
+pub(super) struct LoopEnd {
+    pub(super) handler: String,
+    pub(super) failures: Vec<String>,
+    pub(super) totals: Totals,
+    pub(super) stuck: bool,
+}
+
+pub(super) struct HandlerLoop {
+    core: Core,
+    shell: Shell,
+    clock: Clock,
+    now: Now,
+    inbox: Arc<Inbox>,
+    wake: WakeHandle,
+    news: VecDeque<News>,
+    drain_timeout: Duration,
+    draining: bool,
+    options: RunOptions,
+    session_timeout: Duration,
+    /// Since when nothing is assigned.
+    empty_since: Duration,
+    had_loss: bool,
+}
+
+impl Prepared {
+    pub(super) fn name(&self) -> &str {
+        &self.shell.name
+    }
+}
+
+impl HandlerLoop {
+    /// Runs until the handler has drained and left its group.
+    pub(super) fn run(prepared: Prepared) -> LoopEnd {
+        let now = prepared.clock.now();
+        let mut this = HandlerLoop {
+            core: prepared.core,
+            shell: prepared.shell,
+            clock: prepared.clock,
+            now,
+            inbox: prepared.inbox,
+            wake: prepared.wake,
+            news: VecDeque::new(),
+            drain_timeout: prepared.drain_timeout,
+            draining: false,
+            options: prepared.options,
+            session_timeout: prepared.session_timeout,
+            empty_since: now.uptime,
+            had_loss: false,
+        };
+        this.give(Input::WorkersFree { calls: prepared.worker_calls });
+        while !this.shell.asked.drained && !this.shell.asked.stuck {
+            if !this.turn() {
+                this.sleep();
+            }
+        }
+        this.leave()
+    }
+
+    /// One look at everything. False: nothing had happened.
+    fn turn(&mut self) -> bool {
+        self.now = self.clock.now();
+        let mut busy = self.hear_source();
+        busy |= self.hear_news();
+        busy |= self.hear_deliveries();
+        busy |= self.read_partitions();
+        if !busy && self.core.next_timeout().is_some_and(|at| at <= self.now.uptime) {
+            self.give(Input::Tick);
+            busy = true;
+        }
+        self.follow_up();
+        busy
+    }
+
+    /// Feeds the core and does what it asks for.
+    fn give(&mut self, input: Input<'_>) {
+        self.core.handle(self.now, input);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.core.poll() {
+            self.shell.carry_out(self.now.uptime, action);
+        }
+    }
+
+    fn sleep(&mut self) {
+        let timeouts = [self.core.next_timeout(), self.shell.source.next_timeout()];
+        let next = timeouts.into_iter().flatten().min();
+        let limit = next.map_or(SLEEP_MAX, |at| at.saturating_sub(self.now.uptime).min(SLEEP_MAX));
+        self.wake.wait(Some(limit));
+    }
+
+    // -- what happened ----------------------------------------------------------------------------
+
+    fn hear_source(&mut self) -> bool {
+        let mut busy = false;
+        while let Some(event) = self.shell.source.next_event(self.now.uptime) {
+            busy = true;
+            self.take_source_event(event);
+        }
+        busy
+    }
+
+    fn take_source_event(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Assign(partitions) => self.give(Input::AssignRequested { partitions: &partitions }),
+            SourceEvent::Revoke(partitions) => self.give(Input::Revoked { partitions: &partitions }),
+            SourceEvent::Lost(partitions) => {
+                self.had_loss = true;
+                self.give(Input::Lost { partitions: &partitions });
+            }
+            SourceEvent::StartResolved(found) => {
+                let committed = found.committed.as_ref();
+                let start = Start {
+                    committed: committed.map(|(offset, metadata)| CommittedStart { offset: *offset, metadata }),
+                    fallback: found.fallback,
+                    log_start: found.log_start,
+                    log_end: found.log_end,
+                    topic_id: found.topic_id,
+                };
+                self.give(Input::StartResolved { partition: found.partition, start });
+            }
+            SourceEvent::AssignFailed { partition, reason } => {
+                let handler = &self.shell.name;
+                let number = partition.number;
+                tracing::warn!(handler, partition = number, reason, "start not found; it is asked for again");
+                self.give(Input::AssignFailed { partition });
+            }
+            SourceEvent::EndKnown { partition, offset } => self.give(Input::EndKnown { partition, offset }),
+            SourceEvent::ReadFailed { partition, why } => self.give(Input::ReadFailed { partition, why }),
+            SourceEvent::CommitResult { id, partition, result, code } => match result {
+                Ok(()) => self.give(Input::Committed { id, partition }),
+                Err(why) => {
+                    let handler = &self.shell.name;
+                    tracing::warn!(handler, partition = partition.number, %code, "commit refused");
+                    self.give(Input::CommitFailed { id, partition, why });
+                }
+            },
+            SourceEvent::CommitTimedOut { id } => {
+                tracing::warn!(handler = self.shell.name, "commit not answered in time");
+                self.give(Input::CommitTimedOut { id });
+            }
+            SourceEvent::Error(error) if error.fatal => {
+                self.shell.fail(error.text);
+                self.shell.asked.stop = true;
+            }
+            SourceEvent::Error(error) => {
+                tracing::warn!(handler = self.shell.name, error = error.text, "consumer");
+            }
+        }
+    }
+
+    fn hear_news(&mut self) -> bool {
+        let mut news = std::mem::take(&mut self.news);
+        self.inbox.take(&mut news);
+        let busy = !news.is_empty();
+        for item in news.drain(..) {
+            match item {
+                News::CallEnded(call) => {
+                    self.shell.ended = Some(call);
+                    self.end_call();
+                }
+                News::CallSuspended(call) => self.give(Input::CallSuspended { call }),
+                News::CallReallyEnded(call) => {
+                    self.give(Input::CallReallyEnded { call: call.key.call });
+                    self.shell.calls.recycle(call);
+                }
+                News::Drain => {
+                    if self.options.until_end {
+                        self.shell.failures.push("stopped by a signal before the end".to_owned());
+                    }
+                    self.drain();
+                }
+            }
+        }
+        self.news = news;
+        busy
+    }
+
+    fn end_call(&mut self) {
+        let Some(call) = self.shell.ended.as_deref() else { return };
+        let id = call.key.call;
+        let input = match &call.outcome {
+            Outcome::Failed(failure) => Input::CallFailed { call: id, fault: failure.fault },
+            Outcome::Ended | Outcome::NotRun => Input::CallEnded {
+                call: id,
+                lanes: call.results.lane_ends(),
+                with_outputs: call.results.rows_with_outputs(),
+                took: call.took,
+            },
+        };
+        self.core.handle(self.now, input);
+        self.carry_out();
+        if let Some(call) = self.shell.ended.take() {
+            self.shell.outputs.count_done(&call);
+            self.shell.calls.recycle(call);
+        }
+    }
+
+    fn hear_deliveries(&mut self) -> bool {
+        let mut busy = self.shell.outputs.hand_over_backlog();
+        while let Some(settled) = self.shell.outputs.next_settled() {
+            busy = true;
+            match settled {
+                Ok((call, row)) => self.give(Input::OutputsAcked { call, row }),
+                Err((call, row)) => self.give(Input::OutputRefused { call, row }),
+            }
+        }
+        busy
+    }
+
+    fn read_partitions(&mut self) -> bool {
+        let mut busy = false;
+        let mut reads = 0;
+        for _ in 0..self.shell.permissions.len() {
+            if reads == READS_PER_TURN {
+                break;
+            }
+            let Some(permission) = self.shell.permissions.pop_front() else { break };
+            if !self.shell.source.is_ready(permission.partition) {
+                self.shell.permissions.push_back(permission);
+                continue;
+            }
+            reads += 1;
+            let partition = permission.partition;
+            let read = self.shell.read(permission);
+            let (end_of_partition, error, used) = (read.end_of_partition, read.error, !read.rows.is_empty());
+            busy |= used || read.more || end_of_partition.is_some() || error.is_some();
+            if used {
+                self.core.handle(self.now, Input::Fetched { partition, rows: read.rows });
+                self.carry_out();
+            } else {
+                self.shell.permissions.push_back(permission);
+            }
+            if let Some(offset) = end_of_partition {
+                self.give(Input::EndOfPartition { partition, offset });
+            }
+            if let Some(why) = error {
+                self.give(Input::ReadFailed { partition, why });
+            }
+        }
+        busy
+    }
+
+    // -- what follows from it ---------------------------------------------------------------------
+
+    fn follow_up(&mut self) {
+        let asked = self.shell.asked;
+        let cannot_end = self.options.until_end && asked.partition_stopped;
+        if asked.stop || asked.end_reached || cannot_end {
+            self.drain();
+        }
+        if self.options.until_end {
+            self.watch_empty_assignment();
+        }
+    }
+
+    fn drain(&mut self) {
+        if !std::mem::replace(&mut self.draining, true) {
+            self.give(Input::Drain { deadline: self.now.uptime + self.drain_timeout });
+        }
+    }
+
+    /// `--until-end` in a group with more members than partitions: nothing will ever be assigned.
+    fn watch_empty_assignment(&mut self) {
+        if self.shell.asked.owned > 0 || !self.shell.asked.assigned {
+            self.empty_since = self.now.uptime;
+        } else if self.now.uptime >= self.empty_since + self.session_timeout && !self.draining {
+            tracing::warn!(handler = self.shell.name, "nothing was assigned");
+            if self.had_loss {
+                self.shell.failures.push("its partitions were lost, and none was assigned again".to_owned());
+            }
+            self.drain();
+        }
+    }
+
+    fn leave(self) -> LoopEnd {
+        let HandlerLoop { shell, .. } = self;
+        let totals = Totals {
+            done: shell.outputs.done(),
+            emitted: shell.outputs.emitted(),
+            calls: shell.calls_made,
+        };
+        let stuck = shell.asked.stuck;
+        if !stuck && !shell.source.leave(LEAVE_MAX) {
+            tracing::warn!(handler = shell.name, "the group was not left in time; it finds out by itself");
+        }
+        LoopEnd { handler: shell.name, failures: shell.failures, totals, stuck }
+    }
+}

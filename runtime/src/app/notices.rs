@@ -1,0 +1,96 @@
+//! What the core wants people to know, as log lines.
+
+use keylane_core::{HandlerStop, Notice, Partition, PartitionStop, Stall};
+
+/// Says where something happened.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) handler: &'a str,
+    pub(super) topics: &'a [String],
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn topic(&self, partition: Partition) -> &'a str {
+        self.topics.get(usize::from(partition.topic)).map_or("?", String::as_str)
+    }
+
+    pub(super) fn notice(&self, notice: Notice) {
+        let handler = self.handler;
+        match notice {
+            Notice::SessionStarted { partition, session, offset, claimed } => {
+                let topic = self.topic(partition);
+                let (partition, session) = (partition.number, session.0);
+                tracing::info!(handler, topic, partition, session, offset, claimed, "partition assigned");
+            }
+            Notice::SessionEnded { partition, session, lost } => {
+                let topic = self.topic(partition);
+                let (partition, session) = (partition.number, session.0);
+                tracing::info!(handler, topic, partition, session, lost, "partition given up");
+            }
+            Notice::MetadataIgnored { partition } => {
+                let (topic, partition) = (self.topic(partition), partition.number);
+                tracing::warn!(
+                    handler,
+                    topic,
+                    partition,
+                    "commit metadata ignored: it is not ours, or not for this offset; nothing beyond it is taken as done"
+                );
+            }
+            Notice::OffsetsSkipped { partition, count } => {
+                let (topic, partition) = (self.topic(partition), partition.number);
+                tracing::warn!(handler, topic, partition, count, "offsets passed over, as `out_of_range` says");
+            }
+            Notice::Repositioned { partition, offset } => {
+                let (topic, partition) = (self.topic(partition), partition.number);
+                tracing::debug!(handler, topic, partition, offset, "reader positioned once more");
+            }
+            Notice::MetadataLimitLowered { limit } => {
+                tracing::warn!(
+                    handler,
+                    limit,
+                    "commit metadata is too large for this broker: see its `offset.metadata.max.bytes`"
+                );
+            }
+        }
+    }
+
+    pub(super) fn stall(&self, stall: &Stall) {
+        let (handler, topic, partition) = (self.handler, self.topic(stall.partition), stall.partition.number);
+        let (offset, attempt, holds) = (stall.offset, stall.attempt, stall.holds);
+        tracing::warn!(handler, topic, partition, offset, attempt, ?holds, "partition does not move");
+    }
+
+    pub(super) fn stall_ended(&self, partition: Partition) {
+        let (handler, topic, partition) = (self.handler, self.topic(partition), partition.number);
+        tracing::info!(handler, topic, partition, "partition moves again");
+    }
+
+    /// Why a partition stopped, in one sentence with the remedy.
+    pub(super) fn partition_stop(&self, partition: Partition, offset: i64, why: PartitionStop) -> String {
+        let topic = self.topic(partition);
+        let number = partition.number;
+        let reason = match why {
+            PartitionStop::OutOfRange => {
+                "is outside the log; reset the group's offset, or set `out_of_range` to \"earliest\" or \"latest\""
+            }
+            PartitionStop::Denied => "can't be read; grant this user READ on the topic",
+            PartitionStop::Damaged => "can't be read: the log is damaged there; repair it or reset the group's offset",
+        };
+        format!("topic {topic} partition {number} stopped: offset {offset} {reason}")
+    }
+
+    /// Why the handler stopped, in one sentence.
+    pub(super) fn handler_stop(&self, at: (Partition, i64), why: HandlerStop, detail: &str) -> String {
+        let topic = self.topic(at.0);
+        let reason = match why {
+            HandlerStop::Retry => "asks for a retry",
+            HandlerStop::Reject => "rejects the event",
+            HandlerStop::Fault(keylane_core::Fault::Trap) => "trapped",
+            HandlerStop::Fault(keylane_core::Fault::Timeout) => "ran past its deadline",
+            HandlerStop::Fault(keylane_core::Fault::Limit) => "hit a limit",
+            HandlerStop::Fault(keylane_core::Fault::Contract) => "broke the contract",
+            HandlerStop::OutputRefused => "is done, but an output of it was refused",
+        };
+        format!("the handler {reason} at topic {topic} partition {} offset {}: {detail}", at.0.number, at.1)
+    }
+}

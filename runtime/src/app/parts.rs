@@ -1,0 +1,241 @@
+//! Builds what a run is made of, in the order in which things can fail cheaply: components before brokers.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::admit::LaneRule;
+use crate::config::{self, Checked, Cluster, FeedSource};
+use crate::guest::{Cache, Component, Engine, EngineOptions, Handler, HandlerOptions, Workers};
+use crate::librdkafka::{Wake, WakeHandle};
+use crate::sink::{Sink, SinkSpec};
+use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder};
+use crate::source::{Assignor, Ends, Source, SourceSpec, StartPolicy};
+
+use super::clock::Clock;
+use super::guest_calls::GuestCalls;
+use super::handler_loop::Prepared;
+use super::inbox::Inbox;
+use super::outputs::Outputs;
+use super::shell::Shell;
+use super::{Outcome, RunOptions};
+
+/// Calls per worker thread that are handed out ahead, so that none waits for the loop.
+const CALLS_AHEAD: u32 = 2;
+/// The client's default for `session.timeout.ms`.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(45);
+/// How long the last outputs may take when everything else has ended.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// What all handlers share, and what the main thread keeps of each.
+pub(super) struct Parts {
+    pub(super) handlers: Vec<HandlerPart>,
+    workers: Arc<Workers>,
+    sink: Arc<Sink>,
+    feeder: Option<Feeder>,
+    broker: Option<EmbeddedBroker>,
+    progress: Option<Arc<FeedProgress>>,
+}
+
+pub(super) struct HandlerPart {
+    pub(super) inbox: Arc<Inbox>,
+    handler: Arc<Handler>,
+    wake: WakeHandle,
+}
+
+impl Parts {
+    /// Loads the components, starts the workers, the embedded broker if there is one, and the producer.
+    pub(super) fn build(config: &Checked, options: RunOptions) -> anyhow::Result<Parts> {
+        let instances: u32 = config.handlers.iter().map(|handler| handler.lanes.max_concurrency).sum();
+        let engine = Engine::new(EngineOptions { max_instances: instances })?;
+        let cache = config.runtime.cache_dir.as_ref().map(Cache::new);
+        let handlers = config
+            .handlers
+            .iter()
+            .map(|handler| HandlerPart::load(&engine, handler, cache.as_ref()))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let threads = config.runtime.workers.get();
+        let workers = Workers::start(&engine, threads).context("no threads for the workers")?;
+        let broker = match &config.kafka.cluster {
+            Cluster::Brokers(_) => None,
+            Cluster::Embedded(embedded) => Some(start_broker(config, embedded)?),
+        };
+        let sink = Sink::start(&sink_spec(config, broker.as_ref()))?;
+        let mut parts = Parts {
+            handlers,
+            workers: Arc::new(workers),
+            sink: Arc::new(sink),
+            feeder: None,
+            broker,
+            progress: None,
+        };
+        if let Cluster::Embedded(embedded) = &config.kafka.cluster {
+            parts.start_feed(embedded)?;
+        }
+        let names: Vec<&str> = config.handlers.iter().map(|handler| handler.name.as_str()).collect();
+        tracing::info!(handlers = names.join(", "), workers = threads, until_end = options.until_end, "starting");
+        Ok(parts)
+    }
+
+    /// Joins the groups. Waits for brokers that are away, and says so.
+    pub(super) fn take_loops(
+        &mut self,
+        config: &Checked,
+        options: RunOptions,
+        clock: Clock,
+    ) -> anyhow::Result<Vec<Prepared>> {
+        let handlers = u64::try_from(config.handlers.len()).unwrap_or(1);
+        let arena_bytes = config.runtime.arena_bytes() / handlers;
+        let mut loops = Vec::new();
+        for (index, (part, handler)) in self.handlers.iter().zip(&config.handlers).enumerate() {
+            let spec = self.source_spec(config, handler, options);
+            let mut patience = |waiting: &crate::source::Waiting| {
+                tracing::warn!(handler = handler.name, reason = waiting.reason, "waiting for the brokers");
+                ControlFlow::Continue(())
+            };
+            let source = Source::start(&spec, part.wake.clone(), &mut patience)
+                .with_context(|| format!("handler `{}` can't start", handler.name))?;
+            let consumer = u32::try_from(index).context("too many handlers")?;
+            let calls =
+                GuestCalls::new(consumer, part.handler.clone(), self.workers.clone(), part.inbox.clone());
+            let outputs = Outputs::new(self.sink.clone(), consumer, handler, part.handler.digest());
+            let rule = LaneRule::new(handler.lanes.ordering.into(), handler.lanes.no_key.into());
+            let threads = u32::try_from(config.runtime.workers.get()).unwrap_or(1);
+            loops.push(Prepared {
+                core: keylane_core::Core::new(handler.core_config(arena_bytes)),
+                shell: Shell::new(handler.name.clone(), handler.topics.clone(), source, rule, calls, outputs),
+                clock,
+                inbox: part.inbox.clone(),
+                wake: part.wake.clone(),
+                worker_calls: (CALLS_AHEAD * threads).min(handler.lanes.max_concurrency),
+                drain_timeout: config.runtime.drain_timeout,
+                session_timeout: session_timeout(config),
+                options,
+            });
+        }
+        Ok(loops)
+    }
+
+    /// Everything has ended but what is shared.
+    pub(super) fn finish(self, mut outcome: Outcome) -> Outcome {
+        if outcome.stuck {
+            std::mem::forget(self.workers); // dropping them would wait for the call that does not end
+            return outcome;
+        }
+        self.sink.flush(FLUSH_MAX);
+        if let Some(feeder) = self.feeder
+            && feeder.is_finished()
+            && let Err(error) = feeder.finish()
+        {
+            outcome.failures.push(error.to_string());
+        }
+        drop(self.broker);
+        outcome
+    }
+
+    fn start_feed(&mut self, embedded: &config::Embedded) -> anyhow::Result<()> {
+        let Some(broker) = &self.broker else { return Ok(()) };
+        let feeds = embedded.feeds.iter().map(|feed| FeedSpec {
+            topic: feed.topic.clone(),
+            input: match &feed.source {
+                FeedSource::StandardInput => FeedInput::Stdin,
+                FeedSource::File(path) => FeedInput::File(path.clone()),
+            },
+        });
+        let progress = FeedProgress::new();
+        self.feeder = Some(Feeder::start(broker, feeds.collect(), &progress)?);
+        self.progress = Some(progress);
+        Ok(())
+    }
+
+    fn source_spec(&self, config: &Checked, handler: &config::Handler, options: RunOptions) -> SourceSpec {
+        let mut client_properties = own(config.kafka.consumer.iter());
+        client_properties.push(("bootstrap.servers".to_owned(), self.bootstrap_servers(config)));
+        let partitions = match &config.kafka.cluster {
+            Cluster::Embedded(embedded) => u64::from(embedded.partitions),
+            Cluster::Brokers(_) => PARTITIONS_ASSUMED,
+        };
+        let topics: usize = config.handlers.iter().map(|handler| handler.topics.len()).sum();
+        let partitions = partitions * u64::try_from(topics).unwrap_or(1);
+        let fetch_queue = config.runtime.fetch_queue_bytes(partitions) >> 10;
+        SourceSpec {
+            client_properties,
+            topics: handler.topics.clone(),
+            group_id: handler.group_id.clone(),
+            group_instance_id: handler.group_instance_id.clone(),
+            assignor: match config.kafka.assignor {
+                config::Assignor::CooperativeSticky => Assignor::CooperativeSticky,
+                config::Assignor::Range => Assignor::Range,
+            },
+            start: match handler.start {
+                config::Start::Earliest => StartPolicy::Earliest,
+                config::Start::Latest => StartPolicy::Latest,
+                config::Start::Time(millis) => StartPolicy::Timestamp(millis),
+            },
+            ends: match (options.until_end, &config.kafka.cluster) {
+                (false, _) => Ends::Never,
+                (true, Cluster::Embedded(_)) => Ends::Feed,
+                (true, Cluster::Brokers(_)) => Ends::LogEnd,
+            },
+            create_topics: config.kafka.create_topics,
+            fetch_queue_kbytes: u32::try_from(fetch_queue).unwrap_or(u32::MAX),
+            commit_timeout: handler.commit.timeout,
+            feed: self.progress.clone(),
+        }
+    }
+
+    fn bootstrap_servers(&self, config: &Checked) -> String {
+        match (&config.kafka.cluster, &self.broker) {
+            (Cluster::Brokers(servers), _) => servers.clone(),
+            (Cluster::Embedded(_), broker) => {
+                broker.as_ref().map(EmbeddedBroker::bootstrap_servers).unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// Partitions per topic that the fetch budget is divided for where the cluster's number is not known yet.
+const PARTITIONS_ASSUMED: u64 = 16;
+
+impl HandlerPart {
+    fn load(engine: &Arc<Engine>, handler: &config::Handler, cache: Option<&Cache>) -> anyhow::Result<Self> {
+        let path: &Path = &handler.component;
+        let component = Component::from_file(engine, path, cache)
+            .with_context(|| format!("handler `{}` can't be loaded", handler.name))?;
+        let options = HandlerOptions {
+            name: handler.name.clone(),
+            outputs: handler.outputs.iter().map(|output| output.target.clone()).collect(),
+            timeout: handler.timeout,
+            memory_max: usize::try_from(handler.memory).context("`memory` is larger than an address")?,
+        };
+        let loaded = Handler::new(engine, &component, options)
+            .with_context(|| format!("handler `{}` can't be loaded", handler.name))?;
+        let (kind, cached) = (component.kind(), component.from_cache());
+        tracing::info!(handler = handler.name, %kind, digest = loaded.digest(), cached, "component loaded");
+        let wake = Wake::new().context("no descriptor to wake a handler's loop")?;
+        Ok(HandlerPart { inbox: Arc::new(Inbox::new(wake.clone())), handler: loaded, wake })
+    }
+}
+
+fn start_broker(config: &Checked, embedded: &config::Embedded) -> anyhow::Result<EmbeddedBroker> {
+    let broker = EmbeddedBroker::start(i32::from(embedded.partitions)).context("no embedded broker")?;
+    let outputs = config.handlers.iter().flat_map(|handler| &handler.outputs).map(|output| &output.topic);
+    let inputs = config.handlers.iter().flat_map(|handler| &handler.topics);
+    for topic in inputs.chain(outputs).chain(embedded.feeds.iter().map(|feed| &feed.topic)) {
+        broker.create_topic(topic).map_err(anyhow::Error::msg)?;
+    }
+    tracing::info!(bootstrap_servers = broker.bootstrap_servers(), "embedded broker started");
+    Ok(broker)
+}
+
+fn own<'a>(properties: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<(String, String)> {
+    properties.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn session_timeout(config: &Checked) -> Duration {
+    let millis = config.kafka.consumer.get("session.timeout.ms").and_then(|value| value.parse().ok());
+    millis.map_or(SESSION_TIMEOUT, Duration::from_millis)
+}

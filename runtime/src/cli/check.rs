@@ -1,0 +1,185 @@
+//! `keylane check`
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::{Ending, Failure};
+use crate::config::{self, Checked, Cluster, Embedded, FeedSource, Handler, HumanSize, Runtime};
+
+/// Checks the file without starting anything. Problems in a file that can be read are findings.
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "what it comes to is data, warnings are not")]
+pub(super) fn execute(file: &Path) -> Result<Ending, Failure> {
+    match config::load(file) {
+        Ok(checked) => {
+            checked.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            print!("{}", summary(file, &checked));
+            Ok(Ending::Fine)
+        }
+        Err(config::Error::Unsound(report)) => {
+            eprint!("{report}");
+            let problems = report.count();
+            eprintln!(
+                "\n{}: {problems} {}",
+                file.display(),
+                if problems == 1 { "problem" } else { "problems" }
+            );
+            Ok(Ending::Findings)
+        }
+        Err(error @ config::Error::Unreadable { .. }) => Err(error.into()),
+    }
+}
+
+/// What the configuration comes to, for people.
+fn summary(file: &Path, checked: &Checked) -> String {
+    let mut text = format!("{}: fine\n\n", file.display());
+    let embedded = match &checked.kafka.cluster {
+        Cluster::Brokers(servers) => {
+            line(&mut text, "brokers", servers);
+            None
+        }
+        Cluster::Embedded(embedded) => {
+            line(
+                &mut text,
+                "broker",
+                &format!("in this process, {} partitions per topic", embedded.partitions),
+            );
+            feeds(&mut text, embedded);
+            Some(embedded)
+        }
+    };
+    memory(&mut text, checked, embedded);
+    line(&mut text, "workers", &checked.runtime.workers.to_string());
+    if let Some(folder) = &checked.runtime.cache_dir {
+        line(&mut text, "compiled", &folder.display().to_string());
+    }
+    for handler in &checked.handlers {
+        text.push('\n');
+        describe(&mut text, handler);
+    }
+    text
+}
+
+fn feeds(text: &mut String, embedded: &Embedded) {
+    for feed in &embedded.feeds {
+        let source = match &feed.source {
+            FeedSource::StandardInput => "standard input".to_owned(),
+            FeedSource::File(path) => path.display().to_string(),
+        };
+        line(text, "feed", &format!("{} from {source}", feed.topic));
+    }
+}
+
+/// How many partitions there are is known here only for the embedded broker.
+fn memory(text: &mut String, checked: &Checked, embedded: Option<&Embedded>) {
+    let Runtime { memory_budget, .. } = checked.runtime;
+    let half = HumanSize(checked.runtime.arena_bytes());
+    line(
+        text,
+        "memory",
+        &format!("{}: {half} fetched ahead, {half} queued and running", HumanSize(memory_budget)),
+    );
+    let topics = u64::try_from(checked.input_topics().len()).unwrap_or(u64::MAX);
+    let note = match embedded {
+        Some(embedded) => {
+            let partitions = topics.saturating_mul(u64::from(embedded.partitions));
+            let each = checked.runtime.fetch_queue_bytes(partitions);
+            let all = HumanSize(each.saturating_mul(partitions));
+            format!("{partitions} partitions fetch up to {} ahead each, {all} in all", HumanSize(each))
+        }
+        None => {
+            let least = HumanSize(config::FETCH_QUEUE_MIN);
+            format!("with N partitions each fetches up to {half} / N ahead, at least {least}")
+        }
+    };
+    line(text, "", &note);
+}
+
+fn describe(text: &mut String, handler: &Handler) {
+    let lanes = &handler.lanes;
+    line(text, "handler", &handler.name);
+    line(text, "  component", &handler.component.display().to_string());
+    line(text, "  topics", &handler.topics.join(", "));
+    line(text, "  group", &format!("{}, from {} without a commit", handler.group_id, handler.start));
+    let order = match lanes.ordering {
+        config::Ordering::Key => "of events of a partition with the same key",
+        config::Ordering::Partition => "of all events of a partition",
+        config::Ordering::Unordered => "none",
+    };
+    line(text, "  order", order);
+    let (calls, memory) = (lanes.max_concurrency, HumanSize(handler.memory));
+    line(text, "  calls", &format!("up to {calls} at once, each up to {memory}"));
+    for output in &handler.outputs {
+        line(text, "  output", &format!("{} to {}", output.target, output.topic));
+    }
+}
+
+fn line(text: &mut String, name: &str, value: &str) {
+    let _infallible = writeln!(text, "{name:<13}{value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZero;
+
+    use super::*;
+
+    fn summary_of(text: &str) -> String {
+        let surroundings = config::Surroundings {
+            file: Path::new("keylane.toml"),
+            environment: &|name| (name == "HOME").then(|| "/home/somebody".to_owned()),
+            is_file: &|_| true,
+            cores: NonZero::new(2).expect("2 is not 0"),
+        };
+        summary(surroundings.file, &config::check(text, &surroundings).expect(text))
+    }
+
+    const HANDLER: &str = "
+        [handlers.orders]
+        component = \"orders.wasm\"
+        topics = [\"orders\", \"returns\"]
+        group_id = \"shop\"
+        outputs.totals.topic = \"order-totals\"
+    ";
+
+    #[test]
+    fn brokers_elsewhere() {
+        let shown = summary_of(&format!("kafka.bootstrap_servers = \"a:1,b:2\"\n{HANDLER}"));
+        let expected = "\
+keylane.toml: fine
+
+brokers      a:1,b:2
+memory       128MiB: 64MiB fetched ahead, 64MiB queued and running
+             with N partitions each fetches up to 64MiB / N ahead, at least 1MiB
+workers      2
+compiled     /home/somebody/.cache/keylane
+
+handler      orders
+  component  orders.wasm
+  topics     orders, returns
+  group      shop, from earliest without a commit
+  order      of events of a partition with the same key
+  calls      up to 256 at once, each up to 64MiB
+  output     totals to order-totals
+";
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn the_broker_in_this_process() {
+        let embedded = "
+            kafka.bootstrap_servers = \"embedded\"
+            embedded.partitions = 4
+            [[embedded.feed]]
+            topic = \"orders\"
+            file = \"-\"
+        ";
+        let shown = summary_of(&format!("{embedded}{HANDLER}"));
+        for part in [
+            "broker       in this process, 4 partitions per topic\n",
+            "feed         orders from standard input\n",
+            "             8 partitions fetch up to 8MiB ahead each, 64MiB in all\n",
+        ] {
+            assert!(shown.contains(part), "no {part:?} in\n{shown}");
+        }
+    }
+}

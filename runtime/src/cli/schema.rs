@@ -1,0 +1,40 @@
+//! `keylane schema`
+
+use super::{Ending, Failure};
+use crate::config;
+
+/// Prints the JSON Schema of the configuration.
+#[expect(clippy::print_stdout, reason = "it is what was asked for")]
+pub(super) fn execute() -> Result<Ending, Failure> {
+    println!("{}", text());
+    Ok(Ending::Fine)
+}
+
+fn text() -> String {
+    serde_json::to_string_pretty(&config::schema()).expect("a schema is JSON already")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_schema_describes_every_field_and_its_default() {
+        let schema: Value = serde_json::from_str(&text()).expect("it is JSON");
+        let at =
+            |pointer: &str| schema.pointer(pointer).unwrap_or_else(|| panic!("no {pointer} in {schema:#}"));
+        assert_eq!(at("/required"), &serde_json::json!(["kafka"]));
+        assert_eq!(at("/$defs/Lanes/properties/max_concurrency/default"), &serde_json::json!(256));
+        assert_eq!(at("/$defs/Handler/properties/memory/default"), &serde_json::json!("64MiB"));
+        assert_eq!(at("/$defs/Commit/properties/interval/default"), &serde_json::json!("1s"));
+        assert_eq!(at("/$defs/Handler/additionalProperties"), &serde_json::json!(false));
+
+        let definitions = at("/$defs").as_object().expect("a table");
+        let structs = definitions.values().chain([&schema]).filter_map(|d| d.get("properties")?.as_object());
+        for (name, field) in structs.flatten() {
+            assert!(field.get("description").is_some(), "{name} is not described: {field}");
+        }
+    }
+}

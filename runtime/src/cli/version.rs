@@ -1,0 +1,21 @@
+//! Which Keylane this is, and which engines are inside.
+
+use std::sync::LazyLock;
+
+/// The lock file that this binary was built with: wasmtime has no constant for its version.
+const LOCK: &str = include_str!("../../../Cargo.lock");
+
+/// For `keylane --version`: our version and those of the engines.
+pub(super) fn versions() -> &'static str {
+    static VERSIONS: LazyLock<String> = LazyLock::new(|| {
+        let (_, librdkafka) = rdkafka::util::get_rdkafka_version();
+        let wasmtime = locked_version(LOCK, "wasmtime").unwrap_or("unknown");
+        format!("{}\nwasmtime {wasmtime}\nlibrdkafka {librdkafka}", env!("CARGO_PKG_VERSION"))
+    });
+    &VERSIONS
+}
+
+fn locked_version<'l>(lock: &'l str, package: &str) -> Option<&'l str> {
+    let (_, after) = lock.split_once(&format!("name = \"{package}\"\nversion = \""))?;
+    after.split('"').next()
+}

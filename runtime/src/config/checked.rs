@@ -1,0 +1,223 @@
+//! The configuration as meant: types that the rest of Keylane can rely on.
+
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use keylane_core::OutOfRange;
+
+use super::client_properties::Properties;
+use super::start::Start;
+pub use super::written::Assignor;
+pub use super::written_handler::{NoKey, Ordering};
+
+/// A configuration in which everything was checked.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// How to reach Kafka.
+    pub kafka: Kafka,
+    /// What all handlers share.
+    pub runtime: Runtime,
+    /// At least one, by ascending name; no two have the same group.
+    pub handlers: Vec<Handler>,
+    /// What is allowed and seldom meant, for people; each names its line.
+    pub warnings: Vec<String>,
+    /// Only the rules make this value.
+    #[expect(dead_code, reason = "it is there so that no other module can make a `Checked`")]
+    pub(super) seal: Seal,
+}
+
+/// What keeps [`Checked`] from being made elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seal;
+
+/// How to reach Kafka.
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    /// Which brokers.
+    pub cluster: Cluster,
+    /// How the members of a group share partitions.
+    pub assignor: Assignor,
+    /// Whether missing topics are created at start.
+    pub create_topics: bool,
+    /// Properties for every consumer: `[kafka.client]`, and `[kafka.consumer]` over it.
+    pub consumer: Properties,
+    /// Properties for the producer: `[kafka.client]`, and `[kafka.producer]` over it.
+    pub producer: Properties,
+    /// Properties for clients that neither read nor write: `[kafka.client]`.
+    pub client: Properties,
+}
+
+/// Which brokers.
+#[derive(Clone, Debug)]
+pub enum Cluster {
+    /// Elsewhere: `host:port`, separated by commas.
+    Brokers(String),
+    /// In this process.
+    Embedded(Embedded),
+}
+
+/// The broker in this process.
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    /// Partitions of each topic.
+    pub partitions: u16,
+    /// At least one; no two for the same topic.
+    pub feeds: Vec<Feed>,
+}
+
+/// Events for one topic of the embedded broker.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// A valid name.
+    pub topic: String,
+    /// Where the events come from.
+    pub source: FeedSource,
+}
+
+/// Where the events of a feed come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FeedSource {
+    /// Standard input: at most one feed has it.
+    StandardInput,
+    /// A file that was there when the configuration was checked.
+    File(PathBuf),
+}
+
+/// What all handlers share.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    /// Bytes for events, fetched ahead and queued.
+    pub memory_budget: u64,
+    /// Threads that run guests.
+    pub workers: NonZero<usize>,
+    /// Where compiled components are kept; `None`: nowhere, because no folder is known.
+    pub cache_dir: Option<PathBuf>,
+    /// How long a stop waits for running calls and acks.
+    pub drain_timeout: Duration,
+}
+
+/// Fewer bytes than this can't be fetched ahead per partition: librdkafka would starve.
+pub const FETCH_QUEUE_MIN: u64 = 1 << 20;
+
+impl Runtime {
+    /// Bytes that one partition may have fetched ahead, if so many share half of the budget.
+    #[must_use]
+    pub fn fetch_queue_bytes(&self, partitions: u64) -> u64 {
+        (self.memory_budget / 2 / partitions.max(1)).max(FETCH_QUEUE_MIN)
+    }
+
+    /// Bytes of the other half: events queued and running, over all handlers.
+    #[must_use]
+    pub fn arena_bytes(&self) -> u64 {
+        self.memory_budget / 2
+    }
+}
+
+/// One handler.
+#[derive(Clone, Debug)]
+pub struct Handler {
+    /// Its name in the file: letters, digits, `_` and `-`.
+    pub name: String,
+    /// A file that was there when the configuration was checked.
+    pub component: PathBuf,
+    /// At least one; valid names, no duplicates.
+    pub topics: Vec<String>,
+    /// Not empty.
+    pub group_id: String,
+    /// Set: a static member.
+    pub group_instance_id: Option<String>,
+    /// The deadline of one guest call.
+    pub timeout: Duration,
+    /// Bytes of one instance's linear memories.
+    pub memory: u64,
+    /// Set: the operator's choice of how many events a call carries at most.
+    pub max_batch: Option<u32>,
+    /// Where to start without a commit. Never a time with the embedded broker.
+    pub start: Start,
+    /// What to do with an offset outside the log.
+    pub out_of_range: OutOfRange,
+    /// Order and concurrency.
+    pub lanes: Lanes,
+    /// When progress is stored.
+    pub commit: Commit,
+    /// How long a revoke waits for running calls and acks.
+    pub revoke_timeout: Duration,
+    /// By ascending name.
+    pub outputs: Vec<Output>,
+}
+
+/// Order and concurrency.
+#[derive(Clone, Debug)]
+pub struct Lanes {
+    /// What keeps its order.
+    pub ordering: Ordering,
+    /// What happens to events without a key.
+    pub no_key: NoKey,
+    /// Most guest calls out.
+    pub max_concurrency: u32,
+    /// Most events of one partition admitted and not settled.
+    pub max_queued: u32,
+    /// Most offsets of one partition between its prefix and the highest admitted.
+    pub max_window: u64,
+}
+
+/// When progress is stored.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// How long settled work may stay uncommitted.
+    pub interval: Duration,
+    /// Settled events after which a commit is due at once.
+    pub every: u64,
+    /// How long a commit may take.
+    pub timeout: Duration,
+    /// Characters of metadata.
+    pub metadata_limit: usize,
+}
+
+/// A topic that a handler may publish to.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// What the handler calls it.
+    pub target: String,
+    /// A valid name.
+    pub topic: String,
+    /// Whether outputs say which event they come from.
+    pub provenance: bool,
+}
+
+impl Checked {
+    /// The topics that some handler reads, each once, by ascending name.
+    #[must_use]
+    pub fn input_topics(&self) -> Vec<&str> {
+        let mut topics: Vec<&str> =
+            self.handlers.iter().flat_map(|handler| &handler.topics).map(String::as_str).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        topics
+    }
+}
+
+impl Handler {
+    /// What the core is told. `arena_bytes` is this handler's share of [`Runtime::arena_bytes`].
+    #[must_use]
+    pub fn core_config(&self, arena_bytes: u64) -> keylane_core::Config {
+        let defaults = keylane_core::Config::default();
+        keylane_core::Config {
+            topics: u16::try_from(self.topics.len()).expect("the rules allow fewer topics"),
+            max_batch: self.max_batch.unwrap_or(defaults.max_batch),
+            max_batch_is_fixed: self.max_batch.is_some(),
+            max_concurrency: self.lanes.max_concurrency,
+            max_queued: self.lanes.max_queued,
+            max_window: self.lanes.max_window,
+            arena_bytes,
+            commit_interval: self.commit.interval,
+            commit_every: self.commit.every,
+            commit_timeout: self.commit.timeout,
+            metadata_limit: self.commit.metadata_limit,
+            revoke_timeout: self.revoke_timeout,
+            out_of_range: self.out_of_range,
+            ..defaults
+        }
+    }
+}

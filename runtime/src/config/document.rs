@@ -1,0 +1,151 @@
+//! The parsed file, with the place of everything in it.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::interpolate::{self, Fault};
+use super::problem::{Problem, Report};
+
+/// A parsed file. Strings are what they mean, spans are where they were written.
+pub(super) struct Document<'t> {
+    root: Spanned<DeTable<'t>>,
+}
+
+impl<'t> Document<'t> {
+    /// Parses; a file with a fault in its syntax goes no further, because what follows the fault is a guess.
+    pub(super) fn parse(text: &'t str, report: &mut Report) -> Result<Document<'t>, Report> {
+        match DeTable::parse(text) {
+            Ok(root) => Ok(Document { root }),
+            Err(error) => {
+                report.add(error.span(), error.message());
+                Err(report.clone())
+            }
+        }
+    }
+
+    /// Replaces variables in every string value. Keys are left alone: a file's shape never depends on the
+    /// environment.
+    pub(super) fn interpolate(
+        &mut self,
+        environment: &dyn Fn(&str) -> Option<String>,
+        report: &mut Report,
+    ) -> Result<(), Report> {
+        for (_, value) in self.root.get_mut().iter_mut() {
+            interpolate_value(value, environment, report);
+        }
+        report.clone().into_result(())
+    }
+
+    /// Gives the file its types.
+    pub(super) fn read<T: Deserialize<'t>>(&self, report: &mut Report) -> Result<T, Report> {
+        T::deserialize(toml::Deserializer::from(self.root.clone())).map_err(|error| {
+            report.add(error.span(), error.message());
+            report.clone()
+        })
+    }
+
+    /// Where a field stands: its value, or the name of the innermost table on the way to it that exists.
+    pub(super) fn find(&self, path: &[&str]) -> Option<Range<usize>> {
+        let (first, rest) = path.split_first()?;
+        let (key, value) = self.root.get_ref().get_key_value(*first)?;
+        Some(find_in(key.span(), value, rest))
+    }
+
+    /// The names in a table; none if it is not there.
+    pub(super) fn names(&self, path: &[&str]) -> Vec<String> {
+        let mut table = Some(self.root.get_ref());
+        for name in path {
+            table = table.and_then(|table| table.get(*name)?.get_ref().as_table());
+        }
+        table.into_iter().flatten().map(|(key, _)| key.get_ref().to_string()).collect()
+    }
+
+    /// The text of a field, if it is there and is a string.
+    pub(super) fn string(&self, path: &[&str]) -> Option<&str> {
+        let (first, rest) = path.split_first()?;
+        let mut value = self.root.get_ref().get(*first)?;
+        for name in rest {
+            value = value.get_ref().as_table()?.get(*name)?;
+        }
+        value.get_ref().as_str()
+    }
+
+    /// Takes a field out, so that the types need not know it.
+    pub(super) fn remove(&mut self, path: &[&str]) {
+        let Some((last, tables)) = path.split_last() else { return };
+        let mut table = self.root.get_mut();
+        for name in tables {
+            let next = table.get_mut(*name).map(Spanned::get_mut);
+            let Some(DeValue::Table(inner)) = next else { return };
+            table = inner;
+        }
+        table.remove(*last);
+    }
+}
+
+fn find_in(key: Range<usize>, value: &Spanned<DeValue<'_>>, path: &[&str]) -> Range<usize> {
+    let Some((first, rest)) = path.split_first() else {
+        // The span of a table with a header is the header's; its own name says more.
+        return if value.get_ref().is_table() { key } else { value.span() };
+    };
+    match value.get_ref() {
+        DeValue::Table(table) => match table.get_key_value(*first) {
+            Some((inner_key, inner)) => find_in(inner_key.span(), inner, rest),
+            None => key,
+        },
+        DeValue::Array(array) => match first.parse().ok().and_then(|index: usize| array.get(index)) {
+            Some(inner) => find_in(inner.span(), inner, rest),
+            None => key,
+        },
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_) => key,
+    }
+}
+
+fn interpolate_value(
+    value: &mut Spanned<DeValue<'_>>,
+    environment: &dyn Fn(&str) -> Option<String>,
+    report: &mut Report,
+) {
+    let span = value.span();
+    match value.get_mut() {
+        DeValue::String(text) => match interpolate::fill(text, environment) {
+            Ok(filled) => {
+                filled.secrets.iter().for_each(|secret| report.mask(secret));
+                *text = Cow::Owned(filled.text);
+            }
+            Err(fault) => describe(&fault, report.add(Some(span), "")),
+        },
+        DeValue::Array(values) => {
+            values.iter_mut().for_each(|value| interpolate_value(value, environment, report));
+        }
+        DeValue::Table(table) => {
+            table.iter_mut().for_each(|(_, value)| interpolate_value(value, environment, report));
+        }
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {}
+    }
+}
+
+fn describe(fault: &Fault, problem: &mut Problem) {
+    match fault {
+        Fault::Unset(name) => {
+            problem.message = format!("the environment variable `{name}` is not set");
+            problem.hint(format!("set it, or give it a default: ${{{name}:-…}}"));
+        }
+        Fault::Unclosed => {
+            problem.message = "`${` without `}`".to_owned();
+            problem.hint("write `$${` for a `${` that is meant as such");
+        }
+        Fault::NotAName(name) => {
+            problem.message = format!("`{name}` is not the name of an environment variable");
+            problem.hint("`${NAME}` or `${NAME:-default}`; write `$${` for a `${` that is meant as such");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! `${NAME}` and `${NAME:-default}` in one string; `$${` stands for `${`.
+
+use super::secret;
+
+/// Why a string can't be completed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// This variable is not set and has no default.
+    Unset(String),
+    /// `${` without `}`.
+    Unclosed,
+    /// What stands between the braces is not the name of a variable.
+    NotAName(String),
+}
+
+/// A string with its variables filled in.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Filled {
+    pub(super) text: String,
+    /// Values that came from variables with the name of a secret.
+    pub(super) secrets: Vec<String>,
+}
+
+/// Fills in one string. What a variable holds is not looked at again: a `${` in it is text.
+pub(super) fn fill(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Filled, Fault> {
+    let mut filled = Filled::default();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        if let Some(before) = before.strip_suffix('$') {
+            filled.text.push_str(before);
+            filled.text.push_str("${");
+            rest = after;
+            continue;
+        }
+        let (inside, after) = after.split_once('}').ok_or(Fault::Unclosed)?;
+        filled.text.push_str(before);
+        filled.variable(inside, environment)?;
+        rest = after;
+    }
+    filled.text.push_str(rest);
+    Ok(filled)
+}
+
+impl Filled {
+    fn variable(&mut self, inside: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<(), Fault> {
+        let (name, default) = match inside.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (inside, None),
+        };
+        let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if !starts_well || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            return Err(Fault::NotAName(name.to_owned()));
+        }
+        // As in a shell: with a default, an empty variable counts as unset.
+        let found = environment(name).filter(|value| default.is_none() || !value.is_empty());
+        let value = found.or(default.map(str::to_owned)).ok_or_else(|| Fault::Unset(name.to_owned()))?;
+        self.text.push_str(&value);
+        if secret::is_secret(name) {
+            self.secrets.push(value);
+        }
+        Ok(())
+    }
+}

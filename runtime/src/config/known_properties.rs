@@ -1,0 +1,95 @@
+//! What is known about client properties: which have two names, which are ours, which are Java's.
+
+/// Properties of librdkafka that have two names: the alias, and the name it stands for.
+const ALIASES: [(&str, &str); 12] = [
+    ("bootstrap.servers", "metadata.broker.list"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("sasl.mechanism", "sasl.mechanisms"),
+    ("sasl.oauthbearer.client.credentials.client.id", "sasl.oauthbearer.client.id"),
+    ("sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.client.secret"),
+    ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+    ("linger.ms", "queue.buffering.max.ms"),
+    ("retries", "message.send.max.retries"),
+    ("compression.type", "compression.codec"),
+    ("acks", "request.required.acks"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("enable.auto.commit", "auto.commit.enable"),
+];
+
+/// Properties that Keylane sets, by canonical name, each with the reason.
+const OWNED: [(&str, &str); 22] = [
+    ("metadata.broker.list", "the brokers are `bootstrap_servers` in `[kafka]`"),
+    ("group.id", "the group is `group_id` of a handler"),
+    ("group.instance.id", "it is `group_instance_id` of a handler: one process has many consumers"),
+    ("auto.commit.enable", "an offset is committed only when every event below it is settled"),
+    ("auto.commit.interval.ms", "Keylane commits itself: see `commit.interval` of a handler"),
+    ("enable.auto.offset.store", "an offset is committed only when every event below it is settled"),
+    ("enable.partition.eof", "it is always on: it leads past what is no event at the end of a partition"),
+    ("auto.offset.reset", "a partition is never moved silently: see `start` and `out_of_range` of a handler"),
+    ("partition.assignment.strategy", "it is `assignor` in `[kafka]`"),
+    ("group.protocol", "Keylane speaks the classic protocol only, in this version"),
+    ("enable.idempotence", "it is always on: without it outputs may be doubled and change their order"),
+    ("request.required.acks", "outputs are always acknowledged by all replicas, or events could be lost"),
+    ("message.timeout.ms", "outputs never expire: an outage must delay events, not lose them"),
+    ("transactional.id", "Keylane does not use transactions, in this version"),
+    ("queued.max.messages.kbytes", "it is a share of `memory_budget` in `[runtime]`"),
+    ("queued.min.messages", "what is fetched ahead is limited by `memory_budget` in `[runtime]`"),
+    ("batch.size", "it follows from the size limits of the topics that are written to"),
+    ("message.send.max.retries", "outputs are tried again until the brokers take them or refuse them"),
+    ("enable.gapless.guarantee", "Keylane hands outputs over again by itself, in the order of their lane"),
+    ("queue.buffering.max.messages", "what is in flight is limited for each topic by itself"),
+    ("check.crcs", "it is always on: a damaged batch must never pass as a gap"),
+    (
+        "delivery.report.only.error",
+        "an event settles when its outputs are acknowledged, so success is reported too",
+    ),
+];
+
+/// Names that Kafka's Java client has and librdkafka has not, each with what to use.
+const JAVA_ONLY: [(&str, &str); 27] = [
+    ("max.poll.records", "use `lanes.max_queued` and `max_batch` of a handler"),
+    ("fetch.max.wait.ms", "use `fetch.wait.max.ms`"),
+    ("key.deserializer", "remove it: handlers get bytes"),
+    ("value.deserializer", "remove it: handlers get bytes"),
+    ("key.serializer", "remove it: handlers return bytes"),
+    ("value.serializer", "remove it: handlers return bytes"),
+    ("buffer.memory", "use `queue.buffering.max.kbytes`"),
+    ("max.request.size", "use `message.max.bytes`"),
+    ("max.block.ms", "remove it: handing over waits as long as it must"),
+    ("default.api.timeout.ms", "use `socket.timeout.ms`"),
+    ("receive.buffer.bytes", "use `socket.receive.buffer.bytes`"),
+    ("send.buffer.bytes", "use `socket.send.buffer.bytes`"),
+    ("partitioner.class", "use `partitioner`, for example `murmur2_random`"),
+    ("partitioner.ignore.keys", "use `partitioner = \"random\"`"),
+    ("interceptor.classes", "remove it: librdkafka has no such classes"),
+    ("metric.reporters", "remove it: librdkafka has no such classes"),
+    ("security.providers", "remove it: librdkafka uses OpenSSL"),
+    ("ssl.truststore.location", "use `ssl.ca.location`, a PEM file"),
+    ("ssl.truststore.password", "remove it; `ssl.ca.location` names a PEM file without one"),
+    ("ssl.truststore.type", "remove it; `ssl.ca.location` names a PEM file"),
+    ("ssl.truststore.certificates", "use `ssl.ca.pem`"),
+    ("ssl.keystore.type", "remove it; `ssl.keystore.location` names a PKCS#12 file"),
+    ("ssl.keystore.key", "use `ssl.key.pem`"),
+    ("ssl.keystore.certificate.chain", "use `ssl.certificate.pem`"),
+    ("ssl.enabled.protocols", "remove it: OpenSSL negotiates the version"),
+    ("ssl.protocol", "remove it: OpenSSL negotiates the version"),
+    ("sasl.jaas.config", "use `sasl.username` and `sasl.password`"),
+];
+
+/// The one name of a property with two; `None` for all others that are not ours.
+pub(super) fn canonical_name(name: &str) -> Option<&'static str> {
+    let alias = ALIASES.iter().find(|(alias, canonical)| name == *alias || name == *canonical);
+    let owned = || OWNED.iter().find(|(canonical, _)| name == *canonical).map(|(canonical, _)| *canonical);
+    alias.map(|(_, canonical)| *canonical).or_else(owned)
+}
+
+/// Why a property can't be set; `None`: it can.
+pub(super) fn owned_reason(name: &str) -> Option<&'static str> {
+    let canonical = canonical_name(name)?;
+    OWNED.iter().find(|(owned, _)| *owned == canonical).map(|(_, reason)| *reason)
+}
+
+/// What to use instead of a property that only Kafka's Java client has.
+pub(super) fn java_hint(name: &str) -> Option<&'static str> {
+    JAVA_ONLY.iter().find(|(java, _)| *java == name).map(|(_, hint)| *hint)
+}

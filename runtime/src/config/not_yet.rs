@@ -1,0 +1,96 @@
+//! Settings that later versions will have. They are refused by name: a setting that does nothing would be
+//! believed.
+
+use super::document::Document;
+use super::problem::Report;
+
+/// One setting; `*` in its path stands for any name.
+struct NotYet {
+    path: &'static [&'static str],
+    /// Refused if its text begins with one of these; empty: always.
+    values: &'static [&'static str],
+    hint: &'static str,
+}
+
+const REMOVE: &str = "remove it";
+const STOPS: &str =
+    "remove it: an event that fails stops its handler (`on_exhausted = \"stop\"`), nothing is lost";
+const GRANTS: &str = "remove it: a handler gets events and returns outputs, and reaches nothing else";
+const LIMITS: &str = "remove it; `timeout` and `memory` limit a call";
+
+const ALL: [NotYet; 28] = [
+    always(&["admin"], REMOVE),
+    always(&["metrics"], REMOVE),
+    always(&["dead_letters"], STOPS),
+    always(&["handlers", "*", "dead_letters"], STOPS),
+    always(&["handlers", "*", "filter"], REMOVE),
+    always(&["handlers", "*", "filters"], REMOVE),
+    always(&["handlers", "*", "state"], REMOVE),
+    always(&["handlers", "*", "gate"], REMOVE),
+    always(&["handlers", "*", "gates"], REMOVE),
+    always(&["handlers", "*", "env"], GRANTS),
+    always(&["handlers", "*", "http"], GRANTS),
+    always(&["handlers", "*", "grants"], GRANTS),
+    always(&["handlers", "*", "pipeline"], REMOVE),
+    always(&["handlers", "*", "consumers"], "remove it; run more processes with the same `group_id`"),
+    always(&["handlers", "*", "cpu_budget"], LIMITS),
+    always(&["handlers", "*", "max_calls"], LIMITS),
+    always(&["handlers", "*", "max_memory"], LIMITS),
+    only(&["handlers", "*", "isolation"], &["event"], "use \"shared\""),
+    only(
+        &["handlers", "*", "lanes", "lane_key"],
+        &["header:", "json:"],
+        "use \"key\": the key of the record",
+    ),
+    only(&["handlers", "*", "lanes", "no_key"], &["reject"], "use \"spread\" or \"partition\""),
+    only(&["handlers", "*", "retry", "on_exhausted"], &["dlq", "skip", "hold"], "use \"stop\""),
+    always(&["handlers", "*", "retry", "max_attempts"], STOPS),
+    always(&["handlers", "*", "retry", "initial_interval"], STOPS),
+    always(&["handlers", "*", "retry", "max_interval"], STOPS),
+    always(&["handlers", "*", "retry", "multiplier"], STOPS),
+    always(&["handlers", "*", "retry", "jitter"], STOPS),
+    always(&["handlers", "*", "retry", "scope"], STOPS),
+    always(&["handlers", "*", "retry", "max_record_age"], STOPS),
+];
+
+const fn always(path: &'static [&'static str], hint: &'static str) -> NotYet {
+    NotYet { path, values: &[], hint }
+}
+
+const fn only(path: &'static [&'static str], values: &'static [&'static str], hint: &'static str) -> NotYet {
+    NotYet { path, values, hint }
+}
+
+/// Reports every setting of a later version and takes it out of the document.
+pub(super) fn refuse(document: &mut Document<'_>, report: &mut Report) {
+    for setting in &ALL {
+        for path in matching(document, setting.path) {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            let text = document.string(&path).unwrap_or("");
+            if !setting.values.is_empty() && !setting.values.iter().any(|value| text.starts_with(value)) {
+                continue;
+            }
+            let name = path.join(".");
+            let value = if setting.values.is_empty() { String::new() } else { format!(" = \"{text}\"") };
+            report
+                .add(document.find(&path), format!("`{name}{value}` is not in this version of Keylane"))
+                .hint(setting.hint);
+            document.remove(&path);
+        }
+    }
+}
+
+/// The paths in the document that a pattern stands for.
+fn matching(document: &Document<'_>, pattern: &[&str]) -> Vec<Vec<String>> {
+    let mut paths = vec![Vec::new()];
+    for part in pattern {
+        paths = paths.into_iter().flat_map(|path: Vec<String>| extend(document, &path, part)).collect();
+    }
+    paths
+}
+
+fn extend(document: &Document<'_>, path: &[String], part: &str) -> Vec<Vec<String>> {
+    let table: Vec<&str> = path.iter().map(String::as_str).collect();
+    let names = document.names(&table).into_iter().filter(|name| part == "*" || name == part);
+    names.map(|name| path.iter().cloned().chain([name]).collect()).collect()
+}

@@ -1,0 +1,110 @@
+//! `[kafka]` and `[embedded]`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::super::Surroundings;
+use super::super::checked::{Cluster, Embedded, Feed, FeedSource, Kafka};
+use super::super::client_properties::Properties;
+use super::super::problem::Problems;
+use super::super::written::{self, Written};
+use super::{limits, names};
+
+/// What `kafka.bootstrap_servers` says for the broker in this process.
+const EMBEDDED: &str = "embedded";
+
+/// How to reach Kafka.
+pub(super) fn kafka(
+    written: &Written,
+    surroundings: &Surroundings<'_>,
+    problems: &mut Problems<'_, '_>,
+) -> Kafka {
+    let kafka = &written.kafka;
+    let client = Properties::check(&kafka.client, "client", problems);
+    let consumer = Properties::check(&kafka.consumer, "consumer", problems);
+    let producer = Properties::check(&kafka.producer, "producer", problems);
+    Kafka {
+        cluster: cluster(written, surroundings, problems),
+        assignor: kafka.assignor,
+        create_topics: kafka.create_topics,
+        consumer: consumer.over(&client),
+        producer: producer.over(&client),
+        client,
+    }
+}
+
+fn cluster(written: &Written, surroundings: &Surroundings<'_>, problems: &mut Problems<'_, '_>) -> Cluster {
+    let servers = written.kafka.bootstrap_servers.trim();
+    if servers != EMBEDDED {
+        if servers.split(',').any(|server| server.trim().is_empty()) {
+            problems
+                .add(&["kafka", "bootstrap_servers"], "`kafka.bootstrap_servers` names no broker")
+                .hint("`host:port`, more of them separated by commas, or `embedded`");
+        }
+        if written.embedded.is_some() {
+            problems
+                .add(&["embedded"], "`[embedded]` is there, but the brokers are elsewhere")
+                .hint("remove the section, or set `bootstrap_servers = \"embedded\"`");
+        }
+        return Cluster::Brokers(servers.to_owned());
+    }
+    let default = written::Embedded::default();
+    let embedded = written.embedded.as_ref().unwrap_or(&default);
+    if embedded.feed.is_empty() {
+        let path: &[&str] =
+            if written.embedded.is_some() { &["embedded"] } else { &["kafka", "bootstrap_servers"] };
+        problems
+            .add(path, "the embedded broker is empty: no events are fed into it")
+            .hint("add `[[embedded.feed]]` with `topic` and `file`");
+    }
+    Cluster::Embedded(Embedded {
+        partitions: limits::whole(problems, &["embedded", "partitions"], embedded.partitions, 1..=64),
+        feeds: feeds(&embedded.feed, surroundings, problems),
+    })
+}
+
+fn feeds(
+    written: &[written::Feed],
+    surroundings: &Surroundings<'_>,
+    problems: &mut Problems<'_, '_>,
+) -> Vec<Feed> {
+    let mut topics = BTreeSet::new();
+    let mut input_is_taken = false;
+    let mut feeds = Vec::new();
+    for (index, feed) in written.iter().enumerate() {
+        let index = index.to_string();
+        let topic_path = ["embedded", "feed", &index, "topic"];
+        let file_path = ["embedded", "feed", &index, "file"];
+        names::topic(problems, &topic_path, &feed.topic);
+        if !topics.insert(&feed.topic) {
+            problems.add(&topic_path, format!("the topic `{}` has a feed already", feed.topic));
+        }
+        let source = if feed.file == Path::new("-") {
+            if std::mem::replace(&mut input_is_taken, true) {
+                problems.add(&file_path, "standard input can feed one topic only");
+            }
+            FeedSource::StandardInput
+        } else {
+            FeedSource::File(existing(&feed.file, &file_path, "feed", surroundings, problems))
+        };
+        feeds.push(Feed { topic: feed.topic.clone(), source });
+    }
+    feeds
+}
+
+/// A path of the file, seen from the working directory; reported if nothing is there.
+pub(super) fn existing(
+    written: &Path,
+    path: &[&str],
+    what: &str,
+    surroundings: &Surroundings<'_>,
+    problems: &mut Problems<'_, '_>,
+) -> std::path::PathBuf {
+    let resolved = surroundings.resolve(written);
+    if !(surroundings.is_file)(&resolved) {
+        problems
+            .add(path, format!("the {what} {} is not there", resolved.display()))
+            .hint("relative paths start from the folder of the configuration file");
+    }
+    resolved
+}

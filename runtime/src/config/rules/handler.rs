@@ -1,0 +1,117 @@
+//! `[handlers.NAME]`.
+
+use std::collections::BTreeSet;
+
+use keylane_core::OutOfRange;
+
+use super::super::Surroundings;
+use super::super::checked::{Cluster, Commit, Handler, Lanes, Output};
+use super::super::problem::Problems;
+use super::super::start::Start;
+use super::super::written_handler as written;
+use super::{cluster, limits, names};
+
+/// Far more than a group can carry, and enough that an index of 16 bits always suffices.
+const TOPICS_MAX: usize = 10_000;
+
+/// One handler.
+pub(super) fn handler(
+    name: &str,
+    handler: &written::Handler,
+    cluster: &Cluster,
+    surroundings: &Surroundings<'_>,
+    problems: &mut Problems<'_, '_>,
+) -> Handler {
+    let at = |field| ["handlers", name, field];
+    names::handler(problems, &["handlers", name], name);
+    names::id(problems, &at("group_id"), &handler.group_id);
+    if let Some(id) = &handler.group_instance_id {
+        names::id(problems, &at("group_instance_id"), id);
+    }
+    topics(name, &handler.topics, problems);
+    if matches!((cluster, handler.start), (Cluster::Embedded(_), Start::Time(_))) {
+        problems
+            .add(&at("start"), "the embedded broker can't look up offsets by time")
+            .hint("use \"earliest\" or \"latest\"");
+    }
+    let written::Isolation::Shared = handler.isolation;
+    let written::OnExhausted::Stop = handler.retry.on_exhausted;
+    let component =
+        cluster::existing(&handler.component, &at("component"), "component", surroundings, problems);
+    Handler {
+        name: name.to_owned(),
+        component,
+        topics: handler.topics.clone(),
+        group_id: handler.group_id.clone(),
+        group_instance_id: handler.group_instance_id.clone(),
+        timeout: limits::time(problems, &at("timeout"), handler.timeout, limits::CALL_TIMEOUT),
+        memory: limits::size(problems, &at("memory"), handler.memory, limits::GUEST_MEMORY),
+        max_batch: handler.max_batch.map(|n| limits::whole(problems, &at("max_batch"), n, 1..=4096)),
+        start: handler.start,
+        out_of_range: match handler.out_of_range {
+            written::OutOfRange::Fail => OutOfRange::Fail,
+            written::OutOfRange::Earliest => OutOfRange::Earliest,
+            written::OutOfRange::Latest => OutOfRange::Latest,
+        },
+        lanes: lanes(name, &handler.lanes, problems),
+        commit: commit(name, &handler.commit, problems),
+        revoke_timeout: limits::time(
+            problems,
+            &["handlers", name, "rebalance", "revoke_timeout"],
+            handler.rebalance.revoke_timeout,
+            limits::REVOKE_TIMEOUT,
+        ),
+        outputs: outputs(name, handler, problems),
+    }
+}
+
+fn topics(handler: &str, topics: &[String], problems: &mut Problems<'_, '_>) {
+    let path = ["handlers", handler, "topics"];
+    if topics.is_empty() {
+        problems.add(&path, format!("the handler `{handler}` reads no topic"));
+    }
+    if topics.len() > TOPICS_MAX {
+        problems.add(&path, format!("a handler reads at most {TOPICS_MAX} topics"));
+    }
+    let mut seen = BTreeSet::new();
+    for (index, topic) in topics.iter().enumerate() {
+        let index = index.to_string();
+        let path = ["handlers", handler, "topics", &index];
+        names::topic(problems, &path, topic);
+        if !seen.insert(topic) {
+            problems.add(&path, format!("`{topic}` is listed twice"));
+        }
+    }
+}
+
+fn lanes(handler: &str, lanes: &written::Lanes, problems: &mut Problems<'_, '_>) -> Lanes {
+    let at = |field| ["handlers", handler, "lanes", field];
+    let written::LaneKey::Key = lanes.lane_key;
+    Lanes {
+        ordering: lanes.ordering,
+        no_key: lanes.no_key,
+        max_concurrency: limits::whole(problems, &at("max_concurrency"), lanes.max_concurrency, 1..=100_000),
+        max_queued: limits::whole(problems, &at("max_queued"), lanes.max_queued, 1..=10_000_000),
+        max_window: limits::whole(problems, &at("max_window"), lanes.max_window, 1..=1_000_000_000),
+    }
+}
+
+fn commit(handler: &str, commit: &written::Commit, problems: &mut Problems<'_, '_>) -> Commit {
+    let at = |field| ["handlers", handler, "commit", field];
+    Commit {
+        interval: limits::time(problems, &at("interval"), commit.interval, limits::COMMIT_INTERVAL),
+        every: limits::whole(problems, &at("every"), commit.every, 1..=1_000_000_000),
+        timeout: limits::time(problems, &at("timeout"), commit.timeout, limits::COMMIT_TIMEOUT),
+        metadata_limit: limits::whole(problems, &at("metadata_limit"), commit.metadata_limit, 0..=65_536),
+    }
+}
+
+fn outputs(name: &str, handler: &written::Handler, problems: &mut Problems<'_, '_>) -> Vec<Output> {
+    let mut outputs = Vec::new();
+    for (target, output) in &handler.outputs {
+        names::topic(problems, &["handlers", name, "outputs", target, "topic"], &output.topic);
+        let (topic, provenance) = (output.topic.clone(), output.provenance);
+        outputs.push(Output { target: target.clone(), topic, provenance });
+    }
+    outputs
+}

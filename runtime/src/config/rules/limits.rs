@@ -1,0 +1,83 @@
+//! Ranges of numbers, sizes and lengths of time.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::super::duration::HumanDuration;
+use super::super::problem::Problems;
+use super::super::size::HumanSize;
+
+/// Bounds of a length of time, in milliseconds.
+type Millis = RangeInclusive<u64>;
+
+/// Below, not even one partition's fetch queue and one large event fit.
+pub(super) const MEMORY_BUDGET: RangeInclusive<u64> = 8 << 20..=1 << 40;
+/// Up to all that 32-bit WebAssembly can address; a component needs at least a few pages to start.
+pub(super) const GUEST_MEMORY: RangeInclusive<u64> = 1 << 20..=4 << 30;
+/// Deadlines are kept by a ticker of a few milliseconds.
+pub(super) const CALL_TIMEOUT: Millis = 10..=3_600_000;
+pub(super) const DRAIN_TIMEOUT: Millis = 0..=3_600_000;
+/// More often, and commits would be most of what the coordinator does.
+pub(super) const COMMIT_INTERVAL: Millis = 50..=3_600_000;
+/// Commits are answered within a rebalance, which a group gives up after five minutes by default.
+pub(super) const COMMIT_TIMEOUT: Millis = 100..=60_000;
+/// As for commits.
+pub(super) const REVOKE_TIMEOUT: Millis = 0..=120_000;
+
+/// A whole number within a range; its lowest value if it is not, which is then reported.
+pub(super) fn whole<T>(
+    problems: &mut Problems<'_, '_>,
+    path: &[&str],
+    value: i64,
+    range: RangeInclusive<T>,
+) -> T
+where
+    T: TryFrom<i64> + PartialOrd + Copy + Display,
+{
+    match T::try_from(value) {
+        Ok(number) if range.contains(&number) => number,
+        Ok(_) | Err(_) => {
+            outside(problems, path, range.start(), range.end(), &value);
+            *range.start()
+        }
+    }
+}
+
+/// Bytes within a range.
+pub(super) fn size(
+    problems: &mut Problems<'_, '_>,
+    path: &[&str],
+    value: HumanSize,
+    range: RangeInclusive<u64>,
+) -> u64 {
+    if !range.contains(&value.0) {
+        outside(problems, path, &HumanSize(*range.start()), &HumanSize(*range.end()), &value);
+    }
+    value.0
+}
+
+/// A length of time within a range.
+pub(super) fn time(
+    problems: &mut Problems<'_, '_>,
+    path: &[&str],
+    value: HumanDuration,
+    range: Millis,
+) -> Duration {
+    let (low, high) = (HumanDuration::from_millis(*range.start()), HumanDuration::from_millis(*range.end()));
+    if !(low..=high).contains(&value) {
+        outside(problems, path, &low, &high, &value);
+    }
+    value.0
+}
+
+fn outside(
+    problems: &mut Problems<'_, '_>,
+    path: &[&str],
+    low: &dyn Display,
+    high: &dyn Display,
+    value: &dyn Display,
+) {
+    let name = path.join(".");
+    problems.add(path, format!("`{name}` must be between {low} and {high}, not {value}"));
+}

@@ -1,0 +1,100 @@
+//! What types can't say. Each rule adds its problem and goes on, so that one reading finds all of them.
+
+mod cluster;
+mod handler;
+mod limits;
+mod names;
+mod warnings;
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::path::PathBuf;
+
+use super::Surroundings;
+use super::checked::{Checked, Runtime, Seal};
+use super::problem::Problems;
+use super::written::{self, Written};
+
+/// The checked configuration. It means something only if no problem was added.
+pub(super) fn checked(
+    written: &Written,
+    surroundings: &Surroundings<'_>,
+    problems: &mut Problems<'_, '_>,
+) -> Checked {
+    let mut checked = Checked {
+        kafka: cluster::kafka(written, surroundings, problems),
+        runtime: runtime(&written.runtime, surroundings, problems),
+        handlers: Vec::new(),
+        warnings: Vec::new(),
+        seal: Seal,
+    };
+    for (name, handler) in &written.handlers {
+        checked.handlers.push(handler::handler(
+            name,
+            handler,
+            &checked.kafka.cluster,
+            surroundings,
+            problems,
+        ));
+    }
+    if written.handlers.is_empty() {
+        problems
+            .add(&["handlers"], "there is no handler")
+            .hint("add a section `[handlers.NAME]` with `component`, `topics` and `group_id`");
+    }
+    same_group_twice(written, problems);
+    warnings::add(&checked, problems);
+    checked.warnings = problems.take_warnings();
+    checked
+}
+
+fn runtime(
+    written: &written::Runtime,
+    surroundings: &Surroundings<'_>,
+    problems: &mut Problems<'_, '_>,
+) -> Runtime {
+    let workers =
+        written.workers.map(|workers| limits::whole(problems, &["runtime", "workers"], workers, 1..=1024));
+    Runtime {
+        memory_budget: limits::size(
+            problems,
+            &["runtime", "memory_budget"],
+            written.memory_budget,
+            limits::MEMORY_BUDGET,
+        ),
+        workers: workers.and_then(NonZero::new).unwrap_or(surroundings.cores),
+        cache_dir: cache_dir(written, surroundings),
+        drain_timeout: limits::time(
+            problems,
+            &["runtime", "drain_timeout"],
+            written.drain_timeout,
+            limits::DRAIN_TIMEOUT,
+        ),
+    }
+}
+
+/// As written, or `keylane` in the folder that the XDG specification names.
+fn cache_dir(written: &written::Runtime, surroundings: &Surroundings<'_>) -> Option<PathBuf> {
+    let variable =
+        |name| (surroundings.environment)(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    written.cache_dir.as_ref().map(|folder| surroundings.resolve(folder)).or_else(|| {
+        let xdg = variable("XDG_CACHE_HOME").filter(|folder| folder.is_absolute());
+        xdg.or_else(|| Some(variable("HOME")?.join(".cache"))).map(|folder| folder.join("keylane"))
+    })
+}
+
+/// Two consumers of one group would split its partitions, and each handler would see a part of the events.
+fn same_group_twice(written: &Written, problems: &mut Problems<'_, '_>) {
+    let mut owners = BTreeMap::new();
+    for (name, handler) in &written.handlers {
+        if let Some(first) = owners.insert(handler.group_id.as_str(), name) {
+            let group = &handler.group_id;
+            problems
+                .add(
+                    &["handlers", name, "group_id"],
+                    format!("the group `{group}` is already that of the handler `{first}`"),
+                )
+                .hint("give each handler a group of its own: the members of a group share its events");
+        }
+    }
+}

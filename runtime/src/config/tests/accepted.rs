@@ -1,0 +1,168 @@
+//! Files that are sound, and what they mean.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::super::{Assignor, Cluster, FeedSource, NoKey, Ordering, OutOfRange, Start};
+use super::{MINIMAL, accept, with};
+
+#[test]
+fn defaults_are_those_of_the_core() {
+    let checked = accept(MINIMAL);
+    assert!(checked.warnings.is_empty(), "{:?}", checked.warnings);
+    assert!(matches!(&checked.kafka.cluster, Cluster::Brokers(servers) if servers == "localhost:9092"));
+    assert_eq!(checked.kafka.assignor, Assignor::CooperativeSticky);
+    assert!(!checked.kafka.create_topics);
+    assert_eq!(checked.runtime.memory_budget, 128 << 20);
+    assert_eq!(checked.runtime.workers.get(), 3);
+    assert_eq!(checked.runtime.drain_timeout, Duration::from_secs(10));
+    assert_eq!(checked.runtime.cache_dir.as_deref(), Some(Path::new("/home/somebody/.cache/keylane")));
+
+    let [handler] = checked.handlers.as_slice() else { panic!("one handler: {:?}", checked.handlers) };
+    assert_eq!(handler.name, "orders");
+    assert_eq!(handler.component, Path::new("etc/orders.wasm"));
+    assert_eq!(handler.timeout, Duration::from_secs(5));
+    assert_eq!(handler.memory, 64 << 20);
+    assert_eq!(handler.start, Start::Earliest);
+    assert_eq!(handler.lanes.ordering, Ordering::Key);
+    assert_eq!(handler.lanes.no_key, NoKey::Spread);
+    let ours = format!("{:?}", handler.core_config(64 << 20));
+    assert_eq!(ours, format!("{:?}", keylane_core::Config::default()));
+}
+
+#[test]
+fn everything_that_can_be_written_is_meant() {
+    let checked = accept(
+        r#"
+[kafka]
+bootstrap_servers = "embedded"
+assignor = "range"
+create_topics = true
+[embedded]
+partitions = 4
+[[embedded.feed]]
+topic = "flights"
+file = "flights.jsonl.zst"
+[[embedded.feed]]
+topic = "weather"
+file = "-"
+[runtime]
+memory_budget = "64MiB"
+workers = 2
+cache_dir = "cache"
+drain_timeout = "2s 500ms"
+[handlers.b]
+component = "/opt/b.wasm"
+topics = ["weather", "delays"]
+group_id = "b"
+start = "latest"
+out_of_range = "latest"
+[handlers.a]
+component = "a.wasm"
+topics = ["flights"]
+group_id = "a"
+group_instance_id = "a-1"
+timeout = "250ms"
+memory = "16MiB"
+max_batch = 32
+isolation = "shared"
+[handlers.a.lanes]
+ordering = "unordered"
+lane_key = "key"
+no_key = "partition"
+max_concurrency = 8
+max_queued = 1000
+max_window = 5000
+[handlers.a.commit]
+interval = "200ms"
+every = 7
+timeout = "1s"
+metadata_limit = 0
+[handlers.a.rebalance]
+revoke_timeout = "3s"
+[handlers.a.retry]
+on_exhausted = "stop"
+[handlers.a.outputs.late]
+topic = "delays"
+provenance = true
+"#,
+    );
+    let Cluster::Embedded(embedded) = &checked.kafka.cluster else { panic!("embedded was asked for") };
+    assert_eq!(embedded.partitions, 4);
+    let sources: Vec<_> = embedded.feeds.iter().map(|feed| feed.source.clone()).collect();
+    assert_eq!(sources, [FeedSource::File("etc/flights.jsonl.zst".into()), FeedSource::StandardInput]);
+    assert_eq!(checked.kafka.assignor, Assignor::Range);
+    assert_eq!(checked.runtime.cache_dir.as_deref(), Some(Path::new("etc/cache")));
+    assert_eq!(checked.runtime.drain_timeout, Duration::from_millis(2500));
+    assert_eq!(checked.input_topics(), ["delays", "flights", "weather"]);
+
+    let [a, b] = checked.handlers.as_slice() else { panic!("two handlers: {:?}", checked.handlers) };
+    assert_eq!((a.name.as_str(), b.name.as_str()), ("a", "b"));
+    assert_eq!(b.component, Path::new("/opt/b.wasm"));
+    assert_eq!(b.start, Start::Latest);
+    assert_eq!(b.out_of_range, OutOfRange::Latest);
+    assert_eq!(a.group_instance_id.as_deref(), Some("a-1"));
+    assert_eq!((a.max_batch, a.memory, a.timeout), (Some(32), 16 << 20, Duration::from_millis(250)));
+    assert_eq!((a.lanes.ordering, a.lanes.no_key), (Ordering::Unordered, NoKey::Partition));
+    assert_eq!((a.lanes.max_concurrency, a.lanes.max_queued, a.lanes.max_window), (8, 1000, 5000));
+    assert_eq!((a.commit.every, a.commit.metadata_limit), (7, 0));
+    assert_eq!(a.revoke_timeout, Duration::from_secs(3));
+    let [late] = a.outputs.as_slice() else { panic!("one output: {:?}", a.outputs) };
+    assert_eq!((late.target.as_str(), late.topic.as_str(), late.provenance), ("late", "delays", true));
+}
+
+#[test]
+fn a_start_may_be_a_moment() {
+    for (written, millis) in [
+        ("\"1970-01-01T00:00:01Z\"", 1000),
+        ("\"2026-01-31T00:00:00Z\"", 1_769_817_600_000),
+        ("\"2026-01-31T01:00:00.250+01:00\"", 1_769_817_600_250),
+        ("2026-01-31T00:00:00Z", 1_769_817_600_000),
+    ] {
+        let checked = accept(&with(&format!("start = {written}"), ""));
+        let start = checked.handlers.first().map(|handler| handler.start);
+        assert_eq!(start, Some(Start::Time(millis)), "{written}");
+    }
+}
+
+#[test]
+fn half_of_the_budget_is_divided_over_partitions() {
+    let runtime = accept(MINIMAL).runtime;
+    assert_eq!(runtime.fetch_queue_bytes(8), 8 << 20);
+    assert_eq!(runtime.fetch_queue_bytes(0), 64 << 20);
+    assert_eq!(runtime.fetch_queue_bytes(1000), 1 << 20, "never so little that a partition starves");
+    assert_eq!(runtime.arena_bytes(), 64 << 20);
+}
+
+#[test]
+fn what_is_seldom_meant_is_a_warning_with_its_line() {
+    let cases = [
+        (
+            with("", "[handlers.orders.outputs.again]\ntopic = \"orders\""),
+            "etc/keylane.toml:10: the handler `orders` reads `orders`, which it writes to",
+        ),
+        (
+            with("group_instance_id = \"one\"", ""),
+            "etc/keylane.toml:8: a static member does not leave its group",
+        ),
+        (
+            with("", "[handlers.orders.rebalance]\nrevoke_timeout = \"30s\""),
+            "etc/keylane.toml:10: all partitions of `orders` stand still",
+        ),
+        (embedded("other", 8), "etc/keylane.toml:6: no handler reads `other`"),
+        (embedded("other", 8), "etc/keylane.toml:10: nothing comes into `orders`"),
+        (embedded("orders", 8) + "[runtime]\nmemory_budget = \"8MiB\"", "fetch queues take up to 8MiB"),
+    ];
+    for (text, expected) in cases {
+        let warnings = accept(&text).warnings;
+        assert!(warnings.iter().any(|warning| warning.contains(expected)), "no {expected:?} in {warnings:?}");
+    }
+}
+
+fn embedded(topic: &str, partitions: u16) -> String {
+    let (kafka, handler) = MINIMAL.split_once("\n\n").expect("two sections");
+    let kafka = kafka.replace("localhost:9092", "embedded");
+    format!(
+        "{kafka}\n[embedded]\npartitions = {partitions}\n[[embedded.feed]]\ntopic = \"{topic}\"\nfile = \"-\"\n{handler}"
+    )
+}

@@ -1,0 +1,60 @@
+//! `${NAME}` in string values.
+
+use super::super::Cluster;
+use super::{MINIMAL, accept, refuse};
+
+fn servers(written: &str) -> String {
+    let checked = accept(&MINIMAL.replace("localhost:9092", written));
+    match checked.kafka.cluster {
+        Cluster::Brokers(servers) => servers,
+        Cluster::Embedded(embedded) => panic!("not asked for: {embedded:?}"),
+    }
+}
+
+#[test]
+fn variables_and_defaults() {
+    for (written, meant) in [
+        ("${HOST}", "broker.example:9092"),
+        ("a:1,${HOST},b:2", "a:1,broker.example:9092,b:2"),
+        ("${HOST:-a:1}", "broker.example:9092"),
+        ("${NOWHERE:-a:1}", "a:1"),
+        ("${EMPTY:-a:1}", "a:1"),
+        ("a${EMPTY}:1", "a:1"),
+        ("$${HOST}", "${HOST}"),
+        ("a$b:1", "a$b:1"),
+        ("${NESTED}", "${HOST}"),
+    ] {
+        assert_eq!(servers(written), meant, "{written}");
+    }
+}
+
+#[test]
+fn several_unknown_variables_are_named_together() {
+    let text = MINIMAL.replace("localhost:9092", "${NOWHERE}").replace("[\"orders\"]", "[\"${NOBODY}\"]");
+    refuse(
+        &text,
+        &[
+            "etc/keylane.toml:2:21: the environment variable `NOWHERE` is not set",
+            "hint: set it, or give it a default: ${NOWHERE:-…}",
+            "etc/keylane.toml:6:11: the environment variable `NOBODY` is not set",
+        ],
+    );
+}
+
+#[test]
+fn faults() {
+    refuse(&MINIMAL.replace("localhost:9092", "${HOST"), &["`${` without `}`", "hint: write `$${`"]);
+    refuse(
+        &MINIMAL.replace("localhost:9092", "${a b}"),
+        &["`a b` is not the name of an environment variable"],
+    );
+}
+
+#[test]
+fn only_values_are_replaced() {
+    let checked =
+        accept(&format!("{MINIMAL}[handlers.orders.outputs.\"${{HOST}}\"]\ntopic = \"t\" # ${{NOWHERE}}"));
+    let target =
+        checked.handlers.first().and_then(|handler| handler.outputs.first()).map(|o| o.target.clone());
+    assert_eq!(target.as_deref(), Some("${HOST}"));
+}

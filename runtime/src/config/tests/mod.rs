@@ -1,0 +1,61 @@
+//! Whole files in, checked configurations or rendered reports out.
+
+mod accepted;
+mod interpolation;
+mod properties;
+mod refused;
+mod rendering;
+mod secrets;
+
+use std::num::NonZero;
+use std::path::Path;
+
+use super::{Checked, Surroundings};
+
+/// What every file needs, and one handler.
+const MINIMAL: &str = "\
+[kafka]
+bootstrap_servers = \"localhost:9092\"
+
+[handlers.orders]
+component = \"orders.wasm\"
+topics = [\"orders\"]
+group_id = \"orders\"
+";
+
+/// Checks a text in a world where every file is there and these variables are set.
+fn check(text: &str) -> Result<Checked, String> {
+    let variables = |name: &str| match name {
+        "HOST" => Some("broker.example:9092".to_owned()),
+        "EMPTY" => Some(String::new()),
+        "NESTED" => Some("${HOST}".to_owned()),
+        "KAFKA_PASSWORD" => Some("canary-in-environment".to_owned()),
+        "HOME" => Some("/home/somebody".to_owned()),
+        _ => None,
+    };
+    let surroundings = Surroundings {
+        file: Path::new("etc/keylane.toml"),
+        environment: &variables,
+        is_file: &|path| !path.ends_with("missing.wasm") && !path.ends_with("missing.jsonl"),
+        cores: NonZero::new(3).expect("3 is not 0"),
+    };
+    super::check(text, &surroundings).map_err(|report| report.to_string())
+}
+
+/// The minimal file with one line for the handler and more sections.
+fn with(handler_line: &str, sections: &str) -> String {
+    format!("{MINIMAL}{handler_line}\n{sections}\n")
+}
+
+fn accept(text: &str) -> Checked {
+    check(text).unwrap_or_else(|report| panic!("refused:\n{report}\n{text}"))
+}
+
+/// The report on a text that must be refused, with every expected part in it.
+fn refuse(text: &str, expected: &[&str]) -> String {
+    let report = check(text).map(|_| ()).expect_err(text);
+    for part in expected {
+        assert!(report.contains(part), "no {part:?} in:\n{report}");
+    }
+    report
+}

@@ -1,0 +1,145 @@
+//! Files that are not sound, and what is said about them.
+
+use super::{MINIMAL, refuse, with};
+
+#[test]
+fn one_handler_at_least() {
+    refuse(
+        "[kafka]\nbootstrap_servers = \"b:1\"",
+        &["there is no handler", "hint: add a section `[handlers.NAME]`"],
+    );
+}
+
+#[test]
+fn settings_of_a_handler() {
+    for (line, expected) in [
+        ("max_batch = 0", "`handlers.orders.max_batch` must be between 1 and 4096, not 0"),
+        ("max_batch = 4097", "between 1 and 4096, not 4097"),
+        ("max_batch = -1", "between 1 and 4096, not -1"),
+        ("timeout = \"1ms\"", "`handlers.orders.timeout` must be between 10ms and 1h, not 1ms"),
+        ("timeout = \"30 sekonds\"", "`30 sekonds` is not a length of time: "),
+        ("timeout = 5", "expected a length of time such as \"250ms\""),
+        ("memory = \"1KiB\"", "`handlers.orders.memory` must be between 1MiB and 4GiB, not 1KiB"),
+        ("memory = \"much\"", "`much` is not a size (write it like"),
+        ("start = \"yesterday\"", "`yesterday` is not a start: write \"earliest\", \"latest\" or a time"),
+        ("start = \"2026-01-31\"", "`2026-01-31` does not name one moment"),
+        ("start = \"1969-12-31T23:59:59Z\"", "does not name one moment since 1970"),
+        ("start = \"1970-01-01T00:00:00+01:00\"", "does not name one moment since 1970"),
+        (
+            "out_of_range = \"ignore\"",
+            "unknown variant `ignore`, expected one of `fail`, `earliest`, `latest`",
+        ),
+        ("group_instance_id = \"\"", "`handlers.orders.group_instance_id` must have 1 to 249"),
+        ("timout = \"1s\"", "unknown field `timout`"),
+    ] {
+        refuse(&with(line, ""), &["etc/keylane.toml:8:", expected]);
+    }
+}
+
+#[test]
+fn settings_in_sections() {
+    for (section, expected) in [
+        (
+            "[handlers.orders.lanes]\nmax_concurrency = 0",
+            "max_concurrency` must be between 1 and 100000, not 0",
+        ),
+        ("[handlers.orders.lanes]\nmax_queued = 0", "max_queued` must be between 1 and"),
+        ("[handlers.orders.lanes]\nmax_window = 0", "max_window` must be between 1 and"),
+        ("[handlers.orders.lanes]\nordering = \"keys\"", "unknown variant `keys`"),
+        ("[handlers.orders.commit]\ninterval = \"1ms\"", "interval` must be between 50ms and 1h, not 1ms"),
+        (
+            "[handlers.orders.commit]\nmetadata_limit = -1",
+            "metadata_limit` must be between 0 and 65536, not -1",
+        ),
+        ("[handlers.orders.rebalance]\nrevoke_timeout = \"1h\"", "must be between 0s and 2m, not 1h"),
+        ("[handlers.orders.outputs.x]\ntopic = \"a b\"", "`a b` is not the name of a topic"),
+        ("[runtime]\nworkers = 0", "`runtime.workers` must be between 1 and 1024, not 0"),
+        ("[runtime]\nmemory_budget = \"1MiB\"", "must be between 8MiB and 1TiB, not 1MiB"),
+        ("[embedded]\npartitions = 1", "`[embedded]` is there, but the brokers are elsewhere"),
+        (
+            "[handlers.\"a b\"]\ncomponent=\"x\"\ntopics=[\"x\"]\ngroup_id=\"x\"",
+            "`a b` can't be the name of a handler",
+        ),
+        (
+            "[handlers.twin]\ncomponent=\"x\"\ntopics=[\"x\"]\ngroup_id=\"orders\"",
+            "the group `orders` is already that of the handler `orders`",
+        ),
+    ] {
+        refuse(&with("", section), &[expected]);
+    }
+}
+
+#[test]
+fn topics() {
+    let long = "x".repeat(250);
+    for (topics, expected) in [
+        ("[]", "the handler `orders` reads no topic"),
+        ("[\"a\", \"a\"]", "`a` is listed twice"),
+        ("[\"^a.*\"]", "patterns of topics are not in this version of Keylane"),
+        ("[\"\"]", "can't be empty"),
+        ("[\"..\"]", "`..` is not the name of a topic"),
+        ("[\"ä\"]", "hint: letters, digits"),
+        (&format!("[\"{long}\"]"), "has at most 249 characters"),
+    ] {
+        refuse(&MINIMAL.replace("[\"orders\"]", topics), &["etc/keylane.toml:6:", expected]);
+    }
+}
+
+#[test]
+fn files_that_are_not_there() {
+    refuse(
+        &MINIMAL.replace("orders.wasm", "missing.wasm"),
+        &["the component etc/missing.wasm is not there", "hint: relative paths start from"],
+    );
+}
+
+#[test]
+fn the_embedded_broker() {
+    let embedded = MINIMAL.replace("localhost:9092", "embedded");
+    let feed = "[[embedded.feed]]\ntopic = \"orders\"\nfile = \"-\"\n";
+    for (text, expected) in [
+        (embedded.clone(), "the embedded broker is empty"),
+        (format!("{embedded}[embedded]\npartitions = 2\n"), "hint: add `[[embedded.feed]]`"),
+        (format!("{embedded}[embedded]\npartitions = 65\n{feed}"), "must be between 1 and 64, not 65"),
+        (format!("{embedded}start = \"2026-01-31T00:00:00Z\"\n{feed}"), "can't look up offsets by time"),
+        (format!("{embedded}{feed}{feed}"), "the topic `orders` has a feed already"),
+        (
+            format!("{embedded}{feed}{}", feed.replace("orders", "o")),
+            "standard input can feed one topic only",
+        ),
+        (
+            format!("{embedded}{}", feed.replace('-', "missing.jsonl")),
+            "the feed etc/missing.jsonl is not there",
+        ),
+        (MINIMAL.replace("localhost:9092", "a:1,,b:2"), "names no broker"),
+    ] {
+        refuse(&text, &[expected]);
+    }
+}
+
+#[test]
+fn settings_of_later_versions_are_named() {
+    for (line, section, name) in [
+        ("", "[admin]\nport = 1", "admin"),
+        ("", "[dead_letters]\ntopic = \"x\"", "dead_letters"),
+        ("", "[handlers.orders.dead_letters]\ntopic = \"x\"", "handlers.orders.dead_letters"),
+        ("filter = \"x\"", "", "handlers.orders.filter"),
+        ("", "[handlers.orders.state]", "handlers.orders.state"),
+        ("", "[handlers.orders.gates]", "handlers.orders.gates"),
+        ("env = [\"HOME\"]", "", "handlers.orders.env"),
+        ("http = [\"x\"]", "", "handlers.orders.http"),
+        ("pipeline = true", "", "handlers.orders.pipeline"),
+        ("consumers = 2", "", "handlers.orders.consumers"),
+        ("cpu_budget = \"1s\"", "", "handlers.orders.cpu_budget"),
+        ("isolation = \"event\"", "", "handlers.orders.isolation = \"event\""),
+        ("lanes.lane_key = \"header:id\"", "", "handlers.orders.lanes.lane_key = \"header:id\""),
+        ("lanes.lane_key = \"json:/id\"", "", "handlers.orders.lanes.lane_key = \"json:/id\""),
+        ("lanes.no_key = \"reject\"", "", "handlers.orders.lanes.no_key = \"reject\""),
+        ("retry.max_attempts = 3", "", "handlers.orders.retry.max_attempts"),
+        ("retry.scope = \"partition\"", "", "handlers.orders.retry.scope"),
+        ("retry.on_exhausted = \"dlq\"", "", "handlers.orders.retry.on_exhausted = \"dlq\""),
+        ("retry.on_exhausted = \"dlq-key\"", "", "handlers.orders.retry.on_exhausted = \"dlq-key\""),
+    ] {
+        refuse(&with(line, section), &[&format!("`{name}` is not in this version of Keylane"), "hint: "]);
+    }
+}

@@ -1,0 +1,71 @@
+//! Reports, whole: this is what people see.
+
+use super::{MINIMAL, check, with};
+
+fn renders(text: &str, expected: &str) {
+    assert_eq!(check(text).map(|_| ()).expect_err(text), expected, "{text}");
+}
+
+#[test]
+fn a_fault_in_the_syntax() {
+    renders(
+        "[kafka]\nbootstrap_servers = localhost\n",
+        "\
+etc/keylane.toml:2:21: string values must be quoted, expected literal string
+  |
+2 | bootstrap_servers = localhost
+  |                     ^^^^^^^^^
+",
+    );
+}
+
+#[test]
+fn a_name_that_nobody_knows() {
+    renders(
+        &with("[handlers.orders.rebalance]\n\trevoke_timout = \"1s\"", ""),
+        "\
+etc/keylane.toml:9:2: unknown field `revoke_timout`, expected `revoke_timeout`
+  |
+9 | \trevoke_timout = \"1s\"
+  | \t^^^^^^^^^^^^^
+",
+    );
+}
+
+#[test]
+fn a_field_that_is_missing() {
+    renders(
+        &MINIMAL.replace("group_id = \"orders\"\n", ""),
+        "\
+etc/keylane.toml:4:1: missing field `group_id`
+  |
+4 | [handlers.orders]
+  | ^^^^^^^^^^^^^^^^^
+",
+    );
+}
+
+#[test]
+fn several_problems_in_one_reading() {
+    renders(
+        &with("max_batch = 0\nfilter = \"x\"", "[kafka.client]\n\"group.id\" = \"x\""),
+        "\
+etc/keylane.toml:9:10: `handlers.orders.filter` is not in this version of Keylane
+  |
+9 | filter = \"x\"
+  |          ^^^
+hint: remove it
+
+etc/keylane.toml:11:14: `group.id` can't be set: the group is `group_id` of a handler
+   |
+11 | \"group.id\" = \"x\"
+   |              ^^^
+hint: remove it
+
+etc/keylane.toml:8:13: `handlers.orders.max_batch` must be between 1 and 4096, not 0
+  |
+8 | max_batch = 0
+  |             ^
+",
+    );
+}

@@ -1,0 +1,54 @@
+//! Canaries: values that must not turn up in anything that is printed.
+
+use super::{accept, check, with};
+
+const CANARY: &str = "canary-4711";
+
+#[test]
+fn a_checked_configuration_prints_no_secrets() {
+    let names = [
+        "sasl.username",
+        "sasl.password",
+        "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.config",
+        "ssl.key.password",
+        "ssl.key.pem",
+        "ssl.keystore.password",
+        "some.token",
+    ];
+    let lines: Vec<String> = names.iter().map(|name| format!("{name} = \"{CANARY}\"")).collect();
+    let checked = accept(&with("", &format!("[kafka.client]\n{}", lines.join("\n"))));
+    let printed = format!("{checked:?} {checked:#?}");
+    assert!(!printed.contains(CANARY), "{printed}");
+    for name in names {
+        assert!(printed.contains(name), "{name} is named, so that one sees that it is set: {printed}");
+        assert_eq!(checked.kafka.producer.get(name), Some(CANARY), "the client gets it");
+    }
+}
+
+#[test]
+fn no_report_shows_a_secret() {
+    for section in [
+        // Not closed, without `=`, of the wrong type, in an unknown field.
+        &format!("[kafka.client]\nsasl.password = \"{CANARY}"),
+        &format!("[kafka.client]\nsasl.password \"{CANARY}\""),
+        &format!("[kafka.client]\nsasl.password = [\"{CANARY}\"]"),
+        &format!("[kafka.client.sasl]\npassword = [\"{CANARY}\"]"),
+        &format!("[kafka.client.sasl]\nusername = [\"{CANARY}\"]"),
+        &format!("[runtime]\nsasl_password = \"{CANARY}\""),
+        // In a text of many lines that is never closed, or holds what can't be.
+        &format!("[kafka.client]\nssl.key.pem = \"\"\"\n-----BEGIN\n{CANARY}=\n-----END\n"),
+        &format!("[kafka.client]\nssl.key.pem = \"\"\"\n-----BEGIN\n{CANARY}\\q=\n-----END\n\"\"\""),
+        // Twice, owned, another problem beside it.
+        &format!("[kafka.client]\nsasl.mechanism = \"{CANARY}\"\nsasl.mechanisms = \"{CANARY}\""),
+        &format!("[kafka.client]\nsasl.jaas.config = \"{CANARY}\""),
+        // A default of a variable; a variable in a place that quotes its value.
+        &format!("[runtime]\ndrain_timeout = \"${{DB_PASSWORD:-{CANARY}}}\""),
+        &"[runtime]\ndrain_timeout = \"${KAFKA_PASSWORD}\"".to_owned(),
+    ] {
+        let report = check(&with("", section)).map(|_| ()).expect_err(section);
+        let leaked = [CANARY, "canary-in-environment"].into_iter().any(|value| report.contains(value));
+        assert!(!leaked, "{section}\n=>\n{report}");
+        assert!(report.contains("etc/keylane.toml:"), "the place is still named: {report}");
+    }
+}

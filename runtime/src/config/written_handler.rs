@@ -1,0 +1,228 @@
+//! One handler as written.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::duration::HumanDuration;
+use super::size::HumanSize;
+use super::start::Start;
+
+/// One handler: a component and the events it gets.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Handler {
+    /// The WebAssembly component.
+    pub(super) component: PathBuf,
+    /// The topics to read.
+    #[schemars(length(min = 1))]
+    pub(super) topics: Vec<String>,
+    /// The consumer group. All processes that share the work use the same; no two handlers of a file do.
+    pub(super) group_id: String,
+    /// Makes this process a static member of its group: a restart within the session timeout moves nothing,
+    /// and a stop leaves its partitions unread that long.
+    pub(super) group_instance_id: Option<String>,
+    /// How long one guest call may take, whatever it carries.
+    #[serde(default = "default_timeout")]
+    pub(super) timeout: HumanDuration,
+    /// The most memory of one instance of the component.
+    #[serde(default = "default_memory")]
+    pub(super) memory: HumanSize,
+    /// The most events that one guest call carries. By default chosen by what the component exports.
+    #[schemars(range(min = 1, max = 4096))]
+    pub(super) max_batch: Option<i64>,
+    /// Where to start in a partition that the group has never committed.
+    #[serde(default)]
+    pub(super) start: Start,
+    /// What to do when the committed offset is not in the log any more.
+    #[serde(default)]
+    pub(super) out_of_range: OutOfRange,
+    /// Whether instances are reused from event to event.
+    #[serde(default)]
+    pub(super) isolation: Isolation,
+    /// What runs in order and how much runs at once.
+    #[serde(default)]
+    pub(super) lanes: Lanes,
+    /// When progress is stored.
+    #[serde(default)]
+    pub(super) commit: Commit,
+    /// What happens when partitions are taken away.
+    #[serde(default)]
+    pub(super) rebalance: Rebalance,
+    /// What happens to an event that fails.
+    #[serde(default)]
+    pub(super) retry: Retry,
+    /// Where the handler may publish to, by the name that it uses.
+    #[serde(default)]
+    pub(super) outputs: BTreeMap<String, Output>,
+}
+
+fn default_timeout() -> HumanDuration {
+    HumanDuration::from_secs(5)
+}
+
+fn default_memory() -> HumanSize {
+    HumanSize::from_mib(64)
+}
+
+/// What to do when an offset is not in the log.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum OutOfRange {
+    /// The partition stops and is named; the others go on.
+    #[default]
+    Fail,
+    /// Go on at the first offset of the log; what is passed over is counted.
+    Earliest,
+    /// Go on at the end of the log; what is passed over is counted.
+    Latest,
+}
+
+/// Whether instances are reused from event to event.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Isolation {
+    /// Yes: a guest's memory survives from event to event. Handlers must not keep state per key in it.
+    #[default]
+    Shared,
+}
+
+/// What runs in order and how much runs at once.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Lanes {
+    /// What keeps its order.
+    pub(super) ordering: Ordering,
+    /// What the lane of an event is found by.
+    pub(super) lane_key: LaneKey,
+    /// What happens to events without a key.
+    pub(super) no_key: NoKey,
+    /// The most guest calls out at once.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(super) max_concurrency: i64,
+    /// The most events of one partition that are read and not settled.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub(super) max_queued: i64,
+    /// The most offsets of one partition between the first event that is not settled and the last one read.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub(super) max_window: i64,
+}
+
+impl Default for Lanes {
+    fn default() -> Lanes {
+        Lanes {
+            ordering: Ordering::default(),
+            lane_key: LaneKey::default(),
+            no_key: NoKey::default(),
+            max_concurrency: 256,
+            max_queued: 100_000,
+            max_window: 64_000_000,
+        }
+    }
+}
+
+/// What keeps its order.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ordering {
+    /// Events of a partition with the same key.
+    #[default]
+    Key,
+    /// All events of a partition.
+    Partition,
+    /// Nothing.
+    Unordered,
+}
+
+/// What the lane of an event is found by.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum LaneKey {
+    /// The key of the record.
+    #[default]
+    Key,
+}
+
+/// What happens to events without a key. An empty key is a key.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoKey {
+    /// Each has a lane of its own: no order is promised.
+    #[default]
+    Spread,
+    /// All of a partition share one lane.
+    Partition,
+}
+
+/// When progress is stored.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Commit {
+    /// How long settled work may stay uncommitted.
+    pub(super) interval: HumanDuration,
+    /// Settled events after which a commit is due at once.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub(super) every: i64,
+    /// How long a commit may take before it counts as unanswered.
+    pub(super) timeout: HumanDuration,
+    /// Characters of commit metadata that the brokers take (their `offset.metadata.max.bytes`). 0: the events
+    /// done beyond the committed offset are not stored, and repeat after a rebalance or crash.
+    #[schemars(range(min = 0, max = 65_536))]
+    pub(super) metadata_limit: i64,
+}
+
+impl Default for Commit {
+    fn default() -> Commit {
+        Commit {
+            interval: HumanDuration::from_secs(1),
+            every: 10_000,
+            timeout: HumanDuration::from_secs(2),
+            metadata_limit: 4096,
+        }
+    }
+}
+
+/// What happens when partitions are taken away.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Rebalance {
+    /// How long to wait for running calls and the acknowledgements of their outputs. All partitions of the
+    /// handler stand still meanwhile.
+    pub(super) revoke_timeout: HumanDuration,
+}
+
+impl Default for Rebalance {
+    fn default() -> Rebalance {
+        Rebalance { revoke_timeout: HumanDuration::from_millis(1000) }
+    }
+}
+
+/// What happens to an event that fails.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Retry {
+    /// What happens when an event can't be done.
+    pub(super) on_exhausted: OnExhausted,
+}
+
+/// What happens when an event can't be done.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum OnExhausted {
+    /// The handler finishes what runs, commits and leaves its group; nothing is passed over.
+    #[default]
+    Stop,
+}
+
+/// A topic that the handler may publish to.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Output {
+    /// The topic.
+    pub(super) topic: String,
+    /// Add headers that say which event an output comes from.
+    #[serde(default)]
+    pub(super) provenance: bool,
+}

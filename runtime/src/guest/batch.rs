@@ -1,0 +1,223 @@
+//! The staging area of a call: the events, in the columns that a `batch-handler` is given.
+//!
+//! The shell fills it row by row and the guest call takes it by reference, so the buffers stay and filling
+//! the next call allocates nothing.
+
+use super::bindings::batch::exports::keylane::handler::batch_handler as wit;
+
+/// A column that once held this much gives its memory back: one call full of large events must not cost
+/// its size for ever in each of hundreds of calls.
+const KEPT_BYTES: usize = 256 << 10;
+
+/// The length of what is absent, as on Kafka's own wire.
+pub(super) const ABSENT: i32 = -1;
+
+/// The events of one call: one topic, one attempt number, grouped by lane.
+#[derive(Debug)]
+pub struct Batch {
+    /// The argument itself. Its `headers` are there only if a row has headers.
+    columns: wit::Batch,
+    /// The header columns while no row has headers.
+    spare_headers: wit::HeaderColumns,
+    /// Rows pushed since the last lane ended.
+    open_rows: u32,
+}
+
+impl Batch {
+    /// Empty; buffers grow with use.
+    pub fn new() -> Batch {
+        Batch {
+            columns: wit::Batch {
+                topic: String::new(),
+                attempt: 1,
+                last_attempt: false,
+                lanes: Vec::new(),
+                partitions: Vec::new(),
+                offsets: Vec::new(),
+                timestamps: Vec::new(),
+                keys: column(),
+                values: column(),
+                headers: None,
+                states: None,
+            },
+            spare_headers: wit::HeaderColumns { counts: Vec::new(), names: column(), values: column() },
+            open_rows: 0,
+        }
+    }
+
+    /// Forgets the call before and starts one: events of this topic, tried for the `attempt`th time.
+    pub fn begin(&mut self, topic: &str, attempt: u32, last_attempt: bool) {
+        let columns = &mut self.columns;
+        columns.topic.clear();
+        columns.topic.push_str(topic);
+        columns.attempt = attempt;
+        columns.last_attempt = last_attempt;
+        columns.lanes.clear();
+        columns.partitions.clear();
+        columns.offsets.clear();
+        columns.timestamps.clear();
+        clear(&mut columns.keys);
+        clear(&mut columns.values);
+        if let Some(headers) = columns.headers.take() {
+            self.spare_headers = headers;
+        }
+        self.spare_headers.counts.clear();
+        clear(&mut self.spare_headers.names);
+        clear(&mut self.spare_headers.values);
+        self.open_rows = 0;
+    }
+
+    /// Adds the next event of the lane that is open. Header names that are not UTF-8 are repaired.
+    pub fn push_row<'a>(
+        &mut self,
+        partition: u32,
+        offset: u64,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+    ) {
+        let columns = &mut self.columns;
+        columns.partitions.push(partition);
+        columns.offsets.push(offset);
+        columns.timestamps.push(timestamp);
+        push(&mut columns.keys, key);
+        push(&mut columns.values, value);
+        self.open_rows += 1;
+
+        let columns_of_headers = self.columns.headers.as_mut().unwrap_or(&mut self.spare_headers);
+        let mut count = 0;
+        for (name, value) in headers {
+            push_name(&mut columns_of_headers.names, name);
+            push(&mut columns_of_headers.values, value);
+            count += 1;
+        }
+        columns_of_headers.counts.push(count);
+        if count > 0 && self.columns.headers.is_none() {
+            let empty = wit::HeaderColumns { counts: Vec::new(), names: column(), values: column() };
+            self.columns.headers = Some(std::mem::replace(&mut self.spare_headers, empty));
+        }
+    }
+
+    /// The rows since the last lane's end are one lane.
+    pub fn end_lane(&mut self) {
+        debug_assert!(self.open_rows > 0, "a lane of a call has at least one row");
+        self.columns.lanes.push(self.open_rows);
+        self.open_rows = 0;
+    }
+
+    /// The topic of all of them.
+    pub fn topic(&self) -> &str {
+        &self.columns.topic
+    }
+
+    /// How many there are.
+    pub fn rows(&self) -> usize {
+        self.columns.offsets.len()
+    }
+
+    /// Rows per lane.
+    pub fn lanes(&self) -> &[u32] {
+        &self.columns.lanes
+    }
+
+    /// Where a row came from: partition and offset.
+    pub fn place(&self, row: usize) -> Option<(u32, u64)> {
+        Some((*self.columns.partitions.get(row)?, *self.columns.offsets.get(row)?))
+    }
+
+    pub(super) fn columns(&self) -> &wit::Batch {
+        &self.columns
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Batch::new()
+    }
+}
+
+fn column() -> wit::BytesColumn {
+    wit::BytesColumn { lengths: Vec::new(), data: Vec::new() }
+}
+
+fn clear(column: &mut wit::BytesColumn) {
+    column.lengths.clear();
+    column.data.clear();
+    column.data.shrink_to(KEPT_BYTES);
+}
+
+pub(super) fn push(column: &mut wit::BytesColumn, bytes: Option<&[u8]>) {
+    let Some(bytes) = bytes else { return column.lengths.push(ABSENT) };
+    column.lengths.push(length(bytes.len()));
+    column.data.extend_from_slice(bytes);
+}
+
+fn push_name(column: &mut wit::BytesColumn, name: &[u8]) {
+    // Borrowed, without a copy, if there is nothing to repair.
+    push(column, Some(String::from_utf8_lossy(name).as_bytes()));
+}
+
+fn length(bytes: usize) -> i32 {
+    i32::try_from(bytes).expect("Kafka's own lengths are 32 bits with a sign")
+}
+
+/// The next entry of a column: takes it off the front of what is left of the data.
+pub(super) fn next<'a>(length: i32, data: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(length).ok()?; // below zero: absent
+    let (bytes, rest) = data.split_at_checked(length)?;
+    *data = rest;
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Headers<'a> = &'a [(&'a [u8], Option<&'a [u8]>)];
+
+    fn push_one(batch: &mut Batch, headers: Headers<'_>) {
+        batch.push_row(3, 7, -1, None, Some(b""), headers.iter().copied());
+    }
+
+    #[test]
+    fn absent_and_empty_differ_and_lanes_are_counted() {
+        let mut batch = Batch::new();
+        batch.begin("orders", 2, true);
+        batch.push_row(1, 10, 5, Some(b"k"), Some(b"value"), std::iter::empty());
+        push_one(&mut batch, &[]);
+        batch.end_lane();
+        push_one(&mut batch, &[]);
+        batch.end_lane();
+        let columns = batch.columns();
+        assert_eq!((columns.topic.as_str(), columns.attempt, columns.last_attempt), ("orders", 2, true));
+        assert_eq!(columns.lanes, [2, 1]);
+        assert_eq!(columns.keys.lengths, [1, -1, -1]);
+        assert_eq!(columns.values.lengths, [5, 0, 0]);
+        assert_eq!(columns.values.data, b"value");
+        assert_eq!(batch.place(1), Some((3, 7)));
+        assert!(columns.headers.is_none(), "no row has headers");
+    }
+
+    #[test]
+    fn one_header_brings_the_columns_of_all_rows_and_the_next_call_is_without() {
+        let mut batch = Batch::new();
+        batch.begin("orders", 1, false);
+        push_one(&mut batch, &[]);
+        push_one(&mut batch, &[(b"a", Some(b"1")), (b"b\xff", None)]);
+        push_one(&mut batch, &[]);
+        batch.end_lane();
+        let headers = batch.columns().headers.as_ref().expect("a row has headers");
+        assert_eq!(headers.counts, [0, 2, 0]);
+        assert_eq!(headers.names.data, "ab\u{fffd}".as_bytes(), "a name is repaired");
+        assert_eq!(headers.names.lengths, [1, 4]);
+        assert_eq!(headers.values.lengths, [1, -1]);
+
+        batch.begin("orders", 1, false);
+        push_one(&mut batch, &[]);
+        assert!(batch.columns().headers.is_none());
+        push_one(&mut batch, &[(b"c", None)]);
+        let headers = batch.columns().headers.as_ref().expect("a row has headers");
+        assert_eq!(headers.counts, [0, 1], "nothing is left of the call before");
+    }
+}

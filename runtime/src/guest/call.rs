@@ -1,0 +1,124 @@
+//! One guest call: what goes in, what came out, and whom to tell.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keylane_core::{CallId, Fault};
+
+use super::batch::Batch;
+use super::handler::Handler;
+use super::results::Results;
+
+/// Names a call among all that the workers have: several consumers share them, each with ids of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallKey {
+    /// Whose call it is; chosen by the shell.
+    pub consumer: u32,
+    /// The core's name for it.
+    pub call: CallId,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was not run.
+    NotRun,
+    /// The guest came back and its result keeps the contract: see [`Call::results`].
+    Ended,
+    /// The call failed as a whole.
+    Failed(Failure),
+}
+
+/// Why a call failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which sort.
+    pub fault: Fault,
+    /// What happened, in one line, with the names of the guest's functions where they are known.
+    pub message: String,
+    /// For a `handler` component: the row that was running. The rows before it that are done, and their
+    /// outputs, are in [`Call::results`]; lanes that were not reached are missing there.
+    pub row: Option<u32>,
+}
+
+impl Failure {
+    pub(super) fn new(fault: Fault, message: String) -> Failure {
+        Failure { fault, message, row: None }
+    }
+}
+
+/// Whom the workers tell. They are called on worker threads and must not block: a bounded queue with room
+/// for every call that can be out, and a wake-up.
+pub trait CallEvents: Send + Sync {
+    /// The guest waits for something: its worker takes other calls meanwhile. Said once per call.
+    fn suspended(&self, call: CallId);
+
+    /// The call is over and its outcome is set. Its instance is back in the pool, or gone.
+    fn ended(&self, call: Box<Call>);
+
+    /// A cancelled call is over: its store was dropped, nothing of it counts.
+    fn really_ended(&self, call: Box<Call>);
+}
+
+/// A call with its buffers. It is made once, goes to the workers and comes back, again and again.
+pub struct Call {
+    /// Its name, for events and cancelling. Set before it is submitted.
+    pub key: CallKey,
+    /// The events. Filled before it is submitted.
+    pub batch: Batch,
+    /// What the guest made of them.
+    pub results: Results,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How long the guest worked: standing in line and waiting not counted.
+    pub took: Duration,
+    /// It was suspended at least once.
+    pub waited: bool,
+    handler: Arc<Handler>,
+    events: Arc<dyn CallEvents>,
+}
+
+impl Call {
+    /// Empty buffers for calls of this handler.
+    pub fn new(handler: Arc<Handler>, events: Arc<dyn CallEvents>) -> Box<Call> {
+        Box::new(Call {
+            key: CallKey { consumer: 0, call: CallId { slot: 0, generation: 0 } },
+            batch: Batch::new(),
+            results: Results::new(),
+            outcome: Outcome::NotRun,
+            took: Duration::ZERO,
+            waited: false,
+            handler,
+            events,
+        })
+    }
+
+    /// Whose call it is.
+    pub fn handler(&self) -> &Arc<Handler> {
+        &self.handler
+    }
+
+    pub(super) fn events(&self) -> &Arc<dyn CallEvents> {
+        &self.events
+    }
+
+    /// Forgets how it ended last.
+    pub(super) fn renew(&mut self) {
+        self.outcome = Outcome::NotRun;
+        self.took = Duration::ZERO;
+        self.waited = false;
+        self.results.clear();
+    }
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call")
+            .field("key", &self.key)
+            .field("handler", &self.handler)
+            .field("rows", &self.batch.rows())
+            .field("outcome", &self.outcome)
+            .field("took", &self.took)
+            .finish_non_exhaustive()
+    }
+}

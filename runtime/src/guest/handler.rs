@@ -1,0 +1,362 @@
+//! A component that is linked, with what its section of the configuration says: it makes instances and runs
+//! calls on them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use keylane_core::Fault;
+use wasmtime::Store;
+
+use super::batch::{self, Batch};
+use super::bindings::batch::{BatchEventHandler, BatchEventHandlerPre};
+use super::bindings::single::keylane::handler::types::{Event, HeaderParam};
+use super::bindings::single::{EventHandler, EventHandlerPre};
+use super::call::Failure;
+use super::clock::{Clock, Meter};
+use super::engine::Engine;
+use super::host::{self, Host};
+use super::inspect::Kind;
+use super::load::{Component, LoadError};
+use super::results::{self, Breach, EVENT_BYTES_MAX, Results};
+use super::trap;
+
+/// How long the first instance may take at load.
+const START_MAX: Duration = Duration::from_secs(5);
+
+/// Data that a call may hand to a host function at once, and what a result may hold besides the bytes of
+/// its outputs (records, lengths, reasons).
+const HOST_CALL_BYTES: usize = 4 << 20;
+
+/// What can be chosen for a handler.
+#[derive(Clone, Debug)]
+pub struct HandlerOptions {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Names of its outputs; [`Output::target`](super::Output::target) is an index into them.
+    pub outputs: Vec<String>,
+    /// How long a call may run or wait.
+    pub timeout: Duration,
+    /// Linear memory of one instance, over all its memories.
+    pub memory_max: usize,
+}
+
+impl HandlerOptions {
+    /// The defaults: no outputs, 5 s, 64 MiB (a JavaScript engine needs more than 24, C with the default
+    /// stack of zig 16).
+    pub fn new(name: impl Into<String>) -> HandlerOptions {
+        HandlerOptions {
+            name: name.into(),
+            outputs: Vec::new(),
+            timeout: Duration::from_secs(5),
+            memory_max: 64 << 20,
+        }
+    }
+}
+
+/// A handler that can be called.
+pub struct Handler {
+    id: u64,
+    options: HandlerOptions,
+    engine: Arc<Engine>,
+    linked: Linked,
+    kind: Kind,
+    digest: String,
+}
+
+enum Linked {
+    Single(EventHandlerPre<Host>),
+    Batch(BatchEventHandlerPre<Host>),
+}
+
+impl Handler {
+    /// Links the component and makes a first instance of it, so that what can't start is known before any
+    /// event is read.
+    pub fn new(
+        engine: &Arc<Engine>,
+        component: &Component,
+        options: HandlerOptions,
+    ) -> Result<Arc<Handler>, LoadError> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let link = |error: wasmtime::Error| LoadError::Link {
+            name: component.name().to_owned(),
+            reason: format!("{error:#}"),
+        };
+        let instance = engine.linker().instantiate_pre(&component.compiled).map_err(link)?;
+        let linked = match component.kind() {
+            Kind::Handler => Linked::Single(EventHandlerPre::new(instance).map_err(link)?),
+            Kind::BatchHandler => Linked::Batch(BatchEventHandlerPre::new(instance).map_err(link)?),
+        };
+        let handler = Arc::new(Handler {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            options,
+            engine: engine.clone(),
+            linked,
+            kind: component.kind(),
+            digest: component.inspection().digest(),
+        });
+        handler.try_start().map_err(|failure| LoadError::Start {
+            name: component.name().to_owned(),
+            reason: failure.message,
+        })?;
+        Ok(handler)
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// How its component is called.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// SHA-256 of its component's file.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Names of its outputs.
+    pub fn outputs(&self) -> &[String] {
+        &self.options.outputs
+    }
+
+    /// How long a call may run or wait.
+    pub fn timeout(&self) -> Duration {
+        self.options.timeout
+    }
+
+    /// Tells handlers apart.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn clock(&self) -> &Arc<Clock> {
+        self.engine.clock()
+    }
+
+    /// Makes one instance and drops it. On a thread of its own: the caller may be part of a runtime.
+    fn try_start(&self) -> Result<(), Failure> {
+        let ours = |what: String| Failure::new(Fault::Limit, what);
+        let start = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| ours(format!("no runtime for it: {error}")))?;
+            let meter = Arc::new(Meter::new(self.clock().clone()));
+            meter.arm(START_MAX);
+            meter.resume();
+            let late = || Failure::new(Fault::Timeout, format!("it is not ready after {START_MAX:?}"));
+            runtime
+                .block_on(async { tokio::time::timeout(START_MAX, self.instance(&meter)).await })
+                .unwrap_or_else(|_| Err(late()))
+                .map(drop)
+        };
+        std::thread::scope(|scope| match scope.spawn(start).join() {
+            Ok(started) => started,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+
+    /// A new instance. Its start counts as time of the call that needs it.
+    pub(super) async fn instance(&self, meter: &Arc<Meter>) -> Result<Instance, Failure> {
+        let host = Host::new(&self.options.name, self.options.memory_max);
+        let mut store = Store::new(self.engine.wasmtime(), host);
+        store.limiter(|host| &mut host.limiter);
+        store.set_max_component_handles(host::RESOURCES_MAX);
+        store.set_hostcall_fuel(HOST_CALL_BYTES);
+        store.epoch_deadline_callback(host::at_epoch);
+        store.set_epoch_deadline(1);
+        store.data_mut().meter = Some(meter.clone());
+        let exports = match &self.linked {
+            Linked::Single(linked) => linked.instantiate_async(&mut store).await.map(Exports::Single),
+            Linked::Batch(linked) => linked.instantiate_async(&mut store).await.map(Exports::Batch),
+        };
+        match exports {
+            Ok(exports) => Ok(Instance { store, exports }),
+            Err(error) => {
+                let failure = trap::failure(&error, &store.data().limiter);
+                // Nothing was called yet: what the engine refuses here is a limit.
+                let fault = if failure.fault == Fault::Contract { Fault::Limit } else { failure.fault };
+                let message = format!("no instance: {}", failure.message);
+                Err(Failure { fault, message, row: None })
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Handler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handler")
+            .field("name", &self.options.name)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One live instance. After any failure it must be dropped.
+pub(super) struct Instance {
+    store: Store<Host>,
+    exports: Exports,
+}
+
+enum Exports {
+    Single(EventHandler),
+    Batch(BatchEventHandler),
+}
+
+impl Instance {
+    /// Makes one call of all rows. After an error `results` has what was done before it; for a
+    /// `batch-handler` that is nothing.
+    pub(super) async fn call(
+        &mut self,
+        handler: &Handler,
+        meter: &Arc<Meter>,
+        batch: &Batch,
+        results: &mut Results,
+    ) -> Result<(), Failure> {
+        results.clear();
+        let (partition, offset) = batch.place(0).unwrap_or_default();
+        let host = self.store.data_mut();
+        host.meter = Some(meter.clone());
+        host.limiter.begin();
+        host.lines.begin(batch.topic());
+        host.lines.at(partition, offset);
+        self.store.set_epoch_deadline(1);
+        self.store.set_hostcall_fuel(data_max(handler, batch.rows()));
+        let outcome = match &self.exports {
+            Exports::Batch(exports) => {
+                let guest = exports.keylane_handler_batch_handler();
+                match guest.call_handle(&mut self.store, batch.columns()).await {
+                    Ok(result) => {
+                        results.accept(batch.lanes(), &handler.options.outputs, result).map_err(broken)
+                    }
+                    Err(error) => Err(trap::failure(&error, &self.store.data().limiter)),
+                }
+            }
+            Exports::Single(exports) => call_rows(&mut self.store, exports, handler, batch, results).await,
+        };
+        self.store.data().lines.end();
+        outcome.map_err(|failure| Failure { row: results.fail(), ..failure })
+    }
+}
+
+/// A sound result of so many rows fits; one that names the same bytes a thousand times does not.
+fn data_max(handler: &Handler, rows: usize) -> usize {
+    let outputs = EVENT_BYTES_MAX.saturating_mul(rows).min(handler.options.memory_max);
+    HOST_CALL_BYTES.saturating_add(outputs)
+}
+
+fn broken(breach: Breach) -> Failure {
+    Failure::new(breach.fault, breach.message)
+}
+
+/// A `handler` is called row by row: a lane stops at its first row that is not done.
+async fn call_rows(
+    store: &mut Store<Host>,
+    exports: &EventHandler,
+    handler: &Handler,
+    batch: &Batch,
+    results: &mut Results,
+) -> Result<(), Failure> {
+    let headers = header_records(batch);
+    let mut events = Events::new(batch, &headers);
+    let mut row = 0_u32;
+    for (lane, rows) in (0_u32..).zip(batch.lanes()) {
+        let mut done = 0;
+        let mut refusal = None;
+        for _ in 0..*rows {
+            // Rows after a refusal are passed over: their bytes stand before those of the next lane.
+            if let (Some(event), None) = (events.next(), &refusal) {
+                results.start_row(lane, done, row);
+                refusal = call_row(store, exports, handler, event, row, results).await?;
+                done += u32::from(refusal.is_none());
+            }
+            row += 1;
+        }
+        results.end_lane(lane, done, refusal);
+    }
+    Ok(())
+}
+
+type Refused = (keylane_core::Verdict, String, Option<u32>);
+
+async fn call_row(
+    store: &mut Store<Host>,
+    exports: &EventHandler,
+    handler: &Handler,
+    event: Event<'_>,
+    row: u32,
+    results: &mut Results,
+) -> Result<Option<Refused>, Failure> {
+    store.data().lines.at(event.partition, event.offset);
+    let guest = exports.keylane_handler_handler();
+    match guest.call_handle(&mut *store, event).await {
+        Ok(Ok(outputs)) => {
+            results.push_row(row, &handler.options.outputs, outputs).map_err(broken)?;
+            Ok(None)
+        }
+        Ok(Err(failure)) => Ok(Some(results::refusal_of_single(failure))),
+        Err(error) => Err(trap::failure(&error, &store.data().limiter)),
+    }
+}
+
+/// All headers of a call, as records that borrow from its columns: one allocation, and none without headers.
+fn header_records(batch: &Batch) -> Vec<HeaderParam<'_>> {
+    let Some(headers) = &batch.columns().headers else { return Vec::new() };
+    let (mut names, mut values) = (headers.names.data.as_slice(), headers.values.data.as_slice());
+    headers
+        .names
+        .lengths
+        .iter()
+        .zip(&headers.values.lengths)
+        .map(|(name, value)| {
+            let name = batch::next(*name, &mut names).unwrap_or_default();
+            HeaderParam {
+                name: std::str::from_utf8(name).expect("names are repaired when they are pushed"),
+                value: batch::next(*value, &mut values),
+            }
+        })
+        .collect()
+}
+
+/// The rows of a batch as events, first to last.
+struct Events<'a> {
+    batch: &'a Batch,
+    row: usize,
+    keys: &'a [u8],
+    values: &'a [u8],
+    headers: &'a [HeaderParam<'a>],
+}
+
+impl<'a> Events<'a> {
+    fn new(batch: &'a Batch, headers: &'a [HeaderParam<'a>]) -> Events<'a> {
+        let columns = batch.columns();
+        Events { batch, row: 0, keys: &columns.keys.data, values: &columns.values.data, headers }
+    }
+}
+
+impl<'a> Iterator for Events<'a> {
+    type Item = Event<'a>;
+
+    fn next(&mut self) -> Option<Event<'a>> {
+        let (columns, row) = (self.batch.columns(), self.row);
+        let (partition, offset) = self.batch.place(row)?;
+        let counts = columns.headers.as_ref().map(|headers| headers.counts.as_slice());
+        let count = counts.and_then(|counts| counts.get(row)).copied().unwrap_or(0);
+        let (headers, rest) = self.headers.split_at_checked(usize::try_from(count).ok()?)?;
+        let event = Event {
+            topic: &columns.topic,
+            partition,
+            offset,
+            timestamp: *columns.timestamps.get(row)?,
+            key: batch::next(*columns.keys.lengths.get(row)?, &mut self.keys),
+            value: batch::next(*columns.values.lengths.get(row)?, &mut self.values),
+            headers,
+            attempt: columns.attempt,
+            last_attempt: columns.last_attempt,
+        };
+        self.headers = rest;
+        self.row += 1;
+        Some(event)
+    }
+}

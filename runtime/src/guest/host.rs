@@ -1,0 +1,174 @@
+//! What stands behind one instance: its limits and its WASI context, which is present and powerless.
+
+use std::sync::Arc;
+
+use wasmtime::component::ResourceTable;
+use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::clock::{Meter, Stop};
+use super::lines::{Lines, Stream};
+
+/// Core instances of one component: a Rust or C guest has 1 to 5, componentize-py links some thirty.
+pub(super) const CORE_INSTANCES_MAX: u32 = 50;
+
+/// Tables of one component: two for each core instance with an adapter, more for dynamic linking.
+pub(super) const TABLES_MAX: u32 = 20;
+
+/// Elements of one table: the largest seen in a real guest (StarlingMonkey) is 7,712.
+pub(super) const TABLE_ELEMENTS_MAX: usize = 20_000;
+
+/// Handles that a guest may hold at once. The default of a million is memory of ours for the asking.
+pub(super) const RESOURCES_MAX: usize = 1024;
+
+/// What one `get-random-bytes` may ask for: the default of 64 MiB is an allocation of ours.
+const RANDOM_BYTES_MAX: u64 = 64 << 10;
+
+/// The data of a store.
+pub(super) struct Host {
+    wasi: WasiCtx,
+    resources: ResourceTable,
+    pub(super) limiter: Limiter,
+    /// The meter of the call that is out.
+    pub(super) meter: Option<Arc<Meter>>,
+    pub(super) lines: Arc<Lines>,
+}
+
+impl Host {
+    pub(super) fn new(handler: &str, memory_max: usize) -> Host {
+        let lines = Arc::new(Lines::new(handler));
+        let mut resources = ResourceTable::new();
+        resources.set_max_capacity(RESOURCES_MAX);
+        let mut wasi = WasiCtx::builder();
+        // No directory, variable or argument is given; standard input is at its end. Clocks and randomness
+        // are real, because a guest that computes with fakes is worse than one that has none.
+        wasi.stdout(lines.stream(Stream::Stdout))
+            .stderr(lines.stream(Stream::Stderr))
+            .max_random_size(RANDOM_BYTES_MAX)
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            // File operations on the few descriptors that exist must not hold up the worker's other calls.
+            .allow_blocking_current_thread(false);
+        Host { wasi: wasi.build(), resources, limiter: Limiter::new(memory_max), meter: None, lines }
+    }
+}
+
+impl WasiView for Host {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.resources }
+    }
+}
+
+/// Runs whenever a guest notices that the epoch moved: it yields until its deadline is over.
+pub(super) fn at_epoch(store: StoreContextMut<'_, Host>) -> wasmtime::Result<UpdateDeadline> {
+    let Some(meter) = &store.data().meter else { return Ok(UpdateDeadline::Continue(1)) };
+    Ok(match meter.stop() {
+        Some(Stop::Deadline | Stop::Cancelled) => UpdateDeadline::Interrupt,
+        None => {
+            meter.note_yield();
+            UpdateDeadline::Yield(1)
+        }
+    })
+}
+
+/// Counts the memory of a store over all its linear memories: a limit on each alone is no limit.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    memory_max: usize,
+    memory: usize,
+    /// The sum that was asked for when growth was last refused, since `begin`.
+    refused: Option<usize>,
+}
+
+impl Limiter {
+    fn new(memory_max: usize) -> Limiter {
+        Limiter { memory_max, memory: 0, refused: None }
+    }
+
+    /// A call begins.
+    pub(super) fn begin(&mut self) {
+        self.refused = None;
+    }
+
+    /// Why a trap is likely the limit's doing, if the guest hit it since `begin`.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let asked = self.refused?;
+        Some(format!(
+            "memory limit: the guest asked for {asked} bytes in all, {} are allowed",
+            self.memory_max
+        ))
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false); // beyond what the memory itself declares: not the limit's doing
+        }
+        let sum = self.memory.saturating_add(desired.saturating_sub(current));
+        if sum > self.memory_max {
+            // The guest sees a failed growth, as the specification wants it, and may cope.
+            self.refused = Some(sum);
+            return Ok(false);
+        }
+        // A growth that the system then refuses stays counted. Taking it back would need to know which one
+        // it was, and a guest could use the difference.
+        self.memory = sum;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= maximum.unwrap_or(TABLE_ELEMENTS_MAX).min(TABLE_ELEMENTS_MAX))
+    }
+
+    fn instances(&self) -> usize {
+        to_usize(CORE_INSTANCES_MAX)
+    }
+
+    fn tables(&self) -> usize {
+        to_usize(TABLES_MAX)
+    }
+
+    fn memories(&self) -> usize {
+        to_usize(super::engine::MEMORIES_MAX)
+    }
+}
+
+fn to_usize(small: u32) -> usize {
+    usize::try_from(small).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_limit_is_over_the_sum_of_all_memories() {
+        let mut limiter = Limiter::new(100);
+        assert!(limiter.memory_growing(0, 60, None).unwrap());
+        assert!(limiter.memory_growing(0, 40, None).unwrap());
+        assert!(limiter.refusal().is_none());
+        assert!(!limiter.memory_growing(40, 41, None).unwrap());
+        assert_eq!(
+            limiter.refusal().unwrap(),
+            "memory limit: the guest asked for 101 bytes in all, 100 are allowed"
+        );
+        limiter.begin();
+        assert!(limiter.refusal().is_none());
+    }
+
+    #[test]
+    fn growth_beyond_the_memory_s_own_maximum_is_not_counted() {
+        let mut limiter = Limiter::new(100);
+        for _ in 0..10 {
+            assert!(!limiter.memory_growing(10, 60, Some(50)).unwrap());
+        }
+        assert!(limiter.memory_growing(0, 100, None).unwrap());
+    }
+}

@@ -1,0 +1,219 @@
+//! What a component is made of, read from its bytes before anything is compiled.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType};
+use wasmparser::{Parser, Payload, Validator, WasmFeatures, types::TypesRef};
+
+use super::load::{self, LoadError};
+
+/// The package whose interfaces handlers export.
+const PACKAGE: &str = "keylane:handler";
+
+/// Its versions that this Keylane serves: every 0.1.x is compatible with the one that it was built with.
+const SERVED: &str = "0.1.";
+
+/// What standard WASI 0.2 consists of. All of it is linked, over an empty context.
+const WASI: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
+
+/// How a component wants to be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One event per call.
+    Handler,
+    /// Many events per call, in columns.
+    BatchHandler,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Handler => "handler",
+            Kind::BatchHandler => "batch-handler",
+        })
+    }
+}
+
+/// Whether an import may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// It has only types in it: nothing to use.
+    Types,
+    /// Standard WASI, over an empty context: no files, no network, no variables; real clocks, randomness and
+    /// output to the log.
+    Wasi,
+    /// The component is refused because of it.
+    Refused {
+        /// What to do about it.
+        remedy: &'static str,
+    },
+}
+
+/// One import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Import {
+    /// As the component names it.
+    pub name: String,
+    /// Whether it is granted.
+    pub grant: Grant,
+}
+
+/// What was found in a file.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// How it is called; `None`: it exports nothing that this version calls.
+    pub kind: Option<Kind>,
+    /// It exports the interface with state, which this version does not call.
+    pub keyed: bool,
+    /// Names of its exports.
+    pub exports: Vec<String>,
+    /// Its imports.
+    pub imports: Vec<Import>,
+    /// Size of the file in bytes.
+    pub size: usize,
+    /// SHA-256 of the file: the identity of a handler in logs and metrics.
+    pub sha256: [u8; 32],
+    /// The file is a core module that was made a component while it was read.
+    pub was_core_module: bool,
+}
+
+impl Inspection {
+    /// The digest as people write it.
+    pub fn digest(&self) -> String {
+        load::hex(&self.sha256)
+    }
+
+    /// The imports that the component is refused for.
+    pub fn refused(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        self.imports.iter().filter_map(|import| match import.grant {
+            Grant::Types | Grant::Wasi => None,
+            Grant::Refused { remedy } => Some((import.name.as_str(), remedy)),
+        })
+    }
+}
+
+/// Looks at a file's bytes. Fails only if they are no component; what it imports is a matter of loading.
+pub fn inspect(name: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
+    let component = load::to_component(name, bytes)?;
+    examine(name, bytes, &component)
+}
+
+/// `file`: as read; `component`: what became of it.
+pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspection, LoadError> {
+    let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid {
+        name: name.to_owned(),
+        reason: error.to_string(),
+    };
+    // Whether the engine can run what it finds is the engine's to say; here only the surface counts.
+    let types = Validator::new_with_features(WasmFeatures::all()).validate_all(component).map_err(invalid)?;
+    let types = types.as_ref();
+    let mut imports = Vec::new();
+    let mut exports = Vec::new();
+    let mut depth = 0_u32;
+    for payload in Parser::new(0).parse_all(component) {
+        let payload = payload.map_err(invalid)?;
+        if matches!(payload, Payload::ModuleSection { .. } | Payload::ComponentSection { .. }) {
+            depth += 1;
+        } else if matches!(payload, Payload::End(_)) {
+            depth = depth.saturating_sub(1);
+        } else if depth > 0 {
+            // Inside of a nested module or component: not its surface.
+        } else if let Payload::ComponentImportSection(section) = payload {
+            for import in section {
+                let import = import.map_err(invalid)?.name.name;
+                imports.push(Import { name: import.to_owned(), grant: grant(types, import) });
+            }
+        } else if let Payload::ComponentExportSection(section) = payload {
+            for export in section {
+                exports.push(export.map_err(invalid)?.name.name.to_owned());
+            }
+        }
+    }
+    let exported = |interface: &str| exports.iter().any(|export| serves(export, interface));
+    Ok(Inspection {
+        kind: match () {
+            () if exported("batch-handler") => Some(Kind::BatchHandler),
+            () if exported("handler") => Some(Kind::Handler),
+            () => None,
+        },
+        keyed: exported("keyed-handler"),
+        exports,
+        imports,
+        size: file.len(),
+        sha256: Sha256::digest(file).into(),
+        was_core_module: file != component,
+    })
+}
+
+/// Whether an export is that interface of ours in a version that we serve.
+fn serves(export: &str, interface: &str) -> bool {
+    let Some((path, version)) = export.split_once('@') else { return false };
+    let prerelease = version.contains('-');
+    path.strip_prefix(PACKAGE).and_then(|rest| rest.strip_prefix('/')) == Some(interface)
+        && version.starts_with(SERVED)
+        && !prerelease
+}
+
+fn grant(types: TypesRef<'_>, import: &str) -> Grant {
+    if only_types(types, import) {
+        return Grant::Types;
+    }
+    let (path, version) = import.split_once('@').unwrap_or((import, ""));
+    let (package, _) = path.split_once('/').unwrap_or((path, ""));
+    match package.split_once(':') {
+        Some(("wasi", part)) if WASI.contains(&part) && version.starts_with("0.2.") => Grant::Wasi,
+        Some(("wasi", "http")) => Grant::Refused {
+            remedy: "HTTP is not in this version; build the component without it (jco componentize: \
+                     `--disable http fetch-event`)",
+        },
+        Some(("wasi", part)) if WASI.contains(&part) => {
+            Grant::Refused { remedy: "only WASI 0.2 is provided; build the component for wasm32-wasip2" }
+        }
+        Some(("keylane", "handler")) => Grant::Refused {
+            remedy: "this version provides no functions to handlers, only types; build the component with \
+                     the `wit/` of this version",
+        },
+        _ => Grant::Refused {
+            remedy: "Keylane does not provide it; build the component without it, or link what provides it \
+                     into the component (`wac plug`)",
+        },
+    }
+}
+
+/// An interface without functions and resources needs no grant: there is nothing in it to use.
+fn only_types(types: TypesRef<'_>, import: &str) -> bool {
+    let Some(item) = types.component_item_for_import(import) else { return false };
+    match item.ty {
+        ComponentEntityType::Instance(instance) => types
+            .get(instance)
+            .is_some_and(|instance| instance.exports.values().all(|export| is_plain_type(export.ty))),
+        other => is_plain_type(other),
+    }
+}
+
+fn is_plain_type(ty: ComponentEntityType) -> bool {
+    matches!(ty, ComponentEntityType::Type { created: ComponentAnyTypeId::Defined(_), .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_0_1_version_of_our_interfaces_is_served_and_no_other() {
+        let cases = [
+            ("keylane:handler/handler@0.1.0", true),
+            ("keylane:handler/handler@0.1.17", true),
+            ("keylane:handler/handler@0.2.0", false),
+            ("keylane:handler/handler@0.1.1-rc.1", false),
+            ("keylane:handler/handler", false),
+            ("keylane:handler/keyed-handler@0.1.0", false),
+            ("other:handler/handler@0.1.0", false),
+            ("handle", false),
+        ];
+        for (export, wanted) in cases {
+            assert_eq!(serves(export, "handler"), wanted, "{export}");
+        }
+    }
+}

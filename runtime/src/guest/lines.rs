@@ -1,0 +1,258 @@
+//! What a guest prints becomes log lines: target `keylane::guest`, one per line of text.
+//!
+//! A line says where the guest was: for a `handler` component the row that it was called with; for a
+//! `batch-handler`, which the host can't watch from row to row, the first row of the call.
+
+use std::fmt::Write as _;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use wasmtime_wasi::async_trait;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+/// A longer line is cut: a guest must not be able to fill the log with one write.
+const LINE_MAX: usize = 1024;
+
+/// What one write may carry: as much as other hosts take, so that guests find what they are used to.
+const WRITE_MAX: usize = 64 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    fn name(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+}
+
+/// Both streams of one instance.
+#[derive(Debug)]
+pub(super) struct Lines {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    handler: String,
+    topic: String,
+    partition: u32,
+    offset: u64,
+    stdout: Line,
+    stderr: Line,
+}
+
+/// A line that is not complete yet.
+#[derive(Debug, Default)]
+struct Line {
+    bytes: Vec<u8>,
+    cut: bool,
+}
+
+impl Lines {
+    pub(super) fn new(handler: &str) -> Lines {
+        Lines {
+            inner: Mutex::new(Inner {
+                handler: handler.to_owned(),
+                topic: String::new(),
+                partition: 0,
+                offset: 0,
+                stdout: Line::default(),
+                stderr: Line::default(),
+            }),
+        }
+    }
+
+    pub(super) fn stream(self: &Arc<Self>, stream: Stream) -> LineStream {
+        LineStream { lines: self.clone(), stream }
+    }
+
+    /// A call of this topic begins.
+    pub(super) fn begin(&self, topic: &str) {
+        self.with(|inner| {
+            inner.topic.clear();
+            inner.topic.push_str(topic);
+        });
+    }
+
+    /// What follows is about this row.
+    pub(super) fn at(&self, partition: u32, offset: u64) {
+        self.with(|inner| {
+            inner.partition = partition;
+            inner.offset = offset;
+        });
+    }
+
+    /// The call is over: a line without its end is a line too.
+    pub(super) fn end(&self) {
+        self.with(|inner| {
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                if !inner.line(stream).bytes.is_empty() {
+                    inner.emit(stream);
+                }
+            }
+        });
+    }
+
+    fn write(&self, stream: Stream, bytes: &[u8]) {
+        self.with(|inner| {
+            let mut pieces = bytes.split(|byte| *byte == b'\n');
+            // What stands before the first line feed belongs to the line that is open.
+            if let Some(first) = pieces.next() {
+                inner.line(stream).push(first);
+            }
+            for piece in pieces {
+                inner.emit(stream);
+                inner.line(stream).push(piece);
+            }
+        });
+    }
+
+    fn with(&self, work: impl FnOnce(&mut Inner)) {
+        // Text is never half updated in a way that matters.
+        work(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Inner {
+    fn line(&mut self, stream: Stream) -> &mut Line {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+
+    fn emit(&mut self, stream: Stream) {
+        let line = self.line(stream).take();
+        tracing::info!(
+            target: "keylane::guest",
+            handler = self.handler,
+            stream = stream.name(),
+            topic = self.topic,
+            partition = self.partition,
+            offset = self.offset,
+            line,
+            "guest output"
+        );
+    }
+}
+
+impl Line {
+    fn push(&mut self, bytes: &[u8]) {
+        let room = LINE_MAX.saturating_sub(self.bytes.len());
+        let taken = bytes.get(..room).unwrap_or(bytes);
+        self.bytes.extend_from_slice(taken);
+        self.cut |= taken.len() < bytes.len();
+    }
+
+    /// As text that is safe in a log: repaired, control characters escaped.
+    fn take(&mut self) -> String {
+        if self.bytes.last() == Some(&b'\r') {
+            self.bytes.pop();
+        }
+        let mut text = String::with_capacity(self.bytes.len());
+        for character in String::from_utf8_lossy(&self.bytes).chars() {
+            if character.is_control() {
+                // Writing to a string can't fail.
+                let _ = write!(text, "{}", character.escape_default());
+            } else {
+                text.push(character);
+            }
+        }
+        if self.cut {
+            text.push('…');
+        }
+        self.bytes.clear();
+        self.cut = false;
+        text
+    }
+}
+
+/// The guest's end of a stream. It takes everything at once and never waits.
+#[derive(Clone, Debug)]
+pub(super) struct LineStream {
+    lines: Arc<Lines>,
+    stream: Stream,
+}
+
+impl IsTerminal for LineStream {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for LineStream {
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Pollable for LineStream {
+    async fn ready(&mut self) {}
+}
+
+#[async_trait]
+impl OutputStream for LineStream {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.lines.write(self.stream, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(WRITE_MAX)
+    }
+}
+
+impl tokio::io::AsyncWrite for LineStream {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.lines.write(self.stream, bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_repaired_escaped_and_cut() {
+        let cases: [(&[u8], &str); 5] = [
+            (b"plain", "plain"),
+            (b"tab\tand \x1b[31mred", "tab\\tand \\u{1b}[31mred"),
+            (b"windows\r", "windows"),
+            (b"not \xff utf-8", "not \u{fffd} utf-8"),
+            (&[b'x'; LINE_MAX + 1], &format!("{}…", "x".repeat(LINE_MAX))),
+        ];
+        for (bytes, wanted) in cases {
+            let mut line = Line::default();
+            line.push(bytes);
+            assert_eq!(line.take(), wanted);
+            assert_eq!(line.take(), "", "nothing is left of the line before");
+        }
+    }
+}

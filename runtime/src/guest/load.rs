@@ -1,0 +1,311 @@
+//! From a file to a component that may run here. Whatever can be known is known here, before any event is
+//! read: form, exports, imports, code.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use wasi_preview1_component_adapter_provider::{
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+};
+use wasmparser::{Parser, Payload};
+
+use super::cache::Cache;
+use super::engine::Engine;
+use super::inspect::{self, Inspection, Kind};
+
+/// The largest guests that people write (Python with its standard library) have 18 MB.
+const FILE_MAX: usize = 64 << 20;
+
+/// What compiled code begins with.
+const ELF: &[u8] = b"\x7fELF";
+
+/// Why a file can't be a handler. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It can't be read.
+    #[error("can't read the component `{name}`: {source}; check `component` in the handler's section")]
+    Unreadable {
+        /// The file.
+        name: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is larger than any handler.
+    #[error("`{name}` has {size} bytes, a component may have {FILE_MAX}; strip debug information from it")]
+    TooLarge {
+        /// The file.
+        name: String,
+        /// Its size.
+        size: u64,
+    },
+    /// It is machine code.
+    #[error(
+        "`{name}` is compiled code (a .cwasm or another ELF file), which is never run; give the .wasm \
+         component that it was made from"
+    )]
+    CompiledCode {
+        /// The file.
+        name: String,
+    },
+    /// It is something else.
+    #[error("`{name}` is not a WebAssembly file; give a component (.wasm), not its source or text form")]
+    NotWasm {
+        /// The file.
+        name: String,
+    },
+    /// A core module that does not say what its functions mean.
+    #[error(
+        "`{name}` is a core module without component metadata; build it with wit-bindgen, or add the \
+         metadata: `wasm-tools component embed wit --world event-handler {name}`"
+    )]
+    NoMetadata {
+        /// The file.
+        name: String,
+    },
+    /// A core module that can't be made a component.
+    #[error(
+        "`{name}` is a core module and can't be made a component: {reason}; build it as a component \
+         (Rust: `--target wasm32-wasip2`)"
+    )]
+    Encode {
+        /// The file.
+        name: String,
+        /// What the encoder said.
+        reason: String,
+    },
+    /// The bytes are no valid component.
+    #[error("`{name}` is not a valid component: {reason}; build it again")]
+    Invalid {
+        /// The file.
+        name: String,
+        /// What the parser said.
+        reason: String,
+    },
+    /// It needs state.
+    #[error(
+        "`{name}` exports `keylane:handler/keyed-handler`, and handlers with state are not yet in this \
+         version; export `handler` or `batch-handler`"
+    )]
+    Keyed {
+        /// The file.
+        name: String,
+    },
+    /// It exports nothing that we call.
+    #[error(
+        "`{name}` exports no handler; it exports {}; build it for the world `event-handler` or \
+         `batch-event-handler` of `keylane:handler@0.1.0` (wit/handler.wit)",
+        list(.exports)
+    )]
+    NoHandler {
+        /// The file.
+        name: String,
+        /// What it does export.
+        exports: Vec<String>,
+    },
+    /// It imports what it was not granted.
+    #[error("`{name}` imports what it was not granted:{}", imports(.refused))]
+    Imports {
+        /// The file.
+        name: String,
+        /// All of them: the import and what to do about it.
+        refused: Vec<(String, &'static str)>,
+    },
+    /// The engine does not compile it.
+    #[error("`{name}` can't be compiled: {reason}; {}", compile_remedy(.reason))]
+    Compile {
+        /// The file.
+        name: String,
+        /// What the compiler said.
+        reason: String,
+    },
+    /// It does not fit what it is linked with.
+    #[error(
+        "`{name}` can't be linked: {reason}; build it with the wit/ of this version and a toolchain for \
+         WASI 0.2"
+    )]
+    Link {
+        /// The file.
+        name: String,
+        /// What the linker said.
+        reason: String,
+    },
+    /// A first instance of it could not be made.
+    #[error(
+        "`{name}` does not start: {reason}; a component must initialise itself within its memory limit and \
+         without its events"
+    )]
+    Start {
+        /// The file.
+        name: String,
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// A component that may run here.
+#[derive(Clone)]
+pub struct Component {
+    pub(super) compiled: wasmtime::component::Component,
+    name: String,
+    kind: Kind,
+    inspection: Inspection,
+    from_cache: bool,
+}
+
+impl Component {
+    /// Reads, checks and compiles a file.
+    pub fn from_file(engine: &Engine, path: &Path, cache: Option<&Cache>) -> Result<Component, LoadError> {
+        let name = path.display().to_string();
+        let bytes = read(&name, path)?;
+        Component::from_bytes(engine, &name, &bytes, cache)
+    }
+
+    /// The same for bytes that are at hand; `name` is for messages.
+    pub fn from_bytes(
+        engine: &Engine,
+        name: &str,
+        bytes: &[u8],
+        cache: Option<&Cache>,
+    ) -> Result<Component, LoadError> {
+        let wasm = to_component(name, bytes)?;
+        let inspection = inspect::examine(name, bytes, &wasm)?;
+        let kind = allowed(name, &inspection)?;
+        let cached = cache.and_then(|cache| cache.get(engine.wasmtime(), &wasm));
+        let from_cache = cached.is_some();
+        let compiled = match cached {
+            Some(compiled) => compiled,
+            None => {
+                let compiled = compile(engine, name, &wasm)?;
+                if let Some(cache) = cache {
+                    cache.put(engine.wasmtime(), &wasm, &compiled);
+                }
+                compiled
+            }
+        };
+        Ok(Component { compiled, name: name.to_owned(), kind, inspection, from_cache })
+    }
+
+    /// As it was given.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How it is called.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What it is made of.
+    pub fn inspection(&self) -> &Inspection {
+        &self.inspection
+    }
+
+    /// Its code was compiled by an earlier run.
+    pub fn from_cache(&self) -> bool {
+        self.from_cache
+    }
+}
+
+impl std::fmt::Debug for Component {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Component")
+            .field("name", &self.name)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads a component file of a sane size.
+pub fn read(name: &str, path: &Path) -> Result<Vec<u8>, LoadError> {
+    let unreadable = |source| LoadError::Unreadable { name: name.to_owned(), source };
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > FILE_MAX as u64 {
+        return Err(LoadError::TooLarge { name: name.to_owned(), size });
+    }
+    std::fs::read(path).map_err(unreadable)
+}
+
+/// A component stays as it is; a core module that carries its interface becomes one.
+pub(super) fn to_component<'a>(name: &str, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, LoadError> {
+    let name = || name.to_owned();
+    if bytes.starts_with(ELF) || wasmtime::Engine::detect_precompiled(bytes).is_some() {
+        return Err(LoadError::CompiledCode { name: name() });
+    }
+    if Parser::is_component(bytes) {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    if !Parser::is_core_wasm(bytes) {
+        return Err(LoadError::NotWasm { name: name() });
+    }
+    // Without it the encoder gives a component that exports nothing.
+    if !has_metadata(bytes) {
+        return Err(LoadError::NoMetadata { name: name() });
+    }
+    let encode = |error: anyhow::Error| LoadError::Encode { name: name(), reason: format!("{error:#}") };
+    wit_component::ComponentEncoder::default()
+        .validate(true)
+        .module(bytes)
+        .map_err(encode)?
+        .adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)
+        .map_err(encode)?
+        .encode()
+        .map(Cow::Owned)
+        .map_err(encode)
+}
+
+fn has_metadata(module: &[u8]) -> bool {
+    Parser::new(0).parse_all(module).any(|payload| {
+        matches!(payload, Ok(Payload::CustomSection(section)) if section.name().starts_with("component-type"))
+    })
+}
+
+fn allowed(name: &str, inspection: &Inspection) -> Result<Kind, LoadError> {
+    let name = || name.to_owned();
+    let Some(kind) = inspection.kind else {
+        return Err(match inspection.keyed {
+            true => LoadError::Keyed { name: name() },
+            false => LoadError::NoHandler { name: name(), exports: inspection.exports.clone() },
+        });
+    };
+    let refused: Vec<_> = inspection.refused().map(|(import, remedy)| (import.to_owned(), remedy)).collect();
+    if refused.is_empty() { Ok(kind) } else { Err(LoadError::Imports { name: name(), refused }) }
+}
+
+fn compile(engine: &Engine, name: &str, wasm: &[u8]) -> Result<wasmtime::component::Component, LoadError> {
+    wasmtime::component::Component::from_binary(engine.wasmtime(), wasm)
+        .map_err(|error| LoadError::Compile { name: name.to_owned(), reason: format!("{error:#}") })
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        return "nothing".to_owned();
+    }
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn imports(refused: &[(String, &'static str)]) -> String {
+    refused.iter().fold(String::new(), |mut text, (import, remedy)| {
+        // Writing to a string can't fail.
+        let _ = write!(text, "\n  - `{import}`: {remedy}");
+        text
+    })
+}
+
+fn compile_remedy(reason: &str) -> &'static str {
+    if reason.contains("async") {
+        "components of the asynchronous ABI are not in this version; build it synchronous \
+         (componentize-qjs: `--sync`)"
+    } else {
+        "build it with a current toolchain"
+    }
+}
+
+/// Bytes as people write digests.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,376 @@
+//! What a call came to, checked before anything believes it.
+//!
+//! A guest is not trusted to keep the contract: lengths, sums, orders, bounds and names are looked at, and
+//! what breaks a rule ends the call like a trap would, with a message that names the field. Outputs stay in
+//! the columns that they came in; iterating them lends slices.
+
+mod check;
+
+use keylane_core::{LaneEnd, Verdict};
+
+use super::batch::{self, ABSENT};
+use super::bindings::batch::exports::keylane::handler::batch_handler as wit;
+use super::bindings::single::keylane::handler::types as single;
+
+pub(super) use check::Breach;
+
+/// Outputs of one event at most: more is a runaway loop.
+pub const OUTPUTS_MAX: usize = 1_000;
+
+/// Bytes of one output at most, key, value and headers together: Kafka's own default for a record.
+pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of all outputs of one event at most.
+pub const EVENT_BYTES_MAX: usize = 8 << 20;
+
+/// A reason goes into a log line and a header.
+const REASON_MAX: usize = 1024;
+
+/// Header names that only Keylane may write.
+const RESERVED: &str = "keylane-";
+
+/// As in the staging area: one huge result must not cost its size for ever.
+const KEPT_BYTES: usize = 256 << 10;
+
+/// Why a lane stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The lane, by its position in the call.
+    pub lane: u32,
+    /// What the guest wants done about the row.
+    pub verdict: Verdict,
+    /// In its words, cut to 1 KiB.
+    pub reason: String,
+    /// After which time it wants to see the row again.
+    pub after_ms: Option<u32>,
+}
+
+/// One event to publish.
+#[derive(Clone, Copy, Debug)]
+pub struct Output<'a> {
+    /// The row that caused it; it is done.
+    pub row: u32,
+    /// Index into the outputs that the handler was made with.
+    pub target: u32,
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// Its value.
+    pub value: Option<&'a [u8]>,
+    header_lengths: &'a [i32],
+    header_names: &'a [u8],
+    header_value_lengths: &'a [i32],
+    header_values: &'a [u8],
+}
+
+impl<'a> Output<'a> {
+    /// Its headers, in order, without reserved ones.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
+        let (mut names, mut values) = (self.header_names, self.header_values);
+        self.header_lengths.iter().zip(self.header_value_lengths).filter_map(move |(name, value)| {
+            let name = batch::next(*name, &mut names)?;
+            let value = batch::next(*value, &mut values);
+            let name = std::str::from_utf8(name).ok()?; // always: names were checked
+            (!name.starts_with(RESERVED)).then_some((name, value))
+        })
+    }
+}
+
+/// The checked result of a call.
+#[derive(Debug)]
+pub struct Results {
+    ends: Vec<LaneEnd>,
+    refusals: Vec<Refusal>,
+    /// `targets` are indices into the handler's outputs here, and `target_names` is empty.
+    outputs: wit::OutputColumns,
+    /// Done rows with outputs, ascending.
+    rows_with_outputs: Vec<u32>,
+    reserved_headers: u64,
+    /// The row of a `handler` that is with the guest.
+    running: Option<Running>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    lane: u32,
+    done: u32,
+    row: u32,
+}
+
+impl Results {
+    pub(super) fn new() -> Results {
+        Results {
+            ends: Vec::new(),
+            refusals: Vec::new(),
+            outputs: no_outputs(),
+            rows_with_outputs: Vec::new(),
+            reserved_headers: 0,
+            running: None,
+        }
+    }
+
+    /// How each lane ended, in the form that the core takes.
+    pub fn lane_ends(&self) -> &[LaneEnd] {
+        &self.ends
+    }
+
+    /// Why lanes stopped, ascending.
+    pub fn refusals(&self) -> &[Refusal] {
+        &self.refusals
+    }
+
+    /// Done rows that have outputs, ascending, in the form that the core takes.
+    pub fn rows_with_outputs(&self) -> &[u32] {
+        &self.rows_with_outputs
+    }
+
+    /// Headers that were dropped because their names are reserved.
+    pub fn reserved_headers(&self) -> u64 {
+        self.reserved_headers
+    }
+
+    /// What done rows want published, in the order of the rows that caused it.
+    pub fn outputs(&self) -> impl Iterator<Item = Output<'_>> {
+        Outputs { results: self, columns: Cursor::new(&self.outputs), row_cursor: 0 }
+    }
+
+    /// Nothing was done.
+    pub(super) fn clear(&mut self) {
+        self.ends.clear();
+        self.refusals.clear();
+        self.rows_with_outputs.clear();
+        self.reserved_headers = 0;
+        self.running = None;
+        let outputs = &mut self.outputs;
+        outputs.causes.clear();
+        outputs.targets.clear();
+        for column in [&mut outputs.keys, &mut outputs.values] {
+            column.lengths.clear();
+            column.data.clear();
+            column.data.shrink_to(KEPT_BYTES);
+        }
+        outputs.headers = None;
+    }
+
+    /// A row of a `handler` is about to run; `done` rows of its lane are done.
+    pub(super) fn start_row(&mut self, lane: u32, done: u32, row: u32) {
+        self.running = Some(Running { lane, done, row });
+    }
+
+    /// The call ended as a whole. What a `handler` did before stays, its lane ends with what is done of it,
+    /// and the row that was running is named; of a `batch-handler` nothing stays.
+    pub(super) fn fail(&mut self) -> Option<u32> {
+        let Some(Running { lane, done, row }) = self.running.take() else {
+            self.clear();
+            return None;
+        };
+        self.end_lane(lane, done, None);
+        Some(row)
+    }
+
+    /// Takes the result of a `batch-handler` over, if it keeps the contract.
+    pub(super) fn accept(
+        &mut self,
+        lanes: &[u32],
+        targets: &[String],
+        result: wit::Results,
+    ) -> Result<(), Breach> {
+        self.clear();
+        check::lanes(lanes, &result)?;
+        if result.states.is_some() {
+            return Err(Breach::contract("states", "no state is configured for this handler"));
+        }
+        if let Some(mut outputs) = result.outputs {
+            check::outputs(lanes, &result.done, targets, &mut outputs, self)?;
+            self.outputs = outputs;
+        }
+        let mut failures = result.failures.into_iter().peekable();
+        for (lane, done) in (0_u32..).zip(result.done) {
+            let failure = failures.next_if(|failure| failure.lane == lane).map(|failure| failure.failure);
+            self.end_lane(lane, done, failure.map(refusal_of_batch));
+        }
+        Ok(())
+    }
+
+    /// Takes the result of one call of a `handler`: the outputs of a row that is done.
+    pub(super) fn push_row(
+        &mut self,
+        row: u32,
+        targets: &[String],
+        outputs: Vec<single::Output>,
+    ) -> Result<(), Breach> {
+        if outputs.is_empty() {
+            return Ok(());
+        }
+        self.reserved_headers += check::row(&outputs, targets)?;
+        for output in outputs {
+            let target = check::target(targets, &output.target)?;
+            self.push_output(row, target, &output);
+        }
+        self.rows_with_outputs.push(row);
+        Ok(())
+    }
+
+    fn push_output(&mut self, row: u32, target: u32, output: &single::Output) {
+        let columns = &mut self.outputs;
+        if columns.headers.is_none() && !output.headers.is_empty() {
+            let mut headers = no_headers();
+            headers.counts.resize(columns.causes.len(), 0);
+            columns.headers = Some(headers);
+        }
+        if let Some(headers) = &mut columns.headers {
+            for header in &output.headers {
+                batch::push(&mut headers.names, Some(header.name.as_bytes()));
+                batch::push(&mut headers.values, header.value.as_deref());
+            }
+            headers.counts.push(u32::try_from(output.headers.len()).unwrap_or(u32::MAX));
+        }
+        columns.causes.push(row);
+        columns.targets.push(target);
+        batch::push(&mut columns.keys, output.key.as_deref());
+        batch::push(&mut columns.values, output.value.as_deref());
+    }
+
+    /// A lane is through, or stopped for that reason.
+    pub(super) fn end_lane(&mut self, lane: u32, done: u32, refusal: Option<(Verdict, String, Option<u32>)>) {
+        self.running = None;
+        self.ends.push(LaneEnd { done, failure: refusal.as_ref().map(|(verdict, ..)| *verdict) });
+        if let Some((verdict, reason, after_ms)) = refusal {
+            self.refusals.push(Refusal { lane, verdict, reason: cut(reason), after_ms });
+        }
+    }
+}
+
+fn refusal_of_batch(failure: wit::Failure) -> (Verdict, String, Option<u32>) {
+    match failure {
+        wit::Failure::Retry(retry) => (Verdict::Retry, retry.reason, retry.after_ms),
+        wit::Failure::Reject(reason) => (Verdict::Reject, reason, None),
+    }
+}
+
+pub(super) fn refusal_of_single(failure: single::Failure) -> (Verdict, String, Option<u32>) {
+    match failure {
+        single::Failure::Retry(retry) => (Verdict::Retry, retry.reason, retry.after_ms),
+        single::Failure::Reject(reason) => (Verdict::Reject, reason, None),
+    }
+}
+
+fn cut(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(REASON_MAX));
+    reason
+}
+
+fn no_outputs() -> wit::OutputColumns {
+    wit::OutputColumns {
+        target_names: Vec::new(),
+        causes: Vec::new(),
+        targets: Vec::new(),
+        keys: wit::BytesColumn { lengths: Vec::new(), data: Vec::new() },
+        values: wit::BytesColumn { lengths: Vec::new(), data: Vec::new() },
+        headers: None,
+    }
+}
+
+fn no_headers() -> wit::HeaderColumns {
+    wit::HeaderColumns {
+        counts: Vec::new(),
+        names: wit::BytesColumn { lengths: Vec::new(), data: Vec::new() },
+        values: wit::BytesColumn { lengths: Vec::new(), data: Vec::new() },
+    }
+}
+
+/// Walks checked columns from the first output to the last.
+struct Cursor<'a> {
+    columns: &'a wit::OutputColumns,
+    output: usize,
+    keys: &'a [u8],
+    values: &'a [u8],
+    header: usize,
+    header_names: &'a [u8],
+    header_values: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    fn new(columns: &'a wit::OutputColumns) -> Cursor<'a> {
+        let headers = columns.headers.as_ref();
+        Cursor {
+            columns,
+            output: 0,
+            keys: &columns.keys.data,
+            values: &columns.values.data,
+            header: 0,
+            header_names: headers.map_or(&[], |headers| &headers.names.data),
+            header_values: headers.map_or(&[], |headers| &headers.values.data),
+        }
+    }
+}
+
+impl<'a> Iterator for Cursor<'a> {
+    type Item = Output<'a>;
+
+    fn next(&mut self) -> Option<Output<'a>> {
+        let (columns, at) = (self.columns, self.output);
+        let row = *columns.causes.get(at)?;
+        let target = *columns.targets.get(at)?;
+        let key = batch::next(*columns.keys.lengths.get(at)?, &mut self.keys);
+        let value = batch::next(*columns.values.lengths.get(at)?, &mut self.values);
+        self.output += 1;
+        let mut output = Output {
+            row,
+            target,
+            key,
+            value,
+            header_lengths: &[],
+            header_names: &[],
+            header_value_lengths: &[],
+            header_values: &[],
+        };
+        if let Some(headers) = &columns.headers {
+            let count = usize::try_from(*headers.counts.get(at)?).ok()?;
+            let next = self.header.checked_add(count)?;
+            output.header_lengths = headers.names.lengths.get(self.header..next)?;
+            output.header_value_lengths = headers.values.lengths.get(self.header..next)?;
+            output.header_names = take(output.header_lengths, &mut self.header_names)?;
+            output.header_values = take(output.header_value_lengths, &mut self.header_values)?;
+            self.header = next;
+        }
+        Some(output)
+    }
+}
+
+/// The data of several entries.
+fn take<'a>(lengths: &[i32], data: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let bytes = lengths
+        .iter()
+        .filter(|length| **length > ABSENT)
+        .try_fold(0_usize, |sum, length| sum.checked_add(usize::try_from(*length).ok()?))?;
+    let (taken, rest) = data.split_at_checked(bytes)?;
+    *data = rest;
+    Some(taken)
+}
+
+/// The outputs of done rows.
+struct Outputs<'a> {
+    results: &'a Results,
+    columns: Cursor<'a>,
+    row_cursor: usize,
+}
+
+impl<'a> Iterator for Outputs<'a> {
+    type Item = Output<'a>;
+
+    fn next(&mut self) -> Option<Output<'a>> {
+        loop {
+            let output = self.columns.next()?;
+            let rows = self.results.rows_with_outputs.get(self.row_cursor..)?;
+            // Both ascend: rows before this one are behind us.
+            let passed = rows.iter().take_while(|row| **row < output.row).count();
+            self.row_cursor += passed;
+            if rows.get(passed) == Some(&output.row) {
+                return Some(output);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! What went wrong, in one line that names the guest's functions.
+
+use std::fmt::Write as _;
+
+use keylane_core::Fault;
+use wasmtime::{Trap, WasmBacktrace};
+
+use super::call::Failure;
+use super::host::Limiter;
+
+/// Functions named in a message: enough to find the place, few enough for a log line and a header.
+const FRAMES_SHOWN: usize = 6;
+
+/// Generic functions have endless names.
+const NAME_MAX: usize = 120;
+
+/// What the engine says when a result or an argument of a host function is larger than it may be.
+const TOO_MUCH_DATA: &str = "fuel allocated for hostcalls has been exhausted";
+
+/// Sorts an error that a call ended with.
+pub(super) fn failure(error: &wasmtime::Error, limiter: &Limiter) -> Failure {
+    let text = format!("{:#}", error.root_cause());
+    let in_the_guest = error.downcast_ref::<WasmBacktrace>();
+    if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
+        return Failure::new(Fault::Timeout, with_frames("the deadline is over".to_owned(), in_the_guest));
+    }
+    if let Some(refusal) = limiter.refusal() {
+        return Failure::new(Fault::Limit, with_frames(refusal, in_the_guest));
+    }
+    if text.contains(TOO_MUCH_DATA) {
+        let message = "more data at once than a result may have".to_owned();
+        return Failure::new(Fault::Limit, with_frames(message, in_the_guest));
+    }
+    if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
+        let message = format!("the guest ended itself with exit code {}", exit.0);
+        return Failure::new(Fault::Trap, with_frames(message, in_the_guest));
+    }
+    if error.downcast_ref::<Trap>().is_some() || in_the_guest.is_some() {
+        return Failure::new(Fault::Trap, with_frames(text, in_the_guest));
+    }
+    // The guest came back, but with pointers or text that can't be read.
+    Failure::new(Fault::Contract, format!("the result can't be read: {text}"))
+}
+
+fn with_frames(mut message: String, backtrace: Option<&WasmBacktrace>) -> String {
+    let frames = backtrace.map_or(&[][..], WasmBacktrace::frames);
+    for (position, frame) in frames.iter().take(FRAMES_SHOWN).enumerate() {
+        let before = if position == 0 { " in" } else { " <" };
+        let name = match frame.func_name() {
+            Some(name) => format!("{:#}", rustc_demangle::demangle(name)).chars().take(NAME_MAX).collect(),
+            None => format!("function {}", frame.func_index()),
+        };
+        // Writing to a string can't fail.
+        let _ = write!(message, "{before} `{name}`");
+    }
+    message
+}

@@ -1,0 +1,224 @@
+//! The threads that run guests.
+//!
+//! Each worker is one OS thread with a runtime of its own. It polls the calls that it has taken, as local
+//! futures; a task per call would cost more than the call. Rules:
+//!
+//! - Calls wait in one queue that all workers share. A worker takes one only when none of its own stands
+//!   ready: what was begun is finished first.
+//! - A call that waits is suspended: it costs memory, not the worker.
+//! - A call that computes gives way at each tick, so that timers, cancels and the worker's other calls get
+//!   their turn.
+//! - No more calls are admitted than instances may live, so that an admitted call always gets one.
+
+mod slot;
+mod thread;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::thread::JoinHandle;
+
+use super::call::{Call, CallKey};
+use super::clock::Clock;
+use super::engine::Engine;
+use super::pool::Pool;
+
+/// The worker threads. Dropping them cancels what runs.
+pub struct Workers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    mailboxes: Vec<Mailbox>,
+    pool: Pool,
+    clock: Arc<Clock>,
+}
+
+struct Queue {
+    waiting: VecDeque<Box<Call>>,
+    /// Calls that may be submitted now.
+    room: usize,
+    /// Workers with nothing to do, the one that was busy last at the end.
+    idle: Vec<usize>,
+    closed: bool,
+}
+
+/// What a worker is told from outside.
+#[derive(Default)]
+struct Mailbox {
+    cancels: Mutex<Vec<CallKey>>,
+    /// Wakes its thread.
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Workers {
+    /// Starts `threads` workers; one per core is right.
+    pub fn start(engine: &Engine, threads: usize) -> std::io::Result<Workers> {
+        let threads = threads.max(1);
+        let capacity = usize::try_from(engine.max_instances()).unwrap_or(usize::MAX);
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue {
+                waiting: VecDeque::with_capacity(capacity),
+                room: capacity,
+                idle: Vec::with_capacity(threads),
+                closed: false,
+            }),
+            mailboxes: (0..threads).map(|_| Mailbox::default()).collect(),
+            pool: Pool::new(threads, capacity),
+            clock: engine.clock().clone(),
+        });
+        let mut workers = Workers { shared, threads: Vec::with_capacity(threads) };
+        for index in 0..threads {
+            workers.threads.push(thread::spawn(workers.shared.clone(), index)?);
+        }
+        Ok(workers)
+    }
+
+    /// Hands a call over. It comes back, with its buffers, through its [`CallEvents`](super::CallEvents).
+    /// With as many calls out as instances may live, or after a shutdown, it comes back at once.
+    pub fn submit(&self, mut call: Box<Call>) -> Result<(), Box<Call>> {
+        call.renew();
+        let idle = {
+            let mut queue = self.shared.queue();
+            if queue.closed || queue.room == 0 {
+                return Err(call);
+            }
+            queue.room -= 1;
+            queue.waiting.push_back(call);
+            queue.idle.pop()
+        };
+        self.shared.clock.call_started();
+        if let Some(worker) = idle {
+            self.shared.wake(worker);
+        }
+        Ok(())
+    }
+
+    /// Ends a call without a result. It comes back through `really_ended` once its store is dropped; if it
+    /// came to its end first, through `ended`.
+    pub fn cancel(&self, key: CallKey) {
+        let queued = {
+            let mut queue = self.shared.queue();
+            let position = queue.waiting.iter().position(|call| call.key == key);
+            position.and_then(|position| queue.waiting.remove(position))
+        };
+        if let Some(call) = queued {
+            return self.shared.give_up(call);
+        }
+        // Only the worker that has it knows it. A worker that has just taken it from the queue has put it
+        // into a slot before it looks at its mailbox again.
+        for (worker, mailbox) in self.shared.mailboxes.iter().enumerate() {
+            lock(&mailbox.cancels).push(key);
+            self.shared.wake(worker);
+        }
+    }
+
+    /// Cancels every call and waits until all have come back and the threads are gone.
+    pub fn shutdown(&mut self) {
+        let queued = {
+            let mut queue = self.shared.queue();
+            queue.closed = true;
+            std::mem::take(&mut queue.waiting)
+        };
+        for call in queued {
+            self.shared.give_up(call);
+        }
+        for worker in 0..self.shared.mailboxes.len() {
+            self.shared.wake(worker);
+        }
+        for thread in self.threads.drain(..) {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+
+    /// Instances that wait for calls.
+    #[cfg(test)]
+    pub(super) fn idle_instances(&self) -> usize {
+        self.shared.pool.idle()
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.shutdown();
+        }
+    }
+}
+
+impl std::fmt::Debug for Workers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workers").field("threads", &self.threads.len()).finish_non_exhaustive()
+    }
+}
+
+/// What a worker finds in the queue.
+enum Next {
+    Call(Box<Call>),
+    /// Nothing: the worker is entered as idle and will be woken.
+    Nothing,
+    Closed,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        lock(&self.queue)
+    }
+
+    fn next(&self, worker: usize) -> Next {
+        let mut queue = self.queue();
+        queue.idle.retain(|idle| *idle != worker);
+        if let Some(call) = queue.waiting.pop_front() {
+            return Next::Call(call);
+        }
+        if queue.closed {
+            return Next::Closed;
+        }
+        queue.idle.push(worker);
+        Next::Nothing
+    }
+
+    /// The worker is about to be busy with calls of its own. If it was woken for a queued one, somebody else
+    /// has to take that.
+    fn busy(&self, worker: usize) {
+        let other = {
+            let mut queue = self.queue();
+            queue.idle.retain(|idle| *idle != worker);
+            if queue.waiting.is_empty() { None } else { queue.idle.pop() }
+        };
+        if let Some(other) = other {
+            self.wake(other);
+        }
+    }
+
+    fn wake(&self, worker: usize) {
+        let waker = self.mailboxes.get(worker).and_then(|mailbox| lock(&mailbox.waker).clone());
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// A call has come to its end: another may be submitted.
+    fn ended(&self) {
+        self.queue().room += 1;
+        self.clock.call_ended();
+    }
+
+    /// A call that never ran is cancelled.
+    fn give_up(&self, call: Box<Call>) {
+        self.ended();
+        call.events().clone().really_ended(call);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing in here panics between two steps that belong together.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! One call in the hands of a worker: its future, its waker and its meter.
+
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use keylane_core::Fault;
+
+use super::{Shared, lock};
+use crate::guest::call::{Call, CallEvents, CallKey, Failure, Outcome};
+use crate::guest::clock::{Meter, Stop, stopwatch};
+use crate::guest::handler::Instance;
+use crate::guest::pool::Lease;
+
+/// Slots of one worker that are to be polled, in the order in which they became ready.
+pub(super) type Ready = Mutex<VecDeque<usize>>;
+
+/// A place for calls, one after another.
+pub(super) struct Slot {
+    wake: Arc<SlotWake>,
+    waker: Waker,
+    running: Option<Running>,
+}
+
+struct Running {
+    key: CallKey,
+    events: Arc<dyn CallEvents>,
+    future: Pin<Box<dyn Future<Output = Done>>>,
+    worked: Duration,
+    waited: bool,
+}
+
+/// A call that came to its end.
+pub(super) struct Done {
+    call: Box<Call>,
+    cancelled: bool,
+}
+
+/// How a poll went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Polled {
+    /// The slot is free.
+    Over,
+    /// The guest computes and gave way.
+    GaveWay,
+    /// The guest waits.
+    Waits,
+}
+
+impl Slot {
+    pub(super) fn new(index: usize, worker: usize, shared: Arc<Shared>, ready: Arc<Ready>) -> Slot {
+        let meter = Arc::new(Meter::new(shared.clock.clone()));
+        let wake = Arc::new(SlotWake {
+            index,
+            worker,
+            shared,
+            ready,
+            meter,
+            queued: AtomicBool::new(false),
+            polling: AtomicBool::new(false),
+        });
+        Slot { waker: Waker::from(wake.clone()), wake, running: None }
+    }
+
+    /// Takes a call in; it has to be polled once to begin.
+    pub(super) fn begin(&mut self, call: Box<Call>) {
+        let wake = &self.wake;
+        wake.meter.arm(call.handler().timeout());
+        wake.queued.store(false, Ordering::SeqCst);
+        self.running = Some(Running {
+            key: call.key,
+            events: call.events().clone(),
+            future: Box::pin(run(wake.shared.clone(), wake.worker, call, wake.meter.clone())),
+            worked: Duration::ZERO,
+            waited: false,
+        });
+    }
+
+    pub(super) fn is_running(&self, key: CallKey) -> bool {
+        self.running.as_ref().is_some_and(|running| running.key == key)
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        self.running.is_none()
+    }
+
+    /// Makes the call end at its next poll.
+    pub(super) fn cancel(&self) {
+        self.wake.meter.cancel();
+        self.waker.wake_by_ref();
+    }
+
+    /// A call that only waits notices its deadline here.
+    pub(super) fn look_at_deadline(&self) {
+        if self.running.is_some() && self.wake.meter.stop().is_some() {
+            self.waker.wake_by_ref();
+        }
+    }
+
+    pub(super) fn poll(&mut self) -> Polled {
+        let wake = &self.wake;
+        let Some(running) = &mut self.running else {
+            wake.queued.store(false, Ordering::SeqCst);
+            return Polled::Over; // woken after its end
+        };
+        wake.polling.store(true, Ordering::SeqCst);
+        wake.queued.store(false, Ordering::SeqCst);
+        wake.meter.resume();
+        let start = stopwatch();
+        let polled = running.future.as_mut().poll(&mut Context::from_waker(&self.waker));
+        running.worked += start.elapsed();
+        wake.polling.store(false, Ordering::SeqCst);
+        let ready = wake.queued.load(Ordering::SeqCst);
+        match polled {
+            Poll::Ready(done) => {
+                self.finish(done);
+                Polled::Over
+            }
+            Poll::Pending => {
+                if ready {
+                    wake.meter.pause();
+                }
+                let gave_way = wake.meter.take_yield();
+                if !gave_way && !ready && !running.waited {
+                    running.waited = true;
+                    running.events.suspended(running.key.call);
+                }
+                if gave_way { Polled::GaveWay } else { Polled::Waits }
+            }
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        let Some(running) = self.running.take() else { return };
+        let Done { mut call, cancelled } = done;
+        call.took = running.worked;
+        call.waited = running.waited;
+        self.wake.shared.ended();
+        if cancelled {
+            running.events.really_ended(call);
+        } else {
+            running.events.ended(call);
+        }
+    }
+}
+
+/// Puts its slot into the worker's queue, once, and wakes the worker.
+struct SlotWake {
+    index: usize,
+    worker: usize,
+    shared: Arc<Shared>,
+    ready: Arc<Ready>,
+    meter: Arc<Meter>,
+    /// The slot is in `ready`.
+    queued: AtomicBool,
+    /// The slot is being polled: its time is its own until the poll ends.
+    polling: AtomicBool,
+}
+
+impl Wake for SlotWake {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.queued.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        if !self.polling.load(Ordering::SeqCst) {
+            self.meter.pause();
+        }
+        lock(&self.ready).push_back(self.index);
+        self.shared.wake(self.worker);
+    }
+}
+
+/// One call from its instance to its outcome.
+async fn run(shared: Arc<Shared>, worker: usize, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
+    let lease = shared.pool.take(worker, call.handler());
+    let stopped = {
+        let made = pin!(serve(&shared, worker, &mut call, &meter, lease));
+        until_stopped(&meter, made).await
+        // What was under way is dropped here, with its store, before anybody hears of its end.
+    };
+    let cancelled = match stopped {
+        Ok(outcome) => {
+            call.outcome = outcome;
+            false
+        }
+        Err(stop) => {
+            // The store went with the future.
+            shared.pool.gone();
+            let message = format!("the deadline of {:?} is over, waiting", call.handler().timeout());
+            let row = call.results.fail();
+            call.outcome = Outcome::Failed(Failure { row, ..Failure::new(Fault::Timeout, message) });
+            stop == Stop::Cancelled
+        }
+    };
+    if cancelled {
+        call.renew();
+    }
+    Done { call, cancelled }
+}
+
+/// Makes the call and gives the instance back if it may serve again. The outcome is complete then.
+async fn serve(shared: &Shared, worker: usize, call: &mut Call, meter: &Arc<Meter>, lease: Lease) -> Outcome {
+    let handler = call.handler().clone();
+    let instance = match lease {
+        Lease::Used(instance) => Ok(instance),
+        Lease::Room(evicted) => {
+            drop(evicted);
+            handler.instance(meter).await
+        }
+    };
+    let made = match instance {
+        Ok(instance) => {
+            let mut instance: Instance = instance;
+            let made = instance.call(&handler, meter, &call.batch, &mut call.results).await;
+            made.map(|()| instance)
+        }
+        Err(failure) => Err(failure),
+    };
+    match made {
+        Ok(instance) => {
+            shared.pool.keep(worker, &handler, instance);
+            Outcome::Ended
+        }
+        Err(failure) => {
+            shared.pool.gone();
+            Outcome::Failed(failure)
+        }
+    }
+}
+
+/// Drives `future` as long as the meter lets it.
+async fn until_stopped<F: Future>(meter: &Meter, mut future: Pin<&mut F>) -> Result<F::Output, Stop> {
+    std::future::poll_fn(|context| match meter.stop() {
+        Some(stop) => Poll::Ready(Err(stop)),
+        None => future.as_mut().poll(context).map(Ok),
+    })
+    .await
+}

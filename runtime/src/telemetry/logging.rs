@@ -1,0 +1,112 @@
+//! The one place that decides how log lines look and where they go.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For a person at a terminal: one line of text, in colour.
+    Human,
+    /// For a machine: one JSON object a line.
+    Json,
+}
+
+/// Why there are no logs.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The filter can't be understood.
+    #[error("`{filter}` is not a log filter: {source}")]
+    Filter {
+        /// As given.
+        filter: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Somebody in this process logs already.
+    #[error("logging was started twice: {0}")]
+    Twice(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Sends what happens in this process to standard error, librdkafka's lines among it.
+///
+/// `filter` is a level, or levels by module: `info`, `keylane=debug,warn`.
+///
+/// # Errors
+///
+/// The filter can't be understood, or logging runs already.
+pub fn start_logging(filter: &str, format: Format) -> Result<(), LoggingError> {
+    subscriber(filter, format, std::io::stderr)?.try_init()?;
+    Ok(())
+}
+
+/// A subscriber is boxed because the two formats are two types.
+fn subscriber<W>(filter: &str, format: Format, writer: W) -> Result<tracing::Dispatch, LoggingError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let parsed = EnvFilter::try_new(filter)
+        .map_err(|source| LoggingError::Filter { filter: filter.to_owned(), source })?;
+    let lines = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(writer);
+    Ok(match format {
+        Format::Human => tracing::Dispatch::new(lines.with_target(false).finish()),
+        // Fields at the top level, as log collectors expect them.
+        Format::Json => tracing::Dispatch::new(lines.json().flatten_event(true).finish()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no test panics while it writes").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(filter: &str, format: Format) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let dispatch = subscriber(filter, format, move || writer.clone()).expect("the filter is sound");
+        tracing::dispatcher::with_default(&dispatch, || {
+            tracing::info!(topic = "orders", "partition assigned");
+            tracing::debug!("not asked for");
+        });
+        let bytes = written.0.lock().expect("no test panics while it writes").clone();
+        String::from_utf8(bytes).expect("log lines are text")
+    }
+
+    #[test]
+    fn json_lines_have_their_fields_at_the_top() {
+        let line = logged("info", Format::Json);
+        let value: serde_json::Value = serde_json::from_str(&line).expect("one JSON object");
+        assert_eq!(value.get("message").and_then(|v| v.as_str()), Some("partition assigned"), "{line}");
+        assert_eq!(value.get("topic").and_then(|v| v.as_str()), Some("orders"), "{line}");
+    }
+
+    #[test]
+    fn the_filter_decides() {
+        assert_eq!(logged("info", Format::Human).lines().count(), 1);
+        assert_eq!(logged("debug", Format::Human).lines().count(), 2);
+        assert_eq!(logged("error", Format::Human), "");
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_named() {
+        let error =
+            subscriber("keylane=loud", Format::Human, io::sink).err().expect("there is no such level");
+        assert!(error.to_string().starts_with("`keylane=loud` is not a log filter: "), "{error}");
+    }
+}

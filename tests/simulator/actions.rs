@@ -1,0 +1,135 @@
+//! What a core asks for, and who carries it out.
+
+use keylane_core::{Action, Notice, Place};
+
+use super::plan::{MS, SECOND};
+use super::trace::Seen;
+use super::world::{Event, Stage, World};
+
+impl World {
+    pub(crate) fn act(&mut self, p: usize, action: Action<'_>) {
+        match action {
+            Action::LookUpStart { partition } => {
+                let index = self.index(partition);
+                self.look_up_soon(p, index);
+            }
+            Action::AnswerAssign { starts } => self.answer_assign(p, starts),
+            Action::AnswerRevoke { partitions } => self.answer_revoke(p, partitions),
+            Action::Reposition { partition, offset } => self.reposition(p, partition, offset),
+            Action::Reassign { partition, offset } => self.reassign(p, partition, offset),
+            Action::LeaveGroup => self.leave_group(p),
+            Action::Read { partition, max_events, max_bytes } => {
+                self.permit(p, partition, max_events, max_bytes);
+            }
+            Action::StopReading { partition } => self.forbid(p, partition),
+            Action::Dispatch(dispatch) => self.dispatch(p, &dispatch),
+            Action::Cancel { call } => self.cancel(p, call),
+            Action::ReleaseRows { places } => self.release_rows(p, places),
+            Action::HandOver { call, rows } => self.hand_over(p, call, rows),
+            Action::Commit { id, entries, metadata } => self.commit(p, id, entries, metadata),
+            Action::ReportStall(stall) => {
+                self.saw(Seen::Stalls);
+                let index = self.index(stall.partition);
+                self.note(p, "stall", Some(index), stall.offset, stall.holds as i64);
+            }
+            Action::StallEnded { .. } => {}
+            Action::Notice(notice) => self.notice(p, notice),
+            Action::PartitionStopped { partition, offset, .. } => {
+                let index = self.index(partition);
+                self.partition_stopped(p, index, offset);
+            }
+            Action::StopHandler { partition, offset, .. } => {
+                let index = self.index(partition);
+                self.stop_handler(p, index, offset);
+            }
+            Action::EndReached => self.broken("I-protocol", "an end was never set".into(), None, -1),
+            Action::Drained { clean } => self.drained(p, clean),
+            Action::CallStuck { .. } => self.call_stuck(p),
+        }
+    }
+
+    fn release_rows(&mut self, p: usize, places: &[Place]) {
+        for &place in places {
+            match self.processes[p].release(place) {
+                Some((index, offset)) => self.note(p, "release", Some(index), offset, 0),
+                None => {
+                    let text = format!("process {p} releases {place:?}, where nothing is kept");
+                    self.broken("I-places", text, None, -1);
+                }
+            }
+        }
+    }
+
+    fn notice(&mut self, p: usize, notice: Notice) {
+        match notice {
+            Notice::SessionStarted { partition, session, offset, claimed } => {
+                let index = self.index(partition);
+                self.processes[p].parts[index].session = Some(session.0);
+                self.note(p, "session", Some(index), offset, session.0 as i64);
+                if claimed > 0 {
+                    self.saw(Seen::SetsBelieved);
+                }
+            }
+            Notice::SessionEnded { partition, session, .. } => {
+                let index = self.index(partition);
+                self.note(p, "session over", Some(index), -1, session.0 as i64);
+                self.processes[p].ended.insert(session.0);
+            }
+            Notice::MetadataIgnored { .. } => self.saw(Seen::SetsIgnored),
+            Notice::OffsetsSkipped { .. }
+            | Notice::Repositioned { .. }
+            | Notice::MetadataLimitLowered { .. } => {}
+        }
+    }
+
+    fn partition_stopped(&mut self, p: usize, index: usize, offset: i64) {
+        self.saw(Seen::PartitionsStopped);
+        self.note(p, "partition stopped", Some(index), offset, 0);
+        self.processes[p].parts[index].stopped = true;
+        if self.stage != Stage::Faults || self.rng.percent(50) {
+            // Someone looks into it, and starts the process again.
+            let delay = self.rng.range(SECOND, 4 * SECOND);
+            self.after(delay, Event::Drain(p));
+        }
+    }
+
+    fn stop_handler(&mut self, p: usize, index: usize, offset: i64) {
+        self.saw(Seen::HandlersStopped);
+        self.note(p, "handler stops", Some(index), offset, 0);
+        self.processes[p].stopping = true;
+        self.after(MS, Event::Drain(p));
+    }
+
+    fn leave_group(&mut self, p: usize) {
+        let process = &mut self.processes[p];
+        process.left = true;
+        process.controls.clear();
+        process.outstanding = None;
+        for part in &mut process.parts {
+            part.reader = None;
+        }
+        self.leave(p);
+    }
+
+    fn drained(&mut self, p: usize, clean: bool) {
+        self.saw(Seen::Drains);
+        self.note(p, "drained", None, -1, i64::from(clean));
+        let process = &self.processes[p];
+        if !process.draining || !process.left {
+            self.broken("I-protocol", format!("process {p} says it is drained"), None, -1);
+        }
+        if !clean && self.processes[p].expects_clean {
+            let text = format!("process {p} drained in a world without faults, but not cleanly");
+            self.broken("I11 drained", text, None, -1);
+        }
+        self.is_over(p);
+    }
+
+    /// A cancelled call did not end in time. Only a process that stood still may think so.
+    fn call_stuck(&mut self, p: usize) {
+        if self.processes[p].resumed_at == 0 {
+            self.broken("I-protocol", format!("process {p} finds a call stuck"), None, -1);
+        }
+        self.die(p);
+    }
+}

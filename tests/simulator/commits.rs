@@ -1,0 +1,207 @@
+//! Commits: what is sent, what the coordinator makes of it, and which answers arrive.
+
+use keylane_core::codec;
+use keylane_core::{CommitEntry, CommitError, CommitId, Input};
+
+use super::plan::{Class, MS, SECOND};
+use super::planted::Planted;
+use super::trace::Seen;
+use super::world::{Event, World};
+
+/// What the coordinator stores.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) offset: i64,
+    pub(crate) metadata: Vec<u8>,
+    /// Order of sending, over all processes.
+    sent: u64,
+    /// It came past every fence, after its time.
+    late: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    process: usize,
+    id: CommitId,
+    generation: u32,
+    entries: Vec<(usize, Stored)>,
+}
+
+/// A partition, and why it was refused.
+pub(crate) type Answer = (usize, Option<CommitError>);
+
+impl World {
+    pub(crate) fn commit(&mut self, p: usize, id: CommitId, entries: &[CommitEntry], metadata: &str) {
+        self.saw(Seen::Commits);
+        let before = self.processes[p].commit.replace(id);
+        if before.is_some() || entries.is_empty() {
+            let text = format!("process {p} sends {id:?} of {} while {before:?} is out", entries.len());
+            self.broken("I-protocol", text, None, -1);
+        }
+        let mut request =
+            Request { process: p, id, generation: self.processes[p].generation, entries: Vec::new() };
+        for entry in entries {
+            let range = entry.metadata.0 as usize..entry.metadata.1 as usize;
+            let text = metadata.get(range).unwrap_or("not a range of the metadata");
+            let sent = self.trace.lines.len() as u64;
+            let stored = Stored { offset: entry.offset, metadata: text.into(), sent, late: false };
+            let index = self.index(entry.partition);
+            let stored = self.planted_commit(p, index, stored);
+            self.note(p, "commit", Some(index), stored.offset, text.len() as i64);
+            if entry.unclaimed > 0 {
+                self.saw(Seen::SetsCut);
+            }
+            self.check_commit(p, index, &stored);
+            request.entries.push((index, stored));
+        }
+        self.after(self.plan.config.commit_timeout.as_micros() as u64, Event::CommitTimeout(p, id));
+        self.send(request);
+    }
+
+    fn planted_commit(&self, p: usize, index: usize, mut stored: Stored) -> Stored {
+        let highest = self.processes[p].highest_done.get(&index);
+        if self.planted == Some(Planted::CommitHighest)
+            && let Some(&highest) = highest
+        {
+            stored.offset = stored.offset.max(highest + 1);
+            stored.metadata.clear();
+        }
+        stored
+    }
+
+    /// Commit safety, already when it is sent: what is sent may be applied.
+    fn check_commit(&mut self, p: usize, index: usize, stored: &Stored) {
+        let Stored { offset, metadata, .. } = stored;
+        let part = &mut self.processes[p].parts[index];
+        let (owned, floor) = (part.owned, part.floor);
+        part.floor = Some(*offset);
+        self.require(owned, "I10 own partitions only", index, *offset, || {
+            format!("process {p} commits {offset}, but does not own the partition")
+        });
+        self.require(floor.is_none_or(|floor| floor <= *offset), "I9 monotone", index, *offset, || {
+            format!("process {p} commits {offset} after {floor:?}")
+        });
+        let limit = self.plan.config.metadata_limit;
+        self.require(metadata.len() <= limit, "I-limits", index, *offset, || {
+            format!("process {p} commits metadata of {} characters, limit {limit}", metadata.len())
+        });
+        let end = self.logs[index].end;
+        let claims = codec::decode(metadata, &self.identity(index, *offset), end);
+        if !metadata.is_empty() {
+            self.saw(Seen::SetsCommitted);
+        }
+        self.require(claims.is_some() && *offset <= end, "I8 commit safety", index, *offset, || {
+            format!("process {p} commits {offset} with a set that can't be read; the log ends at {end}")
+        });
+        self.check_claims(p, index, *offset, &claims.unwrap_or_default());
+    }
+
+    fn check_claims(&mut self, p: usize, index: usize, offset: i64, claims: &[(i64, i64)]) {
+        let covered = |at: i64| at < offset || claims.iter().any(|&(from, to)| from <= at && at < to);
+        let open = self.logs[index]
+            .records
+            .iter()
+            .find(|record| record.outcomes == 0 && !record.excused && covered(record.offset));
+        if let Some(open) = open.map(|record| record.offset) {
+            let text = format!("process {p} commits {offset} with {claims:?}, but {open} has no ending");
+            self.broken("I8 commit safety", text, Some(index), open);
+        }
+    }
+
+    fn send(&mut self, request: Request) {
+        if self.strikes(Class::LateCommit, 5) {
+            let delay = self.rng.range(2 * SECOND, 8 * SECOND);
+            self.after(delay, Event::CommitArrives(request, true));
+            return;
+        }
+        if self.strikes(Class::CommitLoss, 10) {
+            return;
+        }
+        let mut delay = self.rng.range(MS, 15 * MS);
+        if self.strikes(Class::CommitLoss, 10) {
+            delay += self.rng.range(SECOND, 3 * SECOND);
+        }
+        self.group.commits_coming.push(request.process);
+        self.after(delay, Event::CommitArrives(request, false));
+    }
+
+    pub(crate) fn commit_arrives(&mut self, request: Request, past_fences: bool) {
+        let p = request.process;
+        if past_fences {
+            self.saw(Seen::CommitsLate);
+        } else if let Some(at) = self.group.commits_coming.iter().position(|&other| other == p) {
+            self.group.commits_coming.swap_remove(at);
+        }
+        let member = self.group.members.contains(&p) && request.generation == self.group.generation;
+        let rebalancing = self.group.rebalancing();
+        let mut answers = Vec::new();
+        for (index, stored) in request.entries {
+            let refusal = if past_fences {
+                None
+            } else if !member {
+                self.saw(Seen::CommitsStale);
+                Some(CommitError::Stale)
+            } else if rebalancing && self.strikes(Class::TryAgain, 40) {
+                self.saw(Seen::CommitsTryAgain);
+                Some(CommitError::TryAgain)
+            } else if stored.metadata.len() > self.plan.broker_metadata_limit {
+                self.saw(Seen::CommitsTooLarge);
+                Some(CommitError::MetadataTooLarge)
+            } else {
+                None
+            };
+            if refusal.is_none() {
+                self.apply(p, index, Stored { late: past_fences, ..stored });
+            }
+            answers.push((index, refusal));
+        }
+        if past_fences || self.strikes(Class::CommitLoss, 5) {
+            return; // nobody waits for the answer any more, or it gets lost
+        }
+        let delay = self.rng.range(MS, 10 * MS);
+        self.after(delay, Event::CommitAnswered(p, request.id, answers));
+    }
+
+    fn apply(&mut self, p: usize, index: usize, stored: Stored) {
+        self.note(p, "applied", Some(index), stored.offset, i64::from(stored.late));
+        if let Some(before) = &self.stored[index] {
+            let (from, to) = (before.offset, stored.offset);
+            if before.sent > stored.sent {
+                // An older commit that was overtaken: allowed, and whoever believed the newer one goes back to it.
+                self.stored[index] = Some(Stored { late: true, ..stored });
+                return;
+            }
+            self.require(from <= to || before.late, "I9 monotone", index, to, || {
+                format!("process {p} moved the committed offset back from {from} to {to}")
+            });
+        }
+        self.stored[index] = Some(stored);
+    }
+
+    pub(crate) fn commit_answered(&mut self, p: usize, id: CommitId, answers: &[Answer]) {
+        if self.processes[p].commit == Some(id) {
+            self.processes[p].commit = None;
+        } else if self.rng.percent(50) {
+            return; // it comes after the time limit: some shells drop it
+        }
+        for &(index, refusal) in answers {
+            let partition = self.logs[index].partition;
+            match refusal {
+                None => self.feed(p, Input::Committed { id, partition }),
+                Some(why) => {
+                    self.note(p, "commit refused", Some(index), -1, why as i64);
+                    self.feed(p, Input::CommitFailed { id, partition, why });
+                }
+            }
+        }
+    }
+
+    pub(crate) fn commit_timeout(&mut self, p: usize, id: CommitId) {
+        if self.processes[p].commit == Some(id) {
+            self.processes[p].commit = None;
+            self.saw(Seen::CommitsTimedOut);
+            self.note(p, "commit timed out", None, -1, id.0 as i64);
+            self.feed(p, Input::CommitTimedOut { id });
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Faults: what strikes, when it stops, and how processes come and go.
+
+use keylane_core::codec::Encoder;
+use keylane_core::Input;
+
+use super::plan::{Class, MS, SECOND};
+use super::trace::Seen;
+use super::world::{Event, Stage, World};
+
+const STRIKES: [Class; 6] = [
+    Class::Kill,
+    Class::Pause,
+    Class::Scale,
+    Class::Retention,
+    Class::Damage,
+    Class::ForeignMetadata,
+];
+
+impl World {
+    pub(crate) fn fault(&mut self) {
+        if self.stage != Stage::Faults {
+            return;
+        }
+        let on: Vec<_> = STRIKES.into_iter().filter(|&class| self.has(class)).collect();
+        if !on.is_empty() {
+            match self.rng.pick(&on) {
+                Class::Kill => self.kill(),
+                Class::Pause => self.pause(),
+                Class::Scale => self.scale(),
+                Class::Retention => self.retain(),
+                Class::Damage => self.damage(),
+                _ => self.write_foreign_metadata(),
+            }
+        }
+        let delay = self.rng.range(self.plan.fault_every / 4, 2 * self.plan.fault_every);
+        self.after(delay, Event::Fault);
+    }
+
+    fn any_process(&mut self) -> Option<usize> {
+        let running: Vec<_> = (0..self.processes.len())
+            .filter(|&p| self.processes[p].alive && !self.processes[p].paused)
+            .collect();
+        (!running.is_empty()).then(|| self.rng.pick(&running))
+    }
+
+    fn kill(&mut self) {
+        let Some(p) = self.any_process() else { return };
+        if self.rng.percent(50) {
+            // In the middle of what it does next.
+            self.processes[p].dies_after = Some(self.rng.below(8));
+        } else {
+            self.die(p);
+        }
+    }
+
+    /// Counts the actions of a process that is to die in the middle of a step.
+    pub(crate) fn dies_here(&mut self, p: usize) -> bool {
+        match &mut self.processes[p].dies_after {
+            Some(0) => {
+                self.saw(Seen::KillsMidStep);
+                self.die(p);
+                true
+            }
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// The process ends without another word. What it sent is on its way; the group notices later.
+    pub(crate) fn die(&mut self, p: usize) {
+        if !self.processes[p].alive {
+            return;
+        }
+        self.saw(Seen::Kills);
+        self.note(p, "killed", None, -1, 0);
+        self.is_over(p);
+        self.after(self.plan.session_timeout, Event::Expire(p));
+    }
+
+    pub(crate) fn is_over(&mut self, p: usize) {
+        let process = &mut self.processes[p];
+        process.alive = false;
+        process.core = None;
+        let instance = process.instance;
+        let delay = self.rng.range(50 * MS, 5 * SECOND);
+        self.after(delay, Event::Start(instance));
+        if self.stage == Stage::Leaving && self.processes.iter().all(|process| !process.alive) {
+            self.check_end();
+        }
+    }
+
+    fn pause(&mut self) {
+        let Some(p) = self.any_process() else { return };
+        self.saw(Seen::Pauses);
+        self.note(p, "paused", None, -1, 0);
+        self.processes[p].paused = true;
+        self.processes[p].paused_at = self.now;
+        self.after(self.plan.session_timeout, Event::Expire(p));
+        let lasts = self.rng.range(200 * MS, 12 * SECOND);
+        self.after(lasts, Event::Resume(p));
+    }
+
+    pub(crate) fn resume(&mut self, p: usize) {
+        let now = self.now;
+        let process = &mut self.processes[p];
+        if !process.alive || !std::mem::take(&mut process.paused) {
+            return;
+        }
+        process.resumed_at = now;
+        let parked = std::mem::take(&mut process.parked);
+        self.note(p, "resumed", None, -1, parked.len() as i64);
+        for (at, event) in parked.into_iter().enumerate() {
+            self.after(at as u64, event);
+        }
+    }
+
+    fn scale(&mut self) {
+        let alive = self.processes.iter().filter(|process| process.alive).count();
+        if alive < 4 && self.rng.percent(40) {
+            let instance = self.processes.len() + 100;
+            self.after(0, Event::Start(instance));
+        } else if let Some(p) = self.any_process() {
+            self.drain(p);
+        }
+    }
+
+    pub(crate) fn drain(&mut self, p: usize) {
+        if std::mem::replace(&mut self.processes[p].draining, true) {
+            return;
+        }
+        self.note(p, "drain", None, -1, 0);
+        self.processes[p].expects_clean = self.stage == Stage::Leaving;
+        if self.strikes(Class::Hurry, 30) {
+            let delay = self.rng.range(MS, 500 * MS);
+            self.after(delay, Event::DrainNow(p));
+        }
+        let deadline = self.uptime(p) + std::time::Duration::from_secs(10);
+        self.feed(p, Input::Drain { deadline });
+    }
+
+    pub(crate) fn drain_now(&mut self, p: usize) {
+        self.saw(Seen::DrainsHurried);
+        self.note(p, "drain now", None, -1, 0);
+        self.feed(p, Input::DrainNow);
+    }
+
+    /// Retention takes the head of a log.
+    fn retain(&mut self) {
+        let index = self.rng.index(self.logs.len());
+        let log = &mut self.logs[index];
+        let Some(last) = log.records.len().checked_sub(1) else { return };
+        let first = log.position(log.start);
+        let to = self.rng.range(first.min(last) as u64, last as u64) as usize;
+        log.start = log.start.max(log.records[to].offset);
+        let start = log.start;
+        log.excuse(i64::MIN, start);
+        self.note(0, "retention", Some(index), start, 0);
+    }
+
+    fn damage(&mut self) {
+        let index = self.rng.index(self.logs.len());
+        let times = self.rng.pick(&[1, 1, 2, 100]);
+        let log = &mut self.logs[index];
+        // What arrives next, mostly.
+        let at = log.records.last().map_or(log.end, |last| last.offset);
+        log.damage = Some((at, times));
+        self.note(0, "damage", Some(index), at, i64::from(times));
+    }
+
+    fn write_foreign_metadata(&mut self) {
+        let index = self.rng.index(self.logs.len());
+        let Some(stored) = self.stored[index].clone() else { return };
+        let (offset, mut metadata) = (stored.offset, stored.metadata);
+        let end = self.logs[index].end;
+        let encode = |at: i64, runs: &[(u64, u64)], world: &World| {
+            let mut text = String::new();
+            let identity = world.identity(index, at);
+            Encoder::default().encode(&identity, runs.iter().copied(), 200, &mut text);
+            text.into_bytes()
+        };
+        match self.rng.below(5) {
+            0 => metadata = b"\xff\xfe not ours".to_vec(),
+            1 => metadata = b"kl2:AQAAAQ".to_vec(),
+            2 => match metadata.len() {
+                0 => metadata = b"kl1:".to_vec(),
+                length => {
+                    let at = self.rng.index(length);
+                    metadata[at] ^= 1 << self.rng.below(7);
+                }
+            },
+            // A tool moved the offset and kept the set, or the other way round.
+            3 => metadata = encode(offset - 1, &[(1, 2)], self),
+            // Sound, but of a log that was much longer.
+            _ => metadata = encode(offset, &[((end - offset).max(0) as u64 + 100_000, 3)], self),
+        }
+        self.note(0, "foreign metadata", Some(index), offset, metadata.len() as i64);
+        if let Some(stored) = &mut self.stored[index] {
+            stored.metadata = metadata;
+        }
+    }
+
+    /// No faults from here on: the world must come to rest.
+    pub(crate) fn heal(&mut self) {
+        self.note(0, "heal", None, -1, 0);
+        self.stage = Stage::Healing;
+        self.plan.heal();
+        for log in &mut self.logs {
+            log.damage = None;
+        }
+        for p in 0..self.processes.len() {
+            self.processes[p].dies_after = None;
+            self.resume(p);
+            let process = &self.processes[p];
+            if process.alive && process.parts.iter().any(|part| part.stopped) {
+                self.after(MS, Event::Drain(p));
+            }
+            for index in 0..self.logs.len() {
+                self.wake_reader(p, index);
+            }
+        }
+        self.rest_until = self.now + 60 * SECOND;
+        self.after(60 * SECOND, Event::Deadline);
+        self.after(100 * MS, Event::Check);
+    }
+}

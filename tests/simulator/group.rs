@@ -1,0 +1,293 @@
+//! The group coordinator: members, generations, rebalances, one outstanding event per member.
+//!
+//! A round: every member rejoins, giving up what moves (cooperative) or everything (eager). When all have, the
+//! generation counts up and what is free is assigned. A member that does not answer is expelled.
+
+use std::collections::BTreeSet;
+
+use keylane_core::Input;
+
+use super::plan::{Class, MS, SECOND};
+use super::process::Control;
+use super::trace::Seen;
+use super::world::{Event, World};
+
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) members: Vec<usize>,
+    pub(crate) generation: u32,
+    pub(crate) owner: Vec<Option<usize>>,
+    round: Option<Round>,
+    rounds: u64,
+    /// Members came or went since the last round began.
+    changed: bool,
+    /// Requests on their way to the coordinator, per member.
+    pub(crate) commits_coming: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Round {
+    waiting: BTreeSet<usize>,
+    target: Vec<Option<usize>>,
+}
+
+impl Group {
+    pub(crate) fn new(partitions: usize) -> Group {
+        Group {
+            members: Vec::new(),
+            generation: 0,
+            owner: vec![None; partitions],
+            round: None,
+            rounds: 0,
+            changed: false,
+            commits_coming: Vec::new(),
+        }
+    }
+
+    pub(crate) fn rebalancing(&self) -> bool {
+        self.round.is_some()
+    }
+
+    fn forget(&mut self, p: usize) {
+        self.members.retain(|&member| member != p);
+        for owner in &mut self.owner {
+            if *owner == Some(p) {
+                *owner = None;
+            }
+        }
+        if let Some(round) = &mut self.round {
+            round.waiting.remove(&p);
+        }
+        self.changed = true;
+    }
+}
+
+impl World {
+    pub(crate) fn join(&mut self, p: usize) {
+        if self.processes[p].left || self.group.members.contains(&p) {
+            return;
+        }
+        self.note(p, "join", None, -1, 0);
+        self.group.members.push(p);
+        self.group.changed = true;
+        self.rebalance_soon();
+    }
+
+    /// The member is gone: it left, or its session expired.
+    pub(crate) fn leave(&mut self, p: usize) {
+        if self.group.members.contains(&p) {
+            self.note(p, "leave", None, -1, 0);
+            self.group.forget(p);
+            self.rebalance_soon();
+        }
+    }
+
+    /// A dead or paused member missed its heartbeats.
+    pub(crate) fn expire(&mut self, p: usize) {
+        let process = &self.processes[p];
+        let heard = process.alive
+            && (!process.paused || process.paused_at + self.plan.session_timeout > self.now);
+        if heard || !self.group.members.contains(&p) {
+            return;
+        }
+        self.expel(p);
+    }
+
+    fn expel(&mut self, p: usize) {
+        self.note(p, "expelled", None, -1, 0);
+        self.leave(p);
+        if self.processes[p].alive && !self.processes[p].left {
+            // What it was not told yet is void.
+            self.processes[p].controls.clear();
+            self.push_control(p, Control::Lost(Vec::new()));
+        }
+    }
+
+    fn rebalance_soon(&mut self) {
+        let delay = self.rng.range(10, 100) * MS;
+        self.after(delay, Event::Rebalance);
+    }
+
+    pub(crate) fn rebalance(&mut self) {
+        match &self.group.round {
+            Some(round) if round.waiting.is_empty() => self.end_round(),
+            Some(_) => {}
+            None if self.group.changed => self.begin_round(),
+            None => {}
+        }
+    }
+
+    fn begin_round(&mut self) {
+        self.group.changed = false;
+        self.group.rounds += 1;
+        let round = self.group.rounds;
+        let target = self.assignment();
+        self.saw(if self.plan.eager { Seen::EagerRebalances } else { Seen::CooperativeRebalances });
+        let waiting = self.group.members.iter().copied().collect();
+        self.group.round = Some(Round { waiting, target: target.clone() });
+        for p in self.group.members.clone() {
+            let moves = |index: usize| self.plan.eager || target[index] != Some(p);
+            let held = (0..target.len()).filter(|&index| self.group.owner[index] == Some(p));
+            let revoked = held.filter(|&index| moves(index)).collect();
+            self.push_control(p, Control::Revoke(revoked));
+        }
+        if self.group.members.is_empty() {
+            self.group.round = None;
+            return;
+        }
+        self.after(60 * SECOND, Event::RoundTimeout(round));
+    }
+
+    /// Sticky, balanced, and now and then not so sticky.
+    fn assignment(&mut self) -> Vec<Option<usize>> {
+        let members = self.group.members.clone();
+        let mut target = vec![None; self.logs.len()];
+        if members.is_empty() {
+            return target;
+        }
+        let most = self.logs.len().div_ceil(members.len());
+        let mut load = vec![0; members.len()];
+        for (index, owner) in self.group.owner.clone().into_iter().enumerate() {
+            let kept = members.iter().position(|&member| Some(member) == owner);
+            if let Some(kept) = kept.filter(|&kept| load[kept] < most)
+                && self.rng.percent(70)
+            {
+                load[kept] += 1;
+                target[index] = owner;
+            }
+        }
+        for owner in target.iter_mut().filter(|owner| owner.is_none()) {
+            let from = self.rng.index(members.len());
+            let order = (0..members.len()).map(|at| (at + from) % members.len());
+            let least = order.min_by_key(|&at| load[at]).unwrap_or(0);
+            load[least] += 1;
+            *owner = Some(members[least]);
+        }
+        target
+    }
+
+    fn end_round(&mut self) {
+        // A member joins again after what it sent before: only a stale commit comes later.
+        let coming = self.group.commits_coming.iter().any(|&p| self.processes[p].alive);
+        if coming && !self.has(Class::Stale) {
+            self.after(5 * MS, Event::Rebalance);
+            return;
+        }
+        let Some(round) = self.group.round.take() else { return };
+        self.group.generation += 1;
+        for p in self.group.members.clone() {
+            self.processes[p].generation = self.group.generation;
+            let mut assigned = Vec::new();
+            for (index, target) in round.target.iter().enumerate() {
+                if *target == Some(p) && self.group.owner[index] != Some(p) {
+                    self.group.owner[index] = Some(p);
+                    assigned.push(index);
+                }
+            }
+            self.push_control(p, Control::Assign(assigned));
+        }
+        if self.group.changed {
+            self.rebalance_soon();
+        }
+    }
+
+    /// A member never answered. For one that runs that is a broken promise.
+    pub(crate) fn round_timeout(&mut self, round: u64) {
+        if self.group.rounds != round {
+            return;
+        }
+        let Some(waiting) = self.group.round.as_ref().map(|round| round.waiting.clone()) else { return };
+        for p in waiting {
+            if self.processes[p].alive && !self.processes[p].paused {
+                self.broken("I-answer", format!("process {p} holds a rebalance for a minute"), None, -1);
+            }
+            self.expel(p);
+        }
+    }
+
+    fn push_control(&mut self, p: usize, control: Control) {
+        self.processes[p].controls.push_back(control);
+        self.control_soon(p);
+    }
+
+    pub(crate) fn control_soon(&mut self, p: usize) {
+        let delay = self.rng.range(1, 20) * MS;
+        self.after(delay, Event::Control(p));
+    }
+
+    pub(crate) fn deliver_control(&mut self, p: usize) {
+        let process = &mut self.processes[p];
+        if process.outstanding.is_some() || process.left {
+            return;
+        }
+        let Some(control) = process.controls.pop_front() else { return };
+        match control {
+            Control::Assign(list) => self.deliver_assign(p, list),
+            Control::Revoke(list) if list.is_empty() => {
+                self.rejoined(p);
+                self.control_soon(p);
+            }
+            Control::Revoke(list) => {
+                self.deliver_revoke(p, list);
+            }
+            Control::Lost(_) => self.deliver_lost(p),
+        }
+    }
+
+    fn deliver_assign(&mut self, p: usize, list: Vec<usize>) {
+        if list.is_empty() && self.rng.percent(50) {
+            self.control_soon(p);
+            return;
+        }
+        for &index in &list {
+            let part = &mut self.processes[p].parts[index];
+            part.owned = true;
+            part.epoch += 1;
+            part.floor = None;
+            self.note(p, "assign", Some(index), -1, 0);
+        }
+        let partitions: Vec<_> = list.iter().map(|&index| self.logs[index].partition).collect();
+        self.processes[p].outstanding = Some((Control::Assign(list), self.now));
+        self.feed(p, Input::AssignRequested { partitions: &partitions });
+    }
+
+    fn deliver_revoke(&mut self, p: usize, list: Vec<usize>) {
+        self.saw(Seen::Revokes);
+        let revoked = |row: &super::process::CallRow| list.contains(&row.partition);
+        if self.processes[p].calls.values().any(|call| !call.ended && call.rows.iter().any(revoked)) {
+            self.saw(Seen::RevokesWithCallsOut);
+        }
+        for &index in &list {
+            self.note(p, "revoke", Some(index), -1, 0);
+        }
+        let partitions: Vec<_> = list.iter().map(|&index| self.logs[index].partition).collect();
+        self.processes[p].outstanding = Some((Control::Revoke(list), self.now));
+        self.feed(p, Input::Revoked { partitions: &partitions });
+    }
+
+    fn deliver_lost(&mut self, p: usize) {
+        let parts = self.processes[p].parts.iter().enumerate();
+        let list: Vec<_> = parts.filter(|(_, part)| part.owned).map(|(index, _)| index).collect();
+        if list.is_empty() {
+            self.after(10 * MS, Event::Join(p));
+            return;
+        }
+        self.saw(Seen::Losses);
+        for &index in &list {
+            self.note(p, "lost", Some(index), -1, 0);
+            self.processes[p].give_up(index);
+        }
+        let partitions: Vec<_> = list.iter().map(|&index| self.logs[index].partition).collect();
+        self.processes[p].outstanding = Some((Control::Lost(list), self.now));
+        self.feed(p, Input::Lost { partitions: &partitions });
+    }
+
+    /// The member has given up what it had to.
+    pub(crate) fn rejoined(&mut self, p: usize) {
+        let Some(round) = &mut self.group.round else { return };
+        round.waiting.remove(&p);
+        if round.waiting.is_empty() {
+            self.after(MS, Event::Rebalance);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The partitions' logs, and what became of each record.
+
+use keylane_core::{Admission, Partition};
+
+use super::plan::Plan;
+use super::rng::Rng;
+
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) partition: Partition,
+    pub(crate) topic_id: [u8; 16],
+    /// Ascending by offset; there may be gaps anywhere.
+    pub(crate) records: Vec<Record>,
+    pub(crate) start: i64,
+    /// One past the last offset, which may not exist.
+    pub(crate) end: i64,
+    /// Reads fail here, so many times more.
+    pub(crate) damage: Option<(i64, u32)>,
+    /// Per key: records with outputs so far, the highest landed.
+    keys: Vec<(u32, i64)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) offset: i64,
+    pub(crate) key: Option<u64>,
+    pub(crate) lane: Lane,
+    pub(crate) bytes: u32,
+    pub(crate) has_outputs: bool,
+    /// Its number among the records with outputs of its key.
+    pub(crate) seq: u32,
+    /// How often it came to its ending, as the world sees it.
+    pub(crate) outcomes: u32,
+    /// Retention or the operator's policy took it away: nobody owes it an ending.
+    pub(crate) excused: bool,
+}
+
+/// A lane within a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    Key(u64),
+    Alone(i64),
+}
+
+impl Lane {
+    pub(crate) fn admission(self) -> Admission {
+        match self {
+            Lane::Key(hash) => Admission::Lane(hash),
+            Lane::Alone(_) => Admission::NoLane,
+        }
+    }
+}
+
+impl Log {
+    pub(crate) fn new(index: usize, plan: &Plan, rng: &mut Rng) -> Log {
+        let per_topic = usize::from(plan.partitions_per_topic);
+        let topic = (index / per_topic) as u16;
+        let start = rng.pick(&[0, 0, 1_000, 32_760]);
+        Log {
+            partition: Partition { topic, number: (index % per_topic) as i32 },
+            topic_id: if plan.topic_ids { [topic as u8 + 1; 16] } else { [0; 16] },
+            records: Vec::new(),
+            start,
+            end: start,
+            damage: None,
+            keys: vec![(0, -1); plan.keys as usize],
+        }
+    }
+
+    /// One more record, perhaps with a gap before it or behind it.
+    pub(crate) fn grow(&mut self, plan: &Plan, rng: &mut Rng) {
+        if rng.percent(plan.gaps) {
+            self.end += rng.range(1, 4) as i64;
+        }
+        let offset = self.end;
+        let key = (!rng.percent(plan.keyless)).then(|| rng.below(plan.keys));
+        let has_outputs = rng.percent(plan.outputs);
+        let seq = match key {
+            Some(key) if has_outputs => {
+                self.keys[key as usize].0 += 1;
+                self.keys[key as usize].0 - 1
+            }
+            Some(_) | None => 0,
+        };
+        self.records.push(Record {
+            offset,
+            key,
+            lane: key.map_or(Lane::Alone(offset), |key| Lane::Key(key / plan.keys_per_hash)),
+            bytes: rng.range(50, 900) as u32,
+            has_outputs,
+            seq,
+            outcomes: 0,
+            excused: false,
+        });
+        self.end = offset + 1;
+        if rng.percent(plan.gaps / 4) {
+            self.end += 1;
+        }
+    }
+
+    pub(crate) fn position(&self, offset: i64) -> usize {
+        self.records.partition_point(|record| record.offset < offset)
+    }
+
+    pub(crate) fn record(&self, offset: i64) -> Option<&Record> {
+        self.records.get(self.position(offset)).filter(|record| record.offset == offset)
+    }
+
+    pub(crate) fn record_mut(&mut self, offset: i64) -> Option<&mut Record> {
+        let position = self.position(offset);
+        self.records.get_mut(position).filter(|record| record.offset == offset)
+    }
+
+    /// Nobody owes the records in `[from, to)` an ending any more.
+    pub(crate) fn excuse(&mut self, from: i64, to: i64) {
+        for record in &mut self.records {
+            if record.offset >= from && record.offset < to && record.outcomes == 0 {
+                record.excused = true;
+            }
+        }
+    }
+
+    /// Output `seq` of a key landed. False: one before it has not.
+    pub(crate) fn land(&mut self, key: u64, seq: u32) -> bool {
+        let mut next = self.keys[key as usize].1 + 1;
+        for record in &self.records {
+            let same = record.key == Some(key) && record.has_outputs;
+            if same && i64::from(record.seq) == next && i64::from(seq) > next && record.excused {
+                next += 1;
+            }
+        }
+        let highest = &mut self.keys[key as usize].1;
+        *highest = (*highest).max(i64::from(seq));
+        i64::from(seq) <= next
+    }
+}

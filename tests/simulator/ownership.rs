@@ -1,0 +1,200 @@
+//! Look-ups of starts, and the answers to rebalances.
+
+use keylane_core::codec::{self, Identity};
+use keylane_core::{CommittedStart, Input, OutOfRange, Partition, Start, StartAt};
+
+use super::plan::{Class, MS, Micros, SECOND};
+use super::planted::Planted;
+use super::process::{Control, Reader};
+use super::trace::Seen;
+use super::world::{Event, World};
+
+/// What a look-up read at the brokers.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    committed: Option<(i64, Vec<u8>)>,
+    log_start: i64,
+    log_end: Option<i64>,
+}
+
+impl World {
+    pub(crate) fn look_up_soon(&mut self, p: usize, index: usize) {
+        let epoch = self.processes[p].parts[index].epoch;
+        let delay = self.rng.range(1, 10) * MS;
+        self.after(delay, Event::LookUp(p, index, epoch));
+    }
+
+    pub(crate) fn look_up(&mut self, p: usize, index: usize, epoch: u32) {
+        let mut delay = self.rng.range(1, 10) * MS;
+        if self.strikes(Class::LookUpSlow, 20) {
+            delay += self.rng.range(SECOND, 9 * SECOND);
+        }
+        if self.strikes(Class::LookUpFails, 20) {
+            self.after(delay, Event::LookedUp(p, index, epoch, None));
+            return;
+        }
+        let log = &self.logs[index];
+        let (log_start, log_end) = (log.start, log.end);
+        let committed = self.stored[index].as_ref().map(|stored| (stored.offset, stored.metadata.clone()));
+        let mut found = Found { committed, log_start, log_end: Some(log_end) };
+        if self.strikes(Class::LogEndUnknown, 30) {
+            self.saw(Seen::LogEndsUnknown);
+            found.log_end = None;
+            if self.rng.percent(50) {
+                let later = delay + self.rng.range(100 * MS, 7 * SECOND);
+                let late = Found { log_end: Some(log_end), ..found.clone() };
+                self.after(later, Event::LookedUp(p, index, epoch, Some(late)));
+            }
+        }
+        self.after(delay, Event::LookedUp(p, index, epoch, Some(found)));
+    }
+
+    pub(crate) fn looked_up(&mut self, p: usize, index: usize, epoch: u32, found: Option<Found>) {
+        let part = &self.processes[p].parts[index];
+        if !part.owned || part.epoch != epoch {
+            return; // the shell tells look-ups of different ownerships apart
+        }
+        let partition = self.logs[index].partition;
+        let Some(mut found) = found else {
+            self.saw(Seen::LookUpsFailed);
+            self.note(p, "look-up failed", Some(index), -1, 0);
+            self.feed(p, Input::AssignFailed { partition });
+            return;
+        };
+        if part.reader.is_none() && part.floor.is_none() {
+            self.processes[p].parts[index].floor = found.committed.as_ref().map(|&(offset, _)| offset);
+        }
+        if self.processes[p].outstanding.is_none() {
+            self.saw(Seen::LookUpsLate);
+        }
+        self.excuse_skipped(p, index, &found);
+        self.claim_base(index, &mut found);
+        let at = found.committed.as_ref().map_or(-1, |&(offset, _)| offset);
+        self.note(p, "looked up", Some(index), at, found.log_end.unwrap_or(-1));
+        let committed = found
+            .committed
+            .as_ref()
+            .map(|(offset, metadata)| CommittedStart { offset: *offset, metadata });
+        let start = Start {
+            committed,
+            fallback: found.log_start,
+            log_start: found.log_start,
+            log_end: found.log_end,
+            topic_id: self.logs[index].topic_id,
+        };
+        self.feed(p, Input::StartResolved { partition, start });
+    }
+
+    /// The operator's policy may pass over what is there now.
+    fn excuse_skipped(&mut self, p: usize, index: usize, found: &Found) {
+        let outside = found.committed.as_ref().is_some_and(|&(offset, _)| offset < found.log_start);
+        if let Some(end) = found.log_end
+            && outside
+            && self.processes[p].out_of_range == OutOfRange::Latest
+        {
+            self.logs[index].excuse(i64::MIN, end);
+        }
+    }
+
+    fn claim_base(&mut self, index: usize, found: &mut Found) {
+        if self.planted == Some(Planted::ClaimBase)
+            && let Some((offset, metadata)) = &mut found.committed
+            && codec::decode(metadata, &self.identity(index, *offset), i64::MAX).is_none()
+        {
+            *offset += 1;
+            metadata.clear();
+        }
+    }
+
+    pub(crate) fn identity(&self, index: usize, offset: i64) -> Identity {
+        let log = &self.logs[index];
+        Identity { topic_id: log.topic_id, partition: log.partition.number, offset }
+    }
+
+    pub(crate) fn answer_assign(&mut self, p: usize, starts: &[StartAt]) {
+        let indexes: Vec<_> = starts.iter().map(|start| self.index(start.partition)).collect();
+        match self.processes[p].outstanding.take() {
+            Some((Control::Assign(list), since)) => {
+                let late = indexes.iter().find(|index| !list.contains(index));
+                if let Some(&late) = late {
+                    let text = format!("process {p} adds {late} while an assign of {list:?} is unanswered");
+                    self.broken("I-answer", text, Some(late), -1);
+                }
+                self.check_answer_time(p, since, SECOND * 5 + 500 * MS);
+                self.move_readers(p);
+                self.control_soon(p);
+            }
+            Some((control, since)) => {
+                let text = format!("process {p} assigns {indexes:?} while {control:?} is unanswered");
+                self.broken("I-answer", text, indexes.first().copied(), -1);
+                self.processes[p].outstanding = Some((control, since));
+            }
+            None => {
+                let empty = starts.is_empty();
+                if empty {
+                    self.broken("I-answer", format!("process {p} answers no assign"), None, -1);
+                }
+            }
+        }
+        for (start, index) in starts.iter().zip(indexes) {
+            self.begin_reading(p, index, start.offset);
+        }
+        for index in 0..self.logs.len() {
+            self.wake_reader(p, index);
+        }
+    }
+
+    fn begin_reading(&mut self, p: usize, index: usize, offset: i64) {
+        self.note(p, "reads from", Some(index), offset, 0);
+        let part = &mut self.processes[p].parts[index];
+        let fresh = part.owned && part.reader.is_none();
+        part.reader = Some(Reader::new(offset));
+        self.require(fresh, "I10 own partitions only", index, offset, || {
+            format!("process {p} begins to read {index}, which it does not own or reads already")
+        });
+    }
+
+    pub(crate) fn answer_revoke(&mut self, p: usize, partitions: &[Partition]) {
+        let mut answered: Vec<_> = partitions.iter().map(|&partition| self.index(partition)).collect();
+        answered.sort_unstable();
+        let (list, since, lost) = match self.processes[p].outstanding.take() {
+            Some((Control::Revoke(list), since)) => (list, since, false),
+            Some((Control::Lost(list), since)) => (list, since, true),
+            other => {
+                self.broken("I-answer", format!("process {p} gives up unasked: {other:?}"), None, -1);
+                return;
+            }
+        };
+        if answered != list {
+            let text = format!("process {p} was asked for {list:?} and gives up {answered:?}");
+            self.broken("I-answer", text, list.first().copied(), -1);
+        }
+        // A revoke may wait for calls and acks, then for the commit and the calls it cancelled.
+        self.check_answer_time(p, since, if lost { 0 } else { 3 * SECOND + 500 * MS });
+        for &index in &list {
+            self.note(p, "given up", Some(index), -1, 0);
+            self.processes[p].give_up(index);
+            if !lost && self.group.owner[index] == Some(p) {
+                self.group.owner[index] = None;
+            }
+        }
+        self.move_readers(p);
+        for index in 0..self.logs.len() {
+            self.wake_reader(p, index);
+        }
+        if lost {
+            self.after(10 * MS, Event::Join(p));
+        } else if self.group.members.contains(&p) {
+            self.rejoined(p);
+        }
+        self.control_soon(p);
+    }
+
+    fn check_answer_time(&mut self, p: usize, since: Micros, limit: Micros) {
+        let took = self.now - since;
+        // A process that stood still answers when it can.
+        if took > limit && !self.processes[p].paused_since(since) {
+            self.broken("I-answer", format!("process {p} answered after {took} us"), None, -1);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What one seed is about: the shape of its world and the classes of faults that are on.
+
+use std::time::Duration;
+
+use keylane_core::{Config, OutOfRange};
+
+use super::rng::Rng;
+
+/// Microseconds of simulated time.
+pub(crate) type Micros = u64;
+
+pub(crate) const MS: Micros = 1_000;
+pub(crate) const SECOND: Micros = 1_000_000;
+
+/// A class of faults. A seed has each with some chance (a swarm): bugs hide behind combinations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// `kill -9`, also in the middle of a step.
+    Kill,
+    /// SIGSTOP, past the session timeout or not.
+    Pause,
+    /// Instances drain and leave, new ones join.
+    Scale,
+    /// A second signal while draining.
+    Hurry,
+    /// Calls that outlast a revoke.
+    SlowCalls,
+    /// Acks that outlast a revoke.
+    SlowAcks,
+    /// Commits or their answers get lost, or take too long.
+    CommitLoss,
+    /// The coordinator asks to try again during a rebalance.
+    TryAgain,
+    /// Commits are overtaken by the next generation.
+    Stale,
+    /// A commit is applied long after its time, past every fence.
+    LateCommit,
+    /// The broker takes less metadata than configured.
+    TooLarge,
+    /// Metadata has hardly any room: claims are cut.
+    TinyMetadata,
+    /// Someone writes other metadata to our offsets.
+    ForeignMetadata,
+    /// Look-ups of starts fail.
+    LookUpFails,
+    /// Look-ups of starts outlast the answer to the assign.
+    LookUpSlow,
+    /// The end of the log is not known at the look-up.
+    LogEndUnknown,
+    /// Readers are elsewhere after a rebalance.
+    ReaderSkips,
+    /// Reads fail, once or for good.
+    Damage,
+    /// Retention passes the group.
+    Retention,
+    /// Guests fail.
+    Poison,
+    /// Outputs are refused.
+    Refused,
+    /// Queue, window and memory are small.
+    SmallLimits,
+    /// Guests wait for something outside.
+    Suspends,
+}
+
+const CLASSES: [Class; 23] = [
+    Class::Kill,
+    Class::Pause,
+    Class::Scale,
+    Class::Hurry,
+    Class::SlowCalls,
+    Class::SlowAcks,
+    Class::CommitLoss,
+    Class::TryAgain,
+    Class::Stale,
+    Class::LateCommit,
+    Class::TooLarge,
+    Class::TinyMetadata,
+    Class::ForeignMetadata,
+    Class::LookUpFails,
+    Class::LookUpSlow,
+    Class::LogEndUnknown,
+    Class::ReaderSkips,
+    Class::Damage,
+    Class::Retention,
+    Class::Poison,
+    Class::Refused,
+    Class::SmallLimits,
+    Class::Suspends,
+];
+
+/// Classes after which nothing may ever run twice.
+const GENTLE: [Class; 7] = [
+    Class::Scale,
+    Class::LookUpFails,
+    Class::LookUpSlow,
+    Class::ReaderSkips,
+    Class::Damage,
+    Class::SmallLimits,
+    Class::Suspends,
+];
+
+#[derive(Debug)]
+pub(crate) struct Plan {
+    on: Vec<Class>,
+    /// Whether an event may have more than one ending.
+    pub(crate) may_repeat: bool,
+    /// The classic protocol that takes everything from everybody at each rebalance.
+    pub(crate) eager: bool,
+    pub(crate) topics: u16,
+    pub(crate) partitions_per_topic: u16,
+    pub(crate) keys: u64,
+    /// Keys that share a lane hash.
+    pub(crate) keys_per_hash: u64,
+    /// Percentage of events without a lane key.
+    pub(crate) keyless: u64,
+    /// Percentage of events with outputs.
+    pub(crate) outputs: u64,
+    /// Percentage of offsets that do not exist.
+    pub(crate) gaps: u64,
+    pub(crate) instances: usize,
+    pub(crate) workers: u32,
+    /// Records per partition until faults stop.
+    pub(crate) records: u64,
+    /// When faults stop.
+    pub(crate) faults_until: Micros,
+    pub(crate) fault_every: Micros,
+    pub(crate) session_timeout: Micros,
+    pub(crate) broker_metadata_limit: usize,
+    pub(crate) topic_ids: bool,
+    /// The guest's work per row, as told to the core.
+    pub(crate) row_cost: Micros,
+    pub(crate) config: Config,
+}
+
+impl Plan {
+    pub(crate) fn draw(rng: &mut Rng) -> Plan {
+        let on = draw_classes(rng);
+        let has = |class| on.contains(&class);
+        let metadata_limit = if has(Class::TinyMetadata) { rng.range(18, 44) as usize } else { 4096 };
+        let broker_metadata_limit =
+            if has(Class::TooLarge) { metadata_limit / rng.range(2, 200) as usize } else { metadata_limit };
+        let topics = rng.range(1, 2) as u16;
+        let config = Config { topics, ..draw_config(rng, &on, metadata_limit) };
+        Plan {
+            may_repeat: on.iter().any(|class| !GENTLE.contains(class)),
+            eager: rng.percent(40),
+            topics,
+            partitions_per_topic: rng.range(1, 3) as u16,
+            keys: rng.range(1, 8),
+            keys_per_hash: rng.pick(&[1, 1, 1, 2]),
+            keyless: rng.pick(&[0, 10, 50]),
+            outputs: rng.pick(&[0, 50, 90, 100]),
+            gaps: rng.pick(&[0, 5, 40]),
+            instances: rng.range(1, 3) as usize,
+            workers: rng.range(1, 6) as u32,
+            records: rng.range(20, 70),
+            faults_until: rng.range(5, 20) * SECOND,
+            fault_every: rng.range(200, 3000) * MS,
+            session_timeout: rng.range(3, 8) * SECOND,
+            broker_metadata_limit,
+            topic_ids: rng.percent(70),
+            row_cost: rng.range(1, 80),
+            config,
+            on,
+        }
+    }
+
+    pub(crate) fn has(&self, class: Class) -> bool {
+        self.on.contains(&class)
+    }
+
+    pub(crate) fn classes(&self) -> &[Class] {
+        &self.on
+    }
+
+    /// No faults from here on. What is configured stays.
+    pub(crate) fn heal(&mut self) {
+        self.on.clear();
+        self.config.out_of_range = OutOfRange::Earliest;
+    }
+
+    pub(crate) fn partitions(&self) -> usize {
+        usize::from(self.topics * self.partitions_per_topic)
+    }
+}
+
+fn draw_classes(rng: &mut Rng) -> Vec<Class> {
+    match rng.below(100) {
+        // Calm: a world without faults must be without repeats.
+        0..10 => Vec::new(),
+        10..35 => {
+            let chance = rng.range(30, 60);
+            GENTLE.into_iter().filter(|_| rng.percent(chance)).collect()
+        }
+        _ => {
+            let chance = rng.range(30, 60);
+            CLASSES.into_iter().filter(|_| rng.percent(chance)).collect()
+        }
+    }
+}
+
+fn draw_config(rng: &mut Rng, on: &[Class], metadata_limit: usize) -> Config {
+    let small = on.contains(&Class::SmallLimits);
+    let policies = [OutOfRange::Fail, OutOfRange::Earliest, OutOfRange::Latest];
+    Config {
+        max_batch: rng.pick(&[1, 2, 8, 64]),
+        max_batch_is_fixed: rng.percent(50),
+        max_concurrency: rng.pick(&[1, 3, 256]),
+        max_queued: if small { rng.range(1, 12) as u32 } else { 100_000 },
+        max_window: if small { rng.range(5, 60) } else { 64_000_000 },
+        arena_bytes: if small { rng.range(1_000, 20_000) } else { 64 << 20 },
+        commit_interval: Duration::from_millis(rng.pick(&[200, 1000])),
+        commit_every: rng.pick(&[5, 10_000]),
+        // Production waits a minute; the world heals in one.
+        recommit_interval: Duration::from_secs(10),
+        metadata_limit,
+        out_of_range: rng.pick(&policies),
+        ..Config::default()
+    }
+}

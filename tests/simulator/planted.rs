@@ -1,0 +1,30 @@
+//! Bugs that systems of this kind had, planted between the core and the world.
+//!
+//! The production core stays as it is: each bug corrupts what the core is told, or what it asks for, in the way
+//! the faulty program did. A simulator that does not notice them proves nothing about the ones it looks for.
+
+/// Which bug this run has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Planted {
+    /// Commits the highest finished offset, not the prefix.
+    CommitHighest,
+    /// Takes handing an output over for its acknowledgement.
+    SettleBeforeAck,
+    /// Takes a result that comes late for that of the call which has its place now.
+    StaleResult,
+    /// Says that a cancelled call is gone while its guest still runs.
+    ForgetOldCall,
+    /// Takes the base offset for done when the set beyond it can't be read.
+    ClaimBase,
+    /// Loses the record that arrives right after the end of a partition was reported.
+    SkipAfterEnd,
+}
+
+pub(crate) const ALL: [Planted; 6] = [
+    Planted::CommitHighest,
+    Planted::SettleBeforeAck,
+    Planted::StaleResult,
+    Planted::ForgetOldCall,
+    Planted::ClaimBase,
+    Planted::SkipAfterEnd,
+];

@@ -1,0 +1,223 @@
+//! One process of the group: a core, and what its shell would know.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use keylane_core::{CallId, CommitId, Core, OutOfRange, Place};
+
+use super::log::Lane;
+use super::plan::{Micros, Plan};
+use super::world::Event;
+
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// `None` while it is being fed, and once it is over.
+    pub(crate) core: Option<Core>,
+    pub(crate) instance: usize,
+    pub(crate) started: Micros,
+    pub(crate) alive: bool,
+    pub(crate) paused: bool,
+    pub(crate) paused_at: Micros,
+    /// When it last went on after a pause; 0: never.
+    pub(crate) resumed_at: Micros,
+    /// What happened to it while it was paused.
+    pub(crate) parked: Vec<Event>,
+    /// Dies after so many more actions.
+    pub(crate) dies_after: Option<u64>,
+    pub(crate) draining: bool,
+    /// Nothing keeps its drain from being clean.
+    pub(crate) expects_clean: bool,
+    /// Its operator's answer to an offset outside the log.
+    pub(crate) out_of_range: OutOfRange,
+    /// Its handler gave up.
+    pub(crate) stopping: bool,
+    pub(crate) left: bool,
+    pub(crate) tick_at: Option<Micros>,
+    /// Rebalances not yet delivered: in order, one at a time.
+    pub(crate) controls: VecDeque<Control>,
+    /// The one that the core has to answer, and since when.
+    pub(crate) outstanding: Option<(Control, Micros)>,
+    /// The generation it knows.
+    pub(crate) generation: u32,
+    pub(crate) parts: Vec<Part>,
+    /// Per place: partition and offset of the event kept there, until it is released.
+    pub(crate) places: Vec<Option<(usize, i64)>>,
+    pub(crate) calls: BTreeMap<(u32, u32), Call>,
+    /// Lanes whose guest has not really ended.
+    pub(crate) lanes_out: BTreeMap<(usize, Lane), (u32, u32)>,
+    /// Outputs handed over and not acked, per lane and session.
+    pub(crate) unacked: BTreeMap<(usize, Lane, u64), u32>,
+    /// Sessions that have ended: nothing of them may start or be handed over.
+    pub(crate) ended: BTreeSet<u64>,
+    pub(crate) commit: Option<CommitId>,
+    pub(crate) outputs: Outputs,
+    /// For a planted bug: results by place, kept for the next user of the place.
+    pub(crate) stale: BTreeMap<u32, (u32, u32)>,
+    /// For a planted bug: the highest finished offset.
+    pub(crate) highest_done: BTreeMap<usize, i64>,
+}
+
+/// What the group says to a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    Assign(Vec<usize>),
+    Revoke(Vec<usize>),
+    /// Everything is someone else's already.
+    Lost(Vec<usize>),
+}
+
+/// One partition as one process sees it.
+#[derive(Debug, Default)]
+pub(crate) struct Part {
+    /// From the assign on, until a revoke is answered or it is lost.
+    pub(crate) owned: bool,
+    /// Counts ownerships.
+    pub(crate) epoch: u32,
+    pub(crate) reader: Option<Reader>,
+    /// The session that the core named.
+    pub(crate) session: Option<u64>,
+    /// Commits of this ownership may not lie below: what was found, and what was committed since.
+    pub(crate) floor: Option<i64>,
+    /// Events kept and neither dispatched nor released.
+    pub(crate) kept: u32,
+    pub(crate) stopped: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(crate) position: i64,
+    pub(crate) permission: Option<(u32, u64)>,
+    /// The end that was reported last.
+    pub(crate) end_told: Option<i64>,
+    /// Out of range: it needs to be assigned anew.
+    pub(crate) halted: bool,
+    pub(crate) poll_scheduled: bool,
+}
+
+impl Reader {
+    pub(crate) fn new(position: i64) -> Self {
+        Reader { position, permission: None, end_told: None, halted: false, poll_scheduled: false }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) rows: Vec<CallRow>,
+    pub(crate) lanes: Vec<u32>,
+    pub(crate) cancelled: bool,
+    /// Its guest is gone.
+    pub(crate) ended: bool,
+    /// The core was told so.
+    pub(crate) told: bool,
+    pub(crate) suspended: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallRow {
+    pub(crate) partition: usize,
+    pub(crate) epoch: u32,
+    pub(crate) session: u64,
+    pub(crate) offset: i64,
+    pub(crate) lane: Lane,
+    pub(crate) has_outputs: bool,
+    pub(crate) done: bool,
+    pub(crate) handed_over: bool,
+}
+
+/// What is on the wire: the producer keeps the order of each key.
+#[derive(Debug, Default)]
+pub(crate) struct Outputs {
+    pub(crate) last_landing: BTreeMap<(usize, u64), Micros>,
+    /// Nothing more of these keys lands: the process died, or the broker refused the one before.
+    pub(crate) cut: BTreeSet<(usize, u64)>,
+    /// The highest output of each session and key that landed.
+    pub(crate) landed: BTreeMap<(u64, usize, u64), u32>,
+}
+
+impl Process {
+    pub(crate) fn new(core: Core, instance: usize, started: Micros, plan: &Plan) -> Self {
+        Process {
+            core: Some(core),
+            instance,
+            started,
+            alive: true,
+            paused: false,
+            paused_at: 0,
+            resumed_at: 0,
+            parked: Vec::new(),
+            dies_after: None,
+            draining: false,
+            expects_clean: false,
+            out_of_range: plan.config.out_of_range,
+            stopping: false,
+            left: false,
+            tick_at: None,
+            controls: VecDeque::new(),
+            outstanding: None,
+            generation: 0,
+            parts: (0..plan.partitions()).map(|_| Part::default()).collect(),
+            places: Vec::new(),
+            calls: BTreeMap::new(),
+            lanes_out: BTreeMap::new(),
+            unacked: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            commit: None,
+            outputs: Outputs::default(),
+            stale: BTreeMap::new(),
+            highest_done: BTreeMap::new(),
+        }
+    }
+
+    /// Calls that a worker is busy with.
+    pub(crate) fn busy(&self) -> usize {
+        self.calls.values().filter(|call| !call.told && !call.suspended).count()
+    }
+
+    /// Calls that the core does not know the end of.
+    pub(crate) fn out(&self) -> usize {
+        self.calls.values().filter(|call| !call.told).count()
+    }
+
+    /// Whether results of this row still count, as the world sees it.
+    pub(crate) fn is_open(&self, row: &CallRow) -> bool {
+        let part = &self.parts[row.partition];
+        self.alive && part.owned && part.epoch == row.epoch && !self.ended.contains(&row.session)
+    }
+
+    /// The ownership of a partition is over.
+    pub(crate) fn give_up(&mut self, partition: usize) {
+        let part = &mut self.parts[partition];
+        part.owned = false;
+        part.reader = None;
+        part.stopped = false;
+        self.ended.extend(part.session.take());
+    }
+
+    pub(crate) fn keep(&mut self, partition: usize, offset: i64) -> Place {
+        self.places.push(Some((partition, offset)));
+        self.parts[partition].kept += 1;
+        Place(self.places.len() as u64 - 1)
+    }
+
+    /// The place is free again. Wrong: it was free already, or never given.
+    pub(crate) fn release(&mut self, place: Place) -> Option<(usize, i64)> {
+        let kept = self.places.get_mut(place.0 as usize)?.take()?;
+        self.parts[kept.0].kept -= 1;
+        Some(kept)
+    }
+
+    /// Whether it stood still for a while since then.
+    pub(crate) fn paused_since(&self, since: Micros) -> bool {
+        self.paused || self.resumed_at > since
+    }
+
+    pub(crate) fn revoking(&self, partition: usize) -> bool {
+        match &self.outstanding {
+            Some((Control::Revoke(list) | Control::Lost(list), _)) => list.contains(&partition),
+            Some((Control::Assign(_), _)) | None => false,
+        }
+    }
+}
+
+pub(crate) fn key_of(call: CallId) -> (u32, u32) {
+    (call.slot, call.generation)
+}

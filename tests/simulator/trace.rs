@@ -1,0 +1,156 @@
+//! What happened, in order; what must have happened in a whole run; and how a failure is told.
+
+use std::fmt::Write;
+
+use super::plan::Micros;
+
+/// One line of a trace. Numbers only: a trace is kept for every seed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line {
+    pub(crate) at: Micros,
+    pub(crate) process: i32,
+    pub(crate) what: &'static str,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) detail: i64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    pub(crate) lines: Vec<Line>,
+}
+
+impl Trace {
+    /// FNV-1a over all lines: equal traces have equal hashes.
+    pub(crate) fn hash(&self) -> u64 {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut eat = |bytes: &[u8]| {
+            for &byte in bytes {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        };
+        for line in &self.lines {
+            eat(&line.at.to_le_bytes());
+            eat(&line.process.to_le_bytes());
+            eat(line.what.as_bytes());
+            eat(&line.partition.to_le_bytes());
+            eat(&line.offset.to_le_bytes());
+            eat(&line.detail.to_le_bytes());
+        }
+        hash
+    }
+
+    /// The last `count` lines that `keep` wants, one a row.
+    pub(crate) fn tell(&self, count: usize, keep: impl Fn(&Line) -> bool) -> String {
+        let mut kept: Vec<_> = self.lines.iter().rev().filter(|line| keep(line)).take(count).collect();
+        kept.reverse();
+        let mut text = String::new();
+        for line in kept {
+            let Line { at, process, what, partition, offset, detail } = line;
+            let seconds = *at as f64 / 1e6;
+            writeln!(text, "{seconds:11.6} p{process:<2} {what:<18} {partition:>3}/{offset:<7} {detail}")
+                .expect("writing to a String can't fail");
+        }
+        text
+    }
+}
+
+/// A broken promise.
+#[derive(Clone, Debug)]
+pub(crate) struct Violation {
+    /// Name of the invariant.
+    pub(crate) rule: &'static str,
+    pub(crate) text: String,
+    pub(crate) partition: Option<usize>,
+    pub(crate) offset: i64,
+}
+
+macro_rules! coverage {
+    ($($name:ident $floor:literal)*) => {
+        /// Something that a run must have seen often enough, or its silence proves nothing.
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) enum Seen { $($name),* }
+
+        const FLOORS: &[(&str, u64)] = &[$((stringify!($name), $floor)),*];
+    };
+}
+
+// The number is the least count per 20,000 seeds: about a third of what was counted when it was written.
+coverage! {
+    Events 100_000
+    Commits 100_000
+    CommitsTimedOut 1_000
+    CommitsStale 1_000
+    CommitsTooLarge 1_000
+    CommitsTryAgain 1_000
+    CommitsLate 300
+    SetsCommitted 10_000
+    SetsCut 1_000
+    SetsBelieved 1_000
+    SetsIgnored 300
+    Kills 5_000
+    KillsMidStep 1_000
+    Pauses 5_000
+    Losses 3_000
+    CooperativeRebalances 10_000
+    EagerRebalances 10_000
+    Revokes 10_000
+    RevokesWithCallsOut 1_000
+    Drains 20_000
+    DrainsHurried 300
+    Cancels 1_000
+    CancelsThatEndedFirst 100
+    DroppedResults 100
+    Repositions 1_000
+    Reassigns 300
+    OutOfRange 300
+    ReadErrors 1_000
+    PartitionsStopped 300
+    HandlersStopped 1_000
+    LookUpsFailed 1_000
+    LookUpsLate 1_000
+    LogEndsUnknown 1_000
+    Stalls 300
+    OutputsLanded 100_000
+    OutputsLandedAfterDeath 300
+    OutputsRefused 100
+    CallsSuspended 1_000
+    FullQueues 1_000
+    Repeats 1_000
+    SeedsWithoutRepeats 1_000
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Coverage([u64; FLOORS.len()]);
+
+impl Coverage {
+    pub(crate) fn new() -> Self {
+        Coverage([0; FLOORS.len()])
+    }
+
+    pub(crate) fn saw(&mut self, what: Seen) {
+        self.0[what as usize] += 1;
+    }
+
+    pub(crate) fn count(&self, what: Seen) -> u64 {
+        self.0[what as usize]
+    }
+
+    pub(crate) fn add(&mut self, other: &Coverage) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+
+    /// What was seen too rarely in a run of so many seeds.
+    pub(crate) fn missing(&self, seeds: u64) -> Vec<String> {
+        let counts = FLOORS.iter().zip(self.0);
+        let low = counts.filter(|&(&(_, floor), count)| count * 20_000 < floor * seeds);
+        low.map(|(&(name, floor), count)| format!("{name}: {count} of {floor} per 20,000 seeds")).collect()
+    }
+
+    pub(crate) fn tell(&self) -> String {
+        let counts = FLOORS.iter().zip(self.0);
+        counts.map(|((name, _), count)| format!("{name} {count}\n")).collect()
+    }
+}

@@ -1,0 +1,373 @@
+//! The world: a clock, a heap of events, and the loop that feeds cores.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use keylane_core::{CallId, CommitId, Core, Input, Now};
+
+use super::commits::{Answer, Request, Stored};
+use super::group::Group;
+use super::log::Log;
+use super::ownership::Found;
+use super::plan::{Class, MS, Micros, Plan, SECOND};
+use super::planted::Planted;
+use super::process::Process;
+use super::rng::Rng;
+use super::trace::{Coverage, Line, Seen, Trace, Violation};
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) now: Micros,
+    pub(crate) rng: Rng,
+    pub(crate) plan: Plan,
+    pub(crate) stage: Stage,
+    pub(crate) logs: Vec<Log>,
+    pub(crate) group: Group,
+    /// What the coordinator stores per partition.
+    pub(crate) stored: Vec<Option<Stored>>,
+    /// Every process there ever was; most are dead.
+    pub(crate) processes: Vec<Process>,
+    pub(crate) trace: Trace,
+    pub(crate) seen: Coverage,
+    pub(crate) planted: Option<Planted>,
+    pub(crate) violation: Option<Violation>,
+    /// The classes that were on until faults stopped.
+    pub(crate) classes: Vec<Class>,
+    /// When the world must have come to rest.
+    pub(crate) rest_until: Micros,
+    heap: BinaryHeap<Reverse<Scheduled>>,
+    scheduled: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Faults,
+    /// No faults any more: everything must be handled and committed.
+    Healing,
+    /// Everybody drains.
+    Leaving,
+    Over,
+}
+
+/// Everything that happens. The first number is the process.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Tick(usize),
+    Control(usize),
+    Join(usize),
+    LookUp(usize, usize, u32),
+    LookedUp(usize, usize, u32, Option<Found>),
+    Poll(usize, usize),
+    CallSuspended(usize, CallId),
+    CallEnd(usize, CallId),
+    CallGone(usize, CallId),
+    /// A planted bug says that a call is gone.
+    CallSaidGone(usize, CallId),
+    /// A planted bug takes an old result for that of this call.
+    StaleResult(usize, CallId),
+    Land(usize, CallId, u32),
+    Ack(usize, CallId, u32),
+    Refuse(usize, CallId, u32),
+    CommitArrives(Request, bool),
+    CommitAnswered(usize, CommitId, Vec<Answer>),
+    CommitTimeout(usize, CommitId),
+    Drain(usize),
+    DrainNow(usize),
+    Rebalance,
+    RoundTimeout(u64),
+    Expire(usize),
+    Start(usize),
+    Resume(usize),
+    Grow,
+    Fault,
+    Heal,
+    Check,
+    Deadline,
+}
+
+impl Event {
+    /// The process inside which it happens; `None`: outside.
+    fn process(&self) -> Option<usize> {
+        match *self {
+            Event::Tick(p)
+            | Event::Control(p)
+            | Event::Join(p)
+            | Event::LookedUp(p, ..)
+            | Event::Poll(p, _)
+            | Event::CallSuspended(p, _)
+            | Event::CallEnd(p, _)
+            | Event::CallGone(p, _)
+            | Event::CallSaidGone(p, _)
+            | Event::StaleResult(p, _)
+            | Event::Ack(p, ..)
+            | Event::Refuse(p, ..)
+            | Event::CommitAnswered(p, ..)
+            | Event::CommitTimeout(p, _)
+            | Event::Drain(p)
+            | Event::DrainNow(p) => Some(p),
+            Event::LookUp(..)
+            | Event::Land(..)
+            | Event::CommitArrives(..)
+            | Event::Rebalance
+            | Event::RoundTimeout(_)
+            | Event::Expire(_)
+            | Event::Start(_)
+            | Event::Resume(_)
+            | Event::Grow
+            | Event::Fault
+            | Event::Heal
+            | Event::Check
+            | Event::Deadline => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at: Micros,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// Events after which a seed is taken for one that spins: a hundred times the usual number.
+const EVENTS_MAX: u64 = 400_000;
+
+impl World {
+    pub(crate) fn new(seed: u64, planted: Option<Planted>) -> World {
+        let mut rng = Rng::new(seed);
+        let plan = Plan::draw(&mut rng);
+        let partitions = plan.partitions();
+        let mut world = World {
+            now: 0,
+            stage: Stage::Faults,
+            logs: (0..partitions).map(|index| Log::new(index, &plan, &mut rng)).collect(),
+            group: Group::new(partitions),
+            stored: vec![None; partitions],
+            processes: Vec::new(),
+            trace: Trace::default(),
+            seen: Coverage::new(),
+            planted,
+            violation: None,
+            classes: plan.classes().to_vec(),
+            rest_until: 0,
+            heap: BinaryHeap::new(),
+            scheduled: 0,
+            rng,
+            plan,
+        };
+        world.after(world.plan.faults_until, Event::Heal);
+        world.after(0, Event::Grow);
+        world.after(world.plan.fault_every, Event::Fault);
+        for instance in 0..world.plan.instances {
+            let delay = world.rng.below(2 * SECOND);
+            world.after(delay, Event::Start(instance));
+        }
+        world
+    }
+
+    pub(crate) fn run(&mut self) {
+        let mut events = 0;
+        while self.violation.is_none() && self.stage != Stage::Over {
+            let Some(Reverse(next)) = self.heap.pop() else {
+                self.broken("I11 drained", "nothing is left to happen".into(), None, -1);
+                return;
+            };
+            self.now = self.now.max(next.at);
+            self.take(next.event);
+            events += 1;
+            if events > EVENTS_MAX {
+                self.broken("I-idle", format!("{events} events: it spins"), None, -1);
+            }
+        }
+    }
+
+    pub(crate) fn after(&mut self, delay: Micros, event: Event) {
+        self.scheduled += 1;
+        self.heap.push(Reverse(Scheduled { at: self.now + delay, number: self.scheduled, event }));
+    }
+
+    fn take(&mut self, event: Event) {
+        if let Some(process) = event.process() {
+            let process = &mut self.processes[process];
+            if !process.alive {
+                return;
+            }
+            if process.paused {
+                process.parked.push(event);
+                return;
+            }
+        }
+        match event {
+            Event::Tick(p) => self.tick(p),
+            Event::Control(p) => self.deliver_control(p),
+            Event::Join(p) => self.join(p),
+            Event::LookUp(p, partition, epoch) => self.look_up(p, partition, epoch),
+            Event::LookedUp(p, partition, epoch, found) => self.looked_up(p, partition, epoch, found),
+            Event::Poll(p, partition) => self.poll_reader(p, partition),
+            Event::CallSuspended(p, call) => self.call_suspended(p, call),
+            Event::CallEnd(p, call) => self.call_ends(p, call),
+            Event::CallGone(p, call) => self.call_gone(p, call),
+            Event::CallSaidGone(p, call) => self.feed(p, Input::CallReallyEnded { call }),
+            Event::StaleResult(p, call) => self.stale_result(p, call),
+            Event::Land(p, call, row) => self.land(p, call, row),
+            Event::Ack(p, call, row) => self.ack(p, call, row),
+            Event::Refuse(p, call, row) => self.refuse(p, call, row),
+            Event::CommitArrives(request, past_fences) => self.commit_arrives(request, past_fences),
+            Event::CommitAnswered(p, id, answers) => self.commit_answered(p, id, &answers),
+            Event::CommitTimeout(p, id) => self.commit_timeout(p, id),
+            Event::Drain(p) => self.drain(p),
+            Event::DrainNow(p) => self.drain_now(p),
+            Event::Rebalance => self.rebalance(),
+            Event::RoundTimeout(round) => self.round_timeout(round),
+            Event::Expire(p) => self.expire(p),
+            Event::Start(instance) => self.start(instance),
+            Event::Resume(p) => self.resume(p),
+            Event::Grow => self.grow(),
+            Event::Fault => self.fault(),
+            Event::Heal => self.heal(),
+            Event::Check => self.check_drained(),
+            Event::Deadline => self.deadline(),
+        }
+    }
+
+    /// Hands an input to a core and carries out what it asks for.
+    pub(crate) fn feed(&mut self, p: usize, input: Input<'_>) {
+        let Some(mut core) = self.processes[p].core.take() else { return };
+        let uptime = self.uptime(p);
+        core.handle(Now { uptime, wall_ms: (self.now / MS) as i64 }, input);
+        while let Some(action) = core.poll() {
+            self.act(p, action);
+            if self.dies_here(p) || !self.processes[p].alive || self.violation.is_some() {
+                return;
+            }
+        }
+        self.check_kept(p);
+        if let Some(next) = core.next_timeout() {
+            self.schedule_tick(p, next);
+        }
+        self.processes[p].core = Some(core);
+    }
+
+    pub(crate) fn uptime(&self, p: usize) -> Duration {
+        Duration::from_micros(self.now - self.processes[p].started)
+    }
+
+    fn schedule_tick(&mut self, p: usize, uptime: Duration) {
+        let at = self.processes[p].started + uptime.as_micros() as Micros;
+        // A shell never comes back early, mostly a little late.
+        let at = at.max(self.now) + self.rng.range(1, 2 * MS);
+        if self.processes[p].tick_at.is_none_or(|known| known > at || known <= self.now) {
+            self.processes[p].tick_at = Some(at);
+            self.after(at - self.now, Event::Tick(p));
+        }
+    }
+
+    fn tick(&mut self, p: usize) {
+        let due = self.processes[p].tick_at.is_some_and(|at| at <= self.now);
+        if due {
+            self.processes[p].tick_at = None;
+            self.feed(p, Input::Tick);
+        }
+    }
+
+    fn start(&mut self, instance: usize) {
+        if self.stage == Stage::Leaving || self.stage == Stage::Over {
+            return;
+        }
+        let core = Core::new(self.plan.config.clone());
+        let p = self.processes.len();
+        self.processes.push(Process::new(core, instance, self.now, &self.plan));
+        self.note(p, "start", None, -1, instance as i64);
+        self.feed(p, Input::WorkersFree { calls: self.plan.workers });
+        let delay = self.rng.range(10, 500) * MS;
+        self.after(delay, Event::Join(p));
+    }
+
+    fn grow(&mut self) {
+        if self.stage != Stage::Faults {
+            return;
+        }
+        let partition = self.rng.index(self.logs.len());
+        for _ in 0..self.rng.range(1, 6) {
+            self.logs[partition].grow(&self.plan, &mut self.rng);
+        }
+        for p in 0..self.processes.len() {
+            self.wake_reader(p, partition);
+        }
+        let total = self.plan.records * self.logs.len() as u64 / 3;
+        let pace = self.plan.faults_until / total.max(1);
+        let delay = self.rng.range(1, 2 * pace);
+        self.after(delay, Event::Grow);
+    }
+
+    pub(crate) fn has(&self, class: Class) -> bool {
+        self.plan.has(class)
+    }
+
+    /// Whether a fault of this class happens now.
+    pub(crate) fn strikes(&mut self, class: Class, percent: u64) -> bool {
+        self.plan.has(class) && self.rng.percent(percent)
+    }
+
+    pub(crate) fn saw(&mut self, what: Seen) {
+        self.seen.saw(what);
+    }
+
+    pub(crate) fn note(
+        &mut self,
+        p: usize,
+        what: &'static str,
+        partition: Option<usize>,
+        offset: i64,
+        detail: i64,
+    ) {
+        let partition = partition.map_or(-1, |partition| partition as i32);
+        self.trace.lines.push(Line { at: self.now, process: p as i32, what, partition, offset, detail });
+    }
+
+    pub(crate) fn broken(&mut self, rule: &'static str, text: String, partition: Option<usize>, offset: i64) {
+        if self.violation.is_none() {
+            self.violation = Some(Violation { rule, text, partition, offset });
+        }
+    }
+
+    /// Breaks `rule` unless `holds`.
+    pub(crate) fn require(
+        &mut self,
+        holds: bool,
+        rule: &'static str,
+        partition: usize,
+        offset: i64,
+        text: impl FnOnce() -> String,
+    ) {
+        if !holds {
+            self.broken(rule, text(), Some(partition), offset);
+        }
+    }
+
+    /// The index of a partition that an action names.
+    pub(crate) fn index(&self, partition: keylane_core::Partition) -> usize {
+        usize::from(partition.topic * self.plan.partitions_per_topic) + partition.number as usize
+    }
+}
