@@ -14,11 +14,11 @@ use serde_json::Value;
 use crate::child::{self, Used};
 use crate::options::Options;
 
-/// The line of the log that says that partitions were assigned: from here on there is something to do.
-pub(crate) const BEGUN: &str = "partitions assigned";
+/// What the log says of every partition that is assigned: from the first on there is something to do.
+pub(crate) const BEGUN: &str = "partition assigned";
 
-/// The line of the log that says that everything up to the ends is settled and committed.
-const ENDED: &str = "the end of every partition is reached";
+/// What the log says when everything is settled and committed.
+const ENDED: &str = "drained";
 
 /// What a run took.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +68,7 @@ fn working(log: &Path) -> Result<Duration> {
 
 /// Whether a line of the log has this message.
 pub(crate) fn says(line: &Value, message: &str) -> bool {
-    line.pointer("/fields/message").is_some_and(|said| said == message)
+    line.get("message").is_some_and(|said| said == message)
 }
 
 /// When the first line with this message was written.
@@ -86,8 +86,7 @@ mod tests {
 
     #[test]
     fn lines_are_found_by_their_message() {
-        let line =
-            r#"{"timestamp":"2026-01-31T10:00:00.250000Z","level":"INFO","fields":{"message":"hello"}}"#;
+        let line = r#"{"timestamp":"2026-01-31T10:00:00.250000Z","level":"INFO","message":"hello"}"#;
         let lines = [serde_json::from_str(line).expect("JSON")];
         let time = time_of(&lines, "hello").expect("there is such a line");
         let midnight = humantime::parse_rfc3339("2026-01-31T00:00:00Z").expect("a time");
