@@ -4,25 +4,25 @@
 
 mod leg;
 
-use keylane_sdk::{Event, Outputs, Result};
+use keylane_sdk::{Effects, Event, Result};
 use serde::Serialize;
 
 use crate::leg::{Kind, Leg};
 
-fn handle(event: &Event<'_>, out: &mut Outputs) -> Result {
+fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
     let leg: Leg<'_> = event.json()?;
     let source = Source { partition: event.partition(), offset: event.offset() };
 
     let kind = leg.kind();
     if let (Kind::Late | Kind::VeryLate, Some(minutes)) = (kind, leg.arr_delay) {
         let delay = Delay { scheduled: leg.scheduled, leg: leg.name(), kind, minutes, source };
-        out.emit("delays").key(event.key()).json(&delay)?;
+        effects.emit("delays").key(event.key()).json(&delay)?;
     }
 
     let reasons = leg.oddities();
     if !reasons.is_empty() {
         let oddity = Oddity { reasons, kind, leg, source };
-        out.emit("oddities").key(event.key()).json(&oddity)?;
+        effects.emit("oddities").key(event.key()).json(&oddity)?;
     }
     Ok(())
 }

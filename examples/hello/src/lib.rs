@@ -1,11 +1,11 @@
 //! Greets whoever sent the event and says how many words it had.
 
-use keylane_sdk::{Event, Outputs, Result};
+use keylane_sdk::{Effects, Event, Result};
 
-fn handle(event: &Event<'_>, out: &mut Outputs) -> Result {
+fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
     let name = event.key_text()?;
     let words = event.text()?.split_whitespace().count();
-    out.emit("greetings").key(name).value(format!("Hello {name}, I read {words} words."));
+    effects.emit("greetings").key(name).value(format!("Hello {name}, I read {words} words."));
     Ok(())
 }
 keylane_sdk::handler!(handle);

@@ -8,19 +8,22 @@ use keylane_core::{CallId, Dispatch, SessionId};
 
 use crate::config;
 use crate::guest::{Call, Output};
-use crate::sink::{Delivery, Produced, Sink, SinkRecord, Token};
+use crate::sink::{Delivery, Output as Record, ProduceError, Sink, Token};
 
 use super::acks::Acks;
 
 /// Hands outputs to the producer in their order, and tells when all of a row have arrived.
 pub(super) struct Outputs {
     sink: Arc<Sink>,
-    consumer: u32,
+    /// Names this loop to the sink.
+    handler: u16,
     targets: Vec<Target>,
     provenance: Provenance,
     acks: Acks,
     /// Outputs that the producer had no room for, in their order: they go before anything newer.
     backlog: VecDeque<Waiting>,
+    /// Outputs that the client did not take.
+    refused: VecDeque<(CallId, u32)>,
     last_refusal: String,
     done: u64,
     emitted: u64,
@@ -28,7 +31,7 @@ pub(super) struct Outputs {
 
 /// Where a target leads.
 struct Target {
-    topic: u32,
+    topic: u16,
     name: String,
     provenance: bool,
 }
@@ -49,19 +52,21 @@ struct Waiting {
 }
 
 struct OwnedRecord {
-    topic: u32,
+    topic: u16,
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl Outputs {
-    pub(super) fn new(sink: Arc<Sink>, consumer: u32, handler: &config::Handler, digest: &str) -> Self {
+    /// `topics`: those that the sink was started with.
+    pub(super) fn new(sink: Arc<Sink>, index: u16, handler: &config::Handler, topics: &[String], digest: &str) -> Self {
+        let topic = |name: &String| (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| index);
         let targets: Vec<Target> = handler
             .outputs
             .iter()
             .map(|output| Target {
-                topic: sink.topic(&output.topic).expect("the producer was started with the topics of every output"),
+                topic: topic(&output.topic).expect("the sink was started with the topics of every output"),
                 name: output.topic.clone(),
                 provenance: output.provenance,
             })
@@ -70,11 +75,12 @@ impl Outputs {
         let instance = RandomState::new().hash_one(std::process::id());
         Outputs {
             sink,
-            consumer,
+            handler: index,
             targets,
             provenance: Provenance { instance, digest: digest.to_owned(), sessions: Vec::new(), wanted },
             acks: Acks::default(),
             backlog: VecDeque::new(),
+            refused: VecDeque::new(),
             last_refusal: String::new(),
             done: 0,
             emitted: 0,
@@ -107,8 +113,11 @@ impl Outputs {
     pub(super) fn hand_over_backlog(&mut self) -> bool {
         let mut moved = false;
         while let Some(waiting) = self.backlog.front() {
-            if self.sink.produce(&waiting.record.lend(), waiting.token) == Produced::Full {
-                break;
+            let token = waiting.token;
+            match waiting.record.hand_to(&self.sink, token) {
+                Ok(()) => {}
+                Err(ProduceError::Full) => break,
+                Err(ProduceError::Refused(code)) => self.refuse(token, code.to_string()),
             }
             moved = true;
             self.backlog.pop_front();
@@ -116,23 +125,24 @@ impl Outputs {
         moved
     }
 
-    /// The next row whose outputs have all arrived, or one with an output that was refused.
-    pub(super) fn next_settled(&mut self) -> Option<Result<(CallId, u32), (CallId, u32)>> {
-        while let Some(Delivery { token, result }) = self.sink.next_delivery(self.consumer) {
-            match result {
-                Ok(()) => {
-                    self.emitted += 1;
-                    if self.acks.acked(token.call, token.row) {
-                        return Some(Ok((token.call, token.row)));
-                    }
-                }
-                Err(refusal) => {
-                    self.last_refusal = refusal;
-                    return Some(Err((token.call, token.row)));
-                }
+    /// Takes a report. Gives the row whose last output it was, or that has an output that was refused.
+    pub(super) fn take(&mut self, delivery: &Delivery) -> Option<Result<(CallId, u32), (CallId, u32)>> {
+        let (call, row) = (delivery.token.call, delivery.token.row);
+        match delivery.result {
+            Ok(_) => {
+                self.emitted += 1;
+                self.acks.acked(call, row).then_some(Ok((call, row)))
+            }
+            Err(error) => {
+                self.last_refusal = format!("{} ({:?})", error.code, error.refusal);
+                Some(Err((call, row)))
             }
         }
-        None
+    }
+
+    /// The next row with an output that the client did not take.
+    pub(super) fn next_refused(&mut self) -> Option<(CallId, u32)> {
+        self.refused.pop_front()
     }
 
     /// What the brokers said when they refused an output last.
@@ -156,7 +166,7 @@ impl Outputs {
     fn produce(&mut self, call: &Call, output: &Output<'_>, index_in_row: u32) {
         let target = self.targets.get(output.target as usize);
         let target = target.expect("results are checked against the targets of the handler");
-        let token = Token { consumer: self.consumer, call: call.key.call, row: output.row };
+        let token = Token { handler: self.handler, call: call.key.call, row: output.row };
         let mut record = OwnedRecord {
             topic: target.topic,
             key: output.key.map(<[u8]>::to_vec),
@@ -170,11 +180,20 @@ impl Outputs {
             self.provenance.add_to(&mut record.headers, call, output.row, index_in_row);
         }
         self.acks.add(token.call, token.row);
-        let full = !self.backlog.is_empty() || self.sink.produce(&record.lend(), token) == Produced::Full;
-        if full {
-            tracing::debug!(topic = target.name, "the producer has no room; the output waits");
-            self.backlog.push_back(Waiting { record, token });
+        let tried = if self.backlog.is_empty() { record.hand_to(&self.sink, token) } else { Err(ProduceError::Full) };
+        match tried {
+            Ok(()) => {}
+            Err(ProduceError::Full) => {
+                tracing::debug!(topic = target.name, "the producer has no room; the output waits");
+                self.backlog.push_back(Waiting { record, token });
+            }
+            Err(ProduceError::Refused(code)) => self.refuse(token, code.to_string()),
         }
+    }
+
+    fn refuse(&mut self, token: Token, why: String) {
+        self.last_refusal = why;
+        self.refused.push_back((token.call, token.row));
     }
 }
 
@@ -212,12 +231,15 @@ impl Provenance {
 }
 
 impl OwnedRecord {
-    fn lend(&self) -> SinkRecord<'_> {
-        SinkRecord {
+    fn hand_to(&self, sink: &Sink, token: Token) -> Result<(), ProduceError> {
+        let headers: Vec<_> =
+            self.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_deref())).collect();
+        let record = Record {
             topic: self.topic,
             key: self.key.as_deref(),
             value: self.value.as_deref(),
-            headers: self.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_deref())).collect(),
-        }
+            headers: &headers,
+        };
+        sink.produce(&record, token)
     }
 }
