@@ -22,6 +22,3 @@ pub use event::{ReadResult, Record, SourceError, SourceEvent, StartFound};
 pub use kafka::Source;
 pub use spec::{Assignor, Ends, SourceSpec, StartPolicy};
 pub use start::{Error, Waiting};
-
-#[cfg(test)]
-mod tests;
