@@ -228,6 +228,7 @@ impl Core {
             self.partitions.get_mut(index).phase = Phase::Failed;
             return;
         };
+        self.doubt_readers();
         let session = self.new_session();
         let now = self.now.uptime;
         let state = self.partitions.get_mut(index);
@@ -261,6 +262,7 @@ impl Core {
                 self.partitions.get_mut(index).phase = Phase::Vacant;
             }
         }
+        self.doubt_readers();
         self.outbox.push(Pending::AnswerRevoke(asked));
     }
 

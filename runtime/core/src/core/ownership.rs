@@ -177,6 +177,7 @@ impl Core {
         let (partition, claimed) = (state.id, state.ledger.settled_beyond());
         self.outbox.notice(Notice::SessionStarted { partition, session, offset: start, claimed });
         if look_up.late {
+            self.doubt_readers();
             self.open_session(index);
             self.outbox.push(Pending::AnswerAssign(vec![StartAt { partition, offset: start }]));
         } else {
@@ -244,6 +245,7 @@ impl Core {
             state.awaited = state.phase != Phase::Vacant;
         }
         self.rebalance.answered = true;
+        self.doubt_readers();
         self.outbox.push(Pending::AnswerAssign(starts));
     }
 
@@ -263,8 +265,9 @@ impl Core {
         Some((index, look_up))
     }
 
-    /// A rebalance moves readers: what they give next must prove that it follows.
-    fn doubt_readers(&mut self) {
+    /// A rebalance moves readers: what they give next must prove that it follows. That is so from the moment it is
+    /// announced, and once more when it is answered: in between, a reader may still give what it had at hand.
+    pub(super) fn doubt_readers(&mut self) {
         for state in self.partitions.iter_mut() {
             state.reading.trust = Trust::Unsure;
         }

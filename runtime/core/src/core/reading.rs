@@ -13,7 +13,7 @@ const READ_BYTES_MAX: u64 = 512 << 10;
 
 impl Core {
     pub(super) fn fetched(&mut self, id: Partition, rows: &[FetchedRow]) {
-        let Some(index) = self.partitions.find(id) else { return };
+        let Some(index) = self.partitions.find(id) else { return self.release_all(rows) };
         let state = self.partitions.get_mut(index);
         state.reading.granted = false;
         if state.phase != Phase::Active || state.reading.off {
@@ -147,7 +147,7 @@ impl Core {
             return;
         }
         // After a limit was reached, reading goes on when a quarter is free: reads of single events are dear.
-        let scale = |limit: u64| if state.reading.full { limit / 4 * 3 } else { limit };
+        let scale = |limit: u64| if state.reading.full { limit - limit / 4 } else { limit };
         let events_left = scale(u64::from(self.config.max_queued)).saturating_sub(state.ledger.open());
         let bytes_left = scale(share).saturating_sub(state.queued_bytes);
         let window_left = scale(self.config.max_window).saturating_sub(state.ledger.window());
