@@ -56,6 +56,7 @@ impl Core {
             Phase::Committing { .. } => return,
             Phase::Active => state.phase = Phase::Closing { until },
         }
+        self.active_sessions -= 1;
         self.closing = true;
         self.stop_reading(index);
         self.drop_queued(index);
@@ -69,6 +70,7 @@ impl Core {
             Phase::LookingUp(_) | Phase::Failed | Phase::Resolved | Phase::Closed => false,
             Phase::Starting | Phase::Active | Phase::Closing { .. } | Phase::Committing { .. } => true,
         };
+        self.active_sessions -= u64::from(state.phase == Phase::Active);
         self.stop_reading(index);
         self.drop_queued(index);
         self.close_to_results(index);

@@ -106,8 +106,7 @@ impl Core {
         state.commit.applied = sent.changes;
         state.commit.applied_at = self.now.uptime;
         if state.phase == Phase::Starting {
-            state.phase = Phase::Active;
-            self.to_grant.push(sent.index);
+            self.activate(sent.index);
         }
     }
 

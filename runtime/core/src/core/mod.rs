@@ -45,6 +45,8 @@ pub struct Core {
     next_session: u64,
     /// Partitions that may have to be given, or refused, a permission to read.
     to_grant: Vec<u32>,
+    /// Sessions in [`Phase::Active`](crate::partitions::Phase), which share the memory.
+    active_sessions: u64,
     /// Some session is on its way out; false in the steady state.
     closing: bool,
     checked_at: Duration,
@@ -68,6 +70,7 @@ impl Core {
             stopping: false,
             next_session: 1,
             to_grant: Vec::new(),
+            active_sessions: 0,
             closing: false,
             checked_at: Duration::ZERO,
             until_end: UntilEnd::default(),

@@ -251,12 +251,19 @@ impl Core {
 
     fn open_session(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
-        let starting = state.commit.committed.is_none();
-        state.phase = if starting { Phase::Starting } else { Phase::Active };
-        self.to_grant.push(index);
-        if starting {
+        if state.commit.committed.is_none() {
+            state.phase = Phase::Starting;
             self.committer.hurry();
+        } else {
+            self.activate(index);
         }
+    }
+
+    /// Its start is stored: it is read from here on.
+    pub(super) fn activate(&mut self, index: u32) {
+        self.partitions.get_mut(index).phase = Phase::Active;
+        self.active_sessions += 1;
+        self.to_grant.push(index);
     }
 
     fn look_up_mut(&mut self, id: Partition) -> Option<(u32, &mut LookUp)> {

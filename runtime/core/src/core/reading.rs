@@ -134,6 +134,11 @@ impl Core {
 
     /// Gives permissions to read to the partitions that can use one.
     pub(super) fn grant_reads(&mut self) {
+        debug_assert_eq!(
+            self.active_sessions,
+            self.partitions.iter().map(|state| u64::from(state.phase == Phase::Active)).sum::<u64>(),
+            "active sessions are miscounted"
+        );
         while let Some(index) = self.to_grant.pop() {
             self.grant_read(index);
         }
@@ -166,8 +171,7 @@ impl Core {
 
     /// What one partition may hold: the arenas are shared by the partitions that are ours now.
     fn bytes_share(&self) -> u64 {
-        let active = self.partitions.iter().filter(|state| state.phase == Phase::Active).count();
-        self.config.arena_bytes / u64::try_from(active.max(1)).unwrap_or(1)
+        self.config.arena_bytes / self.active_sessions.max(1)
     }
 
     fn release_all(&mut self, rows: &[FetchedRow]) {

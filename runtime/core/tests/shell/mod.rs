@@ -13,56 +13,56 @@ use keylane_core::{
     Input, LaneEnd, Notice, Now, Partition, Place, Stall, Start, Verdict,
 };
 
-pub const P0: Partition = Partition { topic: 0, number: 0 };
-pub const P1: Partition = Partition { topic: 0, number: 1 };
+pub(crate) const P0: Partition = Partition { topic: 0, number: 0 };
+pub(crate) const P1: Partition = Partition { topic: 0, number: 1 };
 
 /// How much time passes from one input to the next.
-pub const STEP: Duration = Duration::from_millis(5);
+pub(crate) const STEP: Duration = Duration::from_millis(5);
 
 /// A guest call as it was asked for.
 #[derive(Clone, Debug)]
-pub struct Dispatched {
-    pub id: CallId,
-    pub rows: Vec<(Partition, i64)>,
-    pub lanes: Vec<u32>,
+pub(crate) struct Dispatched {
+    pub(crate) id: CallId,
+    pub(crate) rows: Vec<(Partition, i64)>,
+    pub(crate) lanes: Vec<u32>,
 }
 
 /// A commit as it was asked for.
 #[derive(Clone, Debug)]
-pub struct Asked {
-    pub id: CommitId,
-    pub entries: Vec<CommitEntry>,
+pub(crate) struct Asked {
+    pub(crate) id: CommitId,
+    pub(crate) entries: Vec<CommitEntry>,
     /// By entry.
-    pub sets: Vec<String>,
-    pub at: Duration,
+    pub(crate) sets: Vec<String>,
+    pub(crate) at: Duration,
 }
 
-pub struct Shell {
-    pub core: Core,
-    pub uptime: Duration,
-    pub calls: Vec<Dispatched>,
-    pub commits: Vec<Asked>,
+pub(crate) struct Shell {
+    pub(crate) core: Core,
+    pub(crate) uptime: Duration,
+    pub(crate) calls: Vec<Dispatched>,
+    pub(crate) commits: Vec<Asked>,
     pub handed_over: Vec<(CallId, Vec<u32>)>,
-    pub cancelled: Vec<CallId>,
-    pub reads: Vec<Partition>,
-    pub repositions: Vec<(Partition, i64)>,
-    pub reassigned: Vec<(Partition, i64)>,
-    pub look_ups: Vec<Partition>,
-    pub assigned: Vec<Vec<Partition>>,
-    pub revoked: Vec<Vec<Partition>>,
-    pub notices: Vec<Notice>,
-    pub stalls: Vec<Stall>,
-    pub stalls_ended: Vec<Partition>,
-    pub drained: Option<bool>,
+    pub(crate) cancelled: Vec<CallId>,
+    pub(crate) reads: Vec<Partition>,
+    pub(crate) repositions: Vec<(Partition, i64)>,
+    pub(crate) reassigned: Vec<(Partition, i64)>,
+    pub(crate) look_ups: Vec<Partition>,
+    pub(crate) assigned: Vec<Vec<Partition>>,
+    pub(crate) revoked: Vec<Vec<Partition>>,
+    pub(crate) notices: Vec<Notice>,
+    pub(crate) stalls: Vec<Stall>,
+    pub(crate) stalls_ended: Vec<Partition>,
+    pub(crate) drained: Option<bool>,
     /// Names of everything that was asked for.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     next_place: u64,
     /// Places that the core holds.
     places: BTreeSet<u64>,
 }
 
 impl Shell {
-    pub fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         Shell {
             core: Core::new(config),
             uptime: Duration::ZERO,
@@ -87,7 +87,7 @@ impl Shell {
     }
 
     /// A core that reads these partitions from offset 0, which is committed, with room for `calls` calls.
-    pub fn reading(config: Config, partitions: &[Partition], calls: u32) -> Self {
+    pub(crate) fn reading(config: Config, partitions: &[Partition], calls: u32) -> Self {
         let mut shell = Shell::new(config);
         shell.give(Input::WorkersFree { calls });
         shell.give(Input::AssignRequested { partitions });
@@ -100,7 +100,7 @@ impl Shell {
     }
 
     /// A short time passes, then this happens, and what the core asks for is done.
-    pub fn give(&mut self, input: Input<'_>) {
+    pub(crate) fn give(&mut self, input: Input<'_>) {
         self.uptime += STEP;
         self.core.handle(Now { uptime: self.uptime, wall_ms: 0 }, input);
         let mut core = std::mem::replace(&mut self.core, Core::new(Config::default()));
@@ -111,7 +111,7 @@ impl Shell {
     }
 
     /// Waits as the core asks to, until the uptime.
-    pub fn wait_until(&mut self, uptime: Duration) {
+    pub(crate) fn wait_until(&mut self, uptime: Duration) {
         while self.uptime < uptime {
             let next = self.core.next_timeout().unwrap_or(uptime).clamp(self.uptime, uptime);
             self.uptime = next.saturating_sub(STEP).max(self.uptime);
@@ -119,12 +119,12 @@ impl Shell {
         }
     }
 
-    pub fn wait(&mut self, duration: Duration) {
+    pub(crate) fn wait(&mut self, duration: Duration) {
         self.wait_until(self.uptime + duration);
     }
 
     /// Everything recorded so far is of no interest.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.reads.clear();
         self.repositions.clear();
         self.look_ups.clear();
@@ -135,13 +135,13 @@ impl Shell {
         self.commits.clear();
     }
 
-    pub fn start_at(&mut self, partition: Partition, offset: i64, metadata: &[u8]) {
+    pub(crate) fn start_at(&mut self, partition: Partition, offset: i64, metadata: &[u8]) {
         let committed = Some(CommittedStart { offset, metadata });
         self.give(Input::StartResolved { partition, start: Start { committed, ..start() } });
     }
 
     /// Rows with these offsets and lane keys were read.
-    pub fn fetch(&mut self, partition: Partition, rows: &[(i64, u64)]) {
+    pub(crate) fn fetch(&mut self, partition: Partition, rows: &[(i64, u64)]) {
         let rows: Vec<FetchedRow> = rows
             .iter()
             .map(|&(offset, lane)| {
@@ -155,7 +155,7 @@ impl Shell {
     }
 
     /// The oldest call ends with all its rows done.
-    pub fn end(&mut self, with_outputs: &[u32]) -> CallId {
+    pub(crate) fn end(&mut self, with_outputs: &[u32]) -> CallId {
         let call = self.calls.remove(0);
         let lanes: Vec<_> = call.lanes.iter().map(|&done| LaneEnd { done, failure: None }).collect();
         self.end_call(call.id, &lanes, with_outputs);
@@ -163,27 +163,27 @@ impl Shell {
     }
 
     /// The oldest call ends with its first row refused by the guest.
-    pub fn end_with(&mut self, verdict: Verdict) {
+    pub(crate) fn end_with(&mut self, verdict: Verdict) {
         let call = self.calls.remove(0);
         let lanes: Vec<_> =
             call.lanes.iter().map(|_| LaneEnd { done: 0, failure: Some(verdict) }).collect();
         self.end_call(call.id, &lanes, &[]);
     }
 
-    pub fn end_call(&mut self, call: CallId, lanes: &[LaneEnd], with_outputs: &[u32]) {
+    pub(crate) fn end_call(&mut self, call: CallId, lanes: &[LaneEnd], with_outputs: &[u32]) {
         let took = Duration::from_nanos(100);
         self.give(Input::CallEnded { call, lanes, with_outputs, took });
     }
 
     /// Every call ends with all its rows done, until none is out.
-    pub fn end_all(&mut self) {
+    pub(crate) fn end_all(&mut self) {
         while !self.calls.is_empty() {
             self.end(&[]);
         }
     }
 
     /// The oldest commit is stored as a whole.
-    pub fn store(&mut self) -> Asked {
+    pub(crate) fn store(&mut self) -> Asked {
         let commit = self.commit();
         for entry in &commit.entries {
             self.give(Input::Committed { id: commit.id, partition: entry.partition });
@@ -192,7 +192,7 @@ impl Shell {
     }
 
     /// The oldest commit is refused as a whole.
-    pub fn refuse(&mut self, why: CommitError) -> Asked {
+    pub(crate) fn refuse(&mut self, why: CommitError) -> Asked {
         let commit = self.commit();
         for entry in &commit.entries {
             self.give(Input::CommitFailed { id: commit.id, partition: entry.partition, why });
@@ -201,7 +201,7 @@ impl Shell {
     }
 
     /// The oldest commit; waits for one.
-    pub fn commit(&mut self) -> Asked {
+    pub(crate) fn commit(&mut self) -> Asked {
         let patience = self.uptime + Duration::from_secs(70);
         while self.commits.is_empty() {
             assert!(self.uptime < patience, "no commit comes: {:?}", self.core);
@@ -211,11 +211,11 @@ impl Shell {
     }
 
     /// How many events the core keeps that it has neither dispatched nor released.
-    pub fn kept_places(&self) -> usize {
+    pub(crate) fn kept_places(&self) -> usize {
         self.places.len()
     }
 
-    pub fn saw(&self, name: &str) -> usize {
+    pub(crate) fn saw(&self, name: &str) -> usize {
         self.names.iter().filter(|seen| *seen == name).count()
     }
 
@@ -278,12 +278,12 @@ impl Shell {
 
 impl Asked {
     /// The offset committed for a partition.
-    pub fn offset_of(&self, partition: Partition) -> Option<i64> {
+    pub(crate) fn offset_of(&self, partition: Partition) -> Option<i64> {
         self.entries.iter().find(|entry| entry.partition == partition).map(|entry| entry.offset)
     }
 }
 
 /// A log of 1,000,000 records, nothing committed.
-pub fn start() -> Start<'static> {
+pub(crate) fn start() -> Start<'static> {
     Start { committed: None, fallback: 0, log_start: 0, log_end: Some(1_000_000), topic_id: [0; 16] }
 }
