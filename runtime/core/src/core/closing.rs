@@ -141,7 +141,7 @@ impl Core {
         self.close_to_results(index);
         let until = self.now.uptime + self.config.commit_timeout;
         self.partitions.get_mut(index).phase = Phase::Committing { until };
-        self.committer.hurry();
+        self.committer.hurry_final(self.now.uptime);
     }
 
     /// From here on no result of the session counts; calls that carry nothing else are cancelled.

@@ -165,8 +165,7 @@ impl Shell {
     /// The oldest call ends with its first row refused by the guest.
     pub(crate) fn end_with(&mut self, verdict: Verdict) {
         let call = self.calls.remove(0);
-        let lanes: Vec<_> =
-            call.lanes.iter().map(|_| LaneEnd { done: 0, failure: Some(verdict) }).collect();
+        let lanes: Vec<_> = call.lanes.iter().map(|_| LaneEnd { done: 0, failure: Some(verdict) }).collect();
         self.end_call(call.id, &lanes, &[]);
     }
 
@@ -204,7 +203,7 @@ impl Shell {
     pub(crate) fn commit(&mut self) -> Asked {
         let patience = self.uptime + Duration::from_secs(70);
         while self.commits.is_empty() {
-            assert!(self.uptime < patience, "no commit comes: {:?}", self.core);
+            assert!(self.uptime < patience, "no commit comes");
             self.wait(STEP);
         }
         self.commits.remove(0)
@@ -252,7 +251,10 @@ impl Shell {
             }
             Action::HandOver { call, rows } => {
                 assert!(!rows.is_empty(), "nothing is handed over");
-                assert!(self.handed_over.iter().all(|(known, _)| *known != call), "{call:?} is handed over twice");
+                assert!(
+                    self.handed_over.iter().all(|(known, _)| *known != call),
+                    "{call:?} is handed over twice"
+                );
                 self.handed_over.push((call, rows.to_vec()));
             }
             Action::Commit { id, entries, metadata } => {
