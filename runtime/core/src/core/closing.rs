@@ -44,9 +44,16 @@ impl Core {
         let state = self.partitions.get_mut(index);
         match &mut state.phase {
             Phase::Vacant | Phase::Closed => return,
-            Phase::LookingUp(_) | Phase::Resolved | Phase::Starting | Phase::Failed => {
+            Phase::LookingUp(_) | Phase::Failed => {
                 state.phase = Phase::Closed;
                 self.closing = true;
+                return;
+            }
+            Phase::Resolved | Phase::Starting => {
+                // Nothing of it was read.
+                state.phase = Phase::Closed;
+                self.closing = true;
+                self.note_session_ended(index, false);
                 return;
             }
             Phase::Closing { until: before } => {
@@ -67,8 +74,12 @@ impl Core {
         let state = self.partitions.get(index);
         let had_session = match state.phase {
             Phase::Vacant => return,
-            Phase::LookingUp(_) | Phase::Failed | Phase::Resolved | Phase::Closed => false,
-            Phase::Starting | Phase::Active | Phase::Closing { .. } | Phase::Committing { .. } => true,
+            Phase::LookingUp(_) | Phase::Failed | Phase::Closed => false,
+            Phase::Resolved
+            | Phase::Starting
+            | Phase::Active
+            | Phase::Closing { .. }
+            | Phase::Committing { .. } => true,
         };
         self.active_sessions -= u64::from(state.phase == Phase::Active);
         self.stop_reading(index);
@@ -170,6 +181,7 @@ impl Core {
         for part in &mut call.parts {
             if part.partition == index && part.session == session && !part.over {
                 part.over = true;
+                call.hand_over.retain(|&row| row < part.first || row >= part.end);
                 if ended && !part.released {
                     part.released = true;
                     released.push(part.lane);
@@ -284,8 +296,11 @@ impl Core {
     }
 
     fn note_session_ended(&mut self, index: u32, lost: bool) {
-        let state = self.partitions.get(index);
+        let state = self.partitions.get_mut(index);
         let (partition, session) = (state.id, state.session);
+        if std::mem::take(&mut state.progress.reported) {
+            self.outbox.push(Pending::StallEnded(partition));
+        }
         self.outbox.notice(Notice::SessionEnded { partition, session, lost });
     }
 

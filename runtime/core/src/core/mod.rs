@@ -180,9 +180,9 @@ impl Core {
         loop {
             let pending = self.outbox.pending.pop_front()?;
             if let Pending::HandOver(id) = pending
-                && self.calls.get(id).is_none()
+                && self.calls.get(id).is_none_or(|call| call.hand_over.is_empty())
             {
-                continue; // its session was closed to results in the same step: the outputs are dropped
+                continue; // its sessions were closed to results in the same step: the outputs are dropped
             }
             return Some(pending);
         }

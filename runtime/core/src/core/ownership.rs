@@ -91,6 +91,7 @@ impl Core {
                 self.close(index, until);
             }
         }
+        self.forget_assign_of(partitions);
     }
 
     pub(super) fn lost(&mut self, partitions: &[Partition]) {
@@ -100,11 +101,16 @@ impl Core {
                 self.lose(index);
             }
         }
+        self.outbox.push(Pending::AnswerRevoke(partitions.to_vec()));
+        self.forget_assign_of(partitions);
+    }
+
+    /// The assign that is under way, if any, no longer waits for these.
+    fn forget_assign_of(&mut self, partitions: &[Partition]) {
         if let Some(assign) = &mut self.rebalance.assign {
             assign.partitions.retain(|id| !partitions.contains(id));
+            self.answer_assign_if_ready();
         }
-        self.outbox.push(Pending::AnswerRevoke(partitions.to_vec()));
-        self.answer_assign_if_ready();
     }
 
     /// Look-ups that failed are tried again; those that take too long no longer hold the others.

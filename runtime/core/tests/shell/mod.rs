@@ -214,6 +214,12 @@ impl Shell {
         self.places.len()
     }
 
+    /// The one call that was cancelled.
+    pub(crate) fn cancelled_call(&self) -> CallId {
+        assert_eq!(self.cancelled.len(), 1);
+        self.cancelled[0]
+    }
+
     pub(crate) fn saw(&self, name: &str) -> usize {
         self.names.iter().filter(|seen| *seen == name).count()
     }
