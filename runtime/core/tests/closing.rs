@@ -5,25 +5,20 @@ mod shell;
 use std::time::Duration;
 
 use keylane_core::{Config, Fault, Input, LaneEnd, Notice, Partition};
-use shell::{P0, P1, STEP, Shell, start};
+use shell::{NEXT, P0, P1, STEP, Shell, start};
 
 const DONE: LaneEnd = LaneEnd { done: 1, failure: None };
 
-/// Calls carry up to four lanes of both partitions.
+/// A call is out that carries an event of each partition.
 fn two_partitions() -> Shell {
     let mut shell = Shell::reading(Config::default(), &[P0, P1], 1);
-    // The pace has to be known before calls carry more than one event.
-    for offset in 0..60 {
-        shell.fetch(P0, &[(offset, 1)]);
-        shell.end(&[]);
-    }
-    shell.fetch(P0, &[(60, 1)]);
-    shell.fetch(P0, &[(61, 2)]);
+    shell.warm_up(P0);
+    shell.fetch(P0, &[(NEXT, 1)]);
+    shell.fetch(P0, &[(NEXT + 1, 2)]);
     shell.fetch(P1, &[(0, 3)]);
     shell.end(&[]);
-    assert_eq!(shell.calls[0].rows, [(P0, 61), (P1, 0)], "one call carries both");
-    shell.store(); // it was in flight for a while
-    shell.store();
+    assert_eq!(shell.call().rows, [(P0, NEXT + 1), (P1, 0)], "one call carries both");
+    while shell.store().offset_of(P0) != Some(NEXT + 1) {}
     shell.forget();
     shell
 }
@@ -60,7 +55,7 @@ fn a_call_that_carries_a_kept_partition_runs_on() {
 fn a_revoke_is_answered_when_what_was_cancelled_is_gone() {
     let mut shell = Shell::reading(Config::default(), &[P0], 1);
     shell.fetch(P0, &[(0, 1), (1, 1)]);
-    let call = shell.calls[0].id;
+    let call = shell.call().id;
     shell.give(Input::Revoked { partitions: &[P0] });
     shell.wait(Config::default().revoke_timeout);
     assert_eq!(shell.cancelled, [call]);
@@ -147,12 +142,8 @@ fn acks_of_a_call_whose_place_was_reused_change_nothing() {
 
 #[test]
 fn every_session_that_was_said_to_begin_is_said_to_end() {
-    let ends: [(&str, fn(&mut Shell)); 3] = [
-        ("revoke", |shell| shell.give(Input::Revoked { partitions: &[P0] })),
-        ("lost", |shell| shell.give(Input::Lost { partitions: &[P0] })),
-        ("drain", |shell| shell.give(Input::DrainNow)),
-    ];
-    for (name, end) in ends {
+    let ends = [Input::Revoked { partitions: &[P0] }, Input::Lost { partitions: &[P0] }, Input::DrainNow];
+    for end in ends {
         for step in 0..3 {
             let mut shell = Shell::new(Config::default());
             shell.give(Input::AssignRequested { partitions: if step == 0 { &[P0, P1] } else { &[P0] } });
@@ -160,11 +151,11 @@ fn every_session_that_was_said_to_begin_is_said_to_end() {
             if step == 2 {
                 shell.store();
             }
-            end(&mut shell);
+            shell.give(end);
             let count = |wanted: fn(&Notice) -> bool| shell.notices.iter().filter(|n| wanted(n)).count();
             let began = count(|notice| matches!(notice, Notice::SessionStarted { .. }));
             let ended = count(|notice| matches!(notice, Notice::SessionEnded { .. }));
-            assert_eq!((began, ended), (1, 1), "{name}, step {step}");
+            assert_eq!((began, ended), (1, 1), "{end:?}, step {step}");
         }
     }
 }
@@ -217,7 +208,7 @@ fn a_drain_answers_every_rebalance_and_ends() {
 fn a_drain_that_nothing_stands_in_the_way_of_is_clean() {
     let mut shell = Shell::reading(Config::default(), &[P0, P1], 2);
     shell.fetch(P0, &[(0, 1), (1, 2), (2, 1)]);
-    let call = shell.calls[0].id;
+    let call = shell.call().id;
     shell.end(&[0]);
     let deadline = shell.uptime + Duration::from_secs(10);
     shell.give(Input::Drain { deadline });

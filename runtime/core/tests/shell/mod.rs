@@ -19,6 +19,9 @@ pub(crate) const P1: Partition = Partition { topic: 0, number: 1 };
 /// How much time passes from one input to the next.
 pub(crate) const STEP: Duration = Duration::from_millis(5);
 
+/// The offset that follows those of [`Shell::warm_up`].
+pub(crate) const NEXT: i64 = 60;
+
 /// A guest call as it was asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Dispatched {
@@ -97,6 +100,17 @@ impl Shell {
         assert_eq!(shell.assigned.len(), 1, "the assign was answered");
         shell.forget();
         shell
+    }
+
+    /// Events that cost next to nothing are handled, and committed, until calls carry more than one: the offsets below
+    /// [`NEXT`] of the partition.
+    pub(crate) fn warm_up(&mut self, partition: Partition) {
+        for offset in 0..NEXT {
+            self.fetch(partition, &[(offset, 99)]);
+            self.end(&[]);
+        }
+        while self.store().offset_of(partition) != Some(NEXT) {}
+        self.forget();
     }
 
     /// A short time passes, then this happens, and what the core asks for is done.
@@ -214,10 +228,15 @@ impl Shell {
         self.places.len()
     }
 
+    /// The call that is out longest.
+    pub(crate) fn call(&self) -> &Dispatched {
+        self.calls.first().expect("a call is out")
+    }
+
     /// The one call that was cancelled.
     pub(crate) fn cancelled_call(&self) -> CallId {
         assert_eq!(self.cancelled.len(), 1);
-        self.cancelled[0]
+        *self.cancelled.first().expect("counted above")
     }
 
     pub(crate) fn saw(&self, name: &str) -> usize {
@@ -265,7 +284,8 @@ impl Shell {
             }
             Action::Commit { id, entries, metadata } => {
                 let set = |entry: &CommitEntry| {
-                    metadata[entry.metadata.0 as usize..entry.metadata.1 as usize].to_owned()
+                    let (from, to) = (entry.metadata.0 as usize, entry.metadata.1 as usize);
+                    metadata.get(from..to).expect("a range of the metadata").to_owned()
                 };
                 let sets = entries.iter().map(set).collect();
                 self.commits.push(Asked { id, entries: entries.to_vec(), sets, at: self.uptime });
