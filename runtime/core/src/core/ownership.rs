@@ -60,6 +60,7 @@ impl Core {
     }
 
     pub(super) fn start_resolved(&mut self, id: Partition, start: &Start<'_>) {
+        let again_at = self.now.uptime + LOOK_UP_PAUSE;
         let Some((index, look_up)) = self.look_up_mut(id) else { return };
         let partial = PartialStart {
             committed: start.committed.map(|committed| committed.offset),
@@ -71,7 +72,10 @@ impl Core {
         match start.log_end {
             Some(log_end) => self.begin_session(index, partial, metadata, Some(log_end)),
             None if metadata.is_empty() => self.begin_session(index, partial, &[], None),
-            None => look_up.partial = Some(partial),
+            None => {
+                look_up.partial = Some(partial);
+                look_up.again_at = Some(again_at);
+            }
         }
     }
 
@@ -129,6 +133,7 @@ impl Core {
             if now >= look_up.since + self.config.lookup_timeout
                 && let Some(partial) = look_up.partial.take()
             {
+                self.outbox.notice(Notice::MetadataIgnored { partition: state.id });
                 self.begin_session(index, partial, &[], None);
             }
         }
@@ -205,8 +210,12 @@ impl Core {
         self.move_inside(index, wanted, (found.log_start, log_end.unwrap_or(found.log_start)))
     }
 
-    /// Applies `out_of_range`: where to go on, or `None` with the partition named.
+    /// Applies `out_of_range` to an offset that is not inside the log: where to go on, or `None` with the partition
+    /// named.
     pub(super) fn move_inside(&mut self, index: u32, from: i64, log: (i64, i64)) -> Option<i64> {
+        if (log.0..=log.1).contains(&from) {
+            return Some(from);
+        }
         let partition = self.partitions.get(index).id;
         let to = match self.config.out_of_range {
             OutOfRange::Fail => {
