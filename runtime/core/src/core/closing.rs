@@ -37,9 +37,10 @@ impl Core {
         for index in self.partitions.indexes() {
             self.close(index, until);
         }
+        self.drop_queued();
     }
 
-    /// Dispatches nothing more of a session; what runs may finish until then.
+    /// Dispatches nothing more of a session; what runs may finish until then. [`Core::drop_queued`] must follow.
     pub(super) fn close(&mut self, index: u32, until: Duration) {
         let state = self.partitions.get_mut(index);
         match &mut state.phase {
@@ -63,13 +64,13 @@ impl Core {
             Phase::Committing { .. } => return,
             Phase::Active => state.phase = Phase::Closing { until },
         }
+        state.queued_bytes = 0;
         self.active_sessions -= 1;
         self.closing = true;
         self.stop_reading(index);
-        self.drop_queued(index);
     }
 
-    /// Someone else owns it already: nothing of it may be committed or handed over.
+    /// Someone else owns it already: nothing of it may be committed or handed over. [`Core::drop_queued`] must follow.
     pub(super) fn lose(&mut self, index: u32) {
         let state = self.partitions.get(index);
         let had_session = match state.phase {
@@ -83,9 +84,10 @@ impl Core {
         };
         self.active_sessions -= u64::from(state.phase == Phase::Active);
         self.stop_reading(index);
-        self.drop_queued(index);
         self.close_to_results(index);
-        self.partitions.get_mut(index).phase = Phase::Vacant;
+        let state = self.partitions.get_mut(index);
+        state.phase = Phase::Vacant;
+        state.queued_bytes = 0;
         if had_session {
             self.note_session_ended(index, true);
         }
@@ -130,6 +132,7 @@ impl Core {
     pub(super) fn move_session(&mut self, index: u32, log: (i64, i64)) {
         self.partitions.get_mut(index).reading.outside = Some(log);
         self.close(index, self.now.uptime);
+        self.drop_queued();
     }
 
     /// Names calls that were cancelled and are still there.
@@ -311,10 +314,11 @@ impl Core {
         }
     }
 
-    /// Forgets what was admitted and not dispatched.
-    fn drop_queued(&mut self, index: u32) {
-        let outbox = &mut self.outbox;
-        self.lanes.drop_partition(index, |event| outbox.release(event.place));
-        self.partitions.get_mut(index).queued_bytes = 0;
+    /// Forgets what was admitted and not dispatched of sessions that are not active any more. It walks over all lanes,
+    /// so it is done once for all partitions of a rebalance.
+    pub(super) fn drop_queued(&mut self) {
+        let Core { lanes, partitions, outbox, .. } = self;
+        let is_active = |index| partitions.get(index).phase == Phase::Active;
+        lanes.keep(is_active, |event| outbox.release(event.place));
     }
 }

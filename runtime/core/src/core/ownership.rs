@@ -26,6 +26,8 @@ pub(super) struct Rebalance {
 #[derive(Debug)]
 pub(super) struct Assign {
     partitions: Vec<Partition>,
+    /// Indexes of those whose start may be unknown still; looked at from the end.
+    waiting: Vec<u32>,
     /// When it is answered without the missing ones.
     until: Duration,
 }
@@ -38,8 +40,10 @@ impl Core {
             self.outbox.push(Pending::AnswerAssign(Vec::new()));
             return;
         }
+        let mut waiting = Vec::with_capacity(partitions.len());
         for &id in partitions {
             let index = self.partitions.index_of(id);
+            waiting.push(index);
             let state = self.partitions.get_mut(index);
             assert!(state.phase == Phase::Vacant, "{id} is assigned twice; it is {:?}", state.phase);
             let since = self.now.uptime;
@@ -48,7 +52,7 @@ impl Core {
         }
         self.rebalance.looking_up = true;
         let until = self.now.uptime + self.config.lookup_timeout;
-        self.rebalance.assign = Some(Assign { partitions: partitions.to_vec(), until });
+        self.rebalance.assign = Some(Assign { partitions: partitions.to_vec(), waiting, until });
         self.answer_assign_if_ready();
     }
 
@@ -95,6 +99,7 @@ impl Core {
                 self.close(index, until);
             }
         }
+        self.drop_queued();
         self.forget_assign_of(partitions);
     }
 
@@ -105,6 +110,7 @@ impl Core {
                 self.lose(index);
             }
         }
+        self.drop_queued();
         self.outbox.push(Pending::AnswerRevoke(partitions.to_vec()));
         self.forget_assign_of(partitions);
     }
@@ -232,14 +238,14 @@ impl Core {
     }
 
     pub(super) fn answer_assign_if_ready(&mut self) {
-        let Some(assign) = &self.rebalance.assign else { return };
-        let waiting = assign.partitions.iter().any(|&id| {
-            let index = self.partitions.find(id);
-            index.is_some_and(|index| matches!(self.partitions.get(index).phase, Phase::LookingUp(_)))
-        });
-        if !waiting {
-            self.answer_assign();
+        let Some(assign) = &mut self.rebalance.assign else { return };
+        while let Some(&index) = assign.waiting.last() {
+            if matches!(self.partitions.get(index).phase, Phase::LookingUp(_)) {
+                return;
+            }
+            assign.waiting.pop();
         }
+        self.answer_assign();
     }
 
     /// Answers with the partitions whose start is known; the others come later, by an assign of their own.
