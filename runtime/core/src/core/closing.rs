@@ -262,6 +262,7 @@ impl Core {
             }
         }
         self.outbox.push(Pending::AnswerRevoke(asked));
+        self.add_late_partitions();
     }
 
     fn leave_if_ready(&mut self) {
