@@ -71,10 +71,8 @@ impl World {
         self.claim_base(index, &mut found);
         let at = found.committed.as_ref().map_or(-1, |&(offset, _)| offset);
         self.note(p, "looked up", Some(index), at, found.log_end.unwrap_or(-1));
-        let committed = found
-            .committed
-            .as_ref()
-            .map(|(offset, metadata)| CommittedStart { offset: *offset, metadata });
+        let committed =
+            found.committed.as_ref().map(|(offset, metadata)| CommittedStart { offset: *offset, metadata });
         let start = Start {
             committed,
             fallback: found.log_start,

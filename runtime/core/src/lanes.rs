@@ -274,7 +274,9 @@ impl Key {
     fn mix(self, partition: u32) -> u64 {
         let key = match self {
             Key::Hash(hash) => hash,
-            Key::Alone(offset) | Key::Stray(offset) => offset.cast_unsigned().wrapping_mul(0xd6e8_feb8_6659_fd93),
+            Key::Alone(offset) | Key::Stray(offset) => {
+                offset.cast_unsigned().wrapping_mul(0xd6e8_feb8_6659_fd93)
+            }
         };
         key ^ u64::from(partition).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }

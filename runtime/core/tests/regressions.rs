@@ -30,12 +30,11 @@ impl Shell {
     fn give(&mut self, input: Input<'_>) {
         self.core.handle(Now { uptime: self.uptime, wall_ms: 0 }, input);
         while let Some(action) = self.core.poll() {
-            match &action {
-                Action::Dispatch(call) => self.calls.push(call.call),
-                Action::Commit { id, entries, .. } => {
-                    self.commits.push((*id, entries.iter().map(|entry| entry.partition).collect()));
-                }
-                _ => {}
+            if let Action::Dispatch(call) = &action {
+                self.calls.push(call.call);
+            }
+            if let Action::Commit { id, entries, .. } = &action {
+                self.commits.push((*id, entries.iter().map(|entry| entry.partition).collect()));
             }
             self.asked.push(format!("{action:?}"));
         }
@@ -138,7 +137,10 @@ fn a_reader_outside_the_log_moves_no_ledger_that_is_inside() {
     let why = ReadError::OutOfRange { log_start: 0, log_end: 50 };
     shell.give(Input::ReadFailed { partition: P, why });
     let moved = shell.asked("Reassign");
-    assert!(moved.len() == 1 && moved[0].contains("offset: 12"), "offsets 12 to 50 are not skipped: {moved:?}");
+    assert!(
+        moved.len() == 1 && moved[0].contains("offset: 12"),
+        "offsets 12 to 50 are not skipped: {moved:?}"
+    );
     shell.give(Input::ReadFailed { partition: P, why });
     assert!(shell.asked("Notice(SessionEnded").is_empty(), "a call of it is still out");
 }
