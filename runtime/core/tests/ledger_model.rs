@@ -1,4 +1,5 @@
 //! The ledger, against the obvious model: a map from every offset to what is known of it.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails here fails the test")]
 
 use std::collections::BTreeMap;
 
@@ -55,7 +56,8 @@ impl Model {
     fn runs(&self) -> Vec<(u64, u64)> {
         let mut runs = Vec::new();
         let mut at = self.prefix();
-        let last = self.known.iter().rev().find(|&(_, known)| *known == Known::Done).map(|(&offset, _)| offset);
+        let last =
+            self.known.iter().rev().find(|&(_, known)| *known == Known::Done).map(|(&offset, _)| offset);
         while last.is_some_and(|last| at <= last) {
             let done_from = (at..).find(|&offset| self.done(offset)).unwrap();
             let open_from = (done_from..).find(|&offset| !self.done(offset)).unwrap();
@@ -142,7 +144,9 @@ fn play(start: i64, claimed: &[(i64, i64)], steps: &[Step]) -> Result<(), TestCa
                 let open = model.open();
                 let chosen = match step {
                     Step::Settle(at) if !open.is_empty() => Some(open[at.index(open.len())]),
-                    Step::Settle(_) | Step::SettleFirst | Step::Enter(_) | Step::Pass(_) => open.first().copied(),
+                    Step::Settle(_) | Step::SettleFirst | Step::Enter(_) | Step::Pass(_) => {
+                        open.first().copied()
+                    }
                 };
                 if let Some(offset) = chosen {
                     ledger.settle(offset);
