@@ -45,7 +45,8 @@ fn the_same_seed_gives_the_same_trace() {
 fn planted_bugs_are_caught() {
     for planted in ALL_PLANTED {
         let caught = find_first(0, PLANTED_SEEDS, |seed| simulator::run(seed, Some(planted)).broken);
-        let (seed, rule) = caught.unwrap_or_else(|| panic!("{planted:?} was not caught by {PLANTED_SEEDS} seeds"));
+        let (seed, rule) =
+            caught.unwrap_or_else(|| panic!("{planted:?} was not caught by {PLANTED_SEEDS} seeds"));
         tell(&format!("{planted:?}: seed {seed}, {rule}\n"));
         assert!(expected(planted).contains(&rule), "{planted:?} was caught at seed {seed} by {rule}");
     }
@@ -101,10 +102,13 @@ fn find_first<T: Send>(first: u64, seeds: u64, run: impl Fn(u64) -> Option<T> + 
     found.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a seed to replay comes from the environment; no configuration here")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a seed to replay comes from the environment; no configuration here"
+)]
 fn number(name: &str, default: u64) -> u64 {
-    let Ok(text) = std::env::var(name) else { return default };
-    text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}"))
+    let text = std::env::var(name).ok();
+    text.map_or(default, |text| text.parse().expect("KEYLANE_SIM_… variables are numbers"))
 }
 
 #[expect(clippy::print_stderr, reason = "what a test says is shown on demand")]

@@ -18,7 +18,8 @@ impl World {
         let lengths = dispatch.lanes.to_vec();
         self.check_call(p, dispatch, &rows);
         self.check_lanes(p, dispatch.call, &rows, &lengths);
-        let call = Call { rows, lanes: lengths, cancelled: false, ended: false, told: false, suspended: false };
+        let call =
+            Call { rows, lanes: lengths, cancelled: false, ended: false, told: false, suspended: false };
         self.processes[p].calls.insert(key_of(dispatch.call), call);
         self.check_concurrency(p);
         let lasts = self.duration();
@@ -48,7 +49,9 @@ impl World {
             format!("process {p} dispatches {} from {:?}, where {kept:?} is kept", row.offset, row.place)
         });
         let sound = row.timestamp == row.offset * 7 - 1;
-        self.require(sound, "I-places", index, row.offset, || format!("the timestamp of {row:?} is another's"));
+        self.require(sound, "I-places", index, row.offset, || {
+            format!("the timestamp of {row:?} is another's")
+        });
         let record = self.logs[index].record(row.offset);
         CallRow {
             partition: index,
@@ -326,9 +329,13 @@ impl World {
         });
         let landed = &mut self.processes[p].outputs.landed;
         let before = landed.insert((row.session, row.partition, key), seq);
-        self.require(before.is_none_or(|before| before < seq), "I3 forward", row.partition, row.offset, || {
-            format!("output {seq} of key {key} landed after {before:?} in session {}", row.session)
-        });
+        self.require(
+            before.is_none_or(|before| before < seq),
+            "I3 forward",
+            row.partition,
+            row.offset,
+            || format!("output {seq} of key {key} landed after {before:?} in session {}", row.session),
+        );
     }
 
     pub(crate) fn ack(&mut self, p: usize, call: CallId, row: u32) {

@@ -171,7 +171,7 @@ impl World {
                 self.stored[index] = Some(Stored { late: true, ..stored });
                 return;
             }
-            self.require(from <= to || before.late, "I9 monotone", index, to, || {
+            self.require(from <= to || before.late || stored.late, "I9 monotone", index, to, || {
                 format!("process {p} moved the committed offset back from {from} to {to}")
             });
         }

@@ -1,19 +1,22 @@
 //! Faults: what strikes, when it stops, and how processes come and go.
 
-use keylane_core::codec::Encoder;
 use keylane_core::Input;
+use keylane_core::codec::Encoder;
 
 use super::plan::{Class, MS, SECOND};
 use super::trace::Seen;
 use super::world::{Event, Stage, World};
 
-const STRIKES: [Class; 6] = [
-    Class::Kill,
-    Class::Pause,
-    Class::Scale,
-    Class::Retention,
-    Class::Damage,
-    Class::ForeignMetadata,
+type Strike = (Class, fn(&mut World));
+
+/// What strikes from outside, by class.
+const STRIKES: [Strike; 6] = [
+    (Class::Kill, World::kill),
+    (Class::Pause, World::pause),
+    (Class::Scale, World::scale),
+    (Class::Retention, World::retain),
+    (Class::Damage, World::damage),
+    (Class::ForeignMetadata, World::write_foreign_metadata),
 ];
 
 impl World {
@@ -21,16 +24,10 @@ impl World {
         if self.stage != Stage::Faults {
             return;
         }
-        let on: Vec<_> = STRIKES.into_iter().filter(|&class| self.has(class)).collect();
+        let on: Vec<_> = STRIKES.into_iter().filter(|&(class, _)| self.has(class)).collect();
         if !on.is_empty() {
-            match self.rng.pick(&on) {
-                Class::Kill => self.kill(),
-                Class::Pause => self.pause(),
-                Class::Scale => self.scale(),
-                Class::Retention => self.retain(),
-                Class::Damage => self.damage(),
-                _ => self.write_foreign_metadata(),
-            }
+            let (_, strike) = self.rng.pick(&on);
+            strike(self);
         }
         let delay = self.rng.range(self.plan.fault_every / 4, 2 * self.plan.fault_every);
         self.after(delay, Event::Fault);

@@ -85,8 +85,8 @@ impl World {
     /// A dead or paused member missed its heartbeats.
     pub(crate) fn expire(&mut self, p: usize) {
         let process = &self.processes[p];
-        let heard = process.alive
-            && (!process.paused || process.paused_at + self.plan.session_timeout > self.now);
+        let heard =
+            process.alive && (!process.paused || process.paused_at + self.plan.session_timeout > self.now);
         if heard || !self.group.members.contains(&p) {
             return;
         }

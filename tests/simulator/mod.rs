@@ -83,7 +83,9 @@ fn report(seed: u64, world: &World, broken: &Violation) -> String {
     let same_key = |line: &Line| {
         let log = broken.partition.map(|index| &world.logs[index]);
         let key = |offset| log.and_then(|log| log.record(offset)).map(|record| (record.key, record.lane));
-        line.offset < 0 || broken.offset < 0 || key(line.offset).is_none_or(|at| Some(at) == key(broken.offset))
+        line.offset < 0
+            || broken.offset < 0
+            || key(line.offset).is_none_or(|at| Some(at) == key(broken.offset))
     };
     let about = |line: &Line| {
         line.partition < 0 || partition.is_none_or(|index| line.partition == index && same_key(line))

@@ -79,7 +79,8 @@ impl World {
         let Some(index) = self.lagging() else { return };
         let stored = self.stored[index].as_ref().map(|stored| stored.offset);
         let from = stored.unwrap_or(self.logs[index].start);
-        let open = self.logs[index].records.iter().find(|record| record.offset >= from && record.outcomes == 0);
+        let open =
+            self.logs[index].records.iter().find(|record| record.offset >= from && record.outcomes == 0);
         let offset = open.map_or(-1, |record| record.offset);
         let end = self.logs[index].end;
         let text = format!("a minute without faults, and {stored:?} of {end} is committed; open: {offset}");

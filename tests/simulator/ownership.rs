@@ -71,10 +71,8 @@ impl World {
         self.claim_base(index, &mut found);
         let at = found.committed.as_ref().map_or(-1, |&(offset, _)| offset);
         self.note(p, "looked up", Some(index), at, found.log_end.unwrap_or(-1));
-        let committed = found
-            .committed
-            .as_ref()
-            .map(|(offset, metadata)| CommittedStart { offset: *offset, metadata });
+        let committed =
+            found.committed.as_ref().map(|(offset, metadata)| CommittedStart { offset: *offset, metadata });
         let start = Start {
             committed,
             fallback: found.log_start,
@@ -120,7 +118,7 @@ impl World {
                     let text = format!("process {p} adds {late} while an assign of {list:?} is unanswered");
                     self.broken("I-answer", text, Some(late), -1);
                 }
-                self.check_answer_time(p, since, SECOND * 5 + 500 * MS);
+                self.check_answer_time(p, since, 6 * SECOND);
                 self.move_readers(p);
                 self.control_soon(p);
             }
@@ -170,7 +168,7 @@ impl World {
             self.broken("I-answer", text, list.first().copied(), -1);
         }
         // A revoke may wait for calls and acks, then for the commit and the calls it cancelled.
-        self.check_answer_time(p, since, if lost { 0 } else { 3 * SECOND + 500 * MS });
+        self.check_answer_time(p, since, if lost { 0 } else { 4 * SECOND });
         for &index in &list {
             self.note(p, "given up", Some(index), -1, 0);
             self.processes[p].give_up(index);

@@ -216,6 +216,7 @@ fn draw_config(rng: &mut Rng, on: &[Class], metadata_limit: usize) -> Config {
         recommit_interval: Duration::from_secs(10),
         metadata_limit,
         out_of_range: rng.pick(&policies),
+        stall_after: Duration::from_secs(rng.pick(&[2, 15])),
         ..Config::default()
     }
 }

@@ -85,6 +85,8 @@ pub(crate) struct Part {
 #[derive(Debug)]
 pub(crate) struct Reader {
     pub(crate) position: i64,
+    /// Where it would be if nothing had moved it.
+    pub(crate) sound: i64,
     pub(crate) permission: Option<(u32, u64)>,
     /// The end that was reported last.
     pub(crate) end_told: Option<i64>,
@@ -95,7 +97,14 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(position: i64) -> Self {
-        Reader { position, permission: None, end_told: None, halted: false, poll_scheduled: false }
+        Reader {
+            position,
+            sound: position,
+            permission: None,
+            end_told: None,
+            halted: false,
+            poll_scheduled: false,
+        }
     }
 }
 

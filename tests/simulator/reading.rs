@@ -28,7 +28,7 @@ impl World {
             return;
         }
         let log = &self.logs[index];
-        if reader.position < log.start {
+        if reader.position < log.start || reader.position > log.end {
             reader.halted = true;
             let why = ReadError::OutOfRange { log_start: log.start, log_end: log.end };
             self.out_of_range(p, index, why);
@@ -54,6 +54,7 @@ impl World {
         }
         reader.end_told = Some(end);
         reader.position = reader.position.max(end);
+        reader.sound = reader.sound.max(end);
         self.note(p, "end", Some(index), end, 0);
         let partition = self.logs[index].partition;
         self.feed(p, Input::EndOfPartition { partition, offset: end });
@@ -82,6 +83,7 @@ impl World {
         let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
         let last = rows.last().map(|row| row.offset);
         reader.position = last.map_or(reader.position + 1, |last| last + 1);
+        reader.sound = reader.sound.max(reader.position);
         reader.end_told = None;
         if !rows.is_empty() {
             reader.permission = None;
@@ -93,10 +95,12 @@ impl World {
 
     fn out_of_range(&mut self, p: usize, index: usize, why: ReadError) {
         self.saw(Seen::OutOfRange);
-        self.note(p, "out of range", Some(index), self.logs[index].start, 0);
-        if self.processes[p].out_of_range == OutOfRange::Latest {
-            // The operator's policy passes over everything that is there now.
-            let end = self.logs[index].end;
+        let (start, end) = (self.logs[index].start, self.logs[index].end);
+        self.note(p, "out of range", Some(index), start, end);
+        let sound = self.processes[p].parts[index].reader.as_ref().map_or(0, |reader| reader.sound);
+        if self.processes[p].out_of_range == OutOfRange::Latest && sound < start {
+            // The operator's policy passes over everything that is there now; a reader that went astray is
+            // no reason for it.
             self.logs[index].excuse(i64::MIN, end);
         }
         let partition = self.logs[index].partition;
@@ -122,7 +126,8 @@ impl World {
     fn move_reader(&mut self, p: usize, index: usize, by: i64) {
         let log = &self.logs[index];
         let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
-        reader.position = (reader.position + by).clamp(log.start.min(reader.position), log.end);
+        // Also past the end, where nothing is.
+        reader.position = (reader.position + by).max(log.start.min(reader.position));
         reader.end_told = None;
     }
 
@@ -161,6 +166,7 @@ impl World {
         self.note(p, "reposition", Some(index), offset, 0);
         if let Some(reader) = self.reader(p, index, "repositions") {
             reader.position = offset;
+            reader.sound = offset;
             reader.end_told = None;
             let halted = reader.halted;
             self.require(!halted, "I-protocol", index, offset, || {

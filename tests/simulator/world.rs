@@ -275,8 +275,9 @@ impl World {
 
     fn schedule_tick(&mut self, p: usize, uptime: Duration) {
         let at = self.processes[p].started + uptime.as_micros() as Micros;
-        // A shell never comes back early, mostly a little late.
-        let at = at.max(self.now) + self.rng.range(1, 2 * MS);
+        // A shell never comes back early, mostly a little late, now and then a lot.
+        let late = if self.rng.percent(3) { 300 * MS } else { 2 * MS };
+        let at = at.max(self.now) + self.rng.range(1, late);
         if self.processes[p].tick_at.is_none_or(|known| known > at || known <= self.now) {
             self.processes[p].tick_at = Some(at);
             self.after(at - self.now, Event::Tick(p));

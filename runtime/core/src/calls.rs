@@ -85,12 +85,13 @@ impl Calls {
         Calls { slots: Slab::new(), out: 0 }
     }
 
-    /// A new empty call.
-    pub(crate) fn begin(&mut self, topic: u16) -> CallId {
+    /// A new empty call, with room for so many rows.
+    pub(crate) fn begin(&mut self, topic: u16, batch: u32) -> CallId {
         let slot = self.slots.claim(Call::empty);
         let call = &mut self.slots[slot];
         assert!(call.state == CallState::Free, "call slot {slot} is in use: {:?}", call.state);
         call.begin(topic);
+        call.reserve(batch as usize);
         self.out += 1;
         CallId { slot, generation: call.generation }
     }
@@ -153,6 +154,16 @@ impl Call {
         self.lane_lengths.clear();
         self.hand_over.clear();
         self.parts_left = 0;
+    }
+
+    /// A place grows once to the size of the calls it is used for, not now and then for its rarest.
+    fn reserve(&mut self, batch: usize) {
+        self.rows.reserve(batch);
+        self.bytes.reserve(batch);
+        self.row_states.reserve(batch);
+        self.parts.reserve(batch);
+        self.lane_lengths.reserve(batch);
+        self.hand_over.reserve(batch);
     }
 
     /// Rows so far.

@@ -28,8 +28,7 @@ pub(crate) struct Lane {
     /// Index of the partition.
     pub(crate) partition: u32,
     topic: u16,
-    /// `None`: the lane of a single event, not to be found by key.
-    key: Option<u64>,
+    key: Key,
     head: u32,
     tail: u32,
     /// Whether it stands in its topic's line.
@@ -38,11 +37,24 @@ pub(crate) struct Lane {
     pub(crate) busy: bool,
 }
 
+/// What finds a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    /// The hash of its lane key.
+    Hash(u64),
+    /// Nothing: the lane of the single event at this offset.
+    Alone(i64),
+    /// Its offset: the single event's session ended while its call was out, and the event may come again.
+    Stray(i64),
+}
+
 #[derive(Debug)]
 pub(crate) struct Lanes {
     lanes: Slab<Lane>,
     events: Slab<Event>,
     by_key: HashTable<u32>,
+    /// Lanes in the table whose key is [`Key::Stray`].
+    strays: usize,
     /// Per topic: lanes that have events and no call, in turn.
     ready: Vec<VecDeque<u32>>,
     /// The topic whose turn is next.
@@ -56,6 +68,7 @@ impl Lanes {
             lanes: Slab::new(),
             events: Slab::new(),
             by_key: HashTable::new(),
+            strays: 0,
             ready: (0..topics).map(|_| VecDeque::new()).collect(),
             turn: 0,
             ready_lanes: 0,
@@ -65,8 +78,12 @@ impl Lanes {
     /// Puts an event at the end of its lane.
     pub(crate) fn admit(&mut self, partition: u32, topic: u16, admission: Admission, event: Event) {
         let lane = match admission {
-            Admission::Lane(key) => self.find_or_make(partition, topic, key),
-            Admission::NoLane => self.make(partition, topic, None),
+            Admission::Lane(key) => self.find_or_make(partition, topic, Key::Hash(key)),
+            Admission::NoLane if self.strays > 0 => {
+                let stray = self.find(partition, Key::Stray(event.offset));
+                stray.unwrap_or_else(|| self.make(partition, topic, Key::Alone(event.offset)))
+            }
+            Admission::NoLane => self.make(partition, topic, Key::Alone(event.offset)),
         };
         let index = self.events.claim(|| event);
         self.events[index] = event;
@@ -166,9 +183,20 @@ impl Lanes {
             while let Some(event) = self.pop(lane) {
                 dropped(event);
             }
-            if !self.lanes[lane].busy {
+            if self.lanes[lane].busy {
+                self.remember_alone(lane);
+            } else {
                 self.forget(lane);
             }
+        }
+    }
+
+    /// The lane of a single event can be found from here on: if the event comes again, it waits for this call.
+    fn remember_alone(&mut self, lane: u32) {
+        if let Key::Alone(offset) = self.lanes[lane].key {
+            self.lanes[lane].key = Key::Stray(offset);
+            self.strays += 1;
+            self.list(lane);
         }
     }
 
@@ -192,39 +220,44 @@ impl Lanes {
         self.ready_lanes += 1;
     }
 
-    fn find_or_make(&mut self, partition: u32, topic: u16, key: u64) -> u32 {
-        let lanes = &self.lanes;
-        let found = self.by_key.find(mix(partition, key), |&lane| {
-            let lane = &lanes[lane];
-            lane.partition == partition && lane.key == Some(key)
+    fn find(&self, partition: u32, key: Key) -> Option<u32> {
+        let found = self.by_key.find(key.mix(partition), |&lane| {
+            let lane = &self.lanes[lane];
+            lane.partition == partition && lane.key == key
         });
-        match found {
-            Some(&lane) => lane,
-            None => self.make(partition, topic, Some(key)),
-        }
+        found.copied()
     }
 
-    fn make(&mut self, partition: u32, topic: u16, key: Option<u64>) -> u32 {
+    fn find_or_make(&mut self, partition: u32, topic: u16, key: Key) -> u32 {
+        self.find(partition, key).unwrap_or_else(|| self.make(partition, topic, key))
+    }
+
+    fn make(&mut self, partition: u32, topic: u16, key: Key) -> u32 {
         let lane = Lane { partition, topic, key, head: NONE, tail: NONE, ready: false, busy: false };
         let index = self.lanes.claim(|| Lane { ..lane });
         self.lanes[index] = lane;
-        if let Some(key) = key {
-            let lanes = &self.lanes;
-            self.by_key.insert_unique(mix(partition, key), index, |&lane| {
-                let lane = &lanes[lane];
-                mix(lane.partition, lane.key.unwrap_or(0))
-            });
+        if matches!(key, Key::Hash(_)) {
+            self.list(index);
         }
         index
+    }
+
+    /// Puts a lane into the table.
+    fn list(&mut self, lane: u32) {
+        let lanes = &self.lanes;
+        let hash = |&lane: &u32| lanes[lane].key.mix(lanes[lane].partition);
+        self.by_key.insert_unique(hash(&lane), lane, hash);
     }
 
     fn forget(&mut self, lane: u32) {
         let state = &self.lanes[lane];
         assert!(!state.ready && !state.busy && state.head == NONE, "lane {lane} is in use: {state:?}");
-        if let Some(key) = state.key {
-            let entry = self.by_key.find_entry(mix(state.partition, key), |&other| other == lane);
+        let key = state.key;
+        if !matches!(key, Key::Alone(_)) {
+            let entry = self.by_key.find_entry(key.mix(state.partition), |&other| other == lane);
             entry.expect("a lane with a key is in the table until it is forgotten").remove();
         }
+        self.strays -= usize::from(matches!(key, Key::Stray(_)));
         self.lanes[lane].partition = NONE;
         self.lanes.free(lane);
     }
@@ -236,7 +269,15 @@ impl Event {
     }
 }
 
-/// The key is a seeded hash already; partitions are spread over the table.
-fn mix(partition: u32, key: u64) -> u64 {
-    key ^ u64::from(partition).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+impl Key {
+    /// The key is a seeded hash already; partitions are spread over the table.
+    fn mix(self, partition: u32) -> u64 {
+        let key = match self {
+            Key::Hash(hash) => hash,
+            Key::Alone(offset) | Key::Stray(offset) => {
+                offset.cast_unsigned().wrapping_mul(0xd6e8_feb8_6659_fd93)
+            }
+        };
+        key ^ u64::from(partition).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
 }

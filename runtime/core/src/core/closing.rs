@@ -281,6 +281,7 @@ impl Core {
         }
         self.doubt_readers();
         self.outbox.push(Pending::AnswerRevoke(asked));
+        self.add_late_partitions();
     }
 
     fn leave_if_ready(&mut self) {

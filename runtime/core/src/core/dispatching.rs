@@ -76,7 +76,7 @@ impl Core {
 
     fn form_call(&mut self, topic: u16) {
         let batch = self.pace.batch(self.config.max_batch, self.config.max_batch_is_fixed);
-        let id = self.calls.begin(topic);
+        let id = self.calls.begin(topic, batch);
         let mut bytes = 0;
         while let Some(call) = self.calls.get(id)
             && call.len() < batch

@@ -194,11 +194,29 @@ impl Core {
         let (partition, claimed) = (state.id, state.ledger.settled_beyond());
         self.outbox.notice(Notice::SessionStarted { partition, session, offset: start, claimed });
         if look_up.late {
-            self.doubt_readers();
-            self.open_session(index);
-            self.outbox.push(Pending::AnswerAssign(vec![StartAt { partition, offset: start }]));
+            self.add_late_partitions();
         } else {
             self.answer_assign_if_ready();
+        }
+    }
+
+    /// Partitions whose look-up took too long are assigned by themselves; while a rebalance is unanswered, that
+    /// would be taken for its answer.
+    pub(super) fn add_late_partitions(&mut self) {
+        if self.rebalance.assign.is_some() || self.rebalance.revoke.is_some() {
+            return;
+        }
+        let mut starts = Vec::new();
+        for index in self.partitions.indexes() {
+            let state = self.partitions.get(index);
+            if state.phase == Phase::Resolved {
+                starts.push(StartAt { partition: state.id, offset: state.ledger.next() });
+                self.open_session(index);
+            }
+        }
+        if !starts.is_empty() {
+            self.doubt_readers();
+            self.outbox.push(Pending::AnswerAssign(starts));
         }
     }
 
@@ -268,6 +286,7 @@ impl Core {
         self.rebalance.answered = true;
         self.doubt_readers();
         self.outbox.push(Pending::AnswerAssign(starts));
+        self.add_late_partitions();
     }
 
     fn open_session(&mut self, index: u32) {
@@ -298,6 +317,7 @@ impl Core {
     pub(super) fn doubt_readers(&mut self) {
         for state in self.partitions.iter_mut() {
             state.reading.trust = Trust::Unsure;
+            state.reading.failed_at = None;
         }
     }
 }

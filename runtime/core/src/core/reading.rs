@@ -78,6 +78,7 @@ impl Core {
         }
         let state = self.partitions.get_mut(index);
         state.reading.trust = Trust::Continuous;
+        state.reading.failed_at = None;
         let to = offset.min(state.end.unwrap_or(i64::MAX));
         if to > state.ledger.next() {
             state.ledger.pass(to);
@@ -109,6 +110,17 @@ impl Core {
         }
         let next = state.ledger.next();
         match why {
+            ReadError::OutOfRange { log_start, log_end }
+                if (log_start..=log_end).contains(&next) && state.reading.failed_at != Some(next) =>
+            {
+                // Only the reader is outside the log, the ledger is not: nothing needs to be passed over.
+                state.reading.failed_at = Some(next);
+                state.reading.trust = Trust::Positioned;
+                state.reading.granted = false;
+                self.to_grant.push(index);
+                self.outbox.notice(Notice::Repositioned { partition: id, offset: next });
+                self.outbox.push(Pending::Reassign(id, next));
+            }
             ReadError::OutOfRange { log_start, log_end } => self.move_session(index, (log_start, log_end)),
             ReadError::Denied => self.stop_partition(index, PartitionStop::Denied),
             ReadError::Damaged if state.reading.failed_at == Some(next) => {

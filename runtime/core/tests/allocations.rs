@@ -1,0 +1,257 @@
+//! In the steady state the core allocates nothing: a million events are counted.
+#![expect(unsafe_code, reason = "a counting allocator has no safe form; it passes everything on unchanged")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use keylane_core::{
+    Action, Admission, CallId, CommitId, CommittedStart, Config, Core, FetchedRow, Input, LaneEnd, Now,
+    Partition, Place, Start,
+};
+
+thread_local! {
+    /// Allocations of this thread while the core had the word.
+    static COUNTED: Cell<u64> = const { Cell::new(0) };
+    static IN_CORE: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Counting;
+
+fn count() {
+    if IN_CORE.get() {
+        COUNTED.set(COUNTED.get() + 1);
+    }
+}
+
+// SAFETY: every request goes to the system's allocator as it is; counting touches thread-local cells only, which
+// are const-initialised and have no destructor, so it never allocates itself.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const P: Partition = Partition { topic: 0, number: 0 };
+const BATCH: usize = 64;
+const WORKERS: u32 = 8;
+/// Calls may be behind by so much before an old one ends.
+const OUT_MAX: usize = 6;
+/// Acks come so many rows late.
+const ACKS_BEHIND: usize = 2_000;
+
+#[derive(Clone, Copy)]
+struct Out {
+    id: CallId,
+    /// Rows of each lane.
+    lanes: [u32; BATCH],
+    lane_count: usize,
+    rows: u32,
+}
+
+/// What the core asked for.
+struct Asked {
+    out: VecDeque<Out>,
+    unacked: VecDeque<(CallId, u32)>,
+    permitted: u32,
+    commit: Option<CommitId>,
+}
+
+/// A shell that allocates nothing of its own, so that its memory can't be taken for the core's.
+struct Shell {
+    core: Core,
+    uptime: Duration,
+    asked: Asked,
+    next: i64,
+    handled: u64,
+    committed: u64,
+    chance: u64,
+}
+
+impl Asked {
+    fn note(&mut self, action: &Action<'_>) {
+        if let Action::Read { max_events, .. } = action {
+            self.permitted = *max_events;
+        }
+        if let Action::Commit { id, .. } = action {
+            self.commit = Some(*id);
+        }
+        if let Action::HandOver { call, rows } = action {
+            self.unacked.extend(rows.iter().map(|&row| (*call, row)));
+        }
+        if let Action::Dispatch(dispatch) = action {
+            let mut lanes = [0; BATCH];
+            for (slot, &length) in lanes.iter_mut().zip(dispatch.lanes) {
+                *slot = length;
+            }
+            let rows = u32::try_from(dispatch.rows.len()).expect("at most a batch");
+            self.out.push_back(Out { id: dispatch.call, lanes, lane_count: dispatch.lanes.len(), rows });
+        }
+    }
+}
+
+impl Shell {
+    fn new() -> Self {
+        let config =
+            Config { max_batch: 64, max_batch_is_fixed: true, max_queued: 4_000, ..Config::default() };
+        Shell {
+            core: Core::new(config),
+            uptime: Duration::ZERO,
+            asked: Asked {
+                out: VecDeque::with_capacity(64),
+                unacked: VecDeque::with_capacity(64_000),
+                permitted: 0,
+                commit: None,
+            },
+            next: 0,
+            handled: 0,
+            committed: 0,
+            chance: 1,
+        }
+    }
+
+    fn begin(&mut self) {
+        self.give(Input::WorkersFree { calls: WORKERS });
+        self.give(Input::AssignRequested { partitions: &[P] });
+        let committed = Some(CommittedStart { offset: 0, metadata: b"" });
+        let start = Start { committed, fallback: 0, log_start: 0, log_end: Some(0), topic_id: [0; 16] };
+        self.give(Input::StartResolved { partition: P, start });
+    }
+
+    /// Xorshift: what is random here must only be mixed.
+    fn chance(&mut self, of: u64) -> u64 {
+        self.chance ^= self.chance << 13;
+        self.chance ^= self.chance >> 7;
+        self.chance ^= self.chance << 17;
+        self.chance % of
+    }
+
+    fn give(&mut self, input: Input<'_>) {
+        self.uptime += Duration::from_micros(50);
+        let now = Now { uptime: self.uptime, wall_ms: 0 };
+        IN_CORE.set(true);
+        self.core.handle(now, input);
+        while let Some(action) = self.core.poll() {
+            IN_CORE.set(false);
+            self.asked.note(&action);
+            IN_CORE.set(true);
+        }
+        self.core.next_timeout();
+        IN_CORE.set(false);
+    }
+
+    /// One turn: something is read, a call ends out of order, acks come late, commits are answered.
+    fn turn(&mut self) {
+        if self.asked.permitted > 0 {
+            self.read();
+        }
+        if self.asked.out.len() >= OUT_MAX || self.asked.permitted == 0 {
+            self.end_a_call();
+        }
+        while self.asked.unacked.len() > ACKS_BEHIND
+            || (self.asked.out.is_empty() && !self.asked.unacked.is_empty())
+        {
+            // Not in their order either.
+            let at = usize::try_from(self.chance(8)).expect("below 8").min(self.asked.unacked.len() - 1);
+            if let Some((call, row)) = self.asked.unacked.swap_remove_front(at) {
+                self.give(Input::OutputsAcked { call, row });
+            }
+        }
+        if self.chance(4) == 0
+            && let Some(id) = self.asked.commit.take()
+        {
+            self.committed += 1;
+            self.give(Input::Committed { id, partition: P });
+        }
+    }
+
+    fn read(&mut self) {
+        let mut rows = [FetchedRow {
+            offset: 0,
+            timestamp: 0,
+            bytes: 100,
+            place: Place(0),
+            admission: Admission::NoLane,
+        }; 50];
+        let count = rows.len().min(self.asked.permitted as usize);
+        for row in rows.iter_mut().take(count) {
+            // Hot lanes, rare lanes, events without one, and a gap now and then.
+            self.next += i64::from(self.chance(100) == 0);
+            row.offset = self.next;
+            row.admission = match self.chance(10) {
+                0..4 => Admission::Lane(self.chance(20)),
+                4..8 => Admission::Lane(self.chance(100_000)),
+                _ => Admission::NoLane,
+            };
+            self.next += 1;
+        }
+        self.asked.permitted = 0;
+        self.give(Input::Fetched { partition: P, rows: rows.get(..count).unwrap_or_default() });
+    }
+
+    fn end_a_call(&mut self) {
+        let Some(most) = self.asked.out.len().checked_sub(1) else { return };
+        let at = usize::try_from(self.chance(4)).expect("below 4").min(most);
+        let Some(out) = self.asked.out.swap_remove_front(at) else { return };
+        let mut lanes = [LaneEnd { done: 0, failure: None }; BATCH];
+        for (end, &length) in lanes.iter_mut().zip(&out.lanes) {
+            end.done = length;
+        }
+        let mut with_outputs = [0u32; BATCH];
+        let mut outputs = 0;
+        for row in 0..out.rows {
+            if self.chance(3) == 0
+                && let Some(slot) = with_outputs.get_mut(outputs)
+            {
+                *slot = row;
+                outputs += 1;
+            }
+        }
+        self.handled += u64::from(out.rows);
+        self.give(Input::CallEnded {
+            call: out.id,
+            lanes: lanes.get(..out.lane_count).unwrap_or_default(),
+            with_outputs: with_outputs.get(..outputs).unwrap_or_default(),
+            took: Duration::from_nanos(500 * u64::from(out.rows)),
+        });
+    }
+
+    fn handle(&mut self, events: u64) {
+        let until = self.handled + events;
+        let mut turns = 0;
+        while self.handled < until {
+            self.turn();
+            turns += 1;
+            assert!(turns < 10 * events, "it stands still: {} handled", self.handled);
+        }
+    }
+}
+
+#[test]
+fn a_million_events_allocate_nothing() {
+    let mut shell = Shell::new();
+    shell.begin();
+    shell.handle(1_000_000); // until every reused place was used at its largest
+    let (before, commits) = (COUNTED.get(), shell.committed);
+    assert!(before > 0, "the counter counts");
+    shell.handle(1_000_000);
+    assert!(shell.committed > commits + 100, "commits were encoded: {}", shell.committed - commits);
+    assert_eq!(COUNTED.get() - before, 0, "allocations for a million events");
+}

@@ -1,0 +1,279 @@
+//! Lanes and calls, through the core's interface, against the obvious model: a queue per lane and one line of the
+//! lanes whose turn it is.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails here fails the test")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use keylane_core::{
+    Action, Admission, CallId, CommitId, CommittedStart, Config, Core, Dispatch, FetchedRow, Input, LaneEnd,
+    Now, Partition, Place, Start,
+};
+use proptest::prelude::*;
+
+const P: Partition = Partition { topic: 0, number: 0 };
+
+/// A lane by its hash; an event without one by its offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    Keyed(u64),
+    Alone(i64),
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    queue: VecDeque<i64>,
+    busy: bool,
+    in_line: bool,
+}
+
+/// A lane of a call, and how many acks it waits for; `None`: with the guest.
+#[derive(Clone, Debug)]
+struct Part {
+    name: Name,
+    rows: Vec<i64>,
+    acks_left: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Call {
+    id: CallId,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Default)]
+struct Model {
+    lanes: BTreeMap<Name, Lane>,
+    line: VecDeque<Name>,
+    names: BTreeMap<i64, Name>,
+    handled: Vec<i64>,
+}
+
+impl Model {
+    fn admit(&mut self, offset: i64, name: Name) {
+        self.names.insert(offset, name);
+        self.lanes.entry(name).or_default().queue.push_back(offset);
+        self.stand_in_line(name);
+    }
+
+    fn stand_in_line(&mut self, name: Name) {
+        let Some(lane) = self.lanes.get_mut(&name) else { return };
+        if !lane.busy && !lane.in_line && !lane.queue.is_empty() {
+            lane.in_line = true;
+            self.line.push_back(name);
+        }
+    }
+
+    fn release(&mut self, name: Name) {
+        let lane = self.lanes.get_mut(&name).expect("a lane with a call");
+        lane.busy = false;
+        if lane.queue.is_empty() {
+            self.lanes.remove(&name);
+        }
+        self.stand_in_line(name);
+    }
+
+    /// What the core dispatches must be what stands first in line.
+    fn dispatched(&mut self, dispatch: &Dispatch<'_>, max_batch: usize) -> Call {
+        assert!(dispatch.rows.len() <= max_batch);
+        let mut rows = dispatch.rows.iter().map(|row| row.offset);
+        let mut parts = Vec::new();
+        for (at, &length) in dispatch.lanes.iter().enumerate() {
+            let name = self.line.pop_front().expect("a lane stood in line");
+            let lane = self.lanes.get_mut(&name).expect("a lane in line has events");
+            assert!(lane.in_line && !lane.busy, "{name:?} has another call");
+            lane.in_line = false;
+            lane.busy = true;
+            let taken: Vec<_> = rows.by_ref().take(length as usize).collect();
+            assert!(!taken.is_empty());
+            for &offset in &taken {
+                assert_eq!(lane.queue.pop_front(), Some(offset), "{name:?} is out of order");
+            }
+            let last = at + 1 == dispatch.lanes.len();
+            assert!(last || lane.queue.is_empty(), "{name:?} was cut short before the call was full");
+            parts.push(Part { name, rows: taken, acks_left: None });
+        }
+        Call { id: dispatch.call, parts }
+    }
+}
+
+struct Harness {
+    core: Core,
+    model: Model,
+    uptime: Duration,
+    max_batch: u32,
+    calls: Vec<Call>,
+    /// Rows whose outputs are handed over: call, row.
+    unacked: Vec<(CallId, u32)>,
+    next: i64,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Read so many events of these lanes; 9: none.
+    Read(Vec<u64>),
+    /// One of the calls ends; rows whose number has this bit have outputs.
+    End(prop::sample::Index, u8),
+    Ack(prop::sample::Index),
+}
+
+impl Harness {
+    fn new(max_batch: u32, workers: u32) -> Self {
+        // Nothing but the batch limits a call: the size follows the handler's pace, which is instant.
+        let config = Config { max_batch, max_batch_is_fixed: true, ..Config::default() };
+        let (core, model, uptime) = (Core::new(config), Model::default(), Duration::ZERO);
+        let mut harness =
+            Harness { core, model, uptime, max_batch, calls: Vec::new(), unacked: Vec::new(), next: 0 };
+        harness.give(Input::WorkersFree { calls: workers });
+        harness.give(Input::AssignRequested { partitions: &[P] });
+        let committed = Some(CommittedStart { offset: 0, metadata: b"" });
+        let start = Start { committed, fallback: 0, log_start: 0, log_end: Some(0), topic_id: [0; 16] };
+        harness.give(Input::StartResolved { partition: P, start });
+        harness
+    }
+
+    fn give(&mut self, input: Input<'_>) {
+        self.uptime += Duration::from_millis(1);
+        let now = Now { uptime: self.uptime, wall_ms: 0 };
+        self.core.handle(now, input);
+        let mut committed: Option<CommitId> = None;
+        while let Some(action) = self.core.poll() {
+            if let Action::Dispatch(dispatch) = &action {
+                self.calls.push(self.model.dispatched(dispatch, self.max_batch as usize));
+            }
+            if let Action::HandOver { call, rows } = &action {
+                self.unacked.extend(rows.iter().map(|&row| (*call, row)));
+            }
+            if let Action::Commit { id, .. } = action {
+                committed = Some(id);
+            }
+        }
+        if let Some(id) = committed {
+            self.give(Input::Committed { id, partition: P });
+        }
+    }
+
+    fn read(&mut self, lanes: &[u64]) {
+        let rows: Vec<_> = (self.next..).zip(lanes).map(|(offset, &lane)| row(offset, lane)).collect();
+        self.next += i64::try_from(rows.len()).unwrap();
+        for (row, &lane) in rows.iter().zip(lanes) {
+            let name = if lane == 9 { Name::Alone(row.offset) } else { Name::Keyed(lane) };
+            self.model.admit(row.offset, name);
+        }
+        if !rows.is_empty() {
+            self.give(Input::Fetched { partition: P, rows: &rows });
+        }
+    }
+
+    fn end(&mut self, at: usize, outputs: u8) {
+        let id = self.calls[at].id;
+        let (mut lanes, mut with_outputs, mut row) = (Vec::new(), Vec::new(), 0u32);
+        let mut free = Vec::new();
+        for part in &mut self.calls[at].parts {
+            let mut acks = 0;
+            for _ in &part.rows {
+                if outputs >> (row % 8) & 1 == 1 {
+                    with_outputs.push(row);
+                    acks += 1;
+                }
+                row += 1;
+            }
+            lanes.push(LaneEnd { done: u32::try_from(part.rows.len()).unwrap(), failure: None });
+            part.acks_left = Some(acks);
+            if acks == 0 {
+                free.push(part.clone());
+            }
+        }
+        for part in free {
+            self.finish(&part);
+        }
+        self.give(Input::CallEnded {
+            call: id,
+            lanes: &lanes,
+            with_outputs: &with_outputs,
+            took: Duration::ZERO,
+        });
+    }
+
+    fn finish(&mut self, part: &Part) {
+        self.model.handled.extend(&part.rows);
+        self.model.release(part.name);
+    }
+
+    fn ack(&mut self, at: usize) {
+        let (call, row) = self.unacked.swap_remove(at);
+        let parts = &mut self.calls.iter_mut().find(|known| known.id == call).expect("a known call").parts;
+        let mut first = 0;
+        let part = parts.iter_mut().find(|part| {
+            first += part.rows.len();
+            (row as usize) < first
+        });
+        let part = part.expect("a row of the call");
+        let left = part.acks_left.as_mut().expect("it has ended");
+        *left -= 1;
+        if *left == 0 {
+            let part = part.clone();
+            self.finish(&part);
+        }
+        self.give(Input::OutputsAcked { call, row });
+    }
+
+    fn out(&self) -> Vec<usize> {
+        let out = self.calls.iter().enumerate().filter(|(_, call)| call.parts[0].acks_left.is_none());
+        out.map(|(at, _)| at).collect()
+    }
+}
+
+fn row(offset: i64, lane: u64) -> FetchedRow {
+    let admission = if lane == 9 { Admission::NoLane } else { Admission::Lane(lane) };
+    FetchedRow { offset, timestamp: 0, bytes: 10, place: Place(offset.unsigned_abs()), admission }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let lane = prop_oneof![4 => 0u64..4, 1 => Just(9u64)];
+    prop_oneof![
+        2 => prop::collection::vec(lane, 1..12).prop_map(Step::Read),
+        3 => (any::<prop::sample::Index>(), prop_oneof![Just(0u8), any::<u8>()]).prop_map(|(at, o)| Step::End(at, o)),
+        3 => any::<prop::sample::Index>().prop_map(Step::Ack),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn lanes_take_turns_and_keep_their_order(
+        steps in prop::collection::vec(step(), 1..200),
+        max_batch in 1u32..20,
+        workers in 1u32..5,
+    ) {
+        let mut harness = Harness::new(max_batch, workers);
+        for step in &steps {
+            let out = harness.out();
+            match step {
+                Step::Read(lanes) => harness.read(lanes),
+                Step::End(at, outputs) if !out.is_empty() => harness.end(out[at.index(out.len())], *outputs),
+                Step::Ack(at) if !harness.unacked.is_empty() => harness.ack(at.index(harness.unacked.len())),
+                Step::End(..) | Step::Ack(_) => {}
+            }
+        }
+        // Everything comes to its end, once; then nothing is remembered.
+        while let Some(&at) = harness.out().first() {
+            harness.end(at, 0);
+            while !harness.unacked.is_empty() {
+                harness.ack(0);
+            }
+        }
+        while !harness.unacked.is_empty() {
+            harness.ack(0);
+            while let Some(&at) = harness.out().first() {
+                harness.end(at, 0);
+            }
+        }
+        let mut handled = harness.model.handled.clone();
+        handled.sort_unstable();
+        prop_assert_eq!(handled, (0..harness.next).collect::<Vec<_>>());
+        prop_assert_eq!(harness.core.lanes(), 0);
+        prop_assert!(harness.model.line.is_empty());
+    }
+}

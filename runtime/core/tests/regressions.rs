@@ -1,0 +1,173 @@
+//! What the simulator and the reading of the code found, one named test each, in the order found.
+
+use std::time::Duration;
+
+use keylane_core::{
+    Action, Admission, CallId, CommitId, CommittedStart, Config, Core, FetchedRow, Input, LaneEnd, Now,
+    OutOfRange, Partition, Place, ReadError, Start,
+};
+
+const P: Partition = Partition { topic: 0, number: 0 };
+const Q: Partition = Partition { topic: 0, number: 1 };
+
+/// A core on a clock of its own, and what it asked for since the last look.
+struct Shell {
+    core: Core,
+    uptime: Duration,
+    asked: Vec<String>,
+    calls: Vec<CallId>,
+    commits: Vec<(CommitId, Vec<Partition>)>,
+}
+
+impl Shell {
+    fn new(config: Config) -> Self {
+        let (asked, calls, commits) = (Vec::new(), Vec::new(), Vec::new());
+        let mut shell = Shell { core: Core::new(config), uptime: Duration::ZERO, asked, calls, commits };
+        shell.give(Input::WorkersFree { calls: 8 });
+        shell
+    }
+
+    fn give(&mut self, input: Input<'_>) {
+        self.core.handle(Now { uptime: self.uptime, wall_ms: 0 }, input);
+        while let Some(action) = self.core.poll() {
+            if let Action::Dispatch(call) = &action {
+                self.calls.push(call.call);
+            }
+            if let Action::Commit { id, entries, .. } = &action {
+                self.commits.push((*id, entries.iter().map(|entry| entry.partition).collect()));
+            }
+            self.asked.push(format!("{action:?}"));
+        }
+    }
+
+    fn wait(&mut self, millis: u64) {
+        self.uptime += Duration::from_millis(millis);
+    }
+
+    fn asked(&mut self, what: &str) -> Vec<String> {
+        let all = std::mem::take(&mut self.asked);
+        all.into_iter().filter(|action| action.starts_with(what)).collect()
+    }
+
+    fn resolve(&mut self, partition: Partition, offset: i64) {
+        let committed = Some(CommittedStart { offset, metadata: b"" });
+        let start = Start { committed, fallback: 0, log_start: 0, log_end: Some(1000), topic_id: [0; 16] };
+        self.give(Input::StartResolved { partition, start });
+    }
+
+    fn own(config: Config) -> Self {
+        let mut shell = Shell::new(config);
+        shell.give(Input::AssignRequested { partitions: &[P] });
+        shell.resolve(P, 10);
+        shell
+    }
+
+    fn read(&mut self, offsets: std::ops::Range<i64>, admission: Admission) {
+        let row = |offset: i64| FetchedRow {
+            offset,
+            timestamp: -1,
+            bytes: 100,
+            place: Place(offset.unsigned_abs()),
+            admission,
+        };
+        let rows: Vec<_> = offsets.map(row).collect();
+        self.give(Input::Fetched { partition: P, rows: &rows });
+    }
+
+    /// The oldest call ends well.
+    fn end(&mut self, with_outputs: &[u32]) -> CallId {
+        let call = self.calls.remove(0);
+        let lanes = [LaneEnd { done: 1, failure: None }];
+        self.give(Input::CallEnded { call, lanes: &lanes, with_outputs, took: Duration::from_millis(1) });
+        call
+    }
+}
+
+#[test]
+fn a_limit_of_one_event_lets_events_through() {
+    let mut shell = Shell::own(Config { max_queued: 1, ..Config::default() });
+    for offset in 10..13 {
+        assert_eq!(shell.asked("Read {").len(), 1, "offset {offset} may be read");
+        shell.read(offset..offset + 1, Admission::Lane(1));
+        shell.end(&[]);
+    }
+}
+
+#[test]
+fn a_late_partition_is_not_added_while_a_rebalance_is_unanswered() {
+    let mut shell = Shell::new(Config::default());
+    shell.give(Input::AssignRequested { partitions: &[Q] });
+    shell.wait(5_001);
+    shell.give(Input::Tick);
+    assert_eq!(shell.asked("AnswerAssign").len(), 1, "the group does not wait for a slow look-up");
+    shell.give(Input::AssignRequested { partitions: &[P] });
+    shell.resolve(Q, 10);
+    assert!(shell.asked("AnswerAssign").is_empty(), "it would be taken for the answer of the second assign");
+    shell.resolve(P, 20);
+    let answers = shell.asked("AnswerAssign");
+    assert_eq!(answers.len(), 2, "{answers:?}");
+    assert!(answers[0].contains("number: 0") && answers[1].contains("number: 1"), "{answers:?}");
+}
+
+#[test]
+fn a_late_partition_is_added_after_a_revoke_is_answered() {
+    let mut shell = Shell::own(Config::default());
+    shell.give(Input::AssignRequested { partitions: &[Q] });
+    shell.wait(5_001);
+    shell.give(Input::Tick);
+    shell.read(10..11, Admission::Lane(1));
+    shell.asked("");
+    shell.give(Input::Revoked { partitions: &[P] });
+    shell.resolve(Q, 10);
+    assert!(shell.asked("Answer").is_empty(), "the revoke waits for its call");
+    shell.end(&[]);
+    let (id, partitions) = shell.commits.remove(0);
+    for partition in partitions {
+        shell.give(Input::Committed { id, partition });
+    }
+    let answers = shell.asked("Answer");
+    assert!(answers[0].starts_with("AnswerRevoke") && answers[1].starts_with("AnswerAssign"), "{answers:?}");
+}
+
+#[test]
+fn a_reader_outside_the_log_moves_no_ledger_that_is_inside() {
+    let mut shell = Shell::own(Config { out_of_range: OutOfRange::Latest, ..Config::default() });
+    shell.read(10..12, Admission::Lane(1));
+    shell.asked("");
+    let why = ReadError::OutOfRange { log_start: 0, log_end: 50 };
+    shell.give(Input::ReadFailed { partition: P, why });
+    let moved = shell.asked("Reassign");
+    assert!(
+        moved.len() == 1 && moved[0].contains("offset: 12"),
+        "offsets 12 to 50 are not skipped: {moved:?}"
+    );
+    shell.give(Input::ReadFailed { partition: P, why });
+    assert!(shell.asked("Notice(SessionEnded").is_empty(), "a call of it is still out");
+}
+
+#[test]
+fn an_event_without_a_lane_waits_for_its_call_of_an_older_session() {
+    let mut shell = Shell::own(Config::default());
+    shell.read(10..11, Admission::NoLane);
+    let old = shell.calls.remove(0);
+    shell.give(Input::Lost { partitions: &[P] });
+    assert_eq!(shell.asked("Cancel").len(), 1);
+    shell.give(Input::AssignRequested { partitions: &[P] });
+    shell.resolve(P, 10);
+    shell.read(10..11, Admission::NoLane);
+    assert!(shell.calls.is_empty(), "its cancelled call has not really ended");
+    shell.give(Input::CallReallyEnded { call: old });
+    assert_eq!(shell.calls.len(), 1);
+    shell.end(&[]);
+    assert_eq!(shell.core.lanes(), 0, "nothing is remembered");
+}
+
+#[test]
+fn a_result_that_comes_with_the_end_of_its_revoke_is_dropped() {
+    let mut shell = Shell::own(Config::default());
+    shell.read(10..11, Admission::Lane(1));
+    shell.give(Input::Revoked { partitions: &[P] });
+    shell.wait(1_500); // past the time limit, and no tick came
+    shell.end(&[0]);
+    assert_eq!(shell.core.lanes(), 0, "no lane waits for an ack that no one will send");
+}
