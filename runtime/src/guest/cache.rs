@@ -98,7 +98,7 @@ impl Cache {
         let unfinished = self.directory.join(format!("{key}.{}.unfinished", std::process::id()));
         let path = self.directory.join(format!("{key}.{}.{EXTENSION}", hex(&Sha256::digest(code))));
         // A run that was killed may have left one.
-        let _ = fs::remove_file(&unfinished);
+        fs::remove_file(&unfinished).ok();
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
         file.write_all(code)?;
         file.sync_all()?;

@@ -50,8 +50,7 @@ fn with_frames(mut message: String, backtrace: Option<&WasmBacktrace>) -> String
             Some(name) => format!("{:#}", rustc_demangle::demangle(name)).chars().take(NAME_MAX).collect(),
             None => format!("function {}", frame.func_index()),
         };
-        // Writing to a string can't fail.
-        let _ = write!(message, "{before} `{name}`");
+        write!(message, "{before} `{name}`").expect("writing to a string can't fail");
     }
     message
 }

@@ -11,7 +11,7 @@ pub(crate) struct Scratch(PathBuf);
 impl Scratch {
     pub(crate) fn new(name: &str) -> Scratch {
         let path = std::env::temp_dir().join(format!("keylane-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
+        std::fs::remove_dir_all(&path).ok();
         std::fs::create_dir(&path).unwrap();
         Scratch(path)
     }
@@ -23,7 +23,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        std::fs::remove_dir_all(&self.0).ok();
     }
 }
 
