@@ -146,7 +146,10 @@ fn topics_are_described_and_trimmed() {
     assert_eq!((marks[0].low, marks[0].high), (4, 10));
 
     let listed = cluster
-        .run_tool("org.apache.kafka.tools.TopicCommand", &["--bootstrap-server", &cluster.bootstrap(), "--list"])
+        .run_tool(
+            "org.apache.kafka.tools.TopicCommand",
+            &["--bootstrap-server", &cluster.bootstrap(), "--list"],
+        )
         .expect("Kafka's own tools run");
     assert!(listed.lines().any(|line| line == topic), "{listed}");
     admin.delete_topic(&topic);
@@ -159,7 +162,9 @@ fn compaction_makes_gaps() {
     let topic = unique("compacted");
     cluster.admin().create_topic(&topic, 1, &compacted());
     let producer = Producer::new(&cluster.bootstrap());
-    producer.send_all(&topic, (0..2_000).map(|n| Record::new(format!("{}", n % 10), "v"))).expect("acknowledged");
+    producer
+        .send_all(&topic, (0..2_000).map(|n| Record::new(format!("{}", n % 10), "v")))
+        .expect("acknowledged");
     wait::until("compaction", wait::PATIENCE, || {
         // The active segment is never compacted: something new has to close it.
         producer.send_all(&topic, [Record::new("roll", "v")]).expect("acknowledged");
@@ -210,7 +215,9 @@ fn round(
     number: usize,
     harm: impl FnOnce(&Cluster),
 ) {
-    producer.hand_over(topic, (0..100).map(|n| Record::new(format!("{n}"), format!("{number}")))).expect("room");
+    producer
+        .hand_over(topic, (0..100).map(|n| Record::new(format!("{n}"), format!("{number}"))))
+        .expect("room");
     harm(cluster);
     producer.flush().expect("every record is acknowledged in the end");
     let mut seen = 0;
@@ -233,7 +240,9 @@ fn three_brokers_survive_one() {
     let producer = Producer::new(&cluster.bootstrap());
     producer.send_all(&topic, (0..300).map(|n| Record::new(format!("{n}"), "v"))).expect("acknowledged");
     cluster.kill(2);
-    producer.send_all(&topic, (0..300).map(|n| Record::new(format!("{n}"), "w"))).expect("acknowledged by two");
+    producer
+        .send_all(&topic, (0..300).map(|n| Record::new(format!("{n}"), "w")))
+        .expect("acknowledged by two");
     assert_eq!(kafka::read_all(&cluster.bootstrap(), &topic).len(), 600);
     cluster.restart(2);
     assert_eq!(kafka::read_all(&cluster.bootstrap(), &topic).len(), 600);

@@ -2,16 +2,16 @@
 
 use crate::bindings::{Batch, LaneFailure, Results};
 use crate::columns::{Bytes, HeaderRows};
-use crate::{Event, Outputs, Result};
+use crate::{Effects, Event, Result};
 
 /// Calls `handle` for each row. A lane stops at its first failure, whose outputs are rolled back; the
 /// other lanes go on. Called by what `handler!` generates.
 pub fn run<H>(batch: &Batch, mut handle: H) -> Results
 where
-    H: FnMut(&Event<'_>, &mut Outputs) -> Result,
+    H: FnMut(&Event<'_>, &mut Effects) -> Result,
 {
     let mut rows = Rows::new(batch);
-    let mut outputs = Outputs::new();
+    let mut effects = Effects::new();
     let mut done = Vec::with_capacity(batch.lanes.len());
     let mut failures = Vec::new();
     for (lane, &length) in (0..).zip(&batch.lanes) {
@@ -23,11 +23,11 @@ where
             if stopped {
                 continue;
             }
-            let mark = outputs.begin(row);
-            match handle(&event, &mut outputs) {
+            let mark = effects.begin(row);
+            match handle(&event, &mut effects) {
                 Ok(()) => lane_done += 1,
                 Err(failure) => {
-                    outputs.roll_back(&mark);
+                    effects.roll_back(&mark);
                     failures.push(LaneFailure { lane, failure: failure.into() });
                     stopped = true;
                 }
@@ -35,7 +35,7 @@ where
         }
         done.push(lane_done);
     }
-    Results { done, failures, outputs: outputs.into_columns(), states: None }
+    Results { done, failures, outputs: effects.into_columns(), states: None }
 }
 
 /// The rows of a batch that were not read yet.

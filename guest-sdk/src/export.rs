@@ -2,12 +2,12 @@
 
 /// Makes a function the handler of this component: `keylane_sdk::handler!(handle);`
 ///
-/// The function has the signature `fn(&Event<'_>, &mut Outputs) -> Result`. Once per crate, at the top
+/// The function has the signature `fn(&Event<'_>, &mut Effects) -> Result`. Once per crate, at the top
 /// level. Off WebAssembly it only checks the signature, so that `cargo test` links natively.
 #[macro_export]
 macro_rules! handler {
     ($handle:path) => {
-        const _: fn(&$crate::Event<'_>, &mut $crate::Outputs) -> $crate::Result = $handle;
+        const _: fn(&$crate::Event<'_>, &mut $crate::Effects) -> $crate::Result = $handle;
 
         #[cfg(target_family = "wasm")]
         #[allow(unsafe_code, reason = "exported functions have fixed names")]

@@ -28,8 +28,8 @@ pub enum Failure {
 /// Ends this try: the event is tried again after the configured back-off.
 ///
 /// ```
-/// # use keylane_sdk::{Event, Outputs, Result, retry};
-/// fn handle(event: &Event<'_>, _: &mut Outputs) -> Result {
+/// # use keylane_sdk::{Effects, Event, Result, retry};
+/// fn handle(event: &Event<'_>, _: &mut Effects) -> Result {
 ///     if event.attempt() == 1 {
 ///         return retry("the price list is not there yet");
 ///     }
@@ -85,8 +85,8 @@ impl std::error::Error for Failure {}
 /// Turns a missing value or an error into a failure of the event.
 ///
 /// ```
-/// # use keylane_sdk::{Event, OrFail, Outputs, Result};
-/// fn handle(event: &Event<'_>, _: &mut Outputs) -> Result {
+/// # use keylane_sdk::{Effects, Event, OrFail, Result};
+/// fn handle(event: &Event<'_>, _: &mut Effects) -> Result {
 ///     let key = event.key().or_reject("orders need a key")?;
 ///     let amount: u32 = event.text()?.parse().or_reject("the amount is not a number")?;
 ///     # let _ = (key, amount);

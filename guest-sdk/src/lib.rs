@@ -1,10 +1,10 @@
 //! Write a Keylane handler in Rust: a function that sees one event.
 //!
 //! ```
-//! use keylane_sdk::{Event, Outputs, Result};
+//! use keylane_sdk::{Effects, Event, Result};
 //!
-//! fn handle(event: &Event<'_>, out: &mut Outputs) -> Result {
-//!     out.emit("greetings").key(event.key()).value(format!("Hello, {}!", event.text()?));
+//! fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
+//!     effects.emit("greetings").key(event.key()).value(format!("Hello, {}!", event.text()?));
 //!     Ok(())
 //! }
 //! keylane_sdk::handler!(handle);
@@ -29,22 +29,27 @@
 //!
 //! A batch arrives as columns. `columns` cuts them into rows, [`Event`] is the view of one row, and
 //! `batch` has the loop that calls the handler row by row and stops a lane at its first failure.
-//! [`Outputs`] is the columns of the result while they grow, with a mark to roll back to. `bindings` is
+//! [`Effects`] is the columns of the result while they grow, with a mark to roll back to. `bindings` is
 //! generated from `wit/handler.wit`, interface `batch-handler`; [`handler!`] joins it to the loop.
 
 mod batch;
 #[doc(hidden)]
 pub mod bindings;
 mod columns;
+mod effects;
 mod event;
 mod export;
 mod failure;
-mod outputs;
 pub mod testing;
 
+pub use effects::{Effects, OptionalBytes, Output};
 pub use event::{Event, Header, Headers};
 pub use failure::{Failure, OrFail, Result, reject, retry, retry_after};
-pub use outputs::{OptionalBytes, Output, Outputs};
 
 #[doc(hidden)]
 pub use batch::run;
+
+/// The blocks of the README are compiled and run like those of this documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,11 +2,11 @@
 //!
 //! ```
 //! use keylane_sdk::testing::{self, Outcome};
-//! use keylane_sdk::{Event, Outputs, Result};
+//! use keylane_sdk::{Effects, Event, Result};
 //!
-//! fn handle(event: &Event<'_>, out: &mut Outputs) -> Result {
+//! fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
 //!     let amount: u32 = event.json()?;
-//!     out.emit("doubled").key(event.key()).json(&(2 * amount))?;
+//!     effects.emit("doubled").key(event.key()).json(&(2 * amount))?;
 //!     Ok(())
 //! }
 //!
@@ -26,9 +26,9 @@ use serde::de::DeserializeOwned;
 
 use crate::bindings::{Batch, BytesColumn, HeaderColumns, OutputColumns};
 use crate::columns::{Bytes, EMPTY, HeaderRows, push};
+use crate::effects::OptionalBytes;
 use crate::event::NO_TIMESTAMP;
-use crate::outputs::OptionalBytes;
-use crate::{Event, Failure, Outputs, Result};
+use crate::{Effects, Event, Failure, Result};
 
 /// An event with no key, no value and no headers, first of its partition, on its first try.
 pub fn event() -> TestEvent {
@@ -130,7 +130,7 @@ impl TestEvent {
     }
 
     /// Runs the handler on this event.
-    pub fn run(self, handle: impl FnMut(&Event<'_>, &mut Outputs) -> Result) -> Outcome {
+    pub fn run(self, handle: impl FnMut(&Event<'_>, &mut Effects) -> Result) -> Outcome {
         let results = crate::run(&self.into_batch(), handle);
         match results.failures.into_iter().next() {
             None => Outcome::Done(results.outputs.as_ref().map(read_outputs).unwrap_or_default()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::run;
 use crate::bindings::{Batch, BytesColumn, Failure, HeaderColumns, Results, Retry};
 use crate::columns::{Bytes, EMPTY, push};
-use crate::{Event, Header, Outputs, Result, reject, retry_after};
+use crate::{Effects, Event, Header, Result, reject, retry_after};
 
 type Row<'a> = (Option<&'a str>, Option<&'a str>);
 
@@ -20,12 +20,12 @@ const LANES: [&[Row<'static>]; 3] = [
 #[test]
 fn a_lane_stops_at_its_first_failure_and_others_go_on() {
     let mut seen = Vec::new();
-    let results = run(&batch(&LANES), |event, out| {
+    let results = run(&batch(&LANES), |event, effects| {
         seen.push(event.offset());
-        out.emit("before").value("rolled back unless done");
+        effects.emit("before").value("rolled back unless done");
         let Some(key) = event.key() else { return reject("no key") };
         if let Some(value) = event.value() {
-            out.emit("copies").key(key).value(value);
+            effects.emit("copies").key(key).value(value);
         }
         Ok(())
     });
@@ -47,10 +47,10 @@ fn a_lane_stops_at_its_first_failure_and_others_go_on() {
 /// The case that is shared with every other SDK of the contract: one output per value.
 #[test]
 fn conformance() {
-    let results = run(&batch(&LANES), |event, out| {
+    let results = run(&batch(&LANES), |event, effects| {
         let Some(key) = event.key() else { return reject("no key") };
         let Some(value) = event.value() else { return Ok(()) };
-        out.emit("totals").key(key).value(value);
+        effects.emit("totals").key(key).value(value);
         Ok(())
     });
     assert_eq!(results.done, [2, 1, 1]);
@@ -73,8 +73,8 @@ fn a_result_without_outputs_has_no_columns() {
 
 #[test]
 fn every_lane_may_fail_and_each_names_its_reason() {
-    let results = run(&batch(&LANES), |event, out| {
-        out.emit("never").value("x");
+    let results = run(&batch(&LANES), |event, effects| {
+        effects.emit("never").value("x");
         match event.offset() {
             100 => retry_after(Duration::from_millis(250), "busy"),
             102 => reject("wrong"),
@@ -129,7 +129,7 @@ fn rows_keep_their_own_columns_past_a_stopped_lane() {
 
 #[test]
 fn an_event_shows_what_its_row_says() {
-    fn look(event: &Event<'_>, _: &mut Outputs) -> Result {
+    fn look(event: &Event<'_>, _: &mut Effects) -> Result {
         assert_eq!((event.topic(), event.partition(), event.attempt()), ("orders", 7, 3));
         assert!(event.last_attempt());
         match event.offset() {

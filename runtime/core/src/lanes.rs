@@ -168,15 +168,15 @@ impl Lanes {
         }
     }
 
-    /// Drops the queued events of a partition; lanes with a call stay until it has really ended.
-    pub(crate) fn drop_partition(&mut self, partition: u32, mut dropped: impl FnMut(Event)) {
+    /// Drops the queued events of all partitions but these; lanes with a call stay until it has really ended.
+    pub(crate) fn keep(&mut self, kept: impl Fn(u32) -> bool, mut dropped: impl FnMut(Event)) {
         for line in &mut self.ready {
             let lanes = &self.lanes;
-            line.retain(|&lane| lanes[lane].partition != partition);
+            line.retain(|&lane| kept(lanes[lane].partition));
         }
         self.ready_lanes = self.ready.iter().map(VecDeque::len).sum();
         for lane in self.lanes.indexes() {
-            if self.lanes[lane].partition != partition || !self.is_used(lane) {
+            if !self.is_used(lane) || kept(self.lanes[lane].partition) {
                 continue;
             }
             self.lanes[lane].ready = false;

@@ -2,14 +2,17 @@
 //!
 //! Only *open* events are kept, one bit each. Every offset below `next` without an open bit is settled, or
 //! does not exist: gaps of any size cost nothing. Bits live in chunks of 32,768 offsets (4 KiB); a chunk
-//! without an open event is given back at once, so memory follows what is open, never how far it spreads
-//! beyond `max_window` / 8 bytes.
+//! without an open event is given back at once, so memory follows what is open, and is at most `max_window` / 8
+//! bytes and what one read adds.
 
 use std::collections::VecDeque;
 
 const WORDS: usize = 512;
 /// Offsets of a chunk: 64 per word.
 const CHUNK: i64 = 32_768;
+/// Chunks kept for reuse: enough that the steady state allocates nothing, little enough that a partition does not keep
+/// the memory of its widest window.
+const SPARE_MAX: usize = 8;
 
 /// Open events of one partition, and the claims of earlier owners that were not read yet.
 #[derive(Debug, Default)]
@@ -18,7 +21,7 @@ pub struct Ledger {
     next: i64,
     /// Chunks with open events, by ascending base.
     chunks: VecDeque<Chunk>,
-    /// Cleared bits of chunks given back.
+    /// Cleared bits of chunks given back, at most `SPARE_MAX`.
     spare: Vec<Box<[u64; WORDS]>>,
     open: u64,
     /// Offsets at or past `next` that an earlier owner settled: ascending, disjoint `[from, to)`.
@@ -172,6 +175,9 @@ impl Ledger {
     }
 
     fn give_back(&mut self, mut chunk: Chunk) {
+        if self.spare.len() >= SPARE_MAX {
+            return;
+        }
         if chunk.open > 0 {
             chunk.bits.fill(0);
         }
@@ -396,6 +402,21 @@ mod tests {
         assert_eq!(l.runs().collect::<Vec<_>>(), [(1, 2)]);
         assert!(!l.enter(6));
         assert_eq!(l.prefix(), 9);
+    }
+
+    #[test]
+    fn the_memory_of_a_wide_window_is_given_back() {
+        let mut l = ledger(0, &[]);
+        let offsets: Vec<_> = (0..1000).map(|chunk| chunk * CHUNK).collect();
+        offsets.iter().for_each(|&offset| assert!(l.enter(offset)));
+        assert_eq!(l.chunks.len(), 1000);
+        offsets.iter().for_each(|&offset| l.settle(offset));
+        assert_eq!((l.chunks.len(), l.spare.len()), (0, SPARE_MAX));
+        offsets.iter().for_each(|&offset| assert!(l.enter(offset + 1000 * CHUNK)));
+        l.begin(0, &[]);
+        assert_eq!((l.chunks.len(), l.spare.len()), (0, SPARE_MAX));
+        l.enter(7);
+        assert_eq!((l.prefix(), l.runs().count()), (7, 0), "reused bits are clear");
     }
 
     #[test]

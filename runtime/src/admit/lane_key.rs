@@ -5,25 +5,7 @@ use std::hash::BuildHasher;
 use foldhash::quality::RandomState;
 use keylane_core::Admission;
 
-/// How a handler orders its events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ordering {
-    /// A lane per record key.
-    Key,
-    /// One lane per partition.
-    Partition,
-    /// No order: a lane per event.
-    Unordered,
-}
-
-/// Where records without a key go under [`Ordering::Key`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoKey {
-    /// A lane per event.
-    Spread,
-    /// One lane for all of them.
-    Partition,
-}
+use crate::config::{NoKey, Ordering};
 
 /// Finds lanes by a hash with a seed of this process: nobody outside can aim keys at one lane.
 #[derive(Debug)]

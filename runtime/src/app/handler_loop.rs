@@ -8,6 +8,7 @@ use keylane_core::{CommittedStart, Core, Input, Now, Start};
 
 use crate::guest::Outcome;
 use crate::librdkafka::WakeHandle;
+use crate::sink::Delivery;
 use crate::source::SourceEvent;
 
 use super::clock::Clock;
@@ -102,7 +103,7 @@ impl HandlerLoop {
         self.now = self.clock.now();
         let mut busy = self.hear_source();
         busy |= self.hear_news();
-        busy |= self.hear_deliveries();
+        busy |= self.hand_over_backlog();
         busy |= self.read_partitions();
         if !busy && self.core.next_timeout().is_some_and(|at| at <= self.now.uptime) {
             self.give(Input::Tick);
@@ -206,6 +207,11 @@ impl HandlerLoop {
                     self.give(Input::CallReallyEnded { call: call.key.call });
                     self.shell.calls.recycle(call);
                 }
+                News::Delivered(deliveries) => {
+                    for delivery in &deliveries {
+                        self.take_delivery(delivery);
+                    }
+                }
                 News::Drain => {
                     if self.options.until_end {
                         self.shell.failures.push("stopped by a signal before the end".to_owned());
@@ -238,14 +244,19 @@ impl HandlerLoop {
         }
     }
 
-    fn hear_deliveries(&mut self) -> bool {
+    fn take_delivery(&mut self, delivery: &Delivery) {
+        match self.shell.outputs.take(delivery) {
+            None => {}
+            Some(Ok((call, row))) => self.give(Input::OutputsAcked { call, row }),
+            Some(Err((call, row))) => self.give(Input::OutputRefused { call, row }),
+        }
+    }
+
+    fn hand_over_backlog(&mut self) -> bool {
         let mut busy = self.shell.outputs.hand_over_backlog();
-        while let Some(settled) = self.shell.outputs.next_settled() {
+        while let Some((call, row)) = self.shell.outputs.next_refused() {
             busy = true;
-            match settled {
-                Ok((call, row)) => self.give(Input::OutputsAcked { call, row }),
-                Err((call, row)) => self.give(Input::OutputRefused { call, row }),
-            }
+            self.give(Input::OutputRefused { call, row });
         }
         busy
     }

@@ -7,6 +7,7 @@ use keylane_core::CallId;
 
 use crate::guest::Call;
 use crate::librdkafka::WakeHandle;
+use crate::sink::Delivery;
 
 /// One piece of news.
 #[derive(Debug)]
@@ -17,11 +18,14 @@ pub(super) enum News {
     CallSuspended(CallId),
     /// A cancelled call is gone.
     CallReallyEnded(Box<Call>),
+    /// Outputs arrived, or were refused.
+    Delivered(Vec<Delivery>),
     /// Finish what runs and leave.
     Drain,
 }
 
-/// News for one loop. It is bounded by what can be on its way: two pieces per call that is out, and the signals.
+/// News for one loop. It is bounded by what can be on its way: two pieces per call that is out, outputs in flight, and
+/// the signals.
 #[derive(Debug)]
 pub(super) struct Inbox {
     news: Mutex<VecDeque<News>>,

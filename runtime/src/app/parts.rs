@@ -11,14 +11,14 @@ use crate::admit::LaneRule;
 use crate::config::{self, Checked, Cluster, FeedSource};
 use crate::guest::{Cache, Component, Engine, EngineOptions, Handler, HandlerOptions, Workers};
 use crate::librdkafka::{Wake, WakeHandle};
-use crate::sink::{Sink, SinkSpec};
+use crate::sink::{Route, Sink, SinkSpec};
 use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder};
 use crate::source::{Assignor, Ends, Source, SourceSpec, StartPolicy};
 
 use super::clock::Clock;
 use super::guest_calls::GuestCalls;
 use super::handler_loop::Prepared;
-use super::inbox::Inbox;
+use super::inbox::{Inbox, News};
 use super::outputs::Outputs;
 use super::shell::Shell;
 use super::{Outcome, RunOptions};
@@ -35,6 +35,8 @@ pub(super) struct Parts {
     pub(super) handlers: Vec<HandlerPart>,
     workers: Arc<Workers>,
     sink: Arc<Sink>,
+    /// The topics of all outputs, as the sink knows them.
+    topics: Vec<String>,
     feeder: Option<Feeder>,
     broker: Option<EmbeddedBroker>,
     progress: Option<Arc<FeedProgress>>,
@@ -63,11 +65,23 @@ impl Parts {
             Cluster::Brokers(_) => None,
             Cluster::Embedded(embedded) => Some(start_broker(config, embedded)?),
         };
-        let sink = Sink::start(&sink_spec(config, broker.as_ref()))?;
+        let topics = output_topics(config);
+        let spec = SinkSpec {
+            client_properties: with_servers(config.kafka.producer.iter(), config, broker.as_ref()),
+            topics: topics.clone(),
+            create_topics: config.kafka.create_topics,
+            max_bytes_per_topic: OUTPUT_BYTES_PER_TOPIC,
+        };
+        let routes = handlers.iter().map(HandlerPart::route).collect();
+        let sink = Sink::start(&spec, routes, &mut |waiting| {
+            tracing::warn!(reason = waiting.reason, "waiting for the brokers");
+            ControlFlow::Continue(())
+        })?;
         let mut parts = Parts {
             handlers,
             workers: Arc::new(workers),
             sink: Arc::new(sink),
+            topics,
             feeder: None,
             broker,
             progress: None,
@@ -98,11 +112,11 @@ impl Parts {
             };
             let source = Source::start(&spec, part.wake.clone(), &mut patience)
                 .with_context(|| format!("handler `{}` can't start", handler.name))?;
-            let consumer = u32::try_from(index).context("too many handlers")?;
+            let index = u16::try_from(index).context("too many handlers")?;
             let calls =
-                GuestCalls::new(consumer, part.handler.clone(), self.workers.clone(), part.inbox.clone());
-            let outputs = Outputs::new(self.sink.clone(), consumer, handler, part.handler.digest());
-            let rule = LaneRule::new(handler.lanes.ordering.into(), handler.lanes.no_key.into());
+                GuestCalls::new(index.into(), part.handler.clone(), self.workers.clone(), part.inbox.clone());
+            let outputs = Outputs::new(self.sink.clone(), index, handler, &self.topics, part.handler.digest());
+            let rule = LaneRule::new(handler.lanes.ordering, handler.lanes.no_key);
             let threads = u32::try_from(config.runtime.workers.get()).unwrap_or(1);
             loops.push(Prepared {
                 core: keylane_core::Core::new(handler.core_config(arena_bytes)),
@@ -152,8 +166,6 @@ impl Parts {
     }
 
     fn source_spec(&self, config: &Checked, handler: &config::Handler, options: RunOptions) -> SourceSpec {
-        let mut client_properties = own(config.kafka.consumer.iter());
-        client_properties.push(("bootstrap.servers".to_owned(), self.bootstrap_servers(config)));
         let partitions = match &config.kafka.cluster {
             Cluster::Embedded(embedded) => u64::from(embedded.partitions),
             Cluster::Brokers(_) => PARTITIONS_ASSUMED,
@@ -162,7 +174,7 @@ impl Parts {
         let partitions = partitions * u64::try_from(topics).unwrap_or(1);
         let fetch_queue = config.runtime.fetch_queue_bytes(partitions) >> 10;
         SourceSpec {
-            client_properties,
+            client_properties: with_servers(config.kafka.consumer.iter(), config, self.broker.as_ref()),
             topics: handler.topics.clone(),
             group_id: handler.group_id.clone(),
             group_instance_id: handler.group_instance_id.clone(),
@@ -186,21 +198,20 @@ impl Parts {
             feed: self.progress.clone(),
         }
     }
-
-    fn bootstrap_servers(&self, config: &Checked) -> String {
-        match (&config.kafka.cluster, &self.broker) {
-            (Cluster::Brokers(servers), _) => servers.clone(),
-            (Cluster::Embedded(_), broker) => {
-                broker.as_ref().map(EmbeddedBroker::bootstrap_servers).unwrap_or_default()
-            }
-        }
-    }
 }
 
+/// Outputs on their way per topic: enough to keep brokers busy, little beside the rest.
+const OUTPUT_BYTES_PER_TOPIC: usize = 8 << 20;
 /// Partitions per topic that the fetch budget is divided for where the cluster's number is not known yet.
 const PARTITIONS_ASSUMED: u64 = 16;
 
 impl HandlerPart {
+    /// Brings delivery reports to the handler's loop.
+    fn route(&self) -> Route {
+        let inbox = self.inbox.clone();
+        Box::new(move |deliveries| inbox.put(News::Delivered(deliveries.to_vec())))
+    }
+
     fn load(engine: &Arc<Engine>, handler: &config::Handler, cache: Option<&Cache>) -> anyhow::Result<Self> {
         let path: &Path = &handler.component;
         let component = Component::from_file(engine, path, cache)
@@ -231,8 +242,27 @@ fn start_broker(config: &Checked, embedded: &config::Embedded) -> anyhow::Result
     Ok(broker)
 }
 
-fn own<'a>(properties: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<(String, String)> {
-    properties.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+/// The client's properties, with the brokers to ask.
+fn with_servers<'a>(
+    properties: impl Iterator<Item = (&'a str, &'a str)>,
+    config: &Checked,
+    broker: Option<&EmbeddedBroker>,
+) -> Vec<(String, String)> {
+    let servers = match &config.kafka.cluster {
+        Cluster::Brokers(servers) => servers.clone(),
+        Cluster::Embedded(_) => broker.map(EmbeddedBroker::bootstrap_servers).unwrap_or_default(),
+    };
+    let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    properties.map(own).chain([("bootstrap.servers".to_owned(), servers)]).collect()
+}
+
+/// Every topic that some handler publishes to, once.
+fn output_topics(config: &Checked) -> Vec<String> {
+    let mut topics: Vec<String> =
+        config.handlers.iter().flat_map(|handler| &handler.outputs).map(|output| output.topic.clone()).collect();
+    topics.sort_unstable();
+    topics.dedup();
+    topics
 }
 
 fn session_timeout(config: &Checked) -> Duration {

@@ -70,7 +70,6 @@ pub(super) struct Read<'a> {
 }
 
 impl Shell {
-    #[expect(clippy::too_many_arguments, reason = "one value for each part that the loop is built of")]
     pub(super) fn new(
         name: String,
         topics: Vec<String>,

@@ -127,7 +127,7 @@ mod tests {
         let surroundings = config::Surroundings {
             file: Path::new("keylane.toml"),
             environment: &|name| (name == "HOME").then(|| "/home/somebody".to_owned()),
-            is_file: &|_| true,
+            is_there: &|_| true,
             cores: NonZero::new(2).expect("2 is not 0"),
         };
         summary(surroundings.file, &config::check(text, &surroundings).expect(text))

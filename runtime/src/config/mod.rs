@@ -57,7 +57,8 @@ pub fn load(path: &Path) -> Result<Checked, Error> {
     let surroundings = Surroundings {
         file: path,
         environment: &read_environment,
-        is_file: &|path| path.is_file(),
+        // Not `is_file`: a feed may be a pipe.
+        is_there: &|path| path.exists() && !path.is_dir(),
         cores: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
     };
     Ok(check(&text, &surroundings)?)
@@ -92,8 +93,8 @@ pub struct Surroundings<'a> {
     pub file: &'a Path,
     /// Looks up an environment variable.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether a path leads to a file.
-    pub is_file: &'a dyn Fn(&Path) -> bool,
+    /// Whether a path leads to something that can be read like a file.
+    pub is_there: &'a dyn Fn(&Path) -> bool,
     /// How many cores the process may use: the default of `runtime.workers`.
     pub cores: NonZero<usize>,
 }

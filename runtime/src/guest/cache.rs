@@ -168,3 +168,6 @@ fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
     //   (`load::to_component`).
     unsafe { Component::deserialize_file(engine, path) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,20 +86,15 @@ impl Lines {
     /// What follows is about this row.
     pub(super) fn at(&self, partition: u32, offset: u64) {
         self.with(|inner| {
+            inner.emit_open();
             inner.partition = partition;
             inner.offset = offset;
         });
     }
 
-    /// The call is over: a line without its end is a line too.
+    /// The call is over.
     pub(super) fn end(&self) {
-        self.with(|inner| {
-            for stream in [Stream::Stdout, Stream::Stderr] {
-                if !inner.line(stream).bytes.is_empty() {
-                    inner.emit(stream);
-                }
-            }
-        });
+        self.with(Inner::emit_open);
     }
 
     fn write(&self, stream: Stream, bytes: &[u8]) {
@@ -127,6 +122,15 @@ impl Inner {
         match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
+        }
+    }
+
+    /// At the end of a row or a call, a line without its end is a line too.
+    fn emit_open(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if !self.line(stream).bytes.is_empty() {
+                self.emit(stream);
+            }
         }
     }
 
@@ -236,23 +240,4 @@ impl tokio::io::AsyncWrite for LineStream {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_is_repaired_escaped_and_cut() {
-        let cases: [(&[u8], &str); 5] = [
-            (b"plain", "plain"),
-            (b"tab\tand \x1b[31mred", "tab\\tand \\u{1b}[31mred"),
-            (b"windows\r", "windows"),
-            (b"not \xff utf-8", "not \u{fffd} utf-8"),
-            (&[b'x'; LINE_MAX + 1], &format!("{}…", "x".repeat(LINE_MAX))),
-        ];
-        for (bytes, wanted) in cases {
-            let mut line = Line::default();
-            line.push(bytes);
-            assert_eq!(line.take(), wanted);
-            assert_eq!(line.take(), "", "nothing is left of the line before");
-        }
-    }
-}
+mod tests;

@@ -309,3 +309,6 @@ pub(super) fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -14,6 +14,7 @@ mod slot;
 mod thread;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::JoinHandle;
@@ -34,6 +35,7 @@ struct Shared {
     mailboxes: Vec<Mailbox>,
     pool: Pool,
     clock: Arc<Clock>,
+    closed: AtomicBool,
 }
 
 struct Queue {
@@ -42,7 +44,6 @@ struct Queue {
     room: usize,
     /// Workers with nothing to do, the one that was busy last at the end.
     idle: Vec<usize>,
-    closed: bool,
 }
 
 /// What a worker is told from outside.
@@ -63,11 +64,11 @@ impl Workers {
                 waiting: VecDeque::with_capacity(capacity),
                 room: capacity,
                 idle: Vec::with_capacity(threads),
-                closed: false,
             }),
             mailboxes: (0..threads).map(|_| Mailbox::default()).collect(),
             pool: Pool::new(threads, capacity),
             clock: engine.clock().clone(),
+            closed: AtomicBool::new(false),
         });
         let mut workers = Workers { shared, threads: Vec::with_capacity(threads) };
         for index in 0..threads {
@@ -82,7 +83,7 @@ impl Workers {
         call.renew();
         let idle = {
             let mut queue = self.shared.queue();
-            if queue.closed || queue.room == 0 {
+            if self.shared.is_closed() || queue.room == 0 {
                 return Err(call);
             }
             queue.room -= 1;
@@ -119,7 +120,7 @@ impl Workers {
     pub fn shutdown(&mut self) {
         let queued = {
             let mut queue = self.shared.queue();
-            queue.closed = true;
+            self.shared.closed.store(true, Ordering::Release);
             std::mem::take(&mut queue.waiting)
         };
         for call in queued {
@@ -169,13 +170,18 @@ impl Shared {
         lock(&self.queue)
     }
 
+    /// Written under the lock of the queue.
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     fn next(&self, worker: usize) -> Next {
         let mut queue = self.queue();
         queue.idle.retain(|idle| *idle != worker);
         if let Some(call) = queue.waiting.pop_front() {
             return Next::Call(call);
         }
-        if queue.closed {
+        if self.is_closed() {
             return Next::Closed;
         }
         queue.idle.push(worker);

@@ -1,1 +1,16 @@
-//! sink
+//! Where results go: one producer per process, shared by all handlers.
+//!
+//! Records of one topic and key keep the order of the [`Sink::produce`] calls; whoever needs an order across
+//! calls makes them one after the other. What became of each record is told to the handler that sent it, on the
+//! sink's delivery thread, by its [`Route`]. Nothing here waits for a broker except [`Sink::start`] and
+//! [`Sink::flush`].
+
+mod in_flight;
+mod outcome;
+mod producer;
+mod start;
+
+pub use in_flight::Token;
+pub use outcome::{Delivery, DeliveryError, Landed, Refusal};
+pub use producer::{Output, ProduceError, Route, Sink, SinkHealth};
+pub use start::{Error, SinkSpec, Waiting};

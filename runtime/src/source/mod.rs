@@ -1,1 +1,24 @@
-//! source
+//! Where events come from.
+//!
+//! A [`Source`] is the consumer of one handler, used on that handler's one OS thread: it tells of rebalances,
+//! starts, commits and errors ([`SourceEvent`]), reads records of one partition at a time, and does what the
+//! core asks of it. Nothing in it waits for a broker once it is started: questions that need an answer go to
+//! one look-up thread, commits are answered through a queue. Everything that happens wakes one
+//! [`Wake`](crate::librdkafka::Wake).
+//!
+//! [`embedded`] is the broker for a first look and for tests: in this process, fed from files.
+
+pub mod embedded;
+
+mod errors;
+mod event;
+mod kafka;
+mod lookup;
+mod partitions;
+mod spec;
+mod start;
+
+pub use event::{ReadResult, Record, SourceError, SourceEvent, StartFound};
+pub use kafka::Source;
+pub use spec::{Assignor, Ends, SourceSpec, StartPolicy};
+pub use start::{Error, Waiting};

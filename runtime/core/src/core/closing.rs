@@ -37,16 +37,24 @@ impl Core {
         for index in self.partitions.indexes() {
             self.close(index, until);
         }
+        self.drop_queued();
     }
 
-    /// Dispatches nothing more of a session; what runs may finish until then.
+    /// Dispatches nothing more of a session; what runs may finish until then. [`Core::drop_queued`] must follow.
     pub(super) fn close(&mut self, index: u32, until: Duration) {
         let state = self.partitions.get_mut(index);
         match &mut state.phase {
             Phase::Vacant | Phase::Closed => return,
-            Phase::LookingUp(_) | Phase::Resolved | Phase::Starting | Phase::Failed => {
+            Phase::LookingUp(_) | Phase::Failed => {
                 state.phase = Phase::Closed;
                 self.closing = true;
+                return;
+            }
+            Phase::Resolved | Phase::Starting => {
+                // Nothing of it was read.
+                state.phase = Phase::Closed;
+                self.closing = true;
+                self.note_session_ended(index, false);
                 return;
             }
             Phase::Closing { until: before } => {
@@ -56,23 +64,30 @@ impl Core {
             Phase::Committing { .. } => return,
             Phase::Active => state.phase = Phase::Closing { until },
         }
+        state.queued_bytes = 0;
+        self.active_sessions -= 1;
         self.closing = true;
         self.stop_reading(index);
-        self.drop_queued(index);
     }
 
-    /// Someone else owns it already: nothing of it may be committed or handed over.
+    /// Someone else owns it already: nothing of it may be committed or handed over. [`Core::drop_queued`] must follow.
     pub(super) fn lose(&mut self, index: u32) {
         let state = self.partitions.get(index);
         let had_session = match state.phase {
             Phase::Vacant => return,
-            Phase::LookingUp(_) | Phase::Failed | Phase::Resolved | Phase::Closed => false,
-            Phase::Starting | Phase::Active | Phase::Closing { .. } | Phase::Committing { .. } => true,
+            Phase::LookingUp(_) | Phase::Failed | Phase::Closed => false,
+            Phase::Resolved
+            | Phase::Starting
+            | Phase::Active
+            | Phase::Closing { .. }
+            | Phase::Committing { .. } => true,
         };
+        self.active_sessions -= u64::from(state.phase == Phase::Active);
         self.stop_reading(index);
-        self.drop_queued(index);
         self.close_to_results(index);
-        self.partitions.get_mut(index).phase = Phase::Vacant;
+        let state = self.partitions.get_mut(index);
+        state.phase = Phase::Vacant;
+        state.queued_bytes = 0;
         if had_session {
             self.note_session_ended(index, true);
         }
@@ -117,6 +132,7 @@ impl Core {
     pub(super) fn move_session(&mut self, index: u32, log: (i64, i64)) {
         self.partitions.get_mut(index).reading.outside = Some(log);
         self.close(index, self.now.uptime);
+        self.drop_queued();
     }
 
     /// Names calls that were cancelled and are still there.
@@ -139,7 +155,7 @@ impl Core {
         self.close_to_results(index);
         let until = self.now.uptime + self.config.commit_timeout;
         self.partitions.get_mut(index).phase = Phase::Committing { until };
-        self.committer.hurry();
+        self.committer.hurry_final(self.now.uptime);
     }
 
     /// From here on no result of the session counts; calls that carry nothing else are cancelled.
@@ -168,6 +184,7 @@ impl Core {
         for part in &mut call.parts {
             if part.partition == index && part.session == session && !part.over {
                 part.over = true;
+                call.hand_over.retain(|&row| row < part.first || row >= part.end);
                 if ended && !part.released {
                     part.released = true;
                     released.push(part.lane);
@@ -228,6 +245,7 @@ impl Core {
             self.partitions.get_mut(index).phase = Phase::Failed;
             return;
         };
+        self.doubt_readers();
         let session = self.new_session();
         let now = self.now.uptime;
         let state = self.partitions.get_mut(index);
@@ -261,6 +279,7 @@ impl Core {
                 self.partitions.get_mut(index).phase = Phase::Vacant;
             }
         }
+        self.doubt_readers();
         self.outbox.push(Pending::AnswerRevoke(asked));
         self.add_late_partitions();
     }
@@ -281,8 +300,11 @@ impl Core {
     }
 
     fn note_session_ended(&mut self, index: u32, lost: bool) {
-        let state = self.partitions.get(index);
+        let state = self.partitions.get_mut(index);
         let (partition, session) = (state.id, state.session);
+        if std::mem::take(&mut state.progress.reported) {
+            self.outbox.push(Pending::StallEnded(partition));
+        }
         self.outbox.notice(Notice::SessionEnded { partition, session, lost });
     }
 
@@ -293,10 +315,11 @@ impl Core {
         }
     }
 
-    /// Forgets what was admitted and not dispatched.
-    fn drop_queued(&mut self, index: u32) {
-        let outbox = &mut self.outbox;
-        self.lanes.drop_partition(index, |event| outbox.release(event.place));
-        self.partitions.get_mut(index).queued_bytes = 0;
+    /// Forgets what was admitted and not dispatched of sessions that are not active any more. It walks over all lanes,
+    /// so it is done once for all partitions of a rebalance.
+    pub(super) fn drop_queued(&mut self) {
+        let Core { lanes, partitions, outbox, .. } = self;
+        let is_active = |index| partitions.get(index).phase == Phase::Active;
+        lanes.keep(is_active, |event| outbox.release(event.place));
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Committer {
     metadata: String,
     encoder: Encoder,
     metadata_limit: usize,
+    /// The commit that the limit was lowered for last: once is enough for each, however many partitions it hits.
+    lowered_for: Option<CommitId>,
     sent_at: Duration,
     not_before: Duration,
     looked_at: Duration,
@@ -41,6 +43,8 @@ struct Sent {
     index: u32,
     session: SessionId,
     changes: u64,
+    /// The session was closed to results before: nothing can be added to it.
+    is_final: bool,
     answered: bool,
 }
 
@@ -55,6 +59,7 @@ impl Committer {
             metadata: String::new(),
             encoder: Encoder::default(),
             metadata_limit,
+            lowered_for: None,
             sent_at: Duration::ZERO,
             not_before: Duration::ZERO,
             looked_at: Duration::ZERO,
@@ -72,60 +77,71 @@ impl Committer {
         self.hurry = true;
     }
 
+    /// A session waits for its final commit, and not for long.
+    pub(super) fn hurry_final(&mut self, now: Duration) {
+        self.hurry = true;
+        self.not_before = self.not_before.min(now + RETRY_PAUSE);
+    }
+
     pub(super) fn action(&self) -> Action<'_> {
         let id = self.in_flight.expect("a commit is polled in the step that made it");
         Action::Commit { id, entries: &self.entries, metadata: &self.metadata }
     }
 
-    fn take_entry(&mut self, id: CommitId, partition: Partition) -> Option<Sent> {
+    /// What was sent for a partition, if this is the first answer about it. Entries are in the order of indexes.
+    fn take_entry(&mut self, id: CommitId, index: u32) -> Option<(Sent, CommitEntry)> {
         if self.in_flight != Some(id) {
             return None;
         }
-        let at = self.entries.iter().position(|entry| entry.partition == partition)?;
+        let at = self.sent.binary_search_by_key(&index, |sent| sent.index).ok()?;
         let sent = self.sent.get_mut(at).filter(|sent| !sent.answered)?;
         sent.answered = true;
         self.unanswered -= 1;
         if self.unanswered == 0 {
             self.in_flight = None;
         }
-        Some(*sent)
+        Some((*sent, *self.entries.get(at)?))
     }
 }
 
 impl Core {
     pub(super) fn committed(&mut self, id: CommitId, partition: Partition) {
-        let entry = self.committer.entries.iter().find(|entry| entry.partition == partition).copied();
-        let Some(sent) = self.committer.take_entry(id, partition) else { return };
+        let Some((sent, entry)) = self.take_commit_entry(id, partition) else { return };
         let state = self.partitions.get_mut(sent.index);
         if state.session != sent.session || !state.may_commit() {
             return; // it says nothing about the session of now
         }
-        let stored = entry.map(|entry| entry.offset);
+        let stored = Some(entry.offset);
         assert!(stored >= state.commit.committed, "{partition}: the commit went back to {stored:?}");
         state.commit.committed = stored;
         state.commit.applied = sent.changes;
         state.commit.applied_at = self.now.uptime;
         if state.phase == Phase::Starting {
-            state.phase = Phase::Active;
-            self.to_grant.push(sent.index);
+            self.activate(sent.index);
         }
     }
 
     pub(super) fn commit_failed(&mut self, id: CommitId, partition: Partition, why: CommitError) {
-        let limit = self.committer.metadata_limit;
-        let Some(sent) = self.committer.take_entry(id, partition) else { return };
-        let now = self.now.uptime;
+        let Some((sent, entry)) = self.take_commit_entry(id, partition) else { return };
+        let set_length = (entry.metadata.1 - entry.metadata.0) as usize;
         match why {
-            CommitError::MetadataTooLarge => self.lower_metadata_limit(id, limit),
-            CommitError::TryAgain => self.committer.not_before = now + RETRY_PAUSE,
-            CommitError::Stale | CommitError::Other => {
-                self.committer.not_before = now + self.config.commit_interval;
+            CommitError::MetadataTooLarge if set_length > 0 => self.lower_metadata_limit(id, set_length),
+            CommitError::TryAgain => self.committer.not_before = self.now.uptime + RETRY_PAUSE,
+            CommitError::MetadataTooLarge | CommitError::Stale | CommitError::Other => {
                 let state = self.partitions.get_mut(sent.index);
-                if state.session == sent.session && matches!(state.phase, Phase::Committing { .. }) {
+                if state.session == sent.session && sent.is_final {
                     state.commit.refused = true;
                 }
+                // A session on its way out has no time to stand back: this may have been an older commit.
+                let pause = if self.closing { RETRY_PAUSE } else { self.config.commit_interval };
+                self.committer.not_before = self.now.uptime + pause;
             }
         }
+    }
+
+    fn take_commit_entry(&mut self, id: CommitId, partition: Partition) -> Option<(Sent, CommitEntry)> {
+        let index = self.partitions.find(partition)?;
+        self.committer.take_entry(id, index)
     }
 
     /// It may have been applied or not: everything in it is committed again.
@@ -231,19 +247,19 @@ impl Core {
             unclaimed: state.ledger.settled_beyond().saturating_sub(claimed),
         });
         let (session, changes) = (state.session, state.commit.changes);
-        committer.sent.push(Sent { index, session, changes, answered: false });
+        let is_final = matches!(state.phase, Phase::Committing { .. });
+        committer.sent.push(Sent { index, session, changes, is_final, answered: false });
     }
 
-    /// The broker takes less than we thought. Said once per commit, however many partitions it hits.
-    fn lower_metadata_limit(&mut self, id: CommitId, limit: usize) {
+    /// The broker takes less than this set. Said once per commit, however many partitions it hits.
+    fn lower_metadata_limit(&mut self, id: CommitId, set_length: usize) {
         let committer = &mut self.committer;
-        let longest = committer.entries.iter().map(|entry| entry.metadata.1 - entry.metadata.0).max();
-        if (longest.unwrap_or(0) as usize) > limit || committer.in_flight.is_some_and(|other| other != id) {
-            return; // it was lowered for this commit already
-        }
-        let half = limit / 2;
-        committer.metadata_limit = if half < METADATA_LIMIT_MIN { 0 } else { half };
         committer.hurry = true;
+        if committer.lowered_for.replace(id) == Some(id) {
+            return;
+        }
+        let half = committer.metadata_limit.min(set_length) / 2;
+        committer.metadata_limit = if half < METADATA_LIMIT_MIN { 0 } else { half };
         self.outbox.notice(Notice::MetadataLimitLowered { limit: committer.metadata_limit });
     }
 }

@@ -45,6 +45,8 @@ pub struct Core {
     next_session: u64,
     /// Partitions that may have to be given, or refused, a permission to read.
     to_grant: Vec<u32>,
+    /// Sessions in [`Phase::Active`](crate::partitions::Phase), which share the memory.
+    active_sessions: u64,
     /// Some session is on its way out; false in the steady state.
     closing: bool,
     checked_at: Duration,
@@ -68,6 +70,7 @@ impl Core {
             stopping: false,
             next_session: 1,
             to_grant: Vec::new(),
+            active_sessions: 0,
             closing: false,
             checked_at: Duration::ZERO,
             until_end: UntilEnd::default(),
@@ -177,9 +180,9 @@ impl Core {
         loop {
             let pending = self.outbox.pending.pop_front()?;
             if let Pending::HandOver(id) = pending
-                && self.calls.get(id).is_none()
+                && self.calls.get(id).is_none_or(|call| call.hand_over.is_empty())
             {
-                continue; // its session was closed to results in the same step: the outputs are dropped
+                continue; // its sessions were closed to results in the same step: the outputs are dropped
             }
             return Some(pending);
         }

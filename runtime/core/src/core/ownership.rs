@@ -26,6 +26,8 @@ pub(super) struct Rebalance {
 #[derive(Debug)]
 pub(super) struct Assign {
     partitions: Vec<Partition>,
+    /// Indexes of those whose start may be unknown still; looked at from the end.
+    waiting: Vec<u32>,
     /// When it is answered without the missing ones.
     until: Duration,
 }
@@ -38,8 +40,10 @@ impl Core {
             self.outbox.push(Pending::AnswerAssign(Vec::new()));
             return;
         }
+        let mut waiting = Vec::with_capacity(partitions.len());
         for &id in partitions {
             let index = self.partitions.index_of(id);
+            waiting.push(index);
             let state = self.partitions.get_mut(index);
             assert!(state.phase == Phase::Vacant, "{id} is assigned twice; it is {:?}", state.phase);
             let since = self.now.uptime;
@@ -48,7 +52,7 @@ impl Core {
         }
         self.rebalance.looking_up = true;
         let until = self.now.uptime + self.config.lookup_timeout;
-        self.rebalance.assign = Some(Assign { partitions: partitions.to_vec(), until });
+        self.rebalance.assign = Some(Assign { partitions: partitions.to_vec(), waiting, until });
         self.answer_assign_if_ready();
     }
 
@@ -60,6 +64,7 @@ impl Core {
     }
 
     pub(super) fn start_resolved(&mut self, id: Partition, start: &Start<'_>) {
+        let again_at = self.now.uptime + LOOK_UP_PAUSE;
         let Some((index, look_up)) = self.look_up_mut(id) else { return };
         let partial = PartialStart {
             committed: start.committed.map(|committed| committed.offset),
@@ -71,7 +76,10 @@ impl Core {
         match start.log_end {
             Some(log_end) => self.begin_session(index, partial, metadata, Some(log_end)),
             None if metadata.is_empty() => self.begin_session(index, partial, &[], None),
-            None => look_up.partial = Some(partial),
+            None => {
+                look_up.partial = Some(partial);
+                look_up.again_at = Some(again_at);
+            }
         }
     }
 
@@ -91,6 +99,8 @@ impl Core {
                 self.close(index, until);
             }
         }
+        self.drop_queued();
+        self.forget_assign_of(partitions);
     }
 
     pub(super) fn lost(&mut self, partitions: &[Partition]) {
@@ -100,11 +110,17 @@ impl Core {
                 self.lose(index);
             }
         }
+        self.drop_queued();
+        self.outbox.push(Pending::AnswerRevoke(partitions.to_vec()));
+        self.forget_assign_of(partitions);
+    }
+
+    /// The assign that is under way, if any, no longer waits for these.
+    fn forget_assign_of(&mut self, partitions: &[Partition]) {
         if let Some(assign) = &mut self.rebalance.assign {
             assign.partitions.retain(|id| !partitions.contains(id));
+            self.answer_assign_if_ready();
         }
-        self.outbox.push(Pending::AnswerRevoke(partitions.to_vec()));
-        self.answer_assign_if_ready();
     }
 
     /// Look-ups that failed are tried again; those that take too long no longer hold the others.
@@ -123,6 +139,7 @@ impl Core {
             if now >= look_up.since + self.config.lookup_timeout
                 && let Some(partial) = look_up.partial.take()
             {
+                self.outbox.notice(Notice::MetadataIgnored { partition: state.id });
                 self.begin_session(index, partial, &[], None);
             }
         }
@@ -198,6 +215,7 @@ impl Core {
             }
         }
         if !starts.is_empty() {
+            self.doubt_readers();
             self.outbox.push(Pending::AnswerAssign(starts));
         }
     }
@@ -216,8 +234,12 @@ impl Core {
         self.move_inside(index, wanted, (found.log_start, log_end.unwrap_or(found.log_start)))
     }
 
-    /// Applies `out_of_range`: where to go on, or `None` with the partition named.
+    /// Applies `out_of_range` to an offset that is not inside the log: where to go on, or `None` with the partition
+    /// named.
     pub(super) fn move_inside(&mut self, index: u32, from: i64, log: (i64, i64)) -> Option<i64> {
+        if (log.0..=log.1).contains(&from) {
+            return Some(from);
+        }
         let partition = self.partitions.get(index).id;
         let to = match self.config.out_of_range {
             OutOfRange::Fail => {
@@ -234,14 +256,14 @@ impl Core {
     }
 
     pub(super) fn answer_assign_if_ready(&mut self) {
-        let Some(assign) = &self.rebalance.assign else { return };
-        let waiting = assign.partitions.iter().any(|&id| {
-            let index = self.partitions.find(id);
-            index.is_some_and(|index| matches!(self.partitions.get(index).phase, Phase::LookingUp(_)))
-        });
-        if !waiting {
-            self.answer_assign();
+        let Some(assign) = &mut self.rebalance.assign else { return };
+        while let Some(&index) = assign.waiting.last() {
+            if matches!(self.partitions.get(index).phase, Phase::LookingUp(_)) {
+                return;
+            }
+            assign.waiting.pop();
         }
+        self.answer_assign();
     }
 
     /// Answers with the partitions whose start is known; the others come later, by an assign of their own.
@@ -262,18 +284,26 @@ impl Core {
             state.awaited = state.phase != Phase::Vacant;
         }
         self.rebalance.answered = true;
+        self.doubt_readers();
         self.outbox.push(Pending::AnswerAssign(starts));
         self.add_late_partitions();
     }
 
     fn open_session(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
-        let starting = state.commit.committed.is_none();
-        state.phase = if starting { Phase::Starting } else { Phase::Active };
-        self.to_grant.push(index);
-        if starting {
+        if state.commit.committed.is_none() {
+            state.phase = Phase::Starting;
             self.committer.hurry();
+        } else {
+            self.activate(index);
         }
+    }
+
+    /// Its start is stored: it is read from here on.
+    pub(super) fn activate(&mut self, index: u32) {
+        self.partitions.get_mut(index).phase = Phase::Active;
+        self.active_sessions += 1;
+        self.to_grant.push(index);
     }
 
     fn look_up_mut(&mut self, id: Partition) -> Option<(u32, &mut LookUp)> {
@@ -282,8 +312,9 @@ impl Core {
         Some((index, look_up))
     }
 
-    /// A rebalance moves readers: what they give next must prove that it follows.
-    fn doubt_readers(&mut self) {
+    /// A rebalance moves readers: what they give next must prove that it follows. That is so from the moment it is
+    /// announced, and once more when it is answered: in between, a reader may still give what it had at hand.
+    pub(super) fn doubt_readers(&mut self) {
         for state in self.partitions.iter_mut() {
             state.reading.trust = Trust::Unsure;
             state.reading.failed_at = None;

@@ -13,7 +13,7 @@ const READ_BYTES_MAX: u64 = 512 << 10;
 
 impl Core {
     pub(super) fn fetched(&mut self, id: Partition, rows: &[FetchedRow]) {
-        let Some(index) = self.partitions.find(id) else { return };
+        let Some(index) = self.partitions.find(id) else { return self.release_all(rows) };
         let state = self.partitions.get_mut(index);
         state.reading.granted = false;
         if state.phase != Phase::Active || state.reading.off {
@@ -146,6 +146,11 @@ impl Core {
 
     /// Gives permissions to read to the partitions that can use one.
     pub(super) fn grant_reads(&mut self) {
+        debug_assert_eq!(
+            self.active_sessions,
+            self.partitions.iter().map(|state| u64::from(state.phase == Phase::Active)).sum::<u64>(),
+            "active sessions are miscounted"
+        );
         while let Some(index) = self.to_grant.pop() {
             self.grant_read(index);
         }
@@ -178,8 +183,7 @@ impl Core {
 
     /// What one partition may hold: the arenas are shared by the partitions that are ours now.
     fn bytes_share(&self) -> u64 {
-        let active = self.partitions.iter().filter(|state| state.phase == Phase::Active).count();
-        self.config.arena_bytes / u64::try_from(active.max(1)).unwrap_or(1)
+        self.config.arena_bytes / self.active_sessions.max(1)
     }
 
     fn release_all(&mut self, rows: &[FetchedRow]) {

@@ -84,7 +84,7 @@ impl Core {
             return;
         }
         self.fail_part(id, at, HandlerStop::OutputRefused, row - part.first);
-        self.release_part(id, at);
+        self.finish_part_if_settled(id, at); // else the rows before it wait for acks that may still come
         self.forget_if_over(id);
     }
 
@@ -100,6 +100,11 @@ impl Core {
         }
         let done_to = part.first + end.done;
         assert!(done_to <= part.end, "{id:?}: {} done of {} rows", end.done, part.end - part.first);
+        let all_done = done_to == part.end;
+        assert!(
+            all_done != end.failure.is_some(),
+            "{id:?}: a row is neither done nor failed, or both: {end:?}"
+        );
         for &row in mine.iter().filter(|&&row| row < done_to) {
             call.set_row_state(row, RowState::Unacked);
             call.hand_over.push(row);
@@ -171,11 +176,8 @@ impl Core {
                 part.over = true;
                 state.running -= 1;
             }
-            HandlerStop::OutputRefused => {
-                part.over = true;
-                state.unacked -= 1;
-            }
-            HandlerStop::Retry | HandlerStop::Reject => {} // the rows before it may still wait for acks
+            HandlerStop::OutputRefused => part.done_to = part.done_to.min(failed),
+            HandlerStop::Retry | HandlerStop::Reject => {} // `done_to` lies before it already
         }
         let offset = call.row(failed).offset;
         if !std::mem::replace(&mut self.stopping, true) {

@@ -11,7 +11,6 @@ impl Core {
         for index in self.partitions.indexes() {
             let state = self.partitions.get_mut(index);
             if !state.may_commit() {
-                state.progress.reported = false;
                 continue;
             }
             let seen = (state.ledger.prefix(), state.commit.committed);

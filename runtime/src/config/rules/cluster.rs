@@ -101,7 +101,7 @@ pub(super) fn existing(
     problems: &mut Problems<'_, '_>,
 ) -> std::path::PathBuf {
     let resolved = surroundings.resolve(written);
-    if !(surroundings.is_file)(&resolved) {
+    if !(surroundings.is_there)(&resolved) {
         problems
             .add(path, format!("the {what} {} is not there", resolved.display()))
             .hint("relative paths start from the folder of the configuration file");

@@ -19,7 +19,7 @@ pub(super) const GUEST_MEMORY: RangeInclusive<u64> = 1 << 20..=4 << 30;
 pub(super) const CALL_TIMEOUT: Millis = 10..=3_600_000;
 pub(super) const DRAIN_TIMEOUT: Millis = 0..=3_600_000;
 /// More often, and commits would be most of what the coordinator does.
-pub(super) const COMMIT_INTERVAL: Millis = 50..=3_600_000;
+pub(super) const COMMIT_INTERVAL: Millis = 10..=3_600_000;
 /// Commits are answered within a rebalance, which a group gives up after five minutes by default.
 pub(super) const COMMIT_TIMEOUT: Millis = 100..=60_000;
 /// As for commits.

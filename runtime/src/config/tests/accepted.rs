@@ -30,10 +30,8 @@ fn defaults_are_those_of_the_core() {
     assert_eq!(ours, format!("{:?}", keylane_core::Config::default()));
 }
 
-#[test]
-fn everything_that_can_be_written_is_meant() {
-    let checked = accept(
-        r#"
+/// Every setting of this version, none at its default where there is another.
+const EVERYTHING: &str = r#"
 [kafka]
 bootstrap_servers = "embedded"
 assignor = "range"
@@ -85,8 +83,11 @@ on_exhausted = "stop"
 [handlers.a.outputs.late]
 topic = "delays"
 provenance = true
-"#,
-    );
+"#;
+
+#[test]
+fn everything_that_can_be_written_is_meant() {
+    let checked = accept(EVERYTHING);
     let Cluster::Embedded(embedded) = &checked.kafka.cluster else { panic!("embedded was asked for") };
     assert_eq!(embedded.partitions, 4);
     let sources: Vec<_> = embedded.feeds.iter().map(|feed| feed.source.clone()).collect();

@@ -36,7 +36,7 @@ fn check(text: &str) -> Result<Checked, String> {
     let surroundings = Surroundings {
         file: Path::new("etc/keylane.toml"),
         environment: &variables,
-        is_file: &|path| !path.ends_with("missing.wasm") && !path.ends_with("missing.jsonl"),
+        is_there: &|path| !path.ends_with("missing.wasm") && !path.ends_with("missing.jsonl"),
         cores: NonZero::new(3).expect("3 is not 0"),
     };
     super::check(text, &surroundings).map_err(|report| report.to_string())

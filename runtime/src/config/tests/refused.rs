@@ -46,7 +46,7 @@ fn settings_in_sections() {
         ("[handlers.orders.lanes]\nmax_queued = 0", "max_queued` must be between 1 and"),
         ("[handlers.orders.lanes]\nmax_window = 0", "max_window` must be between 1 and"),
         ("[handlers.orders.lanes]\nordering = \"keys\"", "unknown variant `keys`"),
-        ("[handlers.orders.commit]\ninterval = \"1ms\"", "interval` must be between 50ms and 1h, not 1ms"),
+        ("[handlers.orders.commit]\ninterval = \"1ms\"", "interval` must be between 10ms and 1h, not 1ms"),
         (
             "[handlers.orders.commit]\nmetadata_limit = -1",
             "metadata_limit` must be between 0 and 65536, not -1",

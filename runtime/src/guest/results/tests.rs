@@ -1,1 +1,326 @@
+use keylane_core::{Fault, LaneEnd, Verdict};
 
+use super::*;
+use crate::guest::testing;
+
+const KNOWN: [&str; 2] = ["other", "totals"];
+
+fn known() -> Vec<String> {
+    KNOWN.map(str::to_owned).to_vec()
+}
+
+fn column(entries: &[Option<&str>]) -> wit::BytesColumn {
+    let mut column = wit::BytesColumn { lengths: Vec::new(), data: Vec::new() };
+    for entry in entries {
+        batch::push(&mut column, entry.map(str::as_bytes));
+    }
+    column
+}
+
+/// Lanes of two, three and one rows; the second stops at its second row. Outputs of rows 0, 2, 3 (not done)
+/// and 5.
+const LANES: [u32; 3] = [2, 3, 1];
+
+fn sound() -> wit::Results {
+    wit::Results {
+        done: vec![2, 1, 1],
+        failures: vec![wit::LaneFailure { lane: 1, failure: wit::Failure::Reject("no key".to_owned()) }],
+        outputs: Some(wit::OutputColumns {
+            target_names: vec!["totals".to_owned(), "other".to_owned()],
+            causes: vec![0, 2, 2, 3, 5],
+            targets: vec![0, 0, 1, 0, 0],
+            keys: column(&[Some("k0"), None, Some(""), Some("k3"), Some("k5")]),
+            values: column(&[Some("v0"), Some("v2"), None, Some("v3"), Some("v5")]),
+            headers: Some(wit::HeaderColumns {
+                counts: vec![1, 0, 2, 0, 0],
+                names: column(&[Some("a"), Some("keylane-origin"), Some("b")]),
+                values: column(&[None, Some("forged"), Some("2")]),
+            }),
+        }),
+        states: None,
+    }
+}
+
+type Seen = (u32, u32, Option<String>, Option<String>, Vec<(String, Option<String>)>);
+
+fn text(bytes: Option<&[u8]>) -> Option<String> {
+    bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+fn seen(results: &Results) -> Vec<Seen> {
+    let headers = |output: Output<'_>| {
+        output.headers().map(|(name, value)| (name.to_owned(), text(value))).collect::<Vec<_>>()
+    };
+    let row = |output: Output<'_>| {
+        (output.row, output.target, text(output.key), text(output.value), headers(output))
+    };
+    results.outputs().map(row).collect()
+}
+
+fn some(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+#[test]
+fn a_sound_result_is_taken_and_outputs_of_rows_that_are_not_done_are_dropped() {
+    let mut results = Results::new();
+    results.accept(&LANES, &known(), sound()).unwrap();
+    let done = |done| LaneEnd { done, failure: None };
+    assert_eq!(results.lane_ends(), [done(2), LaneEnd { done: 1, failure: Some(Verdict::Reject) }, done(1)]);
+    assert_eq!(
+        results.refusals(),
+        [Refusal { lane: 1, verdict: Verdict::Reject, reason: "no key".to_owned(), after_ms: None }]
+    );
+    assert_eq!(results.rows_with_outputs(), [0, 2, 5]);
+    assert_eq!(results.reserved_headers(), 1);
+    assert_eq!(
+        seen(&results),
+        [
+            (0, 1, some("k0"), some("v0"), vec![("a".to_owned(), None)]),
+            (2, 1, None, some("v2"), vec![]),
+            (2, 0, some(""), None, vec![("b".to_owned(), some("2"))]),
+            (5, 1, some("k5"), some("v5"), vec![]),
+        ]
+    );
+}
+
+fn outputs(result: &mut wit::Results) -> &mut wit::OutputColumns {
+    result.outputs.as_mut().unwrap()
+}
+
+fn headers(result: &mut wit::Results) -> &mut wit::HeaderColumns {
+    outputs(result).headers.as_mut().unwrap()
+}
+
+fn failure(lane: u32) -> wit::LaneFailure {
+    wit::LaneFailure { lane, failure: wit::Failure::Reject(String::new()) }
+}
+
+fn big(outputs_of_one_row: usize, bytes: usize) -> wit::OutputColumns {
+    let value = "v".repeat(bytes);
+    wit::OutputColumns {
+        target_names: vec!["totals".to_owned()],
+        causes: vec![0; outputs_of_one_row],
+        targets: vec![0; outputs_of_one_row],
+        keys: column(&vec![None; outputs_of_one_row]),
+        values: column(&vec![Some(value.as_str()); outputs_of_one_row]),
+        headers: None,
+    }
+}
+
+#[test]
+fn a_result_that_breaks_a_rule_is_refused_by_the_name_of_the_field() {
+    type Spoil = fn(&mut wit::Results);
+    let cases: [(Spoil, Fault, &str); 25] = [
+        (|r| r.done.truncate(2), Fault::Contract, "result `done`: 2 entries for 3 lanes"),
+        (|r| r.done[0] = 3, Fault::Contract, "result `done`: lane 0 has 2 rows, 3 are done"),
+        (
+            |r| r.failures.clear(),
+            Fault::Contract,
+            "result `failures`: lane 1 is done to row 1 of 3 and nothing says why",
+        ),
+        (
+            |r| r.done[1] = 3,
+            Fault::Contract,
+            "result `failures`: lane 1 is done to its end and has a failure",
+        ),
+        (
+            |r| r.failures.push(failure(3)),
+            Fault::Contract,
+            "result `failures`: lane 3 does not exist or is out of order",
+        ),
+        (
+            |r| {
+                r.done[2] = 0;
+                r.failures.insert(0, failure(2));
+            },
+            Fault::Contract,
+            "result `failures`: lane 1 is done to row 1 of 3 and nothing says why",
+        ),
+        (
+            |r| r.failures.push(failure(1)),
+            Fault::Contract,
+            "result `failures`: lane 1 does not exist or is out of order",
+        ),
+        (
+            |r| outputs(r).targets.truncate(4),
+            Fault::Contract,
+            "result `outputs.targets`: 4 entries, 5 are needed",
+        ),
+        (
+            |r| outputs(r).keys.lengths.push(0),
+            Fault::Contract,
+            "result `outputs.keys.lengths`: 6 entries, 5 are needed",
+        ),
+        (
+            |r| outputs(r).keys.lengths[0] = -2,
+            Fault::Contract,
+            "result `outputs.keys.lengths`: -2 is no length",
+        ),
+        (
+            |r| outputs(r).keys.data.push(0),
+            Fault::Contract,
+            "result `outputs.keys.data`: 7 bytes, the lengths add up to 6",
+        ),
+        (
+            |r| outputs(r).values.lengths[0] = i32::MAX,
+            Fault::Contract,
+            "result `outputs.values.data`: 8 bytes, the lengths add up to 2147483653",
+        ),
+        (
+            |r| outputs(r).values.lengths[4] = -1,
+            Fault::Contract,
+            "result `outputs.values.data`: 8 bytes, the lengths add up to 6",
+        ),
+        (
+            |r| outputs(r).causes[1] = 3,
+            Fault::Contract,
+            "result `outputs.causes`: row 2 comes after a later one",
+        ),
+        (|r| outputs(r).causes[4] = 6, Fault::Contract, "result `outputs.causes`: row 6 of 6"),
+        (
+            |r| outputs(r).targets[4] = 2,
+            Fault::Contract,
+            "result `outputs.targets`: 2 points past the 2 target names",
+        ),
+        (
+            |r| outputs(r).target_names[0] = "nowhere".to_owned(),
+            Fault::Contract,
+            "result `outputs.target-names`: `nowhere` is not one of the handler's outputs: `other`, `totals`",
+        ),
+        (
+            |r| headers(r).counts.truncate(4),
+            Fault::Contract,
+            "result `outputs.headers.counts`: 4 entries, 5 are needed",
+        ),
+        (
+            |r| headers(r).counts[0] = u32::MAX,
+            Fault::Contract,
+            "result `outputs.headers.counts`: they add up to 4294967297, there are 3 names",
+        ),
+        (
+            |r| headers(r).names = column(&[Some("a"), None, Some("b")]),
+            Fault::Contract,
+            "result `outputs.headers.names`: a header without a name",
+        ),
+        (
+            |r| headers(r).names.data[0] = 0xff,
+            Fault::Contract,
+            "result `outputs.headers.names`: `\u{fffd}` is not UTF-8",
+        ),
+        (
+            |r| {
+                r.states = Some(wit::StateChanges { lanes: vec![], values: column(&[]) });
+            },
+            Fault::Contract,
+            "result `states`: no state is configured for this handler",
+        ),
+        (
+            |r| r.outputs = Some(big(OUTPUTS_MAX + 1, 0)),
+            Fault::Limit,
+            "result `outputs`: row 0 has more than 1000",
+        ),
+        (
+            |r| r.outputs = Some(big(1, OUTPUT_BYTES_MAX + 1)),
+            Fault::Limit,
+            "result `outputs`: one of row 0 has 1048577 bytes, 1048576 are allowed",
+        ),
+        (
+            |r| r.outputs = Some(big(9, OUTPUT_BYTES_MAX)),
+            Fault::Limit,
+            "result `outputs`: row 0 has more than 8388608 bytes of them",
+        ),
+    ];
+    for (spoil, fault, message) in cases {
+        let mut result = sound();
+        spoil(&mut result);
+        let refused = Results::new().accept(&LANES, &known(), result);
+        assert_eq!(refused, Err(Breach { fault, message: message.to_owned() }));
+    }
+}
+
+#[test]
+fn as_much_as_is_allowed_is_taken() {
+    for (outputs, bytes) in [(OUTPUTS_MAX, 0), (8, OUTPUT_BYTES_MAX)] {
+        let mut result = sound();
+        result.outputs = Some(big(outputs, bytes));
+        let mut results = Results::new();
+        results.accept(&LANES, &known(), result).unwrap();
+        assert_eq!(results.outputs().count(), outputs);
+        assert_eq!(results.rows_with_outputs(), [0]);
+    }
+}
+
+#[test]
+fn without_configured_outputs_the_message_says_so() {
+    let refused = Results::new().accept(&LANES, &[], sound()).unwrap_err();
+    assert_eq!(
+        refused.message,
+        "result `outputs.target-names`: `totals`, but no outputs are configured for this handler"
+    );
+}
+
+#[test]
+fn a_reason_is_cut_between_characters() {
+    let mut result = sound();
+    let retry = wit::Failure::Retry(super::super::bindings::batch::keylane::handler::types::Retry {
+        reason: "ä".repeat(600),
+        after_ms: Some(5),
+    });
+    result.failures = vec![wit::LaneFailure { lane: 1, failure: retry }];
+    let mut results = Results::new();
+    results.accept(&LANES, &known(), result).unwrap();
+    let refusal = &results.refusals()[0];
+    assert_eq!((refusal.verdict, refusal.after_ms), (Verdict::Retry, Some(5)));
+    assert_eq!(refusal.reason, "ä".repeat(512));
+}
+
+#[test]
+fn rows_of_a_handler_come_into_the_same_form() {
+    let header = |name: &str| single::HeaderResult { name: name.to_owned(), value: None };
+    let output = |value: &str, headers: &[&str]| single::Output {
+        target: "totals".to_owned(),
+        key: None,
+        value: Some(value.into()),
+        headers: headers.iter().map(|name| header(name)).collect(),
+    };
+    let mut results = Results::new();
+    results.push_row(0, &known(), vec![output("a", &[])]).unwrap();
+    results.push_row(1, &known(), vec![]).unwrap();
+    results.push_row(2, &known(), vec![output("b", &["x", "keylane-y"]), output("c", &[])]).unwrap();
+    results.end_lane(0, 3, None);
+    assert_eq!(results.rows_with_outputs(), [0, 2]);
+    assert_eq!(results.reserved_headers(), 1);
+    assert_eq!(
+        seen(&results),
+        [
+            (0, 1, None, some("a"), vec![]),
+            (2, 1, None, some("b"), vec![("x".to_owned(), None)]),
+            (2, 1, None, some("c"), vec![]),
+        ]
+    );
+}
+
+#[test]
+fn a_result_that_cannot_even_be_read_is_a_contract_fault() {
+    let engine = testing::engine();
+    let cases = [
+        ("(i32.const -4)", "the result can't be read: pointer out of bounds of memory"),
+        ("(i32.const 1025)", "the result can't be read: return pointer not aligned"),
+        (
+            "(i32.store (i32.const 1024) (i32.const 65532)) (i32.store (i32.const 1028) (i32.const 100))
+             (i32.const 1024)",
+            "the result can't be read: list pointer/length out of bounds of memory",
+        ),
+        ("(i32.const 1024)", "result `done`: 0 entries for 1 lanes"),
+    ];
+    for (body, message) in cases {
+        let handler = testing::handler(&engine, &testing::batch_handler(body), 5_000);
+        let mut batch = super::super::Batch::new();
+        testing::fill(&mut batch, &[&["v"]]);
+        let (outcome, results) = testing::call_here(&handler, &batch);
+        let failure = outcome.unwrap_err();
+        assert_eq!((failure.fault, failure.message.as_str()), (Fault::Contract, message));
+        assert!(results.lane_ends().is_empty());
+    }
+}

@@ -1,1 +1,343 @@
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
+use keylane_core::{CallId, Fault, LaneEnd, Verdict};
+
+use super::*;
+use crate::guest::call::{CallEvents, Failure, Outcome};
+use crate::guest::handler::Handler;
+use crate::guest::testing;
+
+/// Far beyond what anything here takes: reached only if something is broken.
+const NEVER: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+enum Told {
+    Suspended(CallId),
+    Ended(Box<Call>),
+    ReallyEnded(Box<Call>),
+}
+
+struct Inbox(SyncSender<Told>);
+
+impl CallEvents for Inbox {
+    fn suspended(&self, call: CallId) {
+        self.0.send(Told::Suspended(call)).unwrap();
+    }
+
+    fn ended(&self, call: Box<Call>) {
+        self.0.send(Told::Ended(call)).unwrap();
+    }
+
+    fn really_ended(&self, call: Box<Call>) {
+        self.0.send(Told::ReallyEnded(call)).unwrap();
+    }
+}
+
+struct Bench {
+    workers: Workers,
+    inbox: Arc<Inbox>,
+    told: Receiver<Told>,
+    handler: Arc<Handler>,
+    next: u32,
+}
+
+impl Bench {
+    fn new(wasm: &[u8], threads: usize, max_instances: u32, timeout_ms: u64) -> Bench {
+        let engine = testing::engine_of(max_instances);
+        let handler = testing::handler(&engine, wasm, timeout_ms);
+        let workers = Workers::start(&engine, threads).unwrap();
+        let (inbox, told) = sync_channel(1_000);
+        Bench { workers, inbox: Arc::new(Inbox(inbox)), told, handler, next: 0 }
+    }
+
+    fn call(&mut self, lanes: &[&[&str]]) -> Box<Call> {
+        let mut call = Call::new(self.handler.clone(), self.inbox.clone());
+        call.key = CallKey { consumer: 1, call: CallId { slot: self.next, generation: 9 } };
+        self.next += 1;
+        testing::fill(&mut call.batch, lanes);
+        call
+    }
+
+    fn submit(&mut self, lanes: &[&[&str]]) -> CallKey {
+        let call = self.call(lanes);
+        let key = call.key;
+        self.workers.submit(call).unwrap();
+        key
+    }
+
+    fn told(&self) -> Told {
+        self.told.recv_timeout(NEVER).unwrap()
+    }
+
+    fn ended(&self) -> Box<Call> {
+        match self.told() {
+            Told::Ended(call) => call,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn suspended(&self) -> CallId {
+        match self.told() {
+            Told::Suspended(call) => call,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn really_ended(&self) -> Box<Call> {
+        match self.told() {
+            Told::ReallyEnded(call) => call,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// One call to its end.
+    fn run(&mut self, lanes: &[&[&str]]) -> Box<Call> {
+        self.submit(lanes);
+        self.ended()
+    }
+}
+
+fn done(rows: u32) -> LaneEnd {
+    LaneEnd { done: rows, failure: None }
+}
+
+fn failure(call: &Call) -> &Failure {
+    match &call.outcome {
+        Outcome::Failed(failure) => failure,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_batch_handler_gets_all_rows_at_once_and_its_instance_serves_again() {
+    let mut bench = Bench::new(&testing::batch_handler(testing::ALL_DONE), 2, 8, 5_000);
+    for _ in 0..3 {
+        let call = bench.run(&[&["a", "b"], &["c"]]);
+        assert_eq!(call.outcome, Outcome::Ended);
+        assert_eq!(call.results.lane_ends(), [done(2), done(1)]);
+        assert!(!call.waited);
+        assert!(call.took > Duration::ZERO);
+    }
+    assert!(bench.workers.idle_instances() <= 2, "at most one for each worker");
+}
+
+#[test]
+fn a_handler_is_called_row_by_row_and_a_lane_stops_at_its_first_refusal() {
+    let mut bench = Bench::new(&testing::obedient(), 1, 8, 5_000);
+    let call = bench.run(&[&["o1", "o2"], &["a", "r", "o3"], &["x"], &["o4"]]);
+    assert_eq!(call.outcome, Outcome::Ended);
+    let ends = call.results.lane_ends();
+    let stopped = |done, verdict| LaneEnd { done, failure: Some(verdict) };
+    assert_eq!(ends, [done(2), stopped(1, Verdict::Retry), stopped(0, Verdict::Reject), done(1)]);
+    let reasons: Vec<_> =
+        call.results.refusals().iter().map(|r| (r.lane, r.reason.as_str(), r.after_ms)).collect();
+    assert_eq!(reasons, [(1, "later", Some(250)), (2, "never", None)]);
+    let outputs: Vec<_> = call.results.outputs().map(|o| (o.row, o.target, o.value.unwrap())).collect();
+    assert_eq!(outputs, [(0, 1, &b"o1"[..]), (1, 1, b"o2"), (6, 1, b"o4")]);
+}
+
+#[test]
+fn headers_travel_both_ways_through_a_handler() {
+    let mut bench = Bench::new(&testing::obedient(), 1, 8, 5_000);
+    let mut call = bench.call(&[]);
+    call.batch.begin("orders", 3, true);
+    call.batch.push_row(0, 1, -1, None, Some(b"x"), [(&b"lost"[..], None)].into_iter());
+    call.batch.end_lane();
+    let headers = [(&b"a"[..], Some(&b"1"[..])), (b"a", None), (b"keylane-x", Some(b"no"))];
+    call.batch.push_row(0, 2, -1, None, Some(b"o"), headers.into_iter());
+    call.batch.end_lane();
+    bench.workers.submit(call).unwrap();
+    let call = bench.ended();
+    let output = call.results.outputs().next().unwrap();
+    assert_eq!((output.row, output.key), (1, None));
+    assert_eq!(output.headers().collect::<Vec<_>>(), [("a", Some(&b"1"[..])), ("a", None)]);
+    assert_eq!(call.results.reserved_headers(), 1);
+}
+
+#[test]
+fn a_trap_names_the_functions_keeps_the_rows_before_it_and_costs_the_instance() {
+    let mut bench = Bench::new(&testing::obedient(), 1, 8, 5_000);
+    let call = bench.run(&[&["o1"], &["a", "t", "o2"], &["a"]]);
+    let failure = failure(&call);
+    assert_eq!(failure.fault, Fault::Trap);
+    assert_eq!(failure.message, "wasm trap: wasm `unreachable` instruction executed in `boom` < `handle`");
+    assert_eq!(failure.row, Some(2));
+    assert_eq!(call.results.lane_ends(), [done(1), done(1)], "the last lane was not reached");
+    assert_eq!(call.results.rows_with_outputs(), [0]);
+    assert_eq!(bench.workers.idle_instances(), 0);
+    assert_eq!(bench.run(&[&["a"]]).outcome, Outcome::Ended);
+    assert_eq!(bench.workers.idle_instances(), 1);
+}
+
+#[test]
+fn an_endless_loop_runs_into_its_deadline() {
+    let mut bench = Bench::new(&testing::obedient(), 1, 8, 100);
+    let call = bench.run(&[&["a", "l"]]);
+    let failure = failure(&call);
+    assert_eq!(failure.fault, Fault::Timeout);
+    assert_eq!(failure.message, "the deadline is over in `handle`");
+    assert_eq!(failure.row, Some(1));
+    assert!(!call.waited, "giving way is not waiting");
+    assert!(call.took >= Duration::from_millis(50), "{:?}", call.took);
+    assert_eq!(bench.workers.idle_instances(), 0);
+}
+
+#[test]
+fn a_memory_bomb_in_its_second_memory_hits_the_limit_over_both() {
+    let mut bench = Bench::new(&testing::obedient(), 1, 8, 60_000);
+    let call = bench.run(&[&["m"]]);
+    let failure = failure(&call);
+    assert_eq!(failure.fault, Fault::Limit);
+    // Two memories of one page each; the second grows by 16 pages at a time.
+    let steps = (64 * 16 - 2) / 16 + 1;
+    let asked = (2 + 16 * steps) << 16;
+    assert_eq!(
+        failure.message,
+        format!(
+            "memory limit: the guest asked for {asked} bytes in all, 67108864 are allowed in `take_all` < `handle`"
+        )
+    );
+}
+
+#[test]
+fn an_output_with_an_unknown_target_breaks_the_contract() {
+    let mut bench = Bench::new(&testing::obedient(), 1, 8, 5_000);
+    let call = bench.run(&[&["d"]]);
+    let failure = failure(&call);
+    assert_eq!(failure.fault, Fault::Contract);
+    assert_eq!(
+        failure.message,
+        "result `target`: `nowhere` is not one of the handler's outputs: `other`, `totals`"
+    );
+}
+
+#[test]
+fn a_call_that_waits_leaves_its_worker_to_others() {
+    let mut bench = Bench::new(&testing::waiting(), 1, 8, 60_000);
+    let slow = bench.submit(&[&["w"]]);
+    assert_eq!(bench.suspended(), slow.call);
+    let hour = bench.submit(&[&["W"]]);
+    // One worker, two calls that wait: a third still gets its turn.
+    let mut told = vec![bench.told(), bench.told()];
+    bench.submit(&[&["a"]]);
+    told.push(bench.told());
+    let ended: Vec<_> = told
+        .iter()
+        .filter_map(|told| match told {
+            Told::Ended(call) => Some((call.key, call.waited, &call.outcome)),
+            Told::Suspended(call) => {
+                assert_eq!(*call, hour.call);
+                None
+            }
+            Told::ReallyEnded(call) => panic!("{call:?}"),
+        })
+        .collect();
+    assert_eq!(ended.len(), 2);
+    for (key, waited, outcome) in ended {
+        assert_eq!((waited, outcome), (key == slow, &Outcome::Ended), "{key:?}");
+    }
+    bench.workers.cancel(hour);
+    assert_eq!(bench.really_ended().key, hour);
+}
+
+#[test]
+fn a_cancelled_call_really_ends_with_its_store_and_its_buffers_come_back() {
+    let mut bench = Bench::new(&testing::waiting(), 2, 8, 60_000);
+    let key = bench.submit(&[&["o", "W"]]);
+    assert_eq!(bench.suspended(), key.call);
+    bench.workers.cancel(key);
+    let call = bench.really_ended();
+    assert_eq!(call.key, key);
+    assert_eq!(call.outcome, Outcome::NotRun);
+    assert!(call.results.lane_ends().is_empty(), "nothing of it counts");
+    assert_eq!(bench.workers.idle_instances(), 0);
+
+    bench.workers.submit(call).unwrap();
+    assert_eq!(bench.suspended(), key.call, "the same buffers again");
+    bench.workers.cancel(key);
+    bench.really_ended();
+}
+
+#[test]
+fn a_call_that_computes_is_cancelled_at_the_next_tick() {
+    let mut bench = Bench::new(&testing::obedient(), 1, 8, 60_000);
+    let key = bench.submit(&[&["l"]]);
+    let queued = bench.submit(&[&["a"]]);
+    bench.workers.cancel(queued);
+    assert_eq!(bench.really_ended().key, queued, "it was not begun: nothing has to be waited for");
+    bench.workers.cancel(key);
+    assert_eq!(bench.really_ended().key, key);
+}
+
+#[test]
+fn a_call_that_waits_past_its_deadline_is_a_timeout() {
+    let mut bench = Bench::new(&testing::waiting(), 1, 8, 50);
+    let key = bench.submit(&[&["a", "W"], &["a"]]);
+    assert_eq!(bench.suspended(), key.call);
+    let call = bench.ended();
+    assert_eq!(
+        failure(&call),
+        &Failure {
+            fault: Fault::Timeout,
+            message: "the deadline of 50ms is over, waiting".to_owned(),
+            row: Some(1)
+        }
+    );
+    assert_eq!(call.results.lane_ends(), [done(1)]);
+    assert!(call.waited);
+    assert!(call.took < Duration::from_millis(50), "waiting is not working: {:?}", call.took);
+}
+
+#[test]
+fn no_more_calls_are_taken_than_instances_may_live_and_handlers_make_room_for_each_other() {
+    let mut bench = Bench::new(&testing::waiting(), 2, 2, 60_000);
+    let first = bench.submit(&[&["W"]]);
+    let second = bench.submit(&[&["W"]]);
+    bench.suspended();
+    bench.suspended();
+    let third = bench.call(&[&["a"]]);
+    let third = bench.workers.submit(third).unwrap_err();
+    bench.workers.cancel(first);
+    bench.really_ended();
+    bench.workers.submit(third).unwrap();
+    assert_eq!(bench.ended().outcome, Outcome::Ended);
+    bench.workers.cancel(second);
+    bench.really_ended();
+}
+
+#[test]
+fn an_idle_instance_of_one_handler_makes_room_for_another() {
+    let engine = testing::engine_of(1);
+    let workers = Workers::start(&engine, 2).unwrap();
+    let (inbox, told) = sync_channel(10);
+    let inbox = Arc::new(Inbox(inbox));
+    let handlers = [testing::obedient(), testing::batch_handler(testing::ALL_DONE)]
+        .map(|wasm| testing::handler(&engine, &wasm, 5_000));
+    for round in 0..6 {
+        let mut call = Call::new(handlers[round % 2].clone(), inbox.clone());
+        testing::fill(&mut call.batch, &[&["a"]]);
+        workers.submit(call).unwrap();
+        match told.recv_timeout(NEVER).unwrap() {
+            Told::Ended(call) => assert_eq!(call.outcome, Outcome::Ended),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(workers.idle_instances(), 1);
+    }
+}
+
+#[test]
+fn a_shutdown_gives_every_call_back() {
+    let mut bench = Bench::new(&testing::waiting(), 2, 8, 60_000);
+    for value in ["W", "W", "l", "l", "a"] {
+        bench.submit(&[&[value]]);
+    }
+    bench.suspended();
+    bench.suspended();
+    bench.workers.shutdown();
+    for _ in 0..5 {
+        bench.really_ended();
+    }
+    let late = bench.call(&[&["a"]]);
+    assert!(bench.workers.submit(late).is_err());
+}

@@ -47,6 +47,9 @@ impl Worker {
     fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.note_waker(context);
         self.take_cancels();
+        if self.shared.is_closed() {
+            self.cancel_all();
+        }
         if !lock(&self.ready).is_empty() {
             self.shared.busy(self.index);
         }
@@ -57,10 +60,7 @@ impl Worker {
                 None => match self.shared.next(self.index) {
                     Next::Call(call) => self.begin(call),
                     Next::Closed if self.is_empty() => return Poll::Ready(()),
-                    Next::Closed => {
-                        self.cancel_all();
-                        if lock(&self.ready).is_empty() { return Poll::Pending } else { continue }
-                    }
+                    Next::Closed => return self.rest(context),
                     Next::Nothing => return self.rest(context),
                 },
             };

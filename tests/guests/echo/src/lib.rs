@@ -1,9 +1,9 @@
 //! Emits every event to the target `out` as it came: key, value and headers.
 
-use keylane_sdk::{Event, Outputs, Result};
+use keylane_sdk::{Effects, Event, Result};
 
-fn handle(event: &Event<'_>, out: &mut Outputs) -> Result {
-    let mut copy = out.emit("out").key(event.key()).value(event.value());
+fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
+    let mut copy = effects.emit("out").key(event.key()).value(event.value());
     for header in event.headers() {
         copy = copy.header(header.name, header.value);
     }

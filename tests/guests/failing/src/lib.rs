@@ -2,11 +2,11 @@
 //! standard streams). Any other value is done. Each event emits its value to `out` first, so that tests
 //! see that a failed event leaves nothing behind.
 
-use keylane_sdk::{Event, Outputs, Result, reject, retry};
+use keylane_sdk::{Effects, Event, Result, reject, retry};
 
 #[expect(clippy::panic, reason = "a trap is what this handler is for")]
-fn handle(event: &Event<'_>, out: &mut Outputs) -> Result {
-    out.emit("out").key(event.key()).value(event.value());
+fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
+    effects.emit("out").key(event.key()).value(event.value());
     match event.text()? {
         "retry" => retry("the value asks for it"),
         "retry-once" if event.attempt() == 1 => retry("the value asks for it once"),

@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
-use keylane_sdk::{Event, Outputs, Result};
+use keylane_sdk::{Effects, Event, Result};
 
-fn handle(event: &Event<'_>, out: &mut Outputs) -> Result {
+fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
     let text = match event.header("sleep-ms") {
         Some(bytes) => std::str::from_utf8(bytes)?,
         None => event.text()?,
     };
     std::thread::sleep(Duration::from_millis(text.trim().parse()?));
     if event.headers().any(|header| header.name == "emit") {
-        out.emit("out").key(event.key()).value(event.value());
+        effects.emit("out").key(event.key()).value(event.value());
     }
     Ok(())
 }

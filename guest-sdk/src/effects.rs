@@ -1,4 +1,4 @@
-//! What a handler emits: the columns of a result, filled output by output.
+//! What a handler wants done: the columns of a result, filled output by output.
 
 use serde::Serialize;
 
@@ -6,9 +6,10 @@ use crate::Result;
 use crate::bindings::{BytesColumn, HeaderColumns, OutputColumns};
 use crate::columns::{EMPTY, push, replace_last, truncate};
 
-/// Collects the outputs of the event at hand. They are published, in this order, once the event is done.
+/// What the handler wants done once the event at hand is done. Outputs are published in the order in which
+/// they were emitted.
 #[derive(Debug)]
-pub struct Outputs {
+pub struct Effects {
     target_names: Vec<String>,
     /// The row that is being handled: the cause of what is emitted now.
     row: u32,
@@ -21,15 +22,15 @@ pub struct Outputs {
     header_values: BytesColumn,
 }
 
-impl Outputs {
+impl Effects {
     /// Emits an event to a target: a NAME under `[handlers.<handler>.outputs]` of the configuration.
     /// It starts with no key, no value and no headers; what is returned sets them.
     ///
     /// ```
-    /// # use keylane_sdk::{Event, Outputs, Result};
-    /// fn handle(event: &Event<'_>, out: &mut Outputs) -> Result {
-    ///     out.emit("copies").key(event.key()).value(event.value()).header("origin", event.topic());
-    ///     out.emit("sizes").key("all").json(&event.value().map_or(0, <[u8]>::len))?;
+    /// # use keylane_sdk::{Effects, Event, Result};
+    /// fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
+    ///     effects.emit("copies").key(event.key()).value(event.value()).header("origin", event.topic());
+    ///     effects.emit("sizes").key("all").json(&event.value().map_or(0, <[u8]>::len))?;
     ///     Ok(())
     /// }
     /// ```
@@ -40,7 +41,7 @@ impl Outputs {
         push(&mut self.keys, None);
         push(&mut self.values, None);
         self.header_counts.push(0);
-        Output { outputs: self }
+        Output { effects: self }
     }
 
     /// No output, no allocation: most calls of most handlers stay like this.
@@ -118,19 +119,19 @@ impl Outputs {
 /// The output that was just emitted, to set its parts. Setting a part again replaces it.
 #[derive(Debug)]
 pub struct Output<'a> {
-    outputs: &'a mut Outputs,
+    effects: &'a mut Effects,
 }
 
 impl Output<'_> {
     /// Sets the key. Outputs with the same key go to the same partition.
     pub fn key(self, key: impl OptionalBytes) -> Self {
-        replace_last(&mut self.outputs.keys, key.optional_bytes());
+        replace_last(&mut self.effects.keys, key.optional_bytes());
         self
     }
 
     /// Sets the value. Without one the output is a tombstone.
     pub fn value(self, value: impl OptionalBytes) -> Self {
-        replace_last(&mut self.outputs.values, value.optional_bytes());
+        replace_last(&mut self.effects.values, value.optional_bytes());
         self
     }
 
@@ -139,17 +140,17 @@ impl Output<'_> {
     /// # Errors
     /// Rejects the event if the value cannot be written as JSON (a map whose keys are not strings, say).
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Result<Self> {
-        replace_last(&mut self.outputs.values, Some(&serde_json::to_vec(value)?));
+        replace_last(&mut self.effects.values, Some(&serde_json::to_vec(value)?));
         Ok(self)
     }
 
     /// Adds a header. Names that begin with `keylane-` are reserved: the host drops them.
     pub fn header(self, name: &str, value: impl OptionalBytes) -> Self {
-        if let Some(count) = self.outputs.header_counts.last_mut() {
+        if let Some(count) = self.effects.header_counts.last_mut() {
             *count += 1;
         }
-        push(&mut self.outputs.header_names, Some(name.as_bytes()));
-        push(&mut self.outputs.header_values, value.optional_bytes());
+        push(&mut self.effects.header_names, Some(name.as_bytes()));
+        push(&mut self.effects.header_values, value.optional_bytes());
         self
     }
 }
@@ -209,10 +210,10 @@ mod tests {
 
     #[test]
     fn setting_a_part_again_replaces_it() {
-        let mut outputs = Outputs::new();
-        outputs.emit("a").key("first").value("x").key("2").value(None::<&str>);
-        outputs.emit("b").key("");
-        let columns = outputs.into_columns().expect("two outputs");
+        let mut effects = Effects::new();
+        effects.emit("a").key("first").value("x").key("2").value(None::<&str>);
+        effects.emit("b").key("");
+        let columns = effects.into_columns().expect("two outputs");
         assert_eq!(Bytes::new(&columns.keys).collect::<Vec<_>>(), [Some(&b"2"[..]), Some(b"")]);
         assert_eq!(Bytes::new(&columns.values).collect::<Vec<_>>(), [None, None]);
         assert_eq!(columns.headers.map(|headers| headers.counts), None);
@@ -220,17 +221,17 @@ mod tests {
 
     #[test]
     fn rolling_back_leaves_what_was_before() {
-        let mut outputs = Outputs::new();
-        outputs.begin(0);
-        outputs.emit("a").key("k").value("v").header("h", "1");
-        let mark = outputs.begin(1);
-        outputs.emit("a").key("other").value("value").header("h", "2");
-        outputs.emit("new").header("x", None::<&[u8]>);
-        outputs.roll_back(&mark);
-        outputs.begin(2);
-        outputs.emit("b").value("last");
+        let mut effects = Effects::new();
+        effects.begin(0);
+        effects.emit("a").key("k").value("v").header("h", "1");
+        let mark = effects.begin(1);
+        effects.emit("a").key("other").value("value").header("h", "2");
+        effects.emit("new").header("x", None::<&[u8]>);
+        effects.roll_back(&mark);
+        effects.begin(2);
+        effects.emit("b").value("last");
 
-        let columns = outputs.into_columns().expect("two outputs");
+        let columns = effects.into_columns().expect("two outputs");
         assert_eq!(columns.target_names, ["a", "b"]);
         assert_eq!((columns.causes, columns.targets), (vec![0, 2], vec![0, 1]));
         assert_eq!(Bytes::new(&columns.keys).collect::<Vec<_>>(), [Some(&b"k"[..]), None]);

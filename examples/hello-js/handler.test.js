@@ -1,0 +1,19 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { handler } from './handler.js';
+
+const utf8 = (text) => new TextEncoder().encode(text);
+
+test('it greets by key and counts words', () => {
+  const [output] = handler.handle({ key: utf8('Zoë'), value: utf8(' two  words ') });
+  assert.equal(output.target, 'greetings');
+  assert.equal(new TextDecoder().decode(output.value), 'Hello Zoë, I read 2 words.');
+});
+
+test('it does not greet nobody', () => {
+  assert.throws(() => handler.handle({ value: utf8('who am I?') }), { tag: 'reject', val: 'the event has no key' });
+});
+
+test('it rejects what is not text', () => {
+  assert.throws(() => handler.handle({ key: new Uint8Array([0xff]), value: utf8('x') }), { tag: 'reject' });
+});

@@ -1,0 +1,200 @@
+//! When a commit is sent, what it holds, and what its answers mean.
+
+mod shell;
+
+use std::time::Duration;
+
+use keylane_core::{CommitError, Config, Input, Notice};
+use shell::{P0, P1, Shell, start};
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+#[test]
+fn a_final_commit_is_sent_although_an_older_one_was_refused() {
+    for why in [CommitError::Stale, CommitError::Other] {
+        let mut shell = Shell::reading(Config::default(), &[P0], 4);
+        shell.fetch(P0, &[(0, 1), (1, 2)]);
+        shell.end(&[]);
+        let older = shell.commit();
+        shell.end(&[]);
+        shell.give(Input::Revoked { partitions: &[P0] });
+        shell.give(Input::CommitFailed { id: older.id, partition: P0, why });
+        assert!(shell.revoked.is_empty(), "{why:?}: offset 1 was never in a commit");
+        assert_eq!(shell.store().offset_of(P0), Some(2));
+        assert_eq!(shell.revoked, [[P0]]);
+    }
+}
+
+#[test]
+fn a_final_commit_that_is_refused_for_good_ends_the_session() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 4);
+    shell.fetch(P0, &[(0, 1)]);
+    shell.end(&[]);
+    shell.give(Input::Revoked { partitions: &[P0] });
+    shell.refuse(CommitError::Stale);
+    assert_eq!(shell.revoked, [[P0]]);
+}
+
+#[test]
+fn a_final_commit_does_not_stand_back_after_a_refusal_in_calm_times() {
+    let config = Config { commit_interval: Duration::from_secs(10), ..Config::default() };
+    let mut shell = Shell::reading(config.clone(), &[P0], 4);
+    shell.fetch(P0, &[(0, 1), (1, 2)]);
+    shell.end(&[]);
+    shell.refuse(CommitError::Other);
+    shell.give(Input::Revoked { partitions: &[P0] });
+    let asked_at = shell.uptime;
+    shell.end(&[]);
+    assert!(shell.commit().at < asked_at + millis(500), "the session waits {:?} only", config.commit_timeout);
+}
+
+#[test]
+fn a_refusal_that_may_pass_is_sent_again_until_the_deadline() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 4);
+    shell.fetch(P0, &[(0, 1)]);
+    shell.end(&[]);
+    shell.give(Input::Revoked { partitions: &[P0] });
+    let asked_at = shell.uptime;
+    let mut refused = 0;
+    while shell.revoked.is_empty() {
+        match shell.commits.is_empty() {
+            true => shell.wait(millis(20)),
+            false => {
+                shell.refuse(CommitError::TryAgain);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 10, "{refused}");
+    let waited = shell.uptime - asked_at;
+    assert!(waited >= millis(2000) && waited < millis(2100), "{waited:?}");
+}
+
+#[test]
+fn a_timeout_is_not_a_success() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 4);
+    shell.fetch(P0, &[(0, 1)]);
+    shell.end(&[]);
+    let first = shell.commit();
+    shell.give(Input::CommitTimedOut { id: first.id });
+    let second = shell.commit();
+    assert_eq!(second.offset_of(P0), Some(1));
+    shell.give(Input::Committed { id: first.id, partition: P0 });
+    shell.give(Input::CommitTimedOut { id: second.id });
+    assert_eq!(shell.store().offset_of(P0), Some(1), "a late answer to a commit that timed out says nothing");
+}
+
+#[test]
+fn what_settles_while_a_commit_is_in_flight_is_committed_next() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 4);
+    shell.fetch(P0, &[(0, 1), (1, 2)]);
+    shell.end(&[]);
+    let first = shell.commit();
+    shell.end(&[]);
+    assert!(shell.commits.is_empty(), "one is in flight");
+    shell.give(Input::Committed { id: first.id, partition: P0 });
+    assert_eq!(shell.store().offset_of(P0), Some(2));
+}
+
+#[test]
+fn the_metadata_limit_is_halved_once_per_commit() {
+    let partitions = [P0, P1];
+    let mut shell = Shell::reading(Config::default(), &partitions, 8);
+    for partition in partitions {
+        shell.fetch(partition, &[(0, 1), (1, 2)]);
+    }
+    shell.calls.rotate_left(1);
+    let first_events: Vec<_> = shell.calls.iter().filter(|call| call.rows[0].1 == 1).cloned().collect();
+    assert_eq!(first_events.len(), 2);
+    shell.calls = first_events;
+    shell.end_all();
+    shell.notices.clear();
+    let refused = shell.refuse(CommitError::MetadataTooLarge);
+    assert!(refused.sets.iter().all(|set| !set.is_empty()), "{refused:?}");
+    let lowered: Vec<_> =
+        shell.notices.iter().filter(|notice| matches!(notice, Notice::MetadataLimitLowered { .. })).collect();
+    assert_eq!(lowered.len(), 1, "{lowered:?}");
+    let again = shell.commit();
+    assert!(again.at - refused.at < millis(100), "it is committed again at once");
+    assert!(again.sets.iter().zip(&refused.sets).all(|(new, old)| new.len() < old.len()), "{again:?}");
+}
+
+#[test]
+fn a_commit_without_a_set_that_is_too_large_is_not_sent_again_at_once() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 4);
+    shell.fetch(P0, &[(0, 1)]);
+    shell.end(&[]);
+    let refused = shell.refuse(CommitError::MetadataTooLarge);
+    assert_eq!(refused.sets, [""]);
+    assert!(shell.commit().at - refused.at >= Config::default().commit_interval);
+}
+
+#[test]
+fn a_clean_partition_is_committed_again_now_and_then() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 4);
+    let begin = shell.uptime;
+    let commit = shell.store();
+    assert!(commit.at - begin >= Duration::from_secs(59), "{commit:?}");
+    assert_eq!(commit.offset_of(P0), Some(0));
+}
+
+#[test]
+fn answers_about_an_older_session_say_nothing() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 4);
+    shell.fetch(P0, &[(0, 1)]);
+    shell.end(&[]);
+    let old = shell.commit();
+    shell.give(Input::Lost { partitions: &[P0] });
+    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.start_at(P0, 0, b"");
+    shell.fetch(P0, &[(0, 1)]);
+    shell.give(Input::Committed { id: old.id, partition: P0 });
+    shell.end(&[]);
+    assert_eq!(shell.store().offset_of(P0), Some(1));
+}
+
+#[test]
+fn a_start_that_is_not_stored_is_sent_again_and_nothing_is_read_before() {
+    let mut shell = Shell::new(Config::default());
+    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.give(Input::StartResolved { partition: P0, start: start() });
+    for why in [CommitError::TryAgain, CommitError::Other, CommitError::Stale] {
+        shell.refuse(why);
+        assert!(shell.reads.is_empty(), "{why:?}");
+    }
+    let timed_out = shell.commit();
+    shell.give(Input::CommitTimedOut { id: timed_out.id });
+    shell.store();
+    assert_eq!(shell.reads, [P0]);
+}
+
+#[test]
+fn a_set_read_from_the_commit_leads_to_a_commit_without_it() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 4);
+    shell.fetch(P0, &[(0, 1), (1, 2)]);
+    shell.calls.remove(0);
+    shell.end(&[]);
+    let left = shell.store();
+    assert_eq!(left.offset_of(P0), Some(0));
+    let mut next = Shell::new(Config::default());
+    next.give(Input::WorkersFree { calls: 4 });
+    next.give(Input::AssignRequested { partitions: &[P0] });
+    next.start_at(P0, 0, left.sets[0].as_bytes());
+    next.fetch(P0, &[(0, 1), (1, 2)]);
+    assert_eq!(next.calls.len(), 1, "offset 1 is claimed");
+    next.end(&[]);
+    let commit = next.store();
+    assert_eq!((commit.offset_of(P0), commit.sets[0].as_str()), (Some(2), ""));
+}
+
+#[test]
+fn a_commit_counts_what_its_set_does_not_claim() {
+    let mut shell = Shell::reading(Config { metadata_limit: 0, ..Config::default() }, &[P0], 4);
+    shell.fetch(P0, &[(0, 1), (1, 2), (2, 3)]);
+    shell.calls.remove(0);
+    shell.end_all();
+    let commit = shell.store();
+    assert_eq!((commit.entries[0].unclaimed, commit.sets[0].as_str()), (2, ""));
+}

@@ -1,0 +1,96 @@
+//! What is read, when, and which holes are believed.
+
+mod shell;
+
+use keylane_core::{Config, Input, Partition};
+use shell::{P0, P1, Shell, start};
+
+fn offsets(shell: &Shell) -> Vec<i64> {
+    shell.calls.iter().flat_map(|call| call.rows.iter().map(|row| row.1)).collect()
+}
+
+#[test]
+fn reading_goes_on_after_the_smallest_limit() {
+    for max_queued in [1, 2, 3, 4, 5, 100] {
+        let mut shell = Shell::reading(Config { max_queued, ..Config::default() }, &[P0], 4);
+        for offset in 0..20 {
+            shell.fetch(P0, &[(offset, 1)]);
+            shell.end_all();
+        }
+        shell.forget();
+        shell.fetch(P0, &[(20, 1)]);
+        shell.end_all();
+        assert!(shell.reads.contains(&P0), "max_queued = {max_queued}: nothing is read any more");
+    }
+}
+
+#[test]
+fn a_hole_that_lies_across_an_answered_assign_is_not_believed() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 4);
+    shell.fetch(P0, &[(0, 1)]);
+    shell.give(Input::AssignRequested { partitions: &[P1] });
+    // What the reader had at hand still comes, and follows.
+    shell.fetch(P0, &[(1, 1)]);
+    shell.start_at(P1, 0, b"");
+    assert_eq!(shell.assigned, [[P1]]);
+    shell.fetch(P0, &[(5, 1)]);
+    assert_eq!(shell.repositions, [(P0, 2)], "the answer moved readers");
+    shell.fetch(P0, &[(5, 1)]);
+    assert_eq!(shell.repositions.len(), 1, "now it is a hole");
+}
+
+#[test]
+fn a_hole_that_lies_across_an_answered_revoke_is_not_believed() {
+    let mut shell = Shell::reading(Config::default(), &[P0, P1], 4);
+    shell.fetch(P1, &[(0, 1)]);
+    shell.fetch(P0, &[(0, 1)]);
+    shell.give(Input::Revoked { partitions: &[P1] });
+    shell.fetch(P0, &[(1, 1)]);
+    assert!(shell.revoked.is_empty(), "a call of it is out");
+    shell.end_all();
+    shell.store();
+    assert_eq!(shell.revoked, [[P1]]);
+    shell.fetch(P0, &[(5, 1)]);
+    assert_eq!(shell.repositions, [(P0, 2)], "the answer moved readers");
+}
+
+#[test]
+fn a_late_partition_that_is_added_moves_readers_too() {
+    let mut shell = Shell::new(Config::default());
+    shell.give(Input::WorkersFree { calls: 4 });
+    shell.give(Input::AssignRequested { partitions: &[P0, P1] });
+    shell.start_at(P0, 0, b"");
+    shell.wait(Config::default().lookup_timeout);
+    assert_eq!(shell.assigned, [[P0]], "the group does not wait longer");
+    shell.fetch(P0, &[(0, 1)]);
+    shell.start_at(P1, 0, b"");
+    assert_eq!(shell.assigned, [[P0], [P1]]);
+    shell.fetch(P0, &[(5, 1)]);
+    assert_eq!(shell.repositions, [(P0, 1)]);
+}
+
+#[test]
+fn rows_of_a_partition_that_is_not_ours_are_released() {
+    let mut shell = Shell::new(Config::default());
+    shell.fetch(P0, &[(0, 1), (1, 1)]);
+    assert_eq!(shell.kept_places(), 0);
+    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.fetch(P0, &[(0, 1)]);
+    assert_eq!(shell.kept_places(), 0, "its start is not known");
+    shell.give(Input::StartResolved { partition: P0, start: start() });
+    shell.fetch(P0, &[(0, 1)]);
+    assert_eq!((shell.kept_places(), offsets(&shell)), (0, vec![]), "its start is not committed");
+}
+
+#[test]
+fn a_share_of_the_memory_grows_when_partitions_leave() {
+    let config = Config { arena_bytes: 4000, ..Config::default() };
+    let partitions: Vec<Partition> = (0..4).map(|number| Partition { topic: 0, number }).collect();
+    let mut shell = Shell::reading(config, &partitions, 1);
+    let rows: Vec<_> = (0..10).map(|offset| (offset, 1)).collect();
+    shell.fetch(P0, &rows);
+    assert!(!shell.reads.contains(&P0), "ten events of 100 bytes are its share");
+    shell.give(Input::Lost { partitions: &partitions[1..] });
+    shell.end(&[]);
+    assert!(shell.reads.contains(&P0), "all the memory is its own");
+}

@@ -1,0 +1,121 @@
+//! What the end of a call and the acks of its outputs mean.
+
+mod shell;
+
+use std::time::Duration;
+
+use keylane_core::{CallId, CommitEntry, Config, Fault, Input, LaneEnd, Verdict};
+use shell::{NEXT, P0, Shell};
+
+/// One call is out that carries these events: offsets from `NEXT` on, and their lanes.
+fn one_call(rows: &[(i64, u64)]) -> (Shell, CallId) {
+    let mut shell = Shell::reading(Config::default(), &[P0], 1);
+    shell.warm_up(P0);
+    shell.fetch(P0, rows);
+    let call = shell.call().id;
+    assert_eq!(shell.call().rows.len(), rows.len(), "one call carries all: {:?}", shell.calls);
+    shell.calls.clear();
+    (shell, call)
+}
+
+/// What a drain commits in the end.
+fn last_commit(shell: &mut Shell) -> CommitEntry {
+    let deadline = shell.uptime + Duration::from_secs(10);
+    shell.give(Input::Drain { deadline });
+    let mut last = None;
+    while shell.drained.is_none() {
+        last = shell.store().entries.first().copied();
+    }
+    last.expect("something is committed")
+}
+
+#[test]
+fn a_lane_settles_in_order_whatever_the_order_of_its_acks() {
+    let rows: Vec<_> = (NEXT..NEXT + 4).map(|offset| (offset, 1)).collect();
+    let (mut shell, call) = one_call(&rows);
+    shell.fetch(P0, &[(NEXT + 4, 1)]);
+    shell.end_call(call, &[LaneEnd { done: 4, failure: None }], &[0, 2, 3]);
+    for (row, settled) in [(3, 0), (2, 0), (3, 0), (0, 4)] {
+        assert!(shell.calls.is_empty(), "the lane waits for its acks");
+        shell.give(Input::OutputsAcked { call, row });
+        let commit = if settled > 0 { shell.store().offset_of(P0) } else { None };
+        assert_eq!(commit, (settled > 0).then_some(NEXT + settled), "row {row}");
+    }
+    assert_eq!(shell.call().rows, [(P0, NEXT + 4)]);
+}
+
+#[test]
+fn rows_before_a_failed_one_settle_and_the_lane_stands() {
+    for verdict in [Verdict::Retry, Verdict::Reject] {
+        let (mut shell, call) = one_call(&[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 1), (NEXT + 3, 2)]);
+        let ends = [LaneEnd { done: 1, failure: Some(verdict) }, LaneEnd { done: 1, failure: None }];
+        shell.end_call(call, &ends, &[0, 1, 3]);
+        assert_eq!(shell.handed_over, [(call, vec![0, 3])], "row 1 is not done: its outputs are dropped");
+        assert_eq!(shell.saw("StopHandler"), 1);
+        shell.fetch(P0, &[(NEXT + 4, 3)]);
+        assert!(shell.calls.is_empty(), "nothing is dispatched any more");
+        shell.give(Input::OutputsAcked { call, row: 0 });
+        shell.give(Input::OutputsAcked { call, row: 3 });
+        let last = last_commit(&mut shell);
+        assert_eq!((last.offset, last.unclaimed), (NEXT + 1, 0));
+        assert_eq!((shell.kept_places(), shell.drained), (0, Some(true)));
+    }
+}
+
+#[test]
+fn a_call_that_failed_settles_nothing() {
+    let (mut shell, call) = one_call(&[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 2)]);
+    shell.give(Input::CallFailed { call, fault: Fault::Trap });
+    assert_eq!((shell.saw("StopHandler"), shell.core.lanes()), (1, 0));
+    shell.give(Input::OutputsAcked { call, row: 0 });
+    shell.give(Input::DrainNow);
+    assert_eq!((shell.drained, shell.commits.len()), (Some(true), 0));
+}
+
+#[test]
+fn acks_that_come_after_a_refusal_still_settle_the_rows_before_it() {
+    let rows: Vec<_> = (NEXT..NEXT + 4).map(|offset| (offset, 1)).collect();
+    let (mut shell, call) = one_call(&rows);
+    shell.end_call(call, &[LaneEnd { done: 4, failure: None }], &[0, 1, 2, 3]);
+    shell.give(Input::OutputRefused { call, row: 2 });
+    assert_eq!(shell.saw("StopHandler"), 1);
+    for row in [3, 1, 0] {
+        shell.give(Input::OutputsAcked { call, row });
+    }
+    shell.give(Input::OutputRefused { call, row: 2 });
+    assert_eq!(last_commit(&mut shell).offset, NEXT + 2);
+    assert_eq!((shell.drained, shell.core.lanes()), (Some(true), 0));
+}
+
+#[test]
+fn a_refusal_of_the_first_row_ends_the_lane_at_once() {
+    let (mut shell, call) = one_call(&[(NEXT, 1), (NEXT + 1, 1)]);
+    shell.end_call(call, &[LaneEnd { done: 2, failure: None }], &[0, 1]);
+    shell.give(Input::OutputRefused { call, row: 1 });
+    shell.give(Input::OutputRefused { call, row: 0 });
+    assert_eq!((shell.saw("StopHandler"), shell.core.lanes()), (1, 0));
+    shell.give(Input::DrainNow);
+    assert_eq!(shell.drained, Some(true));
+}
+
+#[test]
+#[should_panic(expected = "neither done nor failed, or both")]
+fn a_row_that_is_neither_done_nor_failed_is_never_passed_in_silence() {
+    let (mut shell, call) = one_call(&[(NEXT, 1), (NEXT + 1, 1)]);
+    shell.end_call(call, &[LaneEnd { done: 1, failure: None }], &[]);
+}
+
+#[test]
+fn a_call_that_waits_lends_its_worker_and_takes_no_second_one() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 1);
+    shell.fetch(P0, &[(0, 1), (1, 2), (2, 3), (3, 4)]);
+    let first = shell.call().id;
+    shell.give(Input::CallSuspended { call: first });
+    shell.give(Input::CallSuspended { call: first });
+    assert_eq!(shell.calls.len(), 2, "one worker, and it was lent once");
+    shell.end(&[]);
+    assert_eq!(shell.calls.len(), 1, "its worker has the second call");
+    shell.end(&[]);
+    assert_eq!(shell.calls.len(), 1);
+    assert!(shell.calls.iter().all(|call| call.rows.len() == 1), "a handler that waits gets single events");
+}

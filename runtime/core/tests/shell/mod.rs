@@ -1,0 +1,317 @@
+//! The other side of the core for tests: it does what the core asks in memory and keeps a record of it.
+//!
+//! It checks on its own what holds for every shell: each place is dispatched or released exactly once, and outputs
+//! are handed over only once.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use keylane_core::{
+    Action, Admission, CallId, CommitEntry, CommitError, CommitId, CommittedStart, Config, Core, FetchedRow,
+    Input, LaneEnd, Notice, Now, Partition, Place, Stall, Start, Verdict,
+};
+
+pub(crate) const P0: Partition = Partition { topic: 0, number: 0 };
+pub(crate) const P1: Partition = Partition { topic: 0, number: 1 };
+
+/// How much time passes from one input to the next.
+pub(crate) const STEP: Duration = Duration::from_millis(5);
+
+/// The offset that follows those of [`Shell::warm_up`].
+pub(crate) const NEXT: i64 = 60;
+
+/// A guest call as it was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Dispatched {
+    pub(crate) id: CallId,
+    pub(crate) rows: Vec<(Partition, i64)>,
+    pub(crate) lanes: Vec<u32>,
+}
+
+/// A commit as it was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) id: CommitId,
+    pub(crate) entries: Vec<CommitEntry>,
+    /// By entry.
+    pub(crate) sets: Vec<String>,
+    pub(crate) at: Duration,
+}
+
+pub(crate) struct Shell {
+    pub(crate) core: Core,
+    pub(crate) uptime: Duration,
+    pub(crate) calls: Vec<Dispatched>,
+    pub(crate) commits: Vec<Asked>,
+    pub handed_over: Vec<(CallId, Vec<u32>)>,
+    pub(crate) cancelled: Vec<CallId>,
+    pub(crate) reads: Vec<Partition>,
+    pub(crate) repositions: Vec<(Partition, i64)>,
+    pub(crate) reassigned: Vec<(Partition, i64)>,
+    pub(crate) look_ups: Vec<Partition>,
+    pub(crate) assigned: Vec<Vec<Partition>>,
+    pub(crate) revoked: Vec<Vec<Partition>>,
+    pub(crate) notices: Vec<Notice>,
+    pub(crate) stalls: Vec<Stall>,
+    pub(crate) stalls_ended: Vec<Partition>,
+    pub(crate) drained: Option<bool>,
+    /// Names of everything that was asked for.
+    pub(crate) names: Vec<String>,
+    next_place: u64,
+    /// Places that the core holds.
+    places: BTreeSet<u64>,
+}
+
+impl Shell {
+    pub(crate) fn new(config: Config) -> Self {
+        Shell {
+            core: Core::new(config),
+            uptime: Duration::ZERO,
+            calls: Vec::new(),
+            commits: Vec::new(),
+            handed_over: Vec::new(),
+            cancelled: Vec::new(),
+            reads: Vec::new(),
+            repositions: Vec::new(),
+            reassigned: Vec::new(),
+            look_ups: Vec::new(),
+            assigned: Vec::new(),
+            revoked: Vec::new(),
+            notices: Vec::new(),
+            stalls: Vec::new(),
+            stalls_ended: Vec::new(),
+            drained: None,
+            names: Vec::new(),
+            next_place: 0,
+            places: BTreeSet::new(),
+        }
+    }
+
+    /// A core that reads these partitions from offset 0, which is committed, with room for `calls` calls.
+    pub(crate) fn reading(config: Config, partitions: &[Partition], calls: u32) -> Self {
+        let mut shell = Shell::new(config);
+        shell.give(Input::WorkersFree { calls });
+        shell.give(Input::AssignRequested { partitions });
+        for &partition in partitions {
+            shell.start_at(partition, 0, b"");
+        }
+        assert_eq!(shell.assigned.len(), 1, "the assign was answered");
+        shell.forget();
+        shell
+    }
+
+    /// Events that cost next to nothing are handled, and committed, until calls carry more than one: the offsets below
+    /// [`NEXT`] of the partition.
+    pub(crate) fn warm_up(&mut self, partition: Partition) {
+        for offset in 0..NEXT {
+            self.fetch(partition, &[(offset, 99)]);
+            self.end(&[]);
+        }
+        while self.store().offset_of(partition) != Some(NEXT) {}
+        self.forget();
+    }
+
+    /// A short time passes, then this happens, and what the core asks for is done.
+    pub(crate) fn give(&mut self, input: Input<'_>) {
+        self.uptime += STEP;
+        self.core.handle(Now { uptime: self.uptime, wall_ms: 0 }, input);
+        let mut core = std::mem::replace(&mut self.core, Core::new(Config::default()));
+        while let Some(action) = core.poll() {
+            self.take(action);
+        }
+        self.core = core;
+    }
+
+    /// Waits as the core asks to, until the uptime.
+    pub(crate) fn wait_until(&mut self, uptime: Duration) {
+        while self.uptime < uptime {
+            let next = self.core.next_timeout().unwrap_or(uptime).clamp(self.uptime, uptime);
+            self.uptime = next.saturating_sub(STEP).max(self.uptime);
+            self.give(Input::Tick);
+        }
+    }
+
+    pub(crate) fn wait(&mut self, duration: Duration) {
+        self.wait_until(self.uptime + duration);
+    }
+
+    /// Everything recorded so far is of no interest.
+    pub(crate) fn forget(&mut self) {
+        self.reads.clear();
+        self.repositions.clear();
+        self.look_ups.clear();
+        self.assigned.clear();
+        self.revoked.clear();
+        self.notices.clear();
+        self.names.clear();
+        self.commits.clear();
+    }
+
+    pub(crate) fn start_at(&mut self, partition: Partition, offset: i64, metadata: &[u8]) {
+        let committed = Some(CommittedStart { offset, metadata });
+        self.give(Input::StartResolved { partition, start: Start { committed, ..start() } });
+    }
+
+    /// Rows with these offsets and lane keys were read.
+    pub(crate) fn fetch(&mut self, partition: Partition, rows: &[(i64, u64)]) {
+        let rows: Vec<FetchedRow> = rows
+            .iter()
+            .map(|&(offset, lane)| {
+                self.next_place += 1;
+                self.places.insert(self.next_place);
+                let (place, admission) = (Place(self.next_place), Admission::Lane(lane));
+                FetchedRow { offset, timestamp: 0, bytes: 100, place, admission }
+            })
+            .collect();
+        self.give(Input::Fetched { partition, rows: &rows });
+    }
+
+    /// The oldest call ends with all its rows done.
+    pub(crate) fn end(&mut self, with_outputs: &[u32]) -> CallId {
+        let call = self.calls.remove(0);
+        let lanes: Vec<_> = call.lanes.iter().map(|&done| LaneEnd { done, failure: None }).collect();
+        self.end_call(call.id, &lanes, with_outputs);
+        call.id
+    }
+
+    /// The oldest call ends with its first row refused by the guest.
+    pub(crate) fn end_with(&mut self, verdict: Verdict) {
+        let call = self.calls.remove(0);
+        let lanes: Vec<_> = call.lanes.iter().map(|_| LaneEnd { done: 0, failure: Some(verdict) }).collect();
+        self.end_call(call.id, &lanes, &[]);
+    }
+
+    pub(crate) fn end_call(&mut self, call: CallId, lanes: &[LaneEnd], with_outputs: &[u32]) {
+        let took = Duration::from_nanos(100);
+        self.give(Input::CallEnded { call, lanes, with_outputs, took });
+    }
+
+    /// Every call ends with all its rows done, until none is out.
+    pub(crate) fn end_all(&mut self) {
+        while !self.calls.is_empty() {
+            self.end(&[]);
+        }
+    }
+
+    /// The oldest commit is stored as a whole.
+    pub(crate) fn store(&mut self) -> Asked {
+        let commit = self.commit();
+        for entry in &commit.entries {
+            self.give(Input::Committed { id: commit.id, partition: entry.partition });
+        }
+        commit
+    }
+
+    /// The oldest commit is refused as a whole.
+    pub(crate) fn refuse(&mut self, why: CommitError) -> Asked {
+        let commit = self.commit();
+        for entry in &commit.entries {
+            self.give(Input::CommitFailed { id: commit.id, partition: entry.partition, why });
+        }
+        commit
+    }
+
+    /// The oldest commit; waits for one.
+    pub(crate) fn commit(&mut self) -> Asked {
+        let patience = self.uptime + Duration::from_secs(70);
+        while self.commits.is_empty() {
+            assert!(self.uptime < patience, "no commit comes");
+            self.wait(STEP);
+        }
+        self.commits.remove(0)
+    }
+
+    /// How many events the core keeps that it has neither dispatched nor released.
+    pub(crate) fn kept_places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The call that is out longest.
+    pub(crate) fn call(&self) -> &Dispatched {
+        self.calls.first().expect("a call is out")
+    }
+
+    /// The one call that was cancelled.
+    pub(crate) fn cancelled_call(&self) -> CallId {
+        assert_eq!(self.cancelled.len(), 1);
+        *self.cancelled.first().expect("counted above")
+    }
+
+    pub(crate) fn saw(&self, name: &str) -> usize {
+        self.names.iter().filter(|seen| *seen == name).count()
+    }
+
+    fn take(&mut self, action: Action<'_>) {
+        let name = format!("{action:?}");
+        self.names.push(name.split([' ', '(']).next().unwrap_or_default().to_owned());
+        match action {
+            Action::LookUpStart { partition } => self.look_ups.push(partition),
+            Action::AnswerAssign { starts } => {
+                self.assigned.push(starts.iter().map(|start| start.partition).collect());
+            }
+            Action::AnswerRevoke { partitions } => self.revoked.push(partitions.to_vec()),
+            Action::Reposition { partition, offset } => self.repositions.push((partition, offset)),
+            Action::Reassign { partition, offset } => self.reassigned.push((partition, offset)),
+            Action::Read { partition, max_events, max_bytes } => {
+                assert!(max_events > 0 && max_bytes > 0, "a permission to read nothing");
+                self.reads.push(partition);
+            }
+            Action::Dispatch(call) => {
+                for row in call.rows {
+                    assert!(self.places.remove(&row.place.0), "{row:?} was dispatched or released before");
+                }
+                let rows = call.rows.iter().map(|row| (row.partition, row.offset)).collect();
+                self.calls.push(Dispatched { id: call.call, rows, lanes: call.lanes.to_vec() });
+            }
+            Action::Cancel { call } => {
+                self.calls.retain(|known| known.id != call);
+                self.cancelled.push(call);
+            }
+            Action::ReleaseRows { places } => {
+                for place in places {
+                    assert!(self.places.remove(&place.0), "{place:?} was dispatched or released before");
+                }
+            }
+            Action::HandOver { call, rows } => {
+                assert!(!rows.is_empty(), "nothing is handed over");
+                assert!(
+                    self.handed_over.iter().all(|(known, _)| *known != call),
+                    "{call:?} is handed over twice"
+                );
+                self.handed_over.push((call, rows.to_vec()));
+            }
+            Action::Commit { id, entries, metadata } => {
+                let set = |entry: &CommitEntry| {
+                    let (from, to) = (entry.metadata.0 as usize, entry.metadata.1 as usize);
+                    metadata.get(from..to).expect("a range of the metadata").to_owned()
+                };
+                let sets = entries.iter().map(set).collect();
+                self.commits.push(Asked { id, entries: entries.to_vec(), sets, at: self.uptime });
+            }
+            Action::ReportStall(stall) => self.stalls.push(stall),
+            Action::StallEnded { partition } => self.stalls_ended.push(partition),
+            Action::Notice(notice) => self.notices.push(notice),
+            Action::Drained { clean } => self.drained = Some(clean),
+            Action::StopReading { .. }
+            | Action::LeaveGroup
+            | Action::PartitionStopped { .. }
+            | Action::StopHandler { .. }
+            | Action::EndReached
+            | Action::CallStuck { .. } => {}
+        }
+    }
+}
+
+impl Asked {
+    /// The offset committed for a partition.
+    pub(crate) fn offset_of(&self, partition: Partition) -> Option<i64> {
+        self.entries.iter().find(|entry| entry.partition == partition).map(|entry| entry.offset)
+    }
+}
+
+/// A log of 1,000,000 records, nothing committed.
+pub(crate) fn start() -> Start<'static> {
+    Start { committed: None, fallback: 0, log_start: 0, log_end: Some(1_000_000), topic_id: [0; 16] }
+}

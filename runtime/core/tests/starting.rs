@@ -1,0 +1,173 @@
+//! How sessions begin: look-ups, answered assigns, and starts outside the log.
+
+mod shell;
+
+use std::time::Duration;
+
+use keylane_core::{CommittedStart, Config, Input, Notice, OutOfRange, ReadError, Start};
+use shell::{P0, P1, Shell, start};
+
+/// A commit at offset 0 that claims offset 1, as an earlier owner left it.
+fn set_of_offset_1() -> String {
+    let mut shell = Shell::reading(Config::default(), &[P0], 2);
+    shell.fetch(P0, &[(0, 1), (1, 2)]);
+    shell.calls.remove(0);
+    shell.end(&[]);
+    shell.store().sets.remove(0)
+}
+
+fn ignored(shell: &Shell) -> usize {
+    shell.notices.iter().filter(|notice| matches!(notice, Notice::MetadataIgnored { .. })).count()
+}
+
+#[test]
+fn a_set_waits_for_the_log_end_and_asks_for_it_again() {
+    let set = set_of_offset_1();
+    let committed = Some(CommittedStart { offset: 0, metadata: set.as_bytes() });
+    let unknown = Start { committed, log_end: None, ..start() };
+    let mut shell = Shell::new(Config::default());
+    shell.give(Input::WorkersFree { calls: 4 });
+    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.give(Input::StartResolved { partition: P0, start: unknown });
+    shell.wait(Duration::from_secs(1));
+    assert_eq!(shell.look_ups, [P0, P0], "the log end is asked for again");
+    assert!(shell.assigned.is_empty());
+    shell.give(Input::StartResolved { partition: P0, start: Start { committed, ..start() } });
+    assert_eq!((shell.assigned.len(), ignored(&shell)), (1, 0));
+    shell.fetch(P0, &[(0, 1), (1, 2)]);
+    assert_eq!(shell.calls.len(), 1, "offset 1 is claimed");
+}
+
+#[test]
+fn an_unknown_log_end_alone_holds_no_partition() {
+    let set = set_of_offset_1();
+    let committed = Some(CommittedStart { offset: 0, metadata: set.as_bytes() });
+    let unknown = Start { committed, log_end: None, ..start() };
+    let mut shell = Shell::new(Config::default());
+    shell.give(Input::WorkersFree { calls: 4 });
+    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.give(Input::StartResolved { partition: P0, start: unknown });
+    shell.wait(Config::default().lookup_timeout);
+    assert_eq!(shell.assigned, [[P0]]);
+    assert_eq!(ignored(&shell), 1, "it is said that its set does not count");
+    shell.fetch(P0, &[(0, 1), (1, 2)]);
+    assert_eq!(shell.calls.len(), 2);
+    // Without a set there is nothing to wait for.
+    shell.give(Input::AssignRequested { partitions: &[P1] });
+    let committed = Some(CommittedStart { offset: 5, metadata: b"" });
+    shell.give(Input::StartResolved { partition: P1, start: Start { committed, log_end: None, ..start() } });
+    assert_eq!(shell.assigned, [[P0], [P1]]);
+}
+
+#[test]
+fn a_look_up_that_fails_is_asked_for_again_and_the_partition_comes_late() {
+    let mut shell = Shell::new(Config::default());
+    shell.give(Input::AssignRequested { partitions: &[P0, P1] });
+    shell.start_at(P0, 0, b"");
+    for asked in 3..14 {
+        shell.give(Input::AssignFailed { partition: P1 });
+        shell.wait(Duration::from_millis(500));
+        assert_eq!(shell.look_ups.len(), asked);
+    }
+    assert_eq!(shell.assigned, [[P0]]);
+    shell.start_at(P1, 7, b"");
+    assert_eq!((shell.assigned.last(), shell.reads.last()), (Some(&vec![P1]), Some(&P1)));
+}
+
+#[test]
+fn a_start_outside_the_log_is_decided_by_the_operator() {
+    let (fail, earliest, latest) = (OutOfRange::Fail, OutOfRange::Earliest, OutOfRange::Latest);
+    for (committed, out_of_range, begins) in [
+        (50, fail, None),
+        (50, earliest, Some(100)),
+        (50, latest, Some(200)),
+        (250, fail, None),
+        (250, earliest, Some(100)),
+        (250, latest, Some(200)),
+        (100, fail, Some(100)),
+        (200, fail, Some(200)),
+    ] {
+        let mut shell = Shell::new(Config { out_of_range, ..Config::default() });
+        shell.give(Input::AssignRequested { partitions: &[P0] });
+        let committed_start = Some(CommittedStart { offset: committed, metadata: b"" });
+        let found = Start { committed: committed_start, log_start: 100, log_end: Some(200), ..start() };
+        shell.give(Input::StartResolved { partition: P0, start: found });
+        assert_eq!(shell.assigned.len(), 1);
+        assert_eq!(shell.saw("PartitionStopped"), usize::from(begins.is_none()));
+        let moved = begins.filter(|begins| *begins != committed);
+        if moved.is_some() {
+            assert_eq!(shell.store().offset_of(P0), moved, "{committed} {out_of_range:?}");
+        }
+        assert_eq!(shell.reads.len(), usize::from(begins.is_some()));
+        shell.give(Input::Revoked { partitions: &[P0] });
+        assert_eq!(shell.revoked, [[P0]], "{committed} {out_of_range:?}");
+    }
+}
+
+/// Offsets 0 to 9 are read, 0 to 4 are settled, and the rest is with the guest.
+fn half_settled(out_of_range: OutOfRange) -> Shell {
+    let mut shell = Shell::reading(Config { out_of_range, ..Config::default() }, &[P0], 10);
+    let rows: Vec<_> = (0..10).zip(0..10).collect();
+    shell.fetch(P0, &rows);
+    assert_eq!(shell.calls.len(), 10);
+    for _ in 0..5 {
+        shell.end(&[]);
+    }
+    shell.forget();
+    shell
+}
+
+fn everything_cancelled_is_gone(shell: &mut Shell) {
+    assert_eq!(shell.cancelled.len(), 5, "the session was closed to results");
+    for call in std::mem::take(&mut shell.cancelled) {
+        shell.give(Input::CallReallyEnded { call });
+    }
+}
+
+#[test]
+fn a_session_that_fell_out_of_the_log_ends_and_is_decided_like_a_start() {
+    let (fail, earliest, latest) = (OutOfRange::Fail, OutOfRange::Earliest, OutOfRange::Latest);
+    for (log_start, log_end, out_of_range, goes_on) in [
+        // Retention passed it.
+        (100, 200, fail, None),
+        (100, 200, earliest, Some(100)),
+        (100, 200, latest, Some(200)),
+        // The log was cut below what is settled.
+        (0, 3, fail, None),
+        (0, 3, earliest, Some(0)),
+        (0, 3, latest, Some(3)),
+        // What is settled is still inside: nothing is passed over, nothing has to be decided.
+        (0, 8, fail, Some(5)),
+        (0, 8, earliest, Some(5)),
+        (0, 8, latest, Some(5)),
+    ] {
+        let name = format!("{log_start}..{log_end} {out_of_range:?}");
+        let mut shell = half_settled(out_of_range);
+        let why = ReadError::OutOfRange { log_start, log_end };
+        shell.give(Input::ReadFailed { partition: P0, why });
+        assert_eq!(shell.store().offset_of(P0), Some(5), "{name}: what is settled is committed");
+        everything_cancelled_is_gone(&mut shell);
+        assert_eq!(shell.saw("PartitionStopped"), usize::from(goes_on.is_none()), "{name}");
+        assert_eq!(shell.reassigned, Vec::from_iter(goes_on.map(|offset| (P0, offset))), "{name}");
+        if let Some(offset) = goes_on {
+            shell.store();
+            assert_eq!(shell.reads, [P0], "{name}");
+            shell.fetch(P0, &[(offset, 1)]);
+            assert_eq!(shell.call().rows, [(P0, offset)], "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_revoke_or_a_drain_overtakes_a_session_that_fell_out_of_the_log() {
+    for rebalance in [Input::Revoked { partitions: &[P0] }, Input::DrainNow] {
+        let mut shell = half_settled(OutOfRange::Earliest);
+        let why = ReadError::OutOfRange { log_start: 100, log_end: 200 };
+        shell.give(Input::ReadFailed { partition: P0, why });
+        shell.give(rebalance);
+        shell.store();
+        everything_cancelled_is_gone(&mut shell);
+        assert_eq!((shell.reassigned.len(), shell.reads.len()), (0, 0), "{rebalance:?}");
+        assert!(shell.revoked.len() + usize::from(shell.drained.is_some()) == 1, "{rebalance:?}");
+    }
+}

@@ -1,0 +1,82 @@
+//! What became of a record.
+use super::Token;
+use crate::librdkafka::ErrorCode;
+
+/// The end of one record's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Whose it is.
+    pub token: Token,
+    /// Whether the brokers have it.
+    pub result: Result<Landed, DeliveryError>,
+}
+
+/// Where a record landed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Landed {
+    /// The partition that the key was given.
+    pub partition: i32,
+    /// Its offset there.
+    pub offset: i64,
+}
+
+/// Why a record did not land.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveryError {
+    /// What the broker or the client says.
+    pub code: ErrorCode,
+    /// What that means for the record.
+    pub refusal: Refusal,
+}
+
+/// What an error means. Brokers refuse *batches*: only few errors are about the record itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The broker names this record as invalid: it will never land.
+    Record,
+    /// The topic is unknown or may not be written: blocked until somebody mends it.
+    Topic,
+    /// It may have been another record of the batch: hand it over again, alone.
+    Again,
+    /// The producer has ended: nothing lands any more.
+    Producer,
+}
+
+impl DeliveryError {
+    pub(super) fn new(code: ErrorCode) -> DeliveryError {
+        DeliveryError { code, refusal: refusal(code) }
+    }
+}
+
+fn refusal(code: ErrorCode) -> Refusal {
+    match code {
+        ErrorCode::INVALID_RECORD => Refusal::Record,
+        ErrorCode::UNKNOWN_TOPIC_OR_PART
+        | ErrorCode::UNKNOWN_TOPIC
+        | ErrorCode::UNKNOWN_PARTITION
+        | ErrorCode::UNKNOWN_TOPIC_ID
+        | ErrorCode::TOPIC_AUTHORIZATION_FAILED
+        | ErrorCode::CLUSTER_AUTHORIZATION_FAILED => Refusal::Topic,
+        ErrorCode::FATAL => Refusal::Producer,
+        _ => Refusal::Again,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_named_record_is_refused_for_good() {
+        for (code, meaning) in [
+            (ErrorCode::INVALID_RECORD, Refusal::Record),
+            (ErrorCode::INVALID_DIFFERENT_RECORD, Refusal::Again),
+            (ErrorCode::MSG_SIZE_TOO_LARGE, Refusal::Again),
+            (ErrorCode(9_999), Refusal::Again),
+            (ErrorCode::TOPIC_AUTHORIZATION_FAILED, Refusal::Topic),
+            (ErrorCode::FATAL, Refusal::Producer),
+        ] {
+            assert_eq!(refusal(code), meaning, "{code:?}");
+        }
+    }
+}

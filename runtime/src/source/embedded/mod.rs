@@ -1,0 +1,19 @@
+//! The broker for a first look and for tests: librdkafka's mock cluster in this process, fed from files.
+//!
+//! Handlers reach it through the same client code as any broker. What it can't do follows from what it is: it
+//! keeps 5 MiB per partition and silently drops what is older, so the [`Feeder`] never gets far ahead of the
+//! readers, and an [`OutputReader`] takes handlers' outputs out while they are there.
+
+mod broker;
+mod feed;
+mod jsonl;
+mod murmur2;
+mod output;
+mod progress;
+
+pub use broker::EmbeddedBroker;
+pub use feed::{FeedError, FeedInput, FeedSpec, Feeder};
+pub use jsonl::{FedRecord, LineError};
+pub use murmur2::partition_for_key;
+pub use output::{OutputError, OutputReader};
+pub use progress::{FeedProgress, FeedReader};

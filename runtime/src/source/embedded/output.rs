@@ -1,0 +1,230 @@
+//! Reading back what handlers put out, before the embedded broker drops it.
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::EmbeddedBroker;
+use crate::librdkafka::{
+    ConfigError, Consumer, END, Entry, ErrorCode, PartitionList, PartitionQueue, Properties, ReadEnd, Wake,
+    WakeHandle,
+};
+use crate::source::Record;
+
+/// How long the broker may take to say where its logs end.
+const END_LIMIT: Duration = Duration::from_secs(5);
+/// The consumer is polled at least so often.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Why outputs could not be read back.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The consumer can't be made.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No thread or descriptor could be had.
+    #[error("the output reader can't start: {0}")]
+    System(#[from] std::io::Error),
+    /// The broker failed.
+    #[error("outputs can't be read back: {0}")]
+    Kafka(#[from] ErrorCode),
+    /// Not a topic.
+    #[error("outputs can't be read back: no partition {partition} of topic `{topic}`")]
+    NoPartition {
+        /// Which topic.
+        topic: String,
+        /// Which partition.
+        partition: i32,
+    },
+    /// The broker dropped records before they were read.
+    #[error("the embedded broker dropped outputs of `{topic}` partition {partition}, offsets {from} to {to}")]
+    Dropped {
+        /// Which topic.
+        topic: String,
+        /// Which partition.
+        partition: i32,
+        /// The first that is missing.
+        from: i64,
+        /// The first that is there again.
+        to: i64,
+    },
+}
+
+/// A thread that reads some topics from their first record on. Ends with this value.
+pub struct OutputReader {
+    wake: WakeHandle,
+    finish: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<u64, OutputError>>>,
+}
+
+impl OutputReader {
+    /// Begins to read. `each` gets the index of the topic, the partition and the record, on the reader's thread.
+    pub fn start(
+        broker: &EmbeddedBroker,
+        topics: &[String],
+        each: impl FnMut(usize, i32, &Record<'_>) + Send + 'static,
+    ) -> Result<OutputReader, OutputError> {
+        let wake = Wake::new()?;
+        let consumer = Consumer::new(&properties(broker))?;
+        let (finish, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let mut reading = Reading::open(consumer, broker, topics, &wake)?;
+        let (finish_seen, stop_seen) = (Arc::clone(&finish), Arc::clone(&stop));
+        let thread = thread::Builder::new().name("keylane-outputs".to_owned()).spawn(move || {
+            let mut each = each;
+            reading.run(&finish_seen, &stop_seen, &mut each)
+        })?;
+        Ok(OutputReader { wake, finish, stop, thread: Some(thread) })
+    }
+
+    /// Waits until everything that is in the topics now was handed over; the number of records read.
+    pub fn finish(mut self) -> Result<u64, OutputError> {
+        self.finish.store(true, Ordering::Release);
+        self.wake.wake();
+        let thread = self.thread.take().expect("only this takes it, and consumes the reader");
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Drop for OutputReader {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake.wake();
+    }
+}
+
+struct Reading {
+    partitions: Vec<PartitionReading>,
+    consumer: Consumer,
+    main: crate::librdkafka::Queue,
+    wake: WakeHandle,
+    read: u64,
+}
+
+struct PartitionReading {
+    queue: PartitionQueue,
+    topic: usize,
+    name: CString,
+    number: i32,
+    next: i64,
+}
+
+type Each<'a> = &'a mut dyn FnMut(usize, i32, &Record<'_>);
+
+impl Reading {
+    fn open(
+        consumer: Consumer,
+        broker: &EmbeddedBroker,
+        topics: &[String],
+        wake: &WakeHandle,
+    ) -> Result<Reading, OutputError> {
+        let mut partitions = Vec::new();
+        let mut list = PartitionList::with_capacity(topics.len());
+        for (topic, text) in topics.iter().enumerate() {
+            for number in 0..broker.partitions() {
+                let missing = || OutputError::NoPartition { topic: text.clone(), partition: number };
+                let name = CString::new(text.as_str()).map_err(|_| missing())?;
+                let queue =
+                    PartitionQueue::open(consumer.client(), &name, number, wake).ok_or_else(missing)?;
+                list.push(&name, number, 0);
+                partitions.push(PartitionReading { queue, topic, name, number, next: 0 });
+            }
+        }
+        consumer.assign(Some(&list))?;
+        let main = consumer.main_queue().wakes(wake);
+        Ok(Reading { partitions, consumer, main, wake: Arc::clone(wake), read: 0 })
+    }
+
+    fn run(&mut self, finish: &AtomicBool, stop: &AtomicBool, each: Each<'_>) -> Result<u64, OutputError> {
+        let mut ends = None;
+        loop {
+            let mut more = false;
+            for partition in &mut self.partitions {
+                let (read, drained) = partition.read(each)?;
+                self.read += read;
+                more |= !drained;
+            }
+            while self.main.poll_now().is_some() {}
+            if stop.load(Ordering::Acquire) {
+                return Ok(self.read);
+            }
+            if ends.is_none() && finish.load(Ordering::Acquire) {
+                ends = Some(self.ends()?);
+            }
+            if ends.as_ref().is_some_and(|ends| self.is_at(ends)) {
+                return Ok(self.read);
+            }
+            if !more {
+                self.wake.wait(Some(POLL_INTERVAL));
+            }
+        }
+    }
+
+    fn ends(&self) -> Result<BTreeMap<(CString, i32), i64>, OutputError> {
+        let mut list = PartitionList::with_capacity(self.partitions.len());
+        for partition in &self.partitions {
+            list.push(&partition.name, partition.number, END);
+        }
+        if !list.is_empty() {
+            self.consumer.offsets_for_times(&mut list, END_LIMIT)?;
+        }
+        list.iter()
+            .map(|entry| {
+                entry.error.into_result()?;
+                Ok(((entry.topic.to_owned(), entry.partition), entry.offset))
+            })
+            .collect()
+    }
+
+    fn is_at(&self, ends: &BTreeMap<(CString, i32), i64>) -> bool {
+        self.partitions.iter().all(|partition| {
+            let key = (partition.name.clone(), partition.number);
+            ends.get(&key).is_none_or(|end| partition.next >= *end)
+        })
+    }
+}
+
+impl PartitionReading {
+    /// How many records were read, and whether none is left for now.
+    fn read(&mut self, each: Each<'_>) -> Result<(u64, bool), OutputError> {
+        let mut read = 0;
+        let mut failure = None;
+        let end = self.queue.read(&mut |entry| match entry {
+            Entry::Record(record) if record.offset() == self.next => {
+                self.next += 1;
+                read += 1;
+                each(self.topic, self.number, &record);
+                ControlFlow::Continue(())
+            }
+            Entry::Record(record) => {
+                failure = Some(OutputError::Dropped {
+                    topic: self.name.to_string_lossy().into_owned(),
+                    partition: self.number,
+                    from: self.next,
+                    to: record.offset(),
+                });
+                ControlFlow::Break(())
+            }
+            Entry::Error { code, .. } => {
+                failure = Some(OutputError::Kafka(code));
+                ControlFlow::Break(())
+            }
+        });
+        failure.map_or(Ok((read, end == ReadEnd::Drained)), Err)
+    }
+}
+
+fn properties(broker: &EmbeddedBroker) -> Properties {
+    let mut all = Properties::default();
+    all.set("bootstrap.servers", broker.bootstrap_servers());
+    // It joins no group; the library wants a name for one before it assigns.
+    all.set("group.id", "keylane-output-reader");
+    all.set("enable.auto.commit", "false");
+    all.set("auto.offset.reset", "error");
+    all.set("fetch.queue.backoff.ms", 20);
+    all.set("fetch.wait.max.ms", 50);
+    all
+}

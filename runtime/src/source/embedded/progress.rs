@@ -1,0 +1,153 @@
+//! How far the feed was read, and where it ends.
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use keylane_core::Partition;
+
+use crate::librdkafka::WakeHandle;
+
+/// Shared by the feeder, which must not get far ahead, and the sources, which want to know the end.
+#[derive(Debug, Default)]
+pub struct FeedProgress {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    readers: Vec<ReaderState>,
+    /// Records per partition of every topic whose feed has ended.
+    ends: BTreeMap<String, Vec<i64>>,
+    failure: Option<String>,
+    stopped: bool,
+}
+
+#[derive(Debug)]
+struct ReaderState {
+    wake: WakeHandle,
+    topics: Vec<String>,
+    /// The next offset to read; absent: the first.
+    next: BTreeMap<Partition, i64>,
+    gone: bool,
+}
+
+/// One source's part of it.
+#[derive(Debug)]
+pub struct FeedReader {
+    progress: Arc<FeedProgress>,
+    index: usize,
+    topics: Vec<String>,
+}
+
+impl FeedProgress {
+    /// Nothing fed, nothing read.
+    pub fn new() -> Arc<FeedProgress> {
+        Arc::default()
+    }
+
+    /// Another reader, which the feed waits for from now on: start every source before the feed.
+    pub(in crate::source) fn reader(self: &Arc<Self>, topics: &[CString], wake: &WakeHandle) -> FeedReader {
+        let topics: Vec<String> = topics.iter().map(|topic| topic.to_string_lossy().into_owned()).collect();
+        let mut state = self.lock();
+        state.readers.push(ReaderState {
+            wake: Arc::clone(wake),
+            topics: topics.clone(),
+            next: BTreeMap::new(),
+            gone: false,
+        });
+        FeedReader { progress: Arc::clone(self), index: state.readers.len() - 1, topics }
+    }
+
+    /// Waits until every reader of the topic is past this offset; `false` if the feed is to stop.
+    pub(super) fn wait_until_past(&self, topic: &str, number: i32, offset: i64) -> bool {
+        let mut state = self.lock();
+        while !state.stopped && state.next(topic, number) <= offset {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        !state.stopped
+    }
+
+    /// The next offset that the slowest reader of the topic reads.
+    pub(super) fn next(&self, topic: &str, number: i32) -> i64 {
+        self.lock().next(topic, number)
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    pub(super) fn stop(&self) {
+        self.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn end(&self, topic: &str, ends: Vec<i64>) {
+        let mut state = self.lock();
+        state.ends.insert(topic.to_owned(), ends);
+        state.wake_readers();
+    }
+
+    pub(super) fn fail(&self, reason: String) {
+        let mut state = self.lock();
+        state.failure.get_or_insert(reason);
+        state.wake_readers();
+    }
+
+    /// Nothing can be half done in it: every change is one assignment.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn next(&self, topic: &str, number: i32) -> i64 {
+        let of_reader = |reader: &ReaderState| {
+            let index = reader.topics.iter().position(|known| known == topic)?;
+            let partition = Partition { topic: u16::try_from(index).ok()?, number };
+            Some(reader.next.get(&partition).copied().unwrap_or(0))
+        };
+        self.readers.iter().filter(|reader| !reader.gone).filter_map(of_reader).min().unwrap_or(0)
+    }
+
+    fn wake_readers(&self) {
+        for reader in &self.readers {
+            reader.wake.wake();
+        }
+    }
+}
+
+impl FeedReader {
+    /// Everything below this offset of the partition was read.
+    pub fn advance(&self, partition: Partition, next: i64) {
+        let mut state = self.progress.lock();
+        if let Some(reader) = state.readers.get_mut(self.index) {
+            let known = reader.next.entry(partition).or_insert(0);
+            *known = next.max(*known);
+        }
+        drop(state);
+        self.progress.changed.notify_all();
+    }
+
+    /// Where the partition's feed ends, once that is known.
+    pub fn end(&self, partition: Partition) -> Option<i64> {
+        let topic = self.topics.get(usize::from(partition.topic))?;
+        let number = usize::try_from(partition.number).ok()?;
+        self.progress.lock().ends.get(topic)?.get(number).copied()
+    }
+
+    /// Why the feed broke off, if it did.
+    pub fn failure(&self) -> Option<String> {
+        self.progress.lock().failure.clone()
+    }
+}
+
+impl Drop for FeedReader {
+    /// The feed does not wait for a reader that is gone.
+    fn drop(&mut self) {
+        if let Some(reader) = self.progress.lock().readers.get_mut(self.index) {
+            reader.gone = true;
+        }
+        self.progress.changed.notify_all();
+    }
+}

@@ -1,0 +1,132 @@
+//! What the codes mean for a source.
+use keylane_core::{CommitError, ReadError};
+
+use super::event::SourceError;
+use crate::librdkafka::ErrorCode;
+
+/// What an error on a partition's queue means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadFault {
+    /// The position is outside the log; the bounds must be asked for.
+    OutOfRange,
+    /// The partition can't be read on.
+    Failed(ReadError),
+    /// The client tries again by itself.
+    Passing,
+}
+
+pub(super) fn read_fault(code: ErrorCode) -> ReadFault {
+    match code {
+        ErrorCode::AUTO_OFFSET_RESET | ErrorCode::OFFSET_OUT_OF_RANGE | ErrorCode::LOG_TRUNCATION => {
+            ReadFault::OutOfRange
+        }
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED
+        | ErrorCode::UNKNOWN_TOPIC_OR_PART
+        | ErrorCode::UNKNOWN_TOPIC
+        | ErrorCode::UNKNOWN_PARTITION
+        | ErrorCode::UNKNOWN_TOPIC_ID => ReadFault::Failed(ReadError::Denied),
+        // After each of these the client goes on behind the data it could not read: that must not become a gap.
+        ErrorCode::BAD_MSG
+        | ErrorCode::BAD_COMPRESSION
+        | ErrorCode::INVALID_MSG
+        | ErrorCode::MSG_SIZE_TOO_LARGE
+        | ErrorCode::NOT_IMPLEMENTED
+        | ErrorCode::UNSUPPORTED_FEATURE => ReadFault::Failed(ReadError::Damaged),
+        _ => ReadFault::Passing,
+    }
+}
+
+pub(super) fn commit_error(code: ErrorCode) -> CommitError {
+    match code {
+        ErrorCode::OFFSET_METADATA_TOO_LARGE => CommitError::MetadataTooLarge,
+        // The connection to the coordinator broke or was never there: to store the same offset twice is harmless.
+        ErrorCode::REBALANCE_IN_PROGRESS
+        | ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
+        | ErrorCode::COORDINATOR_NOT_AVAILABLE
+        | ErrorCode::NOT_COORDINATOR
+        | ErrorCode::WAIT_COORD
+        | ErrorCode::TRANSPORT
+        | ErrorCode::TIMED_OUT
+        | ErrorCode::REQUEST_TIMED_OUT => CommitError::TryAgain,
+        ErrorCode::ILLEGAL_GENERATION
+        | ErrorCode::UNKNOWN_MEMBER_ID
+        | ErrorCode::FENCED_INSTANCE_ID
+        | ErrorCode::STALE_MEMBER_EPOCH => CommitError::Stale,
+        _ => CommitError::Other,
+    }
+}
+
+/// Puts an error of the client into words, with the remedy where there is one.
+pub(super) fn source_error(code: ErrorCode, text: &str, fatal: bool) -> SourceError {
+    let remedy = match code {
+        ErrorCode::INCONSISTENT_GROUP_PROTOCOL => {
+            "the group's other members divide partitions in another way: set `assignor = \"range\"`, or use \
+             another `group_id`"
+        }
+        ErrorCode::FENCED_INSTANCE_ID => {
+            "another process uses the same `group_instance_id`: give every process its own"
+        }
+        ErrorCode::MAX_POLL_EXCEEDED => {
+            "this process stood still for longer than `max.poll.interval.ms` and left its group; it joins again"
+        }
+        ErrorCode::GROUP_AUTHORIZATION_FAILED => "grant this user READ on the consumer group",
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED => "grant this user READ and DESCRIBE on the topic",
+        ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED => {
+            "the brokers refuse these credentials: check `sasl.*` and `security.protocol` under [kafka.client]"
+        }
+        ErrorCode::SSL => "check `ssl.*` and `security.protocol` under [kafka.client]",
+        ErrorCode::ALL_BROKERS_DOWN => "no broker can be reached; the client keeps trying",
+        _ => "",
+    };
+    let separator = if remedy.is_empty() { "" } else { "; " };
+    let text = format!("{text} ({}){separator}{remedy}", code.name());
+    let hopeless = matches!(code, ErrorCode::INCONSISTENT_GROUP_PROTOCOL | ErrorCode::FENCED_INSTANCE_ID);
+    SourceError { fatal: fatal || hopeless, code, text }
+}
+
+/// Whether the brokers refuse who we are: no waiting helps.
+pub(super) fn is_authentication(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_reading() {
+        for (code, fault) in [
+            (ErrorCode::AUTO_OFFSET_RESET, ReadFault::OutOfRange),
+            (ErrorCode::LOG_TRUNCATION, ReadFault::OutOfRange),
+            (ErrorCode::TOPIC_AUTHORIZATION_FAILED, ReadFault::Failed(ReadError::Denied)),
+            (ErrorCode::BAD_MSG, ReadFault::Failed(ReadError::Damaged)),
+            (ErrorCode::BAD_COMPRESSION, ReadFault::Failed(ReadError::Damaged)),
+            (ErrorCode::TRANSPORT, ReadFault::Passing),
+            (ErrorCode(9_999), ReadFault::Passing),
+        ] {
+            assert_eq!(read_fault(code), fault, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn codes_of_commits() {
+        for (code, error) in [
+            (ErrorCode::OFFSET_METADATA_TOO_LARGE, CommitError::MetadataTooLarge),
+            (ErrorCode::REBALANCE_IN_PROGRESS, CommitError::TryAgain),
+            (ErrorCode::NOT_COORDINATOR, CommitError::TryAgain),
+            (ErrorCode::ILLEGAL_GENERATION, CommitError::Stale),
+            (ErrorCode::UNKNOWN_MEMBER_ID, CommitError::Stale),
+            (ErrorCode::GROUP_AUTHORIZATION_FAILED, CommitError::Other),
+            (ErrorCode(120), CommitError::Other),
+        ] {
+            assert_eq!(commit_error(code), error, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn another_assignor_has_a_remedy() {
+        let error = source_error(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, "JoinGroup failed", false);
+        assert!(error.fatal && error.text.contains("assignor = \"range\""), "{error:?}");
+        assert!(!source_error(ErrorCode::TRANSPORT, "broken pipe", false).fatal);
+    }
+}

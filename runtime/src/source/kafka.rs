@@ -1,0 +1,544 @@
+//! The consumer of one handler.
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::CString;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keylane_core::{CommitEntry, CommitError, CommitId, Partition, StartAt};
+
+use super::embedded::FeedReader;
+use super::errors::{commit_error, source_error};
+use super::event::{ReadResult, Record, SourceError, SourceEvent};
+use super::lookup::{Answer, LookUps};
+use super::partitions::{Opener, Partitions, out_of_range};
+use super::spec::{Assignor, Ends, SourceSpec};
+use super::start::{Error, Preparation, Waiting};
+use crate::librdkafka::{Consumer, Deadline, ErrorCode, Event, EventKind, PartitionList, Queue, WakeHandle};
+
+/// Stands in a commit's list where the coordinator has not answered.
+const NO_ANSWER: ErrorCode = ErrorCode(-9_999);
+/// How long one wait for an event of the farewell takes.
+const FAREWELL_STEP: Duration = Duration::from_millis(50);
+
+/// Reads the partitions that the group gives to one handler. Used by one thread.
+///
+/// Field order is drop order: queues before the consumer, whose destruction would wait for them.
+pub struct Source {
+    partitions: Partitions,
+    main: Queue,
+    commit_answers: Queue,
+    consumer: Consumer,
+    look_ups: LookUps,
+    topics: Vec<CString>,
+    wake: WakeHandle,
+    assignor: Assignor,
+    ends: Ends,
+    /// Partitions whose end was told.
+    ended: BTreeSet<Partition>,
+    feed: Option<FeedReader>,
+    feed_failed: bool,
+    commit_timeout: Duration,
+    commits: BTreeMap<CommitId, InFlight>,
+    /// The rebalance that the library waits for an answer to.
+    unanswered: Option<Rebalance>,
+    /// What must not be done while a rebalance is unanswered: the library would take it for the answer.
+    deferred: Vec<StartAt>,
+    ready: VecDeque<SourceEvent>,
+}
+
+struct InFlight {
+    deadline: Duration,
+    partitions: Vec<Partition>,
+}
+
+#[derive(Debug)]
+enum Rebalance {
+    Assign,
+    Revoke(Vec<Partition>),
+}
+
+impl Source {
+    /// Checks that the topics exist, learns what the start policy needs, and joins the group. Waits for brokers
+    /// that do not answer: `patience` is told each time and may break it off.
+    pub fn start(
+        spec: &SourceSpec,
+        wake: WakeHandle,
+        patience: &mut dyn FnMut(&Waiting) -> ControlFlow<()>,
+    ) -> Result<Source, Error> {
+        let topics = spec.topic_names().ok_or_else(|| Error::TopicName(spec.topics.join(", ")))?;
+        let consumer = Consumer::new(&spec.properties())?;
+        let main = consumer.main_queue().wakes(&wake);
+        let mut preparation = Preparation { consumer: &consumer, events: &main, spec, patience };
+        let facts = preparation.topic_facts(&topics)?;
+        let feed = spec.feed.as_ref().map(|feed| feed.reader(&topics, &wake));
+        let look_ups = LookUps::start(consumer.clone(), facts, spec.start, Arc::clone(&wake))?;
+        let mut subscription = PartitionList::with_capacity(topics.len());
+        for topic in &topics {
+            subscription.push(topic, -1, 0);
+        }
+        consumer.subscribe(&subscription).map_err(Error::Subscribe)?;
+        Ok(Source {
+            partitions: Partitions::default(),
+            main,
+            commit_answers: Queue::new(consumer.client()).wakes(&wake),
+            consumer,
+            look_ups,
+            topics,
+            wake,
+            assignor: spec.assignor,
+            ends: spec.ends,
+            ended: BTreeSet::new(),
+            feed,
+            feed_failed: false,
+            commit_timeout: spec.commit_timeout,
+            commits: BTreeMap::new(),
+            unanswered: None,
+            deferred: Vec::new(),
+            ready: VecDeque::new(),
+        })
+    }
+
+    /// The next thing that happened, without waiting. Call it until there is none, at least every
+    /// `max.poll.interval.ms`.
+    pub fn next_event(&mut self, now: Duration) -> Option<SourceEvent> {
+        self.look_ups.send();
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            if let Some(event) = self.main.poll_now() {
+                self.on_main_event(&event);
+            } else if let Some(event) = self.commit_answers.poll_now() {
+                self.on_commit_answer(&event);
+            } else if let Some(answer) = self.look_ups.next() {
+                self.on_answer(answer);
+            } else if !self.expire_commit(now) && !self.look_at_feed() {
+                self.look_ups.send();
+                return None;
+            }
+        }
+    }
+
+    /// When [`Source::next_event`] has something to say without a wake-up: a commit runs out of time.
+    pub fn next_timeout(&self) -> Option<Duration> {
+        self.commits.values().map(|commit| commit.deadline).min()
+    }
+
+    /// Whether a read of this partition may find something.
+    pub fn is_ready(&self, partition: Partition) -> bool {
+        self.partitions.reader(partition).is_some_and(super::partitions::Reader::is_ready)
+    }
+
+    /// Hands over records of one partition, in offset order, without waiting and without copying. A record that
+    /// crosses a limit is still handed over; an error or the end of the partition ends the read, after the
+    /// records before it. A panic of `each` ends the process.
+    pub fn read(
+        &mut self,
+        partition: Partition,
+        max_events: u32,
+        max_bytes: u64,
+        each: &mut dyn FnMut(Record<'_>),
+    ) -> ReadResult {
+        let Some(reader) = self.partitions.reader_mut(partition) else { return ReadResult::default() };
+        let read = reader.read(max_events, max_bytes, each);
+        if read.result.events > 0
+            && let Some(feed) = &self.feed
+        {
+            feed.advance(partition, reader.next);
+        }
+        if read.out_of_range
+            && let Some(asked) = self.partitions.asked(partition)
+        {
+            self.look_ups.ask_bounds(asked);
+        }
+        read.result
+    }
+
+    /// One past the last offset of the partition's log, as of the last fetch: for lag, not for decisions.
+    pub fn last_known_end(&self, partition: Partition) -> Option<i64> {
+        let topic = self.topics.get(usize::from(partition.topic))?;
+        self.consumer.last_known_end(topic, partition.number)
+    }
+
+    /// Finds out where the partition starts; the answer is an event. Dropped if it is not ours (any more).
+    pub fn look_up_start(&mut self, partition: Partition) {
+        if let Some(asked) = self.partitions.asked(partition) {
+            self.look_ups.ask_start(asked);
+        }
+    }
+
+    /// Answers an assign; or, if none is unanswered, starts reading partitions whose start was found late.
+    pub fn answer_assign(&mut self, starts: &[StartAt]) {
+        match self.unanswered.take() {
+            Some(Rebalance::Assign) => {
+                self.assign(starts, true);
+                self.after_answer();
+            }
+            None => self.assign(starts, false),
+            revoke @ Some(Rebalance::Revoke(_)) => {
+                self.unanswered = revoke;
+                self.deferred.extend_from_slice(starts);
+            }
+        }
+    }
+
+    /// Gives up what the group asked for: all of it, whatever is named.
+    pub fn answer_revoke(&mut self, _partitions: &[Partition]) {
+        match self.unanswered.take() {
+            Some(Rebalance::Revoke(asked)) => {
+                self.give_up(&asked);
+                self.after_answer();
+            }
+            other => self.unanswered = other,
+        }
+    }
+
+    /// Moves the reader of a partition.
+    pub fn reposition(&mut self, partition: Partition, offset: i64) {
+        let Some(reader) = self.partitions.reader_mut(partition) else { return };
+        reader.moved(offset);
+        let mut list = self.opener().list(std::iter::once((partition, offset)));
+        if let Err(code) = self.consumer.seek(&mut list) {
+            // Not an end: the core finds the reader at the wrong place and asks again.
+            tracing::warn!(%partition, offset, %code, "moving the reader failed");
+        }
+    }
+
+    /// Unassigns the partition and assigns it anew: the library refuses to move a reader that was out of range.
+    pub fn reassign(&mut self, partition: Partition, offset: i64) {
+        if !self.partitions.is_owned(partition) {
+            return;
+        }
+        let start = StartAt { partition, offset };
+        self.take_waiting_rebalances();
+        if self.unanswered.is_some() {
+            self.deferred.push(start);
+            return;
+        }
+        self.unassign_one(partition);
+        self.assign(&[start], false);
+    }
+
+    /// Asks the coordinator to store these offsets and sets; the answers are events.
+    pub fn commit(&mut self, now: Duration, id: CommitId, entries: &[CommitEntry], metadata: &str) {
+        let mut list = PartitionList::with_capacity(entries.len());
+        for entry in entries {
+            if let Some(topic) = self.topics.get(usize::from(entry.partition.topic)) {
+                let bytes = metadata_of(entry, metadata).as_bytes();
+                list.push_commit(topic, entry.partition.number, entry.offset, bytes, NO_ANSWER);
+            }
+        }
+        let partitions: Vec<Partition> = entries.iter().map(|entry| entry.partition).collect();
+        let request = usize::try_from(id.0).unwrap_or(usize::MAX);
+        match self.consumer.commit(&list, &self.commit_answers, request) {
+            Ok(()) => {
+                let deadline = now + self.commit_timeout;
+                self.commits.insert(id, InFlight { deadline, partitions });
+            }
+            Err(code) => {
+                for partition in partitions {
+                    self.ready.push_back(commit_result(id, partition, code));
+                }
+                self.wake.wake();
+            }
+        }
+    }
+
+    /// Leaves the group, giving up whatever is still ours. Waits for the coordinator, with a limit; `false` if
+    /// that was not enough: the group then finds out by itself, after the session timeout.
+    pub fn leave(mut self, limit: Duration) -> bool {
+        let limit = Deadline::after(limit);
+        match self.unanswered.take() {
+            Some(Rebalance::Assign) => self.assign(&[], true),
+            Some(Rebalance::Revoke(partitions)) => self.give_up(&partitions),
+            None => {}
+        }
+        let left = self.say_farewell(limit);
+        if !self.look_ups.stop(limit.remaining()) {
+            tracing::warn!("a look-up does not end: the client is left to it");
+        }
+        left
+    }
+
+    fn say_farewell(&mut self, limit: Deadline) -> bool {
+        let events = Queue::new(self.consumer.client());
+        if let Err(code) = self.consumer.close(&events) {
+            tracing::warn!(%code, "leaving the group failed");
+            return false;
+        }
+        while !self.consumer.is_closed() && !limit.is_over() {
+            if let Some(event) = events.poll(FAREWELL_STEP.min(limit.remaining()))
+                && event.kind() == EventKind::Rebalance
+            {
+                let mine: Vec<Partition> = self.partitions.all().collect();
+                self.give_up(&mine);
+            }
+        }
+        self.consumer.is_closed()
+    }
+
+    // -- rebalances -------------------------------------------------------------------------------
+
+    fn on_main_event(&mut self, event: &Event) {
+        match event.kind() {
+            EventKind::Rebalance => self.on_rebalance(event),
+            EventKind::Error => {
+                let mut error = source_error(event.error(), &event.text(), event.is_fatal());
+                if let Some((code, text)) = self.consumer.client().fatal_error() {
+                    error = source_error(code, &text, true);
+                }
+                self.ready.push_back(SourceEvent::Error(error));
+            }
+            // A record that is dropped here would look like a gap later and be committed unhandled.
+            EventKind::Record => {
+                panic!("a record on the consumer's main queue: a partition's queue was not cut off")
+            }
+            EventKind::Commit | EventKind::Delivery | EventKind::Other(_) => {}
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "codes are numbers, not an enum of ours")]
+    fn on_rebalance(&mut self, event: &Event) {
+        let partitions = self.known(&event.partitions());
+        match event.error() {
+            ErrorCode::ASSIGN_PARTITIONS => {
+                for partition in &partitions {
+                    self.partitions.add(*partition);
+                }
+                self.unanswered = Some(Rebalance::Assign);
+                self.ready.push_back(SourceEvent::Assign(partitions));
+            }
+            ErrorCode::REVOKE_PARTITIONS if !self.consumer.is_assignment_lost() => {
+                self.unanswered = Some(Rebalance::Revoke(partitions.clone()));
+                self.ready.push_back(SourceEvent::Revoke(partitions));
+            }
+            _ => {
+                self.unanswered = None;
+                self.give_up(&partitions);
+                self.ready.push_back(SourceEvent::Lost(partitions));
+                self.after_answer();
+            }
+        }
+    }
+
+    /// Looks at what the library already said, so that a change of ours is not taken for an answer to it.
+    fn take_waiting_rebalances(&mut self) {
+        while let Some(event) = self.main.poll_now() {
+            self.on_main_event(&event);
+        }
+    }
+
+    /// Starts reading. As an answer it must reach the library even with nothing in it.
+    fn assign(&mut self, starts: &[StartAt], is_answer: bool) {
+        if !is_answer {
+            self.take_waiting_rebalances();
+            if self.unanswered.is_some() {
+                self.deferred.extend_from_slice(starts);
+                return;
+            }
+        }
+        let mut opened: Vec<(Partition, i64)> = Vec::with_capacity(starts.len());
+        // Under the eager protocol an assign replaces everything: what is read already is opened again, where it
+        // stands. (Within a rebalance there is none: everything was revoked before.)
+        let kept: Vec<(Partition, i64)> = match self.assignor {
+            Assignor::Range => self.partitions.readers().collect(),
+            Assignor::CooperativeSticky => Vec::new(),
+        };
+        let new = starts.iter().map(|start| (start.partition, start.offset));
+        for (partition, offset) in kept.into_iter().chain(new) {
+            if opened.iter().any(|(known, _)| *known == partition) {
+                continue;
+            }
+            match self.open(partition, offset) {
+                Ok(()) => opened.push((partition, offset)),
+                Err(code) => tracing::warn!(%partition, %code, "not assigned: the partition is not ours"),
+            }
+        }
+        if opened.is_empty() && !is_answer {
+            return;
+        }
+        let list = self.opener().list(opened.into_iter());
+        let result = match self.assignor {
+            Assignor::CooperativeSticky => self.consumer.incremental_assign(&list),
+            Assignor::Range => self.consumer.assign(Some(&list)),
+        };
+        self.report(result, "assigning partitions failed");
+    }
+
+    fn open(&mut self, partition: Partition, offset: i64) -> Result<(), ErrorCode> {
+        let opener = Opener { client: self.consumer.client(), topics: &self.topics, wake: &self.wake };
+        self.partitions.open(&opener, partition, offset)
+    }
+
+    fn opener(&self) -> Opener<'_> {
+        Opener { client: self.consumer.client(), topics: &self.topics, wake: &self.wake }
+    }
+
+    /// Answers a revoke. Partitions that were never assigned to the library must not be in its list.
+    fn give_up(&mut self, partitions: &[Partition]) {
+        let assigned: Vec<(Partition, i64)> =
+            self.partitions.readers().filter(|(partition, _)| partitions.contains(partition)).collect();
+        let list = self.opener().list(assigned.into_iter());
+        for partition in partitions {
+            self.partitions.remove(*partition);
+        }
+        let result = match self.assignor {
+            Assignor::CooperativeSticky => self.consumer.incremental_unassign(&list),
+            Assignor::Range => self.consumer.assign(None),
+        };
+        self.report(result, "giving up partitions failed");
+    }
+
+    fn unassign_one(&mut self, partition: Partition) {
+        // Under the eager protocol the assign that follows replaces everything anyway.
+        if self.assignor == Assignor::CooperativeSticky && self.partitions.reader(partition).is_some() {
+            let list = self.opener().list(std::iter::once((partition, 0)));
+            let result = self.consumer.incremental_unassign(&list);
+            self.report(result, "unassigning a partition failed");
+        }
+        self.partitions.close(partition);
+    }
+
+    /// What had to wait for the answer.
+    fn after_answer(&mut self) {
+        for start in std::mem::take(&mut self.deferred) {
+            if self.partitions.is_owned(start.partition) {
+                self.unassign_one(start.partition);
+                self.assign(&[start], false);
+            }
+        }
+    }
+
+    fn report(&mut self, result: Result<(), ErrorCode>, what: &str) {
+        if let Err(code) = result {
+            self.ready.push_back(SourceEvent::Error(source_error(code, what, false)));
+            self.wake.wake();
+        }
+    }
+
+    /// The partitions of a list that are of our topics: all of them, unless a broker is confused.
+    fn known(&self, list: &PartitionList) -> Vec<Partition> {
+        list.iter()
+            .filter_map(|entry| {
+                let index = self.topics.iter().position(|topic| topic.as_c_str() == entry.topic)?;
+                Some(Partition { topic: u16::try_from(index).ok()?, number: entry.partition })
+            })
+            .collect()
+    }
+
+    // -- answers ----------------------------------------------------------------------------------
+
+    fn on_commit_answer(&mut self, event: &Event) {
+        if event.kind() != EventKind::Commit {
+            return;
+        }
+        let id = CommitId(u64::try_from(event.request()).unwrap_or(u64::MAX));
+        let Some(commit) = self.commits.remove(&id) else { return };
+        let answered = event.partitions();
+        let all = event.error();
+        for partition in commit.partitions {
+            let code = self.topics.get(usize::from(partition.topic)).and_then(|topic| {
+                let entry = answered
+                    .iter()
+                    .find(|e| e.topic == topic.as_c_str() && e.partition == partition.number)?;
+                Some(entry.error)
+            });
+            // The code of the whole request only counts where the coordinator did not answer for the partition.
+            let code = match code {
+                Some(code) if code != NO_ANSWER => code,
+                _ if !all.is_none() => all,
+                _ => NO_ANSWER,
+            };
+            self.ready.push_back(commit_result(id, partition, code));
+        }
+    }
+
+    fn expire_commit(&mut self, now: Duration) -> bool {
+        let late = self.commits.iter().find(|(_, commit)| commit.deadline <= now).map(|(id, _)| *id);
+        let Some(id) = late else { return false };
+        self.commits.remove(&id);
+        self.ready.push_back(SourceEvent::CommitTimedOut { id });
+        true
+    }
+
+    fn on_answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Start { asked, found } if self.partitions.is_current(asked) => {
+                let partition = asked.partition;
+                match found {
+                    Ok(start) => {
+                        match (self.ends, start.log_end) {
+                            (Ends::LogEnd, Some(offset)) => self.tell_end(partition, offset),
+                            (Ends::LogEnd, None) => {
+                                let reason = "the end of the log is not known".to_owned();
+                                self.ready.push_back(SourceEvent::AssignFailed { partition, reason });
+                                return;
+                            }
+                            (Ends::Never | Ends::Feed, _) => {}
+                        }
+                        self.ready.push_back(SourceEvent::StartResolved(start));
+                    }
+                    Err(reason) => self.ready.push_back(SourceEvent::AssignFailed { partition, reason }),
+                }
+            }
+            Answer::Bounds { asked, found } if self.partitions.is_current(asked) => match found {
+                Ok(bounds) => {
+                    let why = out_of_range(bounds);
+                    self.ready.push_back(SourceEvent::ReadFailed { partition: asked.partition, why });
+                }
+                Err(reason) => {
+                    tracing::warn!(partition = %asked.partition, reason, "the bounds of a log are not known");
+                    self.look_ups.ask_bounds(asked);
+                }
+            },
+            Answer::Start { .. } | Answer::Bounds { .. } => {}
+        }
+    }
+
+    fn tell_end(&mut self, partition: Partition, offset: i64) {
+        if self.ended.insert(partition) {
+            self.ready.push_back(SourceEvent::EndKnown { partition, offset });
+        }
+    }
+
+    /// Tells of the end of the feed, once it is known, for every partition that is ours.
+    fn look_at_feed(&mut self) -> bool {
+        let Some(feed) = &self.feed else { return false };
+        if let Some(reason) = feed.failure()
+            && !self.feed_failed
+        {
+            self.feed_failed = true;
+            let error = SourceError { fatal: true, code: ErrorCode::NONE, text: reason };
+            self.ready.push_back(SourceEvent::Error(error));
+            return true;
+        }
+        if self.ends != Ends::Feed {
+            return false;
+        }
+        let known: Vec<(Partition, i64)> = self
+            .partitions
+            .all()
+            .filter(|partition| !self.ended.contains(partition))
+            .filter_map(|partition| Some((partition, feed.end(partition)?)))
+            .collect();
+        for (partition, offset) in &known {
+            self.tell_end(*partition, *offset);
+        }
+        !known.is_empty()
+    }
+}
+
+fn metadata_of<'a>(entry: &CommitEntry, metadata: &'a str) -> &'a str {
+    let (from, to) = entry.metadata;
+    usize::try_from(from)
+        .ok()
+        .zip(usize::try_from(to).ok())
+        .and_then(|(from, to)| metadata.get(from..to))
+        .expect("the core's ranges lie within the metadata it gives with them")
+}
+
+fn commit_result(id: CommitId, partition: Partition, code: ErrorCode) -> SourceEvent {
+    let result: Result<(), CommitError> = code.into_result().map_err(commit_error);
+    SourceEvent::CommitResult { id, partition, result, code }
+}

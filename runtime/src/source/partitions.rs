@@ -1,0 +1,203 @@
+//! Which partitions are ours, and how far each has been read.
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use keylane_core::{Partition, ReadError};
+
+use super::errors::{ReadFault, read_fault};
+use super::event::{ReadResult, Record};
+use super::lookup::Asked;
+use crate::librdkafka::{Client, Entry, ErrorCode, PartitionList, PartitionQueue, ReadEnd, WakeHandle};
+
+/// What the group gave us.
+#[derive(Debug, Default)]
+pub(super) struct Partitions {
+    owned: BTreeMap<Partition, Owned>,
+    /// Counts ownerships: an answer about an older one is dropped.
+    epochs: u64,
+}
+
+#[derive(Debug)]
+struct Owned {
+    epoch: u64,
+    /// `None` until its start is known and it is assigned.
+    reader: Option<Reader>,
+}
+
+#[derive(Debug)]
+pub(super) struct Reader {
+    queue: PartitionQueue,
+    /// The offset that is read next; the library's own position is not used: it moves past what we never saw.
+    pub(super) next: i64,
+    /// Nothing is read after an error until the partition is put somewhere.
+    halted: bool,
+}
+
+/// A read as it ended, before it is known what a range error means.
+pub(super) struct RawRead {
+    pub(super) result: ReadResult,
+    /// The position is outside the log: the bounds are to be asked for.
+    pub(super) out_of_range: bool,
+}
+
+impl Partitions {
+    /// A new ownership begins.
+    pub(super) fn add(&mut self, partition: Partition) {
+        self.epochs += 1;
+        self.owned.insert(partition, Owned { epoch: self.epochs, reader: None });
+    }
+
+    /// An ownership ends. Its queue is closed with it.
+    pub(super) fn remove(&mut self, partition: Partition) {
+        self.owned.remove(&partition);
+    }
+
+    /// Stops reading a partition that stays ours.
+    pub(super) fn close(&mut self, partition: Partition) {
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.reader = None;
+        }
+    }
+
+    pub(super) fn asked(&self, partition: Partition) -> Option<Asked> {
+        self.owned.get(&partition).map(|owned| Asked { partition, epoch: owned.epoch })
+    }
+
+    pub(super) fn is_current(&self, asked: Asked) -> bool {
+        self.asked(asked.partition) == Some(asked)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = Partition> + '_ {
+        self.owned.keys().copied()
+    }
+
+    pub(super) fn is_owned(&self, partition: Partition) -> bool {
+        self.owned.contains_key(&partition)
+    }
+
+    pub(super) fn reader(&self, partition: Partition) -> Option<&Reader> {
+        self.owned.get(&partition)?.reader.as_ref()
+    }
+
+    pub(super) fn reader_mut(&mut self, partition: Partition) -> Option<&mut Reader> {
+        self.owned.get_mut(&partition)?.reader.as_mut()
+    }
+
+    /// Everything that is read now and where it stands.
+    pub(super) fn readers(&self) -> impl Iterator<Item = (Partition, i64)> + '_ {
+        self.owned.iter().filter_map(|(partition, owned)| Some((*partition, owned.reader.as_ref()?.next)))
+    }
+
+    /// Cuts the partition's queue off. Must come before the assign that it is for, every time.
+    pub(super) fn open(
+        &mut self,
+        opener: &Opener<'_>,
+        partition: Partition,
+        offset: i64,
+    ) -> Result<(), ErrorCode> {
+        let owned = self.owned.get_mut(&partition).ok_or(ErrorCode::UNKNOWN_PARTITION)?;
+        // The old handle first: closing it takes the wake-up off the queue, which may be the same one.
+        owned.reader = None;
+        let topic = opener.topic(partition).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
+        let queue = PartitionQueue::open(opener.client, topic, partition.number, opener.wake)
+            .ok_or(ErrorCode::UNKNOWN_PARTITION)?;
+        owned.reader = Some(Reader { queue, next: offset, halted: false });
+        Ok(())
+    }
+}
+
+/// What it takes to open a partition's queue.
+pub(super) struct Opener<'a> {
+    pub(super) client: &'a Arc<Client>,
+    pub(super) topics: &'a [CString],
+    pub(super) wake: &'a WakeHandle,
+}
+
+impl Opener<'_> {
+    pub(super) fn topic(&self, partition: Partition) -> Option<&CStr> {
+        self.topics.get(usize::from(partition.topic)).map(CString::as_c_str)
+    }
+
+    /// The list for an assign.
+    pub(super) fn list(&self, starts: impl Iterator<Item = (Partition, i64)>) -> PartitionList {
+        let mut list = PartitionList::with_capacity(starts.size_hint().0);
+        for (partition, offset) in starts {
+            if let Some(topic) = self.topic(partition) {
+                list.push(topic, partition.number, offset);
+            }
+        }
+        list
+    }
+}
+
+impl Reader {
+    pub(super) fn is_ready(&self) -> bool {
+        !self.halted && self.queue.is_ready()
+    }
+
+    pub(super) fn moved(&mut self, offset: i64) {
+        self.next = offset;
+        self.halted = false;
+    }
+
+    /// Reads until a limit is reached, something is wrong, the end is reached or nothing is left.
+    pub(super) fn read(
+        &mut self,
+        max_events: u32,
+        max_bytes: u64,
+        each: &mut dyn FnMut(Record<'_>),
+    ) -> RawRead {
+        let mut read = RawRead { result: ReadResult::default(), out_of_range: false };
+        if self.halted || max_events == 0 {
+            return read;
+        }
+        let (next, halted) = (&mut self.next, &mut self.halted);
+        let mut bytes = 0;
+        let end = self.queue.read(&mut |entry| match entry {
+            Entry::Record(record) => {
+                *next = record.offset() + 1;
+                read.result.events += 1;
+                bytes += payload_bytes(&record);
+                each(record);
+                if read.result.events >= max_events || bytes >= max_bytes {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            }
+            Entry::Error { code: ErrorCode::PARTITION_EOF, offset, .. } => {
+                *next = offset.max(*next);
+                read.result.end_of_partition = Some(offset);
+                ControlFlow::Break(())
+            }
+            Entry::Error { code, offset, text } => {
+                let fault = read_fault(code);
+                tracing::warn!(%code, offset, text, ?fault, "reading a partition failed");
+                match fault {
+                    ReadFault::Passing => return ControlFlow::Continue(()),
+                    ReadFault::OutOfRange => read.out_of_range = true,
+                    ReadFault::Failed(error) => read.result.error = Some(error),
+                }
+                *halted = true;
+                ControlFlow::Break(())
+            }
+        });
+        read.result.more = end == ReadEnd::Stopped && !self.halted;
+        read
+    }
+}
+
+/// What counts against the byte limit of a read: what has to be copied.
+fn payload_bytes(record: &Record<'_>) -> u64 {
+    let headers: usize =
+        record.headers().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum();
+    let own = record.key().map_or(0, <[u8]>::len) + record.value().map_or(0, <[u8]>::len);
+    u64::try_from(own + headers).unwrap_or(u64::MAX)
+}
+
+/// The error of a position outside the log.
+pub(super) fn out_of_range((log_start, log_end): (i64, i64)) -> ReadError {
+    ReadError::OutOfRange { log_start, log_end }
+}

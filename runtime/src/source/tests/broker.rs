@@ -1,0 +1,76 @@
+//! What every test of the source begins with.
+use std::ffi::CString;
+use std::time::Duration;
+
+use crate::librdkafka::{Deadline, ErrorCode, Header, ProduceRecord, Producer, Properties};
+use crate::source::embedded::EmbeddedBroker;
+use crate::source::{Assignor, Ends, SourceSpec, StartPolicy};
+
+pub(super) const TOPIC: &str = "orders";
+/// No test takes so long unless it fails.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) fn broker(partitions: i32) -> EmbeddedBroker {
+    let broker = EmbeddedBroker::start(partitions).expect("the embedded broker starts");
+    broker.create_topic(TOPIC).expect("it takes topics");
+    broker
+}
+
+pub(super) fn spec(broker: &EmbeddedBroker, assignor: Assignor) -> SourceSpec {
+    SourceSpec {
+        client_properties: vec![("bootstrap.servers".to_owned(), broker.bootstrap_servers())],
+        topics: vec![TOPIC.to_owned()],
+        group_id: "group".to_owned(),
+        group_instance_id: None,
+        assignor,
+        start: StartPolicy::Earliest,
+        ends: Ends::Never,
+        create_topics: false,
+        fetch_queue_kbytes: 1024,
+        commit_timeout: Duration::from_secs(2),
+        feed: None,
+    }
+}
+
+/// A record for [`send`].
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sent<'a> {
+    pub(super) partition: i32,
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) headers: &'a [Header<'a>],
+}
+
+/// Sends records in order and waits for their acks.
+pub(super) fn send<'a>(bootstrap: &str, topic: &str, records: impl IntoIterator<Item = Sent<'a>>) {
+    let mut properties = Properties::default();
+    properties.set("bootstrap.servers", bootstrap);
+    properties.set("enable.idempotence", "true");
+    let producer = Producer::new(&properties).expect("the properties are right");
+    let name = CString::new(topic).expect("a name without NUL");
+    let topic = producer.topic(&name).expect("a topic's name");
+    let mut sent = 0;
+    for record in records {
+        let produce = ProduceRecord {
+            partition: Some(record.partition),
+            timestamp: Some(1_000),
+            key: record.key,
+            value: record.value,
+            headers: record.headers,
+            token: 0,
+        };
+        producer.produce(&topic, &produce).expect("the queue takes it");
+        sent += 1;
+    }
+    let reports = producer.main_queue();
+    let limit = Deadline::after(PATIENCE);
+    while sent > 0 {
+        let Some(mut event) = reports.poll(limit.remaining()) else {
+            panic!("{sent} records have no report")
+        };
+        while let Some(report) = event.next_delivered() {
+            assert_eq!(report.error, ErrorCode::NONE);
+            sent -= 1;
+        }
+    }
+}

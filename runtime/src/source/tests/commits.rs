@@ -1,0 +1,92 @@
+//! Commits: metadata, answers per partition, time limits.
+use std::time::Duration;
+
+use keylane_core::{CommitError, CommitId, Partition};
+
+use super::broker::{Sent, TOPIC, broker, send, spec};
+use super::member::Member;
+use crate::librdkafka::ErrorCode;
+use crate::source::{Assignor, SourceEvent};
+
+/// Kafka's number of the request that stores offsets.
+const OFFSET_COMMIT: i16 = 8;
+const P0: Partition = Partition { topic: 0, number: 0 };
+const P1: Partition = Partition { topic: 0, number: 1 };
+
+fn ready(partitions: i32) -> (crate::source::embedded::EmbeddedBroker, Member) {
+    let broker = broker(partitions);
+    let records = (0..10).map(|number| Sent { partition: number % partitions, ..Sent::default() });
+    send(&broker.bootstrap_servers(), TOPIC, records);
+    let mut member = Member::join(&spec(&broker, Assignor::CooperativeSticky));
+    member.until("all is read", |m| m.records.len() == 10);
+    (broker, member)
+}
+
+fn answers(member: &mut Member) -> Vec<(CommitId, Partition, Result<(), CommitError>)> {
+    let mut found: Vec<_> = std::mem::take(&mut member.other)
+        .into_iter()
+        .filter_map(|event| match event {
+            SourceEvent::CommitResult { id, partition, result, .. } => Some((id, partition, result)),
+            _ => None,
+        })
+        .collect();
+    found.sort_by_key(|(_, partition, _)| *partition);
+    found
+}
+
+#[test]
+fn metadata_comes_back_to_the_next_owner() {
+    let (broker, mut member) = ready(2);
+    let metadata = "kl1:".to_owned() + &"x".repeat(3_000);
+    let id = member.commit_positions(&[P0, P1], &metadata);
+    member.until("both are answered", |m| m.other.len() == 2);
+    assert_eq!(answers(&mut member), [(id, P0, Ok(())), (id, P1, Ok(()))]);
+    assert!(member.source.leave(Duration::from_secs(10)));
+
+    let mut next = Member::join(&spec(&broker, Assignor::CooperativeSticky));
+    next.until("both starts are found", |m| m.starts.len() == 2);
+    for start in &next.starts {
+        assert_eq!(start.committed, Some((5, metadata.clone().into_bytes())), "{}", start.partition);
+    }
+    assert!(next.source.leave(Duration::from_secs(10)));
+}
+
+#[test]
+fn errors_are_told_per_partition_and_sorted() {
+    let (broker, mut member) = ready(1);
+    for (code, error) in [
+        (ErrorCode::OFFSET_METADATA_TOO_LARGE, CommitError::MetadataTooLarge),
+        (ErrorCode::REBALANCE_IN_PROGRESS, CommitError::TryAgain),
+        (ErrorCode::GROUP_AUTHORIZATION_FAILED, CommitError::Other),
+        // A code that no version of the client knows.
+        (ErrorCode(1_234), CommitError::Other),
+    ] {
+        broker.mock().push_errors(OFFSET_COMMIT, &[code]);
+        let id = member.commit_positions(&[P0], "m");
+        member.until("it is answered", |m| !m.other.is_empty());
+        assert_eq!(answers(&mut member), [(id, P0, Err(error))], "{code:?}");
+    }
+    let id = member.commit_positions(&[P0], "m");
+    member.until("it is answered", |m| !m.other.is_empty());
+    assert_eq!(answers(&mut member), [(id, P0, Ok(()))]);
+    assert!(member.source.leave(Duration::from_secs(10)));
+}
+
+#[test]
+fn a_commit_that_nobody_answers_times_out() {
+    let (broker, mut member) = ready(1);
+    broker.mock().set_round_trip_time(1, Duration::from_secs(3)).expect("it can be slow");
+    let id = member.commit_positions(&[P0], "m");
+    let deadline = member.source.next_timeout().expect("a commit is out");
+    assert_eq!(deadline, Duration::from_secs(2));
+    let mut timed_out = None;
+    while let Some(event) = member.source.next_event(deadline) {
+        if let SourceEvent::CommitTimedOut { id } = event {
+            timed_out = Some(id);
+        }
+    }
+    assert_eq!(timed_out, Some(id));
+    assert_eq!(member.source.next_timeout(), None);
+    broker.mock().set_round_trip_time(1, Duration::ZERO).expect("it can be quick");
+    assert!(member.source.leave(Duration::from_secs(20)));
+}

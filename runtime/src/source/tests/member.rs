@@ -1,0 +1,193 @@
+//! A member of a group that does what the loop and the core do, only simpler.
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use keylane_core::{CommitEntry, CommitId, Partition, StartAt};
+
+use super::broker::PATIENCE;
+use crate::librdkafka::{Deadline, Wake, WakeHandle};
+use crate::source::{Source, SourceError, SourceEvent, SourceSpec, StartFound};
+
+pub(super) struct Member {
+    pub(super) source: Source,
+    wake: WakeHandle,
+    /// The next offset of every partition that is read.
+    pub(super) next: BTreeMap<Partition, i64>,
+    /// Every record: where, offset, payload.
+    pub(super) records: Vec<(Partition, i64, Vec<u8>)>,
+    pub(super) starts: Vec<StartFound>,
+    pub(super) ends: BTreeMap<Partition, i64>,
+    pub(super) log_ends: BTreeMap<Partition, i64>,
+    pub(super) other: Vec<SourceEvent>,
+    pub(super) errors: Vec<SourceError>,
+    /// Offsets that did not follow the one before.
+    pub(super) out_of_order: Vec<(Partition, i64, i64)>,
+    pub(super) stood_still: u32,
+    unresolved: BTreeSet<Partition>,
+    resolved: Vec<StartAt>,
+    revoked: Option<(Vec<Partition>, u32)>,
+    commit_out: Option<CommitId>,
+    commits: u64,
+    /// Steps for which a revoke is left unanswered.
+    pub(super) revoke_delay: u32,
+    pub(super) max_events: u32,
+}
+
+impl Member {
+    pub(super) fn join(spec: &SourceSpec) -> Member {
+        let wake = Wake::new().expect("an eventfd can be made");
+        let mut tries = 0;
+        let source = Source::start(spec, wake.clone(), &mut |_| {
+            tries += 1;
+            if tries < 100 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+        .expect("the source starts");
+        Member {
+            source,
+            wake,
+            next: BTreeMap::new(),
+            records: Vec::new(),
+            starts: Vec::new(),
+            ends: BTreeMap::new(),
+            log_ends: BTreeMap::new(),
+            other: Vec::new(),
+            errors: Vec::new(),
+            out_of_order: Vec::new(),
+            stood_still: 0,
+            unresolved: BTreeSet::new(),
+            resolved: Vec::new(),
+            revoked: None,
+            commit_out: None,
+            commits: 0,
+            revoke_delay: 0,
+            max_events: 100,
+        }
+    }
+
+    /// One turn of the loop. Waits a little if there was nothing to do.
+    pub(super) fn step(&mut self) {
+        while let Some(event) = self.source.next_event(Duration::ZERO) {
+            self.on(event);
+        }
+        self.answer_revoke();
+        if !self.read_all() {
+            self.wake.wait(Some(Duration::from_millis(10)));
+        }
+    }
+
+    /// Turns until the state is reached.
+    pub(super) fn until(&mut self, what: &str, mut reached: impl FnMut(&Member) -> bool) {
+        let limit = Deadline::after(PATIENCE);
+        while !reached(self) {
+            assert!(!limit.is_over(), "not reached: {what}; next {:?}, errors {:?}", self.next, self.errors);
+            self.step();
+        }
+    }
+
+    fn on(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Assign(partitions) => {
+                self.unresolved = partitions.iter().copied().collect();
+                for partition in partitions {
+                    self.source.look_up_start(partition);
+                }
+                self.answer_assign();
+            }
+            SourceEvent::StartResolved(found) => {
+                let offset = found.committed.as_ref().map_or(found.fallback, |(offset, _)| *offset);
+                self.unresolved.remove(&found.partition);
+                self.resolved.push(StartAt { partition: found.partition, offset });
+                self.starts.push(found);
+                self.answer_assign();
+            }
+            SourceEvent::AssignFailed { partition, .. } => self.source.look_up_start(partition),
+            SourceEvent::Revoke(partitions) => self.revoked = Some((partitions, self.revoke_delay)),
+            SourceEvent::Lost(partitions) => {
+                for partition in partitions {
+                    self.next.remove(&partition);
+                }
+            }
+            SourceEvent::EndKnown { partition, offset } => {
+                assert_eq!(self.ends.insert(partition, offset), None, "an end is told once");
+            }
+            SourceEvent::CommitResult { id, .. } if self.commit_out == Some(id) => {
+                self.commit_out = None;
+                self.other.push(event);
+            }
+            SourceEvent::Error(error) => self.errors.push(error),
+            SourceEvent::ReadFailed { .. }
+            | SourceEvent::CommitResult { .. }
+            | SourceEvent::CommitTimedOut { .. } => self.other.push(event),
+        }
+    }
+
+    fn answer_assign(&mut self) {
+        if self.unresolved.is_empty() {
+            let starts = std::mem::take(&mut self.resolved);
+            self.next.extend(starts.iter().map(|start| (start.partition, start.offset)));
+            self.source.answer_assign(&starts);
+        }
+    }
+
+    /// Commits what is read, then gives up: both with everything standing still.
+    fn answer_revoke(&mut self) {
+        let Some((partitions, delay)) = self.revoked.take() else { return };
+        if delay > 0 {
+            self.stood_still += 1;
+            if delay == 1 {
+                self.commit_positions(&partitions, "");
+            }
+            self.revoked = Some((partitions, delay - 1));
+        } else if self.commit_out.is_some() {
+            self.revoked = Some((partitions, 0));
+        } else {
+            self.source.answer_revoke(&partitions);
+            for partition in partitions {
+                self.next.remove(&partition);
+            }
+        }
+    }
+
+    pub(super) fn commit_positions(&mut self, partitions: &[Partition], metadata: &str) -> CommitId {
+        let length = u32::try_from(metadata.len()).expect("short");
+        let entries: Vec<CommitEntry> = partitions
+            .iter()
+            .filter_map(|partition| {
+                let offset = *self.next.get(partition)?;
+                Some(CommitEntry { partition: *partition, offset, metadata: (0, length), unclaimed: 0 })
+            })
+            .collect();
+        self.commits += 1;
+        let id = CommitId(self.commits);
+        if !entries.is_empty() {
+            self.commit_out = Some(id);
+            self.source.commit(Duration::ZERO, id, &entries, metadata);
+        }
+        id
+    }
+
+    pub(super) fn has_answer(&self) -> bool {
+        self.commit_out.is_none()
+    }
+
+    fn read_all(&mut self) -> bool {
+        let mut any = false;
+        for (partition, next) in &mut self.next {
+            let (records, out_of_order) = (&mut self.records, &mut self.out_of_order);
+            let result = self.source.read(*partition, self.max_events, u64::MAX, &mut |record| {
+                if record.offset() != *next {
+                    out_of_order.push((*partition, *next, record.offset()));
+                }
+                *next = record.offset() + 1;
+                records.push((*partition, record.offset(), record.value().unwrap_or_default().to_vec()));
+            });
+            assert!(result.events <= self.max_events);
+            if let Some(end) = result.end_of_partition {
+                self.log_ends.insert(*partition, end);
+            }
+            any |= result.more || result.events > 0;
+        }
+        any
+    }
+}

@@ -1,0 +1,7 @@
+//! The source against the embedded broker.
+mod broker;
+mod commits;
+mod feed;
+mod member;
+mod reading;
+mod rebalance;

@@ -1,0 +1,159 @@
+//! Reads: limits, ends, bytes, positions.
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use keylane_core::{Partition, ReadError};
+
+use super::broker::{Sent, TOPIC, broker, send, spec};
+use super::member::Member;
+use crate::source::{Assignor, Ends, Error, Source, SourceEvent, StartPolicy};
+
+const P0: Partition = Partition { topic: 0, number: 0 };
+
+#[test]
+fn limits_end_a_read_after_the_record_that_crosses_them() {
+    let broker = broker(1);
+    let value = [7_u8; 100];
+    let record = Sent { value: Some(&value), ..Sent::default() };
+    send(&broker.bootstrap_servers(), TOPIC, std::iter::repeat_n(record, 50));
+    let mut member = Member::join(&spec(&broker, Assignor::CooperativeSticky));
+    member.max_events = 0; // reads nothing by itself
+    member.until("it is assigned and has data", |m| m.source.is_ready(P0) && m.next.len() == 1);
+
+    let mut offsets = Vec::new();
+    let mut read = |member: &mut Member, events, bytes| {
+        let result = member.source.read(P0, events, bytes, &mut |record| offsets.push(record.offset()));
+        (result.events, result.more)
+    };
+    // The first entries may arrive one fetch at a time: wait for each.
+    member.until("there is data", |m| m.source.is_ready(P0));
+    assert_eq!(read(&mut member, 3, u64::MAX), (3, true));
+    assert_eq!(read(&mut member, u32::MAX, 250), (3, true), "the third crosses 250 bytes");
+    assert_eq!(read(&mut member, 1, 1), (1, true));
+    let mut rest = 0;
+    let mut end = None;
+    while end.is_none() {
+        let result = member.source.read(P0, 1_000, u64::MAX, &mut |_| rest += 1);
+        end = result.end_of_partition;
+        member.step();
+    }
+    assert_eq!((offsets, rest, end), ((0..7).collect(), 43, Some(50)));
+    assert!(member.source.leave(Duration::from_secs(10)));
+}
+
+#[test]
+fn bytes_stay_bytes() {
+    let broker = broker(1);
+    let headers: [(&[u8], Option<&[u8]>); 4] =
+        [(b"\xff\xfe", Some(b"\x80")), (b"n", None), (b"n", Some(b"")), (b"", Some(b"x"))];
+    let records = [
+        Sent { key: Some(b"\xc3\x28"), value: None, headers: &headers, ..Sent::default() },
+        Sent { key: Some(b""), value: Some(b""), ..Sent::default() },
+        Sent { key: None, value: Some(b"v"), ..Sent::default() },
+    ];
+    send(&broker.bootstrap_servers(), TOPIC, records);
+    let mut member = Member::join(&spec(&broker, Assignor::CooperativeSticky));
+    member.max_events = 0;
+    member.until("it is assigned", |m| m.next.len() == 1);
+    let mut found = Vec::new();
+    while found.len() < 3 {
+        member.step();
+        member.source.read(P0, 10, u64::MAX, &mut |record| {
+            let headers: Vec<_> =
+                record.headers().map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec))).collect();
+            let key = record.key().map(<[u8]>::to_vec);
+            found.push((key, record.value().map(<[u8]>::to_vec), headers, record.timestamp()));
+        });
+    }
+    let expected_headers: Vec<_> =
+        headers.iter().map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec))).collect();
+    assert_eq!(
+        found,
+        [
+            (Some(b"\xc3\x28".to_vec()), None, expected_headers, 1_000),
+            (Some(vec![]), Some(vec![]), vec![], 1_000),
+            (None, Some(b"v".to_vec()), vec![], 1_000),
+        ]
+    );
+    assert!(member.source.leave(Duration::from_secs(10)));
+}
+
+#[test]
+fn a_position_outside_the_log_is_told_and_put_right() {
+    for assignor in [Assignor::CooperativeSticky, Assignor::Range] {
+        let broker = broker(2);
+        let records = (0..20).map(|number| Sent { partition: number % 2, ..Sent::default() });
+        send(&broker.bootstrap_servers(), TOPIC, records);
+        let mut member = Member::join(&spec(&broker, assignor));
+        member.until("all is read", |m| m.records.len() == 20);
+        member.source.reposition(P0, 1_000);
+        member.until("it is told", |m| m.other.iter().any(|e| matches!(e, SourceEvent::ReadFailed { .. })));
+        let Some(SourceEvent::ReadFailed { partition, why }) = member.other.pop() else {
+            panic!("it is the last")
+        };
+        assert_eq!((partition, why), (P0, ReadError::OutOfRange { log_start: 0, log_end: 10 }));
+        member.source.reassign(P0, 4);
+        member.next.insert(P0, 4);
+        member.until("the end is read again", |m| m.records.len() == 26);
+        member.source.reposition(P0, 8);
+        member.next.insert(P0, 8);
+        member.until("after a seek, too", |m| m.records.len() == 28);
+        assert_eq!(member.out_of_order, []);
+        assert!(member.source.leave(Duration::from_secs(10)));
+    }
+}
+
+#[test]
+fn starts_and_ends_are_what_the_logs_say() {
+    let broker = broker(2);
+    send(&broker.bootstrap_servers(), TOPIC, std::iter::repeat_n(Sent::default(), 12));
+    let mut spec = spec(&broker, Assignor::CooperativeSticky);
+    spec.ends = Ends::LogEnd;
+    spec.start = StartPolicy::Latest;
+    let mut member = Member::join(&spec);
+    member.until("both starts are found", |m| m.starts.len() == 2);
+    member.starts.sort_by_key(|start| start.partition);
+    let found: Vec<_> = member
+        .starts
+        .iter()
+        .map(|start| {
+            (start.partition.number, start.committed.clone(), start.fallback, start.log_start, start.log_end)
+        })
+        .collect();
+    assert_eq!(found, [(0, None, 12, 0, Some(12)), (1, None, 0, 0, Some(0))]);
+    let ends: BTreeMap<i32, i64> =
+        member.ends.iter().map(|(partition, end)| (partition.number, *end)).collect();
+    assert_eq!(ends, BTreeMap::from([(0, 12), (1, 0)]));
+    member.until("it reads where it starts", |m| m.log_ends.get(&P0) == Some(&12));
+    assert_eq!(member.records.len(), 0);
+    assert!(member.source.leave(Duration::from_secs(10)));
+}
+
+#[test]
+fn a_missing_topic_is_an_error_with_a_remedy() {
+    let broker = broker(1);
+    let mut spec = spec(&broker, Assignor::CooperativeSticky);
+    spec.topics = vec![TOPIC.to_owned(), "no-such-topic".to_owned()];
+    let wake = crate::librdkafka::Wake::new().expect("an eventfd can be made");
+    let result = Source::start(&spec, wake, &mut |_| std::ops::ControlFlow::Continue(()));
+    let Err(error) = result else { panic!("it must not start") };
+    assert!(matches!(&error, Error::TopicMissing(topic) if topic == "no-such-topic"), "{error}");
+}
+
+#[test]
+fn a_broker_that_is_away_is_waited_for() {
+    let broker = broker(1);
+    broker.mock().set_broker_up(1, false).expect("it can be taken away");
+    let wake = crate::librdkafka::Wake::new().expect("an eventfd can be made");
+    let mut reasons = Vec::new();
+    let result = Source::start(&spec(&broker, Assignor::CooperativeSticky), wake, &mut |waiting| {
+        reasons.push(waiting.reason.clone());
+        if reasons.len() == 1 {
+            broker.mock().set_broker_up(1, true).expect("it can come back");
+        }
+        std::ops::ControlFlow::Continue(())
+    });
+    let source = result.expect("it starts once the broker is there");
+    assert!(!reasons.is_empty(), "the waiting was told");
+    assert!(source.leave(Duration::from_secs(10)));
+}

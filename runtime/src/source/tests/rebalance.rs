@@ -1,0 +1,72 @@
+//! Two members of one group, joining and leaving, with answers that come late.
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::broker::{PATIENCE, Sent, TOPIC, broker, send, spec};
+use super::member::Member;
+use crate::librdkafka::Deadline;
+use crate::source::Assignor;
+
+const PARTITIONS: i32 = 4;
+
+#[test]
+fn cooperative_sticky() {
+    two_members(Assignor::CooperativeSticky);
+}
+
+#[test]
+fn range() {
+    two_members(Assignor::Range);
+}
+
+/// Every record is read exactly once, in order, by one member or the other: each hand-over commits first. A
+/// record on the main queue would panic in the source.
+fn two_members(assignor: Assignor) {
+    let broker = broker(PARTITIONS);
+    let spec = spec(&broker, assignor);
+    let mut sent = 0;
+    let mut send_more = |count: i32| {
+        let records = (0..count).map(|number| Sent { partition: number % PARTITIONS, ..Sent::default() });
+        send(&broker.bootstrap_servers(), TOPIC, records);
+        sent += usize::try_from(count).expect("positive");
+        sent
+    };
+    let mut first = Member::join(&spec);
+    first.revoke_delay = 20;
+    let total = send_more(2_000);
+    first.until("the first member reads all", |m| m.next.len() == 4 && m.records.len() == total);
+
+    let mut second = Member::join(&spec);
+    second.revoke_delay = 20;
+    let limit = Deadline::after(PATIENCE);
+    while first.next.len() != 2 || second.next.len() != 2 {
+        assert!(!limit.is_over(), "not divided: {:?} {:?}", first.next, second.next);
+        first.step();
+        second.step();
+    }
+    assert!(first.stood_still > 0, "the revoke was answered late");
+    let total = send_more(2_000);
+    while first.records.len() + second.records.len() < total {
+        assert!(!limit.is_over(), "missing: {} + {} of {total}", first.records.len(), second.records.len());
+        first.step();
+        second.step();
+    }
+
+    // The second leaves; the first takes over where it committed.
+    let left: Vec<_> = second.next.keys().copied().collect();
+    second.commit_positions(&left, "");
+    second.until("the commit is answered", Member::has_answer);
+    let (second_records, second_order) = (second.records, second.out_of_order);
+    assert!(second.source.leave(Duration::from_secs(10)), "it leaves in time");
+    first.until("everything is the first's again", |m| m.next.len() == 4);
+    let total = send_more(2_000);
+    first.until("all is read", |m| m.records.len() + second_records.len() >= total);
+
+    assert_eq!((&first.out_of_order, &second_order), (&vec![], &vec![]));
+    let mut seen = BTreeSet::new();
+    for (partition, offset, _) in first.records.iter().chain(&second_records) {
+        assert!(seen.insert((*partition, *offset)), "{partition} offset {offset} was read twice");
+    }
+    assert_eq!(seen.len(), total);
+    assert!(first.source.leave(Duration::from_secs(10)), "it leaves in time");
+}

@@ -1,0 +1,130 @@
+//! Promise: the examples run with nothing but the binary, and their results are the expected ones.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use keylane_tests::guests::example;
+use keylane_tests::janitor;
+use keylane_tests::keylane::{Keylane, workspace};
+use keylane_tests::wait;
+use serde_json::Value;
+
+#[test]
+fn hello_greets_everybody_in_order() {
+    let file = prepare("hello", "events.jsonl");
+    let outputs = run_to_end(&file);
+    let expected = fs::read_to_string(folder("hello").join("expected.jsonl")).expect("the example's result");
+    let expected: Vec<Value> =
+        expected.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(by_key(&outputs), by_key(&expected));
+    assert!(outputs.iter().all(|output| output["topic"] == "greetings"), "{outputs:?}");
+}
+
+#[test]
+fn flights_finds_what_is_late_and_what_is_odd() {
+    let file = prepare("flights", "flights.jsonl.zst");
+    let outputs = run_to_end(&file);
+    let expected = fs::read_to_string(folder("flights").join("expected.json")).expect("the example's result");
+    let expected: Value = serde_json::from_str(&expected).expect("JSON");
+    let in_topic = |topic: &str| outputs.iter().filter(|output| output["topic"] == topic).count();
+    assert_eq!(Value::from(in_topic("flight-delays")), expected["delays"]);
+    assert_eq!(Value::from(in_topic("flight-oddities")), expected["oddities"]);
+
+    let mut last: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
+    for output in &outputs {
+        let value: Value = serde_json::from_str(output["value"].as_str().expect("text")).expect("JSON");
+        let number = |name: &str| value["source"][name].as_u64().expect("a number");
+        let place = (number("partition"), number("offset"));
+        let lane = (output["topic"].to_string(), output["key"].to_string());
+        if output["key"].is_null() {
+            continue;
+        }
+        let before = last.insert(lane, place);
+        assert!(before.is_none_or(|before| before < place), "{output} comes after {before:?}");
+    }
+    assert!(last.len() > 1_000, "only {} planes", last.len());
+}
+
+#[test]
+fn a_bad_line_of_the_feed_is_named_by_its_number() {
+    let file = prepare("hello", "events.jsonl");
+    let events = file.with_file_name("events.jsonl");
+    let good = fs::read_to_string(&events).expect("the example's events");
+    let mut lines: Vec<&str> = good.lines().collect();
+    lines[2] = "{\"key\": \"ada\", \"value\": ";
+    fs::write(&events, lines.join("\n")).expect("a temporary file can be written");
+    let mut keylane = Keylane::run_file(&file, &["--until-end"], Stdio::null());
+    assert!(keylane.wait_exit().is_some_and(|code| code != 0), "a bad line is no success{}", keylane.tail());
+    let names_the_line = |line: &Value| {
+        let text = line.to_string();
+        text.contains("events.jsonl")
+            && ["line 3", "jsonl:3", "\"line\":3"].iter().any(|form| text.contains(form))
+    };
+    assert!(keylane.lines().iter().any(names_the_line), "no word of line 3{}", keylane.tail());
+}
+
+#[test]
+fn sigterm_drains_a_feed_that_has_no_end() {
+    let file = prepare("hello", "events.jsonl");
+    let text = fs::read_to_string(&file).expect("just written");
+    let from_input = text.replace("\"events.jsonl\"", "\"-\"");
+    assert_ne!(text, from_input, "the example feeds events.jsonl");
+    fs::write(&file, from_input).expect("a temporary file can be written");
+
+    let mut keylane = Keylane::run_file(&file, &[], Stdio::piped());
+    let mut feed = keylane.take_stdin().expect("standard input was asked for");
+    for number in 0..100 {
+        writeln!(feed, "{{\"key\": \"key-{}\", \"value\": \"one two\"}}", number % 7)
+            .expect("it reads its feed");
+    }
+    feed.flush().expect("it reads its feed");
+    wait::until_ok("100 outputs", wait::PATIENCE, || match outputs(&keylane).len() {
+        100 => Ok(()),
+        other => Err(format!("{other} by now{}", keylane.tail())),
+    });
+    keylane.terminate();
+    keylane.expect_exit(0);
+    drop(feed);
+}
+
+fn folder(name: &str) -> PathBuf {
+    workspace().join("examples").join(name)
+}
+
+/// A copy of an example's configuration and events, with the component where cargo put it; returns the configuration.
+fn prepare(name: &str, events: &str) -> PathBuf {
+    let source = folder(name);
+    let target = janitor::folder(name);
+    fs::copy(source.join(events), target.join(events)).expect("the example has its events");
+    let text = fs::read_to_string(source.join("keylane.toml")).expect("the example has its configuration");
+    let written = format!("../target/wasm32-wasip2/release/{name}.wasm");
+    let built = example(name).display().to_string();
+    assert!(text.contains(&written), "the example runs its own component");
+    let file = target.join("keylane.toml");
+    fs::write(&file, text.replace(&written, &built)).expect("a temporary file can be written");
+    file
+}
+
+fn run_to_end(file: &Path) -> Vec<Value> {
+    let mut keylane = Keylane::run_file(file, &["--until-end"], Stdio::null());
+    keylane.expect_exit(0);
+    outputs(&keylane)
+}
+
+/// What the handlers emitted: one JSON object a line, with topic, key and value.
+fn outputs(keylane: &Keylane) -> Vec<Value> {
+    let text = keylane.stdout();
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(|line| serde_json::from_str(line).expect("a line of output is JSON")).collect()
+}
+
+fn by_key(outputs: &[Value]) -> BTreeMap<String, Vec<Value>> {
+    let mut keys: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for output in outputs {
+        keys.entry(output["key"].to_string()).or_default().push(output["value"].clone());
+    }
+    keys
+}

@@ -1,0 +1,94 @@
+//! A child process, and what the kernel says at its end of what it used.
+#![allow(unsafe_code, reason = "the standard library has no wait4; the safety argument is below")]
+// Safety argument: `wait4` is given the id of a child that is started here, handed to nobody else and waited for
+// nowhere else, and pointers to two local variables of the types that it fills.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::machine;
+
+/// Between two looks at a running child: a hundredth of the shortest measurement.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+
+/// A child that takes longer than any measurement does not end any more.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// What a child used, from its start to its end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Used {
+    pub(crate) wall: Duration,
+    /// Of all its threads, in its own code and in the kernel's.
+    pub(crate) cpu: Duration,
+    /// The most memory that was resident at one moment, in bytes.
+    pub(crate) peak_memory: u64,
+    /// Cores that processes other than this child and the brokers kept busy meanwhile, on average.
+    pub(crate) others: f64,
+}
+
+/// Runs `command` to its end, which must be a success.
+#[expect(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
+pub(crate) fn run(command: &mut Command) -> Result<Used> {
+    let before = machine::Busy::now()?;
+    let start = Instant::now();
+    let name = command.get_program().display().to_string();
+    let (status, usage) = wait(command, &name, start)?;
+    let wall = start.elapsed();
+    ensure!(libc::WIFEXITED(status), "{name} was ended by signal {}", libc::WTERMSIG(status));
+    ensure!(libc::WEXITSTATUS(status) == 0, "{name} ended with exit code {}", libc::WEXITSTATUS(status));
+    let cpu = duration(usage.ru_utime)? + duration(usage.ru_stime)?;
+    let others = machine::Busy::now()?.others_since(&before, cpu, wall);
+    Ok(Used { wall, cpu, peak_memory: u64::try_from(usage.ru_maxrss)? * 1024, others })
+}
+
+#[expect(clippy::disallowed_methods, reason = "a deadline in real time; nothing that is measured reads it")]
+fn wait(command: &mut Command, name: &str, start: Instant) -> Result<(libc::c_int, libc::rusage)> {
+    let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+    let pid = i32::try_from(child.id())?;
+    let mut killed = false;
+    loop {
+        let mut status = 0;
+        // SAFETY: see the top of the file; the kernel fills a `rusage` of zeros or leaves it alone.
+        let (waited, usage) = unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            (libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage), usage)
+        };
+        match waited {
+            0 => {}
+            waited if waited == pid && killed => bail!("{name} did not end within {LONGEST:?}"),
+            waited if waited == pid => return Ok((status, usage)),
+            _ => return Err(std::io::Error::last_os_error()).context("wait4"),
+        }
+        if !killed && Instant::now().duration_since(start) > LONGEST {
+            kill_process(Pid::from_raw(pid).context("a child has a pid")?, Signal::KILL)?;
+            killed = true;
+        }
+        std::thread::park_timeout(BETWEEN_LOOKS);
+    }
+}
+
+fn duration(time: libc::timeval) -> Result<Duration> {
+    Ok(Duration::from_secs(u64::try_from(time.tv_sec)?) + Duration::from_micros(u64::try_from(time.tv_usec)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_measured() {
+        let used = run(Command::new("sh").args(["-c", "n=0; while [ $n -lt 100000 ]; do n=$((n+1)); done"]))
+            .expect("it ends well");
+        assert!(used.cpu > Duration::ZERO && used.cpu <= used.wall * 2, "{used:?}");
+        assert!(used.peak_memory > 100_000, "{used:?}");
+    }
+
+    #[test]
+    fn a_failure_is_named() {
+        let error = run(Command::new("sh").args(["-c", "exit 3"])).expect_err("3 is no success");
+        assert!(error.to_string().contains("exit code 3"), "{error}");
+    }
+}

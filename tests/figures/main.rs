@@ -1,0 +1,67 @@
+//! The figures that Keylane's documents give, measured on this machine against a real broker.
+//!
+//! `cargo run --release -p keylane-tests --bin figures -- <workload> [--events N] [--keys N] [--pairs N] …`
+//!
+//! A figure counts only as a ratio inside one run: the limit that librdkafka itself sets ([`raw`]) and Keylane
+//! ([`keylane`]) read the same topic ([`topic`]) from the same broker, one after the other, several times over. Both
+//! are child processes, and what they used is what the kernel says of them at their end ([`child`]). Beside each
+//! run stands how much of the machine anybody else used meanwhile ([`machine`]): a figure from a busy machine shows
+//! that it is one.
+
+mod child;
+mod embedded;
+mod emit;
+mod idle;
+mod keylane;
+mod keys;
+mod machine;
+mod numbers;
+mod options;
+mod pairs;
+mod raw;
+mod report;
+mod serve;
+mod topic;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use options::Options;
+
+const USAGE: &str = "\
+usage: figures <workload> [--events N] [--keys N] [--pairs N] [--seconds N] [--workers N]
+
+  w1        a no-op handler against a plain librdkafka loop, in interleaved pairs
+  emit      a handler that emits one output per event against a plain consume-produce loop
+  keys      peak memory with 100,000 and with 1,000,000 distinct keys
+  idle      processor time with 8 partitions assigned and nothing to do
+  embedded  from the start of the process to the first event, on the embedded broker
+  serve     a broker with the topic, until standard input ends: for a profiler";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            keylane_tests::skip::say(&format!("figures: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let (workload, rest) =
+        arguments.split_first().map_or(("", arguments), |(first, rest)| (first.as_str(), rest));
+    match workload {
+        "w1" => pairs::measure(&Options::parse(rest)?),
+        "emit" => emit::measure(&Options::parse(rest)?),
+        "keys" => keys::measure(&Options::parse(rest)?),
+        "idle" => idle::measure(&Options::parse(rest)?),
+        "embedded" => embedded::measure(&Options::parse(rest)?),
+        "serve" => serve::serve(&Options::parse(rest)?),
+        raw::WORKLOAD => raw::run(rest),
+        emit::WORKLOAD => emit::run(rest),
+        other => anyhow::bail!("there is no workload {other:?}\n{USAGE}"),
+    }
+}

@@ -1,0 +1,106 @@
+//! The limit on this machine: a loop that takes 1,024 records a call from librdkafka and drops them.
+//!
+//! It copies nothing, has no group to share with, and commits nothing. It runs as a process of its own, so that the
+//! kernel can say what it used.
+#![allow(unsafe_code, reason = "librdkafka is a C library; the safety argument is below")]
+// Safety argument: the queue belongs to a consumer that outlives it, and is destroyed before it. Messages are read
+// through pointers that the call before has just filled in, as many as it says, and destroyed once.
+
+use std::process::{Command, Stdio};
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use keylane_tests::kafka;
+use keylane_tests::wait::{Deadline, PATIENCE};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{Offset, TopicPartitionList};
+use rdkafka_sys as sys;
+
+use crate::child::{self, Used};
+use crate::report;
+use crate::topic::{PARTITIONS, Topic};
+
+/// The name under which this program starts itself as the loop.
+pub(crate) const WORKLOAD: &str = "raw";
+
+/// Records of one call.
+const BATCH: usize = 1_024;
+
+/// One run of the loop in a process of its own: how long it took from the first record to the last.
+pub(crate) fn measure(bootstrap: &str, topic: &Topic) -> Result<(Duration, Used)> {
+    let file = keylane_tests::janitor::folder("raw").join("seconds");
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args([WORKLOAD, bootstrap, &topic.name, &topic.events.to_string()])
+        .stdin(Stdio::null())
+        .stdout(std::fs::File::create(&file)?);
+    let used = child::run(&mut command)?;
+    let seconds: f64 = std::fs::read_to_string(&file)?.trim().parse().context("what the loop printed")?;
+    Ok((Duration::from_secs_f64(seconds), used))
+}
+
+/// The loop itself; prints the seconds from the first record to the last.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let [bootstrap, topic, events] = arguments else { bail!("usage: {WORKLOAD} BOOTSTRAP TOPIC EVENTS") };
+    let consumer = consumer(bootstrap, topic)?;
+    let took = drain(&consumer, events.parse()?, |_| Ok(()))?;
+    report::line(&took.as_secs_f64().to_string());
+    Ok(())
+}
+
+/// A consumer that reads all partitions of `topic` from their beginning.
+///
+/// Its settings are librdkafka's own: values that make it faster were looked for (larger fetches, larger and smaller
+/// queues), and there are none beyond what two runs differ by.
+pub(crate) fn consumer(bootstrap: &str, topic: &str) -> Result<BaseConsumer> {
+    let consumer: BaseConsumer = kafka::client(bootstrap)
+        .set("group.id", "figures-raw")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .create()?;
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        partitions.add_partition_offset(topic, partition, Offset::Beginning)?;
+    }
+    consumer.assign(&partitions)?;
+    Ok(consumer)
+}
+
+/// Takes `events` records, shows each to `look`, and returns the time from the first to the last.
+#[expect(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
+pub(crate) fn drain(
+    consumer: &BaseConsumer,
+    events: u64,
+    mut look: impl FnMut(*mut sys::rd_kafka_message_t) -> Result<()>,
+) -> Result<Duration> {
+    let mut batch = [ptr::null_mut(); BATCH];
+    let mut read = 0;
+    let mut first = None;
+    let deadline = Deadline::after(PATIENCE);
+    // SAFETY: see the top of the file.
+    let queue = unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
+    while read < events {
+        // SAFETY: see the top of the file.
+        let taken = unsafe { sys::rd_kafka_consume_batch_queue(queue, 100, batch.as_mut_ptr(), BATCH) };
+        let taken = usize::try_from(taken).context("librdkafka refuses to read")?;
+        for message in batch.iter().take(taken) {
+            // SAFETY: see the top of the file. The code is read as a number: it may be one that the enum lacks.
+            let code = unsafe { ptr::addr_of!((**message).err).cast::<i32>().read() };
+            if code == 0 {
+                look(*message)?;
+                read += 1;
+            }
+            // SAFETY: see the top of the file.
+            unsafe { sys::rd_kafka_message_destroy(*message) };
+        }
+        if read > 0 && first.is_none() {
+            first = Some(Instant::now());
+        }
+        ensure!(!deadline.passed(), "only {read} of {events} records came");
+    }
+    let took = first.context("there were no records")?.elapsed();
+    // SAFETY: see the top of the file.
+    unsafe { sys::rd_kafka_queue_destroy(queue) };
+    Ok(took)
+}

@@ -1,0 +1,145 @@
+//! Promise: whatever is killed, nothing is lost and no key goes back or leaves anything out.
+//!
+//! Three instances share a topic; one of them is killed (-9) twenty times, each time only when it has calls out and
+//! work behind it that is not committed. What comes out twice must come out in order too.
+
+use keylane_tests::check::{self, claims};
+use keylane_tests::flow::Flow;
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{self, Committed, Producer, Record};
+use keylane_tests::keylane::Keylane;
+use keylane_tests::progress::Progress;
+use keylane_tests::skip::say;
+use keylane_tests::wait;
+
+const KILLS: usize = 20;
+const EVENTS: usize = 200_000;
+const KEYS: usize = 3_000;
+const PARTITIONS: i32 = 12;
+/// Enough to keep three instances busy, little enough that the input lasts until the last kill.
+const BACKLOG: usize = 20_000;
+const UNCOMMITTED_AT_KILL: usize = 1_000;
+
+#[test]
+fn nothing_is_lost_and_keys_stay_in_order_through_twenty_kills() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, PARTITIONS, &[]);
+    let mut feed = Feed::new(&flow);
+    let mut instances: Vec<Instance> = (0..3).map(|number| Instance::start(&flow, number)).collect();
+    flow.wait_for_members(&names(&instances));
+
+    for kill in 0..KILLS {
+        let victim = kill % instances.len();
+        wait::until(&format!("a good moment for kill {}", kill + 1), wait::PATIENCE, || {
+            feed.keep_up(usize::MAX);
+            is_worth_killing(&flow, &feed.progress, &names(&instances), &instances[victim].name)
+        });
+        instances[victim].replace(&flow);
+    }
+    wait::until("all events to be fed and to have an output", wait::PATIENCE * 5, || {
+        feed.keep_up(EVENTS);
+        feed.fed >= EVENTS && feed.progress.done() == feed.fed
+    });
+    flow.wait_until_committed();
+    for instance in &mut instances {
+        instance.process.terminate();
+    }
+    for instance in &mut instances {
+        instance.process.expect_exit(0);
+    }
+
+    let report = check::check(&flow.history());
+    say(&format!("{} events, {KILLS} kills: {report}", feed.fed));
+    report.assert_clean();
+    assert!(report.outcomes >= feed.fed);
+    assert!(report.repeated() > 0, "no kill hit anything: this run shows nothing");
+}
+
+/// The moment that hurts: the group stands still, the victim has calls out, and a lot of what it has done is not
+/// committed yet.
+fn is_worth_killing(flow: &Flow<'_>, progress: &Progress, present: &[&str], victim: &str) -> bool {
+    let group = flow.members.state();
+    if !group.is_settled(present, usize::try_from(PARTITIONS).expect("few partitions")) {
+        return false;
+    }
+    let owned = group.partitions_of(victim);
+    let committed: Vec<Committed> = flow.committed();
+    let of_victim = || committed.iter().filter(|committed| owned.contains(&committed.partition));
+    let uncommitted: usize = of_victim().map(|committed| progress.uncommitted(committed)).sum();
+    let claimed: usize = of_victim().map(|committed| claimed_beyond(committed, progress)).sum();
+    let open: usize = owned.iter().map(|partition| progress.open(*partition)).sum();
+    open > 0 && uncommitted >= UNCOMMITTED_AT_KILL + claimed
+}
+
+/// Done, not below the committed offset, but claimed: this does not repeat.
+fn claimed_beyond(committed: &Committed, progress: &Progress) -> usize {
+    let Some(offset) = committed.offset else { return 0 };
+    let claimed = claims(&committed.metadata, offset).expect("Keylane's own metadata");
+    claimed.into_iter().flatten().filter(|offset| progress.is_done(committed.partition, *offset)).count()
+}
+
+fn names(instances: &[Instance]) -> Vec<&str> {
+    instances.iter().map(|instance| instance.name.as_str()).collect()
+}
+
+struct Instance {
+    number: usize,
+    incarnation: usize,
+    name: String,
+    process: Keylane,
+}
+
+impl Instance {
+    fn start(flow: &Flow<'_>, number: usize) -> Self {
+        Self::incarnate(flow, number, 0)
+    }
+
+    fn incarnate(flow: &Flow<'_>, number: usize, incarnation: usize) -> Self {
+        let name = format!("instance-{number}-{incarnation}");
+        let settings = flow.settings(&guest("sleepy"), &name).set("handlers.t.commit", "interval", "3s").set(
+            "handlers.t.commit",
+            "every",
+            1_000_000,
+        );
+        Self { number, incarnation, process: Keylane::run(&settings, &[]), name }
+    }
+
+    /// kill -9, and a new process in its place.
+    fn replace(&mut self, flow: &Flow<'_>) {
+        assert!(!self.process.has_ended(), "{} ended by itself{}", self.name, self.process.tail());
+        self.process.kill();
+        *self = Self::incarnate(flow, self.number, self.incarnation + 1);
+    }
+}
+
+/// Keeps a backlog in the input, so that there is work at every kill, and counts what it fed.
+struct Feed {
+    producer: Producer,
+    topic: String,
+    progress: Progress,
+    fed: usize,
+}
+
+impl Feed {
+    fn new(flow: &Flow<'_>) -> Self {
+        let (producer, topic) = (flow.producer(), flow.input.clone());
+        Self { producer, topic, progress: Progress::of(flow), fed: 0 }
+    }
+
+    fn keep_up(&mut self, limit: usize) {
+        self.progress.advance();
+        let backlog = self.fed - self.progress.done();
+        if self.fed < limit && backlog < BACKLOG / 2 {
+            let records = (self.fed..self.fed + BACKLOG / 2).map(event);
+            self.producer.send_all(&self.topic, records).expect("every event is acknowledged");
+            self.fed += BACKLOG / 2;
+        }
+    }
+}
+
+/// One event in fifty takes 20 ms, so that at any moment some calls are out.
+fn event(number: usize) -> Record {
+    let millis = if number.is_multiple_of(50) { "20" } else { "0" };
+    let key = format!("key-{}", number * 7 % KEYS);
+    Record::new(key, format!("event {number}")).with("sleep-ms", millis).with("emit", "")
+}

@@ -1,0 +1,193 @@
+//! What no linter knows: which layer may use which, how long a file may be, and words that must not stay.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use keylane_tests::keylane::workspace;
+
+/// The modules of the runtime, lowest layer first. A module uses those below it, and none beside it.
+const LAYERS: [&[&str]; 4] =
+    [&["config", "telemetry", "librdkafka"], &["source", "admit", "guest", "sink"], &["app"], &["cli"]];
+
+/// A file that is longer has a second subject.
+const LONGEST: usize = 500;
+
+/// The core has no clock, no I/O and no threads: these names do not occur in it.
+const NOT_IN_THE_CORE: [&str; 9] = [
+    "Instant::now",
+    "SystemTime::now",
+    "std::env",
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "rdkafka",
+    "tokio",
+    "wasmtime",
+];
+
+#[test]
+fn layers_use_only_what_is_below_them() {
+    let root = workspace().join("runtime/src");
+    let mut wrong = Vec::new();
+    for file in rust_files("runtime/src") {
+        let inside = file.strip_prefix(&root).expect("a file of the runtime");
+        let first = inside.iter().next().expect("a name").to_string_lossy();
+        let own = first.trim_end_matches(".rs");
+        let text = fs::read_to_string(&file).expect("a readable file");
+        let allowed = allowed(own);
+        let used = used_modules(&text);
+        wrong.extend(used.difference(&allowed).map(|other| format!("{} uses {other}", inside.display())));
+    }
+    assert!(wrong.is_empty(), "these look up or sideways:\n{}", wrong.join("\n"));
+}
+
+/// A module, and everything in the layers below; `main` and `lib` may use all.
+fn allowed(own: &str) -> BTreeSet<&'static str> {
+    let layer = LAYERS.iter().position(|layer| layer.contains(&own));
+    let below = LAYERS.iter().take(layer.unwrap_or(LAYERS.len())).copied().flatten().copied();
+    let itself = LAYERS.iter().copied().flatten().copied().filter(|module| *module == own);
+    below.chain(itself).collect()
+}
+
+/// The modules after `crate::` or `keylane::`, also in braces, outside of comments.
+fn used_modules(text: &str) -> BTreeSet<&'static str> {
+    let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code = code.join("\n");
+    let mut used = BTreeSet::new();
+    for start in ["crate::", "keylane::"] {
+        for (_, rest) in code.match_indices(start).map(|(at, _)| code.split_at(at + start.len())) {
+            let names = if let Some(list) = rest.strip_prefix('{') { top_level(list) } else { vec![rest] };
+            let modules = LAYERS.iter().copied().flatten().copied();
+            used.extend(modules.filter(|module| names.iter().any(|name| first_word(name) == *module)));
+        }
+    }
+    used
+}
+
+/// The parts of `a, b::{c, d}, e} …` that are not inside inner braces.
+fn top_level(list: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let (mut depth, mut start) = (0, 0);
+    for (at, letter) in list.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                parts.push(&list[start..at]);
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&list[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts
+}
+
+fn first_word(text: &str) -> &str {
+    text.trim_start().split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap_or("")
+}
+
+#[test]
+fn uses_are_found() {
+    let text = "use crate::{\n  app::X, config::{self, guest}, };\n// crate::cli\ncrate::sink::go(); keylane_core::source";
+    assert_eq!(used_modules(text), ["app", "config", "sink"].into());
+    assert_eq!(allowed("guest"), ["config", "telemetry", "librdkafka", "guest"].into());
+    assert_eq!(allowed("main").len(), 9);
+}
+
+#[test]
+fn the_core_is_only_rules() {
+    let mut wrong = Vec::new();
+    for file in rust_files("runtime/core/src") {
+        let text = fs::read_to_string(&file).expect("a readable file");
+        for (number, line) in text.lines().enumerate() {
+            if !line.trim_start().starts_with("//") && NOT_IN_THE_CORE.iter().any(|name| line.contains(name))
+            {
+                wrong.push(format!("{}:{}: {}", file.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "the core reaches outside:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_have_one_subject() {
+    let lines = |file: &Path| fs::read_to_string(file).expect("a readable file").lines().count();
+    let long: Vec<String> = rust_files("")
+        .iter()
+        .map(|file| (lines(file), file))
+        .filter(|(lines, _)| *lines > LONGEST)
+        .map(|(lines, file)| format!("{lines} {}", file.display()))
+        .collect();
+    assert!(
+        long.is_empty(),
+        "longer than {LONGEST} lines; where is the second subject?\n{}",
+        long.join("\n")
+    );
+}
+
+#[test]
+fn nothing_is_left_undone() {
+    // Put together here, or this file would be its own first finding.
+    let words = [
+        ["TO", "DO"].concat(),
+        ["FIX", "ME"].concat(),
+        ["to", "do!("].concat(),
+        ["unimple", "mented!("].concat(),
+        ["#[ig", "nore"].concat(),
+        ["/ro", "ot/"].concat(),
+        ["/wo", "rk/"].concat(),
+    ];
+    let mut found = Vec::new();
+    for file in tracked_files("") {
+        // Only text, and nothing that a tool writes.
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        if file.extension().is_some_and(|extension| extension == "lock" || extension == "jsonl") {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            if words.iter().any(|word| line.contains(word)) {
+                found.push(format!("{}:{}: {}", file.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "this must not stay:\n{}", found.join("\n"));
+}
+
+/// Tests wait for states (`keylane_tests::wait`); a sleep is a guess. A guest may sleep: being slow is its subject.
+#[test]
+fn tests_do_not_sleep() {
+    let mut found = rust_files("tests");
+    found.retain(|file| !file.starts_with(workspace().join("tests/guests")));
+    let sleep = ["thread::", "sleep("].concat();
+    found.retain(|file| fs::read_to_string(file).expect("a readable file").contains(&sleep));
+    assert!(found.is_empty(), "these sleep: {found:?}");
+}
+
+fn rust_files(under: &str) -> Vec<PathBuf> {
+    let mut files = tracked_files(under);
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "rs"));
+    assert!(!files.is_empty(), "no files under {under}");
+    files
+}
+
+/// The files that git knows and that are there.
+fn tracked_files(under: &str) -> Vec<PathBuf> {
+    let mut command = Command::new("git");
+    command.current_dir(workspace()).args([
+        "ls-files",
+        "-z",
+        "--",
+        if under.is_empty() { "." } else { under },
+    ]);
+    let output = command.output().expect("git is there");
+    assert!(output.status.success(), "not a git repository: {}", String::from_utf8_lossy(&output.stderr));
+    let names = String::from_utf8(output.stdout).expect("file names are UTF-8");
+    let paths = names.split_terminator('\0').map(|name| workspace().join(name));
+    paths.filter(|path| path.is_file()).collect()
+}
