@@ -39,12 +39,12 @@ pub(crate) fn settings(bootstrap: &str, topic: &str, guest: &str, options: &Opti
 }
 
 /// Runs Keylane until it has done everything that is in its topic.
-pub(crate) fn until_end(settings: &Settings) -> Result<Run> {
+pub(crate) fn until_end(settings: &Settings, options: &Options) -> Result<Run> {
     let folder = janitor::folder("figures");
     let file = folder.join("keylane.toml");
     fs::write(&file, settings.to_toml())?;
     let log = folder.join("log");
-    let mut command = Command::new(binary());
+    let mut command = Command::new(options.binary.as_deref().unwrap_or_else(|| binary()));
     command
         .args(["run", "--until-end", "--log-format", "json", "-c"])
         .arg(&file)
@@ -56,8 +56,8 @@ pub(crate) fn until_end(settings: &Settings) -> Result<Run> {
 }
 
 /// Runs Keylane on an empty topic, so that its component is compiled and in the cache before anything is measured.
-pub(crate) fn warm_up(settings: &Settings) -> Result<Used> {
-    until_end(settings).map(|run| run.used)
+pub(crate) fn warm_up(settings: &Settings, options: &Options) -> Result<Used> {
+    until_end(settings, options).map(|run| run.used)
 }
 
 fn working(log: &Path) -> Result<Duration> {
