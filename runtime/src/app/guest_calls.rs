@@ -29,10 +29,6 @@ impl GuestCalls {
         GuestCalls { consumer, handler, workers, events, idle: Vec::new() }
     }
 
-    pub(super) fn handler(&self) -> &Handler {
-        &self.handler
-    }
-
     /// Copies the rows out of the arena, forgets them there, and hands the call to the workers.
     pub(super) fn submit(&mut self, dispatch: &Dispatch<'_>, topic: &str, arena: &mut Arena) {
         let mut call = self.idle.pop().unwrap_or_else(|| {

@@ -126,7 +126,7 @@ impl HandlerLoop {
     }
 
     fn sleep(&mut self) {
-        let timeouts = [self.core.next_timeout(), self.shell.source.next_timeout()];
+        let timeouts = [self.core.next_timeout(), Some(self.shell.source.next_timeout())];
         let next = timeouts.into_iter().flatten().min();
         let limit = next.map_or(SLEEP_MAX, |at| at.saturating_sub(self.now.uptime).min(SLEEP_MAX));
         self.wake.wait(Some(limit));

@@ -16,6 +16,7 @@ mod parts;
 mod shell;
 mod signals;
 
+use std::ops::ControlFlow;
 use std::sync::mpsc;
 use std::thread;
 
@@ -75,9 +76,17 @@ pub fn run(config: &Checked, options: RunOptions) -> anyhow::Result<Outcome> {
         move |name| events.send(AppEvent::Signal(name)).is_ok()
     })
     .context("signals can't be handled")?;
-    let mut parts = Parts::build(config, options)?;
+    // Brokers that are away are waited for, until a signal says otherwise.
+    let mut patience = |reason: &str| match heard.try_recv() {
+        Ok(AppEvent::Signal(_)) => ControlFlow::Break(()),
+        Ok(AppEvent::Ended(_)) | Err(_) => {
+            tracing::warn!(reason, "waiting for the brokers");
+            ControlFlow::Continue(())
+        }
+    };
+    let mut parts = Parts::build(config, options, &mut patience)?;
     let handlers = parts.handlers.len();
-    for prepared in parts.take_loops(config, options, clock)? {
+    for prepared in parts.take_loops(config, options, clock, &mut patience)? {
         let events = events.clone();
         let name = format!("keylane-{}", prepared.name());
         thread::Builder::new()

@@ -30,6 +30,9 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(45);
 /// How long the last outputs may take when everything else has ended.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
+/// Is told why the brokers are waited for, and may break it off.
+pub(super) type Patience<'a> = &'a mut dyn FnMut(&str) -> ControlFlow<()>;
+
 /// What all handlers share, and what the main thread keeps of each.
 pub(super) struct Parts {
     pub(super) handlers: Vec<HandlerPart>,
@@ -50,7 +53,11 @@ pub(super) struct HandlerPart {
 
 impl Parts {
     /// Loads the components, starts the workers, the embedded broker if there is one, and the producer.
-    pub(super) fn build(config: &Checked, options: RunOptions) -> anyhow::Result<Parts> {
+    pub(super) fn build(
+        config: &Checked,
+        options: RunOptions,
+        patience: Patience<'_>,
+    ) -> anyhow::Result<Parts> {
         let instances: u32 = config.handlers.iter().map(|handler| handler.lanes.max_concurrency).sum();
         let engine = Engine::new(EngineOptions { max_instances: instances })?;
         let cache = config.runtime.cache_dir.as_ref().map(Cache::new);
@@ -73,10 +80,7 @@ impl Parts {
             max_bytes_per_topic: OUTPUT_BYTES_PER_TOPIC,
         };
         let routes = handlers.iter().map(HandlerPart::route).collect();
-        let sink = Sink::start(&spec, routes, &mut |waiting| {
-            tracing::warn!(reason = waiting.reason, "waiting for the brokers");
-            ControlFlow::Continue(())
-        })?;
+        let sink = Sink::start(&spec, routes, &mut |waiting| patience(&waiting.reason))?;
         let mut parts = Parts {
             handlers,
             workers: Arc::new(workers),
@@ -105,17 +109,14 @@ impl Parts {
         config: &Checked,
         options: RunOptions,
         clock: Clock,
+        patience: Patience<'_>,
     ) -> anyhow::Result<Vec<Prepared>> {
         let handlers = u64::try_from(config.handlers.len()).unwrap_or(1);
         let arena_bytes = config.runtime.arena_bytes() / handlers;
         let mut loops = Vec::new();
         for (index, (part, handler)) in self.handlers.iter().zip(&config.handlers).enumerate() {
             let spec = self.source_spec(config, handler, options);
-            let mut patience = |waiting: &crate::source::Waiting| {
-                tracing::warn!(handler = handler.name, reason = waiting.reason, "waiting for the brokers");
-                ControlFlow::Continue(())
-            };
-            let source = Source::start(&spec, part.wake.clone(), &mut patience)
+            let source = Source::start(&spec, part.wake.clone(), &mut |waiting| patience(&waiting.reason))
                 .with_context(|| format!("handler `{}` can't start", handler.name))?;
             let index = u16::try_from(index).context("too many handlers")?;
             let calls =
