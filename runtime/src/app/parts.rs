@@ -12,8 +12,8 @@ use crate::config::{self, Checked, Cluster, FeedSource};
 use crate::guest::{Cache, Component, Engine, EngineOptions, Handler, HandlerOptions, Workers};
 use crate::librdkafka::{Wake, WakeHandle};
 use crate::sink::{Route, Sink, SinkSpec};
-use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder};
-use crate::source::{Assignor, Ends, Source, SourceSpec, StartPolicy};
+use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader};
+use crate::source::{Assignor, Ends, Record, Source, SourceSpec, StartPolicy};
 
 use super::clock::Clock;
 use super::guest_calls::GuestCalls;
@@ -43,6 +43,7 @@ pub(super) struct Parts {
     feeder: Option<Feeder>,
     broker: Option<EmbeddedBroker>,
     progress: Option<Arc<FeedProgress>>,
+    reader: Option<OutputReader>,
 }
 
 pub(super) struct HandlerPart {
@@ -55,7 +56,7 @@ impl Parts {
     /// Loads the components, starts the workers, the embedded broker if there is one, and the producer.
     pub(super) fn build(
         config: &Checked,
-        options: RunOptions,
+        options: &RunOptions,
         patience: Patience<'_>,
     ) -> anyhow::Result<Parts> {
         let instances: u32 = config.handlers.iter().map(|handler| handler.lanes.max_concurrency).sum();
@@ -89,9 +90,11 @@ impl Parts {
             feeder: None,
             broker,
             progress: None,
+            reader: None,
         };
         if let Cluster::Embedded(embedded) = &config.kafka.cluster {
             parts.start_feed(embedded)?;
+            parts.start_reader(options)?;
         }
         let names: Vec<&str> = config.handlers.iter().map(|handler| handler.name.as_str()).collect();
         tracing::info!(
@@ -107,7 +110,7 @@ impl Parts {
     pub(super) fn take_loops(
         &mut self,
         config: &Checked,
-        options: RunOptions,
+        options: &RunOptions,
         clock: Clock,
         patience: Patience<'_>,
     ) -> anyhow::Result<Vec<Prepared>> {
@@ -134,7 +137,7 @@ impl Parts {
                 worker_calls: (CALLS_AHEAD * threads).min(handler.lanes.max_concurrency),
                 drain_timeout: config.runtime.drain_timeout,
                 session_timeout: session_timeout(config),
-                options,
+                until_end: options.until_end,
             });
         }
         Ok(loops)
@@ -153,6 +156,12 @@ impl Parts {
         {
             outcome.failures.push(error.to_string());
         }
+        if let Some(reader) = self.reader
+            && let Err(error) = reader.finish()
+        {
+            outcome.failures.push(error.to_string());
+        }
+        drop(self.sink); // before the broker, whose end it would report
         drop(self.broker);
         outcome
     }
@@ -172,7 +181,18 @@ impl Parts {
         Ok(())
     }
 
-    fn source_spec(&self, config: &Checked, handler: &config::Handler, options: RunOptions) -> SourceSpec {
+    fn start_reader(&mut self, options: &RunOptions) -> anyhow::Result<()> {
+        if let (Some(broker), Some(read_back)) = (&self.broker, options.read_back.clone()) {
+            let names = self.topics.clone();
+            let each = move |topic: usize, partition: i32, record: &Record<'_>| {
+                read_back(names.get(topic).map_or("", String::as_str), partition, record);
+            };
+            self.reader = Some(OutputReader::start(broker, &self.topics, each)?);
+        }
+        Ok(())
+    }
+
+    fn source_spec(&self, config: &Checked, handler: &config::Handler, options: &RunOptions) -> SourceSpec {
         let partitions = match &config.kafka.cluster {
             Cluster::Embedded(embedded) => u64::from(embedded.partitions),
             Cluster::Brokers(_) => PARTITIONS_ASSUMED,

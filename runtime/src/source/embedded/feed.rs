@@ -151,6 +151,16 @@ fn open_file(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     }
 }
 
+/// Reads a feed without feeding it.
+pub fn for_each_record(input: &FeedInput, mut each: impl FnMut(&FedRecord)) -> Result<(), FeedError> {
+    let name = input.name();
+    let opened = input.open().map_err(|error| FeedError::Read { input: name.clone(), error })?;
+    for record in Lines::new(BufReader::new(opened)) {
+        each(&record.map_err(|error| FeedError::Line { input: name.clone(), error })?);
+    }
+    Ok(())
+}
+
 /// One topic being fed.
 struct TopicFeed {
     name: String,
