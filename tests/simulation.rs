@@ -58,7 +58,7 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         Planted::CommitHighest | Planted::SettleBeforeAck | Planted::StaleResult | Planted::SkipAfterEnd => {
             &["I8 commit safety", "I2 no gap", "I1 no loss"]
         }
-        Planted::ForgetOldCall => &["I5 one call per lane"],
+        Planted::ForgetOldCall => &["I5 one call per lane", "I6 quiet after hand-over"],
         Planted::ClaimBase => &["I8 commit safety", "I2 no gap", "I1 no loss"],
     }
 }

@@ -19,7 +19,7 @@ impl World {
         self.check_call(p, dispatch, &rows);
         self.check_lanes(p, dispatch.call, &rows, &lengths);
         let call =
-            Call { rows, lanes: lengths, cancelled: false, ended: false, told: false, suspended: false };
+            Call { rows, lanes: lengths, cancelled: None, ended: false, told: false, suspended: false };
         self.processes[p].calls.insert(key_of(dispatch.call), call);
         self.check_concurrency(p);
         let lasts = self.duration();
@@ -47,6 +47,10 @@ impl World {
         let kept = self.processes[p].release(row.place);
         self.require(kept == Some((index, row.offset)), "I-places", index, row.offset, || {
             format!("process {p} dispatches {} from {:?}, where {kept:?} is kept", row.offset, row.place)
+        });
+        let started = self.stored[index].is_some();
+        self.require(started, "I-start", index, row.offset, || {
+            format!("process {p} dispatches {} before the start was committed", row.offset)
         });
         let sound = row.timestamp == row.offset * 7 - 1;
         self.require(sound, "I-places", index, row.offset, || {
@@ -138,15 +142,21 @@ impl World {
 
     pub(crate) fn cancel(&mut self, p: usize, id: CallId) {
         self.saw(Seen::Cancels);
-        let known = self.processes[p].calls.get_mut(&key_of(id)).filter(|call| !call.told && !call.cancelled);
+        let now = self.now;
+        let known = self.processes[p]
+            .calls
+            .get_mut(&key_of(id))
+            .filter(|call| !call.told && call.cancelled.is_none());
         let Some(call) = known else {
             self.broken("I-protocol", format!("process {p} cancels {id:?}, which is not out"), None, -1);
             return;
         };
-        call.cancelled = true;
+        call.cancelled = Some(now);
         let first = call.rows.first().copied();
         self.note(p, "cancel", first.map(|row| row.partition), first.map_or(-1, |row| row.offset), 0);
-        let gone = self.rng.range(MS, 150 * MS);
+        // A host call may hold it longer.
+        let longest = if self.strikes(Class::SlowCalls, 20) { 4 * SECOND } else { 150 * MS };
+        let gone = self.rng.range(MS, longest);
         if self.rng.percent(30) {
             // It ends by itself just before.
             let just_before = self.rng.range(1, MS);
@@ -182,7 +192,7 @@ impl World {
     pub(crate) fn call_ends(&mut self, p: usize, id: CallId) {
         let Some(key) = self.end_call(p, id) else { return };
         let call = &self.processes[p].calls[&key];
-        let (rows, lengths, cancelled) = (call.rows.clone(), call.lanes.clone(), call.cancelled);
+        let (rows, lengths, cancelled) = (call.rows.clone(), call.lanes.clone(), call.cancelled.is_some());
         if cancelled {
             self.saw(Seen::CancelsThatEndedFirst);
             if self.planted == Some(Planted::ForgetOldCall) {
@@ -376,5 +386,5 @@ impl World {
 
 /// Whether the core has cut the call off: nothing of it counts any more.
 fn call_is_cut(process: &super::process::Process, id: CallId) -> bool {
-    process.calls.get(&key_of(id)).is_none_or(|call| call.cancelled)
+    process.calls.get(&key_of(id)).is_none_or(|call| call.cancelled.is_some())
 }

@@ -119,7 +119,8 @@ impl World {
         }
         let mut delay = self.rng.range(MS, 15 * MS);
         if self.strikes(Class::CommitLoss, 10) {
-            delay += self.rng.range(SECOND, 3 * SECOND);
+            // Still before its sender gives up: it sends no other one meanwhile.
+            delay += self.rng.range(SECOND, 1_900 * MS);
         }
         self.group.commits_coming.push(request.process);
         self.after(delay, Event::CommitArrives(request, false));
@@ -158,7 +159,8 @@ impl World {
         if past_fences || self.strikes(Class::CommitLoss, 5) {
             return; // nobody waits for the answer any more, or it gets lost
         }
-        let delay = self.rng.range(MS, 10 * MS);
+        let longest = if self.strikes(Class::CommitLoss, 10) { 2 * SECOND } else { 10 * MS };
+        let delay = self.rng.range(MS, longest);
         self.after(delay, Event::CommitAnswered(p, request.id, answers));
     }
 

@@ -10,9 +10,10 @@ use super::world::{Event, Stage, World};
 type Strike = (Class, fn(&mut World));
 
 /// What strikes from outside, by class.
-const STRIKES: [Strike; 6] = [
+const STRIKES: [Strike; 7] = [
     (Class::Kill, World::kill),
     (Class::Pause, World::pause),
+    (Class::Cut, World::cut_off),
     (Class::Scale, World::scale),
     (Class::Retention, World::retain),
     (Class::Damage, World::damage),
@@ -100,6 +101,13 @@ impl World {
         self.after(lasts, Event::Resume(p));
     }
 
+    fn cut_off(&mut self) {
+        let Some(p) = self.any_process() else { return };
+        if self.group.members.contains(&p) {
+            self.expel(p);
+        }
+    }
+
     pub(crate) fn resume(&mut self, p: usize) {
         let now = self.now;
         let process = &mut self.processes[p];
@@ -129,7 +137,8 @@ impl World {
             return;
         }
         self.note(p, "drain", None, -1, 0);
-        self.processes[p].expects_clean = self.stage == Stage::Leaving;
+        let member = self.group.members.contains(&p);
+        self.processes[p].expects_clean = member && self.stage == Stage::Leaving;
         if self.strikes(Class::Hurry, 30) {
             let delay = self.rng.range(MS, 500 * MS);
             self.after(delay, Event::DrainNow(p));

@@ -93,13 +93,16 @@ impl World {
         self.expel(p);
     }
 
-    fn expel(&mut self, p: usize) {
+    pub(crate) fn expel(&mut self, p: usize) {
         self.note(p, "expelled", None, -1, 0);
         self.leave(p);
         if self.processes[p].alive && !self.processes[p].left {
             // What it was not told yet is void.
             self.processes[p].controls.clear();
-            self.push_control(p, Control::Lost(Vec::new()));
+            self.processes[p].controls.push_back(Control::Lost(Vec::new()));
+            let longest = self.rng.pick(&[20 * MS, 2 * SECOND]);
+            let delay = self.rng.range(MS, longest);
+            self.after(delay, Event::Control(p));
         }
     }
 

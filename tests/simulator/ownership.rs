@@ -171,6 +171,9 @@ impl World {
         self.check_answer_time(p, since, if lost { 0 } else { 4 * SECOND });
         for &index in &list {
             self.note(p, "given up", Some(index), -1, 0);
+            if !lost {
+                self.check_cancelled(p, index);
+            }
             self.processes[p].give_up(index);
             if !lost && self.group.owner[index] == Some(p) {
                 self.group.owner[index] = None;
@@ -186,6 +189,20 @@ impl World {
             self.rejoined(p);
         }
         self.control_soon(p);
+    }
+
+    /// A partition is not given up while a cancelled call of it may still run, unless its time is over.
+    fn check_cancelled(&mut self, p: usize, index: usize) {
+        let limit = self.plan.config.commit_timeout.as_micros() as Micros;
+        let epoch = self.processes[p].parts[index].epoch;
+        let runs = self.processes[p].calls.values().filter(|call| !call.told).find(|call| {
+            let its = call.rows.iter().any(|row| (row.partition, row.epoch) == (index, epoch));
+            its && call.cancelled.is_some_and(|at| at + limit > self.now)
+        });
+        if let Some(offset) = runs.map(|call| call.rows[0].offset) {
+            let text = format!("process {p} gives {index} up while a cancelled call of it still runs");
+            self.broken("I6 quiet after hand-over", text, Some(index), offset);
+        }
     }
 
     fn check_answer_time(&mut self, p: usize, since: Micros, limit: Micros) {

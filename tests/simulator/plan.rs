@@ -19,6 +19,8 @@ pub(crate) enum Class {
     Kill,
     /// SIGSTOP, past the session timeout or not.
     Pause,
+    /// The coordinator takes a running member for dead; the member hears of it later.
+    Cut,
     /// Instances drain and leave, new ones join.
     Scale,
     /// A second signal while draining.
@@ -63,9 +65,10 @@ pub(crate) enum Class {
     Suspends,
 }
 
-const CLASSES: [Class; 23] = [
+const CLASSES: [Class; 24] = [
     Class::Kill,
     Class::Pause,
+    Class::Cut,
     Class::Scale,
     Class::Hurry,
     Class::SlowCalls,
@@ -212,8 +215,9 @@ fn draw_config(rng: &mut Rng, on: &[Class], metadata_limit: usize) -> Config {
         arena_bytes: if small { rng.range(1_000, 20_000) } else { 64 << 20 },
         commit_interval: Duration::from_millis(rng.pick(&[200, 1000])),
         commit_every: rng.pick(&[5, 10_000]),
-        // Production waits a minute; the world heals in one.
-        recommit_interval: Duration::from_secs(10),
+        // Production waits a minute, in which this world must be at rest. Nothing but an older owner's late commit
+        // may need to be mended by it.
+        recommit_interval: Duration::from_secs(if on.contains(&Class::LateCommit) { 10 } else { 300 }),
         metadata_limit,
         out_of_range: rng.pick(&policies),
         stall_after: Duration::from_secs(rng.pick(&[2, 15])),

@@ -112,7 +112,8 @@ impl Reader {
 pub(crate) struct Call {
     pub(crate) rows: Vec<CallRow>,
     pub(crate) lanes: Vec<u32>,
-    pub(crate) cancelled: bool,
+    /// When it was asked to go away.
+    pub(crate) cancelled: Option<Micros>,
     /// Its guest is gone.
     pub(crate) ended: bool,
     /// The core was told so.

@@ -91,7 +91,7 @@ coverage! {
     Kills 5_000
     KillsMidStep 1_000
     Pauses 5_000
-    Losses 600
+    Losses 3_000
     CooperativeRebalances 10_000
     EagerRebalances 10_000
     Revokes 10_000

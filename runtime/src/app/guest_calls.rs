@@ -20,7 +20,12 @@ pub(super) struct GuestCalls {
 }
 
 impl GuestCalls {
-    pub(super) fn new(consumer: u32, handler: Arc<Handler>, workers: Arc<Workers>, events: Arc<Inbox>) -> Self {
+    pub(super) fn new(
+        consumer: u32,
+        handler: Arc<Handler>,
+        workers: Arc<Workers>,
+        events: Arc<Inbox>,
+    ) -> Self {
         GuestCalls { consumer, handler, workers, events, idle: Vec::new() }
     }
 

@@ -154,7 +154,8 @@ impl HandlerLoop {
             SourceEvent::StartResolved(found) => {
                 let committed = found.committed.as_ref();
                 let start = Start {
-                    committed: committed.map(|(offset, metadata)| CommittedStart { offset: *offset, metadata }),
+                    committed: committed
+                        .map(|(offset, metadata)| CommittedStart { offset: *offset, metadata }),
                     fallback: found.fallback,
                     log_start: found.log_start,
                     log_end: found.log_end,
@@ -328,11 +329,8 @@ impl HandlerLoop {
 
     fn leave(self) -> LoopEnd {
         let HandlerLoop { shell, .. } = self;
-        let totals = Totals {
-            done: shell.outputs.done(),
-            emitted: shell.outputs.emitted(),
-            calls: shell.calls_made,
-        };
+        let totals =
+            Totals { done: shell.outputs.done(), emitted: shell.outputs.emitted(), calls: shell.calls_made };
         let stuck = shell.asked.stuck;
         if !stuck && !shell.source.leave(LEAVE_MAX) {
             tracing::warn!(handler = shell.name, "the group was not left in time; it finds out by itself");

@@ -90,7 +90,12 @@ impl Parts {
             parts.start_feed(embedded)?;
         }
         let names: Vec<&str> = config.handlers.iter().map(|handler| handler.name.as_str()).collect();
-        tracing::info!(handlers = names.join(", "), workers = threads, until_end = options.until_end, "starting");
+        tracing::info!(
+            handlers = names.join(", "),
+            workers = threads,
+            until_end = options.until_end,
+            "starting"
+        );
         Ok(parts)
     }
 
@@ -115,7 +120,8 @@ impl Parts {
             let index = u16::try_from(index).context("too many handlers")?;
             let calls =
                 GuestCalls::new(index.into(), part.handler.clone(), self.workers.clone(), part.inbox.clone());
-            let outputs = Outputs::new(self.sink.clone(), index, handler, &self.topics, part.handler.digest());
+            let outputs =
+                Outputs::new(self.sink.clone(), index, handler, &self.topics, part.handler.digest());
             let rule = LaneRule::new(handler.lanes.ordering, handler.lanes.no_key);
             let threads = u32::try_from(config.runtime.workers.get()).unwrap_or(1);
             loops.push(Prepared {
@@ -258,8 +264,12 @@ fn with_servers<'a>(
 
 /// Every topic that some handler publishes to, once.
 fn output_topics(config: &Checked) -> Vec<String> {
-    let mut topics: Vec<String> =
-        config.handlers.iter().flat_map(|handler| &handler.outputs).map(|output| output.topic.clone()).collect();
+    let mut topics: Vec<String> = config
+        .handlers
+        .iter()
+        .flat_map(|handler| &handler.outputs)
+        .map(|output| output.topic.clone())
+        .collect();
     topics.sort_unstable();
     topics.dedup();
     topics

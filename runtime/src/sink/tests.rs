@@ -42,7 +42,11 @@ fn start(spec: &SinkSpec, handlers: usize) -> (Sink, Vec<Receiver<Delivery>>) {
         }));
         inboxes.push(inbox);
     }
-    let sink = Sink::start(spec, routes, &mut |_| ControlFlow::Continue(())).expect("the sink starts");
+    let sink = Sink::start(spec, routes, &mut |waiting| {
+        eprintln!("{waiting:?}");
+        ControlFlow::Continue(())
+    })
+    .expect("the sink starts");
     (sink, inboxes)
 }
 
