@@ -1,8 +1,10 @@
 //! One run of `keylane run --until-end`, and when in it the work began and ended.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
@@ -29,13 +31,27 @@ pub(crate) struct Run {
     pub(crate) used: Used,
 }
 
-/// The settings of a run: everything at its default, with a group of its own.
+/// The settings of a run: everything at its default but what keeps runs apart from each other and from their user.
 pub(crate) fn settings(bootstrap: &str, topic: &str, guest: &str, options: &Options) -> Settings {
-    let settings = Settings::new(bootstrap).handler(&guests::guest(guest), topic, &unique("figures"));
+    let settings = Settings::new(bootstrap).handler(&guests::guest(guest), topic, &unique("figures")).set(
+        "runtime",
+        "cache_dir",
+        cache().display().to_string(),
+    );
     match options.workers {
         Some(workers) => settings.set("runtime", "workers", workers),
         None => settings,
     }
+}
+
+/// Where compiled components are kept while this program runs; nobody else may write to it, or it is not used.
+pub(crate) fn cache() -> &'static Path {
+    static CACHE: OnceLock<PathBuf> = OnceLock::new();
+    CACHE.get_or_init(|| {
+        let folder = janitor::folder("cache");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("the folder is ours");
+        folder
+    })
 }
 
 /// Runs Keylane until it has done everything that is in its topic.
