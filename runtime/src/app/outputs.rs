@@ -124,7 +124,7 @@ impl Outputs {
             match waiting.record.hand_to(&self.sink, token) {
                 Ok(()) => {}
                 Err(ProduceError::Full) => break,
-                Err(ProduceError::Refused(code)) => self.refuse(token, code.to_string()),
+                Err(ProduceError::Refused(error)) => self.refuse(token, error.code.to_string()),
             }
             moved = true;
             self.backlog.pop_front();
@@ -195,7 +195,7 @@ impl Outputs {
                 tracing::debug!(topic = target.name, "the producer has no room; the output waits");
                 self.backlog.push_back(Waiting { record, token });
             }
-            Err(ProduceError::Refused(code)) => self.refuse(token, code.to_string()),
+            Err(ProduceError::Refused(error)) => self.refuse(token, error.code.to_string()),
         }
     }
 
