@@ -11,10 +11,10 @@ use crate::librdkafka::WakeHandle;
 use crate::sink::Delivery;
 use crate::source::SourceEvent;
 
+use super::Totals;
 use super::clock::Clock;
 use super::inbox::{Inbox, News};
 use super::shell::Shell;
-use super::Totals;
 
 /// The client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not last.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
@@ -333,8 +333,12 @@ impl HandlerLoop {
     fn leave(self) -> LoopEnd {
         let HandlerLoop { shell, .. } = self;
         let active = self.first_read.map_or(Duration::ZERO, |first| self.now.uptime - first);
-        let totals =
-            Totals { done: shell.outputs.done(), emitted: shell.outputs.emitted(), calls: shell.calls_made, active };
+        let totals = Totals {
+            done: shell.outputs.done(),
+            emitted: shell.outputs.emitted(),
+            calls: shell.calls_made,
+            active,
+        };
         let stuck = shell.asked.stuck;
         if !stuck && !shell.source.leave(LEAVE_MAX) {
             tracing::warn!(handler = shell.name, "the group was not left in time; it finds out by itself");

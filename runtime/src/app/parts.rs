@@ -92,8 +92,8 @@ impl Parts {
             progress: None,
             reader: None,
         };
-        if let Cluster::Embedded(embedded) = &config.kafka.cluster {
-            parts.start_feed(embedded)?;
+        if parts.broker.is_some() {
+            parts.progress = Some(FeedProgress::new());
             parts.start_reader(options)?;
         }
         let names: Vec<&str> = config.handlers.iter().map(|handler| handler.name.as_str()).collect();
@@ -140,6 +140,9 @@ impl Parts {
                 until_end: options.until_end,
             });
         }
+        if let Cluster::Embedded(embedded) = &config.kafka.cluster {
+            self.start_feed(embedded)?; // now that its readers are known: it must not run ahead of them
+        }
         Ok(loops)
     }
 
@@ -167,7 +170,7 @@ impl Parts {
     }
 
     fn start_feed(&mut self, embedded: &config::Embedded) -> anyhow::Result<()> {
-        let Some(broker) = &self.broker else { return Ok(()) };
+        let (Some(broker), Some(progress)) = (&self.broker, &self.progress) else { return Ok(()) };
         let feeds = embedded.feeds.iter().map(|feed| FeedSpec {
             topic: feed.topic.clone(),
             input: match &feed.source {
@@ -175,9 +178,7 @@ impl Parts {
                 FeedSource::File(path) => FeedInput::File(path.clone()),
             },
         });
-        let progress = FeedProgress::new();
-        self.feeder = Some(Feeder::start(broker, feeds.collect(), &progress)?);
-        self.progress = Some(progress);
+        self.feeder = Some(Feeder::start(broker, feeds.collect(), progress)?);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod check;
 mod demo;
 mod ending;
 mod inspect;
+mod published;
 mod run;
 mod schema;
 mod version;

@@ -1,20 +1,22 @@
 //! `keylane run`
 
 use std::path::Path;
+use std::sync::Arc;
 
-use super::{Ending, Failure, RunArguments};
+use super::{Ending, Failure, RunArguments, published};
+use crate::config::Cluster;
 use crate::{app, config};
 
-/// Runs what the file says.
+/// Runs what the file says. On the embedded broker nobody else could see what handlers publish: it is printed.
 pub(super) fn execute(file: &Path, arguments: &RunArguments) -> Result<Ending, Failure> {
-    start(&config::load(file)?, app::RunOptions { until_end: arguments.until_end, read_back: None })
-}
-
-/// Runs a checked configuration.
-pub(super) fn start(config: &config::Checked, options: app::RunOptions) -> Result<Ending, Failure> {
+    let config = config::load(file)?;
     for warning in &config.warnings {
         tracing::warn!(warning, "configuration");
     }
-    let outcome = app::run(config, options)?;
+    let read_back: Option<app::ReadBack> = match config.kafka.cluster {
+        Cluster::Embedded(_) => Some(Arc::new(published::print)),
+        Cluster::Brokers(_) => None,
+    };
+    let outcome = app::run(&config, app::RunOptions { until_end: arguments.until_end, read_back })?;
     Ok(if outcome.failures.is_empty() { Ending::Fine } else { Ending::Findings })
 }

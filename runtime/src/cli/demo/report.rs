@@ -92,8 +92,15 @@ pub(super) fn text(fed: &Fed, outcome: &Outcome, published: &Published) -> Strin
     for (topic, records) in &published.topics {
         line("published", format!("{records} to {topic}"));
     }
-    let verdict = if published.violations == 0 { "in order".to_owned() } else { format!("{} OUT OF ORDER", published.violations) };
-    line("order", format!("{} outputs compared with the event before of their plane: {verdict}", published.checked));
+    let verdict = if published.violations == 0 {
+        "in order".to_owned()
+    } else {
+        format!("{} OUT OF ORDER", published.violations)
+    };
+    line(
+        "order",
+        format!("{} outputs compared with the event before of their plane: {verdict}", published.checked),
+    );
     line("rate", format!("{rate:.0} events/s over {seconds:.2} s, from the first read to the last commit"));
     for failure in &outcome.failures {
         line("FAILED", failure.clone());
