@@ -1,5 +1,6 @@
 //! From (name, value) pairs to a client.
 use std::ffi::{CString, c_char, c_int};
+use std::fmt::Display;
 use std::ptr::NonNull;
 
 use super::client::{Client, log_callback};
@@ -32,14 +33,14 @@ impl Properties {
     }
 
     /// Adds one, unless it is there already.
-    pub fn default_value(&mut self, name: &str, value: impl ToString) {
+    pub fn default_value(&mut self, name: &str, value: impl Display) {
         if !self.0.iter().any(|(known, _)| known == name) {
             self.set(name, value);
         }
     }
 
     /// Adds one that wins over what is there.
-    pub fn set(&mut self, name: &str, value: impl ToString) {
+    pub fn set(&mut self, name: &str, value: impl Display) {
         self.0.push((name.to_owned(), value.to_string()));
     }
 

@@ -132,6 +132,8 @@ struct Worker {
     policy: StartPolicy,
 }
 
+/// A partition's commit, if it has one, with its metadata.
+type CommitFound = Result<Option<(i64, Vec<u8>)>, ErrorCode>;
 /// Answers per partition; absent: not known.
 type PerPartition<T> = BTreeMap<Partition, T>;
 
@@ -178,7 +180,7 @@ impl Worker {
                     log_end: ends.get(&partition),
                     by_time: by_time.get(&partition),
                 };
-                let found = self.resolve(partition, found, &committed, &ids);
+                let found = self.resolve(partition, &found, &committed, &ids);
                 Answer::Start { asked: *asked, found }
             })
             .collect()
@@ -187,8 +189,8 @@ impl Worker {
     fn resolve(
         &self,
         partition: Partition,
-        found: Found<'_>,
-        committed: &PerPartition<Result<Option<(i64, Vec<u8>)>, ErrorCode>>,
+        found: &Found<'_>,
+        committed: &PerPartition<CommitFound>,
         ids: &[[u8; 16]],
     ) -> Result<StartFound, String> {
         let commit = match found.committed {
@@ -233,11 +235,7 @@ impl Worker {
 
     /// Whether the start policy decides: no commit, none for the whole topic when the process began, and a
     /// partition that existed then. A partition that was added later starts at its first record.
-    fn is_first_time(
-        &self,
-        partition: Partition,
-        committed: &PerPartition<Result<Option<(i64, Vec<u8>)>, ErrorCode>>,
-    ) -> bool {
+    fn is_first_time(&self, partition: Partition, committed: &PerPartition<CommitFound>) -> bool {
         let new = matches!(committed.get(&partition), Some(Ok(None)));
         let topic = self.topics.get(usize::from(partition.topic));
         new && topic.is_some_and(|topic| !topic.has_commits && partition.number < topic.partitions)
@@ -258,7 +256,7 @@ impl Worker {
         Some(Partition { topic: u16::try_from(index).ok()?, number })
     }
 
-    fn committed(&self, partitions: &[Partition]) -> PerPartition<Result<Option<(i64, Vec<u8>)>, ErrorCode>> {
+    fn committed(&self, partitions: &[Partition]) -> PerPartition<CommitFound> {
         let mut list = self.list(partitions, END);
         if let Err(code) = self.consumer.committed(&mut list, COMMITTED_LIMIT) {
             return partitions.iter().map(|partition| (*partition, Err(code))).collect();
@@ -313,7 +311,7 @@ impl Worker {
 
 /// What was found for one partition.
 struct Found<'a> {
-    committed: Option<&'a Result<Option<(i64, Vec<u8>)>, ErrorCode>>,
+    committed: Option<&'a CommitFound>,
     log_start: Option<&'a Result<i64, ErrorCode>>,
     log_end: Option<&'a Result<i64, ErrorCode>>,
     by_time: Option<&'a Result<i64, ErrorCode>>,

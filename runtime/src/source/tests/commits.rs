@@ -25,9 +25,9 @@ fn ready(partitions: i32) -> (crate::source::embedded::EmbeddedBroker, Member) {
 fn answers(member: &mut Member) -> Vec<(CommitId, Partition, Result<(), CommitError>)> {
     let mut found: Vec<_> = std::mem::take(&mut member.other)
         .into_iter()
-        .filter_map(|event| match event {
-            SourceEvent::CommitResult { id, partition, result, .. } => Some((id, partition, result)),
-            _ => None,
+        .filter_map(|event| {
+            let SourceEvent::CommitResult { id, partition, result, .. } = event else { return None };
+            Some((id, partition, result))
         })
         .collect();
     found.sort_by_key(|(_, partition, _)| *partition);

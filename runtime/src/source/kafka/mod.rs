@@ -1,4 +1,7 @@
 //! The consumer of one handler.
+mod answers;
+mod rebalance;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::CString;
 use std::ops::ControlFlow;
@@ -7,14 +10,14 @@ use std::time::Duration;
 
 use keylane_core::{CommitEntry, CommitError, CommitId, Partition, StartAt};
 
-use super::embedded::FeedReader;
-use super::errors::{commit_error, source_error};
-use super::event::{ReadResult, Record, SourceError, SourceEvent};
-use super::lookup::{Answer, LookUps};
-use super::partitions::{Opener, Partitions, out_of_range};
-use super::spec::{Assignor, Ends, SourceSpec};
-use super::start::{Error, Preparation, Waiting};
-use crate::librdkafka::{Consumer, Deadline, ErrorCode, Event, EventKind, PartitionList, Queue, WakeHandle};
+use crate::librdkafka::{Consumer, Deadline, ErrorCode, EventKind, PartitionList, Queue, WakeHandle};
+use crate::source::embedded::FeedReader;
+use crate::source::errors::commit_error;
+use crate::source::event::{ReadResult, Record, SourceEvent};
+use crate::source::lookup::LookUps;
+use crate::source::partitions::{Partitions, Reader};
+use crate::source::spec::{Assignor, Ends, SourceSpec};
+use crate::source::start::{Error, Preparation, Waiting};
 
 /// Stands in a commit's list where the coordinator has not answered.
 const NO_ANSWER: ErrorCode = ErrorCode(-9_999);
@@ -137,7 +140,7 @@ impl Source {
 
     /// Whether a read of this partition may find something.
     pub fn is_ready(&self, partition: Partition) -> bool {
-        self.partitions.reader(partition).is_some_and(super::partitions::Reader::is_ready)
+        self.partitions.reader(partition).is_some_and(Reader::is_ready)
     }
 
     /// Hands over records of one partition, in offset order, without waiting and without copying. A record that
@@ -286,256 +289,6 @@ impl Source {
             }
         }
         self.consumer.is_closed()
-    }
-
-    // -- rebalances -------------------------------------------------------------------------------
-
-    fn on_main_event(&mut self, event: &Event) {
-        match event.kind() {
-            EventKind::Rebalance => self.on_rebalance(event),
-            EventKind::Error => {
-                let mut error = source_error(event.error(), &event.text(), event.is_fatal());
-                if let Some((code, text)) = self.consumer.client().fatal_error() {
-                    error = source_error(code, &text, true);
-                }
-                self.ready.push_back(SourceEvent::Error(error));
-            }
-            // A record that is dropped here would look like a gap later and be committed unhandled.
-            EventKind::Record => {
-                panic!("a record on the consumer's main queue: a partition's queue was not cut off")
-            }
-            EventKind::Commit | EventKind::Delivery | EventKind::Other(_) => {}
-        }
-    }
-
-    #[expect(clippy::wildcard_enum_match_arm, reason = "codes are numbers, not an enum of ours")]
-    fn on_rebalance(&mut self, event: &Event) {
-        let partitions = self.known(&event.partitions());
-        match event.error() {
-            ErrorCode::ASSIGN_PARTITIONS => {
-                for partition in &partitions {
-                    self.partitions.add(*partition);
-                }
-                self.unanswered = Some(Rebalance::Assign);
-                self.ready.push_back(SourceEvent::Assign(partitions));
-            }
-            ErrorCode::REVOKE_PARTITIONS if !self.consumer.is_assignment_lost() => {
-                self.unanswered = Some(Rebalance::Revoke(partitions.clone()));
-                self.ready.push_back(SourceEvent::Revoke(partitions));
-            }
-            _ => {
-                self.unanswered = None;
-                self.give_up(&partitions);
-                self.ready.push_back(SourceEvent::Lost(partitions));
-                self.after_answer();
-            }
-        }
-    }
-
-    /// Looks at what the library already said, so that a change of ours is not taken for an answer to it.
-    fn take_waiting_rebalances(&mut self) {
-        while let Some(event) = self.main.poll(Duration::ZERO) {
-            self.on_main_event(&event);
-        }
-    }
-
-    /// Starts reading. As an answer it must reach the library even with nothing in it.
-    fn assign(&mut self, starts: &[StartAt], is_answer: bool) {
-        if !is_answer {
-            self.take_waiting_rebalances();
-            if self.unanswered.is_some() {
-                self.deferred.extend_from_slice(starts);
-                return;
-            }
-        }
-        let mut opened: Vec<(Partition, i64)> = Vec::with_capacity(starts.len());
-        // Under the eager protocol an assign replaces everything: what is read already is opened again, where it
-        // stands. (Within a rebalance there is none: everything was revoked before.)
-        let kept: Vec<(Partition, i64)> = match self.assignor {
-            Assignor::Range => self.partitions.readers().collect(),
-            Assignor::CooperativeSticky => Vec::new(),
-        };
-        let new = starts.iter().map(|start| (start.partition, start.offset));
-        for (partition, offset) in kept.into_iter().chain(new) {
-            if opened.iter().any(|(known, _)| *known == partition) {
-                continue;
-            }
-            match self.open(partition, offset) {
-                Ok(()) => opened.push((partition, offset)),
-                Err(code) => tracing::warn!(%partition, %code, "not assigned: the partition is not ours"),
-            }
-        }
-        if opened.is_empty() && !is_answer {
-            return;
-        }
-        let list = self.opener().list(opened.into_iter());
-        let result = match self.assignor {
-            Assignor::CooperativeSticky => self.consumer.incremental_assign(&list),
-            Assignor::Range => self.consumer.assign(Some(&list)),
-        };
-        self.report(result, "assigning partitions failed");
-    }
-
-    fn open(&mut self, partition: Partition, offset: i64) -> Result<(), ErrorCode> {
-        let opener = Opener { client: self.consumer.client(), topics: &self.topics, wake: &self.wake };
-        self.partitions.open(&opener, partition, offset)
-    }
-
-    fn opener(&self) -> Opener<'_> {
-        Opener { client: self.consumer.client(), topics: &self.topics, wake: &self.wake }
-    }
-
-    /// Answers a revoke. Partitions that were never assigned to the library must not be in its list.
-    fn give_up(&mut self, partitions: &[Partition]) {
-        let assigned: Vec<(Partition, i64)> =
-            self.partitions.readers().filter(|(partition, _)| partitions.contains(partition)).collect();
-        let list = self.opener().list(assigned.into_iter());
-        for partition in partitions {
-            self.partitions.remove(*partition);
-        }
-        let result = match self.assignor {
-            Assignor::CooperativeSticky => self.consumer.incremental_unassign(&list),
-            Assignor::Range => self.consumer.assign(None),
-        };
-        self.report(result, "giving up partitions failed");
-    }
-
-    fn unassign_one(&mut self, partition: Partition) {
-        // Under the eager protocol the assign that follows replaces everything anyway.
-        if self.assignor == Assignor::CooperativeSticky && self.partitions.reader(partition).is_some() {
-            let list = self.opener().list(std::iter::once((partition, 0)));
-            let result = self.consumer.incremental_unassign(&list);
-            self.report(result, "unassigning a partition failed");
-        }
-        self.partitions.close(partition);
-    }
-
-    /// What had to wait for the answer.
-    fn after_answer(&mut self) {
-        for start in std::mem::take(&mut self.deferred) {
-            if self.partitions.is_owned(start.partition) {
-                self.unassign_one(start.partition);
-                self.assign(&[start], false);
-            }
-        }
-    }
-
-    fn report(&mut self, result: Result<(), ErrorCode>, what: &str) {
-        if let Err(code) = result {
-            self.ready.push_back(SourceEvent::Error(source_error(code, what, false)));
-            self.wake.wake();
-        }
-    }
-
-    /// The partitions of a list that are of our topics: all of them, unless a broker is confused.
-    fn known(&self, list: &PartitionList) -> Vec<Partition> {
-        list.iter()
-            .filter_map(|entry| {
-                let index = self.topics.iter().position(|topic| topic.as_c_str() == entry.topic)?;
-                Some(Partition { topic: u16::try_from(index).ok()?, number: entry.partition })
-            })
-            .collect()
-    }
-
-    // -- answers ----------------------------------------------------------------------------------
-
-    fn on_commit_answer(&mut self, event: &Event) {
-        if event.kind() != EventKind::Commit {
-            return;
-        }
-        let id = CommitId(u64::try_from(event.request()).unwrap_or(u64::MAX));
-        let Some(commit) = self.commits.remove(&id) else { return };
-        let answered = event.partitions();
-        let all = event.error();
-        for partition in commit.partitions {
-            let code = self.topics.get(usize::from(partition.topic)).and_then(|topic| {
-                let entry = answered
-                    .iter()
-                    .find(|e| e.topic == topic.as_c_str() && e.partition == partition.number)?;
-                Some(entry.error)
-            });
-            // The code of the whole request only counts where the coordinator did not answer for the partition.
-            let code = match code {
-                Some(code) if code != NO_ANSWER => code,
-                _ if !all.is_none() => all,
-                _ => NO_ANSWER,
-            };
-            self.ready.push_back(commit_result(id, partition, code));
-        }
-    }
-
-    fn expire_commit(&mut self, now: Duration) -> bool {
-        let late = self.commits.iter().find(|(_, commit)| commit.deadline <= now).map(|(id, _)| *id);
-        let Some(id) = late else { return false };
-        self.commits.remove(&id);
-        self.ready.push_back(SourceEvent::CommitTimedOut { id });
-        true
-    }
-
-    fn on_answer(&mut self, answer: Answer) {
-        match answer {
-            Answer::Start { asked, found } if self.partitions.is_current(asked) => {
-                let partition = asked.partition;
-                match found {
-                    Ok(start) => {
-                        match (self.ends, start.log_end) {
-                            (Ends::LogEnd, Some(offset)) => self.tell_end(partition, offset),
-                            (Ends::LogEnd, None) => {
-                                let reason = "the end of the log is not known".to_owned();
-                                self.ready.push_back(SourceEvent::AssignFailed { partition, reason });
-                                return;
-                            }
-                            (Ends::Never | Ends::Feed, _) => {}
-                        }
-                        self.ready.push_back(SourceEvent::StartResolved(start));
-                    }
-                    Err(reason) => self.ready.push_back(SourceEvent::AssignFailed { partition, reason }),
-                }
-            }
-            Answer::Bounds { asked, found } if self.partitions.is_current(asked) => match found {
-                Ok(bounds) => {
-                    let why = out_of_range(bounds);
-                    self.ready.push_back(SourceEvent::ReadFailed { partition: asked.partition, why });
-                }
-                Err(reason) => {
-                    tracing::warn!(partition = %asked.partition, reason, "the bounds of a log are not known");
-                    self.look_ups.ask_bounds(asked);
-                }
-            },
-            Answer::Start { .. } | Answer::Bounds { .. } => {}
-        }
-    }
-
-    fn tell_end(&mut self, partition: Partition, offset: i64) {
-        if self.ended.insert(partition) {
-            self.ready.push_back(SourceEvent::EndKnown { partition, offset });
-        }
-    }
-
-    /// Tells of the end of the feed, once it is known, for every partition that is ours.
-    fn look_at_feed(&mut self) -> bool {
-        let Some(feed) = &self.feed else { return false };
-        if let Some(reason) = feed.failure()
-            && !self.feed_failed
-        {
-            self.feed_failed = true;
-            let error = SourceError { fatal: true, code: ErrorCode::NONE, text: reason };
-            self.ready.push_back(SourceEvent::Error(error));
-            return true;
-        }
-        if self.ends != Ends::Feed {
-            return false;
-        }
-        let known: Vec<(Partition, i64)> = self
-            .partitions
-            .all()
-            .filter(|partition| !self.ended.contains(partition))
-            .filter_map(|partition| Some((partition, feed.end(partition)?)))
-            .collect();
-        for (partition, offset) in &known {
-            self.tell_end(*partition, *offset);
-        }
-        !known.is_empty()
     }
 }
 

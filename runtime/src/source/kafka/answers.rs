@@ -1,0 +1,112 @@
+//! Answers: of commits, look-ups and the feed.
+use std::time::Duration;
+
+use keylane_core::{CommitId, Partition};
+
+use super::{NO_ANSWER, Source, commit_result};
+use crate::librdkafka::{ErrorCode, Event, EventKind};
+use crate::source::event::{SourceError, SourceEvent};
+use crate::source::lookup::Answer;
+use crate::source::partitions::out_of_range;
+use crate::source::spec::Ends;
+
+impl Source {
+    pub(super) fn on_commit_answer(&mut self, event: &Event) {
+        if event.kind() != EventKind::Commit {
+            return;
+        }
+        let id = CommitId(u64::try_from(event.request()).unwrap_or(u64::MAX));
+        let Some(commit) = self.commits.remove(&id) else { return };
+        let answered = event.partitions();
+        let all = event.error();
+        for partition in commit.partitions {
+            let code = self.topics.get(usize::from(partition.topic)).and_then(|topic| {
+                let entry = answered
+                    .iter()
+                    .find(|e| e.topic == topic.as_c_str() && e.partition == partition.number)?;
+                Some(entry.error)
+            });
+            // The code of the whole request only counts where the coordinator did not answer for the partition.
+            let code = match code {
+                Some(code) if code != NO_ANSWER => code,
+                _ if !all.is_none() => all,
+                _ => NO_ANSWER,
+            };
+            self.ready.push_back(commit_result(id, partition, code));
+        }
+    }
+
+    pub(super) fn expire_commit(&mut self, now: Duration) -> bool {
+        let late = self.commits.iter().find(|(_, commit)| commit.deadline <= now).map(|(id, _)| *id);
+        let Some(id) = late else { return false };
+        self.commits.remove(&id);
+        self.ready.push_back(SourceEvent::CommitTimedOut { id });
+        true
+    }
+
+    pub(super) fn on_answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Start { asked, found } if self.partitions.is_current(asked) => {
+                let partition = asked.partition;
+                match found {
+                    Ok(start) => {
+                        match (self.ends, start.log_end) {
+                            (Ends::LogEnd, Some(offset)) => self.tell_end(partition, offset),
+                            (Ends::LogEnd, None) => {
+                                let reason = "the end of the log is not known".to_owned();
+                                self.ready.push_back(SourceEvent::AssignFailed { partition, reason });
+                                return;
+                            }
+                            (Ends::Never | Ends::Feed, _) => {}
+                        }
+                        self.ready.push_back(SourceEvent::StartResolved(start));
+                    }
+                    Err(reason) => self.ready.push_back(SourceEvent::AssignFailed { partition, reason }),
+                }
+            }
+            Answer::Bounds { asked, found } if self.partitions.is_current(asked) => match found {
+                Ok(bounds) => {
+                    let why = out_of_range(bounds);
+                    self.ready.push_back(SourceEvent::ReadFailed { partition: asked.partition, why });
+                }
+                Err(reason) => {
+                    tracing::warn!(partition = %asked.partition, reason, "the bounds of a log are not known");
+                    self.look_ups.ask_bounds(asked);
+                }
+            },
+            Answer::Start { .. } | Answer::Bounds { .. } => {}
+        }
+    }
+
+    fn tell_end(&mut self, partition: Partition, offset: i64) {
+        if self.ended.insert(partition) {
+            self.ready.push_back(SourceEvent::EndKnown { partition, offset });
+        }
+    }
+
+    /// Tells of the end of the feed, once it is known, for every partition that is ours.
+    pub(super) fn look_at_feed(&mut self) -> bool {
+        let Some(feed) = &self.feed else { return false };
+        if let Some(reason) = feed.failure()
+            && !self.feed_failed
+        {
+            self.feed_failed = true;
+            let error = SourceError { fatal: true, code: ErrorCode::NONE, text: reason };
+            self.ready.push_back(SourceEvent::Error(error));
+            return true;
+        }
+        if self.ends != Ends::Feed {
+            return false;
+        }
+        let known: Vec<(Partition, i64)> = self
+            .partitions
+            .all()
+            .filter(|partition| !self.ended.contains(partition))
+            .filter_map(|partition| Some((partition, feed.end(partition)?)))
+            .collect();
+        for (partition, offset) in &known {
+            self.tell_end(*partition, *offset);
+        }
+        !known.is_empty()
+    }
+}

@@ -1,0 +1,161 @@
+//! Rebalances: events that are stored and answered later.
+use std::time::Duration;
+
+use keylane_core::{Partition, StartAt};
+
+use super::{Rebalance, Source};
+use crate::librdkafka::{ErrorCode, Event, EventKind, PartitionList};
+use crate::source::errors::source_error;
+use crate::source::event::SourceEvent;
+use crate::source::partitions::Opener;
+use crate::source::spec::Assignor;
+impl Source {
+    pub(super) fn on_main_event(&mut self, event: &Event) {
+        match event.kind() {
+            EventKind::Rebalance => self.on_rebalance(event),
+            EventKind::Error => {
+                let mut error = source_error(event.error(), &event.text(), event.is_fatal());
+                if let Some((code, text)) = self.consumer.client().fatal_error() {
+                    error = source_error(code, &text, true);
+                }
+                self.ready.push_back(SourceEvent::Error(error));
+            }
+            // A record that is dropped here would look like a gap later and be committed unhandled.
+            EventKind::Record => stray_record(),
+            EventKind::Commit | EventKind::Delivery | EventKind::Other(_) => {}
+        }
+    }
+
+    fn on_rebalance(&mut self, event: &Event) {
+        let partitions = self.known(&event.partitions());
+        match event.error() {
+            ErrorCode::ASSIGN_PARTITIONS => {
+                for partition in &partitions {
+                    self.partitions.add(*partition);
+                }
+                self.unanswered = Some(Rebalance::Assign);
+                self.ready.push_back(SourceEvent::Assign(partitions));
+            }
+            ErrorCode::REVOKE_PARTITIONS if !self.consumer.is_assignment_lost() => {
+                self.unanswered = Some(Rebalance::Revoke(partitions.clone()));
+                self.ready.push_back(SourceEvent::Revoke(partitions));
+            }
+            _ => {
+                self.unanswered = None;
+                self.give_up(&partitions);
+                self.ready.push_back(SourceEvent::Lost(partitions));
+                self.after_answer();
+            }
+        }
+    }
+
+    /// Looks at what the library already said, so that a change of ours is not taken for an answer to it.
+    pub(super) fn take_waiting_rebalances(&mut self) {
+        while let Some(event) = self.main.poll(Duration::ZERO) {
+            self.on_main_event(&event);
+        }
+    }
+
+    /// Starts reading. As an answer it must reach the library even with nothing in it.
+    pub(super) fn assign(&mut self, starts: &[StartAt], is_answer: bool) {
+        if !is_answer {
+            self.take_waiting_rebalances();
+            if self.unanswered.is_some() {
+                self.deferred.extend_from_slice(starts);
+                return;
+            }
+        }
+        let mut opened: Vec<(Partition, i64)> = Vec::with_capacity(starts.len());
+        // Under the eager protocol an assign replaces everything: what is read already is opened again, where it
+        // stands. (Within a rebalance there is none: everything was revoked before.)
+        let kept: Vec<(Partition, i64)> = match self.assignor {
+            Assignor::Range => self.partitions.readers().collect(),
+            Assignor::CooperativeSticky => Vec::new(),
+        };
+        let new = starts.iter().map(|start| (start.partition, start.offset));
+        for (partition, offset) in kept.into_iter().chain(new) {
+            if opened.iter().any(|(known, _)| *known == partition) {
+                continue;
+            }
+            match self.open(partition, offset) {
+                Ok(()) => opened.push((partition, offset)),
+                Err(code) => tracing::warn!(%partition, %code, "not assigned: the partition is not ours"),
+            }
+        }
+        if opened.is_empty() && !is_answer {
+            return;
+        }
+        let list = self.opener().list(opened.into_iter());
+        let result = match self.assignor {
+            Assignor::CooperativeSticky => self.consumer.incremental_assign(&list),
+            Assignor::Range => self.consumer.assign(Some(&list)),
+        };
+        self.report(result, "assigning partitions failed");
+    }
+
+    fn open(&mut self, partition: Partition, offset: i64) -> Result<(), ErrorCode> {
+        let opener = Opener { client: self.consumer.client(), topics: &self.topics, wake: &self.wake };
+        self.partitions.open(&opener, partition, offset)
+    }
+
+    pub(super) fn opener(&self) -> Opener<'_> {
+        Opener { client: self.consumer.client(), topics: &self.topics, wake: &self.wake }
+    }
+
+    /// Answers a revoke. Partitions that were never assigned to the library must not be in its list.
+    pub(super) fn give_up(&mut self, partitions: &[Partition]) {
+        let assigned: Vec<(Partition, i64)> =
+            self.partitions.readers().filter(|(partition, _)| partitions.contains(partition)).collect();
+        let list = self.opener().list(assigned.into_iter());
+        for partition in partitions {
+            self.partitions.remove(*partition);
+        }
+        let result = match self.assignor {
+            Assignor::CooperativeSticky => self.consumer.incremental_unassign(&list),
+            Assignor::Range => self.consumer.assign(None),
+        };
+        self.report(result, "giving up partitions failed");
+    }
+
+    pub(super) fn unassign_one(&mut self, partition: Partition) {
+        // Under the eager protocol the assign that follows replaces everything anyway.
+        if self.assignor == Assignor::CooperativeSticky && self.partitions.reader(partition).is_some() {
+            let list = self.opener().list(std::iter::once((partition, 0)));
+            let result = self.consumer.incremental_unassign(&list);
+            self.report(result, "unassigning a partition failed");
+        }
+        self.partitions.close(partition);
+    }
+
+    /// What had to wait for the answer.
+    pub(super) fn after_answer(&mut self) {
+        for start in std::mem::take(&mut self.deferred) {
+            if self.partitions.is_owned(start.partition) {
+                self.unassign_one(start.partition);
+                self.assign(&[start], false);
+            }
+        }
+    }
+
+    fn report(&mut self, result: Result<(), ErrorCode>, what: &str) {
+        if let Err(code) = result {
+            self.ready.push_back(SourceEvent::Error(source_error(code, what, false)));
+            self.wake.wake();
+        }
+    }
+
+    /// The partitions of a list that are of our topics: all of them, unless a broker is confused.
+    fn known(&self, list: &PartitionList) -> Vec<Partition> {
+        list.iter()
+            .filter_map(|entry| {
+                let index = self.topics.iter().position(|topic| topic.as_c_str() == entry.topic)?;
+                Some(Partition { topic: u16::try_from(index).ok()?, number: entry.partition })
+            })
+            .collect()
+    }
+}
+
+#[expect(clippy::panic, reason = "an invariant of ours is broken: going on would lose the record")]
+fn stray_record() -> ! {
+    panic!("a record on the consumer's main queue: a partition's queue was not cut off before its assign")
+}
