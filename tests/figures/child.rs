@@ -1,8 +1,9 @@
-//! A child process, and what the kernel says at its end of what it used.
+//! A child process, and what the kernel says of what it used.
 #![allow(unsafe_code, reason = "the standard library has no wait4; the safety argument is below")]
 // Safety argument: `wait4` is given the id of a child that is started here, handed to nobody else and waited for
 // nowhere else, and pointers to two local variables of the types that it fills.
 
+use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::machine;
 
 /// Between two looks at a running child: a hundredth of the shortest measurement.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// A child that takes longer than any measurement does not end any more.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -23,7 +24,8 @@ pub(crate) struct Used {
     pub(crate) wall: Duration,
     /// Of all its threads, in its own code and in the kernel's.
     pub(crate) cpu: Duration,
-    /// The most memory that was resident at one moment, in bytes.
+    /// The most memory that was resident at one moment, in bytes. The kernel keeps this mark for as long as the child
+    /// lives. (The one that `wait4` gives does not do: it begins at the peak of the process that started the child.)
     pub(crate) peak_memory: u64,
     /// Cores that processes other than this child and the brokers kept busy meanwhile, on average.
     pub(crate) others: f64,
@@ -35,20 +37,21 @@ pub(crate) fn run(command: &mut Command) -> Result<Used> {
     let before = machine::Busy::now()?;
     let start = Instant::now();
     let name = command.get_program().display().to_string();
-    let (status, usage) = wait(command, &name, start)?;
+    let (status, usage, peak_memory) = wait(command, &name, start)?;
     let wall = start.elapsed();
     ensure!(libc::WIFEXITED(status), "{name} was ended by signal {}", libc::WTERMSIG(status));
     ensure!(libc::WEXITSTATUS(status) == 0, "{name} ended with exit code {}", libc::WEXITSTATUS(status));
     let cpu = duration(usage.ru_utime)? + duration(usage.ru_stime)?;
     let others = machine::Busy::now()?.others_since(&before, cpu, wall);
-    Ok(Used { wall, cpu, peak_memory: u64::try_from(usage.ru_maxrss)? * 1024, others })
+    Ok(Used { wall, cpu, peak_memory, others })
 }
 
 #[expect(clippy::disallowed_methods, reason = "a deadline in real time; nothing that is measured reads it")]
-fn wait(command: &mut Command, name: &str, start: Instant) -> Result<(libc::c_int, libc::rusage)> {
+fn wait(command: &mut Command, name: &str, start: Instant) -> Result<(libc::c_int, libc::rusage, u64)> {
     let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
     let pid = i32::try_from(child.id())?;
     let mut killed = false;
+    let mut peak_memory = 0;
     loop {
         let mut status = 0;
         // SAFETY: see the top of the file; the kernel fills a `rusage` of zeros or leaves it alone.
@@ -57,9 +60,9 @@ fn wait(command: &mut Command, name: &str, start: Instant) -> Result<(libc::c_in
             (libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage), usage)
         };
         match waited {
-            0 => {}
+            0 => peak_memory = peak_memory.max(high_water(pid).unwrap_or(0)),
             waited if waited == pid && killed => bail!("{name} did not end within {LONGEST:?}"),
-            waited if waited == pid => return Ok((status, usage)),
+            waited if waited == pid => return Ok((status, usage, peak_memory)),
             _ => return Err(std::io::Error::last_os_error()).context("wait4"),
         }
         if !killed && Instant::now().duration_since(start) > LONGEST {
@@ -68,6 +71,14 @@ fn wait(command: &mut Command, name: &str, start: Instant) -> Result<(libc::c_in
         }
         std::thread::park_timeout(BETWEEN_LOOKS);
     }
+}
+
+/// `None`: it has just ended.
+fn high_water(pid: i32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 fn duration(time: libc::timeval) -> Result<Duration> {

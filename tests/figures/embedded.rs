@@ -23,7 +23,7 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     let file = folder.join("keylane.toml");
     let settings = Settings::default()
         .set("kafka", "bootstrap_servers", "embedded")
-        .set("runtime", "cache_dir", folder.join("cache").display().to_string())
+        .set("runtime", "cache_dir", crate::keylane::cache().display().to_string())
         .handler(&guests::guest("failing"), "t", "embedded")
         .set("handlers.t.outputs.out", "topic", "out");
     let feed = "[[embedded.feed]]\ntopic = \"t\"\nfile = \"events.jsonl\"\n";

@@ -32,7 +32,7 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
         keylane::settings(&bootstrap, input, "echo", options).set("handlers.t.outputs.out", "topic", output)
     };
     let (nothing, nowhere) = (topic::empty(&cluster), topic::empty(&cluster));
-    keylane::warm_up(&echo(&nothing, &nowhere))?;
+    keylane::warm_up(&echo(&nothing, &nowhere), options)?;
     // What was written is deleted after each run: the next one must not compete with the disk.
     let with_output = |run: &mut dyn FnMut(&str) -> Result<()>| {
         let output = topic::empty(&cluster);
@@ -53,7 +53,7 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
         || {
             let mut taken = None;
             with_output(&mut |output| {
-                taken = Some(keylane::until_end(&echo(&topic.name, output))?);
+                taken = Some(keylane::until_end(&echo(&topic.name, output), options)?);
                 Ok(())
             })?;
             taken.context("it was run")

@@ -1,8 +1,10 @@
 //! One run of `keylane run --until-end`, and when in it the work began and ended.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
@@ -29,22 +31,36 @@ pub(crate) struct Run {
     pub(crate) used: Used,
 }
 
-/// The settings of a run: everything at its default, with a group of its own.
+/// The settings of a run: everything at its default but what keeps runs apart from each other and from their user.
 pub(crate) fn settings(bootstrap: &str, topic: &str, guest: &str, options: &Options) -> Settings {
-    let settings = Settings::new(bootstrap).handler(&guests::guest(guest), topic, &unique("figures"));
+    let settings = Settings::new(bootstrap).handler(&guests::guest(guest), topic, &unique("figures")).set(
+        "runtime",
+        "cache_dir",
+        cache().display().to_string(),
+    );
     match options.workers {
         Some(workers) => settings.set("runtime", "workers", workers),
         None => settings,
     }
 }
 
+/// Where compiled components are kept while this program runs; nobody else may write to it, or it is not used.
+pub(crate) fn cache() -> &'static Path {
+    static CACHE: OnceLock<PathBuf> = OnceLock::new();
+    CACHE.get_or_init(|| {
+        let folder = janitor::folder("cache");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("the folder is ours");
+        folder
+    })
+}
+
 /// Runs Keylane until it has done everything that is in its topic.
-pub(crate) fn until_end(settings: &Settings) -> Result<Run> {
+pub(crate) fn until_end(settings: &Settings, options: &Options) -> Result<Run> {
     let folder = janitor::folder("figures");
     let file = folder.join("keylane.toml");
     fs::write(&file, settings.to_toml())?;
     let log = folder.join("log");
-    let mut command = Command::new(binary());
+    let mut command = Command::new(options.binary.as_deref().unwrap_or_else(|| binary()));
     command
         .args(["run", "--until-end", "--log-format", "json", "-c"])
         .arg(&file)
@@ -56,8 +72,8 @@ pub(crate) fn until_end(settings: &Settings) -> Result<Run> {
 }
 
 /// Runs Keylane on an empty topic, so that its component is compiled and in the cache before anything is measured.
-pub(crate) fn warm_up(settings: &Settings) -> Result<Used> {
-    until_end(settings).map(|run| run.used)
+pub(crate) fn warm_up(settings: &Settings, options: &Options) -> Result<Used> {
+    until_end(settings, options).map(|run| run.used)
 }
 
 fn working(log: &Path) -> Result<Duration> {

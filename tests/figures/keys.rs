@@ -19,12 +19,13 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
         (FEW, pairs::written(&cluster, options.events, FEW)?),
         (MANY, pairs::written(&cluster, options.events, MANY)?),
     ];
-    keylane::warm_up(&keylane::settings(&bootstrap, &topic::empty(&cluster), "noop", options))?;
+    keylane::warm_up(&keylane::settings(&bootstrap, &topic::empty(&cluster), "noop", options), options)?;
     let mut table = Table::new(&["pair", "keys", "peak MiB", "µs CPU", "events/s", "others"]);
     let mut peaks = Vec::new();
     for pair in 1..=options.pairs {
         for (keys, topic) in &topics {
-            let run = keylane::until_end(&keylane::settings(&bootstrap, &topic.name, "noop", options))?;
+            let run =
+                keylane::until_end(&keylane::settings(&bootstrap, &topic.name, "noop", options), options)?;
             let peak = mebibytes(run.used.peak_memory);
             peaks.push((*keys, peak));
             table.row(vec![

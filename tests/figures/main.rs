@@ -30,7 +30,7 @@ use anyhow::Result;
 use options::Options;
 
 const USAGE: &str = "\
-usage: figures <workload> [--events N] [--keys N] [--pairs N] [--seconds N] [--workers N]
+usage: figures <workload> [--events N] [--keys N] [--pairs N] [--seconds N] [--workers N] [--binary FILE]
 
   w1        a no-op handler against a plain librdkafka loop, in interleaved pairs
   emit      a handler that emits one output per event against a plain consume-produce loop

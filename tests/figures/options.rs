@@ -1,5 +1,7 @@
 //! What a measurement is told on the command line.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result, bail};
 
 /// How large a measurement is.
@@ -15,20 +17,27 @@ pub(crate) struct Options {
     pub(crate) seconds: u64,
     /// Keylane's worker threads; `None`: its default.
     pub(crate) workers: Option<u64>,
+    /// For `w1`, `emit` and `keys`: a `keylane` that was built before. `None`: the one of this workspace, built with
+    /// the profile of this program.
+    pub(crate) binary: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { events: 2_000_000, keys: 100_000, pairs: 5, seconds: 60, workers: None }
+        Self { events: 2_000_000, keys: 100_000, pairs: 5, seconds: 60, workers: None, binary: None }
     }
 }
 
 impl Options {
-    /// From pairs of name and number.
+    /// From pairs of name and value.
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
         let mut options = Self::default();
         for pair in arguments.chunks(2) {
-            let [name, value] = pair else { bail!("{pair:?} lacks its number") };
+            let [name, value] = pair else { bail!("{pair:?} lacks its value") };
+            if name == "--binary" {
+                options.binary = Some(PathBuf::from(value));
+                continue;
+            }
             let number: u64 = value
                 .replace('_', "")
                 .parse()

@@ -17,12 +17,12 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     let cluster = broker()?;
     let topic = written(&cluster, options.events, options.keys)?;
     let bootstrap = cluster.bootstrap();
-    keylane::warm_up(&keylane::settings(&bootstrap, &topic::empty(&cluster), "noop", options))?;
+    keylane::warm_up(&keylane::settings(&bootstrap, &topic::empty(&cluster), "noop", options), options)?;
     raw::measure(&bootstrap, &topic)?;
     let pairs = Pairs::run(
         options.pairs,
         || raw::measure(&bootstrap, &topic),
-        || keylane::until_end(&keylane::settings(&bootstrap, &topic.name, "noop", options)),
+        || keylane::until_end(&keylane::settings(&bootstrap, &topic.name, "noop", options), options),
     )?;
     pairs.print("raw loop", topic.events)
 }

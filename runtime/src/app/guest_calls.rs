@@ -20,12 +20,13 @@ pub(super) struct GuestCalls {
 }
 
 impl GuestCalls {
-    pub(super) fn new(consumer: u32, handler: Arc<Handler>, workers: Arc<Workers>, events: Arc<Inbox>) -> Self {
+    pub(super) fn new(
+        consumer: u32,
+        handler: Arc<Handler>,
+        workers: Arc<Workers>,
+        events: Arc<Inbox>,
+    ) -> Self {
         GuestCalls { consumer, handler, workers, events, idle: Vec::new() }
-    }
-
-    pub(super) fn handler(&self) -> &Handler {
-        &self.handler
     }
 
     /// Copies the rows out of the arena, forgets them there, and hands the call to the workers.

@@ -14,7 +14,7 @@ use crate::source::SourceEvent;
 use super::clock::Clock;
 use super::inbox::{Inbox, News};
 use super::shell::Shell;
-use super::{RunOptions, Totals};
+use super::Totals;
 
 /// The client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not last.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
@@ -35,7 +35,7 @@ pub(super) struct Prepared {
     pub(super) drain_timeout: Duration,
     /// An assignment that stays empty for so long ends `--until-end`.
     pub(super) session_timeout: Duration,
-    pub(super) options: RunOptions,
+    pub(super) until_end: bool,
 }
 
 /// How a loop ended.
@@ -57,11 +57,12 @@ pub(super) struct HandlerLoop {
     news: VecDeque<News>,
     drain_timeout: Duration,
     draining: bool,
-    options: RunOptions,
+    until_end: bool,
     session_timeout: Duration,
     /// Since when nothing is assigned.
     empty_since: Duration,
     had_loss: bool,
+    first_read: Option<Duration>,
 }
 
 impl Prepared {
@@ -84,7 +85,8 @@ impl HandlerLoop {
             news: VecDeque::new(),
             drain_timeout: prepared.drain_timeout,
             draining: false,
-            options: prepared.options,
+            until_end: prepared.until_end,
+            first_read: None,
             session_timeout: prepared.session_timeout,
             empty_since: now.uptime,
             had_loss: false,
@@ -126,7 +128,7 @@ impl HandlerLoop {
     }
 
     fn sleep(&mut self) {
-        let timeouts = [self.core.next_timeout(), self.shell.source.next_timeout()];
+        let timeouts = [self.core.next_timeout(), Some(self.shell.source.next_timeout())];
         let next = timeouts.into_iter().flatten().min();
         let limit = next.map_or(SLEEP_MAX, |at| at.saturating_sub(self.now.uptime).min(SLEEP_MAX));
         self.wake.wait(Some(limit));
@@ -154,7 +156,8 @@ impl HandlerLoop {
             SourceEvent::StartResolved(found) => {
                 let committed = found.committed.as_ref();
                 let start = Start {
-                    committed: committed.map(|(offset, metadata)| CommittedStart { offset: *offset, metadata }),
+                    committed: committed
+                        .map(|(offset, metadata)| CommittedStart { offset: *offset, metadata }),
                     fallback: found.fallback,
                     log_start: found.log_start,
                     log_end: found.log_end,
@@ -213,7 +216,7 @@ impl HandlerLoop {
                     }
                 }
                 News::Drain => {
-                    if self.options.until_end {
+                    if self.until_end {
                         self.shell.failures.push("stopped by a signal before the end".to_owned());
                     }
                     self.drain();
@@ -279,6 +282,7 @@ impl HandlerLoop {
             let (end_of_partition, error, used) = (read.end_of_partition, read.error, !read.rows.is_empty());
             busy |= used || read.more || end_of_partition.is_some() || error.is_some();
             if used {
+                self.first_read.get_or_insert(self.now.uptime);
                 self.core.handle(self.now, Input::Fetched { partition, rows: read.rows });
                 self.carry_out();
             } else {
@@ -298,11 +302,11 @@ impl HandlerLoop {
 
     fn follow_up(&mut self) {
         let asked = self.shell.asked;
-        let cannot_end = self.options.until_end && asked.partition_stopped;
+        let cannot_end = self.until_end && asked.partition_stopped;
         if asked.stop || asked.end_reached || cannot_end {
             self.drain();
         }
-        if self.options.until_end {
+        if self.until_end {
             self.watch_empty_assignment();
         }
     }
@@ -328,11 +332,9 @@ impl HandlerLoop {
 
     fn leave(self) -> LoopEnd {
         let HandlerLoop { shell, .. } = self;
-        let totals = Totals {
-            done: shell.outputs.done(),
-            emitted: shell.outputs.emitted(),
-            calls: shell.calls_made,
-        };
+        let active = self.first_read.map_or(Duration::ZERO, |first| self.now.uptime - first);
+        let totals =
+            Totals { done: shell.outputs.done(), emitted: shell.outputs.emitted(), calls: shell.calls_made, active };
         let stuck = shell.asked.stuck;
         if !stuck && !shell.source.leave(LEAVE_MAX) {
             tracing::warn!(handler = shell.name, "the group was not left in time; it finds out by itself");

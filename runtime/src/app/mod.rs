@@ -16,23 +16,31 @@ mod parts;
 mod shell;
 mod signals;
 
-use std::sync::mpsc;
+use std::ops::ControlFlow;
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
 use crate::config::Checked;
+use crate::source::Record;
 use clock::Clock;
 use handler_loop::{HandlerLoop, LoopEnd};
 use inbox::News;
 use parts::Parts;
 use signals::Signals;
 
+/// Gets the name of a topic, a partition, and a record that a handler published there.
+pub type ReadBack = Arc<dyn Fn(&str, i32, &Record<'_>) + Send + Sync>;
+
 /// How the app is run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct RunOptions {
     /// End when everything that is in the topics at the start is committed.
     pub until_end: bool,
+    /// With the embedded broker: is shown everything that handlers publish, partition by partition in order.
+    pub read_back: Option<ReadBack>,
 }
 
 /// How a run ended.
@@ -55,6 +63,8 @@ pub struct Totals {
     pub emitted: u64,
     /// Guest calls.
     pub calls: u64,
+    /// From the first read to the end of the drain; over several handlers the longest.
+    pub active: Duration,
 }
 
 /// What the main thread waits for.
@@ -75,9 +85,17 @@ pub fn run(config: &Checked, options: RunOptions) -> anyhow::Result<Outcome> {
         move |name| events.send(AppEvent::Signal(name)).is_ok()
     })
     .context("signals can't be handled")?;
-    let mut parts = Parts::build(config, options)?;
+    // Brokers that are away are waited for, until a signal says otherwise.
+    let mut patience = |reason: &str| match heard.try_recv() {
+        Ok(AppEvent::Signal(_)) => ControlFlow::Break(()),
+        Ok(AppEvent::Ended(_)) | Err(_) => {
+            tracing::warn!(reason, "waiting for the brokers");
+            ControlFlow::Continue(())
+        }
+    };
+    let mut parts = Parts::build(config, &options, &mut patience)?;
     let handlers = parts.handlers.len();
-    for prepared in parts.take_loops(config, options, clock)? {
+    for prepared in parts.take_loops(config, &options, clock, &mut patience)? {
         let events = events.clone();
         let name = format!("keylane-{}", prepared.name());
         thread::Builder::new()
@@ -122,6 +140,7 @@ impl Outcome {
         self.totals.done += end.totals.done;
         self.totals.emitted += end.totals.emitted;
         self.totals.calls += end.totals.calls;
+        self.totals.active = self.totals.active.max(end.totals.active);
         self.stuck |= end.stuck;
     }
 }

@@ -38,7 +38,13 @@ impl<'a> Place<'a> {
             }
             Notice::OffsetsSkipped { partition, count } => {
                 let (topic, partition) = (self.topic(partition), partition.number);
-                tracing::warn!(handler, topic, partition, count, "offsets passed over, as `out_of_range` says");
+                tracing::warn!(
+                    handler,
+                    topic,
+                    partition,
+                    count,
+                    "offsets passed over, as `out_of_range` says"
+                );
             }
             Notice::Repositioned { partition, offset } => {
                 let (topic, partition) = (self.topic(partition), partition.number);
@@ -74,7 +80,9 @@ impl<'a> Place<'a> {
                 "is outside the log; reset the group's offset, or set `out_of_range` to \"earliest\" or \"latest\""
             }
             PartitionStop::Denied => "can't be read; grant this user READ on the topic",
-            PartitionStop::Damaged => "can't be read: the log is damaged there; repair it or reset the group's offset",
+            PartitionStop::Damaged => {
+                "can't be read: the log is damaged there; repair it or reset the group's offset"
+            }
         };
         format!("topic {topic} partition {number} stopped: offset {offset} {reason}")
     }

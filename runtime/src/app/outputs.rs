@@ -60,8 +60,15 @@ struct OwnedRecord {
 
 impl Outputs {
     /// `topics`: those that the sink was started with.
-    pub(super) fn new(sink: Arc<Sink>, index: u16, handler: &config::Handler, topics: &[String], digest: &str) -> Self {
-        let topic = |name: &String| (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| index);
+    pub(super) fn new(
+        sink: Arc<Sink>,
+        index: u16,
+        handler: &config::Handler,
+        topics: &[String],
+        digest: &str,
+    ) -> Self {
+        let topic =
+            |name: &String| (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| index);
         let targets: Vec<Target> = handler
             .outputs
             .iter()
@@ -117,7 +124,7 @@ impl Outputs {
             match waiting.record.hand_to(&self.sink, token) {
                 Ok(()) => {}
                 Err(ProduceError::Full) => break,
-                Err(ProduceError::Refused(code)) => self.refuse(token, code.to_string()),
+                Err(ProduceError::Refused(error)) => self.refuse(token, error.code.to_string()),
             }
             moved = true;
             self.backlog.pop_front();
@@ -180,14 +187,15 @@ impl Outputs {
             self.provenance.add_to(&mut record.headers, call, output.row, index_in_row);
         }
         self.acks.add(token.call, token.row);
-        let tried = if self.backlog.is_empty() { record.hand_to(&self.sink, token) } else { Err(ProduceError::Full) };
+        let tried =
+            if self.backlog.is_empty() { record.hand_to(&self.sink, token) } else { Err(ProduceError::Full) };
         match tried {
             Ok(()) => {}
             Err(ProduceError::Full) => {
                 tracing::debug!(topic = target.name, "the producer has no room; the output waits");
                 self.backlog.push_back(Waiting { record, token });
             }
-            Err(ProduceError::Refused(code)) => self.refuse(token, code.to_string()),
+            Err(ProduceError::Refused(error)) => self.refuse(token, error.code.to_string()),
         }
     }
 
@@ -209,13 +217,7 @@ impl Provenance {
         }
     }
 
-    fn add_to(
-        &self,
-        headers: &mut Vec<(String, Option<Vec<u8>>)>,
-        call: &Call,
-        row: u32,
-        index_in_row: u32,
-    ) {
+    fn add_to(&self, headers: &mut Vec<(String, Option<Vec<u8>>)>, call: &Call, row: u32, index_in_row: u32) {
         let (partition, offset) = call.batch.place(row as usize).unwrap_or_default();
         let sessions = self.sessions.get(call.key.call.slot as usize);
         let session = sessions.and_then(|sessions| sessions.get(row as usize)).map_or(0, |session| session.0);

@@ -12,8 +12,8 @@ use crate::config::{self, Checked, Cluster, FeedSource};
 use crate::guest::{Cache, Component, Engine, EngineOptions, Handler, HandlerOptions, Workers};
 use crate::librdkafka::{Wake, WakeHandle};
 use crate::sink::{Route, Sink, SinkSpec};
-use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder};
-use crate::source::{Assignor, Ends, Source, SourceSpec, StartPolicy};
+use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader};
+use crate::source::{Assignor, Ends, Record, Source, SourceSpec, StartPolicy};
 
 use super::clock::Clock;
 use super::guest_calls::GuestCalls;
@@ -30,6 +30,9 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(45);
 /// How long the last outputs may take when everything else has ended.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
+/// Is told why the brokers are waited for, and may break it off.
+pub(super) type Patience<'a> = &'a mut dyn FnMut(&str) -> ControlFlow<()>;
+
 /// What all handlers share, and what the main thread keeps of each.
 pub(super) struct Parts {
     pub(super) handlers: Vec<HandlerPart>,
@@ -40,6 +43,7 @@ pub(super) struct Parts {
     feeder: Option<Feeder>,
     broker: Option<EmbeddedBroker>,
     progress: Option<Arc<FeedProgress>>,
+    reader: Option<OutputReader>,
 }
 
 pub(super) struct HandlerPart {
@@ -50,7 +54,11 @@ pub(super) struct HandlerPart {
 
 impl Parts {
     /// Loads the components, starts the workers, the embedded broker if there is one, and the producer.
-    pub(super) fn build(config: &Checked, options: RunOptions) -> anyhow::Result<Parts> {
+    pub(super) fn build(
+        config: &Checked,
+        options: &RunOptions,
+        patience: Patience<'_>,
+    ) -> anyhow::Result<Parts> {
         let instances: u32 = config.handlers.iter().map(|handler| handler.lanes.max_concurrency).sum();
         let engine = Engine::new(EngineOptions { max_instances: instances })?;
         let cache = config.runtime.cache_dir.as_ref().map(Cache::new);
@@ -73,10 +81,7 @@ impl Parts {
             max_bytes_per_topic: OUTPUT_BYTES_PER_TOPIC,
         };
         let routes = handlers.iter().map(HandlerPart::route).collect();
-        let sink = Sink::start(&spec, routes, &mut |waiting| {
-            tracing::warn!(reason = waiting.reason, "waiting for the brokers");
-            ControlFlow::Continue(())
-        })?;
+        let sink = Sink::start(&spec, routes, &mut |waiting| patience(&waiting.reason))?;
         let mut parts = Parts {
             handlers,
             workers: Arc::new(workers),
@@ -85,12 +90,19 @@ impl Parts {
             feeder: None,
             broker,
             progress: None,
+            reader: None,
         };
         if let Cluster::Embedded(embedded) = &config.kafka.cluster {
             parts.start_feed(embedded)?;
+            parts.start_reader(options)?;
         }
         let names: Vec<&str> = config.handlers.iter().map(|handler| handler.name.as_str()).collect();
-        tracing::info!(handlers = names.join(", "), workers = threads, until_end = options.until_end, "starting");
+        tracing::info!(
+            handlers = names.join(", "),
+            workers = threads,
+            until_end = options.until_end,
+            "starting"
+        );
         Ok(parts)
     }
 
@@ -98,24 +110,22 @@ impl Parts {
     pub(super) fn take_loops(
         &mut self,
         config: &Checked,
-        options: RunOptions,
+        options: &RunOptions,
         clock: Clock,
+        patience: Patience<'_>,
     ) -> anyhow::Result<Vec<Prepared>> {
         let handlers = u64::try_from(config.handlers.len()).unwrap_or(1);
         let arena_bytes = config.runtime.arena_bytes() / handlers;
         let mut loops = Vec::new();
         for (index, (part, handler)) in self.handlers.iter().zip(&config.handlers).enumerate() {
             let spec = self.source_spec(config, handler, options);
-            let mut patience = |waiting: &crate::source::Waiting| {
-                tracing::warn!(handler = handler.name, reason = waiting.reason, "waiting for the brokers");
-                ControlFlow::Continue(())
-            };
-            let source = Source::start(&spec, part.wake.clone(), &mut patience)
+            let source = Source::start(&spec, part.wake.clone(), &mut |waiting| patience(&waiting.reason))
                 .with_context(|| format!("handler `{}` can't start", handler.name))?;
             let index = u16::try_from(index).context("too many handlers")?;
             let calls =
                 GuestCalls::new(index.into(), part.handler.clone(), self.workers.clone(), part.inbox.clone());
-            let outputs = Outputs::new(self.sink.clone(), index, handler, &self.topics, part.handler.digest());
+            let outputs =
+                Outputs::new(self.sink.clone(), index, handler, &self.topics, part.handler.digest());
             let rule = LaneRule::new(handler.lanes.ordering, handler.lanes.no_key);
             let threads = u32::try_from(config.runtime.workers.get()).unwrap_or(1);
             loops.push(Prepared {
@@ -127,7 +137,7 @@ impl Parts {
                 worker_calls: (CALLS_AHEAD * threads).min(handler.lanes.max_concurrency),
                 drain_timeout: config.runtime.drain_timeout,
                 session_timeout: session_timeout(config),
-                options,
+                until_end: options.until_end,
             });
         }
         Ok(loops)
@@ -146,6 +156,12 @@ impl Parts {
         {
             outcome.failures.push(error.to_string());
         }
+        if let Some(reader) = self.reader
+            && let Err(error) = reader.finish()
+        {
+            outcome.failures.push(error.to_string());
+        }
+        drop(self.sink); // before the broker, whose end it would report
         drop(self.broker);
         outcome
     }
@@ -165,7 +181,18 @@ impl Parts {
         Ok(())
     }
 
-    fn source_spec(&self, config: &Checked, handler: &config::Handler, options: RunOptions) -> SourceSpec {
+    fn start_reader(&mut self, options: &RunOptions) -> anyhow::Result<()> {
+        if let (Some(broker), Some(read_back)) = (&self.broker, options.read_back.clone()) {
+            let names = self.topics.clone();
+            let each = move |topic: usize, partition: i32, record: &Record<'_>| {
+                read_back(names.get(topic).map_or("", String::as_str), partition, record);
+            };
+            self.reader = Some(OutputReader::start(broker, &self.topics, each)?);
+        }
+        Ok(())
+    }
+
+    fn source_spec(&self, config: &Checked, handler: &config::Handler, options: &RunOptions) -> SourceSpec {
         let partitions = match &config.kafka.cluster {
             Cluster::Embedded(embedded) => u64::from(embedded.partitions),
             Cluster::Brokers(_) => PARTITIONS_ASSUMED,
@@ -258,8 +285,12 @@ fn with_servers<'a>(
 
 /// Every topic that some handler publishes to, once.
 fn output_topics(config: &Checked) -> Vec<String> {
-    let mut topics: Vec<String> =
-        config.handlers.iter().flat_map(|handler| &handler.outputs).map(|output| output.topic.clone()).collect();
+    let mut topics: Vec<String> = config
+        .handlers
+        .iter()
+        .flat_map(|handler| &handler.outputs)
+        .map(|output| output.topic.clone())
+        .collect();
     topics.sort_unstable();
     topics.dedup();
     topics

@@ -141,7 +141,9 @@ impl Shell {
             }
             Action::CallStuck { call } => {
                 self.asked.stuck = true;
-                self.fail(format!("guest call {call:?} does not end although it was cancelled; the process ends"));
+                self.fail(format!(
+                    "guest call {call:?} does not end although it was cancelled; the process ends"
+                ));
             }
         }
     }
@@ -162,12 +164,7 @@ impl Shell {
                 admission: lane_rule.admission(key),
             });
         });
-        Read {
-            rows: &self.rows,
-            end_of_partition: read.end_of_partition,
-            error: read.error,
-            more: read.more,
-        }
+        Read { rows: &self.rows, end_of_partition: read.end_of_partition, error: read.error, more: read.more }
     }
 
     pub(super) fn fail(&mut self, failure: String) {
@@ -196,8 +193,12 @@ impl Shell {
         if let Outcome::Failed(failure) = &call.outcome {
             let events = call.batch.rows();
             return match failure.row.and_then(|row| call.batch.place(row as usize)) {
-                Some((partition, offset)) => format!("{} (partition {partition} offset {offset})", failure.message),
-                None if events > 1 => format!("{} (one of the {events} events of this call)", failure.message),
+                Some((partition, offset)) => {
+                    format!("{} (partition {partition} offset {offset})", failure.message)
+                }
+                None if events > 1 => {
+                    format!("{} (one of the {events} events of this call)", failure.message)
+                }
                 None => failure.message.clone(),
             };
         }

@@ -41,6 +41,8 @@ pub enum Command {
     Run(RunArguments),
     /// Check the configuration and show what it comes to; nothing is started.
     Check,
+    /// Show what a component is made of, and whether it can be run.
+    Inspect(InspectArguments),
     /// Print the JSON Schema of the configuration.
     Schema,
     /// Run an example on a broker inside this process.
@@ -53,6 +55,13 @@ pub struct RunArguments {
     /// Stop at what is the end of every partition when it is first assigned.
     #[arg(long)]
     pub until_end: bool,
+}
+
+/// What to look at.
+#[derive(Args, Debug)]
+pub struct InspectArguments {
+    /// The component.
+    pub component: PathBuf,
 }
 
 /// How log lines look.

@@ -7,11 +7,12 @@ mod arguments;
 mod check;
 mod demo;
 mod ending;
+mod inspect;
 mod run;
 mod schema;
 mod version;
 
-pub use arguments::{Cli, Command, LogFormat, RunArguments};
+pub use arguments::{Cli, Command, InspectArguments, LogFormat, RunArguments};
 pub use ending::{Ending, Failure, exit_code};
 
 impl Cli {
@@ -24,6 +25,7 @@ impl Cli {
         match &self.command {
             Command::Run(arguments) => run::execute(&self.config, arguments),
             Command::Check => check::execute(&self.config),
+            Command::Inspect(arguments) => inspect::execute(&arguments.component),
             Command::Schema => schema::execute(),
             Command::Demo => demo::execute(),
         }

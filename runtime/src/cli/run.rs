@@ -7,7 +7,7 @@ use crate::{app, config};
 
 /// Runs what the file says.
 pub(super) fn execute(file: &Path, arguments: &RunArguments) -> Result<Ending, Failure> {
-    start(&config::load(file)?, app::RunOptions { until_end: arguments.until_end })
+    start(&config::load(file)?, app::RunOptions { until_end: arguments.until_end, read_back: None })
 }
 
 /// Runs a checked configuration.

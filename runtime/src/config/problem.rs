@@ -94,7 +94,10 @@ fn show_hint(out: &mut String, problem: &Problem) -> fmt::Result {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.problems.iter().enumerate() {
+        // People mend a file from top to bottom.
+        let mut in_order: Vec<&Problem> = self.problems.iter().collect();
+        in_order.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
+        for (index, problem) in in_order.into_iter().enumerate() {
             let mut shown = String::new();
             self.show(&mut shown, problem)?;
             for value in &self.masked {

@@ -153,9 +153,16 @@ pub(super) fn push(column: &mut wit::BytesColumn, bytes: Option<&[u8]>) {
     column.data.extend_from_slice(bytes);
 }
 
+/// What is not UTF-8 becomes U+FFFD, in place: odd names must not allocate either.
 fn push_name(column: &mut wit::BytesColumn, name: &[u8]) {
-    // Borrowed, without a copy, if there is nothing to repair.
-    push(column, Some(String::from_utf8_lossy(name).as_bytes()));
+    let before = column.data.len();
+    for chunk in name.utf8_chunks() {
+        column.data.extend_from_slice(chunk.valid().as_bytes());
+        if !chunk.invalid().is_empty() {
+            column.data.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+    column.lengths.push(length(column.data.len() - before));
 }
 
 fn length(bytes: usize) -> i32 {

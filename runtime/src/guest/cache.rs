@@ -9,6 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
@@ -16,8 +17,9 @@ use wasmtime::component::Component;
 
 use super::load::hex;
 
-/// A compiler upgrade that keeps its settings must still not find the code of the old one.
-const COMPILER: &str = concat!("wasmtime-48/keylane-", env!("CARGO_PKG_VERSION"));
+/// The engine itself only tells major versions apart, but what an older patch compiled may have the very
+/// bug that the newer one repairs.
+const COMPILER: &str = wasmtime_environ::VERSION;
 
 const EXTENSION: &str = "cwasm";
 
@@ -95,10 +97,12 @@ impl Cache {
 
     /// Under a name of its own first: a file with its final name is complete.
     fn write(&self, key: &str, code: &[u8]) -> std::io::Result<()> {
-        let unfinished = self.directory.join(format!("{key}.{}.unfinished", std::process::id()));
+        static WRITES: AtomicU64 = AtomicU64::new(0);
+        let write = format!("{}-{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
+        let unfinished = self.directory.join(format!("{key}.{write}.unfinished"));
         let path = self.directory.join(format!("{key}.{}.{EXTENSION}", hex(&Sha256::digest(code))));
         // A run that was killed may have left one.
-        let _ = fs::remove_file(&unfinished);
+        fs::remove_file(&unfinished).ok();
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
         file.write_all(code)?;
         file.sync_all()?;

@@ -148,7 +148,7 @@ impl Meter {
     pub(super) fn resume(&self) {
         let now = self.clock.micros();
         // An open stretch stays as it is.
-        let _ = self.since.compare_exchange(CLOSED, now, Ordering::AcqRel, Ordering::Acquire);
+        self.since.compare_exchange(CLOSED, now, Ordering::AcqRel, Ordering::Acquire).ok();
     }
 
     /// The call stands ready: what follows is not its own time.

@@ -95,9 +95,12 @@ impl Handler {
             kind: component.kind(),
             digest: component.inspection().digest(),
         });
-        handler.try_start().map_err(|failure| LoadError::Start {
-            name: component.name().to_owned(),
-            reason: failure.message,
+        handler.try_start().map_err(|failure| {
+            let (name, reason) = (component.name().to_owned(), failure.message);
+            match failure.fault {
+                Fault::Contract => LoadError::Link { name, reason },
+                Fault::Trap | Fault::Timeout | Fault::Limit => LoadError::Start { name, reason },
+            }
         })?;
         Ok(handler)
     }
@@ -157,7 +160,8 @@ impl Handler {
         })
     }
 
-    /// A new instance. Its start counts as time of the call that needs it.
+    /// A new instance. Its start counts as time of the call that needs it. A contract fault means that the
+    /// exports have other types than they should, which is found out at load.
     pub(super) async fn instance(&self, meter: &Arc<Meter>) -> Result<Instance, Failure> {
         let host = Host::new(&self.options.name, self.options.memory_max);
         let mut store = Store::new(self.engine.wasmtime(), host);
@@ -173,13 +177,7 @@ impl Handler {
         };
         match exports {
             Ok(exports) => Ok(Instance { store, exports }),
-            Err(error) => {
-                let failure = trap::failure(&error, &store.data().limiter);
-                // Nothing was called yet: what the engine refuses here is a limit.
-                let fault = if failure.fault == Fault::Contract { Fault::Limit } else { failure.fault };
-                let message = format!("no instance: {}", failure.message);
-                Err(Failure { fault, message, row: None })
-            }
+            Err(error) => Err(trap::no_instance(&error, &store.data().limiter)),
         }
     }
 }

@@ -61,6 +61,7 @@ impl WasiView for Host {
 }
 
 /// Runs whenever a guest notices that the epoch moved: it yields until its deadline is over.
+#[expect(clippy::needless_pass_by_value, reason = "the engine's callback hands its store over")]
 pub(super) fn at_epoch(store: StoreContextMut<'_, Host>) -> wasmtime::Result<UpdateDeadline> {
     let Some(meter) = &store.data().meter else { return Ok(UpdateDeadline::Continue(1)) };
     Ok(match meter.stop() {

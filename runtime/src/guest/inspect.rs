@@ -184,12 +184,9 @@ fn grant(types: TypesRef<'_>, import: &str) -> Grant {
 /// An interface without functions and resources needs no grant: there is nothing in it to use.
 fn only_types(types: TypesRef<'_>, import: &str) -> bool {
     let Some(item) = types.component_item_for_import(import) else { return false };
-    match item.ty {
-        ComponentEntityType::Instance(instance) => types
-            .get(instance)
-            .is_some_and(|instance| instance.exports.values().all(|export| is_plain_type(export.ty))),
-        other => is_plain_type(other),
-    }
+    let ComponentEntityType::Instance(instance) = item.ty else { return is_plain_type(item.ty) };
+    let instance = types.get(instance);
+    instance.is_some_and(|instance| instance.exports.values().all(|export| is_plain_type(export.ty)))
 }
 
 fn is_plain_type(ty: ComponentEntityType) -> bool {

@@ -3,7 +3,6 @@
 //! A line says where the guest was: for a `handler` component the row that it was called with; for a
 //! `batch-handler`, which the host can't watch from row to row, the first row of the call.
 
-use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -165,8 +164,7 @@ impl Line {
         let mut text = String::with_capacity(self.bytes.len());
         for character in String::from_utf8_lossy(&self.bytes).chars() {
             if character.is_control() {
-                // Writing to a string can't fail.
-                let _ = write!(text, "{}", character.escape_default());
+                text.extend(character.escape_default());
             } else {
                 text.push(character);
             }

@@ -286,8 +286,7 @@ fn list(names: &[String]) -> String {
 
 fn imports(refused: &[(String, &'static str)]) -> String {
     refused.iter().fold(String::new(), |mut text, (import, remedy)| {
-        // Writing to a string can't fail.
-        let _ = write!(text, "\n  - `{import}`: {remedy}");
+        write!(text, "\n  - `{import}`: {remedy}").expect("writing to a string can't fail");
         text
     })
 }
@@ -304,8 +303,7 @@ fn compile_remedy(reason: &str) -> &'static str {
 /// Bytes as people write digests.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string can't fail.
-        let _ = write!(text, "{byte:02x}");
+        write!(text, "{byte:02x}").expect("writing to a string can't fail");
         text
     })
 }

@@ -47,8 +47,8 @@ impl Pool {
                 state.room -= 1;
                 return Lease::Room(None);
             }
-            let workers = 0..state.idle.len();
-            if let Some(instance) = workers.clone().find_map(|other| state.take_of(other, handler.id())) {
+            if let Some(instance) = (0..state.idle.len()).find_map(|other| state.take_of(other, handler.id()))
+            {
                 return Lease::Used(instance);
             }
             let oldest = state.idle.iter_mut().find(|idle| !idle.is_empty()).map(|idle| idle.remove(0));

@@ -147,6 +147,7 @@ pub(super) fn greedy() -> Vec<u8> {
     module("test:guests/greedy", &obedient_text(imports, ""))
 }
 
+#[expect(clippy::too_many_lines, reason = "one program")]
 fn obedient_text(imports: &str, extra: &str) -> String {
     format!(
         r#"(module

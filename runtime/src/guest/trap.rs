@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use keylane_core::Fault;
-use wasmtime::{Trap, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
 use super::call::Failure;
 use super::host::Limiter;
@@ -42,6 +42,17 @@ pub(super) fn failure(error: &wasmtime::Error, limiter: &Limiter) -> Failure {
     Failure::new(Fault::Contract, format!("the result can't be read: {text}"))
 }
 
+/// Sorts an error that making an instance ended with.
+pub(super) fn no_instance(error: &wasmtime::Error, limiter: &Limiter) -> Failure {
+    let failure = failure(error, limiter);
+    let (fault, message) = match failure.fault {
+        Fault::Contract if error.is::<PoolConcurrencyLimitError>() => (Fault::Limit, format!("{error:#}")),
+        Fault::Contract => (Fault::Contract, format!("{error:#}")),
+        Fault::Trap | Fault::Timeout | Fault::Limit => (failure.fault, failure.message),
+    };
+    Failure::new(fault, message)
+}
+
 fn with_frames(mut message: String, backtrace: Option<&WasmBacktrace>) -> String {
     let frames = backtrace.map_or(&[][..], WasmBacktrace::frames);
     for (position, frame) in frames.iter().take(FRAMES_SHOWN).enumerate() {
@@ -50,8 +61,7 @@ fn with_frames(mut message: String, backtrace: Option<&WasmBacktrace>) -> String
             Some(name) => format!("{:#}", rustc_demangle::demangle(name)).chars().take(NAME_MAX).collect(),
             None => format!("function {}", frame.func_index()),
         };
-        // Writing to a string can't fail.
-        let _ = write!(message, "{before} `{name}`");
+        write!(message, "{before} `{name}`").expect("writing to a string can't fail");
     }
     message
 }

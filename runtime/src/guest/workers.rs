@@ -28,6 +28,7 @@ use super::pool::Pool;
 pub struct Workers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    capacity: u32,
 }
 
 struct Shared {
@@ -70,11 +71,17 @@ impl Workers {
             clock: engine.clock().clone(),
             closed: AtomicBool::new(false),
         });
-        let mut workers = Workers { shared, threads: Vec::with_capacity(threads) };
+        let mut workers =
+            Workers { shared, threads: Vec::with_capacity(threads), capacity: engine.max_instances() };
         for index in 0..threads {
             workers.threads.push(thread::spawn(workers.shared.clone(), index)?);
         }
         Ok(workers)
+    }
+
+    /// How many calls can be out or queued at once.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
     }
 
     /// Hands a call over. It comes back, with its buffers, through its [`CallEvents`](super::CallEvents).

@@ -38,14 +38,44 @@ pub struct NewTopic {
     pub partitions: Option<i32>,
 }
 
+/// Who answers questions about topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdminBroker(Option<i32>);
+
+/// Finds out whom to ask: the controller, as the library does it, unless the cluster names one that is not among
+/// its brokers, as the mock cluster does. Ask before the client knows any topic.
+pub fn admin_broker(client: &Arc<Client>, limit: Duration) -> Result<AdminBroker, ErrorCode> {
+    let mut metadata: *const sys::RawMetadata = ptr::null();
+    // SAFETY: the client is live; no topic is named, so that none is created by asking. On success the metadata
+    // is ours until it is destroyed below.
+    let brokers: Vec<i32> = unsafe {
+        let code = sys::rd_kafka_metadata(client.raw(), 0, ptr::null_mut(), &raw mut metadata, millis(limit));
+        ErrorCode(code).into_result()?;
+        let count = usize::try_from((*metadata).broker_cnt).unwrap_or(0);
+        let all: &[sys::RawBroker] =
+            if count == 0 { &[] } else { slice::from_raw_parts((*metadata).brokers, count) };
+        let ids = all.iter().map(|broker| broker.id).collect();
+        sys::rd_kafka_metadata_destroy(metadata);
+        ids
+    };
+    // SAFETY: the client is live.
+    let controller = unsafe { sys::rd_kafka_controllerid(client.raw(), millis(limit)) };
+    let is_real = brokers.contains(&controller);
+    Ok(AdminBroker(if is_real { None } else { brokers.first().copied() }))
+}
+
 /// Asks what these topics are. None of them is created by asking.
 pub fn describe_topics(
     client: &Arc<Client>,
     names: &[CString],
+    broker: AdminBroker,
     limit: Duration,
 ) -> Result<Vec<TopicDescription>, ErrorCode> {
     let answers = Queue::new(client);
     let options = Options::new(client, DESCRIBE_TOPICS, limit);
+    if let Some(id) = broker.0 {
+        options.set_broker(id);
+    }
     let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     // SAFETY: client, options and queue are live; the names are copied into the collection and from there.
     unsafe {
@@ -168,6 +198,12 @@ impl Options {
             );
             Options(options)
         }
+    }
+
+    fn set_broker(&self, id: i32) {
+        let mut error = ErrorText::new();
+        // SAFETY: the options are live; the buffer outlives the call. The library takes any id.
+        unsafe { sys::rd_kafka_AdminOptions_set_broker(self.0, id, error.pointer(), ErrorText::SIZE) };
     }
 }
 

@@ -27,7 +27,7 @@ mod queue;
 mod sys;
 mod wake;
 
-pub use admin::{NewTopic, TopicDescription, create_topics, describe_topics};
+pub use admin::{AdminBroker, NewTopic, TopicDescription, admin_broker, create_topics, describe_topics};
 pub use client::Client;
 pub use code::ErrorCode;
 pub use config::{ConfigError, Properties};

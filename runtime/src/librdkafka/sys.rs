@@ -67,6 +67,21 @@ pub(super) struct RawList {
     pub(super) elems: *mut RawEntry,
 }
 
+/// The beginning of `rd_kafka_metadata_t`, which is only ever pointed to.
+#[repr(C)]
+pub(super) struct RawMetadata {
+    pub(super) broker_cnt: c_int,
+    pub(super) brokers: *mut RawBroker,
+}
+
+/// `rd_kafka_metadata_broker_t`.
+#[repr(C)]
+pub(super) struct RawBroker {
+    pub(super) id: i32,
+    pub(super) host: *mut c_char,
+    pub(super) port: c_int,
+}
+
 pub(super) const TYPE_PRODUCER: c_int = 0;
 pub(super) const TYPE_CONSUMER: c_int = 1;
 pub(super) const CONF_OK: c_int = 0;
@@ -220,11 +235,26 @@ unsafe extern "C" {
     pub(super) fn rd_kafka_purge(rk: *mut Kafka, flags: c_int) -> c_int;
     pub(super) fn rd_kafka_outq_len(rk: *mut Kafka) -> c_int;
 
+    pub(super) fn rd_kafka_metadata(
+        rk: *mut Kafka,
+        all_topics: c_int,
+        only_topic: *mut Topic,
+        metadata: *mut *const RawMetadata,
+        timeout_ms: c_int,
+    ) -> c_int;
+    pub(super) fn rd_kafka_metadata_destroy(metadata: *const RawMetadata);
+    pub(super) fn rd_kafka_controllerid(rk: *mut Kafka, timeout_ms: c_int) -> i32;
     pub(super) fn rd_kafka_AdminOptions_new(rk: *mut Kafka, operation: c_int) -> *mut AdminOptions;
     pub(super) fn rd_kafka_AdminOptions_destroy(options: *mut AdminOptions);
     pub(super) fn rd_kafka_AdminOptions_set_request_timeout(
         options: *mut AdminOptions,
         timeout_ms: c_int,
+        errstr: *mut c_char,
+        errstr_size: usize,
+    ) -> c_int;
+    pub(super) fn rd_kafka_AdminOptions_set_broker(
+        options: *mut AdminOptions,
+        broker_id: i32,
         errstr: *mut c_char,
         errstr_size: usize,
     ) -> c_int;

@@ -14,3 +14,6 @@ pub use in_flight::Token;
 pub use outcome::{Delivery, DeliveryError, Landed, Refusal};
 pub use producer::{Output, ProduceError, Route, Sink, SinkHealth};
 pub use start::{Error, SinkSpec, Waiting};
+
+#[cfg(test)]
+mod tests;

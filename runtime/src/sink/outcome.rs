@@ -46,6 +46,12 @@ impl DeliveryError {
     pub(super) fn new(code: ErrorCode) -> DeliveryError {
         DeliveryError { code, refusal: refusal(code) }
     }
+
+    /// Before it was put into a batch: then its size is its own.
+    pub(super) fn alone(code: ErrorCode) -> DeliveryError {
+        let too_large = code == ErrorCode::MSG_SIZE_TOO_LARGE;
+        DeliveryError { code, refusal: if too_large { Refusal::Record } else { refusal(code) } }
+    }
 }
 
 fn refusal(code: ErrorCode) -> Refusal {

@@ -41,8 +41,8 @@ pub enum ProduceError {
     #[error("too much is on its way to this topic")]
     Full,
     /// The client refuses it.
-    #[error("the client refuses the record: {0}")]
-    Refused(ErrorCode),
+    #[error("the client refuses the record: {}", .0.code)]
+    Refused(DeliveryError),
 }
 
 /// What the client says of itself.
@@ -107,7 +107,7 @@ impl Sink {
         let topic = shared
             .topics
             .get(usize::from(output.topic))
-            .ok_or(ProduceError::Refused(ErrorCode::UNKNOWN_TOPIC))?;
+            .ok_or(ProduceError::Refused(DeliveryError::alone(ErrorCode::UNKNOWN_TOPIC)))?;
         let place = shared.in_flight.enter(token, output.topic, size(output)).ok_or(ProduceError::Full)?;
         let record = ProduceRecord {
             partition: None,
@@ -119,7 +119,10 @@ impl Sink {
         };
         shared.producer.produce(topic, &record).map_err(|code| {
             shared.in_flight.leave(place);
-            if code == ErrorCode::QUEUE_FULL { ProduceError::Full } else { ProduceError::Refused(code) }
+            match code {
+                ErrorCode::QUEUE_FULL => ProduceError::Full,
+                code => ProduceError::Refused(DeliveryError::alone(code)),
+            }
         })
     }
 

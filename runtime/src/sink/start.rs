@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::librdkafka::{
-    ConfigError, Deadline, ErrorCode, EventKind, NewTopic, Producer, Properties, Queue, create_topics,
-    describe_topics,
+    ConfigError, Deadline, ErrorCode, EventKind, NewTopic, Producer, Properties, Queue, admin_broker,
+    create_topics, describe_topics,
 };
 
 /// How long one try may take before it is said that the brokers do not answer.
@@ -110,7 +110,9 @@ pub(super) fn check_topics(
     unique.dedup();
     let mut created: Option<Deadline> = None;
     while !unique.is_empty() {
-        let reason = match describe_topics(producer.client(), &unique, TRY_LIMIT) {
+        let found = admin_broker(producer.client(), TRY_LIMIT)
+            .and_then(|broker| describe_topics(producer.client(), &unique, broker, TRY_LIMIT));
+        let reason = match found {
             Err(code) => format!("the brokers do not answer: {code}"),
             Ok(found) => {
                 let wrong = found.iter().filter(|topic| !topic.error.is_none()).collect::<Vec<_>>();

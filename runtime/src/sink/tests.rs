@@ -107,10 +107,17 @@ fn a_topic_with_too_much_on_its_way_is_full_and_others_are_not() {
 fn a_refused_record_says_why() {
     let mock = cluster(&[c"out"]);
     let (sink, inboxes) = start(&spec(&mock, &["out"]), 1);
+    let refused = |result: Result<(), ProduceError>| match result {
+        Err(ProduceError::Refused(error)) => (error.code, error.refusal),
+        other => panic!("not refused: {other:?}"),
+    };
+    let large = vec![0; 2 << 20];
+    let too_large = sink.produce(&Output { value: Some(&large), ..output(b"k") }, token(0, 2));
+    assert_eq!(refused(too_large), (ErrorCode::MSG_SIZE_TOO_LARGE, Refusal::Record));
     for (code, refusal) in [
-        (ErrorCode::TOPIC_AUTHORIZATION_FAILED, Refusal::Topic),
         (ErrorCode::INVALID_RECORD, Refusal::Record),
         (ErrorCode(1_234), Refusal::Again),
+        (ErrorCode::TOPIC_AUTHORIZATION_FAILED, Refusal::Topic),
     ] {
         mock.push_errors(PRODUCE, &[code]);
         sink.produce(&output(b"k"), token(0, 1)).expect("there is room");
@@ -118,9 +125,9 @@ fn a_refused_record_says_why() {
         let error = delivery.result.expect_err("it was refused");
         assert_eq!((error.code, error.refusal), (code, refusal));
     }
-    let large = vec![0; 2 << 20];
-    let refused = sink.produce(&Output { value: Some(&large), ..output(b"k") }, token(0, 2));
-    assert_eq!(refused, Err(ProduceError::Refused(ErrorCode::MSG_SIZE_TOO_LARGE)));
+    // The client remembers that, and asks no broker until it has looked at the topic again.
+    let denied = sink.produce(&output(b"k"), token(0, 3));
+    assert_eq!(refused(denied), (ErrorCode::TOPIC_AUTHORIZATION_FAILED, Refusal::Topic));
     assert_eq!(sink.in_flight(), 0);
 }
 

@@ -18,6 +18,8 @@ use crate::librdkafka::{Consumer, Deadline, ErrorCode, Event, EventKind, Partiti
 
 /// Stands in a commit's list where the coordinator has not answered.
 const NO_ANSWER: ErrorCode = ErrorCode(-9_999);
+/// The library is polled at least so often, whatever happens.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one wait for an event of the farewell takes.
 const FAREWELL_STEP: Duration = Duration::from_millis(50);
 
@@ -40,6 +42,8 @@ pub struct Source {
     feed_failed: bool,
     commit_timeout: Duration,
     commits: BTreeMap<CommitId, InFlight>,
+    /// When the library was polled last.
+    polled: Duration,
     /// The rebalance that the library waits for an answer to.
     unanswered: Option<Rebalance>,
     /// What must not be done while a rebalance is unanswered: the library would take it for the answer.
@@ -70,9 +74,10 @@ impl Source {
         let consumer = Consumer::new(&spec.properties())?;
         let main = consumer.main_queue().wakes(&wake);
         let mut preparation = Preparation { consumer: &consumer, events: &main, spec, patience };
-        let facts = preparation.topic_facts(&topics)?;
+        let broker = preparation.admin_broker()?;
+        let facts = preparation.topic_facts(&topics, broker)?;
         let feed = spec.feed.as_ref().map(|feed| feed.reader(&topics, &wake));
-        let look_ups = LookUps::start(consumer.clone(), facts, spec.start, Arc::clone(&wake))?;
+        let look_ups = LookUps::start(consumer.clone(), facts, broker, spec.start, Arc::clone(&wake))?;
         let mut subscription = PartitionList::with_capacity(topics.len());
         for topic in &topics {
             subscription.push(topic, -1, 0);
@@ -93,21 +98,24 @@ impl Source {
             feed_failed: false,
             commit_timeout: spec.commit_timeout,
             commits: BTreeMap::new(),
+            polled: Duration::ZERO,
             unanswered: None,
             deferred: Vec::new(),
             ready: VecDeque::new(),
         })
     }
 
-    /// The next thing that happened, without waiting. Call it until there is none, at least every
-    /// `max.poll.interval.ms`.
+    /// The next thing that happened, without waiting. Call it until there is none, after every wake-up and at
+    /// [`Source::next_timeout`] at the latest: a consumer that is not polled leaves its group.
     pub fn next_event(&mut self, now: Duration) -> Option<SourceEvent> {
+        self.polled = now;
         self.look_ups.send();
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
-            if let Some(event) = self.main.poll_now() {
+            // Always a real poll: it is what tells the library that this process is alive.
+            if let Some(event) = self.main.poll(Duration::ZERO) {
                 self.on_main_event(&event);
             } else if let Some(event) = self.commit_answers.poll_now() {
                 self.on_commit_answer(&event);
@@ -120,9 +128,11 @@ impl Source {
         }
     }
 
-    /// When [`Source::next_event`] has something to say without a wake-up: a commit runs out of time.
-    pub fn next_timeout(&self) -> Option<Duration> {
-        self.commits.values().map(|commit| commit.deadline).min()
+    /// When [`Source::next_event`] is to be called without a wake-up: a commit runs out of time, or the library
+    /// wants to be polled.
+    pub fn next_timeout(&self) -> Duration {
+        let poll = self.polled + POLL_INTERVAL;
+        self.commits.values().map(|commit| commit.deadline).min().map_or(poll, |commit| commit.min(poll))
     }
 
     /// Whether a read of this partition may find something.
@@ -324,7 +334,7 @@ impl Source {
 
     /// Looks at what the library already said, so that a change of ours is not taken for an answer to it.
     fn take_waiting_rebalances(&mut self) {
-        while let Some(event) = self.main.poll_now() {
+        while let Some(event) = self.main.poll(Duration::ZERO) {
             self.on_main_event(&event);
         }
     }

@@ -12,7 +12,9 @@ use keylane_core::Partition;
 
 use super::event::StartFound;
 use super::spec::StartPolicy;
-use crate::librdkafka::{BEGINNING, Consumer, END, ErrorCode, PartitionList, WakeHandle, describe_topics};
+use crate::librdkafka::{
+    AdminBroker, BEGINNING, Consumer, END, ErrorCode, PartitionList, WakeHandle, describe_topics,
+};
 
 /// Questions that may stand in line; more are kept by the asker and put together.
 const QUESTIONS: usize = 4;
@@ -66,13 +68,14 @@ impl LookUps {
     pub(super) fn start(
         consumer: Consumer,
         topics: Vec<TopicFacts>,
+        broker: AdminBroker,
         policy: StartPolicy,
         wake: WakeHandle,
     ) -> std::io::Result<LookUps> {
         let (questions, inbox) = sync_channel(QUESTIONS);
         let (outbox, answers) = sync_channel(ANSWERS);
         let (end, ended) = sync_channel::<()>(0);
-        let worker = Worker { consumer, topics, policy };
+        let worker = Worker { consumer, topics, broker, policy };
         thread::Builder::new().name("keylane-lookup".to_owned()).spawn(move || {
             let _end = end;
             for question in &inbox {
@@ -125,6 +128,7 @@ impl LookUps {
 struct Worker {
     consumer: Consumer,
     topics: Vec<TopicFacts>,
+    broker: AdminBroker,
     policy: StartPolicy,
 }
 
@@ -298,7 +302,8 @@ impl Worker {
     /// id it had at the start.
     fn topic_ids(&self) -> Vec<[u8; 16]> {
         let names: Vec<CString> = self.topics.iter().map(|topic| topic.name.clone()).collect();
-        let described = describe_topics(self.consumer.client(), &names, TOPIC_LIMIT).unwrap_or_default();
+        let described =
+            describe_topics(self.consumer.client(), &names, self.broker, TOPIC_LIMIT).unwrap_or_default();
         let now = |name: &CString| {
             described.iter().find(|topic| topic.name == *name && topic.error.is_none()).map(|topic| topic.id)
         };

@@ -22,3 +22,6 @@ pub use event::{ReadResult, Record, SourceError, SourceEvent, StartFound};
 pub use kafka::Source;
 pub use spec::{Assignor, Ends, SourceSpec, StartPolicy};
 pub use start::{Error, Waiting};
+
+#[cfg(test)]
+mod tests;

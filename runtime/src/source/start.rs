@@ -7,8 +7,8 @@ use super::errors::{is_authentication, source_error};
 use super::lookup::TopicFacts;
 use super::spec::SourceSpec;
 use crate::librdkafka::{
-    ConfigError, Consumer, Deadline, ErrorCode, EventKind, NewTopic, PartitionList, Queue, TopicDescription,
-    create_topics, describe_topics,
+    AdminBroker, ConfigError, Consumer, Deadline, ErrorCode, EventKind, NewTopic, PartitionList, Queue,
+    TopicDescription, admin_broker, create_topics, describe_topics,
 };
 
 /// How long one try may take before it is said that the brokers do not answer.
@@ -82,8 +82,21 @@ pub(super) struct Preparation<'a> {
 }
 
 impl Preparation<'_> {
-    pub(super) fn topic_facts(&mut self, names: &[CString]) -> Result<Vec<TopicFacts>, Error> {
-        let described = self.described(names)?;
+    pub(super) fn admin_broker(&mut self) -> Result<AdminBroker, Error> {
+        loop {
+            match admin_broker(self.consumer.client(), TRY_LIMIT) {
+                Ok(broker) => return Ok(broker),
+                Err(code) => self.wait(format!("the brokers do not answer: {code}"))?,
+            }
+        }
+    }
+
+    pub(super) fn topic_facts(
+        &mut self,
+        names: &[CString],
+        broker: AdminBroker,
+    ) -> Result<Vec<TopicFacts>, Error> {
+        let described = self.described(names, broker)?;
         let mut facts: Vec<TopicFacts> = described
             .into_iter()
             .map(|topic| TopicFacts {
@@ -98,10 +111,10 @@ impl Preparation<'_> {
     }
 
     /// Waits until every topic is described; creates what is missing if that is wanted.
-    fn described(&mut self, names: &[CString]) -> Result<Vec<TopicDescription>, Error> {
+    fn described(&mut self, names: &[CString], broker: AdminBroker) -> Result<Vec<TopicDescription>, Error> {
         let mut created: Option<Deadline> = None;
         loop {
-            let found = describe_topics(self.consumer.client(), names, TRY_LIMIT);
+            let found = describe_topics(self.consumer.client(), names, broker, TRY_LIMIT);
             let reason = match found {
                 Ok(found) => match self.missing(names, &found, created)? {
                     Missing::Nothing(sorted) => return Ok(sorted),

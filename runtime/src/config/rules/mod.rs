@@ -73,13 +73,13 @@ fn runtime(
     }
 }
 
-/// As written, or `keylane` in the folder that the XDG specification names.
+/// As written, or `keylane/compiled` in the folder that the XDG specification names.
 fn cache_dir(written: &written::Runtime, surroundings: &Surroundings<'_>) -> Option<PathBuf> {
     let variable =
         |name| (surroundings.environment)(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     written.cache_dir.as_ref().map(|folder| surroundings.resolve(folder)).or_else(|| {
         let xdg = variable("XDG_CACHE_HOME").filter(|folder| folder.is_absolute());
-        xdg.or_else(|| Some(variable("HOME")?.join(".cache"))).map(|folder| folder.join("keylane"))
+        xdg.or_else(|| Some(variable("HOME")?.join(".cache"))).map(|folder| folder.join("keylane/compiled"))
     })
 }
 

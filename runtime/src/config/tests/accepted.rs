@@ -16,7 +16,7 @@ fn defaults_are_those_of_the_core() {
     assert_eq!(checked.runtime.memory_budget, 128 << 20);
     assert_eq!(checked.runtime.workers.get(), 3);
     assert_eq!(checked.runtime.drain_timeout, Duration::from_secs(10));
-    assert_eq!(checked.runtime.cache_dir.as_deref(), Some(Path::new("/home/somebody/.cache/keylane")));
+    assert_eq!(checked.runtime.cache_dir.as_deref(), Some(Path::new("/home/somebody/.cache/keylane/compiled")));
 
     let [handler] = checked.handlers.as_slice() else { panic!("one handler: {:?}", checked.handlers) };
     assert_eq!(handler.name, "orders");

@@ -11,7 +11,7 @@ pub(crate) struct Scratch(PathBuf);
 impl Scratch {
     pub(crate) fn new(name: &str) -> Scratch {
         let path = std::env::temp_dir().join(format!("keylane-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
+        std::fs::remove_dir_all(&path).ok();
         std::fs::create_dir(&path).unwrap();
         Scratch(path)
     }
@@ -23,7 +23,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        std::fs::remove_dir_all(&self.0).ok();
     }
 }
 
@@ -155,14 +155,14 @@ fn a_component_that_cannot_start_is_refused_before_any_event() {
     let cases = [
         (
             "(memory (export \"memory\") 2000) (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) unreachable)",
-            "`orders.wasm` does not start: no instance: memory limit: the guest asked for 131072000 bytes in \
+            "`orders.wasm` does not start: memory limit: the guest asked for 131072000 bytes in \
              all, 67108864 are allowed; a component must initialise itself within its memory limit and \
              without its events",
         ),
         (
             "(memory (export \"memory\") 1) (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) unreachable)
              (func $init unreachable) (start $init)",
-            "`orders.wasm` does not start: no instance: wasm trap: wasm `unreachable` instruction executed \
+            "`orders.wasm` does not start: wasm trap: wasm `unreachable` instruction executed \
              in `init`; a component must initialise itself within its memory limit and without its events",
         ),
     ];
@@ -179,6 +179,28 @@ fn a_component_that_cannot_start_is_refused_before_any_event() {
         let error = Handler::new(&engine, &component, HandlerOptions::new("orders")).unwrap_err();
         assert_eq!(error.to_string(), message);
     }
+}
+
+#[test]
+fn an_export_of_another_type_is_refused_before_any_event() {
+    let engine = testing::engine();
+    let wasm = wat::parse_str(
+        r#"(component
+            (core module $code (func (export "handle")))
+            (core instance $core (instantiate $code))
+            (func $handle (canon lift (core func $core "handle")))
+            (instance $handler (export "handle" (func $handle)))
+            (export "keylane:handler/handler@0.1.0" (instance $handler)))"#,
+    )
+    .unwrap();
+    let component = Component::from_bytes(&engine, "orders.wasm", &wasm, None).unwrap();
+    let error = Handler::new(&engine, &component, HandlerOptions::new("orders")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`orders.wasm` can't be linked: failed to convert function to given type: type mismatch with \
+         parameters: expected 1-tuple, found 0-tuple; \
+         build it with the wit/ of this version and a toolchain for WASI 0.2"
+    );
 }
 
 #[test]

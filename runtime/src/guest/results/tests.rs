@@ -109,6 +109,7 @@ fn big(outputs_of_one_row: usize, bytes: usize) -> wit::OutputColumns {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn a_result_that_breaks_a_rule_is_refused_by_the_name_of_the_field() {
     type Spoil = fn(&mut wit::Results);
     let cases: [(Spoil, Fault, &str); 25] = [

@@ -71,24 +71,21 @@ impl Bench {
     }
 
     fn ended(&self) -> Box<Call> {
-        match self.told() {
-            Told::Ended(call) => call,
-            other => panic!("{other:?}"),
-        }
+        let told = self.told();
+        let Told::Ended(call) = told else { panic!("{told:?}") };
+        call
     }
 
     fn suspended(&self) -> CallId {
-        match self.told() {
-            Told::Suspended(call) => call,
-            other => panic!("{other:?}"),
-        }
+        let told = self.told();
+        let Told::Suspended(call) = told else { panic!("{told:?}") };
+        call
     }
 
     fn really_ended(&self) -> Box<Call> {
-        match self.told() {
-            Told::ReallyEnded(call) => call,
-            other => panic!("{other:?}"),
-        }
+        let told = self.told();
+        let Told::ReallyEnded(call) = told else { panic!("{told:?}") };
+        call
     }
 
     /// One call to its end.
@@ -103,10 +100,8 @@ fn done(rows: u32) -> LaneEnd {
 }
 
 fn failure(call: &Call) -> &Failure {
-    match &call.outcome {
-        Outcome::Failed(failure) => failure,
-        other => panic!("{other:?}"),
-    }
+    let Outcome::Failed(failure) = &call.outcome else { panic!("{:?}", call.outcome) };
+    failure
 }
 
 #[test]
@@ -318,10 +313,9 @@ fn an_idle_instance_of_one_handler_makes_room_for_another() {
         let mut call = Call::new(handlers[round % 2].clone(), inbox.clone());
         testing::fill(&mut call.batch, &[&["a"]]);
         workers.submit(call).unwrap();
-        match told.recv_timeout(NEVER).unwrap() {
-            Told::Ended(call) => assert_eq!(call.outcome, Outcome::Ended),
-            other => panic!("{other:?}"),
-        }
+        let told = told.recv_timeout(NEVER).unwrap();
+        let Told::Ended(call) = told else { panic!("{told:?}") };
+        assert_eq!(call.outcome, Outcome::Ended);
         assert_eq!(workers.idle_instances(), 1);
     }
 }

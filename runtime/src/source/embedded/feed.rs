@@ -151,6 +151,16 @@ fn open_file(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     }
 }
 
+/// Reads a feed without feeding it.
+pub fn for_each_record(input: &FeedInput, mut each: impl FnMut(&FedRecord)) -> Result<(), FeedError> {
+    let name = input.name();
+    let opened = input.open().map_err(|error| FeedError::Read { input: name.clone(), error })?;
+    for record in Lines::new(BufReader::new(opened)) {
+        each(&record.map_err(|error| FeedError::Line { input: name.clone(), error })?);
+    }
+    Ok(())
+}
+
 /// One topic being fed.
 struct TopicFeed {
     name: String,
@@ -212,16 +222,29 @@ impl TopicFeed {
 
     fn feed(&mut self, lines: impl Iterator<Item = Result<FedRecord, LineError>>) -> Result<u64, FeedError> {
         for record in lines {
-            let record = record.map_err(|error| FeedError::Line { input: self.input.clone(), error })?;
-            if !self.send(&record)? {
-                return Ok(self.fed);
+            match record {
+                Ok(record) => {
+                    if !self.send(&record)? {
+                        return Ok(self.fed);
+                    }
+                }
+                Err(error) => {
+                    // What came before the bad line is still delivered.
+                    self.deliver()?;
+                    return Err(FeedError::Line { input: self.input.clone(), error });
+                }
             }
         }
+        self.deliver()?;
+        self.progress.end(&self.name, self.partitions.iter().map(|partition| partition.next).collect());
+        Ok(self.fed)
+    }
+
+    fn deliver(&mut self) -> Result<(), FeedError> {
         while self.delivered < self.fed && !self.progress.is_stopped() {
             self.take_reports(REPORT_WAIT)?;
         }
-        self.progress.end(&self.name, self.partitions.iter().map(|partition| partition.next).collect());
-        Ok(self.fed)
+        Ok(())
     }
 
     /// Sends one record once there is room for it; `false` if the feed is to stop.

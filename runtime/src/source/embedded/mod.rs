@@ -12,7 +12,7 @@ mod output;
 mod progress;
 
 pub use broker::EmbeddedBroker;
-pub use feed::{FeedError, FeedInput, FeedSpec, Feeder};
+pub use feed::{FeedError, FeedInput, FeedSpec, Feeder, for_each_record};
 pub use jsonl::{FedRecord, LineError};
 pub use murmur2::partition_for_key;
 pub use output::{OutputError, OutputReader};

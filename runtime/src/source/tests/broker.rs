@@ -18,7 +18,12 @@ pub(super) fn broker(partitions: i32) -> EmbeddedBroker {
 
 pub(super) fn spec(broker: &EmbeddedBroker, assignor: Assignor) -> SourceSpec {
     SourceSpec {
-        client_properties: vec![("bootstrap.servers".to_owned(), broker.bootstrap_servers())],
+        client_properties: vec![
+            ("bootstrap.servers".to_owned(), broker.bootstrap_servers()),
+            // The mock cluster waits for this less a second whenever a member joins or leaves.
+            ("session.timeout.ms".to_owned(), "3000".to_owned()),
+            ("heartbeat.interval.ms".to_owned(), "200".to_owned()),
+        ],
         topics: vec![TOPIC.to_owned()],
         group_id: "group".to_owned(),
         group_instance_id: None,

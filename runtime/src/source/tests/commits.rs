@@ -77,16 +77,20 @@ fn a_commit_that_nobody_answers_times_out() {
     let (broker, mut member) = ready(1);
     broker.mock().set_round_trip_time(1, Duration::from_secs(3)).expect("it can be slow");
     let id = member.commit_positions(&[P0], "m");
-    let deadline = member.source.next_timeout().expect("a commit is out");
-    assert_eq!(deadline, Duration::from_secs(2));
-    let mut timed_out = None;
-    while let Some(event) = member.source.next_event(deadline) {
-        if let SourceEvent::CommitTimedOut { id } = event {
-            timed_out = Some(id);
+    let late = |member: &mut Member, now| {
+        let mut late = Vec::new();
+        while let Some(event) = member.source.next_event(now) {
+            if let SourceEvent::CommitTimedOut { id } = event {
+                late.push(id);
+            }
         }
-    }
-    assert_eq!(timed_out, Some(id));
-    assert_eq!(member.source.next_timeout(), None);
+        late
+    };
+    let timeout = Duration::from_secs(2);
+    assert_eq!(late(&mut member, timeout - Duration::from_millis(1)), []);
+    assert_eq!(member.source.next_timeout(), timeout, "it asks to be called when the commit is late");
+    assert_eq!(late(&mut member, timeout), [id]);
+    assert_eq!(late(&mut member, timeout), [], "once");
     broker.mock().set_round_trip_time(1, Duration::ZERO).expect("it can be quick");
     assert!(member.source.leave(Duration::from_secs(20)));
 }

@@ -38,7 +38,7 @@ impl Drop for TestFile {
 #[test]
 fn a_feed_larger_than_the_broker_arrives_whole() {
     const PARTITIONS: i32 = 2;
-    const RECORDS: usize = 6_000;
+    const RECORDS: usize = 6_500;
     let padding = "p".repeat(4_096);
     let mut text = String::new();
     for number in 0..RECORDS {

@@ -111,14 +111,12 @@ impl Member {
             SourceEvent::EndKnown { partition, offset } => {
                 assert_eq!(self.ends.insert(partition, offset), None, "an end is told once");
             }
-            SourceEvent::CommitResult { id, .. } if self.commit_out == Some(id) => {
-                self.commit_out = None;
+            SourceEvent::CommitResult { id, .. } => {
+                self.commit_out.take_if(|out| *out == id);
                 self.other.push(event);
             }
             SourceEvent::Error(error) => self.errors.push(error),
-            SourceEvent::ReadFailed { .. }
-            | SourceEvent::CommitResult { .. }
-            | SourceEvent::CommitTimedOut { .. } => self.other.push(event),
+            SourceEvent::ReadFailed { .. } | SourceEvent::CommitTimedOut { .. } => self.other.push(event),
         }
     }
 
@@ -167,8 +165,14 @@ impl Member {
         id
     }
 
-    pub(super) fn has_answer(&self) -> bool {
-        self.commit_out.is_none()
+    /// Commits everything that is read and waits until the coordinator has stored it.
+    pub(super) fn commit_all(&mut self) {
+        let partitions: Vec<Partition> = self.next.keys().copied().collect();
+        self.other.clear();
+        self.commit_positions(&partitions, "");
+        self.until("the commit is answered", |m| m.other.len() == partitions.len());
+        let stored = |event: &SourceEvent| matches!(event, SourceEvent::CommitResult { result: Ok(()), .. });
+        assert!(self.other.iter().all(stored), "{:?}", self.other);
     }
 
     fn read_all(&mut self) -> bool {

@@ -19,8 +19,9 @@ fn range() {
     two_members(Assignor::Range);
 }
 
-/// Every record is read exactly once, in order, by one member or the other: each hand-over commits first. A
-/// record on the main queue would panic in the source.
+/// Every record is read exactly once, in order, by one member or the other: what is read is committed before
+/// each hand-over. (Outside the revoke: the mock cluster refuses commits while members join.) A record on the
+/// main queue would panic in the source.
 fn two_members(assignor: Assignor) {
     let broker = broker(PARTITIONS);
     let spec = spec(&broker, assignor);
@@ -35,6 +36,7 @@ fn two_members(assignor: Assignor) {
     first.revoke_delay = 20;
     let total = send_more(2_000);
     first.until("the first member reads all", |m| m.next.len() == 4 && m.records.len() == total);
+    first.commit_all();
 
     let mut second = Member::join(&spec);
     second.revoke_delay = 20;
@@ -53,9 +55,8 @@ fn two_members(assignor: Assignor) {
     }
 
     // The second leaves; the first takes over where it committed.
-    let left: Vec<_> = second.next.keys().copied().collect();
-    second.commit_positions(&left, "");
-    second.until("the commit is answered", Member::has_answer);
+    first.commit_all();
+    second.commit_all();
     let (second_records, second_order) = (second.records, second.out_of_order);
     assert!(second.source.leave(Duration::from_secs(10)), "it leaves in time");
     first.until("everything is the first's again", |m| m.next.len() == 4);

@@ -1,0 +1,110 @@
+//! What the demo tells: counted from the feed and from what was published, not by the handler.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use crate::app::Outcome;
+use crate::config::{Checked, Cluster, FeedSource};
+use crate::source::Record;
+use crate::source::embedded::{FeedInput, for_each_record};
+
+/// What goes in.
+#[derive(Debug, Default)]
+pub(super) struct Fed {
+    pub(super) events: u64,
+    keys: HashSet<Vec<u8>>,
+    without_key: u64,
+}
+
+/// What came out.
+#[derive(Debug, Default)]
+pub(super) struct Published {
+    /// Records per topic.
+    topics: BTreeMap<String, u64>,
+    /// Per topic and key: the partition and offset of the event behind its last record.
+    last: HashMap<(String, Vec<u8>), (i64, i64)>,
+    checked: u64,
+    violations: u64,
+}
+
+impl Fed {
+    /// Reads the feeds of the embedded broker once more, beside it.
+    pub(super) fn count(config: &Checked) -> anyhow::Result<Fed> {
+        let mut fed = Fed::default();
+        let Cluster::Embedded(embedded) = &config.kafka.cluster else { return Ok(fed) };
+        for feed in &embedded.feeds {
+            if let FeedSource::File(path) = &feed.source {
+                fed.count_file(path).with_context(|| format!("{} can't be counted", path.display()))?;
+            }
+        }
+        Ok(fed)
+    }
+
+    fn count_file(&mut self, path: &PathBuf) -> anyhow::Result<()> {
+        for_each_record(&FeedInput::File(path.clone()), |record| {
+            self.events += 1;
+            match &record.key {
+                Some(key) if !self.keys.contains(key) => {
+                    self.keys.insert(key.clone());
+                }
+                Some(_) => {}
+                None => self.without_key += 1,
+            }
+        })?;
+        Ok(())
+    }
+}
+
+impl Published {
+    /// Takes a record in the order of its partition.
+    pub(super) fn take(&mut self, topic: &str, record: &Record<'_>) {
+        *self.topics.entry(topic.to_owned()).or_default() += 1;
+        let (Some(key), Some(origin)) = (record.key(), origin(record)) else { return };
+        self.checked += 1;
+        let before = self.last.insert((topic.to_owned(), key.to_vec()), origin);
+        // One key is in one partition, and one event may publish several records.
+        if before.is_some_and(|before| before.0 != origin.0 || before.1 > origin.1) {
+            self.violations += 1;
+        }
+    }
+
+    /// Records that came before an earlier event's of the same key.
+    pub(super) fn violations(&self) -> u64 {
+        self.violations
+    }
+}
+
+/// The summary.
+pub(super) fn text(fed: &Fed, outcome: &Outcome, published: &Published) -> String {
+    let seconds = outcome.totals.active.as_secs_f64();
+    let done = outcome.totals.done;
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let rate = done as f64 / seconds.max(0.001);
+    let mut text = String::new();
+    let mut line = |label: &str, value: String| {
+        let _infallible = writeln!(text, "{label:<12} {value}");
+    };
+    line("events", format!("{done} of {} handled, in {} guest calls", fed.events, outcome.totals.calls));
+    line("keys", format!("{} planes; {} events without one", fed.keys.len(), fed.without_key));
+    for (topic, records) in &published.topics {
+        line("published", format!("{records} to {topic}"));
+    }
+    let verdict = if published.violations == 0 { "in order".to_owned() } else { format!("{} OUT OF ORDER", published.violations) };
+    line("order", format!("{} outputs compared with the event before of their plane: {verdict}", published.checked));
+    line("rate", format!("{rate:.0} events/s over {seconds:.2} s, from the first read to the last commit"));
+    for failure in &outcome.failures {
+        line("FAILED", failure.clone());
+    }
+    text
+}
+
+fn origin(record: &Record<'_>) -> Option<(i64, i64)> {
+    let number = |name: &[u8]| {
+        let (_, value) = record.headers().find(|(known, _)| *known == name)?;
+        std::str::from_utf8(value?).ok()?.parse().ok()
+    };
+    Some((number(b"keylane-origin-partition")?, number(b"keylane-origin-offset")?))
+}

@@ -1,0 +1,95 @@
+//! `keylane inspect COMPONENT`
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::{Ending, Failure};
+use crate::config::{HumanSize, Refused};
+use crate::guest::inspect::inspect;
+use crate::guest::{Grant, Inspection, load};
+
+/// Shows what a component is made of. A component that `run` would refuse is a finding.
+#[expect(clippy::print_stdout, reason = "it is what was asked for")]
+pub(super) fn execute(component: &Path) -> Result<Ending, Failure> {
+    let name = component.display().to_string();
+    let inspection = load::read(&name, component)
+        .and_then(|bytes| inspect(&name, &bytes))
+        .map_err(|error| Failure::Run(Refused { message: error.to_string(), hint: None }.into()))?;
+    print!("{}", describe(&name, &inspection));
+    let runs = inspection.kind.is_some() && inspection.refused().next().is_none();
+    Ok(if runs { Ending::Fine } else { Ending::Findings })
+}
+
+fn describe(name: &str, inspection: &Inspection) -> String {
+    let mut text = String::new();
+    line(&mut text, "component", name);
+    let size = u64::try_from(inspection.size).unwrap_or(u64::MAX);
+    line(&mut text, "size", &HumanSize(size).to_string());
+    line(&mut text, "sha256", &inspection.digest());
+    if inspection.was_core_module {
+        line(&mut text, "form", "a core module, made a component while it is loaded");
+    }
+    match inspection.kind {
+        Some(kind) => line(&mut text, "called as", &kind.to_string()),
+        None if inspection.keyed => {
+            line(&mut text, "called as", "nothing: `keyed-handler` is not in this version of Keylane");
+        }
+        None => line(&mut text, "called as", "nothing: it exports no interface of `keylane:handler`"),
+    }
+    for export in &inspection.exports {
+        line(&mut text, "export", export);
+    }
+    for import in &inspection.imports {
+        let granted = match import.grant {
+            Grant::Types => "types only".to_owned(),
+            Grant::Wasi => "granted: over an empty context".to_owned(),
+            Grant::Refused { remedy } => format!("refused: {remedy}"),
+        };
+        line(&mut text, "import", &format!("{} ({granted})", import.name));
+    }
+    text
+}
+
+fn line(text: &mut String, name: &str, value: &str) {
+    let _infallible = writeln!(text, "{name:<11}{value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::{Import, Kind};
+
+    #[test]
+    fn everything_that_decides_whether_it_runs_is_shown() {
+        let inspection = Inspection {
+            kind: Some(Kind::BatchHandler),
+            keyed: false,
+            exports: vec!["keylane:handler/batch-handler@0.1.0".to_owned()],
+            imports: vec![
+                Import { name: "wasi:clocks/wall-clock@0.2.6".to_owned(), grant: Grant::Wasi },
+                Import {
+                    name: "wasi:http/types@0.2.6".to_owned(),
+                    grant: Grant::Refused { remedy: "build it without" },
+                },
+            ],
+            size: 25 << 10,
+            sha256: [0xab; 32],
+            was_core_module: false,
+        };
+        let expected = format!(
+            "\
+component  orders.wasm
+size       25KiB
+sha256     {}
+called as  batch-handler
+export     keylane:handler/batch-handler@0.1.0
+import     wasi:clocks/wall-clock@0.2.6 (granted: over an empty context)
+import     wasi:http/types@0.2.6 (refused: build it without)
+",
+            "ab".repeat(32)
+        );
+        assert_eq!(describe("orders.wasm", &inspection), expected);
+        let none = Inspection { kind: None, keyed: true, ..inspection };
+        assert!(describe("x", &none).contains("called as  nothing: `keyed-handler` is not in this version"));
+    }
+}
