@@ -42,7 +42,7 @@ impl World {
                 let index = self.index(partition);
                 self.stop_handler(p, index, offset);
             }
-            Action::EndReached => self.broken("I-protocol", "an end was never set".into(), None, -1),
+            Action::EndReached => self.end_reached(p),
             Action::Drained { clean } => self.drained(p, clean),
             Action::CallStuck { .. } => self.call_stuck(p),
         }
@@ -97,6 +97,24 @@ impl World {
         self.saw(Seen::HandlersStopped);
         self.note(p, "handler stops", Some(index), offset, 0);
         self.processes[p].stopping = true;
+        self.after(MS, Event::Drain(p));
+    }
+
+    /// Everything up to the ends is committed, and no rebalance is under way: the process is done.
+    fn end_reached(&mut self, p: usize) {
+        self.saw(Seen::EndsReached);
+        self.note(p, "end reached", None, -1, 0);
+        let process = &self.processes[p];
+        let sound = self.plan.until_end && process.outstanding.is_none();
+        let short = (0..self.logs.len()).find(|&index| {
+            let stored = self.stored[index].as_ref().map_or(-1, |stored| stored.offset);
+            let late = self.stored[index].as_ref().is_some_and(|stored| stored.late);
+            process.parts[index].owned && !late && process.ends[index].is_none_or(|end| stored < end)
+        });
+        if !sound || short.is_some() {
+            let text = format!("process {p} says that it is at its end; {short:?} is not");
+            self.broken("I-end", text, short, -1);
+        }
         self.after(MS, Event::Drain(p));
     }
 

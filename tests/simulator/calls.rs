@@ -52,6 +52,8 @@ impl World {
         self.require(started, "I-start", index, row.offset, || {
             format!("process {p} dispatches {} before the start was committed", row.offset)
         });
+        let inside = self.processes[p].ends[index].is_none_or(|end| row.offset < end);
+        self.require(inside, "I-end", index, row.offset, || format!("process {p} goes past its end"));
         let sound = row.timestamp == row.offset * 7 - 1;
         self.require(sound, "I-places", index, row.offset, || {
             format!("the timestamp of {row:?} is another's")

@@ -16,7 +16,7 @@ pub(crate) struct Stored {
     /// Order of sending, over all processes.
     sent: u64,
     /// It came past every fence, after its time.
-    late: bool,
+    pub(crate) late: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -238,10 +238,6 @@ impl World {
     }
 
     fn deliver_assign(&mut self, p: usize, list: Vec<usize>) {
-        if list.is_empty() && self.rng.percent(50) {
-            self.control_soon(p);
-            return;
-        }
         for &index in &list {
             let part = &mut self.processes[p].parts[index];
             part.owned = true;

@@ -1,6 +1,6 @@
 //! What must hold at the end, and what an ending is.
 
-use super::plan::{MS, SECOND};
+use super::plan::{MS, Micros, SECOND};
 use super::trace::Seen;
 use super::world::{Event, Stage, World};
 
@@ -41,8 +41,18 @@ impl World {
         if self.stage != Stage::Healing {
             return;
         }
+        let rests = self.lagging().is_none();
+        let since = *self.rests_since.get_or_insert(self.now);
+        if !rests {
+            self.rests_since = None;
+        }
         let standing = self.processes.iter().any(|process| process.alive && !process.draining);
-        if self.lagging().is_some() || !standing {
+        if self.plan.until_end && rests {
+            self.check_ends_reached(since);
+        }
+        // Under `--until-end` everybody must find out by themselves.
+        let watched = !self.plan.until_end || self.now >= since + 12 * SECOND;
+        if !rests || !standing || !watched {
             self.after(200 * MS, Event::Check);
             return;
         }
@@ -56,6 +66,18 @@ impl World {
                 let delay = self.rng.below(2 * SECOND);
                 self.after(delay, Event::Drain(p));
             }
+        }
+    }
+
+    /// A process whose partitions are all committed does not stay.
+    fn check_ends_reached(&mut self, since: Micros) {
+        let stays = self.processes.iter().position(|process| {
+            let settled = since.max(process.assigned_at) + 5 * SECOND < self.now;
+            let reads = process.parts.iter().any(|part| part.reader.is_some());
+            process.alive && !process.draining && reads && settled && process.outstanding.is_none()
+        });
+        if let Some(p) = stays {
+            self.broken("I-end", format!("process {p} has nothing left to do and stays"), None, -1);
         }
     }
 

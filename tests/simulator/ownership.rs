@@ -40,11 +40,6 @@ impl World {
         if self.strikes(Class::LogEndUnknown, 30) {
             self.saw(Seen::LogEndsUnknown);
             found.log_end = None;
-            if self.rng.percent(50) {
-                let later = delay + self.rng.range(100 * MS, 7 * SECOND);
-                let late = Found { log_end: Some(log_end), ..found.clone() };
-                self.after(later, Event::LookedUp(p, index, epoch, Some(late)));
-            }
         }
         self.after(delay, Event::LookedUp(p, index, epoch, Some(found)));
     }
@@ -61,7 +56,7 @@ impl World {
             self.feed(p, Input::AssignFailed { partition });
             return;
         };
-        if part.reader.is_none() && part.floor.is_none() {
+        if part.session.is_none() {
             self.processes[p].parts[index].floor = found.committed.as_ref().map(|&(offset, _)| offset);
         }
         if self.processes[p].outstanding.is_none() {
@@ -80,7 +75,17 @@ impl World {
             log_end: found.log_end,
             topic_id: self.logs[index].topic_id,
         };
+        self.tell_where_it_ends(p, index);
         self.feed(p, Input::StartResolved { partition, start });
+    }
+
+    /// Under `--until-end`: once per process and partition, before its first row.
+    fn tell_where_it_ends(&mut self, p: usize, index: usize) {
+        let (partition, end) = (self.logs[index].partition, self.logs[index].end);
+        if self.plan.until_end && self.processes[p].ends[index].is_none() {
+            self.processes[p].ends[index] = Some(end);
+            self.feed(p, Input::EndKnown { partition, offset: end });
+        }
     }
 
     /// The operator's policy may pass over what is there now.
@@ -119,6 +124,7 @@ impl World {
                     self.broken("I-answer", text, Some(late), -1);
                 }
                 self.check_answer_time(p, since, 6 * SECOND);
+                self.processes[p].assigned_at = self.now;
                 self.move_readers(p);
                 self.control_soon(p);
             }

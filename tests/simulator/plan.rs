@@ -110,6 +110,8 @@ pub(crate) struct Plan {
     pub(crate) may_repeat: bool,
     /// The classic protocol that takes everything from everybody at each rebalance.
     pub(crate) eager: bool,
+    /// Every process reads up to the ends that it found, then drains; it is started again.
+    pub(crate) until_end: bool,
     pub(crate) topics: u16,
     pub(crate) partitions_per_topic: u16,
     pub(crate) keys: u64,
@@ -148,6 +150,7 @@ impl Plan {
         Plan {
             may_repeat: on.iter().any(|class| !GENTLE.contains(class)),
             eager: rng.percent(40),
+            until_end: rng.percent(20),
             topics,
             partitions_per_topic: rng.range(1, 3) as u16,
             keys: rng.range(1, 8),

@@ -39,6 +39,10 @@ pub(crate) struct Process {
     /// The generation it knows.
     pub(crate) generation: u32,
     pub(crate) parts: Vec<Part>,
+    /// Under `--until-end`: where the work ends, per partition.
+    pub(crate) ends: Vec<Option<i64>>,
+    /// When an assign was answered last.
+    pub(crate) assigned_at: Micros,
     /// Per place: partition and offset of the event kept there, until it is released.
     pub(crate) places: Vec<Option<(usize, i64)>>,
     pub(crate) calls: BTreeMap<(u32, u32), Call>,
@@ -165,6 +169,8 @@ impl Process {
             outstanding: None,
             generation: 0,
             parts: (0..plan.partitions()).map(|_| Part::default()).collect(),
+            ends: vec![None; plan.partitions()],
+            assigned_at: 0,
             places: Vec::new(),
             calls: BTreeMap::new(),
             lanes_out: BTreeMap::new(),

@@ -19,14 +19,19 @@ impl World {
     }
 
     pub(crate) fn poll_reader(&mut self, p: usize, index: usize) {
-        let process = &mut self.processes[p];
-        let stands_still = process.outstanding.is_some();
-        let Some(reader) = &mut process.parts[index].reader else { return };
+        let rebalancing = self.processes[p].outstanding.is_some();
+        let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
         reader.poll_scheduled = false;
-        let Some((events, bytes)) = reader.permission else { return };
-        if stands_still || reader.halted {
+        let (halted, permission) = (reader.halted, reader.permission);
+        // During a rebalance it stands still, but it may give what it had at hand.
+        if halted || (rebalancing && !self.strikes(Class::ReaderSkips, 50)) {
             return;
         }
+        let Some((events, bytes)) = permission else { return };
+        if rebalancing {
+            self.saw(Seen::ReadsWhileUnanswered);
+        }
+        let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
         let log = &self.logs[index];
         if reader.position < log.start || reader.position > log.end {
             reader.halted = true;

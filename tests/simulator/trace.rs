@@ -116,6 +116,8 @@ coverage! {
     OutputsRefused 100
     CallsSuspended 1_000
     FullQueues 1_000
+    EndsReached 3_000
+    ReadsWhileUnanswered 1_000
     Repeats 1_000
     SeedsWithoutRepeats 1_000
 }

@@ -34,6 +34,8 @@ pub(crate) struct World {
     pub(crate) violation: Option<Violation>,
     /// The classes that were on until faults stopped.
     pub(crate) classes: Vec<Class>,
+    /// Since when everything is committed.
+    pub(crate) rests_since: Option<Micros>,
     /// When the world must have come to rest.
     pub(crate) rest_until: Micros,
     heap: BinaryHeap<Reverse<Scheduled>>,
@@ -170,6 +172,7 @@ impl World {
             planted,
             violation: None,
             classes: plan.classes().to_vec(),
+            rests_since: None,
             rest_until: 0,
             heap: BinaryHeap::new(),
             scheduled: 0,
