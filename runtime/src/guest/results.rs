@@ -17,8 +17,8 @@ pub(super) use check::Breach;
 /// Outputs of one event at most: more is a runaway loop.
 pub const OUTPUTS_MAX: usize = 1_000;
 
-/// Bytes of one output at most, key, value and headers together: Kafka's own default for a record.
-pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one output at most, key, value and headers together: room for a key and a value of 1 MiB each.
+pub const OUTPUT_BYTES_MAX: usize = 2 << 20;
 
 /// Bytes of all outputs of one event at most.
 pub const EVENT_BYTES_MAX: usize = 8 << 20;
