@@ -151,7 +151,7 @@ brokers      a:1,b:2
 memory       128MiB: 64MiB fetched ahead, 64MiB queued and running
              with N partitions each fetches up to 64MiB / N ahead, at least 1MiB
 workers      2
-compiled     /home/somebody/.cache/keylane
+compiled     /home/somebody/.cache/keylane/compiled
 
 handler      orders
   component  orders.wasm
