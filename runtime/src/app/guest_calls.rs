@@ -16,6 +16,7 @@ pub(super) struct GuestCalls {
     handler: Arc<Handler>,
     workers: Arc<Workers>,
     events: Arc<Inbox>,
+    #[expect(clippy::vec_box, reason = "the boxes themselves go to the workers and come back")]
     idle: Vec<Box<Call>>,
 }
 

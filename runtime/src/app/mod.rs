@@ -77,7 +77,7 @@ enum AppEvent {
 ///
 /// # Errors
 /// What keeps it from starting, with the remedy.
-pub fn run(config: &Checked, options: RunOptions) -> anyhow::Result<Outcome> {
+pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<Outcome> {
     let clock = Clock::start();
     let (events, heard) = mpsc::sync_channel(16);
     let signals = Signals::listen({
@@ -93,9 +93,9 @@ pub fn run(config: &Checked, options: RunOptions) -> anyhow::Result<Outcome> {
             ControlFlow::Continue(())
         }
     };
-    let mut parts = Parts::build(config, &options, &mut patience)?;
+    let mut parts = Parts::build(config, options, &mut patience)?;
     let handlers = parts.handlers.len();
-    for prepared in parts.take_loops(config, &options, clock, &mut patience)? {
+    for prepared in parts.take_loops(config, options, clock, &mut patience)? {
         let events = events.clone();
         let name = format!("keylane-{}", prepared.name());
         thread::Builder::new()

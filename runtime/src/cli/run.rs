@@ -17,6 +17,6 @@ pub(super) fn execute(file: &Path, arguments: &RunArguments) -> Result<Ending, F
         Cluster::Embedded(_) => Some(Arc::new(published::print)),
         Cluster::Brokers(_) => None,
     };
-    let outcome = app::run(&config, app::RunOptions { until_end: arguments.until_end, read_back })?;
+    let outcome = app::run(&config, &app::RunOptions { until_end: arguments.until_end, read_back })?;
     Ok(if outcome.failures.is_empty() { Ending::Fine } else { Ending::Findings })
 }

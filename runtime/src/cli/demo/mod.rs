@@ -30,7 +30,7 @@ pub(super) fn execute() -> Result<Ending, Failure> {
     let fed = Fed::count(&config)?;
     let published = Arc::new(Mutex::new(Published::default()));
     let outcome =
-        app::run(&config, app::RunOptions { until_end: true, read_back: Some(read_back(&published)) })?;
+        app::run(&config, &app::RunOptions { until_end: true, read_back: Some(read_back(&published)) })?;
     let published = published.lock().unwrap_or_else(PoisonError::into_inner);
     print!("{}", report::text(&fed, &outcome, &published));
     let in_order = published.violations() == 0 && outcome.totals.done == fed.events;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::Context as _;
 
@@ -43,8 +43,8 @@ impl Fed {
         Ok(fed)
     }
 
-    fn count_file(&mut self, path: &PathBuf) -> anyhow::Result<()> {
-        for_each_record(&FeedInput::File(path.clone()), |record| {
+    fn count_file(&mut self, path: &Path) -> anyhow::Result<()> {
+        for_each_record(&FeedInput::File(path.to_path_buf()), |record| {
             self.events += 1;
             match &record.key {
                 Some(key) if !self.keys.contains(key) => {
