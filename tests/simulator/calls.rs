@@ -180,6 +180,15 @@ impl World {
         }
     }
 
+    /// A planted bug: the core is told that a call is gone while its guest still runs.
+    pub(crate) fn say_gone(&mut self, p: usize, id: CallId) {
+        let call = self.processes[p].calls.get_mut(&key_of(id)).filter(|call| !call.told);
+        if let Some(call) = call {
+            call.told = true;
+            self.feed(p, Input::CallReallyEnded { call: id });
+        }
+    }
+
     /// The guest is gone: its lanes are free in this process.
     fn end_call(&mut self, p: usize, id: CallId) -> Option<(u32, u32)> {
         let key = key_of(id);

@@ -201,7 +201,7 @@ impl World {
     fn check_cancelled(&mut self, p: usize, index: usize) {
         let limit = self.plan.config.commit_timeout.as_micros() as Micros;
         let epoch = self.processes[p].parts[index].epoch;
-        let runs = self.processes[p].calls.values().filter(|call| !call.told).find(|call| {
+        let runs = self.processes[p].calls.values().filter(|call| !call.ended).find(|call| {
             let its = call.rows.iter().any(|row| (row.partition, row.epoch) == (index, epoch));
             its && call.cancelled.is_some_and(|at| at + limit > self.now)
         });

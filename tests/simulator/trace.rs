@@ -77,49 +77,49 @@ macro_rules! coverage {
 
 // The number is the least count per 20,000 seeds: about a third of what was counted when it was written.
 coverage! {
-    Events 100_000
-    Commits 100_000
-    CommitsTimedOut 1_000
-    CommitsStale 1_000
-    CommitsTooLarge 1_000
-    CommitsTryAgain 1_000
-    CommitsLate 300
-    SetsCommitted 10_000
-    SetsCut 1_000
-    SetsBelieved 1_000
-    SetsIgnored 300
-    Kills 5_000
+    Events 1_000_000
+    Commits 200_000
+    CommitsTimedOut 4_000
+    CommitsStale 3_000
+    CommitsTooLarge 3_000
+    CommitsTryAgain 2_000
+    CommitsLate 1_000
+    SetsCommitted 100_000
+    SetsCut 20_000
+    SetsBelieved 8_000
+    SetsIgnored 1_000
+    Kills 3_000
     KillsMidStep 1_000
-    Pauses 5_000
-    Losses 3_000
-    CooperativeRebalances 10_000
-    EagerRebalances 10_000
-    Revokes 10_000
-    RevokesWithCallsOut 1_000
-    Drains 20_000
-    DrainsHurried 300
-    Cancels 1_000
-    CancelsThatEndedFirst 100
-    DroppedResults 100
-    Repositions 1_000
-    Reassigns 300
-    OutOfRange 300
-    ReadErrors 1_000
-    PartitionsStopped 300
-    HandlersStopped 1_000
-    LookUpsFailed 1_000
-    LookUpsLate 1_000
-    LogEndsUnknown 1_000
-    Stalls 300
-    OutputsLanded 100_000
-    OutputsLandedAfterDeath 300
-    OutputsRefused 100
-    CallsSuspended 1_000
-    FullQueues 1_000
-    EndsReached 3_000
+    Pauses 3_000
+    Losses 2_000
+    CooperativeRebalances 50_000
+    EagerRebalances 30_000
+    Revokes 20_000
+    RevokesWithCallsOut 6_000
+    Drains 40_000
+    DrainsHurried 200
+    Cancels 3_000
+    CancelsThatEndedFirst 1_000
+    DroppedResults 2_000
+    Repositions 10_000
+    Reassigns 1_000
+    OutOfRange 1_000
+    ReadErrors 4_000
+    PartitionsStopped 3_000
+    HandlersStopped 2_000
+    LookUpsFailed 6_000
+    LookUpsLate 600
+    LogEndsUnknown 5_000
+    Stalls 2_000
+    OutputsLanded 600_000
+    OutputsLandedAfterDeath 600
+    OutputsRefused 600
+    CallsSuspended 20_000
+    FullQueues 70_000
+    EndsReached 20_000
     ReadsWhileUnanswered 1_000
-    Repeats 1_000
-    SeedsWithoutRepeats 1_000
+    Repeats 30_000
+    SeedsWithoutRepeats 4_000
 }
 
 #[derive(Clone, Debug)]

@@ -231,7 +231,7 @@ impl World {
             Event::CallSuspended(p, call) => self.call_suspended(p, call),
             Event::CallEnd(p, call) => self.call_ends(p, call),
             Event::CallGone(p, call) => self.call_gone(p, call),
-            Event::CallSaidGone(p, call) => self.feed(p, Input::CallReallyEnded { call }),
+            Event::CallSaidGone(p, call) => self.say_gone(p, call),
             Event::StaleResult(p, call) => self.stale_result(p, call),
             Event::Land(p, call, row) => self.land(p, call, row),
             Event::Ack(p, call, row) => self.ack(p, call, row),
