@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::slab::{NONE, Slab};
 use crate::{Admission, Place};
@@ -38,11 +39,19 @@ pub(crate) struct Lane {
     pub(crate) busy: bool,
 }
 
+/// A lane that is found by its key. All that is compared lies in the table itself.
+#[derive(Clone, Copy, Debug)]
+struct Keyed {
+    key: u64,
+    partition: u32,
+    lane: u32,
+}
+
 #[derive(Debug)]
 pub(crate) struct Lanes {
     lanes: Slab<Lane>,
     events: Slab<Event>,
-    by_key: HashTable<u32>,
+    by_key: HashTable<Keyed>,
     /// Per topic: lanes that have events and no call, in turn.
     ready: Vec<VecDeque<u32>>,
     /// The topic whose turn is next.
@@ -66,18 +75,19 @@ impl Lanes {
     pub(crate) fn admit(&mut self, partition: u32, topic: u16, admission: Admission, event: Event) {
         let lane = match admission {
             Admission::Lane(key) => self.find_or_make(partition, topic, key),
-            Admission::NoLane => self.make(partition, topic, None),
+            Admission::NoLane => self.lanes.put(Lane::new(partition, topic, None)),
         };
-        let index = self.events.claim(|| event);
-        self.events[index] = event;
-        let tail = self.lanes[lane].tail;
+        let index = self.events.put(event);
+        let state = &mut self.lanes[lane];
+        let tail = std::mem::replace(&mut state.tail, index);
         if tail == NONE {
-            self.lanes[lane].head = index;
+            state.head = index;
+            if !state.busy {
+                self.make_ready(lane);
+            }
         } else {
             self.events[tail].behind = index;
         }
-        self.lanes[lane].tail = index;
-        self.make_ready(lane);
     }
 
     /// Any lane whose turn it could be?
@@ -181,11 +191,9 @@ impl Lanes {
         self.lanes[lane].head != NONE || self.lanes[lane].busy
     }
 
+    /// A lane that has events and no call: it stands in line.
     fn make_ready(&mut self, lane: u32) {
         let state = &mut self.lanes[lane];
-        if state.ready || state.busy {
-            return;
-        }
         state.ready = true;
         let line = self.ready.get_mut(usize::from(state.topic)).expect("topics were counted at the start");
         line.push_back(lane);
@@ -193,40 +201,38 @@ impl Lanes {
     }
 
     fn find_or_make(&mut self, partition: u32, topic: u16, key: u64) -> u32 {
-        let lanes = &self.lanes;
-        let found = self.by_key.find(mix(partition, key), |&lane| {
-            let lane = &lanes[lane];
-            lane.partition == partition && lane.key == Some(key)
-        });
-        match found {
-            Some(&lane) => lane,
-            None => self.make(partition, topic, Some(key)),
+        let is_it = |known: &Keyed| known.key == key && known.partition == partition;
+        match self.by_key.entry(mix(partition, key), is_it, Keyed::hash) {
+            Entry::Occupied(known) => known.get().lane,
+            Entry::Vacant(place) => {
+                let lane = self.lanes.put(Lane::new(partition, topic, Some(key)));
+                place.insert(Keyed { key, partition, lane });
+                lane
+            }
         }
-    }
-
-    fn make(&mut self, partition: u32, topic: u16, key: Option<u64>) -> u32 {
-        let lane = Lane { partition, topic, key, head: NONE, tail: NONE, ready: false, busy: false };
-        let index = self.lanes.claim(|| Lane { ..lane });
-        self.lanes[index] = lane;
-        if let Some(key) = key {
-            let lanes = &self.lanes;
-            self.by_key.insert_unique(mix(partition, key), index, |&lane| {
-                let lane = &lanes[lane];
-                mix(lane.partition, lane.key.unwrap_or(0))
-            });
-        }
-        index
     }
 
     fn forget(&mut self, lane: u32) {
         let state = &self.lanes[lane];
         assert!(!state.ready && !state.busy && state.head == NONE, "lane {lane} is in use: {state:?}");
         if let Some(key) = state.key {
-            let entry = self.by_key.find_entry(mix(state.partition, key), |&other| other == lane);
+            let entry = self.by_key.find_entry(mix(state.partition, key), |known| known.lane == lane);
             entry.expect("a lane with a key is in the table until it is forgotten").remove();
         }
         self.lanes[lane].partition = NONE;
         self.lanes.free(lane);
+    }
+}
+
+impl Lane {
+    fn new(partition: u32, topic: u16, key: Option<u64>) -> Self {
+        Lane { partition, topic, key, head: NONE, tail: NONE, ready: false, busy: false }
+    }
+}
+
+impl Keyed {
+    fn hash(&self) -> u64 {
+        mix(self.partition, self.key)
     }
 }
 
