@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use crate::slab::{NONE, Slab};
-use crate::{Admission, Place};
+use crate::{Admission, FetchedRow, Place};
 
 /// A queued event: what its row in a call will need.
 #[derive(Clone, Copy, Debug)]
@@ -72,12 +72,15 @@ impl Lanes {
     }
 
     /// Puts an event at the end of its lane.
-    pub(crate) fn admit(&mut self, partition: u32, topic: u16, admission: Admission, event: Event) {
-        let lane = match admission {
+    pub(crate) fn admit(&mut self, partition: u32, topic: u16, row: &FetchedRow) {
+        let lane = match row.admission {
             Admission::Lane(key) => self.find_or_make(partition, topic, key),
-            Admission::NoLane => self.lanes.put(Lane::new(partition, topic, None)),
+            Admission::NoLane => make(&mut self.lanes, partition, topic, None),
         };
-        let index = self.events.put(event);
+        let &FetchedRow { offset, timestamp, place, bytes, .. } = row;
+        let event = || Event { offset, timestamp, place, bytes, behind: NONE };
+        let index = self.events.claim(event);
+        self.events[index] = event();
         let state = &mut self.lanes[lane];
         let tail = std::mem::replace(&mut state.tail, index);
         if tail == NONE {
@@ -109,13 +112,8 @@ impl Lanes {
 
     /// Bytes of the event that the next [`Lanes::take_ready`] of this topic begins with.
     pub(crate) fn peek_ready(&self, topic: u16) -> Option<u32> {
-        self.ready.get(usize::from(topic))?.front().and_then(|&lane| self.peek(lane))
-    }
-
-    /// Bytes of the first event of a lane.
-    pub(crate) fn peek(&self, lane: u32) -> Option<u32> {
-        let head = self.lanes[lane].head;
-        (head != NONE).then(|| self.events[head].bytes)
+        let lane = *self.ready.get(usize::from(topic))?.front()?;
+        Some(self.events[self.lanes[lane].head].bytes)
     }
 
     /// Takes the lane whose turn it is in this topic; it is busy from here on.
@@ -129,16 +127,20 @@ impl Lanes {
         Some(lane)
     }
 
-    /// Takes the first event of a lane.
-    pub(crate) fn pop(&mut self, lane: u32) -> Option<Event> {
-        let index = self.lanes[lane].head;
+    /// Takes the first event of a lane, if its bytes fit.
+    pub(crate) fn pop_if(&mut self, lane: u32, fits: impl FnOnce(u32) -> bool) -> Option<Event> {
+        let state = &mut self.lanes[lane];
+        let index = state.head;
         if index == NONE {
             return None;
         }
         let event = self.events[index];
-        self.lanes[lane].head = event.behind;
+        if !fits(event.bytes) {
+            return None;
+        }
+        state.head = event.behind;
         if event.behind == NONE {
-            self.lanes[lane].tail = NONE;
+            state.tail = NONE;
         }
         self.events.free(index);
         Some(event)
@@ -173,7 +175,7 @@ impl Lanes {
                 continue;
             }
             self.lanes[lane].ready = false;
-            while let Some(event) = self.pop(lane) {
+            while let Some(event) = self.pop_if(lane, |_| true) {
                 dropped(event);
             }
             if !self.lanes[lane].busy {
@@ -205,7 +207,7 @@ impl Lanes {
         match self.by_key.entry(mix(partition, key), is_it, Keyed::hash) {
             Entry::Occupied(known) => known.get().lane,
             Entry::Vacant(place) => {
-                let lane = self.lanes.put(Lane::new(partition, topic, Some(key)));
+                let lane = make(&mut self.lanes, partition, topic, Some(key));
                 place.insert(Keyed { key, partition, lane });
                 lane
             }
@@ -224,21 +226,17 @@ impl Lanes {
     }
 }
 
-impl Lane {
-    fn new(partition: u32, topic: u16, key: Option<u64>) -> Self {
-        Lane { partition, topic, key, head: NONE, tail: NONE, ready: false, busy: false }
-    }
+/// A new lane. It is built in its place: a copy of it from elsewhere is what shows in profiles.
+fn make(lanes: &mut Slab<Lane>, partition: u32, topic: u16, key: Option<u64>) -> u32 {
+    let new = || Lane { partition, topic, key, head: NONE, tail: NONE, ready: false, busy: false };
+    let index = lanes.claim(new);
+    lanes[index] = new();
+    index
 }
 
 impl Keyed {
     fn hash(&self) -> u64 {
         mix(self.partition, self.key)
-    }
-}
-
-impl Event {
-    pub(crate) fn new(offset: i64, timestamp: i64, place: Place, bytes: u32) -> Self {
-        Event { offset, timestamp, place, bytes, behind: NONE }
     }
 }
 

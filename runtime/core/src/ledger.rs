@@ -21,7 +21,7 @@ pub struct Ledger {
     /// One past the highest offset entered: the next one to read.
     next: i64,
     /// Chunks with open events, by ascending base.
-    chunks: VecDeque<Chunk>,
+    chunks: Vec<Chunk>,
     /// Cleared bits of chunks given back, at most `SPARE_MAX`.
     spare: Vec<Box<[u64; WORDS]>>,
     open: u64,
@@ -41,7 +41,7 @@ struct Chunk {
 impl Ledger {
     /// An empty ledger that begins at `start`, with what an earlier owner settled beyond it.
     pub fn begin(&mut self, start: i64, claims: &[(i64, i64)]) {
-        while let Some(chunk) = self.chunks.pop_front() {
+        while let Some(chunk) = self.chunks.pop() {
             self.give_back(chunk);
         }
         self.open = 0;
@@ -52,7 +52,7 @@ impl Ledger {
 
     /// Every offset below is settled: the committable offset. It is past `next` where a claim begins there.
     pub fn prefix(&self) -> i64 {
-        if let Some(chunk) = self.chunks.front() {
+        if let Some(chunk) = self.chunks.first() {
             return chunk.first_open();
         }
         match self.claims.front() {
@@ -127,9 +127,8 @@ impl Ledger {
         let left = chunk.and_then(|chunk| chunk.clear(offset).then_some(chunk.open));
         assert!(left.is_some(), "offset {offset} was not open");
         self.open -= 1;
-        if left == Some(0)
-            && let Some(chunk) = self.chunks.remove(at)
-        {
+        if left == Some(0) {
+            let chunk = self.chunks.remove(at); // a short move of what lies behind, once in 32,768 offsets
             self.give_back(chunk);
         }
     }
@@ -149,11 +148,11 @@ impl Ledger {
 
     fn set_open(&mut self, offset: i64) {
         let base = base_of(offset);
-        if self.chunks.back().is_none_or(|chunk| chunk.base != base) {
+        if self.chunks.last().is_none_or(|chunk| chunk.base != base) {
             let bits = self.spare.pop().unwrap_or_else(|| Box::new([0; WORDS]));
-            self.chunks.push_back(Chunk { base, open: 0, first_word: 0, bits });
+            self.chunks.push(Chunk { base, open: 0, first_word: 0, bits });
         }
-        let chunk = self.chunks.back_mut().expect("a chunk was pushed above");
+        let chunk = self.chunks.last_mut().expect("a chunk was pushed above");
         chunk.set(offset);
         self.open += 1;
     }
@@ -161,7 +160,7 @@ impl Ledger {
     /// Where the chunk of an offset is, or would be.
     fn position(&self, offset: i64) -> Result<usize, usize> {
         let base = base_of(offset);
-        let Some(first) = self.chunks.front() else { return Err(0) };
+        let Some(first) = self.chunks.first() else { return Err(0) };
         // Mostly the chunks are dense, and the index can be computed.
         if let Ok(guess) = usize::try_from((base - first.base) >> CHUNK_BITS)
             && self.chunks.get(guess).is_some_and(|chunk| chunk.base == base)

@@ -35,13 +35,6 @@ impl<T> Slab<T> {
         index
     }
 
-    /// A place for this value.
-    pub(crate) fn put(&mut self, value: T) -> u32 {
-        let Some(index) = self.free.pop() else { return self.grow(value) };
-        self[index] = value;
-        index
-    }
-
     /// Gives the place back. The caller makes sure that nothing names it any more.
     pub(crate) fn free(&mut self, index: u32) {
         debug_assert!(!self.free.contains(&index) || self.free.len() > 64, "{index} is free already");

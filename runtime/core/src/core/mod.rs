@@ -141,13 +141,15 @@ impl Core {
             Pending::StopReading(partition) => Action::StopReading { partition },
             Pending::Dispatch(id) => {
                 let call = self.calls.get(id).expect("a call lives until its end was handled");
+                self.outbox.lent_lanes.clear();
+                self.outbox.lent_lanes.extend(call.lane_lengths());
                 Action::Dispatch(Dispatch {
                     call: id,
                     topic: call.topic,
                     attempt: 1,
                     last_attempt: true,
                     rows: &call.rows,
-                    lanes: &call.lane_lengths,
+                    lanes: &self.outbox.lent_lanes,
                 })
             }
             Pending::Cancel(call) => Action::Cancel { call },
