@@ -57,6 +57,10 @@ pub struct Core {
 impl Core {
     /// A core that owns nothing yet.
     pub fn new(config: Config) -> Self {
+        let Config { topics, max_batch, max_concurrency, max_queued, max_window, arena_bytes, .. } = config;
+        let limits = [topics.into(), max_batch.into(), max_concurrency.into(), max_queued.into()];
+        let nothing = limits.into_iter().chain([max_window, arena_bytes]).any(|limit: u64| limit == 0);
+        assert!(!nothing, "a limit of zero lets nothing through: {config:?}");
         Core {
             lanes: Lanes::new(config.topics),
             committer: Committer::new(config.metadata_limit),
