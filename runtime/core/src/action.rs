@@ -104,7 +104,7 @@ pub enum Action<'a> {
         /// Why.
         reason: PartitionStop,
     },
-    /// The handler can't go on: it is being drained.
+    /// The handler can't go on: nothing is dispatched any more. The shell drains next.
     StopHandler {
         /// The event that it can't pass.
         partition: Partition,

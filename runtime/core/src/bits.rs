@@ -4,40 +4,42 @@
 #[derive(Debug, Default)]
 pub(crate) struct BitWriter {
     bytes: Vec<u8>,
-    /// Bits of the last byte in use, 0 to 7; 0: the last byte is full.
-    used: u32,
+    /// Bits that are not in `bytes` yet, in its low end.
+    waiting: u64,
+    /// How many of them, 0 to 7.
+    count: u32,
 }
 
 impl BitWriter {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
-        self.used = 0;
+        self.waiting = 0;
+        self.count = 0;
     }
 
-    /// What was written, padded with zero bits.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// What was written, padded with zero bits to whole bytes. Nothing may be pushed after that.
+    pub(crate) fn finish(&mut self) -> &[u8] {
+        if self.count > 0 {
+            self.push(0, 8 - self.count);
+        }
         &self.bytes
     }
 
-    /// Appends the low `count` bits of `value`.
+    /// Appends the low `count` bits of `value`, which has no others; at most 56.
     pub(crate) fn push(&mut self, value: u64, count: u32) {
-        for shift in (0..count).rev() {
-            if self.used == 0 {
-                self.bytes.push(0);
-            }
-            if let Some(last) = self.bytes.last_mut()
-                && value >> shift & 1 == 1
-            {
-                *last |= 0x80 >> self.used;
-            }
-            self.used = (self.used + 1) % 8;
+        debug_assert!(count <= 56 && value >> count == 0, "{value} has more than {count} bits");
+        self.waiting = self.waiting << count | value;
+        self.count += count;
+        while self.count >= 8 {
+            self.count -= 8;
+            self.bytes.push((self.waiting >> self.count & 0xff) as u8);
         }
+        self.waiting &= (1 << self.count) - 1;
     }
 
-    pub(crate) fn ones(&mut self, count: u64) {
-        for _ in 0..count {
-            self.push(1, 1);
-        }
+    /// Appends one-bits, at most 56.
+    pub(crate) fn ones(&mut self, count: u32) {
+        self.push((1 << count) - 1, count);
     }
 }
 

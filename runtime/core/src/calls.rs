@@ -2,7 +2,6 @@
 
 #![expect(clippy::indexing_slicing, reason = "`Slab` says in one place why its indexes are good")]
 
-use crate::lanes::Event;
 use crate::slab::Slab;
 use crate::{CallId, Row, SessionId};
 use std::time::Duration;
@@ -23,11 +22,9 @@ pub(crate) struct Call {
     /// Its worker's place was given back early.
     pub(crate) suspended: bool,
     pub(crate) rows: Vec<Row>,
-    pub(crate) bytes: Vec<u32>,
-    pub(crate) row_states: Vec<RowState>,
+    /// What is known of each row, beside what the shell sees.
+    pub(crate) known: Vec<Known>,
     pub(crate) parts: Vec<Part>,
-    /// Rows per part, as the guest sees it.
-    pub(crate) lane_lengths: Vec<u32>,
     /// Rows whose outputs are handed over.
     pub(crate) hand_over: Vec<u32>,
     /// Parts that still hold their lane.
@@ -48,9 +45,16 @@ pub(crate) enum CallState {
     Unacked,
 }
 
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    /// What it takes of the partition's share of the memory.
+    pub(crate) bytes: u32,
+    pub(crate) outputs: RowOutputs,
+}
+
 /// What is known of a row's outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RowState {
+pub(crate) enum RowOutputs {
     /// None, or none known yet.
     Plain,
     /// Handed over.
@@ -133,10 +137,8 @@ impl Call {
             state: CallState::Free,
             suspended: false,
             rows: Vec::new(),
-            bytes: Vec::new(),
-            row_states: Vec::new(),
+            known: Vec::new(),
             parts: Vec::new(),
-            lane_lengths: Vec::new(),
             hand_over: Vec::new(),
             parts_left: 0,
         }
@@ -148,10 +150,8 @@ impl Call {
         self.state = CallState::Out;
         self.suspended = false;
         self.rows.clear();
-        self.bytes.clear();
-        self.row_states.clear();
+        self.known.clear();
         self.parts.clear();
-        self.lane_lengths.clear();
         self.hand_over.clear();
         self.parts_left = 0;
     }
@@ -159,10 +159,8 @@ impl Call {
     /// A place grows once to the size of the calls it is used for, not now and then for its rarest.
     fn reserve(&mut self, batch: usize) {
         self.rows.reserve(batch);
-        self.bytes.reserve(batch);
-        self.row_states.reserve(batch);
+        self.known.reserve(batch);
         self.parts.reserve(batch);
-        self.lane_lengths.reserve(batch);
         self.hand_over.reserve(batch);
     }
 
@@ -189,18 +187,16 @@ impl Call {
     }
 
     /// Adds a row to the lane begun last.
-    pub(crate) fn push(&mut self, row: Row, event: &Event) {
+    pub(crate) fn push(&mut self, row: Row, bytes: u32) {
         self.rows.push(row);
-        self.bytes.push(event.bytes);
-        self.row_states.push(RowState::Plain);
+        self.known.push(Known { bytes, outputs: RowOutputs::Plain });
         let part = self.parts.last_mut().expect("a part was begun");
         part.end += 1;
     }
 
-    /// Ends the lane begun last.
-    pub(crate) fn end_part(&mut self) {
-        let part = self.parts.last().expect("a part was begun");
-        self.lane_lengths.push(part.end - part.first);
+    /// Rows per lane, as the guest sees it.
+    pub(crate) fn lane_lengths(&self) -> impl Iterator<Item = u32> + '_ {
+        self.parts.iter().map(|part| part.end - part.first)
     }
 
     /// Whether it has not really ended.
@@ -213,13 +209,12 @@ impl Call {
         self.parts.iter().all(|part| part.over)
     }
 
-    pub(crate) fn row_state(&self, row: u32) -> RowState {
-        self.row_states.get(row as usize).copied().unwrap_or(RowState::Plain)
+    pub(crate) fn outputs(&self, row: u32) -> RowOutputs {
+        self.known.get(row as usize).map_or(RowOutputs::Plain, |known| known.outputs)
     }
 
-    pub(crate) fn set_row_state(&mut self, row: u32, state: RowState) {
-        let known = self.row_states.get_mut(row as usize);
-        *known.expect("a row of this call") = state;
+    pub(crate) fn set_outputs(&mut self, row: u32, outputs: RowOutputs) {
+        self.known.get_mut(row as usize).expect("a row of this call").outputs = outputs;
     }
 
     pub(crate) fn row(&self, row: u32) -> Row {

@@ -21,7 +21,7 @@ use crate::bits::{BitReader, BitWriter};
 
 const PREFIX: &str = "kl1:";
 const VERSION: u8 = 1;
-const QUOTIENT_LIMIT: u64 = 24;
+const QUOTIENT_LIMIT: u32 = 24;
 /// Version, k0, k1, at most three bytes of count, checksum.
 const OVERHEAD_BYTES: usize = 1 + 2 + 3 + 4;
 /// Runs of 2^k offsets and more do not occur within a log.
@@ -41,6 +41,8 @@ pub struct Identity {
 /// Reused buffers of the encoder.
 #[derive(Debug, Default)]
 pub struct Encoder {
+    /// The runs that may fit, walked over once.
+    runs: Vec<(u64, u64)>,
     bits: BitWriter,
     packed: Vec<u8>,
 }
@@ -53,48 +55,53 @@ impl Encoder {
     pub fn encode(
         &mut self,
         identity: &Identity,
-        runs: impl Iterator<Item = (u64, u64)> + Clone,
+        runs: impl Iterator<Item = (u64, u64)>,
         limit: usize,
         text: &mut String,
     ) -> u64 {
         let budget = bit_budget(limit);
-        // A pair takes at least two bits: more of them can't fit whatever their lengths are.
-        let mut pairs = budget / 2;
+        self.collect(runs, budget);
+        let mut considered = self.runs.as_slice();
         let mut best = Fit::default();
         for _round in 0..2 {
-            let k = best_parameters(runs.clone().take(pairs));
-            let fit = Fit::measure(runs.clone().take(pairs), k, budget);
+            let fit = Fit::measure(considered, best_parameters(considered), budget);
             if fit.claimed > best.claimed {
                 best = fit;
             }
             if fit.whole || fit.pairs == 0 {
                 break;
             }
-            pairs = fit.pairs; // parameters chosen for the part that fits may let more of it fit
+            // Parameters chosen for the part that fits may let more of it fit.
+            considered = considered.get(..fit.pairs).unwrap_or(considered);
         }
         if best.claimed > 0 {
-            self.write(identity, runs, &best, text);
+            self.write(identity, &best, text);
         }
         best.claimed
     }
 
-    fn write(
-        &mut self,
-        identity: &Identity,
-        runs: impl Iterator<Item = (u64, u64)>,
-        fit: &Fit,
-        text: &mut String,
-    ) {
+    /// Takes as many runs as fit at the very best, and one pair more: it may be cut.
+    fn collect(&mut self, runs: impl Iterator<Item = (u64, u64)>, budget: u64) {
+        self.runs.clear();
+        let mut left = budget;
+        for (open, done) in runs {
+            self.runs.push((open, done));
+            let Some(rest) = left.checked_sub(least_cost(open - 1) + least_cost(done - 1)) else { break };
+            left = rest;
+        }
+    }
+
+    fn write(&mut self, identity: &Identity, fit: &Fit, text: &mut String) {
         self.packed.clear();
         self.packed.extend_from_slice(&[VERSION, fit.k.0, fit.k.1]);
         write_leb128(&mut self.packed, fit.pairs as u64);
         self.bits.clear();
-        for (index, (open, done)) in runs.take(fit.pairs).enumerate() {
+        for (index, &(open, done)) in self.runs.iter().take(fit.pairs).enumerate() {
             let done = if index + 1 == fit.pairs { fit.last_done } else { done };
             self.bits.rice(fit.k.0, open - 1);
             self.bits.rice(fit.k.1, done - 1);
         }
-        self.packed.extend_from_slice(self.bits.bytes());
+        self.packed.extend_from_slice(self.bits.finish());
         let crc = checksum(identity, &self.packed);
         self.packed.extend_from_slice(&crc.to_be_bytes());
         text.push_str(PREFIX);
@@ -148,9 +155,9 @@ fn read_runs(bits: &[u8], k: (u8, u8), pairs: u64, start: i64, log_end: i64) -> 
 }
 
 /// Bits that the runs may take so that the text is at most `limit` characters.
-fn bit_budget(limit: usize) -> usize {
+fn bit_budget(limit: usize) -> u64 {
     let bytes = limit.saturating_sub(PREFIX.len()) / 4 * 3;
-    8 * bytes.saturating_sub(OVERHEAD_BYTES)
+    8 * bytes.saturating_sub(OVERHEAD_BYTES) as u64
 }
 
 /// A leading part of the runs and what it costs.
@@ -165,10 +172,10 @@ struct Fit {
 }
 
 impl Fit {
-    fn measure(runs: impl Iterator<Item = (u64, u64)>, k: (u8, u8), budget: usize) -> Fit {
+    fn measure(runs: &[(u64, u64)], k: (u8, u8), budget: u64) -> Fit {
         let mut fit = Fit { k, whole: true, ..Fit::default() };
-        let mut left = budget as u64;
-        for (open, done) in runs {
+        let mut left = budget;
+        for &(open, done) in runs {
             let open_cost = rice_cost(k.0, open - 1);
             if open_cost >= left {
                 fit.whole = false;
@@ -196,64 +203,91 @@ impl Fit {
 /// The longest run below `limit` that `bits` can hold; 0 if none.
 fn longest_run(k: u8, bits: u64, limit: u64) -> u64 {
     let Some(unary) = bits.checked_sub(u64::from(k) + 1) else { return 0 };
-    let quotient = unary.min(QUOTIENT_LIMIT - 1);
+    let quotient = unary.min(u64::from(QUOTIENT_LIMIT) - 1);
     ((quotient << k) + (1 << k)).min(limit)
 }
 
-/// The parameters that make the runs shortest.
-fn best_parameters(runs: impl Iterator<Item = (u64, u64)>) -> (u8, u8) {
-    let mut costs = [[0u64; K_MAX as usize + 1]; 2];
-    for (open, done) in runs {
-        for (side, length) in costs.iter_mut().zip([open, done]) {
-            for (k, cost) in (0u8..).zip(side.iter_mut()) {
-                *cost += rice_cost(k, length - 1);
-            }
+/// The parameters that make the runs shortest, as far as their bit lengths tell.
+fn best_parameters(runs: &[(u64, u64)]) -> (u8, u8) {
+    let (mut open, mut done) = (Lengths::new(), Lengths::new());
+    for &(open_run, done_run) in runs {
+        open.add(open_run - 1);
+        done.add(done_run - 1);
+    }
+    (open.best_parameter(), done.best_parameter())
+}
+
+/// How many values have each bit length, and their sum.
+struct Lengths([(u64, u64); u64::BITS as usize + 1]);
+
+impl Lengths {
+    fn new() -> Self {
+        Lengths([(0, 0); u64::BITS as usize + 1])
+    }
+
+    fn add(&mut self, x: u64) {
+        if let Some((count, sum)) = self.0.get_mut(bit_length(x) as usize) {
+            *count += 1;
+            *sum = sum.saturating_add(x);
         }
     }
-    let cheapest = |side: &[u64]| (0u8..).zip(side).min_by_key(|&(_, cost)| *cost).map_or(0, |(k, _)| k);
-    let [open, done] = &costs;
-    (cheapest(open), cheapest(done))
+
+    fn best_parameter(&self) -> u8 {
+        let used = self.0.iter().filter(|(count, _)| *count > 0);
+        let cost =
+            |k: u8| -> u64 { used.clone().map(|(count, sum)| count * rice_cost(k, sum / count)).sum() };
+        (0..=K_MAX).min_by_key(|&k| cost(k)).unwrap_or(0)
+    }
+}
+
+fn bit_length(x: u64) -> u32 {
+    u64::BITS - x.leading_zeros()
 }
 
 fn rice_cost(k: u8, x: u64) -> u64 {
     let quotient = x >> k;
-    if quotient < QUOTIENT_LIMIT {
+    if quotient < u64::from(QUOTIENT_LIMIT) {
         quotient + 1 + u64::from(k)
     } else {
-        QUOTIENT_LIMIT + 6 + u64::from(u64::BITS - x.leading_zeros())
+        u64::from(QUOTIENT_LIMIT + 6 + bit_length(x))
     }
+}
+
+/// What a value costs with the parameter that suits it best.
+fn least_cost(x: u64) -> u64 {
+    u64::from(1 + bit_length(x))
 }
 
 impl BitWriter {
     fn rice(&mut self, k: u8, x: u64) {
-        let quotient = x >> k;
-        if quotient < QUOTIENT_LIMIT {
-            self.ones(quotient);
-            self.push(0, 1);
-            self.push(x & ((1 << k) - 1), u32::from(k));
-        } else {
-            let length = u64::BITS - x.leading_zeros();
-            self.ones(QUOTIENT_LIMIT);
-            self.push(u64::from(length), 6);
-            self.push(x, length);
+        match u32::try_from(x >> k) {
+            Ok(quotient) if quotient < QUOTIENT_LIMIT => {
+                self.ones(quotient);
+                self.push(x & ((1 << k) - 1), u32::from(k) + 1); // the zero bit before it is the highest of these
+            }
+            _ => {
+                let length = bit_length(x);
+                self.ones(QUOTIENT_LIMIT);
+                self.push(u64::from(length), 6);
+                self.push(x >> 32, length.saturating_sub(32));
+                self.push(x & 0xffff_ffff, length.min(32));
+            }
         }
     }
 }
 
 impl BitReader<'_> {
     fn rice(&mut self, k: u8) -> Option<u64> {
-        let mut quotient = 0;
-        while quotient < QUOTIENT_LIMIT {
+        for quotient in 0..u64::from(QUOTIENT_LIMIT) {
             if self.read(1)? == 0 {
                 let low = self.read(u32::from(k))?;
                 return Some(quotient << k | low);
             }
-            quotient += 1;
         }
         let length = u32::try_from(self.read(6)?).ok()?;
         let x = self.read(length)?;
         // Only the one encoding that the writer would choose is accepted.
-        (x >> k >= QUOTIENT_LIMIT && u64::BITS - x.leading_zeros() == length).then_some(x)
+        (x >> k >= u64::from(QUOTIENT_LIMIT) && bit_length(x) == length).then_some(x)
     }
 }
 

@@ -8,9 +8,10 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::slab::{NONE, Slab};
-use crate::{Admission, Place};
+use crate::{Admission, FetchedRow, Place};
 
 /// A queued event: what its row in a call will need.
 #[derive(Clone, Copy, Debug)]
@@ -48,11 +49,19 @@ enum Key {
     Stray(i64),
 }
 
+/// A lane that is found by its key. All that is compared lies in the table itself.
+#[derive(Clone, Copy, Debug)]
+struct Keyed {
+    key: Key,
+    partition: u32,
+    lane: u32,
+}
+
 #[derive(Debug)]
 pub(crate) struct Lanes {
     lanes: Slab<Lane>,
     events: Slab<Event>,
-    by_key: HashTable<u32>,
+    by_key: HashTable<Keyed>,
     /// Lanes in the table whose key is [`Key::Stray`].
     strays: usize,
     /// Per topic: lanes that have events and no call, in turn.
@@ -76,25 +85,27 @@ impl Lanes {
     }
 
     /// Puts an event at the end of its lane.
-    pub(crate) fn admit(&mut self, partition: u32, topic: u16, admission: Admission, event: Event) {
-        let lane = match admission {
-            Admission::Lane(key) => self.find_or_make(partition, topic, Key::Hash(key)),
-            Admission::NoLane if self.strays > 0 => {
-                let stray = self.find(partition, Key::Stray(event.offset));
-                stray.unwrap_or_else(|| self.make(partition, topic, Key::Alone(event.offset)))
-            }
-            Admission::NoLane => self.make(partition, topic, Key::Alone(event.offset)),
+    pub(crate) fn admit(&mut self, partition: u32, topic: u16, row: &FetchedRow) {
+        let lane = match row.admission {
+            Admission::Lane(hash) => self.find_or_make(partition, topic, Key::Hash(hash)),
+            Admission::NoLane => self
+                .find_stray(partition, row.offset)
+                .unwrap_or_else(|| make(&mut self.lanes, partition, topic, Key::Alone(row.offset))),
         };
-        let index = self.events.claim(|| event);
-        self.events[index] = event;
-        let tail = self.lanes[lane].tail;
+        let &FetchedRow { offset, timestamp, place, bytes, .. } = row;
+        let event = || Event { offset, timestamp, place, bytes, behind: NONE };
+        let index = self.events.claim(event);
+        self.events[index] = event();
+        let state = &mut self.lanes[lane];
+        let tail = std::mem::replace(&mut state.tail, index);
         if tail == NONE {
-            self.lanes[lane].head = index;
+            state.head = index;
+            if !state.busy {
+                self.make_ready(lane);
+            }
         } else {
             self.events[tail].behind = index;
         }
-        self.lanes[lane].tail = index;
-        self.make_ready(lane);
     }
 
     /// Any lane whose turn it could be?
@@ -116,13 +127,8 @@ impl Lanes {
 
     /// Bytes of the event that the next [`Lanes::take_ready`] of this topic begins with.
     pub(crate) fn peek_ready(&self, topic: u16) -> Option<u32> {
-        self.ready.get(usize::from(topic))?.front().and_then(|&lane| self.peek(lane))
-    }
-
-    /// Bytes of the first event of a lane.
-    pub(crate) fn peek(&self, lane: u32) -> Option<u32> {
-        let head = self.lanes[lane].head;
-        (head != NONE).then(|| self.events[head].bytes)
+        let lane = *self.ready.get(usize::from(topic))?.front()?;
+        Some(self.events[self.lanes[lane].head].bytes)
     }
 
     /// Takes the lane whose turn it is in this topic; it is busy from here on.
@@ -136,16 +142,20 @@ impl Lanes {
         Some(lane)
     }
 
-    /// Takes the first event of a lane.
-    pub(crate) fn pop(&mut self, lane: u32) -> Option<Event> {
-        let index = self.lanes[lane].head;
+    /// Takes the first event of a lane, if its bytes fit.
+    pub(crate) fn pop_if(&mut self, lane: u32, fits: impl FnOnce(u32) -> bool) -> Option<Event> {
+        let state = &mut self.lanes[lane];
+        let index = state.head;
         if index == NONE {
             return None;
         }
         let event = self.events[index];
-        self.lanes[lane].head = event.behind;
+        if !fits(event.bytes) {
+            return None;
+        }
+        state.head = event.behind;
         if event.behind == NONE {
-            self.lanes[lane].tail = NONE;
+            state.tail = NONE;
         }
         self.events.free(index);
         Some(event)
@@ -180,7 +190,7 @@ impl Lanes {
                 continue;
             }
             self.lanes[lane].ready = false;
-            while let Some(event) = self.pop(lane) {
+            while let Some(event) = self.pop_if(lane, |_| true) {
                 dropped(event);
             }
             if self.lanes[lane].busy {
@@ -193,11 +203,23 @@ impl Lanes {
 
     /// The lane of a single event can be found from here on: if the event comes again, it waits for this call.
     fn remember_alone(&mut self, lane: u32) {
-        if let Key::Alone(offset) = self.lanes[lane].key {
-            self.lanes[lane].key = Key::Stray(offset);
+        let Lane { key, partition, .. } = self.lanes[lane];
+        if let Key::Alone(offset) = key {
+            let keyed = Keyed { key: Key::Stray(offset), partition, lane };
+            self.lanes[lane].key = keyed.key;
             self.strays += 1;
-            self.list(lane);
+            self.by_key.insert_unique(keyed.hash(), keyed, Keyed::hash);
         }
+    }
+
+    /// The lane of an event without a key whose call of an older session has not really ended.
+    fn find_stray(&self, partition: u32, offset: i64) -> Option<u32> {
+        if self.strays == 0 {
+            return None;
+        }
+        let key = Key::Stray(offset);
+        let found = self.by_key.find(key.mix(partition), |known| known.is(key, partition));
+        found.map(|known| known.lane)
     }
 
     /// Lanes that exist now.
@@ -209,44 +231,24 @@ impl Lanes {
         self.lanes[lane].head != NONE || self.lanes[lane].busy
     }
 
+    /// A lane that has events and no call: it stands in line.
     fn make_ready(&mut self, lane: u32) {
         let state = &mut self.lanes[lane];
-        if state.ready || state.busy {
-            return;
-        }
         state.ready = true;
         let line = self.ready.get_mut(usize::from(state.topic)).expect("topics were counted at the start");
         line.push_back(lane);
         self.ready_lanes += 1;
     }
 
-    fn find(&self, partition: u32, key: Key) -> Option<u32> {
-        let found = self.by_key.find(key.mix(partition), |&lane| {
-            let lane = &self.lanes[lane];
-            lane.partition == partition && lane.key == key
-        });
-        found.copied()
-    }
-
     fn find_or_make(&mut self, partition: u32, topic: u16, key: Key) -> u32 {
-        self.find(partition, key).unwrap_or_else(|| self.make(partition, topic, key))
-    }
-
-    fn make(&mut self, partition: u32, topic: u16, key: Key) -> u32 {
-        let lane = Lane { partition, topic, key, head: NONE, tail: NONE, ready: false, busy: false };
-        let index = self.lanes.claim(|| Lane { ..lane });
-        self.lanes[index] = lane;
-        if matches!(key, Key::Hash(_)) {
-            self.list(index);
+        match self.by_key.entry(key.mix(partition), |known| known.is(key, partition), Keyed::hash) {
+            Entry::Occupied(known) => known.get().lane,
+            Entry::Vacant(place) => {
+                let lane = make(&mut self.lanes, partition, topic, key);
+                place.insert(Keyed { key, partition, lane });
+                lane
+            }
         }
-        index
-    }
-
-    /// Puts a lane into the table.
-    fn list(&mut self, lane: u32) {
-        let lanes = &self.lanes;
-        let hash = |&lane: &u32| lanes[lane].key.mix(lanes[lane].partition);
-        self.by_key.insert_unique(hash(&lane), lane, hash);
     }
 
     fn forget(&mut self, lane: u32) {
@@ -254,7 +256,7 @@ impl Lanes {
         assert!(!state.ready && !state.busy && state.head == NONE, "lane {lane} is in use: {state:?}");
         let key = state.key;
         if !matches!(key, Key::Alone(_)) {
-            let entry = self.by_key.find_entry(key.mix(state.partition), |&other| other == lane);
+            let entry = self.by_key.find_entry(key.mix(state.partition), |known| known.lane == lane);
             entry.expect("a lane with a key is in the table until it is forgotten").remove();
         }
         self.strays -= usize::from(matches!(key, Key::Stray(_)));
@@ -263,9 +265,21 @@ impl Lanes {
     }
 }
 
-impl Event {
-    pub(crate) fn new(offset: i64, timestamp: i64, place: Place, bytes: u32) -> Self {
-        Event { offset, timestamp, place, bytes, behind: NONE }
+/// A new lane. It is built in its place: a copy of it from elsewhere is what shows in profiles.
+fn make(lanes: &mut Slab<Lane>, partition: u32, topic: u16, key: Key) -> u32 {
+    let new = || Lane { partition, topic, key, head: NONE, tail: NONE, ready: false, busy: false };
+    let index = lanes.claim(new);
+    lanes[index] = new();
+    index
+}
+
+impl Keyed {
+    fn is(&self, key: Key, partition: u32) -> bool {
+        self.key == key && self.partition == partition
+    }
+
+    fn hash(&self) -> u64 {
+        self.key.mix(self.partition)
     }
 }
 

@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 
 const WORDS: usize = 512;
 /// Offsets of a chunk: 64 per word.
-const CHUNK: i64 = 32_768;
+const CHUNK: i64 = 1 << CHUNK_BITS;
+const CHUNK_BITS: u32 = 15;
 /// Chunks kept for reuse: enough that the steady state allocates nothing, little enough that a partition does not keep
 /// the memory of its widest window.
 const SPARE_MAX: usize = 8;
@@ -20,7 +21,7 @@ pub struct Ledger {
     /// One past the highest offset entered: the next one to read.
     next: i64,
     /// Chunks with open events, by ascending base.
-    chunks: VecDeque<Chunk>,
+    chunks: Vec<Chunk>,
     /// Cleared bits of chunks given back, at most `SPARE_MAX`.
     spare: Vec<Box<[u64; WORDS]>>,
     open: u64,
@@ -40,7 +41,7 @@ struct Chunk {
 impl Ledger {
     /// An empty ledger that begins at `start`, with what an earlier owner settled beyond it.
     pub fn begin(&mut self, start: i64, claims: &[(i64, i64)]) {
-        while let Some(chunk) = self.chunks.pop_front() {
+        while let Some(chunk) = self.chunks.pop() {
             self.give_back(chunk);
         }
         self.open = 0;
@@ -51,7 +52,7 @@ impl Ledger {
 
     /// Every offset below is settled: the committable offset. It is past `next` where a claim begins there.
     pub fn prefix(&self) -> i64 {
-        if let Some(chunk) = self.chunks.front() {
+        if let Some(chunk) = self.chunks.first() {
             return chunk.first_open();
         }
         match self.claims.front() {
@@ -121,12 +122,15 @@ impl Ledger {
 
     /// An open event reached its ending.
     pub fn settle(&mut self, offset: i64) {
-        let position = self.position(offset);
-        let chunk = position.ok().and_then(|at| self.chunks.get_mut(at));
-        let settled = chunk.is_some_and(|chunk| chunk.clear(offset));
-        assert!(settled, "offset {offset} was not open");
+        let at = self.position(offset).unwrap_or(usize::MAX);
+        let chunk = self.chunks.get_mut(at);
+        let left = chunk.and_then(|chunk| chunk.clear(offset).then_some(chunk.open));
+        assert!(left.is_some(), "offset {offset} was not open");
         self.open -= 1;
-        self.drop_empty(position.unwrap_or(0));
+        if left == Some(0) {
+            let chunk = self.chunks.remove(at); // a short move of what lies behind, once in 32,768 offsets
+            self.give_back(chunk);
+        }
     }
 
     /// Whether this offset is entered and not settled.
@@ -143,35 +147,27 @@ impl Ledger {
     }
 
     fn set_open(&mut self, offset: i64) {
-        let base = offset - offset.rem_euclid(CHUNK);
-        if self.chunks.back().is_none_or(|chunk| chunk.base != base) {
+        let base = base_of(offset);
+        if self.chunks.last().is_none_or(|chunk| chunk.base != base) {
             let bits = self.spare.pop().unwrap_or_else(|| Box::new([0; WORDS]));
-            self.chunks.push_back(Chunk { base, open: 0, first_word: 0, bits });
+            self.chunks.push(Chunk { base, open: 0, first_word: 0, bits });
         }
-        let chunk = self.chunks.back_mut().expect("a chunk was pushed above");
+        let chunk = self.chunks.last_mut().expect("a chunk was pushed above");
         chunk.set(offset);
         self.open += 1;
     }
 
     /// Where the chunk of an offset is, or would be.
     fn position(&self, offset: i64) -> Result<usize, usize> {
-        let base = offset - offset.rem_euclid(CHUNK);
-        let Some(first) = self.chunks.front() else { return Err(0) };
+        let base = base_of(offset);
+        let Some(first) = self.chunks.first() else { return Err(0) };
         // Mostly the chunks are dense, and the index can be computed.
-        if let Ok(guess) = usize::try_from((base - first.base) / CHUNK)
+        if let Ok(guess) = usize::try_from((base - first.base) >> CHUNK_BITS)
             && self.chunks.get(guess).is_some_and(|chunk| chunk.base == base)
         {
             return Ok(guess);
         }
         self.chunks.binary_search_by_key(&base, |chunk| chunk.base)
-    }
-
-    /// Gives empty chunks back: those in front, and the memory of `at`.
-    fn drop_empty(&mut self, at: usize) {
-        if self.chunks.get(at).is_some_and(|chunk| chunk.open == 0) {
-            let chunk = self.chunks.remove(at).expect("it was just looked at");
-            self.give_back(chunk);
-        }
     }
 
     fn give_back(&mut self, mut chunk: Chunk) {
@@ -187,7 +183,7 @@ impl Ledger {
 
 impl Chunk {
     fn word_index(&self, offset: i64) -> usize {
-        usize::try_from((offset - self.base) / 64).expect("an offset of this chunk")
+        usize::try_from(offset - self.base).expect("an offset of this chunk") / 64
     }
 
     fn word(&self, offset: i64) -> u64 {
@@ -248,7 +244,12 @@ impl Chunk {
 }
 
 fn bit(offset: i64) -> u64 {
-    1 << offset.rem_euclid(64)
+    1 << (offset & 63)
+}
+
+/// First offset of the chunk that holds an offset.
+fn base_of(offset: i64) -> i64 {
+    offset & !(CHUNK - 1)
 }
 
 /// Alternating runs beyond the prefix, as pairs (offsets not settled, offsets settled after them).

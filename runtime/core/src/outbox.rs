@@ -37,6 +37,7 @@ pub(crate) struct Outbox {
     released: Vec<Place>,
     pub(crate) lent_places: Vec<Place>,
     pub(crate) lent_starts: Vec<StartAt>,
+    pub(crate) lent_lanes: Vec<u32>,
     pub(crate) lent_partitions: Vec<Partition>,
 }
 

@@ -19,12 +19,17 @@ impl<T> Slab<T> {
 
     /// A free place. Its old value is still there; `make` is asked only for a place never used before.
     pub(crate) fn claim(&mut self, make: impl FnOnce() -> T) -> u32 {
-        if let Some(index) = self.free.pop() {
-            return index;
+        match self.free.pop() {
+            Some(index) => index,
+            None => self.grow(make()),
         }
+    }
+
+    #[cold]
+    fn grow(&mut self, value: T) -> u32 {
         let index = u32::try_from(self.items.len()).expect("limits keep a slab far below 2^32 items");
         assert!(index != NONE, "a slab holds less than 2^32 - 1 items");
-        self.items.push(make());
+        self.items.push(value);
         // Freeing must never allocate: every item has its place in the list of free ones from the start.
         self.free.reserve(self.items.len() - self.free.len());
         index

@@ -94,3 +94,9 @@ fn a_share_of_the_memory_grows_when_partitions_leave() {
     shell.end(&[]);
     assert!(shell.reads.contains(&P0), "all the memory is its own");
 }
+
+#[test]
+#[should_panic(expected = "lets nothing through")]
+fn a_limit_of_zero_is_refused_at_once() {
+    Shell::new(Config { max_batch: 0, ..Config::default() });
+}

@@ -39,6 +39,25 @@ fn a_set_waits_for_the_log_end_and_asks_for_it_again() {
 }
 
 #[test]
+fn the_highest_commit_that_a_look_up_found_counts() {
+    let set = set_of_offset_1();
+    let mut shell = Shell::new(Config::default());
+    shell.give(Input::AssignRequested { partitions: &[P0] });
+    let found = |offset, metadata, log_end| {
+        let committed = Some(CommittedStart { offset, metadata });
+        Input::StartResolved { partition: P0, start: Start { committed, log_end, ..start() } }
+    };
+    shell.give(found(5, b"kl1:of-5", None));
+    // An older owner's commit arrived late, over the one just seen.
+    shell.give(found(0, set.as_bytes(), Some(100)));
+    let started = shell.notices.iter().find_map(|notice| {
+        let Notice::SessionStarted { offset, claimed, .. } = notice else { return None };
+        Some((*offset, *claimed))
+    });
+    assert_eq!(started, Some((5, 0)));
+}
+
+#[test]
 fn an_unknown_log_end_alone_holds_no_partition() {
     let set = set_of_offset_1();
     let committed = Some(CommittedStart { offset: 0, metadata: set.as_bytes() });

@@ -68,8 +68,8 @@ impl Committer {
         }
     }
 
-    pub(super) fn count_settled(&mut self) {
-        self.settled += 1;
+    pub(super) fn count_settled(&mut self, events: u64) {
+        self.settled += events;
     }
 
     /// The next commit does not wait for its interval.

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::Core;
+use crate::calls::Call;
+use crate::lanes::{Event, Lanes};
 use crate::outbox::Pending;
+use crate::partitions::Partitions;
 use crate::{CallId, Row};
 
 /// The guest's work that one call should carry: enough to pay for the hand-off, little enough to stay fair.
@@ -77,45 +80,41 @@ impl Core {
     fn form_call(&mut self, topic: u16) {
         let batch = self.pace.batch(self.config.max_batch, self.config.max_batch_is_fixed);
         let id = self.calls.begin(topic, batch);
-        let mut bytes = 0;
-        while let Some(call) = self.calls.get(id)
-            && call.len() < batch
-        {
-            let Some(first) = self.lanes.peek_ready(topic) else { break };
-            if bytes > 0 && bytes + u64::from(first) > CALL_BYTES_MAX {
-                break;
-            }
-            self.take_lane(id, topic, batch, &mut bytes);
+        let call = self.calls.get_mut(id).expect("it just began");
+        let mut room = Room { rows: batch, bytes: 0 };
+        while room.rows > 0 && self.lanes.peek_ready(topic).is_some_and(|bytes| room.fits(bytes)) {
+            let Some(lane) = self.lanes.take_ready(topic) else { break };
+            take_lane(call, lane, &mut room, &mut self.lanes, &mut self.partitions);
         }
         self.pace.credits -= 1;
         self.outbox.push(Pending::Dispatch(id));
     }
+}
 
-    /// Moves as many events of the next ready lane as fit into the call.
-    fn take_lane(&mut self, id: CallId, topic: u16, batch: u32, bytes: &mut u64) {
-        let Some(lane) = self.lanes.take_ready(topic) else { return };
-        let index = self.lanes.partition_of(lane);
-        let state = self.partitions.get_mut(index);
-        state.running += 1;
-        let (partition, session) = (state.id, state.session);
-        let call = self.calls.get_mut(id).expect("the call being formed");
-        call.begin_part(lane, index, session);
-        while call.len() < batch {
-            let Some(size) = self.lanes.peek(lane) else { break };
-            if *bytes > 0 && *bytes + u64::from(size) > CALL_BYTES_MAX {
-                break;
-            }
-            let Some(event) = self.lanes.pop(lane) else { break };
-            *bytes += u64::from(size);
-            let row = Row {
-                partition,
-                session,
-                offset: event.offset,
-                timestamp: event.timestamp,
-                place: event.place,
-            };
-            call.push(row, &event);
-        }
-        call.end_part();
+/// What a call being formed can still take.
+struct Room {
+    rows: u32,
+    /// Taken so far.
+    bytes: u64,
+}
+
+impl Room {
+    fn fits(&self, bytes: u32) -> bool {
+        self.rows > 0 && (self.bytes == 0 || self.bytes + u64::from(bytes) <= CALL_BYTES_MAX)
+    }
+}
+
+/// Moves as many events of a lane as fit into the call.
+fn take_lane(call: &mut Call, lane: u32, room: &mut Room, lanes: &mut Lanes, partitions: &mut Partitions) {
+    let index = lanes.partition_of(lane);
+    let state = partitions.get_mut(index);
+    state.running += 1;
+    let (partition, session) = (state.id, state.session);
+    call.begin_part(lane, index, session);
+    while let Some(event) = lanes.pop_if(lane, |bytes| room.fits(bytes)) {
+        room.rows -= 1;
+        room.bytes += u64::from(event.bytes);
+        let Event { offset, timestamp, place, bytes, .. } = event;
+        call.push(Row { partition, session, offset, timestamp, place }, bytes);
     }
 }

@@ -57,6 +57,10 @@ pub struct Core {
 impl Core {
     /// A core that owns nothing yet.
     pub fn new(config: Config) -> Self {
+        let Config { topics, max_batch, max_concurrency, max_queued, max_window, arena_bytes, .. } = config;
+        let limits = [topics.into(), max_batch.into(), max_concurrency.into(), max_queued.into()];
+        let nothing = limits.into_iter().chain([max_window, arena_bytes]).any(|limit: u64| limit == 0);
+        assert!(!nothing, "a limit of zero lets nothing through: {config:?}");
         Core {
             lanes: Lanes::new(config.topics),
             committer: Committer::new(config.metadata_limit),
@@ -141,13 +145,15 @@ impl Core {
             Pending::StopReading(partition) => Action::StopReading { partition },
             Pending::Dispatch(id) => {
                 let call = self.calls.get(id).expect("a call lives until its end was handled");
+                self.outbox.lent_lanes.clear();
+                self.outbox.lent_lanes.extend(call.lane_lengths());
                 Action::Dispatch(Dispatch {
                     call: id,
                     topic: call.topic,
                     attempt: 1,
                     last_attempt: true,
                     rows: &call.rows,
-                    lanes: &call.lane_lengths,
+                    lanes: &self.outbox.lent_lanes,
                 })
             }
             Pending::Cancel(call) => Action::Cancel { call },

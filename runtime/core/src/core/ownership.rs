@@ -66,13 +66,16 @@ impl Core {
     pub(super) fn start_resolved(&mut self, id: Partition, start: &Start<'_>) {
         let again_at = self.now.uptime + LOOK_UP_PAUSE;
         let Some((index, look_up)) = self.look_up_mut(id) else { return };
+        // A commit that is lower than one found before is an older owner's that arrived late.
+        let known = look_up.partial.and_then(|partial| partial.committed);
+        let committed = start.committed.filter(|committed| Some(committed.offset) >= known);
         let partial = PartialStart {
-            committed: start.committed.map(|committed| committed.offset),
+            committed: committed.map_or(known, |committed| Some(committed.offset)),
             fallback: start.fallback,
             log_start: start.log_start,
             topic_id: start.topic_id,
         };
-        let metadata = start.committed.map_or(&[][..], |committed| committed.metadata);
+        let metadata = committed.map_or(&[][..], |committed| committed.metadata);
         match start.log_end {
             Some(log_end) => self.begin_session(index, partial, metadata, Some(log_end)),
             None if metadata.is_empty() => self.begin_session(index, partial, &[], None),

@@ -1,7 +1,6 @@
 //! Reading: what is admitted, which holes are believed, and how much may be read.
 
 use super::Core;
-use crate::lanes::Event;
 use crate::outbox::Pending;
 use crate::partitions::{Phase, Trust};
 use crate::{FetchedRow, Notice, Partition, PartitionStop, ReadError};
@@ -31,13 +30,13 @@ impl Core {
 
     /// Takes a row in. False: the reader is not where it should be, this row and those after it come again.
     fn admit(&mut self, index: u32, row: &FetchedRow) -> bool {
-        let state = self.partitions.get_mut(index);
-        let next = state.ledger.next();
+        let next = self.partitions.get(index).ledger.next();
         if row.offset < next {
             self.outbox.release(row.place); // it was admitted before
             return true;
         }
-        if row.offset > next && !self.believe_gap(index) {
+        let gap = row.offset > next;
+        if gap && !self.believe_gap(index) {
             return false;
         }
         let state = self.partitions.get_mut(index);
@@ -51,16 +50,12 @@ impl Core {
             self.outbox.release(row.place);
             return true;
         }
-        if row.offset > next {
-            state.commit.changes += 1;
-        }
+        // Offset or set change by a gap, and by an event that an earlier owner settled: else lag would stay for ever.
+        state.commit.changes += u64::from(gap);
         if state.ledger.enter(row.offset) {
-            let topic = state.id.topic;
             state.queued_bytes += u64::from(row.bytes);
-            let event = Event::new(row.offset, row.timestamp, row.place, row.bytes);
-            self.lanes.admit(index, topic, row.admission, event);
+            self.lanes.admit(index, state.id.topic, row);
         } else {
-            // An earlier owner settled it. Offset or set change by it: else lag would stay at 1 for ever.
             state.commit.changes += 1;
             self.outbox.release(row.place);
         }

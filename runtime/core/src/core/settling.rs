@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Core;
-use crate::calls::{CallState, RowState};
+use crate::calls::{CallState, RowOutputs};
 use crate::outbox::Pending;
 use crate::{CallId, Fault, HandlerStop, LaneEnd, Verdict};
 
@@ -59,23 +59,22 @@ impl Core {
 
     pub(super) fn outputs_acked(&mut self, id: CallId, row: u32) {
         let Some(call) = self.calls.get_mut(id) else { return };
-        if call.row_state(row) != RowState::Unacked {
+        if call.outputs(row) != RowOutputs::Unacked {
             return; // its session is over, or it was said before
         }
-        call.set_row_state(row, RowState::Acked);
+        call.set_outputs(row, RowOutputs::Acked);
         let at = call.parts.partition_point(|part| part.end <= row);
         let part = *call.parts.get(at).expect("every row belongs to a lane");
         if part.over || part.settled_to != row {
             return; // an earlier event of its lane has not settled
         }
-        self.settle_rows(id, at);
-        self.finish_part_if_settled(id, at);
+        self.settle_part(id, at);
         self.forget_if_over(id);
     }
 
     pub(super) fn output_refused(&mut self, id: CallId, row: u32) {
         let Some(call) = self.calls.get(id) else { return };
-        if call.row_state(row) != RowState::Unacked {
+        if call.outputs(row) != RowOutputs::Unacked {
             return;
         }
         let at = call.parts.partition_point(|part| part.end <= row);
@@ -84,7 +83,7 @@ impl Core {
             return;
         }
         self.fail_part(id, at, HandlerStop::OutputRefused, row - part.first);
-        self.finish_part_if_settled(id, at); // else the rows before it wait for acks that may still come
+        self.settle_part(id, at); // it is over, unless rows before this one wait for acks that may still come
         self.forget_if_over(id);
     }
 
@@ -106,7 +105,7 @@ impl Core {
             "{id:?}: a row is neither done nor failed, or both: {end:?}"
         );
         for &row in mine.iter().filter(|&&row| row < done_to) {
-            call.set_row_state(row, RowState::Unacked);
+            call.set_outputs(row, RowOutputs::Unacked);
             call.hand_over.push(row);
         }
         if let Some(part) = call.parts.get_mut(at) {
@@ -115,7 +114,6 @@ impl Core {
         let state = self.partitions.get_mut(part.partition);
         state.running -= 1;
         state.unacked += 1;
-        self.settle_rows(id, at);
         if let Some(verdict) = end.failure {
             let reason = match verdict {
                 Verdict::Retry => HandlerStop::Retry,
@@ -123,46 +121,44 @@ impl Core {
             };
             self.fail_part(id, at, reason, end.done);
         }
-        self.finish_part_if_settled(id, at);
+        self.settle_part(id, at);
         rest
     }
 
-    /// Settles the done rows of a lane up to the first one that waits for acks.
-    fn settle_rows(&mut self, id: CallId, at: usize) {
+    /// Settles the done rows of a lane up to the first one that waits for acks. If none does, the lane may have its
+    /// next call.
+    fn settle_part(&mut self, id: CallId, at: usize) {
         let call = self.calls.get_mut(id).expect("a call that has rows to settle");
-        let mut part = *call.parts.get(at).expect("a lane of the call");
+        let part = call.parts.get_mut(at).expect("a lane of the call");
         let state = self.partitions.get_mut(part.partition);
         assert!(
             state.session == part.session && state.is_open(),
             "{}: a result of a closed session",
             state.id
         );
-        while part.settled_to < part.done_to && call.row_state(part.settled_to) != RowState::Unacked {
-            let bytes = call.bytes.get(part.settled_to as usize).copied().unwrap_or(0);
-            state.ledger.settle(call.row(part.settled_to).offset);
-            state.queued_bytes = state.queued_bytes.saturating_sub(u64::from(bytes));
-            state.commit.changes += 1;
-            self.committer.count_settled();
+        let done = part.settled_to as usize..part.done_to as usize;
+        let rows = call.rows.get(done.clone()).expect("rows of this call");
+        let known = call.known.get(done).expect("rows of this call");
+        let settled_before = part.settled_to;
+        for (row, known) in rows.iter().zip(known) {
+            if known.outputs == RowOutputs::Unacked {
+                break;
+            }
+            state.ledger.settle(row.offset);
+            state.queued_bytes = state.queued_bytes.saturating_sub(u64::from(known.bytes));
             part.settled_to += 1;
         }
+        let settled = u64::from(part.settled_to - settled_before);
+        state.commit.changes += settled;
+        self.committer.count_settled(settled);
         if state.reading.full {
             self.to_grant.push(part.partition);
         }
-        if let Some(kept) = call.parts.get_mut(at) {
-            *kept = part;
+        if part.settled_to == part.done_to {
+            part.over = true;
+            state.unacked -= 1;
+            self.release_part(id, at);
         }
-    }
-
-    /// All done rows are settled: the lane may have its next call.
-    fn finish_part_if_settled(&mut self, id: CallId, at: usize) {
-        let Some(call) = self.calls.get_mut(id) else { return };
-        let Some(part) = call.parts.get_mut(at) else { return };
-        if part.over || part.settled_to < part.done_to {
-            return;
-        }
-        part.over = true;
-        self.partitions.get_mut(part.partition).unacked -= 1;
-        self.release_part(id, at);
     }
 
     /// A row can't be passed: the handler stops. The row and those after it stay open in the ledger.
