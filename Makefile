@@ -1,7 +1,7 @@
 # Everything needs only git, make, a C and C++ compiler and rustup: scripts/need adds what else is missing where it
 # can, and otherwise says what to install. One profile (dev) serves demo and test, so they share what they build.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint
+.PHONY: help demo kafka test lint figures
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -9,8 +9,14 @@ help: ## what there is to make
 demo: ## see real events go through a handler: no broker, nothing to install first
 	@scripts/demo
 
+kafka: ## start an Apache Kafka with the example's events in it, to try instances on, until Ctrl-C
+	@scripts/kafka
+
 test: ## all tests: the workspace with its real brokers, then the handlers natively
 	@scripts/test
 
 lint: ## formatting, clippy, licences, documentation, and the rules that no tool knows
 	@scripts/lint
+
+figures: ## measure what the documents say of speed and memory; takes long, and CI does not run it
+	@cargo run --release -p keylane-tests --bin figures -- w1
