@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use keylane_tests::guests::example;
 use keylane_tests::janitor;
 use keylane_tests::keylane::{Keylane, workspace};
+use keylane_tests::skip::skip;
 use keylane_tests::wait;
 use serde_json::Value;
 
@@ -21,6 +22,24 @@ fn hello_greets_everybody_in_order() {
         expected.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(by_key(&outputs), by_key(&expected));
     assert!(outputs.iter().all(|output| output["topic"] == "greetings"), "{outputs:?}");
+}
+
+#[test]
+fn javascript_gives_the_same_result_through_the_same_contract() {
+    let example = folder("hello-js");
+    for arguments in [&["ci", "--no-audit", "--no-fund"][..], &["run", "build"]] {
+        match Command::new("npm").args(arguments).current_dir(&example).stdin(Stdio::null()).output() {
+            Ok(npm) => {
+                assert!(npm.status.success(), "npm {arguments:?}: {}", String::from_utf8_lossy(&npm.stderr))
+            }
+            Err(error) => return skip(&format!("npm can't be run: {error}")),
+        }
+    }
+    let outputs = run_to_end(&example.join("keylane.toml"));
+    let expected = fs::read_to_string(folder("hello").join("expected.jsonl")).expect("the example's result");
+    let expected: Vec<Value> =
+        expected.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(by_key(&outputs), by_key(&expected));
 }
 
 #[test]

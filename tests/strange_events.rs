@@ -6,6 +6,7 @@ use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Received, Record};
 use keylane_tests::keylane::Keylane;
+use serde_json::Value;
 
 #[test]
 fn keys_and_values_come_out_as_they_went_in() {
@@ -34,6 +35,26 @@ fn keys_and_values_come_out_as_they_went_in() {
         assert_eq!(headers, sent.headers.iter().collect::<Vec<_>>(), "the headers at offset {offset}");
     }
     check::check(&flow.history()).assert_clean();
+}
+
+#[test]
+fn an_output_that_its_topic_does_not_take_stops_the_handler_and_is_not_passed() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let small = kafka::unique("small");
+    cluster.admin().create_topic(&small, 1, &[("max.message.bytes", "2000")]);
+    let records =
+        [Record::new("a", "short"), Record::new("b", "x".repeat(10_000)), Record::new("a", "short again")];
+    flow.producer().send_all(&flow.input, records).expect("the broker takes them");
+
+    let settings = flow.settings(&guest("echo"), "overlong").output(&small);
+    let mut keylane = Keylane::run(&settings, &["--until-end"]);
+    keylane.expect_exit(1);
+    let named =
+        |line: &Value| line.to_string().contains("offset 1: ") && line.to_string().contains("refused");
+    assert!(keylane.lines().iter().any(named), "nobody says which event it was{}", keylane.tail());
+    let committed = flow.committed().first().and_then(|committed| committed.offset);
+    assert!(committed.is_none_or(|offset| offset <= 1), "{committed:?} passes the event at offset 1");
 }
 
 #[test]

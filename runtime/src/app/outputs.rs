@@ -8,7 +8,7 @@ use keylane_core::{CallId, Dispatch, SessionId};
 
 use crate::config;
 use crate::guest::{Call, Output};
-use crate::sink::{Delivery, Output as Record, ProduceError, Sink, Token};
+use crate::sink::{Delivery, DeliveryError, Output as Record, ProduceError, Refusal, Sink, Token};
 
 use super::acks::Acks;
 
@@ -124,7 +124,7 @@ impl Outputs {
             match waiting.record.hand_to(&self.sink, token) {
                 Ok(()) => {}
                 Err(ProduceError::Full) => break,
-                Err(ProduceError::Refused(error)) => self.refuse(token, error.code.to_string()),
+                Err(ProduceError::Refused(error)) => self.refuse(token, in_words(error)),
             }
             moved = true;
             self.backlog.pop_front();
@@ -141,7 +141,7 @@ impl Outputs {
                 self.acks.acked(call, row).then_some(Ok((call, row)))
             }
             Err(error) => {
-                self.last_refusal = format!("{} ({:?})", error.code, error.refusal);
+                self.last_refusal = in_words(error);
                 Some(Err((call, row)))
             }
         }
@@ -195,13 +195,26 @@ impl Outputs {
                 tracing::debug!(topic = target.name, "the producer has no room; the output waits");
                 self.backlog.push_back(Waiting { record, token });
             }
-            Err(ProduceError::Refused(error)) => self.refuse(token, error.code.to_string()),
+            Err(ProduceError::Refused(error)) => self.refuse(token, in_words(error)),
         }
     }
 
     fn refuse(&mut self, token: Token, why: String) {
         self.last_refusal = why;
         self.refused.push_back((token.call, token.row));
+    }
+}
+
+/// What a refusal means for somebody who must act.
+fn in_words(error: DeliveryError) -> String {
+    let code = error.code;
+    match error.refusal {
+        Refusal::Record => format!("{code}"),
+        Refusal::Topic => format!("{code}; create the topic, or grant this user WRITE on it"),
+        Refusal::Again => {
+            format!("{code}; brokers refuse batches, so it may be another output of the same batch")
+        }
+        Refusal::Producer => format!("{code}; the producer has ended, start Keylane again"),
     }
 }
 
