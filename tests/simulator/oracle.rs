@@ -50,8 +50,9 @@ impl World {
         if self.plan.until_end && rests {
             self.check_ends_reached(since);
         }
-        // Under `--until-end` everybody must find out by themselves.
-        let watched = !self.plan.until_end || self.now >= since + 12 * SECOND;
+        // Answers that were lost before are waited for; under `--until-end` everybody must find out by themselves.
+        let calm = self.now >= self.plan.faults_until + 5 * SECOND;
+        let watched = calm && (!self.plan.until_end || self.now >= since + 12 * SECOND);
         if !rests || !standing || !watched {
             self.after(200 * MS, Event::Check);
             return;
