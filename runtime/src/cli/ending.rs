@@ -31,6 +31,16 @@ pub enum Failure {
     Run(anyhow::Error),
 }
 
+/// A panic is a broken invariant of ours: the process ends at once, whatever thread it was. A thread that dies alone
+/// would leave its partitions standing without a word, and Kafka has the committed offset.
+pub fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
 /// Tells people about a failure; gives the code that the process ends with.
 #[expect(clippy::print_stderr, reason = "the last words of the process, which logging may filter out")]
 #[must_use]

@@ -14,7 +14,7 @@ mod schema;
 mod version;
 
 pub use arguments::{Cli, Command, InspectArguments, LogFormat, RunArguments};
-pub use ending::{Ending, Failure, exit_code};
+pub use ending::{Ending, Failure, end_on_panic, exit_code};
 
 impl Cli {
     /// Carries the command out.

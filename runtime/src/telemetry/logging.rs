@@ -31,7 +31,8 @@ pub enum LoggingError {
 
 /// Sends what happens in this process to standard error, librdkafka's lines among it.
 ///
-/// `filter` is a level, or levels by module: `info`, `keylane=debug,warn`.
+/// `filter` is a level, or levels by module: `info`, `keylane=debug,warn`. A level alone is that of Keylane and its
+/// Kafka client: nobody who asks for `debug` means the thousand lines that a compiler writes per component.
 ///
 /// # Errors
 ///
@@ -46,7 +47,9 @@ fn subscriber<W>(filter: &str, format: Format, writer: W) -> Result<tracing::Dis
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let parsed = EnvFilter::try_new(filter)
+    let alone = filter.trim().parse::<tracing::Level>();
+    let own = alone.map(|level| format!("warn,keylane={level},librdkafka={level}"));
+    let parsed = EnvFilter::try_new(own.as_deref().unwrap_or(filter))
         .map_err(|source| LoggingError::Filter { filter: filter.to_owned(), source })?;
     let lines = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(writer);
     Ok(match format {
