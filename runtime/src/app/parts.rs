@@ -13,7 +13,7 @@ use crate::guest::{Cache, Component, Engine, EngineOptions, Handler, HandlerOpti
 use crate::librdkafka::{Wake, WakeHandle};
 use crate::sink::{Route, Sink, SinkSpec};
 use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader};
-use crate::source::{Assignor, Ends, Record, Source, SourceSpec, StartPolicy};
+use crate::source::{Assignor, Ends, Record, Source, SourceSpec, StartPolicy, partition_count};
 
 use super::clock::Clock;
 use super::guest_calls::GuestCalls;
@@ -116,9 +116,10 @@ impl Parts {
     ) -> anyhow::Result<Vec<Prepared>> {
         let handlers = u64::try_from(config.handlers.len()).unwrap_or(1);
         let arena_bytes = config.runtime.arena_bytes() / handlers;
+        let partitions = self.partitions(config);
         let mut loops = Vec::new();
         for (index, (part, handler)) in self.handlers.iter().zip(&config.handlers).enumerate() {
-            let spec = self.source_spec(config, handler, options);
+            let spec = self.source_spec(config, handler, partitions, options);
             let source = Source::start(&spec, part.wake.clone(), &mut |waiting| patience(&waiting.reason))
                 .with_context(|| format!("handler `{}` can't start", handler.name))?;
             let index = u16::try_from(index).context("too many handlers")?;
@@ -169,6 +170,20 @@ impl Parts {
         outcome
     }
 
+    /// Partitions of all inputs: what is fetched ahead is divided by them once, here.
+    fn partitions(&self, config: &Checked) -> u64 {
+        let topics = config.input_topics();
+        match &config.kafka.cluster {
+            Cluster::Embedded(embedded) => {
+                u64::from(embedded.partitions) * u64::try_from(topics.len()).unwrap_or(1)
+            }
+            Cluster::Brokers(_) => {
+                let properties = with_servers(config.kafka.client.iter(), config, self.broker.as_ref());
+                partition_count(properties, &topics).unwrap_or(PARTITIONS_ASSUMED)
+            }
+        }
+    }
+
     fn start_feed(&mut self, embedded: &config::Embedded) -> anyhow::Result<()> {
         let (Some(broker), Some(progress)) = (&self.broker, &self.progress) else { return Ok(()) };
         let feeds = embedded.feeds.iter().map(|feed| FeedSpec {
@@ -193,13 +208,13 @@ impl Parts {
         Ok(())
     }
 
-    fn source_spec(&self, config: &Checked, handler: &config::Handler, options: &RunOptions) -> SourceSpec {
-        let partitions = match &config.kafka.cluster {
-            Cluster::Embedded(embedded) => u64::from(embedded.partitions),
-            Cluster::Brokers(_) => PARTITIONS_ASSUMED,
-        };
-        let topics: usize = config.handlers.iter().map(|handler| handler.topics.len()).sum();
-        let partitions = partitions * u64::try_from(topics).unwrap_or(1);
+    fn source_spec(
+        &self,
+        config: &Checked,
+        handler: &config::Handler,
+        partitions: u64,
+        options: &RunOptions,
+    ) -> SourceSpec {
         let fetch_queue = config.runtime.fetch_queue_bytes(partitions) >> 10;
         SourceSpec {
             client_properties: with_servers(config.kafka.consumer.iter(), config, self.broker.as_ref()),
@@ -230,8 +245,8 @@ impl Parts {
 
 /// Outputs on their way per topic: enough to keep brokers busy, little beside the rest.
 const OUTPUT_BYTES_PER_TOPIC: usize = 8 << 20;
-/// Partitions per topic that the fetch budget is divided for where the cluster's number is not known yet.
-const PARTITIONS_ASSUMED: u64 = 16;
+/// Partitions that the fetch budget is divided by where the brokers do not say how many there are.
+const PARTITIONS_ASSUMED: u64 = 64;
 
 impl HandlerPart {
     /// Brings delivery reports to the handler's loop.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use keylane_core::{Action, CallId, FetchedRow, HandlerStop, Partition, ReadError};
 
 use crate::admit::{Arena, LaneRule};
-use crate::guest::{Call, Outcome};
+use crate::guest::{Call, Outcome, Refusal};
 use crate::source::Source;
 
 use super::guest_calls::GuestCalls;
@@ -202,21 +202,7 @@ impl Shell {
                 None => failure.message.clone(),
             };
         }
-        let refusals = call.results.refusals();
-        let (mut first, mut lane_of_row) = (0, 0);
-        for (lane, &rows) in call.batch.lanes().iter().enumerate() {
-            let holds = |row: u32| {
-                call.batch.place(row as usize).is_some_and(|(partition, offset)| {
-                    i64::from(partition) == i64::from(at.0.number) && i64::try_from(offset) == Ok(at.1)
-                })
-            };
-            if (first..first + rows).any(holds) {
-                lane_of_row = u32::try_from(lane).unwrap_or(0);
-            }
-            first += rows;
-        }
-        let said = refusals.iter().find(|refusal| refusal.lane == lane_of_row);
-        said.map(|refusal| refusal.reason.clone()).unwrap_or_default()
+        refusal_at(call, at).map(|refusal| refusal.reason.clone()).unwrap_or_default()
     }
 
     fn forbid(&mut self, partition: Partition) {
@@ -226,4 +212,15 @@ impl Shell {
     fn place(&self) -> Place<'_> {
         Place { handler: &self.name, topics: &self.topics }
     }
+}
+
+/// What the guest said about the event at this place.
+fn refusal_at(call: &Call, at: (Partition, i64)) -> Option<&Refusal> {
+    let place = (at.0.number.unsigned_abs(), at.1.unsigned_abs());
+    call.results.refusals().iter().find(|refusal| {
+        let lane = refusal.lane as usize;
+        let first: u32 = call.batch.lanes().iter().take(lane).sum();
+        let done = call.results.lane_ends().get(lane).map_or(0, |end| end.done);
+        call.batch.place((first + done) as usize) == Some(place)
+    })
 }

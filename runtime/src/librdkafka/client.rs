@@ -84,6 +84,8 @@ pub(super) unsafe extern "C" fn log_callback(
     let (facility, text) = unsafe { (code::text(facility), code::text(text)) };
     // The library's levels are syslog's. Its errors are ours to judge: they also come as events.
     match level {
+        // Properties under [kafka.client] are for all clients: that one of them has no use for some is no news.
+        _ if facility == "CONFWARN" => tracing::debug!(target: "librdkafka", facility, text, "client says"),
         0..=4 => tracing::warn!(target: "librdkafka", facility, text, "client says"),
         5 | 6 => tracing::info!(target: "librdkafka", facility, text, "client says"),
         _ => tracing::debug!(target: "librdkafka", facility, text, "client says"),

@@ -14,12 +14,14 @@ mod errors;
 mod event;
 mod kafka;
 mod lookup;
+mod partition_count;
 mod partitions;
 mod spec;
 mod start;
 
 pub use event::{ReadResult, Record, SourceError, SourceEvent, StartFound};
 pub use kafka::Source;
+pub use partition_count::partition_count;
 pub use spec::{Assignor, Ends, SourceSpec, StartPolicy};
 pub use start::{Error, Waiting};
 
