@@ -168,7 +168,7 @@ impl Shell {
     }
 
     pub(super) fn fail(&mut self, failure: String) {
-        tracing::error!(handler = self.name, failure, "the handler needs someone");
+        tracing::error!(handler = self.name, failure, "needs attention");
         self.failures.push(failure);
     }
 

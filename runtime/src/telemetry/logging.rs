@@ -1,5 +1,7 @@
 //! The one place that decides how log lines look and where they go.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -38,12 +40,17 @@ pub enum LoggingError {
 ///
 /// The filter can't be understood, or logging runs already.
 pub fn start_logging(filter: &str, format: Format) -> Result<(), LoggingError> {
-    subscriber(filter, format, std::io::stderr)?.try_init()?;
+    subscriber(filter, format, std::io::stderr().is_terminal(), std::io::stderr)?.try_init()?;
     Ok(())
 }
 
-/// A subscriber is boxed because the two formats are two types.
-fn subscriber<W>(filter: &str, format: Format, writer: W) -> Result<tracing::Dispatch, LoggingError>
+/// Colour is for terminals. A subscriber is boxed because the two formats are two types.
+fn subscriber<W>(
+    filter: &str,
+    format: Format,
+    in_colour: bool,
+    writer: W,
+) -> Result<tracing::Dispatch, LoggingError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -53,7 +60,7 @@ where
         .map_err(|source| LoggingError::Filter { filter: filter.to_owned(), source })?;
     let lines = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(writer);
     Ok(match format {
-        Format::Human => tracing::Dispatch::new(lines.with_target(false).finish()),
+        Format::Human => tracing::Dispatch::new(lines.with_target(false).with_ansi(in_colour).finish()),
         // Fields at the top level, as log collectors expect them.
         Format::Json => tracing::Dispatch::new(lines.json().flatten_event(true).finish()),
     })
@@ -82,7 +89,8 @@ mod tests {
     fn logged(filter: &str, format: Format) -> String {
         let written = Written::default();
         let writer = written.clone();
-        let dispatch = subscriber(filter, format, move || writer.clone()).expect("the filter is sound");
+        let dispatch =
+            subscriber(filter, format, false, move || writer.clone()).expect("the filter is sound");
         tracing::dispatcher::with_default(&dispatch, || {
             tracing::info!(topic = "orders", "partition assigned");
             tracing::debug!("not asked for");
