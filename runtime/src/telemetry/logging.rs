@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_none_is_named() {
-        let error = subscriber("keylane=loud", Format::Human, io::sink)
+        let error = subscriber("keylane=loud", Format::Human, false, io::sink)
             .map(|_| ())
             .expect_err("there is no such level");
         assert!(error.to_string().starts_with("`keylane=loud` is not a log filter: "), "{error}");
