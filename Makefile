@@ -19,4 +19,5 @@ lint: ## formatting, clippy, licences, documentation, and the rules that no tool
 	@scripts/lint
 
 figures: ## measure what the documents say of speed and memory; takes long, and CI does not run it
-	@cargo run --release -p keylane-tests --bin figures -- w1
+	@cargo build --quiet --release --workspace --bins
+	@$${CARGO_TARGET_DIR:-target}/release/figures w1
