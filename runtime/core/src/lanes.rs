@@ -113,6 +113,11 @@ impl Lanes {
         self.ready_lanes > 0
     }
 
+    /// Lanes that a call could take now.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready_lanes
+    }
+
     /// The topic whose turn it is, among those with a ready lane.
     pub(crate) fn next_topic(&mut self) -> Option<u16> {
         for _ in 0..self.ready.len() {

@@ -37,7 +37,7 @@ impl<T> Slab<T> {
 
     /// Gives the place back. The caller makes sure that nothing names it any more.
     pub(crate) fn free(&mut self, index: u32) {
-        debug_assert!(!self.free.contains(&index) || self.free.len() > 64, "{index} is free already");
+        debug_assert!(self.free.len() > 64 || !self.free.contains(&index), "{index} is free already");
         self.free.push(index);
     }
 

@@ -200,6 +200,11 @@ impl Core {
         next.into_iter().flatten().min()
     }
 
+    /// Lanes that a call could take now: with many of them, reading more gains nothing.
+    pub fn ready_lanes(&self) -> usize {
+        self.lanes.ready()
+    }
+
     /// Lanes that have events or a call; for tests and reports.
     pub fn lanes(&self) -> usize {
         self.lanes.count()
