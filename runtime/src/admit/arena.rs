@@ -22,6 +22,8 @@ pub struct Arena {
     /// Places in `blocks` whose memory was given back.
     vacant: Vec<usize>,
     current: Option<usize>,
+    /// The headers of the record being stored: they are dear to walk, so they are walked once.
+    packed: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -57,26 +59,20 @@ impl Arena {
         &mut self,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
-        headers: impl Iterator<Item = Header<'h>> + Clone,
+        headers: impl Iterator<Item = Header<'h>>,
     ) -> (Place, u32) {
-        let headers_bytes: usize =
-            headers.clone().map(|(name, value)| 8 + name.len() + value.map_or(0, <[u8]>::len)).sum();
-        let size = PREAMBLE_BYTES + key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + headers_bytes;
+        let count = self.pack(headers);
+        let payload = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + self.packed.len();
+        let size = PREAMBLE_BYTES + payload;
         let index = self.block_with_room(size);
         let block = self.blocks.get_mut(index).expect("a block that exists");
         let at = block.bytes.len();
-        let count = headers.clone().count();
-        for length in [length_of(key), length_of(value), small(headers_bytes), small(count)] {
+        for length in [length_of(key), length_of(value), small(self.packed.len()), count] {
             block.bytes.extend_from_slice(&length.to_le_bytes());
         }
         block.bytes.extend_from_slice(key.unwrap_or_default());
         block.bytes.extend_from_slice(value.unwrap_or_default());
-        for (name, value) in headers {
-            block.bytes.extend_from_slice(&small(name.len()).to_le_bytes());
-            block.bytes.extend_from_slice(&length_of(value).to_le_bytes());
-            block.bytes.extend_from_slice(name);
-            block.bytes.extend_from_slice(value.unwrap_or_default());
-        }
+        block.bytes.extend_from_slice(&self.packed);
         block.live += 1;
         (place(index, at), small(size + BOOKKEEPING_BYTES))
     }
@@ -113,6 +109,20 @@ impl Arena {
     /// Memory held, in use or not.
     pub fn bytes(&self) -> usize {
         self.blocks.iter().map(|block| block.bytes.capacity()).sum()
+    }
+
+    /// Packs the headers and counts them.
+    fn pack<'h>(&mut self, headers: impl Iterator<Item = Header<'h>>) -> u32 {
+        self.packed.clear();
+        let mut count = 0;
+        for (name, value) in headers {
+            self.packed.extend_from_slice(&small(name.len()).to_le_bytes());
+            self.packed.extend_from_slice(&length_of(value).to_le_bytes());
+            self.packed.extend_from_slice(name);
+            self.packed.extend_from_slice(value.unwrap_or_default());
+            count += 1;
+        }
+        count
     }
 
     /// Index of a block with so much room; it is the current one unless the record is larger than a block.

@@ -163,6 +163,7 @@ impl Shell {
                 place,
                 admission: lane_rule.admission(key),
             });
+            bytes
         });
         Read { rows: &self.rows, end_of_partition: read.end_of_partition, error: read.error, more: read.more }
     }

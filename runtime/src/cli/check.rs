@@ -5,32 +5,49 @@ use std::path::Path;
 
 use super::{Ending, Failure};
 use crate::config::{self, Checked, Cluster, Embedded, FeedSource, Handler, HumanSize, Runtime};
+use crate::guest::{Inspection, load};
 
-/// Checks the file without starting anything. Problems in a file that can be read are findings.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "what it comes to is data, warnings are not")]
+/// Checks the file, and the components that it names, without starting anything. Problems in a file that can be read
+/// are findings.
 pub(super) fn execute(file: &Path) -> Result<Ending, Failure> {
     match config::load(file) {
-        Ok(checked) => {
-            checked.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-            print!("{}", summary(file, &checked));
-            Ok(Ending::Fine)
-        }
-        Err(config::Error::Unsound(report)) => {
-            eprint!("{report}");
-            let problems = report.count();
-            eprintln!(
-                "\n{}: {problems} {}",
-                file.display(),
-                if problems == 1 { "problem" } else { "problems" }
-            );
-            Ok(Ending::Findings)
-        }
+        Ok(checked) => Ok(look_into_components(file, &checked)),
+        Err(config::Error::Unsound(report)) => Ok(findings(file, &report.to_string(), report.count())),
         Err(error @ config::Error::Unreadable { .. }) => Err(error.into()),
     }
 }
 
-/// What the configuration comes to, for people.
-fn summary(file: &Path, checked: &Checked) -> String {
+/// The file itself is in order.
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "what it comes to is data, warnings are not")]
+fn look_into_components(file: &Path, checked: &Checked) -> Ending {
+    checked.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    let mut sound = Vec::new();
+    let mut problems = String::new();
+    for handler in &checked.handlers {
+        match load::check(&handler.component) {
+            Ok(inspection) => sound.push(inspection),
+            Err(error) => {
+                let _infallible = writeln!(problems, "error: handler `{}`: {error}", handler.name);
+            }
+        }
+    }
+    let wrong = checked.handlers.len() - sound.len();
+    if wrong > 0 {
+        return findings(file, &problems, wrong);
+    }
+    print!("{}", summary(file, checked, &sound));
+    Ending::Fine
+}
+
+#[expect(clippy::print_stderr, reason = "problems are for people")]
+fn findings(file: &Path, report: &str, problems: usize) -> Ending {
+    eprint!("{report}");
+    eprintln!("\n{}: {problems} {}", file.display(), if problems == 1 { "problem" } else { "problems" });
+    Ending::Findings
+}
+
+/// What the configuration comes to, for people. `components`: one for each handler.
+fn summary(file: &Path, checked: &Checked, components: &[Inspection]) -> String {
     let mut text = format!("{}: fine\n\n", file.display());
     let embedded = match &checked.kafka.cluster {
         Cluster::Brokers(servers) => {
@@ -52,9 +69,9 @@ fn summary(file: &Path, checked: &Checked) -> String {
     if let Some(folder) = &checked.runtime.cache_dir {
         line(&mut text, "compiled", &folder.display().to_string());
     }
-    for handler in &checked.handlers {
+    for (handler, component) in checked.handlers.iter().zip(components) {
         text.push('\n');
-        describe(&mut text, handler);
+        describe(&mut text, handler, component);
     }
     text
 }
@@ -94,10 +111,14 @@ fn memory(text: &mut String, checked: &Checked, embedded: Option<&Embedded>) {
     line(text, "", &note);
 }
 
-fn describe(text: &mut String, handler: &Handler) {
+fn describe(text: &mut String, handler: &Handler, component: &Inspection) {
     let lanes = &handler.lanes;
     line(text, "handler", &handler.name);
     line(text, "  component", &handler.component.display().to_string());
+    if let Some(kind) = component.kind {
+        let size = HumanSize(u64::try_from(component.size).unwrap_or(u64::MAX));
+        line(text, "  called as", &format!("{kind}, {size} of code"));
+    }
     line(text, "  topics", &handler.topics.join(", "));
     line(text, "  group", &format!("{}, from {} without a commit", handler.group_id, handler.start));
     let order = match lanes.ordering {
@@ -122,6 +143,7 @@ mod tests {
     use std::num::NonZero;
 
     use super::*;
+    use crate::guest::Kind;
 
     fn summary_of(text: &str) -> String {
         let surroundings = config::Surroundings {
@@ -130,7 +152,16 @@ mod tests {
             is_there: &|_| true,
             cores: NonZero::new(2).expect("2 is not 0"),
         };
-        summary(surroundings.file, &config::check(text, &surroundings).expect(text))
+        let component = Inspection {
+            kind: Some(Kind::BatchHandler),
+            keyed: false,
+            exports: Vec::new(),
+            imports: Vec::new(),
+            size: 25 << 10,
+            sha256: [0; 32],
+            was_core_module: false,
+        };
+        summary(surroundings.file, &config::check(text, &surroundings).expect(text), &[component])
     }
 
     const HANDLER: &str = "
@@ -155,6 +186,7 @@ compiled     /home/somebody/.cache/keylane/compiled
 
 handler      orders
   component  orders.wasm
+  called as  batch-handler, 25KiB of code
   topics     orders, returns
   group      shop, from earliest without a commit
   order      of events of a partition with the same key

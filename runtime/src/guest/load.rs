@@ -216,6 +216,15 @@ impl std::fmt::Debug for Component {
     }
 }
 
+/// Everything that can be known of a file without compiling it. Fails for whatever [`Component::from_file`] refuses
+/// for the same reason.
+pub fn check(path: &Path) -> Result<Inspection, LoadError> {
+    let name = path.display().to_string();
+    let inspection = inspect::inspect(&name, &read(&name, path)?)?;
+    allowed(&name, &inspection)?;
+    Ok(inspection)
+}
+
 /// Reads a component file of a sane size.
 pub fn read(name: &str, path: &Path) -> Result<Vec<u8>, LoadError> {
     let unreadable = |source| LoadError::Unreadable { name: name.to_owned(), source };

@@ -142,12 +142,13 @@ impl Reader {
         self.halted = false;
     }
 
-    /// Reads until a limit is reached, something is wrong, the end is reached or nothing is left.
+    /// Reads until a limit is reached, something is wrong, the end is reached or nothing is left. `each` says how many
+    /// bytes its record counts as.
     pub(super) fn read(
         &mut self,
         max_events: u32,
         max_bytes: u64,
-        each: &mut dyn FnMut(Record<'_>),
+        each: &mut dyn FnMut(Record<'_>) -> u32,
     ) -> RawRead {
         let mut read = RawRead { result: ReadResult::default(), out_of_range: false };
         if self.halted || max_events == 0 {
@@ -159,8 +160,7 @@ impl Reader {
             Entry::Record(record) => {
                 *next = record.offset() + 1;
                 read.result.events += 1;
-                bytes += payload_bytes(&record);
-                each(record);
+                bytes += u64::from(each(record));
                 if read.result.events >= max_events || bytes >= max_bytes {
                     ControlFlow::Break(())
                 } else {
@@ -187,14 +187,6 @@ impl Reader {
         read.result.more = end == ReadEnd::Stopped && !self.halted;
         read
     }
-}
-
-/// What counts against the byte limit of a read: what has to be copied.
-fn payload_bytes(record: &Record<'_>) -> u64 {
-    let headers: usize =
-        record.headers().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum();
-    let own = record.key().map_or(0, <[u8]>::len) + record.value().map_or(0, <[u8]>::len);
-    u64::try_from(own + headers).unwrap_or(u64::MAX)
 }
 
 /// The error of a position outside the log.

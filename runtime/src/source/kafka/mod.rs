@@ -145,13 +145,13 @@ impl Source {
 
     /// Hands over records of one partition, in offset order, without waiting and without copying. A record that
     /// crosses a limit is still handed over; an error or the end of the partition ends the read, after the
-    /// records before it. A panic of `each` ends the process.
+    /// records before it. `each` says how many bytes its record counts as; a panic of it ends the process.
     pub fn read(
         &mut self,
         partition: Partition,
         max_events: u32,
         max_bytes: u64,
-        each: &mut dyn FnMut(Record<'_>),
+        each: &mut dyn FnMut(Record<'_>) -> u32,
     ) -> ReadResult {
         let Some(reader) = self.partitions.reader_mut(partition) else { return ReadResult::default() };
         let read = reader.read(max_events, max_bytes, each);

@@ -185,6 +185,7 @@ impl Member {
                 }
                 *next = record.offset() + 1;
                 records.push((*partition, record.offset(), record.value().unwrap_or_default().to_vec()));
+                1
             });
             assert!(result.events <= self.max_events);
             if let Some(end) = result.end_of_partition {

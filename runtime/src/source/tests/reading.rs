@@ -24,7 +24,10 @@ fn limits_end_a_read_after_the_record_that_crosses_them() {
     // A wake-up is no promise: a read may find nothing yet.
     let mut read = |member: &mut Member, events, bytes| loop {
         member.step();
-        let result = member.source.read(P0, events, bytes, &mut |record| offsets.push(record.offset()));
+        let result = member.source.read(P0, events, bytes, &mut |record| {
+            offsets.push(record.offset());
+            100
+        });
         if result.events > 0 {
             return (result.events, result.more);
         }
@@ -35,7 +38,10 @@ fn limits_end_a_read_after_the_record_that_crosses_them() {
     let mut rest = 0;
     let mut end = None;
     while end.is_none() {
-        let result = member.source.read(P0, 1_000, u64::MAX, &mut |_| rest += 1);
+        let result = member.source.read(P0, 1_000, u64::MAX, &mut |_| {
+            rest += 1;
+            1
+        });
         end = result.end_of_partition;
         member.step();
     }
@@ -65,6 +71,7 @@ fn bytes_stay_bytes() {
                 record.headers().map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec))).collect();
             let key = record.key().map(<[u8]>::to_vec);
             found.push((key, record.value().map(<[u8]>::to_vec), headers, record.timestamp()));
+            1
         });
     }
     let expected_headers: Vec<_> =
