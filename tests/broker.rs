@@ -124,6 +124,7 @@ fn with_password(cluster: &Cluster, topic: &str, which: &str) -> Settings {
         .set("kafka.client", "sasl.username", "alice")
         .set("kafka.client", "sasl.password", format!("{which}-password"))
         .handler(&guest("noop"), topic, &kafka::unique("group"))
+        .set("handlers.t.retry", "on_exhausted", "stop")
 }
 
 /// A line of the log that asks for attention, or the last words of a process that gives up.

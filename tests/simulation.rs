@@ -59,6 +59,10 @@ fn expected(planted: Planted) -> &'static [&'static str] {
             &["I8 commit safety", "I2 no gap", "I1 no loss"]
         }
         Planted::ForgetOldCall => &["I5 one call per lane", "I6 quiet after hand-over"],
+        Planted::ChargeAll => &["I-attempts", "I-blame"],
+        Planted::RetryTooSoon => &["I-backoff"],
+        Planted::LetterUnacked => &["I8 commit safety", "I2 no gap", "I1 no loss"],
+        Planted::RoundUncommitted => &["I-round"],
         Planted::ClaimBase => &["I8 commit safety", "I2 no gap", "I1 no loss"],
     }
 }

@@ -33,11 +33,10 @@ pub(crate) struct Run {
 
 /// The settings of a run: everything at its default but what keeps runs apart from each other and from their user.
 pub(crate) fn settings(bootstrap: &str, topic: &str, guest: &str, options: &Options) -> Settings {
-    let settings = Settings::new(bootstrap).handler(&guests::guest(guest), topic, &unique("figures")).set(
-        "runtime",
-        "cache_dir",
-        cache().display().to_string(),
-    );
+    let settings = Settings::new(bootstrap)
+        .handler(&guests::guest(guest), topic, &unique("figures"))
+        .set("handlers.t.retry", "on_exhausted", "skip")
+        .set("runtime", "cache_dir", cache().display().to_string());
     match options.workers {
         Some(workers) => settings.set("runtime", "workers", workers),
         None => settings,

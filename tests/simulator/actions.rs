@@ -26,6 +26,7 @@ impl World {
             Action::Cancel { call } => self.cancel(p, call),
             Action::ReleaseRows { places } => self.release_rows(p, places),
             Action::HandOver { call, rows } => self.hand_over(p, call, rows),
+            Action::DeadLetter(letter) => self.dead_letter(p, &letter),
             Action::Commit { id, entries, metadata } => self.commit(p, id, entries, metadata),
             Action::ReportStall(stall) => {
                 self.saw(Seen::Stalls);

@@ -1,9 +1,8 @@
-//! Guest calls and their outputs: from dispatch to ack.
+//! Guest calls: what may be dispatched, how long it takes, and how it is cancelled.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use keylane_core::{CallId, Dispatch, Fault, Input, LaneEnd, Row, Verdict};
+use keylane_core::{CallId, Dispatch, Input, LaneEnd, Row};
 
 use super::log::Lane;
 use super::plan::{Class, MS, Micros, SECOND};
@@ -18,8 +17,19 @@ impl World {
         let lengths = dispatch.lanes.to_vec();
         self.check_call(p, dispatch, &rows);
         self.check_lanes(p, dispatch.call, &rows, &lengths);
-        let call =
-            Call { rows, lanes: lengths, cancelled: None, ended: false, told: false, suspended: false };
+        for row in &rows {
+            self.check_attempt(p, dispatch, row);
+        }
+        let fresh = dispatch.fresh;
+        let call = Call {
+            rows,
+            lanes: lengths,
+            fresh,
+            cancelled: None,
+            ended: false,
+            told: false,
+            suspended: false,
+        };
         self.processes[p].calls.insert(key_of(dispatch.call), call);
         self.check_concurrency(p);
         let lasts = self.duration();
@@ -44,7 +54,7 @@ impl World {
         let index = self.index(row.partition);
         self.saw(Seen::Events);
         self.note(p, "dispatch", Some(index), row.offset, row.session.0 as i64);
-        let kept = self.processes[p].release(row.place);
+        let kept = self.processes[p].kept_at(row.place);
         self.require(kept == Some((index, row.offset)), "I-places", index, row.offset, || {
             format!("process {p} dispatches {} from {:?}, where {kept:?} is kept", row.offset, row.place)
         });
@@ -58,6 +68,16 @@ impl World {
         self.require(sound, "I-places", index, row.offset, || {
             format!("the timestamp of {row:?} is another's")
         });
+        let record = self.logs[index].record(row.offset);
+        let wanted = record.is_some_and(|record| !record.filtered)
+            && !(self.plan.rejects_unkeyed && record.is_some_and(|record| record.key.is_none()));
+        self.require(wanted, "I-filter", index, row.offset, || {
+            format!("process {p} dispatches {}, which its handler does not want", row.offset)
+        });
+        self.row_of(p, index, row)
+    }
+
+    pub(crate) fn row_of(&self, p: usize, index: usize, row: &Row) -> CallRow {
         let record = self.logs[index].record(row.offset);
         CallRow {
             partition: index,
@@ -112,6 +132,7 @@ impl World {
             self.require(ordered, "I-protocol", index, first.offset, || {
                 format!("a lane's rows are of several lanes or not in order: {group:?}")
             });
+            self.check_front(p, call, group);
             let other = self.processes[p].lanes_out.insert((index, lane), key_of(call));
             self.require(other.is_none(), "I5 one call per lane", index, first.offset, || {
                 format!("process {p} dispatches {lane:?} again; call {other:?} has not really ended")
@@ -190,7 +211,7 @@ impl World {
     }
 
     /// The guest is gone: its lanes are free in this process.
-    fn end_call(&mut self, p: usize, id: CallId) -> Option<(u32, u32)> {
+    pub(crate) fn end_call(&mut self, p: usize, id: CallId) -> Option<(u32, u32)> {
         let key = key_of(id);
         let process = &mut self.processes[p];
         let call = process.calls.get_mut(&key).filter(|call| !call.ended)?;
@@ -198,185 +219,6 @@ impl World {
         call.told = true;
         process.lanes_out.retain(|_, out| *out != key);
         Some(key)
-    }
-
-    pub(crate) fn call_ends(&mut self, p: usize, id: CallId) {
-        let Some(key) = self.end_call(p, id) else { return };
-        let call = &self.processes[p].calls[&key];
-        let (rows, lengths, cancelled) = (call.rows.clone(), call.lanes.clone(), call.cancelled.is_some());
-        if cancelled {
-            self.saw(Seen::CancelsThatEndedFirst);
-            if self.planted == Some(Planted::ForgetOldCall) {
-                return;
-            }
-        }
-        let fault = self.rng.pick(&[Fault::Trap, Fault::Timeout, Fault::Limit, Fault::Contract]);
-        if self.strikes(Class::Poison, 1) {
-            self.note(p, "call failed", rows.first().map(|row| row.partition), rows[0].offset, 0);
-            self.feed(p, Input::CallFailed { call: id, fault });
-            return;
-        }
-        let lanes = self.verdicts(&lengths);
-        let with_outputs = self.finish_rows(p, id, &lanes, &lengths);
-        let took = Duration::from_micros(self.plan.row_cost * rows.len() as u64);
-        self.feed(p, Input::CallEnded { call: id, lanes: &lanes, with_outputs: &with_outputs, took });
-    }
-
-    fn verdicts(&mut self, lengths: &[u32]) -> Vec<LaneEnd> {
-        let mut lanes = Vec::with_capacity(lengths.len());
-        for &length in lengths {
-            let failed = self.strikes(Class::Poison, 1);
-            let verdict = self.rng.pick(&[Verdict::Retry, Verdict::Reject]);
-            lanes.push(if failed {
-                LaneEnd { done: self.rng.below(u64::from(length)) as u32, failure: Some(verdict) }
-            } else {
-                LaneEnd { done: length, failure: None }
-            });
-        }
-        lanes
-    }
-
-    /// Marks what is done; what has no outputs came to its ending, if its session is open. Gives back the rows
-    /// with outputs.
-    fn finish_rows(&mut self, p: usize, id: CallId, lanes: &[LaneEnd], lengths: &[u32]) -> Vec<u32> {
-        let mut with_outputs = Vec::new();
-        let mut first = 0;
-        for (lane, length) in lanes.iter().zip(lengths) {
-            for at in first..first + lane.done {
-                let process = &mut self.processes[p];
-                let Some(call) = process.calls.get_mut(&key_of(id)) else { continue };
-                call.rows[at as usize].done = true;
-                let row = call.rows[at as usize];
-                let highest = process.highest_done.entry(row.partition).or_insert(-1);
-                *highest = (*highest).max(row.offset);
-                let open = process.is_open(&row) && !call_is_cut(process, id);
-                if row.has_outputs {
-                    with_outputs.push(at);
-                } else if open {
-                    self.note(p, "done", Some(row.partition), row.offset, row.session as i64);
-                    self.came_to_its_end(row.partition, row.offset);
-                }
-                if !open {
-                    self.saw(Seen::DroppedResults);
-                }
-            }
-            first += length;
-        }
-        with_outputs
-    }
-
-    pub(crate) fn hand_over(&mut self, p: usize, id: CallId, rows: &[u32]) {
-        let ascending = rows.is_sorted_by(|a, b| a < b);
-        if !ascending || rows.is_empty() {
-            self.broken("I-protocol", format!("process {p} hands over {rows:?}"), None, -1);
-        }
-        let mut refused = BTreeSet::new();
-        for &at in rows {
-            let process = &mut self.processes[p];
-            let known = process.calls.get_mut(&key_of(id)).and_then(|call| call.rows.get_mut(at as usize));
-            let Some(known) = known else {
-                self.broken("I-protocol", format!("process {p} hands over an unknown row"), None, -1);
-                return;
-            };
-            let row = *known;
-            known.handed_over = true;
-            let sound = row.done && row.has_outputs && !row.handed_over;
-            let open = process.is_open(&row);
-            *process.unacked.entry((row.partition, row.lane, row.session)).or_default() += 1;
-            self.note(p, "hand over", Some(row.partition), row.offset, row.session as i64);
-            self.require(sound, "I-protocol", row.partition, row.offset, || {
-                format!("process {p} hands over outputs that are not there, or again: {row:?}")
-            });
-            self.require(open, "I6 quiet after hand-over", row.partition, row.offset, || {
-                format!("process {p} hands over outputs of session {}, which has ended", row.session)
-            });
-            self.send_output(p, id, at, &row, &mut refused);
-        }
-    }
-
-    fn send_output(&mut self, p: usize, id: CallId, at: u32, row: &CallRow, refused: &mut BTreeSet<Lane>) {
-        if refused.contains(&row.lane) || self.strikes(Class::Refused, 1) {
-            // Those behind it in its lane are not sent either.
-            refused.insert(row.lane);
-            let delay = self.rng.range(MS, 10 * MS);
-            self.after(delay, Event::Refuse(p, id, at));
-            return;
-        }
-        let mut delay = self.rng.range(MS / 2, 10 * MS);
-        if self.strikes(Class::SlowAcks, 10) {
-            delay += self.rng.range(SECOND / 2, 4 * SECOND);
-        }
-        if self.planted == Some(Planted::SettleBeforeAck) {
-            self.after(1, Event::Ack(p, id, at));
-        }
-        let mut landing = self.now + delay;
-        if let Some(key) = self.logs[row.partition].record(row.offset).and_then(|record| record.key) {
-            // The producer keeps the order of a key.
-            let last = self.processes[p].outputs.last_landing.entry((row.partition, key)).or_insert(0);
-            landing = landing.max(*last + 1);
-            *last = landing;
-        }
-        self.after(landing - self.now, Event::Land(p, id, at));
-    }
-
-    pub(crate) fn land(&mut self, p: usize, id: CallId, at: u32) {
-        let row = self.processes[p].calls[&key_of(id)].rows[at as usize];
-        let Some(record) = self.logs[row.partition].record(row.offset).cloned() else { return };
-        if !self.processes[p].alive {
-            let name = (row.partition, record.key.unwrap_or(u64::MAX - row.offset as u64));
-            if self.processes[p].outputs.cut.contains(&name) || self.rng.percent(40) {
-                self.processes[p].outputs.cut.insert(name);
-                self.note(p, "vanished", Some(row.partition), row.offset, 0);
-                return;
-            }
-            self.saw(Seen::OutputsLandedAfterDeath);
-        }
-        self.saw(Seen::OutputsLanded);
-        self.note(p, "landed", Some(row.partition), row.offset, row.session as i64);
-        self.came_to_its_end(row.partition, row.offset);
-        if let Some(key) = record.key {
-            self.check_order(p, &row, key, record.seq);
-        }
-        if self.planted != Some(Planted::SettleBeforeAck) {
-            let delay = self.rng.range(100, 5 * MS);
-            self.after(delay, Event::Ack(p, id, at));
-        }
-    }
-
-    fn check_order(&mut self, p: usize, row: &CallRow, key: u64, seq: u32) {
-        let follows = self.logs[row.partition].land(key, seq);
-        self.require(follows, "I2 no gap", row.partition, row.offset, || {
-            format!("output {seq} of key {key} landed before the one before it")
-        });
-        let landed = &mut self.processes[p].outputs.landed;
-        let before = landed.insert((row.session, row.partition, key), seq);
-        self.require(
-            before.is_none_or(|before| before < seq),
-            "I3 forward",
-            row.partition,
-            row.offset,
-            || format!("output {seq} of key {key} landed after {before:?} in session {}", row.session),
-        );
-    }
-
-    pub(crate) fn ack(&mut self, p: usize, call: CallId, row: u32) {
-        self.acknowledged(p, call, row, "ack");
-        self.feed(p, Input::OutputsAcked { call, row });
-    }
-
-    pub(crate) fn refuse(&mut self, p: usize, call: CallId, row: u32) {
-        self.saw(Seen::OutputsRefused);
-        self.acknowledged(p, call, row, "refused");
-        self.feed(p, Input::OutputRefused { call, row });
-    }
-
-    fn acknowledged(&mut self, p: usize, id: CallId, at: u32, what: &'static str) {
-        let process = &mut self.processes[p];
-        let row = process.calls[&key_of(id)].rows[at as usize];
-        if let Some(count) = process.unacked.get_mut(&(row.partition, row.lane, row.session)) {
-            *count -= 1;
-        }
-        self.note(p, what, Some(row.partition), row.offset, row.session as i64);
     }
 
     fn feed_stale_result_soon(&mut self, p: usize, id: CallId) {
@@ -393,9 +235,4 @@ impl World {
         self.note(p, "stale result", None, -1, i64::from(had_outputs));
         self.feed(p, Input::CallEnded { call: id, lanes: &lanes, with_outputs: &[], took: Duration::ZERO });
     }
-}
-
-/// Whether the core has cut the call off: nothing of it counts any more.
-fn call_is_cut(process: &super::process::Process, id: CallId) -> bool {
-    process.calls.get(&key_of(id)).is_none_or(|call| call.cancelled.is_some())
 }

@@ -27,8 +27,8 @@ pub(crate) struct Request {
     entries: Vec<(usize, Stored)>,
 }
 
-/// A partition, and why it was refused.
-pub(crate) type Answer = (usize, Option<CommitError>);
+/// A partition, the offset that was sent, and why it was refused.
+pub(crate) type Answer = (usize, i64, Option<CommitError>);
 
 impl World {
     pub(crate) fn commit(&mut self, p: usize, id: CommitId, entries: &[CommitEntry], metadata: &str) {
@@ -53,6 +53,9 @@ impl World {
             }
             self.check_commit(p, index, &stored);
             request.entries.push((index, stored));
+        }
+        if self.planted == Some(Planted::RoundUncommitted) {
+            self.after(1, Event::RoundsSaidCommitted(p, id));
         }
         self.after(self.plan.config.commit_timeout.as_micros() as u64, Event::CommitTimeout(p, id));
         self.send(request);
@@ -151,10 +154,11 @@ impl World {
             } else {
                 None
             };
+            let offset = stored.offset;
             if refusal.is_none() {
                 self.apply(p, index, Stored { late: past_fences, ..stored });
             }
-            answers.push((index, refusal));
+            answers.push((index, offset, refusal));
         }
         if past_fences || self.strikes(Class::CommitLoss, 5) {
             return; // nobody waits for the answer any more, or it gets lost
@@ -186,14 +190,28 @@ impl World {
         } else if self.rng.percent(50) {
             return; // it comes after the time limit: some shells drop it
         }
-        for &(index, refusal) in answers {
+        for &(index, offset, refusal) in answers {
             let partition = self.logs[index].partition;
             match refusal {
-                None => self.feed(p, Input::Committed { id, partition }),
+                None => {
+                    self.let_partition_go(p, index, offset);
+                    self.feed(p, Input::Committed { id, partition });
+                }
                 Some(why) => {
                     self.note(p, "commit refused", Some(index), -1, why as i64);
                     self.feed(p, Input::CommitFailed { id, partition, why });
                 }
+            }
+        }
+    }
+
+    /// A planted bug: what holds a round back is said to be committed when it was only sent.
+    pub(crate) fn say_rounds_committed(&mut self, p: usize, id: CommitId) {
+        for index in 0..self.logs.len() {
+            let session = self.processes[p].parts[index].session;
+            if session.is_some_and(|session| self.processes[p].rounds.contains_key(&session)) {
+                let partition = self.logs[index].partition;
+                self.feed(p, Input::Committed { id, partition });
             }
         }
     }

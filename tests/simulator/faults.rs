@@ -83,7 +83,13 @@ impl World {
         process.alive = false;
         process.core = None;
         let instance = process.instance;
-        let delay = self.rng.range(50 * MS, 5 * SECOND);
+        let mut delay = self.rng.range(50 * MS, 5 * SECOND);
+        let others = self.processes.iter().any(|process| process.alive);
+        if self.plan.until_end && self.stage == Stage::Healing && others {
+            // Under `--until-end` everybody leaves as soon as they can. Attempts begin anew in each session: somebody
+            // must be left in peace for as long as they take.
+            delay += 20 * SECOND;
+        }
         self.after(delay, Event::Start(instance));
         if self.stage == Stage::Leaving && self.processes.iter().all(|process| !process.alive) {
             self.check_end();

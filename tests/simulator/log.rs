@@ -2,7 +2,7 @@
 
 use keylane_core::{Admission, Partition};
 
-use super::plan::Plan;
+use super::plan::{Class, Plan};
 use super::rng::Rng;
 
 #[derive(Debug)]
@@ -29,10 +29,25 @@ pub(crate) struct Record {
     pub(crate) has_outputs: bool,
     /// Its number among the records with outputs of its key.
     pub(crate) seq: u32,
+    /// The handler does not want it.
+    pub(crate) filtered: bool,
+    /// What the guest makes of it, whenever it gets it.
+    pub(crate) trouble: Option<Trouble>,
     /// How often it came to its ending, as the world sees it.
     pub(crate) outcomes: u32,
     /// Retention or the operator's policy took it away: nobody owes it an ending.
     pub(crate) excused: bool,
+}
+
+/// What is wrong with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// The guest breaks down.
+    Breaks,
+    /// The guest rejects it.
+    Rejected,
+    /// The guest asks for another try, always.
+    NeverDone,
 }
 
 /// A lane within a partition.
@@ -43,9 +58,10 @@ pub(crate) enum Lane {
 }
 
 impl Lane {
-    pub(crate) fn admission(self) -> Admission {
+    pub(crate) fn admission(self, plan: &Plan) -> Admission {
         match self {
             Lane::Key(hash) => Admission::Lane(hash),
+            Lane::Alone(_) if plan.rejects_unkeyed => Admission::Rejected,
             Lane::Alone(_) => Admission::NoLane,
         }
     }
@@ -74,7 +90,10 @@ impl Log {
         }
         let offset = self.end;
         let key = (!rng.percent(plan.keyless)).then(|| rng.below(plan.keys));
-        let has_outputs = rng.percent(plan.outputs);
+        let filtered = rng.percent(plan.filtered);
+        let has_outputs = rng.percent(plan.outputs) && !filtered;
+        let troubled = plan.has(Class::Poison) && rng.percent(4) && !filtered;
+        let trouble = troubled.then(|| rng.pick(&[Trouble::Breaks, Trouble::Rejected, Trouble::NeverDone]));
         let seq = match key {
             Some(key) if has_outputs => {
                 self.keys[key as usize].0 += 1;
@@ -89,8 +108,11 @@ impl Log {
             bytes: rng.range(50, 900) as u32,
             has_outputs,
             seq,
+            filtered,
+            trouble,
             outcomes: 0,
-            excused: false,
+            // Nobody owes a filtered event an ending.
+            excused: filtered,
         });
         self.end = offset + 1;
         if rng.percent(plan.gaps / 4) {

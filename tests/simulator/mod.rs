@@ -3,8 +3,9 @@
 //! Everything that production does around the core is played here on a simulated clock, and every action of the
 //! core is checked against what it promises. One number decides everything: the same seed gives the same trace.
 //!
-//! `plan` draws what a seed is about → `world` runs the events → `group`, `ownership`, `reading`, `calls` and
-//! `commits` play the outside → `actions` carries out what the cores ask for → `faults` strike → `oracle` judges.
+//! `plan` draws what a seed is about → `world` runs the events → `group`, `ownership`, `reading`, `calls`, `endings`,
+//! `outputs` and `commits` play the outside → `actions` carries out what the cores ask for → `faults` strike → `blame`
+//! keeps the books on attempts, and `oracle` judges.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -14,12 +15,15 @@
 )]
 
 mod actions;
+mod blame;
 mod calls;
 mod commits;
+mod endings;
 mod faults;
 mod group;
 mod log;
 mod oracle;
+mod outputs;
 mod ownership;
 mod plan;
 mod planted;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keylane_core::{Config, OutOfRange};
+use keylane_core::{Config, OnExhausted, OutOfRange, Retry, RetryScope};
 
 use super::rng::Rng;
 
@@ -55,8 +55,14 @@ pub(crate) enum Class {
     Damage,
     /// Retention passes the group.
     Retention,
-    /// Guests fail.
+    /// Some events can't be handled, now and then or ever.
     Poison,
+    /// Guests ask for another try now and then.
+    Flaky,
+    /// Guests break down over events that are not to blame.
+    Innocent,
+    /// The dead-letter topic is away for a while.
+    LettersBlocked,
     /// Outputs are refused.
     Refused,
     /// Queue, window and memory are small.
@@ -65,7 +71,7 @@ pub(crate) enum Class {
     Suspends,
 }
 
-const CLASSES: [Class; 24] = [
+const CLASSES: [Class; 27] = [
     Class::Kill,
     Class::Pause,
     Class::Cut,
@@ -87,18 +93,24 @@ const CLASSES: [Class; 24] = [
     Class::Damage,
     Class::Retention,
     Class::Poison,
+    Class::Flaky,
+    Class::Innocent,
+    Class::LettersBlocked,
     Class::Refused,
     Class::SmallLimits,
     Class::Suspends,
 ];
 
 /// Classes after which nothing may ever run twice.
-const GENTLE: [Class; 7] = [
+const GENTLE: [Class; 10] = [
     Class::Scale,
     Class::LookUpFails,
     Class::LookUpSlow,
     Class::ReaderSkips,
     Class::Damage,
+    Class::Poison,
+    Class::Flaky,
+    Class::Innocent,
     Class::SmallLimits,
     Class::Suspends,
 ];
@@ -119,6 +131,12 @@ pub(crate) struct Plan {
     pub(crate) keys_per_hash: u64,
     /// Percentage of events without a lane key.
     pub(crate) keyless: u64,
+    /// Events without a lane key are not to be handled.
+    pub(crate) rejects_unkeyed: bool,
+    /// Percentage of events that the handler does not want.
+    pub(crate) filtered: u64,
+    /// The guest is called once per event: who breaks it down is known.
+    pub(crate) loops: bool,
     /// Percentage of events with outputs.
     pub(crate) outputs: u64,
     /// Percentage of offsets that do not exist.
@@ -156,6 +174,9 @@ impl Plan {
             keys: rng.range(1, 8),
             keys_per_hash: rng.pick(&[1, 1, 1, 2]),
             keyless: rng.pick(&[0, 10, 50]),
+            rejects_unkeyed: rng.percent(15),
+            filtered: rng.pick(&[0, 0, 20]),
+            loops: rng.percent(40),
             outputs: rng.pick(&[0, 50, 90, 100]),
             gaps: rng.pick(&[0, 5, 40]),
             instances: rng.range(1, 3) as usize,
@@ -184,6 +205,10 @@ impl Plan {
     pub(crate) fn heal(&mut self) {
         self.on.clear();
         self.config.out_of_range = OutOfRange::Earliest;
+        // Somebody reads why the handler stops, and lets it go on.
+        if self.config.retry.on_exhausted == OnExhausted::Stop {
+            self.config.retry.on_exhausted = OnExhausted::DeadLetter;
+        }
     }
 
     pub(crate) fn partitions(&self) -> usize {
@@ -224,6 +249,28 @@ fn draw_config(rng: &mut Rng, on: &[Class], metadata_limit: usize) -> Config {
         metadata_limit,
         out_of_range: rng.pick(&policies),
         stall_after: Duration::from_secs(rng.pick(&[2, 15])),
+        cancels_mixed: rng.percent(20),
+        retry: draw_retry(rng),
         ..Config::default()
+    }
+}
+
+fn draw_retry(rng: &mut Rng) -> Retry {
+    Retry {
+        max_attempts: rng.pick(&[1, 2, 4]),
+        initial_interval: Duration::from_millis(rng.pick(&[20, 200])),
+        max_interval: Duration::from_millis(rng.pick(&[300, 1000])),
+        multiplier: rng.pick(&[1.0, 2.0]),
+        jitter: rng.pick(&[0.0, 0.2]),
+        seed: rng.next(),
+        max_record_age: rng.percent(20).then(|| Duration::from_millis(rng.range(100, 5_000))),
+        on_exhausted: rng.pick(&[
+            OnExhausted::DeadLetter,
+            OnExhausted::DeadLetter,
+            OnExhausted::DeadLetter,
+            OnExhausted::Skip,
+            OnExhausted::Stop,
+        ]),
+        scope: if rng.percent(25) { RetryScope::Partition } else { RetryScope::Key },
     }
 }

@@ -18,13 +18,25 @@ pub(crate) enum Planted {
     ClaimBase,
     /// Loses the record that arrives right after the end of a partition was reported.
     SkipAfterEnd,
+    /// Charges every event of a call that failed as a whole.
+    ChargeAll,
+    /// Tries an event again at once.
+    RetryTooSoon,
+    /// Takes sending a dead letter for its acknowledgement.
+    LetterUnacked,
+    /// Takes sending a commit for its answer: what lies behind a round does not wait for it.
+    RoundUncommitted,
 }
 
-pub(crate) const ALL: [Planted; 6] = [
+pub(crate) const ALL: [Planted; 10] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
     Planted::ForgetOldCall,
     Planted::ClaimBase,
     Planted::SkipAfterEnd,
+    Planted::ChargeAll,
+    Planted::RetryTooSoon,
+    Planted::LetterUnacked,
+    Planted::RoundUncommitted,
 ];

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use keylane_core::{CallId, CommitId, Core, OutOfRange, Place};
+use keylane_core::{CallId, CommitId, Core, OutOfRange, Place, Retry};
 
+use super::blame::Blame;
 use super::log::Lane;
 use super::plan::{Micros, Plan};
 use super::world::Event;
@@ -28,6 +29,14 @@ pub(crate) struct Process {
     pub(crate) expects_clean: bool,
     /// Its operator's answer to an offset outside the log.
     pub(crate) out_of_range: OutOfRange,
+    /// What it does with events that fail.
+    pub(crate) retry: Retry,
+    /// Per session and offset.
+    pub(crate) blames: BTreeMap<(u64, i64), Blame>,
+    /// Per session: nothing beyond is dispatched until all up to it is committed.
+    pub(crate) rounds: BTreeMap<u64, i64>,
+    /// The highest offset dispatched, per session.
+    pub(crate) dispatched_to: BTreeMap<u64, i64>,
     /// Its handler gave up.
     pub(crate) stopping: bool,
     pub(crate) left: bool,
@@ -43,8 +52,10 @@ pub(crate) struct Process {
     pub(crate) ends: Vec<Option<i64>>,
     /// When an assign was answered last.
     pub(crate) assigned_at: Micros,
-    /// Per place: partition and offset of the event kept there, until it is released.
-    pub(crate) places: Vec<Option<(usize, i64)>>,
+    /// Per place: partition, lane and offset of the event kept there, until it is released.
+    places: Vec<Option<(usize, Lane, i64)>>,
+    /// The same by lane, with the place.
+    pub(crate) queue: BTreeSet<(usize, Lane, i64, u64)>,
     pub(crate) calls: BTreeMap<(u32, u32), Call>,
     /// Lanes whose guest has not really ended.
     pub(crate) lanes_out: BTreeMap<(usize, Lane), (u32, u32)>,
@@ -81,7 +92,7 @@ pub(crate) struct Part {
     pub(crate) session: Option<u64>,
     /// Commits of this ownership may not lie below: what was found, and what was committed since.
     pub(crate) floor: Option<i64>,
-    /// Events kept and neither dispatched nor released.
+    /// Events kept and not released.
     pub(crate) kept: u32,
     pub(crate) stopped: bool,
 }
@@ -116,6 +127,8 @@ impl Reader {
 pub(crate) struct Call {
     pub(crate) rows: Vec<CallRow>,
     pub(crate) lanes: Vec<u32>,
+    /// Its instance served no call before.
+    pub(crate) fresh: bool,
     /// When it was asked to go away.
     pub(crate) cancelled: Option<Micros>,
     /// Its guest is gone.
@@ -162,6 +175,10 @@ impl Process {
             draining: false,
             expects_clean: false,
             out_of_range: plan.config.out_of_range,
+            retry: plan.config.retry.clone(),
+            blames: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            dispatched_to: BTreeMap::new(),
             stopping: false,
             left: false,
             tick_at: None,
@@ -172,6 +189,7 @@ impl Process {
             ends: vec![None; plan.partitions()],
             assigned_at: 0,
             places: Vec::new(),
+            queue: BTreeSet::new(),
             calls: BTreeMap::new(),
             lanes_out: BTreeMap::new(),
             unacked: BTreeMap::new(),
@@ -208,17 +226,26 @@ impl Process {
         self.ended.extend(part.session.take());
     }
 
-    pub(crate) fn keep(&mut self, partition: usize, offset: i64) -> Place {
-        self.places.push(Some((partition, offset)));
+    pub(crate) fn keep(&mut self, partition: usize, lane: Lane, offset: i64) -> Place {
+        let place = self.places.len() as u64;
+        self.places.push(Some((partition, lane, offset)));
+        self.queue.insert((partition, lane, offset, place));
         self.parts[partition].kept += 1;
-        Place(self.places.len() as u64 - 1)
+        Place(place)
+    }
+
+    /// Partition and offset of what is kept there.
+    pub(crate) fn kept_at(&self, place: Place) -> Option<(usize, i64)> {
+        let kept = self.places.get(place.0 as usize).copied().flatten();
+        kept.map(|(partition, _, offset)| (partition, offset))
     }
 
     /// The place is free again. Wrong: it was free already, or never given.
     pub(crate) fn release(&mut self, place: Place) -> Option<(usize, i64)> {
-        let kept = self.places.get_mut(place.0 as usize)?.take()?;
-        self.parts[kept.0].kept -= 1;
-        Some(kept)
+        let (partition, lane, offset) = self.places.get_mut(place.0 as usize)?.take()?;
+        self.queue.remove(&(partition, lane, offset, place.0));
+        self.parts[partition].kept -= 1;
+        Some((partition, offset))
     }
 
     /// Whether it stood still for a while since then.

@@ -1,6 +1,6 @@
 //! Readers: what a partition's queue gives, in what portions, and where it goes wrong.
 
-use keylane_core::{FetchedRow, Input, OutOfRange, Partition, ReadError};
+use keylane_core::{Admission, FetchedRow, Input, OutOfRange, Partition, Place, ReadError};
 
 use super::plan::{Class, MS};
 use super::planted::Planted;
@@ -79,9 +79,17 @@ impl World {
                 break;
             }
             let (offset, lane, size) = (record.offset, record.lane, record.bytes);
+            let filtered = record.filtered;
+            let admission = if filtered { Admission::Filtered } else { lane.admission(&self.plan) };
             taken += u64::from(size);
-            let place = self.processes[p].keep(index, offset);
-            let (timestamp, admission) = (offset * 7 - 1, lane.admission());
+            let timestamp = offset * 7 - 1;
+            let place = if filtered { Place(u64::MAX) } else { self.processes[p].keep(index, lane, offset) };
+            if filtered {
+                self.saw(Seen::Filtered);
+            }
+            if admission == Admission::Rejected && !self.buries(p) {
+                self.logs[index].excuse(offset, offset + 1);
+            }
             rows.push(FetchedRow { offset, timestamp, bytes: size, place, admission });
             self.note(p, "read", Some(index), offset, i64::from(size));
         }

@@ -107,6 +107,14 @@ coverage! {
     ReadErrors 4_000
     PartitionsStopped 3_000
     HandlersStopped 2_000
+    CallsFailed 25_000
+    Retries 25_000
+    Reruns 15_000
+    Rounds 6_000
+    TooOld 2_000
+    Skipped 5_000
+    DeadLetters 40_000
+    Filtered 90_000
     LookUpsFailed 6_000
     LookUpsLate 600
     LogEndsUnknown 5_000

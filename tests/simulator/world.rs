@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use keylane_core::{CallId, CommitId, Core, Input, Now};
+use keylane_core::{CallId, CommitId, Core, Input, Now, Reason};
 
 use super::commits::{Answer, Request, Stored};
 use super::group::Group;
@@ -71,9 +71,13 @@ pub(crate) enum Event {
     Land(usize, CallId, u32),
     Ack(usize, CallId, u32),
     Refuse(usize, CallId, u32),
+    LetterLands(usize, CallId, u32, Reason),
+    LetterAck(usize, CallId, u32),
     CommitArrives(Request, bool),
     CommitAnswered(usize, CommitId, Vec<Answer>),
     CommitTimeout(usize, CommitId),
+    /// A planted bug says that a commit was applied.
+    RoundsSaidCommitted(usize, CommitId),
     Drain(usize),
     DrainNow(usize),
     Rebalance,
@@ -104,12 +108,15 @@ impl Event {
             | Event::StaleResult(p, _)
             | Event::Ack(p, ..)
             | Event::Refuse(p, ..)
+            | Event::LetterAck(p, ..)
             | Event::CommitAnswered(p, ..)
             | Event::CommitTimeout(p, _)
+            | Event::RoundsSaidCommitted(p, _)
             | Event::Drain(p)
             | Event::DrainNow(p) => Some(p),
             Event::LookUp(..)
             | Event::Land(..)
+            | Event::LetterLands(..)
             | Event::CommitArrives(..)
             | Event::Rebalance
             | Event::RoundTimeout(_)
@@ -236,9 +243,12 @@ impl World {
             Event::Land(p, call, row) => self.land(p, call, row),
             Event::Ack(p, call, row) => self.ack(p, call, row),
             Event::Refuse(p, call, row) => self.refuse(p, call, row),
+            Event::LetterLands(p, call, row, reason) => self.letter_lands(p, call, row, reason),
+            Event::LetterAck(p, call, row) => self.letter_acked(p, call, row),
             Event::CommitArrives(request, past_fences) => self.commit_arrives(request, past_fences),
             Event::CommitAnswered(p, id, answers) => self.commit_answered(p, id, &answers),
             Event::CommitTimeout(p, id) => self.commit_timeout(p, id),
+            Event::RoundsSaidCommitted(p, id) => self.say_rounds_committed(p, id),
             Event::Drain(p) => self.drain(p),
             Event::DrainNow(p) => self.drain_now(p),
             Event::Rebalance => self.rebalance(),

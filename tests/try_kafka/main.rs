@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 
 fn run(cluster: &Cluster) -> Result<ExitCode> {
     let bootstrap = cluster.bootstrap();
-    for topic in ["flights", "flight-delays", "flight-oddities"] {
+    for topic in ["flights", "flights.dlq", "flight-delays", "flight-oddities"] {
         cluster.admin().create_topic(topic, PARTITIONS, &[]);
     }
     let events = events()?;

@@ -54,14 +54,14 @@ pub enum Action<'a> {
         partition: Partition,
     },
     // -- calls ----------------------------------------------------------------------------------
-    /// Call the guest. The shell copies the rows out and may then forget their places.
+    /// Call the guest. The places of the rows stay in use until `ReleaseRows`: an event may be dispatched again.
     Dispatch(Dispatch<'a>),
     /// Drop the call; answer with `CallReallyEnded` (or with its end, if that came first).
     Cancel {
         /// Which.
         call: CallId,
     },
-    /// These events will not be dispatched: forget them.
+    /// These events have reached their ending here: forget them.
     ReleaseRows {
         /// Their places.
         places: &'a [Place],
@@ -75,6 +75,8 @@ pub enum Action<'a> {
         /// Rows with outputs, ascending.
         rows: &'a [u32],
     },
+    /// Send this event to the dead-letter topic; answer with `DeadLetterAcked`, however long it takes.
+    DeadLetter(DeadLetter),
     // -- commits --------------------------------------------------------------------------------
     /// Store these offsets and sets at the coordinator.
     Commit {
@@ -110,8 +112,12 @@ pub enum Action<'a> {
         partition: Partition,
         /// See `partition`.
         offset: i64,
+        /// The call that it was in last.
+        call: CallId,
+        /// Its row there.
+        row: u32,
         /// Why.
-        reason: HandlerStop,
+        reason: Reason,
     },
     /// Under `--until-end`: everything up to the ends is committed. The shell drains next.
     EndReached,
@@ -136,6 +142,53 @@ pub struct StartAt {
     pub offset: i64,
 }
 
+/// An event that can't be handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Named in the answer.
+    pub call: CallId,
+    /// Named in the answer.
+    pub row: u32,
+    /// The event. Its place is released after the answer, not before.
+    pub event: Row,
+    /// The attempt that was the last.
+    pub attempt: u32,
+    /// Why it can't be handled.
+    pub reason: Reason,
+}
+
+/// What happened to events that failed, counted over the life of a core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Attempts after the first.
+    pub retries: u64,
+    /// Events that came again, uncharged, after a call that failed as a whole.
+    pub reruns: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Events that were skipped because they could not be handled.
+    pub skipped: u64,
+    /// Events that the handler did not want.
+    pub filtered: u64,
+}
+
+/// Why an event can't be handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The guest asked for one more retry than there are attempts.
+    RetriesExhausted,
+    /// The guest rejected it.
+    Rejected,
+    /// The guest failed at it, in each of its attempts.
+    Fault(crate::Fault),
+    /// It failed, and is too old to be tried again.
+    TooOld,
+    /// The brokers refused an output of it.
+    OutputRefused,
+    /// It has no lane key.
+    NoKey,
+}
+
 /// One call to make: events of one topic and one attempt number.
 #[derive(Debug)]
 pub struct Dispatch<'a> {
@@ -147,6 +200,8 @@ pub struct Dispatch<'a> {
     pub attempt: u32,
     /// Whether this is the last of the configured attempts.
     pub last_attempt: bool,
+    /// The call needs an instance that has served no call before: it has one row, which is under suspicion.
+    pub fresh: bool,
     /// At least one; grouped by lane, in lane order.
     pub rows: &'a [Row],
     /// Rows per lane; their sum is the number of rows.
@@ -201,8 +256,12 @@ pub enum Holds {
     Queued,
     /// The guest.
     Out,
+    /// The time between two attempts.
+    Retry,
     /// The acknowledgement of its outputs.
     Unacked,
+    /// The acknowledgement of its dead letter.
+    DeadLetter,
     /// The commit itself: everything is settled, the coordinator does not store it.
     Commit,
 }
@@ -265,17 +324,4 @@ pub enum PartitionStop {
     Denied,
     /// The log is damaged there.
     Damaged,
-}
-
-/// Why a handler can't go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandlerStop {
-    /// The guest asked for a retry.
-    Retry,
-    /// The guest rejected the event.
-    Reject,
-    /// The call failed as a whole; the event named is its first.
-    Fault(crate::Fault),
-    /// The brokers refused an output of the event.
-    OutputRefused,
 }

@@ -3,7 +3,7 @@
 #![expect(clippy::indexing_slicing, reason = "`Slab` says in one place why its indexes are good")]
 
 use crate::slab::Slab;
-use crate::{CallId, Row, SessionId};
+use crate::{CallId, Reason, Row, SessionId};
 use std::time::Duration;
 
 /// All calls that are out or wait for acks, at reused places.
@@ -18,6 +18,10 @@ pub(crate) struct Calls {
 pub(crate) struct Call {
     generation: u32,
     pub(crate) topic: u16,
+    /// Of all its events.
+    pub(crate) attempt: u32,
+    /// It needs an instance that has served no call.
+    pub(crate) fresh: bool,
     pub(crate) state: CallState,
     /// Its worker's place was given back early.
     pub(crate) suspended: bool,
@@ -49,18 +53,20 @@ pub(crate) enum CallState {
 pub(crate) struct Known {
     /// What it takes of the partition's share of the memory.
     pub(crate) bytes: u32,
-    pub(crate) outputs: RowOutputs,
+    pub(crate) waits: Waits,
 }
 
-/// What is known of a row's outputs.
+/// What a row that is done with the guest waits for, beside those before it in its lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RowOutputs {
-    /// None, or none known yet.
-    Plain,
-    /// Handed over.
-    Unacked,
-    /// All acknowledged.
-    Acked,
+pub(crate) enum Waits {
+    /// Nothing.
+    Not,
+    /// Its outputs were handed over.
+    Acks,
+    /// It can't be handled; its ending comes when its turn does.
+    Ending(Reason),
+    /// Its dead letter was handed over.
+    DeadLetter,
 }
 
 /// The rows of one lane in a call.
@@ -76,12 +82,26 @@ pub(crate) struct Part {
     pub(crate) end: u32,
     /// Rows of it that are settled, from `first` on.
     pub(crate) settled_to: u32,
-    /// One past its last done row; meaningful once the call ended.
+    /// One past its last row that is done or can't be handled; meaningful once the call ended. The rows behind it go
+    /// back to the lane.
     pub(crate) done_to: u32,
+    /// How the lane goes on, if a row failed.
+    pub(crate) next: Next,
     /// Its session is over, or it has reached its ending: nothing of it counts any more.
     pub(crate) over: bool,
     /// It gave its lane back.
     pub(crate) released: bool,
+}
+
+/// How a lane goes on with the first row that went back to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// As if it had never been dispatched.
+    Same,
+    /// Its next attempt, at this uptime.
+    Retry(Duration),
+    /// The same attempt, and each row on an instance of its own.
+    Suspect,
 }
 
 impl Calls {
@@ -134,6 +154,8 @@ impl Call {
         Call {
             generation: 0,
             topic: 0,
+            attempt: 1,
+            fresh: false,
             state: CallState::Free,
             suspended: false,
             rows: Vec::new(),
@@ -147,6 +169,8 @@ impl Call {
     fn begin(&mut self, topic: u16) {
         self.generation = self.generation.wrapping_add(1);
         self.topic = topic;
+        self.attempt = 1;
+        self.fresh = false;
         self.state = CallState::Out;
         self.suspended = false;
         self.rows.clear();
@@ -180,6 +204,7 @@ impl Call {
             end: first,
             settled_to: first,
             done_to: first,
+            next: Next::Same,
             over: false,
             released: false,
         });
@@ -189,7 +214,7 @@ impl Call {
     /// Adds a row to the lane begun last.
     pub(crate) fn push(&mut self, row: Row, bytes: u32) {
         self.rows.push(row);
-        self.known.push(Known { bytes, outputs: RowOutputs::Plain });
+        self.known.push(Known { bytes, waits: Waits::Not });
         let part = self.parts.last_mut().expect("a part was begun");
         part.end += 1;
     }
@@ -209,12 +234,17 @@ impl Call {
         self.parts.iter().all(|part| part.over)
     }
 
-    pub(crate) fn outputs(&self, row: u32) -> RowOutputs {
-        self.known.get(row as usize).map_or(RowOutputs::Plain, |known| known.outputs)
+    pub(crate) fn waits(&self, row: u32) -> Waits {
+        self.known.get(row as usize).map_or(Waits::Not, |known| known.waits)
     }
 
-    pub(crate) fn set_outputs(&mut self, row: u32, outputs: RowOutputs) {
-        self.known.get_mut(row as usize).expect("a row of this call").outputs = outputs;
+    pub(crate) fn set_waits(&mut self, row: u32, waits: Waits) {
+        self.known.get_mut(row as usize).expect("a row of this call").waits = waits;
+    }
+
+    /// Index of the lane that a row belongs to.
+    pub(crate) fn part_of(&self, row: u32) -> usize {
+        self.parts.partition_point(|part| part.end <= row)
     }
 
     pub(crate) fn row(&self, row: u32) -> Row {

@@ -37,6 +37,70 @@ pub struct Config {
     pub out_of_range: OutOfRange,
     /// How long a partition may stand still before it is reported.
     pub stall_after: Duration,
+    /// Whether a call that loses some of its events to a revoke is cancelled for all of them: for guests whose calls
+    /// reach outside (SEMANTICS: revoke).
+    pub cancels_mixed: bool,
+    /// What happens to events that fail.
+    pub retry: Retry,
+}
+
+/// Attempts, the time between them, and what comes after the last one.
+#[derive(Clone, Debug)]
+pub struct Retry {
+    /// Attempts in all, at least 1.
+    pub max_attempts: u32,
+    /// Between the first attempt and the second.
+    pub initial_interval: Duration,
+    /// Never more than this, before jitter.
+    pub max_interval: Duration,
+    /// Each interval is so many times the one before.
+    pub multiplier: f64,
+    /// Share by which an interval is longer or shorter, 0 to 1.
+    pub jitter: f64,
+    /// What the jitter is drawn from: the core has no randomness.
+    pub seed: u64,
+    /// Records older than this are not tried again.
+    pub max_record_age: Option<Duration>,
+    /// What becomes of an event that is not tried again.
+    pub on_exhausted: OnExhausted,
+    /// What waits while an event is between attempts.
+    pub scope: RetryScope,
+}
+
+/// What becomes of an event that can't be handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExhausted {
+    /// It goes to the dead-letter topic, and is settled when the brokers have it.
+    DeadLetter,
+    /// It is settled at once.
+    Skip,
+    /// The handler stops before it.
+    Stop,
+}
+
+/// What waits while an event is between attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryScope {
+    /// Its lane.
+    Key,
+    /// Its partition: the strict batch retry.
+    Partition,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Retry {
+            max_attempts: 10,
+            initial_interval: Duration::from_millis(500),
+            max_interval: Duration::from_secs(30),
+            multiplier: 2.0,
+            jitter: 0.2,
+            seed: 0,
+            max_record_age: None,
+            on_exhausted: OnExhausted::DeadLetter,
+            scope: RetryScope::Key,
+        }
+    }
 }
 
 impl Default for Config {
@@ -58,6 +122,8 @@ impl Default for Config {
             lookup_timeout: Duration::from_secs(5),
             out_of_range: OutOfRange::Fail,
             stall_after: Duration::from_secs(15),
+            cancels_mixed: false,
+            retry: Retry::default(),
         }
     }
 }

@@ -74,12 +74,17 @@ pub enum Input<'a> {
         /// How long the guest worked, standing in line not counted.
         took: Duration,
     },
-    /// A guest call ended as a whole without a result: nothing of it counts. Gives the worker's place back.
+    /// A guest call failed as a whole. Gives the worker's place back.
     CallFailed {
         /// Which.
         call: CallId,
         /// How.
-        fault: Fault,
+        failure: CallFailure,
+        /// What was done before, one entry per lane; empty: nothing of the call counts. The failing row, and rows
+        /// that were not run, are neither done nor given a verdict.
+        lanes: &'a [LaneEnd],
+        /// Rows that are done and have outputs, ascending.
+        with_outputs: &'a [u32],
     },
     /// The guest waits for something: its worker can take another call.
     CallSuspended {
@@ -101,6 +106,13 @@ pub enum Input<'a> {
     },
     /// An output of this row was refused for good.
     OutputRefused {
+        /// Which call.
+        call: CallId,
+        /// Row of the call.
+        row: u32,
+    },
+    /// The brokers have this row's dead letter.
+    DeadLetterAcked {
         /// Which call.
         call: CallId,
         /// Row of the call.
@@ -180,7 +192,7 @@ pub struct FetchedRow {
     pub timestamp: i64,
     /// Memory that the event takes while it is queued.
     pub bytes: u32,
-    /// Where the shell keeps it.
+    /// Where the shell keeps it. Means nothing for a filtered event, of which nothing is kept.
     pub place: Place,
     /// Which lane it belongs to.
     pub admission: Admission,
@@ -193,6 +205,10 @@ pub enum Admission {
     Lane(u64),
     /// No order is promised: a lane of its own.
     NoLane,
+    /// The handler does not want it: it is settled at once.
+    Filtered,
+    /// It has no lane key, and the handler wants none without: it is not called, its ending is that of a reject.
+    Rejected,
 }
 
 /// How one lane of a call ended.
@@ -200,7 +216,7 @@ pub enum Admission {
 pub struct LaneEnd {
     /// Rows done, from the lane's first row on.
     pub done: u32,
-    /// Why the row after them is not done; `None` only if all are.
+    /// Why the row after them is not done; `None` only if all are, or if the call failed as a whole.
     pub failure: Option<Verdict>,
 }
 
@@ -208,21 +224,41 @@ pub struct LaneEnd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Try it again later.
-    Retry,
+    Retry {
+        /// When, if the guest says so.
+        after: Option<Duration>,
+    },
     /// It can never succeed.
     Reject,
 }
 
-/// How a whole call failed.
+/// How a whole call failed, and how much is known about who is to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallFailure {
+    /// How.
+    pub fault: Fault,
+    /// The row that the guest was in, if that is known.
+    pub culprit: Option<u32>,
+    /// The instance had served no event before the one that failed.
+    pub fresh: bool,
+}
+
+/// How a guest fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The guest trapped.
+    /// It trapped.
     Trap,
-    /// The call ran past its deadline.
+    /// It ran past its deadline.
     Timeout,
-    /// The guest hit a limit: memory, outputs.
+    /// It used more processor time than one call may.
+    Cpu,
+    /// It wanted more memory than it may have.
+    Memory,
+    /// Its stack overflowed.
+    Stack,
+    /// It hit another limit: outputs, size of a result.
     Limit,
-    /// The guest's result breaks the contract.
+    /// Its result breaks the contract.
     Contract,
 }
 

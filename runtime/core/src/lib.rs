@@ -9,6 +9,7 @@
 //! ```text
 //! Fetched ─► core/reading (gaps, limits) ─► lanes (one queue per key) ─► core/dispatching (calls)
 //!         ─► core/settling (results, acks) ─► ledger (what is open) ─► core/committing (offset + set, by codec)
+//!               └─► core/failing (attempts, endings) ─► back to its lane, or to the dead letters
 //! ```
 //!
 //! Sessions, the uninterrupted ownerships of partitions, begin in `core/ownership` and end in `core/closing`.
@@ -32,7 +33,7 @@ mod partitions;
 mod slab;
 
 pub use action::*;
-pub use config::{Config, OutOfRange};
+pub use config::{Config, OnExhausted, OutOfRange, Retry, RetryScope};
 pub use core::Core;
 pub use ids::{CallId, CommitId, Now, Partition, Place, SessionId};
 pub use input::*;

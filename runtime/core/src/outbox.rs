@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{CallId, HandlerStop, Notice, Partition, PartitionStop, Place, Stall, StartAt};
+use crate::{CallId, DeadLetter, Notice, Partition, PartitionStop, Place, Stall, StartAt};
 
 /// An action by reference: [`crate::Core::poll`] turns it into what the shell sees.
 #[derive(Debug)]
@@ -19,12 +19,13 @@ pub(crate) enum Pending {
     Cancel(CallId),
     Release,
     HandOver(CallId),
+    DeadLetter(DeadLetter),
     Commit,
     ReportStall(Stall),
     StallEnded(Partition),
     Notice(Notice),
     PartitionStopped(Partition, i64, PartitionStop),
-    StopHandler(Partition, i64, HandlerStop),
+    StopHandler(DeadLetter),
     EndReached,
     Drained { clean: bool },
     CallStuck(CallId),
@@ -50,7 +51,7 @@ impl Outbox {
         self.push(Pending::Notice(notice));
     }
 
-    /// The event kept there will not be dispatched.
+    /// The event kept there has reached its ending here.
     pub(crate) fn release(&mut self, place: Place) {
         if self.released.is_empty() {
             self.push(Pending::Release);

@@ -24,9 +24,13 @@ pub(crate) struct PartitionState {
     pub(crate) ledger: Ledger,
     /// Bytes of events admitted and not settled.
     pub(crate) queued_bytes: u64,
+    /// The highest offset that was dispatched in this session.
+    pub(crate) dispatched_to: i64,
+    /// The strict batch retry: nothing beyond this offset is dispatched until all up to it is committed.
+    pub(crate) round: Option<i64>,
     /// Lanes of this session with the guest.
     pub(crate) running: u32,
-    /// Lanes of this session that wait for acks.
+    /// Lanes of this session that wait for acks, of outputs or of a dead letter.
     pub(crate) unacked: u32,
     pub(crate) commit: CommitState,
     pub(crate) reading: Reading,
@@ -178,6 +182,8 @@ impl PartitionState {
             topic_id: [0; 16],
             ledger: Ledger::default(),
             queued_bytes: 0,
+            dispatched_to: -1,
+            round: None,
             running: 0,
             unacked: 0,
             commit: CommitState::default(),
@@ -196,6 +202,11 @@ impl PartitionState {
     /// Whether results of its session still count.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Active | Phase::Closing { .. })
+    }
+
+    /// Whether a round is over but for its commit.
+    pub(crate) fn ends_round(&self) -> bool {
+        self.round.is_some_and(|last| self.ledger.prefix() > last)
     }
 
     /// Whether something is settled that no commit has stored.

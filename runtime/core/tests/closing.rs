@@ -4,7 +4,7 @@ mod shell;
 
 use std::time::Duration;
 
-use keylane_core::{Config, Fault, Input, LaneEnd, Notice, Partition};
+use keylane_core::{CallFailure, Config, Fault, Input, LaneEnd, Notice, Partition};
 use shell::{NEXT, P0, P1, STEP, Shell, start};
 
 const DONE: LaneEnd = LaneEnd { done: 1, failure: None };
@@ -91,7 +91,8 @@ fn a_lane_waits_for_the_call_of_an_older_session() {
     shell.start_at(P0, 0, b"");
     shell.fetch(P0, &[(0, 1), (1, 2)]);
     assert_eq!(shell.calls.iter().map(|call| call.rows[0].1).collect::<Vec<_>>(), [1]);
-    shell.give(Input::CallFailed { call: old, fault: Fault::Trap });
+    let failure = CallFailure { fault: Fault::Trap, culprit: None, fresh: true };
+    shell.give(Input::CallFailed { call: old, failure, lanes: &[], with_outputs: &[] });
     assert_eq!(shell.calls.iter().map(|call| call.rows[0].1).collect::<Vec<_>>(), [1, 0]);
     assert_eq!(shell.saw("StopHandler"), 0, "a failure of an older session changes nothing");
     shell.end_all();

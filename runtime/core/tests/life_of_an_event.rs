@@ -114,7 +114,7 @@ fn a_drain_waits_for_what_runs_then_commits_and_leaves() {
     shell.give(Input::Drain { deadline: Duration::from_secs(10) });
     assert_eq!(shell.asked(), ["StopReading", "ReleaseRows"]);
     shell.end(0, 1, &[]);
-    assert_eq!(shell.asked(), ["Commit"]);
+    assert_eq!(shell.asked(), ["ReleaseRows", "Commit"]);
     assert_eq!(shell.commit_succeeds().0, 11);
     assert_eq!(shell.asked(), ["Notice", "LeaveGroup", "Drained"]);
 }

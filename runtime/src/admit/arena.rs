@@ -1,27 +1,38 @@
-//! The bytes of queued events: copied out of the client's buffers at once, so that no fetch buffer is pinned.
+//! The bytes of events from fetch to their ending: copied out of the client's buffers at once, so that no fetch buffer is
+//! pinned.
 //!
-//! Records lie back to back in blocks. A block is reused when nothing in it is queued any more; records larger than
-//! a block get one of their own, which is given back to the system.
+//! Records lie back to back in blocks. A block is reused when nothing in it is needed any more; records larger than
+//! a block get one of their own, which is given back to the system. An event that waits for a retry may need its record
+//! for minutes: when blocks are mostly holes, what is left in the emptiest one is moved together with newer records. A
+//! place therefore names a record, not an address.
 
 use keylane_core::Place;
 
 const BLOCK_BYTES: usize = 256 << 10;
+/// A block with so little left in it may be emptied.
+const SPARSE_BYTES: usize = BLOCK_BYTES / 4;
+/// Below this many blocks nothing is moved.
+const BLOCKS_MIN: usize = 32;
 /// Marks an absent key, value or header value, as on Kafka's own wire.
 const ABSENT: u32 = u32::MAX;
-/// Key length, value length, length of the headers, number of headers.
-const PREAMBLE_BYTES: usize = 16;
+/// Number of the place, key length, value length, length of the headers, number of headers.
+const PREAMBLE: usize = 5;
+const PREAMBLE_BYTES: usize = 4 * PREAMBLE;
 /// What the core keeps per queued event, about.
 const BOOKKEEPING_BYTES: usize = 64;
 
-/// Bytes of records between fetch and dispatch. One owner, no locks.
+/// Bytes of records between fetch and ending. One owner, no locks.
 #[derive(Debug, Default)]
 pub struct Arena {
     blocks: Vec<Block>,
     /// Blocks of the usual size with nothing in them.
     free: Vec<usize>,
-    /// Places in `blocks` whose memory was given back.
+    /// Positions in `blocks` whose memory was given back.
     vacant: Vec<usize>,
     current: Option<usize>,
+    /// By the number of a place.
+    places: Vec<At>,
+    free_places: Vec<u32>,
     /// The headers of the record being stored: they are dear to walk, so they are walked once.
     packed: Vec<u8>,
 }
@@ -30,7 +41,18 @@ pub struct Arena {
 struct Block {
     bytes: Vec<u8>,
     live: u32,
+    live_bytes: usize,
 }
+
+/// Where a record is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct At {
+    block: u32,
+    offset: u32,
+}
+
+/// Nowhere: the place is free.
+const NOWHERE: At = At { block: u32::MAX, offset: 0 };
 
 /// A header as it came: the name is bytes, too.
 pub type Header<'a> = (&'a [u8], Option<&'a [u8]>);
@@ -66,34 +88,56 @@ impl Arena {
         let size = PREAMBLE_BYTES + payload;
         let index = self.block_with_room(size);
         let block = self.blocks.get_mut(index).expect("a block that exists");
-        let at = block.bytes.len();
-        for length in [length_of(key), length_of(value), small(self.packed.len()), count] {
-            block.bytes.extend_from_slice(&length.to_le_bytes());
+        let at = At { block: small(index), offset: small(block.bytes.len()) };
+        let place = take_place(&mut self.places, &mut self.free_places, at);
+        for number in [place, length_of(key), length_of(value), small(self.packed.len()), count] {
+            block.bytes.extend_from_slice(&number.to_le_bytes());
         }
         block.bytes.extend_from_slice(key.unwrap_or_default());
         block.bytes.extend_from_slice(value.unwrap_or_default());
         block.bytes.extend_from_slice(&self.packed);
         block.live += 1;
-        (place(index, at), small(size + BOOKKEEPING_BYTES))
+        block.live_bytes += size;
+        (Place(place.into()), small(size + BOOKKEEPING_BYTES))
     }
 
     /// A record that was stored and not released.
     pub fn get(&self, place: Place) -> StoredRecord<'_> {
-        let (index, at) = split(place);
-        let block = self.blocks.get(index).expect("places come from `store`");
-        let mut bytes = block.bytes.get(at..).expect("places come from `store`");
-        let [key, value, headers, count] = [(); 4].map(|()| take_length(&mut bytes));
-        let key = take_optional(&mut bytes, key);
-        let value = take_optional(&mut bytes, value);
-        StoredRecord { key, value, headers: Headers { packed: take(&mut bytes, headers), left: count } }
+        let At { block, offset } = self.at(place);
+        let block = self.blocks.get(block as usize).expect("places come from `store`");
+        let bytes = block.bytes.get(offset as usize..).expect("places come from `store`");
+        Packed::read(bytes).record
     }
 
     /// Forgets a record.
     pub fn release(&mut self, place: Place) {
-        let (index, _) = split(place);
+        let At { block, offset } = self.at(place);
+        let index = block as usize;
         let block = self.blocks.get_mut(index).expect("places come from `store`");
-        assert!(block.live > 0, "block {index} holds nothing");
+        let size = block.bytes.get(offset as usize..).map_or(0, |bytes| Packed::read(bytes).size);
         block.live -= 1;
+        block.live_bytes -= size;
+        let number = number_of(place);
+        if let Some(at) = self.places.get_mut(number as usize) {
+            *at = NOWHERE;
+            self.free_places.push(number);
+        }
+        self.reuse_if_empty(index);
+    }
+
+    /// Memory held, in use or not.
+    pub fn bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.bytes.capacity()).sum()
+    }
+
+    fn at(&self, place: Place) -> At {
+        let at = self.places.get(number_of(place) as usize).copied().unwrap_or(NOWHERE);
+        assert!(at != NOWHERE, "{place:?} holds nothing");
+        at
+    }
+
+    fn reuse_if_empty(&mut self, index: usize) {
+        let block = self.blocks.get_mut(index).expect("a block that exists");
         if block.live > 0 {
             return;
         }
@@ -104,11 +148,6 @@ impl Arena {
         } else if self.current != Some(index) {
             self.free.push(index);
         }
-    }
-
-    /// Memory held, in use or not.
-    pub fn bytes(&self) -> usize {
-        self.blocks.iter().map(|block| block.bytes.capacity()).sum()
     }
 
     /// Packs the headers and counts them.
@@ -131,22 +170,68 @@ impl Arena {
             return self.add(size);
         }
         if let Some(current) = self.current
-            && self.blocks.get(current).is_some_and(|block| block.bytes.len() + size <= BLOCK_BYTES)
+            && self.has_room(current, size)
         {
             return current;
         }
-        if let Some(full) = self.current.take()
-            && self.blocks.get(full).is_some_and(|block| block.live == 0)
-        {
-            self.free.push(full);
+        if let Some(full) = self.current.take() {
+            self.reuse_if_empty(full);
         }
         let next = self.free.pop().unwrap_or_else(|| self.add(BLOCK_BYTES));
         self.current = Some(next);
-        next
+        self.empty_a_sparse_block(next);
+        if self.has_room(next, size) { next } else { self.block_with_room(size) }
+    }
+
+    fn has_room(&self, index: usize, size: usize) -> bool {
+        self.blocks.get(index).is_some_and(|block| block.bytes.len() + size <= BLOCK_BYTES)
+    }
+
+    /// If most of the memory is holes, moves what is left in the emptiest block to the end of another.
+    fn empty_a_sparse_block(&mut self, to: usize) {
+        let used = self.blocks.len() - self.free.len() - self.vacant.len();
+        let live: usize = self.blocks.iter().map(|block| block.live_bytes).sum();
+        if used < BLOCKS_MIN || 2 * live > used * BLOCK_BYTES {
+            return;
+        }
+        let sparse = |(index, block): &(usize, &Block)| {
+            *index != to
+                && block.live > 0
+                && block.live_bytes <= SPARSE_BYTES
+                && block.bytes.len() <= BLOCK_BYTES
+        };
+        let sparsest =
+            self.blocks.iter().enumerate().filter(sparse).min_by_key(|(_, block)| block.live_bytes);
+        if let Some(from) = sparsest.map(|(index, _)| index) {
+            self.move_records(from, to);
+        }
+    }
+
+    fn move_records(&mut self, from: usize, to: usize) {
+        let source = self.blocks.get_mut(from).expect("a block that exists");
+        let bytes = std::mem::take(&mut source.bytes);
+        let (live, live_bytes) = (std::mem::take(&mut source.live), std::mem::take(&mut source.live_bytes));
+        let target = self.blocks.get_mut(to).expect("a block that exists");
+        let mut offset = 0;
+        while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
+            let packed = Packed::read(rest);
+            let here = At { block: small(from), offset: small(offset) };
+            if let Some(at) = self.places.get_mut(packed.place as usize).filter(|at| **at == here) {
+                *at = At { block: small(to), offset: small(target.bytes.len()) };
+                target.bytes.extend_from_slice(rest.get(..packed.size).unwrap_or_default());
+            }
+            offset += packed.size;
+        }
+        target.live += live;
+        target.live_bytes += live_bytes;
+        if let Some(source) = self.blocks.get_mut(from) {
+            source.bytes = bytes;
+        }
+        self.reuse_if_empty(from);
     }
 
     fn add(&mut self, capacity: usize) -> usize {
-        let block = Block { bytes: Vec::with_capacity(capacity), live: 0 };
+        let block = Block { bytes: Vec::with_capacity(capacity), live: 0, live_bytes: 0 };
         if let Some(index) = self.vacant.pop()
             && let Some(slot) = self.blocks.get_mut(index)
         {
@@ -155,6 +240,27 @@ impl Arena {
         }
         self.blocks.push(block);
         self.blocks.len() - 1
+    }
+}
+
+/// A record as it lies in its block.
+struct Packed<'a> {
+    place: u32,
+    /// Bytes that it takes there.
+    size: usize,
+    record: StoredRecord<'a>,
+}
+
+impl<'a> Packed<'a> {
+    /// The record that begins here.
+    fn read(bytes: &'a [u8]) -> Packed<'a> {
+        let mut rest = bytes;
+        let [place, key, value, headers, count] = [(); PREAMBLE].map(|()| take_length(&mut rest));
+        let key = take_optional(&mut rest, key);
+        let value = take_optional(&mut rest, value);
+        let headers = Headers { packed: take(&mut rest, headers), left: count };
+        let size = bytes.len() - rest.len();
+        Packed { place, size, record: StoredRecord { key, value, headers } }
     }
 }
 
@@ -170,13 +276,19 @@ impl<'a> Iterator for Headers<'a> {
     }
 }
 
-fn place(index: usize, at: usize) -> Place {
-    Place(u64::from(small(index)) << 32 | u64::from(small(at)))
+fn take_place(places: &mut Vec<At>, free: &mut Vec<u32>, at: At) -> u32 {
+    let number = free.pop().unwrap_or_else(|| {
+        places.push(NOWHERE);
+        small(places.len() - 1)
+    });
+    if let Some(place) = places.get_mut(number as usize) {
+        *place = at;
+    }
+    number
 }
 
-fn split(place: Place) -> (usize, usize) {
-    let low = place.0 & u64::from(u32::MAX);
-    (usize::try_from(place.0 >> 32).unwrap_or(usize::MAX), usize::try_from(low).unwrap_or(usize::MAX))
+fn number_of(place: Place) -> u32 {
+    u32::try_from(place.0).expect("places come from `store`")
 }
 
 /// Kafka's own lengths are 31 bits.
@@ -239,5 +351,28 @@ mod tests {
         assert_eq!(arena.get(large).value.map(<[u8]>::len), Some(3 << 20));
         arena.release(large);
         assert_eq!(arena.bytes(), before);
+    }
+
+    #[test]
+    fn a_few_records_that_stay_do_not_hold_the_memory_of_all_the_others() {
+        let mut arena = Arena::default();
+        let value = vec![7; 1000];
+        let mut stay = Vec::new();
+        for number in 0..200_000_u32 {
+            let key = number.to_le_bytes();
+            let place = store(&mut arena, Some(&key), Some(&value), &[(b"h", Some(&key))]);
+            if number % 400 == 0 {
+                stay.push((place, key));
+            } else {
+                arena.release(place);
+            }
+        }
+        assert!(arena.bytes() < 12 << 20, "{} bytes for {} records", arena.bytes(), stay.len());
+        for (place, key) in stay {
+            let record = arena.get(place);
+            assert_eq!((record.key, record.value), (Some(&key[..]), Some(&value[..])));
+            assert_eq!(record.headers.collect::<Vec<_>>(), [(&b"h"[..], Some(&key[..]))]);
+            arena.release(place);
+        }
     }
 }

@@ -1,7 +1,12 @@
-//! Pure looks at a record's bytes: what the core must know of it, and where its bytes stay until it is dispatched.
+//! Pure looks at a record's bytes: whether the handler wants it, which lane it belongs to, and where its bytes stay until
+//! it has reached its ending.
 
 pub mod arena;
+pub mod filter;
 pub mod lane_key;
 
-pub use arena::{Arena, StoredRecord};
+mod json_scalar;
+
+pub use arena::{Arena, Header, StoredRecord};
+pub use filter::Filter;
 pub use lane_key::LaneRule;

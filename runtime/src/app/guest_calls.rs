@@ -30,13 +30,14 @@ impl GuestCalls {
         GuestCalls { consumer, handler, workers, events, idle: Vec::new() }
     }
 
-    /// Copies the rows out of the arena, forgets them there, and hands the call to the workers.
-    pub(super) fn submit(&mut self, dispatch: &Dispatch<'_>, topic: &str, arena: &mut Arena) {
+    /// Copies the rows out of the arena and hands the call to the workers.
+    pub(super) fn submit(&mut self, dispatch: &Dispatch<'_>, topic: &str, arena: &Arena) {
         let mut call = self.idle.pop().unwrap_or_else(|| {
             let events: Arc<dyn CallEvents> = self.events.clone();
             Call::new(self.handler.clone(), events)
         });
         call.key = CallKey { consumer: self.consumer, call: dispatch.call };
+        call.fresh = dispatch.fresh;
         call.batch.begin(topic, dispatch.attempt, dispatch.last_attempt);
         let mut rows = dispatch.rows.iter();
         for &lane in dispatch.lanes {
@@ -50,7 +51,6 @@ impl GuestCalls {
                     record.value,
                     record.headers,
                 );
-                arena.release(row.place);
             }
             call.batch.end_lane();
         }

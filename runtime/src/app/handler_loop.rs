@@ -4,16 +4,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keylane_core::{CommittedStart, Core, Input, Now, Start};
+use keylane_core::{CallFailure, CommittedStart, Core, Failures, Input, Now, Start};
 
 use crate::guest::Outcome;
 use crate::librdkafka::WakeHandle;
-use crate::sink::Delivery;
 use crate::source::SourceEvent;
 
 use super::Totals;
 use super::clock::Clock;
 use super::inbox::{Inbox, News};
+use super::outputs::Heard;
 use super::shell::Shell;
 
 /// The client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not last.
@@ -127,7 +127,7 @@ impl HandlerLoop {
 
     fn carry_out(&mut self) {
         while let Some(action) = self.core.poll() {
-            self.shell.carry_out(self.now.uptime, action);
+            self.shell.carry_out(self.now, action);
         }
     }
 
@@ -216,8 +216,9 @@ impl HandlerLoop {
                 }
                 News::Delivered(deliveries) => {
                     for delivery in &deliveries {
-                        self.take_delivery(delivery);
+                        self.shell.outputs.take(delivery);
                     }
+                    self.hear_outputs();
                 }
                 News::Drain => {
                     if self.until_end {
@@ -232,18 +233,22 @@ impl HandlerLoop {
     }
 
     fn end_call(&mut self) {
-        let Some(call) = self.shell.ended.as_deref() else { return };
-        let id = call.key.call;
-        let input = match &call.outcome {
-            Outcome::Failed(failure) => Input::CallFailed { call: id, fault: failure.fault },
-            Outcome::Ended | Outcome::NotRun => Input::CallEnded {
-                call: id,
-                lanes: call.results.lane_ends(),
-                with_outputs: call.results.rows_with_outputs(),
-                took: call.took,
-            },
+        let Some(ended) = self.shell.ended.take() else { return };
+        self.shell.note_texts(self.now, &ended);
+        let (call, results) = (ended.key.call, &ended.results);
+        let (lanes, with_outputs) = (results.lane_ends(), results.rows_with_outputs());
+        let input = match &ended.outcome {
+            Outcome::Failed(failure) => {
+                let (fault, culprit, fresh) = (failure.fault, failure.row, ended.failed_fresh());
+                let failure = CallFailure { fault, culprit, fresh };
+                Input::CallFailed { call, failure, lanes, with_outputs }
+            }
+            Outcome::Ended | Outcome::NotRun => {
+                Input::CallEnded { call, lanes, with_outputs, took: ended.took }
+            }
         };
         self.core.handle(self.now, input);
+        self.shell.ended = Some(ended);
         self.carry_out();
         if let Some(call) = self.shell.ended.take() {
             self.shell.outputs.count_done(&call);
@@ -251,21 +256,23 @@ impl HandlerLoop {
         }
     }
 
-    fn take_delivery(&mut self, delivery: &Delivery) {
-        match self.shell.outputs.take(delivery) {
-            None => {}
-            Some(Ok((call, row))) => self.give(Input::OutputsAcked { call, row }),
-            Some(Err((call, row))) => self.give(Input::OutputRefused { call, row }),
+    /// Tells the core what became of outputs and dead letters. True: there was something.
+    fn hear_outputs(&mut self) -> bool {
+        let mut busy = false;
+        while let Some(heard) = self.shell.outputs.next_heard() {
+            busy = true;
+            self.give(match heard {
+                Heard::Acked(call, row) => Input::OutputsAcked { call, row },
+                Heard::Refused(call, row) => Input::OutputRefused { call, row },
+                Heard::LetterAcked(call, row) => Input::DeadLetterAcked { call, row },
+            });
         }
+        busy
     }
 
     fn hand_over_backlog(&mut self) -> bool {
-        let mut busy = self.shell.outputs.hand_over_backlog();
-        while let Some((call, row)) = self.shell.outputs.next_refused() {
-            busy = true;
-            self.give(Input::OutputRefused { call, row });
-        }
-        busy
+        let moved = self.shell.outputs.hand_over_backlog();
+        self.hear_outputs() || moved
     }
 
     fn read_partitions(&mut self) -> bool {
@@ -334,7 +341,22 @@ impl HandlerLoop {
         }
     }
 
+    /// What became of events that were not simply done.
+    fn tell_failures(&self) {
+        let handler = &self.shell.name;
+        let Failures { retries, reruns, dead_letters, skipped, .. } = self.core.failures();
+        if retries + reruns + dead_letters + skipped > 0 {
+            tracing::info!(handler, retries, reruns, dead_letters, skipped, "events that failed");
+        }
+        for count in self.shell.filter.counts() {
+            let (rule, keep, events) =
+                (count.rule.as_deref().unwrap_or("no rule"), count.keep, count.records);
+            tracing::info!(handler, rule, keep, events, "filter");
+        }
+    }
+
     fn leave(self) -> LoopEnd {
+        self.tell_failures();
         let HandlerLoop { shell, .. } = self;
         let active = self.first_read.map_or(Duration::ZERO, |first| self.now.uptime - first);
         let totals = Totals {

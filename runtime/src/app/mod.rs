@@ -5,7 +5,6 @@
 //! within limits: it hears what happened (`source` events, [`inbox`]), feeds it to the core, and carries out the
 //! core's actions (`shell`).
 
-mod acks;
 mod clock;
 mod guest_calls;
 mod handler_loop;

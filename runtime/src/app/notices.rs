@@ -1,6 +1,6 @@
 //! What the core wants people to know, as log lines.
 
-use keylane_core::{HandlerStop, Notice, Partition, PartitionStop, Stall};
+use keylane_core::{Fault, Notice, Partition, PartitionStop, Reason, Stall};
 
 /// Says where something happened.
 #[derive(Clone, Copy)]
@@ -88,17 +88,22 @@ impl<'a> Place<'a> {
     }
 
     /// Why the handler stopped, in one sentence.
-    pub(super) fn handler_stop(&self, at: (Partition, i64), why: HandlerStop, detail: &str) -> String {
+    pub(super) fn handler_stop(&self, at: (Partition, i64), why: Reason, detail: &str) -> String {
         let topic = self.topic(at.0);
-        let reason = match why {
-            HandlerStop::Retry => "asks for a retry",
-            HandlerStop::Reject => "rejects the event",
-            HandlerStop::Fault(keylane_core::Fault::Trap) => "trapped",
-            HandlerStop::Fault(keylane_core::Fault::Timeout) => "ran past its deadline",
-            HandlerStop::Fault(keylane_core::Fault::Limit) => "hit a limit",
-            HandlerStop::Fault(keylane_core::Fault::Contract) => "broke the contract",
-            HandlerStop::OutputRefused => "is done, but an output of it was refused",
+        let what = match why {
+            Reason::RetriesExhausted => "the handler asks for one more retry than there are attempts",
+            Reason::Rejected => "the handler rejects the event",
+            Reason::TooOld => "the handler fails, and the event is too old to be tried again,",
+            Reason::OutputRefused => "the handler is done, but an output was refused",
+            Reason::NoKey => "an event without a lane key",
+            Reason::Fault(Fault::Trap) => "the handler trapped",
+            Reason::Fault(Fault::Timeout) => "the handler ran past its deadline",
+            Reason::Fault(Fault::Cpu) => "the handler used too much processor time",
+            Reason::Fault(Fault::Memory) => "the handler wanted too much memory",
+            Reason::Fault(Fault::Stack) => "the stack of the handler overflowed",
+            Reason::Fault(Fault::Limit) => "the handler hit a limit",
+            Reason::Fault(Fault::Contract) => "the handler broke the contract",
         };
-        format!("the handler {reason} at topic {topic} partition {} offset {}: {detail}", at.0.number, at.1)
+        format!("{what} at topic {topic} partition {} offset {}: {detail}", at.0.number, at.1)
     }
 }

@@ -1,5 +1,6 @@
 //! Builds what a run is made of, in the order in which things can fail cheaply: components before brokers.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::admit::LaneRule;
+use crate::admit::{Filter, LaneRule};
 use crate::config::{self, Checked, Cluster, FeedSource};
 use crate::guest::{Cache, Component, Engine, EngineOptions, Handler, HandlerOptions, Workers};
 use crate::librdkafka::{Wake, WakeHandle};
@@ -127,11 +128,23 @@ impl Parts {
                 GuestCalls::new(index.into(), part.handler.clone(), self.workers.clone(), part.inbox.clone());
             let outputs =
                 Outputs::new(self.sink.clone(), index, handler, &self.topics, part.handler.digest());
-            let rule = LaneRule::new(handler.lanes.ordering, handler.lanes.no_key);
+            let lanes = &handler.lanes;
+            let rule = LaneRule::new(lanes.ordering, &lanes.lane_key, lanes.no_key);
+            let admit = (Filter::new(handler.filter.clone()), rule);
             let threads = u32::try_from(config.runtime.workers.get()).unwrap_or(1);
+            let mut core = handler.core_config(arena_bytes);
+            // Events that fail in several processes must not come back together, either.
+            core.retry.seed = RandomState::new().hash_one(std::process::id());
             loops.push(Prepared {
-                core: keylane_core::Core::new(handler.core_config(arena_bytes)),
-                shell: Shell::new(handler.name.clone(), handler.topics.clone(), source, rule, calls, outputs),
+                core: keylane_core::Core::new(core),
+                shell: Shell::new(
+                    handler.name.clone(),
+                    handler.topics.clone(),
+                    source,
+                    admit,
+                    calls,
+                    outputs,
+                ),
                 clock,
                 inbox: part.inbox.clone(),
                 wake: part.wake.clone(),
@@ -263,7 +276,11 @@ impl HandlerPart {
             name: handler.name.clone(),
             outputs: handler.outputs.iter().map(|output| output.target.clone()).collect(),
             timeout: handler.timeout,
+            cpu_budget: handler.cpu_budget,
             memory_max: usize::try_from(handler.memory).context("`memory` is larger than an address")?,
+            keep_memory_max: usize::try_from(handler.keep_memory).unwrap_or(usize::MAX),
+            max_calls: handler.max_calls,
+            fresh_instances: handler.fresh_instances,
         };
         let loaded = Handler::new(engine, &component, options)
             .with_context(|| format!("handler `{}` can't be loaded", handler.name))?;
@@ -276,9 +293,9 @@ impl HandlerPart {
 
 fn start_broker(config: &Checked, embedded: &config::Embedded) -> anyhow::Result<EmbeddedBroker> {
     let broker = EmbeddedBroker::start(i32::from(embedded.partitions)).context("no embedded broker")?;
-    let outputs = config.handlers.iter().flat_map(|handler| &handler.outputs).map(|output| &output.topic);
+    let outputs = output_topics(config);
     let inputs = config.handlers.iter().flat_map(|handler| &handler.topics);
-    for topic in inputs.chain(outputs).chain(embedded.feeds.iter().map(|feed| &feed.topic)) {
+    for topic in inputs.chain(&outputs).chain(embedded.feeds.iter().map(|feed| &feed.topic)) {
         broker.create_topic(topic).map_err(anyhow::Error::msg)?;
     }
     tracing::info!(bootstrap_servers = broker.bootstrap_servers(), "embedded broker started");
@@ -299,14 +316,12 @@ fn with_servers<'a>(
     properties.map(own).chain([("bootstrap.servers".to_owned(), servers)]).collect()
 }
 
-/// Every topic that some handler publishes to, once.
+/// Every topic that some handler publishes to, its dead letters included, once.
 fn output_topics(config: &Checked) -> Vec<String> {
-    let mut topics: Vec<String> = config
-        .handlers
-        .iter()
-        .flat_map(|handler| &handler.outputs)
-        .map(|output| output.topic.clone())
-        .collect();
+    let outputs = config.handlers.iter().flat_map(|handler| &handler.outputs).map(|output| &output.topic);
+    let letters = config.handlers.iter().filter_map(|handler| handler.dead_letters.as_ref());
+    let letters = letters.flat_map(|letters| &letters.topics);
+    let mut topics: Vec<String> = outputs.chain(letters).cloned().collect();
     topics.sort_unstable();
     topics.dedup();
     topics

@@ -1,17 +1,26 @@
 //! Carries out what the core asks for. It owns everything that the core must not know: clients, bytes, calls.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
-use keylane_core::{Action, CallId, FetchedRow, HandlerStop, Partition, ReadError};
+use keylane_core::{
+    Action, Admission, CallId, DeadLetter, FetchedRow, Now, Partition, Place as Kept, ReadError, Reason,
+};
 
-use crate::admit::{Arena, LaneRule};
-use crate::guest::{Call, Outcome, Refusal};
+use crate::admit::{Arena, Filter, LaneRule};
+use crate::guest::{Call, Outcome};
 use crate::source::Source;
+use crate::telemetry::Throttle;
 
 use super::guest_calls::GuestCalls;
 use super::notices::Place;
-use super::outputs::Outputs;
+use super::outputs::{Outputs, name_of};
+
+/// Lines a second about calls that failed and about dead letters.
+const TROUBLE_LINES_MAX: u32 = 20;
+/// Nothing is kept of an event that was filtered.
+const NOWHERE: Kept = Kept(u64::MAX);
+/// What such an event counts as, so that a read of nothing else ends, too.
+const FILTERED_BYTES: u32 = 64;
 
 /// One side of a handler's loop; the core is the other.
 pub(super) struct Shell {
@@ -19,6 +28,7 @@ pub(super) struct Shell {
     pub(super) topics: Vec<String>,
     pub(super) source: Source,
     pub(super) arena: Arena,
+    pub(super) filter: Filter,
     pub(super) lane_rule: LaneRule,
     pub(super) calls: GuestCalls,
     pub(super) outputs: Outputs,
@@ -31,6 +41,8 @@ pub(super) struct Shell {
     pub(super) asked: Asked,
     pub(super) failures: Vec<String>,
     pub(super) calls_made: u64,
+    /// Of lines about calls that failed and dead letters.
+    throttle: Throttle,
 }
 
 /// What the core decided about the loop itself.
@@ -74,7 +86,7 @@ impl Shell {
         name: String,
         topics: Vec<String>,
         source: Source,
-        lane_rule: LaneRule,
+        (filter, lane_rule): (Filter, LaneRule),
         calls: GuestCalls,
         outputs: Outputs,
     ) -> Self {
@@ -83,6 +95,7 @@ impl Shell {
             topics,
             source,
             arena: Arena::default(),
+            filter,
             lane_rule,
             calls,
             outputs,
@@ -92,11 +105,12 @@ impl Shell {
             asked: Asked::default(),
             failures: Vec::new(),
             calls_made: 0,
+            throttle: Throttle::new(TROUBLE_LINES_MAX),
         }
     }
 
     /// Does one thing that the core asked for. Nothing here waits.
-    pub(super) fn carry_out(&mut self, now: Duration, action: Action<'_>) {
+    pub(super) fn carry_out(&mut self, now: Now, action: Action<'_>) {
         match action {
             Action::LookUpStart { partition } => self.source.look_up_start(partition),
             Action::AnswerAssign { starts } => {
@@ -118,14 +132,17 @@ impl Shell {
             Action::StopReading { partition } => self.forbid(partition),
             Action::Dispatch(dispatch) => {
                 let topic = self.topics.get(usize::from(dispatch.topic)).map_or("", String::as_str);
-                self.outputs.remember_sessions(&dispatch);
-                self.calls.submit(&dispatch, topic, &mut self.arena);
+                self.outputs.remember(&dispatch);
+                self.calls.submit(&dispatch, topic, &self.arena);
                 self.calls_made += 1;
             }
             Action::Cancel { call } => self.calls.cancel(call),
             Action::ReleaseRows { places } => places.iter().for_each(|&place| self.arena.release(place)),
             Action::HandOver { call, rows } => self.hand_over(call, rows),
-            Action::Commit { id, entries, metadata } => self.source.commit(now, id, entries, metadata),
+            Action::DeadLetter(letter) => self.bury(&letter, now),
+            Action::Commit { id, entries, metadata } => {
+                self.source.commit(now.uptime, id, entries, metadata);
+            }
             Action::ReportStall(stall) => self.place().stall(&stall),
             Action::StallEnded { partition } => self.place().stall_ended(partition),
             Action::Notice(notice) => self.place().notice(notice),
@@ -133,7 +150,9 @@ impl Shell {
                 self.fail(self.place().partition_stop(partition, offset, reason));
                 self.asked.partition_stopped = true;
             }
-            Action::StopHandler { partition, offset, reason } => self.stop((partition, offset), reason),
+            Action::StopHandler { partition, offset, call, row, reason } => {
+                self.stop((partition, offset), (call, row), reason);
+            }
             Action::EndReached => self.asked.end_reached = true,
             Action::Drained { clean } => {
                 self.asked.drained = true;
@@ -150,19 +169,20 @@ impl Shell {
 
     /// Reads once, within the permission. The rows stay lent until the next read.
     pub(super) fn read(&mut self, permission: Permission) -> Read<'_> {
-        let Shell { source, arena, lane_rule, rows, .. } = self;
+        let Shell { source, arena, filter, lane_rule, rows, .. } = self;
         rows.clear();
         let Permission { partition, max_events, max_bytes } = permission;
         let read = source.read(partition, max_events, max_bytes, &mut |record| {
-            let key = record.key();
-            let (place, bytes) = arena.store(key, record.value(), record.headers());
-            rows.push(FetchedRow {
-                offset: record.offset(),
-                timestamp: record.timestamp(),
-                bytes,
-                place,
-                admission: lane_rule.admission(key),
-            });
+            let (key, value) = (record.key(), record.value());
+            // What is not wanted is not copied, either.
+            let (place, bytes, admission) = if filter.wants(key, value, || record.headers()) {
+                let (place, bytes) = arena.store(key, value, record.headers());
+                (place, bytes, lane_rule.admission(key, value, || record.headers()))
+            } else {
+                (NOWHERE, FILTERED_BYTES, Admission::Filtered)
+            };
+            let (offset, timestamp) = (record.offset(), record.timestamp());
+            rows.push(FetchedRow { offset, timestamp, bytes, place, admission });
             bytes
         });
         Read { rows: &self.rows, end_of_partition: read.end_of_partition, error: read.error, more: read.more }
@@ -179,31 +199,56 @@ impl Shell {
         self.outputs.hand_over(ended, rows);
     }
 
-    fn stop(&mut self, at: (Partition, i64), reason: HandlerStop) {
-        let detail = self.stop_detail(at, reason);
-        self.fail(self.place().handler_stop(at, reason, &detail));
+    fn bury(&mut self, letter: &DeadLetter, now: Now) {
+        let dropped = self.throttle.allow(now.uptime);
+        let event = self.arena.get(letter.event.place);
+        let (topic, error) =
+            (self.place().topic(letter.event.partition), self.outputs.texts.of(letter.call, letter.row));
+        let (partition, offset, attempt) =
+            (letter.event.partition.number, letter.event.offset, letter.attempt);
+        let reason = name_of(letter.reason);
+        if let Some(dropped) = dropped {
+            let handler = &self.name;
+            tracing::warn!(handler, topic, partition, offset, attempt, reason, error, dropped, "dead letter");
+        }
+        self.outputs.bury(letter, &event, now.wall_ms);
+    }
+
+    fn stop(&mut self, at: (Partition, i64), (call, row): (CallId, u32), reason: Reason) {
+        let detail = self.outputs.texts.of(call, row);
+        self.fail(self.place().handler_stop(at, reason, detail));
         self.asked.stop = true;
     }
 
-    /// The guest's or the brokers' own words about it.
-    fn stop_detail(&self, at: (Partition, i64), reason: HandlerStop) -> String {
-        if reason == HandlerStop::OutputRefused {
-            return self.outputs.last_refusal().to_owned();
+    /// Keeps what the guest said about events that are not done: the core asks for their ending later.
+    pub(super) fn note_texts(&mut self, now: Now, call: &Call) {
+        let id = call.key.call;
+        let mut first = 0;
+        let mut refusals = call.results.refusals().iter().peekable();
+        for (lane, (rows, end)) in (0_u32..).zip(call.batch.lanes().iter().zip(call.results.lane_ends())) {
+            if let Some(refusal) = refusals.next_if(|refusal| refusal.lane == lane) {
+                self.outputs.texts.add(id, first + end.done, refusal.reason.clone());
+            }
+            first += rows;
         }
-        let Some(call) = self.ended.as_deref() else { return String::new() };
         if let Outcome::Failed(failure) = &call.outcome {
-            let events = call.batch.rows();
-            return match failure.row.and_then(|row| call.batch.place(row as usize)) {
-                Some((partition, offset)) => {
-                    format!("{} (partition {partition} offset {offset})", failure.message)
-                }
-                None if events > 1 => {
-                    format!("{} (one of the {events} events of this call)", failure.message)
-                }
-                None => failure.message.clone(),
-            };
+            self.outputs.texts.add(id, failure.row.unwrap_or(0), failure.message.clone());
+            let Some(dropped) = self.throttle.allow(now.uptime) else { return };
+            let (handler, topic, fault) = (&self.name, call.batch.topic(), failure.fault);
+            let (partition, offset) = call.batch.place(failure.row.unwrap_or(0) as usize).unwrap_or_default();
+            let (rows, message) = (call.batch.rows(), failure.message.as_str());
+            tracing::warn!(
+                handler,
+                ?fault,
+                topic,
+                partition,
+                offset,
+                rows,
+                message,
+                dropped,
+                "guest call failed"
+            );
         }
-        refusal_at(call, at).map(|refusal| refusal.reason.clone()).unwrap_or_default()
     }
 
     fn forbid(&mut self, partition: Partition) {
@@ -213,15 +258,4 @@ impl Shell {
     fn place(&self) -> Place<'_> {
         Place { handler: &self.name, topics: &self.topics }
     }
-}
-
-/// What the guest said about the event at this place.
-fn refusal_at(call: &Call, at: (Partition, i64)) -> Option<&Refusal> {
-    let place = (at.0.number.unsigned_abs(), at.1.unsigned_abs());
-    call.results.refusals().iter().find(|refusal| {
-        let lane = refusal.lane as usize;
-        let first: u32 = call.batch.lanes().iter().take(lane).sum();
-        let done = call.results.lane_ends().get(lane).map_or(0, |end| end.done);
-        call.batch.place((first + done) as usize) == Some(place)
-    })
 }

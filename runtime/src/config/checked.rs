@@ -7,6 +7,7 @@ use std::time::Duration;
 use keylane_core::OutOfRange;
 
 use super::client_properties::Properties;
+pub use super::lane_key::LaneKey;
 use super::start::Start;
 pub use super::written::Assignor;
 pub use super::written_handler::{NoKey, Ordering};
@@ -129,8 +130,16 @@ pub struct Handler {
     pub group_instance_id: Option<String>,
     /// The deadline of one guest call.
     pub timeout: Duration,
+    /// Processor time of one guest call.
+    pub cpu_budget: Duration,
     /// Bytes of one instance's linear memories.
     pub memory: u64,
+    /// An instance with more bytes than this after a call is replaced.
+    pub keep_memory: u64,
+    /// An instance that served so many calls is replaced.
+    pub max_calls: Option<u32>,
+    /// Every call has an instance of its own.
+    pub fresh_instances: bool,
     /// Set: the operator's choice of how many events a call carries at most.
     pub max_batch: Option<u32>,
     /// Where to start without a commit. Never a time with the embedded broker.
@@ -139,6 +148,12 @@ pub struct Handler {
     pub out_of_range: OutOfRange,
     /// Order and concurrency.
     pub lanes: Lanes,
+    /// Which events it gets; empty: all.
+    pub filter: Vec<FilterRule>,
+    /// What happens to events that fail.
+    pub retry: keylane_core::Retry,
+    /// Where events go that can't be handled; `None`: nowhere.
+    pub dead_letters: Option<DeadLetters>,
     /// When progress is stored.
     pub commit: Commit,
     /// How long a revoke waits for running calls and acks.
@@ -152,7 +167,9 @@ pub struct Handler {
 pub struct Lanes {
     /// What keeps its order.
     pub ordering: Ordering,
-    /// What happens to events without a key.
+    /// What the lane of an event is found by.
+    pub lane_key: LaneKey,
+    /// What happens to events without a lane key.
     pub no_key: NoKey,
     /// Most guest calls out.
     pub max_concurrency: u32,
@@ -173,6 +190,43 @@ pub struct Commit {
     pub timeout: Duration,
     /// Characters of metadata.
     pub metadata_limit: usize,
+}
+
+/// Where events go that can't be handled.
+#[derive(Clone, Debug)]
+pub struct DeadLetters {
+    /// By the index of the event's own topic; none is an input of the handler.
+    pub topics: Vec<String>,
+    /// Whether they have the headers of Spring for Apache Kafka, too.
+    pub spring: bool,
+    /// An event that was set aside more often raises an alarm.
+    pub max_redrives: u32,
+}
+
+/// One rule of a filter: everything in it must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilterRule {
+    /// For counters.
+    pub name: String,
+    /// Keeps or drops what matches.
+    pub keep: bool,
+    /// The last header with this name, and what must hold of it.
+    pub header: Option<(String, Vec<HeaderTest>)>,
+    /// How the key begins.
+    pub key_prefix: Option<Vec<u8>>,
+    /// Whether there is no value.
+    pub tombstone: Option<bool>,
+}
+
+/// What must hold of a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderTest {
+    /// It is there, or is not.
+    Present(bool),
+    /// Its value is one of these.
+    AnyOf(Vec<Vec<u8>>),
+    /// Its value begins so.
+    Prefix(Vec<u8>),
 }
 
 /// A topic that a handler may publish to.
@@ -205,7 +259,7 @@ impl Handler {
         let defaults = keylane_core::Config::default();
         keylane_core::Config {
             topics: u16::try_from(self.topics.len()).expect("the rules allow fewer topics"),
-            max_batch: self.max_batch.unwrap_or(defaults.max_batch),
+            max_batch: if self.fresh_instances { 1 } else { self.max_batch.unwrap_or(defaults.max_batch) },
             max_batch_is_fixed: self.max_batch.is_some(),
             max_concurrency: self.lanes.max_concurrency,
             max_queued: self.lanes.max_queued,
@@ -217,6 +271,7 @@ impl Handler {
             metadata_limit: self.commit.metadata_limit,
             revoke_timeout: self.revoke_timeout,
             out_of_range: self.out_of_range,
+            retry: self.retry.clone(),
             ..defaults
         }
     }

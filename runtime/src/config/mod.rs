@@ -17,6 +17,7 @@ mod duration;
 mod error;
 mod interpolate;
 mod known_properties;
+mod lane_key;
 mod not_yet;
 mod problem;
 mod rules;
@@ -24,7 +25,9 @@ mod secret;
 mod size;
 mod start;
 mod written;
+mod written_filter;
 mod written_handler;
+mod written_retry;
 
 #[cfg(test)]
 mod tests;
@@ -33,8 +36,8 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 pub use checked::{
-    Assignor, Checked, Cluster, Commit, Embedded, FETCH_QUEUE_MIN, Feed, FeedSource, Handler, Kafka, Lanes,
-    NoKey, Ordering, Output, Runtime,
+    Assignor, Checked, Cluster, Commit, DeadLetters, Embedded, FETCH_QUEUE_MIN, Feed, FeedSource, FilterRule,
+    Handler, HeaderTest, Kafka, LaneKey, Lanes, NoKey, Ordering, Output, Runtime,
 };
 pub use client_properties::Properties;
 pub use error::{Error, Refused};

@@ -13,18 +13,12 @@ struct NotYet {
 }
 
 const REMOVE: &str = "remove it";
-const STOPS: &str =
-    "remove it: an event that fails stops its handler (`on_exhausted = \"stop\"`), nothing is lost";
 const GRANTS: &str = "remove it: a handler gets events and returns outputs, and reaches nothing else";
-const LIMITS: &str = "remove it; `timeout` and `memory` limit a call";
 
-const ALL: [NotYet; 28] = [
+const ALL: [NotYet; 12] = [
     always(&["admin"], REMOVE),
     always(&["metrics"], REMOVE),
-    always(&["dead_letters"], STOPS),
-    always(&["handlers", "*", "dead_letters"], STOPS),
-    always(&["handlers", "*", "filter"], REMOVE),
-    always(&["handlers", "*", "filters"], REMOVE),
+    always(&["dead_letters"], "write it for each handler: `[handlers.NAME.dead_letters]`"),
     always(&["handlers", "*", "state"], REMOVE),
     always(&["handlers", "*", "gate"], REMOVE),
     always(&["handlers", "*", "gates"], REMOVE),
@@ -33,24 +27,11 @@ const ALL: [NotYet; 28] = [
     always(&["handlers", "*", "grants"], GRANTS),
     always(&["handlers", "*", "pipeline"], REMOVE),
     always(&["handlers", "*", "consumers"], "remove it; run more processes with the same `group_id`"),
-    always(&["handlers", "*", "cpu_budget"], LIMITS),
-    always(&["handlers", "*", "max_calls"], LIMITS),
-    always(&["handlers", "*", "max_memory"], LIMITS),
-    only(&["handlers", "*", "isolation"], &["event"], "use \"shared\""),
     only(
-        &["handlers", "*", "lanes", "lane_key"],
-        &["header:", "json:"],
-        "use \"key\": the key of the record",
+        &["handlers", "*", "retry", "on_exhausted"],
+        &["hold", "dlq-key"],
+        "use \"dlq\", \"skip\" or \"stop\"",
     ),
-    only(&["handlers", "*", "lanes", "no_key"], &["reject"], "use \"spread\" or \"partition\""),
-    only(&["handlers", "*", "retry", "on_exhausted"], &["dlq", "skip", "hold"], "use \"stop\""),
-    always(&["handlers", "*", "retry", "max_attempts"], STOPS),
-    always(&["handlers", "*", "retry", "initial_interval"], STOPS),
-    always(&["handlers", "*", "retry", "max_interval"], STOPS),
-    always(&["handlers", "*", "retry", "multiplier"], STOPS),
-    always(&["handlers", "*", "retry", "jitter"], STOPS),
-    always(&["handlers", "*", "retry", "scope"], STOPS),
-    always(&["handlers", "*", "retry", "max_record_age"], STOPS),
 ];
 
 const fn always(path: &'static [&'static str], hint: &'static str) -> NotYet {

@@ -7,8 +7,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::HumanDuration;
+use super::lane_key::LaneKey;
 use super::size::HumanSize;
 use super::start::Start;
+use super::written_filter::Rule;
+use super::written_retry::{DeadLetters, Retry};
 
 /// One handler: a component and the events it gets.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -30,6 +33,15 @@ pub(super) struct Handler {
     /// The most memory of one instance of the component.
     #[serde(default = "default_memory")]
     pub(super) memory: HumanSize,
+    /// How much processor time one guest call may use, whatever it carries.
+    #[serde(default = "default_cpu_budget")]
+    pub(super) cpu_budget: HumanDuration,
+    /// An instance that served so many calls is replaced. By default none is for that reason.
+    #[schemars(range(min = 1, max = 4_294_967_295_u32))]
+    pub(super) max_calls: Option<i64>,
+    /// An instance that has more memory than this after a call is replaced: for guests whose memory only grows. By
+    /// default three quarters of `memory`.
+    pub(super) max_memory: Option<HumanSize>,
     /// The most events that one guest call carries. By default chosen by what the component exports.
     #[schemars(range(min = 1, max = 4096))]
     pub(super) max_batch: Option<i64>,
@@ -54,6 +66,12 @@ pub(super) struct Handler {
     /// What happens to an event that fails.
     #[serde(default)]
     pub(super) retry: Retry,
+    /// Where events go that can't be handled.
+    #[serde(default)]
+    pub(super) dead_letters: DeadLetters,
+    /// Which events the handler gets; the others are settled without a call. By default it gets all.
+    #[serde(default)]
+    pub(super) filter: Vec<Rule>,
     /// Where the handler may publish to, by the name that it uses.
     #[serde(default)]
     pub(super) outputs: BTreeMap<String, Output>,
@@ -61,6 +79,10 @@ pub(super) struct Handler {
 
 fn default_timeout() -> HumanDuration {
     HumanDuration::from_secs(5)
+}
+
+fn default_cpu_budget() -> HumanDuration {
+    HumanDuration::from_secs(1)
 }
 
 fn default_memory() -> HumanSize {
@@ -87,6 +109,8 @@ pub(super) enum Isolation {
     /// Yes: a guest's memory survives from event to event. Handlers must not keep state per key in it.
     #[default]
     Shared,
+    /// No: every call has a fresh one, and carries one event.
+    Event,
 }
 
 /// What runs in order and how much runs at once.
@@ -97,7 +121,7 @@ pub(super) struct Lanes {
     pub(super) ordering: Ordering,
     /// What the lane of an event is found by.
     pub(super) lane_key: LaneKey,
-    /// What happens to events without a key.
+    /// What happens to events without a lane key.
     pub(super) no_key: NoKey,
     /// The most guest calls out at once.
     #[schemars(range(min = 1, max = 100_000))]
@@ -136,16 +160,7 @@ pub enum Ordering {
     Unordered,
 }
 
-/// What the lane of an event is found by.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum LaneKey {
-    /// The key of the record.
-    #[default]
-    Key,
-}
-
-/// What happens to events without a key. An empty key is a key.
+/// What happens to events without a lane key. An empty key is a key.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum NoKey {
@@ -154,6 +169,8 @@ pub enum NoKey {
     Spread,
     /// All of a partition share one lane.
     Partition,
+    /// They are not handled: each has the ending of an event that was rejected.
+    Reject,
 }
 
 /// When progress is stored.
@@ -197,23 +214,6 @@ impl Default for Rebalance {
     fn default() -> Rebalance {
         Rebalance { revoke_timeout: HumanDuration::from_millis(1000) }
     }
-}
-
-/// What happens to an event that fails.
-#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Retry {
-    /// What happens when an event can't be done.
-    pub(super) on_exhausted: OnExhausted,
-}
-
-/// What happens when an event can't be done.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum OnExhausted {
-    /// The handler finishes what runs, commits and leaves its group; nothing is passed over.
-    #[default]
-    Stop,
 }
 
 /// A topic that the handler may publish to.

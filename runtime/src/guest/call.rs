@@ -74,6 +74,10 @@ pub struct Call {
     pub took: Duration,
     /// It was suspended at least once.
     pub waited: bool,
+    /// It needs an instance that has served no call. Set before it is submitted.
+    pub fresh: bool,
+    /// It had one.
+    pub had_fresh: bool,
     handler: Arc<Handler>,
     events: Arc<dyn CallEvents>,
 }
@@ -88,6 +92,8 @@ impl Call {
             outcome: Outcome::NotRun,
             took: Duration::ZERO,
             waited: false,
+            fresh: false,
+            had_fresh: false,
             handler,
             events,
         })
@@ -96,6 +102,12 @@ impl Call {
     /// Whose call it is.
     pub fn handler(&self) -> &Arc<Handler> {
         &self.handler
+    }
+
+    /// Whether the instance had served no event before the one that failed.
+    pub fn failed_fresh(&self) -> bool {
+        let Outcome::Failed(failure) = &self.outcome else { return false };
+        self.had_fresh && failure.row.is_none_or(|row| row == 0)
     }
 
     pub(super) fn events(&self) -> &Arc<dyn CallEvents> {
@@ -107,6 +119,7 @@ impl Call {
         self.outcome = Outcome::NotRun;
         self.took = Duration::ZERO;
         self.waited = false;
+        self.had_fresh = false;
         self.results.clear();
     }
 }

@@ -25,6 +25,13 @@ pub(super) fn stopwatch() -> Instant {
     Instant::now()
 }
 
+/// Processor time that this thread has used.
+pub(super) fn thread_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::new(time.tv_sec.unsigned_abs(), nanos)
+}
+
 /// Time as the ticker counts it, since the engine was made.
 #[derive(Debug, Default)]
 pub struct Clock {
@@ -101,6 +108,8 @@ impl Drop for Ticker {
 pub(super) enum Stop {
     /// Its deadline is over.
     Deadline,
+    /// It has used as much processor time as it may.
+    OutOfCpu,
     /// The shell does not want it any more.
     Cancelled,
 }
@@ -110,6 +119,7 @@ const CLOSED: u64 = u64::MAX;
 
 const RUNNING_ON: u8 = 0;
 const CANCELLED: u8 = 1;
+const OUT_OF_CPU: u8 = 2;
 
 /// Counts one call's time at a time: the stretches in which it runs or waits, not those in which it stands
 /// ready behind others. Shared by the worker, the call's waker and the instance's epoch callback.
@@ -119,7 +129,7 @@ pub(super) struct Meter {
     limit: AtomicU64,
     spent: AtomicU64,
     since: AtomicU64,
-    cancelled: AtomicU8,
+    told: AtomicU8,
     yielded: AtomicBool,
 }
 
@@ -130,7 +140,7 @@ impl Meter {
             limit: AtomicU64::new(0),
             spent: AtomicU64::new(0),
             since: AtomicU64::new(CLOSED),
-            cancelled: AtomicU8::new(RUNNING_ON),
+            told: AtomicU8::new(RUNNING_ON),
             yielded: AtomicBool::new(false),
         }
     }
@@ -140,7 +150,7 @@ impl Meter {
         self.limit.store(micros(limit), Ordering::Release);
         self.spent.store(0, Ordering::Release);
         self.since.store(CLOSED, Ordering::Release);
-        self.cancelled.store(RUNNING_ON, Ordering::Release);
+        self.told.store(RUNNING_ON, Ordering::Release);
         self.yielded.store(false, Ordering::Release);
     }
 
@@ -161,13 +171,20 @@ impl Meter {
     }
 
     pub(super) fn cancel(&self) {
-        self.cancelled.store(CANCELLED, Ordering::Release);
+        self.told.store(CANCELLED, Ordering::Release);
+    }
+
+    /// It has used too much; a cancel that came before stays.
+    pub(super) fn out_of_cpu(&self) {
+        self.told.compare_exchange(RUNNING_ON, OUT_OF_CPU, Ordering::AcqRel, Ordering::Acquire).ok();
     }
 
     /// Whether the call must end now.
     pub(super) fn stop(&self) -> Option<Stop> {
-        if self.cancelled.load(Ordering::Acquire) == CANCELLED {
-            return Some(Stop::Cancelled);
+        match self.told.load(Ordering::Acquire) {
+            CANCELLED => return Some(Stop::Cancelled),
+            OUT_OF_CPU => return Some(Stop::OutOfCpu),
+            _ => {}
         }
         let since = self.since.load(Ordering::Acquire);
         let open = if since == CLOSED { 0 } else { self.clock.micros().saturating_sub(since) };

@@ -17,6 +17,7 @@ use super::clock::{Clock, Meter};
 use super::engine::Engine;
 use super::host::{self, Host};
 use super::inspect::Kind;
+use super::lines::Budget;
 use super::load::{Component, LoadError};
 use super::results::{self, Breach, EVENT_BYTES_MAX, Results};
 use super::trap;
@@ -37,8 +38,16 @@ pub struct HandlerOptions {
     pub outputs: Vec<String>,
     /// How long a call may run or wait.
     pub timeout: Duration,
+    /// How much processor time a call may use.
+    pub cpu_budget: Duration,
     /// Linear memory of one instance, over all its memories.
     pub memory_max: usize,
+    /// An instance with more than this after a call is not kept for the next one.
+    pub keep_memory_max: usize,
+    /// An instance is not kept after so many calls.
+    pub max_calls: Option<u32>,
+    /// Every call gets an instance of its own.
+    pub fresh_instances: bool,
 }
 
 impl HandlerOptions {
@@ -49,7 +58,11 @@ impl HandlerOptions {
             name: name.into(),
             outputs: Vec::new(),
             timeout: Duration::from_secs(5),
+            cpu_budget: Duration::from_secs(1),
             memory_max: 64 << 20,
+            keep_memory_max: 48 << 20,
+            max_calls: None,
+            fresh_instances: false,
         }
     }
 }
@@ -62,6 +75,7 @@ pub struct Handler {
     linked: Linked,
     kind: Kind,
     digest: String,
+    log: Arc<Budget>,
 }
 
 enum Linked {
@@ -94,12 +108,15 @@ impl Handler {
             linked,
             kind: component.kind(),
             digest: component.inspection().digest(),
+            log: Arc::new(Budget::new(engine.clock().clone())),
         });
         handler.try_start().map_err(|failure| {
             let (name, reason) = (component.name().to_owned(), failure.message);
             match failure.fault {
                 Fault::Contract => LoadError::Link { name, reason },
-                Fault::Trap | Fault::Timeout | Fault::Limit => LoadError::Start { name, reason },
+                Fault::Trap | Fault::Timeout | Fault::Cpu | Fault::Memory | Fault::Stack | Fault::Limit => {
+                    LoadError::Start { name, reason }
+                }
             }
         })?;
         Ok(handler)
@@ -128,6 +145,11 @@ impl Handler {
     /// How long a call may run or wait.
     pub fn timeout(&self) -> Duration {
         self.options.timeout
+    }
+
+    /// How much processor time a call may use.
+    pub(super) fn cpu_budget(&self) -> Duration {
+        self.options.cpu_budget
     }
 
     /// Tells handlers apart.
@@ -163,7 +185,7 @@ impl Handler {
     /// A new instance. Its start counts as time of the call that needs it. A contract fault means that the
     /// exports have other types than they should, which is found out at load.
     pub(super) async fn instance(&self, meter: &Arc<Meter>) -> Result<Instance, Failure> {
-        let host = Host::new(&self.options.name, self.options.memory_max);
+        let host = Host::new(&self.options.name, self.options.memory_max, self.log.clone());
         let mut store = Store::new(self.engine.wasmtime(), host);
         store.limiter(|host| &mut host.limiter);
         store.set_max_component_handles(host::RESOURCES_MAX);
@@ -176,7 +198,7 @@ impl Handler {
             Linked::Batch(linked) => linked.instantiate_async(&mut store).await.map(Exports::Batch),
         };
         match exports {
-            Ok(exports) => Ok(Instance { store, exports }),
+            Ok(exports) => Ok(Instance { store, exports, calls: 0 }),
             Err(error) => Err(trap::no_instance(&error, &store.data().limiter)),
         }
     }
@@ -195,6 +217,8 @@ impl std::fmt::Debug for Handler {
 pub(super) struct Instance {
     store: Store<Host>,
     exports: Exports,
+    /// Calls that it served.
+    calls: u32,
 }
 
 enum Exports {
@@ -203,6 +227,19 @@ enum Exports {
 }
 
 impl Instance {
+    /// It has served no call.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.calls == 0
+    }
+
+    /// It may serve another call.
+    pub(super) fn may_stay(&self, handler: &Handler) -> bool {
+        let options = &handler.options;
+        !options.fresh_instances
+            && options.max_calls.is_none_or(|max| self.calls < max)
+            && self.store.data().limiter.memory() <= options.keep_memory_max
+    }
+
     /// Makes one call of all rows. After an error `results` has what was done before it; for a
     /// `batch-handler` that is nothing.
     pub(super) async fn call(
@@ -213,6 +250,7 @@ impl Instance {
         results: &mut Results,
     ) -> Result<(), Failure> {
         results.clear();
+        self.calls = self.calls.saturating_add(1);
         let (partition, offset) = batch.place(0).unwrap_or_default();
         let host = self.store.data_mut();
         host.meter = Some(meter.clone());
@@ -234,7 +272,7 @@ impl Instance {
             Exports::Single(exports) => call_rows(&mut self.store, exports, handler, batch, results).await,
         };
         self.store.data().lines.end();
-        outcome.map_err(|failure| Failure { row: results.fail(), ..failure })
+        outcome.map_err(|failure| Failure { row: results.fail(batch.lanes().len()), ..failure })
     }
 }
 
@@ -276,7 +314,7 @@ async fn call_rows(
     Ok(())
 }
 
-type Refused = (keylane_core::Verdict, String, Option<u32>);
+type Refused = (keylane_core::Verdict, String);
 
 async fn call_row(
     store: &mut Store<Host>,

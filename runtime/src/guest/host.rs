@@ -7,7 +7,7 @@ use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::clock::{Meter, Stop};
-use super::lines::{Lines, Stream};
+use super::lines::{Budget, Lines, Stream};
 
 /// Core instances of one component: a Rust or C guest has 1 to 5, componentize-py links some thirty.
 pub(super) const CORE_INSTANCES_MAX: u32 = 50;
@@ -35,8 +35,8 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(handler: &str, memory_max: usize) -> Host {
-        let lines = Arc::new(Lines::new(handler));
+    pub(super) fn new(handler: &str, memory_max: usize, log: Arc<Budget>) -> Host {
+        let lines = Arc::new(Lines::new(handler, log));
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let mut wasi = WasiCtx::builder();
@@ -65,7 +65,7 @@ impl WasiView for Host {
 pub(super) fn at_epoch(store: StoreContextMut<'_, Host>) -> wasmtime::Result<UpdateDeadline> {
     let Some(meter) = &store.data().meter else { return Ok(UpdateDeadline::Continue(1)) };
     Ok(match meter.stop() {
-        Some(Stop::Deadline | Stop::Cancelled) => UpdateDeadline::Interrupt,
+        Some(Stop::Deadline | Stop::OutOfCpu | Stop::Cancelled) => UpdateDeadline::Interrupt,
         None => {
             meter.note_yield();
             UpdateDeadline::Yield(1)
@@ -90,6 +90,11 @@ impl Limiter {
     /// A call begins.
     pub(super) fn begin(&mut self) {
         self.refused = None;
+    }
+
+    /// What the guest has now.
+    pub(super) fn memory(&self) -> usize {
+        self.memory
     }
 
     /// Why a trap is likely the limit's doing, if the guest hit it since `begin`.

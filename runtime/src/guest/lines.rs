@@ -12,6 +12,9 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use super::clock::Clock;
+use crate::telemetry::Throttle;
+
 /// A longer line is cut: a guest must not be able to fill the log with one write.
 const LINE_MAX: usize = 1024;
 
@@ -33,6 +36,27 @@ impl Stream {
     }
 }
 
+/// Lines a second that all instances of a handler may write.
+const LINES_MAX: u32 = 200;
+
+/// Counts the lines of all instances of a handler.
+#[derive(Debug)]
+pub(super) struct Budget {
+    clock: Arc<Clock>,
+    throttle: Mutex<Throttle>,
+}
+
+impl Budget {
+    pub(super) fn new(clock: Arc<Clock>) -> Budget {
+        Budget { clock, throttle: Mutex::new(Throttle::new(LINES_MAX)) }
+    }
+
+    /// Whether a line may be written, and how many were not since the last one.
+    fn allow(&self) -> Option<u64> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner).allow(self.clock.now())
+    }
+}
+
 /// Both streams of one instance.
 #[derive(Debug)]
 pub(super) struct Lines {
@@ -41,6 +65,7 @@ pub(super) struct Lines {
 
 #[derive(Debug)]
 struct Inner {
+    budget: Arc<Budget>,
     handler: String,
     topic: String,
     partition: u32,
@@ -57,9 +82,10 @@ struct Line {
 }
 
 impl Lines {
-    pub(super) fn new(handler: &str) -> Lines {
+    pub(super) fn new(handler: &str, budget: Arc<Budget>) -> Lines {
         Lines {
             inner: Mutex::new(Inner {
+                budget,
                 handler: handler.to_owned(),
                 topic: String::new(),
                 partition: 0,
@@ -135,6 +161,16 @@ impl Inner {
 
     fn emit(&mut self, stream: Stream) {
         let line = self.line(stream).take();
+        let Some(dropped) = self.budget.allow() else { return };
+        if dropped > 0 {
+            let handler = &self.handler;
+            tracing::warn!(
+                handler,
+                dropped,
+                most = LINES_MAX,
+                "guest output dropped: too many lines a second"
+            );
+        }
         tracing::info!(
             target: "keylane::guest",
             handler = self.handler,

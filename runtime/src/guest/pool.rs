@@ -36,6 +36,17 @@ impl Pool {
         Pool { state: Mutex::new(State { room, idle }) }
     }
 
+    /// The right to make an instance, whatever idle ones there are.
+    pub(super) fn take_room(&self) -> Lease {
+        self.with(|state| {
+            if state.room > 0 {
+                state.room -= 1;
+                return Lease::Room(None);
+            }
+            Lease::Room(Some(state.evict()))
+        })
+    }
+
     /// The worker's own last instance of this handler; else a new one; else another worker's; else in place
     /// of any that is idle.
     pub(super) fn take(&self, worker: usize, handler: &Handler) -> Lease {
@@ -51,10 +62,7 @@ impl Pool {
             {
                 return Lease::Used(instance);
             }
-            let oldest = state.idle.iter_mut().find(|idle| !idle.is_empty()).map(|idle| idle.remove(0));
-            // Calls that are out never outnumber instances: one of them is idle if this call has none.
-            let oldest = oldest.expect("no more calls are admitted than instances may live");
-            Lease::Room(Some(oldest.instance))
+            Lease::Room(Some(state.evict()))
         })
     }
 
@@ -91,6 +99,13 @@ impl Pool {
 }
 
 impl State {
+    /// An instance that makes room for another.
+    fn evict(&mut self) -> Instance {
+        let oldest = self.idle.iter_mut().find(|idle| !idle.is_empty()).map(|idle| idle.remove(0));
+        // Calls that are out never outnumber instances: one of them is idle if this call has none.
+        oldest.expect("no more calls are admitted than instances may live").instance
+    }
+
     fn take_of(&mut self, worker: usize, handler: u64) -> Option<Instance> {
         let idle = self.idle.get_mut(worker)?;
         let last = idle.iter().rposition(|idle| idle.handler == handler)?;

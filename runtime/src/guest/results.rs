@@ -6,6 +6,8 @@
 
 mod check;
 
+use std::time::Duration;
+
 use keylane_core::{LaneEnd, Verdict};
 
 use super::batch::{self, ABSENT};
@@ -41,8 +43,6 @@ pub struct Refusal {
     pub verdict: Verdict,
     /// In its words, cut to 1 KiB.
     pub reason: String,
-    /// After which time it wants to see the row again.
-    pub after_ms: Option<u32>,
 }
 
 /// One event to publish.
@@ -156,14 +156,16 @@ impl Results {
         self.running = Some(Running { lane, done, row });
     }
 
-    /// The call ended as a whole. What a `handler` did before stays, its lane ends with what is done of it,
-    /// and the row that was running is named; of a `batch-handler` nothing stays.
-    pub(super) fn fail(&mut self) -> Option<u32> {
+    /// The call, of so many lanes, ended as a whole. What a `handler` did before stays, its lane ends with what is
+    /// done of it, and the row that was running is named; of a `batch-handler` nothing stays.
+    pub(super) fn fail(&mut self, lanes: usize) -> Option<u32> {
         let Some(Running { lane, done, row }) = self.running.take() else {
             self.clear();
             return None;
         };
         self.end_lane(lane, done, None);
+        // Nothing is done of the lanes that were not reached.
+        self.ends.resize(lanes, LaneEnd { done: 0, failure: None });
         Some(row)
     }
 
@@ -231,27 +233,31 @@ impl Results {
     }
 
     /// A lane is through, or stopped for that reason.
-    pub(super) fn end_lane(&mut self, lane: u32, done: u32, refusal: Option<(Verdict, String, Option<u32>)>) {
+    pub(super) fn end_lane(&mut self, lane: u32, done: u32, refusal: Option<(Verdict, String)>) {
         self.running = None;
-        self.ends.push(LaneEnd { done, failure: refusal.as_ref().map(|(verdict, ..)| *verdict) });
-        if let Some((verdict, reason, after_ms)) = refusal {
-            self.refusals.push(Refusal { lane, verdict, reason: cut(reason), after_ms });
+        self.ends.push(LaneEnd { done, failure: refusal.as_ref().map(|(verdict, _)| *verdict) });
+        if let Some((verdict, reason)) = refusal {
+            self.refusals.push(Refusal { lane, verdict, reason: cut(reason) });
         }
     }
 }
 
-fn refusal_of_batch(failure: wit::Failure) -> (Verdict, String, Option<u32>) {
+fn refusal_of_batch(failure: wit::Failure) -> (Verdict, String) {
     match failure {
-        wit::Failure::Retry(retry) => (Verdict::Retry, retry.reason, retry.after_ms),
-        wit::Failure::Reject(reason) => (Verdict::Reject, reason, None),
+        wit::Failure::Retry(retry) => (retry_after(retry.after_ms), retry.reason),
+        wit::Failure::Reject(reason) => (Verdict::Reject, reason),
     }
 }
 
-pub(super) fn refusal_of_single(failure: single::Failure) -> (Verdict, String, Option<u32>) {
+pub(super) fn refusal_of_single(failure: single::Failure) -> (Verdict, String) {
     match failure {
-        single::Failure::Retry(retry) => (Verdict::Retry, retry.reason, retry.after_ms),
-        single::Failure::Reject(reason) => (Verdict::Reject, reason, None),
+        single::Failure::Retry(retry) => (retry_after(retry.after_ms), retry.reason),
+        single::Failure::Reject(reason) => (Verdict::Reject, reason),
     }
+}
+
+fn retry_after(ms: Option<u32>) -> Verdict {
+    Verdict::Retry { after: ms.map(|ms| Duration::from_millis(ms.into())) }
 }
 
 fn cut(mut reason: String) -> String {

@@ -232,10 +232,16 @@ pub(super) fn engine_of(max_instances: u32) -> Arc<Engine> {
 
 /// A handler with the output `totals`.
 pub(super) fn handler(engine: &Arc<Engine>, wasm: &[u8], timeout_ms: u64) -> Arc<Handler> {
+    handler_with(engine, wasm, options(timeout_ms))
+}
+
+pub(super) fn options(timeout_ms: u64) -> HandlerOptions {
+    let outputs = vec!["other".to_owned(), "totals".to_owned()];
+    HandlerOptions { outputs, timeout: Duration::from_millis(timeout_ms), ..HandlerOptions::new("test") }
+}
+
+pub(super) fn handler_with(engine: &Arc<Engine>, wasm: &[u8], options: HandlerOptions) -> Arc<Handler> {
     let component = Component::from_bytes(engine, "test.wasm", wasm, None).unwrap();
-    let mut options = HandlerOptions::new("test");
-    options.outputs = vec!["other".to_owned(), "totals".to_owned()];
-    options.timeout = Duration::from_millis(timeout_ms);
     Handler::new(engine, &component, options).unwrap()
 }
 

@@ -24,8 +24,11 @@ pub(super) fn failure(error: &wasmtime::Error, limiter: &Limiter) -> Failure {
     if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
         return Failure::new(Fault::Timeout, with_frames("the deadline is over".to_owned(), in_the_guest));
     }
+    if matches!(error.downcast_ref::<Trap>(), Some(Trap::StackOverflow)) {
+        return Failure::new(Fault::Stack, with_frames(text, in_the_guest));
+    }
     if let Some(refusal) = limiter.refusal() {
-        return Failure::new(Fault::Limit, with_frames(refusal, in_the_guest));
+        return Failure::new(Fault::Memory, with_frames(refusal, in_the_guest));
     }
     if text.contains(TOO_MUCH_DATA) {
         let message = "more data at once than a result may have".to_owned();
@@ -48,7 +51,9 @@ pub(super) fn no_instance(error: &wasmtime::Error, limiter: &Limiter) -> Failure
     let (fault, message) = match failure.fault {
         Fault::Contract if error.is::<PoolConcurrencyLimitError>() => (Fault::Limit, format!("{error:#}")),
         Fault::Contract => (Fault::Contract, format!("{error:#}")),
-        Fault::Trap | Fault::Timeout | Fault::Limit => (failure.fault, failure.message),
+        Fault::Trap | Fault::Timeout | Fault::Cpu | Fault::Memory | Fault::Stack | Fault::Limit => {
+            (failure.fault, failure.message)
+        }
     };
     Failure::new(fault, message)
 }

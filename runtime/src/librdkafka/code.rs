@@ -117,6 +117,16 @@ codes! {
     STALE_MEMBER_EPOCH = RD_KAFKA_RESP_ERR_STALE_MEMBER_EPOCH;
     /// The group's other members use another assignor.
     INCONSISTENT_GROUP_PROTOCOL = RD_KAFKA_RESP_ERR_INCONSISTENT_GROUP_PROTOCOL;
+    /// A record has a timestamp that its topic does not take.
+    INVALID_TIMESTAMP = RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP;
+    /// A policy of the broker refuses it.
+    POLICY_VIOLATION = RD_KAFKA_RESP_ERR_POLICY_VIOLATION;
+    /// A sequence number that the broker did not expect.
+    OUT_OF_ORDER_SEQUENCE_NUMBER = RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    /// It was given up before it was sent.
+    PURGE_QUEUE = RD_KAFKA_RESP_ERR__PURGE_QUEUE;
+    /// It was given up after it was sent.
+    PURGE_INFLIGHT = RD_KAFKA_RESP_ERR__PURGE_INFLIGHT;
     /// There are no headers.
     NOENT = RD_KAFKA_RESP_ERR__NOENT;
 }

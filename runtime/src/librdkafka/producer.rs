@@ -8,7 +8,7 @@ use rdkafka_sys::{RD_KAFKA_EVENT_DR, RD_KAFKA_EVENT_ERROR, RD_KAFKA_MSG_F_COPY};
 
 use super::code::ErrorCode;
 use super::deadline::millis;
-use super::message::Header;
+use super::message::{Header, Message};
 use super::{Client, ConfigError, Event, Properties, Queue, sys};
 
 /// `RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT`.
@@ -49,8 +49,8 @@ pub struct ProduceRecord<'a> {
 }
 
 /// What became of one record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delivered {
+#[derive(Clone, Copy)]
+pub struct Delivered<'e> {
     /// The record's.
     pub token: usize,
     /// Where it went.
@@ -59,6 +59,16 @@ pub struct Delivered {
     pub offset: i64,
     /// [`ErrorCode::NONE`] if the brokers have it.
     pub error: ErrorCode,
+    message: &'e sys::RawMessage,
+}
+
+impl<'e> Delivered<'e> {
+    /// The record itself, as it was sent.
+    pub fn record(&self) -> Result<Message<'e>, ErrorCode> {
+        // SAFETY: the message belongs to the event, which lives during `'e`; of a report, too, it has key, value and
+        // headers, whatever its error.
+        unsafe { Message::new(self.message) }
+    }
 }
 
 impl Producer {
@@ -140,6 +150,19 @@ impl Producer {
         ErrorCode(unsafe { sys::rd_kafka_purge(self.0.raw(), PURGE_ALL) }).into_result()
     }
 
+    /// Makes the client believe that it can't go on.
+    #[cfg(test)]
+    pub fn break_down(&self) {
+        // SAFETY: the client is live and the text ends with a NUL.
+        unsafe {
+            sys::rd_kafka_test_fatal_error(
+                self.0.raw(),
+                ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER.0,
+                c"a test".as_ptr(),
+            )
+        };
+    }
+
     /// How many records and reports are on their way.
     pub fn queued(&self) -> usize {
         // SAFETY: the client is live.
@@ -149,12 +172,13 @@ impl Producer {
 
 impl Event {
     /// The next report of a delivery event.
-    pub fn next_delivered(&mut self) -> Option<Delivered> {
+    pub fn next_delivered(&mut self) -> Option<Delivered<'_>> {
         self.next_message().map(|message| Delivered {
             token: message.private.addr(),
             partition: message.partition,
             offset: message.offset,
             error: ErrorCode(message.err),
+            message,
         })
     }
 }

@@ -132,6 +132,8 @@ unsafe extern "C" {
     ) -> *mut Kafka;
     pub(super) fn rd_kafka_destroy_flags(rk: *mut Kafka, flags: c_int);
     pub(super) fn rd_kafka_fatal_error(rk: *mut Kafka, errstr: *mut c_char, errstr_size: usize) -> c_int;
+    #[cfg(test)]
+    pub(super) fn rd_kafka_test_fatal_error(rk: *mut Kafka, err: c_int, reason: *const c_char) -> c_int;
     pub(super) fn rd_kafka_yield(rk: *mut Kafka);
     pub(super) fn rd_kafka_mem_malloc(rk: *mut Kafka, size: usize) -> *mut c_void;
 

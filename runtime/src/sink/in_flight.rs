@@ -14,6 +14,8 @@ pub struct Token {
     pub call: CallId,
     /// Row of the call.
     pub row: u32,
+    /// It is the dead letter of the row, not an output of it.
+    pub letter: bool,
 }
 
 /// A table of tokens, because the C library carries one number per record; and the bytes on their way per topic.
@@ -28,8 +30,16 @@ pub(super) struct InFlight {
 struct State {
     slots: Vec<Slot>,
     free: Vec<usize>,
-    topic_bytes: Vec<usize>,
+    topics: Vec<OfTopic>,
+    /// Places that are taken: on their way, or set aside to be sent again.
     records: usize,
+}
+
+/// What is on its way to one topic.
+#[derive(Clone, Copy, Debug, Default)]
+struct OfTopic {
+    records: usize,
+    bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -37,11 +47,31 @@ struct Slot {
     token: Token,
     topic: u16,
     bytes: usize,
+    /// Not set aside.
+    on_its_way: bool,
+}
+
+impl State {
+    fn set_aside(&mut self, index: usize) -> Slot {
+        let slot = self.slots.get_mut(index).expect("the library returns the numbers it was given");
+        let was_on_its_way = std::mem::take(&mut slot.on_its_way);
+        let slot = *slot;
+        if was_on_its_way && let Some(on_its_way) = self.topics.get_mut(usize::from(slot.topic)) {
+            on_its_way.bytes -= slot.bytes;
+            on_its_way.records -= 1;
+        }
+        slot
+    }
 }
 
 impl InFlight {
     pub(super) fn new(topics: usize, max_bytes_per_topic: usize) -> InFlight {
-        let state = State { slots: Vec::new(), free: Vec::new(), topic_bytes: vec![0; topics], records: 0 };
+        let state = State {
+            slots: Vec::new(),
+            free: Vec::new(),
+            topics: vec![OfTopic::default(); topics],
+            records: 0,
+        };
         InFlight { state: Mutex::new(state), empty: Condvar::new(), max_bytes_per_topic }
     }
 
@@ -49,13 +79,14 @@ impl InFlight {
     /// nothing on its way takes any record.
     pub(super) fn enter(&self, token: Token, topic: u16, bytes: usize) -> Option<usize> {
         let mut state = self.lock();
-        let on_its_way = state.topic_bytes.get_mut(usize::from(topic))?;
-        if *on_its_way > 0 && *on_its_way + bytes > self.max_bytes_per_topic {
+        let on_its_way = state.topics.get_mut(usize::from(topic))?;
+        if on_its_way.bytes > 0 && on_its_way.bytes + bytes > self.max_bytes_per_topic {
             return None;
         }
-        *on_its_way += bytes;
+        on_its_way.bytes += bytes;
+        on_its_way.records += 1;
         state.records += 1;
-        let slot = Slot { token, topic, bytes };
+        let slot = Slot { token, topic, bytes, on_its_way: true };
         match state.free.pop() {
             Some(index) => {
                 let place = state.slots.get_mut(index).expect("free places are places of the table");
@@ -72,16 +103,40 @@ impl InFlight {
     /// Gives a place back. Each place that was taken is given back exactly once.
     pub(super) fn leave(&self, index: usize) -> Token {
         let mut state = self.lock();
-        let slot = *state.slots.get(index).expect("the library returns the numbers it was given");
+        let slot = state.set_aside(index);
         state.free.push(index);
-        if let Some(on_its_way) = state.topic_bytes.get_mut(usize::from(slot.topic)) {
-            *on_its_way -= slot.bytes;
-        }
         state.records -= 1;
         if state.records == 0 {
             self.empty.notify_all();
         }
         slot.token
+    }
+
+    /// The record has come back: its place stays taken until it was sent again. Gives its topic.
+    pub(super) fn set_aside(&self, index: usize) -> u16 {
+        self.lock().set_aside(index).topic
+    }
+
+    /// It is on its way again.
+    pub(super) fn send_again(&self, index: usize) {
+        let mut state = self.lock();
+        let Some(slot) = state.slots.get_mut(index) else { return };
+        slot.on_its_way = true;
+        let Slot { topic, bytes, .. } = *slot;
+        if let Some(on_its_way) = state.topics.get_mut(usize::from(topic)) {
+            on_its_way.bytes += bytes;
+            on_its_way.records += 1;
+        }
+    }
+
+    /// The topic of the record at this place.
+    pub(super) fn topic(&self, index: usize) -> u16 {
+        self.lock().slots.get(index).map_or(0, |slot| slot.topic)
+    }
+
+    /// Records on their way to one topic.
+    pub(super) fn records_to(&self, topic: usize) -> usize {
+        self.lock().topics.get(topic).map_or(0, |on_its_way| on_its_way.records)
     }
 
     pub(super) fn records(&self) -> usize {
@@ -115,7 +170,7 @@ mod tests {
     use super::*;
 
     fn token(row: u32) -> Token {
-        Token { handler: 0, call: CallId { slot: 1, generation: 2 }, row }
+        Token { handler: 0, call: CallId { slot: 1, generation: 2 }, row, letter: false }
     }
 
     #[test]
@@ -132,5 +187,15 @@ mod tests {
         assert_eq!(in_flight.leave(other), token(2));
         assert!(in_flight.wait_until_empty(Deadline::after(Duration::ZERO)));
         assert_eq!(in_flight.records(), 0);
+    }
+
+    #[test]
+    fn what_is_set_aside_leaves_room_and_is_not_forgotten() {
+        let in_flight = InFlight::new(1, 100);
+        let place = in_flight.enter(token(0), 0, 90).expect("an empty topic takes it");
+        assert_eq!((in_flight.set_aside(place), in_flight.records_to(0), in_flight.records()), (0, 0, 1));
+        in_flight.send_again(place);
+        assert_eq!((in_flight.records_to(0), in_flight.enter(token(1), 0, 20)), (1, None));
+        assert_eq!((in_flight.leave(place), in_flight.records()), (token(0), 0));
     }
 }

@@ -4,15 +4,22 @@
 //! calls makes them one after the other. What became of each record is told to the handler that sent it, on the
 //! sink's delivery thread, by its [`Route`]. Nothing here waits for a broker except [`Sink::start`] and
 //! [`Sink::flush`].
+//!
+//! *Invariant:* a record that was taken is told of exactly once: it landed, or the brokers refuse this very record.
+//! Whatever else goes wrong, it is sent again ([`resend`]), and its topic takes nothing new before that.
 
+mod delivery;
 mod in_flight;
 mod outcome;
 mod producer;
+mod record;
+mod resend;
 mod start;
 
 pub use in_flight::Token;
 pub use outcome::{Delivery, DeliveryError, Landed, Refusal};
 pub use producer::{Output, ProduceError, Route, Sink, SinkHealth};
+pub use record::Record;
 pub use start::{Error, SinkSpec, Waiting};
 
 #[cfg(test)]

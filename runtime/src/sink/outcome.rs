@@ -14,13 +14,15 @@ pub struct Delivery {
 /// Where a record landed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Landed {
+    /// Index of the topic.
+    pub topic: u16,
     /// The partition that the key was given.
     pub partition: i32,
     /// Its offset there.
     pub offset: i64,
 }
 
-/// Why a record did not land.
+/// Why a record will never land.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryError {
     /// What the broker or the client says.
@@ -38,13 +40,14 @@ pub enum Refusal {
     Topic,
     /// It may have been another record of the batch: hand it over again, alone.
     Again,
-    /// The producer has ended: nothing lands any more.
+    /// The producer has ended: another one sends it again.
     Producer,
 }
 
 impl DeliveryError {
-    pub(super) fn new(code: ErrorCode) -> DeliveryError {
-        DeliveryError { code, refusal: refusal(code) }
+    /// What was refused as this record, and no other.
+    pub(super) fn of_record(code: ErrorCode) -> DeliveryError {
+        DeliveryError { code, refusal: Refusal::Record }
     }
 
     /// Before it was put into a batch: then its size is its own.
@@ -54,7 +57,8 @@ impl DeliveryError {
     }
 }
 
-fn refusal(code: ErrorCode) -> Refusal {
+/// What a code means that a batch came back with.
+pub(super) fn refusal(code: ErrorCode) -> Refusal {
     match code {
         ErrorCode::INVALID_RECORD => Refusal::Record,
         ErrorCode::UNKNOWN_TOPIC_OR_PART
@@ -63,7 +67,7 @@ fn refusal(code: ErrorCode) -> Refusal {
         | ErrorCode::UNKNOWN_TOPIC_ID
         | ErrorCode::TOPIC_AUTHORIZATION_FAILED
         | ErrorCode::CLUSTER_AUTHORIZATION_FAILED => Refusal::Topic,
-        ErrorCode::FATAL => Refusal::Producer,
+        ErrorCode::FATAL | ErrorCode::PURGE_QUEUE | ErrorCode::PURGE_INFLIGHT => Refusal::Producer,
         _ => Refusal::Again,
     }
 }

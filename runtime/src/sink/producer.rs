@@ -1,24 +1,24 @@
-//! The producer and its delivery thread.
+//! The producer of the process, and how records are handed to it.
+use std::ffi::CString;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::delivery::DeliveryThread;
 use super::in_flight::{InFlight, Token};
-use super::outcome::{Delivery, DeliveryError, Landed};
+use super::outcome::{Delivery, DeliveryError, Refusal};
 use super::start::{Error, SinkSpec, Waiting, check_topics};
 use crate::librdkafka::{
-    Deadline, Delivered, ErrorCode, Event, EventKind, Header, ProduceRecord, Producer, ProducerTopic, Queue,
+    ConfigError, Deadline, ErrorCode, Header, ProduceRecord, Producer, ProducerTopic, Properties,
 };
 
-/// The delivery thread looks around at least so often.
-const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// What a record takes in memory beside its bytes.
 const RECORD_OVERHEAD: usize = 200;
 
-/// Tells one handler what became of its records: in the order of their reports, several at a time. Runs on the
-/// delivery thread, which all handlers share: it must hand over and return.
+/// Tells one handler what became of its records: in the order of their reports, several at a time, or none if only
+/// there is room again. Runs on the delivery thread, which all handlers share: it must hand over and return.
 pub type Route = Box<dyn FnMut(&[Delivery]) + Send>;
 
 /// A record to publish.
@@ -37,7 +37,7 @@ pub struct Output<'a> {
 /// Why a record was not taken. No report will come for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProduceError {
-    /// Its topic has too much on its way: try again after a report.
+    /// Its topic has too much on its way, or can't be written now: try again after a report.
     #[error("too much is on its way to this topic")]
     Full,
     /// The client refuses it.
@@ -48,8 +48,8 @@ pub enum ProduceError {
 /// What the client says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SinkHealth {
-    /// The producer has ended and must be replaced.
-    pub fatal: Option<String>,
+    /// How often the producer had to be replaced.
+    pub replaced: u64,
     /// The last error, for people; errors that pass are among them.
     pub last_error: Option<String>,
 }
@@ -60,13 +60,22 @@ pub struct Sink {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Field order is drop order: topics before the producer.
-struct Shared {
+/// What the delivery thread and those who produce share.
+pub(super) struct Shared {
+    pub(super) current: RwLock<Current>,
+    /// Topics to which nothing new is sent: something is sent again first.
+    pub(super) closed: Vec<AtomicBool>,
+    pub(super) in_flight: InFlight,
+    pub(super) health: Mutex<SinkHealth>,
+    pub(super) stop: AtomicBool,
+    pub(super) names: Vec<CString>,
+    properties: Properties,
+}
+
+/// A producer with its topics. Field order is drop order: topics before the producer.
+pub(super) struct Current {
     topics: Vec<ProducerTopic>,
-    in_flight: InFlight,
-    health: Mutex<SinkHealth>,
-    stop: AtomicBool,
-    producer: Producer,
+    pub(super) producer: Producer,
 }
 
 impl Sink {
@@ -78,50 +87,45 @@ impl Sink {
         patience: &mut dyn FnMut(&Waiting) -> ControlFlow<()>,
     ) -> Result<Sink, Error> {
         let names = spec.topic_names()?;
-        let producer = Producer::new(&spec.properties())?;
+        let properties = spec.properties();
+        let producer = Producer::new(&properties)?;
         let reports = producer.main_queue();
         check_topics(&producer, &reports, spec, &names, patience)?;
-        let mut topics = Vec::with_capacity(names.len());
-        for name in &names {
-            let topic = producer.topic(name);
-            topics.push(topic.ok_or_else(|| Error::TopicName(name.to_string_lossy().into_owned()))?);
-        }
-        let in_flight = InFlight::new(topics.len(), spec.max_bytes_per_topic);
+        let current = Current::with_topics(producer, &names)
+            .map_err(|name| Error::TopicName(name.to_string_lossy().into_owned()))?;
         let shared = Arc::new(Shared {
-            topics,
-            in_flight,
+            current: RwLock::new(current),
+            closed: names.iter().map(|_| AtomicBool::new(false)).collect(),
+            in_flight: InFlight::new(names.len(), spec.max_bytes_per_topic),
             health: Mutex::default(),
             stop: AtomicBool::new(false),
-            producer,
+            names,
+            properties,
         });
-        let mut delivery = DeliveryThread::new(Arc::clone(&shared), routes);
-        let thread = thread::Builder::new()
-            .name("keylane-delivery".to_owned())
-            .spawn(move || delivery.run(&reports))?;
+        let mut delivery = DeliveryThread::new(Arc::clone(&shared), reports, routes);
+        let thread =
+            thread::Builder::new().name("keylane-delivery".to_owned()).spawn(move || delivery.run())?;
         Ok(Sink { shared, thread: Some(thread) })
     }
 
     /// Hands a record over; its bytes are copied.
     pub fn produce(&self, output: &Output<'_>, token: Token) -> Result<(), ProduceError> {
         let shared = &*self.shared;
-        let topic = shared
-            .topics
-            .get(usize::from(output.topic))
-            .ok_or(ProduceError::Refused(DeliveryError::alone(ErrorCode::UNKNOWN_TOPIC)))?;
+        if shared.is_closed(output.topic) {
+            return Err(ProduceError::Full);
+        }
         let place = shared.in_flight.enter(token, output.topic, size(output)).ok_or(ProduceError::Full)?;
-        let record = ProduceRecord {
-            partition: None,
-            timestamp: None,
-            key: output.key,
-            value: output.value,
-            headers: output.headers,
-            token: place,
-        };
-        shared.producer.produce(topic, &record).map_err(|code| {
+        shared.hand_over(output, place).map_err(|code| {
             shared.in_flight.leave(place);
-            match code {
-                ErrorCode::QUEUE_FULL => ProduceError::Full,
-                code => ProduceError::Refused(DeliveryError::alone(code)),
+            let error = DeliveryError::alone(code);
+            match error.refusal {
+                Refusal::Record => ProduceError::Refused(error),
+                // The client's queue is full, it has looked at the topic and found that it may not write, or it is
+                // about to be replaced: whatever it is, the record has to wait.
+                Refusal::Topic | Refusal::Again | Refusal::Producer => {
+                    shared.note_error(format!("{code}"));
+                    ProduceError::Full
+                }
             }
         })
     }
@@ -135,7 +139,8 @@ impl Sink {
     pub fn flush(&self, limit: Duration) -> bool {
         let limit = Deadline::after(limit);
         // It times out while a broker is away; whether anything is left is counted here.
-        let flushed = self.shared.producer.flush(limit.remaining());
+        let producer = self.shared.current().producer.clone();
+        let flushed = producer.flush(limit.remaining());
         let empty = self.shared.in_flight.wait_until_empty(limit);
         if !empty {
             let records = self.in_flight();
@@ -147,6 +152,12 @@ impl Sink {
     /// What the client says of itself.
     pub fn health(&self) -> SinkHealth {
         self.shared.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes the producer believe that it can't go on.
+    #[cfg(test)]
+    pub(super) fn break_down(&self) {
+        self.shared.current().producer.break_down();
     }
 }
 
@@ -162,65 +173,57 @@ impl Drop for Sink {
     }
 }
 
-/// Takes reports and sorts them by handler.
-struct DeliveryThread {
-    shared: Arc<Shared>,
-    routes: Vec<Route>,
-    /// What is collected per handler from one event of the library.
-    sorted: Vec<Vec<Delivery>>,
-}
-
-impl DeliveryThread {
-    fn new(shared: Arc<Shared>, routes: Vec<Route>) -> DeliveryThread {
-        let sorted = routes.iter().map(|_| Vec::new()).collect();
-        DeliveryThread { shared, routes, sorted }
+impl Shared {
+    pub(super) fn current(&self) -> RwLockReadGuard<'_, Current> {
+        // Nothing panics while it is held for writing.
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&mut self, reports: &Queue) {
-        while !self.shared.stop.load(Ordering::Acquire) {
-            if let Some(mut event) = reports.poll(POLL_INTERVAL) {
-                match event.kind() {
-                    EventKind::Delivery => self.deliver(&mut event),
-                    EventKind::Error => self.note(&event),
-                    EventKind::Rebalance | EventKind::Commit | EventKind::Record | EventKind::Other(_) => {}
-                }
-            }
+    pub(super) fn is_closed(&self, topic: u16) -> bool {
+        self.closed.get(usize::from(topic)).is_none_or(|closed| closed.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_closed(&self, topic: usize, closed: bool) {
+        if let Some(known) = self.closed.get(topic) {
+            known.store(closed, Ordering::Release);
         }
     }
 
-    fn deliver(&mut self, event: &mut Event) {
-        while let Some(report) = event.next_delivered() {
-            let delivery =
-                Delivery { token: self.shared.in_flight.leave(report.token), result: result(report) };
-            let handler = usize::from(delivery.token.handler);
-            let collected = self.sorted.get_mut(handler).expect("every handler that produces has a route");
-            collected.push(delivery);
-        }
-        for (route, collected) in self.routes.iter_mut().zip(&mut self.sorted) {
-            if !collected.is_empty() {
-                route(collected);
-                collected.clear();
-            }
-        }
+    /// Gives a record that has its place to the client.
+    pub(super) fn hand_over(&self, output: &Output<'_>, place: usize) -> Result<(), ErrorCode> {
+        let current = self.current();
+        let topic = current.topics.get(usize::from(output.topic)).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
+        let record = ProduceRecord {
+            partition: None,
+            timestamp: None,
+            key: output.key,
+            value: output.value,
+            headers: output.headers,
+            token: place,
+        };
+        current.producer.produce(topic, &record)
     }
 
-    fn note(&self, event: &Event) {
-        let text = format!("{} ({})", event.text(), event.error().name());
-        tracing::warn!(text, "producer error");
-        let mut health = self.shared.health.lock().unwrap_or_else(PoisonError::into_inner);
-        if event.is_fatal() {
-            let fatal = self.shared.producer.client().fatal_error();
-            health.fatal =
-                Some(fatal.map_or(text.clone(), |(code, text)| format!("{text} ({})", code.name())));
-        }
-        health.last_error = Some(text);
+    /// Another producer takes the place of one that can't go on.
+    pub(super) fn replace_producer(&self) -> Result<Producer, ConfigError> {
+        let producer = Producer::new(&self.properties)?;
+        let current = Current::with_topics(producer, &self.names);
+        let current = current.unwrap_or_else(|name| unreachable!("{name:?} was a topic before"));
+        let mut place = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(std::mem::replace(&mut *place, current).producer)
+    }
+
+    pub(super) fn note_error(&self, text: String) {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).last_error = Some(text);
     }
 }
 
-fn result(report: Delivered) -> Result<Landed, DeliveryError> {
-    match report.error.into_result() {
-        Ok(()) => Ok(Landed { partition: report.partition, offset: report.offset }),
-        Err(code) => Err(DeliveryError::new(code)),
+impl Current {
+    /// Fails with the name of a topic that can't be one.
+    fn with_topics(producer: Producer, names: &[CString]) -> Result<Current, CString> {
+        let topic = |name: &CString| producer.topic(name).ok_or_else(|| name.clone());
+        let topics = names.iter().map(topic).collect::<Result<Vec<_>, _>>()?;
+        Ok(Current { topics, producer })
     }
 }
 

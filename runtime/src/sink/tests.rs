@@ -47,7 +47,7 @@ fn start(spec: &SinkSpec, handlers: usize) -> (Sink, Vec<Receiver<Delivery>>) {
 }
 
 fn token(handler: u16, row: u32) -> Token {
-    Token { handler, call: CallId { slot: 3, generation: 4 }, row }
+    Token { handler, call: CallId { slot: 3, generation: 4 }, row, letter: false }
 }
 
 fn output(key: &[u8]) -> Output<'_> {
@@ -107,28 +107,91 @@ fn a_topic_with_too_much_on_its_way_is_full_and_others_are_not() {
 fn a_refused_record_says_why() {
     let mock = cluster(&[c"out"]);
     let (sink, inboxes) = start(&spec(&mock, &["out"]), 1);
-    let refused = |result: Result<(), ProduceError>| match result {
-        Err(ProduceError::Refused(error)) => (error.code, error.refusal),
-        other => panic!("not refused: {other:?}"),
-    };
     let large = vec![0; 2 << 20];
     let too_large = sink.produce(&Output { value: Some(&large), ..output(b"k") }, token(0, 2));
-    assert_eq!(refused(too_large), (ErrorCode::MSG_SIZE_TOO_LARGE, Refusal::Record));
-    for (code, refusal) in [
-        (ErrorCode::INVALID_RECORD, Refusal::Record),
-        (ErrorCode(1_234), Refusal::Again),
-        (ErrorCode::TOPIC_AUTHORIZATION_FAILED, Refusal::Topic),
-    ] {
-        mock.push_errors(PRODUCE, &[code]);
-        sink.produce(&output(b"k"), token(0, 1)).expect("there is room");
-        let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
-        let error = delivery.result.expect_err("it was refused");
-        assert_eq!((error.code, error.refusal), (code, refusal));
-    }
-    // The client remembers that, and asks no broker until it has looked at the topic again.
-    let denied = sink.produce(&output(b"k"), token(0, 3));
-    assert_eq!(refused(denied), (ErrorCode::TOPIC_AUTHORIZATION_FAILED, Refusal::Topic));
+    let Err(ProduceError::Refused(error)) = too_large else { panic!("not refused: {too_large:?}") };
+    assert_eq!((error.code, error.refusal), (ErrorCode::MSG_SIZE_TOO_LARGE, Refusal::Record));
+    mock.push_errors(PRODUCE, &[ErrorCode::INVALID_RECORD]);
+    sink.produce(&output(b"k"), token(0, 1)).expect("there is room");
+    let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
+    let error = delivery.result.expect_err("it was refused");
+    assert_eq!((error.code, error.refusal), (ErrorCode::INVALID_RECORD, Refusal::Record));
     assert_eq!(sink.in_flight(), 0);
+}
+
+/// A batch comes back: each of its records is sent again, alone and in order, and only the one that is refused then is
+/// refused.
+#[test]
+fn a_refused_batch_is_taken_apart() {
+    let mock = cluster(&[c"out"]);
+    let mut spec = spec(&mock, &["out"]);
+    spec.client_properties.push(("linger.ms".to_owned(), "200".to_owned()));
+    let (sink, inboxes) = start(&spec, 1);
+    // The whole batch, then its second record.
+    mock.push_errors(
+        PRODUCE,
+        &[ErrorCode::MSG_SIZE_TOO_LARGE, ErrorCode::NONE, ErrorCode::MSG_SIZE_TOO_LARGE],
+    );
+    for row in 0..4 {
+        sink.produce(&output(b"k"), token(0, row)).expect("there is room");
+    }
+    let reports: Vec<Delivery> =
+        (0..4).map(|_| inboxes[0].recv_timeout(PATIENCE).expect("every record has a report")).collect();
+    let rows: Vec<u32> = reports.iter().map(|report| report.token.row).collect();
+    assert_eq!(rows, [0, 1, 2, 3], "in their order");
+    let landed: Vec<bool> = reports.iter().map(|report| report.result.is_ok()).collect();
+    assert_eq!(landed, [true, false, true, true]);
+    let mut taken = sink.produce(&output(b"k"), token(0, 9));
+    while taken == Err(ProduceError::Full) {
+        taken = sink.produce(&output(b"k"), token(0, 9)); // the topic opens when the last one has its answer
+    }
+    assert!(taken.is_ok() && sink.flush(PATIENCE));
+}
+
+/// What says nothing about the record blocks its topic, not the others, and nothing of it is lost.
+#[test]
+fn a_topic_that_can_t_be_written_blocks_only_itself() {
+    let mock = cluster(&[c"denied", c"other"]);
+    let (sink, inboxes) = start(&spec(&mock, &["denied", "other"]), 1);
+    mock.push_errors(PRODUCE, &[ErrorCode::TOPIC_AUTHORIZATION_FAILED]);
+    sink.produce(&output(b"k"), token(0, 1)).expect("there is room");
+    while sink.produce(&output(b"k"), token(0, 2)) != Err(ProduceError::Full) {
+        inboxes[0].try_iter().for_each(drop);
+    }
+    sink.produce(&Output { topic: 1, ..output(b"k") }, token(0, 3)).expect("the other topic is open");
+    let mut landed = Vec::new();
+    while !landed.contains(&1) || !landed.contains(&3) {
+        let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
+        delivery.result.expect("it landed, in the end");
+        landed.push(delivery.token.row);
+    }
+}
+
+#[test]
+fn a_producer_that_can_t_go_on_is_replaced() {
+    let mock = cluster(&[c"out"]);
+    mock.set_round_trip_time(1, Duration::from_millis(50)).expect("it can be slow");
+    let (sink, inboxes) = start(&spec(&mock, &["out"]), 1);
+    for row in 0..100 {
+        sink.produce(&output(b"k"), token(0, row)).expect("there is room");
+        if row == 50 {
+            sink.break_down();
+            break;
+        }
+    }
+    let mut rows: Vec<u32> = Vec::new();
+    while rows.len() < 51 {
+        let delivery = inboxes[0].recv_timeout(PATIENCE).expect("every record has a report");
+        delivery.result.expect("it landed, by one producer or the other");
+        rows.push(delivery.token.row);
+    }
+    assert_eq!(rows, (0..51).collect::<Vec<_>>(), "each once, in their order");
+    assert_eq!(sink.health().replaced, 1);
+    let mut taken = sink.produce(&output(b"k"), token(0, 99));
+    while taken == Err(ProduceError::Full) {
+        taken = sink.produce(&output(b"k"), token(0, 99));
+    }
+    assert!(taken.is_ok() && sink.flush(PATIENCE));
 }
 
 #[test]

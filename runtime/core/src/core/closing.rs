@@ -67,6 +67,7 @@ impl Core {
         state.queued_bytes = 0;
         self.active_sessions -= 1;
         self.closing = true;
+        self.forget_round(index);
         self.stop_reading(index);
     }
 
@@ -84,6 +85,7 @@ impl Core {
         };
         self.active_sessions -= u64::from(state.phase == Phase::Active);
         self.stop_reading(index);
+        self.forget_round(index);
         self.close_to_results(index);
         let state = self.partitions.get_mut(index);
         state.phase = Phase::Vacant;
@@ -181,10 +183,16 @@ impl Core {
         let Some(call) = self.calls.get_mut(id) else { return };
         let ended = !call.is_out();
         let mut released = Vec::new();
+        let mut cut = false;
         for part in &mut call.parts {
             if part.partition == index && part.session == session && !part.over {
                 part.over = true;
+                cut = true;
                 call.hand_over.retain(|&row| row < part.first || row >= part.end);
+                let unsettled = call.rows.get(part.settled_to as usize..part.end as usize);
+                for row in unsettled.into_iter().flatten() {
+                    self.outbox.release(row.place);
+                }
                 if ended && !part.released {
                     part.released = true;
                     released.push(part.lane);
@@ -193,7 +201,7 @@ impl Core {
         }
         call.parts_left -= released.len();
         let (over, state) = (call.parts_left == 0, call.state);
-        if state == CallState::Out && call.is_pointless() {
+        if state == CallState::Out && cut && (call.is_pointless() || self.config.cancels_mixed) {
             call.state = CallState::Cancelled(self.now.uptime);
             self.outbox.push(Pending::Cancel(id));
         }

@@ -119,6 +119,7 @@ impl Core {
         if state.phase == Phase::Starting {
             self.activate(sent.index);
         }
+        self.end_round_if_committed(sent.index);
     }
 
     pub(super) fn commit_failed(&mut self, id: CommitId, partition: Partition, why: CommitError) {
@@ -188,7 +189,8 @@ impl Core {
         for state in self.partitions.iter().filter(|state| state.may_commit() && !state.commit.refused) {
             if state.is_dirty() {
                 dirty = true;
-                urgent |= matches!(state.phase, Phase::Starting | Phase::Committing { .. });
+                urgent |=
+                    matches!(state.phase, Phase::Starting | Phase::Committing { .. }) || state.ends_round();
             } else {
                 let at = state.commit.applied_at + self.config.recommit_interval;
                 refresh = Some(refresh.map_or(at, |before| before.min(at)));

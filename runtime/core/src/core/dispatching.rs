@@ -78,6 +78,15 @@ impl Core {
     }
 
     fn form_call(&mut self, topic: u16) {
+        let id = match self.lanes.take_troubled(topic) {
+            Some((lane, attempt, fresh)) => self.form_single(topic, lane, attempt, fresh),
+            None => self.form_batch(topic),
+        };
+        self.pace.credits -= 1;
+        self.outbox.push(Pending::Dispatch(id));
+    }
+
+    fn form_batch(&mut self, topic: u16) -> CallId {
         let batch = self.pace.batch(self.config.max_batch, self.config.max_batch_is_fixed);
         let id = self.calls.begin(topic, batch);
         let call = self.calls.get_mut(id).expect("it just began");
@@ -86,8 +95,18 @@ impl Core {
             let Some(lane) = self.lanes.take_ready(topic) else { break };
             take_lane(call, lane, &mut room, &mut self.lanes, &mut self.partitions);
         }
-        self.pace.credits -= 1;
-        self.outbox.push(Pending::Dispatch(id));
+        id
+    }
+
+    /// The first event of a troubled lane, by itself: if it fails again, nobody else is hurt.
+    fn form_single(&mut self, topic: u16, lane: u32, attempt: u32, fresh: bool) -> CallId {
+        let id = self.calls.begin(topic, 1);
+        let call = self.calls.get_mut(id).expect("it just began");
+        call.attempt = attempt;
+        call.fresh = fresh;
+        let mut room = Room { rows: 1, bytes: 0 };
+        take_lane(call, lane, &mut room, &mut self.lanes, &mut self.partitions);
+        id
     }
 }
 
@@ -115,6 +134,7 @@ fn take_lane(call: &mut Call, lane: u32, room: &mut Room, lanes: &mut Lanes, par
         room.rows -= 1;
         room.bytes += u64::from(event.bytes);
         let Event { offset, timestamp, place, bytes, .. } = event;
+        state.dispatched_to = state.dispatched_to.max(offset);
         call.push(Row { partition, session, offset, timestamp, place }, bytes);
     }
 }

@@ -2,13 +2,16 @@
 //!
 //! Each file holds one verb of an event's or a session's life:
 //! `ownership` (assign, revoke, lost) → `reading` (admit) → `dispatching` → `settling` → `committing`;
+//! `failing` says what becomes of an event that failed, `rounds` holds a partition back meanwhile if that is wanted,
 //! `closing` ends sessions, `stalls` says what holds a partition.
 
 mod closing;
 mod committing;
 mod dispatching;
+mod failing;
 mod ownership;
 mod reading;
+mod rounds;
 mod settling;
 mod stalls;
 mod until_end;
@@ -20,7 +23,7 @@ use crate::config::Config;
 use crate::lanes::Lanes;
 use crate::outbox::{Outbox, Pending};
 use crate::partitions::Partitions;
-use crate::{Action, Dispatch, Input, Now, SessionId};
+use crate::{Action, DeadLetter, Dispatch, Failures, Input, Now, SessionId};
 
 use closing::Drain;
 use committing::Committer;
@@ -51,6 +54,7 @@ pub struct Core {
     closing: bool,
     checked_at: Duration,
     until_end: UntilEnd,
+    failures: Failures,
     outbox: Outbox,
 }
 
@@ -58,7 +62,9 @@ impl Core {
     /// A core that owns nothing yet.
     pub fn new(config: Config) -> Self {
         let Config { topics, max_batch, max_concurrency, max_queued, max_window, arena_bytes, .. } = config;
-        let limits = [topics.into(), max_batch.into(), max_concurrency.into(), max_queued.into()];
+        let attempts = config.retry.max_attempts;
+        let limits =
+            [topics.into(), max_batch.into(), max_concurrency.into(), max_queued.into(), attempts.into()];
         let nothing = limits.into_iter().chain([max_window, arena_bytes]).any(|limit: u64| limit == 0);
         assert!(!nothing, "a limit of zero lets nothing through: {config:?}");
         Core {
@@ -78,6 +84,7 @@ impl Core {
             closing: false,
             checked_at: Duration::ZERO,
             until_end: UntilEnd::default(),
+            failures: Failures::default(),
             outbox: Outbox::default(),
         }
     }
@@ -88,6 +95,7 @@ impl Core {
         self.now = now;
         self.take(input);
         self.check_times();
+        self.lanes.wake(now.uptime);
         self.progress_closing();
         self.dispatch();
         self.decide_commit();
@@ -109,11 +117,14 @@ impl Core {
             Input::CallEnded { call, lanes, with_outputs, took } => {
                 self.call_ended(call, lanes, with_outputs, took);
             }
-            Input::CallFailed { call, fault } => self.call_failed(call, fault),
+            Input::CallFailed { call, failure, lanes, with_outputs } => {
+                self.call_failed(call, failure, lanes, with_outputs);
+            }
             Input::CallSuspended { call } => self.call_suspended(call),
             Input::CallReallyEnded { call } => self.call_really_ended(call),
             Input::OutputsAcked { call, row } => self.outputs_acked(call, row),
             Input::OutputRefused { call, row } => self.output_refused(call, row),
+            Input::DeadLetterAcked { call, row } => self.dead_letter_acked(call, row),
             Input::Committed { id, partition } => self.committed(id, partition),
             Input::CommitFailed { id, partition, why } => self.commit_failed(id, partition, why),
             Input::CommitTimedOut { id } => self.commit_timed_out(id),
@@ -150,8 +161,9 @@ impl Core {
                 Action::Dispatch(Dispatch {
                     call: id,
                     topic: call.topic,
-                    attempt: 1,
-                    last_attempt: true,
+                    attempt: call.attempt,
+                    last_attempt: call.attempt >= self.config.retry.max_attempts,
+                    fresh: call.fresh,
                     rows: &call.rows,
                     lanes: &self.outbox.lent_lanes,
                 })
@@ -165,6 +177,7 @@ impl Core {
                 let call = self.calls.get(id).expect("it was just looked at");
                 Action::HandOver { call: id, rows: &call.hand_over }
             }
+            Pending::DeadLetter(letter) => Action::DeadLetter(letter),
             Pending::Commit => self.committer.action(),
             Pending::ReportStall(stall) => Action::ReportStall(stall),
             Pending::StallEnded(partition) => Action::StallEnded { partition },
@@ -172,8 +185,8 @@ impl Core {
             Pending::PartitionStopped(partition, offset, reason) => {
                 Action::PartitionStopped { partition, offset, reason }
             }
-            Pending::StopHandler(partition, offset, reason) => {
-                Action::StopHandler { partition, offset, reason }
+            Pending::StopHandler(DeadLetter { call, row, event, reason, .. }) => {
+                Action::StopHandler { partition: event.partition, offset: event.offset, call, row, reason }
             }
             Pending::EndReached => Action::EndReached,
             Pending::Drained { clean } => Action::Drained { clean },
@@ -185,10 +198,16 @@ impl Core {
     fn next_pending(&mut self) -> Option<Pending> {
         loop {
             let pending = self.outbox.pending.pop_front()?;
-            if let Pending::HandOver(id) = pending
-                && self.calls.get(id).is_none_or(|call| call.hand_over.is_empty())
+            // Sessions may have been closed to results in the same step: then outputs and dead letters are dropped.
+            if let Pending::HandOver(id) = &pending
+                && self.calls.get(*id).is_none_or(|call| call.hand_over.is_empty())
             {
-                continue; // its sessions were closed to results in the same step: the outputs are dropped
+                continue;
+            }
+            if let Pending::DeadLetter(letter) = &pending
+                && !self.is_wanted(letter)
+            {
+                continue;
             }
             return Some(pending);
         }
@@ -196,13 +215,24 @@ impl Core {
 
     /// The uptime at which the core wants a `Tick` at the latest, if nothing else happens before.
     pub fn next_timeout(&self) -> Option<Duration> {
-        let next = [self.next_look_up(), self.next_closing(), self.next_commit(), self.next_check()];
+        let next = [
+            self.next_look_up(),
+            self.next_closing(),
+            self.next_commit(),
+            self.next_check(),
+            self.lanes.next_wake(),
+        ];
         next.into_iter().flatten().min()
     }
 
     /// Lanes that a call could take now: with many of them, reading more gains nothing.
     pub fn ready_lanes(&self) -> usize {
         self.lanes.ready()
+    }
+
+    /// What happened to events that failed, so far.
+    pub fn failures(&self) -> Failures {
+        self.failures
     }
 
     /// Lanes that have events or a call; for tests and reports.

@@ -3,7 +3,7 @@
 use super::Core;
 use crate::outbox::Pending;
 use crate::partitions::{Phase, Trust};
-use crate::{FetchedRow, Notice, Partition, PartitionStop, ReadError};
+use crate::{Admission, FetchedRow, Notice, Partition, PartitionStop, ReadError};
 
 /// Most events of one read: the gain of larger ones is small, and the others must have their turn.
 const READ_EVENTS_MAX: u64 = 1024;
@@ -32,7 +32,7 @@ impl Core {
     fn admit(&mut self, index: u32, row: &FetchedRow) -> bool {
         let next = self.partitions.get(index).ledger.next();
         if row.offset < next {
-            self.outbox.release(row.place); // it was admitted before
+            self.release_row(row); // it was admitted before
             return true;
         }
         let gap = row.offset > next;
@@ -47,19 +47,37 @@ impl Core {
         {
             state.ledger.pass(end);
             state.commit.changes += 1;
-            self.outbox.release(row.place);
+            self.release_row(row);
             return true;
         }
         // Offset or set change by a gap, and by an event that an earlier owner settled: else lag would stay for ever.
         state.commit.changes += u64::from(gap);
-        if state.ledger.enter(row.offset) {
+        let open = state.ledger.enter(row.offset);
+        if open && row.admission == Admission::Rejected {
+            state.queued_bytes += u64::from(row.bytes);
+            self.reject_unkeyed(index, row);
+            return true;
+        }
+        if open && row.admission != Admission::Filtered {
             state.queued_bytes += u64::from(row.bytes);
             self.lanes.admit(index, state.id.topic, row);
-        } else {
-            state.commit.changes += 1;
+            return true;
+        }
+        state.commit.changes += 1;
+        if open {
+            state.ledger.settle(row.offset);
+            self.committer.count_settled(1);
+            self.failures.filtered += 1;
+        }
+        self.release_row(row);
+        true
+    }
+
+    /// Of a filtered event nothing was kept.
+    fn release_row(&mut self, row: &FetchedRow) {
+        if row.admission != Admission::Filtered {
             self.outbox.release(row.place);
         }
-        true
     }
 
     pub(super) fn end_of_partition(&mut self, id: Partition, offset: i64) {
@@ -183,7 +201,7 @@ impl Core {
 
     fn release_all(&mut self, rows: &[FetchedRow]) {
         for row in rows {
-            self.outbox.release(row.place);
+            self.release_row(row);
         }
     }
 }

@@ -1,14 +1,27 @@
-//! Settling: what the end of a call, and the acks of its outputs, mean for its events.
+//! Settling: what the end of a call, and the acks of what came of it, mean for its events.
+//!
+//! A lane's rows settle in their order. Each is done, with or without outputs to wait for, or has an ending of
+//! another kind, which begins when its turn comes ([`super::failing`] decides which). Rows behind a failed one go back
+//! to their lane.
 
 use std::time::Duration;
 
 use super::Core;
-use crate::calls::{CallState, RowOutputs};
+use crate::calls::{CallState, Waits};
 use crate::outbox::Pending;
-use crate::{CallId, Fault, HandlerStop, LaneEnd, Verdict};
+use crate::{CallFailure, CallId, LaneEnd, Reason};
+
+/// Whose outputs are left: rows of a call, ascending.
+type Rows<'a> = &'a [u32];
 
 impl Core {
-    pub(super) fn call_ended(&mut self, id: CallId, lanes: &[LaneEnd], with_outputs: &[u32], took: Duration) {
+    pub(super) fn call_ended(
+        &mut self,
+        id: CallId,
+        lanes: &[LaneEnd],
+        with_outputs: Rows<'_>,
+        took: Duration,
+    ) {
         let Some(call) = self.calls.get(id) else { return };
         if call.state != CallState::Out {
             self.call_really_ended(id); // it was cancelled: whatever it returned does not count
@@ -18,94 +31,106 @@ impl Core {
         self.pace.saw_work(call.len(), took);
         self.give_worker_back(id);
         let mut outputs = with_outputs;
-        for (at, lane) in lanes.iter().enumerate() {
-            outputs = self.end_part(id, at, lane, outputs);
+        for (at, end) in lanes.iter().enumerate() {
+            outputs = self.take_done_rows(id, at, end.done, outputs);
+            self.assert_sound(id, at, end.failure.is_none());
+            if let Some(verdict) = end.failure {
+                self.row_failed(id, at, verdict);
+            }
+            self.go_on(id, at);
         }
-        if self.calls.get(id).is_some_and(|call| !call.hand_over.is_empty()) {
-            self.outbox.push(Pending::HandOver(id));
-        }
-        self.forget_if_over(id);
+        self.finish_end(id);
     }
 
-    pub(super) fn call_failed(&mut self, id: CallId, fault: Fault) {
+    /// What was done before counts; the other rows go back to their lanes, under suspicion or not.
+    pub(super) fn call_failed(
+        &mut self,
+        id: CallId,
+        failure: CallFailure,
+        lanes: &[LaneEnd],
+        with_outputs: Rows<'_>,
+    ) {
         let Some(call) = self.calls.get(id) else { return };
         if call.state != CallState::Out {
             self.call_really_ended(id);
             return;
         }
+        let parts = call.parts.len();
+        assert!(lanes.is_empty() || lanes.len() == parts, "{id:?}: {} ends, {parts} lanes", lanes.len());
         self.give_worker_back(id);
-        let parts = self.calls.get(id).map_or(0, |call| call.parts.len());
+        let mut outputs = with_outputs;
         for at in 0..parts {
-            self.fail_part(id, at, HandlerStop::Fault(fault), 0);
-            self.release_part(id, at);
+            let end = lanes.get(at).copied().unwrap_or(LaneEnd { done: 0, failure: None });
+            outputs = self.take_done_rows(id, at, end.done, outputs);
+            match end.failure {
+                Some(verdict) => {
+                    self.assert_sound(id, at, false);
+                    self.row_failed(id, at, verdict);
+                }
+                None => self.guest_failed(id, at, failure),
+            }
+            self.go_on(id, at);
         }
-        self.forget_if_over(id);
+        self.finish_end(id);
     }
 
-    /// A cancelled call is gone: its lanes are free.
+    /// A cancelled call is gone: its lanes are free. Rows of sessions that are still open come again.
     pub(super) fn call_really_ended(&mut self, id: CallId) {
         let Some(call) = self.calls.get(id) else { return };
         if !call.is_out() {
             return;
         }
         assert!(call.state != CallState::Out, "{id:?} was never cancelled");
+        let parts = call.parts.len();
         self.give_worker_back(id);
-        let parts = self.calls.get(id).map_or(0, |call| call.parts.len());
         for at in 0..parts {
-            self.release_part(id, at);
+            self.take_done_rows(id, at, 0, &[]);
+            self.go_on(id, at);
         }
         self.forget_if_over(id);
     }
 
     pub(super) fn outputs_acked(&mut self, id: CallId, row: u32) {
+        self.row_waits(id, row, Waits::Acks, Waits::Not);
+    }
+
+    pub(super) fn dead_letter_acked(&mut self, id: CallId, row: u32) {
+        self.row_waits(id, row, Waits::DeadLetter, Waits::Not);
+    }
+
+    pub(super) fn output_refused(&mut self, id: CallId, row: u32) {
+        self.row_waits(id, row, Waits::Acks, Waits::Ending(Reason::OutputRefused));
+    }
+
+    /// What a row waited for has come. If it is its turn, its lane goes on.
+    fn row_waits(&mut self, id: CallId, row: u32, before: Waits, after: Waits) {
         let Some(call) = self.calls.get_mut(id) else { return };
-        if call.outputs(row) != RowOutputs::Unacked {
+        if call.waits(row) != before {
             return; // its session is over, or it was said before
         }
-        call.set_outputs(row, RowOutputs::Acked);
-        let at = call.parts.partition_point(|part| part.end <= row);
+        call.set_waits(row, after);
+        let at = call.part_of(row);
         let part = *call.parts.get(at).expect("every row belongs to a lane");
         if part.over || part.settled_to != row {
             return; // an earlier event of its lane has not settled
         }
-        self.settle_part(id, at);
+        self.go_on(id, at);
         self.forget_if_over(id);
     }
 
-    pub(super) fn output_refused(&mut self, id: CallId, row: u32) {
-        let Some(call) = self.calls.get(id) else { return };
-        if call.outputs(row) != RowOutputs::Unacked {
-            return;
-        }
-        let at = call.parts.partition_point(|part| part.end <= row);
-        let part = *call.parts.get(at).expect("every row belongs to a lane");
-        if part.over {
-            return;
-        }
-        self.fail_part(id, at, HandlerStop::OutputRefused, row - part.first);
-        self.settle_part(id, at); // it is over, unless rows before this one wait for acks that may still come
-        self.forget_if_over(id);
-    }
-
-    /// Takes the result of one lane: its rows' outputs are marked, what needs no ack is settled. Gives back the
-    /// rows with outputs of the lanes after it.
-    fn end_part<'a>(&mut self, id: CallId, at: usize, end: &LaneEnd, outputs: &'a [u32]) -> &'a [u32] {
+    /// The first rows of one lane are done: those with outputs wait for acks. Gives back the rows with outputs of the
+    /// lanes after it.
+    fn take_done_rows<'a>(&mut self, id: CallId, at: usize, done: u32, outputs: Rows<'a>) -> Rows<'a> {
         let call = self.calls.get_mut(id).expect("the call that ended");
-        let part = *call.parts.get(at).expect("one end per lane");
+        let part = *call.parts.get(at).expect("a lane of the call");
         let (mine, rest) = outputs.split_at(outputs.partition_point(|&row| row < part.end));
         if part.over {
-            self.release_part(id, at);
             return rest;
         }
-        let done_to = part.first + end.done;
-        assert!(done_to <= part.end, "{id:?}: {} done of {} rows", end.done, part.end - part.first);
-        let all_done = done_to == part.end;
-        assert!(
-            all_done != end.failure.is_some(),
-            "{id:?}: a row is neither done nor failed, or both: {end:?}"
-        );
+        let done_to = part.first + done;
+        assert!(done_to <= part.end, "{id:?}: {done} done of {} rows", part.end - part.first);
         for &row in mine.iter().filter(|&&row| row < done_to) {
-            call.set_outputs(row, RowOutputs::Unacked);
+            call.set_waits(row, Waits::Acks);
             call.hand_over.push(row);
         }
         if let Some(part) = call.parts.get_mut(at) {
@@ -114,75 +139,75 @@ impl Core {
         let state = self.partitions.get_mut(part.partition);
         state.running -= 1;
         state.unacked += 1;
-        if let Some(verdict) = end.failure {
-            let reason = match verdict {
-                Verdict::Retry => HandlerStop::Retry,
-                Verdict::Reject => HandlerStop::Reject,
-            };
-            self.fail_part(id, at, reason, end.done);
-        }
-        self.settle_part(id, at);
         rest
     }
 
-    /// Settles the done rows of a lane up to the first one that waits for acks. If none does, the lane may have its
-    /// next call.
-    fn settle_part(&mut self, id: CallId, at: usize) {
+    /// A lane is done, or its first row that is not has a verdict.
+    fn assert_sound(&self, id: CallId, at: usize, done: bool) {
+        let part = self.calls.get(id).and_then(|call| call.parts.get(at));
+        let sound = part.is_some_and(|part| part.over || (part.done_to == part.end) == done);
+        assert!(sound, "{id:?}: a row is neither done nor failed, or both: {part:?}");
+    }
+
+    fn finish_end(&mut self, id: CallId) {
+        if self.calls.get(id).is_some_and(|call| !call.hand_over.is_empty()) {
+            self.outbox.push(Pending::HandOver(id));
+        }
+        self.forget_if_over(id);
+    }
+
+    /// Settles the rows of a lane up to the first one that waits for something. If none does, the lane goes on with
+    /// what is left, or with what is queued.
+    pub(super) fn go_on(&mut self, id: CallId, at: usize) {
+        loop {
+            let call = self.calls.get_mut(id).expect("a call that has rows to settle");
+            let part = call.parts.get(at).expect("a lane of the call");
+            if part.over {
+                self.release_part(id, at); // its session is over: the lane waited only for the end of the call
+                return;
+            }
+            let (row, done_to) = (part.settled_to, part.done_to);
+            if row == done_to {
+                self.conclude_part(id, at);
+                return;
+            }
+            match call.waits(row) {
+                Waits::Not => self.settle_rows(id, at),
+                Waits::Acks | Waits::DeadLetter => return,
+                Waits::Ending(reason) => self.begin_ending(id, at, row, reason),
+            }
+        }
+    }
+
+    /// Settles the rows of a lane that wait for nothing, from the first unsettled one on.
+    fn settle_rows(&mut self, id: CallId, at: usize) {
         let call = self.calls.get_mut(id).expect("a call that has rows to settle");
         let part = call.parts.get_mut(at).expect("a lane of the call");
         let state = self.partitions.get_mut(part.partition);
-        assert!(
-            state.session == part.session && state.is_open(),
-            "{}: a result of a closed session",
-            state.id
-        );
-        let done = part.settled_to as usize..part.done_to as usize;
-        let rows = call.rows.get(done.clone()).expect("rows of this call");
-        let known = call.known.get(done).expect("rows of this call");
-        let settled_before = part.settled_to;
+        let open = state.session == part.session && state.is_open();
+        assert!(open, "{}: a result of a closed session", state.id);
+        let range = part.settled_to as usize..part.done_to as usize;
+        let rows = call.rows.get(range.clone()).expect("rows of this call");
+        let known = call.known.get(range).expect("rows of this call");
+        let before = part.settled_to;
         for (row, known) in rows.iter().zip(known) {
-            if known.outputs == RowOutputs::Unacked {
+            if known.waits != Waits::Not {
                 break;
             }
             state.ledger.settle(row.offset);
             state.queued_bytes = state.queued_bytes.saturating_sub(u64::from(known.bytes));
+            self.outbox.release(row.place);
             part.settled_to += 1;
         }
-        let settled = u64::from(part.settled_to - settled_before);
+        let settled = u64::from(part.settled_to - before);
         state.commit.changes += settled;
         self.committer.count_settled(settled);
         if state.reading.full {
             self.to_grant.push(part.partition);
         }
-        if part.settled_to == part.done_to {
-            part.over = true;
-            state.unacked -= 1;
-            self.release_part(id, at);
-        }
     }
 
-    /// A row can't be passed: the handler stops. The row and those after it stay open in the ledger.
-    fn fail_part(&mut self, id: CallId, at: usize, reason: HandlerStop, row: u32) {
-        let Some(call) = self.calls.get_mut(id) else { return };
-        let Some(part) = call.parts.get_mut(at).filter(|part| !part.over) else { return };
-        let (partition, failed) = (part.partition, part.first + row);
-        let state = self.partitions.get_mut(partition);
-        match reason {
-            HandlerStop::Fault(_) => {
-                part.over = true;
-                state.running -= 1;
-            }
-            HandlerStop::OutputRefused => part.done_to = part.done_to.min(failed),
-            HandlerStop::Retry | HandlerStop::Reject => {} // `done_to` lies before it already
-        }
-        let offset = call.row(failed).offset;
-        if !std::mem::replace(&mut self.stopping, true) {
-            let partition = self.partitions.get(partition).id;
-            self.outbox.push(Pending::StopHandler(partition, offset, reason));
-        }
-    }
-
-    fn release_part(&mut self, id: CallId, at: usize) {
+    pub(super) fn release_part(&mut self, id: CallId, at: usize) {
         let Some(call) = self.calls.get_mut(id) else { return };
         let Some(part) = call.parts.get_mut(at) else { return };
         if std::mem::replace(&mut part.released, true) {
@@ -203,7 +228,7 @@ impl Core {
         }
     }
 
-    fn forget_if_over(&mut self, id: CallId) {
+    pub(super) fn forget_if_over(&mut self, id: CallId) {
         if self.calls.get(id).is_some_and(|call| call.parts_left == 0) {
             self.calls.forget(id);
         }

@@ -1,7 +1,7 @@
 //! No silent stall: a partition that does not move is named, with the event that holds it.
 
 use super::Core;
-use crate::calls::CallState;
+use crate::calls::{CallState, Waits};
 use crate::outbox::Pending;
 use crate::{Holds, Stall};
 
@@ -40,11 +40,20 @@ impl Core {
             self.calls.ids().filter_map(|id| self.calls.get(id)).find(|call| {
                 call.rows.iter().any(|row| row.session == state.session && row.offset == offset)
             });
-        let (attempt, holds) = match call.map(|call| call.state) {
-            None | Some(CallState::Free) => (0, Holds::Queued),
-            Some(CallState::Unacked) => (1, Holds::Unacked),
-            Some(CallState::Out | CallState::Cancelled(_) | CallState::Stuck) => (1, Holds::Out),
+        let Some(call) = call else {
+            return match self.lanes.trouble_of(index, offset) {
+                Some(trouble) if trouble.until.is_some() => {
+                    Stall { partition, offset, attempt: trouble.attempt, holds: Holds::Retry }
+                }
+                Some(_) | None => Stall { partition, offset, attempt: 0, holds: Holds::Queued },
+            };
         };
-        Stall { partition, offset, attempt, holds }
+        let row = (0..call.len()).find(|&row| call.row(row).offset == offset).unwrap_or_default();
+        let holds = match (call.state, call.waits(row)) {
+            (CallState::Unacked, Waits::DeadLetter) => Holds::DeadLetter,
+            (CallState::Unacked | CallState::Free, _) => Holds::Unacked,
+            (CallState::Out | CallState::Cancelled(_) | CallState::Stuck, _) => Holds::Out,
+        };
+        Stall { partition, offset, attempt: call.attempt, holds }
     }
 }

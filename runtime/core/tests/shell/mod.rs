@@ -1,7 +1,7 @@
 //! The other side of the core for tests: it does what the core asks in memory and keeps a record of it.
 //!
-//! It checks on its own what holds for every shell: each place is dispatched or released exactly once, and outputs
-//! are handed over only once.
+//! It checks on its own what holds for every shell: each place is released exactly once, nothing is dispatched from a
+//! place after that, and outputs are handed over only once.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use keylane_core::{
-    Action, Admission, CallId, CommitEntry, CommitError, CommitId, CommittedStart, Config, Core, FetchedRow,
-    Input, LaneEnd, Notice, Now, Partition, Place, Stall, Start, Verdict,
+    Action, Admission, CallFailure, CallId, CommitEntry, CommitError, CommitId, CommittedStart, Config, Core,
+    DeadLetter, Fault, FetchedRow, Input, LaneEnd, Notice, Now, Partition, Place, Reason, Stall, Start,
+    Verdict,
 };
 
 pub(crate) const P0: Partition = Partition { topic: 0, number: 0 };
@@ -28,6 +29,9 @@ pub(crate) struct Dispatched {
     pub(crate) id: CallId,
     pub(crate) rows: Vec<(Partition, i64)>,
     pub(crate) lanes: Vec<u32>,
+    pub(crate) attempt: u32,
+    pub(crate) last_attempt: bool,
+    pub(crate) fresh: bool,
 }
 
 /// A commit as it was asked for.
@@ -43,9 +47,12 @@ pub(crate) struct Asked {
 pub(crate) struct Shell {
     pub(crate) core: Core,
     pub(crate) uptime: Duration,
+    pub(crate) wall_ms: i64,
     pub(crate) calls: Vec<Dispatched>,
     pub(crate) commits: Vec<Asked>,
     pub handed_over: Vec<(CallId, Vec<u32>)>,
+    pub(crate) letters: Vec<DeadLetter>,
+    pub(crate) stops: Vec<(Partition, i64, Reason)>,
     pub(crate) cancelled: Vec<CallId>,
     pub(crate) reads: Vec<Partition>,
     pub(crate) repositions: Vec<(Partition, i64)>,
@@ -69,9 +76,12 @@ impl Shell {
         Shell {
             core: Core::new(config),
             uptime: Duration::ZERO,
+            wall_ms: 0,
             calls: Vec::new(),
             commits: Vec::new(),
             handed_over: Vec::new(),
+            letters: Vec::new(),
+            stops: Vec::new(),
             cancelled: Vec::new(),
             reads: Vec::new(),
             repositions: Vec::new(),
@@ -116,7 +126,7 @@ impl Shell {
     /// A short time passes, then this happens, and what the core asks for is done.
     pub(crate) fn give(&mut self, input: Input<'_>) {
         self.uptime += STEP;
-        self.core.handle(Now { uptime: self.uptime, wall_ms: 0 }, input);
+        self.core.handle(Now { uptime: self.uptime, wall_ms: self.wall_ms }, input);
         let mut core = std::mem::replace(&mut self.core, Core::new(Config::default()));
         while let Some(action) = core.poll() {
             self.take(action);
@@ -156,16 +166,21 @@ impl Shell {
 
     /// Rows with these offsets and lane keys were read.
     pub(crate) fn fetch(&mut self, partition: Partition, rows: &[(i64, u64)]) {
-        let rows: Vec<FetchedRow> = rows
-            .iter()
-            .map(|&(offset, lane)| {
-                self.next_place += 1;
-                self.places.insert(self.next_place);
-                let (place, admission) = (Place(self.next_place), Admission::Lane(lane));
-                FetchedRow { offset, timestamp: 0, bytes: 100, place, admission }
-            })
-            .collect();
+        let rows: Vec<FetchedRow> =
+            rows.iter().map(|&(offset, lane)| self.row(offset, Admission::Lane(lane))).collect();
         self.give(Input::Fetched { partition, rows: &rows });
+    }
+
+    /// Rows with these offsets were read, all admitted in one way.
+    pub(crate) fn fetch_as(&mut self, partition: Partition, offsets: &[i64], admission: Admission) {
+        let rows: Vec<FetchedRow> = offsets.iter().map(|&offset| self.row(offset, admission)).collect();
+        self.give(Input::Fetched { partition, rows: &rows });
+    }
+
+    fn row(&mut self, offset: i64, admission: Admission) -> FetchedRow {
+        self.next_place += 1;
+        self.places.insert(self.next_place);
+        FetchedRow { offset, timestamp: 0, bytes: 100, place: Place(self.next_place), admission }
     }
 
     /// The oldest call ends with all its rows done.
@@ -186,6 +201,31 @@ impl Shell {
     pub(crate) fn end_call(&mut self, call: CallId, lanes: &[LaneEnd], with_outputs: &[u32]) {
         let took = Duration::from_nanos(100);
         self.give(Input::CallEnded { call, lanes, with_outputs, took });
+    }
+
+    /// The oldest call fails as a whole; nobody knows by which row.
+    pub(crate) fn fail(&mut self, fault: Fault) -> Dispatched {
+        let call = self.calls.remove(0);
+        let failure = CallFailure { fault, culprit: None, fresh: call.fresh };
+        self.give(Input::CallFailed { call: call.id, failure, lanes: &[], with_outputs: &[] });
+        call
+    }
+
+    /// The brokers have the oldest dead letter.
+    pub(crate) fn bury(&mut self) -> DeadLetter {
+        let letter = self.letters.remove(0);
+        self.give(Input::DeadLetterAcked { call: letter.call, row: letter.row });
+        letter
+    }
+
+    /// Waits until a call is out.
+    pub(crate) fn wait_for_call(&mut self) -> Dispatched {
+        let patience = self.uptime + Duration::from_secs(70);
+        while self.calls.is_empty() {
+            assert!(self.uptime < patience, "no call comes");
+            self.wait(STEP);
+        }
+        self.calls.first().expect("one is out").clone()
     }
 
     /// Every call ends with all its rows done, until none is out.
@@ -223,7 +263,7 @@ impl Shell {
         self.commits.remove(0)
     }
 
-    /// How many events the core keeps that it has neither dispatched nor released.
+    /// How many events the core keeps.
     pub(crate) fn kept_places(&self) -> usize {
         self.places.len()
     }
@@ -260,10 +300,12 @@ impl Shell {
             }
             Action::Dispatch(call) => {
                 for row in call.rows {
-                    assert!(self.places.remove(&row.place.0), "{row:?} was dispatched or released before");
+                    assert!(self.places.contains(&row.place.0), "{row:?} was released before");
                 }
                 let rows = call.rows.iter().map(|row| (row.partition, row.offset)).collect();
-                self.calls.push(Dispatched { id: call.call, rows, lanes: call.lanes.to_vec() });
+                let (lanes, last_attempt) = (call.lanes.to_vec(), call.last_attempt);
+                let (attempt, fresh) = (call.attempt, call.fresh);
+                self.calls.push(Dispatched { id: call.call, rows, lanes, attempt, last_attempt, fresh });
             }
             Action::Cancel { call } => {
                 self.calls.retain(|known| known.id != call);
@@ -271,7 +313,7 @@ impl Shell {
             }
             Action::ReleaseRows { places } => {
                 for place in places {
-                    assert!(self.places.remove(&place.0), "{place:?} was dispatched or released before");
+                    assert!(self.places.remove(&place.0), "{place:?} was released before");
                 }
             }
             Action::HandOver { call, rows } => {
@@ -281,6 +323,13 @@ impl Shell {
                     "{call:?} is handed over twice"
                 );
                 self.handed_over.push((call, rows.to_vec()));
+            }
+            Action::DeadLetter(letter) => {
+                assert!(self.places.contains(&letter.event.place.0), "{letter:?} was released before");
+                self.letters.push(letter);
+            }
+            Action::StopHandler { partition, offset, reason, .. } => {
+                self.stops.push((partition, offset, reason))
             }
             Action::Commit { id, entries, metadata } => {
                 let set = |entry: &CommitEntry| {
@@ -297,7 +346,6 @@ impl Shell {
             Action::StopReading { .. }
             | Action::LeaveGroup
             | Action::PartitionStopped { .. }
-            | Action::StopHandler { .. }
             | Action::EndReached
             | Action::CallStuck { .. } => {}
         }

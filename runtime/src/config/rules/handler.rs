@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use keylane_core::OutOfRange;
 
 use super::super::Surroundings;
-use super::super::checked::{Cluster, Commit, Handler, Lanes, Output};
+use super::super::checked::{Cluster, Commit, Handler, LaneKey, Lanes, Ordering, Output};
 use super::super::problem::Problems;
 use super::super::start::Start;
 use super::super::written_handler as written;
-use super::{cluster, limits, names};
+use super::{cluster, filter, limits, names, retry};
 
 /// Far more than a group can carry, and enough that an index of 16 bits always suffices.
 const TOPICS_MAX: usize = 10_000;
@@ -34,8 +34,9 @@ pub(super) fn handler(
             .add(&at("start"), "the embedded broker can't look up offsets by time")
             .hint("use \"earliest\" or \"latest\"");
     }
-    let written::Isolation::Shared = handler.isolation;
-    let written::OnExhausted::Stop = handler.retry.on_exhausted;
+    let memory = limits::size(problems, &at("memory"), handler.memory, limits::GUEST_MEMORY);
+    let keep_memory =
+        handler.max_memory.map(|size| limits::size(problems, &at("max_memory"), size, 0..=memory));
     let component =
         cluster::existing(&handler.component, &at("component"), "component", surroundings, problems);
     Handler {
@@ -45,7 +46,11 @@ pub(super) fn handler(
         group_id: handler.group_id.clone(),
         group_instance_id: handler.group_instance_id.clone(),
         timeout: limits::time(problems, &at("timeout"), handler.timeout, limits::CALL_TIMEOUT),
-        memory: limits::size(problems, &at("memory"), handler.memory, limits::GUEST_MEMORY),
+        cpu_budget: limits::time(problems, &at("cpu_budget"), handler.cpu_budget, limits::CALL_TIMEOUT),
+        memory,
+        keep_memory: keep_memory.unwrap_or(memory / 4 * 3),
+        max_calls: handler.max_calls.map(|n| limits::whole(problems, &at("max_calls"), n, 1..=u32::MAX)),
+        fresh_instances: handler.isolation == written::Isolation::Event,
         max_batch: handler.max_batch.map(|n| limits::whole(problems, &at("max_batch"), n, 1..=4096)),
         start: handler.start,
         out_of_range: match handler.out_of_range {
@@ -54,6 +59,9 @@ pub(super) fn handler(
             written::OutOfRange::Latest => OutOfRange::Latest,
         },
         lanes: lanes(name, &handler.lanes, problems),
+        filter: filter::filter(name, &handler.filter, problems),
+        retry: retry::retry(name, &handler.retry, problems),
+        dead_letters: retry::dead_letters(name, handler, problems),
         commit: commit(name, &handler.commit, problems),
         revoke_timeout: limits::time(
             problems,
@@ -86,9 +94,14 @@ fn topics(handler: &str, topics: &[String], problems: &mut Problems<'_, '_>) {
 
 fn lanes(handler: &str, lanes: &written::Lanes, problems: &mut Problems<'_, '_>) -> Lanes {
     let at = |field| ["handlers", handler, "lanes", field];
-    let written::LaneKey::Key = lanes.lane_key;
+    if lanes.lane_key != LaneKey::Key && lanes.ordering != Ordering::Key {
+        problems
+            .add(&at("lane_key"), "a lane key means something only with `ordering = \"key\"`")
+            .hint("remove one of the two");
+    }
     Lanes {
         ordering: lanes.ordering,
+        lane_key: lanes.lane_key.clone(),
         no_key: lanes.no_key,
         max_concurrency: limits::whole(problems, &at("max_concurrency"), lanes.max_concurrency, 1..=100_000),
         max_queued: limits::whole(problems, &at("max_queued"), lanes.max_queued, 1..=10_000_000),

@@ -25,6 +25,22 @@ pub(super) const COMMIT_TIMEOUT: Millis = 100..=60_000;
 /// As for commits.
 pub(super) const REVOKE_TIMEOUT: Millis = 0..=120_000;
 
+/// Between attempts.
+pub(super) const INTERVAL: Millis = 0..=86_400_000;
+
+/// A number within a range.
+pub(super) fn share(
+    problems: &mut Problems<'_, '_>,
+    path: &[&str],
+    value: f64,
+    range: RangeInclusive<f64>,
+) -> f64 {
+    if !range.contains(&value) {
+        outside(problems, path, range.start(), range.end(), &value);
+    }
+    value
+}
+
 /// A whole number within a range; its lowest value if it is not, which is then reported.
 pub(super) fn whole<T>(
     problems: &mut Problems<'_, '_>,

@@ -1,9 +1,11 @@
 //! What types can't say. Each rule adds its problem and goes on, so that one reading finds all of them.
 
 mod cluster;
+mod filter;
 mod handler;
 mod limits;
 mod names;
+mod retry;
 mod warnings;
 
 use std::collections::BTreeMap;

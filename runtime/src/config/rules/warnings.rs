@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::checked::{Checked, Cluster, Embedded, FETCH_QUEUE_MIN, Handler};
+use super::super::checked::{Checked, Cluster, Embedded, FETCH_QUEUE_MIN, Handler, LaneKey};
 use super::super::problem::Problems;
 use super::super::size::HumanSize;
 
@@ -30,6 +30,19 @@ fn of_handler(handler: &Handler, problems: &mut Problems<'_, '_>) {
         problems.warn(
             &["handlers", name, "outputs", &output.target, "topic"],
             format!("the handler `{name}` reads `{topic}`, which it writes to: its outputs come back to it"),
+        );
+    }
+    if handler.lanes.lane_key != LaneKey::Key {
+        problems.warn(
+            &["handlers", name, "lanes", "lane_key"],
+            "events with the same lane key are in order only within a partition: those with other record keys may \
+             lie in another one",
+        );
+    }
+    if handler.retry.scope == keylane_core::RetryScope::Partition && handler.retry.max_attempts > 1 {
+        problems.warn(
+            &["handlers", name, "retry", "scope"],
+            "while one event is tried again, nothing new of its partition is handled",
         );
     }
     if handler.group_instance_id.is_some() {

@@ -118,26 +118,45 @@ fn the_embedded_broker() {
 }
 
 #[test]
+fn settings_for_events_that_fail() {
+    for (line, expected) in [
+        ("retry.max_attempts = 0", "max_attempts` must be between 1 and 1000000, not 0"),
+        ("retry.multiplier = 0.5", "multiplier` must be between 1 and 100, not 0.5"),
+        ("retry.jitter = 1.5", "jitter` must be between 0 and 1, not 1.5"),
+        ("retry.max_interval = \"100ms\"", "max_interval` is below `initial_interval`"),
+        ("dead_letters.topic = \"orders\"", "`orders` is an input of the handler `orders`"),
+        ("dead_letters.topic = \"{topic}\"", "its dead letters would come back to it"),
+        ("dead_letters.topic = \"a b\"", "`a b` is not the name of a topic"),
+        ("dead_letters.headers = \"jms\"", "unknown variant `jms`, expected `keylane` or `spring`"),
+        ("max_memory = \"1GiB\"", "max_memory` must be between 0B and 64MiB, not 1GiB"),
+        ("cpu_budget = \"0s\"", "cpu_budget` must be between 10ms and 1h, not 0s"),
+        ("lanes.lane_key = \"value\"", "`value` is no lane key: write \"key\", \"header:NAME\""),
+        ("lanes.lane_key = \"json:id\"", "`json:id` is no lane key"),
+        (
+            "lanes = { lane_key = \"header:a\", ordering = \"partition\" }",
+            "a lane key means something only with",
+        ),
+        ("filter = [{ equals = \"x\" }]", "are about a header, and none is named"),
+        ("filter = [{ header = \"x\" }]", "a header is named, and nothing is said of it"),
+        ("filter = [{ keep = false }]", "the rule tests nothing"),
+        ("filter = \"x\"", "expected a sequence"),
+    ] {
+        refuse(&with(line, ""), &["etc/keylane.toml:8:", expected]);
+    }
+}
+
+#[test]
 fn settings_of_later_versions_are_named() {
     for (line, section, name) in [
         ("", "[admin]\nport = 1", "admin"),
         ("", "[dead_letters]\ntopic = \"x\"", "dead_letters"),
-        ("", "[handlers.orders.dead_letters]\ntopic = \"x\"", "handlers.orders.dead_letters"),
-        ("filter = \"x\"", "", "handlers.orders.filter"),
         ("", "[handlers.orders.state]", "handlers.orders.state"),
         ("", "[handlers.orders.gates]", "handlers.orders.gates"),
         ("env = [\"HOME\"]", "", "handlers.orders.env"),
         ("http = [\"x\"]", "", "handlers.orders.http"),
         ("pipeline = true", "", "handlers.orders.pipeline"),
         ("consumers = 2", "", "handlers.orders.consumers"),
-        ("cpu_budget = \"1s\"", "", "handlers.orders.cpu_budget"),
-        ("isolation = \"event\"", "", "handlers.orders.isolation = \"event\""),
-        ("lanes.lane_key = \"header:id\"", "", "handlers.orders.lanes.lane_key = \"header:id\""),
-        ("lanes.lane_key = \"json:/id\"", "", "handlers.orders.lanes.lane_key = \"json:/id\""),
-        ("lanes.no_key = \"reject\"", "", "handlers.orders.lanes.no_key = \"reject\""),
-        ("retry.max_attempts = 3", "", "handlers.orders.retry.max_attempts"),
-        ("retry.scope = \"partition\"", "", "handlers.orders.retry.scope"),
-        ("retry.on_exhausted = \"dlq\"", "", "handlers.orders.retry.on_exhausted = \"dlq\""),
+        ("retry.on_exhausted = \"hold\"", "", "handlers.orders.retry.on_exhausted = \"hold\""),
         ("retry.on_exhausted = \"dlq-key\"", "", "handlers.orders.retry.on_exhausted = \"dlq-key\""),
     ] {
         refuse(&with(line, section), &[&format!("`{name}` is not in this version of Keylane"), "hint: "]);

@@ -48,17 +48,17 @@ etc/keylane.toml:4:1: missing field `group_id`
 #[test]
 fn several_problems_in_one_reading() {
     renders(
-        &with("max_batch = 0\nfilter = \"x\"", "[kafka.client]\n\"group.id\" = \"x\""),
+        &with("max_batch = 0\npipeline = true", "[kafka.client]\n\"group.id\" = \"x\""),
         "\
 etc/keylane.toml:8:13: `handlers.orders.max_batch` must be between 1 and 4096, not 0
   |
 8 | max_batch = 0
   |             ^
 
-etc/keylane.toml:9:10: `handlers.orders.filter` is not in this version of Keylane
+etc/keylane.toml:9:12: `handlers.orders.pipeline` is not in this version of Keylane
   |
-9 | filter = \"x\"
-  |          ^^^
+9 | pipeline = true
+  |            ^^^^
 hint: remove it
 
 etc/keylane.toml:11:14: `group.id` can't be set: the group is `group_id` of a handler

@@ -11,7 +11,7 @@ use keylane_core::Fault;
 
 use super::{Shared, lock};
 use crate::guest::call::{Call, CallEvents, CallKey, Failure, Outcome};
-use crate::guest::clock::{Meter, Stop, stopwatch};
+use crate::guest::clock::{Meter, Stop, stopwatch, thread_cpu_time};
 use crate::guest::handler::Instance;
 use crate::guest::pool::Lease;
 
@@ -31,6 +31,10 @@ struct Running {
     future: Pin<Box<dyn Future<Output = Done>>>,
     worked: Duration,
     waited: bool,
+    /// It gave way while it computed: from then on its processor time is counted.
+    computes: bool,
+    cpu: Duration,
+    cpu_budget: Duration,
 }
 
 /// A call that came to its end.
@@ -70,12 +74,16 @@ impl Slot {
         let wake = &self.wake;
         wake.meter.arm(call.handler().timeout());
         wake.queued.store(false, Ordering::SeqCst);
+        let cpu_budget = call.handler().cpu_budget();
         self.running = Some(Running {
             key: call.key,
             events: call.events().clone(),
             future: Box::pin(run(wake.shared.clone(), wake.worker, call, wake.meter.clone())),
             worked: Duration::ZERO,
             waited: false,
+            computes: false,
+            cpu: Duration::ZERO,
+            cpu_budget,
         });
     }
 
@@ -110,8 +118,16 @@ impl Slot {
         wake.queued.store(false, Ordering::SeqCst);
         wake.meter.resume();
         let start = stopwatch();
+        // Asking for it costs as much as a short call: those that end within a tick are not asked for.
+        let cpu_before = running.computes.then(thread_cpu_time);
         let polled = running.future.as_mut().poll(&mut Context::from_waker(&self.waker));
         running.worked += start.elapsed();
+        if let Some(before) = cpu_before {
+            running.cpu += thread_cpu_time().saturating_sub(before);
+            if running.cpu >= running.cpu_budget {
+                wake.meter.out_of_cpu();
+            }
+        }
         wake.polling.store(false, Ordering::SeqCst);
         let ready = wake.queued.load(Ordering::SeqCst);
         match polled {
@@ -124,6 +140,7 @@ impl Slot {
                     wake.meter.pause();
                 }
                 let gave_way = wake.meter.take_yield();
+                running.computes |= gave_way;
                 if !gave_way && !ready && !running.waited {
                     running.waited = true;
                     running.events.suspended(running.key.call);
@@ -179,7 +196,7 @@ impl Wake for SlotWake {
 
 /// One call from its instance to its outcome.
 async fn run(shared: Arc<Shared>, worker: usize, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
-    let lease = shared.pool.take(worker, call.handler());
+    let lease = if call.fresh { shared.pool.take_room() } else { shared.pool.take(worker, call.handler()) };
     let stopped = {
         let made = pin!(serve(&shared, worker, &mut call, &meter, lease));
         until_stopped(&meter, made).await
@@ -193,9 +210,17 @@ async fn run(shared: Arc<Shared>, worker: usize, mut call: Box<Call>, meter: Arc
         Err(stop) => {
             // The store went with the future.
             shared.pool.gone();
-            let message = format!("the deadline of {:?} is over, waiting", call.handler().timeout());
-            let row = call.results.fail();
-            call.outcome = Outcome::Failed(Failure { row, ..Failure::new(Fault::Timeout, message) });
+            let (fault, message) = match stop {
+                Stop::OutOfCpu => {
+                    (Fault::Cpu, format!("it used {:?} of processor time", call.handler().cpu_budget()))
+                }
+                Stop::Deadline | Stop::Cancelled => (
+                    Fault::Timeout,
+                    format!("the deadline of {:?} is over, waiting", call.handler().timeout()),
+                ),
+            };
+            let row = call.results.fail(call.batch.lanes().len());
+            call.outcome = Outcome::Failed(Failure { row, ..Failure::new(fault, message) });
             stop == Stop::Cancelled
         }
     };
@@ -218,14 +243,23 @@ async fn serve(shared: &Shared, worker: usize, call: &mut Call, meter: &Arc<Mete
     let made = match instance {
         Ok(instance) => {
             let mut instance: Instance = instance;
+            call.had_fresh = instance.is_fresh();
             let made = instance.call(&handler, meter, &call.batch, &mut call.results).await;
             made.map(|()| instance)
         }
-        Err(failure) => Err(failure),
+        Err(failure) => {
+            call.had_fresh = true;
+            Err(failure)
+        }
     };
     match made {
-        Ok(instance) => {
+        Ok(instance) if instance.may_stay(&handler) => {
             shared.pool.keep(worker, &handler, instance);
+            Outcome::Ended
+        }
+        Ok(instance) => {
+            drop(instance);
+            shared.pool.gone();
             Outcome::Ended
         }
         Err(failure) => {

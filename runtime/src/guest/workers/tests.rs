@@ -5,7 +5,7 @@ use keylane_core::{CallId, Fault, LaneEnd, Verdict};
 
 use super::*;
 use crate::guest::call::{CallEvents, Failure, Outcome};
-use crate::guest::handler::Handler;
+use crate::guest::handler::{Handler, HandlerOptions};
 use crate::guest::testing;
 
 /// Far beyond what anything here takes: reached only if something is broken.
@@ -46,7 +46,11 @@ impl Bench {
     fn new(wasm: &[u8], threads: usize, max_instances: u32, timeout_ms: u64) -> Bench {
         let engine = testing::engine_of(max_instances);
         let handler = testing::handler(&engine, wasm, timeout_ms);
-        let workers = Workers::start(&engine, threads).unwrap();
+        Bench::with(&engine, handler, threads)
+    }
+
+    fn with(engine: &Engine, handler: Arc<Handler>, threads: usize) -> Bench {
+        let workers = Workers::start(engine, threads).unwrap();
         let (inbox, told) = sync_channel(1_000);
         Bench { workers, inbox: Arc::new(Inbox(inbox)), told, handler, next: 0 }
     }
@@ -124,10 +128,10 @@ fn a_handler_is_called_row_by_row_and_a_lane_stops_at_its_first_refusal() {
     assert_eq!(call.outcome, Outcome::Ended);
     let ends = call.results.lane_ends();
     let stopped = |done, verdict| LaneEnd { done, failure: Some(verdict) };
-    assert_eq!(ends, [done(2), stopped(1, Verdict::Retry), stopped(0, Verdict::Reject), done(1)]);
-    let reasons: Vec<_> =
-        call.results.refusals().iter().map(|r| (r.lane, r.reason.as_str(), r.after_ms)).collect();
-    assert_eq!(reasons, [(1, "later", Some(250)), (2, "never", None)]);
+    let later = Verdict::Retry { after: Some(Duration::from_millis(250)) };
+    assert_eq!(ends, [done(2), stopped(1, later), stopped(0, Verdict::Reject), done(1)]);
+    let reasons: Vec<_> = call.results.refusals().iter().map(|r| (r.lane, r.reason.as_str())).collect();
+    assert_eq!(reasons, [(1, "later"), (2, "never")]);
     let outputs: Vec<_> = call.results.outputs().map(|o| (o.row, o.target, o.value.unwrap())).collect();
     assert_eq!(outputs, [(0, 1, &b"o1"[..]), (1, 1, b"o2"), (6, 1, b"o4")]);
 }
@@ -158,7 +162,7 @@ fn a_trap_names_the_functions_keeps_the_rows_before_it_and_costs_the_instance() 
     assert_eq!(failure.fault, Fault::Trap);
     assert_eq!(failure.message, "wasm trap: wasm `unreachable` instruction executed in `boom` < `handle`");
     assert_eq!(failure.row, Some(2));
-    assert_eq!(call.results.lane_ends(), [done(1), done(1)], "the last lane was not reached");
+    assert_eq!(call.results.lane_ends(), [done(1), done(1), done(0)], "the last lane was not reached");
     assert_eq!(call.results.rows_with_outputs(), [0]);
     assert_eq!(bench.workers.idle_instances(), 0);
     assert_eq!(bench.run(&[&["a"]]).outcome, Outcome::Ended);
@@ -179,11 +183,52 @@ fn an_endless_loop_runs_into_its_deadline() {
 }
 
 #[test]
+fn a_loop_that_gives_way_runs_out_of_processor_time() {
+    let engine = testing::engine_of(2);
+    let options = HandlerOptions { cpu_budget: Duration::from_millis(50), ..testing::options(60_000) };
+    let mut bench = Bench::with(&engine, testing::handler_with(&engine, &testing::obedient(), options), 1);
+    let call = bench.run(&[&["a", "l"]]);
+    let failure = failure(&call);
+    assert_eq!((failure.fault, failure.row), (Fault::Cpu, Some(1)));
+    assert_eq!(failure.message, "it used 50ms of processor time");
+}
+
+#[test]
+fn a_call_gets_a_fresh_instance_if_it_needs_one() {
+    let mut bench = Bench::new(&testing::obedient(), 1, 2, 5_000);
+    assert!(bench.run(&[&["a"]]).had_fresh, "there was none before");
+    assert!(!bench.run(&[&["a"]]).had_fresh);
+    let mut call = bench.call(&[&["t"]]);
+    call.fresh = true;
+    bench.workers.submit(call).unwrap();
+    let call = bench.ended();
+    assert!(call.had_fresh && call.failed_fresh());
+    let behind_another = bench.run(&[&["a", "t"]]);
+    assert!(!behind_another.failed_fresh(), "it served the row before");
+}
+
+#[test]
+fn instances_are_replaced_when_they_are_old_or_large() {
+    let engine = testing::engine_of(2);
+    let few = HandlerOptions { max_calls: Some(2), ..testing::options(5_000) };
+    let small = HandlerOptions { keep_memory_max: 0, ..testing::options(5_000) };
+    let each = HandlerOptions { fresh_instances: true, ..testing::options(5_000) };
+    for (options, wanted) in
+        [(few, [true, false, true]), (small, [true, true, true]), (each, [true, true, true])]
+    {
+        let handler = testing::handler_with(&engine, &testing::obedient(), options);
+        let mut bench = Bench::with(&engine, handler, 1);
+        let fresh = [(); 3].map(|()| bench.run(&[&["a"]]).had_fresh);
+        assert_eq!(fresh, wanted);
+    }
+}
+
+#[test]
 fn a_memory_bomb_in_its_second_memory_hits_the_limit_over_both() {
     let mut bench = Bench::new(&testing::obedient(), 1, 8, 60_000);
     let call = bench.run(&[&["m"]]);
     let failure = failure(&call);
-    assert_eq!(failure.fault, Fault::Limit);
+    assert_eq!(failure.fault, Fault::Memory);
     // Two memories of one page each; the second grows by 16 pages at a time.
     let steps = (64 * 16 - 2) / 16 + 1;
     let asked = (2 + 16 * steps) << 16;
@@ -279,7 +324,7 @@ fn a_call_that_waits_past_its_deadline_is_a_timeout() {
             row: Some(1)
         }
     );
-    assert_eq!(call.results.lane_ends(), [done(1)]);
+    assert_eq!(call.results.lane_ends(), [done(1), done(0)]);
     assert!(call.waited);
     assert!(call.took < Duration::from_millis(50), "waiting is not working: {:?}", call.took);
 }

@@ -1,6 +1,10 @@
 //! Outputs that were handed over and are not acknowledged yet, counted per row of each call.
 
+use std::fmt::Write as _;
+
 use keylane_core::CallId;
+
+use crate::sink::Landed;
 
 /// One counter per row. The memory of a call's slot is reused by the next call there.
 #[derive(Debug, Default)]
@@ -12,6 +16,8 @@ pub(super) struct Acks {
 struct Slot {
     generation: u32,
     left: Vec<u32>,
+    /// Rows with an output that arrived, and where.
+    landed: Vec<(u32, Landed)>,
 }
 
 impl Acks {
@@ -25,6 +31,7 @@ impl Acks {
         if slot.generation != call.generation {
             slot.generation = call.generation;
             slot.left.clear();
+            slot.landed.clear();
         }
         let row = row as usize;
         if slot.left.len() <= row {
@@ -36,18 +43,37 @@ impl Acks {
     }
 
     /// An output of this row arrived. True: it was the last one.
-    pub(super) fn acked(&mut self, call: CallId, row: u32) -> bool {
+    pub(super) fn acked(&mut self, call: CallId, row: u32, landed: Landed) -> bool {
         let slot = self.slots.get_mut(call.slot as usize);
         let Some(slot) = slot.filter(|slot| slot.generation == call.generation) else { return false };
+        slot.landed.push((row, landed));
         let Some(left) = slot.left.get_mut(row as usize).filter(|left| **left > 0) else { return false };
         *left -= 1;
         *left == 0
     }
 }
 
+impl Acks {
+    /// Where the outputs of this row arrived: `topic/partition/offset`, separated by commas.
+    pub(super) fn published(&self, call: CallId, row: u32, topics: &[String]) -> String {
+        let slot = self.slots.get(call.slot as usize).filter(|slot| slot.generation == call.generation);
+        let landed = slot.map_or(&[][..], |slot| slot.landed.as_slice());
+        let mut text = String::new();
+        for (_, landed) in landed.iter().filter(|(known, _)| *known == row) {
+            let separator = if text.is_empty() { "" } else { "," };
+            let topic = topics.get(usize::from(landed.topic)).map_or("?", String::as_str);
+            write!(text, "{separator}{topic}/{}/{}", landed.partition, landed.offset)
+                .expect("writing to a string can't fail");
+        }
+        text
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SOMEWHERE: Landed = Landed { topic: 0, partition: 3, offset: 7 };
 
     #[test]
     fn a_row_is_acked_when_its_last_output_is() {
@@ -56,10 +82,11 @@ mod tests {
         acks.add(call, 3);
         acks.add(call, 3);
         acks.add(call, 0);
-        assert!(!acks.acked(call, 3));
-        assert!(acks.acked(call, 0));
-        assert!(acks.acked(call, 3));
-        assert!(!acks.acked(call, 3), "nothing is left of it");
+        assert!(!acks.acked(call, 3, SOMEWHERE));
+        assert!(acks.acked(call, 0, SOMEWHERE));
+        assert!(acks.acked(call, 3, SOMEWHERE));
+        assert!(!acks.acked(call, 3, SOMEWHERE), "nothing is left of it");
+        assert_eq!(acks.published(call, 0, &["out".to_owned()]), "out/3/7");
     }
 
     #[test]
@@ -68,7 +95,7 @@ mod tests {
         let mut acks = Acks::default();
         acks.add(old, 0);
         acks.add(new, 0);
-        assert!(!acks.acked(old, 0));
-        assert!(acks.acked(new, 0));
+        assert!(!acks.acked(old, 0, SOMEWHERE));
+        assert!(acks.acked(new, 0, SOMEWHERE));
     }
 }

@@ -1,0 +1,225 @@
+//! Failing: what becomes of an event that is not done — another attempt, or an ending (SEMANTICS: attempts, retry,
+//! endings).
+
+use std::time::Duration;
+
+use super::Core;
+use crate::calls::{CallState, Next, Part, Waits};
+use crate::lanes::Returned;
+use crate::outbox::Pending;
+use crate::partitions::Phase;
+use crate::{CallFailure, CallId, DeadLetter, FetchedRow, OnExhausted, Reason, Retry, Row, Verdict};
+
+impl Core {
+    /// The guest's verdict on the row behind the done ones of a lane.
+    pub(super) fn row_failed(&mut self, id: CallId, at: usize, verdict: Verdict) {
+        match verdict {
+            Verdict::Reject => self.condemn(id, at, Reason::Rejected),
+            Verdict::Retry { after } => self.charge(id, at, Reason::RetriesExhausted, after),
+        }
+    }
+
+    /// A call failed as a whole. Only an event that failed alone, on a fresh instance, is charged; the others come
+    /// again, those that may be to blame one by one.
+    pub(super) fn guest_failed(&mut self, id: CallId, at: usize, failure: CallFailure) {
+        let Some(call) = self.calls.get_mut(id) else { return };
+        let alone = call.len() == 1;
+        let part = call.parts.get_mut(at).expect("a lane of the call");
+        if part.over {
+            return;
+        }
+        let here = part.done_to..part.end;
+        let suspect = match failure.culprit {
+            Some(row) => here.contains(&row),
+            None => !here.is_empty(),
+        };
+        if suspect && alone && failure.fresh {
+            self.charge(id, at, Reason::Fault(failure.fault), None);
+        } else if suspect {
+            part.next = Next::Suspect;
+            self.failures.reruns += u64::from(part.end - part.done_to);
+        }
+    }
+
+    /// An attempt has failed.
+    fn charge(&mut self, id: CallId, at: usize, reason: Reason, after: Option<Duration>) {
+        let Some(call) = self.calls.get(id) else { return };
+        let Some(part) = call.parts.get(at).filter(|part| !part.over) else { return };
+        let (partition, attempt, row) = (part.partition, call.attempt, call.row(part.done_to));
+        self.begin_round(partition);
+        let retry = &self.config.retry;
+        let age = self.now.wall_ms.saturating_sub(row.timestamp).max(0);
+        let age = Duration::from_millis(age.unsigned_abs());
+        if attempt >= retry.max_attempts {
+            self.condemn(id, at, reason);
+        } else if row.timestamp >= 0 && retry.max_record_age.is_some_and(|max| age > max) {
+            self.condemn(id, at, Reason::TooOld);
+        } else {
+            let delay =
+                after.map_or_else(|| backoff(retry, &row, attempt), |after| after.min(retry.max_interval));
+            let until = self.now.uptime + delay;
+            self.failures.retries += 1;
+            if let Some(part) = self.calls.get_mut(id).and_then(|call| call.parts.get_mut(at)) {
+                part.next = Next::Retry(until);
+            }
+        }
+    }
+
+    /// The row behind the done ones will get no other attempt: its ending comes when those before it have settled.
+    fn condemn(&mut self, id: CallId, at: usize, reason: Reason) {
+        let Some(call) = self.calls.get_mut(id) else { return };
+        let Some(part) = call.parts.get_mut(at).filter(|part| !part.over) else { return };
+        let row = part.done_to;
+        part.done_to += 1;
+        call.set_waits(row, Waits::Ending(reason));
+    }
+
+    /// It is this row's turn, and it can't be handled.
+    pub(super) fn begin_ending(&mut self, id: CallId, at: usize, row: u32, reason: Reason) {
+        let call = self.calls.get_mut(id).expect("a call that has rows to settle");
+        let letter = DeadLetter { call: id, row, event: call.row(row), attempt: call.attempt, reason };
+        match self.config.retry.on_exhausted {
+            OnExhausted::Skip => {
+                call.set_waits(row, Waits::Not);
+                self.failures.skipped += 1;
+            }
+            OnExhausted::DeadLetter => {
+                call.set_waits(row, Waits::DeadLetter);
+                self.failures.dead_letters += 1;
+                self.outbox.push(Pending::DeadLetter(letter));
+            }
+            OnExhausted::Stop => {
+                if let Some(part) = call.parts.get_mut(at) {
+                    part.done_to = row; // it and those behind it stay open, for whoever comes next
+                    part.next = Next::Same;
+                }
+                if !std::mem::replace(&mut self.stopping, true) {
+                    self.outbox.push(Pending::StopHandler(letter));
+                }
+            }
+        }
+    }
+
+    /// Whether the outcome of a dead letter that was not polled yet still counts.
+    pub(super) fn is_wanted(&self, letter: &DeadLetter) -> bool {
+        let call = self.calls.get(letter.call);
+        call.is_some_and(|call| call.parts.get(call.part_of(letter.row)).is_some_and(|part| !part.over))
+    }
+
+    /// Everything of a lane that can settle has settled: the rows that are left go back, and the lane is free.
+    pub(super) fn conclude_part(&mut self, id: CallId, at: usize) {
+        let call = self.calls.get_mut(id).expect("the call whose lane goes on");
+        let attempt = call.attempt;
+        let part = call.parts.get_mut(at).expect("a lane of the call");
+        part.over = true;
+        let part = *part;
+        let state = self.partitions.get_mut(part.partition);
+        state.unacked -= 1;
+        // A session on its way out dispatches nothing more: whoever comes next reads them again.
+        let comes_again = state.phase == Phase::Active;
+        for row in (part.done_to..part.end).rev() {
+            let Row { offset, timestamp, place, .. } = call.row(row);
+            let bytes = call.known.get(row as usize).map_or(0, |known| known.bytes);
+            if comes_again {
+                self.lanes.put_back(part.lane, Returned { offset, timestamp, place, bytes });
+            } else {
+                self.outbox.release(place);
+            }
+        }
+        if comes_again {
+            let last = call.row(part.end - 1).offset;
+            self.note_trouble(&part, last, attempt);
+        }
+        self.release_part(id, at);
+    }
+
+    /// What the end of its call means for how the lane goes on.
+    fn note_trouble(&mut self, part: &Part, last: i64, attempt: u32) {
+        let left = part.end - part.done_to;
+        match part.next {
+            Next::Retry(until) => self.lanes.retry(part.lane, attempt + 1, until),
+            Next::Suspect => {
+                self.lanes.attempt(part.lane, attempt);
+                self.lanes.suspect(part.lane, last);
+            }
+            // Only the first event of a call can be in a later attempt than its first.
+            Next::Same if left > 0 && part.done_to == part.first && attempt > 1 => {
+                self.lanes.attempt(part.lane, attempt);
+            }
+            Next::Same if left > 0 => {}
+            Next::Same => self.lanes.clean(part.lane),
+        }
+    }
+
+    /// An event without a lane key that is not to be handled: it has its ending without a call of the guest.
+    pub(super) fn reject_unkeyed(&mut self, index: u32, row: &FetchedRow) {
+        let state = self.partitions.get_mut(index);
+        let (partition, session) = (state.id, state.session);
+        state.unacked += 1;
+        let lane = self.lanes.occupy_alone(index, partition.topic, row.offset);
+        let id = self.calls.begin(partition.topic, 1);
+        self.calls.out -= 1;
+        let call = self.calls.get_mut(id).expect("it just began");
+        call.state = CallState::Unacked;
+        call.begin_part(lane, index, session);
+        let &FetchedRow { offset, timestamp, place, bytes, .. } = row;
+        call.push(Row { partition, session, offset, timestamp, place }, bytes);
+        self.condemn(id, 0, Reason::NoKey);
+        self.go_on(id, 0);
+        self.forget_if_over(id);
+    }
+}
+
+/// The time before the attempt after this one, with its jitter: a hash of seed, partition, offset and attempt.
+fn backoff(retry: &Retry, row: &Row, attempt: u32) -> Duration {
+    let longest = retry.max_interval.as_secs_f64();
+    let exponent = i32::try_from(attempt - 1).unwrap_or(i32::MAX);
+    let plain = retry.initial_interval.as_secs_f64() * retry.multiplier.powi(exponent);
+    let plain = if plain.is_finite() { plain.min(longest) } else { longest };
+    let place = u64::from(row.partition.topic) << 32 | u64::from(row.partition.number.unsigned_abs());
+    let mixed = [place, row.offset.unsigned_abs(), attempt.into()].into_iter().fold(retry.seed, mix);
+    // 53 bits are what an f64 holds exactly: a number from -1 to 1.
+    let spread = (mixed >> 11) as f64 / (1_u64 << 52) as f64 - 1.0;
+    Duration::try_from_secs_f64(plain * (1.0 + retry.jitter * spread)).unwrap_or(retry.max_interval)
+}
+
+/// One round of splitmix64.
+fn mix(state: u64, value: u64) -> u64 {
+    let mut mixed = (state ^ value).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Partition, Place, SessionId};
+
+    fn row(offset: i64) -> Row {
+        let partition = Partition { topic: 0, number: 3 };
+        Row { partition, session: SessionId(1), offset, timestamp: -1, place: Place(0) }
+    }
+
+    #[test]
+    fn intervals_grow_to_their_limit() {
+        let retry = Retry { jitter: 0.0, ..Retry::default() };
+        let seconds: Vec<f64> =
+            (1..10).map(|attempt| backoff(&retry, &row(7), attempt).as_secs_f64()).collect();
+        assert_eq!(seconds, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]);
+        assert_eq!(backoff(&retry, &row(7), u32::MAX), retry.max_interval);
+    }
+
+    #[test]
+    fn jitter_spreads_within_its_share_and_can_be_repeated() {
+        let retry = Retry::default();
+        let drawn: Vec<f64> =
+            (0..1_000).map(|offset| backoff(&retry, &row(offset), 1).as_secs_f64()).collect();
+        assert!(drawn.iter().all(|seconds| (0.4..=0.6).contains(seconds)), "{drawn:?}");
+        let (low, high) =
+            (drawn.iter().filter(|&&s| s < 0.45).count(), drawn.iter().filter(|&&s| s > 0.55).count());
+        assert!(low > 150 && high > 150, "{low} low, {high} high of 1,000");
+        assert_eq!(backoff(&retry, &row(5), 2), backoff(&retry, &row(5), 2));
+        assert_ne!(backoff(&retry, &row(5), 2), backoff(&Retry { seed: 1, ..retry.clone() }, &row(5), 2));
+    }
+}

@@ -1,0 +1,37 @@
+//! Rounds: the strict batch retry (`retry.scope = "partition"`). When an attempt fails, everything that was dispatched
+//! of the partition, and what was admitted between, is one round; nothing beyond it is dispatched until all of it is
+//! settled and committed.
+
+use super::Core;
+use crate::RetryScope;
+use crate::partitions::Phase;
+
+impl Core {
+    /// An attempt of this partition was charged.
+    pub(super) fn begin_round(&mut self, index: u32) {
+        let state = self.partitions.get_mut(index);
+        let strict = self.config.retry.scope == RetryScope::Partition;
+        if strict && state.round.is_none() && state.phase == Phase::Active {
+            let last = state.dispatched_to;
+            state.round = Some(last);
+            self.lanes.gate(index, Some(last));
+        }
+    }
+
+    /// A commit of this partition was applied.
+    pub(super) fn end_round_if_committed(&mut self, index: u32) {
+        let state = self.partitions.get(index);
+        if state.round.is_some_and(|last| state.commit.committed > Some(last)) {
+            self.forget_round(index);
+        }
+    }
+
+    /// A round ends with its session; the next one begins as if no failure were known.
+    pub(super) fn forget_round(&mut self, index: u32) {
+        let state = self.partitions.get_mut(index);
+        state.dispatched_to = -1;
+        if state.round.take().is_some() {
+            self.lanes.gate(index, None);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! What becomes of an event that fails: attempts, the time between them, endings, and who is to blame.
+
+mod shell;
+
+use std::time::Duration;
+
+use keylane_core::{
+    Admission, CallFailure, Config, Fault, FetchedRow, Holds, Input, LaneEnd, OnExhausted, Place, Reason,
+    Retry, RetryScope, Verdict,
+};
+use shell::{NEXT, P0, STEP, Shell};
+
+const RETRY: Verdict = Verdict::Retry { after: None };
+
+/// Half a second, then a whole one; three attempts.
+fn retry() -> Retry {
+    Retry { max_attempts: 3, jitter: 0.0, ..Retry::default() }
+}
+
+fn reading(retry: Retry) -> Shell {
+    Shell::reading(Config { retry, ..Config::default() }, &[P0], 4)
+}
+
+#[test]
+fn attempts_are_counted_and_wait_longer_each_time() {
+    let mut shell = reading(retry());
+    shell.fetch(P0, &[(0, 1), (1, 1)]);
+    let mut waited = Vec::new();
+    for attempt in 1..=3 {
+        let call = shell.wait_for_call();
+        assert_eq!(
+            (call.rows.as_slice(), call.attempt, call.last_attempt),
+            ([(P0, 0)].as_slice(), attempt, attempt == 3)
+        );
+        let at = shell.uptime;
+        shell.end_with(RETRY);
+        if attempt < 3 {
+            shell.wait_for_call();
+            waited.push(shell.uptime - at);
+        }
+    }
+    let about = |wait: Duration, wanted: u64| wait.abs_diff(Duration::from_millis(wanted)) <= 4 * STEP;
+    assert!(about(waited[0], 500) && about(waited[1], 1000), "{waited:?}");
+    let letter = shell.bury();
+    assert_eq!((letter.event.offset, letter.attempt, letter.reason), (0, 3, Reason::RetriesExhausted));
+    assert_eq!(shell.call().rows, [(P0, 1)], "its lane goes on after the dead letter was acknowledged");
+    shell.end_all();
+    while shell.store().offset_of(P0) != Some(2) {}
+    assert_eq!(shell.kept_places(), 0);
+    let failures = shell.core.failures();
+    assert_eq!((failures.retries, failures.dead_letters), (2, 1));
+}
+
+#[test]
+fn only_the_lane_of_a_failed_event_waits() {
+    let mut shell = reading(retry());
+    shell.fetch(P0, &[(0, 1), (1, 1), (2, 2)]);
+    shell.end_with(RETRY);
+    shell.fetch(P0, &[(3, 1), (4, 3)]);
+    let out: Vec<_> = shell.calls.iter().flat_map(|call| call.rows.iter().map(|row| row.1)).collect();
+    assert_eq!(out, [2, 4]);
+    shell.end_all();
+    shell.wait(Duration::from_secs(1));
+    for offset in [0, 1, 3] {
+        assert_eq!(shell.wait_for_call().rows, [(P0, offset)]);
+        shell.end(&[]);
+    }
+}
+
+#[test]
+fn the_guest_may_say_when_but_not_beyond_the_longest_interval() {
+    let mut shell = reading(Retry { max_interval: Duration::from_secs(2), ..retry() });
+    for (after, wanted) in [(Duration::from_millis(40), 40), (Duration::from_secs(3600), 2_000)] {
+        shell.fetch(P0, &[(if wanted == 40 { 0 } else { 1 }, 1)]);
+        shell.end_with(Verdict::Retry { after: Some(after) });
+        let at = shell.uptime;
+        shell.wait_for_call();
+        let waited = shell.uptime - at;
+        assert!(waited.abs_diff(Duration::from_millis(wanted)) <= 4 * STEP, "{waited:?} for {after:?}");
+        shell.end_all();
+    }
+}
+
+#[test]
+fn a_dead_letter_holds_its_lane_and_the_offset_until_it_is_acknowledged() {
+    let mut shell = reading(retry());
+    shell.fetch(P0, &[(0, 1), (1, 1), (2, 2)]);
+    shell.end_with(Verdict::Reject);
+    shell.end_all();
+    assert_eq!(shell.letters[0].reason, Reason::Rejected);
+    assert_eq!(shell.store().offset_of(P0), Some(0), "the set says that 2 is done, the offset stands");
+    shell.wait(Duration::from_secs(20));
+    assert_eq!((shell.stalls[0].offset, shell.stalls[0].holds), (0, Holds::DeadLetter));
+    assert!(shell.calls.is_empty());
+    shell.bury();
+    shell.end_all();
+    while shell.store().offset_of(P0) != Some(3) {}
+}
+
+#[test]
+fn skipped_events_settle_at_once() {
+    let mut shell = reading(Retry { on_exhausted: OnExhausted::Skip, ..retry() });
+    shell.fetch(P0, &[(0, 1)]);
+    shell.end_with(Verdict::Reject);
+    assert_eq!(shell.store().offset_of(P0), Some(1));
+    assert_eq!((shell.core.failures().skipped, shell.letters.len()), (1, 0));
+}
+
+#[test]
+fn an_old_record_is_not_tried_again() {
+    let mut shell = reading(Retry { max_record_age: Some(Duration::from_secs(60)), ..retry() });
+    shell.wall_ms = 59_000;
+    shell.fetch(P0, &[(0, 1)]);
+    shell.end_with(RETRY);
+    assert!(shell.letters.is_empty(), "its age is tested only when a retry would be scheduled");
+    shell.wall_ms = 61_000;
+    shell.wait_for_call();
+    shell.end_with(RETRY);
+    assert_eq!(shell.bury().reason, Reason::TooOld);
+}
+
+/// A batch whose guest traps: nothing of it counts, its events come again one by one on instances of their own, and
+/// only the one that fails alone is charged.
+#[test]
+fn only_the_culprit_of_a_failed_call_is_charged() {
+    let mut shell = reading(retry());
+    shell.warm_up(P0);
+    shell.fetch(P0, &[(NEXT, 1), (NEXT + 1, 2), (NEXT + 2, 2), (NEXT + 3, 3)]);
+    shell.fail(Fault::Trap);
+    assert_eq!(shell.core.failures().reruns, 4);
+    let mut ran = Vec::new();
+    while ran.len() < 4 {
+        let call = shell.wait_for_call();
+        assert!(call.fresh && call.rows.len() == 1 && call.attempt == 1, "{call:?}");
+        ran.push(call.rows[0].1);
+        if call.rows[0].1 == NEXT + 1 && ran.len() < 4 {
+            shell.fail(Fault::Trap);
+            let letters = shell.core.failures();
+            assert_eq!((letters.retries, letters.reruns), (1, 4), "it failed alone on a fresh instance");
+        } else {
+            shell.end(&[]);
+        }
+        if ran == [NEXT, NEXT + 1, NEXT + 3] {
+            let again = shell.wait_for_call();
+            assert_eq!((again.rows[0].1, again.attempt), (NEXT + 1, 2));
+            shell.end(&[]);
+        }
+    }
+    assert_eq!(ran, [NEXT, NEXT + 1, NEXT + 3, NEXT + 2]);
+    while shell.store().offset_of(P0) != Some(NEXT + 4) {}
+}
+
+#[test]
+fn a_single_event_that_fails_on_a_used_instance_is_rerun_once_uncharged() {
+    let mut shell = reading(Retry { max_attempts: 1, ..retry() });
+    shell.fetch(P0, &[(0, 1)]);
+    assert!(!shell.call().fresh);
+    shell.fail(Fault::Timeout);
+    assert!(shell.letters.is_empty() && shell.call().fresh);
+    shell.fail(Fault::Timeout);
+    assert_eq!(shell.bury().reason, Reason::Fault(Fault::Timeout));
+    assert_eq!(shell.kept_places(), 0);
+}
+
+/// Events that are handed over in a loop: what was done before the fault counts, and what comes after was not run.
+#[test]
+fn a_known_culprit_leaves_the_others_alone() {
+    let mut shell = reading(retry());
+    shell.warm_up(P0);
+    shell.fetch(P0, &[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 2), (NEXT + 3, 3)]);
+    let call = shell.calls.remove(0);
+    assert_eq!(call.lanes, [2, 1, 1]);
+    let done = |done| LaneEnd { done, failure: None };
+    let failure = CallFailure { fault: Fault::Memory, culprit: Some(1), fresh: false };
+    let lanes = [done(1), done(0), done(0)];
+    shell.give(Input::CallFailed { call: call.id, failure, lanes: &lanes, with_outputs: &[] });
+    assert_eq!(shell.core.failures().reruns, 1);
+    let fresh: Vec<_> = shell.calls.iter().map(|call| (call.rows.clone(), call.fresh)).collect();
+    assert_eq!(fresh, [(vec![(P0, NEXT + 1)], true), (vec![(P0, NEXT + 2), (P0, NEXT + 3)], false)]);
+}
+
+/// After sixteen calls without a fault a lane shares calls again.
+#[test]
+fn suspicion_ends() {
+    let mut shell = reading(retry());
+    shell.warm_up(P0);
+    let rows: Vec<_> = (NEXT..NEXT + 30).map(|offset| (offset, 1)).collect();
+    shell.fetch(P0, &rows);
+    assert_eq!(shell.call().rows.len(), 30);
+    shell.fail(Fault::Trap);
+    let mut sizes = Vec::new();
+    while !shell.calls.is_empty() {
+        sizes.push(shell.call().rows.len());
+        shell.end(&[]);
+    }
+    // Thirty were in the call that failed: each is rerun on its own, and by then it is cleared.
+    assert_eq!(sizes, vec![1; 30]);
+    let rows: Vec<_> = (NEXT + 30..NEXT + 34).map(|offset| (offset, 1)).collect();
+    shell.fetch(P0, &rows);
+    assert_eq!(shell.call().rows.len(), 4);
+}
+
+/// The strict batch retry. 1 fails; 0 to 3 were dispatched. 4 and 5 lie beyond, and wait for the commit of the round.
+#[test]
+fn nothing_overtakes_a_round() {
+    let mut shell = reading(Retry { scope: RetryScope::Partition, ..retry() });
+    shell.fetch(P0, &[(0, 10), (1, 11), (2, 12), (3, 13)]);
+    assert_eq!(shell.calls.len(), 4);
+    shell.end(&[]);
+    shell.end_with(RETRY);
+    shell.fetch(P0, &[(4, 14), (5, 10)]);
+    assert_eq!(
+        shell.calls.iter().map(|call| call.rows[0].1).collect::<Vec<_>>(),
+        [2, 3],
+        "members of the round"
+    );
+    shell.end_all();
+    let again = shell.wait_for_call();
+    assert_eq!((again.rows[0].1, again.attempt), (1, 2));
+    shell.end_all();
+    assert!(shell.calls.is_empty(), "the round is settled, but not committed");
+    while shell.store().offset_of(P0) != Some(4) {}
+    assert_eq!(shell.calls.iter().map(|call| call.rows[0].1).collect::<Vec<_>>(), [4, 5]);
+    shell.end_all();
+    while shell.store().offset_of(P0) != Some(6) {}
+}
+
+#[test]
+fn a_round_ends_with_its_session() {
+    let mut shell = reading(Retry { scope: RetryScope::Partition, ..retry() });
+    shell.fetch(P0, &[(0, 10), (1, 11)]);
+    shell.end_with(RETRY);
+    shell.end_all();
+    shell.give(Input::Lost { partitions: &[P0] });
+    assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
+    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.start_at(P0, 0, b"");
+    shell.fetch(P0, &[(0, 10), (1, 11), (2, 12), (3, 13), (4, 14)]);
+    assert_eq!(shell.calls.len(), 4);
+    assert!(shell.calls.iter().all(|call| call.attempt == 1), "attempts begin anew");
+}
+
+#[test]
+fn a_revoke_does_not_wait_for_retries() {
+    let mut shell = reading(retry());
+    shell.fetch(P0, &[(0, 1), (1, 2)]);
+    shell.end_with(RETRY);
+    shell.end_all();
+    shell.give(Input::Revoked { partitions: &[P0] });
+    let commit = shell.store();
+    assert_eq!((commit.offset_of(P0), commit.entries[0].unclaimed), (Some(0), 0), "1 is in the set");
+    assert_eq!(shell.revoked, [[P0]]);
+    assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
+}
+
+#[test]
+fn a_retry_that_comes_during_a_revoke_is_the_next_owners() {
+    let mut shell = reading(retry());
+    shell.fetch(P0, &[(0, 1), (1, 1)]);
+    shell.give(Input::Revoked { partitions: &[P0] });
+    shell.end_with(RETRY);
+    assert_eq!(shell.revoked, [[P0]]);
+    assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
+}
+
+#[test]
+fn filtered_events_settle_without_a_call_and_unkeyed_ones_have_an_ending() {
+    let mut shell = reading(retry());
+    let row = |offset, admission| FetchedRow { offset, timestamp: 0, bytes: 100, place: Place(0), admission };
+    shell.give(Input::Fetched { partition: P0, rows: &[row(0, Admission::Filtered)] });
+    assert_eq!((shell.store().offset_of(P0), shell.core.failures().filtered), (Some(1), 1));
+    shell.fetch_as(P0, &[1], Admission::Rejected);
+    assert!(shell.calls.is_empty());
+    assert_eq!(shell.bury().reason, Reason::NoKey);
+    while shell.store().offset_of(P0) != Some(2) {}
+    assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
+}
+
+#[test]
+fn a_refused_output_ends_its_event_and_not_the_others() {
+    let mut shell = reading(retry());
+    shell.warm_up(P0);
+    shell.fetch(P0, &[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 1)]);
+    let call = shell.end(&[0, 1, 2]);
+    shell.give(Input::OutputRefused { call, row: 1 });
+    shell.give(Input::OutputsAcked { call, row: 2 });
+    assert!(shell.letters.is_empty(), "the event before it has not settled");
+    shell.give(Input::OutputsAcked { call, row: 0 });
+    assert_eq!((shell.letters[0].event.offset, shell.letters[0].reason), (NEXT + 1, Reason::OutputRefused));
+    shell.bury();
+    assert_eq!(shell.store().offset_of(P0), Some(NEXT + 3));
+}
+
+/// A guest that reaches outside is not left running for events that it has lost.
+#[test]
+fn a_cancelled_call_gives_kept_events_back() {
+    let config = Config { cancels_mixed: true, max_batch_is_fixed: true, ..Config::default() };
+    let mut shell = Shell::reading(config, &[P0, shell::P1], 1);
+    shell.warm_up(P0);
+    shell.fetch(P0, &[(NEXT, 1)]); // takes the only worker
+    shell.fetch(P0, &[(NEXT + 1, 2)]);
+    shell.fetch(shell::P1, &[(0, 1)]);
+    shell.end(&[]);
+    let call = shell.call().clone();
+    assert_eq!(call.rows.len(), 2, "one call carries rows of both: {call:?}");
+    shell.give(Input::Revoked { partitions: &[P0] });
+    shell.wait(Config::default().revoke_timeout + STEP);
+    assert_eq!(shell.cancelled, [call.id]);
+    shell.give(Input::CallReallyEnded { call: call.id });
+    assert_eq!(shell.call().rows, [(shell::P1, 0)], "it comes again, uncharged");
+    assert_eq!(shell.call().attempt, 1);
+}

@@ -1,0 +1,151 @@
+//! Which records a handler wants, told by their bytes before anything else is done with them (PATTERNS: P5).
+
+use super::Header;
+use crate::config::{FilterRule, HeaderTest};
+
+/// The rules of a handler, and how often each decided.
+#[derive(Debug)]
+pub struct Filter {
+    rules: Vec<Rule>,
+    /// What happens to a record that matches no rule.
+    keeps_others: bool,
+    others: u64,
+}
+
+#[derive(Debug)]
+struct Rule {
+    rule: FilterRule,
+    decided: u64,
+}
+
+/// How often one rule decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// The rule's name; `None`: no rule matched.
+    pub rule: Option<String>,
+    /// What it does with records.
+    pub keep: bool,
+    /// How many there were.
+    pub records: u64,
+}
+
+impl Filter {
+    /// No rules: everything is wanted. With a rule that keeps, what matches none is not.
+    pub fn new(rules: Vec<FilterRule>) -> Filter {
+        let keeps_others = !rules.iter().any(|rule| rule.keep);
+        let rules = rules.into_iter().map(|rule| Rule { rule, decided: 0 }).collect();
+        Filter { rules, keeps_others, others: 0 }
+    }
+
+    /// Whether the handler wants this record.
+    pub fn wants<'h, H: Iterator<Item = Header<'h>>>(
+        &mut self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl Fn() -> H,
+    ) -> bool {
+        for Rule { rule, decided } in &mut self.rules {
+            if matches(rule, key, value, &headers) {
+                *decided += 1;
+                return rule.keep;
+            }
+        }
+        self.others += 1;
+        self.keeps_others
+    }
+
+    /// What every rule decided so far; nothing if there are none.
+    pub fn counts(&self) -> Vec<Count> {
+        let of_rule = |known: &Rule| Count {
+            rule: Some(known.rule.name.clone()),
+            keep: known.rule.keep,
+            records: known.decided,
+        };
+        let others = Count { rule: None, keep: self.keeps_others, records: self.others };
+        let others = (!self.rules.is_empty()).then_some(others);
+        self.rules.iter().map(of_rule).chain(others).collect()
+    }
+}
+
+fn matches<'h, H: Iterator<Item = Header<'h>>>(
+    rule: &FilterRule,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &impl Fn() -> H,
+) -> bool {
+    let by_key = rule
+        .key_prefix
+        .as_ref()
+        .is_none_or(|prefix| key.is_some_and(|key| key.starts_with(prefix.as_slice())));
+    let by_value = rule.tombstone.is_none_or(|wanted| value.is_none() == wanted);
+    by_key
+        && by_value
+        && rule.header.as_ref().is_none_or(|(name, tests)| {
+            let last = headers().filter(|(known, _)| *known == name.as_bytes()).last();
+            tests.iter().all(|test| holds(test, last))
+        })
+}
+
+/// A header without a value is there, and has no value that could be compared.
+fn holds(test: &HeaderTest, header: Option<Header<'_>>) -> bool {
+    let value = header.and_then(|(_, value)| value);
+    match test {
+        HeaderTest::Present(wanted) => header.is_some() == *wanted,
+        HeaderTest::AnyOf(values) => value.is_some_and(|value| values.iter().any(|known| known == value)),
+        HeaderTest::Prefix(prefix) => value.is_some_and(|value| value.starts_with(prefix)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(keep: bool, test: Option<HeaderTest>) -> FilterRule {
+        FilterRule {
+            name: "r".to_owned(),
+            keep,
+            header: test.map(|test| ("type".to_owned(), vec![test])),
+            key_prefix: None,
+            tombstone: None,
+        }
+    }
+
+    fn wants(filter: &mut Filter, key: &[u8], value: Option<&[u8]>, headers: &[Header<'static>]) -> bool {
+        filter.wants(Some(key), value, || headers.iter().copied())
+    }
+
+    #[test]
+    fn a_rule_that_keeps_drops_the_rest() {
+        let test = HeaderTest::AnyOf(vec![b"made".to_vec(), b"paid".to_vec()]);
+        let mut filter = Filter::new(vec![rule(true, Some(test))]);
+        assert!(wants(&mut filter, b"", None, &[(b"type", Some(b"paid"))]));
+        assert!(!wants(&mut filter, b"", None, &[(b"type", Some(b"pai"))]));
+        assert!(!wants(&mut filter, b"", None, &[(b"type", None)]));
+        assert!(!wants(&mut filter, b"", None, &[(b"type", Some(b"paid")), (b"type", Some(b"x"))]));
+        let counts: Vec<_> = filter.counts().into_iter().map(|count| (count.keep, count.records)).collect();
+        assert_eq!(counts, [(true, 1), (false, 3)]);
+    }
+
+    #[test]
+    fn a_rule_that_drops_keeps_the_rest_and_the_first_match_decides() {
+        let drop = FilterRule { tombstone: Some(true), ..rule(false, None) };
+        let mut filter = Filter::new(vec![drop.clone()]);
+        assert!(!wants(&mut filter, b"", None, &[]));
+        assert!(wants(&mut filter, b"", Some(b""), &[]));
+        let keep = FilterRule { key_prefix: Some(b"eu-".to_vec()), ..rule(true, None) };
+        let mut both = Filter::new(vec![keep, drop]);
+        assert!(wants(&mut both, b"eu-1", None, &[]), "the first rule decides");
+        assert!(!wants(&mut both, b"us-1", Some(b""), &[]), "some rule keeps: the rest is dropped");
+    }
+
+    #[test]
+    fn headers_may_be_there_or_not() {
+        let mut present = Filter::new(vec![rule(true, Some(HeaderTest::Present(true)))]);
+        assert!(wants(&mut present, b"", None, &[(b"type", None)]));
+        assert!(!wants(&mut present, b"", None, &[]));
+        let mut prefix = Filter::new(vec![rule(true, Some(HeaderTest::Prefix(b"order.".to_vec())))]);
+        assert!(wants(&mut prefix, b"", None, &[(b"type", Some(b"order.made"))]));
+        assert!(!wants(&mut prefix, b"", None, &[(b"type", Some(b"orde"))]));
+        assert!(Filter::new(Vec::new()).counts().is_empty());
+    }
+}

@@ -1,0 +1,234 @@
+//! From the outputs of an ended call, and from events that can't be handled, to the acks that the lanes wait for.
+
+mod acks;
+mod letters;
+mod provenance;
+mod texts;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use keylane_core::{CallId, DeadLetter, Dispatch};
+
+use crate::admit::StoredRecord;
+use crate::config;
+use crate::guest::{Call, Output};
+use crate::sink::{Delivery, DeliveryError, ProduceError, Record, Sink, Token};
+
+use acks::Acks;
+pub(super) use letters::name_of;
+use letters::{Context, Letters};
+use provenance::Provenance;
+pub(super) use texts::Texts;
+
+/// Hands outputs and dead letters to the producer in their order, and tells when all of a row have arrived.
+pub(super) struct Outputs {
+    sink: Arc<Sink>,
+    /// Names this loop to the sink.
+    handler: u16,
+    targets: Vec<Target>,
+    /// Names of the sink's topics.
+    topics: Vec<String>,
+    provenance: Provenance,
+    letters: Letters,
+    acks: Acks,
+    /// By topic of the sink: what the producer had no room for, in its order. It goes before anything newer.
+    backlogs: Vec<VecDeque<Waiting>>,
+    /// What is to be told when it is asked for next.
+    heard: VecDeque<Heard>,
+    /// What was said about events that are not done.
+    pub(super) texts: Texts,
+    done: u64,
+    emitted: u64,
+}
+
+/// Something became of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// The brokers have all its outputs.
+    Acked(CallId, u32),
+    /// They refuse one of them.
+    Refused(CallId, u32),
+    /// They have its dead letter.
+    LetterAcked(CallId, u32),
+}
+
+/// Where a target leads.
+struct Target {
+    topic: u16,
+    provenance: bool,
+}
+
+struct Waiting {
+    record: Record,
+    token: Token,
+}
+
+impl Outputs {
+    /// `topics`: those that the sink was started with.
+    pub(super) fn new(
+        sink: Arc<Sink>,
+        index: u16,
+        handler: &config::Handler,
+        topics: &[String],
+        digest: &str,
+    ) -> Self {
+        let topic =
+            |name: &String| (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| index);
+        let target = |output: &config::Output| Target {
+            topic: topic(&output.topic).expect("the sink was started with the topics of every output"),
+            provenance: output.provenance,
+        };
+        let targets: Vec<Target> = handler.outputs.iter().map(target).collect();
+        let wanted = targets.iter().any(|target| target.provenance);
+        Outputs {
+            sink,
+            handler: index,
+            targets,
+            topics: topics.to_vec(),
+            provenance: Provenance::new(digest, wanted),
+            letters: Letters::new(handler, digest, topics),
+            acks: Acks::default(),
+            backlogs: topics.iter().map(|_| VecDeque::new()).collect(),
+            heard: VecDeque::new(),
+            texts: Texts::default(),
+            done: 0,
+            emitted: 0,
+        }
+    }
+
+    /// A call goes to the guest: its outputs will say where they come from.
+    pub(super) fn remember(&mut self, dispatch: &Dispatch<'_>) {
+        self.provenance.remember(dispatch);
+    }
+
+    /// Hands over the outputs of these rows, ascending; those of other rows are dropped.
+    pub(super) fn hand_over(&mut self, call: &Call, rows: &[u32]) {
+        let mut wanted = rows.iter().copied().peekable();
+        let mut index_in_row = 0;
+        let mut row_before = None;
+        for output in call.results.outputs() {
+            index_in_row = if row_before == Some(output.row) { index_in_row + 1 } else { 0 };
+            row_before = Some(output.row);
+            while wanted.next_if(|&row| row < output.row).is_some() {}
+            if wanted.peek() == Some(&output.row) {
+                self.produce(call, &output, index_in_row);
+            }
+        }
+    }
+
+    /// Sends an event to the dead letters.
+    pub(super) fn bury(&mut self, letter: &DeadLetter, event: &StoredRecord<'_>, now_ms: i64) {
+        let (call, row) = (letter.call, letter.row);
+        let error = self.texts.of(call, row);
+        let published = self.acks.published(call, row, &self.topics);
+        let record = self.letters.write(letter, event, &Context { error, published, now_ms }).clone();
+        self.send(record, Token { handler: self.handler, call, row, letter: true });
+    }
+
+    /// Tries again what the producer had no room for. True: something of it went out.
+    pub(super) fn hand_over_backlog(&mut self) -> bool {
+        let mut moved = false;
+        for topic in 0..self.backlogs.len() {
+            while let Some(waiting) = self.backlogs.get_mut(topic).and_then(VecDeque::pop_front) {
+                let token = waiting.token;
+                match waiting.record.lend(|output| self.sink.produce(output, token)) {
+                    Ok(()) => {}
+                    Err(ProduceError::Full) => {
+                        if let Some(backlog) = self.backlogs.get_mut(topic) {
+                            backlog.push_front(waiting);
+                        }
+                        break;
+                    }
+                    Err(ProduceError::Refused(error)) => self.refused(token, error),
+                }
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    /// Takes a report.
+    pub(super) fn take(&mut self, delivery: &Delivery) {
+        let Token { call, row, letter, .. } = delivery.token;
+        match delivery.result {
+            Err(error) => self.refused(delivery.token, error),
+            Ok(_) if letter => {
+                self.letters.landed(call, row);
+                self.heard.push_back(Heard::LetterAcked(call, row));
+            }
+            Ok(landed) => {
+                self.emitted += 1;
+                if self.acks.acked(call, row, landed) {
+                    self.heard.push_back(Heard::Acked(call, row));
+                }
+            }
+        }
+    }
+
+    /// The next thing that became of a row.
+    pub(super) fn next_heard(&mut self) -> Option<Heard> {
+        self.heard.pop_front()
+    }
+
+    pub(super) fn count_done(&mut self, call: &Call) {
+        let done: u32 = call.results.lane_ends().iter().map(|lane| lane.done).sum();
+        self.done += u64::from(done);
+    }
+
+    pub(super) fn done(&self) -> u64 {
+        self.done
+    }
+
+    pub(super) fn emitted(&self) -> u64 {
+        self.emitted
+    }
+
+    fn produce(&mut self, call: &Call, output: &Output<'_>, index_in_row: u32) {
+        let target = self.targets.get(output.target as usize);
+        let target = target.expect("results are checked against the targets of the handler");
+        let token = Token { handler: self.handler, call: call.key.call, row: output.row, letter: false };
+        let mut record = Record {
+            topic: target.topic,
+            key: output.key.map(<[u8]>::to_vec),
+            value: output.value.map(<[u8]>::to_vec),
+            headers: output
+                .headers()
+                .map(|(name, value)| (name.as_bytes().to_vec(), value.map(<[u8]>::to_vec)))
+                .collect(),
+        };
+        if target.provenance {
+            self.provenance.add_to(&mut record.headers, call, output.row, index_in_row);
+        }
+        self.acks.add(token.call, token.row);
+        self.send(record, token);
+    }
+
+    fn send(&mut self, record: Record, token: Token) {
+        let topic = usize::from(record.topic);
+        let backlog = self.backlogs.get_mut(topic).expect("there is one for every topic of the sink");
+        let tried = if backlog.is_empty() {
+            record.lend(|output| self.sink.produce(output, token))
+        } else {
+            Err(ProduceError::Full)
+        };
+        match tried {
+            Ok(()) => {}
+            Err(ProduceError::Full) => backlog.push_back(Waiting { record, token }),
+            Err(ProduceError::Refused(error)) => self.refused(token, error),
+        }
+    }
+
+    /// The brokers, or the client, will never take this record.
+    fn refused(&mut self, token: Token, error: DeliveryError) {
+        let Token { call, row, letter, .. } = token;
+        if !letter {
+            self.texts.add(call, row, error.code.to_string());
+            self.heard.push_back(Heard::Refused(call, row));
+        } else if let Some(record) = self.letters.smaller(call, row).cloned() {
+            self.send(record, token);
+        } else {
+            tracing::error!(code = %error.code, "a dead letter is refused even without its event: its lane stands still");
+        }
+    }
+}

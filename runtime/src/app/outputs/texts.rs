@@ -1,0 +1,55 @@
+//! What guests and brokers said about events that are not done, until it is needed: in a dead letter, or when the handler
+//! stops.
+
+use keylane_core::CallId;
+
+/// By call and row. The memory of a call's slot is reused by the next call there.
+#[derive(Debug, Default)]
+pub(in crate::app) struct Texts {
+    slots: Vec<Slot>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    texts: Vec<(u32, String)>,
+}
+
+impl Texts {
+    /// This was said about this row.
+    pub(in crate::app) fn add(&mut self, call: CallId, row: u32, text: String) {
+        let at = call.slot as usize;
+        if self.slots.len() <= at {
+            self.slots.resize_with(at + 1, Slot::default);
+        }
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        if slot.generation != call.generation {
+            slot.generation = call.generation;
+            slot.texts.clear();
+        }
+        slot.texts.push((row, text));
+    }
+
+    /// What was said about it last.
+    pub(in crate::app) fn of(&self, call: CallId, row: u32) -> &str {
+        let slot = self.slots.get(call.slot as usize).filter(|slot| slot.generation == call.generation);
+        let texts = slot.map_or(&[][..], |slot| slot.texts.as_slice());
+        texts.iter().rev().find(|(known, _)| *known == row).map_or("", |(_, text)| text.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_lives_as_long_as_its_call() {
+        let (old, new) = (CallId { slot: 1, generation: 1 }, CallId { slot: 1, generation: 2 });
+        let mut texts = Texts::default();
+        texts.add(old, 3, "no price".to_owned());
+        texts.add(old, 3, "still none".to_owned());
+        assert_eq!((texts.of(old, 3), texts.of(old, 2), texts.of(new, 3)), ("still none", "", ""));
+        texts.add(new, 0, "late".to_owned());
+        assert_eq!((texts.of(old, 3), texts.of(new, 0)), ("", "late"));
+    }
+}

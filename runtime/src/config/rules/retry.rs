@@ -1,0 +1,69 @@
+//! `[handlers.NAME.retry]` and `[handlers.NAME.dead_letters]`.
+
+use std::time::Duration;
+
+use super::super::checked::DeadLetters;
+use super::super::problem::Problems;
+use super::super::written_handler::Handler;
+use super::super::written_retry::{self as written, LetterHeaders, OnExhausted, Scope};
+use super::{limits, names};
+
+/// Attempts and the time between them.
+pub(super) fn retry(
+    name: &str,
+    retry: &written::Retry,
+    problems: &mut Problems<'_, '_>,
+) -> keylane_core::Retry {
+    let at = |field| ["handlers", name, "retry", field];
+    let initial = limits::time(problems, &at("initial_interval"), retry.initial_interval, limits::INTERVAL);
+    let longest = limits::time(problems, &at("max_interval"), retry.max_interval, limits::INTERVAL);
+    if longest < initial {
+        problems.add(
+            &at("max_interval"),
+            format!("`handlers.{name}.retry.max_interval` is below `initial_interval`"),
+        );
+    }
+    keylane_core::Retry {
+        max_attempts: limits::whole(problems, &at("max_attempts"), retry.max_attempts, 1..=1_000_000),
+        initial_interval: initial,
+        max_interval: longest,
+        multiplier: limits::share(problems, &at("multiplier"), retry.multiplier, 1.0..=100.0),
+        jitter: limits::share(problems, &at("jitter"), retry.jitter, 0.0..=1.0),
+        seed: 0, // chosen when the process starts
+        max_record_age: retry.max_record_age.map(|age| age.0).filter(|age| *age < Duration::MAX),
+        on_exhausted: match retry.on_exhausted {
+            OnExhausted::Dlq => keylane_core::OnExhausted::DeadLetter,
+            OnExhausted::Skip => keylane_core::OnExhausted::Skip,
+            OnExhausted::Stop => keylane_core::OnExhausted::Stop,
+        },
+        scope: match retry.scope {
+            Scope::Key => keylane_core::RetryScope::Key,
+            Scope::Partition => keylane_core::RetryScope::Partition,
+        },
+    }
+}
+
+/// Where dead letters go; `None`: there are none.
+pub(super) fn dead_letters(
+    name: &str,
+    handler: &Handler,
+    problems: &mut Problems<'_, '_>,
+) -> Option<DeadLetters> {
+    let at = |field| ["handlers", name, "dead_letters", field];
+    let written = &handler.dead_letters;
+    let max_redrives = limits::whole(problems, &at("max_redrives"), written.max_redrives, 0..=1000);
+    if handler.retry.on_exhausted != OnExhausted::Dlq {
+        return None;
+    }
+    let topics: Vec<String> =
+        handler.topics.iter().map(|topic| written.topic.replace("{topic}", topic)).collect();
+    for topic in &topics {
+        names::topic(problems, &at("topic"), topic);
+        if handler.topics.contains(topic) {
+            problems
+                .add(&at("topic"), format!("`{topic}` is an input of the handler `{name}`: its dead letters would come back to it"))
+                .hint("use another topic, for example \"{topic}.dlq\"");
+        }
+    }
+    Some(DeadLetters { topics, spring: written.headers == LetterHeaders::Spring, max_redrives })
+}

@@ -1,0 +1,239 @@
+//! The thread that hears what became of records: it tells the handlers, sends again what has to be, and replaces a
+//! producer that can't go on.
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::outcome::{Delivery, DeliveryError, Landed, Refusal, refusal};
+use super::producer::{Route, Shared};
+use super::record::Record;
+use super::resend::{Resend, Suspect, Verdict};
+use crate::librdkafka::{Delivered, ErrorCode, Event, EventKind, Producer, Queue};
+
+/// The thread looks around at least so often.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Takes reports, sorts them by handler, and keeps what is to be sent again.
+pub(super) struct DeliveryThread {
+    shared: Arc<Shared>,
+    reports: Queue,
+    /// A producer that was replaced, until every record has come back from it.
+    old: Option<(Producer, Queue)>,
+    routes: Vec<Route>,
+    /// What is collected per handler from one event of the library.
+    sorted: Vec<Vec<Delivery>>,
+    /// By topic.
+    resend: Vec<Resend>,
+}
+
+impl DeliveryThread {
+    pub(super) fn new(shared: Arc<Shared>, reports: Queue, routes: Vec<Route>) -> DeliveryThread {
+        let sorted = routes.iter().map(|_| Vec::new()).collect();
+        let resend = shared.names.iter().map(|_| Resend::default()).collect();
+        DeliveryThread { shared, reports, old: None, routes, sorted, resend }
+    }
+
+    pub(super) fn run(&mut self) {
+        while !self.shared.stop.load(Ordering::Acquire) {
+            self.drain_old_producer();
+            if let Some(mut event) = self.reports.poll(POLL_INTERVAL) {
+                self.take(&mut event);
+            }
+            for topic in 0..self.resend.len() {
+                self.send_again(topic);
+            }
+        }
+    }
+
+    fn take(&mut self, event: &mut Event) {
+        match event.kind() {
+            EventKind::Delivery => self.deliver(event),
+            EventKind::Error => self.note(event),
+            EventKind::Rebalance | EventKind::Commit | EventKind::Record | EventKind::Other(_) => {}
+        }
+    }
+
+    fn deliver(&mut self, event: &mut Event) {
+        while let Some(report) = event.next_delivered() {
+            match report.error.into_result() {
+                Ok(()) => self.landed(&report),
+                Err(code) => self.came_back(&report, code),
+            }
+        }
+        for (route, collected) in self.routes.iter_mut().zip(&mut self.sorted) {
+            if !collected.is_empty() {
+                route(collected);
+                collected.clear();
+            }
+        }
+    }
+
+    fn landed(&mut self, report: &Delivered<'_>) {
+        let topic = self.shared.in_flight.topic(report.token);
+        if let Some(resend) = self.resend.get_mut(usize::from(topic))
+            && resend.is_alone(report.token)
+        {
+            resend.settled();
+        }
+        let landed = Landed { topic, partition: report.partition, offset: report.offset };
+        self.tell(report.token, Ok(landed));
+    }
+
+    /// The brokers, or the client, did not take a record.
+    fn came_back(&mut self, report: &Delivered<'_>, code: ErrorCode) {
+        let refusal = refusal(code);
+        let place = report.token;
+        if refusal == Refusal::Record {
+            let topic = usize::from(self.shared.in_flight.topic(place));
+            if let Some(resend) = self.resend.get_mut(topic).filter(|resend| resend.is_alone(place)) {
+                resend.settled();
+            }
+            return self.tell(place, Err(DeliveryError::of_record(code)));
+        }
+        let topic = usize::from(self.shared.in_flight.set_aside(place));
+        self.shared.set_closed(topic, true);
+        let Some(resend) = self.resend.get_mut(topic) else { return };
+        if resend.is_alone(place) {
+            match resend.refused(refusal, code) {
+                Verdict::Refused => {
+                    resend.settled();
+                    self.tell(place, Err(DeliveryError::of_record(code)));
+                }
+                Verdict::Blocked => self.alarm(topic, code),
+            }
+            return;
+        }
+        let number = u16::try_from(topic).unwrap_or(u16::MAX);
+        match report.record() {
+            Ok(message) => {
+                let (record, alone) = (Record::copy_of(number, &message), refusal != Refusal::Producer);
+                resend.push(Suspect { place, record, alone });
+            }
+            Err(code) => self.tell(place, Err(DeliveryError::of_record(code))),
+        }
+        if refusal == Refusal::Topic {
+            self.alarm(topic, code);
+        }
+    }
+
+    /// Sends what may be sent again to this topic now; opens the topic when nothing is left.
+    fn send_again(&mut self, topic: usize) {
+        let Some(resend) = self.resend.get_mut(topic) else { return };
+        while let Some(next) = resend.next(self.shared.in_flight.records_to(topic)) {
+            let place = next.place;
+            self.shared.in_flight.send_again(place);
+            match next.record.lend(|output| self.shared.hand_over(output, place)) {
+                Ok(()) => resend.sent(),
+                Err(ErrorCode::MSG_SIZE_TOO_LARGE) => {
+                    resend.settled();
+                    self.tell_now(place, ErrorCode::MSG_SIZE_TOO_LARGE);
+                    return self.send_again(topic);
+                }
+                Err(code) => {
+                    self.shared.in_flight.set_aside(place);
+                    resend.not_now();
+                    return self.alarm(topic, code);
+                }
+            }
+        }
+        if resend.is_empty()
+            && self.old.is_none()
+            && self.shared.is_closed(u16::try_from(topic).unwrap_or(u16::MAX))
+        {
+            let blocked = resend.all_clear();
+            self.open(topic, blocked);
+        }
+    }
+
+    fn open(&mut self, topic: usize, was_blocked: bool) {
+        if was_blocked {
+            tracing::info!(topic = self.name(topic), "output topic can be written again");
+        }
+        self.shared.set_closed(topic, false);
+        for route in &mut self.routes {
+            route(&[]);
+        }
+    }
+
+    fn alarm(&mut self, topic: usize, code: ErrorCode) {
+        if self.resend.get_mut(topic).is_some_and(Resend::alarm) {
+            let remedy = match refusal(code) {
+                Refusal::Topic => "create it, or grant this user WRITE on it",
+                Refusal::Record | Refusal::Again | Refusal::Producer => "it is tried again",
+            };
+            let topic = self.name(topic);
+            tracing::error!(topic, %code, remedy, "output topic is blocked: its lanes wait, nothing is dropped");
+        }
+        self.shared.note_error(format!("{code}"));
+    }
+
+    fn name(&self, topic: usize) -> String {
+        self.shared.names.get(topic).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    fn tell(&mut self, place: usize, result: Result<Landed, DeliveryError>) {
+        let delivery = Delivery { token: self.shared.in_flight.leave(place), result };
+        let handler = usize::from(delivery.token.handler);
+        let collected = self.sorted.get_mut(handler).expect("every handler that produces has a route");
+        collected.push(delivery);
+    }
+
+    /// Outside of an event.
+    fn tell_now(&mut self, place: usize, code: ErrorCode) {
+        self.tell(place, Err(DeliveryError::of_record(code)));
+        for (route, collected) in self.routes.iter_mut().zip(&mut self.sorted) {
+            if !collected.is_empty() {
+                route(collected);
+                collected.clear();
+            }
+        }
+    }
+
+    fn note(&mut self, event: &Event) {
+        let text = format!("{} ({})", event.text(), event.error().name());
+        tracing::warn!(text, "producer error");
+        self.shared.note_error(text);
+        if event.is_fatal() {
+            self.replace_producer();
+        }
+    }
+
+    /// Everything that has no report goes out again, by another producer. Until all of it has come back from the old
+    /// one nothing new is sent: it would overtake.
+    fn replace_producer(&mut self) {
+        if self.old.is_some() {
+            return; // the new one has not begun
+        }
+        for topic in 0..self.resend.len() {
+            self.shared.set_closed(topic, true);
+        }
+        match self.shared.replace_producer() {
+            Ok(old) => {
+                let reports =
+                    std::mem::replace(&mut self.reports, self.shared.current().producer.main_queue());
+                let purged = old.purge();
+                tracing::error!(
+                    ?purged,
+                    "the producer can't go on: another one takes its place; outputs on their \
+                    way may land twice"
+                );
+                self.shared.health.lock().unwrap_or_else(PoisonError::into_inner).replaced += 1;
+                self.old = Some((old, reports));
+            }
+            Err(error) => tracing::error!(%error, "no producer could be made; it is tried again"),
+        }
+    }
+
+    fn drain_old_producer(&mut self) {
+        let Some((old, reports)) = self.old.take() else { return };
+        // Reports may lie in the queue after the client has counted them.
+        while let Some(mut event) = reports.poll(Duration::ZERO) {
+            if event.kind() == EventKind::Delivery {
+                self.deliver(&mut event);
+            }
+        }
+        if old.queued() > 0 {
+            self.old = Some((old, reports));
+        }
+    }
+}

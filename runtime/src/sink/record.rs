@@ -1,0 +1,37 @@
+//! A record that is kept until it can be sent.
+use super::Output;
+use crate::librdkafka::{Header, Message};
+
+/// A record with bytes of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Index into the topics of the [`SinkSpec`](super::SinkSpec).
+    pub topic: u16,
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// In order; names are bytes.
+    pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Record {
+    /// A copy of what the client gives back.
+    pub(super) fn copy_of(topic: u16, message: &Message<'_>) -> Record {
+        let owned = |bytes: &[u8]| bytes.to_vec();
+        Record {
+            topic,
+            key: message.key().map(owned),
+            value: message.value().map(owned),
+            headers: message.headers().map(|(name, value)| (name.to_vec(), value.map(owned))).collect(),
+        }
+    }
+
+    /// Lends it for sending.
+    pub fn lend<T>(&self, to: impl FnOnce(&Output<'_>) -> T) -> T {
+        let headers: Vec<Header<'_>> =
+            self.headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref())).collect();
+        let Record { topic, key, value, .. } = self;
+        to(&Output { topic: *topic, key: key.as_deref(), value: value.as_deref(), headers: &headers })
+    }
+}

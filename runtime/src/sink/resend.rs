@@ -1,0 +1,171 @@
+//! Records that brokers did not take, and the order in which they are sent again.
+//!
+//! Brokers refuse *batches*: a refusal says little about one record. So while a topic has suspects nothing new is sent
+//! to it; each suspect is sent alone, in its order, after the one before it has its answer. A topic that is unknown or
+//! may not be written is tried again now and then, and nothing of it is dropped. The other topics go on.
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::outcome::Refusal;
+use super::record::Record;
+use crate::librdkafka::{Deadline, ErrorCode};
+
+/// How long a topic that can't be written is left alone.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What is to be sent again, for one topic.
+#[derive(Debug, Default)]
+pub(super) struct Resend {
+    waiting: VecDeque<Suspect>,
+    /// The first one is on its way, by itself.
+    alone: bool,
+    /// Not before.
+    pause: Option<Deadline>,
+    /// People know that the topic is blocked.
+    alarmed: bool,
+}
+
+/// One record.
+#[derive(Debug)]
+pub(super) struct Suspect {
+    /// Its place among the records in flight.
+    pub(super) place: usize,
+    pub(super) record: Record,
+    /// Only then is a refusal its own.
+    pub(super) alone: bool,
+}
+
+/// What an answer about a suspect means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It will never land.
+    Refused,
+    /// It is sent again, later.
+    Blocked,
+}
+
+impl Resend {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(super) fn push(&mut self, suspect: Suspect) {
+        self.waiting.push_back(suspect);
+    }
+
+    /// Whether this is the record that is on its way alone.
+    pub(super) fn is_alone(&self, place: usize) -> bool {
+        self.alone && self.waiting.front().is_some_and(|suspect| suspect.place == place)
+    }
+
+    /// The record that was alone has its answer, and it was the last one.
+    pub(super) fn settled(&mut self) {
+        self.alone = false;
+        self.waiting.pop_front();
+    }
+
+    /// The record that was alone was not taken.
+    pub(super) fn refused(&mut self, refusal: Refusal, code: ErrorCode) -> Verdict {
+        if refusal == Refusal::Record || is_about_the_record(code) {
+            return Verdict::Refused;
+        }
+        self.alone = false;
+        self.pause = (refusal != Refusal::Producer).then(|| Deadline::after(PAUSE));
+        Verdict::Blocked
+    }
+
+    /// The next record to send, if it may go now; `in_flight`: records of this topic that are on their way.
+    pub(super) fn next(&mut self, in_flight: usize) -> Option<&Suspect> {
+        if self.alone || self.pause.is_some_and(|pause| !pause.is_over()) {
+            return None;
+        }
+        let next = self.waiting.front()?;
+        (in_flight == 0 || !next.alone).then_some(next)
+    }
+
+    /// The record that [`Resend::next`] gave was handed over.
+    pub(super) fn sent(&mut self) {
+        self.pause = None;
+        if self.waiting.front().is_some_and(|suspect| suspect.alone) {
+            self.alone = true;
+        } else {
+            self.waiting.pop_front();
+        }
+    }
+
+    /// The client did not take it: later.
+    pub(super) fn not_now(&mut self) {
+        self.pause = Some(Deadline::after(PAUSE));
+    }
+
+    /// True once per blockage.
+    pub(super) fn alarm(&mut self) -> bool {
+        !std::mem::replace(&mut self.alarmed, true)
+    }
+
+    /// True if the topic was said to be blocked.
+    pub(super) fn all_clear(&mut self) -> bool {
+        std::mem::take(&mut self.alarmed)
+    }
+}
+
+/// Codes that say, of a batch of one, that this record can't be stored. Any other one may pass.
+fn is_about_the_record(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::MSG_SIZE_TOO_LARGE
+            | ErrorCode::INVALID_RECORD
+            | ErrorCode::INVALID_DIFFERENT_RECORD
+            | ErrorCode::INVALID_MSG
+            | ErrorCode::INVALID_TIMESTAMP
+            | ErrorCode::RECORD_LIST_TOO_LARGE
+            | ErrorCode::POLICY_VIOLATION
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suspect(place: usize, alone: bool) -> Suspect {
+        let record = Record { topic: 0, key: None, value: None, headers: Vec::new() };
+        Suspect { place, record, alone }
+    }
+
+    #[test]
+    fn suspects_go_one_by_one_when_nothing_else_is_on_its_way() {
+        let mut resend = Resend::default();
+        resend.push(suspect(1, true));
+        resend.push(suspect(2, true));
+        assert!(resend.next(5).is_none(), "others are on their way");
+        assert_eq!(resend.next(0).map(|next| next.place), Some(1));
+        resend.sent();
+        assert!(resend.is_alone(1) && resend.next(0).is_none(), "one at a time");
+        assert_eq!(resend.refused(Refusal::Again, ErrorCode::MSG_SIZE_TOO_LARGE), Verdict::Refused);
+        resend.settled();
+        assert_eq!(resend.next(0).map(|next| next.place), Some(2));
+    }
+
+    #[test]
+    fn what_says_nothing_about_the_record_is_tried_again_after_a_pause() {
+        let mut resend = Resend::default();
+        resend.push(suspect(1, true));
+        resend.sent();
+        assert_eq!(resend.refused(Refusal::Topic, ErrorCode::TOPIC_AUTHORIZATION_FAILED), Verdict::Blocked);
+        assert!(resend.next(0).is_none(), "there is a pause");
+        assert!(resend.alarm() && !resend.alarm() && resend.all_clear() && !resend.all_clear());
+        assert!(!resend.is_empty(), "nothing is dropped");
+    }
+
+    #[test]
+    fn what_a_lost_producer_had_goes_at_once() {
+        let mut resend = Resend::default();
+        resend.push(suspect(1, false));
+        resend.push(suspect(2, false));
+        for place in [1, 2] {
+            assert_eq!(resend.next(7).map(|next| next.place), Some(place));
+            resend.sent();
+        }
+        assert!(resend.is_empty());
+    }
+}

@@ -1,0 +1,200 @@
+//! Promise: an event that can't be handled lies in the dead-letter topic, byte for byte, with the reason, before its
+//! offset is passed. While that topic is away nothing is passed, nothing is lost, and other lanes go on.
+
+use keylane_tests::flow::Flow;
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{self, Header, Received, Record};
+use keylane_tests::keylane::{Keylane, Settings};
+use keylane_tests::progress::Progress;
+use keylane_tests::wait;
+use serde_json::Value;
+
+#[test]
+fn everything_of_the_event_is_in_it() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 3, &[]);
+    let odd =
+        Record::new(b"\xff\x00key", "reject").with(b"na\xffme", b"\x80").with("same", "1").with("same", "2");
+    let records = vec![
+        odd.at(1_700_000_000_000).to(2),
+        Record { key: None, ..Record::new("", "reject") }.to(1),
+        Record { value: None, ..Record::new("tombstone", "") }.to(1),
+        Record::new("", "reject").to(0),
+        Record::new("fine", "done").to(0),
+    ];
+    run(&flow, &records, &failing(&flow));
+    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    assert_eq!(letters.len(), 4);
+    for (partition, offset, sent) in
+        [(2, 0, &records[0]), (1, 0, &records[1]), (1, 1, &records[2]), (0, 0, &records[3])]
+    {
+        let letter = of_origin(&letters, partition, offset);
+        assert_eq!((&letter.key, &letter.value), (&sent.key, &sent.value));
+        let own: Vec<&Header> = letter.headers.iter().take(sent.headers.len()).collect();
+        assert_eq!(own, sent.headers.iter().collect::<Vec<_>>(), "its own headers come first, as they were");
+        let ours = letter.headers.iter().skip(sent.headers.len());
+        assert!(ours.clone().all(|(name, _)| name.starts_with(b"keylane-")), "{:?}", letter.headers);
+        assert_eq!(text(letter, "keylane-origin-topic"), flow.input);
+        assert_eq!(text(letter, "keylane-reason"), "rejected");
+        assert_eq!((letter.number("keylane-attempt"), text(letter, "keylane-handler")), (Some(1), "t"));
+        assert_eq!(text(letter, "keylane-group"), flow.group);
+    }
+    let first = of_origin(&letters, 2, 0);
+    assert_eq!(first.number("keylane-origin-timestamp"), Some(1_700_000_000_000));
+    assert_eq!(text(first, "keylane-error"), "the value asks for it");
+}
+
+#[test]
+fn other_names_on_request() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let settings = failing(&flow).set("handlers.t.dead_letters", "headers", "spring");
+    run(&flow, &[Record::new("k", "done"), Record::new("k", "reject")], &settings);
+    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    let letter = letters.first().expect("one event was rejected");
+    assert_eq!(text(letter, "kafka_dlt-original-topic"), flow.input);
+    assert_eq!(letter.header("kafka_dlt-original-partition"), Some(&0_i32.to_be_bytes()[..]));
+    assert_eq!(letter.header("kafka_dlt-original-offset"), Some(&1_i64.to_be_bytes()[..]));
+    assert_eq!(text(letter, "kafka_dlt-exception-message"), "the value asks for it");
+}
+
+/// What the dead-letter topic does not take is made smaller, in the end to a note of where the original is.
+#[test]
+fn what_is_too_large_leaves_a_note() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let small = kafka::unique("small");
+    cluster.admin().create_topic(&small, 1, &[("max.message.bytes", "2000")]);
+    let filler = "x".repeat(10_000);
+    let records = [
+        Record::new("k", "reject"),
+        Record::new("long value", filler.as_str()),
+        Record::new(filler.as_str(), "reject"),
+        Record::new("k", "done"),
+    ];
+    // The long value has no output target that would take it: the guest's output is refused.
+    let settings = failing(&flow).set("handlers.t.dead_letters", "topic", small.as_str()).set(
+        "handlers.t.outputs.out",
+        "topic",
+        small.as_str(),
+    );
+    run(&flow, &records, &settings);
+    let letters: Vec<Received> = kafka::read_all(&cluster.bootstrap(), &small)
+        .into_iter()
+        .filter(|record| record.header("keylane-reason").is_some())
+        .collect();
+    assert_eq!(letters.len(), 3);
+    assert_eq!(of_origin(&letters, 0, 0).value.as_deref(), Some(&b"reject"[..]));
+    let without_value = of_origin(&letters, 0, 1);
+    assert_eq!((without_value.key.as_deref(), &without_value.value), (Some(&b"long value"[..]), &None));
+    assert_eq!(text(without_value, "keylane-reason"), "output-refused");
+    assert_eq!(without_value.number("keylane-value-omitted"), Some(10_000));
+    let stub = of_origin(&letters, 0, 2);
+    assert_eq!((&stub.key, &stub.value, text(stub, "keylane-reason")), (&None, &None, "rejected"));
+}
+
+/// A record that the output topic does not take ends its own event, and no other of its batch.
+#[test]
+fn a_refused_output_ends_only_its_event() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let small = kafka::unique("small");
+    cluster.admin().create_topic(&small, 1, &[("max.message.bytes", "2000")]);
+    let long = |number: usize| number % 50 == 7;
+    let records: Vec<Record> = (0..200)
+        .map(|number| {
+            let value = if long(number) { "x".repeat(5_000) } else { format!("event {number}") };
+            Record::new(format!("key-{}", number % 10), value)
+        })
+        .collect();
+    let settings = flow.settings(&guest("echo"), "echo").output(&small);
+    run(&flow, &records, &settings);
+    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    let mut offsets: Vec<_> =
+        letters.iter().filter_map(|letter| letter.number("keylane-origin-offset")).collect();
+    offsets.sort_unstable();
+    assert_eq!(offsets, [7, 57, 107, 157]);
+    assert!(letters.iter().all(|letter| text(letter, "keylane-error").contains("MSG_SIZE_TOO_LARGE")));
+    assert_eq!(kafka::read_all(&cluster.bootstrap(), &small).len(), 196, "each of the others once");
+}
+
+/// The dead-letter topic is away while events fail.
+#[test]
+fn nothing_is_passed_while_the_topic_is_away() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let mut keylane = Keylane::run(&failing(&flow), &[]);
+    flow.wait_for_members(&["failing"]);
+    cluster.admin().delete_topic(&flow.letters);
+    let event =
+        |number: usize| Record::new(format!("key-{number}"), if number == 10 { "reject" } else { "done" });
+    flow.producer().send_all(&flow.input, (0..500).map(event)).expect("acknowledged");
+    let mut progress = Progress::of(&flow);
+    wait::until("all other lanes to go on", wait::PATIENCE, || {
+        progress.advance();
+        progress.done() == 499
+    });
+    keylane.wait_for("an alarm that names the topic", |line: &Value| {
+        line["level"] == "ERROR" && line.to_string().contains(&flow.letters)
+    });
+    let offset = || flow.committed().first().and_then(|committed| committed.offset);
+    wait::until("what is done to be committed", wait::PATIENCE, || offset() == Some(10));
+    cluster.admin().create_topic(&flow.letters, 1, &[]);
+    flow.wait_until_committed();
+    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    assert_eq!(
+        letters.iter().filter_map(|letter| letter.number("keylane-origin-offset")).collect::<Vec<_>>(),
+        [10]
+    );
+    keylane.terminate();
+    keylane.expect_exit(0);
+}
+
+/// An event that somebody put back with its headers says how often it was here.
+#[test]
+fn an_event_that_comes_back_again_and_again_raises_an_alarm() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let settings = failing(&flow).set("handlers.t.dead_letters", "max_redrives", 2);
+    let mut record = Record::new("k", "reject");
+    for redrives in 0..3 {
+        flow.producer().send_all(&flow.input, [record]).expect("acknowledged");
+        let mut keylane = Keylane::run(&settings, &["--until-end"]);
+        keylane.expect_exit(0);
+        let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+        let letter = letters.last().expect("it was rejected");
+        let mut counts = letter.headers.iter().filter(|(name, _)| name == b"keylane-redrives");
+        let count = counts.next_back().and_then(|(_, value)| String::from_utf8(value.clone()?).ok());
+        assert_eq!(count.unwrap_or("0".to_owned()), redrives.to_string(), "ours are the last of their name");
+        assert_eq!(letter.header("keylane-redrives-exceeded").is_some(), redrives == 2);
+        let alarm = |line: &Value| line["level"] == "ERROR" && line.to_string().contains("set aside again");
+        assert_eq!(keylane.lines().iter().any(alarm), redrives == 2, "{}", keylane.tail());
+        let (key, value, headers) = (letter.key.clone(), letter.value.clone(), letter.headers.clone());
+        record = Record { key, value, headers, ..Record::default() };
+    }
+}
+
+fn failing(flow: &Flow<'_>) -> Settings {
+    flow.settings(&guest("failing"), "failing")
+}
+
+fn run(flow: &Flow<'_>, records: &[Record], settings: &Settings) {
+    flow.producer().send_all(&flow.input, records.to_vec()).expect("acknowledged");
+    Keylane::run(settings, &["--until-end"]).expect_exit(0);
+    assert_eq!(flow.lag(), 0);
+}
+
+fn of_origin(letters: &[Received], partition: i64, offset: i64) -> &Received {
+    let is = |letter: &&Received| {
+        let origin = (letter.number("keylane-origin-partition"), letter.number("keylane-origin-offset"));
+        origin == (Some(partition), Some(offset))
+    };
+    let mut found = letters.iter().filter(is);
+    let letter = found.next().expect("every event that can't be handled has a letter");
+    assert!(found.next().is_none(), "one letter per event");
+    letter
+}
+
+fn text<'r>(record: &'r Received, header: &str) -> &'r str {
+    std::str::from_utf8(record.header(header).unwrap_or_default()).expect("headers of ours are text")
+}

@@ -1,0 +1,168 @@
+//! How guest calls end: verdicts, and calls that fail as a whole.
+
+use std::time::Duration;
+
+use keylane_core::{CallFailure, CallId, Fault, Input, LaneEnd, Reason, Verdict};
+
+use super::log::Trouble;
+use super::plan::{Class, MS};
+use super::planted::Planted;
+use super::process::{CallRow, Process, key_of};
+use super::trace::Seen;
+use super::world::World;
+
+impl World {
+    pub(crate) fn call_ends(&mut self, p: usize, id: CallId) {
+        let Some(key) = self.end_call(p, id) else { return };
+        let call = &self.processes[p].calls[&key];
+        let (rows, lengths, cancelled) = (call.rows.clone(), call.lanes.clone(), call.cancelled.is_some());
+        if cancelled {
+            self.saw(Seen::CancelsThatEndedFirst);
+            if self.planted == Some(Planted::ForgetOldCall) {
+                return;
+            }
+        }
+        if let Some((culprit, fault)) = self.whole_call_fault(p, id, &rows) {
+            self.call_fails(p, id, &rows, &lengths, culprit, fault);
+            return;
+        }
+        let lanes = self.verdicts(p, id, &rows, &lengths);
+        let with_outputs = self.finish_rows(p, id, &lanes, &lengths);
+        let took = Duration::from_micros(self.plan.row_cost * rows.len() as u64);
+        self.feed(p, Input::CallEnded { call: id, lanes: &lanes, with_outputs: &with_outputs, took });
+    }
+
+    /// Whether the guest breaks down in this call, and at which row.
+    fn whole_call_fault(&mut self, p: usize, id: CallId, rows: &[CallRow]) -> Option<(usize, Fault)> {
+        let faults = [Fault::Trap, Fault::Timeout, Fault::Memory, Fault::Limit, Fault::Contract];
+        let poison = rows.iter().position(|row| {
+            let record = self.logs[row.partition].record(row.offset);
+            record.is_some_and(|record| record.trouble == Some(Trouble::Breaks))
+        });
+        if let Some(row) = poison {
+            return Some((row, self.rng.pick(&faults)));
+        }
+        // A guest whose memory is full, say: what it carries now is innocent.
+        let used = !self.processes[p].calls[&key_of(id)].fresh;
+        if used && self.strikes(Class::Innocent, 2) {
+            return Some((self.rng.index(rows.len()), self.rng.pick(&faults)));
+        }
+        None
+    }
+
+    fn call_fails(
+        &mut self,
+        p: usize,
+        id: CallId,
+        rows: &[CallRow],
+        lengths: &[u32],
+        culprit: usize,
+        fault: Fault,
+    ) {
+        self.saw(Seen::CallsFailed);
+        self.note(p, "call failed", Some(rows[culprit].partition), rows[culprit].offset, rows.len() as i64);
+        let fresh = self.processes[p].calls[&key_of(id)].fresh || self.rng.percent(20);
+        if self.planted == Some(Planted::ChargeAll) && rows.len() > 1 {
+            let lanes: Vec<_> = lengths
+                .iter()
+                .map(|_| LaneEnd { done: 0, failure: Some(Verdict::Retry { after: None }) })
+                .collect();
+            self.suspect_rows(p, id, rows, None);
+            self.feed(
+                p,
+                Input::CallEnded { call: id, lanes: &lanes, with_outputs: &[], took: Duration::ZERO },
+            );
+            return;
+        }
+        // Some guests are called once per event: then it is known who it was, and what came before is done.
+        let known = self.plan.loops;
+        let mut lanes = Vec::new();
+        let mut first = 0;
+        for &length in lengths.iter().filter(|_| known) {
+            let done = culprit.saturating_sub(first).min(length as usize) as u32;
+            lanes.push(LaneEnd { done, failure: None });
+            first += length as usize;
+        }
+        let with_outputs = self.finish_rows(p, id, &lanes, lengths);
+        if rows.len() == 1 && fresh {
+            self.charge(p, id, &rows[0], Reason::Fault(fault), None);
+        } else {
+            self.suspect_rows(p, id, rows, known.then_some(culprit));
+        }
+        let failure = CallFailure { fault, culprit: known.then_some(culprit as u32), fresh };
+        self.feed(p, Input::CallFailed { call: id, failure, lanes: &lanes, with_outputs: &with_outputs });
+    }
+
+    fn verdicts(&mut self, p: usize, id: CallId, rows: &[CallRow], lengths: &[u32]) -> Vec<LaneEnd> {
+        let mut lanes = Vec::with_capacity(lengths.len());
+        let mut first = 0;
+        for &length in lengths {
+            let mut end = LaneEnd { done: length, failure: None };
+            for at in first..first + length {
+                if let Some(verdict) = self.verdict(p, id, &rows[at as usize]) {
+                    end = LaneEnd { done: at - first, failure: Some(verdict) };
+                    break;
+                }
+            }
+            first += length;
+            lanes.push(end);
+        }
+        lanes
+    }
+
+    /// What the guest says of an event that it does not call done.
+    fn verdict(&mut self, p: usize, id: CallId, row: &CallRow) -> Option<Verdict> {
+        let trouble = self.logs[row.partition].record(row.offset).and_then(|record| record.trouble);
+        let rejected = trouble == Some(Trouble::Rejected) || self.strikes(Class::Poison, 1);
+        let again = trouble == Some(Trouble::NeverDone) || self.strikes(Class::Flaky, 8);
+        if rejected {
+            self.condemned(p, id, row, Reason::Rejected);
+            return Some(Verdict::Reject);
+        }
+        if !again {
+            return None;
+        }
+        let after = self.rng.percent(30).then(|| Duration::from_micros(self.rng.range(0, 3_000 * MS)));
+        self.charge(p, id, row, Reason::RetriesExhausted, after);
+        let told = match self.planted {
+            Some(Planted::RetryTooSoon) => Some(Duration::ZERO),
+            _ => after,
+        };
+        Some(Verdict::Retry { after: told })
+    }
+
+    /// Marks what is done; what has no outputs came to its ending, if its session is open. Gives back the rows
+    /// with outputs.
+    fn finish_rows(&mut self, p: usize, id: CallId, lanes: &[LaneEnd], lengths: &[u32]) -> Vec<u32> {
+        let mut with_outputs = Vec::new();
+        let mut first = 0;
+        for (lane, length) in lanes.iter().zip(lengths) {
+            for at in first..first + lane.done {
+                let process = &mut self.processes[p];
+                let Some(call) = process.calls.get_mut(&key_of(id)) else { continue };
+                call.rows[at as usize].done = true;
+                let row = call.rows[at as usize];
+                let highest = process.highest_done.entry(row.partition).or_insert(-1);
+                *highest = (*highest).max(row.offset);
+                let open = counts(process, id, &row);
+                if row.has_outputs {
+                    with_outputs.push(at);
+                } else if open {
+                    self.note(p, "done", Some(row.partition), row.offset, row.session as i64);
+                    self.came_to_its_end(row.partition, row.offset);
+                }
+                if !open {
+                    self.saw(Seen::DroppedResults);
+                }
+            }
+            first += length;
+        }
+        with_outputs
+    }
+}
+
+/// Whether what this call says of the row counts: its session is open, and the core has not cut the call off.
+pub(super) fn counts(process: &Process, id: CallId, row: &CallRow) -> bool {
+    let cut = process.calls.get(&key_of(id)).is_none_or(|call| call.cancelled.is_some());
+    process.is_open(row) && !cut
+}
