@@ -23,6 +23,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::config::Checked;
+use crate::guest::Compiler;
 use crate::source::Record;
 use clock::Clock;
 use handler_loop::{HandlerLoop, LoopEnd};
@@ -34,12 +35,14 @@ use signals::Signals;
 pub type ReadBack = Arc<dyn Fn(&str, i32, &Record<'_>) + Send + Sync>;
 
 /// How the app is run.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct RunOptions {
     /// End when everything that is in the topics at the start is committed.
     pub until_end: bool,
     /// With the embedded broker: is shown everything that handlers publish, partition by partition in order.
     pub read_back: Option<ReadBack>,
+    /// What turns components into code.
+    pub compiler: Compiler,
 }
 
 /// How a run ended.

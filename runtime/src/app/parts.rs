@@ -2,7 +2,6 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use anyhow::Context as _;
 
 use crate::admit::{Filter, LaneRule};
 use crate::config::{self, Checked, Cluster, FeedSource};
-use crate::guest::{Cache, Component, Engine, EngineOptions, Handler, HandlerOptions, Workers};
+use crate::guest::{Cache, Compiler, Component, Engine, EngineOptions, Handler, HandlerOptions, Workers};
 use crate::librdkafka::{Wake, WakeHandle};
 use crate::sink::{Route, Sink, SinkSpec};
 use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader};
@@ -66,7 +65,7 @@ impl Parts {
         let handlers = config
             .handlers
             .iter()
-            .map(|handler| HandlerPart::load(&engine, handler, cache.as_ref()))
+            .map(|handler| HandlerPart::load(&engine, handler, &options.compiler, cache.as_ref()))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let threads = config.runtime.workers.get();
         let workers = Workers::start(&engine, threads).context("no threads for the workers")?;
@@ -268,9 +267,13 @@ impl HandlerPart {
         Box::new(move |deliveries| inbox.put(News::Delivered(deliveries.to_vec())))
     }
 
-    fn load(engine: &Arc<Engine>, handler: &config::Handler, cache: Option<&Cache>) -> anyhow::Result<Self> {
-        let path: &Path = &handler.component;
-        let component = Component::from_file(engine, path, cache)
+    fn load(
+        engine: &Arc<Engine>,
+        handler: &config::Handler,
+        compiler: &Compiler,
+        cache: Option<&Cache>,
+    ) -> anyhow::Result<Self> {
+        let component = Component::from_file(engine, &handler.component, compiler, cache)
             .with_context(|| format!("handler `{}` can't be loaded", handler.name))?;
         let options = HandlerOptions {
             name: handler.name.clone(),

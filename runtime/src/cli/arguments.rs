@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::Failure;
 use super::version::versions;
+use crate::guest::compiler;
 use crate::telemetry::{self, Format};
 
 /// Kafka events through sandboxed WebAssembly handlers, in order per key.
@@ -47,6 +48,9 @@ pub enum Command {
     Schema,
     /// Run an example on a broker inside this process.
     Demo,
+    /// Compile what is on standard input: what the other commands start, no one else.
+    #[command(name = compiler::COMMAND, hide = true)]
+    Compile(CompileArguments),
 }
 
 /// How to run.
@@ -55,6 +59,17 @@ pub struct RunArguments {
     /// Stop at what is the end of every partition when it is first assigned.
     #[arg(long)]
     pub until_end: bool,
+}
+
+/// What compiling may take.
+#[derive(Args, Debug)]
+pub struct CompileArguments {
+    /// Bytes that the process may map.
+    #[arg(long)]
+    pub address_space: u64,
+    /// Time on processors, over all threads.
+    #[arg(long)]
+    pub cpu_seconds: u64,
 }
 
 /// What to look at.

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod check;
+mod compile;
 mod demo;
 mod ending;
 mod inspect;
@@ -13,7 +14,7 @@ mod run;
 mod schema;
 mod version;
 
-pub use arguments::{Cli, Command, InspectArguments, LogFormat, RunArguments};
+pub use arguments::{Cli, Command, CompileArguments, InspectArguments, LogFormat, RunArguments};
 pub use ending::{Ending, Failure, end_on_panic, exit_code};
 
 impl Cli {
@@ -29,6 +30,7 @@ impl Cli {
             Command::Inspect(arguments) => inspect::execute(&arguments.component),
             Command::Schema => schema::execute(),
             Command::Demo => demo::execute(),
+            Command::Compile(arguments) => compile::execute(arguments),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Ending, Failure, RunArguments, published};
+use super::{Ending, Failure, RunArguments, compile, published};
 use crate::config::Cluster;
 use crate::{app, config};
 
@@ -17,6 +17,8 @@ pub(super) fn execute(file: &Path, arguments: &RunArguments) -> Result<Ending, F
         Cluster::Embedded(_) => Some(Arc::new(published::print)),
         Cluster::Brokers(_) => None,
     };
-    let outcome = app::run(&config, &app::RunOptions { until_end: arguments.until_end, read_back })?;
+    let compiler = compile::compiler()?;
+    let options = app::RunOptions { until_end: arguments.until_end, read_back, compiler };
+    let outcome = app::run(&config, &options)?;
     Ok(if outcome.failures.is_empty() { Ending::Fine } else { Ending::Findings })
 }

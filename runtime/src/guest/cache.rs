@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::hash::{Hash, Hasher};
-use std::io::Write as _;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::compiler::Code;
 use super::load::hex;
 
 /// The engine itself only tells major versions apart, but what an older patch compiled may have the very
@@ -59,10 +60,10 @@ impl Cache {
     }
 
     /// Keeps a compiled component for the next run.
-    pub(super) fn put(&self, engine: &Engine, wasm: &[u8], component: &Component) {
+    pub(super) fn put(&self, engine: &Engine, wasm: &[u8], code: &Code) {
         let stored = self.secure().and_then(|()| {
-            let code = component.serialize().map_err(|error| format!("{error:#}"))?;
-            self.write(&key(engine, wasm), &code).map_err(|error| error.to_string())
+            let write = |digest: String| self.write(&key(engine, wasm), &digest, code.reader()?);
+            code.reader().and_then(digest_of).and_then(write).map_err(|error| error.to_string())
         });
         if let Err(reason) = stored {
             self.warn("a compiled component is not kept", &reason);
@@ -96,15 +97,15 @@ impl Cache {
     }
 
     /// Under a name of its own first: a file with its final name is complete.
-    fn write(&self, key: &str, code: &[u8]) -> std::io::Result<()> {
+    fn write(&self, key: &str, digest: &str, mut code: impl Read) -> io::Result<()> {
         static WRITES: AtomicU64 = AtomicU64::new(0);
         let write = format!("{}-{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
         let unfinished = self.directory.join(format!("{key}.{write}.unfinished"));
-        let path = self.directory.join(format!("{key}.{}.{EXTENSION}", hex(&Sha256::digest(code))));
+        let path = self.directory.join(format!("{key}.{digest}.{EXTENSION}"));
         // A run that was killed may have left one.
         fs::remove_file(&unfinished).ok();
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        file.write_all(code)?;
+        io::copy(&mut code, &mut file)?;
         file.sync_all()?;
         fs::rename(&unfinished, path)
     }
@@ -117,6 +118,13 @@ fn key(engine: &Engine, wasm: &[u8]) -> String {
     engine.precompile_compatibility_hash().hash(&mut hasher);
     Sha256::digest(wasm).as_slice().hash(&mut hasher);
     hex(&hasher.0.finalize())
+}
+
+/// SHA-256 of what is read, which may be large.
+fn digest_of(mut content: impl Read) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    io::copy(&mut content, &mut digest)?;
+    Ok(hex(&digest.finalize()))
 }
 
 /// Feeds what implements `Hash` to a digest that is the same in every run and every build.
@@ -150,17 +158,31 @@ fn open(engine: &Engine, path: &Path, digest: &str) -> Result<Component, String>
         return Err("it is not a file".to_owned());
     }
     ours(&found)?;
-    let content = fs::read(path).map_err(|error| error.to_string())?;
-    if hex(&Sha256::digest(&content)) != digest {
+    let content = fs::File::open(path).and_then(digest_of).map_err(|error| error.to_string())?;
+    if content != digest {
         return Err("its content is not what was written".to_owned());
     }
     deserialize(engine, path).map_err(|error| format!("{error:#}"))
 }
 
-#[expect(unsafe_code, reason = "the one place where compiled code is taken in; see the safety argument")]
+/// Maps what a compiler of ours has just made.
+#[expect(unsafe_code, reason = "compiled code is taken in; see the safety argument")]
+pub(super) fn take_in(engine: &Engine, code: &Code) -> Result<Component, String> {
+    // SAFETY: as below, the bytes must be the unchanged output of wasmtime's compiler. They are, because
+    // - `Code` is made in `compiler` only, of a file that was never anywhere but in memory, without a name: nobody
+    //   but the child that we started could write to it, and now nobody can (it is sealed);
+    // - that child is this same program, which writes nothing to its standard output but the compiler's, and it has
+    //   ended saying that all is written. A child that was killed or refused gives no `Code`;
+    // - what a component does to the compiler in there it could as well have done to one in here: the child is there
+    //   for its appetite;
+    // - wasmtime checks the compiler's version and settings.
+    unsafe { Component::deserialize_file(engine, code.path()) }.map_err(|error| format!("{error:#}"))
+}
+
+#[expect(unsafe_code, reason = "compiled code is taken in; see the safety argument")]
 fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
     // SAFETY: `deserialize_file` runs what the file holds, so the file must be the unchanged output of
-    // `Component::serialize`. It is, because
+    // wasmtime's compiler. It is, because
     // - only `Cache::write` gives a file this name: complete (renamed when written and synced), and with the
     //   digest of its content in the name, which `open` has just compared;
     // - nobody else can have written it or can change it while it is mapped: the directory and the file

@@ -93,10 +93,11 @@ impl Engine {
             asked if asked > INSTANCES_MAX => return Err(EngineError::TooManyInstances { asked }),
             _ => {}
         }
-        let start = |reason: wasmtime::Error| EngineError::Start { reason: format!("{reason:#}") };
-        let wasmtime = wasmtime::Engine::new(&config(options.max_instances)).map_err(start)?;
+        let pool = InstanceAllocationStrategy::Pooling(pool(options.max_instances));
+        let wasmtime =
+            wasmtime::Engine::new(config().allocation_strategy(pool)).map_err(|reason| start(&reason))?;
         let mut linker = Linker::new(&wasmtime);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(start)?;
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|reason| start(&reason))?;
 
         let clock = Arc::new(Clock::default());
         let turned = wasmtime.clone();
@@ -136,12 +137,23 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-fn config(max_instances: u32) -> Config {
+/// An engine that compiles for every [`Engine`] and runs nothing. It reserves no pool: where instances live is no
+/// part of what code depends on.
+pub(super) fn for_compiling() -> Result<wasmtime::Engine, EngineError> {
+    wasmtime::Engine::new(config().allocation_strategy(InstanceAllocationStrategy::OnDemand))
+        .map_err(|reason| start(&reason))
+}
+
+fn start(reason: &wasmtime::Error) -> EngineError {
+    EngineError::Start { reason: format!("{reason:#}") }
+}
+
+/// Everything that code depends on, and how it runs. Not where.
+fn config() -> Config {
     let mut config = Config::new();
     compiling(&mut config);
     features(&mut config);
     running(&mut config);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(max_instances)));
     config
 }
 

@@ -4,7 +4,10 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType};
-use wasmparser::{Parser, Payload, Validator, WasmFeatures, types::TypesRef};
+use wasmparser::types::{Types, TypesRef};
+use wasmparser::{
+    BinaryReaderError, FuncValidatorAllocations, Parser, Payload, ValidPayload, Validator, WasmFeatures,
+};
 
 use super::load::{self, LoadError};
 
@@ -101,12 +104,10 @@ pub fn inspect(name: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
 
 /// `file`: as read; `component`: what became of it.
 pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspection, LoadError> {
-    let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid {
-        name: name.to_owned(),
-        reason: error.to_string(),
-    };
+    let invalid =
+        |error: BinaryReaderError| LoadError::Invalid { name: name.to_owned(), reason: error.to_string() };
     // Whether the engine can run what it finds is the engine's to say; here only the surface counts.
-    let types = Validator::new_with_features(WasmFeatures::all()).validate_all(component).map_err(invalid)?;
+    let types = validate(component).map_err(invalid)?;
     let types = types.as_ref();
     let mut imports = Vec::new();
     let mut exports = Vec::new();
@@ -144,6 +145,27 @@ pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspe
         sha256: Sha256::digest(file).into(),
         was_core_module: file != component,
     })
+}
+
+/// Function by function, as they come: the validator's own `validate_all` keeps a list of them until the end, which
+/// has 74 MB for a million.
+fn validate(component: &[u8]) -> Result<Types, BinaryReaderError> {
+    let mut validator = Validator::new_with_features(WasmFeatures::all());
+    let mut allocations = FuncValidatorAllocations::default();
+    let mut types = None;
+    for payload in Parser::new(0).parse_all(component) {
+        match validator.payload(&payload?)? {
+            ValidPayload::Func(function, body) => {
+                let mut function = function.into_validator(allocations);
+                function.validate(&body)?;
+                allocations = function.into_allocations();
+            }
+            // The last one is that of the component itself.
+            ValidPayload::End(ended) => types = Some(ended),
+            ValidPayload::Ok | ValidPayload::Parser(_) => {}
+        }
+    }
+    Ok(types.expect("a component that is parsed without an error has an end"))
 }
 
 /// Whether an export is that interface of ours in a version that we serve.

@@ -10,7 +10,8 @@ use wasi_preview1_component_adapter_provider::{
 };
 use wasmparser::{Parser, Payload};
 
-use super::cache::Cache;
+use super::cache::{self, Cache};
+use super::compiler::{Compiler, Limit};
 use super::engine::Engine;
 use super::inspect::{self, Inspection, Kind};
 
@@ -119,6 +120,28 @@ pub enum LoadError {
         /// What the compiler said.
         reason: String,
     },
+    /// Compiling it takes more than a component is given.
+    #[error(
+        "`{name}` needs more than {limit} to be compiled; what people write needs a small part of that: build it \
+         optimised, leave out what is not used, and split its largest functions"
+    )]
+    CompileLimit {
+        /// The file.
+        name: String,
+        /// The limit.
+        limit: Limit,
+    },
+    /// The process that should compile it did not.
+    #[error(
+        "`{name}` could not be compiled: the child process for it {what}; see to it that there is memory for one \
+         more process, and start again"
+    )]
+    Compiler {
+        /// The file.
+        name: String,
+        /// What became of the process.
+        what: String,
+    },
     /// It does not fit what it is linked with.
     #[error(
         "`{name}` can't be linked: {reason}; build it with the wit/ of this version and a toolchain for \
@@ -154,11 +177,16 @@ pub struct Component {
 }
 
 impl Component {
-    /// Reads, checks and compiles a file.
-    pub fn from_file(engine: &Engine, path: &Path, cache: Option<&Cache>) -> Result<Component, LoadError> {
+    /// Reads and checks a file, and has it compiled if the cache has no code of it.
+    pub fn from_file(
+        engine: &Engine,
+        path: &Path,
+        compiler: &Compiler,
+        cache: Option<&Cache>,
+    ) -> Result<Component, LoadError> {
         let name = path.display().to_string();
         let bytes = read(&name, path)?;
-        Component::from_bytes(engine, &name, &bytes, cache)
+        Component::from_bytes(engine, &name, &bytes, compiler, cache)
     }
 
     /// The same for bytes that are at hand; `name` is for messages.
@@ -166,6 +194,7 @@ impl Component {
         engine: &Engine,
         name: &str,
         bytes: &[u8],
+        compiler: &Compiler,
         cache: Option<&Cache>,
     ) -> Result<Component, LoadError> {
         let wasm = to_component(name, bytes)?;
@@ -176,9 +205,12 @@ impl Component {
         let compiled = match cached {
             Some(compiled) => compiled,
             None => {
-                let compiled = compile(engine, name, &wasm)?;
+                let code = compiler.compile(name, &wasm)?;
+                // What this engine has no room for (too many instances, memories, tables) shows here.
+                let compiled = cache::take_in(engine.wasmtime(), &code)
+                    .map_err(|reason| LoadError::Compile { name: name.to_owned(), reason })?;
                 if let Some(cache) = cache {
-                    cache.put(engine.wasmtime(), &wasm, &compiled);
+                    cache.put(engine.wasmtime(), &wasm, &code);
                 }
                 compiled
             }
@@ -279,11 +311,6 @@ fn allowed(name: &str, inspection: &Inspection) -> Result<Kind, LoadError> {
     };
     let refused: Vec<_> = inspection.refused().map(|(import, remedy)| (import.to_owned(), remedy)).collect();
     if refused.is_empty() { Ok(kind) } else { Err(LoadError::Imports { name: name(), refused }) }
-}
-
-fn compile(engine: &Engine, name: &str, wasm: &[u8]) -> Result<wasmtime::component::Component, LoadError> {
-    wasmtime::component::Component::from_binary(engine.wasmtime(), wasm)
-        .map_err(|error| LoadError::Compile { name: name.to_owned(), reason: format!("{error:#}") })
 }
 
 fn list(names: &[String]) -> String {

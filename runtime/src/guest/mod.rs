@@ -2,7 +2,7 @@
 //!
 //! In the order of the flow: [`engine`] owns every knob of the WebAssembly engine and the [`clock`] that
 //! deadlines are made of. [`load`] turns a file into a checked component ([`inspect`] tells what it found,
-//! [`cache`] keeps compiled code), and [`handler`] links it and knows how to make instances. The shell fills
+//! [`compiler`] has a child process compile it, [`cache`] keeps compiled code), and [`handler`] links it and knows how to make instances. The shell fills
 //! a [`batch`], puts it into a [`call`] and submits it to the [`workers`], which take an instance from the
 //! pool, run the call as a fiber under its deadline, check what comes back ([`results`]) and hand the call
 //! back through [`CallEvents`].
@@ -18,6 +18,7 @@ pub mod batch;
 pub mod cache;
 pub mod call;
 pub mod clock;
+pub mod compiler;
 pub mod engine;
 pub mod handler;
 pub mod inspect;
@@ -37,6 +38,7 @@ pub use batch::Batch;
 pub use cache::Cache;
 pub use call::{Call, CallEvents, CallKey, Failure, Outcome};
 pub use clock::Clock;
+pub use compiler::Compiler;
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use handler::{Handler, HandlerOptions};
 pub use inspect::{Grant, Import, Inspection, Kind};

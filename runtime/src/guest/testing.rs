@@ -9,6 +9,7 @@ use wit_parser::Resolve;
 use super::batch::Batch;
 use super::call::Failure;
 use super::clock::Meter;
+use super::compiler::Compiler;
 use super::engine::{Engine, EngineOptions};
 use super::handler::{Handler, HandlerOptions};
 use super::load::Component;
@@ -241,7 +242,7 @@ pub(super) fn options(timeout_ms: u64) -> HandlerOptions {
 }
 
 pub(super) fn handler_with(engine: &Arc<Engine>, wasm: &[u8], options: HandlerOptions) -> Arc<Handler> {
-    let component = Component::from_bytes(engine, "test.wasm", wasm, None).unwrap();
+    let component = Component::from_bytes(engine, "test.wasm", wasm, &Compiler::here(), None).unwrap();
     Handler::new(engine, &component, options).unwrap()
 }
 

@@ -5,7 +5,7 @@ mod report;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Ending, Failure};
+use super::{Ending, Failure, compile};
 use crate::{app, config};
 use report::{Fed, Published};
 
@@ -29,8 +29,12 @@ pub(super) fn execute() -> Result<Ending, Failure> {
     }
     let fed = Fed::count(&config)?;
     let published = Arc::new(Mutex::new(Published::default()));
-    let outcome =
-        app::run(&config, &app::RunOptions { until_end: true, read_back: Some(read_back(&published)) })?;
+    let options = app::RunOptions {
+        until_end: true,
+        read_back: Some(read_back(&published)),
+        compiler: compile::compiler()?,
+    };
+    let outcome = app::run(&config, &options)?;
     let published = published.lock().unwrap_or_else(PoisonError::into_inner);
     print!("{}", report::text(&fed, &outcome, &published));
     let in_order = published.violations() == 0 && outcome.totals.done == fed.events;

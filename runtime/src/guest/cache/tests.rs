@@ -1,12 +1,13 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
-use crate::guest::engine::Engine as Guests;
+use crate::guest::compiler::Compiler;
+use crate::guest::engine::{self, Engine as Guests};
 use crate::guest::load::{Component as Loaded, tests::Scratch};
 use crate::guest::testing;
 
 fn load(engine: &Guests, cache: &Cache, wasm: &[u8]) -> bool {
-    Loaded::from_bytes(engine, "orders.wasm", wasm, Some(cache)).unwrap().from_cache()
+    Loaded::from_bytes(engine, "orders.wasm", wasm, &Compiler::here(), Some(cache)).unwrap().from_cache()
 }
 
 fn files(cache: &Cache) -> Vec<PathBuf> {
@@ -34,6 +35,16 @@ fn a_component_is_compiled_once_and_changes_of_either_side_are_noticed() {
 
     let other = Engine::new(wasmtime::Config::new().epoch_interruption(false)).unwrap();
     assert_ne!(key(&other, &wasm), key(engine.wasmtime(), &wasm), "other settings");
+}
+
+#[test]
+fn code_is_the_same_for_a_pool_of_any_size_and_for_none() {
+    let wasm = testing::obedient();
+    let here = testing::engine();
+    let larger = testing::engine_of(64);
+    let compiling = engine::for_compiling().unwrap();
+    assert_eq!(key(larger.wasmtime(), &wasm), key(here.wasmtime(), &wasm));
+    assert_eq!(key(&compiling, &wasm), key(here.wasmtime(), &wasm));
 }
 
 #[test]
@@ -76,7 +87,8 @@ fn code_that_carries_a_right_name_but_was_not_made_for_this_engine_is_not_run() 
     let engine = testing::engine();
     let wasm = testing::obedient();
     cache.secure().unwrap();
-    cache.write(&key(engine.wasmtime(), &wasm), b"not code at all").unwrap();
+    let content: &[u8] = b"not code at all";
+    cache.write(&key(engine.wasmtime(), &wasm), &digest_of(content).unwrap(), content).unwrap();
     assert!(!load(&engine, &cache, &wasm));
     assert!(load(&engine, &cache, &wasm));
 }

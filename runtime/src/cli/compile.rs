@@ -1,0 +1,32 @@
+//! `keylane __compile`: how this program compiles components, in a process of its own.
+
+use anyhow::Context as _;
+
+use super::{CompileArguments, Ending, Failure};
+use crate::guest::Compiler;
+use crate::guest::compiler::{Limits, compile_for_parent};
+
+/// This program once more.
+pub(super) fn compiler() -> Result<Compiler, Failure> {
+    let program = std::env::current_exe()
+        .context("this program can't find its own file, to compile components with")?;
+    Ok(Compiler::new(program))
+}
+
+/// Compiles. That a component can't be compiled is a finding, and standard error has nothing but the reason.
+#[expect(clippy::print_stderr, reason = "the parent reads it")]
+pub(super) fn execute(arguments: &CompileArguments) -> Result<Ending, Failure> {
+    let CompileArguments { address_space, cpu_seconds } = *arguments;
+    match compile_for_parent(&Limits { address_space, cpu_seconds, ..Limits::default() }) {
+        Ok(Ok(())) => Ok(Ending::Fine),
+        Ok(Err(reason)) => {
+            eprintln!("{reason}");
+            Ok(Ending::Findings)
+        }
+        // Not the component's fault: it must not look like a finding.
+        Err(error) => Err(Failure::Usage {
+            message: format!("can't compile here: {error}"),
+            hint: "only keylane itself starts this command",
+        }),
+    }
+}
