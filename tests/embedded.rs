@@ -43,6 +43,29 @@ fn javascript_gives_the_same_result_through_the_same_contract() {
 }
 
 #[test]
+fn orders_are_tried_again_and_set_aside() {
+    let outputs = run_to_end(&prepare("orders", "events.jsonl"));
+    let expected = fs::read_to_string(folder("orders").join("expected.jsonl")).expect("the example's result");
+    let expected: Vec<Value> =
+        expected.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let of_topic = |topic: &str, lines: &[Value]| {
+        by_key(&lines.iter().filter(|line| line["topic"] == topic).cloned().collect::<Vec<_>>())
+    };
+    for topic in ["paid-orders", "orders.dlq"] {
+        assert_eq!(of_topic(topic, &outputs), of_topic(topic, &expected), "{topic}");
+    }
+    let reason = |output: &Value| {
+        let headers = output["headers"].as_array().into_iter().flatten();
+        headers.filter(|header| header[0] == "keylane-reason").map(|header| header[1].clone()).next()
+    };
+    for letter in expected.iter().filter(|line| line["topic"] == "orders.dlq") {
+        let found =
+            outputs.iter().find(|output| output["value"] == letter["value"]).expect("it is set aside");
+        assert_eq!(reason(found).as_ref(), Some(&letter["reason"]), "{found}");
+    }
+}
+
+#[test]
 fn flights_finds_what_is_late_and_what_is_odd() {
     let file = prepare("flights", "flights.jsonl.zst");
     let outputs = run_to_end(&file);

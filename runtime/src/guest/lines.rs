@@ -51,9 +51,14 @@ impl Budget {
         Budget { clock, throttle: Mutex::new(Throttle::new(LINES_MAX)) }
     }
 
-    /// Whether a line may be written, and how many were not since the last one.
-    fn allow(&self) -> Option<u64> {
-        self.throttle.lock().unwrap_or_else(PoisonError::into_inner).allow(self.clock.now())
+    /// Whether a line may be written.
+    fn allow(&self) -> bool {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner).allows(self.clock.now())
+    }
+
+    /// How many were not written since somebody was told last.
+    fn take_dropped(&self) -> u64 {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner).take_dropped()
     }
 }
 
@@ -72,6 +77,8 @@ struct Inner {
     offset: u64,
     stdout: Line,
     stderr: Line,
+    /// Lines of this call were dropped.
+    dropped: bool,
 }
 
 /// A line that is not complete yet.
@@ -92,6 +99,7 @@ impl Lines {
                 offset: 0,
                 stdout: Line::default(),
                 stderr: Line::default(),
+                dropped: false,
             }),
         }
     }
@@ -119,7 +127,10 @@ impl Lines {
 
     /// The call is over.
     pub(super) fn end(&self) {
-        self.with(Inner::emit_open);
+        self.with(|inner| {
+            inner.emit_open();
+            inner.tell_dropped();
+        });
     }
 
     fn write(&self, stream: Stream, bytes: &[u8]) {
@@ -159,17 +170,23 @@ impl Inner {
         }
     }
 
-    fn emit(&mut self, stream: Stream) {
-        let line = self.line(stream).take();
-        let Some(dropped) = self.budget.allow() else { return };
-        if dropped > 0 {
-            let handler = &self.handler;
+    fn tell_dropped(&mut self) {
+        if std::mem::take(&mut self.dropped) {
+            let (handler, dropped) = (&self.handler, self.budget.take_dropped());
             tracing::warn!(
                 handler,
                 dropped,
                 most = LINES_MAX,
                 "guest output dropped: too many lines a second"
             );
+        }
+    }
+
+    fn emit(&mut self, stream: Stream) {
+        let line = self.line(stream).take();
+        if !self.budget.allow() {
+            self.dropped = true;
+            return;
         }
         tracing::info!(
             target: "keylane::guest",

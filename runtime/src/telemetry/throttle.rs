@@ -17,19 +17,26 @@ impl Throttle {
         Throttle { per_second, second: 0, lines: 0, dropped: 0 }
     }
 
-    /// Whether a line may be written now, by any clock that does not go back. With the first line of a second comes
-    /// how many were dropped since the last one that was written.
-    pub fn allow(&mut self, now: Duration) -> Option<u64> {
+    /// Whether a line may be written now, by any clock that does not go back.
+    pub fn allows(&mut self, now: Duration) -> bool {
         if now.as_secs() != self.second {
             self.second = now.as_secs();
             self.lines = 0;
         }
-        if self.lines >= self.per_second {
-            self.dropped += 1;
-            return None;
-        }
-        self.lines += 1;
-        Some(std::mem::take(&mut self.dropped))
+        let allowed = self.lines < self.per_second;
+        self.lines += u32::from(allowed);
+        self.dropped += u64::from(!allowed);
+        allowed
+    }
+
+    /// The same; with the line comes how many were dropped since the last one that was written.
+    pub fn allow(&mut self, now: Duration) -> Option<u64> {
+        self.allows(now).then(|| self.take_dropped())
+    }
+
+    /// How many were dropped since somebody was told last.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 }
 

@@ -1,6 +1,8 @@
-//! Ends as the value says: `retry`, `retry-once`, `reject`, `trap`, `spin` (for ever), `print` (to both
-//! standard streams). Any other value is done. Each event emits its value to `out` first, so that tests
-//! see that a failed event leaves nothing behind.
+//! Ends as the value says: `retry`, `retry-once`, `reject`, `print` (to both standard streams); or as badly as a guest
+//! can: `trap`, `spin` (for ever), `hoard` (memory), `recurse` (stack), `flood` (outputs), `bloat` (one large output),
+//! `stray` (an output nobody configured), `forge` (reserved headers), `chatter` (a million log lines), `exit`, `sleep`
+//! (longer than any deadline). Any other value is done. Each event emits its value to `out` first, so that tests see
+//! that a failed event leaves nothing behind.
 
 use keylane_sdk::{Effects, Event, Result, reject, retry};
 
@@ -15,6 +17,41 @@ fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
         "spin" => loop {
             std::hint::black_box(event);
         },
+        "hoard" => {
+            let mut hoard = Vec::new();
+            loop {
+                hoard.push(std::hint::black_box(vec![1_u8; 1 << 20]));
+            }
+        }
+        "recurse" => {
+            std::hint::black_box(deeper(0));
+            Ok(())
+        }
+        "flood" => {
+            (0..1_000_000).for_each(|_| drop(effects.emit("out").value("x")));
+            Ok(())
+        }
+        "bloat" => {
+            effects.emit("out").value(vec![0_u8; 3 << 20]);
+            Ok(())
+        }
+        "stray" => {
+            effects.emit("nowhere").value("x");
+            Ok(())
+        }
+        "forge" => {
+            effects.emit("out").key("forged").header("keylane-origin-offset", "12345").header("own", "kept");
+            Ok(())
+        }
+        "chatter" => {
+            (0..1_000_000).for_each(|line| println!("line {line}"));
+            Ok(())
+        }
+        "exit" => std::process::exit(3),
+        "sleep" => {
+            std::thread::sleep(std::time::Duration::from_secs(3600));
+            Ok(())
+        }
         "print" => {
             println!("key {:?} at offset {}", event.key(), event.offset());
             eprintln!("offset {} again", event.offset());
@@ -24,6 +61,12 @@ fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
     }
 }
 keylane_sdk::handler!(handle);
+
+#[expect(unconditional_recursion, reason = "it is to overflow the stack")]
+fn deeper(depth: u64) -> u64 {
+    let here = std::hint::black_box([depth; 64]);
+    deeper(depth + 1) + here.iter().sum::<u64>()
+}
 
 #[cfg(test)]
 mod tests {

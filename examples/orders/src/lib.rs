@@ -1,0 +1,69 @@
+//! Adds up what customers pay. An order whose payment is pending is tried again; one that is declined for good, or makes
+//! no sense, is set aside.
+
+use std::time::Duration;
+
+use keylane_sdk::{Effects, Event, Result, reject, retry, retry_after};
+use serde::{Deserialize, Serialize};
+
+#[derive(Deserialize)]
+struct Order {
+    id: String,
+    cents: u64,
+    payment: Payment,
+}
+
+/// What the payment service would say. `Pending` is over at the second look.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Payment {
+    Paid,
+    Pending,
+    Unreachable,
+    Declined,
+}
+
+#[derive(Serialize)]
+struct Paid<'a> {
+    order: &'a str,
+    cents: u64,
+    attempt: u32,
+}
+
+fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
+    let order: Order = event.json()?; // no order at all: rejected, no second look helps
+    match order.payment {
+        Payment::Pending if event.attempt() == 1 => {
+            return retry_after(Duration::from_millis(50), "the payment is pending");
+        }
+        Payment::Unreachable => return retry("the payment service can't be reached"),
+        Payment::Declined => return reject("the payment is declined"),
+        Payment::Paid | Payment::Pending => {}
+    }
+    let paid = Paid { order: &order.id, cents: order.cents, attempt: event.attempt() };
+    effects.emit("paid").key(event.key()).json(&paid)?;
+    Ok(())
+}
+keylane_sdk::handler!(handle);
+
+#[cfg(test)]
+mod tests {
+    use keylane_sdk::testing::{self, Outcome};
+
+    use super::*;
+
+    fn run(payment: &str, attempt: u32) -> Outcome {
+        let value = format!(r#"{{"id": "o-1", "cents": 1200, "payment": "{payment}"}}"#);
+        testing::event().key("ada").value(value.as_str()).attempt(attempt).run(handle)
+    }
+
+    #[test]
+    fn what_may_help_is_tried_again_and_what_can_t_is_not() {
+        assert_eq!(run("paid", 1).outputs().len(), 1);
+        assert!(matches!(run("pending", 1), Outcome::Retry { after: Some(_), .. }));
+        assert_eq!(run("pending", 2).outputs()[0].text(), r#"{"order":"o-1","cents":1200,"attempt":2}"#);
+        assert!(matches!(run("unreachable", 3), Outcome::Retry { after: None, .. }));
+        assert!(matches!(run("declined", 1), Outcome::Reject { .. }));
+        assert!(matches!(testing::event().value("no order").run(handle), Outcome::Reject { .. }));
+    }
+}

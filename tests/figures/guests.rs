@@ -1,0 +1,80 @@
+//! What guests cost that wait, fail, or are hardly ever called.
+
+use anyhow::Result;
+use keylane_tests::keylane::Settings;
+
+use crate::numbers::{Median, mebibytes, micros_each, rate, write};
+use crate::options::Options;
+use crate::report::{self, Table};
+use crate::{keylane, pairs, raw, topic};
+
+/// A handler that waits 10 ms over each event, a thousand at a time.
+pub(crate) fn waits(options: &Options) -> Result<()> {
+    let wait = |settings: Settings| settings.set("handlers.t.lanes", "max_concurrency", 1_000);
+    measure(options, "pauses", &[("10 ms a call", &wait)])
+}
+
+/// A handler that traps over each event: one event a call, and as many as usual.
+pub(crate) fn traps(options: &Options) -> Result<()> {
+    let once = |settings: Settings| settings.set("handlers.t.retry", "max_attempts", 1);
+    let single = |settings: Settings| once(settings).set("handlers.t", "max_batch", 1);
+    let many = |settings: Settings| once(settings).set("handlers.t", "max_batch", 64);
+    measure(options, "traps", &[("one event a call", &single), ("64 events a call", &many)])
+}
+
+/// A filter that drops 255 of 256 events by the beginning of a header, against reading alone.
+pub(crate) fn filter(options: &Options) -> Result<()> {
+    let cluster = pairs::broker()?;
+    let topic = pairs::written(&cluster, options.events, options.keys)?;
+    let bootstrap = cluster.bootstrap();
+    let filtered = |topic: &str| {
+        let rules = serde_json::json!([{ "header": "trace-id", "prefix": "00" }]);
+        keylane::settings(&bootstrap, topic, "noop", options).set("handlers.t", "filter", rules)
+    };
+    keylane::warm_up(&filtered(&topic::empty(&cluster)), options)?;
+    raw::measure(&bootstrap, &topic)?;
+    let pairs = pairs::Pairs::run(
+        options.pairs,
+        || raw::measure(&bootstrap, &topic),
+        || keylane::until_end(&filtered(&topic.name), options),
+    )?;
+    pairs.print("raw loop", topic.events)
+}
+
+type Variant<'v> = (&'v str, &'v dyn Fn(Settings) -> Settings);
+
+fn measure(options: &Options, guest: &str, variants: &[Variant<'_>]) -> Result<()> {
+    let cluster = pairs::broker()?;
+    let topic = pairs::written(&cluster, options.events, options.keys)?;
+    let bootstrap = cluster.bootstrap();
+    let settings = |topic: &str| keylane::settings(&bootstrap, topic, guest, options);
+    keylane::warm_up(&settings(&topic::empty(&cluster)), options)?;
+    let mut table = Table::new(&["round", "variant", "events/s", "µs CPU", "peak MiB", "others"]);
+    let mut rates = Vec::new();
+    for round in 1..=options.pairs {
+        for (name, with) in variants {
+            let run = keylane::until_end(&with(settings(&topic.name)), options)?;
+            let events = rate(topic.events, run.working);
+            rates.push((*name, events, micros_each(topic.events, run.used.cpu)));
+            table.row(vec![
+                round.to_string(),
+                (*name).to_owned(),
+                write(events, 0),
+                write(micros_each(topic.events, run.used.cpu), 2),
+                write(mebibytes(run.used.peak_memory), 1),
+                write(run.used.others, 2),
+            ]);
+        }
+    }
+    table.print();
+    for (name, _) in variants {
+        let of_name = || rates.iter().filter(|(known, ..)| known == name);
+        let events = Median::of(of_name().map(|(_, events, _)| *events));
+        let cpu = Median::of(of_name().map(|(.., cpu)| *cpu));
+        if let (Some(events), Some(cpu)) = (events, cpu) {
+            let (events, cpu) = (events.text(0), cpu.text(2));
+            report::line(&format!("median, {name}: {events} events/s, {cpu} µs of CPU per event"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! Promise: a handler gets the events that it wants, in the lanes that it wants. Several handlers read one topic, each
+//! with a filter, a group and lanes of its own; what a filter drops is settled, counted by rule, and never stops a
+//! partition.
+
+use std::path::Path;
+
+use keylane_tests::flow::Flow;
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{self, Group, Received, Record};
+use keylane_tests::keylane::{Keylane, Settings};
+use serde_json::{Value, json};
+
+#[test]
+fn several_handlers_share_a_topic_by_type() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 3, &[]);
+    let kinds = ["made", "paid", "sent"];
+    let records = (0..3_000_usize).map(|number| {
+        let kind = kinds[number % 3];
+        Record::new(format!("key-{}", number % 100), kind).with("event-type", kind)
+    });
+    flow.producer().send_all(&flow.input, records.collect::<Vec<_>>()).expect("acknowledged");
+    let other = kafka::unique("group");
+    let paid = json!([{ "name": "paid", "header": "event-type", "equals": "paid" }]);
+    let rest = json!([{ "name": "not paid", "header": "event-type", "any_of": ["paid"], "keep": false }]);
+    let settings = flow
+        .settings(&guest("echo"), "both")
+        .set("handlers.t", "filter", paid)
+        .set("handlers.u", "component", path(&guest("echo")))
+        .set("handlers.u", "topics", vec![flow.input.as_str()])
+        .set("handlers.u", "group_id", other.as_str())
+        .set("handlers.u", "filter", rest)
+        .set("handlers.u.outputs.out", "topic", flow.output.as_str())
+        .set("handlers.u.outputs.out", "provenance", true);
+    let mut keylane = Keylane::run(&settings, &["--until-end"]);
+    keylane.expect_exit(0);
+    assert_eq!(flow.lag(), 0);
+    let of_other = Group::new(&cluster.bootstrap(), &other).committed(&flow.input, 3);
+    assert_eq!(of_other.iter().filter_map(|committed| committed.offset).sum::<i64>(), 3_000);
+    let outputs = kafka::read_all(&cluster.bootstrap(), &flow.output);
+    for kind in kinds {
+        let of_kind = outputs.iter().filter(|output| output.value.as_deref() == Some(kind.as_bytes()));
+        assert_eq!(of_kind.count(), 1_000, "{kind}: one handler each");
+    }
+    let counted = |rule: &str, events: u64| {
+        let said =
+            |line: &Value| line["message"] == "filter" && line["rule"] == rule && line["events"] == events;
+        assert!(keylane.lines().iter().any(said), "`{rule}` is not said to have decided {events} times");
+    };
+    counted("paid", 1_000);
+    counted("not paid", 1_000);
+}
+
+/// A topic of which the handler wants nothing: its lag reaches 0 without a call.
+#[test]
+fn what_is_filtered_is_settled() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 2, &[]);
+    let records = (0..2_000).map(|number| Record { value: None, ..Record::new(format!("eu-{number}"), "") });
+    flow.producer().send_all(&flow.input, records.collect::<Vec<_>>()).expect("acknowledged");
+    let rules = json!([{ "key_prefix": "eu-", "tombstone": true, "keep": false }]);
+    let settings = flow.settings(&guest("failing"), "picky").set("handlers.t", "filter", rules);
+    Keylane::run(&settings, &["--until-end"]).expect_exit(0);
+    assert_eq!(flow.lag(), 0);
+    assert!(kafka::read_all(&cluster.bootstrap(), &flow.output).is_empty());
+}
+
+/// Lanes by a header: one slow customer holds up its own orders and no other's, whatever the records' keys.
+#[test]
+fn lanes_may_be_found_by_a_header_or_in_the_value() {
+    let Some(cluster) = kafka::shared() else { return };
+    for lane_key in ["header:customer", "json:/customer"] {
+        let flow = Flow::new(cluster, 1, &[]);
+        let event = |number: usize, customer: &str, millis: &str| {
+            Record::new(format!("order-{number}"), json!({ "customer": customer }).to_string())
+                .with("customer", customer)
+                .with("sleep-ms", millis)
+                .with("emit", "")
+        };
+        let records = vec![event(0, "a", "400"), event(1, "a", "0"), event(2, "b", "0"), event(3, "a", "0")];
+        flow.producer().send_all(&flow.input, records).expect("acknowledged");
+        let settings = flow.settings(&guest("sleepy"), "lanes").set("handlers.t", "max_batch", 1).set(
+            "handlers.t.lanes",
+            "lane_key",
+            lane_key,
+        );
+        Keylane::run(&settings, &["--until-end"]).expect_exit(0);
+        assert_eq!(origins(&kafka::read_all(&cluster.bootstrap(), &flow.output)), [2, 0, 1, 3], "{lane_key}");
+    }
+}
+
+#[test]
+fn events_without_a_lane_key_may_be_refused() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let keyless = Record { key: None, ..Record::new("", "no key") };
+    let records = vec![Record::new("k", "one"), keyless, Record::new("", "an empty key is a key")];
+    flow.producer().send_all(&flow.input, records).expect("acknowledged");
+    let settings: Settings =
+        flow.settings(&guest("echo"), "strict").set("handlers.t.lanes", "no_key", "reject");
+    Keylane::run(&settings, &["--until-end"]).expect_exit(0);
+    assert_eq!(flow.lag(), 0);
+    let mut done = origins(&kafka::read_all(&cluster.bootstrap(), &flow.output));
+    done.sort_unstable();
+    assert_eq!(done, [0, 2]);
+    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    assert_eq!(
+        letters.iter().map(|letter| letter.header("keylane-reason")).collect::<Vec<_>>(),
+        [Some(&b"no-key"[..])]
+    );
+}
+
+fn origins(outputs: &[Received]) -> Vec<i64> {
+    outputs.iter().filter_map(|output| output.number("keylane-origin-offset")).collect()
+}
+
+fn path(component: &Path) -> String {
+    component.display().to_string()
+}

@@ -1,0 +1,124 @@
+//! Promise: whatever a guest does, it ends its own event and nothing else: the reason is named, nothing of the failed
+//! event is published, the others are done, and the process lives.
+
+use std::collections::BTreeMap;
+
+use keylane_tests::check;
+use keylane_tests::flow::Flow;
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{self, Received, Record};
+use keylane_tests::keylane::{Keylane, Settings};
+use keylane_tests::skip::say;
+use serde_json::Value;
+
+/// What a guest does, what its dead letter says, and a part of the words about it.
+const DEEDS: [(&str, &str, &str); 9] = [
+    ("trap", "trap", "unreachable"),
+    ("exit", "trap", "exit code 1"),
+    ("recurse", "stack", "call stack exhausted"),
+    ("hoard", "memory", "memory limit"),
+    ("spin", "cpu", "processor time"),
+    ("sleep", "timeout", "deadline"),
+    ("flood", "limit", "more data at once"),
+    ("bloat", "limit", "bytes"),
+    ("stray", "contract", "nowhere"),
+];
+const HEALTHY: usize = 3_000;
+
+#[test]
+fn each_ends_its_own_event_with_its_own_reason() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 4, &[]);
+    let mut records: Vec<Record> =
+        (0..HEALTHY).map(|number| Record::new(format!("key-{}", number % 700), "done")).collect();
+    for (at, (deed, ..)) in DEEDS.iter().enumerate() {
+        records.insert(at * 300 + 50, Record::new(format!("bad-{deed}"), *deed));
+    }
+    let mut keylane = run(&flow, &records, &settings(&flow, 3));
+    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    assert_eq!(letters.len(), DEEDS.len());
+    for (deed, reason, words) in DEEDS {
+        let letter = letters.iter().find(|letter| letter.value.as_deref() == Some(deed.as_bytes()));
+        let letter = letter.expect("each has a dead letter");
+        let said = (text(letter, "keylane-reason"), text(letter, "keylane-error"));
+        say(&format!("{deed}: {said:?}"));
+        assert!(said.0 == reason && said.1.contains(words), "{deed} is said to be {said:?}");
+        assert_eq!(letter.number("keylane-attempt"), Some(3), "{deed} had all its attempts");
+    }
+    let outputs = kafka::read_all(&cluster.bootstrap(), &flow.output);
+    assert_eq!(outputs.len(), HEALTHY, "the others, once each, and nothing of those that failed");
+    assert!(keylane.resident_bytes().is_none() && keylane.has_ended());
+    let mut history = flow.history();
+    history.inputs.retain(|input| input.key.as_ref().is_some_and(|key| !key.starts_with(b"bad-")));
+    check::check(&history).assert_clean();
+}
+
+/// What costs nobody an event: headers that a guest may not write, and a million lines to the log.
+#[test]
+fn forged_headers_and_floods_of_lines_are_dropped() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let records = ["forge", "chatter", "done"].map(|value| Record::new("k", value));
+    let keylane = run(
+        &flow,
+        &records,
+        &settings(&flow, 1).set("handlers.t", "timeout", "60s").set("handlers.t", "cpu_budget", "60s"),
+    );
+    let outputs = kafka::read_all(&cluster.bootstrap(), &flow.output);
+    assert_eq!(outputs.len(), 4, "each event emits its value, and one forges another");
+    let forged =
+        outputs.iter().find(|output| output.key.as_deref() == Some(b"forged")).expect("it is published");
+    assert_eq!(forged.number("keylane-origin-offset"), Some(0), "ours, not the guest's");
+    assert_eq!(forged.header("own"), Some(&b"kept"[..]));
+    let lines = keylane.lines();
+    let of_guest = lines.iter().filter(|line| line["target"] == "keylane::guest").count();
+    let confessed = |line: &Value| line.to_string().contains("guest output dropped");
+    assert!(of_guest < 100_000, "{of_guest} lines of the guest are in the log");
+    assert!(of_guest == 1_000_000 || lines.iter().any(confessed), "nobody says that lines were dropped");
+}
+
+/// A poison event in every batch, for as long as it has attempts: the memory of the process does not grow with them.
+#[test]
+fn a_storm_of_traps_costs_no_memory() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 2, &[]);
+    let records: Vec<Record> =
+        (0..20_000).map(|number| Record::new(format!("key-{number}"), "trap")).collect();
+    flow.producer().send_all(&flow.input, records).expect("acknowledged");
+    let settings = settings(&flow, 1).set("handlers.t.retry", "on_exhausted", "skip");
+    let mut keylane = Keylane::run(&settings, &[]);
+    let mut peaks = BTreeMap::new();
+    keylane_tests::wait::until("everything to be passed", keylane_tests::wait::PATIENCE, || {
+        let lag = flow.lag();
+        if let Some(bytes) = keylane.resident_bytes() {
+            peaks.insert(20_000 - lag, bytes);
+        }
+        lag == 0
+    });
+    let (early, late) = (peaks.range(2_000..).next(), peaks.last_key_value());
+    let (early, late) = (early.map_or(0, |(_, bytes)| *bytes), late.map_or(0, |(_, bytes)| *bytes));
+    say(&format!("{} MiB after the first traps, {} MiB after the last", early >> 20, late >> 20));
+    assert!(late < early + (64 << 20), "from {early} to {late} bytes");
+    keylane.terminate();
+    keylane.expect_exit(0);
+}
+
+fn settings(flow: &Flow<'_>, attempts: u32) -> Settings {
+    flow.settings(&guest("failing"), "hostile")
+        .set("handlers.t", "timeout", "1s")
+        .set("handlers.t", "cpu_budget", "300ms")
+        .set("handlers.t.retry", "max_attempts", attempts)
+        .set("handlers.t.retry", "initial_interval", "50ms")
+}
+
+fn run(flow: &Flow<'_>, records: &[Record], settings: &Settings) -> Keylane {
+    flow.producer().send_all(&flow.input, records.to_vec()).expect("acknowledged");
+    let mut keylane = Keylane::run(settings, &["--until-end"]);
+    keylane.expect_exit(0);
+    assert_eq!(flow.lag(), 0);
+    keylane
+}
+
+fn text<'r>(record: &'r Received, header: &str) -> &'r str {
+    std::str::from_utf8(record.header(header).unwrap_or_default()).expect("headers of ours are text")
+}
