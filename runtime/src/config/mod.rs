@@ -15,6 +15,7 @@ mod client_properties;
 mod document;
 mod duration;
 mod error;
+mod http_host;
 mod interpolate;
 mod known_properties;
 mod not_yet;
@@ -33,8 +34,8 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 pub use checked::{
-    Assignor, Checked, Cluster, Commit, Embedded, FETCH_QUEUE_MIN, Feed, FeedSource, Handler, Kafka, Lanes,
-    NoKey, Ordering, Output, Runtime,
+    Assignor, Checked, Cluster, Commit, Embedded, FETCH_QUEUE_MIN, Feed, FeedSource, Grants, Handler,
+    HttpHost, Kafka, Lanes, NoKey, Ordering, Output, Runtime, Variable,
 };
 pub use client_properties::Properties;
 pub use error::{Error, Refused};

@@ -54,6 +54,9 @@ pub(super) struct Handler {
     /// What happens to an event that fails.
     #[serde(default)]
     pub(super) retry: Retry,
+    /// What the handler may reach besides its events and outputs. By default nothing.
+    #[serde(default)]
+    pub(super) grants: Grants,
     /// Where the handler may publish to, by the name that it uses.
     #[serde(default)]
     pub(super) outputs: BTreeMap<String, Output>,
@@ -214,6 +217,17 @@ pub(super) enum OnExhausted {
     /// The handler finishes what runs, commits and leaves its group; nothing is passed over.
     #[default]
     Stop,
+}
+
+/// What a handler may reach besides its events and outputs.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Grants {
+    /// Names of environment variables of this process that the handler sees. They must be set.
+    pub(super) env: Vec<String>,
+    /// Hosts that the handler may send HTTP requests to: `host` (at the port of the scheme), `host:port`,
+    /// `*.domain` (everything below that domain). With any, a call carries one event by default.
+    pub(super) http: Vec<String>,
 }
 
 /// A topic that the handler may publish to.

@@ -15,6 +15,7 @@ use super::bindings::single::{EventHandler, EventHandlerPre};
 use super::call::Failure;
 use super::clock::{Clock, Meter};
 use super::engine::Engine;
+use super::grants::Grants;
 use super::host::{self, Host};
 use super::inspect::Kind;
 use super::load::{Component, LoadError};
@@ -39,10 +40,12 @@ pub struct HandlerOptions {
     pub timeout: Duration,
     /// Linear memory of one instance, over all its memories.
     pub memory_max: usize,
+    /// What it may reach besides its events and outputs.
+    pub grants: Grants,
 }
 
 impl HandlerOptions {
-    /// The defaults: no outputs, 5 s, 64 MiB (a JavaScript engine needs more than 24, C with the default
+    /// The defaults: no outputs, no grants, 5 s, 64 MiB (a JavaScript engine needs more than 24, C with the default
     /// stack of zig 16).
     pub fn new(name: impl Into<String>) -> HandlerOptions {
         HandlerOptions {
@@ -50,6 +53,7 @@ impl HandlerOptions {
             outputs: Vec::new(),
             timeout: Duration::from_secs(5),
             memory_max: 64 << 20,
+            grants: Grants::default(),
         }
     }
 }
@@ -82,7 +86,8 @@ impl Handler {
             name: component.name().to_owned(),
             reason: format!("{error:#}"),
         };
-        let instance = engine.linker().instantiate_pre(&component.compiled).map_err(link)?;
+        let instance =
+            engine.linker(options.grants.imports()).instantiate_pre(&component.compiled).map_err(link)?;
         let linked = match component.kind() {
             Kind::Handler => Linked::Single(EventHandlerPre::new(instance).map_err(link)?),
             Kind::BatchHandler => Linked::Batch(BatchEventHandlerPre::new(instance).map_err(link)?),
@@ -130,6 +135,11 @@ impl Handler {
         self.options.timeout
     }
 
+    /// Whether its calls may have effects outside Kafka.
+    pub fn uses_http(&self) -> bool {
+        self.options.grants.http.is_some()
+    }
+
     /// Tells handlers apart.
     pub(super) fn id(&self) -> u64 {
         self.id
@@ -163,7 +173,7 @@ impl Handler {
     /// A new instance. Its start counts as time of the call that needs it. A contract fault means that the
     /// exports have other types than they should, which is found out at load.
     pub(super) async fn instance(&self, meter: &Arc<Meter>) -> Result<Instance, Failure> {
-        let host = Host::new(&self.options.name, self.options.memory_max);
+        let host = Host::new(&self.options.name, self.options.memory_max, &self.options.grants);
         let mut store = Store::new(self.engine.wasmtime(), host);
         store.limiter(|host| &mut host.limiter);
         store.set_max_component_handles(host::RESOURCES_MAX);

@@ -10,6 +10,7 @@ use super::batch::Batch;
 use super::call::Failure;
 use super::clock::Meter;
 use super::engine::{Engine, EngineOptions};
+use super::grants::Granted;
 use super::handler::{Handler, HandlerOptions};
 use super::load::Component;
 use super::results::Results;
@@ -232,7 +233,7 @@ pub(super) fn engine_of(max_instances: u32) -> Arc<Engine> {
 
 /// A handler with the output `totals`.
 pub(super) fn handler(engine: &Arc<Engine>, wasm: &[u8], timeout_ms: u64) -> Arc<Handler> {
-    let component = Component::from_bytes(engine, "test.wasm", wasm, None).unwrap();
+    let component = Component::from_bytes(engine, "test.wasm", wasm, Granted::default(), None).unwrap();
     let mut options = HandlerOptions::new("test");
     options.outputs = vec!["other".to_owned(), "totals".to_owned()];
     options.timeout = Duration::from_millis(timeout_ms);

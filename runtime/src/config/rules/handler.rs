@@ -9,7 +9,7 @@ use super::super::checked::{Cluster, Commit, Handler, Lanes, Output};
 use super::super::problem::Problems;
 use super::super::start::Start;
 use super::super::written_handler as written;
-use super::{cluster, limits, names};
+use super::{cluster, grants, limits, names};
 
 /// Far more than a group can carry, and enough that an index of 16 bits always suffices.
 const TOPICS_MAX: usize = 10_000;
@@ -61,6 +61,7 @@ pub(super) fn handler(
             handler.rebalance.revoke_timeout,
             limits::REVOKE_TIMEOUT,
         ),
+        grants: grants::grants(name, &handler.grants, surroundings, problems),
         outputs: outputs(name, handler, problems),
     }
 }
