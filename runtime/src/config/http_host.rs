@@ -18,6 +18,9 @@ const FORMS: &str = "`host`, `host:port` or `*.domain`; without scheme and path"
 impl HttpHost {
     /// Reads one entry; the error is a hint.
     pub(super) fn parse(text: &str) -> Result<HttpHost, &'static str> {
+        if text.contains(['/', '@']) {
+            return Err(FORMS);
+        }
         let (subdomains, rest) = match text.strip_prefix("*.") {
             Some(rest) => (true, rest),
             None => (false, text),

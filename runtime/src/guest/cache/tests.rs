@@ -2,11 +2,12 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 use crate::guest::engine::Engine as Guests;
+use crate::guest::grants::Granted;
 use crate::guest::load::{Component as Loaded, tests::Scratch};
 use crate::guest::testing;
 
 fn load(engine: &Guests, cache: &Cache, wasm: &[u8]) -> bool {
-    Loaded::from_bytes(engine, "orders.wasm", wasm, Some(cache)).unwrap().from_cache()
+    Loaded::from_bytes(engine, "orders.wasm", wasm, Granted::default(), Some(cache)).unwrap().from_cache()
 }
 
 fn files(cache: &Cache) -> Vec<PathBuf> {

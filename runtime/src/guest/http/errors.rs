@@ -71,9 +71,10 @@ fn input_output(kind: io::ErrorKind) -> Option<Error> {
     match kind {
         io::ErrorKind::ConnectionRefused => Some(Error::ConnectionRefused),
         io::ErrorKind::TimedOut => Some(Error::ConnectionTimeout),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
-            Some(Error::ConnectionTerminated)
-        }
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => Some(Error::ConnectionTerminated),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             Some(Error::DestinationIpUnroutable)
         }
