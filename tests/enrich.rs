@@ -53,7 +53,8 @@ fn by_key(lines: &str) -> BTreeMap<String, Vec<Value>> {
     let mut keys: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for line in lines.lines() {
         let output: Value = serde_json::from_str(line).expect("a line of output is JSON");
-        keys.entry(output["key"].to_string()).or_default().push(output["value"].clone());
+        let part = |name: &str| output.get(name).expect("key and value are always there").clone();
+        keys.entry(part("key").to_string()).or_default().push(part("value"));
     }
     keys
 }

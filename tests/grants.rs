@@ -113,7 +113,7 @@ fn prepare(name: &str, values: &[String], settings: &str) -> PathBuf {
 fn outputs(keylane: &Keylane) -> Vec<String> {
     let value = |line: &str| {
         let line: Value = serde_json::from_str(line).expect("a line of output is JSON");
-        line["value"].as_str().expect("text").to_owned()
+        line.get("value").and_then(Value::as_str).expect("text").to_owned()
     };
     keylane.stdout().lines().map(value).collect()
 }

@@ -67,9 +67,9 @@ fn options(request: &Request) -> Option<RequestOptions> {
     let limit = u64::try_from(request.timeout?.as_nanos()).unwrap_or(u64::MAX);
     let options = RequestOptions::new();
     // A host that does not know one of them may say so; the call's own deadline stays.
-    let _ = options.set_connect_timeout(Some(limit));
-    let _ = options.set_first_byte_timeout(Some(limit));
-    let _ = options.set_between_bytes_timeout(Some(limit));
+    options.set_connect_timeout(Some(limit)).ok();
+    options.set_first_byte_timeout(Some(limit)).ok();
+    options.set_between_bytes_timeout(Some(limit)).ok();
     Some(options)
 }
 
@@ -106,12 +106,13 @@ fn broken(what: &str, error: &StreamError) -> Error {
 }
 
 fn error(code: &ErrorCode, authority: &str) -> Error {
-    match code {
-        ErrorCode::HttpRequestDenied => Error::Denied(authority.to_owned()),
-        ErrorCode::HttpRequestUriInvalid | ErrorCode::HttpRequestMethodInvalid => {
-            Error::Request(format!("{code:?}"))
-        }
-        other => Error::Network(format!("no answer from `{authority}`: {}", words(&format!("{other:?}")))),
+    let words = words(&format!("{code:?}"));
+    if matches!(code, ErrorCode::HttpRequestDenied) {
+        Error::Denied(authority.to_owned())
+    } else if matches!(code, ErrorCode::HttpRequestUriInvalid | ErrorCode::HttpRequestMethodInvalid) {
+        Error::Request(words)
+    } else {
+        Error::Network(format!("no answer from `{authority}`: {words}"))
     }
 }
 

@@ -36,6 +36,7 @@ impl Body for ResponseBody {
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| errors::of(&error))));
         }
         let Some(limit) = self.between_bytes else { return Poll::Pending };
+        #[expect(clippy::disallowed_methods, reason = "the guest's own timer, on the runtime of its worker")]
         let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         patience.as_mut().poll(context).map(|()| Some(Err(Error::ConnectionReadTimeout)))
     }

@@ -162,7 +162,8 @@ fn once(answer: &'static [u8]) -> String {
     let url = format!("http://{}/", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         let mut connection = listener.accept().unwrap().0;
-        connection.read(&mut [0; 4096]).ok();
+        let request = connection.read(&mut [0; 4096]);
+        assert!(request.is_ok_and(|bytes| bytes > 0));
         connection.write_all(answer).ok();
     });
     url
