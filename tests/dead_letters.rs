@@ -1,6 +1,9 @@
 //! Promise: an event that can't be handled lies in the dead-letter topic, byte for byte, with the reason, before its
 //! offset is passed. While that topic is away nothing is passed, nothing is lost, and other lanes go on.
 
+use std::io::Write as _;
+use std::process::Stdio;
+
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Header, Received, Record};
@@ -148,6 +151,40 @@ fn nothing_is_passed_while_the_topic_is_away() {
     );
     keylane.terminate();
     keylane.expect_exit(0);
+}
+
+/// The recipe of docs/dead-letters.md, with Kafka's own tools: what was set aside is handled once it can be.
+#[test]
+fn the_recipe_puts_events_back() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let records = ["reject", "done", "reject"].map(|value| Record::new("k", value).with("trace", value));
+    run(&flow, &records, &failing(&flow));
+    assert_eq!(kafka::read_all(&cluster.bootstrap(), &flow.letters).len(), 2);
+
+    let bootstrap = cluster.bootstrap();
+    let mut look = kafka::tool("org.apache.kafka.tools.consumer.ConsoleConsumer");
+    look.args(["--bootstrap-server", &bootstrap, "--topic", &flow.letters, "--group", &kafka::unique("redrive")])
+        .args(["--consumer-property", "auto.offset.reset=earliest", "--timeout-ms", "10000"])
+        .args(["--property", "print.headers=true", "--property", "print.key=true"]);
+    let seen = look.stdin(Stdio::null()).stderr(Stdio::null()).output().expect("java can be run");
+    let lines = String::from_utf8_lossy(&seen.stdout);
+    assert_eq!(lines.matches("keylane-reason:rejected").count(), 2, "{lines}");
+    let mut put = kafka::tool("org.apache.kafka.tools.ConsoleProducer");
+    put.args(["--bootstrap-server", &bootstrap, "--topic", &flow.input])
+        .args(["--property", "parse.headers=true", "--property", "parse.key=true"]);
+    let mut put = put.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("java can be run");
+    put.stdin.take().expect("it was asked for").write_all(&seen.stdout).expect("it reads");
+    assert!(put.wait().expect("it ends").success());
+
+    // Somebody has mended the handler: now it takes everything.
+    let mended = flow.settings(&guest("echo"), "mended");
+    Keylane::run(&mended, &["--until-end"]).expect_exit(0);
+    assert_eq!(flow.lag(), 0);
+    let outputs = kafka::read_all(&bootstrap, &flow.output);
+    let put_back: Vec<_> = outputs.iter().filter(|output| output.value.as_deref() == Some(b"reject")).collect();
+    assert_eq!(put_back.len(), 2);
+    assert!(put_back.iter().all(|output| output.key.as_deref() == Some(b"k") && text(output, "trace") == "reject"));
 }
 
 /// An event that somebody put back with its headers says how often it was here.

@@ -25,6 +25,8 @@
 //! `cargo build --release --target wasm32-wasip2`. `cargo test` runs it natively, without WebAssembly
 //! and without a broker: see [`testing`].
 //!
+//! With the feature `http` a handler may ask other services: see `http`.
+//!
 //! # Map of this crate
 //!
 //! A batch arrives as columns. `columns` cuts them into rows, [`Event`] is the view of one row, and
@@ -40,6 +42,8 @@ mod effects;
 mod event;
 mod export;
 mod failure;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod testing;
 
 pub use effects::{Effects, OptionalBytes, Output};

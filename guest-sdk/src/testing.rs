@@ -165,6 +165,43 @@ impl TestEvent {
     }
 }
 
+/// Answers the requests of handlers on this thread, until what it returns is dropped.
+///
+/// ```
+/// use keylane_sdk::{http, testing};
+///
+/// let _service = testing::http(|request| match request.url() {
+///     "http://prices/tea" => http::Response::new(200, "3.50"),
+///     _ => http::Response::new(404, ""),
+/// });
+/// assert_eq!(http::get("http://prices/tea").map(|response| response.body), Ok(b"3.50".to_vec()));
+/// ```
+#[cfg(all(feature = "http", not(target_family = "wasm")))]
+#[must_use = "the service ends when this is dropped"]
+pub fn http(answer: impl FnMut(&crate::http::Request) -> crate::http::Response + 'static) -> HttpService {
+    HttpService { before: crate::http::native::replace(Some(Box::new(answer))) }
+}
+
+/// A service that stands in for the real one; it ends when this is dropped.
+#[cfg(all(feature = "http", not(target_family = "wasm")))]
+pub struct HttpService {
+    before: Option<crate::http::native::Service>,
+}
+
+#[cfg(all(feature = "http", not(target_family = "wasm")))]
+impl Drop for HttpService {
+    fn drop(&mut self) {
+        crate::http::native::replace(self.before.take());
+    }
+}
+
+#[cfg(all(feature = "http", not(target_family = "wasm")))]
+impl std::fmt::Debug for HttpService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpService").finish_non_exhaustive()
+    }
+}
+
 /// How a try ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {

@@ -9,7 +9,10 @@ use anyhow::Context as _;
 
 use crate::admit::{Filter, LaneRule};
 use crate::config::{self, Checked, Cluster, FeedSource};
-use crate::guest::{Cache, Compiler, Component, Engine, EngineOptions, Handler, HandlerOptions, Workers};
+use crate::guest::{
+    AllowedHost, Cache, Compiler, Component, Engine, EngineOptions, Grants, Handler, HandlerOptions, HttpClient,
+    HttpGrant, Workers,
+};
 use crate::librdkafka::{Wake, WakeHandle};
 use crate::sink::{Route, Sink, SinkSpec};
 use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader};
@@ -62,10 +65,11 @@ impl Parts {
         let instances: u32 = config.handlers.iter().map(|handler| handler.lanes.max_concurrency).sum();
         let engine = Engine::new(EngineOptions { max_instances: instances })?;
         let cache = config.runtime.cache_dir.as_ref().map(Cache::new);
+        let http = http_client(config)?;
         let handlers = config
             .handlers
             .iter()
-            .map(|handler| HandlerPart::load(&engine, handler, &options.compiler, cache.as_ref()))
+            .map(|handler| HandlerPart::load(&engine, handler, &options.compiler, cache.as_ref(), http.as_ref()))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let threads = config.runtime.workers.get();
         let workers = Workers::start(&engine, threads).context("no threads for the workers")?;
@@ -272,8 +276,10 @@ impl HandlerPart {
         handler: &config::Handler,
         compiler: &Compiler,
         cache: Option<&Cache>,
+        http: Option<&Arc<HttpClient>>,
     ) -> anyhow::Result<Self> {
-        let component = Component::from_file(engine, &handler.component, compiler, cache)
+        let grants = grants(handler, http);
+        let component = Component::from_file(engine, &handler.component, grants.imports(), compiler, cache)
             .with_context(|| format!("handler `{}` can't be loaded", handler.name))?;
         let options = HandlerOptions {
             name: handler.name.clone(),
@@ -284,6 +290,7 @@ impl HandlerPart {
             keep_memory_max: usize::try_from(handler.keep_memory).unwrap_or(usize::MAX),
             max_calls: handler.max_calls,
             fresh_instances: handler.fresh_instances,
+            grants,
         };
         let loaded = Handler::new(engine, &component, options)
             .with_context(|| format!("handler `{}` can't be loaded", handler.name))?;
@@ -291,6 +298,27 @@ impl HandlerPart {
         tracing::info!(handler = handler.name, %kind, digest = loaded.digest(), cached, "component loaded");
         let wake = Wake::new().context("no descriptor to wake a handler's loop")?;
         Ok(HandlerPart { inbox: Arc::new(Inbox::new(wake.clone())), handler: loaded, wake })
+    }
+}
+
+/// The one client for HTTP, if some handler may use it.
+fn http_client(config: &Checked) -> anyhow::Result<Option<Arc<HttpClient>>> {
+    let wanted = config.handlers.iter().any(config::Handler::uses_http);
+    wanted.then(|| Ok(Arc::new(HttpClient::start()?))).transpose()
+}
+
+fn grants(handler: &config::Handler, http: Option<&Arc<HttpClient>>) -> Grants {
+    let config::Grants { env, http: hosts } = &handler.grants;
+    let host = |host: &config::HttpHost| AllowedHost {
+        name: host.name.clone(),
+        subdomains: host.subdomains,
+        port: host.port,
+    };
+    let client = http.filter(|_| handler.uses_http());
+    Grants {
+        env: env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
+        http: client
+            .map(|client| HttpGrant::new(&*handler.name, hosts.iter().map(host).collect(), client.clone())),
     }
 }
 

@@ -44,8 +44,8 @@ pub enum Command {
     Check,
     /// Show what a component is made of, and whether it can be run.
     Inspect(InspectArguments),
-    /// Print the JSON Schema of the configuration.
-    Schema,
+    /// Print the schema of the configuration.
+    Schema(SchemaArguments),
     /// Run an example on a broker inside this process.
     Demo,
     /// Compile what is on standard input: what the other commands start, no one else.
@@ -77,6 +77,23 @@ pub struct CompileArguments {
 pub struct InspectArguments {
     /// The component.
     pub component: PathBuf,
+}
+
+/// How to print the schema.
+#[derive(Args, Debug)]
+pub struct SchemaArguments {
+    /// For editors and validators, or for people.
+    #[arg(long, value_name = "FORMAT", default_value = "json")]
+    pub format: SchemaFormat,
+}
+
+/// How the schema looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SchemaFormat {
+    /// JSON Schema.
+    Json,
+    /// The reference, as a page.
+    Markdown,
 }
 
 /// How log lines look.

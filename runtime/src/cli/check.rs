@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Ending, Failure};
 use crate::config::{self, Checked, Cluster, Embedded, FeedSource, Handler, HumanSize, Runtime};
-use crate::guest::{Inspection, load};
+use crate::guest::{Granted, Inspection, load};
 
 /// Checks the file, and the components that it names, without starting anything. Problems in a file that can be read
 /// are findings.
@@ -24,7 +24,7 @@ fn look_into_components(file: &Path, checked: &Checked) -> Ending {
     let mut sound = Vec::new();
     let mut problems = String::new();
     for handler in &checked.handlers {
-        match load::check(&handler.component) {
+        match load::check(&handler.component, Granted { http: handler.uses_http() }) {
             Ok(inspection) => sound.push(inspection),
             Err(error) => {
                 let _infallible = writeln!(problems, "error: handler `{}`: {error}", handler.name);
@@ -129,6 +129,12 @@ fn describe(text: &mut String, handler: &Handler, component: &Inspection) {
     line(text, "  order", order);
     let (calls, memory) = (lanes.max_concurrency, HumanSize(handler.memory));
     line(text, "  calls", &format!("up to {calls} at once, each up to {memory}"));
+    for variable in &handler.grants.env {
+        line(text, "  env", &variable.name);
+    }
+    for host in &handler.grants.http {
+        line(text, "  http", &host.to_string());
+    }
     for output in &handler.outputs {
         line(text, "  output", &format!("{} to {}", output.target, output.topic));
     }
@@ -169,6 +175,8 @@ mod tests {
         component = \"orders.wasm\"
         topics = [\"orders\", \"returns\"]
         group_id = \"shop\"
+        grants.env = [\"HOME\"]
+        grants.http = [\"api.example.com\", \"*.example.net:8443\"]
         outputs.totals.topic = \"order-totals\"
     ";
 
@@ -191,6 +199,9 @@ handler      orders
   group      shop, from earliest without a commit
   order      of events of a partition with the same key
   calls      up to 256 at once, each up to 64MiB
+  env        HOME
+  http       api.example.com
+  http       *.example.net:8443
   output     totals to order-totals
 ";
         assert_eq!(shown, expected);

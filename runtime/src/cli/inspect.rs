@@ -6,9 +6,9 @@ use std::path::Path;
 use super::{Ending, Failure};
 use crate::config::{HumanSize, Refused};
 use crate::guest::inspect::inspect;
-use crate::guest::{Grant, Inspection, load};
+use crate::guest::{Grant, Granted, Inspection, load};
 
-/// Shows what a component is made of. A component that `run` would refuse is a finding.
+/// Shows what a component is made of. A component that `run` would refuse whatever it is granted is a finding.
 #[expect(clippy::print_stdout, reason = "it is what was asked for")]
 pub(super) fn execute(component: &Path) -> Result<Ending, Failure> {
     let name = component.display().to_string();
@@ -16,7 +16,7 @@ pub(super) fn execute(component: &Path) -> Result<Ending, Failure> {
         .and_then(|bytes| inspect(&name, &bytes))
         .map_err(|error| Failure::Run(Refused { message: error.to_string(), hint: None }.into()))?;
     print!("{}", describe(&name, &inspection));
-    let runs = inspection.kind.is_some() && inspection.refused().next().is_none();
+    let runs = inspection.kind.is_some() && inspection.refused(Granted { http: true }).next().is_none();
     Ok(if runs { Ending::Fine } else { Ending::Findings })
 }
 
@@ -43,6 +43,7 @@ fn describe(name: &str, inspection: &Inspection) -> String {
         let granted = match import.grant {
             Grant::Types => "types only".to_owned(),
             Grant::Wasi => "granted: over an empty context".to_owned(),
+            Grant::Http => "needs a grant: `grants.http`, with the hosts".to_owned(),
             Grant::Refused { remedy } => format!("refused: {remedy}"),
         };
         line(&mut text, "import", &format!("{} ({granted})", import.name));
@@ -67,6 +68,7 @@ mod tests {
             exports: vec!["keylane:handler/batch-handler@0.1.0".to_owned()],
             imports: vec![
                 Import { name: "wasi:clocks/wall-clock@0.2.6".to_owned(), grant: Grant::Wasi },
+                Import { name: "wasi:http/outgoing-handler@0.2.6".to_owned(), grant: Grant::Http },
                 Import {
                     name: "wasi:http/types@0.2.6".to_owned(),
                     grant: Grant::Refused { remedy: "build it without" },
@@ -84,6 +86,7 @@ sha256     {}
 called as  batch-handler
 export     keylane:handler/batch-handler@0.1.0
 import     wasi:clocks/wall-clock@0.2.6 (granted: over an empty context)
+import     wasi:http/outgoing-handler@0.2.6 (needs a grant: `grants.http`, with the hosts)
 import     wasi:http/types@0.2.6 (refused: build it without)
 ",
             "ab".repeat(32)

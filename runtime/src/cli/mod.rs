@@ -10,11 +10,12 @@ mod demo;
 mod ending;
 mod inspect;
 mod published;
+mod reference;
 mod run;
 mod schema;
 mod version;
 
-pub use arguments::{Cli, Command, CompileArguments, InspectArguments, LogFormat, RunArguments};
+pub use arguments::{Cli, Command, CompileArguments, InspectArguments, LogFormat, RunArguments, SchemaArguments};
 pub use ending::{Ending, Failure, end_on_panic, exit_code};
 
 impl Cli {
@@ -28,7 +29,7 @@ impl Cli {
             Command::Run(arguments) => run::execute(&self.config, arguments),
             Command::Check => check::execute(&self.config),
             Command::Inspect(arguments) => inspect::execute(&arguments.component),
-            Command::Schema => schema::execute(),
+            Command::Schema(arguments) => schema::execute(arguments.format),
             Command::Demo => demo::execute(),
             Command::Compile(arguments) => compile::execute(arguments),
         }

@@ -1,13 +1,22 @@
 //! `keylane schema`
 
-use super::{Ending, Failure};
+use super::arguments::SchemaFormat;
+use super::{Ending, Failure, reference};
 use crate::config;
 
-/// Prints the JSON Schema of the configuration.
+/// Prints the schema of the configuration.
 #[expect(clippy::print_stdout, reason = "it is what was asked for")]
-pub(super) fn execute() -> Result<Ending, Failure> {
-    println!("{}", text());
+pub(super) fn execute(format: SchemaFormat) -> Result<Ending, Failure> {
+    match format {
+        SchemaFormat::Json => println!("{}", text()),
+        SchemaFormat::Markdown => print!("{}", page()),
+    }
     Ok(Ending::Fine)
+}
+
+fn page() -> String {
+    let schema = serde_json::to_value(config::schema()).expect("a schema is JSON already");
+    reference::markdown(&schema)
 }
 
 fn text() -> String {
@@ -19,6 +28,12 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    /// `keylane schema --format markdown > docs/configuration.md` brings it up to date.
+    #[test]
+    fn the_reference_is_the_one_in_the_documents() {
+        assert!(page() == include_str!("../../../docs/configuration.md"), "docs/configuration.md is out of date");
+    }
 
     #[test]
     fn the_schema_describes_every_field_and_its_default() {

@@ -1,5 +1,6 @@
 //! The configuration as meant: types that the rest of Keylane can rely on.
 
+use std::fmt;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use keylane_core::OutOfRange;
 
 use super::client_properties::Properties;
+pub use super::http_host::HttpHost;
 pub use super::lane_key::LaneKey;
 use super::start::Start;
 pub use super::written::Assignor;
@@ -158,8 +160,34 @@ pub struct Handler {
     pub commit: Commit,
     /// How long a revoke waits for running calls and acks.
     pub revoke_timeout: Duration,
+    /// What it may reach besides its events and outputs.
+    pub grants: Grants,
     /// By ascending name.
     pub outputs: Vec<Output>,
+}
+
+/// What a handler may reach besides its events and outputs.
+#[derive(Clone, Debug, Default)]
+pub struct Grants {
+    /// Variables of its environment; no two of one name.
+    pub env: Vec<Variable>,
+    /// Where it may send HTTP requests; empty: it may use no HTTP at all.
+    pub http: Vec<HttpHost>,
+}
+
+/// An environment variable.
+#[derive(Clone)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// What it holds: often a secret.
+    pub value: String,
+}
+
+impl fmt::Debug for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Variable").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// Order and concurrency.
@@ -253,13 +281,25 @@ impl Checked {
 }
 
 impl Handler {
+    /// Whether it may have effects outside Kafka.
+    #[must_use]
+    pub fn uses_http(&self) -> bool {
+        !self.grants.http.is_empty()
+    }
+
     /// What the core is told. `arena_bytes` is this handler's share of [`Runtime::arena_bytes`].
     #[must_use]
     pub fn core_config(&self, arena_bytes: u64) -> keylane_core::Config {
         let defaults = keylane_core::Config::default();
         keylane_core::Config {
             topics: u16::try_from(self.topics.len()).expect("the rules allow fewer topics"),
-            max_batch: if self.fresh_instances { 1 } else { self.max_batch.unwrap_or(defaults.max_batch) },
+            // A failed batch is run again, and would repeat its requests.
+            max_batch: match self.max_batch {
+                _ if self.fresh_instances => 1,
+                Some(max_batch) => max_batch,
+                None if self.uses_http() => 1,
+                None => defaults.max_batch,
+            },
             max_batch_is_fixed: self.max_batch.is_some(),
             max_concurrency: self.lanes.max_concurrency,
             max_queued: self.lanes.max_queued,
@@ -272,6 +312,7 @@ impl Handler {
             revoke_timeout: self.revoke_timeout,
             out_of_range: self.out_of_range,
             retry: self.retry.clone(),
+            cancels_mixed: self.uses_http(),
             ..defaults
         }
     }

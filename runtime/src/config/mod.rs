@@ -15,6 +15,7 @@ mod client_properties;
 mod document;
 mod duration;
 mod error;
+mod http_host;
 mod interpolate;
 mod known_properties;
 mod lane_key;
@@ -36,8 +37,8 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 pub use checked::{
-    Assignor, Checked, Cluster, Commit, DeadLetters, Embedded, FETCH_QUEUE_MIN, Feed, FeedSource, FilterRule,
-    Handler, HeaderTest, Kafka, LaneKey, Lanes, NoKey, Ordering, Output, Runtime,
+    Assignor, Checked, Cluster, Commit, DeadLetters, Embedded, FETCH_QUEUE_MIN, Feed, FeedSource, FilterRule, Grants,
+    Handler, HeaderTest, HttpHost, Kafka, LaneKey, Lanes, NoKey, Ordering, Output, Runtime, Variable,
 };
 pub use client_properties::Properties;
 pub use error::{Error, Refused};

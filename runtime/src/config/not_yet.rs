@@ -13,18 +13,16 @@ struct NotYet {
 }
 
 const REMOVE: &str = "remove it";
-const GRANTS: &str = "remove it: a handler gets events and returns outputs, and reaches nothing else";
 
-const ALL: [NotYet; 12] = [
+const ALL: [NotYet; 11] = [
     always(&["admin"], REMOVE),
     always(&["metrics"], REMOVE),
     always(&["dead_letters"], "write it for each handler: `[handlers.NAME.dead_letters]`"),
     always(&["handlers", "*", "state"], REMOVE),
     always(&["handlers", "*", "gate"], REMOVE),
     always(&["handlers", "*", "gates"], REMOVE),
-    always(&["handlers", "*", "env"], GRANTS),
-    always(&["handlers", "*", "http"], GRANTS),
-    always(&["handlers", "*", "grants"], GRANTS),
+    always(&["handlers", "*", "env"], "write it as `grants.env`"),
+    always(&["handlers", "*", "http"], "write it as `grants.http`"),
     always(&["handlers", "*", "pipeline"], REMOVE),
     always(&["handlers", "*", "consumers"], "remove it; run more processes with the same `group_id`"),
     only(

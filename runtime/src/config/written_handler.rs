@@ -72,6 +72,9 @@ pub(super) struct Handler {
     /// Which events the handler gets; the others are settled without a call. By default it gets all.
     #[serde(default)]
     pub(super) filter: Vec<Rule>,
+    /// What the handler may reach besides its events and outputs. By default nothing.
+    #[serde(default)]
+    pub(super) grants: Grants,
     /// Where the handler may publish to, by the name that it uses.
     #[serde(default)]
     pub(super) outputs: BTreeMap<String, Output>,
@@ -214,6 +217,17 @@ impl Default for Rebalance {
     fn default() -> Rebalance {
         Rebalance { revoke_timeout: HumanDuration::from_millis(1000) }
     }
+}
+
+/// What a handler may reach besides its events and outputs.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Grants {
+    /// Names of environment variables of this process that the handler sees. They must be set.
+    pub(super) env: Vec<String>,
+    /// Hosts that the handler may send HTTP requests to: `host` (at the port of the scheme), `host:port`,
+    /// `*.domain` (everything below that domain). With any, a call carries one event by default.
+    pub(super) http: Vec<String>,
 }
 
 /// A topic that the handler may publish to.

@@ -11,6 +11,7 @@ use wasmtime::{
 };
 
 use super::clock::{Clock, Ticker};
+use super::grants::Granted;
 use super::host::{CORE_INSTANCES_MAX, Host, TABLE_ELEMENTS_MAX, TABLES_MAX};
 
 /// Linear memories of one component. Real guests have one or two; more than four is not a handler.
@@ -80,6 +81,8 @@ pub enum EngineError {
 pub struct Engine {
     wasmtime: wasmtime::Engine,
     linker: Linker<Host>,
+    /// The same, with HTTP.
+    http_linker: Linker<Host>,
     clock: Arc<Clock>,
     max_instances: u32,
     _ticker: Ticker,
@@ -99,6 +102,9 @@ impl Engine {
         let mut linker = Linker::new(&wasmtime);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|reason| start(&reason))?;
 
+        let mut http_linker = linker.clone();
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut http_linker).map_err(start)?;
+
         let clock = Arc::new(Clock::default());
         let turned = wasmtime.clone();
         let ticker = Ticker::start(clock.clone(), move || turned.increment_epoch())
@@ -106,6 +112,7 @@ impl Engine {
         Ok(Arc::new(Engine {
             wasmtime,
             linker,
+            http_linker,
             clock,
             max_instances: options.max_instances,
             _ticker: ticker,
@@ -126,8 +133,9 @@ impl Engine {
         &self.wasmtime
     }
 
-    pub(super) fn linker(&self) -> &Linker<Host> {
-        &self.linker
+    /// What a component with these grants is linked with.
+    pub(super) fn linker(&self, granted: Granted) -> &Linker<Host> {
+        if granted.http { &self.http_linker } else { &self.linker }
     }
 }
 

@@ -15,6 +15,7 @@ use super::bindings::single::{EventHandler, EventHandlerPre};
 use super::call::Failure;
 use super::clock::{Clock, Meter};
 use super::engine::Engine;
+use super::grants::Grants;
 use super::host::{self, Host};
 use super::inspect::Kind;
 use super::lines::Budget;
@@ -48,10 +49,12 @@ pub struct HandlerOptions {
     pub max_calls: Option<u32>,
     /// Every call gets an instance of its own.
     pub fresh_instances: bool,
+    /// What it may reach besides its events and outputs.
+    pub grants: Grants,
 }
 
 impl HandlerOptions {
-    /// The defaults: no outputs, 5 s, 64 MiB (a JavaScript engine needs more than 24, C with the default
+    /// The defaults: no outputs, no grants, 5 s, 64 MiB (a JavaScript engine needs more than 24, C with the default
     /// stack of zig 16).
     pub fn new(name: impl Into<String>) -> HandlerOptions {
         HandlerOptions {
@@ -63,6 +66,7 @@ impl HandlerOptions {
             keep_memory_max: 48 << 20,
             max_calls: None,
             fresh_instances: false,
+            grants: Grants::default(),
         }
     }
 }
@@ -96,7 +100,8 @@ impl Handler {
             name: component.name().to_owned(),
             reason: format!("{error:#}"),
         };
-        let instance = engine.linker().instantiate_pre(&component.compiled).map_err(link)?;
+        let instance =
+            engine.linker(options.grants.imports()).instantiate_pre(&component.compiled).map_err(link)?;
         let linked = match component.kind() {
             Kind::Handler => Linked::Single(EventHandlerPre::new(instance).map_err(link)?),
             Kind::BatchHandler => Linked::Batch(BatchEventHandlerPre::new(instance).map_err(link)?),
@@ -152,6 +157,11 @@ impl Handler {
         self.options.cpu_budget
     }
 
+    /// Whether its calls may have effects outside Kafka.
+    pub fn uses_http(&self) -> bool {
+        self.options.grants.http.is_some()
+    }
+
     /// Tells handlers apart.
     pub(super) fn id(&self) -> u64 {
         self.id
@@ -185,7 +195,8 @@ impl Handler {
     /// A new instance. Its start counts as time of the call that needs it. A contract fault means that the
     /// exports have other types than they should, which is found out at load.
     pub(super) async fn instance(&self, meter: &Arc<Meter>) -> Result<Instance, Failure> {
-        let host = Host::new(&self.options.name, self.options.memory_max, self.log.clone());
+        let options = &self.options;
+        let host = Host::new(&options.name, options.memory_max, &options.grants, self.log.clone());
         let mut store = Store::new(self.engine.wasmtime(), host);
         store.limiter(|host| &mut host.limiter);
         store.set_max_component_handles(host::RESOURCES_MAX);

@@ -1,12 +1,16 @@
-//! What stands behind one instance: its limits and its WASI context, which is present and powerless.
+//! What stands behind one instance: its limits and its WASI context, which is present and powerless but for
+//! what the handler was granted.
 
 use std::sync::Arc;
 
 use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
 use super::clock::{Meter, Stop};
+use super::grants::Grants;
+use super::http::InstanceHttp;
 use super::lines::{Budget, Lines, Stream};
 
 /// Core instances of one component: a Rust or C guest has 1 to 5, componentize-py links some thirty.
@@ -27,6 +31,7 @@ const RANDOM_BYTES_MAX: u64 = 64 << 10;
 /// The data of a store.
 pub(super) struct Host {
     wasi: WasiCtx,
+    http: InstanceHttp,
     resources: ResourceTable,
     pub(super) limiter: Limiter,
     /// The meter of the call that is out.
@@ -35,14 +40,16 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(handler: &str, memory_max: usize, log: Arc<Budget>) -> Host {
+    pub(super) fn new(handler: &str, memory_max: usize, grants: &Grants, log: Arc<Budget>) -> Host {
         let lines = Arc::new(Lines::new(handler, log));
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let mut wasi = WasiCtx::builder();
-        // No directory, variable or argument is given; standard input is at its end. Clocks and randomness
-        // are real, because a guest that computes with fakes is worse than one that has none.
-        wasi.stdout(lines.stream(Stream::Stdout))
+        // No directory or argument is given, and of variables only the granted ones; standard input is at its
+        // end. Clocks and randomness are real, because a guest that computes with fakes is worse than one
+        // that has none.
+        wasi.envs(&grants.env)
+            .stdout(lines.stream(Stream::Stdout))
             .stderr(lines.stream(Stream::Stderr))
             .max_random_size(RANDOM_BYTES_MAX)
             .allow_tcp(false)
@@ -50,13 +57,27 @@ impl Host {
             .allow_ip_name_lookup(false)
             // File operations on the few descriptors that exist must not hold up the worker's other calls.
             .allow_blocking_current_thread(false);
-        Host { wasi: wasi.build(), resources, limiter: Limiter::new(memory_max), meter: None, lines }
+        Host {
+            wasi: wasi.build(),
+            http: InstanceHttp::new(grants.http.clone()),
+            resources,
+            limiter: Limiter::new(memory_max),
+            meter: None,
+            lines,
+        }
     }
 }
 
 impl WasiView for Host {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.resources }
+    }
+}
+
+impl WasiHttpView for Host {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let InstanceHttp { context, hooks } = &mut self.http;
+        WasiHttpCtxView { ctx: context, table: &mut self.resources, hooks }
     }
 }
 

@@ -9,6 +9,7 @@ use wasmparser::{
     BinaryReaderError, FuncValidatorAllocations, Parser, Payload, ValidPayload, Validator, WasmFeatures,
 };
 
+use super::grants::Granted;
 use super::load::{self, LoadError};
 
 /// The package whose interfaces handlers export.
@@ -19,6 +20,13 @@ const SERVED: &str = "0.1.";
 
 /// What standard WASI 0.2 consists of. All of it is linked, over an empty context.
 const WASI: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
+
+/// What of `wasi:http` is for requests that go out.
+const HTTP: [&str; 2] = ["outgoing-handler", "types"];
+
+/// What to do about it where it is not granted.
+const GRANT_HTTP: &str = "grant it, in the handler's section: `grants.http = [\"HOST\"]`; or build the component \
+     without it (jco componentize: `--disable http fetch-event`)";
 
 /// How a component wants to be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +54,8 @@ pub enum Grant {
     /// Standard WASI, over an empty context: no files, no network, no variables; real clocks, randomness and
     /// output to the log.
     Wasi,
+    /// HTTP requests that go out: only for handlers with `grants.http`.
+    Http,
     /// The component is refused because of it.
     Refused {
         /// What to do about it.
@@ -87,10 +97,12 @@ impl Inspection {
         load::hex(&self.sha256)
     }
 
-    /// The imports that the component is refused for.
-    pub fn refused(&self) -> impl Iterator<Item = (&str, &'static str)> {
-        self.imports.iter().filter_map(|import| match import.grant {
+    /// The imports that the component is refused for in a handler with these grants.
+    pub fn refused(&self, granted: Granted) -> impl Iterator<Item = (&str, &'static str)> {
+        self.imports.iter().filter_map(move |import| match import.grant {
             Grant::Types | Grant::Wasi => None,
+            Grant::Http if granted.http => None,
+            Grant::Http => Some((import.name.as_str(), GRANT_HTTP)),
             Grant::Refused { remedy } => Some((import.name.as_str(), remedy)),
         })
     }
@@ -182,14 +194,11 @@ fn grant(types: TypesRef<'_>, import: &str) -> Grant {
         return Grant::Types;
     }
     let (path, version) = import.split_once('@').unwrap_or((import, ""));
-    let (package, _) = path.split_once('/').unwrap_or((path, ""));
+    let (package, interface) = path.split_once('/').unwrap_or((path, ""));
     match package.split_once(':') {
         Some(("wasi", part)) if WASI.contains(&part) && version.starts_with("0.2.") => Grant::Wasi,
-        Some(("wasi", "http")) => Grant::Refused {
-            remedy: "HTTP is not in this version; build the component without it (jco componentize: \
-                     `--disable http fetch-event`)",
-        },
-        Some(("wasi", part)) if WASI.contains(&part) => {
+        Some(("wasi", "http")) if HTTP.contains(&interface) && version.starts_with("0.2.") => Grant::Http,
+        Some(("wasi", part)) if part == "http" || WASI.contains(&part) => {
             Grant::Refused { remedy: "only WASI 0.2 is provided; build the component for wasm32-wasip2" }
         }
         Some(("keylane", "handler")) => Grant::Refused {

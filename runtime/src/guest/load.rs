@@ -13,6 +13,7 @@ use wasmparser::{Parser, Payload};
 use super::cache::{self, Cache};
 use super::compiler::{Compiler, Limit};
 use super::engine::Engine;
+use super::grants::Granted;
 use super::inspect::{self, Inspection, Kind};
 
 /// The largest guests that people write (Python with its standard library) have 18 MB.
@@ -181,12 +182,13 @@ impl Component {
     pub fn from_file(
         engine: &Engine,
         path: &Path,
+        granted: Granted,
         compiler: &Compiler,
         cache: Option<&Cache>,
     ) -> Result<Component, LoadError> {
         let name = path.display().to_string();
         let bytes = read(&name, path)?;
-        Component::from_bytes(engine, &name, &bytes, compiler, cache)
+        Component::from_bytes(engine, &name, &bytes, granted, compiler, cache)
     }
 
     /// The same for bytes that are at hand; `name` is for messages.
@@ -194,12 +196,13 @@ impl Component {
         engine: &Engine,
         name: &str,
         bytes: &[u8],
+        granted: Granted,
         compiler: &Compiler,
         cache: Option<&Cache>,
     ) -> Result<Component, LoadError> {
         let wasm = to_component(name, bytes)?;
         let inspection = inspect::examine(name, bytes, &wasm)?;
-        let kind = allowed(name, &inspection)?;
+        let kind = allowed(name, &inspection, granted)?;
         let cached = cache.and_then(|cache| cache.get(engine.wasmtime(), &wasm));
         let from_cache = cached.is_some();
         let compiled = match cached {
@@ -250,10 +253,10 @@ impl std::fmt::Debug for Component {
 
 /// Everything that can be known of a file without compiling it. Fails for whatever [`Component::from_file`] refuses
 /// for the same reason.
-pub fn check(path: &Path) -> Result<Inspection, LoadError> {
+pub fn check(path: &Path, granted: Granted) -> Result<Inspection, LoadError> {
     let name = path.display().to_string();
     let inspection = inspect::inspect(&name, &read(&name, path)?)?;
-    allowed(&name, &inspection)?;
+    allowed(&name, &inspection, granted)?;
     Ok(inspection)
 }
 
@@ -301,7 +304,7 @@ fn has_metadata(module: &[u8]) -> bool {
     })
 }
 
-fn allowed(name: &str, inspection: &Inspection) -> Result<Kind, LoadError> {
+fn allowed(name: &str, inspection: &Inspection, granted: Granted) -> Result<Kind, LoadError> {
     let name = || name.to_owned();
     let Some(kind) = inspection.kind else {
         return Err(match inspection.keyed {
@@ -309,7 +312,8 @@ fn allowed(name: &str, inspection: &Inspection) -> Result<Kind, LoadError> {
             false => LoadError::NoHandler { name: name(), exports: inspection.exports.clone() },
         });
     };
-    let refused: Vec<_> = inspection.refused().map(|(import, remedy)| (import.to_owned(), remedy)).collect();
+    let refused = inspection.refused(granted).map(|(import, remedy)| (import.to_owned(), remedy));
+    let refused: Vec<_> = refused.collect();
     if refused.is_empty() { Ok(kind) } else { Err(LoadError::Imports { name: name(), refused }) }
 }
 

@@ -8,8 +8,9 @@
 //! back through [`CallEvents`].
 //!
 //! *Invariant:* nothing here knows Kafka, the core or the configuration. A guest's failure is a value
-//! ([`Outcome::Failed`]), never an error of ours. A guest imports nothing that it was not granted: standard
-//! WASI is linked over an empty context, everything else is refused when the component is loaded.
+//! ([`Outcome::Failed`]), never an error of ours. A guest imports nothing that it was not granted ([`grants`]):
+//! standard WASI is linked over an empty context, [`http`] where it is granted, and everything else is refused
+//! when the component is loaded.
 //!
 //! *Invariant:* an instance that trapped, ran past its deadline, was cancelled or broke the contract is
 //! dropped and never called again.
@@ -20,7 +21,9 @@ pub mod call;
 pub mod clock;
 pub mod compiler;
 pub mod engine;
+pub mod grants;
 pub mod handler;
+pub mod http;
 pub mod inspect;
 pub mod load;
 pub mod results;
@@ -40,7 +43,9 @@ pub use call::{Call, CallEvents, CallKey, Failure, Outcome};
 pub use clock::Clock;
 pub use compiler::Compiler;
 pub use engine::{Engine, EngineError, EngineOptions};
+pub use grants::{Granted, Grants};
 pub use handler::{Handler, HandlerOptions};
+pub use http::{AllowedHost, HttpClient, HttpGrant};
 pub use inspect::{Grant, Import, Inspection, Kind};
 pub use load::{Component, LoadError};
 pub use results::{Output, Refusal, Results};

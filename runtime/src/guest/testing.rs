@@ -11,6 +11,7 @@ use super::call::Failure;
 use super::clock::Meter;
 use super::compiler::Compiler;
 use super::engine::{Engine, EngineOptions};
+use super::grants::Granted;
 use super::handler::{Handler, HandlerOptions};
 use super::load::Component;
 use super::results::Results;
@@ -242,7 +243,7 @@ pub(super) fn options(timeout_ms: u64) -> HandlerOptions {
 }
 
 pub(super) fn handler_with(engine: &Arc<Engine>, wasm: &[u8], options: HandlerOptions) -> Arc<Handler> {
-    let component = Component::from_bytes(engine, "test.wasm", wasm, &Compiler::here(), None).unwrap();
+    let component = Component::from_bytes(engine, "test.wasm", wasm, Granted::default(), &Compiler::here(), None).unwrap();
     Handler::new(engine, &component, options).unwrap()
 }
 

@@ -9,7 +9,7 @@ use super::super::checked::{Cluster, Commit, Handler, LaneKey, Lanes, Ordering, 
 use super::super::problem::Problems;
 use super::super::start::Start;
 use super::super::written_handler as written;
-use super::{cluster, filter, limits, names, retry};
+use super::{cluster, filter, grants, limits, names, retry};
 
 /// Far more than a group can carry, and enough that an index of 16 bits always suffices.
 const TOPICS_MAX: usize = 10_000;
@@ -69,6 +69,7 @@ pub(super) fn handler(
             handler.rebalance.revoke_timeout,
             limits::REVOKE_TIMEOUT,
         ),
+        grants: grants::grants(name, &handler.grants, surroundings, problems),
         outputs: outputs(name, handler, problems),
     }
 }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod filter;
+mod grants;
 mod handler;
 mod limits;
 mod names;

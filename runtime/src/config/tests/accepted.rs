@@ -170,3 +170,32 @@ fn embedded(topic: &str, partitions: u16) -> String {
         "{kafka}\n[embedded]\npartitions = {partitions}\n[[embedded.feed]]\ntopic = \"{topic}\"\nfile = \"-\"\n{handler}"
     )
 }
+
+#[test]
+fn grants_are_read_with_what_they_stand_for() {
+    let text =
+        with("grants.env = [\"KAFKA_PASSWORD\"]\ngrants.http = [\"api.example.com\", \"${HOST}\"]", "");
+    let checked = accept(&text);
+    let [handler] = &*checked.handlers else { panic!("one handler") };
+    let [variable] = &*handler.grants.env else { panic!("one variable") };
+    assert_eq!(
+        (variable.name.as_str(), variable.value.as_str()),
+        ("KAFKA_PASSWORD", "canary-in-environment")
+    );
+    let hosts: Vec<String> = handler.grants.http.iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, ["api.example.com", "broker.example:9092"]);
+    assert!(!format!("{checked:?}").contains("canary"), "values of variables are not printed");
+}
+
+#[test]
+fn a_handler_with_http_gets_one_event_per_call_unless_told_otherwise() {
+    for (line, max_batch, fixed) in [
+        ("", 64, false),
+        ("grants.env = [\"HOST\"]", 64, false),
+        ("grants.http = [\"a\"]", 1, false),
+        ("grants.http = [\"a\"]\nmax_batch = 16", 16, true),
+    ] {
+        let core = accept(&with(line, "")).handlers[0].core_config(1 << 20);
+        assert_eq!((core.max_batch, core.max_batch_is_fixed), (max_batch, fixed), "{line}");
+    }
+}

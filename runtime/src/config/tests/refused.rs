@@ -146,6 +146,28 @@ fn settings_for_events_that_fail() {
 }
 
 #[test]
+fn grants() {
+    for (line, expected, hint) in [
+        (
+            "grants.env = [\"HOST\", \"NOT_THERE\"]",
+            "the environment variable `NOT_THERE` is not set",
+            "take it out of `grants.env`",
+        ),
+        ("grants.env = [\"HOST\", \"HOST\"]", "`HOST` is listed twice", ""),
+        ("grants.http = [\"a\", \"a\"]", "`a` is listed twice", ""),
+        (
+            "grants.http = [\"https://a/b\"]",
+            "`https://a/b` is no host that can be granted",
+            "hint: `host`, `host:port`",
+        ),
+        ("grants.http = [\"*\"]", "`*` is no host that can be granted", "hint: `*.` may stand before"),
+        ("grants.files = [\"/tmp\"]", "unknown field `files`", "expected `env` or `http`"),
+    ] {
+        refuse(&with(line, ""), &["etc/keylane.toml:8:", expected, hint]);
+    }
+}
+
+#[test]
 fn settings_of_later_versions_are_named() {
     for (line, section, name) in [
         ("", "[admin]\nport = 1", "admin"),

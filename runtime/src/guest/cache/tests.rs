@@ -3,11 +3,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::*;
 use crate::guest::compiler::Compiler;
 use crate::guest::engine::{self, Engine as Guests};
+use crate::guest::grants::Granted;
 use crate::guest::load::{Component as Loaded, tests::Scratch};
 use crate::guest::testing;
 
 fn load(engine: &Guests, cache: &Cache, wasm: &[u8]) -> bool {
-    Loaded::from_bytes(engine, "orders.wasm", wasm, &Compiler::here(), Some(cache)).unwrap().from_cache()
+    Loaded::from_bytes(engine, "orders.wasm", wasm, Granted::default(), &Compiler::here(), Some(cache)).unwrap().from_cache()
 }
 
 fn files(cache: &Cache) -> Vec<PathBuf> {

@@ -28,7 +28,7 @@ impl Drop for Scratch {
 }
 
 fn refused(bytes: &[u8]) -> String {
-    Component::from_bytes(&testing::engine(), "orders.wasm", bytes, &Compiler::here(), None)
+    Component::from_bytes(&testing::engine(), "orders.wasm", bytes, Granted::default(), &Compiler::here(), None)
         .unwrap_err()
         .to_string()
 }
@@ -81,8 +81,9 @@ fn what_is_no_component_is_refused_with_its_remedy() {
              what provides it into the component (`wac plug`)\n  \
              - `http`: Keylane does not provide it; build the component without it, or link what provides \
              it into the component (`wac plug`)\n  \
-             - `wasi:http/outgoing-handler@0.2.6`: HTTP is not in this version; build the component without \
-             it (jco componentize: `--disable http fetch-event`)",
+             - `wasi:http/outgoing-handler@0.2.6`: grant it, in the handler's section: \
+             `grants.http = [\"HOST\"]`; or build the component without it (jco componentize: \
+             `--disable http fetch-event`)",
         ),
     ];
     for (bytes, message) in cases {
@@ -95,10 +96,10 @@ fn what_is_no_component_is_refused_with_its_remedy() {
 fn our_own_compiled_code_is_refused_too() {
     let engine = testing::engine();
     let component =
-        Component::from_bytes(&engine, "orders.wasm", &testing::obedient(), &Compiler::here(), None).unwrap();
+        Component::from_bytes(&engine, "orders.wasm", &testing::obedient(), Granted::default(), &Compiler::here(), None).unwrap();
     let code = component.compiled.serialize().unwrap();
     assert!(matches!(
-        Component::from_bytes(&engine, "orders.cwasm", &code, &Compiler::here(), None),
+        Component::from_bytes(&engine, "orders.cwasm", &code, Granted::default(), &Compiler::here(), None),
         Err(LoadError::CompiledCode { name }) if name == "orders.cwasm"
     ));
 }
@@ -116,7 +117,7 @@ fn both_kinds_load_and_say_what_they_are() {
     ];
     for (wasm, kind, export) in cases {
         let component =
-            Component::from_bytes(&engine, "orders.wasm", &wasm, &Compiler::here(), None).unwrap();
+            Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None).unwrap();
         assert_eq!(component.kind(), kind);
         let inspection = component.inspection();
         assert_eq!(inspection.exports, [export]);
@@ -126,7 +127,7 @@ fn both_kinds_load_and_say_what_they_are() {
         let made = to_component("orders.wasm", &wasm).unwrap();
         assert!(!inspect("orders.wasm", &made).unwrap().was_core_module);
         assert_eq!(
-            Component::from_bytes(&engine, "orders.wasm", &made, &Compiler::here(), None).unwrap().kind(),
+            Component::from_bytes(&engine, "orders.wasm", &made, Granted::default(), &Compiler::here(), None).unwrap().kind(),
             kind
         );
     }
@@ -152,8 +153,18 @@ fn an_inspection_tells_of_every_import_whether_it_is_granted() {
         ]
     );
     let refused = grants(&testing::greedy());
+    assert!(refused.contains(&("wasi:http/outgoing-handler@0.2.6".to_owned(), Grant::Http)), "{refused:?}");
     let refused = refused.iter().filter(|(_, grant)| matches!(grant, Grant::Refused { .. })).count();
-    assert_eq!(refused, 3);
+    assert_eq!(refused, 2);
+}
+
+#[test]
+fn a_grant_of_http_is_a_grant_of_nothing_else() {
+    let inspection = inspect("orders.wasm", &testing::greedy()).unwrap();
+    let refused = |granted| inspection.refused(granted).map(|(import, _)| import).collect::<Vec<_>>();
+    let http = "wasi:http/outgoing-handler@0.2.6";
+    assert_eq!(refused(Granted::default()), ["test:guests/database", "http", http]);
+    assert_eq!(refused(Granted { http: true }), ["test:guests/database", "http"]);
 }
 
 #[test]
@@ -183,7 +194,7 @@ fn a_component_that_cannot_start_is_refused_before_any_event() {
             ),
         );
         let component =
-            Component::from_bytes(&engine, "orders.wasm", &wasm, &Compiler::here(), None).unwrap();
+            Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None).unwrap();
         let error = Handler::new(&engine, &component, HandlerOptions::new("orders")).unwrap_err();
         assert_eq!(error.to_string(), message);
     }
@@ -201,7 +212,7 @@ fn an_export_of_another_type_is_refused_before_any_event() {
             (export "keylane:handler/handler@0.1.0" (instance $handler)))"#,
     )
     .unwrap();
-    let component = Component::from_bytes(&engine, "orders.wasm", &wasm, &Compiler::here(), None).unwrap();
+    let component = Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None).unwrap();
     let error = Handler::new(&engine, &component, HandlerOptions::new("orders")).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -214,7 +225,7 @@ fn an_export_of_another_type_is_refused_before_any_event() {
 #[test]
 fn a_file_that_is_not_there_is_named() {
     let error =
-        Component::from_file(&testing::engine(), Path::new("/nowhere/orders.wasm"), &Compiler::here(), None)
+        Component::from_file(&testing::engine(), Path::new("/nowhere/orders.wasm"), Granted::default(), &Compiler::here(), None)
             .unwrap_err();
     assert!(error.to_string().starts_with("can't read the component `/nowhere/orders.wasm`: "), "{error}");
     assert!(error.to_string().ends_with("; check `component` in the handler's section"), "{error}");

@@ -1,0 +1,95 @@
+//! Adds to each order who the customer is, as a service says that is asked over HTTP.
+
+use std::time::Duration;
+
+use keylane_sdk::{Effects, Event, OrFail, Result, http, reject};
+use serde::{Deserialize, Serialize};
+
+/// What the service may take for each step; the handler's `timeout` is longer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Deserialize)]
+struct Order<'a> {
+    item: &'a str,
+    cents: u64,
+}
+
+/// What the service knows: `{"name": "Ada", "tier": "gold"}`.
+#[derive(Deserialize)]
+struct Customer {
+    name: String,
+    tier: String,
+}
+
+#[derive(Serialize)]
+struct Enriched<'a> {
+    item: &'a str,
+    cents: u64,
+    customer: &'a str,
+    /// Gold customers pay a tenth less.
+    discount: u64,
+}
+
+fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
+    // Granted by name: of Keylane's own environment a handler sees nothing else.
+    let service = std::env::var("CUSTOMERS").or_retry("`grants.env` should have CUSTOMERS")?;
+    enrich(event, effects, &service)
+}
+keylane_sdk::handler!(handle);
+
+fn enrich(event: &Event<'_>, effects: &mut Effects, service: &str) -> Result {
+    let id = event.key_text()?;
+    let order: Order<'_> = event.json()?;
+    let customer = customer(service, id)?;
+    effects.emit("enriched").key(id).json(&Enriched {
+        item: order.item,
+        cents: order.cents,
+        customer: &customer.name,
+        discount: if customer.tier == "gold" { order.cents / 10 } else { 0 },
+    })?;
+    Ok(())
+}
+
+/// `?` on a request that nobody answered, or with a 5xx, asks for another try of the order.
+fn customer(service: &str, id: &str) -> Result<Customer> {
+    let url = format!("http://{service}/customers/{}", http::segment(id));
+    let response = http::Request::get(&url).timeout(PATIENCE).send()?;
+    match response.status {
+        200 => response.json(),
+        404 => reject(format!("there is no customer {id}")),
+        other => reject(format!("the service answered {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keylane_sdk::testing::{self, Outcome};
+
+    use super::*;
+
+    /// One order of ada's, with a service that answers this.
+    fn run(status: u16, answer: &'static str) -> Outcome {
+        let _service = testing::http(move |request| {
+            assert_eq!((request.method(), request.url()), ("GET", "http://service/customers/ada%2F1"));
+            http::Response::new(status, answer)
+        });
+        let order = testing::event().key("ada/1").value(r#"{"item": "tea", "cents": 350}"#);
+        order.run(|event, effects| enrich(event, effects, "service"))
+    }
+
+    #[test]
+    fn the_customer_is_looked_up_by_the_key() {
+        let outcome = run(200, r#"{"name": "Ada", "tier": "gold"}"#);
+        assert_eq!(
+            outcome.outputs()[0].text(),
+            r#"{"item":"tea","cents":350,"customer":"Ada","discount":35}"#
+        );
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again_and_what_can_not_is_rejected() {
+        assert!(matches!(run(503, ""), Outcome::Retry { .. }));
+        assert!(matches!(run(404, ""), Outcome::Reject { .. }));
+        assert!(matches!(run(200, "hello"), Outcome::Reject { .. }));
+    }
+}

@@ -1,0 +1,113 @@
+//! Hosts as `grants.http` lists them.
+
+use std::fmt;
+
+/// Where requests may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpHost {
+    /// A host's name or address, in lower case; IPv6 in brackets.
+    pub name: String,
+    /// Not the name itself is meant, but everything below it.
+    pub subdomains: bool,
+    /// `None`: the port of the request's scheme.
+    pub port: Option<u16>,
+}
+
+const FORMS: &str = "`host`, `host:port` or `*.domain`; without scheme and path";
+
+impl HttpHost {
+    /// Reads one entry; the error is a hint.
+    pub(super) fn parse(text: &str) -> Result<HttpHost, &'static str> {
+        if text.contains(['/', '@']) {
+            return Err(FORMS);
+        }
+        let (subdomains, rest) = match text.strip_prefix("*.") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        // The colons of an IPv6 address stand in brackets.
+        let (name, port) = match rest.rsplit_once(':') {
+            Some((name, port)) if !port.contains(']') => (name, Some(port)),
+            Some(_) | None => (rest, None),
+        };
+        let port = match port.map(str::parse::<u16>) {
+            None => None,
+            Some(Ok(port)) if port > 0 => Some(port),
+            Some(_) => return Err("a port is a number from 1 to 65535"),
+        };
+        let name = name.to_ascii_lowercase();
+        if name.contains('*') {
+            return Err("`*.` may stand before a domain, for everything below it, and nowhere else");
+        }
+        if is_name(&name) || (!subdomains && is_ipv6(&name)) {
+            Ok(HttpHost { name, subdomains, port })
+        } else {
+            Err(FORMS)
+        }
+    }
+}
+
+/// A name or an IPv4 address.
+fn is_name(name: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+fn is_ipv6(name: &str) -> bool {
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    address.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
+}
+
+impl fmt::Display for HttpHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let below = if self.subdomains { "*." } else { "" };
+        write!(f, "{below}{}", self.name)?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_a_host_with_or_without_a_port() {
+        for (text, name, subdomains, port) in [
+            ("api.example.com", "api.example.com", false, None),
+            ("API.example.com:8443", "api.example.com", false, Some(8443)),
+            ("*.example.com", "example.com", true, None),
+            ("*.example.com:443", "example.com", true, Some(443)),
+            ("127.0.0.1:80", "127.0.0.1", false, Some(80)),
+            ("[::1]", "[::1]", false, None),
+            ("[::1]:80", "[::1]", false, Some(80)),
+            ("customer_service", "customer_service", false, None),
+        ] {
+            let host = HttpHost::parse(text).expect(text);
+            assert_eq!(host, HttpHost { name: name.to_owned(), subdomains, port });
+            assert_eq!(host.to_string(), text.to_ascii_lowercase());
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_says_what_would_be() {
+        for (text, hint) in [
+            ("", FORMS),
+            ("https://api.example.com", FORMS),
+            ("api.example.com/v1", FORMS),
+            ("somebody@api.example.com", FORMS),
+            ("api..example.com", FORMS),
+            ("::1", FORMS),
+            ("*.[::1]", FORMS),
+            ("*", "`*.` may stand before"),
+            ("api.*.com", "`*.` may stand before"),
+            ("api.example.com:", "a port is a number"),
+            ("api.example.com:0", "a port is a number"),
+            ("api.example.com:70000", "a port is a number"),
+        ] {
+            let error = HttpHost::parse(text).expect_err(text);
+            assert!(error.starts_with(hint), "{text}: {error}");
+        }
+    }
+}

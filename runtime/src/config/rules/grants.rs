@@ -1,0 +1,73 @@
+//! `[handlers.NAME.grants]`.
+
+use std::collections::BTreeSet;
+
+use super::super::Surroundings;
+use super::super::checked::{Grants, HttpHost, Variable};
+use super::super::problem::Problems;
+use super::super::secret;
+use super::super::written_handler as written;
+
+/// What a handler may reach. Whatever it was given and does not have is a problem here, not in its first call.
+pub(super) fn grants(
+    handler: &str,
+    grants: &written::Grants,
+    surroundings: &Surroundings<'_>,
+    problems: &mut Problems<'_, '_>,
+) -> Grants {
+    Grants {
+        env: each(handler, "env", &grants.env, problems, |name, path, problems| {
+            variable(name, path, surroundings, problems)
+        }),
+        http: each(handler, "http", &grants.http, problems, host),
+    }
+}
+
+/// The entries of one list, each with its path in the file.
+fn each<T>(
+    handler: &str,
+    list: &str,
+    entries: &[String],
+    problems: &mut Problems<'_, '_>,
+    mut read: impl FnMut(&str, &[&str], &mut Problems<'_, '_>) -> Option<T>,
+) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for (index, entry) in entries.iter().enumerate() {
+        let index = index.to_string();
+        let path = ["handlers", handler, "grants", list, &index];
+        if !seen.insert(entry) {
+            problems.add(&path, format!("`{entry}` is listed twice"));
+        }
+        found.extend(read(entry, &path, problems));
+    }
+    found
+}
+
+fn variable(
+    name: &str,
+    path: &[&str],
+    surroundings: &Surroundings<'_>,
+    problems: &mut Problems<'_, '_>,
+) -> Option<Variable> {
+    let Some(value) = (surroundings.environment)(name) else {
+        problems
+            .add(path, format!("the environment variable `{name}` is not set"))
+            .hint("set it for this process, or take it out of `grants.env`");
+        return None;
+    };
+    if secret::is_secret(name) {
+        problems.mask(&value);
+    }
+    Some(Variable { name: name.to_owned(), value })
+}
+
+fn host(text: &str, path: &[&str], problems: &mut Problems<'_, '_>) -> Option<HttpHost> {
+    match HttpHost::parse(text) {
+        Ok(host) => Some(host),
+        Err(hint) => {
+            problems.add(path, format!("`{text}` is no host that can be granted")).hint(hint);
+            None
+        }
+    }
+}

@@ -1,0 +1,183 @@
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame};
+use tokio::runtime::Runtime;
+
+use super::*;
+
+/// Reports every connection and its end.
+enum Seen {
+    Opened,
+    Request,
+    Closed,
+}
+
+/// A service on this machine that says `answer` to every request of every connection.
+fn service(answer: &'static [u8]) -> (String, Receiver<Seen>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (seen, events) = mpsc::channel();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let (connection, seen) = (connection.unwrap(), seen.clone());
+            std::thread::spawn(move || serve(&connection, answer, &seen));
+        }
+    });
+    (format!("http://{address}/"), events)
+}
+
+fn serve(mut connection: &TcpStream, answer: &[u8], seen: &Sender<Seen>) {
+    seen.send(Seen::Opened).ok();
+    let mut lines = BufReader::new(connection.try_clone().unwrap()).lines();
+    while let Some(Ok(line)) = lines.next() {
+        if line.is_empty() {
+            seen.send(Seen::Request).ok();
+            connection.write_all(answer).ok();
+        }
+    }
+    seen.send(Seen::Closed).ok();
+}
+
+const HELLO: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+
+fn worker() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn get(url: &str) -> Request<WasiBody> {
+    Request::get(url).body(WasiBody::new(Empty)).unwrap()
+}
+
+struct Empty;
+
+impl Body for Empty {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Error>>> {
+        std::task::Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        true
+    }
+}
+
+/// Status and body, or what went wrong.
+async fn ask(client: &HttpClient, url: &str, options: RequestOptions) -> Result<(u16, Vec<u8>), Error> {
+    let response = client.send(get(url), options).await?;
+    let (head, mut body) = response.into_parts();
+    let mut bytes = Vec::new();
+    while let Some(frame) =
+        std::future::poll_fn(|context| std::pin::Pin::new(&mut body).poll_frame(context)).await
+    {
+        bytes.extend_from_slice(&frame?.into_data().unwrap_or_default());
+    }
+    Ok((head.status.as_u16(), bytes))
+}
+
+#[test]
+fn a_connection_serves_one_worker_after_another() {
+    let (url, events) = service(HELLO);
+    let client = HttpClient::start().unwrap();
+    for _ in 0..3 {
+        // Its runtime goes with the worker; the connection stays.
+        let answer = worker().block_on(ask(&client, &url, RequestOptions::default()));
+        assert_eq!(answer.unwrap(), (200, b"hello".to_vec()));
+    }
+    drop(client);
+    let events: Vec<Seen> = events.iter().take(5).collect();
+    assert!(
+        matches!(*events, [Seen::Opened, Seen::Request, Seen::Request, Seen::Request, Seen::Closed]),
+        "one connection for all"
+    );
+}
+
+#[test]
+fn a_request_that_is_dropped_ends_its_connection() {
+    let (url, events) = service(b"");
+    let client = HttpClient::start().unwrap();
+    worker().block_on(async {
+        let mut asking = Box::pin(client.send(get(&url), RequestOptions::default()));
+        let asked = tokio::time::timeout(Duration::from_millis(1), &mut asking).await;
+        assert!(asked.is_err(), "nobody answers");
+        // Only now: a connection that was not yet opened has nothing to end.
+        assert!(matches!(events.recv(), Ok(Seen::Opened)));
+        assert!(matches!(events.recv(), Ok(Seen::Request)));
+    });
+    assert!(matches!(events.recv_timeout(Duration::from_secs(10)), Ok(Seen::Closed)), "it is given up");
+}
+
+#[test]
+fn each_of_the_guests_timeouts_is_kept() {
+    let short = Some(Duration::from_millis(20));
+    let client = HttpClient::start().unwrap();
+    let (silent, _seen) = service(b"");
+    let options = RequestOptions { first_byte_timeout: short, ..RequestOptions::default() };
+    let answer = worker().block_on(ask(&client, &silent, options));
+    assert!(matches!(answer, Err(Error::HttpResponseTimeout)), "{answer:?}");
+
+    let (slow, _seen) = service(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello");
+    let options = RequestOptions { between_bytes_timeout: short, ..RequestOptions::default() };
+    let answer = worker().block_on(ask(&client, &slow, options));
+    assert!(matches!(answer, Err(Error::ConnectionReadTimeout)), "{answer:?}");
+
+    // Nobody says hello back: TLS is part of connecting.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/", mute.local_addr().unwrap());
+    let options = RequestOptions { connect_timeout: short, ..RequestOptions::default() };
+    let answer = worker().block_on(ask(&client, &url, options));
+    assert!(matches!(answer, Err(Error::ConnectionTimeout)), "{answer:?}");
+}
+
+#[test]
+fn what_goes_wrong_has_its_name() {
+    let client = HttpClient::start().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (broken, _seen) = service(b"what?\r\n\r\n");
+    let no_tls = once(b"220 mail here\r\n");
+    let closing = once(b"");
+    for (url, expected) in [
+        (format!("http://{nobody}/"), "connection refused"),
+        (broken, "HTTP protocol error"),
+        (no_tls.replace("http:", "https:"), "TLS protocol error"),
+        (closing, "incomplete HTTP response"),
+        ("http://nobody.invalid/".to_owned(), "DNS error"),
+    ] {
+        let error = worker().block_on(ask(&client, &url, RequestOptions::default())).unwrap_err();
+        assert_eq!(error.to_string(), expected, "{url}");
+    }
+}
+
+/// A service that takes one request, says this whatever it was, and is gone.
+fn once(answer: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut connection = listener.accept().unwrap().0;
+        let request = connection.read(&mut [0; 4096]);
+        assert!(request.is_ok_and(|bytes| bytes > 0));
+        connection.write_all(answer).ok();
+    });
+    url
+}
+
+#[test]
+fn what_is_not_listed_is_denied() {
+    let client = Arc::new(HttpClient::start().unwrap());
+    let host = AllowedHost { name: "127.0.0.1".to_owned(), subdomains: false, port: Some(1) };
+    let grant = HttpGrant::new("orders", vec![host], client);
+    for grant in [Some(grant), None] {
+        let mut hooks = InstanceHttp::new(grant).hooks;
+        let sent = hooks.send_request(get("http://127.0.0.1:2/"), None, Box::new(std::future::ready(Ok(()))));
+        let answer = worker().block_on(Box::into_pin(sent)).map(|_| ());
+        assert!(matches!(answer, Err(Error::HttpRequestDenied)), "{answer:?}");
+    }
+}

@@ -1,0 +1,119 @@
+//! Promise: a handler reaches what its section grants, and nothing else.
+
+use std::fs;
+use std::path::PathBuf;
+
+use keylane_tests::guests::guest;
+use keylane_tests::keylane::Keylane;
+use keylane_tests::service::Service;
+use keylane_tests::{janitor, wait};
+use serde_json::Value;
+
+#[test]
+fn a_request_to_a_host_that_is_not_listed_is_denied_and_named() {
+    let listed = Service::start(|_| Some((200, "hello".to_owned())));
+    let other = Service::start(|_| Some((200, "no".to_owned())));
+    let denied = format!("HTTP: `{}` is not in the handler's `grants.http`", other.host());
+    let values = [
+        format!("http://{}/", listed.host()),
+        format!("http://{}/", other.host()),
+        "http://localhost/".into(),
+    ];
+    let file = prepare("asking", &values, &format!("grants.http = [\"{}\"]", listed.host()));
+    let mut keylane = Keylane::run_file(&file, &["--until-end"], std::process::Stdio::null());
+    keylane.expect_exit(0);
+
+    let expected = ["200 hello", &denied, "HTTP: `localhost` is not in the handler's `grants.http`"];
+    assert_eq!(outputs(&keylane), expected);
+    assert_eq!(other.seen().connections, 0, "it was not even asked");
+    for host in [other.host(), "localhost:80".to_owned()] {
+        let named = |line: &&Value| line["level"] == "WARN" && line.to_string().contains(&host);
+        let lines: Vec<Value> = keylane.lines().iter().filter(named).cloned().collect();
+        assert_eq!(lines.len(), 1, "one warning names {host}{}", keylane.tail());
+        assert!(lines[0].to_string().contains("\"handler\":\"t\""), "{lines:?}");
+    }
+}
+
+#[test]
+fn without_the_grant_a_component_that_imports_http_is_refused_with_the_remedy() {
+    let file = prepare("asking", &["http://localhost/".to_owned()], "");
+    let mut keylane = Keylane::run_file(&file, &["--until-end"], std::process::Stdio::null());
+    keylane.expect_exit(1);
+    let log = keylane.tail();
+    for part in ["handler `t` can't be loaded", "wasi:http/outgoing-handler@0.2", "grants.http = ["] {
+        assert!(log.contains(part), "no {part:?} in{log}");
+    }
+}
+
+#[test]
+fn the_environment_of_a_handler_is_what_was_granted() {
+    let file = prepare("environ", &["x".to_owned()], "grants.env = [\"KEYLANE_GIVEN\"]");
+    let variables = [("KEYLANE_GIVEN", "a b=c"), ("KEYLANE_KEPT", "secret")];
+    let mut keylane = Keylane::run_with_variables(&file, &["--until-end"], &variables);
+    keylane.expect_exit(0);
+    assert_eq!(outputs(&keylane), ["KEYLANE_GIVEN=a b=c"]);
+
+    let file = prepare("environ", &["x".to_owned()], "");
+    let mut keylane = Keylane::run_with_variables(&file, &["--until-end"], &variables);
+    keylane.expect_exit(0);
+    assert_eq!(outputs(&keylane), [""], "by default there is none");
+}
+
+#[test]
+fn a_granted_variable_that_is_not_set_is_named_at_the_start() {
+    let file = prepare("environ", &["x".to_owned()], "grants.env = [\"KEYLANE_NOT_THERE\"]");
+    let mut keylane = Keylane::run_file(&file, &["--until-end"], std::process::Stdio::null());
+    keylane.expect_exit(2);
+    let log = keylane.tail();
+    assert!(log.contains("the environment variable `KEYLANE_NOT_THERE` is not set"), "{log}");
+}
+
+#[test]
+fn a_request_that_nobody_answers_ends_with_its_call() {
+    let silent = Service::start(|_| None);
+    let settings = format!("timeout = \"300ms\"\ngrants.http = [\"{}\"]", silent.host());
+    let file = prepare("asking", &[format!("http://{}/", silent.host())], &settings);
+    let mut keylane = Keylane::run_file(&file, &["--until-end"], std::process::Stdio::null());
+    keylane.expect_exit(1);
+    let log = keylane.tail();
+    assert!(log.contains("the deadline of 300ms is over"), "{log}");
+    assert!(!log.contains("stuck"), "{log}");
+    wait::until_ok("the request to be given up", wait::PATIENCE, || match silent.seen() {
+        seen if seen.connections > 0 && seen.connections == seen.ended => Ok(()),
+        seen => Err(format!("{seen:?}")),
+    });
+}
+
+/// A configuration with the handler `t`, its settings, and these values as events of one key.
+fn prepare(name: &str, values: &[String], settings: &str) -> PathBuf {
+    let folder = janitor::folder("grants");
+    let event = |value: &String| serde_json::json!({"key": "k", "value": value}).to_string() + "\n";
+    let events: String = values.iter().map(event).collect();
+    fs::write(folder.join("events.jsonl"), events).expect("a temporary file can be written");
+    let file = folder.join("keylane.toml");
+    let text = format!(
+        "kafka.bootstrap_servers = \"embedded\"
+        [[embedded.feed]]
+        topic = \"in\"
+        file = \"events.jsonl\"
+        [handlers.t]
+        component = {:?}
+        topics = [\"in\"]
+        group_id = \"t\"
+        outputs.out.topic = \"out\"
+        {settings}
+        ",
+        guest(name)
+    );
+    fs::write(&file, text).expect("a temporary file can be written");
+    file
+}
+
+/// The values of what came out.
+fn outputs(keylane: &Keylane) -> Vec<String> {
+    let value = |line: &str| {
+        let line: Value = serde_json::from_str(line).expect("a line of output is JSON");
+        line.get("value").and_then(Value::as_str).expect("text").to_owned()
+    };
+    keylane.stdout().lines().map(value).collect()
+}
