@@ -164,15 +164,26 @@ fn the_recipe_puts_events_back() {
 
     let bootstrap = cluster.bootstrap();
     let mut look = kafka::tool("org.apache.kafka.tools.consumer.ConsoleConsumer");
-    look.args(["--bootstrap-server", &bootstrap, "--topic", &flow.letters, "--group", &kafka::unique("redrive")])
-        .args(["--consumer-property", "auto.offset.reset=earliest", "--timeout-ms", "10000"])
-        .args(["--property", "print.headers=true", "--property", "print.key=true"]);
+    look.args([
+        "--bootstrap-server",
+        &bootstrap,
+        "--topic",
+        &flow.letters,
+        "--group",
+        &kafka::unique("redrive"),
+    ])
+    .args(["--consumer-property", "auto.offset.reset=earliest", "--timeout-ms", "10000"])
+    .args(["--property", "print.headers=true", "--property", "print.key=true"]);
     let seen = look.stdin(Stdio::null()).stderr(Stdio::null()).output().expect("java can be run");
     let lines = String::from_utf8_lossy(&seen.stdout);
     assert_eq!(lines.matches("keylane-reason:rejected").count(), 2, "{lines}");
     let mut put = kafka::tool("org.apache.kafka.tools.ConsoleProducer");
-    put.args(["--bootstrap-server", &bootstrap, "--topic", &flow.input])
-        .args(["--property", "parse.headers=true", "--property", "parse.key=true"]);
+    put.args(["--bootstrap-server", &bootstrap, "--topic", &flow.input]).args([
+        "--property",
+        "parse.headers=true",
+        "--property",
+        "parse.key=true",
+    ]);
     let mut put = put.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("java can be run");
     put.stdin.take().expect("it was asked for").write_all(&seen.stdout).expect("it reads");
     assert!(put.wait().expect("it ends").success());
@@ -182,9 +193,14 @@ fn the_recipe_puts_events_back() {
     Keylane::run(&mended, &["--until-end"]).expect_exit(0);
     assert_eq!(flow.lag(), 0);
     let outputs = kafka::read_all(&bootstrap, &flow.output);
-    let put_back: Vec<_> = outputs.iter().filter(|output| output.value.as_deref() == Some(b"reject")).collect();
+    let put_back: Vec<_> =
+        outputs.iter().filter(|output| output.value.as_deref() == Some(b"reject")).collect();
     assert_eq!(put_back.len(), 2);
-    assert!(put_back.iter().all(|output| output.key.as_deref() == Some(b"k") && text(output, "trace") == "reject"));
+    assert!(
+        put_back
+            .iter()
+            .all(|output| output.key.as_deref() == Some(b"k") && text(output, "trace") == "reject")
+    );
 }
 
 /// An event that somebody put back with its headers says how often it was here.

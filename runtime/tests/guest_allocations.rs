@@ -9,7 +9,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use keylane::guest::{
-    Call, CallEvents, Compiler, Component, Engine, EngineOptions, Granted, Handler, HandlerOptions, Outcome, Workers,
+    Call, CallEvents, Compiler, Component, Engine, EngineOptions, Granted, Handler, HandlerOptions, Outcome,
+    Workers,
 };
 use keylane_core::{CallId, LaneEnd};
 use wit_component::{StringEncoding, embed_component_metadata};
@@ -111,7 +112,8 @@ fn fill(call: &mut Call, first: u64) {
 fn a_million_rows_allocate_per_call_and_not_per_row() {
     let engine = Engine::new(EngineOptions { max_instances: 4 }).unwrap();
     let compiler = Compiler::new(env!("CARGO_BIN_EXE_keylane"));
-    let component = Component::from_bytes(&engine, "no-op.wasm", &no_op(), Granted::default(), &compiler, None).unwrap();
+    let component =
+        Component::from_bytes(&engine, "no-op.wasm", &no_op(), Granted::default(), &compiler, None).unwrap();
     let handler = Handler::new(&engine, &component, HandlerOptions::new("no-op")).unwrap();
     let workers = Workers::start(&engine, 1).unwrap();
     let (inbox, back) = sync_channel(4);

@@ -10,8 +10,8 @@ use anyhow::Context as _;
 use crate::admit::{Filter, LaneRule};
 use crate::config::{self, Checked, Cluster, FeedSource};
 use crate::guest::{
-    AllowedHost, Cache, Compiler, Component, Engine, EngineOptions, Grants, Handler, HandlerOptions, HttpClient,
-    HttpGrant, Workers,
+    AllowedHost, Cache, Compiler, Component, Engine, EngineOptions, Grants, Handler, HandlerOptions,
+    HttpClient, HttpGrant, Workers,
 };
 use crate::librdkafka::{Wake, WakeHandle};
 use crate::sink::{Route, Sink, SinkSpec};
@@ -69,7 +69,9 @@ impl Parts {
         let handlers = config
             .handlers
             .iter()
-            .map(|handler| HandlerPart::load(&engine, handler, &options.compiler, cache.as_ref(), http.as_ref()))
+            .map(|handler| {
+                HandlerPart::load(&engine, handler, &options.compiler, cache.as_ref(), http.as_ref())
+            })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let threads = config.runtime.workers.get();
         let workers = Workers::start(&engine, threads).context("no threads for the workers")?;

@@ -15,7 +15,9 @@ mod run;
 mod schema;
 mod version;
 
-pub use arguments::{Cli, Command, CompileArguments, InspectArguments, LogFormat, RunArguments, SchemaArguments};
+pub use arguments::{
+    Cli, Command, CompileArguments, InspectArguments, LogFormat, RunArguments, SchemaArguments,
+};
 pub use ending::{Ending, Failure, end_on_panic, exit_code};
 
 impl Cli {

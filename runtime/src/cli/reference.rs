@@ -11,7 +11,9 @@ const NAMED: &str = "NAME";
 pub(super) fn markdown(schema: &Value) -> String {
     let mut pages = Pages { schema, text: String::new(), sections: Vec::new() };
     pages.text.push_str("# Configuration\n\n");
-    pages.text.push_str("<!-- Written by `keylane schema --format markdown`: change the doc comments there. -->\n\n");
+    pages.text.push_str(
+        "<!-- Written by `keylane schema --format markdown`: change the doc comments there. -->\n\n",
+    );
     pages.paragraph(schema);
     pages.section("", schema);
     // Sections are found while their parents are written.
@@ -36,7 +38,8 @@ struct Pages<'s> {
 
 impl Pages<'_> {
     fn paragraph(&mut self, of: &Value) {
-        let description = text(of, "description").replace("\n\n", "\u{0}").replace('\n', " ").replace('\u{0}', "\n\n");
+        let description =
+            text(of, "description").replace("\n\n", "\u{0}").replace('\n', " ").replace('\u{0}', "\n\n");
         if !description.is_empty() {
             write!(self.text, "{description}\n\n").expect("a string takes any text");
         }
@@ -54,7 +57,8 @@ impl Pages<'_> {
             let needed = required.is_some_and(|required| required.iter().any(|known| known == name));
             let default = default(property, needed);
             let meaning = self.meaning(property);
-            writeln!(rows, "| `{name}` | {} | {default} | {meaning} |", self.kind(property)).expect("as above");
+            writeln!(rows, "| `{name}` | {} | {default} | {meaning} |", self.kind(property))
+                .expect("as above");
         }
         if !rows.is_empty() {
             write!(self.text, "| setting | type | default | |\n|---|---|---|---|\n{rows}").expect("as above");
@@ -63,8 +67,15 @@ impl Pages<'_> {
 
     /// A setting that is a section of its own.
     fn section_of(&self, path: &str, name: &str, property: &Value) -> Option<(String, String)> {
-        let below = |inner: &str| if path.is_empty() { inner.to_owned() } else { format!("{}.{inner}", path.trim_matches(['[', ']'])) };
-        let of = |property: &Value| Some(reference(property)?.to_owned()).filter(|name| self.is_section(name));
+        let below = |inner: &str| {
+            if path.is_empty() {
+                inner.to_owned()
+            } else {
+                format!("{}.{inner}", path.trim_matches(['[', ']']))
+            }
+        };
+        let of =
+            |property: &Value| Some(reference(property)?.to_owned()).filter(|name| self.is_section(name));
         if let Some(definition) = of(property) {
             return Some((format!("[{}]", below(name)), definition));
         }
@@ -125,7 +136,9 @@ fn choices(definition: &Value) -> Vec<String> {
 fn plain_type(property: &Value) -> String {
     let names = match property.get("type") {
         Some(Value::String(name)) => vec![name.as_str()],
-        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).filter(|name| *name != "null").collect(),
+        Some(Value::Array(names)) => {
+            names.iter().filter_map(Value::as_str).filter(|name| *name != "null").collect()
+        }
         _ => vec!["table"],
     };
     let mut kind = names.join(" or ").replace("string", "text");

@@ -32,7 +32,10 @@ mod tests {
     /// `keylane schema --format markdown > docs/configuration.md` brings it up to date.
     #[test]
     fn the_reference_is_the_one_in_the_documents() {
-        assert!(page() == include_str!("../../../docs/configuration.md"), "docs/configuration.md is out of date");
+        assert!(
+            page() == include_str!("../../../docs/configuration.md"),
+            "docs/configuration.md is out of date"
+        );
     }
 
     #[test]

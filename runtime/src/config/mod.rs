@@ -37,8 +37,8 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 pub use checked::{
-    Assignor, Checked, Cluster, Commit, DeadLetters, Embedded, FETCH_QUEUE_MIN, Feed, FeedSource, FilterRule, Grants,
-    Handler, HeaderTest, HttpHost, Kafka, LaneKey, Lanes, NoKey, Ordering, Output, Runtime, Variable,
+    Assignor, Checked, Cluster, Commit, DeadLetters, Embedded, FETCH_QUEUE_MIN, Feed, FeedSource, FilterRule,
+    Grants, Handler, HeaderTest, HttpHost, Kafka, LaneKey, Lanes, NoKey, Ordering, Output, Runtime, Variable,
 };
 pub use client_properties::Properties;
 pub use error::{Error, Refused};

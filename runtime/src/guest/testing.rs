@@ -243,7 +243,9 @@ pub(super) fn options(timeout_ms: u64) -> HandlerOptions {
 }
 
 pub(super) fn handler_with(engine: &Arc<Engine>, wasm: &[u8], options: HandlerOptions) -> Arc<Handler> {
-    let component = Component::from_bytes(engine, "test.wasm", wasm, Granted::default(), &Compiler::here(), None).unwrap();
+    let component =
+        Component::from_bytes(engine, "test.wasm", wasm, Granted::default(), &Compiler::here(), None)
+            .unwrap();
     Handler::new(engine, &component, options).unwrap()
 }
 

@@ -66,7 +66,13 @@ impl Alone {
     }
 
     fn load(&self, file: &Path, limits: Limits) -> Result<Component, LoadError> {
-        Component::from_file(&self.engine, file, Granted::default(), &Compiler::with_limits(KEYLANE, limits), None)
+        Component::from_file(
+            &self.engine,
+            file,
+            Granted::default(),
+            &Compiler::with_limits(KEYLANE, limits),
+            None,
+        )
     }
 }
 
@@ -166,7 +172,8 @@ fn what_the_cache_holds_starts_no_child() {
     let file = alone.file("small.wasm", bombs::ordinary_functions(3));
     let cache = Cache::new(alone.folder.join("compiled"));
     let (keylane, nobody) = (Compiler::new(KEYLANE), Compiler::new("/nowhere/keylane"));
-    let load = |compiler| Component::from_file(&alone.engine, &file, Granted::default(), compiler, Some(&cache));
+    let load =
+        |compiler| Component::from_file(&alone.engine, &file, Granted::default(), compiler, Some(&cache));
     let error = load(&nobody).unwrap_err();
     assert!(matches!(error, LoadError::Compiler { .. }), "{error}");
     assert!(
@@ -184,7 +191,8 @@ fn the_child_gets_nothing_of_the_environment() {
     let program = alone.folder.join("tell");
     fs::write(&program, "#!/bin/sh\ncat /proc/$$/environ >&2\nexit 1\n").unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-    let told = Component::from_file(&alone.engine, &file, Granted::default(), &Compiler::new(&program), None).unwrap_err();
+    let told = Component::from_file(&alone.engine, &file, Granted::default(), &Compiler::new(&program), None)
+        .unwrap_err();
     let LoadError::Compile { reason, .. } = told else { panic!("{told}") };
     let names: Vec<&str> = reason.split('\0').filter_map(|variable| variable.split('=').next()).collect();
     assert_eq!(names, ["RAYON_NUM_THREADS", ""], "{reason:?}");

@@ -8,7 +8,9 @@ use crate::guest::load::{Component as Loaded, tests::Scratch};
 use crate::guest::testing;
 
 fn load(engine: &Guests, cache: &Cache, wasm: &[u8]) -> bool {
-    Loaded::from_bytes(engine, "orders.wasm", wasm, Granted::default(), &Compiler::here(), Some(cache)).unwrap().from_cache()
+    Loaded::from_bytes(engine, "orders.wasm", wasm, Granted::default(), &Compiler::here(), Some(cache))
+        .unwrap()
+        .from_cache()
 }
 
 fn files(cache: &Cache) -> Vec<PathBuf> {

@@ -28,9 +28,16 @@ impl Drop for Scratch {
 }
 
 fn refused(bytes: &[u8]) -> String {
-    Component::from_bytes(&testing::engine(), "orders.wasm", bytes, Granted::default(), &Compiler::here(), None)
-        .unwrap_err()
-        .to_string()
+    Component::from_bytes(
+        &testing::engine(),
+        "orders.wasm",
+        bytes,
+        Granted::default(),
+        &Compiler::here(),
+        None,
+    )
+    .unwrap_err()
+    .to_string()
 }
 
 #[test]
@@ -95,8 +102,15 @@ fn what_is_no_component_is_refused_with_its_remedy() {
 #[test]
 fn our_own_compiled_code_is_refused_too() {
     let engine = testing::engine();
-    let component =
-        Component::from_bytes(&engine, "orders.wasm", &testing::obedient(), Granted::default(), &Compiler::here(), None).unwrap();
+    let component = Component::from_bytes(
+        &engine,
+        "orders.wasm",
+        &testing::obedient(),
+        Granted::default(),
+        &Compiler::here(),
+        None,
+    )
+    .unwrap();
     let code = component.compiled.serialize().unwrap();
     assert!(matches!(
         Component::from_bytes(&engine, "orders.cwasm", &code, Granted::default(), &Compiler::here(), None),
@@ -117,7 +131,8 @@ fn both_kinds_load_and_say_what_they_are() {
     ];
     for (wasm, kind, export) in cases {
         let component =
-            Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None).unwrap();
+            Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None)
+                .unwrap();
         assert_eq!(component.kind(), kind);
         let inspection = component.inspection();
         assert_eq!(inspection.exports, [export]);
@@ -127,7 +142,9 @@ fn both_kinds_load_and_say_what_they_are() {
         let made = to_component("orders.wasm", &wasm).unwrap();
         assert!(!inspect("orders.wasm", &made).unwrap().was_core_module);
         assert_eq!(
-            Component::from_bytes(&engine, "orders.wasm", &made, Granted::default(), &Compiler::here(), None).unwrap().kind(),
+            Component::from_bytes(&engine, "orders.wasm", &made, Granted::default(), &Compiler::here(), None)
+                .unwrap()
+                .kind(),
             kind
         );
     }
@@ -194,7 +211,8 @@ fn a_component_that_cannot_start_is_refused_before_any_event() {
             ),
         );
         let component =
-            Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None).unwrap();
+            Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None)
+                .unwrap();
         let error = Handler::new(&engine, &component, HandlerOptions::new("orders")).unwrap_err();
         assert_eq!(error.to_string(), message);
     }
@@ -212,7 +230,9 @@ fn an_export_of_another_type_is_refused_before_any_event() {
             (export "keylane:handler/handler@0.1.0" (instance $handler)))"#,
     )
     .unwrap();
-    let component = Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None).unwrap();
+    let component =
+        Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None)
+            .unwrap();
     let error = Handler::new(&engine, &component, HandlerOptions::new("orders")).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -224,9 +244,14 @@ fn an_export_of_another_type_is_refused_before_any_event() {
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let error =
-        Component::from_file(&testing::engine(), Path::new("/nowhere/orders.wasm"), Granted::default(), &Compiler::here(), None)
-            .unwrap_err();
+    let error = Component::from_file(
+        &testing::engine(),
+        Path::new("/nowhere/orders.wasm"),
+        Granted::default(),
+        &Compiler::here(),
+        None,
+    )
+    .unwrap_err();
     assert!(error.to_string().starts_with("can't read the component `/nowhere/orders.wasm`: "), "{error}");
     assert!(error.to_string().ends_with("; check `component` in the handler's section"), "{error}");
 }
