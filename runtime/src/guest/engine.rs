@@ -103,7 +103,8 @@ impl Engine {
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|reason| start(&reason))?;
 
         let mut http_linker = linker.clone();
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut http_linker).map_err(|error| start(&error))?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut http_linker)
+            .map_err(|error| start(&error))?;
 
         let clock = Arc::new(Clock::default());
         let turned = wasmtime.clone();
