@@ -71,7 +71,8 @@ fn a_granted_variable_that_is_not_set_is_named_at_the_start() {
 #[test]
 fn a_request_that_nobody_answers_ends_with_its_call() {
     let silent = Service::start(|_| None);
-    let settings = format!("timeout = \"300ms\"\ngrants.http = [\"{}\"]", silent.host());
+    let once = "retry = { max_attempts = 1, on_exhausted = \"stop\" }";
+    let settings = format!("timeout = \"300ms\"\n{once}\ngrants.http = [\"{}\"]", silent.host());
     let file = prepare("asking", &[format!("http://{}/", silent.host())], &settings);
     let mut keylane = Keylane::run_file(&file, &["--until-end"], std::process::Stdio::null());
     keylane.expect_exit(1);
