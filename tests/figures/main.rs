@@ -8,6 +8,7 @@
 //! run stands how much of the machine anybody else used meanwhile ([`machine`]): a figure from a busy machine shows
 //! that it is one.
 
+mod beside;
 mod child;
 mod embedded;
 mod emit;
@@ -40,6 +41,8 @@ usage: figures <workload> [--events N] [--keys N] [--pairs N] [--seconds N] [--w
   waits     a handler that waits 10 ms over each event, 1,000 at a time (use --keys 1000)
   traps     a handler that traps over each event, one and 64 a call
   filter    99.6 % of the events dropped by a header, against reading alone
+  poison    a key that fails among healthy ones, through its whole schedule (use --seconds 130)
+  neighbours  a handler that spins, and one that hoards, beside a healthy one
   embedded  from the start of the process to the first event, on the embedded broker
   serve     a broker with the topic, until standard input ends: for a profiler";
 
@@ -66,6 +69,8 @@ fn run(arguments: &[String]) -> Result<()> {
         "waits" => guests::waits(&Options::parse(rest)?),
         "traps" => guests::traps(&Options::parse(rest)?),
         "filter" => guests::filter(&Options::parse(rest)?),
+        "poison" => beside::poison(&Options::parse(rest)?),
+        "neighbours" => beside::neighbours(&Options::parse(rest)?),
         "serve" => serve::serve(&Options::parse(rest)?),
         raw::WORKLOAD => raw::run(rest),
         emit::WORKLOAD => emit::run(rest),

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use keylane_core::OnExhausted;
+
 use super::{Ending, Failure};
 use crate::config::{self, Checked, Cluster, Embedded, FeedSource, Handler, HumanSize, Runtime};
 use crate::guest::{Granted, Inspection, load};
@@ -129,6 +131,7 @@ fn describe(text: &mut String, handler: &Handler, component: &Inspection) {
     line(text, "  order", order);
     let (calls, memory) = (lanes.max_concurrency, HumanSize(handler.memory));
     line(text, "  calls", &format!("up to {calls} at once, each up to {memory}"));
+    line(text, "  failures", &failures(handler));
     for variable in &handler.grants.env {
         line(text, "  env", &variable.name);
     }
@@ -138,6 +141,17 @@ fn describe(text: &mut String, handler: &Handler, component: &Inspection) {
     for output in &handler.outputs {
         line(text, "  output", &format!("{} to {}", output.target, output.topic));
     }
+}
+
+/// What becomes of an event that fails.
+fn failures(handler: &Handler) -> String {
+    let attempts = handler.retry.max_attempts;
+    let ending = match (&handler.dead_letters, handler.retry.on_exhausted) {
+        (Some(letters), _) => letters.topics.join(", "),
+        (None, OnExhausted::Skip) => "skipped".to_owned(),
+        (None, OnExhausted::Stop | OnExhausted::DeadLetter) => "the handler stops".to_owned(),
+    };
+    format!("{attempts} {}, then {ending}", if attempts == 1 { "attempt" } else { "attempts" })
 }
 
 fn line(text: &mut String, name: &str, value: &str) {
@@ -199,6 +213,7 @@ handler      orders
   group      shop, from earliest without a commit
   order      of events of a partition with the same key
   calls      up to 256 at once, each up to 64MiB
+  failures   10 attempts, then orders.dlq, returns.dlq
   env        HOME
   http       api.example.com
   http       *.example.net:8443

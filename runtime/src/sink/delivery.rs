@@ -24,17 +24,22 @@ pub(super) struct DeliveryThread {
     sorted: Vec<Vec<Delivery>>,
     /// By topic.
     resend: Vec<Resend>,
+    /// The producer can't go on, and none could be made in its place.
+    broken: bool,
 }
 
 impl DeliveryThread {
     pub(super) fn new(shared: Arc<Shared>, reports: Queue, routes: Vec<Route>) -> DeliveryThread {
         let sorted = routes.iter().map(|_| Vec::new()).collect();
         let resend = shared.names.iter().map(|_| Resend::default()).collect();
-        DeliveryThread { shared, reports, old: None, routes, sorted, resend }
+        DeliveryThread { shared, reports, old: None, routes, sorted, resend, broken: false }
     }
 
     pub(super) fn run(&mut self) {
         while !self.shared.stop.load(Ordering::Acquire) {
+            if self.broken {
+                self.replace_producer();
+            }
             self.drain_old_producer();
             if let Some(mut event) = self.reports.poll(POLL_INTERVAL) {
                 self.take(&mut event);
@@ -207,7 +212,9 @@ impl DeliveryThread {
         for topic in 0..self.resend.len() {
             self.shared.set_closed(topic, true);
         }
-        match self.shared.replace_producer() {
+        let replaced = self.shared.replace_producer();
+        self.broken = replaced.is_err();
+        match replaced {
             Ok(old) => {
                 let reports =
                     std::mem::replace(&mut self.reports, self.shared.current().producer.main_queue());

@@ -40,13 +40,16 @@ pub enum Error {
     #[error("topic `{0}`: not a topic name")]
     TopicName(String),
     /// An output topic is missing.
-    #[error("output topic `{0}` does not exist: create it, or set `create_topics = true`")]
+    #[error(
+        "the topic `{0}`, for outputs or dead letters, does not exist: create it, or set `create_topics = true` \
+         under [kafka]"
+    )]
     TopicMissing(String),
     /// A topic could not be created.
     #[error("{0}")]
     TopicNotCreated(String),
     /// A topic may not be used.
-    #[error("output topic `{topic}` can't be used: {code}; grant this user WRITE and DESCRIBE on it")]
+    #[error("the topic `{topic}` can't be written: {code}; grant this user WRITE and DESCRIBE on it")]
     TopicDenied {
         /// Which.
         topic: String,

@@ -1,0 +1,114 @@
+//! What the healthy pay for the others: a steady load, handled with and without trouble beside it.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{Cluster, Producer, Record, unique};
+use keylane_tests::keylane::{Keylane, Settings};
+
+use crate::numbers::{float, write};
+use crate::options::Options;
+use crate::report::{self, Table};
+use crate::{keylane, pairs, topic};
+
+/// Between two portions of the load.
+const BEAT: Duration = Duration::from_millis(10);
+const BEATS_A_SECOND: usize = 100;
+const KEYS: usize = 1_000;
+
+/// A key that fails through its whole schedule, 50 events a second, among 1,000 healthy ones with 20,000.
+pub(crate) fn poison(options: &Options) -> Result<()> {
+    let cluster = pairs::broker()?;
+    let mut table = Table::new(&["trouble", "healthy events/s", "CPU, cores", "of the run without"]);
+    let without = run(&cluster, options, 20_000, None)?;
+    let with = run(&cluster, options, 20_000, Some(Trouble { value: "retry", a_second: 50, apart: false }))?;
+    row(&mut table, "none", without, without);
+    row(&mut table, "a poison key", with, without);
+    table.print();
+    Ok(())
+}
+
+/// A handler that spins, and one that hoards memory, beside a healthy one with 5,000 events a second.
+pub(crate) fn neighbours(options: &Options) -> Result<()> {
+    let cluster = pairs::broker()?;
+    let mut table = Table::new(&["neighbour", "healthy events/s", "CPU, cores", "of the run without"]);
+    let without = run(&cluster, options, 5_000, None)?;
+    row(&mut table, "none", without, without);
+    for value in ["spin", "hoard"] {
+        let with = run(&cluster, options, 5_000, Some(Trouble { value, a_second: 50, apart: true }))?;
+        row(&mut table, value, with, without);
+    }
+    table.print();
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+struct Trouble {
+    /// What the failing guest is told.
+    value: &'static str,
+    a_second: usize,
+    /// Of a handler of its own.
+    apart: bool,
+}
+
+/// Healthy events a second, and cores used.
+type Taken = (f64, f64);
+
+fn row(table: &mut Table, name: &str, taken: Taken, without: Taken) {
+    let share = write(taken.0 / without.0, 3);
+    table.row(vec![name.to_owned(), write(taken.0, 0), write(taken.1, 2), share]);
+}
+
+#[expect(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
+fn run(cluster: &Cluster, options: &Options, a_second: usize, trouble: Option<Trouble>) -> Result<Taken> {
+    let [input, output, other] = [(); 3].map(|()| unique("beside"));
+    for name in [&input, &output, &other, &format!("{input}.dlq"), &format!("{other}.dlq")] {
+        cluster.admin().create_topic(name, topic::PARTITIONS, &[]);
+    }
+    let settings =
+        settings(cluster, &input, &output, trouble.filter(|trouble| trouble.apart).map(|_| other.as_str()));
+    let mut running = Keylane::run(&settings, &[]);
+    running.wait_for("the partitions", |line| keylane::says(line, keylane::BEGUN));
+    let producer = Producer::new(&cluster.bootstrap());
+    let (start, ticks) = (Instant::now(), running.cpu_ticks().unwrap_or(0));
+    let beats = usize::try_from(options.seconds)? * BEATS_A_SECOND;
+    for beat in 0..beats {
+        let each = a_second / BEATS_A_SECOND;
+        let healthy = (beat * each..(beat + 1) * each)
+            .map(|number| Record::new(format!("key-{}", number % KEYS), "done"));
+        producer.hand_over(&input, healthy)?;
+        if let Some(trouble) = trouble
+            && beat % (BEATS_A_SECOND / trouble.a_second) == 0
+        {
+            let target = if trouble.apart { &other } else { &input };
+            producer.hand_over(target, [Record::new("trouble", trouble.value)])?;
+        }
+        let due = start + BEAT * u32::try_from(beat + 1)?;
+        sleep(due.saturating_duration_since(Instant::now()));
+    }
+    let took = start.elapsed().as_secs_f64();
+    let done: i64 = cluster.admin().watermarks(&output).iter().map(|marks| marks.high).sum();
+    let cores = float(running.cpu_ticks().unwrap_or(ticks) - ticks) / 100.0 / took;
+    report::line(&format!(
+        "{done} healthy events done in {took:.1} s, with {:?}",
+        trouble.map(|trouble| trouble.value)
+    ));
+    running.kill();
+    Ok((float(u64::try_from(done)?) / took, cores))
+}
+
+fn settings(cluster: &Cluster, input: &str, output: &str, other: Option<&str>) -> Settings {
+    let guest = guest("failing");
+    let settings = Settings::new(&cluster.bootstrap())
+        .handler(&guest, input, &unique("beside"))
+        .set("handlers.t.outputs.out", "topic", output)
+        .set("runtime", "cache_dir", keylane::cache().display().to_string());
+    let Some(other) = other else { return settings };
+    settings
+        .set("handlers.u", "component", guest.display().to_string())
+        .set("handlers.u", "topics", vec![other])
+        .set("handlers.u", "group_id", unique("beside"))
+        .set("handlers.u.outputs.out", "topic", output)
+}
