@@ -121,6 +121,25 @@ fn a_refused_output_ends_only_its_event() {
     assert_eq!(kafka::read_all(&cluster.bootstrap(), &small).len(), 196, "each of the others once");
 }
 
+/// With `create_topics` the dead-letter topic is made like its input.
+#[test]
+fn a_missing_topic_is_named_or_made_like_its_input() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 3, &[]);
+    let letters = kafka::unique("letters");
+    let settings = failing(&flow).set("handlers.t.dead_letters", "topic", letters.as_str());
+    let mut refused = Keylane::run(&settings, &["--until-end"]);
+    refused.expect_exit(1);
+    assert!(
+        refused.tail().contains(&letters) && refused.tail().contains("create_topics"),
+        "{}",
+        refused.tail()
+    );
+    run(&flow, &[Record::new("k", "reject")], &settings.set("kafka", "create_topics", true));
+    assert_eq!(cluster.admin().partitions(&letters), Some(3));
+    assert_eq!(kafka::read_all(&cluster.bootstrap(), &letters).len(), 1);
+}
+
 /// The dead-letter topic is away while events fail.
 #[test]
 fn nothing_is_passed_while_the_topic_is_away() {

@@ -1,5 +1,6 @@
 //! Builds what a run is made of, in the order in which things can fail cheaply: components before brokers.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -84,6 +85,7 @@ impl Parts {
             client_properties: with_servers(config.kafka.producer.iter(), config, broker.as_ref()),
             topics: topics.clone(),
             create_topics: config.kafka.create_topics,
+            as_many_as: letters_of_inputs(config),
             max_bytes_per_topic: OUTPUT_BYTES_PER_TOPIC,
         };
         let routes = handlers.iter().map(HandlerPart::route).collect();
@@ -358,6 +360,15 @@ fn output_topics(config: &Checked) -> Vec<String> {
     topics.sort_unstable();
     topics.dedup();
     topics
+}
+
+/// Dead-letter topics, each with its input: they are created with as many partitions.
+fn letters_of_inputs(config: &Checked) -> BTreeMap<String, String> {
+    let of_handler = |handler: &config::Handler| {
+        let letters = handler.dead_letters.as_ref().map_or(Vec::new(), |letters| letters.topics.clone());
+        letters.into_iter().zip(handler.topics.clone()).collect::<Vec<_>>()
+    };
+    config.handlers.iter().flat_map(of_handler).collect()
 }
 
 fn session_timeout(config: &Checked) -> Duration {

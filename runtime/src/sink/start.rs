@@ -1,5 +1,6 @@
 //! What a sink is made of, and the check of its topics.
-use std::ffi::CString;
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub struct SinkSpec {
     pub topics: Vec<String>,
     /// Create missing topics with the brokers' defaults instead of refusing to start.
     pub create_topics: bool,
+    /// Topics that, if they are created, get as many partitions as another one has.
+    pub as_many_as: BTreeMap<String, String>,
     /// Bytes on their way per topic, so that a topic that does not move does not take the others' memory.
     pub max_bytes_per_topic: usize,
 }
@@ -126,7 +129,10 @@ pub(super) fn check_topics(
                         let missing: Vec<NewTopic> = wrong
                             .iter()
                             .filter(|topic| topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PART)
-                            .map(|topic| NewTopic { name: topic.name.clone(), partitions: None })
+                            .map(|topic| NewTopic {
+                                name: topic.name.clone(),
+                                partitions: partitions_for(producer, spec, &topic.name),
+                            })
                             .collect();
                         create_topics(producer.client(), &missing, TRY_LIMIT)
                             .map_err(Error::TopicNotCreated)?;
@@ -147,6 +153,14 @@ pub(super) fn check_topics(
         wait(events, reason, patience)?;
     }
     Ok(())
+}
+
+/// As many as the topic has that it should be like; `None`: as the brokers are configured.
+fn partitions_for(producer: &Producer, spec: &SinkSpec, name: &CStr) -> Option<i32> {
+    let like = CString::new(spec.as_many_as.get(name.to_str().ok()?)?.as_str()).ok()?;
+    let broker = admin_broker(producer.client(), TRY_LIMIT).ok()?;
+    let found = describe_topics(producer.client(), &[like], broker, TRY_LIMIT).ok()?;
+    found.first().filter(|topic| topic.error.is_none()).map(|topic| topic.partitions)
 }
 
 /// Serves the client's events for a while; some of them end the waiting.

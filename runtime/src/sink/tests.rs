@@ -26,6 +26,7 @@ fn spec(mock: &MockCluster, topics: &[&str]) -> SinkSpec {
         client_properties: vec![("bootstrap.servers".to_owned(), mock.bootstrap_servers())],
         topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
         create_topics: false,
+        as_many_as: BTreeMap::new(),
         max_bytes_per_topic: 1 << 20,
     }
 }
