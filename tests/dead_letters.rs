@@ -191,16 +191,16 @@ fn the_recipe_puts_events_back() {
         "--group",
         &kafka::unique("redrive"),
     ])
-    .args(["--consumer-property", "auto.offset.reset=earliest", "--timeout-ms", "10000"])
-    .args(["--property", "print.headers=true", "--property", "print.key=true"]);
+    .args(["--command-property", "auto.offset.reset=earliest", "--timeout-ms", "10000"])
+    .args(["--formatter-property", "print.headers=true", "--formatter-property", "print.key=true"]);
     let seen = look.stdin(Stdio::null()).stderr(Stdio::null()).output().expect("java can be run");
     let lines = String::from_utf8_lossy(&seen.stdout);
     assert_eq!(lines.matches("keylane-reason:rejected").count(), 2, "{lines}");
     let mut put = kafka::tool("org.apache.kafka.tools.ConsoleProducer");
     put.args(["--bootstrap-server", &bootstrap, "--topic", &flow.input]).args([
-        "--property",
+        "--reader-property",
         "parse.headers=true",
-        "--property",
+        "--reader-property",
         "parse.key=true",
     ]);
     let mut put = put.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("java can be run");
