@@ -238,11 +238,6 @@ enum Exports {
 }
 
 impl Instance {
-    /// It has served no call.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.calls == 0
-    }
-
     /// It may serve another call.
     pub(super) fn may_stay(&self, handler: &Handler) -> bool {
         let options = &handler.options;

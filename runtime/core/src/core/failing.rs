@@ -23,7 +23,8 @@ impl Core {
     /// again, those that may be to blame one by one.
     pub(super) fn guest_failed(&mut self, id: CallId, at: usize, failure: CallFailure) {
         let Some(call) = self.calls.get_mut(id) else { return };
-        let alone = call.len() == 1;
+        // What was asked for was given: otherwise such an event could come again for ever.
+        let alone_and_fresh = call.len() == 1 && (failure.fresh || call.fresh);
         let part = call.parts.get_mut(at).expect("a lane of the call");
         if part.over {
             return;
@@ -33,7 +34,7 @@ impl Core {
             Some(row) => here.contains(&row),
             None => !here.is_empty(),
         };
-        if suspect && alone && failure.fresh {
+        if suspect && alone_and_fresh {
             self.charge(id, at, Reason::Fault(failure.fault), None);
         } else if suspect {
             part.next = Next::Suspect;

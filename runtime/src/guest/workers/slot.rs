@@ -237,20 +237,18 @@ async fn serve(shared: &Shared, worker: usize, call: &mut Call, meter: &Arc<Mete
         Lease::Used(instance) => Ok(instance),
         Lease::Room(evicted) => {
             drop(evicted);
+            // Said before it is made: a start that outlasts the deadline is the event's own failure, too.
+            call.had_fresh = true;
             handler.instance(meter).await
         }
     };
     let made = match instance {
         Ok(instance) => {
             let mut instance: Instance = instance;
-            call.had_fresh = instance.is_fresh();
             let made = instance.call(&handler, meter, &call.batch, &mut call.results).await;
             made.map(|()| instance)
         }
-        Err(failure) => {
-            call.had_fresh = true;
-            Err(failure)
-        }
+        Err(failure) => Err(failure),
     };
     match made {
         Ok(instance) if instance.may_stay(&handler) => {
