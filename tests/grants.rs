@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use keylane_tests::guests::guest;
 use keylane_tests::keylane::Keylane;
 use keylane_tests::service::Service;
+use keylane_tests::tls::Identity;
 use keylane_tests::{janitor, wait};
 use serde_json::Value;
 
@@ -31,6 +32,24 @@ fn a_request_to_a_host_that_is_not_listed_is_denied_and_named() {
         let lines: Vec<Value> = keylane.lines().iter().filter(named).cloned().collect();
         assert_eq!(lines.len(), 1, "one warning names {host}{}", keylane.tail());
         assert!(lines[0].to_string().contains("\"handler\":\"t\""), "{lines:?}");
+    }
+}
+
+#[test]
+fn https_goes_to_those_with_a_certificate_that_the_system_trusts() {
+    let Some(identity) = Identity::new() else { return };
+    let certificate = identity.certificate().display().to_string();
+    let service = Service::start_with_tls(identity, |_| Some((200, "hello".to_owned())));
+    let host = service.host().replace("127.0.0.1", "localhost");
+    let file = prepare("asking", &[format!("https://{host}/")], &format!("grants.http = [\"{host}\"]"));
+    let untrusted = format!("HTTP: no answer from `{host}`: tls certificate error");
+    for (trusted, expected) in [(certificate.as_str(), "200 hello"), ("/dev/null", &untrusted)] {
+        let trust = [("SSL_CERT_FILE", trusted), ("SSL_CERT_DIR", "/nowhere")];
+        let mut keylane = Keylane::run_with_variables(&file, &["--until-end"], &trust);
+        keylane.expect_exit(0);
+        assert_eq!(outputs(&keylane), [expected]);
+        let warned = keylane.tail().contains("no trusted certificates are on this machine");
+        assert_eq!(warned, trusted == "/dev/null", "{}", keylane.tail());
     }
 }
 

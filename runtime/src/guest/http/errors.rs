@@ -14,6 +14,8 @@ pub(super) fn of(error: &(dyn StdError + 'static)) -> Error {
     let mut chain = causes(error);
     let connecting = error.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect);
     chain.reverse(); // the innermost knows best
+    let innermost = chain.first().map(ToString::to_string);
+    tracing::debug!(%error, cause = innermost, "HTTP request failed");
     let known = chain.into_iter().find_map(known);
     known.unwrap_or(if connecting { Error::DestinationUnavailable } else { Error::ConnectionTerminated })
 }
