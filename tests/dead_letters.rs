@@ -37,14 +37,14 @@ fn everything_of_the_event_is_in_it() {
         assert_eq!(own, sent.headers.iter().collect::<Vec<_>>(), "its own headers come first, as they were");
         let ours = letter.headers.iter().skip(sent.headers.len());
         assert!(ours.clone().all(|(name, _)| name.starts_with(b"keylane-")), "{:?}", letter.headers);
-        assert_eq!(text(letter, "keylane-origin-topic"), flow.input);
-        assert_eq!(text(letter, "keylane-reason"), "rejected");
-        assert_eq!((letter.number("keylane-attempt"), text(letter, "keylane-handler")), (Some(1), "t"));
-        assert_eq!(text(letter, "keylane-group"), flow.group);
+        assert_eq!(letter.text("keylane-origin-topic"), flow.input);
+        assert_eq!(letter.text("keylane-reason"), "rejected");
+        assert_eq!((letter.number("keylane-attempt"), letter.text("keylane-handler")), (Some(1), "t"));
+        assert_eq!(letter.text("keylane-group"), flow.group);
     }
     let first = of_origin(&letters, 2, 0);
     assert_eq!(first.number("keylane-origin-timestamp"), Some(1_700_000_000_000));
-    assert_eq!(text(first, "keylane-error"), "the value asks for it");
+    assert_eq!(first.text("keylane-error"), "the value asks for it");
 }
 
 #[test]
@@ -55,10 +55,10 @@ fn other_names_on_request() {
     run(&flow, &[Record::new("k", "done"), Record::new("k", "reject")], &settings);
     let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
     let letter = letters.first().expect("one event was rejected");
-    assert_eq!(text(letter, "kafka_dlt-original-topic"), flow.input);
+    assert_eq!(letter.text("kafka_dlt-original-topic"), flow.input);
     assert_eq!(letter.header("kafka_dlt-original-partition"), Some(&0_i32.to_be_bytes()[..]));
     assert_eq!(letter.header("kafka_dlt-original-offset"), Some(&1_i64.to_be_bytes()[..]));
-    assert_eq!(text(letter, "kafka_dlt-exception-message"), "the value asks for it");
+    assert_eq!(letter.text("kafka_dlt-exception-message"), "the value asks for it");
 }
 
 /// What the dead-letter topic does not take is made smaller, in the end to a note of where the original is.
@@ -90,10 +90,10 @@ fn what_is_too_large_leaves_a_note() {
     assert_eq!(of_origin(&letters, 0, 0).value.as_deref(), Some(&b"reject"[..]));
     let without_value = of_origin(&letters, 0, 1);
     assert_eq!((without_value.key.as_deref(), &without_value.value), (Some(&b"long value"[..]), &None));
-    assert_eq!(text(without_value, "keylane-reason"), "output-refused");
+    assert_eq!(without_value.text("keylane-reason"), "output-refused");
     assert_eq!(without_value.number("keylane-value-omitted"), Some(10_000));
     let stub = of_origin(&letters, 0, 2);
-    assert_eq!((&stub.key, &stub.value, text(stub, "keylane-reason")), (&None, &None, "rejected"));
+    assert_eq!((&stub.key, &stub.value, stub.text("keylane-reason")), (&None, &None, "rejected"));
 }
 
 /// A record that the output topic does not take ends its own event, and no other of its batch.
@@ -117,7 +117,7 @@ fn a_refused_output_ends_only_its_event() {
         letters.iter().filter_map(|letter| letter.number("keylane-origin-offset")).collect();
     offsets.sort_unstable();
     assert_eq!(offsets, [7, 57, 107, 157]);
-    assert!(letters.iter().all(|letter| text(letter, "keylane-error").contains("MSG_SIZE_TOO_LARGE")));
+    assert!(letters.iter().all(|letter| letter.text("keylane-error").contains("MSG_SIZE_TOO_LARGE")));
     assert_eq!(kafka::read_all(&cluster.bootstrap(), &small).len(), 196, "each of the others once");
 }
 
@@ -216,9 +216,7 @@ fn the_recipe_puts_events_back() {
         outputs.iter().filter(|output| output.value.as_deref() == Some(b"reject")).collect();
     assert_eq!(put_back.len(), 2);
     assert!(
-        put_back
-            .iter()
-            .all(|output| output.key.as_deref() == Some(b"k") && text(output, "trace") == "reject")
+        put_back.iter().all(|output| output.key.as_deref() == Some(b"k") && output.text("trace") == "reject")
     );
 }
 
@@ -265,8 +263,4 @@ fn of_origin(letters: &[Received], partition: i64, offset: i64) -> &Received {
     let letter = found.next().expect("every event that can't be handled has a letter");
     assert!(found.next().is_none(), "one letter per event");
     letter
-}
-
-fn text<'r>(record: &'r Received, header: &str) -> &'r str {
-    std::str::from_utf8(record.header(header).unwrap_or_default()).expect("headers of ours are text")
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
-use keylane_tests::kafka::{self, Received, Record};
+use keylane_tests::kafka::{self, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::skip::say;
 use serde_json::Value;
@@ -40,7 +40,7 @@ fn each_ends_its_own_event_with_its_own_reason() {
     for (deed, reason, words) in DEEDS {
         let letter = letters.iter().find(|letter| letter.value.as_deref() == Some(deed.as_bytes()));
         let letter = letter.expect("each has a dead letter");
-        let said = (text(letter, "keylane-reason"), text(letter, "keylane-error"));
+        let said = (letter.text("keylane-reason"), letter.text("keylane-error"));
         say(&format!("{deed}: {said:?}"));
         assert!(said.0 == reason && said.1.contains(words), "{deed} is said to be {said:?}");
         assert_eq!(letter.number("keylane-attempt"), Some(3), "{deed} had all its attempts");
@@ -117,8 +117,4 @@ fn run(flow: &Flow<'_>, records: &[Record], settings: &Settings) -> Keylane {
     keylane.expect_exit(0);
     assert_eq!(flow.lag(), 0);
     keylane
-}
-
-fn text<'r>(record: &'r Received, header: &str) -> &'r str {
-    std::str::from_utf8(record.header(header).unwrap_or_default()).expect("headers of ours are text")
 }

@@ -5,7 +5,7 @@
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
-use keylane_tests::kafka::{self, Received, Record};
+use keylane_tests::kafka::{self, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 
 #[test]
@@ -46,9 +46,9 @@ fn a_trap_is_charged_to_its_event_alone() {
     let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
     assert_eq!(letters.len(), traps.len());
     for letter in &letters {
-        assert_eq!((letter.value.as_deref(), text(letter, "keylane-reason")), (Some(&b"trap"[..]), "trap"));
+        assert_eq!((letter.value.as_deref(), letter.text("keylane-reason")), (Some(&b"trap"[..]), "trap"));
         assert_eq!(letter.number("keylane-attempt"), Some(3));
-        let error = text(letter, "keylane-error");
+        let error = letter.text("keylane-error");
         assert!(error.contains("unreachable"), "what the guest did: {error}");
     }
     let mut history = flow.history();
@@ -79,7 +79,7 @@ fn old_events_are_not_tried_again_and_endings_can_be_chosen() {
         .set("handlers.t.retry", "max_interval", "1h");
     run(&flow, [old, Record::new("new", "done")], &settings);
     let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
-    assert_eq!(letters.iter().map(|letter| text(letter, "keylane-reason")).collect::<Vec<_>>(), ["too-old"]);
+    assert_eq!(letters.iter().map(|letter| letter.text("keylane-reason")).collect::<Vec<_>>(), ["too-old"]);
 
     let flow = Flow::new(cluster, 1, &[]);
     let settings = failing(&flow).set("handlers.t.retry", "on_exhausted", "skip");
@@ -117,8 +117,4 @@ fn run(flow: &Flow<'_>, records: impl IntoIterator<Item = Record>, settings: &Se
 fn offsets(flow: &Flow<'_>) -> Vec<i64> {
     let outputs = kafka::read_all(&flow.cluster.bootstrap(), &flow.output);
     outputs.iter().filter_map(|output| output.number("keylane-origin-offset")).collect()
-}
-
-fn text<'r>(record: &'r Received, header: &str) -> &'r str {
-    std::str::from_utf8(record.header(header).unwrap_or_default()).expect("headers of ours are text")
 }

@@ -222,6 +222,9 @@ impl Shell {
 
     /// Keeps what the guest said about events that are not done: the core asks for their ending later.
     pub(super) fn note_texts(&mut self, now: Now, call: &Call) {
+        if call.outcome == Outcome::Ended && call.results.refusals().is_empty() {
+            return; // nearly always
+        }
         let id = call.key.call;
         let mut first = 0;
         let mut refusals = call.results.refusals().iter().peekable();

@@ -65,6 +65,11 @@ impl DeliveryThread {
                 Err(code) => self.came_back(&report, code),
             }
         }
+        self.pass_on();
+    }
+
+    /// Tells every handler what was collected for it.
+    fn pass_on(&mut self) {
         for (route, collected) in self.routes.iter_mut().zip(&mut self.sorted) {
             if !collected.is_empty() {
                 route(collected);
@@ -93,7 +98,7 @@ impl DeliveryThread {
             if let Some(resend) = self.resend.get_mut(topic).filter(|resend| resend.is_alone(place)) {
                 resend.settled();
             }
-            return self.tell(place, Err(DeliveryError::of_record(code)));
+            return self.tell(place, Err(DeliveryError { code }));
         }
         let topic = usize::from(self.shared.in_flight.set_aside(place));
         self.shared.set_closed(topic, true);
@@ -102,7 +107,7 @@ impl DeliveryThread {
             match resend.refused(refusal, code) {
                 Verdict::Refused => {
                     resend.settled();
-                    self.tell(place, Err(DeliveryError::of_record(code)));
+                    self.tell(place, Err(DeliveryError { code }));
                 }
                 Verdict::Blocked => self.alarm(topic, code),
             }
@@ -114,7 +119,7 @@ impl DeliveryThread {
                 let (record, alone) = (Record::copy_of(number, &message), refusal != Refusal::Producer);
                 resend.push(Suspect { place, record, alone });
             }
-            Err(code) => self.tell(place, Err(DeliveryError::of_record(code))),
+            Err(code) => self.tell(place, Err(DeliveryError { code })),
         }
         if refusal == Refusal::Topic {
             self.alarm(topic, code);
@@ -131,7 +136,8 @@ impl DeliveryThread {
                 Ok(()) => resend.sent(),
                 Err(ErrorCode::MSG_SIZE_TOO_LARGE) => {
                     resend.settled();
-                    self.tell_now(place, ErrorCode::MSG_SIZE_TOO_LARGE);
+                    self.tell(place, Err(DeliveryError { code: ErrorCode::MSG_SIZE_TOO_LARGE }));
+                    self.pass_on();
                     return self.send_again(topic);
                 }
                 Err(code) => {
@@ -181,17 +187,6 @@ impl DeliveryThread {
         let handler = usize::from(delivery.token.handler);
         let collected = self.sorted.get_mut(handler).expect("every handler that produces has a route");
         collected.push(delivery);
-    }
-
-    /// Outside of an event.
-    fn tell_now(&mut self, place: usize, code: ErrorCode) {
-        self.tell(place, Err(DeliveryError::of_record(code)));
-        for (route, collected) in self.routes.iter_mut().zip(&mut self.sorted) {
-            if !collected.is_empty() {
-                route(collected);
-                collected.clear();
-            }
-        }
     }
 
     fn note(&mut self, event: &Event) {

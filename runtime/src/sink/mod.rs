@@ -17,7 +17,7 @@ mod resend;
 mod start;
 
 pub use in_flight::Token;
-pub use outcome::{Delivery, DeliveryError, Landed, Refusal};
+pub use outcome::{Delivery, DeliveryError, Landed};
 pub use producer::{Output, ProduceError, Route, Sink, SinkHealth};
 pub use record::Record;
 pub use start::{Error, SinkSpec, Waiting};

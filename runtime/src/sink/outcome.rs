@@ -22,18 +22,16 @@ pub struct Landed {
     pub offset: i64,
 }
 
-/// Why a record will never land.
+/// A record will never land: the brokers, or the client, refuse this very one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryError {
     /// What the broker or the client says.
     pub code: ErrorCode,
-    /// What that means for the record.
-    pub refusal: Refusal,
 }
 
 /// What an error means. Brokers refuse *batches*: only few errors are about the record itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// The broker names this record as invalid: it will never land.
     Record,
     /// The topic is unknown or may not be written: blocked until somebody mends it.
@@ -42,19 +40,6 @@ pub enum Refusal {
     Again,
     /// The producer has ended: another one sends it again.
     Producer,
-}
-
-impl DeliveryError {
-    /// What was refused as this record, and no other.
-    pub(super) fn of_record(code: ErrorCode) -> DeliveryError {
-        DeliveryError { code, refusal: Refusal::Record }
-    }
-
-    /// Before it was put into a batch: then its size is its own.
-    pub(super) fn alone(code: ErrorCode) -> DeliveryError {
-        let too_large = code == ErrorCode::MSG_SIZE_TOO_LARGE;
-        DeliveryError { code, refusal: if too_large { Refusal::Record } else { refusal(code) } }
-    }
 }
 
 /// What a code means that a batch came back with.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::delivery::DeliveryThread;
 use super::in_flight::{InFlight, Token};
-use super::outcome::{Delivery, DeliveryError, Refusal};
+use super::outcome::{Delivery, DeliveryError};
 use super::start::{Error, SinkSpec, Waiting, check_topics};
 use crate::librdkafka::{
     ConfigError, Deadline, ErrorCode, Header, ProduceRecord, Producer, ProducerTopic, Properties,
@@ -117,16 +117,14 @@ impl Sink {
         let place = shared.in_flight.enter(token, output.topic, size(output)).ok_or(ProduceError::Full)?;
         shared.hand_over(output, place).map_err(|code| {
             shared.in_flight.leave(place);
-            let error = DeliveryError::alone(code);
-            match error.refusal {
-                Refusal::Record => ProduceError::Refused(error),
-                // The client's queue is full, it has looked at the topic and found that it may not write, or it is
-                // about to be replaced: whatever it is, the record has to wait.
-                Refusal::Topic | Refusal::Again | Refusal::Producer => {
-                    shared.note_error(format!("{code}"));
-                    ProduceError::Full
-                }
+            // It is in no batch yet: its size is its own.
+            if code == ErrorCode::MSG_SIZE_TOO_LARGE {
+                return ProduceError::Refused(DeliveryError { code });
             }
+            // The client's queue is full, it has looked at the topic and found that it may not write, or it is
+            // about to be replaced: whatever it is, the record has to wait.
+            shared.note_error(format!("{code}"));
+            ProduceError::Full
         })
     }
 
