@@ -9,10 +9,10 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use keylane::guest::{
-    Call, CallEvents, Compiler, Component, Engine, EngineOptions, Granted, Handler, HandlerOptions, Outcome,
-    Workers,
+    Call, CallEvents, CallNews, Compiler, Component, Engine, EngineOptions, Granted, Handler, HandlerOptions,
+    Outcome, Workers,
 };
-use keylane_core::{CallId, LaneEnd};
+use keylane_core::LaneEnd;
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -80,16 +80,11 @@ fn no_op() -> Vec<u8> {
 struct Inbox(SyncSender<Box<Call>>);
 
 impl CallEvents for Inbox {
-    fn suspended(&self, call: CallId) {
-        panic!("{call:?} waits");
-    }
-
-    fn ended(&self, call: Box<Call>) {
-        self.0.send(call).unwrap();
-    }
-
-    fn really_ended(&self, call: Box<Call>) {
-        panic!("{call:?} was cancelled");
+    fn tell(&self, news: &mut Vec<CallNews>) {
+        for news in news.drain(..) {
+            let CallNews::Ended(call) = news else { panic!("{news:?}") };
+            self.0.send(call).unwrap();
+        }
     }
 }
 
@@ -117,7 +112,7 @@ fn a_million_rows_allocate_per_call_and_not_per_row() {
     let handler = Handler::new(&engine, &component, HandlerOptions::new("no-op")).unwrap();
     let workers = Workers::start(&engine, 1).unwrap();
     let (inbox, back) = sync_channel(4);
-    let mut call = Call::new(handler, Arc::new(Inbox(inbox)));
+    let mut submitted = vec![Call::new(handler, Arc::new(Inbox(inbox)))];
 
     let mut rows = 0;
     let mut before = 0;
@@ -126,12 +121,13 @@ fn a_million_rows_allocate_per_call_and_not_per_row() {
         if number == 10 {
             before = ALLOCATIONS.load(Ordering::Relaxed); // buffers have their size by now
         }
-        fill(&mut call, rows);
-        workers.submit(call).unwrap();
-        call = back.recv_timeout(Duration::from_secs(60)).unwrap();
+        fill(&mut submitted[0], rows);
+        workers.submit(&mut submitted);
+        let call = back.recv_timeout(Duration::from_secs(60)).unwrap();
         assert_eq!(call.outcome, Outcome::Ended);
         assert_eq!(call.results.lane_ends(), [LaneEnd { done: 8, failure: None }; 8]);
         rows += ROWS_PER_CALL;
+        submitted.push(call);
     }
     let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
     let per_call = allocations as f64 / (calls - 10) as f64;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keylane_core::{CallId, Dispatch, Input, LaneEnd, Row};
+use keylane_core::{CallId, Dispatch, Input, LaneEnd, Row, SHORT_CALLS_MAX};
 
 use super::log::Lane;
 use super::plan::{Class, MS, Micros, SECOND};
@@ -146,9 +146,10 @@ impl World {
 
     fn check_concurrency(&mut self, p: usize) {
         let (busy, out) = (self.processes[p].busy(), self.processes[p].out());
-        let (workers, most) = (self.plan.workers as usize, self.plan.config.max_concurrency as usize);
+        let workers = (self.plan.workers * SHORT_CALLS_MAX) as usize;
+        let most = self.plan.config.max_concurrency as usize;
         if busy > workers || out > most {
-            let text = format!("process {p}: {busy} calls for {workers} workers, {out} out of {most}");
+            let text = format!("process {p}: {busy} calls, {workers} fit, {out} out of {most}");
             self.broken("I-limits", text, None, -1);
         }
     }

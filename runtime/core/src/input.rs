@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::{CallId, CommitId, Partition, Place};
 
+/// How many calls may stand for one where each carries a single event: a worker that has to wait for the next one after
+/// a few microseconds goes to sleep, and waking it costs more than such a call.
+pub const SHORT_CALLS_MAX: u32 = 16;
+
 /// One thing that happened outside the core. Slices are read before `handle` returns.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
@@ -58,7 +62,7 @@ pub enum Input<'a> {
         why: ReadError,
     },
     // -- calls ----------------------------------------------------------------------------------
-    /// The workers take so many more calls.
+    /// The workers take so many more calls, or up to [`SHORT_CALLS_MAX`] times as many where each carries one event.
     WorkersFree {
         /// Added to what was free before.
         calls: u32,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use keylane_core::{CallId, Dispatch};
 
 use crate::admit::Arena;
-use crate::guest::{Call, CallEvents, CallKey, Handler, Workers};
+use crate::guest::{Call, CallEvents, CallKey, CallNews, Handler, Workers};
 
 use super::inbox::{Inbox, News};
 
@@ -16,9 +16,18 @@ pub(super) struct GuestCalls {
     handler: Arc<Handler>,
     workers: Arc<Workers>,
     events: Arc<Inbox>,
+    /// Filled, and not yet with the workers.
+    #[expect(clippy::vec_box, reason = "the boxes themselves go to the workers and come back")]
+    ready: Vec<Box<Call>>,
+    ready_rows: usize,
     #[expect(clippy::vec_box, reason = "the boxes themselves go to the workers and come back")]
     idle: Vec<Box<Call>>,
 }
+
+/// Calls of one event are handed to the workers together, up to so many: waking a worker costs as much as making
+/// several of them. A call of many events is enough work by itself.
+const READY_CALLS: usize = 16;
+const READY_ROWS: usize = 64;
 
 impl GuestCalls {
     pub(super) fn new(
@@ -27,11 +36,11 @@ impl GuestCalls {
         workers: Arc<Workers>,
         events: Arc<Inbox>,
     ) -> Self {
-        GuestCalls { consumer, handler, workers, events, idle: Vec::new() }
+        GuestCalls { consumer, handler, workers, events, ready: Vec::new(), ready_rows: 0, idle: Vec::new() }
     }
 
-    /// Copies the rows out of the arena and hands the call to the workers.
-    pub(super) fn submit(&mut self, dispatch: &Dispatch<'_>, topic: &str, arena: &Arena) {
+    /// Copies the rows out of the arena. [`GuestCalls::hand_over`] brings the call to the workers, at the latest.
+    pub(super) fn prepare(&mut self, dispatch: &Dispatch<'_>, topic: &str, arena: &Arena) {
         let mut call = self.idle.pop().unwrap_or_else(|| {
             let events: Arc<dyn CallEvents> = self.events.clone();
             Call::new(self.handler.clone(), events)
@@ -54,11 +63,27 @@ impl GuestCalls {
             }
             call.batch.end_lane();
         }
-        let refused = self.workers.submit(call);
-        assert!(refused.is_ok(), "the engine has room for `max_concurrency` calls of every handler");
+        self.ready_rows += dispatch.rows.len();
+        self.ready.push(call);
+        if self.ready.len() >= READY_CALLS || self.ready_rows >= READY_ROWS {
+            self.hand_over();
+        }
     }
 
-    pub(super) fn cancel(&self, call: CallId) {
+    /// Hands the calls that were prepared to the workers.
+    pub(super) fn hand_over(&mut self) {
+        if !self.ready.is_empty() {
+            self.workers.submit(&mut self.ready);
+            self.ready_rows = 0;
+            assert!(
+                self.ready.is_empty(),
+                "the engine has room for `max_concurrency` calls of every handler"
+            );
+        }
+    }
+
+    pub(super) fn cancel(&mut self, call: CallId) {
+        self.hand_over(); // it may be among them
         self.workers.cancel(CallKey { consumer: self.consumer, call });
     }
 
@@ -69,15 +94,7 @@ impl GuestCalls {
 }
 
 impl CallEvents for Inbox {
-    fn suspended(&self, call: CallId) {
-        self.put(News::CallSuspended(call));
-    }
-
-    fn ended(&self, call: Box<Call>) {
-        self.put(News::CallEnded(call));
-    }
-
-    fn really_ended(&self, call: Box<Call>) {
-        self.put(News::CallReallyEnded(call));
+    fn tell(&self, news: &mut Vec<CallNews>) {
+        self.put_all(news.drain(..).map(News::Call));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keylane_core::{CallFailure, CommittedStart, Core, Failures, Input, Now, Start};
 
-use crate::guest::Outcome;
+use crate::guest::{CallNews, Outcome};
 use crate::librdkafka::WakeHandle;
 use crate::source::SourceEvent;
 
@@ -109,6 +109,7 @@ impl HandlerLoop {
         self.now = self.clock.now();
         let mut busy = self.hear_source();
         busy |= self.hear_news();
+        self.shell.calls.hand_over();
         busy |= self.hand_over_backlog();
         busy |= self.read_partitions();
         if !busy && self.core.next_timeout().is_some_and(|at| at <= self.now.uptime) {
@@ -116,6 +117,7 @@ impl HandlerLoop {
             busy = true;
         }
         self.follow_up();
+        self.shell.calls.hand_over();
         busy
     }
 
@@ -205,12 +207,12 @@ impl HandlerLoop {
         let busy = !news.is_empty();
         for item in news.drain(..) {
             match item {
-                News::CallEnded(call) => {
+                News::Call(CallNews::Ended(call)) => {
                     self.shell.ended = Some(call);
                     self.end_call();
                 }
-                News::CallSuspended(call) => self.give(Input::CallSuspended { call }),
-                News::CallReallyEnded(call) => {
+                News::Call(CallNews::Suspended(call)) => self.give(Input::CallSuspended { call }),
+                News::Call(CallNews::ReallyEnded(call)) => {
                     self.give(Input::CallReallyEnded { call: call.key.call });
                     self.shell.calls.recycle(call);
                 }
@@ -296,6 +298,7 @@ impl HandlerLoop {
                 self.first_read.get_or_insert(self.now.uptime);
                 self.core.handle(self.now, Input::Fetched { partition, rows: read.rows });
                 self.carry_out();
+                self.shell.calls.hand_over();
             } else {
                 self.shell.permissions.push_back(permission);
             }

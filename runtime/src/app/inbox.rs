@@ -3,21 +3,15 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use keylane_core::CallId;
-
-use crate::guest::Call;
+use crate::guest::CallNews;
 use crate::librdkafka::WakeHandle;
 use crate::sink::Delivery;
 
 /// One piece of news.
 #[derive(Debug)]
 pub(super) enum News {
-    /// A guest call returned or failed.
-    CallEnded(Box<Call>),
-    /// A guest waits for something.
-    CallSuspended(CallId),
-    /// A cancelled call is gone.
-    CallReallyEnded(Box<Call>),
+    /// Of a guest call.
+    Call(CallNews),
     /// Outputs arrived, or were refused.
     Delivered(Vec<Delivery>),
     /// Finish what runs and leave.
@@ -39,8 +33,13 @@ impl Inbox {
 
     /// Leaves a piece of news and wakes the loop.
     pub(super) fn put(&self, news: News) {
+        self.put_all(std::iter::once(news));
+    }
+
+    /// Leaves several pieces, which wake the loop once.
+    pub(super) fn put_all(&self, news: impl Iterator<Item = News>) {
         // A panicking thread ends the process: whatever a poisoned lock guards is never used for long.
-        self.news.lock().unwrap_or_else(PoisonError::into_inner).push_back(news);
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).extend(news);
         self.wake.wake();
     }
 

@@ -133,7 +133,7 @@ impl Shell {
             Action::Dispatch(dispatch) => {
                 let topic = self.topics.get(usize::from(dispatch.topic)).map_or("", String::as_str);
                 self.outputs.remember(&dispatch);
-                self.calls.submit(&dispatch, topic, &self.arena);
+                self.calls.prepare(&dispatch, topic, &self.arena);
                 self.calls_made += 1;
             }
             Action::Cancel { call } => self.calls.cancel(call),

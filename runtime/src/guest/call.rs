@@ -47,17 +47,22 @@ impl Failure {
     }
 }
 
-/// Whom the workers tell. They are called on worker threads and must not block: a bounded queue with room
-/// for every call that can be out, and a wake-up.
-pub trait CallEvents: Send + Sync {
+/// What a worker has to say of a call.
+#[derive(Debug)]
+pub enum CallNews {
     /// The guest waits for something: its worker takes other calls meanwhile. Said once per call.
-    fn suspended(&self, call: CallId);
-
+    Suspended(CallId),
     /// The call is over and its outcome is set. Its instance is back in the pool, or gone.
-    fn ended(&self, call: Box<Call>);
-
+    Ended(Box<Call>),
     /// A cancelled call is over: its store was dropped, nothing of it counts.
-    fn really_ended(&self, call: Box<Call>);
+    ReallyEnded(Box<Call>),
+}
+
+/// Whom the workers tell.
+pub trait CallEvents: Send + Sync {
+    /// Takes everything out of `news`, in order. Called on worker threads, so it must not block: a bounded queue
+    /// with room for every call that can be out, and a wake-up.
+    fn tell(&self, news: &mut Vec<CallNews>);
 }
 
 /// A call with its buffers. It is made once, goes to the workers and comes back, again and again.

@@ -54,8 +54,8 @@ impl Clock {
         self.micros.fetch_add(micros(elapsed.min(TURN_MAX)), Ordering::AcqRel);
     }
 
-    pub(super) fn call_started(&self) {
-        self.calls_out.fetch_add(1, Ordering::AcqRel);
+    pub(super) fn calls_started(&self, calls: usize) {
+        self.calls_out.fetch_add(u32::try_from(calls).unwrap_or(u32::MAX), Ordering::AcqRel);
     }
 
     pub(super) fn call_ended(&self) {
@@ -129,6 +129,8 @@ pub(super) struct Meter {
     limit: AtomicU64,
     spent: AtomicU64,
     since: AtomicU64,
+    /// When it was last given the thread.
+    resumed: AtomicU64,
     told: AtomicU8,
     yielded: AtomicBool,
 }
@@ -140,6 +142,7 @@ impl Meter {
             limit: AtomicU64::new(0),
             spent: AtomicU64::new(0),
             since: AtomicU64::new(CLOSED),
+            resumed: AtomicU64::new(0),
             told: AtomicU8::new(RUNNING_ON),
             yielded: AtomicBool::new(false),
         }
@@ -157,6 +160,7 @@ impl Meter {
     /// The call runs: opens a stretch, or goes on in the one that its waiting opened.
     pub(super) fn resume(&self) {
         let now = self.clock.micros();
+        self.resumed.store(now, Ordering::Release);
         // An open stretch stays as it is.
         self.since.compare_exchange(CLOSED, now, Ordering::AcqRel, Ordering::Acquire).ok();
     }
@@ -192,9 +196,14 @@ impl Meter {
         (spent >= self.limit.load(Ordering::Acquire)).then_some(Stop::Deadline)
     }
 
-    /// The guest is about to give way to others of its thread.
-    pub(super) fn note_yield(&self) {
-        self.yielded.store(true, Ordering::Release);
+    /// Whether the guest is to give way to others of its thread: there was a tick since it got the thread. One that
+    /// comes back from waiting has missed many, and has used none of its turn.
+    pub(super) fn gives_way(&self) -> bool {
+        let ticked = self.clock.micros() != self.resumed.load(Ordering::Acquire);
+        if ticked {
+            self.yielded.store(true, Ordering::Release);
+        }
+        ticked
     }
 
     /// Whether it gave way since the last look.
@@ -239,6 +248,17 @@ mod tests {
         assert_eq!(meter.stop(), None);
         clock.advance(Duration::from_millis(1));
         assert_eq!(meter.stop(), Some(Stop::Deadline));
+    }
+
+    #[test]
+    fn who_comes_back_from_waiting_has_used_none_of_its_turn() {
+        let (clock, meter) = armed(100);
+        meter.resume();
+        clock.advance(Duration::from_millis(10)); // waiting
+        meter.resume();
+        assert!(!meter.gives_way() && !meter.take_yield());
+        clock.advance(Duration::from_millis(1)); // computing
+        assert!(meter.gives_way() && meter.take_yield());
     }
 
     #[test]

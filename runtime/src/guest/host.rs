@@ -81,16 +81,14 @@ impl WasiHttpView for Host {
     }
 }
 
-/// Runs whenever a guest notices that the epoch moved: it yields until its deadline is over.
+/// Runs whenever a guest notices that the epoch moved: it gives way until its deadline is over.
 #[expect(clippy::needless_pass_by_value, reason = "the engine's callback hands its store over")]
 pub(super) fn at_epoch(store: StoreContextMut<'_, Host>) -> wasmtime::Result<UpdateDeadline> {
     let Some(meter) = &store.data().meter else { return Ok(UpdateDeadline::Continue(1)) };
     Ok(match meter.stop() {
         Some(Stop::Deadline | Stop::OutOfCpu | Stop::Cancelled) => UpdateDeadline::Interrupt,
-        None => {
-            meter.note_yield();
-            UpdateDeadline::Yield(1)
-        }
+        None if meter.gives_way() => UpdateDeadline::Yield(1),
+        None => UpdateDeadline::Continue(1),
     })
 }
 

@@ -39,7 +39,7 @@ mod trap;
 
 pub use batch::Batch;
 pub use cache::Cache;
-pub use call::{Call, CallEvents, CallKey, Failure, Outcome};
+pub use call::{Call, CallEvents, CallKey, CallNews, Failure, Outcome};
 pub use clock::Clock;
 pub use compiler::Compiler;
 pub use engine::{Engine, EngineError, EngineOptions};

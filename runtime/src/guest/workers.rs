@@ -8,10 +8,12 @@
 //! - A call that waits is suspended: it costs memory, not the worker.
 //! - A call that computes gives way at each tick, so that timers, cancels and the worker's other calls get
 //!   their turn.
+//! - What there is to say of calls is said several pieces at a time: see [`told`].
 //! - No more calls are admitted than instances may live, so that an admitted call always gets one.
 
 mod slot;
 mod thread;
+mod told;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::JoinHandle;
 
-use super::call::{Call, CallKey};
+use super::call::{Call, CallKey, CallNews};
 use super::clock::Clock;
 use super::engine::Engine;
 use super::pool::Pool;
@@ -84,24 +86,26 @@ impl Workers {
         self.capacity
     }
 
-    /// Hands a call over. It comes back, with its buffers, through its [`CallEvents`](super::CallEvents).
-    /// With as many calls out as instances may live, or after a shutdown, it comes back at once.
-    pub fn submit(&self, mut call: Box<Call>) -> Result<(), Box<Call>> {
-        call.renew();
-        let idle = {
+    /// Hands calls over, in order. They come back, with their buffers, through their
+    /// [`CallEvents`](super::CallEvents). What there is no room for stays in `calls`: as many are out as instances
+    /// may live, or the workers are shut down.
+    pub fn submit(&self, calls: &mut Vec<Box<Call>>) {
+        calls.iter_mut().for_each(|call| call.renew());
+        let taken = {
             let mut queue = self.shared.queue();
-            if self.shared.is_closed() || queue.room == 0 {
-                return Err(call);
-            }
-            queue.room -= 1;
-            queue.waiting.push_back(call);
-            queue.idle.pop()
+            let room = if self.shared.is_closed() { 0 } else { queue.room };
+            let taken = room.min(calls.len());
+            queue.room -= taken;
+            queue.waiting.extend(calls.drain(..taken));
+            taken
         };
-        self.shared.clock.call_started();
-        if let Some(worker) = idle {
-            self.shared.wake(worker);
+        self.shared.clock.calls_started(taken);
+        // Afterwards, and no more than there is work for: a worker that is woken for each call of many goes to sleep
+        // between them, which costs more than a short call.
+        for _ in 0..taken {
+            let Some(idle) = self.shared.queue().idle.pop() else { return };
+            self.shared.wake(idle);
         }
-        Ok(())
     }
 
     /// Ends a call without a result. It comes back through `really_ended` once its store is dropped; if it
@@ -224,7 +228,7 @@ impl Shared {
     /// A call that never ran is cancelled.
     fn give_up(&self, call: Box<Call>) {
         self.ended();
-        call.events().clone().really_ended(call);
+        call.events().clone().tell(&mut vec![CallNews::ReallyEnded(call)]);
     }
 }
 

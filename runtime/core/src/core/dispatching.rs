@@ -7,7 +7,7 @@ use crate::calls::Call;
 use crate::lanes::{Event, Lanes};
 use crate::outbox::Pending;
 use crate::partitions::Partitions;
-use crate::{CallId, Row};
+use crate::{CallId, Config, Row, SHORT_CALLS_MAX};
 
 /// The guest's work that one call should carry: enough to pay for the hand-off, little enough to stay fair.
 const CALL_WORK_NS: u64 = 100_000;
@@ -17,8 +17,10 @@ const CALL_BYTES_MAX: u64 = 1 << 20;
 /// How many calls the workers take, and how long the handler takes for an event.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// Calls that the workers would take now.
-    credits: u32,
+    /// Calls of [`CALL_WORK_NS`] that the workers take at once.
+    places: u32,
+    /// Calls with the workers. Those that wait for something don't count.
+    busy: u32,
     /// Moving average of the handler's work per event.
     row_ns: u64,
     /// The handler was seen to wait: its calls carry one event, unless the operator said otherwise.
@@ -28,11 +30,27 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn new() -> Self {
         // Nothing is known yet: the first call carries one event.
-        Pace { credits: 0, row_ns: CALL_WORK_NS, waits: false }
+        Pace { places: 0, busy: 0, row_ns: CALL_WORK_NS, waits: false }
     }
 
     pub(super) fn workers_free(&mut self, calls: u32) {
-        self.credits += calls;
+        self.places += calls;
+    }
+
+    pub(super) fn place_free(&mut self) {
+        self.busy -= 1;
+    }
+
+    /// Whether the workers would take another call.
+    fn has_room(&self, config: &Config) -> bool {
+        let single = config.max_batch == 1 || (self.waits && !config.max_batch_is_fixed);
+        let calls = if single { self.fitting().clamp(1, SHORT_CALLS_MAX) } else { 1 };
+        self.busy < self.places.saturating_mul(calls)
+    }
+
+    /// Events that come to about the work of one call.
+    fn fitting(&self) -> u32 {
+        u32::try_from(CALL_WORK_NS / self.row_ns.max(1)).unwrap_or(u32::MAX)
     }
 
     pub(super) fn saw_wait(&mut self) {
@@ -50,7 +68,7 @@ impl Pace {
         if self.waits && !max_is_fixed {
             return 1;
         }
-        u32::try_from(CALL_WORK_NS / self.row_ns.max(1)).unwrap_or(max).clamp(1, max)
+        self.fitting().clamp(1, max)
     }
 }
 
@@ -61,7 +79,7 @@ impl Core {
             && call.is_out()
             && !std::mem::replace(&mut call.suspended, true)
         {
-            self.pace.workers_free(1);
+            self.pace.place_free();
         }
     }
 
@@ -70,7 +88,9 @@ impl Core {
         if self.drain.is_some() || self.stopping {
             return;
         }
-        while self.pace.credits > 0 && self.calls.out < self.config.max_concurrency && self.lanes.any_ready()
+        while self.pace.has_room(&self.config)
+            && self.calls.out < self.config.max_concurrency
+            && self.lanes.any_ready()
         {
             let Some(topic) = self.lanes.next_topic() else { return };
             self.form_call(topic);
@@ -82,7 +102,7 @@ impl Core {
             Some((lane, attempt, fresh)) => self.form_single(topic, lane, attempt, fresh),
             None => self.form_batch(topic),
         };
-        self.pace.credits -= 1;
+        self.pace.busy += 1;
         self.outbox.push(Pending::Dispatch(id));
     }
 

@@ -224,7 +224,7 @@ impl Core {
         call.state = CallState::Unacked;
         self.calls.out -= 1;
         if self.calls.get(id).is_some_and(|call| !call.suspended) {
-            self.pace.workers_free(1);
+            self.pace.place_free();
         }
     }
 

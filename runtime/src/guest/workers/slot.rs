@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use keylane_core::Fault;
 
+use super::told::Told;
 use super::{Shared, lock};
-use crate::guest::call::{Call, CallEvents, CallKey, Failure, Outcome};
+use crate::guest::call::{Call, CallEvents, CallKey, CallNews, Failure, Outcome};
 use crate::guest::clock::{Meter, Stop, stopwatch, thread_cpu_time};
 use crate::guest::handler::Instance;
 use crate::guest::pool::Lease;
@@ -108,7 +109,8 @@ impl Slot {
         }
     }
 
-    pub(super) fn poll(&mut self) -> Polled {
+    /// What is to be said of the call is left with `told`.
+    pub(super) fn poll(&mut self, told: &mut Told) -> Polled {
         let wake = &self.wake;
         let Some(running) = &mut self.running else {
             wake.queued.store(false, Ordering::SeqCst);
@@ -121,7 +123,9 @@ impl Slot {
         // Asking for it costs as much as a short call: those that end within a tick are not asked for.
         let cpu_before = running.computes.then(thread_cpu_time);
         let polled = running.future.as_mut().poll(&mut Context::from_waker(&self.waker));
-        running.worked += start.elapsed();
+        let worked = start.elapsed();
+        running.worked += worked;
+        told.worked(worked);
         if let Some(before) = cpu_before {
             running.cpu += thread_cpu_time().saturating_sub(before);
             if running.cpu >= running.cpu_budget {
@@ -132,7 +136,7 @@ impl Slot {
         let ready = wake.queued.load(Ordering::SeqCst);
         match polled {
             Poll::Ready(done) => {
-                self.finish(done);
+                self.finish(done, told);
                 Polled::Over
             }
             Poll::Pending => {
@@ -143,24 +147,21 @@ impl Slot {
                 running.computes |= gave_way;
                 if !gave_way && !ready && !running.waited {
                     running.waited = true;
-                    running.events.suspended(running.key.call);
+                    told.add(running.key, &running.events, CallNews::Suspended(running.key.call));
                 }
                 if gave_way { Polled::GaveWay } else { Polled::Waits }
             }
         }
     }
 
-    fn finish(&mut self, done: Done) {
+    fn finish(&mut self, done: Done, told: &mut Told) {
         let Some(running) = self.running.take() else { return };
         let Done { mut call, cancelled } = done;
         call.took = running.worked;
         call.waited = running.waited;
         self.wake.shared.ended();
-        if cancelled {
-            running.events.really_ended(call);
-        } else {
-            running.events.ended(call);
-        }
+        let news = if cancelled { CallNews::ReallyEnded(call) } else { CallNews::Ended(call) };
+        told.add(running.key, &running.events, news);
     }
 }
 
@@ -189,8 +190,15 @@ impl Wake for SlotWake {
         if !self.polling.load(Ordering::SeqCst) {
             self.meter.pause();
         }
-        lock(&self.ready).push_back(self.index);
-        self.shared.wake(self.worker);
+        let first = {
+            let mut ready = lock(&self.ready);
+            ready.push_back(self.index);
+            ready.len() == 1
+        };
+        // Whoever came before has woken the worker, which does not rest before it has seen that nothing is left.
+        if first {
+            self.shared.wake(self.worker);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::slot::{Polled, Ready, Slot};
+use super::told::Told;
 use super::{Next, Shared, lock};
 use crate::guest::call::Call;
 
@@ -24,8 +25,15 @@ pub(super) fn spawn(shared: Arc<Shared>, index: usize) -> std::io::Result<JoinHa
         let work = async {
             let mut looks = tokio::time::interval(DEADLINE_LOOK);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut worker =
-                Worker { shared, index, ready: Arc::default(), slots: Vec::new(), free: Vec::new(), looks };
+            let mut worker = Worker {
+                shared,
+                index,
+                ready: Arc::default(),
+                slots: Vec::new(),
+                free: Vec::new(),
+                told: Told::default(),
+                looks,
+            };
             std::future::poll_fn(|context| worker.turn(context)).await;
         };
         // Tokio's budget is for tasks that share a thread fairly; here one future is the whole thread.
@@ -39,6 +47,7 @@ struct Worker {
     ready: Arc<Ready>,
     slots: Vec<Slot>,
     free: Vec<usize>,
+    told: Told,
     looks: Interval,
 }
 
@@ -59,7 +68,10 @@ impl Worker {
                 Some(slot) => self.poll(slot),
                 None => match self.shared.next(self.index) {
                     Next::Call(call) => self.begin(call),
-                    Next::Closed if self.is_empty() => return Poll::Ready(()),
+                    Next::Closed if self.is_empty() => {
+                        self.told.deliver();
+                        return Poll::Ready(());
+                    }
                     Next::Closed => return self.rest(context),
                     Next::Nothing => return self.rest(context),
                 },
@@ -67,7 +79,11 @@ impl Worker {
             if polled == Polled::GaveWay {
                 break; // a tick went by: time for timers and cancels
             }
+            if self.told.is_due() {
+                self.told.deliver();
+            }
         }
+        self.told.deliver();
         self.look_at_deadlines(context);
         context.waker().wake_by_ref();
         Poll::Pending
@@ -75,6 +91,7 @@ impl Worker {
 
     /// Nothing is ready and nothing is queued.
     fn rest(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.told.deliver();
         self.look_at_deadlines(context);
         Poll::Pending
     }
@@ -113,7 +130,7 @@ impl Worker {
     fn poll(&mut self, index: usize) -> Polled {
         let Some(slot) = self.slots.get_mut(index) else { return Polled::Over };
         let was_free = slot.is_free();
-        let polled = slot.poll();
+        let polled = slot.poll(&mut self.told);
         if polled == Polled::Over && !was_free {
             self.free.push(index);
         }

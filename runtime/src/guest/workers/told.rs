@@ -1,0 +1,62 @@
+//! What a worker has to say of its calls. A handler's loop that is woken for each piece costs more than a short call
+//! (measured, with calls that wait: 7 of 20 µs of processor time per event), so it is kept for a moment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::guest::call::{CallEvents, CallKey, CallNews};
+
+/// Work between two times that somebody is told: about what a call of short events is made to last.
+const WORK_MAX: Duration = Duration::from_micros(100);
+
+/// News that was not delivered yet, by whom it is for.
+#[derive(Default)]
+pub(super) struct Told {
+    for_whom: Vec<Undelivered>,
+    /// Work of this worker since it last delivered.
+    worked: Duration,
+    waiting: bool,
+}
+
+struct Undelivered {
+    consumer: u32,
+    events: Arc<dyn CallEvents>,
+    news: Vec<CallNews>,
+}
+
+impl Told {
+    /// Keeps a piece of news.
+    pub(super) fn add(&mut self, key: CallKey, events: &Arc<dyn CallEvents>, news: CallNews) {
+        self.waiting = true;
+        match self.for_whom.iter_mut().find(|known| known.consumer == key.consumer) {
+            Some(known) => known.news.push(news),
+            None => self.for_whom.push(Undelivered {
+                consumer: key.consumer,
+                events: events.clone(),
+                news: vec![news],
+            }),
+        }
+    }
+
+    /// Time goes by.
+    pub(super) fn worked(&mut self, time: Duration) {
+        self.worked += time;
+    }
+
+    /// Whether news has been kept for long enough.
+    pub(super) fn is_due(&self) -> bool {
+        self.waiting && self.worked >= WORK_MAX
+    }
+
+    /// Tells everybody. Whoever rests, or gives others their turn, does this first.
+    pub(super) fn deliver(&mut self) {
+        self.worked = Duration::ZERO;
+        if std::mem::take(&mut self.waiting) {
+            for Undelivered { events, news, .. } in &mut self.for_whom {
+                if !news.is_empty() {
+                    events.tell(news);
+                }
+            }
+        }
+    }
+}
