@@ -55,6 +55,15 @@ pub(crate) fn cache() -> &'static Path {
 
 /// Runs Keylane until it has done everything that is in its topic.
 pub(crate) fn until_end(settings: &Settings, options: &Options) -> Result<Run> {
+    until_end_with(settings, options, &[])
+}
+
+/// The same, with variables in its environment.
+pub(crate) fn until_end_with(
+    settings: &Settings,
+    options: &Options,
+    environment: &[(&str, &str)],
+) -> Result<Run> {
     let folder = janitor::folder("figures");
     let file = folder.join("keylane.toml");
     fs::write(&file, settings.to_toml())?;
@@ -63,6 +72,7 @@ pub(crate) fn until_end(settings: &Settings, options: &Options) -> Result<Run> {
     command
         .args(["run", "--until-end", "--log-format", "json", "-c"])
         .arg(&file)
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(File::create(&log)?);

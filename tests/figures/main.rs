@@ -23,6 +23,7 @@ mod pairs;
 mod raw;
 mod report;
 mod serve;
+mod suspended;
 mod topic;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ usage: figures <workload> [--events N] [--keys N] [--pairs N] [--seconds N] [--w
   keys      peak memory with 100,000 and with 1,000,000 distinct keys
   idle      processor time with 8 partitions assigned and nothing to do
   waits     a handler that waits 10 ms over each event, 1,000 at a time (use --keys 1000)
+  suspended  memory of 5,000 calls that wait at once
   traps     a handler that traps over each event, one and 64 a call
   filter    99.6 % of the events dropped by a header, against reading alone
   poison    a key that fails among healthy ones, through its whole schedule (use --seconds 130)
@@ -67,6 +69,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "idle" => idle::measure(&Options::parse(rest)?),
         "embedded" => embedded::measure(&Options::parse(rest)?),
         "waits" => guests::waits(&Options::parse(rest)?),
+        "suspended" => suspended::measure(&Options::parse(rest)?),
         "traps" => guests::traps(&Options::parse(rest)?),
         "filter" => guests::filter(&Options::parse(rest)?),
         "poison" => beside::poison(&Options::parse(rest)?),

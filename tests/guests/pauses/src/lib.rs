@@ -1,11 +1,17 @@
-//! Waits 10 ms over each event, as for an answer from somewhere.
+//! Waits over each event, as for an answer from somewhere: 10 ms, or as many as the variable `PAUSE_MS` says.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use keylane_sdk::{Effects, Event, Result};
 
+static PAUSE: LazyLock<Duration> = LazyLock::new(|| {
+    let written = std::env::var("PAUSE_MS").ok().and_then(|millis| millis.parse().ok());
+    Duration::from_millis(written.unwrap_or(10))
+});
+
 fn handle(_: &Event<'_>, _: &mut Effects) -> Result {
-    std::thread::sleep(Duration::from_millis(10));
+    std::thread::sleep(*PAUSE);
     Ok(())
 }
 keylane_sdk::handler!(handle);

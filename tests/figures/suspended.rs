@@ -1,0 +1,42 @@
+//! What a call costs that waits: memory, and little of it.
+
+use anyhow::Result;
+
+use crate::keylane::Run;
+use crate::numbers::{Median, mebibytes, write};
+use crate::options::Options;
+use crate::report::{self, Table};
+use crate::{keylane, pairs, topic};
+
+const FEW: u64 = 100;
+const MANY: u64 = 5_000;
+/// Enough that so many calls wait at once for several seconds.
+const EVENTS: u64 = 50_000;
+
+/// Peak memory with few and with many calls that wait at once, in interleaved pairs.
+pub(crate) fn measure(options: &Options) -> Result<()> {
+    let cluster = pairs::broker()?;
+    let topic = pairs::written(&cluster, EVENTS, EVENTS)?;
+    let bootstrap = cluster.bootstrap();
+    let run = |topic: &str, calls: u64, pause_ms: &str| -> Result<Run> {
+        let settings = keylane::settings(&bootstrap, topic, "pauses", options)
+            .set("handlers.t.lanes", "max_concurrency", calls)
+            .set("handlers.t.grants", "env", ["PAUSE_MS"]);
+        keylane::until_end_with(&settings, options, &[("PAUSE_MS", pause_ms)])
+    };
+    run(&topic::empty(&cluster), FEW, "0")?;
+    let mut table = Table::new(&["pair", "MiB, 100 calls", "MiB, 5,000 calls", "KiB a call"]);
+    let mut costs = Vec::new();
+    for pair in 1..=options.pairs {
+        let few = mebibytes(run(&topic.name, FEW, "10")?.used.peak_memory);
+        let many = mebibytes(run(&topic.name, MANY, "1000")?.used.peak_memory);
+        let each = (many - few) * 1024.0 / crate::numbers::float(MANY - FEW);
+        costs.push(each);
+        table.row(vec![pair.to_string(), write(few, 1), write(many, 1), write(each, 1)]);
+    }
+    table.print();
+    if let Some(median) = Median::of(costs.into_iter()) {
+        report::line(&format!("median KiB per suspended call: {}", median.text(1)));
+    }
+    Ok(())
+}
