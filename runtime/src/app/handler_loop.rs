@@ -233,7 +233,8 @@ impl HandlerLoop {
     }
 
     fn end_call(&mut self) {
-        let Some(ended) = self.shell.ended.take() else { return };
+        let Some(mut ended) = self.shell.ended.take() else { return };
+        self.shell.outputs.take_back_unfit(&mut ended);
         self.shell.note_texts(self.now, &ended);
         let (call, results) = (ended.key.call, &ended.results);
         let (lanes, with_outputs) = (results.lane_ends(), results.rows_with_outputs());
