@@ -108,6 +108,33 @@ fn a_refused_batch_is_taken_apart() {
     assert!(keylane.lines().iter().any(batch_refused), "no batch was refused{}", keylane.tail());
 }
 
+/// Batches behind a refused one land before its records are sent again: Keylane says how many outputs lost their place.
+#[test]
+fn what_lost_its_place_is_counted() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let topic = kafka::unique("lowered");
+    cluster.admin().create_topic(&topic, 1, &[]);
+    // Small batches, of one lane: some are on their way when one before them is refused.
+    let settings =
+        into(&flow, &topic).set("handlers.t", "max_batch", 64).set("kafka.producer", "batch.num.messages", 3);
+    let mut keylane = Keylane::run(&settings, &[]);
+    flow.wait_for_members(&["echo"]);
+    flow.lower_limit(&topic, 2_000);
+    let value = |number: usize| "x".repeat(if number % 20 == 7 { 5_000 } else { 10 });
+    let records = (0..400).map(|number| Record::new("one lane", value(number)));
+    flow.producer().send_all(&flow.input, records).expect("acknowledged");
+    flow.wait_until_committed();
+    keylane.terminate();
+    keylane.expect_exit(0);
+    let outputs = outputs(&flow, &topic);
+    assert_eq!(outputs.len(), 380, "each of the others once");
+    let lost = out_of_order(&outputs);
+    assert!(lost > 0, "nothing lost its place{}", keylane.tail());
+    let counted = keylane.lines().iter().find_map(|line| line["order_breaks"].as_u64());
+    assert_eq!(counted, Some(lost), "{}", keylane.tail());
+}
+
 /// A user who may write, but not look at the topic's configuration: one warning, and the brokers decide.
 #[test]
 fn what_the_brokers_do_not_tell_is_left_to_them() {

@@ -218,6 +218,7 @@ impl HandlerLoop {
                     for delivery in &deliveries {
                         self.shell.outputs.take(delivery);
                     }
+                    self.shell.tell_order_break(self.now);
                     self.hear_outputs();
                 }
                 News::Drain => {
@@ -348,6 +349,10 @@ impl HandlerLoop {
         let Failures { retries, reruns, dead_letters, skipped, .. } = self.core.failures();
         if retries + reruns + dead_letters + skipped > 0 {
             tracing::info!(handler, retries, reruns, dead_letters, skipped, "events that failed");
+        }
+        let order_breaks = self.shell.outputs.order_breaks();
+        if order_breaks > 0 {
+            tracing::warn!(handler, order_breaks, "outputs that landed behind later ones of their lane");
         }
         for count in self.shell.filter.counts() {
             let (rule, keep, events) =

@@ -15,7 +15,7 @@ use crate::admit::StoredRecord;
 use crate::config;
 use crate::guest::{Call, Output};
 use crate::librdkafka::ErrorCode;
-use crate::sink::{Delivery, DeliveryError, ProduceError, Record, Sink, Token, Unfit};
+use crate::sink::{Delivery, DeliveryError, Landed, ProduceError, Record, Sink, Token, Unfit};
 
 use acks::Acks;
 pub(super) use letters::name_of;
@@ -43,6 +43,9 @@ pub(super) struct Outputs {
     pub(super) texts: Texts,
     done: u64,
     emitted: u64,
+    /// Outputs that were sent again and landed behind later ones of their lane, and where the last one did.
+    order_breaks: u64,
+    broken_at: Option<Landed>,
 }
 
 /// Something became of a row.
@@ -108,6 +111,8 @@ impl Outputs {
             texts: Texts::default(),
             done: 0,
             emitted: 0,
+            order_breaks: 0,
+            broken_at: None,
         }
     }
 
@@ -184,7 +189,11 @@ impl Outputs {
             }
             Ok(landed) => {
                 self.emitted += 1;
-                if self.acks.acked(call, row, landed) {
+                if delivery.again && self.acks.was_overtaken(&delivery.token, landed) {
+                    self.order_breaks += 1;
+                    self.broken_at = Some(landed);
+                }
+                if self.acks.acked(&delivery.token, landed) {
                     self.heard.push_back(Heard::Acked(call, row));
                 }
             }
@@ -207,6 +216,17 @@ impl Outputs {
 
     pub(super) fn emitted(&self) -> u64 {
         self.emitted
+    }
+
+    /// Outputs that landed behind later ones of their lane.
+    pub(super) fn order_breaks(&self) -> u64 {
+        self.order_breaks
+    }
+
+    /// The topic, and place there, of the last one since this was asked before.
+    pub(super) fn broken_at(&mut self) -> Option<(String, Landed)> {
+        let landed = self.broken_at.take()?;
+        Some((self.topic_name(landed.topic).to_owned(), landed))
     }
 
     fn topic_name(&self, topic: u16) -> &str {
