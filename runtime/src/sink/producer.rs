@@ -11,9 +11,10 @@ use super::in_flight::{InFlight, Token};
 use super::limits::{Limits, RecordSize, Unfit};
 use super::outcome::{Delivery, DeliveryError};
 use super::start::{Error, SinkSpec, Waiting};
-use super::topics::Questions;
+use super::topics::{Questions, TRY_LIMIT};
 use crate::librdkafka::{
     ConfigError, Deadline, ErrorCode, Header, ProduceRecord, Producer, ProducerTopic, Properties,
+    admin_broker,
 };
 
 /// What a record takes in memory beside its bytes.
@@ -95,6 +96,7 @@ impl Sink {
         let limits = Limits::new(told, &properties);
         limits.apply(&mut properties);
         let producer = Producer::new(&properties)?;
+        introduce(&producer);
         let reports = producer.main_queue();
         let current = Current::with_topics(producer, &names)
             .map_err(|name| Error::TopicName(name.to_string_lossy().into_owned()))?;
@@ -239,6 +241,14 @@ impl Current {
         let topic = |name: &CString| producer.topic(name).ok_or_else(|| name.clone());
         let topics = names.iter().map(topic).collect::<Result<Vec<_>, _>>()?;
         Ok(Current { topics, producer })
+    }
+}
+
+/// Asks the brokers for themselves. The client wants a producer id as soon as they have answered, and without a question
+/// half a second later: that long nothing could be sent. Whatever the answer is, the client goes on trying.
+fn introduce(producer: &Producer) {
+    if let Err(code) = admin_broker(producer.client(), TRY_LIMIT) {
+        tracing::debug!(%code, "the brokers do not answer the producer yet");
     }
 }
 

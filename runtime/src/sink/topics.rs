@@ -11,7 +11,7 @@ use crate::librdkafka::{
 };
 
 /// How long one try may take before it is said that the brokers do not answer.
-const TRY_LIMIT: Duration = Duration::from_secs(3);
+pub(super) const TRY_LIMIT: Duration = Duration::from_secs(3);
 /// The pause between two tries; it serves the client's events.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long a topic that was just created may be unknown.
