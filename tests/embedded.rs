@@ -153,6 +153,8 @@ fn prepare(name: &str, events: &str) -> PathBuf {
 fn run_to_end(file: &Path) -> Vec<Value> {
     let mut keylane = Keylane::run_file(file, &["--until-end"], Stdio::null());
     keylane.expect_exit(0);
+    let untold = |line: &Value| line.to_string().contains("what output topics take");
+    assert!(!keylane.lines().iter().any(untold), "a warning about topics that have no limits");
     outputs(&keylane)
 }
 

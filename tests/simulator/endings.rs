@@ -119,6 +119,11 @@ impl World {
             self.condemned(p, id, row, Reason::Rejected);
             return Some(Verdict::Reject);
         }
+        if row.has_outputs && !again && self.strikes(Class::Refused, 1) {
+            self.saw(Seen::OutputsUnstorable);
+            self.condemned(p, id, row, Reason::OutputRefused);
+            return Some(Verdict::Unstorable);
+        }
         if !again {
             return None;
         }

@@ -162,10 +162,10 @@ impl World {
         if self.planted == Some(Planted::LetterUnacked) {
             self.after(1, Event::LetterAck(p, call, at));
         }
-        self.after(delay, Event::LetterLands(p, call, at, letter.reason));
+        self.after(delay, Event::LetterLands(p, call, at));
     }
 
-    pub(crate) fn letter_lands(&mut self, p: usize, call: CallId, at: u32, reason: Reason) {
+    pub(crate) fn letter_lands(&mut self, p: usize, call: CallId, at: u32) {
         let row = self.processes[p].calls[&key_of(call)].rows[at as usize];
         if !self.processes[p].alive && self.rng.percent(40) {
             self.note(p, "vanished", Some(row.partition), row.offset, 0);
@@ -174,7 +174,7 @@ impl World {
         self.note(p, "letter landed", Some(row.partition), row.offset, row.session as i64);
         self.came_to_its_end(row.partition, row.offset);
         let record = self.logs[row.partition].record(row.offset).cloned();
-        if let Some(record) = record.filter(|record| record.has_outputs && reason != Reason::OutputRefused)
+        if let Some(record) = record.filter(|record| record.has_outputs && !row.handed_over)
             && let Some(key) = record.key
         {
             // It stands for the outputs of its event: a lane waits for it as for them.

@@ -122,6 +122,7 @@ coverage! {
     OutputsLanded 600_000
     OutputsLandedAfterDeath 600
     OutputsRefused 600
+    OutputsUnstorable 300
     CallsSuspended 20_000
     FullQueues 70_000
     EndsReached 20_000

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use keylane_core::{CallId, CommitId, Core, Input, Now, Reason};
+use keylane_core::{CallId, CommitId, Core, Input, Now};
 
 use super::commits::{Answer, Request, Stored};
 use super::group::Group;
@@ -71,7 +71,7 @@ pub(crate) enum Event {
     Land(usize, CallId, u32),
     Ack(usize, CallId, u32),
     Refuse(usize, CallId, u32),
-    LetterLands(usize, CallId, u32, Reason),
+    LetterLands(usize, CallId, u32),
     LetterAck(usize, CallId, u32),
     CommitArrives(Request, bool),
     CommitAnswered(usize, CommitId, Vec<Answer>),
@@ -243,7 +243,7 @@ impl World {
             Event::Land(p, call, row) => self.land(p, call, row),
             Event::Ack(p, call, row) => self.ack(p, call, row),
             Event::Refuse(p, call, row) => self.refuse(p, call, row),
-            Event::LetterLands(p, call, row, reason) => self.letter_lands(p, call, row, reason),
+            Event::LetterLands(p, call, row) => self.letter_lands(p, call, row),
             Event::LetterAck(p, call, row) => self.letter_acked(p, call, row),
             Event::CommitArrives(request, past_fences) => self.commit_arrives(request, past_fences),
             Event::CommitAnswered(p, id, answers) => self.commit_answered(p, id, &answers),

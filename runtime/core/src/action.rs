@@ -162,7 +162,7 @@ pub struct DeadLetter {
 pub struct Failures {
     /// Attempts after the first.
     pub retries: u64,
-    /// Events that came again, uncharged, after a call that failed as a whole.
+    /// Events that came again, uncharged, after a call that failed as a whole or behind an output that can't be stored.
     pub reruns: u64,
     /// Dead letters.
     pub dead_letters: u64,
@@ -183,7 +183,7 @@ pub enum Reason {
     Fault(crate::Fault),
     /// It failed, and is too old to be tried again.
     TooOld,
-    /// The brokers refused an output of it.
+    /// An output of it can't be stored, or the brokers refused it.
     OutputRefused,
     /// It has no lane key.
     NoKey,

@@ -224,7 +224,7 @@ pub struct LaneEnd {
     pub failure: Option<Verdict>,
 }
 
-/// What the guest says of a row that is not done.
+/// What is said of a row that is not done: by the guest, or by a look at what it returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Try it again later.
@@ -234,6 +234,9 @@ pub enum Verdict {
     },
     /// It can never succeed.
     Reject,
+    /// The guest is done with it, but an output of it can't be stored. None of its outputs is handed over, and the rows
+    /// behind it run again when it has had its ending, whatever the guest said of them: nothing of them may land before.
+    Unstorable,
 }
 
 /// How a whole call failed, and how much is known about who is to blame.

@@ -291,6 +291,31 @@ fn a_refused_output_ends_its_event_and_not_the_others() {
     assert_eq!(shell.store().offset_of(P0), Some(NEXT + 3));
 }
 
+/// What is known to be too large is not handed over, and nothing behind it goes before its ending.
+#[test]
+fn an_output_that_can_t_be_stored_holds_back_what_is_behind_it() {
+    let mut shell = reading(retry());
+    shell.warm_up(P0);
+    shell.fetch(P0, &[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 1), (NEXT + 3, 2)]);
+    let call = shell.calls.remove(0).id;
+    let ends = [LaneEnd { done: 1, failure: Some(Verdict::Unstorable) }, LaneEnd { done: 1, failure: None }];
+    shell.end_call(call, &ends, &[0, 1, 2, 3]);
+    assert_eq!(
+        shell.handed_over.last(),
+        Some(&(call, vec![0, 3])),
+        "nothing of the row, or of those behind it"
+    );
+    assert!(shell.letters.is_empty(), "the event before it has not settled");
+    shell.give(Input::OutputsAcked { call, row: 0 });
+    let (event, reason) = (shell.letters[0].event.offset, shell.letters[0].reason);
+    assert_eq!((event, reason), (NEXT + 1, Reason::OutputRefused));
+    assert!(shell.calls.is_empty(), "its lane waits for the letter");
+    shell.bury();
+    assert_eq!(shell.core.failures().reruns, 1);
+    let again = shell.calls.remove(0);
+    assert_eq!((again.rows, again.attempt), (vec![(P0, NEXT + 2)], 1), "uncharged");
+}
+
 /// A guest that reaches outside is not left running for events that it has lost.
 #[test]
 fn a_cancelled_call_gives_kept_events_back() {

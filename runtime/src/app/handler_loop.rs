@@ -220,6 +220,7 @@ impl HandlerLoop {
                     for delivery in &deliveries {
                         self.shell.outputs.take(delivery);
                     }
+                    self.shell.tell_order_break(self.now);
                     self.hear_outputs();
                 }
                 News::Drain => {
@@ -235,7 +236,8 @@ impl HandlerLoop {
     }
 
     fn end_call(&mut self) {
-        let Some(ended) = self.shell.ended.take() else { return };
+        let Some(mut ended) = self.shell.ended.take() else { return };
+        self.shell.outputs.take_back_unfit(&mut ended);
         self.shell.note_texts(self.now, &ended);
         let (call, results) = (ended.key.call, &ended.results);
         let (lanes, with_outputs) = (results.lane_ends(), results.rows_with_outputs());
@@ -350,6 +352,10 @@ impl HandlerLoop {
         let Failures { retries, reruns, dead_letters, skipped, .. } = self.core.failures();
         if retries + reruns + dead_letters + skipped > 0 {
             tracing::info!(handler, retries, reruns, dead_letters, skipped, "events that failed");
+        }
+        let order_breaks = self.shell.outputs.order_breaks();
+        if order_breaks > 0 {
+            tracing::warn!(handler, order_breaks, "outputs that landed behind later ones of their lane");
         }
         for count in self.shell.filter.counts() {
             let (rule, keep, events) =

@@ -254,6 +254,23 @@ impl Shell {
         }
     }
 
+    /// Says, now and then, that an output that was sent again has lost its place.
+    pub(super) fn tell_order_break(&mut self, now: Now) {
+        let Some((topic, landed)) = self.outputs.broken_at() else { return };
+        let Some(dropped) = self.throttle.allow(now.uptime) else { return };
+        let (handler, partition, offset) = (&self.name, landed.partition, landed.offset);
+        let breaks = self.outputs.order_breaks();
+        tracing::warn!(
+            handler,
+            topic,
+            partition,
+            offset,
+            breaks,
+            dropped,
+            "an output that the brokers refused at first landed behind a later one of its lane"
+        );
+    }
+
     fn forbid(&mut self, partition: Partition) {
         self.permissions.retain(|permission| permission.partition != partition);
     }

@@ -39,9 +39,9 @@ const KEPT_BYTES: usize = 256 << 10;
 pub struct Refusal {
     /// The lane, by its position in the call.
     pub lane: u32,
-    /// What the guest wants done about the row.
+    /// What is to be done about the row.
     pub verdict: Verdict,
-    /// In its words, cut to 1 KiB.
+    /// In the guest's words, or in those of who took the row back; cut to 1 KiB.
     pub reason: String,
 }
 
@@ -131,6 +131,18 @@ impl Results {
     /// What done rows want published, in the order of the rows that caused it.
     pub fn outputs(&self) -> impl Iterator<Item = Output<'_>> {
         Outputs { results: self, columns: Cursor::new(&self.outputs), row_cursor: 0 }
+    }
+
+    /// A row that is done can't be kept after all: its lane ends before it, and the rows behind it count as not run.
+    pub fn take_back(&mut self, lane: u32, done: u32, verdict: Verdict, reason: String) {
+        let Some(end) = self.ends.get_mut(lane as usize).filter(|end| end.done > done) else { return };
+        *end = LaneEnd { done, failure: Some(verdict) };
+        let refusal = Refusal { lane, verdict, reason: cut(reason) };
+        let at = self.refusals.partition_point(|refusal| refusal.lane < lane);
+        match self.refusals.get_mut(at).filter(|known| known.lane == lane) {
+            Some(known) => *known = refusal,
+            None => self.refusals.insert(at, refusal),
+        }
     }
 
     /// Nothing was done.

@@ -73,9 +73,7 @@ pub fn describe_topics(
 ) -> Result<Vec<TopicDescription>, ErrorCode> {
     let answers = Queue::new(client);
     let options = Options::new(client, DESCRIBE_TOPICS, limit);
-    if let Some(id) = broker.0 {
-        options.set_broker(id);
-    }
+    options.ask(broker);
     let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     // SAFETY: client, options and queue are live; the names are copied into the collection and from there.
     unsafe {
@@ -132,7 +130,7 @@ pub fn create_topics(client: &Arc<Client>, topics: &[NewTopic], limit: Duration)
     Ok(())
 }
 
-fn wait(answers: &Queue, limit: Duration) -> Result<Event, ErrorCode> {
+pub(super) fn wait(answers: &Queue, limit: Duration) -> Result<Event, ErrorCode> {
     let answer = answers.poll(limit + GRACE).ok_or(ErrorCode::TIMED_OUT)?;
     answer.error().into_result()?;
     Ok(answer)
@@ -173,7 +171,7 @@ unsafe fn topic_id(id: *const sys::Uuid) -> [u8; 16] {
 
 /// # Safety
 /// The pointer is null or points to so many elements that live during `'a`.
-unsafe fn array<'a, T>(pointer: *mut *const T, count: usize) -> &'a [*const T] {
+pub(super) unsafe fn array<'a, T>(pointer: *mut *const T, count: usize) -> &'a [*const T] {
     if pointer.is_null() || count == 0 {
         return &[];
     }
@@ -181,10 +179,11 @@ unsafe fn array<'a, T>(pointer: *mut *const T, count: usize) -> &'a [*const T] {
     unsafe { slice::from_raw_parts(pointer, count) }
 }
 
-struct Options(*mut sys::AdminOptions);
+/// How a question is asked.
+pub(super) struct Options(*mut sys::AdminOptions);
 
 impl Options {
-    fn new(client: &Arc<Client>, operation: i32, limit: Duration) -> Options {
+    pub(super) fn new(client: &Arc<Client>, operation: i32, limit: Duration) -> Options {
         let mut error = ErrorText::new();
         // SAFETY: the client is live and the operation one of the library's; the buffer outlives the call. The
         // library refuses only limits that are out of its range, and then its own stays in force.
@@ -200,10 +199,18 @@ impl Options {
         }
     }
 
-    fn set_broker(&self, id: i32) {
+    pub(super) fn ask(&self, broker: AdminBroker) {
+        let Some(id) = broker.0 else { return };
         let mut error = ErrorText::new();
         // SAFETY: the options are live; the buffer outlives the call. The library takes any id.
         unsafe { sys::rd_kafka_AdminOptions_set_broker(self.0, id, error.pointer(), ErrorText::SIZE) };
+    }
+}
+
+impl Options {
+    /// Live as long as this is.
+    pub(super) fn raw(&self) -> *const sys::AdminOptions {
+        self.0
     }
 }
 

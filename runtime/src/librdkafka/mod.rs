@@ -15,6 +15,7 @@ mod admin;
 mod client;
 mod code;
 mod config;
+mod configs;
 mod consumer;
 mod deadline;
 mod event;
@@ -31,6 +32,7 @@ pub use admin::{AdminBroker, NewTopic, TopicDescription, admin_broker, create_to
 pub use client::Client;
 pub use code::ErrorCode;
 pub use config::{ConfigError, Properties};
+pub use configs::{TopicConfigs, describe_topic_configs};
 pub use consumer::{BEGINNING, Consumer, END};
 pub use deadline::Deadline;
 pub use event::{Event, EventKind};

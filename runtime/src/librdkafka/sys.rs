@@ -29,6 +29,8 @@ opaque!(
     Uuid,
     TopicToCreate,
     TopicResult,
+    ConfigResource,
+    ConfigEntry,
     Mock
 );
 
@@ -308,6 +310,34 @@ unsafe extern "C" {
     pub(super) fn rd_kafka_topic_result_error(result: *const TopicResult) -> c_int;
     pub(super) fn rd_kafka_topic_result_error_string(result: *const TopicResult) -> *const c_char;
     pub(super) fn rd_kafka_topic_result_name(result: *const TopicResult) -> *const c_char;
+
+    pub(super) fn rd_kafka_ConfigResource_new(kind: c_int, name: *const c_char) -> *mut ConfigResource;
+    pub(super) fn rd_kafka_ConfigResource_destroy(resource: *mut ConfigResource);
+    pub(super) fn rd_kafka_ConfigResource_set_config(
+        resource: *mut ConfigResource,
+        name: *const c_char,
+        value: *const c_char,
+    ) -> c_int;
+    pub(super) fn rd_kafka_ConfigResource_name(resource: *const ConfigResource) -> *const c_char;
+    pub(super) fn rd_kafka_ConfigResource_error(resource: *const ConfigResource) -> c_int;
+    pub(super) fn rd_kafka_ConfigResource_configs(
+        resource: *const ConfigResource,
+        count: *mut usize,
+    ) -> *mut *const ConfigEntry;
+    pub(super) fn rd_kafka_ConfigEntry_name(entry: *const ConfigEntry) -> *const c_char;
+    pub(super) fn rd_kafka_ConfigEntry_value(entry: *const ConfigEntry) -> *const c_char;
+    pub(super) fn rd_kafka_DescribeConfigs(
+        rk: *mut Kafka,
+        resources: *mut *mut ConfigResource,
+        count: usize,
+        options: *const AdminOptions,
+        queue: *mut KafkaQueue,
+    );
+    pub(super) fn rd_kafka_event_DescribeConfigs_result(event: *mut KafkaEvent) -> *const KafkaEvent;
+    pub(super) fn rd_kafka_DescribeConfigs_result_resources(
+        result: *const KafkaEvent,
+        count: *mut usize,
+    ) -> *mut *const ConfigResource;
 
     pub(super) fn rd_kafka_mock_cluster_new(rk: *mut Kafka, brokers: c_int) -> *mut Mock;
     pub(super) fn rd_kafka_mock_cluster_destroy(mock: *mut Mock);

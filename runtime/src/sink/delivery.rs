@@ -98,28 +98,32 @@ impl DeliveryThread {
             if let Some(resend) = self.resend.get_mut(topic).filter(|resend| resend.is_alone(place)) {
                 resend.settled();
             }
-            return self.tell(place, Err(DeliveryError { code }));
+            return self.tell_refused(place, code);
         }
-        let topic = usize::from(self.shared.in_flight.set_aside(place));
+        let number = self.shared.in_flight.set_aside(place);
+        let topic = usize::from(number);
+        if refusal == Refusal::Again && !self.shared.is_closed(number) {
+            let topic = self.name(topic);
+            tracing::warn!(topic, %code, "a batch of outputs is refused: its records are sent again, one by one");
+        }
         self.shared.set_closed(topic, true);
         let Some(resend) = self.resend.get_mut(topic) else { return };
         if resend.is_alone(place) {
             match resend.refused(refusal, code) {
                 Verdict::Refused => {
                     resend.settled();
-                    self.tell(place, Err(DeliveryError { code }));
+                    self.tell_refused(place, code);
                 }
                 Verdict::Blocked => self.alarm(topic, code),
             }
             return;
         }
-        let number = u16::try_from(topic).unwrap_or(u16::MAX);
         match report.record() {
             Ok(message) => {
                 let (record, alone) = (Record::copy_of(number, &message), refusal != Refusal::Producer);
                 resend.push(Suspect { place, record, alone });
             }
-            Err(code) => self.tell(place, Err(DeliveryError { code })),
+            Err(code) => self.tell_refused(place, code),
         }
         if refusal == Refusal::Topic {
             self.alarm(topic, code);
@@ -136,7 +140,7 @@ impl DeliveryThread {
                 Ok(()) => resend.sent(),
                 Err(ErrorCode::MSG_SIZE_TOO_LARGE) => {
                     resend.settled();
-                    self.tell(place, Err(DeliveryError { code: ErrorCode::MSG_SIZE_TOO_LARGE }));
+                    self.tell_refused(place, ErrorCode::MSG_SIZE_TOO_LARGE);
                     self.pass_on();
                     return self.send_again(topic);
                 }
@@ -182,8 +186,14 @@ impl DeliveryThread {
         self.shared.names.get(topic).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
+    fn tell_refused(&mut self, place: usize, code: ErrorCode) {
+        let topic = self.shared.in_flight.topic(place);
+        self.tell(place, Err(DeliveryError { topic, code }));
+    }
+
     fn tell(&mut self, place: usize, result: Result<Landed, DeliveryError>) {
-        let delivery = Delivery { token: self.shared.in_flight.leave(place), result };
+        let (token, again) = self.shared.in_flight.leave(place);
+        let delivery = Delivery { token, again, result };
         let handler = usize::from(delivery.token.handler);
         let collected = self.sorted.get_mut(handler).expect("every handler that produces has a route");
         collected.push(delivery);

@@ -14,6 +14,10 @@ pub struct Token {
     pub call: CallId,
     /// Row of the call.
     pub row: u32,
+    /// The lane of the row, by its position in the call.
+    pub lane: u32,
+    /// Position among the outputs of the call; without a meaning for a dead letter.
+    pub output: u32,
     /// It is the dead letter of the row, not an output of it.
     pub letter: bool,
 }
@@ -49,6 +53,8 @@ struct Slot {
     bytes: usize,
     /// Not set aside.
     on_its_way: bool,
+    /// It was sent more than once.
+    again: bool,
 }
 
 impl State {
@@ -86,7 +92,7 @@ impl InFlight {
         on_its_way.bytes += bytes;
         on_its_way.records += 1;
         state.records += 1;
-        let slot = Slot { token, topic, bytes, on_its_way: true };
+        let slot = Slot { token, topic, bytes, on_its_way: true, again: false };
         match state.free.pop() {
             Some(index) => {
                 let place = state.slots.get_mut(index).expect("free places are places of the table");
@@ -100,8 +106,8 @@ impl InFlight {
         }
     }
 
-    /// Gives a place back. Each place that was taken is given back exactly once.
-    pub(super) fn leave(&self, index: usize) -> Token {
+    /// Gives a place back. Each place that was taken is given back exactly once. True: the record was sent again.
+    pub(super) fn leave(&self, index: usize) -> (Token, bool) {
         let mut state = self.lock();
         let slot = state.set_aside(index);
         state.free.push(index);
@@ -109,7 +115,7 @@ impl InFlight {
         if state.records == 0 {
             self.empty.notify_all();
         }
-        slot.token
+        (slot.token, slot.again)
     }
 
     /// The record has come back: its place stays taken until it was sent again. Gives its topic.
@@ -122,6 +128,7 @@ impl InFlight {
         let mut state = self.lock();
         let Some(slot) = state.slots.get_mut(index) else { return };
         slot.on_its_way = true;
+        slot.again = true;
         let Slot { topic, bytes, .. } = *slot;
         if let Some(on_its_way) = state.topics.get_mut(usize::from(topic)) {
             on_its_way.bytes += bytes;
@@ -170,7 +177,14 @@ mod tests {
     use super::*;
 
     fn token(row: u32) -> Token {
-        Token { handler: 0, call: CallId { slot: 1, generation: 2 }, row, letter: false }
+        Token {
+            handler: 0,
+            call: CallId { slot: 1, generation: 2 },
+            row,
+            lane: 0,
+            output: row,
+            letter: false,
+        }
     }
 
     #[test]
@@ -179,12 +193,12 @@ mod tests {
         let first = in_flight.enter(token(0), 0, 90).expect("an empty topic takes it");
         assert_eq!(in_flight.enter(token(1), 0, 20), None);
         let other = in_flight.enter(token(2), 1, 500).expect("an empty topic takes any record");
-        assert_eq!(in_flight.leave(first), token(0));
+        assert_eq!(in_flight.leave(first), (token(0), false));
         let again = in_flight.enter(token(3), 0, 20).expect("there is room again");
         assert_eq!(again, first, "places are used again");
         assert!(!in_flight.wait_until_empty(Deadline::after(Duration::ZERO)));
-        assert_eq!(in_flight.leave(again), token(3));
-        assert_eq!(in_flight.leave(other), token(2));
+        assert_eq!(in_flight.leave(again), (token(3), false));
+        assert_eq!(in_flight.leave(other), (token(2), false));
         assert!(in_flight.wait_until_empty(Deadline::after(Duration::ZERO)));
         assert_eq!(in_flight.records(), 0);
     }
@@ -196,6 +210,6 @@ mod tests {
         assert_eq!((in_flight.set_aside(place), in_flight.records_to(0), in_flight.records()), (0, 0, 1));
         in_flight.send_again(place);
         assert_eq!((in_flight.records_to(0), in_flight.enter(token(1), 0, 20)), (1, None));
-        assert_eq!((in_flight.leave(place), in_flight.records()), (token(0), 0));
+        assert_eq!((in_flight.leave(place), in_flight.records()), ((token(0), true), 0), "it was sent again");
     }
 }

@@ -5,18 +5,24 @@
 //! sink's delivery thread, by its [`Route`]. Nothing here waits for a broker except [`Sink::start`] and
 //! [`Sink::flush`].
 //!
+//! What the topics take is asked at the start ([`topics`]): batches stay below it, and [`Sink::check`] knows before a
+//! record is handed over whether it can be stored ([`limits`]).
+//!
 //! *Invariant:* a record that was taken is told of exactly once: it landed, or the brokers refuse this very record.
 //! Whatever else goes wrong, it is sent again ([`resend`]), and its topic takes nothing new before that.
 
 mod delivery;
 mod in_flight;
+mod limits;
 mod outcome;
 mod producer;
 mod record;
 mod resend;
 mod start;
+mod topics;
 
 pub use in_flight::Token;
+pub use limits::{RecordSize, Unfit};
 pub use outcome::{Delivery, DeliveryError, Landed};
 pub use producer::{Output, ProduceError, Route, Sink, SinkHealth};
 pub use record::Record;

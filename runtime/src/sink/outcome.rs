@@ -7,6 +7,8 @@ use crate::librdkafka::ErrorCode;
 pub struct Delivery {
     /// Whose it is.
     pub token: Token,
+    /// It had come back, and was sent again: it may have landed behind later ones.
+    pub again: bool,
     /// Whether the brokers have it.
     pub result: Result<Landed, DeliveryError>,
 }
@@ -25,6 +27,8 @@ pub struct Landed {
 /// A record will never land: the brokers, or the client, refuse this very one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryError {
+    /// Index of the topic.
+    pub topic: u16,
     /// What the broker or the client says.
     pub code: ErrorCode,
 }

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use super::delivery::DeliveryThread;
 use super::in_flight::{InFlight, Token};
+use super::limits::{Limits, RecordSize, Unfit};
 use super::outcome::{Delivery, DeliveryError};
-use super::start::{Error, SinkSpec, Waiting, check_topics};
+use super::start::{Error, SinkSpec, Waiting};
+use super::topics::{Questions, TRY_LIMIT};
 use crate::librdkafka::{
     ConfigError, Deadline, ErrorCode, Header, ProduceRecord, Producer, ProducerTopic, Properties,
+    admin_broker,
 };
 
 /// What a record takes in memory beside its bytes.
@@ -69,6 +72,7 @@ pub(super) struct Shared {
     pub(super) health: Mutex<SinkHealth>,
     pub(super) stop: AtomicBool,
     pub(super) names: Vec<CString>,
+    limits: Limits,
     properties: Properties,
 }
 
@@ -79,18 +83,21 @@ pub(super) struct Current {
 }
 
 impl Sink {
-    /// Checks that every topic exists. Waits for brokers that do not answer: `patience` is told each time and
-    /// may break it off. `routes` by handler index.
+    /// Checks that every topic exists, and learns what it takes. Waits for brokers that do not answer: `patience` is told
+    /// each time and may break it off. `routes` by handler index.
     pub fn start(
         spec: &SinkSpec,
         routes: Vec<Route>,
         patience: &mut dyn FnMut(&Waiting) -> ControlFlow<()>,
     ) -> Result<Sink, Error> {
         let names = spec.topic_names()?;
-        let properties = spec.properties();
+        let mut properties = spec.properties();
+        let told = Questions::new(&properties, spec, &names, patience)?.ask()?;
+        let limits = Limits::new(told, &properties);
+        limits.apply(&mut properties);
         let producer = Producer::new(&properties)?;
+        introduce(&producer);
         let reports = producer.main_queue();
-        check_topics(&producer, &reports, spec, &names, patience)?;
         let current = Current::with_topics(producer, &names)
             .map_err(|name| Error::TopicName(name.to_string_lossy().into_owned()))?;
         let shared = Arc::new(Shared {
@@ -100,12 +107,24 @@ impl Sink {
             health: Mutex::default(),
             stop: AtomicBool::new(false),
             names,
+            limits,
             properties,
         });
         let mut delivery = DeliveryThread::new(Arc::clone(&shared), reports, routes);
         let thread =
             thread::Builder::new().name("keylane-delivery".to_owned()).spawn(move || delivery.run())?;
         Ok(Sink { shared, thread: Some(thread) })
+    }
+
+    /// Whether a record of this size can be stored, as far as it is known before it is handed over: what topics take may
+    /// have changed since the start, and then the brokers refuse it.
+    pub fn check(&self, topic: u16, size: RecordSize) -> Result<(), Unfit> {
+        self.shared.limits.check(topic, size)
+    }
+
+    /// Whether the topic takes no record without a key.
+    pub fn is_compacted(&self, topic: u16) -> bool {
+        self.shared.limits.is_compacted(topic)
     }
 
     /// Hands a record over; its bytes are copied.
@@ -119,7 +138,7 @@ impl Sink {
             shared.in_flight.leave(place);
             // It is in no batch yet: its size is its own.
             if code == ErrorCode::MSG_SIZE_TOO_LARGE {
-                return ProduceError::Refused(DeliveryError { code });
+                return ProduceError::Refused(DeliveryError { topic: output.topic, code });
             }
             // The client's queue is full, it has looked at the topic and found that it may not write, or it is
             // about to be replaced: whatever it is, the record has to wait.
@@ -222,6 +241,14 @@ impl Current {
         let topic = |name: &CString| producer.topic(name).ok_or_else(|| name.clone());
         let topics = names.iter().map(topic).collect::<Result<Vec<_>, _>>()?;
         Ok(Current { topics, producer })
+    }
+}
+
+/// Asks the brokers for themselves. The client wants a producer id as soon as they have answered, and without a question
+/// half a second later: that long nothing could be sent. Whatever the answer is, the client goes on trying.
+fn introduce(producer: &Producer) {
+    if let Err(code) = admin_broker(producer.client(), TRY_LIMIT) {
+        tracing::debug!(%code, "the brokers do not answer the producer yet");
     }
 }
 

@@ -1,5 +1,5 @@
 //! A record that is kept until it can be sent.
-use super::Output;
+use super::{Output, RecordSize};
 use crate::librdkafka::{Header, Message};
 
 /// A record with bytes of its own.
@@ -25,6 +25,12 @@ impl Record {
             value: message.value().map(owned),
             headers: message.headers().map(|(name, value)| (name.to_vec(), value.map(owned))).collect(),
         }
+    }
+
+    /// How large it is.
+    pub fn size(&self) -> RecordSize {
+        let size = RecordSize::new(self.key.as_deref(), self.value.as_deref());
+        self.headers.iter().fold(size, |size, (name, value)| size.with(name, value.as_deref()))
     }
 
     /// Lends it for sending.

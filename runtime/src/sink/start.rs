@@ -1,22 +1,8 @@
-//! What a sink is made of, and the check of its topics.
+//! What a sink is made of, and why it could not start.
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString};
-use std::ops::ControlFlow;
-use std::time::Duration;
+use std::ffi::CString;
 
-use crate::librdkafka::{
-    ConfigError, Deadline, ErrorCode, EventKind, NewTopic, Producer, Properties, Queue, admin_broker,
-    create_topics, describe_topics,
-};
-
-/// How long one try may take before it is said that the brokers do not answer.
-const TRY_LIMIT: Duration = Duration::from_secs(3);
-/// The pause between two tries; it serves the client's events.
-const PAUSE: Duration = Duration::from_millis(250);
-/// How long a topic that was just created may be unknown.
-const CREATED_LIMIT: Duration = Duration::from_secs(15);
-/// What a topic takes unless it is configured otherwise, less what the batch's own header needs.
-const BATCH_SIZE: usize = (1 << 20) - 1024;
+use crate::librdkafka::{ConfigError, ErrorCode, Properties};
 
 /// Everything that a sink needs to know; all of it checked before.
 #[derive(Clone, Debug)]
@@ -78,7 +64,7 @@ pub struct Waiting {
 }
 
 impl SinkSpec {
-    /// The user's properties, then ours, which win.
+    /// The user's properties, then ours, which win. What follows from the topics is not among them.
     pub(super) fn properties(&self) -> Properties {
         let mut all = Properties::new(self.client_properties.clone());
         all.set("enable.idempotence", "true");
@@ -90,7 +76,6 @@ impl SinkSpec {
         // One limit for all topics would let a dead leader take everything: bytes per topic are counted here.
         all.set("queue.buffering.max.messages", 0);
         all.set("queue.buffering.max.kbytes", i32::MAX);
-        all.set("batch.size", BATCH_SIZE);
         all.default_value("linger.ms", 5);
         all.default_value("client.id", "keylane");
         all.set("allow.auto.create.topics", "false");
@@ -100,88 +85,5 @@ impl SinkSpec {
     pub(super) fn topic_names(&self) -> Result<Vec<CString>, Error> {
         let name = |topic: &String| CString::new(topic.as_str()).map_err(|_| Error::TopicName(topic.clone()));
         self.topics.iter().map(name).collect()
-    }
-}
-
-/// Waits until the brokers have described every topic; creates what is missing if that is wanted.
-pub(super) fn check_topics(
-    producer: &Producer,
-    events: &Queue,
-    spec: &SinkSpec,
-    names: &[CString],
-    patience: &mut dyn FnMut(&Waiting) -> ControlFlow<()>,
-) -> Result<(), Error> {
-    let mut unique = names.to_vec();
-    unique.sort();
-    unique.dedup();
-    let mut created: Option<Deadline> = None;
-    while !unique.is_empty() {
-        let found = admin_broker(producer.client(), TRY_LIMIT)
-            .and_then(|broker| describe_topics(producer.client(), &unique, broker, TRY_LIMIT));
-        let reason = match found {
-            Err(code) => format!("the brokers do not answer: {code}"),
-            Ok(found) => {
-                let wrong = found.iter().filter(|topic| !topic.error.is_none()).collect::<Vec<_>>();
-                let Some(first) = wrong.first() else { return Ok(()) };
-                let name = first.name.to_string_lossy().into_owned();
-                match first.error {
-                    ErrorCode::UNKNOWN_TOPIC_OR_PART if spec.create_topics && created.is_none() => {
-                        let missing: Vec<NewTopic> = wrong
-                            .iter()
-                            .filter(|topic| topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PART)
-                            .map(|topic| NewTopic {
-                                name: topic.name.clone(),
-                                partitions: partitions_for(producer, spec, &topic.name),
-                            })
-                            .collect();
-                        create_topics(producer.client(), &missing, TRY_LIMIT)
-                            .map_err(Error::TopicNotCreated)?;
-                        created = Some(Deadline::after(CREATED_LIMIT));
-                        continue;
-                    }
-                    ErrorCode::UNKNOWN_TOPIC_OR_PART if created.is_none_or(Deadline::is_over) => {
-                        return Err(Error::TopicMissing(name));
-                    }
-                    ErrorCode::TOPIC_EXCEPTION => return Err(Error::TopicName(name)),
-                    code @ ErrorCode::TOPIC_AUTHORIZATION_FAILED => {
-                        return Err(Error::TopicDenied { topic: name, code });
-                    }
-                    code => format!("topic `{name}`: {code}"),
-                }
-            }
-        };
-        wait(events, reason, patience)?;
-    }
-    Ok(())
-}
-
-/// As many as the topic has that it should be like; `None`: as the brokers are configured.
-fn partitions_for(producer: &Producer, spec: &SinkSpec, name: &CStr) -> Option<i32> {
-    let like = CString::new(spec.as_many_as.get(name.to_str().ok()?)?.as_str()).ok()?;
-    let broker = admin_broker(producer.client(), TRY_LIMIT).ok()?;
-    let found = describe_topics(producer.client(), &[like], broker, TRY_LIMIT).ok()?;
-    found.first().filter(|topic| topic.error.is_none()).map(|topic| topic.partitions)
-}
-
-/// Serves the client's events for a while; some of them end the waiting.
-fn wait(
-    events: &Queue,
-    mut reason: String,
-    patience: &mut dyn FnMut(&Waiting) -> ControlFlow<()>,
-) -> Result<(), Error> {
-    let pause = Deadline::after(PAUSE);
-    while !pause.is_over() {
-        if let Some(event) = events.poll(pause.remaining())
-            && event.kind() == EventKind::Error
-        {
-            reason = event.text();
-            if matches!(event.error(), ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED) {
-                return Err(Error::Authentication(reason));
-            }
-        }
-    }
-    match patience(&Waiting { reason }) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(Error::Stopped),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keylane_core::CallId;
 
-use super::{Delivery, Error, Output, ProduceError, Route, Sink, SinkSpec, Token};
+use super::{Delivery, Error, Output, ProduceError, RecordSize, Route, Sink, SinkSpec, Token};
 use crate::librdkafka::{ErrorCode, MockCluster};
 
 /// Kafka's number of the request that stores records.
@@ -48,7 +48,7 @@ fn start(spec: &SinkSpec, handlers: usize) -> (Sink, Vec<Receiver<Delivery>>) {
 }
 
 fn token(handler: u16, row: u32) -> Token {
-    Token { handler, call: CallId { slot: 3, generation: 4 }, row, letter: false }
+    Token { handler, call: CallId { slot: 3, generation: 4 }, row, lane: 0, output: row, letter: false }
 }
 
 fn output(key: &[u8]) -> Output<'_> {
@@ -66,11 +66,16 @@ fn reports_reach_the_handler_and_keys_keep_their_order() {
     }
     assert!(sink.flush(PATIENCE), "everything is acknowledged");
     assert_eq!(sink.in_flight(), 0);
+    assert_eq!(
+        sink.check(0, RecordSize::new(None, Some(&[0; 900_000]))),
+        Ok(()),
+        "the mock cluster does not say what topics take"
+    );
     let mut landed: BTreeMap<u32, Vec<(i32, i64)>> = BTreeMap::new();
     for (handler, inbox) in inboxes.iter().enumerate() {
         for _ in 0..500 {
             let delivery = inbox.recv_timeout(PATIENCE).expect("every record has a report");
-            assert_eq!(usize::from(delivery.token.handler), handler);
+            assert_eq!((usize::from(delivery.token.handler), delivery.again), (handler, false));
             let place = delivery.result.expect("it landed");
             landed.entry(delivery.token.row % 10).or_default().push((place.partition, place.offset));
         }
@@ -111,7 +116,7 @@ fn a_refused_record_says_why() {
     let large = vec![0; 2 << 20];
     let too_large = sink.produce(&Output { value: Some(&large), ..output(b"k") }, token(0, 2));
     let Err(ProduceError::Refused(error)) = too_large else { panic!("not refused: {too_large:?}") };
-    assert_eq!(error.code, ErrorCode::MSG_SIZE_TOO_LARGE);
+    assert_eq!((error.topic, error.code), (0, ErrorCode::MSG_SIZE_TOO_LARGE));
     mock.push_errors(PRODUCE, &[ErrorCode::INVALID_RECORD]);
     sink.produce(&output(b"k"), token(0, 1)).expect("there is room");
     let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
@@ -142,6 +147,7 @@ fn a_refused_batch_is_taken_apart() {
     assert_eq!(rows, [0, 1, 2, 3], "in their order");
     let landed: Vec<bool> = reports.iter().map(|report| report.result.is_ok()).collect();
     assert_eq!(landed, [true, false, true, true]);
+    assert!(reports.iter().all(|report| report.again), "each was sent again");
     let mut taken = sink.produce(&output(b"k"), token(0, 9));
     while taken == Err(ProduceError::Full) {
         taken = sink.produce(&output(b"k"), token(0, 9)); // the topic opens when the last one has its answer

@@ -11,10 +11,14 @@ use crate::partitions::Phase;
 use crate::{CallFailure, CallId, DeadLetter, FetchedRow, OnExhausted, Reason, Retry, Row, Verdict};
 
 impl Core {
-    /// The guest's verdict on the row behind the done ones of a lane.
+    /// The verdict on the row behind the done ones of a lane.
     pub(super) fn row_failed(&mut self, id: CallId, at: usize, verdict: Verdict) {
         match verdict {
             Verdict::Reject => self.condemn(id, at, Reason::Rejected),
+            Verdict::Unstorable => {
+                self.condemn(id, at, Reason::OutputRefused);
+                self.count_behind(id, at);
+            }
             Verdict::Retry { after } => self.charge(id, at, Reason::RetriesExhausted, after),
         }
     }
@@ -73,6 +77,14 @@ impl Core {
         let row = part.done_to;
         part.done_to += 1;
         call.set_waits(row, Waits::Ending(reason));
+    }
+
+    /// The rows behind the last one that has its ending will run again.
+    fn count_behind(&mut self, id: CallId, at: usize) {
+        let Some(part) = self.calls.get(id).and_then(|call| call.parts.get(at)) else { return };
+        if !part.over {
+            self.failures.reruns += u64::from(part.end - part.done_to);
+        }
     }
 
     /// It is this row's turn, and it can't be handled.

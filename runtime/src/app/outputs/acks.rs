@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use keylane_core::CallId;
 
-use crate::sink::Landed;
+use crate::sink::{Landed, Token};
 
 /// One counter per row. The memory of a call's slot is reused by the next call there.
 #[derive(Debug, Default)]
@@ -16,8 +16,17 @@ pub(super) struct Acks {
 struct Slot {
     generation: u32,
     left: Vec<u32>,
-    /// Rows with an output that arrived, and where.
-    landed: Vec<(u32, Landed)>,
+    /// Outputs that arrived, and where.
+    arrived: Vec<Arrived>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Arrived {
+    row: u32,
+    lane: u32,
+    /// Position among the outputs of the call.
+    output: u32,
+    landed: Landed,
 }
 
 impl Acks {
@@ -31,7 +40,7 @@ impl Acks {
         if slot.generation != call.generation {
             slot.generation = call.generation;
             slot.left.clear();
-            slot.landed.clear();
+            slot.arrived.clear();
         }
         let row = row as usize;
         if slot.left.len() <= row {
@@ -43,10 +52,11 @@ impl Acks {
     }
 
     /// An output of this row arrived. True: it was the last one.
-    pub(super) fn acked(&mut self, call: CallId, row: u32, landed: Landed) -> bool {
+    pub(super) fn acked(&mut self, token: &Token, landed: Landed) -> bool {
+        let &Token { call, row, lane, output, .. } = token;
         let slot = self.slots.get_mut(call.slot as usize);
         let Some(slot) = slot.filter(|slot| slot.generation == call.generation) else { return false };
-        slot.landed.push((row, landed));
+        slot.arrived.push(Arrived { row, lane, output, landed });
         let Some(left) = slot.left.get_mut(row as usize).filter(|left| **left > 0) else { return false };
         *left -= 1;
         *left == 0
@@ -54,18 +64,32 @@ impl Acks {
 }
 
 impl Acks {
+    /// Whether an output that landed there stands behind a later one of its lane. Only those that were sent again can:
+    /// the others land in the order in which they were handed over. Outputs on different partitions have no order that
+    /// anybody could see.
+    pub(super) fn was_overtaken(&self, token: &Token, landed: Landed) -> bool {
+        let later = |arrived: &Arrived| arrived.lane == token.lane && arrived.output > token.output;
+        let ahead = |at: Landed| {
+            (at.topic, at.partition) == (landed.topic, landed.partition) && at.offset < landed.offset
+        };
+        self.arrived(token.call).iter().any(|arrived| later(arrived) && ahead(arrived.landed))
+    }
+
     /// Where the outputs of this row arrived: `topic/partition/offset`, separated by commas.
     pub(super) fn published(&self, call: CallId, row: u32, topics: &[String]) -> String {
-        let slot = self.slots.get(call.slot as usize).filter(|slot| slot.generation == call.generation);
-        let landed = slot.map_or(&[][..], |slot| slot.landed.as_slice());
         let mut text = String::new();
-        for (_, landed) in landed.iter().filter(|(known, _)| *known == row) {
+        for Arrived { landed, .. } in self.arrived(call).iter().filter(|arrived| arrived.row == row) {
             let separator = if text.is_empty() { "" } else { "," };
             let topic = topics.get(usize::from(landed.topic)).map_or("?", String::as_str);
             write!(text, "{separator}{topic}/{}/{}", landed.partition, landed.offset)
                 .expect("writing to a string can't fail");
         }
         text
+    }
+
+    fn arrived(&self, call: CallId) -> &[Arrived] {
+        let slot = self.slots.get(call.slot as usize).filter(|slot| slot.generation == call.generation);
+        slot.map_or(&[], |slot| slot.arrived.as_slice())
     }
 }
 
@@ -75,6 +99,10 @@ mod tests {
 
     const SOMEWHERE: Landed = Landed { topic: 0, partition: 3, offset: 7 };
 
+    fn token(call: CallId, row: u32) -> Token {
+        Token { handler: 0, call, row, lane: row / 10, output: row, letter: false }
+    }
+
     #[test]
     fn a_row_is_acked_when_its_last_output_is() {
         let call = CallId { slot: 2, generation: 7 };
@@ -82,10 +110,10 @@ mod tests {
         acks.add(call, 3);
         acks.add(call, 3);
         acks.add(call, 0);
-        assert!(!acks.acked(call, 3, SOMEWHERE));
-        assert!(acks.acked(call, 0, SOMEWHERE));
-        assert!(acks.acked(call, 3, SOMEWHERE));
-        assert!(!acks.acked(call, 3, SOMEWHERE), "nothing is left of it");
+        assert!(!acks.acked(&token(call, 3), SOMEWHERE));
+        assert!(acks.acked(&token(call, 0), SOMEWHERE));
+        assert!(acks.acked(&token(call, 3), SOMEWHERE));
+        assert!(!acks.acked(&token(call, 3), SOMEWHERE), "nothing is left of it");
         assert_eq!(acks.published(call, 0, &["out".to_owned()]), "out/3/7");
     }
 
@@ -95,7 +123,36 @@ mod tests {
         let mut acks = Acks::default();
         acks.add(old, 0);
         acks.add(new, 0);
-        assert!(!acks.acked(old, 0, SOMEWHERE));
-        assert!(acks.acked(new, 0, SOMEWHERE));
+        assert!(!acks.acked(&token(old, 0), SOMEWHERE));
+        assert!(acks.acked(&token(new, 0), SOMEWHERE));
+    }
+
+    /// Rows 0 to 9 are one lane, 10 to 19 the next.
+    #[test]
+    fn an_output_is_overtaken_by_a_later_one_of_its_lane_that_lies_before_it() {
+        let call = CallId { slot: 0, generation: 1 };
+        let at = |partition, offset| Landed { topic: 0, partition, offset };
+        let mut acks = Acks::default();
+        (0..20).for_each(|row| acks.add(call, row));
+        for (row, partition, offset) in [(1, 0, 50), (5, 0, 60), (7, 1, 10), (12, 0, 20)] {
+            acks.acked(&token(call, row), at(partition, offset));
+        }
+        for (row, partition, offset, overtaken, why) in [
+            (4, 0, 61, true, "5 lies before it"),
+            (4, 0, 59, false, "5 lies behind it, although its ack came first"),
+            (6, 0, 61, false, "nothing later lies before it"),
+            (6, 1, 11, true, "7 lies before it"),
+            (6, 2, 99, false, "nothing is on this partition"),
+            (11, 0, 19, false, "other lanes do not count"),
+            (11, 0, 61, true, "12 lies before it"),
+        ] {
+            assert_eq!(
+                acks.was_overtaken(&token(call, row), at(partition, offset)),
+                overtaken,
+                "{row}: {why}"
+            );
+        }
+        let other = CallId { slot: 0, generation: 2 };
+        assert!(!acks.was_overtaken(&token(other, 4), at(0, 61)), "of another call");
     }
 }

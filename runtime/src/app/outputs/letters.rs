@@ -78,13 +78,18 @@ impl Letters {
         }
     }
 
-    /// Writes a dead letter. The event's own key, value and headers are in it byte for byte.
+    /// Where they go, by topic of the sink.
+    pub(in crate::app) fn topics(&self) -> impl Iterator<Item = u16> {
+        self.topics.iter().copied()
+    }
+
+    /// Writes a dead letter, to be sent by [`Letters::that_fits`]. The event's own key, value and headers are in it byte for byte.
     pub(in crate::app) fn write(
         &mut self,
         letter: &DeadLetter,
         event: &StoredRecord<'_>,
         context: &Context<'_>,
-    ) -> &Record {
+    ) {
         let mut headers: Vec<(Vec<u8>, Option<Vec<u8>>)> =
             event.headers.map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec))).collect();
         let own_headers = headers.len();
@@ -98,8 +103,18 @@ impl Letters {
             headers,
         };
         let sent = Sent { record, own_headers, form: Form::Whole };
-        let place = self.sent.entry((letter.call, letter.row)).insert_entry(sent);
-        &place.into_mut().record
+        self.sent.insert((letter.call, letter.row), sent);
+    }
+
+    /// The letter in the largest form that fits, from the present one on; the smallest one, if none is known to fit.
+    pub(in crate::app) fn that_fits(
+        &mut self,
+        call: CallId,
+        row: u32,
+        fits: impl Fn(&Record) -> bool,
+    ) -> Option<&Record> {
+        while !fits(&self.sent.get(&(call, row))?.record) && self.smaller(call, row).is_some() {}
+        self.sent.get(&(call, row)).map(|sent| &sent.record)
     }
 
     /// The brokers have it.

@@ -4,6 +4,7 @@ mod acks;
 mod letters;
 mod provenance;
 mod texts;
+mod unfit;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,13 +14,15 @@ use keylane_core::{CallId, DeadLetter, Dispatch};
 use crate::admit::StoredRecord;
 use crate::config;
 use crate::guest::{Call, Output};
-use crate::sink::{Delivery, DeliveryError, ProduceError, Record, Sink, Token};
+use crate::librdkafka::ErrorCode;
+use crate::sink::{Delivery, DeliveryError, Landed, ProduceError, Record, Sink, Token, Unfit};
 
 use acks::Acks;
 pub(super) use letters::name_of;
 use letters::{Context, Letters};
 use provenance::Provenance;
 pub(super) use texts::Texts;
+use unfit::Lanes;
 
 /// Hands outputs and dead letters to the producer in their order, and tells when all of a row have arrived.
 pub(super) struct Outputs {
@@ -40,6 +43,9 @@ pub(super) struct Outputs {
     pub(super) texts: Texts,
     done: u64,
     emitted: u64,
+    /// Outputs that were sent again and landed behind later ones of their lane, and where the last one did.
+    order_breaks: u64,
+    broken_at: Option<Landed>,
 }
 
 /// Something became of a row.
@@ -81,19 +87,32 @@ impl Outputs {
         };
         let targets: Vec<Target> = handler.outputs.iter().map(target).collect();
         let wanted = targets.iter().any(|target| target.provenance);
+        let letters = Letters::new(handler, digest, topics);
+        letters.topics().filter(|topic| sink.is_compacted(*topic)).for_each(|topic| {
+            let topic = topics.get(usize::from(topic)).map_or("?", String::as_str);
+            tracing::warn!(
+                handler = handler.name,
+                topic,
+                remedy = "give it `cleanup.policy=delete`",
+                "the topic of dead letters is compacted: it keeps one letter per key, and takes none without a key, so \
+                 that the lane of such an event would stand still"
+            );
+        });
         Outputs {
             sink,
             handler: index,
             targets,
             topics: topics.to_vec(),
             provenance: Provenance::new(digest, wanted),
-            letters: Letters::new(handler, digest, topics),
+            letters,
             acks: Acks::default(),
             backlogs: topics.iter().map(|_| VecDeque::new()).collect(),
             heard: VecDeque::new(),
             texts: Texts::default(),
             done: 0,
             emitted: 0,
+            order_breaks: 0,
+            broken_at: None,
         }
     }
 
@@ -105,14 +124,24 @@ impl Outputs {
     /// Hands over the outputs of these rows, ascending; those of other rows are dropped.
     pub(super) fn hand_over(&mut self, call: &Call, rows: &[u32]) {
         let mut wanted = rows.iter().copied().peekable();
+        let mut lanes = Lanes::of(call);
         let mut index_in_row = 0;
         let mut row_before = None;
-        for output in call.results.outputs() {
+        for (index, output) in (0..).zip(call.results.outputs()) {
             index_in_row = if row_before == Some(output.row) { index_in_row + 1 } else { 0 };
             row_before = Some(output.row);
             while wanted.next_if(|&row| row < output.row).is_some() {}
             if wanted.peek() == Some(&output.row) {
-                self.produce(call, &output, index_in_row);
+                let (lane, _) = lanes.find(output.row);
+                let token = Token {
+                    handler: self.handler,
+                    call: call.key.call,
+                    row: output.row,
+                    lane,
+                    output: index,
+                    letter: false,
+                };
+                self.produce(call, &output, index_in_row, token);
             }
         }
     }
@@ -122,8 +151,9 @@ impl Outputs {
         let (call, row) = (letter.call, letter.row);
         let error = self.texts.of(call, row);
         let published = self.acks.published(call, row, &self.topics);
-        let record = self.letters.write(letter, event, &Context { error, published, now_ms }).clone();
-        self.send(record, Token { handler: self.handler, call, row, letter: true });
+        self.letters.write(letter, event, &Context { error, published, now_ms });
+        let token = Token { handler: self.handler, call, row, lane: 0, output: 0, letter: true };
+        self.send_letter(token);
     }
 
     /// Tries again what the producer had no room for. True: something of it went out.
@@ -159,7 +189,11 @@ impl Outputs {
             }
             Ok(landed) => {
                 self.emitted += 1;
-                if self.acks.acked(call, row, landed) {
+                if delivery.again && self.acks.was_overtaken(&delivery.token, landed) {
+                    self.order_breaks += 1;
+                    self.broken_at = Some(landed);
+                }
+                if self.acks.acked(&delivery.token, landed) {
                     self.heard.push_back(Heard::Acked(call, row));
                 }
             }
@@ -184,10 +218,28 @@ impl Outputs {
         self.emitted
     }
 
-    fn produce(&mut self, call: &Call, output: &Output<'_>, index_in_row: u32) {
+    /// Outputs that landed behind later ones of their lane.
+    pub(super) fn order_breaks(&self) -> u64 {
+        self.order_breaks
+    }
+
+    /// The topic, and place there, of the last one since this was asked before.
+    pub(super) fn broken_at(&mut self) -> Option<(String, Landed)> {
+        let landed = self.broken_at.take()?;
+        Some((self.topic_name(landed.topic).to_owned(), landed))
+    }
+
+    fn topic_name(&self, topic: u16) -> &str {
+        self.topics.get(usize::from(topic)).map_or("?", String::as_str)
+    }
+
+    fn target(&self, output: &Output<'_>) -> &Target {
         let target = self.targets.get(output.target as usize);
-        let target = target.expect("results are checked against the targets of the handler");
-        let token = Token { handler: self.handler, call: call.key.call, row: output.row, letter: false };
+        target.expect("results are checked against the targets of the handler")
+    }
+
+    fn produce(&mut self, call: &Call, output: &Output<'_>, index_in_row: u32, token: Token) {
+        let target = self.target(output);
         let mut record = Record {
             topic: target.topic,
             key: output.key.map(<[u8]>::to_vec),
@@ -219,16 +271,39 @@ impl Outputs {
         }
     }
 
+    /// Sends a dead letter, in the largest form that its topic is known to take.
+    fn send_letter(&mut self, token: Token) {
+        let Outputs { sink, letters, .. } = self;
+        let fits = |record: &Record| {
+            !matches!(
+                sink.check(record.topic, record.size()),
+                Err(Unfit::TooLargeForTopic { .. } | Unfit::TooLargeForClient { .. })
+            )
+        };
+        if let Some(record) = letters.that_fits(token.call, token.row, fits).cloned() {
+            self.send(record, token);
+        }
+    }
+
     /// The brokers, or the client, will never take this record.
     fn refused(&mut self, token: Token, error: DeliveryError) {
         let Token { call, row, letter, .. } = token;
         if !letter {
-            self.texts.add(call, row, error.code.to_string());
+            let topic = self.topic_name(error.topic);
+            let text = format!("topic `{topic}` refuses the output: {}{}", error.code, remedy(error.code));
+            self.texts.add(call, row, text);
             self.heard.push_back(Heard::Refused(call, row));
-        } else if let Some(record) = self.letters.smaller(call, row).cloned() {
-            self.send(record, token);
+        } else if self.letters.smaller(call, row).is_some() {
+            self.send_letter(token);
         } else {
             tracing::error!(code = %error.code, "a dead letter is refused even without its event: its lane stands still");
         }
+    }
+}
+
+fn remedy(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::MSG_SIZE_TOO_LARGE => "; emit less, or raise the topic's `max.message.bytes`",
+        _ => "",
     }
 }

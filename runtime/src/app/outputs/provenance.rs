@@ -6,6 +6,10 @@ use keylane_core::{Dispatch, SessionId};
 
 use crate::guest::Call;
 
+/// More than all these headers take: names, and values of which only the topic's name, at most 249 bytes, and the
+/// digest, 64, are long.
+pub(super) const BYTES_MAX: usize = 1_024;
+
 /// What the headers say.
 pub(super) struct Provenance {
     /// Tells this process from every other one: session numbers begin anew in each.

@@ -84,6 +84,29 @@ fn a_sound_result_is_taken_and_outputs_of_rows_that_are_not_done_are_dropped() {
     );
 }
 
+#[test]
+fn a_row_can_be_taken_back_with_what_is_behind_it() {
+    let mut results = Results::new();
+    results.accept(&LANES, &known(), sound()).unwrap();
+    for (lane, done) in [(0, 1), (1, 0), (2, 1)] {
+        results.take_back(lane, done, Verdict::Unstorable, format!("row {done} is too large"));
+    }
+    let unstorable = |done| LaneEnd { done, failure: Some(Verdict::Unstorable) };
+    let done = LaneEnd { done: 1, failure: None };
+    assert_eq!(
+        results.lane_ends(),
+        [unstorable(1), unstorable(0), done],
+        "of the last lane only one is done"
+    );
+    let reasons: Vec<_> =
+        results.refusals().iter().map(|refusal| (refusal.lane, refusal.reason.as_str())).collect();
+    assert_eq!(
+        reasons,
+        [(0, "row 1 is too large"), (1, "row 0 is too large")],
+        "what the guest said is over"
+    );
+}
+
 fn outputs(result: &mut wit::Results) -> &mut wit::OutputColumns {
     result.outputs.as_mut().unwrap()
 }

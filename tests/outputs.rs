@@ -1,0 +1,224 @@
+//! Promise: an output that can't be stored ends its own event and no other. What is known of a topic is looked at before
+//! anything is sent; what is not known, or has changed, is found by the brokers, and their refusals are taken apart.
+
+use std::collections::BTreeMap;
+
+use keylane_tests::flow::Flow;
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{self, Options, Received, Record};
+use keylane_tests::keylane::{Keylane, Settings};
+use serde_json::Value;
+
+/// Batches are as small as the smallest topic wants them, and what is too large by itself never leaves.
+#[test]
+fn an_output_too_large_for_its_topic_ends_only_its_event() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let small = kafka::unique("small");
+    cluster.admin().create_topic(&small, 1, &[("max.message.bytes", "2000")]);
+    // Records that are handed over together would be one batch; the other topic takes far more.
+    let settings = into(&flow, &small).set("kafka.producer", "linger.ms", 50).set(
+        "handlers.t.outputs.other",
+        "topic",
+        flow.output.as_str(),
+    );
+    flow.producer().send_all(&flow.input, events()).expect("acknowledged");
+    let mut keylane = Keylane::run(&settings, &["--until-end"]);
+    keylane.expect_exit(0);
+    for letter in letters_of_long_ones(&flow) {
+        let error = letter.text("keylane-error");
+        assert!(error.contains(&small) && error.contains("`max.message.bytes` is 2000"), "{error}");
+        assert_eq!(letter.header("keylane-published"), None);
+    }
+    let outputs = outputs(&flow, &small);
+    assert_eq!(outputs.len(), 196, "each of the others once");
+    assert_eq!(out_of_order(&outputs), 0);
+    assert!(!keylane.lines().iter().any(batch_refused), "a broker had to refuse{}", keylane.tail());
+}
+
+/// Compacted topics take no record without a key.
+#[test]
+fn an_output_without_a_key_for_a_compacted_topic_ends_only_its_event() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let compacted = kafka::unique("compacted");
+    cluster.admin().create_topic(&compacted, 1, &[("cleanup.policy", "delete,compact")]);
+    let records = (0..100).map(|number| {
+        let key = (number % 10 != 3).then(|| format!("key-{number}").into_bytes());
+        Record { key, ..Record::new("", format!("event {number}")) }
+    });
+    flow.producer().send_all(&flow.input, records).expect("acknowledged");
+    let mut keylane = Keylane::run(&into(&flow, &compacted), &["--until-end"]);
+    keylane.expect_exit(0);
+    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    assert_eq!(letters.len(), 10);
+    for letter in &letters {
+        let (error, offset) = (letter.text("keylane-error"), letter.number("keylane-origin-offset"));
+        assert_eq!(
+            (offset.map(|offset| offset % 10), letter.text("keylane-reason")),
+            (Some(3), "output-refused")
+        );
+        assert!(error.contains(&compacted) && error.contains("`cleanup.policy`"), "{error}");
+    }
+    assert_eq!(outputs(&flow, &compacted).len(), 90);
+    assert!(!keylane.lines().iter().any(batch_refused), "a broker had to refuse{}", keylane.tail());
+}
+
+/// `stop` is the strictest ending: nothing behind the event that can't be passed may have an effect.
+#[test]
+fn nothing_behind_such_an_output_is_sent_before_it() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let small = kafka::unique("small");
+    cluster.admin().create_topic(&small, 1, &[("max.message.bytes", "2000")]);
+    let value = |number: usize| if number == 70 { "x".repeat(5_000) } else { format!("event {number}") };
+    let records = (0..200).map(|number| Record::new("one lane", value(number)));
+    flow.producer().send_all(&flow.input, records).expect("acknowledged");
+    let settings = into(&flow, &small).set("handlers.t.retry", "on_exhausted", "stop");
+    let mut keylane = Keylane::run(&settings, &["--until-end"]);
+    keylane.expect_exit(1);
+    assert!(keylane.tail().contains("`max.message.bytes` is 2000"), "{}", keylane.tail());
+    let origins: Vec<_> =
+        outputs(&flow, &small).iter().filter_map(|output| output.number("keylane-origin-offset")).collect();
+    assert_eq!(origins, (0..70).collect::<Vec<_>>());
+    assert_eq!(flow.committed().first().and_then(|committed| committed.offset), Some(70));
+}
+
+/// A limit that was lowered while Keylane runs: brokers refuse batches, and only the records that are refused alone end
+/// their events.
+#[test]
+fn a_refused_batch_is_taken_apart() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let topic = kafka::unique("lowered");
+    cluster.admin().create_topic(&topic, 1, &[]);
+    let mut keylane = Keylane::run(&into(&flow, &topic), &[]);
+    flow.wait_for_members(&["echo"]);
+    flow.lower_limit(&topic, 2_000);
+    flow.producer().send_all(&flow.input, events()).expect("acknowledged");
+    flow.wait_until_committed();
+    for letter in letters_of_long_ones(&flow) {
+        let error = letter.text("keylane-error");
+        assert!(error.contains(&topic) && error.contains("MSG_SIZE_TOO_LARGE"), "{error}");
+    }
+    let outputs = outputs(&flow, &topic);
+    assert_eq!(outputs.len(), 196, "each of the others once");
+    keylane.terminate();
+    keylane.expect_exit(0);
+    assert!(keylane.lines().iter().any(batch_refused), "no batch was refused{}", keylane.tail());
+}
+
+/// Batches behind a refused one land before its records are sent again: Keylane says how many outputs lost their place.
+#[test]
+fn what_lost_its_place_is_counted() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let topic = kafka::unique("lowered");
+    cluster.admin().create_topic(&topic, 1, &[]);
+    // Small batches, of one lane: some are on their way when one before them is refused.
+    let settings =
+        into(&flow, &topic).set("handlers.t", "max_batch", 64).set("kafka.producer", "batch.num.messages", 3);
+    let mut keylane = Keylane::run(&settings, &[]);
+    flow.wait_for_members(&["echo"]);
+    flow.lower_limit(&topic, 2_000);
+    let value = |number: usize| "x".repeat(if number % 20 == 7 { 5_000 } else { 10 });
+    let records = (0..400).map(|number| Record::new("one lane", value(number)));
+    flow.producer().send_all(&flow.input, records).expect("acknowledged");
+    flow.wait_until_committed();
+    keylane.terminate();
+    keylane.expect_exit(0);
+    let outputs = outputs(&flow, &topic);
+    assert_eq!(outputs.len(), 380, "each of the others once");
+    let lost = out_of_order(&outputs);
+    assert!(lost > 0, "nothing lost its place{}", keylane.tail());
+    let counted = keylane.lines().iter().find_map(|line| line["order_breaks"].as_u64());
+    assert_eq!(counted, Some(lost), "{}", keylane.tail());
+}
+
+/// A user who may write, but not look at the topic's configuration: one warning, and the brokers decide.
+#[test]
+fn what_the_brokers_do_not_tell_is_left_to_them() {
+    let users = vec![("alice".to_owned(), "secret".to_owned())];
+    let properties = [
+        ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+        ("super.users", "User:ANONYMOUS"),
+        ("allow.everyone.if.no.acl.found", "true"),
+    ];
+    let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let options = Options { users, properties, ..Options::default() };
+    let Some(cluster) = kafka::own(&options) else { return };
+    let flow = Flow::new(&cluster, 1, &[]);
+    let guarded = kafka::unique("guarded");
+    cluster.admin().create_topic(&guarded, 1, &[("max.message.bytes", "2000")]);
+    let bootstrap = cluster.bootstrap();
+    let mut allow = vec!["--bootstrap-server", &bootstrap, "--add", "--allow-principal", "User:alice"];
+    allow.extend(["--operation", "Write", "--operation", "Describe", "--topic", &guarded]);
+    cluster.run_tool("org.apache.kafka.tools.AclCommand", &allow).expect("the broker takes it");
+    flow.producer().send_all(&flow.input, events()).expect("acknowledged");
+    let settings = into(&flow, &guarded)
+        .set("kafka", "bootstrap_servers", cluster.sasl_bootstrap())
+        .set("kafka.client", "security.protocol", "sasl_plaintext")
+        .set("kafka.client", "sasl.mechanism", "PLAIN")
+        .set("kafka.client", "sasl.username", "alice")
+        .set("kafka.client", "sasl.password", "secret");
+    let mut keylane = Keylane::run(&settings, &["--until-end"]);
+    keylane.expect_exit(0);
+    let lines = keylane.lines();
+    let warnings: Vec<&Value> =
+        lines.iter().filter(|line| line.to_string().contains("DESCRIBE_CONFIGS")).collect();
+    let [warning] = warnings.as_slice() else { panic!("not one warning: {warnings:?}") };
+    assert_eq!(
+        (&warning["topics"], &warning["level"]),
+        (&Value::from(guarded.as_str()), &Value::from("WARN"))
+    );
+    for letter in letters_of_long_ones(&flow) {
+        assert!(letter.text("keylane-error").contains("MSG_SIZE_TOO_LARGE"));
+    }
+    assert_eq!(outputs(&flow, &guarded).len(), 196, "each of the others once");
+}
+
+fn into(flow: &Flow<'_>, topic: &str) -> Settings {
+    flow.settings(&guest("echo"), "echo").output(topic)
+}
+
+/// 200 events of ten keys; four of them are long. Several of the others together are too much for a batch of 2,000
+/// bytes, too.
+fn events() -> Vec<Record> {
+    let value = |number: usize| "x".repeat(if number % 50 == 7 { 5_000 } else { 300 });
+    (0..200).map(|number| Record::new(format!("key-{}", number % 10), value(number))).collect()
+}
+
+fn letters_of_long_ones(flow: &Flow<'_>) -> Vec<Received> {
+    let letters = kafka::read_all(&flow.cluster.bootstrap(), &flow.letters);
+    let mut offsets: Vec<_> =
+        letters.iter().filter_map(|letter| letter.number("keylane-origin-offset")).collect();
+    offsets.sort_unstable();
+    assert_eq!(offsets, [7, 57, 107, 157]);
+    assert!(letters.iter().all(|letter| letter.text("keylane-reason") == "output-refused"));
+    letters
+}
+
+/// Those of Keylane.
+fn outputs(flow: &Flow<'_>, topic: &str) -> Vec<Received> {
+    let mut outputs = kafka::read_all(&flow.cluster.bootstrap(), topic);
+    outputs.retain(|output| output.key.as_deref() != Some(b"probe"));
+    outputs
+}
+
+/// How many of them, of one partition, lie behind one of their key that comes from a later event.
+fn out_of_order(outputs: &[Received]) -> u64 {
+    let mut latest: BTreeMap<&[u8], i64> = BTreeMap::new();
+    let mut breaks = 0;
+    for output in outputs {
+        let key = output.key.as_deref().expect("every event has a key");
+        let origin = output.number("keylane-origin-offset").expect("outputs say where they come from");
+        let latest = latest.entry(key).or_insert(origin);
+        breaks += u64::from(origin < *latest);
+        *latest = origin.max(*latest);
+    }
+    breaks
+}
+
+fn batch_refused(line: &Value) -> bool {
+    line["message"].as_str().is_some_and(|message| message.starts_with("a batch of outputs is refused"))
+}
