@@ -4,8 +4,10 @@
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
-use keylane_tests::kafka::{self, Received, Record};
+use keylane_tests::kafka::{self, Producer, Received, Record};
 use keylane_tests::keylane::Keylane;
+use keylane_tests::wait;
+use serde_json::Value;
 
 #[test]
 fn keys_and_values_come_out_as_they_went_in() {
@@ -77,6 +79,36 @@ fn metadata_of_others_claims_nothing() {
         assert_eq!(report.outcomes, 15, "all from the committed offset on, once");
     }
 }
+
+/// What is small on its way and huge when it is unpacked: its partition stops and says why, memory stays as it is, and
+/// other partitions go on.
+#[test]
+fn a_batch_that_unpacks_to_more_than_fits_stops_its_partition_by_name() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 2, &[]);
+    let fine = |number: usize| Record::new(format!("{number}"), "fine");
+    flow.producer().send_all(&flow.input, (0..20).map(|number| fine(number).to(0))).expect("acknowledged");
+    let zeros = (0..UNPACKED >> 20).map(|_| Record::new("zeros", vec![0; 1 << 20]).to(0));
+    Producer::packing(&cluster.bootstrap()).send_all(&flow.input, zeros).expect("acknowledged");
+
+    let mut keylane = Keylane::run(&flow.settings(&guest("echo"), "reader"), &[]);
+    flow.wait_for_members(&["reader"]);
+    let before = keylane.peak_bytes().expect("it runs");
+    let stop = keylane.wait_for("the partition to stop", |line: &Value| {
+        line["level"] == "ERROR" && line.to_string().contains("partition 0")
+    });
+    assert!(stop.to_string().contains("20"), "the offset is named: {stop}");
+    flow.producer().send_all(&flow.input, (0..500).map(|number| fine(number).to(1))).expect("acknowledged");
+    let committed = |partition: usize| flow.committed().get(partition).and_then(|committed| committed.offset);
+    wait::until("the other partition to go on", wait::PATIENCE, || committed(1) == Some(500));
+    assert_eq!(committed(0), Some(20), "nothing behind the batch is passed");
+    let after = keylane.peak_bytes().expect("it runs");
+    assert!(after < before + (128 << 20), "memory grew from {before} to {after} bytes");
+    keylane.terminate();
+}
+
+/// More than a client receives at once.
+const UNPACKED: usize = 256 << 20;
 
 fn run_to_end(flow: &Flow<'_>, records: &[Record]) {
     flow.producer().send_all(&flow.input, records.to_vec()).expect("acknowledged");

@@ -23,6 +23,7 @@ mod pairs;
 mod raw;
 mod report;
 mod serve;
+mod storm;
 mod suspended;
 mod topic;
 
@@ -42,6 +43,7 @@ usage: figures <workload> [--events N] [--keys N] [--pairs N] [--seconds N] [--w
   waits     a handler that waits 10 ms over each event, 1,000 at a time (use --keys 1000)
   suspended  memory of 5,000 calls that wait at once
   traps     a handler that traps over each event, one and 64 a call
+  storm     the same for minutes, its memory looked at every second (use --seconds 300)
   filter    99.6 % of the events dropped by a header, against reading alone
   poison    a key that fails among healthy ones, through its whole schedule (use --seconds 130)
   neighbours  a handler that spins, and one that hoards, beside a healthy one
@@ -70,6 +72,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "embedded" => embedded::measure(&Options::parse(rest)?),
         "waits" => guests::waits(&Options::parse(rest)?),
         "suspended" => suspended::measure(&Options::parse(rest)?),
+        "storm" => storm::measure(&Options::parse(rest)?),
         "traps" => guests::traps(&Options::parse(rest)?),
         "filter" => guests::filter(&Options::parse(rest)?),
         "poison" => beside::poison(&Options::parse(rest)?),

@@ -35,7 +35,7 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
         table.row(vec![pair.to_string(), write(few, 1), write(many, 1), write(each, 1)]);
     }
     table.print();
-    if let Some(median) = Median::of(costs.into_iter()) {
+    if let Some(median) = Median::of(costs) {
         report::line(&format!("median KiB per suspended call: {}", median.text(1)));
     }
     Ok(())

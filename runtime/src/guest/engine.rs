@@ -17,9 +17,15 @@ use super::host::{CORE_INSTANCES_MAX, Host, TABLE_ELEMENTS_MAX, TABLES_MAX};
 /// Linear memories of one component. Real guests have one or two; more than four is not a handler.
 pub(super) const MEMORIES_MAX: u32 = 4;
 
-/// Live instances that one process may have. Each takes about six of the 65,530 memory mappings that Linux
-/// gives a process by default (measured: it ends at 10,368).
+/// Live instances that one process may have: the address space has room for no more with two memories each.
 pub const INSTANCES_MAX: u32 = 8_000;
+
+/// Memory mappings that an instance needs: six (measured: with the 65,530 that Linux gives a process by default it ends
+/// at 10,368), and the process itself needs some.
+const MAPPINGS_EACH: u32 = 8;
+
+/// Where Linux says how many it gives.
+const MAPPINGS: &str = "/proc/sys/vm/max_map_count";
 
 /// Up to here the address space (4 GiB for each memory of each instance) has room for every instance to
 /// have all its memories; beyond, components have two.
@@ -59,12 +65,14 @@ impl Default for EngineOptions {
 pub enum EngineError {
     /// Asked for more than the system's limits allow.
     #[error(
-        "{asked} guest instances are more than the {INSTANCES_MAX} that one process can have; \
-             lower the sum of `max_concurrency` or use more processes"
+        "{asked} guest instances are more than the {most} that one process can have here; lower the sum of \
+             `max_concurrency`, raise `vm.max_map_count` where it is below 64,000, or use more processes"
     )]
     TooManyInstances {
         /// How many.
         asked: u32,
+        /// As many as the system allows.
+        most: u32,
     },
     /// None at all.
     #[error("at least one guest instance is needed; raise `max_concurrency`")]
@@ -91,9 +99,10 @@ pub struct Engine {
 impl Engine {
     /// Reserves the pool and starts the ticker.
     pub fn new(options: EngineOptions) -> Result<Arc<Engine>, EngineError> {
-        match options.max_instances {
+        let (asked, most) = (options.max_instances, instances_max(std::fs::read_to_string(MAPPINGS).ok()));
+        match asked {
             0 => return Err(EngineError::NoInstances),
-            asked if asked > INSTANCES_MAX => return Err(EngineError::TooManyInstances { asked }),
+            asked if asked > most => return Err(EngineError::TooManyInstances { asked, most }),
             _ => {}
         }
         let pool = InstanceAllocationStrategy::Pooling(pool(options.max_instances));
@@ -266,6 +275,12 @@ fn pool(max_instances: u32) -> PoolingAllocationConfig {
     pool
 }
 
+/// What the system's limit allows. One that can't be read is taken for the default.
+fn instances_max(mappings: Option<String>) -> u32 {
+    let mappings: Option<u32> = mappings.and_then(|text| text.trim().parse().ok());
+    mappings.map_or(INSTANCES_MAX, |mappings| (mappings / MAPPINGS_EACH).min(INSTANCES_MAX))
+}
+
 fn memories_per_component(max_instances: u32) -> u32 {
     if max_instances <= INSTANCES_WITH_ALL_MEMORIES { MEMORIES_MAX } else { 2 }
 }
@@ -279,9 +294,16 @@ mod tests {
         let error = Engine::new(EngineOptions { max_instances: 8_001 }).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "8001 guest instances are more than the 8000 that one process can have; lower the sum of \
-             `max_concurrency` or use more processes"
+            "8001 guest instances are more than the 8000 that one process can have here; lower the sum of \
+             `max_concurrency`, raise `vm.max_map_count` where it is below 64,000, or use more processes"
         );
         assert!(matches!(Engine::new(EngineOptions { max_instances: 0 }), Err(EngineError::NoInstances)));
+    }
+
+    #[test]
+    fn the_system_s_limit_counts_where_it_is_lower() {
+        let of = |text: &str| instances_max(Some(text.to_owned()));
+        assert_eq!((of("65530\n"), of("1048576\n"), of("16000\n")), (8_000, 8_000, 2_000));
+        assert_eq!((of("many"), instances_max(None)), (8_000, 8_000));
     }
 }

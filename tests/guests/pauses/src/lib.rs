@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use keylane_sdk::{Effects, Event, Result};
 
+#[expect(clippy::disallowed_methods, reason = "its environment is what it was granted")]
 static PAUSE: LazyLock<Duration> = LazyLock::new(|| {
     let written = std::env::var("PAUSE_MS").ok().and_then(|millis| millis.parse().ok());
     Duration::from_millis(written.unwrap_or(10))

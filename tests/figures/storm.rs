@@ -1,0 +1,75 @@
+//! A handler that traps over every event, for minutes: memory must not grow.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{Cluster, Producer, Record, unique};
+use keylane_tests::keylane::{Keylane, Settings};
+
+use crate::numbers::{Median, float, mebibytes, write};
+use crate::options::Options;
+use crate::report::{self, Table};
+use crate::{keylane, pairs, topic};
+
+/// More than the target of 10,000, and less than what the machine can do: the rest is for the broker and us.
+const A_SECOND: u64 = 12_000;
+const BEAT: Duration = Duration::from_millis(20);
+const BEATS_A_SECOND: u64 = 50;
+const MINUTE: usize = 60;
+
+/// Traps a second and resident memory of the first and of the last minute, one event a call and 64 a call.
+pub(crate) fn measure(options: &Options) -> Result<()> {
+    let cluster = pairs::broker()?;
+    let mut table =
+        Table::new(&["events a call", "traps/s", "MiB, first minute", "MiB, last minute", "peak"]);
+    for batch in [1, 64] {
+        table.row(run(&cluster, options, batch)?);
+    }
+    table.print();
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
+fn run(cluster: &Cluster, options: &Options, batch: u64) -> Result<Vec<String>> {
+    let input = unique("storm");
+    cluster.admin().create_topic(&input, topic::PARTITIONS, &[]);
+    let settings = Settings::new(&cluster.bootstrap())
+        .handler(&guest("traps"), &input, &unique("storm"))
+        .set("handlers.t", "max_batch", batch)
+        .set("handlers.t.retry", "max_attempts", 1)
+        .set("handlers.t.retry", "on_exhausted", "skip")
+        .set("runtime", "cache_dir", keylane::cache().display().to_string());
+    let mut running = Keylane::run(&settings, &[]);
+    running.wait_for("the partitions", |line| keylane::says(line, keylane::BEGUN));
+    let producer = Producer::new(&cluster.bootstrap());
+    let (start, mut memory, mut sent) = (Instant::now(), Vec::new(), 0);
+    for beat in 1..=options.seconds * BEATS_A_SECOND {
+        let portion = (0..A_SECOND / BEATS_A_SECOND).map(|number| Record::new(format!("{number}"), "x"));
+        producer.hand_over(&input, portion)?;
+        sent += A_SECOND / BEATS_A_SECOND;
+        if beat % BEATS_A_SECOND == 0 {
+            memory.push(mebibytes(running.resident_bytes().context("it has ended")?));
+        }
+        sleep((start + BEAT * u32::try_from(beat)?).saturating_duration_since(Instant::now()));
+    }
+    running.terminate();
+    running.wait_for("what it counted", |line| keylane::says(line, "events that failed"));
+    let took = start.elapsed().as_secs_f64();
+    let skipped =
+        running.lines().iter().find_map(|line| line.get("skipped").and_then(|skipped| skipped.as_u64()));
+    let skipped = skipped.context("it counts what it skipped")?;
+    report::line(&format!("{skipped} of {sent} events trapped in {took:.1} s"));
+    let peak = memory.iter().copied().fold(0.0, f64::max);
+    let minute =
+        |samples: &[f64]| Median::of(samples.iter().copied()).map_or(String::new(), |median| median.text(1));
+    let (first, last) = (memory.len().min(MINUTE), memory.len().saturating_sub(MINUTE));
+    Ok(vec![
+        batch.to_string(),
+        write(float(skipped) / took, 0),
+        minute(memory.get(..first).unwrap_or_default()),
+        minute(memory.get(last..).unwrap_or_default()),
+        write(peak, 1),
+    ])
+}
