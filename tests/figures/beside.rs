@@ -1,22 +1,15 @@
 //! What the healthy pay for the others: a steady load, handled with and without trouble beside it.
 
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
 use anyhow::Result;
 use keylane_tests::guests::guest;
 use keylane_tests::kafka::{Cluster, Producer, Record, unique};
 use keylane_tests::keylane::{Keylane, Settings};
 
+use crate::load::{self, BEATS_A_SECOND};
 use crate::numbers::{float, write};
 use crate::options::Options;
 use crate::report::{self, Table};
 use crate::{keylane, pairs, topic};
-
-/// Between two portions of the load.
-const BEAT: Duration = Duration::from_millis(10);
-const BEATS_A_SECOND: usize = 100;
-const KEYS: usize = 1_000;
 
 /// A key that fails through its whole schedule, 50 events a second, among 1,000 healthy ones with 20,000.
 pub(crate) fn poison(options: &Options) -> Result<()> {
@@ -61,7 +54,6 @@ fn row(table: &mut Table, name: &str, taken: Taken, without: Taken) {
     table.row(vec![name.to_owned(), write(taken.0, 0), write(taken.1, 2), share]);
 }
 
-#[expect(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
 fn run(cluster: &Cluster, options: &Options, a_second: usize, trouble: Option<Trouble>) -> Result<Taken> {
     let [input, output, other] = [(); 3].map(|()| unique("beside"));
     for name in [&input, &output, &other, &format!("{input}.dlq"), &format!("{other}.dlq")] {
@@ -72,23 +64,14 @@ fn run(cluster: &Cluster, options: &Options, a_second: usize, trouble: Option<Tr
     let mut running = Keylane::run(&settings, &[]);
     running.wait_for("the partitions", |line| keylane::says(line, keylane::BEGUN));
     let producer = Producer::new(&cluster.bootstrap());
-    let (start, ticks) = (Instant::now(), running.cpu_ticks().unwrap_or(0));
-    let beats = usize::try_from(options.seconds)? * BEATS_A_SECOND;
-    for beat in 0..beats {
-        let each = a_second / BEATS_A_SECOND;
-        let healthy = (beat * each..(beat + 1) * each)
-            .map(|number| Record::new(format!("key-{}", number % KEYS), "done"));
-        producer.hand_over(&input, healthy)?;
-        if let Some(trouble) = trouble
-            && beat % (BEATS_A_SECOND / trouble.a_second) == 0
-        {
+    let ticks = running.cpu_ticks().unwrap_or(0);
+    let took = load::steady(&producer, &input, (a_second, options.seconds), |beat| match trouble {
+        Some(trouble) if beat % (BEATS_A_SECOND / trouble.a_second) == 0 => {
             let target = if trouble.apart { &other } else { &input };
-            producer.hand_over(target, [Record::new("trouble", trouble.value)])?;
+            producer.hand_over(target, [Record::new("trouble", trouble.value)])
         }
-        let due = start + BEAT * u32::try_from(beat + 1)?;
-        sleep(due.saturating_duration_since(Instant::now()));
-    }
-    let took = start.elapsed().as_secs_f64();
+        _ => Ok(()),
+    })?;
     let done: i64 = cluster.admin().watermarks(&output).iter().map(|marks| marks.high).sum();
     let cores = float(running.cpu_ticks().unwrap_or(ticks) - ticks) / 100.0 / took;
     report::line(&format!(

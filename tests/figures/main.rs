@@ -8,6 +8,7 @@
 //! run stands how much of the machine anybody else used meanwhile ([`machine`]): a figure from a busy machine shows
 //! that it is one.
 
+mod away;
 mod beside;
 mod child;
 mod embedded;
@@ -16,6 +17,7 @@ mod guests;
 mod idle;
 mod keylane;
 mod keys;
+mod load;
 mod machine;
 mod numbers;
 mod options;
@@ -47,6 +49,8 @@ usage: figures <workload> [--events N] [--keys N] [--pairs N] [--seconds N] [--w
   filter    99.6 % of the events dropped by a header, against reading alone
   poison    a key that fails among healthy ones, through its whole schedule (use --seconds 130)
   neighbours  a handler that spins, and one that hoards, beside a healthy one
+  letters-away  the dead-letter topic is away, beside a healthy load
+  broker-away  the broker is away while outputs are on their way to it
   embedded  from the start of the process to the first event, on the embedded broker
   serve     a broker with the topic, until standard input ends: for a profiler";
 
@@ -77,6 +81,8 @@ fn run(arguments: &[String]) -> Result<()> {
         "filter" => guests::filter(&Options::parse(rest)?),
         "poison" => beside::poison(&Options::parse(rest)?),
         "neighbours" => beside::neighbours(&Options::parse(rest)?),
+        "letters-away" => away::letters(&Options::parse(rest)?),
+        "broker-away" => away::broker(&Options::parse(rest)?),
         "serve" => serve::serve(&Options::parse(rest)?),
         raw::WORKLOAD => raw::run(rest),
         emit::WORKLOAD => emit::run(rest),

@@ -1,0 +1,104 @@
+//! What it costs, and what is lost (nothing), while something is away for a time.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use keylane_tests::check;
+use keylane_tests::flow::Flow;
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{self, Record};
+use keylane_tests::keylane::Keylane;
+use keylane_tests::progress::Progress;
+use keylane_tests::wait;
+
+use crate::load::{self, BEATS_A_SECOND};
+use crate::numbers::{float, write};
+use crate::options::Options;
+use crate::{keylane, pairs, report, topic};
+
+const HEALTHY_A_SECOND: usize = 5_000;
+const REJECTED_A_SECOND: usize = 50;
+const EVENTS: usize = 200_000;
+
+/// The dead-letter topic is away while events are rejected: healthy lanes go on as if nothing were, no commit passes an
+/// event whose dead letter is not stored, and every dead letter arrives once the topic is back.
+pub(crate) fn letters(options: &Options) -> Result<()> {
+    let without = healthy(options, false)?;
+    let with = healthy(options, true)?;
+    report::line(&format!("healthy events/s, of the run without: {}", write(with / without, 3)));
+    Ok(())
+}
+
+fn healthy(options: &Options, away: bool) -> Result<f64> {
+    let cluster = pairs::broker()?;
+    let flow = Flow::new(&cluster, topic::PARTITIONS, &[]);
+    let mut running = Keylane::run(&flow.settings(&guest("failing"), "t"), &[]);
+    running.wait_for("the partitions", |line| keylane::says(line, keylane::BEGUN));
+    if away {
+        cluster.admin().delete_topic(&flow.letters);
+    }
+    let (producer, mut rejected) = (flow.producer(), 0);
+    let took = load::steady(&producer, &flow.input, (HEALTHY_A_SECOND, options.seconds), |beat| {
+        if !away || beat % (BEATS_A_SECOND / REJECTED_A_SECOND) != 0 {
+            return Ok(());
+        }
+        rejected += 1;
+        producer.hand_over(&flow.input, [Record::new("trouble", "reject")])
+    })?;
+    let done: i64 = cluster.admin().watermarks(&flow.output).iter().map(|marks| marks.high).sum();
+    report::line(&format!("{done} healthy events done in {took:.1} s, the dead-letter topic away: {away}"));
+    if away {
+        let inputs = kafka::read_all(&cluster.bootstrap(), &flow.input);
+        let first = inputs.iter().find(|record| record.value.as_deref() == Some(b"reject"));
+        let first = first.context("events were rejected")?;
+        let of_partition = |committed: &&kafka::Committed| committed.partition == first.partition;
+        let committed = flow.committed().iter().find(of_partition).and_then(|committed| committed.offset);
+        let (partition, offset) = (first.partition, first.offset);
+        report::line(&format!("partition {partition}: rejected first {offset}, committed {committed:?}"));
+        ensure!(
+            committed.is_none_or(|committed| committed <= offset),
+            "a commit passed an event without its letter"
+        );
+        cluster.admin().create_topic(&flow.letters, topic::PARTITIONS, &[]);
+    }
+    producer.flush()?;
+    flow.wait_until_committed();
+    if away {
+        let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters).len();
+        report::line(&format!("{rejected} events rejected, {letters} dead letters once the topic was back"));
+        ensure!(letters == rejected, "dead letters are missing, or there are too many");
+    }
+    running.terminate();
+    running.expect_exit(0);
+    Ok(float(u64::try_from(done)?) / took)
+}
+
+/// The broker is away while outputs are on their way to it: nothing is lost, nothing twice, nothing out of order.
+pub(crate) fn broker(options: &Options) -> Result<()> {
+    let cluster = pairs::broker()?;
+    let flow = Flow::new(&cluster, topic::PARTITIONS, &[]);
+    let event = |number: usize| Record::new(format!("key-{}", number % 1_000), format!("event {number}"));
+    flow.producer().send_all(&flow.input, (0..EVENTS).map(event))?;
+    let mut running = Keylane::run(&flow.settings(&guest("echo"), "t"), &[]);
+    let mut progress = Progress::of(&flow);
+    let mut until = |goal: usize| {
+        wait::until("outputs", wait::PATIENCE, || {
+            progress.advance();
+            progress.done() >= goal
+        });
+    };
+    until(EVENTS / 5);
+    cluster.kill(1);
+    sleep(Duration::from_secs(options.seconds));
+    ensure!(!running.has_ended(), "it ended while the broker was away");
+    cluster.restart(1);
+    until(EVENTS);
+    flow.wait_until_committed();
+    running.terminate();
+    running.expect_exit(0);
+    let checked = check::check(&flow.history());
+    report::line(&format!("{EVENTS} events, the broker away for {} s: {checked}", options.seconds));
+    checked.assert_clean();
+    Ok(())
+}
