@@ -5,6 +5,7 @@ use keylane_tests::keylane::Settings;
 
 use crate::numbers::{Median, mebibytes, micros_each, rate, write};
 use crate::options::Options;
+use crate::raw::Look;
 use crate::report::{self, Table};
 use crate::{keylane, pairs, raw, topic};
 
@@ -28,17 +29,23 @@ pub(crate) fn filter(options: &Options) -> Result<()> {
     let topic = pairs::written(&cluster, options.events, options.keys)?;
     let bootstrap = cluster.bootstrap();
     let filtered = |topic: &str| {
-        let rules = serde_json::json!([{ "header": "trace-id", "prefix": "00" }]);
+        let header = raw::HEADER.to_string_lossy();
+        let rules = serde_json::json!([{ "header": header, "prefix": "00" }]);
         keylane::settings(&bootstrap, topic, "noop", options).set("handlers.t", "filter", rules)
     };
     keylane::warm_up(&filtered(&topic::empty(&cluster)), options)?;
-    raw::measure(&bootstrap, &topic)?;
-    let pairs = pairs::Pairs::run(
-        options.pairs,
-        || raw::measure(&bootstrap, &topic),
-        || keylane::until_end(&filtered(&topic.name), options),
-    )?;
-    pairs.print("raw loop", topic.events)
+    raw::measure(&bootstrap, &topic, Look::AtNothing)?;
+    for (name, look) in
+        [("raw loop", Look::AtNothing), ("raw loop that looks for the header", Look::AtHeader)]
+    {
+        let pairs = pairs::Pairs::run(
+            options.pairs,
+            || raw::measure(&bootstrap, &topic, look),
+            || keylane::until_end(&filtered(&topic.name), options),
+        )?;
+        pairs.print(name, topic.events)?;
+    }
+    Ok(())
 }
 
 type Variant<'v> = (&'v str, &'v dyn Fn(Settings) -> Settings);

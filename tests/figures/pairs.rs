@@ -18,10 +18,10 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     let topic = written(&cluster, options.events, options.keys)?;
     let bootstrap = cluster.bootstrap();
     keylane::warm_up(&keylane::settings(&bootstrap, &topic::empty(&cluster), "noop", options), options)?;
-    raw::measure(&bootstrap, &topic)?;
+    raw::measure(&bootstrap, &topic, raw::Look::AtNothing)?;
     let pairs = Pairs::run(
         options.pairs,
-        || raw::measure(&bootstrap, &topic),
+        || raw::measure(&bootstrap, &topic, raw::Look::AtNothing),
         || keylane::until_end(&keylane::settings(&bootstrap, &topic.name, "noop", options), options),
     )?;
     pairs.print("raw loop", topic.events)

@@ -4,8 +4,10 @@
 //! kernel can say what it used.
 #![allow(unsafe_code, reason = "librdkafka is a C library; the safety argument is below")]
 // Safety argument: the queue belongs to a consumer that outlives it, and is destroyed before it. Messages are read
-// through pointers that the call before has just filled in, as many as it says, and destroyed once.
+// through pointers that the call before has just filled in, as many as it says, and destroyed once. Their headers are
+// their own, and only looked for.
 
+use std::ffi::CStr;
 use std::process::{Command, Stdio};
 use std::ptr;
 use std::time::{Duration, Instant};
@@ -27,12 +29,25 @@ pub(crate) const WORKLOAD: &str = "raw";
 /// Records of one call.
 const BATCH: usize = 1_024;
 
+/// The header that the loop may look at.
+pub(crate) const HEADER: &CStr = c"trace-id";
+
+/// What the loop does with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// It reads it.
+    AtNothing,
+    /// It also looks for a header, as a filter has to: the library takes all headers apart for that.
+    AtHeader,
+}
+
 /// One run of the loop in a process of its own: how long it took from the first record to the last.
-pub(crate) fn measure(bootstrap: &str, topic: &Topic) -> Result<(Duration, Used)> {
+pub(crate) fn measure(bootstrap: &str, topic: &Topic, look: Look) -> Result<(Duration, Used)> {
     let file = keylane_tests::janitor::folder("raw").join("seconds");
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args([WORKLOAD, bootstrap, &topic.name, &topic.events.to_string()])
+        .args((look == Look::AtHeader).then_some("headers"))
         .stdin(Stdio::null())
         .stdout(std::fs::File::create(&file)?);
     let used = child::run(&mut command)?;
@@ -42,10 +57,28 @@ pub(crate) fn measure(bootstrap: &str, topic: &Topic) -> Result<(Duration, Used)
 
 /// The loop itself; prints the seconds from the first record to the last.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    let [bootstrap, topic, events] = arguments else { bail!("usage: {WORKLOAD} BOOTSTRAP TOPIC EVENTS") };
+    let [bootstrap, topic, events, look @ ..] = arguments else {
+        bail!("usage: {WORKLOAD} BOOTSTRAP TOPIC EVENTS [headers]")
+    };
     let consumer = consumer(bootstrap, topic)?;
-    let took = drain(&consumer, events.parse()?, |_| Ok(()))?;
+    let took = if look.is_empty() {
+        drain(&consumer, events.parse()?, |_| Ok(()))?
+    } else {
+        drain(&consumer, events.parse()?, find_header)?
+    };
     report::line(&took.as_secs_f64().to_string());
+    Ok(())
+}
+
+fn find_header(message: *mut sys::rd_kafka_message_t) -> Result<()> {
+    let (mut headers, mut value, mut size) = (ptr::null_mut(), ptr::null(), 0);
+    // SAFETY: see the top of the file.
+    unsafe {
+        let code = sys::rd_kafka_message_headers(message, &raw mut headers);
+        ensure!(code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR, "the record has no headers");
+        sys::rd_kafka_header_get_last(headers, HEADER.as_ptr(), &raw mut value, &raw mut size);
+    }
+    ensure!(size > 0, "the record lacks the header {HEADER:?}");
     Ok(())
 }
 
