@@ -31,6 +31,8 @@ fn sigterm_repeats_nothing() {
         producer.send_all(&flow.input, (fed..fed + EVENTS_PER_STOP).map(event)).expect("acknowledged");
         fed += EVENTS_PER_STOP;
         let mut keylane = Keylane::run(&settings, &[]);
+        keylane.wait_for("its partitions", |line| line["message"] == "partition assigned");
+        progress.advance(); // what the one before did last is not this one's work
         let before = progress.done();
         wait::until("calls to be out", wait::PATIENCE, || {
             progress.advance();
