@@ -26,7 +26,7 @@ pub(super) const TABLE_ELEMENTS_MAX: usize = 20_000;
 pub(super) const RESOURCES_MAX: usize = 1024;
 
 /// What one `get-random-bytes` may ask for: the default of 64 MiB is an allocation of ours.
-const RANDOM_BYTES_MAX: u64 = 64 << 10;
+pub(super) const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
 /// The data of a store.
 pub(super) struct Host {

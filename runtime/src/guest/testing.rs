@@ -26,12 +26,19 @@ const CLOCKS_WIT: &str = "package wasi:clocks@0.2.6;
         type duration = u64;
         subscribe-duration: func(when: duration) -> pollable;
     }";
+const RANDOM_WIT: &str =
+    "package wasi:random@0.2.6; interface random { get-random-bytes: func(len: u64) -> list<u8>; }";
 const WORLDS_WIT: &str = "package test:guests;
     interface database { query: func(text: string) -> string; }
     world waiting {
         import wasi:io/poll@0.2.6;
         import wasi:clocks/monotonic-clock@0.2.6;
         export keylane:handler/handler@0.1.0;
+    }
+    world asking {
+        import wasi:clocks/monotonic-clock@0.2.6;
+        import wasi:random/random@0.2.6;
+        export keylane:handler/batch-handler@0.1.0;
     }
     world greedy {
         import database;
@@ -61,9 +68,13 @@ const PRELUDE: &str = r#"
 /// A core module that carries the interface of a world.
 pub(super) fn module(world: &str, wat: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
-    for (name, text) in
-        [("io.wit", IO_WIT), ("clocks.wit", CLOCKS_WIT), ("http.wit", HTTP_WIT), ("handler.wit", HANDLER_WIT)]
-    {
+    for (name, text) in [
+        ("io.wit", IO_WIT),
+        ("clocks.wit", CLOCKS_WIT),
+        ("random.wit", RANDOM_WIT),
+        ("http.wit", HTTP_WIT),
+        ("handler.wit", HANDLER_WIT),
+    ] {
         resolve.push_str(name, text).unwrap();
     }
     let worlds = resolve.push_str("worlds.wit", WORLDS_WIT).unwrap();

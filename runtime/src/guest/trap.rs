@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use keylane_core::Fault;
+use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
 use super::call::Failure;
-use super::host::Limiter;
+use super::host::{Limiter, RANDOM_BYTES_MAX, RESOURCES_MAX};
 
 /// Functions named in a message: enough to find the place, few enough for a log line and a header.
 const FRAMES_SHOWN: usize = 6;
@@ -16,6 +17,9 @@ const NAME_MAX: usize = 120;
 
 /// What the engine says when a result or an argument of a host function is larger than it may be.
 const TOO_MUCH_DATA: &str = "fuel allocated for hostcalls has been exhausted";
+
+/// What WASI says when a guest wants more random bytes than it may have.
+const TOO_MUCH_RANDOM: &str = "requested len ";
 
 /// Sorts an error that a call ended with.
 pub(super) fn failure(error: &wasmtime::Error, limiter: &Limiter) -> Failure {
@@ -30,8 +34,7 @@ pub(super) fn failure(error: &wasmtime::Error, limiter: &Limiter) -> Failure {
     if let Some(refusal) = limiter.refusal() {
         return Failure::new(Fault::Memory, with_frames(refusal, in_the_guest));
     }
-    if text.contains(TOO_MUCH_DATA) {
-        let message = "more data at once than a result may have".to_owned();
+    if let Some(message) = limit_hit(error, &text) {
         return Failure::new(Fault::Limit, with_frames(message, in_the_guest));
     }
     if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
@@ -43,6 +46,18 @@ pub(super) fn failure(error: &wasmtime::Error, limiter: &Limiter) -> Failure {
     }
     // The guest came back, but with pointers or text that can't be read.
     Failure::new(Fault::Contract, format!("the result can't be read: {text}"))
+}
+
+/// Which limit of the host stopped the guest, if one did.
+fn limit_hit(error: &wasmtime::Error, text: &str) -> Option<String> {
+    if text.contains(TOO_MUCH_DATA) {
+        return Some("more data at once than a result may have".to_owned());
+    }
+    if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
+        return Some(format!("more than {RESOURCES_MAX} handles at once"));
+    }
+    text.starts_with(TOO_MUCH_RANDOM)
+        .then(|| format!("more than {} KiB of randomness at once", RANDOM_BYTES_MAX >> 10))
 }
 
 /// Sorts an error that making an instance ended with.

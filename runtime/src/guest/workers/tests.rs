@@ -1,3 +1,5 @@
+mod hostile;
+
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Ends as the value says: `retry`, `retry-once`, `reject`, `print` (to both standard streams); or as badly as a guest
 //! can: `trap`, `spin` (for ever), `hoard` (memory), `recurse` (stack), `flood` (outputs), `bloat` (one large output),
 //! `stray` (an output nobody configured), `forge` (reserved headers), `chatter` (a million log lines), `exit`, `sleep`
-//! (longer than any deadline). Any other value is done. Each event emits its value to `out` first, so that tests see
-//! that a failed event leaves nothing behind.
+//! (longer than any deadline); `reach ADDRESS` says what it can reach of the machine. Any other value is done. Each event
+//! emits its value to `out` first, so that tests see that a failed event leaves nothing behind.
 
 use keylane_sdk::{Effects, Event, Result, reject, retry};
 
@@ -59,10 +59,21 @@ fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
             eprintln!("offset {} again", event.offset());
             Ok(())
         }
-        _ => Ok(()),
+        other => match other.strip_prefix("reach ") {
+            Some(address) => reject(reached(address)),
+            None => Ok(()),
+        },
     }
 }
 keylane_sdk::handler!(handle);
+
+/// What there is beyond events and outputs.
+fn reached(address: &str) -> String {
+    let socket = std::net::TcpStream::connect(address).is_ok();
+    let file = std::fs::File::open("/etc/passwd").is_ok();
+    let variables = std::env::vars().count();
+    format!("socket: {socket}, file: {file}, variables: {variables}")
+}
 
 #[expect(unconditional_recursion, reason = "it is to overflow the stack")]
 fn deeper(depth: u64) -> u64 {
