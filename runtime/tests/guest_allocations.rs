@@ -122,7 +122,7 @@ fn a_million_rows_allocate_per_call_and_not_per_row() {
             before = ALLOCATIONS.load(Ordering::Relaxed); // buffers have their size by now
         }
         fill(&mut submitted[0], rows);
-        workers.submit(&mut submitted);
+        workers.submit(&mut submitted, 1);
         let call = back.recv_timeout(Duration::from_secs(60)).unwrap();
         assert_eq!(call.outcome, Outcome::Ended);
         assert_eq!(call.results.lane_ends(), [LaneEnd { done: 8, failure: None }; 8]);

@@ -1,6 +1,7 @@
 //! Calls between the core's decision and the workers: their boxes, filled from the arena and used again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use keylane_core::{CallId, Dispatch};
 
@@ -20,6 +21,8 @@ pub(super) struct GuestCalls {
     #[expect(clippy::vec_box, reason = "the boxes themselves go to the workers and come back")]
     ready: Vec<Box<Call>>,
     ready_rows: usize,
+    /// Moving average of the guest's work per call.
+    work: Duration,
     #[expect(clippy::vec_box, reason = "the boxes themselves go to the workers and come back")]
     idle: Vec<Box<Call>>,
 }
@@ -28,6 +31,8 @@ pub(super) struct GuestCalls {
 /// several of them. A call of many events is enough work by itself.
 const READY_CALLS: usize = 16;
 const READY_ROWS: usize = 64;
+/// Work for which an idle worker is woken while another one is awake.
+const WORTH_WAKING: Duration = Duration::from_micros(100);
 
 impl GuestCalls {
     pub(super) fn new(
@@ -36,7 +41,16 @@ impl GuestCalls {
         workers: Arc<Workers>,
         events: Arc<Inbox>,
     ) -> Self {
-        GuestCalls { consumer, handler, workers, events, ready: Vec::new(), ready_rows: 0, idle: Vec::new() }
+        GuestCalls {
+            consumer,
+            handler,
+            workers,
+            events,
+            ready: Vec::new(),
+            ready_rows: 0,
+            work: WORTH_WAKING,
+            idle: Vec::new(),
+        }
     }
 
     /// Copies the rows out of the arena. [`GuestCalls::hand_over`] brings the call to the workers, at the latest.
@@ -73,7 +87,8 @@ impl GuestCalls {
     /// Hands the calls that were prepared to the workers.
     pub(super) fn hand_over(&mut self) {
         if !self.ready.is_empty() {
-            self.workers.submit(&mut self.ready);
+            let for_one = WORTH_WAKING.as_nanos() / self.work.as_nanos().max(1);
+            self.workers.submit(&mut self.ready, usize::try_from(for_one).unwrap_or(usize::MAX));
             self.ready_rows = 0;
             assert!(
                 self.ready.is_empty(),
@@ -89,6 +104,7 @@ impl GuestCalls {
 
     /// Keeps the box of a call that is over for the next one.
     pub(super) fn recycle(&mut self, call: Box<Call>) {
+        self.work = (self.work * 7 + call.took) / 8;
         self.idle.push(call);
     }
 }

@@ -89,7 +89,10 @@ impl Workers {
     /// Hands calls over, in order. They come back, with their buffers, through their
     /// [`CallEvents`](super::CallEvents). What there is no room for stays in `calls`: as many are out as instances
     /// may live, or the workers are shut down.
-    pub fn submit(&self, calls: &mut Vec<Box<Call>>) {
+    ///
+    /// One idle worker is woken for each `for_one` calls, as many as are worth waking it. Whoever is awake takes the rest,
+    /// and wakes another before it is held up.
+    pub fn submit(&self, calls: &mut Vec<Box<Call>>, for_one: usize) {
         calls.iter_mut().for_each(|call| call.renew());
         let taken = {
             let mut queue = self.shared.queue();
@@ -102,7 +105,7 @@ impl Workers {
         self.shared.clock.calls_started(taken);
         // Afterwards, and no more than there is work for: a worker that is woken for each call of many goes to sleep
         // between them, which costs more than a short call.
-        for _ in 0..taken {
+        for _ in 0..taken.div_ceil(for_one.max(1)) {
             let Some(idle) = self.shared.queue().idle.pop() else { return };
             self.shared.wake(idle);
         }

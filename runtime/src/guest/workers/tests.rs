@@ -53,7 +53,7 @@ impl Bench {
     fn submit(&mut self, lanes: &[&[&str]]) -> CallKey {
         let call = self.call(lanes);
         let key = call.key;
-        self.workers.submit(&mut vec![call]);
+        self.workers.submit(&mut vec![call], 1);
         key
     }
 
@@ -133,7 +133,7 @@ fn headers_travel_both_ways_through_a_handler() {
     let headers = [(&b"a"[..], Some(&b"1"[..])), (b"a", None), (b"keylane-x", Some(b"no"))];
     call.batch.push_row(0, 2, -1, None, Some(b"o"), headers.into_iter());
     call.batch.end_lane();
-    bench.workers.submit(&mut vec![call]);
+    bench.workers.submit(&mut vec![call], 1);
     let call = bench.ended();
     let output = call.results.outputs().next().unwrap();
     assert_eq!((output.row, output.key), (1, None));
@@ -187,7 +187,7 @@ fn a_call_gets_a_fresh_instance_if_it_needs_one() {
     assert!(!bench.run(&[&["a"]]).had_fresh);
     let mut call = bench.call(&[&["t"]]);
     call.fresh = true;
-    bench.workers.submit(&mut vec![call]);
+    bench.workers.submit(&mut vec![call], 1);
     let call = bench.ended();
     assert!(call.had_fresh && call.failed_fresh());
     let behind_another = bench.run(&[&["a", "t"]]);
@@ -280,7 +280,7 @@ fn a_cancelled_call_really_ends_with_its_store_and_its_buffers_come_back() {
     assert!(call.results.lane_ends().is_empty(), "nothing of it counts");
     assert_eq!(bench.workers.idle_instances(), 0);
 
-    bench.workers.submit(&mut vec![call]);
+    bench.workers.submit(&mut vec![call], 1);
     assert_eq!(bench.suspended(), key.call, "the same buffers again");
     bench.workers.cancel(key);
     bench.really_ended();
@@ -324,11 +324,11 @@ fn no_more_calls_are_taken_than_instances_may_live_and_handlers_make_room_for_ea
     bench.suspended();
     bench.suspended();
     let mut third = vec![bench.call(&[&["a"]])];
-    bench.workers.submit(&mut third);
+    bench.workers.submit(&mut third, 1);
     assert_eq!(third.len(), 1, "it stays");
     bench.workers.cancel(first);
     bench.really_ended();
-    bench.workers.submit(&mut third);
+    bench.workers.submit(&mut third, 1);
     assert_eq!(bench.ended().outcome, Outcome::Ended);
     bench.workers.cancel(second);
     bench.really_ended();
@@ -345,7 +345,7 @@ fn an_idle_instance_of_one_handler_makes_room_for_another() {
     for round in 0..6 {
         let mut call = Call::new(handlers[round % 2].clone(), inbox.clone());
         testing::fill(&mut call.batch, &[&["a"]]);
-        workers.submit(&mut vec![call]);
+        workers.submit(&mut vec![call], 1);
         let told = told.recv_timeout(NEVER).unwrap();
         let CallNews::Ended(call) = told else { panic!("{told:?}") };
         assert_eq!(call.outcome, Outcome::Ended);
@@ -366,6 +366,6 @@ fn a_shutdown_gives_every_call_back() {
         bench.really_ended();
     }
     let mut late = vec![bench.call(&[&["a"]])];
-    bench.workers.submit(&mut late);
+    bench.workers.submit(&mut late, 1);
     assert_eq!(late.len(), 1);
 }
