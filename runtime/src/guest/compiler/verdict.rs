@@ -7,8 +7,9 @@ use rustix::process::Signal;
 
 use super::limits::{Limit, Limits};
 
-/// How Rust's standard library begins its last words when there is no memory.
-const NO_MEMORY: &str = "memory allocation of ";
+/// What stands in the last words when there is no memory: those of Rust's standard library, and of the compiler where it
+/// asked for memory in a way that can fail.
+const NO_MEMORY: [&str; 2] = ["memory allocation of ", "out of memory"];
 
 /// Why there is no code.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(super) fn verdict(status: Option<ExitStatus>, words: &str, limits: &Limits) 
         return Err(match signal {
             _ if signal == Signal::XCPU.as_raw() => Fault::Limit(Limit::Cpu(limits.cpu_seconds)),
             _ if signal == Signal::XFSZ.as_raw() => Fault::Limit(Limit::CODE),
-            _ if signal == Signal::ABORT.as_raw() && words.contains(NO_MEMORY) => {
+            _ if signal == Signal::ABORT.as_raw() && NO_MEMORY.iter().any(|no| words.contains(no)) => {
                 Fault::Limit(Limit::Memory(limits.address_space))
             }
             _ if signal == Signal::KILL.as_raw() => {
@@ -66,6 +67,11 @@ mod tests {
             (
                 ended(Signal::ABORT.as_raw()),
                 "memory allocation of 13 bytes failed",
+                limit(Limit::Memory(2 << 30)),
+            ),
+            (
+                ended(Signal::ABORT.as_raw()),
+                "panicked at map.rs: unhandled out-of-memory error: out of memory (failed to allocate 9 bytes)",
                 limit(Limit::Memory(2 << 30)),
             ),
             (ended(Signal::ABORT.as_raw()), "panicked", lost("ended with signal 6: panicked")),
