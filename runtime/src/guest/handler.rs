@@ -194,7 +194,7 @@ impl Handler {
 
     /// A new instance. Its start counts as time of the call that needs it. A contract fault means that the
     /// exports have other types than they should, which is found out at load.
-    pub(super) async fn instance(&self, meter: &Arc<Meter>) -> Result<Box<Instance>, Failure> {
+    pub(super) async fn instance(&self, meter: &Arc<Meter>) -> Result<Instance, Failure> {
         let options = &self.options;
         let host = Host::new(&options.name, options.memory_max, &options.grants, self.log.clone());
         let mut store = Store::new(self.engine.wasmtime(), host);
@@ -209,7 +209,7 @@ impl Handler {
             Linked::Batch(linked) => linked.instantiate_async(&mut store).await.map(Exports::Batch),
         };
         match exports {
-            Ok(exports) => Ok(Box::new(Instance { store, exports, calls: 0 })),
+            Ok(exports) => Ok(Instance { store, exports, calls: 0 }),
             Err(error) => Err(trap::no_instance(&error, &store.data().limiter)),
         }
     }
@@ -275,9 +275,7 @@ impl Instance {
                     Err(error) => Err(trap::failure(&error, &self.store.data().limiter)),
                 }
             }
-            Exports::Single(exports) => {
-                Box::pin(call_rows(&mut self.store, exports, handler, batch, results)).await
-            }
+            Exports::Single(exports) => call_rows(&mut self.store, exports, handler, batch, results).await,
         };
         self.store.data().lines.end();
         outcome.map_err(|failure| Failure { row: results.fail(batch.lanes().len()), ..failure })

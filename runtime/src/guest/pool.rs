@@ -19,15 +19,15 @@ struct State {
 
 struct Idle {
     handler: u64,
-    instance: Box<Instance>,
+    instance: Instance,
 }
 
 /// What a call gets.
 pub(super) enum Lease {
     /// An instance that served calls before.
-    Used(Box<Instance>),
+    Used(Instance),
     /// The right to make one. What had to make room for it is dropped by the caller, outside of the lock.
-    Room(Option<Box<Instance>>),
+    Room(Option<Instance>),
 }
 
 impl Pool {
@@ -67,7 +67,7 @@ impl Pool {
     }
 
     /// Keeps an instance that is in order.
-    pub(super) fn keep(&self, worker: usize, handler: &Handler, instance: Box<Instance>) {
+    pub(super) fn keep(&self, worker: usize, handler: &Handler, instance: Instance) {
         let idle = Idle { handler: handler.id(), instance };
         let kept = self.with(|state| match state.idle.get_mut(worker) {
             Some(pool) => {
@@ -100,13 +100,13 @@ impl Pool {
 
 impl State {
     /// An instance that makes room for another.
-    fn evict(&mut self) -> Box<Instance> {
+    fn evict(&mut self) -> Instance {
         let oldest = self.idle.iter_mut().find(|idle| !idle.is_empty()).map(|idle| idle.remove(0));
         // Calls that are out never outnumber instances: one of them is idle if this call has none.
         oldest.expect("no more calls are admitted than instances may live").instance
     }
 
-    fn take_of(&mut self, worker: usize, handler: u64) -> Option<Box<Instance>> {
+    fn take_of(&mut self, worker: usize, handler: u64) -> Option<Instance> {
         let idle = self.idle.get_mut(worker)?;
         let last = idle.iter().rposition(|idle| idle.handler == handler)?;
         Some(idle.remove(last).instance)

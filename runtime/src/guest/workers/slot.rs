@@ -247,14 +247,12 @@ async fn serve(shared: &Shared, worker: usize, call: &mut Call, meter: &Arc<Mete
             drop(evicted);
             // Said before it is made: a start that outlasts the deadline is the event's own failure, too.
             call.had_fresh = true;
-            // Boxed: it is seldom made, and would make the future of every call larger than what the allocator is
-            // quick with.
-            Box::pin(handler.instance(meter)).await
+            handler.instance(meter).await
         }
     };
     let made = match instance {
         Ok(instance) => {
-            let mut instance: Box<Instance> = instance;
+            let mut instance: Instance = instance;
             let made = instance.call(&handler, meter, &call.batch, &mut call.results).await;
             made.map(|()| instance)
         }
