@@ -1,22 +1,18 @@
 //! A handler that traps over every event, for minutes: memory must not grow.
 
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
 use anyhow::{Context as _, Result};
 use keylane_tests::guests::guest;
-use keylane_tests::kafka::{Cluster, Producer, Record, unique};
+use keylane_tests::kafka::{Cluster, Producer, unique};
 use keylane_tests::keylane::{Keylane, Settings};
 
+use crate::load::{self, BEATS_A_SECOND};
 use crate::numbers::{Median, float, mebibytes, write};
 use crate::options::Options;
 use crate::report::{self, Table};
 use crate::{keylane, pairs, topic};
 
 /// More than the target of 10,000, and less than what the machine can do: the rest is for the broker and us.
-const A_SECOND: u64 = 12_000;
-const BEAT: Duration = Duration::from_millis(20);
-const BEATS_A_SECOND: u64 = 50;
+const A_SECOND: usize = 12_000;
 const MINUTE: usize = 60;
 
 /// Traps a second and resident memory of the first and of the last minute, one event a call and 64 a call.
@@ -31,7 +27,6 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
 fn run(cluster: &Cluster, options: &Options, batch: u64) -> Result<Vec<String>> {
     let input = unique("storm");
     cluster.admin().create_topic(&input, topic::PARTITIONS, &[]);
@@ -44,23 +39,19 @@ fn run(cluster: &Cluster, options: &Options, batch: u64) -> Result<Vec<String>> 
     let mut running = Keylane::run(&settings, &[]);
     running.wait_for("the partitions", |line| keylane::says(line, keylane::BEGUN));
     let producer = Producer::new(&cluster.bootstrap());
-    let (start, mut memory, mut sent) = (Instant::now(), Vec::new(), 0);
-    for beat in 1..=options.seconds * BEATS_A_SECOND {
-        let portion = (0..A_SECOND / BEATS_A_SECOND).map(|number| Record::new(format!("{number}"), "x"));
-        producer.hand_over(&input, portion)?;
-        sent += A_SECOND / BEATS_A_SECOND;
+    let mut memory = Vec::new();
+    let took = load::steady(&producer, &input, (A_SECOND, options.seconds), |beat| {
         if beat % BEATS_A_SECOND == 0 {
             memory.push(mebibytes(running.resident_bytes().context("it has ended")?));
         }
-        sleep((start + BEAT * u32::try_from(beat)?).saturating_duration_since(Instant::now()));
-    }
+        Ok(())
+    })?;
     running.terminate();
     running.wait_for("what it counted", |line| keylane::says(line, "events that failed"));
-    let took = start.elapsed().as_secs_f64();
     let skipped =
         running.lines().iter().find_map(|line| line.get("skipped").and_then(|skipped| skipped.as_u64()));
     let skipped = skipped.context("it counts what it skipped")?;
-    report::line(&format!("{skipped} of {sent} events trapped in {took:.1} s"));
+    report::line(&format!("{skipped} events trapped in {took:.1} s"));
     let peak = memory.iter().copied().fold(0.0, f64::max);
     let minute =
         |samples: &[f64]| Median::of(samples.iter().copied()).map_or(String::new(), |median| median.text(1));

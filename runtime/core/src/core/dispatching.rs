@@ -43,8 +43,7 @@ impl Pace {
 
     /// Whether the workers would take another call.
     fn has_room(&self, config: &Config) -> bool {
-        let single = config.max_batch == 1 || (self.waits && !config.max_batch_is_fixed);
-        let calls = if single { self.fitting().clamp(1, SHORT_CALLS_MAX) } else { 1 };
+        let calls = if self.batch(config) == 1 { self.fitting().clamp(1, SHORT_CALLS_MAX) } else { 1 };
         self.busy < self.places.saturating_mul(calls)
     }
 
@@ -64,11 +63,11 @@ impl Pace {
     }
 
     /// Events that the next call should carry at most.
-    fn batch(&self, max: u32, max_is_fixed: bool) -> u32 {
-        if self.waits && !max_is_fixed {
+    fn batch(&self, config: &Config) -> u32 {
+        if self.waits && !config.max_batch_is_fixed {
             return 1;
         }
-        self.fitting().clamp(1, max)
+        self.fitting().clamp(1, config.max_batch)
     }
 }
 
@@ -107,7 +106,7 @@ impl Core {
     }
 
     fn form_batch(&mut self, topic: u16) -> CallId {
-        let batch = self.pace.batch(self.config.max_batch, self.config.max_batch_is_fixed);
+        let batch = self.pace.batch(&self.config);
         let id = self.calls.begin(topic, batch);
         let call = self.calls.get_mut(id).expect("it just began");
         let mut room = Room { rows: batch, bytes: 0 };
