@@ -49,10 +49,12 @@ struct Block {
 struct At {
     block: u32,
     offset: u32,
+    /// Bytes that it takes there: to forget a record is no reason to look at it.
+    size: u32,
 }
 
 /// Nowhere: the place is free.
-const NOWHERE: At = At { block: u32::MAX, offset: 0 };
+const NOWHERE: At = At { block: u32::MAX, offset: 0, size: 0 };
 
 /// A header as it came: the name is bytes, too.
 pub type Header<'a> = (&'a [u8], Option<&'a [u8]>);
@@ -88,7 +90,7 @@ impl Arena {
         let size = PREAMBLE_BYTES + payload;
         let index = self.block_with_room(size);
         let block = self.blocks.get_mut(index).expect("a block that exists");
-        let at = At { block: small(index), offset: small(block.bytes.len()) };
+        let at = At { block: small(index), offset: small(block.bytes.len()), size: small(size) };
         let place = take_place(&mut self.places, &mut self.free_places, at);
         for number in [place, length_of(key), length_of(value), small(self.packed.len()), count] {
             block.bytes.extend_from_slice(&number.to_le_bytes());
@@ -103,7 +105,7 @@ impl Arena {
 
     /// A record that was stored and not released.
     pub fn get(&self, place: Place) -> StoredRecord<'_> {
-        let At { block, offset } = self.at(place);
+        let At { block, offset, .. } = self.at(place);
         let block = self.blocks.get(block as usize).expect("places come from `store`");
         let bytes = block.bytes.get(offset as usize..).expect("places come from `store`");
         Packed::read(bytes).record
@@ -111,12 +113,11 @@ impl Arena {
 
     /// Forgets a record.
     pub fn release(&mut self, place: Place) {
-        let At { block, offset } = self.at(place);
+        let At { block, size, .. } = self.at(place);
         let index = block as usize;
         let block = self.blocks.get_mut(index).expect("places come from `store`");
-        let size = block.bytes.get(offset as usize..).map_or(0, |bytes| Packed::read(bytes).size);
         block.live -= 1;
-        block.live_bytes -= size;
+        block.live_bytes -= size as usize;
         let number = number_of(place);
         if let Some(at) = self.places.get_mut(number as usize) {
             *at = NOWHERE;
@@ -215,9 +216,9 @@ impl Arena {
         let mut offset = 0;
         while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
             let packed = Packed::read(rest);
-            let here = At { block: small(from), offset: small(offset) };
+            let here = At { block: small(from), offset: small(offset), size: small(packed.size) };
             if let Some(at) = self.places.get_mut(packed.place as usize).filter(|at| **at == here) {
-                *at = At { block: small(to), offset: small(target.bytes.len()) };
+                *at = At { block: small(to), offset: small(target.bytes.len()), ..here };
                 target.bytes.extend_from_slice(rest.get(..packed.size).unwrap_or_default());
             }
             offset += packed.size;
