@@ -119,6 +119,11 @@ impl Call {
         &self.events
     }
 
+    /// What making the call needs at once: what is called, with what, what came of it, and whether on a new instance.
+    pub(super) fn parts(&mut self) -> (&Handler, &Batch, &mut Results, &mut bool) {
+        (&self.handler, &self.batch, &mut self.results, &mut self.had_fresh)
+    }
+
     /// Forgets how it ended last.
     pub(super) fn renew(&mut self) {
         self.outcome = Outcome::NotRun;

@@ -58,8 +58,8 @@ impl Clock {
         self.calls_out.fetch_add(u32::try_from(calls).unwrap_or(u32::MAX), Ordering::AcqRel);
     }
 
-    pub(super) fn call_ended(&self) {
-        self.calls_out.fetch_sub(1, Ordering::AcqRel);
+    pub(super) fn calls_ended(&self, calls: usize) {
+        self.calls_out.fetch_sub(u32::try_from(calls).unwrap_or(u32::MAX), Ordering::AcqRel);
     }
 
     fn tick(&self) -> Duration {
@@ -190,10 +190,15 @@ impl Meter {
             OUT_OF_CPU => return Some(Stop::OutOfCpu),
             _ => {}
         }
+        self.left().is_zero().then_some(Stop::Deadline)
+    }
+
+    /// What is left until the deadline: it comes no earlier than that, and later if the call stands ready meanwhile.
+    pub(super) fn left(&self) -> Duration {
         let since = self.since.load(Ordering::Acquire);
         let open = if since == CLOSED { 0 } else { self.clock.micros().saturating_sub(since) };
         let spent = self.spent.load(Ordering::Acquire).saturating_add(open);
-        (spent >= self.limit.load(Ordering::Acquire)).then_some(Stop::Deadline)
+        Duration::from_micros(self.limit.load(Ordering::Acquire).saturating_sub(spent))
     }
 
     /// Whether the guest is to give way to others of its thread: there was a tick since it got the thread. One that

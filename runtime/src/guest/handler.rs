@@ -277,7 +277,9 @@ impl Instance {
             }
             Exports::Single(exports) => call_rows(&mut self.store, exports, handler, batch, results).await,
         };
-        self.store.data().lines.end();
+        let host = self.store.data_mut();
+        host.lines.end();
+        host.meter = None; // while it is at hand: the instance's next call comes with another
         outcome.map_err(|failure| Failure { row: results.fail(batch.lanes().len()), ..failure })
     }
 }

@@ -222,15 +222,15 @@ impl Shared {
         }
     }
 
-    /// A call has come to its end: another may be submitted.
-    fn ended(&self) {
-        self.queue().room += 1;
-        self.clock.call_ended();
+    /// So many calls have come to their end: others may be submitted.
+    fn ended(&self, calls: usize) {
+        self.queue().room += calls;
+        self.clock.calls_ended(calls);
     }
 
     /// A call that never ran is cancelled.
     fn give_up(&self, call: Box<Call>) {
-        self.ended();
+        self.ended(1);
         call.events().clone().tell(&mut vec![CallNews::ReallyEnded(call)]);
     }
 }

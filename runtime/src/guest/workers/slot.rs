@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
@@ -11,13 +12,20 @@ use keylane_core::Fault;
 
 use super::told::Told;
 use super::{Shared, lock};
-use crate::guest::call::{Call, CallEvents, CallKey, CallNews, Failure, Outcome};
+use crate::guest::call::{Call, CallKey, CallNews, Failure, Outcome};
 use crate::guest::clock::{Meter, Stop, stopwatch, thread_cpu_time};
 use crate::guest::handler::Instance;
 use crate::guest::pool::Lease;
 
 /// Slots of one worker that are to be polled, in the order in which they became ready.
 pub(super) type Ready = Mutex<VecDeque<usize>>;
+
+/// Where the calls of one worker are at home. Each of them refers to this and not to what the workers share: counting
+/// references there is a write that all of them fight over.
+pub(super) struct Home {
+    pub(super) shared: Arc<Shared>,
+    pub(super) worker: usize,
+}
 
 /// A place for calls, one after another.
 pub(super) struct Slot {
@@ -28,7 +36,6 @@ pub(super) struct Slot {
 
 struct Running {
     key: CallKey,
-    events: Arc<dyn CallEvents>,
     future: Pin<Box<dyn Future<Output = Done>>>,
     worked: Duration,
     waited: bool,
@@ -71,15 +78,14 @@ impl Slot {
     }
 
     /// Takes a call in; it has to be polled once to begin.
-    pub(super) fn begin(&mut self, call: Box<Call>) {
+    pub(super) fn begin(&mut self, call: Box<Call>, home: &Rc<Home>) {
         let wake = &self.wake;
         wake.meter.arm(call.handler().timeout());
         wake.queued.store(false, Ordering::SeqCst);
         let cpu_budget = call.handler().cpu_budget();
         self.running = Some(Running {
             key: call.key,
-            events: call.events().clone(),
-            future: Box::pin(run(wake.shared.clone(), wake.worker, call, wake.meter.clone())),
+            future: Box::pin(run(home.clone(), call, wake.meter.clone())),
             worked: Duration::ZERO,
             waited: false,
             computes: false,
@@ -102,11 +108,14 @@ impl Slot {
         self.waker.wake_by_ref();
     }
 
-    /// A call that only waits notices its deadline here.
-    pub(super) fn look_at_deadline(&self) {
-        if self.running.is_some() && self.wake.meter.stop().is_some() {
-            self.waker.wake_by_ref();
+    /// A call that only waits notices its deadline here. Gives the time that it has left.
+    pub(super) fn look_at_deadline(&self) -> Option<Duration> {
+        self.running.as_ref()?;
+        if self.wake.meter.stop().is_none() {
+            return Some(self.wake.meter.left());
         }
+        self.waker.wake_by_ref();
+        None
     }
 
     /// What is to be said of the call is left with `told`.
@@ -147,7 +156,7 @@ impl Slot {
                 running.computes |= gave_way;
                 if !gave_way && !ready && !running.waited {
                     running.waited = true;
-                    told.add(running.key, &running.events, CallNews::Suspended(running.key.call));
+                    told.add(running.key, CallNews::Suspended(running.key.call));
                 }
                 if gave_way { Polled::GaveWay } else { Polled::Waits }
             }
@@ -159,9 +168,8 @@ impl Slot {
         let Done { mut call, cancelled } = done;
         call.took = running.worked;
         call.waited = running.waited;
-        self.wake.shared.ended();
         let news = if cancelled { CallNews::ReallyEnded(call) } else { CallNews::Ended(call) };
-        told.add(running.key, &running.events, news);
+        told.add(running.key, news);
     }
 }
 
@@ -203,10 +211,11 @@ impl Wake for SlotWake {
 }
 
 /// One call from its instance to its outcome.
-async fn run(shared: Arc<Shared>, worker: usize, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
-    let lease = if call.fresh { shared.pool.take_room() } else { shared.pool.take(worker, call.handler()) };
+async fn run(home: Rc<Home>, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
+    let Home { shared, worker } = &*home;
+    let lease = if call.fresh { shared.pool.take_room() } else { shared.pool.take(*worker, call.handler()) };
     let stopped = {
-        let made = pin!(serve(&shared, worker, &mut call, &meter, lease));
+        let made = pin!(serve(&home, &mut call, &meter, lease));
         until_stopped(&meter, made).await
         // What was under way is dropped here, with its store, before anybody hears of its end.
     };
@@ -239,28 +248,29 @@ async fn run(shared: Arc<Shared>, worker: usize, mut call: Box<Call>, meter: Arc
 }
 
 /// Makes the call and gives the instance back if it may serve again. The outcome is complete then.
-async fn serve(shared: &Shared, worker: usize, call: &mut Call, meter: &Arc<Meter>, lease: Lease) -> Outcome {
-    let handler = call.handler().clone();
+async fn serve(home: &Home, call: &mut Call, meter: &Arc<Meter>, lease: Lease) -> Outcome {
+    let Home { shared, worker } = home;
+    let (handler, batch, results, had_fresh) = call.parts();
     let instance = match lease {
         Lease::Used(instance) => Ok(instance),
         Lease::Room(evicted) => {
             drop(evicted);
             // Said before it is made: a start that outlasts the deadline is the event's own failure, too.
-            call.had_fresh = true;
+            *had_fresh = true;
             handler.instance(meter).await
         }
     };
     let made = match instance {
         Ok(instance) => {
             let mut instance: Instance = instance;
-            let made = instance.call(&handler, meter, &call.batch, &mut call.results).await;
+            let made = instance.call(handler, meter, batch, results).await;
             made.map(|()| instance)
         }
         Err(failure) => Err(failure),
     };
     match made {
-        Ok(instance) if instance.may_stay(&handler) => {
-            shared.pool.keep(worker, &handler, instance);
+        Ok(instance) if instance.may_stay(handler) => {
+            shared.pool.keep(*worker, handler, instance);
             Outcome::Ended
         }
         Ok(instance) => {

@@ -1,5 +1,6 @@
 //! The loop of one worker.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::slot::{Polled, Ready, Slot};
+use super::slot::{Home, Polled, Ready, Slot};
 use super::told::Told;
 use super::{Next, Shared, lock};
 use crate::guest::call::Call;
@@ -15,7 +16,7 @@ use crate::guest::call::Call;
 /// Polls and calls in a row before timers and cancels get a look: enough that looking costs little.
 const POLLS_MAX: u32 = 32;
 
-/// How often the deadlines of calls that wait are looked at.
+/// How late the deadline of a call that waits may be noticed.
 const DEADLINE_LOOK: Duration = Duration::from_millis(10);
 
 pub(super) fn spawn(shared: Arc<Shared>, index: usize) -> std::io::Result<JoinHandle<()>> {
@@ -26,13 +27,13 @@ pub(super) fn spawn(shared: Arc<Shared>, index: usize) -> std::io::Result<JoinHa
             let mut looks = tokio::time::interval(DEADLINE_LOOK);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut worker = Worker {
-                shared,
-                index,
+                home: Rc::new(Home { shared, worker: index }),
                 ready: Arc::default(),
                 slots: Vec::new(),
                 free: Vec::new(),
                 told: Told::default(),
                 looks,
+                next_deadline: Duration::MAX,
             };
             std::future::poll_fn(|context| worker.turn(context)).await;
         };
@@ -42,13 +43,14 @@ pub(super) fn spawn(shared: Arc<Shared>, index: usize) -> std::io::Result<JoinHa
 }
 
 struct Worker {
-    shared: Arc<Shared>,
-    index: usize,
+    home: Rc<Home>,
     ready: Arc<Ready>,
     slots: Vec<Slot>,
     free: Vec<usize>,
     told: Told,
     looks: Interval,
+    /// No deadline comes earlier on the engine's clock. To look at thousands of calls that wait costs.
+    next_deadline: Duration,
 }
 
 impl Worker {
@@ -56,20 +58,20 @@ impl Worker {
     fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.note_waker(context);
         self.take_cancels();
-        if self.shared.is_closed() {
+        if self.home.shared.is_closed() {
             self.cancel_all();
         }
         if !lock(&self.ready).is_empty() {
-            self.shared.busy(self.index);
+            self.home.shared.busy(self.home.worker);
         }
         for _ in 0..POLLS_MAX {
             let ready = lock(&self.ready).pop_front();
             let polled = match ready {
                 Some(slot) => self.poll(slot),
-                None => match self.shared.next(self.index) {
+                None => match self.home.shared.next(self.home.worker) {
                     Next::Call(call) => self.begin(call),
                     Next::Closed if self.is_empty() => {
-                        self.told.deliver();
+                        self.told.deliver(&self.home.shared);
                         return Poll::Ready(());
                     }
                     Next::Closed => return self.rest(context),
@@ -80,10 +82,10 @@ impl Worker {
                 break; // a tick went by: time for timers and cancels
             }
             if self.told.is_due() {
-                self.told.deliver();
+                self.told.deliver(&self.home.shared);
             }
         }
-        self.told.deliver();
+        self.told.deliver(&self.home.shared);
         self.look_at_deadlines(context);
         context.waker().wake_by_ref();
         Poll::Pending
@@ -91,13 +93,13 @@ impl Worker {
 
     /// Nothing is ready and nothing is queued.
     fn rest(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.told.deliver();
+        self.told.deliver(&self.home.shared);
         self.look_at_deadlines(context);
         Poll::Pending
     }
 
     fn note_waker(&self, context: &Context<'_>) {
-        let Some(mailbox) = self.shared.mailboxes.get(self.index) else { return };
+        let Some(mailbox) = self.home.shared.mailboxes.get(self.home.worker) else { return };
         let mut waker = lock(&mailbox.waker);
         match waker.as_mut() {
             Some(waker) => waker.clone_from(context.waker()),
@@ -106,7 +108,7 @@ impl Worker {
     }
 
     fn take_cancels(&mut self) {
-        let Some(mailbox) = self.shared.mailboxes.get(self.index) else { return };
+        let Some(mailbox) = self.home.shared.mailboxes.get(self.home.worker) else { return };
         let cancels = std::mem::take(&mut *lock(&mailbox.cancels));
         for key in cancels {
             if let Some(slot) = self.slots.iter().find(|slot| slot.is_running(key)) {
@@ -116,13 +118,16 @@ impl Worker {
     }
 
     fn begin(&mut self, call: Box<Call>) -> Polled {
+        self.told.expect(&call);
         let index = self.free.pop().unwrap_or_else(|| {
             let index = self.slots.len();
-            self.slots.push(Slot::new(index, self.index, self.shared.clone(), self.ready.clone()));
+            self.slots.push(Slot::new(index, self.home.worker, self.home.shared.clone(), self.ready.clone()));
             index
         });
+        self.next_deadline =
+            self.next_deadline.min(self.home.shared.clock.now().saturating_add(call.handler().timeout()));
         if let Some(slot) = self.slots.get_mut(index) {
-            slot.begin(call);
+            slot.begin(call, &self.home);
         }
         self.poll(index)
     }
@@ -142,8 +147,10 @@ impl Worker {
             return;
         }
         while self.looks.poll_tick(context).is_ready() {
-            for slot in &self.slots {
-                slot.look_at_deadline();
+            let now = self.home.shared.clock.now();
+            if now >= self.next_deadline {
+                let left = self.slots.iter().filter_map(Slot::look_at_deadline).min();
+                self.next_deadline = left.map_or(Duration::MAX, |left| now.saturating_add(left));
             }
         }
     }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::guest::call::{CallEvents, CallKey, CallNews};
+use super::Shared;
+use crate::guest::call::{Call, CallEvents, CallKey, CallNews};
 
 /// Work between two times that somebody is told: about what a call of short events is made to last.
 const WORK_MAX: Duration = Duration::from_micros(100);
@@ -15,6 +16,9 @@ pub(super) struct Told {
     for_whom: Vec<Undelivered>,
     /// Work of this worker since it last delivered.
     worked: Duration,
+    /// Calls that are over, among it.
+    ended: usize,
+    /// There is something to say.
     waiting: bool,
 }
 
@@ -25,17 +29,21 @@ struct Undelivered {
 }
 
 impl Told {
-    /// Keeps a piece of news.
-    pub(super) fn add(&mut self, key: CallKey, events: &Arc<dyn CallEvents>, news: CallNews) {
-        self.waiting = true;
-        match self.for_whom.iter_mut().find(|known| known.consumer == key.consumer) {
-            Some(known) => known.news.push(news),
-            None => self.for_whom.push(Undelivered {
-                consumer: key.consumer,
-                events: events.clone(),
-                news: vec![news],
-            }),
+    /// There will be news of this call.
+    pub(super) fn expect(&mut self, call: &Call) {
+        let consumer = call.key.consumer;
+        if self.for_whom.iter().all(|known| known.consumer != consumer) {
+            let events = call.events().clone();
+            self.for_whom.push(Undelivered { consumer, events, news: Vec::new() });
         }
+    }
+
+    /// Keeps a piece of news of a call that was expected.
+    pub(super) fn add(&mut self, key: CallKey, news: CallNews) {
+        self.waiting = true;
+        self.ended += usize::from(!matches!(news, CallNews::Suspended(_)));
+        let known = self.for_whom.iter_mut().find(|known| known.consumer == key.consumer);
+        known.expect("a call is expected before there is news of it").news.push(news);
     }
 
     /// Time goes by.
@@ -49,9 +57,11 @@ impl Told {
     }
 
     /// Tells everybody. Whoever rests, or gives others their turn, does this first.
-    pub(super) fn deliver(&mut self) {
+    pub(super) fn deliver(&mut self, shared: &Shared) {
         self.worked = Duration::ZERO;
         if std::mem::take(&mut self.waiting) {
+            // First: whoever hears of an end may submit another call at once.
+            shared.ended(std::mem::take(&mut self.ended));
             for Undelivered { events, news, .. } in &mut self.for_whom {
                 if !news.is_empty() {
                     events.tell(news);
