@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use keylane::cli::{self, Cli};
 
+/// A call that waits allocates about ten times, in the engine and in what it waits with: 11.8 µs of processor time with the
+/// C library's allocator, 10.6 µs with this one (decision 12).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     cli::end_on_panic();
     let cli = Cli::from_process();

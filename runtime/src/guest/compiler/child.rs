@@ -67,6 +67,8 @@ fn run(program: &Path, limits: &Limits, wasm: &[u8]) -> io::Result<Ended> {
         // It needs nothing from it, and secrets are passed in it.
         .env_clear()
         .env("RAYON_NUM_THREADS", threads.to_string())
+        // Its allocator would begin with a GiB of addresses, half of what it may have.
+        .env("MIMALLOC_ARENA_RESERVE", "32MiB")
         // An interrupt from a terminal is for the parent, which decides what becomes of its children.
         .process_group(0)
         .stdin(input)
