@@ -317,6 +317,25 @@ fn a_call_that_waits_past_its_deadline_is_a_timeout() {
 }
 
 #[test]
+fn every_deadline_is_noticed_whichever_call_began_before() {
+    let engine = testing::engine_of(8);
+    let [patient, hasty] =
+        [60_000, 50].map(|timeout_ms| testing::handler(&engine, &testing::waiting(), timeout_ms));
+    let mut bench = Bench::with(&engine, patient, 1);
+    let waits = bench.submit(&[&["W"]]);
+    assert_eq!(bench.suspended(), waits.call);
+    bench.handler = hasty;
+    for _ in 0..2 {
+        let key = bench.submit(&[&["W"]]);
+        assert_eq!(bench.suspended(), key.call);
+        let call = bench.ended();
+        assert_eq!((call.key, failure(&call).fault), (key, Fault::Timeout));
+    }
+    bench.workers.cancel(waits);
+    assert_eq!(bench.really_ended().key, waits);
+}
+
+#[test]
 fn no_more_calls_are_taken_than_instances_may_live_and_handlers_make_room_for_each_other() {
     let mut bench = Bench::new(&testing::waiting(), 2, 2, 60_000);
     let first = bench.submit(&[&["W"]]);
