@@ -29,6 +29,7 @@ pub(super) struct Home {
 
 /// A place for calls, one after another.
 pub(super) struct Slot {
+    home: Rc<Home>,
     wake: Arc<SlotWake>,
     waker: Waker,
     running: Option<Running>,
@@ -63,7 +64,9 @@ pub(super) enum Polled {
 }
 
 impl Slot {
-    pub(super) fn new(index: usize, worker: usize, shared: Arc<Shared>, ready: Arc<Ready>) -> Slot {
+    pub(super) fn new(index: usize, home: Rc<Home>, ready: Arc<Ready>) -> Slot {
+        let Home { shared, worker } = &*home;
+        let (shared, worker) = (shared.clone(), *worker);
         let meter = Arc::new(Meter::new(shared.clock.clone()));
         let wake = Arc::new(SlotWake {
             index,
@@ -74,18 +77,18 @@ impl Slot {
             queued: AtomicBool::new(false),
             polling: AtomicBool::new(false),
         });
-        Slot { waker: Waker::from(wake.clone()), wake, running: None }
+        Slot { home, waker: Waker::from(wake.clone()), wake, running: None }
     }
 
     /// Takes a call in; it has to be polled once to begin.
-    pub(super) fn begin(&mut self, call: Box<Call>, home: &Rc<Home>) {
+    pub(super) fn begin(&mut self, call: Box<Call>) {
         let wake = &self.wake;
         wake.meter.arm(call.handler().timeout());
         wake.queued.store(false, Ordering::SeqCst);
         let cpu_budget = call.handler().cpu_budget();
         self.running = Some(Running {
             key: call.key,
-            future: Box::pin(run(home.clone(), call, wake.meter.clone())),
+            future: Box::pin(run(self.home.clone(), call, wake.meter.clone())),
             worked: Duration::ZERO,
             waited: false,
             computes: false,

@@ -121,13 +121,13 @@ impl Worker {
         self.told.expect(&call);
         let index = self.free.pop().unwrap_or_else(|| {
             let index = self.slots.len();
-            self.slots.push(Slot::new(index, self.home.worker, self.home.shared.clone(), self.ready.clone()));
+            self.slots.push(Slot::new(index, self.home.clone(), self.ready.clone()));
             index
         });
         self.next_deadline =
             self.next_deadline.min(self.home.shared.clock.now().saturating_add(call.handler().timeout()));
         if let Some(slot) = self.slots.get_mut(index) {
-            slot.begin(call, &self.home);
+            slot.begin(call);
         }
         self.poll(index)
     }

@@ -16,8 +16,6 @@ pub(super) struct Told {
     for_whom: Vec<Undelivered>,
     /// Work of this worker since it last delivered.
     worked: Duration,
-    /// Calls that are over, among it.
-    ended: usize,
     /// There is something to say.
     waiting: bool,
 }
@@ -41,7 +39,6 @@ impl Told {
     /// Keeps a piece of news of a call that was expected.
     pub(super) fn add(&mut self, key: CallKey, news: CallNews) {
         self.waiting = true;
-        self.ended += usize::from(!matches!(news, CallNews::Suspended(_)));
         let known = self.for_whom.iter_mut().find(|known| known.consumer == key.consumer);
         known.expect("a call is expected before there is news of it").news.push(news);
     }
@@ -60,10 +57,10 @@ impl Told {
     pub(super) fn deliver(&mut self, shared: &Shared) {
         self.worked = Duration::ZERO;
         if std::mem::take(&mut self.waiting) {
-            // First: whoever hears of an end may submit another call at once.
-            shared.ended(std::mem::take(&mut self.ended));
             for Undelivered { events, news, .. } in &mut self.for_whom {
                 if !news.is_empty() {
+                    // First: whoever hears of an end may submit another call at once.
+                    shared.ended(news.iter().filter(|news| !matches!(news, CallNews::Suspended(_))).count());
                     events.tell(news);
                 }
             }
