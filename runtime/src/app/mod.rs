@@ -12,8 +12,10 @@ mod inbox;
 mod notices;
 mod outputs;
 mod parts;
+mod preflight;
 mod shell;
 mod signals;
+mod specs;
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, mpsc};
@@ -29,6 +31,7 @@ use clock::Clock;
 use handler_loop::{HandlerLoop, LoopEnd};
 use inbox::News;
 use parts::Parts;
+pub use preflight::refusals;
 use signals::Signals;
 
 /// Gets the name of a topic, a partition, and a record that a handler published there.

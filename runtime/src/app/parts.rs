@@ -1,6 +1,5 @@
 //! Builds what a run is made of, in the order in which things can fail cheaply: components before brokers.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,13 +10,13 @@ use anyhow::Context as _;
 use crate::admit::{Filter, LaneRule};
 use crate::config::{self, Checked, Cluster, FeedSource};
 use crate::guest::{
-    AllowedHost, Cache, Compiler, Component, Engine, EngineOptions, Grants, Handler, HandlerOptions,
-    HttpClient, HttpGrant, Workers,
+    AllowedHost, Cache, Compiler, Component, Engine, Grants, Handler, HandlerOptions, HttpClient, HttpGrant,
+    Workers,
 };
 use crate::librdkafka::{Wake, WakeHandle};
-use crate::sink::{Route, Sink, SinkSpec};
+use crate::sink::{Route, Sink};
 use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader};
-use crate::source::{Assignor, Ends, Record, Source, SourceSpec, StartPolicy, partition_count};
+use crate::source::{Record, Source, partition_count};
 
 use super::clock::Clock;
 use super::guest_calls::GuestCalls;
@@ -25,12 +24,10 @@ use super::handler_loop::Prepared;
 use super::inbox::{Inbox, News};
 use super::outputs::Outputs;
 use super::shell::Shell;
-use super::{Outcome, RunOptions};
+use super::{Outcome, RunOptions, specs};
 
 /// Calls per worker thread that are handed out ahead, so that none waits for the loop.
 const CALLS_AHEAD: u32 = 2;
-/// The client's default for `session.timeout.ms`.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(45);
 /// How long the last outputs may take when everything else has ended.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
@@ -63,8 +60,7 @@ impl Parts {
         options: &RunOptions,
         patience: Patience<'_>,
     ) -> anyhow::Result<Parts> {
-        let instances: u32 = config.handlers.iter().map(|handler| handler.lanes.max_concurrency).sum();
-        let engine = Engine::new(EngineOptions { max_instances: instances })?;
+        let engine = Engine::new(specs::engine(config))?;
         let cache = config.runtime.cache_dir.as_ref().map(Cache::new);
         let http = http_client(config)?;
         let handlers = config
@@ -80,14 +76,8 @@ impl Parts {
             Cluster::Brokers(_) => None,
             Cluster::Embedded(embedded) => Some(start_broker(config, embedded)?),
         };
-        let topics = output_topics(config);
-        let spec = SinkSpec {
-            client_properties: with_servers(config.kafka.producer.iter(), config, broker.as_ref()),
-            topics: topics.clone(),
-            create_topics: config.kafka.create_topics,
-            as_many_as: letters_of_inputs(config),
-            max_bytes_per_topic: OUTPUT_BYTES_PER_TOPIC,
-        };
+        let topics = specs::output_topics(config);
+        let spec = specs::sink(config, servers(config, broker.as_ref()));
         let routes = handlers.iter().map(HandlerPart::route).collect();
         let sink = Sink::start(&spec, routes, &mut |waiting| patience(&waiting.reason))?;
         let mut parts = Parts {
@@ -127,7 +117,10 @@ impl Parts {
         let partitions = self.partitions(config);
         let mut loops = Vec::new();
         for (index, (part, handler)) in self.handlers.iter().zip(&config.handlers).enumerate() {
-            let spec = self.source_spec(config, handler, partitions, options);
+            let mut spec =
+                specs::source(config, handler, servers(config, self.broker.as_ref()), options.until_end);
+            spec.fetch_queue_kbytes = specs::fetch_queue_kbytes(config, partitions);
+            spec.feed.clone_from(&self.progress);
             let source = Source::start(&spec, part.wake.clone(), &mut |waiting| patience(&waiting.reason))
                 .with_context(|| format!("handler `{}` can't start", handler.name))?;
             let index = u16::try_from(index).context("too many handlers")?;
@@ -157,7 +150,7 @@ impl Parts {
                 wake: part.wake.clone(),
                 worker_calls: (CALLS_AHEAD * threads).min(handler.lanes.max_concurrency),
                 drain_timeout: config.runtime.drain_timeout,
-                session_timeout: session_timeout(config),
+                session_timeout: specs::session_timeout(config),
                 until_end: options.until_end,
             });
         }
@@ -198,7 +191,8 @@ impl Parts {
                 u64::from(embedded.partitions) * u64::try_from(topics.len()).unwrap_or(1)
             }
             Cluster::Brokers(_) => {
-                let properties = with_servers(config.kafka.client.iter(), config, self.broker.as_ref());
+                let servers = servers(config, self.broker.as_ref());
+                let properties = specs::with_servers(&config.kafka.client, Some(servers));
                 partition_count(properties, &topics).unwrap_or(PARTITIONS_ASSUMED)
             }
         }
@@ -227,44 +221,8 @@ impl Parts {
         }
         Ok(())
     }
-
-    fn source_spec(
-        &self,
-        config: &Checked,
-        handler: &config::Handler,
-        partitions: u64,
-        options: &RunOptions,
-    ) -> SourceSpec {
-        let fetch_queue = config.runtime.fetch_queue_bytes(partitions) >> 10;
-        SourceSpec {
-            client_properties: with_servers(config.kafka.consumer.iter(), config, self.broker.as_ref()),
-            topics: handler.topics.clone(),
-            group_id: handler.group_id.clone(),
-            group_instance_id: handler.group_instance_id.clone(),
-            assignor: match config.kafka.assignor {
-                config::Assignor::CooperativeSticky => Assignor::CooperativeSticky,
-                config::Assignor::Range => Assignor::Range,
-            },
-            start: match handler.start {
-                config::Start::Earliest => StartPolicy::Earliest,
-                config::Start::Latest => StartPolicy::Latest,
-                config::Start::Time(millis) => StartPolicy::Timestamp(millis),
-            },
-            ends: match (options.until_end, &config.kafka.cluster) {
-                (false, _) => Ends::Never,
-                (true, Cluster::Embedded(_)) => Ends::Feed,
-                (true, Cluster::Brokers(_)) => Ends::LogEnd,
-            },
-            create_topics: config.kafka.create_topics,
-            fetch_queue_kbytes: u32::try_from(fetch_queue).unwrap_or(u32::MAX),
-            commit_timeout: handler.commit.timeout,
-            feed: self.progress.clone(),
-        }
-    }
 }
 
-/// Outputs on their way per topic: enough to keep brokers busy, little beside the rest.
-const OUTPUT_BYTES_PER_TOPIC: usize = 8 << 20;
 /// Partitions that the fetch budget is divided by where the brokers do not say how many there are.
 const PARTITIONS_ASSUMED: u64 = 64;
 
@@ -328,7 +286,7 @@ fn grants(handler: &config::Handler, http: Option<&Arc<HttpClient>>) -> Grants {
 
 fn start_broker(config: &Checked, embedded: &config::Embedded) -> anyhow::Result<EmbeddedBroker> {
     let broker = EmbeddedBroker::start(i32::from(embedded.partitions)).context("no embedded broker")?;
-    let outputs = output_topics(config);
+    let outputs = specs::output_topics(config);
     let inputs = config.handlers.iter().flat_map(|handler| &handler.topics);
     for topic in inputs.chain(&outputs).chain(embedded.feeds.iter().map(|feed| &feed.topic)) {
         broker.create_topic(topic).map_err(anyhow::Error::msg)?;
@@ -337,41 +295,10 @@ fn start_broker(config: &Checked, embedded: &config::Embedded) -> anyhow::Result
     Ok(broker)
 }
 
-/// The client's properties, with the brokers to ask.
-fn with_servers<'a>(
-    properties: impl Iterator<Item = (&'a str, &'a str)>,
-    config: &Checked,
-    broker: Option<&EmbeddedBroker>,
-) -> Vec<(String, String)> {
-    let servers = match &config.kafka.cluster {
+/// The brokers to ask.
+fn servers(config: &Checked, broker: Option<&EmbeddedBroker>) -> String {
+    match &config.kafka.cluster {
         Cluster::Brokers(servers) => servers.clone(),
         Cluster::Embedded(_) => broker.map(EmbeddedBroker::bootstrap_servers).unwrap_or_default(),
-    };
-    let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    properties.map(own).chain([("bootstrap.servers".to_owned(), servers)]).collect()
-}
-
-/// Every topic that some handler publishes to, its dead letters included, once.
-fn output_topics(config: &Checked) -> Vec<String> {
-    let outputs = config.handlers.iter().flat_map(|handler| &handler.outputs).map(|output| &output.topic);
-    let letters = config.handlers.iter().filter_map(|handler| handler.dead_letters.as_ref());
-    let letters = letters.flat_map(|letters| &letters.topics);
-    let mut topics: Vec<String> = outputs.chain(letters).cloned().collect();
-    topics.sort_unstable();
-    topics.dedup();
-    topics
-}
-
-/// Dead-letter topics, each with its input: they are created with as many partitions.
-fn letters_of_inputs(config: &Checked) -> BTreeMap<String, String> {
-    let of_handler = |handler: &config::Handler| {
-        let letters = handler.dead_letters.as_ref().map_or(Vec::new(), |letters| letters.topics.clone());
-        letters.into_iter().zip(handler.topics.clone()).collect::<Vec<_>>()
-    };
-    config.handlers.iter().flat_map(of_handler).collect()
-}
-
-fn session_timeout(config: &Checked) -> Duration {
-    let millis = config.kafka.consumer.get("session.timeout.ms").and_then(|value| value.parse().ok());
-    millis.map_or(SESSION_TIMEOUT, Duration::from_millis)
+    }
 }

@@ -6,36 +6,35 @@ use std::path::Path;
 use keylane_core::OnExhausted;
 
 use super::{Ending, Failure};
+use crate::app;
 use crate::config::{self, Checked, Cluster, Embedded, FeedSource, Handler, HumanSize, Runtime};
 use crate::guest::{Granted, Inspection, load};
 
-/// Checks the file, and the components that it names, without starting anything. Problems in a file that can be read
+/// Checks the file, what the Kafka clients say to it, and the components that it names, without starting anything. Problems in a file that can be read
 /// are findings.
 pub(super) fn execute(file: &Path) -> Result<Ending, Failure> {
     match config::load(file) {
-        Ok(checked) => Ok(look_into_components(file, &checked)),
+        Ok(checked) => Ok(look_further(file, &checked)),
         Err(config::Error::Unsound(report)) => Ok(findings(file, &report.to_string(), report.count())),
         Err(error @ config::Error::Unreadable { .. }) => Err(error.into()),
     }
 }
 
-/// The file itself is in order.
+/// The file by itself is in order.
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "what it comes to is data, warnings are not")]
-fn look_into_components(file: &Path, checked: &Checked) -> Ending {
+fn look_further(file: &Path, checked: &Checked) -> Ending {
     checked.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     let mut sound = Vec::new();
-    let mut problems = String::new();
+    let mut problems = app::refusals(checked);
     for handler in &checked.handlers {
         match load::check(&handler.component, Granted { http: handler.uses_http() }) {
             Ok(inspection) => sound.push(inspection),
-            Err(error) => {
-                let _infallible = writeln!(problems, "error: handler `{}`: {error}", handler.name);
-            }
+            Err(error) => problems.push(format!("handler `{}`: {error}", handler.name)),
         }
     }
-    let wrong = checked.handlers.len() - sound.len();
-    if wrong > 0 {
-        return findings(file, &problems, wrong);
+    if !problems.is_empty() {
+        let report: String = problems.iter().map(|problem| format!("error: {problem}\n")).collect();
+        return findings(file, &report, problems.len());
     }
     print!("{}", summary(file, checked, &sound));
     Ending::Fine
@@ -122,7 +121,7 @@ fn describe(text: &mut String, handler: &Handler, component: &Inspection) {
         line(text, "  called as", &format!("{kind}, {size} of code"));
     }
     line(text, "  topics", &handler.topics.join(", "));
-    line(text, "  group", &format!("{}, from {} without a commit", handler.group_id, handler.start));
+    line(text, "  group", &format!("{}; if it is new, from {}", handler.group_id, handler.start));
     let order = match lanes.ordering {
         config::Ordering::Key => "of events of a partition with the same key",
         config::Ordering::Partition => "of all events of a partition",
@@ -210,7 +209,7 @@ handler      orders
   component  orders.wasm
   called as  batch-handler, 25KiB of code
   topics     orders, returns
-  group      shop, from earliest without a commit
+  group      shop; if it is new, from earliest
   order      of events of a partition with the same key
   calls      up to 256 at once, each up to 64MiB
   failures   10 attempts, then orders.dlq, returns.dlq

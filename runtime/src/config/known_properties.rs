@@ -17,7 +17,7 @@ const ALIASES: [(&str, &str); 12] = [
 ];
 
 /// Properties that Keylane sets, by canonical name, each with the reason.
-const OWNED: [(&str, &str); 22] = [
+const OWNED: [(&str, &str); 25] = [
     ("metadata.broker.list", "the brokers are `bootstrap_servers` in `[kafka]`"),
     ("group.id", "the group is `group_id` of a handler"),
     ("group.instance.id", "it is `group_instance_id` of a handler: one process has many consumers"),
@@ -38,6 +38,9 @@ const OWNED: [(&str, &str); 22] = [
     ("message.send.max.retries", "outputs are tried again until the brokers take them or refuse them"),
     ("enable.gapless.guarantee", "Keylane hands outputs over again by itself, in the order of their lane"),
     ("queue.buffering.max.messages", "what is in flight is limited for each topic by itself"),
+    ("queue.buffering.max.kbytes", "what is in flight is limited for each topic by itself"),
+    ("partitioner", "outputs go to the partition that Java clients choose for their key (`murmur2_random`)"),
+    ("allow.auto.create.topics", "see `create_topics` in `[kafka]`"),
     ("check.crcs", "it is always on: a damaged batch must never pass as a gap"),
     (
         "delivery.report.only.error",
@@ -46,21 +49,21 @@ const OWNED: [(&str, &str); 22] = [
 ];
 
 /// Names that Kafka's Java client has and librdkafka has not, each with what to use.
-const JAVA_ONLY: [(&str, &str); 27] = [
+const JAVA_ONLY: [(&str, &str); 30] = [
     ("max.poll.records", "use `lanes.max_queued` and `max_batch` of a handler"),
     ("fetch.max.wait.ms", "use `fetch.wait.max.ms`"),
     ("key.deserializer", "remove it: handlers get bytes"),
     ("value.deserializer", "remove it: handlers get bytes"),
     ("key.serializer", "remove it: handlers return bytes"),
     ("value.serializer", "remove it: handlers return bytes"),
-    ("buffer.memory", "use `queue.buffering.max.kbytes`"),
+    ("buffer.memory", "remove it: what is in flight is limited for each topic by itself"),
     ("max.request.size", "use `message.max.bytes`"),
     ("max.block.ms", "remove it: handing over waits as long as it must"),
     ("default.api.timeout.ms", "use `socket.timeout.ms`"),
     ("receive.buffer.bytes", "use `socket.receive.buffer.bytes`"),
     ("send.buffer.bytes", "use `socket.send.buffer.bytes`"),
-    ("partitioner.class", "use `partitioner`, for example `murmur2_random`"),
-    ("partitioner.ignore.keys", "use `partitioner = \"random\"`"),
+    ("partitioner.class", "remove it: outputs go to the partition that Java clients choose for their key"),
+    ("partitioner.ignore.keys", "remove it: return outputs without a key, and they are spread"),
     ("interceptor.classes", "remove it: librdkafka has no such classes"),
     ("metric.reporters", "remove it: librdkafka has no such classes"),
     ("security.providers", "remove it: librdkafka uses OpenSSL"),
@@ -73,6 +76,9 @@ const JAVA_ONLY: [(&str, &str); 27] = [
     ("ssl.keystore.certificate.chain", "use `ssl.certificate.pem`"),
     ("ssl.enabled.protocols", "remove it: OpenSSL negotiates the version"),
     ("ssl.protocol", "remove it: OpenSSL negotiates the version"),
+    ("schema.registry.url", "remove it: handlers get bytes"),
+    ("exclude.internal.topics", "remove it: topics are named one by one"),
+    ("socket.connection.setup.timeout.max.ms", "use `socket.connection.setup.timeout.ms`"),
     ("sasl.jaas.config", "use `sasl.username` and `sasl.password`"),
 ];
 

@@ -60,6 +60,22 @@ impl Default for EngineOptions {
     }
 }
 
+impl EngineOptions {
+    /// Whether one process can have that here.
+    ///
+    /// # Errors
+    ///
+    /// When it asks for more than the system's limits allow, or for nothing.
+    pub fn check(self) -> Result<(), EngineError> {
+        let (asked, most) = (self.max_instances, instances_max(std::fs::read_to_string(MAPPINGS).ok()));
+        match asked {
+            0 => Err(EngineError::NoInstances),
+            asked if asked > most => Err(EngineError::TooManyInstances { asked, most }),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -99,12 +115,7 @@ pub struct Engine {
 impl Engine {
     /// Reserves the pool and starts the ticker.
     pub fn new(options: EngineOptions) -> Result<Arc<Engine>, EngineError> {
-        let (asked, most) = (options.max_instances, instances_max(std::fs::read_to_string(MAPPINGS).ok()));
-        match asked {
-            0 => return Err(EngineError::NoInstances),
-            asked if asked > most => return Err(EngineError::TooManyInstances { asked, most }),
-            _ => {}
-        }
+        options.check()?;
         let pool = InstanceAllocationStrategy::Pooling(pool(options.max_instances));
         let wasmtime =
             wasmtime::Engine::new(config().allocation_strategy(pool)).map_err(|reason| start(&reason))?;

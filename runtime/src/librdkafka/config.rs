@@ -1,5 +1,5 @@
 //! From (name, value) pairs to a client.
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt::Display;
 use std::ptr::NonNull;
 
@@ -22,39 +22,48 @@ pub enum ConfigError {
     Client(String),
 }
 
-/// Client properties in the order in which they are applied: a later one wins.
+/// Client properties, from three sides: a later side wins over an earlier one, whichever of its names a property is
+/// given by. It is the library that knows which names are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Properties(Vec<(String, String)>);
+pub struct Properties {
+    defaults: Vec<(String, String)>,
+    users: Vec<(String, String)>,
+    ours: Vec<(String, String)>,
+}
 
 impl Properties {
-    /// Those of the user, first.
-    pub fn new(properties: Vec<(String, String)>) -> Properties {
-        Properties(properties)
+    /// Those of the user.
+    pub fn new(users: Vec<(String, String)>) -> Properties {
+        Properties { users, ..Properties::default() }
     }
 
-    /// Adds one, unless it is there already.
+    /// Adds one that the user may replace.
     pub fn default_value(&mut self, name: &str, value: impl Display) {
-        if !self.0.iter().any(|(known, _)| known == name) {
-            self.set(name, value);
-        }
+        self.defaults.push((name.to_owned(), value.to_string()));
     }
 
     /// Adds one that wins over what is there.
     pub fn set(&mut self, name: &str, value: impl Display) {
-        self.0.push((name.to_owned(), value.to_string()));
+        self.ours.push((name.to_owned(), value.to_string()));
     }
 
-    /// The value in force, if it was given.
+    /// The value in force, if it was given by this name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        let last_first =
+            self.ours.iter().rev().chain(self.users.iter().rev()).chain(self.defaults.iter().rev());
+        last_first.into_iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     pub(super) fn create(&self, kind: c_int, events: i32) -> Result<Client, ConfigError> {
+        self.conf()?.create(kind, events)
+    }
+
+    fn conf(&self) -> Result<Conf, ConfigError> {
         let conf = Conf::new();
-        for (name, value) in &self.0 {
+        for (name, value) in self.defaults.iter().chain(&self.users).chain(&self.ours) {
             conf.set(name, value)?;
         }
-        conf.create(kind, events)
+        Ok(conf)
     }
 }
 
@@ -68,7 +77,10 @@ impl Conf {
     }
 
     fn set(&self, name: &str, value: &str) -> Result<(), ConfigError> {
-        let refused = |reason: String| ConfigError::Property { name: name.to_owned(), reason };
+        let refused = |reason: String| ConfigError::Property {
+            name: name.to_owned(),
+            reason: reason.trim_end().to_owned(),
+        };
         let c_name = CString::new(name).map_err(|_| refused("the name contains a NUL byte".to_owned()))?;
         let c_value = CString::new(value).map_err(|_| refused("the value contains a NUL byte".to_owned()))?;
         let mut error = ErrorText::new();
@@ -83,7 +95,30 @@ impl Conf {
                 ErrorText::SIZE,
             )
         };
-        if result == sys::CONF_OK { Ok(()) } else { Err(refused(error.text())) }
+        if result != sys::CONF_OK {
+            return Err(refused(error.text()));
+        }
+        // The library reads "6s" as 6, whatever of.
+        match self.get(&c_name) {
+            Some(taken)
+                if begins_as_number(value) && number(&taken).is_some() && number(&taken) != number(value) =>
+            {
+                Err(refused(format!("`{value}` would be taken as {taken} (the name says the unit)")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The value in force, as the library writes it; `None`: it does not tell.
+    fn get(&self, name: &CStr) -> Option<String> {
+        let mut value = vec![0_u8; VALUE_MAX];
+        let mut size = value.len();
+        // SAFETY: the object is live, the name ends with a NUL, and the library writes at most `size` bytes.
+        let result = unsafe {
+            sys::rd_kafka_conf_get(self.0, name.as_ptr(), value.as_mut_ptr().cast(), &raw mut size)
+        };
+        let text = CStr::from_bytes_until_nul(&value).ok().filter(|_| result == sys::CONF_OK)?;
+        Some(text.to_string_lossy().into_owned())
     }
 
     fn create(self, kind: c_int, events: i32) -> Result<Client, ConfigError> {
@@ -111,6 +146,22 @@ impl Drop for Conf {
         // SAFETY: no client has taken it, else it would have been forgotten.
         unsafe { sys::rd_kafka_conf_destroy(self.0) }
     }
+}
+
+/// Longer than any number.
+const VALUE_MAX: usize = 64;
+
+/// A number as the library reads it: whole, perhaps in hexadecimal digits, or with a fraction.
+fn number(text: &str) -> Option<f64> {
+    let text = text.trim();
+    match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok().map(f64::from),
+        None => text.parse().ok(),
+    }
+}
+
+fn begins_as_number(text: &str) -> bool {
+    text.trim_start().trim_start_matches(['-', '+']).starts_with(|first: char| first.is_ascii_digit())
 }
 
 /// Where the library writes what it has to say about a failure.
@@ -145,12 +196,43 @@ mod tests {
         assert!(error.to_string().contains("no.such.property"), "{error}");
     }
 
+    fn in_force(properties: &Properties, name: &CStr) -> Option<String> {
+        properties.conf().expect("the properties are in order").get(name)
+    }
+
     #[test]
-    fn a_later_value_wins_and_a_default_does_not() {
-        let mut properties = Properties::new(vec![("a".into(), "1".into())]);
-        properties.default_value("a", 2);
-        assert_eq!(properties.get("a"), Some("1"));
-        properties.set("a", 3);
-        assert_eq!(properties.get("a"), Some("3"));
+    fn ours_win_over_the_users_and_those_over_defaults_by_any_name() {
+        let users = [("max.partition.fetch.bytes", "5000"), ("linger.ms", "77"), ("retries", "1")];
+        let users = users.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut properties = Properties::new(users.to_vec());
+        properties.default_value("fetch.message.max.bytes", 1 << 20);
+        properties.default_value("queue.buffering.max.ms", 5);
+        properties.set("message.send.max.retries", 9);
+        assert_eq!(in_force(&properties, c"fetch.message.max.bytes").as_deref(), Some("5000"));
+        assert_eq!(in_force(&properties, c"queue.buffering.max.ms").as_deref(), Some("77"));
+        assert_eq!(in_force(&properties, c"retries").as_deref(), Some("9"));
+        properties.set("linger.ms", 1);
+        assert_eq!(properties.get("linger.ms"), Some("1"));
+    }
+
+    #[test]
+    fn a_number_with_a_unit_is_refused() {
+        for (name, value) in [("session.timeout.ms", "6s"), ("fetch.max.bytes", "1MiB"), ("retries", "1.5")] {
+            let mut properties = Properties::default();
+            properties.set(name, value);
+            let error = properties.conf().err().expect(value).to_string();
+            assert!(error.contains(name) && error.contains("would be taken as"), "{error}");
+        }
+        let mut properties = Properties::default();
+        for (name, value) in [
+            ("session.timeout.ms", " 6000"),
+            ("client.id", "7th"),
+            ("linger.ms", "5.0"),
+            ("enable.idempotence", "1"),
+            ("retries", "0x1"),
+        ] {
+            properties.set(name, value);
+        }
+        assert_eq!(properties.conf().err().map(|error| error.to_string()), None);
     }
 }

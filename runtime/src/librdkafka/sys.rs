@@ -124,6 +124,12 @@ unsafe extern "C" {
         errstr: *mut c_char,
         errstr_size: usize,
     ) -> c_int;
+    pub(super) fn rd_kafka_conf_get(
+        conf: *const Conf,
+        name: *const c_char,
+        dest: *mut c_char,
+        dest_size: *mut usize,
+    ) -> c_int;
     pub(super) fn rd_kafka_conf_set_events(conf: *mut Conf, events: c_int);
     pub(super) fn rd_kafka_conf_set_log_cb(conf: *mut Conf, log_cb: LogCallback);
     pub(super) fn rd_kafka_new(

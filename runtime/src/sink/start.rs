@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
-use crate::librdkafka::{ConfigError, ErrorCode, Properties};
+use crate::librdkafka::{ConfigError, ErrorCode, Producer, Properties};
 
 /// Everything that a sink needs to know; all of it checked before.
 #[derive(Clone, Debug)]
@@ -64,6 +64,15 @@ pub struct Waiting {
 }
 
 impl SinkSpec {
+    /// Whether there can be a producer with these properties. It connects only if they name brokers.
+    ///
+    /// # Errors
+    ///
+    /// What the client refuses.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        Producer::new(&self.properties()).map(drop)
+    }
+
     /// The user's properties, then ours, which win. What follows from the topics is not among them.
     pub(super) fn properties(&self) -> Properties {
         let mut all = Properties::new(self.client_properties.clone());

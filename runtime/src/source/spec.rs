@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::embedded::FeedProgress;
-use crate::librdkafka::Properties;
+use crate::librdkafka::{ConfigError, Consumer, Properties};
 
 /// Everything that a source needs to know; all of it checked before.
 #[derive(Clone, Debug)]
@@ -74,6 +74,15 @@ impl Assignor {
 }
 
 impl SourceSpec {
+    /// Whether there can be a consumer with these properties. It connects only if they name brokers.
+    ///
+    /// # Errors
+    ///
+    /// What the client refuses.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        Consumer::new(&self.properties()).map(drop)
+    }
+
     /// The user's properties, then ours, which win.
     pub(super) fn properties(&self) -> Properties {
         let mut all = Properties::new(self.client_properties.clone());

@@ -1,0 +1,105 @@
+//! What the engine and the clients of Kafka are made from, out of a checked configuration.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::{self, Checked, Cluster};
+use crate::guest::EngineOptions;
+use crate::sink::SinkSpec;
+use crate::source::{Assignor, Ends, SourceSpec, StartPolicy};
+
+/// Outputs on their way per topic: enough to keep brokers busy, little beside the rest.
+const OUTPUT_BYTES_PER_TOPIC: usize = 8 << 20;
+/// The client's default for `session.timeout.ms`.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// An instance for each call that may be out at once.
+pub(super) fn engine(config: &Checked) -> EngineOptions {
+    let each = config.handlers.iter().map(|handler| handler.lanes.max_concurrency);
+    EngineOptions { max_instances: each.fold(0, u32::saturating_add) }
+}
+
+/// The producer of all handlers. `servers`: the brokers to ask; `None`: it is not to connect.
+pub(super) fn sink(config: &Checked, servers: impl Into<Option<String>>) -> SinkSpec {
+    SinkSpec {
+        client_properties: with_servers(&config.kafka.producer, servers.into()),
+        topics: output_topics(config),
+        create_topics: config.kafka.create_topics,
+        as_many_as: letters_of_inputs(config),
+        max_bytes_per_topic: OUTPUT_BYTES_PER_TOPIC,
+    }
+}
+
+/// The consumer of one handler, as for a single partition. `servers`: as for [`sink`].
+pub(super) fn source(
+    config: &Checked,
+    handler: &config::Handler,
+    servers: impl Into<Option<String>>,
+    until_end: bool,
+) -> SourceSpec {
+    SourceSpec {
+        client_properties: with_servers(&config.kafka.consumer, servers.into()),
+        topics: handler.topics.clone(),
+        group_id: handler.group_id.clone(),
+        group_instance_id: handler.group_instance_id.clone(),
+        assignor: match config.kafka.assignor {
+            config::Assignor::CooperativeSticky => Assignor::CooperativeSticky,
+            config::Assignor::Range => Assignor::Range,
+        },
+        start: match handler.start {
+            config::Start::Earliest => StartPolicy::Earliest,
+            config::Start::Latest => StartPolicy::Latest,
+            config::Start::Time(millis) => StartPolicy::Timestamp(millis),
+        },
+        ends: match (until_end, &config.kafka.cluster) {
+            (false, _) => Ends::Never,
+            (true, Cluster::Embedded(_)) => Ends::Feed,
+            (true, Cluster::Brokers(_)) => Ends::LogEnd,
+        },
+        create_topics: config.kafka.create_topics,
+        fetch_queue_kbytes: fetch_queue_kbytes(config, 1),
+        commit_timeout: handler.commit.timeout,
+        feed: None,
+    }
+}
+
+/// What each of so many partitions may fetch ahead.
+pub(super) fn fetch_queue_kbytes(config: &Checked, partitions: u64) -> u32 {
+    u32::try_from(config.runtime.fetch_queue_bytes(partitions) >> 10).unwrap_or(u32::MAX)
+}
+
+/// The properties of a client, with the brokers to ask.
+pub(super) fn with_servers(
+    properties: &config::Properties,
+    servers: Option<String>,
+) -> Vec<(String, String)> {
+    let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let servers = servers.map(|servers| ("bootstrap.servers".to_owned(), servers));
+    properties.iter().map(own).chain(servers).collect()
+}
+
+/// Every topic that some handler publishes to, its dead letters included, once.
+pub(super) fn output_topics(config: &Checked) -> Vec<String> {
+    let outputs = config.handlers.iter().flat_map(|handler| &handler.outputs).map(|output| &output.topic);
+    let letters = config.handlers.iter().filter_map(|handler| handler.dead_letters.as_ref());
+    let letters = letters.flat_map(|letters| &letters.topics);
+    let mut topics: Vec<String> = outputs.chain(letters).cloned().collect();
+    topics.sort_unstable();
+    topics.dedup();
+    topics
+}
+
+/// Dead-letter topics, each with its input: they are created with as many partitions.
+fn letters_of_inputs(config: &Checked) -> BTreeMap<String, String> {
+    let of_handler = |handler: &config::Handler| {
+        let letters = handler.dead_letters.as_ref().map_or(Vec::new(), |letters| letters.topics.clone());
+        letters.into_iter().zip(handler.topics.clone()).collect::<Vec<_>>()
+    };
+    config.handlers.iter().flat_map(of_handler).collect()
+}
+
+/// After how long without a word the group goes on without this member.
+pub(super) fn session_timeout(config: &Checked) -> Duration {
+    let millis = config.kafka.consumer.get("session.timeout.ms").and_then(|value| value.trim().parse().ok());
+    millis.map_or(SESSION_TIMEOUT, Duration::from_millis)
+}
