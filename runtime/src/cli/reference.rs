@@ -1,5 +1,7 @@
 //! The configuration's reference, written from its schema: `keylane schema --format markdown`.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
@@ -9,37 +11,53 @@ const NAMED: &str = "NAME";
 
 /// All sections, each with a table of its settings.
 pub(super) fn markdown(schema: &Value) -> String {
-    let mut pages = Pages { schema, text: String::new(), sections: Vec::new() };
+    let mut pages = Pages { schema, text: String::new(), sections: Vec::new(), values: RefCell::default() };
     pages.text.push_str("# Configuration\n\n");
     pages.text.push_str(
         "<!-- Written by `keylane schema --format markdown`: change the doc comments there. -->\n\n",
     );
-    pages.paragraph(schema);
+    pages.paragraph(text(schema, "description"));
     pages.section("", schema);
     // Sections are found while their parents are written.
     let mut at = 0;
-    while let Some((path, name)) = pages.sections.get(at).cloned() {
+    while let Some(Section { path, definition: name, about }) = pages.sections.get(at).cloned() {
         if let Some(definition) = schema.pointer(&format!("/$defs/{name}")) {
             write!(pages.text, "\n## `{path}`\n\n").expect("a string takes any text");
-            pages.paragraph(definition);
+            let general = text(definition, "description");
+            if !about.starts_with(general) {
+                pages.paragraph(general);
+            }
+            pages.paragraph(&about);
             pages.section(&path, definition);
         }
         at += 1;
     }
+    pages.kinds_of_values();
     pages.text
+}
+
+/// A section that is still to be written.
+#[derive(Clone)]
+struct Section {
+    /// Its heading.
+    path: String,
+    definition: String,
+    /// What the setting that it is says of it.
+    about: String,
 }
 
 struct Pages<'s> {
     schema: &'s Value,
     text: String,
-    /// Heading and definition of sections that are still to be written, and of those that are.
-    sections: Vec<(String, String)>,
+    /// Those that are written, and those that are still to be.
+    sections: Vec<Section>,
+    /// Definitions of texts of a certain form that some setting has.
+    values: RefCell<BTreeSet<String>>,
 }
 
 impl Pages<'_> {
-    fn paragraph(&mut self, of: &Value) {
-        let description =
-            text(of, "description").replace("\n\n", "\u{0}").replace('\n', " ").replace('\u{0}', "\n\n");
+    fn paragraph(&mut self, text: &str) {
+        let description = text.replace("\n\n", "\u{0}").replace('\n', " ").replace('\u{0}', "\n\n");
         if !description.is_empty() {
             write!(self.text, "{description}\n\n").expect("a string takes any text");
         }
@@ -66,7 +84,10 @@ impl Pages<'_> {
     }
 
     /// A setting that is a section of its own.
-    fn section_of(&self, path: &str, name: &str, property: &Value) -> Option<(String, String)> {
+    fn section_of(&self, path: &str, name: &str, property: &Value) -> Option<Section> {
+        let section = |path, definition| {
+            Some(Section { path, definition, about: text(property, "description").to_owned() })
+        };
         let below = |inner: &str| {
             if path.is_empty() {
                 inner.to_owned()
@@ -77,13 +98,13 @@ impl Pages<'_> {
         let of =
             |property: &Value| Some(reference(property)?.to_owned()).filter(|name| self.is_section(name));
         if let Some(definition) = of(property) {
-            return Some((format!("[{}]", below(name)), definition));
+            return section(format!("[{}]", below(name)), definition);
         }
         if let Some(definition) = property.get("additionalProperties").and_then(of) {
-            return Some((format!("[{}.{NAMED}]", below(name)), definition));
+            return section(format!("[{}.{NAMED}]", below(name)), definition);
         }
         let definition = property.get("items").and_then(of)?;
-        Some((format!("[[{}]]", below(name)), definition))
+        section(format!("[[{}]]", below(name)), definition)
     }
 
     fn is_section(&self, definition: &str) -> bool {
@@ -97,10 +118,27 @@ impl Pages<'_> {
     fn kind(&self, property: &Value) -> String {
         if let Some(name) = reference(property) {
             let choices = self.definition(property).map(choices).unwrap_or_default();
-            return if choices.is_empty() { name.to_lowercase() } else { choices.join(", ") };
+            if choices.is_empty() {
+                self.values.borrow_mut().insert(name.to_owned());
+                let name = spaced(name);
+                return format!("[{name}](#{})", name.replace(' ', "-"));
+            }
+            return choices.join(", ");
         }
         let items = property.get("items").map(|items| format!("list of {}", self.kind(items)));
         items.unwrap_or_else(|| plain_type(property))
+    }
+
+    /// What the kinds of values are that have names of their own.
+    fn kinds_of_values(&mut self) {
+        for name in self.values.take() {
+            let Some(definition) = self.schema.pointer(&format!("/$defs/{name}")) else { continue };
+            self.text.truncate(self.text.trim_end().len());
+            write!(self.text, "\n\n## {}\n\n", spaced(&name)).expect("a string takes any text");
+            self.paragraph(text(definition, "description"));
+        }
+        self.text.truncate(self.text.trim_end().len());
+        self.text.push('\n');
     }
 
     /// What it means, and what each choice means.
@@ -113,6 +151,18 @@ impl Pages<'_> {
         }
         meaning.replace('|', "\\|")
     }
+}
+
+/// A type's name as words: `LaneKey` is a lane key.
+fn spaced(name: &str) -> String {
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.extend(letter.to_lowercase());
+    }
+    words
 }
 
 /// The definition that a property refers to, directly or as what it is if it is there.

@@ -246,6 +246,16 @@ pub struct FilterRule {
     pub tombstone: Option<bool>,
 }
 
+/// What a [`FilterRule`] tests: its header, the beginning of its key, whether it has a value.
+type Tests<'r> = (&'r Option<(String, Vec<HeaderTest>)>, &'r Option<Vec<u8>>, Option<bool>);
+
+impl FilterRule {
+    /// Rules with the same tests match the same events.
+    pub(super) fn tests(&self) -> Tests<'_> {
+        (&self.header, &self.key_prefix, self.tombstone)
+    }
+}
+
 /// What must hold of a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderTest {

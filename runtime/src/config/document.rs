@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::interpolate::{self, Fault};
 use super::problem::{Problem, Report};
+use super::unreadable::explain;
 
 /// A parsed file. Strings are what they mean, spans are where they were written.
 pub(super) struct Document<'t> {
@@ -43,7 +44,8 @@ impl<'t> Document<'t> {
     /// Gives the file its types.
     pub(super) fn read<T: Deserialize<'t>>(&self, report: &mut Report) -> Result<T, Report> {
         T::deserialize(toml::Deserializer::from(self.root.clone())).map_err(|error| {
-            report.add(error.span(), error.message());
+            let (message, hint) = explain(error.message());
+            report.add(error.span(), message).hint = hint;
             report.clone()
         })
     }

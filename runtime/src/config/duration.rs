@@ -65,7 +65,7 @@ impl JsonSchema for HumanDuration {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "A length of time with its unit.",
+            "description": "A length of time with its unit, in quotes: `\"250ms\"`, `\"30s\"`, `\"5m\"`, `\"1h\"`.",
             "examples": ["250ms", "30s", "5m"],
         })
     }

@@ -13,7 +13,8 @@ pub struct HttpHost {
     pub port: Option<u16>,
 }
 
-const FORMS: &str = "`host`, `host:port` or `*.domain`; without scheme and path";
+const FORMS: &str = "`host`, `host:port`, `*.domain` or `*.domain:port`, one host in an entry; without scheme and path, \
+                     IPv6 addresses in brackets, other letters than a-z in their xn-- form, no dot at the end";
 
 impl HttpHost {
     /// Reads one entry; the error is a hint.
@@ -30,20 +31,22 @@ impl HttpHost {
             Some((name, port)) if !port.contains(']') => (name, Some(port)),
             Some(_) | None => (rest, None),
         };
-        let port = match port.map(str::parse::<u16>) {
+        let digits = |port: &str| port.chars().all(|c| c.is_ascii_digit()).then(|| port.parse::<u16>().ok());
+        let port = match port.map(|port| digits(port).flatten()) {
             None => None,
-            Some(Ok(port)) if port > 0 => Some(port),
+            Some(Some(port)) if port > 0 => Some(port),
             Some(_) => return Err("a port is a number from 1 to 65535"),
         };
         let name = name.to_ascii_lowercase();
         if name.contains('*') {
             return Err("`*.` may stand before a domain, for everything below it, and nowhere else");
         }
-        if is_name(&name) || (!subdomains && is_ipv6(&name)) {
-            Ok(HttpHost { name, subdomains, port })
-        } else {
-            Err(FORMS)
-        }
+        let name = match ipv6(&name) {
+            Some(address) if !subdomains => format!("[{address}]"),
+            None if is_name(&name) => name,
+            _ => return Err(FORMS),
+        };
+        Ok(HttpHost { name, subdomains, port })
     }
 }
 
@@ -55,9 +58,9 @@ fn is_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(label)
 }
 
-fn is_ipv6(name: &str) -> bool {
-    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    address.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
+/// An address has many spellings; requests have the shortest.
+fn ipv6(name: &str) -> Option<std::net::Ipv6Addr> {
+    name.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
 impl fmt::Display for HttpHost {
@@ -88,6 +91,7 @@ mod tests {
             assert_eq!(host, HttpHost { name: name.to_owned(), subdomains, port });
             assert_eq!(host.to_string(), text.to_ascii_lowercase());
         }
+        assert_eq!(HttpHost::parse("[0:0:0:0:0:0:0:1]:80").expect("an address").to_string(), "[::1]:80");
     }
 
     #[test]
@@ -102,6 +106,9 @@ mod tests {
             ("*.[::1]", FORMS),
             ("*", "`*.` may stand before"),
             ("api.*.com", "`*.` may stand before"),
+            ("api.example.com:+80", "a port is a number"),
+            ("api.example.com.", FORMS),
+            ("api.example.com, b", FORMS),
             ("api.example.com:", "a port is a number"),
             ("api.example.com:0", "a port is a number"),
             ("api.example.com:70000", "a port is a number"),

@@ -48,11 +48,16 @@ fn parse(text: &str) -> Option<LaneKey> {
         return Some(LaneKey::Key);
     }
     if let Some(name) = text.strip_prefix("header:") {
-        return (!name.is_empty()).then(|| LaneKey::Header(name.to_owned()));
+        return (!name.is_empty() && name.trim() == name).then(|| LaneKey::Header(name.to_owned()));
     }
     let pointer = text.strip_prefix("json:")?;
-    let valid = pointer.is_empty() || pointer.starts_with('/');
+    let valid = (pointer.is_empty() || pointer.starts_with('/')) && is_escaped(pointer);
     valid.then(|| LaneKey::Json(pointer.to_owned()))
+}
+
+/// RFC 6901: `~` stands only in `~0` (for itself) and `~1` (for a slash).
+fn is_escaped(pointer: &str) -> bool {
+    pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']))
 }
 
 impl JsonSchema for LaneKey {
@@ -63,8 +68,10 @@ impl JsonSchema for LaneKey {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "`key`: the record's key; `header:NAME`: the value of a header; `json:/pointer`: a \
-                            scalar in the value, read as JSON, with its type (1 is not \"1\").",
+            "description": "`\"key\"`: the record's key. `\"header:NAME\"`: the value of the last header of that name. \
+                            `\"json:/path/to/field\"`: the scalar in the value, read as JSON, that this pointer (RFC \
+                            6901) leads to, with its type (1 is not \"1\"). An event in which nothing is found has \
+                            no lane key: see `no_key`.",
             "pattern": "^(key|header:.+|json:(/.*)?)$",
         })
     }

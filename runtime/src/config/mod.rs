@@ -25,6 +25,7 @@ mod rules;
 mod secret;
 mod size;
 mod start;
+mod unreadable;
 mod written;
 mod written_filter;
 mod written_handler;

@@ -1,5 +1,5 @@
-//! Settings that later versions will have. They are refused by name: a setting that does nothing would be
-//! believed.
+//! Settings that later versions will have, or that stand in another place in this one. They are refused by name: a
+//! setting that does nothing would be believed.
 
 use super::document::Document;
 use super::problem::Report;
@@ -9,20 +9,24 @@ struct NotYet {
     path: &'static [&'static str],
     /// Refused if its text begins with one of these; empty: always.
     values: &'static [&'static str],
+    what: &'static str,
     hint: &'static str,
 }
 
+const LATER: &str = "is not in this version of Keylane";
+const MOVED: &str = "has another place";
 const REMOVE: &str = "remove it";
+const COUNTS: &str = "remove it; counts are lines of the log, in this version";
 
 const ALL: [NotYet; 11] = [
-    always(&["admin"], REMOVE),
-    always(&["metrics"], REMOVE),
-    always(&["dead_letters"], "write it for each handler: `[handlers.NAME.dead_letters]`"),
+    always(&["admin"], COUNTS),
+    always(&["metrics"], COUNTS),
+    moved(&["dead_letters"], "write it for each handler: `[handlers.NAME.dead_letters]`"),
     always(&["handlers", "*", "state"], REMOVE),
     always(&["handlers", "*", "gate"], REMOVE),
     always(&["handlers", "*", "gates"], REMOVE),
-    always(&["handlers", "*", "env"], "write it as `grants.env`"),
-    always(&["handlers", "*", "http"], "write it as `grants.http`"),
+    moved(&["handlers", "*", "env"], "write it as `grants.env`"),
+    moved(&["handlers", "*", "http"], "write it as `grants.http`"),
     always(&["handlers", "*", "pipeline"], REMOVE),
     always(&["handlers", "*", "consumers"], "remove it; run more processes with the same `group_id`"),
     only(
@@ -33,11 +37,15 @@ const ALL: [NotYet; 11] = [
 ];
 
 const fn always(path: &'static [&'static str], hint: &'static str) -> NotYet {
-    NotYet { path, values: &[], hint }
+    NotYet { path, values: &[], what: LATER, hint }
+}
+
+const fn moved(path: &'static [&'static str], hint: &'static str) -> NotYet {
+    NotYet { path, values: &[], what: MOVED, hint }
 }
 
 const fn only(path: &'static [&'static str], values: &'static [&'static str], hint: &'static str) -> NotYet {
-    NotYet { path, values, hint }
+    NotYet { path, values, what: LATER, hint }
 }
 
 /// Reports every setting of a later version and takes it out of the document.
@@ -51,9 +59,7 @@ pub(super) fn refuse(document: &mut Document<'_>, report: &mut Report) {
             }
             let name = path.join(".");
             let value = if setting.values.is_empty() { String::new() } else { format!(" = \"{text}\"") };
-            report
-                .add(document.find(&path), format!("`{name}{value}` is not in this version of Keylane"))
-                .hint(setting.hint);
+            report.add(document.find(&path), format!("`{name}{value}` {}", setting.what)).hint(setting.hint);
             document.remove(&path);
         }
     }

@@ -63,7 +63,7 @@ impl JsonSchema for HumanSize {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "A size in bytes with its unit.",
+            "description": "A size in bytes with its unit, in quotes: `\"512KiB\"`, `\"64MiB\"`, `\"1GiB\"`.",
             "examples": ["512KiB", "64MiB", "1GiB"],
         })
     }

@@ -101,7 +101,7 @@ impl JsonSchema for Start {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "`earliest`, `latest`, or a time (RFC 3339).",
+            "description": "`\"earliest\"`, `\"latest\"`, or a moment as RFC 3339 writes it: `\"2026-01-31T00:00:00Z\"`.",
             "anyOf": [{ "enum": ["earliest", "latest"] }, { "format": "date-time" }],
         })
     }

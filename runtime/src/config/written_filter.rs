@@ -12,7 +12,8 @@ pub(super) struct Rule {
     pub(super) name: Option<String>,
     /// Keep what matches (the default), or drop it.
     pub(super) keep: Option<bool>,
-    /// The header that the next four are about. Of several with this name the last one counts.
+    /// The header that `equals`, `any_of`, `prefix` and `present` are about. Of several with this name the last one
+    /// counts.
     pub(super) header: Option<String>,
     /// The header has this value.
     pub(super) equals: Option<String>,

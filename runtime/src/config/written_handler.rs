@@ -45,7 +45,8 @@ pub(super) struct Handler {
     /// The most events that one guest call carries. By default chosen by what the component exports.
     #[schemars(range(min = 1, max = 4096))]
     pub(super) max_batch: Option<i64>,
-    /// Where to start in a partition that the group has never committed.
+    /// Where a new group starts. Once it has committed anything of a topic, a partition without a commit begins at its
+    /// first record.
     #[serde(default)]
     pub(super) start: Start,
     /// What to do when the committed offset is not in the log any more.

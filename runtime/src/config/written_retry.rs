@@ -14,7 +14,7 @@ pub(super) struct Retry {
     pub(super) max_attempts: i64,
     /// The wait between the first attempt and the second.
     pub(super) initial_interval: HumanDuration,
-    /// No wait is longer, whatever the guest asks for.
+    /// No wait is longer, whatever the guest asks for; `jitter` comes on top.
     pub(super) max_interval: HumanDuration,
     /// Each wait is so many times the one before.
     #[schemars(range(min = 1.0, max = 100.0))]
@@ -70,7 +70,7 @@ pub(super) enum Scope {
 }
 
 /// Where events go that can't be handled.
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct DeadLetters {
     /// The topic; `{topic}` stands for the name of the event's own.

@@ -36,10 +36,15 @@ pub(super) fn kafka(
 fn cluster(written: &Written, surroundings: &Surroundings<'_>, problems: &mut Problems<'_, '_>) -> Cluster {
     let servers = written.kafka.bootstrap_servers.trim();
     if servers != EMBEDDED {
-        if servers.split(',').any(|server| server.trim().is_empty()) {
+        for server in servers.split(',').map(str::trim).filter(|server| !is_broker(server)) {
+            let what = if server.is_empty() {
+                "`kafka.bootstrap_servers` names no broker".to_owned()
+            } else {
+                format!("`{server}` is not the address of a broker")
+            };
             problems
-                .add(&["kafka", "bootstrap_servers"], "`kafka.bootstrap_servers` names no broker")
-                .hint("`host:port`, more of them separated by commas, or `embedded`");
+                .add(&["kafka", "bootstrap_servers"], what)
+                .hint("`host:port`, more of them separated by commas, or `embedded` alone");
         }
         if written.embedded.is_some() {
             problems
@@ -61,6 +66,17 @@ fn cluster(written: &Written, surroundings: &Surroundings<'_>, problems: &mut Pr
         partitions: limits::whole(problems, &["embedded", "partitions"], embedded.partitions, 1..=64),
         feeds: feeds(&embedded.feed, surroundings, problems),
     })
+}
+
+/// `host:port`, perhaps with a security protocol before it, as clients take it.
+fn is_broker(server: &str) -> bool {
+    const PROTOCOLS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
+    let (protocol, address) = server.split_once("://").unwrap_or((PROTOCOLS[0], server));
+    let Some((host, port)) = address.rsplit_once(':') else { return false };
+    let unseen = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ';' | '@');
+    let is_host =
+        !host.is_empty() && !host.contains(unseen) && (!host.contains(':') || host.starts_with('['));
+    PROTOCOLS.contains(&protocol) && is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 fn feeds(

@@ -50,6 +50,12 @@ fn variable(
     surroundings: &Surroundings<'_>,
     problems: &mut Problems<'_, '_>,
 ) -> Option<Variable> {
+    if name.is_empty() || name.contains(['=', '$', '{', '}']) {
+        problems
+            .add(path, format!("`{name}` is not the name of an environment variable"))
+            .hint("a name alone, without its value and without `${}`");
+        return None;
+    }
     let Some(value) = (surroundings.environment)(name) else {
         problems
             .add(path, format!("the environment variable `{name}` is not set"))

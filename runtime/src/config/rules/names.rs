@@ -5,17 +5,27 @@ use super::super::problem::Problems;
 /// Kafka's own limit.
 const TOPIC_LENGTH_MAX: usize = 249;
 
-/// A topic name as brokers accept it.
-pub(super) fn topic(problems: &mut Problems<'_, '_>, path: &[&str], name: &str) {
+/// Whether brokers accept this as a topic's name.
+pub(super) fn is_topic(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=TOPIC_LENGTH_MAX).contains(&name.len()) && !matches!(name, "." | "..") && name.chars().all(allowed)
+}
+
+/// Reports what is not a topic's name.
+pub(super) fn topic(problems: &mut Problems<'_, '_>, path: &[&str], name: &str) {
+    if is_topic(name) {
+        return;
+    }
     if name.starts_with('^') {
         let message = format!("`{name}`: patterns of topics are not in this version of Keylane");
         problems.add(path, message).hint("list the topics");
     } else if name.is_empty() {
         problems.add(path, "the name of a topic can't be empty");
     } else if name.len() > TOPIC_LENGTH_MAX {
-        problems.add(path, format!("the name of a topic has at most {TOPIC_LENGTH_MAX} characters"));
-    } else if matches!(name, "." | "..") || !name.chars().all(allowed) {
+        problems
+            .add(path, format!("the name of a topic has at most {TOPIC_LENGTH_MAX} characters: `{name}`"))
+            .hint("use a shorter name; that of dead letters is `dead_letters.topic`");
+    } else {
         let message = format!("`{name}` is not the name of a topic");
         problems.add(path, message).hint("letters, digits, `.`, `_` and `-`");
     }

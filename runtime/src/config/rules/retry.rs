@@ -18,10 +18,15 @@ pub(super) fn retry(
     let initial = limits::time(problems, &at("initial_interval"), retry.initial_interval, limits::INTERVAL);
     let longest = limits::time(problems, &at("max_interval"), retry.max_interval, limits::INTERVAL);
     if longest < initial {
-        problems.add(
-            &at("max_interval"),
-            format!("`handlers.{name}.retry.max_interval` is below `initial_interval`"),
-        );
+        let (initial, longest) = (retry.initial_interval, retry.max_interval);
+        problems
+            .add(
+                &at("initial_interval"),
+                format!(
+                    "`handlers.{name}.retry.initial_interval` ({initial}) is above `max_interval` ({longest})"
+                ),
+            )
+            .hint("raise `max_interval`, or lower `initial_interval`");
     }
     keylane_core::Retry {
         max_attempts: limits::whole(problems, &at("max_attempts"), retry.max_attempts, 1..=1_000_000),
@@ -50,14 +55,24 @@ pub(super) fn dead_letters(
     problems: &mut Problems<'_, '_>,
 ) -> Option<DeadLetters> {
     let at = |field| ["handlers", name, "dead_letters", field];
-    let written = &handler.dead_letters;
-    let max_redrives = limits::whole(problems, &at("max_redrives"), written.max_redrives, 0..=1000);
+    let letters = &handler.dead_letters;
+    let max_redrives = limits::whole(problems, &at("max_redrives"), letters.max_redrives, 0..=1000);
     if handler.retry.on_exhausted != OnExhausted::Dlq {
+        if *letters != written::DeadLetters::default() {
+            let text = "there are none: `retry.on_exhausted` is not \"dlq\"";
+            problems.warn(&["handlers", name, "dead_letters"], text);
+        }
         return None;
     }
     let topics: Vec<String> =
-        handler.topics.iter().map(|topic| written.topic.replace("{topic}", topic)).collect();
-    for topic in &topics {
+        handler.topics.iter().map(|topic| letters.topic.replace("{topic}", topic)).collect();
+    if letters.topic.replace("{topic}", "").contains(['{', '}']) {
+        problems
+            .add(&at("topic"), format!("`{}` is not the name of a topic", letters.topic))
+            .hint("`{topic}`, for the name of the event's own topic, is the only placeholder");
+        return None;
+    }
+    for (topic, _) in topics.iter().zip(&handler.topics).filter(|(_, input)| names::is_topic(input)) {
         names::topic(problems, &at("topic"), topic);
         if handler.topics.contains(topic) {
             problems
@@ -65,5 +80,5 @@ pub(super) fn dead_letters(
                 .hint("use another topic, for example \"{topic}.dlq\"");
         }
     }
-    Some(DeadLetters { topics, spring: written.headers == LetterHeaders::Spring, max_redrives })
+    Some(DeadLetters { topics, spring: letters.headers == LetterHeaders::Spring, max_redrives })
 }

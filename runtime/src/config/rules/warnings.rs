@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::checked::{Checked, Cluster, Embedded, FETCH_QUEUE_MIN, Handler, LaneKey};
+use super::super::checked::{Checked, Cluster, Embedded, FETCH_QUEUE_MIN, Handler, LaneKey, NoKey, Ordering};
 use super::super::problem::Problems;
 use super::super::size::HumanSize;
 
@@ -13,6 +13,14 @@ const REVOKE_TIMEOUT_LONG: Duration = Duration::from_secs(10);
 pub(super) fn add(checked: &Checked, problems: &mut Problems<'_, '_>) {
     for handler in &checked.handlers {
         of_handler(handler, problems);
+        of_settings(handler, problems);
+        of_ways_back(checked, handler, problems);
+        if handler.timeout > checked.runtime.drain_timeout {
+            problems.warn(
+                &["handlers", &handler.name, "timeout"],
+                "it is above `runtime.drain_timeout`: a stop does not wait for such calls, and their events repeat",
+            );
+        }
     }
     if let Cluster::Embedded(embedded) = &checked.kafka.cluster {
         of_embedded(checked, embedded, problems);
@@ -20,6 +28,50 @@ pub(super) fn add(checked: &Checked, problems: &mut Problems<'_, '_>) {
     if checked.runtime.cache_dir.is_none() {
         problems
             .warn(&["runtime"], "no folder for compiled components is known: every start compiles them anew");
+    }
+}
+
+/// Topics that bring records back into the process are a way for an event to go round for ever.
+fn of_ways_back(checked: &Checked, handler: &Handler, problems: &mut Problems<'_, '_>) {
+    let Some(letters) = &handler.dead_letters else { return };
+    let at = ["handlers", &handler.name, "dead_letters", "topic"];
+    for topic in &letters.topics {
+        let readers = checked.handlers.iter().filter(|other| other.topics.contains(topic));
+        for reader in readers {
+            let (name, reader) = (&handler.name, &reader.name);
+            problems
+                .warn(&at, format!("the handler `{reader}` reads `{topic}`, the dead letters of `{name}`"));
+        }
+        let writers = checked.handlers.iter().filter(|other| other.outputs.iter().any(|o| o.topic == *topic));
+        for writer in writers {
+            let writer = &writer.name;
+            problems.warn(&at, format!("dead letters go to `{topic}`, among the outputs of `{writer}`"));
+        }
+    }
+}
+
+/// Settings that leave each other nothing to do.
+fn of_settings(handler: &Handler, problems: &mut Problems<'_, '_>) {
+    let name = handler.name.as_str();
+    if handler.fresh_instances && handler.max_batch.is_some_and(|max_batch| max_batch > 1) {
+        let text = "`isolation = \"event\"` makes it 1: each call has an instance of its own, for one event";
+        problems.warn(&["handlers", name, "max_batch"], text);
+    }
+    if handler.lanes.ordering != Ordering::Key && handler.lanes.no_key != NoKey::Spread {
+        let text = "it means something only with `ordering = \"key\"`";
+        problems.warn(&["handlers", name, "lanes", "no_key"], text);
+    }
+    if handler.retry.max_record_age.is_some_and(|age| age.is_zero()) {
+        let text = "every event is older than that when it fails: none is tried again";
+        problems.warn(&["handlers", name, "retry", "max_record_age"], text);
+    }
+    if handler.retry.max_attempts > 1 && handler.retry.max_interval.is_zero() {
+        let text = "attempts follow one another without a wait";
+        problems.warn(&["handlers", name, "retry", "max_interval"], text);
+    }
+    if handler.cpu_budget > handler.timeout {
+        let text = "it is above `timeout`, which ends the call before";
+        problems.warn(&["handlers", name, "cpu_budget"], text);
     }
 }
 
@@ -71,8 +123,11 @@ fn of_embedded(checked: &Checked, embedded: &Embedded, problems: &mut Problems<'
     for handler in &checked.handlers {
         for (index, topic) in handler.topics.iter().enumerate() {
             let is_fed = embedded.feeds.iter().any(|feed| feed.topic == *topic);
-            let is_written =
-                checked.handlers.iter().flat_map(|h| &h.outputs).any(|output| output.topic == *topic);
+            let is_written = checked.handlers.iter().any(|other| {
+                let letters =
+                    other.dead_letters.as_ref().is_some_and(|letters| letters.topics.contains(topic));
+                letters || other.outputs.iter().any(|output| output.topic == *topic)
+            });
             if !is_fed && !is_written {
                 let path = ["handlers", &handler.name, "topics", &index.to_string()];
                 problems.warn(

@@ -155,6 +155,33 @@ fn what_is_seldom_meant_is_a_warning_with_its_line() {
         ),
         (embedded("other", 8), "etc/keylane.toml:6: no handler reads `other`"),
         (embedded("other", 8), "etc/keylane.toml:10: nothing comes into `orders`"),
+        (
+            with("isolation = \"event\"\nmax_batch = 64", ""),
+            "etc/keylane.toml:9: `isolation = \"event\"` makes it 1",
+        ),
+        (
+            with("lanes = { ordering = \"partition\", no_key = \"reject\" }", ""),
+            "8: it means something only with",
+        ),
+        (with("retry.max_record_age = \"0s\"", ""), "8: every event is older than that"),
+        (
+            with("retry = { initial_interval = \"0s\", max_interval = \"0s\" }", ""),
+            "8: attempts follow one another",
+        ),
+        (with("cpu_budget = \"1m\"", ""), "8: it is above `timeout`"),
+        (with("timeout = \"1m\"", ""), "8: it is above `runtime.drain_timeout`"),
+        (
+            with("retry.on_exhausted = \"skip\"\ndead_letters.headers = \"spring\"", ""),
+            "9: there are none: `retry.on_exhausted` is not",
+        ),
+        (
+            with("dead_letters.topic = \"out\"\noutputs.x.topic = \"out\"", ""),
+            "8: dead letters go to `out`, among",
+        ),
+        (
+            with("dead_letters.topic = \"back\"", BACK),
+            "8: the handler `two` reads `back`, the dead letters of `orders`",
+        ),
         (embedded("orders", 8) + "[runtime]\nmemory_budget = \"8MiB\"", "fetch queues take up to 8MiB"),
     ];
     for (text, expected) in cases {
@@ -162,6 +189,14 @@ fn what_is_seldom_meant_is_a_warning_with_its_line() {
         assert!(warnings.iter().any(|warning| warning.contains(expected)), "no {expected:?} in {warnings:?}");
     }
 }
+
+/// A handler of another's dead letters.
+const BACK: &str = "\
+[handlers.two]
+component = \"two.wasm\"
+topics = [\"back\"]
+group_id = \"two\"
+";
 
 fn embedded(topic: &str, partitions: u16) -> String {
     let (kafka, handler) = MINIMAL.split_once("\n\n").expect("two sections");

@@ -1,6 +1,6 @@
 //! Files that are not sound, and what is said about them.
 
-use super::{MINIMAL, refuse, with};
+use super::{MINIMAL, accept, refuse, with};
 
 #[test]
 fn one_handler_at_least() {
@@ -111,7 +111,6 @@ fn the_embedded_broker() {
             format!("{embedded}{}", feed.replace('-', "missing.jsonl")),
             "the feed etc/missing.jsonl is not there",
         ),
-        (MINIMAL.replace("localhost:9092", "a:1,,b:2"), "names no broker"),
     ] {
         refuse(&text, &[expected]);
     }
@@ -123,7 +122,11 @@ fn settings_for_events_that_fail() {
         ("retry.max_attempts = 0", "max_attempts` must be between 1 and 1000000, not 0"),
         ("retry.multiplier = 0.5", "multiplier` must be between 1 and 100, not 0.5"),
         ("retry.jitter = 1.5", "jitter` must be between 0 and 1, not 1.5"),
-        ("retry.max_interval = \"100ms\"", "max_interval` is below `initial_interval`"),
+        ("retry.initial_interval = \"1m\"", "initial_interval` (1m) is above `max_interval` (30s)"),
+        (
+            "dead_letters.topic = \"{topics}.dlq\"",
+            "`{topic}`, for the name of the event's own topic, is the only",
+        ),
         ("dead_letters.topic = \"orders\"", "`orders` is an input of the handler `orders`"),
         ("dead_letters.topic = \"{topic}\"", "its dead letters would come back to it"),
         ("dead_letters.topic = \"a b\"", "`a b` is not the name of a topic"),
@@ -139,7 +142,23 @@ fn settings_for_events_that_fail() {
         ("filter = [{ equals = \"x\" }]", "are about a header, and none is named"),
         ("filter = [{ header = \"x\" }]", "a header is named, and nothing is said of it"),
         ("filter = [{ keep = false }]", "the rule tests nothing"),
-        ("filter = \"x\"", "expected a sequence"),
+        ("filter = [{ header = \"\", equals = \"x\" }]", "`header` is empty"),
+        ("filter = [{ header = \"x\", any_of = [] }]", "`any_of` lists no value, so no event matches"),
+        ("filter = [{ header = \"x\", equals = \"a\", prefix = \"b\" }]", "are of one header"),
+        ("filter = [{ header = \"x\", equals = \"a\", present = false }]", "so no event matches"),
+        ("filter = [{ key_prefix = \"\" }]", "every key begins with that"),
+        (
+            "filter = [{ name = \"a\", tombstone = true }, { name = \"a\", key_prefix = \"x\" }]",
+            "that of rule 1 already",
+        ),
+        (
+            "filter = [{ tombstone = true }, { tombstone = true, keep = false }]",
+            "so this one decides nothing",
+        ),
+        ("lanes.lane_key = \"json:/a~2b\"", "`json:/a~2b` is no lane key"),
+        ("lanes.lane_key = \"header: tenant\"", "`header: tenant` is no lane key"),
+        ("filter = \"x\"", "expected a list: `[…]`, or a section in double brackets"),
+        ("max_batch = \"64\"", "hint: without quotes"),
     ] {
         refuse(&with(line, ""), &["etc/keylane.toml:8:", expected]);
     }
@@ -153,6 +172,8 @@ fn grants() {
             "the environment variable `NOT_THERE` is not set",
             "take it out of `grants.env`",
         ),
+        ("grants.env = [\"HOME=x\"]", "`HOME=x` is not the name of an environment variable", "a name alone"),
+        ("grants.env = [\"\"]", "`` is not the name", "a name alone"),
         ("grants.env = [\"HOST\", \"HOST\"]", "`HOST` is listed twice", ""),
         ("grants.http = [\"a\", \"a\"]", "`a` is listed twice", ""),
         (
@@ -171,16 +192,44 @@ fn grants() {
 fn settings_of_later_versions_are_named() {
     for (line, section, name) in [
         ("", "[admin]\nport = 1", "admin"),
-        ("", "[dead_letters]\ntopic = \"x\"", "dead_letters"),
         ("", "[handlers.orders.state]", "handlers.orders.state"),
         ("", "[handlers.orders.gates]", "handlers.orders.gates"),
-        ("env = [\"HOME\"]", "", "handlers.orders.env"),
-        ("http = [\"x\"]", "", "handlers.orders.http"),
         ("pipeline = true", "", "handlers.orders.pipeline"),
         ("consumers = 2", "", "handlers.orders.consumers"),
         ("retry.on_exhausted = \"hold\"", "", "handlers.orders.retry.on_exhausted = \"hold\""),
         ("retry.on_exhausted = \"dlq-key\"", "", "handlers.orders.retry.on_exhausted = \"dlq-key\""),
     ] {
         refuse(&with(line, section), &[&format!("`{name}` is not in this version of Keylane"), "hint: "]);
+    }
+}
+
+#[test]
+fn settings_in_a_wrong_place_say_the_right_one() {
+    for (line, section, hint) in [
+        ("", "[dead_letters]\ntopic = \"x\"", "write it for each handler: `[handlers.NAME.dead_letters]`"),
+        ("env = [\"HOME\"]", "", "write it as `grants.env`"),
+        ("http = [\"x\"]", "", "write it as `grants.http`"),
+    ] {
+        refuse(&with(line, section), &["has another place", hint]);
+    }
+}
+
+#[test]
+fn brokers() {
+    for (servers, expected) in [
+        ("a:1,,b:2", "names no broker"),
+        ("localhost", "`localhost` is not the address of a broker"),
+        ("Embedded", "`Embedded` is not the address of a broker"),
+        ("http://localhost:9092", "`http://localhost:9092` is not"),
+        ("localhost:port", "`localhost:port` is not"),
+        ("kafka:99999", "`kafka:99999` is not"),
+        ("a:9092;b:9092", "`a:9092;b:9092` is not"),
+        ("::1:9092", "`::1:9092` is not"),
+        ("a:9092,embedded", "hint: `host:port`, more of them separated by commas, or `embedded` alone"),
+    ] {
+        refuse(&MINIMAL.replace("localhost:9092", servers), &["etc/keylane.toml:2:", expected]);
+    }
+    for servers in ["a:1, b:2", "SASL_SSL://kafka-1.example:9093", "[::1]:9092", "10.0.0.1:9092"] {
+        accept(&MINIMAL.replace("localhost:9092", servers));
     }
 }

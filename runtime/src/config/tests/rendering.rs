@@ -28,6 +28,7 @@ etc/keylane.toml:9:2: unknown field `revoke_timout`, expected `revoke_timeout`
   |
 9 | \trevoke_timout = \"1s\"
   | \t^^^^^^^^^^^^^
+hint: `revoke_timeout` is meant?
 ",
     );
 }
@@ -37,7 +38,7 @@ fn a_field_that_is_missing() {
     renders(
         &MINIMAL.replace("group_id = \"orders\"\n", ""),
         "\
-etc/keylane.toml:4:1: missing field `group_id`
+etc/keylane.toml:4:1: there is no `group_id`
   |
 4 | [handlers.orders]
   | ^^^^^^^^^^^^^^^^^
