@@ -62,6 +62,7 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         Planted::ChargeAll => &["I-attempts", "I-blame"],
         Planted::RetryTooSoon => &["I-backoff"],
         Planted::LetterUnacked => &["I8 commit safety", "I2 no gap", "I1 no loss"],
+        Planted::KeepOutputs => &["I6 dropped"],
         Planted::RoundUncommitted => &["I-round"],
         Planted::ClaimBase => &["I8 commit safety", "I2 no gap", "I1 no loss"],
     }

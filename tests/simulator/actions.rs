@@ -26,6 +26,7 @@ impl World {
             Action::Cancel { call } => self.cancel(p, call),
             Action::ReleaseRows { places } => self.release_rows(p, places),
             Action::HandOver { call, rows } => self.hand_over(p, call, rows),
+            Action::DropOutputs { call, first, end } => self.drop_outputs(p, call, first, end),
             Action::DeadLetter(letter) => self.dead_letter(p, &letter),
             Action::Commit { id, entries, metadata } => self.commit(p, id, entries, metadata),
             Action::ReportStall(stall) => {
@@ -75,6 +76,7 @@ impl World {
                 let index = self.index(partition);
                 self.note(p, "session over", Some(index), -1, session.0 as i64);
                 self.processes[p].ended.insert(session.0);
+                self.check_dropped(p, session.0);
             }
             Notice::MetadataIgnored { .. } => self.saw(Seen::SetsIgnored),
             Notice::OffsetsSkipped { .. }

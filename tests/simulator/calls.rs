@@ -88,12 +88,14 @@ impl World {
             has_outputs: record.is_some_and(|record| record.has_outputs),
             done: false,
             handed_over: false,
+            unanswered: false,
+            dropped: None,
         }
     }
 
     fn check_call(&mut self, p: usize, dispatch: &Dispatch<'_>, rows: &[CallRow]) {
         let process = &self.processes[p];
-        let quiet = process.draining || process.stopping;
+        let quiet = process.draining || process.stopping || process.backlog;
         let most = self.plan.config.max_batch as usize;
         let sum: u32 = dispatch.lanes.iter().sum();
         let shape = !rows.is_empty() && rows.len() <= most && sum as usize == rows.len();

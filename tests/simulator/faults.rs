@@ -10,7 +10,7 @@ use super::world::{Event, Stage, World};
 type Strike = (Class, fn(&mut World));
 
 /// What strikes from outside, by class.
-const STRIKES: [Strike; 7] = [
+const STRIKES: [Strike; 8] = [
     (Class::Kill, World::kill),
     (Class::Pause, World::pause),
     (Class::Cut, World::cut_off),
@@ -18,6 +18,7 @@ const STRIKES: [Strike; 7] = [
     (Class::Retention, World::retain),
     (Class::Damage, World::damage),
     (Class::ForeignMetadata, World::write_foreign_metadata),
+    (Class::Backlog, World::fill_backlog),
 ];
 
 impl World {
@@ -39,6 +40,20 @@ impl World {
             .filter(|&p| self.processes[p].alive && !self.processes[p].paused)
             .collect();
         (!running.is_empty()).then(|| self.rng.pick(&running))
+    }
+
+    /// The producer has no room for a while.
+    fn fill_backlog(&mut self) {
+        let Some(p) = self.any_process() else { return };
+        self.saw(Seen::Backlogs);
+        self.set_backlog(p, true);
+        let delay = self.rng.range(10 * MS, 4 * SECOND);
+        self.after(delay, Event::Room(p));
+    }
+
+    pub(crate) fn set_backlog(&mut self, p: usize, full: bool) {
+        self.processes[p].backlog = full;
+        self.feed(p, Input::OutputBacklog { full });
     }
 
     fn kill(&mut self) {

@@ -23,6 +23,7 @@ impl World {
             };
             let row = *known;
             known.handed_over = true;
+            known.unanswered = true;
             let sound = row.done && row.has_outputs && !row.handed_over;
             let open = process.is_open(&row);
             *process.unacked.entry((row.partition, row.lane, row.session)).or_default() += 1;
@@ -61,8 +62,44 @@ impl World {
         self.after(landing - self.now, Event::Land(p, id, at));
     }
 
+    /// The session of these rows is over. Some of what they have out has left the process by now, some has not.
+    pub(crate) fn drop_outputs(&mut self, p: usize, id: CallId, first: u32, end: u32) {
+        if self.planted == Some(Planted::KeepOutputs) {
+            return;
+        }
+        let left_until = self.now + self.rng.below(20 * MS);
+        let rows = self.processes[p].calls.get_mut(&key_of(id)).map(|call| &mut call.rows);
+        let rows = rows.and_then(|rows| rows.get_mut(first as usize..end as usize)).unwrap_or_default();
+        for row in rows.iter_mut().filter(|row| row.unanswered) {
+            row.dropped = Some(left_until);
+        }
+    }
+
+    /// Nothing of a session that is over may be sent later: another process has its events.
+    pub(crate) fn check_dropped(&mut self, p: usize, session: u64) {
+        let rows = self.processes[p].calls.values().flat_map(|call| &call.rows);
+        let kept = rows.filter(|row| row.session == session && row.unanswered && row.dropped.is_none());
+        if let Some(row) = kept.min_by_key(|row| row.offset).copied() {
+            let text = format!("process {p} keeps outputs of session {session}, which is over");
+            self.broken("I6 dropped", text, Some(row.partition), row.offset);
+        }
+    }
+
+    /// Whether it never left the process, because its session was over.
+    fn vanishes(&mut self, p: usize, row: &CallRow) -> bool {
+        let vanishes = row.dropped.is_some_and(|left_until| self.now > left_until);
+        if vanishes {
+            self.saw(Seen::OutputsDropped);
+            self.note(p, "dropped", Some(row.partition), row.offset, row.session as i64);
+        }
+        vanishes
+    }
+
     pub(crate) fn land(&mut self, p: usize, id: CallId, at: u32) {
         let row = self.processes[p].calls[&key_of(id)].rows[at as usize];
+        if self.vanishes(p, &row) {
+            return;
+        }
         let Some(record) = self.logs[row.partition].record(row.offset).cloned() else { return };
         if !self.processes[p].alive {
             let name = (row.partition, record.key.unwrap_or(u64::MAX - row.offset as u64));
@@ -154,6 +191,10 @@ impl World {
         });
         self.check_letter(p, letter, &row);
         *self.processes[p].unacked.entry((row.partition, row.lane, row.session)).or_default() += 1;
+        let call = self.processes[p].calls.get_mut(&key_of(letter.call));
+        if let Some(row) = call.and_then(|call| call.rows.get_mut(letter.row as usize)) {
+            row.unanswered = true;
+        }
         let mut delay = self.rng.range(MS / 2, 10 * MS);
         if self.strikes(Class::LettersBlocked, 30) {
             delay += self.rng.range(SECOND / 2, 5 * SECOND);
@@ -167,6 +208,9 @@ impl World {
 
     pub(crate) fn letter_lands(&mut self, p: usize, call: CallId, at: u32) {
         let row = self.processes[p].calls[&key_of(call)].rows[at as usize];
+        if self.vanishes(p, &row) {
+            return;
+        }
         if !self.processes[p].alive && self.rng.percent(40) {
             self.note(p, "vanished", Some(row.partition), row.offset, 0);
             return;
@@ -198,7 +242,10 @@ impl World {
 
     fn acknowledged(&mut self, p: usize, id: CallId, at: u32, what: &'static str) {
         let process = &mut self.processes[p];
-        let row = process.calls[&key_of(id)].rows[at as usize];
+        let known = process.calls.get_mut(&key_of(id)).and_then(|call| call.rows.get_mut(at as usize));
+        let Some(known) = known else { return };
+        known.unanswered = false;
+        let row = *known;
         if let Some(count) = process.unacked.get_mut(&(row.partition, row.lane, row.session)) {
             *count -= 1;
         }

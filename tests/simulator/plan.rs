@@ -65,13 +65,15 @@ pub(crate) enum Class {
     LettersBlocked,
     /// Outputs are refused.
     Refused,
+    /// Outputs wait for the producer until no call may begin.
+    Backlog,
     /// Queue, window and memory are small.
     SmallLimits,
     /// Guests wait for something outside.
     Suspends,
 }
 
-const CLASSES: [Class; 27] = [
+const CLASSES: [Class; 28] = [
     Class::Kill,
     Class::Pause,
     Class::Cut,
@@ -97,12 +99,13 @@ const CLASSES: [Class; 27] = [
     Class::Innocent,
     Class::LettersBlocked,
     Class::Refused,
+    Class::Backlog,
     Class::SmallLimits,
     Class::Suspends,
 ];
 
 /// Classes after which nothing may ever run twice.
-const GENTLE: [Class; 10] = [
+const GENTLE: [Class; 11] = [
     Class::Scale,
     Class::LookUpFails,
     Class::LookUpSlow,
@@ -111,6 +114,7 @@ const GENTLE: [Class; 10] = [
     Class::Poison,
     Class::Flaky,
     Class::Innocent,
+    Class::Backlog,
     Class::SmallLimits,
     Class::Suspends,
 ];

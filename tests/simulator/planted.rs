@@ -24,11 +24,13 @@ pub(crate) enum Planted {
     RetryTooSoon,
     /// Takes sending a dead letter for its acknowledgement.
     LetterUnacked,
+    /// Sends what waits for the producer although its session is over.
+    KeepOutputs,
     /// Takes sending a commit for its answer: what lies behind a round does not wait for it.
     RoundUncommitted,
 }
 
-pub(crate) const ALL: [Planted; 10] = [
+pub(crate) const ALL: [Planted; 11] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -38,5 +40,6 @@ pub(crate) const ALL: [Planted; 10] = [
     Planted::ChargeAll,
     Planted::RetryTooSoon,
     Planted::LetterUnacked,
+    Planted::KeepOutputs,
     Planted::RoundUncommitted,
 ];

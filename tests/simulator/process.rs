@@ -61,6 +61,8 @@ pub(crate) struct Process {
     pub(crate) lanes_out: BTreeMap<(usize, Lane), (u32, u32)>,
     /// Outputs handed over and not acked, per lane and session.
     pub(crate) unacked: BTreeMap<(usize, Lane, u64), u32>,
+    /// So much waits for the producer that no call may begin.
+    pub(crate) backlog: bool,
     /// Sessions that have ended: nothing of them may start or be handed over.
     pub(crate) ended: BTreeSet<u64>,
     pub(crate) commit: Option<CommitId>,
@@ -148,6 +150,10 @@ pub(crate) struct CallRow {
     pub(crate) has_outputs: bool,
     pub(crate) done: bool,
     pub(crate) handed_over: bool,
+    /// Outputs or a dead letter of it have no answer yet.
+    pub(crate) unanswered: bool,
+    /// Its session is over: what has not left by then never will.
+    pub(crate) dropped: Option<Micros>,
 }
 
 /// What is on the wire: the producer keeps the order of each key.
@@ -193,6 +199,7 @@ impl Process {
             calls: BTreeMap::new(),
             lanes_out: BTreeMap::new(),
             unacked: BTreeMap::new(),
+            backlog: false,
             ended: BTreeSet::new(),
             commit: None,
             outputs: Outputs::default(),

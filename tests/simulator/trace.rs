@@ -122,6 +122,8 @@ coverage! {
     OutputsLanded 600_000
     OutputsLandedAfterDeath 600
     OutputsRefused 600
+    OutputsDropped 600
+    Backlogs 3_000
     OutputsUnstorable 300
     CallsSuspended 20_000
     FullQueues 70_000

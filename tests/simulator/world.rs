@@ -70,6 +70,8 @@ pub(crate) enum Event {
     StaleResult(usize, CallId),
     Land(usize, CallId, u32),
     Ack(usize, CallId, u32),
+    /// The producer has room again.
+    Room(usize),
     Refuse(usize, CallId, u32),
     LetterLands(usize, CallId, u32),
     LetterAck(usize, CallId, u32),
@@ -107,6 +109,7 @@ impl Event {
             | Event::CallSaidGone(p, _)
             | Event::StaleResult(p, _)
             | Event::Ack(p, ..)
+            | Event::Room(p)
             | Event::Refuse(p, ..)
             | Event::LetterAck(p, ..)
             | Event::CommitAnswered(p, ..)
@@ -242,6 +245,7 @@ impl World {
             Event::StaleResult(p, call) => self.stale_result(p, call),
             Event::Land(p, call, row) => self.land(p, call, row),
             Event::Ack(p, call, row) => self.ack(p, call, row),
+            Event::Room(p) => self.set_backlog(p, false),
             Event::Refuse(p, call, row) => self.refuse(p, call, row),
             Event::LetterLands(p, call, row) => self.letter_lands(p, call, row),
             Event::LetterAck(p, call, row) => self.letter_acked(p, call, row),

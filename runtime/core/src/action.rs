@@ -75,6 +75,16 @@ pub enum Action<'a> {
         /// Rows with outputs, ascending.
         rows: &'a [u32],
     },
+    /// The session of these rows is over: what is still here of their outputs and dead letters must not be sent any
+    /// more. What is on its way to the brokers can't be recalled.
+    DropOutputs {
+        /// Which call.
+        call: CallId,
+        /// The first row.
+        first: u32,
+        /// One past the last row.
+        end: u32,
+    },
     /// Send this event to the dead-letter topic; answer with `DeadLetterAcked`, however long it takes.
     DeadLetter(DeadLetter),
     // -- commits --------------------------------------------------------------------------------

@@ -122,6 +122,11 @@ pub enum Input<'a> {
         /// Row of the call.
         row: u32,
     },
+    /// Outputs wait for the producer: with so many of them no more calls begin, or there is room again.
+    OutputBacklog {
+        /// No more calls begin until it is said that this is over.
+        full: bool,
+    },
     // -- commits --------------------------------------------------------------------------------
     /// The coordinator stored this partition's part of a commit.
     Committed {

@@ -19,6 +19,7 @@ pub(crate) enum Pending {
     Cancel(CallId),
     Release,
     HandOver(CallId),
+    DropOutputs { call: CallId, first: u32, end: u32 },
     DeadLetter(DeadLetter),
     Commit,
     ReportStall(Stall),

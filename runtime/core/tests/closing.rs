@@ -123,6 +123,7 @@ fn acks_after_the_session_closed_change_nothing() {
     shell.give(Input::Revoked { partitions: &[P0] });
     shell.wait(Config::default().revoke_timeout + STEP);
     assert_eq!(shell.revoked, [[P0]]);
+    assert_eq!(shell.dropped, [(call, 0..1)], "what has not left must not follow");
     shell.give(Input::OutputsAcked { call, row: 0 });
     shell.give(Input::OutputRefused { call, row: 0 });
     assert_eq!((shell.core.lanes(), shell.saw("StopHandler")), (0, 0));
@@ -230,4 +231,16 @@ fn a_second_drain_only_shortens_the_first() {
     let call = shell.cancelled_call();
     shell.give(Input::CallReallyEnded { call });
     assert_eq!(shell.drained, Some(false));
+}
+
+#[test]
+fn of_a_lost_session_only_what_is_not_acked_is_dropped() {
+    let mut shell = two_partitions();
+    let call = shell.calls.remove(0).id;
+    shell.end_call(call, &[DONE, DONE], &[0, 1]);
+    shell.give(Input::OutputsAcked { call, row: 0 });
+    shell.give(Input::Lost { partitions: &[P0] });
+    assert!(shell.dropped.is_empty(), "{:?}", shell.dropped);
+    shell.give(Input::Lost { partitions: &[P1] });
+    assert_eq!(shell.dropped, [(call, 1..2)]);
 }

@@ -126,3 +126,13 @@ fn a_call_that_waits_lends_its_worker_and_takes_no_second_one() {
     assert_eq!(shell.calls.len(), 1);
     assert!(shell.calls.iter().all(|call| call.rows.len() == 1), "a handler that waits gets single events");
 }
+
+#[test]
+fn no_call_begins_while_too_much_waits_for_the_producer() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 2);
+    shell.give(Input::OutputBacklog { full: true });
+    shell.fetch(P0, &[(0, 1)]);
+    assert!(shell.calls.is_empty());
+    shell.give(Input::OutputBacklog { full: false });
+    assert_eq!(shell.calls.len(), 1);
+}

@@ -182,15 +182,14 @@ impl Core {
     fn cut_call(&mut self, id: CallId, index: u32, session: SessionId) {
         let Some(call) = self.calls.get_mut(id) else { return };
         let ended = !call.is_out();
-        let mut released = Vec::new();
-        let mut cut = false;
+        let (mut released, mut unsettled) = (Vec::new(), Vec::new());
         for part in &mut call.parts {
             if part.partition == index && part.session == session && !part.over {
                 part.over = true;
-                cut = true;
+                unsettled.push(part.settled_to..part.end);
                 call.hand_over.retain(|&row| row < part.first || row >= part.end);
-                let unsettled = call.rows.get(part.settled_to as usize..part.end as usize);
-                for row in unsettled.into_iter().flatten() {
+                let rows = call.rows.get(part.settled_to as usize..part.end as usize);
+                for row in rows.into_iter().flatten() {
                     self.outbox.release(row.place);
                 }
                 if ended && !part.released {
@@ -201,10 +200,12 @@ impl Core {
         }
         call.parts_left -= released.len();
         let (over, state) = (call.parts_left == 0, call.state);
+        let cut = !unsettled.is_empty();
         if state == CallState::Out && cut && (call.is_pointless() || self.config.cancels_mixed) {
             call.state = CallState::Cancelled(self.now.uptime);
             self.outbox.push(Pending::Cancel(id));
         }
+        unsettled.into_iter().for_each(|rows| self.drop_outputs(id, rows));
         if ended && over {
             self.calls.forget(id);
         }

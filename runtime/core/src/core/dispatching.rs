@@ -84,7 +84,7 @@ impl Core {
 
     /// Forms calls as long as workers and lanes are free.
     pub(super) fn dispatch(&mut self) {
-        if self.drain.is_some() || self.stopping {
+        if self.drain.is_some() || self.stopping || self.output_backlog {
             return;
         }
         while self.pace.has_room(&self.config)

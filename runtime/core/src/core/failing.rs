@@ -105,6 +105,8 @@ impl Core {
                 if let Some(part) = call.parts.get_mut(at) {
                     part.done_to = row; // it and those behind it stay open, for whoever comes next
                     part.next = Next::Same;
+                    let behind = row + 1..part.end;
+                    self.drop_outputs(id, behind);
                 }
                 if !std::mem::replace(&mut self.stopping, true) {
                     self.outbox.push(Pending::StopHandler(letter));
@@ -187,8 +189,9 @@ impl Core {
 fn backoff(retry: &Retry, row: &Row, attempt: u32) -> Duration {
     let longest = retry.max_interval.as_secs_f64();
     let exponent = i32::try_from(attempt - 1).unwrap_or(i32::MAX);
-    let plain = retry.initial_interval.as_secs_f64() * retry.multiplier.powi(exponent);
-    let plain = if plain.is_finite() { plain.min(longest) } else { longest };
+    // Not beyond what a number can hold: nothing times infinity would be no number.
+    let growth = retry.multiplier.powi(exponent).min(f64::MAX);
+    let plain = (retry.initial_interval.as_secs_f64() * growth).min(longest);
     let place = u64::from(row.partition.topic) << 32 | u64::from(row.partition.number.unsigned_abs());
     let mixed = [place, row.offset.unsigned_abs(), attempt.into()].into_iter().fold(retry.seed, mix);
     // 53 bits are what an f64 holds exactly: a number from -1 to 1.

@@ -45,6 +45,8 @@ pub struct Core {
     drain: Option<Drain>,
     /// An event can't be passed: nothing is dispatched any more.
     stopping: bool,
+    /// So much waits for the producer that no more calls begin.
+    output_backlog: bool,
     next_session: u64,
     /// Partitions that may have to be given, or refused, a permission to read.
     to_grant: Vec<u32>,
@@ -78,6 +80,7 @@ impl Core {
             rebalance: Rebalance::default(),
             drain: None,
             stopping: false,
+            output_backlog: false,
             next_session: 1,
             to_grant: Vec::new(),
             active_sessions: 0,
@@ -125,6 +128,7 @@ impl Core {
             Input::OutputsAcked { call, row } => self.outputs_acked(call, row),
             Input::OutputRefused { call, row } => self.output_refused(call, row),
             Input::DeadLetterAcked { call, row } => self.dead_letter_acked(call, row),
+            Input::OutputBacklog { full } => self.output_backlog = full,
             Input::Committed { id, partition } => self.committed(id, partition),
             Input::CommitFailed { id, partition, why } => self.commit_failed(id, partition, why),
             Input::CommitTimedOut { id } => self.commit_timed_out(id),
@@ -177,6 +181,7 @@ impl Core {
                 let call = self.calls.get(id).expect("it was just looked at");
                 Action::HandOver { call: id, rows: &call.hand_over }
             }
+            Pending::DropOutputs { call, first, end } => Action::DropOutputs { call, first, end },
             Pending::DeadLetter(letter) => Action::DeadLetter(letter),
             Pending::Commit => self.committer.action(),
             Pending::ReportStall(stall) => Action::ReportStall(stall),

@@ -4,6 +4,7 @@
 //! another kind, which begins when its turn comes ([`super::failing`] decides which). Rows behind a failed one go back
 //! to their lane.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::Core;
@@ -147,6 +148,15 @@ impl Core {
         let part = self.calls.get(id).and_then(|call| call.parts.get(at));
         let sound = part.is_some_and(|part| part.over || (part.done_to == part.end) == done);
         assert!(sound, "{id:?}: a row is neither done nor failed, or both: {part:?}");
+    }
+
+    /// Of what these rows have with the shell, nothing must be sent any more.
+    pub(super) fn drop_outputs(&mut self, id: CallId, rows: Range<u32>) {
+        let Some(call) = self.calls.get(id) else { return };
+        let with_shell = |row| matches!(call.waits(row), Waits::Acks | Waits::DeadLetter);
+        if !call.is_out() && rows.clone().any(with_shell) {
+            self.outbox.push(Pending::DropOutputs { call: id, first: rows.start, end: rows.end });
+        }
     }
 
     fn finish_end(&mut self, id: CallId) {

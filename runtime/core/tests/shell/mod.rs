@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Duration;
 
 use keylane_core::{
@@ -51,6 +52,7 @@ pub(crate) struct Shell {
     pub(crate) calls: Vec<Dispatched>,
     pub(crate) commits: Vec<Asked>,
     pub handed_over: Vec<(CallId, Vec<u32>)>,
+    pub dropped: Vec<(CallId, Range<u32>)>,
     pub(crate) letters: Vec<DeadLetter>,
     pub(crate) stops: Vec<(Partition, i64, Reason)>,
     pub(crate) cancelled: Vec<CallId>,
@@ -80,6 +82,7 @@ impl Shell {
             calls: Vec::new(),
             commits: Vec::new(),
             handed_over: Vec::new(),
+            dropped: Vec::new(),
             letters: Vec::new(),
             stops: Vec::new(),
             cancelled: Vec::new(),
@@ -324,6 +327,7 @@ impl Shell {
                 );
                 self.handed_over.push((call, rows.to_vec()));
             }
+            Action::DropOutputs { call, first, end } => self.dropped.push((call, first..end)),
             Action::DeadLetter(letter) => {
                 assert!(self.places.contains(&letter.event.place.0), "{letter:?} was released before");
                 self.letters.push(letter);
