@@ -80,6 +80,7 @@ impl World {
             }
             Notice::MetadataIgnored { .. } => self.saw(Seen::SetsIgnored),
             Notice::OffsetsSkipped { .. }
+            | Notice::Skipped { .. }
             | Notice::Repositioned { .. }
             | Notice::MetadataLimitLowered { .. } => {}
         }

@@ -318,6 +318,19 @@ pub enum Notice {
         /// To which offset.
         offset: i64,
     },
+    /// An event is passed over, because it can't be handled.
+    Skipped {
+        /// Where.
+        partition: Partition,
+        /// Its offset.
+        offset: i64,
+        /// The call that it was in last.
+        call: CallId,
+        /// Its row there.
+        row: u32,
+        /// Why.
+        reason: Reason,
+    },
     /// This broker takes less metadata than configured: the limit was halved.
     MetadataLimitLowered {
         /// The new limit in characters.

@@ -66,6 +66,8 @@ pub(super) struct HandlerLoop {
     /// Since when nothing is assigned.
     empty_since: Duration,
     had_loss: bool,
+    /// So much waits for the producer that no more calls begin.
+    backlog_full: bool,
     first_read: Option<Duration>,
 }
 
@@ -94,6 +96,7 @@ impl HandlerLoop {
             session_timeout: prepared.session_timeout,
             empty_since: now.uptime,
             had_loss: false,
+            backlog_full: false,
         };
         this.give(Input::WorkersFree { calls: prepared.worker_calls });
         while !this.shell.asked.drained && !this.shell.asked.stuck {
@@ -111,6 +114,7 @@ impl HandlerLoop {
         busy |= self.hear_news();
         self.shell.calls.hand_over();
         busy |= self.hand_over_backlog();
+        self.tell_backlog();
         busy |= self.read_partitions();
         if !busy && self.core.next_timeout().is_some_and(|at| at <= self.now.uptime) {
             self.give(Input::Tick);
@@ -118,6 +122,7 @@ impl HandlerLoop {
         }
         self.follow_up();
         self.shell.calls.hand_over();
+        self.shell.outputs.forget_cut();
         busy
     }
 
@@ -277,6 +282,15 @@ impl HandlerLoop {
     fn hand_over_backlog(&mut self) -> bool {
         let moved = self.shell.outputs.hand_over_backlog();
         self.hear_outputs() || moved
+    }
+
+    /// Outputs take memory too, and a call that is not made makes none.
+    fn tell_backlog(&mut self) {
+        let full = self.shell.outputs.are_too_many();
+        if std::mem::replace(&mut self.backlog_full, full) != full {
+            tracing::debug!(handler = self.shell.name, full, "outputs wait for the producer");
+            self.give(Input::OutputBacklog { full });
+        }
     }
 
     fn read_partitions(&mut self) -> bool {

@@ -46,6 +46,7 @@ impl<'a> Place<'a> {
                     "offsets passed over, as `out_of_range` says"
                 );
             }
+            Notice::Skipped { .. } => {} // told by the shell, which knows what the guest said
             Notice::Repositioned { partition, offset } => {
                 let (topic, partition) = (self.topic(partition), partition.number);
                 tracing::debug!(handler, topic, partition, offset, "reader positioned once more");

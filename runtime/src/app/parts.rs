@@ -114,6 +114,8 @@ impl Parts {
     ) -> anyhow::Result<Vec<Prepared>> {
         let handlers = u64::try_from(config.handlers.len()).unwrap_or(1);
         let arena_bytes = config.runtime.arena_bytes() / handlers;
+        // Outputs that wait for the producer take as much again at the most.
+        let backlog = usize::try_from(arena_bytes).unwrap_or(usize::MAX);
         let partitions = self.partitions(config);
         let mut loops = Vec::new();
         for (index, (part, handler)) in self.handlers.iter().zip(&config.handlers).enumerate() {
@@ -127,7 +129,7 @@ impl Parts {
             let calls =
                 GuestCalls::new(index.into(), part.handler.clone(), self.workers.clone(), part.inbox.clone());
             let outputs =
-                Outputs::new(self.sink.clone(), index, handler, &self.topics, part.handler.digest());
+                Outputs::new(self.sink.clone(), index, handler, &self.topics, part.handler.digest(), backlog);
             let lanes = &handler.lanes;
             let rule = LaneRule::new(lanes.ordering, &lanes.lane_key, lanes.no_key);
             let admit = (Filter::new(handler.filter.clone()), rule);

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use keylane_core::{
-    Action, Admission, CallId, DeadLetter, FetchedRow, Now, Partition, Place as Kept, ReadError, Reason,
+    Action, Admission, CallId, DeadLetter, FetchedRow, Notice, Now, Partition, Place as Kept, ReadError,
+    Reason, Verdict,
 };
 
 use crate::admit::{Arena, Filter, LaneRule};
@@ -139,12 +140,16 @@ impl Shell {
             Action::Cancel { call } => self.calls.cancel(call),
             Action::ReleaseRows { places } => places.iter().for_each(|&place| self.arena.release(place)),
             Action::HandOver { call, rows } => self.hand_over(call, rows),
+            Action::DropOutputs { call, first, end } => self.outputs.cut(call, first..end),
             Action::DeadLetter(letter) => self.bury(&letter, now),
             Action::Commit { id, entries, metadata } => {
                 self.source.commit(now.uptime, id, entries, metadata);
             }
             Action::ReportStall(stall) => self.place().stall(&stall),
             Action::StallEnded { partition } => self.place().stall_ended(partition),
+            Action::Notice(Notice::Skipped { partition, offset, call, row, reason }) => {
+                self.tell_skipped(now, (partition, offset), (call, row), reason);
+            }
             Action::Notice(notice) => self.place().notice(notice),
             Action::PartitionStopped { partition, offset, reason } => {
                 self.fail(self.place().partition_stop(partition, offset, reason));
@@ -157,6 +162,10 @@ impl Shell {
             Action::Drained { clean } => {
                 self.asked.drained = true;
                 tracing::info!(handler = self.name, clean, "drained");
+                if !clean {
+                    let text = "not everything ended within the limits of the drain: its events run again";
+                    self.failures.push(text.to_owned());
+                }
             }
             Action::CallStuck { call } => {
                 self.asked.stuck = true;
@@ -214,6 +223,14 @@ impl Shell {
         self.outputs.bury(letter, &event, now.wall_ms);
     }
 
+    fn tell_skipped(&mut self, now: Now, at: (Partition, i64), of: (CallId, u32), reason: Reason) {
+        let Some(dropped) = self.throttle.allow(now.uptime) else { return };
+        let (handler, topic, error) =
+            (&self.name, self.place().topic(at.0), self.outputs.texts.of(of.0, of.1));
+        let (partition, offset, reason) = (at.0.number, at.1, name_of(reason));
+        tracing::warn!(handler, topic, partition, offset, reason, error, dropped, "event skipped");
+    }
+
     fn stop(&mut self, at: (Partition, i64), (call, row): (CallId, u32), reason: Reason) {
         let detail = self.outputs.texts.of(call, row);
         self.fail(self.place().handler_stop(at, reason, detail));
@@ -230,7 +247,11 @@ impl Shell {
         let mut refusals = call.results.refusals().iter().peekable();
         for (lane, (rows, end)) in (0_u32..).zip(call.batch.lanes().iter().zip(call.results.lane_ends())) {
             if let Some(refusal) = refusals.next_if(|refusal| refusal.lane == lane) {
-                self.outputs.texts.add(id, first + end.done, refusal.reason.clone());
+                let row = first + end.done;
+                self.outputs.texts.add(id, row, refusal.reason.clone());
+                if let Verdict::Retry { .. } = refusal.verdict {
+                    self.tell_failed_attempt(now, call, row, &refusal.reason);
+                }
             }
             first += rows;
         }
@@ -252,6 +273,22 @@ impl Shell {
                 "guest call failed"
             );
         }
+    }
+
+    fn tell_failed_attempt(&mut self, now: Now, call: &Call, row: u32, error: &str) {
+        let Some(dropped) = self.throttle.allow(now.uptime) else { return };
+        let (partition, offset) = call.batch.place(row as usize).unwrap_or_default();
+        let (handler, topic, attempt) = (&self.name, call.batch.topic(), call.batch.attempt());
+        tracing::info!(
+            handler,
+            topic,
+            partition,
+            offset,
+            attempt,
+            error,
+            dropped,
+            "the handler asks for a retry"
+        );
     }
 
     /// Says, now and then, that an output that was sent again has lost its place.

@@ -99,7 +99,8 @@ pub(super) struct Feed {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Runtime {
     /// Memory for events: one half for what is fetched ahead, the other for what is queued and running.
-    /// Guests' own memory comes on top: see `memory` of a handler.
+    /// Outputs that wait for brokers may take as much as the second half on top, and then no more calls begin; guests'
+    /// own memory comes on top, too: see `memory` of a handler.
     pub(super) memory_budget: HumanSize,
     /// Threads that run guests. By default one per core.
     #[schemars(range(min = 1, max = 1024))]

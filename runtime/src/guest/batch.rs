@@ -111,6 +111,11 @@ impl Batch {
         &self.columns.topic
     }
 
+    /// Which attempt it is, from 1 on.
+    pub fn attempt(&self) -> u32 {
+        self.columns.attempt
+    }
+
     /// How many there are.
     pub fn rows(&self) -> usize {
         self.columns.offsets.len()

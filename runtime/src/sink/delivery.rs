@@ -93,17 +93,18 @@ impl DeliveryThread {
     fn came_back(&mut self, report: &Delivered<'_>, code: ErrorCode) {
         let refusal = refusal(code);
         let place = report.token;
-        if refusal == Refusal::Record {
+        if self.shared.in_flight.is_forgotten(place) {
             let topic = usize::from(self.shared.in_flight.topic(place));
             if let Some(resend) = self.resend.get_mut(topic).filter(|resend| resend.is_alone(place)) {
                 resend.settled();
             }
-            return self.tell_refused(place, code);
+            self.shared.in_flight.leave(place);
+            return;
         }
         let number = self.shared.in_flight.set_aside(place);
         let topic = usize::from(number);
         if refusal == Refusal::Again && !self.shared.is_closed(number) {
-            let topic = self.name(topic);
+            let topic = self.shared.name(topic);
             tracing::warn!(topic, %code, "a batch of outputs is refused: its records are sent again, one by one");
         }
         self.shared.set_closed(topic, true);
@@ -114,7 +115,7 @@ impl DeliveryThread {
                     resend.settled();
                     self.tell_refused(place, code);
                 }
-                Verdict::Blocked => self.alarm(topic, code),
+                Verdict::Blocked => self.shared.alarm(topic, code),
             }
             return;
         }
@@ -126,13 +127,18 @@ impl DeliveryThread {
             Err(code) => self.tell_refused(place, code),
         }
         if refusal == Refusal::Topic {
-            self.alarm(topic, code);
+            self.shared.alarm(topic, code);
         }
     }
 
     /// Sends what may be sent again to this topic now; opens the topic when nothing is left.
     fn send_again(&mut self, topic: usize) {
         let Some(resend) = self.resend.get_mut(topic) else { return };
+        if !resend.is_empty() && self.shared.in_flight.has_forgotten() {
+            for place in resend.forget(|place| self.shared.in_flight.is_forgotten(place)) {
+                self.shared.in_flight.leave(place);
+            }
+        }
         while let Some(next) = resend.next(self.shared.in_flight.records_to(topic)) {
             let place = next.place;
             self.shared.in_flight.send_again(place);
@@ -147,7 +153,7 @@ impl DeliveryThread {
                 Err(code) => {
                     self.shared.in_flight.set_aside(place);
                     resend.not_now();
-                    return self.alarm(topic, code);
+                    return self.shared.alarm(topic, code);
                 }
             }
         }
@@ -155,35 +161,16 @@ impl DeliveryThread {
             && self.old.is_none()
             && self.shared.is_closed(u16::try_from(topic).unwrap_or(u16::MAX))
         {
-            let blocked = resend.all_clear();
-            self.open(topic, blocked);
+            self.open(topic);
         }
     }
 
-    fn open(&mut self, topic: usize, was_blocked: bool) {
-        if was_blocked {
-            tracing::info!(topic = self.name(topic), "output topic can be written again");
-        }
+    fn open(&mut self, topic: usize) {
+        self.shared.all_clear(topic);
         self.shared.set_closed(topic, false);
         for route in &mut self.routes {
             route(&[]);
         }
-    }
-
-    fn alarm(&mut self, topic: usize, code: ErrorCode) {
-        if self.resend.get_mut(topic).is_some_and(Resend::alarm) {
-            let remedy = match refusal(code) {
-                Refusal::Topic => "create it, or grant this user WRITE on it",
-                Refusal::Record | Refusal::Again | Refusal::Producer => "it is tried again",
-            };
-            let topic = self.name(topic);
-            tracing::error!(topic, %code, remedy, "output topic is blocked: its lanes wait, nothing is dropped");
-        }
-        self.shared.note_error(format!("{code}"));
-    }
-
-    fn name(&self, topic: usize) -> String {
-        self.shared.names.get(topic).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
     fn tell_refused(&mut self, place: usize, code: ErrorCode) {

@@ -37,6 +37,8 @@ struct State {
     topics: Vec<OfTopic>,
     /// Places that are taken: on their way, or set aside to be sent again.
     records: usize,
+    /// Those of them that nobody waits for.
+    forgotten: usize,
 }
 
 /// What is on its way to one topic.
@@ -55,6 +57,8 @@ struct Slot {
     on_its_way: bool,
     /// It was sent more than once.
     again: bool,
+    /// Nobody waits for it any more: if it comes back, it is not sent again.
+    forgotten: bool,
 }
 
 impl State {
@@ -77,6 +81,7 @@ impl InFlight {
             free: Vec::new(),
             topics: vec![OfTopic::default(); topics],
             records: 0,
+            forgotten: 0,
         };
         InFlight { state: Mutex::new(state), empty: Condvar::new(), max_bytes_per_topic }
     }
@@ -92,7 +97,7 @@ impl InFlight {
         on_its_way.bytes += bytes;
         on_its_way.records += 1;
         state.records += 1;
-        let slot = Slot { token, topic, bytes, on_its_way: true, again: false };
+        let slot = Slot { token, topic, bytes, on_its_way: true, again: false, forgotten: false };
         match state.free.pop() {
             Some(index) => {
                 let place = state.slots.get_mut(index).expect("free places are places of the table");
@@ -112,10 +117,33 @@ impl InFlight {
         let slot = state.set_aside(index);
         state.free.push(index);
         state.records -= 1;
+        state.forgotten -= usize::from(slot.forgotten);
         if state.records == 0 {
             self.empty.notify_all();
         }
         (slot.token, slot.again)
+    }
+
+    /// Nobody waits for these records of a handler any more. What is on its way can't be recalled.
+    pub(super) fn forget(&self, handler: u16, which: &dyn Fn(&Token) -> bool) {
+        let mut state = self.lock();
+        let State { slots, free, forgotten, .. } = &mut *state;
+        let mut is_free = vec![false; slots.len()];
+        free.iter().filter_map(|&index| is_free.get_mut(index).map(|free| *free = true)).for_each(drop);
+        let taken = slots.iter_mut().zip(is_free).filter(|(_, is_free)| !is_free).map(|(slot, _)| slot);
+        for slot in taken.filter(|slot| slot.token.handler == handler && which(&slot.token)) {
+            *forgotten += usize::from(!std::mem::replace(&mut slot.forgotten, true));
+        }
+    }
+
+    /// Whether nobody waits for the record at this place.
+    pub(super) fn is_forgotten(&self, index: usize) -> bool {
+        self.lock().slots.get(index).is_some_and(|slot| slot.forgotten)
+    }
+
+    /// Whether nobody waits for some of them.
+    pub(super) fn has_forgotten(&self) -> bool {
+        self.lock().forgotten > 0
     }
 
     /// The record has come back: its place stays taken until it was sent again. Gives its topic.
@@ -201,6 +229,22 @@ mod tests {
         assert_eq!(in_flight.leave(other), (token(2), false));
         assert!(in_flight.wait_until_empty(Deadline::after(Duration::ZERO)));
         assert_eq!(in_flight.records(), 0);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_known_until_it_leaves() {
+        let in_flight = InFlight::new(1, 100);
+        let places: Vec<_> = (0..3).filter_map(|row| in_flight.enter(token(row), 0, 10)).collect();
+        in_flight.leave(places[0]);
+        in_flight.forget(1, &|_| true);
+        assert!(!in_flight.has_forgotten(), "they are another handler's");
+        in_flight.forget(0, &|token| token.row < 2);
+        in_flight.forget(0, &|token| token.row < 2);
+        assert_eq!([1, 2].map(|row| in_flight.is_forgotten(places[row])), [true, false]);
+        in_flight.leave(places[1]);
+        assert!(!in_flight.has_forgotten());
+        let again = in_flight.enter(token(9), 0, 10).expect("there is room");
+        assert!(!in_flight.is_forgotten(again), "a new record has its place");
     }
 
     #[test]

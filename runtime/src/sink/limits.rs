@@ -78,6 +78,11 @@ pub struct RecordSize {
 }
 
 impl RecordSize {
+    /// Bytes of key, value and headers.
+    pub fn content(&self) -> usize {
+        self.content
+    }
+
     /// Of a record that has no headers yet.
     pub fn new(key: Option<&[u8]>, value: Option<&[u8]>) -> RecordSize {
         let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);

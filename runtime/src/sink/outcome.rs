@@ -33,11 +33,9 @@ pub struct DeliveryError {
     pub code: ErrorCode,
 }
 
-/// What an error means. Brokers refuse *batches*: only few errors are about the record itself.
+/// What an error means. Brokers refuse *batches*: only of a record that was alone in its batch it is known that it is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The broker names this record as invalid: it will never land.
-    Record,
     /// The topic is unknown or may not be written: blocked until somebody mends it.
     Topic,
     /// It may have been another record of the batch: hand it over again, alone.
@@ -49,7 +47,6 @@ pub(super) enum Refusal {
 /// What a code means that a batch came back with.
 pub(super) fn refusal(code: ErrorCode) -> Refusal {
     match code {
-        ErrorCode::INVALID_RECORD => Refusal::Record,
         ErrorCode::UNKNOWN_TOPIC_OR_PART
         | ErrorCode::UNKNOWN_TOPIC
         | ErrorCode::UNKNOWN_PARTITION
@@ -66,9 +63,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_named_record_is_refused_for_good() {
+    fn a_code_says_what_is_to_be_done() {
         for (code, meaning) in [
-            (ErrorCode::INVALID_RECORD, Refusal::Record),
+            // Brokers that name no record give the whole batch this code.
+            (ErrorCode::INVALID_RECORD, Refusal::Again),
             (ErrorCode::INVALID_DIFFERENT_RECORD, Refusal::Again),
             (ErrorCode::MSG_SIZE_TOO_LARGE, Refusal::Again),
             (ErrorCode(9_999), Refusal::Again),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::delivery::DeliveryThread;
 use super::in_flight::{InFlight, Token};
 use super::limits::{Limits, RecordSize, Unfit};
-use super::outcome::{Delivery, DeliveryError};
+use super::outcome::{Delivery, DeliveryError, Refusal, refusal};
 use super::start::{Error, SinkSpec, Waiting};
 use super::topics::{Questions, TRY_LIMIT};
 use crate::librdkafka::{
@@ -68,6 +68,8 @@ pub(super) struct Shared {
     pub(super) current: RwLock<Current>,
     /// Topics to which nothing new is sent: something is sent again first.
     pub(super) closed: Vec<AtomicBool>,
+    /// Topics that people know to be blocked.
+    blocked: Vec<AtomicBool>,
     pub(super) in_flight: InFlight,
     pub(super) health: Mutex<SinkHealth>,
     pub(super) stop: AtomicBool,
@@ -103,6 +105,7 @@ impl Sink {
         let shared = Arc::new(Shared {
             current: RwLock::new(current),
             closed: names.iter().map(|_| AtomicBool::new(false)).collect(),
+            blocked: names.iter().map(|_| AtomicBool::new(false)).collect(),
             in_flight: InFlight::new(names.len(), spec.max_bytes_per_topic),
             health: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -134,7 +137,11 @@ impl Sink {
             return Err(ProduceError::Full);
         }
         let place = shared.in_flight.enter(token, output.topic, size(output)).ok_or(ProduceError::Full)?;
-        shared.hand_over(output, place).map_err(|code| {
+        let handed_over = shared.hand_over(output, place);
+        if handed_over.is_ok() {
+            shared.all_clear(output.topic.into());
+        }
+        handed_over.map_err(|code| {
             shared.in_flight.leave(place);
             // It is in no batch yet: its size is its own.
             if code == ErrorCode::MSG_SIZE_TOO_LARGE {
@@ -142,9 +149,16 @@ impl Sink {
             }
             // The client's queue is full, it has looked at the topic and found that it may not write, or it is
             // about to be replaced: whatever it is, the record has to wait.
-            shared.note_error(format!("{code}"));
+            if refusal(code) == Refusal::Topic {
+                shared.alarm(output.topic.into(), code);
+            }
             ProduceError::Full
         })
+    }
+
+    /// Nobody waits for these records of a handler any more: what has not left by now is not sent.
+    pub fn forget(&self, handler: u16, which: &dyn Fn(&Token) -> bool) {
+        self.shared.in_flight.forget(handler, which);
     }
 
     /// Records that were handed over and have no report yet.
@@ -204,6 +218,32 @@ impl Shared {
         if let Some(known) = self.closed.get(topic) {
             known.store(closed, Ordering::Release);
         }
+    }
+
+    /// Says, once per blockage, that a topic can't be written.
+    pub(super) fn alarm(&self, topic: usize, code: ErrorCode) {
+        if self.blocked.get(topic).is_some_and(|blocked| !blocked.swap(true, Ordering::AcqRel)) {
+            let remedy = match refusal(code) {
+                Refusal::Topic => "create it, or grant this user WRITE on it",
+                Refusal::Again | Refusal::Producer => "it is tried again",
+            };
+            let topic = self.name(topic);
+            tracing::error!(topic, %code, remedy, "output topic is blocked: its lanes wait, nothing is dropped");
+        }
+        self.note_error(format!("{code}"));
+    }
+
+    /// Takes the alarm back, if there was one.
+    pub(super) fn all_clear(&self, topic: usize) {
+        let was_blocked =
+            |blocked: &AtomicBool| blocked.load(Ordering::Relaxed) && blocked.swap(false, Ordering::AcqRel);
+        if self.blocked.get(topic).is_some_and(was_blocked) {
+            tracing::info!(topic = self.name(topic), "output topic can be written again");
+        }
+    }
+
+    pub(super) fn name(&self, topic: usize) -> String {
+        self.names.get(topic).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
     /// Gives a record that has its place to the client.

@@ -21,8 +21,6 @@ pub(super) struct Resend {
     alone: bool,
     /// Not before.
     pause: Option<Deadline>,
-    /// People know that the topic is blocked.
-    alarmed: bool,
 }
 
 /// One record.
@@ -66,7 +64,7 @@ impl Resend {
 
     /// The record that was alone was not taken.
     pub(super) fn refused(&mut self, refusal: Refusal, code: ErrorCode) -> Verdict {
-        if refusal == Refusal::Record || is_about_the_record(code) {
+        if is_about_the_record(code) {
             return Verdict::Refused;
         }
         self.alone = false;
@@ -98,14 +96,14 @@ impl Resend {
         self.pause = Some(Deadline::after(PAUSE));
     }
 
-    /// True once per blockage.
-    pub(super) fn alarm(&mut self) -> bool {
-        !std::mem::replace(&mut self.alarmed, true)
-    }
-
-    /// True if the topic was said to be blocked.
-    pub(super) fn all_clear(&mut self) -> bool {
-        std::mem::take(&mut self.alarmed)
+    /// Takes those out that nobody waits for; what is on its way stays. Gives their places.
+    pub(super) fn forget(&mut self, which: impl Fn(usize) -> bool) -> Vec<usize> {
+        let on_its_way = self.waiting.front().filter(|_| self.alone).map(|suspect| suspect.place);
+        let is_out = |suspect: &Suspect| which(suspect.place) && Some(suspect.place) != on_its_way;
+        let places =
+            self.waiting.iter().filter(|suspect| is_out(suspect)).map(|suspect| suspect.place).collect();
+        self.waiting.retain(|suspect| !is_out(suspect));
+        places
     }
 }
 
@@ -153,8 +151,19 @@ mod tests {
         resend.sent();
         assert_eq!(resend.refused(Refusal::Topic, ErrorCode::TOPIC_AUTHORIZATION_FAILED), Verdict::Blocked);
         assert!(resend.next(0).is_none(), "there is a pause");
-        assert!(resend.alarm() && !resend.alarm() && resend.all_clear() && !resend.all_clear());
         assert!(!resend.is_empty(), "nothing is dropped");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_sent_again() {
+        let mut resend = Resend::default();
+        for place in [1, 2, 3] {
+            resend.push(suspect(place, true));
+        }
+        resend.sent();
+        assert_eq!(resend.forget(|place| place < 3), [2], "1 is on its way");
+        resend.settled();
+        assert_eq!(resend.next(0).map(|next| next.place), Some(3));
     }
 
     #[test]

@@ -117,7 +117,8 @@ fn a_refused_record_says_why() {
     let too_large = sink.produce(&Output { value: Some(&large), ..output(b"k") }, token(0, 2));
     let Err(ProduceError::Refused(error)) = too_large else { panic!("not refused: {too_large:?}") };
     assert_eq!((error.topic, error.code), (0, ErrorCode::MSG_SIZE_TOO_LARGE));
-    mock.push_errors(PRODUCE, &[ErrorCode::INVALID_RECORD]);
+    // The batch, then the record alone.
+    mock.push_errors(PRODUCE, &[ErrorCode::INVALID_RECORD, ErrorCode::INVALID_RECORD]);
     sink.produce(&output(b"k"), token(0, 1)).expect("there is room");
     let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
     let error = delivery.result.expect_err("it was refused");
@@ -172,6 +173,26 @@ fn a_topic_that_can_t_be_written_blocks_only_itself() {
         delivery.result.expect("it landed, in the end");
         landed.push(delivery.token.row);
     }
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_sent_again() {
+    let mock = cluster(&[c"denied"]);
+    let (sink, inboxes) = start(&spec(&mock, &["denied"]), 1);
+    mock.push_errors(PRODUCE, &[ErrorCode::TOPIC_AUTHORIZATION_FAILED]);
+    sink.produce(&output(b"k"), token(0, 1)).expect("there is room");
+    let mut others = 0;
+    while sink.produce(&output(b"k"), token(0, 2)) != Err(ProduceError::Full) {
+        others += 1;
+    }
+    sink.forget(0, &|token| token.row == 1);
+    while sink.produce(&output(b"k"), token(0, 2)) == Err(ProduceError::Full) {
+        std::thread::yield_now(); // the topic opens when nothing is left to be sent again
+    }
+    assert!(sink.flush(PATIENCE));
+    let landed: Vec<u32> = inboxes[0].try_iter().map(|delivery| delivery.token.row).collect();
+    assert_eq!(landed, vec![2; others + 1], "row 1 never lands, and nobody is told of it");
+    assert_eq!(sink.in_flight(), 0);
 }
 
 #[test]

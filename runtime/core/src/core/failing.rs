@@ -8,7 +8,7 @@ use crate::calls::{CallState, Next, Part, Waits};
 use crate::lanes::Returned;
 use crate::outbox::Pending;
 use crate::partitions::Phase;
-use crate::{CallFailure, CallId, DeadLetter, FetchedRow, OnExhausted, Reason, Retry, Row, Verdict};
+use crate::{CallFailure, CallId, DeadLetter, FetchedRow, Notice, OnExhausted, Reason, Retry, Row, Verdict};
 
 impl Core {
     /// The verdict on the row behind the done ones of a lane.
@@ -95,6 +95,8 @@ impl Core {
             OnExhausted::Skip => {
                 call.set_waits(row, Waits::Not);
                 self.failures.skipped += 1;
+                let Row { partition, offset, .. } = letter.event;
+                self.outbox.notice(Notice::Skipped { partition, offset, call: id, row, reason });
             }
             OnExhausted::DeadLetter => {
                 call.set_waits(row, Waits::DeadLetter);

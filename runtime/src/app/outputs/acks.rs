@@ -16,8 +16,19 @@ pub(super) struct Acks {
 struct Slot {
     generation: u32,
     left: Vec<u32>,
+    /// Rows of which an output was refused.
+    refused: Vec<u32>,
     /// Outputs that arrived, and where.
     arrived: Vec<Arrived>,
+}
+
+/// What became of a row when the last of its outputs has its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// The brokers have all of them.
+    Acked,
+    /// They refuse one at least, and have the others.
+    Refused,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +51,7 @@ impl Acks {
         if slot.generation != call.generation {
             slot.generation = call.generation;
             slot.left.clear();
+            slot.refused.clear();
             slot.arrived.clear();
         }
         let row = row as usize;
@@ -51,15 +63,33 @@ impl Acks {
         }
     }
 
-    /// An output of this row arrived. True: it was the last one.
-    pub(super) fn acked(&mut self, token: &Token, landed: Landed) -> bool {
+    /// An output of this row arrived. Told once all of them have their answer.
+    pub(super) fn acked(&mut self, token: &Token, landed: Landed) -> Option<Answered> {
         let &Token { call, row, lane, output, .. } = token;
-        let slot = self.slots.get_mut(call.slot as usize);
-        let Some(slot) = slot.filter(|slot| slot.generation == call.generation) else { return false };
+        let slot = self.slot(call)?;
         slot.arrived.push(Arrived { row, lane, output, landed });
-        let Some(left) = slot.left.get_mut(row as usize).filter(|left| **left > 0) else { return false };
+        slot.answered(row)
+    }
+
+    /// An output of this row was refused. Told once all of them have their answer: what is still on its way is then
+    /// known to whoever looks at the dead letter.
+    pub(super) fn refused(&mut self, token: &Token) -> Option<Answered> {
+        let slot = self.slot(token.call)?;
+        slot.refused.push(token.row);
+        slot.answered(token.row)
+    }
+
+    fn slot(&mut self, call: CallId) -> Option<&mut Slot> {
+        self.slots.get_mut(call.slot as usize).filter(|slot| slot.generation == call.generation)
+    }
+}
+
+impl Slot {
+    fn answered(&mut self, row: u32) -> Option<Answered> {
+        let left = self.left.get_mut(row as usize).filter(|left| **left > 0)?;
         *left -= 1;
-        *left == 0
+        let refused = || self.refused.contains(&row);
+        (*left == 0).then(|| if refused() { Answered::Refused } else { Answered::Acked })
     }
 }
 
@@ -110,10 +140,10 @@ mod tests {
         acks.add(call, 3);
         acks.add(call, 3);
         acks.add(call, 0);
-        assert!(!acks.acked(&token(call, 3), SOMEWHERE));
-        assert!(acks.acked(&token(call, 0), SOMEWHERE));
-        assert!(acks.acked(&token(call, 3), SOMEWHERE));
-        assert!(!acks.acked(&token(call, 3), SOMEWHERE), "nothing is left of it");
+        assert_eq!(acks.acked(&token(call, 3), SOMEWHERE), None);
+        assert_eq!(acks.acked(&token(call, 0), SOMEWHERE), Some(Answered::Acked));
+        assert_eq!(acks.acked(&token(call, 3), SOMEWHERE), Some(Answered::Acked));
+        assert_eq!(acks.acked(&token(call, 3), SOMEWHERE), None, "nothing is left of it");
         assert_eq!(acks.published(call, 0, &["out".to_owned()]), "out/3/7");
     }
 
@@ -123,8 +153,19 @@ mod tests {
         let mut acks = Acks::default();
         acks.add(old, 0);
         acks.add(new, 0);
-        assert!(!acks.acked(&token(old, 0), SOMEWHERE));
-        assert!(acks.acked(&token(new, 0), SOMEWHERE));
+        assert_eq!(acks.acked(&token(old, 0), SOMEWHERE), None);
+        assert_eq!(acks.acked(&token(new, 0), SOMEWHERE), Some(Answered::Acked));
+    }
+
+    #[test]
+    fn a_row_is_refused_when_its_other_outputs_have_their_answer() {
+        let call = CallId { slot: 0, generation: 1 };
+        let mut acks = Acks::default();
+        (0..2).for_each(|_| acks.add(call, 5));
+        acks.add(call, 6);
+        assert_eq!(acks.refused(&token(call, 5)), None);
+        assert_eq!(acks.acked(&token(call, 6), SOMEWHERE), Some(Answered::Acked));
+        assert_eq!(acks.acked(&token(call, 5), SOMEWHERE), Some(Answered::Refused));
     }
 
     /// Rows 0 to 9 are one lane, 10 to 19 the next.

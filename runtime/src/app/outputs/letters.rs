@@ -25,6 +25,8 @@ pub(in crate::app) struct Letters {
     topics: Vec<u16>,
     spring: bool,
     max_redrives: u32,
+    /// What is said of an event without a lane key: no guest saw it.
+    no_key: String,
     /// On their way.
     sent: HashMap<(CallId, u32), Sent>,
 }
@@ -74,6 +76,7 @@ impl Letters {
             topics: letters.map_or_else(Vec::new, |letters| letters.topics.iter().map(known).collect()),
             spring: letters.is_some_and(|letters| letters.spring),
             max_redrives: letters.map_or(0, |letters| letters.max_redrives),
+            no_key: format!("it has no lane key: `{}` finds none", handler.lanes.lane_key),
             sent: HashMap::new(),
         }
     }
@@ -122,6 +125,16 @@ impl Letters {
         self.sent.remove(&(call, row));
     }
 
+    /// Nobody waits for those any more.
+    pub(in crate::app) fn forget(&mut self, which: impl Fn(CallId, u32) -> bool) {
+        self.sent.retain(|&(call, row), _| !which(call, row));
+    }
+
+    /// Where it goes, as the index of the sink's topic.
+    pub(in crate::app) fn topic(&self, call: CallId, row: u32) -> Option<u16> {
+        self.sent.get(&(call, row)).map(|sent| sent.record.topic)
+    }
+
     /// The brokers don't take it: a smaller form of it. `None`: there is none.
     pub(in crate::app) fn smaller(&mut self, call: CallId, row: u32) -> Option<&Record> {
         let sent = self.sent.get_mut(&(call, row))?;
@@ -148,6 +161,7 @@ impl Letters {
         let topic = self.inputs.get(usize::from(event.partition.topic)).map_or("", String::as_str);
         let mut add = |name: &str, value: Vec<u8>| headers.push((name.as_bytes().to_vec(), Some(value)));
         let text = |value: &dyn ToString| value.to_string().into_bytes();
+        let error = cut(if letter.reason == Reason::NoKey { &self.no_key } else { context.error });
         // Those without which it could not be put back come first: see `ESSENTIAL`.
         add("keylane-reason", text(&name_of(letter.reason)));
         add("keylane-origin-topic", text(&topic));
@@ -155,7 +169,7 @@ impl Letters {
         add("keylane-origin-offset", text(&event.offset));
         add("keylane-origin-timestamp", text(&event.timestamp));
         add("keylane-attempt", text(&letter.attempt));
-        add("keylane-error", cut(context.error).as_bytes().to_vec());
+        add("keylane-error", error.as_bytes().to_vec());
         add("keylane-failed-at", text(&context.now_ms));
         add("keylane-handler", text(&self.handler));
         add("keylane-handler-digest", text(&self.digest));
@@ -180,7 +194,7 @@ impl Letters {
             );
         }
         if self.spring {
-            self.add_spring_headers(&mut add, letter, topic, context);
+            self.add_spring_headers(&mut add, letter, topic, error);
         }
     }
 
@@ -190,7 +204,7 @@ impl Letters {
         add: &mut dyn FnMut(&str, Vec<u8>),
         letter: &DeadLetter,
         topic: &str,
-        context: &Context<'_>,
+        error: &str,
     ) {
         let event = &letter.event;
         add("kafka_dlt-original-topic", topic.as_bytes().to_vec());
@@ -200,7 +214,7 @@ impl Letters {
         add("kafka_dlt-original-timestamp-type", b"CreateTime".to_vec());
         add("kafka_dlt-original-consumer-group", self.group.clone().into_bytes());
         add("kafka_dlt-exception-fqcn", format!("keylane.{}", name_of(letter.reason)).into_bytes());
-        add("kafka_dlt-exception-message", cut(context.error).as_bytes().to_vec());
+        add("kafka_dlt-exception-message", error.as_bytes().to_vec());
     }
 }
 
@@ -222,8 +236,8 @@ impl Sent {
     fn reduce(&mut self, form: Form) {
         self.form = form;
         let record = &mut self.record;
-        record.headers.truncate(self.own_headers + ESSENTIAL);
         if form == Form::Lean {
+            record.headers.truncate(self.own_headers + ESSENTIAL);
             return;
         }
         record.headers.drain(..std::mem::take(&mut self.own_headers));

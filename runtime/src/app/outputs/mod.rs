@@ -1,23 +1,29 @@
 //! From the outputs of an ended call, and from events that can't be handled, to the acks that the lanes wait for.
 
 mod acks;
+mod backlog;
+mod cut;
 mod letters;
 mod provenance;
 mod texts;
 mod unfit;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keylane_core::{CallId, DeadLetter, Dispatch};
 
 use crate::admit::StoredRecord;
 use crate::config;
 use crate::guest::{Call, Output};
-use crate::librdkafka::ErrorCode;
+use crate::librdkafka::{Deadline, ErrorCode};
 use crate::sink::{Delivery, DeliveryError, Landed, ProduceError, Record, Sink, Token, Unfit};
 
-use acks::Acks;
+use acks::{Acks, Answered};
+use backlog::Backlog;
+use cut::Cut;
 pub(super) use letters::name_of;
 use letters::{Context, Letters};
 use provenance::Provenance;
@@ -35,8 +41,11 @@ pub(super) struct Outputs {
     provenance: Provenance,
     letters: Letters,
     acks: Acks,
-    /// By topic of the sink: what the producer had no room for, in its order. It goes before anything newer.
-    backlogs: Vec<VecDeque<Waiting>>,
+    backlog: Backlog,
+    /// Rows whose session is over: what is left of them here is to be forgotten.
+    cut: Cut,
+    /// Dead letters that the brokers refuse for another reason than their size: they are sent again.
+    refused_letters: VecDeque<(Deadline, Token)>,
     /// What is to be told when it is asked for next.
     heard: VecDeque<Heard>,
     /// What was said about events that are not done.
@@ -53,7 +62,7 @@ pub(super) struct Outputs {
 pub(super) enum Heard {
     /// The brokers have all its outputs.
     Acked(CallId, u32),
-    /// They refuse one of them.
+    /// They refuse one of them, and have answered for all.
     Refused(CallId, u32),
     /// They have its dead letter.
     LetterAcked(CallId, u32),
@@ -65,19 +74,18 @@ struct Target {
     provenance: bool,
 }
 
-struct Waiting {
-    record: Record,
-    token: Token,
-}
+/// How long a dead letter that was refused is left alone.
+const LETTER_PAUSE: Duration = Duration::from_secs(10);
 
 impl Outputs {
-    /// `topics`: those that the sink was started with.
+    /// `topics`: those that the sink was started with; `backlog_bytes`: with more of them waiting no call should begin.
     pub(super) fn new(
         sink: Arc<Sink>,
         index: u16,
         handler: &config::Handler,
         topics: &[String],
         digest: &str,
+        backlog_bytes: usize,
     ) -> Self {
         let topic =
             |name: &String| (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| index);
@@ -106,7 +114,9 @@ impl Outputs {
             provenance: Provenance::new(digest, wanted),
             letters,
             acks: Acks::default(),
-            backlogs: topics.iter().map(|_| VecDeque::new()).collect(),
+            backlog: Backlog::new(topics.len(), backlog_bytes),
+            cut: Cut::default(),
+            refused_letters: VecDeque::new(),
             heard: VecDeque::new(),
             texts: Texts::default(),
             done: 0,
@@ -156,23 +166,44 @@ impl Outputs {
         self.send_letter(token);
     }
 
-    /// Tries again what the producer had no room for. True: something of it went out.
+    /// The session of these rows is over: see [`Outputs::forget_cut`].
+    pub(super) fn cut(&mut self, call: CallId, rows: Range<u32>) {
+        self.cut.add(call, rows);
+    }
+
+    /// Drops what has not left of rows whose session is over. Whoever owns their partition now runs their events, and
+    /// what came later would land behind that.
+    pub(super) fn forget_cut(&mut self) {
+        if self.cut.is_empty() {
+            return;
+        }
+        let cut = std::mem::take(&mut self.cut);
+        self.backlog.forget(&cut);
+        self.letters.forget(|call, row| cut.contains(call, row));
+        self.refused_letters.retain(|(_, token)| !cut.contains(token.call, token.row));
+        self.sink.forget(self.handler, &|token| cut.contains(token.call, token.row));
+    }
+
+    /// Whether so much waits for the producer that no more calls should begin.
+    pub(super) fn are_too_many(&mut self) -> bool {
+        self.backlog.is_full()
+    }
+
+    /// Tries again what the producer had no room for, and dead letters that were refused. True: something of it went
+    /// out.
     pub(super) fn hand_over_backlog(&mut self) -> bool {
-        let mut moved = false;
-        for topic in 0..self.backlogs.len() {
-            while let Some(waiting) = self.backlogs.get_mut(topic).and_then(VecDeque::pop_front) {
-                let token = waiting.token;
-                match waiting.record.lend(|output| self.sink.produce(output, token)) {
-                    Ok(()) => {}
-                    Err(ProduceError::Full) => {
-                        if let Some(backlog) = self.backlogs.get_mut(topic) {
-                            backlog.push_front(waiting);
-                        }
-                        break;
-                    }
-                    Err(ProduceError::Refused(error)) => self.refused(token, error),
-                }
-                moved = true;
+        while let Some((_, token)) = self.refused_letters.pop_front_if(|(pause, _)| pause.is_over()) {
+            self.send_letter(token);
+        }
+        let mut refused = Vec::new();
+        let Outputs { backlog, sink, .. } = self;
+        let moved = backlog.hand_over(
+            |record, token| record.lend(|output| sink.produce(output, token)),
+            |token, error| refused.push((token, error)),
+        );
+        for (token, error) in refused {
+            if let ProduceError::Refused(error) = error {
+                self.refused(token, error);
             }
         }
         moved
@@ -193,9 +224,8 @@ impl Outputs {
                     self.order_breaks += 1;
                     self.broken_at = Some(landed);
                 }
-                if self.acks.acked(&delivery.token, landed) {
-                    self.heard.push_back(Heard::Acked(call, row));
-                }
+                let answered = self.acks.acked(&delivery.token, landed);
+                self.hear(call, row, answered);
             }
         }
     }
@@ -257,16 +287,12 @@ impl Outputs {
     }
 
     fn send(&mut self, record: Record, token: Token) {
-        let topic = usize::from(record.topic);
-        let backlog = self.backlogs.get_mut(topic).expect("there is one for every topic of the sink");
-        let tried = if backlog.is_empty() {
-            record.lend(|output| self.sink.produce(output, token))
-        } else {
-            Err(ProduceError::Full)
-        };
-        match tried {
+        if !self.backlog.is_empty(record.topic) {
+            return self.backlog.push(record, token);
+        }
+        match record.lend(|output| self.sink.produce(output, token)) {
             Ok(()) => {}
-            Err(ProduceError::Full) => backlog.push_back(Waiting { record, token }),
+            Err(ProduceError::Full) => self.backlog.push(record, token),
             Err(ProduceError::Refused(error)) => self.refused(token, error),
         }
     }
@@ -288,16 +314,39 @@ impl Outputs {
     /// The brokers, or the client, will never take this record.
     fn refused(&mut self, token: Token, error: DeliveryError) {
         let Token { call, row, letter, .. } = token;
-        if !letter {
-            let topic = self.topic_name(error.topic);
-            let text = format!("topic `{topic}` refuses the output: {}{}", error.code, remedy(error.code));
-            self.texts.add(call, row, text);
-            self.heard.push_back(Heard::Refused(call, row));
-        } else if self.letters.smaller(call, row).is_some() {
-            self.send_letter(token);
-        } else {
-            tracing::error!(code = %error.code, "a dead letter is refused even without its event: its lane stands still");
+        if letter {
+            return self.letter_refused(token, error);
         }
+        let topic = self.topic_name(error.topic);
+        let text = format!("topic `{topic}` refuses the output: {}{}", error.code, remedy(error.code));
+        self.texts.add(call, row, text);
+        let answered = self.acks.refused(&token);
+        self.hear(call, row, answered);
+    }
+
+    /// A letter that is too large becomes smaller. Whatever else is wrong with it: it is not for us to pass the event.
+    fn letter_refused(&mut self, token: Token, error: DeliveryError) {
+        let Token { call, row, .. } = token;
+        let too_large =
+            matches!(error.code, ErrorCode::MSG_SIZE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE);
+        if too_large && self.letters.smaller(call, row).is_some() {
+            return self.send_letter(token);
+        }
+        let Some(topic) = self.letters.topic(call, row) else { return };
+        tracing::error!(
+            topic = self.topic_name(topic),
+            code = %error.code,
+            remedy = "see why the topic does not take it; it is sent again every 10 s",
+            "a dead letter is refused: its lane stands still"
+        );
+        self.refused_letters.push_back((Deadline::after(LETTER_PAUSE), token));
+    }
+
+    fn hear(&mut self, call: CallId, row: u32, answered: Option<Answered>) {
+        self.heard.extend(answered.map(|answered| match answered {
+            Answered::Acked => Heard::Acked(call, row),
+            Answered::Refused => Heard::Refused(call, row),
+        }));
     }
 }
 

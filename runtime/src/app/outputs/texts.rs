@@ -23,9 +23,13 @@ impl Texts {
             self.slots.resize_with(at + 1, Slot::default);
         }
         let Some(slot) = self.slots.get_mut(at) else { return };
-        if slot.generation != call.generation {
-            slot.generation = call.generation;
-            slot.texts.clear();
+        match call.generation.wrapping_sub(slot.generation).cast_signed() {
+            0 => {}
+            1.. => {
+                slot.generation = call.generation;
+                slot.texts.clear();
+            }
+            _ => return, // of a call that is over
         }
         slot.texts.push((row, text));
     }
@@ -50,6 +54,8 @@ mod tests {
         texts.add(old, 3, "still none".to_owned());
         assert_eq!((texts.of(old, 3), texts.of(old, 2), texts.of(new, 3)), ("still none", "", ""));
         texts.add(new, 0, "late".to_owned());
+        assert_eq!((texts.of(old, 3), texts.of(new, 0)), ("", "late"));
+        texts.add(old, 3, "too late".to_owned());
         assert_eq!((texts.of(old, 3), texts.of(new, 0)), ("", "late"));
     }
 }

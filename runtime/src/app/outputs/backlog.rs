@@ -1,0 +1,141 @@
+//! What the producer has no room for yet.
+
+use std::collections::VecDeque;
+
+use crate::sink::{ProduceError, Record, Token};
+
+use super::cut::Cut;
+
+/// What a record takes in memory beside its bytes.
+const RECORD_OVERHEAD: usize = 200;
+
+/// By topic of the sink, in its order: it goes before anything newer.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    topics: Vec<VecDeque<Waiting>>,
+    bytes: usize,
+    limit: usize,
+    full: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    record: Record,
+    token: Token,
+    bytes: usize,
+}
+
+impl Backlog {
+    /// `limit`: bytes from which on it is full.
+    pub(super) fn new(topics: usize, limit: usize) -> Self {
+        Backlog { topics: (0..topics).map(|_| VecDeque::new()).collect(), bytes: 0, limit, full: false }
+    }
+
+    /// Whether a record to this topic may go now.
+    pub(super) fn is_empty(&self, topic: u16) -> bool {
+        self.topics.get(usize::from(topic)).is_none_or(VecDeque::is_empty)
+    }
+
+    pub(super) fn push(&mut self, record: Record, token: Token) {
+        let waiting = Waiting { bytes: record.size().content() + RECORD_OVERHEAD, record, token };
+        let topic = self.topics.get_mut(usize::from(waiting.record.topic));
+        self.bytes += waiting.bytes;
+        topic.expect("there is one for every topic of the sink").push_back(waiting);
+    }
+
+    /// Gives away what can go, topic by topic until one has no room. True: something went.
+    pub(super) fn hand_over(
+        &mut self,
+        mut produce: impl FnMut(&Record, Token) -> Result<(), ProduceError>,
+        mut refused: impl FnMut(Token, ProduceError),
+    ) -> bool {
+        let mut moved = false;
+        for topic in &mut self.topics {
+            while let Some(waiting) = topic.front() {
+                match produce(&waiting.record, waiting.token) {
+                    Err(ProduceError::Full) => break,
+                    Ok(()) => {}
+                    Err(error @ ProduceError::Refused(_)) => refused(waiting.token, error),
+                }
+                self.bytes -= waiting.bytes;
+                topic.pop_front();
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    /// Takes out what is of these rows.
+    pub(super) fn forget(&mut self, cut: &Cut) {
+        for topic in &mut self.topics {
+            topic.retain(|waiting| !cut.contains(waiting.token.call, waiting.token.row));
+        }
+        self.bytes = self.topics.iter().flatten().map(|waiting| waiting.bytes).sum();
+    }
+
+    /// Whether no more calls should begin. Once full, it is so until half of it has gone: not at every record.
+    pub(super) fn is_full(&mut self) -> bool {
+        self.full = self.bytes > if self.full { self.limit / 2 } else { self.limit };
+        self.full
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keylane_core::CallId;
+
+    use super::*;
+
+    fn token(row: u32) -> Token {
+        let call = CallId { slot: 0, generation: 1 };
+        Token { handler: 0, call, row, lane: 0, output: row, letter: false }
+    }
+
+    fn record(topic: u16) -> Record {
+        Record { topic, key: None, value: Some(vec![0; 800]), headers: Vec::new() }
+    }
+
+    #[test]
+    fn a_full_topic_does_not_hold_another_up_and_order_is_kept() {
+        let mut backlog = Backlog::new(2, 10_000);
+        for row in 0..4 {
+            backlog.push(record(u16::try_from(row % 2).expect("0 or 1")), token(row));
+        }
+        let mut went = Vec::new();
+        let moved = backlog.hand_over(
+            |record, token| {
+                if record.topic == 0 {
+                    return Err(ProduceError::Full);
+                }
+                went.push(token.row);
+                Ok(())
+            },
+            |_, _| (),
+        );
+        assert!(moved && went == [1, 3]);
+        assert!(!backlog.is_empty(0) && backlog.is_empty(1));
+    }
+
+    #[test]
+    fn it_is_full_until_half_of_it_has_gone() {
+        let mut backlog = Backlog::new(1, 4_000);
+        let states: Vec<bool> = (0..5)
+            .map(|row| {
+                backlog.push(record(0), token(row));
+                backlog.is_full()
+            })
+            .collect();
+        assert_eq!(states, [false, false, false, false, true]);
+        let mut left = 1;
+        let mut one = |_: &Record, _: Token| {
+            left -= 1;
+            if left < 0 { Err(ProduceError::Full) } else { Ok(()) }
+        };
+        backlog.hand_over(&mut one, |_, _| ());
+        assert!(backlog.is_full(), "four are left, and two would be few enough");
+        let mut cut = Cut::default();
+        cut.add(token(0).call, 0..4);
+        backlog.forget(&cut);
+        assert!(!backlog.is_full(), "one is left");
+    }
+}
