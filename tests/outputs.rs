@@ -7,6 +7,7 @@ use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Options, Received, Record};
 use keylane_tests::keylane::{Keylane, Settings};
+use keylane_tests::skip;
 use serde_json::Value;
 
 /// Batches are as small as the smallest topic wants them, and what is too large by itself never leaves.
@@ -34,6 +35,24 @@ fn an_output_too_large_for_its_topic_ends_only_its_event() {
     assert_eq!(outputs.len(), 196, "each of the others once");
     assert_eq!(out_of_order(&outputs), 0);
     assert!(!keylane.lines().iter().any(batch_refused), "a broker had to refuse{}", keylane.tail());
+}
+
+/// Brokers are slower than a handler that makes much of little: no more calls begin while much of it waits.
+#[test]
+fn outputs_that_wait_for_the_brokers_take_no_more_than_their_share() {
+    const EVENTS: usize = 6_000;
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 4, &[]);
+    let event = |number| Record::new(format!("key-{number}"), "fan");
+    flow.producer().send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
+    let settings = flow.settings(&guest("failing"), "t").set("runtime", "memory_budget", "64MiB");
+    let mut keylane = Keylane::run(&settings, &[]);
+    flow.wait_until_committed();
+    let peak = keylane.peak_bytes().expect("it runs") >> 20;
+    keylane.terminate();
+    keylane.expect_exit(0);
+    skip::say(&format!("600 MiB of outputs, at most {peak} MiB of memory"));
+    assert!(peak < 350, "{peak} MiB");
 }
 
 /// Compacted topics take no record without a key.

@@ -1,8 +1,9 @@
-//! Ends as the value says: `retry`, `retry-once`, `reject`, `print` (to both standard streams); or as badly as a guest
-//! can: `trap`, `spin` (for ever), `hoard` (memory), `recurse` (stack), `flood` (outputs), `bloat` (one large output),
-//! `stray` (an output nobody configured), `forge` (reserved headers), `chatter` (a million log lines), `exit`, `sleep`
-//! (longer than any deadline); `reach ADDRESS` says what it can reach of the machine. Any other value is done. Each event
-//! emits its value to `out` first, so that tests see that a failed event leaves nothing behind.
+//! Ends as the value says: `retry`, `retry-once`, `reject`, `print` (to both standard streams), `fan` (100 KiB more to
+//! `out`); or as badly as a guest can: `trap`, `spin` (for ever), `hoard` (memory), `recurse` (stack), `flood` (outputs),
+//! `bloat` (an output that is too large), `stray` (an output nobody configured), `forge` (reserved headers), `chatter` (a
+//! million log lines), `exit`, `sleep` (longer than any deadline); `reach ADDRESS` says what it can reach of the machine.
+//! Any other value is done. Each event emits its value to `out` first, so that tests see that a failed event leaves nothing
+//! behind.
 
 use keylane_sdk::{Effects, Event, Result, reject, retry};
 
@@ -31,6 +32,10 @@ fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
             for _ in 0..1_000_000 {
                 effects.emit("out").value("x");
             }
+            Ok(())
+        }
+        "fan" => {
+            effects.emit("out").key(event.key()).value(vec![b'x'; 100 << 10]);
             Ok(())
         }
         "bloat" => {
