@@ -57,6 +57,26 @@ fn sigterm_repeats_nothing() {
     assert_eq!(report.repeats, [].into(), "a clean stop repeats nothing");
 }
 
+/// What does not end in time is cut, and the exit code says that something was.
+#[test]
+fn a_drain_that_had_to_cut_a_call_does_not_end_well() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let settings = flow.settings(&guest("failing"), "cut").set("handlers.t", "timeout", "5m").set(
+        "runtime",
+        "drain_timeout",
+        "1s",
+    );
+    let mut keylane = Keylane::run(&settings, &[]);
+    flow.producer().send_all(&flow.input, [Record::new("k", "sleep")]).expect("acknowledged");
+    keylane.wait_for("the call to be named", |line| line["message"] == "partition does not move");
+    keylane.terminate();
+    keylane.expect_exit(1);
+    let said = |line: &serde_json::Value| line.to_string().contains("not everything ended");
+    assert!(keylane.lines().iter().any(said), "{}", keylane.tail());
+    assert_eq!(flow.committed()[0].offset.unwrap_or(0), 0, "its event runs again");
+}
+
 /// Whatever has an output is below the committed offset or in the completed set, and the reverse. Returns how many
 /// outputs are claimed beyond the offsets.
 fn assert_everything_settled_is_committed(flow: &Flow<'_>) -> usize {

@@ -164,7 +164,7 @@ impl Shell {
                 tracing::info!(handler = self.name, clean, "drained");
                 if !clean {
                     let text = "not everything ended within the limits of the drain: its events run again";
-                    self.failures.push(text.to_owned());
+                    self.fail(text.to_owned());
                 }
             }
             Action::CallStuck { call } => {
