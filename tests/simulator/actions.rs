@@ -147,11 +147,8 @@ impl World {
         self.is_over(p);
     }
 
-    /// A cancelled call did not end in time. Only a process that stood still may think so.
+    /// Every cancelled call ends here, however long its process stood still.
     fn call_stuck(&mut self, p: usize) {
-        if self.processes[p].resumed_at == 0 {
-            self.broken("I-protocol", format!("process {p} finds a call stuck"), None, -1);
-        }
-        self.die(p);
+        self.broken("I-protocol", format!("process {p} finds a call stuck"), None, -1);
     }
 }

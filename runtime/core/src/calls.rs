@@ -41,8 +41,8 @@ pub(crate) enum CallState {
     Free,
     /// With the guest.
     Out,
-    /// Asked to go away at this uptime; not gone yet.
-    Cancelled(Duration),
+    /// Asked to go away; so many looks have found it still there.
+    Cancelled(u32),
     /// It is known that it never went away.
     Stuck,
     /// Really ended; some outputs are not acked yet.
@@ -138,6 +138,21 @@ impl Calls {
             .indexes()
             .filter(|&slot| self.slots[slot].state != CallState::Free)
             .map(|slot| CallId { slot, generation: self.slots[slot].generation })
+    }
+
+    /// Looks for calls that were cancelled and are still there. Gives one that was there for the `most`th time.
+    pub(crate) fn look_for_stuck(&mut self, most: u32) -> Option<CallId> {
+        for slot in self.slots.indexes() {
+            let call = &mut self.slots[slot];
+            if let CallState::Cancelled(looks) = &mut call.state {
+                *looks += 1;
+                if *looks >= most {
+                    call.state = CallState::Stuck;
+                    return Some(CallId { slot, generation: call.generation });
+                }
+            }
+        }
+        None
     }
 
     /// Nothing of the call is left: its place is free.

@@ -8,8 +8,9 @@ use crate::outbox::Pending;
 use crate::partitions::{CommitState, Phase, Reading, Trust};
 use crate::{CallId, Notice, Partition, SessionId};
 
-/// A cancelled call that is not gone after this long can't be cancelled.
-const CALL_STUCK_AFTER: Duration = Duration::from_secs(5);
+/// A cancelled call that so many looks, a second apart, have found still there can't be cancelled. Looks and not time: a
+/// process that stood still looks once when it goes on, and its guests have not had their turn yet.
+const LOOKS_UNTIL_STUCK: u32 = 6;
 
 /// Everything is being given up.
 #[derive(Clone, Copy, Debug)]
@@ -137,17 +138,9 @@ impl Core {
         self.drop_queued();
     }
 
-    /// Names calls that were cancelled and are still there.
+    /// Names a call that was cancelled and is still there.
     pub(super) fn check_stuck_calls(&mut self) {
-        let now = self.now.uptime;
-        let stuck: Option<CallId> = self.calls.ids().find(|&id| {
-            let state = self.calls.get(id).map(|call| call.state);
-            matches!(state, Some(CallState::Cancelled(since)) if now >= since + CALL_STUCK_AFTER)
-        });
-        if let Some(id) = stuck
-            && let Some(call) = self.calls.get_mut(id)
-        {
-            call.state = CallState::Stuck;
+        if let Some(id) = self.calls.look_for_stuck(LOOKS_UNTIL_STUCK) {
             self.outbox.push(Pending::CallStuck(id));
         }
     }
@@ -202,7 +195,7 @@ impl Core {
         let (over, state) = (call.parts_left == 0, call.state);
         let cut = !unsettled.is_empty();
         if state == CallState::Out && cut && (call.is_pointless() || self.config.cancels_mixed) {
-            call.state = CallState::Cancelled(self.now.uptime);
+            call.state = CallState::Cancelled(0);
             self.outbox.push(Pending::Cancel(id));
         }
         unsettled.into_iter().for_each(|rows| self.drop_outputs(id, rows));
