@@ -26,7 +26,7 @@ pub use limits::{RecordSize, Unfit};
 pub use outcome::{Delivery, DeliveryError, Landed};
 pub use producer::{Output, ProduceError, Route, Sink, SinkHealth};
 pub use record::Record;
-pub use start::{Error, SinkSpec, Waiting};
+pub use start::{Error, SinkSpec};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,5 @@
 //! The producer of the process, and how records are handed to it.
 use std::ffi::CString;
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
@@ -10,11 +9,11 @@ use super::delivery::DeliveryThread;
 use super::in_flight::{InFlight, Token};
 use super::limits::{Limits, RecordSize, Unfit};
 use super::outcome::{Delivery, DeliveryError, Refusal, refusal};
-use super::start::{Error, SinkSpec, Waiting};
-use super::topics::{Questions, TRY_LIMIT};
+use super::start::{Error, SinkSpec};
+use super::topics;
 use crate::librdkafka::{
-    ConfigError, Deadline, ErrorCode, Header, ProduceRecord, Producer, ProducerTopic, Properties,
-    admin_broker,
+    ConfigError, Deadline, ErrorCode, Header, Hopeless, Patience, ProduceRecord, Producer, ProducerTopic,
+    Properties, TRY_LIMIT, admin_broker,
 };
 
 /// What a record takes in memory beside its bytes.
@@ -87,21 +86,17 @@ pub(super) struct Current {
 impl Sink {
     /// Checks that every topic exists, and learns what it takes. Waits for brokers that do not answer: `patience` is told
     /// each time and may break it off. `routes` by handler index.
-    pub fn start(
-        spec: &SinkSpec,
-        routes: Vec<Route>,
-        patience: &mut dyn FnMut(&Waiting) -> ControlFlow<()>,
-    ) -> Result<Sink, Error> {
+    pub fn start(spec: &SinkSpec, routes: Vec<Route>, patience: Patience<'_>) -> Result<Sink, Error> {
         let names = spec.topic_names()?;
         let mut properties = spec.properties();
-        let told = Questions::new(&properties, spec, &names, patience)?.ask()?;
+        let told = topics::limits(&properties, spec, &names, patience)?;
         let limits = Limits::new(told, &properties);
         limits.apply(&mut properties);
         let producer = Producer::new(&properties)?;
         introduce(&producer);
         let reports = producer.main_queue();
         let current = Current::with_topics(producer, &names)
-            .map_err(|name| Error::TopicName(name.to_string_lossy().into_owned()))?;
+            .map_err(|name| Hopeless::TopicName(name.to_string_lossy().into_owned()))?;
         let shared = Arc::new(Shared {
             current: RwLock::new(current),
             closed: names.iter().map(|_| AtomicBool::new(false)).collect(),

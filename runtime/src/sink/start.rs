@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
-use crate::librdkafka::{ConfigError, ErrorCode, Producer, Properties};
+use crate::librdkafka::{ConfigError, Hopeless, Producer, Properties};
 
 /// Everything that a sink needs to know; all of it checked before.
 #[derive(Clone, Debug)]
@@ -25,42 +25,12 @@ pub enum Error {
     /// The client refuses its properties.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A topic name that can't be one.
-    #[error("topic `{0}`: not a topic name")]
-    TopicName(String),
-    /// An output topic is missing.
-    #[error(
-        "the topic `{0}`, for outputs or dead letters, does not exist: create it, or set `create_topics = true` \
-         under [kafka]"
-    )]
-    TopicMissing(String),
-    /// A topic could not be created.
-    #[error("{0}")]
-    TopicNotCreated(String),
-    /// A topic may not be used.
-    #[error("the topic `{topic}` can't be written: {code}; grant this user WRITE and DESCRIBE on it")]
-    TopicDenied {
-        /// Which.
-        topic: String,
-        /// What the broker says.
-        code: ErrorCode,
-    },
-    /// The brokers refuse who we are.
-    #[error("authentication failed: {0}; check `sasl.*` and `security.protocol` under [kafka.client]")]
-    Authentication(String),
+    /// The brokers, or the caller, end the waiting.
+    #[error(transparent)]
+    Hopeless(#[from] Hopeless),
     /// No thread could be had.
     #[error("the sink can't start: {0}")]
     System(#[from] std::io::Error),
-    /// The caller did not want to wait longer.
-    #[error("stopped while waiting for the brokers")]
-    Stopped,
-}
-
-/// A try that failed; another follows unless the caller breaks.
-#[derive(Clone, Debug)]
-pub struct Waiting {
-    /// What does not work yet, for people.
-    pub reason: String,
 }
 
 impl SinkSpec {
@@ -91,8 +61,9 @@ impl SinkSpec {
         all
     }
 
-    pub(super) fn topic_names(&self) -> Result<Vec<CString>, Error> {
-        let name = |topic: &String| CString::new(topic.as_str()).map_err(|_| Error::TopicName(topic.clone()));
+    pub(super) fn topic_names(&self) -> Result<Vec<CString>, Hopeless> {
+        let name =
+            |topic: &String| CString::new(topic.as_str()).map_err(|_| Hopeless::TopicName(topic.clone()));
         self.topics.iter().map(name).collect()
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use keylane_core::CallId;
 
 use super::{Delivery, Error, Output, ProduceError, RecordSize, Route, Sink, SinkSpec, Token};
-use crate::librdkafka::{ErrorCode, MockCluster};
+use crate::librdkafka::{ErrorCode, Hopeless, MockCluster};
 
 /// Kafka's number of the request that stores records.
 const PRODUCE: i16 = 0;
@@ -228,5 +228,8 @@ fn a_missing_output_topic_is_an_error_with_a_remedy() {
     let result =
         Sink::start(&spec(&mock, &["out", "nowhere"]), Vec::new(), &mut |_| ControlFlow::Continue(()));
     let Err(error) = result else { panic!("it must not start") };
-    assert!(matches!(&error, Error::TopicMissing(topic) if topic == "nowhere"), "{error}");
+    assert!(
+        matches!(&error, Error::Hopeless(Hopeless::TopicMissing { topic, .. }) if topic == "nowhere"),
+        "{error}"
+    );
 }

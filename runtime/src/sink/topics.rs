@@ -1,21 +1,18 @@
 //! What a sink asks about its topics before it starts: whether they are there, and what they take.
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
-use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::TopicLimits;
-use super::start::{Error, SinkSpec, Waiting};
+use super::start::{Error, SinkSpec};
 use crate::librdkafka::{
-    Deadline, ErrorCode, EventKind, NewTopic, Producer, Properties, Queue, TopicConfigs, TopicDescription,
-    admin_broker, create_topics, describe_topic_configs, describe_topics,
+    Client, Deadline, ErrorCode, Hopeless, NewPartitions, Patience, Producer, Properties, Purpose, Questions,
+    TRY_LIMIT, TopicConfigs, admin_broker, describe_topic_configs, describe_topics,
 };
 
-/// How long one try may take before it is said that the brokers do not answer.
-pub(super) const TRY_LIMIT: Duration = Duration::from_secs(3);
-/// The pause between two tries; it serves the client's events.
-const PAUSE: Duration = Duration::from_millis(250);
-/// How long a topic that was just created may be unknown.
-const CREATED_LIMIT: Duration = Duration::from_secs(15);
+const OUTPUTS: Purpose =
+    Purpose { name: "the topic for outputs or dead letters", rights: "WRITE and DESCRIBE" };
 /// How long it is tried to learn what topics take. It is not needed: the brokers look, too.
 const LIMITS_LIMIT: Duration = Duration::from_secs(10);
 
@@ -23,142 +20,65 @@ const LIMITS_LIMIT: Duration = Duration::from_secs(10);
 const MAX_BYTES: &CStr = c"max.message.bytes";
 const CLEANUP: &CStr = c"cleanup.policy";
 
-/// Asks the caller whether to go on waiting.
-pub(super) type Patience<'a> = &'a mut dyn FnMut(&Waiting) -> ControlFlow<()>;
-
-/// The questions before the start. They have a client of their own: what the producer is made with follows from the
-/// answers. Brokers may be away: that is waited for, not an error.
-pub(super) struct Questions<'a> {
-    client: Producer,
-    events: Queue,
-    spec: &'a SinkSpec,
-    names: &'a [CString],
-    patience: Patience<'a>,
+/// Waits until the brokers have described every topic of a sink; creates what is missing if that is wanted. Then asks what
+/// each of them takes. The questions have a client of their own: what the producer is made with follows from the answers.
+pub(super) fn limits(
+    properties: &Properties,
+    spec: &SinkSpec,
+    names: &[CString],
+    patience: Patience<'_>,
+) -> Result<Vec<TopicLimits>, Error> {
+    let mut unique = names.to_vec();
+    unique.sort();
+    unique.dedup();
+    if unique.is_empty() {
+        return Ok(Vec::new());
+    }
+    let producer = Producer::new(properties)?;
+    let (client, events) = (producer.client(), producer.main_queue());
+    let mut questions = Questions::new(client, &events, patience);
+    let like: NewPartitions<'_> = &|name| partitions_for(name, &spec.as_many_as, client);
+    questions.topics(&unique, OUTPUTS, spec.create_topics.then_some(like))?;
+    let told = configs(client, &mut questions, &unique)?;
+    tell_unknown(&told);
+    let limits = |name: &CString| told.iter().find(|topic| topic.topic == *name).map(limits_of);
+    Ok(names.iter().map(|name| limits(name).unwrap_or_default()).collect())
 }
 
-impl<'a> Questions<'a> {
-    pub(super) fn new(
-        properties: &Properties,
-        spec: &'a SinkSpec,
-        names: &'a [CString],
-        patience: Patience<'a>,
-    ) -> Result<Questions<'a>, Error> {
-        let client = Producer::new(properties)?;
-        let events = client.main_queue();
-        Ok(Questions { client, events, spec, names, patience })
-    }
+/// As many as the topic has that it should be like; `None`: as the brokers are configured.
+fn partitions_for(name: &CStr, as_many_as: &BTreeMap<String, String>, client: &Arc<Client>) -> Option<i32> {
+    let like = CString::new(as_many_as.get(name.to_str().ok()?)?.as_str()).ok()?;
+    let broker = admin_broker(client, TRY_LIMIT).ok()?;
+    let found = describe_topics(client, &[like], broker, TRY_LIMIT).ok()?;
+    found.first().filter(|topic| topic.error.is_none()).map(|topic| topic.partitions)
+}
 
-    /// Waits until the brokers have described every topic; creates what is missing if that is wanted. Then asks what each
-    /// of them takes.
-    pub(super) fn ask(mut self) -> Result<Vec<TopicLimits>, Error> {
-        let mut unique = self.names.to_vec();
-        unique.sort();
-        unique.dedup();
-        if unique.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.wait_for_topics(&unique)?;
-        let told = self.configs(&unique)?;
-        tell_unknown(&told);
-        let limits = |name: &CString| told.iter().find(|topic| topic.topic == *name).map(limits_of);
-        Ok(self.names.iter().map(|name| limits(name).unwrap_or_default()).collect())
-    }
-
-    fn wait_for_topics(&mut self, unique: &[CString]) -> Result<(), Error> {
-        let mut created: Option<Deadline> = None;
-        loop {
-            let found = admin_broker(self.client.client(), TRY_LIMIT)
-                .and_then(|broker| describe_topics(self.client.client(), unique, broker, TRY_LIMIT));
-            let reason = match found {
-                Err(code) => format!("the brokers do not answer: {code}"),
-                Ok(found) => {
-                    let wrong = found.iter().filter(|topic| !topic.error.is_none()).collect::<Vec<_>>();
-                    let Some(first) = wrong.first() else { return Ok(()) };
-                    let name = first.name.to_string_lossy().into_owned();
-                    match first.error {
-                        ErrorCode::UNKNOWN_TOPIC_OR_PART if self.spec.create_topics && created.is_none() => {
-                            self.create(&wrong)?;
-                            created = Some(Deadline::after(CREATED_LIMIT));
-                            continue;
-                        }
-                        ErrorCode::UNKNOWN_TOPIC_OR_PART if created.is_none_or(Deadline::is_over) => {
-                            return Err(Error::TopicMissing(name));
-                        }
-                        ErrorCode::TOPIC_EXCEPTION => return Err(Error::TopicName(name)),
-                        code @ ErrorCode::TOPIC_AUTHORIZATION_FAILED => {
-                            return Err(Error::TopicDenied { topic: name, code });
-                        }
-                        code => format!("topic `{name}`: {code}"),
-                    }
-                }
-            };
-            self.wait(reason)?;
-        }
-    }
-
-    /// Creates those of them that are missing.
-    fn create(&self, wrong: &[&TopicDescription]) -> Result<(), Error> {
-        let missing = wrong.iter().filter(|topic| topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PART);
-        let new = |topic: &&TopicDescription| NewTopic {
-            name: topic.name.clone(),
-            partitions: self.partitions_for(&topic.name),
+/// How the topics are configured, as far as the brokers tell it within a limit.
+fn configs(
+    client: &Arc<Client>,
+    questions: &mut Questions<'_>,
+    unique: &[CString],
+) -> Result<Vec<TopicConfigs>, Hopeless> {
+    let limit = Deadline::after(LIMITS_LIMIT);
+    loop {
+        let told = admin_broker(client, TRY_LIMIT).and_then(|broker| {
+            describe_topic_configs(client, unique, &[MAX_BYTES, CLEANUP], broker, TRY_LIMIT)
+        });
+        let passing = match &told {
+            Ok(told) => {
+                told.iter().find_map(|topic| topic.values.as_ref().err().filter(|code| passes(**code)))
+            }
+            Err(code) => Some(code).filter(|code| passes(**code)),
         };
-        let missing: Vec<NewTopic> = missing.map(new).collect();
-        create_topics(self.client.client(), &missing, TRY_LIMIT).map_err(Error::TopicNotCreated)
-    }
-
-    /// As many as the topic has that it should be like; `None`: as the brokers are configured.
-    fn partitions_for(&self, name: &CStr) -> Option<i32> {
-        let like = CString::new(self.spec.as_many_as.get(name.to_str().ok()?)?.as_str()).ok()?;
-        let broker = admin_broker(self.client.client(), TRY_LIMIT).ok()?;
-        let found = describe_topics(self.client.client(), &[like], broker, TRY_LIMIT).ok()?;
-        found.first().filter(|topic| topic.error.is_none()).map(|topic| topic.partitions)
-    }
-
-    /// How the topics are configured, as far as the brokers tell it within a limit.
-    fn configs(&mut self, unique: &[CString]) -> Result<Vec<TopicConfigs>, Error> {
-        let limit = Deadline::after(LIMITS_LIMIT);
-        loop {
-            let client = self.client.client();
-            let told = admin_broker(client, TRY_LIMIT).and_then(|broker| {
-                describe_topic_configs(client, unique, &[MAX_BYTES, CLEANUP], broker, TRY_LIMIT)
-            });
-            let passing = match &told {
-                Ok(told) => {
-                    told.iter().find_map(|topic| topic.values.as_ref().err().filter(|code| passes(**code)))
-                }
-                Err(code) => Some(code).filter(|code| passes(**code)),
-            };
-            match (passing.copied(), told) {
-                (Some(code), _) if !limit.is_over() => {
-                    self.wait(format!("the brokers do not say what topics take: {code}"))?;
-                }
-                (_, Ok(told)) => return Ok(told),
-                (_, Err(code)) => {
-                    let untold = |topic: &CString| TopicConfigs { topic: topic.clone(), values: Err(code) };
-                    return Ok(unique.iter().map(untold).collect());
-                }
+        match (passing.copied(), told) {
+            (Some(code), _) if !limit.is_over() => {
+                questions.wait(format!("the brokers do not say what topics take: {code}"))?;
             }
-        }
-    }
-
-    /// Serves the client's events for a while; some of them end the waiting.
-    fn wait(&mut self, mut reason: String) -> Result<(), Error> {
-        let pause = Deadline::after(PAUSE);
-        while !pause.is_over() {
-            if let Some(event) = self.events.poll(pause.remaining())
-                && event.kind() == EventKind::Error
-            {
-                reason = event.text();
-                if matches!(event.error(), ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED)
-                {
-                    return Err(Error::Authentication(reason));
-                }
+            (_, Ok(told)) => return Ok(told),
+            (_, Err(code)) => {
+                let untold = |topic: &CString| TopicConfigs { topic: topic.clone(), values: Err(code) };
+                return Ok(unique.iter().map(untold).collect());
             }
-        }
-        match (self.patience)(&Waiting { reason }) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Stopped),
         }
     }
 }

@@ -84,11 +84,6 @@ pub(super) fn source_error(code: ErrorCode, text: &str, fatal: bool) -> SourceEr
     SourceError { fatal: fatal || hopeless, code, text }
 }
 
-/// Whether the brokers refuse who we are: no waiting helps.
-pub(super) fn is_authentication(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,7 +23,7 @@ pub use event::{ReadResult, Record, SourceError, SourceEvent, StartFound};
 pub use kafka::Source;
 pub use partition_count::partition_count;
 pub use spec::{Assignor, Ends, SourceSpec, StartPolicy};
-pub use start::{Error, Waiting};
+pub use start::Error;
 
 #[cfg(test)]
 mod tests;

@@ -4,20 +4,21 @@ mod rebalance;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::CString;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use keylane_core::{CommitEntry, CommitError, CommitId, Partition, StartAt};
 
-use crate::librdkafka::{Consumer, Deadline, ErrorCode, EventKind, PartitionList, Queue, WakeHandle};
+use crate::librdkafka::{
+    Consumer, Deadline, ErrorCode, EventKind, Hopeless, PartitionList, Patience, Questions, Queue, WakeHandle,
+};
 use crate::source::embedded::FeedReader;
 use crate::source::errors::commit_error;
 use crate::source::event::{ReadResult, Record, SourceEvent};
 use crate::source::lookup::LookUps;
 use crate::source::partitions::{Partitions, Reader};
 use crate::source::spec::{Assignor, Ends, SourceSpec};
-use crate::source::start::{Error, Preparation, Waiting};
+use crate::source::start::{Error, topic_facts};
 
 /// Stands in a commit's list where the coordinator has not answered.
 const NO_ANSWER: ErrorCode = ErrorCode(-9_999);
@@ -68,17 +69,13 @@ enum Rebalance {
 impl Source {
     /// Checks that the topics exist, learns what the start policy needs, and joins the group. Waits for brokers
     /// that do not answer: `patience` is told each time and may break it off.
-    pub fn start(
-        spec: &SourceSpec,
-        wake: WakeHandle,
-        patience: &mut dyn FnMut(&Waiting) -> ControlFlow<()>,
-    ) -> Result<Source, Error> {
-        let topics = spec.topic_names().ok_or_else(|| Error::TopicName(spec.topics.join(", ")))?;
+    pub fn start(spec: &SourceSpec, wake: WakeHandle, patience: Patience<'_>) -> Result<Source, Error> {
+        let topics = spec.topic_names().ok_or_else(|| Hopeless::TopicName(spec.topics.join(", ")))?;
         let consumer = Consumer::new(&spec.properties())?;
         let main = consumer.main_queue().wakes(&wake);
-        let mut preparation = Preparation { consumer: &consumer, events: &main, spec, patience };
-        let broker = preparation.admin_broker()?;
-        let facts = preparation.topic_facts(&topics, broker)?;
+        let mut questions = Questions::new(consumer.client(), &main, patience);
+        let broker = questions.broker()?;
+        let facts = topic_facts(&mut questions, &consumer, spec, &topics)?;
         let feed = spec.feed.as_ref().map(|feed| feed.reader(&topics, &wake));
         let look_ups = LookUps::start(consumer.clone(), facts, broker, spec.start, Arc::clone(&wake))?;
         let mut subscription = PartitionList::with_capacity(topics.len());

@@ -6,6 +6,7 @@ use keylane_core::{Partition, ReadError};
 
 use super::broker::{Sent, TOPIC, broker, send, spec};
 use super::member::Member;
+use crate::librdkafka::Hopeless;
 use crate::source::{Assignor, Ends, Error, Source, SourceEvent, StartPolicy};
 
 const P0: Partition = Partition { topic: 0, number: 0 };
@@ -146,7 +147,10 @@ fn a_missing_topic_is_an_error_with_a_remedy() {
     let wake = crate::librdkafka::Wake::new().expect("an eventfd can be made");
     let result = Source::start(&spec, wake, &mut |_| std::ops::ControlFlow::Continue(()));
     let Err(error) = result else { panic!("it must not start") };
-    assert!(matches!(&error, Error::TopicMissing(topic) if topic == "no-such-topic"), "{error}");
+    assert!(
+        matches!(&error, Error::Hopeless(Hopeless::TopicMissing { topic, .. }) if topic == "no-such-topic"),
+        "{error}"
+    );
 }
 
 #[test]

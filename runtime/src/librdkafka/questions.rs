@@ -1,0 +1,200 @@
+//! What is asked of the brokers before a client begins its work. They may be away: that is waited for, not an error.
+use std::ffi::{CStr, CString};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    AdminBroker, Client, Deadline, ErrorCode, EventKind, NewTopic, Queue, TopicDescription, admin_broker,
+    create_topics, describe_topics,
+};
+
+/// How long one try may take before it is said that the brokers do not answer.
+pub const TRY_LIMIT: Duration = Duration::from_secs(3);
+/// The pause between two tries; it serves the client's events.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long a topic that was just created may be unknown.
+const CREATED_LIMIT: Duration = Duration::from_secs(15);
+
+/// A try that failed; another follows unless the caller breaks.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// What does not work yet, for people.
+    pub reason: String,
+}
+
+/// Asks the caller whether to go on waiting.
+pub type Patience<'a> = &'a mut dyn FnMut(&Waiting) -> ControlFlow<()>;
+
+/// Why waiting is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum Hopeless {
+    /// A topic name that can't be one.
+    #[error("topic `{0}`: not a topic name")]
+    TopicName(String),
+    /// A topic is missing.
+    #[error("{purpose} `{topic}` does not exist: create it, or set `create_topics = true` under [kafka]")]
+    TopicMissing {
+        /// Which.
+        topic: String,
+        /// What it is for.
+        purpose: &'static str,
+    },
+    /// A topic could not be created.
+    #[error("{0}")]
+    TopicNotCreated(String),
+    /// A topic may not be used.
+    #[error("{purpose} `{topic}` can't be used: {code}; grant this user {rights} on it")]
+    TopicDenied {
+        /// Which.
+        topic: String,
+        /// What it is for.
+        purpose: &'static str,
+        /// What the broker says.
+        code: ErrorCode,
+        /// What is missing.
+        rights: &'static str,
+    },
+    /// The brokers refuse who we are.
+    #[error("authentication failed: {0}; check `sasl.*` and `security.protocol` under [kafka.client]")]
+    Authentication(String),
+    /// The caller did not want to wait longer.
+    #[error("stopped while waiting for the brokers")]
+    Stopped,
+}
+
+/// What topics are for, in messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Purpose {
+    /// What they are.
+    pub name: &'static str,
+    /// What a user needs on them.
+    pub rights: &'static str,
+}
+
+/// How many partitions a topic is created with; `None`: as many as the brokers are configured for.
+pub type NewPartitions<'a> = &'a dyn Fn(&CStr) -> Option<i32>;
+
+/// The questions of one client.
+pub struct Questions<'a> {
+    client: &'a Arc<Client>,
+    events: &'a Queue,
+    patience: Patience<'a>,
+}
+
+impl<'a> Questions<'a> {
+    /// `events`: the client's main queue, which is served meanwhile.
+    pub fn new(client: &'a Arc<Client>, events: &'a Queue, patience: Patience<'a>) -> Self {
+        Questions { client, events, patience }
+    }
+
+    /// A broker that answers.
+    pub fn broker(&mut self) -> Result<AdminBroker, Hopeless> {
+        loop {
+            match admin_broker(self.client, TRY_LIMIT) {
+                Ok(broker) => return Ok(broker),
+                Err(code) => self.wait(unanswered(code))?,
+            }
+        }
+    }
+
+    /// Waits until the brokers have described every topic, in the order of their names. What is missing is created if
+    /// there are `partitions` to create it with.
+    pub fn topics(
+        &mut self,
+        names: &[CString],
+        purpose: Purpose,
+        partitions: Option<NewPartitions<'_>>,
+    ) -> Result<Vec<TopicDescription>, Hopeless> {
+        let mut created: Option<Deadline> = None;
+        loop {
+            let found = admin_broker(self.client, TRY_LIMIT)
+                .and_then(|broker| describe_topics(self.client, names, broker, TRY_LIMIT));
+            let reason = match found.map(|found| sort(names, &found)) {
+                Err(code) => unanswered(code),
+                Ok(Found::All(topics)) => return Ok(topics),
+                Ok(Found::NotYet(reason)) => reason,
+                Ok(Found::Wrong(topic, code)) => return Err(purpose.refuses(topic, code)),
+                Ok(Found::Missing(missing)) => match (created, partitions) {
+                    (None, Some(partitions)) => {
+                        let new = |name: CString| NewTopic { partitions: partitions(&name), name };
+                        let new: Vec<NewTopic> = missing.into_iter().map(new).collect();
+                        create_topics(self.client, &new, TRY_LIMIT).map_err(Hopeless::TopicNotCreated)?;
+                        created = Some(Deadline::after(CREATED_LIMIT));
+                        continue;
+                    }
+                    (Some(limit), _) if !limit.is_over() => "topics are being created".to_owned(),
+                    _ => {
+                        let topic = missing.first().map(|name| name.to_string_lossy().into_owned());
+                        let (topic, purpose) = (topic.unwrap_or_default(), purpose.name);
+                        return Err(Hopeless::TopicMissing { topic, purpose });
+                    }
+                },
+            };
+            self.wait(reason)?;
+        }
+    }
+
+    /// Serves the client's events for a while; some of them end the waiting.
+    pub fn wait(&mut self, mut reason: String) -> Result<(), Hopeless> {
+        let pause = Deadline::after(PAUSE);
+        while !pause.is_over() {
+            if let Some(event) = self.events.poll(pause.remaining())
+                && event.kind() == EventKind::Error
+            {
+                reason = event.text();
+                if matches!(event.error(), ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED)
+                {
+                    return Err(Hopeless::Authentication(reason));
+                }
+            }
+        }
+        match (self.patience)(&Waiting { reason }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Hopeless::Stopped),
+        }
+    }
+}
+
+impl Purpose {
+    fn refuses(self, topic: String, code: ErrorCode) -> Hopeless {
+        let Purpose { name: purpose, rights } = self;
+        match code {
+            ErrorCode::TOPIC_EXCEPTION => Hopeless::TopicName(topic),
+            code => Hopeless::TopicDenied { topic, purpose, code, rights },
+        }
+    }
+}
+
+fn unanswered(code: ErrorCode) -> String {
+    format!("the brokers do not answer: {code}")
+}
+
+/// What an answer comes to.
+enum Found {
+    All(Vec<TopicDescription>),
+    Missing(Vec<CString>),
+    /// This one will not do, however often it is asked for.
+    Wrong(String, ErrorCode),
+    NotYet(String),
+}
+
+fn sort(names: &[CString], found: &[TopicDescription]) -> Found {
+    let mut all = Vec::with_capacity(names.len());
+    let mut missing = Vec::new();
+    for name in names {
+        let text = || name.to_string_lossy().into_owned();
+        let Some(topic) = found.iter().find(|topic| topic.name == *name) else {
+            return Found::NotYet(format!("topic `{}` is not described", text()));
+        };
+        match topic.error {
+            ErrorCode::NONE if topic.partitions > 0 => all.push(topic.clone()),
+            ErrorCode::UNKNOWN_TOPIC_OR_PART | ErrorCode::UNKNOWN_TOPIC => missing.push(name.clone()),
+            code @ (ErrorCode::TOPIC_EXCEPTION | ErrorCode::TOPIC_AUTHORIZATION_FAILED) => {
+                return Found::Wrong(text(), code);
+            }
+            code => return Found::NotYet(format!("topic `{}`: {code}", text())),
+        }
+    }
+    if missing.is_empty() { Found::All(all) } else { Found::Missing(missing) }
+}
