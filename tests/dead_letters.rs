@@ -124,6 +124,7 @@ fn check_notes(flow: &Flow<'_>, topic: &str) {
     assert_eq!(without_value.number("keylane-value-omitted"), Some(10_000));
     let stub = of_origin(&letters, 0, 2);
     assert_eq!((&stub.key, &stub.value, stub.text("keylane-reason")), (&None, &None, "rejected"));
+    assert_eq!(stub.number("keylane-value-omitted"), Some(6), "not a tombstone");
 }
 
 fn batch_refused(line: &Value) -> bool {

@@ -349,7 +349,7 @@ impl HandlerLoop {
 
     /// `--until-end` in a group with more members than partitions: nothing will ever be assigned.
     fn watch_empty_assignment(&mut self) {
-        if self.shell.asked.owned > 0 || !self.shell.asked.assigned {
+        if !self.shell.owned.is_empty() || !self.shell.asked.assigned {
             self.empty_since = self.now.uptime;
         } else if self.now.uptime >= self.empty_since + self.session_timeout && !self.draining {
             tracing::warn!(handler = self.shell.name, "nothing was assigned");

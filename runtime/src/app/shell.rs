@@ -40,6 +40,8 @@ pub(super) struct Shell {
     /// Rows of the read under way.
     rows: Vec<FetchedRow>,
     pub(super) asked: Asked,
+    /// What the answered assignments left us with.
+    pub(super) owned: Vec<Partition>,
     pub(super) failures: Vec<String>,
     pub(super) calls_made: u64,
     /// Of lines about calls that failed and dead letters.
@@ -59,8 +61,6 @@ pub(super) struct Asked {
     pub(super) drained: bool,
     /// A call can't be cancelled: the process must end.
     pub(super) stuck: bool,
-    /// How many partitions the last answered assignments left us with.
-    pub(super) owned: usize,
     /// An assign was answered.
     pub(super) assigned: bool,
 }
@@ -104,6 +104,7 @@ impl Shell {
             ended: None,
             rows: Vec::new(),
             asked: Asked::default(),
+            owned: Vec::new(),
             failures: Vec::new(),
             calls_made: 0,
             throttle: Throttle::new(TROUBLE_LINES_MAX),
@@ -115,12 +116,12 @@ impl Shell {
         match action {
             Action::LookUpStart { partition } => self.source.look_up_start(partition),
             Action::AnswerAssign { starts } => {
-                self.asked.owned += starts.len();
+                self.owned.extend(starts.iter().map(|start| start.partition));
                 self.asked.assigned = true;
                 self.source.answer_assign(starts);
             }
             Action::AnswerRevoke { partitions } => {
-                self.asked.owned = self.asked.owned.saturating_sub(partitions.len());
+                self.owned.retain(|owned| !partitions.contains(owned));
                 self.source.answer_revoke(partitions);
             }
             Action::Reposition { partition, offset } => self.source.reposition(partition, offset),

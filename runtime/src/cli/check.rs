@@ -122,12 +122,21 @@ fn describe(text: &mut String, handler: &Handler, component: &Inspection) {
     }
     line(text, "  topics", &handler.topics.join(", "));
     line(text, "  group", &format!("{}; if it is new, from {}", handler.group_id, handler.start));
-    let order = match lanes.ordering {
-        config::Ordering::Key => "of events of a partition with the same key",
-        config::Ordering::Partition => "of all events of a partition",
-        config::Ordering::Unordered => "none",
+    let order = match (lanes.ordering, &lanes.lane_key) {
+        (config::Ordering::Key, config::LaneKey::Key) => {
+            "of events of a partition with the same key".to_owned()
+        }
+        (config::Ordering::Key, lane_key) => format!("of events of a partition with the same `{lane_key}`"),
+        (config::Ordering::Partition, _) => "of all events of a partition".to_owned(),
+        (config::Ordering::Unordered, _) => "none".to_owned(),
     };
-    line(text, "  order", order);
+    line(text, "  order", &order);
+    if !handler.filter.is_empty() {
+        let rule =
+            |rule: &config::FilterRule| format!("{} {}", if rule.keep { "keep" } else { "drop" }, rule.name);
+        let rules: Vec<String> = handler.filter.iter().map(rule).collect();
+        line(text, "  filter", &rules.join(", "));
+    }
     let (calls, memory) = (lanes.max_concurrency, HumanSize(handler.memory));
     line(text, "  calls", &format!("up to {calls} at once, each up to {memory}"));
     line(text, "  failures", &failures(handler));
@@ -188,6 +197,8 @@ mod tests {
         component = \"orders.wasm\"
         topics = [\"orders\", \"returns\"]
         group_id = \"shop\"
+        filter = [{ name = \"paid\", header = \"type\", equals = \"paid\" }, { key_prefix = \"test-\", keep = false }]
+        lanes.lane_key = \"json:/order/id\"
         grants.env = [\"HOME\"]
         grants.http = [\"api.example.com\", \"*.example.net:8443\"]
         outputs.totals.topic = \"order-totals\"
@@ -210,7 +221,8 @@ handler      orders
   called as  batch-handler, 25KiB of code
   topics     orders, returns
   group      shop; if it is new, from earliest
-  order      of events of a partition with the same key
+  order      of events of a partition with the same `json:/order/id`
+  filter     keep paid, drop 2
   calls      up to 256 at once, each up to 64MiB
   failures   10 attempts, then orders.dlq, returns.dlq
   env        HOME

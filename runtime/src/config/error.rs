@@ -32,8 +32,8 @@ impl Error {
     }
 }
 
-/// A fault of the configuration that only starting can find: a component without the right export, a topic
-/// that is missing. The process ends as for any other fault of the configuration.
+/// A fault of the configuration that only a look into a component can find: the right export is missing, an import is
+/// not granted. The process ends as for any other fault of the configuration.
 #[derive(Debug)]
 pub struct Refused {
     /// What is wrong, and with what.
