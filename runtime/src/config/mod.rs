@@ -22,6 +22,7 @@ mod lane_key;
 mod not_yet;
 mod problem;
 mod rules;
+mod scalar;
 mod secret;
 mod size;
 mod start;

@@ -4,12 +4,9 @@
 const ALIKE: f64 = 0.8;
 
 /// The reader's words, and the words of a file for them.
-const WORDS: [(&str, &str); 6] = [
-    ("expected i64", "expected a whole number"),
-    ("expected f64", "expected a number"),
+const WORDS: [(&str, &str); 3] = [
     ("expected a sequence", "expected a list: `[…]`, or a section in double brackets"),
     ("expected a map", "expected a section"),
-    ("expected a boolean", "expected true or false"),
     ("missing field", "there is no"),
 ];
 
@@ -22,13 +19,7 @@ pub(super) fn explain(message: &str) -> (String, Option<String>) {
     if let Some((before, _)) = text.split_once("expected struct ") {
         text = format!("{before}expected a section");
     }
-    let hint = nearest(message).or_else(|| {
-        let wanted = ["a whole number", "a number", "true or false"].map(|what| format!(", expected {what}"));
-        let is_text = text.starts_with("invalid type: string");
-        (is_text && wanted.iter().any(|what| text.ends_with(what)))
-            .then(|| "without quotes; `${…}` gives texts only".to_owned())
-    });
-    (text, hint)
+    (text, nearest(message))
 }
 
 /// The expected name that is most like the one that was found.
@@ -61,10 +52,7 @@ mod tests {
     #[test]
     fn types_are_those_of_the_file() {
         for (theirs, ours) in [
-            (
-                "invalid type: string \"64\", expected i64",
-                "invalid type: string \"64\", expected a whole number",
-            ),
+            ("invalid type: integer `6`, expected a map", "invalid type: integer `6`, expected a section"),
             (
                 "invalid type: boolean `false`, expected struct DeadLetters",
                 "invalid type: boolean `false`, expected a section",

@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::client_properties::WrittenProperties;
 use super::duration::HumanDuration;
+use super::scalar::{maybe, scalar};
 use super::size::HumanSize;
 use super::written_handler::Handler;
 
 /// A Keylane configuration.
 ///
 /// `${NAME}` and `${NAME:-default}` in a string are replaced from the environment; `$${` stands for `${`.
-/// Relative paths start from the folder of this file.
+/// Numbers and switches may be such strings, too. Relative paths start from the folder of this file.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Keylane configuration")]
@@ -43,7 +44,7 @@ pub(super) struct Kafka {
     #[serde(default)]
     pub(super) assignor: Assignor,
     /// Create missing topics at start: with the broker's default partitions and replication.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "scalar")]
     pub(super) create_topics: bool,
     /// librdkafka properties of every client.
     #[serde(default)]
@@ -73,6 +74,7 @@ pub enum Assignor {
 pub(super) struct Embedded {
     /// Partitions of each topic.
     #[schemars(range(min = 1, max = 64))]
+    #[serde(deserialize_with = "scalar")]
     pub(super) partitions: i64,
     /// What is put into it, at the pace of reading.
     pub(super) feed: Vec<Feed>,
@@ -104,6 +106,7 @@ pub(super) struct Runtime {
     pub(super) memory_budget: HumanSize,
     /// Threads that run guests. By default one per core.
     #[schemars(range(min = 1, max = 1024))]
+    #[serde(deserialize_with = "maybe")]
     pub(super) workers: Option<i64>,
     /// Where compiled components are kept from one start to the next. What lies there is run as native code:
     /// nobody else may write to it. By default `keylane` in the user's cache folder.

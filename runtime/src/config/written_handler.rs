@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::duration::HumanDuration;
 use super::lane_key::LaneKey;
+use super::scalar::{maybe, scalar};
 use super::size::HumanSize;
 use super::start::Start;
 use super::written_filter::Rule;
@@ -38,12 +39,14 @@ pub(super) struct Handler {
     pub(super) cpu_budget: HumanDuration,
     /// An instance that served so many calls is replaced. By default none is for that reason.
     #[schemars(range(min = 1, max = 4_294_967_295_u32))]
+    #[serde(default, deserialize_with = "maybe")]
     pub(super) max_calls: Option<i64>,
     /// An instance that has more memory than this after a call is replaced: for guests whose memory only grows. By
     /// default three quarters of `memory`.
     pub(super) max_memory: Option<HumanSize>,
     /// The most events that one guest call carries. By default chosen by what the component exports.
     #[schemars(range(min = 1, max = 4096))]
+    #[serde(default, deserialize_with = "maybe")]
     pub(super) max_batch: Option<i64>,
     /// Where a new group starts. Once it has committed anything of a topic, a partition without a commit begins at its
     /// first record.
@@ -129,12 +132,15 @@ pub(super) struct Lanes {
     pub(super) no_key: NoKey,
     /// The most guest calls out at once.
     #[schemars(range(min = 1, max = 100_000))]
+    #[serde(deserialize_with = "scalar")]
     pub(super) max_concurrency: i64,
     /// The most events of one partition that are read and not settled.
     #[schemars(range(min = 1, max = 10_000_000))]
+    #[serde(deserialize_with = "scalar")]
     pub(super) max_queued: i64,
     /// The most offsets of one partition between the first event that is not settled and the last one read.
     #[schemars(range(min = 1, max = 1_000_000_000))]
+    #[serde(deserialize_with = "scalar")]
     pub(super) max_window: i64,
 }
 
@@ -185,12 +191,14 @@ pub(super) struct Commit {
     pub(super) interval: HumanDuration,
     /// Settled events after which a commit is due at once.
     #[schemars(range(min = 1, max = 1_000_000_000))]
+    #[serde(deserialize_with = "scalar")]
     pub(super) every: i64,
     /// How long a commit may take before it counts as unanswered.
     pub(super) timeout: HumanDuration,
     /// Characters of commit metadata that the brokers take (their `offset.metadata.max.bytes`). 0: the events
     /// done beyond the committed offset are not stored, and repeat after a rebalance or crash.
     #[schemars(range(min = 0, max = 65_536))]
+    #[serde(deserialize_with = "scalar")]
     pub(super) metadata_limit: i64,
 }
 
@@ -238,6 +246,6 @@ pub(super) struct Output {
     /// The topic.
     pub(super) topic: String,
     /// Add headers that say which event an output comes from.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "scalar")]
     pub(super) provenance: bool,
 }

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::HumanDuration;
+use super::scalar::scalar;
 
 /// What happens to an event that fails.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -11,6 +12,7 @@ use super::duration::HumanDuration;
 pub(super) struct Retry {
     /// Attempts in all, the first one included.
     #[schemars(range(min = 1, max = 1_000_000))]
+    #[serde(deserialize_with = "scalar")]
     pub(super) max_attempts: i64,
     /// The wait between the first attempt and the second.
     pub(super) initial_interval: HumanDuration,
@@ -18,9 +20,11 @@ pub(super) struct Retry {
     pub(super) max_interval: HumanDuration,
     /// Each wait is so many times the one before.
     #[schemars(range(min = 1.0, max = 100.0))]
+    #[serde(deserialize_with = "scalar")]
     pub(super) multiplier: f64,
     /// The share by which a wait is longer or shorter, so that events that failed together do not come back together.
     #[schemars(range(min = 0.0, max = 1.0))]
+    #[serde(deserialize_with = "scalar")]
     pub(super) jitter: f64,
     /// Events whose records are older than this when they fail are not tried again. By default age does not matter.
     pub(super) max_record_age: Option<HumanDuration>,
@@ -79,6 +83,7 @@ pub(super) struct DeadLetters {
     pub(super) headers: LetterHeaders,
     /// An event that comes back from the dead letters so many times raises an alarm when it is set aside again.
     #[schemars(range(min = 0, max = 1000))]
+    #[serde(deserialize_with = "scalar")]
     pub(super) max_redrives: i64,
 }
 

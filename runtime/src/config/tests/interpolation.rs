@@ -34,6 +34,19 @@ fn what_a_variable_holds_is_not_filled_again() {
     }
 }
 
+/// What comes from the environment is text, also where a setting is none.
+#[test]
+fn numbers_and_switches_may_come_from_the_environment() {
+    let text = "max_batch = \"${NOWHERE:-64}\"\nretry.jitter = \"${NOWHERE:-0.5}\"\nretry.multiplier = 3";
+    let checked = accept(
+        &format!("{MINIMAL}{text}\n")
+            .replace("[handlers.orders]", "create_topics = \"${NOWHERE:-true}\"\n\n[handlers.orders]"),
+    );
+    let handler = &checked.handlers[0];
+    assert_eq!((handler.max_batch, handler.retry.jitter, handler.retry.multiplier), (Some(64), 0.5, 3.0));
+    assert!(checked.kafka.create_topics);
+}
+
 #[test]
 fn several_unknown_variables_are_named_together() {
     let text = MINIMAL.replace("localhost:9092", "${NOWHERE}").replace("[\"orders\"]", "[\"${NOBODY}\"]");

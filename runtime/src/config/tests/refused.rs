@@ -158,7 +158,10 @@ fn settings_for_events_that_fail() {
         ("lanes.lane_key = \"json:/a~2b\"", "`json:/a~2b` is no lane key"),
         ("lanes.lane_key = \"header: tenant\"", "`header: tenant` is no lane key"),
         ("filter = \"x\"", "expected a list: `[…]`, or a section in double brackets"),
-        ("max_batch = \"64\"", "hint: without quotes"),
+        ("max_batch = \"many\"", "invalid type: string \"many\", expected a whole number"),
+        ("max_batch = true", "expected a whole number"),
+        ("retry.jitter = \"x\"", "expected a number"),
+        ("outputs.x = { topic = \"x\", provenance = 1 }", "expected true or false"),
     ] {
         refuse(&with(line, ""), &["etc/keylane.toml:8:", expected]);
     }

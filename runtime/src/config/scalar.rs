@@ -1,0 +1,108 @@
+//! Numbers and switches, which may also be texts: what comes from the environment always is.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::{Deserializer, de};
+
+/// A setting that is one plain value.
+pub(super) trait Scalar: Sized {
+    /// What it is, in words.
+    const NAME: &'static str;
+
+    fn from_whole(_: i64) -> Option<Self> {
+        None
+    }
+
+    fn from_number(_: f64) -> Option<Self> {
+        None
+    }
+
+    fn from_switch(_: bool) -> Option<Self> {
+        None
+    }
+
+    fn from_text(text: &str) -> Option<Self>;
+}
+
+impl Scalar for i64 {
+    const NAME: &'static str = "a whole number";
+
+    fn from_whole(number: i64) -> Option<Self> {
+        Some(number)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Scalar for f64 {
+    const NAME: &'static str = "a number";
+
+    fn from_whole(number: i64) -> Option<Self> {
+        i32::try_from(number).ok().map(f64::from)
+    }
+
+    fn from_number(number: f64) -> Option<Self> {
+        Some(number)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Scalar for bool {
+    const NAME: &'static str = "true or false";
+
+    fn from_switch(switch: bool) -> Option<Self> {
+        Some(switch)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// For serde's `deserialize_with`.
+pub(super) fn scalar<'de, D: Deserializer<'de>, T: Scalar>(deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_any(Visitor(PhantomData))
+}
+
+/// The same for a setting that may be missing.
+pub(super) fn maybe<'de, D: Deserializer<'de>, T: Scalar>(deserializer: D) -> Result<Option<T>, D::Error> {
+    scalar(deserializer).map(Some)
+}
+
+struct Visitor<T>(PhantomData<T>);
+
+impl<T: Scalar> Visitor<T> {
+    fn accept<E: de::Error>(&self, value: Option<T>, found: de::Unexpected<'_>) -> Result<T, E> {
+        value.ok_or_else(|| E::invalid_type(found, self))
+    }
+}
+
+impl<T: Scalar> de::Visitor<'_> for Visitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::NAME)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
+        self.accept(T::from_whole(number), de::Unexpected::Signed(number))
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<T, E> {
+        self.accept(T::from_number(number), de::Unexpected::Float(number))
+    }
+
+    fn visit_bool<E: de::Error>(self, switch: bool) -> Result<T, E> {
+        self.accept(T::from_switch(switch), de::Unexpected::Bool(switch))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        self.accept(T::from_text(text.trim()), de::Unexpected::Str(text))
+    }
+}
