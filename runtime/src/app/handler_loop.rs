@@ -122,7 +122,6 @@ impl HandlerLoop {
         }
         self.follow_up();
         self.shell.calls.hand_over();
-        self.shell.outputs.forget_cut();
         busy
     }
 

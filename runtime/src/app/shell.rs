@@ -122,11 +122,13 @@ impl Shell {
             }
             Action::AnswerRevoke { partitions } => {
                 self.owned.retain(|owned| !partitions.contains(owned));
+                self.outputs.forget_cut(); // before somebody else may begin
                 self.source.answer_revoke(partitions);
             }
             Action::Reposition { partition, offset } => self.source.reposition(partition, offset),
             Action::Reassign { partition, offset } => self.source.reassign(partition, offset),
-            Action::LeaveGroup => {} // after `Drained`, when the loop gives the source up
+            // The group is left after `Drained`, when the loop gives the source up.
+            Action::LeaveGroup => self.outputs.forget_cut(),
             Action::Read { partition, max_events, max_bytes } => {
                 self.forbid(partition);
                 self.permissions.push_back(Permission { partition, max_events, max_bytes });

@@ -192,6 +192,7 @@ impl Outputs {
     /// Tries again what the producer had no room for, and dead letters that were refused. True: something of it went
     /// out.
     pub(super) fn hand_over_backlog(&mut self) -> bool {
+        self.forget_cut();
         while let Some((_, token)) = self.refused_letters.pop_front_if(|(pause, _)| pause.is_over()) {
             self.send_letter(token);
         }
