@@ -99,10 +99,12 @@ impl Resend {
     /// Takes those out that nobody waits for; what is on its way stays. Gives their places.
     pub(super) fn forget(&mut self, which: impl Fn(usize) -> bool) -> Vec<usize> {
         let on_its_way = self.waiting.front().filter(|_| self.alone).map(|suspect| suspect.place);
-        let is_out = |suspect: &Suspect| which(suspect.place) && Some(suspect.place) != on_its_way;
-        let places =
-            self.waiting.iter().filter(|suspect| is_out(suspect)).map(|suspect| suspect.place).collect();
-        self.waiting.retain(|suspect| !is_out(suspect));
+        let mut places = Vec::new();
+        self.waiting.retain(|suspect| {
+            let is_out = Some(suspect.place) != on_its_way && which(suspect.place);
+            places.extend(is_out.then_some(suspect.place));
+            !is_out
+        });
         places
     }
 }

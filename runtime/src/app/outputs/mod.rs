@@ -137,6 +137,7 @@ impl Outputs {
         let mut lanes = Lanes::of(call);
         let mut index_in_row = 0;
         let mut row_before = None;
+        let mut refused = Vec::new();
         for (index, output) in (0..).zip(call.results.outputs()) {
             index_in_row = if row_before == Some(output.row) { index_in_row + 1 } else { 0 };
             row_before = Some(output.row);
@@ -151,8 +152,13 @@ impl Outputs {
                     output: index,
                     letter: false,
                 };
-                self.produce(call, &output, index_in_row, token);
+                let handed_over = self.produce(call, &output, index_in_row, token);
+                refused.extend(handed_over.err().map(|error| (token, error)));
             }
+        }
+        // Not before all outputs of their rows are counted.
+        for (token, error) in refused {
+            self.refused(token, error);
         }
     }
 
@@ -269,7 +275,14 @@ impl Outputs {
         target.expect("results are checked against the targets of the handler")
     }
 
-    fn produce(&mut self, call: &Call, output: &Output<'_>, index_in_row: u32, token: Token) {
+    /// The error: the client will never take it.
+    fn produce(
+        &mut self,
+        call: &Call,
+        output: &Output<'_>,
+        index_in_row: u32,
+        token: Token,
+    ) -> Result<(), DeliveryError> {
         let target = self.target(output);
         let mut record = Record {
             topic: target.topic,
@@ -284,17 +297,22 @@ impl Outputs {
             self.provenance.add_to(&mut record.headers, call, output.row, index_in_row);
         }
         self.acks.add(token.call, token.row);
-        self.send(record, token);
+        self.send(record, token)
     }
 
-    fn send(&mut self, record: Record, token: Token) {
-        if !self.backlog.is_empty(record.topic) {
-            return self.backlog.push(record, token);
-        }
-        match record.lend(|output| self.sink.produce(output, token)) {
-            Ok(()) => {}
-            Err(ProduceError::Full) => self.backlog.push(record, token),
-            Err(ProduceError::Refused(error)) => self.refused(token, error),
+    fn send(&mut self, record: Record, token: Token) -> Result<(), DeliveryError> {
+        let tried = if self.backlog.is_empty(record.topic) {
+            record.lend(|output| self.sink.produce(output, token))
+        } else {
+            Err(ProduceError::Full)
+        };
+        match tried {
+            Ok(()) => Ok(()),
+            Err(ProduceError::Full) => {
+                self.backlog.push(record, token);
+                Ok(())
+            }
+            Err(ProduceError::Refused(error)) => Err(error),
         }
     }
 
@@ -307,8 +325,10 @@ impl Outputs {
                 Err(Unfit::TooLargeForTopic { .. } | Unfit::TooLargeForClient { .. })
             )
         };
-        if let Some(record) = letters.that_fits(token.call, token.row, fits).cloned() {
-            self.send(record, token);
+        if let Some(record) = letters.that_fits(token.call, token.row, fits).cloned()
+            && let Err(error) = self.send(record, token)
+        {
+            self.letter_refused(token, error);
         }
     }
 
