@@ -45,7 +45,7 @@ impl World {
                 self.stop_handler(p, index, offset);
             }
             Action::EndReached => self.end_reached(p),
-            Action::Drained { clean } => self.drained(p, clean),
+            Action::Drained { clean, .. } => self.drained(p, clean),
             Action::CallStuck { .. } => self.call_stuck(p),
         }
     }

@@ -135,6 +135,8 @@ pub enum Action<'a> {
     Drained {
         /// Everything that ran has ended and everything settled is committed.
         clean: bool,
+        /// Calls that were cancelled and have not ended: whoever waits for them may wait for ever.
+        calls_left: u32,
     },
     /// A cancelled call did not end: a host call that can't be cancelled. The process must end.
     CallStuck {

@@ -28,7 +28,7 @@ pub(crate) enum Pending {
     PartitionStopped(Partition, i64, PartitionStop),
     StopHandler(DeadLetter),
     EndReached,
-    Drained { clean: bool },
+    Drained { clean: bool, calls_left: u32 },
     CallStuck(CallId),
 }
 

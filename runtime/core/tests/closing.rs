@@ -244,3 +244,26 @@ fn of_a_lost_session_only_what_is_not_acked_is_dropped() {
     shell.give(Input::Lost { partitions: &[P1] });
     assert_eq!(shell.dropped, [(call, 1..2)]);
 }
+
+#[test]
+fn a_drain_says_what_it_could_not_end() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 1);
+    shell.fetch(P0, &[(0, 1)]);
+    shell.give(Input::Drain { deadline: shell.uptime + STEP });
+    shell.wait(Duration::from_secs(4));
+    assert_eq!(
+        (shell.drained, shell.calls_left),
+        (Some(false), 1),
+        "the call was cancelled, and is still there"
+    );
+}
+
+#[test]
+fn a_loss_before_the_last_commit_is_no_clean_end() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 1);
+    shell.fetch(P0, &[(0, 1)]);
+    shell.end(&[]);
+    shell.give(Input::Drain { deadline: shell.uptime + STEP });
+    shell.give(Input::Lost { partitions: &[P0] });
+    assert_eq!((shell.drained, shell.calls_left), (Some(false), 0));
+}

@@ -48,7 +48,10 @@ pub(super) struct LoopEnd {
     pub(super) handler: String,
     pub(super) failures: Vec<String>,
     pub(super) totals: Totals,
+    /// The process must end.
     pub(super) stuck: bool,
+    /// Something still runs that nobody may wait for.
+    pub(super) calls_left: bool,
 }
 
 pub(super) struct HandlerLoop {
@@ -391,6 +394,7 @@ impl HandlerLoop {
         if !stuck && !shell.source.leave(LEAVE_MAX) {
             tracing::warn!(handler = shell.name, "the group was not left in time; it finds out by itself");
         }
-        LoopEnd { handler: shell.name, failures: shell.failures, totals, stuck }
+        let calls_left = shell.asked.calls_left;
+        LoopEnd { handler: shell.name, failures: shell.failures, totals, stuck, calls_left }
     }
 }

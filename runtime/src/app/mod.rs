@@ -128,8 +128,9 @@ fn wait(parts: &mut Parts, heard: &mpsc::Receiver<AppEvent>, mut running: usize)
             }
             Ok(AppEvent::Ended(end)) => {
                 running -= 1;
+                let must_end = end.stuck;
                 outcome.take(*end);
-                if outcome.stuck {
+                if must_end {
                     break;
                 }
             }
@@ -146,6 +147,6 @@ impl Outcome {
         self.totals.emitted += end.totals.emitted;
         self.totals.calls += end.totals.calls;
         self.totals.active = self.totals.active.max(end.totals.active);
-        self.stuck |= end.stuck;
+        self.stuck |= end.stuck || end.calls_left;
     }
 }

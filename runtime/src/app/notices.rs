@@ -61,10 +61,20 @@ impl<'a> Place<'a> {
         }
     }
 
-    pub(super) fn stall(&self, stall: &Stall) {
+    /// `backlog`: the topic that holds all calls up, because so much waits for it.
+    pub(super) fn stall(&self, stall: &Stall, backlog: Option<&str>) {
         let (handler, topic, partition) = (self.handler, self.topic(stall.partition), stall.partition.number);
         let (offset, attempt, holds) = (stall.offset, stall.attempt, stall.holds);
-        tracing::warn!(handler, topic, partition, offset, attempt, ?holds, "partition does not move");
+        tracing::warn!(
+            handler,
+            topic,
+            partition,
+            offset,
+            attempt,
+            ?holds,
+            backlog,
+            "partition does not move"
+        );
     }
 
     pub(super) fn stall_ended(&self, partition: Partition) {

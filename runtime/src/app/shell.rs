@@ -61,6 +61,8 @@ pub(super) struct Asked {
     pub(super) drained: bool,
     /// A call can't be cancelled: the process must end.
     pub(super) stuck: bool,
+    /// The drain is over, and a cancelled call has not ended: nobody may wait for it.
+    pub(super) calls_left: bool,
     /// An assign was answered.
     pub(super) assigned: bool,
 }
@@ -148,7 +150,7 @@ impl Shell {
             Action::Commit { id, entries, metadata } => {
                 self.source.commit(now.uptime, id, entries, metadata);
             }
-            Action::ReportStall(stall) => self.place().stall(&stall),
+            Action::ReportStall(stall) => self.place().stall(&stall, self.outputs.held_up_by()),
             Action::StallEnded { partition } => self.place().stall_ended(partition),
             Action::Notice(Notice::Skipped { partition, offset, call, row, reason }) => {
                 self.tell_skipped(now, (partition, offset), (call, row), reason);
@@ -162,11 +164,13 @@ impl Shell {
                 self.stop((partition, offset), (call, row), reason);
             }
             Action::EndReached => self.asked.end_reached = true,
-            Action::Drained { clean } => {
+            Action::Drained { clean, calls_left } => {
                 self.asked.drained = true;
+                self.asked.calls_left = calls_left > 0;
                 tracing::info!(handler = self.name, clean, "drained");
                 if !clean {
-                    let text = "not everything ended within the limits of the drain: its events run again";
+                    let text = "not everything ended, or could be committed, within the limits of the drain: its \
+                                events run again";
                     self.fail(text.to_owned());
                 }
             }

@@ -117,7 +117,9 @@ impl Conf {
         let result = unsafe {
             sys::rd_kafka_conf_get(self.0, name.as_ptr(), value.as_mut_ptr().cast(), &raw mut size)
         };
-        let text = CStr::from_bytes_until_nul(&value).ok().filter(|_| result == sys::CONF_OK)?;
+        let text = CStr::from_bytes_until_nul(&value)
+            .ok()
+            .filter(|_| result == sys::CONF_OK && size <= VALUE_MAX)?;
         Some(text.to_string_lossy().into_owned())
     }
 

@@ -85,6 +85,7 @@ impl DeliveryThread {
         {
             resend.settled();
         }
+        self.shared.all_clear(topic.into());
         let landed = Landed { topic, partition: report.partition, offset: report.offset };
         self.tell(report.token, Ok(landed));
     }
@@ -166,7 +167,6 @@ impl DeliveryThread {
     }
 
     fn open(&mut self, topic: usize) {
-        self.shared.all_clear(topic);
         self.shared.set_closed(topic, false);
         for route in &mut self.routes {
             route(&[]);

@@ -132,11 +132,7 @@ impl Sink {
             return Err(ProduceError::Full);
         }
         let place = shared.in_flight.enter(token, output.topic, size(output)).ok_or(ProduceError::Full)?;
-        let handed_over = shared.hand_over(output, place);
-        if handed_over.is_ok() {
-            shared.all_clear(output.topic.into());
-        }
-        handed_over.map_err(|code| {
+        shared.hand_over(output, place).map_err(|code| {
             shared.in_flight.leave(place);
             // It is in no batch yet: its size is its own.
             if code == ErrorCode::MSG_SIZE_TOO_LARGE {
@@ -228,7 +224,7 @@ impl Shared {
         self.note_error(format!("{code}"));
     }
 
-    /// Takes the alarm back, if there was one.
+    /// A record landed there: takes the alarm back, if there was one.
     pub(super) fn all_clear(&self, topic: usize) {
         let was_blocked =
             |blocked: &AtomicBool| blocked.load(Ordering::Relaxed) && blocked.swap(false, Ordering::AcqRel);

@@ -89,6 +89,9 @@ impl Core {
         self.forget_round(index);
         self.close_to_results(index);
         let state = self.partitions.get_mut(index);
+        if let Some(drain) = &mut self.drain {
+            drain.clean &= !(had_session && state.is_dirty());
+        }
         state.phase = Phase::Vacant;
         state.queued_bytes = 0;
         if had_session {
@@ -297,7 +300,7 @@ impl Core {
             drain.left = true;
             let clean = drain.clean;
             self.outbox.push(Pending::LeaveGroup);
-            self.outbox.push(Pending::Drained { clean });
+            self.outbox.push(Pending::Drained { clean, calls_left: self.calls.out });
         }
     }
 

@@ -194,7 +194,7 @@ impl Core {
                 Action::StopHandler { partition: event.partition, offset: event.offset, call, row, reason }
             }
             Pending::EndReached => Action::EndReached,
-            Pending::Drained { clean } => Action::Drained { clean },
+            Pending::Drained { clean, calls_left } => Action::Drained { clean, calls_left },
             Pending::CallStuck(call) => Action::CallStuck { call },
         })
     }

@@ -66,6 +66,7 @@ pub(crate) struct Shell {
     pub(crate) stalls: Vec<Stall>,
     pub(crate) stalls_ended: Vec<Partition>,
     pub(crate) drained: Option<bool>,
+    pub calls_left: u32,
     /// Names of everything that was asked for.
     pub(crate) names: Vec<String>,
     next_place: u64,
@@ -96,6 +97,7 @@ impl Shell {
             stalls: Vec::new(),
             stalls_ended: Vec::new(),
             drained: None,
+            calls_left: 0,
             names: Vec::new(),
             next_place: 0,
             places: BTreeSet::new(),
@@ -346,7 +348,10 @@ impl Shell {
             Action::ReportStall(stall) => self.stalls.push(stall),
             Action::StallEnded { partition } => self.stalls_ended.push(partition),
             Action::Notice(notice) => self.notices.push(notice),
-            Action::Drained { clean } => self.drained = Some(clean),
+            Action::Drained { clean, calls_left } => {
+                self.drained = Some(clean);
+                self.calls_left = calls_left;
+            }
             Action::StopReading { .. }
             | Action::LeaveGroup
             | Action::PartitionStopped { .. }

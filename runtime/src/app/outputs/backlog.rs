@@ -73,6 +73,13 @@ impl Backlog {
         self.bytes = self.topics.iter().flatten().map(|waiting| waiting.bytes).sum();
     }
 
+    /// While it is full: the topic that most waits for.
+    pub(super) fn fullest(&self) -> Option<usize> {
+        let bytes = |topic: &VecDeque<Waiting>| topic.iter().map(|waiting| waiting.bytes).sum::<usize>();
+        let sizes = self.topics.iter().map(bytes).enumerate().filter(|_| self.full);
+        sizes.max_by_key(|(_, bytes)| *bytes).map(|(topic, _)| topic)
+    }
+
     /// Whether no more calls should begin. Once full, it is so until half of it has gone: not at every record.
     pub(super) fn is_full(&mut self) -> bool {
         self.full = self.bytes > if self.full { self.limit / 2 } else { self.limit };
@@ -126,6 +133,7 @@ mod tests {
             })
             .collect();
         assert_eq!(states, [false, false, false, false, true]);
+        assert_eq!(backlog.fullest(), Some(0));
         let mut left = 1;
         let mut one = |_: &Record, _: Token| {
             left -= 1;
@@ -136,6 +144,6 @@ mod tests {
         let mut cut = Cut::default();
         cut.add(token(0).call, 0..4);
         backlog.forget(&cut);
-        assert!(!backlog.is_full(), "one is left");
+        assert!(!backlog.is_full() && backlog.fullest().is_none(), "one is left");
     }
 }

@@ -5,20 +5,20 @@ mod backlog;
 mod cut;
 mod letters;
 mod provenance;
+mod refused_letters;
 mod texts;
 mod unfit;
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use keylane_core::{CallId, DeadLetter, Dispatch};
 
 use crate::admit::StoredRecord;
 use crate::config;
 use crate::guest::{Call, Output};
-use crate::librdkafka::{Deadline, ErrorCode};
+use crate::librdkafka::ErrorCode;
 use crate::sink::{Delivery, DeliveryError, Landed, ProduceError, Record, Sink, Token, Unfit};
 
 use acks::{Acks, Answered};
@@ -27,6 +27,7 @@ use cut::Cut;
 pub(super) use letters::name_of;
 use letters::{Context, Letters};
 use provenance::Provenance;
+use refused_letters::RefusedLetters;
 pub(super) use texts::Texts;
 use unfit::Lanes;
 
@@ -44,8 +45,7 @@ pub(super) struct Outputs {
     backlog: Backlog,
     /// Rows whose session is over: what is left of them here is to be forgotten.
     cut: Cut,
-    /// Dead letters that the brokers refuse for another reason than their size: they are sent again.
-    refused_letters: VecDeque<(Deadline, Token)>,
+    refused_letters: RefusedLetters,
     /// What is to be told when it is asked for next.
     heard: VecDeque<Heard>,
     /// What was said about events that are not done.
@@ -73,9 +73,6 @@ struct Target {
     topic: u16,
     provenance: bool,
 }
-
-/// How long a dead letter that was refused is left alone.
-const LETTER_PAUSE: Duration = Duration::from_secs(10);
 
 impl Outputs {
     /// `topics`: those that the sink was started with; `backlog_bytes`: with more of them waiting no call should begin.
@@ -116,7 +113,7 @@ impl Outputs {
             acks: Acks::default(),
             backlog: Backlog::new(topics.len(), backlog_bytes),
             cut: Cut::default(),
-            refused_letters: VecDeque::new(),
+            refused_letters: RefusedLetters::default(),
             heard: VecDeque::new(),
             texts: Texts::default(),
             done: 0,
@@ -186,8 +183,13 @@ impl Outputs {
         let cut = std::mem::take(&mut self.cut);
         self.backlog.forget(&cut);
         self.letters.forget(|call, row| cut.contains(call, row));
-        self.refused_letters.retain(|(_, token)| !cut.contains(token.call, token.row));
+        self.refused_letters.forget(&cut);
         self.sink.forget(self.handler, &|token| cut.contains(token.call, token.row));
+    }
+
+    /// The topic for which so much waits that no more calls begin.
+    pub(super) fn held_up_by(&self) -> Option<&str> {
+        self.backlog.fullest().and_then(|topic| self.topics.get(topic)).map(String::as_str)
     }
 
     /// Whether so much waits for the producer that no more calls should begin.
@@ -199,7 +201,7 @@ impl Outputs {
     /// out.
     pub(super) fn hand_over_backlog(&mut self) -> bool {
         self.forget_cut();
-        while let Some((_, token)) = self.refused_letters.pop_front_if(|(pause, _)| pause.is_over()) {
+        if let Some(token) = self.refused_letters.probe() {
             self.send_letter(token);
         }
         let mut refused = Vec::new();
@@ -224,6 +226,9 @@ impl Outputs {
             Ok(_) if letter => {
                 self.letters.landed(call, row);
                 self.heard.push_back(Heard::LetterAcked(call, row));
+                for token in self.refused_letters.landed(delivery.token) {
+                    self.send_letter(token);
+                }
             }
             Ok(landed) => {
                 self.emitted += 1;
@@ -354,13 +359,14 @@ impl Outputs {
             return self.send_letter(token);
         }
         let Some(topic) = self.letters.topic(call, row) else { return };
-        tracing::error!(
-            topic = self.topic_name(topic),
-            code = %error.code,
-            remedy = "see why the topic does not take it; it is sent again every 10 s",
-            "a dead letter is refused: its lane stands still"
-        );
-        self.refused_letters.push_back((Deadline::after(LETTER_PAUSE), token));
+        if self.refused_letters.add(token) {
+            tracing::error!(
+                topic = self.topic_name(topic),
+                code = %error.code,
+                remedy = "see why the topic does not take it; it is sent again now and then",
+                "a dead letter is refused: its lane stands still"
+            );
+        }
     }
 
     fn hear(&mut self, call: CallId, row: u32, answered: Option<Answered>) {

@@ -12,6 +12,8 @@ use super::{limits, names};
 
 /// What `kafka.bootstrap_servers` says for the broker in this process.
 const EMBEDDED: &str = "embedded";
+/// A host without a port that is so much like it is a slip. (0 to 1, Jaro-Winkler.)
+const NEARLY: f64 = 0.9;
 
 /// How to reach Kafka.
 pub(super) fn kafka(
@@ -68,15 +70,22 @@ fn cluster(written: &Written, surroundings: &Surroundings<'_>, problems: &mut Pr
     })
 }
 
-/// `host:port`, perhaps with a security protocol before it, as clients take it.
+/// `host:port`, or `host` for the port 9092, perhaps with a security protocol before it, as clients take it.
 fn is_broker(server: &str) -> bool {
     const PROTOCOLS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
     let (protocol, address) = server.split_once("://").unwrap_or((PROTOCOLS[0], server));
-    let Some((host, port)) = address.rsplit_once(':') else { return false };
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        Some(_) => (address, "9092"),
+        None if strsim::jaro_winkler(&address.to_lowercase(), EMBEDDED) > NEARLY => return false,
+        None => (address, "9092"),
+    };
     let unseen = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ';' | '@');
     let is_host =
         !host.is_empty() && !host.contains(unseen) && (!host.contains(':') || host.starts_with('['));
-    PROTOCOLS.contains(&protocol) && is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
+    PROTOCOLS.iter().any(|known| known.eq_ignore_ascii_case(protocol))
+        && is_host
+        && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 fn feeds(

@@ -59,9 +59,6 @@ fn matches_none(rule: &Rule, path: &[&str], problems: &mut Problems<'_, '_>) {
     if rule.header.as_deref() == Some("") {
         problems.add(path, "`header` is empty").hint("name the header");
     }
-    if rule.key_prefix.as_deref() == Some("") {
-        problems.add(path, "`key_prefix` is empty: every key begins with that").hint("remove it");
-    }
     if any_of.as_ref().is_some_and(Vec::is_empty) {
         problems.add(path, "`any_of` lists no value, so no event matches").hint("list the values");
     }
