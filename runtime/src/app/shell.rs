@@ -18,6 +18,8 @@ use super::outputs::{Outputs, name_of};
 
 /// Lines a second about calls that failed and about dead letters.
 const TROUBLE_LINES_MAX: u32 = 20;
+/// Lines a second about retries that handlers ask for: they must not use up those about what follows.
+const RETRY_LINES_MAX: u32 = 5;
 /// Nothing is kept of an event that was filtered.
 const NOWHERE: Kept = Kept(u64::MAX);
 /// What such an event counts as, so that a read of nothing else ends, too.
@@ -46,6 +48,7 @@ pub(super) struct Shell {
     pub(super) calls_made: u64,
     /// Of lines about calls that failed and dead letters.
     throttle: Throttle,
+    retry_throttle: Throttle,
 }
 
 /// What the core decided about the loop itself.
@@ -110,6 +113,7 @@ impl Shell {
             failures: Vec::new(),
             calls_made: 0,
             throttle: Throttle::new(TROUBLE_LINES_MAX),
+            retry_throttle: Throttle::new(RETRY_LINES_MAX),
         }
     }
 
@@ -283,7 +287,7 @@ impl Shell {
     }
 
     fn tell_failed_attempt(&mut self, now: Now, call: &Call, row: u32, error: &str) {
-        let Some(dropped) = self.throttle.allow(now.uptime) else { return };
+        let Some(dropped) = self.retry_throttle.allow(now.uptime) else { return };
         let (partition, offset) = call.batch.place(row as usize).unwrap_or_default();
         let (handler, topic, attempt) = (&self.name, call.batch.topic(), call.batch.attempt());
         tracing::info!(
