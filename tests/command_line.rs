@@ -34,10 +34,34 @@ fn check_refuses_what_run_would_refuse() {
     janitor::remove(&folder);
 }
 
+/// The Kafka clients are asked, without a broker.
+#[test]
+fn check_names_what_the_kafka_clients_refuse() {
+    for (section, name, value, said) in [
+        ("kafka.client", "sesion.timeout.ms", "6000", "No such configuration property"),
+        ("kafka.client", "session.timeout.ms", "6s", "`6s` would be taken as 6"),
+        ("kafka.client", "security.protocol", "SASL", "Invalid value"),
+        ("kafka.producer", "max.in.flight", "10", "must be set <= 5"),
+        ("kafka.consumer", "partitioner", "random", "`partitioner` can't be set"),
+        ("handlers.t.lanes", "max_concurrency", "100000", "more than the"),
+    ] {
+        let refused = check_settings(&settings(&guest("noop")).set(section, name, value));
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(text(&refused.stderr).contains(said), "{refused:?}");
+    }
+}
+
+fn settings(component: &Path) -> Settings {
+    Settings::new("127.0.0.1:1").handler(component, "in", "group")
+}
+
 fn check(component: &Path) -> Output {
+    check_settings(&settings(component))
+}
+
+fn check_settings(settings: &Settings) -> Output {
     let folder = janitor::folder("check");
     let file = folder.join("keylane.toml");
-    let settings = Settings::new("127.0.0.1:1").handler(component, "in", "group");
     fs::write(&file, settings.to_toml()).expect("a temporary file can be written");
     let output =
         Command::new(binary()).arg("check").arg("-c").arg(&file).output().expect("it was just built");

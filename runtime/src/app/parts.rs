@@ -77,7 +77,7 @@ impl Parts {
             Cluster::Embedded(embedded) => Some(start_broker(config, embedded)?),
         };
         let topics = specs::output_topics(config);
-        let spec = specs::sink(config, servers(config, broker.as_ref()));
+        let spec = specs::sink(config, Some(servers(config, broker.as_ref())));
         let routes = handlers.iter().map(HandlerPart::route).collect();
         let sink = Sink::start(&spec, routes, &mut |waiting| patience(&waiting.reason))?;
         let mut parts = Parts {
@@ -119,8 +119,8 @@ impl Parts {
         let partitions = self.partitions(config);
         let mut loops = Vec::new();
         for (index, (part, handler)) in self.handlers.iter().zip(&config.handlers).enumerate() {
-            let mut spec =
-                specs::source(config, handler, servers(config, self.broker.as_ref()), options.until_end);
+            let servers = Some(servers(config, self.broker.as_ref()));
+            let mut spec = specs::source(config, handler, servers, options.until_end);
             spec.fetch_queue_kbytes = specs::fetch_queue_kbytes(config, partitions);
             spec.feed.clone_from(&self.progress);
             let source = Source::start(&spec, part.wake.clone(), &mut |waiting| patience(&waiting.reason))

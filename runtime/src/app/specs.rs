@@ -20,9 +20,9 @@ pub(super) fn engine(config: &Checked) -> EngineOptions {
 }
 
 /// The producer of all handlers. `servers`: the brokers to ask; `None`: it is not to connect.
-pub(super) fn sink(config: &Checked, servers: impl Into<Option<String>>) -> SinkSpec {
+pub(super) fn sink(config: &Checked, servers: Option<String>) -> SinkSpec {
     SinkSpec {
-        client_properties: with_servers(&config.kafka.producer, servers.into()),
+        client_properties: with_servers(&config.kafka.producer, servers),
         topics: output_topics(config),
         create_topics: config.kafka.create_topics,
         as_many_as: letters_of_inputs(config),
@@ -34,11 +34,11 @@ pub(super) fn sink(config: &Checked, servers: impl Into<Option<String>>) -> Sink
 pub(super) fn source(
     config: &Checked,
     handler: &config::Handler,
-    servers: impl Into<Option<String>>,
+    servers: Option<String>,
     until_end: bool,
 ) -> SourceSpec {
     SourceSpec {
-        client_properties: with_servers(&config.kafka.consumer, servers.into()),
+        client_properties: with_servers(&config.kafka.consumer, servers),
         topics: handler.topics.clone(),
         group_id: handler.group_id.clone(),
         group_instance_id: handler.group_instance_id.clone(),

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::str::FromStr;
 
 use serde::{Deserializer, de};
 
 /// A setting that is one plain value.
-pub(super) trait Scalar: Sized {
+pub(super) trait Scalar: FromStr {
     /// What it is, in words.
     const NAME: &'static str;
 
@@ -21,8 +22,6 @@ pub(super) trait Scalar: Sized {
     fn from_switch(_: bool) -> Option<Self> {
         None
     }
-
-    fn from_text(text: &str) -> Option<Self>;
 }
 
 impl Scalar for i64 {
@@ -30,10 +29,6 @@ impl Scalar for i64 {
 
     fn from_whole(number: i64) -> Option<Self> {
         Some(number)
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        text.parse().ok()
     }
 }
 
@@ -47,10 +42,6 @@ impl Scalar for f64 {
     fn from_number(number: f64) -> Option<Self> {
         Some(number)
     }
-
-    fn from_text(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
 }
 
 impl Scalar for bool {
@@ -58,10 +49,6 @@ impl Scalar for bool {
 
     fn from_switch(switch: bool) -> Option<Self> {
         Some(switch)
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        text.parse().ok()
     }
 }
 
@@ -103,6 +90,6 @@ impl<T: Scalar> de::Visitor<'_> for Visitor<T> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        self.accept(T::from_text(text.trim()), de::Unexpected::Str(text))
+        self.accept(text.trim().parse().ok(), de::Unexpected::Str(text))
     }
 }

@@ -88,7 +88,7 @@ fn default_timeout() -> HumanDuration {
     HumanDuration::from_secs(5)
 }
 
-fn default_cpu_budget() -> HumanDuration {
+pub(super) fn default_cpu_budget() -> HumanDuration {
     HumanDuration::from_secs(1)
 }
 

@@ -79,7 +79,7 @@ pub struct RecordSize {
 
 impl RecordSize {
     /// Bytes of key, value and headers.
-    pub fn content(&self) -> usize {
+    pub(super) fn content(&self) -> usize {
         self.content
     }
 

@@ -9,15 +9,13 @@ use super::delivery::DeliveryThread;
 use super::in_flight::{InFlight, Token};
 use super::limits::{Limits, RecordSize, Unfit};
 use super::outcome::{Delivery, DeliveryError, Refusal, refusal};
+use super::record::RECORD_OVERHEAD;
 use super::start::{Error, SinkSpec};
 use super::topics;
 use crate::librdkafka::{
     ConfigError, Deadline, ErrorCode, Header, Hopeless, Patience, ProduceRecord, Producer, ProducerTopic,
     Properties, TRY_LIMIT, admin_broker,
 };
-
-/// What a record takes in memory beside its bytes.
-const RECORD_OVERHEAD: usize = 200;
 
 /// Tells one handler what became of its records: in the order of their reports, several at a time, or none if only
 /// there is room again. Runs on the delivery thread, which all handlers share: it must hand over and return.

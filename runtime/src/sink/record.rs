@@ -2,6 +2,9 @@
 use super::{Output, RecordSize};
 use crate::librdkafka::{Header, Message};
 
+/// What a record takes in memory beside its bytes.
+pub(super) const RECORD_OVERHEAD: usize = 200;
+
 /// A record with bytes of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -31,6 +34,11 @@ impl Record {
     pub fn size(&self) -> RecordSize {
         let size = RecordSize::new(self.key.as_deref(), self.value.as_deref());
         self.headers.iter().fold(size, |size, (name, value)| size.with(name, value.as_deref()))
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn memory(&self) -> usize {
+        self.size().content() + RECORD_OVERHEAD
     }
 
     /// Lends it for sending.

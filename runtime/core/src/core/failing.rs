@@ -229,6 +229,12 @@ mod tests {
     }
 
     #[test]
+    fn no_wait_stays_no_wait_however_often() {
+        let retry = Retry { initial_interval: Duration::ZERO, multiplier: 100.0, ..Retry::default() };
+        assert_eq!(backoff(&retry, &row(7), u32::MAX), Duration::ZERO);
+    }
+
+    #[test]
     fn jitter_spreads_within_its_share_and_can_be_repeated() {
         let retry = Retry::default();
         let drawn: Vec<f64> =

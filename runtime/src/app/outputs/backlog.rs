@@ -6,9 +6,6 @@ use crate::sink::{ProduceError, Record, Token};
 
 use super::cut::Cut;
 
-/// What a record takes in memory beside its bytes.
-const RECORD_OVERHEAD: usize = 200;
-
 /// By topic of the sink, in its order: it goes before anything newer.
 #[derive(Debug)]
 pub(super) struct Backlog {
@@ -37,7 +34,7 @@ impl Backlog {
     }
 
     pub(super) fn push(&mut self, record: Record, token: Token) {
-        let waiting = Waiting { bytes: record.size().content() + RECORD_OVERHEAD, record, token };
+        let waiting = Waiting { bytes: record.memory(), record, token };
         let topic = self.topics.get_mut(usize::from(waiting.record.topic));
         self.bytes += waiting.bytes;
         topic.expect("there is one for every topic of the sink").push_back(waiting);

@@ -5,9 +5,8 @@ use std::time::Duration;
 use super::super::checked::{Checked, Cluster, Embedded, FETCH_QUEUE_MIN, Handler, LaneKey, NoKey, Ordering};
 use super::super::problem::Problems;
 use super::super::size::HumanSize;
+use super::super::written_handler::default_cpu_budget;
 
-/// Nobody wrote it.
-const CPU_BUDGET_DEFAULT: Duration = Duration::from_secs(1);
 /// While a revoke waits, the whole group waits.
 const REVOKE_TIMEOUT_LONG: Duration = Duration::from_secs(10);
 
@@ -71,7 +70,7 @@ fn of_settings(handler: &Handler, problems: &mut Problems<'_, '_>) {
         let text = "attempts follow one another without a wait";
         problems.warn(&["handlers", name, "retry", "max_interval"], text);
     }
-    if handler.cpu_budget > handler.timeout && handler.cpu_budget != CPU_BUDGET_DEFAULT {
+    if handler.cpu_budget > handler.timeout && handler.cpu_budget != default_cpu_budget().0 {
         let text = "it is above `timeout`, which ends the call before";
         problems.warn(&["handlers", name, "cpu_budget"], text);
     }
