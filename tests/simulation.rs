@@ -55,9 +55,11 @@ fn planted_bugs_are_caught() {
 /// The invariants that a planted bug breaks: another one would be luck.
 fn expected(planted: Planted) -> &'static [&'static str] {
     match planted {
-        Planted::CommitHighest | Planted::SettleBeforeAck | Planted::StaleResult | Planted::SkipAfterEnd => {
-            &["I8 commit safety", "I2 no gap", "I1 no loss"]
-        }
+        Planted::CommitHighest
+        | Planted::SettleBeforeAck
+        | Planted::StaleResult
+        | Planted::SkipAfterEnd
+        | Planted::SplitReads => &["I8 commit safety", "I2 no gap", "I1 no loss"],
         Planted::ForgetOldCall => &["I5 one call per lane", "I6 quiet after hand-over"],
         Planted::ChargeAll => &["I-attempts", "I-blame"],
         Planted::RetryTooSoon => &["I-backoff"],

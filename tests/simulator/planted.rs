@@ -18,6 +18,8 @@ pub(crate) enum Planted {
     ClaimBase,
     /// Loses the record that arrives right after the end of a partition was reported.
     SkipAfterEnd,
+    /// Takes rows and end of one read for two things: if the rows are refused, the end still counts.
+    SplitReads,
     /// Charges every event of a call that failed as a whole.
     ChargeAll,
     /// Tries an event again at once.
@@ -30,13 +32,14 @@ pub(crate) enum Planted {
     RoundUncommitted,
 }
 
-pub(crate) const ALL: [Planted; 11] = [
+pub(crate) const ALL: [Planted; 12] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
     Planted::ForgetOldCall,
     Planted::ClaimBase,
     Planted::SkipAfterEnd,
+    Planted::SplitReads,
     Planted::ChargeAll,
     Planted::RetryTooSoon,
     Planted::LetterUnacked,

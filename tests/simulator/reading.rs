@@ -2,11 +2,22 @@
 
 use keylane_core::{Admission, FetchedRow, Input, OutOfRange, Partition, Place, ReadError};
 
+use super::log::Record;
 use super::plan::{Class, MS};
 use super::planted::Planted;
 use super::process::Reader;
 use super::trace::Seen;
 use super::world::{Event, World};
+
+/// One read of a partition.
+#[derive(Default)]
+struct Read {
+    rows: Vec<FetchedRow>,
+    end: Option<i64>,
+    error: Option<ReadError>,
+    /// Where the reader is after it.
+    position: i64,
+}
 
 impl World {
     pub(crate) fn wake_reader(&mut self, p: usize, index: usize) {
@@ -39,69 +50,89 @@ impl World {
             self.out_of_range(p, index, why);
             return;
         }
-        let next = log.position(reader.position);
-        let Some(record) = log.records.get(next) else {
-            self.tell_end(p, index);
-            return;
-        };
-        if log.damage.is_some_and(|(at, _)| at == record.offset) {
-            self.read_damaged(p, index);
-            return;
-        }
-        self.fetch(p, index, next, (events, bytes));
+        let read = self.read(p, index, (events, bytes));
+        self.tell_read(p, index, read);
     }
 
-    fn tell_end(&mut self, p: usize, index: usize) {
-        let end = self.logs[index].end;
-        let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
-        if reader.end_told == Some(end) {
-            return;
-        }
-        reader.end_told = Some(end);
-        reader.position = reader.position.max(end);
-        reader.sound = reader.sound.max(end);
-        self.note(p, "end", Some(index), end, 0);
-        let partition = self.logs[index].partition;
-        self.feed(p, Input::EndOfPartition { partition, offset: end });
-        self.wake_reader(p, index);
-    }
-
-    fn fetch(&mut self, p: usize, index: usize, next: usize, (events, bytes): (u32, u64)) {
+    /// What the client has at hand: rows, and behind them the end of the log or an error, or both.
+    fn read(&mut self, p: usize, index: usize, (events, bytes): (u32, u64)) -> Read {
+        let Some(reader) = &self.processes[p].parts[index].reader else { return Read::default() };
+        let (position, end_told) = (reader.position, reader.end_told);
+        let skipped = self.planted == Some(Planted::SkipAfterEnd) && end_told.is_some();
         let at_once = self.rng.range(1, 20).min(u64::from(events)) as usize;
-        let skipped = self.planted == Some(Planted::SkipAfterEnd)
-            && self.processes[p].parts[index].reader.as_ref().is_some_and(|r| r.end_told.is_some());
-        let damage = self.logs[index].damage;
-        let mut rows: Vec<FetchedRow> = Vec::new();
+        let mut read = Read { position, ..Read::default() };
+        let mut at = self.logs[index].position(position) + usize::from(skipped);
         let mut taken = 0;
-        for at in next + usize::from(skipped)..self.logs[index].records.len() {
-            let record = &self.logs[index].records[at];
-            if rows.len() >= at_once || taken >= bytes || damage.is_some_and(|(at, _)| at == record.offset) {
-                break;
+        while let Some(record) = self.logs[index].records.get(at).cloned() {
+            if self.logs[index].damage.is_some_and(|(at, _)| at == record.offset) {
+                if read.rows.is_empty() || self.rng.percent(50) {
+                    read.error = Some(self.damaged(p, index));
+                }
+                return read;
             }
-            let (offset, lane, size) = (record.offset, record.lane, record.bytes);
-            let filtered = record.filtered;
-            let admission = if filtered { Admission::Filtered } else { lane.admission(&self.plan) };
-            taken += u64::from(size);
-            let timestamp = offset * 7 - 1;
-            let place = if filtered { Place(u64::MAX) } else { self.processes[p].keep(index, lane, offset) };
-            if filtered {
-                self.saw(Seen::Filtered);
+            if read.rows.len() >= at_once || taken >= bytes {
+                return read;
             }
-            if admission == Admission::Rejected && !self.buries(p) {
-                self.logs[index].excuse(offset, offset + 1);
-            }
-            rows.push(FetchedRow { offset, timestamp, bytes: size, place, admission });
-            self.note(p, "read", Some(index), offset, i64::from(size));
+            taken += u64::from(record.bytes);
+            read.rows.push(self.read_row(p, index, &record));
+            read.position = record.offset + 1;
+            at += 1;
+        }
+        let end = self.logs[index].end;
+        let is_new = end_told != Some(end) || !read.rows.is_empty();
+        if is_new && (read.rows.is_empty() || self.rng.percent(60)) {
+            read.end = Some(end);
+            read.position = read.position.max(end);
+        }
+        let found = !read.rows.is_empty() || read.end.is_some();
+        if found && self.strikes(Class::Damage, 3) {
+            read.error = Some(ReadError::Damaged);
+        }
+        read
+    }
+
+    fn read_row(&mut self, p: usize, index: usize, record: &Record) -> FetchedRow {
+        let Record { offset, lane, bytes, filtered, .. } = *record;
+        let admission = if filtered { Admission::Filtered } else { lane.admission(&self.plan) };
+        let place = if filtered { Place(u64::MAX) } else { self.processes[p].keep(index, lane, offset) };
+        if filtered {
+            self.saw(Seen::Filtered);
+        }
+        if admission == Admission::Rejected && !self.buries(p) {
+            self.logs[index].excuse(offset, offset + 1);
+        }
+        self.note(p, "read", Some(index), offset, i64::from(bytes));
+        FetchedRow { offset, timestamp: offset * 7 - 1, bytes, place, admission }
+    }
+
+    fn tell_read(&mut self, p: usize, index: usize, read: Read) {
+        let Read { rows, end, error, position } = read;
+        if rows.is_empty() && end.is_none() && error.is_none() {
+            return;
         }
         let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
-        let last = rows.last().map(|row| row.offset);
-        reader.position = last.map_or(reader.position + 1, |last| last + 1);
-        reader.sound = reader.sound.max(reader.position);
-        reader.end_told = None;
-        if !rows.is_empty() {
-            reader.permission = None;
-            let partition = self.logs[index].partition;
-            self.feed(p, Input::Fetched { partition, rows: &rows });
+        reader.position = position;
+        reader.sound = reader.sound.max(position);
+        reader.end_told = end;
+        reader.permission = None;
+        if let Some(end) = end {
+            self.note(p, "end", Some(index), end, rows.len() as i64);
+            self.saw(if rows.is_empty() { Seen::ReadsOfEnd } else { Seen::ReadsOfRowsAndEnd });
+        }
+        if error.is_some() {
+            self.note(p, "read error", Some(index), position, rows.len() as i64);
+            self.saw(Seen::ReadErrors);
+            self.saw(if rows.is_empty() { Seen::ReadsOfError } else { Seen::ReadsOfRowsAndError });
+            // After an error a reader stands anywhere.
+            let skip = self.rng.below(4) as i64;
+            self.move_reader(p, index, skip);
+        }
+        let partition = self.logs[index].partition;
+        if self.planted == Some(Planted::SplitReads) && !rows.is_empty() && end.is_some() {
+            self.feed(p, Input::Fetched { partition, rows: &rows, end: None, error: None });
+            self.feed(p, Input::Fetched { partition, rows: &[], end, error });
+        } else {
+            self.feed(p, Input::Fetched { partition, rows: &rows, end, error });
         }
         self.wake_reader(p, index);
     }
@@ -117,23 +148,19 @@ impl World {
             self.logs[index].excuse(i64::MIN, end);
         }
         let partition = self.logs[index].partition;
-        self.feed(p, Input::ReadFailed { partition, why });
+        if let Some(reader) = &mut self.processes[p].parts[index].reader {
+            reader.permission = None;
+        }
+        self.feed(p, Input::Fetched { partition, rows: &[], end: None, error: Some(why) });
     }
 
-    fn read_damaged(&mut self, p: usize, index: usize) {
-        self.saw(Seen::ReadErrors);
+    fn damaged(&mut self, p: usize, index: usize) -> ReadError {
         let log = &mut self.logs[index];
-        let partition = log.partition;
         if let Some((at, times)) = log.damage {
             log.damage = (times > 1).then_some((at, times - 1));
             self.note(p, "damaged", Some(index), at, i64::from(times));
         }
-        // After an error a reader stands anywhere.
-        let skip = self.rng.below(4) as i64;
-        self.move_reader(p, index, skip);
-        let why = if self.rng.percent(10) { ReadError::Denied } else { ReadError::Damaged };
-        self.feed(p, Input::ReadFailed { partition, why });
-        self.wake_reader(p, index);
+        if self.rng.percent(10) { ReadError::Denied } else { ReadError::Damaged }
     }
 
     fn move_reader(&mut self, p: usize, index: usize, by: i64) {

@@ -105,6 +105,10 @@ coverage! {
     Reassigns 1_000
     OutOfRange 1_000
     ReadErrors 4_000
+    ReadsOfEnd 75_000
+    ReadsOfRowsAndEnd 80_000
+    ReadsOfError 3_500
+    ReadsOfRowsAndError 2_400
     PartitionsStopped 3_000
     HandlersStopped 2_000
     CallsFailed 25_000

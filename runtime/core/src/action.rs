@@ -39,7 +39,7 @@ pub enum Action<'a> {
     LeaveGroup,
     // -- reading --------------------------------------------------------------------------------
     /// One read of this partition may take so much. A record that crosses a limit is still taken.
-    /// Replaces an older permission; used up by the next `Fetched` of the partition.
+    /// Replaces an older permission; the next `Fetched` of the partition uses it up.
     Read {
         /// Which.
         partition: Partition,

@@ -40,26 +40,19 @@ pub enum Input<'a> {
         partitions: &'a [Partition],
     },
     // -- reading --------------------------------------------------------------------------------
-    /// Records were read, in offset order.
+    /// What one read of a partition found: rows, then perhaps the end of the partition, then perhaps an error. It is
+    /// one input because all of it depends on the reader's position: if a row is refused because that is unverified,
+    /// the end and the error behind it mean nothing either.
     Fetched {
-        /// Where they were read.
+        /// Where it was read.
         partition: Partition,
-        /// At least one.
+        /// In offset order; may be empty.
         rows: &'a [FetchedRow],
-    },
-    /// The reader stands at the end of the partition.
-    EndOfPartition {
-        /// The offset that the next record will have at the least: it bridges trailing control records.
-        partition: Partition,
-        /// See `partition`.
-        offset: i64,
-    },
-    /// Reading a partition failed.
-    ReadFailed {
-        /// Where.
-        partition: Partition,
-        /// How.
-        why: ReadError,
+        /// The read ended at the end of the partition: the lowest offset that the next record can have. It bridges
+        /// trailing control records.
+        end: Option<i64>,
+        /// The read ended with an error.
+        error: Option<ReadError>,
     },
     // -- calls ----------------------------------------------------------------------------------
     /// The workers take so many more calls, or up to [`SHORT_CALLS_MAX`] times as many where each carries one event.

@@ -203,7 +203,12 @@ impl Shell {
             self.next += 1;
         }
         self.asked.permitted = 0;
-        self.give(Input::Fetched { partition: P, rows: rows.get(..count).unwrap_or_default() });
+        self.give(Input::Fetched {
+            partition: P,
+            rows: rows.get(..count).unwrap_or_default(),
+            end: None,
+            error: None,
+        });
     }
 
     fn end_a_call(&mut self) {

@@ -161,7 +161,7 @@ impl Harness {
             self.model.admit(row.offset, name);
         }
         if !rows.is_empty() {
-            self.give(Input::Fetched { partition: P, rows: &rows });
+            self.give(Input::Fetched { partition: P, rows: &rows, end: None, error: None });
         }
     }
 

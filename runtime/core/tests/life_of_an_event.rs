@@ -89,7 +89,12 @@ fn started() -> Shell {
 #[test]
 fn an_event_is_committed_when_its_outputs_are_acked() {
     let mut shell = started();
-    shell.give(Input::Fetched { partition: P, rows: &[row(10, 1), row(11, 2), row(12, 1)] });
+    shell.give(Input::Fetched {
+        partition: P,
+        rows: &[row(10, 1), row(11, 2), row(12, 1)],
+        end: None,
+        error: None,
+    });
     assert_eq!(shell.asked(), ["Dispatch", "Dispatch", "Read"], "two lanes, two workers");
     let second = shell.end(1, 1, &[]);
     assert_eq!(second.slot, 1);
@@ -109,7 +114,7 @@ fn an_event_is_committed_when_its_outputs_are_acked() {
 #[test]
 fn a_drain_waits_for_what_runs_then_commits_and_leaves() {
     let mut shell = started();
-    shell.give(Input::Fetched { partition: P, rows: &[row(10, 1), row(11, 1)] });
+    shell.give(Input::Fetched { partition: P, rows: &[row(10, 1), row(11, 1)], end: None, error: None });
     shell.asked();
     shell.give(Input::Drain { deadline: Duration::from_secs(10) });
     assert_eq!(shell.asked(), ["StopReading", "ReleaseRows"]);
@@ -122,8 +127,8 @@ fn a_drain_waits_for_what_runs_then_commits_and_leaves() {
 #[test]
 fn a_hole_after_a_rebalance_is_read_once_more_before_it_is_believed() {
     let mut shell = started();
-    shell.give(Input::Fetched { partition: P, rows: &[row(14, 1)] });
+    shell.give(Input::Fetched { partition: P, rows: &[row(14, 1)], end: None, error: None });
     assert_eq!(shell.asked(), ["Notice", "Reposition", "ReleaseRows", "Read"]);
-    shell.give(Input::Fetched { partition: P, rows: &[row(14, 1)] });
+    shell.give(Input::Fetched { partition: P, rows: &[row(14, 1)], end: None, error: None });
     assert_eq!(shell.calls.first().map(|(_, offsets)| offsets.clone()), Some(vec![14]));
 }

@@ -2,7 +2,7 @@
 
 mod shell;
 
-use keylane_core::{Config, Input, Partition};
+use keylane_core::{Config, Input, Partition, ReadError};
 use shell::{P0, P1, Shell, start};
 
 fn offsets(shell: &Shell) -> Vec<i64> {
@@ -52,6 +52,38 @@ fn a_hole_that_lies_across_an_answered_revoke_is_not_believed() {
     assert_eq!(shell.revoked, [[P1]]);
     shell.fetch(P0, &[(5, 1)]);
     assert_eq!(shell.repositions, [(P0, 2)], "the answer moved readers");
+}
+
+/// The offsets that are missing may hold events: only a read that begins at the ledger's next offset can tell.
+#[test]
+fn the_end_of_a_read_whose_rows_were_refused_means_nothing() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 4);
+    shell.read(P0, &[(3, 1), (4, 1)], Some(5), None);
+    assert_eq!((offsets(&shell), &shell.repositions[..]), (vec![], &[(P0, 0)][..]));
+    shell.read(P0, &[(3, 1), (4, 1)], Some(5), None);
+    shell.end_all();
+    assert_eq!(shell.kept_places(), 0, "both were handled");
+    assert_eq!(shell.store().offset_of(P0), Some(5));
+}
+
+#[test]
+fn the_error_of_a_read_whose_rows_or_end_were_refused_means_nothing() {
+    let error = Some(ReadError::OutOfRange { log_start: 0, log_end: 2 });
+    for (rows, end) in [(&[(3, 1)][..], None), (&[], Some(3))] {
+        let mut shell = Shell::reading(Config::default(), &[P0], 4);
+        shell.read(P0, rows, end, error);
+        assert_eq!(shell.repositions, [(P0, 0)], "{rows:?} {end:?}");
+        assert!(shell.reassigned.is_empty(), "{rows:?} {end:?}: the error was about another position");
+    }
+}
+
+#[test]
+fn a_read_is_taken_in_its_order() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 4);
+    shell.read(P0, &[(0, 1), (1, 1)], Some(4), Some(ReadError::Damaged));
+    assert_eq!(shell.repositions, [(P0, 4)], "rows and end come before the error");
+    shell.end_all();
+    assert_eq!(shell.store().offset_of(P0), Some(4));
 }
 
 #[test]

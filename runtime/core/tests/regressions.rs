@@ -71,7 +71,7 @@ impl Shell {
             admission,
         };
         let rows: Vec<_> = offsets.map(row).collect();
-        self.give(Input::Fetched { partition: P, rows: &rows });
+        self.give(Input::Fetched { partition: P, rows: &rows, end: None, error: None });
     }
 
     /// The oldest call ends well.
@@ -135,13 +135,13 @@ fn a_reader_outside_the_log_moves_no_ledger_that_is_inside() {
     shell.read(10..12, Admission::Lane(1));
     shell.asked("");
     let why = ReadError::OutOfRange { log_start: 0, log_end: 50 };
-    shell.give(Input::ReadFailed { partition: P, why });
+    shell.give(Input::Fetched { partition: P, rows: &[], end: None, error: Some(why) });
     let moved = shell.asked("Reassign");
     assert!(
         moved.len() == 1 && moved[0].contains("offset: 12"),
         "offsets 12 to 50 are not skipped: {moved:?}"
     );
-    shell.give(Input::ReadFailed { partition: P, why });
+    shell.give(Input::Fetched { partition: P, rows: &[], end: None, error: Some(why) });
     assert!(shell.asked("Notice(SessionEnded").is_empty(), "a call of it is still out");
 }
 

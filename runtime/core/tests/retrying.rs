@@ -267,7 +267,12 @@ fn a_retry_that_comes_during_a_revoke_is_the_next_owners() {
 fn filtered_events_settle_without_a_call_and_unkeyed_ones_have_an_ending() {
     let mut shell = reading(retry());
     let row = |offset, admission| FetchedRow { offset, timestamp: 0, bytes: 100, place: Place(0), admission };
-    shell.give(Input::Fetched { partition: P0, rows: &[row(0, Admission::Filtered)] });
+    shell.give(Input::Fetched {
+        partition: P0,
+        rows: &[row(0, Admission::Filtered)],
+        end: None,
+        error: None,
+    });
     assert_eq!((shell.store().offset_of(P0), shell.core.failures().filtered), (Some(1), 1));
     shell.fetch_as(P0, &[1], Admission::Rejected);
     assert!(shell.calls.is_empty());

@@ -163,7 +163,7 @@ fn a_session_that_fell_out_of_the_log_ends_and_is_decided_like_a_start() {
         let name = format!("{log_start}..{log_end} {out_of_range:?}");
         let mut shell = half_settled(out_of_range);
         let why = ReadError::OutOfRange { log_start, log_end };
-        shell.give(Input::ReadFailed { partition: P0, why });
+        shell.give(Input::Fetched { partition: P0, rows: &[], end: None, error: Some(why) });
         assert_eq!(shell.store().offset_of(P0), Some(5), "{name}: what is settled is committed");
         everything_cancelled_is_gone(&mut shell);
         assert_eq!(shell.saw("PartitionStopped"), usize::from(goes_on.is_none()), "{name}");
@@ -182,7 +182,7 @@ fn a_revoke_or_a_drain_overtakes_a_session_that_fell_out_of_the_log() {
     for rebalance in [Input::Revoked { partitions: &[P0] }, Input::DrainNow] {
         let mut shell = half_settled(OutOfRange::Earliest);
         let why = ReadError::OutOfRange { log_start: 100, log_end: 200 };
-        shell.give(Input::ReadFailed { partition: P0, why });
+        shell.give(Input::Fetched { partition: P0, rows: &[], end: None, error: Some(why) });
         shell.give(rebalance);
         shell.store();
         everything_cancelled_is_gone(&mut shell);

@@ -14,7 +14,7 @@ use super::Totals;
 use super::clock::Clock;
 use super::inbox::{Inbox, News};
 use super::outputs::Heard;
-use super::shell::Shell;
+use super::shell::{Read, Shell};
 
 /// The client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not last.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
@@ -185,7 +185,9 @@ impl HandlerLoop {
                 self.give(Input::AssignFailed { partition });
             }
             SourceEvent::EndKnown { partition, offset } => self.give(Input::EndKnown { partition, offset }),
-            SourceEvent::ReadFailed { partition, why } => self.give(Input::ReadFailed { partition, why }),
+            SourceEvent::ReadFailed { partition, why } => {
+                self.give(Input::Fetched { partition, rows: &[], end: None, error: Some(why) });
+            }
             SourceEvent::CommitResult { id, partition, result, code } => match result {
                 Ok(()) => self.give(Input::Committed { id, partition }),
                 Err(why) => {
@@ -309,23 +311,19 @@ impl HandlerLoop {
             }
             reads += 1;
             let partition = permission.partition;
-            let read = self.shell.read(permission);
-            let (end_of_partition, error, used) = (read.end_of_partition, read.error, !read.rows.is_empty());
-            busy |= used || read.more || end_of_partition.is_some() || error.is_some();
-            if used {
-                self.first_read.get_or_insert(self.now.uptime);
-                self.core.handle(self.now, Input::Fetched { partition, rows: read.rows });
-                self.carry_out();
-                self.shell.calls.hand_over();
-            } else {
+            let Read { rows, end, error, more } = self.shell.read(permission);
+            if rows.is_empty() && end.is_none() && error.is_none() {
+                busy |= more;
                 self.shell.permissions.push_back(permission);
+                continue;
             }
-            if let Some(offset) = end_of_partition {
-                self.give(Input::EndOfPartition { partition, offset });
+            busy = true;
+            if !rows.is_empty() {
+                self.first_read.get_or_insert(self.now.uptime);
             }
-            if let Some(why) = error {
-                self.give(Input::ReadFailed { partition, why });
-            }
+            self.core.handle(self.now, Input::Fetched { partition, rows, end, error });
+            self.carry_out();
+            self.shell.calls.hand_over();
         }
         busy
     }

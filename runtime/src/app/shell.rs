@@ -82,7 +82,8 @@ pub(super) struct Permission {
 #[derive(Debug)]
 pub(super) struct Read<'a> {
     pub(super) rows: &'a [FetchedRow],
-    pub(super) end_of_partition: Option<i64>,
+    /// The end of the partition.
+    pub(super) end: Option<i64>,
     pub(super) error: Option<ReadError>,
     pub(super) more: bool,
 }
@@ -205,7 +206,7 @@ impl Shell {
             rows.push(FetchedRow { offset, timestamp, bytes, place, admission });
             bytes
         });
-        Read { rows: &self.rows, end_of_partition: read.end_of_partition, error: read.error, more: read.more }
+        Read { rows: &self.rows, end: read.end_of_partition, error: read.error, more: read.more }
     }
 
     pub(super) fn fail(&mut self, failure: String) {

@@ -113,9 +113,7 @@ impl Core {
             Input::AssignFailed { partition } => self.assign_failed(partition),
             Input::Revoked { partitions } => self.revoked(partitions),
             Input::Lost { partitions } => self.lost(partitions),
-            Input::Fetched { partition, rows } => self.fetched(partition, rows),
-            Input::EndOfPartition { partition, offset } => self.end_of_partition(partition, offset),
-            Input::ReadFailed { partition, why } => self.read_failed(partition, why),
+            Input::Fetched { partition, rows, end, error } => self.fetched(partition, rows, end, error),
             Input::WorkersFree { calls } => self.pace.workers_free(calls),
             Input::CallEnded { call, lanes, with_outputs, took } => {
                 self.call_ended(call, lanes, with_outputs, took);

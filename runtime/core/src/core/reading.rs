@@ -11,7 +11,14 @@ const READ_EVENTS_MAX: u64 = 1024;
 const READ_BYTES_MAX: u64 = 512 << 10;
 
 impl Core {
-    pub(super) fn fetched(&mut self, id: Partition, rows: &[FetchedRow]) {
+    /// One read: its rows, its end and its error, up to the first of them that can't be trusted.
+    pub(super) fn fetched(
+        &mut self,
+        id: Partition,
+        rows: &[FetchedRow],
+        end: Option<i64>,
+        error: Option<ReadError>,
+    ) {
         let Some(index) = self.partitions.find(id) else { return self.release_all(rows) };
         let state = self.partitions.get_mut(index);
         state.reading.granted = false;
@@ -22,9 +29,13 @@ impl Core {
         self.to_grant.push(index);
         for (at, row) in rows.iter().enumerate() {
             if !self.admit(index, row) {
-                self.release_all(rows.get(at..).unwrap_or_default());
-                break;
+                return self.release_all(rows.get(at..).unwrap_or_default());
             }
+        }
+        if end.is_none_or(|offset| self.end_of_partition(index, offset))
+            && let Some(why) = error
+        {
+            self.read_failed(index, why);
         }
     }
 
@@ -80,14 +91,14 @@ impl Core {
         }
     }
 
-    pub(super) fn end_of_partition(&mut self, id: Partition, offset: i64) {
-        let Some(index) = self.partitions.find(id) else { return };
-        let state = self.partitions.get(index);
-        if state.phase != Phase::Active || state.reading.off || offset < state.ledger.next() {
-            return;
+    /// The reader is at the end of the partition. False: it is not where it should be, and the end comes again.
+    fn end_of_partition(&mut self, index: u32, offset: i64) -> bool {
+        let next = self.partitions.get(index).ledger.next();
+        if offset < next {
+            return true; // what was read since then is known to follow
         }
-        if offset > state.ledger.next() && !self.believe_gap(index) {
-            return;
+        if offset > next && !self.believe_gap(index) {
+            return false;
         }
         let state = self.partitions.get_mut(index);
         state.reading.trust = Trust::Continuous;
@@ -97,6 +108,7 @@ impl Core {
             state.ledger.pass(to);
             state.commit.changes += 1;
         }
+        true
     }
 
     /// Offsets are missing before what was just read. True: they don't exist. False: the reader was positioned
@@ -115,13 +127,9 @@ impl Core {
         }
     }
 
-    pub(super) fn read_failed(&mut self, id: Partition, why: ReadError) {
-        let Some(index) = self.partitions.find(id) else { return };
+    fn read_failed(&mut self, index: u32, why: ReadError) {
         let state = self.partitions.get_mut(index);
-        if state.phase != Phase::Active {
-            return;
-        }
-        let next = state.ledger.next();
+        let (id, next) = (state.id, state.ledger.next());
         match why {
             ReadError::OutOfRange { log_start, log_end }
                 if (log_start..=log_end).contains(&next) && state.reading.failed_at != Some(next) =>
@@ -129,8 +137,6 @@ impl Core {
                 // Only the reader is outside the log, the ledger is not: nothing needs to be passed over.
                 state.reading.failed_at = Some(next);
                 state.reading.trust = Trust::Positioned;
-                state.reading.granted = false;
-                self.to_grant.push(index);
                 self.outbox.notice(Notice::Repositioned { partition: id, offset: next });
                 self.outbox.push(Pending::Reassign(id, next));
             }

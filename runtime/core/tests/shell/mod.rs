@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use keylane_core::{
     Action, Admission, CallFailure, CallId, CommitEntry, CommitError, CommitId, CommittedStart, Config, Core,
-    DeadLetter, Fault, FetchedRow, Input, LaneEnd, Notice, Now, Partition, Place, Reason, Stall, Start,
-    Verdict,
+    DeadLetter, Fault, FetchedRow, Input, LaneEnd, Notice, Now, Partition, Place, ReadError, Reason, Stall,
+    Start, Verdict,
 };
 
 pub(crate) const P0: Partition = Partition { topic: 0, number: 0 };
@@ -171,15 +171,26 @@ impl Shell {
 
     /// Rows with these offsets and lane keys were read.
     pub(crate) fn fetch(&mut self, partition: Partition, rows: &[(i64, u64)]) {
+        self.read(partition, rows, None, None);
+    }
+
+    /// One read found these rows, then this end, then this error.
+    pub(crate) fn read(
+        &mut self,
+        partition: Partition,
+        rows: &[(i64, u64)],
+        end: Option<i64>,
+        error: Option<ReadError>,
+    ) {
         let rows: Vec<FetchedRow> =
             rows.iter().map(|&(offset, lane)| self.row(offset, Admission::Lane(lane))).collect();
-        self.give(Input::Fetched { partition, rows: &rows });
+        self.give(Input::Fetched { partition, rows: &rows, end, error });
     }
 
     /// Rows with these offsets were read, all admitted in one way.
     pub(crate) fn fetch_as(&mut self, partition: Partition, offsets: &[i64], admission: Admission) {
         let rows: Vec<FetchedRow> = offsets.iter().map(|&offset| self.row(offset, admission)).collect();
-        self.give(Input::Fetched { partition, rows: &rows });
+        self.give(Input::Fetched { partition, rows: &rows, end: None, error: None });
     }
 
     fn row(&mut self, offset: i64, admission: Admission) -> FetchedRow {

@@ -1,0 +1,139 @@
+//! Promise: a topic that is written in transactions loses nothing, however many are aborted, whoever starts, joins or
+//! leaves meanwhile. Markers and aborted records are offsets that no reader is given: where a read begins with one, only
+//! a reader that is known to stand there can tell a hole from a loss.
+
+use std::time::Duration;
+
+use keylane_tests::background::Background;
+use keylane_tests::check::{self, History};
+use keylane_tests::flow::Flow;
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{self, Received, Record, Transactions, unique};
+use keylane_tests::keylane::Keylane;
+use keylane_tests::skip::say;
+use keylane_tests::wait;
+
+/// Fresh groups, one after another.
+const STARTS: usize = 10;
+
+#[test]
+fn a_start_on_aborted_transactions_misses_nothing() {
+    const PARTITIONS: i32 = 200;
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, PARTITIONS, &[]);
+    let transactions = Transactions::new(&cluster.bootstrap(), &unique("writer")).expect("a coordinator");
+    let event = |number: i32| Record::new(format!("key-{number}"), "v").to(number % PARTITIONS);
+    transactions.abort(&flow.input, (0..PARTITIONS).map(event)).expect("aborted");
+    transactions.commit(&flow.input, (0..3 * PARTITIONS).map(event)).expect("committed");
+    let trickle = Trickle::new(&flow);
+    for start in 0..STARTS {
+        let flow = flow.again();
+        let settings = flow
+            .settings(&guest("echo"), "reader")
+            .set("handlers.t", "topics", vec![flow.input.as_str(), &trickle.topic])
+            .set("handlers.t.dead_letters", "topic", flow.letters.as_str());
+        let mut keylane = Keylane::run(&settings, &[]);
+        flow.wait_until_committed();
+        keylane.terminate();
+        keylane.expect_exit(0);
+        let report = check::check(&committed_history(&flow));
+        say(&format!("start {start}: {report}"));
+        report.assert_clean();
+    }
+    trickle.load.stop();
+}
+
+#[test]
+fn cooperative_joins_under_transactions_miss_nothing() {
+    joins_under_transactions_miss_nothing("cooperative-sticky");
+}
+
+#[test]
+fn range_joins_under_transactions_miss_nothing() {
+    joins_under_transactions_miss_nothing("range");
+}
+
+/// One instance stays, another joins and leaves, while two writers commit and abort small transactions.
+fn joins_under_transactions_miss_nothing(assignor: &str) {
+    const PARTITIONS: i32 = 64;
+    const JOINS: usize = 6;
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, PARTITIONS, &[]);
+    let writers = [0, 1].map(|writer| write(&flow, writer));
+    let settings = |client: &str| {
+        flow.settings(&guest("echo"), client).set("kafka", "assignor", assignor).set(
+            "kafka.client",
+            "session.timeout.ms",
+            30_000,
+        )
+    };
+    let mut staying = Keylane::run(&settings("staying"), &[]);
+    flow.wait_for_members(&["staying"]);
+    for _ in 0..JOINS {
+        let written: usize = writers.iter().map(Background::steps).sum();
+        let mut visiting = Keylane::run(&settings("visiting"), &[]);
+        flow.wait_for_members(&["staying", "visiting"]);
+        wait::until("the writers to go on", wait::PATIENCE, || {
+            writers.iter().map(Background::steps).sum::<usize>() > written + 50
+        });
+        visiting.terminate();
+        visiting.expect_exit(0);
+        flow.wait_for_members(&["staying"]);
+    }
+    let written: usize = writers.map(Background::stop).iter().sum();
+    flow.wait_until_committed();
+    staying.terminate();
+    staying.expect_exit(0);
+
+    let report = check::check(&committed_history(&flow));
+    say(&format!("{assignor}: {written} transactions, {JOINS} joins: {report}"));
+    report.assert_clean();
+    assert!(report.sessions.len() > usize::try_from(PARTITIONS).expect("few"), "no partition changed hands");
+}
+
+/// Transactions of one to three events on each of 16 partitions; every tenth is aborted.
+fn write(flow: &Flow<'_>, writer: usize) -> Background {
+    let transactions =
+        Transactions::new(&flow.cluster.bootstrap(), &unique("writer")).expect("a coordinator");
+    let topic = flow.input.clone();
+    Background::repeat(Duration::from_millis(20), move |step| {
+        let partitions = (0..16).map(|at| i32::try_from((step * 16 + at) % 64).expect("few"));
+        let events = partitions.flat_map(|partition| (0..=step % 3).map(move |number| (partition, number)));
+        let records = events.map(|(partition, number)| {
+            Record::new(format!("key-{writer}-{partition}-{}", number % 2), format!("{step}")).to(partition)
+        });
+        if step % 10 == writer {
+            transactions.abort(&topic, records).expect("aborted");
+        } else {
+            transactions.commit(&topic, records).expect("committed");
+        }
+    })
+}
+
+/// Only what was committed is an event.
+fn committed_history(flow: &Flow<'_>) -> History {
+    let inputs = kafka::read_committed(&flow.cluster.bootstrap(), &flow.input);
+    let outputs = kafka::read_all(&flow.cluster.bootstrap(), &flow.output);
+    let of_input = |record: &Received| record.text("keylane-origin-topic") == flow.input;
+    let outputs: Vec<Received> = outputs.into_iter().filter(of_input).collect();
+    History::of(&inputs, &outputs, &flow.input)
+}
+
+/// A little traffic on a topic of its own, so that the readers are never at rest.
+struct Trickle {
+    topic: String,
+    load: Background,
+}
+
+impl Trickle {
+    fn new(flow: &Flow<'_>) -> Self {
+        let topic = unique("trickle");
+        flow.cluster.admin().create_topic(&topic, 4, &[]);
+        let (producer, to) = (flow.producer(), topic.clone());
+        let load = Background::repeat(Duration::from_millis(5), move |step| {
+            let record = Record::new(format!("{step}"), "v");
+            producer.hand_over(&to, [record]).expect("there is room");
+        });
+        Trickle { topic, load }
+    }
+}
