@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use keylane_tests::alice;
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
-use keylane_tests::kafka::{self, Cluster, Options, Received, Record};
+use keylane_tests::kafka::{self, Received, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::skip;
 use keylane_tests::wait;
@@ -159,13 +160,13 @@ fn what_lost_its_place_is_counted() {
 /// A user who may write, but not look at the topic's configuration: one warning, and the brokers decide.
 #[test]
 fn what_the_brokers_do_not_tell_is_left_to_them() {
-    let Some(cluster) = kafka::own(&with_alice()) else { return };
+    let Some(cluster) = kafka::own(&alice::options()) else { return };
     let flow = Flow::new(&cluster, 1, &[]);
     let guarded = kafka::unique("guarded");
     cluster.admin().create_topic(&guarded, 1, &[("max.message.bytes", "2000")]);
-    rights(&cluster, &["--add", "--allow-principal", "User:alice"], &["Write", "Describe"], &guarded);
+    alice::rights(&cluster, &["--add", "--allow-principal", "User:alice"], &["Write", "Describe"], &guarded);
     flow.producer().send_all(&flow.input, events()).expect("acknowledged");
-    let mut keylane = Keylane::run(&as_alice(&cluster, into(&flow, &guarded)), &["--until-end"]);
+    let mut keylane = Keylane::run(&alice::settings(&cluster, into(&flow, &guarded)), &["--until-end"]);
     keylane.expect_exit(0);
     let lines = keylane.lines();
     let warnings: Vec<&Value> =
@@ -184,11 +185,11 @@ fn what_the_brokers_do_not_tell_is_left_to_them() {
 /// What waited for a topic that could not be written is dropped with its partition: another instance has the events.
 #[test]
 fn outputs_of_a_partition_that_was_given_up_do_not_land_later() {
-    let Some(cluster) = kafka::own(&with_alice()) else { return };
+    let Some(cluster) = kafka::own(&alice::options()) else { return };
     let flow = Flow::new(&cluster, 2, &[]);
-    let mut barred = Keylane::run(&as_alice(&cluster, flow.settings(&guest("echo"), "barred")), &[]);
+    let mut barred = Keylane::run(&alice::settings(&cluster, flow.settings(&guest("echo"), "barred")), &[]);
     flow.wait_for_members(&["barred"]);
-    rights(&cluster, &["--add", "--deny-principal", "User:alice"], &["Write"], &flow.output);
+    alice::rights(&cluster, &["--add", "--deny-principal", "User:alice"], &["Write"], &flow.output);
     let event = |number| Record::new(format!("key-{number}"), format!("event {number}"));
     flow.producer().send_all(&flow.input, (0..200).map(event)).expect("acknowledged");
     barred.wait_for("the alarm", |line| line["message"].as_str().is_some_and(|m| m.contains("is blocked")));
@@ -197,7 +198,12 @@ fn outputs_of_a_partition_that_was_given_up_do_not_land_later() {
     flow.wait_for_members(&["barred", "other"]);
     let done = |flow: &Flow<'_>| flow.committed().iter().any(|committed| committed.offset.unwrap_or(0) > 50);
     wait::until("one partition to be done by the other instance", wait::PATIENCE, || done(&flow));
-    rights(&cluster, &["--remove", "--force", "--deny-principal", "User:alice"], &["Write"], &flow.output);
+    alice::rights(
+        &cluster,
+        &["--remove", "--force", "--deny-principal", "User:alice"],
+        &["Write"],
+        &flow.output,
+    );
     flow.wait_until_committed();
     for keylane in [&mut barred, &mut other] {
         keylane.terminate();
@@ -206,37 +212,6 @@ fn outputs_of_a_partition_that_was_given_up_do_not_land_later() {
     let report = check::check(&flow.history());
     report.assert_clean();
     assert_eq!(report.repeats, [].into(), "what was given up landed, too: {report}");
-}
-
-/// With a user whose rights can be set.
-fn with_alice() -> Options {
-    let users = vec![("alice".to_owned(), "secret".to_owned())];
-    let properties = [
-        ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
-        ("super.users", "User:ANONYMOUS"),
-        ("allow.everyone.if.no.acl.found", "true"),
-    ];
-    let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    Options { users, properties, ..Options::default() }
-}
-
-fn as_alice(cluster: &Cluster, settings: Settings) -> Settings {
-    settings
-        .set("kafka", "bootstrap_servers", cluster.sasl_bootstrap())
-        .set("kafka.client", "security.protocol", "sasl_plaintext")
-        .set("kafka.client", "sasl.mechanism", "PLAIN")
-        .set("kafka.client", "sasl.username", "alice")
-        .set("kafka.client", "sasl.password", "secret")
-}
-
-/// Gives or takes rights to a topic, by Kafka's own tool.
-fn rights(cluster: &Cluster, what: &[&str], operations: &[&str], topic: &str) {
-    let bootstrap = cluster.bootstrap();
-    let mut arguments = vec!["--bootstrap-server", bootstrap.as_str()];
-    arguments.extend(what);
-    arguments.extend(operations.iter().flat_map(|operation| ["--operation", operation]));
-    arguments.extend(["--topic", topic]);
-    cluster.run_tool("org.apache.kafka.tools.AclCommand", &arguments).expect("the broker takes it");
 }
 
 fn into(flow: &Flow<'_>, topic: &str) -> Settings {

@@ -59,9 +59,11 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         | Planted::SettleBeforeAck
         | Planted::StaleResult
         | Planted::SkipAfterEnd
-        | Planted::SplitReads => &["I8 commit safety", "I2 no gap", "I1 no loss"],
+        | Planted::SplitReads
+        | Planted::HideReadErrors
+        | Planted::HideSeekFailures => &["I8 commit safety", "I2 no gap", "I1 no loss"],
         Planted::ForgetOldCall => &["I5 one call per lane", "I6 quiet after hand-over"],
-        Planted::ChargeAll => &["I-attempts", "I-blame"],
+        Planted::ChargeAll => &["I-attempts", "I-blame", "I-endings"],
         Planted::RetryTooSoon => &["I-backoff"],
         Planted::LetterUnacked => &["I8 commit safety", "I2 no gap", "I1 no loss"],
         Planted::KeepOutputs => &["I6 dropped"],

@@ -1,6 +1,6 @@
 //! What a core asks for, and who carries it out.
 
-use keylane_core::{Action, Notice, Place};
+use keylane_core::{Action, Holds, Notice, Place};
 
 use super::plan::{MS, SECOND};
 use super::trace::Seen;
@@ -32,7 +32,10 @@ impl World {
             Action::ReportStall(stall) => {
                 self.saw(Seen::Stalls);
                 let index = self.index(stall.partition);
-                self.note(p, "stall", Some(index), stall.offset, stall.holds as i64);
+                if let Holds::ReadFailed(_) = stall.holds {
+                    self.saw(Seen::ReadStalls);
+                }
+                self.note(p, "stall", Some(index), stall.offset, i64::from(stall.attempt));
             }
             Action::StallEnded { .. } => {}
             Action::Notice(notice) => self.notice(p, notice),
@@ -44,6 +47,7 @@ impl World {
                 let index = self.index(partition);
                 self.stop_handler(p, index, offset);
             }
+            Action::AllStopped => self.all_stopped(p),
             Action::EndReached => self.end_reached(p),
             Action::Drained { clean, .. } => self.drained(p, clean),
             Action::CallStuck { .. } => self.call_stuck(p),
@@ -95,6 +99,16 @@ impl World {
             let delay = self.rng.range(SECOND, 4 * SECOND);
             self.after(delay, Event::Drain(p));
         }
+    }
+
+    /// Nothing but a restart can mend it.
+    fn all_stopped(&mut self, p: usize) {
+        self.note(p, "all stopped", None, -1, 0);
+        let stopped = self.processes[p].parts.iter().filter(|part| part.owned).all(|part| part.stopped);
+        if !stopped {
+            self.broken("I-protocol", format!("process {p} stops with partitions that run"), None, -1);
+        }
+        self.after(MS, Event::Drain(p));
     }
 
     fn stop_handler(&mut self, p: usize, index: usize, offset: i64) {

@@ -53,6 +53,10 @@ pub(crate) enum Class {
     ReaderSkips,
     /// Reads fail, once or for good.
     Damage,
+    /// Connections break, and readers go on from somewhere else.
+    Interrupted,
+    /// Readers are not moved.
+    SeekFails,
     /// Retention passes the group.
     Retention,
     /// Some events can't be handled, now and then or ever.
@@ -73,7 +77,7 @@ pub(crate) enum Class {
     Suspends,
 }
 
-const CLASSES: [Class; 28] = [
+const CLASSES: [Class; 30] = [
     Class::Kill,
     Class::Pause,
     Class::Cut,
@@ -93,6 +97,8 @@ const CLASSES: [Class; 28] = [
     Class::LogEndUnknown,
     Class::ReaderSkips,
     Class::Damage,
+    Class::Interrupted,
+    Class::SeekFails,
     Class::Retention,
     Class::Poison,
     Class::Flaky,
@@ -105,12 +111,14 @@ const CLASSES: [Class; 28] = [
 ];
 
 /// Classes after which nothing may ever run twice.
-const GENTLE: [Class; 11] = [
+const GENTLE: [Class; 13] = [
     Class::Scale,
     Class::LookUpFails,
     Class::LookUpSlow,
     Class::ReaderSkips,
     Class::Damage,
+    Class::Interrupted,
+    Class::SeekFails,
     Class::Poison,
     Class::Flaky,
     Class::Innocent,

@@ -20,6 +20,10 @@ pub(crate) enum Planted {
     SkipAfterEnd,
     /// Takes rows and end of one read for two things: if the rows are refused, the end still counts.
     SplitReads,
+    /// Does not notice that a reader goes on from somewhere else.
+    HideReadErrors,
+    /// Does not notice that a reader was not moved.
+    HideSeekFailures,
     /// Charges every event of a call that failed as a whole.
     ChargeAll,
     /// Tries an event again at once.
@@ -32,7 +36,7 @@ pub(crate) enum Planted {
     RoundUncommitted,
 }
 
-pub(crate) const ALL: [Planted; 12] = [
+pub(crate) const ALL: [Planted; 14] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -40,6 +44,8 @@ pub(crate) const ALL: [Planted; 12] = [
     Planted::ClaimBase,
     Planted::SkipAfterEnd,
     Planted::SplitReads,
+    Planted::HideReadErrors,
+    Planted::HideSeekFailures,
     Planted::ChargeAll,
     Planted::RetryTooSoon,
     Planted::LetterUnacked,

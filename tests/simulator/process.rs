@@ -107,8 +107,12 @@ pub(crate) struct Reader {
     pub(crate) permission: Option<(u32, u64)>,
     /// The end that was reported last.
     pub(crate) end_told: Option<i64>,
-    /// Out of range: it needs to be assigned anew.
+    /// It gives nothing until it is put somewhere.
     pub(crate) halted: bool,
+    /// Out of range: it refuses to seek, and has to be assigned anew.
+    pub(crate) needs_assign: bool,
+    /// Its error was reported, and is not reported again.
+    pub(crate) silent: bool,
     pub(crate) poll_scheduled: bool,
 }
 
@@ -120,6 +124,8 @@ impl Reader {
             permission: None,
             end_told: None,
             halted: false,
+            needs_assign: false,
+            silent: false,
             poll_scheduled: false,
         }
     }

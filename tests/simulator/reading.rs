@@ -46,6 +46,7 @@ impl World {
         let log = &self.logs[index];
         if reader.position < log.start || reader.position > log.end {
             reader.halted = true;
+            reader.needs_assign = true;
             let why = ReadError::OutOfRange { log_start: log.start, log_end: log.end };
             self.out_of_range(p, index, why);
             return;
@@ -66,7 +67,7 @@ impl World {
         while let Some(record) = self.logs[index].records.get(at).cloned() {
             if self.logs[index].damage.is_some_and(|(at, _)| at == record.offset) {
                 if read.rows.is_empty() || self.rng.percent(50) {
-                    read.error = Some(self.damaged(p, index));
+                    read.error = self.damaged(p, index);
                 }
                 return read;
             }
@@ -87,6 +88,8 @@ impl World {
         let found = !read.rows.is_empty() || read.end.is_some();
         if found && self.strikes(Class::Damage, 3) {
             read.error = Some(ReadError::Damaged);
+        } else if self.strikes(Class::Interrupted, 10) {
+            read.error = Some(ReadError::Interrupted);
         }
         read
     }
@@ -127,6 +130,13 @@ impl World {
             let skip = self.rng.below(4) as i64;
             self.move_reader(p, index, skip);
         }
+        if error == Some(ReadError::Interrupted) {
+            self.saw(Seen::ReadsInterrupted);
+        } else if error.is_some() {
+            self.halt(p, index);
+        }
+        let hidden = self.planted == Some(Planted::HideReadErrors);
+        let error = error.filter(|why| !hidden || *why != ReadError::Interrupted);
         let partition = self.logs[index].partition;
         if self.planted == Some(Planted::SplitReads) && !rows.is_empty() && end.is_some() {
             self.feed(p, Input::Fetched { partition, rows: &rows, end: None, error: None });
@@ -154,13 +164,59 @@ impl World {
         self.feed(p, Input::Fetched { partition, rows: &[], end: None, error: Some(why) });
     }
 
-    fn damaged(&mut self, p: usize, index: usize) -> ReadError {
+    /// Reading fails here, or there is just nothing: some errors are reported only once.
+    fn damaged(&mut self, p: usize, index: usize) -> Option<ReadError> {
         let log = &mut self.logs[index];
+        let mut last = false;
         if let Some((at, times)) = log.damage {
+            last = times == 1;
             log.damage = (times > 1).then_some((at, times - 1));
             self.note(p, "damaged", Some(index), at, i64::from(times));
         }
-        if self.rng.percent(10) { ReadError::Denied } else { ReadError::Damaged }
+        let reader = self.processes[p].parts[index].reader.as_mut()?;
+        if reader.silent && !last {
+            return None;
+        }
+        let why = self.rng.pick(&[
+            ReadError::Damaged,
+            ReadError::Damaged,
+            ReadError::Damaged,
+            ReadError::Unknown,
+            ReadError::Denied,
+            ReadError::Missing,
+        ]);
+        let reader = self.processes[p].parts[index].reader.as_mut()?;
+        reader.silent = matches!(why, ReadError::Denied | ReadError::Missing);
+        Some(why)
+    }
+
+    fn halt(&mut self, p: usize, index: usize) {
+        if let Some(reader) = &mut self.processes[p].parts[index].reader {
+            reader.halted = true;
+        }
+    }
+
+    /// The client does not move a reader. A planted bug does not notice.
+    fn seek_fails(&mut self, p: usize, index: usize, percent: u64) -> bool {
+        let fails = self.strikes(Class::SeekFails, percent);
+        if fails {
+            self.saw(Seen::SeeksFailed);
+            if self.planted != Some(Planted::HideSeekFailures) {
+                self.halt(p, index);
+                let epoch = self.processes[p].parts[index].epoch;
+                self.after(1, Event::SeekFailed(p, index, epoch));
+            }
+        }
+        fails
+    }
+
+    pub(crate) fn tell_seek_failed(&mut self, p: usize, index: usize, epoch: u32) {
+        let part = &self.processes[p].parts[index];
+        if part.epoch == epoch && part.reader.is_some() {
+            let partition = self.logs[index].partition;
+            let error = Some(ReadError::SeekFailed);
+            self.feed(p, Input::Fetched { partition, rows: &[], end: None, error });
+        }
     }
 
     fn move_reader(&mut self, p: usize, index: usize, by: i64) {
@@ -205,13 +261,18 @@ impl World {
         let index = self.index(partition);
         self.note(p, "reposition", Some(index), offset, 0);
         if let Some(reader) = self.reader(p, index, "repositions") {
+            let needs_assign = reader.needs_assign;
+            self.require(!needs_assign, "I-protocol", index, offset, || {
+                format!("process {p} seeks after an out-of-range error")
+            });
+            if self.seek_fails(p, index, 20) {
+                return;
+            }
+            let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
             reader.position = offset;
             reader.sound = offset;
             reader.end_told = None;
-            let halted = reader.halted;
-            self.require(!halted, "I-protocol", index, offset, || {
-                format!("process {p} seeks after an out-of-range error")
-            });
+            reader.halted = false;
             self.wake_reader(p, index);
         }
     }
@@ -220,9 +281,11 @@ impl World {
         self.saw(Seen::Reassigns);
         let index = self.index(partition);
         self.note(p, "reassign", Some(index), offset, 0);
-        if let Some(reader) = self.reader(p, index, "reassigns") {
-            let (permission, poll_scheduled) = (reader.permission, reader.poll_scheduled);
-            *reader = Reader { permission, poll_scheduled, ..Reader::new(offset) };
+        if self.reader(p, index, "reassigns").is_some() && !self.seek_fails(p, index, 10) {
+            let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
+            let (permission, poll_scheduled, silent) =
+                (reader.permission, reader.poll_scheduled, reader.silent);
+            *reader = Reader { permission, poll_scheduled, silent, ..Reader::new(offset) };
             self.wake_reader(p, index);
         }
     }

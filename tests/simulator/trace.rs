@@ -104,12 +104,15 @@ coverage! {
     Repositions 10_000
     Reassigns 1_000
     OutOfRange 1_000
-    ReadErrors 4_000
+    ReadErrors 18_000
     ReadsOfEnd 75_000
     ReadsOfRowsAndEnd 80_000
-    ReadsOfError 3_500
-    ReadsOfRowsAndError 2_400
-    PartitionsStopped 3_000
+    ReadsOfError 11_000
+    ReadsOfRowsAndError 7_000
+    ReadsInterrupted 12_000
+    SeeksFailed 1_500
+    ReadStalls 3_500
+    PartitionsStopped 1_400
     HandlersStopped 2_000
     CallsFailed 25_000
     Retries 25_000

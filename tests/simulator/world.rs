@@ -61,6 +61,7 @@ pub(crate) enum Event {
     LookUp(usize, usize, u32),
     LookedUp(usize, usize, u32, Option<Found>),
     Poll(usize, usize),
+    SeekFailed(usize, usize, u32),
     CallSuspended(usize, CallId),
     CallEnd(usize, CallId),
     CallGone(usize, CallId),
@@ -103,6 +104,7 @@ impl Event {
             | Event::Join(p)
             | Event::LookedUp(p, ..)
             | Event::Poll(p, _)
+            | Event::SeekFailed(p, ..)
             | Event::CallSuspended(p, _)
             | Event::CallEnd(p, _)
             | Event::CallGone(p, _)
@@ -238,6 +240,7 @@ impl World {
             Event::LookUp(p, partition, epoch) => self.look_up(p, partition, epoch),
             Event::LookedUp(p, partition, epoch, found) => self.looked_up(p, partition, epoch, found),
             Event::Poll(p, partition) => self.poll_reader(p, partition),
+            Event::SeekFailed(p, partition, epoch) => self.tell_seek_failed(p, partition, epoch),
             Event::CallSuspended(p, call) => self.call_suspended(p, call),
             Event::CallEnd(p, call) => self.call_ends(p, call),
             Event::CallGone(p, call) => self.call_gone(p, call),

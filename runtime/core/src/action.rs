@@ -1,6 +1,6 @@
 //! Everything the core can ask of the shell.
 
-use crate::{CallId, CommitId, Partition, Place, SessionId};
+use crate::{CallId, CommitId, Partition, Place, ReadError, SessionId};
 
 /// One thing to do. Slices live until the next call of the core.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ pub enum Action<'a> {
     },
     /// Something worth a log line or a counter happened.
     Notice(Notice),
-    /// This partition stops; the others go on.
+    /// This partition stops, until it is taken away or the process starts again; the others go on.
     PartitionStopped {
         /// Which.
         partition: Partition,
@@ -129,6 +129,8 @@ pub enum Action<'a> {
         /// Why.
         reason: Reason,
     },
+    /// Every partition that is ours has stopped, and nothing but a restart can change that. The shell drains next.
+    AllStopped,
     /// Under `--until-end`: everything up to the ends is committed. The shell drains next.
     EndReached,
     /// The drain is over; nothing follows.
@@ -276,6 +278,8 @@ pub enum Holds {
     DeadLetter,
     /// The commit itself: everything is settled, the coordinator does not store it.
     Commit,
+    /// The log: the offset can't be read. It is tried again, later each time.
+    ReadFailed(ReadError),
 }
 
 /// Facts for logs and counters; nothing has to be done about them.
@@ -345,8 +349,4 @@ pub enum Notice {
 pub enum PartitionStop {
     /// The offset is outside the log and `out_of_range = "fail"`.
     OutOfRange,
-    /// The topic can't be read.
-    Denied,
-    /// The log is damaged there.
-    Damaged,
 }

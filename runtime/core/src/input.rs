@@ -267,9 +267,11 @@ pub enum Fault {
     Contract,
 }
 
-/// Why reading failed.
+/// Why reading failed. After each of these the reader may be anywhere: what comes next has to prove that it follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadError {
+    /// A connection failed, or the leader moved. The client reads on by itself.
+    Interrupted,
     /// The position is outside the log.
     OutOfRange {
         /// First offset of the log as known now.
@@ -277,10 +279,16 @@ pub enum ReadError {
         /// One past the last offset of the log as known now.
         log_end: i64,
     },
-    /// We may not read this topic, or it is gone.
+    /// We may not read this topic.
     Denied,
+    /// The topic or the partition does not exist.
+    Missing,
     /// The data is damaged or can't be understood.
     Damaged,
+    /// A code that this version does not know.
+    Unknown,
+    /// The client did not take the position that it was given.
+    SeekFailed,
 }
 
 /// Why a commit was refused.

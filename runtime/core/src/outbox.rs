@@ -27,6 +27,7 @@ pub(crate) enum Pending {
     Notice(Notice),
     PartitionStopped(Partition, i64, PartitionStop),
     StopHandler(DeadLetter),
+    AllStopped,
     EndReached,
     Drained { clean: bool, calls_left: u32 },
     CallStuck(CallId),

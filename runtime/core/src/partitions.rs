@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::codec::Identity;
 use crate::ledger::Ledger;
-use crate::{Partition, SessionId};
+use crate::{Partition, ReadError, SessionId};
 
 /// Every partition this process was ever given, at a stable index.
 #[derive(Debug, Default)]
@@ -119,12 +119,24 @@ pub(crate) struct Reading {
     pub(crate) granted: bool,
     /// A limit was reached; reading goes on at three quarters of it.
     pub(crate) full: bool,
-    /// Damaged or denied: nothing more is read in this session.
-    pub(crate) off: bool,
-    /// Where reading failed last.
-    pub(crate) failed_at: Option<i64>,
+    /// Reading failed, and nothing was read since.
+    pub(crate) failure: Option<ReadFailure>,
     /// The session is being moved: it found itself outside this log.
     pub(crate) outside: Option<(i64, i64)>,
+}
+
+/// A read error that has not passed yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadFailure {
+    pub(crate) why: ReadError,
+    /// The offset that could not be read.
+    pub(crate) offset: i64,
+    /// How often in a row.
+    pub(crate) failures: u32,
+    /// When the reader is positioned again.
+    pub(crate) retry_at: Duration,
+    /// A stall was reported for it.
+    pub(crate) reported: bool,
 }
 
 /// For the stall report.
@@ -233,13 +245,6 @@ impl PartitionState {
 
 impl Reading {
     pub(crate) fn new() -> Self {
-        Reading {
-            trust: Trust::Unsure,
-            granted: false,
-            full: false,
-            off: false,
-            failed_at: None,
-            outside: None,
-        }
+        Reading { trust: Trust::Unsure, granted: false, full: false, failure: None, outside: None }
     }
 }

@@ -331,9 +331,12 @@ impl HandlerLoop {
     // -- what follows from it ---------------------------------------------------------------------
 
     fn follow_up(&mut self) {
-        let asked = self.shell.asked;
-        let cannot_end = self.until_end && asked.partition_stopped;
-        if asked.stop || asked.end_reached || cannot_end {
+        let asked = &mut self.shell.asked;
+        let unreadable = asked.unreadable.take().filter(|_| self.until_end);
+        let cannot_end = self.until_end && asked.partition_stopped || unreadable.is_some();
+        let over = asked.stop || asked.end_reached || cannot_end;
+        unreadable.into_iter().for_each(|why| self.shell.fail(why));
+        if over {
             self.drain();
         }
         if self.until_end {

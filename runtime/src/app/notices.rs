@@ -1,6 +1,6 @@
 //! What the core wants people to know, as log lines.
 
-use keylane_core::{Fault, Notice, Partition, PartitionStop, Reason, Stall};
+use keylane_core::{Fault, Holds, Notice, Partition, PartitionStop, ReadError, Reason, Stall};
 
 /// Says where something happened.
 #[derive(Clone, Copy)]
@@ -65,6 +65,19 @@ impl<'a> Place<'a> {
     pub(super) fn stall(&self, stall: &Stall, backlog: Option<&str>) {
         let (handler, topic, partition) = (self.handler, self.topic(stall.partition), stall.partition.number);
         let (offset, attempt, holds) = (stall.offset, stall.attempt, stall.holds);
+        if let Holds::ReadFailed(why) = holds {
+            let (reason, remedy) = read_error(why);
+            tracing::error!(
+                handler,
+                topic,
+                partition,
+                offset,
+                reason,
+                remedy,
+                "partition can't be read; it is tried again"
+            );
+            return;
+        }
         tracing::warn!(
             handler,
             topic,
@@ -90,12 +103,14 @@ impl<'a> Place<'a> {
             PartitionStop::OutOfRange => {
                 "is outside the log; reset the group's offset, or set `out_of_range` to \"earliest\" or \"latest\""
             }
-            PartitionStop::Denied => "can't be read; grant this user READ on the topic",
-            PartitionStop::Damaged => {
-                "can't be read: the log is damaged there; repair it or reset the group's offset"
-            }
         };
         format!("topic {topic} partition {number} stopped: offset {offset} {reason}")
+    }
+
+    /// Why a run that is to come to an end can't.
+    pub(super) fn unreadable(&self, partition: Partition, offset: i64, why: ReadError) -> String {
+        let (topic, number, (reason, remedy)) = (self.topic(partition), partition.number, read_error(why));
+        format!("topic {topic} partition {number} offset {offset} can't be read: {reason}; {remedy}")
     }
 
     /// Why the handler stopped, in one sentence.
@@ -116,5 +131,26 @@ impl<'a> Place<'a> {
             Reason::Fault(Fault::Contract) => "the handler broke the contract",
         };
         format!("{what} at topic {topic} partition {} offset {}: {detail}", at.0.number, at.1)
+    }
+}
+
+/// What is wrong, and what mends it.
+fn read_error(why: ReadError) -> (&'static str, &'static str) {
+    match why {
+        ReadError::Denied => ("this user may not read the topic", "grant it READ on the topic"),
+        ReadError::Missing => {
+            ("the topic or partition does not exist", "create the topic, or take it out of `topics`")
+        }
+        ReadError::Damaged => {
+            ("the log is damaged there", "repair it, or set the group's offset past the damage")
+        }
+        ReadError::Unknown => {
+            ("the broker gives an error that this version does not know", "see the lines above")
+        }
+        ReadError::SeekFailed => ("the Kafka client does not take the position", "see the lines above"),
+        ReadError::Interrupted => ("the connection to the broker failed", "see whether the broker runs"),
+        ReadError::OutOfRange { .. } => {
+            ("the offset is outside the log", "reset the group's offset, or set `out_of_range`")
+        }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use keylane_core::{
-    Action, Admission, CallId, DeadLetter, FetchedRow, Notice, Now, Partition, Place as Kept, ReadError,
-    Reason, Verdict,
+    Action, Admission, CallId, DeadLetter, FetchedRow, Holds, Notice, Now, Partition, Place as Kept,
+    ReadError, Reason, Stall, Verdict,
 };
 
 use crate::admit::{Arena, Filter, LaneRule};
@@ -52,12 +52,14 @@ pub(super) struct Shell {
 }
 
 /// What the core decided about the loop itself.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Asked {
     /// The handler can't go on.
     pub(super) stop: bool,
     /// A partition can't go on.
     pub(super) partition_stopped: bool,
+    /// A partition can't be read for now: which, and why.
+    pub(super) unreadable: Option<String>,
     /// Everything up to the ends is committed.
     pub(super) end_reached: bool,
     /// The drain is over.
@@ -155,7 +157,7 @@ impl Shell {
             Action::Commit { id, entries, metadata } => {
                 self.source.commit(now.uptime, id, entries, metadata);
             }
-            Action::ReportStall(stall) => self.place().stall(&stall, self.outputs.held_up_by()),
+            Action::ReportStall(stall) => self.report_stall(&stall),
             Action::StallEnded { partition } => self.place().stall_ended(partition),
             Action::Notice(Notice::Skipped { partition, offset, call, row, reason }) => {
                 self.tell_skipped(now, (partition, offset), (call, row), reason);
@@ -168,23 +170,36 @@ impl Shell {
             Action::StopHandler { partition, offset, call, row, reason } => {
                 self.stop((partition, offset), (call, row), reason);
             }
-            Action::EndReached => self.asked.end_reached = true,
-            Action::Drained { clean, calls_left } => {
-                self.asked.drained = true;
-                self.asked.calls_left = calls_left > 0;
-                tracing::info!(handler = self.name, clean, "drained");
-                if !clean {
-                    let text = "not everything ended, or could be committed, within the limits of the drain: its \
-                                events run again";
-                    self.fail(text.to_owned());
-                }
+            Action::AllStopped => {
+                self.fail("all of its partitions have stopped".to_owned());
+                self.asked.stop = true;
             }
+            Action::EndReached => self.asked.end_reached = true,
+            Action::Drained { clean, calls_left } => self.drained(clean, calls_left > 0),
             Action::CallStuck { call } => {
                 self.asked.stuck = true;
                 self.fail(format!(
                     "guest call {call:?} does not end although it was cancelled; the process ends"
                 ));
             }
+        }
+    }
+
+    fn report_stall(&mut self, stall: &Stall) {
+        self.place().stall(stall, self.outputs.held_up_by());
+        if let Holds::ReadFailed(why) = stall.holds {
+            self.asked.unreadable = Some(self.place().unreadable(stall.partition, stall.offset, why));
+        }
+    }
+
+    fn drained(&mut self, clean: bool, calls_left: bool) {
+        self.asked.drained = true;
+        self.asked.calls_left = calls_left;
+        tracing::info!(handler = self.name, clean, "drained");
+        if !clean {
+            let text = "not everything ended, or could be committed, within the limits of the drain: its events run \
+                        again";
+            self.fail(text.to_owned());
         }
     }
 

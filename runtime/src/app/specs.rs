@@ -38,6 +38,7 @@ pub(super) fn source(
     until_end: bool,
 ) -> SourceSpec {
     SourceSpec {
+        handler: handler.name.clone(),
         client_properties: with_servers(&config.kafka.consumer, servers),
         topics: handler.topics.clone(),
         group_id: handler.group_id.clone(),

@@ -77,6 +77,22 @@ codes! {
     ALL_BROKERS_DOWN = RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
     /// A connection broke.
     TRANSPORT = RD_KAFKA_RESP_ERR__TRANSPORT;
+    /// The broker lost its connection to another one.
+    NETWORK_EXCEPTION = RD_KAFKA_RESP_ERR_NETWORK_EXCEPTION;
+    /// The partition has no leader now.
+    LEADER_NOT_AVAILABLE = RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
+    /// Another broker leads the partition.
+    NOT_LEADER_OR_FOLLOWER = RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION;
+    /// The broker is not available.
+    BROKER_NOT_AVAILABLE = RD_KAFKA_RESP_ERR_BROKER_NOT_AVAILABLE;
+    /// The replica is not available.
+    REPLICA_NOT_AVAILABLE = RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE;
+    /// The leader does not know yet how far its log is stored.
+    OFFSET_NOT_AVAILABLE = RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE;
+    /// We know an older leader than the broker does.
+    FENCED_LEADER_EPOCH = RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH;
+    /// We know a newer leader than the broker does.
+    UNKNOWN_LEADER_EPOCH = RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH;
     /// A name can't be resolved.
     RESOLVE = RD_KAFKA_RESP_ERR__RESOLVE;
     /// No answer in time, as the client says it.

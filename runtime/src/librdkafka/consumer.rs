@@ -73,11 +73,12 @@ impl Consumer {
         unsafe { sys::rd_kafka_assignment_lost(self.0.raw()) != 0 }
     }
 
-    /// Moves the readers of these partitions, without waiting for it. What was fetched before is dropped at
-    /// once: no older record is read after this returns.
-    pub fn seek(&self, list: &mut PartitionList) -> Result<(), ErrorCode> {
-        // SAFETY: client and list are live; a timeout of 0 means that nothing is written to the list later.
-        unsafe { code::take(sys::rd_kafka_seek_partitions(self.0.raw(), list.raw_mut(), 0)) }
+    /// Moves the readers of these partitions. What was fetched before is dropped at once: no older record is read after
+    /// this returns. The library's own thread answers, no broker; the first partition that it did not move is the error.
+    pub fn seek(&self, list: &mut PartitionList, limit: Duration) -> Result<(), ErrorCode> {
+        // SAFETY: client and list are live; nothing is written to the list after this returns.
+        unsafe { code::take(sys::rd_kafka_seek_partitions(self.0.raw(), list.raw_mut(), millis(limit))) }?;
+        list.iter().try_for_each(|entry| entry.error.into_result())
     }
 
     /// Asks the coordinator to store these offsets; the answer comes to the queue as a commit event that

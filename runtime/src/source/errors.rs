@@ -9,10 +9,8 @@ use crate::librdkafka::ErrorCode;
 pub(super) enum ReadFault {
     /// The position is outside the log; the bounds must be asked for.
     OutOfRange,
-    /// The partition can't be read on.
+    /// Anything else.
     Failed(ReadError),
-    /// The client tries again by itself.
-    Passing,
 }
 
 pub(super) fn read_fault(code: ErrorCode) -> ReadFault {
@@ -20,11 +18,11 @@ pub(super) fn read_fault(code: ErrorCode) -> ReadFault {
         ErrorCode::AUTO_OFFSET_RESET | ErrorCode::OFFSET_OUT_OF_RANGE | ErrorCode::LOG_TRUNCATION => {
             ReadFault::OutOfRange
         }
-        ErrorCode::TOPIC_AUTHORIZATION_FAILED
-        | ErrorCode::UNKNOWN_TOPIC_OR_PART
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED => ReadFault::Failed(ReadError::Denied),
+        ErrorCode::UNKNOWN_TOPIC_OR_PART
         | ErrorCode::UNKNOWN_TOPIC
         | ErrorCode::UNKNOWN_PARTITION
-        | ErrorCode::UNKNOWN_TOPIC_ID => ReadFault::Failed(ReadError::Denied),
+        | ErrorCode::UNKNOWN_TOPIC_ID => ReadFault::Failed(ReadError::Missing),
         // After each of these the client goes on behind the data it could not read: that must not become a gap.
         ErrorCode::BAD_MSG
         | ErrorCode::BAD_COMPRESSION
@@ -32,7 +30,21 @@ pub(super) fn read_fault(code: ErrorCode) -> ReadFault {
         | ErrorCode::MSG_SIZE_TOO_LARGE
         | ErrorCode::NOT_IMPLEMENTED
         | ErrorCode::UNSUPPORTED_FEATURE => ReadFault::Failed(ReadError::Damaged),
-        _ => ReadFault::Passing,
+        ErrorCode::TRANSPORT
+        | ErrorCode::RESOLVE
+        | ErrorCode::TIMED_OUT
+        | ErrorCode::REQUEST_TIMED_OUT
+        | ErrorCode::ALL_BROKERS_DOWN
+        | ErrorCode::NETWORK_EXCEPTION
+        | ErrorCode::LEADER_NOT_AVAILABLE
+        | ErrorCode::NOT_LEADER_OR_FOLLOWER
+        | ErrorCode::BROKER_NOT_AVAILABLE
+        | ErrorCode::REPLICA_NOT_AVAILABLE
+        | ErrorCode::OFFSET_NOT_AVAILABLE
+        | ErrorCode::FENCED_LEADER_EPOCH
+        | ErrorCode::UNKNOWN_LEADER_EPOCH
+        | ErrorCode::KAFKA_STORAGE_ERROR => ReadFault::Failed(ReadError::Interrupted),
+        _ => ReadFault::Failed(ReadError::Unknown),
     }
 }
 
@@ -94,10 +106,11 @@ mod tests {
             (ErrorCode::AUTO_OFFSET_RESET, ReadFault::OutOfRange),
             (ErrorCode::LOG_TRUNCATION, ReadFault::OutOfRange),
             (ErrorCode::TOPIC_AUTHORIZATION_FAILED, ReadFault::Failed(ReadError::Denied)),
+            (ErrorCode::UNKNOWN_PARTITION, ReadFault::Failed(ReadError::Missing)),
             (ErrorCode::BAD_MSG, ReadFault::Failed(ReadError::Damaged)),
             (ErrorCode::BAD_COMPRESSION, ReadFault::Failed(ReadError::Damaged)),
-            (ErrorCode::TRANSPORT, ReadFault::Passing),
-            (ErrorCode(9_999), ReadFault::Passing),
+            (ErrorCode::TRANSPORT, ReadFault::Failed(ReadError::Interrupted)),
+            (ErrorCode(9_999), ReadFault::Failed(ReadError::Unknown)),
         ] {
             assert_eq!(read_fault(code), fault, "{code:?}");
         }

@@ -31,11 +31,11 @@ pub enum SourceEvent {
         /// Nothing at or past it is wanted.
         offset: i64,
     },
-    /// The position of a partition is outside its log. It is not read until it is put back.
+    /// A partition can't be read, as was found outside a read. It is not read until it is put back.
     ReadFailed {
         /// Which.
         partition: Partition,
-        /// The bounds as found now.
+        /// Why; outside its log: with the bounds as found now.
         why: ReadError,
     },
     /// One partition's part of a commit was answered.

@@ -40,6 +40,15 @@ pub(super) struct RawRead {
     pub(super) result: ReadResult,
     /// The position is outside the log: the bounds are to be asked for.
     pub(super) out_of_range: bool,
+    /// The error that ended it, in the client's words.
+    pub(super) error: Option<FetchError>,
+}
+
+/// An error as the client puts it.
+pub(super) struct FetchError {
+    pub(super) code: ErrorCode,
+    pub(super) offset: i64,
+    pub(super) text: String,
 }
 
 impl Partitions {
@@ -142,6 +151,11 @@ impl Reader {
         self.halted = false;
     }
 
+    /// Nothing is read until the partition is put somewhere.
+    pub(super) fn halt(&mut self) {
+        self.halted = true;
+    }
+
     /// Reads until a limit is reached, something is wrong, the end is reached or nothing is left. `each` says how many
     /// bytes its record counts as.
     pub(super) fn read(
@@ -150,7 +164,7 @@ impl Reader {
         max_bytes: u64,
         each: &mut dyn FnMut(Record<'_>) -> u32,
     ) -> RawRead {
-        let mut read = RawRead { result: ReadResult::default(), out_of_range: false };
+        let mut read = RawRead { result: ReadResult::default(), out_of_range: false, error: None };
         if self.halted || max_events == 0 {
             return read;
         }
@@ -174,13 +188,12 @@ impl Reader {
             }
             Entry::Error { code, offset, text } => {
                 let fault = read_fault(code);
-                tracing::warn!(%code, offset, text, ?fault, "reading a partition failed");
                 match fault {
-                    ReadFault::Passing => return ControlFlow::Continue(()),
                     ReadFault::OutOfRange => read.out_of_range = true,
                     ReadFault::Failed(error) => read.result.error = Some(error),
                 }
-                *halted = true;
+                read.error = Some(FetchError { code, offset, text });
+                *halted = fault != ReadFault::Failed(ReadError::Interrupted);
                 ControlFlow::Break(())
             }
         });

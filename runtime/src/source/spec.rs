@@ -9,6 +9,8 @@ use crate::librdkafka::{ConfigError, Consumer, Properties};
 /// Everything that a source needs to know; all of it checked before.
 #[derive(Clone, Debug)]
 pub struct SourceSpec {
+    /// Names the handler in log lines.
+    pub handler: String,
     /// Properties of the user, with `bootstrap.servers`; those that Keylane owns were refused before.
     pub client_properties: Vec<(String, String)>,
     /// The topics in the order of the configuration: `Partition::topic` is an index into it.

@@ -247,7 +247,7 @@ impl Core {
             return;
         }
         let Some(to) = self.move_inside(index, from, log) else {
-            self.partitions.get_mut(index).phase = Phase::Failed;
+            self.stop_partition(index);
             return;
         };
         self.doubt_readers();
@@ -307,7 +307,8 @@ impl Core {
     fn note_session_ended(&mut self, index: u32, lost: bool) {
         let state = self.partitions.get_mut(index);
         let (partition, session) = (state.id, state.session);
-        if std::mem::take(&mut state.progress.reported) {
+        let failure = state.reading.failure.take();
+        if std::mem::take(&mut state.progress.reported) || failure.is_some_and(|failure| failure.reported) {
             self.outbox.push(Pending::StallEnded(partition));
         }
         self.outbox.notice(Notice::SessionEnded { partition, session, lost });

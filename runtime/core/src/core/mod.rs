@@ -2,7 +2,7 @@
 //!
 //! Each file holds one verb of an event's or a session's life:
 //! `ownership` (assign, revoke, lost) → `reading` (admit) → `dispatching` → `settling` → `committing`;
-//! `failing` says what becomes of an event that failed, `rounds` holds a partition back meanwhile if that is wanted,
+//! `read_errors` says when it is read again what could not be read, `failing` says what becomes of an event that failed, `rounds` holds a partition back meanwhile if that is wanted,
 //! `closing` ends sessions, `stalls` says what holds a partition.
 
 mod closing;
@@ -10,6 +10,7 @@ mod committing;
 mod dispatching;
 mod failing;
 mod ownership;
+mod read_errors;
 mod reading;
 mod rounds;
 mod settling;
@@ -45,6 +46,10 @@ pub struct Core {
     drain: Option<Drain>,
     /// An event can't be passed: nothing is dispatched any more.
     stopping: bool,
+    /// Some partition has stopped for good; false in the steady state.
+    some_stopped: bool,
+    /// Some partition can't be read; false in the steady state.
+    read_failures: bool,
     /// So much waits for the producer that no more calls begin.
     output_backlog: bool,
     next_session: u64,
@@ -80,6 +85,8 @@ impl Core {
             rebalance: Rebalance::default(),
             drain: None,
             stopping: false,
+            some_stopped: false,
+            read_failures: false,
             output_backlog: false,
             next_session: 1,
             to_grant: Vec::new(),
@@ -191,6 +198,7 @@ impl Core {
             Pending::StopHandler(DeadLetter { call, row, event, reason, .. }) => {
                 Action::StopHandler { partition: event.partition, offset: event.offset, call, row, reason }
             }
+            Pending::AllStopped => Action::AllStopped,
             Pending::EndReached => Action::EndReached,
             Pending::Drained { clean, calls_left } => Action::Drained { clean, calls_left },
             Pending::CallStuck(call) => Action::CallStuck { call },
@@ -223,6 +231,7 @@ impl Core {
             self.next_closing(),
             self.next_commit(),
             self.next_check(),
+            self.next_read_retry(),
             self.lanes.next_wake(),
         ];
         next.into_iter().flatten().min()
@@ -246,16 +255,18 @@ impl Core {
     /// Everything that a clock alone can bring about, but the ends of sessions.
     fn check_times(&mut self) {
         self.check_look_ups();
+        self.check_read_retries();
         if self.now.uptime >= self.checked_at + CHECK_INTERVAL {
             self.checked_at = self.now.uptime;
             self.check_stalls();
             self.check_stuck_calls();
+            self.check_all_stopped();
         }
     }
 
     fn next_check(&self) -> Option<Duration> {
         let owned = self.partitions.iter().any(|partition| partition.may_commit());
-        (owned || self.calls.out > 0).then_some(self.checked_at + CHECK_INTERVAL)
+        (owned || self.calls.out > 0 || self.some_stopped).then_some(self.checked_at + CHECK_INTERVAL)
     }
 
     fn new_session(&mut self) -> SessionId {

@@ -170,7 +170,7 @@ impl Core {
     fn begin_session(&mut self, index: u32, found: PartialStart, metadata: &[u8], log_end: Option<i64>) {
         let Phase::LookingUp(look_up) = self.partitions.get(index).phase else { return };
         let Some(start) = self.resolve_start(index, &found, log_end) else {
-            self.partitions.get_mut(index).phase = Phase::Failed;
+            self.stop_partition(index);
             self.answer_assign_if_ready();
             return;
         };
@@ -235,6 +235,12 @@ impl Core {
             return Some(wanted.clamp(found.log_start, log_end.unwrap_or(i64::MAX).max(found.log_start)));
         }
         self.move_inside(index, wanted, (found.log_start, log_end.unwrap_or(found.log_start)))
+    }
+
+    /// Nothing of it is read until it is taken away.
+    pub(super) fn stop_partition(&mut self, index: u32) {
+        self.partitions.get_mut(index).phase = Phase::Failed;
+        self.some_stopped = true;
     }
 
     /// Applies `out_of_range` to an offset that is not inside the log: where to go on, or `None` with the partition
@@ -320,7 +326,6 @@ impl Core {
     pub(super) fn doubt_readers(&mut self) {
         for state in self.partitions.iter_mut() {
             state.reading.trust = Trust::Unsure;
-            state.reading.failed_at = None;
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Core;
 use crate::outbox::Pending;
 use crate::partitions::{Phase, Trust};
-use crate::{Admission, FetchedRow, Notice, Partition, PartitionStop, ReadError};
+use crate::{Admission, FetchedRow, Notice, Partition, ReadError};
 
 /// Most events of one read: the gain of larger ones is small, and the others must have their turn.
 const READ_EVENTS_MAX: u64 = 1024;
@@ -22,8 +22,13 @@ impl Core {
         let Some(index) = self.partitions.find(id) else { return self.release_all(rows) };
         let state = self.partitions.get_mut(index);
         state.reading.granted = false;
-        if state.phase != Phase::Active || state.reading.off {
+        if state.phase != Phase::Active {
+            // Before anything is read the client may refuse the position.
+            let refused = state.phase == Phase::Starting && error == Some(ReadError::SeekFailed);
             self.release_all(rows);
+            if refused {
+                self.read_failed(index, ReadError::SeekFailed);
+            }
             return;
         }
         self.to_grant.push(index);
@@ -50,9 +55,8 @@ impl Core {
         if gap && !self.believe_gap(index) {
             return false;
         }
+        self.position_verified(index);
         let state = self.partitions.get_mut(index);
-        state.reading.trust = Trust::Continuous;
-        state.reading.failed_at = None;
         if let Some(end) = state.end
             && row.offset >= end
         {
@@ -100,15 +104,23 @@ impl Core {
         if offset > next && !self.believe_gap(index) {
             return false;
         }
+        self.position_verified(index);
         let state = self.partitions.get_mut(index);
-        state.reading.trust = Trust::Continuous;
-        state.reading.failed_at = None;
         let to = offset.min(state.end.unwrap_or(i64::MAX));
         if to > state.ledger.next() {
             state.ledger.pass(to);
             state.commit.changes += 1;
         }
         true
+    }
+
+    /// What was read follows what was read before.
+    fn position_verified(&mut self, index: u32) {
+        let state = self.partitions.get_mut(index);
+        state.reading.trust = Trust::Continuous;
+        if state.reading.failure.is_some() {
+            self.read_recovered(index);
+        }
     }
 
     /// Offsets are missing before what was just read. True: they don't exist. False: the reader was positioned
@@ -127,42 +139,6 @@ impl Core {
         }
     }
 
-    fn read_failed(&mut self, index: u32, why: ReadError) {
-        let state = self.partitions.get_mut(index);
-        let (id, next) = (state.id, state.ledger.next());
-        match why {
-            ReadError::OutOfRange { log_start, log_end }
-                if (log_start..=log_end).contains(&next) && state.reading.failed_at != Some(next) =>
-            {
-                // Only the reader is outside the log, the ledger is not: nothing needs to be passed over.
-                state.reading.failed_at = Some(next);
-                state.reading.trust = Trust::Positioned;
-                self.outbox.notice(Notice::Repositioned { partition: id, offset: next });
-                self.outbox.push(Pending::Reassign(id, next));
-            }
-            ReadError::OutOfRange { log_start, log_end } => self.move_session(index, (log_start, log_end)),
-            ReadError::Denied => self.stop_partition(index, PartitionStop::Denied),
-            ReadError::Damaged if state.reading.failed_at == Some(next) => {
-                self.stop_partition(index, PartitionStop::Damaged);
-            }
-            ReadError::Damaged => {
-                // A damaged batch must never become a gap: it is read again from the ledger's next offset.
-                state.reading.failed_at = Some(next);
-                state.reading.trust = Trust::Unsure;
-                self.outbox.notice(Notice::Repositioned { partition: id, offset: next });
-                self.outbox.push(Pending::Reposition(id, next));
-            }
-        }
-    }
-
-    /// Reads nothing more in this session; what was admitted goes on to its ending.
-    fn stop_partition(&mut self, index: u32, reason: PartitionStop) {
-        self.stop_reading(index);
-        let state = self.partitions.get_mut(index);
-        state.reading.off = true;
-        self.outbox.push(Pending::PartitionStopped(state.id, state.ledger.next(), reason));
-    }
-
     /// Gives permissions to read to the partitions that can use one.
     pub(super) fn grant_reads(&mut self) {
         debug_assert_eq!(
@@ -179,7 +155,7 @@ impl Core {
         let share = self.bytes_share();
         let state = self.partitions.get_mut(index);
         let at_end = state.end.is_some_and(|end| state.ledger.next() >= end);
-        if state.phase != Phase::Active || state.reading.granted || state.reading.off || at_end {
+        if state.phase != Phase::Active || state.reading.granted || at_end {
             return;
         }
         // After a limit was reached, reading goes on when a quarter is free: reads of single events are dear.

@@ -10,7 +10,7 @@ impl Core {
         let now = self.now.uptime;
         for index in self.partitions.indexes() {
             let state = self.partitions.get_mut(index);
-            if !state.may_commit() {
+            if !state.may_commit() || state.reading.failure.is_some_and(|failure| failure.reported) {
                 continue;
             }
             let seen = (state.ledger.prefix(), state.commit.committed);

@@ -366,6 +366,7 @@ impl Shell {
             Action::StopReading { .. }
             | Action::LeaveGroup
             | Action::PartitionStopped { .. }
+            | Action::AllStopped
             | Action::EndReached
             | Action::CallStuck { .. } => {}
         }

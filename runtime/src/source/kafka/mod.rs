@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keylane_core::{CommitEntry, CommitError, CommitId, Partition, StartAt};
+use keylane_core::{CommitEntry, CommitError, CommitId, Partition, ReadError, StartAt};
 
 use crate::librdkafka::{
     Consumer, Deadline, ErrorCode, EventKind, Hopeless, PartitionList, Patience, Questions, Queue, WakeHandle,
@@ -16,12 +16,17 @@ use crate::source::embedded::FeedReader;
 use crate::source::errors::commit_error;
 use crate::source::event::{ReadResult, Record, SourceEvent};
 use crate::source::lookup::LookUps;
-use crate::source::partitions::{Partitions, Reader};
+use crate::source::partitions::{FetchError, Partitions, Reader};
 use crate::source::spec::{Assignor, Ends, SourceSpec};
 use crate::source::start::{Error, topic_facts};
+use crate::telemetry::Throttle;
 
 /// Stands in a commit's list where the coordinator has not answered.
 const NO_ANSWER: ErrorCode = ErrorCode(-9_999);
+/// How long the library's own thread may take to move a reader.
+const SEEK_LIMIT: Duration = Duration::from_secs(1);
+/// Log lines a second about one thing.
+const LINES_PER_SECOND: u32 = 2;
 /// The library is polled at least so often, whatever happens.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one wait for an event of the farewell takes.
@@ -53,6 +58,10 @@ pub struct Source {
     /// What must not be done while a rebalance is unanswered: the library would take it for the answer.
     deferred: Vec<StartAt>,
     ready: VecDeque<SourceEvent>,
+    /// Names the handler in log lines.
+    handler: String,
+    /// Of lines about reads that failed.
+    read_errors: Throttle,
 }
 
 struct InFlight {
@@ -102,6 +111,8 @@ impl Source {
             unanswered: None,
             deferred: Vec::new(),
             ready: VecDeque::new(),
+            handler: spec.handler.clone(),
+            read_errors: Throttle::new(LINES_PER_SECOND),
         })
     }
 
@@ -157,12 +168,24 @@ impl Source {
         {
             feed.advance(partition, reader.next);
         }
+        if let Some(error) = &read.error {
+            self.report_read_error(partition, error);
+        }
         if read.out_of_range
             && let Some(asked) = self.partitions.asked(partition)
         {
             self.look_ups.ask_bounds(asked);
         }
         read.result
+    }
+
+    /// What it means is for the core to report; this is what the client says.
+    fn report_read_error(&mut self, partition: Partition, error: &FetchError) {
+        let Some(dropped) = self.read_errors.allow(self.polled) else { return };
+        let topic = self.topics.get(usize::from(partition.topic)).map(|topic| topic.to_string_lossy());
+        let (handler, topic, partition) = (&self.handler, topic.as_deref(), partition.number);
+        let FetchError { code, offset, text } = error;
+        tracing::warn!(handler, topic, partition, offset, %code, text, dropped, "fetch failed");
     }
 
     /// One past the last offset of the partition's log, as of the last fetch: for lag, not for decisions.
@@ -206,13 +229,22 @@ impl Source {
 
     /// Moves the reader of a partition.
     pub fn reposition(&mut self, partition: Partition, offset: i64) {
-        let Some(reader) = self.partitions.reader_mut(partition) else { return };
-        reader.moved(offset);
         let mut list = self.opener().list(std::iter::once((partition, offset)));
-        if let Err(code) = self.consumer.seek(&mut list) {
-            // Not an end: the core finds the reader at the wrong place and asks again.
-            tracing::warn!(%partition, offset, %code, "moving the reader failed");
+        let Some(reader) = self.partitions.reader_mut(partition) else {
+            return self.not_positioned(partition);
+        };
+        reader.moved(offset);
+        if let Err(code) = self.consumer.seek(&mut list, SEEK_LIMIT) {
+            reader.halt();
+            tracing::warn!(%partition, offset, %code, "seek failed");
+            self.not_positioned(partition);
         }
+    }
+
+    /// The client did not take the position of a partition that is ours.
+    fn not_positioned(&mut self, partition: Partition) {
+        self.ready.push_back(SourceEvent::ReadFailed { partition, why: ReadError::SeekFailed });
+        self.wake.wake();
     }
 
     /// Unassigns the partition and assigns it anew: the library refuses to move a reader that was out of range.

@@ -79,17 +79,23 @@ impl Source {
             }
             match self.open(partition, offset) {
                 Ok(()) => opened.push((partition, offset)),
-                Err(code) => tracing::warn!(%partition, %code, "not assigned: the partition is not ours"),
+                Err(code) => {
+                    tracing::warn!(%partition, %code, "the client has no queue for the partition");
+                    self.not_positioned(partition);
+                }
             }
         }
         if opened.is_empty() && !is_answer {
             return;
         }
-        let list = self.opener().list(opened.into_iter());
+        let list = self.opener().list(opened.iter().copied());
         let result = match self.assignor {
             Assignor::CooperativeSticky => self.consumer.incremental_assign(&list),
             Assignor::Range => self.consumer.assign(Some(&list)),
         };
+        if result.is_err() {
+            opened.iter().for_each(|(partition, _)| self.not_positioned(*partition));
+        }
         self.report(result, "assigning partitions failed");
     }
 

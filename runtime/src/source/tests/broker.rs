@@ -18,6 +18,7 @@ pub(super) fn broker(partitions: i32) -> EmbeddedBroker {
 
 pub(super) fn spec(broker: &EmbeddedBroker, assignor: Assignor) -> SourceSpec {
     SourceSpec {
+        handler: "t".to_owned(),
         client_properties: vec![
             ("bootstrap.servers".to_owned(), broker.bootstrap_servers()),
             // The mock cluster waits for this less a second whenever a member joins or leaves.

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use keylane_core::{CommitEntry, CommitId, Partition, StartAt};
+use keylane_core::{CommitEntry, CommitId, Partition, ReadError, StartAt};
 
 use super::broker::PATIENCE;
 use crate::librdkafka::{Deadline, Wake, WakeHandle};
@@ -32,6 +32,8 @@ pub(super) struct Member {
     /// Steps for which a revoke is left unanswered.
     pub(super) revoke_delay: u32,
     pub(super) max_events: u32,
+    /// Errors with which reads ended.
+    pub(super) read_errors: Vec<(Partition, ReadError)>,
 }
 
 impl Member {
@@ -62,6 +64,7 @@ impl Member {
             commits: 0,
             revoke_delay: 0,
             max_events: 100,
+            read_errors: Vec::new(),
         }
     }
 
@@ -188,6 +191,7 @@ impl Member {
                 1
             });
             assert!(result.events <= self.max_events);
+            self.read_errors.extend(result.error.map(|why| (*partition, why)));
             if let Some(end) = result.end_of_partition {
                 self.log_ends.insert(*partition, end);
             }

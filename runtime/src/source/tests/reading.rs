@@ -6,10 +6,12 @@ use keylane_core::{Partition, ReadError};
 
 use super::broker::{Sent, TOPIC, broker, send, spec};
 use super::member::Member;
-use crate::librdkafka::Hopeless;
+use crate::librdkafka::{ErrorCode, Hopeless};
 use crate::source::{Assignor, Ends, Error, Source, SourceEvent, StartPolicy};
 
 const P0: Partition = Partition { topic: 0, number: 0 };
+/// The number of the request in Kafka's protocol.
+const FETCH: i16 = 1;
 
 #[test]
 fn limits_end_a_read_after_the_record_that_crosses_them() {
@@ -102,6 +104,11 @@ fn a_position_outside_the_log_is_told_and_put_right() {
             panic!("it is the last")
         };
         assert_eq!((partition, why), (P0, ReadError::OutOfRange { log_start: 0, log_end: 10 }));
+        // The client does not seek from there: that must be noticed.
+        member.source.reposition(P0, 4);
+        let refused = SourceEvent::ReadFailed { partition: P0, why: ReadError::SeekFailed };
+        member
+            .until("the seek fails", |m| m.other.iter().any(|e| format!("{e:?}") == format!("{refused:?}")));
         member.source.reassign(P0, 4);
         member.next.insert(P0, 4);
         member.until("the end is read again", |m| m.records.len() == 26);
@@ -109,6 +116,41 @@ fn a_position_outside_the_log_is_told_and_put_right() {
         member.next.insert(P0, 8);
         member.until("after a seek, too", |m| m.records.len() == 28);
         assert_eq!(member.out_of_order, []);
+        assert!(member.source.leave(Duration::from_secs(10)));
+    }
+}
+
+/// Whatever the code is, known to this version or not, the read ends with it.
+#[test]
+fn a_read_ends_with_the_error_that_the_broker_gives() {
+    for (code, expected, reads_on) in [
+        (ErrorCode(120), ReadError::Unknown, false),
+        (ErrorCode(9_999), ReadError::Unknown, false),
+        (ErrorCode::INVALID_MSG, ReadError::Damaged, false),
+        (ErrorCode::TOPIC_AUTHORIZATION_FAILED, ReadError::Denied, false),
+        (ErrorCode::REQUEST_TIMED_OUT, ReadError::Interrupted, true),
+    ] {
+        let broker = broker(1);
+        send(&broker.bootstrap_servers(), TOPIC, (0..5).map(|_| Sent::default()));
+        let mut member = Member::join(&spec(&broker, Assignor::CooperativeSticky));
+        member.until("all is read", |m| m.records.len() == 5);
+        // Now and then the mock cluster forgets an error that it was to give.
+        let mut steps = 0;
+        while member.read_errors.is_empty() {
+            if steps % 200 == 0 {
+                broker.mock().push_errors(FETCH, &[code]);
+            }
+            steps += 1;
+            assert!(steps < 6_000, "{code:?} is not reported");
+            member.step();
+        }
+        assert_eq!(member.read_errors, [(P0, expected)], "{code:?}");
+        send(&broker.bootstrap_servers(), TOPIC, (0..5).map(|_| Sent::default()));
+        if !reads_on {
+            member.source.reposition(P0, 5);
+        }
+        member.until("reading goes on", |m| m.records.len() == 10);
+        assert_eq!(member.out_of_order, [], "{code:?}");
         assert!(member.source.leave(Duration::from_secs(10)));
     }
 }

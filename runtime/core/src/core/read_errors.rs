@@ -1,0 +1,136 @@
+//! Read errors: each of them makes the reader's position unverified. What may pass is tried again, later each time, and
+//! is reported until something is read.
+
+use std::mem::discriminant;
+use std::time::Duration;
+
+use super::Core;
+use crate::outbox::Pending;
+use crate::partitions::{Phase, ReadFailure, Trust};
+use crate::{Holds, Notice, ReadError, Stall};
+
+/// The time before reading is tried again doubles from the one to the other.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+impl Core {
+    pub(super) fn read_failed(&mut self, index: u32, why: ReadError) {
+        let next = self.partitions.get(index).ledger.next();
+        match why {
+            ReadError::Interrupted => self.partitions.get_mut(index).reading.trust = Trust::Unsure,
+            ReadError::OutOfRange { log_start, log_end } if !(log_start..=log_end).contains(&next) => {
+                self.move_session(index, (log_start, log_end));
+            }
+            // Only the reader is outside the log, the ledger is not: nothing needs to be passed over.
+            ReadError::OutOfRange { .. }
+            | ReadError::Denied
+            | ReadError::Missing
+            | ReadError::Damaged
+            | ReadError::Unknown
+            | ReadError::SeekFailed => self.read_again_later(index, why),
+        }
+    }
+
+    fn read_again_later(&mut self, index: u32, why: ReadError) {
+        let state = self.partitions.get_mut(index);
+        let (partition, offset) = (state.id, state.ledger.next());
+        state.reading.trust = Trust::Unsure;
+        let before = state.reading.failure.filter(|before| before.offset == offset);
+        // What was damaged on its way, or astray, may be sound at once; what was refused needs time.
+        let may_pass_at_once =
+            matches!(why, ReadError::Damaged | ReadError::Unknown | ReadError::OutOfRange { .. });
+        let at_once = before.is_none() && may_pass_at_once;
+        let failures = before.map_or(1, |before| before.failures);
+        let reported =
+            state.reading.failure.filter(|before| before.reported).map(|before| discriminant(&before.why));
+        if !at_once && reported != Some(discriminant(&why)) {
+            let stall = Stall { partition, offset, attempt: 0, holds: Holds::ReadFailed(why) };
+            self.outbox.push(Pending::ReportStall(stall));
+        }
+        let reported = reported.is_some() || !at_once;
+        let pause = if at_once { Duration::ZERO } else { pause_after(failures) };
+        let retry_at = self.now.uptime + pause;
+        state.reading.failure = Some(ReadFailure { why, offset, failures, retry_at, reported });
+        self.read_failures = true;
+        if at_once {
+            self.read_again(index);
+        }
+    }
+
+    /// Puts the reader back to the ledger's next offset. A damaged batch must never become a gap: what comes after it
+    /// has to follow.
+    fn read_again(&mut self, index: u32) {
+        let state = self.partitions.get_mut(index);
+        let (id, next) = (state.id, state.ledger.next());
+        let Some(failure) = &mut state.reading.failure else { return };
+        // The client refuses to seek where it does not fetch.
+        let needs_assign = match failure.why {
+            ReadError::Denied | ReadError::Missing | ReadError::SeekFailed | ReadError::OutOfRange { .. } => {
+                true
+            }
+            ReadError::Damaged | ReadError::Unknown | ReadError::Interrupted => false,
+        };
+        // Another error may never come: the client reports some only once.
+        failure.failures += 1;
+        failure.retry_at = self.now.uptime + pause_after(failure.failures);
+        self.outbox.notice(Notice::Repositioned { partition: id, offset: next });
+        if needs_assign {
+            self.doubt_readers();
+            self.partitions.get_mut(index).reading.trust = Trust::Positioned;
+            self.outbox.push(Pending::Reassign(id, next));
+        } else {
+            state.reading.trust = Trust::Unsure;
+            self.outbox.push(Pending::Reposition(id, next));
+        }
+    }
+
+    /// Something was read.
+    pub(super) fn read_recovered(&mut self, index: u32) {
+        let state = self.partitions.get_mut(index);
+        if state.reading.failure.take().is_some_and(|failure| failure.reported) {
+            self.outbox.push(Pending::StallEnded(state.id));
+        }
+    }
+
+    pub(super) fn check_read_retries(&mut self) {
+        if !self.read_failures {
+            return;
+        }
+        let now = self.now.uptime;
+        for index in self.partitions.indexes() {
+            let state = self.partitions.get(index);
+            let due = state.reading.failure.is_some_and(|failure| failure.retry_at <= now);
+            if due && state.phase == Phase::Active {
+                self.read_again(index);
+            }
+        }
+        self.read_failures = self.partitions.iter().any(|state| state.reading.failure.is_some());
+    }
+
+    pub(super) fn next_read_retry(&self) -> Option<Duration> {
+        if !self.read_failures {
+            return None;
+        }
+        let active = self.partitions.iter().filter(|state| state.phase == Phase::Active);
+        active.filter_map(|state| Some(state.reading.failure?.retry_at)).min()
+    }
+
+    /// A handler that can't read anything any more must not stay in its group as if all were well.
+    pub(super) fn check_all_stopped(&mut self) {
+        let rebalancing = self.rebalance.assign.is_some() || self.rebalance.revoke.is_some();
+        if !self.some_stopped || rebalancing || self.drain.is_some() {
+            return;
+        }
+        let ours = || self.partitions.iter().filter(|state| state.phase != Phase::Vacant);
+        if ours().any(|state| state.phase != Phase::Failed) {
+            self.some_stopped = ours().any(|state| state.phase == Phase::Failed);
+        } else {
+            self.some_stopped = false;
+            self.outbox.push(Pending::AllStopped);
+        }
+    }
+}
+
+fn pause_after(failures: u32) -> Duration {
+    RETRY_MIN.saturating_mul(1 << failures.saturating_sub(2).min(6)).min(RETRY_MAX)
+}

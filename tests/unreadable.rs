@@ -1,0 +1,46 @@
+//! Promise: a partition that can't be read is named, loses nothing, and is read on by itself when its cause has passed.
+
+use keylane_tests::alice;
+use keylane_tests::check;
+use keylane_tests::flow::Flow;
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{self, Record};
+use keylane_tests::keylane::Keylane;
+use serde_json::Value;
+
+/// The right to read a topic is taken away and given back, with events that come meanwhile, and without.
+#[test]
+fn a_topic_that_may_be_read_again_is_read_on() {
+    for (rights, meanwhile) in [(&["Read"][..], 100), (&["Read"], 0), (&["Read", "Describe"], 100)] {
+        let Some(cluster) = kafka::own(&alice::options()) else { return };
+        let flow = Flow::new(&cluster, 2, &[]);
+        let mut keylane =
+            Keylane::run(&alice::settings(&cluster, flow.settings(&guest("echo"), "alice")), &[]);
+        let mut fed = 0;
+        let mut feed = |count: usize| {
+            let event = |number| Record::new(format!("key-{number}"), "v");
+            flow.producer().send_all(&flow.input, (fed..fed + count).map(event)).expect("acknowledged");
+            fed += count;
+        };
+        feed(100);
+        flow.wait_until_committed();
+        alice::rights(&cluster, &["--add", "--deny-principal", "User:alice"], rights, &flow.input);
+        let denied = |line: &Value| line["level"] == "ERROR" && line["remedy"].to_string().contains("READ");
+        keylane.wait_for("the denial to be reported", denied);
+        feed(meanwhile);
+        alice::rights(
+            &cluster,
+            &["--remove", "--force", "--deny-principal", "User:alice"],
+            rights,
+            &flow.input,
+        );
+        feed(100);
+        flow.wait_until_committed();
+        keylane.wait_for("the end of it to be reported", |line| line["message"] == "partition moves again");
+        keylane.terminate();
+        keylane.expect_exit(0);
+        let report = check::check(&flow.history());
+        report.assert_clean();
+        assert_eq!((report.outcomes, report.repeats), (fed, [].into()));
+    }
+}
