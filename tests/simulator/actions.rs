@@ -13,8 +13,8 @@ impl World {
                 let index = self.index(partition);
                 self.look_up_soon(p, index);
             }
-            Action::AnswerAssign { starts } => self.answer_assign(p, starts),
-            Action::AnswerRevoke { partitions } => self.answer_revoke(p, partitions),
+            Action::AnswerAssign { request, starts } => self.answer_assign(p, request, starts),
+            Action::AnswerRevoke { request, partitions } => self.answer_revoke(p, request, partitions),
             Action::Reposition { partition, offset } => self.reposition(p, partition, offset),
             Action::Reassign { partition, offset } => self.reassign(p, partition, offset),
             Action::LeaveGroup => self.leave_group(p),

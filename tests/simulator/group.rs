@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use keylane_core::Input;
+use keylane_core::{Input, RebalanceId};
 
 use super::plan::{Class, MS, SECOND};
-use super::process::Control;
+use super::process::{Control, Outstanding};
 use super::trace::Seen;
 use super::world::{Event, World};
 
@@ -220,7 +220,9 @@ impl World {
 
     pub(crate) fn deliver_control(&mut self, p: usize) {
         let process = &mut self.processes[p];
-        if process.outstanding.is_some() || process.left {
+        let is_loss = matches!(process.controls.front(), Some(Control::Lost(_)));
+        // A loss takes the place of whatever was not answered before.
+        if process.left || (process.outstanding.is_some() && !is_loss) {
             return;
         }
         let Some(control) = process.controls.pop_front() else { return };
@@ -246,8 +248,8 @@ impl World {
             self.note(p, "assign", Some(index), -1, 0);
         }
         let partitions: Vec<_> = list.iter().map(|&index| self.logs[index].partition).collect();
-        self.processes[p].outstanding = Some((Control::Assign(list), self.now));
-        self.feed(p, Input::AssignRequested { partitions: &partitions });
+        let request = self.ask(p, Control::Assign(list));
+        self.feed(p, Input::AssignRequested { request, partitions: &partitions });
     }
 
     fn deliver_revoke(&mut self, p: usize, list: Vec<usize>) {
@@ -260,8 +262,8 @@ impl World {
             self.note(p, "revoke", Some(index), -1, 0);
         }
         let partitions: Vec<_> = list.iter().map(|&index| self.logs[index].partition).collect();
-        self.processes[p].outstanding = Some((Control::Revoke(list), self.now));
-        self.feed(p, Input::Revoked { partitions: &partitions });
+        let request = self.ask(p, Control::Revoke(list));
+        self.feed(p, Input::Revoked { request, partitions: &partitions });
     }
 
     fn deliver_lost(&mut self, p: usize) {
@@ -277,8 +279,20 @@ impl World {
             self.processes[p].give_up(index);
         }
         let partitions: Vec<_> = list.iter().map(|&index| self.logs[index].partition).collect();
-        self.processes[p].outstanding = Some((Control::Lost(list), self.now));
-        self.feed(p, Input::Lost { partitions: &partitions });
+        if self.processes[p].outstanding.is_some() {
+            self.saw(Seen::LossesWhileUnanswered);
+        }
+        let request = self.ask(p, Control::Lost(list));
+        self.feed(p, Input::Lost { request, partitions: &partitions });
+    }
+
+    fn ask(&mut self, p: usize, control: Control) -> RebalanceId {
+        let since = self.now;
+        let process = &mut self.processes[p];
+        process.rebalances += 1;
+        let id = RebalanceId(process.rebalances);
+        process.outstanding = Some(Outstanding { id, control, since });
+        id
     }
 
     /// The member has given up what it had to.

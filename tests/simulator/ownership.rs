@@ -1,11 +1,11 @@
 //! Look-ups of starts, and the answers to rebalances.
 
 use keylane_core::codec::{self, Identity};
-use keylane_core::{CommittedStart, Input, OutOfRange, Partition, Start, StartAt};
+use keylane_core::{CommittedStart, Input, OutOfRange, Partition, RebalanceId, Start, StartAt};
 
 use super::plan::{Class, MS, Micros, SECOND};
 use super::planted::Planted;
-use super::process::{Control, Reader};
+use super::process::{Control, Outstanding, Reader};
 use super::trace::Seen;
 use super::world::{Event, World};
 
@@ -114,37 +114,54 @@ impl World {
         Identity { topic_id: log.topic_id, partition: log.partition.number, offset }
     }
 
-    pub(crate) fn answer_assign(&mut self, p: usize, starts: &[StartAt]) {
+    /// Takes the request that an answer names. An answer to one that is over means nothing.
+    fn take_asked(&mut self, p: usize, request: RebalanceId) -> Option<Outstanding> {
+        let outstanding = self.processes[p].outstanding.take_if(|asked| asked.id == request);
+        if outstanding.is_none() {
+            self.saw(Seen::AnswersTooLate);
+        }
+        outstanding
+    }
+
+    pub(crate) fn answer_assign(&mut self, p: usize, request: Option<RebalanceId>, starts: &[StartAt]) {
         let indexes: Vec<_> = starts.iter().map(|start| self.index(start.partition)).collect();
-        match self.processes[p].outstanding.take() {
-            Some((Control::Assign(list), since)) => {
-                let late = indexes.iter().find(|index| !list.contains(index));
-                if let Some(&late) = late {
-                    let text = format!("process {p} adds {late} while an assign of {list:?} is unanswered");
-                    self.broken("I-answer", text, Some(late), -1);
-                }
-                self.check_answer_time(p, since, 6 * SECOND);
-                self.processes[p].assigned_at = self.now;
-                self.move_readers(p);
-                self.control_soon(p);
+        match request {
+            Some(request) => {
+                let Some(asked) = self.take_asked(p, request) else { return };
+                self.check_answered_assign(p, &asked, &indexes);
             }
-            Some((control, since)) => {
-                let text = format!("process {p} assigns {indexes:?} while {control:?} is unanswered");
-                self.broken("I-answer", text, indexes.first().copied(), -1);
-                self.processes[p].outstanding = Some((control, since));
-            }
-            None => {
-                let empty = starts.is_empty();
-                if empty {
-                    self.broken("I-answer", format!("process {p} answers no assign"), None, -1);
-                }
-            }
+            None => self.check_late_assign(p, &indexes),
         }
         for (start, index) in starts.iter().zip(indexes) {
             self.begin_reading(p, index, start.offset);
         }
         for index in 0..self.logs.len() {
             self.wake_reader(p, index);
+        }
+    }
+
+    fn check_answered_assign(&mut self, p: usize, asked: &Outstanding, indexes: &[usize]) {
+        let Control::Assign(list) = &asked.control else {
+            let text = format!("process {p} assigns {indexes:?} as an answer to {:?}", asked.control);
+            self.broken("I-answer", text, indexes.first().copied(), -1);
+            return;
+        };
+        if let Some(&late) = indexes.iter().find(|index| !list.contains(index)) {
+            let text = format!("process {p} adds {late} with its answer to an assign of {list:?}");
+            self.broken("I-answer", text, Some(late), -1);
+        }
+        self.check_answer_time(p, asked.since, 6 * SECOND);
+        self.processes[p].assigned_at = self.now;
+        self.move_readers(p);
+        self.control_soon(p);
+    }
+
+    fn check_late_assign(&mut self, p: usize, indexes: &[usize]) {
+        if let Some(asked) = &self.processes[p].outstanding {
+            let text = format!("process {p} assigns {indexes:?} while {:?} is unanswered", asked.control);
+            self.broken("I-answer", text, indexes.first().copied(), -1);
+        } else if indexes.is_empty() {
+            self.broken("I-answer", format!("process {p} answers no assign"), None, -1);
         }
     }
 
@@ -158,14 +175,15 @@ impl World {
         });
     }
 
-    pub(crate) fn answer_revoke(&mut self, p: usize, partitions: &[Partition]) {
+    pub(crate) fn answer_revoke(&mut self, p: usize, request: RebalanceId, partitions: &[Partition]) {
         let mut answered: Vec<_> = partitions.iter().map(|&partition| self.index(partition)).collect();
         answered.sort_unstable();
-        let (list, since, lost) = match self.processes[p].outstanding.take() {
-            Some((Control::Revoke(list), since)) => (list, since, false),
-            Some((Control::Lost(list), since)) => (list, since, true),
-            other => {
-                self.broken("I-answer", format!("process {p} gives up unasked: {other:?}"), None, -1);
+        let Some(Outstanding { control, since, .. }) = self.take_asked(p, request) else { return };
+        let (list, lost) = match control {
+            Control::Revoke(list) => (list, false),
+            Control::Lost(list) => (list, true),
+            Control::Assign(list) => {
+                self.broken("I-answer", format!("process {p} gives up instead of taking {list:?}"), None, -1);
                 return;
             }
         };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use keylane_core::{CallId, CommitId, Core, OutOfRange, Place, Retry};
+use keylane_core::{CallId, CommitId, Core, OutOfRange, Place, RebalanceId, Retry};
 
 use super::blame::Blame;
 use super::log::Lane;
@@ -44,7 +44,9 @@ pub(crate) struct Process {
     /// Rebalances not yet delivered: in order, one at a time.
     pub(crate) controls: VecDeque<Control>,
     /// The one that the core has to answer, and since when.
-    pub(crate) outstanding: Option<(Control, Micros)>,
+    pub(crate) outstanding: Option<Outstanding>,
+    /// Rebalances that it was asked about so far.
+    pub(crate) rebalances: u64,
     /// The generation it knows.
     pub(crate) generation: u32,
     pub(crate) parts: Vec<Part>,
@@ -80,6 +82,14 @@ pub(crate) enum Control {
     Revoke(Vec<usize>),
     /// Everything is someone else's already.
     Lost(Vec<usize>),
+}
+
+/// What the group waits for.
+#[derive(Clone, Debug)]
+pub(crate) struct Outstanding {
+    pub(crate) id: RebalanceId,
+    pub(crate) control: Control,
+    pub(crate) since: Micros,
 }
 
 /// One partition as one process sees it.
@@ -196,6 +206,7 @@ impl Process {
             tick_at: None,
             controls: VecDeque::new(),
             outstanding: None,
+            rebalances: 0,
             generation: 0,
             parts: (0..plan.partitions()).map(|_| Part::default()).collect(),
             ends: vec![None; plan.partitions()],
@@ -267,9 +278,9 @@ impl Process {
     }
 
     pub(crate) fn revoking(&self, partition: usize) -> bool {
-        match &self.outstanding {
-            Some((Control::Revoke(list) | Control::Lost(list), _)) => list.contains(&partition),
-            Some((Control::Assign(_), _)) | None => false,
+        match self.outstanding.as_ref().map(|asked| &asked.control) {
+            Some(Control::Revoke(list) | Control::Lost(list)) => list.contains(&partition),
+            Some(Control::Assign(_)) | None => false,
         }
     }
 }

@@ -92,6 +92,8 @@ coverage! {
     KillsMidStep 1_000
     Pauses 3_000
     Losses 2_000
+    LossesWhileUnanswered 700
+    AnswersTooLate 700
     CooperativeRebalances 50_000
     EagerRebalances 30_000
     Revokes 20_000

@@ -1,6 +1,6 @@
 //! Everything the core can ask of the shell.
 
-use crate::{CallId, CommitId, Partition, Place, ReadError, SessionId};
+use crate::{CallId, CommitId, Partition, Place, ReadError, RebalanceId, SessionId};
 
 /// One thing to do. Slices live until the next call of the core.
 #[derive(Debug)]
@@ -11,13 +11,17 @@ pub enum Action<'a> {
         /// Which.
         partition: Partition,
     },
-    /// Start reading these. Outside a rebalance it adds partitions whose look-up took too long.
+    /// Start reading these.
     AnswerAssign {
+        /// Which assign it answers; `None`: none, it adds partitions whose look-up took too long.
+        request: Option<RebalanceId>,
         /// Where each starts; may be empty.
         starts: &'a [StartAt],
     },
     /// Give these up: they are drained and committed as far as possible.
     AnswerRevoke {
+        /// Which revoke, or loss, it answers.
+        request: RebalanceId,
         /// All that were asked for.
         partitions: &'a [Partition],
     },

@@ -16,6 +16,10 @@ pub struct Partition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
+/// One question of the group that has to be answered: an assign, a revoke or a loss. Counts up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RebalanceId(pub u64);
+
 /// One guest call. The slot is reused, the generation tells its users apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallId {

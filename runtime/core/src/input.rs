@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{CallId, CommitId, Partition, Place};
+use crate::{CallId, CommitId, Partition, Place, RebalanceId};
 
 /// How many calls may stand for one where each carries a single event: a worker that has to wait for the next one after
 /// a few microseconds goes to sleep, and waking it costs more than such a call.
@@ -14,6 +14,8 @@ pub enum Input<'a> {
     // -- ownership ------------------------------------------------------------------------------
     /// The group gives these partitions to us; it stands still until `AnswerAssign`.
     AssignRequested {
+        /// Named in the answer.
+        request: RebalanceId,
         /// Only the new ones, under either rebalance protocol.
         partitions: &'a [Partition],
     },
@@ -31,11 +33,16 @@ pub enum Input<'a> {
     },
     /// The group takes these partitions away; we own them until `AnswerRevoke`.
     Revoked {
+        /// Named in the answer.
+        request: RebalanceId,
         /// Those to give up.
         partitions: &'a [Partition],
     },
-    /// These partitions already belong to someone else: nothing may be committed.
+    /// These partitions already belong to someone else: nothing may be committed. Answered with `AnswerRevoke`; nobody waits
+    /// for the answers of requests before it any more.
     Lost {
+        /// Named in the answer.
+        request: RebalanceId,
         /// Those that are gone.
         partitions: &'a [Partition],
     },

@@ -35,5 +35,5 @@ mod slab;
 pub use action::*;
 pub use config::{Config, OnExhausted, OutOfRange, Retry, RetryScope};
 pub use core::Core;
-pub use ids::{CallId, CommitId, Now, Partition, Place, SessionId};
+pub use ids::{CallId, CommitId, Now, Partition, Place, RebalanceId, SessionId};
 pub use input::*;

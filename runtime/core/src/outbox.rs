@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use crate::{CallId, DeadLetter, Notice, Partition, PartitionStop, Place, Stall, StartAt};
+use crate::{CallId, DeadLetter, Notice, Partition, PartitionStop, Place, RebalanceId, Stall, StartAt};
 
 /// An action by reference: [`crate::Core::poll`] turns it into what the shell sees.
 #[derive(Debug)]
 pub(crate) enum Pending {
     LookUpStart(Partition),
-    AnswerAssign(Vec<StartAt>),
-    AnswerRevoke(Vec<Partition>),
+    AnswerAssign(Option<RebalanceId>, Vec<StartAt>),
+    AnswerRevoke(RebalanceId, Vec<Partition>),
     Reposition(Partition, i64),
     Reassign(Partition, i64),
     LeaveGroup,

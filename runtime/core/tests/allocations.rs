@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use keylane_core::{
     Action, Admission, CallId, CommitId, CommittedStart, Config, Core, FetchedRow, Input, LaneEnd, Now,
-    Partition, Place, Start,
+    Partition, Place, RebalanceId, Start,
 };
 
 thread_local! {
@@ -50,6 +50,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const P: Partition = Partition { topic: 0, number: 0 };
+const REQUEST: RebalanceId = RebalanceId(0);
 const BATCH: usize = 64;
 const WORKERS: u32 = 8;
 /// Calls may be behind by so much before an old one ends.
@@ -129,7 +130,7 @@ impl Shell {
 
     fn begin(&mut self) {
         self.give(Input::WorkersFree { calls: WORKERS });
-        self.give(Input::AssignRequested { partitions: &[P] });
+        self.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
         let committed = Some(CommittedStart { offset: 0, metadata: b"" });
         let start = Start { committed, fallback: 0, log_start: 0, log_end: Some(0), topic_id: [0; 16] };
         self.give(Input::StartResolved { partition: P, start });

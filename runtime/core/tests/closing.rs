@@ -5,7 +5,7 @@ mod shell;
 use std::time::Duration;
 
 use keylane_core::{CallFailure, Config, Fault, Input, LaneEnd, Notice, Partition};
-use shell::{NEXT, P0, P1, STEP, Shell, start};
+use shell::{NEXT, P0, P1, REQUEST, STEP, Shell, start};
 
 const DONE: LaneEnd = LaneEnd { done: 1, failure: None };
 
@@ -26,7 +26,7 @@ fn two_partitions() -> Shell {
 #[test]
 fn outputs_of_a_session_that_is_closed_in_the_same_step_are_dropped() {
     let mut shell = two_partitions();
-    shell.give(Input::Revoked { partitions: &[P0] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     shell.uptime += Config::default().revoke_timeout - STEP;
     let call = shell.calls.remove(0).id;
     shell.end_call(call, &[DONE, DONE], &[0, 1]);
@@ -39,7 +39,7 @@ fn outputs_of_a_session_that_is_closed_in_the_same_step_are_dropped() {
 #[test]
 fn a_call_that_carries_a_kept_partition_runs_on() {
     let mut shell = two_partitions();
-    shell.give(Input::Revoked { partitions: &[P0] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     shell.wait(Config::default().revoke_timeout);
     assert!(shell.cancelled.is_empty());
     shell.wait(STEP);
@@ -56,7 +56,7 @@ fn a_revoke_is_answered_when_what_was_cancelled_is_gone() {
     let mut shell = Shell::reading(Config::default(), &[P0], 1);
     shell.fetch(P0, &[(0, 1), (1, 1)]);
     let call = shell.call().id;
-    shell.give(Input::Revoked { partitions: &[P0] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     shell.wait(Config::default().revoke_timeout);
     assert_eq!(shell.cancelled, [call]);
     assert!(shell.revoked.is_empty());
@@ -69,13 +69,13 @@ fn a_revoke_is_answered_when_what_was_cancelled_is_gone() {
 fn a_revoke_does_not_wait_for_ever_for_what_was_cancelled() {
     let mut shell = Shell::reading(Config::default(), &[P0], 1);
     shell.fetch(P0, &[(0, 1)]);
-    shell.give(Input::Revoked { partitions: &[P0] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     let Config { revoke_timeout, commit_timeout, .. } = Config::default();
     shell.wait(revoke_timeout + commit_timeout + STEP);
     assert_eq!(shell.revoked, [[P0]]);
     shell.wait(Duration::from_secs(6));
     assert_eq!(shell.saw("CallStuck"), 1);
-    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.start_at(P0, 0, b"");
     shell.fetch(P0, &[(0, 1)]);
     assert!(shell.calls.is_empty(), "its lane is still with the guest");
@@ -86,8 +86,8 @@ fn a_lane_waits_for_the_call_of_an_older_session() {
     let mut shell = Shell::reading(Config::default(), &[P0], 2);
     shell.fetch(P0, &[(0, 1)]);
     let old = shell.calls.remove(0).id;
-    shell.give(Input::Lost { partitions: &[P0] });
-    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.start_at(P0, 0, b"");
     shell.fetch(P0, &[(0, 1), (1, 2)]);
     assert_eq!(shell.calls.iter().map(|call| call.rows[0].1).collect::<Vec<_>>(), [1]);
@@ -103,9 +103,9 @@ fn a_lane_waits_for_the_call_of_an_older_session() {
 fn lost_while_a_revoke_waits_answers_both() {
     let mut shell = Shell::reading(Config::default(), &[P0, P1], 2);
     shell.fetch(P0, &[(0, 1)]);
-    shell.give(Input::Revoked { partitions: &[P0, P1] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0, P1] });
     assert!(shell.revoked.is_empty());
-    shell.give(Input::Lost { partitions: &[P0, P1] });
+    shell.give(Input::Lost { request: REQUEST, partitions: &[P0, P1] });
     assert_eq!(shell.revoked, [[P0, P1], [P0, P1]]);
     let call = shell.cancelled_call();
     shell.give(Input::CallReallyEnded { call });
@@ -120,7 +120,7 @@ fn acks_after_the_session_closed_change_nothing() {
     let mut shell = Shell::reading(Config::default(), &[P0], 2);
     shell.fetch(P0, &[(0, 1)]);
     let call = shell.end(&[0]);
-    shell.give(Input::Revoked { partitions: &[P0] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     shell.wait(Config::default().revoke_timeout + STEP);
     assert_eq!(shell.revoked, [[P0]]);
     assert_eq!(shell.dropped, [(call, 0..1)], "what has not left must not follow");
@@ -144,11 +144,18 @@ fn acks_of_a_call_whose_place_was_reused_change_nothing() {
 
 #[test]
 fn every_session_that_was_said_to_begin_is_said_to_end() {
-    let ends = [Input::Revoked { partitions: &[P0] }, Input::Lost { partitions: &[P0] }, Input::DrainNow];
+    let ends = [
+        Input::Revoked { request: REQUEST, partitions: &[P0] },
+        Input::Lost { request: REQUEST, partitions: &[P0] },
+        Input::DrainNow,
+    ];
     for end in ends {
         for step in 0..3 {
             let mut shell = Shell::new(Config::default());
-            shell.give(Input::AssignRequested { partitions: if step == 0 { &[P0, P1] } else { &[P0] } });
+            shell.give(Input::AssignRequested {
+                request: REQUEST,
+                partitions: if step == 0 { &[P0, P1] } else { &[P0] },
+            });
             shell.give(Input::StartResolved { partition: P0, start: start() });
             if step == 2 {
                 shell.store();
@@ -168,16 +175,16 @@ fn a_stall_ends_with_its_session() {
     shell.fetch(P0, &[(0, 1)]);
     shell.wait(Duration::from_secs(20));
     assert_eq!(shell.stalls.len(), 1);
-    shell.give(Input::Lost { partitions: &[P0] });
+    shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
     assert_eq!(shell.stalls_ended, [P0]);
 }
 
 #[test]
 fn a_revoke_of_what_is_still_looked_up_leaves_the_assign_to_the_others() {
     let mut shell = Shell::new(Config::default());
-    shell.give(Input::AssignRequested { partitions: &[P0, P1] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0, P1] });
     shell.start_at(P0, 0, b"");
-    shell.give(Input::Revoked { partitions: &[P1] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P1] });
     assert_eq!(shell.revoked, [[P1]]);
     assert_eq!(shell.assigned, [[P0]]);
     shell.start_at(P1, 0, b"");
@@ -188,12 +195,12 @@ fn a_revoke_of_what_is_still_looked_up_leaves_the_assign_to_the_others() {
 fn a_drain_answers_every_rebalance_and_ends() {
     let mut shell = Shell::reading(Config::default(), &[P0], 1);
     shell.fetch(P0, &[(0, 1), (1, 2)]);
-    shell.give(Input::AssignRequested { partitions: &[P1] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P1] });
     let deadline = shell.uptime + Duration::from_secs(10);
     shell.give(Input::Drain { deadline });
     assert_eq!(shell.assigned, [[]; 1] as [[Partition; 0]; 1]);
     shell.start_at(P1, 0, b"");
-    shell.give(Input::Revoked { partitions: &[P0, P1] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0, P1] });
     let asked_at = shell.uptime;
     shell.wait(Config::default().revoke_timeout);
     let call = shell.cancelled_call();
@@ -202,7 +209,7 @@ fn a_drain_answers_every_rebalance_and_ends() {
     assert_eq!(shell.drained, Some(false), "a call was cut");
     assert!(shell.uptime < asked_at + Duration::from_secs(2), "the earlier deadline holds");
     assert_eq!((shell.kept_places(), shell.core.lanes()), (0, 0));
-    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     assert_eq!(shell.assigned.len(), 2, "the group does not wait for us");
 }
 
@@ -239,9 +246,9 @@ fn of_a_lost_session_only_what_is_not_acked_is_dropped() {
     let call = shell.calls.remove(0).id;
     shell.end_call(call, &[DONE, DONE], &[0, 1]);
     shell.give(Input::OutputsAcked { call, row: 0 });
-    shell.give(Input::Lost { partitions: &[P0] });
+    shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
     assert!(shell.dropped.is_empty(), "{:?}", shell.dropped);
-    shell.give(Input::Lost { partitions: &[P1] });
+    shell.give(Input::Lost { request: REQUEST, partitions: &[P1] });
     assert_eq!(shell.dropped, [(call, 1..2)]);
 }
 
@@ -264,6 +271,6 @@ fn a_loss_before_the_last_commit_is_no_clean_end() {
     shell.fetch(P0, &[(0, 1)]);
     shell.end(&[]);
     shell.give(Input::Drain { deadline: shell.uptime + STEP });
-    shell.give(Input::Lost { partitions: &[P0] });
+    shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
     assert_eq!((shell.drained, shell.calls_left), (Some(false), 0));
 }

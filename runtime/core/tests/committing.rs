@@ -5,7 +5,7 @@ mod shell;
 use std::time::Duration;
 
 use keylane_core::{CommitError, Config, Input, Notice};
-use shell::{P0, P1, Shell, start};
+use shell::{P0, P1, REQUEST, Shell, start};
 
 fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -19,7 +19,7 @@ fn a_final_commit_is_sent_although_an_older_one_was_refused() {
         shell.end(&[]);
         let older = shell.commit();
         shell.end(&[]);
-        shell.give(Input::Revoked { partitions: &[P0] });
+        shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
         shell.give(Input::CommitFailed { id: older.id, partition: P0, why });
         assert!(shell.revoked.is_empty(), "{why:?}: offset 1 was never in a commit");
         assert_eq!(shell.store().offset_of(P0), Some(2));
@@ -32,7 +32,7 @@ fn a_final_commit_that_is_refused_for_good_ends_the_session() {
     let mut shell = Shell::reading(Config::default(), &[P0], 4);
     shell.fetch(P0, &[(0, 1)]);
     shell.end(&[]);
-    shell.give(Input::Revoked { partitions: &[P0] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     shell.refuse(CommitError::Stale);
     assert_eq!(shell.revoked, [[P0]]);
 }
@@ -44,7 +44,7 @@ fn a_final_commit_does_not_stand_back_after_a_refusal_in_calm_times() {
     shell.fetch(P0, &[(0, 1), (1, 2)]);
     shell.end(&[]);
     shell.refuse(CommitError::Other);
-    shell.give(Input::Revoked { partitions: &[P0] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     let asked_at = shell.uptime;
     shell.end(&[]);
     assert!(shell.commit().at < asked_at + millis(500), "the session waits {:?} only", config.commit_timeout);
@@ -55,7 +55,7 @@ fn a_refusal_that_may_pass_is_sent_again_until_the_deadline() {
     let mut shell = Shell::reading(Config::default(), &[P0], 4);
     shell.fetch(P0, &[(0, 1)]);
     shell.end(&[]);
-    shell.give(Input::Revoked { partitions: &[P0] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     let asked_at = shell.uptime;
     let mut refused = 0;
     while shell.revoked.is_empty() {
@@ -146,8 +146,8 @@ fn answers_about_an_older_session_say_nothing() {
     shell.fetch(P0, &[(0, 1)]);
     shell.end(&[]);
     let old = shell.commit();
-    shell.give(Input::Lost { partitions: &[P0] });
-    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.start_at(P0, 0, b"");
     shell.fetch(P0, &[(0, 1)]);
     shell.give(Input::Committed { id: old.id, partition: P0 });
@@ -158,7 +158,7 @@ fn answers_about_an_older_session_say_nothing() {
 #[test]
 fn a_start_that_is_not_stored_is_sent_again_and_nothing_is_read_before() {
     let mut shell = Shell::new(Config::default());
-    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.give(Input::StartResolved { partition: P0, start: start() });
     for why in [CommitError::TryAgain, CommitError::Other, CommitError::Stale] {
         shell.refuse(why);
@@ -180,7 +180,7 @@ fn a_set_read_from_the_commit_leads_to_a_commit_without_it() {
     assert_eq!(left.offset_of(P0), Some(0));
     let mut next = Shell::new(Config::default());
     next.give(Input::WorkersFree { calls: 4 });
-    next.give(Input::AssignRequested { partitions: &[P0] });
+    next.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     next.start_at(P0, 0, left.sets[0].as_bytes());
     next.fetch(P0, &[(0, 1), (1, 2)]);
     assert_eq!(next.calls.len(), 1, "offset 1 is claimed");

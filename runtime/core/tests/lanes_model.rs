@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use keylane_core::{
     Action, Admission, CallId, CommitId, CommittedStart, Config, Core, Dispatch, FetchedRow, Input, LaneEnd,
-    Now, Partition, Place, Start,
+    Now, Partition, Place, RebalanceId, Start,
 };
 use proptest::prelude::*;
 
 const P: Partition = Partition { topic: 0, number: 0 };
+const REQUEST: RebalanceId = RebalanceId(0);
 
 /// A lane by its hash; an event without one by its offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,7 +126,7 @@ impl Harness {
         let mut harness =
             Harness { core, model, uptime, max_batch, calls: Vec::new(), unacked: Vec::new(), next: 0 };
         harness.give(Input::WorkersFree { calls: workers });
-        harness.give(Input::AssignRequested { partitions: &[P] });
+        harness.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
         let committed = Some(CommittedStart { offset: 0, metadata: b"" });
         let start = Start { committed, fallback: 0, log_start: 0, log_end: Some(0), topic_id: [0; 16] };
         harness.give(Input::StartResolved { partition: P, start });

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use keylane_core::{
     Action, Admission, CallId, CommitId, Config, Core, FetchedRow, Input, LaneEnd, Now, Partition, Place,
-    Start,
+    RebalanceId, Start,
 };
 
 const P: Partition = Partition { topic: 0, number: 3 };
+const REQUEST: RebalanceId = RebalanceId(0);
 
 /// A core with a clock, and a log of what it asked for.
 struct Shell {
@@ -72,7 +73,7 @@ fn row(offset: i64, lane: u64) -> FetchedRow {
 fn started() -> Shell {
     let mut shell = Shell::new();
     shell.give(Input::WorkersFree { calls: 2 });
-    shell.give(Input::AssignRequested { partitions: &[P] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
     assert_eq!(shell.asked(), ["LookUpStart"]);
     let start = Start { committed: None, fallback: 10, log_start: 0, log_end: Some(100), topic_id: [0; 16] };
     shell.give(Input::StartResolved { partition: P, start });

@@ -5,7 +5,7 @@ mod shell;
 use std::time::Duration;
 
 use keylane_core::{Config, Holds, Input, OutOfRange, Partition, ReadError};
-use shell::{P0, P1, Shell};
+use shell::{P0, P1, REQUEST, Shell};
 
 const OUTSIDE: ReadError = ReadError::OutOfRange { log_start: 0, log_end: 50 };
 
@@ -124,7 +124,7 @@ fn a_reader_outside_the_log_is_put_back_and_no_session_ends() {
 fn a_partition_that_was_not_assigned_is_assigned_again() {
     let mut shell = Shell::new(Config::default());
     shell.give(Input::WorkersFree { calls: 4 });
-    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.give(Input::StartResolved { partition: P0, start: shell::start() });
     fails(&mut shell, ReadError::SeekFailed);
     shell.store();
@@ -136,7 +136,7 @@ fn a_partition_that_was_not_assigned_is_assigned_again() {
 fn a_failure_ends_with_its_ownership() {
     let mut shell = Shell::reading(Config::default(), &[P0, P1], 4);
     fails(&mut shell, ReadError::Denied);
-    shell.give(Input::Lost { partitions: &[P0] });
+    shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
     assert_eq!(shell.stalls_ended, [P0]);
     assert_eq!(put_back_at(&mut shell), [0; 0]);
 }

@@ -3,7 +3,7 @@
 mod shell;
 
 use keylane_core::{Config, Input, Partition, ReadError};
-use shell::{P0, P1, Shell, start};
+use shell::{P0, P1, REQUEST, Shell, start};
 
 fn offsets(shell: &Shell) -> Vec<i64> {
     shell.calls.iter().flat_map(|call| call.rows.iter().map(|row| row.1)).collect()
@@ -28,7 +28,7 @@ fn reading_goes_on_after_the_smallest_limit() {
 fn a_hole_that_lies_across_an_answered_assign_is_not_believed() {
     let mut shell = Shell::reading(Config::default(), &[P0], 4);
     shell.fetch(P0, &[(0, 1)]);
-    shell.give(Input::AssignRequested { partitions: &[P1] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P1] });
     // What the reader had at hand still comes, and follows.
     shell.fetch(P0, &[(1, 1)]);
     shell.start_at(P1, 0, b"");
@@ -44,7 +44,7 @@ fn a_hole_that_lies_across_an_answered_revoke_is_not_believed() {
     let mut shell = Shell::reading(Config::default(), &[P0, P1], 4);
     shell.fetch(P1, &[(0, 1)]);
     shell.fetch(P0, &[(0, 1)]);
-    shell.give(Input::Revoked { partitions: &[P1] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P1] });
     shell.fetch(P0, &[(1, 1)]);
     assert!(shell.revoked.is_empty(), "a call of it is out");
     shell.end_all();
@@ -90,7 +90,7 @@ fn a_read_is_taken_in_its_order() {
 fn a_late_partition_that_is_added_moves_readers_too() {
     let mut shell = Shell::new(Config::default());
     shell.give(Input::WorkersFree { calls: 4 });
-    shell.give(Input::AssignRequested { partitions: &[P0, P1] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0, P1] });
     shell.start_at(P0, 0, b"");
     shell.wait(Config::default().lookup_timeout);
     assert_eq!(shell.assigned, [[P0]], "the group does not wait longer");
@@ -106,7 +106,7 @@ fn rows_of_a_partition_that_is_not_ours_are_released() {
     let mut shell = Shell::new(Config::default());
     shell.fetch(P0, &[(0, 1), (1, 1)]);
     assert_eq!(shell.kept_places(), 0);
-    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.fetch(P0, &[(0, 1)]);
     assert_eq!(shell.kept_places(), 0, "its start is not known");
     shell.give(Input::StartResolved { partition: P0, start: start() });
@@ -122,7 +122,7 @@ fn a_share_of_the_memory_grows_when_partitions_leave() {
     let rows: Vec<_> = (0..10).map(|offset| (offset, 1)).collect();
     shell.fetch(P0, &rows);
     assert!(!shell.reads.contains(&P0), "ten events of 100 bytes are its share");
-    shell.give(Input::Lost { partitions: &partitions[1..] });
+    shell.give(Input::Lost { request: REQUEST, partitions: &partitions[1..] });
     shell.end(&[]);
     assert!(shell.reads.contains(&P0), "all the memory is its own");
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use keylane_core::{
     Action, Admission, CallId, CommitId, CommittedStart, Config, Core, FetchedRow, Input, LaneEnd, Now,
-    OutOfRange, Partition, Place, ReadError, Start,
+    OutOfRange, Partition, Place, ReadError, RebalanceId, Start,
 };
 
 const P: Partition = Partition { topic: 0, number: 0 };
+const REQUEST: RebalanceId = RebalanceId(0);
 const Q: Partition = Partition { topic: 0, number: 1 };
 
 /// A core on a clock of its own, and what it asked for since the last look.
@@ -57,7 +58,7 @@ impl Shell {
 
     fn own(config: Config) -> Self {
         let mut shell = Shell::new(config);
-        shell.give(Input::AssignRequested { partitions: &[P] });
+        shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
         shell.resolve(P, 10);
         shell
     }
@@ -96,11 +97,11 @@ fn a_limit_of_one_event_lets_events_through() {
 #[test]
 fn a_late_partition_is_not_added_while_a_rebalance_is_unanswered() {
     let mut shell = Shell::new(Config::default());
-    shell.give(Input::AssignRequested { partitions: &[Q] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[Q] });
     shell.wait(5_001);
     shell.give(Input::Tick);
     assert_eq!(shell.asked("AnswerAssign").len(), 1, "the group does not wait for a slow look-up");
-    shell.give(Input::AssignRequested { partitions: &[P] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
     shell.resolve(Q, 10);
     assert!(shell.asked("AnswerAssign").is_empty(), "it would be taken for the answer of the second assign");
     shell.resolve(P, 20);
@@ -112,12 +113,12 @@ fn a_late_partition_is_not_added_while_a_rebalance_is_unanswered() {
 #[test]
 fn a_late_partition_is_added_after_a_revoke_is_answered() {
     let mut shell = Shell::own(Config::default());
-    shell.give(Input::AssignRequested { partitions: &[Q] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[Q] });
     shell.wait(5_001);
     shell.give(Input::Tick);
     shell.read(10..11, Admission::Lane(1));
     shell.asked("");
-    shell.give(Input::Revoked { partitions: &[P] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P] });
     shell.resolve(Q, 10);
     assert!(shell.asked("Answer").is_empty(), "the revoke waits for its call");
     shell.end(&[]);
@@ -150,9 +151,9 @@ fn an_event_without_a_lane_waits_for_its_call_of_an_older_session() {
     let mut shell = Shell::own(Config::default());
     shell.read(10..11, Admission::NoLane);
     let old = shell.calls.remove(0);
-    shell.give(Input::Lost { partitions: &[P] });
+    shell.give(Input::Lost { request: REQUEST, partitions: &[P] });
     assert_eq!(shell.asked("Cancel").len(), 1);
-    shell.give(Input::AssignRequested { partitions: &[P] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
     shell.resolve(P, 10);
     shell.read(10..11, Admission::NoLane);
     assert!(shell.calls.is_empty(), "its cancelled call has not really ended");
@@ -166,7 +167,7 @@ fn an_event_without_a_lane_waits_for_its_call_of_an_older_session() {
 fn a_result_that_comes_with_the_end_of_its_revoke_is_dropped() {
     let mut shell = Shell::own(Config::default());
     shell.read(10..11, Admission::Lane(1));
-    shell.give(Input::Revoked { partitions: &[P] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P] });
     shell.wait(1_500); // past the time limit, and no tick came
     shell.end(&[0]);
     assert_eq!(shell.core.lanes(), 0, "no lane waits for an ack that no one will send");

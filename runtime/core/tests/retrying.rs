@@ -8,7 +8,7 @@ use keylane_core::{
     Admission, CallFailure, Config, Fault, FetchedRow, Holds, Input, LaneEnd, OnExhausted, Place, Reason,
     Retry, RetryScope, Verdict,
 };
-use shell::{NEXT, P0, STEP, Shell};
+use shell::{NEXT, P0, REQUEST, STEP, Shell};
 
 const RETRY: Verdict = Verdict::Retry { after: None };
 
@@ -231,9 +231,9 @@ fn a_round_ends_with_its_session() {
     shell.fetch(P0, &[(0, 10), (1, 11)]);
     shell.end_with(RETRY);
     shell.end_all();
-    shell.give(Input::Lost { partitions: &[P0] });
+    shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
     assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
-    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.start_at(P0, 0, b"");
     shell.fetch(P0, &[(0, 10), (1, 11), (2, 12), (3, 13), (4, 14)]);
     assert_eq!(shell.calls.len(), 4);
@@ -246,7 +246,7 @@ fn a_revoke_does_not_wait_for_retries() {
     shell.fetch(P0, &[(0, 1), (1, 2)]);
     shell.end_with(RETRY);
     shell.end_all();
-    shell.give(Input::Revoked { partitions: &[P0] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     let commit = shell.store();
     assert_eq!((commit.offset_of(P0), commit.entries[0].unclaimed), (Some(0), 0), "1 is in the set");
     assert_eq!(shell.revoked, [[P0]]);
@@ -257,7 +257,7 @@ fn a_revoke_does_not_wait_for_retries() {
 fn a_retry_that_comes_during_a_revoke_is_the_next_owners() {
     let mut shell = reading(retry());
     shell.fetch(P0, &[(0, 1), (1, 1)]);
-    shell.give(Input::Revoked { partitions: &[P0] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     shell.end_with(RETRY);
     assert_eq!(shell.revoked, [[P0]]);
     assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
@@ -333,7 +333,7 @@ fn a_cancelled_call_gives_kept_events_back() {
     shell.end(&[]);
     let call = shell.call().clone();
     assert_eq!(call.rows.len(), 2, "one call carries rows of both: {call:?}");
-    shell.give(Input::Revoked { partitions: &[P0] });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     shell.wait(Config::default().revoke_timeout + STEP);
     assert_eq!(shell.cancelled, [call.id]);
     shell.give(Input::CallReallyEnded { call: call.id });

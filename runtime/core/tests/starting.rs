@@ -5,7 +5,7 @@ mod shell;
 use std::time::Duration;
 
 use keylane_core::{CommittedStart, Config, Input, Notice, OutOfRange, ReadError, Start};
-use shell::{P0, P1, Shell, start};
+use shell::{P0, P1, REQUEST, Shell, start};
 
 /// A commit at offset 0 that claims offset 1, as an earlier owner left it.
 fn set_of_offset_1() -> String {
@@ -27,7 +27,7 @@ fn a_set_waits_for_the_log_end_and_asks_for_it_again() {
     let unknown = Start { committed, log_end: None, ..start() };
     let mut shell = Shell::new(Config::default());
     shell.give(Input::WorkersFree { calls: 4 });
-    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.give(Input::StartResolved { partition: P0, start: unknown });
     shell.wait(Duration::from_secs(1));
     assert_eq!(shell.look_ups, [P0, P0], "the log end is asked for again");
@@ -42,7 +42,7 @@ fn a_set_waits_for_the_log_end_and_asks_for_it_again() {
 fn the_highest_commit_that_a_look_up_found_counts() {
     let set = set_of_offset_1();
     let mut shell = Shell::new(Config::default());
-    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     let found = |offset, metadata, log_end| {
         let committed = Some(CommittedStart { offset, metadata });
         Input::StartResolved { partition: P0, start: Start { committed, log_end, ..start() } }
@@ -64,7 +64,7 @@ fn an_unknown_log_end_alone_holds_no_partition() {
     let unknown = Start { committed, log_end: None, ..start() };
     let mut shell = Shell::new(Config::default());
     shell.give(Input::WorkersFree { calls: 4 });
-    shell.give(Input::AssignRequested { partitions: &[P0] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.give(Input::StartResolved { partition: P0, start: unknown });
     shell.wait(Config::default().lookup_timeout);
     assert_eq!(shell.assigned, [[P0]]);
@@ -72,7 +72,7 @@ fn an_unknown_log_end_alone_holds_no_partition() {
     shell.fetch(P0, &[(0, 1), (1, 2)]);
     assert_eq!(shell.calls.len(), 2);
     // Without a set there is nothing to wait for.
-    shell.give(Input::AssignRequested { partitions: &[P1] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P1] });
     let committed = Some(CommittedStart { offset: 5, metadata: b"" });
     shell.give(Input::StartResolved { partition: P1, start: Start { committed, log_end: None, ..start() } });
     assert_eq!(shell.assigned, [[P0], [P1]]);
@@ -81,7 +81,7 @@ fn an_unknown_log_end_alone_holds_no_partition() {
 #[test]
 fn a_look_up_that_fails_is_asked_for_again_and_the_partition_comes_late() {
     let mut shell = Shell::new(Config::default());
-    shell.give(Input::AssignRequested { partitions: &[P0, P1] });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0, P1] });
     shell.start_at(P0, 0, b"");
     for asked in 3..14 {
         shell.give(Input::AssignFailed { partition: P1 });
@@ -107,7 +107,7 @@ fn a_start_outside_the_log_is_decided_by_the_operator() {
         (200, fail, Some(200)),
     ] {
         let mut shell = Shell::new(Config { out_of_range, ..Config::default() });
-        shell.give(Input::AssignRequested { partitions: &[P0] });
+        shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
         let committed_start = Some(CommittedStart { offset: committed, metadata: b"" });
         let found = Start { committed: committed_start, log_start: 100, log_end: Some(200), ..start() };
         shell.give(Input::StartResolved { partition: P0, start: found });
@@ -118,7 +118,7 @@ fn a_start_outside_the_log_is_decided_by_the_operator() {
             assert_eq!(shell.store().offset_of(P0), moved, "{committed} {out_of_range:?}");
         }
         assert_eq!(shell.reads.len(), usize::from(begins.is_some()));
-        shell.give(Input::Revoked { partitions: &[P0] });
+        shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
         assert_eq!(shell.revoked, [[P0]], "{committed} {out_of_range:?}");
     }
 }
@@ -179,7 +179,7 @@ fn a_session_that_fell_out_of_the_log_ends_and_is_decided_like_a_start() {
 
 #[test]
 fn a_revoke_or_a_drain_overtakes_a_session_that_fell_out_of_the_log() {
-    for rebalance in [Input::Revoked { partitions: &[P0] }, Input::DrainNow] {
+    for rebalance in [Input::Revoked { request: REQUEST, partitions: &[P0] }, Input::DrainNow] {
         let mut shell = half_settled(OutOfRange::Earliest);
         let why = ReadError::OutOfRange { log_start: 100, log_end: 200 };
         shell.give(Input::Fetched { partition: P0, rows: &[], end: None, error: Some(why) });

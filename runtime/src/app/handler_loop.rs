@@ -160,11 +160,15 @@ impl HandlerLoop {
 
     fn take_source_event(&mut self, event: SourceEvent) {
         match event {
-            SourceEvent::Assign(partitions) => self.give(Input::AssignRequested { partitions: &partitions }),
-            SourceEvent::Revoke(partitions) => self.give(Input::Revoked { partitions: &partitions }),
-            SourceEvent::Lost(partitions) => {
+            SourceEvent::Assign(request, partitions) => {
+                self.give(Input::AssignRequested { request, partitions: &partitions });
+            }
+            SourceEvent::Revoke(request, partitions) => {
+                self.give(Input::Revoked { request, partitions: &partitions });
+            }
+            SourceEvent::Lost(request, partitions) => {
                 self.had_loss = true;
-                self.give(Input::Lost { partitions: &partitions });
+                self.give(Input::Lost { request, partitions: &partitions });
             }
             SourceEvent::StartResolved(found) => {
                 let committed = found.committed.as_ref();

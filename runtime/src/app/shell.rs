@@ -124,15 +124,15 @@ impl Shell {
     pub(super) fn carry_out(&mut self, now: Now, action: Action<'_>) {
         match action {
             Action::LookUpStart { partition } => self.source.look_up_start(partition),
-            Action::AnswerAssign { starts } => {
+            Action::AnswerAssign { request, starts } => {
                 self.owned.extend(starts.iter().map(|start| start.partition));
                 self.asked.assigned = true;
-                self.source.answer_assign(starts);
+                self.source.answer_assign(request, starts);
             }
-            Action::AnswerRevoke { partitions } => {
+            Action::AnswerRevoke { request, partitions } => {
                 self.owned.retain(|owned| !partitions.contains(owned));
                 self.outputs.forget_cut(); // before somebody else may begin
-                self.source.answer_revoke(partitions);
+                self.source.answer_revoke(request);
             }
             Action::Reposition { partition, offset } => self.source.reposition(partition, offset),
             Action::Reassign { partition, offset } => self.source.reassign(partition, offset),

@@ -1,5 +1,5 @@
 //! What a source has to tell.
-use keylane_core::{CommitError, CommitId, Partition, ReadError};
+use keylane_core::{CommitError, CommitId, Partition, ReadError, RebalanceId};
 
 use crate::librdkafka::{ErrorCode, Message};
 
@@ -10,11 +10,11 @@ pub type Record<'a> = Message<'a>;
 #[derive(Debug)]
 pub enum SourceEvent {
     /// The group gives these to us: look up their starts, then [`Source::answer_assign`](super::Source).
-    Assign(Vec<Partition>),
+    Assign(RebalanceId, Vec<Partition>),
     /// The group takes these away; they are ours until [`Source::answer_revoke`](super::Source).
-    Revoke(Vec<Partition>),
-    /// These belong to someone else already. Nothing is to be answered.
-    Lost(Vec<Partition>),
+    Revoke(RebalanceId, Vec<Partition>),
+    /// These belong to someone else already: [`Source::answer_revoke`](super::Source) at once.
+    Lost(RebalanceId, Vec<Partition>),
     /// A start that was asked for.
     StartResolved(StartFound),
     /// A start that could not be found; ask again later.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Core;
+use super::ownership::Revoke;
 use crate::calls::CallState;
 use crate::outbox::Pending;
 use crate::partitions::{CommitState, Phase, Reading, Trust};
@@ -32,8 +33,8 @@ impl Core {
             clean: before.is_none_or(|drain| drain.clean),
             left: before.is_some_and(|drain| drain.left),
         });
-        if self.rebalance.assign.take().is_some() {
-            self.outbox.push(Pending::AnswerAssign(Vec::new()));
+        if let Some(assign) = self.rebalance.assign.take() {
+            self.outbox.push(Pending::AnswerAssign(Some(assign.request), Vec::new()));
         }
         for index in self.partitions.indexes() {
             self.close(index, until);
@@ -242,7 +243,7 @@ impl Core {
         let state = self.partitions.get_mut(index);
         let Some(log) = state.reading.outside.take() else { return };
         let (id, from) = (state.id, state.ledger.prefix());
-        let revoked = self.rebalance.revoke.as_ref().is_some_and(|asked| asked.contains(&id));
+        let revoked = self.rebalance.revoke.as_ref().is_some_and(|asked| asked.partitions.contains(&id));
         if revoked || self.drain.is_some() {
             return;
         }
@@ -273,11 +274,11 @@ impl Core {
             index
                 .is_none_or(|index| matches!(self.partitions.get(index).phase, Phase::Closed | Phase::Vacant))
         };
-        if !asked.iter().all(gone) {
+        if !asked.partitions.iter().all(gone) {
             return;
         }
-        let asked = self.rebalance.revoke.take().unwrap_or_default();
-        for &id in &asked {
+        let Some(Revoke { request, partitions }) = self.rebalance.revoke.take() else { return };
+        for &id in &partitions {
             if let Some(index) = self.partitions.find(id)
                 && self.partitions.get(index).phase == Phase::Closed
             {
@@ -285,7 +286,7 @@ impl Core {
             }
         }
         self.doubt_readers();
-        self.outbox.push(Pending::AnswerRevoke(asked));
+        self.outbox.push(Pending::AnswerRevoke(request, partitions));
         self.add_late_partitions();
     }
 

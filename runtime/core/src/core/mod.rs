@@ -115,11 +115,11 @@ impl Core {
 
     fn take(&mut self, input: Input<'_>) {
         match input {
-            Input::AssignRequested { partitions } => self.assign_requested(partitions),
+            Input::AssignRequested { request, partitions } => self.assign_requested(request, partitions),
             Input::StartResolved { partition, start } => self.start_resolved(partition, &start),
             Input::AssignFailed { partition } => self.assign_failed(partition),
-            Input::Revoked { partitions } => self.revoked(partitions),
-            Input::Lost { partitions } => self.lost(partitions),
+            Input::Revoked { request, partitions } => self.revoked(request, partitions),
+            Input::Lost { request, partitions } => self.lost(request, partitions),
             Input::Fetched { partition, rows, end, error } => self.fetched(partition, rows, end, error),
             Input::WorkersFree { calls } => self.pace.workers_free(calls),
             Input::CallEnded { call, lanes, with_outputs, took } => {
@@ -148,13 +148,13 @@ impl Core {
     pub fn poll(&mut self) -> Option<Action<'_>> {
         Some(match self.next_pending()? {
             Pending::LookUpStart(partition) => Action::LookUpStart { partition },
-            Pending::AnswerAssign(starts) => {
+            Pending::AnswerAssign(request, starts) => {
                 self.outbox.lent_starts = starts;
-                Action::AnswerAssign { starts: &self.outbox.lent_starts }
+                Action::AnswerAssign { request, starts: &self.outbox.lent_starts }
             }
-            Pending::AnswerRevoke(partitions) => {
+            Pending::AnswerRevoke(request, partitions) => {
                 self.outbox.lent_partitions = partitions;
-                Action::AnswerRevoke { partitions: &self.outbox.lent_partitions }
+                Action::AnswerRevoke { request, partitions: &self.outbox.lent_partitions }
             }
             Pending::Reposition(partition, offset) => Action::Reposition { partition, offset },
             Pending::Reassign(partition, offset) => Action::Reassign { partition, offset },

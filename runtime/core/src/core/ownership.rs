@@ -6,7 +6,7 @@ use super::Core;
 use crate::codec;
 use crate::outbox::Pending;
 use crate::partitions::{CommitState, LookUp, PartialStart, Phase, Progress, Reading, Trust};
-use crate::{Notice, OutOfRange, Partition, PartitionStop, Start, StartAt};
+use crate::{Notice, OutOfRange, Partition, PartitionStop, RebalanceId, Start, StartAt};
 
 /// How long to wait before a failed look-up is tried again.
 const LOOK_UP_PAUSE: Duration = Duration::from_millis(500);
@@ -15,16 +15,23 @@ const LOOK_UP_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub(super) struct Rebalance {
     pub(super) assign: Option<Assign>,
-    /// Partitions to give up, in the order asked.
-    pub(super) revoke: Option<Vec<Partition>>,
+    pub(super) revoke: Option<Revoke>,
     /// An assign was answered at least once.
     pub(super) answered: bool,
     /// Some start is being looked up.
     looking_up: bool,
 }
 
+/// Partitions to give up, in the order asked.
+#[derive(Debug)]
+pub(super) struct Revoke {
+    pub(super) request: RebalanceId,
+    pub(super) partitions: Vec<Partition>,
+}
+
 #[derive(Debug)]
 pub(super) struct Assign {
+    pub(super) request: RebalanceId,
     partitions: Vec<Partition>,
     /// Indexes of those whose start may be unknown still; looked at from the end.
     waiting: Vec<u32>,
@@ -33,11 +40,11 @@ pub(super) struct Assign {
 }
 
 impl Core {
-    pub(super) fn assign_requested(&mut self, partitions: &[Partition]) {
+    pub(super) fn assign_requested(&mut self, request: RebalanceId, partitions: &[Partition]) {
         self.doubt_readers();
         if self.drain.is_some() {
             // Nothing of it is read or committed, but the group must not wait.
-            self.outbox.push(Pending::AnswerAssign(Vec::new()));
+            self.outbox.push(Pending::AnswerAssign(Some(request), Vec::new()));
             return;
         }
         let mut waiting = Vec::with_capacity(partitions.len());
@@ -52,7 +59,7 @@ impl Core {
         }
         self.rebalance.looking_up = true;
         let until = self.now.uptime + self.config.lookup_timeout;
-        self.rebalance.assign = Some(Assign { partitions: partitions.to_vec(), waiting, until });
+        self.rebalance.assign = Some(Assign { request, partitions: partitions.to_vec(), waiting, until });
         self.answer_assign_if_ready();
     }
 
@@ -92,10 +99,10 @@ impl Core {
         self.until_end.asked();
     }
 
-    pub(super) fn revoked(&mut self, partitions: &[Partition]) {
+    pub(super) fn revoked(&mut self, request: RebalanceId, partitions: &[Partition]) {
         self.doubt_readers();
         assert!(self.rebalance.revoke.is_none(), "a revoke came before the one before it was answered");
-        self.rebalance.revoke = Some(partitions.to_vec());
+        self.rebalance.revoke = Some(Revoke { request, partitions: partitions.to_vec() });
         let until = self.now.uptime + self.config.revoke_timeout;
         for &id in partitions {
             if let Some(index) = self.partitions.find(id) {
@@ -106,7 +113,7 @@ impl Core {
         self.forget_assign_of(partitions);
     }
 
-    pub(super) fn lost(&mut self, partitions: &[Partition]) {
+    pub(super) fn lost(&mut self, request: RebalanceId, partitions: &[Partition]) {
         self.doubt_readers();
         for &id in partitions {
             if let Some(index) = self.partitions.find(id) {
@@ -114,7 +121,7 @@ impl Core {
             }
         }
         self.drop_queued();
-        self.outbox.push(Pending::AnswerRevoke(partitions.to_vec()));
+        self.outbox.push(Pending::AnswerRevoke(request, partitions.to_vec()));
         self.forget_assign_of(partitions);
     }
 
@@ -219,7 +226,7 @@ impl Core {
         }
         if !starts.is_empty() {
             self.doubt_readers();
-            self.outbox.push(Pending::AnswerAssign(starts));
+            self.outbox.push(Pending::AnswerAssign(None, starts));
         }
     }
 
@@ -279,6 +286,7 @@ impl Core {
     fn answer_assign(&mut self) {
         let Some(assign) = self.rebalance.assign.take() else { return };
         let mut starts = Vec::with_capacity(assign.partitions.len());
+        let request = Some(assign.request);
         for id in assign.partitions {
             let index = self.partitions.index_of(id);
             let state = self.partitions.get_mut(index);
@@ -294,7 +302,7 @@ impl Core {
         }
         self.rebalance.answered = true;
         self.doubt_readers();
-        self.outbox.push(Pending::AnswerAssign(starts));
+        self.outbox.push(Pending::AnswerAssign(request, starts));
         self.add_late_partitions();
     }
 

@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use keylane_core::{
     Action, Admission, CallFailure, CallId, CommitEntry, CommitError, CommitId, CommittedStart, Config, Core,
-    DeadLetter, Fault, FetchedRow, Input, LaneEnd, Notice, Now, Partition, Place, ReadError, Reason, Stall,
-    Start, Verdict,
+    DeadLetter, Fault, FetchedRow, Input, LaneEnd, Notice, Now, Partition, Place, ReadError, Reason,
+    RebalanceId, Stall, Start, Verdict,
 };
 
+/// Where it does not matter which rebalance it is.
+pub(crate) const REQUEST: RebalanceId = RebalanceId(0);
 pub(crate) const P0: Partition = Partition { topic: 0, number: 0 };
 pub(crate) const P1: Partition = Partition { topic: 0, number: 1 };
 
@@ -108,7 +110,7 @@ impl Shell {
     pub(crate) fn reading(config: Config, partitions: &[Partition], calls: u32) -> Self {
         let mut shell = Shell::new(config);
         shell.give(Input::WorkersFree { calls });
-        shell.give(Input::AssignRequested { partitions });
+        shell.give(Input::AssignRequested { request: REQUEST, partitions });
         for &partition in partitions {
             shell.start_at(partition, 0, b"");
         }
@@ -304,10 +306,10 @@ impl Shell {
         self.names.push(name.split([' ', '(']).next().unwrap_or_default().to_owned());
         match action {
             Action::LookUpStart { partition } => self.look_ups.push(partition),
-            Action::AnswerAssign { starts } => {
+            Action::AnswerAssign { starts, .. } => {
                 self.assigned.push(starts.iter().map(|start| start.partition).collect());
             }
-            Action::AnswerRevoke { partitions } => self.revoked.push(partitions.to_vec()),
+            Action::AnswerRevoke { partitions, .. } => self.revoked.push(partitions.to_vec()),
             Action::Reposition { partition, offset } => self.repositions.push((partition, offset)),
             Action::Reassign { partition, offset } => self.reassigned.push((partition, offset)),
             Action::Read { partition, max_events, max_bytes } => {

@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keylane_core::{CommitEntry, CommitError, CommitId, Partition, ReadError, StartAt};
+use keylane_core::{CommitEntry, CommitError, CommitId, Partition, ReadError, RebalanceId, StartAt};
 
 use crate::librdkafka::{
     Consumer, Deadline, ErrorCode, EventKind, Hopeless, PartitionList, Patience, Questions, Queue, WakeHandle,
@@ -55,6 +55,7 @@ pub struct Source {
     polled: Duration,
     /// The rebalance that the library waits for an answer to.
     unanswered: Option<Rebalance>,
+    rebalances: u64,
     /// What must not be done while a rebalance is unanswered: the library would take it for the answer.
     deferred: Vec<StartAt>,
     ready: VecDeque<SourceEvent>,
@@ -70,8 +71,15 @@ struct InFlight {
 }
 
 #[derive(Debug)]
-enum Rebalance {
+struct Rebalance {
+    id: RebalanceId,
+    kind: RebalanceKind,
+}
+
+#[derive(Debug)]
+enum RebalanceKind {
     Assign,
+    /// A revoke or a loss.
     Revoke(Vec<Partition>),
 }
 
@@ -109,6 +117,7 @@ impl Source {
             commits: BTreeMap::new(),
             polled: Duration::ZERO,
             unanswered: None,
+            rebalances: 0,
             deferred: Vec::new(),
             ready: VecDeque::new(),
             handler: spec.handler.clone(),
@@ -201,30 +210,33 @@ impl Source {
         }
     }
 
-    /// Answers an assign; or, if none is unanswered, starts reading partitions whose start was found late.
-    pub fn answer_assign(&mut self, starts: &[StartAt]) {
+    /// Answers this assign; or, without one, starts reading partitions whose start was found late. An answer to anything
+    /// but what the library waits for now is too late, and means nothing.
+    pub fn answer_assign(&mut self, request: Option<RebalanceId>, starts: &[StartAt]) {
+        let Some(request) = request else { return self.assign(starts, false) };
         match self.unanswered.take() {
-            Some(Rebalance::Assign) => {
+            Some(Rebalance { id, kind: RebalanceKind::Assign }) if id == request => {
                 self.assign(starts, true);
                 self.after_answer();
             }
-            None => self.assign(starts, false),
-            revoke @ Some(Rebalance::Revoke(_)) => {
-                self.unanswered = revoke;
-                self.deferred.extend_from_slice(starts);
-            }
+            other => self.answered_too_late(request, other),
         }
     }
 
-    /// Gives up what the group asked for: all of it, whatever is named.
-    pub fn answer_revoke(&mut self, _partitions: &[Partition]) {
+    /// Answers this revoke, or loss: all that the group asked for is given up.
+    pub fn answer_revoke(&mut self, request: RebalanceId) {
         match self.unanswered.take() {
-            Some(Rebalance::Revoke(asked)) => {
+            Some(Rebalance { id, kind: RebalanceKind::Revoke(asked) }) if id == request => {
                 self.give_up(&asked);
                 self.after_answer();
             }
-            other => self.unanswered = other,
+            other => self.answered_too_late(request, other),
         }
+    }
+
+    fn answered_too_late(&mut self, request: RebalanceId, unanswered: Option<Rebalance>) {
+        tracing::debug!(handler = self.handler, ?request, ?unanswered, "answer to a rebalance that is over");
+        self.unanswered = unanswered;
     }
 
     /// Moves the reader of a partition.
@@ -291,9 +303,9 @@ impl Source {
     /// that was not enough: the group then finds out by itself, after the session timeout.
     pub fn leave(mut self, limit: Duration) -> bool {
         let limit = Deadline::after(limit);
-        match self.unanswered.take() {
-            Some(Rebalance::Assign) => self.assign(&[], true),
-            Some(Rebalance::Revoke(partitions)) => self.give_up(&partitions),
+        match self.unanswered.take().map(|rebalance| rebalance.kind) {
+            Some(RebalanceKind::Assign) => self.assign(&[], true),
+            Some(RebalanceKind::Revoke(partitions)) => self.give_up(&partitions),
             None => {}
         }
         let left = self.say_farewell(limit);

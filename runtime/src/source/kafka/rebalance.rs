@@ -1,9 +1,9 @@
 //! Rebalances: events that are stored and answered later.
 use std::time::Duration;
 
-use keylane_core::{Partition, StartAt};
+use keylane_core::{Partition, RebalanceId, StartAt};
 
-use super::{Rebalance, Source};
+use super::{Rebalance, RebalanceKind, Source};
 use crate::librdkafka::{ErrorCode, Event, EventKind, PartitionList};
 use crate::source::errors::source_error;
 use crate::source::event::SourceEvent;
@@ -28,25 +28,23 @@ impl Source {
 
     fn on_rebalance(&mut self, event: &Event) {
         let partitions = self.known(&event.partitions());
-        match event.error() {
+        self.rebalances += 1;
+        let id = RebalanceId(self.rebalances);
+        let revoke = RebalanceKind::Revoke(partitions.clone());
+        let (kind, told) = match event.error() {
             ErrorCode::ASSIGN_PARTITIONS => {
                 for partition in &partitions {
                     self.partitions.add(*partition);
                 }
-                self.unanswered = Some(Rebalance::Assign);
-                self.ready.push_back(SourceEvent::Assign(partitions));
+                (RebalanceKind::Assign, SourceEvent::Assign(id, partitions))
             }
             ErrorCode::REVOKE_PARTITIONS if !self.consumer.is_assignment_lost() => {
-                self.unanswered = Some(Rebalance::Revoke(partitions.clone()));
-                self.ready.push_back(SourceEvent::Revoke(partitions));
+                (revoke, SourceEvent::Revoke(id, partitions))
             }
-            _ => {
-                self.unanswered = None;
-                self.give_up(&partitions);
-                self.ready.push_back(SourceEvent::Lost(partitions));
-                self.after_answer();
-            }
-        }
+            _ => (revoke, SourceEvent::Lost(id, partitions)),
+        };
+        self.unanswered = Some(Rebalance { id, kind });
+        self.ready.push_back(told);
     }
 
     /// Looks at what the library already said, so that a change of ours is not taken for an answer to it.

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use keylane_core::{CommitEntry, CommitId, Partition, ReadError, StartAt};
+use keylane_core::{CommitEntry, CommitId, Partition, ReadError, RebalanceId, StartAt};
 
 use super::broker::PATIENCE;
 use crate::librdkafka::{Deadline, Wake, WakeHandle};
@@ -26,7 +26,10 @@ pub(super) struct Member {
     pub(super) stood_still: u32,
     unresolved: BTreeSet<Partition>,
     resolved: Vec<StartAt>,
-    revoked: Option<(Vec<Partition>, u32)>,
+    pub(super) assigning: Option<RebalanceId>,
+    /// Assigns are left unanswered.
+    pub(super) holds_answers: bool,
+    revoked: Option<(RebalanceId, Vec<Partition>, u32)>,
     commit_out: Option<CommitId>,
     commits: u64,
     /// Steps for which a revoke is left unanswered.
@@ -59,6 +62,8 @@ impl Member {
             stood_still: 0,
             unresolved: BTreeSet::new(),
             resolved: Vec::new(),
+            assigning: None,
+            holds_answers: false,
             revoked: None,
             commit_out: None,
             commits: 0,
@@ -73,6 +78,7 @@ impl Member {
         while let Some(event) = self.source.next_event(Duration::ZERO) {
             self.on(event);
         }
+        self.answer_assign();
         self.answer_revoke();
         if !self.read_all() {
             self.wake.wait(Some(Duration::from_millis(10)));
@@ -90,7 +96,8 @@ impl Member {
 
     fn on(&mut self, event: SourceEvent) {
         match event {
-            SourceEvent::Assign(partitions) => {
+            SourceEvent::Assign(request, partitions) => {
+                self.assigning = Some(request);
                 self.unresolved = partitions.iter().copied().collect();
                 for partition in partitions {
                     self.source.look_up_start(partition);
@@ -105,11 +112,14 @@ impl Member {
                 self.answer_assign();
             }
             SourceEvent::AssignFailed { partition, .. } => self.source.look_up_start(partition),
-            SourceEvent::Revoke(partitions) => self.revoked = Some((partitions, self.revoke_delay)),
-            SourceEvent::Lost(partitions) => {
+            SourceEvent::Revoke(request, partitions) => {
+                self.revoked = Some((request, partitions, self.revoke_delay));
+            }
+            SourceEvent::Lost(request, partitions) => {
                 for partition in partitions {
                     self.next.remove(&partition);
                 }
+                self.source.answer_revoke(request);
             }
             SourceEvent::EndKnown { partition, offset } => {
                 assert_eq!(self.ends.insert(partition, offset), None, "an end is told once");
@@ -124,26 +134,26 @@ impl Member {
     }
 
     fn answer_assign(&mut self) {
-        if self.unresolved.is_empty() {
+        if self.unresolved.is_empty() && self.assigning.is_some() && !self.holds_answers {
             let starts = std::mem::take(&mut self.resolved);
             self.next.extend(starts.iter().map(|start| (start.partition, start.offset)));
-            self.source.answer_assign(&starts);
+            self.source.answer_assign(self.assigning.take(), &starts);
         }
     }
 
     /// Commits what is read, then gives up: both with everything standing still.
     fn answer_revoke(&mut self) {
-        let Some((partitions, delay)) = self.revoked.take() else { return };
+        let Some((request, partitions, delay)) = self.revoked.take() else { return };
         if delay > 0 {
             self.stood_still += 1;
             if delay == 1 {
                 self.commit_positions(&partitions, "");
             }
-            self.revoked = Some((partitions, delay - 1));
+            self.revoked = Some((request, partitions, delay - 1));
         } else if self.commit_out.is_some() {
-            self.revoked = Some((partitions, 0));
+            self.revoked = Some((request, partitions, 0));
         } else {
-            self.source.answer_revoke(&partitions);
+            self.source.answer_revoke(request);
             for partition in partitions {
                 self.next.remove(&partition);
             }

@@ -2,12 +2,38 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use keylane_core::RebalanceId;
+
 use super::broker::{PATIENCE, Sent, TOPIC, broker, send, spec};
 use super::member::Member;
 use crate::librdkafka::Deadline;
 use crate::source::Assignor;
 
 const PARTITIONS: i32 = 4;
+
+/// The library takes any answer for that of what it waits for: one that comes too late must not reach it.
+#[test]
+fn an_answer_to_another_rebalance_is_none() {
+    let broker = broker(2);
+    let mut member = Member::join(&spec(&broker, Assignor::CooperativeSticky));
+    member.holds_answers = true;
+    member.until("it is asked", |m| m.assigning.is_some());
+    let request = member.assigning.expect("it is asked");
+    let other = RebalanceId(request.0 + 1);
+    member.source.answer_revoke(request);
+    member.source.answer_revoke(other);
+    member.source.answer_assign(Some(other), &[]);
+    member.holds_answers = false;
+    member.until("it is assigned", |m| m.next.len() == 2);
+    send(
+        &broker.bootstrap_servers(),
+        TOPIC,
+        (0..4).map(|number| Sent { partition: number % 2, ..Sent::default() }),
+    );
+    member.until("it reads", |m| m.records.len() == 4);
+    assert_eq!(member.errors, []);
+    assert!(member.source.leave(Duration::from_secs(10)));
+}
 
 #[test]
 fn cooperative_sticky() {
