@@ -1,10 +1,10 @@
 //! Promise: a rebalance in which everybody lives repeats nothing, whatever the assignor, and a partition that
 //! stays where it is does not notice.
 
-use keylane_tests::check;
+use keylane_tests::check::{self, claims};
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
-use keylane_tests::kafka::{self, Record};
+use keylane_tests::kafka::{self, Committed, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::progress::Progress;
 use keylane_tests::skip::say;
@@ -149,7 +149,7 @@ impl<'f> Load<'f> {
             self.keep_up();
             flow.members.state().is_settled(clients, usize::try_from(PARTITIONS).expect("few"))
         });
-        flow.committed().iter().filter(|committed| !committed.metadata.is_empty()).count()
+        flow.committed().iter().filter(|committed| claims_some(committed)).count()
     }
 
     fn finish(&mut self) {
@@ -158,6 +158,11 @@ impl<'f> Load<'f> {
             self.progress.done() == self.fed
         });
     }
+}
+
+fn claims_some(committed: &Committed) -> bool {
+    let claimed = claims(&committed.metadata, committed.offset.unwrap_or(0)).expect("Keylane's own metadata");
+    !claimed.is_empty()
 }
 
 fn slow(number: usize) -> Record {

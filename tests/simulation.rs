@@ -61,7 +61,9 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         | Planted::SkipAfterEnd
         | Planted::SplitReads
         | Planted::HideReadErrors
-        | Planted::HideSeekFailures => &["I8 commit safety", "I2 no gap", "I1 no loss"],
+        | Planted::HideSeekFailures
+        | Planted::ForgetTopicIds => &["I8 commit safety", "I2 no gap", "I1 no loss"],
+        Planted::HideReplacedTopic => &["I8 commit safety", "I2 no gap", "I1 no loss", "I11 drained"],
         Planted::ForgetOldCall => &["I5 one call per lane", "I6 quiet after hand-over"],
         Planted::ChargeAll => &["I-attempts", "I-blame", "I-endings"],
         Planted::RetryTooSoon => &["I-backoff"],

@@ -91,6 +91,66 @@ fn joins_under_transactions_miss_nothing(assignor: &str) {
     assert!(report.sessions.len() > usize::try_from(PARTITIONS).expect("few"), "no partition changed hands");
 }
 
+/// The group stands behind the last stable offset, but not behind the log's end: nothing is outside the log.
+#[test]
+fn a_commit_inside_an_open_transaction_is_waited_at() {
+    let Some(cluster) = kafka::shared() else { return };
+    for out_of_range in ["fail", "earliest", "latest"] {
+        let flow = Flow::new(cluster, 1, &[]);
+        let event = |number: usize| Record::new(format!("key-{number}"), "v");
+        flow.producer().send_all(&flow.input, (0..10).map(event)).expect("acknowledged");
+        let transactions = Transactions::new(&cluster.bootstrap(), &unique("writer")).expect("a coordinator");
+        transactions.open(&flow.input, (10..20).map(event)).expect("written");
+        flow.members.commit(&flow.input, 0, 20, b"");
+        let settings =
+            flow.settings(&guest("echo"), "reader").set("handlers.t", "out_of_range", out_of_range);
+        let mut keylane = Keylane::run(&settings, &[]);
+        let begun =
+            keylane.wait_for("the partition to begin", |line| line["message"] == "partition assigned");
+        assert_eq!(begun["offset"], 20, "{out_of_range}");
+        transactions.commit_open().expect("committed");
+        flow.producer().send_all(&flow.input, [event(21)]).expect("acknowledged");
+        flow.wait_until_committed();
+        keylane.terminate();
+        keylane.expect_exit(0);
+        assert_eq!(handled(&flow, 0), [21], "{out_of_range}");
+    }
+}
+
+/// A former owner's transaction has committed an offset of one partition, perhaps: only that partition waits for it.
+#[test]
+fn an_undecided_commit_holds_only_its_own_partition() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 4, &[]);
+    let event = |number: i32| Record::new(format!("key-{number}"), "v").to(number % 4);
+    flow.producer().send_all(&flow.input, (0..40).map(event)).expect("acknowledged");
+    let owner = Transactions::new(&cluster.bootstrap(), &unique("owner")).expect("a coordinator");
+    owner.open_offset(&cluster.bootstrap(), &flow.group, &flow.input, 0, 5).expect("an open transaction");
+    let mut keylane = Keylane::run(&flow.settings(&guest("echo"), "reader"), &[]);
+    wait::until("the others to be done", wait::PATIENCE, || {
+        (1..4).all(|partition| handled(&flow, partition) == (0..10).collect::<Vec<i64>>())
+    });
+    assert!(handled(&flow, 0).is_empty());
+    keylane.wait_for("the wait to be reported", |line| {
+        line["partition"] == 0 && line.to_string().contains("transaction")
+    });
+    owner.commit_open().expect("committed");
+    flow.wait_until_committed();
+    keylane.terminate();
+    keylane.expect_exit(0);
+    assert_eq!(handled(&flow, 0), (5..10).collect::<Vec<i64>>());
+}
+
+/// Offsets of this partition's events that have an output, ascending.
+fn handled(flow: &Flow<'_>, partition: i64) -> Vec<i64> {
+    let outputs = kafka::read_all(&flow.cluster.bootstrap(), &flow.output);
+    let of_it = |output: &&Received| output.number("keylane-origin-partition") == Some(partition);
+    let offset = |output: &Received| output.number("keylane-origin-offset");
+    let mut offsets: Vec<i64> = outputs.iter().filter(of_it).filter_map(offset).collect();
+    offsets.sort_unstable();
+    offsets
+}
+
 /// Transactions of one to three events on each of 16 partitions; every tenth is aborted.
 fn write(flow: &Flow<'_>, writer: usize) -> Background {
     let transactions =

@@ -83,6 +83,7 @@ impl World {
                 self.check_dropped(p, session.0);
             }
             Notice::MetadataIgnored { .. } => self.saw(Seen::SetsIgnored),
+            Notice::TopicReplaced { .. } => self.saw(Seen::TopicsReplaced),
             Notice::OffsetsSkipped { .. }
             | Notice::Skipped { .. }
             | Notice::Repositioned { .. }

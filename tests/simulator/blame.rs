@@ -82,14 +82,14 @@ impl World {
         self.blame(p, row).condemned = Some(reason);
         if self.processes[p].retry.on_exhausted == OnExhausted::Skip {
             self.saw(Seen::Skipped);
-            self.came_to_its_end(row.partition, row.offset);
+            self.came_to_its_end(row);
             self.pass_output(row);
         }
     }
 
     /// Nothing of this event is to land: those behind it are not held up by that.
     pub(crate) fn pass_output(&mut self, row: &CallRow) {
-        let Some(record) = self.logs[row.partition].record(row.offset) else { return };
+        let Some(record) = self.record_of(row.partition, row.incarnation, row.offset) else { return };
         if let (Some(key), true, seq) = (record.key, record.has_outputs, record.seq) {
             self.logs[row.partition].land(key, seq);
         }

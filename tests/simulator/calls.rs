@@ -55,10 +55,12 @@ impl World {
         self.saw(Seen::Events);
         self.note(p, "dispatch", Some(index), row.offset, row.session.0 as i64);
         let kept = self.processes[p].kept_at(row.place);
-        self.require(kept == Some((index, row.offset)), "I-places", index, row.offset, || {
+        let it = kept.is_some_and(|kept| (kept.partition, kept.offset) == (index, row.offset));
+        self.require(it, "I-places", index, row.offset, || {
             format!("process {p} dispatches {} from {:?}, where {kept:?} is kept", row.offset, row.place)
         });
-        let started = self.stored[index].is_some();
+        let knows = self.knows_topic(p, index);
+        let started = self.stored[index].is_some() || !knows;
         self.require(started, "I-start", index, row.offset, || {
             format!("process {p} dispatches {} before the start was committed", row.offset)
         });
@@ -71,6 +73,7 @@ impl World {
         let record = self.logs[index].record(row.offset);
         let wanted = record.is_some_and(|record| !record.filtered)
             && !(self.plan.rejects_unkeyed && record.is_some_and(|record| record.key.is_none()));
+        let wanted = wanted || kept.is_none_or(|kept| kept.incarnation != self.logs[index].incarnation);
         self.require(wanted, "I-filter", index, row.offset, || {
             format!("process {p} dispatches {}, which its handler does not want", row.offset)
         });
@@ -78,13 +81,16 @@ impl World {
     }
 
     pub(crate) fn row_of(&self, p: usize, index: usize, row: &Row) -> CallRow {
-        let record = self.logs[index].record(row.offset);
+        let kept = self.processes[p].kept_at(row.place);
+        let incarnation = kept.map_or(0, |kept| kept.incarnation);
+        let record = self.record_of(index, incarnation, row.offset);
         CallRow {
             partition: index,
             epoch: self.processes[p].parts[index].epoch,
             session: row.session.0,
+            incarnation,
             offset: row.offset,
-            lane: record.map_or(Lane::Alone(row.offset), |record| record.lane),
+            lane: kept.map_or(Lane::Alone(row.offset), |kept| kept.lane),
             has_outputs: record.is_some_and(|record| record.has_outputs),
             done: false,
             handed_over: false,

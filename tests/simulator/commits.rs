@@ -34,7 +34,9 @@ impl World {
     pub(crate) fn commit(&mut self, p: usize, id: CommitId, entries: &[CommitEntry], metadata: &str) {
         self.saw(Seen::Commits);
         let before = self.processes[p].commit.replace(id);
-        if before.is_some() || entries.is_empty() {
+        // That planted bug says a commit to be over while it is out.
+        let is_second = before.is_some() && self.planted != Some(Planted::RoundUncommitted);
+        if is_second || entries.is_empty() {
             let text = format!("process {p} sends {id:?} of {} while {before:?} is out", entries.len());
             self.broken("I-protocol", text, None, -1);
         }
@@ -75,6 +77,10 @@ impl World {
     /// Commit safety, already when it is sent: what is sent may be applied.
     fn check_commit(&mut self, p: usize, index: usize, stored: &Stored) {
         let Stored { offset, metadata, .. } = stored;
+        if !self.knows_topic(p, index) {
+            self.processes[p].parts[index].floor = None;
+            return; // it says what was true of a log that is gone
+        }
         let part = &mut self.processes[p].parts[index];
         let (owned, floor) = (part.owned, part.floor);
         part.floor = Some(*offset);
@@ -168,7 +174,11 @@ impl World {
         self.after(delay, Event::CommitAnswered(p, request.id, answers));
     }
 
-    fn apply(&mut self, p: usize, index: usize, stored: Stored) {
+    fn apply(&mut self, p: usize, index: usize, mut stored: Stored) {
+        if self.is_of_another_topic(index, &stored) {
+            self.saw(Seen::CommitsOfAnotherTopic);
+            stored.late = true;
+        }
         self.note(p, "applied", Some(index), stored.offset, i64::from(stored.late));
         if let Some(before) = &self.stored[index] {
             let (from, to) = (before.offset, stored.offset);

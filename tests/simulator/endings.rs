@@ -36,7 +36,7 @@ impl World {
     fn whole_call_fault(&mut self, p: usize, id: CallId, rows: &[CallRow]) -> Option<(usize, Fault)> {
         let faults = [Fault::Trap, Fault::Timeout, Fault::Memory, Fault::Limit, Fault::Contract];
         let poison = rows.iter().position(|row| {
-            let record = self.logs[row.partition].record(row.offset);
+            let record = self.record_of(row.partition, row.incarnation, row.offset);
             record.is_some_and(|record| record.trouble == Some(Trouble::Breaks))
         });
         if let Some(row) = poison {
@@ -112,7 +112,8 @@ impl World {
 
     /// What the guest says of an event that it does not call done.
     fn verdict(&mut self, p: usize, id: CallId, row: &CallRow) -> Option<Verdict> {
-        let trouble = self.logs[row.partition].record(row.offset).and_then(|record| record.trouble);
+        let trouble =
+            self.record_of(row.partition, row.incarnation, row.offset).and_then(|record| record.trouble);
         let rejected = trouble == Some(Trouble::Rejected) || self.strikes(Class::Poison, 1);
         let again = trouble == Some(Trouble::NeverDone) || self.strikes(Class::Flaky, 8);
         if rejected {
@@ -154,7 +155,7 @@ impl World {
                     with_outputs.push(at);
                 } else if open {
                     self.note(p, "done", Some(row.partition), row.offset, row.session as i64);
-                    self.came_to_its_end(row.partition, row.offset);
+                    self.came_to_its_end(&row);
                 }
                 if !open {
                     self.saw(Seen::DroppedResults);

@@ -10,12 +10,13 @@ use super::world::{Event, Stage, World};
 type Strike = (Class, fn(&mut World));
 
 /// What strikes from outside, by class.
-const STRIKES: [Strike; 8] = [
+const STRIKES: [Strike; 9] = [
     (Class::Kill, World::kill),
     (Class::Pause, World::pause),
     (Class::Cut, World::cut_off),
     (Class::Scale, World::scale),
     (Class::Retention, World::retain),
+    (Class::Replaced, World::replace_topic),
     (Class::Damage, World::damage),
     (Class::ForeignMetadata, World::write_foreign_metadata),
     (Class::Backlog, World::fill_backlog),

@@ -9,6 +9,8 @@ use super::rng::Rng;
 pub(crate) struct Log {
     pub(crate) partition: Partition,
     pub(crate) topic_id: [u8; 16],
+    /// Counts the topics of this name.
+    pub(crate) incarnation: u32,
     /// Ascending by offset; there may be gaps anywhere.
     pub(crate) records: Vec<Record>,
     pub(crate) start: i64,
@@ -75,12 +77,23 @@ impl Log {
         Log {
             partition: Partition { topic, number: (index % per_topic) as i32 },
             topic_id: if plan.topic_ids { [topic as u8 + 1; 16] } else { [0; 16] },
+            incarnation: 0,
             records: Vec::new(),
             start,
             end: start,
             damage: None,
             keys: vec![(0, -1); plan.keys as usize],
         }
+    }
+
+    /// The topic is deleted and created again, empty.
+    pub(crate) fn replace(&mut self, rng: &mut Rng) {
+        self.incarnation += 1;
+        self.topic_id = [rng.below(256) as u8; 16];
+        self.topic_id[..4].copy_from_slice(&self.incarnation.to_be_bytes());
+        self.records.clear();
+        (self.start, self.end, self.damage) = (0, 0, None);
+        self.keys.fill((0, -1));
     }
 
     /// One more record, perhaps with a gap before it or behind it.

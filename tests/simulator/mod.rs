@@ -29,6 +29,7 @@ mod plan;
 mod planted;
 mod process;
 mod reading;
+mod replacing;
 mod rng;
 mod trace;
 mod world;

@@ -1,12 +1,18 @@
 //! What must hold at the end, and what an ending is.
 
+use super::commits::Stored;
 use super::plan::{MS, Micros, SECOND};
+use super::process::CallRow;
 use super::trace::Seen;
 use super::world::{Event, Stage, World};
 
 impl World {
     /// A record came to its ending: its output landed, or it was done and has none.
-    pub(crate) fn came_to_its_end(&mut self, index: usize, offset: i64) {
+    pub(crate) fn came_to_its_end(&mut self, row: &CallRow) {
+        let (index, offset) = (row.partition, row.offset);
+        if self.logs[index].incarnation != row.incarnation {
+            return; // of a topic that is gone
+        }
         let Some(record) = self.logs[index].record_mut(offset) else { return };
         record.outcomes += 1;
         if record.outcomes > 1 {
@@ -72,10 +78,14 @@ impl World {
 
     /// A process whose partitions are all committed does not stay.
     fn check_ends_reached(&mut self, since: Micros) {
+        if self.group.rebalancing() {
+            return; // its next assignment is on its way, however long a dead member holds it
+        }
         let stays = self.processes.iter().position(|process| {
             let settled = since.max(process.assigned_at) + 5 * SECOND < self.now;
             let reads = process.parts.iter().any(|part| part.reader.is_some());
-            process.alive && !process.draining && reads && settled && process.outstanding.is_none()
+            let rebalanced = process.outstanding.is_none() && process.controls.is_empty();
+            process.alive && !process.draining && reads && settled && rebalanced
         });
         if let Some(p) = stays {
             self.broken("I-end", format!("process {p} has nothing left to do and stays"), None, -1);
@@ -86,8 +96,9 @@ impl World {
     fn lagging(&self) -> Option<usize> {
         (0..self.logs.len()).find(|&index| {
             let log = &self.logs[index];
-            let stored = self.stored[index].as_ref().map_or(log.start, |stored| stored.offset);
-            stored < log.end
+            let sound = |stored: &&Stored| !self.is_of_another_topic(index, stored);
+            let stored = self.stored[index].as_ref().filter(sound);
+            stored.map_or(log.start, |stored| stored.offset) < log.end
         })
     }
 

@@ -15,6 +15,8 @@ pub(crate) struct Found {
     committed: Option<(i64, Vec<u8>)>,
     log_start: i64,
     log_end: Option<i64>,
+    topic_id: [u8; 16],
+    incarnation: u32,
 }
 
 impl World {
@@ -34,9 +36,9 @@ impl World {
             return;
         }
         let log = &self.logs[index];
-        let (log_start, log_end) = (log.start, log.end);
+        let (log_start, log_end, topic_id, incarnation) = (log.start, log.end, log.topic_id, log.incarnation);
         let committed = self.stored[index].as_ref().map(|stored| (stored.offset, stored.metadata.clone()));
-        let mut found = Found { committed, log_start, log_end: Some(log_end) };
+        let mut found = Found { committed, log_start, log_end: Some(log_end), topic_id, incarnation };
         if self.strikes(Class::LogEndUnknown, 30) {
             self.saw(Seen::LogEndsUnknown);
             found.log_end = None;
@@ -53,17 +55,24 @@ impl World {
         let Some(mut found) = found else {
             self.saw(Seen::LookUpsFailed);
             self.note(p, "look-up failed", Some(index), -1, 0);
-            self.feed(p, Input::AssignFailed { partition });
+            let undecided = self.rng.percent(50);
+            self.feed(p, Input::AssignFailed { partition, undecided });
             return;
         };
         if part.session.is_none() {
-            self.processes[p].parts[index].floor = found.committed.as_ref().map(|&(offset, _)| offset);
+            let of_log = |(offset, metadata): &&(i64, Vec<u8>)| {
+                !codec::is_of_another_topic(metadata, &self.identity(index, *offset))
+            };
+            let floor = found.committed.as_ref().filter(of_log).map(|&(offset, _)| offset);
+            self.processes[p].parts[index].floor = floor;
         }
         if self.processes[p].outstanding.is_none() {
             self.saw(Seen::LookUpsLate);
         }
         self.excuse_skipped(p, index, &found);
         self.claim_base(index, &mut found);
+        self.forget_topic_id(index, &mut found);
+        self.processes[p].parts[index].incarnation = found.incarnation;
         let at = found.committed.as_ref().map_or(-1, |&(offset, _)| offset);
         self.note(p, "looked up", Some(index), at, found.log_end.unwrap_or(-1));
         let committed =
@@ -73,7 +82,7 @@ impl World {
             fallback: found.log_start,
             log_start: found.log_start,
             log_end: found.log_end,
-            topic_id: self.logs[index].topic_id,
+            topic_id: found.topic_id,
         };
         self.tell_where_it_ends(p, index);
         self.feed(p, Input::StartResolved { partition, start });
@@ -90,7 +99,10 @@ impl World {
 
     /// The operator's policy may pass over what is there now.
     fn excuse_skipped(&mut self, p: usize, index: usize, found: &Found) {
-        let outside = found.committed.as_ref().is_some_and(|&(offset, _)| offset < found.log_start);
+        let outside = found.committed.as_ref().is_some_and(|(offset, metadata)| {
+            let identity = Identity { topic_id: found.topic_id, ..self.identity(index, *offset) };
+            *offset < found.log_start || codec::is_of_another_topic(metadata, &identity)
+        });
         if let Some(end) = found.log_end
             && outside
             && self.processes[p].out_of_range == OutOfRange::Latest
@@ -105,6 +117,16 @@ impl World {
             && codec::decode(metadata, &self.identity(index, *offset), i64::MAX).is_none()
         {
             *offset += 1;
+            metadata.clear();
+        }
+    }
+
+    /// A planted bug: commits do not say of which topic they are.
+    fn forget_topic_id(&mut self, index: usize, found: &mut Found) {
+        if self.planted == Some(Planted::ForgetTopicIds)
+            && let Some((offset, metadata)) = &mut found.committed
+            && codec::is_of_another_topic(metadata, &self.identity(index, *offset))
+        {
             metadata.clear();
         }
     }

@@ -59,6 +59,8 @@ pub(crate) enum Class {
     SeekFails,
     /// Retention passes the group.
     Retention,
+    /// Topics are deleted and created again.
+    Replaced,
     /// Some events can't be handled, now and then or ever.
     Poison,
     /// Guests ask for another try now and then.
@@ -77,7 +79,7 @@ pub(crate) enum Class {
     Suspends,
 }
 
-const CLASSES: [Class; 30] = [
+const CLASSES: [Class; 31] = [
     Class::Kill,
     Class::Pause,
     Class::Cut,
@@ -100,6 +102,7 @@ const CLASSES: [Class; 30] = [
     Class::Interrupted,
     Class::SeekFails,
     Class::Retention,
+    Class::Replaced,
     Class::Poison,
     Class::Flaky,
     Class::Innocent,
@@ -172,7 +175,7 @@ impl Plan {
     pub(crate) fn draw(rng: &mut Rng) -> Plan {
         let on = draw_classes(rng);
         let has = |class| on.contains(&class);
-        let metadata_limit = if has(Class::TinyMetadata) { rng.range(18, 44) as usize } else { 4096 };
+        let metadata_limit = if has(Class::TinyMetadata) { rng.range(18, 70) as usize } else { 4096 };
         let broker_metadata_limit =
             if has(Class::TooLarge) { metadata_limit / rng.range(2, 200) as usize } else { metadata_limit };
         let topics = rng.range(1, 2) as u16;

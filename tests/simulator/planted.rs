@@ -24,6 +24,10 @@ pub(crate) enum Planted {
     HideReadErrors,
     /// Does not notice that a reader was not moved.
     HideSeekFailures,
+    /// Does not notice that a topic is another one.
+    HideReplacedTopic,
+    /// Takes an offset that was committed in another topic of this name for one of this topic.
+    ForgetTopicIds,
     /// Charges every event of a call that failed as a whole.
     ChargeAll,
     /// Tries an event again at once.
@@ -36,7 +40,7 @@ pub(crate) enum Planted {
     RoundUncommitted,
 }
 
-pub(crate) const ALL: [Planted; 14] = [
+pub(crate) const ALL: [Planted; 16] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -46,6 +50,8 @@ pub(crate) const ALL: [Planted; 14] = [
     Planted::SplitReads,
     Planted::HideReadErrors,
     Planted::HideSeekFailures,
+    Planted::HideReplacedTopic,
+    Planted::ForgetTopicIds,
     Planted::ChargeAll,
     Planted::RetryTooSoon,
     Planted::LetterUnacked,

@@ -54,8 +54,8 @@ pub(crate) struct Process {
     pub(crate) ends: Vec<Option<i64>>,
     /// When an assign was answered last.
     pub(crate) assigned_at: Micros,
-    /// Per place: partition, lane and offset of the event kept there, until it is released.
-    places: Vec<Option<(usize, Lane, i64)>>,
+    /// Per place: the event kept there, until it is released.
+    places: Vec<Option<Kept>>,
     /// The same by lane, with the place.
     pub(crate) queue: BTreeSet<(usize, Lane, i64, u64)>,
     pub(crate) calls: BTreeMap<(u32, u32), Call>,
@@ -104,6 +104,8 @@ pub(crate) struct Part {
     pub(crate) session: Option<u64>,
     /// Commits of this ownership may not lie below: what was found, and what was committed since.
     pub(crate) floor: Option<i64>,
+    /// Of the log, as the process knows it.
+    pub(crate) incarnation: u32,
     /// Events kept and not released.
     pub(crate) kept: u32,
     pub(crate) stopped: bool,
@@ -161,6 +163,8 @@ pub(crate) struct CallRow {
     pub(crate) partition: usize,
     pub(crate) epoch: u32,
     pub(crate) session: u64,
+    /// Of the log that it was read from.
+    pub(crate) incarnation: u32,
     pub(crate) offset: i64,
     pub(crate) lane: Lane,
     pub(crate) has_outputs: bool,
@@ -170,6 +174,16 @@ pub(crate) struct CallRow {
     pub(crate) unanswered: bool,
     /// Its session is over: what has not left by then never will.
     pub(crate) dropped: Option<Micros>,
+}
+
+/// An event that was read and is not over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) partition: usize,
+    /// Of the log that it was read from.
+    pub(crate) incarnation: u32,
+    pub(crate) lane: Lane,
+    pub(crate) offset: i64,
 }
 
 /// What is on the wire: the producer keeps the order of each key.
@@ -250,23 +264,22 @@ impl Process {
         self.ended.extend(part.session.take());
     }
 
-    pub(crate) fn keep(&mut self, partition: usize, lane: Lane, offset: i64) -> Place {
+    pub(crate) fn keep(&mut self, kept: Kept) -> Place {
         let place = self.places.len() as u64;
-        self.places.push(Some((partition, lane, offset)));
-        self.queue.insert((partition, lane, offset, place));
-        self.parts[partition].kept += 1;
+        self.places.push(Some(kept));
+        self.queue.insert((kept.partition, kept.lane, kept.offset, place));
+        self.parts[kept.partition].kept += 1;
         Place(place)
     }
 
-    /// Partition and offset of what is kept there.
-    pub(crate) fn kept_at(&self, place: Place) -> Option<(usize, i64)> {
-        let kept = self.places.get(place.0 as usize).copied().flatten();
-        kept.map(|(partition, _, offset)| (partition, offset))
+    /// What is kept there.
+    pub(crate) fn kept_at(&self, place: Place) -> Option<Kept> {
+        *self.places.get(place.0 as usize)?
     }
 
     /// The place is free again. Wrong: it was free already, or never given.
     pub(crate) fn release(&mut self, place: Place) -> Option<(usize, i64)> {
-        let (partition, lane, offset) = self.places.get_mut(place.0 as usize)?.take()?;
+        let Kept { partition, lane, offset, .. } = self.places.get_mut(place.0 as usize)?.take()?;
         self.queue.remove(&(partition, lane, offset, place.0));
         self.parts[partition].kept -= 1;
         Some((partition, offset))

@@ -5,7 +5,7 @@ use keylane_core::{Admission, FetchedRow, Input, OutOfRange, Partition, Place, R
 use super::log::Record;
 use super::plan::{Class, MS};
 use super::planted::Planted;
-use super::process::Reader;
+use super::process::{Kept, Reader};
 use super::trace::Seen;
 use super::world::{Event, World};
 
@@ -48,7 +48,11 @@ impl World {
             reader.halted = true;
             reader.needs_assign = true;
             let why = ReadError::OutOfRange { log_start: log.start, log_end: log.end };
-            self.out_of_range(p, index, why);
+            if !self.knows_topic(p, index) && self.rng.percent(80) {
+                self.check_topic(p, index); // the bounds come with the topic's id, mostly
+            } else {
+                self.out_of_range(p, index, why);
+            }
             return;
         }
         let read = self.read(p, index, (events, bytes));
@@ -97,7 +101,9 @@ impl World {
     fn read_row(&mut self, p: usize, index: usize, record: &Record) -> FetchedRow {
         let Record { offset, lane, bytes, filtered, .. } = *record;
         let admission = if filtered { Admission::Filtered } else { lane.admission(&self.plan) };
-        let place = if filtered { Place(u64::MAX) } else { self.processes[p].keep(index, lane, offset) };
+        let incarnation = self.logs[index].incarnation;
+        let kept = Kept { partition: index, incarnation, lane, offset };
+        let place = if filtered { Place(u64::MAX) } else { self.processes[p].keep(kept) };
         if filtered {
             self.saw(Seen::Filtered);
         }
@@ -213,6 +219,7 @@ impl World {
     pub(crate) fn tell_seek_failed(&mut self, p: usize, index: usize, epoch: u32) {
         let part = &self.processes[p].parts[index];
         if part.epoch == epoch && part.reader.is_some() {
+            self.processes[p].parts[index].reader.iter_mut().for_each(|reader| reader.permission = None);
             let partition = self.logs[index].partition;
             let error = Some(ReadError::SeekFailed);
             self.feed(p, Input::Fetched { partition, rows: &[], end: None, error });
@@ -281,6 +288,10 @@ impl World {
         self.saw(Seen::Reassigns);
         let index = self.index(partition);
         self.note(p, "reassign", Some(index), offset, 0);
+        let part = &mut self.processes[p].parts[index];
+        if part.owned && part.reader.is_none() {
+            part.reader = Some(Reader::new(offset)); // it was stopped before it was ever read
+        }
         if self.reader(p, index, "reassigns").is_some() && !self.seek_fails(p, index, 10) {
             let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
             let (permission, poll_scheduled, silent) =

@@ -94,6 +94,9 @@ coverage! {
     Losses 2_000
     LossesWhileUnanswered 700
     AnswersTooLate 700
+    TopicsReplaced 200
+    TopicsFoundReplaced 200
+    CommitsOfAnotherTopic 250
     CooperativeRebalances 50_000
     EagerRebalances 30_000
     Revokes 20_000

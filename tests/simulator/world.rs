@@ -62,6 +62,7 @@ pub(crate) enum Event {
     LookedUp(usize, usize, u32, Option<Found>),
     Poll(usize, usize),
     SeekFailed(usize, usize, u32),
+    CheckTopic(usize, usize),
     CallSuspended(usize, CallId),
     CallEnd(usize, CallId),
     CallGone(usize, CallId),
@@ -105,6 +106,7 @@ impl Event {
             | Event::LookedUp(p, ..)
             | Event::Poll(p, _)
             | Event::SeekFailed(p, ..)
+            | Event::CheckTopic(p, _)
             | Event::CallSuspended(p, _)
             | Event::CallEnd(p, _)
             | Event::CallGone(p, _)
@@ -241,6 +243,7 @@ impl World {
             Event::LookedUp(p, partition, epoch, found) => self.looked_up(p, partition, epoch, found),
             Event::Poll(p, partition) => self.poll_reader(p, partition),
             Event::SeekFailed(p, partition, epoch) => self.tell_seek_failed(p, partition, epoch),
+            Event::CheckTopic(p, partition) => self.check_topic(p, partition),
             Event::CallSuspended(p, call) => self.call_suspended(p, call),
             Event::CallEnd(p, call) => self.call_ends(p, call),
             Event::CallGone(p, call) => self.call_gone(p, call),

@@ -321,6 +321,13 @@ pub enum Notice {
         /// How many.
         count: u64,
     },
+    /// The topic was deleted and created again while it was read: it is read from its first record.
+    TopicReplaced {
+        /// Where.
+        partition: Partition,
+        /// The first offset of its log.
+        offset: i64,
+    },
     /// The reader was not where the ledger is: it was positioned once more.
     Repositioned {
         /// Where.
@@ -353,4 +360,6 @@ pub enum Notice {
 pub enum PartitionStop {
     /// The offset is outside the log and `out_of_range = "fail"`.
     OutOfRange,
+    /// The offset was committed in another topic of this name, and `out_of_range = "fail"`.
+    OtherTopic,
 }

@@ -3,16 +3,19 @@
 //! ```text
 //! metadata := ""                       nothing is claimed beyond the committed offset
 //!           | "kl1:" base64url(P)      without padding
-//! P        := 0x01 k0:u8 k1:u8 n:LEB128 bits crc:u32be
+//! P        := 0x02 topic id[16] k0:u8 k1:u8 n:LEB128 bits crc:u32be
 //! bits     := n × ( rice(k0, a−1) rice(k1, c−1) )     most significant bit first, zero padded
 //!             a: offsets not settled, c: offsets settled after them; the first a begins at the committed offset
 //! rice(k, x) := x>>k one-bits, a zero bit, the k low bits of x       if x>>k < 24
 //!             | 24 one-bits, the bit length of x in 6 bits, x        otherwise: long runs stay short
-//! crc      := CRC-32 of topic id[16] | partition:i32be | committed offset:i64be | P without crc
+//! crc      := CRC-32 of partition:i32be | committed offset:i64be | P without crc
 //! ```
 //!
 //! The checksum binds a set to its topic, partition and offset: metadata that was copied, or kept while a tool
 //! moved the offset, claims nothing. Decoding never guesses: any doubt means that nothing is claimed.
+//!
+//! The topic's id is written even where nothing is claimed: a topic that was deleted and created again has another one,
+//! and a late commit of its former readers must not pass over its records.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,10 +23,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::bits::{BitReader, BitWriter};
 
 const PREFIX: &str = "kl1:";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const QUOTIENT_LIMIT: u32 = 24;
-/// Version, k0, k1, at most three bytes of count, checksum.
-const OVERHEAD_BYTES: usize = 1 + 2 + 3 + 4;
+/// Version, topic id, k0, k1, at most three bytes of count, checksum.
+const OVERHEAD_BYTES: usize = 1 + 16 + 2 + 3 + 4;
+/// Characters of a set that claims nothing: all of that but two bytes of the count, in base64.
+const EMPTY_CHARACTERS: usize = PREFIX.len() + (4 * (OVERHEAD_BYTES - 2)).div_ceil(3);
 /// Runs of 2^k offsets and more do not occur within a log.
 const K_MAX: u8 = 31;
 
@@ -51,7 +56,7 @@ impl Encoder {
     /// Appends the longest leading part of the set that fits in `limit` characters to `text`.
     ///
     /// `runs` are alternating run lengths, each at least 1: offsets not settled, offsets settled. Returns how many
-    /// settled offsets the text claims. Nothing is appended if nothing can be claimed.
+    /// settled offsets the text claims. If that is none, only the topic's id is written; of a topic without one, nothing.
     pub fn encode(
         &mut self,
         identity: &Identity,
@@ -74,7 +79,8 @@ impl Encoder {
             // Parameters chosen for the part that fits may let more of it fit.
             considered = considered.get(..fit.pairs).unwrap_or(considered);
         }
-        if best.claimed > 0 {
+        let names_topic = identity.topic_id != [0; 16] && limit >= EMPTY_CHARACTERS;
+        if best.claimed > 0 || names_topic {
             self.write(identity, &best, text);
         }
         best.claimed
@@ -93,7 +99,9 @@ impl Encoder {
 
     fn write(&mut self, identity: &Identity, fit: &Fit, text: &mut String) {
         self.packed.clear();
-        self.packed.extend_from_slice(&[VERSION, fit.k.0, fit.k.1]);
+        self.packed.push(VERSION);
+        self.packed.extend_from_slice(&identity.topic_id);
+        self.packed.extend_from_slice(&[fit.k.0, fit.k.1]);
         write_leb128(&mut self.packed, fit.pairs as u64);
         self.bits.clear();
         for (index, &(open, done)) in self.runs.iter().take(fit.pairs).enumerate() {
@@ -112,29 +120,46 @@ impl Encoder {
 /// The settled offsets `[from, to)` that `metadata` claims beyond `identity.offset`, ascending.
 ///
 /// `None` if it is not a set of ours for exactly this topic, partition and offset, or claims anything at or past
-/// `log_end`. An empty text is the empty set. The topic's id and zeros are both tried.
+/// `log_end`. An empty text is the empty set; so is a set of a topic whose id was not known when it was written.
 pub fn decode(metadata: &[u8], identity: &Identity, log_end: i64) -> Option<Vec<(i64, i64)>> {
     if metadata.is_empty() {
         return Some(Vec::new());
     }
-    let text = metadata.strip_prefix(PREFIX.as_bytes())?;
-    let packed = URL_SAFE_NO_PAD.decode(text).ok()?;
-    let (body, crc) = packed.split_last_chunk::<4>()?;
-    let crc = u32::from_be_bytes(*crc);
-    let unnamed = Identity { topic_id: [0; 16], ..*identity };
-    if checksum(identity, body) != crc && checksum(&unnamed, body) != crc {
+    let (topic_id, body) = unpack(metadata, identity)?;
+    if topic_id != identity.topic_id && topic_id != [0; 16] {
         return None;
     }
-    let (&[version, k0, k1], rest) = body.split_first_chunk::<3>()?;
-    if version != VERSION || k0 > K_MAX || k1 > K_MAX {
+    let (&[k0, k1], rest) = body.split_first_chunk::<2>()?;
+    if k0 > K_MAX || k1 > K_MAX {
         return None;
     }
     let (pairs, bits) = read_leb128(rest)?;
     read_runs(bits, (k0, k1), pairs, identity.offset, log_end)
 }
 
+/// Whether the commit was made by us, with this very offset, in another topic of this name.
+pub fn is_of_another_topic(metadata: &[u8], identity: &Identity) -> bool {
+    let named = |id: [u8; 16]| id != [0; 16];
+    unpack(metadata, identity).is_some_and(|(topic_id, _)| {
+        named(topic_id) && named(identity.topic_id) && topic_id != identity.topic_id
+    })
+}
+
+/// The topic's id and what follows it, if the checksum holds for this partition and offset.
+fn unpack(metadata: &[u8], identity: &Identity) -> Option<([u8; 16], Vec<u8>)> {
+    let text = metadata.strip_prefix(PREFIX.as_bytes())?;
+    let packed = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (body, crc) = packed.split_last_chunk::<4>()?;
+    if checksum(identity, body) != u32::from_be_bytes(*crc) {
+        return None;
+    }
+    let (&VERSION, rest) = body.split_first()? else { return None };
+    let (topic_id, rest) = rest.split_first_chunk::<16>()?;
+    Some((*topic_id, rest.to_vec()))
+}
+
 fn read_runs(bits: &[u8], k: (u8, u8), pairs: u64, start: i64, log_end: i64) -> Option<Vec<(i64, i64)>> {
-    if pairs == 0 || pairs > 4 * bits.len() as u64 {
+    if pairs > 4 * bits.len() as u64 {
         return None;
     }
     let mut reader = BitReader::new(bits);
@@ -293,7 +318,6 @@ impl BitReader<'_> {
 
 fn checksum(identity: &Identity, body: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
-    crc.update(&identity.topic_id);
     crc.update(&identity.partition.to_be_bytes());
     crc.update(&identity.offset.to_be_bytes());
     crc.update(body);
@@ -348,7 +372,7 @@ mod tests {
     #[test]
     fn one_stuck_event_below_a_huge_run_stays_short() {
         let (text, ..) = round_trip(&[(1, 64_000_000)], 4096);
-        assert!(text.len() < 40, "{text}");
+        assert!(text.len() < 60, "{text}");
     }
 
     #[test]
@@ -357,11 +381,47 @@ mod tests {
         let (text, claimed, claims) = round_trip(&runs, 4096);
         assert!(text.len() > 4000, "{}", text.len());
         assert_eq!(claimed, claims.iter().map(|&(from, to)| to.abs_diff(from)).sum::<u64>());
-        let (_, cut, _) = round_trip(&[(1, u64::from(u32::MAX))], 32);
+        let (_, cut, _) = round_trip(&[(1, u64::from(u32::MAX))], 54);
         assert!(cut > 0);
         let mut nothing = String::new();
         assert_eq!(Encoder::default().encode(&ID, [(1, 1)].into_iter(), 8, &mut nothing), 0);
         assert_eq!(nothing, "");
+    }
+
+    #[test]
+    fn a_set_that_claims_nothing_names_its_topic() {
+        let (text, claimed, claims) = round_trip(&[], 4096);
+        assert_eq!((text.len(), claimed, claims), (EMPTY_CHARACTERS, 0, vec![]));
+        let other = Identity { topic_id: [8; 16], ..ID };
+        assert!(is_of_another_topic(text.as_bytes(), &other));
+        assert!(!is_of_another_topic(text.as_bytes(), &ID));
+        let mut short = String::new();
+        Encoder::default().encode(&ID, std::iter::empty(), EMPTY_CHARACTERS - 1, &mut short);
+        assert_eq!(short, "", "there is no room for it");
+    }
+
+    /// A damaged set, or one of another offset, is no evidence of anything.
+    #[test]
+    fn only_a_sound_set_is_of_another_topic() {
+        let (text, ..) = round_trip(&[(1, 5)], 4096);
+        let other = Identity { topic_id: [8; 16], ..ID };
+        for moved in [Identity { offset: 1001, ..other }, Identity { partition: 4, ..other }] {
+            assert!(!is_of_another_topic(text.as_bytes(), &moved), "{moved:?}");
+        }
+        assert!(!is_of_another_topic(text.as_bytes(), &Identity { topic_id: [0; 16], ..ID }), "nobody knows");
+        for at in 0..text.len() {
+            let mut damaged = text.as_bytes().to_vec();
+            damaged[at] ^= 1;
+            assert!(!is_of_another_topic(&damaged, &other), "byte {at}");
+        }
+        let mut unnamed = String::new();
+        Encoder::default().encode(
+            &Identity { topic_id: [0; 16], ..ID },
+            [(1, 1)].into_iter(),
+            100,
+            &mut unnamed,
+        );
+        assert!(!is_of_another_topic(unnamed.as_bytes(), &other), "nobody knew");
     }
 
     #[test]

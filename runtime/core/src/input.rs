@@ -30,6 +30,8 @@ pub enum Input<'a> {
     AssignFailed {
         /// Whose look-up failed.
         partition: Partition,
+        /// A transaction of a former owner has not ended, which may take moments: the core asks again sooner.
+        undecided: bool,
     },
     /// The group takes these partitions away; we own them until `AnswerRevoke`.
     Revoked {
@@ -285,6 +287,13 @@ pub enum ReadError {
         log_start: i64,
         /// One past the last offset of the log as known now.
         log_end: i64,
+    },
+    /// The topic was deleted and created again: what was read and settled before is of another log.
+    TopicReplaced {
+        /// The id of the topic that is there now.
+        topic_id: [u8; 16],
+        /// First offset of its log.
+        log_start: i64,
     },
     /// We may not read this topic.
     Denied,

@@ -84,6 +84,8 @@ pub(crate) struct PartialStart {
     pub(crate) fallback: i64,
     pub(crate) log_start: i64,
     pub(crate) topic_id: [u8; 16],
+    /// The commit was made in another topic of this name.
+    pub(crate) of_other_topic: bool,
 }
 
 /// What the coordinator knows of this session.

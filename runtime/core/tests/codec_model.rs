@@ -78,7 +78,7 @@ proptest! {
     fn more_room_never_claims_less(
         id in identity(),
         runs in prop::collection::vec((1u64..20, 1u64..20), 1..400),
-        limit in 20usize..300,
+        limit in 40usize..300,
     ) {
         let (_, small) = encode(&id, &runs, limit);
         let (_, whole) = encode(&id, &runs, 4096);
@@ -105,9 +105,8 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..200),
         letters in "[A-Za-z0-9_-]{0,120}",
     ) {
-        let empty = Some(Vec::new());
         prop_assert!(decode(&bytes, &id, i64::MAX).is_none() || bytes.is_empty());
-        prop_assert_ne!(decode(format!("kl1:{letters}").as_bytes(), &id, i64::MAX), empty);
+        prop_assert_eq!(decode(format!("kl1:{letters}").as_bytes(), &id, i64::MAX), None);
         prop_assert_eq!(decode(b"", &id, 0), Some(Vec::new()));
     }
 

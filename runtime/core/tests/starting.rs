@@ -4,6 +4,7 @@ mod shell;
 
 use std::time::Duration;
 
+use keylane_core::codec::{Encoder, Identity};
 use keylane_core::{CommittedStart, Config, Input, Notice, OutOfRange, ReadError, Start};
 use shell::{P0, P1, REQUEST, Shell, start};
 
@@ -84,7 +85,7 @@ fn a_look_up_that_fails_is_asked_for_again_and_the_partition_comes_late() {
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0, P1] });
     shell.start_at(P0, 0, b"");
     for asked in 3..14 {
-        shell.give(Input::AssignFailed { partition: P1 });
+        shell.give(Input::AssignFailed { partition: P1, undecided: false });
         shell.wait(Duration::from_millis(500));
         assert_eq!(shell.look_ups.len(), asked);
     }
@@ -121,6 +122,46 @@ fn a_start_outside_the_log_is_decided_by_the_operator() {
         shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
         assert_eq!(shell.revoked, [[P0]], "{committed} {out_of_range:?}");
     }
+}
+
+/// Starts at 40 of a log of 0 to 200, committed in a topic with the first id; now it has the second.
+fn committed_in(of: [u8; 16], now: [u8; 16], out_of_range: OutOfRange, log_end: Option<i64>) -> Shell {
+    let mut metadata = String::new();
+    let identity = Identity { topic_id: of, partition: 0, offset: 40 };
+    Encoder::default().encode(&identity, [(1, 2)].into_iter(), 4096, &mut metadata);
+    let mut shell = Shell::new(Config { out_of_range, ..Config::default() });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
+    let committed = Some(CommittedStart { offset: 40, metadata: metadata.as_bytes() });
+    let found = Start { committed, log_end, topic_id: now, ..start() };
+    shell.give(Input::StartResolved { partition: P0, start: found });
+    shell
+}
+
+fn begins_at(shell: &Shell) -> Option<i64> {
+    shell.notices.iter().find_map(|notice| {
+        let Notice::SessionStarted { offset, .. } = notice else { return None };
+        Some(*offset)
+    })
+}
+
+/// The topic was deleted and created again, and a late commit of its former reader came after that: the offset is inside
+/// the new log, and says nothing of it.
+#[test]
+fn an_offset_that_was_committed_in_another_topic_is_outside_the_log() {
+    let (fail, earliest, latest) = (OutOfRange::Fail, OutOfRange::Earliest, OutOfRange::Latest);
+    for (out_of_range, begins) in [(fail, None), (earliest, Some(0)), (latest, Some(200))] {
+        let shell = committed_in([1; 16], [2; 16], out_of_range, Some(200));
+        assert_eq!(begins_at(&shell), begins, "{out_of_range:?}");
+        assert_eq!(shell.saw("PartitionStopped"), usize::from(begins.is_none()), "{out_of_range:?}");
+    }
+    let shell = committed_in([1; 16], [2; 16], earliest, None);
+    assert_eq!(begins_at(&shell), Some(0), "the end of the log does not matter");
+    for same in [[1; 16], [0; 16]] {
+        let shell = committed_in(same, [1; 16], fail, Some(200));
+        assert_eq!(begins_at(&shell), Some(40), "{same:?}");
+    }
+    let unknown = committed_in([1; 16], [0; 16], fail, Some(200));
+    assert_eq!(begins_at(&unknown), Some(40), "nobody knows the topic's id");
 }
 
 /// Offsets 0 to 9 are read, 0 to 4 are settled, and the rest is with the guest.
@@ -175,6 +216,47 @@ fn a_session_that_fell_out_of_the_log_ends_and_is_decided_like_a_start() {
             assert_eq!(shell.call().rows, [(P0, offset)], "{name}");
         }
     }
+}
+
+/// Nothing of the log that is gone is committed, or counts when it comes back from the guest.
+#[test]
+fn a_topic_that_was_replaced_is_read_from_its_first_record() {
+    let mut shell = half_settled(OutOfRange::Fail);
+    let why = ReadError::TopicReplaced { topic_id: [2; 16], log_start: 0 };
+    shell.read(P0, &[], None, Some(why));
+    assert_eq!((shell.cancelled.len(), &shell.reassigned[..]), (5, &[(P0, 0)][..]));
+    assert_eq!(
+        shell.store().offset_of(P0),
+        Some(0),
+        "the start of the new log comes before anything is read"
+    );
+    shell.fetch(P0, &[(0, 90), (1, 91)]);
+    let rows: Vec<_> = shell.calls.iter().flat_map(|call| call.rows.iter().map(|row| row.1)).collect();
+    assert_eq!(rows, [0, 1]);
+    everything_cancelled_is_gone(&mut shell);
+    shell.end_all();
+    assert_eq!(shell.store().offset_of(P0), Some(2));
+}
+
+#[test]
+fn a_topic_that_was_replaced_is_not_committed_by_a_revoke() {
+    let mut shell = half_settled(OutOfRange::Fail);
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
+    let why = ReadError::TopicReplaced { topic_id: [2; 16], log_start: 0 };
+    shell.read(P0, &[], None, Some(why));
+    assert!(shell.revoked.is_empty(), "what was cancelled may still run");
+    everything_cancelled_is_gone(&mut shell);
+    assert_eq!((shell.revoked.len(), shell.reassigned.len(), shell.commits.len()), (1, 0, 0));
+}
+
+/// It may begin anew although an operator was waited for: what he had to decide is gone.
+#[test]
+fn a_stopped_partition_whose_topic_was_replaced_is_read() {
+    let mut shell = committed_in([1; 16], [1; 16], OutOfRange::Fail, Some(20));
+    assert_eq!((shell.saw("PartitionStopped"), begins_at(&shell)), (1, None));
+    let why = ReadError::TopicReplaced { topic_id: [2; 16], log_start: 7 };
+    shell.read(P0, &[], None, Some(why));
+    assert_eq!((begins_at(&shell), &shell.reassigned[..]), (Some(7), &[(P0, 7)][..]));
 }
 
 #[test]

@@ -182,14 +182,13 @@ impl HandlerLoop {
                 };
                 self.give(Input::StartResolved { partition: found.partition, start });
             }
-            SourceEvent::AssignFailed { partition, reason } => {
-                let handler = &self.shell.name;
-                let number = partition.number;
-                tracing::warn!(handler, partition = number, reason, "start not found; it is asked for again");
-                self.give(Input::AssignFailed { partition });
+            SourceEvent::AssignFailed { partition, reason, undecided } => {
+                self.shell.tell_start_not_found(self.now, partition, &reason);
+                self.give(Input::AssignFailed { partition, undecided });
             }
             SourceEvent::EndKnown { partition, offset } => self.give(Input::EndKnown { partition, offset }),
             SourceEvent::ReadFailed { partition, why } => {
+                self.shell.forbid(partition); // as after any other read
                 self.give(Input::Fetched { partition, rows: &[], end: None, error: Some(why) });
             }
             SourceEvent::CommitResult { id, partition, result, code } => match result {

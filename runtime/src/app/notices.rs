@@ -46,6 +46,16 @@ impl<'a> Place<'a> {
                     "offsets passed over, as `out_of_range` says"
                 );
             }
+            Notice::TopicReplaced { partition, offset } => {
+                let (topic, partition) = (self.topic(partition), partition.number);
+                tracing::warn!(
+                    handler,
+                    topic,
+                    partition,
+                    offset,
+                    "the topic was deleted and created again: it is read from its first record"
+                );
+            }
             Notice::Skipped { .. } => {} // told by the shell, which knows what the guest said
             Notice::Repositioned { partition, offset } => {
                 let (topic, partition) = (self.topic(partition), partition.number);
@@ -103,6 +113,10 @@ impl<'a> Place<'a> {
             PartitionStop::OutOfRange => {
                 "is outside the log; reset the group's offset, or set `out_of_range` to \"earliest\" or \"latest\""
             }
+            PartitionStop::OtherTopic => {
+                "was committed in another topic of this name, which was deleted since, or on another cluster; reset the \
+                 group's offset, or set `out_of_range` to \"earliest\" or \"latest\""
+            }
         };
         format!("topic {topic} partition {number} stopped: offset {offset} {reason}")
     }
@@ -111,6 +125,12 @@ impl<'a> Place<'a> {
     pub(super) fn unreadable(&self, partition: Partition, offset: i64, why: ReadError) -> String {
         let (topic, number, (reason, remedy)) = (self.topic(partition), partition.number, read_error(why));
         format!("topic {topic} partition {number} offset {offset} can't be read: {reason}; {remedy}")
+    }
+
+    /// The same, where the topic is another one now.
+    pub(super) fn replaced(&self, partition: Partition) -> String {
+        let topic = self.topic(partition);
+        format!("topic {topic} was deleted and created again while it was read to its end: run it again")
     }
 
     /// Why the handler stopped, in one sentence.
@@ -149,6 +169,9 @@ fn read_error(why: ReadError) -> (&'static str, &'static str) {
         }
         ReadError::SeekFailed => ("the Kafka client does not take the position", "see the lines above"),
         ReadError::Interrupted => ("the connection to the broker failed", "see whether the broker runs"),
+        ReadError::TopicReplaced { .. } => {
+            ("the topic was deleted and created again", "nothing has to be done")
+        }
         ReadError::OutOfRange { .. } => {
             ("the offset is outside the log", "reset the group's offset, or set `out_of_range`")
         }

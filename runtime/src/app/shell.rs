@@ -20,6 +20,8 @@ use super::outputs::{Outputs, name_of};
 const TROUBLE_LINES_MAX: u32 = 20;
 /// Lines a second about retries that handlers ask for: they must not use up those about what follows.
 const RETRY_LINES_MAX: u32 = 5;
+/// One line in so many seconds about starts that are not known yet.
+const START_LINE_SECONDS: u64 = 10;
 /// Nothing is kept of an event that was filtered.
 const NOWHERE: Kept = Kept(u64::MAX);
 /// What such an event counts as, so that a read of nothing else ends, too.
@@ -49,6 +51,8 @@ pub(super) struct Shell {
     /// Of lines about calls that failed and dead letters.
     throttle: Throttle,
     retry_throttle: Throttle,
+    /// Of lines about starts that are not known.
+    start_throttle: Throttle,
 }
 
 /// What the core decided about the loop itself.
@@ -117,6 +121,7 @@ impl Shell {
             calls_made: 0,
             throttle: Throttle::new(TROUBLE_LINES_MAX),
             retry_throttle: Throttle::new(RETRY_LINES_MAX),
+            start_throttle: Throttle::once_in(START_LINE_SECONDS),
         }
     }
 
@@ -162,7 +167,12 @@ impl Shell {
             Action::Notice(Notice::Skipped { partition, offset, call, row, reason }) => {
                 self.tell_skipped(now, (partition, offset), (call, row), reason);
             }
-            Action::Notice(notice) => self.place().notice(notice),
+            Action::Notice(notice) => {
+                self.place().notice(notice);
+                if let Notice::TopicReplaced { partition, .. } = notice {
+                    self.asked.unreadable = Some(self.place().replaced(partition));
+                }
+            }
             Action::PartitionStopped { partition, offset, reason } => {
                 self.fail(self.place().partition_stop(partition, offset, reason));
                 self.asked.partition_stopped = true;
@@ -302,6 +312,12 @@ impl Shell {
         }
     }
 
+    pub(super) fn tell_start_not_found(&mut self, now: Now, partition: Partition, reason: &str) {
+        let Some(dropped) = self.start_throttle.allow(now.uptime) else { return };
+        let (handler, topic, partition) = (&self.name, self.place().topic(partition), partition.number);
+        tracing::warn!(handler, topic, partition, reason, dropped, "start of a partition not known yet");
+    }
+
     fn tell_failed_attempt(&mut self, now: Now, call: &Call, row: u32, error: &str) {
         let Some(dropped) = self.retry_throttle.allow(now.uptime) else { return };
         let (partition, offset) = call.batch.place(row as usize).unwrap_or_default();
@@ -335,7 +351,8 @@ impl Shell {
         );
     }
 
-    fn forbid(&mut self, partition: Partition) {
+    /// Takes the permission to read a partition back.
+    pub(super) fn forbid(&mut self, partition: Partition) {
         self.permissions.retain(|permission| permission.partition != partition);
     }
 

@@ -196,7 +196,8 @@ pub(super) struct Commit {
     /// How long a commit may take before it counts as unanswered.
     pub(super) timeout: HumanDuration,
     /// Characters of commit metadata that the brokers take (their `offset.metadata.max.bytes`). 0: the events
-    /// done beyond the committed offset are not stored, and repeat after a rebalance or crash.
+    /// done beyond the committed offset are not stored, and repeat after a rebalance or crash. Below 36, a commit does not
+    /// say of which topic it is: a topic that is deleted and created again may be taken for the one before.
     #[schemars(range(min = 0, max = 65_536))]
     #[serde(deserialize_with = "scalar")]
     pub(super) metadata_limit: i64,

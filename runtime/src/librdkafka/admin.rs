@@ -1,5 +1,5 @@
 //! Questions and orders about topics. All of it waits for a broker: for a helper thread, or for the start.
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString};
 use std::ptr;
 use std::slice;
 use std::sync::Arc;
@@ -8,11 +8,10 @@ use std::time::Duration;
 use super::code::{self, ErrorCode};
 use super::config::ErrorText;
 use super::deadline::millis;
-use super::{Client, Event, Queue, sys};
+use super::{Client, Event, Queue, Requests, sys};
 
-/// `RD_KAFKA_ADMIN_OP_CREATETOPICS` and `RD_KAFKA_ADMIN_OP_DESCRIBETOPICS`.
+/// `RD_KAFKA_ADMIN_OP_CREATETOPICS`.
 const CREATE_TOPICS: i32 = 1;
-const DESCRIBE_TOPICS: i32 = 19;
 /// How much longer than the request's own limit its answer is waited for.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -71,26 +70,10 @@ pub fn describe_topics(
     broker: AdminBroker,
     limit: Duration,
 ) -> Result<Vec<TopicDescription>, ErrorCode> {
-    let answers = Queue::new(client);
-    let options = Options::new(client, DESCRIBE_TOPICS, limit);
-    options.ask(broker);
-    let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
-    // SAFETY: client, options and queue are live; the names are copied into the collection and from there.
-    unsafe {
-        let topics = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_ptr(), pointers.len());
-        sys::rd_kafka_DescribeTopics(client.raw(), topics, options.0, answers.raw());
-        sys::rd_kafka_TopicCollection_destroy(topics);
-    }
-    let answer = wait(&answers, limit)?;
-    let mut count = 0;
-    // SAFETY: the event is the answer to this request and lives until the end of this function; the array of
-    // pointers and what they point to belong to it.
-    let topics = unsafe {
-        let result = sys::rd_kafka_event_DescribeTopics_result(answer.raw());
-        array(sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count), count)
-    };
-    // SAFETY: the descriptions belong to the event, which lives.
-    Ok(topics.iter().map(|topic| unsafe { description(*topic) }).collect())
+    let mut requests = Requests::new(client, Queue::new(client));
+    requests.topics(names, broker, limit);
+    let answer = requests.wait_for_answer(limit + GRACE).ok_or(ErrorCode::TIMED_OUT)?;
+    answer.topics()
 }
 
 /// Creates these topics, with the brokers' replication. One that is there already is fine.
@@ -109,7 +92,8 @@ pub fn create_topics(client: &Arc<Client>, topics: &[NewTopic], limit: Duration)
     }
     let answer = wait(&answers, limit).map_err(|code| code.to_string())?;
     let mut count = 0;
-    // SAFETY: as in `describe_topics`.
+    // SAFETY: the event is the answer to this request and lives until the end of this function; the array of pointers
+    // and what they point to belong to it.
     let results = unsafe {
         let result = sys::rd_kafka_event_CreateTopics_result(answer.raw());
         array(sys::rd_kafka_CreateTopics_result_topics(result, &raw mut count), count)
@@ -138,7 +122,7 @@ pub(super) fn wait(answers: &Queue, limit: Duration) -> Result<Event, ErrorCode>
 
 /// # Safety
 /// The description is live.
-unsafe fn description(topic: *const sys::DescribedTopic) -> TopicDescription {
+pub(super) unsafe fn description(topic: *const sys::DescribedTopic) -> TopicDescription {
     let mut partitions = 0;
     // SAFETY: live, says the caller; name, error and id belong to it and are copied.
     unsafe {
@@ -210,6 +194,10 @@ impl Options {
 impl Options {
     /// Live as long as this is.
     pub(super) fn raw(&self) -> *const sys::AdminOptions {
+        self.0
+    }
+
+    pub(super) fn raw_mut(&self) -> *mut sys::AdminOptions {
         self.0
     }
 }

@@ -121,6 +121,10 @@ codes! {
     COORDINATOR_NOT_AVAILABLE = RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE;
     /// Another broker is the coordinator.
     NOT_COORDINATOR = RD_KAFKA_RESP_ERR_NOT_COORDINATOR;
+    /// A transaction with offsets of the group has not ended.
+    UNSTABLE_OFFSET_COMMIT = RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT;
+    /// It is not known yet.
+    IN_PROGRESS = RD_KAFKA_RESP_ERR__IN_PROGRESS;
     /// A rebalance is under way.
     REBALANCE_IN_PROGRESS = RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS;
     /// We speak of a generation of the group that is over.

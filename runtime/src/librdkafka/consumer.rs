@@ -10,7 +10,7 @@ use super::code::{self, ErrorCode};
 use super::deadline::millis;
 use super::{Client, ConfigError, PartitionList, Properties, Queue, sys};
 
-/// Asks [`Consumer::offsets_for_times`] for the first offset of the log.
+/// Asks for the first offset of the log.
 pub const BEGINNING: i64 = -2;
 /// Asks for one past the last offset of the log; also the answer to a timestamp after the last record.
 pub const END: i64 = -1;
@@ -89,21 +89,6 @@ impl Consumer {
         // answered, and the number is never followed as a pointer. Without a callback the answer is an event.
         let code =
             unsafe { sys::rd_kafka_commit_queue(self.0.raw(), list.raw(), answers.raw(), None, opaque) };
-        ErrorCode(code).into_result()
-    }
-
-    /// Fills in what the group committed: offset (negative: nothing), metadata, error. Waits for the coordinator.
-    pub fn committed(&self, list: &mut PartitionList, limit: Duration) -> Result<(), ErrorCode> {
-        // SAFETY: client and list are live; the library works on a copy and writes back before it returns.
-        ErrorCode(unsafe { sys::rd_kafka_committed(self.0.raw(), list.raw_mut(), millis(limit)) })
-            .into_result()
-    }
-
-    /// Replaces timestamps, [`BEGINNING`] and [`END`] by offsets. Waits for the leaders; under `read_committed`
-    /// the end is that of the last transaction that ended.
-    pub fn offsets_for_times(&self, list: &mut PartitionList, limit: Duration) -> Result<(), ErrorCode> {
-        // SAFETY: as above.
-        let code = unsafe { sys::rd_kafka_offsets_for_times(self.0.raw(), list.raw_mut(), millis(limit)) };
         ErrorCode(code).into_result()
     }
 

@@ -127,19 +127,28 @@ unsafe fn entries<'a>(raw: *const sys::RawList) -> impl Iterator<Item = ListEntr
         let count = usize::try_from((*raw).cnt).unwrap_or(0);
         if count == 0 { &[] } else { slice::from_raw_parts((*raw).elems, count) }
     };
-    elements.iter().map(|entry| ListEntry {
-        // SAFETY: every element has a name that ends with a NUL and lives as long as the list.
-        topic: unsafe { CStr::from_ptr(entry.topic) },
-        partition: entry.partition,
-        offset: entry.offset,
-        metadata: if entry.metadata.is_null() {
+    // SAFETY: the elements belong to the list.
+    elements.iter().map(|element| unsafe { entry(element) })
+}
+
+/// An element of somebody's list.
+///
+/// # Safety
+/// Name and metadata belong to the element, and live and do not change as long as it is borrowed.
+pub(super) unsafe fn entry(raw: &sys::RawEntry) -> ListEntry<'_> {
+    ListEntry {
+        // SAFETY: every element has a name that ends with a NUL.
+        topic: unsafe { CStr::from_ptr(raw.topic) },
+        partition: raw.partition,
+        offset: raw.offset,
+        metadata: if raw.metadata.is_null() {
             &[]
         } else {
-            // SAFETY: not null, so it points to `metadata_size` bytes that live as long as the list.
-            unsafe { slice::from_raw_parts(entry.metadata.cast::<u8>(), entry.metadata_size) }
+            // SAFETY: not null, so it points to `metadata_size` bytes.
+            unsafe { slice::from_raw_parts(raw.metadata.cast::<u8>(), raw.metadata_size) }
         },
-        error: ErrorCode(entry.err),
-    })
+        error: ErrorCode(raw.err),
+    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod partition_queue;
 mod producer;
 mod questions;
 mod queue;
+mod requests;
 mod sys;
 mod wake;
 
@@ -44,4 +45,5 @@ pub use partition_queue::{Entry, PartitionQueue, ReadEnd};
 pub use producer::{Delivered, ProduceRecord, Producer, ProducerTopic};
 pub use questions::{Hopeless, NewPartitions, Patience, Purpose, Questions, TRY_LIMIT, Waiting};
 pub use queue::Queue;
+pub use requests::{Isolation, Requests};
 pub use wake::{Wake, WakeHandle};

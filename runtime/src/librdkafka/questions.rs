@@ -32,6 +32,9 @@ pub enum Hopeless {
     /// A topic name that can't be one.
     #[error("topic `{0}`: not a topic name")]
     TopicName(String),
+    /// A group name that can't be one.
+    #[error("group `{0}`: not a group name")]
+    GroupName(String),
     /// A topic is missing.
     #[error("{purpose} `{topic}` does not exist: create it, or set `create_topics = true` under [kafka]")]
     TopicMissing {

@@ -27,6 +27,9 @@ opaque!(
     TopicCollection,
     DescribedTopic,
     Uuid,
+    GroupToAsk,
+    GroupResult,
+    LogOffset,
     TopicToCreate,
     TopicResult,
     ConfigResource,
@@ -204,8 +207,6 @@ unsafe extern "C" {
         callback: Option<CommitCallback>,
         opaque: *mut c_void,
     ) -> c_int;
-    pub(super) fn rd_kafka_committed(rk: *mut Kafka, list: *mut RawList, timeout_ms: c_int) -> c_int;
-    pub(super) fn rd_kafka_offsets_for_times(rk: *mut Kafka, list: *mut RawList, timeout_ms: c_int) -> c_int;
     pub(super) fn rd_kafka_get_watermark_offsets(
         rk: *mut Kafka,
         topic: *const c_char,
@@ -268,6 +269,47 @@ unsafe extern "C" {
         errstr: *mut c_char,
         errstr_size: usize,
     ) -> c_int;
+    pub(super) fn rd_kafka_AdminOptions_set_opaque(options: *mut AdminOptions, opaque: *mut c_void);
+    pub(super) fn rd_kafka_AdminOptions_set_require_stable_offsets(
+        options: *mut AdminOptions,
+        value: c_int,
+    ) -> *mut KafkaError;
+    pub(super) fn rd_kafka_AdminOptions_set_isolation_level(
+        options: *mut AdminOptions,
+        value: c_int,
+    ) -> *mut KafkaError;
+    pub(super) fn rd_kafka_ListOffsets(
+        rk: *mut Kafka,
+        list: *mut RawList,
+        options: *const AdminOptions,
+        queue: *mut KafkaQueue,
+    );
+    pub(super) fn rd_kafka_event_ListOffsets_result(event: *mut KafkaEvent) -> *const KafkaEvent;
+    pub(super) fn rd_kafka_ListOffsets_result_infos(
+        result: *const KafkaEvent,
+        count: *mut usize,
+    ) -> *mut *const LogOffset;
+    pub(super) fn rd_kafka_ListOffsetsResultInfo_topic_partition(info: *const LogOffset) -> *const RawEntry;
+    pub(super) fn rd_kafka_ListConsumerGroupOffsets_new(
+        group: *const c_char,
+        list: *const RawList,
+    ) -> *mut GroupToAsk;
+    pub(super) fn rd_kafka_ListConsumerGroupOffsets_destroy(group: *mut GroupToAsk);
+    pub(super) fn rd_kafka_ListConsumerGroupOffsets(
+        rk: *mut Kafka,
+        groups: *mut *mut GroupToAsk,
+        count: usize,
+        options: *const AdminOptions,
+        queue: *mut KafkaQueue,
+    );
+    pub(super) fn rd_kafka_event_ListConsumerGroupOffsets_result(event: *mut KafkaEvent)
+    -> *const KafkaEvent;
+    pub(super) fn rd_kafka_ListConsumerGroupOffsets_result_groups(
+        result: *const KafkaEvent,
+        count: *mut usize,
+    ) -> *mut *const GroupResult;
+    pub(super) fn rd_kafka_group_result_error(group: *const GroupResult) -> *const KafkaError;
+    pub(super) fn rd_kafka_group_result_partitions(group: *const GroupResult) -> *const RawList;
     pub(super) fn rd_kafka_TopicCollection_of_topic_names(
         names: *const *const c_char,
         count: usize,

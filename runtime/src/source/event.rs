@@ -23,6 +23,8 @@ pub enum SourceEvent {
         partition: Partition,
         /// Why not, for people.
         reason: String,
+        /// A transaction of a former owner has not ended.
+        undecided: bool,
     },
     /// Where this partition's work ends. Comes before its start, except for a feed that is still being read.
     EndKnown {
@@ -71,6 +73,8 @@ pub struct StartFound {
     pub log_start: i64,
     /// One past the last offset of the log.
     pub log_end: Option<i64>,
+    /// One past the last offset that can be read now, if it was asked for.
+    pub stable_end: Option<i64>,
     /// The topic's id; zeros where the broker has none.
     pub topic_id: [u8; 16],
 }

@@ -2,8 +2,8 @@
 //!
 //! A [`Source`] is the consumer of one handler, used on that handler's one OS thread: it tells of rebalances,
 //! starts, commits and errors ([`SourceEvent`]), reads records of one partition at a time, and does what the
-//! core asks of it. Nothing in it waits for a broker once it is started: questions that need an answer go to
-//! one look-up thread, commits are answered through a queue. Everything that happens wakes one
+//! core asks of it. Nothing in it waits for a broker once it is started: look-ups and commits are answered through
+//! queues. Everything that happens wakes one
 //! [`Wake`](crate::librdkafka::Wake).
 //!
 //! [`embedded`] is the broker for a first look and for tests: in this process, fed from files.
@@ -13,7 +13,7 @@ pub mod embedded;
 mod errors;
 mod event;
 mod kafka;
-mod lookup;
+mod look_ups;
 mod partition_count;
 mod partitions;
 mod spec;

@@ -8,7 +8,7 @@ use keylane_core::{Partition, ReadError};
 
 use super::errors::{ReadFault, read_fault};
 use super::event::{ReadResult, Record};
-use super::lookup::Asked;
+use super::look_ups::Asked;
 use crate::librdkafka::{Client, Entry, ErrorCode, PartitionList, PartitionQueue, ReadEnd, WakeHandle};
 
 /// What the group gave us.
@@ -22,6 +22,8 @@ pub(super) struct Partitions {
 #[derive(Debug)]
 struct Owned {
     epoch: u64,
+    /// Of the topic that its start was found in; zeros: not known.
+    topic_id: [u8; 16],
     /// `None` until its start is known and it is assigned.
     reader: Option<Reader>,
 }
@@ -55,7 +57,8 @@ impl Partitions {
     /// A new ownership begins.
     pub(super) fn add(&mut self, partition: Partition) {
         self.epochs += 1;
-        self.owned.insert(partition, Owned { epoch: self.epochs, reader: None });
+        let owned = Owned { epoch: self.epochs, topic_id: [0; 16], reader: None };
+        self.owned.insert(partition, owned);
     }
 
     /// An ownership ends. Its queue is closed with it.
@@ -80,6 +83,17 @@ impl Partitions {
 
     pub(super) fn all(&self) -> impl Iterator<Item = Partition> + '_ {
         self.owned.keys().copied()
+    }
+
+    /// The id of the topic that the partition is read from; zeros: not known.
+    pub(super) fn topic_id(&self, partition: Partition) -> [u8; 16] {
+        self.owned.get(&partition).map_or([0; 16], |owned| owned.topic_id)
+    }
+
+    pub(super) fn set_topic_id(&mut self, partition: Partition, topic_id: [u8; 16]) {
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.topic_id = topic_id;
+        }
     }
 
     pub(super) fn is_owned(&self, partition: Partition) -> bool {
@@ -200,9 +214,4 @@ impl Reader {
         read.result.more = end == ReadEnd::Stopped && !self.halted;
         read
     }
-}
-
-/// The error of a position outside the log.
-pub(super) fn out_of_range((log_start, log_end): (i64, i64)) -> ReadError {
-    ReadError::OutOfRange { log_start, log_end }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::embedded::FeedProgress;
-use crate::librdkafka::{ConfigError, Consumer, Properties};
+use crate::librdkafka::{ConfigError, Consumer, Isolation, Properties};
 
 /// Everything that a source needs to know; all of it checked before.
 #[derive(Clone, Debug)]
@@ -115,6 +115,25 @@ impl SourceSpec {
         // A source must not create the topics it is asked to read.
         all.set("allow.auto.create.topics", "false");
         all
+    }
+
+    /// The group as the C library takes it; a name with a NUL byte gives `None`.
+    pub(super) fn group_name(&self) -> Option<CString> {
+        CString::new(self.group_id.as_str()).ok()
+    }
+
+    /// Up to where the consumer reads.
+    pub(super) fn isolation(&self) -> Isolation {
+        match self.properties().get("isolation.level") {
+            Some("read_uncommitted") => Isolation::Uncommitted,
+            Some(_) | None => Isolation::Committed,
+        }
+    }
+
+    /// How long an answer of a broker may take: the client's own limit, whose default is a minute.
+    pub(super) fn answer_limit(&self) -> Duration {
+        let millis = self.properties().get("socket.timeout.ms").and_then(|value| value.trim().parse().ok());
+        millis.map_or(Duration::from_mins(1), Duration::from_millis)
     }
 
     /// The topics as the C library takes them; a name with a NUL byte gives `None`.

@@ -1,11 +1,11 @@
 //! What a source finds out before it joins its group.
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
-use super::lookup::TopicFacts;
+use super::look_ups::{TopicFacts, has_commits};
 use super::spec::SourceSpec;
 use crate::librdkafka::{
-    ConfigError, Consumer, ErrorCode, Hopeless, NewPartitions, PartitionList, Purpose, Questions, TRY_LIMIT,
-    TopicDescription,
+    ConfigError, Consumer, ErrorCode, Hopeless, NewPartitions, Purpose, Questions, Queue, Requests,
+    TRY_LIMIT, TopicDescription,
 };
 
 const INPUTS: Purpose = Purpose { name: "the topic", rights: "READ and DESCRIBE" };
@@ -52,8 +52,9 @@ pub(super) fn topic_facts(
         has_commits: false,
     };
     let mut facts: Vec<TopicFacts> = found.into_iter().map(fact).collect();
+    let group = spec.group_name().ok_or_else(|| Hopeless::GroupName(spec.group_id.clone()))?;
     loop {
-        match read_commits(consumer, &mut facts) {
+        match read_commits(consumer, &group, &mut facts) {
             Ok(()) => return Ok(facts),
             Err(code @ ErrorCode::GROUP_AUTHORIZATION_FAILED) => {
                 return Err(Error::GroupDenied { group: spec.group_id.clone(), code });
@@ -63,19 +64,13 @@ pub(super) fn topic_facts(
     }
 }
 
-fn read_commits(consumer: &Consumer, facts: &mut [TopicFacts]) -> Result<(), ErrorCode> {
-    let mut list = PartitionList::with_capacity(facts.len());
-    for topic in facts.iter() {
-        for number in 0..topic.partitions {
-            list.push(&topic.name, number, 0);
-        }
-    }
-    consumer.committed(&mut list, TRY_LIMIT)?;
-    if let Some(code) = list.iter().map(|entry| entry.error).find(|code| !code.is_none()) {
-        return Err(code);
-    }
+fn read_commits(consumer: &Consumer, group: &CStr, facts: &mut [TopicFacts]) -> Result<(), ErrorCode> {
+    let mut requests = Requests::new(consumer.client(), Queue::new(consumer.client()));
+    requests.group_offsets(group, None, false, TRY_LIMIT);
+    let answer = requests.wait_for_answer(TRY_LIMIT + TRY_LIMIT).ok_or(ErrorCode::TIMED_OUT)?;
+    let commits = answer.group_offsets()?;
     for topic in facts.iter_mut() {
-        topic.has_commits = list.iter().any(|e| e.topic == topic.name.as_c_str() && e.offset >= 0);
+        topic.has_commits = has_commits(&commits, &topic.name);
     }
     Ok(())
 }

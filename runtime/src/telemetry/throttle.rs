@@ -5,8 +5,10 @@ use std::time::Duration;
 /// Counts lines per second.
 #[derive(Debug)]
 pub struct Throttle {
-    per_second: u32,
-    second: u64,
+    /// Lines in each period.
+    most: u32,
+    period_seconds: u64,
+    period: u64,
     lines: u32,
     dropped: u64,
 }
@@ -14,16 +16,22 @@ pub struct Throttle {
 impl Throttle {
     /// Lets so many lines of each second through.
     pub fn new(per_second: u32) -> Throttle {
-        Throttle { per_second, second: 0, lines: 0, dropped: 0 }
+        Throttle { most: per_second, period_seconds: 1, period: 0, lines: 0, dropped: 0 }
+    }
+
+    /// Lets one line of so many seconds through: for what repeats itself while it lasts.
+    pub fn once_in(seconds: u64) -> Throttle {
+        Throttle { period_seconds: seconds, ..Throttle::new(1) }
     }
 
     /// Whether a line may be written now, by any clock that does not go back.
     pub fn allows(&mut self, now: Duration) -> bool {
-        if now.as_secs() != self.second {
-            self.second = now.as_secs();
+        let period = now.as_secs() / self.period_seconds;
+        if period != self.period {
+            self.period = period;
             self.lines = 0;
         }
-        let allowed = self.lines < self.per_second;
+        let allowed = self.lines < self.most;
         self.lines += u32::from(allowed);
         self.dropped += u64::from(!allowed);
         allowed
@@ -50,5 +58,12 @@ mod tests {
         let at = Duration::from_millis;
         let said: Vec<_> = [0, 100, 200, 999, 1_000, 1_001, 1_002].map(|ms| throttle.allow(at(ms))).into();
         assert_eq!(said, [Some(0), Some(0), None, None, Some(2), Some(0), None]);
+    }
+
+    #[test]
+    fn what_lasts_is_said_once_in_a_while() {
+        let mut throttle = Throttle::once_in(10);
+        let said: Vec<_> = [0, 1, 9, 10, 11, 30].map(|s| throttle.allow(Duration::from_secs(s))).into();
+        assert_eq!(said, [Some(0), None, None, Some(2), None, Some(1)]);
     }
 }

@@ -7,7 +7,7 @@ use super::ownership::Revoke;
 use crate::calls::CallState;
 use crate::outbox::Pending;
 use crate::partitions::{CommitState, Phase, Reading, Trust};
-use crate::{CallId, Notice, Partition, SessionId};
+use crate::{CallId, Notice, Partition, PartitionStop, SessionId};
 
 /// A cancelled call that so many looks, a second apart, have found still there can't be cancelled. Looks and not time: a
 /// process that stood still looks once when it goes on, and its guests have not had their turn yet.
@@ -44,6 +44,12 @@ impl Core {
 
     /// Dispatches nothing more of a session; what runs may finish until then. [`Core::drop_queued`] must follow.
     pub(super) fn close(&mut self, index: u32, until: Duration) {
+        let state = self.partitions.get(index);
+        if state.phase == Phase::Starting && self.has_cancelled_call(index) {
+            self.closing = true;
+            self.cut_session(index); // of the session before: the topic was replaced
+            return;
+        }
         let state = self.partitions.get_mut(index);
         match &mut state.phase {
             Phase::Vacant | Phase::Closed => return,
@@ -113,6 +119,9 @@ impl Core {
             {
                 self.cut_session(index);
             }
+        }
+        // After all of them: a call that carried events of several is cancelled with the last.
+        for index in self.partitions.indexes() {
             let state = self.partitions.get(index);
             if let Phase::Committing { until } = state.phase
                 && (now >= until || self.is_finished(index))
@@ -218,11 +227,11 @@ impl Core {
         committed && !self.has_cancelled_call(index)
     }
 
+    /// Whether one may still run, of whichever session: the next owner must not meet it.
     fn has_cancelled_call(&self, index: u32) -> bool {
-        let session = self.partitions.get(index).session;
         self.calls.ids().filter_map(|id| self.calls.get(id)).any(|call| {
             matches!(call.state, CallState::Cancelled(_) | CallState::Stuck)
-                && call.parts.iter().any(|part| part.partition == index && part.session == session)
+                && call.parts.iter().any(|part| part.partition == index)
         })
     }
 
@@ -242,29 +251,87 @@ impl Core {
     fn resume_inside(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         let Some(log) = state.reading.outside.take() else { return };
-        let (id, from) = (state.id, state.ledger.prefix());
-        let revoked = self.rebalance.revoke.as_ref().is_some_and(|asked| asked.partitions.contains(&id));
-        if revoked || self.drain.is_some() {
+        let from = state.ledger.prefix();
+        if self.is_to_be_given_up(index) {
             return;
         }
-        let Some(to) = self.move_inside(index, from, log) else {
-            self.stop_partition(index);
-            return;
+        let to = if (log.0..=log.1).contains(&from) {
+            Some(from)
+        } else {
+            self.move_inside(index, from, log, PartitionStop::OutOfRange)
         };
+        match to {
+            Some(to) => self.begin_again(index, to),
+            None => self.stop_partition(index),
+        }
+    }
+
+    fn is_to_be_given_up(&self, index: u32) -> bool {
+        let id = self.partitions.get(index).id;
+        let revoked = self.rebalance.revoke.as_ref().is_some_and(|asked| asked.partitions.contains(&id));
+        revoked || self.drain.is_some()
+    }
+
+    /// The topic is another one now. Nothing of the log that is gone may be committed or published; the new one is read
+    /// from its first record, as if the group had never read the topic.
+    pub(super) fn topic_replaced(&mut self, index: u32, topic_id: [u8; 16], log_start: i64) {
+        let (now, leaves) = (self.now.uptime, self.is_to_be_given_up(index));
+        let state = self.partitions.get_mut(index);
+        let (partition, phase) = (state.id, state.phase);
+        match &mut state.phase {
+            Phase::Vacant | Phase::Closed => return,
+            Phase::LookingUp(look_up) => {
+                look_up.partial = None;
+                look_up.again_at = Some(now);
+                return;
+            }
+            Phase::Closing { .. } | Phase::Committing { .. } if leaves => {
+                if matches!(phase, Phase::Closing { .. }) {
+                    self.cut_session(index);
+                }
+                self.partitions.get_mut(index).commit.refused = true;
+                return; // its next owner finds the new one
+            }
+            Phase::Resolved
+            | Phase::Starting
+            | Phase::Active
+            | Phase::Closing { .. }
+            | Phase::Committing { .. }
+            | Phase::Failed => {}
+        }
+        self.lose(index);
+        self.drop_queued();
+        self.partitions.get_mut(index).topic_id = topic_id;
+        self.outbox.notice(Notice::TopicReplaced { partition, offset: log_start });
+        if phase == Phase::Resolved {
+            self.begin_at(index, log_start, Phase::Resolved); // it is assigned with the others
+        } else {
+            self.begin_again(index, log_start);
+        }
+    }
+
+    /// Another session of a partition that stays ours.
+    fn begin_again(&mut self, index: u32, at: i64) {
         self.doubt_readers();
+        self.begin_at(index, at, Phase::Starting);
+        self.committer.hurry();
+        self.outbox.push(Pending::Reassign(self.partitions.get(index).id, at));
+    }
+
+    /// A session that begins at this offset, which nobody has committed.
+    fn begin_at(&mut self, index: u32, at: i64, phase: Phase) {
         let session = self.new_session();
         let now = self.now.uptime;
         let state = self.partitions.get_mut(index);
         state.session = session;
-        state.ledger.begin(to, &[]);
+        state.ledger.begin(at, &[]);
         state.queued_bytes = 0;
         state.commit = CommitState { changes: 1, applied_at: now, ..CommitState::default() };
         state.reading = Reading::new();
         state.reading.trust = Trust::Positioned;
-        state.phase = Phase::Starting;
-        self.committer.hurry();
-        self.outbox.notice(Notice::SessionStarted { partition: id, session, offset: to, claimed: 0 });
-        self.outbox.push(Pending::Reassign(id, to));
+        state.phase = phase;
+        let partition = state.id;
+        self.outbox.notice(Notice::SessionStarted { partition, session, offset: at, claimed: 0 });
     }
 
     fn answer_revoke_if_ready(&mut self) {

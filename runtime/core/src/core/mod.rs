@@ -117,7 +117,7 @@ impl Core {
         match input {
             Input::AssignRequested { request, partitions } => self.assign_requested(request, partitions),
             Input::StartResolved { partition, start } => self.start_resolved(partition, &start),
-            Input::AssignFailed { partition } => self.assign_failed(partition),
+            Input::AssignFailed { partition, undecided } => self.assign_failed(partition, undecided),
             Input::Revoked { request, partitions } => self.revoked(request, partitions),
             Input::Lost { request, partitions } => self.lost(request, partitions),
             Input::Fetched { partition, rows, end, error } => self.fetched(partition, rows, end, error),

@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use super::Core;
-use crate::codec;
+use crate::codec::{self, Identity};
 use crate::outbox::Pending;
 use crate::partitions::{CommitState, LookUp, PartialStart, Phase, Progress, Reading, Trust};
 use crate::{Notice, OutOfRange, Partition, PartitionStop, RebalanceId, Start, StartAt};
 
 /// How long to wait before a failed look-up is tried again.
 const LOOK_UP_PAUSE: Duration = Duration::from_millis(500);
+
+/// The same where a transaction has not ended: the end of most is a matter of milliseconds.
+const UNDECIDED_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the group waits for. It gives one rebalance at a time.
 #[derive(Debug, Default)]
@@ -63,8 +66,8 @@ impl Core {
         self.answer_assign_if_ready();
     }
 
-    pub(super) fn assign_failed(&mut self, id: Partition) {
-        let again_at = self.now.uptime + LOOK_UP_PAUSE;
+    pub(super) fn assign_failed(&mut self, id: Partition, undecided: bool) {
+        let again_at = self.now.uptime + if undecided { UNDECIDED_PAUSE } else { LOOK_UP_PAUSE };
         if let Some((_, look_up)) = self.look_up_mut(id) {
             look_up.again_at = Some(again_at);
         }
@@ -74,18 +77,26 @@ impl Core {
         let again_at = self.now.uptime + LOOK_UP_PAUSE;
         let Some((index, look_up)) = self.look_up_mut(id) else { return };
         // A commit that is lower than one found before is an older owner's that arrived late.
-        let known = look_up.partial.and_then(|partial| partial.committed);
+        let same_topic = look_up.partial.filter(|partial| partial.topic_id == start.topic_id);
+        let known = same_topic.and_then(|partial| partial.committed);
         let committed = start.committed.filter(|committed| Some(committed.offset) >= known);
+        let metadata = committed.map_or(&[][..], |committed| committed.metadata);
+        let offset = committed.map_or(0, |committed| committed.offset);
+        let identity = Identity { topic_id: start.topic_id, partition: id.number, offset };
+        let of_other_topic = codec::is_of_another_topic(metadata, &identity);
+        // Without claims there is nothing for which the end of the log must be known.
+        let claims_nothing =
+            || codec::decode(metadata, &identity, i64::MAX).is_some_and(|claims| claims.is_empty());
         let partial = PartialStart {
             committed: committed.map_or(known, |committed| Some(committed.offset)),
+            of_other_topic,
             fallback: start.fallback,
             log_start: start.log_start,
             topic_id: start.topic_id,
         };
-        let metadata = committed.map_or(&[][..], |committed| committed.metadata);
         match start.log_end {
             Some(log_end) => self.begin_session(index, partial, metadata, Some(log_end)),
-            None if metadata.is_empty() => self.begin_session(index, partial, &[], None),
+            None if of_other_topic || claims_nothing() => self.begin_session(index, partial, &[], None),
             None => {
                 look_up.partial = Some(partial);
                 look_up.again_at = Some(again_at);
@@ -186,7 +197,8 @@ impl Core {
         let state = self.partitions.get_mut(index);
         state.session = session;
         state.topic_id = found.topic_id;
-        let kept = found.committed.filter(|&committed| committed == start);
+        // What another topic's session committed is replaced, even by the same offset.
+        let kept = found.committed.filter(|&committed| committed == start && !found.of_other_topic);
         let claims = match (kept, log_end) {
             (Some(_), Some(log_end)) => codec::decode(metadata, &state.identity(start), log_end),
             (Some(_) | None, Some(_) | None) => Some(Vec::new()),
@@ -234,14 +246,15 @@ impl Core {
     fn resolve_start(&mut self, index: u32, found: &PartialStart, log_end: Option<i64>) -> Option<i64> {
         let wanted = found.committed.unwrap_or(found.fallback);
         let inside = wanted >= found.log_start && log_end.is_none_or(|end| wanted <= end);
-        if inside {
+        if inside && !found.of_other_topic {
             return Some(wanted);
         }
         if found.committed.is_none() {
             // The log moved between two look-ups of ours; nothing was promised about it yet.
             return Some(wanted.clamp(found.log_start, log_end.unwrap_or(i64::MAX).max(found.log_start)));
         }
-        self.move_inside(index, wanted, (found.log_start, log_end.unwrap_or(found.log_start)))
+        let why = if found.of_other_topic { PartitionStop::OtherTopic } else { PartitionStop::OutOfRange };
+        self.move_inside(index, wanted, (found.log_start, log_end.unwrap_or(found.log_start)), why)
     }
 
     /// Nothing of it is read until it is taken away.
@@ -250,17 +263,18 @@ impl Core {
         self.some_stopped = true;
     }
 
-    /// Applies `out_of_range` to an offset that is not inside the log: where to go on, or `None` with the partition
-    /// named.
-    pub(super) fn move_inside(&mut self, index: u32, from: i64, log: (i64, i64)) -> Option<i64> {
-        if (log.0..=log.1).contains(&from) {
-            return Some(from);
-        }
+    /// Applies `out_of_range` to an offset that is not of this log: where to go on, or `None` with the partition named.
+    pub(super) fn move_inside(
+        &mut self,
+        index: u32,
+        from: i64,
+        log: (i64, i64),
+        why: PartitionStop,
+    ) -> Option<i64> {
         let partition = self.partitions.get(index).id;
         let to = match self.config.out_of_range {
             OutOfRange::Fail => {
-                let reason = PartitionStop::OutOfRange;
-                self.outbox.push(Pending::PartitionStopped(partition, from, reason));
+                self.outbox.push(Pending::PartitionStopped(partition, from, why));
                 return None;
             }
             OutOfRange::Earliest => log.0,

@@ -21,6 +21,9 @@ impl Core {
             ReadError::OutOfRange { log_start, log_end } if !(log_start..=log_end).contains(&next) => {
                 self.move_session(index, (log_start, log_end));
             }
+            ReadError::TopicReplaced { topic_id, log_start } => {
+                self.topic_replaced(index, topic_id, log_start)
+            }
             // Only the reader is outside the log, the ledger is not: nothing needs to be passed over.
             ReadError::OutOfRange { .. }
             | ReadError::Denied
@@ -68,7 +71,10 @@ impl Core {
             ReadError::Denied | ReadError::Missing | ReadError::SeekFailed | ReadError::OutOfRange { .. } => {
                 true
             }
-            ReadError::Damaged | ReadError::Unknown | ReadError::Interrupted => false,
+            ReadError::Damaged
+            | ReadError::Unknown
+            | ReadError::Interrupted
+            | ReadError::TopicReplaced { .. } => false,
         };
         // Another error may never come: the client reports some only once.
         failure.failures += 1;

@@ -23,13 +23,10 @@ impl Core {
         let state = self.partitions.get_mut(index);
         state.reading.granted = false;
         if state.phase != Phase::Active {
-            // Before anything is read the client may refuse the position.
-            let refused = state.phase == Phase::Starting && error == Some(ReadError::SeekFailed);
+            // The reader is past rows that nobody has.
+            state.reading.trust = Trust::Unsure;
             self.release_all(rows);
-            if refused {
-                self.read_failed(index, ReadError::SeekFailed);
-            }
-            return;
+            return self.read_failed_outside(index, error);
         }
         self.to_grant.push(index);
         for (at, row) in rows.iter().enumerate() {
@@ -41,6 +38,18 @@ impl Core {
             && let Some(why) = error
         {
             self.read_failed(index, why);
+        }
+    }
+
+    /// What is found when nothing is read: the client may refuse the position of an assign, and the topic may have been
+    /// replaced.
+    fn read_failed_outside(&mut self, index: u32, error: Option<ReadError>) {
+        match error {
+            Some(why @ ReadError::TopicReplaced { .. }) => self.read_failed(index, why),
+            Some(why @ ReadError::SeekFailed) if self.partitions.get(index).phase == Phase::Starting => {
+                self.read_failed(index, why);
+            }
+            Some(_) | None => {}
         }
     }
 

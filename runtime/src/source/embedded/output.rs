@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::EmbeddedBroker;
 use crate::librdkafka::{
-    ConfigError, Consumer, END, Entry, ErrorCode, PartitionList, PartitionQueue, Properties, ReadEnd, Wake,
-    WakeHandle,
+    ConfigError, Consumer, END, Entry, ErrorCode, Isolation, PartitionList, PartitionQueue, Properties,
+    Queue, ReadEnd, Requests, Wake, WakeHandle,
 };
 use crate::source::Record;
 
@@ -99,7 +99,7 @@ impl Drop for OutputReader {
 struct Reading {
     partitions: Vec<PartitionReading>,
     consumer: Consumer,
-    main: crate::librdkafka::Queue,
+    main: Queue,
     wake: WakeHandle,
     read: u64,
 }
@@ -168,10 +168,16 @@ impl Reading {
         for partition in &self.partitions {
             list.push(&partition.name, partition.number, END);
         }
-        if !list.is_empty() {
-            self.consumer.offsets_for_times(&mut list, END_LIMIT)?;
+        if list.is_empty() {
+            return Ok(BTreeMap::new());
         }
-        list.iter()
+        let client = self.consumer.client();
+        let mut requests = Requests::new(client, Queue::new(client));
+        requests.log_offsets(list, Isolation::Uncommitted, END_LIMIT);
+        let answer = requests.wait_for_answer(2 * END_LIMIT).ok_or(ErrorCode::TIMED_OUT)?;
+        answer
+            .log_offsets()?
+            .into_iter()
             .map(|entry| {
                 entry.error.into_result()?;
                 Ok(((entry.topic.to_owned(), entry.partition), entry.offset))

@@ -1,13 +1,12 @@
 //! Answers: of commits, look-ups and the feed.
 use std::time::Duration;
 
-use keylane_core::{CommitId, Partition};
+use keylane_core::{CommitId, Partition, ReadError};
 
 use super::{NO_ANSWER, Source, commit_result};
 use crate::librdkafka::{ErrorCode, Event, EventKind};
-use crate::source::event::{SourceError, SourceEvent};
-use crate::source::lookup::Answer;
-use crate::source::partitions::out_of_range;
+use crate::source::event::{SourceError, SourceEvent, StartFound};
+use crate::source::look_ups::{Answer, Bounds, NotFound};
 use crate::source::spec::Ends;
 
 impl Source {
@@ -47,34 +46,53 @@ impl Source {
     pub(super) fn on_answer(&mut self, answer: Answer) {
         match answer {
             Answer::Start { asked, found } if self.partitions.is_current(asked) => {
-                let partition = asked.partition;
-                match found {
-                    Ok(start) => {
-                        match (self.ends, start.log_end) {
-                            (Ends::LogEnd, Some(offset)) => self.tell_end(partition, offset),
-                            (Ends::LogEnd, None) => {
-                                let reason = "the end of the log is not known".to_owned();
-                                self.ready.push_back(SourceEvent::AssignFailed { partition, reason });
-                                return;
-                            }
-                            (Ends::Never | Ends::Feed, _) => {}
-                        }
-                        self.ready.push_back(SourceEvent::StartResolved(start));
-                    }
-                    Err(reason) => self.ready.push_back(SourceEvent::AssignFailed { partition, reason }),
-                }
+                self.on_start(asked.partition, found);
             }
-            Answer::Bounds { asked, found } if self.partitions.is_current(asked) => match found {
-                Ok(bounds) => {
-                    let why = out_of_range(bounds);
-                    self.ready.push_back(SourceEvent::ReadFailed { partition: asked.partition, why });
-                }
-                Err(reason) => {
-                    tracing::warn!(partition = %asked.partition, reason, "the bounds of a log are not known");
-                    self.look_ups.ask_bounds(asked);
-                }
-            },
+            Answer::Bounds { asked, found } if self.partitions.is_current(asked) => {
+                self.on_bounds(asked.partition, found);
+            }
+            Answer::TopicReplaced(topic) => self.on_topic_replaced(topic),
             Answer::Start { .. } | Answer::Bounds { .. } => {}
+        }
+    }
+
+    fn on_start(&mut self, partition: Partition, found: Result<StartFound, NotFound>) {
+        let failed = |reason: String, undecided| SourceEvent::AssignFailed { partition, reason, undecided };
+        let start = match found {
+            Ok(start) => start,
+            Err(NotFound { reason, undecided }) => return self.ready.push_back(failed(reason, undecided)),
+        };
+        match (self.ends, start.stable_end) {
+            (Ends::LogEnd, Some(offset)) => self.tell_end(partition, offset),
+            (Ends::LogEnd, None) => {
+                let reason = "the end of the log is not known".to_owned();
+                return self.ready.push_back(failed(reason, false));
+            }
+            (Ends::Never | Ends::Feed, _) => {}
+        }
+        self.partitions.set_topic_id(partition, start.topic_id);
+        self.ready.push_back(SourceEvent::StartResolved(start));
+    }
+
+    fn on_bounds(&mut self, partition: Partition, found: Bounds) {
+        let Bounds { start, end, topic_id } = found;
+        let why = if is_another(self.partitions.topic_id(partition), topic_id) {
+            self.partitions.set_topic_id(partition, topic_id);
+            ReadError::TopicReplaced { topic_id, log_start: start }
+        } else {
+            ReadError::OutOfRange { log_start: start, log_end: end }
+        };
+        self.ready.push_back(SourceEvent::ReadFailed { partition, why });
+    }
+
+    /// What is read of it may be of another log by now: where that begins has to be known first.
+    fn on_topic_replaced(&mut self, topic: u16) {
+        let now = self.look_ups.topic_id(topic);
+        let of_topic = self.partitions.all().filter(|partition| partition.topic == topic);
+        let replaced: Vec<Partition> =
+            of_topic.filter(|partition| is_another(self.partitions.topic_id(*partition), now)).collect();
+        for asked in replaced.into_iter().filter_map(|partition| self.partitions.asked(partition)) {
+            self.look_ups.ask_bounds(asked);
         }
     }
 
@@ -109,4 +127,9 @@ impl Source {
         }
         !known.is_empty()
     }
+}
+
+/// Both are known, and differ.
+fn is_another(before: [u8; 16], now: [u8; 16]) -> bool {
+    before != [0; 16] && now != [0; 16] && before != now
 }

@@ -4,18 +4,18 @@ mod rebalance;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::CString;
-use std::sync::Arc;
 use std::time::Duration;
 
 use keylane_core::{CommitEntry, CommitError, CommitId, Partition, ReadError, RebalanceId, StartAt};
 
 use crate::librdkafka::{
-    Consumer, Deadline, ErrorCode, EventKind, Hopeless, PartitionList, Patience, Questions, Queue, WakeHandle,
+    Consumer, Deadline, ErrorCode, EventKind, Hopeless, PartitionList, Patience, Questions, Queue, Requests,
+    WakeHandle,
 };
 use crate::source::embedded::FeedReader;
 use crate::source::errors::commit_error;
 use crate::source::event::{ReadResult, Record, SourceEvent};
-use crate::source::lookup::LookUps;
+use crate::source::look_ups::{LookUps, Subject};
 use crate::source::partitions::{FetchError, Partitions, Reader};
 use crate::source::spec::{Assignor, Ends, SourceSpec};
 use crate::source::start::{Error, topic_facts};
@@ -39,8 +39,8 @@ pub struct Source {
     partitions: Partitions,
     main: Queue,
     commit_answers: Queue,
-    consumer: Consumer,
     look_ups: LookUps,
+    consumer: Consumer,
     topics: Vec<CString>,
     wake: WakeHandle,
     assignor: Assignor,
@@ -94,7 +94,17 @@ impl Source {
         let broker = questions.broker()?;
         let facts = topic_facts(&mut questions, &consumer, spec, &topics)?;
         let feed = spec.feed.as_ref().map(|feed| feed.reader(&topics, &wake));
-        let look_ups = LookUps::start(consumer.clone(), facts, broker, spec.start, Arc::clone(&wake))?;
+        let subject = Subject {
+            group: spec.group_name().ok_or_else(|| Hopeless::GroupName(spec.group_id.clone()))?,
+            topics: facts,
+            broker,
+            policy: spec.start,
+            wants_ends: spec.ends == Ends::LogEnd,
+            isolation: spec.isolation(),
+            limit: spec.answer_limit(),
+        };
+        let requests = Requests::new(consumer.client(), Queue::new(consumer.client()).wakes(&wake));
+        let look_ups = LookUps::new(subject, requests);
         let mut subscription = PartitionList::with_capacity(topics.len());
         for topic in &topics {
             subscription.push(topic, -1, 0);
@@ -129,7 +139,7 @@ impl Source {
     /// [`Source::next_timeout`] at the latest: a consumer that is not polled leaves its group.
     pub fn next_event(&mut self, now: Duration) -> Option<SourceEvent> {
         self.polled = now;
-        self.look_ups.send();
+        self.send_look_ups(now);
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
@@ -139,20 +149,26 @@ impl Source {
                 self.on_main_event(&event);
             } else if let Some(event) = self.commit_answers.poll_now() {
                 self.on_commit_answer(&event);
-            } else if let Some(answer) = self.look_ups.next() {
+            } else if let Some(answer) = self.look_ups.next(now) {
                 self.on_answer(answer);
             } else if !self.expire_commit(now) && !self.look_at_feed() {
-                self.look_ups.send();
+                self.send_look_ups(now);
                 return None;
             }
         }
     }
 
-    /// When [`Source::next_event`] is to be called without a wake-up: a commit runs out of time, or the library
-    /// wants to be polled.
+    fn send_look_ups(&mut self, now: Duration) {
+        let reads = self.partitions.all().any(|partition| self.partitions.topic_id(partition) != [0; 16]);
+        self.look_ups.send(now, reads);
+    }
+
+    /// When [`Source::next_event`] is to be called without a wake-up: a commit runs out of time, a look-up is due, or the
+    /// library wants to be polled.
     pub fn next_timeout(&self) -> Duration {
         let poll = self.polled + POLL_INTERVAL;
-        self.commits.values().map(|commit| commit.deadline).min().map_or(poll, |commit| commit.min(poll))
+        let commits = self.commits.values().map(|commit| commit.deadline);
+        commits.chain([poll, self.look_ups.next_timeout()]).min().unwrap_or(poll)
     }
 
     /// Whether a read of this partition may find something.
@@ -308,11 +324,7 @@ impl Source {
             Some(RebalanceKind::Revoke(partitions)) => self.give_up(&partitions),
             None => {}
         }
-        let left = self.say_farewell(limit);
-        if !self.look_ups.stop(limit.remaining()) {
-            tracing::warn!("a look-up does not end: the client is left to it");
-        }
-        left
+        self.say_farewell(limit)
     }
 
     fn say_farewell(&mut self, limit: Deadline) -> bool {

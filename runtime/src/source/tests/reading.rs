@@ -181,6 +181,19 @@ fn starts_and_ends_are_what_the_logs_say() {
     assert!(member.source.leave(Duration::from_secs(10)));
 }
 
+/// Each answer takes longer than most things may take here: only the client's own limit counts.
+#[test]
+fn starts_are_found_at_brokers_that_are_slow() {
+    let broker = broker(3);
+    let bootstrap = broker.bootstrap_servers();
+    send(&bootstrap, TOPIC, (0..3).map(|partition| Sent { partition, ..Sent::default() }));
+    broker.mock().set_round_trip_time(1, Duration::from_millis(1_200)).expect("it can be slow");
+    let mut member = Member::join(&spec(&broker, Assignor::CooperativeSticky));
+    member.until("everything is read", |m| m.records.len() == 3);
+    let found: Vec<_> = member.starts.iter().map(|start| (start.log_start, start.log_end)).collect();
+    assert_eq!(found, [(0, Some(1)); 3]);
+}
+
 #[test]
 fn a_missing_topic_is_an_error_with_a_remedy() {
     let broker = broker(1);

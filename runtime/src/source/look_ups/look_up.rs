@@ -1,0 +1,135 @@
+//! One partition's look-up: the answers that it waits for, and what they come to.
+use super::{Asked, Bounds, NotFound, TopicFacts};
+use crate::librdkafka::{END, ErrorCode};
+use crate::source::event::StartFound;
+use crate::source::spec::StartPolicy;
+
+/// What a look-up is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Start,
+    Bounds,
+}
+
+/// An offset of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    LogStart,
+    /// One past the last offset, transactions or not.
+    LogEnd,
+    /// One past the last offset before the first transaction that has not ended.
+    StableEnd,
+    /// The first offset that is not older than the configured time.
+    AtTime,
+}
+
+type Found<T> = Result<T, ErrorCode>;
+
+/// A look-up under way.
+#[derive(Debug)]
+pub(super) struct LookUp {
+    pub(super) asked: Asked,
+    /// Tells it from others of its partition.
+    pub(super) serial: u64,
+    pub(super) purpose: Purpose,
+    /// Answers that are missing.
+    missing: usize,
+    /// An answer without which the others are of no use is an error.
+    failed: bool,
+    committed: Found<Option<(i64, Vec<u8>)>>,
+    log_start: Found<i64>,
+    log_end: Found<i64>,
+    stable_end: Found<i64>,
+    at_time: Found<i64>,
+}
+
+impl LookUp {
+    /// `missing`: how many answers it waits for.
+    pub(super) fn new(asked: Asked, serial: u64, purpose: Purpose, missing: usize) -> LookUp {
+        let unknown = || Err(ErrorCode::IN_PROGRESS);
+        LookUp {
+            asked,
+            serial,
+            purpose,
+            missing,
+            failed: false,
+            committed: Err(ErrorCode::IN_PROGRESS),
+            log_start: unknown(),
+            log_end: unknown(),
+            stable_end: unknown(),
+            at_time: unknown(),
+        }
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.missing == 0 || self.failed
+    }
+
+    pub(super) fn committed_found(&mut self, found: Found<Option<(i64, Vec<u8>)>>) {
+        self.missing -= 1;
+        self.failed |= found.is_err();
+        self.committed = found;
+    }
+
+    pub(super) fn offset_found(&mut self, piece: Piece, found: Found<i64>) {
+        self.missing -= 1;
+        self.failed |= found.is_err() && piece == Piece::LogStart;
+        match piece {
+            Piece::LogStart => self.log_start = found,
+            Piece::LogEnd => self.log_end = found,
+            Piece::StableEnd => self.stable_end = found,
+            Piece::AtTime => self.at_time = found,
+        }
+    }
+
+    pub(super) fn topic_described(&mut self) {
+        self.missing -= 1;
+    }
+
+    pub(super) fn bounds(&self, topic_id: [u8; 16]) -> Found<Bounds> {
+        Ok(Bounds { start: self.log_start?, end: self.log_end?, topic_id })
+    }
+
+    pub(super) fn start(&self, facts: &TopicFacts, policy: StartPolicy) -> Result<StartFound, NotFound> {
+        let partition = self.asked.partition;
+        let committed = self.committed.clone().map_err(|code| NotFound {
+            reason: match code {
+                ErrorCode::UNSTABLE_OFFSET_COMMIT => {
+                    "a transaction that commits its offset has not ended".into()
+                }
+                _ => format!("committed offset: {code}"),
+            },
+            undecided: code == ErrorCode::UNSTABLE_OFFSET_COMMIT,
+        })?;
+        let log_start = self.log_start.map_err(|code| not_found("start of the log", code))?;
+        let policy_applies = committed.is_none() && facts.is_first_time(partition);
+        let fallback = if policy_applies { self.first_start(log_start, policy)? } else { log_start };
+        Ok(StartFound {
+            partition,
+            committed,
+            fallback,
+            log_start,
+            log_end: self.log_end.ok(),
+            stable_end: self.stable_end.ok(),
+            topic_id: facts.id,
+        })
+    }
+
+    /// Where the policy puts a partition of a topic that the group never committed.
+    fn first_start(&self, log_start: i64, policy: StartPolicy) -> Result<i64, NotFound> {
+        let end = || self.stable_end.map_err(|code| not_found("end of the log", code));
+        match policy {
+            StartPolicy::Earliest => Ok(log_start),
+            StartPolicy::Latest => end(),
+            StartPolicy::Timestamp(_) => match self.at_time {
+                Ok(END) => end(),
+                Ok(offset) => Ok(offset),
+                Err(code) => Err(not_found("offset of the start timestamp", code)),
+            },
+        }
+    }
+}
+
+fn not_found(what: &str, code: ErrorCode) -> NotFound {
+    NotFound { reason: format!("{what}: {code}"), undecided: false }
+}

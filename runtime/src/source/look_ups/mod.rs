@@ -1,0 +1,362 @@
+//! Look-ups: where partitions start, where their logs begin and end, and what their topics are now.
+//!
+//! Nothing here waits. Each partition has requests of its own to the leader of its log, so that a leader that does not
+//! answer delays its own partitions only; the group's offsets come in one answer, partition by partition. How long an
+//! answer may take is the client's own limit, `socket.timeout.ms`.
+mod look_up;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::{CStr, CString};
+use std::time::Duration;
+
+use keylane_core::Partition;
+
+use super::event::StartFound;
+use super::spec::StartPolicy;
+use crate::librdkafka::{AdminBroker, BEGINNING, END, ErrorCode, Event, Isolation, PartitionList, Requests};
+use look_up::{LookUp, Piece, Purpose};
+
+/// How long the topics' ids may take to be told: they are known from before, and rarely change.
+const TOPICS_LIMIT: Duration = Duration::from_secs(2);
+/// How often it is checked that the topics are still those that were there at the start.
+const TOPICS_INTERVAL: Duration = Duration::from_secs(5);
+/// The pause before bounds that were not found are asked for again.
+const BOUNDS_PAUSE: Duration = Duration::from_millis(500);
+
+/// A partition under one ownership: an answer for an older one is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) partition: Partition,
+    pub(super) epoch: u64,
+}
+
+/// What was found.
+pub(super) enum Answer {
+    Start {
+        asked: Asked,
+        found: Result<StartFound, NotFound>,
+    },
+    Bounds {
+        asked: Asked,
+        found: Bounds,
+    },
+    /// This topic, by its index, was deleted and created again.
+    TopicReplaced(u16),
+}
+
+/// Where a log begins and ends, and of which topic it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    pub(super) start: i64,
+    pub(super) end: i64,
+    pub(super) topic_id: [u8; 16],
+}
+
+/// Why a start is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NotFound {
+    /// For people.
+    pub(super) reason: String,
+    /// A transaction of a former owner has not ended.
+    pub(super) undecided: bool,
+}
+
+/// What was learnt of a topic before the source subscribed.
+#[derive(Clone, Debug)]
+pub(super) struct TopicFacts {
+    pub(super) name: CString,
+    /// Its id as it was told last.
+    pub(super) id: [u8; 16],
+    /// How many partitions it had.
+    pub(super) partitions: i32,
+    /// Whether the group had a commit for any of them: then the start policy does not apply.
+    pub(super) has_commits: bool,
+}
+
+/// What a source looks up, and for whom.
+pub(super) struct Subject {
+    pub(super) group: CString,
+    pub(super) topics: Vec<TopicFacts>,
+    pub(super) broker: AdminBroker,
+    pub(super) policy: StartPolicy,
+    /// Whether the work ends at the end of the log.
+    pub(super) wants_ends: bool,
+    /// Up to where the consumer reads.
+    pub(super) isolation: Isolation,
+    /// How long an answer may take.
+    pub(super) limit: Duration,
+}
+
+/// All look-ups of a source.
+pub(super) struct LookUps {
+    subject: Subject,
+    requests: Requests,
+    /// What the requests that have no answer yet were about.
+    sent: BTreeMap<usize, Sent>,
+    /// By partition: a later one takes the place of an earlier one.
+    under_way: BTreeMap<Partition, LookUp>,
+    serials: u64,
+    /// Look-ups that have all their answers, or need no more of them.
+    finished: VecDeque<(Partition, u64)>,
+    /// Asked for, and not sent: starts that come together are asked for together.
+    starts: Vec<Asked>,
+    /// Bounds to ask for, and when.
+    bounds: Vec<(Duration, Asked)>,
+    /// When the topics are asked for next.
+    topics_at: Duration,
+}
+
+/// What a request is about.
+enum Sent {
+    Committed(Vec<(Partition, u64)>),
+    Offset(Partition, u64, Piece),
+    /// The look-ups that wait for it.
+    Topics(Vec<(Partition, u64)>),
+}
+
+impl LookUps {
+    pub(super) fn new(subject: Subject, requests: Requests) -> LookUps {
+        LookUps {
+            subject,
+            requests,
+            sent: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            serials: 0,
+            finished: VecDeque::new(),
+            starts: Vec::new(),
+            bounds: Vec::new(),
+            topics_at: TOPICS_INTERVAL,
+        }
+    }
+
+    pub(super) fn ask_start(&mut self, asked: Asked) {
+        self.starts.push(asked);
+    }
+
+    pub(super) fn ask_bounds(&mut self, asked: Asked) {
+        self.bounds.push((Duration::ZERO, asked));
+    }
+
+    /// The id that this topic had when the brokers described it last.
+    pub(super) fn topic_id(&self, topic: u16) -> [u8; 16] {
+        self.subject.topics.get(usize::from(topic)).map_or([0; 16], |facts| facts.id)
+    }
+
+    /// Sends what was asked for since the last time. `reads`: there are partitions whose topics must not change.
+    pub(super) fn send(&mut self, now: Duration, reads: bool) {
+        if !self.starts.is_empty() {
+            let starts = std::mem::take(&mut self.starts);
+            self.send_starts(&starts);
+        }
+        while let Some(at) = self.bounds.iter().position(|(due, _)| *due <= now) {
+            let (_, asked) = self.bounds.swap_remove(at);
+            self.send_bounds(asked);
+        }
+        if now >= self.topics_at {
+            self.topics_at = now + TOPICS_INTERVAL;
+            if reads && !self.sent.values().any(|sent| matches!(sent, Sent::Topics(_))) {
+                self.send_topics(Vec::new());
+            }
+        }
+    }
+
+    /// When [`LookUps::send`] has something to do, if nothing is asked for before.
+    pub(super) fn next_timeout(&self) -> Duration {
+        self.bounds.iter().map(|(due, _)| *due).chain([self.topics_at]).min().unwrap_or(self.topics_at)
+    }
+
+    /// The next thing that was found.
+    pub(super) fn next(&mut self, now: Duration) -> Option<Answer> {
+        loop {
+            if let Some(answer) = self.take_finished(now) {
+                return Some(answer);
+            }
+            let event = self.requests.next_answer()?;
+            let replaced = self.take_answer(&event);
+            if let Some(topic) = replaced {
+                return Some(Answer::TopicReplaced(topic));
+            }
+        }
+    }
+
+    fn send_starts(&mut self, starts: &[Asked]) {
+        let mut all = PartitionList::with_capacity(starts.len());
+        let mut serials = Vec::with_capacity(starts.len());
+        for asked in starts {
+            let partition = asked.partition;
+            let Some(facts) = self.subject.topics.get(usize::from(partition.topic)) else { continue };
+            all.push(&facts.name, partition.number, END);
+            let mut pieces = vec![Piece::LogStart, Piece::LogEnd];
+            // What the policy needs; whether it applies is known when the group's offsets are.
+            let may_apply = facts.is_first_time(partition);
+            let policy = self.subject.policy;
+            if self.subject.wants_ends || (may_apply && policy != StartPolicy::Earliest) {
+                pieces.push(Piece::StableEnd);
+            }
+            if may_apply && matches!(policy, StartPolicy::Timestamp(_)) {
+                pieces.push(Piece::AtTime);
+            }
+            let serial = self.begin(*asked, Purpose::Start, &pieces, 2);
+            serials.push((partition, serial));
+        }
+        if serials.is_empty() {
+            return;
+        }
+        let limit = self.subject.limit;
+        let number = self.requests.group_offsets(&self.subject.group, Some(&all), true, limit);
+        self.sent.insert(number, Sent::Committed(serials.clone()));
+        self.send_topics(serials);
+    }
+
+    fn send_bounds(&mut self, asked: Asked) {
+        let serial = self.begin(asked, Purpose::Bounds, &[Piece::LogStart, Piece::LogEnd], 1);
+        self.send_topics(vec![(asked.partition, serial)]);
+    }
+
+    /// Begins a look-up that waits for these offsets of its log, and for so many other answers.
+    fn begin(&mut self, asked: Asked, purpose: Purpose, pieces: &[Piece], others: usize) -> u64 {
+        self.serials += 1;
+        let serial = self.serials;
+        for piece in pieces {
+            self.send_offset(asked.partition, serial, *piece);
+        }
+        let look_up = LookUp::new(asked, serial, purpose, pieces.len() + others);
+        self.under_way.insert(asked.partition, look_up);
+        serial
+    }
+
+    fn send_offset(&mut self, partition: Partition, serial: u64, piece: Piece) {
+        let Some(facts) = self.subject.topics.get(usize::from(partition.topic)) else { return };
+        let (at, isolation) = match (piece, self.subject.policy) {
+            (Piece::LogStart, _) => (BEGINNING, Isolation::Uncommitted),
+            // An offset behind a transaction that has not ended is inside the log.
+            (Piece::LogEnd, _) => (END, Isolation::Uncommitted),
+            (Piece::StableEnd, _) => (END, self.subject.isolation),
+            (Piece::AtTime, StartPolicy::Timestamp(millis)) => (millis, self.subject.isolation),
+            (Piece::AtTime, StartPolicy::Earliest | StartPolicy::Latest) => return,
+        };
+        let mut list = PartitionList::with_capacity(1);
+        list.push(&facts.name, partition.number, at);
+        let number = self.requests.log_offsets(list, isolation, self.subject.limit);
+        self.sent.insert(number, Sent::Offset(partition, serial, piece));
+    }
+
+    fn send_topics(&mut self, waiting: Vec<(Partition, u64)>) {
+        let names: Vec<CString> = self.subject.topics.iter().map(|topic| topic.name.clone()).collect();
+        let number = self.requests.topics(&names, self.subject.broker, TOPICS_LIMIT);
+        self.sent.insert(number, Sent::Topics(waiting));
+    }
+
+    /// Takes an answer in. Gives a topic that is another one now.
+    fn take_answer(&mut self, event: &Event) -> Option<u16> {
+        match self.sent.remove(&event.request())? {
+            Sent::Offset(partition, serial, piece) => {
+                let found = event.log_offsets().and_then(|entries| {
+                    let entry = entries.first().ok_or(ErrorCode::UNKNOWN_PARTITION)?;
+                    entry.error.into_result().map(|()| entry.offset)
+                });
+                self.look_up(partition, serial, |look_up| look_up.offset_found(piece, found));
+                None
+            }
+            Sent::Committed(asked) => {
+                self.take_committed(&asked, event);
+                None
+            }
+            Sent::Topics(waiting) => {
+                let replaced = self.take_topics(event);
+                for (partition, serial) in waiting {
+                    self.look_up(partition, serial, LookUp::topic_described);
+                }
+                replaced
+            }
+        }
+    }
+
+    fn take_committed(&mut self, asked: &[(Partition, u64)], event: &Event) {
+        let found = event.group_offsets();
+        for &(partition, serial) in asked {
+            let name = self.subject.topics.get(usize::from(partition.topic)).map(|facts| facts.name.clone());
+            let of_partition = |list: &PartitionList| {
+                let name = name.as_deref()?;
+                let entry = list.iter().find(|e| e.topic == name && e.partition == partition.number)?;
+                let commit = (entry.offset >= 0).then(|| (entry.offset, entry.metadata.to_vec()));
+                Some(entry.error.into_result().map(|()| commit))
+            };
+            let commit = match &found {
+                Ok(list) => of_partition(list).unwrap_or(Err(ErrorCode::UNKNOWN_PARTITION)),
+                Err(code) => Err(*code),
+            };
+            self.look_up(partition, serial, |look_up| look_up.committed_found(commit));
+        }
+    }
+
+    /// What does not answer keeps the id that it had.
+    fn take_topics(&mut self, event: &Event) -> Option<u16> {
+        let mut replaced = None;
+        for described in event.topics().unwrap_or_default() {
+            let sound = described.error.is_none() && described.id != [0; 16];
+            let known = (0..).zip(&mut self.subject.topics).find(|(_, topic)| topic.name == described.name);
+            let Some((index, topic)) = known.filter(|(_, topic)| sound && topic.id != described.id) else {
+                continue;
+            };
+            if topic.id != [0; 16] {
+                replaced = Some(index);
+                // A topic that came later starts at its first record.
+                topic.has_commits = true;
+            }
+            topic.id = described.id;
+        }
+        if replaced.is_some() {
+            self.topics_at = Duration::ZERO; // there may be another one
+        }
+        replaced
+    }
+
+    fn look_up(&mut self, partition: Partition, serial: u64, change: impl FnOnce(&mut LookUp)) {
+        let current = self.under_way.get_mut(&partition).filter(|look_up| look_up.serial == serial);
+        if let Some(look_up) = current {
+            let was_finished = look_up.is_finished();
+            change(look_up);
+            if !was_finished && look_up.is_finished() {
+                self.finished.push_back((partition, serial));
+            }
+        }
+    }
+
+    fn take_finished(&mut self, now: Duration) -> Option<Answer> {
+        while let Some((partition, serial)) = self.finished.pop_front() {
+            if self.under_way.get(&partition).is_none_or(|look_up| look_up.serial != serial) {
+                continue;
+            }
+            let look_up = self.under_way.remove(&partition)?;
+            let facts = self.subject.topics.get(usize::from(partition.topic))?;
+            match look_up.purpose {
+                Purpose::Start => {
+                    let found = look_up.start(facts, self.subject.policy);
+                    return Some(Answer::Start { asked: look_up.asked, found });
+                }
+                Purpose::Bounds => match look_up.bounds(facts.id) {
+                    Ok(found) => return Some(Answer::Bounds { asked: look_up.asked, found }),
+                    Err(code) => {
+                        tracing::debug!(%partition, %code, "the bounds of a log are not known");
+                        self.bounds.push((now + BOUNDS_PAUSE, look_up.asked));
+                    }
+                },
+            }
+        }
+        None
+    }
+}
+
+impl TopicFacts {
+    /// Whether the start policy decides for this partition, if the group has no commit for it: it was there when the
+    /// process began, and the group had none for the whole topic. One that was added later starts at its first record.
+    fn is_first_time(&self, partition: Partition) -> bool {
+        !self.has_commits && partition.number < self.partitions
+    }
+}
+
+/// Whether a group has a commit for any partition of a topic.
+pub(super) fn has_commits(list: &PartitionList, topic: &CStr) -> bool {
+    list.iter().any(|entry| entry.topic == topic && entry.offset >= 0)
+}

@@ -1,0 +1,111 @@
+//! Promise: a topic that is deleted and created again while it is read is read from its first record, whatever was
+//! committed of the one before.
+
+use std::collections::BTreeSet;
+
+use keylane_tests::flow::Flow;
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{self, Record};
+use keylane_tests::keylane::Keylane;
+use keylane_tests::wait;
+use serde_json::Value;
+
+/// The new log reaches beyond what was committed of the old one, ends below it, or is empty for a while.
+#[test]
+fn a_topic_that_is_created_again_at_once_is_read_from_its_first_record() {
+    let Some(cluster) = kafka::shared() else { return };
+    for count in [300, 20] {
+        let flow = Flow::new(cluster, 1, &[]);
+        let mut keylane = Keylane::run(&flow.settings(&guest("echo"), "again"), &[]);
+        feed(&flow, "old", 100);
+        flow.wait_until_committed();
+        cluster.admin().delete_topic(&flow.input);
+        create_again(&flow);
+        feed(&flow, "new", count);
+        expect_all_of_both(&flow, count);
+        keylane.wait_for("the new topic to be reported", tells_of_another);
+        keylane.terminate();
+        keylane.expect_exit(0);
+    }
+}
+
+#[test]
+fn a_topic_that_is_created_again_later_is_read_from_its_first_record() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 3, &[]);
+    // Else the client believes for 30 s that it is only new.
+    let settings = flow.settings(&guest("echo"), "later").set(
+        "kafka.consumer",
+        "topic.metadata.propagation.max.ms",
+        1_000,
+    );
+    let mut keylane = Keylane::run(&settings, &[]);
+    feed(&flow, "old", 100);
+    flow.wait_until_committed();
+    cluster.admin().delete_topic(&flow.input);
+    keylane.wait_for("the missing topic to be reported", |line| {
+        line["level"] == "ERROR" && line["topic"] == flow.input.as_str()
+    });
+    create_again(&flow);
+    feed(&flow, "new", 300);
+    expect_all_of_both(&flow, 300);
+    keylane.terminate();
+    keylane.expect_exit(0);
+}
+
+/// An instance that stood still while the topic was replaced finds it with its offsets gone, or its own late commit.
+#[test]
+fn an_instance_that_stood_still_meanwhile_reads_the_new_topic() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let mut keylane = Keylane::run(&flow.settings(&guest("echo"), "frozen"), &[]);
+    feed(&flow, "old", 100);
+    flow.wait_until_committed();
+    keylane.freeze();
+    cluster.admin().delete_topic(&flow.input);
+    create_again(&flow);
+    feed(&flow, "new", 300);
+    keylane.thaw();
+    expect_all_of_both(&flow, 300);
+    keylane.terminate();
+    keylane.expect_exit(0);
+}
+
+fn tells_of_another(line: &Value) -> bool {
+    line["level"] == "WARN" && line["message"].to_string().contains("created again")
+}
+
+fn create_again(flow: &Flow<'_>) {
+    let admin = flow.cluster.admin();
+    wait::until("the topic to be gone", wait::PATIENCE, || admin.partitions(&flow.input).is_none());
+    admin.create_topic(&flow.input, flow.partitions, &[]);
+}
+
+fn feed(flow: &Flow<'_>, stem: &str, count: usize) {
+    let event = |number| Record::new(format!("{stem}-{number}"), "v");
+    flow.producer().send_all(&flow.input, (0..count).map(event)).expect("acknowledged");
+}
+
+/// Waits until each event of both topics has an output, and everything in the new one is committed.
+fn expect_all_of_both(flow: &Flow<'_>, count: usize) {
+    let keys: Vec<String> = (0..100).map(|number| format!("old-{number}")).collect();
+    let keys: BTreeSet<String> =
+        keys.into_iter().chain((0..count).map(|number| format!("new-{number}"))).collect();
+    wait::until_ok("everything to have an output", wait::PATIENCE, || {
+        let outputs = outputs(flow);
+        let found: BTreeSet<String> = outputs.iter().cloned().collect();
+        if found == keys { Ok(()) } else { Err(format!("{} of {}", found.len(), keys.len())) }
+    });
+    flow.wait_until_committed();
+    // What was read of the new one before it was known to be another is read twice.
+    let old = outputs(flow).iter().filter(|key| key.starts_with("old")).count();
+    assert_eq!(old, 100, "nothing of the old one is repeated");
+}
+
+fn outputs(flow: &Flow<'_>) -> Vec<String> {
+    let records = kafka::read_all(&flow.cluster.bootstrap(), &flow.output);
+    records
+        .iter()
+        .map(|record| String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into())
+        .collect()
+}

@@ -1,0 +1,73 @@
+//! Topics that are deleted and created again under their readers.
+
+use keylane_core::codec;
+use keylane_core::{Input, ReadError};
+
+use super::commits::Stored;
+use super::log::Record;
+use super::plan::{Class, MS, SECOND};
+use super::planted::Planted;
+use super::trace::Seen;
+use super::world::{Event, World};
+
+impl World {
+    /// The group's commits go with the topic; its readers go on where they stand, and find out later.
+    pub(crate) fn replace_topic(&mut self) {
+        let index = self.rng.index(self.logs.len());
+        // Where commits can't say of which topic they are, or others write to them, a late one can't be told apart.
+        let unnamed = [Class::TinyMetadata, Class::TooLarge, Class::ForeignMetadata];
+        let named = self.plan.topic_ids && !unnamed.into_iter().any(|class| self.has(class));
+        if !named || self.plan.until_end {
+            return;
+        }
+        self.logs[index].replace(&mut self.rng);
+        self.stored[index] = None;
+        let incarnation = self.logs[index].incarnation;
+        self.note(0, "topic replaced", Some(index), 0, i64::from(incarnation));
+        for _ in 0..self.rng.range(0, 40) {
+            self.logs[index].grow(&self.plan, &mut self.rng);
+        }
+        for p in 0..self.processes.len() {
+            let delay = self.rng.range(MS, 5 * SECOND);
+            self.after(delay, Event::CheckTopic(p, index));
+            self.wake_reader(p, index);
+        }
+    }
+
+    /// The shell compares the topic's id with that which the partition is read from.
+    pub(crate) fn check_topic(&mut self, p: usize, index: usize) {
+        let part = &self.processes[p].parts[index];
+        if !part.owned || self.knows_topic(p, index) || self.planted == Some(Planted::HideReplacedTopic) {
+            return;
+        }
+        if part.session.is_none() && !part.stopped {
+            self.after(SECOND, Event::CheckTopic(p, index)); // its start is not known yet
+            return;
+        }
+        self.saw(Seen::TopicsFoundReplaced);
+        let log = &self.logs[index];
+        let (partition, topic_id, log_start) = (log.partition, log.topic_id, log.start);
+        let part = &mut self.processes[p].parts[index];
+        part.incarnation = log.incarnation;
+        part.floor = None;
+        part.stopped = false;
+        self.processes[p].parts[index].reader.iter_mut().for_each(|reader| reader.permission = None);
+        let error = Some(ReadError::TopicReplaced { topic_id, log_start });
+        self.feed(p, Input::Fetched { partition, rows: &[], end: None, error });
+    }
+
+    /// Whether the process knows which topic it reads.
+    pub(crate) fn knows_topic(&self, p: usize, index: usize) -> bool {
+        self.processes[p].parts[index].incarnation == self.logs[index].incarnation
+    }
+
+    /// A record of a log that is still there.
+    pub(crate) fn record_of(&self, index: usize, incarnation: u32, offset: i64) -> Option<&Record> {
+        let log = &self.logs[index];
+        log.record(offset).filter(|_| log.incarnation == incarnation)
+    }
+
+    pub(crate) fn is_of_another_topic(&self, index: usize, stored: &Stored) -> bool {
+        codec::is_of_another_topic(&stored.metadata, &self.identity(index, stored.offset))
+    }
+}
