@@ -144,15 +144,20 @@ fn what_lost_its_place_is_counted() {
     flow.wait_for_members(&["echo"]);
     flow.lower_limit(&topic, 2_000);
     let value = |number: usize| "x".repeat(if number % 20 == 7 { 5_000 } else { 10 });
-    let records = (0..400).map(|number| Record::new("one lane", value(number)));
-    flow.producer().send_all(&flow.input, records).expect("acknowledged");
-    flow.wait_until_committed();
+    // Whether something is on its way behind a refused batch is the client's matter: go on until it was.
+    let mut sent = 0;
+    wait::until("outputs to lose their place", wait::PATIENCE, || {
+        let records = (0..400).map(|number| Record::new("one lane", value(number)));
+        flow.producer().send_all(&flow.input, records).expect("acknowledged");
+        flow.wait_until_committed();
+        sent += 400;
+        out_of_order(&outputs(&flow, &topic)) > 0
+    });
     keylane.terminate();
     keylane.expect_exit(0);
     let outputs = outputs(&flow, &topic);
-    assert_eq!(outputs.len(), 380, "each of the others once");
+    assert_eq!(outputs.len(), sent / 20 * 19, "each of the others once");
     let lost = out_of_order(&outputs);
-    assert!(lost > 0, "nothing lost its place{}", keylane.tail());
     let counted = keylane.lines().iter().find_map(|line| line["order_breaks"].as_u64());
     assert_eq!(counted, Some(lost), "{}", keylane.tail());
 }
