@@ -162,6 +162,75 @@ fn what_lost_its_place_is_counted() {
     assert_eq!(counted, Some(lost), "{}", keylane.tail());
 }
 
+/// As stream processors do; an event of a minute ago stays one of a minute ago.
+#[test]
+fn outputs_carry_the_time_of_their_events_unless_now_is_wanted() {
+    let Some(cluster) = kafka::shared() else { return };
+    let started = wait::unix_ms();
+    for now in [false, true] {
+        let flow = Flow::new(cluster, 1, &[]);
+        let time = |number: i64| started - 60_000 + number;
+        let records = (0..100).map(|number| Record::new("k", format!("event {number}")).at(time(number)));
+        flow.producer().send_all(&flow.input, records).expect("acknowledged");
+        let mut settings = into(&flow, &flow.output);
+        if now {
+            settings = settings.set("handlers.t.outputs.out", "timestamp", "now");
+        }
+        let mut keylane = Keylane::run(&settings, &["--until-end"]);
+        keylane.expect_exit(0);
+        let times: Vec<i64> = outputs(&flow, &flow.output).iter().map(|output| output.timestamp).collect();
+        assert_eq!(times.len(), 100);
+        if now {
+            assert!(times.iter().all(|&time| time >= started), "{times:?}");
+        } else {
+            assert_eq!(times, (0..100).map(time).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// Ten of a hundred events are older than what the topic takes: no event ends by the time of its output. The limit is
+/// known at the start, or the brokers refuse the batches.
+#[test]
+fn a_time_that_a_topic_refuses_ends_no_event() {
+    let Some(cluster) = kafka::shared() else { return };
+    for known in [true, false] {
+        let flow = Flow::new(cluster, 1, &[]);
+        let topic = kafka::unique("strict");
+        let (limit, hour) = ("message.timestamp.before.max.ms", "3600000");
+        let configs = [(limit, hour)];
+        cluster.admin().create_topic(&topic, 1, configs.get(..usize::from(known)).unwrap_or_default());
+        let started = wait::unix_ms();
+        let event = |number: i64| {
+            let record = Record::new(format!("key-{}", number % 7), format!("event {number}"));
+            record.at(if number % 10 == 3 { started - 7_200_000 } else { started })
+        };
+        let mut keylane = Keylane::run(&into(&flow, &topic), &[]);
+        flow.wait_for_members(&["echo"]);
+        if !known {
+            cluster.admin().set_topic_config(&topic, limit, hour);
+            let old = || Record::new("probe", "old").at(started - 7_200_000);
+            let producer = flow.producer();
+            wait::until("the limit to be in force", wait::PATIENCE, || {
+                producer.send_all(&topic, [old()]).is_err()
+            });
+        }
+        flow.producer().send_all(&flow.input, (0..100).map(event)).expect("acknowledged");
+        flow.wait_until_committed();
+        keylane.terminate();
+        keylane.expect_exit(0);
+        let outputs = outputs(&flow, &topic);
+        assert_eq!(outputs.len(), 100, "each once{}", keylane.tail());
+        assert!(kafka::read_all(&cluster.bootstrap(), &flow.letters).is_empty(), "no event is at fault");
+        let restamped = outputs.iter().filter(|output| output.timestamp > started).count();
+        assert_eq!(restamped, 10);
+        let own = outputs.iter().filter(|output| output.timestamp == started).count();
+        assert_eq!(own, 90, "the others carry the time of their events");
+        let counted = keylane.lines().iter().find_map(|line| line["restamped"].as_u64());
+        assert_eq!(counted, Some(10), "{}", keylane.tail());
+        assert_eq!(keylane.lines().iter().any(batch_refused), !known, "{}", keylane.tail());
+    }
+}
+
 /// A user who may write, but not look at the topic's configuration: one warning, and the brokers decide.
 #[test]
 fn what_the_brokers_do_not_tell_is_left_to_them() {

@@ -377,6 +377,14 @@ impl HandlerLoop {
         if order_breaks > 0 {
             tracing::warn!(handler, order_breaks, "outputs that landed behind later ones of their lane");
         }
+        let restamped = self.shell.outputs.restamped();
+        if restamped > 0 {
+            tracing::warn!(
+                handler,
+                restamped,
+                "outputs that carry the time of sending: their topics refuse the time of their events"
+            );
+        }
         for count in self.shell.filter.counts() {
             let (rule, keep, events) =
                 (count.rule.as_deref().unwrap_or("no rule"), count.keep, count.records);

@@ -156,7 +156,7 @@ impl Shell {
             }
             Action::Cancel { call } => self.calls.cancel(call),
             Action::ReleaseRows { places } => places.iter().for_each(|&place| self.arena.release(place)),
-            Action::HandOver { call, rows } => self.hand_over(call, rows),
+            Action::HandOver { call, rows } => self.hand_over(call, rows, now),
             Action::DropOutputs { call, first, end } => self.outputs.cut(call, first..end),
             Action::DeadLetter(letter) => self.bury(&letter, now),
             Action::Commit { id, entries, metadata } => {
@@ -239,10 +239,10 @@ impl Shell {
         self.failures.push(failure);
     }
 
-    fn hand_over(&mut self, call: CallId, rows: &[u32]) {
+    fn hand_over(&mut self, call: CallId, rows: &[u32], now: Now) {
         let ended = self.ended.as_deref().expect("outputs are handed over while their call's end is heard");
         assert!(ended.key.call == call, "outputs of {call:?} asked for, {:?} has ended", ended.key.call);
-        self.outputs.hand_over(ended, rows);
+        self.outputs.hand_over(ended, rows, now.wall_ms);
     }
 
     fn bury(&mut self, letter: &DeadLetter, now: Now) {

@@ -12,7 +12,7 @@ pub use super::http_host::HttpHost;
 pub use super::lane_key::LaneKey;
 use super::start::Start;
 pub use super::written::Assignor;
-pub use super::written_handler::{NoKey, Ordering};
+pub use super::written_handler::{NoKey, Ordering, OutputTime};
 
 /// A configuration in which everything was checked.
 #[derive(Clone, Debug)]
@@ -276,6 +276,8 @@ pub struct Output {
     pub topic: String,
     /// Whether outputs say which event they come from.
     pub provenance: bool,
+    /// The time that outputs carry.
+    pub timestamp: OutputTime,
 }
 
 impl Checked {

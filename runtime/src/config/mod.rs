@@ -40,7 +40,8 @@ use std::path::{Path, PathBuf};
 
 pub use checked::{
     Assignor, Checked, Cluster, Commit, DeadLetters, Embedded, FETCH_QUEUE_MIN, Feed, FeedSource, FilterRule,
-    Grants, Handler, HeaderTest, HttpHost, Kafka, LaneKey, Lanes, NoKey, Ordering, Output, Runtime, Variable,
+    Grants, Handler, HeaderTest, HttpHost, Kafka, LaneKey, Lanes, NoKey, Ordering, Output, OutputTime,
+    Runtime, Variable,
 };
 pub use client_properties::Properties;
 pub use error::{Error, Refused};

@@ -249,4 +249,18 @@ pub(super) struct Output {
     /// Add headers that say which event an output comes from.
     #[serde(default, deserialize_with = "scalar")]
     pub(super) provenance: bool,
+    /// The time that outputs carry.
+    #[serde(default)]
+    pub(super) timestamp: OutputTime,
+}
+
+/// The time that outputs carry.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputTime {
+    /// That of their event. An event without a time gives the time of sending; so does one whose time the topic refuses.
+    #[default]
+    Input,
+    /// The time of sending.
+    Now,
 }

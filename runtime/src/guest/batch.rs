@@ -131,6 +131,11 @@ impl Batch {
         Some((*self.columns.partitions.get(row)?, *self.columns.offsets.get(row)?))
     }
 
+    /// The time of a row in milliseconds since 1970; negative: it has none.
+    pub fn timestamp(&self, row: usize) -> i64 {
+        self.columns.timestamps.get(row).copied().unwrap_or(-1)
+    }
+
     pub(super) fn columns(&self) -> &wit::Batch {
         &self.columns
     }

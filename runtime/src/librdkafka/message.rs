@@ -45,7 +45,7 @@ impl<'a> Message<'a> {
         self.raw.offset
     }
 
-    /// Milliseconds since 1970; −1: none.
+    /// Milliseconds since 1970; −1: none. Of a record that comes back to its producer with an error: always −1.
     pub fn timestamp(&self) -> i64 {
         let mut kind: c_int = 0;
         // SAFETY: the message is the library's and no error message.

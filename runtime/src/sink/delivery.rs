@@ -4,14 +4,18 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::in_flight::Left;
 use super::outcome::{Delivery, DeliveryError, Landed, Refusal, refusal};
 use super::producer::{Route, Shared};
 use super::record::Record;
 use super::resend::{Resend, Suspect, Verdict};
 use crate::librdkafka::{Delivered, ErrorCode, Event, EventKind, Producer, Queue};
+use crate::telemetry::LineLimit;
 
 /// The thread looks around at least so often.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Lines a second about batches that were refused.
+const LINES_MAX: u32 = 2;
 
 /// Takes reports, sorts them by handler, and keeps what is to be sent again.
 pub(super) struct DeliveryThread {
@@ -24,20 +28,31 @@ pub(super) struct DeliveryThread {
     sorted: Vec<Vec<Delivery>>,
     /// By topic.
     resend: Vec<Resend>,
-    /// The producer can't go on, and none could be made in its place.
+    /// The producer can't go on, and another one has to be made.
     broken: bool,
+    /// Of lines about refused batches.
+    lines: LineLimit,
 }
 
 impl DeliveryThread {
     pub(super) fn new(shared: Arc<Shared>, reports: Queue, routes: Vec<Route>) -> DeliveryThread {
         let sorted = routes.iter().map(|_| Vec::new()).collect();
         let resend = shared.names.iter().map(|_| Resend::default()).collect();
-        DeliveryThread { shared, reports, old: None, routes, sorted, resend, broken: false }
+        DeliveryThread {
+            shared,
+            reports,
+            old: None,
+            routes,
+            sorted,
+            resend,
+            broken: false,
+            lines: LineLimit::new(LINES_MAX),
+        }
     }
 
     pub(super) fn run(&mut self) {
         while !self.shared.stop.load(Ordering::Acquire) {
-            if self.broken {
+            if self.broken && self.old.is_none() {
                 self.replace_producer();
             }
             self.drain_old_producer();
@@ -104,11 +119,10 @@ impl DeliveryThread {
         }
         let number = self.shared.in_flight.set_aside(place);
         let topic = usize::from(number);
-        if refusal == Refusal::Again && !self.shared.is_closed(number) {
-            let topic = self.shared.name(topic);
-            tracing::warn!(topic, %code, "a batch of outputs is refused: its records are sent again, one by one");
+        let closed_before = self.shared.close(topic);
+        if refusal == Refusal::Again && !closed_before {
+            self.tell_batch_refused(topic, code);
         }
-        self.shared.set_closed(topic, true);
         let Some(resend) = self.resend.get_mut(topic) else { return };
         if resend.is_alone(place) {
             match resend.refused(refusal, code) {
@@ -116,13 +130,16 @@ impl DeliveryThread {
                     resend.settled();
                     self.tell_refused(place, code);
                 }
+                Verdict::Restamped => self.shared.in_flight.restamp(place),
                 Verdict::Blocked => self.shared.alarm(topic, code),
             }
             return;
         }
         match report.record() {
             Ok(message) => {
-                let (record, alone) = (Record::copy_of(number, &message), refusal != Refusal::Producer);
+                let timestamp = self.shared.in_flight.timestamp(place);
+                let record = Record::copy_of(number, timestamp, &message);
+                let alone = refusal != Refusal::Producer;
                 resend.push(Suspect { place, record, alone });
             }
             Err(code) => self.tell_refused(place, code),
@@ -134,6 +151,9 @@ impl DeliveryThread {
 
     /// Sends what may be sent again to this topic now; opens the topic when nothing is left.
     fn send_again(&mut self, topic: usize) {
+        if self.broken || self.old.is_some() {
+            return; // what comes back yet may go before these
+        }
         let Some(resend) = self.resend.get_mut(topic) else { return };
         if !resend.is_empty() && self.shared.in_flight.has_forgotten() {
             for place in resend.forget(|place| self.shared.in_flight.is_forgotten(place)) {
@@ -143,7 +163,7 @@ impl DeliveryThread {
         while let Some(next) = resend.next(self.shared.in_flight.records_to(topic)) {
             let place = next.place;
             self.shared.in_flight.send_again(place);
-            match next.record.lend(|output| self.shared.hand_over(output, place)) {
+            match next.record.lend(|output| self.shared.current().hand_over(output, place)) {
                 Ok(()) => resend.sent(),
                 Err(ErrorCode::MSG_SIZE_TOO_LARGE) => {
                     resend.settled();
@@ -159,7 +179,7 @@ impl DeliveryThread {
             }
         }
         if resend.is_empty()
-            && self.old.is_none()
+            && !self.broken
             && self.shared.is_closed(u16::try_from(topic).unwrap_or(u16::MAX))
         {
             self.open(topic);
@@ -167,10 +187,16 @@ impl DeliveryThread {
     }
 
     fn open(&mut self, topic: usize) {
-        self.shared.set_closed(topic, false);
+        self.shared.open(topic);
         for route in &mut self.routes {
             route(&[]);
         }
+    }
+
+    fn tell_batch_refused(&mut self, topic: usize, code: ErrorCode) {
+        let Some(dropped) = self.lines.allow() else { return };
+        let topic = self.shared.name(topic);
+        tracing::warn!(topic, %code, dropped, "a batch of outputs is refused: its records are sent again, one by one");
     }
 
     fn tell_refused(&mut self, place: usize, code: ErrorCode) {
@@ -179,8 +205,8 @@ impl DeliveryThread {
     }
 
     fn tell(&mut self, place: usize, result: Result<Landed, DeliveryError>) {
-        let (token, again) = self.shared.in_flight.leave(place);
-        let delivery = Delivery { token, again, result };
+        let Left { token, again, restamped } = self.shared.in_flight.leave(place);
+        let delivery = Delivery { token, again, restamped, result };
         let handler = usize::from(delivery.token.handler);
         let collected = self.sorted.get_mut(handler).expect("every handler that produces has a route");
         collected.push(delivery);
@@ -191,19 +217,13 @@ impl DeliveryThread {
         tracing::warn!(text, "producer error");
         self.shared.note_error(text);
         if event.is_fatal() {
-            self.replace_producer();
+            self.broken = true;
         }
     }
 
     /// Everything that has no report goes out again, by another producer. Until all of it has come back from the old
     /// one nothing new is sent: it would overtake.
     fn replace_producer(&mut self) {
-        if self.old.is_some() {
-            return; // the new one has not begun
-        }
-        for topic in 0..self.resend.len() {
-            self.shared.set_closed(topic, true);
-        }
         let replaced = self.shared.replace_producer();
         self.broken = replaced.is_err();
         match replaced {
@@ -233,6 +253,10 @@ impl DeliveryThread {
         }
         if old.queued() > 0 {
             self.old = Some((old, reports));
+            return;
+        }
+        for resend in &mut self.resend {
+            resend.sort_by_key(|place| self.shared.in_flight.sequence(place));
         }
     }
 }

@@ -39,6 +39,8 @@ struct State {
     records: usize,
     /// Those of them that nobody waits for.
     forgotten: usize,
+    /// Records that ever took a place.
+    entered: u64,
 }
 
 /// What is on its way to one topic.
@@ -53,12 +55,28 @@ struct Slot {
     token: Token,
     topic: u16,
     bytes: usize,
+    /// Ascending in the order in which records were handed over first.
+    sequence: u64,
     /// Not set aside.
     on_its_way: bool,
+    /// Its own time, if it has one: the client does not tell that of a record that comes back.
+    timestamp: Option<i64>,
     /// It was sent more than once.
     again: bool,
+    /// Its own time was refused.
+    restamped: bool,
     /// Nobody waits for it any more: if it comes back, it is not sent again.
     forgotten: bool,
+}
+
+/// A record that has its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Left {
+    pub(super) token: Token,
+    /// It was sent more than once.
+    pub(super) again: bool,
+    /// It carries the time at which it was sent again, instead of its own.
+    pub(super) restamped: bool,
 }
 
 impl State {
@@ -82,13 +100,20 @@ impl InFlight {
             topics: vec![OfTopic::default(); topics],
             records: 0,
             forgotten: 0,
+            entered: 0,
         };
         InFlight { state: Mutex::new(state), empty: Condvar::new(), max_bytes_per_topic }
     }
 
     /// Takes a place before the record is handed over. `None` if the topic has too much on its way; a topic with
-    /// nothing on its way takes any record.
-    pub(super) fn enter(&self, token: Token, topic: u16, bytes: usize) -> Option<usize> {
+    /// nothing on its way takes any record. `timestamp`: the record's own time, if it is not left to the client.
+    pub(super) fn enter(
+        &self,
+        token: Token,
+        topic: u16,
+        bytes: usize,
+        timestamp: Option<i64>,
+    ) -> Option<usize> {
         let mut state = self.lock();
         let on_its_way = state.topics.get_mut(usize::from(topic))?;
         if on_its_way.bytes > 0 && on_its_way.bytes + bytes > self.max_bytes_per_topic {
@@ -97,7 +122,19 @@ impl InFlight {
         on_its_way.bytes += bytes;
         on_its_way.records += 1;
         state.records += 1;
-        let slot = Slot { token, topic, bytes, on_its_way: true, again: false, forgotten: false };
+        state.entered += 1;
+        let sequence = state.entered;
+        let slot = Slot {
+            token,
+            topic,
+            bytes,
+            sequence,
+            on_its_way: true,
+            timestamp,
+            again: false,
+            restamped: false,
+            forgotten: false,
+        };
         match state.free.pop() {
             Some(index) => {
                 let place = state.slots.get_mut(index).expect("free places are places of the table");
@@ -111,8 +148,8 @@ impl InFlight {
         }
     }
 
-    /// Gives a place back. Each place that was taken is given back exactly once. True: the record was sent again.
-    pub(super) fn leave(&self, index: usize) -> (Token, bool) {
+    /// Gives a place back. Each place that was taken is given back exactly once.
+    pub(super) fn leave(&self, index: usize) -> Left {
         let mut state = self.lock();
         let slot = state.set_aside(index);
         state.free.push(index);
@@ -121,7 +158,7 @@ impl InFlight {
         if state.records == 0 {
             self.empty.notify_all();
         }
-        (slot.token, slot.again)
+        Left { token: slot.token, again: slot.again, restamped: slot.restamped }
     }
 
     /// Nobody waits for these records of a handler any more. What is on its way can't be recalled.
@@ -161,6 +198,24 @@ impl InFlight {
         if let Some(on_its_way) = state.topics.get_mut(usize::from(topic)) {
             on_its_way.bytes += bytes;
             on_its_way.records += 1;
+        }
+    }
+
+    /// The place of the record at this place among all that were handed over.
+    pub(super) fn sequence(&self, index: usize) -> u64 {
+        self.lock().slots.get(index).map_or(0, |slot| slot.sequence)
+    }
+
+    /// The own time of the record at this place.
+    pub(super) fn timestamp(&self, index: usize) -> Option<i64> {
+        self.lock().slots.get(index).and_then(|slot| slot.timestamp)
+    }
+
+    /// From now on its time is left to the client.
+    pub(super) fn restamp(&self, index: usize) {
+        if let Some(slot) = self.lock().slots.get_mut(index) {
+            slot.timestamp = None;
+            slot.restamped = true;
         }
     }
 
@@ -215,18 +270,22 @@ mod tests {
         }
     }
 
+    fn left(row: u32, again: bool) -> Left {
+        Left { token: token(row), again, restamped: false }
+    }
+
     #[test]
     fn a_full_topic_does_not_block_another() {
         let in_flight = InFlight::new(2, 100);
-        let first = in_flight.enter(token(0), 0, 90).expect("an empty topic takes it");
-        assert_eq!(in_flight.enter(token(1), 0, 20), None);
-        let other = in_flight.enter(token(2), 1, 500).expect("an empty topic takes any record");
-        assert_eq!(in_flight.leave(first), (token(0), false));
-        let again = in_flight.enter(token(3), 0, 20).expect("there is room again");
+        let first = in_flight.enter(token(0), 0, 90, None).expect("an empty topic takes it");
+        assert_eq!(in_flight.enter(token(1), 0, 20, None), None);
+        let other = in_flight.enter(token(2), 1, 500, None).expect("an empty topic takes any record");
+        assert_eq!(in_flight.leave(first), left(0, false));
+        let again = in_flight.enter(token(3), 0, 20, None).expect("there is room again");
         assert_eq!(again, first, "places are used again");
         assert!(!in_flight.wait_until_empty(Deadline::after(Duration::ZERO)));
-        assert_eq!(in_flight.leave(again), (token(3), false));
-        assert_eq!(in_flight.leave(other), (token(2), false));
+        assert_eq!(in_flight.leave(again), left(3, false));
+        assert_eq!(in_flight.leave(other), left(2, false));
         assert!(in_flight.wait_until_empty(Deadline::after(Duration::ZERO)));
         assert_eq!(in_flight.records(), 0);
     }
@@ -234,7 +293,7 @@ mod tests {
     #[test]
     fn what_is_forgotten_is_known_until_it_leaves() {
         let in_flight = InFlight::new(1, 100);
-        let places: Vec<_> = (0..3).filter_map(|row| in_flight.enter(token(row), 0, 10)).collect();
+        let places: Vec<_> = (0..3).filter_map(|row| in_flight.enter(token(row), 0, 10, None)).collect();
         in_flight.leave(places[0]);
         in_flight.forget(1, &|_| true);
         assert!(!in_flight.has_forgotten(), "they are another handler's");
@@ -243,17 +302,17 @@ mod tests {
         assert_eq!([1, 2].map(|row| in_flight.is_forgotten(places[row])), [true, false]);
         in_flight.leave(places[1]);
         assert!(!in_flight.has_forgotten());
-        let again = in_flight.enter(token(9), 0, 10).expect("there is room");
+        let again = in_flight.enter(token(9), 0, 10, None).expect("there is room");
         assert!(!in_flight.is_forgotten(again), "a new record has its place");
     }
 
     #[test]
     fn what_is_set_aside_leaves_room_and_is_not_forgotten() {
         let in_flight = InFlight::new(1, 100);
-        let place = in_flight.enter(token(0), 0, 90).expect("an empty topic takes it");
+        let place = in_flight.enter(token(0), 0, 90, None).expect("an empty topic takes it");
         assert_eq!((in_flight.set_aside(place), in_flight.records_to(0), in_flight.records()), (0, 0, 1));
         in_flight.send_again(place);
-        assert_eq!((in_flight.records_to(0), in_flight.enter(token(1), 0, 20)), (1, None));
-        assert_eq!((in_flight.leave(place), in_flight.records()), ((token(0), true), 0), "it was sent again");
+        assert_eq!((in_flight.records_to(0), in_flight.enter(token(1), 0, 20, None)), (1, None));
+        assert_eq!((in_flight.leave(place), in_flight.records()), (left(0, true), 0), "it was sent again");
     }
 }

@@ -22,6 +22,30 @@ pub(super) struct TopicLimits {
     pub(super) batch_bytes: Option<usize>,
     /// `compact` is in its `cleanup.policy`: it takes no record without a key.
     pub(super) compacted: bool,
+    /// Which times of records it takes.
+    pub(super) times: Times,
+}
+
+/// Which times of records a topic takes, and how long it keeps them. Milliseconds; `None`: without a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Times {
+    /// So far behind the broker's clock.
+    pub(super) before: Option<i64>,
+    /// So far ahead of it.
+    pub(super) after: Option<i64>,
+    /// Its `retention.ms`, where the time of a record counts for it.
+    pub(super) retention: Option<i64>,
+}
+
+/// What a topic makes of a record's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeFit {
+    /// It is stored and kept.
+    Kept,
+    /// It is stored, and already older than the topic keeps records.
+    Expired,
+    /// It is refused.
+    Refused,
 }
 
 /// What all topics take, and the client.
@@ -162,6 +186,20 @@ impl Limits {
         if bytes > max { Err(Unfit::TooLargeForClient { bytes, max }) } else { Ok(()) }
     }
 
+    /// What the topic makes of this time, as far as it is known; milliseconds since 1970.
+    pub(super) fn time(&self, topic: u16, timestamp: i64, now: i64) -> TimeFit {
+        let times = self.topics.get(usize::from(topic)).map(|topic| topic.times).unwrap_or_default();
+        let (age, ahead) = (now.saturating_sub(timestamp), timestamp.saturating_sub(now));
+        let is_over = |value: i64, limit: Option<i64>| limit.is_some_and(|limit| value > limit);
+        if is_over(age, times.before) || is_over(ahead, times.after) {
+            TimeFit::Refused
+        } else if is_over(age, times.retention) {
+            TimeFit::Expired
+        } else {
+            TimeFit::Kept
+        }
+    }
+
     /// Whether the topic takes no record without a key.
     pub(super) fn is_compacted(&self, topic: u16) -> bool {
         self.topics.get(usize::from(topic)).is_some_and(|topic| topic.compacted)
@@ -179,7 +217,7 @@ mod tests {
     use super::*;
 
     fn limits(topics: &[Option<usize>], properties: &[(&str, &str)]) -> Limits {
-        let topics = topics.iter().map(|&batch_bytes| TopicLimits { batch_bytes, compacted: false });
+        let topics = topics.iter().map(|&batch_bytes| TopicLimits { batch_bytes, ..TopicLimits::default() });
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Limits::new(topics.collect(), &Properties::new(properties.collect()))
     }
@@ -229,11 +267,31 @@ mod tests {
 
     #[test]
     fn a_compacted_topic_takes_empty_keys_and_no_absent_ones() {
-        let compacted = TopicLimits { batch_bytes: None, compacted: true };
+        let compacted = TopicLimits { compacted: true, ..TopicLimits::default() };
         let limits = Limits::new(vec![compacted], &Properties::default());
         assert_eq!(limits.check(0, RecordSize::new(Some(b""), None)), Ok(()));
         assert_eq!(limits.check(0, RecordSize::new(None, Some(b"v"))), Err(Unfit::NoKey));
         assert!(limits.is_compacted(0) && !limits.is_compacted(1));
+    }
+
+    #[test]
+    fn a_time_is_taken_within_the_topics_bounds() {
+        let times = Times { before: Some(1_000), after: Some(100), retention: Some(500) };
+        let limits = Limits::new(
+            vec![TopicLimits { times, ..TopicLimits::default() }, TopicLimits::default()],
+            &Properties::default(),
+        );
+        for (timestamp, fit) in [
+            (8_999, TimeFit::Refused),
+            (9_000, TimeFit::Expired),
+            (9_500, TimeFit::Kept),
+            (10_100, TimeFit::Kept),
+            (10_101, TimeFit::Refused),
+            (i64::MAX, TimeFit::Refused),
+        ] {
+            assert_eq!(limits.time(0, timestamp, 10_000), fit, "{timestamp}");
+            assert_eq!(limits.time(1, timestamp, 10_000), TimeFit::Kept, "nothing is known of this topic");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod start;
 mod topics;
 
 pub use in_flight::Token;
-pub use limits::{RecordSize, Unfit};
+pub use limits::{RecordSize, TimeFit, Unfit};
 pub use outcome::{Delivery, DeliveryError, Landed};
 pub use producer::{Output, ProduceError, Route, Sink, SinkHealth};
 pub use record::Record;

@@ -9,6 +9,8 @@ pub struct Delivery {
     pub token: Token,
     /// It had come back, and was sent again: it may have landed behind later ones.
     pub again: bool,
+    /// The topic refused its own time: it carries the time at which it was sent again.
+    pub restamped: bool,
     /// Whether the brokers have it.
     pub result: Result<Landed, DeliveryError>,
 }

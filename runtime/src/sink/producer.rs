@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::delivery::DeliveryThread;
 use super::in_flight::{InFlight, Token};
-use super::limits::{Limits, RecordSize, Unfit};
+use super::limits::{Limits, RecordSize, TimeFit, Unfit};
 use super::outcome::{Delivery, DeliveryError, Refusal, refusal};
 use super::record::RECORD_OVERHEAD;
 use super::start::{Error, SinkSpec};
@@ -26,6 +26,8 @@ pub type Route = Box<dyn FnMut(&[Delivery]) + Send>;
 pub struct Output<'a> {
     /// Index into the topics of the [`SinkSpec`].
     pub topic: u16,
+    /// Milliseconds since 1970; `None`: the time at which it is sent.
+    pub timestamp: Option<i64>,
     /// The key; records with one key go to one partition, in order.
     pub key: Option<&'a [u8]>,
     /// The value; `None` is a tombstone.
@@ -118,19 +120,33 @@ impl Sink {
         self.shared.limits.check(topic, size)
     }
 
+    /// What the topic is called.
+    pub fn topic_name(&self, topic: u16) -> String {
+        self.shared.name(topic.into())
+    }
+
     /// Whether the topic takes no record without a key.
     pub fn is_compacted(&self, topic: u16) -> bool {
         self.shared.limits.is_compacted(topic)
     }
 
+    /// What the topic makes of a record's time, as far as it is known before it is handed over; milliseconds since 1970.
+    pub fn time(&self, topic: u16, timestamp: i64, now: i64) -> TimeFit {
+        self.shared.limits.time(topic, timestamp, now)
+    }
+
     /// Hands a record over; its bytes are copied.
     pub fn produce(&self, output: &Output<'_>, token: Token) -> Result<(), ProduceError> {
         let shared = &*self.shared;
+        // Topics are closed, and the producer is replaced, under the same lock: what finds its topic open goes to the
+        // producer of that moment, and is counted before anything is sent again.
+        let current = shared.current();
         if shared.is_closed(output.topic) {
             return Err(ProduceError::Full);
         }
-        let place = shared.in_flight.enter(token, output.topic, size(output)).ok_or(ProduceError::Full)?;
-        shared.hand_over(output, place).map_err(|code| {
+        let place = shared.in_flight.enter(token, output.topic, size(output), output.timestamp);
+        let place = place.ok_or(ProduceError::Full)?;
+        current.hand_over(output, place).map_err(|code| {
             shared.in_flight.leave(place);
             // It is in no batch yet: its size is its own.
             if code == ErrorCode::MSG_SIZE_TOO_LARGE {
@@ -203,9 +219,19 @@ impl Shared {
         self.closed.get(usize::from(topic)).is_none_or(|closed| closed.load(Ordering::Acquire))
     }
 
-    pub(super) fn set_closed(&self, topic: usize, closed: bool) {
-        if let Some(known) = self.closed.get(topic) {
-            known.store(closed, Ordering::Release);
+    /// Nothing new is sent to this topic when this returns. True: it was so before.
+    pub(super) fn close(&self, topic: usize) -> bool {
+        let Some(closed) = self.closed.get(topic) else { return true };
+        // Only the delivery thread closes.
+        closed.load(Ordering::Acquire) || {
+            let _nobody_produces = self.current.write().unwrap_or_else(PoisonError::into_inner);
+            closed.swap(true, Ordering::AcqRel)
+        }
+    }
+
+    pub(super) fn open(&self, topic: usize) {
+        if let Some(closed) = self.closed.get(topic) {
+            closed.store(false, Ordering::Release);
         }
     }
 
@@ -213,6 +239,10 @@ impl Shared {
     pub(super) fn alarm(&self, topic: usize, code: ErrorCode) {
         if self.blocked.get(topic).is_some_and(|blocked| !blocked.swap(true, Ordering::AcqRel)) {
             let remedy = match refusal(code) {
+                _ if code == ErrorCode::INVALID_TIMESTAMP => {
+                    "compare the clocks of this machine and the brokers, or raise the topic's \
+                     `message.timestamp.before.max.ms` and `message.timestamp.after.max.ms`"
+                }
                 Refusal::Topic => "create it, or grant this user WRITE on it",
                 Refusal::Again | Refusal::Producer => "it is tried again",
             };
@@ -235,23 +265,11 @@ impl Shared {
         self.names.get(topic).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
-    /// Gives a record that has its place to the client.
-    pub(super) fn hand_over(&self, output: &Output<'_>, place: usize) -> Result<(), ErrorCode> {
-        let current = self.current();
-        let topic = current.topics.get(usize::from(output.topic)).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
-        let record = ProduceRecord {
-            partition: None,
-            timestamp: None,
-            key: output.key,
-            value: output.value,
-            headers: output.headers,
-            token: place,
-        };
-        current.producer.produce(topic, &record)
-    }
-
-    /// Another producer takes the place of one that can't go on.
+    /// Another producer takes the place of one that can't go on. Every topic is closed, whether one could be made or not.
     pub(super) fn replace_producer(&self) -> Result<Producer, ConfigError> {
+        for topic in 0..self.closed.len() {
+            self.close(topic);
+        }
         let producer = Producer::new(&self.properties)?;
         let current = Current::with_topics(producer, &self.names);
         let current = current.unwrap_or_else(|name| unreachable!("{name:?} was a topic before"));
@@ -270,6 +288,20 @@ impl Current {
         let topic = |name: &CString| producer.topic(name).ok_or_else(|| name.clone());
         let topics = names.iter().map(topic).collect::<Result<Vec<_>, _>>()?;
         Ok(Current { topics, producer })
+    }
+
+    /// Gives a record that has its place to the client.
+    pub(super) fn hand_over(&self, output: &Output<'_>, place: usize) -> Result<(), ErrorCode> {
+        let topic = self.topics.get(usize::from(output.topic)).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
+        let record = ProduceRecord {
+            partition: None,
+            timestamp: output.timestamp,
+            key: output.key,
+            value: output.value,
+            headers: output.headers,
+            token: place,
+        };
+        self.producer.produce(topic, &record)
     }
 }
 

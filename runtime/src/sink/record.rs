@@ -10,6 +10,8 @@ pub(super) const RECORD_OVERHEAD: usize = 200;
 pub struct Record {
     /// Index into the topics of the [`SinkSpec`](super::SinkSpec).
     pub topic: u16,
+    /// Milliseconds since 1970; `None`: the time at which it is sent.
+    pub timestamp: Option<i64>,
     /// The key.
     pub key: Option<Vec<u8>>,
     /// The value; `None` is a tombstone.
@@ -19,11 +21,12 @@ pub struct Record {
 }
 
 impl Record {
-    /// A copy of what the client gives back.
-    pub(super) fn copy_of(topic: u16, message: &Message<'_>) -> Record {
+    /// A copy of what the client gives back: everything but its time.
+    pub(super) fn copy_of(topic: u16, timestamp: Option<i64>, message: &Message<'_>) -> Record {
         let owned = |bytes: &[u8]| bytes.to_vec();
         Record {
             topic,
+            timestamp,
             key: message.key().map(owned),
             value: message.value().map(owned),
             headers: message.headers().map(|(name, value)| (name.to_vec(), value.map(owned))).collect(),
@@ -45,7 +48,13 @@ impl Record {
     pub fn lend<T>(&self, to: impl FnOnce(&Output<'_>) -> T) -> T {
         let headers: Vec<Header<'_>> =
             self.headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref())).collect();
-        let Record { topic, key, value, .. } = self;
-        to(&Output { topic: *topic, key: key.as_deref(), value: value.as_deref(), headers: &headers })
+        let Record { topic, timestamp, key, value, .. } = self;
+        to(&Output {
+            topic: *topic,
+            timestamp: *timestamp,
+            key: key.as_deref(),
+            value: value.as_deref(),
+            headers: &headers,
+        })
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Suspect {
 pub(super) enum Verdict {
     /// It will never land.
     Refused,
+    /// Its own time is refused: it is sent again with the time of sending.
+    Restamped,
     /// It is sent again, later.
     Blocked,
 }
@@ -68,6 +70,12 @@ impl Resend {
             return Verdict::Refused;
         }
         self.alone = false;
+        if code == ErrorCode::INVALID_TIMESTAMP
+            && let Some(time) = self.waiting.front_mut().and_then(|suspect| suspect.record.timestamp.take())
+        {
+            tracing::debug!(time, "the topic refuses the time of an output");
+            return Verdict::Restamped;
+        }
         self.pause = (refusal != Refusal::Producer).then(|| Deadline::after(PAUSE));
         Verdict::Blocked
     }
@@ -96,6 +104,11 @@ impl Resend {
         self.pause = Some(Deadline::after(PAUSE));
     }
 
+    /// A producer that could not go on has given everything back, in whatever order: they go as they went first.
+    pub(super) fn sort_by_key(&mut self, sequence: impl Fn(usize) -> u64) {
+        self.waiting.make_contiguous().sort_by_key(|suspect| sequence(suspect.place));
+    }
+
     /// Takes those out that nobody waits for; what is on its way stays. Gives their places.
     pub(super) fn forget(&mut self, which: impl Fn(usize) -> bool) -> Vec<usize> {
         let on_its_way = self.waiting.front().filter(|_| self.alone).map(|suspect| suspect.place);
@@ -117,7 +130,6 @@ fn is_about_the_record(code: ErrorCode) -> bool {
             | ErrorCode::INVALID_RECORD
             | ErrorCode::INVALID_DIFFERENT_RECORD
             | ErrorCode::INVALID_MSG
-            | ErrorCode::INVALID_TIMESTAMP
             | ErrorCode::RECORD_LIST_TOO_LARGE
             | ErrorCode::POLICY_VIOLATION
     )
@@ -128,7 +140,7 @@ mod tests {
     use super::*;
 
     fn suspect(place: usize, alone: bool) -> Suspect {
-        let record = Record { topic: 0, key: None, value: None, headers: Vec::new() };
+        let record = Record { topic: 0, timestamp: None, key: None, value: None, headers: Vec::new() };
         Suspect { place, record, alone }
     }
 
@@ -153,6 +165,24 @@ mod tests {
         resend.sent();
         assert_eq!(resend.refused(Refusal::Topic, ErrorCode::TOPIC_AUTHORIZATION_FAILED), Verdict::Blocked);
         assert!(resend.next(0).is_none(), "there is a pause");
+        assert!(!resend.is_empty(), "nothing is dropped");
+    }
+
+    #[test]
+    fn a_refused_time_is_replaced_once() {
+        let mut resend = Resend::default();
+        let mut own_time = suspect(1, true);
+        own_time.record.timestamp = Some(7);
+        resend.push(own_time);
+        resend.sent();
+        assert_eq!(resend.refused(Refusal::Again, ErrorCode::INVALID_TIMESTAMP), Verdict::Restamped);
+        assert_eq!(
+            resend.next(0).map(|next| next.record.timestamp),
+            Some(None),
+            "at once, with the time of sending"
+        );
+        resend.sent();
+        assert_eq!(resend.refused(Refusal::Again, ErrorCode::INVALID_TIMESTAMP), Verdict::Blocked);
         assert!(!resend.is_empty(), "nothing is dropped");
     }
 

@@ -52,7 +52,7 @@ fn token(handler: u16, row: u32) -> Token {
 }
 
 fn output(key: &[u8]) -> Output<'_> {
-    Output { topic: 0, key: Some(key), value: Some(b"v"), headers: &[(b"h", None)] }
+    Output { topic: 0, timestamp: None, key: Some(key), value: Some(b"v"), headers: &[(b"h", None)] }
 }
 
 #[test]
@@ -156,6 +156,26 @@ fn a_refused_batch_is_taken_apart() {
     assert!(taken.is_ok() && sink.flush(PATIENCE));
 }
 
+/// A time that the brokers refuse is the record's only if it has one.
+#[test]
+fn a_refused_time_ends_no_event() {
+    let mock = cluster(&[c"out"]);
+    let (sink, inboxes) = start(&spec(&mock, &["out"]), 1);
+    // The batch, then the record alone; then the record with the time of sending; then it is taken.
+    mock.push_errors(PRODUCE, &[ErrorCode::INVALID_TIMESTAMP; 3]);
+    sink.produce(&Output { timestamp: Some(1), ..output(b"k") }, token(0, 1)).expect("there is room");
+    let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
+    assert!(delivery.result.is_ok() && delivery.again && delivery.restamped, "{delivery:?}");
+    assert_eq!(sink.health().last_error.as_deref(), Some(&*ErrorCode::INVALID_TIMESTAMP.to_string()));
+    let mut taken = sink.produce(&Output { timestamp: Some(2), ..output(b"k") }, token(0, 2));
+    while taken == Err(ProduceError::Full) {
+        std::thread::yield_now();
+        taken = sink.produce(&Output { timestamp: Some(2), ..output(b"k") }, token(0, 2));
+    }
+    let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
+    assert!(delivery.result.is_ok() && !delivery.restamped, "{delivery:?}");
+}
+
 /// What says nothing about the record blocks its topic, not the others, and nothing of it is lost.
 #[test]
 fn a_topic_that_can_t_be_written_blocks_only_itself() {
@@ -220,6 +240,42 @@ fn a_producer_that_can_t_go_on_is_replaced() {
         taken = sink.produce(&output(b"k"), token(0, 99));
     }
     assert!(taken.is_ok() && sink.flush(PATIENCE));
+}
+
+/// Those who produce and the thread that replaces the producer meet at every moment: nothing overtakes.
+#[test]
+fn nothing_overtakes_what_a_lost_producer_had() {
+    let mock = cluster(&[c"out"]);
+    let (sink, inboxes) = start(&spec(&mock, &["out"]), 1);
+    let rows = 0..20_000_u32;
+    std::thread::scope(|scope| {
+        for key in 0..2_u32 {
+            let (sink, rows) = (&sink, rows.clone());
+            scope.spawn(move || {
+                for row in rows.filter(|row| row % 2 == key) {
+                    while sink.produce(&output(&key.to_be_bytes()), token(0, row)) == Err(ProduceError::Full)
+                    {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+        }
+        let mut landed: BTreeMap<u32, (u32, i64)> = BTreeMap::new();
+        for count in rows.clone() {
+            if count % 1_000 == 500 {
+                sink.break_down();
+            }
+            let delivery = inboxes[0].recv_timeout(PATIENCE).expect("every record has a report");
+            let at = delivery.result.expect("it landed").offset;
+            let now = (delivery.token.row, at);
+            let before = landed.insert(now.0 % 2, now);
+            assert!(
+                before.is_none_or(|before| before.0 < now.0 && before.1 < now.1),
+                "of one key (row, offset): {before:?}, then {now:?}"
+            );
+        }
+    });
+    assert!(sink.health().replaced > 0);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::limits::TopicLimits;
+use super::limits::{Times, TopicLimits};
 use super::start::{Error, SinkSpec};
 use crate::librdkafka::{
     Client, Deadline, ErrorCode, Hopeless, NewPartitions, Patience, Producer, Properties, Purpose, Questions,
@@ -16,9 +16,16 @@ const OUTPUTS: Purpose =
 /// How long it is tried to learn what topics take. It is not needed: the brokers look, too.
 const LIMITS_LIMIT: Duration = Duration::from_secs(10);
 
-/// One size or policy each.
 const MAX_BYTES: &CStr = c"max.message.bytes";
 const CLEANUP: &CStr = c"cleanup.policy";
+const RETENTION: &CStr = c"retention.ms";
+const TIME_TYPE: &CStr = c"message.timestamp.type";
+const TIME_BEFORE: &CStr = c"message.timestamp.before.max.ms";
+const TIME_AFTER: &CStr = c"message.timestamp.after.max.ms";
+/// Both of them, on brokers before 4.0.
+const TIME_DIFFERENCE: &CStr = c"message.timestamp.difference.max.ms";
+/// What is asked about each topic.
+const ASKED: &[&CStr] = &[MAX_BYTES, CLEANUP, RETENTION, TIME_TYPE, TIME_BEFORE, TIME_AFTER, TIME_DIFFERENCE];
 
 /// Waits until the brokers have described every topic of a sink; creates what is missing if that is wanted. Then asks what
 /// each of them takes. The questions have a client of their own: what the producer is made with follows from the answers.
@@ -61,9 +68,8 @@ fn configs(
 ) -> Result<Vec<TopicConfigs>, Hopeless> {
     let limit = Deadline::after(LIMITS_LIMIT);
     loop {
-        let told = admin_broker(client, TRY_LIMIT).and_then(|broker| {
-            describe_topic_configs(client, unique, &[MAX_BYTES, CLEANUP], broker, TRY_LIMIT)
-        });
+        let told = admin_broker(client, TRY_LIMIT)
+            .and_then(|broker| describe_topic_configs(client, unique, ASKED, broker, TRY_LIMIT));
         let passing = match &told {
             Ok(told) => {
                 told.iter().find_map(|topic| topic.values.as_ref().err().filter(|code| passes(**code)))
@@ -97,10 +103,20 @@ fn limits_of(topic: &TopicConfigs) -> TopicLimits {
     let value = |name: &CStr| {
         values.iter().find(|(known, _)| known.as_bytes() == name.to_bytes()).map(|(_, value)| value.as_str())
     };
+    let number = |name: &CStr| value(name).and_then(|number| number.parse::<i64>().ok());
+    let policy =
+        |wanted| value(CLEANUP).is_some_and(|policy| policy.split(',').any(|word| word.trim() == wanted));
+    let limit = |names: [&CStr; 2]| names.map(number).into_iter().flatten().filter(|&ms| ms < i64::MAX).min();
+    let times = Times {
+        before: limit([TIME_BEFORE, TIME_DIFFERENCE]),
+        after: limit([TIME_AFTER, TIME_DIFFERENCE]),
+        retention: number(RETENTION).filter(|&limit| limit >= 0 && policy("delete")),
+    };
     TopicLimits {
         batch_bytes: value(MAX_BYTES).and_then(|bytes| bytes.parse().ok()),
-        compacted: value(CLEANUP)
-            .is_some_and(|policy| policy.split(',').any(|word| word.trim() == "compact")),
+        compacted: policy("compact"),
+        // The broker writes a time of its own there.
+        times: if value(TIME_TYPE) == Some("LogAppendTime") { Times::default() } else { times },
     }
 }
 
@@ -138,7 +154,7 @@ mod tests {
             let values = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             limits_of(&TopicConfigs { topic: c"t".to_owned(), values: Ok(values.collect()) })
         };
-        let limits = |batch_bytes, compacted| TopicLimits { batch_bytes, compacted };
+        let limits = |batch_bytes, compacted| TopicLimits { batch_bytes, compacted, times: Times::default() };
         assert_eq!(
             told(&[("cleanup.policy", "delete"), ("max.message.bytes", "2000")]),
             limits(Some(2_000), false)
@@ -148,6 +164,22 @@ mod tests {
             told(&[("cleanup.policy", "delete, compact"), ("max.message.bytes", "?")]),
             limits(None, true)
         );
+        let day = [("cleanup.policy", "delete"), ("retention.ms", "86400000")];
+        let times = |values: &[(&str, &str)]| told(values).times;
+        assert_eq!(times(&day), Times { retention: Some(86_400_000), ..Times::default() });
+        let unbounded = "9223372036854775807";
+        assert_eq!(
+            times(&[
+                ("message.timestamp.before.max.ms", unbounded),
+                ("message.timestamp.difference.max.ms", unbounded),
+                ("message.timestamp.after.max.ms", "3600000"),
+                ("cleanup.policy", "compact"),
+                ("retention.ms", "1000"),
+            ]),
+            Times { after: Some(3_600_000), ..Times::default() }
+        );
+        let appended = [day[0], day[1], ("message.timestamp.type", "LogAppendTime")];
+        assert_eq!(times(&appended), Times::default());
         let denied =
             TopicConfigs { topic: c"t".to_owned(), values: Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED) };
         assert_eq!(limits_of(&denied), TopicLimits::default());

@@ -4,4 +4,4 @@ mod logging;
 mod throttle;
 
 pub use logging::{Format, LoggingError, start_logging};
-pub use throttle::Throttle;
+pub use throttle::{LineLimit, Throttle};

@@ -1,6 +1,6 @@
 //! So many lines a second and no more: what a guest or a fault says a million times must not fill the disk.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Counts lines per second.
 #[derive(Debug)]
@@ -45,6 +45,26 @@ impl Throttle {
     /// How many were dropped since somebody was told last.
     pub fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.dropped)
+    }
+}
+
+/// A throttle with a clock of its own: for threads that have no `now`.
+#[derive(Debug)]
+pub struct LineLimit {
+    throttle: Throttle,
+    started: Instant,
+}
+
+impl LineLimit {
+    /// Lets so many lines of each second through.
+    #[expect(clippy::disallowed_methods, reason = "only how many lines are written depends on it")]
+    pub fn new(per_second: u32) -> LineLimit {
+        LineLimit { throttle: Throttle::new(per_second), started: Instant::now() }
+    }
+
+    /// As [`Throttle::allow`], now.
+    pub fn allow(&mut self) -> Option<u64> {
+        self.throttle.allow(self.started.elapsed())
     }
 }
 

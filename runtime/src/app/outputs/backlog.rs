@@ -96,7 +96,7 @@ mod tests {
     }
 
     fn record(topic: u16) -> Record {
-        Record { topic, key: None, value: Some(vec![0; 800]), headers: Vec::new() }
+        Record { topic, timestamp: None, key: None, value: Some(vec![0; 800]), headers: Vec::new() }
     }
 
     #[test]

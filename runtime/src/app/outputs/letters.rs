@@ -101,6 +101,8 @@ impl Letters {
         let topic = self.topics.get(usize::from(letter.event.partition.topic)).copied();
         let record = Record {
             topic: topic.expect("dead letters are asked for only where they have a topic"),
+            // With an old time it would be deleted at once.
+            timestamp: None,
             key: event.key.map(<[u8]>::to_vec),
             value: event.value.map(<[u8]>::to_vec),
             headers,

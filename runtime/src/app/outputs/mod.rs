@@ -7,6 +7,7 @@ mod letters;
 mod provenance;
 mod refused_letters;
 mod texts;
+mod times;
 mod unfit;
 
 use std::collections::VecDeque;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use keylane_core::{CallId, DeadLetter, Dispatch};
 
 use crate::admit::StoredRecord;
-use crate::config;
+use crate::config::{self, OutputTime};
 use crate::guest::{Call, Output};
 use crate::librdkafka::ErrorCode;
 use crate::sink::{Delivery, DeliveryError, Landed, ProduceError, Record, Sink, Token, Unfit};
@@ -29,6 +30,7 @@ use letters::{Context, Letters};
 use provenance::Provenance;
 use refused_letters::RefusedLetters;
 pub(super) use texts::Texts;
+use times::Times;
 use unfit::Lanes;
 
 /// Hands outputs and dead letters to the producer in their order, and tells when all of a row have arrived.
@@ -40,6 +42,7 @@ pub(super) struct Outputs {
     /// Names of the sink's topics.
     topics: Vec<String>,
     provenance: Provenance,
+    times: Times,
     letters: Letters,
     acks: Acks,
     backlog: Backlog,
@@ -72,6 +75,7 @@ pub(super) enum Heard {
 struct Target {
     topic: u16,
     provenance: bool,
+    time: OutputTime,
 }
 
 impl Outputs {
@@ -89,6 +93,7 @@ impl Outputs {
         let target = |output: &config::Output| Target {
             topic: topic(&output.topic).expect("the sink was started with the topics of every output"),
             provenance: output.provenance,
+            time: output.timestamp,
         };
         let targets: Vec<Target> = handler.outputs.iter().map(target).collect();
         let wanted = targets.iter().any(|target| target.provenance);
@@ -109,6 +114,7 @@ impl Outputs {
             targets,
             topics: topics.to_vec(),
             provenance: Provenance::new(digest, wanted),
+            times: Times::default(),
             letters,
             acks: Acks::default(),
             backlog: Backlog::new(topics.len(), backlog_bytes),
@@ -129,7 +135,7 @@ impl Outputs {
     }
 
     /// Hands over the outputs of these rows, ascending; those of other rows are dropped.
-    pub(super) fn hand_over(&mut self, call: &Call, rows: &[u32]) {
+    pub(super) fn hand_over(&mut self, call: &Call, rows: &[u32], now_ms: i64) {
         let mut wanted = rows.iter().copied().peekable();
         let mut lanes = Lanes::of(call);
         let mut index_in_row = 0;
@@ -149,7 +155,7 @@ impl Outputs {
                     output: index,
                     letter: false,
                 };
-                let handed_over = self.produce(call, &output, index_in_row, token);
+                let handed_over = self.produce(call, &output, (index_in_row, now_ms), token);
                 refused.extend(handed_over.err().map(|error| (token, error)));
             }
         }
@@ -232,6 +238,9 @@ impl Outputs {
             }
             Ok(landed) => {
                 self.emitted += 1;
+                if delivery.restamped {
+                    self.times.restamped();
+                }
                 if delivery.again && self.acks.was_overtaken(&delivery.token, landed) {
                     self.order_breaks += 1;
                     self.broken_at = Some(landed);
@@ -265,6 +274,11 @@ impl Outputs {
         self.order_breaks
     }
 
+    /// Outputs that carry the time of sending because their topics refuse that of their events.
+    pub(super) fn restamped(&self) -> u64 {
+        self.times.count_restamped()
+    }
+
     /// The topic, and place there, of the last one since this was asked before.
     pub(super) fn broken_at(&mut self) -> Option<(String, Landed)> {
         let landed = self.broken_at.take()?;
@@ -285,12 +299,14 @@ impl Outputs {
         &mut self,
         call: &Call,
         output: &Output<'_>,
-        index_in_row: u32,
+        (index_in_row, now_ms): (u32, i64),
         token: Token,
     ) -> Result<(), DeliveryError> {
-        let target = self.target(output);
+        let &Target { topic, provenance, time } = self.target(output);
+        let event_time = call.batch.timestamp(output.row as usize);
         let mut record = Record {
-            topic: target.topic,
+            topic,
+            timestamp: self.times.of(time, (&self.sink, topic), event_time, now_ms),
             key: output.key.map(<[u8]>::to_vec),
             value: output.value.map(<[u8]>::to_vec),
             headers: output
@@ -298,7 +314,7 @@ impl Outputs {
                 .map(|(name, value)| (name.as_bytes().to_vec(), value.map(<[u8]>::to_vec)))
                 .collect(),
         };
-        if target.provenance {
+        if provenance {
             self.provenance.add_to(&mut record.headers, call, output.row, index_in_row);
         }
         self.acks.add(token.call, token.row);

@@ -48,7 +48,7 @@ impl Outputs {
     }
 
     fn fits(&self, call: &Call, output: &Output<'_>, index_in_row: u32) -> Result<(), (u16, Unfit)> {
-        let &Target { topic, provenance } = self.target(output);
+        let &Target { topic, provenance, .. } = self.target(output);
         let size = RecordSize::new(output.key, output.value);
         let size = output.headers().fold(size, |size, (name, value)| size.with(name.as_bytes(), value));
         let checked = if !provenance {

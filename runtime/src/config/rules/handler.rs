@@ -124,8 +124,12 @@ fn outputs(name: &str, handler: &written::Handler, problems: &mut Problems<'_, '
     let mut outputs = Vec::new();
     for (target, output) in &handler.outputs {
         names::topic(problems, &["handlers", name, "outputs", target, "topic"], &output.topic);
-        let (topic, provenance) = (output.topic.clone(), output.provenance);
-        outputs.push(Output { target: target.clone(), topic, provenance });
+        outputs.push(Output {
+            target: target.clone(),
+            topic: output.topic.clone(),
+            provenance: output.provenance,
+            timestamp: output.timestamp,
+        });
     }
     outputs
 }
