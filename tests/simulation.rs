@@ -70,6 +70,7 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         Planted::LetterUnacked => &["I8 commit safety", "I2 no gap", "I1 no loss"],
         Planted::KeepOutputs => &["I6 dropped"],
         Planted::RoundUncommitted => &["I-round"],
+        Planted::HideBacklog => &["I6 quiet"],
         Planted::ClaimBase => &["I8 commit safety", "I2 no gap", "I1 no loss"],
     }
 }

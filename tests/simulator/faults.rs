@@ -4,6 +4,7 @@ use keylane_core::Input;
 use keylane_core::codec::Encoder;
 
 use super::plan::{Class, MS, SECOND};
+use super::planted::Planted;
 use super::trace::Seen;
 use super::world::{Event, Stage, World};
 
@@ -54,7 +55,9 @@ impl World {
 
     pub(crate) fn set_backlog(&mut self, p: usize, full: bool) {
         self.processes[p].backlog = full;
-        self.feed(p, Input::OutputBacklog { full });
+        if self.planted != Some(Planted::HideBacklog) {
+            self.feed(p, Input::OutputBacklog { full });
+        }
     }
 
     fn kill(&mut self) {

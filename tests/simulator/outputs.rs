@@ -164,8 +164,14 @@ impl World {
         self.saw(Seen::DeadLetters);
         self.note(p, "dead letter", Some(index), offset, letter.event.session.0 as i64);
         if letter.reason == Reason::NoKey {
-            // The guest never saw it: there was no call.
+            // The guest never saw it: there was no call. It began when a call might have.
             let row = self.row_of(p, index, &letter.event);
+            let process = &self.processes[p];
+            let quiet = process.draining || process.stopping || process.backlog;
+            self.require(!quiet, "I6 quiet", index, offset, || {
+                format!("process {p} sends {letter:?} all the same")
+            });
+            self.saw(Seen::LettersWithoutCall);
             let call = Call {
                 rows: vec![row],
                 lanes: vec![1],

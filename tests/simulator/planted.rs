@@ -36,11 +36,13 @@ pub(crate) enum Planted {
     LetterUnacked,
     /// Sends what waits for the producer although its session is over.
     KeepOutputs,
+    /// Does not say that too much waits for the producer.
+    HideBacklog,
     /// Takes sending a commit for its answer: what lies behind a round does not wait for it.
     RoundUncommitted,
 }
 
-pub(crate) const ALL: [Planted; 16] = [
+pub(crate) const ALL: [Planted; 17] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -56,5 +58,6 @@ pub(crate) const ALL: [Planted; 16] = [
     Planted::RetryTooSoon,
     Planted::LetterUnacked,
     Planted::KeepOutputs,
+    Planted::HideBacklog,
     Planted::RoundUncommitted,
 ];

@@ -126,6 +126,7 @@ coverage! {
     TooOld 2_000
     Skipped 5_000
     DeadLetters 40_000
+    LettersWithoutCall 40_000
     Filtered 90_000
     LookUpsFailed 6_000
     LookUpsLate 600

@@ -12,6 +12,8 @@ pub(crate) struct Calls {
     slots: Slab<Call>,
     /// Calls that have not really ended.
     pub(crate) out: u32,
+    /// Places of outcomes that need no call.
+    without_guest: u32,
 }
 
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct Call {
     /// It needs an instance that has served no call.
     pub(crate) fresh: bool,
     pub(crate) state: CallState,
+    /// It is no call: the outcome of its event was known before.
+    without_guest: bool,
     /// Its worker's place was given back early.
     pub(crate) suspended: bool,
     pub(crate) rows: Vec<Row>,
@@ -106,7 +110,7 @@ pub(crate) enum Next {
 
 impl Calls {
     pub(crate) fn new() -> Self {
-        Calls { slots: Slab::new(), out: 0 }
+        Calls { slots: Slab::new(), out: 0, without_guest: 0 }
     }
 
     /// A new empty call, with room for so many rows.
@@ -118,6 +122,23 @@ impl Calls {
         call.reserve(batch as usize);
         self.out += 1;
         CallId { slot, generation: call.generation }
+    }
+
+    /// A place for an outcome that needs no call: what comes of it is acknowledged, and settles, as if a call had ended.
+    pub(crate) fn begin_without_guest(&mut self, topic: u16) -> CallId {
+        let slot = self.slots.claim(Call::empty);
+        let call = &mut self.slots[slot];
+        assert!(call.state == CallState::Free, "call slot {slot} is in use: {:?}", call.state);
+        call.begin(topic);
+        call.state = CallState::Unacked;
+        call.without_guest = true;
+        self.without_guest += 1;
+        CallId { slot, generation: call.generation }
+    }
+
+    /// How many outcomes that need no call have begun and have not settled.
+    pub(crate) fn without_guest(&self) -> u32 {
+        self.without_guest
     }
 
     /// The call, unless it is over and its place has another user.
@@ -160,6 +181,7 @@ impl Calls {
         let call = &mut self.slots[id.slot];
         assert!(call.parts_left == 0, "call {id:?} still holds {} lanes", call.parts_left);
         call.state = CallState::Free;
+        self.without_guest -= u32::from(call.without_guest);
         self.slots.free(id.slot);
     }
 }
@@ -172,6 +194,7 @@ impl Call {
             attempt: 1,
             fresh: false,
             state: CallState::Free,
+            without_guest: false,
             suspended: false,
             rows: Vec::new(),
             known: Vec::new(),
@@ -187,6 +210,7 @@ impl Call {
         self.attempt = 1;
         self.fresh = false;
         self.state = CallState::Out;
+        self.without_guest = false;
         self.suspended = false;
         self.rows.clear();
         self.known.clear();

@@ -282,6 +282,31 @@ fn filtered_events_settle_without_a_call_and_unkeyed_ones_have_an_ending() {
 }
 
 #[test]
+fn an_outcome_without_a_call_waits_for_the_producer_like_a_call() {
+    let config = Config { retry: retry(), revoke_timeout: Duration::from_secs(60), ..Config::default() };
+    let mut shell = Shell::reading(config, &[P0], 4);
+    shell.give(Input::OutputBacklog { full: true });
+    let offsets: Vec<i64> = (0..2_000).collect();
+    for offset in &offsets {
+        shell.fetch_as(P0, &[*offset], Admission::Rejected);
+    }
+    assert!(shell.letters.is_empty(), "there is no room for a dead letter");
+    assert_eq!(shell.core.ready_lanes(), 2_000, "to read more would gain nothing");
+    shell.give(Input::OutputBacklog { full: false });
+    assert_eq!(shell.letters.len(), 1_024, "so many are under way at once");
+    shell.bury();
+    assert_eq!(shell.letters.len(), 1_024, "one went, and another one came");
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
+    while !shell.letters.is_empty() {
+        shell.bury();
+    }
+    // Those that had not begun are the next owner's.
+    while shell.store().offset_of(P0) != Some(1_025) {}
+    assert_eq!(shell.revoked, [[P0]]);
+    assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
+}
+
+#[test]
 fn a_refused_output_ends_its_event_and_not_the_others() {
     let mut shell = reading(retry());
     shell.warm_up(P0);

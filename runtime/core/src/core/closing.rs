@@ -395,5 +395,6 @@ impl Core {
         let Core { lanes, partitions, outbox, .. } = self;
         let is_active = |index| partitions.get(index).phase == Phase::Active;
         lanes.keep(is_active, |event| outbox.release(event.place));
+        self.drop_decided();
     }
 }

@@ -82,12 +82,14 @@ impl Core {
         }
     }
 
-    /// Forms calls as long as workers and lanes are free.
+    /// Begins outcomes that need no call, and forms calls as long as workers and lanes are free.
     pub(super) fn dispatch(&mut self) {
         if self.drain.is_some() || self.stopping || self.output_backlog {
             return;
         }
-        while self.pace.has_room(&self.config)
+        self.begin_decided();
+        while !self.stopping
+            && self.pace.has_room(&self.config)
             && self.calls.out < self.config.max_concurrency
             && self.lanes.any_ready()
         {

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use super::Core;
-use crate::calls::{CallState, Next, Part, Waits};
+use crate::calls::{Next, Part, Waits};
 use crate::lanes::Returned;
 use crate::outbox::Pending;
 use crate::partitions::Phase;
-use crate::{CallFailure, CallId, DeadLetter, FetchedRow, Notice, OnExhausted, Reason, Retry, Row, Verdict};
+use crate::{CallFailure, CallId, DeadLetter, Notice, OnExhausted, Reason, Retry, Row, Verdict};
 
 impl Core {
     /// The verdict on the row behind the done ones of a lane.
@@ -71,7 +71,7 @@ impl Core {
     }
 
     /// The row behind the done ones will get no other attempt: its ending comes when those before it have settled.
-    fn condemn(&mut self, id: CallId, at: usize, reason: Reason) {
+    pub(super) fn condemn(&mut self, id: CallId, at: usize, reason: Reason) {
         let Some(call) = self.calls.get_mut(id) else { return };
         let Some(part) = call.parts.get_mut(at).filter(|part| !part.over) else { return };
         let row = part.done_to;
@@ -166,24 +166,6 @@ impl Core {
             Next::Same if left > 0 => {}
             Next::Same => self.lanes.clean(part.lane),
         }
-    }
-
-    /// An event without a lane key that is not to be handled: it has its ending without a call of the guest.
-    pub(super) fn reject_unkeyed(&mut self, index: u32, row: &FetchedRow) {
-        let state = self.partitions.get_mut(index);
-        let (partition, session) = (state.id, state.session);
-        state.unacked += 1;
-        let lane = self.lanes.occupy_alone(index, partition.topic, row.offset);
-        let id = self.calls.begin(partition.topic, 1);
-        self.calls.out -= 1;
-        let call = self.calls.get_mut(id).expect("it just began");
-        call.state = CallState::Unacked;
-        call.begin_part(lane, index, session);
-        let &FetchedRow { offset, timestamp, place, bytes, .. } = row;
-        call.push(Row { partition, session, offset, timestamp, place }, bytes);
-        self.condemn(id, 0, Reason::NoKey);
-        self.go_on(id, 0);
-        self.forget_if_over(id);
     }
 }
 

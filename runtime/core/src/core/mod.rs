@@ -7,6 +7,7 @@
 
 mod closing;
 mod committing;
+mod deciding;
 mod dispatching;
 mod failing;
 mod ownership;
@@ -28,6 +29,7 @@ use crate::{Action, DeadLetter, Dispatch, Failures, Input, Now, SessionId};
 
 use closing::Drain;
 use committing::Committer;
+use deciding::Decided;
 use dispatching::Pace;
 use ownership::Rebalance;
 use until_end::UntilEnd;
@@ -40,6 +42,7 @@ pub struct Core {
     partitions: Partitions,
     lanes: Lanes,
     calls: Calls,
+    decided: Decided,
     pace: Pace,
     committer: Committer,
     rebalance: Rebalance,
@@ -81,6 +84,7 @@ impl Core {
             now: Now { uptime: Duration::ZERO, wall_ms: 0 },
             partitions: Partitions::default(),
             calls: Calls::new(),
+            decided: Decided::default(),
             pace: Pace::new(),
             rebalance: Rebalance::default(),
             drain: None,
@@ -237,9 +241,10 @@ impl Core {
         next.into_iter().flatten().min()
     }
 
-    /// Lanes that a call could take now: with many of them, reading more gains nothing.
+    /// Lanes that a call could take now, and events that wait for an outcome without one: with many of them, reading
+    /// more gains nothing.
     pub fn ready_lanes(&self) -> usize {
-        self.lanes.ready()
+        self.lanes.ready() + self.decided.len()
     }
 
     /// What happened to events that failed, so far.

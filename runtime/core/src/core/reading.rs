@@ -3,7 +3,7 @@
 use super::Core;
 use crate::outbox::Pending;
 use crate::partitions::{Phase, Trust};
-use crate::{Admission, FetchedRow, Notice, Partition, ReadError};
+use crate::{Admission, FetchedRow, Notice, Partition, ReadError, Reason};
 
 /// Most events of one read: the gain of larger ones is small, and the others must have their turn.
 const READ_EVENTS_MAX: u64 = 1024;
@@ -79,7 +79,7 @@ impl Core {
         let open = state.ledger.enter(row.offset);
         if open && row.admission == Admission::Rejected {
             state.queued_bytes += u64::from(row.bytes);
-            self.reject_unkeyed(index, row);
+            self.decide(index, row, Reason::NoKey);
             return true;
         }
         if open && row.admission != Admission::Filtered {

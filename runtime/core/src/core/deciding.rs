@@ -1,0 +1,83 @@
+//! Outcomes that need no call: what becomes of an event is known when it is read (SEMANTICS: endings).
+//!
+//! Such an event waits for its turn like one that waits for a call: within the limits of what may be read, until the
+//! producer has room for what comes of it, and only while its session is active. Each stands by itself: no order is
+//! promised among events without a lane.
+
+use std::collections::VecDeque;
+
+use super::Core;
+use crate::partitions::Phase;
+use crate::{FetchedRow, Place, Reason, Row};
+
+/// Most outcomes that have begun and have not settled: their dead letters are on their way.
+const UNDER_WAY_MAX: u32 = 1024;
+
+/// Events whose outcome is known and has not begun, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Decided {
+    waiting: VecDeque<Event>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    /// Index of the partition.
+    partition: u32,
+    offset: i64,
+    timestamp: i64,
+    place: Place,
+    /// What it takes of the partition's share of the memory.
+    bytes: u32,
+    reason: Reason,
+}
+
+impl Decided {
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+impl Core {
+    /// This event will not be handled.
+    pub(super) fn decide(&mut self, index: u32, row: &FetchedRow, reason: Reason) {
+        let &FetchedRow { offset, timestamp, place, bytes, .. } = row;
+        self.decided.waiting.push_back(Event { partition: index, offset, timestamp, place, bytes, reason });
+    }
+
+    /// Begins outcomes as long as there is room for what comes of them.
+    pub(super) fn begin_decided(&mut self) {
+        while !self.stopping
+            && self.calls.without_guest() < UNDER_WAY_MAX
+            && let Some(event) = self.decided.waiting.pop_front()
+        {
+            self.begin_outcome(event);
+        }
+    }
+
+    fn begin_outcome(&mut self, event: Event) {
+        let Event { partition: index, offset, timestamp, place, bytes, reason } = event;
+        let state = self.partitions.get_mut(index);
+        let (partition, session) = (state.id, state.session);
+        state.unacked += 1;
+        let lane = self.lanes.occupy_alone(index, partition.topic, offset);
+        let id = self.calls.begin_without_guest(partition.topic);
+        let call = self.calls.get_mut(id).expect("it just began");
+        call.begin_part(lane, index, session);
+        call.push(Row { partition, session, offset, timestamp, place }, bytes);
+        self.condemn(id, 0, reason);
+        self.go_on(id, 0);
+        self.forget_if_over(id);
+    }
+
+    /// Forgets those of sessions that are not active any more: whoever comes next reads them again.
+    pub(super) fn drop_decided(&mut self) {
+        let Core { decided, partitions, outbox, .. } = self;
+        decided.waiting.retain(|event| {
+            let stays = partitions.get(event.partition).phase == Phase::Active;
+            if !stays {
+                outbox.release(event.place);
+            }
+            stays
+        });
+    }
+}
