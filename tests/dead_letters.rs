@@ -9,6 +9,7 @@ use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Header, Received, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::progress::Progress;
+use keylane_tests::skip;
 use keylane_tests::wait;
 use serde_json::Value;
 
@@ -122,6 +123,12 @@ fn check_notes(flow: &Flow<'_>, topic: &str) {
     assert_eq!((without_value.key.as_deref(), &without_value.value), (Some(&b"long value"[..]), &None));
     assert_eq!(without_value.text("keylane-reason"), "output-refused");
     assert_eq!(without_value.number("keylane-value-omitted"), Some(10_000));
+    let described = kafka::tool("org.apache.kafka.tools.TopicCommand")
+        .args(["--bootstrap-server", &flow.cluster.bootstrap(), "--describe", "--topic", &flow.input])
+        .output();
+    let described = String::from_utf8_lossy(&described.expect("java can be run").stdout).into_owned();
+    let id = without_value.text("keylane-origin-topic-id");
+    assert!(described.contains(&format!("TopicId: {id}\t")) && id.len() == 22, "{id:?} in {described}");
     let stub = of_origin(&letters, 0, 2);
     assert_eq!((&stub.key, &stub.value, stub.text("keylane-reason")), (&None, &None, "rejected"));
     assert_eq!(stub.number("keylane-value-omitted"), Some(6), "not a tombstone");
@@ -182,6 +189,49 @@ fn nothing_is_passed_while_the_topic_is_away() {
     keylane.expect_exit(0);
 }
 
+/// Events that are rejected before any guest sees them wait for the producer as others do, and their letters are no copies
+/// of them: with a topic of dead letters that works, and with one that is away until the partition is reported to stand.
+#[test]
+fn events_without_a_key_take_no_more_memory_than_others() {
+    const EVENTS: usize = 300_000;
+    let Some(cluster) = kafka::shared() else { return };
+    let run = |key: Option<&str>, away: bool| {
+        let flow = Flow::new(cluster, 1, &[]);
+        let event = |number: usize| Record {
+            key: key.map(|key| format!("{key}-{number}").into_bytes()),
+            ..Record::new("", "x".repeat(150))
+        };
+        let settings = flow.settings(&guest("noop"), "t").set("runtime", "memory_budget", "64MiB").set(
+            "handlers.t.lanes",
+            "no_key",
+            "reject",
+        );
+        let mut keylane = Keylane::run(&settings, &[]);
+        flow.wait_for_members(&["t"]);
+        if away {
+            cluster.admin().delete_topic(&flow.letters);
+        }
+        flow.producer().send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
+        if away {
+            keylane.wait_for("the partition to be reported", |line: &Value| {
+                line["message"].as_str().is_some_and(|message| message.contains("does not move"))
+            });
+            cluster.admin().create_topic(&flow.letters, 1, &[]);
+        }
+        flow.wait_until_committed();
+        let peak = keylane.peak_bytes().expect("it runs") >> 20;
+        keylane.terminate();
+        keylane.expect_exit(0);
+        peak
+    };
+    let [with_keys, without, away] =
+        [(Some("key"), false), (None, false), (None, true)].map(|(key, away)| run(key, away));
+    skip::say(&format!(
+        "MiB at most: {with_keys} with keys, {without} without, {away} with their topic away"
+    ));
+    assert!(without <= with_keys + 128 && away <= with_keys + 128, "{with_keys} {without} {away}");
+}
+
 /// The recipe of docs/dead-letters.md, with Kafka's own tools: what was set aside is handled once it can be.
 #[test]
 fn the_recipe_puts_events_back() {
@@ -190,7 +240,10 @@ fn the_recipe_puts_events_back() {
     let keyless = Record { key: None, ..Record::new("", "reject").with("trace", "no key, and a\ttab") };
     let records = [Record::new("k", "reject").with("trace", "a: b, c"), Record::new("k", "done"), keyless];
     run(&flow, &records, &failing(&flow));
-    assert_eq!(kafka::read_all(&cluster.bootstrap(), &flow.letters).len(), 2);
+    // Of this one the topic of dead letters takes only a part: put back it would be a tombstone.
+    cluster.admin().set_topic_config(&flow.letters, "max.message.bytes", "2000");
+    run(&flow, &[Record::new("large", format!("reject{}", " ".repeat(5_000)))], &failing(&flow));
+    assert_eq!(kafka::read_all(&cluster.bootstrap(), &flow.letters).len(), 3);
 
     let bootstrap = cluster.bootstrap();
     let mut look = kafka::tool("org.apache.kafka.tools.consumer.ConsoleConsumer");
@@ -203,14 +256,15 @@ fn the_recipe_puts_events_back() {
     );
     let seen = look.stdin(Stdio::null()).stderr(Stdio::null()).output().expect("java can be run");
     let lines = String::from_utf8_lossy(&seen.stdout);
-    assert_eq!(lines.matches("keylane-reason:rejected").count(), 2, "{lines}");
+    assert_eq!(lines.matches("keylane-reason:rejected").count(), 3, "{lines}");
+    let whole = whole_letters(&seen.stdout);
     let mut put = kafka::tool("org.apache.kafka.tools.ConsoleProducer");
     put.args(["--bootstrap-server", &bootstrap, "--topic", &flow.input]);
     let read = ["parse.headers=true", "parse.key=true", "headers.delimiter=\u{1f}", "key.separator=\u{1f}"];
     let read = read.iter().chain(&["headers.separator=\u{1e}", "null.marker=<absent>"]);
     put.args(read.flat_map(|read| ["--reader-property", read]));
     let mut put = put.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("java can be run");
-    put.stdin.take().expect("it was asked for").write_all(&seen.stdout).expect("it reads");
+    put.stdin.take().expect("it was asked for").write_all(&whole).expect("it reads");
     assert!(put.wait().expect("it ends").success());
 
     // Somebody has mended the handler: now it takes everything.
@@ -218,6 +272,7 @@ fn the_recipe_puts_events_back() {
     Keylane::run(&mended, &["--until-end"]).expect_exit(0);
     assert_eq!(flow.lag(), 0);
     let outputs = kafka::read_all(&bootstrap, &flow.output);
+    assert!(outputs.iter().all(|output| output.key.as_deref() != Some(b"large")), "a tombstone was put back");
     let mut put_back: Vec<_> = outputs
         .iter()
         .filter(|output| output.value.as_deref() == Some(b"reject"))
@@ -225,6 +280,56 @@ fn the_recipe_puts_events_back() {
         .collect();
     put_back.sort_unstable();
     assert_eq!(put_back, [(None, "no key, and a\ttab"), (Some(&b"k"[..]), "a: b, c")]);
+}
+
+/// The recipe's own line that leaves out what is not whole.
+fn whole_letters(letters: &[u8]) -> Vec<u8> {
+    let page = include_str!("../docs/dead-letters.md");
+    let line = page.lines().find(|line| line.starts_with("awk") && line.ends_with("> whole.txt"));
+    let line = line.expect("the recipe leaves out what is not whole");
+    let command = format!("field=$(printf '\\037'); {}", line.replace("letters.txt > whole.txt", "-"));
+    let mut shell = std::process::Command::new("sh")
+        .args(["-c", &command])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("there is a shell");
+    shell.stdin.take().expect("it was asked for").write_all(letters).expect("it reads");
+    let output = shell.wait_with_output().expect("it ends");
+    assert!(output.status.success());
+    output.stdout
+}
+
+/// Names are bytes, NUL among them; a time that a broker wrote is not called the producer's; and what an earlier letter
+/// said is replaced: a value stays in the letter however often it was put back.
+#[test]
+fn headers_are_kept_and_do_not_pile_up() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[("message.timestamp.type", "LogAppendTime")]);
+    cluster.admin().set_topic_config(&flow.letters, "max.message.bytes", "6000");
+    let settings = failing(&flow).set("handlers.t.dead_letters", "headers", "spring");
+    let value = format!("reject{}", " ".repeat(4_000));
+    let own = |record: Record| record.with(b"a\0b", "1").with("none", "").with(b"\0", "2");
+    let mut record = own(Record::new("k", value.as_str()));
+    let mut keylane = Keylane::run(&settings, &[]);
+    flow.wait_for_members(&["failing"]);
+    for redrives in 0..25 {
+        flow.producer().send_all(&flow.input, [record]).expect("acknowledged");
+        flow.wait_until_committed();
+        let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+        let letter = letters.last().expect("it was rejected");
+        assert_eq!(letter.value.as_deref(), Some(value.as_bytes()), "at redrive {redrives}");
+        let names = |wanted: &[u8]| letter.headers.iter().filter(|(name, _)| name == wanted).count();
+        assert_eq!([&b"a\0b"[..], b"\0", b"none", b"a"].map(names), [1, 1, 1, 0], "{:?}", letter.headers);
+        assert_eq!((names(b"keylane-reason"), names(b"kafka_dlt-original-topic")), (1, 1));
+        assert_eq!(letter.number("keylane-redrives").unwrap_or(0), redrives);
+        assert_eq!(letter.text("keylane-origin-timestamp-type"), "LogAppendTime");
+        assert_eq!(letter.text("kafka_dlt-original-timestamp-type"), "LogAppendTime");
+        let (key, value, headers) = (letter.key.clone(), letter.value.clone(), letter.headers.clone());
+        record = Record { key, value, headers, ..Record::default() };
+    }
+    keylane.terminate();
+    keylane.expect_exit(0);
 }
 
 /// An event that somebody put back with its headers says how often it was here.
@@ -240,9 +345,7 @@ fn an_event_that_comes_back_again_and_again_raises_an_alarm() {
         keylane.expect_exit(0);
         let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
         let letter = letters.last().expect("it was rejected");
-        let mut counts = letter.headers.iter().filter(|(name, _)| name == b"keylane-redrives");
-        let count = counts.next_back().and_then(|(_, value)| String::from_utf8(value.clone()?).ok());
-        assert_eq!(count.unwrap_or("0".to_owned()), redrives.to_string(), "ours are the last of their name");
+        assert_eq!(letter.number("keylane-redrives").unwrap_or(0), redrives);
         assert_eq!(letter.header("keylane-redrives-exceeded").is_some(), redrives == 2);
         let alarm = |line: &Value| line["level"] == "ERROR" && line.to_string().contains("set aside again");
         assert_eq!(keylane.lines().iter().any(alarm), redrives == 2, "{}", keylane.tail());

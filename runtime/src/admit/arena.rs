@@ -15,9 +15,11 @@ const SPARSE_BYTES: usize = BLOCK_BYTES / 4;
 const BLOCKS_MIN: usize = 32;
 /// Marks an absent key, value or header value, as on Kafka's own wire.
 const ABSENT: u32 = u32::MAX;
-/// Number of the place, key length, value length, length of the headers, number of headers.
+/// Number of the place, key length, value length, length of the headers, number of headers and [`LOG_APPEND_TIME`].
 const PREAMBLE: usize = 5;
 const PREAMBLE_BYTES: usize = 4 * PREAMBLE;
+/// Stands beside the number of headers: the record's time is that of the broker which stored it.
+const LOG_APPEND_TIME: u32 = 1 << 31;
 /// What the core keeps per queued event, about.
 const BOOKKEEPING_BYTES: usize = 64;
 
@@ -68,6 +70,8 @@ pub struct StoredRecord<'a> {
     pub value: Option<&'a [u8]>,
     /// Headers still packed.
     pub headers: Headers<'a>,
+    /// Its time is that of the broker which stored it.
+    pub log_append_time: bool,
 }
 
 /// Packed headers, in their order.
@@ -84,8 +88,9 @@ impl Arena {
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: impl Iterator<Item = Header<'h>>,
+        log_append_time: bool,
     ) -> (Place, u32) {
-        let count = self.pack(headers);
+        let count = self.pack(headers) | if log_append_time { LOG_APPEND_TIME } else { 0 };
         let payload = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + self.packed.len();
         let size = PREAMBLE_BYTES + payload;
         let index = self.block_with_room(size);
@@ -259,9 +264,10 @@ impl<'a> Packed<'a> {
         let [place, key, value, headers, count] = [(); PREAMBLE].map(|()| take_length(&mut rest));
         let key = take_optional(&mut rest, key);
         let value = take_optional(&mut rest, value);
-        let headers = Headers { packed: take(&mut rest, headers), left: count };
+        let headers = Headers { packed: take(&mut rest, headers), left: count & !LOG_APPEND_TIME };
         let size = bytes.len() - rest.len();
-        Packed { place, size, record: StoredRecord { key, value, headers } }
+        let log_append_time = count & LOG_APPEND_TIME != 0;
+        Packed { place, size, record: StoredRecord { key, value, headers, log_append_time } }
     }
 }
 
@@ -322,7 +328,16 @@ mod tests {
     use super::*;
 
     fn store(arena: &mut Arena, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>]) -> Place {
-        arena.store(key, value, headers.iter().copied()).0
+        arena.store(key, value, headers.iter().copied(), false).0
+    }
+
+    #[test]
+    fn whose_time_it_is_comes_back() {
+        let mut arena = Arena::default();
+        let (of_broker, _) = arena.store(None, None, [(&b"h"[..], None)].into_iter(), true);
+        let of_producer = store(&mut arena, None, None, &[(b"h", None)]);
+        assert!(arena.get(of_broker).log_append_time && !arena.get(of_producer).log_append_time);
+        assert_eq!(arena.get(of_broker).headers.collect::<Vec<_>>(), [(&b"h"[..], None)]);
     }
 
     #[test]

@@ -230,7 +230,7 @@ impl HandlerLoop {
                 }
                 News::Delivered(deliveries) => {
                     for delivery in &deliveries {
-                        self.shell.outputs.take(delivery);
+                        self.shell.outputs.take(delivery, &self.shell.arena);
                     }
                     self.shell.tell_order_break(self.now);
                     self.hear_outputs();
@@ -287,7 +287,7 @@ impl HandlerLoop {
     }
 
     fn hand_over_backlog(&mut self) -> bool {
-        let moved = self.shell.outputs.hand_over_backlog();
+        let moved = self.shell.outputs.hand_over_backlog(&self.shell.arena);
         self.hear_outputs() || moved
     }
 

@@ -222,7 +222,7 @@ impl Shell {
             let (key, value) = (record.key(), record.value());
             // What is not wanted is not copied, either.
             let (place, bytes, admission) = if filter.wants(key, value, || record.headers()) {
-                let (place, bytes) = arena.store(key, value, record.headers());
+                let (place, bytes) = arena.store(key, value, record.headers(), record.has_log_append_time());
                 (place, bytes, lane_rule.admission(key, value, || record.headers()))
             } else {
                 (NOWHERE, FILTERED_BYTES, Admission::Filtered)
@@ -242,14 +242,12 @@ impl Shell {
     fn hand_over(&mut self, call: CallId, rows: &[u32], now: Now) {
         let ended = self.ended.as_deref().expect("outputs are handed over while their call's end is heard");
         assert!(ended.key.call == call, "outputs of {call:?} asked for, {:?} has ended", ended.key.call);
-        self.outputs.hand_over(ended, rows, now.wall_ms);
+        self.outputs.hand_over(ended, rows, &self.arena, now.wall_ms);
     }
 
     fn bury(&mut self, letter: &DeadLetter, now: Now) {
         let dropped = self.throttle.allow(now.uptime);
-        let event = self.arena.get(letter.event.place);
-        let (topic, error) =
-            (self.place().topic(letter.event.partition), self.outputs.texts.of(letter.call, letter.row));
+        let (topic, error) = (self.place().topic(letter.event.partition), self.outputs.error_of(letter));
         let (partition, offset, attempt) =
             (letter.event.partition.number, letter.event.offset, letter.attempt);
         let reason = name_of(letter.reason);
@@ -257,7 +255,8 @@ impl Shell {
             let handler = &self.name;
             tracing::warn!(handler, topic, partition, offset, attempt, reason, error, dropped, "dead letter");
         }
-        self.outputs.bury(letter, &event, now.wall_ms);
+        let topic_id = self.source.topic_id(letter.event.partition);
+        self.outputs.bury(letter, &self.arena, topic_id, now.wall_ms);
     }
 
     fn tell_skipped(&mut self, now: Now, at: (Partition, i64), of: (CallId, u32), reason: Reason) {

@@ -3,9 +3,13 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr;
 use std::slice;
+use std::sync::LazyLock;
 
 use super::code::ErrorCode;
 use super::sys;
+
+/// `RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME`.
+const LOG_APPEND_TIME: c_int = 2;
 
 /// One Kafka record. Everything in it is bytes of somebody else: nothing is decoded, nothing copied.
 #[derive(Clone, Copy)]
@@ -47,9 +51,19 @@ impl<'a> Message<'a> {
 
     /// Milliseconds since 1970; −1: none. Of a record that comes back to its producer with an error: always −1.
     pub fn timestamp(&self) -> i64 {
+        self.timestamp_and_kind().0
+    }
+
+    /// Whether its time is that of the broker which stored it (`message.timestamp.type=LogAppendTime`).
+    pub fn has_log_append_time(&self) -> bool {
+        self.timestamp_and_kind().1 == LOG_APPEND_TIME
+    }
+
+    fn timestamp_and_kind(&self) -> (i64, c_int) {
         let mut kind: c_int = 0;
         // SAFETY: the message is the library's and no error message.
-        unsafe { sys::rd_kafka_message_timestamp(self.raw, &raw mut kind) }
+        let timestamp = unsafe { sys::rd_kafka_message_timestamp(self.raw, &raw mut kind) };
+        (timestamp, kind)
     }
 
     /// The key; an empty key is a key.
@@ -88,9 +102,57 @@ impl<'a> Iterator for Headers<'a> {
             return None;
         }
         self.next += 1;
-        // SAFETY: the name ends with a NUL, the value is null or so many bytes; both live with the headers.
-        Some(unsafe { (CStr::from_ptr(name).to_bytes(), bytes(value, size)) })
+        // SAFETY: the library gave the name; the value is null or so many bytes; both live with the headers.
+        Some(unsafe { (whole_name(name), bytes(value, size)) })
     }
+}
+
+/// What lies before the name of a header in the library's memory (`rd_kafka_header_t`).
+#[repr(C)]
+struct BeforeName {
+    serialized_size: usize,
+    value_size: usize,
+    name_size: usize,
+    value: *const c_void,
+}
+
+/// Whether headers lie so. The library's interface gives names as C strings, but a name may hold NUL bytes, and its length
+/// stands in a structure that is not part of the interface: that it is where we look is tried once.
+static LAYOUT_IS_KNOWN: LazyLock<bool> = LazyLock::new(|| {
+    let (name, value) = (b"a\0b", b"v");
+    // SAFETY: the headers are ours and live until they are destroyed; name and value are copied with the sizes given. The
+    // name lies behind at least four words of its own allocation in every version of the library that has headers.
+    unsafe {
+        let headers = sys::rd_kafka_headers_new(1);
+        sys::rd_kafka_header_add(headers, name.as_ptr().cast(), 3, value.as_ptr().cast(), 1);
+        let (mut found, mut found_value, mut size) = (ptr::null(), ptr::null(), 0);
+        sys::rd_kafka_header_get_all(headers, 0, &raw mut found, &raw mut found_value, &raw mut size);
+        let known = !found.is_null() && {
+            let before = before(found).read_unaligned();
+            (before.value_size, before.name_size, before.value) == (1, 3, found_value)
+        };
+        sys::rd_kafka_headers_destroy(headers);
+        known
+    }
+});
+
+fn before(name: *const c_char) -> *const BeforeName {
+    name.wrapping_byte_sub(size_of::<BeforeName>()).cast()
+}
+
+/// The name of a header, with all its bytes.
+///
+/// # Safety
+/// The library gave this name, and it lives during `'a`.
+unsafe fn whole_name<'a>(name: *const c_char) -> &'a [u8] {
+    if *LAYOUT_IS_KNOWN {
+        // SAFETY: the layout was tried: this is the header that the name belongs to.
+        let size = unsafe { before(name).read_unaligned() }.name_size;
+        // SAFETY: the library keeps so many bytes of the name, and a NUL behind them.
+        return unsafe { slice::from_raw_parts(name.cast(), size) };
+    }
+    // SAFETY: the name ends with a NUL.
+    unsafe { CStr::from_ptr(name) }.to_bytes()
 }
 
 /// # Safety

@@ -42,7 +42,7 @@ pub struct ProduceRecord<'a> {
     pub key: Option<&'a [u8]>,
     /// The value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
-    /// In order. Names are bytes up to the first NUL: Kafka's own clients write UTF-8, nothing enforces it.
+    /// In order. Names are bytes: Kafka's own clients write UTF-8, nothing enforces it.
     pub headers: &'a [Header<'a>],
     /// Comes back with the delivery report.
     pub token: usize,

@@ -1,6 +1,7 @@
 //! What the topics and the client take, and whether a record fits: known before it is handed over.
 //!
 //! Brokers refuse batches, not records. What is found here costs no trip, and no other record of a batch.
+use super::Output;
 use crate::librdkafka::Properties;
 
 /// What a topic takes unless it is configured otherwise.
@@ -105,6 +106,12 @@ impl RecordSize {
     /// Bytes of key, value and headers.
     pub(super) fn content(&self) -> usize {
         self.content
+    }
+
+    /// Of a whole record.
+    pub fn of(output: &Output<'_>) -> RecordSize {
+        let size = RecordSize::new(output.key, output.value);
+        output.headers.iter().fold(size, |size, (name, value)| size.with(name, *value))
     }
 
     /// Of a record that has no headers yet.

@@ -36,6 +36,13 @@ pub struct Output<'a> {
     pub headers: &'a [Header<'a>],
 }
 
+impl Output<'_> {
+    /// Bytes of memory that it takes while it waits.
+    pub fn memory(&self) -> usize {
+        RecordSize::of(self).content() + RECORD_OVERHEAD
+    }
+}
+
 /// Why a record was not taken. No report will come for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProduceError {

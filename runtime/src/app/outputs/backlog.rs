@@ -17,9 +17,18 @@ pub(super) struct Backlog {
 
 #[derive(Debug)]
 struct Waiting {
-    record: Record,
+    what: What,
     token: Token,
     bytes: usize,
+}
+
+/// What waits.
+#[derive(Debug)]
+pub(super) enum What {
+    /// An output, with bytes of its own: those of its call are used again.
+    Output(Record),
+    /// A dead letter: its event has a place in the arena, and the rest is known by its token.
+    Letter,
 }
 
 impl Backlog {
@@ -34,22 +43,31 @@ impl Backlog {
     }
 
     pub(super) fn push(&mut self, record: Record, token: Token) {
-        let waiting = Waiting { bytes: record.memory(), record, token };
-        let topic = self.topics.get_mut(usize::from(waiting.record.topic));
+        let (topic, bytes) = (record.topic, record.memory());
+        self.add(topic, Waiting { what: What::Output(record), token, bytes });
+    }
+
+    /// `bytes`: that it will take.
+    pub(super) fn push_letter(&mut self, topic: u16, token: Token, bytes: usize) {
+        self.add(topic, Waiting { what: What::Letter, token, bytes });
+    }
+
+    fn add(&mut self, topic: u16, waiting: Waiting) {
         self.bytes += waiting.bytes;
+        let topic = self.topics.get_mut(usize::from(topic));
         topic.expect("there is one for every topic of the sink").push_back(waiting);
     }
 
     /// Gives away what can go, topic by topic until one has no room. True: something went.
     pub(super) fn hand_over(
         &mut self,
-        mut produce: impl FnMut(&Record, Token) -> Result<(), ProduceError>,
+        mut produce: impl FnMut(&What, Token) -> Result<(), ProduceError>,
         mut refused: impl FnMut(Token, ProduceError),
     ) -> bool {
         let mut moved = false;
         for topic in &mut self.topics {
             while let Some(waiting) = topic.front() {
-                match produce(&waiting.record, waiting.token) {
+                match produce(&waiting.what, waiting.token) {
                     Err(ProduceError::Full) => break,
                     Ok(()) => {}
                     Err(error @ ProduceError::Refused(_)) => refused(waiting.token, error),
@@ -107,8 +125,8 @@ mod tests {
         }
         let mut went = Vec::new();
         let moved = backlog.hand_over(
-            |record, token| {
-                if record.topic == 0 {
+            |what, token| {
+                if let What::Output(Record { topic: 0, .. }) = what {
                     return Err(ProduceError::Full);
                 }
                 went.push(token.row);
@@ -132,7 +150,7 @@ mod tests {
         assert_eq!(states, [false, false, false, false, true]);
         assert_eq!(backlog.fullest(), Some(0));
         let mut left = 1;
-        let mut one = |_: &Record, _: Token| {
+        let mut one = |_: &What, _: Token| {
             left -= 1;
             if left < 0 { Err(ProduceError::Full) } else { Ok(()) }
         };

@@ -3,16 +3,26 @@
 
 use std::collections::HashMap;
 
-use keylane_core::{CallId, DeadLetter, Fault, Reason};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use keylane_core::{CallId, DeadLetter, Fault, Reason, Row};
 
-use crate::admit::StoredRecord;
+use crate::admit::{Arena, Header, StoredRecord};
 use crate::config;
-use crate::sink::Record;
+use crate::sink::Output;
+use crate::telemetry::LineLimit;
 
 /// A reason of ours goes into a header.
 const ERROR_MAX: usize = 1024;
-/// Tells how often an event was set aside before: each time adds one.
+/// The first of our headers.
 const REASON_HEADER: &[u8] = b"keylane-reason";
+/// How often an event was set aside before.
+const REDRIVES_HEADER: &[u8] = b"keylane-redrives";
+
+/// Our headers, and Spring's: those of an earlier letter are replaced, not joined by others.
+const PREFIXES: [&[u8]; 2] = [b"keylane-", b"kafka_dlt-"];
+/// Lines a second about events that were set aside before, and about letters that are too large: each.
+const LINES_MAX: u32 = 2;
 
 /// The dead letters of one handler.
 pub(in crate::app) struct Letters {
@@ -28,18 +38,28 @@ pub(in crate::app) struct Letters {
     /// What is said of an event without a lane key: no guest saw it.
     no_key: String,
     /// On their way.
-    sent: HashMap<(CallId, u32), Sent>,
+    sent: HashMap<(CallId, u32), Letter>,
+    redrive_lines: LineLimit,
+    size_lines: LineLimit,
 }
 
-struct Sent {
-    record: Record,
-    /// So many of its headers are the event's own; those behind them are ours.
-    own_headers: usize,
+/// A letter on its way. The event itself stays in the arena until the brokers have the letter.
+struct Letter {
+    event: Row,
+    reason: Reason,
+    attempt: u32,
+    origin: Origin,
+    error: String,
+    published: String,
+    /// Milliseconds since 1970.
+    failed_at: i64,
+    /// How often the event was set aside before.
+    redrives: u32,
     form: Form,
 }
 
 /// What is left of an event. Each form is smaller than the one before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Form {
     Whole,
     /// Of our headers only those without which it could not be put back.
@@ -50,8 +70,18 @@ enum Form {
     Stub,
 }
 
+/// What is known of an event's topic and time beside the event.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::app) struct Origin {
+    /// The topic's id; zeros: the brokers do not tell it.
+    pub(in crate::app) topic_id: [u8; 16],
+    /// Its time is that of the broker which stored it.
+    pub(in crate::app) log_append_time: bool,
+}
+
 /// What a dead letter says beside the event.
 pub(in crate::app) struct Context<'a> {
+    pub(in crate::app) origin: Origin,
     /// What the guest or the brokers said.
     pub(in crate::app) error: &'a str,
     /// Outputs of the event that the brokers have.
@@ -59,6 +89,9 @@ pub(in crate::app) struct Context<'a> {
     /// Milliseconds since 1970.
     pub(in crate::app) now_ms: i64,
 }
+
+/// Our headers.
+type Added = Vec<(&'static str, Vec<u8>)>;
 
 impl Letters {
     /// `topics`: those that the sink was started with.
@@ -78,7 +111,14 @@ impl Letters {
             max_redrives: letters.map_or(0, |letters| letters.max_redrives),
             no_key: format!("it has no lane key: `{}` finds none", handler.lanes.lane_key),
             sent: HashMap::new(),
+            redrive_lines: LineLimit::new(LINES_MAX),
+            size_lines: LineLimit::new(LINES_MAX),
         }
+    }
+
+    /// What is said of an event without a lane key.
+    pub(in crate::app) fn no_key(&self) -> &str {
+        &self.no_key
     }
 
     /// Where they go, by topic of the sink.
@@ -86,40 +126,46 @@ impl Letters {
         self.topics.iter().copied()
     }
 
-    /// Writes a dead letter, to be sent by [`Letters::that_fits`]. The event's own key, value and headers are in it byte for byte.
+    /// Writes a dead letter, to be sent by [`Letters::lend`].
     pub(in crate::app) fn write(
         &mut self,
         letter: &DeadLetter,
-        event: &StoredRecord<'_>,
-        context: &Context<'_>,
+        stored: &StoredRecord<'_>,
+        context: Context<'_>,
     ) {
-        let mut headers: Vec<(Vec<u8>, Option<Vec<u8>>)> =
-            event.headers.map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec))).collect();
-        let own_headers = headers.len();
-        let before = headers.iter().filter(|(name, _)| name == REASON_HEADER).count();
-        self.add_headers(&mut headers, letter, context, before);
-        let topic = self.topics.get(usize::from(letter.event.partition.topic)).copied();
-        let record = Record {
-            topic: topic.expect("dead letters are asked for only where they have a topic"),
-            // With an old time it would be deleted at once.
-            timestamp: None,
-            key: event.key.map(<[u8]>::to_vec),
-            value: event.value.map(<[u8]>::to_vec),
-            headers,
-        };
-        let sent = Sent { record, own_headers, form: Form::Whole };
-        self.sent.insert((letter.call, letter.row), sent);
+        let redrives = redrives(stored);
+        let error = cut(context.error).to_owned();
+        let &DeadLetter { call, row, event, attempt, reason } = letter;
+        if self.is_exceeded(redrives) {
+            self.tell_exceeded(&event, redrives);
+        }
+        let Context { origin, published, now_ms: failed_at, .. } = context;
+        let form = Form::Whole;
+        let letter = Letter { event, reason, attempt, origin, error, published, failed_at, redrives, form };
+        self.sent.insert((call, row), letter);
     }
 
-    /// The letter in the largest form that fits, from the present one on; the smallest one, if none is known to fit.
-    pub(in crate::app) fn that_fits(
-        &mut self,
-        call: CallId,
-        row: u32,
-        fits: impl Fn(&Record) -> bool,
-    ) -> Option<&Record> {
-        while !fits(&self.sent.get(&(call, row))?.record) && self.smaller(call, row).is_some() {}
-        self.sent.get(&(call, row)).map(|sent| &sent.record)
+    /// Lends a letter for sending, in its present form. The event's own key, value and headers are in it byte for byte.
+    /// `None`: nobody waits for it any more.
+    pub(in crate::app) fn lend<T>(
+        &self,
+        (call, row): (CallId, u32),
+        arena: &Arena,
+        to: impl FnOnce(&Output<'_>) -> T,
+    ) -> Option<T> {
+        let letter = self.sent.get(&(call, row))?;
+        let stored = arena.get(letter.event.place);
+        let added = self.added(letter, &stored);
+        let own = own_headers(&stored).filter(|_| letter.form <= Form::Lean);
+        let headers: Vec<Header<'_>> =
+            own.chain(added.iter().map(|(name, value)| (name.as_bytes(), Some(value.as_slice())))).collect();
+        Some(to(&Output {
+            topic: self.topic_of(letter),
+            timestamp: None, // with an old time it would be deleted at once
+            key: stored.key.filter(|_| letter.form < Form::Stub),
+            value: stored.value.filter(|_| letter.form <= Form::Lean),
+            headers: &headers,
+        }))
     }
 
     /// The brokers have it.
@@ -134,94 +180,136 @@ impl Letters {
 
     /// Where it goes, as the index of the sink's topic.
     pub(in crate::app) fn topic(&self, call: CallId, row: u32) -> Option<u16> {
-        self.sent.get(&(call, row)).map(|sent| sent.record.topic)
+        self.sent.get(&(call, row)).map(|letter| self.topic_of(letter))
     }
 
-    /// The brokers don't take it: a smaller form of it. `None`: there is none.
-    pub(in crate::app) fn smaller(&mut self, call: CallId, row: u32) -> Option<&Record> {
-        let sent = self.sent.get_mut(&(call, row))?;
-        let form = sent.form.smaller()?;
-        let size = sent.record.value.as_ref().map_or(0, Vec::len);
-        tracing::warn!(
-            handler = self.handler,
-            ?form,
-            value_bytes = size,
-            "dead letter too large: parts are left out"
+    /// The brokers don't take it: it has a smaller form from now on. False: there is none.
+    pub(in crate::app) fn reduce(&mut self, call: CallId, row: u32) -> bool {
+        let Some(letter) = self.sent.get_mut(&(call, row)) else { return false };
+        let Some(form) = letter.form.smaller() else { return false };
+        letter.form = form;
+        if let Some(dropped) = self.size_lines.allow() {
+            let (partition, offset) = (letter.event.partition.number, letter.event.offset);
+            tracing::warn!(
+                handler = self.handler,
+                topic = self.inputs.get(usize::from(letter.event.partition.topic)).map_or("", String::as_str),
+                partition,
+                offset,
+                ?form,
+                dropped,
+                remedy = "raise `max.message.bytes` of the topic of dead letters",
+                "dead letter too large: parts are left out"
+            );
+        }
+        true
+    }
+
+    fn topic_of(&self, letter: &Letter) -> u16 {
+        let topic = self.topics.get(usize::from(letter.event.partition.topic)).copied();
+        topic.expect("dead letters are asked for only where they have a topic")
+    }
+
+    fn is_exceeded(&self, redrives: u32) -> bool {
+        redrives > 0 && redrives >= self.max_redrives
+    }
+
+    fn tell_exceeded(&mut self, event: &Row, redrives: u32) {
+        let Some(dropped) = self.redrive_lines.allow() else { return };
+        let topic = self.inputs.get(usize::from(event.partition.topic)).map_or("", String::as_str);
+        let (handler, offset, partition) = (&self.handler, event.offset, event.partition.number);
+        tracing::error!(
+            handler,
+            topic,
+            partition,
+            offset,
+            redrives,
+            dropped,
+            "an event was set aside again: see why before it is put back once more"
         );
-        sent.reduce(form);
-        Some(&sent.record)
     }
 
-    fn add_headers(
-        &self,
-        headers: &mut Vec<(Vec<u8>, Option<Vec<u8>>)>,
-        letter: &DeadLetter,
-        context: &Context<'_>,
-        before: usize,
-    ) {
+    /// Our headers in the present form. Those without which the event could not be found come first.
+    fn added(&self, letter: &Letter, stored: &StoredRecord<'_>) -> Added {
         let event = &letter.event;
         let topic = self.inputs.get(usize::from(event.partition.topic)).map_or("", String::as_str);
-        let mut add = |name: &str, value: Vec<u8>| headers.push((name.as_bytes().to_vec(), Some(value)));
+        let mut added = Added::new();
+        let mut add = |name: &'static str, value: Vec<u8>| added.push((name, value));
         let text = |value: &dyn ToString| value.to_string().into_bytes();
-        let error = cut(if letter.reason == Reason::NoKey { &self.no_key } else { context.error });
-        // Those without which it could not be put back come first: see `ESSENTIAL`.
         add("keylane-reason", text(&name_of(letter.reason)));
         add("keylane-origin-topic", text(&topic));
         add("keylane-origin-partition", text(&event.partition.number));
         add("keylane-origin-offset", text(&event.offset));
         add("keylane-origin-timestamp", text(&event.timestamp));
         add("keylane-attempt", text(&letter.attempt));
-        add("keylane-error", error.as_bytes().to_vec());
-        add("keylane-failed-at", text(&context.now_ms));
+        if letter.redrives > 0 {
+            add("keylane-redrives", text(&letter.redrives));
+        }
+        if letter.form > Form::Lean {
+            self.add_omitted(&mut add, letter, stored);
+        }
+        if letter.form > Form::Whole {
+            return added;
+        }
+        let time_type = time_type(event.timestamp, letter.origin.log_append_time);
+        add("keylane-origin-timestamp-type", text(&time_type));
+        add("keylane-error", text(&letter.error));
+        add("keylane-failed-at", text(&letter.failed_at));
         add("keylane-handler", text(&self.handler));
         add("keylane-handler-digest", text(&self.digest));
         add("keylane-group", text(&self.group));
-        if !context.published.is_empty() {
-            add("keylane-published", text(&context.published));
+        if !letter.published.is_empty() {
+            add("keylane-published", text(&letter.published));
         }
-        if before > 0 {
-            add("keylane-redrives", text(&before));
-        }
-        if before >= self.max_redrives as usize && before > 0 {
+        if self.is_exceeded(letter.redrives) {
             add("keylane-redrives-exceeded", text(&true));
-            let (handler, offset, partition) = (&self.handler, event.offset, event.partition.number);
-            tracing::error!(
-                handler,
-                topic,
-                partition,
-                offset,
-                before,
-                "an event was set aside again: see why before \
-                it is put back once more"
-            );
         }
         if self.spring {
-            self.add_spring_headers(&mut add, letter, topic, error);
+            self.add_spring_headers(&mut add, letter, topic, time_type);
+        }
+        added
+    }
+
+    /// Such a letter can't be put back as it is. Where the original is counts only while its topic is the same one.
+    fn add_omitted(
+        &self,
+        add: &mut dyn FnMut(&'static str, Vec<u8>),
+        letter: &Letter,
+        stored: &StoredRecord<'_>,
+    ) {
+        if let Some(value) = stored.value {
+            add("keylane-value-omitted", value.len().to_string().into_bytes());
+        }
+        if let Some(key) = stored.key.filter(|_| letter.form == Form::Stub) {
+            add("keylane-key-omitted", key.len().to_string().into_bytes());
+        }
+        let headers = own_headers(stored).count();
+        if headers > 0 {
+            add("keylane-headers-omitted", headers.to_string().into_bytes());
+        }
+        if letter.origin.topic_id != [0; 16] {
+            add("keylane-origin-topic-id", URL_SAFE_NO_PAD.encode(letter.origin.topic_id).into_bytes());
         }
     }
 
     /// As Spring's `DeadLetterPublishingRecoverer` writes them: numbers are big-endian.
     fn add_spring_headers(
         &self,
-        add: &mut dyn FnMut(&str, Vec<u8>),
-        letter: &DeadLetter,
+        add: &mut dyn FnMut(&'static str, Vec<u8>),
+        letter: &Letter,
         topic: &str,
-        error: &str,
+        time_type: &str,
     ) {
         let event = &letter.event;
         add("kafka_dlt-original-topic", topic.as_bytes().to_vec());
         add("kafka_dlt-original-partition", event.partition.number.to_be_bytes().to_vec());
         add("kafka_dlt-original-offset", event.offset.to_be_bytes().to_vec());
         add("kafka_dlt-original-timestamp", event.timestamp.to_be_bytes().to_vec());
-        add("kafka_dlt-original-timestamp-type", b"CreateTime".to_vec());
+        add("kafka_dlt-original-timestamp-type", time_type.as_bytes().to_vec());
         add("kafka_dlt-original-consumer-group", self.group.clone().into_bytes());
         add("kafka_dlt-exception-fqcn", format!("keylane.{}", name_of(letter.reason)).into_bytes());
-        add("kafka_dlt-exception-message", error.as_bytes().to_vec());
+        add("kafka_dlt-exception-message", letter.error.as_bytes().to_vec());
     }
 }
-
-/// Of our headers, the first so many stay in every form.
-const ESSENTIAL: usize = 6;
 
 impl Form {
     fn smaller(self) -> Option<Form> {
@@ -234,22 +322,34 @@ impl Form {
     }
 }
 
-impl Sent {
-    fn reduce(&mut self, form: Form) {
-        self.form = form;
-        let record = &mut self.record;
-        if form == Form::Lean {
-            record.headers.truncate(self.own_headers + ESSENTIAL);
-            return;
+/// An event that was put back carries the headers of its letter, behind its own: those are not its own.
+fn own_headers<'a>(stored: &StoredRecord<'a>) -> impl Iterator<Item = Header<'a>> {
+    let mut in_letter = false;
+    stored.headers.filter(move |(name, _)| {
+        in_letter |= *name == REASON_HEADER;
+        !(in_letter && PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+    })
+}
+
+/// How often the event was set aside before, as its headers tell.
+fn redrives(stored: &StoredRecord<'_>) -> u32 {
+    let (mut letters, mut counted) = (0_u32, 0);
+    for (name, value) in stored.headers {
+        letters = letters.saturating_add(u32::from(name == REASON_HEADER));
+        if name == REDRIVES_HEADER && letters > 0 {
+            let number = value.and_then(|value| str::from_utf8(value).ok()?.parse::<u32>().ok());
+            counted = number.unwrap_or(counted);
         }
-        record.headers.drain(..std::mem::take(&mut self.own_headers));
-        if let Some(value) = record.value.take() {
-            let omitted = value.len().to_string().into_bytes();
-            record.headers.push((b"keylane-value-omitted".to_vec(), Some(omitted)));
-        }
-        if form == Form::Stub {
-            record.key = None;
-        }
+    }
+    if letters == 0 { 0 } else { letters.max(counted.saturating_add(1)) }
+}
+
+/// As Kafka's own clients call it.
+fn time_type(timestamp: i64, log_append_time: bool) -> &'static str {
+    match (timestamp, log_append_time) {
+        (..0, _) => "NoTimestampType",
+        (_, true) => "LogAppendTime",
+        (_, false) => "CreateTime",
     }
 }
 
@@ -273,4 +373,44 @@ pub(in crate::app) fn name_of(reason: Reason) -> &'static str {
 
 fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(ERROR_MAX)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(arena: &mut Arena, headers: &[Header<'_>]) -> keylane_core::Place {
+        arena.store(None, None, headers.iter().copied(), false).0
+    }
+
+    #[test]
+    fn headers_of_an_earlier_letter_are_not_the_events_own() {
+        let mut arena = Arena::default();
+        let own: [Header<'_>; 2] = [(b"trace", Some(b"1")), (b"keylane-origin-topic", Some(b"upstream"))];
+        let first = stored(&mut arena, &own);
+        assert_eq!(own_headers(&arena.get(first)).collect::<Vec<_>>(), own, "provenance is its own");
+        assert_eq!(redrives(&arena.get(first)), 0);
+        let letter: [Header<'_>; 3] = [
+            (b"keylane-reason", Some(b"trap")),
+            (b"keylane-origin-topic", Some(b"in")),
+            (b"kafka_dlt-original-topic", Some(b"in")),
+        ];
+        let added_later: [Header<'_>; 1] = [(b"by-whom", None)];
+        let put_back = stored(&mut arena, &[&own[..], &letter, &added_later].concat());
+        let left: Vec<_> = own_headers(&arena.get(put_back)).collect();
+        assert_eq!(left, [&own[..], &added_later].concat());
+        assert_eq!(redrives(&arena.get(put_back)), 1);
+        let again: [Header<'_>; 2] = [(b"keylane-reason", Some(b"trap")), (b"keylane-redrives", Some(b"20"))];
+        let put_back = stored(&mut arena, &again);
+        assert_eq!(redrives(&arena.get(put_back)), 21);
+        let forged: [Header<'_>; 2] = [(b"keylane-reason", None), (b"keylane-redrives", Some(b"4294967295"))];
+        let put_back = stored(&mut arena, &forged);
+        assert_eq!(redrives(&arena.get(put_back)), u32::MAX);
+    }
+
+    #[test]
+    fn times_have_the_names_that_kafka_gives_them() {
+        let names = [(-1, false), (0, false), (7, true)].map(|(time, append)| time_type(time, append));
+        assert_eq!(names, ["NoTimestampType", "CreateTime", "LogAppendTime"]);
+    }
 }

@@ -14,19 +14,21 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use keylane_core::{CallId, DeadLetter, Dispatch};
+use keylane_core::{CallId, DeadLetter, Dispatch, Reason};
 
-use crate::admit::StoredRecord;
+use crate::admit::Arena;
 use crate::config::{self, OutputTime};
 use crate::guest::{Call, Output};
 use crate::librdkafka::ErrorCode;
-use crate::sink::{Delivery, DeliveryError, Landed, ProduceError, Record, Sink, Token, Unfit};
+use crate::sink::{
+    self, Delivery, DeliveryError, Landed, ProduceError, Record, RecordSize, Sink, Token, Unfit,
+};
 
 use acks::{Acks, Answered};
-use backlog::Backlog;
+use backlog::{Backlog, What};
 use cut::Cut;
 pub(super) use letters::name_of;
-use letters::{Context, Letters};
+use letters::{Context, Letters, Origin};
 use provenance::Provenance;
 use refused_letters::RefusedLetters;
 pub(super) use texts::Texts;
@@ -135,7 +137,7 @@ impl Outputs {
     }
 
     /// Hands over the outputs of these rows, ascending; those of other rows are dropped.
-    pub(super) fn hand_over(&mut self, call: &Call, rows: &[u32], now_ms: i64) {
+    pub(super) fn hand_over(&mut self, call: &Call, rows: &[u32], arena: &Arena, now_ms: i64) {
         let mut wanted = rows.iter().copied().peekable();
         let mut lanes = Lanes::of(call);
         let mut index_in_row = 0;
@@ -161,18 +163,27 @@ impl Outputs {
         }
         // Not before all outputs of their rows are counted.
         for (token, error) in refused {
-            self.refused(token, error);
+            self.refused(token, error, arena);
         }
     }
 
-    /// Sends an event to the dead letters.
-    pub(super) fn bury(&mut self, letter: &DeadLetter, event: &StoredRecord<'_>, now_ms: i64) {
-        let (call, row) = (letter.call, letter.row);
-        let error = self.texts.of(call, row);
+    /// Sends an event to the dead letters. `topic_id`: that of its topic.
+    pub(super) fn bury(&mut self, letter: &DeadLetter, arena: &Arena, topic_id: [u8; 16], now_ms: i64) {
+        let (call, row, stored) = (letter.call, letter.row, arena.get(letter.event.place));
+        let origin = Origin { topic_id, log_append_time: stored.log_append_time };
+        let error = self.error_of(letter).to_owned();
         let published = self.acks.published(call, row, &self.topics);
-        self.letters.write(letter, event, &Context { error, published, now_ms });
+        self.letters.write(letter, &stored, Context { origin, error: &error, published, now_ms });
         let token = Token { handler: self.handler, call, row, lane: 0, output: 0, letter: true };
-        self.send_letter(token);
+        self.send_letter(token, arena);
+    }
+
+    /// What was said about an event that goes to the dead letters.
+    pub(super) fn error_of(&self, letter: &DeadLetter) -> &str {
+        if letter.reason == Reason::NoKey {
+            return self.letters.no_key();
+        }
+        self.texts.of(letter.call, letter.row)
     }
 
     /// The session of these rows is over: see [`Outputs::forget_cut`].
@@ -205,35 +216,43 @@ impl Outputs {
 
     /// Tries again what the producer had no room for, and dead letters that were refused. True: something of it went
     /// out.
-    pub(super) fn hand_over_backlog(&mut self) -> bool {
+    pub(super) fn hand_over_backlog(&mut self, arena: &Arena) -> bool {
         self.forget_cut();
         if let Some(token) = self.refused_letters.probe() {
-            self.send_letter(token);
+            self.send_letter(token, arena);
         }
         let mut refused = Vec::new();
-        let Outputs { backlog, sink, .. } = self;
+        let Outputs { backlog, sink, letters, .. } = self;
         let moved = backlog.hand_over(
-            |record, token| record.lend(|output| sink.produce(output, token)),
+            |what, token| match what {
+                What::Output(record) => record.lend(|output| sink.produce(output, token)),
+                What::Letter => {
+                    let produced =
+                        letters.lend((token.call, token.row), arena, |output| sink.produce(output, token));
+                    produced.unwrap_or(Ok(())) // nobody waits for it any more
+                }
+            },
             |token, error| refused.push((token, error)),
         );
         for (token, error) in refused {
             if let ProduceError::Refused(error) = error {
-                self.refused(token, error);
+                self.refused(token, error, arena);
             }
         }
         moved
     }
 
     /// Takes a report.
-    pub(super) fn take(&mut self, delivery: &Delivery) {
+    pub(super) fn take(&mut self, delivery: &Delivery, arena: &Arena) {
+        self.forget_cut(); // their events are not in the arena any more
         let Token { call, row, letter, .. } = delivery.token;
         match delivery.result {
-            Err(error) => self.refused(delivery.token, error),
+            Err(error) => self.refused(delivery.token, error, arena),
             Ok(_) if letter => {
                 self.letters.landed(call, row);
                 self.heard.push_back(Heard::LetterAcked(call, row));
                 for token in self.refused_letters.landed(delivery.token) {
-                    self.send_letter(token);
+                    self.send_letter(token, arena);
                 }
             }
             Ok(landed) => {
@@ -338,26 +357,40 @@ impl Outputs {
     }
 
     /// Sends a dead letter, in the largest form that its topic is known to take.
-    fn send_letter(&mut self, token: Token) {
-        let Outputs { sink, letters, .. } = self;
-        let fits = |record: &Record| {
-            !matches!(
-                sink.check(record.topic, record.size()),
-                Err(Unfit::TooLargeForTopic { .. } | Unfit::TooLargeForClient { .. })
-            )
-        };
-        if let Some(record) = letters.that_fits(token.call, token.row, fits).cloned()
-            && let Err(error) = self.send(record, token)
-        {
-            self.letter_refused(token, error);
+    fn send_letter(&mut self, token: Token, arena: &Arena) {
+        let Outputs { sink, letters, backlog, .. } = self;
+        let key = (token.call, token.row);
+        let Some(topic) = letters.topic(token.call, token.row) else { return };
+        loop {
+            let fits = |output: &sink::Output<'_>| {
+                !matches!(
+                    sink.check(topic, RecordSize::of(output)),
+                    Err(Unfit::TooLargeForTopic { .. } | Unfit::TooLargeForClient { .. })
+                )
+            };
+            if letters.lend(key, arena, fits).is_none_or(|fits| fits)
+                || !letters.reduce(token.call, token.row)
+            {
+                break;
+            }
+        }
+        let may_go = backlog.is_empty(topic);
+        let sent = letters.lend(key, arena, |output| {
+            let sent = if may_go { sink.produce(output, token) } else { Err(ProduceError::Full) };
+            (sent, output.memory())
+        });
+        match sent {
+            None | Some((Ok(()), _)) => {}
+            Some((Err(ProduceError::Full), bytes)) => backlog.push_letter(topic, token, bytes),
+            Some((Err(ProduceError::Refused(error)), _)) => self.letter_refused(token, error, arena),
         }
     }
 
     /// The brokers, or the client, will never take this record.
-    fn refused(&mut self, token: Token, error: DeliveryError) {
+    fn refused(&mut self, token: Token, error: DeliveryError, arena: &Arena) {
         let Token { call, row, letter, .. } = token;
         if letter {
-            return self.letter_refused(token, error);
+            return self.letter_refused(token, error, arena);
         }
         let topic = self.topic_name(error.topic);
         let text = format!("topic `{topic}` refuses the output: {}{}", error.code, remedy(error.code));
@@ -367,12 +400,12 @@ impl Outputs {
     }
 
     /// A letter that is too large becomes smaller. Whatever else is wrong with it: it is not for us to pass the event.
-    fn letter_refused(&mut self, token: Token, error: DeliveryError) {
+    fn letter_refused(&mut self, token: Token, error: DeliveryError, arena: &Arena) {
         let Token { call, row, .. } = token;
         let too_large =
             matches!(error.code, ErrorCode::MSG_SIZE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE);
-        if too_large && self.letters.smaller(call, row).is_some() {
-            return self.send_letter(token);
+        if too_large && self.letters.reduce(call, row) {
+            return self.send_letter(token, arena);
         }
         let Some(topic) = self.letters.topic(call, row) else { return };
         if self.refused_letters.add(token) {

@@ -171,6 +171,11 @@ impl Source {
         commits.chain([poll, self.look_ups.next_timeout()]).min().unwrap_or(poll)
     }
 
+    /// The id of the partition's topic; zeros: the brokers do not tell it.
+    pub fn topic_id(&self, partition: Partition) -> [u8; 16] {
+        self.partitions.topic_id(partition)
+    }
+
     /// Whether a read of this partition may find something.
     pub fn is_ready(&self, partition: Partition) -> bool {
         self.partitions.reader(partition).is_some_and(Reader::is_ready)

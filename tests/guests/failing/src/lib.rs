@@ -2,7 +2,7 @@
 //! `out`); or as badly as a guest can: `trap`, `spin` (for ever), `hoard` (memory), `recurse` (stack), `flood` (outputs),
 //! `bloat` (an output that is too large), `stray` (an output nobody configured), `forge` (reserved headers), `chatter` (a
 //! million log lines), `exit`, `sleep` (longer than any deadline); `reach ADDRESS` says what it can reach of the machine.
-//! Any other value is done. Each event emits its value to `out` first, so that tests see that a failed event leaves nothing
+//! Any other value is done; spaces at its end don't count. Each event emits its value to `out` first, so that tests see that a failed event leaves nothing
 //! behind.
 
 use keylane_sdk::{Effects, Event, Result, reject, retry};
@@ -10,7 +10,7 @@ use keylane_sdk::{Effects, Event, Result, reject, retry};
 #[expect(clippy::panic, clippy::disallowed_methods, reason = "what this handler is for")]
 fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
     effects.emit("out").key(event.key()).value(event.value());
-    match event.text()? {
+    match event.text()?.trim_end() {
         "retry" => retry("the value asks for it"),
         "retry-once" if event.attempt() == 1 => retry("the value asks for it once"),
         "reject" => reject("the value asks for it"),
