@@ -296,7 +296,7 @@ impl Shell {
             let Some(dropped) = self.throttle.allow(now.uptime) else { return };
             let (handler, topic, fault) = (&self.name, call.batch.topic(), failure.fault);
             let (partition, offset) = call.batch.place(failure.row.unwrap_or(0) as usize).unwrap_or_default();
-            let (rows, message) = (call.batch.rows(), failure.message.as_str());
+            let (rows, error) = (call.batch.rows(), failure.message.as_str());
             tracing::warn!(
                 handler,
                 ?fault,
@@ -304,7 +304,7 @@ impl Shell {
                 partition,
                 offset,
                 rows,
-                message,
+                error,
                 dropped,
                 "guest call failed"
             );

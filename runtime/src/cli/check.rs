@@ -5,25 +5,25 @@ use std::path::Path;
 
 use keylane_core::OnExhausted;
 
-use super::{Ending, Failure};
+use super::{Ending, Failure, output};
 use crate::app;
 use crate::config::{self, Checked, Cluster, Embedded, FeedSource, Handler, HumanSize, Runtime};
 use crate::guest::{Granted, Inspection, load};
+use crate::telemetry;
 
 /// Checks the file, what the Kafka clients say to it, and the components that it names, without starting anything. Problems in a file that can be read
 /// are findings.
 pub(super) fn execute(file: &Path) -> Result<Ending, Failure> {
     match config::load(file) {
-        Ok(checked) => Ok(look_further(file, &checked)),
+        Ok(checked) => look_further(file, &checked),
         Err(config::Error::Unsound(report)) => Ok(findings(file, &report.to_string(), report.count())),
         Err(error @ config::Error::Unreadable { .. }) => Err(error.into()),
     }
 }
 
 /// The file by itself is in order.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "what it comes to is data, warnings are not")]
-fn look_further(file: &Path, checked: &Checked) -> Ending {
-    checked.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+fn look_further(file: &Path, checked: &Checked) -> Result<Ending, Failure> {
+    checked.warnings.iter().for_each(|warning| telemetry::say(&format!("warning: {warning}\n")));
     let mut sound = Vec::new();
     let mut problems = app::refusals(checked);
     for handler in &checked.handlers {
@@ -34,16 +34,14 @@ fn look_further(file: &Path, checked: &Checked) -> Ending {
     }
     if !problems.is_empty() {
         let report: String = problems.iter().map(|problem| format!("error: {problem}\n")).collect();
-        return findings(file, &report, problems.len());
+        return Ok(findings(file, &report, problems.len()));
     }
-    print!("{}", summary(file, checked, &sound));
-    Ending::Fine
+    output::print(&summary(file, checked, &sound))
 }
 
-#[expect(clippy::print_stderr, reason = "problems are for people")]
 fn findings(file: &Path, report: &str, problems: usize) -> Ending {
-    eprint!("{report}");
-    eprintln!("\n{}: {problems} {}", file.display(), if problems == 1 { "problem" } else { "problems" });
+    let noun = if problems == 1 { "problem" } else { "problems" };
+    telemetry::say(&format!("{report}\n{}: {problems} {noun}\n", file.display()));
     Ending::Findings
 }
 

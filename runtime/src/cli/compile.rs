@@ -5,6 +5,7 @@ use anyhow::Context as _;
 use super::{CompileArguments, Ending, Failure};
 use crate::guest::Compiler;
 use crate::guest::compiler::{Limits, compile_for_parent};
+use crate::telemetry;
 
 /// This program once more.
 pub(super) fn compiler() -> Result<Compiler, Failure> {
@@ -14,13 +15,12 @@ pub(super) fn compiler() -> Result<Compiler, Failure> {
 }
 
 /// Compiles. That a component can't be compiled is a finding, and standard error has nothing but the reason.
-#[expect(clippy::print_stderr, reason = "the parent reads it")]
 pub(super) fn execute(arguments: &CompileArguments) -> Result<Ending, Failure> {
     let CompileArguments { address_space, cpu_seconds } = *arguments;
     match compile_for_parent(&Limits { address_space, cpu_seconds, ..Limits::default() }) {
         Ok(Ok(())) => Ok(Ending::Fine),
         Ok(Err(reason)) => {
-            eprintln!("{reason}");
+            telemetry::say(&format!("{reason}\n"));
             Ok(Ending::Findings)
         }
         // Not the component's fault: it must not look like a finding.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use crate::config::{self, Refused};
-use crate::telemetry::LoggingError;
+use crate::telemetry::{self, LoggingError};
 
 /// How a command ended that could be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,25 +31,15 @@ pub enum Failure {
     Run(anyhow::Error),
 }
 
-/// A panic is a broken invariant of ours: the process ends at once, whatever thread it was. A thread that dies alone
-/// would leave its partitions standing without a word, and Kafka has the committed offset.
-pub fn end_on_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        std::process::abort();
-    }));
-}
-
 /// Tells people about a failure; gives the code that the process ends with.
-#[expect(clippy::print_stderr, reason = "the last words of the process, which logging may filter out")]
 #[must_use]
 pub fn exit_code(ended: Result<Ending, Failure>) -> ExitCode {
+    telemetry::flush();
     match ended {
         Ok(Ending::Fine) => ExitCode::SUCCESS,
         Ok(Ending::Findings) => ExitCode::from(1),
         Err(failure) => {
-            eprint!("{}", failure.describe());
+            telemetry::say(&failure.describe());
             ExitCode::from(failure.code())
         }
     }

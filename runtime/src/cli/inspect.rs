@@ -3,21 +3,20 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{Ending, Failure};
+use super::{Ending, Failure, output};
 use crate::config::{HumanSize, Refused};
 use crate::guest::inspect::inspect;
 use crate::guest::{Grant, Granted, Inspection, load};
 
 /// Shows what a component is made of. A component that `run` would refuse whatever it is granted is a finding.
-#[expect(clippy::print_stdout, reason = "it is what was asked for")]
 pub(super) fn execute(component: &Path) -> Result<Ending, Failure> {
     let name = component.display().to_string();
     let inspection = load::read(&name, component)
         .and_then(|bytes| inspect(&name, &bytes))
         .map_err(|error| Failure::Run(Refused { message: error.to_string(), hint: None }.into()))?;
-    print!("{}", describe(&name, &inspection));
+    let printed = output::print(&describe(&name, &inspection))?;
     let runs = inspection.kind.is_some() && inspection.refused(Granted { http: true }).next().is_none();
-    Ok(if runs { Ending::Fine } else { Ending::Findings })
+    Ok(if runs { printed } else { Ending::Findings })
 }
 
 fn describe(name: &str, inspection: &Inspection) -> String {

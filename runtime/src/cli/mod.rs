@@ -9,16 +9,18 @@ mod compile;
 mod demo;
 mod ending;
 mod inspect;
+mod output;
 mod published;
 mod reference;
 mod run;
 mod schema;
 mod version;
 
+pub use crate::telemetry::end_on_panic;
 pub use arguments::{
     Cli, Command, CompileArguments, InspectArguments, LogFormat, RunArguments, SchemaArguments,
 };
-pub use ending::{Ending, Failure, end_on_panic, exit_code};
+pub use ending::{Ending, Failure, exit_code};
 
 impl Cli {
     /// Carries the command out.

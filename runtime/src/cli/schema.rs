@@ -1,17 +1,15 @@
 //! `keylane schema`
 
 use super::arguments::SchemaFormat;
-use super::{Ending, Failure, reference};
+use super::{Ending, Failure, output, reference};
 use crate::config;
 
 /// Prints the schema of the configuration.
-#[expect(clippy::print_stdout, reason = "it is what was asked for")]
 pub(super) fn execute(format: SchemaFormat) -> Result<Ending, Failure> {
-    match format {
-        SchemaFormat::Json => println!("{}", text()),
-        SchemaFormat::Markdown => print!("{}", page()),
-    }
-    Ok(Ending::Fine)
+    output::print(&match format {
+        SchemaFormat::Json => text() + "\n",
+        SchemaFormat::Markdown => page(),
+    })
 }
 
 fn page() -> String {

@@ -6,6 +6,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::writer::Lines;
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -31,7 +33,7 @@ pub enum LoggingError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Sends what happens in this process to standard error, librdkafka's lines among it.
+/// Sends what happens in this process to standard error, librdkafka's lines among it. Nobody waits for whoever reads it.
 ///
 /// `filter` is a level, or levels by module: `info`, `keylane=debug,warn`. A level alone is that of Keylane and its
 /// Kafka client: nobody who asks for `debug` means the thousand lines that a compiler writes per component.
@@ -40,7 +42,8 @@ pub enum LoggingError {
 ///
 /// The filter can't be understood, or logging runs already.
 pub fn start_logging(filter: &str, format: Format) -> Result<(), LoggingError> {
-    subscriber(filter, format, std::io::stderr().is_terminal(), std::io::stderr)?.try_init()?;
+    let writer = Lines::to_standard_error(format);
+    subscriber(filter, format, std::io::stderr().is_terminal(), writer)?.try_init()?;
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 
 mod logging;
 mod throttle;
+mod writer;
 
 pub use logging::{Format, LoggingError, start_logging};
 pub use throttle::{LineLimit, Throttle};
+pub use writer::{end_on_panic, flush, say};

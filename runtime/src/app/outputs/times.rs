@@ -44,14 +44,14 @@ impl Times {
         self.restamped
     }
 
-    fn warn_once(&mut self, sink: &Sink, topic: u16, timestamp: i64) {
+    fn warn_once(&mut self, sink: &Sink, topic: u16, event_time: i64) {
         if self.warned.contains(&topic) {
             return;
         }
         self.warned.push(topic);
         tracing::warn!(
             topic = sink.topic_name(topic),
-            timestamp,
+            event_time,
             remedy = "set `timestamp = \"now\"` for this output, or raise the topic's `retention.ms`",
             "an output carries the time of its event and is older than its topic keeps records: brokers may delete it \
              at once"

@@ -5,7 +5,7 @@ mod report;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Ending, Failure, compile};
+use super::{Ending, Failure, compile, output};
 use crate::{app, config};
 use report::{Fed, Published};
 
@@ -14,7 +14,6 @@ const EXAMPLE: &str = "examples/flights/keylane.toml";
 
 /// Runs the example on the broker inside this process, to the end of its events, and tells what happened. The order
 /// is checked from what was published: every output says which event it comes from.
-#[expect(clippy::print_stdout, reason = "what a demo shows is its output")]
 pub(super) fn execute() -> Result<Ending, Failure> {
     let example = Path::new(EXAMPLE);
     if !example.is_file() {
@@ -36,9 +35,9 @@ pub(super) fn execute() -> Result<Ending, Failure> {
     };
     let outcome = app::run(&config, &options)?;
     let published = published.lock().unwrap_or_else(PoisonError::into_inner);
-    print!("{}", report::text(&fed, &outcome, &published));
+    let printed = output::print(&report::text(&fed, &outcome, &published))?;
     let in_order = published.violations() == 0 && outcome.totals.done == fed.events;
-    Ok(if outcome.failures.is_empty() && in_order { Ending::Fine } else { Ending::Findings })
+    Ok(if outcome.failures.is_empty() && in_order { printed } else { Ending::Findings })
 }
 
 fn read_back(published: &Arc<Mutex<Published>>) -> app::ReadBack {
