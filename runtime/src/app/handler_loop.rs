@@ -101,6 +101,10 @@ impl HandlerLoop {
             had_loss: false,
             backlog_full: false,
         };
+        if let Err(error) = this.shell.source.join() {
+            this.shell.fail(error.to_string());
+            return this.leave();
+        }
         this.give(Input::WorkersFree { calls: prepared.worker_calls });
         while !this.shell.asked.drained && !this.shell.asked.stuck {
             if !this.turn() {

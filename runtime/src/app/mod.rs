@@ -18,6 +18,7 @@ mod signals;
 mod specs;
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -26,13 +27,16 @@ use anyhow::Context as _;
 
 use crate::config::Checked;
 use crate::guest::Compiler;
+use crate::librdkafka::Deadline;
 use crate::source::Record;
 use clock::Clock;
-use handler_loop::{HandlerLoop, LoopEnd};
-use inbox::News;
+use handler_loop::{HandlerLoop, LoopEnd, Prepared};
 use parts::Parts;
 pub use preflight::refusals;
 use signals::Signals;
+
+/// How often the same reason to wait for the brokers is repeated.
+const WAITING_LINE: Duration = Duration::from_secs(5);
 
 /// Gets the name of a topic, a partition, and a record that a handler published there.
 pub type ReadBack = Arc<dyn Fn(&str, i32, &Record<'_>) + Send + Sync>;
@@ -85,46 +89,92 @@ enum AppEvent {
 pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<Outcome> {
     let clock = Clock::start();
     let (events, heard) = mpsc::sync_channel(16);
+    let stop = Arc::new(AtomicBool::new(false));
     let signals = Signals::listen({
-        let events = events.clone();
-        move |name| events.send(AppEvent::Signal(name)).is_ok()
+        let (events, stop) = (events.clone(), Arc::clone(&stop));
+        move |name| {
+            stop.store(true, Ordering::Release);
+            events.send(AppEvent::Signal(name)).is_ok()
+        }
     })
     .context("signals can't be handled")?;
-    // Brokers that are away are waited for, until a signal says otherwise.
-    let mut patience = |reason: &str| match heard.try_recv() {
-        Ok(AppEvent::Signal(_)) => ControlFlow::Break(()),
-        Ok(AppEvent::Ended(_)) | Err(_) => {
-            tracing::warn!(reason, "waiting for the brokers");
-            ControlFlow::Continue(())
-        }
+    let mut waiting = Waiting::new(Arc::clone(&stop));
+    let mut patience = |reason: Option<&str>| waiting.go_on(reason);
+    let compiler = options.compiler.clone().stopped_by(Arc::clone(&stop));
+    let built = Parts::build(config, options, &compiler, &mut patience).and_then(|mut parts| {
+        let prepared = parts.prepare_loops(config, options, clock, &mut patience)?;
+        Ok((parts, prepared))
+    });
+    let (parts, prepared) = match built {
+        Ok(built) => built,
+        // What was broken off is no failure of its own: nothing was begun, and no group joined.
+        Err(reason) if stop.load(Ordering::Acquire) => return Ok(Outcome::not_begun(options, &reason)),
+        Err(error) => return Err(error),
     };
-    let mut parts = Parts::build(config, options, &mut patience)?;
-    let handlers = parts.handlers.len();
-    for prepared in parts.take_loops(config, options, clock, &mut patience)? {
-        let events = events.clone();
-        let name = format!("keylane-{}", prepared.name());
-        thread::Builder::new()
-            .name(name)
-            .spawn(move || {
-                let end = HandlerLoop::run(prepared);
-                // Nobody listens any more only if the process is ending anyway.
-                let _ended = events.send(AppEvent::Ended(Box::new(end)));
-            })
-            .context("no thread for a handler")?;
+    let mut running = 0;
+    let mut failure = None;
+    for prepared in prepared {
+        match start(prepared, &events) {
+            Ok(()) => running += 1,
+            Err(error) => failure = Some(format!("no thread for a handler: {error}")),
+        }
     }
-    let outcome = wait(&mut parts, &heard, handlers);
+    if failure.is_some() {
+        parts.drain(); // those that have joined their groups leave them
+    }
+    let mut outcome = wait(&parts, &heard, running);
+    outcome.failures.extend(failure);
     signals.stop();
     Ok(parts.finish(outcome))
 }
 
+/// Runs a loop on a thread of its own, which joins the group and leaves it.
+fn start(prepared: Prepared, events: &mpsc::SyncSender<AppEvent>) -> std::io::Result<()> {
+    let (events, name) = (events.clone(), format!("keylane-{}", prepared.name()));
+    let run = move || {
+        let end = HandlerLoop::run(prepared);
+        // Nobody listens any more only if the process is ending anyway.
+        let _ended = events.send(AppEvent::Ended(Box::new(end)));
+    };
+    thread::Builder::new().name(name).spawn(run).map(drop)
+}
+
+/// Brokers that are away are waited for, until a signal says otherwise.
+struct Waiting {
+    stop: Arc<AtomicBool>,
+    /// What was said last, and how long it need not be said again.
+    said: String,
+    quiet: Deadline,
+}
+
+impl Waiting {
+    fn new(stop: Arc<AtomicBool>) -> Waiting {
+        Waiting { stop, said: String::new(), quiet: Deadline::after(Duration::ZERO) }
+    }
+
+    fn go_on(&mut self, reason: Option<&str>) -> ControlFlow<()> {
+        if self.stop.load(Ordering::Acquire) {
+            return ControlFlow::Break(());
+        }
+        if let Some(reason) = reason
+            && (self.said != reason || self.quiet.is_over())
+        {
+            tracing::warn!(reason, "waiting for the brokers");
+            reason.clone_into(&mut self.said);
+            self.quiet = Deadline::after(WAITING_LINE);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 /// Waits for the end of every handler; the first signal asks all of them to drain.
-fn wait(parts: &mut Parts, heard: &mpsc::Receiver<AppEvent>, mut running: usize) -> Outcome {
+fn wait(parts: &Parts, heard: &mpsc::Receiver<AppEvent>, mut running: usize) -> Outcome {
     let mut outcome = Outcome::default();
     while running > 0 {
         match heard.recv() {
             Ok(AppEvent::Signal(name)) => {
                 tracing::info!(signal = name, "draining; a second signal ends at once");
-                parts.handlers.iter().for_each(|handler| handler.inbox.put(News::Drain));
+                parts.drain();
             }
             Ok(AppEvent::Ended(end)) => {
                 running -= 1;
@@ -141,6 +191,13 @@ fn wait(parts: &mut Parts, heard: &mpsc::Receiver<AppEvent>, mut running: usize)
 }
 
 impl Outcome {
+    /// A signal came before anything was begun.
+    fn not_begun(options: &RunOptions, reason: &anyhow::Error) -> Outcome {
+        tracing::info!(reason = format!("{reason:#}"), "stopped by a signal before anything was begun");
+        let failure = options.until_end.then(|| "stopped by a signal before the end".to_owned());
+        Outcome { failures: failure.into_iter().collect(), ..Outcome::default() }
+    }
+
     fn take(&mut self, end: LoopEnd) {
         self.failures.extend(end.failures.into_iter().map(|failure| format!("{}: {failure}", end.handler)));
         self.totals.done += end.totals.done;

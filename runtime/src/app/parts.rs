@@ -31,8 +31,8 @@ const CALLS_AHEAD: u32 = 2;
 /// How long the last outputs may take when everything else has ended.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
-/// Is told why the brokers are waited for, and may break it off.
-pub(super) type Patience<'a> = &'a mut dyn FnMut(&str) -> ControlFlow<()>;
+/// Is asked whether to wait on for the brokers, and told why, if there is something to say.
+pub(super) type Patience<'a> = &'a mut dyn FnMut(Option<&str>) -> ControlFlow<()>;
 
 /// What all handlers share, and what the main thread keeps of each.
 pub(super) struct Parts {
@@ -58,6 +58,7 @@ impl Parts {
     pub(super) fn build(
         config: &Checked,
         options: &RunOptions,
+        compiler: &Compiler,
         patience: Patience<'_>,
     ) -> anyhow::Result<Parts> {
         let engine = Engine::new(specs::engine(config))?;
@@ -66,9 +67,7 @@ impl Parts {
         let handlers = config
             .handlers
             .iter()
-            .map(|handler| {
-                HandlerPart::load(&engine, handler, &options.compiler, cache.as_ref(), http.as_ref())
-            })
+            .map(|handler| HandlerPart::load(&engine, handler, compiler, cache.as_ref(), http.as_ref()))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let threads = config.runtime.workers.get();
         let workers = Workers::start(&engine, threads).context("no threads for the workers")?;
@@ -79,7 +78,7 @@ impl Parts {
         let topics = specs::output_topics(config);
         let spec = specs::sink(config, Some(servers(config, broker.as_ref())));
         let routes = handlers.iter().map(HandlerPart::route).collect();
-        let sink = Sink::start(&spec, routes, &mut |waiting| patience(&waiting.reason))?;
+        let sink = Sink::start(&spec, routes, &mut |waiting| patience(waiting.reason.as_deref()))?;
         let mut parts = Parts {
             handlers,
             workers: Arc::new(workers),
@@ -104,8 +103,9 @@ impl Parts {
         Ok(parts)
     }
 
-    /// Joins the groups. Waits for brokers that are away, and says so.
-    pub(super) fn take_loops(
+    /// Asks for every handler what has to be known before its group is joined. Waits for brokers that are away, and says
+    /// so. Nobody is a member yet: who joins and is not polled holds its group up, and partitions too.
+    pub(super) fn prepare_loops(
         &mut self,
         config: &Checked,
         options: &RunOptions,
@@ -123,8 +123,9 @@ impl Parts {
             let mut spec = specs::source(config, handler, servers, options.until_end);
             spec.fetch_queue_kbytes = specs::fetch_queue_kbytes(config, partitions);
             spec.feed.clone_from(&self.progress);
-            let source = Source::start(&spec, part.wake.clone(), &mut |waiting| patience(&waiting.reason))
-                .with_context(|| format!("handler `{}` can't start", handler.name))?;
+            let source =
+                Source::start(&spec, part.wake.clone(), &mut |waiting| patience(waiting.reason.as_deref()))
+                    .with_context(|| format!("handler `{}` can't start", handler.name))?;
             let index = u16::try_from(index).context("too many handlers")?;
             let calls =
                 GuestCalls::new(index.into(), part.handler.clone(), self.workers.clone(), part.inbox.clone());
@@ -160,6 +161,11 @@ impl Parts {
             self.start_feed(embedded)?; // now that its readers are known: it must not run ahead of them
         }
         Ok(loops)
+    }
+
+    /// Asks all handlers to drain.
+    pub(super) fn drain(&self) {
+        self.handlers.iter().for_each(|handler| handler.inbox.put(News::Drain));
     }
 
     /// Everything has ended but what is shared.

@@ -11,6 +11,8 @@ mod limits;
 mod verdict;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::load::LoadError;
 
@@ -23,7 +25,11 @@ pub const COMMAND: &str = "__compile";
 
 /// Compiles components somewhere else than here.
 #[derive(Clone, Debug)]
-pub struct Compiler(Where);
+pub struct Compiler {
+    place: Where,
+    /// Set: nothing more is compiled, and what is under way is ended.
+    stop: Arc<AtomicBool>,
+}
 
 #[derive(Clone, Debug)]
 enum Where {
@@ -46,18 +52,24 @@ impl Compiler {
     /// With other limits than people get: a test can't wait for those.
     #[doc(hidden)]
     pub fn with_limits(program: impl Into<PathBuf>, limits: Limits) -> Compiler {
-        Compiler(Where::Child { program: program.into(), limits })
+        Compiler { place: Where::Child { program: program.into(), limits }, stop: Arc::default() }
     }
 
     #[cfg(test)]
     pub(super) fn here() -> Compiler {
-        Compiler(Where::Here)
+        Compiler { place: Where::Here, stop: Arc::default() }
+    }
+
+    /// The same, which gives up when this is set.
+    #[must_use]
+    pub fn stopped_by(self, stop: Arc<AtomicBool>) -> Compiler {
+        Compiler { stop, ..self }
     }
 
     /// The code of a valid component; `name` is for messages.
     pub(super) fn compile(&self, name: &str, wasm: &[u8]) -> Result<Code, LoadError> {
-        match &self.0 {
-            Where::Child { program, limits } => child::compile(program, limits, name, wasm),
+        match &self.place {
+            Where::Child { program, limits } => child::compile(program, limits, &self.stop, name, wasm),
             #[cfg(test)]
             Where::Here => {
                 use std::io::Write as _;

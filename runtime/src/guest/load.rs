@@ -121,6 +121,12 @@ pub enum LoadError {
         /// What the compiler said.
         reason: String,
     },
+    /// A signal came first.
+    #[error("stopped while `{name}` was compiled")]
+    Stopped {
+        /// The file.
+        name: String,
+    },
     /// Compiling it takes more than a component is given.
     #[error(
         "`{name}` needs more than {limit} to be compiled; what people write needs a small part of that: build it \

@@ -2,6 +2,7 @@
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt::Display;
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use super::client::{Client, log_callback};
 use super::{code, sys};
@@ -45,6 +46,12 @@ impl Properties {
     /// Adds one that wins over what is there.
     pub fn set(&mut self, name: &str, value: impl Display) {
         self.ours.push((name.to_owned(), value.to_string()));
+    }
+
+    /// How long an answer of a broker may take: `socket.timeout.ms`, a minute by default.
+    pub fn answer_limit(&self) -> Duration {
+        let millis = self.get("socket.timeout.ms").and_then(|value| value.trim().parse().ok());
+        millis.map_or(Duration::from_mins(1), Duration::from_millis)
     }
 
     /// The value in force, if it was given by this name.

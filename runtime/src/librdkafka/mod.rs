@@ -43,7 +43,7 @@ pub use message::{Header, Headers, Message};
 pub use mock::MockCluster;
 pub use partition_queue::{Entry, PartitionQueue, ReadEnd};
 pub use producer::{Delivered, ProduceRecord, Producer, ProducerTopic};
-pub use questions::{Hopeless, NewPartitions, Patience, Purpose, Questions, TRY_LIMIT, Waiting};
+pub use questions::{Hopeless, NewPartitions, Patience, Purpose, Questions, Waiting};
 pub use queue::Queue;
 pub use requests::{Isolation, Requests};
 pub use wake::{Wake, WakeHandle};

@@ -2,6 +2,8 @@
 use std::ffi::{CStr, CString};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
 use super::{
@@ -9,18 +11,23 @@ use super::{
     create_topics, describe_topics,
 };
 
-/// How long one try may take before it is said that the brokers do not answer.
-pub const TRY_LIMIT: Duration = Duration::from_secs(3);
+/// After so long it is said that the brokers do not answer.
+const QUIET: Duration = Duration::from_secs(3);
+/// How long the first try may take. Any broker may be asked, and one that hangs must not hold up what another would answer;
+/// each try after one that failed may take twice as long, up to the client's own limit.
+const FIRST_TRY: Duration = Duration::from_secs(3);
 /// The pause between two tries; it serves the client's events.
 const PAUSE: Duration = Duration::from_millis(250);
+/// How long a signal waits until it is heard.
+const STEP: Duration = Duration::from_millis(50);
 /// How long a topic that was just created may be unknown.
 const CREATED_LIMIT: Duration = Duration::from_secs(15);
 
-/// A try that failed; another follows unless the caller breaks.
+/// A question that has no answer, or not yet; the waiting goes on unless the caller breaks.
 #[derive(Clone, Debug)]
 pub struct Waiting {
-    /// What does not work yet, for people.
-    pub reason: String,
+    /// What does not work yet, for people; `None`: it only takes its time.
+    pub reason: Option<String>,
 }
 
 /// Asks the caller whether to go on waiting.
@@ -61,6 +68,9 @@ pub enum Hopeless {
     /// The brokers refuse who we are.
     #[error("authentication failed: {0}; check `sasl.*` and `security.protocol` under [kafka.client]")]
     Authentication(String),
+    /// No thread could be had.
+    #[error("no thread to ask the brokers: {0}")]
+    System(#[from] std::io::Error),
     /// The caller did not want to wait longer.
     #[error("stopped while waiting for the brokers")]
     Stopped,
@@ -82,21 +92,53 @@ pub type NewPartitions<'a> = &'a dyn Fn(&CStr) -> Option<i32>;
 pub struct Questions<'a> {
     client: &'a Arc<Client>,
     events: &'a Queue,
+    /// How long the next try may take, and any.
+    limits: (Duration, Duration),
     patience: Patience<'a>,
 }
 
 impl<'a> Questions<'a> {
-    /// `events`: the client's main queue, which is served meanwhile.
-    pub fn new(client: &'a Arc<Client>, events: &'a Queue, patience: Patience<'a>) -> Self {
-        Questions { client, events, patience }
+    /// `events`: the client's main queue, which is served meanwhile. `limit`: how long one answer may take.
+    pub fn new(client: &'a Arc<Client>, events: &'a Queue, limit: Duration, patience: Patience<'a>) -> Self {
+        Questions { client, events, limits: (FIRST_TRY.min(limit), limit), patience }
     }
 
     /// A broker that answers.
     pub fn broker(&mut self) -> Result<AdminBroker, Hopeless> {
         loop {
-            match admin_broker(self.client, TRY_LIMIT) {
+            match self.ask(admin_broker)? {
                 Ok(broker) => return Ok(broker),
                 Err(code) => self.wait(unanswered(code))?,
+            }
+        }
+    }
+
+    /// Asks something that waits for a broker, for as long as a try may take, and serves the client's events meanwhile. The
+    /// question has a thread of its own: a signal, or a refusal of who we are, does not wait for an answer.
+    pub fn ask<T: Send + 'static>(
+        &mut self,
+        question: impl FnOnce(&Arc<Client>, Duration) -> T + Send + 'static,
+    ) -> Result<T, Hopeless> {
+        let (client, (limit, _)) = (Arc::clone(self.client), self.limits);
+        let (answer, answered) = mpsc::sync_channel(1);
+        let ask = move || {
+            // Nobody hears it if the waiting was broken off.
+            let _unheard = answer.send(question(&client, limit));
+        };
+        thread::Builder::new().name("keylane-question".to_owned()).spawn(ask)?;
+        let quiet = Deadline::after(QUIET);
+        loop {
+            match answered.recv_timeout(STEP) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Disconnected) => {
+                    unreachable!("a question that panics ends the process")
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let reason = self.serve(Duration::ZERO)?;
+                    let reason =
+                        reason.or_else(|| quiet.is_over().then(|| "the brokers do not answer".to_owned()));
+                    self.go_on(reason)?;
+                }
             }
         }
     }
@@ -111,8 +153,10 @@ impl<'a> Questions<'a> {
     ) -> Result<Vec<TopicDescription>, Hopeless> {
         let mut created: Option<Deadline> = None;
         loop {
-            let found = admin_broker(self.client, TRY_LIMIT)
-                .and_then(|broker| describe_topics(self.client, names, broker, TRY_LIMIT));
+            let asked = names.to_vec();
+            let found = self.ask(move |client, limit| {
+                admin_broker(client, limit).and_then(|broker| describe_topics(client, &asked, broker, limit))
+            })?;
             let reason = match found.map(|found| sort(names, &found)) {
                 Err(code) => unanswered(code),
                 Ok(Found::All(topics)) => return Ok(topics),
@@ -122,7 +166,8 @@ impl<'a> Questions<'a> {
                     (None, Some(partitions)) => {
                         let new = |name: CString| NewTopic { partitions: partitions(&name), name };
                         let new: Vec<NewTopic> = missing.into_iter().map(new).collect();
-                        create_topics(self.client, &new, TRY_LIMIT).map_err(Hopeless::TopicNotCreated)?;
+                        self.ask(move |client, limit| create_topics(client, &new, limit))?
+                            .map_err(Hopeless::TopicNotCreated)?;
                         created = Some(Deadline::after(CREATED_LIMIT));
                         continue;
                     }
@@ -139,19 +184,37 @@ impl<'a> Questions<'a> {
     }
 
     /// Serves the client's events for a while; some of them end the waiting.
-    pub fn wait(&mut self, mut reason: String) -> Result<(), Hopeless> {
-        let pause = Deadline::after(PAUSE);
-        while !pause.is_over() {
-            if let Some(event) = self.events.poll(pause.remaining())
-                && event.kind() == EventKind::Error
-            {
-                reason = event.text();
-                if matches!(event.error(), ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED)
-                {
-                    return Err(Hopeless::Authentication(reason));
+    pub fn wait(&mut self, reason: String) -> Result<(), Hopeless> {
+        let (limit, most) = self.limits;
+        self.limits.0 = (2 * limit).min(most);
+        let heard = self.serve(PAUSE)?;
+        self.go_on(Some(heard.unwrap_or(reason)))
+    }
+
+    /// Takes the client's events for so long. Gives the last error among them.
+    fn serve(&mut self, limit: Duration) -> Result<Option<String>, Hopeless> {
+        let (limit, mut heard) = (Deadline::after(limit), None);
+        loop {
+            match self.events.poll(limit.remaining()) {
+                Some(event) if event.kind() == EventKind::Error => {
+                    let text = event.text();
+                    if matches!(
+                        event.error(),
+                        ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED
+                    ) {
+                        return Err(Hopeless::Authentication(text));
+                    }
+                    heard = Some(text);
                 }
+                Some(_) => {}
+                None if limit.is_over() => return Ok(heard),
+                None => {}
             }
         }
+    }
+
+    /// Asks the caller. Without a reason there is nothing to say yet.
+    fn go_on(&mut self, reason: Option<String>) -> Result<(), Hopeless> {
         match (self.patience)(&Waiting { reason }) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Hopeless::Stopped),

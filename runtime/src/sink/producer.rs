@@ -14,8 +14,11 @@ use super::start::{Error, SinkSpec};
 use super::topics;
 use crate::librdkafka::{
     ConfigError, Deadline, ErrorCode, Header, Hopeless, Patience, ProduceRecord, Producer, ProducerTopic,
-    Properties, TRY_LIMIT, admin_broker,
+    Properties, admin_broker,
 };
+
+/// How long the producer may take to know its brokers before something is sent.
+const INTRODUCTION_LIMIT: Duration = Duration::from_secs(3);
 
 /// Tells one handler what became of its records: in the order of their reports, several at a time, or none if only
 /// there is room again. Runs on the delivery thread, which all handlers share: it must hand over and return.
@@ -315,7 +318,7 @@ impl Current {
 /// Asks the brokers for themselves. The client wants a producer id as soon as they have answered, and without a question
 /// half a second later: that long nothing could be sent. Whatever the answer is, the client goes on trying.
 fn introduce(producer: &Producer) {
-    if let Err(code) = admin_broker(producer.client(), TRY_LIMIT) {
+    if let Err(code) = admin_broker(producer.client(), INTRODUCTION_LIMIT) {
         tracing::debug!(%code, "the brokers do not answer the producer yet");
     }
 }

@@ -8,11 +8,13 @@ use super::limits::{Times, TopicLimits};
 use super::start::{Error, SinkSpec};
 use crate::librdkafka::{
     Client, Deadline, ErrorCode, Hopeless, NewPartitions, Patience, Producer, Properties, Purpose, Questions,
-    TRY_LIMIT, TopicConfigs, admin_broker, describe_topic_configs, describe_topics,
+    TopicConfigs, admin_broker, describe_topic_configs, describe_topics,
 };
 
 const OUTPUTS: Purpose =
     Purpose { name: "the topic for outputs or dead letters", rights: "WRITE and DESCRIBE" };
+/// How long the topic that another one is to be like may take to be described.
+const LIKE_LIMIT: Duration = Duration::from_secs(10);
 /// How long it is tried to learn what topics take. It is not needed: the brokers look, too.
 const LIMITS_LIMIT: Duration = Duration::from_secs(10);
 
@@ -43,10 +45,10 @@ pub(super) fn limits(
     }
     let producer = Producer::new(properties)?;
     let (client, events) = (producer.client(), producer.main_queue());
-    let mut questions = Questions::new(client, &events, patience);
+    let mut questions = Questions::new(client, &events, properties.answer_limit(), patience);
     let like: NewPartitions<'_> = &|name| partitions_for(name, &spec.as_many_as, client);
     questions.topics(&unique, OUTPUTS, spec.create_topics.then_some(like))?;
-    let told = configs(client, &mut questions, &unique)?;
+    let told = configs(&mut questions, &unique)?;
     tell_unknown(&told);
     let limits = |name: &CString| told.iter().find(|topic| topic.topic == *name).map(limits_of);
     Ok(names.iter().map(|name| limits(name).unwrap_or_default()).collect())
@@ -55,21 +57,21 @@ pub(super) fn limits(
 /// As many as the topic has that it should be like; `None`: as the brokers are configured.
 fn partitions_for(name: &CStr, as_many_as: &BTreeMap<String, String>, client: &Arc<Client>) -> Option<i32> {
     let like = CString::new(as_many_as.get(name.to_str().ok()?)?.as_str()).ok()?;
-    let broker = admin_broker(client, TRY_LIMIT).ok()?;
-    let found = describe_topics(client, &[like], broker, TRY_LIMIT).ok()?;
+    let broker = admin_broker(client, LIKE_LIMIT).ok()?;
+    let found = describe_topics(client, &[like], broker, LIKE_LIMIT).ok()?;
     found.first().filter(|topic| topic.error.is_none()).map(|topic| topic.partitions)
 }
 
 /// How the topics are configured, as far as the brokers tell it within a limit.
-fn configs(
-    client: &Arc<Client>,
-    questions: &mut Questions<'_>,
-    unique: &[CString],
-) -> Result<Vec<TopicConfigs>, Hopeless> {
+fn configs(questions: &mut Questions<'_>, unique: &[CString]) -> Result<Vec<TopicConfigs>, Hopeless> {
     let limit = Deadline::after(LIMITS_LIMIT);
     loop {
-        let told = admin_broker(client, TRY_LIMIT)
-            .and_then(|broker| describe_topic_configs(client, unique, ASKED, broker, TRY_LIMIT));
+        let topics = unique.to_vec();
+        let told = questions.ask(move |client, most| {
+            let most = most.min(LIMITS_LIMIT);
+            admin_broker(client, most)
+                .and_then(|broker| describe_topic_configs(client, &topics, ASKED, broker, most))
+        })?;
         let passing = match &told {
             Ok(told) => {
                 told.iter().find_map(|topic| topic.values.as_ref().err().filter(|code| passes(**code)))

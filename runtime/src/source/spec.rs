@@ -132,8 +132,7 @@ impl SourceSpec {
 
     /// How long an answer of a broker may take: the client's own limit, whose default is a minute.
     pub(super) fn answer_limit(&self) -> Duration {
-        let millis = self.properties().get("socket.timeout.ms").and_then(|value| value.trim().parse().ok());
-        millis.map_or(Duration::from_mins(1), Duration::from_millis)
+        self.properties().answer_limit()
     }
 
     /// The topics as the C library takes them; a name with a NUL byte gives `None`.

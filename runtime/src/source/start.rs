@@ -1,11 +1,13 @@
 //! What a source finds out before it joins its group.
 use std::ffi::{CStr, CString};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::look_ups::{TopicFacts, has_commits};
 use super::spec::SourceSpec;
 use crate::librdkafka::{
-    ConfigError, Consumer, ErrorCode, Hopeless, NewPartitions, Purpose, Questions, Queue, Requests,
-    TRY_LIMIT, TopicDescription,
+    Client, ConfigError, ErrorCode, Hopeless, NewPartitions, Purpose, Questions, Queue, Requests,
+    TopicDescription,
 };
 
 const INPUTS: Purpose = Purpose { name: "the topic", rights: "READ and DESCRIBE" };
@@ -39,7 +41,6 @@ pub enum Error {
 /// it is joined.
 pub(super) fn topic_facts(
     questions: &mut Questions<'_>,
-    consumer: &Consumer,
     spec: &SourceSpec,
     names: &[CString],
 ) -> Result<Vec<TopicFacts>, Error> {
@@ -51,11 +52,12 @@ pub(super) fn topic_facts(
         partitions: topic.partitions,
         has_commits: false,
     };
-    let mut facts: Vec<TopicFacts> = found.into_iter().map(fact).collect();
+    let facts: Vec<TopicFacts> = found.into_iter().map(fact).collect();
     let group = spec.group_name().ok_or_else(|| Hopeless::GroupName(spec.group_id.clone()))?;
     loop {
-        match read_commits(consumer, &group, &mut facts) {
-            Ok(()) => return Ok(facts),
+        let (group, asked) = (group.clone(), facts.clone());
+        match questions.ask(move |client, limit| read_commits(client, limit, &group, asked))? {
+            Ok(found) => return Ok(found),
             Err(code @ ErrorCode::GROUP_AUTHORIZATION_FAILED) => {
                 return Err(Error::GroupDenied { group: spec.group_id.clone(), code });
             }
@@ -64,13 +66,19 @@ pub(super) fn topic_facts(
     }
 }
 
-fn read_commits(consumer: &Consumer, group: &CStr, facts: &mut [TopicFacts]) -> Result<(), ErrorCode> {
-    let mut requests = Requests::new(consumer.client(), Queue::new(consumer.client()));
-    requests.group_offsets(group, None, false, TRY_LIMIT);
-    let answer = requests.wait_for_answer(TRY_LIMIT + TRY_LIMIT).ok_or(ErrorCode::TIMED_OUT)?;
+fn read_commits(
+    client: &Arc<Client>,
+    limit: Duration,
+    group: &CStr,
+    mut facts: Vec<TopicFacts>,
+) -> Result<Vec<TopicFacts>, ErrorCode> {
+    let mut requests = Requests::new(client, Queue::new(client));
+    requests.group_offsets(group, None, false, limit);
+    // Finding the coordinator is a question by itself.
+    let answer = requests.wait_for_answer(limit + limit).ok_or(ErrorCode::TIMED_OUT)?;
     let commits = answer.group_offsets()?;
-    for topic in facts.iter_mut() {
+    for topic in &mut facts {
         topic.has_commits = has_commits(&commits, &topic.name);
     }
-    Ok(())
+    Ok(facts)
 }

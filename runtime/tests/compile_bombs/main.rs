@@ -13,6 +13,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,35 @@ fn the_parent_stays_small_and_gets_its_verdict() {
         assert!(took < limits.wall + SLACK, "{name} took {took:?}");
         assert!(growth <= GROWTH_MAX, "{name} made the parent grow by {growth} KiB");
     }
+}
+
+/// A stop does not wait for a compiler, and leaves none behind.
+#[test]
+fn a_stop_ends_the_compiling() {
+    let alone = Alone::new();
+    let file = alone.file("loops.wasm", bombs::nested_loops(8_000, 1_000));
+    let stop = Arc::new(AtomicBool::new(false));
+    let compiler = Compiler::new(KEYLANE).stopped_by(Arc::clone(&stop));
+    let children = || fs::read_to_string("/proc/thread-self/children").unwrap();
+    let error = std::thread::scope(|scope| {
+        let stopping = scope.spawn(move || {
+            let compiles = || {
+                let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+                tasks
+                    .map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default())
+                    .any(|children| !children.trim().is_empty())
+            };
+            while !compiles() {
+                std::thread::yield_now();
+            }
+            stop.store(true, Ordering::Release);
+        });
+        let loaded = Component::from_file(&alone.engine, &file, Granted::default(), &compiler, None);
+        stopping.join().unwrap();
+        loaded.unwrap_err()
+    });
+    assert!(matches!(&error, LoadError::Stopped { name } if name.ends_with("loops.wasm")), "{error}");
+    assert_eq!(children(), "", "the compiler is still there");
 }
 
 #[test]

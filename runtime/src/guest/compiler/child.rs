@@ -8,6 +8,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::super::engine;
@@ -20,6 +21,9 @@ use super::verdict::{Fault, verdict};
 /// How often the parent looks whether the child has ended.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// Compiling that takes longer is said.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// More threads than this would fill the child's address space with their stacks and heaps.
 const THREADS_MAX: usize = 4;
 
@@ -27,9 +31,18 @@ const THREADS_MAX: usize = 4;
 const WORDS_MAX: u64 = 2 << 10;
 
 /// The parent's side: gives `wasm` to a child and takes what comes of it.
-pub(super) fn compile(program: &Path, limits: &Limits, name: &str, wasm: &[u8]) -> Result<Code, LoadError> {
+pub(super) fn compile(
+    program: &Path,
+    limits: &Limits,
+    stop: &AtomicBool,
+    name: &str,
+    wasm: &[u8],
+) -> Result<Code, LoadError> {
     let lost = |error: io::Error| Fault::Lost(format!("did not run: {error}"));
-    let compiled = run(program, limits, wasm).map_err(lost).and_then(|ended| {
+    let compiled = run(program, limits, stop, name, wasm).map_err(lost).and_then(|ended| {
+        if stop.load(Ordering::Acquire) {
+            return Err(Fault::Stopped);
+        }
         verdict(ended.status, &ended.words, limits)?;
         Code::seal(ended.code).map_err(lost)
     });
@@ -38,6 +51,7 @@ pub(super) fn compile(program: &Path, limits: &Limits, name: &str, wasm: &[u8]) 
         match fault {
             Fault::Refused(reason) => LoadError::Compile { name, reason },
             Fault::Limit(limit) => LoadError::CompileLimit { name, limit },
+            Fault::Stopped => LoadError::Stopped { name },
             Fault::Lost(what) => LoadError::Compiler { name, what },
         }
     })
@@ -51,7 +65,7 @@ struct Ended {
     words: String,
 }
 
-fn run(program: &Path, limits: &Limits, wasm: &[u8]) -> io::Result<Ended> {
+fn run(program: &Path, limits: &Limits, stop: &AtomicBool, name: &str, wasm: &[u8]) -> io::Result<Ended> {
     let mut input = memory_file("component")?;
     input.write_all(wasm)?;
     input.rewind()?;
@@ -75,7 +89,7 @@ fn run(program: &Path, limits: &Limits, wasm: &[u8]) -> io::Result<Ended> {
         .stdout(code.try_clone()?)
         .stderr(words.try_clone()?)
         .spawn()?;
-    let status = wait(child, limits.wall)?;
+    let status = wait(child, limits.wall, stop, name)?;
     let mut said = Vec::new();
     words.rewind()?;
     words.take(WORDS_MAX).read_to_end(&mut said)?;
@@ -83,11 +97,21 @@ fn run(program: &Path, limits: &Limits, wasm: &[u8]) -> io::Result<Ended> {
 }
 
 /// Counts looks and not the clock: a parent that was stopped for a while charges the child nothing for it.
-fn wait(mut child: Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
-    let looks = limit.as_millis() / LOOK.as_millis();
-    for _ in 0..looks {
+fn wait(mut child: Child, limit: Duration, stop: &AtomicBool, name: &str) -> io::Result<Option<ExitStatus>> {
+    let looks = |time: Duration| time.as_millis() / LOOK.as_millis();
+    for look in 0..looks(limit) {
         if let Some(status) = child.try_wait()? {
+            if look >= looks(QUIET) {
+                let seconds = look * LOOK.as_millis() / 1000;
+                tracing::info!(component = name, seconds, "compiled");
+            }
             return Ok(Some(status));
+        }
+        if stop.load(Ordering::Acquire) {
+            break;
+        }
+        if look == looks(QUIET) {
+            tracing::info!(component = name, "compiling");
         }
         std::thread::sleep(LOOK);
     }

@@ -18,6 +18,8 @@ pub(super) enum Fault {
     Refused(String),
     /// The component takes more than it is given.
     Limit(Limit),
+    /// Nobody wants the code any more.
+    Stopped,
     /// The child did not do its work. What became of it.
     Lost(String),
 }

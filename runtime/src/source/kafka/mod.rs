@@ -84,15 +84,15 @@ enum RebalanceKind {
 }
 
 impl Source {
-    /// Checks that the topics exist, learns what the start policy needs, and joins the group. Waits for brokers
-    /// that do not answer: `patience` is told each time and may break it off.
+    /// Checks that the topics exist and learns what the start policy needs. It is in no group yet: see [`Source::join`].
+    /// Waits for brokers that do not answer: `patience` is told each time and may break it off.
     pub fn start(spec: &SourceSpec, wake: WakeHandle, patience: Patience<'_>) -> Result<Source, Error> {
         let topics = spec.topic_names().ok_or_else(|| Hopeless::TopicName(spec.topics.join(", ")))?;
         let consumer = Consumer::new(&spec.properties())?;
         let main = consumer.main_queue().wakes(&wake);
-        let mut questions = Questions::new(consumer.client(), &main, patience);
+        let mut questions = Questions::new(consumer.client(), &main, spec.answer_limit(), patience);
         let broker = questions.broker()?;
-        let facts = topic_facts(&mut questions, &consumer, spec, &topics)?;
+        let facts = topic_facts(&mut questions, spec, &topics)?;
         let feed = spec.feed.as_ref().map(|feed| feed.reader(&topics, &wake));
         let subject = Subject {
             group: spec.group_name().ok_or_else(|| Hopeless::GroupName(spec.group_id.clone()))?,
@@ -105,11 +105,6 @@ impl Source {
         };
         let requests = Requests::new(consumer.client(), Queue::new(consumer.client()).wakes(&wake));
         let look_ups = LookUps::new(subject, requests);
-        let mut subscription = PartitionList::with_capacity(topics.len());
-        for topic in &topics {
-            subscription.push(topic, -1, 0);
-        }
-        consumer.subscribe(&subscription).map_err(Error::Subscribe)?;
         Ok(Source {
             partitions: Partitions::default(),
             main,
@@ -133,6 +128,15 @@ impl Source {
             handler: spec.handler.clone(),
             read_errors: Throttle::new(LINES_PER_SECOND),
         })
+    }
+
+    /// Joins the group. From here on [`Source::next_event`] must be called, and [`Source::leave`] at the end.
+    pub fn join(&self) -> Result<(), Error> {
+        let mut subscription = PartitionList::with_capacity(self.topics.len());
+        for topic in &self.topics {
+            subscription.push(topic, -1, 0);
+        }
+        self.consumer.subscribe(&subscription).map_err(Error::Subscribe)
     }
 
     /// The next thing that happened, without waiting. Call it until there is none, after every wake-up and at

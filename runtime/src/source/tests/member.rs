@@ -45,9 +45,10 @@ impl Member {
         let mut tries = 0;
         let source = Source::start(spec, wake.clone(), &mut |_| {
             tries += 1;
-            if tries < 100 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if tries < 1_000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
         .expect("the source starts");
+        source.join().expect("it may subscribe");
         Member {
             source,
             wake,

@@ -1,0 +1,92 @@
+//! Promise: everything that can be asked is asked before any group is joined, brokers that hang or are away delay only
+//! what they alone can answer, and a signal is heard meanwhile.
+
+use keylane_tests::flow::Flow;
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{self, Options, Record};
+use keylane_tests::keylane::{Keylane, Settings};
+use keylane_tests::wait;
+
+/// One handler could start, another one can't: the first one's group has never had a member, whose session would have to
+/// end before anybody else gets its partitions.
+#[test]
+fn a_handler_that_can_not_start_leaves_no_member_behind() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 3, &[]);
+    let missing = kafka::unique("missing");
+    let component = guest("noop");
+    let settings = flow
+        .settings(&component, "first")
+        .set("handlers.z", "component", component.display().to_string())
+        .set("handlers.z", "topics", vec![missing.as_str()])
+        .set("handlers.z", "group_id", kafka::unique("other"))
+        .set("handlers.z.retry", "on_exhausted", "stop");
+    let mut keylane = Keylane::run(&settings, &[]);
+    keylane.expect_exit(1);
+    assert!(keylane.tail().contains(&missing), "{}", keylane.tail());
+    let groups = cluster.run_tool(
+        "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+        &["--bootstrap-server", &cluster.bootstrap(), "--list"],
+    );
+    let groups = groups.expect("the tool runs");
+    assert!(!groups.lines().any(|group| group == flow.group), "it was joined: {groups}");
+}
+
+/// Each partition of the input is on one broker only, and one broker hangs: the others' events are handled meanwhile, by a
+/// process that starts meanwhile.
+#[test]
+fn a_broker_that_hangs_delays_only_its_own_partitions() {
+    let Some(cluster) = kafka::own(&Options { brokers: 3, ..Options::default() }) else { return };
+    let flow = Flow::new(&cluster, 3, &[]);
+    let topic = kafka::unique("spread");
+    let bootstrap = cluster.bootstrap();
+    let create =
+        ["--bootstrap-server", &bootstrap, "--create", "--topic", &topic, "--replica-assignment", "1,2,3"];
+    cluster.run_tool("org.apache.kafka.tools.TopicCommand", &create).expect("the topic can be created");
+    let event = |number: i32| Record::new(format!("key-{number}"), "done").to(number % 3);
+    flow.producer().send_all(&topic, (0..300).map(event)).expect("acknowledged");
+
+    // The group exists, so that its coordinator is known: that one goes on.
+    let settings = flow.settings(&guest("noop"), "t").set("handlers.t", "topics", vec![topic.as_str()]).set(
+        "handlers.t.dead_letters",
+        "topic",
+        flow.letters.as_str(),
+    );
+    let mut keylane = Keylane::run(&settings, &["--until-end"]);
+    keylane.expect_exit(0);
+    flow.producer().send_all(&topic, (0..300).map(event)).expect("acknowledged");
+    let describe = ["--bootstrap-server", &bootstrap, "--describe", "--state", "--group", &flow.group];
+    let state = cluster.run_tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", &describe);
+    let state = state.expect("the group is described");
+    let coordinator = (1..=3).find(|id| state.contains(&format!("({id})"))).expect("it has a coordinator");
+    let hangs = (1..=3).find(|&id| id != coordinator).expect("there are three");
+
+    cluster.freeze(hangs);
+    let mut keylane = Keylane::run(&settings, &[]);
+    let done = || {
+        let committed = flow.members.committed(&topic, 3);
+        committed.iter().map(|committed| committed.offset.unwrap_or(0)).collect::<Vec<_>>()
+    };
+    let mut expected = vec![200; 3];
+    expected[hangs - 1] = 100;
+    wait::until("the other partitions to be done", wait::PATIENCE, || done() == expected);
+    cluster.thaw(hangs);
+    wait::until("all to be done", wait::PATIENCE, || done() == [200; 3]);
+    keylane.terminate();
+    keylane.expect_exit(0);
+}
+
+/// Nothing listens there: it is waited for, said now and then, and given up at once when a signal comes.
+#[test]
+fn a_signal_is_heard_while_brokers_are_awaited() {
+    for (arguments, code) in [(&[][..], 0), (&["--until-end"], 1)] {
+        let settings = Settings::new("127.0.0.1:9").handler(&guest("noop"), "in", "group");
+        let settings = settings.set("handlers.t.retry", "on_exhausted", "stop");
+        let mut keylane = Keylane::run(&settings, arguments);
+        keylane.wait_for("the waiting", |line| line["message"] == "waiting for the brokers");
+        keylane.interrupt();
+        keylane.expect_exit(code);
+        let said = keylane.lines().iter().filter(|line| line["message"] == "waiting for the brokers").count();
+        assert!(said < 10, "{}", keylane.tail());
+    }
+}
