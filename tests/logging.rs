@@ -1,5 +1,6 @@
 //! Promise: what nobody reads holds nothing up and ends nothing: neither the log nor what a command prints.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{PipeReader, pipe};
 use std::process::{Command, Stdio};
@@ -8,7 +9,7 @@ use keylane_tests::child::Child;
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Record};
-use keylane_tests::keylane::{Settings, binary};
+use keylane_tests::keylane::{Keylane, Settings, binary};
 use keylane_tests::{janitor, wait};
 use rustix::process::Signal;
 
@@ -36,6 +37,42 @@ fn a_log_that_is_closed_stops_nothing() {
 fn a_log_on_a_full_disk_stops_nothing() {
     let Some(cluster) = kafka::shared() else { return };
     run_with(cluster, || (full().into(), None));
+}
+
+/// Two lines a second for each cause, with a count of the rest: here for events that claim to have come back often, which
+/// anybody can write, and for their dead letters; and for brokers that went away.
+#[test]
+fn what_happens_to_every_event_is_said_now_and_then() {
+    let Some(cluster) = kafka::own(&kafka::Options::default()) else { return };
+    let flow = Flow::new(&cluster, 4, &[]);
+    let event = |number: usize| {
+        let record = Record::new(format!("key-{number}"), "reject");
+        record.with("keylane-reason", "forged").with("keylane-redrives", "99")
+    };
+    flow.producer().send_all(&flow.input, (0..5_000).map(event)).expect("acknowledged");
+    let mut keylane = Keylane::run(&flow.settings(&guest("failing"), "t"), &[]);
+    flow.wait_until_committed();
+    cluster.stop(1);
+    keylane.wait_for("the brokers to be missed", |line| line["message"] == "the consumer reports an error");
+    cluster.restart(1);
+    cluster.wait_ready();
+    keylane.terminate();
+    keylane.expect_exit(0);
+    let mut lines: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut events = 0;
+    for line in keylane.lines().iter().filter(|line| line["level"] != "INFO") {
+        let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        let second = text("timestamp").chars().take("2026-01-01T00:00:00".len()).collect();
+        let cause = format!("{} {}", text("message"), text("facility"));
+        *lines.entry((second, cause)).or_default() += 1;
+        if text("message") == "dead letter" {
+            events += 1 + line["dropped"].as_u64().expect("it is counted");
+            assert_eq!((text("handler"), text("topic")), ("t".to_owned(), flow.input.clone()));
+        }
+    }
+    assert!((2..=5_000).contains(&events), "{events}");
+    // A second of the log may hold the ends of two of the limit's.
+    assert!(lines.values().all(|&lines| lines <= 4), "{lines:#?}");
 }
 
 /// Commands that print end with a code, whatever became of those who read them.

@@ -8,8 +8,8 @@ use std::process::Command;
 use keylane_tests::keylane::workspace;
 
 /// The modules of the runtime, lowest layer first. A module uses those below it, and none beside it.
-const LAYERS: [&[&str]; 4] =
-    [&["config", "telemetry", "librdkafka"], &["source", "admit", "guest", "sink"], &["app"], &["cli"]];
+const LAYERS: [&[&str]; 5] =
+    [&["telemetry"], &["config", "librdkafka"], &["source", "admit", "guest", "sink"], &["app"], &["cli"]];
 
 /// A file that is longer has a second subject.
 const LONGEST: usize = 500;

@@ -198,8 +198,7 @@ impl HandlerLoop {
             SourceEvent::CommitResult { id, partition, result, code } => match result {
                 Ok(()) => self.give(Input::Committed { id, partition }),
                 Err(why) => {
-                    let handler = &self.shell.name;
-                    tracing::warn!(handler, partition = partition.number, %code, "commit refused");
+                    self.shell.tell_commit_refused(self.now, partition, &code, why);
                     self.give(Input::CommitFailed { id, partition, why });
                 }
             },
@@ -212,7 +211,7 @@ impl HandlerLoop {
                 self.shell.asked.stop = true;
             }
             SourceEvent::Error(error) => {
-                tracing::warn!(handler = self.shell.name, error = error.text, "consumer");
+                self.shell.tell_client_error(self.now, &error.text);
             }
         }
     }

@@ -9,6 +9,7 @@ mod clock;
 mod guest_calls;
 mod handler_loop;
 mod inbox;
+mod lines;
 mod notices;
 mod outputs;
 mod parts;

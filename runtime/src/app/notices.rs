@@ -1,6 +1,6 @@
 //! What the core wants people to know, as log lines.
 
-use keylane_core::{Fault, Holds, Notice, Partition, PartitionStop, ReadError, Reason, Stall};
+use keylane_core::{CommitError, Fault, Holds, Notice, Partition, PartitionStop, ReadError, Reason, Stall};
 
 /// Says where something happened.
 #[derive(Clone, Copy)]
@@ -151,6 +151,22 @@ impl<'a> Place<'a> {
             Reason::Fault(Fault::Contract) => "the handler broke the contract",
         };
         format!("{what} at topic {topic} partition {} offset {}: {detail}", at.0.number, at.1)
+    }
+}
+
+/// What becomes of a commit that was refused.
+pub(super) fn commit_remedy(why: CommitError) -> &'static str {
+    match why {
+        CommitError::MetadataTooLarge => {
+            "a shorter one is sent; see the broker's `offset.metadata.max.bytes` and `commit.metadata_limit`"
+        }
+        CommitError::TryAgain => "it is sent again",
+        CommitError::Stale => {
+            "the group has moved on: whoever owns the partition now runs again what it does not know"
+        }
+        CommitError::Other => {
+            "grant this user READ on the group, or see what the code means; it is sent again"
+        }
     }
 }
 

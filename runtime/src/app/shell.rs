@@ -3,25 +3,19 @@
 use std::collections::VecDeque;
 
 use keylane_core::{
-    Action, Admission, CallId, DeadLetter, FetchedRow, Holds, Notice, Now, Partition, Place as Kept,
-    ReadError, Reason, Stall, Verdict,
+    Action, Admission, CallId, CommitError, DeadLetter, FetchedRow, Holds, Notice, Now, Partition,
+    Place as Kept, ReadError, Reason, Stall, Verdict,
 };
 
 use crate::admit::{Arena, Filter, LaneRule};
 use crate::guest::{Call, Outcome};
 use crate::source::Source;
-use crate::telemetry::Throttle;
 
 use super::guest_calls::GuestCalls;
-use super::notices::Place;
+use super::lines::{Cause, Lines};
+use super::notices::{Place, commit_remedy};
 use super::outputs::{Outputs, name_of};
 
-/// Lines a second about calls that failed and about dead letters.
-const TROUBLE_LINES_MAX: u32 = 20;
-/// Lines a second about retries that handlers ask for: they must not use up those about what follows.
-const RETRY_LINES_MAX: u32 = 5;
-/// One line in so many seconds about starts that are not known yet.
-const START_LINE_SECONDS: u64 = 10;
 /// Nothing is kept of an event that was filtered.
 const NOWHERE: Kept = Kept(u64::MAX);
 /// What such an event counts as, so that a read of nothing else ends, too.
@@ -48,11 +42,7 @@ pub(super) struct Shell {
     pub(super) owned: Vec<Partition>,
     pub(super) failures: Vec<String>,
     pub(super) calls_made: u64,
-    /// Of lines about calls that failed and dead letters.
-    throttle: Throttle,
-    retry_throttle: Throttle,
-    /// Of lines about starts that are not known.
-    start_throttle: Throttle,
+    lines: Lines,
 }
 
 /// What the core decided about the loop itself.
@@ -119,9 +109,7 @@ impl Shell {
             owned: Vec::new(),
             failures: Vec::new(),
             calls_made: 0,
-            throttle: Throttle::new(TROUBLE_LINES_MAX),
-            retry_throttle: Throttle::new(RETRY_LINES_MAX),
-            start_throttle: Throttle::once_in(START_LINE_SECONDS),
+            lines: Lines::new(),
         }
     }
 
@@ -246,7 +234,7 @@ impl Shell {
     }
 
     fn bury(&mut self, letter: &DeadLetter, now: Now) {
-        let dropped = self.throttle.allow(now.uptime);
+        let dropped = self.lines.allow(Cause::DeadLetter, now);
         let (topic, error) = (self.place().topic(letter.event.partition), self.outputs.error_of(letter));
         let (partition, offset, attempt) =
             (letter.event.partition.number, letter.event.offset, letter.attempt);
@@ -260,7 +248,7 @@ impl Shell {
     }
 
     fn tell_skipped(&mut self, now: Now, at: (Partition, i64), of: (CallId, u32), reason: Reason) {
-        let Some(dropped) = self.throttle.allow(now.uptime) else { return };
+        let Some(dropped) = self.lines.allow(Cause::Skipped, now) else { return };
         let (handler, topic, error) =
             (&self.name, self.place().topic(at.0), self.outputs.texts.of(of.0, of.1));
         let (partition, offset, reason) = (at.0.number, at.1, name_of(reason));
@@ -293,7 +281,7 @@ impl Shell {
         }
         if let Outcome::Failed(failure) = &call.outcome {
             self.outputs.texts.add(id, failure.row.unwrap_or(0), failure.message.clone());
-            let Some(dropped) = self.throttle.allow(now.uptime) else { return };
+            let Some(dropped) = self.lines.allow(Cause::CallFailed, now) else { return };
             let (handler, topic, fault) = (&self.name, call.batch.topic(), failure.fault);
             let (partition, offset) = call.batch.place(failure.row.unwrap_or(0) as usize).unwrap_or_default();
             let (rows, error) = (call.batch.rows(), failure.message.as_str());
@@ -312,13 +300,13 @@ impl Shell {
     }
 
     pub(super) fn tell_start_not_found(&mut self, now: Now, partition: Partition, reason: &str) {
-        let Some(dropped) = self.start_throttle.allow(now.uptime) else { return };
+        let Some(dropped) = self.lines.allow(Cause::StartUnknown, now) else { return };
         let (handler, topic, partition) = (&self.name, self.place().topic(partition), partition.number);
         tracing::warn!(handler, topic, partition, reason, dropped, "start of a partition not known yet");
     }
 
     fn tell_failed_attempt(&mut self, now: Now, call: &Call, row: u32, error: &str) {
-        let Some(dropped) = self.retry_throttle.allow(now.uptime) else { return };
+        let Some(dropped) = self.lines.allow(Cause::Retry, now) else { return };
         let (partition, offset) = call.batch.place(row as usize).unwrap_or_default();
         let (handler, topic, attempt) = (&self.name, call.batch.topic(), call.batch.attempt());
         tracing::info!(
@@ -333,10 +321,30 @@ impl Shell {
         );
     }
 
+    pub(super) fn tell_commit_refused(
+        &mut self,
+        now: Now,
+        partition: Partition,
+        code: &dyn std::fmt::Display,
+        why: CommitError,
+    ) {
+        let Some(dropped) = self.lines.allow(Cause::CommitRefused, now) else { return };
+        let (handler, topic, partition) = (&self.name, self.place().topic(partition), partition.number);
+        let remedy = commit_remedy(why);
+        tracing::warn!(handler, topic, partition, %code, remedy, dropped, "commit refused");
+    }
+
+    pub(super) fn tell_client_error(&mut self, now: Now, error: &str) {
+        let Some(dropped) = self.lines.allow(Cause::Client, now) else { return };
+        let (handler, remedy) =
+            (&self.name, "see whether the brokers run; the client connects again by itself");
+        tracing::warn!(handler, error, remedy, dropped, "the consumer reports an error");
+    }
+
     /// Says, now and then, that an output that was sent again has lost its place.
     pub(super) fn tell_order_break(&mut self, now: Now) {
         let Some((topic, landed)) = self.outputs.broken_at() else { return };
-        let Some(dropped) = self.throttle.allow(now.uptime) else { return };
+        let Some(dropped) = self.lines.allow(Cause::OrderBreak, now) else { return };
         let (handler, partition, offset) = (&self.name, landed.partition, landed.offset);
         let breaks = self.outputs.order_breaks();
         tracing::warn!(

@@ -1,7 +1,8 @@
 //! A client of the library: what consumers and producers have in common.
+use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int};
 use std::ptr::NonNull;
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -10,10 +11,14 @@ use rdkafka_sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE;
 use super::code::{self, ErrorCode};
 use super::config::ErrorText;
 use super::sys;
+use crate::telemetry::LineLimit;
 
 /// How long the destruction of a client may take before it is left to itself. It is known to hang for ever in
 /// rare cases; the process ends soon after, and Kafka does not need the goodbye.
 const DESTROY_LIMIT: Duration = Duration::from_secs(5);
+
+/// Lines a second about one thing that the library logs.
+const LINES_MAX: u32 = 2;
 
 /// One instance of the library with its threads and connections. Whatever points into it holds it alive.
 #[derive(Debug)]
@@ -82,12 +87,27 @@ pub(super) unsafe extern "C" fn log_callback(
 ) {
     // SAFETY: the library passes two NUL-terminated strings that live during the call.
     let (facility, text) = unsafe { (code::text(facility), code::text(text)) };
+    let Some(dropped) = allowed(&facility) else { return };
     // The library's levels are syslog's. Its errors are ours to judge: they also come as events.
     match level {
         // Properties under [kafka.client] are for all clients: that one of them has no use for some is no news.
-        _ if facility == "CONFWARN" => tracing::debug!(target: "librdkafka", facility, text, "client says"),
-        0..=4 => tracing::warn!(target: "librdkafka", facility, text, "client says"),
-        5 | 6 => tracing::info!(target: "librdkafka", facility, text, "client says"),
-        _ => tracing::debug!(target: "librdkafka", facility, text, "client says"),
+        _ if facility == "CONFWARN" => {
+            tracing::debug!(target: "librdkafka", facility, text, dropped, "client says")
+        }
+        0..=4 => tracing::warn!(target: "librdkafka", facility, text, dropped, "client says"),
+        5 | 6 => tracing::info!(target: "librdkafka", facility, text, dropped, "client says"),
+        _ => tracing::debug!(target: "librdkafka", facility, text, dropped, "client says"),
     }
+}
+
+/// Whether a line about this may be written, and how many were not: while brokers are away each client would say so at
+/// every try. Who asks for `debug` gets everything.
+fn allowed(facility: &str) -> Option<u64> {
+    static LIMITS: Mutex<BTreeMap<String, LineLimit>> = Mutex::new(BTreeMap::new());
+    if tracing::enabled!(target: "librdkafka", tracing::Level::DEBUG) {
+        return Some(0);
+    }
+    let mut limits = LIMITS.lock().unwrap_or_else(PoisonError::into_inner);
+    let limit = limits.entry(facility.to_owned()).or_insert_with(|| LineLimit::new(LINES_MAX));
+    limit.allow()
 }

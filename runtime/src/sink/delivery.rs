@@ -14,7 +14,7 @@ use crate::telemetry::LineLimit;
 
 /// The thread looks around at least so often.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// Lines a second about batches that were refused.
+/// Lines a second about one cause.
 const LINES_MAX: u32 = 2;
 
 /// Takes reports, sorts them by handler, and keeps what is to be sent again.
@@ -32,6 +32,8 @@ pub(super) struct DeliveryThread {
     broken: bool,
     /// Of lines about refused batches.
     lines: LineLimit,
+    /// Of lines about errors of the client.
+    error_lines: LineLimit,
 }
 
 impl DeliveryThread {
@@ -47,6 +49,7 @@ impl DeliveryThread {
             resend,
             broken: false,
             lines: LineLimit::new(LINES_MAX),
+            error_lines: LineLimit::new(LINES_MAX),
         }
     }
 
@@ -214,7 +217,10 @@ impl DeliveryThread {
 
     fn note(&mut self, event: &Event) {
         let text = format!("{} ({})", event.text(), event.error().name());
-        tracing::warn!(text, "producer error");
+        if let Some(dropped) = self.error_lines.allow() {
+            let remedy = "see whether the brokers run; the client connects again by itself";
+            tracing::warn!(error = text, remedy, dropped, "the producer reports an error");
+        }
         self.shared.note_error(text);
         if event.is_fatal() {
             self.broken = true;

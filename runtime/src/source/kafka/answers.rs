@@ -51,6 +51,7 @@ impl Source {
             Answer::Bounds { asked, found } if self.partitions.is_current(asked) => {
                 self.on_bounds(asked.partition, found);
             }
+            Answer::BoundsUnknown { partition, code } => self.report_unknown_bounds(partition, code),
             Answer::TopicReplaced(topic) => self.on_topic_replaced(topic),
             Answer::Start { .. } | Answer::Bounds { .. } => {}
         }

@@ -63,6 +63,8 @@ pub struct Source {
     handler: String,
     /// Of lines about reads that failed.
     read_errors: Throttle,
+    /// Of lines about logs whose bounds are not known.
+    bounds_lines: Throttle,
 }
 
 struct InFlight {
@@ -127,6 +129,7 @@ impl Source {
             ready: VecDeque::new(),
             handler: spec.handler.clone(),
             read_errors: Throttle::new(LINES_PER_SECOND),
+            bounds_lines: Throttle::new(LINES_PER_SECOND),
         })
     }
 
@@ -220,6 +223,26 @@ impl Source {
         let (handler, topic, partition) = (&self.handler, topic.as_deref(), partition.number);
         let FetchError { code, offset, text } = error;
         tracing::warn!(handler, topic, partition, offset, %code, text, dropped, "fetch failed");
+    }
+
+    fn report_unknown_bounds(&mut self, partition: Partition, code: ErrorCode) {
+        let Some(dropped) = self.bounds_lines.allow(self.polled) else { return };
+        let topic = self.topics.get(usize::from(partition.topic)).map(|topic| topic.to_string_lossy());
+        let (handler, topic, partition) = (&self.handler, topic.as_deref(), partition.number);
+        let remedy = if code == ErrorCode::TOPIC_AUTHORIZATION_FAILED {
+            "grant this user DESCRIBE on the topic"
+        } else {
+            "see whether the partition's leader runs; it is asked again"
+        };
+        tracing::warn!(
+            handler,
+            topic,
+            partition,
+            %code,
+            remedy,
+            dropped,
+            "it is not known where the log begins and ends: the partition waits"
+        );
     }
 
     /// One past the last offset of the partition's log, as of the last fetch: for lag, not for decisions.

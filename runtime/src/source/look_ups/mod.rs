@@ -40,6 +40,11 @@ pub(super) enum Answer {
         asked: Asked,
         found: Bounds,
     },
+    /// It is asked again after a pause.
+    BoundsUnknown {
+        partition: Partition,
+        code: ErrorCode,
+    },
     /// This topic, by its index, was deleted and created again.
     TopicReplaced(u16),
 }
@@ -338,8 +343,8 @@ impl LookUps {
                 Purpose::Bounds => match look_up.bounds(facts.id) {
                     Ok(found) => return Some(Answer::Bounds { asked: look_up.asked, found }),
                     Err(code) => {
-                        tracing::debug!(%partition, %code, "the bounds of a log are not known");
                         self.bounds.push((now + BOUNDS_PAUSE, look_up.asked));
+                        return Some(Answer::BoundsUnknown { partition, code });
                     }
                 },
             }
