@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::admit::{Filter, LaneRule};
-use crate::config::{self, Checked, Cluster, FeedSource};
+use crate::config::{self, Checked, Cluster, FeedSource, FetchLimits, HumanSize};
 use crate::guest::{
     AllowedHost, Cache, Compiler, Component, Engine, Grants, Handler, HandlerOptions, HttpClient, HttpGrant,
     Workers,
@@ -16,7 +16,7 @@ use crate::guest::{
 use crate::librdkafka::{Wake, WakeHandle};
 use crate::sink::{Route, Sink};
 use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader};
-use crate::source::{Record, Source, partition_count};
+use crate::source::{Record, Source, partition_counts};
 
 use super::clock::Clock;
 use super::guest_calls::GuestCalls;
@@ -116,12 +116,14 @@ impl Parts {
         let arena_bytes = config.runtime.arena_bytes() / handlers;
         // Outputs that wait for the producer take as much again at the most.
         let backlog = usize::try_from(arena_bytes).unwrap_or(usize::MAX);
-        let partitions = self.partitions(config);
+        let fetch = self.fetch_limits(config);
         let mut loops = Vec::new();
-        for (index, (part, handler)) in self.handlers.iter().zip(&config.handlers).enumerate() {
+        for (index, ((part, handler), fetch)) in
+            self.handlers.iter().zip(&config.handlers).zip(fetch).enumerate()
+        {
             let servers = Some(servers(config, self.broker.as_ref()));
             let mut spec = specs::source(config, handler, servers, options.until_end);
-            spec.fetch_queue_kbytes = specs::fetch_queue_kbytes(config, partitions);
+            spec.fetch = fetch;
             spec.feed.clone_from(&self.progress);
             let source =
                 Source::start(&spec, part.wake.clone(), &mut |waiting| patience(waiting.reason.as_deref()))
@@ -191,19 +193,36 @@ impl Parts {
         outcome
     }
 
-    /// Partitions of all inputs: what is fetched ahead is divided by them once, here.
-    fn partitions(&self, config: &Checked) -> u64 {
+    /// How far each handler may fetch ahead: its partitions divide it once, here, since the client can't be told later.
+    fn fetch_limits(&self, config: &Checked) -> Vec<FetchLimits> {
         let topics = config.input_topics();
-        match &config.kafka.cluster {
+        let counts = match &config.kafka.cluster {
             Cluster::Embedded(embedded) => {
-                u64::from(embedded.partitions) * u64::try_from(topics.len()).unwrap_or(1)
+                topics.iter().map(|_| Some(u64::from(embedded.partitions))).collect()
             }
             Cluster::Brokers(_) => {
                 let servers = servers(config, self.broker.as_ref());
                 let properties = specs::with_servers(&config.kafka.client, Some(servers));
-                partition_count(properties, &topics).unwrap_or(PARTITIONS_ASSUMED)
+                partition_counts(properties, &topics)
             }
-        }
+        };
+        let count = |topic: &String| {
+            let at = topics.iter().position(|known| known == topic);
+            at.and_then(|at| counts.get(at).copied().flatten()).unwrap_or(PARTITIONS_ASSUMED)
+        };
+        let of_handler = |handler: &config::Handler| {
+            specs::fetch_limits(config, handler.topics.iter().map(count).fold(0, u64::saturating_add))
+        };
+        let limits: Vec<FetchLimits> = config.handlers.iter().map(of_handler).collect();
+        let ahead = limits.iter().map(FetchLimits::all).fold(0, u64::saturating_add);
+        let queued = config.runtime.arena_bytes();
+        tracing::info!(
+            fetched_ahead = %HumanSize(ahead),
+            queued = %HumanSize(queued),
+            outputs = %HumanSize(queued),
+            "memory at the most, beside components and their calls"
+        );
+        limits
     }
 
     fn start_feed(&mut self, embedded: &config::Embedded) -> anyhow::Result<()> {
@@ -231,7 +250,7 @@ impl Parts {
     }
 }
 
-/// Partitions that the fetch budget is divided by where the brokers do not say how many there are.
+/// Partitions of a topic that the fetch budget is divided by where the brokers do not say how many there are.
 const PARTITIONS_ASSUMED: u64 = 64;
 
 impl HandlerPart {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::config::{self, Checked, Cluster};
+use crate::config::{self, Checked, Cluster, FetchLimits};
 use crate::guest::EngineOptions;
 use crate::sink::SinkSpec;
 use crate::source::{Assignor, Ends, SourceSpec, StartPolicy};
@@ -58,15 +58,15 @@ pub(super) fn source(
             (true, Cluster::Brokers(_)) => Ends::LogEnd,
         },
         create_topics: config.kafka.create_topics,
-        fetch_queue_kbytes: fetch_queue_kbytes(config, 1),
+        fetch: fetch_limits(config, 1),
         commit_timeout: handler.commit.timeout,
         feed: None,
     }
 }
 
-/// What each of so many partitions may fetch ahead.
-pub(super) fn fetch_queue_kbytes(config: &Checked, partitions: u64) -> u32 {
-    u32::try_from(config.runtime.fetch_queue_bytes(partitions) >> 10).unwrap_or(u32::MAX)
+/// How far a consumer that may own so many partitions may fetch ahead: every handler has one.
+pub(super) fn fetch_limits(config: &Checked, partitions: u64) -> FetchLimits {
+    config.runtime.fetch_limits(u64::try_from(config.handlers.len()).unwrap_or(1), partitions)
 }
 
 /// The properties of a client, with the brokers to ask.

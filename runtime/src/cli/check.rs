@@ -7,7 +7,7 @@ use keylane_core::OnExhausted;
 
 use super::{Ending, Failure, output};
 use crate::app;
-use crate::config::{self, Checked, Cluster, Embedded, FeedSource, Handler, HumanSize, Runtime};
+use crate::config::{self, Checked, Cluster, Embedded, FeedSource, FetchLimits, Handler, HumanSize, Runtime};
 use crate::guest::{Granted, Inspection, load};
 use crate::telemetry;
 
@@ -94,17 +94,24 @@ fn memory(text: &mut String, checked: &Checked, embedded: Option<&Embedded>) {
         "memory",
         &format!("{}: {half} fetched ahead, {half} queued and running", HumanSize(memory_budget)),
     );
-    let topics = u64::try_from(checked.input_topics().len()).unwrap_or(u64::MAX);
+    let handlers = u64::try_from(checked.handlers.len()).unwrap_or(u64::MAX);
     let note = match embedded {
         Some(embedded) => {
-            let partitions = topics.saturating_mul(u64::from(embedded.partitions));
-            let each = checked.runtime.fetch_queue_bytes(partitions);
-            let all = HumanSize(each.saturating_mul(partitions));
-            format!("{partitions} partitions fetch up to {} ahead each, {all} in all", HumanSize(each))
+            let of_handler = |handler: &Handler| {
+                let topics = u64::try_from(handler.topics.len()).unwrap_or(u64::MAX);
+                checked.runtime.fetch_limits(handlers, topics.saturating_mul(u64::from(embedded.partitions)))
+            };
+            let limits: Vec<_> = checked.handlers.iter().map(of_handler).collect();
+            let all = limits.iter().map(FetchLimits::all).fold(0, u64::saturating_add);
+            let partitions = limits.iter().map(|limits| limits.partitions).fold(0, u64::saturating_add);
+            format!("{partitions} partitions fetch up to {} ahead in all", HumanSize(all))
         }
         None => {
-            let least = HumanSize(config::FETCH_QUEUE_MIN);
-            format!("with N partitions each fetches up to {half} / N ahead, at least {least}")
+            let (least, most) =
+                (HumanSize(config::FETCH_MIN), HumanSize(checked.runtime.fetch_limits(1, 1).each()));
+            format!(
+                "N partitions of {handlers} consumers fetch up to {half} ahead in all, each {least} to {most}"
+            )
         }
     };
     line(text, "", &note);
@@ -210,7 +217,7 @@ keylane.toml: fine
 
 brokers      a:1,b:2
 memory       128MiB: 64MiB fetched ahead, 64MiB queued and running
-             with N partitions each fetches up to 64MiB / N ahead, at least 1MiB
+             N partitions of 1 consumers fetch up to 64MiB ahead in all, each 64KiB to 4MiB
 workers      2
 compiled     /home/somebody/.cache/keylane/compiled
 
@@ -244,7 +251,7 @@ handler      orders
         for part in [
             "broker       in this process, 4 partitions per topic\n",
             "feed         orders from standard input\n",
-            "             8 partitions fetch up to 8MiB ahead each, 64MiB in all\n",
+            "             8 partitions fetch up to 32MiB ahead in all\n",
         ] {
             assert!(shown.contains(part), "no {part:?} in\n{shown}");
         }

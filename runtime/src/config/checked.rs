@@ -100,16 +100,7 @@ pub struct Runtime {
     pub drain_timeout: Duration,
 }
 
-/// Fewer bytes than this can't be fetched ahead per partition: librdkafka would starve.
-pub const FETCH_QUEUE_MIN: u64 = 1 << 20;
-
 impl Runtime {
-    /// Bytes that one partition may have fetched ahead, if so many share half of the budget.
-    #[must_use]
-    pub fn fetch_queue_bytes(&self, partitions: u64) -> u64 {
-        (self.memory_budget / 2 / partitions.max(1)).max(FETCH_QUEUE_MIN)
-    }
-
     /// Bytes of the other half: events queued and running, over all handlers.
     #[must_use]
     pub fn arena_bytes(&self) -> u64 {

@@ -15,6 +15,7 @@ mod client_properties;
 mod document;
 mod duration;
 mod error;
+mod fetch;
 mod http_host;
 mod interpolate;
 mod known_properties;
@@ -39,12 +40,12 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 pub use checked::{
-    Assignor, Checked, Cluster, Commit, DeadLetters, Embedded, FETCH_QUEUE_MIN, Feed, FeedSource, FilterRule,
-    Grants, Handler, HeaderTest, HttpHost, Kafka, LaneKey, Lanes, NoKey, Ordering, Output, OutputTime,
-    Runtime, Variable,
+    Assignor, Checked, Cluster, Commit, DeadLetters, Embedded, Feed, FeedSource, FilterRule, Grants, Handler,
+    HeaderTest, HttpHost, Kafka, LaneKey, Lanes, NoKey, Ordering, Output, OutputTime, Runtime, Variable,
 };
 pub use client_properties::Properties;
 pub use error::{Error, Refused};
+pub use fetch::{FETCH_MIN, FetchLimits};
 pub use keylane_core::OutOfRange;
 pub use problem::Report;
 pub use size::HumanSize;

@@ -21,7 +21,7 @@ mod start;
 
 pub use event::{ReadResult, Record, SourceError, SourceEvent, StartFound};
 pub use kafka::Source;
-pub use partition_count::partition_count;
+pub use partition_count::partition_counts;
 pub use spec::{Assignor, Ends, SourceSpec, StartPolicy};
 pub use start::Error;
 

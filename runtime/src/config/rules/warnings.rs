@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::checked::{Checked, Cluster, Embedded, FETCH_QUEUE_MIN, Handler, LaneKey, NoKey, Ordering};
+use super::super::checked::{Checked, Cluster, Embedded, Handler, LaneKey, NoKey, Ordering};
 use super::super::problem::Problems;
 use super::super::size::HumanSize;
 use super::super::written_handler::default_cpu_budget;
@@ -138,8 +138,12 @@ fn of_embedded(checked: &Checked, embedded: &Embedded, problems: &mut Problems<'
             }
         }
     }
-    let topics = u64::try_from(read.len()).unwrap_or(u64::MAX);
-    let needed = topics.saturating_mul(u64::from(embedded.partitions)).saturating_mul(FETCH_QUEUE_MIN);
+    let handlers = u64::try_from(checked.handlers.len()).unwrap_or(u64::MAX);
+    let of_handler = |handler: &Handler| {
+        let topics = u64::try_from(handler.topics.len()).unwrap_or(u64::MAX);
+        checked.runtime.fetch_limits(handlers, topics.saturating_mul(u64::from(embedded.partitions))).all()
+    };
+    let needed = checked.handlers.iter().map(of_handler).fold(0, u64::saturating_add);
     let half = checked.runtime.memory_budget / 2;
     if needed > half {
         let (needed, half) = (HumanSize(needed), HumanSize(half));

@@ -132,9 +132,16 @@ fn a_start_may_be_a_moment() {
 #[test]
 fn half_of_the_budget_is_divided_over_partitions() {
     let runtime = accept(MINIMAL).runtime;
-    assert_eq!(runtime.fetch_queue_bytes(8), 8 << 20);
-    assert_eq!(runtime.fetch_queue_bytes(0), 64 << 20);
-    assert_eq!(runtime.fetch_queue_bytes(1000), 1 << 20, "never so little that a partition starves");
+    let limits = |consumers, partitions| {
+        let limits = runtime.fetch_limits(consumers, partitions);
+        (limits.queue >> 10, limits.of_partition >> 10, limits.all() >> 20)
+    };
+    assert_eq!(limits(1, 16), (3 << 10, 1 << 10, 64), "half of the budget");
+    assert_eq!(limits(4, 16), (512, 512, 16), "for each of four consumers a quarter of that");
+    assert_eq!(limits(1, 1), (3 << 10, 1 << 10, 4), "more for one partition gains nothing");
+    assert_eq!(limits(1, 1_000), (32, 32, 62));
+    assert_eq!(limits(1, 10_000), (32, 32, 625), "never so little that a partition starves");
+    assert_eq!([1, 8].map(|consumers| runtime.fetch_limits(consumers, 0).response >> 20), [16, 2]);
     assert_eq!(runtime.arena_bytes(), 64 << 20);
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use keylane_core::{CommitEntry, CommitError, CommitId, Partition, ReadError, RebalanceId, StartAt};
 
+use crate::config::FetchLimits;
 use crate::librdkafka::{
     Consumer, Deadline, ErrorCode, EventKind, Hopeless, PartitionList, Patience, Questions, Queue, Requests,
     WakeHandle,
@@ -61,6 +62,7 @@ pub struct Source {
     ready: VecDeque<SourceEvent>,
     /// Names the handler in log lines.
     handler: String,
+    fetch: FetchLimits,
     /// Of lines about reads that failed.
     read_errors: Throttle,
     /// Of lines about logs whose bounds are not known.
@@ -128,6 +130,7 @@ impl Source {
             deferred: Vec::new(),
             ready: VecDeque::new(),
             handler: spec.handler.clone(),
+            fetch: spec.fetch,
             read_errors: Throttle::new(LINES_PER_SECOND),
             bounds_lines: Throttle::new(LINES_PER_SECOND),
         })
@@ -266,9 +269,28 @@ impl Source {
             Some(Rebalance { id, kind: RebalanceKind::Assign }) if id == request => {
                 self.assign(starts, true);
                 self.after_answer();
+                self.tell_of_growth();
             }
             other => self.answered_too_late(request, other),
         }
+    }
+
+    /// What may be fetched ahead was divided when the client was made.
+    fn tell_of_growth(&mut self) {
+        let partitions = self.partitions.all().count() as u64;
+        if partitions <= self.fetch.partitions {
+            return;
+        }
+        let expected = std::mem::replace(&mut self.fetch.partitions, partitions);
+        let (handler, each) = (&self.handler, self.fetch.each() >> 10);
+        tracing::warn!(
+            handler,
+            partitions,
+            expected,
+            kib_each = each,
+            remedy = "start Keylane again to divide the budget by the new number",
+            "topics have more partitions than at the start: more is fetched ahead than `memory_budget` says"
+        );
     }
 
     /// Answers this revoke, or loss: all that the group asked for is given up.

@@ -2,6 +2,7 @@
 use std::ffi::CString;
 use std::time::Duration;
 
+use crate::config::FetchLimits;
 use crate::librdkafka::{Deadline, ErrorCode, Header, ProduceRecord, Producer, Properties};
 use crate::source::embedded::EmbeddedBroker;
 use crate::source::{Assignor, Ends, SourceSpec, StartPolicy};
@@ -32,7 +33,7 @@ pub(super) fn spec(broker: &EmbeddedBroker, assignor: Assignor) -> SourceSpec {
         start: StartPolicy::Earliest,
         ends: Ends::Never,
         create_topics: false,
-        fetch_queue_kbytes: 1024,
+        fetch: FetchLimits { queue: 1 << 20, of_partition: 1 << 20, response: 16 << 20, partitions: 8 },
         commit_timeout: Duration::from_secs(2),
         feed: None,
     }
