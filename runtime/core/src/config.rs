@@ -44,10 +44,13 @@ pub struct Config {
     pub retry: Retry,
 }
 
+/// An event is tried until it is done.
+pub const UNLIMITED_ATTEMPTS: u32 = u32::MAX;
+
 /// Attempts, the time between them, and what comes after the last one.
 #[derive(Clone, Debug)]
 pub struct Retry {
-    /// Attempts in all, at least 1.
+    /// Attempts in all, at least 1; or [`UNLIMITED_ATTEMPTS`].
     pub max_attempts: u32,
     /// Between the first attempt and the second.
     pub initial_interval: Duration,
@@ -85,6 +88,13 @@ pub enum RetryScope {
     Key,
     /// Its partition: the strict batch retry.
     Partition,
+}
+
+impl Retry {
+    /// Whether no attempt follows this one.
+    pub(crate) fn is_last(&self, attempt: u32) -> bool {
+        self.max_attempts != UNLIMITED_ATTEMPTS && attempt >= self.max_attempts
+    }
 }
 
 impl Default for Retry {

@@ -33,7 +33,7 @@ mod partitions;
 mod slab;
 
 pub use action::*;
-pub use config::{Config, OnExhausted, OutOfRange, Retry, RetryScope};
+pub use config::{Config, OnExhausted, OutOfRange, Retry, RetryScope, UNLIMITED_ATTEMPTS};
 pub use core::Core;
 pub use ids::{CallId, CommitId, Now, Partition, Place, RebalanceId, SessionId};
 pub use input::*;

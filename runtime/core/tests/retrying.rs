@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keylane_core::{
     Admission, CallFailure, Config, Fault, FetchedRow, Holds, Input, LaneEnd, OnExhausted, Place, Reason,
-    Retry, RetryScope, Verdict,
+    Retry, RetryScope, UNLIMITED_ATTEMPTS, Verdict,
 };
 use shell::{NEXT, P0, REQUEST, STEP, Shell};
 
@@ -49,6 +49,27 @@ fn attempts_are_counted_and_wait_longer_each_time() {
     assert_eq!(shell.kept_places(), 0);
     let failures = shell.core.failures();
     assert_eq!((failures.retries, failures.dead_letters), (2, 1));
+}
+
+#[test]
+fn unlimited_attempts_end_with_the_event_alone() {
+    let retry =
+        Retry { max_attempts: UNLIMITED_ATTEMPTS, initial_interval: STEP, max_interval: STEP, ..retry() };
+    let mut shell = reading(retry);
+    shell.fetch(P0, &[(0, 1)]);
+    for attempt in 1..=1_000 {
+        let call = shell.wait_for_call();
+        assert_eq!((call.attempt, call.last_attempt), (attempt, false));
+        shell.end_with(RETRY);
+    }
+    shell.wait_for_call();
+    shell.end_with(Verdict::Reject);
+    let letter = shell.bury();
+    assert_eq!(
+        (letter.attempt, letter.reason),
+        (1_001, Reason::Rejected),
+        "what can never succeed is not held"
+    );
 }
 
 #[test]

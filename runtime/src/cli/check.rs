@@ -164,7 +164,11 @@ fn failures(handler: &Handler) -> String {
         (None, OnExhausted::Skip) => "skipped".to_owned(),
         (None, OnExhausted::Stop | OnExhausted::DeadLetter) => "the handler stops".to_owned(),
     };
-    format!("{attempts} {}, then {ending}", if attempts == 1 { "attempt" } else { "attempts" })
+    match attempts {
+        keylane_core::UNLIMITED_ATTEMPTS => format!("tried without a limit; what is rejected: {ending}"),
+        1 => format!("1 attempt, then {ending}"),
+        _ => format!("{attempts} attempts, then {ending}"),
+    }
 }
 
 fn line(text: &mut String, name: &str, value: &str) {

@@ -10,6 +10,7 @@
 //!
 //! Only this module reads the environment, and only [`load`] does it.
 
+mod attempts;
 mod checked;
 mod client_properties;
 mod document;

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::attempts::Attempts;
 use super::duration::HumanDuration;
 use super::scalar::scalar;
 
@@ -10,10 +11,9 @@ use super::scalar::scalar;
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Retry {
-    /// Attempts in all, the first one included.
-    #[schemars(range(min = 1, max = 1_000_000))]
-    #[serde(deserialize_with = "scalar")]
-    pub(super) max_attempts: i64,
+    /// Attempts in all, the first one included. `"unlimited"` is for services that may be down for longer than anybody
+    /// knows: see docs/outages.md.
+    pub(super) max_attempts: Attempts,
     /// The wait between the first attempt and the second.
     pub(super) initial_interval: HumanDuration,
     /// No wait is longer, whatever the guest asks for; `jitter` comes on top.
@@ -37,7 +37,7 @@ pub(super) struct Retry {
 impl Default for Retry {
     fn default() -> Retry {
         Retry {
-            max_attempts: 10,
+            max_attempts: Attempts::Limited(10),
             initial_interval: HumanDuration::from_millis(500),
             max_interval: HumanDuration::from_secs(30),
             multiplier: 2.0,

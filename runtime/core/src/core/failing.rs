@@ -55,7 +55,7 @@ impl Core {
         let retry = &self.config.retry;
         let age = self.now.wall_ms.saturating_sub(row.timestamp).max(0);
         let age = Duration::from_millis(age.unsigned_abs());
-        if attempt >= retry.max_attempts {
+        if retry.is_last(attempt) {
             self.condemn(id, at, reason);
         } else if row.timestamp >= 0 && retry.max_record_age.is_some_and(|max| age > max) {
             self.condemn(id, at, Reason::TooOld);
@@ -154,7 +154,7 @@ impl Core {
     fn note_trouble(&mut self, part: &Part, last: i64, attempt: u32) {
         let left = part.end - part.done_to;
         match part.next {
-            Next::Retry(until) => self.lanes.retry(part.lane, attempt + 1, until),
+            Next::Retry(until) => self.lanes.retry(part.lane, attempt.saturating_add(1), until),
             Next::Suspect => {
                 self.lanes.attempt(part.lane, attempt);
                 self.lanes.suspect(part.lane, last);

@@ -175,7 +175,7 @@ impl Core {
                     call: id,
                     topic: call.topic,
                     attempt: call.attempt,
-                    last_attempt: call.attempt >= self.config.retry.max_attempts,
+                    last_attempt: self.config.retry.is_last(call.attempt),
                     fresh: call.fresh,
                     rows: &call.rows,
                     lanes: &self.outbox.lent_lanes,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::attempts::Attempts;
 use super::super::checked::DeadLetters;
 use super::super::problem::Problems;
 use super::super::written_handler::Handler;
@@ -29,7 +30,10 @@ pub(super) fn retry(
             .hint("raise `max_interval`, or lower `initial_interval`");
     }
     keylane_core::Retry {
-        max_attempts: limits::whole(problems, &at("max_attempts"), retry.max_attempts, 1..=1_000_000),
+        max_attempts: match retry.max_attempts {
+            Attempts::Limited(number) => limits::whole(problems, &at("max_attempts"), number, 1..=1_000_000),
+            Attempts::Unlimited => keylane_core::UNLIMITED_ATTEMPTS,
+        },
         initial_interval: initial,
         max_interval: longest,
         multiplier: limits::share(problems, &at("multiplier"), retry.multiplier, 1.0..=100.0),

@@ -139,7 +139,7 @@ fn half_of_the_budget_is_divided_over_partitions() {
     assert_eq!(limits(1, 16), (3 << 10, 1 << 10, 64), "half of the budget");
     assert_eq!(limits(4, 16), (512, 512, 16), "for each of four consumers a quarter of that");
     assert_eq!(limits(1, 1), (3 << 10, 1 << 10, 4), "more for one partition gains nothing");
-    assert_eq!(limits(1, 1_000), (32, 32, 62));
+    assert_eq!(limits(1, 1_000), (32, 32, 63));
     assert_eq!(limits(1, 10_000), (32, 32, 625), "never so little that a partition starves");
     assert_eq!([1, 8].map(|consumers| runtime.fetch_limits(consumers, 0).response >> 20), [16, 2]);
     assert_eq!(runtime.arena_bytes(), 64 << 20);
@@ -189,7 +189,10 @@ fn what_is_seldom_meant_is_a_warning_with_its_line() {
             with("dead_letters.topic = \"back\"", BACK),
             "8: the handler `two` reads `back`, the dead letters of `orders`",
         ),
-        (embedded("orders", 8) + "[runtime]\nmemory_budget = \"8MiB\"", "fetch queues take up to 8MiB"),
+        (
+            embedded("orders", 64) + BACK + "[runtime]\nmemory_budget = \"8MiB\"",
+            "fetch queues take up to 8MiB, more than their half of the budget (4MiB)",
+        ),
     ];
     for (text, expected) in cases {
         let warnings = accept(&text).warnings;
