@@ -47,9 +47,12 @@ fn run(cluster: &Cluster, options: &Options, batch: u64) -> Result<Vec<String>> 
         Ok(())
     })?;
     running.terminate();
-    running.wait_for("what it counted", |line| keylane::says(line, "events that failed"));
-    let skipped =
-        running.lines().iter().find_map(|line| line.get("skipped").and_then(|skipped| skipped.as_u64()));
+    running.wait_for("what it counted", |line| keylane::says(line, "in all"));
+    let skipped = running
+        .lines()
+        .iter()
+        .rev()
+        .find_map(|line| line.get("skipped").and_then(|skipped| skipped.as_u64()));
     let skipped = skipped.context("it counts what it skipped")?;
     report::line(&format!("{skipped} events trapped in {took:.1} s"));
     let peak = memory.iter().copied().fold(0.0, f64::max);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keylane_core::{CallFailure, CommittedStart, Core, Failures, Input, Now, Start};
+use keylane_core::{CallFailure, CommittedStart, Core, Input, Now, Partition, Start};
 
 use crate::guest::{CallNews, Outcome};
 use crate::librdkafka::WakeHandle;
@@ -14,6 +14,7 @@ use super::Totals;
 use super::clock::Clock;
 use super::inbox::{Inbox, News};
 use super::outputs::Heard;
+use super::report::{self, Counts, Report};
 use super::shell::{Read, Shell};
 
 /// The client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not last.
@@ -72,6 +73,7 @@ pub(super) struct HandlerLoop {
     /// So much waits for the producer that no more calls begin.
     backlog_full: bool,
     first_read: Option<Duration>,
+    report: Report,
 }
 
 impl Prepared {
@@ -100,6 +102,7 @@ impl HandlerLoop {
             empty_since: now.uptime,
             had_loss: false,
             backlog_full: false,
+            report: Report::new(now.uptime),
         };
         if let Err(error) = this.shell.source.join() {
             this.shell.fail(error.to_string());
@@ -128,6 +131,7 @@ impl HandlerLoop {
             busy = true;
         }
         self.follow_up();
+        self.report();
         self.shell.calls.hand_over();
         busy
     }
@@ -369,13 +373,28 @@ impl HandlerLoop {
         }
     }
 
-    /// What became of events that were not simply done.
-    fn tell_failures(&self) {
-        let handler = &self.shell.name;
-        let Failures { retries, reruns, dead_letters, skipped, .. } = self.core.failures();
-        if retries + reruns + dead_letters + skipped > 0 {
-            tracing::info!(handler, retries, reruns, dead_letters, skipped, "events that failed");
+    /// Once a minute: what was done so far.
+    fn report(&mut self) {
+        if !self.report.is_due(self.now.uptime) {
+            return;
         }
+        let behind = |partition: &Partition| {
+            let end = self.shell.source.last_known_end(*partition)?;
+            Some((end - self.core.first_unsettled(*partition)?).max(0))
+        };
+        let lag = self.shell.owned.iter().filter_map(behind).sum();
+        let counts = self.counts();
+        self.report.tell(&self.shell.name, self.now.uptime, &counts, lag);
+    }
+
+    fn counts(&self) -> Counts {
+        let Shell { outputs, .. } = &self.shell;
+        Counts { done: outputs.done(), outputs: outputs.emitted(), failures: self.core.failures() }
+    }
+
+    /// What is not told while it happens.
+    fn tell_rest(&self) {
+        let handler = &self.shell.name;
         let order_breaks = self.shell.outputs.order_breaks();
         if order_breaks > 0 {
             tracing::warn!(handler, order_breaks, "outputs that landed behind later ones of their lane");
@@ -396,9 +415,10 @@ impl HandlerLoop {
     }
 
     fn leave(self) -> LoopEnd {
-        self.tell_failures();
-        let HandlerLoop { shell, .. } = self;
+        self.tell_rest();
         let active = self.first_read.map_or(Duration::ZERO, |first| self.now.uptime - first);
+        report::tell_totals(&self.shell.name, &self.counts(), active);
+        let HandlerLoop { shell, .. } = self;
         let totals = Totals {
             done: shell.outputs.done(),
             emitted: shell.outputs.emitted(),

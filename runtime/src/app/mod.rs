@@ -14,6 +14,7 @@ mod notices;
 mod outputs;
 mod parts;
 mod preflight;
+mod report;
 mod shell;
 mod signals;
 mod specs;

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::lanes::Lanes;
 use crate::outbox::{Outbox, Pending};
 use crate::partitions::Partitions;
-use crate::{Action, DeadLetter, Dispatch, Failures, Input, Now, SessionId};
+use crate::{Action, DeadLetter, Dispatch, Failures, Input, Now, Partition, SessionId};
 
 use closing::Drain;
 use committing::Committer;
@@ -250,6 +250,12 @@ impl Core {
     /// What happened to events that failed, so far.
     pub fn failures(&self) -> Failures {
         self.failures
+    }
+
+    /// The first offset of a partition of ours that is not settled.
+    pub fn first_unsettled(&self, partition: Partition) -> Option<i64> {
+        let state = self.partitions.get(self.partitions.find(partition)?);
+        state.may_commit().then(|| state.ledger.prefix())
     }
 
     /// Lanes that have events or a call; for tests and reports.
