@@ -69,7 +69,9 @@ fn what_is_filtered_is_settled() {
 #[test]
 fn lanes_may_be_found_by_a_header_or_in_the_value() {
     let Some(cluster) = kafka::shared() else { return };
-    for lane_key in ["header:customer", "json:/customer"] {
+    for lane_key in
+        [json!("header:customer"), json!("json:/customer"), json!(["json:/customer", "header:customer"])]
+    {
         let flow = Flow::new(cluster, 1, &[]);
         let event = |number: usize, customer: &str, millis: &str| {
             Record::new(format!("order-{number}"), json!({ "customer": customer }).to_string())
@@ -82,10 +84,41 @@ fn lanes_may_be_found_by_a_header_or_in_the_value() {
         let settings = flow.settings(&guest("sleepy"), "lanes").set("handlers.t", "max_batch", 1).set(
             "handlers.t.lanes",
             "lane_key",
-            lane_key,
+            lane_key.clone(),
         );
         Keylane::run(&settings, &["--until-end"]).expect_exit(0);
         assert_eq!(origins(&kafka::read_all(&cluster.bootstrap(), &flow.output)), [2, 0, 1, 3], "{lane_key}");
+    }
+}
+
+/// Values of a schema registry are no JSON texts: order would be lost without a word.
+#[test]
+fn a_lane_key_that_is_not_found_is_told() {
+    let Some(cluster) = kafka::shared() else { return };
+    for (lane_key, told) in [("json:/id", true), ("registry-json:/id", false)] {
+        let flow = Flow::new(cluster, 1, &[]);
+        let value =
+            |number: i64| [&b"\0\0\0\0\x07"[..], json!({ "id": number % 3 }).to_string().as_bytes()].concat();
+        let records = (0..50).map(|number| Record { value: Some(value(number)), ..Record::new("k", "") });
+        flow.producer().send_all(&flow.input, records).expect("acknowledged");
+        let settings = flow.settings(&guest("noop"), "lanes").set("handlers.t.lanes", "lane_key", lane_key);
+        let mut keylane = Keylane::run(&settings, &["--until-end"]);
+        keylane.expect_exit(0);
+        let lines = keylane.lines();
+        let line = lines
+            .iter()
+            .find(|line| line["message"].as_str().is_some_and(|text| text.contains("finds nothing")));
+        assert_eq!(line.is_some(), told, "{}", keylane.tail());
+        if let Some(line) = line {
+            assert_eq!(
+                (line["offset"].as_i64(), line["topic"].as_str()),
+                (Some(0), Some(flow.input.as_str()))
+            );
+            assert!(
+                line["events"].as_u64().is_some_and(|events| events > 0)
+                    && line.to_string().contains("registry-json:")
+            );
+        }
     }
 }
 

@@ -16,6 +16,8 @@ pub struct LaneRule {
     from: From,
     no_key: NoKey,
     seed: RandomState,
+    /// Events in which a derived lane key was not found.
+    missed: u64,
 }
 
 /// Where a lane key is.
@@ -26,41 +28,52 @@ enum From {
     Header(Vec<u8>),
     /// What this pointer leads to, name by name.
     Json(Vec<String>),
+    /// The same behind [`REGISTRY_PREFIX`].
+    RegistryJson(Vec<String>),
+    /// All of these.
+    Composite(Vec<From>),
 }
+
+/// Zero, and the id of a schema in four bytes.
+const REGISTRY_PREFIX: usize = 5;
+/// Some editors and platforms write it before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl LaneRule {
     /// A rule with a fresh seed.
     pub fn new(ordering: Ordering, lane_key: &LaneKey, no_key: NoKey) -> Self {
-        let from = match lane_key {
-            LaneKey::Key => From::Key,
-            LaneKey::Header(name) => From::Header(name.clone().into_bytes()),
-            LaneKey::Json(pointer) => From::Json(json_scalar::pointer(pointer)),
-        };
-        LaneRule { ordering, from, no_key, seed: RandomState::default() }
+        LaneRule { ordering, from: From::new(lane_key), no_key, seed: RandomState::default(), missed: 0 }
+    }
+
+    /// In how many events a derived lane key was not found.
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// Whether such events have no order, and no dead letter that tells of it.
+    pub fn loses_order_silently(&self) -> bool {
+        self.no_key == NoKey::Spread
+    }
+
+    /// Whether the value looks as if a serializer of a schema registry had written it.
+    pub fn looks_registered(value: Option<&[u8]>) -> bool {
+        value.is_some_and(|value| value.len() > REGISTRY_PREFIX && value.first() == Some(&0))
     }
 
     /// The lane of a record. An empty key is a key.
     pub fn admission<'h, H: Iterator<Item = Header<'h>>>(
-        &self,
+        &mut self,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
-        headers: impl FnOnce() -> H,
+        headers: impl Fn() -> H,
     ) -> Admission {
         match self.ordering {
             Ordering::Partition => return Admission::Lane(0),
             Ordering::Unordered => return Admission::NoLane,
             Ordering::Key => {}
         }
-        let hash = match &self.from {
-            From::Key => key.map(|key| self.seed.hash_one(key)),
-            From::Header(name) => {
-                let value = headers().filter(|(known, _)| known == name).last().and_then(|(_, value)| value);
-                value.map(|value| self.seed.hash_one(value))
-            }
-            From::Json(pointer) => {
-                json_scalar::hash(value.unwrap_or_default(), pointer, &|scalar| self.seed.hash_one(scalar))
-            }
-        };
+        let hash = self.from.hash(&self.seed, key, value, &headers);
+        self.missed += u64::from(hash.is_none() && !matches!(self.from, From::Key));
         match (hash, self.no_key) {
             (Some(hash), _) => Admission::Lane(hash),
             (None, NoKey::Spread) => Admission::NoLane,
@@ -70,46 +83,86 @@ impl LaneRule {
     }
 }
 
+impl From {
+    fn new(lane_key: &LaneKey) -> From {
+        match lane_key {
+            LaneKey::Key => From::Key,
+            LaneKey::Header(name) => From::Header(name.clone().into_bytes()),
+            LaneKey::Json(pointer) => From::Json(json_scalar::pointer(pointer)),
+            LaneKey::RegistryJson(pointer) => From::RegistryJson(json_scalar::pointer(pointer)),
+            LaneKey::Composite(parts) => From::Composite(parts.iter().map(From::new).collect()),
+        }
+    }
+
+    /// The hash of what is found; `None`: nothing, or not all of it.
+    fn hash<'h, H: Iterator<Item = Header<'h>>>(
+        &self,
+        seed: &RandomState,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &impl Fn() -> H,
+    ) -> Option<u64> {
+        let scalar = |json: &[u8], pointer: &[String]| {
+            let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
+            json_scalar::hash(json, pointer, &|scalar| seed.hash_one(scalar))
+        };
+        match self {
+            From::Key => key.map(|key| seed.hash_one(key)),
+            From::Header(name) => {
+                let value = headers().filter(|(known, _)| known == name).last().and_then(|(_, value)| value);
+                value.map(|value| seed.hash_one(value))
+            }
+            From::Json(pointer) => scalar(value.unwrap_or_default(), pointer),
+            From::RegistryJson(pointer) => {
+                let value = value.filter(|value| value.first() == Some(&0))?;
+                scalar(value.get(REGISTRY_PREFIX..)?, pointer)
+            }
+            From::Composite(parts) => parts.iter().try_fold(0, |before: u64, part| {
+                let hash = part.hash(seed, key, value, headers)?;
+                Some(seed.hash_one((before, hash)))
+            }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn admission(rule: &LaneRule, key: Option<&[u8]>) -> Admission {
+    fn admission(rule: &mut LaneRule, key: Option<&[u8]>) -> Admission {
         rule.admission(key, None, std::iter::empty)
     }
 
-    fn by_json(rule: &LaneRule, value: &str) -> Admission {
+    fn by_json(rule: &mut LaneRule, value: &str) -> Admission {
         rule.admission(None, Some(value.as_bytes()), std::iter::empty)
     }
 
     #[test]
     fn absent_and_empty_keys_differ() {
-        let rule = LaneRule::new(Ordering::Key, &LaneKey::Key, NoKey::Partition);
-        assert_eq!(admission(&rule, Some(b"a")), admission(&rule, Some(b"a")));
-        assert_ne!(admission(&rule, Some(b"a")), admission(&rule, Some(b"b")));
-        assert_ne!(admission(&rule, Some(b"")), admission(&rule, None));
-        assert_eq!(admission(&rule, None), admission(&rule, None));
-        let spread = LaneRule::new(Ordering::Key, &LaneKey::Key, NoKey::Spread);
-        assert_eq!(admission(&spread, None), Admission::NoLane);
-        let reject = LaneRule::new(Ordering::Key, &LaneKey::Key, NoKey::Reject);
-        assert_eq!(admission(&reject, None), Admission::Rejected);
+        let mut rule = LaneRule::new(Ordering::Key, &LaneKey::Key, NoKey::Partition);
+        assert_eq!(admission(&mut rule, Some(b"a")), admission(&mut rule, Some(b"a")));
+        assert_ne!(admission(&mut rule, Some(b"a")), admission(&mut rule, Some(b"b")));
+        assert_ne!(admission(&mut rule, Some(b"")), admission(&mut rule, None));
+        assert_eq!(admission(&mut rule, None), admission(&mut rule, None));
+        let mut spread = LaneRule::new(Ordering::Key, &LaneKey::Key, NoKey::Spread);
+        assert_eq!(admission(&mut spread, None), Admission::NoLane);
+        let mut reject = LaneRule::new(Ordering::Key, &LaneKey::Key, NoKey::Reject);
+        assert_eq!(admission(&mut reject, None), Admission::Rejected);
     }
 
     #[test]
     fn other_orderings_do_not_look_at_the_key() {
-        let partition = LaneRule::new(Ordering::Partition, &LaneKey::Key, NoKey::Spread);
-        assert_eq!(admission(&partition, Some(b"a")), admission(&partition, None));
-        let unordered = LaneRule::new(Ordering::Unordered, &LaneKey::Key, NoKey::Spread);
-        assert_eq!(admission(&unordered, Some(b"a")), Admission::NoLane);
+        let mut partition = LaneRule::new(Ordering::Partition, &LaneKey::Key, NoKey::Spread);
+        assert_eq!(admission(&mut partition, Some(b"a")), admission(&mut partition, None));
+        let mut unordered = LaneRule::new(Ordering::Unordered, &LaneKey::Key, NoKey::Spread);
+        assert_eq!(admission(&mut unordered, Some(b"a")), Admission::NoLane);
     }
 
     #[test]
     fn the_last_header_of_the_name_counts() {
-        let rule = LaneRule::new(Ordering::Key, &LaneKey::Header("tenant".to_owned()), NoKey::Reject);
-        let of = |headers: &[Header<'static>]| {
-            let headers = headers.to_vec();
-            rule.admission(Some(b"key"), None, move || headers.into_iter())
-        };
+        let mut rule = LaneRule::new(Ordering::Key, &LaneKey::Header("tenant".to_owned()), NoKey::Reject);
+        let mut of =
+            |headers: &[Header<'static>]| rule.admission(Some(b"key"), None, || headers.iter().copied());
         let (a, b): (Header<'_>, Header<'_>) = ((b"tenant", Some(b"a")), (b"tenant", Some(b"b")));
         assert_eq!(of(&[a, b]), of(&[b]));
         assert_ne!(of(&[a]), of(&[b]));
@@ -119,12 +172,48 @@ mod tests {
 
     #[test]
     fn a_scalar_in_the_value_counts_with_its_type() {
-        let rule = LaneRule::new(Ordering::Key, &LaneKey::Json("/customer/id".to_owned()), NoKey::Reject);
-        let one = by_json(&rule, r#"{"customer": {"id": 1}}"#);
-        assert_eq!(one, by_json(&rule, r#"{"x": [1, {"id": 2}], "customer": {"name": "A", "id": 1.0}}"#));
-        assert_ne!(one, by_json(&rule, r#"{"customer": {"id": "1"}}"#));
+        let mut rule = LaneRule::new(Ordering::Key, &LaneKey::Json("/customer/id".to_owned()), NoKey::Reject);
+        let one = by_json(&mut rule, r#"{"customer": {"id": 1}}"#);
+        assert_eq!(one, by_json(&mut rule, r#"{"x": [1, {"id": 2}], "customer": {"name": "A", "id": 1.0}}"#));
+        assert_ne!(one, by_json(&mut rule, r#"{"customer": {"id": "1"}}"#));
         for none in ["", "no JSON", "{}", r#"{"customer": {"id": {}}}"#, r#"{"customer": {"id": null}}"#] {
-            assert_eq!(by_json(&rule, none), Admission::Rejected, "{none}");
+            assert_eq!(by_json(&mut rule, none), Admission::Rejected, "{none}");
         }
+    }
+
+    #[test]
+    fn what_stands_before_the_json_is_skipped() {
+        let id = |text: &[u8]| [text, br#"{"id": 7}"#].concat();
+        let mut json = LaneRule::new(Ordering::Key, &LaneKey::Json("/id".to_owned()), NoKey::Spread);
+        let mut by = |value: &[u8]| json.admission(None, Some(value), std::iter::empty);
+        assert_eq!(by(&id(b"")), by(&id(BYTE_ORDER_MARK)));
+        assert_eq!(by(&id(b"\0\0\0\0\x05")), Admission::NoLane);
+        assert_eq!(json.missed(), 1);
+        assert!(
+            LaneRule::looks_registered(Some(&id(b"\0\0\0\0\x05")))
+                && !LaneRule::looks_registered(Some(b"{}"))
+        );
+        let mut registry =
+            LaneRule::new(Ordering::Key, &LaneKey::RegistryJson("/id".to_owned()), NoKey::Reject);
+        let mut by = |value: &[u8]| registry.admission(None, Some(value), std::iter::empty);
+        assert_eq!(by(&id(b"\0\0\0\0\x05")), by(&id(b"\0\0\0\x01\x06")));
+        assert_eq!([by(&id(b"")), by(b"\0\0"), by(b"")], [Admission::Rejected; 3]);
+    }
+
+    #[test]
+    fn all_parts_of_a_composite_key_count() {
+        let parts = vec![LaneKey::Header("tenant".to_owned()), LaneKey::Json("/id".to_owned())];
+        let mut rule = LaneRule::new(Ordering::Key, &LaneKey::Composite(parts), NoKey::Reject);
+        let mut of = |tenant: Option<&'static str>, value: &str| {
+            let headers: Vec<Header<'static>> =
+                tenant.iter().map(|tenant| (&b"tenant"[..], Some(tenant.as_bytes()))).collect();
+            rule.admission(None, Some(value.as_bytes()), || headers.iter().copied())
+        };
+        let one = of(Some("a"), r#"{"id": 1}"#);
+        assert_eq!(one, of(Some("a"), r#"{"id": 1, "x": 2}"#));
+        assert_ne!(one, of(Some("b"), r#"{"id": 1}"#));
+        assert_ne!(one, of(Some("a"), r#"{"id": 2}"#));
+        assert_eq!(of(None, r#"{"id": 1}"#), Admission::Rejected);
+        assert_eq!(of(Some("a"), "{}"), Admission::Rejected);
     }
 }

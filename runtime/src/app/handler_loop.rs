@@ -333,6 +333,7 @@ impl HandlerLoop {
             }
             self.core.handle(self.now, Input::Fetched { partition, rows, end, error });
             self.carry_out();
+            self.shell.tell_misses(self.now);
             self.shell.calls.hand_over();
         }
         busy

@@ -21,9 +21,10 @@ pub(super) enum Cause {
     CommitRefused,
     Client,
     StartUnknown,
+    NoLaneKey,
 }
 
-const CAUSES: usize = 8;
+const CAUSES: usize = 9;
 
 /// The limits of one handler.
 #[derive(Debug)]

@@ -43,6 +43,9 @@ pub(super) struct Shell {
     pub(super) failures: Vec<String>,
     pub(super) calls_made: u64,
     lines: Lines,
+    /// The first event without its derived lane key since that was told last, and how many there were before.
+    miss: Option<Miss>,
+    misses_told: u64,
 }
 
 /// What the core decided about the loop itself.
@@ -72,6 +75,15 @@ pub(super) struct Permission {
     pub(super) partition: Partition,
     max_events: u32,
     max_bytes: u64,
+}
+
+/// An event in which no lane key was found.
+#[derive(Clone, Copy, Debug)]
+struct Miss {
+    partition: Partition,
+    offset: i64,
+    /// It looks as if a serializer of a schema registry had written it.
+    registered: bool,
 }
 
 /// What one read came to.
@@ -110,6 +122,8 @@ impl Shell {
             failures: Vec::new(),
             calls_made: 0,
             lines: Lines::new(),
+            miss: None,
+            misses_told: 0,
         }
     }
 
@@ -203,7 +217,7 @@ impl Shell {
 
     /// Reads once, within the permission. The rows stay lent until the next read.
     pub(super) fn read(&mut self, permission: Permission) -> Read<'_> {
-        let Shell { source, arena, filter, lane_rule, rows, .. } = self;
+        let Shell { source, arena, filter, lane_rule, rows, miss, .. } = self;
         rows.clear();
         let Permission { partition, max_events, max_bytes } = permission;
         let read = source.read(partition, max_events, max_bytes, &mut |record| {
@@ -211,7 +225,13 @@ impl Shell {
             // What is not wanted is not copied, either.
             let (place, bytes, admission) = if filter.wants(key, value, || record.headers()) {
                 let (place, bytes) = arena.store(key, value, record.headers(), record.has_log_append_time());
-                (place, bytes, lane_rule.admission(key, value, || record.headers()))
+                let missed = lane_rule.missed();
+                let admission = lane_rule.admission(key, value, || record.headers());
+                if lane_rule.missed() != missed && miss.is_none() {
+                    let registered = LaneRule::looks_registered(value);
+                    *miss = Some(Miss { partition, offset: record.offset(), registered });
+                }
+                (place, bytes, admission)
             } else {
                 (NOWHERE, FILTERED_BYTES, Admission::Filtered)
             };
@@ -318,6 +338,36 @@ impl Shell {
             error,
             dropped,
             "the handler asks for a retry"
+        );
+    }
+
+    /// Says, now and then, that events have no lane key although the configuration says where it is.
+    pub(super) fn tell_misses(&mut self, now: Now) {
+        let Some(Miss { partition, offset, registered }) = self.miss else { return };
+        if !self.lane_rule.loses_order_silently() {
+            self.miss = None; // each has a dead letter
+            return;
+        }
+        if self.lines.allow(Cause::NoLaneKey, now).is_none() {
+            return;
+        }
+        self.miss = None;
+        let events =
+            self.lane_rule.missed() - std::mem::replace(&mut self.misses_told, self.lane_rule.missed());
+        let remedy = if registered {
+            "the value begins like that of a schema registry: write `registry-json:` instead of `json:`"
+        } else {
+            "see `lane_key`, or set `no_key = \"reject\"`, which sets them aside"
+        };
+        let (handler, topic, partition) = (&self.name, self.place().topic(partition), partition.number);
+        tracing::warn!(
+            handler,
+            topic,
+            partition,
+            offset,
+            events,
+            remedy,
+            "`lane_key` finds nothing in events, this one the first of them: their order is not kept"
         );
     }
 

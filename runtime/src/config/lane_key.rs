@@ -16,9 +16,15 @@ pub enum LaneKey {
     Header(String),
     /// The scalar in the value, read as JSON, that this pointer (RFC 6901) leads to.
     Json(String),
+    /// The same, behind the five bytes that serializers of a schema registry write.
+    RegistryJson(String),
+    /// All of these together, two at least.
+    Composite(Vec<LaneKey>),
 }
 
-const EXPECTED: &str = "\"key\", \"header:NAME\" or \"json:/pointer\"";
+const EXPECTED: &str = "\"key\", \"header:NAME\", \"json:/pointer\" or \"registry-json:/pointer\"";
+/// The most parts of a composite key.
+const PARTS_MAX: usize = 8;
 
 impl fmt::Display for LaneKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,21 +32,67 @@ impl fmt::Display for LaneKey {
             LaneKey::Key => f.write_str("key"),
             LaneKey::Header(name) => write!(f, "header:{name}"),
             LaneKey::Json(pointer) => write!(f, "json:{pointer}"),
+            LaneKey::RegistryJson(pointer) => write!(f, "registry-json:{pointer}"),
+            LaneKey::Composite(parts) => {
+                let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
+                f.write_str(&parts.join(" + "))
+            }
         }
     }
 }
 
 impl Serialize for LaneKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let LaneKey::Composite(parts) = self {
+            return serializer.collect_seq(parts);
+        }
         serializer.collect_str(self)
     }
 }
 
 impl<'de> Deserialize<'de> for LaneKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<LaneKey, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse(&text).ok_or_else(|| de::Error::custom(format!("`{text}` is no lane key: write {EXPECTED}")))
+        deserializer.deserialize_any(Visitor)
     }
+}
+
+struct Visitor;
+
+impl<'de> de::Visitor<'de> for Visitor {
+    type Value = LaneKey;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{EXPECTED}, or a list of these")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<LaneKey, E> {
+        parse(text).ok_or_else(|| {
+            E::custom(format!("`{text}` is no lane key: write {EXPECTED}, or a list of these"))
+        })
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<LaneKey, A::Error> {
+        let mut parts: Vec<LaneKey> = Vec::new();
+        while let Some(text) = list.next_element::<String>()? {
+            let part = part_of(&text)?;
+            if parts.contains(&part) {
+                return Err(de::Error::custom(format!("`{text}` stands twice in the lane key")));
+            }
+            parts.push(part);
+        }
+        match parts.len() {
+            0 => {
+                Err(de::Error::custom("a lane key of nothing: write \"key\", or `ordering = \"partition\"`"))
+            }
+            1 => Ok(parts.remove(0)),
+            2..=PARTS_MAX => Ok(LaneKey::Composite(parts)),
+            _ => Err(de::Error::custom(format!("a lane key has {PARTS_MAX} parts at the most"))),
+        }
+    }
+}
+
+fn part_of<E: de::Error>(text: &str) -> Result<LaneKey, E> {
+    de::Visitor::visit_str(Visitor, text)
 }
 
 fn parse(text: &str) -> Option<LaneKey> {
@@ -50,9 +102,15 @@ fn parse(text: &str) -> Option<LaneKey> {
     if let Some(name) = text.strip_prefix("header:") {
         return (!name.is_empty() && name.trim() == name).then(|| LaneKey::Header(name.to_owned()));
     }
+    if let Some(pointer) = text.strip_prefix("registry-json:") {
+        return is_pointer(pointer).then(|| LaneKey::RegistryJson(pointer.to_owned()));
+    }
     let pointer = text.strip_prefix("json:")?;
-    let valid = (pointer.is_empty() || pointer.starts_with('/')) && is_escaped(pointer);
-    valid.then(|| LaneKey::Json(pointer.to_owned()))
+    is_pointer(pointer).then(|| LaneKey::Json(pointer.to_owned()))
+}
+
+fn is_pointer(text: &str) -> bool {
+    (text.is_empty() || text.starts_with('/')) && is_escaped(text)
 }
 
 /// RFC 6901: `~` stands only in `~0` (for itself) and `~1` (for a slash).
@@ -67,12 +125,15 @@ impl JsonSchema for LaneKey {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "type": "string",
+            "type": ["string", "array"],
             "description": "`\"key\"`: the record's key. `\"header:NAME\"`: the value of the last header of that name. \
                             `\"json:/path/to/field\"`: the scalar in the value, read as JSON, that this pointer (RFC \
-                            6901) leads to, with its type (1 is not \"1\"). An event in which nothing is found has \
-                            no lane key: see `no_key`.",
-            "pattern": "^(key|header:.+|json:(/.*)?)$",
+                            6901) leads to, with its type (1 is not \"1\"); a byte order mark before it is skipped. \
+                            `\"registry-json:/path/to/field\"`: the same behind the five bytes of a schema registry. \
+                            A list of these, `[\"header:tenant\", \"json:/customer/id\"]`: all of them together. An \
+                            event in which nothing, or not all, is found has no lane key: see `no_key`.",
+            "items": { "type": "string" },
+            "pattern": "^(key|header:.+|(registry-)?json:(/.*)?)$",
         })
     }
 }

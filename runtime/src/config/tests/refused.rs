@@ -134,6 +134,10 @@ fn settings_for_events_that_fail() {
         ("max_memory = \"1GiB\"", "max_memory` must be between 0B and 64MiB, not 1GiB"),
         ("cpu_budget = \"0s\"", "cpu_budget` must be between 10ms and 1h, not 0s"),
         ("lanes.lane_key = \"value\"", "`value` is no lane key: write \"key\", \"header:NAME\""),
+        ("lanes.lane_key = []", "a lane key of nothing"),
+        ("lanes.lane_key = [\"key\", \"key\"]", "`key` stands twice in the lane key"),
+        ("lanes.lane_key = [\"key\", \"json:id\"]", "`json:id` is no lane key"),
+        ("lanes.lane_key = 7", "\"registry-json:/pointer\", or a list of these"),
         ("lanes.lane_key = \"json:id\"", "`json:id` is no lane key"),
         (
             "lanes = { lane_key = \"header:a\", ordering = \"partition\" }",
