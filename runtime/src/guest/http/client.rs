@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -12,7 +14,8 @@ use tokio::runtime::{Builder, Runtime};
 use wasmtime_wasi::runtime::AbortOnDropJoinHandle;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
-use super::connect::{CONNECT_TIMEOUT, Connector};
+use super::connect::{CONNECT_TIMEOUT, Connector, OPENED};
+use super::outgoing::{self, Again, Outgoing};
 use super::{body, errors};
 
 /// Connections that wait for the next request, per host.
@@ -46,9 +49,18 @@ pub enum HttpClientError {
 /// Connections outlive calls and serve the guests of every worker, so they have a thread of their own: on a
 /// worker's they would stand still whenever a guest computes there.
 pub struct HttpClient {
-    client: Client<Connector, WasiBody>,
+    clients: Clients,
     /// Gone while it is dropped.
     runtime: Option<Runtime>,
+}
+
+/// Both open connections alike.
+#[derive(Clone)]
+struct Clients {
+    /// Keeps connections for the next request.
+    keeping: Client<Connector, Outgoing>,
+    /// Opens one for each request: for what a kept connection did not answer.
+    fresh: Client<Connector, Outgoing>,
 }
 
 impl HttpClient {
@@ -61,18 +73,22 @@ impl HttpClient {
             .enable_all()
             .build()
             .map_err(HttpClientError::Thread)?;
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_MAX)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .http1_max_buf_size(READ_BUFFER_MAX)
-            // Only such that a kept connection refused before it took anything of them.
-            .retry_canceled_requests(true)
-            // It is there: guests can't set it, the host's side of `wasi:http` does.
-            .set_host(false)
-            .build(Connector::new()?);
-        Ok(HttpClient { client, runtime: Some(runtime) })
+        let connector = Connector::new()?;
+        let client = |kept: usize| {
+            Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE_MAX)
+                .pool_max_idle_per_host(kept)
+                .http1_max_buf_size(READ_BUFFER_MAX)
+                // Only such that a kept connection refused before it took anything of them.
+                .retry_canceled_requests(true)
+                // It is there: guests can't set it, the host's side of `wasi:http` does.
+                .set_host(false)
+                .build(connector.clone())
+        };
+        let clients = Clients { keeping: client(IDLE_CONNECTIONS_MAX), fresh: client(0) };
+        Ok(HttpClient { clients, runtime: Some(runtime) })
     }
 
     /// Sends a request. Dropping the future, or later the body, gives the request up.
@@ -82,8 +98,8 @@ impl HttpClient {
         options: RequestOptions,
     ) -> impl Future<Output = Result<Response<WasiBody>, Error>> + Send + use<> {
         let runtime = self.runtime.as_ref().expect("it is taken only when the client is dropped");
-        let asked = self.client.request(request);
-        let mut asking = AbortOnDropJoinHandle::from(runtime.spawn(answer(asked, options)));
+        let answered = answer(self.clients.clone(), request, options);
+        let mut asking = AbortOnDropJoinHandle::from(runtime.spawn(answered));
         async move {
             // A task that is gone without an answer: the process ends, and the client with it.
             let ended = |_| Error::InternalError(Some("the request was given up".to_owned()));
@@ -93,9 +109,29 @@ impl HttpClient {
     }
 }
 
+/// Services close connections that nobody uses, and a request may meet that: a kept connection ends without an answer. If
+/// to send the request twice is to send it once, it goes out again, over a new connection.
+async fn answer(
+    clients: Clients,
+    request: Request<WasiBody>,
+    options: RequestOptions,
+) -> Result<Response<Incoming>, Error> {
+    let (request, again) = outgoing::prepare(request);
+    let opened = Arc::new(AtomicBool::new(false));
+    let asked = OPENED.scope(Arc::clone(&opened), head(clients.keeping.request(request), options)).await;
+    let ended = matches!(asked, Err(Error::HttpResponseIncomplete | Error::ConnectionTerminated));
+    if ended
+        && !opened.load(Ordering::Relaxed)
+        && let Some(request) = again.and_then(Again::request)
+    {
+        return head(clients.fresh.request(request), options).await;
+    }
+    asked
+}
+
 /// Waits for the head of the response. The time for the first byte counts from the connection on; where
 /// that was opened for this request, its own time is added.
-async fn answer(asked: legacy::ResponseFuture, options: RequestOptions) -> Result<Response<Incoming>, Error> {
+async fn head(asked: legacy::ResponseFuture, options: RequestOptions) -> Result<Response<Incoming>, Error> {
     let asked = CONNECT_TIMEOUT.scope(options.connect_timeout, asked);
     let answered = match options.first_byte_timeout {
         None => asked.await,

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 tokio::task_local! {
     /// What the request that needs a new connection allows for it.
     pub(super) static CONNECT_TIMEOUT: Option<Duration>;
+    /// Set when a connection is opened for the request.
+    pub(super) static OPENED: Arc<AtomicBool>;
 }
 
 /// A guest's `connect-timeout` was over.
@@ -92,6 +95,7 @@ impl Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Connecting {
         // Asked now: a connection that its request no longer needs is finished by a task of its own.
         let limit = CONNECT_TIMEOUT.try_get().ok().flatten();
+        let _nobody_asks = OPENED.try_with(|opened| opened.store(true, Ordering::Relaxed));
         let connecting = self.inner.call(uri);
         Box::pin(async move {
             match limit {

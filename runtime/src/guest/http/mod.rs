@@ -1,8 +1,8 @@
 //! HTTP requests of guests: to granted hosts only, over connections that all handlers share.
 //!
 //! [`hosts`] decides where a request may go. [`client`] has the connections and the thread that they live
-//! on, [`connect`] opens them, [`body`] hands on what comes back, and [`errors`] says what went wrong in the
-//! words of `wasi:http`.
+//! on, [`connect`] opens them, [`outgoing`] is a request's body, which may be sent once more, [`body`] hands on
+//! what comes back, and [`errors`] says what went wrong in the words of `wasi:http`.
 //!
 //! A request belongs to its call: when the store is dropped, at a deadline or a cancel, the request is given
 //! up and its connection closed.
@@ -12,6 +12,7 @@ mod client;
 mod connect;
 mod errors;
 mod hosts;
+mod outgoing;
 
 use std::collections::BTreeSet;
 use std::fmt;

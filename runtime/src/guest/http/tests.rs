@@ -100,6 +100,98 @@ fn a_connection_serves_one_worker_after_another() {
     );
 }
 
+/// Keeps its connections as far as it says, and answers only the first request of each.
+fn forgetful() -> (String, Receiver<Seen>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (seen, events) = mpsc::channel();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let (mut connection, seen) = (connection.unwrap(), seen.clone());
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(connection.try_clone().unwrap()).lines();
+                let mut head = || lines.by_ref().map_while(Result::ok).any(|line| line.is_empty());
+                if head() {
+                    seen.send(Seen::Request).ok();
+                    connection.write_all(HELLO).ok();
+                    head();
+                    seen.send(Seen::Closed).ok();
+                }
+            });
+        }
+    });
+    (format!("http://{address}/"), events)
+}
+
+#[test]
+fn a_kept_connection_that_ends_without_an_answer_costs_nothing() {
+    let (url, events) = forgetful();
+    let client = HttpClient::start().unwrap();
+    let worker = worker();
+    for number in 0..10 {
+        let answer = worker.block_on(ask(&client, &url, RequestOptions::default()));
+        assert_eq!(answer.unwrap(), (200, b"hello".to_vec()), "request {number}");
+    }
+    assert!(events.try_iter().any(|seen| matches!(seen, Seen::Closed)), "no kept connection was used");
+}
+
+/// What may have been done must not be done twice.
+#[test]
+fn what_is_not_idempotent_is_sent_once() {
+    let (url, _events) = forgetful();
+    let client = HttpClient::start().unwrap();
+    let post = || Request::post(&url).body(WasiBody::new(Empty)).unwrap();
+    let worker = worker();
+    worker.block_on(ask(&client, &url, RequestOptions::default())).unwrap();
+    let answer = worker.block_on(client.send(post(), RequestOptions::default()));
+    assert!(matches!(answer, Err(Error::HttpResponseIncomplete | Error::ConnectionTerminated)));
+}
+
+#[test]
+fn a_small_body_is_kept_for_another_try_and_a_large_one_is_not() {
+    let whole = |pieces: &[usize], end: bool| {
+        let request = Request::put("http://localhost/").body(WasiBody::new(Empty)).unwrap();
+        let (request, again) = outgoing::prepare(request);
+        let outgoing::Outgoing::First { kept: Some(kept), .. } = request.into_body() else { unreachable!() };
+        let kept_before = again.unwrap().request().is_some();
+        assert!(kept_before, "it has no body, and that is known");
+        drop(kept);
+        let body = Pieces { pieces: pieces.iter().map(|&size| Bytes::from(vec![7; size])).collect(), end };
+        let request = Request::put("http://localhost/").body(WasiBody::new(body)).unwrap();
+        let (request, again) = outgoing::prepare(request);
+        let mut body = request.into_body();
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        while let std::task::Poll::Ready(Some(_)) = std::pin::Pin::new(&mut body).poll_frame(&mut context) {}
+        again.unwrap().request().is_some_and(|again| {
+            again.body().size_hint().exact() == Some(pieces.iter().sum::<usize>() as u64)
+        })
+    };
+    assert!(whole(&[3, 5], true));
+    assert!(!whole(&[3, 5], false), "the guest has not finished it");
+    assert!(!whole(&[60_000, 60_000], true), "too large");
+}
+
+struct Pieces {
+    pieces: std::collections::VecDeque<Bytes>,
+    end: bool,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self.pieces.pop_front() {
+            Some(piece) => std::task::Poll::Ready(Some(Ok(Frame::data(piece)))),
+            None if self.end => std::task::Poll::Ready(None),
+            None => std::task::Poll::Pending,
+        }
+    }
+}
+
 #[test]
 fn a_request_that_is_dropped_ends_its_connection() {
     let (url, events) = service(b"");
