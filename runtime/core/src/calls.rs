@@ -1,6 +1,9 @@
 //! Guest calls: what each carries and which of its rows have reached their ending.
 
-#![expect(clippy::indexing_slicing, reason = "`Slab` says in one place why its indexes are good")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "`Slab` says in one place why its indexes are good; topics are known"
+)]
 
 use crate::slab::Slab;
 use crate::{CallId, Reason, Row, SessionId};
@@ -12,8 +15,8 @@ pub(crate) struct Calls {
     slots: Slab<Call>,
     /// Calls that have not really ended.
     pub(crate) out: u32,
-    /// Places of outcomes that need no call.
-    without_guest: u32,
+    /// Places of outcomes that need no call, by topic.
+    without_guest: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -109,8 +112,8 @@ pub(crate) enum Next {
 }
 
 impl Calls {
-    pub(crate) fn new() -> Self {
-        Calls { slots: Slab::new(), out: 0, without_guest: 0 }
+    pub(crate) fn new(topics: u16) -> Self {
+        Calls { slots: Slab::new(), out: 0, without_guest: vec![0; topics.into()] }
     }
 
     /// A new empty call, with room for so many rows.
@@ -132,13 +135,13 @@ impl Calls {
         call.begin(topic);
         call.state = CallState::Unacked;
         call.without_guest = true;
-        self.without_guest += 1;
+        self.without_guest[usize::from(topic)] += 1;
         CallId { slot, generation: call.generation }
     }
 
-    /// How many outcomes that need no call have begun and have not settled.
-    pub(crate) fn without_guest(&self) -> u32 {
-        self.without_guest
+    /// How many outcomes of a topic that need no call have begun and have not settled.
+    pub(crate) fn without_guest(&self, topic: u16) -> u32 {
+        self.without_guest[usize::from(topic)]
     }
 
     /// The call, unless it is over and its place has another user.
@@ -181,7 +184,7 @@ impl Calls {
         let call = &mut self.slots[id.slot];
         assert!(call.parts_left == 0, "call {id:?} still holds {} lanes", call.parts_left);
         call.state = CallState::Free;
-        self.without_guest -= u32::from(call.without_guest);
+        self.without_guest[usize::from(call.topic)] -= u32::from(call.without_guest);
         self.slots.free(id.slot);
     }
 }

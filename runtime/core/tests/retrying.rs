@@ -5,8 +5,8 @@ mod shell;
 use std::time::Duration;
 
 use keylane_core::{
-    Admission, CallFailure, Config, Fault, FetchedRow, Holds, Input, LaneEnd, OnExhausted, Place, Reason,
-    Retry, RetryScope, UNLIMITED_ATTEMPTS, Verdict,
+    Admission, CallFailure, Config, Fault, FetchedRow, Holds, Input, LaneEnd, OnExhausted, Partition, Place,
+    Reason, Retry, RetryScope, UNLIMITED_ATTEMPTS, Verdict,
 };
 use shell::{NEXT, P0, REQUEST, STEP, Shell};
 
@@ -312,7 +312,6 @@ fn an_outcome_without_a_call_waits_for_the_producer_like_a_call() {
         shell.fetch_as(P0, &[*offset], Admission::Rejected);
     }
     assert!(shell.letters.is_empty(), "there is no room for a dead letter");
-    assert_eq!(shell.core.ready_lanes(), 2_000, "to read more would gain nothing");
     shell.give(Input::OutputBacklog { full: false });
     assert_eq!(shell.letters.len(), 1_024, "so many are under way at once");
     shell.bury();
@@ -325,6 +324,22 @@ fn an_outcome_without_a_call_waits_for_the_producer_like_a_call() {
     while shell.store().offset_of(P0) != Some(1_025) {}
     assert_eq!(shell.revoked, [[P0]]);
     assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
+}
+
+/// Dead letters of one topic that do not get through hold up neither another topic's nor its own events with a key.
+#[test]
+fn outcomes_of_one_topic_do_not_wait_for_those_of_another() {
+    let other = Partition { topic: 1, number: 0 };
+    let config = Config { retry: retry(), topics: 2, ..Config::default() };
+    let mut shell = Shell::reading(config, &[P0, other], 4);
+    let offsets: Vec<i64> = (0..1_500).collect();
+    shell.fetch_as(P0, &offsets, Admission::Rejected);
+    assert_eq!(shell.letters.len(), 1_024);
+    shell.fetch_as(other, &[0], Admission::Rejected);
+    assert_eq!(shell.letters.last().map(|letter| letter.event.partition), Some(other));
+    shell.fetch(P0, &[(1_500, 1)]);
+    assert_eq!(shell.call().rows, [(P0, 1_500)]);
+    assert_eq!(shell.core.ready_lanes(), 0, "nothing keeps others from being read");
 }
 
 #[test]

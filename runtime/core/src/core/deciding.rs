@@ -2,7 +2,8 @@
 //!
 //! Such an event waits for its turn like one that waits for a call: within the limits of what may be read, until the
 //! producer has room for what comes of it, and only while its session is active. Each stands by itself: no order is
-//! promised among events without a lane.
+//! promised among events without a lane. Each topic has its own limit: its dead letters may have a topic of their own, and
+//! one that can't be written holds up nothing else.
 
 use std::collections::VecDeque;
 
@@ -10,13 +11,13 @@ use super::Core;
 use crate::partitions::Phase;
 use crate::{FetchedRow, Place, Reason, Row};
 
-/// Most outcomes that have begun and have not settled: their dead letters are on their way.
+/// Most outcomes of a topic that have begun and have not settled: their dead letters are on their way.
 const UNDER_WAY_MAX: u32 = 1024;
 
-/// Events whose outcome is known and has not begun, oldest first.
-#[derive(Debug, Default)]
+/// Events whose outcome is known and has not begun, by topic, oldest first.
+#[derive(Debug)]
 pub(super) struct Decided {
-    waiting: VecDeque<Event>,
+    waiting: Vec<VecDeque<Event>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +33,8 @@ struct Event {
 }
 
 impl Decided {
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
+    pub(super) fn new(topics: u16) -> Self {
+        Decided { waiting: (0..topics).map(|_| VecDeque::new()).collect() }
     }
 }
 
@@ -41,17 +42,26 @@ impl Core {
     /// This event will not be handled.
     pub(super) fn decide(&mut self, index: u32, row: &FetchedRow, reason: Reason) {
         let &FetchedRow { offset, timestamp, place, bytes, .. } = row;
-        self.decided.waiting.push_back(Event { partition: index, offset, timestamp, place, bytes, reason });
+        let topic = self.partitions.get(index).id.topic;
+        let waiting =
+            self.decided.waiting.get_mut(usize::from(topic)).expect("partitions are of known topics");
+        waiting.push_back(Event { partition: index, offset, timestamp, place, bytes, reason });
     }
 
     /// Begins outcomes as long as there is room for what comes of them.
     pub(super) fn begin_decided(&mut self) {
-        while !self.stopping
-            && self.calls.without_guest() < UNDER_WAY_MAX
-            && let Some(event) = self.decided.waiting.pop_front()
-        {
-            self.begin_outcome(event);
+        for topic in 0..self.config.topics {
+            while !self.stopping
+                && self.calls.without_guest(topic) < UNDER_WAY_MAX
+                && let Some(event) = self.next_decided(topic)
+            {
+                self.begin_outcome(event);
+            }
         }
+    }
+
+    fn next_decided(&mut self, topic: u16) -> Option<Event> {
+        self.decided.waiting.get_mut(usize::from(topic))?.pop_front()
     }
 
     fn begin_outcome(&mut self, event: Event) {
@@ -72,12 +82,14 @@ impl Core {
     /// Forgets those of sessions that are not active any more: whoever comes next reads them again.
     pub(super) fn drop_decided(&mut self) {
         let Core { decided, partitions, outbox, .. } = self;
-        decided.waiting.retain(|event| {
-            let stays = partitions.get(event.partition).phase == Phase::Active;
-            if !stays {
-                outbox.release(event.place);
-            }
-            stays
-        });
+        for waiting in &mut decided.waiting {
+            waiting.retain(|event| {
+                let stays = partitions.get(event.partition).phase == Phase::Active;
+                if !stays {
+                    outbox.release(event.place);
+                }
+                stays
+            });
+        }
     }
 }

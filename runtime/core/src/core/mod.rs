@@ -83,8 +83,8 @@ impl Core {
             config,
             now: Now { uptime: Duration::ZERO, wall_ms: 0 },
             partitions: Partitions::default(),
-            calls: Calls::new(),
-            decided: Decided::default(),
+            calls: Calls::new(topics),
+            decided: Decided::new(topics),
             pace: Pace::new(),
             rebalance: Rebalance::default(),
             drain: None,
@@ -241,10 +241,9 @@ impl Core {
         next.into_iter().flatten().min()
     }
 
-    /// Lanes that a call could take now, and events that wait for an outcome without one: with many of them, reading
-    /// more gains nothing.
+    /// Lanes that a call could take now: with many of them, reading more gains nothing.
     pub fn ready_lanes(&self) -> usize {
-        self.lanes.ready() + self.decided.len()
+        self.lanes.ready()
     }
 
     /// What happened to events that failed, so far.
