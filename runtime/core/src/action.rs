@@ -178,6 +178,8 @@ pub struct DeadLetter {
 /// What happened to events that failed, counted over the life of a core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failures {
+    /// Events that have reached their ending, whatever it was; what was filtered is among them.
+    pub settled: u64,
     /// Attempts after the first.
     pub retries: u64,
     /// Events that came again, uncharged, after a call that failed as a whole or behind an output that can't be stored.

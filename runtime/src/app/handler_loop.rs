@@ -389,8 +389,7 @@ impl HandlerLoop {
     }
 
     fn counts(&self) -> Counts {
-        let Shell { outputs, .. } = &self.shell;
-        Counts { done: outputs.done(), outputs: outputs.emitted(), failures: self.core.failures() }
+        Counts { outputs: self.shell.outputs.emitted(), events: self.core.failures() }
     }
 
     /// What is not told while it happens.

@@ -17,19 +17,10 @@ pub(super) struct Report {
 /// What a line says.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
-    /// Events that the handler is done with.
-    pub(super) done: u64,
     /// Outputs that the brokers have.
     pub(super) outputs: u64,
-    /// What became of the others.
-    pub(super) failures: Failures,
-}
-
-impl Counts {
-    fn settled(&self) -> u64 {
-        let Failures { dead_letters, skipped, filtered, .. } = self.failures;
-        self.done + dead_letters + skipped + filtered
-    }
+    /// What became of events.
+    pub(super) events: Failures,
 }
 
 impl Report {
@@ -43,14 +34,12 @@ impl Report {
 
     /// `lag`: offsets between the first event that is not settled and the end of the log, over all partitions.
     pub(super) fn tell(&mut self, handler: &str, now: Duration, counts: &Counts, lag: i64) {
-        let settled = counts.settled();
+        let Counts { outputs, events } = *counts;
+        let Failures { settled, filtered, dead_letters, skipped, retries, reruns } = events;
         let rate = per_second(settled - self.settled, now.saturating_sub(self.at));
-        let Counts { done, outputs, .. } = *counts;
-        let Failures { retries, reruns, dead_letters, skipped, filtered } = counts.failures;
         tracing::info!(
             handler,
             settled,
-            done,
             filtered,
             dead_letters,
             skipped,
@@ -67,13 +56,12 @@ impl Report {
 
 /// The last line. `active`: from the first read to the end.
 pub(super) fn tell_totals(handler: &str, counts: &Counts, active: Duration) {
-    let (settled, rate) = (counts.settled(), per_second(counts.settled(), active));
-    let Counts { done, outputs, .. } = *counts;
-    let Failures { retries, reruns, dead_letters, skipped, filtered } = counts.failures;
+    let Counts { outputs, events } = *counts;
+    let Failures { settled, filtered, dead_letters, skipped, retries, reruns } = events;
+    let rate = per_second(settled, active);
     tracing::info!(
         handler,
         settled,
-        done,
         filtered,
         dead_letters,
         skipped,
@@ -101,7 +89,7 @@ mod tests {
         let mut report = Report::new(at(10));
         assert!(!report.is_due(at(69)) && report.is_due(at(70)));
         let counts =
-            Counts { done: 600, failures: Failures { filtered: 60, ..Failures::default() }, outputs: 0 };
+            Counts { outputs: 0, events: Failures { settled: 660, filtered: 60, ..Failures::default() } };
         report.tell("t", at(71), &counts, 0);
         assert_eq!((report.is_due(at(130)), report.is_due(at(131)), report.settled), (false, true, 660));
         assert_eq!((per_second(600, at(60)), per_second(1, Duration::ZERO)), (10, 1_000));

@@ -92,6 +92,7 @@ impl Core {
             state.ledger.settle(row.offset);
             self.committer.count_settled(1);
             self.failures.filtered += 1;
+            self.failures.settled += 1;
         }
         self.release_row(row);
         true

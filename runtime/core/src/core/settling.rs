@@ -212,6 +212,7 @@ impl Core {
         let settled = u64::from(part.settled_to - before);
         state.commit.changes += settled;
         self.committer.count_settled(settled);
+        self.failures.settled += settled;
         if state.reading.full {
             self.to_grant.push(part.partition);
         }
