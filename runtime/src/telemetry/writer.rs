@@ -43,6 +43,10 @@ struct End<W> {
     progress: Progress,
     /// So many that were dropped have been told.
     told: u64,
+    /// Lines that could not be written.
+    lost: u64,
+    /// A part of the last line may stand there.
+    broken: bool,
 }
 
 impl Lines {
@@ -54,7 +58,7 @@ impl Lines {
 
     fn to(output: impl Write + Send + 'static, format: Format) -> Lines {
         let progress = Progress::default();
-        let end = End { output, format, progress: progress.clone(), told: 0 };
+        let end = End { output, format, progress: progress.clone(), told: 0, lost: 0, broken: false };
         let (queue, guard) = NonBlockingBuilder::default()
             .lossy(true)
             .buffered_lines_limit(LINES_MAX)
@@ -90,13 +94,16 @@ impl Progress {
 impl<W: Write> Write for End<W> {
     /// One whole line. It never fails: what can't be written is lost, as what nobody reads.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let dropped = self.progress.dropped();
-        let result = match dropped - self.told {
+        let gone = self.progress.dropped() + self.lost;
+        let begun = if self.broken { self.output.write_all(b"\n") } else { Ok(()) };
+        let written = begun.and_then(|()| match gone - self.told {
             0 => self.output.write_all(line),
             lines => self.output.write_all(&with_dropped(line, self.format, lines)),
-        };
-        if result.is_ok() {
-            self.told = dropped;
+        });
+        self.broken = written.is_err();
+        match written {
+            Ok(()) => self.told = gone,
+            Err(_) => self.lost += 1,
         }
         self.progress.written.fetch_add(1, Ordering::Release);
         Ok(line.len())
@@ -163,8 +170,8 @@ pub fn end_on_panic() {
             std::process::abort();
         });
         if watchdog.is_ok() {
+            report(panic); // first: it says why, and the time is short
             flush();
-            report(panic);
         }
         std::process::abort();
     }));
@@ -228,6 +235,45 @@ mod tests {
         let told: u64 = written.iter().filter_map(|line| line["log_lines_dropped"].as_u64()).sum();
         assert_eq!(told, lines.progress.dropped());
         assert_eq!(told + written.len() as u64, 10_001);
+    }
+
+    /// Takes half of a line, then nothing, then everything.
+    #[derive(Clone, Default)]
+    struct Disk(Arc<Mutex<(u32, Vec<u8>)>>);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut disk = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            disk.0 += 1;
+            let taken = match disk.0 {
+                1 => bytes.len() / 2,
+                2 | 3 => return Err(io::ErrorKind::StorageFull.into()),
+                _ => bytes.len(),
+            };
+            disk.1.extend_from_slice(bytes.get(..taken).unwrap_or_default());
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_a_full_disk_lost_are_told_and_stand_apart() {
+        let disk = Disk::default();
+        let lines = Lines::to(disk.clone(), Format::Json);
+        for number in 0..4 {
+            lines
+                .make_writer()
+                .write_all(format!("{{\"n\":{number}}}\n").as_bytes())
+                .expect("it never fails");
+        }
+        while !lines.progress.is_done() {
+            std::thread::yield_now();
+        }
+        let text = String::from_utf8(disk.0.lock().expect("nobody panics").1.clone()).expect("text");
+        assert_eq!(text, "{\"n\"\n{\"n\":2,\"log_lines_dropped\":2}\n{\"n\":3}\n");
     }
 
     #[test]
