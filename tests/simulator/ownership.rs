@@ -64,7 +64,9 @@ impl World {
                 !codec::is_of_another_topic(metadata, &self.identity(index, *offset))
             };
             let floor = found.committed.as_ref().filter(of_log).map(|&(offset, _)| offset);
-            self.processes[p].parts[index].floor = floor;
+            let part = &mut self.processes[p].parts[index];
+            part.floor = floor;
+            part.incarnation = found.incarnation;
         }
         if self.processes[p].outstanding.is_none() {
             self.saw(Seen::LookUpsLate);
@@ -72,7 +74,6 @@ impl World {
         self.excuse_skipped(p, index, &found);
         self.claim_base(index, &mut found);
         self.forget_topic_id(index, &mut found);
-        self.processes[p].parts[index].incarnation = found.incarnation;
         let at = found.committed.as_ref().map_or(-1, |&(offset, _)| offset);
         self.note(p, "looked up", Some(index), at, found.log_end.unwrap_or(-1));
         let committed =
