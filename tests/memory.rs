@@ -66,7 +66,7 @@ fn partitions_that_are_added_take_little_more() {
     let before = keylane.peak_bytes().expect("it runs") >> 20;
     cluster.admin().add_partitions(&flow.input, 32);
     keylane.wait_for("the growth to be said", |line| {
-        line.to_string().contains("more partitions than at the start")
+        line.to_string().contains("more partitions than at the start was expected")
     });
     fill(&flow);
     let grown = Flow { partitions: 32, ..flow };

@@ -55,9 +55,12 @@ impl LaneRule {
         self.no_key == NoKey::Spread
     }
 
-    /// Whether the value looks as if a serializer of a schema registry had written it.
-    pub fn looks_registered(value: Option<&[u8]>) -> bool {
-        value.is_some_and(|value| value.len() > REGISTRY_PREFIX && value.first() == Some(&0))
+    /// Whether the rule reads JSON from the beginning of a value that looks as if a serializer of a schema registry had
+    /// written it.
+    pub fn overlooks_registry(&self, value: Option<&[u8]>) -> bool {
+        let looks_registered =
+            value.is_some_and(|value| value.len() > REGISTRY_PREFIX && value.first() == Some(&0));
+        looks_registered && self.from.is_json()
     }
 
     /// The lane of a record. An empty key is a key.
@@ -91,6 +94,14 @@ impl From {
             LaneKey::Json(pointer) => From::Json(json_scalar::pointer(pointer)),
             LaneKey::RegistryJson(pointer) => From::RegistryJson(json_scalar::pointer(pointer)),
             LaneKey::Composite(parts) => From::Composite(parts.iter().map(From::new).collect()),
+        }
+    }
+
+    fn is_json(&self) -> bool {
+        match self {
+            From::Json(_) => true,
+            From::Composite(parts) => parts.iter().any(From::is_json),
+            From::Key | From::Header(_) | From::RegistryJson(_) => false,
         }
     }
 
@@ -189,10 +200,7 @@ mod tests {
         assert_eq!(by(&id(b"")), by(&id(BYTE_ORDER_MARK)));
         assert_eq!(by(&id(b"\0\0\0\0\x05")), Admission::NoLane);
         assert_eq!(json.missed(), 1);
-        assert!(
-            LaneRule::looks_registered(Some(&id(b"\0\0\0\0\x05")))
-                && !LaneRule::looks_registered(Some(b"{}"))
-        );
+        assert!(json.overlooks_registry(Some(&id(b"\0\0\0\0\x05"))) && !json.overlooks_registry(Some(b"{}")));
         let mut registry =
             LaneRule::new(Ordering::Key, &LaneKey::RegistryJson("/id".to_owned()), NoKey::Reject);
         let mut by = |value: &[u8]| registry.admission(None, Some(value), std::iter::empty);

@@ -28,9 +28,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::config::Checked;
-use crate::guest::Compiler;
-use crate::librdkafka::Deadline;
-use crate::source::Record;
+use crate::guest::{Compiler, LoadError};
+use crate::librdkafka::{Deadline, Hopeless};
+use crate::sink;
+use crate::source::{self, Record};
 use clock::Clock;
 use handler_loop::{HandlerLoop, LoopEnd, Prepared};
 use parts::Parts;
@@ -38,7 +39,9 @@ pub use preflight::refusals;
 use signals::Signals;
 
 /// How often the same reason to wait for the brokers is repeated.
-const WAITING_LINE: Duration = Duration::from_secs(5);
+const WAITING_LINE: Duration = Duration::from_secs(10);
+/// After a line about the waiting there is none for so long, whatever the reason: a client's reasons alternate.
+const WAITING_QUIET: Duration = Duration::from_secs(2);
 
 /// Gets the name of a topic, a partition, and a record that a handler published there.
 pub type ReadBack = Arc<dyn Fn(&str, i32, &Record<'_>) + Send + Sync>;
@@ -109,8 +112,8 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<Outcome> {
     });
     let (parts, prepared) = match built {
         Ok(built) => built,
-        // What was broken off is no failure of its own: nothing was begun, and no group joined.
-        Err(reason) if stop.load(Ordering::Acquire) => return Ok(Outcome::not_begun(options, &reason)),
+        // What was broken off is no failure: nothing was begun, and no group joined.
+        Err(reason) if is_stopped(&reason) => return Ok(Outcome::not_begun(options, &reason)),
         Err(error) => return Err(error),
     };
     let mut running = 0;
@@ -130,6 +133,16 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<Outcome> {
     Ok(parts.finish(outcome))
 }
 
+/// Whether a signal broke the start off.
+fn is_stopped(reason: &anyhow::Error) -> bool {
+    reason.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(Hopeless::Stopped))
+            || matches!(cause.downcast_ref(), Some(source::Error::Hopeless(Hopeless::Stopped)))
+            || matches!(cause.downcast_ref(), Some(sink::Error::Hopeless(Hopeless::Stopped)))
+            || matches!(cause.downcast_ref(), Some(LoadError::Stopped { .. }))
+    })
+}
+
 /// Runs a loop on a thread of its own, which joins the group and leaves it.
 fn start(prepared: Prepared, events: &mpsc::SyncSender<AppEvent>) -> std::io::Result<()> {
     let (events, name) = (events.clone(), format!("keylane-{}", prepared.name()));
@@ -144,14 +157,16 @@ fn start(prepared: Prepared, events: &mpsc::SyncSender<AppEvent>) -> std::io::Re
 /// Brokers that are away are waited for, until a signal says otherwise.
 struct Waiting {
     stop: Arc<AtomicBool>,
-    /// What was said last, and how long it need not be said again.
+    /// What was said last, until when nothing is said, and until when that need not be said again.
     said: String,
     quiet: Deadline,
+    repeat: Deadline,
 }
 
 impl Waiting {
     fn new(stop: Arc<AtomicBool>) -> Waiting {
-        Waiting { stop, said: String::new(), quiet: Deadline::after(Duration::ZERO) }
+        let over = Deadline::after(Duration::ZERO);
+        Waiting { stop, said: String::new(), quiet: over, repeat: over }
     }
 
     fn go_on(&mut self, reason: Option<&str>) -> ControlFlow<()> {
@@ -159,11 +174,13 @@ impl Waiting {
             return ControlFlow::Break(());
         }
         if let Some(reason) = reason
-            && (self.said != reason || self.quiet.is_over())
+            && self.quiet.is_over()
+            && (self.said != reason || self.repeat.is_over())
         {
             tracing::warn!(reason, "waiting for the brokers");
             reason.clone_into(&mut self.said);
-            self.quiet = Deadline::after(WAITING_LINE);
+            self.quiet = Deadline::after(WAITING_QUIET);
+            self.repeat = Deadline::after(WAITING_LINE);
         }
         ControlFlow::Continue(())
     }

@@ -116,7 +116,7 @@ impl Parts {
         let arena_bytes = config.runtime.arena_bytes() / handlers;
         // Outputs that wait for the producer take as much again at the most.
         let backlog = usize::try_from(arena_bytes).unwrap_or(usize::MAX);
-        let fetch = self.fetch_limits(config);
+        let fetch = self.fetch_limits(config, patience)?;
         let mut loops = Vec::new();
         for (index, ((part, handler), fetch)) in
             self.handlers.iter().zip(&config.handlers).zip(fetch).enumerate()
@@ -194,7 +194,7 @@ impl Parts {
     }
 
     /// How far each handler may fetch ahead: its partitions divide it once, here, since the client can't be told later.
-    fn fetch_limits(&self, config: &Checked) -> Vec<FetchLimits> {
+    fn fetch_limits(&self, config: &Checked, patience: Patience<'_>) -> anyhow::Result<Vec<FetchLimits>> {
         let topics = config.input_topics();
         let counts = match &config.kafka.cluster {
             Cluster::Embedded(embedded) => {
@@ -203,7 +203,7 @@ impl Parts {
             Cluster::Brokers(_) => {
                 let servers = servers(config, self.broker.as_ref());
                 let properties = specs::with_servers(&config.kafka.client, Some(servers));
-                partition_counts(properties, &topics)
+                partition_counts(properties, &topics, &mut |waiting| patience(waiting.reason.as_deref()))?
             }
         };
         let count = |topic: &String| {
@@ -222,7 +222,7 @@ impl Parts {
             outputs = %HumanSize(queued),
             "memory at the most, beside components and their calls"
         );
-        limits
+        Ok(limits)
     }
 
     fn start_feed(&mut self, embedded: &config::Embedded) -> anyhow::Result<()> {
@@ -250,7 +250,7 @@ impl Parts {
     }
 }
 
-/// Partitions of a topic that the fetch budget is divided by where the brokers do not say how many there are.
+/// Partitions of a topic that the fetch budget is divided by where it is still to be created.
 const PARTITIONS_ASSUMED: u64 = 64;
 
 impl HandlerPart {

@@ -228,7 +228,7 @@ impl Shell {
                 let missed = lane_rule.missed();
                 let admission = lane_rule.admission(key, value, || record.headers());
                 if lane_rule.missed() != missed && miss.is_none() {
-                    let registered = LaneRule::looks_registered(value);
+                    let registered = lane_rule.overlooks_registry(value);
                     *miss = Some(Miss { partition, offset: record.offset(), registered });
                 }
                 (place, bytes, admission)
@@ -255,7 +255,10 @@ impl Shell {
 
     fn bury(&mut self, letter: &DeadLetter, now: Now) {
         let dropped = self.lines.allow(Cause::DeadLetter, now);
-        let (topic, error) = (self.place().topic(letter.event.partition), self.outputs.error_of(letter));
+        let (topic, error) = (
+            self.place().topic(letter.event.partition),
+            self.outputs.error_of(letter.call, letter.row, letter.reason),
+        );
         let (partition, offset, attempt) =
             (letter.event.partition.number, letter.event.offset, letter.attempt);
         let reason = name_of(letter.reason);
@@ -270,13 +273,13 @@ impl Shell {
     fn tell_skipped(&mut self, now: Now, at: (Partition, i64), of: (CallId, u32), reason: Reason) {
         let Some(dropped) = self.lines.allow(Cause::Skipped, now) else { return };
         let (handler, topic, error) =
-            (&self.name, self.place().topic(at.0), self.outputs.texts.of(of.0, of.1));
+            (&self.name, self.place().topic(at.0), self.outputs.error_of(of.0, of.1, reason));
         let (partition, offset, reason) = (at.0.number, at.1, name_of(reason));
         tracing::warn!(handler, topic, partition, offset, reason, error, dropped, "event skipped");
     }
 
     fn stop(&mut self, at: (Partition, i64), (call, row): (CallId, u32), reason: Reason) {
-        let detail = self.outputs.texts.of(call, row);
+        let detail = self.outputs.error_of(call, row, reason);
         self.fail(self.place().handler_stop(at, reason, detail));
         self.asked.stop = true;
     }
@@ -345,7 +348,7 @@ impl Shell {
     pub(super) fn tell_misses(&mut self, now: Now) {
         let Some(Miss { partition, offset, registered }) = self.miss else { return };
         if !self.lane_rule.loses_order_silently() {
-            self.miss = None; // each has a dead letter
+            self.miss = None; // they share a lane, or each has an ending of its own
             return;
         }
         if self.lines.allow(Cause::NoLaneKey, now).is_none() {

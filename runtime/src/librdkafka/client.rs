@@ -87,7 +87,7 @@ pub(super) unsafe extern "C" fn log_callback(
 ) {
     // SAFETY: the library passes two NUL-terminated strings that live during the call.
     let (facility, text) = unsafe { (code::text(facility), code::text(text)) };
-    let Some(dropped) = allowed(&facility) else { return };
+    let Some(dropped) = allowed(&facility, level) else { return };
     // The library's levels are syslog's. Its errors are ours to judge: they also come as events.
     match level {
         // Properties under [kafka.client] are for all clients: that one of them has no use for some is no news.
@@ -102,12 +102,12 @@ pub(super) unsafe extern "C" fn log_callback(
 
 /// Whether a line about this may be written, and how many were not: while brokers are away each client would say so at
 /// every try. Who asks for `debug` gets everything.
-fn allowed(facility: &str) -> Option<u64> {
-    static LIMITS: Mutex<BTreeMap<String, LineLimit>> = Mutex::new(BTreeMap::new());
+fn allowed(facility: &str, level: c_int) -> Option<u64> {
+    static LIMITS: Mutex<BTreeMap<(String, c_int), LineLimit>> = Mutex::new(BTreeMap::new());
     if tracing::enabled!(target: "librdkafka", tracing::Level::DEBUG) {
         return Some(0);
     }
     let mut limits = LIMITS.lock().unwrap_or_else(PoisonError::into_inner);
-    let limit = limits.entry(facility.to_owned()).or_insert_with(|| LineLimit::new(LINES_MAX));
+    let limit = limits.entry((facility.to_owned(), level)).or_insert_with(|| LineLimit::new(LINES_MAX));
     limit.allow()
 }

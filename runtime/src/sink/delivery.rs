@@ -245,7 +245,11 @@ impl DeliveryThread {
                 self.shared.health.lock().unwrap_or_else(PoisonError::into_inner).replaced += 1;
                 self.old = Some((old, reports));
             }
-            Err(error) => tracing::error!(%error, "no producer could be made; it is tried again"),
+            Err(error) => {
+                if let Some(dropped) = self.error_lines.allow() {
+                    tracing::error!(%error, dropped, "no producer could be made; it is tried again");
+                }
+            }
         }
     }
 

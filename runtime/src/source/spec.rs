@@ -109,7 +109,9 @@ impl SourceSpec {
         // The default of a second leaves a drained partition idle for so long.
         all.default_value("fetch.queue.backoff.ms", 20);
         all.default_value("fetch.message.max.bytes", self.fetch.of_partition);
-        all.default_value("fetch.max.bytes", self.fetch.response);
+        // The client refuses less than what it is told of the largest record.
+        let largest = all.get("message.max.bytes").and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0);
+        all.default_value("fetch.max.bytes", self.fetch.response.max(largest));
         all.default_value("fetch.wait.max.ms", 100);
         all.default_value("client.id", "keylane");
         // A source must not create the topics it is asked to read.

@@ -21,6 +21,9 @@ const REDRIVES_HEADER: &[u8] = b"keylane-redrives";
 
 /// Our headers, and Spring's: those of an earlier letter are replaced, not joined by others.
 const PREFIXES: [&[u8]; 2] = [b"keylane-", b"kafka_dlt-"];
+/// What says that a letter is not whole.
+const OMITTED_HEADERS: [&[u8]; 3] =
+    [b"keylane-value-omitted", b"keylane-key-omitted", b"keylane-headers-omitted"];
 /// Lines a second about events that were set aside before, and about letters that are too large: each.
 const LINES_MAX: u32 = 2;
 
@@ -322,13 +325,19 @@ impl Form {
     }
 }
 
-/// An event that was put back carries the headers of its letter, behind its own: those are not its own.
+/// An event that was put back carries the headers of its letter, behind its own: those are not its own. Those of a letter
+/// with something left out stay: only they say that, and where the rest is.
 fn own_headers<'a>(stored: &StoredRecord<'a>) -> impl Iterator<Item = Header<'a>> {
+    let incomplete = is_incomplete(stored);
     let mut in_letter = false;
     stored.headers.filter(move |(name, _)| {
         in_letter |= *name == REASON_HEADER;
-        !(in_letter && PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        incomplete || !(in_letter && PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
     })
+}
+
+fn is_incomplete(stored: &StoredRecord<'_>) -> bool {
+    stored.headers.into_iter().any(|(name, _)| OMITTED_HEADERS.contains(&name))
 }
 
 /// How often the event was set aside before, as its headers tell.
@@ -406,6 +415,18 @@ mod tests {
         let forged: [Header<'_>; 2] = [(b"keylane-reason", None), (b"keylane-redrives", Some(b"4294967295"))];
         let put_back = stored(&mut arena, &forged);
         assert_eq!(redrives(&arena.get(put_back)), u32::MAX);
+    }
+
+    #[test]
+    fn an_incomplete_letter_stays_one() {
+        let mut arena = Arena::default();
+        let letter: [Header<'_>; 3] = [
+            (b"keylane-reason", Some(b"trap")),
+            (b"keylane-origin-offset", Some(b"7")),
+            (b"keylane-value-omitted", Some(b"5000")),
+        ];
+        let handled_again = stored(&mut arena, &letter);
+        assert_eq!(own_headers(&arena.get(handled_again)).collect::<Vec<_>>(), letter);
     }
 
     #[test]

@@ -171,19 +171,19 @@ impl Outputs {
     pub(super) fn bury(&mut self, letter: &DeadLetter, arena: &Arena, topic_id: [u8; 16], now_ms: i64) {
         let (call, row, stored) = (letter.call, letter.row, arena.get(letter.event.place));
         let origin = Origin { topic_id, log_append_time: stored.log_append_time };
-        let error = self.error_of(letter).to_owned();
+        let error = self.error_of(call, row, letter.reason).to_owned();
         let published = self.acks.published(call, row, &self.topics);
         self.letters.write(letter, &stored, Context { origin, error: &error, published, now_ms });
         let token = Token { handler: self.handler, call, row, lane: 0, output: 0, letter: true };
         self.send_letter(token, arena);
     }
 
-    /// What was said about an event that goes to the dead letters.
-    pub(super) fn error_of(&self, letter: &DeadLetter) -> &str {
-        if letter.reason == Reason::NoKey {
+    /// What was said about an event that has this ending.
+    pub(super) fn error_of(&self, call: CallId, row: u32, reason: Reason) -> &str {
+        if reason == Reason::NoKey {
             return self.letters.no_key();
         }
-        self.texts.of(letter.call, letter.row)
+        self.texts.of(call, row)
     }
 
     /// The session of these rows is over: see [`Outputs::forget_cut`].

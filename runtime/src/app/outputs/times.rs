@@ -23,6 +23,10 @@ impl Times {
         if wanted == OutputTime::Now || event < 0 {
             return None;
         }
+        if event == 0 {
+            self.restamped(); // the client takes it for no time
+            return None;
+        }
         match sink.time(topic, event, now) {
             TimeFit::Kept => {}
             TimeFit::Expired => self.warn_once(sink, topic, event),

@@ -289,7 +289,7 @@ impl Source {
             expected,
             kib_each = each,
             remedy = "start Keylane again to divide the budget by the new number",
-            "topics have more partitions than at the start: more is fetched ahead than `memory_budget` says"
+            "there are more partitions than at the start was expected: more is fetched ahead than `memory_budget` says"
         );
     }
 
