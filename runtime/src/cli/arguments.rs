@@ -112,12 +112,15 @@ impl Cli {
         Cli::parse()
     }
 
-    /// Starts logging as asked for.
+    /// Starts logging as asked for. What compiles for its parent has no log: it may not even have memory for its thread.
     ///
     /// # Errors
     ///
     /// The filter can't be understood.
     pub fn start_logging(&self) -> Result<(), Failure> {
+        if matches!(self.command, Command::Compile(_)) {
+            return Ok(());
+        }
         let format = match self.log_format {
             Some(LogFormat::Human) => Format::Human,
             Some(LogFormat::Json) => Format::Json,

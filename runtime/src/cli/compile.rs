@@ -20,7 +20,7 @@ pub(super) fn execute(arguments: &CompileArguments) -> Result<Ending, Failure> {
     match compile_for_parent(&Limits { address_space, cpu_seconds, ..Limits::default() }) {
         Ok(Ok(())) => Ok(Ending::Fine),
         Ok(Err(reason)) => {
-            telemetry::say(&format!("{reason}\n"));
+            telemetry::say_and_wait(&format!("{reason}\n"));
             Ok(Ending::Findings)
         }
         // Not the component's fault: it must not look like a finding.

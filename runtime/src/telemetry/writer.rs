@@ -141,22 +141,21 @@ pub fn flush() {
 
 /// Writes to standard error what logging may filter out, and does not wait long for whoever reads it.
 pub fn say(text: &str) {
-    let text = text.to_owned();
-    give_up_after(PATIENCE, move || {
-        let _unread = io::stderr().lock().write_all(text.as_bytes());
-    });
-}
-
-/// Runs it on a thread of its own, and goes on when it has ended or the time is over.
-fn give_up_after(limit: Duration, work: impl FnOnce() + Send + 'static) {
     let (done, ended) = mpsc::sync_channel(1);
+    let words = text.to_owned();
     let thread = std::thread::Builder::new().spawn(move || {
-        work();
+        say_and_wait(&words);
         let _gone = done.send(());
     });
-    if thread.is_ok() {
-        let _late = ended.recv_timeout(limit);
+    match thread {
+        Ok(_) => drop(ended.recv_timeout(PATIENCE)),
+        Err(_) => say_and_wait(text),
     }
+}
+
+/// The same where nobody can keep it waiting, and there may be no memory for a thread.
+pub fn say_and_wait(text: &str) {
+    let _unread = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// A panic is a broken invariant of ours: the process ends at once, whatever thread it was. A thread that dies alone would
@@ -165,14 +164,13 @@ fn give_up_after(limit: Duration, work: impl FnOnce() + Send + 'static) {
 pub fn end_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let watchdog = std::thread::Builder::new().spawn(|| {
+        // Without memory for one more thread the report is what matters.
+        let _watchdog = std::thread::Builder::new().spawn(|| {
             std::thread::sleep(PATIENCE);
             std::process::abort();
         });
-        if watchdog.is_ok() {
-            report(panic); // first: it says why, and the time is short
-            flush();
-        }
+        report(panic); // before the flush: it says why, and the time is short
+        flush();
         std::process::abort();
     }));
 }
