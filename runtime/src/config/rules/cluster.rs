@@ -126,7 +126,11 @@ pub(super) fn existing(
     problems: &mut Problems<'_, '_>,
 ) -> std::path::PathBuf {
     let resolved = surroundings.resolve(written);
-    if !(surroundings.is_there)(&resolved) {
+    if resolved.is_dir() {
+        problems
+            .add(path, format!("the {what} {} is a folder", resolved.display()))
+            .hint(format!("name the file in it that is the {what}"));
+    } else if !(surroundings.is_there)(&resolved) {
         problems
             .add(path, format!("the {what} {} is not there", resolved.display()))
             .hint("relative paths start from the folder of the configuration file");

@@ -91,6 +91,10 @@ fn files_that_are_not_there() {
         &MINIMAL.replace("orders.wasm", "missing.wasm"),
         &["the component etc/missing.wasm is not there", "hint: relative paths start from"],
     );
+    refuse(
+        &MINIMAL.replace("orders.wasm", "/"),
+        &["the component / is a folder", "hint: name the file in it that is the component"],
+    );
 }
 
 #[test]
