@@ -34,31 +34,21 @@ impl Report {
 
     /// `lag`: offsets between the first event that is not settled and the end of the log, over all partitions.
     pub(super) fn tell(&mut self, handler: &str, now: Duration, counts: &Counts, lag: i64) {
-        let Counts { outputs, events } = *counts;
-        let Failures { settled, filtered, dead_letters, skipped, retries, reruns } = events;
+        let settled = counts.events.settled;
         let rate = per_second(settled - self.settled, now.saturating_sub(self.at));
-        tracing::info!(
-            handler,
-            settled,
-            filtered,
-            dead_letters,
-            skipped,
-            retries,
-            reruns,
-            outputs,
-            rate,
-            lag,
-            "so far"
-        );
+        write(handler, counts, rate, Some(lag), "so far");
         *self = Report { at: now, settled };
     }
 }
 
 /// The last line. `active`: from the first read to the end.
 pub(super) fn tell_totals(handler: &str, counts: &Counts, active: Duration) {
+    write(handler, counts, per_second(counts.events.settled, active), None, "in all");
+}
+
+fn write(handler: &str, counts: &Counts, rate: u64, lag: Option<i64>, what: &str) {
     let Counts { outputs, events } = *counts;
     let Failures { settled, filtered, dead_letters, skipped, retries, reruns } = events;
-    let rate = per_second(settled, active);
     tracing::info!(
         handler,
         settled,
@@ -69,7 +59,8 @@ pub(super) fn tell_totals(handler: &str, counts: &Counts, active: Duration) {
         reruns,
         outputs,
         rate,
-        "in all"
+        lag,
+        "{what}"
     );
 }
 
