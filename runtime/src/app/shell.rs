@@ -222,9 +222,10 @@ impl Shell {
         let Permission { partition, max_events, max_bytes } = permission;
         let read = source.read(partition, max_events, max_bytes, &mut |record| {
             let (key, value) = (record.key(), record.value());
+            let (timestamp, log_append_time) = record.timestamp();
             // What is not wanted is not copied, either.
             let (place, bytes, admission) = if filter.wants(key, value, || record.headers()) {
-                let (place, bytes) = arena.store(key, value, record.headers(), record.has_log_append_time());
+                let (place, bytes) = arena.store(key, value, record.headers(), log_append_time);
                 let missed = lane_rule.missed();
                 let admission = lane_rule.admission(key, value, || record.headers());
                 if lane_rule.missed() != missed && miss.is_none() {
@@ -235,7 +236,7 @@ impl Shell {
             } else {
                 (NOWHERE, FILTERED_BYTES, Admission::Filtered)
             };
-            let (offset, timestamp) = (record.offset(), record.timestamp());
+            let offset = record.offset();
             rows.push(FetchedRow { offset, timestamp, bytes, place, admission });
             bytes
         });

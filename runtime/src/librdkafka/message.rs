@@ -50,20 +50,12 @@ impl<'a> Message<'a> {
     }
 
     /// Milliseconds since 1970; −1: none. Of a record that comes back to its producer with an error: always −1.
-    pub fn timestamp(&self) -> i64 {
-        self.timestamp_and_kind().0
-    }
-
-    /// Whether its time is that of the broker which stored it (`message.timestamp.type=LogAppendTime`).
-    pub fn has_log_append_time(&self) -> bool {
-        self.timestamp_and_kind().1 == LOG_APPEND_TIME
-    }
-
-    fn timestamp_and_kind(&self) -> (i64, c_int) {
+    /// The second: whether it is that of the broker which stored the record (`message.timestamp.type=LogAppendTime`).
+    pub fn timestamp(&self) -> (i64, bool) {
         let mut kind: c_int = 0;
         // SAFETY: the message is the library's and no error message.
         let timestamp = unsafe { sys::rd_kafka_message_timestamp(self.raw, &raw mut kind) };
-        (timestamp, kind)
+        (timestamp, kind == LOG_APPEND_TIME)
     }
 
     /// The key; an empty key is a key.

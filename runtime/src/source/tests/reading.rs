@@ -73,7 +73,7 @@ fn bytes_stay_bytes() {
             let headers: Vec<_> =
                 record.headers().map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec))).collect();
             let key = record.key().map(<[u8]>::to_vec);
-            found.push((key, record.value().map(<[u8]>::to_vec), headers, record.timestamp()));
+            found.push((key, record.value().map(<[u8]>::to_vec), headers, record.timestamp().0));
             1
         });
     }
