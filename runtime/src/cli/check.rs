@@ -107,10 +107,11 @@ fn memory(text: &mut String, checked: &Checked, embedded: Option<&Embedded>) {
             format!("{partitions} partitions fetch up to {} ahead in all", HumanSize(all))
         }
         None => {
+            let consumers = if handlers == 1 { "consumer" } else { "consumers" };
             let (least, most) =
                 (HumanSize(config::FETCH_MIN), HumanSize(checked.runtime.fetch_limits(1, 1).each()));
             format!(
-                "N partitions of {handlers} consumers fetch up to {half} ahead in all, each {least} to {most}"
+                "N partitions of {handlers} {consumers} fetch up to {half} ahead in all, each {least} to {most}"
             )
         }
     };
@@ -221,7 +222,7 @@ keylane.toml: fine
 
 brokers      a:1,b:2
 memory       128MiB: 64MiB fetched ahead, 64MiB queued and running
-             N partitions of 1 consumers fetch up to 64MiB ahead in all, each 64KiB to 4MiB
+             N partitions of 1 consumer fetch up to 64MiB ahead in all, each 64KiB to 4MiB
 workers      2
 compiled     /home/somebody/.cache/keylane/compiled
 
