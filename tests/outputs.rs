@@ -40,6 +40,33 @@ fn an_output_too_large_for_its_topic_ends_only_its_event() {
     assert!(!keylane.lines().iter().any(batch_refused), "a broker had to refuse{}", keylane.tail());
 }
 
+/// A topic that takes large records gets them without a setting; a handler may be given less.
+#[test]
+fn large_outputs_go_where_their_topic_takes_them() {
+    let Some(cluster) = kafka::shared() else { return };
+    for (setting, published) in [(None, 3), (Some("2MiB"), 1)] {
+        let flow = Flow::new(cluster, 1, &[]);
+        let large = kafka::unique("large");
+        cluster.admin().create_topic(&large, 1, &[("max.message.bytes", "4194304")]);
+        let events = ["done", "bloat"].map(|value| Record::new(value, value)); // 3 MiB
+        flow.producer().send_all(&flow.input, events).expect("acknowledged");
+        let mut settings = flow.settings(&guest("failing"), "t").output(&large);
+        if let Some(bytes) = setting {
+            settings = settings.set("handlers.t", "max_output_bytes", bytes);
+        }
+        let mut keylane = Keylane::run(&settings, &["--until-end"]);
+        keylane.expect_exit(0);
+        assert_eq!(outputs(&flow, &large).len(), published, "{setting:?}{}", keylane.tail());
+        let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+        assert_eq!(letters.len(), usize::from(setting.is_some()), "{setting:?}");
+        for letter in letters {
+            let (reason, error) = (letter.text("keylane-reason"), letter.text("keylane-error"));
+            assert_eq!((reason, letter.number("keylane-attempt")), ("output-refused", Some(1)));
+            assert!(error.contains("3145728 bytes, and 2097152 are allowed"), "{error}");
+        }
+    }
+}
+
 /// Brokers are slower than a handler that makes much of little: no more calls begin while much of it waits.
 #[test]
 fn outputs_that_wait_for_the_brokers_take_no_more_than_their_share() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use keylane::guest::{
     Call, CallEvents, CallNews, Compiler, Component, Engine, EngineOptions, Granted, Handler, HandlerOptions,
-    Outcome, Workers,
+    OUTPUT_BYTES, Outcome, Workers,
 };
 use keylane_core::LaneEnd;
 use wit_component::{StringEncoding, embed_component_metadata};
@@ -112,7 +112,7 @@ fn a_million_rows_allocate_per_call_and_not_per_row() {
     let handler = Handler::new(&engine, &component, HandlerOptions::new("no-op")).unwrap();
     let workers = Workers::start(&engine, 1).unwrap();
     let (inbox, back) = sync_channel(4);
-    let mut submitted = vec![Call::new(handler, Arc::new(Inbox(inbox)))];
+    let mut submitted = vec![Call::new(handler, Arc::new(Inbox(inbox)), OUTPUT_BYTES)];
 
     let mut rows = 0;
     let mut before = 0;

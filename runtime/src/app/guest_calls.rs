@@ -17,6 +17,8 @@ pub(super) struct GuestCalls {
     handler: Arc<Handler>,
     workers: Arc<Workers>,
     events: Arc<Inbox>,
+    /// Bytes of one output at most.
+    max_output_bytes: usize,
     /// Filled, and not yet with the workers.
     #[expect(clippy::vec_box, reason = "the boxes themselves go to the workers and come back")]
     ready: Vec<Box<Call>>,
@@ -40,12 +42,14 @@ impl GuestCalls {
         handler: Arc<Handler>,
         workers: Arc<Workers>,
         events: Arc<Inbox>,
+        max_output_bytes: usize,
     ) -> Self {
         GuestCalls {
             consumer,
             handler,
             workers,
             events,
+            max_output_bytes,
             ready: Vec::new(),
             ready_rows: 0,
             work: WORTH_WAKING,
@@ -57,7 +61,7 @@ impl GuestCalls {
     pub(super) fn prepare(&mut self, dispatch: &Dispatch<'_>, topic: &str, arena: &Arena) {
         let mut call = self.idle.pop().unwrap_or_else(|| {
             let events: Arc<dyn CallEvents> = self.events.clone();
-            Call::new(self.handler.clone(), events)
+            Call::new(self.handler.clone(), events, self.max_output_bytes)
         });
         call.key = CallKey { consumer: self.consumer, call: dispatch.call };
         call.fresh = dispatch.fresh;

@@ -11,7 +11,7 @@ use crate::admit::{Filter, LaneRule};
 use crate::config::{self, Checked, Cluster, FeedSource, FetchLimits, HumanSize};
 use crate::guest::{
     AllowedHost, Cache, Compiler, Component, Engine, Grants, Handler, HandlerOptions, HttpClient, HttpGrant,
-    Workers,
+    OUTPUT_BYTES, Workers,
 };
 use crate::librdkafka::{Wake, WakeHandle};
 use crate::sink::{Route, Sink};
@@ -129,10 +129,15 @@ impl Parts {
                 Source::start(&spec, part.wake.clone(), &mut |waiting| patience(waiting.reason.as_deref()))
                     .with_context(|| format!("handler `{}` can't start", handler.name))?;
             let index = u16::try_from(index).context("too many handlers")?;
-            let calls =
-                GuestCalls::new(index.into(), part.handler.clone(), self.workers.clone(), part.inbox.clone());
             let outputs =
                 Outputs::new(self.sink.clone(), index, handler, &self.topics, part.handler.digest(), backlog);
+            let calls = GuestCalls::new(
+                index.into(),
+                part.handler.clone(),
+                self.workers.clone(),
+                part.inbox.clone(),
+                handler.max_output_bytes.unwrap_or_else(|| outputs.largest_taken().max(OUTPUT_BYTES)),
+            );
             let lanes = &handler.lanes;
             let rule = LaneRule::new(lanes.ordering, &lanes.lane_key, lanes.no_key);
             let admit = (Filter::new(handler.filter.clone()), rule);

@@ -135,6 +135,8 @@ pub struct Handler {
     pub fresh_instances: bool,
     /// Set: the operator's choice of how many events a call carries at most.
     pub max_batch: Option<u32>,
+    /// Bytes of one output; `None`: as many as the topics of the outputs take.
+    pub max_output_bytes: Option<usize>,
     /// Where to start without a commit. Never a time with the embedded broker.
     pub start: Start,
     /// What to do with an offset outside the log.

@@ -44,6 +44,9 @@ pub(super) struct Handler {
     /// An instance that has more memory than this after a call is replaced: for guests whose memory only grows. By
     /// default three quarters of `memory`.
     pub(super) max_memory: Option<HumanSize>,
+    /// The most bytes of one output: key, value and headers. An event with a larger one is not handled: it has the
+    /// ending of an event that was rejected. By default what the topics of the outputs take, and 2 MiB at least.
+    pub(super) max_output_bytes: Option<HumanSize>,
     /// The most events that one guest call carries. By default chosen by what the component exports.
     #[schemars(range(min = 1, max = 4096))]
     #[serde(default, deserialize_with = "maybe")]

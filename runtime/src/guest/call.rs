@@ -88,12 +88,12 @@ pub struct Call {
 }
 
 impl Call {
-    /// Empty buffers for calls of this handler.
-    pub fn new(handler: Arc<Handler>, events: Arc<dyn CallEvents>) -> Box<Call> {
+    /// Empty buffers for calls of this handler, whose outputs may have so many bytes each (key, value and headers).
+    pub fn new(handler: Arc<Handler>, events: Arc<dyn CallEvents>, max_output_bytes: usize) -> Box<Call> {
         Box::new(Call {
             key: CallKey { consumer: 0, call: CallId { slot: 0, generation: 0 } },
             batch: Batch::new(),
-            results: Results::new(),
+            results: Results::new(max_output_bytes),
             outcome: Outcome::NotRun,
             took: Duration::ZERO,
             waited: false,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use keylane_core::Fault;
+use keylane_core::{Fault, Verdict};
 use wasmtime::Store;
 
 use super::batch::{self, Batch};
@@ -20,7 +20,7 @@ use super::host::{self, Host};
 use super::inspect::Kind;
 use super::lines::Budget;
 use super::load::{Component, LoadError};
-use super::results::{self, Breach, EVENT_BYTES_MAX, Results};
+use super::results::{self, Breach, Results};
 use super::trap;
 
 /// How long the first instance may take at load.
@@ -264,7 +264,7 @@ impl Instance {
         host.lines.begin(batch.topic());
         host.lines.at(partition, offset);
         self.store.set_epoch_deadline(1);
-        self.store.set_hostcall_fuel(data_max(handler, batch.rows()));
+        self.store.set_hostcall_fuel(data_max(handler));
         let outcome = match &self.exports {
             Exports::Batch(exports) => {
                 let guest = exports.keylane_handler_batch_handler();
@@ -284,10 +284,10 @@ impl Instance {
     }
 }
 
-/// A sound result of so many rows fits; one that names the same bytes a thousand times does not.
-fn data_max(handler: &Handler, rows: usize) -> usize {
-    let outputs = EVENT_BYTES_MAX.saturating_mul(rows).min(handler.options.memory_max);
-    HOST_CALL_BYTES.saturating_add(outputs)
+/// All that the guest can have in its memory fits, so that an output that is too large is seen to be one; a result that
+/// names the same bytes a thousand times does not.
+fn data_max(handler: &Handler) -> usize {
+    HOST_CALL_BYTES.saturating_add(handler.options.memory_max)
 }
 
 fn broken(breach: Breach) -> Failure {
@@ -322,7 +322,7 @@ async fn call_rows(
     Ok(())
 }
 
-type Refused = (keylane_core::Verdict, String);
+type Refused = (Verdict, String);
 
 async fn call_row(
     store: &mut Store<Host>,
@@ -336,8 +336,8 @@ async fn call_row(
     let guest = exports.keylane_handler_handler();
     match guest.call_handle(&mut *store, event).await {
         Ok(Ok(outputs)) => {
-            results.push_row(row, &handler.options.outputs, outputs).map_err(broken)?;
-            Ok(None)
+            let taken = results.push_row(row, &handler.options.outputs, &outputs);
+            Ok(taken.err().map(|reason| (Verdict::Unstorable, reason)))
         }
         Ok(Err(failure)) => Ok(Some(results::refusal_of_single(failure))),
         Err(error) => Err(trap::failure(&error, &store.data().limiter)),

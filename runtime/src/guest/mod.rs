@@ -48,5 +48,5 @@ pub use handler::{Handler, HandlerOptions};
 pub use http::{AllowedHost, HttpClient, HttpGrant};
 pub use inspect::{Grant, Import, Inspection, Kind};
 pub use load::{Component, LoadError};
-pub use results::{Output, Refusal, Results};
+pub use results::{OUTPUT_BYTES, Output, Refusal, Results};
 pub use workers::Workers;

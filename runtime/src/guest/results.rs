@@ -1,10 +1,12 @@
 //! What a call came to, checked before anything believes it.
 //!
-//! A guest is not trusted to keep the contract: lengths, sums, orders, bounds and names are looked at, and
-//! what breaks a rule ends the call like a trap would, with a message that names the field. Outputs stay in
-//! the columns that they came in; iterating them lends slices.
+//! A guest is not trusted to keep the contract: lengths, sums, orders and bounds are looked at, and what breaks a
+//! rule ends the call like a trap would, with a message that names the field. Outputs that are too large, too many or
+//! for nobody would be the same in every attempt: their row is taken back and gets its ending at once. Outputs stay
+//! in the columns that they came in; iterating them lends slices.
 
 mod check;
+mod limits;
 
 use std::time::Duration;
 
@@ -15,15 +17,8 @@ use super::bindings::batch::exports::keylane::handler::batch_handler as wit;
 use super::bindings::single::keylane::handler::types as single;
 
 pub(super) use check::Breach;
-
-/// Outputs of one event at most: more is a runaway loop.
-pub const OUTPUTS_MAX: usize = 1_000;
-
-/// Bytes of one output at most, key, value and headers together: room for a key and a value of 1 MiB each.
-pub const OUTPUT_BYTES_MAX: usize = 2 << 20;
-
-/// Bytes of all outputs of one event at most.
-pub const EVENT_BYTES_MAX: usize = 8 << 20;
+use limits::EventLimits;
+pub use limits::OUTPUT_BYTES;
 
 /// A reason goes into a log line and a header.
 const REASON_MAX: usize = 1024;
@@ -78,6 +73,7 @@ impl<'a> Output<'a> {
 /// The checked result of a call.
 #[derive(Debug)]
 pub struct Results {
+    limits: EventLimits,
     ends: Vec<LaneEnd>,
     refusals: Vec<Refusal>,
     /// `targets` are indices into the handler's outputs here, and `target_names` is empty.
@@ -97,8 +93,10 @@ struct Running {
 }
 
 impl Results {
-    pub(super) fn new() -> Results {
+    /// `max_output_bytes`: of one output, key, value and headers together.
+    pub(super) fn new(max_output_bytes: usize) -> Results {
         Results {
+            limits: EventLimits::new(max_output_bytes),
             ends: Vec::new(),
             refusals: Vec::new(),
             outputs: no_outputs(),
@@ -193,8 +191,9 @@ impl Results {
         if result.states.is_some() {
             return Err(Breach::contract("states", "no state is configured for this handler"));
         }
+        let mut unfit = Vec::new();
         if let Some(mut outputs) = result.outputs {
-            check::outputs(lanes, &result.done, targets, &mut outputs, self)?;
+            unfit = check::outputs(lanes, &result.done, targets, &mut outputs, self)?;
             self.outputs = outputs;
         }
         let mut failures = result.failures.into_iter().peekable();
@@ -202,23 +201,27 @@ impl Results {
             let failure = failures.next_if(|failure| failure.lane == lane).map(|failure| failure.failure);
             self.end_lane(lane, done, failure.map(refusal_of_batch));
         }
+        for row in unfit {
+            self.take_back(row.lane, row.before, Verdict::Unstorable, row.reason);
+        }
         Ok(())
     }
 
-    /// Takes the result of one call of a `handler`: the outputs of a row that is done.
+    /// Takes the result of one call of a `handler`: the outputs of a row that is done. The error says why they can
+    /// never be published; none of them is taken then.
     pub(super) fn push_row(
         &mut self,
         row: u32,
         targets: &[String],
-        outputs: Vec<single::Output>,
-    ) -> Result<(), Breach> {
+        outputs: &[single::Output],
+    ) -> Result<(), String> {
         if outputs.is_empty() {
             return Ok(());
         }
-        self.reserved_headers += check::row(&outputs, targets)?;
+        self.reserved_headers += check::row(outputs, targets, &self.limits)?;
         for output in outputs {
             let target = check::target(targets, &output.target)?;
-            self.push_output(row, target, &output);
+            self.push_output(row, target, output);
         }
         self.rows_with_outputs.push(row);
         Ok(())

@@ -279,7 +279,7 @@ pub(super) fn call_here(handler: &Arc<Handler>, batch: &Batch) -> (Result<(), Fa
     let meter = Arc::new(Meter::new(handler.clock().clone()));
     meter.arm(handler.timeout());
     meter.resume();
-    let mut results = Results::new();
+    let mut results = Results::new(super::OUTPUT_BYTES);
     let outcome = runtime.block_on(async {
         let mut instance = handler.instance(&meter).await?;
         instance.call(handler, &meter, batch, &mut results).await

@@ -193,6 +193,13 @@ impl Limits {
         if bytes > max { Err(Unfit::TooLargeForClient { bytes, max }) } else { Ok(()) }
     }
 
+    /// Bytes of the largest record that the topic may take.
+    pub(super) fn largest_taken(&self, topic: u16) -> usize {
+        let topic = self.topics.get(usize::from(topic)).and_then(|topic| topic.batch_bytes);
+        let topic = topic.filter(|_| !self.compressed); // how large a record is before that is not limited
+        topic.unwrap_or(self.client_bytes).min(self.client_bytes)
+    }
+
     /// What the topic makes of this time, as far as it is known; milliseconds since 1970.
     pub(super) fn time(&self, topic: u16, timestamp: i64, now: i64) -> TimeFit {
         let times = self.topics.get(usize::from(topic)).map(|topic| topic.times).unwrap_or_default();

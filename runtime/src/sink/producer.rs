@@ -140,6 +140,11 @@ impl Sink {
         self.shared.limits.is_compacted(topic)
     }
 
+    /// Bytes of the largest record that the topic may take, as far as it is known.
+    pub fn largest_taken(&self, topic: u16) -> usize {
+        self.shared.limits.largest_taken(topic)
+    }
+
     /// What the topic makes of a record's time, as far as it is known before it is handed over; milliseconds since 1970.
     pub fn time(&self, topic: u16, timestamp: i64, now: i64) -> TimeFit {
         self.shared.limits.time(topic, timestamp, now)

@@ -131,6 +131,11 @@ impl Outputs {
         }
     }
 
+    /// Bytes of the largest record that one of the handler's output topics is known to take.
+    pub(super) fn largest_taken(&self) -> usize {
+        self.targets.iter().map(|target| self.sink.largest_taken(target.topic)).max().unwrap_or(0)
+    }
+
     /// A call goes to the guest: its outputs will say where they come from.
     pub(super) fn remember(&mut self, dispatch: &Dispatch<'_>) {
         self.provenance.remember(dispatch);

@@ -51,6 +51,10 @@ pub(super) fn handler(
         keep_memory: keep_memory.unwrap_or(memory / 4 * 3),
         max_calls: handler.max_calls.map(|n| limits::whole(problems, &at("max_calls"), n, 1..=u32::MAX)),
         fresh_instances: handler.isolation == written::Isolation::Event,
+        max_output_bytes: handler.max_output_bytes.map(|size| {
+            let bytes = limits::size(problems, &at("max_output_bytes"), size, limits::OUTPUT_BYTES);
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        }),
         max_batch: handler.max_batch.map(|n| limits::whole(problems, &at("max_batch"), n, 1..=4096)),
         start: handler.start,
         out_of_range: match handler.out_of_range {

@@ -15,6 +15,8 @@ type Millis = RangeInclusive<u64>;
 pub(super) const MEMORY_BUDGET: RangeInclusive<u64> = 8 << 20..=1 << 40;
 /// Up to all that 32-bit WebAssembly can address; a component needs at least a few pages to start.
 pub(super) const GUEST_MEMORY: RangeInclusive<u64> = 1 << 20..=4 << 30;
+/// From what some brokers take at the least up to what the client can send.
+pub(super) const OUTPUT_BYTES: RangeInclusive<u64> = 1 << 10..=1_000_000_000;
 /// Deadlines are kept by a ticker of a few milliseconds.
 pub(super) const CALL_TIMEOUT: Millis = 10..=3_600_000;
 pub(super) const DRAIN_TIMEOUT: Millis = 0..=3_600_000;

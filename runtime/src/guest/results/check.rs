@@ -2,12 +2,13 @@
 
 use keylane_core::Fault;
 
-use super::{EVENT_BYTES_MAX, OUTPUT_BYTES_MAX, OUTPUTS_MAX, RESERVED, Results, single, wit};
+use super::limits::{EventLimits, EventSize};
+use super::{RESERVED, Results, single, wit};
 
 /// A rule that a result breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Breach {
-    /// Contract or limit.
+    /// Contract.
     pub(crate) fault: Fault,
     /// Names the field.
     pub(crate) message: String,
@@ -16,10 +17,6 @@ pub(crate) struct Breach {
 impl Breach {
     pub(super) fn contract(field: &str, what: impl std::fmt::Display) -> Breach {
         Breach { fault: Fault::Contract, message: format!("result `{field}`: {what}") }
-    }
-
-    fn limit(field: &str, what: impl std::fmt::Display) -> Breach {
-        Breach { fault: Fault::Limit, message: format!("result `{field}`: {what}") }
     }
 }
 
@@ -59,15 +56,26 @@ pub(super) fn lanes(lanes: &[u32], result: &wit::Results) -> Result<(), Breach> 
     }
 }
 
-/// Every output has a cause, a target that exists, and bytes that add up. Targets become indices into the
-/// handler's own outputs; done rows with outputs are noted.
+/// A done row with an output that can never be published.
+pub(super) struct UnfitRow {
+    pub(super) lane: u32,
+    /// Rows of its lane before it.
+    pub(super) before: u32,
+    pub(super) reason: String,
+}
+
+/// The target of an output that names none of the handler's.
+const UNKNOWN: u32 = u32::MAX;
+
+/// Every output has a cause and bytes that add up. Targets become indices into the handler's own outputs; done rows
+/// with outputs are noted, up to the first of each lane whose outputs can't be published: those are given.
 pub(super) fn outputs(
     lanes: &[u32],
     done: &[u32],
     known: &[String],
     outputs: &mut wit::OutputColumns,
     into: &mut Results,
-) -> Result<(), Breach> {
+) -> Result<Vec<UnfitRow>, Breach> {
     let count = outputs.causes.len();
     length("outputs.targets", outputs.targets.len(), count)?;
     column("outputs.keys", &outputs.keys, count)?;
@@ -75,9 +83,34 @@ pub(super) fn outputs(
     if let Some(headers) = &outputs.headers {
         into.reserved_headers = self::headers(headers, count)?;
     }
-    resolve_targets(known, outputs)?;
-    sizes(outputs)?;
-    rows(lanes, done, &outputs.causes, &mut into.rows_with_outputs)
+    let unknown = resolve_targets(known, outputs)?;
+    let mut rows = Rows::new(lanes, done);
+    let mut unfit: Vec<UnfitRow> = Vec::new();
+    let mut size = EventSize::default();
+    for (index, output) in super::Cursor::new(outputs).enumerate() {
+        let is_new = rows.go_to(output.row)?;
+        if is_new {
+            size = EventSize::default();
+        }
+        if !rows.is_done(output.row) || unfit.last().is_some_and(|found| found.lane == rows.lane) {
+            continue;
+        }
+        let headers = output.header_names.len() + output.header_values.len();
+        let body = output.key.map_or(0, <[u8]>::len) + output.value.map_or(0, <[u8]>::len);
+        let checked = match unknown.iter().find(|(at, _)| *at == index) {
+            Some((_, name)) => Err(unknown_target(known, name)),
+            None => size.add(target_name(known, output.target), body + headers, &into.limits),
+        };
+        if let Err(reason) = checked {
+            if into.rows_with_outputs.last() == Some(&output.row) {
+                into.rows_with_outputs.pop();
+            }
+            unfit.push(UnfitRow { lane: rows.lane, before: output.row - rows.first, reason });
+        } else if is_new {
+            into.rows_with_outputs.push(output.row);
+        }
+    }
+    Ok(unfit)
 }
 
 fn length(field: &str, found: usize, wanted: usize) -> Result<(), Breach> {
@@ -132,18 +165,25 @@ fn headers(headers: &wit::HeaderColumns, outputs: usize) -> Result<u64, Breach> 
     Ok(reserved)
 }
 
-fn resolve_targets(known: &[String], outputs: &mut wit::OutputColumns) -> Result<(), Breach> {
+/// Gives the outputs that name none of the handler's, and what they name.
+fn resolve_targets(
+    known: &[String],
+    outputs: &mut wit::OutputColumns,
+) -> Result<Vec<(usize, String)>, Breach> {
     let names = std::mem::take(&mut outputs.target_names);
-    for entry in &mut outputs.targets {
+    let mut unknown = Vec::new();
+    for (index, entry) in outputs.targets.iter_mut().enumerate() {
         let name = usize::try_from(*entry).ok().and_then(|entry| names.get(entry));
         let Some(name) = name else {
             let what = format!("{entry} points past the {} target names", names.len());
             return Err(Breach::contract("outputs.targets", what));
         };
-        *entry = index_of(known, name)
-            .ok_or_else(|| Breach::contract("outputs.target-names", unknown_target(known, name)))?;
+        *entry = index_of(known, name).unwrap_or_else(|| {
+            unknown.push((index, name.clone()));
+            UNKNOWN
+        });
     }
-    Ok(())
+    Ok(unknown)
 }
 
 fn index_of(known: &[String], name: &str) -> Option<u32> {
@@ -152,80 +192,62 @@ fn index_of(known: &[String], name: &str) -> Option<u32> {
 
 fn unknown_target(known: &[String], name: &str) -> String {
     if known.is_empty() {
-        return format!("`{name}`, but no outputs are configured for this handler");
+        return format!("the output `{name}` is not configured: the handler has no outputs");
     }
     let known = known.iter().map(|known| format!("`{known}`")).collect::<Vec<_>>().join(", ");
-    format!("`{name}` is not one of the handler's outputs: {known}")
+    format!("the output `{name}` is not configured: the handler has {known}")
 }
 
-/// No output and no event gives more than it may.
-fn sizes(outputs: &wit::OutputColumns) -> Result<(), Breach> {
-    let mut event = EventSize::default();
-    let mut cause = None;
-    for output in super::Cursor::new(outputs) {
-        if cause != Some(output.row) {
-            cause = Some(output.row);
-            event = EventSize::default();
-        }
-        let headers = output.header_names.len() + output.header_values.len();
-        let body = output.key.map_or(0, <[u8]>::len) + output.value.map_or(0, <[u8]>::len);
-        event.add(output.row, body + headers)?;
+fn target_name(known: &[String], index: u32) -> &str {
+    known.get(index as usize).map_or("?", String::as_str)
+}
+
+/// Follows ascending causes through the lanes.
+struct Rows<'a> {
+    lengths: std::iter::Zip<std::slice::Iter<'a, u32>, std::slice::Iter<'a, u32>>,
+    /// The lane that the last cause is in; its first row, the row after its last done one, the row after its end.
+    lane: u32,
+    first: u32,
+    done_end: u32,
+    end: u32,
+    last: Option<u32>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(lanes: &'a [u32], done: &'a [u32]) -> Self {
+        let lengths = lanes.iter().zip(done);
+        Rows { lengths, lane: UNKNOWN, first: 0, done_end: 0, end: 0, last: None }
     }
-    Ok(())
-}
 
-#[derive(Default)]
-struct EventSize {
-    outputs: usize,
-    bytes: usize,
-}
-
-impl EventSize {
-    fn add(&mut self, row: u32, bytes: usize) -> Result<(), Breach> {
-        self.outputs += 1;
-        self.bytes += bytes;
-        let what = if self.outputs > OUTPUTS_MAX {
-            format!("row {row} has more than {OUTPUTS_MAX}")
-        } else if bytes > OUTPUT_BYTES_MAX {
-            format!("one of row {row} has {bytes} bytes, {OUTPUT_BYTES_MAX} are allowed")
-        } else if self.bytes > EVENT_BYTES_MAX {
-            format!("row {row} has more than {EVENT_BYTES_MAX} bytes of them")
-        } else {
-            return Ok(());
-        };
-        Err(Breach::limit("outputs", what))
-    }
-}
-
-/// Causes ascend and exist; notes those that are done.
-fn rows(lanes: &[u32], done: &[u32], causes: &[u32], with_outputs: &mut Vec<u32>) -> Result<(), Breach> {
-    let mut lanes = lanes.iter().zip(done);
-    // The lane that the cause is in: its first row, the row after its last done one, the row after its end.
-    let (mut done_end, mut end) = (0_u32, 0_u32);
-    let mut last = None;
-    for cause in causes {
-        if last.is_some_and(|last| cause < last) {
+    /// True: it is another row than the last one. The error: it does not exist, or comes before the last one.
+    fn go_to(&mut self, cause: u32) -> Result<bool, Breach> {
+        if self.last.is_some_and(|last| cause < last) {
             let what = format!("row {cause} comes after a later one");
             return Err(Breach::contract("outputs.causes", what));
         }
-        while *cause >= end {
-            let Some((rows, done)) = lanes.next() else {
-                return Err(Breach::contract("outputs.causes", format!("row {cause} of {end}")));
+        while cause >= self.end {
+            let Some((rows, done)) = self.lengths.next() else {
+                return Err(Breach::contract("outputs.causes", format!("row {cause} of {}", self.end)));
             };
-            done_end = end + done;
-            end += rows;
+            self.lane = self.lane.wrapping_add(1);
+            self.first = self.end;
+            self.done_end = self.end + done;
+            self.end += rows;
         }
-        if *cause < done_end && last != Some(cause) {
-            with_outputs.push(*cause);
-        }
-        last = Some(cause);
+        let is_new = self.last != Some(cause);
+        self.last = Some(cause);
+        Ok(is_new)
     }
-    Ok(())
+
+    fn is_done(&self, row: u32) -> bool {
+        row < self.done_end
+    }
 }
 
-/// The outputs of one row of a `handler`. Gives the number of reserved headers.
-pub(super) fn row(outputs: &[single::Output], known: &[String]) -> Result<u64, Breach> {
-    let mut event = EventSize::default();
+/// The outputs of one row of a `handler`. Gives the number of reserved headers; the error says why they can never be
+/// published.
+pub(super) fn row(outputs: &[single::Output], known: &[String], limits: &EventLimits) -> Result<u64, String> {
+    let mut size = EventSize::default();
     let mut reserved = 0;
     for output in outputs {
         target(known, &output.target)?;
@@ -234,12 +256,12 @@ pub(super) fn row(outputs: &[single::Output], known: &[String]) -> Result<u64, B
             bytes += header.name.len() + header.value.as_ref().map_or(0, Vec::len);
             reserved += u64::from(header.name.starts_with(RESERVED));
         }
-        event.add(0, bytes)?;
+        size.add(&output.target, bytes, limits)?;
     }
     Ok(reserved)
 }
 
 /// The configured output of that name.
-pub(super) fn target(known: &[String], name: &str) -> Result<u32, Breach> {
-    index_of(known, name).ok_or_else(|| Breach::contract("target", unknown_target(known, name)))
+pub(super) fn target(known: &[String], name: &str) -> Result<u32, String> {
+    index_of(known, name).ok_or_else(|| unknown_target(known, name))
 }

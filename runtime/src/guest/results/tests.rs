@@ -1,5 +1,6 @@
 use keylane_core::{Fault, LaneEnd, Verdict};
 
+use super::limits::OUTPUTS_MAX;
 use super::*;
 use crate::guest::testing;
 
@@ -63,7 +64,7 @@ fn some(text: &str) -> Option<String> {
 
 #[test]
 fn a_sound_result_is_taken_and_outputs_of_rows_that_are_not_done_are_dropped() {
-    let mut results = Results::new();
+    let mut results = Results::new(OUTPUT_BYTES);
     results.accept(&LANES, &known(), sound()).unwrap();
     let done = |done| LaneEnd { done, failure: None };
     assert_eq!(results.lane_ends(), [done(2), LaneEnd { done: 1, failure: Some(Verdict::Reject) }, done(1)]);
@@ -86,7 +87,7 @@ fn a_sound_result_is_taken_and_outputs_of_rows_that_are_not_done_are_dropped() {
 
 #[test]
 fn a_row_can_be_taken_back_with_what_is_behind_it() {
-    let mut results = Results::new();
+    let mut results = Results::new(OUTPUT_BYTES);
     results.accept(&LANES, &known(), sound()).unwrap();
     for (lane, done) in [(0, 1), (1, 0), (2, 1)] {
         results.take_back(lane, done, Verdict::Unstorable, format!("row {done} is too large"));
@@ -132,156 +133,177 @@ fn big(outputs_of_one_row: usize, bytes: usize) -> wit::OutputColumns {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn a_result_that_breaks_a_rule_is_refused_by_the_name_of_the_field() {
     type Spoil = fn(&mut wit::Results);
-    let cases: [(Spoil, Fault, &str); 25] = [
-        (|r| r.done.truncate(2), Fault::Contract, "result `done`: 2 entries for 3 lanes"),
-        (|r| r.done[0] = 3, Fault::Contract, "result `done`: lane 0 has 2 rows, 3 are done"),
-        (
-            |r| r.failures.clear(),
-            Fault::Contract,
-            "result `failures`: lane 1 is done to row 1 of 3 and nothing says why",
-        ),
-        (
-            |r| r.done[1] = 3,
-            Fault::Contract,
-            "result `failures`: lane 1 is done to its end and has a failure",
-        ),
-        (
-            |r| r.failures.push(failure(3)),
-            Fault::Contract,
-            "result `failures`: lane 3 does not exist or is out of order",
-        ),
+    let cases: [(Spoil, &str); 21] = [
+        (|r| r.done.truncate(2), "result `done`: 2 entries for 3 lanes"),
+        (|r| r.done[0] = 3, "result `done`: lane 0 has 2 rows, 3 are done"),
+        (|r| r.failures.clear(), "result `failures`: lane 1 is done to row 1 of 3 and nothing says why"),
+        (|r| r.done[1] = 3, "result `failures`: lane 1 is done to its end and has a failure"),
+        (|r| r.failures.push(failure(3)), "result `failures`: lane 3 does not exist or is out of order"),
         (
             |r| {
                 r.done[2] = 0;
                 r.failures.insert(0, failure(2));
             },
-            Fault::Contract,
             "result `failures`: lane 1 is done to row 1 of 3 and nothing says why",
         ),
-        (
-            |r| r.failures.push(failure(1)),
-            Fault::Contract,
-            "result `failures`: lane 1 does not exist or is out of order",
-        ),
-        (
-            |r| outputs(r).targets.truncate(4),
-            Fault::Contract,
-            "result `outputs.targets`: 4 entries, 5 are needed",
-        ),
-        (
-            |r| outputs(r).keys.lengths.push(0),
-            Fault::Contract,
-            "result `outputs.keys.lengths`: 6 entries, 5 are needed",
-        ),
-        (
-            |r| outputs(r).keys.lengths[0] = -2,
-            Fault::Contract,
-            "result `outputs.keys.lengths`: -2 is no length",
-        ),
-        (
-            |r| outputs(r).keys.data.push(0),
-            Fault::Contract,
-            "result `outputs.keys.data`: 7 bytes, the lengths add up to 6",
-        ),
+        (|r| r.failures.push(failure(1)), "result `failures`: lane 1 does not exist or is out of order"),
+        (|r| outputs(r).targets.truncate(4), "result `outputs.targets`: 4 entries, 5 are needed"),
+        (|r| outputs(r).keys.lengths.push(0), "result `outputs.keys.lengths`: 6 entries, 5 are needed"),
+        (|r| outputs(r).keys.lengths[0] = -2, "result `outputs.keys.lengths`: -2 is no length"),
+        (|r| outputs(r).keys.data.push(0), "result `outputs.keys.data`: 7 bytes, the lengths add up to 6"),
         (
             |r| outputs(r).values.lengths[0] = i32::MAX,
-            Fault::Contract,
             "result `outputs.values.data`: 8 bytes, the lengths add up to 2147483653",
         ),
         (
             |r| outputs(r).values.lengths[4] = -1,
-            Fault::Contract,
             "result `outputs.values.data`: 8 bytes, the lengths add up to 6",
         ),
-        (
-            |r| outputs(r).causes[1] = 3,
-            Fault::Contract,
-            "result `outputs.causes`: row 2 comes after a later one",
-        ),
-        (|r| outputs(r).causes[4] = 6, Fault::Contract, "result `outputs.causes`: row 6 of 6"),
-        (
-            |r| outputs(r).targets[4] = 2,
-            Fault::Contract,
-            "result `outputs.targets`: 2 points past the 2 target names",
-        ),
-        (
-            |r| outputs(r).target_names[0] = "nowhere".to_owned(),
-            Fault::Contract,
-            "result `outputs.target-names`: `nowhere` is not one of the handler's outputs: `other`, `totals`",
-        ),
-        (
-            |r| headers(r).counts.truncate(4),
-            Fault::Contract,
-            "result `outputs.headers.counts`: 4 entries, 5 are needed",
-        ),
+        (|r| outputs(r).causes[1] = 3, "result `outputs.causes`: row 2 comes after a later one"),
+        (|r| outputs(r).causes[4] = 6, "result `outputs.causes`: row 6 of 6"),
+        (|r| outputs(r).targets[4] = 2, "result `outputs.targets`: 2 points past the 2 target names"),
+        (|r| headers(r).counts.truncate(4), "result `outputs.headers.counts`: 4 entries, 5 are needed"),
         (
             |r| headers(r).counts[0] = u32::MAX,
-            Fault::Contract,
             "result `outputs.headers.counts`: they add up to 4294967297, there are 3 names",
         ),
         (
             |r| headers(r).names = column(&[Some("a"), None, Some("b")]),
-            Fault::Contract,
             "result `outputs.headers.names`: a header without a name",
         ),
-        (
-            |r| headers(r).names.data[0] = 0xff,
-            Fault::Contract,
-            "result `outputs.headers.names`: `\u{fffd}` is not UTF-8",
-        ),
+        (|r| headers(r).names.data[0] = 0xff, "result `outputs.headers.names`: `\u{fffd}` is not UTF-8"),
         (
             |r| {
                 r.states = Some(wit::StateChanges { lanes: vec![], values: column(&[]) });
             },
-            Fault::Contract,
             "result `states`: no state is configured for this handler",
         ),
-        (
-            |r| r.outputs = Some(big(OUTPUTS_MAX + 1, 0)),
-            Fault::Limit,
-            "result `outputs`: row 0 has more than 1000",
-        ),
-        (
-            |r| r.outputs = Some(big(1, OUTPUT_BYTES_MAX + 1)),
-            Fault::Limit,
-            "result `outputs`: one of row 0 has 2097153 bytes, 2097152 are allowed",
-        ),
-        (
-            |r| r.outputs = Some(big(9, OUTPUT_BYTES_MAX)),
-            Fault::Limit,
-            "result `outputs`: row 0 has more than 8388608 bytes of them",
-        ),
     ];
-    for (spoil, fault, message) in cases {
+    for (spoil, message) in cases {
         let mut result = sound();
         spoil(&mut result);
-        let refused = Results::new().accept(&LANES, &known(), result);
-        assert_eq!(refused, Err(Breach { fault, message: message.to_owned() }));
+        let refused = Results::new(OUTPUT_BYTES).accept(&LANES, &known(), result);
+        assert_eq!(refused, Err(Breach { fault: Fault::Contract, message: message.to_owned() }));
     }
 }
 
 #[test]
 fn as_much_as_is_allowed_is_taken() {
-    for (outputs, bytes) in [(OUTPUTS_MAX, 0), (4, OUTPUT_BYTES_MAX)] {
+    for (outputs, bytes) in [(OUTPUTS_MAX, 0), (4, OUTPUT_BYTES)] {
         let mut result = sound();
         result.outputs = Some(big(outputs, bytes));
-        let mut results = Results::new();
+        let mut results = Results::new(OUTPUT_BYTES);
         results.accept(&LANES, &known(), result).unwrap();
         assert_eq!(results.outputs().count(), outputs);
         assert_eq!(results.rows_with_outputs(), [0]);
     }
 }
 
+/// Lanes of two, three and one rows, all done.
+fn with_outputs(causes: &[u32], targets: &[u32], values: &[Option<&str>]) -> wit::Results {
+    let names = ["totals", "nowhere"].map(str::to_owned);
+    wit::Results {
+        done: LANES.to_vec(),
+        failures: vec![],
+        outputs: Some(wit::OutputColumns {
+            target_names: names.into(),
+            causes: causes.to_vec(),
+            targets: targets.to_vec(),
+            keys: column(&vec![None; causes.len()]),
+            values: column(values),
+            headers: None,
+        }),
+        states: None,
+    }
+}
+
+/// Rows before, and why.
+fn taken_back(results: &Results) -> Vec<(u32, u32, &str)> {
+    let refusals = results.refusals().iter();
+    refusals
+        .map(|refusal| {
+            let end = results.lane_ends()[refusal.lane as usize];
+            assert_eq!(end.failure, Some(Verdict::Unstorable));
+            (refusal.lane, end.done, refusal.reason.as_str())
+        })
+        .collect()
+}
+
 #[test]
-fn without_configured_outputs_the_message_says_so() {
-    let refused = Results::new().accept(&LANES, &[], sound()).unwrap_err();
-    assert_eq!(
-        refused.message,
-        "result `outputs.target-names`: `totals`, but no outputs are configured for this handler"
-    );
+fn a_row_with_an_output_for_nobody_is_taken_back_and_the_others_stay() {
+    let mut results = Results::new(OUTPUT_BYTES);
+    // The second output of row 3 is for nobody, and so are those of row 5, its lane's first.
+    let (causes, targets) = ([0, 2, 3, 3, 4, 5], [0, 0, 0, 1, 0, 1]);
+    let values = ["v0", "v2", "v3", "v3", "v4", "v5"].map(Some);
+    results.accept(&LANES, &known(), with_outputs(&causes, &targets, &values)).unwrap();
+    let reason = "the output `nowhere` is not configured: the handler has `other`, `totals`";
+    assert_eq!(taken_back(&results), [(1, 1, reason), (2, 0, reason)]);
+    assert_eq!(results.rows_with_outputs(), [0, 2]);
+    let values: Vec<_> = seen(&results).into_iter().map(|output| output.3).collect();
+    assert_eq!(values, [some("v0"), some("v2")]);
+
+    results.accept(&LANES, &[], with_outputs(&[4], &[0], &[Some("v")])).unwrap();
+    let reason = "the output `totals` is not configured: the handler has no outputs";
+    assert_eq!(taken_back(&results), [(1, 2, reason)]);
+}
+
+#[test]
+fn a_row_that_is_not_done_may_name_what_it_likes() {
+    let mut results = Results::new(OUTPUT_BYTES);
+    let result = wit::Results {
+        done: vec![2, 0, 1],
+        failures: vec![failure(1)],
+        ..with_outputs(&[2, 5], &[1, 0], &[Some("v2"), Some("v5")])
+    };
+    results.accept(&LANES, &known(), result).unwrap();
+    assert_eq!(results.refusals().len(), 1, "the guest's own");
+    assert_eq!(results.refusals()[0].verdict, Verdict::Reject);
+    assert_eq!(results.rows_with_outputs(), [5]);
+}
+
+#[test]
+fn a_row_with_too_much_is_taken_back_with_the_limit() {
+    let rows = |outputs| with_outputs(&vec![3; outputs], &vec![0; outputs], &vec![None; outputs]);
+    let sized = |count: usize, bytes: usize| {
+        let mut result = rows(count);
+        let value = "v".repeat(bytes);
+        outputs(&mut result).values = column(&vec![Some(value.as_str()); count]);
+        result
+    };
+    for (result, max_output_bytes, reason) in [
+        (rows(OUTPUTS_MAX + 1), OUTPUT_BYTES, "the event has more than 1000 outputs"),
+        (
+            sized(1, OUTPUT_BYTES + 1),
+            OUTPUT_BYTES,
+            "the output to `totals` has 2097153 bytes, and 2097152 are allowed: emit less, or set \
+             `max_output_bytes`",
+        ),
+        (
+            sized(1, 11),
+            10,
+            "the output to `totals` has 11 bytes, and 10 are allowed: emit less, or set `max_output_bytes`",
+        ),
+        (
+            sized(9, OUTPUT_BYTES),
+            OUTPUT_BYTES,
+            "the outputs of the event have more than 8388608 bytes: emit less",
+        ),
+    ] {
+        let mut results = Results::new(max_output_bytes);
+        results.accept(&LANES, &known(), result).unwrap();
+        assert_eq!(taken_back(&results), [(1, 1, reason)]);
+        assert_eq!(results.outputs().count(), 0);
+    }
+}
+
+#[test]
+fn one_output_may_be_larger_than_all_of_an_event_by_default() {
+    let mut results = Results::new(9 << 20);
+    let value = "v".repeat(9 << 20);
+    results.accept(&LANES, &known(), with_outputs(&[0], &[0], &[Some(&value)])).unwrap();
+    assert_eq!(results.rows_with_outputs(), [0]);
 }
 
 #[test]
@@ -292,7 +314,7 @@ fn a_reason_is_cut_between_characters() {
         after_ms: Some(5),
     });
     result.failures = vec![wit::LaneFailure { lane: 1, failure: retry }];
-    let mut results = Results::new();
+    let mut results = Results::new(OUTPUT_BYTES);
     results.accept(&LANES, &known(), result).unwrap();
     let refusal = &results.refusals()[0];
     assert_eq!(refusal.verdict, Verdict::Retry { after: Some(Duration::from_millis(5)) });
@@ -308,10 +330,10 @@ fn rows_of_a_handler_come_into_the_same_form() {
         value: Some(value.into()),
         headers: headers.iter().map(|name| header(name)).collect(),
     };
-    let mut results = Results::new();
-    results.push_row(0, &known(), vec![output("a", &[])]).unwrap();
-    results.push_row(1, &known(), vec![]).unwrap();
-    results.push_row(2, &known(), vec![output("b", &["x", "keylane-y"]), output("c", &[])]).unwrap();
+    let mut results = Results::new(OUTPUT_BYTES);
+    results.push_row(0, &known(), &[output("a", &[])]).unwrap();
+    results.push_row(1, &known(), &[]).unwrap();
+    results.push_row(2, &known(), &[output("b", &["x", "keylane-y"]), output("c", &[])]).unwrap();
     results.end_lane(0, 3, None);
     assert_eq!(results.rows_with_outputs(), [0, 2]);
     assert_eq!(results.reserved_headers(), 1);

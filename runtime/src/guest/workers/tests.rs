@@ -8,7 +8,7 @@ use keylane_core::{CallId, Fault, LaneEnd, Verdict};
 use super::*;
 use crate::guest::call::{CallEvents, CallNews, Failure, Outcome};
 use crate::guest::handler::{Handler, HandlerOptions};
-use crate::guest::testing;
+use crate::guest::{OUTPUT_BYTES, testing};
 
 /// Far beyond what anything here takes: reached only if something is broken.
 const NEVER: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ impl Bench {
     }
 
     fn call(&mut self, lanes: &[&[&str]]) -> Box<Call> {
-        let mut call = Call::new(self.handler.clone(), self.inbox.clone());
+        let mut call = Call::new(self.handler.clone(), self.inbox.clone(), OUTPUT_BYTES);
         call.key = CallKey { consumer: 1, call: CallId { slot: self.next, generation: 9 } };
         self.next += 1;
         testing::fill(&mut call.batch, lanes);
@@ -228,14 +228,15 @@ fn a_memory_bomb_in_its_second_memory_hits_the_limit_over_both() {
 }
 
 #[test]
-fn an_output_with_an_unknown_target_breaks_the_contract() {
+fn a_row_with_an_output_for_nobody_ends_its_lane_only() {
     let mut bench = Bench::new(&testing::obedient(), 1, 8, 5_000);
-    let call = bench.run(&[&["d"]]);
-    let failure = failure(&call);
-    assert_eq!(failure.fault, Fault::Contract);
+    let call = bench.run(&[&["a", "d", "a"], &["a"]]);
+    assert_eq!(call.outcome, Outcome::Ended);
+    let unstorable = LaneEnd { done: 1, failure: Some(Verdict::Unstorable) };
+    assert_eq!(call.results.lane_ends(), [unstorable, LaneEnd { done: 1, failure: None }]);
     assert_eq!(
-        failure.message,
-        "result `target`: `nowhere` is not one of the handler's outputs: `other`, `totals`"
+        call.results.refusals()[0].reason,
+        "the output `nowhere` is not configured: the handler has `other`, `totals`"
     );
 }
 
@@ -362,7 +363,7 @@ fn an_idle_instance_of_one_handler_makes_room_for_another() {
     let handlers = [testing::obedient(), testing::batch_handler(testing::ALL_DONE)]
         .map(|wasm| testing::handler(&engine, &wasm, 5_000));
     for round in 0..6 {
-        let mut call = Call::new(handlers[round % 2].clone(), inbox.clone());
+        let mut call = Call::new(handlers[round % 2].clone(), inbox.clone(), OUTPUT_BYTES);
         testing::fill(&mut call.batch, &[&["a"]]);
         workers.submit(&mut vec![call], 1);
         let told = told.recv_timeout(NEVER).unwrap();
