@@ -1,5 +1,7 @@
 //! What a component is made of, read from its bytes before anything is compiled.
 
+mod sizes;
+
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
@@ -11,6 +13,7 @@ use wasmparser::{
 
 use super::grants::Granted;
 use super::load::{self, LoadError};
+pub use sizes::Excess;
 
 /// The package whose interfaces handlers export.
 const PACKAGE: &str = "keylane:handler";
@@ -27,6 +30,15 @@ const HTTP: [&str; 2] = ["outgoing-handler", "types"];
 /// What to do about it where it is not granted.
 const GRANT_HTTP: &str = "grant it, in the handler's section: `grants.http = [\"HOST\"]`; or build the component \
      without it (jco componentize: `--disable http fetch-event`)";
+
+/// What the engine runs: `engine.rs` says why. It begins with the same set; without a garbage collector there are no
+/// types and exceptions that need one.
+const FEATURES: WasmFeatures = WasmFeatures::WASM3
+    .union(WasmFeatures::COMPONENT_MODEL)
+    .difference(WasmFeatures::GC_TYPES)
+    .difference(WasmFeatures::EXCEPTIONS)
+    .difference(WasmFeatures::THREADS)
+    .difference(WasmFeatures::MEMORY64);
 
 /// How a component wants to be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +120,8 @@ impl Inspection {
     }
 }
 
-/// Looks at a file's bytes. Fails only if they are no component; what it imports is a matter of loading.
+/// Looks at a file's bytes. Fails if they are no component, or one that the engine can't run; what it imports is a matter
+/// of loading.
 pub fn inspect(name: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
     let component = load::to_component(name, bytes)?;
     examine(name, bytes, &component)
@@ -118,8 +131,16 @@ pub fn inspect(name: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
 pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspection, LoadError> {
     let invalid =
         |error: BinaryReaderError| LoadError::Invalid { name: name.to_owned(), reason: error.to_string() };
-    // Whether the engine can run what it finds is the engine's to say; here only the surface counts.
-    let types = validate(component).map_err(invalid)?;
+    let types = match validate(component, FEATURES) {
+        Ok(types) => types,
+        Err(error) => {
+            validate(component, WasmFeatures::all()).map_err(invalid)?;
+            return Err(LoadError::Feature { name: name.to_owned(), reason: error.message().to_owned() });
+        }
+    };
+    if let Some(excess) = sizes::excess(component).map_err(invalid)? {
+        return Err(LoadError::Sizes { name: name.to_owned(), excess });
+    }
     let types = types.as_ref();
     let mut imports = Vec::new();
     let mut exports = Vec::new();
@@ -161,8 +182,8 @@ pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspe
 
 /// Function by function, as they come: the validator's own `validate_all` keeps a list of them until the end, which
 /// has 74 MB for a million.
-fn validate(component: &[u8]) -> Result<Types, BinaryReaderError> {
-    let mut validator = Validator::new_with_features(WasmFeatures::all());
+fn validate(component: &[u8], features: WasmFeatures) -> Result<Types, BinaryReaderError> {
+    let mut validator = Validator::new_with_features(features);
     let mut allocations = FuncValidatorAllocations::default();
     let mut types = None;
     for payload in Parser::new(0).parse_all(component) {

@@ -14,7 +14,7 @@ use super::cache::{self, Cache};
 use super::compiler::{Compiler, Limit};
 use super::engine::Engine;
 use super::grants::Granted;
-use super::inspect::{self, Inspection, Kind};
+use super::inspect::{self, Excess, Inspection, Kind};
 
 /// The largest guests that people write (Python with its standard library) have 18 MB.
 const FILE_MAX: usize = 64 << 20;
@@ -84,6 +84,25 @@ pub enum LoadError {
         /// What the parser said.
         reason: String,
     },
+    /// It needs what the engine does not have.
+    #[error(
+        "`{name}` needs a feature of WebAssembly that Keylane does not have: {reason}; {}",
+        feature_remedy(.reason)
+    )]
+    Feature {
+        /// The file.
+        name: String,
+        /// What the parser said.
+        reason: String,
+    },
+    /// An instance of it would be larger than the engine has room for.
+    #[error("`{name}` has {excess}; build it optimised (`-Os`), and leave out what is not used")]
+    Sizes {
+        /// The file.
+        name: String,
+        /// What there is too much of.
+        excess: Excess,
+    },
     /// It needs state.
     #[error(
         "`{name}` exports `keylane:handler/keyed-handler`, and handlers with state are not yet in this \
@@ -114,7 +133,7 @@ pub enum LoadError {
         refused: Vec<(String, &'static str)>,
     },
     /// The engine does not compile it.
-    #[error("`{name}` can't be compiled: {reason}; {}", compile_remedy(.reason))]
+    #[error("`{name}` can't be compiled: {reason}; build it with a current toolchain")]
     Compile {
         /// The file.
         name: String,
@@ -337,12 +356,17 @@ fn imports(refused: &[(String, &'static str)]) -> String {
     })
 }
 
-fn compile_remedy(reason: &str) -> &'static str {
+fn feature_remedy(reason: &str) -> &'static str {
     if reason.contains("async") {
-        "components of the asynchronous ABI are not in this version; build it synchronous \
-         (componentize-qjs: `--sync`)"
+        "build it synchronous (componentize-qjs: `--sync`)"
+    } else if reason.contains("exception") {
+        "build it without exceptions (C++: `-fno-exceptions`)"
+    } else if reason.contains("thread") || reason.contains("shared") {
+        "build it for one thread"
+    } else if reason.contains("64-bit") || reason.contains("memory64") {
+        "build it for 32 bits (`wasm32`)"
     } else {
-        "build it with a current toolchain"
+        "build it without that, as toolchains for WASI 0.2 do by default"
     }
 }
 

@@ -255,3 +255,33 @@ fn a_file_that_is_not_there_is_named() {
     assert!(error.to_string().starts_with("can't read the component `/nowhere/orders.wasm`: "), "{error}");
     assert!(error.to_string().ends_with("; check `component` in the handler's section"), "{error}");
 }
+
+/// What the static look and the engine accept is the same: `check` refuses what `run` refuses.
+#[test]
+fn features_that_the_engine_lacks_are_known_without_compiling() {
+    let engine = crate::guest::engine::for_compiling().unwrap();
+    let cases = [
+        ("(tag)", "build it without exceptions"),
+        ("(func (try_table))", "build it without exceptions"),
+        ("(memory i64 1)", "build it for 32 bits"),
+        ("(memory 1 1 shared)", "build it for one thread"),
+        ("(type (struct))", "build it without that"),
+        ("(func (param externref))", "build it without that"),
+        ("(func (result v128) (v128.const i32x4 0 0 0 0))", ""),
+        ("(func (param i32) (return_call 0 (local.get 0)))", ""),
+        ("(memory 1) (memory 1)", ""),
+        ("(table 3 funcref) (elem (i32.const 0) func)", ""),
+    ];
+    for (content, remedy) in cases {
+        let component = wat::parse_str(format!("(component (core module {content}))")).unwrap();
+        let compiled = wasmtime::component::Component::new(&engine, &component);
+        assert_eq!(compiled.is_ok(), remedy.is_empty(), "{content}: {:?}", compiled.err());
+        match inspect("orders.wasm", &component) {
+            Ok(_) => assert!(remedy.is_empty(), "{content} is not found"),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(!remedy.is_empty() && text.contains(remedy), "{content}: {text}");
+            }
+        }
+    }
+}
