@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::interpolate::{self, Fault};
 use super::problem::{Problem, Report};
-use super::unreadable::explain;
+use super::unreadable;
 
 /// A parsed file. Strings are what they mean, spans are where they were written.
 pub(super) struct Document<'t> {
@@ -22,7 +22,11 @@ impl<'t> Document<'t> {
         match DeTable::parse(text) {
             Ok(root) => Ok(Document { root }),
             Err(error) => {
-                report.add(error.span(), error.message());
+                let problem = report.add(error.span(), error.message());
+                if let Some(language) = unreadable::another_language(text) {
+                    problem.message = format!("this is {language}, and the configuration of Keylane is TOML");
+                    problem.hint("`keylane schema --format markdown` shows every setting and an example");
+                }
                 Err(report.clone())
             }
         }
@@ -44,8 +48,10 @@ impl<'t> Document<'t> {
     /// Gives the file its types.
     pub(super) fn read<T: Deserialize<'t>>(&self, report: &mut Report) -> Result<T, Report> {
         T::deserialize(toml::Deserializer::from(self.root.clone())).map_err(|error| {
-            let (message, hint) = explain(error.message());
-            report.add(error.span(), message).hint = hint;
+            let table = error.span().and_then(|span| self.table_of(&span));
+            let explained =
+                unreadable::explain(error.message(), table.as_deref(), &self.names(&["handlers"]));
+            report.add(error.span(), explained.0).hint = explained.1;
             report.clone()
         })
     }
@@ -55,6 +61,12 @@ impl<'t> Document<'t> {
         let (first, rest) = path.split_first()?;
         let (key, value) = self.root.get_ref().get_key_value(*first)?;
         Some(find_in(key.span(), value, rest))
+    }
+
+    /// The path of the table in which the name at this place stands.
+    fn table_of(&self, span: &Range<usize>) -> Option<Vec<String>> {
+        let mut path = Vec::new();
+        is_in(self.root.get_ref(), span, &mut path).then_some(path)
     }
 
     /// The names in a table; none if it is not there.
@@ -87,6 +99,23 @@ impl<'t> Document<'t> {
         }
         table.remove(*last);
     }
+}
+
+/// Looks for the table with a name at this place, and leaves the way to it in `path`.
+fn is_in(table: &DeTable<'_>, span: &Range<usize>, path: &mut Vec<String>) -> bool {
+    table.iter().any(|(key, value)| {
+        if key.span() == *span {
+            return true;
+        }
+        path.push(key.get_ref().to_string());
+        let value = value.get_ref();
+        let tables = value.as_array().into_iter().flatten().map(Spanned::get_ref).chain([value]);
+        let found = tables.filter_map(DeValue::as_table).any(|inner| is_in(inner, span, path));
+        if !found {
+            path.pop();
+        }
+        found
+    })
 }
 
 fn find_in(key: Range<usize>, value: &Spanned<DeValue<'_>>, path: &[&str]) -> Range<usize> {

@@ -1,5 +1,7 @@
 //! What the reader of types says, in the words of the file.
 
+use serde_json::Value;
+
 /// Below, two names have little in common. (0 to 1, Jaro-Winkler.)
 const ALIKE: f64 = 0.8;
 
@@ -10,8 +12,16 @@ const WORDS: [(&str, &str); 3] = [
     ("missing field", "there is no"),
 ];
 
-/// A message, and what could be done.
-pub(super) fn explain(message: &str) -> (String, Option<String>) {
+/// Stands for a name that the user chooses in the path of a table.
+const ANY: &str = "*";
+
+/// A message, and what could be done. `table`: the path of the one that an unknown name stands in; `handlers`: the names
+/// of those in the file.
+pub(super) fn explain(
+    message: &str,
+    table: Option<&[String]>,
+    handlers: &[String],
+) -> (String, Option<String>) {
     let mut text = message.to_owned();
     for (theirs, ours) in WORDS {
         text = text.replace(theirs, ours);
@@ -19,17 +29,107 @@ pub(super) fn explain(message: &str) -> (String, Option<String>) {
     if let Some((before, _)) = text.split_once("expected struct ") {
         text = format!("{before}expected a section");
     }
-    (text, nearest(message))
+    let hint = unknown(message).and_then(|(found, expected)| {
+        let elsewhere = table.and_then(|table| elsewhere(found, table, handlers));
+        elsewhere.or_else(|| nearest(found, expected))
+    });
+    (text, hint)
+}
+
+/// The language of a file that is no TOML, if it shows in its first line.
+pub(super) fn another_language(text: &str) -> Option<&'static str> {
+    let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
+    if first.starts_with('{') {
+        return Some("JSON");
+    }
+    if first == "---" {
+        return Some("YAML");
+    }
+    let (name, rest) = first.split_once(':')?;
+    let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    (is_name && (rest.is_empty() || rest.starts_with(' '))).then_some("YAML")
+}
+
+/// An unknown name, and the expected ones.
+fn unknown(message: &str) -> Option<(&str, &str)> {
+    let (found, expected) = message.strip_prefix("unknown ")?.split_once(", expected ")?;
+    Some((found.split('`').nth(1)?, expected))
 }
 
 /// The expected name that is most like the one that was found.
-fn nearest(message: &str) -> Option<String> {
-    let (found, expected) = message.strip_prefix("unknown ")?.split_once(", expected ")?;
-    let found = found.split('`').nth(1)?;
+fn nearest(found: &str, expected: &str) -> Option<String> {
     let names = expected.split('`').skip(1).step_by(2);
     let alike = names.map(|name| (strsim::jaro_winkler(&found.to_lowercase(), name), name));
     let (best, name) = alike.max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best >= ALIKE).then(|| format!("`{name}` is meant?"))
+}
+
+/// The tables that a name belongs to, if it is in another one.
+fn elsewhere(name: &str, table: &[String], handlers: &[String]) -> Option<String> {
+    let schema = serde_json::to_value(super::schema()).ok()?;
+    let mut homes = Vec::new();
+    collect(&schema, &schema, name, &mut Vec::new(), &mut homes);
+    let mut homes: Vec<String> = homes.into_iter().map(|home| written(&home, table, handlers)).collect();
+    homes.sort();
+    homes.dedup();
+    if homes.is_empty() {
+        // The dots of a property's name make tables of its parts.
+        let is_property = table.first().is_some_and(|first| first == "kafka") && table.len() == 1;
+        return is_property.then(|| "properties of librdkafka belong to `[kafka.client]`".to_owned());
+    }
+    Some(format!("`{name}` belongs to {}", homes.join(" or ")))
+}
+
+/// Finds the paths of all tables of the schema that have a setting of this name.
+fn collect(schema: &Value, node: &Value, name: &str, path: &mut Vec<String>, homes: &mut Vec<Vec<String>>) {
+    let Some(node) = resolve(schema, node) else { return };
+    if let Some(properties) = node["properties"].as_object() {
+        if properties.contains_key(name) && !path.is_empty() {
+            homes.push(path.clone());
+        }
+        for (inner, node) in properties {
+            path.push(inner.clone());
+            collect(schema, node, name, path, homes);
+            path.pop();
+        }
+    }
+    for (inner, segment) in [(&node["additionalProperties"], Some(ANY)), (&node["items"], None)] {
+        if inner.is_object() {
+            path.extend(segment.map(str::to_owned));
+            collect(schema, inner, name, path, homes);
+            path.truncate(path.len() - usize::from(segment.is_some()));
+        }
+    }
+}
+
+/// Follows references, and takes the one that is not null of a choice.
+fn resolve<'s>(schema: &'s Value, node: &'s Value) -> Option<&'s Value> {
+    if let Some(reference) = node["$ref"].as_str() {
+        return resolve(schema, schema.pointer(reference.strip_prefix('#')?)?);
+    }
+    match node["anyOf"].as_array() {
+        Some(choices) => resolve(schema, choices.iter().find(|choice| choice["type"] != "null")?),
+        None => Some(node),
+    }
+}
+
+/// The path of a table as it stands in the file, with the names that are near the place of the fault.
+fn written(home: &[String], table: &[String], handlers: &[String]) -> String {
+    let mut path: Vec<&str> = Vec::new();
+    for (at, segment) in home.iter().enumerate() {
+        let beside = table.get(at).filter(|_| is_within(table, &path));
+        path.push(match (segment.as_str(), beside, handlers) {
+            (ANY, Some(name), _) => name,
+            (ANY, None, [only]) if path == ["handlers"] => only,
+            (ANY, ..) => "NAME",
+            (segment, ..) => segment,
+        });
+    }
+    format!("`[{}]`", path.join("."))
+}
+
+fn is_within(table: &[String], path: &[&str]) -> bool {
+    table.get(..path.len()).is_some_and(|beginning| beginning.iter().zip(path).all(|(a, b)| a == b))
 }
 
 #[cfg(test)]
@@ -44,8 +144,43 @@ mod tests {
             ("dead_letter", "one of `dead_letters`, `retry`", Some("`dead_letters`")),
             ("zebra", "`outputs`, `topics`", None),
         ] {
-            let (_, hint) = explain(&format!("unknown field `{found}`, expected {expected}"));
+            let (_, hint) = explain(&format!("unknown field `{found}`, expected {expected}"), None, &[]);
             assert_eq!(hint, meant.map(|name| format!("{name} is meant?")));
+        }
+    }
+
+    #[test]
+    fn a_setting_in_the_wrong_table_is_told_where_it_belongs() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        for (found, table, handlers, hint) in [
+            ("ordering", &["handlers", "orders"][..], &["orders", "x"][..], "[handlers.orders.lanes]`"),
+            ("ordering", &[], &["orders"], "[handlers.orders.lanes]`"),
+            ("ordering", &["runtime"], &["a", "b"], "[handlers.NAME.lanes]`"),
+            ("max_attempts", &["handlers", "a", "dead_letters"], &["a"], "[handlers.a.retry]`"),
+            ("workers", &["handlers", "a"], &["a"], "[runtime]`"),
+            ("provenance", &["handlers", "a"], &["a"], "[handlers.a.outputs.NAME]`"),
+            ("timeout", &["handlers", "a", "lanes"], &["a"], "[handlers.a.commit]` or `[handlers.a]`"),
+        ] {
+            let message = format!("unknown field `{found}`, expected `zebra`");
+            let (_, found_hint) = explain(&message, Some(&names(table)), &names(handlers));
+            assert_eq!(found_hint, Some(format!("`{found}` belongs to `{hint}")), "{table:?}");
+        }
+        let (_, hint) = explain("unknown field `sasl`, expected `client`", Some(&names(&["kafka"])), &[]);
+        assert_eq!(hint.as_deref(), Some("properties of librdkafka belong to `[kafka.client]`"));
+    }
+
+    #[test]
+    fn files_in_other_languages_are_named() {
+        for (text, language) in [
+            ("# mine\nkafka:\n  bootstrap_servers: a:1\n", Some("YAML")),
+            ("---\nkafka:\n", Some("YAML")),
+            ("workers: 3", Some("YAML")),
+            ("{ \"kafka\": 1 }", Some("JSON")),
+            ("[kafka]\nbootstrap = \n", None),
+            ("kafka.bootstrap_servers = \"a:1", None),
+            ("", None),
+        ] {
+            assert_eq!(another_language(text), language, "{text}");
         }
     }
 
@@ -59,7 +194,7 @@ mod tests {
             ),
             ("missing field `topics`", "there is no `topics`"),
         ] {
-            assert_eq!(explain(theirs).0, ours);
+            assert_eq!(explain(theirs, None, &[]).0, ours);
         }
     }
 }

@@ -38,15 +38,18 @@ pub(super) fn kafka(
 fn cluster(written: &Written, surroundings: &Surroundings<'_>, problems: &mut Problems<'_, '_>) -> Cluster {
     let servers = written.kafka.bootstrap_servers.trim();
     if servers != EMBEDDED {
-        for server in servers.split(',').map(str::trim).filter(|server| !is_broker(server)) {
-            let what = if server.is_empty() {
-                "`kafka.bootstrap_servers` names no broker".to_owned()
-            } else {
-                format!("`{server}` is not the address of a broker")
+        for server in servers.split(',').map(str::trim) {
+            let (what, hint) = match address(server) {
+                Address::Whole => continue,
+                Address::WithoutPort => {
+                    (format!("`{server}` has no port"), format!("most brokers listen at `{server}:9092`"))
+                }
+                Address::Wrong if server.is_empty() => {
+                    ("`kafka.bootstrap_servers` names no broker".to_owned(), FORM.to_owned())
+                }
+                Address::Wrong => (format!("`{server}` is not the address of a broker"), FORM.to_owned()),
             };
-            problems
-                .add(&["kafka", "bootstrap_servers"], what)
-                .hint("`host:port`, more of them separated by commas, or `embedded` alone");
+            problems.add(&["kafka", "bootstrap_servers"], what).hint(hint);
         }
         if written.embedded.is_some() {
             problems
@@ -70,22 +73,37 @@ fn cluster(written: &Written, surroundings: &Surroundings<'_>, problems: &mut Pr
     })
 }
 
-/// `host:port`, or `host` for the port 9092, perhaps with a security protocol before it, as clients take it.
-fn is_broker(server: &str) -> bool {
+/// How the address of a broker is written.
+const FORM: &str = "`host:port`, more of them separated by commas, or `embedded` alone";
+
+/// What an address lacks.
+enum Address {
+    Whole,
+    WithoutPort,
+    Wrong,
+}
+
+/// `host:port`, perhaps with a security protocol before it, as clients take it. The client would take 9092 for a port that
+/// is missing; that a port was forgotten would show only in what does not answer there.
+fn address(server: &str) -> Address {
     const PROTOCOLS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
     let (protocol, address) = server.split_once("://").unwrap_or((PROTOCOLS[0], server));
     let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port),
-        Some(_) => (address, "9092"),
-        None if strsim::jaro_winkler(&address.to_lowercase(), EMBEDDED) > NEARLY => return false,
-        None => (address, "9092"),
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        None if strsim::jaro_winkler(&address.to_lowercase(), EMBEDDED) > NEARLY => return Address::Wrong,
+        Some(_) | None => (address, None),
     };
     let unseen = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ';' | '@');
     let is_host =
         !host.is_empty() && !host.contains(unseen) && (!host.contains(':') || host.starts_with('['));
-    PROTOCOLS.iter().any(|known| known.eq_ignore_ascii_case(protocol))
-        && is_host
-        && port.parse::<u16>().is_ok_and(|port| port > 0)
+    if !is_host || !PROTOCOLS.iter().any(|known| known.eq_ignore_ascii_case(protocol)) {
+        return Address::Wrong;
+    }
+    match port.map(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
+        None => Address::WithoutPort,
+        Some(true) => Address::Whole,
+        Some(false) => Address::Wrong,
+    }
 }
 
 fn feeds(

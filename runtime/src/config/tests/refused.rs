@@ -235,19 +235,16 @@ fn brokers() {
         ("kafka:99999", "`kafka:99999` is not"),
         ("a:9092;b:9092", "`a:9092;b:9092` is not"),
         ("::1:9092", "`::1:9092` is not"),
+        ("kafka1,kafka2:9092", "`kafka1` has no port"),
+        ("SASL_SSL://kafka1", "hint: most brokers listen at `SASL_SSL://kafka1:9092`"),
+        ("[::1]", "`[::1]` has no port"),
         ("a:9092,embedded", "hint: `host:port`, more of them separated by commas, or `embedded` alone"),
     ] {
         refuse(&MINIMAL.replace("localhost:9092", servers), &["etc/keylane.toml:2:", expected]);
     }
-    for servers in [
-        "kafka1,kafka2",
-        "sasl_ssl://a:1",
-        "[::1]",
-        "a:1, b:2",
-        "SASL_SSL://kafka-1.example:9093",
-        "[::1]:9092",
-        "10.0.0.1:9092",
-    ] {
+    for servers in
+        ["sasl_ssl://a:1", "a:1, b:2", "SASL_SSL://kafka-1.example:9093", "[::1]:9092", "10.0.0.1:9092"]
+    {
         accept(&MINIMAL.replace("localhost:9092", servers));
     }
 }
