@@ -102,6 +102,11 @@ impl Conf {
                 ErrorText::SIZE,
             )
         };
+        if result == sys::CONF_UNKNOWN {
+            let names = self.names();
+            let meant = nearest(name, &names).map_or(String::new(), |meant| format!("; `{meant}` is meant?"));
+            return Err(refused(format!("librdkafka has no such property{meant}")));
+        }
         if result != sys::CONF_OK {
             return Err(refused(error.text()));
         }
@@ -130,6 +135,22 @@ impl Conf {
         Some(text.to_string_lossy().into_owned())
     }
 
+    /// Those of the properties that people set.
+    fn names(&self) -> Vec<String> {
+        let mut count = 0;
+        // SAFETY: the object is live; the dump is an array of so many strings that end with a NUL or are null, names and
+        // values in turn, and is ours until it is freed.
+        unsafe {
+            let dump = sys::rd_kafka_conf_dump(self.0, &raw mut count);
+            let all = if count == 0 { &[][..] } else { std::slice::from_raw_parts(dump, count) };
+            let names = all.iter().step_by(2).map(|name| code::text(*name));
+            let names = names.chain(NOT_DUMPED.iter().map(|name| name.to_string_lossy().into_owned()));
+            let names = names.collect();
+            sys::rd_kafka_conf_dump_free(dump, count);
+            names
+        }
+    }
+
     fn create(self, kind: c_int, events: i32) -> Result<Client, ConfigError> {
         let mut error = ErrorText::new();
         // SAFETY: the object is live; the callback has the type that the library asks for and touches nothing.
@@ -150,6 +171,13 @@ impl Conf {
     }
 }
 
+/// The property whose name is most like this one, if it is much like it.
+fn nearest<'n>(name: &str, names: &'n [String]) -> Option<&'n str> {
+    let alike = names.iter().map(|known| (strsim::jaro_winkler(name, known), known.as_str()));
+    let (best, known) = alike.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best >= ALIKE).then_some(known)
+}
+
 impl Drop for Conf {
     fn drop(&mut self) {
         // SAFETY: no client has taken it, else it would have been forgotten.
@@ -157,6 +185,41 @@ impl Drop for Conf {
     }
 }
 
+/// The library does not list properties without a default, nor second names.
+const NOT_DUMPED: &[&CStr] = &[
+    c"client.rack",
+    c"ssl.cipher.suites",
+    c"ssl.curves.list",
+    c"ssl.sigalgs.list",
+    c"ssl.key.location",
+    c"ssl.key.password",
+    c"ssl.key.pem",
+    c"ssl.certificate.location",
+    c"ssl.certificate.pem",
+    c"ssl.ca.location",
+    c"ssl.ca.pem",
+    c"ssl.crl.location",
+    c"ssl.keystore.location",
+    c"ssl.keystore.password",
+    c"sasl.mechanism",
+    c"sasl.kerberos.service.name",
+    c"sasl.kerberos.principal",
+    c"sasl.kerberos.kinit.cmd",
+    c"sasl.kerberos.keytab",
+    c"sasl.username",
+    c"sasl.password",
+    c"sasl.oauthbearer.config",
+    c"bootstrap.servers",
+    c"max.in.flight",
+    c"max.partition.fetch.bytes",
+    c"linger.ms",
+    c"retries",
+    c"compression.type",
+    c"acks",
+    c"delivery.timeout.ms",
+];
+/// Below, two names have little in common. (0 to 1, Jaro-Winkler.)
+const ALIKE: f64 = 0.9;
 /// Longer than any number.
 const VALUE_MAX: usize = 64;
 
@@ -198,11 +261,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_property_is_named() {
-        let mut properties = Properties::default();
-        properties.set("no.such.property", "1");
-        let error = properties.create(sys::TYPE_PRODUCER, 0).expect_err("it does not exist");
-        assert!(error.to_string().contains("no.such.property"), "{error}");
+    fn a_wrong_property_is_named_with_the_one_that_is_meant() {
+        for (name, expected) in [
+            ("no.such.property", "client property `no.such.property`: librdkafka has no such property"),
+            (
+                "sesion.timeout.ms",
+                "client property `sesion.timeout.ms`: librdkafka has no such property; `session.timeout.ms` is meant?",
+            ),
+            (
+                "sasl.user",
+                "client property `sasl.user`: librdkafka has no such property; `sasl.username` is meant?",
+            ),
+        ] {
+            let mut properties = Properties::default();
+            properties.set(name, "1");
+            let error = properties.create(sys::TYPE_PRODUCER, 0).expect_err("it does not exist");
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn the_names_that_are_listed_here_are_the_librarys() {
+        let conf = Conf::new();
+        for name in NOT_DUMPED {
+            let name = name.to_str().expect("it is ASCII");
+            let refused = conf.set(name, "").err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(!refused.contains("no such property"), "{refused}");
+        }
     }
 
     fn in_force(properties: &Properties, name: &CStr) -> Option<String> {

@@ -90,6 +90,7 @@ pub(super) struct RawBroker {
 pub(super) const TYPE_PRODUCER: c_int = 0;
 pub(super) const TYPE_CONSUMER: c_int = 1;
 pub(super) const CONF_OK: c_int = 0;
+pub(super) const CONF_UNKNOWN: c_int = -2;
 
 /// Tags of the arguments of `rd_kafka_producev`.
 pub(super) mod vtype {
@@ -133,6 +134,8 @@ unsafe extern "C" {
         dest: *mut c_char,
         dest_size: *mut usize,
     ) -> c_int;
+    pub(super) fn rd_kafka_conf_dump(conf: *mut Conf, count: *mut usize) -> *mut *const c_char;
+    pub(super) fn rd_kafka_conf_dump_free(dump: *mut *const c_char, count: usize);
     pub(super) fn rd_kafka_conf_set_events(conf: *mut Conf, events: c_int);
     pub(super) fn rd_kafka_conf_set_log_cb(conf: *mut Conf, log_cb: LogCallback);
     pub(super) fn rd_kafka_new(
