@@ -1,12 +1,14 @@
 //! Promise: what can be known before a run is said before a run, with the thing and the remedy named.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use keylane_tests::guests::guest;
 use keylane_tests::janitor;
-use keylane_tests::keylane::{Settings, binary};
+use keylane_tests::kafka;
+use keylane_tests::keylane::{Keylane, Settings, binary};
 
 #[test]
 fn check_looks_into_the_components() {
@@ -15,37 +17,66 @@ fn check_looks_into_the_components() {
     assert!(text(&sound.stdout).contains("called as  batch-handler"), "{sound:?}");
 }
 
+/// In the same words; and a restart would not help: that is what the code 2 of `run` means.
 #[test]
-fn check_refuses_what_run_would_refuse() {
+fn check_and_inspect_refuse_what_run_refuses() {
     let folder = janitor::folder("components");
+    let component =
+        |content: &str| wat::parse_str(format!("(component {content})")).expect("it is well-formed");
+    let large = "(core module $m (table 30000 funcref)) (core instance (instantiate $m))";
     for (name, bytes, said) in [
-        ("source.wasm", &b"(component)"[..], "is not a WebAssembly file"),
-        ("compiled.wasm", &b"\x7fELF\x02\x01\x01"[..], "is compiled code"),
-        ("module.wasm", &b"\0asm\x01\0\0\0"[..], "is a core module without component metadata"),
-        ("empty.wasm", &b"\0asm\x0d\0\x01\0"[..], "exports no handler"),
+        ("source.wasm", b"(component)".to_vec(), "is not a WebAssembly file"),
+        ("compiled.wasm", b"\x7fELF\x02\x01\x01".to_vec(), "is compiled code"),
+        ("module.wasm", b"\0asm\x01\0\0\0".to_vec(), "is a core module without component metadata"),
+        ("empty.wasm", component(""), "exports no handler"),
+        ("large.wasm", component(large), "has 30000 elements in one table, and 20000 are allowed"),
+        ("throws.wasm", component("(core module (tag))"), "build it without exceptions"),
     ] {
         let file = folder.join(name);
         fs::write(&file, bytes).expect("a temporary file can be written");
-        let refused = check(&file);
-        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-        let stderr = text(&refused.stderr);
-        assert!(stderr.contains("handler `t`") && stderr.contains(name) && stderr.contains(said), "{stderr}");
+        let settings = settings(&file);
+        let inspected = keylane(&["inspect".as_ref(), file.as_os_str()]);
+        for (verb, code, output) in [
+            ("check", 1, with_settings("check", &settings)),
+            ("run", 2, with_settings("run", &settings)),
+            ("inspect", if name == "empty.wasm" { 1 } else { 2 }, inspected),
+        ] {
+            assert_eq!(output.status.code(), Some(code), "{verb} {name}: {output:?}");
+            let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+            assert!(verb == "inspect" || stderr.contains("handler `t`"), "{verb}: {stderr}");
+            let is_said = stderr.contains(said) || (name == "empty.wasm" && stdout.contains("exports no"));
+            assert!(is_said && (stdout.contains(name) || stderr.contains(name)), "{verb} {name}: {stderr}");
+        }
     }
     janitor::remove(&folder);
+}
+
+/// All at once, and before a group is joined. Somebody may create them: the next start may go well.
+#[test]
+fn run_names_all_missing_topics() {
+    let Some(cluster) = kafka::shared() else { return };
+    let settings = Settings::new(&cluster.bootstrap())
+        .handler(&guest("noop"), "missing-a", &kafka::unique("group"))
+        .set("handlers.t.outputs.out", "topic", "missing-b")
+        .set("handlers.t.dead_letters", "topic", "missing-c");
+    let mut keylane = Keylane::run(&settings, &[]);
+    keylane.expect_exit(1);
+    let said = "the topics `missing-a`, `missing-b`, `missing-c` do not exist: create them";
+    assert!(keylane.tail().contains(said), "{}", keylane.tail());
 }
 
 /// The Kafka clients are asked, without a broker.
 #[test]
 fn check_names_what_the_kafka_clients_refuse() {
     for (section, name, value, said) in [
-        ("kafka.client", "sesion.timeout.ms", "6000", "No such configuration property"),
+        ("kafka.client", "sesion.timeout.ms", "6000", "`session.timeout.ms` is meant?"),
         ("kafka.client", "session.timeout.ms", "6s", "`6s` would be taken as 6"),
         ("kafka.client", "security.protocol", "SASL", "Invalid value"),
         ("kafka.producer", "max.in.flight", "10", "must be set <= 5"),
         ("kafka.consumer", "partitioner", "random", "`partitioner` can't be set"),
         ("handlers.t.lanes", "max_concurrency", "100000", "more than the"),
     ] {
-        let refused = check_settings(&settings(&guest("noop")).set(section, name, value));
+        let refused = with_settings("check", &settings(&guest("noop")).set(section, name, value));
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
         assert!(text(&refused.stderr).contains(said), "{refused:?}");
     }
@@ -56,17 +87,20 @@ fn settings(component: &Path) -> Settings {
 }
 
 fn check(component: &Path) -> Output {
-    check_settings(&settings(component))
+    with_settings("check", &settings(component))
 }
 
-fn check_settings(settings: &Settings) -> Output {
-    let folder = janitor::folder("check");
+fn with_settings(verb: &str, settings: &Settings) -> Output {
+    let folder = janitor::folder("settings");
     let file = folder.join("keylane.toml");
     fs::write(&file, settings.to_toml()).expect("a temporary file can be written");
-    let output =
-        Command::new(binary()).arg("check").arg("-c").arg(&file).output().expect("it was just built");
+    let output = keylane(&[verb.as_ref(), "-c".as_ref(), file.as_os_str()]);
     janitor::remove(&folder);
     output
+}
+
+fn keylane(arguments: &[&OsStr]) -> Output {
+    Command::new(binary()).args(arguments).output().expect("it was just built")
 }
 
 fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {

@@ -9,17 +9,20 @@ mod clock;
 mod guest_calls;
 mod handler_loop;
 mod inbox;
+mod inputs;
 mod lines;
 mod notices;
 mod outputs;
 mod parts;
 mod preflight;
+mod probe;
 mod report;
 mod shell;
 mod signals;
 mod specs;
+mod start_errors;
+mod waiting;
 
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -28,20 +31,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::config::Checked;
-use crate::guest::{Compiler, LoadError};
-use crate::librdkafka::{Deadline, Hopeless};
-use crate::sink;
-use crate::source::{self, Record};
+use crate::guest::Compiler;
+use crate::source::Record;
 use clock::Clock;
 use handler_loop::{HandlerLoop, LoopEnd, Prepared};
 use parts::Parts;
 pub use preflight::refusals;
 use signals::Signals;
-
-/// How often the same reason to wait for the brokers is repeated.
-const WAITING_LINE: Duration = Duration::from_secs(10);
-/// After a line about the waiting there is none for so long, whatever the reason: a client's reasons alternate.
-const WAITING_QUIET: Duration = Duration::from_secs(2);
+pub use start_errors::is_final;
+use start_errors::is_stopped;
+use waiting::Waiting;
 
 /// Gets the name of a topic, a partition, and a record that a handler published there.
 pub type ReadBack = Arc<dyn Fn(&str, i32, &Record<'_>) + Send + Sync>;
@@ -103,7 +102,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<Outcome> {
         }
     })
     .context("signals can't be handled")?;
-    let mut waiting = Waiting::new(Arc::clone(&stop));
+    let mut waiting = Waiting::new(&config.kafka, Arc::clone(&stop));
     let mut patience = |reason: Option<&str>| waiting.go_on(reason);
     let compiler = options.compiler.clone().stopped_by(Arc::clone(&stop));
     let built = Parts::build(config, options, &compiler, &mut patience).and_then(|mut parts| {
@@ -133,16 +132,6 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<Outcome> {
     Ok(parts.finish(outcome))
 }
 
-/// Whether a signal broke the start off.
-fn is_stopped(reason: &anyhow::Error) -> bool {
-    reason.chain().any(|cause| {
-        matches!(cause.downcast_ref(), Some(Hopeless::Stopped))
-            || matches!(cause.downcast_ref(), Some(source::Error::Hopeless(Hopeless::Stopped)))
-            || matches!(cause.downcast_ref(), Some(sink::Error::Hopeless(Hopeless::Stopped)))
-            || matches!(cause.downcast_ref(), Some(LoadError::Stopped { .. }))
-    })
-}
-
 /// Runs a loop on a thread of its own, which joins the group and leaves it.
 fn start(prepared: Prepared, events: &mpsc::SyncSender<AppEvent>) -> std::io::Result<()> {
     let (events, name) = (events.clone(), format!("keylane-{}", prepared.name()));
@@ -152,38 +141,6 @@ fn start(prepared: Prepared, events: &mpsc::SyncSender<AppEvent>) -> std::io::Re
         let _ended = events.send(AppEvent::Ended(Box::new(end)));
     };
     thread::Builder::new().name(name).spawn(run).map(drop)
-}
-
-/// Brokers that are away are waited for, until a signal says otherwise.
-struct Waiting {
-    stop: Arc<AtomicBool>,
-    /// What was said last, until when nothing is said, and until when that need not be said again.
-    said: String,
-    quiet: Deadline,
-    repeat: Deadline,
-}
-
-impl Waiting {
-    fn new(stop: Arc<AtomicBool>) -> Waiting {
-        let over = Deadline::after(Duration::ZERO);
-        Waiting { stop, said: String::new(), quiet: over, repeat: over }
-    }
-
-    fn go_on(&mut self, reason: Option<&str>) -> ControlFlow<()> {
-        if self.stop.load(Ordering::Acquire) {
-            return ControlFlow::Break(());
-        }
-        if let Some(reason) = reason
-            && self.quiet.is_over()
-            && (self.said != reason || self.repeat.is_over())
-        {
-            tracing::warn!(reason, "waiting for the brokers");
-            reason.clone_into(&mut self.said);
-            self.quiet = Deadline::after(WAITING_QUIET);
-            self.repeat = Deadline::after(WAITING_LINE);
-        }
-        ControlFlow::Continue(())
-    }
 }
 
 /// Waits for the end of every handler; the first signal asks all of them to drain.

@@ -16,12 +16,13 @@ use crate::guest::{
 use crate::librdkafka::{Wake, WakeHandle};
 use crate::sink::{Route, Sink};
 use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader};
-use crate::source::{Record, Source, partition_counts};
+use crate::source::{Record, Source};
 
 use super::clock::Clock;
 use super::guest_calls::GuestCalls;
 use super::handler_loop::Prepared;
 use super::inbox::{Inbox, News};
+use super::inputs::Inputs;
 use super::outputs::Outputs;
 use super::shell::Shell;
 use super::{Outcome, RunOptions, specs};
@@ -41,6 +42,7 @@ pub(super) struct Parts {
     sink: Arc<Sink>,
     /// The topics of all outputs, as the sink knows them.
     topics: Vec<String>,
+    inputs: Inputs,
     feeder: Option<Feeder>,
     broker: Option<EmbeddedBroker>,
     progress: Option<Arc<FeedProgress>>,
@@ -76,14 +78,18 @@ impl Parts {
             Cluster::Embedded(embedded) => Some(start_broker(config, embedded)?),
         };
         let topics = specs::output_topics(config);
+        let inputs = Inputs::ask(config, servers(config, broker.as_ref()), patience)?;
         let spec = specs::sink(config, Some(servers(config, broker.as_ref())));
         let routes = handlers.iter().map(HandlerPart::route).collect();
-        let sink = Sink::start(&spec, routes, &mut |waiting| patience(waiting.reason.as_deref()))?;
+        let sink = Sink::start(&spec, routes, &mut |waiting| patience(waiting.reason.as_deref()))
+            .map_err(|error| inputs.with_missing(error))?;
+        inputs.are_there()?;
         let mut parts = Parts {
             handlers,
             workers: Arc::new(workers),
             sink: Arc::new(sink),
             topics,
+            inputs,
             feeder: None,
             broker,
             progress: None,
@@ -116,7 +122,7 @@ impl Parts {
         let arena_bytes = config.runtime.arena_bytes() / handlers;
         // Outputs that wait for the producer take as much again at the most.
         let backlog = usize::try_from(arena_bytes).unwrap_or(usize::MAX);
-        let fetch = self.fetch_limits(config, patience)?;
+        let fetch = self.fetch_limits(config);
         let mut loops = Vec::new();
         for (index, ((part, handler), fetch)) in
             self.handlers.iter().zip(&config.handlers).zip(fetch).enumerate()
@@ -199,22 +205,8 @@ impl Parts {
     }
 
     /// How far each handler may fetch ahead: its partitions divide it once, here, since the client can't be told later.
-    fn fetch_limits(&self, config: &Checked, patience: Patience<'_>) -> anyhow::Result<Vec<FetchLimits>> {
-        let topics = config.input_topics();
-        let counts = match &config.kafka.cluster {
-            Cluster::Embedded(embedded) => {
-                topics.iter().map(|_| Some(u64::from(embedded.partitions))).collect()
-            }
-            Cluster::Brokers(_) => {
-                let servers = servers(config, self.broker.as_ref());
-                let properties = specs::with_servers(&config.kafka.client, Some(servers));
-                partition_counts(properties, &topics, &mut |waiting| patience(waiting.reason.as_deref()))?
-            }
-        };
-        let count = |topic: &String| {
-            let at = topics.iter().position(|known| known == topic);
-            at.and_then(|at| counts.get(at).copied().flatten()).unwrap_or(PARTITIONS_ASSUMED)
-        };
+    fn fetch_limits(&self, config: &Checked) -> Vec<FetchLimits> {
+        let count = |topic: &String| self.inputs.partitions(topic).unwrap_or(PARTITIONS_ASSUMED);
         let of_handler = |handler: &config::Handler| {
             specs::fetch_limits(config, handler.topics.iter().map(count).fold(0, u64::saturating_add))
         };
@@ -227,7 +219,7 @@ impl Parts {
             outputs = %HumanSize(queued),
             "memory at the most, beside components and their calls"
         );
-        Ok(limits)
+        limits
     }
 
     fn start_feed(&mut self, embedded: &config::Embedded) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use crate::app;
 use crate::config::{self, Refused};
 use crate::telemetry::{self, LoggingError};
 
@@ -49,7 +50,7 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Failure::Config(_) | Failure::Usage { .. } => 2,
-            Failure::Run(error) if error.downcast_ref::<Refused>().is_some() => 2,
+            Failure::Run(error) if error.is::<Refused>() || app::is_final(error) => 2,
             Failure::Run(_) => 1,
         }
     }

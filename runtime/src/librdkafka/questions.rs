@@ -42,12 +42,12 @@ pub enum Hopeless {
     /// A group name that can't be one.
     #[error("group `{0}`: not a group name")]
     GroupName(String),
-    /// A topic is missing.
-    #[error("{purpose} `{topic}` does not exist: create it, or set `create_topics = true` under [kafka]")]
-    TopicMissing {
-        /// Which.
-        topic: String,
-        /// What it is for.
+    /// Topics are missing.
+    #[error("{}", missing(.topics, .purpose))]
+    TopicsMissing {
+        /// Which; one at least.
+        topics: Vec<String>,
+        /// What they are for.
         purpose: &'static str,
     },
     /// A topic could not be created.
@@ -173,9 +173,8 @@ impl<'a> Questions<'a> {
                     }
                     (Some(limit), _) if !limit.is_over() => "topics are being created".to_owned(),
                     _ => {
-                        let topic = missing.first().map(|name| name.to_string_lossy().into_owned());
-                        let (topic, purpose) = (topic.unwrap_or_default(), purpose.name);
-                        return Err(Hopeless::TopicMissing { topic, purpose });
+                        let topics = missing.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+                        return Err(Hopeless::TopicsMissing { topics, purpose: purpose.name });
                     }
                 },
             };
@@ -228,6 +227,22 @@ impl Purpose {
         match code {
             ErrorCode::TOPIC_EXCEPTION => Hopeless::TopicName(topic),
             code => Hopeless::TopicDenied { topic, purpose, code, rights },
+        }
+    }
+}
+
+fn missing(topics: &[String], purpose: &str) -> String {
+    match topics {
+        [topic] => {
+            format!(
+                "{purpose} `{topic}` does not exist: create it, or set `create_topics = true` under [kafka]"
+            )
+        }
+        topics => {
+            let names = topics.iter().map(|topic| format!("`{topic}`")).collect::<Vec<_>>().join(", ");
+            format!(
+                "the topics {names} do not exist: create them, or set `create_topics = true` under [kafka]"
+            )
         }
     }
 }

@@ -285,7 +285,7 @@ fn a_missing_output_topic_is_an_error_with_a_remedy() {
         Sink::start(&spec(&mock, &["out", "nowhere"]), Vec::new(), &mut |_| ControlFlow::Continue(()));
     let Err(error) = result else { panic!("it must not start") };
     assert!(
-        matches!(&error, Error::Hopeless(Hopeless::TopicMissing { topic, .. }) if topic == "nowhere"),
+        matches!(&error, Error::Hopeless(Hopeless::TopicsMissing { topics, .. }) if topics == &["nowhere"]),
         "{error}"
     );
 }

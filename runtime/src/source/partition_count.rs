@@ -3,15 +3,17 @@
 use std::ffi::CString;
 
 use super::Error;
-use crate::librdkafka::{Patience, Producer, Properties, Questions, admin_broker, describe_topics};
+use crate::librdkafka::{
+    ErrorCode, Patience, Producer, Properties, Questions, admin_broker, describe_topics,
+};
 
-/// Partitions of these topics, in their order; `None`: there is no such topic (yet). Asked with a client of its own, which
+/// Partitions of these topics, in their order, or what is wrong with the topic. Asked with a client of its own, which
 /// neither reads nor writes. Waits for brokers that do not answer, as [`Source::start`](super::Source::start) does.
 pub fn partition_counts(
     client_properties: Vec<(String, String)>,
     topics: &[&str],
     patience: Patience<'_>,
-) -> Result<Vec<Option<u64>>, Error> {
+) -> Result<Vec<Result<u64, ErrorCode>>, Error> {
     let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(*topic).ok()).collect();
     let properties = Properties::new(client_properties);
     let asker = Producer::new(&properties)?;
@@ -28,8 +30,10 @@ pub fn partition_counts(
         }
     };
     let count = |topic: &&str| {
-        let found = found.iter().find(|found| found.name.as_bytes() == topic.as_bytes())?;
-        u64::try_from(found.partitions).ok().filter(|partitions| *partitions > 0)
+        let described = found.iter().find(|found| found.name.as_bytes() == topic.as_bytes());
+        let described = described.ok_or(ErrorCode::UNKNOWN_PARTITION)?;
+        described.error.into_result()?;
+        Ok(u64::try_from(described.partitions).unwrap_or(0))
     };
     Ok(topics.iter().map(count).collect())
 }

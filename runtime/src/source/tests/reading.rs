@@ -203,7 +203,7 @@ fn a_missing_topic_is_an_error_with_a_remedy() {
     let result = Source::start(&spec, wake, &mut |_| std::ops::ControlFlow::Continue(()));
     let Err(error) = result else { panic!("it must not start") };
     assert!(
-        matches!(&error, Error::Hopeless(Hopeless::TopicMissing { topic, .. }) if topic == "no-such-topic"),
+        matches!(&error, Error::Hopeless(Hopeless::TopicsMissing { topics, .. }) if topics == &["no-such-topic"]),
         "{error}"
     );
 }

@@ -1,0 +1,78 @@
+//! The topics that handlers read, as far as they are known before anything is started for them.
+
+use crate::config::{Checked, Cluster};
+use crate::librdkafka::{ErrorCode, Hopeless};
+use crate::sink;
+use crate::source::{self, partition_counts};
+
+use super::parts::Patience;
+use super::specs;
+
+/// All topics that handlers read.
+pub(super) struct Inputs {
+    names: Vec<String>,
+    /// Their partitions, or what is wrong with them.
+    partitions: Vec<Result<u64, ErrorCode>>,
+    /// Missing ones are created.
+    are_created: bool,
+}
+
+impl Inputs {
+    /// Asks what there is. Waits for brokers that are away.
+    pub(super) fn ask(
+        config: &Checked,
+        servers: String,
+        patience: Patience<'_>,
+    ) -> Result<Inputs, source::Error> {
+        let topics = config.input_topics();
+        let partitions = match &config.kafka.cluster {
+            Cluster::Embedded(embedded) => {
+                topics.iter().map(|_| Ok(u64::from(embedded.partitions))).collect()
+            }
+            Cluster::Brokers(_) => {
+                let properties = specs::with_servers(&config.kafka.client, Some(servers));
+                partition_counts(properties, &topics, &mut |waiting| patience(waiting.reason.as_deref()))?
+            }
+        };
+        let names = topics.into_iter().map(str::to_owned).collect();
+        Ok(Inputs { names, partitions, are_created: config.kafka.create_topics })
+    }
+
+    /// How many a topic has, if that is known.
+    pub(super) fn partitions(&self, topic: &str) -> Option<u64> {
+        let at = self.names.iter().position(|known| known == topic)?;
+        self.partitions.get(at).copied()?.ok().filter(|partitions| *partitions > 0)
+    }
+
+    /// Why the outputs can't be published; if it is that topics are missing, those that are to be read are named, too, so
+    /// that nobody has to create topics one start after the other.
+    pub(super) fn with_missing(&self, error: sink::Error) -> sink::Error {
+        let sink::Error::Hopeless(Hopeless::TopicsMissing { mut topics, purpose }) = error else {
+            return error;
+        };
+        topics.extend(self.missing());
+        topics.sort();
+        topics.dedup();
+        Hopeless::TopicsMissing { topics, purpose }.into()
+    }
+
+    /// Whether all of them are there, or will be.
+    pub(super) fn are_there(&self) -> Result<(), Hopeless> {
+        let topics = self.missing();
+        if topics.is_empty() {
+            return Ok(());
+        }
+        Err(Hopeless::TopicsMissing { topics, purpose: "the topic" })
+    }
+
+    fn missing(&self) -> Vec<String> {
+        if self.are_created {
+            return Vec::new();
+        }
+        let all = self.names.iter().zip(&self.partitions);
+        let is_missing = |partitions: &Result<u64, ErrorCode>| {
+            matches!(partitions, Err(ErrorCode::UNKNOWN_TOPIC_OR_PART | ErrorCode::UNKNOWN_TOPIC))
+        };
+        all.filter(|(_, partitions)| is_missing(partitions)).map(|(name, _)| name.clone()).collect()
+    }
+}

@@ -1,0 +1,88 @@
+//! What the reasons for which nothing was begun mean for whoever started Keylane.
+
+use crate::guest::{EngineError, LoadError};
+use crate::librdkafka::{ConfigError, Hopeless};
+use crate::{sink, source};
+
+/// Whether a signal broke the start off.
+pub(super) fn is_stopped(reason: &anyhow::Error) -> bool {
+    reason.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(LoadError::Stopped { .. }))
+            || matches!(hopeless(cause), Some(Hopeless::Stopped))
+    })
+}
+
+/// Whether the same start would end the same way until somebody changes the configuration, a component or a limit of the
+/// system. What the brokers refuse is not final: it is changed there, and then the same start goes well.
+#[must_use]
+pub fn is_final(reason: &anyhow::Error) -> bool {
+    reason.chain().any(|cause| {
+        cause.is::<ConfigError>()
+            || matches!(cause.downcast_ref(), Some(source::Error::Config(_)))
+            || matches!(cause.downcast_ref(), Some(sink::Error::Config(_)))
+            || matches!(hopeless(cause), Some(Hopeless::TopicName(_) | Hopeless::GroupName(_)))
+            || matches!(
+                cause.downcast_ref(),
+                Some(EngineError::TooManyInstances { .. } | EngineError::NoInstances)
+            )
+            || cause.downcast_ref().is_some_and(is_final_load)
+    })
+}
+
+fn is_final_load(error: &LoadError) -> bool {
+    // A process that was not made, or was killed from outside, may be made the next time.
+    !matches!(error, LoadError::Stopped { .. } | LoadError::Compiler { .. })
+}
+
+/// Transparent errors hide what they hold from the chain of causes.
+fn hopeless<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e Hopeless> {
+    match (cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(source::Error::Hopeless(hopeless)), _) | (_, Some(sink::Error::Hopeless(hopeless))) => {
+            Some(hopeless)
+        }
+        _ => cause.downcast_ref(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn what_a_restart_cannot_mend_is_final() {
+        let config = || ConfigError::Client("no".to_owned());
+        let missing = || Hopeless::TopicsMissing { topics: vec!["a".to_owned()], purpose: "the topic" };
+        let load = LoadError::NotWasm { name: "a.wasm".to_owned() };
+        let no_process = LoadError::Compiler { name: "a.wasm".to_owned(), what: "is gone".to_owned() };
+        for (error, expected) in [
+            (config().into(), true),
+            (anyhow::Error::from(source::Error::from(config())), true),
+            (sink::Error::from(config()).into(), true),
+            (source::Error::from(Hopeless::TopicName("?".to_owned())).into(), true),
+            (EngineError::NoInstances.into(), true),
+            (load.into(), true),
+            (no_process.into(), false),
+            (source::Error::from(missing()).into(), false),
+            (sink::Error::from(Hopeless::Stopped).into(), false),
+            (anyhow::anyhow!("anything"), false),
+        ] {
+            let error = Err::<(), _>(error).context("handler `a` can't start").expect_err("it is one");
+            assert_eq!(is_final(&error), expected, "{error:#}");
+        }
+    }
+
+    #[test]
+    fn a_start_that_a_signal_broke_off_is_told_apart() {
+        for error in [
+            LoadError::Stopped { name: "a.wasm".to_owned() }.into(),
+            Hopeless::Stopped.into(),
+            anyhow::Error::from(source::Error::from(Hopeless::Stopped)),
+            sink::Error::from(Hopeless::Stopped).into(),
+        ] {
+            assert!(is_stopped(&error.context("handler `a`")));
+        }
+        assert!(!is_stopped(&anyhow::anyhow!("anything")));
+    }
+}

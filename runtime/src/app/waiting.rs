@@ -1,0 +1,115 @@
+//! Waiting for brokers before anything is begun: until a signal says otherwise, and not in silence.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
+use std::time::Duration;
+
+use crate::config::{Cluster, Kafka};
+use crate::librdkafka::Deadline;
+
+use super::probe::probe;
+
+/// How often the same reason to wait for the brokers is repeated.
+const REPEAT: Duration = Duration::from_secs(10);
+/// After a line about the waiting there is none for so long, whatever the reason: a client's reasons alternate.
+const QUIET: Duration = Duration::from_secs(2);
+/// How long a line waits for a look at the addresses.
+const LOOK_MAX: Duration = Duration::from_secs(5);
+
+/// Brokers that are away are waited for.
+pub(super) struct Waiting {
+    stop: Arc<AtomicBool>,
+    /// What is looked at: the addresses, and whether the client speaks TLS. Not with the embedded broker.
+    servers: Option<(String, bool)>,
+    look: Option<Look>,
+    /// What was found at them last, and until when that stands.
+    found: Option<String>,
+    stands: Deadline,
+    /// What was said last, until when nothing is said, and until when that need not be said again.
+    said: String,
+    quiet: Deadline,
+    repeat: Deadline,
+}
+
+/// A look at the addresses that is under way.
+struct Look {
+    found: Receiver<Option<String>>,
+    limit: Deadline,
+}
+
+impl Waiting {
+    pub(super) fn new(kafka: &Kafka, stop: Arc<AtomicBool>) -> Waiting {
+        let protocol = kafka.client.get("security.protocol").unwrap_or_default();
+        let servers = match &kafka.cluster {
+            Cluster::Brokers(servers) => {
+                Some((servers.clone(), protocol.to_ascii_uppercase().ends_with("SSL")))
+            }
+            Cluster::Embedded(_) => None,
+        };
+        let over = Deadline::after(Duration::ZERO);
+        Waiting {
+            stop,
+            servers,
+            look: None,
+            found: None,
+            stands: over,
+            said: String::new(),
+            quiet: over,
+            repeat: over,
+        }
+    }
+
+    /// Is asked again and again, with what the client says.
+    pub(super) fn go_on(&mut self, reason: Option<&str>) -> ControlFlow<()> {
+        if self.stop.load(Ordering::Acquire) {
+            return ControlFlow::Break(());
+        }
+        if let Some(reason) = reason
+            && self.quiet.is_over()
+            && self.have_looked()
+        {
+            let reason = self.found.clone().unwrap_or_else(|| reason.to_owned());
+            self.say(&reason);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn say(&mut self, reason: &str) {
+        self.quiet = Deadline::after(QUIET);
+        if self.said != reason || self.repeat.is_over() {
+            tracing::warn!(reason, "waiting for the brokers");
+            reason.clone_into(&mut self.said);
+            self.repeat = Deadline::after(REPEAT);
+        }
+    }
+
+    /// Looks at the addresses now and then. False: that takes its time, and the line should wait for it.
+    fn have_looked(&mut self) -> bool {
+        let Some((servers, is_tls)) = self.servers.clone().filter(|_| self.stands.is_over()) else {
+            return true;
+        };
+        let Some(look) = &self.look else {
+            let (tell, found) = mpsc::sync_channel(1);
+            let look = move || {
+                // Nobody listens if the waiting is over.
+                let _unheard = tell.send(probe(&servers, is_tls));
+            };
+            // On a thread of its own: names may take long, and a signal must not wait for them.
+            if thread::Builder::new().name("keylane-probe".to_owned()).spawn(look).is_err() {
+                return true;
+            }
+            self.look = Some(Look { found, limit: Deadline::after(LOOK_MAX) });
+            return false;
+        };
+        let found = match look.found.try_recv() {
+            Err(TryRecvError::Empty) => return look.limit.is_over(),
+            Err(TryRecvError::Disconnected) => None,
+            Ok(found) => found,
+        };
+        (self.look, self.found, self.stands) = (None, found, Deadline::after(REPEAT));
+        true
+    }
+}
