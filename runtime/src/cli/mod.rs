@@ -1,7 +1,7 @@
 //! The command line: one file per command.
 //!
 //! Data goes to standard output, everything else to standard error. Exit codes: 0 fine, 1 failed while
-//! running or found something (`check`), 2 usage or configuration.
+//! running or found something (`check`), 2 refused before a group was joined, and a restart can't mend it.
 
 mod arguments;
 mod check;
