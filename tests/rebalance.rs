@@ -100,6 +100,34 @@ fn an_idle_kept_partition_misses_nothing() {
     assert_eq!(report.repeats, [].into());
 }
 
+/// Processes are replaced one by one: those with the new assignor wait for the last one with the old, and do not end.
+#[test]
+fn a_rolling_change_of_the_assignor_waits_for_the_old_members() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 4, &[]);
+    let mut old = Keylane::run(&settings(&flow, "old", "range"), &[]);
+    flow.wait_for_members(&["old"]);
+    let mut new = Keylane::run(&settings(&flow, "new", "cooperative-sticky"), &[]);
+    new.wait_for("that it waits", |line| {
+        line["message"].as_str().is_some_and(|message| message.contains("members with another assignor"))
+    });
+    let event =
+        |number| Record::new(format!("key-{}", number % 40), "").with("sleep-ms", "0").with("emit", "");
+    let events = || (0..400).map(event);
+    flow.producer().send_all(&flow.input, events()).expect("acknowledged");
+    flow.wait_until_committed();
+    old.terminate();
+    old.expect_exit(0);
+    flow.wait_for_members(&["new"]);
+    flow.producer().send_all(&flow.input, events()).expect("acknowledged");
+    flow.wait_until_committed();
+    new.terminate();
+    new.expect_exit(0);
+    let report = check::check(&flow.history());
+    report.assert_clean();
+    assert_eq!(report.repeats, [].into(), "{report}");
+}
+
 fn settings(flow: &Flow<'_>, client: &str, assignor: &str) -> Settings {
     flow.settings(&guest("sleepy"), client)
         .set("kafka", "assignor", assignor)

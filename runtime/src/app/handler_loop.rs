@@ -7,7 +7,7 @@ use std::time::Duration;
 use keylane_core::{CallFailure, CommittedStart, Core, Input, Now, Partition, Start};
 
 use crate::guest::{CallNews, Outcome};
-use crate::librdkafka::WakeHandle;
+use crate::librdkafka::{ErrorCode, WakeHandle};
 use crate::source::SourceEvent;
 
 use super::Totals;
@@ -213,6 +213,9 @@ impl HandlerLoop {
             SourceEvent::Error(error) if error.fatal => {
                 self.shell.fail(error.text);
                 self.shell.asked.stop = true;
+            }
+            SourceEvent::Error(error) if error.code == ErrorCode::INCONSISTENT_GROUP_PROTOCOL => {
+                self.shell.tell_other_assignor(self.now);
             }
             SourceEvent::Error(error) => {
                 self.shell.tell_client_error(self.now, &error.text);

@@ -7,8 +7,9 @@ use crate::telemetry::Throttle;
 
 /// Lines a second about one cause.
 const LINES_MAX: u32 = 2;
-/// One line in so many seconds about starts that are not known yet.
-const START_LINE_SECONDS: u64 = 10;
+/// One line in so many seconds about what repeats itself while it lasts.
+const LASTING_LINE_SECONDS: u64 = 10;
+const LASTING: [Cause; 2] = [Cause::StartUnknown, Cause::OtherAssignor];
 
 /// What lines are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +23,10 @@ pub(super) enum Cause {
     Client,
     StartUnknown,
     NoLaneKey,
+    OtherAssignor,
 }
 
-const CAUSES: usize = 9;
+const CAUSES: usize = 10;
 
 /// The limits of one handler.
 #[derive(Debug)]
@@ -33,8 +35,10 @@ pub(super) struct Lines([Throttle; CAUSES]);
 impl Lines {
     pub(super) fn new() -> Lines {
         let mut limits = std::array::from_fn(|_| Throttle::new(LINES_MAX));
-        if let Some(start) = limits.get_mut(Cause::StartUnknown as usize) {
-            *start = Throttle::once_in(START_LINE_SECONDS);
+        for cause in LASTING {
+            if let Some(limit) = limits.get_mut(cause as usize) {
+                *limit = Throttle::once_in(LASTING_LINE_SECONDS);
+            }
         }
         Lines(limits)
     }

@@ -395,6 +395,19 @@ impl Shell {
         tracing::warn!(handler, error, remedy, dropped, "the consumer reports an error");
     }
 
+    /// The client tries to join again and again: a rolling change of the assignor waits for its last old member.
+    pub(super) fn tell_other_assignor(&mut self, now: Now) {
+        let Some(dropped) = self.lines.allow(Cause::OtherAssignor, now) else { return };
+        let remedy = "wait until they have left; if they are to stay, set `kafka.assignor` as they have it (most clients: \
+                      \"range\"), or use another `group_id`";
+        tracing::warn!(
+            handler = self.name,
+            remedy,
+            dropped,
+            "waiting to join: the group has members with another assignor"
+        );
+    }
+
     /// Says, now and then, that an output that was sent again has lost its place.
     pub(super) fn tell_order_break(&mut self, now: Now) {
         let Some((topic, landed)) = self.outputs.broken_at() else { return };

@@ -40,7 +40,8 @@ pub(super) struct Written {
 pub(super) struct Kafka {
     /// `host:port` of one or more brokers, separated by commas; or `embedded`: a broker inside this process.
     pub(super) bootstrap_servers: String,
-    /// How the members of a group share partitions. All members must use the same.
+    /// How the members of a group share partitions. All members must use the same: a process with another one waits until
+    /// they have left.
     #[serde(default)]
     pub(super) assignor: Assignor,
     /// Create missing topics at start: with the broker's default partitions and replication.

@@ -71,10 +71,6 @@ pub(super) fn commit_error(code: ErrorCode) -> CommitError {
 /// Puts an error of the client into words, with the remedy where there is one.
 pub(super) fn source_error(code: ErrorCode, text: &str, fatal: bool) -> SourceError {
     let remedy = match code {
-        ErrorCode::INCONSISTENT_GROUP_PROTOCOL => {
-            "the group's other members divide partitions in another way: set `assignor = \"range\"`, or use \
-             another `group_id`"
-        }
         ErrorCode::FENCED_INSTANCE_ID => {
             "another process uses the same `group_instance_id`: give every process its own"
         }
@@ -92,8 +88,7 @@ pub(super) fn source_error(code: ErrorCode, text: &str, fatal: bool) -> SourceEr
     };
     let separator = if remedy.is_empty() { "" } else { "; " };
     let text = format!("{text} ({}){separator}{remedy}", code.name());
-    let hopeless = matches!(code, ErrorCode::INCONSISTENT_GROUP_PROTOCOL | ErrorCode::FENCED_INSTANCE_ID);
-    SourceError { fatal: fatal || hopeless, code, text }
+    SourceError { fatal: fatal || code == ErrorCode::FENCED_INSTANCE_ID, code, text }
 }
 
 #[cfg(test)]
@@ -132,9 +127,10 @@ mod tests {
     }
 
     #[test]
-    fn another_assignor_has_a_remedy() {
+    fn another_assignor_is_waited_for() {
         let error = source_error(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, "JoinGroup failed", false);
-        assert!(error.fatal && error.text.contains("assignor = \"range\""), "{error:?}");
+        assert!(!error.fatal, "the client joins again and again");
+        assert!(source_error(ErrorCode::FENCED_INSTANCE_ID, "JoinGroup failed", false).fatal);
         assert!(!source_error(ErrorCode::TRANSPORT, "broken pipe", false).fatal);
     }
 }
