@@ -1,6 +1,9 @@
 //! Promise: a rebalance in which everybody lives repeats nothing, whatever the assignor, and a partition that
 //! stays where it is does not notice.
 
+use std::collections::VecDeque;
+use std::time::Instant;
+
 use keylane_tests::check::{self, claims};
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
@@ -126,6 +129,60 @@ fn a_rolling_change_of_the_assignor_waits_for_the_old_members() {
     let report = check::check(&flow.history());
     report.assert_clean();
     assert_eq!(report.repeats, [].into(), "{report}");
+}
+
+/// Restarts that do not wait for each other: processes stop while the group divides its partitions anew. A member
+/// that is left behind holds its partitions for a session timeout, and every rebalance meanwhile.
+#[test]
+fn a_stop_during_a_rebalance_leaves_no_member_behind() {
+    const STOPS: usize = 10;
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, PARTITIONS, &[]);
+    let start = |number: usize| {
+        let name = format!("member-{number}");
+        let settings = settings(&flow, &name, "cooperative-sticky")
+            .set("kafka.client", "session.timeout.ms", 45_000)
+            .set("kafka.client", "heartbeat.interval.ms", 3_000)
+            .set("runtime", "drain_timeout", "60s");
+        (Keylane::run(&settings, &[]), name)
+    };
+    let mut running: VecDeque<_> = (0..3).map(start).collect();
+    flow.wait_for_members(&["member-0", "member-1", "member-2"]);
+    let mut stopped = Vec::new();
+    for number in 0..STOPS {
+        let (keylane, name) = start(3 + number);
+        wait::until("the newest member to wait for the others", wait::PATIENCE, || {
+            let group = flow.members.state();
+            let has_asked = group.members.iter().any(|member| member.client == name);
+            has_asked && group.state == "PreparingRebalance"
+        });
+        running.push_back((keylane, name));
+        // The newest one waits for its first answer now; the oldest one for its next, if it has noticed.
+        let next = if number % 2 == 0 { running.pop_back() } else { running.pop_front() };
+        let (mut keylane, name) = next.expect("four are running");
+        keylane.terminate();
+        stopped.push((keylane, name));
+    }
+    let since = Instant::now();
+    let mut left_behind = Vec::new();
+    for (mut keylane, name) in stopped {
+        keylane.expect_exit(0);
+        if flow.members.state().members.iter().any(|member| member.client == name) {
+            left_behind.push(name);
+        }
+    }
+    let ended = since.elapsed();
+    let live: Vec<&str> = running.iter().map(|(_, name)| name.as_str()).collect();
+    flow.wait_for_members(&live);
+    say(&format!(
+        "ended after {ended:?}, all partitions owned after {:?}, left behind: {left_behind:?}",
+        since.elapsed()
+    ));
+    assert!(left_behind.is_empty(), "{left_behind:?}");
+    for (mut keylane, _) in running {
+        keylane.terminate();
+        keylane.expect_exit(0);
+    }
 }
 
 fn settings(flow: &Flow<'_>, client: &str, assignor: &str) -> Settings {

@@ -25,7 +25,7 @@ const READS_PER_TURN: usize = 8;
 /// (measured: 2.4 µs of CPU per event and 257 MiB without this limit, 1.45 µs and 122 MiB with it). Lanes with a call
 /// out do not count, so slow keys hold nobody up.
 const READY_ENOUGH: usize = 1024;
-/// How long leaving the group may take.
+/// How long leaving the group may take, and at least the answer to a join that is under way.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 /// A loop that is ready to run.
@@ -64,7 +64,8 @@ pub(super) struct HandlerLoop {
     wake: WakeHandle,
     news: VecDeque<News>,
     drain_timeout: Duration,
-    draining: bool,
+    /// Until when.
+    draining: Option<Duration>,
     until_end: bool,
     session_timeout: Duration,
     /// Since when nothing is assigned.
@@ -95,7 +96,7 @@ impl HandlerLoop {
             wake: prepared.wake,
             news: VecDeque::new(),
             drain_timeout: prepared.drain_timeout,
-            draining: false,
+            draining: None,
             until_end: prepared.until_end,
             first_read: None,
             session_timeout: prepared.session_timeout,
@@ -359,8 +360,10 @@ impl HandlerLoop {
     }
 
     fn drain(&mut self) {
-        if !std::mem::replace(&mut self.draining, true) {
-            self.give(Input::Drain { deadline: self.now.uptime + self.drain_timeout });
+        if self.draining.is_none() {
+            let deadline = self.now.uptime + self.drain_timeout;
+            self.draining = Some(deadline);
+            self.give(Input::Drain { deadline });
         }
     }
 
@@ -368,7 +371,7 @@ impl HandlerLoop {
     fn watch_empty_assignment(&mut self) {
         if !self.shell.owned.is_empty() || !self.shell.asked.assigned {
             self.empty_since = self.now.uptime;
-        } else if self.now.uptime >= self.empty_since + self.session_timeout && !self.draining {
+        } else if self.now.uptime >= self.empty_since + self.session_timeout && self.draining.is_none() {
             tracing::warn!(handler = self.shell.name, "nothing was assigned");
             if self.had_loss {
                 self.shell.failures.push("its partitions were lost, and none was assigned again".to_owned());
@@ -421,6 +424,8 @@ impl HandlerLoop {
         self.tell_rest();
         let active = self.first_read.map_or(Duration::ZERO, |first| self.now.uptime - first);
         report::tell_totals(&self.shell.name, &self.counts(), active);
+        // What is left of the drain's time, and some at any rate.
+        let rest = self.draining.map_or(Duration::ZERO, |deadline| deadline.saturating_sub(self.now.uptime));
         let HandlerLoop { shell, .. } = self;
         let totals = Totals {
             done: shell.outputs.done(),
@@ -429,7 +434,7 @@ impl HandlerLoop {
             active,
         };
         let stuck = shell.asked.stuck;
-        if !stuck && !shell.source.leave(LEAVE_MAX) {
+        if !stuck && !shell.source.leave(rest.max(LEAVE_MAX), LEAVE_MAX) {
             tracing::warn!(handler = shell.name, "the group was not left in time; it finds out by itself");
         }
         let calls_left = shell.asked.calls_left;

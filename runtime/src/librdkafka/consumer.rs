@@ -108,6 +108,27 @@ impl Consumer {
         (code == 0 && high >= 0).then_some(high)
     }
 
+    /// Asks to leave the group, as soon as a join that is under way has ended: the rebalance that follows comes to the main
+    /// queue and is to be answered. See [`Consumer::is_member`].
+    pub fn unsubscribe(&self) -> Result<(), ErrorCode> {
+        // SAFETY: the client is live.
+        ErrorCode(unsafe { sys::rd_kafka_unsubscribe(self.0.raw()) }).into_result()
+    }
+
+    /// Whether the group has this member, as far as the client knows: false from when it asked to leave.
+    pub fn is_member(&self) -> bool {
+        // SAFETY: the client is live; the text is null or ends with a NUL, and is ours until it is freed.
+        unsafe {
+            let id = sys::rd_kafka_memberid(self.0.raw());
+            if id.is_null() {
+                return false;
+            }
+            let is_member = *id != 0;
+            sys::rd_kafka_mem_free(self.0.raw(), id.cast());
+            is_member
+        }
+    }
+
     /// Begins to leave the group: what is still to be said (the last revoke) comes to this queue from now on.
     pub fn close(&self, events: &Queue) -> Result<(), ErrorCode> {
         // SAFETY: client and queue are live; the library holds the queue as long as it needs it.

@@ -217,6 +217,9 @@ unsafe extern "C" {
         low: *mut i64,
         high: *mut i64,
     ) -> c_int;
+    pub(super) fn rd_kafka_unsubscribe(rk: *mut Kafka) -> i32;
+    pub(super) fn rd_kafka_memberid(rk: *const Kafka) -> *mut c_char;
+    pub(super) fn rd_kafka_mem_free(rk: *mut Kafka, memory: *mut c_void);
     pub(super) fn rd_kafka_consumer_close_queue(rk: *mut Kafka, queue: *mut KafkaQueue) -> *mut KafkaError;
     pub(super) fn rd_kafka_consumer_closed(rk: *mut Kafka) -> c_int;
 

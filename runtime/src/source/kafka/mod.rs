@@ -62,6 +62,8 @@ pub struct Source {
     ready: VecDeque<SourceEvent>,
     /// Names the handler in log lines.
     handler: String,
+    /// A static member does not leave.
+    is_static: bool,
     fetch: FetchLimits,
     /// Of lines about reads that failed.
     read_errors: Throttle,
@@ -130,6 +132,7 @@ impl Source {
             deferred: Vec::new(),
             ready: VecDeque::new(),
             handler: spec.handler.clone(),
+            is_static: spec.group_instance_id.is_some(),
             fetch: spec.fetch,
             read_errors: Throttle::new(LINES_PER_SECOND),
             bounds_lines: Throttle::new(LINES_PER_SECOND),
@@ -369,16 +372,40 @@ impl Source {
         }
     }
 
-    /// Leaves the group, giving up whatever is still ours. Waits for the coordinator, with a limit; `false` if
+    /// Leaves the group, giving up whatever is still ours. Waits for the coordinator, with limits; `false` if
     /// that was not enough: the group then finds out by itself, after the session timeout.
-    pub fn leave(mut self, limit: Duration) -> bool {
-        let limit = Deadline::after(limit);
+    ///
+    /// `join_limit`: how long a join that is under way is waited for. A client that is closed meanwhile does not ask to
+    /// leave, and a member is left behind.
+    pub fn leave(mut self, join_limit: Duration, limit: Duration) -> bool {
+        self.answer_at_the_end();
+        if !self.is_static {
+            self.withdraw(Deadline::after(join_limit));
+        }
+        self.say_farewell(Deadline::after(limit))
+    }
+
+    /// Until the client has asked to leave.
+    fn withdraw(&mut self, limit: Deadline) {
+        if let Err(code) = self.consumer.unsubscribe() {
+            tracing::warn!(%code, "leaving the group failed");
+            return;
+        }
+        while self.consumer.is_member() && !limit.is_over() {
+            if let Some(event) = self.main.poll(FAREWELL_STEP.min(limit.remaining())) {
+                self.on_main_event(&event);
+            }
+            self.answer_at_the_end();
+        }
+    }
+
+    /// Answers a rebalance when nothing is read any more.
+    fn answer_at_the_end(&mut self) {
         match self.unanswered.take().map(|rebalance| rebalance.kind) {
             Some(RebalanceKind::Assign) => self.assign(&[], true),
             Some(RebalanceKind::Revoke(partitions)) => self.give_up(&partitions),
             None => {}
         }
-        self.say_farewell(limit)
     }
 
     fn say_farewell(&mut self, limit: Deadline) -> bool {

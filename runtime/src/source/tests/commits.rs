@@ -41,14 +41,14 @@ fn metadata_comes_back_to_the_next_owner() {
     let id = member.commit_positions(&[P0, P1], &metadata);
     member.until("both are answered", |m| m.other.len() == 2);
     assert_eq!(answers(&mut member), [(id, P0, Ok(())), (id, P1, Ok(()))]);
-    assert!(member.source.leave(Duration::from_secs(10)));
+    assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 
     let mut next = Member::join(&spec(&broker, Assignor::CooperativeSticky));
     next.until("both starts are found", |m| m.starts.len() == 2);
     for start in &next.starts {
         assert_eq!(start.committed, Some((5, metadata.clone().into_bytes())), "{}", start.partition);
     }
-    assert!(next.source.leave(Duration::from_secs(10)));
+    assert!(next.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn errors_are_told_per_partition_and_sorted() {
     let id = member.commit_positions(&[P0], "m");
     member.until("it is answered", |m| !m.other.is_empty());
     assert_eq!(answers(&mut member), [(id, P0, Ok(()))]);
-    assert!(member.source.leave(Duration::from_secs(10)));
+    assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 }
 
 #[test]
@@ -92,5 +92,5 @@ fn a_commit_that_nobody_answers_times_out() {
     assert_eq!(late(&mut member, timeout), [id]);
     assert_eq!(late(&mut member, timeout), [], "once");
     broker.mock().set_round_trip_time(1, Duration::ZERO).expect("it can be quick");
-    assert!(member.source.leave(Duration::from_secs(20)));
+    assert!(member.source.leave(Duration::from_secs(20), Duration::from_secs(20)));
 }

@@ -69,7 +69,7 @@ fn a_feed_larger_than_the_broker_arrives_whole() {
         assert!(!std::mem::replace(&mut seen[number], true), "{number} came twice");
     }
     assert!(seen.iter().all(|seen| *seen));
-    assert!(member.source.leave(Duration::from_secs(10)));
+    assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_bad_line_is_told_to_the_source_with_file_and_line() {
     assert!(matches!(feeder.finish(), Err(FeedError::Line { error, .. }) if error.line == 3));
     member.until("what came before is read", |m| m.records.len() == 1);
     assert_eq!(member.ends.len(), 0, "a feed that broke off has no end");
-    assert!(member.source.leave(Duration::from_secs(10)));
+    assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn limits_end_a_read_after_the_record_that_crosses_them() {
         member.step();
     }
     assert_eq!((offsets, rest, end), ((0..7).collect(), 43, Some(50)));
-    assert!(member.source.leave(Duration::from_secs(10)));
+    assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn bytes_stay_bytes() {
             (None, Some(b"v".to_vec()), vec![], 1_000),
         ]
     );
-    assert!(member.source.leave(Duration::from_secs(10)));
+    assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_position_outside_the_log_is_told_and_put_right() {
         member.next.insert(P0, 8);
         member.until("after a seek, too", |m| m.records.len() == 28);
         assert_eq!(member.out_of_order, []);
-        assert!(member.source.leave(Duration::from_secs(10)));
+        assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
     }
 }
 
@@ -151,7 +151,7 @@ fn a_read_ends_with_the_error_that_the_broker_gives() {
         }
         member.until("reading goes on", |m| m.records.len() == 10);
         assert_eq!(member.out_of_order, [], "{code:?}");
-        assert!(member.source.leave(Duration::from_secs(10)));
+        assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
     }
 }
 
@@ -178,7 +178,7 @@ fn starts_and_ends_are_what_the_logs_say() {
     assert_eq!(ends, BTreeMap::from([(0, 12), (1, 0)]));
     member.until("it reads where it starts", |m| m.log_ends.get(&P0) == Some(&12));
     assert_eq!(member.records.len(), 0);
-    assert!(member.source.leave(Duration::from_secs(10)));
+    assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 }
 
 /// Each answer takes longer than most things may take here: only the client's own limit counts.
@@ -223,5 +223,5 @@ fn a_broker_that_is_away_is_waited_for() {
     });
     let source = result.expect("it starts once the broker is there");
     assert!(!reasons.is_empty(), "the waiting was told");
-    assert!(source.leave(Duration::from_secs(10)));
+    assert!(source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 }

@@ -32,7 +32,7 @@ fn an_answer_to_another_rebalance_is_none() {
     );
     member.until("it reads", |m| m.records.len() == 4);
     assert_eq!(member.errors, []);
-    assert!(member.source.leave(Duration::from_secs(10)));
+    assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn two_members(assignor: Assignor) {
     first.commit_all();
     second.commit_all();
     let (second_records, second_order) = (second.records, second.out_of_order);
-    assert!(second.source.leave(Duration::from_secs(10)), "it leaves in time");
+    assert!(second.source.leave(Duration::from_secs(10), Duration::from_secs(10)), "it leaves in time");
     first.until("everything is the first's again", |m| m.next.len() == 4);
     let total = send_more(2_000);
     first.until("all is read", |m| m.records.len() + second_records.len() >= total);
@@ -95,5 +95,5 @@ fn two_members(assignor: Assignor) {
         assert!(seen.insert((*partition, *offset)), "{partition} offset {offset} was read twice");
     }
     assert_eq!(seen.len(), total);
-    assert!(first.source.leave(Duration::from_secs(10)), "it leaves in time");
+    assert!(first.source.leave(Duration::from_secs(10), Duration::from_secs(10)), "it leaves in time");
 }
