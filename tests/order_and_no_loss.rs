@@ -1,9 +1,10 @@
 //! Promise: whatever is killed, nothing is lost and no key goes back or leaves anything out.
 //!
 //! Three instances share a topic; one of them is killed (-9) twenty times, each time only when it has calls out and
-//! work behind it that is not committed. What comes out twice must come out in order too.
+//! work behind it that is not committed. What comes out twice must come out in order too, and must have been open at the
+//! kill.
 
-use keylane_tests::check::{self, claims};
+use keylane_tests::check::{self, Kill, claims};
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Committed, Producer, Record};
@@ -12,33 +13,44 @@ use keylane_tests::progress::Progress;
 use keylane_tests::skip::say;
 use keylane_tests::wait;
 
-const KILLS: usize = 20;
-const EVENTS: usize = 200_000;
 const KEYS: usize = 3_000;
-const PARTITIONS: i32 = 12;
 /// Enough to keep three instances busy, little enough that the input lasts until the last kill.
 const BACKLOG: usize = 20_000;
 const UNCOMMITTED_AT_KILL: usize = 1_000;
 
 #[test]
 fn nothing_is_lost_and_keys_stay_in_order_through_twenty_kills() {
+    through_kills(12, 20, 200_000);
+}
+
+/// Few events in each of many partitions: their commits, and what these can claim, decide what comes again.
+#[test]
+fn what_comes_again_was_open_in_many_partitions_too() {
+    through_kills(120, 4, 80_000);
+}
+
+fn through_kills(partitions: i32, kills: usize, events: usize) {
     let Some(cluster) = kafka::shared() else { return };
-    let flow = Flow::new(cluster, PARTITIONS, &[]);
+    let flow = Flow::new(cluster, partitions, &[]);
     let mut feed = Feed::new(&flow);
     let mut instances: Vec<Instance> = (0..3).map(|number| Instance::start(&flow, number)).collect();
     flow.wait_for_members(&names(&instances));
 
-    for kill in 0..KILLS {
+    let mut left: Vec<Kill> = Vec::new();
+    for kill in 0..kills {
         let victim = kill % instances.len();
         wait::until(&format!("a good moment for kill {}", kill + 1), wait::PATIENCE, || {
             feed.keep_up(usize::MAX);
             is_worth_killing(&flow, &feed.progress, &names(&instances), &instances[victim].name)
         });
+        let owned = flow.members.state().partitions_of(&instances[victim].name);
+        instances[victim].kill();
+        left.push(Kill::of(&flow, owned));
         instances[victim].replace(&flow);
     }
     wait::until("all events to be fed and to have an output", wait::PATIENCE * 5, || {
-        feed.keep_up(EVENTS);
-        feed.fed >= EVENTS && feed.progress.done() == feed.fed
+        feed.keep_up(events);
+        feed.fed >= events && feed.progress.done() == feed.fed
     });
     flow.wait_until_committed();
     for instance in &mut instances {
@@ -49,8 +61,12 @@ fn nothing_is_lost_and_keys_stay_in_order_through_twenty_kills() {
     }
 
     let report = check::check(&flow.history());
-    say(&format!("{} events, {KILLS} kills: {report}", feed.fed));
+    say(&format!("{} events, {kills} kills: {report}", feed.fed));
     report.assert_clean();
+    let outputs = kafka::read_all(&cluster.bootstrap(), &flow.output);
+    let (repeats, unexplained) = check::repeats(&outputs, &flow.input, &left);
+    assert_eq!(repeats, report.repeated());
+    assert_eq!(unexplained, [], "of {repeats} repeats these were not open at a kill");
     assert!(report.outcomes >= feed.fed);
     assert!(report.repeated() > 0, "no kill hit anything: this run shows nothing");
 }
@@ -59,7 +75,7 @@ fn nothing_is_lost_and_keys_stay_in_order_through_twenty_kills() {
 /// committed yet.
 fn is_worth_killing(flow: &Flow<'_>, progress: &Progress, present: &[&str], victim: &str) -> bool {
     let group = flow.members.state();
-    if !group.is_settled(present, usize::try_from(PARTITIONS).expect("few partitions")) {
+    if !group.is_settled(present, usize::try_from(flow.partitions).expect("few partitions")) {
         return false;
     }
     let owned = group.partitions_of(victim);
@@ -104,10 +120,14 @@ impl Instance {
         Self { number, incarnation, process: Keylane::run(&settings, &[]), name }
     }
 
-    /// kill -9, and a new process in its place.
-    fn replace(&mut self, flow: &Flow<'_>) {
+    /// kill -9.
+    fn kill(&mut self) {
         assert!(!self.process.has_ended(), "{} ended by itself{}", self.name, self.process.tail());
         self.process.kill();
+    }
+
+    /// A new process in its place.
+    fn replace(&mut self, flow: &Flow<'_>) {
         *self = Self::incarnate(flow, self.number, self.incarnation + 1);
     }
 }
