@@ -18,7 +18,7 @@ fn two_partitions() -> Shell {
     shell.fetch(P1, &[(0, 3)]);
     shell.end(&[]);
     assert_eq!(shell.call().rows, [(P0, NEXT + 1), (P1, 0)], "one call carries both");
-    while shell.store().offset_of(P0) != Some(NEXT + 1) {}
+    shell.store_until(P0, NEXT + 1);
     shell.forget();
     shell
 }

@@ -45,7 +45,7 @@ fn attempts_are_counted_and_wait_longer_each_time() {
     assert_eq!((letter.event.offset, letter.attempt, letter.reason), (0, 3, Reason::RetriesExhausted));
     assert_eq!(shell.call().rows, [(P0, 1)], "its lane goes on after the dead letter was acknowledged");
     shell.end_all();
-    while shell.store().offset_of(P0) != Some(2) {}
+    shell.store_until(P0, 2);
     assert_eq!(shell.kept_places(), 0);
     let failures = shell.core.failures();
     assert_eq!((failures.retries, failures.dead_letters), (2, 1));
@@ -115,7 +115,7 @@ fn a_dead_letter_holds_its_lane_and_the_offset_until_it_is_acknowledged() {
     assert!(shell.calls.is_empty());
     shell.bury();
     shell.end_all();
-    while shell.store().offset_of(P0) != Some(3) {}
+    shell.store_until(P0, 3);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn only_the_culprit_of_a_failed_call_is_charged() {
         }
     }
     assert_eq!(ran, [NEXT, NEXT + 1, NEXT + 3, NEXT + 2]);
-    while shell.store().offset_of(P0) != Some(NEXT + 4) {}
+    shell.store_until(P0, NEXT + 4);
 }
 
 #[test]
@@ -240,10 +240,10 @@ fn nothing_overtakes_a_round() {
     assert_eq!((again.rows[0].1, again.attempt), (1, 2));
     shell.end_all();
     assert!(shell.calls.is_empty(), "the round is settled, but not committed");
-    while shell.store().offset_of(P0) != Some(4) {}
+    shell.store_until(P0, 4);
     assert_eq!(shell.calls.iter().map(|call| call.rows[0].1).collect::<Vec<_>>(), [4, 5]);
     shell.end_all();
-    while shell.store().offset_of(P0) != Some(6) {}
+    shell.store_until(P0, 6);
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn filtered_events_settle_without_a_call_and_unkeyed_ones_have_an_ending() {
     shell.fetch_as(P0, &[1], Admission::Rejected);
     assert!(shell.calls.is_empty());
     assert_eq!(shell.bury().reason, Reason::NoKey);
-    while shell.store().offset_of(P0) != Some(2) {}
+    shell.store_until(P0, 2);
     assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
 }
 
@@ -321,7 +321,7 @@ fn an_outcome_without_a_call_waits_for_the_producer_like_a_call() {
         shell.bury();
     }
     // Those that had not begun are the next owner's.
-    while shell.store().offset_of(P0) != Some(1_025) {}
+    shell.store_until(P0, 1_025);
     assert_eq!(shell.revoked, [[P0]]);
     assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
 }

@@ -126,7 +126,7 @@ impl Shell {
             self.fetch(partition, &[(offset, 99)]);
             self.end(&[]);
         }
-        while self.store().offset_of(partition) != Some(NEXT) {}
+        self.store_until(partition, NEXT);
         self.forget();
     }
 
@@ -260,6 +260,18 @@ impl Shell {
             self.give(Input::Committed { id: commit.id, partition: entry.partition });
         }
         commit
+    }
+
+    /// Commits are stored until one has this offset for the partition. The number of commits has a limit, not only the
+    /// wait for each: a partition that does not advance is committed again every minute, for ever.
+    pub(crate) fn store_until(&mut self, partition: Partition, offset: i64) {
+        const COMMITS_MAX: usize = 1_000;
+        let mut last = None;
+        let stored = (0..COMMITS_MAX).any(|_| {
+            last = self.store().offset_of(partition).or(last);
+            last == Some(offset)
+        });
+        assert!(stored, "offset {offset} of {partition:?} is never committed, the last one is {last:?}");
     }
 
     /// The oldest commit is refused as a whole.
