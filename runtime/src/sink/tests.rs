@@ -7,7 +7,7 @@ use std::time::Duration;
 use keylane_core::CallId;
 
 use super::{Delivery, Error, Output, ProduceError, RecordSize, Route, Sink, SinkSpec, Token};
-use crate::librdkafka::{ErrorCode, Hopeless, MockCluster};
+use crate::librdkafka::{Deadline, ErrorCode, Hopeless, MockCluster};
 
 /// Kafka's number of the request that stores records.
 const PRODUCE: i16 = 0;
@@ -53,6 +53,30 @@ fn token(handler: u16, row: u32) -> Token {
 
 fn output(key: &[u8]) -> Output<'_> {
     Output { topic: 0, timestamp: None, key: Some(key), value: Some(b"v"), headers: &[(b"h", None)] }
+}
+
+/// Produces as soon as the topic has room.
+fn produce_when_open(sink: &Sink, output: &Output<'_>, token: Token) {
+    let limit = Deadline::after(PATIENCE);
+    loop {
+        match sink.produce(output, token) {
+            Err(ProduceError::Full) => assert!(!limit.is_over(), "the topic stays full"),
+            taken => return taken.expect("there is room"),
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Produces until the topic has no room. Returns how many records it took.
+fn produce_until_full(sink: &Sink, output: &Output<'_>, token: Token, mut meanwhile: impl FnMut()) -> usize {
+    let limit = Deadline::after(PATIENCE);
+    let mut taken = 0;
+    while sink.produce(output, token) != Err(ProduceError::Full) {
+        assert!(!limit.is_over(), "the topic stays open");
+        taken += 1;
+        meanwhile();
+    }
+    taken
 }
 
 #[test]
@@ -149,11 +173,8 @@ fn a_refused_batch_is_taken_apart() {
     let landed: Vec<bool> = reports.iter().map(|report| report.result.is_ok()).collect();
     assert_eq!(landed, [true, false, true, true]);
     assert!(reports.iter().all(|report| report.again), "each was sent again");
-    let mut taken = sink.produce(&output(b"k"), token(0, 9));
-    while taken == Err(ProduceError::Full) {
-        taken = sink.produce(&output(b"k"), token(0, 9)); // the topic opens when the last one has its answer
-    }
-    assert!(taken.is_ok() && sink.flush(PATIENCE));
+    produce_when_open(&sink, &output(b"k"), token(0, 9)); // the topic opens when the last one has its answer
+    assert!(sink.flush(PATIENCE));
 }
 
 /// A time that the brokers refuse is the record's only if it has one.
@@ -167,11 +188,7 @@ fn a_refused_time_ends_no_event() {
     let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
     assert!(delivery.result.is_ok() && delivery.again && delivery.restamped, "{delivery:?}");
     assert_eq!(sink.health().last_error.as_deref(), Some(&*ErrorCode::INVALID_TIMESTAMP.to_string()));
-    let mut taken = sink.produce(&Output { timestamp: Some(2), ..output(b"k") }, token(0, 2));
-    while taken == Err(ProduceError::Full) {
-        std::thread::yield_now();
-        taken = sink.produce(&Output { timestamp: Some(2), ..output(b"k") }, token(0, 2));
-    }
+    produce_when_open(&sink, &Output { timestamp: Some(2), ..output(b"k") }, token(0, 2));
     let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
     assert!(delivery.result.is_ok() && !delivery.restamped, "{delivery:?}");
 }
@@ -183,9 +200,7 @@ fn a_topic_that_can_t_be_written_blocks_only_itself() {
     let (sink, inboxes) = start(&spec(&mock, &["denied", "other"]), 1);
     mock.push_errors(PRODUCE, &[ErrorCode::TOPIC_AUTHORIZATION_FAILED]);
     sink.produce(&output(b"k"), token(0, 1)).expect("there is room");
-    while sink.produce(&output(b"k"), token(0, 2)) != Err(ProduceError::Full) {
-        inboxes[0].try_iter().for_each(drop);
-    }
+    produce_until_full(&sink, &output(b"k"), token(0, 2), || inboxes[0].try_iter().for_each(drop));
     sink.produce(&Output { topic: 1, ..output(b"k") }, token(0, 3)).expect("the other topic is open");
     let mut landed = Vec::new();
     while !landed.contains(&1) || !landed.contains(&3) {
@@ -201,14 +216,9 @@ fn what_nobody_waits_for_is_not_sent_again() {
     let (sink, inboxes) = start(&spec(&mock, &["denied"]), 1);
     mock.push_errors(PRODUCE, &[ErrorCode::TOPIC_AUTHORIZATION_FAILED]);
     sink.produce(&output(b"k"), token(0, 1)).expect("there is room");
-    let mut others = 0;
-    while sink.produce(&output(b"k"), token(0, 2)) != Err(ProduceError::Full) {
-        others += 1;
-    }
+    let others = produce_until_full(&sink, &output(b"k"), token(0, 2), || {});
     sink.forget(0, &|token| token.row == 1);
-    while sink.produce(&output(b"k"), token(0, 2)) == Err(ProduceError::Full) {
-        std::thread::yield_now(); // the topic opens when nothing is left to be sent again
-    }
+    produce_when_open(&sink, &output(b"k"), token(0, 2)); // the topic opens when nothing is left to be sent again
     assert!(sink.flush(PATIENCE));
     let landed: Vec<u32> = inboxes[0].try_iter().map(|delivery| delivery.token.row).collect();
     assert_eq!(landed, vec![2; others + 1], "row 1 never lands, and nobody is told of it");
@@ -235,11 +245,8 @@ fn a_producer_that_can_t_go_on_is_replaced() {
     }
     assert_eq!(rows, (0..51).collect::<Vec<_>>(), "each once, in their order");
     assert_eq!(sink.health().replaced, 1);
-    let mut taken = sink.produce(&output(b"k"), token(0, 99));
-    while taken == Err(ProduceError::Full) {
-        taken = sink.produce(&output(b"k"), token(0, 99));
-    }
-    assert!(taken.is_ok() && sink.flush(PATIENCE));
+    produce_when_open(&sink, &output(b"k"), token(0, 99));
+    assert!(sink.flush(PATIENCE));
 }
 
 /// Those who produce and the thread that replaces the producer meet at every moment: nothing overtakes.
@@ -253,10 +260,7 @@ fn nothing_overtakes_what_a_lost_producer_had() {
             let (sink, rows) = (&sink, rows.clone());
             scope.spawn(move || {
                 for row in rows.filter(|row| row % 2 == key) {
-                    while sink.produce(&output(&key.to_be_bytes()), token(0, row)) == Err(ProduceError::Full)
-                    {
-                        std::thread::yield_now();
-                    }
+                    produce_when_open(sink, &output(&key.to_be_bytes()), token(0, row));
                 }
             });
         }
