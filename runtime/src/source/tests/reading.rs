@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use keylane_core::{Partition, ReadError};
 
-use super::broker::{Sent, TOPIC, broker, send, spec};
+use super::broker::{PATIENCE, Sent, TOPIC, broker, send, spec};
 use super::member::Member;
-use crate::librdkafka::{ErrorCode, Hopeless};
+use crate::librdkafka::{Deadline, ErrorCode, Hopeless};
 use crate::source::{Assignor, Ends, Error, Source, SourceEvent, StartPolicy};
 
 const P0: Partition = Partition { topic: 0, number: 0 };
@@ -25,7 +25,9 @@ fn limits_end_a_read_after_the_record_that_crosses_them() {
 
     let mut offsets = Vec::new();
     // A wake-up is no promise: a read may find nothing yet.
+    let limit = Deadline::after(PATIENCE);
     let mut read = |member: &mut Member, events, bytes| loop {
+        assert!(!limit.is_over(), "nothing is read");
         member.step();
         let result = member.source.read(P0, events, bytes, &mut |record| {
             offsets.push(record.offset());
@@ -41,6 +43,7 @@ fn limits_end_a_read_after_the_record_that_crosses_them() {
     let mut rest = 0;
     let mut end = None;
     while end.is_none() {
+        assert!(!limit.is_over(), "no end of the partition is reported");
         let result = member.source.read(P0, 1_000, u64::MAX, &mut |_| {
             rest += 1;
             1
@@ -67,7 +70,9 @@ fn bytes_stay_bytes() {
     member.max_events = 0;
     member.until("it is assigned", |m| m.next.len() == 1);
     let mut found = Vec::new();
+    let limit = Deadline::after(PATIENCE);
     while found.len() < 3 {
+        assert!(!limit.is_over(), "only these were read: {found:?}");
         member.step();
         member.source.read(P0, 10, u64::MAX, &mut |record| {
             let headers: Vec<_> =
