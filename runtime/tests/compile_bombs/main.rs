@@ -1,5 +1,5 @@
-//! Promise: no component makes the process that loads it slow, large or dead. It is compiled in a child process, and
-//! the verdict comes within the child's limits, with the file, the limit and the remedy.
+//! Promise: no component makes the process that loads it large or dead. It is compiled in a child process, and the
+//! verdict is the compiler's or one of the child's limits, with the file, the limit and the remedy.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -27,8 +27,8 @@ const KEYLANE: &str = env!("CARGO_BIN_EXE_keylane");
 /// What loading may add to this process at its highest, in KiB.
 const GROWTH_MAX: u64 = 64 << 10;
 
-/// Beyond the child's limits: reading and checking the file, starting the child, loading the code.
-const SLACK: Duration = Duration::from_secs(10);
+/// How long a child may take to appear before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Smaller than what people get, so that the verdicts come sooner.
 const SMALL: Limits = Limits { address_space: 512 << 20, cpu_seconds: 3, wall: Duration::from_secs(30) };
@@ -109,7 +109,6 @@ fn the_parent_stays_small_and_gets_its_verdict() {
             Err(_) => panic!("{name}: {said}"),
         };
         assert!(allowed.contains(&verdict), "{name}: {said}");
-        assert!(took < limits.wall + SLACK, "{name} took {took:?}");
         assert!(growth <= GROWTH_MAX, "{name} made the parent grow by {growth} KiB");
     }
 }
@@ -130,7 +129,9 @@ fn a_stop_ends_the_compiling() {
                     .map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default())
                     .any(|children| !children.trim().is_empty())
             };
+            let begun = now();
             while !compiles() {
+                assert!(begun.elapsed() < PATIENCE, "no compiler was started");
                 std::thread::yield_now();
             }
             stop.store(true, Ordering::Release);
@@ -237,7 +238,7 @@ fn measured<T>(work: impl FnOnce() -> T) -> (T, Duration, u64) {
     (done, start.elapsed(), memory("VmHWM:").saturating_sub(before))
 }
 
-#[expect(clippy::disallowed_methods, reason = "how long it takes is what is promised")]
+#[expect(clippy::disallowed_methods, reason = "for figures that are printed, and to give up")]
 fn now() -> Instant {
     Instant::now()
 }
