@@ -55,11 +55,12 @@ fn a_broker_that_freezes_is_waited_for() {
         progress.done() >= EVENTS / 5
     });
     cluster.freeze(1);
-    // Work that was read ahead goes on until it waits for the broker; then nothing moves, and nothing ends.
-    let mut ticks = keylane.cpu_ticks();
-    wait::until("the instance to stand still", wait::PATIENCE, || {
-        std::mem::replace(&mut ticks, keylane.cpu_ticks()) == ticks
-    });
+    // No heartbeat is answered: the session ends, and with it the ownership of every partition.
+    for partition in 0..4 {
+        keylane.wait_for("every partition to be lost", |line| {
+            line["message"] == "partition given up" && line["lost"] == true && line["partition"] == partition
+        });
+    }
     assert!(!keylane.has_ended(), "a broker that is frozen is no reason to end{}", keylane.tail());
     cluster.thaw(1);
     wait::until("everything to have an output", wait::PATIENCE, || {
