@@ -1,0 +1,97 @@
+//! Promise: handlers of one process depend on each other in nothing. One that stops, or that can't read its topic, leaves
+//! the other one's partitions, events and order as they are.
+
+use keylane_tests::alice;
+use keylane_tests::check;
+use keylane_tests::flow::Flow;
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{self, Record};
+use keylane_tests::keylane::{Keylane, Settings};
+use keylane_tests::wait;
+
+const EVENTS: usize = 2_000;
+
+#[test]
+fn a_handler_that_stops_leaves_the_other_one_running() {
+    let Some(cluster) = kafka::shared() else { return };
+    let (stopping, other) = (Flow::new(cluster, 2, &[]), Flow::new(cluster, 2, &[]));
+    let settings = both(&stopping, &other).set("handlers.t.retry", "on_exhausted", "stop");
+    let mut keylane = Keylane::run(&settings, &[]);
+    stopping.wait_for_members(&["both"]);
+    other.wait_for_members(&["both"]);
+    send(&other, EVENTS / 2);
+    let values = ["done", "reject", "done"].map(|value| Record::new("k", value));
+    stopping.producer().send_all(&stopping.input, values.map(|record| record.to(0))).expect("acknowledged");
+    wait::until("the handler to leave its group", wait::PATIENCE, || {
+        stopping.members.state().members.is_empty()
+    });
+    let says_why = |line: &serde_json::Value| {
+        line["level"] == "ERROR" && line.to_string().contains("the value asks for it")
+    };
+    keylane.wait_for("the reason", says_why);
+    // What comes from now on finds only the other handler.
+    send(&other, EVENTS / 2);
+    stopping.producer().send_all(&stopping.input, [Record::new("k", "done").to(1)]).expect("acknowledged");
+    other.wait_until_committed();
+    assert!(!keylane.has_ended(), "one of two handlers runs{}", keylane.tail());
+    keylane.terminate();
+    keylane.expect_exit(1);
+    assert_untouched(&other);
+    let committed: Vec<_> = stopping.committed().iter().map(|committed| committed.offset).collect();
+    assert_eq!(committed, [Some(1), Some(0)], "the event that stopped it is not passed");
+}
+
+#[test]
+fn a_handler_that_may_not_read_any_more_leaves_the_other_one_running() {
+    let Some(cluster) = kafka::own(&alice::options()) else { return };
+    let (barred, other) = (Flow::new(&cluster, 2, &[]), Flow::new(&cluster, 2, &[]));
+    let mut keylane = Keylane::run(&alice::settings(&cluster, both(&barred, &other)), &[]);
+    barred.wait_for_members(&["both"]);
+    other.wait_for_members(&["both"]);
+    for flow in [&barred, &other] {
+        send(flow, EVENTS / 2);
+        flow.wait_until_committed();
+    }
+    alice::rights(&cluster, &["--add", "--deny-principal", "User:alice"], &["Read"], &barred.input);
+    keylane.wait_for("the denial to be reported", |line| {
+        line["level"] == "ERROR" && line["handler"] == "t" && line["remedy"].to_string().contains("READ")
+    });
+    let before = barred.committed();
+    send(&barred, EVENTS / 2);
+    send(&other, EVENTS / 2);
+    other.wait_until_committed();
+    assert_eq!(offsets(&barred.committed()), offsets(&before), "what can't be read is not passed");
+    assert!(!keylane.has_ended(), "it waits for its right{}", keylane.tail());
+    keylane.terminate();
+    keylane.expect_exit(0);
+    assert_untouched(&other);
+}
+
+/// The handler `t` with the first flow, the handler `other` with the second one.
+fn both(first: &Flow<'_>, second: &Flow<'_>) -> Settings {
+    let failing = guest("failing");
+    first
+        .settings(&failing, "both")
+        .set("handlers.other", "component", failing.display().to_string())
+        .set("handlers.other", "topics", vec![second.input.as_str()])
+        .set("handlers.other", "group_id", second.group.as_str())
+        .set("handlers.other.outputs.out", "topic", second.output.as_str())
+        .set("handlers.other.outputs.out", "provenance", true)
+}
+
+fn send(flow: &Flow<'_>, events: usize) {
+    let event = |number: usize| Record::new(format!("key-{}", number % 97), "done");
+    flow.producer().send_all(&flow.input, (0..events).map(event)).expect("acknowledged");
+}
+
+fn offsets(committed: &[kafka::Committed]) -> Vec<Option<i64>> {
+    committed.iter().map(|committed| committed.offset).collect()
+}
+
+/// Everything once, in order, and in one ownership of each partition.
+fn assert_untouched(flow: &Flow<'_>) {
+    let report = check::check(&flow.history());
+    report.assert_clean();
+    assert_eq!((report.outcomes, report.repeats), (EVENTS, [].into()));
+    assert_eq!(report.sessions.len(), usize::try_from(flow.partitions).expect("few"), "no partition moved");
+}
