@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::admin::{AdminBroker, Options, TopicDescription, array, description};
 use super::code::{self, ErrorCode};
 use super::list::{ListEntry, PartitionList, entry};
-use super::{Client, Event, Queue, sys};
+use super::{Client, END, Event, Queue, sys};
 
 /// `RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS`, `RD_KAFKA_ADMIN_OP_DESCRIBETOPICS`, `RD_KAFKA_ADMIN_OP_LISTOFFSETS`.
 const GROUP_OFFSETS: i32 = 14;
@@ -132,7 +132,7 @@ impl Options {
 
 impl Event {
     /// The answer to [`Requests::log_offsets`]: per partition its offset, or why it is not known. After a timestamp behind
-    /// the last record it is [`END`](super::END).
+    /// the last record it is [`END`](super::END). A leader that did not answer, for whatever reason, is a timeout.
     pub fn log_offsets(&self) -> Result<Vec<ListEntry<'_>>, ErrorCode> {
         self.error().into_result()?;
         let mut count = 0;
@@ -141,7 +141,11 @@ impl Event {
             let result = sys::rd_kafka_event_ListOffsets_result(self.raw());
             let infos = array(sys::rd_kafka_ListOffsets_result_infos(result, &raw mut count), count);
             let of_info = |info: &*const sys::LogOffset| {
-                entry(&*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info))
+                let entry = entry(&*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info));
+                // Of a leader that gave no answer the library drops the error: what is left is the offset that it
+                // began with, which means nothing (`rd_kafka_ListOffsets_response_merge`).
+                let unanswered = entry.error.is_none() && entry.offset < END;
+                ListEntry { error: if unanswered { ErrorCode::TIMED_OUT } else { entry.error }, ..entry }
             };
             Ok(infos.iter().map(of_info).collect())
         }
@@ -176,5 +180,37 @@ impl Event {
             let topics = array(sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count), count);
             Ok(topics.iter().map(|topic| description(*topic)).collect())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::librdkafka::{END, MockCluster, Producer, Properties};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// The library's answer has neither an offset nor an error then.
+    #[test]
+    fn an_offset_that_its_leader_did_not_give_is_an_error() {
+        let mock = MockCluster::start(1).expect("the mock cluster starts");
+        mock.create_topic(c"orders", 1).expect("it takes topics");
+        let mut properties = Properties::default();
+        properties.set("bootstrap.servers", mock.bootstrap_servers());
+        let producer = Producer::new(&properties).expect("the properties are right");
+        let mut requests = Requests::new(producer.client(), Queue::new(producer.client()));
+        let mut end = |limit| {
+            let mut list = PartitionList::with_capacity(1);
+            list.push(c"orders", 0, END);
+            requests.log_offsets(list, Isolation::Uncommitted, limit);
+            let answer = requests.wait_for_answer(PATIENCE).expect("every request has an answer");
+            answer.log_offsets().and_then(|entries| {
+                let entry = entries.first().expect("one partition was asked for");
+                entry.error.into_result().map(|()| entry.offset)
+            })
+        };
+        assert_eq!(end(PATIENCE), Ok(0));
+        mock.set_round_trip_time(1, PATIENCE).expect("it can be slow");
+        assert_eq!(end(Duration::from_millis(500)), Err(ErrorCode::TIMED_OUT));
     }
 }
