@@ -1,0 +1,127 @@
+//! Promise: a handler of several topics, whatever their numbers of partitions, loses nothing of any of them and keeps the
+//! order of each key in each partition of each topic, while instances join and leave.
+
+use std::collections::BTreeSet;
+
+use keylane_tests::check::{self, History};
+use keylane_tests::flow::Flow;
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{self, Follower, Group, Received, Record};
+use keylane_tests::keylane::{Keylane, Settings};
+use keylane_tests::skip::say;
+use keylane_tests::wait;
+
+/// Partitions of the three topics.
+const PARTITIONS: [i32; 3] = [5, 1, 3];
+const ALL: usize = 9;
+/// Events of each topic that are fed at a time, and in all.
+const PORTION: usize = 700;
+const EVENTS: usize = 4 * PORTION;
+
+#[test]
+fn each_topic_keeps_its_events_and_their_order_while_an_instance_joins_and_leaves() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flows = flows(cluster);
+    let mut fed = 0;
+    // Every topic has events to be handled whenever partitions move.
+    let mut feed = || {
+        for flow in &flows {
+            flow.producer().send_all(&flow.input, (fed..fed + PORTION).map(event)).expect("acknowledged");
+        }
+        fed += PORTION;
+    };
+    let mut done = Done::of(&flows[0]);
+    let mut staying = Keylane::run(&settings(&flows, "staying"), &[]);
+    feed();
+    done.wait_for(PORTION);
+    feed();
+    let mut visiting = Keylane::run(&settings(&flows, "visiting"), &[]);
+    wait_for_members(&flows[0].members, &["staying", "visiting"]);
+    feed();
+    done.wait_for(6 * PORTION);
+    feed();
+    visiting.terminate();
+    visiting.expect_exit(0);
+    wait_for_members(&flows[0].members, &["staying"]);
+    flows.iter().for_each(Flow::wait_until_committed);
+    staying.terminate();
+    staying.expect_exit(0);
+
+    let outputs = kafka::read_all(&cluster.bootstrap(), &flows[0].output);
+    assert_eq!(outputs.len(), 3 * EVENTS, "each event of each topic once");
+    let mut sessions = 0;
+    for flow in &flows {
+        let inputs = kafka::read_all(&cluster.bootstrap(), &flow.input);
+        let of_it = |output: &&Received| output.text("keylane-origin-topic") == flow.input;
+        let outputs: Vec<Received> = outputs.iter().filter(of_it).cloned().collect();
+        let report = check::check(&History::of(&inputs, &outputs, &flow.input));
+        say(&format!("{} partitions: {report}", flow.partitions));
+        report.assert_clean();
+        assert_eq!((report.outcomes, report.repeats), (EVENTS, [].into()));
+        sessions += report.sessions.len();
+    }
+    assert!(sessions > ALL, "no partition changed hands");
+}
+
+/// Three input topics of one group, with the output and the dead letters of the first one.
+fn flows(cluster: &kafka::Cluster) -> [Flow<'_>; 3] {
+    let first = Flow::new(cluster, PARTITIONS[0], &[]);
+    let other = |partitions: i32| {
+        let input = kafka::unique("in");
+        cluster.admin().create_topic(&input, partitions, &[]);
+        let (output, letters, group) = (first.output.clone(), first.letters.clone(), first.group.clone());
+        let members = Group::new(&cluster.bootstrap(), &group);
+        Flow { cluster, input, output, letters, group, members, partitions }
+    };
+    let (second, third) = (other(PARTITIONS[1]), other(PARTITIONS[2]));
+    [first, second, third]
+}
+
+fn settings(flows: &[Flow<'_>; 3], client: &str) -> Settings {
+    let topics: Vec<&str> = flows.iter().map(|flow| flow.input.as_str()).collect();
+    flows[0]
+        .settings(&guest("sleepy"), client)
+        .set("handlers.t", "topics", topics)
+        .set("handlers.t.dead_letters", "topic", flows[0].letters.as_str())
+        // Nobody dies here: a slow machine is to evict nobody, and a call to end before its partition goes.
+        .set("kafka.client", "session.timeout.ms", 30_000)
+        .set("handlers.t", "max_batch", 1)
+        .set("handlers.t.lanes", "max_concurrency", 16)
+}
+
+/// The topics share their keys: only topic and partition tell their lanes apart.
+fn event(number: usize) -> Record {
+    Record::new(format!("key-{}", number * 31 % 97), "v").with("sleep-ms", "10").with("emit", "")
+}
+
+fn wait_for_members(group: &Group, clients: &[&str]) {
+    wait::until_ok("the group to settle", wait::PATIENCE, || match group.state() {
+        state if state.is_settled(clients, ALL) => Ok(()),
+        state => Err(format!("it is {state:?}")),
+    });
+}
+
+/// The events of all topics that have an output by now.
+struct Done {
+    follower: Follower,
+    events: BTreeSet<(String, Option<i64>, Option<i64>)>,
+}
+
+impl Done {
+    fn of(flow: &Flow<'_>) -> Self {
+        Self { follower: Follower::new(&flow.cluster.bootstrap(), &flow.output), events: BTreeSet::new() }
+    }
+
+    fn count(&mut self) -> usize {
+        self.events.extend(self.follower.take().iter().map(|output| {
+            let number = |name: &str| output.number(name);
+            let topic = output.text("keylane-origin-topic").to_owned();
+            (topic, number("keylane-origin-partition"), number("keylane-origin-offset"))
+        }));
+        self.events.len()
+    }
+
+    fn wait_for(&mut self, events: usize) {
+        wait::until("events to be done", wait::PATIENCE, || self.count() >= events);
+    }
+}
