@@ -70,12 +70,9 @@ fn joins_under_transactions_miss_nothing(assignor: &str) {
     let mut staying = Keylane::run(&settings("staying"), &[]);
     flow.wait_for_members(&["staying"]);
     for _ in 0..JOINS {
-        let written: usize = writers.iter().map(Background::steps).sum();
         let mut visiting = Keylane::run(&settings("visiting"), &[]);
         flow.wait_for_members(&["staying", "visiting"]);
-        wait::until("the writers to go on", wait::PATIENCE, || {
-            writers.iter().map(Background::steps).sum::<usize>() > written + 50
-        });
+        until_more_is_written(&writers);
         visiting.terminate();
         visiting.expect_exit(0);
         flow.wait_for_members(&["staying"]);
@@ -89,6 +86,44 @@ fn joins_under_transactions_miss_nothing(assignor: &str) {
     say(&format!("{assignor}: {written} transactions, {JOINS} joins: {report}"));
     report.assert_clean();
     assert!(report.sessions.len() > usize::try_from(PARTITIONS).expect("few"), "no partition changed hands");
+}
+
+/// One instance stays, others are killed (-9) while two writers commit and abort small transactions: whoever takes their
+/// partitions over begins at markers, at aborted records, and within open transactions.
+#[test]
+fn kills_under_transactions_miss_nothing() {
+    const PARTITIONS: i32 = 64;
+    const KILLS: usize = 4;
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, PARTITIONS, &[]);
+    let writers = [0, 1].map(|writer| write(&flow, writer));
+    // Commits are rare: what a killed instance has done is done again.
+    let settings = |client: &str| {
+        flow.settings(&guest("echo"), client).set("handlers.t.commit", "interval", "5s").set(
+            "handlers.t.commit",
+            "every",
+            1_000_000,
+        )
+    };
+    let mut staying = Keylane::run(&settings("staying"), &[]);
+    flow.wait_for_members(&["staying"]);
+    for kill in 0..KILLS {
+        let name = format!("killed-{kill}");
+        let mut killed = Keylane::run(&settings(&name), &[]);
+        flow.wait_for_members(&["staying", &name]);
+        until_more_is_written(&writers);
+        killed.kill();
+        flow.wait_for_members(&["staying"]);
+    }
+    let written: usize = writers.map(Background::stop).iter().sum();
+    flow.wait_until_committed();
+    staying.terminate();
+    staying.expect_exit(0);
+
+    let report = check::check(&committed_history(&flow));
+    say(&format!("{written} transactions, {KILLS} kills: {report}"));
+    report.assert_clean();
+    assert!(report.repeated() > 0, "no kill hit anything: this run shows nothing");
 }
 
 /// The group stands behind the last stable offset, but not behind the log's end: nothing is outside the log.
@@ -168,6 +203,12 @@ fn write(flow: &Flow<'_>, writer: usize) -> Background {
             transactions.commit(&topic, records).expect("committed");
         }
     })
+}
+
+fn until_more_is_written(writers: &[Background]) {
+    let written = || writers.iter().map(Background::steps).sum::<usize>();
+    let before = written();
+    wait::until("the writers to go on", wait::PATIENCE, || written() > before + 50);
 }
 
 /// Only what was committed is an event.
