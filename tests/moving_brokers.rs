@@ -1,0 +1,94 @@
+//! Promise: leaders of partitions and the group's coordinator may move under load, whether their broker stops in order,
+//! is killed, or hangs: the work goes on meanwhile, nothing is lost, and every key keeps its order.
+
+use keylane_tests::check;
+use keylane_tests::flow::Flow;
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{self, Cluster, Options, Record};
+use keylane_tests::keylane::{Keylane, Settings};
+use keylane_tests::load::Load;
+use keylane_tests::skip::say;
+
+const PARTITIONS: i32 = 6;
+const BACKLOG: usize = 2_000;
+
+#[derive(Debug, Clone, Copy)]
+enum Harm {
+    Stop,
+    Kill,
+    Freeze,
+}
+
+#[test]
+fn leaders_and_coordinators_move_and_nothing_is_lost() {
+    let Some(cluster) = kafka::own(&Options { brokers: 3, ..Options::default() }) else { return };
+    let flow = Flow::new(&cluster, PARTITIONS, &[]);
+    let admin = cluster.admin();
+    let mut load = Load::new(&flow, BACKLOG, event);
+    let mut instances = ["one", "two"].map(|client| Keylane::run(&settings(&flow, client), &[]));
+    load.until("both to be members", |_| is_settled(&flow));
+    for harm in [Harm::Stop, Harm::Kill, Harm::Freeze] {
+        let victim = match harm {
+            Harm::Kill => *admin.leaders(&flow.input).first().expect("it has partitions"),
+            Harm::Stop | Harm::Freeze => flow.members.coordinator(&admin),
+        };
+        let id = usize::try_from(victim).expect("every partition has a leader");
+        do_harm(&cluster, harm, id);
+        load.until("leaders and coordinator to move", |_| {
+            !admin.leaders(&flow.input).contains(&victim) && flow.members.coordinator(&admin) != victim
+        });
+        load.until_more("the work to go on", BACKLOG);
+        undo_harm(&cluster, harm, id);
+        load.until("all replicas to be in sync", |_| {
+            [&flow.input, &flow.output, "__consumer_offsets"].iter().all(|topic| admin.is_in_sync(topic))
+        });
+        load.until("the group to be whole", |_| is_settled(&flow));
+        for keylane in &mut instances {
+            assert!(!keylane.has_ended(), "{harm:?} is no reason to end{}", keylane.tail());
+        }
+    }
+    load.finish();
+    flow.wait_until_committed();
+    for keylane in &mut instances {
+        keylane.terminate();
+        keylane.expect_exit(0);
+    }
+    let report = check::check(&flow.history());
+    say(&format!("{} events, three brokers moved: {report}", load.fed()));
+    report.assert_clean();
+}
+
+fn settings(flow: &Flow<'_>, client: &str) -> Settings {
+    flow.settings(&guest("sleepy"), client)
+        // 800 events a second: what an instance can do is not the subject.
+        .set("handlers.t.lanes", "max_concurrency", 16)
+        // A broker that hangs is missed within its session of 4 s: until then it holds commits up, and members stay.
+        .set("kafka.client", "session.timeout.ms", 10_000)
+        // Requests to a broker that is gone are given up, and leaders looked up again, within the time of a test.
+        .set("kafka.client", "socket.timeout.ms", 5_000)
+        .set("kafka.client", "topic.metadata.refresh.interval.ms", 1_000)
+}
+
+fn do_harm(cluster: &Cluster, harm: Harm, broker: usize) {
+    match harm {
+        Harm::Stop => cluster.stop(broker),
+        Harm::Kill => cluster.kill(broker),
+        Harm::Freeze => cluster.freeze(broker),
+    }
+}
+
+fn undo_harm(cluster: &Cluster, harm: Harm, broker: usize) {
+    match harm {
+        Harm::Stop | Harm::Kill => cluster.restart(broker),
+        Harm::Freeze => cluster.thaw(broker),
+    }
+}
+
+/// Only while every broker answers: a list of groups waits for all of them.
+fn is_settled(flow: &Flow<'_>) -> bool {
+    flow.members.state().is_settled(&["one", "two"], usize::try_from(PARTITIONS).expect("few"))
+}
+
+fn event(number: usize) -> Record {
+    Record::new(format!("key-{}", number * 7 % 499), "v").with("sleep-ms", "20").with("emit", "")
+}
