@@ -68,6 +68,12 @@ pub enum Hopeless {
     /// The brokers refuse who we are.
     #[error("authentication failed: {0}; check `sasl.*` and `security.protocol` under [kafka.client]")]
     Authentication(String),
+    /// We do not trust who they say they are.
+    #[error(
+        "the brokers' certificate is not trusted: {0}; check `ssl.ca.location` under [kafka.client] and the host names \
+         in `bootstrap_servers`"
+    )]
+    Certificate(String),
     /// No thread could be had.
     #[error("no thread to ask the brokers: {0}")]
     System(#[from] std::io::Error),
@@ -197,13 +203,15 @@ impl<'a> Questions<'a> {
             match self.events.poll(limit.remaining()) {
                 Some(event) if event.kind() == EventKind::Error => {
                     let text = event.text();
-                    if matches!(
-                        event.error(),
-                        ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED
-                    ) {
-                        return Err(Hopeless::Authentication(text));
+                    match event.error() {
+                        ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED => {
+                            return Err(Hopeless::Authentication(text));
+                        }
+                        ErrorCode::SSL if is_about_certificate(&text) => {
+                            return Err(Hopeless::Certificate(text));
+                        }
+                        _ => heard = Some(text),
                     }
-                    heard = Some(text);
                 }
                 Some(_) => {}
                 None if limit.is_over() => return Ok(heard),
@@ -245,6 +253,11 @@ fn missing(topics: &[String], purpose: &str) -> String {
             )
         }
     }
+}
+
+/// Whether OpenSSL refuses the brokers' certificate. The code is that of any failed handshake, which may pass.
+fn is_about_certificate(text: &str) -> bool {
+    text.contains("certificate verify failed")
 }
 
 fn unanswered(code: ErrorCode) -> String {
