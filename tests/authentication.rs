@@ -1,5 +1,5 @@
 //! Promise: Keylane runs over TLS and SASL/SCRAM; credentials or certificates that do not work are named, with the
-//! remedy.
+//! remedy, at the start and while it runs.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
@@ -7,6 +7,7 @@ use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Options, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::tls::Identity;
+use serde_json::Value;
 
 const USER: &str = "alice";
 const PASSWORD: &str = "first-password";
@@ -41,6 +42,60 @@ fn tls_and_scram() {
     assert_eq!(report.outcomes, EVENTS);
 }
 
+/// The user is deleted while the instance runs. Connections that are open go on; when the broker has restarted there is
+/// none. What was not committed by then is done by the next start.
+#[test]
+fn credentials_that_stop_working_end_the_process() {
+    let Some(cluster) = kafka::own(&options(None)) else { return };
+    let flow = Flow::new(&cluster, 4, &[]);
+    let producer = flow.producer();
+    producer.send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
+    let settings = settings(&flow, PASSWORD).set("kafka", "auth_timeout", "4s");
+    let mut keylane = Keylane::run(&settings, &[]);
+    flow.wait_until_committed();
+    cluster.set_password(USER, None);
+    cluster.restart(1);
+    producer.send_all(&flow.input, (EVENTS..2 * EVENTS).map(event)).expect("acknowledged");
+    let line = keylane.wait_for("the refusal", is_refusal);
+    assert_eq!(line["auth_timeout"], "4s");
+    assert!(line["error"].as_str().is_some_and(|error| error.contains(REMEDY)), "{line}");
+    keylane.expect_exit(1);
+    let failures = keylane.lines().iter().filter(|line| names_the_cause(line)).count();
+    assert_eq!(failures, 1, "{}", keylane.tail());
+    let refusals = keylane.lines().iter().filter(|line| is_refusal(line)).count();
+    assert!(refusals <= 2, "one for the consumers, one for the producer: {}", keylane.tail());
+
+    cluster.set_password(USER, Some(PASSWORD));
+    Keylane::run(&settings, &["--until-end"]).expect_exit(0);
+    let report = check::check(&flow.history());
+    report.assert_clean();
+    assert_eq!(report.outcomes - report.repeated(), 2 * EVENTS);
+}
+
+/// The broker wants every connection to authenticate again, so that it closes those of a deleted user.
+#[test]
+fn credentials_that_work_again_are_no_reason_to_end() {
+    let mut options = options(None);
+    options.properties.push(("connections.max.reauth.ms".to_owned(), "1500".to_owned()));
+    let Some(cluster) = kafka::own(&options) else { return };
+    let flow = Flow::new(&cluster, 4, &[]);
+    let producer = flow.producer();
+    producer.send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
+    let mut keylane = Keylane::run(&settings(&flow, PASSWORD), &[]);
+    flow.wait_until_committed();
+    cluster.set_password(USER, None);
+    keylane.wait_for("the refusal", is_refusal);
+    producer.send_all(&flow.input, (EVENTS..2 * EVENTS).map(event)).expect("acknowledged");
+    cluster.set_password(USER, Some(PASSWORD));
+    keylane.wait_for("the end of the refusal", |line| line["message"] == "authentication works again");
+    flow.wait_until_committed();
+    keylane.terminate();
+    keylane.expect_exit(0);
+    let report = check::check(&flow.history());
+    report.assert_clean();
+    assert_eq!(report.outcomes - report.repeated(), 2 * EVENTS);
+}
+
 /// One broker with a user of SCRAM-SHA-512; with an `identity` her listener is encrypted.
 fn options(identity: Option<Identity>) -> Options {
     let scram_users = vec![(USER.to_owned(), PASSWORD.to_owned())];
@@ -66,6 +121,16 @@ fn ends_at_start(settings: &Settings) -> String {
     let last =
         lines.iter().rev().find(|line| line.is_string()).expect("its last words are no line of the log");
     last.to_string()
+}
+
+/// The line at the beginning of a refusal.
+fn is_refusal(line: &Value) -> bool {
+    line["message"] == "authentication failed" && line["level"] == "ERROR"
+}
+
+/// The line about why the process ends.
+fn names_the_cause(line: &Value) -> bool {
+    line["failure"].as_str().is_some_and(|why| why.contains(REMEDY) && why.contains("`kafka.auth_timeout`"))
 }
 
 fn event(number: usize) -> Record {

@@ -11,6 +11,7 @@ use crate::librdkafka::{ErrorCode, WakeHandle};
 use crate::source::SourceEvent;
 
 use super::Totals;
+use super::authentication::{Refusals, Side};
 use super::clock::Clock;
 use super::inbox::{Inbox, News};
 use super::outputs::Heard;
@@ -34,6 +35,7 @@ pub(super) struct Prepared {
     pub(super) shell: Shell,
     pub(super) clock: Clock,
     pub(super) inbox: Arc<Inbox>,
+    pub(super) refusals: Refusals,
     pub(super) wake: WakeHandle,
     /// Calls that the workers take without standing in line for long.
     pub(super) worker_calls: u32,
@@ -61,6 +63,7 @@ pub(super) struct HandlerLoop {
     clock: Clock,
     now: Now,
     inbox: Arc<Inbox>,
+    refusals: Refusals,
     wake: WakeHandle,
     news: VecDeque<News>,
     drain_timeout: Duration,
@@ -93,6 +96,7 @@ impl HandlerLoop {
             clock: prepared.clock,
             now,
             inbox: prepared.inbox,
+            refusals: prepared.refusals,
             wake: prepared.wake,
             news: VecDeque::new(),
             drain_timeout: prepared.drain_timeout,
@@ -219,6 +223,9 @@ impl HandlerLoop {
                 self.shell.tell_other_assignor(self.now);
             }
             SourceEvent::Error(error) => {
+                if error.code.is_refusal() {
+                    self.refusals.report(Side::Consumers);
+                }
                 self.shell.tell_client_error(self.now, &error.text);
             }
         }
@@ -246,9 +253,9 @@ impl HandlerLoop {
                     self.shell.tell_order_break(self.now);
                     self.hear_outputs();
                 }
-                News::Drain => {
+                News::Drain(why) => {
                     if self.until_end {
-                        self.shell.failures.push("stopped by a signal before the end".to_owned());
+                        self.shell.failures.push(format!("stopped by {why} before the end"));
                     }
                     self.drain();
                 }

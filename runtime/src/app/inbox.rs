@@ -14,8 +14,8 @@ pub(super) enum News {
     Call(CallNews),
     /// Outputs arrived, or were refused.
     Delivered(Vec<Delivery>),
-    /// Finish what runs and leave.
-    Drain,
+    /// Finish what runs and leave; for this reason.
+    Drain(&'static str),
 }
 
 /// News for one loop. It is bounded by what can be on its way: two pieces per call that is out, outputs in flight, and

@@ -5,6 +5,7 @@
 //! within limits: it hears what happened (`source` events, [`inbox`]), feeds it to the core, and carries out the
 //! core's actions (`shell`).
 
+mod authentication;
 mod clock;
 mod guest_calls;
 mod handler_loop;
@@ -30,9 +31,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::config::Checked;
+use crate::config::{Checked, Cluster};
 use crate::guest::Compiler;
 use crate::source::Record;
+use authentication::Watch;
 use clock::Clock;
 use handler_loop::{HandlerLoop, LoopEnd, Prepared};
 use parts::Parts;
@@ -84,6 +86,8 @@ pub struct Totals {
 enum AppEvent {
     Signal(&'static str),
     Ended(Box<LoopEnd>),
+    /// The brokers have refused the credentials for too long.
+    Refused(String),
 }
 
 /// Runs until every handler has drained: after a signal, at the end, or because it could not go on.
@@ -105,8 +109,9 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<Outcome> {
     let mut waiting = Waiting::new(&config.kafka, Arc::clone(&stop));
     let mut patience = |reason: Option<&str>| waiting.go_on(reason);
     let compiler = options.compiler.clone().stopped_by(Arc::clone(&stop));
-    let built = Parts::build(config, options, &compiler, &mut patience).and_then(|mut parts| {
-        let prepared = parts.prepare_loops(config, options, clock, &mut patience)?;
+    let (refusals, reports) = authentication::channel();
+    let built = Parts::build(config, options, &compiler, &refusals, &mut patience).and_then(|mut parts| {
+        let prepared = parts.prepare_loops(config, options, clock, &refusals, &mut patience)?;
         Ok((parts, prepared))
     });
     let (parts, prepared) = match built {
@@ -114,6 +119,13 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<Outcome> {
         // What was broken off is no failure: nothing was begun, and no group joined.
         Err(reason) if is_stopped(&reason) => return Ok(Outcome::not_begun(options, &reason)),
         Err(error) => return Err(error),
+    };
+    let watch = match &config.kafka.cluster {
+        Cluster::Brokers(servers) => {
+            let watch = Watch::start(config, servers, clock, (refusals, reports), events.clone());
+            Some(watch.context("no thread to watch the credentials")?)
+        }
+        Cluster::Embedded(_) => None,
     };
     let mut running = 0;
     let mut failure = None;
@@ -124,10 +136,13 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<Outcome> {
         }
     }
     if failure.is_some() {
-        parts.drain(); // those that have joined their groups leave them
+        parts.drain("a missing thread"); // those that have joined their groups leave them
     }
     let mut outcome = wait(&parts, &heard, running);
     outcome.failures.extend(failure);
+    if let Some(watch) = watch {
+        watch.stop();
+    }
     signals.stop();
     Ok(parts.finish(outcome))
 }
@@ -150,7 +165,12 @@ fn wait(parts: &Parts, heard: &mpsc::Receiver<AppEvent>, mut running: usize) -> 
         match heard.recv() {
             Ok(AppEvent::Signal(name)) => {
                 tracing::info!(signal = name, "draining; a second signal ends at once");
-                parts.drain();
+                parts.drain("a signal");
+            }
+            Ok(AppEvent::Refused(failure)) => {
+                tracing::error!(failure, "needs attention");
+                outcome.failures.push(failure);
+                parts.drain("refused credentials");
             }
             Ok(AppEvent::Ended(end)) => {
                 running -= 1;

@@ -18,6 +18,7 @@ use crate::sink::{Route, Sink};
 use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader};
 use crate::source::{Record, Source};
 
+use super::authentication::{Refusals, Side};
 use super::clock::Clock;
 use super::guest_calls::GuestCalls;
 use super::handler_loop::Prepared;
@@ -61,6 +62,7 @@ impl Parts {
         config: &Checked,
         options: &RunOptions,
         compiler: &Compiler,
+        refusals: &Refusals,
         patience: Patience<'_>,
     ) -> anyhow::Result<Parts> {
         let engine = Engine::new(specs::engine(config))?;
@@ -81,8 +83,11 @@ impl Parts {
         let inputs = Inputs::ask(config, servers(config, broker.as_ref()), patience)?;
         let spec = specs::sink(config, Some(servers(config, broker.as_ref())));
         let routes = handlers.iter().map(HandlerPart::route).collect();
-        let sink = Sink::start(&spec, routes, &mut |waiting| patience(waiting.reason.as_deref()))
-            .map_err(|error| inputs.with_missing(error))?;
+        let refusals = refusals.clone();
+        let on_refusal = Box::new(move || refusals.report(Side::Producer));
+        let sink =
+            Sink::start(&spec, routes, on_refusal, &mut |waiting| patience(waiting.reason.as_deref()))
+                .map_err(|error| inputs.with_missing(error))?;
         inputs.are_there()?;
         let mut parts = Parts {
             handlers,
@@ -116,6 +121,7 @@ impl Parts {
         config: &Checked,
         options: &RunOptions,
         clock: Clock,
+        refusals: &Refusals,
         patience: Patience<'_>,
     ) -> anyhow::Result<Vec<Prepared>> {
         let handlers = u64::try_from(config.handlers.len()).unwrap_or(1);
@@ -163,6 +169,7 @@ impl Parts {
                 ),
                 clock,
                 inbox: part.inbox.clone(),
+                refusals: refusals.clone(),
                 wake: part.wake.clone(),
                 worker_calls: (CALLS_AHEAD * threads).min(handler.lanes.max_concurrency),
                 drain_timeout: config.runtime.drain_timeout,
@@ -176,9 +183,9 @@ impl Parts {
         Ok(loops)
     }
 
-    /// Asks all handlers to drain.
-    pub(super) fn drain(&self) {
-        self.handlers.iter().for_each(|handler| handler.inbox.put(News::Drain));
+    /// Asks all handlers to drain; `why` completes "stopped by".
+    pub(super) fn drain(&self, why: &'static str) {
+        self.handlers.iter().for_each(|handler| handler.inbox.put(News::Drain(why)));
     }
 
     /// Everything has ended but what is shared.

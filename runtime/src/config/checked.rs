@@ -43,6 +43,8 @@ pub struct Kafka {
     pub assignor: Assignor,
     /// Whether missing topics are created at start.
     pub create_topics: bool,
+    /// How long the brokers may refuse the credentials while running.
+    pub auth_timeout: Duration,
     /// Properties for every consumer: `[kafka.client]`, and `[kafka.consumer]` over it.
     pub consumer: Properties,
     /// Properties for the producer: `[kafka.client]`, and `[kafka.producer]` over it.

@@ -47,6 +47,10 @@ pub(super) struct Kafka {
     /// Create missing topics at start: with the broker's default partitions and replication.
     #[serde(default, deserialize_with = "scalar")]
     pub(super) create_topics: bool,
+    /// How long the brokers may refuse the credentials of a running process. Then it drains and ends with exit code 1. At
+    /// the start a refusal ends it at once.
+    #[serde(default = "default_auth_timeout")]
+    pub(super) auth_timeout: HumanDuration,
     /// librdkafka properties of every client.
     #[serde(default)]
     pub(super) client: WrittenProperties,
@@ -56,6 +60,10 @@ pub(super) struct Kafka {
     /// librdkafka properties of the producer; they win over `client`.
     #[serde(default)]
     pub(super) producer: WrittenProperties,
+}
+
+fn default_auth_timeout() -> HumanDuration {
+    HumanDuration::from_secs(60)
 }
 
 /// How the members of a group share partitions.

@@ -162,6 +162,12 @@ impl ErrorCode {
         if self.is_none() { Ok(()) } else { Err(self) }
     }
 
+    /// Whether a connection failed because one side does not accept who the other one is; or, for [`ErrorCode::SSL`], may
+    /// have.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED | ErrorCode::SSL)
+    }
+
     /// The name that the documentation of Kafka and librdkafka uses, such as `REBALANCE_IN_PROGRESS`.
     pub fn name(self) -> String {
         // SAFETY: the function takes any integer and returns a NUL-terminated string that stays valid until the

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::in_flight::Left;
 use super::outcome::{Delivery, DeliveryError, Landed, Refusal, refusal};
-use super::producer::{Route, Shared};
+use super::producer::{OnRefusal, Route, Shared};
 use super::record::Record;
 use super::resend::{Resend, Suspect, Verdict};
 use crate::librdkafka::{Delivered, ErrorCode, Event, EventKind, Producer, Queue};
@@ -24,6 +24,7 @@ pub(super) struct DeliveryThread {
     /// A producer that was replaced, until every record has come back from it.
     old: Option<(Producer, Queue)>,
     routes: Vec<Route>,
+    on_refusal: OnRefusal,
     /// What is collected per handler from one event of the library.
     sorted: Vec<Vec<Delivery>>,
     /// By topic.
@@ -37,7 +38,12 @@ pub(super) struct DeliveryThread {
 }
 
 impl DeliveryThread {
-    pub(super) fn new(shared: Arc<Shared>, reports: Queue, routes: Vec<Route>) -> DeliveryThread {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        reports: Queue,
+        routes: Vec<Route>,
+        on_refusal: OnRefusal,
+    ) -> DeliveryThread {
         let sorted = routes.iter().map(|_| Vec::new()).collect();
         let resend = shared.names.iter().map(|_| Resend::default()).collect();
         DeliveryThread {
@@ -45,6 +51,7 @@ impl DeliveryThread {
             reports,
             old: None,
             routes,
+            on_refusal,
             sorted,
             resend,
             broken: false,
@@ -222,6 +229,9 @@ impl DeliveryThread {
             tracing::warn!(error = text, remedy, dropped, "the producer reports an error");
         }
         self.shared.note_error(text);
+        if event.error().is_refusal() {
+            (self.on_refusal)();
+        }
         if event.is_fatal() {
             self.broken = true;
         }

@@ -24,7 +24,7 @@ mod topics;
 pub use in_flight::Token;
 pub use limits::{RecordSize, TimeFit, Unfit};
 pub use outcome::{Delivery, DeliveryError, Landed};
-pub use producer::{Output, ProduceError, Route, Sink, SinkHealth};
+pub use producer::{OnRefusal, Output, ProduceError, Route, Sink, SinkHealth};
 pub use record::Record;
 pub use start::{Error, SinkSpec};
 

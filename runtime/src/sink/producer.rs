@@ -24,6 +24,9 @@ const INTRODUCTION_LIMIT: Duration = Duration::from_secs(3);
 /// there is room again. Runs on the delivery thread, which all handlers share: it must hand over and return.
 pub type Route = Box<dyn FnMut(&[Delivery]) + Send>;
 
+/// Is called when a connection of the producer was refused: see [`ErrorCode::is_refusal`]. Runs on the delivery thread.
+pub type OnRefusal = Box<dyn Fn() + Send>;
+
 /// A record to publish.
 #[derive(Clone, Copy)]
 pub struct Output<'a> {
@@ -96,7 +99,12 @@ pub(super) struct Current {
 impl Sink {
     /// Checks that every topic exists, and learns what it takes. Waits for brokers that do not answer: `patience` is told
     /// each time and may break it off. `routes` by handler index.
-    pub fn start(spec: &SinkSpec, routes: Vec<Route>, patience: Patience<'_>) -> Result<Sink, Error> {
+    pub fn start(
+        spec: &SinkSpec,
+        routes: Vec<Route>,
+        on_refusal: OnRefusal,
+        patience: Patience<'_>,
+    ) -> Result<Sink, Error> {
         let names = spec.topic_names()?;
         let mut properties = spec.properties();
         let told = topics::limits(&properties, spec, &names, patience)?;
@@ -118,7 +126,7 @@ impl Sink {
             limits,
             properties,
         });
-        let mut delivery = DeliveryThread::new(Arc::clone(&shared), reports, routes);
+        let mut delivery = DeliveryThread::new(Arc::clone(&shared), reports, routes, on_refusal);
         let thread =
             thread::Builder::new().name("keylane-delivery".to_owned()).spawn(move || delivery.run())?;
         Ok(Sink { shared, thread: Some(thread) })

@@ -43,7 +43,8 @@ fn start(spec: &SinkSpec, handlers: usize) -> (Sink, Vec<Receiver<Delivery>>) {
         }));
         inboxes.push(inbox);
     }
-    let sink = Sink::start(spec, routes, &mut |_| ControlFlow::Continue(())).expect("the sink starts");
+    let sink = Sink::start(spec, routes, Box::new(|| ()), &mut |_| ControlFlow::Continue(()))
+        .expect("the sink starts");
     (sink, inboxes)
 }
 
@@ -285,8 +286,9 @@ fn nothing_overtakes_what_a_lost_producer_had() {
 #[test]
 fn a_missing_output_topic_is_an_error_with_a_remedy() {
     let mock = cluster(&[c"out"]);
-    let result =
-        Sink::start(&spec(&mock, &["out", "nowhere"]), Vec::new(), &mut |_| ControlFlow::Continue(()));
+    let result = Sink::start(&spec(&mock, &["out", "nowhere"]), Vec::new(), Box::new(|| ()), &mut |_| {
+        ControlFlow::Continue(())
+    });
     let Err(error) = result else { panic!("it must not start") };
     assert!(
         matches!(&error, Error::Hopeless(Hopeless::TopicsMissing { topics, .. }) if topics == &["nowhere"]),

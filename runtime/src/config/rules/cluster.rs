@@ -29,6 +29,12 @@ pub(super) fn kafka(
         cluster: cluster(written, surroundings, problems),
         assignor: kafka.assignor,
         create_topics: kafka.create_topics,
+        auth_timeout: limits::time(
+            problems,
+            &["kafka", "auth_timeout"],
+            kafka.auth_timeout,
+            limits::AUTH_TIMEOUT,
+        ),
         consumer: consumer.over(&client),
         producer: producer.over(&client),
         client,

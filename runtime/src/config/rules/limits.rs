@@ -19,6 +19,8 @@ pub(super) const GUEST_MEMORY: RangeInclusive<u64> = 1 << 20..=4 << 30;
 pub(super) const OUTPUT_BYTES: RangeInclusive<u64> = 1 << 10..=1_000_000_000;
 /// Deadlines are kept by a ticker of a few milliseconds.
 pub(super) const CALL_TIMEOUT: Millis = 10..=3_600_000;
+/// Longer, and a supervisor with the right credentials waits in vain.
+pub(super) const AUTH_TIMEOUT: Millis = 0..=3_600_000;
 pub(super) const DRAIN_TIMEOUT: Millis = 0..=3_600_000;
 /// More often, and commits would be most of what the coordinator does.
 pub(super) const COMMIT_INTERVAL: Millis = 10..=3_600_000;

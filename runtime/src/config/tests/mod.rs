@@ -1,6 +1,7 @@
 //! Whole files in, checked configurations or rendered reports out.
 
 mod accepted;
+mod authentication;
 mod interpolation;
 mod properties;
 mod refused;

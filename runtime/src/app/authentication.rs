@@ -1,0 +1,218 @@
+//! Credentials that stop working while the handlers run.
+//!
+//! A client reports a refusal when it makes a connection, and nothing when a later one is accepted; connections that are
+//! open stay open. So a report is only a reason to probe: a connection of its own, with the properties of the client that
+//! reported, shows whether the brokers accept them now. While they refuse, the probe is repeated. If they refuse for
+//! `kafka.auth_timeout`, the handlers drain and the process ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::config::Checked;
+use crate::librdkafka::{Hopeless, Probed, Properties, probe};
+
+use super::AppEvent;
+use super::clock::Clock;
+use super::specs;
+
+/// Between two probes.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Reports that may wait: one is enough, and a client that finds no room reports again.
+const REPORTS_MAX: usize = 16;
+
+/// Whose credentials. Their properties may differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Consumers,
+    Producer,
+}
+
+enum Message {
+    Refused(Side),
+    Stop,
+}
+
+/// Reports refusals.
+#[derive(Clone, Debug)]
+pub(super) struct Refusals(SyncSender<Message>);
+
+/// Where reports arrive.
+pub(super) struct Reports(Receiver<Message>);
+
+/// The thread that probes.
+pub(super) struct Watch {
+    reports: Refusals,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+pub(super) fn channel() -> (Refusals, Reports) {
+    let (sender, receiver) = mpsc::sync_channel(REPORTS_MAX);
+    (Refusals(sender), Reports(receiver))
+}
+
+impl Refusals {
+    /// A client of this side reported that the brokers refuse it. Never waits.
+    pub(super) fn report(&self, side: Side) {
+        let _known_already = self.0.try_send(Message::Refused(side));
+    }
+}
+
+impl Watch {
+    /// Watches the clients of brokers at `servers`.
+    pub(super) fn start(
+        config: &Checked,
+        servers: &str,
+        clock: Clock,
+        (reports, reported): (Refusals, Reports),
+        events: SyncSender<AppEvent>,
+    ) -> std::io::Result<Watch> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let client = |side, properties| Client {
+            side,
+            properties: Properties::new(specs::with_servers(properties, Some(servers.to_owned()))),
+            state: State::Accepted,
+        };
+        let mut prober = Prober {
+            clients: [
+                client(Side::Consumers, &config.kafka.consumer),
+                client(Side::Producer, &config.kafka.producer),
+            ],
+            timeout: config.kafka.auth_timeout,
+            clock,
+            reported: reported.0,
+            stop: Arc::clone(&stop),
+        };
+        let thread = thread::Builder::new().name("keylane-auth".to_owned()).spawn(move || {
+            if let Some(failure) = prober.run() {
+                // Nobody listens any more only if the process is ending anyway.
+                let _ended = events.send(AppEvent::Refused(failure));
+            }
+        })?;
+        Ok(Watch { reports, stop, thread })
+    }
+
+    /// Ends the thread.
+    pub(super) fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        // Not `try_send`: the thread always takes what there is, or has ended, and must not miss this.
+        let _ended_before = self.reports.0.send(Message::Stop);
+        if let Err(panic) = self.thread.join() {
+            tracing::error!(?panic, "the thread that watches credentials panicked");
+        }
+    }
+}
+
+struct Prober {
+    clients: [Client; 2],
+    timeout: Duration,
+    clock: Clock,
+    reported: Receiver<Message>,
+    stop: Arc<AtomicBool>,
+}
+
+struct Client {
+    side: Side,
+    properties: Properties,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Accepted,
+    /// A client reported a refusal that no probe has found yet.
+    Reported,
+    Refused {
+        /// When a probe found it first.
+        since: Duration,
+    },
+}
+
+impl Prober {
+    /// Until [`Watch::stop`], or until the brokers have refused a client for too long: then why.
+    fn run(&mut self) -> Option<String> {
+        loop {
+            self.wait()?;
+            for client in &mut self.clients {
+                let failure = client.probe(self.timeout, &self.clock, &|| self.stop.load(Ordering::Acquire));
+                if failure.is_some() {
+                    return failure;
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to probe. `None`: the thread is to end.
+    fn wait(&mut self) -> Option<()> {
+        let idle = self.clients.iter().all(|client| client.state == State::Accepted);
+        let mut until = (!idle).then(|| self.clock.now().uptime + PAUSE);
+        loop {
+            let message = match until {
+                None => self.reported.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(until) => self.reported.recv_timeout(until.saturating_sub(self.clock.now().uptime)),
+            };
+            match message {
+                Ok(Message::Refused(side)) => {
+                    let reported = self.clients.iter_mut().find(|client| client.side == side);
+                    if let Some(client) = reported.filter(|client| client.state == State::Accepted) {
+                        client.state = State::Reported;
+                        until.get_or_insert(Duration::ZERO);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => return Some(()),
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+}
+
+impl Client {
+    /// Probes, if there is a reason to. Why the process must end, if the refusal lasts too long.
+    fn probe(&mut self, timeout: Duration, clock: &Clock, stop: &dyn Fn() -> bool) -> Option<String> {
+        if self.state == State::Accepted || stop() {
+            return None;
+        }
+        let found = probe(&self.properties, stop).unwrap_or_else(|error| {
+            tracing::debug!(%error, "no client to probe with");
+            Probed::Unknown
+        });
+        let client = self.side.name();
+        match found {
+            Probed::Unknown => None,
+            Probed::Accepted => {
+                if let State::Refused { .. } = self.state {
+                    tracing::info!(client, "authentication works again");
+                }
+                self.state = State::Accepted;
+                None
+            }
+            Probed::Refused(refusal) => self.refused(&refusal, timeout, clock.now().uptime),
+        }
+    }
+
+    fn refused(&mut self, refusal: &Hopeless, timeout: Duration, now: Duration) -> Option<String> {
+        let client = self.side.name();
+        let since = match self.state {
+            State::Refused { since } => since,
+            State::Accepted | State::Reported => {
+                tracing::error!(client, error = %refusal, auth_timeout = ?timeout, "authentication failed");
+                now
+            }
+        };
+        self.state = State::Refused { since };
+        let too_long = now.saturating_sub(since) >= timeout;
+        too_long.then(|| format!("{refusal} ({client}, refused for `kafka.auth_timeout`, {timeout:?})"))
+    }
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Side::Consumers => "consumers",
+            Side::Producer => "producer",
+        }
+    }
+}
