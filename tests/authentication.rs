@@ -1,9 +1,12 @@
 //! Promise: Keylane runs over TLS and SASL/SCRAM; credentials or certificates that do not work are named, with the
 //! remedy, at the start and while it runs.
 
+use std::fs;
+
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
+use keylane_tests::janitor;
 use keylane_tests::kafka::{self, Options, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::tls::Identity;
@@ -96,20 +99,55 @@ fn credentials_that_work_again_are_no_reason_to_end() {
     assert_eq!(report.outcomes - report.repeated(), 2 * EVENTS);
 }
 
+/// The password is changed on the broker, and then in its file: the instance goes on.
+#[test]
+fn a_new_password_in_its_file_is_used() {
+    let mut options = options(None);
+    options.properties.push(("connections.max.reauth.ms".to_owned(), "1500".to_owned()));
+    let Some(cluster) = kafka::own(&options) else { return };
+    let flow = Flow::new(&cluster, 4, &[]);
+    let producer = flow.producer();
+    producer.send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
+    let folder = janitor::folder("secrets");
+    let file = folder.join("password");
+    fs::write(&file, format!("{PASSWORD}\n")).expect("a temporary file can be written");
+    let settings = user(&flow).set("kafka", "password_file", file.display().to_string());
+    let mut keylane = Keylane::run(&settings, &[]);
+    flow.wait_until_committed();
+    cluster.set_password(USER, Some("second-password"));
+    keylane.wait_for("the refusal", is_refusal);
+    producer.send_all(&flow.input, (EVENTS..2 * EVENTS).map(event)).expect("acknowledged");
+    fs::write(&file, "second-password\n").expect("a temporary file can be written");
+    keylane.wait_for("the end of the refusal", |line| line["message"] == "authentication works again");
+    flow.wait_until_committed();
+    keylane.terminate();
+    keylane.expect_exit(0);
+    let log = keylane.lines();
+    assert!(!log.iter().any(|line| line.to_string().contains("-password")), "{}", keylane.tail());
+    let report = check::check(&flow.history());
+    report.assert_clean();
+    assert_eq!(report.outcomes - report.repeated(), 2 * EVENTS);
+    janitor::remove(&folder);
+}
+
 /// One broker with a user of SCRAM-SHA-512; with an `identity` her listener is encrypted.
 fn options(identity: Option<Identity>) -> Options {
     let scram_users = vec![(USER.to_owned(), PASSWORD.to_owned())];
     Options { scram_users, identity, ..Options::default() }
 }
 
-/// An instance that says it is the user.
+/// An instance that says it is the user, and has this password.
 fn settings(flow: &Flow<'_>, password: &str) -> Settings {
+    user(flow).set("kafka.client", "sasl.password", password)
+}
+
+/// An instance that says it is the user.
+fn user(flow: &Flow<'_>) -> Settings {
     flow.settings(&guest("sleepy"), "worker")
         .set("kafka", "bootstrap_servers", flow.cluster.sasl_bootstrap())
         .set("kafka.client", "security.protocol", "sasl_plaintext")
         .set("kafka.client", "sasl.mechanism", "SCRAM-SHA-512")
         .set("kafka.client", "sasl.username", USER)
-        .set("kafka.client", "sasl.password", password)
 }
 
 /// The last words of an instance that can't start. The password is not in its log.

@@ -12,13 +12,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::config::Checked;
-use crate::librdkafka::{Hopeless, Probed, Properties, probe};
+use crate::librdkafka::{Credentials, Hopeless, Probed, Properties, probe};
 
 use super::AppEvent;
 use super::clock::Clock;
-use super::specs;
+use super::specs::{self, Access};
 
-/// Between two probes.
+/// Between two probes, and between two looks at the file with the secret.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Reports that may wait: one is enough, and a client that finds no room reports again.
 const REPORTS_MAX: usize = 16;
@@ -62,10 +62,10 @@ impl Refusals {
 }
 
 impl Watch {
-    /// Watches the clients of brokers at `servers`.
+    /// Watches the clients of brokers elsewhere.
     pub(super) fn start(
         config: &Checked,
-        servers: &str,
+        access: &Access,
         clock: Clock,
         (reports, reported): (Refusals, Reports),
         events: SyncSender<AppEvent>,
@@ -73,7 +73,7 @@ impl Watch {
         let stop = Arc::new(AtomicBool::new(false));
         let client = |side, properties| Client {
             side,
-            properties: Properties::new(specs::with_servers(properties, Some(servers.to_owned()))),
+            properties: specs::client(properties, access.clone()),
             state: State::Accepted,
         };
         let mut prober = Prober {
@@ -81,6 +81,8 @@ impl Watch {
                 client(Side::Consumers, &config.kafka.consumer),
                 client(Side::Producer, &config.kafka.producer),
             ],
+            credentials: access.credentials.clone(),
+            not_read: String::new(),
             timeout: config.kafka.auth_timeout,
             clock,
             reported: reported.0,
@@ -108,6 +110,9 @@ impl Watch {
 
 struct Prober {
     clients: [Client; 2],
+    credentials: Option<Arc<Credentials>>,
+    /// Why the file with the secret could not be read the last time.
+    not_read: String,
     timeout: Duration,
     clock: Clock,
     reported: Receiver<Message>,
@@ -136,6 +141,7 @@ impl Prober {
     fn run(&mut self) -> Option<String> {
         loop {
             self.wait()?;
+            self.read_again();
             for client in &mut self.clients {
                 let failure = client.probe(self.timeout, &self.clock, &|| self.stop.load(Ordering::Acquire));
                 if failure.is_some() {
@@ -145,10 +151,30 @@ impl Prober {
         }
     }
 
-    /// Waits until there is something to probe. `None`: the thread is to end.
+    /// Reads the file with the secret, so that the next connection is made with what is in it now.
+    fn read_again(&mut self) {
+        let Some(credentials) = &self.credentials else { return };
+        match credentials.read_again() {
+            Ok(changed) => {
+                if changed {
+                    tracing::info!("the credentials have changed: new connections are made with them");
+                }
+                self.not_read.clear();
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if error != self.not_read {
+                    tracing::warn!(error, "the credentials are not read again: the last ones stay in use");
+                    self.not_read = error;
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to probe or to read. `None`: the thread is to end.
     fn wait(&mut self) -> Option<()> {
         let idle = self.clients.iter().all(|client| client.state == State::Accepted);
-        let mut until = (!idle).then(|| self.clock.now().uptime + PAUSE);
+        let mut until = (!idle || self.credentials.is_some()).then(|| self.clock.now().uptime + PAUSE);
         loop {
             let message = match until {
                 None => self.reported.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -159,7 +185,7 @@ impl Prober {
                     let reported = self.clients.iter_mut().find(|client| client.side == side);
                     if let Some(client) = reported.filter(|client| client.state == State::Accepted) {
                         client.state = State::Reported;
-                        until.get_or_insert(Duration::ZERO);
+                        until = Some(Duration::ZERO);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => return Some(()),

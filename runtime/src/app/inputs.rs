@@ -6,7 +6,7 @@ use crate::sink;
 use crate::source::{self, partition_counts};
 
 use super::parts::Patience;
-use super::specs;
+use super::specs::{self, Access};
 
 /// All topics that handlers read.
 pub(super) struct Inputs {
@@ -21,7 +21,7 @@ impl Inputs {
     /// Asks what there is. Waits for brokers that are away.
     pub(super) fn ask(
         config: &Checked,
-        servers: String,
+        access: Access,
         patience: Patience<'_>,
     ) -> Result<Inputs, source::Error> {
         let topics = config.input_topics();
@@ -30,8 +30,8 @@ impl Inputs {
                 topics.iter().map(|_| Ok(u64::from(embedded.partitions))).collect()
             }
             Cluster::Brokers(_) => {
-                let properties = specs::with_servers(&config.kafka.client, Some(servers));
-                partition_counts(properties, &topics, &mut |waiting| patience(waiting.reason.as_deref()))?
+                let properties = specs::client(&config.kafka.client, access);
+                partition_counts(&properties, &topics, &mut |waiting| patience(waiting.reason.as_deref()))?
             }
         };
         let names = topics.into_iter().map(str::to_owned).collect();

@@ -121,8 +121,9 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<Outcome> {
         Err(error) => return Err(error),
     };
     let watch = match &config.kafka.cluster {
-        Cluster::Brokers(servers) => {
-            let watch = Watch::start(config, servers, clock, (refusals, reports), events.clone());
+        Cluster::Brokers(_) => {
+            let access = parts.access(config);
+            let watch = Watch::start(config, &access, clock, (refusals, reports), events.clone());
             Some(watch.context("no thread to watch the credentials")?)
         }
         Cluster::Embedded(_) => None,

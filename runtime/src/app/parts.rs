@@ -13,7 +13,7 @@ use crate::guest::{
     AllowedHost, Cache, Compiler, Component, Engine, Grants, Handler, HandlerOptions, HttpClient, HttpGrant,
     OUTPUT_BYTES, Workers,
 };
-use crate::librdkafka::{Wake, WakeHandle};
+use crate::librdkafka::{Credentials, Wake, WakeHandle};
 use crate::sink::{Route, Sink};
 use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader};
 use crate::source::{Record, Source};
@@ -26,6 +26,7 @@ use super::inbox::{Inbox, News};
 use super::inputs::Inputs;
 use super::outputs::Outputs;
 use super::shell::Shell;
+use super::specs::Access;
 use super::{Outcome, RunOptions, specs};
 
 /// Calls per worker thread that are handed out ahead, so that none waits for the loop.
@@ -46,6 +47,8 @@ pub(super) struct Parts {
     inputs: Inputs,
     feeder: Option<Feeder>,
     broker: Option<EmbeddedBroker>,
+    /// The secret of a file, if there is one.
+    pub(super) credentials: Option<Arc<Credentials>>,
     progress: Option<Arc<FeedProgress>>,
     reader: Option<OutputReader>,
 }
@@ -66,6 +69,7 @@ impl Parts {
         patience: Patience<'_>,
     ) -> anyhow::Result<Parts> {
         let engine = Engine::new(specs::engine(config))?;
+        let credentials = specs::credentials(config)?;
         let cache = config.runtime.cache_dir.as_ref().map(Cache::new);
         let http = http_client(config)?;
         let handlers = config
@@ -80,8 +84,10 @@ impl Parts {
             Cluster::Embedded(embedded) => Some(start_broker(config, embedded)?),
         };
         let topics = specs::output_topics(config);
-        let inputs = Inputs::ask(config, servers(config, broker.as_ref()), patience)?;
-        let spec = specs::sink(config, Some(servers(config, broker.as_ref())));
+        let servers = Some(servers(config, broker.as_ref()));
+        let access = Access { servers, credentials: credentials.clone() };
+        let inputs = Inputs::ask(config, access.clone(), patience)?;
+        let spec = specs::sink(config, access);
         let routes = handlers.iter().map(HandlerPart::route).collect();
         let refusals = refusals.clone();
         let on_refusal = Box::new(move || refusals.report(Side::Producer));
@@ -97,6 +103,7 @@ impl Parts {
             inputs,
             feeder: None,
             broker,
+            credentials,
             progress: None,
             reader: None,
         };
@@ -133,8 +140,7 @@ impl Parts {
         for (index, ((part, handler), fetch)) in
             self.handlers.iter().zip(&config.handlers).zip(fetch).enumerate()
         {
-            let servers = Some(servers(config, self.broker.as_ref()));
-            let mut spec = specs::source(config, handler, servers, options.until_end);
+            let mut spec = specs::source(config, handler, self.access(config), options.until_end);
             spec.fetch = fetch;
             spec.feed.clone_from(&self.progress);
             let source =
@@ -181,6 +187,12 @@ impl Parts {
             self.start_feed(embedded)?; // now that its readers are known: it must not run ahead of them
         }
         Ok(loops)
+    }
+
+    /// How clients reach the brokers.
+    pub(super) fn access(&self, config: &Checked) -> Access {
+        let servers = Some(servers(config, self.broker.as_ref()));
+        Access { servers, credentials: self.credentials.clone() }
     }
 
     /// Asks all handlers to drain; `why` completes "stopped by".

@@ -1,10 +1,12 @@
 //! What the engine and the clients of Kafka are made from, out of a checked configuration.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, Checked, Cluster, FetchLimits};
 use crate::guest::EngineOptions;
+use crate::librdkafka::{Credentials, CredentialsError, Properties};
 use crate::sink::SinkSpec;
 use crate::source::{Assignor, Ends, SourceSpec, StartPolicy};
 
@@ -19,10 +21,25 @@ pub(super) fn engine(config: &Checked) -> EngineOptions {
     EngineOptions { max_instances: each.fold(0, u32::saturating_add) }
 }
 
-/// The producer of all handlers. `servers`: the brokers to ask; `None`: it is not to connect.
-pub(super) fn sink(config: &Checked, servers: Option<String>) -> SinkSpec {
+/// What clients are told of the brokers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Access {
+    /// The brokers to ask; `None`: the client is not to connect.
+    pub(super) servers: Option<String>,
+    /// The secret of a file, if there is one.
+    pub(super) credentials: Option<Arc<Credentials>>,
+}
+
+/// The secret that the configuration has in a file.
+pub(super) fn credentials(config: &Checked) -> Result<Option<Arc<Credentials>>, CredentialsError> {
+    config.kafka.password_file.clone().map(Credentials::from_file).transpose()
+}
+
+/// The producer of all handlers.
+pub(super) fn sink(config: &Checked, access: Access) -> SinkSpec {
     SinkSpec {
-        client_properties: with_servers(&config.kafka.producer, servers),
+        client_properties: with_servers(&config.kafka.producer, access.servers),
+        credentials: access.credentials,
         topics: output_topics(config),
         create_topics: config.kafka.create_topics,
         as_many_as: letters_of_inputs(config),
@@ -30,16 +47,17 @@ pub(super) fn sink(config: &Checked, servers: Option<String>) -> SinkSpec {
     }
 }
 
-/// The consumer of one handler, as for a single partition. `servers`: as for [`sink`].
+/// The consumer of one handler, as for a single partition.
 pub(super) fn source(
     config: &Checked,
     handler: &config::Handler,
-    servers: Option<String>,
+    access: Access,
     until_end: bool,
 ) -> SourceSpec {
     SourceSpec {
         handler: handler.name.clone(),
-        client_properties: with_servers(&config.kafka.consumer, servers),
+        client_properties: with_servers(&config.kafka.consumer, access.servers),
+        credentials: access.credentials,
         topics: handler.topics.clone(),
         group_id: handler.group_id.clone(),
         group_instance_id: handler.group_instance_id.clone(),
@@ -69,11 +87,13 @@ pub(super) fn fetch_limits(config: &Checked, partitions: u64) -> FetchLimits {
     config.runtime.fetch_limits(u64::try_from(config.handlers.len()).unwrap_or(1), partitions)
 }
 
+/// A client with these properties.
+pub(super) fn client(properties: &config::Properties, access: Access) -> Properties {
+    Properties::new(with_servers(properties, access.servers)).with_credentials(access.credentials)
+}
+
 /// The properties of a client, with the brokers to ask.
-pub(super) fn with_servers(
-    properties: &config::Properties,
-    servers: Option<String>,
-) -> Vec<(String, String)> {
+fn with_servers(properties: &config::Properties, servers: Option<String>) -> Vec<(String, String)> {
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let servers = servers.map(|servers| ("bootstrap.servers".to_owned(), servers));
     properties.iter().map(own).chain(servers).collect()

@@ -45,6 +45,8 @@ pub struct Kafka {
     pub create_topics: bool,
     /// How long the brokers may refuse the credentials while running.
     pub auth_timeout: Duration,
+    /// A file with the password of every client; it was there when the configuration was checked.
+    pub password_file: Option<PathBuf>,
     /// Properties for every consumer: `[kafka.client]`, and `[kafka.consumer]` over it.
     pub consumer: Properties,
     /// Properties for the producer: `[kafka.client]`, and `[kafka.producer]` over it.

@@ -51,6 +51,9 @@ pub(super) struct Kafka {
     /// the start a refusal ends it at once.
     #[serde(default = "default_auth_timeout")]
     pub(super) auth_timeout: HumanDuration,
+    /// A file with the password of `sasl.username`, in place of `sasl.password`; the end of its line is not part of it. It is
+    /// read again every 2 s: new connections are made with what is in it then.
+    pub(super) password_file: Option<PathBuf>,
     /// librdkafka properties of every client.
     #[serde(default)]
     pub(super) client: WrittenProperties,

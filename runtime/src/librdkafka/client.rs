@@ -1,6 +1,6 @@
 //! A client of the library: what consumers and producers have in common.
 use std::collections::BTreeMap;
-use std::ffi::{c_char, c_int};
+use std::ffi::{CStr, c_char, c_int};
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
@@ -39,6 +39,14 @@ impl Client {
 
     pub(super) fn raw(&self) -> *mut sys::Kafka {
         self.rk.as_ptr()
+    }
+
+    /// From the next connection on it authenticates with these.
+    pub(super) fn set_password(&self, user: &CStr, password: &CStr) -> Result<(), ErrorCode> {
+        // SAFETY: the client is live; both strings end with a NUL and are copied; the error object is ours.
+        unsafe {
+            code::take(sys::rd_kafka_sasl_set_credentials(self.raw(), user.as_ptr(), password.as_ptr()))
+        }
     }
 
     /// The error that ended this client for good, if one did.

@@ -2,10 +2,11 @@
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt::Display;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::client::{Client, log_callback};
-use super::{code, sys};
+use super::{Credentials, CredentialsError, code, sys};
 
 /// Why a client could not be made.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum ConfigError {
     /// The properties do not fit together.
     #[error("the Kafka client can't be created: {0}")]
     Client(String),
+    /// The secret of a file can't be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
 }
 
 /// Client properties, from three sides: a later side wins over an earlier one, whichever of its names a property is
@@ -30,12 +34,19 @@ pub struct Properties {
     defaults: Vec<(String, String)>,
     users: Vec<(String, String)>,
     ours: Vec<(String, String)>,
+    credentials: Option<Arc<Credentials>>,
 }
 
 impl Properties {
     /// Those of the user.
     pub fn new(users: Vec<(String, String)>) -> Properties {
         Properties { users, ..Properties::default() }
+    }
+
+    /// Every client that is made of these has the secret of this file.
+    #[must_use]
+    pub fn with_credentials(self, credentials: Option<Arc<Credentials>>) -> Properties {
+        Properties { credentials, ..self }
     }
 
     /// Adds one that the user may replace.
@@ -61,14 +72,21 @@ impl Properties {
         last_first.into_iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn create(&self, kind: c_int, events: i32) -> Result<Client, ConfigError> {
-        self.conf()?.create(kind, events)
+    pub(super) fn create(&self, kind: c_int, events: i32) -> Result<Arc<Client>, ConfigError> {
+        let client = Arc::new(self.conf()?.create(kind, events)?);
+        if let Some(credentials) = &self.credentials {
+            credentials.enroll(&client, self.get("sasl.username").unwrap_or_default())?;
+        }
+        Ok(client)
     }
 
     fn conf(&self) -> Result<Conf, ConfigError> {
         let conf = Conf::new();
         for (name, value) in self.defaults.iter().chain(&self.users).chain(&self.ours) {
             conf.set(name, value)?;
+        }
+        if let Some(credentials) = &self.credentials {
+            conf.set("sasl.password", &credentials.secret())?;
         }
         Ok(conf)
     }

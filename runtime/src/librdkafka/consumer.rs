@@ -23,7 +23,7 @@ impl Consumer {
     /// A consumer that is in no group yet.
     pub fn new(properties: &Properties) -> Result<Consumer, ConfigError> {
         let events = RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_OFFSET_COMMIT;
-        let client = Arc::new(properties.create(sys::TYPE_CONSUMER, events)?);
+        let client = properties.create(sys::TYPE_CONSUMER, events)?;
         // SAFETY: the client is live and a consumer. Errors then come to the consumer's queue, too.
         let code = ErrorCode(unsafe { sys::rd_kafka_poll_set_consumer(client.raw()) });
         code.into_result().map_err(|code| ConfigError::Client(code.to_string()))?;

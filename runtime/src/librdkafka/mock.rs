@@ -24,7 +24,7 @@ unsafe impl Sync for MockCluster {}
 impl MockCluster {
     /// So many brokers, on free ports of the loopback interface.
     pub fn start(brokers: u16) -> Result<MockCluster, ConfigError> {
-        let client = Arc::new(Properties::default().create(sys::TYPE_PRODUCER, 0)?);
+        let client = Properties::default().create(sys::TYPE_PRODUCER, 0)?;
         // SAFETY: the client is live.
         let raw = unsafe { sys::rd_kafka_mock_cluster_new(client.raw(), brokers.into()) };
         let raw = NonNull::new(raw)

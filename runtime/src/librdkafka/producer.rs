@@ -75,7 +75,7 @@ impl Producer {
     /// A producer that is not connected yet.
     pub fn new(properties: &Properties) -> Result<Producer, ConfigError> {
         let client = properties.create(sys::TYPE_PRODUCER, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR)?;
-        Ok(Producer(Arc::new(client)))
+        Ok(Producer(client))
     }
 
     /// The client behind it.

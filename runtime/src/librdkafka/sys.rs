@@ -148,6 +148,11 @@ unsafe extern "C" {
     pub(super) fn rd_kafka_fatal_error(rk: *mut Kafka, errstr: *mut c_char, errstr_size: usize) -> c_int;
     #[cfg(test)]
     pub(super) fn rd_kafka_test_fatal_error(rk: *mut Kafka, err: c_int, reason: *const c_char) -> c_int;
+    pub(super) fn rd_kafka_sasl_set_credentials(
+        rk: *mut Kafka,
+        username: *const c_char,
+        password: *const c_char,
+    ) -> *mut KafkaError;
     pub(super) fn rd_kafka_yield(rk: *mut Kafka);
     pub(super) fn rd_kafka_mem_malloc(rk: *mut Kafka, size: usize) -> *mut c_void;
 

@@ -1,14 +1,17 @@
 //! What a sink is made of, and why it could not start.
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::sync::Arc;
 
-use crate::librdkafka::{ConfigError, Hopeless, Producer, Properties};
+use crate::librdkafka::{ConfigError, Credentials, Hopeless, Producer, Properties};
 
 /// Everything that a sink needs to know; all of it checked before.
 #[derive(Clone, Debug)]
 pub struct SinkSpec {
     /// Properties of the user, with `bootstrap.servers`; those that Keylane owns were refused before.
     pub client_properties: Vec<(String, String)>,
+    /// The secret of a file, if there is one.
+    pub credentials: Option<Arc<Credentials>>,
     /// The topics of all outputs: [`Output::topic`](super::Output::topic) is an index into it.
     pub topics: Vec<String>,
     /// Create missing topics with the brokers' defaults instead of refusing to start.
@@ -45,7 +48,8 @@ impl SinkSpec {
 
     /// The user's properties, then ours, which win. What follows from the topics is not among them.
     pub(super) fn properties(&self) -> Properties {
-        let mut all = Properties::new(self.client_properties.clone());
+        let mut all =
+            Properties::new(self.client_properties.clone()).with_credentials(self.credentials.clone());
         all.set("enable.idempotence", "true");
         all.set("acks", "all");
         // An outage holds lanes up; with a timeout it would become a loss that may not even be one.

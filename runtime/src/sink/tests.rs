@@ -24,6 +24,7 @@ fn cluster(topics: &[&std::ffi::CStr]) -> MockCluster {
 fn spec(mock: &MockCluster, topics: &[&str]) -> SinkSpec {
     SinkSpec {
         client_properties: vec![("bootstrap.servers".to_owned(), mock.bootstrap_servers())],
+        credentials: None,
         topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
         create_topics: false,
         as_many_as: BTreeMap::new(),

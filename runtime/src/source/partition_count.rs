@@ -10,13 +10,12 @@ use crate::librdkafka::{
 /// Partitions of these topics, in their order, or what is wrong with the topic. Asked with a client of its own, which
 /// neither reads nor writes. Waits for brokers that do not answer, as [`Source::start`](super::Source::start) does.
 pub fn partition_counts(
-    client_properties: Vec<(String, String)>,
+    properties: &Properties,
     topics: &[&str],
     patience: Patience<'_>,
 ) -> Result<Vec<Result<u64, ErrorCode>>, Error> {
     let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(*topic).ok()).collect();
-    let properties = Properties::new(client_properties);
-    let asker = Producer::new(&properties)?;
+    let asker = Producer::new(properties)?;
     let events = asker.main_queue();
     let mut questions = Questions::new(asker.client(), &events, properties.answer_limit(), patience);
     let found = loop {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::embedded::FeedProgress;
 use crate::config::FetchLimits;
-use crate::librdkafka::{ConfigError, Consumer, Isolation, Properties};
+use crate::librdkafka::{ConfigError, Consumer, Credentials, Isolation, Properties};
 
 /// Everything that a source needs to know; all of it checked before.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct SourceSpec {
     pub handler: String,
     /// Properties of the user, with `bootstrap.servers`; those that Keylane owns were refused before.
     pub client_properties: Vec<(String, String)>,
+    /// The secret of a file, if there is one.
+    pub credentials: Option<Arc<Credentials>>,
     /// The topics in the order of the configuration: `Partition::topic` is an index into it.
     pub topics: Vec<String>,
     /// The consumer group.
@@ -88,7 +90,8 @@ impl SourceSpec {
 
     /// The user's properties, then ours, which win.
     pub(super) fn properties(&self) -> Properties {
-        let mut all = Properties::new(self.client_properties.clone());
+        let mut all =
+            Properties::new(self.client_properties.clone()).with_credentials(self.credentials.clone());
         // Every commit is decided by the core, every start is placed by us.
         all.set("group.id", &self.group_id);
         all.set("enable.auto.commit", "false");

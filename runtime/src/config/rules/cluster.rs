@@ -8,7 +8,7 @@ use super::super::checked::{Cluster, Embedded, Feed, FeedSource, Kafka};
 use super::super::client_properties::Properties;
 use super::super::problem::Problems;
 use super::super::written::{self, Written};
-use super::{limits, names};
+use super::{credentials, limits, names};
 
 /// What `kafka.bootstrap_servers` says for the broker in this process.
 const EMBEDDED: &str = "embedded";
@@ -25,7 +25,10 @@ pub(super) fn kafka(
     let client = Properties::check(&kafka.client, "client", problems);
     let consumer = Properties::check(&kafka.consumer, "consumer", problems);
     let producer = Properties::check(&kafka.producer, "producer", problems);
+    let (consumer, producer) = (consumer.over(&client), producer.over(&client));
+    let clients = [&client, &consumer, &producer];
     Kafka {
+        password_file: credentials::password_file(kafka, &clients, surroundings, problems),
         cluster: cluster(written, surroundings, problems),
         assignor: kafka.assignor,
         create_topics: kafka.create_topics,
@@ -35,8 +38,8 @@ pub(super) fn kafka(
             kafka.auth_timeout,
             limits::AUTH_TIMEOUT,
         ),
-        consumer: consumer.over(&client),
-        producer: producer.over(&client),
+        consumer,
+        producer,
         client,
     }
 }

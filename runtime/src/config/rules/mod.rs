@@ -1,6 +1,7 @@
 //! What types can't say. Each rule adds its problem and goes on, so that one reading finds all of them.
 
 mod cluster;
+mod credentials;
 mod filter;
 mod grants;
 mod handler;

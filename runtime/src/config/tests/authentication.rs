@@ -1,5 +1,6 @@
 //! Who Keylane is, to the brokers.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::{MINIMAL, accept, refuse};
@@ -17,4 +18,32 @@ fn a_refusal_is_waited_out_for_so_long() {
         &kafka("auth_timeout = \"2h\""),
         &["etc/keylane.toml:3:", "`kafka.auth_timeout` must be between 0s and 1h, not 2h"],
     );
+}
+
+#[test]
+fn a_password_in_a_file() {
+    let user = "password_file = \"secret/password\"\n[kafka.client]\nsasl.username = \"alice\"";
+    let checked = accept(&kafka(user));
+    assert_eq!(checked.kafka.password_file.as_deref(), Some(Path::new("etc/secret/password")));
+    for (lines, expected) in [
+        (
+            format!("{user}\nsasl.password = \"canary\""),
+            "3:17: the password is in `sasl.password`, too, and only one can be meant",
+        ),
+        (
+            format!("{user}\n[kafka.producer]\nsasl.password = \"canary\""),
+            "3:17: the password is in `sasl.password`, too, and only one can be meant",
+        ),
+        (
+            "password_file = \"password\"".to_owned(),
+            "3:17: `sasl.username` says whose password it is, and is not set",
+        ),
+        (
+            user.replace("secret/password", "missing.jsonl"),
+            "3:17: the password file etc/missing.jsonl is not there",
+        ),
+    ] {
+        let report = refuse(&kafka(&lines), &["etc/keylane.toml:", expected]);
+        assert!(!report.contains("canary"), "{report}");
+    }
 }

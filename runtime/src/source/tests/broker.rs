@@ -26,6 +26,7 @@ pub(super) fn spec(broker: &EmbeddedBroker, assignor: Assignor) -> SourceSpec {
             ("session.timeout.ms".to_owned(), "3000".to_owned()),
             ("heartbeat.interval.ms".to_owned(), "200".to_owned()),
         ],
+        credentials: None,
         topics: vec![TOPIC.to_owned()],
         group_id: "group".to_owned(),
         group_instance_id: None,

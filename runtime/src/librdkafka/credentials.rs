@@ -1,0 +1,183 @@
+//! A secret from a file: every client has it from its beginning, and again when the file has changed.
+use std::ffi::CString;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::Client;
+
+/// A longer file is no password.
+const FILE_MAX: u64 = 64 << 10;
+
+/// Why the secret of a file can't be used. It shows nothing of the secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the password file {file} can't be used: {reason}")]
+pub struct CredentialsError {
+    file: String,
+    reason: String,
+}
+
+/// A password that is in a file, and the clients that have it.
+pub struct Credentials {
+    file: PathBuf,
+    shared: Mutex<Shared>,
+}
+
+struct Shared {
+    secret: String,
+    clients: Vec<Holder>,
+}
+
+/// A client that has the secret.
+struct Holder {
+    client: Weak<Client>,
+    user: CString,
+}
+
+impl Credentials {
+    /// Reads the file.
+    pub fn from_file(file: PathBuf) -> Result<Arc<Credentials>, CredentialsError> {
+        let secret = read(&file).map_err(|reason| error(&file, reason))?;
+        let shared = Mutex::new(Shared { secret, clients: Vec::new() });
+        Ok(Arc::new(Credentials { file, shared }))
+    }
+
+    /// Reads the file again and gives every client a secret that has changed: they use it for their next connection. True:
+    /// it has changed.
+    pub fn read_again(&self) -> Result<bool, CredentialsError> {
+        let secret = read(&self.file).map_err(|reason| error(&self.file, reason))?;
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if secret == shared.secret {
+            return Ok(false);
+        }
+        shared.clients.retain(|holder| holder.client.strong_count() > 0);
+        for holder in &shared.clients {
+            if let Some(client) = holder.client.upgrade() {
+                self.give(&client, &holder.user, &secret)?;
+            }
+        }
+        shared.secret = secret;
+        Ok(true)
+    }
+
+    /// The secret, as a client needs it from its beginning.
+    pub(super) fn secret(&self) -> String {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).secret.clone()
+    }
+
+    /// From now on the client of this user gets every new secret. The present one, too: it may be newer than the client.
+    pub(super) fn enroll(&self, client: &Arc<Client>, user: &str) -> Result<(), CredentialsError> {
+        let user =
+            CString::new(user).map_err(|_| error(&self.file, "the user contains a NUL byte".to_owned()))?;
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        self.give(client, &user, &shared.secret)?;
+        shared.clients.push(Holder { client: Arc::downgrade(client), user });
+        Ok(())
+    }
+
+    fn give(&self, client: &Client, user: &CString, secret: &str) -> Result<(), CredentialsError> {
+        let given = CString::new(secret)
+            .map_err(|_| "it contains a NUL byte".to_owned())
+            .and_then(|secret| client.set_password(user, &secret).map_err(|code| code.to_string()));
+        given.map_err(|reason| error(&self.file, reason))
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// The content, without the end of its last line.
+fn read(file: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let opened = File::open(file).and_then(|file| file.take(FILE_MAX + 1).read_to_string(&mut text));
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err("it is not UTF-8".to_owned()),
+        Err(error) => Err(error.to_string()),
+        Ok(_) if text.len() as u64 > FILE_MAX => Err(format!("it is larger than {FILE_MAX} bytes")),
+        Ok(_) => {
+            text.truncate(text.trim_end_matches(['\r', '\n']).len());
+            if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text) }
+        }
+    }
+}
+
+fn error(file: &Path, reason: String) -> CredentialsError {
+    CredentialsError { file: file.display().to_string(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::{Producer, Properties};
+    use super::*;
+
+    /// A file of the test's own, removed at its end.
+    struct Secret(PathBuf);
+
+    impl Secret {
+        fn new(name: &str, content: &[u8]) -> Secret {
+            let file = std::env::temp_dir().join(format!("keylane-{}-{name}", std::process::id()));
+            fs::write(&file, content).expect("a temporary file can be written");
+            Secret(file)
+        }
+    }
+
+    impl Drop for Secret {
+        fn drop(&mut self) {
+            let _gone = fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_line_is_not_part_of_a_password() {
+        for (name, content, expected) in [
+            ("unix", "se cret\n", "se cret"),
+            ("dos", "secret\r\n", "secret"),
+            ("bare", " secret", " secret"),
+        ] {
+            let file = Secret::new(name, content.as_bytes());
+            assert_eq!(read(&file.0).as_deref(), Ok(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_password_is_named() {
+        for (name, content, expected) in [
+            ("empty", b"\n".as_slice(), "it is empty"),
+            ("binary", &[0xff, 0xfe], "it is not UTF-8"),
+            ("large", &[b'a'; 70_000], "it is larger than 65536 bytes"),
+        ] {
+            let file = Secret::new(name, content);
+            let error = Credentials::from_file(file.0.clone()).expect_err(name).to_string();
+            assert!(error.contains(name) && error.contains(expected), "{error}");
+        }
+        let missing = Credentials::from_file("/nowhere/password".into()).expect_err("it is not there");
+        assert!(missing.to_string().contains("/nowhere/password"), "{missing}");
+    }
+
+    #[test]
+    fn clients_get_a_new_password_and_nobody_else_sees_it() {
+        let file = Secret::new("changing", b"first-canary\n");
+        let credentials = Credentials::from_file(file.0.clone()).expect("there is a password");
+        let users = vec![("sasl.username".to_owned(), "alice".to_owned())];
+        let properties = Properties::new(users).with_credentials(Some(Arc::clone(&credentials)));
+        let producer = Producer::new(&properties).expect("the properties are in order");
+        assert_eq!(credentials.read_again(), Ok(false));
+        fs::write(&file.0, "second-canary").expect("it can be written");
+        assert_eq!(credentials.read_again(), Ok(true));
+        assert_eq!(credentials.read_again(), Ok(false));
+        assert_eq!(credentials.secret(), "second-canary");
+        fs::write(&file.0, "third\0canary").expect("it can be written");
+        let error = credentials.read_again().expect_err("the client can't take it");
+        let printed = format!("{error} {error:?} {properties:?} {credentials:?}");
+        assert!(!printed.contains("canary"), "{printed}");
+        drop(producer);
+        assert_eq!(credentials.read_again(), Ok(true), "the client that could not take it is gone");
+    }
+}
