@@ -7,9 +7,12 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use super::known_properties::{canonical_name, java_hint, owned_reason};
+use super::known_properties::{canonical_name, is_oidc, java_hint, owned_reason};
 use super::problem::Problems;
 use super::secret;
+
+/// What to do without OIDC.
+const OIDC_HINT: &str = "remove it; use SCRAM or PLAIN with `kafka.password_file`, or a client certificate";
 
 /// Checked properties of a client. Printing it shows no secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -67,6 +70,11 @@ impl Properties {
             }
             if let Some(reason) = owned_reason(&name) {
                 problems.add(&path, format!("`{name}` can't be set: {reason}")).hint("remove it");
+            } else if is_oidc(&name, value) {
+                let message = format!(
+                    "`{name}` is for OIDC, and the Kafka client of this build has no HTTP to fetch a token"
+                );
+                problems.add(&path, message).hint(OIDC_HINT);
             } else if let Some(hint) = java_hint(&name) {
                 let message = format!("`{name}` is a property of Kafka's Java client, not of librdkafka");
                 problems.add(&path, message).hint(hint);

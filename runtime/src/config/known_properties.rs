@@ -82,6 +82,18 @@ const JAVA_ONLY: [(&str, &str); 30] = [
     ("sasl.jaas.config", "use `sasl.username` and `sasl.password`"),
 ];
 
+/// Settings of OAUTHBEARER that need no HTTP.
+const OAUTHBEARER: [&str; 2] = ["sasl.oauthbearer.config", "sasl.oauthbearer.method"];
+
+/// Whether a property is for fetching a token by HTTP (OIDC), which this build's client can't.
+pub(super) fn is_oidc(name: &str, value: &str) -> bool {
+    match name {
+        "sasl.oauthbearer.method" => value.trim().eq_ignore_ascii_case("oidc"),
+        "https.ca.location" | "https.ca.pem" => true,
+        name => name.starts_with("sasl.oauthbearer.") && !OAUTHBEARER.contains(&name),
+    }
+}
+
 /// The one name of a property with two; `None` for all others that are not ours.
 pub(super) fn canonical_name(name: &str) -> Option<&'static str> {
     let alias = ALIASES.iter().find(|(alias, canonical)| name == *alias || name == *canonical);

@@ -308,6 +308,15 @@ mod tests {
         }
     }
 
+    /// A build with HTTP could take these: `config` would have to take them, too.
+    #[test]
+    fn this_build_has_no_oidc() {
+        let mut properties = Properties::default();
+        properties.set("sasl.oauthbearer.token.endpoint.url", "https://example.com");
+        let error = properties.conf().err().expect("the client has no HTTP").to_string();
+        assert!(error.contains("not available at build time"), "{error}");
+    }
+
     fn in_force(properties: &Properties, name: &CStr) -> Option<String> {
         properties.conf().expect("the properties are in order").get(name)
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{MINIMAL, accept, refuse};
+use super::{MINIMAL, accept, refuse, with};
 
 /// The minimal file with these lines in `[kafka]`, or in sections behind it.
 fn kafka(lines: &str) -> String {
@@ -46,4 +46,25 @@ fn a_password_in_a_file() {
         let report = refuse(&kafka(&lines), &["etc/keylane.toml:", expected]);
         assert!(!report.contains("canary"), "{report}");
     }
+}
+
+#[test]
+fn oidc_is_refused_by_name() {
+    for (name, value) in [
+        ("sasl.oauthbearer.method", "oidc"),
+        ("sasl.oauthbearer.method", "OIDC"),
+        ("sasl.oauthbearer.client.id", "me"),
+        ("sasl.oauthbearer.client.credentials.client.secret", "canary"),
+        ("sasl.oauthbearer.token.endpoint.url", "https://example.com"),
+        ("sasl.oauthbearer.assertion.file", "assertion.jwt"),
+        ("https.ca.location", "/etc/ca.pem"),
+    ] {
+        for table in ["client", "consumer", "producer"] {
+            let message = format!("`{name}` is for OIDC, and the Kafka client of this build has no HTTP");
+            let text = with("", &format!("[kafka.{table}]\n{name} = \"{value}\""));
+            let report = refuse(&text, &["etc/keylane.toml:10:", &message, "hint: remove it; "]);
+            assert!(!report.contains("canary"), "{report}");
+        }
+    }
+    accept(&with("", "[kafka.client]\nsasl.oauthbearer.method = \"default\""));
 }

@@ -9,7 +9,6 @@ fn a_checked_configuration_prints_no_secrets() {
     let names = [
         "sasl.username",
         "sasl.password",
-        "sasl.oauthbearer.client.secret",
         "sasl.oauthbearer.config",
         "ssl.key.password",
         "ssl.key.pem",
@@ -42,6 +41,7 @@ fn no_report_shows_a_secret() {
         // Twice, owned, another problem beside it.
         &format!("[kafka.client]\nsasl.mechanism = \"{CANARY}\"\nsasl.mechanisms = \"{CANARY}\""),
         &format!("[kafka.client]\nsasl.jaas.config = \"{CANARY}\""),
+        &format!("[kafka.client]\nsasl.oauthbearer.client.secret = \"{CANARY}\""),
         // A default of a variable; a variable in a place that quotes its value.
         &format!("[runtime]\ndrain_timeout = \"${{DB_PASSWORD:-{CANARY}}}\""),
         &"[runtime]\ndrain_timeout = \"${KAFKA_PASSWORD}\"".to_owned(),
