@@ -3,6 +3,8 @@
 
 use std::fs;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
@@ -10,6 +12,7 @@ use keylane_tests::janitor;
 use keylane_tests::kafka::{self, Options, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::tls::Identity;
+use keylane_tests::wait;
 use serde_json::Value;
 
 const USER: &str = "alice";
@@ -128,6 +131,56 @@ fn a_new_password_in_its_file_is_used() {
     report.assert_clean();
     assert_eq!(report.outcomes - report.repeated(), 2 * EVENTS);
     janitor::remove(&folder);
+}
+
+/// The broker takes no token that has ended, and closes connections whose token ends. The first one is replaced while the
+/// instance runs.
+#[test]
+fn a_token_in_a_file_is_renewed() {
+    let properties = vec![("connections.max.reauth.ms".to_owned(), "3600000".to_owned())];
+    let options = Options { tokens: true, properties, ..Options::default() };
+    let Some(cluster) = kafka::own(&options) else { return };
+    let flow = Flow::new(&cluster, 4, &[]);
+    let producer = flow.producer();
+    producer.send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
+    let folder = janitor::folder("secrets");
+    let file = folder.join("token");
+    let bearer = user(&flow).set("kafka.client", "sasl.mechanism", "OAUTHBEARER").set(
+        "kafka",
+        "token_file",
+        file.display().to_string(),
+    );
+
+    let now = || wait::unix_ms() / 1_000;
+    fs::write(&file, token(now() - 60)).expect("a temporary file can be written");
+    let refused = ends_at_start(&bearer);
+    assert!(refused.contains("unexpired token") && refused.contains("token file"), "{refused}");
+
+    let first_end = now() + 25;
+    fs::write(&file, token(first_end)).expect("a temporary file can be written");
+    let mut keylane = Keylane::run(&bearer, &[]);
+    flow.wait_until_committed();
+    fs::write(&file, token(now() + 3_600)).expect("a temporary file can be written");
+    keylane.wait_for("the new token", |line| {
+        line["message"].as_str().is_some_and(|message| message.starts_with("the credentials have changed"))
+    });
+    wait::until("the first token to end", wait::PATIENCE, || now() > first_end);
+    producer.send_all(&flow.input, (EVENTS..2 * EVENTS).map(event)).expect("acknowledged");
+    flow.wait_until_committed();
+    keylane.terminate();
+    keylane.expect_exit(0);
+    assert!(!keylane.lines().iter().any(is_refusal), "{}", keylane.tail());
+    let report = check::check(&flow.history());
+    report.assert_clean();
+    assert_eq!(report.outcomes - report.repeated(), 2 * EVENTS);
+    janitor::remove(&folder);
+}
+
+/// A JWT without a signature that ends at this second since 1970.
+fn token(end: i64) -> String {
+    let part = |json: String| URL_SAFE_NO_PAD.encode(json);
+    let claims = format!(r#"{{"sub":"{USER}","iat":{},"exp":{end}}}"#, end - 7_200);
+    format!("{}.{}.\n", part(r#"{"alg":"none"}"#.to_owned()), part(claims))
 }
 
 /// One broker with a user of SCRAM-SHA-512; with an `identity` her listener is encrypted.

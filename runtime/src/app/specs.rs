@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::{self, Checked, Cluster, FetchLimits};
 use crate::guest::EngineOptions;
-use crate::librdkafka::{Credentials, CredentialsError, Properties};
+use crate::librdkafka::{Credentials, CredentialsError, Properties, Secret};
 use crate::sink::SinkSpec;
 use crate::source::{Assignor, Ends, SourceSpec, StartPolicy};
 
@@ -32,7 +32,10 @@ pub(super) struct Access {
 
 /// The secret that the configuration has in a file.
 pub(super) fn credentials(config: &Checked) -> Result<Option<Arc<Credentials>>, CredentialsError> {
-    config.kafka.password_file.clone().map(Credentials::from_file).transpose()
+    let (password, token) = (&config.kafka.password_file, &config.kafka.token_file);
+    let password = password.iter().map(|file| (Secret::Password, file.clone()));
+    let mut secret = password.chain(token.iter().map(|file| (Secret::Token, file.clone())));
+    secret.next().map(|(kind, file)| Credentials::from_file(kind, file)).transpose()
 }
 
 /// The producer of all handlers.

@@ -47,6 +47,8 @@ pub struct Kafka {
     pub auth_timeout: Duration,
     /// A file with the password of every client; it was there when the configuration was checked.
     pub password_file: Option<PathBuf>,
+    /// A file with the token of every client, never beside one with a password.
+    pub token_file: Option<PathBuf>,
     /// Properties for every consumer: `[kafka.client]`, and `[kafka.consumer]` over it.
     pub consumer: Properties,
     /// Properties for the producer: `[kafka.client]`, and `[kafka.producer]` over it.

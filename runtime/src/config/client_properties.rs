@@ -12,7 +12,8 @@ use super::problem::Problems;
 use super::secret;
 
 /// What to do without OIDC.
-const OIDC_HINT: &str = "remove it; use SCRAM or PLAIN with `kafka.password_file`, or a client certificate";
+const OIDC_HINT: &str =
+    "remove it; let another program fetch the token, and name its file as `token_file` under [kafka]";
 
 /// Checked properties of a client. Printing it shows no secrets.
 #[derive(Clone, Default, PartialEq, Eq)]

@@ -54,6 +54,9 @@ pub(super) struct Kafka {
     /// A file with the password of `sasl.username`, in place of `sasl.password`; the end of its line is not part of it. It is
     /// read again every 2 s: new connections are made with what is in it then.
     pub(super) password_file: Option<PathBuf>,
+    /// A file with a token for `sasl.mechanism = "OAUTHBEARER"`: a JWT, whose `exp` says when it ends, or any other. It is
+    /// read again every 2 s, so whoever renews the token replaces the file before it ends.
+    pub(super) token_file: Option<PathBuf>,
     /// librdkafka properties of every client.
     #[serde(default)]
     pub(super) client: WrittenProperties,

@@ -1,7 +1,7 @@
 //! A client of the library: what consumers and producers have in common.
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use rdkafka_sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE;
 use super::code::{self, ErrorCode};
 use super::config::ErrorText;
 use super::sys;
+use super::token::Token;
 use crate::telemetry::LineLimit;
 
 /// How long the destruction of a client may take before it is left to itself. It is known to hang for ever in
@@ -47,6 +48,27 @@ impl Client {
         unsafe {
             code::take(sys::rd_kafka_sasl_set_credentials(self.raw(), user.as_ptr(), password.as_ptr()))
         }
+    }
+
+    /// From the next connection on it authenticates with this token of OAUTHBEARER. The error is for people; it shows
+    /// nothing of the token.
+    pub(super) fn set_token(&self, token: &Token) -> Result<(), String> {
+        let mut text = ErrorText::new();
+        // SAFETY: the client is live; both strings end with a NUL and are copied; there are no extensions; the buffer
+        // outlives the call and its size is given.
+        let code = unsafe {
+            sys::rd_kafka_oauthbearer_set_token(
+                self.raw(),
+                token.text.as_ptr(),
+                token.ends,
+                token.principal.as_ptr(),
+                ptr::null(),
+                0,
+                text.pointer(),
+                ErrorText::SIZE,
+            )
+        };
+        ErrorCode(code).into_result().map_err(|_| text.text())
     }
 
     /// The error that ended this client for good, if one did.

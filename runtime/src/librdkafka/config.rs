@@ -85,8 +85,9 @@ impl Properties {
         for (name, value) in self.defaults.iter().chain(&self.users).chain(&self.ours) {
             conf.set(name, value)?;
         }
-        if let Some(credentials) = &self.credentials {
-            conf.set("sasl.password", &credentials.secret())?;
+        if let Some((name, value)) = self.credentials.as_ref().and_then(|credentials| credentials.property())
+        {
+            conf.set(name, &value)?;
         }
         Ok(conf)
     }

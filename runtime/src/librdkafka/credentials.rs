@@ -7,20 +7,33 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::Client;
+use super::token::Token;
 
-/// A longer file is no password.
+/// A longer file is no password, and no token.
 const FILE_MAX: u64 = 64 << 10;
 
 /// Why the secret of a file can't be used. It shows nothing of the secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the password file {file} can't be used: {reason}")]
+#[error("the {secret} file {file} can't be used: {reason}")]
 pub struct CredentialsError {
+    secret: &'static str,
     file: String,
     reason: String,
 }
 
-/// A password that is in a file, and the clients that have it.
+/// What is in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// The password of PLAIN or SCRAM.
+    Password,
+    /// The token of OAUTHBEARER. The client asks for a new one when most of its time is over: it has had it by then, if the
+    /// file has changed.
+    Token,
+}
+
+/// A secret that is in a file, and the clients that have it.
 pub struct Credentials {
+    kind: Secret,
     file: PathBuf,
     shared: Mutex<Shared>,
 }
@@ -38,16 +51,17 @@ struct Holder {
 
 impl Credentials {
     /// Reads the file.
-    pub fn from_file(file: PathBuf) -> Result<Arc<Credentials>, CredentialsError> {
-        let secret = read(&file).map_err(|reason| error(&file, reason))?;
-        let shared = Mutex::new(Shared { secret, clients: Vec::new() });
-        Ok(Arc::new(Credentials { file, shared }))
+    pub fn from_file(kind: Secret, file: PathBuf) -> Result<Arc<Credentials>, CredentialsError> {
+        let shared = Mutex::new(Shared { secret: String::new(), clients: Vec::new() });
+        let credentials = Credentials { kind, file, shared };
+        credentials.read_again()?;
+        Ok(Arc::new(credentials))
     }
 
     /// Reads the file again and gives every client a secret that has changed: they use it for their next connection. True:
     /// it has changed.
     pub fn read_again(&self) -> Result<bool, CredentialsError> {
-        let secret = read(&self.file).map_err(|reason| error(&self.file, reason))?;
+        let secret = read(&self.file).map_err(|reason| self.error(reason))?;
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         if secret == shared.secret {
             return Ok(false);
@@ -62,15 +76,15 @@ impl Credentials {
         Ok(true)
     }
 
-    /// The secret, as a client needs it from its beginning.
-    pub(super) fn secret(&self) -> String {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).secret.clone()
+    /// The property that has the secret, if there is one, and its value.
+    pub(super) fn property(&self) -> Option<(&'static str, String)> {
+        let secret = || self.shared.lock().unwrap_or_else(PoisonError::into_inner).secret.clone();
+        (self.kind == Secret::Password).then(|| ("sasl.password", secret()))
     }
 
     /// From now on the client of this user gets every new secret. The present one, too: it may be newer than the client.
     pub(super) fn enroll(&self, client: &Arc<Client>, user: &str) -> Result<(), CredentialsError> {
-        let user =
-            CString::new(user).map_err(|_| error(&self.file, "the user contains a NUL byte".to_owned()))?;
+        let user = CString::new(user).map_err(|_| self.error("the user contains a NUL byte".to_owned()))?;
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         self.give(client, &user, &shared.secret)?;
         shared.clients.push(Holder { client: Arc::downgrade(client), user });
@@ -78,10 +92,21 @@ impl Credentials {
     }
 
     fn give(&self, client: &Client, user: &CString, secret: &str) -> Result<(), CredentialsError> {
-        let given = CString::new(secret)
-            .map_err(|_| "it contains a NUL byte".to_owned())
-            .and_then(|secret| client.set_password(user, &secret).map_err(|code| code.to_string()));
-        given.map_err(|reason| error(&self.file, reason))
+        let given = match self.kind {
+            Secret::Password => CString::new(secret)
+                .map_err(|_| "it contains a NUL byte".to_owned())
+                .and_then(|secret| client.set_password(user, &secret).map_err(|code| code.to_string())),
+            Secret::Token => Token::new(secret).and_then(|token| client.set_token(&token)),
+        };
+        given.map_err(|reason| self.error(reason))
+    }
+
+    fn error(&self, reason: String) -> CredentialsError {
+        let secret = match self.kind {
+            Secret::Password => "password",
+            Secret::Token => "token",
+        };
+        CredentialsError { secret, file: self.file.display().to_string(), reason }
     }
 }
 
@@ -106,10 +131,6 @@ fn read(file: &Path) -> Result<String, String> {
     }
 }
 
-fn error(file: &Path, reason: String) -> CredentialsError {
-    CredentialsError { file: file.display().to_string(), reason }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -118,17 +139,17 @@ mod tests {
     use super::*;
 
     /// A file of the test's own, removed at its end.
-    struct Secret(PathBuf);
+    struct Kept(PathBuf);
 
-    impl Secret {
-        fn new(name: &str, content: &[u8]) -> Secret {
+    impl Kept {
+        fn new(name: &str, content: &[u8]) -> Kept {
             let file = std::env::temp_dir().join(format!("keylane-{}-{name}", std::process::id()));
             fs::write(&file, content).expect("a temporary file can be written");
-            Secret(file)
+            Kept(file)
         }
     }
 
-    impl Drop for Secret {
+    impl Drop for Kept {
         fn drop(&mut self) {
             let _gone = fs::remove_file(&self.0);
         }
@@ -141,7 +162,7 @@ mod tests {
             ("dos", "secret\r\n", "secret"),
             ("bare", " secret", " secret"),
         ] {
-            let file = Secret::new(name, content.as_bytes());
+            let file = Kept::new(name, content.as_bytes());
             assert_eq!(read(&file.0).as_deref(), Ok(expected), "{name}");
         }
     }
@@ -153,18 +174,20 @@ mod tests {
             ("binary", &[0xff, 0xfe], "it is not UTF-8"),
             ("large", &[b'a'; 70_000], "it is larger than 65536 bytes"),
         ] {
-            let file = Secret::new(name, content);
-            let error = Credentials::from_file(file.0.clone()).expect_err(name).to_string();
+            let file = Kept::new(name, content);
+            let error = Credentials::from_file(Secret::Password, file.0.clone()).expect_err(name).to_string();
             assert!(error.contains(name) && error.contains(expected), "{error}");
         }
-        let missing = Credentials::from_file("/nowhere/password".into()).expect_err("it is not there");
+        let missing = Credentials::from_file(Secret::Password, "/nowhere/password".into())
+            .expect_err("it is not there");
         assert!(missing.to_string().contains("/nowhere/password"), "{missing}");
     }
 
     #[test]
     fn clients_get_a_new_password_and_nobody_else_sees_it() {
-        let file = Secret::new("changing", b"first-canary\n");
-        let credentials = Credentials::from_file(file.0.clone()).expect("there is a password");
+        let file = Kept::new("changing", b"first-canary\n");
+        let credentials =
+            Credentials::from_file(Secret::Password, file.0.clone()).expect("there is a password");
         let users = vec![("sasl.username".to_owned(), "alice".to_owned())];
         let properties = Properties::new(users).with_credentials(Some(Arc::clone(&credentials)));
         let producer = Producer::new(&properties).expect("the properties are in order");
@@ -172,12 +195,28 @@ mod tests {
         fs::write(&file.0, "second-canary").expect("it can be written");
         assert_eq!(credentials.read_again(), Ok(true));
         assert_eq!(credentials.read_again(), Ok(false));
-        assert_eq!(credentials.secret(), "second-canary");
+        assert_eq!(credentials.property(), Some(("sasl.password", "second-canary".to_owned())));
         fs::write(&file.0, "third\0canary").expect("it can be written");
         let error = credentials.read_again().expect_err("the client can't take it");
         let printed = format!("{error} {error:?} {properties:?} {credentials:?}");
         assert!(!printed.contains("canary"), "{printed}");
         drop(producer);
         assert_eq!(credentials.read_again(), Ok(true), "the client that could not take it is gone");
+    }
+
+    #[test]
+    fn a_token_must_not_have_ended() {
+        let sasl = [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "OAUTHBEARER")];
+        let sasl = sasl.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let file = Kept::new("token", b"an-opaque-canary\n");
+        let credentials = Credentials::from_file(Secret::Token, file.0.clone()).expect("there is a token");
+        let properties = Properties::new(sasl.to_vec()).with_credentials(Some(Arc::clone(&credentials)));
+        let producer = Producer::new(&properties).expect("nobody knows when it ends");
+        // {"sub":"alice","exp":1700000000}
+        fs::write(&file.0, "e30.eyJzdWIiOiJhbGljZSIsImV4cCI6MTcwMDAwMDAwMH0.").expect("it can be written");
+        let error = credentials.read_again().expect_err("it has ended").to_string();
+        assert!(error.contains("token file") && error.contains("Must supply an unexpired token"), "{error}");
+        assert!(!error.contains("eyJ") && !error.contains("canary"), "{error}");
+        drop(producer);
     }
 }

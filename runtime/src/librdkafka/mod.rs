@@ -30,6 +30,7 @@ mod questions;
 mod queue;
 mod requests;
 mod sys;
+mod token;
 mod wake;
 
 pub use admin::{AdminBroker, NewTopic, TopicDescription, admin_broker, create_topics, describe_topics};
@@ -38,7 +39,7 @@ pub use code::ErrorCode;
 pub use config::{ConfigError, Properties};
 pub use configs::{TopicConfigs, describe_topic_configs};
 pub use consumer::{BEGINNING, Consumer, END};
-pub use credentials::{Credentials, CredentialsError};
+pub use credentials::{Credentials, CredentialsError, Secret};
 pub use deadline::Deadline;
 pub use event::{Event, EventKind};
 pub use list::{ListEntry, PartitionList};

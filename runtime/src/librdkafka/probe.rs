@@ -26,7 +26,11 @@ pub fn probe(properties: &Properties, stop: &dyn Fn() -> bool) -> Result<Probed,
     let mut properties = properties.clone();
     // The result is all that matters: the client that is in use has logged its own refusal.
     properties.set("log_level", 0);
-    let asker = Producer::new(&properties)?;
+    let asker = match Producer::new(&properties) {
+        // A token that has ended: the brokers would refuse it.
+        Err(ConfigError::Credentials(error)) => return Ok(Probed::Refused(Hopeless::Credentials(error))),
+        made => made?,
+    };
     let (events, limit) = (asker.main_queue(), Deadline::after(LIMIT));
     let mut patience = |_: &_| match stop() || limit.is_over() {
         true => ControlFlow::Break(()),

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::{
-    AdminBroker, Client, Deadline, ErrorCode, EventKind, NewTopic, Queue, TopicDescription, admin_broker,
-    create_topics, describe_topics,
+    AdminBroker, Client, CredentialsError, Deadline, ErrorCode, EventKind, NewTopic, Queue, TopicDescription,
+    admin_broker, create_topics, describe_topics,
 };
 
 /// After so long it is said that the brokers do not answer.
@@ -68,6 +68,9 @@ pub enum Hopeless {
     /// The brokers refuse who we are.
     #[error("authentication failed: {0}; check `sasl.*` and `security.protocol` under [kafka.client]")]
     Authentication(String),
+    /// The secret of a file can't be used any more.
+    #[error("authentication failed: {0}")]
+    Credentials(CredentialsError),
     /// We do not trust who they say they are.
     #[error(
         "the brokers' certificate is not trusted: {0}; check `ssl.ca.location` under [kafka.client] and the host names \

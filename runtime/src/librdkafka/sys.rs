@@ -153,6 +153,16 @@ unsafe extern "C" {
         username: *const c_char,
         password: *const c_char,
     ) -> *mut KafkaError;
+    pub(super) fn rd_kafka_oauthbearer_set_token(
+        rk: *mut Kafka,
+        token_value: *const c_char,
+        md_lifetime_ms: i64,
+        md_principal_name: *const c_char,
+        extensions: *const *const c_char,
+        extension_size: usize,
+        errstr: *mut c_char,
+        errstr_size: usize,
+    ) -> c_int;
     pub(super) fn rd_kafka_yield(rk: *mut Kafka);
     pub(super) fn rd_kafka_mem_malloc(rk: *mut Kafka, size: usize) -> *mut c_void;
 

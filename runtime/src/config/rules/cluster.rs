@@ -29,6 +29,7 @@ pub(super) fn kafka(
     let clients = [&client, &consumer, &producer];
     Kafka {
         password_file: credentials::password_file(kafka, &clients, surroundings, problems),
+        token_file: credentials::token_file(kafka, &clients, surroundings, problems),
         cluster: cluster(written, surroundings, problems),
         assignor: kafka.assignor,
         create_topics: kafka.create_topics,

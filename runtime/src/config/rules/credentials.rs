@@ -1,4 +1,4 @@
-//! `kafka.password_file`, and what does not go together with it.
+//! `kafka.password_file` and `kafka.token_file`, and what does not go together with it.
 
 use std::path::PathBuf;
 
@@ -9,6 +9,8 @@ use super::super::written;
 use super::cluster;
 
 const PASSWORD_FILE: [&str; 2] = ["kafka", "password_file"];
+const TOKEN_FILE: [&str; 2] = ["kafka", "token_file"];
+const UNSECURED: &str = "enable.sasl.oauthbearer.unsecure.jwt";
 
 /// The file with the password. `clients`: the properties of every kind of client.
 pub(super) fn password_file(
@@ -29,4 +31,40 @@ pub(super) fn password_file(
             .hint("set it under [kafka.client]");
     }
     Some(cluster::existing(written, &PASSWORD_FILE, "password file", surroundings, problems))
+}
+
+/// The file with the token. `clients`: the properties of every kind of client.
+pub(super) fn token_file(
+    kafka: &written::Kafka,
+    clients: &[&Properties],
+    surroundings: &Surroundings<'_>,
+    problems: &mut Problems<'_, '_>,
+) -> Option<PathBuf> {
+    let takes_tokens = |client: &Properties| {
+        client.get("sasl.mechanism").is_some_and(|name| name.trim().eq_ignore_ascii_case("OAUTHBEARER"))
+    };
+    let makes_tokens =
+        |client: &Properties| client.get(UNSECURED).is_some_and(|value| value.trim() == "true");
+    let Some(written) = kafka.token_file.as_deref() else {
+        if clients.iter().any(|client| takes_tokens(client) && !makes_tokens(client)) {
+            problems
+                .add(
+                    &["kafka"],
+                    "`sasl.mechanism = \"OAUTHBEARER\"` needs a token, and nothing says where it is",
+                )
+                .hint("set `token_file` under [kafka]");
+        }
+        return None;
+    };
+    if !clients.iter().all(|client| takes_tokens(client)) {
+        problems
+            .add(&TOKEN_FILE, "a token means something only with `sasl.mechanism = \"OAUTHBEARER\"`")
+            .hint("set that under [kafka.client], or remove `token_file`");
+    }
+    if kafka.password_file.is_some() || clients.iter().any(|client| makes_tokens(client)) {
+        problems
+            .add(&TOKEN_FILE, format!("it does not go together with `password_file` or `{UNSECURED}`"))
+            .hint("keep one of them");
+    }
+    Some(cluster::existing(written, &TOKEN_FILE, "token file", surroundings, problems))
 }

@@ -68,3 +68,30 @@ fn oidc_is_refused_by_name() {
     }
     accept(&with("", "[kafka.client]\nsasl.oauthbearer.method = \"default\""));
 }
+
+#[test]
+fn a_token_in_a_file() {
+    let bearer = "[kafka.client]\nsasl.mechanism = \"OAUTHBEARER\"";
+    let file = "token_file = \"token\"";
+    let checked = accept(&kafka(&format!("{file}\n{bearer}")));
+    assert_eq!(checked.kafka.token_file.as_deref(), Some(Path::new("etc/token")));
+    accept(&kafka(&format!("{bearer}\nenable.sasl.oauthbearer.unsecure.jwt = true")));
+    for (lines, expected) in [
+        (bearer.to_owned(), "1:2: `sasl.mechanism = \"OAUTHBEARER\"` needs a token"),
+        (file.to_owned(), "3:14: a token means something only with `sasl.mechanism = \"OAUTHBEARER\"`"),
+        (
+            format!("{file}\npassword_file = \"p\"\n{bearer}\nsasl.username = \"alice\""),
+            "3:14: it does not go together with `password_file`",
+        ),
+        (
+            format!("{file}\n{bearer}\nenable.sasl.oauthbearer.unsecure.jwt = true"),
+            "3:14: it does not go together with",
+        ),
+        (
+            format!("token_file = \"missing.jsonl\"\n{bearer}"),
+            "the token file etc/missing.jsonl is not there",
+        ),
+    ] {
+        refuse(&kafka(&lines), &["etc/keylane.toml:", expected]);
+    }
+}

@@ -1,0 +1,84 @@
+//! What the client must know of a bearer token.
+use std::ffi::CString;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+
+/// The end of the year 9999, in milliseconds since 1970: of a token that does not say when it ends only the brokers know.
+const NO_END: i64 = 253_402_300_799_000;
+/// What the client calls a user whose token does not name one; it is only for messages.
+const NO_NAME: &str = "the token's user";
+
+/// A token of OAUTHBEARER.
+pub(super) struct Token {
+    pub(super) text: CString,
+    /// Whose it is.
+    pub(super) principal: CString,
+    /// When it ends, in milliseconds since 1970.
+    pub(super) ends: i64,
+}
+
+impl Token {
+    /// Takes end (`exp`) and user (`sub`) from the claims, if it is a JWT. Its signature is for the brokers.
+    pub(super) fn new(text: &str) -> Result<Token, String> {
+        let claims = claims(text);
+        let principal = claims.get("sub").and_then(Value::as_str).unwrap_or(NO_NAME);
+        Ok(Token {
+            text: CString::new(text).map_err(|_| "it contains a NUL byte".to_owned())?,
+            principal: CString::new(principal).map_err(|_| "its user contains a NUL byte".to_owned())?,
+            ends: claims.get("exp").and_then(millis).unwrap_or(NO_END),
+        })
+    }
+}
+
+/// Null for a token that is no JWT.
+fn claims(text: &str) -> Value {
+    let mut parts = text.split('.');
+    let payload = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(_), Some(payload), Some(_), None) => payload.trim_end_matches('='),
+        _ => return Value::Null,
+    };
+    let json = URL_SAFE_NO_PAD.decode(payload).unwrap_or_default();
+    serde_json::from_slice(&json).unwrap_or(Value::Null)
+}
+
+/// Seconds, perhaps with a fraction, which is dropped.
+fn millis(seconds: &Value) -> Option<i64> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a cast of floats stops at the ends, and the limit is below"
+    )]
+    let whole = seconds.as_i64().or_else(|| seconds.as_f64().map(|seconds| seconds as i64))?;
+    Some(whole.saturating_mul(1_000).min(NO_END))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jwt(claims: &str) -> String {
+        let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
+        format!("{}.{}.{}", part(r#"{"alg":"none"}"#), part(claims), part("signature"))
+    }
+
+    #[test]
+    fn user_and_end_are_those_of_the_claims() {
+        let unknown = (NO_NAME, NO_END);
+        for (text, expected) in [
+            (jwt(r#"{"sub":"alice","exp":1700000000}"#), ("alice", 1_700_000_000_000)),
+            (jwt(r#"{"sub":"alice","exp":1700000000.75}"#), ("alice", 1_700_000_000_000)),
+            (jwt(r#"{"exp":9e99}"#), unknown),
+            (jwt(r#"{"sub":7,"exp":"soon"}"#), unknown),
+            (jwt("[]"), unknown),
+            (jwt("{"), unknown),
+            ("opaque".to_owned(), unknown),
+            ("a.!!.b".to_owned(), unknown),
+        ] {
+            let token = Token::new(&text).expect("any text may be a token");
+            let found = (token.principal.to_str().expect("UTF-8"), token.ends);
+            assert_eq!((found, token.text.to_str()), (expected, Ok(text.as_str())), "{text}");
+        }
+        assert!(Token::new("a\0b").is_err());
+    }
+}
