@@ -5,6 +5,7 @@
 //! within limits: it hears what happened (`source` events, [`inbox`]), feeds it to the core, and carries out the
 //! core's actions (`shell`).
 
+mod addresses;
 mod authentication;
 mod clock;
 mod guest_calls;
@@ -16,7 +17,7 @@ mod notices;
 mod outputs;
 mod parts;
 mod preflight;
-mod probe;
+
 mod report;
 mod shell;
 mod signals;

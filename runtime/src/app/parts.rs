@@ -91,9 +91,8 @@ impl Parts {
         let routes = handlers.iter().map(HandlerPart::route).collect();
         let refusals = refusals.clone();
         let on_refusal = Box::new(move || refusals.report(Side::Producer));
-        let sink =
-            Sink::start(&spec, routes, on_refusal, &mut |waiting| patience(waiting.reason.as_deref()))
-                .map_err(|error| inputs.with_missing(error))?;
+        let sink = Sink::start(&spec, routes, on_refusal, &mut |waiting| patience(waiting.reason.as_deref()))
+            .map_err(|error| inputs.with_missing(error))?;
         inputs.are_there()?;
         let mut parts = Parts {
             handlers,

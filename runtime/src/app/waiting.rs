@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::config::{Cluster, Kafka};
 use crate::librdkafka::Deadline;
 
-use super::probe::probe;
+use super::addresses;
 
 /// How often the same reason to wait for the brokers is repeated.
 const REPEAT: Duration = Duration::from_secs(10);
@@ -95,10 +95,10 @@ impl Waiting {
             let (tell, found) = mpsc::sync_channel(1);
             let look = move || {
                 // Nobody listens if the waiting is over.
-                let _unheard = tell.send(probe(&servers, is_tls));
+                let _unheard = tell.send(addresses::look(&servers, is_tls));
             };
             // On a thread of its own: names may take long, and a signal must not wait for them.
-            if thread::Builder::new().name("keylane-probe".to_owned()).spawn(look).is_err() {
+            if thread::Builder::new().name("keylane-addresses".to_owned()).spawn(look).is_err() {
                 return true;
             }
             self.look = Some(Look { found, limit: Deadline::after(LOOK_MAX) });

@@ -29,11 +29,11 @@ enum Found {
 
 /// Looks at each address, which takes some seconds at most for each. `is_tls`: the client is configured for it. `None`:
 /// some broker is as it should be.
-pub(super) fn probe(servers: &str, is_tls: bool) -> Option<String> {
+pub(super) fn look(servers: &str, is_tls: bool) -> Option<String> {
     let mut findings = Vec::new();
     for server in servers.split(',').map(str::trim) {
         let address = server.split_once("://").map_or(server, |(_, address)| address);
-        let found = look(address);
+        let found = find(address);
         if found == (if is_tls { Found::Tls } else { Found::Kafka }) {
             return None;
         }
@@ -42,7 +42,7 @@ pub(super) fn probe(servers: &str, is_tls: bool) -> Option<String> {
     Some(findings.join("; "))
 }
 
-fn look(address: &str) -> Found {
+fn find(address: &str) -> Found {
     let Ok(mut resolved) = address.to_socket_addrs() else { return Found::NoName };
     let Some(first) = resolved.next() else { return Found::NoName };
     let connected = std::iter::once(first).chain(resolved).map(|at| TcpStream::connect_timeout(&at, LIMIT));
@@ -120,13 +120,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it listens").to_string();
         let server = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("the probe connects");
+            let (mut stream, _) = listener.accept().expect("the client connects");
             let mut request = [0; REQUEST.len()];
             stream.read_exact(&mut request).expect("it asks");
             assert_eq!(request, REQUEST);
             stream.write_all(answer).expect("it listens to the answer");
         });
-        let found = probe(&format!("PLAINTEXT://{address}"), is_tls);
+        let found = look(&format!("PLAINTEXT://{address}"), is_tls);
         server.join().expect("the server ends");
         found.map(|text| text.replace(&address, "ADDRESS"))
     }
@@ -154,7 +154,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let closed = listener.local_addr().expect("it listens").to_string();
         drop(listener);
-        let found = probe(&format!("{closed}, no-such-host.invalid:9092"), false).expect("nobody answers");
+        let found = look(&format!("{closed}, no-such-host.invalid:9092"), false).expect("nobody answers");
         assert!(found.contains(&format!("nothing listens at {closed}: ")), "{found}");
         assert!(found.contains("the name in no-such-host.invalid:9092 is not known: "), "{found}");
     }
