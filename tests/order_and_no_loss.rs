@@ -38,15 +38,17 @@ fn through_kills(partitions: i32, kills: usize, events: usize) {
 
     let mut left: Vec<Kill> = Vec::new();
     for kill in 0..kills {
-        let victim = kill % instances.len();
+        let number = kill % instances.len();
+        let name = instances.get(number).expect("there are three").name.clone();
         wait::until(&format!("a good moment for kill {}", kill + 1), wait::PATIENCE, || {
             feed.keep_up(usize::MAX);
-            is_worth_killing(&flow, &feed.progress, &names(&instances), &instances[victim].name)
+            is_worth_killing(&flow, &feed.progress, &names(&instances), &name)
         });
-        let owned = flow.members.state().partitions_of(&instances[victim].name);
-        instances[victim].kill();
+        let owned = flow.members.state().partitions_of(&name);
+        let victim = instances.get_mut(number).expect("there are three");
+        victim.kill();
         left.push(Kill::of(&flow, owned));
-        instances[victim].replace(&flow);
+        victim.replace(&flow);
     }
     wait::until("all events to be fed and to have an output", wait::PATIENCE * 5, || {
         feed.keep_up(events);

@@ -2,7 +2,6 @@
 //! stays where it is does not notice.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use keylane_tests::check::{self, claims};
 use keylane_tests::flow::Flow;
@@ -163,20 +162,17 @@ fn a_stop_during_a_rebalance_leaves_no_member_behind() {
         keylane.terminate();
         stopped.push((keylane, name));
     }
-    let since = Instant::now();
-    let mut left_behind = Vec::new();
-    for (mut keylane, name) in stopped {
+    let is_left_behind = |(mut keylane, name): (Keylane, String)| {
         keylane.expect_exit(0);
-        if flow.members.state().members.iter().any(|member| member.client == name) {
-            left_behind.push(name);
-        }
-    }
-    let ended = since.elapsed();
+        let is_member = flow.members.state().members.iter().any(|member| member.client == name);
+        is_member.then_some(name)
+    };
+    let (left_behind, ended) =
+        wait::timed(|| stopped.into_iter().filter_map(is_left_behind).collect::<Vec<_>>());
     let live: Vec<&str> = running.iter().map(|(_, name)| name.as_str()).collect();
-    flow.wait_for_members(&live);
+    let ((), settled) = wait::timed(|| flow.wait_for_members(&live));
     say(&format!(
-        "ended after {ended:?}, all partitions owned after {:?}, left behind: {left_behind:?}",
-        since.elapsed()
+        "all ended after {ended:?}, all partitions owned {settled:?} later, left behind: {left_behind:?}"
     ));
     assert!(left_behind.is_empty(), "{left_behind:?}");
     for (mut keylane, _) in running {

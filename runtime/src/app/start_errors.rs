@@ -13,13 +13,12 @@ pub(super) fn is_stopped(reason: &anyhow::Error) -> bool {
 }
 
 /// Whether the same start would end the same way until somebody changes the configuration, a component or a limit of the
-/// system. What the brokers refuse is not final: it is changed there, and then the same start goes well.
+/// system. What the brokers refuse is not final: it is changed there, and then the same start goes well; and whoever renews a
+/// file with a secret may only be late.
 #[must_use]
 pub fn is_final(reason: &anyhow::Error) -> bool {
     reason.chain().any(|cause| {
-        cause.is::<ConfigError>()
-            || matches!(cause.downcast_ref(), Some(source::Error::Config(_)))
-            || matches!(cause.downcast_ref(), Some(sink::Error::Config(_)))
+        properties(cause).is_some_and(|error| !matches!(error, ConfigError::Credentials(_)))
             || matches!(hopeless(cause), Some(Hopeless::TopicName(_) | Hopeless::GroupName(_)))
             || matches!(
                 cause.downcast_ref(),
@@ -34,7 +33,15 @@ fn is_final_load(error: &LoadError) -> bool {
     !matches!(error, LoadError::Stopped { .. } | LoadError::Compiler { .. })
 }
 
-/// Transparent errors hide what they hold from the chain of causes.
+/// Why a client can't be made. Transparent errors hide what they hold from the chain of causes.
+fn properties<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e ConfigError> {
+    match (cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(source::Error::Config(error)), _) | (_, Some(sink::Error::Config(error))) => Some(error),
+        _ => cause.downcast_ref(),
+    }
+}
+
+/// Why waiting is of no use, found in the same way.
 fn hopeless<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e Hopeless> {
     match (cause.downcast_ref(), cause.downcast_ref()) {
         (Some(source::Error::Hopeless(hopeless)), _) | (_, Some(sink::Error::Hopeless(hopeless))) => {
