@@ -215,6 +215,28 @@ fn outputs_carry_the_time_of_their_events_unless_now_is_wanted() {
     }
 }
 
+/// The broker may delete such an output at once: somebody should know before they look for it.
+#[test]
+fn an_output_older_than_its_topic_keeps_is_warned_about_once() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let brief = kafka::unique("brief");
+    cluster.admin().create_topic(&brief, 1, &[("retention.ms", "60000")]);
+    let hour_ago = wait::unix_ms() - 3_600_000;
+    let records = (0..100).map(|number| Record::new("k", format!("event {number}")).at(hour_ago));
+    flow.producer().send_all(&flow.input, records).expect("acknowledged");
+    let mut keylane = Keylane::run(&into(&flow, &brief), &["--until-end"]);
+    keylane.expect_exit(0);
+    assert_eq!(flow.lag(), 0);
+    let lines = keylane.lines();
+    let is_warning =
+        |line: &&Value| line["message"].as_str().is_some_and(|m| m.contains("older than its topic"));
+    let warnings: Vec<&Value> = lines.iter().filter(is_warning).collect();
+    let [warning] = warnings.as_slice() else { panic!("not one warning: {warnings:?}") };
+    assert_eq!((&warning["topic"], &warning["level"]), (&Value::from(brief), &Value::from("WARN")));
+    assert!(warning["remedy"].as_str().is_some_and(|remedy| remedy.contains("`timestamp = \"now\"`")));
+}
+
 /// Ten of a hundred events are older than what the topic takes: no event ends by the time of its output. The limit is
 /// known at the start, or the brokers refuse the batches.
 #[test]
