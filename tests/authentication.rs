@@ -46,6 +46,20 @@ fn tls_and_scram() {
     let report = check::check(&flow.history());
     report.assert_clean();
     assert_eq!(report.outcomes, EVENTS);
+
+    // Consumers and producer may be two users: nothing is asked without either.
+    let apart = ["kafka.consumer", "kafka.producer"].into_iter().fold(
+        flow.settings(&guest("sleepy"), "worker").set("kafka", "bootstrap_servers", cluster.sasl_bootstrap()),
+        |settings, table| {
+            settings
+                .set(table, "security.protocol", "sasl_ssl")
+                .set(table, "ssl.ca.location", identity.certificate().display().to_string())
+                .set(table, "sasl.mechanism", "SCRAM-SHA-512")
+                .set(table, "sasl.username", USER)
+                .set(table, "sasl.password", PASSWORD)
+        },
+    );
+    Keylane::run(&apart, &["--until-end"]).expect_exit(0);
 }
 
 /// The user is deleted while the instance runs. Connections that are open go on; when the broker has restarted there is

@@ -30,7 +30,7 @@ impl Inputs {
                 topics.iter().map(|_| Ok(u64::from(embedded.partitions))).collect()
             }
             Cluster::Brokers(_) => {
-                let properties = specs::client(&config.kafka.client, access);
+                let properties = specs::asker(&config.kafka, access);
                 partition_counts(&properties, &topics, &mut |waiting| patience(waiting.reason.as_deref()))?
             }
         };

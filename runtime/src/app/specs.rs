@@ -95,6 +95,17 @@ pub(super) fn client(properties: &config::Properties, access: Access) -> Propert
     Properties::new(with_servers(properties, access.servers)).with_credentials(access.credentials)
 }
 
+/// A client that only asks about the topics that are read: connected as the consumers are, without what only they have.
+pub(super) fn asker(kafka: &config::Kafka, access: Access) -> Properties {
+    const CONNECTION: [&str; 4] = ["sasl.", "ssl.", "security.", "enable.ssl"];
+    let connects = |name: &str| CONNECTION.iter().any(|prefix| name.starts_with(prefix));
+    let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let of_consumers = kafka.consumer.iter();
+    let of_consumers = of_consumers.filter(|(name, _)| connects(name) || kafka.client.get(name).is_some());
+    let servers = access.servers.map(|servers| ("bootstrap.servers".to_owned(), servers));
+    Properties::new(of_consumers.map(own).chain(servers).collect()).with_credentials(access.credentials)
+}
+
 /// The properties of a client, with the brokers to ask.
 fn with_servers(properties: &config::Properties, servers: Option<String>) -> Vec<(String, String)> {
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());

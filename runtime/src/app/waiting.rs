@@ -42,7 +42,7 @@ struct Look {
 
 impl Waiting {
     pub(super) fn new(kafka: &Kafka, stop: Arc<AtomicBool>) -> Waiting {
-        let protocol = kafka.client.get("security.protocol").unwrap_or_default();
+        let protocol = kafka.consumer.get("security.protocol").unwrap_or_default();
         let servers = match &kafka.cluster {
             Cluster::Brokers(servers) => {
                 Some((servers.clone(), protocol.to_ascii_uppercase().ends_with("SSL")))
