@@ -127,7 +127,8 @@ impl World {
         let sound = self.plan.until_end && process.outstanding.is_none();
         let short = (0..self.logs.len()).find(|&index| {
             let stored = self.stored[index].as_ref().map_or(-1, |stored| stored.offset);
-            let late = self.stored[index].as_ref().is_some_and(|stored| stored.late);
+            // A commit that came late moved the offset back behind this process, which could not know.
+            let late = self.stored[index].as_ref().is_some_and(|stored| stored.late || stored.after_late);
             process.parts[index].owned && !late && process.ends[index].is_none_or(|end| stored < end)
         });
         if !sound || short.is_some() {

@@ -17,6 +17,8 @@ pub(crate) struct Stored {
     sent: u64,
     /// It came past every fence, after its time.
     pub(crate) late: bool,
+    /// Some commit before it did, and its sender may have begun below what others had reached.
+    pub(crate) after_late: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -46,7 +48,8 @@ impl World {
             let range = entry.metadata.0 as usize..entry.metadata.1 as usize;
             let text = metadata.get(range).unwrap_or("not a range of the metadata");
             let sent = self.trace.lines.len() as u64;
-            let stored = Stored { offset: entry.offset, metadata: text.into(), sent, late: false };
+            let stored =
+                Stored { offset: entry.offset, metadata: text.into(), sent, late: false, after_late: false };
             let index = self.index(entry.partition);
             let stored = self.planted_commit(p, index, stored);
             self.note(p, "commit", Some(index), stored.offset, text.len() as i64);
@@ -182,6 +185,7 @@ impl World {
         self.note(p, "applied", Some(index), stored.offset, i64::from(stored.late));
         if let Some(before) = &self.stored[index] {
             let (from, to) = (before.offset, stored.offset);
+            stored.after_late = before.late || before.after_late;
             if before.sent > stored.sent {
                 // An older commit that was overtaken: allowed, and whoever believed the newer one goes back to it.
                 self.stored[index] = Some(Stored { late: true, ..stored });
