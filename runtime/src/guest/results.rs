@@ -28,6 +28,7 @@ const RESERVED: &str = "keylane-";
 
 /// As in the staging area: one huge result must not cost its size for ever.
 const KEPT_BYTES: usize = 256 << 10;
+const KEPT_ENTRIES: usize = KEPT_BYTES / 4;
 
 /// Why a lane stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,10 +152,13 @@ impl Results {
         self.reserved_headers = 0;
         self.running = None;
         let outputs = &mut self.outputs;
-        outputs.causes.clear();
-        outputs.targets.clear();
+        for entries in [&mut outputs.causes, &mut outputs.targets] {
+            entries.clear();
+            entries.shrink_to(KEPT_ENTRIES);
+        }
         for column in [&mut outputs.keys, &mut outputs.values] {
             column.lengths.clear();
+            column.lengths.shrink_to(KEPT_ENTRIES);
             column.data.clear();
             column.data.shrink_to(KEPT_BYTES);
         }
@@ -192,9 +196,10 @@ impl Results {
             return Err(Breach::contract("states", "no state is configured for this handler"));
         }
         let mut unfit = Vec::new();
-        if let Some(mut outputs) = result.outputs {
-            unfit = check::outputs(lanes, &result.done, targets, &mut outputs, self)?;
-            self.outputs = outputs;
+        if let Some(outputs) = result.outputs {
+            let (rows, targets) = check::outputs(lanes, &result.done, targets, &outputs, self)?;
+            self.keep(outputs, &targets);
+            unfit = rows;
         }
         let mut failures = result.failures.into_iter().peekable();
         for (lane, done) in (0_u32..).zip(result.done) {
@@ -227,6 +232,33 @@ impl Results {
         Ok(())
     }
 
+    /// Takes the outputs of the rows that were noted over. Those of other rows may be millions, which nobody has to walk
+    /// through later.
+    fn keep(&mut self, mut outputs: wit::OutputColumns, targets: &[Option<u32>]) {
+        let target = |entry: u32| targets.get(entry as usize).copied().flatten();
+        let mut rows = self.rows_with_outputs.iter().copied().peekable();
+        let mut is_kept = |row: u32| {
+            while rows.next_if(|&noted| noted < row).is_some() {}
+            rows.peek() == Some(&row)
+        };
+        if outputs.causes.iter().all(|&row| is_kept(row)) {
+            for entry in &mut outputs.targets {
+                *entry = target(*entry).expect("the outputs of noted rows have targets");
+            }
+            outputs.target_names = Vec::new();
+            self.outputs = outputs;
+            return;
+        }
+        let mut rows = self.rows_with_outputs.iter().copied().peekable();
+        for output in Cursor::new(&outputs) {
+            while rows.next_if(|&noted| noted < output.row).is_some() {}
+            if rows.peek() == Some(&output.row) {
+                let target = target(output.target).expect("the outputs of noted rows have targets");
+                copy(&mut self.outputs, &output, target, outputs.headers.is_some());
+            }
+        }
+    }
+
     fn push_output(&mut self, row: u32, target: u32, output: &single::Output) {
         let columns = &mut self.outputs;
         if columns.headers.is_none() && !output.headers.is_empty() {
@@ -257,6 +289,21 @@ impl Results {
     }
 }
 
+fn copy(columns: &mut wit::OutputColumns, output: &Output<'_>, target: u32, with_headers: bool) {
+    columns.causes.push(output.row);
+    columns.targets.push(target);
+    batch::push(&mut columns.keys, output.key);
+    batch::push(&mut columns.values, output.value);
+    if with_headers {
+        let headers = columns.headers.get_or_insert_with(no_headers);
+        headers.counts.push(u32::try_from(output.header_lengths.len()).unwrap_or(u32::MAX));
+        headers.names.lengths.extend_from_slice(output.header_lengths);
+        headers.names.data.extend_from_slice(output.header_names);
+        headers.values.lengths.extend_from_slice(output.header_value_lengths);
+        headers.values.data.extend_from_slice(output.header_values);
+    }
+}
+
 fn refusal_of_batch(failure: wit::Failure) -> (Verdict, String) {
     match failure {
         wit::Failure::Retry(retry) => (retry_after(retry.after_ms), retry.reason),
@@ -277,6 +324,7 @@ fn retry_after(ms: Option<u32>) -> Verdict {
 
 fn cut(mut reason: String) -> String {
     reason.truncate(reason.floor_char_boundary(REASON_MAX));
+    reason.shrink_to(REASON_MAX); // it may have been as long as the guest's memory
     reason
 }
 

@@ -56,6 +56,9 @@ pub(super) fn lanes(lanes: &[u32], result: &wit::Results) -> Result<(), Breach> 
     }
 }
 
+/// A name that is nobody's goes into a message up to here: it may be as long as the guest's memory.
+const NAME_MAX: usize = 256;
+
 /// A done row with an output that can never be published.
 pub(super) struct UnfitRow {
     pub(super) lane: u32,
@@ -64,18 +67,18 @@ pub(super) struct UnfitRow {
     pub(super) reason: String,
 }
 
-/// The target of an output that names none of the handler's.
-const UNKNOWN: u32 = u32::MAX;
+/// Of each name that a result has: which of the handler's outputs it is.
+pub(super) type Targets = Vec<Option<u32>>;
 
-/// Every output has a cause and bytes that add up. Targets become indices into the handler's own outputs; done rows
-/// with outputs are noted, up to the first of each lane whose outputs can't be published: those are given.
+/// Every output has a cause and bytes that add up. Done rows with outputs are noted, up to the first of each lane whose
+/// outputs can't be published: those are given, with the targets.
 pub(super) fn outputs(
     lanes: &[u32],
     done: &[u32],
     known: &[String],
-    outputs: &mut wit::OutputColumns,
+    outputs: &wit::OutputColumns,
     into: &mut Results,
-) -> Result<Vec<UnfitRow>, Breach> {
+) -> Result<(Vec<UnfitRow>, Targets), Breach> {
     let count = outputs.causes.len();
     length("outputs.targets", outputs.targets.len(), count)?;
     column("outputs.keys", &outputs.keys, count)?;
@@ -83,11 +86,16 @@ pub(super) fn outputs(
     if let Some(headers) = &outputs.headers {
         into.reserved_headers = self::headers(headers, count)?;
     }
-    let unknown = resolve_targets(known, outputs)?;
+    let names = &outputs.target_names;
+    if let Some(entry) = outputs.targets.iter().find(|entry| **entry as usize >= names.len()) {
+        let what = format!("{entry} points past the {} target names", names.len());
+        return Err(Breach::contract("outputs.targets", what));
+    }
+    let targets: Targets = names.iter().map(|name| index_of(known, name)).collect();
     let mut rows = Rows::new(lanes, done);
     let mut unfit: Vec<UnfitRow> = Vec::new();
     let mut size = EventSize::default();
-    for (index, output) in super::Cursor::new(outputs).enumerate() {
+    for output in super::Cursor::new(outputs) {
         let is_new = rows.go_to(output.row)?;
         if is_new {
             size = EventSize::default();
@@ -97,9 +105,11 @@ pub(super) fn outputs(
         }
         let headers = output.header_names.len() + output.header_values.len();
         let body = output.key.map_or(0, <[u8]>::len) + output.value.map_or(0, <[u8]>::len);
-        let checked = match unknown.iter().find(|(at, _)| *at == index) {
-            Some((_, name)) => Err(unknown_target(known, name)),
-            None => size.add(target_name(known, output.target), body + headers, &into.limits),
+        let (name, target) = (names.get(output.target as usize), targets.get(output.target as usize));
+        let name = name.map_or("", String::as_str);
+        let checked = match target.copied().flatten() {
+            None => Err(unknown_target(known, name)),
+            Some(_) => size.add(name, body + headers, &into.limits),
         };
         if let Err(reason) = checked {
             if into.rows_with_outputs.last() == Some(&output.row) {
@@ -110,7 +120,7 @@ pub(super) fn outputs(
             into.rows_with_outputs.push(output.row);
         }
     }
-    Ok(unfit)
+    Ok((unfit, targets))
 }
 
 fn length(field: &str, found: usize, wanted: usize) -> Result<(), Breach> {
@@ -165,32 +175,12 @@ fn headers(headers: &wit::HeaderColumns, outputs: usize) -> Result<u64, Breach> 
     Ok(reserved)
 }
 
-/// Gives the outputs that name none of the handler's, and what they name.
-fn resolve_targets(
-    known: &[String],
-    outputs: &mut wit::OutputColumns,
-) -> Result<Vec<(usize, String)>, Breach> {
-    let names = std::mem::take(&mut outputs.target_names);
-    let mut unknown = Vec::new();
-    for (index, entry) in outputs.targets.iter_mut().enumerate() {
-        let name = usize::try_from(*entry).ok().and_then(|entry| names.get(entry));
-        let Some(name) = name else {
-            let what = format!("{entry} points past the {} target names", names.len());
-            return Err(Breach::contract("outputs.targets", what));
-        };
-        *entry = index_of(known, name).unwrap_or_else(|| {
-            unknown.push((index, name.clone()));
-            UNKNOWN
-        });
-    }
-    Ok(unknown)
-}
-
 fn index_of(known: &[String], name: &str) -> Option<u32> {
     known.iter().position(|known| known == name).and_then(|index| u32::try_from(index).ok())
 }
 
 fn unknown_target(known: &[String], name: &str) -> String {
+    let name = name.get(..name.floor_char_boundary(NAME_MAX)).unwrap_or_default();
     if known.is_empty() {
         return format!("the output `{name}` is not configured: the handler has no outputs");
     }
@@ -198,9 +188,8 @@ fn unknown_target(known: &[String], name: &str) -> String {
     format!("the output `{name}` is not configured: the handler has {known}")
 }
 
-fn target_name(known: &[String], index: u32) -> &str {
-    known.get(index as usize).map_or("?", String::as_str)
-}
+/// The one before the first.
+const NO_LANE: u32 = u32::MAX;
 
 /// Follows ascending causes through the lanes.
 struct Rows<'a> {
@@ -216,7 +205,7 @@ struct Rows<'a> {
 impl<'a> Rows<'a> {
     fn new(lanes: &'a [u32], done: &'a [u32]) -> Self {
         let lengths = lanes.iter().zip(done);
-        Rows { lengths, lane: UNKNOWN, first: 0, done_end: 0, end: 0, last: None }
+        Rows { lengths, lane: NO_LANE, first: 0, done_end: 0, end: 0, last: None }
     }
 
     /// True: it is another row than the last one. The error: it does not exist, or comes before the last one.

@@ -298,6 +298,36 @@ fn a_row_with_too_much_is_taken_back_with_the_limit() {
     }
 }
 
+/// A name as long as the guest's memory, and as many outputs as it can point at it: neither is copied.
+#[test]
+fn names_that_are_nobodys_cost_no_memory() {
+    let lanes = vec![1; 2_000];
+    let name = "x".repeat(1 << 20);
+    let result = wit::Results {
+        done: lanes.clone(),
+        failures: vec![],
+        outputs: Some(wit::OutputColumns {
+            target_names: vec![name, "totals".to_owned()],
+            causes: (0..2_000).flat_map(|row| [row; 500]).collect(),
+            targets: (0..2_000).flat_map(|row| [u32::from(row % 2 == 0); 500]).collect(),
+            keys: column(&vec![None; 1_000_000]),
+            values: column(&vec![None; 1_000_000]),
+            headers: None,
+        }),
+        states: None,
+    };
+    let mut results = Results::new(OUTPUT_BYTES);
+    results.accept(&lanes, &known(), result).unwrap();
+    assert_eq!(results.refusals().len(), 1_000);
+    let said: usize = results.refusals().iter().map(|refusal| refusal.reason.capacity()).sum();
+    assert!(said < 1_000 * 1_024, "{said} bytes");
+    assert_eq!(results.outputs().count(), 500_000);
+    assert_eq!(results.outputs.causes.len(), 500_000, "the others are gone");
+    let refusal = &results.refusals()[0];
+    assert_eq!(refusal.lane, 1);
+    assert!(refusal.reason.starts_with("the output `xxxx"), "{}", refusal.reason);
+}
+
 #[test]
 fn one_output_may_be_larger_than_all_of_an_event_by_default() {
     let mut results = Results::new(9 << 20);
