@@ -150,10 +150,9 @@ fn a_stop_during_a_rebalance_leaves_no_member_behind() {
     let mut stopped = Vec::new();
     for number in 0..STOPS {
         let (keylane, name) = start(3 + number);
-        wait::until("the newest member to wait for the others", wait::PATIENCE, || {
-            let group = flow.members.state();
-            let has_asked = group.members.iter().any(|member| member.client == name);
-            has_asked && group.state == "PreparingRebalance"
+        // It waits for the others then, until their next heartbeat.
+        wait::until("the newest member to join", wait::PATIENCE, || {
+            flow.members.state().members.iter().any(|member| member.client == name)
         });
         running.push_back((keylane, name));
         // The newest one waits for its first answer now; the oldest one for its next, if it has noticed.

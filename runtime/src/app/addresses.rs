@@ -45,12 +45,15 @@ pub(super) fn look(servers: &str, is_tls: bool) -> Option<String> {
 fn find(address: &str) -> Found {
     let Ok(mut resolved) = address.to_socket_addrs() else { return Found::NoName };
     let Some(first) = resolved.next() else { return Found::NoName };
-    let connected = std::iter::once(first).chain(resolved).map(|at| TcpStream::connect_timeout(&at, LIMIT));
-    match connected.reduce(|best, next| best.or(next)) {
-        Some(Ok(stream)) => ask(stream).unwrap_or(Found::Stranger),
-        Some(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Found::Nobody,
-        _ => Found::NoAnswer,
+    let mut found = Found::NoAnswer;
+    for at in std::iter::once(first).chain(resolved) {
+        match TcpStream::connect_timeout(&at, LIMIT) {
+            Ok(stream) => return ask(stream).unwrap_or(Found::Stranger),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => found = Found::Nobody,
+            Err(_) => {}
+        }
     }
+    found
 }
 
 fn ask(mut stream: TcpStream) -> std::io::Result<Found> {

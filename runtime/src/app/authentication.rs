@@ -131,8 +131,9 @@ enum State {
     /// A client reported a refusal that no probe has found yet.
     Reported,
     Refused {
-        /// When a probe found it first.
-        since: Duration,
+        /// When a probe looked last, and for how long the brokers have refused. Time without an answer does not count.
+        last: Duration,
+        lasted: Duration,
     },
 }
 
@@ -154,7 +155,7 @@ impl Prober {
     /// Reads the file with the secret, so that the next connection is made with what is in it now.
     fn read_again(&mut self) {
         let Some(credentials) = &self.credentials else { return };
-        match credentials.read_again() {
+        match credentials.read_again(self.clock.now().wall_ms) {
             Ok(changed) => {
                 if changed {
                     tracing::info!("the credentials have changed: new connections are made with them");
@@ -207,7 +208,12 @@ impl Client {
         });
         let client = self.side.name();
         match found {
-            Probed::Unknown => None,
+            Probed::Unknown => {
+                if let State::Refused { last, .. } = &mut self.state {
+                    *last = clock.now().uptime;
+                }
+                None
+            }
             Probed::Accepted => {
                 if let State::Refused { .. } = self.state {
                     tracing::info!(client, "authentication works again");
@@ -221,16 +227,16 @@ impl Client {
 
     fn refused(&mut self, refusal: &Hopeless, timeout: Duration, now: Duration) -> Option<String> {
         let client = self.side.name();
-        let since = match self.state {
-            State::Refused { since } => since,
+        let lasted = match self.state {
+            State::Refused { last, lasted } => lasted + now.saturating_sub(last),
             State::Accepted | State::Reported => {
                 tracing::error!(client, error = %refusal, auth_timeout = ?timeout, "authentication failed");
-                now
+                Duration::ZERO
             }
         };
-        self.state = State::Refused { since };
-        let too_long = now.saturating_sub(since) >= timeout;
-        too_long.then(|| format!("{refusal} ({client}, refused for `kafka.auth_timeout`, {timeout:?})"))
+        self.state = State::Refused { last: now, lasted };
+        (lasted >= timeout)
+            .then(|| format!("{refusal} ({client}, refused for `kafka.auth_timeout`, {timeout:?})"))
     }
 }
 

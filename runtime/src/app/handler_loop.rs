@@ -215,12 +215,17 @@ impl HandlerLoop {
                 tracing::warn!(handler = self.shell.name, "commit not answered in time");
                 self.give(Input::CommitTimedOut { id });
             }
-            SourceEvent::Error(error) if error.fatal => {
+            SourceEvent::Error(error)
+                if error.code == ErrorCode::INCONSISTENT_GROUP_PROTOCOL && !self.until_end =>
+            {
+                self.shell.tell_other_assignor(self.now);
+            }
+            // A run that is to end does not wait for members that may stay.
+            SourceEvent::Error(error)
+                if error.fatal || error.code == ErrorCode::INCONSISTENT_GROUP_PROTOCOL =>
+            {
                 self.shell.fail(error.text);
                 self.shell.asked.stop = true;
-            }
-            SourceEvent::Error(error) if error.code == ErrorCode::INCONSISTENT_GROUP_PROTOCOL => {
-                self.shell.tell_other_assignor(self.now);
             }
             SourceEvent::Error(error) => {
                 if error.code.is_refusal() {

@@ -1,5 +1,8 @@
 //! What the reasons for which nothing was begun mean for whoever started Keylane.
 
+use std::io::ErrorKind;
+
+use crate::guest::compiler::Limit;
 use crate::guest::{EngineError, LoadError};
 use crate::librdkafka::{ConfigError, Hopeless};
 use crate::{sink, source};
@@ -18,7 +21,7 @@ pub(super) fn is_stopped(reason: &anyhow::Error) -> bool {
 #[must_use]
 pub fn is_final(reason: &anyhow::Error) -> bool {
     reason.chain().any(|cause| {
-        properties(cause).is_some_and(|error| !matches!(error, ConfigError::Credentials(_)))
+        matches!(properties(cause), Some(ConfigError::Property { .. }))
             || matches!(hopeless(cause), Some(Hopeless::TopicName(_) | Hopeless::GroupName(_)))
             || matches!(
                 cause.downcast_ref(),
@@ -28,9 +31,18 @@ pub fn is_final(reason: &anyhow::Error) -> bool {
     })
 }
 
+/// A process that was not made may be made the next time, a busy machine be quicker, a file be there.
 fn is_final_load(error: &LoadError) -> bool {
-    // A process that was not made, or was killed from outside, may be made the next time.
-    !matches!(error, LoadError::Stopped { .. } | LoadError::Compiler { .. })
+    if let LoadError::Unreadable { source, .. } = error {
+        return matches!(source.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied);
+    }
+    !matches!(
+        error,
+        LoadError::Stopped { .. }
+            | LoadError::Compiler { .. }
+            | LoadError::CompileLimit { limit: Limit::Wall(_), .. }
+            | LoadError::Start { was_slow: true, .. }
+    )
 }
 
 /// Why a client can't be made. Transparent errors hide what they hold from the chain of causes.
@@ -59,7 +71,11 @@ mod tests {
 
     #[test]
     fn what_a_restart_cannot_mend_is_final() {
-        let config = || ConfigError::Client("no".to_owned());
+        let config = || ConfigError::Property { name: "a".to_owned(), reason: "no".to_owned() };
+        let wall = Limit::Wall(std::time::Duration::from_secs(120));
+        let slow = |was_slow| LoadError::Start { name: "a.wasm".to_owned(), reason: String::new(), was_slow };
+        let unreadable =
+            |kind: ErrorKind| LoadError::Unreadable { name: "a".to_owned(), source: kind.into() };
         let missing = || Hopeless::TopicsMissing { topics: vec!["a".to_owned()], purpose: "the topic" };
         let load = LoadError::NotWasm { name: "a.wasm".to_owned() };
         let no_process = LoadError::Compiler { name: "a.wasm".to_owned(), what: "is gone".to_owned() };
@@ -69,7 +85,13 @@ mod tests {
             (sink::Error::from(config()).into(), true),
             (source::Error::from(Hopeless::TopicName("?".to_owned())).into(), true),
             (EngineError::NoInstances.into(), true),
+            (ConfigError::Client("no thread".to_owned()).into(), false),
             (load.into(), true),
+            (LoadError::CompileLimit { name: "a.wasm".to_owned(), limit: wall }.into(), false),
+            (slow(true).into(), false),
+            (slow(false).into(), true),
+            (unreadable(ErrorKind::NotFound).into(), true),
+            (unreadable(ErrorKind::TimedOut).into(), false),
             (no_process.into(), false),
             (source::Error::from(missing()).into(), false),
             (sink::Error::from(Hopeless::Stopped).into(), false),

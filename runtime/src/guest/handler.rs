@@ -26,9 +26,12 @@ use super::trap;
 /// How long the first instance may take at load.
 const START_MAX: Duration = Duration::from_secs(5);
 
-/// Data that a call may hand to a host function at once, and what a result may hold besides the bytes of
-/// its outputs (records, lengths, reasons).
+/// What a result may hold besides the bytes of its outputs (records, lengths, reasons). Of what a call hands to a host
+/// function at once this is the limit only together with [`data_max`].
 const HOST_CALL_BYTES: usize = 4 << 20;
+
+/// The outputs of one event by default.
+const HTTP_DATA: usize = 8 << 20;
 
 /// What can be chosen for a handler.
 #[derive(Clone, Debug)]
@@ -117,10 +120,11 @@ impl Handler {
         });
         handler.try_start().map_err(|failure| {
             let (name, reason) = (component.name().to_owned(), failure.message);
+            let was_slow = matches!(failure.fault, Fault::Timeout | Fault::Limit);
             match failure.fault {
                 Fault::Contract => LoadError::Link { name, reason },
                 Fault::Trap | Fault::Timeout | Fault::Cpu | Fault::Memory | Fault::Stack | Fault::Limit => {
-                    LoadError::Start { name, reason }
+                    LoadError::Start { name, reason, was_slow }
                 }
             }
         })?;
@@ -285,9 +289,12 @@ impl Instance {
 }
 
 /// All that the guest can have in its memory fits, so that an output that is too large is seen to be one; a result that
-/// names the same bytes a thousand times does not.
+/// names the same bytes a thousand times does not. The same goes for what it hands to host functions: with HTTP those keep
+/// parts of requests, so there it is less, and an output that large fails its event as a limit.
 fn data_max(handler: &Handler) -> usize {
-    HOST_CALL_BYTES.saturating_add(handler.options.memory_max)
+    let memory = handler.options.memory_max;
+    let bytes = if handler.uses_http() { memory.min(HTTP_DATA) } else { memory };
+    HOST_CALL_BYTES.saturating_add(bytes)
 }
 
 fn broken(breach: Breach) -> Failure {

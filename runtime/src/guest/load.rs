@@ -189,6 +189,19 @@ pub enum LoadError {
         name: String,
         /// What happened.
         reason: String,
+        /// It took too long, or the system had no room: another start may go well.
+        was_slow: bool,
+    },
+    /// Its code needs more of the engine's pool than there is for one component.
+    #[error(
+        "`{name}` needs more room than a component has: {reason}; build it optimised (`-Os`), leave out what is not \
+         used, or lower the sum of `max_concurrency` (up to 4,000, components may have four memories, beyond that two)"
+    )]
+    NoRoom {
+        /// The file.
+        name: String,
+        /// What the engine said.
+        reason: String,
     },
 }
 
@@ -234,9 +247,10 @@ impl Component {
             Some(compiled) => compiled,
             None => {
                 let code = compiler.compile(name, &wasm)?;
-                // What this engine has no room for (too many instances, memories, tables) shows here.
+                // What the bytes do not show (adapters of composed components, the size of tables of functions) and this
+                // engine has no room for shows here.
                 let compiled = cache::take_in(engine.wasmtime(), &code)
-                    .map_err(|reason| LoadError::Compile { name: name.to_owned(), reason })?;
+                    .map_err(|reason| LoadError::NoRoom { name: name.to_owned(), reason })?;
                 if let Some(cache) = cache {
                     cache.put(engine.wasmtime(), &wasm, &code);
                 }

@@ -11,7 +11,7 @@ use rdkafka_sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE;
 use super::code::{self, ErrorCode};
 use super::config::ErrorText;
 use super::sys;
-use super::token::Token;
+use super::token::{self, Token};
 use crate::telemetry::LineLimit;
 
 /// How long the destruction of a client may take before it is left to itself. It is known to hang for ever in
@@ -68,7 +68,10 @@ impl Client {
                 ErrorText::SIZE,
             )
         };
-        ErrorCode(code).into_result().map_err(|_| text.text())
+        // The library's text may quote the token.
+        let ended = text.text().starts_with("Must supply an unexpired token");
+        let reason = if ended { token::ENDED } else { "the client does not take it" };
+        ErrorCode(code).into_result().map_err(|_| reason.to_owned())
     }
 
     /// The error that ended this client for good, if one did.

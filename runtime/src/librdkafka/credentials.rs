@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::Client;
-use super::token::Token;
+use super::token::{self, Token};
 
 /// A longer file is no password, and no token.
 const FILE_MAX: u64 = 64 << 10;
@@ -54,14 +54,17 @@ impl Credentials {
     pub fn from_file(kind: Secret, file: PathBuf) -> Result<Arc<Credentials>, CredentialsError> {
         let shared = Mutex::new(Shared { secret: String::new(), clients: Vec::new() });
         let credentials = Credentials { kind, file, shared };
-        credentials.read_again()?;
+        credentials.read_again(i64::MIN)?; // the first client knows whether it has ended
         Ok(Arc::new(credentials))
     }
 
     /// Reads the file again and gives every client a secret that has changed: they use it for their next connection. True:
-    /// it has changed.
-    pub fn read_again(&self) -> Result<bool, CredentialsError> {
+    /// it has changed. `now_ms`, since 1970: a token that has ended is an error, changed or not.
+    pub fn read_again(&self, now_ms: i64) -> Result<bool, CredentialsError> {
         let secret = read(&self.file).map_err(|reason| self.error(reason))?;
+        if self.kind == Secret::Token && Token::new(&secret).is_ok_and(|token| token.ends <= now_ms) {
+            return Err(self.error(token::ENDED.to_owned()));
+        }
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         if secret == shared.secret {
             return Ok(false);
@@ -191,17 +194,17 @@ mod tests {
         let users = vec![("sasl.username".to_owned(), "alice".to_owned())];
         let properties = Properties::new(users).with_credentials(Some(Arc::clone(&credentials)));
         let producer = Producer::new(&properties).expect("the properties are in order");
-        assert_eq!(credentials.read_again(), Ok(false));
+        assert_eq!(credentials.read_again(0), Ok(false));
         fs::write(&file.0, "second-canary").expect("it can be written");
-        assert_eq!(credentials.read_again(), Ok(true));
-        assert_eq!(credentials.read_again(), Ok(false));
+        assert_eq!(credentials.read_again(0), Ok(true));
+        assert_eq!(credentials.read_again(0), Ok(false));
         assert_eq!(credentials.property(), Some(("sasl.password", "second-canary".to_owned())));
         fs::write(&file.0, "third\0canary").expect("it can be written");
-        let error = credentials.read_again().expect_err("the client can't take it");
+        let error = credentials.read_again(0).expect_err("the client can't take it");
         let printed = format!("{error} {error:?} {properties:?} {credentials:?}");
         assert!(!printed.contains("canary"), "{printed}");
         drop(producer);
-        assert_eq!(credentials.read_again(), Ok(true), "the client that could not take it is gone");
+        assert_eq!(credentials.read_again(0), Ok(true), "the client that could not take it is gone");
     }
 
     #[test]
@@ -214,9 +217,11 @@ mod tests {
         let producer = Producer::new(&properties).expect("nobody knows when it ends");
         // {"sub":"alice","exp":1700000000}
         fs::write(&file.0, "e30.eyJzdWIiOiJhbGljZSIsImV4cCI6MTcwMDAwMDAwMH0.").expect("it can be written");
-        let error = credentials.read_again().expect_err("it has ended").to_string();
-        assert!(error.contains("token file") && error.contains("Must supply an unexpired token"), "{error}");
+        let error = credentials.read_again(0).expect_err("it has ended").to_string();
+        assert!(error.contains("token file") && error.contains("it has ended"), "{error}");
         assert!(!error.contains("eyJ") && !error.contains("canary"), "{error}");
+        let late = credentials.read_again(1_700_000_000_000).expect_err("it has ended").to_string();
+        assert_eq!(late, error, "a warning that repeats itself is written once");
         drop(producer);
     }
 }

@@ -10,6 +10,9 @@ const NO_END: i64 = 253_402_300_799_000;
 /// What the client calls a user whose token does not name one; it is only for messages.
 const NO_NAME: &str = "the token's user";
 
+/// Why a token whose time is over can't be used.
+pub(super) const ENDED: &str = "it has ended: let whoever makes tokens write a new one";
+
 /// A token of OAUTHBEARER.
 pub(super) struct Token {
     pub(super) text: CString,
@@ -21,7 +24,15 @@ pub(super) struct Token {
 
 impl Token {
     /// Takes end (`exp`) and user (`sub`) from the claims, if it is a JWT. Its signature is for the brokers.
+    ///
+    /// # Errors
+    /// It has characters that no token has (RFC 6750), such as a byte order mark or a space.
     pub(super) fn new(text: &str) -> Result<Token, String> {
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("it has a character that is not visible ASCII: write the token alone, as UTF-8 without a byte \
+                        order mark"
+                .to_owned());
+        }
         let claims = claims(text);
         let principal = claims.get("sub").and_then(Value::as_str).unwrap_or(NO_NAME);
         Ok(Token {
@@ -79,6 +90,9 @@ mod tests {
             let found = (token.principal.to_str().expect("UTF-8"), token.ends);
             assert_eq!((found, token.text.to_str()), (expected, Ok(text.as_str())), "{text}");
         }
-        assert!(Token::new("a\0b").is_err());
+        for text in ["a\0b", "canary\u{feff}", "\u{feff}canary", "can ary", "canary\u{2026}"] {
+            let error = Token::new(text).err().expect("no token has these");
+            assert!(error.contains("visible ASCII") && !error.contains("canary"), "{error}");
+        }
     }
 }

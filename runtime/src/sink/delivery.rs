@@ -9,7 +9,7 @@ use super::outcome::{Delivery, DeliveryError, Landed, Refusal, refusal};
 use super::producer::{OnRefusal, Route, Shared};
 use super::record::Record;
 use super::resend::{Resend, Suspect, Verdict};
-use crate::librdkafka::{Delivered, ErrorCode, Event, EventKind, Producer, Queue};
+use crate::librdkafka::{ConfigError, Delivered, ErrorCode, Event, EventKind, Producer, Queue};
 use crate::telemetry::LineLimit;
 
 /// The thread looks around at least so often.
@@ -256,6 +256,9 @@ impl DeliveryThread {
                 self.old = Some((old, reports));
             }
             Err(error) => {
+                if matches!(error, ConfigError::Credentials(_)) {
+                    (self.on_refusal)(); // a token that has ended: no broker is asked
+                }
                 if let Some(dropped) = self.error_lines.allow() {
                     tracing::error!(%error, dropped, "no producer could be made; it is tried again");
                 }

@@ -71,6 +71,10 @@ pub(super) fn commit_error(code: ErrorCode) -> CommitError {
 /// Puts an error of the client into words, with the remedy where there is one.
 pub(super) fn source_error(code: ErrorCode, text: &str, fatal: bool) -> SourceError {
     let remedy = match code {
+        ErrorCode::INCONSISTENT_GROUP_PROTOCOL => {
+            "the group has members with another `assignor`: set `kafka.assignor` as they have it (most clients: \
+             \"range\"), or use another `group_id`"
+        }
         ErrorCode::FENCED_INSTANCE_ID => {
             "another process uses the same `group_instance_id`: give every process its own"
         }

@@ -6,7 +6,6 @@ use super::super::Surroundings;
 use super::super::client_properties::Properties;
 use super::super::problem::Problems;
 use super::super::written;
-use super::cluster;
 
 const PASSWORD_FILE: [&str; 2] = ["kafka", "password_file"];
 const TOKEN_FILE: [&str; 2] = ["kafka", "token_file"];
@@ -30,7 +29,8 @@ pub(super) fn password_file(
             .add(&PASSWORD_FILE, "`sasl.username` says whose password it is, and is not set")
             .hint("set it under [kafka.client]");
     }
-    Some(cluster::existing(written, &PASSWORD_FILE, "password file", surroundings, problems))
+    // Whether it is there is seen when it is read: whoever writes it may be late, which the next start mends.
+    Some(surroundings.resolve(written))
 }
 
 /// The file with the token. `clients`: the properties of every kind of client.
@@ -43,8 +43,9 @@ pub(super) fn token_file(
     let takes_tokens = |client: &Properties| {
         client.get("sasl.mechanism").is_some_and(|name| name.trim().eq_ignore_ascii_case("OAUTHBEARER"))
     };
-    let makes_tokens =
-        |client: &Properties| client.get(UNSECURED).is_some_and(|value| value.trim() == "true");
+    let makes_tokens = |client: &Properties| {
+        client.get(UNSECURED).is_some_and(|value| matches!(value.trim(), "true" | "t" | "1"))
+    };
     let Some(written) = kafka.token_file.as_deref() else {
         if clients.iter().any(|client| takes_tokens(client) && !makes_tokens(client)) {
             problems
@@ -66,5 +67,5 @@ pub(super) fn token_file(
             .add(&TOKEN_FILE, format!("it does not go together with `password_file` or `{UNSECURED}`"))
             .hint("keep one of them");
     }
-    Some(cluster::existing(written, &TOKEN_FILE, "token file", surroundings, problems))
+    Some(surroundings.resolve(written))
 }

@@ -61,8 +61,8 @@ impl Sizes {
 struct Open {
     sizes: Sizes,
     is_module: bool,
-    /// The index spaces of a component. What comes from elsewhere counts as nothing: an import is refused, and what an
-    /// instance exports is counted where it is defined.
+    /// The index spaces of a component. What comes from elsewhere counts as nothing: an import is refused, and modules that
+    /// an instance exports only the engine can count, when the component is compiled.
     modules: Vec<Sizes>,
     components: Vec<Sizes>,
 }
@@ -116,6 +116,16 @@ impl Open {
         } else if let Payload::ComponentImportSection(imports) = payload {
             for import in imports {
                 self.take_foreign(import?.ty.kind());
+            }
+        } else if let Payload::ComponentExportSection(exports) = payload {
+            // An export is a new index for what it names.
+            for export in exports {
+                let export = export?;
+                if export.kind == ComponentExternalKind::Module {
+                    self.modules.push(at(&self.modules, export.index));
+                } else if export.kind == ComponentExternalKind::Component {
+                    self.components.push(at(&self.components, export.index));
+                }
             }
         }
         Ok(())
@@ -186,6 +196,12 @@ mod tests {
         let outer = |number| format!("(component {inner} {})", "(instance (instantiate $c))".repeat(number));
         assert_eq!(found(&outer(4)), None);
         assert_eq!(found(&outer(5)).as_deref(), Some("5 memories, and 4 are allowed"));
+        let exported = "(component (component $small)
+            (export \"a\" (component $small))
+            (component $c (core module $m (memory 1)) (core instance (instantiate $m)))
+            (instance (instantiate $c)) (instance (instantiate $c)) (instance (instantiate $c))
+            (instance (instantiate $c)) (instance (instantiate $c)))";
+        assert_eq!(found(exported).as_deref(), Some("5 memories, and 4 are allowed"));
         let aliased = "(component (core module $m (table 20001 funcref))
             (component $c (core instance (instantiate $m)))
             (instance (instantiate $c)))";

@@ -32,6 +32,8 @@ const LINES_PER_SECOND: u32 = 2;
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one wait for an event of the farewell takes.
 const FAREWELL_STEP: Duration = Duration::from_millis(50);
+/// How long the first answer to a join may take: it waits for no other member.
+const FIRST_ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// Reads the partitions that the group gives to one handler. Used by one thread.
 ///
@@ -387,6 +389,13 @@ impl Source {
 
     /// Until the client has asked to leave.
     fn withdraw(&mut self, limit: Deadline) {
+        // Until its first join is answered a member has no name to leave by, and is one already.
+        let first_answer = Deadline::after(FIRST_ANSWER_MAX.min(limit.remaining()));
+        while self.rebalances == 0 && !self.consumer.is_member() && !first_answer.is_over() {
+            if let Some(event) = self.main.poll(FAREWELL_STEP.min(first_answer.remaining())) {
+                self.on_main_event(&event);
+            }
+        }
         if let Err(code) = self.consumer.unsubscribe() {
             tracing::warn!(%code, "leaving the group failed");
             return;
