@@ -75,6 +75,37 @@ impl MockCluster {
         ErrorCode(code).into_result()
     }
 
+    /// Removes a broker from the cluster. The other brokers get its partitions.
+    pub fn remove_broker(&self, broker: i32) -> Result<(), ErrorCode> {
+        // SAFETY: the cluster is live.
+        let code = unsafe { sys::rd_kafka_mock_broker_decommission(self.raw.as_ptr(), broker) };
+        ErrorCode(code).into_result()
+    }
+
+    /// Adds a broker to the cluster.
+    pub fn add_broker(&self, broker: i32) -> Result<(), ErrorCode> {
+        // SAFETY: the cluster is live.
+        ErrorCode(unsafe { sys::rd_kafka_mock_broker_add(self.raw.as_ptr(), broker) }).into_result()
+    }
+
+    /// Makes a broker the coordinator of a group.
+    pub fn set_coordinator(&self, group: &CStr, broker: i32) -> Result<(), ErrorCode> {
+        let kind = c"group".as_ptr();
+        // SAFETY: the cluster is live; both strings are copied.
+        let code =
+            unsafe { sys::rd_kafka_mock_coordinator_set(self.raw.as_ptr(), kind, group.as_ptr(), broker) };
+        ErrorCode(code).into_result()
+    }
+
+    /// Makes a broker the leader of a partition.
+    pub fn set_leader(&self, topic: &CStr, partition: i32, broker: i32) -> Result<(), ErrorCode> {
+        // SAFETY: the cluster is live; the name is copied.
+        let code = unsafe {
+            sys::rd_kafka_mock_partition_set_leader(self.raw.as_ptr(), topic.as_ptr(), partition, broker)
+        };
+        ErrorCode(code).into_result()
+    }
+
     /// Delays every answer of a broker.
     pub fn set_round_trip_time(&self, broker: i32, delay: Duration) -> Result<(), ErrorCode> {
         // SAFETY: the cluster is live.

@@ -426,5 +426,19 @@ unsafe extern "C" {
     );
     pub(super) fn rd_kafka_mock_broker_set_down(mock: *mut Mock, broker_id: i32) -> c_int;
     pub(super) fn rd_kafka_mock_broker_set_up(mock: *mut Mock, broker_id: i32) -> c_int;
+    pub(super) fn rd_kafka_mock_broker_decommission(mock: *mut Mock, broker_id: i32) -> c_int;
+    pub(super) fn rd_kafka_mock_broker_add(mock: *mut Mock, broker_id: i32) -> c_int;
+    pub(super) fn rd_kafka_mock_coordinator_set(
+        mock: *mut Mock,
+        key_type: *const c_char,
+        key: *const c_char,
+        broker_id: i32,
+    ) -> c_int;
+    pub(super) fn rd_kafka_mock_partition_set_leader(
+        mock: *mut Mock,
+        topic: *const c_char,
+        partition: i32,
+        broker_id: i32,
+    ) -> c_int;
     pub(super) fn rd_kafka_mock_broker_set_rtt(mock: *mut Mock, broker_id: i32, rtt_ms: c_int) -> c_int;
 }
