@@ -147,6 +147,8 @@ codes! {
     PURGE_QUEUE = RD_KAFKA_RESP_ERR__PURGE_QUEUE;
     /// It was given up after it was sent.
     PURGE_INFLIGHT = RD_KAFKA_RESP_ERR__PURGE_INFLIGHT;
+    /// The system gives no thread, no socket or no memory.
+    CRIT_SYS_RESOURCE = RD_KAFKA_RESP_ERR__CRIT_SYS_RESOURCE;
     /// There are no headers.
     NOENT = RD_KAFKA_RESP_ERR__NOENT;
 }

@@ -1,12 +1,11 @@
 //! What a source finds out before it joins its group.
 use std::ffi::{CStr, CString};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::look_ups::{TopicFacts, has_commits};
 use super::spec::SourceSpec;
 use crate::librdkafka::{
-    Client, ConfigError, ErrorCode, Hopeless, NewPartitions, Purpose, Questions, Queue, Requests,
+    ConfigError, ErrorCode, GroupReader, Hopeless, NewPartitions, Properties, Purpose, Questions,
     TopicDescription,
 };
 
@@ -55,8 +54,8 @@ pub(super) fn topic_facts(
     let facts: Vec<TopicFacts> = found.into_iter().map(fact).collect();
     let group = spec.group_name().ok_or_else(|| Hopeless::GroupName(spec.group_id.clone()))?;
     loop {
-        let (group, asked) = (group.clone(), facts.clone());
-        match questions.ask(move |client, limit| read_commits(client, limit, &group, asked))? {
+        let (properties, group, asked) = (spec.properties(), group.clone(), facts.clone());
+        match questions.ask(move |_, limit| read_commits(&properties, limit, &group, asked))?? {
             Ok(found) => return Ok(found),
             Err(code @ ErrorCode::GROUP_AUTHORIZATION_FAILED) => {
                 return Err(Error::GroupDenied { group: spec.group_id.clone(), code });
@@ -67,18 +66,20 @@ pub(super) fn topic_facts(
 }
 
 fn read_commits(
-    client: &Arc<Client>,
+    properties: &Properties,
     limit: Duration,
     group: &CStr,
     mut facts: Vec<TopicFacts>,
-) -> Result<Vec<TopicFacts>, ErrorCode> {
-    let mut requests = Requests::new(client, Queue::new(client));
-    requests.group_offsets(group, None, false, limit);
+) -> Result<Result<Vec<TopicFacts>, ErrorCode>, ConfigError> {
+    let reader = GroupReader::new(properties)?;
     // Finding the coordinator is a question by itself.
-    let answer = requests.wait_for_answer(limit + limit).ok_or(ErrorCode::TIMED_OUT)?;
-    let commits = answer.group_offsets()?;
+    let (_reader, found) = reader.read(group, None, false, limit + limit);
+    let commits = match found {
+        Ok(commits) => commits,
+        Err(code) => return Ok(Err(code)),
+    };
     for topic in &mut facts {
         topic.has_commits = has_commits(&commits, &topic.name);
     }
-    Ok(facts)
+    Ok(Ok(facts))
 }
