@@ -34,7 +34,9 @@ mod sys;
 mod token;
 mod wake;
 
-pub use admin::{AdminBroker, NewTopic, TopicDescription, admin_broker, create_topics, describe_topics};
+pub use admin::{
+    AdminBroker, NewTopic, TopicDescription, admin_broker, create_topics, describe_topics, refresh_leaders,
+};
 pub use client::Client;
 pub use code::ErrorCode;
 pub use config::{ConfigError, Properties};

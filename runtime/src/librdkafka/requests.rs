@@ -59,9 +59,10 @@ impl Requests {
         number
     }
 
-    /// What a group committed for these partitions, or for all: see [`Event::group_offsets`]. `stable`: a partition with
-    /// an undecided transaction answers with [`ErrorCode::UNSTABLE_OFFSET_COMMIT`].
-    pub fn group_offsets(
+    /// What a group committed for these partitions, or for all: see [`Event::group_offsets`], and
+    /// [`GroupReader`](super::GroupReader) for why no other client asks. `stable`: a partition with an undecided transaction
+    /// answers with [`ErrorCode::UNSTABLE_OFFSET_COMMIT`].
+    pub(super) fn group_offsets(
         &mut self,
         group: &CStr,
         list: Option<&PartitionList>,

@@ -65,6 +65,14 @@ impl LookUp {
         self.missing == 0 || self.failed
     }
 
+    /// Whether one of its answers did not come in time.
+    pub(super) fn ran_out_of_time(&self) -> bool {
+        let committed = self.committed.as_ref().err().copied();
+        let offsets = [self.log_start, self.log_end, self.stable_end, self.at_time];
+        let mut codes = committed.into_iter().chain(offsets.into_iter().filter_map(Result::err));
+        codes.any(|code| code == ErrorCode::TIMED_OUT)
+    }
+
     pub(super) fn committed_found(&mut self, found: Found<Option<(i64, Vec<u8>)>>) {
         self.missing -= 1;
         self.failed |= found.is_err();

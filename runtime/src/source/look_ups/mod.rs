@@ -1,8 +1,12 @@
 //! Look-ups: where partitions start, where their logs begin and end, and what their topics are now.
 //!
 //! Nothing here waits. Each partition has requests of its own to the leader of its log, so that a leader that does not
-//! answer delays its own partitions only; the group's offsets come in one answer, partition by partition. How long an
-//! answer may take is the client's own limit, `socket.timeout.ms`.
+//! answer delays its own partitions only; the group's offsets come in one answer, partition by partition.
+//!
+//! The first try may take [`FIRST_TRY`]; each one after a try that ran out of time may take twice as long, up to the client's
+//! own limit, `socket.timeout.ms`. A try is bound to the broker that it was sent to, and another one may be there to answer by
+//! now.
+mod blocking;
 mod look_up;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,8 +18,15 @@ use keylane_core::Partition;
 use super::event::StartFound;
 use super::spec::StartPolicy;
 use crate::librdkafka::{AdminBroker, BEGINNING, END, ErrorCode, Event, Isolation, PartitionList, Requests};
+pub(super) use blocking::Blocking;
+use blocking::{CommitsAnswer, CommitsQuestion};
 use look_up::{LookUp, Piece, Purpose};
 
+/// How long the first try of a look-up may take: long enough for five answers of a slow broker, one after the other (two
+/// connections, the coordinator's name and the offsets), short enough for a broker that is gone.
+const FIRST_TRY: Duration = Duration::from_secs(6);
+/// More doublings than any limit has room for.
+const DOUBLINGS_MAX: u32 = 16;
 /// How long the topics' ids may take to be told: they are known from before, and rarely change.
 const TOPICS_LIMIT: Duration = Duration::from_secs(2);
 /// How often it is checked that the topics are still those that were there at the start.
@@ -88,7 +99,7 @@ pub(super) struct Subject {
     pub(super) wants_ends: bool,
     /// Up to where the consumer reads.
     pub(super) isolation: Isolation,
-    /// How long an answer may take.
+    /// How long an answer may take, in the end.
     pub(super) limit: Duration,
 }
 
@@ -96,6 +107,9 @@ pub(super) struct Subject {
 pub(super) struct LookUps {
     subject: Subject,
     requests: Requests,
+    blocking: Blocking,
+    /// How many tries in a row ran out of time, where one did.
+    timeouts: BTreeMap<Partition, u32>,
     /// What the requests that have no answer yet were about.
     sent: BTreeMap<usize, Sent>,
     /// By partition: a later one takes the place of an earlier one.
@@ -113,17 +127,18 @@ pub(super) struct LookUps {
 
 /// What a request is about.
 enum Sent {
-    Committed(Vec<(Partition, u64)>),
     Offset(Partition, u64, Piece),
     /// The look-ups that wait for it.
     Topics(Vec<(Partition, u64)>),
 }
 
 impl LookUps {
-    pub(super) fn new(subject: Subject, requests: Requests) -> LookUps {
+    pub(super) fn new(subject: Subject, requests: Requests, blocking: Blocking) -> LookUps {
         LookUps {
             subject,
             requests,
+            blocking,
+            timeouts: BTreeMap::new(),
             sent: BTreeMap::new(),
             under_way: BTreeMap::new(),
             serials: 0,
@@ -176,6 +191,10 @@ impl LookUps {
             if let Some(answer) = self.take_finished(now) {
                 return Some(answer);
             }
+            if let Some(answer) = self.blocking.next_commits() {
+                self.take_committed(&answer);
+                continue;
+            }
             let event = self.requests.next_answer()?;
             let replaced = self.take_answer(&event);
             if let Some(topic) = replaced {
@@ -207,10 +226,24 @@ impl LookUps {
         if serials.is_empty() {
             return;
         }
-        let limit = self.subject.limit;
-        let number = self.requests.group_offsets(&self.subject.group, Some(&all), true, limit);
-        self.sent.insert(number, Sent::Committed(serials.clone()));
-        self.send_topics(serials);
+        self.send_topics(serials.clone());
+        self.send_committed(all, serials);
+    }
+
+    fn send_committed(&mut self, partitions: PartitionList, asked: Vec<(Partition, u64)>) {
+        let limits = asked.iter().map(|(partition, _)| self.limit(*partition));
+        let limit = limits.max().unwrap_or(FIRST_TRY);
+        let group = self.subject.group.clone();
+        let question = CommitsQuestion { group, partitions, limit, asked };
+        if let Some(answer) = self.blocking.ask_commits(question) {
+            self.take_committed(&answer);
+        }
+    }
+
+    /// How long the next try for this partition may take.
+    fn limit(&self, partition: Partition) -> Duration {
+        let doublings = self.timeouts.get(&partition).copied().unwrap_or(0).min(DOUBLINGS_MAX);
+        (FIRST_TRY * 2_u32.pow(doublings)).min(self.subject.limit)
     }
 
     fn send_bounds(&mut self, asked: Asked) {
@@ -242,7 +275,7 @@ impl LookUps {
         };
         let mut list = PartitionList::with_capacity(1);
         list.push(&facts.name, partition.number, at);
-        let number = self.requests.log_offsets(list, isolation, self.subject.limit);
+        let number = self.requests.log_offsets(list, isolation, self.limit(partition));
         self.sent.insert(number, Sent::Offset(partition, serial, piece));
     }
 
@@ -260,11 +293,10 @@ impl LookUps {
                     let entry = entries.first().ok_or(ErrorCode::UNKNOWN_PARTITION)?;
                     entry.error.into_result().map(|()| entry.offset)
                 });
+                if found.is_err() {
+                    self.refresh_leaders(partition);
+                }
                 self.look_up(partition, serial, |look_up| look_up.offset_found(piece, found));
-                None
-            }
-            Sent::Committed(asked) => {
-                self.take_committed(&asked, event);
                 None
             }
             Sent::Topics(waiting) => {
@@ -277,9 +309,15 @@ impl LookUps {
         }
     }
 
-    fn take_committed(&mut self, asked: &[(Partition, u64)], event: &Event) {
-        let found = event.group_offsets();
-        for &(partition, serial) in asked {
+    /// Another broker may lead the partition by now.
+    fn refresh_leaders(&self, partition: Partition) {
+        if let Some(facts) = self.subject.topics.get(usize::from(partition.topic)) {
+            self.blocking.refresh_leaders(&facts.name, self.limit(partition));
+        }
+    }
+
+    fn take_committed(&mut self, answer: &CommitsAnswer) {
+        for &(partition, serial) in &answer.asked {
             let name = self.subject.topics.get(usize::from(partition.topic)).map(|facts| facts.name.clone());
             let of_partition = |list: &PartitionList| {
                 let name = name.as_deref()?;
@@ -287,7 +325,7 @@ impl LookUps {
                 let commit = (entry.offset >= 0).then(|| (entry.offset, entry.metadata.to_vec()));
                 Some(entry.error.into_result().map(|()| commit))
             };
-            let commit = match &found {
+            let commit = match &answer.found {
                 Ok(list) => of_partition(list).unwrap_or(Err(ErrorCode::UNKNOWN_PARTITION)),
                 Err(code) => Err(*code),
             };
@@ -334,6 +372,11 @@ impl LookUps {
                 continue;
             }
             let look_up = self.under_way.remove(&partition)?;
+            if look_up.ran_out_of_time() {
+                *self.timeouts.entry(partition).or_default() += 1;
+            } else {
+                self.timeouts.remove(&partition);
+            }
             let facts = self.subject.topics.get(usize::from(partition.topic))?;
             match look_up.purpose {
                 Purpose::Start => {

@@ -2,6 +2,7 @@
 mod broker;
 mod commits;
 mod feed;
+mod look_ups;
 mod member;
 mod reading;
 mod rebalance;

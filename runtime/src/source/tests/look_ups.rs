@@ -1,0 +1,105 @@
+//! Look-ups while the cluster changes.
+use std::time::Duration;
+
+use keylane_core::Partition;
+
+use super::broker::PATIENCE;
+use crate::librdkafka::{
+    Deadline, Isolation, MockCluster, Producer, Properties, Queue, Requests, Wake, WakeHandle, admin_broker,
+    refresh_leaders,
+};
+use crate::source::StartPolicy;
+use crate::source::look_ups::{Answer, Asked, Blocking, LookUps, Subject, TopicFacts};
+
+const BROKERS: u16 = 2;
+const MOVING: i32 = 2;
+const OTHER: i32 = 1;
+/// Of one try.
+const LIMIT: Duration = Duration::from_secs(1);
+const ASKED: Asked = Asked { partition: Partition { topic: 0, number: 0 }, epoch: 1 };
+
+struct Bench {
+    cluster: MockCluster,
+    /// In no group: no connection of its own to the coordinator comes and goes.
+    client: Producer,
+    look_ups: LookUps,
+    wake: WakeHandle,
+}
+
+impl Bench {
+    /// With this leader; the coordinator is the broker that moves.
+    fn new(leader: i32) -> Bench {
+        let cluster = MockCluster::start(BROKERS).expect("the mock cluster starts");
+        cluster.create_topic(c"orders", 1).expect("it takes topics");
+        cluster.set_coordinator(c"group", MOVING).expect("it takes coordinators");
+        cluster.set_leader(c"orders", 0, leader).expect("it takes leaders");
+        let mut properties = Properties::default();
+        properties.set("bootstrap.servers", cluster.bootstrap_servers());
+        properties.set("group.id", "group");
+        let client = Producer::new(&properties).expect("the properties are right");
+        let wake = Wake::new().expect("an eventfd can be made");
+        let subject = Subject {
+            group: c"group".to_owned(),
+            topics: vec![TopicFacts {
+                name: c"orders".to_owned(),
+                id: [0; 16],
+                partitions: 1,
+                has_commits: false,
+            }],
+            broker: admin_broker(client.client(), PATIENCE).expect("a broker answers"),
+            policy: StartPolicy::Earliest,
+            wants_ends: false,
+            isolation: Isolation::Committed,
+            limit: LIMIT,
+        };
+        let requests = Requests::new(client.client(), Queue::new(client.client()).wakes(&wake));
+        let blocking = Blocking::new(properties, client.client(), &wake);
+        Bench { cluster, look_ups: LookUps::new(subject, requests, blocking), client, wake }
+    }
+
+    /// Asks until the start is known.
+    fn find_start(&mut self) {
+        let limit = Deadline::after(PATIENCE);
+        let mut reason = String::new();
+        self.look_ups.ask_start(ASKED);
+        while !limit.is_over() {
+            self.look_ups.send(Duration::ZERO, false);
+            match self.look_ups.next(Duration::ZERO) {
+                Some(Answer::Start { found: Ok(_), .. }) => return,
+                Some(Answer::Start { found: Err(error), .. }) => {
+                    reason = error.reason;
+                    self.look_ups.ask_start(ASKED);
+                }
+                Some(_) => {}
+                None => {
+                    self.wake.wait(Some(limit.remaining()));
+                }
+            }
+        }
+        panic!("the start is not known: {reason}");
+    }
+
+    /// The consumer's client takes the cluster's brokers from it.
+    fn refresh(&self) {
+        refresh_leaders(self.client.client(), c"orders", PATIENCE).expect("a broker answers");
+    }
+}
+
+#[test]
+fn starts_are_found_after_the_coordinator_was_away() {
+    let mut bench = Bench::new(OTHER);
+    bench.find_start();
+    bench.cluster.remove_broker(MOVING).expect("it can be removed");
+    bench.refresh();
+    bench.cluster.add_broker(MOVING).expect("it can be added");
+    bench.refresh();
+    bench.find_start();
+}
+
+#[test]
+fn starts_are_found_after_the_leader_has_moved() {
+    let mut bench = Bench::new(MOVING);
+    bench.find_start();
+    bench.cluster.set_leader(c"orders", 0, OTHER).expect("it takes leaders");
+    bench.find_start();
+}
