@@ -19,15 +19,34 @@ enum Harm {
     Freeze,
 }
 
+/// With the client's own limits: a minute for an answer, five for metadata. The killed broker costs both members their session,
+/// and they get their partitions back while it is away.
 #[test]
-fn leaders_and_coordinators_move_and_nothing_is_lost() {
+fn brokers_stop_or_die_and_nothing_is_lost() {
+    move_brokers(&[Harm::Stop, Harm::Kill], settings);
+}
+
+#[test]
+fn a_broker_hangs_and_nothing_is_lost() {
+    move_brokers(&[Harm::Freeze], |flow, client| {
+        settings(flow, client)
+            // A broker that hangs is missed within its session of 4 s: until then it holds commits up, and members stay.
+            .set("kafka.client", "session.timeout.ms", 10_000)
+            // Requests to a broker that hangs are given up, and leaders looked up again, within the time of a test.
+            .set("kafka.client", "socket.timeout.ms", 5_000)
+            .set("kafka.client", "topic.metadata.refresh.interval.ms", 1_000)
+    });
+}
+
+/// Each harm is done to the coordinator, or to a leader, while two instances work.
+fn move_brokers(harms: &[Harm], settings: impl Fn(&Flow<'_>, &str) -> Settings) {
     let Some(cluster) = kafka::own(&Options { brokers: 3, ..Options::default() }) else { return };
     let flow = Flow::new(&cluster, PARTITIONS, &[]);
     let admin = cluster.admin();
     let mut load = Load::new(&flow, BACKLOG, event);
     let mut instances = ["one", "two"].map(|client| Keylane::run(&settings(&flow, client), &[]));
     load.until("both to be members", |_| is_settled(&flow));
-    for harm in [Harm::Stop, Harm::Kill, Harm::Freeze] {
+    for &harm in harms {
         let victim = match harm {
             Harm::Kill => *admin.leaders(&flow.input).first().expect("it has partitions"),
             Harm::Stop | Harm::Freeze => flow.members.coordinator(&admin),
@@ -54,7 +73,7 @@ fn leaders_and_coordinators_move_and_nothing_is_lost() {
         keylane.expect_exit(0);
     }
     let report = check::check(&flow.history());
-    say(&format!("{} events, three brokers moved: {report}", load.fed()));
+    say(&format!("{} events, after {harms:?}: {report}", load.fed()));
     report.assert_clean();
 }
 
@@ -62,11 +81,6 @@ fn settings(flow: &Flow<'_>, client: &str) -> Settings {
     flow.settings(&guest("sleepy"), client)
         // 800 events a second: what an instance can do is not the subject.
         .set("handlers.t.lanes", "max_concurrency", 16)
-        // A broker that hangs is missed within its session of 4 s: until then it holds commits up, and members stay.
-        .set("kafka.client", "session.timeout.ms", 10_000)
-        // Requests to a broker that is gone are given up, and leaders looked up again, within the time of a test.
-        .set("kafka.client", "socket.timeout.ms", 5_000)
-        .set("kafka.client", "topic.metadata.refresh.interval.ms", 1_000)
 }
 
 fn do_harm(cluster: &Cluster, harm: Harm, broker: usize) {
