@@ -63,27 +63,6 @@ pub fn admin_broker(client: &Arc<Client>, limit: Duration) -> Result<AdminBroker
     Ok(AdminBroker(if is_real { None } else { brokers.first().copied() }))
 }
 
-/// Asks a broker who leads the partitions of this topic: the client knows it from then on. Until then it asks the leaders of
-/// its last metadata, which may be `topic.metadata.refresh.interval.ms` old, and no failure of theirs renews it.
-pub fn refresh_leaders(client: &Arc<Client>, topic: &CStr, limit: Duration) -> Result<(), ErrorCode> {
-    let mut metadata: *const sys::RawMetadata = ptr::null();
-    // SAFETY: the client is live; the name is copied, and null means the client's default configuration. The handle is ours
-    // until it is destroyed below, after its last use; so is the metadata, on success.
-    let code = unsafe {
-        let handle = sys::rd_kafka_topic_new(client.raw(), topic.as_ptr(), ptr::null_mut());
-        if handle.is_null() {
-            return Err(ErrorCode::UNKNOWN_TOPIC);
-        }
-        let code = sys::rd_kafka_metadata(client.raw(), 0, handle, &raw mut metadata, millis(limit));
-        if code == 0 {
-            sys::rd_kafka_metadata_destroy(metadata);
-        }
-        sys::rd_kafka_topic_destroy(handle);
-        code
-    };
-    ErrorCode(code).into_result()
-}
-
 /// Asks what these topics are. None of them is created by asking.
 pub fn describe_topics(
     client: &Arc<Client>,

@@ -75,19 +75,6 @@ impl MockCluster {
         ErrorCode(code).into_result()
     }
 
-    /// Removes a broker from the cluster. The other brokers get its partitions.
-    pub fn remove_broker(&self, broker: i32) -> Result<(), ErrorCode> {
-        // SAFETY: the cluster is live.
-        let code = unsafe { sys::rd_kafka_mock_broker_decommission(self.raw.as_ptr(), broker) };
-        ErrorCode(code).into_result()
-    }
-
-    /// Adds a broker to the cluster.
-    pub fn add_broker(&self, broker: i32) -> Result<(), ErrorCode> {
-        // SAFETY: the cluster is live.
-        ErrorCode(unsafe { sys::rd_kafka_mock_broker_add(self.raw.as_ptr(), broker) }).into_result()
-    }
-
     /// Makes a broker the coordinator of a group.
     pub fn set_coordinator(&self, group: &CStr, broker: i32) -> Result<(), ErrorCode> {
         let kind = c"group".as_ptr();

@@ -34,9 +34,7 @@ mod sys;
 mod token;
 mod wake;
 
-pub use admin::{
-    AdminBroker, NewTopic, TopicDescription, admin_broker, create_topics, describe_topics, refresh_leaders,
-};
+pub use admin::{AdminBroker, NewTopic, TopicDescription, admin_broker, create_topics, describe_topics};
 pub use client::Client;
 pub use code::ErrorCode;
 pub use config::{ConfigError, Properties};

@@ -426,8 +426,6 @@ unsafe extern "C" {
     );
     pub(super) fn rd_kafka_mock_broker_set_down(mock: *mut Mock, broker_id: i32) -> c_int;
     pub(super) fn rd_kafka_mock_broker_set_up(mock: *mut Mock, broker_id: i32) -> c_int;
-    pub(super) fn rd_kafka_mock_broker_decommission(mock: *mut Mock, broker_id: i32) -> c_int;
-    pub(super) fn rd_kafka_mock_broker_add(mock: *mut Mock, broker_id: i32) -> c_int;
     pub(super) fn rd_kafka_mock_coordinator_set(
         mock: *mut Mock,
         key_type: *const c_char,

@@ -16,7 +16,7 @@ use crate::librdkafka::{
 use crate::source::embedded::FeedReader;
 use crate::source::errors::commit_error;
 use crate::source::event::{ReadResult, Record, SourceEvent};
-use crate::source::look_ups::{Blocking, LookUps, Subject};
+use crate::source::look_ups::{GroupCommits, LookUps, Subject};
 use crate::source::partitions::{FetchError, Partitions, Reader};
 use crate::source::spec::{Assignor, Ends, SourceSpec};
 use crate::source::start::{Error, topic_facts};
@@ -112,8 +112,8 @@ impl Source {
             limit: spec.answer_limit(),
         };
         let requests = Requests::new(consumer.client(), Queue::new(consumer.client()).wakes(&wake));
-        let blocking = Blocking::new(spec.properties(), consumer.client(), &wake);
-        let look_ups = LookUps::new(subject, requests, blocking);
+        let commits = GroupCommits::new(spec.properties(), &wake);
+        let look_ups = LookUps::new(subject, requests, commits);
         Ok(Source {
             partitions: Partitions::default(),
             main,

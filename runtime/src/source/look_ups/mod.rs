@@ -5,8 +5,8 @@
 //!
 //! The first try may take [`FIRST_TRY`]; each one after a try that ran out of time may take twice as long, up to the client's
 //! own limit, `socket.timeout.ms`. A try is bound to the broker that it was sent to, and another one may be there to answer by
-//! now.
-mod blocking;
+//! now: when a request runs out of time the client ends the connection and asks for metadata (`socket.max.fails`).
+mod group_commits;
 mod look_up;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,8 +18,8 @@ use keylane_core::Partition;
 use super::event::StartFound;
 use super::spec::StartPolicy;
 use crate::librdkafka::{AdminBroker, BEGINNING, END, ErrorCode, Event, Isolation, PartitionList, Requests};
-pub(super) use blocking::Blocking;
-use blocking::{CommitsAnswer, CommitsQuestion};
+pub(super) use group_commits::GroupCommits;
+use group_commits::{CommitsAnswer, CommitsQuestion};
 use look_up::{LookUp, Piece, Purpose};
 
 /// How long the first try of a look-up may take: long enough for five answers of a slow broker, one after the other (two
@@ -107,7 +107,7 @@ pub(super) struct Subject {
 pub(super) struct LookUps {
     subject: Subject,
     requests: Requests,
-    blocking: Blocking,
+    commits: GroupCommits,
     /// How many tries in a row ran out of time, where one did.
     timeouts: BTreeMap<Partition, u32>,
     /// What the requests that have no answer yet were about.
@@ -133,11 +133,11 @@ enum Sent {
 }
 
 impl LookUps {
-    pub(super) fn new(subject: Subject, requests: Requests, blocking: Blocking) -> LookUps {
+    pub(super) fn new(subject: Subject, requests: Requests, commits: GroupCommits) -> LookUps {
         LookUps {
             subject,
             requests,
-            blocking,
+            commits,
             timeouts: BTreeMap::new(),
             sent: BTreeMap::new(),
             under_way: BTreeMap::new(),
@@ -191,7 +191,7 @@ impl LookUps {
             if let Some(answer) = self.take_finished(now) {
                 return Some(answer);
             }
-            if let Some(answer) = self.blocking.next_commits() {
+            if let Some(answer) = self.commits.next_answer() {
                 self.take_committed(&answer);
                 continue;
             }
@@ -235,7 +235,7 @@ impl LookUps {
         let limit = limits.max().unwrap_or(FIRST_TRY);
         let group = self.subject.group.clone();
         let question = CommitsQuestion { group, partitions, limit, asked };
-        if let Some(answer) = self.blocking.ask_commits(question) {
+        if let Some(answer) = self.commits.ask(question) {
             self.take_committed(&answer);
         }
     }
@@ -293,9 +293,6 @@ impl LookUps {
                     let entry = entries.first().ok_or(ErrorCode::UNKNOWN_PARTITION)?;
                     entry.error.into_result().map(|()| entry.offset)
                 });
-                if found.is_err() {
-                    self.refresh_leaders(partition);
-                }
                 self.look_up(partition, serial, |look_up| look_up.offset_found(piece, found));
                 None
             }
@@ -306,13 +303,6 @@ impl LookUps {
                 }
                 replaced
             }
-        }
-    }
-
-    /// Another broker may lead the partition by now.
-    fn refresh_leaders(&self, partition: Partition) {
-        if let Some(facts) = self.subject.topics.get(usize::from(partition.topic)) {
-            self.blocking.refresh_leaders(&facts.name, self.limit(partition));
         }
     }
 
