@@ -57,7 +57,7 @@ fn https_goes_to_those_with_a_certificate_that_the_system_trusts() {
 fn without_the_grant_a_component_that_imports_http_is_refused_with_the_remedy() {
     let file = prepare("asking", &["http://localhost/".to_owned()], "");
     let mut keylane = Keylane::run_file(&file, &["--until-end"], std::process::Stdio::null());
-    keylane.expect_exit(1);
+    keylane.expect_exit(2);
     let log = keylane.tail();
     for part in ["handler `t` can't be loaded", "wasi:http/outgoing-handler@0.2", "grants.http = ["] {
         assert!(log.contains(part), "no {part:?} in{log}");
