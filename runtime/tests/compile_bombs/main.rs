@@ -190,7 +190,9 @@ fn a_run_with_a_bomb_ends_with_an_error_and_not_with_a_signal() {
     fs::write(&config, text).unwrap();
     let run = Command::new(KEYLANE).arg("run").arg("-c").arg(&config).output().unwrap();
     let said = String::from_utf8(run.stderr).unwrap();
-    assert_eq!(run.status.code(), Some(1), "{said}");
+    // A slow machine may do with the next start; no machine has more memory or processor time for it.
+    let code = if said.contains("more than 120 s to be compiled") { 1 } else { 2 };
+    assert_eq!(run.status.code(), Some(code), "{said}");
     for part in ["handler `t` can't be loaded", &bomb.display().to_string(), "needs more than ", "split its"]
     {
         assert!(said.contains(part), "no {part:?} in {said}");
