@@ -133,7 +133,7 @@ impl Options {
 
 impl Event {
     /// The answer to [`Requests::log_offsets`]: per partition its offset, or why it is not known. After a timestamp behind
-    /// the last record it is [`END`](super::END). A leader that did not answer, for whatever reason, is a timeout.
+    /// the last record it is [`END`]. A leader that did not answer, for whatever reason, is a timeout.
     pub fn log_offsets(&self) -> Result<Vec<ListEntry<'_>>, ErrorCode> {
         self.error().into_result()?;
         let mut count = 0;
