@@ -21,7 +21,7 @@ pub(super) fn engine(config: &Checked) -> EngineOptions {
     EngineOptions { max_instances: each.fold(0, u32::saturating_add) }
 }
 
-/// What clients are told of the brokers.
+/// How clients reach the brokers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Access {
     /// The brokers to ask; `None`: the client is not to connect.

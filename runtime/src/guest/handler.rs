@@ -298,7 +298,7 @@ fn data_max(handler: &Handler) -> usize {
 }
 
 fn broken(breach: Breach) -> Failure {
-    Failure::new(breach.fault, breach.message)
+    Failure::new(Fault::Contract, breach.message)
 }
 
 /// A `handler` is called row by row: a lane stops at its first row that is not done.

@@ -77,7 +77,7 @@ pub struct Results {
     limits: EventLimits,
     ends: Vec<LaneEnd>,
     refusals: Vec<Refusal>,
-    /// `targets` are indices into the handler's outputs here, and `target_names` is empty.
+    /// Those of done rows only; `targets` are indices into the handler's outputs here, and `target_names` is empty.
     outputs: wit::OutputColumns,
     /// Done rows with outputs, ascending.
     rows_with_outputs: Vec<u32>,
@@ -129,7 +129,7 @@ impl Results {
 
     /// What done rows want published, in the order of the rows that caused it.
     pub fn outputs(&self) -> impl Iterator<Item = Output<'_>> {
-        Outputs { results: self, columns: Cursor::new(&self.outputs), row_cursor: 0 }
+        Cursor::new(&self.outputs)
     }
 
     /// A row that is done can't be kept after all: its lane ends before it, and the rows behind it count as not run.
@@ -197,9 +197,9 @@ impl Results {
         }
         let mut unfit = Vec::new();
         if let Some(outputs) = result.outputs {
-            let (rows, targets) = check::outputs(lanes, &result.done, targets, &outputs, self)?;
-            self.keep(outputs, &targets);
-            unfit = rows;
+            let found = check::outputs(lanes, &result.done, targets, &outputs, self)?;
+            self.keep(outputs, &found);
+            unfit = found.unfit;
         }
         let mut failures = result.failures.into_iter().peekable();
         for (lane, done) in (0_u32..).zip(result.done) {
@@ -234,14 +234,9 @@ impl Results {
 
     /// Takes the outputs of the rows that were noted over. Those of other rows may be millions, which nobody has to walk
     /// through later.
-    fn keep(&mut self, mut outputs: wit::OutputColumns, targets: &[Option<u32>]) {
-        let target = |entry: u32| targets.get(entry as usize).copied().flatten();
-        let mut rows = self.rows_with_outputs.iter().copied().peekable();
-        let mut is_kept = |row: u32| {
-            while rows.next_if(|&noted| noted < row).is_some() {}
-            rows.peek() == Some(&row)
-        };
-        if outputs.causes.iter().all(|&row| is_kept(row)) {
+    fn keep(&mut self, mut outputs: wit::OutputColumns, found: &check::Found) {
+        let target = |entry: u32| found.targets.get(entry as usize).copied().flatten();
+        if found.all_noted {
             for entry in &mut outputs.targets {
                 *entry = target(*entry).expect("the outputs of noted rows have targets");
             }
@@ -249,13 +244,10 @@ impl Results {
             self.outputs = outputs;
             return;
         }
-        let mut rows = self.rows_with_outputs.iter().copied().peekable();
-        for output in Cursor::new(&outputs) {
-            while rows.next_if(|&noted| noted < output.row).is_some() {}
-            if rows.peek() == Some(&output.row) {
-                let target = target(output.target).expect("the outputs of noted rows have targets");
-                copy(&mut self.outputs, &output, target, outputs.headers.is_some());
-            }
+        let noted = self.rows_with_outputs.as_slice();
+        for output in Cursor::new(&outputs).filter(|output| noted.binary_search(&output.row).is_ok()) {
+            let target = target(output.target).expect("the outputs of noted rows have targets");
+            copy(&mut self.outputs, &output, target, outputs.headers.is_some());
         }
     }
 
@@ -415,30 +407,6 @@ fn take<'a>(lengths: &[i32], data: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (taken, rest) = data.split_at_checked(bytes)?;
     *data = rest;
     Some(taken)
-}
-
-/// The outputs of done rows.
-struct Outputs<'a> {
-    results: &'a Results,
-    columns: Cursor<'a>,
-    row_cursor: usize,
-}
-
-impl<'a> Iterator for Outputs<'a> {
-    type Item = Output<'a>;
-
-    fn next(&mut self) -> Option<Output<'a>> {
-        loop {
-            let output = self.columns.next()?;
-            let rows = self.results.rows_with_outputs.get(self.row_cursor..)?;
-            // Both ascend: rows before this one are behind us.
-            let passed = rows.iter().take_while(|row| **row < output.row).count();
-            self.row_cursor += passed;
-            if rows.get(passed) == Some(&output.row) {
-                return Some(output);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,22 +1,18 @@
 //! The rules that a result must keep.
 
-use keylane_core::Fault;
-
 use super::limits::{EventLimits, EventSize};
 use super::{RESERVED, Results, single, wit};
 
 /// A rule that a result breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Breach {
-    /// Contract.
-    pub(crate) fault: Fault,
     /// Names the field.
     pub(crate) message: String,
 }
 
 impl Breach {
     pub(super) fn contract(field: &str, what: impl std::fmt::Display) -> Breach {
-        Breach { fault: Fault::Contract, message: format!("result `{field}`: {what}") }
+        Breach { message: format!("result `{field}`: {what}") }
     }
 }
 
@@ -67,18 +63,25 @@ pub(super) struct UnfitRow {
     pub(super) reason: String,
 }
 
-/// Of each name that a result has: which of the handler's outputs it is.
-pub(super) type Targets = Vec<Option<u32>>;
+/// What was found out about the outputs of a result.
+pub(super) struct Found {
+    /// The first row of each lane whose outputs can't be published.
+    pub(super) unfit: Vec<UnfitRow>,
+    /// Of each name that the result has: which of the handler's outputs it is.
+    pub(super) targets: Vec<Option<u32>>,
+    /// All outputs are of rows that were noted.
+    pub(super) all_noted: bool,
+}
 
 /// Every output has a cause and bytes that add up. Done rows with outputs are noted, up to the first of each lane whose
-/// outputs can't be published: those are given, with the targets.
+/// outputs can't be published.
 pub(super) fn outputs(
     lanes: &[u32],
     done: &[u32],
     known: &[String],
     outputs: &wit::OutputColumns,
     into: &mut Results,
-) -> Result<(Vec<UnfitRow>, Targets), Breach> {
+) -> Result<Found, Breach> {
     let count = outputs.causes.len();
     length("outputs.targets", outputs.targets.len(), count)?;
     column("outputs.keys", &outputs.keys, count)?;
@@ -91,16 +94,18 @@ pub(super) fn outputs(
         let what = format!("{entry} points past the {} target names", names.len());
         return Err(Breach::contract("outputs.targets", what));
     }
-    let targets: Targets = names.iter().map(|name| index_of(known, name)).collect();
+    let targets: Vec<Option<u32>> = names.iter().map(|name| index_of(known, name)).collect();
     let mut rows = Rows::new(lanes, done);
     let mut unfit: Vec<UnfitRow> = Vec::new();
     let mut size = EventSize::default();
+    let mut all_noted = true;
     for output in super::Cursor::new(outputs) {
         let is_new = rows.go_to(output.row)?;
         if is_new {
             size = EventSize::default();
         }
         if !rows.is_done(output.row) || unfit.last().is_some_and(|found| found.lane == rows.lane) {
+            all_noted = false;
             continue;
         }
         let headers = output.header_names.len() + output.header_values.len();
@@ -115,12 +120,13 @@ pub(super) fn outputs(
             if into.rows_with_outputs.last() == Some(&output.row) {
                 into.rows_with_outputs.pop();
             }
+            all_noted = false;
             unfit.push(UnfitRow { lane: rows.lane, before: output.row - rows.first, reason });
         } else if is_new {
             into.rows_with_outputs.push(output.row);
         }
     }
-    Ok((unfit, targets))
+    Ok(Found { unfit, targets, all_noted })
 }
 
 fn length(field: &str, found: usize, wanted: usize) -> Result<(), Breach> {

@@ -185,7 +185,7 @@ fn a_result_that_breaks_a_rule_is_refused_by_the_name_of_the_field() {
         let mut result = sound();
         spoil(&mut result);
         let refused = Results::new(OUTPUT_BYTES).accept(&LANES, &known(), result);
-        assert_eq!(refused, Err(Breach { fault: Fault::Contract, message: message.to_owned() }));
+        assert_eq!(refused, Err(Breach { message: message.to_owned() }));
     }
 }
 
