@@ -93,5 +93,5 @@ fn assert_untouched(flow: &Flow<'_>) {
     let report = check::check(&flow.history());
     report.assert_clean();
     assert_eq!((report.outcomes, report.repeats), (EVENTS, [].into()));
-    assert_eq!(report.sessions.len(), usize::try_from(flow.partitions).expect("few"), "no partition moved");
+    assert_eq!(report.ownerships.len(), usize::try_from(flow.partitions).expect("few"), "no partition moved");
 }

@@ -116,7 +116,10 @@ fn unordered_loses_nothing_and_a_rebalance_repeats_nothing() {
     say(&format!("unordered: {overtaken} overtook one of their key; {report}"));
     report.assert_clean();
     assert_eq!(report.repeats, [].into(), "a rebalance in which everybody lives repeats nothing");
-    assert!(report.sessions.len() > usize::try_from(PARTITIONS).expect("few"), "no partition changed hands");
+    assert!(
+        report.ownerships.len() > usize::try_from(PARTITIONS).expect("few"),
+        "no partition changed hands"
+    );
     assert!(overtaken > 0, "no event overtook another one of its key: they did not run at the same time");
 }
 

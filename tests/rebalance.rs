@@ -51,10 +51,10 @@ fn joins_and_leaves_repeat_nothing(assignor: &str) {
     let report = check::check(&flow.history());
     say(&format!("{assignor}: {} events, {hand_overs} hand-overs with a completed set: {report}", load.fed));
     report.assert_clean();
-    let sessions = report.sessions.len();
+    let ownerships = report.ownerships.len();
     assert!(
-        sessions > usize::try_from(PARTITIONS).expect("few"),
-        "no partition changed hands: {sessions} sessions"
+        ownerships > usize::try_from(PARTITIONS).expect("few"),
+        "no partition changed hands: {ownerships} ownerships"
     );
     assert!(hand_overs > 0, "no hand-over found a completed set: this run shows less than it should");
     assert_eq!(report.repeats, [].into(), "a rebalance in which everybody lives repeats nothing");

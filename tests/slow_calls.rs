@@ -94,6 +94,6 @@ fn run(
     });
     let report = check::check(&history);
     report.assert_clean();
-    assert_eq!(report.sessions.len(), 2, "one ownership of each partition: {report}");
+    assert_eq!(report.ownerships.len(), 2, "one ownership of each partition: {report}");
     report
 }

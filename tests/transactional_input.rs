@@ -85,7 +85,10 @@ fn joins_under_transactions_miss_nothing(assignor: &str) {
     let report = check::check(&committed_history(&flow));
     say(&format!("{assignor}: {written} transactions, {JOINS} joins: {report}"));
     report.assert_clean();
-    assert!(report.sessions.len() > usize::try_from(PARTITIONS).expect("few"), "no partition changed hands");
+    assert!(
+        report.ownerships.len() > usize::try_from(PARTITIONS).expect("few"),
+        "no partition changed hands"
+    );
 }
 
 /// One instance stays, others are killed (-9) while two writers commit and abort small transactions: whoever takes their

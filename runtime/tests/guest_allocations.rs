@@ -9,8 +9,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use keylane::guest::{
-    Call, CallEvents, CallNews, Compiler, Component, Engine, EngineOptions, Granted, Handler, HandlerOptions,
-    OUTPUT_BYTES, Outcome, Workers,
+    Call, CallEvent, CallObserver, Compiler, Component, Engine, EngineOptions, Granted, Handler,
+    HandlerOptions, OUTPUT_BYTES, Workers,
 };
 use keylane_core::LaneEnd;
 use wit_component::{StringEncoding, embed_component_metadata};
@@ -79,10 +79,10 @@ fn no_op() -> Vec<u8> {
 
 struct Inbox(SyncSender<Box<Call>>);
 
-impl CallEvents for Inbox {
-    fn tell(&self, news: &mut Vec<CallNews>) {
-        for news in news.drain(..) {
-            let CallNews::Ended(call) = news else { panic!("{news:?}") };
+impl CallObserver for Inbox {
+    fn notify(&self, events: &mut Vec<CallEvent>) {
+        for events in events.drain(..) {
+            let CallEvent::Ended(call) = events else { panic!("{events:?}") };
             self.0.send(call).unwrap();
         }
     }
@@ -124,7 +124,7 @@ fn a_million_rows_allocate_per_call_and_not_per_row() {
         fill(&mut submitted[0], rows);
         workers.submit(&mut submitted, 1);
         let call = back.recv_timeout(Duration::from_secs(60)).unwrap();
-        assert_eq!(call.outcome, Outcome::Ended);
+        assert_eq!(call.outcome, CallResult::Ended);
         assert_eq!(call.results.lane_ends(), [LaneEnd { done: 8, failure: None }; 8]);
         rows += ROWS_PER_CALL;
         submitted.push(call);

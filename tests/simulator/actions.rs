@@ -1,6 +1,6 @@
 //! What a core asks for, and who carries it out.
 
-use keylane_core::{Action, Holds, Notice, Place};
+use keylane_core::{Action, ArenaSlot, BlockedOn, Notice};
 
 use super::plan::{MS, SECOND};
 use super::trace::Seen;
@@ -25,14 +25,14 @@ impl World {
             Action::Dispatch(dispatch) => self.dispatch(p, &dispatch),
             Action::Cancel { call } => self.cancel(p, call),
             Action::ReleaseRows { places } => self.release_rows(p, places),
-            Action::HandOver { call, rows } => self.hand_over(p, call, rows),
+            Action::Produce { call, rows } => self.hand_over(p, call, rows),
             Action::DropOutputs { call, first, end } => self.drop_outputs(p, call, first, end),
             Action::DeadLetter(letter) => self.dead_letter(p, &letter),
             Action::Commit { id, entries, metadata } => self.commit(p, id, entries, metadata),
             Action::ReportStall(stall) => {
                 self.saw(Seen::Stalls);
                 let index = self.index(stall.partition);
-                if let Holds::ReadFailed(_) = stall.holds {
+                if let BlockedOn::ReadFailed(_) = stall.blocked_on {
                     self.saw(Seen::ReadStalls);
                 }
                 self.note(p, "stall", Some(index), stall.offset, i64::from(stall.attempt));
@@ -54,12 +54,12 @@ impl World {
         }
     }
 
-    fn release_rows(&mut self, p: usize, places: &[Place]) {
-        for &place in places {
-            match self.processes[p].release(place) {
+    fn release_rows(&mut self, p: usize, places: &[ArenaSlot]) {
+        for &arena_slot in places {
+            match self.processes[p].release(arena_slot) {
                 Some((index, offset)) => self.note(p, "release", Some(index), offset, 0),
                 None => {
-                    let text = format!("process {p} releases {place:?}, where nothing is kept");
+                    let text = format!("process {p} releases {arena_slot:?}, where nothing is kept");
                     self.broken("I-places", text, None, -1);
                 }
             }
@@ -68,19 +68,19 @@ impl World {
 
     fn notice(&mut self, p: usize, notice: Notice) {
         match notice {
-            Notice::SessionStarted { partition, session, offset, claimed } => {
+            Notice::OwnershipStarted { partition, ownership, offset, claimed } => {
                 let index = self.index(partition);
-                self.processes[p].parts[index].session = Some(session.0);
-                self.note(p, "session", Some(index), offset, session.0 as i64);
+                self.processes[p].parts[index].ownership = Some(ownership.0);
+                self.note(p, "ownership", Some(index), offset, ownership.0 as i64);
                 if claimed > 0 {
                     self.saw(Seen::SetsBelieved);
                 }
             }
-            Notice::SessionEnded { partition, session, .. } => {
+            Notice::OwnershipEnded { partition, ownership, .. } => {
                 let index = self.index(partition);
-                self.note(p, "session over", Some(index), -1, session.0 as i64);
-                self.processes[p].ended.insert(session.0);
-                self.check_dropped(p, session.0);
+                self.note(p, "ownership over", Some(index), -1, ownership.0 as i64);
+                self.processes[p].ended.insert(ownership.0);
+                self.check_dropped(p, ownership.0);
             }
             Notice::MetadataIgnored { .. } => self.saw(Seen::SetsIgnored),
             Notice::TopicReplaced { .. } => self.saw(Seen::TopicsReplaced),

@@ -11,7 +11,7 @@ use super::process::{CallRow, key_of};
 use super::trace::Seen;
 use super::world::World;
 
-/// One event in one session.
+/// One event in one ownership.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Blame {
     /// Failed attempts.
@@ -21,17 +21,24 @@ pub(crate) struct Blame {
     /// The next attempt may not come before.
     not_before: Micros,
     /// It is to have no other attempt.
-    condemned: Option<Reason>,
+    failed_for_good: Option<Reason>,
 }
 
 impl World {
     /// An event of a call that failed is not charged unless it was alone.
-    pub(crate) fn suspect_rows(&mut self, p: usize, id: CallId, rows: &[CallRow], culprit: Option<usize>) {
+    pub(crate) fn suspect_rows(
+        &mut self,
+        p: usize,
+        id: CallId,
+        rows: &[CallRow],
+        failing_row: Option<usize>,
+    ) {
         for (at, row) in rows.iter().enumerate() {
-            let same_lane = |culprit: usize| {
-                at >= culprit && (row.partition, row.lane) == (rows[culprit].partition, rows[culprit].lane)
+            let same_lane = |failing_row: usize| {
+                at >= failing_row
+                    && (row.partition, row.lane) == (rows[failing_row].partition, rows[failing_row].lane)
             };
-            if culprit.is_none_or(same_lane) && counts(&self.processes[p], id, row) {
+            if failing_row.is_none_or(same_lane) && counts(&self.processes[p], id, row) {
                 self.blame(p, row).suspect = true;
             }
         }
@@ -58,10 +65,10 @@ impl World {
         let timestamp = row.offset * 7 - 1;
         let age = Duration::from_millis((wall - timestamp).max(0) as u64);
         if charged >= retry.max_attempts {
-            self.condemned(p, id, row, reason);
+            self.failed_for_good(p, id, row, reason);
         } else if timestamp >= 0 && retry.max_record_age.is_some_and(|max| age > max) {
             self.saw(Seen::TooOld);
-            self.condemned(p, id, row, Reason::TooOld);
+            self.failed_for_good(p, id, row, Reason::TooOld);
         } else {
             self.saw(Seen::Retries);
             let grown = retry.initial_interval.as_secs_f64() * retry.multiplier.powi(charged as i32 - 1);
@@ -74,12 +81,12 @@ impl World {
     }
 
     /// The event is to have no other attempt.
-    pub(crate) fn condemned(&mut self, p: usize, id: CallId, row: &CallRow, reason: Reason) {
+    pub(crate) fn failed_for_good(&mut self, p: usize, id: CallId, row: &CallRow, reason: Reason) {
         if !counts(&self.processes[p], id, row) {
             return;
         }
-        self.note(p, "condemned", Some(row.partition), row.offset, row.session as i64);
-        self.blame(p, row).condemned = Some(reason);
+        self.note(p, "failed_for_good", Some(row.partition), row.offset, row.ownership as i64);
+        self.blame(p, row).failed_for_good = Some(reason);
         if self.processes[p].retry.on_exhausted == OnExhausted::Skip {
             self.saw(Seen::Skipped);
             self.came_to_its_end(row);
@@ -100,7 +107,7 @@ impl World {
         let expected = if letter.reason == Reason::NoKey {
             Some(Reason::NoKey).filter(|_| self.plan.rejects_unkeyed && matches!(row.lane, Lane::Alone(_)))
         } else {
-            process.blames.get(&(row.session, row.offset)).and_then(|blame| blame.condemned)
+            process.blames.get(&(row.ownership, row.offset)).and_then(|blame| blame.failed_for_good)
         };
         let wanted = process.retry.on_exhausted == OnExhausted::DeadLetter;
         self.require(
@@ -123,7 +130,7 @@ impl World {
         self.require(counted && dispatch.last_attempt == last, "I-attempts", partition, offset, || {
             format!("process {p} calls attempt {attempt} the next of {offset}, which has {blame:?}")
         });
-        self.require(blame.condemned.is_none(), "I-endings", partition, offset, || {
+        self.require(blame.failed_for_good.is_none(), "I-endings", partition, offset, || {
             format!("process {p} tries {offset} again, which has {blame:?}")
         });
         let now = self.now;
@@ -143,11 +150,11 @@ impl World {
             self.saw(Seen::Reruns);
             self.blame(p, row).suspect = false;
         }
-        let round = self.processes[p].rounds.get(&row.session).copied();
+        let round = self.processes[p].rounds.get(&row.ownership).copied();
         self.require(round.is_none_or(|last| offset <= last), "I-round", partition, offset, || {
             format!("process {p} dispatches {offset} beyond its round, which ends at {round:?}")
         });
-        let highest = self.processes[p].dispatched_to.entry(row.session).or_insert(-1);
+        let highest = self.processes[p].dispatched_to.entry(row.ownership).or_insert(-1);
         *highest = (*highest).max(offset);
     }
 
@@ -155,9 +162,9 @@ impl World {
         let process = &mut self.processes[p];
         let on_its_way_out = process.draining || process.revoking(row.partition);
         if process.retry.scope == RetryScope::Partition && !on_its_way_out {
-            let last = process.dispatched_to.get(&row.session).copied().unwrap_or(-1);
-            if let std::collections::btree_map::Entry::Vacant(place) = process.rounds.entry(row.session) {
-                place.insert(last);
+            let last = process.dispatched_to.get(&row.ownership).copied().unwrap_or(-1);
+            if let std::collections::btree_map::Entry::Vacant(vacant) = process.rounds.entry(row.ownership) {
+                vacant.insert(last);
                 self.saw(Seen::Rounds);
             }
         }
@@ -166,14 +173,14 @@ impl World {
     /// A commit of this process was applied, and it has heard of it.
     pub(crate) fn let_partition_go(&mut self, p: usize, index: usize, offset: i64) {
         let process = &mut self.processes[p];
-        let Some(session) = process.parts[index].session else { return };
-        if process.rounds.get(&session).is_some_and(|&last| offset > last) {
-            process.rounds.remove(&session);
+        let Some(ownership) = process.parts[index].ownership else { return };
+        if process.rounds.get(&ownership).is_some_and(|&last| offset > last) {
+            process.rounds.remove(&ownership);
         }
     }
 
     fn blame(&mut self, p: usize, row: &CallRow) -> &mut Blame {
-        self.processes[p].blames.entry((row.session, row.offset)).or_default()
+        self.processes[p].blames.entry((row.ownership, row.offset)).or_default()
     }
 
     /// The rows of a lane in a call are the first of what is kept of it.

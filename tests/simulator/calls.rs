@@ -53,11 +53,11 @@ impl World {
     fn take_row(&mut self, p: usize, row: &Row) -> CallRow {
         let index = self.index(row.partition);
         self.saw(Seen::Events);
-        self.note(p, "dispatch", Some(index), row.offset, row.session.0 as i64);
-        let kept = self.processes[p].kept_at(row.place);
+        self.note(p, "dispatch", Some(index), row.offset, row.ownership.0 as i64);
+        let kept = self.processes[p].kept_at(row.arena_slot);
         let it = kept.is_some_and(|kept| (kept.partition, kept.offset) == (index, row.offset));
         self.require(it, "I-places", index, row.offset, || {
-            format!("process {p} dispatches {} from {:?}, where {kept:?} is kept", row.offset, row.place)
+            format!("process {p} dispatches {} from {:?}, where {kept:?} is kept", row.offset, row.arena_slot)
         });
         let knows = self.knows_topic(p, index);
         let started = self.stored[index].is_some() || !knows;
@@ -81,13 +81,13 @@ impl World {
     }
 
     pub(crate) fn row_of(&self, p: usize, index: usize, row: &Row) -> CallRow {
-        let kept = self.processes[p].kept_at(row.place);
+        let kept = self.processes[p].kept_at(row.arena_slot);
         let incarnation = kept.map_or(0, |kept| kept.incarnation);
         let record = self.record_of(index, incarnation, row.offset);
         CallRow {
             partition: index,
             epoch: self.processes[p].parts[index].epoch,
-            session: row.session.0,
+            ownership: row.ownership.0,
             incarnation,
             offset: row.offset,
             lane: kept.map_or(Lane::Alone(row.offset), |kept| kept.lane),
@@ -116,9 +116,9 @@ impl World {
             let process = &self.processes[p];
             let part = &process.parts[row.partition];
             let open = process.is_open(row) && part.reader.is_some() && !process.revoking(row.partition);
-            let named = part.session == Some(row.session);
+            let named = part.ownership == Some(row.ownership);
             self.require(open && named, "I6 quiet after hand-over", row.partition, row.offset, || {
-                format!("process {p} dispatches an event of session {}, which is not open", row.session)
+                format!("process {p} dispatches an event of ownership {}, which is not open", row.ownership)
             });
         }
     }
@@ -135,7 +135,8 @@ impl World {
             };
             let (index, lane) = (first.partition, first.lane);
             let ordered = group.is_sorted_by(|a, b| {
-                (a.partition, a.lane, a.session) == (b.partition, b.lane, b.session) && a.offset < b.offset
+                (a.partition, a.lane, a.ownership) == (b.partition, b.lane, b.ownership)
+                    && a.offset < b.offset
             });
             self.require(ordered, "I-protocol", index, first.offset, || {
                 format!("a lane's rows are of several lanes or not in order: {group:?}")
@@ -145,7 +146,8 @@ impl World {
             self.require(other.is_none(), "I5 one call per lane", index, first.offset, || {
                 format!("process {p} dispatches {lane:?} again; call {other:?} has not really ended")
             });
-            let unacked = self.processes[p].unacked.get(&(index, lane, first.session)).copied().unwrap_or(0);
+            let unacked =
+                self.processes[p].unacked.get(&(index, lane, first.ownership)).copied().unwrap_or(0);
             self.require(unacked == 0, "I5 acks before the next call", index, first.offset, || {
                 format!("process {p} dispatches {lane:?}, which waits for {unacked} acks")
             });
@@ -206,7 +208,7 @@ impl World {
             self.processes[p].stale.insert(id.slot, call);
         }
         if self.planted != Some(Planted::ForgetOldCall) {
-            self.feed(p, Input::CallReallyEnded { call: id });
+            self.feed(p, Input::CallTerminated { call: id });
         }
     }
 
@@ -215,7 +217,7 @@ impl World {
         let call = self.processes[p].calls.get_mut(&key_of(id)).filter(|call| !call.told);
         if let Some(call) = call {
             call.told = true;
-            self.feed(p, Input::CallReallyEnded { call: id });
+            self.feed(p, Input::CallTerminated { call: id });
         }
     }
 

@@ -222,8 +222,8 @@ impl World {
     /// A planted bug: what holds a round back is said to be committed when it was only sent.
     pub(crate) fn say_rounds_committed(&mut self, p: usize, id: CommitId) {
         for index in 0..self.logs.len() {
-            let session = self.processes[p].parts[index].session;
-            if session.is_some_and(|session| self.processes[p].rounds.contains_key(&session)) {
+            let ownership = self.processes[p].parts[index].ownership;
+            if ownership.is_some_and(|ownership| self.processes[p].rounds.contains_key(&ownership)) {
                 let partition = self.logs[index].partition;
                 self.feed(p, Input::Committed { id, partition });
             }

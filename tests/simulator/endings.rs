@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keylane_core::{CallFailure, CallId, Fault, Input, LaneEnd, Reason, Verdict};
 
-use super::log::Trouble;
+use super::log::Failure;
 use super::plan::{Class, MS};
 use super::planted::Planted;
 use super::process::{CallRow, Process, key_of};
@@ -22,8 +22,8 @@ impl World {
                 return;
             }
         }
-        if let Some((culprit, fault)) = self.whole_call_fault(p, id, &rows) {
-            self.call_fails(p, id, &rows, &lengths, culprit, fault);
+        if let Some((failing_row, fault)) = self.whole_call_fault(p, id, &rows) {
+            self.call_fails(p, id, &rows, &lengths, failing_row, fault);
             return;
         }
         let lanes = self.verdicts(p, id, &rows, &lengths);
@@ -37,7 +37,7 @@ impl World {
         let faults = [Fault::Trap, Fault::Timeout, Fault::Memory, Fault::Limit, Fault::Contract];
         let poison = rows.iter().position(|row| {
             let record = self.record_of(row.partition, row.incarnation, row.offset);
-            record.is_some_and(|record| record.trouble == Some(Trouble::Breaks))
+            record.is_some_and(|record| record.failure == Some(Failure::Breaks))
         });
         if let Some(row) = poison {
             return Some((row, self.rng.pick(&faults)));
@@ -56,11 +56,17 @@ impl World {
         id: CallId,
         rows: &[CallRow],
         lengths: &[u32],
-        culprit: usize,
+        failing_row: usize,
         fault: Fault,
     ) {
         self.saw(Seen::CallsFailed);
-        self.note(p, "call failed", Some(rows[culprit].partition), rows[culprit].offset, rows.len() as i64);
+        self.note(
+            p,
+            "call failed",
+            Some(rows[failing_row].partition),
+            rows[failing_row].offset,
+            rows.len() as i64,
+        );
         let fresh = self.processes[p].calls[&key_of(id)].fresh || self.rng.percent(20);
         if self.planted == Some(Planted::ChargeAll) && rows.len() > 1 {
             let lanes: Vec<_> = lengths
@@ -79,7 +85,7 @@ impl World {
         let mut lanes = Vec::new();
         let mut first = 0;
         for &length in lengths.iter().filter(|_| known) {
-            let done = culprit.saturating_sub(first).min(length as usize) as u32;
+            let done = failing_row.saturating_sub(first).min(length as usize) as u32;
             lanes.push(LaneEnd { done, failure: None });
             first += length as usize;
         }
@@ -87,9 +93,9 @@ impl World {
         if rows.len() == 1 && fresh {
             self.charge(p, id, &rows[0], Reason::Fault(fault), None);
         } else {
-            self.suspect_rows(p, id, rows, known.then_some(culprit));
+            self.suspect_rows(p, id, rows, known.then_some(failing_row));
         }
-        let failure = CallFailure { fault, culprit: known.then_some(culprit as u32), fresh };
+        let failure = CallFailure { fault, failing_row: known.then_some(failing_row as u32), fresh };
         self.feed(p, Input::CallFailed { call: id, failure, lanes: &lanes, with_outputs: &with_outputs });
     }
 
@@ -112,18 +118,18 @@ impl World {
 
     /// What the guest says of an event that it does not call done.
     fn verdict(&mut self, p: usize, id: CallId, row: &CallRow) -> Option<Verdict> {
-        let trouble =
-            self.record_of(row.partition, row.incarnation, row.offset).and_then(|record| record.trouble);
-        let rejected = trouble == Some(Trouble::Rejected) || self.strikes(Class::Poison, 1);
-        let again = trouble == Some(Trouble::NeverDone) || self.strikes(Class::Flaky, 8);
+        let failure =
+            self.record_of(row.partition, row.incarnation, row.offset).and_then(|record| record.failure);
+        let rejected = failure == Some(Failure::Rejected) || self.strikes(Class::Poison, 1);
+        let again = failure == Some(Failure::NeverDone) || self.strikes(Class::Flaky, 8);
         if rejected {
-            self.condemned(p, id, row, Reason::Rejected);
+            self.failed_for_good(p, id, row, Reason::Rejected);
             return Some(Verdict::Reject);
         }
         if row.has_outputs && !again && self.strikes(Class::Refused, 1) {
             self.saw(Seen::OutputsUnstorable);
-            self.condemned(p, id, row, Reason::OutputRefused);
-            return Some(Verdict::Unstorable);
+            self.failed_for_good(p, id, row, Reason::OutputRefused);
+            return Some(Verdict::Unpublishable);
         }
         if !again {
             return None;
@@ -137,7 +143,7 @@ impl World {
         Some(Verdict::Retry { after: told })
     }
 
-    /// Marks what is done; what has no outputs came to its ending, if its session is open. Gives back the rows
+    /// Marks what is done; what has no outputs came to its ending, if its ownership is open. Gives back the rows
     /// with outputs.
     fn finish_rows(&mut self, p: usize, id: CallId, lanes: &[LaneEnd], lengths: &[u32]) -> Vec<u32> {
         let mut with_outputs = Vec::new();
@@ -154,7 +160,7 @@ impl World {
                 if row.has_outputs {
                     with_outputs.push(at);
                 } else if open {
-                    self.note(p, "done", Some(row.partition), row.offset, row.session as i64);
+                    self.note(p, "done", Some(row.partition), row.offset, row.ownership as i64);
                     self.came_to_its_end(&row);
                 }
                 if !open {
@@ -167,7 +173,7 @@ impl World {
     }
 }
 
-/// Whether what this call says of the row counts: its session is open, and the core has not cut the call off.
+/// Whether what this call says of the row counts: its ownership is open, and the core has not cut the call off.
 pub(super) fn counts(process: &Process, id: CallId, row: &CallRow) -> bool {
     let cut = process.calls.get(&key_of(id)).is_none_or(|call| call.cancelled.is_some());
     process.is_open(row) && !cut

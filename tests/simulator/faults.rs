@@ -105,11 +105,11 @@ impl World {
         let mut delay = self.rng.range(50 * MS, 5 * SECOND);
         let others = self.processes.iter().any(|process| process.alive);
         if self.plan.until_end && self.stage == Stage::Healing && others {
-            // Under `--until-end` everybody leaves as soon as they can. Attempts begin anew in each session: somebody
+            // Under `--until-end` everybody leaves as soon as they can. Attempts begin anew in each ownership: somebody
             // must be left in peace for as long as they take.
             delay += 20 * SECOND;
         }
-        self.after(delay, Event::Start(instance));
+        self.after(delay, Event::PartitionStart(instance));
         if self.stage == Stage::Leaving && self.processes.iter().all(|process| !process.alive) {
             self.check_end();
         }
@@ -151,7 +151,7 @@ impl World {
         let alive = self.processes.iter().filter(|process| process.alive).count();
         if alive < 4 && self.rng.percent(40) {
             let instance = self.processes.len() + 100;
-            self.after(0, Event::Start(instance));
+            self.after(0, Event::PartitionStart(instance));
         } else if let Some(p) = self.any_process() {
             self.drain(p);
         }

@@ -34,7 +34,7 @@ pub(crate) struct Record {
     /// The handler does not want it.
     pub(crate) filtered: bool,
     /// What the guest makes of it, whenever it gets it.
-    pub(crate) trouble: Option<Trouble>,
+    pub(crate) failure: Option<Failure>,
     /// How often it came to its ending, as the world sees it.
     pub(crate) outcomes: u32,
     /// Retention or the operator's policy took it away: nobody owes it an ending.
@@ -43,7 +43,7 @@ pub(crate) struct Record {
 
 /// What is wrong with an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub(crate) enum Failure {
     /// The guest breaks down.
     Breaks,
     /// The guest rejects it.
@@ -106,7 +106,7 @@ impl Log {
         let filtered = rng.percent(plan.filtered);
         let has_outputs = rng.percent(plan.outputs) && !filtered;
         let troubled = plan.has(Class::Poison) && rng.percent(4) && !filtered;
-        let trouble = troubled.then(|| rng.pick(&[Trouble::Breaks, Trouble::Rejected, Trouble::NeverDone]));
+        let failure = troubled.then(|| rng.pick(&[Failure::Breaks, Failure::Rejected, Failure::NeverDone]));
         let seq = match key {
             Some(key) if has_outputs => {
                 self.keys[key as usize].0 += 1;
@@ -122,7 +122,7 @@ impl Log {
             has_outputs,
             seq,
             filtered,
-            trouble,
+            failure,
             outcomes: 0,
             // Nobody owes a filtered event an ending.
             excused: filtered,

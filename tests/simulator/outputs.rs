@@ -26,13 +26,13 @@ impl World {
             known.unanswered = true;
             let sound = row.done && row.has_outputs && !row.handed_over;
             let open = process.is_open(&row);
-            *process.unacked.entry((row.partition, row.lane, row.session)).or_default() += 1;
-            self.note(p, "hand over", Some(row.partition), row.offset, row.session as i64);
+            *process.unacked.entry((row.partition, row.lane, row.ownership)).or_default() += 1;
+            self.note(p, "hand over", Some(row.partition), row.offset, row.ownership as i64);
             self.require(sound, "I-protocol", row.partition, row.offset, || {
                 format!("process {p} hands over outputs that are not there, or again: {row:?}")
             });
             self.require(open, "I6 quiet after hand-over", row.partition, row.offset, || {
-                format!("process {p} hands over outputs of session {}, which has ended", row.session)
+                format!("process {p} hands over outputs of ownership {}, which has ended", row.ownership)
             });
             self.send_output(p, id, at, &row);
         }
@@ -64,7 +64,7 @@ impl World {
         self.after(landing - self.now, Event::Land(p, id, at));
     }
 
-    /// The session of these rows is over. Some of what they have out has left the process by now, some has not.
+    /// The ownership of these rows is over. Some of what they have out has left the process by now, some has not.
     pub(crate) fn drop_outputs(&mut self, p: usize, id: CallId, first: u32, end: u32) {
         if self.planted == Some(Planted::KeepOutputs) {
             return;
@@ -77,22 +77,22 @@ impl World {
         }
     }
 
-    /// Nothing of a session that is over may be sent later: another process has its events.
-    pub(crate) fn check_dropped(&mut self, p: usize, session: u64) {
+    /// Nothing of an ownership that is over may be sent later: another process has its events.
+    pub(crate) fn check_dropped(&mut self, p: usize, ownership: u64) {
         let rows = self.processes[p].calls.values().flat_map(|call| &call.rows);
-        let kept = rows.filter(|row| row.session == session && row.unanswered && row.dropped.is_none());
+        let kept = rows.filter(|row| row.ownership == ownership && row.unanswered && row.dropped.is_none());
         if let Some(row) = kept.min_by_key(|row| row.offset).copied() {
-            let text = format!("process {p} keeps outputs of session {session}, which is over");
+            let text = format!("process {p} keeps outputs of ownership {ownership}, which is over");
             self.broken("I6 dropped", text, Some(row.partition), row.offset);
         }
     }
 
-    /// Whether it never left the process, because its session was over.
+    /// Whether it never left the process, because its ownership was over.
     fn vanishes(&mut self, p: usize, row: &CallRow) -> bool {
         let vanishes = row.dropped.is_some_and(|left_until| self.now > left_until);
         if vanishes {
             self.saw(Seen::OutputsDropped);
-            self.note(p, "dropped", Some(row.partition), row.offset, row.session as i64);
+            self.note(p, "dropped", Some(row.partition), row.offset, row.ownership as i64);
         }
         vanishes
     }
@@ -115,7 +115,7 @@ impl World {
             self.saw(Seen::OutputsLandedAfterDeath);
         }
         self.saw(Seen::OutputsLanded);
-        self.note(p, "landed", Some(row.partition), row.offset, row.session as i64);
+        self.note(p, "landed", Some(row.partition), row.offset, row.ownership as i64);
         self.came_to_its_end(&row);
         if let Some(key) = record.key {
             self.check_order(p, &row, key, record.seq);
@@ -135,13 +135,13 @@ impl World {
             format!("output {seq} of key {key} landed before the one before it")
         });
         let landed = &mut self.processes[p].outputs.landed;
-        let before = landed.insert((row.session, row.partition, key), seq);
+        let before = landed.insert((row.ownership, row.partition, key), seq);
         self.require(
             before.is_none_or(|before| before < seq),
             "I3 forward",
             row.partition,
             row.offset,
-            || format!("output {seq} of key {key} landed after {before:?} in session {}", row.session),
+            || format!("output {seq} of key {key} landed after {before:?} in ownership {}", row.ownership),
         );
     }
 
@@ -153,7 +153,7 @@ impl World {
     pub(crate) fn refuse(&mut self, p: usize, call: CallId, row: u32) {
         self.saw(Seen::OutputsRefused);
         let of_call = self.processes[p].calls[&key_of(call)].rows[row as usize];
-        self.condemned(p, call, &of_call, Reason::OutputRefused);
+        self.failed_for_good(p, call, &of_call, Reason::OutputRefused);
         self.acknowledged(p, call, row, "refused");
         self.feed(p, Input::OutputRefused { call, row });
     }
@@ -162,7 +162,7 @@ impl World {
         let index = self.index(letter.event.partition);
         let offset = letter.event.offset;
         self.saw(Seen::DeadLetters);
-        self.note(p, "dead letter", Some(index), offset, letter.event.session.0 as i64);
+        self.note(p, "dead letter", Some(index), offset, letter.event.ownership.0 as i64);
         if letter.reason == Reason::NoKey {
             // The guest never saw it: there was no call. It began when a call might have.
             let row = self.row_of(p, index, &letter.event);
@@ -194,17 +194,17 @@ impl World {
             );
             return;
         };
-        let kept = self.processes[p].kept_at(letter.event.place);
+        let kept = self.processes[p].kept_at(letter.event.arena_slot);
         let kept = kept.map(|kept| (kept.partition, kept.offset));
         self.require(kept == Some((index, offset)), "I-places", index, offset, || {
             format!("process {p} sends {letter:?}, where {kept:?} is kept")
         });
         let open = self.processes[p].is_open(&row);
         self.require(open, "I6 quiet after hand-over", index, offset, || {
-            format!("process {p} sends a dead letter of session {}, which has ended", row.session)
+            format!("process {p} sends a dead letter of ownership {}, which has ended", row.ownership)
         });
         self.check_letter(p, letter, &row);
-        *self.processes[p].unacked.entry((row.partition, row.lane, row.session)).or_default() += 1;
+        *self.processes[p].unacked.entry((row.partition, row.lane, row.ownership)).or_default() += 1;
         let call = self.processes[p].calls.get_mut(&key_of(letter.call));
         if let Some(row) = call.and_then(|call| call.rows.get_mut(letter.row as usize)) {
             row.unanswered = true;
@@ -229,7 +229,7 @@ impl World {
             self.note(p, "vanished", Some(row.partition), row.offset, 0);
             return;
         }
-        self.note(p, "letter landed", Some(row.partition), row.offset, row.session as i64);
+        self.note(p, "letter landed", Some(row.partition), row.offset, row.ownership as i64);
         self.came_to_its_end(&row);
         let record = self.record_of(row.partition, row.incarnation, row.offset).cloned();
         if let Some(record) = record.filter(|record| record.has_outputs && !row.handed_over)
@@ -260,9 +260,9 @@ impl World {
         let Some(known) = known else { return };
         known.unanswered = false;
         let row = *known;
-        if let Some(count) = process.unacked.get_mut(&(row.partition, row.lane, row.session)) {
+        if let Some(count) = process.unacked.get_mut(&(row.partition, row.lane, row.ownership)) {
             *count -= 1;
         }
-        self.note(p, what, Some(row.partition), row.offset, row.session as i64);
+        self.note(p, what, Some(row.partition), row.offset, row.ownership as i64);
     }
 }

@@ -1,7 +1,7 @@
 //! Look-ups of starts, and the answers to rebalances.
 
 use keylane_core::codec::{self, Identity};
-use keylane_core::{CommittedStart, Input, OutOfRange, Partition, RebalanceId, Start, StartAt};
+use keylane_core::{CommittedStart, Input, OutOfRange, Partition, PartitionStart, RebalanceId, StartAt};
 
 use super::plan::{Class, MS, Micros, SECOND};
 use super::planted::Planted;
@@ -59,7 +59,7 @@ impl World {
             self.feed(p, Input::AssignFailed { partition, undecided });
             return;
         };
-        if part.session.is_none() {
+        if part.ownership.is_none() {
             let of_log = |(offset, metadata): &&(i64, Vec<u8>)| {
                 !codec::is_of_another_topic(metadata, &self.identity(index, *offset))
             };
@@ -78,7 +78,7 @@ impl World {
         self.note(p, "looked up", Some(index), at, found.log_end.unwrap_or(-1));
         let committed =
             found.committed.as_ref().map(|(offset, metadata)| CommittedStart { offset: *offset, metadata });
-        let start = Start {
+        let start = PartitionStart {
             committed,
             fallback: found.log_start,
             log_start: found.log_start,

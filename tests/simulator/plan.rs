@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keylane_core::{Config, OnExhausted, OutOfRange, Retry, RetryScope};
+use keylane_core::{Config, OnExhausted, OutOfRange, RetryPolicy, RetryScope};
 
 use super::rng::Rng;
 
@@ -270,8 +270,8 @@ fn draw_config(rng: &mut Rng, on: &[Class], metadata_limit: usize) -> Config {
     }
 }
 
-fn draw_retry(rng: &mut Rng) -> Retry {
-    Retry {
+fn draw_retry(rng: &mut Rng) -> RetryPolicy {
+    RetryPolicy {
         max_attempts: rng.pick(&[1, 2, 4]),
         initial_interval: Duration::from_millis(rng.pick(&[20, 200])),
         max_interval: Duration::from_millis(rng.pick(&[300, 1000])),

@@ -34,7 +34,7 @@ pub(crate) enum Planted {
     RetryTooSoon,
     /// Takes sending a dead letter for its acknowledgement.
     LetterUnacked,
-    /// Sends what waits for the producer although its session is over.
+    /// Sends what waits for the producer although its ownership is over.
     KeepOutputs,
     /// Does not say that too much waits for the producer.
     HideBacklog,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use keylane_core::{CallId, CommitId, Core, OutOfRange, Place, RebalanceId, Retry};
+use keylane_core::{ArenaSlot, CallId, CommitId, Core, OutOfRange, RebalanceId, RetryPolicy};
 
 use super::blame::Blame;
 use super::log::Lane;
@@ -30,12 +30,12 @@ pub(crate) struct Process {
     /// Its operator's answer to an offset outside the log.
     pub(crate) out_of_range: OutOfRange,
     /// What it does with events that fail.
-    pub(crate) retry: Retry,
-    /// Per session and offset.
+    pub(crate) retry: RetryPolicy,
+    /// Per ownership and offset.
     pub(crate) blames: BTreeMap<(u64, i64), Blame>,
-    /// Per session: nothing beyond is dispatched until all up to it is committed.
+    /// Per ownership: nothing beyond is dispatched until all up to it is committed.
     pub(crate) rounds: BTreeMap<u64, i64>,
-    /// The highest offset dispatched, per session.
+    /// The highest offset dispatched, per ownership.
     pub(crate) dispatched_to: BTreeMap<u64, i64>,
     /// Its handler gave up.
     pub(crate) stopping: bool,
@@ -61,7 +61,7 @@ pub(crate) struct Process {
     pub(crate) calls: BTreeMap<(u32, u32), Call>,
     /// Lanes whose guest has not really ended.
     pub(crate) lanes_out: BTreeMap<(usize, Lane), (u32, u32)>,
-    /// Outputs handed over and not acked, per lane and session.
+    /// Outputs handed over and not acked, per lane and ownership.
     pub(crate) unacked: BTreeMap<(usize, Lane, u64), u32>,
     /// So much waits for the producer that no call may begin.
     pub(crate) backlog: bool,
@@ -100,8 +100,8 @@ pub(crate) struct Part {
     /// Counts ownerships.
     pub(crate) epoch: u32,
     pub(crate) reader: Option<Reader>,
-    /// The session that the core named.
-    pub(crate) session: Option<u64>,
+    /// The ownership that the core named.
+    pub(crate) ownership: Option<u64>,
     /// Commits of this ownership may not lie below: what was found, and what was committed since.
     pub(crate) floor: Option<i64>,
     /// Of the log, as the process knows it.
@@ -162,7 +162,7 @@ pub(crate) struct Call {
 pub(crate) struct CallRow {
     pub(crate) partition: usize,
     pub(crate) epoch: u32,
-    pub(crate) session: u64,
+    pub(crate) ownership: u64,
     /// Of the log that it was read from.
     pub(crate) incarnation: u32,
     pub(crate) offset: i64,
@@ -172,7 +172,7 @@ pub(crate) struct CallRow {
     pub(crate) handed_over: bool,
     /// Outputs or a dead letter of it have no answer yet.
     pub(crate) unanswered: bool,
-    /// Its session is over: what has not left by then never will.
+    /// Its ownership is over: what has not left by then never will.
     pub(crate) dropped: Option<Micros>,
 }
 
@@ -192,7 +192,7 @@ pub(crate) struct Outputs {
     pub(crate) last_landing: BTreeMap<(usize, u64), Micros>,
     /// Nothing more of these keys lands: the process died, or the broker refused the one before.
     pub(crate) cut: BTreeSet<(usize, u64)>,
-    /// The highest output of each session and key that landed.
+    /// The highest output of each ownership and key that landed.
     pub(crate) landed: BTreeMap<(u64, usize, u64), u32>,
 }
 
@@ -252,7 +252,7 @@ impl Process {
     /// Whether results of this row still count, as the world sees it.
     pub(crate) fn is_open(&self, row: &CallRow) -> bool {
         let part = &self.parts[row.partition];
-        self.alive && part.owned && part.epoch == row.epoch && !self.ended.contains(&row.session)
+        self.alive && part.owned && part.epoch == row.epoch && !self.ended.contains(&row.ownership)
     }
 
     /// The ownership of a partition is over.
@@ -261,26 +261,26 @@ impl Process {
         part.owned = false;
         part.reader = None;
         part.stopped = false;
-        self.ended.extend(part.session.take());
+        self.ended.extend(part.ownership.take());
     }
 
-    pub(crate) fn keep(&mut self, kept: Kept) -> Place {
-        let place = self.places.len() as u64;
+    pub(crate) fn keep(&mut self, kept: Kept) -> ArenaSlot {
+        let arena_slot = self.places.len() as u64;
         self.places.push(Some(kept));
-        self.queue.insert((kept.partition, kept.lane, kept.offset, place));
+        self.queue.insert((kept.partition, kept.lane, kept.offset, arena_slot));
         self.parts[kept.partition].kept += 1;
-        Place(place)
+        ArenaSlot(arena_slot)
     }
 
     /// What is kept there.
-    pub(crate) fn kept_at(&self, place: Place) -> Option<Kept> {
-        *self.places.get(place.0 as usize)?
+    pub(crate) fn kept_at(&self, arena_slot: ArenaSlot) -> Option<Kept> {
+        *self.places.get(arena_slot.0 as usize)?
     }
 
     /// The place is free again. Wrong: it was free already, or never given.
-    pub(crate) fn release(&mut self, place: Place) -> Option<(usize, i64)> {
-        let Kept { partition, lane, offset, .. } = self.places.get_mut(place.0 as usize)?.take()?;
-        self.queue.remove(&(partition, lane, offset, place.0));
+    pub(crate) fn release(&mut self, arena_slot: ArenaSlot) -> Option<(usize, i64)> {
+        let Kept { partition, lane, offset, .. } = self.places.get_mut(arena_slot.0 as usize)?.take()?;
+        self.queue.remove(&(partition, lane, offset, arena_slot.0));
         self.parts[partition].kept -= 1;
         Some((partition, offset))
     }

@@ -1,6 +1,6 @@
 //! Readers: what a partition's queue gives, in what portions, and where it goes wrong.
 
-use keylane_core::{Admission, FetchedRow, Input, OutOfRange, Partition, Place, ReadError};
+use keylane_core::{Admission, ArenaSlot, FetchedRow, Input, OutOfRange, Partition, ReadError};
 
 use super::log::Record;
 use super::plan::{Class, MS};
@@ -103,7 +103,7 @@ impl World {
         let admission = if filtered { Admission::Filtered } else { lane.admission(&self.plan) };
         let incarnation = self.logs[index].incarnation;
         let kept = Kept { partition: index, incarnation, lane, offset };
-        let place = if filtered { Place(u64::MAX) } else { self.processes[p].keep(kept) };
+        let arena_slot = if filtered { ArenaSlot(u64::MAX) } else { self.processes[p].keep(kept) };
         if filtered {
             self.saw(Seen::Filtered);
         }
@@ -111,7 +111,7 @@ impl World {
             self.logs[index].excuse(offset, offset + 1);
         }
         self.note(p, "read", Some(index), offset, i64::from(bytes));
-        FetchedRow { offset, timestamp: offset * 7 - 1, bytes, place, admission }
+        FetchedRow { offset, timestamp: offset * 7 - 1, bytes, arena_slot, admission }
     }
 
     fn tell_read(&mut self, p: usize, index: usize, read: Read) {
@@ -216,7 +216,7 @@ impl World {
         fails
     }
 
-    pub(crate) fn tell_seek_failed(&mut self, p: usize, index: usize, epoch: u32) {
+    pub(crate) fn log_seek_failed(&mut self, p: usize, index: usize, epoch: u32) {
         let part = &self.processes[p].parts[index];
         if part.epoch == epoch && part.reader.is_some() {
             self.processes[p].parts[index].reader.iter_mut().for_each(|reader| reader.permission = None);

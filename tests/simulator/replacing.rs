@@ -40,7 +40,7 @@ impl World {
         if !part.owned || self.knows_topic(p, index) || self.planted == Some(Planted::HideReplacedTopic) {
             return;
         }
-        if part.session.is_none() && !part.stopped {
+        if part.ownership.is_none() && !part.stopped {
             self.after(SECOND, Event::CheckTopic(p, index)); // its start is not known yet
             return;
         }

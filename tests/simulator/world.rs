@@ -87,7 +87,7 @@ pub(crate) enum Event {
     Rebalance,
     RoundTimeout(u64),
     Expire(usize),
-    Start(usize),
+    PartitionStart(usize),
     Resume(usize),
     Grow,
     Fault,
@@ -128,7 +128,7 @@ impl Event {
             | Event::Rebalance
             | Event::RoundTimeout(_)
             | Event::Expire(_)
-            | Event::Start(_)
+            | Event::PartitionStart(_)
             | Event::Resume(_)
             | Event::Grow
             | Event::Fault
@@ -198,7 +198,7 @@ impl World {
         world.after(world.plan.fault_every, Event::Fault);
         for instance in 0..world.plan.instances {
             let delay = world.rng.below(2 * SECOND);
-            world.after(delay, Event::Start(instance));
+            world.after(delay, Event::PartitionStart(instance));
         }
         world
     }
@@ -242,7 +242,7 @@ impl World {
             Event::LookUp(p, partition, epoch) => self.look_up(p, partition, epoch),
             Event::LookedUp(p, partition, epoch, found) => self.looked_up(p, partition, epoch, found),
             Event::Poll(p, partition) => self.poll_reader(p, partition),
-            Event::SeekFailed(p, partition, epoch) => self.tell_seek_failed(p, partition, epoch),
+            Event::SeekFailed(p, partition, epoch) => self.log_seek_failed(p, partition, epoch),
             Event::CheckTopic(p, partition) => self.check_topic(p, partition),
             Event::CallSuspended(p, call) => self.call_suspended(p, call),
             Event::CallEnd(p, call) => self.call_ends(p, call),
@@ -264,7 +264,7 @@ impl World {
             Event::Rebalance => self.rebalance(),
             Event::RoundTimeout(round) => self.round_timeout(round),
             Event::Expire(p) => self.expire(p),
-            Event::Start(instance) => self.start(instance),
+            Event::PartitionStart(instance) => self.start(instance),
             Event::Resume(p) => self.resume(p),
             Event::Grow => self.grow(),
             Event::Fault => self.fault(),

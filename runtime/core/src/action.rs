@@ -1,6 +1,6 @@
 //! Everything the core can ask of the shell.
 
-use crate::{CallId, CommitId, Partition, Place, ReadError, RebalanceId, SessionId};
+use crate::{ArenaSlot, CallId, CommitId, OwnershipId, Partition, ReadError, RebalanceId};
 
 /// One thing to do. Slices live until the next call of the core.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub enum Action<'a> {
     // -- calls ----------------------------------------------------------------------------------
     /// Call the guest. The places of the rows stay in use until `ReleaseRows`: an event may be dispatched again.
     Dispatch(Dispatch<'a>),
-    /// Drop the call; answer with `CallReallyEnded` (or with its end, if that came first).
+    /// Drop the call; answer with `CallTerminated` (or with its end, if that came first).
     Cancel {
         /// Which.
         call: CallId,
@@ -68,18 +68,18 @@ pub enum Action<'a> {
     /// These events have reached their ending here: forget them.
     ReleaseRows {
         /// Their places.
-        places: &'a [Place],
+        places: &'a [ArenaSlot],
     },
     // -- results --------------------------------------------------------------------------------
     /// Hand the outputs of these rows to the producer, in this order. Outputs of other rows of an ended
     /// call are to be dropped.
-    HandOver {
+    Produce {
         /// Which call; it has ended.
         call: CallId,
         /// Rows with outputs, ascending.
         rows: &'a [u32],
     },
-    /// The session of these rows is over: what is still here of their outputs and dead letters must not be sent any
+    /// The ownership of these rows is over: what is still here of their outputs and dead letters must not be sent any
     /// more. What is on its way to the brokers can't be recalled.
     DropOutputs {
         /// Which call.
@@ -234,13 +234,13 @@ pub struct Row {
     /// Where it came from.
     pub partition: Partition,
     /// Under which ownership.
-    pub session: SessionId,
+    pub ownership: OwnershipId,
     /// Kafka's offset.
     pub offset: i64,
     /// Milliseconds since 1970; −1: none.
     pub timestamp: i64,
     /// Where the shell keeps it.
-    pub place: Place,
+    pub arena_slot: ArenaSlot,
 }
 
 /// One partition's part of a commit.
@@ -266,12 +266,12 @@ pub struct Stall {
     /// Which attempt it is in; 0: not dispatched.
     pub attempt: u32,
     /// What it waits for.
-    pub holds: Holds,
+    pub blocked_on: BlockedOn,
 }
 
 /// What an unsettled event waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holds {
+pub enum BlockedOn {
     /// A place among the workers.
     Queued,
     /// The guest.
@@ -291,23 +291,23 @@ pub enum Holds {
 /// Facts for logs and counters; nothing has to be done about them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A session began.
-    SessionStarted {
+    /// An ownership began.
+    OwnershipStarted {
         /// Where.
         partition: Partition,
         /// Its id.
-        session: SessionId,
+        ownership: OwnershipId,
         /// First unsettled offset.
         offset: i64,
         /// Events beyond it that an earlier owner settled: they will not run again.
         claimed: u64,
     },
-    /// A session ended.
-    SessionEnded {
+    /// An ownership ended.
+    OwnershipEnded {
         /// Where.
         partition: Partition,
         /// Its id.
-        session: SessionId,
+        ownership: OwnershipId,
         /// True if someone else owned the partition already.
         lost: bool,
     },

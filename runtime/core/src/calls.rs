@@ -6,7 +6,7 @@
 )]
 
 use crate::slab::Slab;
-use crate::{CallId, Reason, Row, SessionId};
+use crate::{CallId, OwnershipId, Reason, Row};
 use std::time::Duration;
 
 /// All calls that are out or wait for acks, at reused places.
@@ -34,10 +34,10 @@ pub(crate) struct Call {
     pub(crate) suspended: bool,
     pub(crate) rows: Vec<Row>,
     /// What is known of each row, beside what the shell sees.
-    pub(crate) known: Vec<Known>,
+    pub(crate) row_states: Vec<RowState>,
     pub(crate) parts: Vec<Part>,
     /// Rows whose outputs are handed over.
-    pub(crate) hand_over: Vec<u32>,
+    pub(crate) to_produce: Vec<u32>,
     /// Parts that still hold their lane.
     pub(crate) parts_left: usize,
 }
@@ -57,15 +57,15 @@ pub(crate) enum CallState {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Known {
+pub(crate) struct RowState {
     /// What it takes of the partition's share of the memory.
     pub(crate) bytes: u32,
-    pub(crate) waits: Waits,
+    pub(crate) waits: RowWait,
 }
 
 /// What a row that is done with the guest waits for, beside those before it in its lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waits {
+pub(crate) enum RowWait {
     /// Nothing.
     Not,
     /// Its outputs were handed over.
@@ -82,7 +82,7 @@ pub(crate) struct Part {
     pub(crate) lane: u32,
     /// Index of the partition.
     pub(crate) partition: u32,
-    pub(crate) session: SessionId,
+    pub(crate) ownership: OwnershipId,
     /// First row.
     pub(crate) first: u32,
     /// One past the last row.
@@ -93,8 +93,8 @@ pub(crate) struct Part {
     /// back to the lane.
     pub(crate) done_to: u32,
     /// How the lane goes on, if a row failed.
-    pub(crate) next: Next,
-    /// Its session is over, or it has reached its ending: nothing of it counts any more.
+    pub(crate) resume: Resume,
+    /// Its ownership is over, or it has reached its ending: nothing of it counts any more.
     pub(crate) over: bool,
     /// It gave its lane back.
     pub(crate) released: bool,
@@ -102,13 +102,13 @@ pub(crate) struct Part {
 
 /// How a lane goes on with the first row that went back to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum Resume {
     /// As if it had never been dispatched.
-    Same,
+    Unchanged,
     /// Its next attempt, at this uptime.
     Retry(Duration),
     /// The same attempt, and each row on an instance of its own.
-    Suspect,
+    Quarantined,
 }
 
 impl Calls {
@@ -165,7 +165,7 @@ impl Calls {
     }
 
     /// Looks for calls that were cancelled and are still there. Gives one that was there for the `most`th time.
-    pub(crate) fn look_for_stuck(&mut self, most: u32) -> Option<CallId> {
+    pub(crate) fn find_stuck(&mut self, most: u32) -> Option<CallId> {
         for slot in self.slots.indexes() {
             let call = &mut self.slots[slot];
             if let CallState::Cancelled(looks) = &mut call.state {
@@ -200,9 +200,9 @@ impl Call {
             without_guest: false,
             suspended: false,
             rows: Vec::new(),
-            known: Vec::new(),
+            row_states: Vec::new(),
             parts: Vec::new(),
-            hand_over: Vec::new(),
+            to_produce: Vec::new(),
             parts_left: 0,
         }
     }
@@ -216,18 +216,18 @@ impl Call {
         self.without_guest = false;
         self.suspended = false;
         self.rows.clear();
-        self.known.clear();
+        self.row_states.clear();
         self.parts.clear();
-        self.hand_over.clear();
+        self.to_produce.clear();
         self.parts_left = 0;
     }
 
     /// A place grows once to the size of the calls it is used for, not now and then for its rarest.
     fn reserve(&mut self, batch: usize) {
         self.rows.reserve(batch);
-        self.known.reserve(batch);
+        self.row_states.reserve(batch);
         self.parts.reserve(batch);
-        self.hand_over.reserve(batch);
+        self.to_produce.reserve(batch);
     }
 
     /// Rows so far.
@@ -236,17 +236,17 @@ impl Call {
     }
 
     /// Begins the rows of one lane.
-    pub(crate) fn begin_part(&mut self, lane: u32, partition: u32, session: SessionId) {
+    pub(crate) fn begin_part(&mut self, lane: u32, partition: u32, ownership: OwnershipId) {
         let first = self.len();
         self.parts.push(Part {
             lane,
             partition,
-            session,
+            ownership,
             first,
             end: first,
             settled_to: first,
             done_to: first,
-            next: Next::Same,
+            resume: Resume::Unchanged,
             over: false,
             released: false,
         });
@@ -256,7 +256,7 @@ impl Call {
     /// Adds a row to the lane begun last.
     pub(crate) fn push(&mut self, row: Row, bytes: u32) {
         self.rows.push(row);
-        self.known.push(Known { bytes, waits: Waits::Not });
+        self.row_states.push(RowState { bytes, waits: RowWait::Not });
         let part = self.parts.last_mut().expect("a part was begun");
         part.end += 1;
     }
@@ -276,12 +276,12 @@ impl Call {
         self.parts.iter().all(|part| part.over)
     }
 
-    pub(crate) fn waits(&self, row: u32) -> Waits {
-        self.known.get(row as usize).map_or(Waits::Not, |known| known.waits)
+    pub(crate) fn waits(&self, row: u32) -> RowWait {
+        self.row_states.get(row as usize).map_or(RowWait::Not, |known| known.waits)
     }
 
-    pub(crate) fn set_waits(&mut self, row: u32, waits: Waits) {
-        self.known.get_mut(row as usize).expect("a row of this call").waits = waits;
+    pub(crate) fn set_waits(&mut self, row: u32, waits: RowWait) {
+        self.row_states.get_mut(row as usize).expect("a row of this call").waits = waits;
     }
 
     /// Index of the lane that a row belongs to.

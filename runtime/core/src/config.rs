@@ -17,7 +17,7 @@ pub struct Config {
     pub max_queued: u32,
     /// Most offsets between the prefix and the highest admitted event, per partition.
     pub max_window: u64,
-    /// Bytes of events admitted and not settled, over all partitions; active sessions share it equally.
+    /// Bytes of events admitted and not settled, over all partitions; active ownerships share it equally.
     pub arena_bytes: u64,
     /// How long settled work may stay uncommitted.
     pub commit_interval: Duration,
@@ -41,7 +41,7 @@ pub struct Config {
     /// reach outside (SEMANTICS: revoke).
     pub cancels_mixed: bool,
     /// What happens to events that fail.
-    pub retry: Retry,
+    pub retry: RetryPolicy,
 }
 
 /// An event is tried until it is done.
@@ -49,7 +49,7 @@ pub const UNLIMITED_ATTEMPTS: u32 = u32::MAX;
 
 /// Attempts, the time between them, and what comes after the last one.
 #[derive(Clone, Debug)]
-pub struct Retry {
+pub struct RetryPolicy {
     /// Attempts in all, at least 1; or [`UNLIMITED_ATTEMPTS`].
     pub max_attempts: u32,
     /// Between the first attempt and the second.
@@ -90,16 +90,16 @@ pub enum RetryScope {
     Partition,
 }
 
-impl Retry {
+impl RetryPolicy {
     /// Whether no attempt follows this one.
     pub(crate) fn is_last(&self, attempt: u32) -> bool {
         self.max_attempts != UNLIMITED_ATTEMPTS && attempt >= self.max_attempts
     }
 }
 
-impl Default for Retry {
+impl Default for RetryPolicy {
     fn default() -> Self {
-        Retry {
+        RetryPolicy {
             max_attempts: 10,
             initial_interval: Duration::from_millis(500),
             max_interval: Duration::from_secs(30),
@@ -133,7 +133,7 @@ impl Default for Config {
             out_of_range: OutOfRange::Fail,
             stall_after: Duration::from_secs(15),
             cancels_mixed: false,
-            retry: Retry::default(),
+            retry: RetryPolicy::default(),
         }
     }
 }

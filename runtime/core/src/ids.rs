@@ -14,7 +14,7 @@ pub struct Partition {
 
 /// One uninterrupted ownership of a partition; never reused within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(pub u64);
+pub struct OwnershipId(pub u64);
 
 /// One question of the group that has to be answered: an assign, a revoke or a loss. Counts up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,7 +35,7 @@ pub struct CommitId(pub u64);
 
 /// Where the shell keeps the bytes of an event. The core only carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Place(pub u64);
+pub struct ArenaSlot(pub u64);
 
 /// The two clocks, read once by the shell before it hands an input over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

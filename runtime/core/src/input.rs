@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{CallId, CommitId, Partition, Place, RebalanceId};
+use crate::{ArenaSlot, CallId, CommitId, Partition, RebalanceId};
 
 /// How many calls may stand for one where each carries a single event: a worker that has to wait for the next one after
 /// a few microseconds goes to sleep, and waking it costs more than such a call.
@@ -24,7 +24,7 @@ pub enum Input<'a> {
         /// Whose start it is.
         partition: Partition,
         /// What the coordinator and the partition's leader said.
-        start: Start<'a>,
+        start: PartitionStart<'a>,
     },
     /// The look-up of a start failed; the core asks again later.
     AssignFailed {
@@ -98,7 +98,7 @@ pub enum Input<'a> {
         call: CallId,
     },
     /// A cancelled call is gone: its store was dropped. Gives the worker's place back.
-    CallReallyEnded {
+    CallTerminated {
         /// Which.
         call: CallId,
     },
@@ -172,7 +172,7 @@ pub enum Input<'a> {
 
 /// Where a partition starts, as found.
 #[derive(Clone, Copy, Debug)]
-pub struct Start<'a> {
+pub struct PartitionStart<'a> {
     /// What the group committed, if it ever did.
     pub committed: Option<CommittedStart<'a>>,
     /// Where to start without a commit: the resolved `start` policy.
@@ -204,7 +204,7 @@ pub struct FetchedRow {
     /// Memory that the event takes while it is queued.
     pub bytes: u32,
     /// Where the shell keeps it. Means nothing for a filtered event, of which nothing is kept.
-    pub place: Place,
+    pub arena_slot: ArenaSlot,
     /// Which lane it belongs to.
     pub admission: Admission,
 }
@@ -243,7 +243,7 @@ pub enum Verdict {
     Reject,
     /// The guest is done with it, but an output of it can't be stored. None of its outputs is handed over, and the rows
     /// behind it run again when it has had its ending, whatever the guest said of them: nothing of them may land before.
-    Unstorable,
+    Unpublishable,
 }
 
 /// How a whole call failed, and how much is known about who is to blame.
@@ -252,7 +252,7 @@ pub struct CallFailure {
     /// How.
     pub fault: Fault,
     /// The row that the guest was in, if that is known.
-    pub culprit: Option<u32>,
+    pub failing_row: Option<u32>,
     /// The instance had served no event before the one that failed.
     pub fresh: bool,
 }

@@ -1,4 +1,4 @@
-//! The ledger of one session: which events are open, and how far it is safe to commit.
+//! The ledger of one ownership: which events are open, and how far it is safe to commit.
 //!
 //! Only *open* events are kept, one bit each. Every offset below `next` without an open bit is settled, or
 //! does not exist: gaps of any size cost nothing. Bits live in chunks of 32,768 offsets (4 KiB); a chunk

@@ -15,7 +15,7 @@
 //! Sessions, the uninterrupted ownerships of partitions, begin in `core/ownership` and end in `core/closing`.
 //!
 //! *Invariants.* The core never reads a clock. A lane has at most one call that has not really ended. The
-//! committable offset never passes an open event. An event settles once per session. Results of an older session
+//! committable offset never passes an open event. An event settles once per ownership. Results of an older ownership
 //! change nothing. Nothing is committed after *lost*. In the steady state nothing is allocated.
 
 mod action;
@@ -33,7 +33,7 @@ mod partitions;
 mod slab;
 
 pub use action::*;
-pub use config::{Config, OnExhausted, OutOfRange, Retry, RetryScope, UNLIMITED_ATTEMPTS};
+pub use config::{Config, OnExhausted, OutOfRange, RetryPolicy, RetryScope, UNLIMITED_ATTEMPTS};
 pub use core::Core;
-pub use ids::{CallId, CommitId, Now, Partition, Place, RebalanceId, SessionId};
+pub use ids::{ArenaSlot, CallId, CommitId, Now, OwnershipId, Partition, RebalanceId};
 pub use input::*;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{CallId, DeadLetter, Notice, Partition, PartitionStop, Place, RebalanceId, Stall, StartAt};
+use crate::{ArenaSlot, CallId, DeadLetter, Notice, Partition, PartitionStop, RebalanceId, Stall, StartAt};
 
 /// An action by reference: [`crate::Core::poll`] turns it into what the shell sees.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(crate) enum Pending {
     Dispatch(CallId),
     Cancel(CallId),
     Release,
-    HandOver(CallId),
+    Produce(CallId),
     DropOutputs { call: CallId, first: u32, end: u32 },
     DeadLetter(DeadLetter),
     Commit,
@@ -37,8 +37,8 @@ pub(crate) enum Pending {
 pub(crate) struct Outbox {
     pub(crate) pending: VecDeque<Pending>,
     /// Places to release, gathered until they are polled.
-    released: Vec<Place>,
-    pub(crate) lent_places: Vec<Place>,
+    released: Vec<ArenaSlot>,
+    pub(crate) lent_slots: Vec<ArenaSlot>,
     pub(crate) lent_starts: Vec<StartAt>,
     pub(crate) lent_lanes: Vec<u32>,
     pub(crate) lent_partitions: Vec<Partition>,
@@ -54,16 +54,16 @@ impl Outbox {
     }
 
     /// The event kept there has reached its ending here.
-    pub(crate) fn release(&mut self, place: Place) {
+    pub(crate) fn release(&mut self, arena_slot: ArenaSlot) {
         if self.released.is_empty() {
             self.push(Pending::Release);
         }
-        self.released.push(place);
+        self.released.push(arena_slot);
     }
 
     /// Makes the gathered places ready to be lent.
-    pub(crate) fn lend_places(&mut self) {
-        self.lent_places.clear();
-        std::mem::swap(&mut self.lent_places, &mut self.released);
+    pub(crate) fn lend_slots(&mut self) {
+        self.lent_slots.clear();
+        std::mem::swap(&mut self.lent_slots, &mut self.released);
     }
 }

@@ -1,11 +1,11 @@
-//! What is known of each partition, and where its session stands.
+//! What is known of each partition, and where its ownership stands.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::codec::Identity;
 use crate::ledger::Ledger;
-use crate::{Partition, ReadError, SessionId};
+use crate::{OwnershipId, Partition, ReadError};
 
 /// Every partition this process was ever given, at a stable index.
 #[derive(Debug, Default)]
@@ -18,19 +18,19 @@ pub(crate) struct Partitions {
 pub(crate) struct PartitionState {
     pub(crate) id: Partition,
     pub(crate) phase: Phase,
-    /// The current session, or the last one.
-    pub(crate) session: SessionId,
+    /// The current ownership, or the last one.
+    pub(crate) ownership: OwnershipId,
     pub(crate) topic_id: [u8; 16],
     pub(crate) ledger: Ledger,
     /// Bytes of events admitted and not settled.
     pub(crate) queued_bytes: u64,
-    /// The highest offset that was dispatched in this session.
+    /// The highest offset that was dispatched in this ownership.
     pub(crate) dispatched_to: i64,
     /// The strict batch retry: nothing beyond this offset is dispatched until all up to it is committed.
     pub(crate) round: Option<i64>,
-    /// Lanes of this session with the guest.
+    /// Lanes of this ownership with the guest.
     pub(crate) running: u32,
-    /// Lanes of this session that wait for acks, of outputs or of a dead letter.
+    /// Lanes of this ownership that wait for acks, of outputs or of a dead letter.
     pub(crate) unacked: u32,
     pub(crate) commit: CommitState,
     pub(crate) reading: Reading,
@@ -38,10 +38,10 @@ pub(crate) struct PartitionState {
     pub(crate) end: Option<i64>,
     /// In the last answered assignment.
     pub(crate) awaited: bool,
-    pub(crate) progress: Progress,
+    pub(crate) progress: StallWatch,
 }
 
-/// Where a session stands. It only ever moves down this list, and from the last back to the first.
+/// Where an ownership stands. It only ever moves down this list, and from the last back to the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Not ours.
@@ -88,7 +88,7 @@ pub(crate) struct PartialStart {
     pub(crate) of_other_topic: bool,
 }
 
-/// What the coordinator knows of this session.
+/// What the coordinator knows of this ownership.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CommitState {
     /// Stored offset; `None`: no commit exists.
@@ -97,7 +97,7 @@ pub(crate) struct CommitState {
     pub(crate) changes: u64,
     /// `changes` as of the last applied commit.
     pub(crate) applied: u64,
-    /// When the last commit was applied, or the session began.
+    /// When the last commit was applied, or the ownership began.
     pub(crate) applied_at: Duration,
     /// The final commit was refused in a way that can't be mended.
     pub(crate) refused: bool,
@@ -105,25 +105,25 @@ pub(crate) struct CommitState {
 
 /// How far what is read can be trusted to be without holes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trust {
+pub(crate) enum PositionState {
     /// The record before came in the same uninterrupted read: what is missing does not exist.
-    Continuous,
+    Verified,
     /// A rebalance or an error lies between: the reader may stand anywhere.
-    Unsure,
+    Unverified,
     /// It was positioned at the ledger's next offset: the next record or end is believed.
-    Positioned,
+    Repositioned,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
-    pub(crate) trust: Trust,
+    pub(crate) position: PositionState,
     /// The shell holds a permission.
     pub(crate) granted: bool,
     /// A limit was reached; reading goes on at three quarters of it.
     pub(crate) full: bool,
     /// Reading failed, and nothing was read since.
     pub(crate) failure: Option<ReadFailure>,
-    /// The session is being moved: it found itself outside this log.
+    /// The ownership is being moved: it found itself outside this log.
     pub(crate) outside: Option<(i64, i64)>,
 }
 
@@ -143,7 +143,7 @@ pub(crate) struct ReadFailure {
 
 /// For the stall report.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Progress {
+pub(crate) struct StallWatch {
     pub(crate) seen: (i64, Option<i64>),
     pub(crate) at: Duration,
     pub(crate) reported: bool,
@@ -192,7 +192,7 @@ impl PartitionState {
         PartitionState {
             id,
             phase: Phase::Vacant,
-            session: SessionId(0),
+            ownership: OwnershipId(0),
             topic_id: [0; 16],
             ledger: Ledger::default(),
             queued_bytes: 0,
@@ -204,7 +204,7 @@ impl PartitionState {
             reading: Reading::new(),
             end: None,
             awaited: false,
-            progress: Progress::default(),
+            progress: StallWatch::default(),
         }
     }
 
@@ -213,7 +213,7 @@ impl PartitionState {
         Identity { topic_id: self.topic_id, partition: self.id.number, offset }
     }
 
-    /// Whether results of its session still count.
+    /// Whether results of its ownership still count.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Active | Phase::Closing { .. })
     }
@@ -228,7 +228,7 @@ impl PartitionState {
         self.commit.changes != self.commit.applied
     }
 
-    /// Whether its session may commit.
+    /// Whether its ownership may commit.
     pub(crate) fn may_commit(&self) -> bool {
         matches!(
             self.phase,
@@ -247,6 +247,12 @@ impl PartitionState {
 
 impl Reading {
     pub(crate) fn new() -> Self {
-        Reading { trust: Trust::Unsure, granted: false, full: false, failure: None, outside: None }
+        Reading {
+            position: PositionState::Unverified,
+            granted: false,
+            full: false,
+            failure: None,
+            outside: None,
+        }
     }
 }

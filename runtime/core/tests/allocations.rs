@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use keylane_core::{
-    Action, Admission, CallId, CommitId, CommittedStart, Config, Core, FetchedRow, Input, LaneEnd, Now,
-    Partition, Place, RebalanceId, Start,
+    Action, Admission, ArenaSlot, CallId, CommitId, CommittedStart, Config, Core, FetchedRow, Input, LaneEnd,
+    Now, Partition, PartitionStart, RebalanceId,
 };
 
 thread_local! {
@@ -94,7 +94,7 @@ impl Asked {
         if let Action::Commit { id, .. } = action {
             self.commit = Some(*id);
         }
-        if let Action::HandOver { call, rows } = action {
+        if let Action::Produce { call, rows } = action {
             self.unacked.extend(rows.iter().map(|&row| (*call, row)));
         }
         if let Action::Dispatch(dispatch) = action {
@@ -132,7 +132,8 @@ impl Shell {
         self.give(Input::WorkersFree { calls: WORKERS });
         self.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
         let committed = Some(CommittedStart { offset: 0, metadata: b"" });
-        let start = Start { committed, fallback: 0, log_start: 0, log_end: Some(0), topic_id: [0; 16] };
+        let start =
+            PartitionStart { committed, fallback: 0, log_start: 0, log_end: Some(0), topic_id: [0; 16] };
         self.give(Input::StartResolved { partition: P, start });
     }
 
@@ -188,7 +189,7 @@ impl Shell {
             offset: 0,
             timestamp: 0,
             bytes: 100,
-            place: Place(0),
+            arena_slot: ArenaSlot(0),
             admission: Admission::NoLane,
         }; 50];
         let count = rows.len().min(self.asked.permitted as usize);

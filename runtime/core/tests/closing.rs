@@ -1,4 +1,4 @@
-//! How sessions end: revoke, lost, drain, and what comes late.
+//! How ownerships end: revoke, lost, drain, and what comes late.
 
 mod shell;
 
@@ -60,7 +60,7 @@ fn a_revoke_is_answered_when_what_was_cancelled_is_gone() {
     shell.wait(Config::default().revoke_timeout);
     assert_eq!(shell.cancelled, [call]);
     assert!(shell.revoked.is_empty());
-    shell.give(Input::CallReallyEnded { call });
+    shell.give(Input::CallTerminated { call });
     assert_eq!(shell.revoked, [[P0]]);
     assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
 }
@@ -91,10 +91,10 @@ fn a_lane_waits_for_the_call_of_an_older_session() {
     shell.start_at(P0, 0, b"");
     shell.fetch(P0, &[(0, 1), (1, 2)]);
     assert_eq!(shell.calls.iter().map(|call| call.rows[0].1).collect::<Vec<_>>(), [1]);
-    let failure = CallFailure { fault: Fault::Trap, culprit: None, fresh: true };
+    let failure = CallFailure { fault: Fault::Trap, failing_row: None, fresh: true };
     shell.give(Input::CallFailed { call: old, failure, lanes: &[], with_outputs: &[] });
     assert_eq!(shell.calls.iter().map(|call| call.rows[0].1).collect::<Vec<_>>(), [1, 0]);
-    assert_eq!(shell.saw("StopHandler"), 0, "a failure of an older session changes nothing");
+    assert_eq!(shell.saw("StopHandler"), 0, "a failure of an older ownership changes nothing");
     shell.end_all();
     assert_eq!(shell.store().offset_of(P0), Some(2));
 }
@@ -108,8 +108,8 @@ fn lost_while_a_revoke_waits_answers_both() {
     shell.give(Input::Lost { request: REQUEST, partitions: &[P0, P1] });
     assert_eq!(shell.revoked, [[P0, P1], [P0, P1]]);
     let call = shell.cancelled_call();
-    shell.give(Input::CallReallyEnded { call });
-    shell.give(Input::CallReallyEnded { call });
+    shell.give(Input::CallTerminated { call });
+    shell.give(Input::CallTerminated { call });
     shell.give(Input::OutputsAcked { call, row: 0 });
     assert_eq!(shell.core.lanes(), 0);
     assert!(shell.commits.is_empty(), "nothing is committed after a loss");
@@ -162,8 +162,8 @@ fn every_session_that_was_said_to_begin_is_said_to_end() {
             }
             shell.give(end);
             let count = |wanted: fn(&Notice) -> bool| shell.notices.iter().filter(|n| wanted(n)).count();
-            let began = count(|notice| matches!(notice, Notice::SessionStarted { .. }));
-            let ended = count(|notice| matches!(notice, Notice::SessionEnded { .. }));
+            let began = count(|notice| matches!(notice, Notice::OwnershipStarted { .. }));
+            let ended = count(|notice| matches!(notice, Notice::OwnershipEnded { .. }));
             assert_eq!((began, ended), (1, 1), "{end:?}, step {step}");
         }
     }
@@ -204,7 +204,7 @@ fn a_drain_answers_every_rebalance_and_ends() {
     let asked_at = shell.uptime;
     shell.wait(Config::default().revoke_timeout);
     let call = shell.cancelled_call();
-    shell.give(Input::CallReallyEnded { call });
+    shell.give(Input::CallTerminated { call });
     assert_eq!(shell.revoked, [[P0, P1]]);
     assert_eq!(shell.drained, Some(false), "a call was cut");
     assert!(shell.uptime < asked_at + Duration::from_secs(2), "the earlier deadline holds");
@@ -236,7 +236,7 @@ fn a_second_drain_only_shortens_the_first() {
     shell.give(Input::Drain { deadline: Duration::from_secs(100) });
     shell.give(Input::DrainNow);
     let call = shell.cancelled_call();
-    shell.give(Input::CallReallyEnded { call });
+    shell.give(Input::CallTerminated { call });
     assert_eq!(shell.drained, Some(false));
 }
 

@@ -47,7 +47,11 @@ fn a_final_commit_does_not_stand_back_after_a_refusal_in_calm_times() {
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     let asked_at = shell.uptime;
     shell.end(&[]);
-    assert!(shell.commit().at < asked_at + millis(500), "the session waits {:?} only", config.commit_timeout);
+    assert!(
+        shell.commit().at < asked_at + millis(500),
+        "the ownership waits {:?} only",
+        config.commit_timeout
+    );
 }
 
 #[test]

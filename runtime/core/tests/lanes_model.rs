@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use keylane_core::{
-    Action, Admission, CallId, CommitId, CommittedStart, Config, Core, Dispatch, FetchedRow, Input, LaneEnd,
-    Now, Partition, Place, RebalanceId, Start,
+    Action, Admission, ArenaSlot, CallId, CommitId, CommittedStart, Config, Core, Dispatch, FetchedRow,
+    Input, LaneEnd, Now, Partition, PartitionStart, RebalanceId,
 };
 use proptest::prelude::*;
 
@@ -18,7 +18,7 @@ const REQUEST: RebalanceId = RebalanceId(0);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Name {
     Keyed(u64),
-    Alone(i64),
+    Unkeyed(i64),
 }
 
 #[derive(Debug, Default)]
@@ -128,7 +128,8 @@ impl Harness {
         harness.give(Input::WorkersFree { calls: workers });
         harness.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
         let committed = Some(CommittedStart { offset: 0, metadata: b"" });
-        let start = Start { committed, fallback: 0, log_start: 0, log_end: Some(0), topic_id: [0; 16] };
+        let start =
+            PartitionStart { committed, fallback: 0, log_start: 0, log_end: Some(0), topic_id: [0; 16] };
         harness.give(Input::StartResolved { partition: P, start });
         harness
     }
@@ -142,7 +143,7 @@ impl Harness {
             if let Action::Dispatch(dispatch) = &action {
                 self.calls.push(self.model.dispatched(dispatch, self.max_batch as usize));
             }
-            if let Action::HandOver { call, rows } = &action {
+            if let Action::Produce { call, rows } = &action {
                 self.unacked.extend(rows.iter().map(|&row| (*call, row)));
             }
             if let Action::Commit { id, .. } = action {
@@ -158,7 +159,7 @@ impl Harness {
         let rows: Vec<_> = (self.next..).zip(lanes).map(|(offset, &lane)| row(offset, lane)).collect();
         self.next += i64::try_from(rows.len()).unwrap();
         for (row, &lane) in rows.iter().zip(lanes) {
-            let name = if lane == 9 { Name::Alone(row.offset) } else { Name::Keyed(lane) };
+            let name = if lane == 9 { Name::Unkeyed(row.offset) } else { Name::Keyed(lane) };
             self.model.admit(row.offset, name);
         }
         if !rows.is_empty() {
@@ -227,7 +228,7 @@ impl Harness {
 
 fn row(offset: i64, lane: u64) -> FetchedRow {
     let admission = if lane == 9 { Admission::NoLane } else { Admission::Lane(lane) };
-    FetchedRow { offset, timestamp: 0, bytes: 10, place: Place(offset.unsigned_abs()), admission }
+    FetchedRow { offset, timestamp: 0, bytes: 10, arena_slot: ArenaSlot(offset.unsigned_abs()), admission }
 }
 
 fn step() -> impl Strategy<Value = Step> {

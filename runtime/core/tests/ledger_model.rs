@@ -7,7 +7,7 @@ use keylane_core::ledger::Ledger;
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
+enum RowState {
     Open,
     /// Settled, missing, or claimed by an earlier owner.
     Done,
@@ -18,12 +18,12 @@ enum Known {
 struct Model {
     start: i64,
     next: i64,
-    known: BTreeMap<i64, Known>,
+    known: BTreeMap<i64, RowState>,
 }
 
 impl Model {
     fn new(start: i64, claims: &[(i64, i64)]) -> Self {
-        let claimed = claims.iter().flat_map(|&(from, to)| from..to).map(|at| (at, Known::Done));
+        let claimed = claims.iter().flat_map(|&(from, to)| from..to).map(|at| (at, RowState::Done));
         Model { start, next: start, known: claimed.collect() }
     }
 
@@ -31,22 +31,22 @@ impl Model {
     fn enter(&mut self, offset: i64) -> bool {
         self.pass(offset);
         self.next = offset + 1;
-        let fresh = self.known.get(&offset) != Some(&Known::Done);
+        let fresh = self.known.get(&offset) != Some(&RowState::Done);
         if fresh {
-            self.known.insert(offset, Known::Open);
+            self.known.insert(offset, RowState::Open);
         }
         fresh
     }
 
     fn pass(&mut self, offset: i64) {
         for missing in self.next..offset {
-            self.known.insert(missing, Known::Done);
+            self.known.insert(missing, RowState::Done);
         }
         self.next = self.next.max(offset);
     }
 
     fn done(&self, offset: i64) -> bool {
-        self.known.get(&offset) == Some(&Known::Done)
+        self.known.get(&offset) == Some(&RowState::Done)
     }
 
     fn prefix(&self) -> i64 {
@@ -57,7 +57,7 @@ impl Model {
         let mut runs = Vec::new();
         let mut at = self.prefix();
         let last =
-            self.known.iter().rev().find(|&(_, known)| *known == Known::Done).map(|(&offset, _)| offset);
+            self.known.iter().rev().find(|&(_, known)| *known == RowState::Done).map(|(&offset, _)| offset);
         while last.is_some_and(|last| at <= last) {
             let done_from = (at..).find(|&offset| self.done(offset)).unwrap();
             let open_from = (done_from..).find(|&offset| !self.done(offset)).unwrap();
@@ -68,7 +68,7 @@ impl Model {
     }
 
     fn open(&self) -> Vec<i64> {
-        let open = self.known.iter().filter(|&(_, known)| *known == Known::Open);
+        let open = self.known.iter().filter(|&(_, known)| *known == RowState::Open);
         open.map(|(&offset, _)| offset).collect()
     }
 }
@@ -150,7 +150,7 @@ fn play(start: i64, claimed: &[(i64, i64)], steps: &[Step]) -> Result<(), TestCa
                 };
                 if let Some(offset) = chosen {
                     ledger.settle(offset);
-                    model.known.insert(offset, Known::Done);
+                    model.known.insert(offset, RowState::Done);
                     prop_assert!(!ledger.is_open(offset));
                 }
             }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use keylane_core::{
-    Action, Admission, CallId, CommitId, Config, Core, FetchedRow, Input, LaneEnd, Now, Partition, Place,
-    RebalanceId, Start,
+    Action, Admission, ArenaSlot, CallId, CommitId, Config, Core, FetchedRow, Input, LaneEnd, Now, Partition,
+    PartitionStart, RebalanceId,
 };
 
 const P: Partition = Partition { topic: 0, number: 3 };
@@ -65,7 +65,7 @@ fn row(offset: i64, lane: u64) -> FetchedRow {
         offset,
         timestamp: 0,
         bytes: 100,
-        place: Place(offset.unsigned_abs()),
+        arena_slot: ArenaSlot(offset.unsigned_abs()),
         admission: Admission::Lane(lane),
     }
 }
@@ -75,7 +75,8 @@ fn started() -> Shell {
     shell.give(Input::WorkersFree { calls: 2 });
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
     assert_eq!(shell.asked(), ["LookUpStart"]);
-    let start = Start { committed: None, fallback: 10, log_start: 0, log_end: Some(100), topic_id: [0; 16] };
+    let start =
+        PartitionStart { committed: None, fallback: 10, log_start: 0, log_end: Some(100), topic_id: [0; 16] };
     shell.give(Input::StartResolved { partition: P, start });
     assert_eq!(
         shell.asked(),
@@ -100,7 +101,7 @@ fn an_event_is_committed_when_its_outputs_are_acked() {
     let second = shell.end(1, 1, &[]);
     assert_eq!(second.slot, 1);
     let first = shell.end(0, 1, &[0]);
-    assert!(shell.asked().contains(&"HandOver".to_owned()));
+    assert!(shell.asked().contains(&"Produce".to_owned()));
     assert!(shell.calls.is_empty(), "offset 12 waits for the ack of offset 10, which is of its lane");
     let (offset, set) = shell.commit_succeeds();
     assert_eq!(offset, 10, "offset 10 is not settled");

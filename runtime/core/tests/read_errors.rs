@@ -4,7 +4,7 @@ mod shell;
 
 use std::time::Duration;
 
-use keylane_core::{Config, Holds, Input, OutOfRange, Partition, ReadError};
+use keylane_core::{BlockedOn, Config, Input, OutOfRange, Partition, ReadError};
 use shell::{P0, P1, REQUEST, Shell};
 
 const OUTSIDE: ReadError = ReadError::OutOfRange { log_start: 0, log_end: 50 };
@@ -65,8 +65,8 @@ fn what_may_be_damaged_on_its_way_is_read_again_at_once_and_then_later_each_time
         fails(&mut shell, why);
         assert_eq!(shell.repositions.len(), 1, "{why:?}: not at once again");
         let reported: Vec<_> =
-            shell.stalls.iter().map(|stall| (stall.partition, stall.offset, stall.holds)).collect();
-        assert_eq!(reported, [(P0, 0, Holds::ReadFailed(why))]);
+            shell.stalls.iter().map(|stall| (stall.partition, stall.offset, stall.blocked_on)).collect();
+        assert_eq!(reported, [(P0, 0, BlockedOn::ReadFailed(why))]);
         assert_eq!(put_back_at(&mut shell), [1, 3, 7, 15, 31, 63], "{why:?}");
         assert_eq!(shell.stalls.len(), 1, "{why:?} is reported once");
     }
@@ -116,7 +116,7 @@ fn a_reader_outside_the_log_is_put_back_and_no_session_ends() {
     }
     assert_eq!(shell.reassigned, [(P0, 1)]);
     assert_eq!(put_back_at(&mut shell).first(), Some(&1));
-    assert_eq!((shell.saw("Notice(SessionEnded"), shell.cancelled.len()), (0, 0));
+    assert_eq!((shell.saw("Notice(OwnershipEnded"), shell.cancelled.len()), (0, 0));
 }
 
 /// The client may refuse the position of an assign, before anything was read.

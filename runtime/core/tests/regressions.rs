@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use keylane_core::{
-    Action, Admission, CallId, CommitId, CommittedStart, Config, Core, FetchedRow, Input, LaneEnd, Now,
-    OutOfRange, Partition, Place, ReadError, RebalanceId, Start,
+    Action, Admission, ArenaSlot, CallId, CommitId, CommittedStart, Config, Core, FetchedRow, Input, LaneEnd,
+    Now, OutOfRange, Partition, PartitionStart, ReadError, RebalanceId,
 };
 
 const P: Partition = Partition { topic: 0, number: 0 };
@@ -52,7 +52,8 @@ impl Shell {
 
     fn resolve(&mut self, partition: Partition, offset: i64) {
         let committed = Some(CommittedStart { offset, metadata: b"" });
-        let start = Start { committed, fallback: 0, log_start: 0, log_end: Some(1000), topic_id: [0; 16] };
+        let start =
+            PartitionStart { committed, fallback: 0, log_start: 0, log_end: Some(1000), topic_id: [0; 16] };
         self.give(Input::StartResolved { partition, start });
     }
 
@@ -68,7 +69,7 @@ impl Shell {
             offset,
             timestamp: -1,
             bytes: 100,
-            place: Place(offset.unsigned_abs()),
+            arena_slot: ArenaSlot(offset.unsigned_abs()),
             admission,
         };
         let rows: Vec<_> = offsets.map(row).collect();
@@ -143,7 +144,7 @@ fn a_reader_outside_the_log_moves_no_ledger_that_is_inside() {
         "offsets 12 to 50 are not skipped: {moved:?}"
     );
     shell.give(Input::Fetched { partition: P, rows: &[], end: None, error: Some(why) });
-    assert!(shell.asked("Notice(SessionEnded").is_empty(), "a call of it is still out");
+    assert!(shell.asked("Notice(OwnershipEnded").is_empty(), "a call of it is still out");
 }
 
 #[test]
@@ -157,7 +158,7 @@ fn an_event_without_a_lane_waits_for_its_call_of_an_older_session() {
     shell.resolve(P, 10);
     shell.read(10..11, Admission::NoLane);
     assert!(shell.calls.is_empty(), "its cancelled call has not really ended");
-    shell.give(Input::CallReallyEnded { call: old });
+    shell.give(Input::CallTerminated { call: old });
     assert_eq!(shell.calls.len(), 1);
     shell.end(&[]);
     assert_eq!(shell.core.lanes(), 0, "nothing is remembered");

@@ -5,19 +5,19 @@ mod shell;
 use std::time::Duration;
 
 use keylane_core::{
-    Admission, CallFailure, Config, Fault, FetchedRow, Holds, Input, LaneEnd, OnExhausted, Partition, Place,
-    Reason, Retry, RetryScope, UNLIMITED_ATTEMPTS, Verdict,
+    Admission, ArenaSlot, BlockedOn, CallFailure, Config, Fault, FetchedRow, Input, LaneEnd, OnExhausted,
+    Partition, Reason, RetryPolicy, RetryScope, UNLIMITED_ATTEMPTS, Verdict,
 };
 use shell::{NEXT, P0, REQUEST, STEP, Shell};
 
 const RETRY: Verdict = Verdict::Retry { after: None };
 
 /// Half a second, then a whole one; three attempts.
-fn retry() -> Retry {
-    Retry { max_attempts: 3, jitter: 0.0, ..Retry::default() }
+fn retry() -> RetryPolicy {
+    RetryPolicy { max_attempts: 3, jitter: 0.0, ..RetryPolicy::default() }
 }
 
-fn reading(retry: Retry) -> Shell {
+fn reading(retry: RetryPolicy) -> Shell {
     Shell::reading(Config { retry, ..Config::default() }, &[P0], 4)
 }
 
@@ -53,8 +53,12 @@ fn attempts_are_counted_and_wait_longer_each_time() {
 
 #[test]
 fn unlimited_attempts_end_with_the_event_alone() {
-    let retry =
-        Retry { max_attempts: UNLIMITED_ATTEMPTS, initial_interval: STEP, max_interval: STEP, ..retry() };
+    let retry = RetryPolicy {
+        max_attempts: UNLIMITED_ATTEMPTS,
+        initial_interval: STEP,
+        max_interval: STEP,
+        ..retry()
+    };
     let mut shell = reading(retry);
     shell.fetch(P0, &[(0, 1)]);
     for attempt in 1..=1_000 {
@@ -90,7 +94,7 @@ fn only_the_lane_of_a_failed_event_waits() {
 
 #[test]
 fn the_guest_may_say_when_but_not_beyond_the_longest_interval() {
-    let mut shell = reading(Retry { max_interval: Duration::from_secs(2), ..retry() });
+    let mut shell = reading(RetryPolicy { max_interval: Duration::from_secs(2), ..retry() });
     for (after, wanted) in [(Duration::from_millis(40), 40), (Duration::from_secs(3600), 2_000)] {
         shell.fetch(P0, &[(if wanted == 40 { 0 } else { 1 }, 1)]);
         shell.end_with(Verdict::Retry { after: Some(after) });
@@ -111,7 +115,7 @@ fn a_dead_letter_holds_its_lane_and_the_offset_until_it_is_acknowledged() {
     assert_eq!(shell.letters[0].reason, Reason::Rejected);
     assert_eq!(shell.store().offset_of(P0), Some(0), "the set says that 2 is done, the offset stands");
     shell.wait(Duration::from_secs(20));
-    assert_eq!((shell.stalls[0].offset, shell.stalls[0].holds), (0, Holds::DeadLetter));
+    assert_eq!((shell.stalls[0].offset, shell.stalls[0].blocked_on), (0, BlockedOn::DeadLetter));
     assert!(shell.calls.is_empty());
     shell.bury();
     shell.end_all();
@@ -120,7 +124,7 @@ fn a_dead_letter_holds_its_lane_and_the_offset_until_it_is_acknowledged() {
 
 #[test]
 fn skipped_events_settle_at_once() {
-    let mut shell = reading(Retry { on_exhausted: OnExhausted::Skip, ..retry() });
+    let mut shell = reading(RetryPolicy { on_exhausted: OnExhausted::Skip, ..retry() });
     shell.fetch(P0, &[(0, 1)]);
     shell.end_with(Verdict::Reject);
     assert_eq!(shell.store().offset_of(P0), Some(1));
@@ -129,7 +133,7 @@ fn skipped_events_settle_at_once() {
 
 #[test]
 fn an_old_record_is_not_tried_again() {
-    let mut shell = reading(Retry { max_record_age: Some(Duration::from_secs(60)), ..retry() });
+    let mut shell = reading(RetryPolicy { max_record_age: Some(Duration::from_secs(60)), ..retry() });
     shell.wall_ms = 59_000;
     shell.fetch(P0, &[(0, 1)]);
     shell.end_with(RETRY);
@@ -173,7 +177,7 @@ fn only_the_culprit_of_a_failed_call_is_charged() {
 
 #[test]
 fn a_single_event_that_fails_on_a_used_instance_is_rerun_once_uncharged() {
-    let mut shell = reading(Retry { max_attempts: 1, ..retry() });
+    let mut shell = reading(RetryPolicy { max_attempts: 1, ..retry() });
     shell.fetch(P0, &[(0, 1)]);
     assert!(!shell.call().fresh);
     shell.fail(Fault::Timeout);
@@ -192,7 +196,7 @@ fn a_known_culprit_leaves_the_others_alone() {
     let call = shell.calls.remove(0);
     assert_eq!(call.lanes, [2, 1, 1]);
     let done = |done| LaneEnd { done, failure: None };
-    let failure = CallFailure { fault: Fault::Memory, culprit: Some(1), fresh: false };
+    let failure = CallFailure { fault: Fault::Memory, failing_row: Some(1), fresh: false };
     let lanes = [done(1), done(0), done(0)];
     shell.give(Input::CallFailed { call: call.id, failure, lanes: &lanes, with_outputs: &[] });
     assert_eq!(shell.core.failures().reruns, 1);
@@ -224,7 +228,7 @@ fn suspicion_ends() {
 /// The strict batch retry. 1 fails; 0 to 3 were dispatched. 4 and 5 lie beyond, and wait for the commit of the round.
 #[test]
 fn nothing_overtakes_a_round() {
-    let mut shell = reading(Retry { scope: RetryScope::Partition, ..retry() });
+    let mut shell = reading(RetryPolicy { scope: RetryScope::Partition, ..retry() });
     shell.fetch(P0, &[(0, 10), (1, 11), (2, 12), (3, 13)]);
     assert_eq!(shell.calls.len(), 4);
     shell.end(&[]);
@@ -248,7 +252,7 @@ fn nothing_overtakes_a_round() {
 
 #[test]
 fn a_round_ends_with_its_session() {
-    let mut shell = reading(Retry { scope: RetryScope::Partition, ..retry() });
+    let mut shell = reading(RetryPolicy { scope: RetryScope::Partition, ..retry() });
     shell.fetch(P0, &[(0, 10), (1, 11)]);
     shell.end_with(RETRY);
     shell.end_all();
@@ -287,7 +291,13 @@ fn a_retry_that_comes_during_a_revoke_is_the_next_owners() {
 #[test]
 fn filtered_events_settle_without_a_call_and_unkeyed_ones_have_an_ending() {
     let mut shell = reading(retry());
-    let row = |offset, admission| FetchedRow { offset, timestamp: 0, bytes: 100, place: Place(0), admission };
+    let row = |offset, admission| FetchedRow {
+        offset,
+        timestamp: 0,
+        bytes: 100,
+        arena_slot: ArenaSlot(0),
+        admission,
+    };
     shell.give(Input::Fetched {
         partition: P0,
         rows: &[row(0, Admission::Filtered)],
@@ -364,7 +374,8 @@ fn an_output_that_can_t_be_stored_holds_back_what_is_behind_it() {
     shell.warm_up(P0);
     shell.fetch(P0, &[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 1), (NEXT + 3, 2)]);
     let call = shell.calls.remove(0).id;
-    let ends = [LaneEnd { done: 1, failure: Some(Verdict::Unstorable) }, LaneEnd { done: 1, failure: None }];
+    let ends =
+        [LaneEnd { done: 1, failure: Some(Verdict::Unpublishable) }, LaneEnd { done: 1, failure: None }];
     shell.end_call(call, &ends, &[0, 1, 2, 3]);
     assert_eq!(
         shell.handed_over.last(),
@@ -397,7 +408,7 @@ fn a_cancelled_call_gives_kept_events_back() {
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     shell.wait(Config::default().revoke_timeout + STEP);
     assert_eq!(shell.cancelled, [call.id]);
-    shell.give(Input::CallReallyEnded { call: call.id });
+    shell.give(Input::CallTerminated { call: call.id });
     assert_eq!(shell.call().rows, [(shell::P1, 0)], "it comes again, uncharged");
     assert_eq!(shell.call().attempt, 1);
 }

@@ -5,13 +5,13 @@ mod shell;
 use std::time::Duration;
 
 use keylane_core::{
-    CallFailure, CallId, CommitEntry, Config, Fault, Input, LaneEnd, OnExhausted, Retry, Verdict,
+    CallFailure, CallId, CommitEntry, Config, Fault, Input, LaneEnd, OnExhausted, RetryPolicy, Verdict,
 };
 use shell::{NEXT, P0, Shell};
 
 /// One call is out that carries these events: offsets from `NEXT` on, and their lanes.
 fn one_call(rows: &[(i64, u64)]) -> (Shell, CallId) {
-    let retry = Retry { max_attempts: 1, on_exhausted: OnExhausted::Stop, ..Retry::default() };
+    let retry = RetryPolicy { max_attempts: 1, on_exhausted: OnExhausted::Stop, ..RetryPolicy::default() };
     let mut shell = Shell::reading(Config { retry, ..Config::default() }, &[P0], 1);
     shell.warm_up(P0);
     shell.fetch(P0, rows);
@@ -68,13 +68,13 @@ fn rows_before_a_failed_one_settle_and_the_lane_stands() {
 #[test]
 fn a_call_that_failed_settles_nothing() {
     let (mut shell, call) = one_call(&[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 2)]);
-    let failure = CallFailure { fault: Fault::Trap, culprit: None, fresh: false };
+    let failure = CallFailure { fault: Fault::Trap, failing_row: None, fresh: false };
     shell.give(Input::CallFailed { call, failure, lanes: &[], with_outputs: &[] });
     assert_eq!((shell.stops.len(), shell.core.lanes()), (0, 2), "its events come again, one by one");
     shell.give(Input::OutputsAcked { call, row: 0 });
     let rerun = shell.calls.remove(0).id;
     shell.give(Input::DrainNow);
-    shell.give(Input::CallReallyEnded { call: rerun });
+    shell.give(Input::CallTerminated { call: rerun });
     assert_eq!((shell.drained, shell.commits.len()), (Some(false), 0));
 }
 

@@ -1,11 +1,11 @@
-//! How sessions begin: look-ups, answered assigns, and starts outside the log.
+//! How ownerships begin: look-ups, answered assigns, and starts outside the log.
 
 mod shell;
 
 use std::time::Duration;
 
 use keylane_core::codec::{Encoder, Identity};
-use keylane_core::{CommittedStart, Config, Input, Notice, OutOfRange, ReadError, Start};
+use keylane_core::{CommittedStart, Config, Input, Notice, OutOfRange, PartitionStart, ReadError};
 use shell::{P0, P1, REQUEST, Shell, start};
 
 /// A commit at offset 0 that claims offset 1, as an earlier owner left it.
@@ -25,7 +25,7 @@ fn ignored(shell: &Shell) -> usize {
 fn a_set_waits_for_the_log_end_and_asks_for_it_again() {
     let set = set_of_offset_1();
     let committed = Some(CommittedStart { offset: 0, metadata: set.as_bytes() });
-    let unknown = Start { committed, log_end: None, ..start() };
+    let unknown = PartitionStart { committed, log_end: None, ..start() };
     let mut shell = Shell::new(Config::default());
     shell.give(Input::WorkersFree { calls: 4 });
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
@@ -33,7 +33,7 @@ fn a_set_waits_for_the_log_end_and_asks_for_it_again() {
     shell.wait(Duration::from_secs(1));
     assert_eq!(shell.look_ups, [P0, P0], "the log end is asked for again");
     assert!(shell.assigned.is_empty());
-    shell.give(Input::StartResolved { partition: P0, start: Start { committed, ..start() } });
+    shell.give(Input::StartResolved { partition: P0, start: PartitionStart { committed, ..start() } });
     assert_eq!((shell.assigned.len(), ignored(&shell)), (1, 0));
     shell.fetch(P0, &[(0, 1), (1, 2)]);
     assert_eq!(shell.calls.len(), 1, "offset 1 is claimed");
@@ -46,13 +46,13 @@ fn the_highest_commit_that_a_look_up_found_counts() {
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     let found = |offset, metadata, log_end| {
         let committed = Some(CommittedStart { offset, metadata });
-        Input::StartResolved { partition: P0, start: Start { committed, log_end, ..start() } }
+        Input::StartResolved { partition: P0, start: PartitionStart { committed, log_end, ..start() } }
     };
     shell.give(found(5, b"kl1:of-5", None));
     // An older owner's commit arrived late, over the one just seen.
     shell.give(found(0, set.as_bytes(), Some(100)));
     let started = shell.notices.iter().find_map(|notice| {
-        let Notice::SessionStarted { offset, claimed, .. } = notice else { return None };
+        let Notice::OwnershipStarted { offset, claimed, .. } = notice else { return None };
         Some((*offset, *claimed))
     });
     assert_eq!(started, Some((5, 0)));
@@ -62,7 +62,7 @@ fn the_highest_commit_that_a_look_up_found_counts() {
 fn an_unknown_log_end_alone_holds_no_partition() {
     let set = set_of_offset_1();
     let committed = Some(CommittedStart { offset: 0, metadata: set.as_bytes() });
-    let unknown = Start { committed, log_end: None, ..start() };
+    let unknown = PartitionStart { committed, log_end: None, ..start() };
     let mut shell = Shell::new(Config::default());
     shell.give(Input::WorkersFree { calls: 4 });
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
@@ -75,7 +75,10 @@ fn an_unknown_log_end_alone_holds_no_partition() {
     // Without a set there is nothing to wait for.
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P1] });
     let committed = Some(CommittedStart { offset: 5, metadata: b"" });
-    shell.give(Input::StartResolved { partition: P1, start: Start { committed, log_end: None, ..start() } });
+    shell.give(Input::StartResolved {
+        partition: P1,
+        start: PartitionStart { committed, log_end: None, ..start() },
+    });
     assert_eq!(shell.assigned, [[P0], [P1]]);
 }
 
@@ -110,7 +113,8 @@ fn a_start_outside_the_log_is_decided_by_the_operator() {
         let mut shell = Shell::new(Config { out_of_range, ..Config::default() });
         shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
         let committed_start = Some(CommittedStart { offset: committed, metadata: b"" });
-        let found = Start { committed: committed_start, log_start: 100, log_end: Some(200), ..start() };
+        let found =
+            PartitionStart { committed: committed_start, log_start: 100, log_end: Some(200), ..start() };
         shell.give(Input::StartResolved { partition: P0, start: found });
         assert_eq!(shell.assigned.len(), 1);
         assert_eq!(shell.saw("PartitionStopped"), usize::from(begins.is_none()));
@@ -132,14 +136,14 @@ fn committed_in(of: [u8; 16], now: [u8; 16], out_of_range: OutOfRange, log_end: 
     let mut shell = Shell::new(Config { out_of_range, ..Config::default() });
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     let committed = Some(CommittedStart { offset: 40, metadata: metadata.as_bytes() });
-    let found = Start { committed, log_end, topic_id: now, ..start() };
+    let found = PartitionStart { committed, log_end, topic_id: now, ..start() };
     shell.give(Input::StartResolved { partition: P0, start: found });
     shell
 }
 
 fn begins_at(shell: &Shell) -> Option<i64> {
     shell.notices.iter().find_map(|notice| {
-        let Notice::SessionStarted { offset, .. } = notice else { return None };
+        let Notice::OwnershipStarted { offset, .. } = notice else { return None };
         Some(*offset)
     })
 }
@@ -178,9 +182,9 @@ fn half_settled(out_of_range: OutOfRange) -> Shell {
 }
 
 fn everything_cancelled_is_gone(shell: &mut Shell) {
-    assert_eq!(shell.cancelled.len(), 5, "the session was closed to results");
+    assert_eq!(shell.cancelled.len(), 5, "the ownership was closed to results");
     for call in std::mem::take(&mut shell.cancelled) {
-        shell.give(Input::CallReallyEnded { call });
+        shell.give(Input::CallTerminated { call });
     }
 }
 

@@ -6,7 +6,7 @@
 //! for minutes: when blocks are mostly holes, what is left in the emptiest one is moved together with newer records. A
 //! place therefore names a record, not an address.
 
-use keylane_core::Place;
+use keylane_core::ArenaSlot;
 
 const BLOCK_BYTES: usize = 256 << 10;
 /// A block with so little left in it may be emptied.
@@ -89,7 +89,7 @@ impl Arena {
         value: Option<&[u8]>,
         headers: impl Iterator<Item = Header<'h>>,
         log_append_time: bool,
-    ) -> (Place, u32) {
+    ) -> (ArenaSlot, u32) {
         let count = self.pack(headers) | if log_append_time { LOG_APPEND_TIME } else { 0 };
         let payload = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + self.packed.len();
         let size = PREAMBLE_BYTES + payload;
@@ -105,11 +105,11 @@ impl Arena {
         block.bytes.extend_from_slice(&self.packed);
         block.live += 1;
         block.live_bytes += size;
-        (Place(place.into()), small(size + BOOKKEEPING_BYTES))
+        (ArenaSlot(place.into()), small(size + BOOKKEEPING_BYTES))
     }
 
     /// A record that was stored and not released.
-    pub fn get(&self, place: Place) -> StoredRecord<'_> {
+    pub fn get(&self, place: ArenaSlot) -> StoredRecord<'_> {
         let At { block, offset, .. } = self.at(place);
         let block = self.blocks.get(block as usize).expect("places come from `store`");
         let bytes = block.bytes.get(offset as usize..).expect("places come from `store`");
@@ -117,7 +117,7 @@ impl Arena {
     }
 
     /// Forgets a record.
-    pub fn release(&mut self, place: Place) {
+    pub fn release(&mut self, place: ArenaSlot) {
         let At { block, size, .. } = self.at(place);
         let index = block as usize;
         let block = self.blocks.get_mut(index).expect("places come from `store`");
@@ -136,7 +136,7 @@ impl Arena {
         self.blocks.iter().map(|block| block.bytes.capacity()).sum()
     }
 
-    fn at(&self, place: Place) -> At {
+    fn at(&self, place: ArenaSlot) -> At {
         let at = self.places.get(number_of(place) as usize).copied().unwrap_or(NOWHERE);
         assert!(at != NOWHERE, "{place:?} holds nothing");
         at
@@ -294,7 +294,7 @@ fn take_place(places: &mut Vec<At>, free: &mut Vec<u32>, at: At) -> u32 {
     number
 }
 
-fn number_of(place: Place) -> u32 {
+fn number_of(place: ArenaSlot) -> u32 {
     u32::try_from(place.0).expect("places come from `store`")
 }
 
@@ -327,7 +327,12 @@ fn take_optional<'a>(bytes: &mut &'a [u8], length: u32) -> Option<&'a [u8]> {
 mod tests {
     use super::*;
 
-    fn store(arena: &mut Arena, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>]) -> Place {
+    fn store(
+        arena: &mut Arena,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[Header<'_>],
+    ) -> ArenaSlot {
         arena.store(key, value, headers.iter().copied(), false).0
     }
 

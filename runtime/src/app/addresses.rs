@@ -16,7 +16,7 @@ const ANSWERED: [u8; 4] = [0, 0, 0, 1];
 
 /// What was found at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum AddressFinding {
     Kafka,
     Tls,
     WebServer,
@@ -29,12 +29,12 @@ enum Found {
 
 /// Looks at each address, which takes some seconds at most for each. `is_tls`: the client is configured for it. `None`:
 /// some broker is as it should be.
-pub(super) fn look(servers: &str, is_tls: bool) -> Option<String> {
+pub(super) fn check(servers: &str, is_tls: bool) -> Option<String> {
     let mut findings = Vec::new();
     for server in servers.split(',').map(str::trim) {
         let address = server.split_once("://").map_or(server, |(_, address)| address);
         let found = find(address);
-        if found == (if is_tls { Found::Tls } else { Found::Kafka }) {
+        if found == (if is_tls { AddressFinding::Tls } else { AddressFinding::Kafka }) {
             return None;
         }
         findings.push(describe(address, found));
@@ -42,21 +42,21 @@ pub(super) fn look(servers: &str, is_tls: bool) -> Option<String> {
     Some(findings.join("; "))
 }
 
-fn find(address: &str) -> Found {
-    let Ok(mut resolved) = address.to_socket_addrs() else { return Found::NoName };
-    let Some(first) = resolved.next() else { return Found::NoName };
-    let mut found = Found::NoAnswer;
+fn find(address: &str) -> AddressFinding {
+    let Ok(mut resolved) = address.to_socket_addrs() else { return AddressFinding::NoName };
+    let Some(first) = resolved.next() else { return AddressFinding::NoName };
+    let mut found = AddressFinding::NoAnswer;
     for at in std::iter::once(first).chain(resolved) {
         match TcpStream::connect_timeout(&at, LIMIT) {
-            Ok(stream) => return ask(stream).unwrap_or(Found::Stranger),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => found = Found::Nobody,
+            Ok(stream) => return ask(stream).unwrap_or(AddressFinding::Stranger),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => found = AddressFinding::Nobody,
             Err(_) => {}
         }
     }
     found
 }
 
-fn ask(mut stream: TcpStream) -> std::io::Result<Found> {
+fn ask(mut stream: TcpStream) -> std::io::Result<AddressFinding> {
     stream.set_read_timeout(Some(LIMIT))?;
     stream.write_all(REQUEST)?;
     let mut answer = [0; 8];
@@ -69,41 +69,43 @@ fn ask(mut stream: TcpStream) -> std::io::Result<Found> {
     }
     let answer = answer.get(..length).unwrap_or_default();
     Ok(if answer.starts_with(b"HTTP/") {
-        Found::WebServer
+        AddressFinding::WebServer
     } else if matches!(answer, [0x15 | 0x16, 0x03, ..]) {
-        Found::Tls // an alert, or a greeting
+        AddressFinding::Tls // an alert, or a greeting
     } else if answer.get(4..) == Some(&ANSWERED) {
-        Found::Kafka
+        AddressFinding::Kafka
     } else {
-        Found::Stranger
+        AddressFinding::Stranger
     })
 }
 
-fn describe(address: &str, found: Found) -> String {
+fn describe(address: &str, found: AddressFinding) -> String {
     const SERVERS: &str = "`kafka.bootstrap_servers`";
     const PROTOCOL: &str = "`security.protocol` under [kafka.client]";
     match found {
-        Found::Kafka => {
+        AddressFinding::Kafka => {
             format!(
                 "the broker at {address} speaks without TLS: set {PROTOCOL} to PLAINTEXT or SASL_PLAINTEXT"
             )
         }
-        Found::Tls => format!("the broker at {address} speaks TLS: set {PROTOCOL} to SSL or SASL_SSL"),
-        Found::WebServer => {
+        AddressFinding::Tls => {
+            format!("the broker at {address} speaks TLS: set {PROTOCOL} to SSL or SASL_SSL")
+        }
+        AddressFinding::WebServer => {
             format!("a web server answers at {address}: see whether the port in {SERVERS} is right")
         }
-        Found::Stranger => format!(
+        AddressFinding::Stranger => format!(
             "what listens at {address} does not answer as a broker: see whether {SERVERS} and {PROTOCOL} are right"
         ),
-        Found::Nobody => {
+        AddressFinding::Nobody => {
             format!("nothing listens at {address}: start the broker, or see whether {SERVERS} is right")
         }
-        Found::NoName => {
+        AddressFinding::NoName => {
             format!(
                 "the name in {address} is not known: see whether {SERVERS} is right, and the name service"
             )
         }
-        Found::NoAnswer => {
+        AddressFinding::NoAnswer => {
             format!(
                 "{address} does not answer: see whether {SERVERS} is right, and what the network lets through"
             )
@@ -129,7 +131,7 @@ mod tests {
             assert_eq!(request, REQUEST);
             stream.write_all(answer).expect("it listens to the answer");
         });
-        let found = look(&format!("PLAINTEXT://{address}"), is_tls);
+        let found = check(&format!("PLAINTEXT://{address}"), is_tls);
         server.join().expect("the server ends");
         found.map(|text| text.replace(&address, "ADDRESS"))
     }
@@ -157,7 +159,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let closed = listener.local_addr().expect("it listens").to_string();
         drop(listener);
-        let found = look(&format!("{closed}, no-such-host.invalid:9092"), false).expect("nobody answers");
+        let found = check(&format!("{closed}, no-such-host.invalid:9092"), false).expect("nobody answers");
         assert!(found.contains(&format!("nothing listens at {closed}: ")), "{found}");
         assert!(found.contains("the name in no-such-host.invalid:9092 is not known: "), "{found}");
     }

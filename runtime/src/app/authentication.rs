@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::config::Checked;
-use crate::librdkafka::{Credentials, Hopeless, Probed, Properties, probe};
+use crate::librdkafka::{Credentials, PermanentStartupError, Probed, Properties, probe};
 
 use super::AppEvent;
 use super::clock::Clock;
@@ -30,17 +30,17 @@ pub(super) enum Side {
     Producer,
 }
 
-enum Message {
+enum WatchMessage {
     Refused(Side),
     Stop,
 }
 
 /// Reports refusals.
 #[derive(Clone, Debug)]
-pub(super) struct Refusals(SyncSender<Message>);
+pub(super) struct Refusals(SyncSender<WatchMessage>);
 
 /// Where reports arrive.
-pub(super) struct Reports(Receiver<Message>);
+pub(super) struct Reports(Receiver<WatchMessage>);
 
 /// The thread that probes.
 pub(super) struct Watch {
@@ -57,7 +57,7 @@ pub(super) fn channel() -> (Refusals, Reports) {
 impl Refusals {
     /// A client of this side reported that the brokers refuse it. Never waits.
     pub(super) fn report(&self, side: Side) {
-        let _known_already = self.0.try_send(Message::Refused(side));
+        let _known_already = self.0.try_send(WatchMessage::Refused(side));
     }
 }
 
@@ -71,10 +71,10 @@ impl Watch {
         events: SyncSender<AppEvent>,
     ) -> std::io::Result<Watch> {
         let stop = Arc::new(AtomicBool::new(false));
-        let client = |side, properties| Client {
+        let client = |side, properties| ProbedClient {
             side,
             properties: specs::client(properties, access.clone()),
-            state: State::Accepted,
+            state: RefusalState::Accepted,
         };
         let mut prober = Prober {
             clients: [
@@ -101,7 +101,7 @@ impl Watch {
     pub(super) fn stop(self) {
         self.stop.store(true, Ordering::Release);
         // Not `try_send`: the thread always takes what there is, or has ended, and must not miss this.
-        let _ended_before = self.reports.0.send(Message::Stop);
+        let _ended_before = self.reports.0.send(WatchMessage::Stop);
         if let Err(panic) = self.thread.join() {
             tracing::error!(?panic, "the thread that watches credentials panicked");
         }
@@ -109,24 +109,24 @@ impl Watch {
 }
 
 struct Prober {
-    clients: [Client; 2],
+    clients: [ProbedClient; 2],
     credentials: Option<Arc<Credentials>>,
     /// Why the file with the secret could not be read the last time.
     not_read: String,
     timeout: Duration,
     clock: Clock,
-    reported: Receiver<Message>,
+    reported: Receiver<WatchMessage>,
     stop: Arc<AtomicBool>,
 }
 
-struct Client {
+struct ProbedClient {
     side: Side,
     properties: Properties,
-    state: State,
+    state: RefusalState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum RefusalState {
     Accepted,
     /// A client reported a refusal that no probe has found yet.
     Reported,
@@ -174,7 +174,7 @@ impl Prober {
 
     /// Waits until there is something to probe or to read. `None`: the thread is to end.
     fn wait(&mut self) -> Option<()> {
-        let idle = self.clients.iter().all(|client| client.state == State::Accepted);
+        let idle = self.clients.iter().all(|client| client.state == RefusalState::Accepted);
         let mut until = (!idle || self.credentials.is_some()).then(|| self.clock.now().uptime + PAUSE);
         loop {
             let message = match until {
@@ -182,24 +182,24 @@ impl Prober {
                 Some(until) => self.reported.recv_timeout(until.saturating_sub(self.clock.now().uptime)),
             };
             match message {
-                Ok(Message::Refused(side)) => {
+                Ok(WatchMessage::Refused(side)) => {
                     let reported = self.clients.iter_mut().find(|client| client.side == side);
-                    if let Some(client) = reported.filter(|client| client.state == State::Accepted) {
-                        client.state = State::Reported;
+                    if let Some(client) = reported.filter(|client| client.state == RefusalState::Accepted) {
+                        client.state = RefusalState::Reported;
                         until = Some(Duration::ZERO);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => return Some(()),
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
+                Ok(WatchMessage::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
     }
 }
 
-impl Client {
+impl ProbedClient {
     /// Probes, if there is a reason to. Why the process must end, if the refusal lasts too long.
     fn probe(&mut self, timeout: Duration, clock: &Clock, stop: &dyn Fn() -> bool) -> Option<String> {
-        if self.state == State::Accepted || stop() {
+        if self.state == RefusalState::Accepted || stop() {
             return None;
         }
         let found = probe(&self.properties, stop).unwrap_or_else(|error| {
@@ -209,32 +209,37 @@ impl Client {
         let client = self.side.name();
         match found {
             Probed::Unknown => {
-                if let State::Refused { last, .. } = &mut self.state {
+                if let RefusalState::Refused { last, .. } = &mut self.state {
                     *last = clock.now().uptime;
                 }
                 None
             }
             Probed::Accepted => {
-                if let State::Refused { .. } = self.state {
+                if let RefusalState::Refused { .. } = self.state {
                     tracing::info!(client, "authentication works again");
                 }
-                self.state = State::Accepted;
+                self.state = RefusalState::Accepted;
                 None
             }
             Probed::Refused(refusal) => self.refused(&refusal, timeout, clock.now().uptime),
         }
     }
 
-    fn refused(&mut self, refusal: &Hopeless, timeout: Duration, now: Duration) -> Option<String> {
+    fn refused(
+        &mut self,
+        refusal: &PermanentStartupError,
+        timeout: Duration,
+        now: Duration,
+    ) -> Option<String> {
         let client = self.side.name();
         let lasted = match self.state {
-            State::Refused { last, lasted } => lasted + now.saturating_sub(last),
-            State::Accepted | State::Reported => {
+            RefusalState::Refused { last, lasted } => lasted + now.saturating_sub(last),
+            RefusalState::Accepted | RefusalState::Reported => {
                 tracing::error!(client, error = %refusal, auth_timeout = ?timeout, "authentication failed");
                 Duration::ZERO
             }
         };
-        self.state = State::Refused { last: now, lasted };
+        self.state = RefusalState::Refused { last: now, lasted };
         (lasted >= timeout)
             .then(|| format!("{refusal} ({client}, refused for `kafka.auth_timeout`, {timeout:?})"))
     }

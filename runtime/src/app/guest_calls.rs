@@ -6,9 +6,9 @@ use std::time::Duration;
 use keylane_core::{CallId, Dispatch};
 
 use crate::admit::Arena;
-use crate::guest::{Call, CallEvents, CallKey, CallNews, Handler, Workers};
+use crate::guest::{Call, CallEvent, CallKey, CallObserver, Handler, Workers};
 
-use super::inbox::{Inbox, News};
+use super::mailbox::{LoopEvent, Mailbox};
 
 /// Makes, fills and recycles the calls of one handler.
 pub(super) struct GuestCalls {
@@ -16,7 +16,7 @@ pub(super) struct GuestCalls {
     consumer: u32,
     handler: Arc<Handler>,
     workers: Arc<Workers>,
-    events: Arc<Inbox>,
+    mailbox: Arc<Mailbox>,
     /// Bytes of one output at most.
     max_output_bytes: usize,
     /// Filled, and not yet with the workers.
@@ -41,14 +41,14 @@ impl GuestCalls {
         consumer: u32,
         handler: Arc<Handler>,
         workers: Arc<Workers>,
-        events: Arc<Inbox>,
+        mailbox: Arc<Mailbox>,
         max_output_bytes: usize,
     ) -> Self {
         GuestCalls {
             consumer,
             handler,
             workers,
-            events,
+            mailbox,
             max_output_bytes,
             ready: Vec::new(),
             ready_rows: 0,
@@ -60,8 +60,8 @@ impl GuestCalls {
     /// Copies the rows out of the arena. [`GuestCalls::hand_over`] brings the call to the workers, at the latest.
     pub(super) fn prepare(&mut self, dispatch: &Dispatch<'_>, topic: &str, arena: &Arena) {
         let mut call = self.idle.pop().unwrap_or_else(|| {
-            let events: Arc<dyn CallEvents> = self.events.clone();
-            Call::new(self.handler.clone(), events, self.max_output_bytes)
+            let mailbox: Arc<dyn CallObserver> = self.mailbox.clone();
+            Call::new(self.handler.clone(), mailbox, self.max_output_bytes)
         });
         call.key = CallKey { consumer: self.consumer, call: dispatch.call };
         call.fresh = dispatch.fresh;
@@ -69,7 +69,7 @@ impl GuestCalls {
         let mut rows = dispatch.rows.iter();
         for &lane in dispatch.lanes {
             for row in rows.by_ref().take(lane as usize) {
-                let record = arena.get(row.place);
+                let record = arena.get(row.arena_slot);
                 call.batch.push_row(
                     row.partition.number.unsigned_abs(),
                     row.offset.unsigned_abs(),
@@ -113,8 +113,8 @@ impl GuestCalls {
     }
 }
 
-impl CallEvents for Inbox {
-    fn tell(&self, news: &mut Vec<CallNews>) {
-        self.put_all(news.drain(..).map(News::Call));
+impl CallObserver for Mailbox {
+    fn notify(&self, events: &mut Vec<CallEvent>) {
+        self.put_all(events.drain(..).map(LoopEvent::Call));
     }
 }

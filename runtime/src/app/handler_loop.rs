@@ -4,17 +4,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keylane_core::{CallFailure, CommittedStart, Core, Input, Now, Partition, Start};
+use keylane_core::{CallFailure, CommittedStart, Core, Input, Now, Partition, PartitionStart};
 
-use crate::guest::{CallNews, Outcome};
+use crate::guest::{CallEvent, CallResult};
 use crate::librdkafka::{ErrorCode, WakeHandle};
 use crate::source::SourceEvent;
 
 use super::Totals;
 use super::authentication::{Refusals, Side};
 use super::clock::Clock;
-use super::inbox::{Inbox, News};
-use super::outputs::Heard;
+use super::mailbox::{LoopEvent, Mailbox};
+use super::outputs::OutputEvent;
 use super::report::{self, Counts, Report};
 use super::shell::{Read, Shell};
 
@@ -34,7 +34,7 @@ pub(super) struct Prepared {
     pub(super) core: Core,
     pub(super) shell: Shell,
     pub(super) clock: Clock,
-    pub(super) inbox: Arc<Inbox>,
+    pub(super) mailbox: Arc<Mailbox>,
     pub(super) refusals: Refusals,
     pub(super) wake: WakeHandle,
     /// Calls that the workers take without standing in line for long.
@@ -62,10 +62,10 @@ pub(super) struct HandlerLoop {
     shell: Shell,
     clock: Clock,
     now: Now,
-    inbox: Arc<Inbox>,
+    mailbox: Arc<Mailbox>,
     refusals: Refusals,
     wake: WakeHandle,
-    news: VecDeque<News>,
+    events: VecDeque<LoopEvent>,
     drain_timeout: Duration,
     /// Until when.
     draining: Option<Duration>,
@@ -95,10 +95,10 @@ impl HandlerLoop {
             shell: prepared.shell,
             clock: prepared.clock,
             now,
-            inbox: prepared.inbox,
+            mailbox: prepared.mailbox,
             refusals: prepared.refusals,
             wake: prepared.wake,
-            news: VecDeque::new(),
+            events: VecDeque::new(),
             drain_timeout: prepared.drain_timeout,
             draining: None,
             until_end: prepared.until_end,
@@ -113,7 +113,7 @@ impl HandlerLoop {
             this.shell.fail(error.to_string());
             return this.leave();
         }
-        this.give(Input::WorkersFree { calls: prepared.worker_calls });
+        this.feed(Input::WorkersFree { calls: prepared.worker_calls });
         while !this.shell.asked.drained && !this.shell.asked.stuck {
             if !this.turn() {
                 this.sleep();
@@ -125,14 +125,14 @@ impl HandlerLoop {
     /// One look at everything. False: nothing had happened.
     fn turn(&mut self) -> bool {
         self.now = self.clock.now();
-        let mut busy = self.hear_source();
-        busy |= self.hear_news();
+        let mut busy = self.poll_source();
+        busy |= self.receive_events();
         self.shell.calls.hand_over();
-        busy |= self.hand_over_backlog();
-        self.tell_backlog();
+        busy |= self.produce_backlog();
+        self.report_backlog();
         busy |= self.read_partitions();
         if !busy && self.core.next_timeout().is_some_and(|at| at <= self.now.uptime) {
-            self.give(Input::Tick);
+            self.feed(Input::Tick);
             busy = true;
         }
         self.follow_up();
@@ -142,7 +142,7 @@ impl HandlerLoop {
     }
 
     /// Feeds the core and does what it asks for.
-    fn give(&mut self, input: Input<'_>) {
+    fn feed(&mut self, input: Input<'_>) {
         self.core.handle(self.now, input);
         self.carry_out();
     }
@@ -162,7 +162,7 @@ impl HandlerLoop {
 
     // -- what happened ----------------------------------------------------------------------------
 
-    fn hear_source(&mut self) -> bool {
+    fn poll_source(&mut self) -> bool {
         let mut busy = false;
         while let Some(event) = self.shell.source.next_event(self.now.uptime) {
             busy = true;
@@ -174,18 +174,18 @@ impl HandlerLoop {
     fn take_source_event(&mut self, event: SourceEvent) {
         match event {
             SourceEvent::Assign(request, partitions) => {
-                self.give(Input::AssignRequested { request, partitions: &partitions });
+                self.feed(Input::AssignRequested { request, partitions: &partitions });
             }
             SourceEvent::Revoke(request, partitions) => {
-                self.give(Input::Revoked { request, partitions: &partitions });
+                self.feed(Input::Revoked { request, partitions: &partitions });
             }
             SourceEvent::Lost(request, partitions) => {
                 self.had_loss = true;
-                self.give(Input::Lost { request, partitions: &partitions });
+                self.feed(Input::Lost { request, partitions: &partitions });
             }
             SourceEvent::StartResolved(found) => {
                 let committed = found.committed.as_ref();
-                let start = Start {
+                let start = PartitionStart {
                     committed: committed
                         .map(|(offset, metadata)| CommittedStart { offset: *offset, metadata }),
                     fallback: found.fallback,
@@ -193,32 +193,32 @@ impl HandlerLoop {
                     log_end: found.log_end,
                     topic_id: found.topic_id,
                 };
-                self.give(Input::StartResolved { partition: found.partition, start });
+                self.feed(Input::StartResolved { partition: found.partition, start });
             }
             SourceEvent::AssignFailed { partition, reason, undecided } => {
-                self.shell.tell_start_not_found(self.now, partition, &reason);
-                self.give(Input::AssignFailed { partition, undecided });
+                self.shell.log_start_not_found(self.now, partition, &reason);
+                self.feed(Input::AssignFailed { partition, undecided });
             }
-            SourceEvent::EndKnown { partition, offset } => self.give(Input::EndKnown { partition, offset }),
+            SourceEvent::EndKnown { partition, offset } => self.feed(Input::EndKnown { partition, offset }),
             SourceEvent::ReadFailed { partition, why } => {
-                self.shell.forbid(partition); // as after any other read
-                self.give(Input::Fetched { partition, rows: &[], end: None, error: Some(why) });
+                self.shell.withdraw_permission(partition); // as after any other read
+                self.feed(Input::Fetched { partition, rows: &[], end: None, error: Some(why) });
             }
             SourceEvent::CommitResult { id, partition, result, code } => match result {
-                Ok(()) => self.give(Input::Committed { id, partition }),
+                Ok(()) => self.feed(Input::Committed { id, partition }),
                 Err(why) => {
-                    self.shell.tell_commit_refused(self.now, partition, &code, why);
-                    self.give(Input::CommitFailed { id, partition, why });
+                    self.shell.log_commit_rejected(self.now, partition, &code, why);
+                    self.feed(Input::CommitFailed { id, partition, why });
                 }
             },
             SourceEvent::CommitTimedOut { id } => {
                 tracing::warn!(handler = self.shell.name, "commit not answered in time");
-                self.give(Input::CommitTimedOut { id });
+                self.feed(Input::CommitTimedOut { id });
             }
             SourceEvent::Error(error)
                 if error.code == ErrorCode::INCONSISTENT_GROUP_PROTOCOL && !self.until_end =>
             {
-                self.shell.tell_other_assignor(self.now);
+                self.shell.log_other_assignor(self.now);
             }
             // A run that is to end does not wait for members that may stay.
             SourceEvent::Error(error)
@@ -231,34 +231,34 @@ impl HandlerLoop {
                 if error.code.is_refusal() {
                     self.refusals.report(Side::Consumers);
                 }
-                self.shell.tell_client_error(self.now, &error.text);
+                self.shell.log_client_error(self.now, &error.text);
             }
         }
     }
 
-    fn hear_news(&mut self) -> bool {
-        let mut news = std::mem::take(&mut self.news);
-        self.inbox.take(&mut news);
-        let busy = !news.is_empty();
-        for item in news.drain(..) {
+    fn receive_events(&mut self) -> bool {
+        let mut events = std::mem::take(&mut self.events);
+        self.mailbox.take(&mut events);
+        let busy = !events.is_empty();
+        for item in events.drain(..) {
             match item {
-                News::Call(CallNews::Ended(call)) => {
+                LoopEvent::Call(CallEvent::Ended(call)) => {
                     self.shell.ended = Some(call);
                     self.end_call();
                 }
-                News::Call(CallNews::Suspended(call)) => self.give(Input::CallSuspended { call }),
-                News::Call(CallNews::ReallyEnded(call)) => {
-                    self.give(Input::CallReallyEnded { call: call.key.call });
+                LoopEvent::Call(CallEvent::Suspended(call)) => self.feed(Input::CallSuspended { call }),
+                LoopEvent::Call(CallEvent::Terminated(call)) => {
+                    self.feed(Input::CallTerminated { call: call.key.call });
                     self.shell.calls.recycle(call);
                 }
-                News::Delivered(deliveries) => {
+                LoopEvent::Delivered(deliveries) => {
                     for delivery in &deliveries {
                         self.shell.outputs.take(delivery, &self.shell.arena);
                     }
-                    self.shell.tell_order_break(self.now);
-                    self.hear_outputs();
+                    self.shell.log_order_break(self.now);
+                    self.pass_output_events();
                 }
-                News::Drain(why) => {
+                LoopEvent::Drain(why) => {
                     if self.until_end {
                         self.shell.failures.push(format!("stopped by {why} before the end"));
                     }
@@ -266,23 +266,23 @@ impl HandlerLoop {
                 }
             }
         }
-        self.news = news;
+        self.events = events;
         busy
     }
 
     fn end_call(&mut self) {
         let Some(mut ended) = self.shell.ended.take() else { return };
-        self.shell.outputs.take_back_unfit(&mut ended);
-        self.shell.note_texts(self.now, &ended);
+        self.shell.outputs.retract_invalid_rows(&mut ended);
+        self.shell.record_errors(self.now, &ended);
         let (call, results) = (ended.key.call, &ended.results);
         let (lanes, with_outputs) = (results.lane_ends(), results.rows_with_outputs());
         let input = match &ended.outcome {
-            Outcome::Failed(failure) => {
-                let (fault, culprit, fresh) = (failure.fault, failure.row, ended.failed_fresh());
-                let failure = CallFailure { fault, culprit, fresh };
+            CallResult::Failed(failure) => {
+                let (fault, failing_row, fresh) = (failure.fault, failure.row, ended.failed_fresh());
+                let failure = CallFailure { fault, failing_row, fresh };
                 Input::CallFailed { call, failure, lanes, with_outputs }
             }
-            Outcome::Ended | Outcome::NotRun => {
+            CallResult::Ended | CallResult::NotRun => {
                 Input::CallEnded { call, lanes, with_outputs, took: ended.took }
             }
         };
@@ -296,30 +296,30 @@ impl HandlerLoop {
     }
 
     /// Tells the core what became of outputs and dead letters. True: there was something.
-    fn hear_outputs(&mut self) -> bool {
+    fn pass_output_events(&mut self) -> bool {
         let mut busy = false;
-        while let Some(heard) = self.shell.outputs.next_heard() {
+        while let Some(heard) = self.shell.outputs.next_event() {
             busy = true;
-            self.give(match heard {
-                Heard::Acked(call, row) => Input::OutputsAcked { call, row },
-                Heard::Refused(call, row) => Input::OutputRefused { call, row },
-                Heard::LetterAcked(call, row) => Input::DeadLetterAcked { call, row },
+            self.feed(match heard {
+                OutputEvent::Acked(call, row) => Input::OutputsAcked { call, row },
+                OutputEvent::Refused(call, row) => Input::OutputRefused { call, row },
+                OutputEvent::DeadLetterAcked(call, row) => Input::DeadLetterAcked { call, row },
             });
         }
         busy
     }
 
-    fn hand_over_backlog(&mut self) -> bool {
-        let moved = self.shell.outputs.hand_over_backlog(&self.shell.arena);
-        self.hear_outputs() || moved
+    fn produce_backlog(&mut self) -> bool {
+        let moved = self.shell.outputs.produce_backlog(&self.shell.arena);
+        self.pass_output_events() || moved
     }
 
     /// Outputs take memory too, and a call that is not made makes none.
-    fn tell_backlog(&mut self) {
-        let full = self.shell.outputs.are_too_many();
+    fn report_backlog(&mut self) {
+        let full = self.shell.outputs.is_backlog_full();
         if std::mem::replace(&mut self.backlog_full, full) != full {
             tracing::debug!(handler = self.shell.name, full, "outputs wait for the producer");
-            self.give(Input::OutputBacklog { full });
+            self.feed(Input::OutputBacklog { full });
         }
     }
 
@@ -349,7 +349,7 @@ impl HandlerLoop {
             }
             self.core.handle(self.now, Input::Fetched { partition, rows, end, error });
             self.carry_out();
-            self.shell.tell_misses(self.now);
+            self.shell.log_missing_lane_keys(self.now);
             self.shell.calls.hand_over();
         }
         busy
@@ -375,7 +375,7 @@ impl HandlerLoop {
         if self.draining.is_none() {
             let deadline = self.now.uptime + self.drain_timeout;
             self.draining = Some(deadline);
-            self.give(Input::Drain { deadline });
+            self.feed(Input::Drain { deadline });
         }
     }
 
@@ -403,7 +403,7 @@ impl HandlerLoop {
         };
         let lag = self.shell.owned.iter().filter_map(behind).sum();
         let counts = self.counts();
-        self.report.tell(&self.shell.name, self.now.uptime, &counts, lag);
+        self.report.log(&self.shell.name, self.now.uptime, &counts, lag);
     }
 
     fn counts(&self) -> Counts {
@@ -411,7 +411,7 @@ impl HandlerLoop {
     }
 
     /// What is not told while it happens.
-    fn tell_rest(&self) {
+    fn log_remaining(&self) {
         let handler = &self.shell.name;
         let order_breaks = self.shell.outputs.order_breaks();
         if order_breaks > 0 {
@@ -433,9 +433,9 @@ impl HandlerLoop {
     }
 
     fn leave(self) -> LoopEnd {
-        self.tell_rest();
+        self.log_remaining();
         let active = self.first_read.map_or(Duration::ZERO, |first| self.now.uptime - first);
-        report::tell_totals(&self.shell.name, &self.counts(), active);
+        report::log_totals(&self.shell.name, &self.counts(), active);
         // What is left of the drain's time, and some at any rate.
         let rest = self.draining.map_or(Duration::ZERO, |deadline| deadline.saturating_sub(self.now.uptime));
         let HandlerLoop { shell, .. } = self;

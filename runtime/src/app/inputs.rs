@@ -1,11 +1,11 @@
 //! The topics that handlers read, as far as they are known before anything is started for them.
 
 use crate::config::{Checked, Cluster};
-use crate::librdkafka::{ErrorCode, Hopeless};
+use crate::librdkafka::{ErrorCode, PermanentStartupError};
 use crate::sink;
 use crate::source::{self, partition_counts};
 
-use super::parts::Patience;
+use super::parts::StartupRetry;
 use super::specs::{self, Access};
 
 /// All topics that handlers read.
@@ -22,7 +22,7 @@ impl Inputs {
     pub(super) fn ask(
         config: &Checked,
         access: Access,
-        patience: Patience<'_>,
+        retry: StartupRetry<'_>,
     ) -> Result<Inputs, source::Error> {
         let topics = config.input_topics();
         let partitions = match &config.kafka.cluster {
@@ -31,7 +31,7 @@ impl Inputs {
             }
             Cluster::Brokers(_) => {
                 let properties = specs::asker(&config.kafka, access);
-                partition_counts(&properties, &topics, &mut |waiting| patience(waiting.reason.as_deref()))?
+                partition_counts(&properties, &topics, &mut |waiting| retry(waiting.reason.as_deref()))?
             }
         };
         let names = topics.into_iter().map(str::to_owned).collect();
@@ -47,22 +47,24 @@ impl Inputs {
     /// Why the outputs can't be published; if it is that topics are missing, those that are to be read are named, too, so
     /// that nobody has to create topics one start after the other.
     pub(super) fn with_missing(&self, error: sink::Error) -> sink::Error {
-        let sink::Error::Hopeless(Hopeless::TopicsMissing { mut topics, purpose }) = error else {
+        let sink::Error::PermanentStartupError(PermanentStartupError::TopicsMissing { mut topics, purpose }) =
+            error
+        else {
             return error;
         };
         topics.extend(self.missing());
         topics.sort();
         topics.dedup();
-        Hopeless::TopicsMissing { topics, purpose }.into()
+        PermanentStartupError::TopicsMissing { topics, purpose }.into()
     }
 
     /// Whether all of them are there, or will be.
-    pub(super) fn are_there(&self) -> Result<(), Hopeless> {
+    pub(super) fn are_there(&self) -> Result<(), PermanentStartupError> {
         let topics = self.missing();
         if topics.is_empty() {
             return Ok(());
         }
-        Err(Hopeless::TopicsMissing { topics, purpose: "the topic" })
+        Err(PermanentStartupError::TopicsMissing { topics, purpose: "the topic" })
     }
 
     fn missing(&self) -> Vec<String> {

@@ -2,7 +2,7 @@
 //!
 //! [`run`] builds what all handlers share (`parts`), gives each handler a thread with its consumer and its core
 //! (`handler_loop`), and waits for signals or for the handlers' ends. A loop does three things in turn, each
-//! within limits: it hears what happened (`source` events, [`inbox`]), feeds it to the core, and carries out the
+//! within limits: it hears what happened (`source` events, [`mailbox`]), feeds it to the core, and carries out the
 //! core's actions (`shell`).
 
 mod addresses;
@@ -10,9 +10,9 @@ mod authentication;
 mod clock;
 mod guest_calls;
 mod handler_loop;
-mod inbox;
 mod inputs;
 mod lines;
+mod mailbox;
 mod notices;
 mod outputs;
 mod parts;
@@ -43,7 +43,7 @@ pub use preflight::refusals;
 use signals::Signals;
 pub use start_errors::is_final;
 use start_errors::is_stopped;
-use waiting::Waiting;
+use waiting::BrokerWait;
 
 /// Gets the name of a topic, a partition, and a record that a handler published there.
 pub type ReadBack = Arc<dyn Fn(&str, i32, &Record<'_>) + Send + Sync>;
@@ -61,7 +61,7 @@ pub struct RunOptions {
 
 /// How a run ended.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct RunOutcome {
     /// What stands in the way of saying that all went well; empty: it did.
     pub failures: Vec<String>,
     /// What was done, over all handlers.
@@ -95,9 +95,9 @@ enum AppEvent {
 ///
 /// # Errors
 /// What keeps it from starting, with the remedy.
-pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<Outcome> {
+pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome> {
     let clock = Clock::start();
-    let (events, heard) = mpsc::sync_channel(16);
+    let (events, received) = mpsc::sync_channel(16);
     let stop = Arc::new(AtomicBool::new(false));
     let signals = Signals::listen({
         let (events, stop) = (events.clone(), Arc::clone(&stop));
@@ -107,18 +107,18 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<Outcome> {
         }
     })
     .context("signals can't be handled")?;
-    let mut waiting = Waiting::new(&config.kafka, Arc::clone(&stop));
-    let mut patience = |reason: Option<&str>| waiting.go_on(reason);
+    let mut waiting = BrokerWait::new(&config.kafka, Arc::clone(&stop));
+    let mut retry = |reason: Option<&str>| waiting.should_retry(reason);
     let compiler = options.compiler.clone().stopped_by(Arc::clone(&stop));
     let (refusals, reports) = authentication::channel();
-    let built = Parts::build(config, options, &compiler, &refusals, &mut patience).and_then(|mut parts| {
-        let prepared = parts.prepare_loops(config, options, clock, &refusals, &mut patience)?;
+    let built = Parts::build(config, options, &compiler, &refusals, &mut retry).and_then(|mut parts| {
+        let prepared = parts.prepare_loops(config, options, clock, &refusals, &mut retry)?;
         Ok((parts, prepared))
     });
     let (parts, prepared) = match built {
         Ok(built) => built,
         // What was broken off is no failure: nothing was begun, and no group joined.
-        Err(reason) if is_stopped(&reason) => return Ok(Outcome::not_begun(options, &reason)),
+        Err(reason) if is_stopped(&reason) => return Ok(RunOutcome::not_begun(options, &reason)),
         Err(error) => return Err(error),
     };
     let watch = match &config.kafka.cluster {
@@ -140,7 +140,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<Outcome> {
     if failure.is_some() {
         parts.drain("a missing thread"); // those that have joined their groups leave them
     }
-    let mut outcome = wait(&parts, &heard, running);
+    let mut outcome = wait(&parts, &received, running);
     outcome.failures.extend(failure);
     if let Some(watch) = watch {
         watch.stop();
@@ -161,10 +161,10 @@ fn start(prepared: Prepared, events: &mpsc::SyncSender<AppEvent>) -> std::io::Re
 }
 
 /// Waits for the end of every handler; the first signal asks all of them to drain.
-fn wait(parts: &Parts, heard: &mpsc::Receiver<AppEvent>, mut running: usize) -> Outcome {
-    let mut outcome = Outcome::default();
+fn wait(parts: &Parts, received: &mpsc::Receiver<AppEvent>, mut running: usize) -> RunOutcome {
+    let mut outcome = RunOutcome::default();
     while running > 0 {
-        match heard.recv() {
+        match received.recv() {
             Ok(AppEvent::Signal(name)) => {
                 tracing::info!(signal = name, "draining; a second signal ends at once");
                 parts.drain("a signal");
@@ -188,12 +188,12 @@ fn wait(parts: &Parts, heard: &mpsc::Receiver<AppEvent>, mut running: usize) -> 
     outcome
 }
 
-impl Outcome {
+impl RunOutcome {
     /// A signal came before anything was begun.
-    fn not_begun(options: &RunOptions, reason: &anyhow::Error) -> Outcome {
+    fn not_begun(options: &RunOptions, reason: &anyhow::Error) -> RunOutcome {
         tracing::info!(reason = format!("{reason:#}"), "stopped by a signal before anything was begun");
         let failure = options.until_end.then(|| "stopped by a signal before the end".to_owned());
-        Outcome { failures: failure.into_iter().collect(), ..Outcome::default() }
+        RunOutcome { failures: failure.into_iter().collect(), ..RunOutcome::default() }
     }
 
     fn take(&mut self, end: LoopEnd) {

@@ -1,15 +1,17 @@
 //! What the core wants people to know, as log lines.
 
-use keylane_core::{CommitError, Fault, Holds, Notice, Partition, PartitionStop, ReadError, Reason, Stall};
+use keylane_core::{
+    BlockedOn, CommitError, Fault, Notice, Partition, PartitionStop, ReadError, Reason, Stall,
+};
 
 /// Says where something happened.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct NoticeLog<'a> {
     pub(super) handler: &'a str,
     pub(super) topics: &'a [String],
 }
 
-impl<'a> Place<'a> {
+impl<'a> NoticeLog<'a> {
     pub(super) fn topic(&self, partition: Partition) -> &'a str {
         self.topics.get(usize::from(partition.topic)).map_or("?", String::as_str)
     }
@@ -17,15 +19,15 @@ impl<'a> Place<'a> {
     pub(super) fn notice(&self, notice: Notice) {
         let handler = self.handler;
         match notice {
-            Notice::SessionStarted { partition, session, offset, claimed } => {
+            Notice::OwnershipStarted { partition, ownership, offset, claimed } => {
                 let topic = self.topic(partition);
-                let (partition, session) = (partition.number, session.0);
-                tracing::info!(handler, topic, partition, session, offset, claimed, "partition assigned");
+                let (partition, ownership) = (partition.number, ownership.0);
+                tracing::info!(handler, topic, partition, ownership, offset, claimed, "partition assigned");
             }
-            Notice::SessionEnded { partition, session, lost } => {
+            Notice::OwnershipEnded { partition, ownership, lost } => {
                 let topic = self.topic(partition);
-                let (partition, session) = (partition.number, session.0);
-                tracing::info!(handler, topic, partition, session, lost, "partition given up");
+                let (partition, ownership) = (partition.number, ownership.0);
+                tracing::info!(handler, topic, partition, ownership, lost, "partition given up");
             }
             Notice::MetadataIgnored { partition } => {
                 let (topic, partition) = (self.topic(partition), partition.number);
@@ -74,8 +76,8 @@ impl<'a> Place<'a> {
     /// `backlog`: the topic that holds all calls up, because so much waits for it.
     pub(super) fn stall(&self, stall: &Stall, backlog: Option<&str>) {
         let (handler, topic, partition) = (self.handler, self.topic(stall.partition), stall.partition.number);
-        let (offset, attempt, holds) = (stall.offset, stall.attempt, stall.holds);
-        if let Holds::ReadFailed(why) = holds {
+        let (offset, attempt, blocked_on) = (stall.offset, stall.attempt, stall.blocked_on);
+        if let BlockedOn::ReadFailed(why) = blocked_on {
             let (reason, remedy) = read_error(why);
             tracing::error!(
                 handler,
@@ -94,7 +96,7 @@ impl<'a> Place<'a> {
             partition,
             offset,
             attempt,
-            ?holds,
+            ?blocked_on,
             backlog,
             "partition does not move"
         );

@@ -22,12 +22,12 @@ use super::authentication::{Refusals, Side};
 use super::clock::Clock;
 use super::guest_calls::GuestCalls;
 use super::handler_loop::Prepared;
-use super::inbox::{Inbox, News};
 use super::inputs::Inputs;
+use super::mailbox::{LoopEvent, Mailbox};
 use super::outputs::Outputs;
 use super::shell::Shell;
 use super::specs::Access;
-use super::{Outcome, RunOptions, specs};
+use super::{RunOptions, RunOutcome, specs};
 
 /// Calls per worker thread that are handed out ahead, so that none waits for the loop.
 const CALLS_AHEAD: u32 = 2;
@@ -35,7 +35,7 @@ const CALLS_AHEAD: u32 = 2;
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 /// Is asked whether to wait on for the brokers, and told why, if there is something to say.
-pub(super) type Patience<'a> = &'a mut dyn FnMut(Option<&str>) -> ControlFlow<()>;
+pub(super) type StartupRetry<'a> = &'a mut dyn FnMut(Option<&str>) -> ControlFlow<()>;
 
 /// What all handlers share, and what the main thread keeps of each.
 pub(super) struct Parts {
@@ -54,7 +54,7 @@ pub(super) struct Parts {
 }
 
 pub(super) struct HandlerPart {
-    pub(super) inbox: Arc<Inbox>,
+    pub(super) mailbox: Arc<Mailbox>,
     handler: Arc<Handler>,
     wake: WakeHandle,
 }
@@ -66,7 +66,7 @@ impl Parts {
         options: &RunOptions,
         compiler: &Compiler,
         refusals: &Refusals,
-        patience: Patience<'_>,
+        retry: StartupRetry<'_>,
     ) -> anyhow::Result<Parts> {
         let engine = Engine::new(specs::engine(config))?;
         let credentials = specs::credentials(config)?;
@@ -86,12 +86,12 @@ impl Parts {
         let topics = specs::output_topics(config);
         let servers = Some(servers(config, broker.as_ref()));
         let access = Access { servers, credentials: credentials.clone() };
-        let inputs = Inputs::ask(config, access.clone(), patience)?;
+        let inputs = Inputs::ask(config, access.clone(), retry)?;
         let spec = specs::sink(config, access);
         let routes = handlers.iter().map(HandlerPart::route).collect();
         let refusals = refusals.clone();
         let on_refusal = Box::new(move || refusals.report(Side::Producer));
-        let sink = Sink::start(&spec, routes, on_refusal, &mut |waiting| patience(waiting.reason.as_deref()))
+        let sink = Sink::start(&spec, routes, on_refusal, &mut |waiting| retry(waiting.reason.as_deref()))
             .map_err(|error| inputs.with_missing(error))?;
         inputs.are_there()?;
         let mut parts = Parts {
@@ -128,7 +128,7 @@ impl Parts {
         options: &RunOptions,
         clock: Clock,
         refusals: &Refusals,
-        patience: Patience<'_>,
+        retry: StartupRetry<'_>,
     ) -> anyhow::Result<Vec<Prepared>> {
         let handlers = u64::try_from(config.handlers.len()).unwrap_or(1);
         let arena_bytes = config.runtime.arena_bytes() / handlers;
@@ -143,7 +143,7 @@ impl Parts {
             spec.fetch = fetch;
             spec.feed.clone_from(&self.progress);
             let source =
-                Source::start(&spec, part.wake.clone(), &mut |waiting| patience(waiting.reason.as_deref()))
+                Source::start(&spec, part.wake.clone(), &mut |waiting| retry(waiting.reason.as_deref()))
                     .with_context(|| format!("handler `{}` can't start", handler.name))?;
             let index = u16::try_from(index).context("too many handlers")?;
             let outputs =
@@ -152,7 +152,7 @@ impl Parts {
                 index.into(),
                 part.handler.clone(),
                 self.workers.clone(),
-                part.inbox.clone(),
+                part.mailbox.clone(),
                 handler.max_output_bytes.unwrap_or_else(|| outputs.largest_taken().max(OUTPUT_BYTES)),
             );
             let lanes = &handler.lanes;
@@ -173,7 +173,7 @@ impl Parts {
                     outputs,
                 ),
                 clock,
-                inbox: part.inbox.clone(),
+                mailbox: part.mailbox.clone(),
                 refusals: refusals.clone(),
                 wake: part.wake.clone(),
                 worker_calls: (CALLS_AHEAD * threads).min(handler.lanes.max_concurrency),
@@ -196,11 +196,11 @@ impl Parts {
 
     /// Asks all handlers to drain; `why` completes "stopped by".
     pub(super) fn drain(&self, why: &'static str) {
-        self.handlers.iter().for_each(|handler| handler.inbox.put(News::Drain(why)));
+        self.handlers.iter().for_each(|handler| handler.mailbox.put(LoopEvent::Drain(why)));
     }
 
     /// Everything has ended but what is shared.
-    pub(super) fn finish(self, mut outcome: Outcome) -> Outcome {
+    pub(super) fn finish(self, mut outcome: RunOutcome) -> RunOutcome {
         if outcome.stuck {
             std::mem::forget(self.workers); // dropping them would wait for the call that does not end
             return outcome;
@@ -225,7 +225,7 @@ impl Parts {
     /// How far each handler may fetch ahead: its partitions divide it once, here, since the client can't be told later.
     fn fetch_limits(&self, config: &Checked) -> Vec<FetchLimits> {
         let count = |topic: &String| self.inputs.partitions(topic).unwrap_or(PARTITIONS_ASSUMED);
-        let of_handler = |handler: &config::Handler| {
+        let of_handler = |handler: &config::HandlerConfig| {
             specs::fetch_limits(config, handler.topics.iter().map(count).fold(0, u64::saturating_add))
         };
         let limits: Vec<FetchLimits> = config.handlers.iter().map(of_handler).collect();
@@ -240,7 +240,7 @@ impl Parts {
         limits
     }
 
-    fn start_feed(&mut self, embedded: &config::Embedded) -> anyhow::Result<()> {
+    fn start_feed(&mut self, embedded: &config::EmbeddedConfig) -> anyhow::Result<()> {
         let (Some(broker), Some(progress)) = (&self.broker, &self.progress) else { return Ok(()) };
         let feeds = embedded.feeds.iter().map(|feed| FeedSpec {
             topic: feed.topic.clone(),
@@ -271,13 +271,13 @@ const PARTITIONS_ASSUMED: u64 = 64;
 impl HandlerPart {
     /// Brings delivery reports to the handler's loop.
     fn route(&self) -> Route {
-        let inbox = self.inbox.clone();
-        Box::new(move |deliveries| inbox.put(News::Delivered(deliveries.to_vec())))
+        let mailbox = self.mailbox.clone();
+        Box::new(move |deliveries| mailbox.put(LoopEvent::Delivered(deliveries.to_vec())))
     }
 
     fn load(
         engine: &Arc<Engine>,
-        handler: &config::Handler,
+        handler: &config::HandlerConfig,
         compiler: &Compiler,
         cache: Option<&Cache>,
         http: Option<&Arc<HttpClient>>,
@@ -301,18 +301,18 @@ impl HandlerPart {
         let (kind, cached) = (component.kind(), component.from_cache());
         tracing::info!(handler = handler.name, %kind, digest = loaded.digest(), cached, "component loaded");
         let wake = Wake::new().context("no descriptor to wake a handler's loop")?;
-        Ok(HandlerPart { inbox: Arc::new(Inbox::new(wake.clone())), handler: loaded, wake })
+        Ok(HandlerPart { mailbox: Arc::new(Mailbox::new(wake.clone())), handler: loaded, wake })
     }
 }
 
 /// The one client for HTTP, if some handler may use it.
 fn http_client(config: &Checked) -> anyhow::Result<Option<Arc<HttpClient>>> {
-    let wanted = config.handlers.iter().any(config::Handler::uses_http);
+    let wanted = config.handlers.iter().any(config::HandlerConfig::uses_http);
     wanted.then(|| Ok(Arc::new(HttpClient::start()?))).transpose()
 }
 
-fn grants(handler: &config::Handler, http: Option<&Arc<HttpClient>>) -> Grants {
-    let config::Grants { env, http: hosts } = &handler.grants;
+fn grants(handler: &config::HandlerConfig, http: Option<&Arc<HttpClient>>) -> Grants {
+    let config::GrantsConfig { env, http: hosts } = &handler.grants;
     let host = |host: &config::HttpHost| AllowedHost {
         name: host.name.clone(),
         subdomains: host.subdomains,
@@ -326,7 +326,7 @@ fn grants(handler: &config::Handler, http: Option<&Arc<HttpClient>>) -> Grants {
     }
 }
 
-fn start_broker(config: &Checked, embedded: &config::Embedded) -> anyhow::Result<EmbeddedBroker> {
+fn start_broker(config: &Checked, embedded: &config::EmbeddedConfig) -> anyhow::Result<EmbeddedBroker> {
     let broker = EmbeddedBroker::start(i32::from(embedded.partitions)).context("no embedded broker")?;
     let outputs = specs::output_topics(config);
     let inputs = config.handlers.iter().flat_map(|handler| &handler.topics);

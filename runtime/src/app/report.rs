@@ -33,7 +33,7 @@ impl Report {
     }
 
     /// `lag`: offsets between the first event that is not settled and the end of the log, over all partitions.
-    pub(super) fn tell(&mut self, handler: &str, now: Duration, counts: &Counts, lag: i64) {
+    pub(super) fn log(&mut self, handler: &str, now: Duration, counts: &Counts, lag: i64) {
         let settled = counts.events.settled;
         let rate = per_second(settled - self.settled, now.saturating_sub(self.at));
         write(handler, counts, rate, Some(lag), "so far");
@@ -42,7 +42,7 @@ impl Report {
 }
 
 /// The last line. `active`: from the first read to the end.
-pub(super) fn tell_totals(handler: &str, counts: &Counts, active: Duration) {
+pub(super) fn log_totals(handler: &str, counts: &Counts, active: Duration) {
     write(handler, counts, per_second(counts.events.settled, active), None, "in all");
 }
 
@@ -81,7 +81,7 @@ mod tests {
         assert!(!report.is_due(at(69)) && report.is_due(at(70)));
         let counts =
             Counts { outputs: 0, events: Failures { settled: 660, filtered: 60, ..Failures::default() } };
-        report.tell("t", at(71), &counts, 0);
+        report.log("t", at(71), &counts, 0);
         assert_eq!((report.is_due(at(130)), report.is_due(at(131)), report.settled), (false, true, 660));
         assert_eq!((per_second(600, at(60)), per_second(1, Duration::ZERO)), (10, 1_000));
     }

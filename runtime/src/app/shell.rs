@@ -3,21 +3,21 @@
 use std::collections::VecDeque;
 
 use keylane_core::{
-    Action, Admission, CallId, CommitError, DeadLetter, FetchedRow, Holds, Notice, Now, Partition,
-    Place as Kept, ReadError, Reason, Stall, Verdict,
+    Action, Admission, ArenaSlot, BlockedOn, CallId, CommitError, DeadLetter, FetchedRow, Notice, Now,
+    Partition, ReadError, Reason, Stall, Verdict,
 };
 
 use crate::admit::{Arena, Filter, LaneRule};
-use crate::guest::{Call, Outcome};
+use crate::guest::{Call, CallResult};
 use crate::source::Source;
 
 use super::guest_calls::GuestCalls;
-use super::lines::{Cause, Lines};
-use super::notices::{Place, commit_remedy};
+use super::lines::{Cause, LineLimits};
+use super::notices::{NoticeLog, commit_remedy};
 use super::outputs::{Outputs, name_of};
 
 /// Nothing is kept of an event that was filtered.
-const NOWHERE: Kept = Kept(u64::MAX);
+const NOWHERE: ArenaSlot = ArenaSlot(u64::MAX);
 /// What such an event counts as, so that a read of nothing else ends, too.
 const FILTERED_BYTES: u32 = 64;
 
@@ -37,20 +37,20 @@ pub(super) struct Shell {
     pub(super) ended: Option<Box<Call>>,
     /// Rows of the read under way.
     rows: Vec<FetchedRow>,
-    pub(super) asked: Asked,
+    pub(super) asked: Requested,
     /// What the answered assignments left us with.
     pub(super) owned: Vec<Partition>,
     pub(super) failures: Vec<String>,
     pub(super) calls_made: u64,
-    lines: Lines,
+    lines: LineLimits,
     /// The first event without its derived lane key since that was told last, and how many there were before.
-    miss: Option<Miss>,
+    miss: Option<MissingLaneKey>,
     misses_told: u64,
 }
 
 /// What the core decided about the loop itself.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Asked {
+pub(super) struct Requested {
     /// The handler can't go on.
     pub(super) stop: bool,
     /// A partition can't go on.
@@ -79,7 +79,7 @@ pub(super) struct Permission {
 
 /// An event in which no lane key was found.
 #[derive(Clone, Copy, Debug)]
-struct Miss {
+struct MissingLaneKey {
     partition: Partition,
     offset: i64,
     /// It looks as if a serializer of a schema registry had written it.
@@ -117,11 +117,11 @@ impl Shell {
             permissions: VecDeque::new(),
             ended: None,
             rows: Vec::new(),
-            asked: Asked::default(),
+            asked: Requested::default(),
             owned: Vec::new(),
             failures: Vec::new(),
             calls_made: 0,
-            lines: Lines::new(),
+            lines: LineLimits::new(),
             miss: None,
             misses_told: 0,
         }
@@ -138,18 +138,18 @@ impl Shell {
             }
             Action::AnswerRevoke { request, partitions } => {
                 self.owned.retain(|owned| !partitions.contains(owned));
-                self.outputs.forget_cut(); // before somebody else may begin
+                self.outputs.discard_revoked(); // before somebody else may begin
                 self.source.answer_revoke(request);
             }
             Action::Reposition { partition, offset } => self.source.reposition(partition, offset),
             Action::Reassign { partition, offset } => self.source.reassign(partition, offset),
             // The group is left after `Drained`, when the loop gives the source up.
-            Action::LeaveGroup => self.outputs.forget_cut(),
+            Action::LeaveGroup => self.outputs.discard_revoked(),
             Action::Read { partition, max_events, max_bytes } => {
-                self.forbid(partition);
+                self.withdraw_permission(partition);
                 self.permissions.push_back(Permission { partition, max_events, max_bytes });
             }
-            Action::StopReading { partition } => self.forbid(partition),
+            Action::StopReading { partition } => self.withdraw_permission(partition),
             Action::Dispatch(dispatch) => {
                 let topic = self.topics.get(usize::from(dispatch.topic)).map_or("", String::as_str);
                 self.outputs.remember(&dispatch);
@@ -158,16 +158,16 @@ impl Shell {
             }
             Action::Cancel { call } => self.calls.cancel(call),
             Action::ReleaseRows { places } => places.iter().for_each(|&place| self.arena.release(place)),
-            Action::HandOver { call, rows } => self.hand_over(call, rows, now),
-            Action::DropOutputs { call, first, end } => self.outputs.cut(call, first..end),
-            Action::DeadLetter(letter) => self.bury(&letter, now),
+            Action::Produce { call, rows } => self.hand_over(call, rows, now),
+            Action::DropOutputs { call, first, end } => self.outputs.revoked(call, first..end),
+            Action::DeadLetter(letter) => self.dead_letter(&letter, now),
             Action::Commit { id, entries, metadata } => {
                 self.source.commit(now.uptime, id, entries, metadata);
             }
             Action::ReportStall(stall) => self.report_stall(&stall),
             Action::StallEnded { partition } => self.place().stall_ended(partition),
             Action::Notice(Notice::Skipped { partition, offset, call, row, reason }) => {
-                self.tell_skipped(now, (partition, offset), (call, row), reason);
+                self.log_skipped(now, (partition, offset), (call, row), reason);
             }
             Action::Notice(notice) => {
                 self.place().notice(notice);
@@ -198,8 +198,8 @@ impl Shell {
     }
 
     fn report_stall(&mut self, stall: &Stall) {
-        self.place().stall(stall, self.outputs.held_up_by());
-        if let Holds::ReadFailed(why) = stall.holds {
+        self.place().stall(stall, self.outputs.blocking_topic());
+        if let BlockedOn::ReadFailed(why) = stall.blocked_on {
             self.asked.unreadable = Some(self.place().unreadable(stall.partition, stall.offset, why));
         }
     }
@@ -224,20 +224,20 @@ impl Shell {
             let (key, value) = (record.key(), record.value());
             let (timestamp, log_append_time) = record.timestamp();
             // What is not wanted is not copied, either.
-            let (place, bytes, admission) = if filter.wants(key, value, || record.headers()) {
-                let (place, bytes) = arena.store(key, value, record.headers(), log_append_time);
+            let (arena_slot, bytes, admission) = if filter.wants(key, value, || record.headers()) {
+                let (arena_slot, bytes) = arena.store(key, value, record.headers(), log_append_time);
                 let missed = lane_rule.missed();
                 let admission = lane_rule.admission(key, value, || record.headers());
                 if lane_rule.missed() != missed && miss.is_none() {
                     let registered = lane_rule.overlooks_registry(value);
-                    *miss = Some(Miss { partition, offset: record.offset(), registered });
+                    *miss = Some(MissingLaneKey { partition, offset: record.offset(), registered });
                 }
-                (place, bytes, admission)
+                (arena_slot, bytes, admission)
             } else {
                 (NOWHERE, FILTERED_BYTES, Admission::Filtered)
             };
             let offset = record.offset();
-            rows.push(FetchedRow { offset, timestamp, bytes, place, admission });
+            rows.push(FetchedRow { offset, timestamp, bytes, arena_slot, admission });
             bytes
         });
         Read { rows: &self.rows, end: read.end_of_partition, error: read.error, more: read.more }
@@ -254,7 +254,7 @@ impl Shell {
         self.outputs.hand_over(ended, rows, &self.arena, now.wall_ms);
     }
 
-    fn bury(&mut self, letter: &DeadLetter, now: Now) {
+    fn dead_letter(&mut self, letter: &DeadLetter, now: Now) {
         let dropped = self.lines.allow(Cause::DeadLetter, now);
         let (topic, error) = (
             self.place().topic(letter.event.partition),
@@ -268,10 +268,10 @@ impl Shell {
             tracing::warn!(handler, topic, partition, offset, attempt, reason, error, dropped, "dead letter");
         }
         let topic_id = self.source.topic_id(letter.event.partition);
-        self.outputs.bury(letter, &self.arena, topic_id, now.wall_ms);
+        self.outputs.dead_letter(letter, &self.arena, topic_id, now.wall_ms);
     }
 
-    fn tell_skipped(&mut self, now: Now, at: (Partition, i64), of: (CallId, u32), reason: Reason) {
+    fn log_skipped(&mut self, now: Now, at: (Partition, i64), of: (CallId, u32), reason: Reason) {
         let Some(dropped) = self.lines.allow(Cause::Skipped, now) else { return };
         let (handler, topic, error) =
             (&self.name, self.place().topic(at.0), self.outputs.error_of(of.0, of.1, reason));
@@ -286,8 +286,8 @@ impl Shell {
     }
 
     /// Keeps what the guest said about events that are not done: the core asks for their ending later.
-    pub(super) fn note_texts(&mut self, now: Now, call: &Call) {
-        if call.outcome == Outcome::Ended && call.results.refusals().is_empty() {
+    pub(super) fn record_errors(&mut self, now: Now, call: &Call) {
+        if call.outcome == CallResult::Ended && call.results.refusals().is_empty() {
             return; // nearly always
         }
         let id = call.key.call;
@@ -298,12 +298,12 @@ impl Shell {
                 let row = first + end.done;
                 self.outputs.texts.add(id, row, refusal.reason.clone());
                 if let Verdict::Retry { .. } = refusal.verdict {
-                    self.tell_failed_attempt(now, call, row, &refusal.reason);
+                    self.log_failed_attempt(now, call, row, &refusal.reason);
                 }
             }
             first += rows;
         }
-        if let Outcome::Failed(failure) = &call.outcome {
+        if let CallResult::Failed(failure) = &call.outcome {
             self.outputs.texts.add(id, failure.row.unwrap_or(0), failure.message.clone());
             let Some(dropped) = self.lines.allow(Cause::CallFailed, now) else { return };
             let (handler, topic, fault) = (&self.name, call.batch.topic(), failure.fault);
@@ -323,13 +323,13 @@ impl Shell {
         }
     }
 
-    pub(super) fn tell_start_not_found(&mut self, now: Now, partition: Partition, reason: &str) {
+    pub(super) fn log_start_not_found(&mut self, now: Now, partition: Partition, reason: &str) {
         let Some(dropped) = self.lines.allow(Cause::StartUnknown, now) else { return };
         let (handler, topic, partition) = (&self.name, self.place().topic(partition), partition.number);
         tracing::warn!(handler, topic, partition, reason, dropped, "start of a partition not known yet");
     }
 
-    fn tell_failed_attempt(&mut self, now: Now, call: &Call, row: u32, error: &str) {
+    fn log_failed_attempt(&mut self, now: Now, call: &Call, row: u32, error: &str) {
         let Some(dropped) = self.lines.allow(Cause::Retry, now) else { return };
         let (partition, offset) = call.batch.place(row as usize).unwrap_or_default();
         let (handler, topic, attempt) = (&self.name, call.batch.topic(), call.batch.attempt());
@@ -346,8 +346,8 @@ impl Shell {
     }
 
     /// Says, now and then, that events have no lane key although the configuration says where it is.
-    pub(super) fn tell_misses(&mut self, now: Now) {
-        let Some(Miss { partition, offset, registered }) = self.miss else { return };
+    pub(super) fn log_missing_lane_keys(&mut self, now: Now) {
+        let Some(MissingLaneKey { partition, offset, registered }) = self.miss else { return };
         if !self.lane_rule.loses_order_silently() {
             self.miss = None; // they share a lane, or each has an ending of its own
             return;
@@ -375,7 +375,7 @@ impl Shell {
         );
     }
 
-    pub(super) fn tell_commit_refused(
+    pub(super) fn log_commit_rejected(
         &mut self,
         now: Now,
         partition: Partition,
@@ -388,7 +388,7 @@ impl Shell {
         tracing::warn!(handler, topic, partition, %code, remedy, dropped, "commit refused");
     }
 
-    pub(super) fn tell_client_error(&mut self, now: Now, error: &str) {
+    pub(super) fn log_client_error(&mut self, now: Now, error: &str) {
         let Some(dropped) = self.lines.allow(Cause::Client, now) else { return };
         let (handler, remedy) =
             (&self.name, "see whether the brokers run; the client connects again by itself");
@@ -396,7 +396,7 @@ impl Shell {
     }
 
     /// The client tries to join again and again: a rolling change of the assignor waits for its last old member.
-    pub(super) fn tell_other_assignor(&mut self, now: Now) {
+    pub(super) fn log_other_assignor(&mut self, now: Now) {
         let Some(dropped) = self.lines.allow(Cause::OtherAssignor, now) else { return };
         let remedy = "wait until they have left; if they are to stay, set `kafka.assignor` as they have it (most clients: \
                       \"range\"), or use another `group_id`";
@@ -409,7 +409,7 @@ impl Shell {
     }
 
     /// Says, now and then, that an output that was sent again has lost its place.
-    pub(super) fn tell_order_break(&mut self, now: Now) {
+    pub(super) fn log_order_break(&mut self, now: Now) {
         let Some((topic, landed)) = self.outputs.broken_at() else { return };
         let Some(dropped) = self.lines.allow(Cause::OrderBreak, now) else { return };
         let (handler, partition, offset) = (&self.name, landed.partition, landed.offset);
@@ -426,11 +426,11 @@ impl Shell {
     }
 
     /// Takes the permission to read a partition back.
-    pub(super) fn forbid(&mut self, partition: Partition) {
+    pub(super) fn withdraw_permission(&mut self, partition: Partition) {
         self.permissions.retain(|permission| permission.partition != partition);
     }
 
-    fn place(&self) -> Place<'_> {
-        Place { handler: &self.name, topics: &self.topics }
+    fn place(&self) -> NoticeLog<'_> {
+        NoticeLog { handler: &self.name, topics: &self.topics }
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn sink(config: &Checked, access: Access) -> SinkSpec {
         credentials: access.credentials,
         topics: output_topics(config),
         create_topics: config.kafka.create_topics,
-        as_many_as: letters_of_inputs(config),
+        as_many_as: dead_letter_topics(config),
         max_bytes_per_topic: OUTPUT_BYTES_PER_TOPIC,
     }
 }
@@ -53,7 +53,7 @@ pub(super) fn sink(config: &Checked, access: Access) -> SinkSpec {
 /// The consumer of one handler, as for a single partition.
 pub(super) fn source(
     config: &Checked,
-    handler: &config::Handler,
+    handler: &config::HandlerConfig,
     access: Access,
     until_end: bool,
 ) -> SourceSpec {
@@ -96,7 +96,7 @@ pub(super) fn client(properties: &config::Properties, access: Access) -> Propert
 }
 
 /// A client that only asks about the topics that are read: connected as the consumers are, without what only they have.
-pub(super) fn asker(kafka: &config::Kafka, access: Access) -> Properties {
+pub(super) fn asker(kafka: &config::KafkaConfig, access: Access) -> Properties {
     const CONNECTION: [&str; 4] = ["sasl.", "ssl.", "security.", "enable.ssl"];
     let connects = |name: &str| CONNECTION.iter().any(|prefix| name.starts_with(prefix));
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
@@ -125,8 +125,8 @@ pub(super) fn output_topics(config: &Checked) -> Vec<String> {
 }
 
 /// Dead-letter topics, each with its input: they are created with as many partitions.
-fn letters_of_inputs(config: &Checked) -> BTreeMap<String, String> {
-    let of_handler = |handler: &config::Handler| {
+fn dead_letter_topics(config: &Checked) -> BTreeMap<String, String> {
+    let of_handler = |handler: &config::HandlerConfig| {
         let letters = handler.dead_letters.as_ref().map_or(Vec::new(), |letters| letters.topics.clone());
         letters.into_iter().zip(handler.topics.clone()).collect::<Vec<_>>()
     };

@@ -4,14 +4,14 @@ use std::io::ErrorKind;
 
 use crate::guest::compiler::Limit;
 use crate::guest::{EngineError, LoadError};
-use crate::librdkafka::{ConfigError, Hopeless};
+use crate::librdkafka::{ConfigError, PermanentStartupError};
 use crate::{sink, source};
 
 /// Whether a signal broke the start off.
 pub(super) fn is_stopped(reason: &anyhow::Error) -> bool {
     reason.chain().any(|cause| {
         matches!(cause.downcast_ref(), Some(LoadError::Stopped { .. }))
-            || matches!(hopeless(cause), Some(Hopeless::Stopped))
+            || matches!(permanent(cause), Some(PermanentStartupError::Stopped))
     })
 }
 
@@ -22,7 +22,10 @@ pub(super) fn is_stopped(reason: &anyhow::Error) -> bool {
 pub fn is_final(reason: &anyhow::Error) -> bool {
     reason.chain().any(|cause| {
         matches!(properties(cause), Some(ConfigError::Property { .. }))
-            || matches!(hopeless(cause), Some(Hopeless::TopicName(_) | Hopeless::GroupName(_)))
+            || matches!(
+                permanent(cause),
+                Some(PermanentStartupError::TopicName(_) | PermanentStartupError::GroupName(_))
+            )
             || matches!(
                 cause.downcast_ref(),
                 Some(EngineError::TooManyInstances { .. } | EngineError::NoInstances)
@@ -54,11 +57,10 @@ fn properties<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e Co
 }
 
 /// Why waiting is of no use, found in the same way.
-fn hopeless<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e Hopeless> {
+fn permanent<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e PermanentStartupError> {
     match (cause.downcast_ref(), cause.downcast_ref()) {
-        (Some(source::Error::Hopeless(hopeless)), _) | (_, Some(sink::Error::Hopeless(hopeless))) => {
-            Some(hopeless)
-        }
+        (Some(source::Error::PermanentStartupError(permanent)), _)
+        | (_, Some(sink::Error::PermanentStartupError(permanent))) => Some(permanent),
         _ => cause.downcast_ref(),
     }
 }
@@ -76,14 +78,15 @@ mod tests {
         let slow = |was_slow| LoadError::Start { name: "a.wasm".to_owned(), reason: String::new(), was_slow };
         let unreadable =
             |kind: ErrorKind| LoadError::Unreadable { name: "a".to_owned(), source: kind.into() };
-        let missing = || Hopeless::TopicsMissing { topics: vec!["a".to_owned()], purpose: "the topic" };
+        let missing =
+            || PermanentStartupError::TopicsMissing { topics: vec!["a".to_owned()], purpose: "the topic" };
         let load = LoadError::NotWasm { name: "a.wasm".to_owned() };
         let no_process = LoadError::Compiler { name: "a.wasm".to_owned(), what: "is gone".to_owned() };
         for (error, expected) in [
             (config().into(), true),
             (anyhow::Error::from(source::Error::from(config())), true),
             (sink::Error::from(config()).into(), true),
-            (source::Error::from(Hopeless::TopicName("?".to_owned())).into(), true),
+            (source::Error::from(PermanentStartupError::TopicName("?".to_owned())).into(), true),
             (EngineError::NoInstances.into(), true),
             (ConfigError::Client("no thread".to_owned()).into(), false),
             (load.into(), true),
@@ -94,7 +97,7 @@ mod tests {
             (unreadable(ErrorKind::TimedOut).into(), false),
             (no_process.into(), false),
             (source::Error::from(missing()).into(), false),
-            (sink::Error::from(Hopeless::Stopped).into(), false),
+            (sink::Error::from(PermanentStartupError::Stopped).into(), false),
             (anyhow::anyhow!("anything"), false),
         ] {
             let error = Err::<(), _>(error).context("handler `a` can't start").expect_err("it is one");
@@ -106,9 +109,9 @@ mod tests {
     fn a_start_that_a_signal_broke_off_is_told_apart() {
         for error in [
             LoadError::Stopped { name: "a.wasm".to_owned() }.into(),
-            Hopeless::Stopped.into(),
-            anyhow::Error::from(source::Error::from(Hopeless::Stopped)),
-            sink::Error::from(Hopeless::Stopped).into(),
+            PermanentStartupError::Stopped.into(),
+            anyhow::Error::from(source::Error::from(PermanentStartupError::Stopped)),
+            sink::Error::from(PermanentStartupError::Stopped).into(),
         ] {
             assert!(is_stopped(&error.context("handler `a`")));
         }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
-use crate::config::{Cluster, Kafka};
+use crate::config::{Cluster, KafkaConfig};
 use crate::librdkafka::Deadline;
 
 use super::addresses;
@@ -20,11 +20,11 @@ const QUIET: Duration = Duration::from_secs(2);
 const LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// Brokers that are away are waited for.
-pub(super) struct Waiting {
+pub(super) struct BrokerWait {
     stop: Arc<AtomicBool>,
     /// What is looked at: the addresses, and whether the client speaks TLS. Not with the embedded broker.
     servers: Option<(String, bool)>,
-    look: Option<Look>,
+    check: Option<AddressCheck>,
     /// What was found at them last, and until when that stands.
     found: Option<String>,
     stands: Deadline,
@@ -35,13 +35,13 @@ pub(super) struct Waiting {
 }
 
 /// A look at the addresses that is under way.
-struct Look {
+struct AddressCheck {
     found: Receiver<Option<String>>,
     limit: Deadline,
 }
 
-impl Waiting {
-    pub(super) fn new(kafka: &Kafka, stop: Arc<AtomicBool>) -> Waiting {
+impl BrokerWait {
+    pub(super) fn new(kafka: &KafkaConfig, stop: Arc<AtomicBool>) -> BrokerWait {
         let protocol = kafka.consumer.get("security.protocol").unwrap_or_default();
         let servers = match &kafka.cluster {
             Cluster::Brokers(servers) => {
@@ -50,10 +50,10 @@ impl Waiting {
             Cluster::Embedded(_) => None,
         };
         let over = Deadline::after(Duration::ZERO);
-        Waiting {
+        BrokerWait {
             stop,
             servers,
-            look: None,
+            check: None,
             found: None,
             stands: over,
             said: String::new(),
@@ -63,21 +63,21 @@ impl Waiting {
     }
 
     /// Is asked again and again, with what the client says.
-    pub(super) fn go_on(&mut self, reason: Option<&str>) -> ControlFlow<()> {
+    pub(super) fn should_retry(&mut self, reason: Option<&str>) -> ControlFlow<()> {
         if self.stop.load(Ordering::Acquire) {
             return ControlFlow::Break(());
         }
         if let Some(reason) = reason
             && self.quiet.is_over()
-            && self.have_looked()
+            && self.addresses_checked()
         {
             let reason = self.found.clone().unwrap_or_else(|| reason.to_owned());
-            self.say(&reason);
+            self.log(&reason);
         }
         ControlFlow::Continue(())
     }
 
-    fn say(&mut self, reason: &str) {
+    fn log(&mut self, reason: &str) {
         self.quiet = Deadline::after(QUIET);
         if self.said != reason || self.repeat.is_over() {
             tracing::warn!(reason, "waiting for the brokers");
@@ -87,29 +87,29 @@ impl Waiting {
     }
 
     /// Looks at the addresses now and then. False: that takes its time, and the line should wait for it.
-    fn have_looked(&mut self) -> bool {
+    fn addresses_checked(&mut self) -> bool {
         let Some((servers, is_tls)) = self.servers.clone().filter(|_| self.stands.is_over()) else {
             return true;
         };
-        let Some(look) = &self.look else {
+        let Some(check) = &self.check else {
             let (tell, found) = mpsc::sync_channel(1);
-            let look = move || {
+            let check = move || {
                 // Nobody listens if the waiting is over.
-                let _unheard = tell.send(addresses::look(&servers, is_tls));
+                let _unheard = tell.send(addresses::check(&servers, is_tls));
             };
             // On a thread of its own: names may take long, and a signal must not wait for them.
-            if thread::Builder::new().name("keylane-addresses".to_owned()).spawn(look).is_err() {
+            if thread::Builder::new().name("keylane-addresses".to_owned()).spawn(check).is_err() {
                 return true;
             }
-            self.look = Some(Look { found, limit: Deadline::after(LOOK_MAX) });
+            self.check = Some(AddressCheck { found, limit: Deadline::after(LOOK_MAX) });
             return false;
         };
-        let found = match look.found.try_recv() {
-            Err(TryRecvError::Empty) => return look.limit.is_over(),
+        let found = match check.found.try_recv() {
+            Err(TryRecvError::Empty) => return check.limit.is_over(),
             Err(TryRecvError::Disconnected) => None,
             Ok(found) => found,
         };
-        (self.look, self.found, self.stands) = (None, found, Deadline::after(REPEAT));
+        (self.check, self.found, self.stands) = (None, found, Deadline::after(REPEAT));
         true
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::Failure;
+use super::CommandFailure;
 use super::version::versions;
 use crate::guest::compiler;
 use crate::telemetry::{self, Format};
@@ -117,7 +117,7 @@ impl Cli {
     /// # Errors
     ///
     /// The filter can't be understood.
-    pub fn start_logging(&self) -> Result<(), Failure> {
+    pub fn start_logging(&self) -> Result<(), CommandFailure> {
         if matches!(self.command, Command::Compile(_)) {
             return Ok(());
         }

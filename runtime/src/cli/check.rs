@@ -5,25 +5,27 @@ use std::path::Path;
 
 use keylane_core::OnExhausted;
 
-use super::{Ending, Failure, output};
+use super::{CommandFailure, Ending, output};
 use crate::app;
-use crate::config::{self, Checked, Cluster, Embedded, FeedSource, FetchLimits, Handler, HumanSize, Runtime};
+use crate::config::{
+    self, Checked, Cluster, EmbeddedConfig, FeedSource, FetchLimits, HandlerConfig, HumanSize, RuntimeConfig,
+};
 use crate::guest::{Granted, Inspection, load};
 use crate::telemetry;
 
 /// Checks the file, what the Kafka clients say to it, and the components that it names, without starting anything. Problems in a file that can be read
 /// are findings.
-pub(super) fn execute(file: &Path) -> Result<Ending, Failure> {
+pub(super) fn execute(file: &Path) -> Result<Ending, CommandFailure> {
     match config::load(file) {
-        Ok(checked) => look_further(file, &checked),
+        Ok(checked) => check_components(file, &checked),
         Err(config::Error::Unsound(report)) => Ok(findings(file, &report.to_string(), report.count())),
         Err(error @ config::Error::Unreadable { .. }) => Err(error.into()),
     }
 }
 
 /// The file by itself is in order.
-fn look_further(file: &Path, checked: &Checked) -> Result<Ending, Failure> {
-    checked.warnings.iter().for_each(|warning| telemetry::say(&format!("warning: {warning}\n")));
+fn check_components(file: &Path, checked: &Checked) -> Result<Ending, CommandFailure> {
+    checked.warnings.iter().for_each(|warning| telemetry::report(&format!("warning: {warning}\n")));
     let mut sound = Vec::new();
     let mut problems = app::refusals(checked);
     for handler in &checked.handlers {
@@ -41,7 +43,7 @@ fn look_further(file: &Path, checked: &Checked) -> Result<Ending, Failure> {
 
 fn findings(file: &Path, report: &str, problems: usize) -> Ending {
     let noun = if problems == 1 { "problem" } else { "problems" };
-    telemetry::say(&format!("{report}\n{}: {problems} {noun}\n", file.display()));
+    telemetry::report(&format!("{report}\n{}: {problems} {noun}\n", file.display()));
     Ending::Findings
 }
 
@@ -75,7 +77,7 @@ fn summary(file: &Path, checked: &Checked, components: &[Inspection]) -> String 
     text
 }
 
-fn feeds(text: &mut String, embedded: &Embedded) {
+fn feeds(text: &mut String, embedded: &EmbeddedConfig) {
     for feed in &embedded.feeds {
         let source = match &feed.source {
             FeedSource::StandardInput => "standard input".to_owned(),
@@ -86,8 +88,8 @@ fn feeds(text: &mut String, embedded: &Embedded) {
 }
 
 /// How many partitions there are is known here only for the embedded broker.
-fn memory(text: &mut String, checked: &Checked, embedded: Option<&Embedded>) {
-    let Runtime { memory_budget, .. } = checked.runtime;
+fn memory(text: &mut String, checked: &Checked, embedded: Option<&EmbeddedConfig>) {
+    let RuntimeConfig { memory_budget, .. } = checked.runtime;
     let half = HumanSize(checked.runtime.arena_bytes());
     line(
         text,
@@ -97,7 +99,7 @@ fn memory(text: &mut String, checked: &Checked, embedded: Option<&Embedded>) {
     let handlers = u64::try_from(checked.handlers.len()).unwrap_or(u64::MAX);
     let note = match embedded {
         Some(embedded) => {
-            let of_handler = |handler: &Handler| {
+            let of_handler = |handler: &HandlerConfig| {
                 let topics = u64::try_from(handler.topics.len()).unwrap_or(u64::MAX);
                 checked.runtime.fetch_limits(handlers, topics.saturating_mul(u64::from(embedded.partitions)))
             };
@@ -118,7 +120,7 @@ fn memory(text: &mut String, checked: &Checked, embedded: Option<&Embedded>) {
     line(text, "", &note);
 }
 
-fn describe(text: &mut String, handler: &Handler, component: &Inspection) {
+fn describe(text: &mut String, handler: &HandlerConfig, component: &Inspection) {
     let lanes = &handler.lanes;
     line(text, "handler", &handler.name);
     line(text, "  component", &handler.component.display().to_string());
@@ -158,7 +160,7 @@ fn describe(text: &mut String, handler: &Handler, component: &Inspection) {
 }
 
 /// What becomes of an event that fails.
-fn failures(handler: &Handler) -> String {
+fn failures(handler: &HandlerConfig) -> String {
     let attempts = handler.retry.max_attempts;
     let ending = match (&handler.dead_letters, handler.retry.on_exhausted) {
         (Some(letters), _) => letters.topics.join(", "),

@@ -18,7 +18,7 @@ pub enum Ending {
 
 /// Why a command could not be carried out.
 #[derive(Debug)]
-pub enum Failure {
+pub enum CommandFailure {
     /// The configuration is not there, or not sound.
     Config(config::Error),
     /// An argument can't be understood.
@@ -34,32 +34,32 @@ pub enum Failure {
 
 /// Tells people about a failure; gives the code that the process ends with.
 #[must_use]
-pub fn exit_code(ended: Result<Ending, Failure>) -> ExitCode {
+pub fn exit_code(ended: Result<Ending, CommandFailure>) -> ExitCode {
     telemetry::flush();
     match ended {
         Ok(Ending::Fine) => ExitCode::SUCCESS,
         Ok(Ending::Findings) => ExitCode::from(1),
         Err(failure) => {
-            telemetry::say(&failure.describe());
+            telemetry::report(&failure.describe());
             ExitCode::from(failure.code())
         }
     }
 }
 
-impl Failure {
+impl CommandFailure {
     fn code(&self) -> u8 {
         match self {
-            Failure::Config(_) | Failure::Usage { .. } => 2,
-            Failure::Run(error) if error.is::<Refused>() || app::is_final(error) => 2,
-            Failure::Run(_) => 1,
+            CommandFailure::Config(_) | CommandFailure::Usage { .. } => 2,
+            CommandFailure::Run(error) if error.is::<Refused>() || app::is_final(error) => 2,
+            CommandFailure::Run(_) => 1,
         }
     }
 
     fn describe(&self) -> String {
         let (message, hint) = match self {
-            Failure::Config(error) => (error.to_string(), error.hint()),
-            Failure::Usage { message, hint } => (message.clone(), Some(*hint)),
-            Failure::Run(error) => {
+            CommandFailure::Config(error) => (error.to_string(), error.hint()),
+            CommandFailure::Usage { message, hint } => (message.clone(), Some(*hint)),
+            CommandFailure::Run(error) => {
                 let hint = error.downcast_ref::<Refused>().and_then(|refused| refused.hint.as_deref());
                 (format!("{error:#}"), hint)
             }
@@ -72,24 +72,24 @@ impl Failure {
     }
 }
 
-impl From<config::Error> for Failure {
-    fn from(error: config::Error) -> Failure {
-        Failure::Config(error)
+impl From<config::Error> for CommandFailure {
+    fn from(error: config::Error) -> CommandFailure {
+        CommandFailure::Config(error)
     }
 }
 
-impl From<LoggingError> for Failure {
-    fn from(error: LoggingError) -> Failure {
-        Failure::Usage {
+impl From<LoggingError> for CommandFailure {
+    fn from(error: LoggingError) -> CommandFailure {
+        CommandFailure::Usage {
             message: error.to_string(),
             hint: "--log takes a level (error, warn, info, debug, trace) or levels by module: keylane=debug,warn",
         }
     }
 }
 
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Failure {
-        Failure::Run(error)
+impl From<anyhow::Error> for CommandFailure {
+    fn from(error: anyhow::Error) -> CommandFailure {
+        CommandFailure::Run(error)
     }
 }
 
@@ -107,12 +107,20 @@ mod tests {
         let missing =
             config::load(Path::new("/nowhere/keylane.toml")).map(|_| ()).expect_err("it is not there");
         for (failure, code, expected) in [
-            (Failure::from(missing), 2, "error: can't read the configuration file /nowhere/keylane.toml: "),
-            (Failure::Usage { message: "what?".to_owned(), hint: "that" }, 2, "error: what?\nhint: that\n"),
-            (Failure::Run(anyhow::anyhow!("it broke")), 1, "error: it broke\n"),
-            (Failure::Run(refused().into()), 2, "error: no export\nhint: export it\n"),
             (
-                Failure::Run(Err::<(), _>(refused()).context("handler `a`").expect_err("it is one")),
+                CommandFailure::from(missing),
+                2,
+                "error: can't read the configuration file /nowhere/keylane.toml: ",
+            ),
+            (
+                CommandFailure::Usage { message: "what?".to_owned(), hint: "that" },
+                2,
+                "error: what?\nhint: that\n",
+            ),
+            (CommandFailure::Run(anyhow::anyhow!("it broke")), 1, "error: it broke\n"),
+            (CommandFailure::Run(refused().into()), 2, "error: no export\nhint: export it\n"),
+            (
+                CommandFailure::Run(Err::<(), _>(refused()).context("handler `a`").expect_err("it is one")),
                 2,
                 "error: handler `a`: no export\nhint: export it\n",
             ),

@@ -3,17 +3,17 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{Ending, Failure, output};
+use super::{CommandFailure, Ending, output};
 use crate::config::{HumanSize, Refused};
 use crate::guest::inspect::inspect;
 use crate::guest::{Grant, Granted, Inspection, load};
 
 /// Shows what a component is made of. A component that `run` would refuse whatever it is granted is a finding.
-pub(super) fn execute(component: &Path) -> Result<Ending, Failure> {
+pub(super) fn execute(component: &Path) -> Result<Ending, CommandFailure> {
     let name = component.display().to_string();
     let inspection = load::read(&name, component)
         .and_then(|bytes| inspect(&name, &bytes))
-        .map_err(|error| Failure::Run(Refused { message: error.to_string(), hint: None }.into()))?;
+        .map_err(|error| CommandFailure::Run(Refused { message: error.to_string(), hint: None }.into()))?;
     let printed = output::print(&describe(&name, &inspection))?;
     let runs = inspection.kind.is_some() && inspection.refused(Granted { http: true }).next().is_none();
     Ok(if runs { printed } else { Ending::Findings })

@@ -20,7 +20,7 @@ pub use crate::telemetry::end_on_panic;
 pub use arguments::{
     Cli, Command, CompileArguments, InspectArguments, LogFormat, RunArguments, SchemaArguments,
 };
-pub use ending::{Ending, Failure, exit_code};
+pub use ending::{CommandFailure, Ending, exit_code};
 
 impl Cli {
     /// Carries the command out.
@@ -28,7 +28,7 @@ impl Cli {
     /// # Errors
     ///
     /// Why it could not be carried out.
-    pub fn execute(&self) -> Result<Ending, Failure> {
+    pub fn execute(&self) -> Result<Ending, CommandFailure> {
         match &self.command {
             Command::Run(arguments) => run::execute(&self.config, arguments),
             Command::Check => check::execute(&self.config),

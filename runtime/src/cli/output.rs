@@ -4,10 +4,10 @@ use std::io::{self, Write as _};
 
 use anyhow::Context as _;
 
-use super::{Ending, Failure};
+use super::{CommandFailure, Ending};
 
 /// Writes it. A reader that has seen enough (`| head`) is no failure to tell people about, but not all was written.
-pub(super) fn print(text: &str) -> Result<Ending, Failure> {
+pub(super) fn print(text: &str) -> Result<Ending, CommandFailure> {
     let mut output = io::stdout().lock();
     let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
     match written {

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Ending, Failure, RunArguments, compile, published};
+use super::{CommandFailure, Ending, RunArguments, compile, published};
 use crate::config::Cluster;
 use crate::{app, config};
 
 /// Runs what the file says. On the embedded broker nobody else could see what handlers publish: it is printed.
-pub(super) fn execute(file: &Path, arguments: &RunArguments) -> Result<Ending, Failure> {
+pub(super) fn execute(file: &Path, arguments: &RunArguments) -> Result<Ending, CommandFailure> {
     let config = config::load(file)?;
     for warning in &config.warnings {
         tracing::warn!(warning, "configuration");

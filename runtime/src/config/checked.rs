@@ -18,11 +18,11 @@ pub use super::written_handler::{NoKey, Ordering, OutputTime};
 #[derive(Clone, Debug)]
 pub struct Checked {
     /// How to reach Kafka.
-    pub kafka: Kafka,
+    pub kafka: KafkaConfig,
     /// What all handlers share.
-    pub runtime: Runtime,
+    pub runtime: RuntimeConfig,
     /// At least one, by ascending name; no two have the same group.
-    pub handlers: Vec<Handler>,
+    pub handlers: Vec<HandlerConfig>,
     /// What is allowed and seldom meant, for people; each names its line.
     pub warnings: Vec<String>,
     /// Only the rules make this value.
@@ -36,7 +36,7 @@ pub(super) struct Seal;
 
 /// How to reach Kafka.
 #[derive(Clone, Debug)]
-pub struct Kafka {
+pub struct KafkaConfig {
     /// Which brokers.
     pub cluster: Cluster,
     /// How the members of a group share partitions.
@@ -63,21 +63,21 @@ pub enum Cluster {
     /// Elsewhere: `host:port`, separated by commas.
     Brokers(String),
     /// In this process.
-    Embedded(Embedded),
+    Embedded(EmbeddedConfig),
 }
 
 /// The broker in this process.
 #[derive(Clone, Debug)]
-pub struct Embedded {
+pub struct EmbeddedConfig {
     /// Partitions of each topic.
     pub partitions: u16,
     /// At least one; no two for the same topic.
-    pub feeds: Vec<Feed>,
+    pub feeds: Vec<FeedConfig>,
 }
 
 /// Events for one topic of the embedded broker.
 #[derive(Clone, Debug)]
-pub struct Feed {
+pub struct FeedConfig {
     /// A valid name.
     pub topic: String,
     /// Where the events come from.
@@ -95,7 +95,7 @@ pub enum FeedSource {
 
 /// What all handlers share.
 #[derive(Clone, Debug)]
-pub struct Runtime {
+pub struct RuntimeConfig {
     /// Bytes for events, fetched ahead and queued.
     pub memory_budget: u64,
     /// Threads that run guests.
@@ -106,7 +106,7 @@ pub struct Runtime {
     pub drain_timeout: Duration,
 }
 
-impl Runtime {
+impl RuntimeConfig {
     /// Bytes of the other half: events queued and running, over all handlers.
     #[must_use]
     pub fn arena_bytes(&self) -> u64 {
@@ -116,7 +116,7 @@ impl Runtime {
 
 /// One handler.
 #[derive(Clone, Debug)]
-pub struct Handler {
+pub struct HandlerConfig {
     /// Its name in the file: letters, digits, `_` and `-`.
     pub name: String,
     /// A file that was there when the configuration was checked.
@@ -148,26 +148,26 @@ pub struct Handler {
     /// What to do with an offset outside the log.
     pub out_of_range: OutOfRange,
     /// Order and concurrency.
-    pub lanes: Lanes,
+    pub lanes: LanesConfig,
     /// Which events it gets; empty: all.
     pub filter: Vec<FilterRule>,
     /// What happens to events that fail.
-    pub retry: keylane_core::Retry,
+    pub retry: keylane_core::RetryPolicy,
     /// Where events go that can't be handled; `None`: nowhere.
-    pub dead_letters: Option<DeadLetters>,
+    pub dead_letters: Option<DeadLettersConfig>,
     /// When progress is stored.
-    pub commit: Commit,
+    pub commit: CommitConfig,
     /// How long a revoke waits for running calls and acks.
     pub revoke_timeout: Duration,
     /// What it may reach besides its events and outputs.
-    pub grants: Grants,
+    pub grants: GrantsConfig,
     /// By ascending name.
-    pub outputs: Vec<Output>,
+    pub outputs: Vec<OutputConfig>,
 }
 
 /// What a handler may reach besides its events and outputs.
 #[derive(Clone, Debug, Default)]
-pub struct Grants {
+pub struct GrantsConfig {
     /// Variables of its environment; no two of one name.
     pub env: Vec<Variable>,
     /// Where it may send HTTP requests; empty: it may use no HTTP at all.
@@ -191,7 +191,7 @@ impl fmt::Debug for Variable {
 
 /// Order and concurrency.
 #[derive(Clone, Debug)]
-pub struct Lanes {
+pub struct LanesConfig {
     /// What keeps its order.
     pub ordering: Ordering,
     /// What the lane of an event is found by.
@@ -208,7 +208,7 @@ pub struct Lanes {
 
 /// When progress is stored.
 #[derive(Clone, Debug)]
-pub struct Commit {
+pub struct CommitConfig {
     /// How long settled work may stay uncommitted.
     pub interval: Duration,
     /// Settled events after which a commit is due at once.
@@ -221,7 +221,7 @@ pub struct Commit {
 
 /// Where events go that can't be handled.
 #[derive(Clone, Debug)]
-pub struct DeadLetters {
+pub struct DeadLettersConfig {
     /// By the index of the event's own topic; none is an input of the handler.
     pub topics: Vec<String>,
     /// Whether they have the headers of Spring for Apache Kafka, too.
@@ -268,7 +268,7 @@ pub enum HeaderTest {
 
 /// A topic that a handler may publish to.
 #[derive(Clone, Debug)]
-pub struct Output {
+pub struct OutputConfig {
     /// What the handler calls it.
     pub target: String,
     /// A valid name.
@@ -291,7 +291,7 @@ impl Checked {
     }
 }
 
-impl Handler {
+impl HandlerConfig {
     /// Whether it may have effects outside Kafka.
     #[must_use]
     pub fn uses_http(&self) -> bool {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::interpolate::{self, Fault};
+use super::interpolate::{self, InterpolationError};
 use super::problem::{Problem, Report};
 use super::unreadable;
 
@@ -164,17 +164,17 @@ fn interpolate_value(
     }
 }
 
-fn describe(fault: &Fault, problem: &mut Problem) {
+fn describe(fault: &InterpolationError, problem: &mut Problem) {
     match fault {
-        Fault::Unset(name) => {
+        InterpolationError::Unset(name) => {
             problem.message = format!("the environment variable `{name}` is not set");
             problem.hint(format!("set it, or give it a default: ${{{name}:-…}}"));
         }
-        Fault::Unclosed => {
+        InterpolationError::Unclosed => {
             problem.message = "`${` without `}`".to_owned();
             problem.hint("write `$${` for a `${` that is meant as such");
         }
-        Fault::NotAName(name) => {
+        InterpolationError::NotAName(name) => {
             problem.message = format!("`{name}` is not the name of an environment variable");
             problem.hint("`${NAME}` or `${NAME:-default}`; write `$${` for a `${` that is meant as such");
         }

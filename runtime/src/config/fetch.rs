@@ -1,6 +1,6 @@
 //! How far consumers may fetch ahead: half of the memory budget, over all consumers and their partitions.
 
-use super::checked::Runtime;
+use super::checked::RuntimeConfig;
 
 /// The least that a partition may take: half in its queue, half on its way. A larger batch is fetched all the same, alone.
 pub const FETCH_MIN: u64 = 64 << 10;
@@ -39,7 +39,7 @@ impl FetchLimits {
     }
 }
 
-impl Runtime {
+impl RuntimeConfig {
     /// For each of so many consumers, if this one may own so many partitions.
     #[must_use]
     pub fn fetch_limits(&self, consumers: u64, partitions: u64) -> FetchLimits {

@@ -4,7 +4,7 @@ use super::secret;
 
 /// Why a string can't be completed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum InterpolationError {
     /// This variable is not set and has no default.
     Unset(String),
     /// `${` without `}`.
@@ -22,7 +22,10 @@ pub(super) struct Filled {
 }
 
 /// Fills in one string. What a variable holds is not looked at again: a `${` in it is text.
-pub(super) fn fill(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Filled, Fault> {
+pub(super) fn fill(
+    text: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Filled, InterpolationError> {
     let mut filled = Filled::default();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
@@ -32,7 +35,7 @@ pub(super) fn fill(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> 
             rest = after;
             continue;
         }
-        let (inside, after) = after.split_once('}').ok_or(Fault::Unclosed)?;
+        let (inside, after) = after.split_once('}').ok_or(InterpolationError::Unclosed)?;
         filled.text.push_str(before);
         filled.variable(inside, environment)?;
         rest = after;
@@ -42,18 +45,23 @@ pub(super) fn fill(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> 
 }
 
 impl Filled {
-    fn variable(&mut self, inside: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<(), Fault> {
+    fn variable(
+        &mut self,
+        inside: &str,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(), InterpolationError> {
         let (name, default) = match inside.split_once(":-") {
             Some((name, default)) => (name, Some(default)),
             None => (inside, None),
         };
         let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if !starts_well || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            return Err(Fault::NotAName(name.to_owned()));
+            return Err(InterpolationError::NotAName(name.to_owned()));
         }
         // As in a shell: with a default, an empty variable counts as unset.
         let found = environment(name).filter(|value| default.is_none() || !value.is_empty());
-        let value = found.or(default.map(str::to_owned)).ok_or_else(|| Fault::Unset(name.to_owned()))?;
+        let value =
+            found.or(default.map(str::to_owned)).ok_or_else(|| InterpolationError::Unset(name.to_owned()))?;
         self.text.push_str(&value);
         if secret::is_secret(name) {
             self.secrets.push(value);

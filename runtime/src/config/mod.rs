@@ -41,8 +41,9 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 pub use checked::{
-    Assignor, Checked, Cluster, Commit, DeadLetters, Embedded, Feed, FeedSource, FilterRule, Grants, Handler,
-    HeaderTest, HttpHost, Kafka, LaneKey, Lanes, NoKey, Ordering, Output, OutputTime, Runtime, Variable,
+    Assignor, Checked, Cluster, CommitConfig, DeadLettersConfig, EmbeddedConfig, FeedConfig, FeedSource,
+    FilterRule, GrantsConfig, HandlerConfig, HeaderTest, HttpHost, KafkaConfig, LaneKey, LanesConfig, NoKey,
+    Ordering, OutputConfig, OutputTime, RuntimeConfig, Variable,
 };
 pub use client_properties::Properties;
 pub use error::{Error, Refused};

@@ -66,7 +66,7 @@ impl Report {
     }
 
     fn show(&self, out: &mut String, problem: &Problem) -> fmt::Result {
-        let Some(place) = problem.span.clone().and_then(|span| Place::find(&self.text, span)) else {
+        let Some(place) = problem.span.clone().and_then(|span| SourceLine::find(&self.text, span)) else {
             writeln!(out, "{}: {}", self.file, problem.message)?;
             return show_hint(out, problem);
         };
@@ -120,7 +120,7 @@ impl fmt::Debug for Report {
 impl std::error::Error for Report {}
 
 /// Where a span is, as people count.
-struct Place<'t> {
+struct SourceLine<'t> {
     /// From 1.
     line: usize,
     /// In characters, from 1.
@@ -131,14 +131,14 @@ struct Place<'t> {
     text: &'t str,
 }
 
-impl<'t> Place<'t> {
-    fn find(text: &'t str, span: Range<usize>) -> Option<Place<'t>> {
+impl<'t> SourceLine<'t> {
+    fn find(text: &'t str, span: Range<usize>) -> Option<SourceLine<'t>> {
         let before = text.get(..span.start)?;
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line_text = text.get(line_start..)?.lines().next().unwrap_or("");
         let line_end = line_start + line_text.len();
         let marked = text.get(span.start..span.end.min(line_end).max(span.start)).unwrap_or("");
-        Some(Place {
+        Some(SourceLine {
             line: before.matches('\n').count() + 1,
             column: before.get(line_start..)?.chars().count() + 1,
             width: marked.chars().count().max(1),
@@ -172,7 +172,7 @@ impl<'d, 'r> Problems<'d, 'r> {
 
     /// Something that can be run but is seldom meant.
     pub(super) fn warn(&mut self, path: &[&str], message: impl fmt::Display) {
-        let line = self.document.find(path).and_then(|span| Place::find(&self.report.text, span));
+        let line = self.document.find(path).and_then(|span| SourceLine::find(&self.report.text, span));
         let mut text = self.report.file.clone();
         if let Some(place) = line {
             let _infallible = write!(text, ":{}", place.line);

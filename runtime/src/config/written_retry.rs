@@ -80,7 +80,7 @@ pub(super) struct DeadLetters {
     /// The topic; `{topic}` stands for the name of the event's own.
     pub(super) topic: String,
     /// Whose names the headers have that say where an event comes from and why it is there.
-    pub(super) headers: LetterHeaders,
+    pub(super) headers: DeadLetterHeaders,
     /// An event that comes back from the dead letters so many times raises an alarm when it is set aside again.
     #[schemars(range(min = 0, max = 1000))]
     #[serde(deserialize_with = "scalar")]
@@ -89,14 +89,18 @@ pub(super) struct DeadLetters {
 
 impl Default for DeadLetters {
     fn default() -> DeadLetters {
-        DeadLetters { topic: "{topic}.dlq".to_owned(), headers: LetterHeaders::default(), max_redrives: 3 }
+        DeadLetters {
+            topic: "{topic}.dlq".to_owned(),
+            headers: DeadLetterHeaders::default(),
+            max_redrives: 3,
+        }
     }
 }
 
 /// Whose names the headers of dead letters have.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum LetterHeaders {
+pub(super) enum DeadLetterHeaders {
     /// `keylane-…`, all of them text.
     #[default]
     Keylane,

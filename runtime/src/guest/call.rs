@@ -20,18 +20,18 @@ pub struct CallKey {
 
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CallResult {
     /// It was not run.
     NotRun,
     /// The guest came back and its result keeps the contract: see [`Call::results`].
     Ended,
     /// The call failed as a whole.
-    Failed(Failure),
+    Failed(GuestFailure),
 }
 
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct GuestFailure {
     /// Which sort.
     pub fault: Fault,
     /// What happened, in one line, with the names of the guest's functions where they are known.
@@ -41,28 +41,28 @@ pub struct Failure {
     pub row: Option<u32>,
 }
 
-impl Failure {
-    pub(super) fn new(fault: Fault, message: String) -> Failure {
-        Failure { fault, message, row: None }
+impl GuestFailure {
+    pub(super) fn new(fault: Fault, message: String) -> GuestFailure {
+        GuestFailure { fault, message, row: None }
     }
 }
 
 /// What a worker has to say of a call.
 #[derive(Debug)]
-pub enum CallNews {
+pub enum CallEvent {
     /// The guest waits for something: its worker takes other calls meanwhile. Said once per call.
     Suspended(CallId),
     /// The call is over and its outcome is set. Its instance is back in the pool, or gone.
     Ended(Box<Call>),
     /// A cancelled call is over: its store was dropped, nothing of it counts.
-    ReallyEnded(Box<Call>),
+    Terminated(Box<Call>),
 }
 
 /// Whom the workers tell.
-pub trait CallEvents: Send + Sync {
-    /// Takes everything out of `news`, in order. Called on worker threads, so it must not block: a bounded queue
+pub trait CallObserver: Send + Sync {
+    /// Takes everything out of `events`, in order. Called on worker threads, so it must not block: a bounded queue
     /// with room for every call that can be out, and a wake-up.
-    fn tell(&self, news: &mut Vec<CallNews>);
+    fn notify(&self, events: &mut Vec<CallEvent>);
 }
 
 /// A call with its buffers. It is made once, goes to the workers and comes back, again and again.
@@ -74,7 +74,7 @@ pub struct Call {
     /// What the guest made of them.
     pub results: Results,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: CallResult,
     /// How long the guest worked: standing in line and waiting not counted.
     pub took: Duration,
     /// It was suspended at least once.
@@ -84,23 +84,23 @@ pub struct Call {
     /// It had one.
     pub had_fresh: bool,
     handler: Arc<Handler>,
-    events: Arc<dyn CallEvents>,
+    observer: Arc<dyn CallObserver>,
 }
 
 impl Call {
     /// Empty buffers for calls of this handler, whose outputs may have so many bytes each (key, value and headers).
-    pub fn new(handler: Arc<Handler>, events: Arc<dyn CallEvents>, max_output_bytes: usize) -> Box<Call> {
+    pub fn new(handler: Arc<Handler>, observer: Arc<dyn CallObserver>, max_output_bytes: usize) -> Box<Call> {
         Box::new(Call {
             key: CallKey { consumer: 0, call: CallId { slot: 0, generation: 0 } },
             batch: Batch::new(),
             results: Results::new(max_output_bytes),
-            outcome: Outcome::NotRun,
+            outcome: CallResult::NotRun,
             took: Duration::ZERO,
             waited: false,
             fresh: false,
             had_fresh: false,
             handler,
-            events,
+            observer,
         })
     }
 
@@ -111,12 +111,12 @@ impl Call {
 
     /// Whether the instance had served no event before the one that failed.
     pub fn failed_fresh(&self) -> bool {
-        let Outcome::Failed(failure) = &self.outcome else { return false };
+        let CallResult::Failed(failure) = &self.outcome else { return false };
         self.had_fresh && failure.row.is_none_or(|row| row == 0)
     }
 
-    pub(super) fn events(&self) -> &Arc<dyn CallEvents> {
-        &self.events
+    pub(super) fn observer(&self) -> &Arc<dyn CallObserver> {
+        &self.observer
     }
 
     /// What making the call needs at once: what is called, with what, what came of it, and whether on a new instance.
@@ -126,7 +126,7 @@ impl Call {
 
     /// Forgets how it ended last.
     pub(super) fn renew(&mut self) {
-        self.outcome = Outcome::NotRun;
+        self.outcome = CallResult::NotRun;
         self.took = Duration::ZERO;
         self.waited = false;
         self.had_fresh = false;

@@ -12,13 +12,13 @@ use super::batch::{self, Batch};
 use super::bindings::batch::{BatchEventHandler, BatchEventHandlerPre};
 use super::bindings::single::keylane::handler::types::{Event, HeaderParam};
 use super::bindings::single::{EventHandler, EventHandlerPre};
-use super::call::Failure;
+use super::call::GuestFailure;
 use super::clock::{Clock, Meter};
 use super::engine::Engine;
 use super::grants::Grants;
 use super::host::{self, Host};
 use super::inspect::Kind;
-use super::lines::Budget;
+use super::lines::LineBudget;
 use super::load::{Component, LoadError};
 use super::results::{self, Breach, Results};
 use super::trap;
@@ -38,7 +38,7 @@ const HTTP_DATA: usize = 8 << 20;
 pub struct HandlerOptions {
     /// Its name in the configuration.
     pub name: String,
-    /// Names of its outputs; [`Output::target`](super::Output::target) is an index into them.
+    /// Names of its outputs; [`GuestOutput::target`](super::Output::target) is an index into them.
     pub outputs: Vec<String>,
     /// How long a call may run or wait.
     pub timeout: Duration,
@@ -82,7 +82,7 @@ pub struct Handler {
     linked: Linked,
     kind: Kind,
     digest: String,
-    log: Arc<Budget>,
+    log: Arc<LineBudget>,
 }
 
 enum Linked {
@@ -116,7 +116,7 @@ impl Handler {
             linked,
             kind: component.kind(),
             digest: component.inspection().digest(),
-            log: Arc::new(Budget::new(engine.clock().clone())),
+            log: Arc::new(LineBudget::new(engine.clock().clone())),
         });
         handler.try_start().map_err(|failure| {
             let (name, reason) = (component.name().to_owned(), failure.message);
@@ -176,15 +176,15 @@ impl Handler {
     }
 
     /// Makes one instance and drops it. On a thread of its own: the caller may be part of a runtime.
-    fn try_start(&self) -> Result<(), Failure> {
-        let ours = |what: String| Failure::new(Fault::Limit, what);
+    fn try_start(&self) -> Result<(), GuestFailure> {
+        let ours = |what: String| GuestFailure::new(Fault::Limit, what);
         let start = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| ours(format!("no runtime for it: {error}")))?;
             let meter = Arc::new(Meter::new(self.clock().clone()));
             meter.arm(START_MAX);
             meter.resume();
-            let late = || Failure::new(Fault::Timeout, format!("it is not ready after {START_MAX:?}"));
+            let late = || GuestFailure::new(Fault::Timeout, format!("it is not ready after {START_MAX:?}"));
             runtime
                 .block_on(async { tokio::time::timeout(START_MAX, self.instance(&meter)).await })
                 .unwrap_or_else(|_| Err(late()))
@@ -198,7 +198,7 @@ impl Handler {
 
     /// A new instance. Its start counts as time of the call that needs it. A contract fault means that the
     /// exports have other types than they should, which is found out at load.
-    pub(super) async fn instance(&self, meter: &Arc<Meter>) -> Result<Instance, Failure> {
+    pub(super) async fn instance(&self, meter: &Arc<Meter>) -> Result<Instance, GuestFailure> {
         let options = &self.options;
         let host = Host::new(&options.name, options.memory_max, &options.grants, self.log.clone());
         let mut store = Store::new(self.engine.wasmtime(), host);
@@ -258,7 +258,7 @@ impl Instance {
         meter: &Arc<Meter>,
         batch: &Batch,
         results: &mut Results,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), GuestFailure> {
         results.clear();
         self.calls = self.calls.saturating_add(1);
         let (partition, offset) = batch.place(0).unwrap_or_default();
@@ -284,7 +284,7 @@ impl Instance {
         let host = self.store.data_mut();
         host.lines.end();
         host.meter = None; // while it is at hand: the instance's next call comes with another
-        outcome.map_err(|failure| Failure { row: results.fail(batch.lanes().len()), ..failure })
+        outcome.map_err(|failure| GuestFailure { row: results.fail(batch.lanes().len()), ..failure })
     }
 }
 
@@ -297,8 +297,8 @@ fn data_max(handler: &Handler) -> usize {
     HOST_CALL_BYTES.saturating_add(bytes)
 }
 
-fn broken(breach: Breach) -> Failure {
-    Failure::new(Fault::Contract, breach.message)
+fn broken(breach: Breach) -> GuestFailure {
+    GuestFailure::new(Fault::Contract, breach.message)
 }
 
 /// A `handler` is called row by row: a lane stops at its first row that is not done.
@@ -308,7 +308,7 @@ async fn call_rows(
     handler: &Handler,
     batch: &Batch,
     results: &mut Results,
-) -> Result<(), Failure> {
+) -> Result<(), GuestFailure> {
     let headers = header_records(batch);
     let mut events = Events::new(batch, &headers);
     let mut row = 0_u32;
@@ -338,13 +338,13 @@ async fn call_row(
     event: Event<'_>,
     row: u32,
     results: &mut Results,
-) -> Result<Option<Refused>, Failure> {
+) -> Result<Option<Refused>, GuestFailure> {
     store.data().lines.at(event.partition, event.offset);
     let guest = exports.keylane_handler_handler();
     match guest.call_handle(&mut *store, event).await {
         Ok(Ok(outputs)) => {
             let taken = results.push_row(row, &handler.options.outputs, &outputs);
-            Ok(taken.err().map(|reason| (Verdict::Unstorable, reason)))
+            Ok(taken.err().map(|reason| (Verdict::Unpublishable, reason)))
         }
         Ok(Err(failure)) => Ok(Some(results::refusal_of_single(failure))),
         Err(error) => Err(trap::failure(&error, &store.data().limiter)),

@@ -11,7 +11,7 @@ use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 use super::clock::{Meter, Stop};
 use super::grants::Grants;
 use super::http::InstanceHttp;
-use super::lines::{Budget, Lines, Stream};
+use super::lines::{GuestLog, LineBudget, Stream};
 
 /// Core instances of one component: a Rust or C guest has 1 to 5, componentize-py links some thirty.
 pub(super) const CORE_INSTANCES_MAX: u32 = 50;
@@ -36,12 +36,12 @@ pub(super) struct Host {
     pub(super) limiter: Limiter,
     /// The meter of the call that is out.
     pub(super) meter: Option<Arc<Meter>>,
-    pub(super) lines: Arc<Lines>,
+    pub(super) lines: Arc<GuestLog>,
 }
 
 impl Host {
-    pub(super) fn new(handler: &str, memory_max: usize, grants: &Grants, log: Arc<Budget>) -> Host {
-        let lines = Arc::new(Lines::new(handler, log));
+    pub(super) fn new(handler: &str, memory_max: usize, grants: &Grants, log: Arc<LineBudget>) -> Host {
+        let lines = Arc::new(GuestLog::new(handler, log));
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let mut wasi = WasiCtx::builder();

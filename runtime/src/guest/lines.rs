@@ -41,14 +41,14 @@ const LINES_MAX: u32 = 200;
 
 /// Counts the lines of all instances of a handler.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct LineBudget {
     clock: Arc<Clock>,
     throttle: Mutex<Throttle>,
 }
 
-impl Budget {
-    pub(super) fn new(clock: Arc<Clock>) -> Budget {
-        Budget { clock, throttle: Mutex::new(Throttle::new(LINES_MAX)) }
+impl LineBudget {
+    pub(super) fn new(clock: Arc<Clock>) -> LineBudget {
+        LineBudget { clock, throttle: Mutex::new(Throttle::new(LINES_MAX)) }
     }
 
     /// Whether a line may be written.
@@ -64,41 +64,41 @@ impl Budget {
 
 /// Both streams of one instance.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct GuestLog {
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    budget: Arc<Budget>,
+    budget: Arc<LineBudget>,
     handler: String,
     topic: String,
     partition: u32,
     offset: u64,
-    stdout: Line,
-    stderr: Line,
+    stdout: OpenLine,
+    stderr: OpenLine,
     /// Lines of this call were dropped.
     dropped: bool,
 }
 
 /// A line that is not complete yet.
 #[derive(Debug, Default)]
-struct Line {
+struct OpenLine {
     bytes: Vec<u8>,
     cut: bool,
 }
 
-impl Lines {
-    pub(super) fn new(handler: &str, budget: Arc<Budget>) -> Lines {
-        Lines {
+impl GuestLog {
+    pub(super) fn new(handler: &str, budget: Arc<LineBudget>) -> GuestLog {
+        GuestLog {
             inner: Mutex::new(Inner {
                 budget,
                 handler: handler.to_owned(),
                 topic: String::new(),
                 partition: 0,
                 offset: 0,
-                stdout: Line::default(),
-                stderr: Line::default(),
+                stdout: OpenLine::default(),
+                stderr: OpenLine::default(),
                 dropped: false,
             }),
         }
@@ -129,7 +129,7 @@ impl Lines {
     pub(super) fn end(&self) {
         self.with(|inner| {
             inner.emit_open();
-            inner.tell_dropped();
+            inner.log_dropped();
         });
     }
 
@@ -154,7 +154,7 @@ impl Lines {
 }
 
 impl Inner {
-    fn line(&mut self, stream: Stream) -> &mut Line {
+    fn line(&mut self, stream: Stream) -> &mut OpenLine {
         match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
@@ -170,7 +170,7 @@ impl Inner {
         }
     }
 
-    fn tell_dropped(&mut self) {
+    fn log_dropped(&mut self) {
         if std::mem::take(&mut self.dropped) {
             let (handler, dropped) = (&self.handler, self.budget.take_dropped());
             tracing::warn!(
@@ -201,7 +201,7 @@ impl Inner {
     }
 }
 
-impl Line {
+impl OpenLine {
     fn push(&mut self, bytes: &[u8]) {
         let room = LINE_MAX.saturating_sub(self.bytes.len());
         let taken = bytes.get(..room).unwrap_or(bytes);
@@ -234,7 +234,7 @@ impl Line {
 /// The guest's end of a stream. It takes everything at once and never waits.
 #[derive(Clone, Debug)]
 pub(super) struct LineStream {
-    lines: Arc<Lines>,
+    lines: Arc<GuestLog>,
     stream: Stream,
 }
 

@@ -5,10 +5,10 @@
 //! [`compiler`] has a child process compile it, [`cache`] keeps compiled code), and [`handler`] links it and knows how to make instances. The shell fills
 //! a [`batch`], puts it into a [`call`] and submits it to the [`workers`], which take an instance from the
 //! pool, run the call as a fiber under its deadline, check what comes back ([`results`]) and hand the call
-//! back through [`CallEvents`].
+//! back through [`CallObserver`].
 //!
 //! *Invariant:* nothing here knows Kafka, the core or the configuration. A guest's failure is a value
-//! ([`Outcome::Failed`]), never an error of ours. A guest imports nothing that it was not granted ([`grants`]):
+//! ([`CallResult::Failed`]), never an error of ours. A guest imports nothing that it was not granted ([`grants`]):
 //! standard WASI is linked over an empty context, [`http`] where it is granted, and everything else is refused
 //! when the component is loaded.
 //!
@@ -39,7 +39,7 @@ mod trap;
 
 pub use batch::Batch;
 pub use cache::Cache;
-pub use call::{Call, CallEvents, CallKey, CallNews, Failure, Outcome};
+pub use call::{Call, CallEvent, CallKey, CallObserver, CallResult, GuestFailure};
 pub use clock::Clock;
 pub use compiler::Compiler;
 pub use engine::{Engine, EngineError, EngineOptions};
@@ -48,5 +48,5 @@ pub use handler::{Handler, HandlerOptions};
 pub use http::{AllowedHost, HttpClient, HttpGrant};
 pub use inspect::{Grant, Import, Inspection, Kind};
 pub use load::{Component, LoadError};
-pub use results::{OUTPUT_BYTES, Output, Refusal, Results};
+pub use results::{GuestOutput, OUTPUT_BYTES, Refusal, Results};
 pub use workers::Workers;

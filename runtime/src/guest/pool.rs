@@ -7,10 +7,10 @@ use super::handler::{Handler, Instance};
 
 /// Shared by the workers.
 pub(super) struct Pool {
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
 }
 
-struct State {
+struct PoolState {
     /// How many more may be made.
     room: usize,
     /// By worker.
@@ -33,7 +33,7 @@ pub(super) enum Lease {
 impl Pool {
     pub(super) fn new(workers: usize, room: usize) -> Pool {
         let idle = (0..workers).map(|_| Vec::new()).collect();
-        Pool { state: Mutex::new(State { room, idle }) }
+        Pool { state: Mutex::new(PoolState { room, idle }) }
     }
 
     /// The right to make an instance, whatever idle ones there are.
@@ -92,13 +92,13 @@ impl Pool {
         self.with(|state| state.idle.iter().map(Vec::len).sum())
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut PoolState) -> T) -> T {
         // Nothing in here panics between two steps that belong together.
         work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl State {
+impl PoolState {
     /// An instance that makes room for another.
     fn evict(&mut self) -> Instance {
         let oldest = self.idle.iter_mut().find(|idle| !idle.is_empty()).map(|idle| idle.remove(0));

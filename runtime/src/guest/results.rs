@@ -43,7 +43,7 @@ pub struct Refusal {
 
 /// One event to publish.
 #[derive(Clone, Copy, Debug)]
-pub struct Output<'a> {
+pub struct GuestOutput<'a> {
     /// The row that caused it; it is done.
     pub row: u32,
     /// Index into the outputs that the handler was made with.
@@ -58,7 +58,7 @@ pub struct Output<'a> {
     header_values: &'a [u8],
 }
 
-impl<'a> Output<'a> {
+impl<'a> GuestOutput<'a> {
     /// Its headers, in order, without reserved ones.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
         let (mut names, mut values) = (self.header_names, self.header_values);
@@ -128,7 +128,7 @@ impl Results {
     }
 
     /// What done rows want published, in the order of the rows that caused it.
-    pub fn outputs(&self) -> impl Iterator<Item = Output<'_>> {
+    pub fn outputs(&self) -> impl Iterator<Item = GuestOutput<'_>> {
         Cursor::new(&self.outputs)
     }
 
@@ -207,7 +207,7 @@ impl Results {
             self.end_lane(lane, done, failure.map(refusal_of_batch));
         }
         for row in unfit {
-            self.take_back(row.lane, row.before, Verdict::Unstorable, row.reason);
+            self.take_back(row.lane, row.before, Verdict::Unpublishable, row.reason);
         }
         Ok(())
     }
@@ -234,7 +234,7 @@ impl Results {
 
     /// Takes the outputs of the rows that were noted over. Those of other rows may be millions, which nobody has to walk
     /// through later.
-    fn keep(&mut self, mut outputs: wit::OutputColumns, found: &check::Found) {
+    fn keep(&mut self, mut outputs: wit::OutputColumns, found: &check::Violations) {
         let target = |entry: u32| found.targets.get(entry as usize).copied().flatten();
         if found.all_noted {
             for entry in &mut outputs.targets {
@@ -281,7 +281,7 @@ impl Results {
     }
 }
 
-fn copy(columns: &mut wit::OutputColumns, output: &Output<'_>, target: u32, with_headers: bool) {
+fn copy(columns: &mut wit::OutputColumns, output: &GuestOutput<'_>, target: u32, with_headers: bool) {
     columns.causes.push(output.row);
     columns.targets.push(target);
     batch::push(&mut columns.keys, output.key);
@@ -366,16 +366,16 @@ impl<'a> Cursor<'a> {
 }
 
 impl<'a> Iterator for Cursor<'a> {
-    type Item = Output<'a>;
+    type Item = GuestOutput<'a>;
 
-    fn next(&mut self) -> Option<Output<'a>> {
+    fn next(&mut self) -> Option<GuestOutput<'a>> {
         let (columns, at) = (self.columns, self.output);
         let row = *columns.causes.get(at)?;
         let target = *columns.targets.get(at)?;
         let key = batch::next(*columns.keys.lengths.get(at)?, &mut self.keys);
         let value = batch::next(*columns.values.lengths.get(at)?, &mut self.values);
         self.output += 1;
-        let mut output = Output {
+        let mut output = GuestOutput {
             row,
             target,
             key,

@@ -7,7 +7,7 @@ use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 use super::batch::Batch;
-use super::call::Failure;
+use super::call::GuestFailure;
 use super::clock::Meter;
 use super::compiler::Compiler;
 use super::engine::{Engine, EngineOptions};
@@ -274,7 +274,7 @@ pub(super) fn fill(batch: &mut Batch, lanes: &[&[&str]]) {
 }
 
 /// One call on this thread, on an instance of its own.
-pub(super) fn call_here(handler: &Arc<Handler>, batch: &Batch) -> (Result<(), Failure>, Results) {
+pub(super) fn call_here(handler: &Arc<Handler>, batch: &Batch) -> (Result<(), GuestFailure>, Results) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let meter = Arc::new(Meter::new(handler.clock().clone()));
     meter.arm(handler.timeout());

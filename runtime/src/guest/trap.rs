@@ -6,7 +6,7 @@ use keylane_core::Fault;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
-use super::call::Failure;
+use super::call::GuestFailure;
 use super::host::{Limiter, RANDOM_BYTES_MAX, RESOURCES_MAX};
 
 /// Functions named in a message: enough to find the place, few enough for a log line and a header.
@@ -22,30 +22,33 @@ const TOO_MUCH_DATA: &str = "fuel allocated for hostcalls has been exhausted";
 const TOO_MUCH_RANDOM: &str = "requested len ";
 
 /// Sorts an error that a call ended with.
-pub(super) fn failure(error: &wasmtime::Error, limiter: &Limiter) -> Failure {
+pub(super) fn failure(error: &wasmtime::Error, limiter: &Limiter) -> GuestFailure {
     let text = format!("{:#}", error.root_cause());
     let in_the_guest = error.downcast_ref::<WasmBacktrace>();
     if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
-        return Failure::new(Fault::Timeout, with_frames("the deadline is over".to_owned(), in_the_guest));
+        return GuestFailure::new(
+            Fault::Timeout,
+            with_frames("the deadline is over".to_owned(), in_the_guest),
+        );
     }
     if matches!(error.downcast_ref::<Trap>(), Some(Trap::StackOverflow)) {
-        return Failure::new(Fault::Stack, with_frames(text, in_the_guest));
+        return GuestFailure::new(Fault::Stack, with_frames(text, in_the_guest));
     }
     if let Some(refusal) = limiter.refusal() {
-        return Failure::new(Fault::Memory, with_frames(refusal, in_the_guest));
+        return GuestFailure::new(Fault::Memory, with_frames(refusal, in_the_guest));
     }
     if let Some(message) = limit_hit(error, &text) {
-        return Failure::new(Fault::Limit, with_frames(message, in_the_guest));
+        return GuestFailure::new(Fault::Limit, with_frames(message, in_the_guest));
     }
     if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
         let message = format!("the guest ended itself with exit code {}", exit.0);
-        return Failure::new(Fault::Trap, with_frames(message, in_the_guest));
+        return GuestFailure::new(Fault::Trap, with_frames(message, in_the_guest));
     }
     if error.downcast_ref::<Trap>().is_some() || in_the_guest.is_some() {
-        return Failure::new(Fault::Trap, with_frames(text, in_the_guest));
+        return GuestFailure::new(Fault::Trap, with_frames(text, in_the_guest));
     }
     // The guest came back, but with pointers or text that can't be read.
-    Failure::new(Fault::Contract, format!("the result can't be read: {text}"))
+    GuestFailure::new(Fault::Contract, format!("the result can't be read: {text}"))
 }
 
 /// Which limit of the host stopped the guest, if one did.
@@ -61,7 +64,7 @@ fn limit_hit(error: &wasmtime::Error, text: &str) -> Option<String> {
 }
 
 /// Sorts an error that making an instance ended with.
-pub(super) fn no_instance(error: &wasmtime::Error, limiter: &Limiter) -> Failure {
+pub(super) fn no_instance(error: &wasmtime::Error, limiter: &Limiter) -> GuestFailure {
     let failure = failure(error, limiter);
     let (fault, message) = match failure.fault {
         Fault::Contract if error.is::<PoolConcurrencyLimitError>() => (Fault::Limit, format!("{error:#}")),
@@ -70,7 +73,7 @@ pub(super) fn no_instance(error: &wasmtime::Error, limiter: &Limiter) -> Failure
             (failure.fault, failure.message)
         }
     };
-    Failure::new(fault, message)
+    GuestFailure::new(fault, message)
 }
 
 fn with_frames(mut message: String, backtrace: Option<&WasmBacktrace>) -> String {

@@ -11,9 +11,9 @@
 //! - What there is to say of calls is said several pieces at a time: see [`told`].
 //! - No more calls are admitted than instances may live, so that an admitted call always gets one.
 
+mod call_events;
 mod slot;
 mod thread;
-mod told;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::JoinHandle;
 
-use super::call::{Call, CallKey, CallNews};
+use super::call::{Call, CallEvent, CallKey};
 use super::clock::Clock;
 use super::engine::Engine;
 use super::pool::Pool;
@@ -34,14 +34,14 @@ pub struct Workers {
 }
 
 struct Shared {
-    queue: Mutex<Queue>,
-    mailboxes: Vec<Mailbox>,
+    queue: Mutex<CallQueue>,
+    mailboxes: Vec<WorkerMailbox>,
     pool: Pool,
     clock: Arc<Clock>,
     closed: AtomicBool,
 }
 
-struct Queue {
+struct CallQueue {
     waiting: VecDeque<Box<Call>>,
     /// Calls that may be submitted now.
     room: usize,
@@ -51,7 +51,7 @@ struct Queue {
 
 /// What a worker is told from outside.
 #[derive(Default)]
-struct Mailbox {
+struct WorkerMailbox {
     cancels: Mutex<Vec<CallKey>>,
     /// Wakes its thread.
     waker: Mutex<Option<Waker>>,
@@ -63,12 +63,12 @@ impl Workers {
         let threads = threads.max(1);
         let capacity = usize::try_from(engine.max_instances()).unwrap_or(usize::MAX);
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue {
+            queue: Mutex::new(CallQueue {
                 waiting: VecDeque::with_capacity(capacity),
                 room: capacity,
                 idle: Vec::with_capacity(threads),
             }),
-            mailboxes: (0..threads).map(|_| Mailbox::default()).collect(),
+            mailboxes: (0..threads).map(|_| WorkerMailbox::default()).collect(),
             pool: Pool::new(threads, capacity),
             clock: engine.clock().clone(),
             closed: AtomicBool::new(false),
@@ -87,7 +87,7 @@ impl Workers {
     }
 
     /// Hands calls over, in order. They come back, with their buffers, through their
-    /// [`CallEvents`](super::CallEvents). What there is no room for stays in `calls`: as many are out as instances
+    /// [`CallObserver`](super::CallObserver). What there is no room for stays in `calls`: as many are out as instances
     /// may live, or the workers are shut down.
     ///
     /// One idle worker is woken for each `for_one` calls, as many as are worth waking it. Whoever is awake takes the rest,
@@ -120,7 +120,7 @@ impl Workers {
             position.and_then(|position| queue.waiting.remove(position))
         };
         if let Some(call) = queued {
-            return self.shared.give_up(call);
+            return self.shared.drop_cancelled(call);
         }
         // Only the worker that has it knows it. A worker that has just taken it from the queue has put it
         // into a slot before it looks at its mailbox again.
@@ -138,7 +138,7 @@ impl Workers {
             std::mem::take(&mut queue.waiting)
         };
         for call in queued {
-            self.shared.give_up(call);
+            self.shared.drop_cancelled(call);
         }
         for worker in 0..self.shared.mailboxes.len() {
             self.shared.wake(worker);
@@ -172,7 +172,7 @@ impl std::fmt::Debug for Workers {
 }
 
 /// What a worker finds in the queue.
-enum Next {
+enum NextCall {
     Call(Box<Call>),
     /// Nothing: the worker is entered as idle and will be woken.
     Nothing,
@@ -180,7 +180,7 @@ enum Next {
 }
 
 impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, CallQueue> {
         lock(&self.queue)
     }
 
@@ -189,17 +189,17 @@ impl Shared {
         self.closed.load(Ordering::Acquire)
     }
 
-    fn next(&self, worker: usize) -> Next {
+    fn next(&self, worker: usize) -> NextCall {
         let mut queue = self.queue();
         queue.idle.retain(|idle| *idle != worker);
         if let Some(call) = queue.waiting.pop_front() {
-            return Next::Call(call);
+            return NextCall::Call(call);
         }
         if self.is_closed() {
-            return Next::Closed;
+            return NextCall::Closed;
         }
         queue.idle.push(worker);
-        Next::Nothing
+        NextCall::Nothing
     }
 
     /// The worker is about to be busy with calls of its own. If it was woken for a queued one, somebody else
@@ -229,9 +229,9 @@ impl Shared {
     }
 
     /// A call that never ran is cancelled.
-    fn give_up(&self, call: Box<Call>) {
+    fn drop_cancelled(&self, call: Box<Call>) {
         self.ended(1);
-        call.events().clone().tell(&mut vec![CallNews::ReallyEnded(call)]);
+        call.observer().clone().notify(&mut vec![CallEvent::Terminated(call)]);
     }
 }
 

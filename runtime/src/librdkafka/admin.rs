@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::code::{self, ErrorCode};
 use super::config::ErrorText;
 use super::deadline::millis;
-use super::{Client, Event, Queue, Requests, sys};
+use super::{Client, ClientEvent, Queue, Requests, sys};
 
 /// `RD_KAFKA_ADMIN_OP_CREATETOPICS`.
 const CREATE_TOPICS: i32 = 1;
@@ -114,7 +114,7 @@ pub fn create_topics(client: &Arc<Client>, topics: &[NewTopic], limit: Duration)
     Ok(())
 }
 
-pub(super) fn wait(answers: &Queue, limit: Duration) -> Result<Event, ErrorCode> {
+pub(super) fn wait(answers: &Queue, limit: Duration) -> Result<ClientEvent, ErrorCode> {
     let answer = answers.poll(limit + GRACE).ok_or(ErrorCode::TIMED_OUT)?;
     answer.error().into_result()?;
     Ok(answer)

@@ -8,15 +8,15 @@ use super::{PartitionList, sys};
 
 /// One event. Not tied to a thread.
 #[derive(Debug)]
-pub struct Event(NonNull<sys::KafkaEvent>);
+pub struct ClientEvent(NonNull<sys::KafkaEvent>);
 
 // SAFETY: an event is memory that we own until we destroy it; the library has let go of it.
-unsafe impl Send for Event {}
+unsafe impl Send for ClientEvent {}
 
 /// The events that are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// Partitions are given or taken: [`Event::error`] says which, [`Event::partitions`] which ones.
+    /// Partitions are given or taken: [`ClientEvent::error`] says which, [`ClientEvent::partitions`] which ones.
     Rebalance,
     /// Something went wrong.
     Error,
@@ -30,9 +30,9 @@ pub enum EventKind {
     Other(i32),
 }
 
-impl Event {
-    pub(super) fn from_raw(raw: NonNull<sys::KafkaEvent>) -> Event {
-        Event(raw)
+impl ClientEvent {
+    pub(super) fn from_raw(raw: NonNull<sys::KafkaEvent>) -> ClientEvent {
+        ClientEvent(raw)
     }
 
     /// Which kind.
@@ -90,7 +90,7 @@ impl Event {
     }
 }
 
-impl Drop for Event {
+impl Drop for ClientEvent {
     fn drop(&mut self) {
         // SAFETY: ours alone.
         unsafe { sys::rd_kafka_event_destroy(self.0.as_ptr()) }

@@ -70,8 +70,8 @@ impl PartitionQueue {
         }
         // Before the look: what comes during it sets it again.
         self.0.set_ready(false);
-        let mut reader = Reader { each, client: self.0.client(), stopped: false };
-        let opaque: *mut Reader<'_> = &raw mut reader;
+        let mut reader = ReadContext { each, client: self.0.client(), stopped: false };
+        let opaque: *mut ReadContext<'_> = &raw mut reader;
         // SAFETY: the queue is live and served by nobody else: it takes a `PartitionQueue`, which is not `Sync`.
         // `on_record` gets the reader, which outlives the call and is not touched meanwhile.
         unsafe { sys::rd_kafka_consume_callback_queue(self.0.raw(), 0, on_record, opaque.cast()) };
@@ -84,7 +84,7 @@ impl PartitionQueue {
     }
 }
 
-struct Reader<'a> {
+struct ReadContext<'a> {
     each: &'a mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
     client: &'a Arc<Client>,
     stopped: bool,
@@ -94,7 +94,7 @@ struct Reader<'a> {
 unsafe extern "C" fn on_record(message: *mut sys::RawMessage, opaque: *mut c_void) {
     // SAFETY: `opaque` is the reader of the running `read`, used by nobody else during the call; the message is
     // the library's and stays unchanged until this returns.
-    let (reader, raw) = unsafe { (&mut *opaque.cast::<Reader<'_>>(), &*message) };
+    let (reader, raw) = unsafe { (&mut *opaque.cast::<ReadContext<'_>>(), &*message) };
     let entry = if raw.err == 0 {
         // SAFETY: a record, which the library keeps until this returns.
         unsafe { Message::new(raw) }.map_or_else(

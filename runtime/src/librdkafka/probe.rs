@@ -2,7 +2,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::{ConfigError, Deadline, Hopeless, Producer, Properties, Questions};
+use super::{ConfigError, Deadline, PermanentStartupError, Producer, Properties, Questions};
 
 /// How long one probe may take.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -15,7 +15,7 @@ pub enum Probed {
     /// A broker answered.
     Accepted,
     /// The brokers refuse the credentials, or their certificate is not trusted.
-    Refused(Hopeless),
+    Refused(PermanentStartupError),
     /// No broker answered in time, or the caller stopped the probe.
     Unknown,
 }
@@ -28,18 +28,22 @@ pub fn probe(properties: &Properties, stop: &dyn Fn() -> bool) -> Result<Probed,
     properties.set("log_level", 0);
     let asker = match Producer::new(&properties) {
         // A token that has ended: the brokers would refuse it.
-        Err(ConfigError::Credentials(error)) => return Ok(Probed::Refused(Hopeless::Credentials(error))),
+        Err(ConfigError::Credentials(error)) => {
+            return Ok(Probed::Refused(PermanentStartupError::Credentials(error)));
+        }
         made => made?,
     };
     let (events, limit) = (asker.main_queue(), Deadline::after(LIMIT));
-    let mut patience = |_: &_| match stop() || limit.is_over() {
+    let mut retry = |_: &_| match stop() || limit.is_over() {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
     };
-    let found = Questions::new(asker.client(), &events, ANSWER_LIMIT, &mut patience).broker();
+    let found = Questions::new(asker.client(), &events, ANSWER_LIMIT, &mut retry).broker();
     Ok(match found {
         Ok(_) => Probed::Accepted,
-        Err(refusal @ (Hopeless::Authentication(_) | Hopeless::Certificate(_))) => Probed::Refused(refusal),
+        Err(refusal @ (PermanentStartupError::Authentication(_) | PermanentStartupError::Certificate(_))) => {
+            Probed::Refused(refusal)
+        }
         Err(_) => Probed::Unknown,
     })
 }

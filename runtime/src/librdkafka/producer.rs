@@ -9,7 +9,7 @@ use rdkafka_sys::{RD_KAFKA_EVENT_DR, RD_KAFKA_EVENT_ERROR, RD_KAFKA_MSG_F_COPY};
 use super::code::ErrorCode;
 use super::deadline::millis;
 use super::message::{Header, Message};
-use super::{Client, ConfigError, Event, Properties, Queue, sys};
+use super::{Client, ClientEvent, ConfigError, Properties, Queue, sys};
 
 /// `RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT`.
 const PURGE_ALL: c_int = 3;
@@ -170,7 +170,7 @@ impl Producer {
     }
 }
 
-impl Event {
+impl ClientEvent {
     /// The next report of a delivery event.
     pub fn next_delivered(&mut self) -> Option<Delivered<'_>> {
         self.next_message().map(|message| Delivered {

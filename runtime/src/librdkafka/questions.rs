@@ -25,17 +25,17 @@ const CREATED_LIMIT: Duration = Duration::from_secs(15);
 
 /// A question that has no answer, or not yet; the waiting goes on unless the caller breaks.
 #[derive(Clone, Debug)]
-pub struct Waiting {
+pub struct Unanswered {
     /// What does not work yet, for people; `None`: it only takes its time.
     pub reason: Option<String>,
 }
 
 /// Asks the caller whether to go on waiting.
-pub type Patience<'a> = &'a mut dyn FnMut(&Waiting) -> ControlFlow<()>;
+pub type StartupRetry<'a> = &'a mut dyn FnMut(&Unanswered) -> ControlFlow<()>;
 
 /// Why waiting is of no use.
 #[derive(Debug, thiserror::Error)]
-pub enum Hopeless {
+pub enum PermanentStartupError {
     /// A topic name that can't be one.
     #[error("topic `{0}`: not a topic name")]
     TopicName(String),
@@ -103,17 +103,17 @@ pub struct Questions<'a> {
     events: &'a Queue,
     /// How long the next try may take, and any.
     limits: (Duration, Duration),
-    patience: Patience<'a>,
+    retry: StartupRetry<'a>,
 }
 
 impl<'a> Questions<'a> {
     /// `events`: the client's main queue, which is served meanwhile. `limit`: how long one answer may take.
-    pub fn new(client: &'a Arc<Client>, events: &'a Queue, limit: Duration, patience: Patience<'a>) -> Self {
-        Questions { client, events, limits: (FIRST_TRY.min(limit), limit), patience }
+    pub fn new(client: &'a Arc<Client>, events: &'a Queue, limit: Duration, retry: StartupRetry<'a>) -> Self {
+        Questions { client, events, limits: (FIRST_TRY.min(limit), limit), retry }
     }
 
     /// A broker that answers.
-    pub fn broker(&mut self) -> Result<AdminBroker, Hopeless> {
+    pub fn broker(&mut self) -> Result<AdminBroker, PermanentStartupError> {
         loop {
             match self.ask(admin_broker)? {
                 Ok(broker) => return Ok(broker),
@@ -127,7 +127,7 @@ impl<'a> Questions<'a> {
     pub fn ask<T: Send + 'static>(
         &mut self,
         question: impl FnOnce(&Arc<Client>, Duration) -> T + Send + 'static,
-    ) -> Result<T, Hopeless> {
+    ) -> Result<T, PermanentStartupError> {
         let (client, (limit, _)) = (Arc::clone(self.client), self.limits);
         let (answer, answered) = mpsc::sync_channel(1);
         let ask = move || {
@@ -159,7 +159,7 @@ impl<'a> Questions<'a> {
         names: &[CString],
         purpose: Purpose,
         partitions: Option<NewPartitions<'_>>,
-    ) -> Result<Vec<TopicDescription>, Hopeless> {
+    ) -> Result<Vec<TopicDescription>, PermanentStartupError> {
         let mut created: Option<Deadline> = None;
         loop {
             let asked = names.to_vec();
@@ -176,14 +176,14 @@ impl<'a> Questions<'a> {
                         let new = |name: CString| NewTopic { partitions: partitions(&name), name };
                         let new: Vec<NewTopic> = missing.into_iter().map(new).collect();
                         self.ask(move |client, limit| create_topics(client, &new, limit))?
-                            .map_err(Hopeless::TopicNotCreated)?;
+                            .map_err(PermanentStartupError::TopicNotCreated)?;
                         created = Some(Deadline::after(CREATED_LIMIT));
                         continue;
                     }
                     (Some(limit), _) if !limit.is_over() => "topics are being created".to_owned(),
                     _ => {
                         let topics = missing.iter().map(|name| name.to_string_lossy().into_owned()).collect();
-                        return Err(Hopeless::TopicsMissing { topics, purpose: purpose.name });
+                        return Err(PermanentStartupError::TopicsMissing { topics, purpose: purpose.name });
                     }
                 },
             };
@@ -192,7 +192,7 @@ impl<'a> Questions<'a> {
     }
 
     /// Serves the client's events for a while; some of them end the waiting.
-    pub fn wait(&mut self, reason: String) -> Result<(), Hopeless> {
+    pub fn wait(&mut self, reason: String) -> Result<(), PermanentStartupError> {
         let (limit, most) = self.limits;
         self.limits.0 = (2 * limit).min(most);
         let heard = self.serve(PAUSE)?;
@@ -200,7 +200,7 @@ impl<'a> Questions<'a> {
     }
 
     /// Takes the client's events for so long. Gives the last error among them.
-    fn serve(&mut self, limit: Duration) -> Result<Option<String>, Hopeless> {
+    fn serve(&mut self, limit: Duration) -> Result<Option<String>, PermanentStartupError> {
         let (limit, mut heard) = (Deadline::after(limit), None);
         loop {
             match self.events.poll(limit.remaining()) {
@@ -208,10 +208,10 @@ impl<'a> Questions<'a> {
                     let text = event.text();
                     match event.error() {
                         ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED => {
-                            return Err(Hopeless::Authentication(text));
+                            return Err(PermanentStartupError::Authentication(text));
                         }
                         ErrorCode::SSL if is_about_certificate(&text) => {
-                            return Err(Hopeless::Certificate(text));
+                            return Err(PermanentStartupError::Certificate(text));
                         }
                         _ => heard = Some(text),
                     }
@@ -224,20 +224,20 @@ impl<'a> Questions<'a> {
     }
 
     /// Asks the caller. Without a reason there is nothing to say yet.
-    fn go_on(&mut self, reason: Option<String>) -> Result<(), Hopeless> {
-        match (self.patience)(&Waiting { reason }) {
+    fn go_on(&mut self, reason: Option<String>) -> Result<(), PermanentStartupError> {
+        match (self.retry)(&Unanswered { reason }) {
             ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Hopeless::Stopped),
+            ControlFlow::Break(()) => Err(PermanentStartupError::Stopped),
         }
     }
 }
 
 impl Purpose {
-    fn refuses(self, topic: String, code: ErrorCode) -> Hopeless {
+    fn refuses(self, topic: String, code: ErrorCode) -> PermanentStartupError {
         let Purpose { name: purpose, rights } = self;
         match code {
-            ErrorCode::TOPIC_EXCEPTION => Hopeless::TopicName(topic),
-            code => Hopeless::TopicDenied { topic, purpose, code, rights },
+            ErrorCode::TOPIC_EXCEPTION => PermanentStartupError::TopicName(topic),
+            code => PermanentStartupError::TopicDenied { topic, purpose, code, rights },
         }
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::client::Client;
 use super::deadline::millis;
-use super::event::Event;
+use super::event::ClientEvent;
 use super::{WakeHandle, sys};
 
-/// A queue of the library. Holds its client alive.
+/// A queue of the library. BlockedOn its client alive.
 #[derive(Debug)]
 pub struct Queue {
     raw: RawQueue,
@@ -74,14 +74,14 @@ impl Queue {
     }
 
     /// The next event, if one comes in time.
-    pub fn poll(&self, timeout: Duration) -> Option<Event> {
+    pub fn poll(&self, timeout: Duration) -> Option<ClientEvent> {
         // SAFETY: the queue is live.
         let event = unsafe { sys::rd_kafka_queue_poll(self.raw(), millis(timeout)) };
-        Some(Event::from_raw(NonNull::new(event)?))
+        Some(ClientEvent::from_raw(NonNull::new(event)?))
     }
 
     /// As [`Queue::poll`] without waiting, and without asking the library when there is nothing to find.
-    pub fn poll_now(&self) -> Option<Event> {
+    pub fn poll_now(&self) -> Option<ClientEvent> {
         if !self.is_ready() {
             return None;
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::admin::{AdminBroker, Options, TopicDescription, array, description};
 use super::code::{self, ErrorCode};
 use super::list::{ListEntry, PartitionList, entry};
-use super::{Client, END, Event, Queue, sys};
+use super::{Client, ClientEvent, END, Queue, sys};
 
 /// `RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS`, `RD_KAFKA_ADMIN_OP_DESCRIBETOPICS`, `RD_KAFKA_ADMIN_OP_LISTOFFSETS`.
 const GROUP_OFFSETS: i32 = 14;
@@ -23,7 +23,7 @@ pub enum Isolation {
     Committed = 1,
 }
 
-/// Sends requests of one client. Each has a number, which [`Event::request`] gives with its answer.
+/// Sends requests of one client. Each has a number, which [`ClientEvent::request`] gives with its answer.
 #[derive(Debug)]
 pub struct Requests {
     client: Arc<Client>,
@@ -38,17 +38,17 @@ impl Requests {
     }
 
     /// The next answer, without waiting.
-    pub fn next_answer(&self) -> Option<Event> {
+    pub fn next_answer(&self) -> Option<ClientEvent> {
         self.answers.poll_now()
     }
 
     /// The next answer, if one comes in time.
-    pub fn wait_for_answer(&self, limit: Duration) -> Option<Event> {
+    pub fn wait_for_answer(&self, limit: Duration) -> Option<ClientEvent> {
         self.answers.poll(limit)
     }
 
     /// Replaces timestamps, [`BEGINNING`](super::BEGINNING) and [`END`](super::END) in a list by offsets: see
-    /// [`Event::log_offsets`]. All leaders have to answer; to be told of one whatever the others do, ask for it alone.
+    /// [`ClientEvent::log_offsets`]. All leaders have to answer; to be told of one whatever the others do, ask for it alone.
     pub fn log_offsets(&mut self, mut list: PartitionList, isolation: Isolation, limit: Duration) -> usize {
         let (number, options) = self.begin(LOG_OFFSETS, limit);
         options.set_isolation(isolation);
@@ -59,7 +59,7 @@ impl Requests {
         number
     }
 
-    /// What a group committed for these partitions, or for all: see [`Event::group_offsets`], and
+    /// What a group committed for these partitions, or for all: see [`ClientEvent::group_offsets`], and
     /// [`GroupReader`](super::GroupReader) for why no other client asks. `stable`: a partition with an undecided transaction
     /// answers with [`ErrorCode::UNSTABLE_OFFSET_COMMIT`].
     pub(super) fn group_offsets(
@@ -89,7 +89,7 @@ impl Requests {
         number
     }
 
-    /// What these topics are: see [`Event::topics`]. None of them is created by asking.
+    /// What these topics are: see [`ClientEvent::topics`]. None of them is created by asking.
     pub fn topics(&mut self, names: &[CString], broker: AdminBroker, limit: Duration) -> usize {
         let (number, options) = self.begin(TOPICS, limit);
         options.ask(broker);
@@ -131,7 +131,7 @@ impl Options {
     }
 }
 
-impl Event {
+impl ClientEvent {
     /// The answer to [`Requests::log_offsets`]: per partition its offset, or why it is not known. After a timestamp behind
     /// the last record it is [`END`]. A leader that did not answer, for whatever reason, is a timeout.
     pub fn log_offsets(&self) -> Result<Vec<ListEntry<'_>>, ErrorCode> {

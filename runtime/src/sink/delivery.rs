@@ -5,11 +5,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::in_flight::Left;
-use super::outcome::{Delivery, DeliveryError, Landed, Refusal, refusal};
+use super::outcome::{Delivery, DeliveryError, RecordMetadata, Refusal, refusal};
 use super::producer::{OnRefusal, Route, Shared};
-use super::record::Record;
-use super::resend::{Resend, Suspect, Verdict};
-use crate::librdkafka::{ConfigError, Delivered, ErrorCode, Event, EventKind, Producer, Queue};
+use super::record::OwnedRecord;
+use super::resend::{Quarantined, Resend, ResendDecision};
+use crate::librdkafka::{ClientEvent, ConfigError, Delivered, ErrorCode, EventKind, Producer, Queue};
 use crate::telemetry::LineLimit;
 
 /// The thread looks around at least so often.
@@ -75,7 +75,7 @@ impl DeliveryThread {
         }
     }
 
-    fn take(&mut self, event: &mut Event) {
+    fn take(&mut self, event: &mut ClientEvent) {
         match event.kind() {
             EventKind::Delivery => self.deliver(event),
             EventKind::Error => self.note(event),
@@ -83,7 +83,7 @@ impl DeliveryThread {
         }
     }
 
-    fn deliver(&mut self, event: &mut Event) {
+    fn deliver(&mut self, event: &mut ClientEvent) {
         while let Some(report) = event.next_delivered() {
             match report.error.into_result() {
                 Ok(()) => self.landed(&report),
@@ -111,8 +111,8 @@ impl DeliveryThread {
             resend.settled();
         }
         self.shared.all_clear(topic.into());
-        let landed = Landed { topic, partition: report.partition, offset: report.offset };
-        self.tell(report.token, Ok(landed));
+        let landed = RecordMetadata { topic, partition: report.partition, offset: report.offset };
+        self.report_outcome(report.token, Ok(landed));
     }
 
     /// The brokers, or the client, did not take a record.
@@ -131,28 +131,28 @@ impl DeliveryThread {
         let topic = usize::from(number);
         let closed_before = self.shared.close(topic);
         if refusal == Refusal::Again && !closed_before {
-            self.tell_batch_refused(topic, code);
+            self.log_batch_rejected(topic, code);
         }
         let Some(resend) = self.resend.get_mut(topic) else { return };
         if resend.is_alone(place) {
             match resend.refused(refusal, code) {
-                Verdict::Refused => {
+                ResendDecision::Refused => {
                     resend.settled();
-                    self.tell_refused(place, code);
+                    self.log_rejected(place, code);
                 }
-                Verdict::Restamped => self.shared.in_flight.restamp(place),
-                Verdict::Blocked => self.shared.alarm(topic, code),
+                ResendDecision::Restamped => self.shared.in_flight.restamp(place),
+                ResendDecision::Blocked => self.shared.alarm(topic, code),
             }
             return;
         }
         match report.record() {
             Ok(message) => {
                 let timestamp = self.shared.in_flight.timestamp(place);
-                let record = Record::copy_of(number, timestamp, &message);
+                let record = OwnedRecord::copy_of(number, timestamp, &message);
                 let alone = refusal != Refusal::Producer;
-                resend.push(Suspect { place, record, alone });
+                resend.push(Quarantined { place, record, alone });
             }
-            Err(code) => self.tell_refused(place, code),
+            Err(code) => self.log_rejected(place, code),
         }
         if refusal == Refusal::Topic {
             self.shared.alarm(topic, code);
@@ -177,7 +177,7 @@ impl DeliveryThread {
                 Ok(()) => resend.sent(),
                 Err(ErrorCode::MSG_SIZE_TOO_LARGE) => {
                     resend.settled();
-                    self.tell_refused(place, ErrorCode::MSG_SIZE_TOO_LARGE);
+                    self.log_rejected(place, ErrorCode::MSG_SIZE_TOO_LARGE);
                     self.pass_on();
                     return self.send_again(topic);
                 }
@@ -203,18 +203,18 @@ impl DeliveryThread {
         }
     }
 
-    fn tell_batch_refused(&mut self, topic: usize, code: ErrorCode) {
+    fn log_batch_rejected(&mut self, topic: usize, code: ErrorCode) {
         let Some(dropped) = self.lines.allow() else { return };
         let topic = self.shared.name(topic);
         tracing::warn!(topic, %code, dropped, "a batch of outputs is refused: its records are sent again, one by one");
     }
 
-    fn tell_refused(&mut self, place: usize, code: ErrorCode) {
+    fn log_rejected(&mut self, place: usize, code: ErrorCode) {
         let topic = self.shared.in_flight.topic(place);
-        self.tell(place, Err(DeliveryError { topic, code }));
+        self.report_outcome(place, Err(DeliveryError { topic, code }));
     }
 
-    fn tell(&mut self, place: usize, result: Result<Landed, DeliveryError>) {
+    fn report_outcome(&mut self, place: usize, result: Result<RecordMetadata, DeliveryError>) {
         let Left { token, again, restamped } = self.shared.in_flight.leave(place);
         let delivery = Delivery { token, again, restamped, result };
         let handler = usize::from(delivery.token.handler);
@@ -222,7 +222,7 @@ impl DeliveryThread {
         collected.push(delivery);
     }
 
-    fn note(&mut self, event: &Event) {
+    fn note(&mut self, event: &ClientEvent) {
         let text = format!("{} ({})", event.text(), event.error().name());
         if let Some(dropped) = self.error_lines.allow() {
             let remedy = "see whether the brokers run; the client connects again by itself";

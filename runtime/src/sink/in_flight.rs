@@ -25,14 +25,14 @@ pub struct Token {
 /// A table of tokens, because the C library carries one number per record; and the bytes on their way per topic.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    state: Mutex<State>,
+    state: Mutex<Tracked>,
     empty: Condvar,
     max_bytes_per_topic: usize,
 }
 
 #[derive(Debug)]
-struct State {
-    slots: Vec<Slot>,
+struct Tracked {
+    slots: Vec<TrackedRecord>,
     free: Vec<usize>,
     topics: Vec<OfTopic>,
     /// Places that are taken: on their way, or set aside to be sent again.
@@ -51,7 +51,7 @@ struct OfTopic {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+struct TrackedRecord {
     token: Token,
     topic: u16,
     bytes: usize,
@@ -79,8 +79,8 @@ pub(super) struct Left {
     pub(super) restamped: bool,
 }
 
-impl State {
-    fn set_aside(&mut self, index: usize) -> Slot {
+impl Tracked {
+    fn set_aside(&mut self, index: usize) -> TrackedRecord {
         let slot = self.slots.get_mut(index).expect("the library returns the numbers it was given");
         let was_on_its_way = std::mem::take(&mut slot.on_its_way);
         let slot = *slot;
@@ -94,7 +94,7 @@ impl State {
 
 impl InFlight {
     pub(super) fn new(topics: usize, max_bytes_per_topic: usize) -> InFlight {
-        let state = State {
+        let state = Tracked {
             slots: Vec::new(),
             free: Vec::new(),
             topics: vec![OfTopic::default(); topics],
@@ -124,7 +124,7 @@ impl InFlight {
         state.records += 1;
         state.entered += 1;
         let sequence = state.entered;
-        let slot = Slot {
+        let slot = TrackedRecord {
             token,
             topic,
             bytes,
@@ -164,7 +164,7 @@ impl InFlight {
     /// Nobody waits for these records of a handler any more. What is on its way can't be recalled.
     pub(super) fn forget(&self, handler: u16, which: &dyn Fn(&Token) -> bool) {
         let mut state = self.lock();
-        let State { slots, free, forgotten, .. } = &mut *state;
+        let Tracked { slots, free, forgotten, .. } = &mut *state;
         let mut is_free = vec![false; slots.len()];
         free.iter().filter_map(|&index| is_free.get_mut(index).map(|free| *free = true)).for_each(drop);
         let taken = slots.iter_mut().zip(is_free).filter(|(_, is_free)| !is_free).map(|(slot, _)| slot);
@@ -194,7 +194,7 @@ impl InFlight {
         let Some(slot) = state.slots.get_mut(index) else { return };
         slot.on_its_way = true;
         slot.again = true;
-        let Slot { topic, bytes, .. } = *slot;
+        let TrackedRecord { topic, bytes, .. } = *slot;
         if let Some(on_its_way) = state.topics.get_mut(usize::from(topic)) {
             on_its_way.bytes += bytes;
             on_its_way.records += 1;
@@ -248,7 +248,7 @@ impl InFlight {
     }
 
     /// Only a broken invariant panics while it is held, and that ends the process.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Tracked> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

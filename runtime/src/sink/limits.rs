@@ -1,7 +1,7 @@
 //! What the topics and the client take, and whether a record fits: known before it is handed over.
 //!
 //! Brokers refuse batches, not records. What is found here costs no trip, and no other record of a batch.
-use super::Output;
+use super::OutputRecord;
 use crate::librdkafka::Properties;
 
 /// What a topic takes unless it is configured otherwise.
@@ -60,7 +60,7 @@ pub(super) struct Limits {
 
 /// Why a record will not be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
+pub enum Unpublishable {
     /// Its topic takes no batch of this size.
     #[error(
         "takes {bytes} bytes, and the topic's `max.message.bytes` is {max}: emit less, or raise it and start \
@@ -109,7 +109,7 @@ impl RecordSize {
     }
 
     /// Of a whole record.
-    pub fn of(output: &Output<'_>) -> RecordSize {
+    pub fn of(output: &OutputRecord<'_>) -> RecordSize {
         let size = RecordSize::new(output.key, output.value);
         output.headers.iter().fold(size, |size, (name, value)| size.with(name, *value))
     }
@@ -178,19 +178,19 @@ impl Limits {
     }
 
     /// Whether a record can be stored, as far as it is known.
-    pub(super) fn check(&self, topic: u16, size: RecordSize) -> Result<(), Unfit> {
+    pub(super) fn check(&self, topic: u16, size: RecordSize) -> Result<(), Unpublishable> {
         let topic = self.topics.get(usize::from(topic)).copied().unwrap_or_default();
         let (bytes, max) = (CLIENT_FRAMING + size.content, self.client_bytes);
         if topic.compacted && !size.keyed {
-            return Err(Unfit::NoKey);
+            return Err(Unpublishable::NoKey);
         }
         if let Some(max) = topic.batch_bytes
             && !self.compressed
             && size.of_batch() > max
         {
-            return Err(Unfit::TooLargeForTopic { bytes: size.of_batch(), max });
+            return Err(Unpublishable::TooLargeForTopic { bytes: size.of_batch(), max });
         }
-        if bytes > max { Err(Unfit::TooLargeForClient { bytes, max }) } else { Ok(()) }
+        if bytes > max { Err(Unpublishable::TooLargeForClient { bytes, max }) } else { Ok(()) }
     }
 
     /// Bytes of the largest record that the topic may take.
@@ -263,14 +263,14 @@ mod tests {
         let limits = limits(&[Some(5_000)], &[("message.max.bytes", "3000")]);
         let record = |bytes: usize| RecordSize::new(None, Some(&vec![0; bytes]));
         assert_eq!(limits.check(0, record(2_964)), Ok(()));
-        let refused = Err(Unfit::TooLargeForClient { bytes: 3_001, max: 3_000 });
+        let refused = Err(Unpublishable::TooLargeForClient { bytes: 3_001, max: 3_000 });
         assert_eq!(limits.check(0, record(2_965)), refused);
     }
 
     #[test]
     fn a_topics_limit_counts_unless_records_are_compressed() {
         let record = RecordSize::new(Some(b"k"), Some(&[0; 1_930]));
-        let refused = Err(Unfit::TooLargeForTopic { bytes: 2_001, max: 2_000 });
+        let refused = Err(Unpublishable::TooLargeForTopic { bytes: 2_001, max: 2_000 });
         assert_eq!(limits(&[Some(2_000)], &[]).check(0, record), refused);
         assert_eq!(limits(&[Some(2_001)], &[]).check(0, record), Ok(()));
         for (codec, name) in [("zstd", "compression.type"), ("lz4", "compression.codec")] {
@@ -284,7 +284,7 @@ mod tests {
         let compacted = TopicLimits { compacted: true, ..TopicLimits::default() };
         let limits = Limits::new(vec![compacted], &Properties::default());
         assert_eq!(limits.check(0, RecordSize::new(Some(b""), None)), Ok(()));
-        assert_eq!(limits.check(0, RecordSize::new(None, Some(b"v"))), Err(Unfit::NoKey));
+        assert_eq!(limits.check(0, RecordSize::new(None, Some(b"v"))), Err(Unpublishable::NoKey));
         assert!(limits.is_compacted(0) && !limits.is_compacted(1));
     }
 

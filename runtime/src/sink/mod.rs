@@ -22,10 +22,10 @@ mod start;
 mod topics;
 
 pub use in_flight::Token;
-pub use limits::{RecordSize, TimeFit, Unfit};
-pub use outcome::{Delivery, DeliveryError, Landed};
-pub use producer::{OnRefusal, Output, ProduceError, Route, Sink, SinkHealth};
-pub use record::Record;
+pub use limits::{RecordSize, TimeFit, Unpublishable};
+pub use outcome::{Delivery, DeliveryError, RecordMetadata};
+pub use producer::{OnRefusal, OutputRecord, ProduceError, Route, Sink, SinkHealth};
+pub use record::OwnedRecord;
 pub use start::{Error, SinkSpec};
 
 #[cfg(test)]

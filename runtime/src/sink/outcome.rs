@@ -12,12 +12,12 @@ pub struct Delivery {
     /// The topic refused its own time: it carries the time at which it was sent again.
     pub restamped: bool,
     /// Whether the brokers have it.
-    pub result: Result<Landed, DeliveryError>,
+    pub result: Result<RecordMetadata, DeliveryError>,
 }
 
 /// Where a record landed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Landed {
+pub struct RecordMetadata {
     /// Index of the topic.
     pub topic: u16,
     /// The partition that the key was given.

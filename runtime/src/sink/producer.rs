@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use super::delivery::DeliveryThread;
 use super::in_flight::{InFlight, Token};
-use super::limits::{Limits, RecordSize, TimeFit, Unfit};
+use super::limits::{Limits, RecordSize, TimeFit, Unpublishable};
 use super::outcome::{Delivery, DeliveryError, Refusal, refusal};
 use super::record::RECORD_OVERHEAD;
 use super::start::{Error, SinkSpec};
 use super::topics;
 use crate::librdkafka::{
-    ConfigError, Deadline, ErrorCode, Header, Hopeless, Patience, ProduceRecord, Producer, ProducerTopic,
-    Properties, admin_broker,
+    ConfigError, Deadline, ErrorCode, Header, PermanentStartupError, ProduceRecord, Producer, ProducerTopic,
+    Properties, StartupRetry, admin_broker,
 };
 
 /// How long the producer may take to know its brokers before something is sent.
@@ -29,7 +29,7 @@ pub type OnRefusal = Box<dyn Fn() + Send>;
 
 /// A record to publish.
 #[derive(Clone, Copy)]
-pub struct Output<'a> {
+pub struct OutputRecord<'a> {
     /// Index into the topics of the [`SinkSpec`].
     pub topic: u16,
     /// Milliseconds since 1970; `None`: the time at which it is sent.
@@ -42,7 +42,7 @@ pub struct Output<'a> {
     pub headers: &'a [Header<'a>],
 }
 
-impl Output<'_> {
+impl OutputRecord<'_> {
     /// Bytes of memory that it takes while it waits.
     pub fn memory(&self) -> usize {
         RecordSize::of(self).content() + RECORD_OVERHEAD
@@ -97,24 +97,24 @@ pub(super) struct Current {
 }
 
 impl Sink {
-    /// Checks that every topic exists, and learns what it takes. Waits for brokers that do not answer: `patience` is told
+    /// Checks that every topic exists, and learns what it takes. Waits for brokers that do not answer: `retry` is told
     /// each time and may break it off. `routes` by handler index.
     pub fn start(
         spec: &SinkSpec,
         routes: Vec<Route>,
         on_refusal: OnRefusal,
-        patience: Patience<'_>,
+        retry: StartupRetry<'_>,
     ) -> Result<Sink, Error> {
         let names = spec.topic_names()?;
         let mut properties = spec.properties();
-        let told = topics::limits(&properties, spec, &names, patience)?;
+        let told = topics::limits(&properties, spec, &names, retry)?;
         let limits = Limits::new(told, &properties);
         limits.apply(&mut properties);
         let producer = Producer::new(&properties)?;
         introduce(&producer);
         let reports = producer.main_queue();
         let current = Current::with_topics(producer, &names)
-            .map_err(|name| Hopeless::TopicName(name.to_string_lossy().into_owned()))?;
+            .map_err(|name| PermanentStartupError::TopicName(name.to_string_lossy().into_owned()))?;
         let shared = Arc::new(Shared {
             current: RwLock::new(current),
             closed: names.iter().map(|_| AtomicBool::new(false)).collect(),
@@ -134,7 +134,7 @@ impl Sink {
 
     /// Whether a record of this size can be stored, as far as it is known before it is handed over: what topics take may
     /// have changed since the start, and then the brokers refuse it.
-    pub fn check(&self, topic: u16, size: RecordSize) -> Result<(), Unfit> {
+    pub fn check(&self, topic: u16, size: RecordSize) -> Result<(), Unpublishable> {
         self.shared.limits.check(topic, size)
     }
 
@@ -159,7 +159,7 @@ impl Sink {
     }
 
     /// Hands a record over; its bytes are copied.
-    pub fn produce(&self, output: &Output<'_>, token: Token) -> Result<(), ProduceError> {
+    pub fn produce(&self, output: &OutputRecord<'_>, token: Token) -> Result<(), ProduceError> {
         let shared = &*self.shared;
         // Topics are closed, and the producer is replaced, under the same lock: what finds its topic open goes to the
         // producer of that moment, and is counted before anything is sent again.
@@ -314,7 +314,7 @@ impl Current {
     }
 
     /// Gives a record that has its place to the client.
-    pub(super) fn hand_over(&self, output: &Output<'_>, place: usize) -> Result<(), ErrorCode> {
+    pub(super) fn hand_over(&self, output: &OutputRecord<'_>, place: usize) -> Result<(), ErrorCode> {
         let topic = self.topics.get(usize::from(output.topic)).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
         let record = ProduceRecord {
             partition: None,
@@ -336,7 +336,7 @@ fn introduce(producer: &Producer) {
     }
 }
 
-fn size(output: &Output<'_>) -> usize {
+fn size(output: &OutputRecord<'_>) -> usize {
     let headers: usize =
         output.headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum();
     output.key.map_or(0, <[u8]>::len) + output.value.map_or(0, <[u8]>::len) + headers + RECORD_OVERHEAD

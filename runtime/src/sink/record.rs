@@ -1,5 +1,5 @@
 //! A record that is kept until it can be sent.
-use super::{Output, RecordSize};
+use super::{OutputRecord, RecordSize};
 use crate::librdkafka::{Header, Message};
 
 /// What a record takes in memory beside its bytes.
@@ -7,7 +7,7 @@ pub(super) const RECORD_OVERHEAD: usize = 200;
 
 /// A record with bytes of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct OwnedRecord {
     /// Index into the topics of the [`SinkSpec`](super::SinkSpec).
     pub topic: u16,
     /// Milliseconds since 1970; `None`: the time at which it is sent.
@@ -20,11 +20,11 @@ pub struct Record {
     pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
-impl Record {
+impl OwnedRecord {
     /// A copy of what the client gives back: everything but its time.
-    pub(super) fn copy_of(topic: u16, timestamp: Option<i64>, message: &Message<'_>) -> Record {
+    pub(super) fn copy_of(topic: u16, timestamp: Option<i64>, message: &Message<'_>) -> OwnedRecord {
         let owned = |bytes: &[u8]| bytes.to_vec();
-        Record {
+        OwnedRecord {
             topic,
             timestamp,
             key: message.key().map(owned),
@@ -45,11 +45,11 @@ impl Record {
     }
 
     /// Lends it for sending.
-    pub fn lend<T>(&self, to: impl FnOnce(&Output<'_>) -> T) -> T {
+    pub fn lend<T>(&self, to: impl FnOnce(&OutputRecord<'_>) -> T) -> T {
         let headers: Vec<Header<'_>> =
             self.headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref())).collect();
-        let Record { topic, timestamp, key, value, .. } = self;
-        to(&Output {
+        let OwnedRecord { topic, timestamp, key, value, .. } = self;
+        to(&OutputRecord {
             topic: *topic,
             timestamp: *timestamp,
             key: key.as_deref(),

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::sync::Arc;
 
-use crate::librdkafka::{ConfigError, Credentials, Hopeless, Producer, Properties};
+use crate::librdkafka::{ConfigError, Credentials, PermanentStartupError, Producer, Properties};
 
 /// Everything that a sink needs to know; all of it checked before.
 #[derive(Clone, Debug)]
@@ -12,7 +12,7 @@ pub struct SinkSpec {
     pub client_properties: Vec<(String, String)>,
     /// The secret of a file, if there is one.
     pub credentials: Option<Arc<Credentials>>,
-    /// The topics of all outputs: [`Output::topic`](super::Output::topic) is an index into it.
+    /// The topics of all outputs: [`OutputRecord::topic`](super::OutputRecord::topic) is an index into it.
     pub topics: Vec<String>,
     /// Create missing topics with the brokers' defaults instead of refusing to start.
     pub create_topics: bool,
@@ -30,7 +30,7 @@ pub enum Error {
     Config(#[from] ConfigError),
     /// The brokers, or the caller, end the waiting.
     #[error(transparent)]
-    Hopeless(#[from] Hopeless),
+    PermanentStartupError(#[from] PermanentStartupError),
     /// No thread could be had.
     #[error("the sink can't start: {0}")]
     System(#[from] std::io::Error),
@@ -65,9 +65,10 @@ impl SinkSpec {
         all
     }
 
-    pub(super) fn topic_names(&self) -> Result<Vec<CString>, Hopeless> {
-        let name =
-            |topic: &String| CString::new(topic.as_str()).map_err(|_| Hopeless::TopicName(topic.clone()));
+    pub(super) fn topic_names(&self) -> Result<Vec<CString>, PermanentStartupError> {
+        let name = |topic: &String| {
+            CString::new(topic.as_str()).map_err(|_| PermanentStartupError::TopicName(topic.clone()))
+        };
         self.topics.iter().map(name).collect()
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use keylane_core::CallId;
 
-use super::{Delivery, Error, Output, ProduceError, RecordSize, Route, Sink, SinkSpec, Token};
-use crate::librdkafka::{Deadline, ErrorCode, Hopeless, MockCluster};
+use super::{Delivery, Error, OutputRecord, ProduceError, RecordSize, Route, Sink, SinkSpec, Token};
+use crate::librdkafka::{Deadline, ErrorCode, MockCluster, PermanentStartupError};
 
 /// Kafka's number of the request that stores records.
 const PRODUCE: i16 = 0;
@@ -53,12 +53,12 @@ fn token(handler: u16, row: u32) -> Token {
     Token { handler, call: CallId { slot: 3, generation: 4 }, row, lane: 0, output: row, letter: false }
 }
 
-fn output(key: &[u8]) -> Output<'_> {
-    Output { topic: 0, timestamp: None, key: Some(key), value: Some(b"v"), headers: &[(b"h", None)] }
+fn output(key: &[u8]) -> OutputRecord<'_> {
+    OutputRecord { topic: 0, timestamp: None, key: Some(key), value: Some(b"v"), headers: &[(b"h", None)] }
 }
 
 /// Produces as soon as the topic has room.
-fn produce_when_open(sink: &Sink, output: &Output<'_>, token: Token) {
+fn produce_when_open(sink: &Sink, output: &OutputRecord<'_>, token: Token) {
     let limit = Deadline::after(PATIENCE);
     loop {
         match sink.produce(output, token) {
@@ -70,7 +70,12 @@ fn produce_when_open(sink: &Sink, output: &Output<'_>, token: Token) {
 }
 
 /// Produces until the topic has no room. Returns how many records it took.
-fn produce_until_full(sink: &Sink, output: &Output<'_>, token: Token, mut meanwhile: impl FnMut()) -> usize {
+fn produce_until_full(
+    sink: &Sink,
+    output: &OutputRecord<'_>,
+    token: Token,
+    mut meanwhile: impl FnMut(),
+) -> usize {
     let limit = Deadline::after(PATIENCE);
     let mut taken = 0;
     while sink.produce(output, token) != Err(ProduceError::Full) {
@@ -126,7 +131,7 @@ fn a_topic_with_too_much_on_its_way_is_full_and_others_are_not() {
         assert!(taken < 10, "the limit does not hold");
     }
     assert!(taken > 0);
-    let other = Output { topic: 1, ..output(b"k") };
+    let other = OutputRecord { topic: 1, ..output(b"k") };
     sink.produce(&other, token(0, 99)).expect("the other topic has room");
     assert!(sink.flush(PATIENCE));
     let reports: Vec<_> = inboxes[0].try_iter().collect();
@@ -140,7 +145,7 @@ fn a_refused_record_says_why() {
     let mock = cluster(&[c"out"]);
     let (sink, inboxes) = start(&spec(&mock, &["out"]), 1);
     let large = vec![0; 2 << 20];
-    let too_large = sink.produce(&Output { value: Some(&large), ..output(b"k") }, token(0, 2));
+    let too_large = sink.produce(&OutputRecord { value: Some(&large), ..output(b"k") }, token(0, 2));
     let Err(ProduceError::Refused(error)) = too_large else { panic!("not refused: {too_large:?}") };
     assert_eq!((error.topic, error.code), (0, ErrorCode::MSG_SIZE_TOO_LARGE));
     // The batch, then the record alone.
@@ -186,11 +191,11 @@ fn a_refused_time_ends_no_event() {
     let (sink, inboxes) = start(&spec(&mock, &["out"]), 1);
     // The batch, then the record alone; then the record with the time of sending; then it is taken.
     mock.push_errors(PRODUCE, &[ErrorCode::INVALID_TIMESTAMP; 3]);
-    sink.produce(&Output { timestamp: Some(1), ..output(b"k") }, token(0, 1)).expect("there is room");
+    sink.produce(&OutputRecord { timestamp: Some(1), ..output(b"k") }, token(0, 1)).expect("there is room");
     let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
     assert!(delivery.result.is_ok() && delivery.again && delivery.restamped, "{delivery:?}");
     assert_eq!(sink.health().last_error.as_deref(), Some(&*ErrorCode::INVALID_TIMESTAMP.to_string()));
-    produce_when_open(&sink, &Output { timestamp: Some(2), ..output(b"k") }, token(0, 2));
+    produce_when_open(&sink, &OutputRecord { timestamp: Some(2), ..output(b"k") }, token(0, 2));
     let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
     assert!(delivery.result.is_ok() && !delivery.restamped, "{delivery:?}");
 }
@@ -203,7 +208,7 @@ fn a_topic_that_can_t_be_written_blocks_only_itself() {
     mock.push_errors(PRODUCE, &[ErrorCode::TOPIC_AUTHORIZATION_FAILED]);
     sink.produce(&output(b"k"), token(0, 1)).expect("there is room");
     produce_until_full(&sink, &output(b"k"), token(0, 2), || inboxes[0].try_iter().for_each(drop));
-    sink.produce(&Output { topic: 1, ..output(b"k") }, token(0, 3)).expect("the other topic is open");
+    sink.produce(&OutputRecord { topic: 1, ..output(b"k") }, token(0, 3)).expect("the other topic is open");
     let mut landed = Vec::new();
     while !landed.contains(&1) || !landed.contains(&3) {
         let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
@@ -292,7 +297,7 @@ fn a_missing_output_topic_is_an_error_with_a_remedy() {
     });
     let Err(error) = result else { panic!("it must not start") };
     assert!(
-        matches!(&error, Error::Hopeless(Hopeless::TopicsMissing { topics, .. }) if topics == &["nowhere"]),
+        matches!(&error, Error::PermanentStartupError(PermanentStartupError::TopicsMissing { topics, .. }) if topics == &["nowhere"]),
         "{error}"
     );
 }

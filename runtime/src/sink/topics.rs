@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::limits::{Times, TopicLimits};
 use super::start::{Error, SinkSpec};
 use crate::librdkafka::{
-    Client, Deadline, ErrorCode, Hopeless, NewPartitions, Patience, Producer, Properties, Purpose, Questions,
-    TopicConfigs, admin_broker, describe_topic_configs, describe_topics,
+    Client, Deadline, ErrorCode, NewPartitions, PermanentStartupError, Producer, Properties, Purpose,
+    Questions, StartupRetry, TopicConfigs, admin_broker, describe_topic_configs, describe_topics,
 };
 
 const OUTPUTS: Purpose =
@@ -35,7 +35,7 @@ pub(super) fn limits(
     properties: &Properties,
     spec: &SinkSpec,
     names: &[CString],
-    patience: Patience<'_>,
+    retry: StartupRetry<'_>,
 ) -> Result<Vec<TopicLimits>, Error> {
     let mut unique = names.to_vec();
     unique.sort();
@@ -45,11 +45,11 @@ pub(super) fn limits(
     }
     let producer = Producer::new(properties)?;
     let (client, events) = (producer.client(), producer.main_queue());
-    let mut questions = Questions::new(client, &events, properties.answer_limit(), patience);
+    let mut questions = Questions::new(client, &events, properties.answer_limit(), retry);
     let like: NewPartitions<'_> = &|name| partitions_for(name, &spec.as_many_as, client);
     questions.topics(&unique, OUTPUTS, spec.create_topics.then_some(like))?;
     let told = configs(&mut questions, &unique)?;
-    tell_unknown(&told);
+    log_unknown_limits(&told);
     let limits = |name: &CString| told.iter().find(|topic| topic.topic == *name).map(limits_of);
     Ok(names.iter().map(|name| limits(name).unwrap_or_default()).collect())
 }
@@ -63,7 +63,10 @@ fn partitions_for(name: &CStr, as_many_as: &BTreeMap<String, String>, client: &A
 }
 
 /// How the topics are configured, as far as the brokers tell it within a limit.
-fn configs(questions: &mut Questions<'_>, unique: &[CString]) -> Result<Vec<TopicConfigs>, Hopeless> {
+fn configs(
+    questions: &mut Questions<'_>,
+    unique: &[CString],
+) -> Result<Vec<TopicConfigs>, PermanentStartupError> {
     let limit = Deadline::after(LIMITS_LIMIT);
     loop {
         let topics = unique.to_vec();
@@ -124,7 +127,7 @@ fn limits_of(topic: &TopicConfigs) -> TopicLimits {
 
 /// One line about all topics of which it is not known what they take. The embedded broker has no such limits, and nobody
 /// could do anything about a broker that does not know the question.
-fn tell_unknown(told: &[TopicConfigs]) {
+fn log_unknown_limits(told: &[TopicConfigs]) {
     let untold = |topic: &TopicConfigs| {
         let code = topic.values.as_ref().err().copied()?;
         (code != ErrorCode::UNSUPPORTED_FEATURE).then(|| (topic.topic.to_string_lossy().into_owned(), code))

@@ -4,20 +4,20 @@ use std::ffi::CString;
 
 use super::Error;
 use crate::librdkafka::{
-    ErrorCode, Patience, Producer, Properties, Questions, admin_broker, describe_topics,
+    ErrorCode, Producer, Properties, Questions, StartupRetry, admin_broker, describe_topics,
 };
 
-/// Partitions of these topics, in their order, or what is wrong with the topic. Asked with a client of its own, which
+/// Partitions of these topics, in their order, or what is wrong with the topic. LookUpId with a client of its own, which
 /// neither reads nor writes. Waits for brokers that do not answer, as [`Source::start`](super::Source::start) does.
 pub fn partition_counts(
     properties: &Properties,
     topics: &[&str],
-    patience: Patience<'_>,
+    retry: StartupRetry<'_>,
 ) -> Result<Vec<Result<u64, ErrorCode>>, Error> {
     let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(*topic).ok()).collect();
     let asker = Producer::new(properties)?;
     let events = asker.main_queue();
-    let mut questions = Questions::new(asker.client(), &events, properties.answer_limit(), patience);
+    let mut questions = Questions::new(asker.client(), &events, properties.answer_limit(), retry);
     let found = loop {
         let asked = names.clone();
         let described = questions.ask(move |client, limit| {

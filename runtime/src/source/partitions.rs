@@ -8,28 +8,28 @@ use keylane_core::{Partition, ReadError};
 
 use super::errors::{ReadFault, read_fault};
 use super::event::{ReadResult, Record};
-use super::look_ups::Asked;
+use super::look_ups::LookUpId;
 use crate::librdkafka::{Client, Entry, ErrorCode, PartitionList, PartitionQueue, ReadEnd, WakeHandle};
 
 /// What the group gave us.
 #[derive(Debug, Default)]
-pub(super) struct Partitions {
-    owned: BTreeMap<Partition, Owned>,
+pub(super) struct OwnedPartitions {
+    owned: BTreeMap<Partition, OwnedPartition>,
     /// Counts ownerships: an answer about an older one is dropped.
     epochs: u64,
 }
 
 #[derive(Debug)]
-struct Owned {
+struct OwnedPartition {
     epoch: u64,
     /// Of the topic that its start was found in; zeros: not known.
     topic_id: [u8; 16],
     /// `None` until its start is known and it is assigned.
-    reader: Option<Reader>,
+    reader: Option<PartitionReader>,
 }
 
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct PartitionReader {
     queue: PartitionQueue,
     /// The offset that is read next; the library's own position is not used: it moves past what we never saw.
     pub(super) next: i64,
@@ -53,11 +53,11 @@ pub(super) struct FetchError {
     pub(super) text: String,
 }
 
-impl Partitions {
+impl OwnedPartitions {
     /// A new ownership begins.
     pub(super) fn add(&mut self, partition: Partition) {
         self.epochs += 1;
-        let owned = Owned { epoch: self.epochs, topic_id: [0; 16], reader: None };
+        let owned = OwnedPartition { epoch: self.epochs, topic_id: [0; 16], reader: None };
         self.owned.insert(partition, owned);
     }
 
@@ -73,11 +73,11 @@ impl Partitions {
         }
     }
 
-    pub(super) fn asked(&self, partition: Partition) -> Option<Asked> {
-        self.owned.get(&partition).map(|owned| Asked { partition, epoch: owned.epoch })
+    pub(super) fn asked(&self, partition: Partition) -> Option<LookUpId> {
+        self.owned.get(&partition).map(|owned| LookUpId { partition, epoch: owned.epoch })
     }
 
-    pub(super) fn is_current(&self, asked: Asked) -> bool {
+    pub(super) fn is_current(&self, asked: LookUpId) -> bool {
         self.asked(asked.partition) == Some(asked)
     }
 
@@ -100,11 +100,11 @@ impl Partitions {
         self.owned.contains_key(&partition)
     }
 
-    pub(super) fn reader(&self, partition: Partition) -> Option<&Reader> {
+    pub(super) fn reader(&self, partition: Partition) -> Option<&PartitionReader> {
         self.owned.get(&partition)?.reader.as_ref()
     }
 
-    pub(super) fn reader_mut(&mut self, partition: Partition) -> Option<&mut Reader> {
+    pub(super) fn reader_mut(&mut self, partition: Partition) -> Option<&mut PartitionReader> {
         self.owned.get_mut(&partition)?.reader.as_mut()
     }
 
@@ -126,7 +126,7 @@ impl Partitions {
         let topic = opener.topic(partition).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
         let queue = PartitionQueue::open(opener.client, topic, partition.number, opener.wake)
             .ok_or(ErrorCode::UNKNOWN_PARTITION)?;
-        owned.reader = Some(Reader { queue, next: offset, halted: false });
+        owned.reader = Some(PartitionReader { queue, next: offset, halted: false });
         Ok(())
     }
 }
@@ -155,7 +155,7 @@ impl Opener<'_> {
     }
 }
 
-impl Reader {
+impl PartitionReader {
     pub(super) fn is_ready(&self) -> bool {
         !self.halted && self.queue.is_ready()
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::look_ups::{TopicFacts, has_commits};
 use super::spec::SourceSpec;
 use crate::librdkafka::{
-    ConfigError, ErrorCode, GroupReader, Hopeless, NewPartitions, Properties, Purpose, Questions,
-    TopicDescription,
+    ConfigError, ErrorCode, GroupReader, NewPartitions, PermanentStartupError, Properties, Purpose,
+    Questions, TopicDescription,
 };
 
 const INPUTS: Purpose = Purpose { name: "the topic", rights: "READ and DESCRIBE" };
@@ -19,7 +19,7 @@ pub enum Error {
     Config(#[from] ConfigError),
     /// The brokers, or the caller, end the waiting.
     #[error(transparent)]
-    Hopeless(#[from] Hopeless),
+    PermanentStartupError(#[from] PermanentStartupError),
     /// The group may not be used.
     #[error("group `{group}` can't be used: {code}; grant this user READ on it")]
     GroupDenied {
@@ -52,7 +52,7 @@ pub(super) fn topic_facts(
         has_commits: false,
     };
     let facts: Vec<TopicFacts> = found.into_iter().map(fact).collect();
-    let group = spec.group_name().ok_or_else(|| Hopeless::GroupName(spec.group_id.clone()))?;
+    let group = spec.group_name().ok_or_else(|| PermanentStartupError::GroupName(spec.group_id.clone()))?;
     loop {
         let (properties, group, asked) = (spec.properties(), group.clone(), facts.clone());
         match questions.ask(move |_, limit| read_commits(&properties, limit, &group, asked))?? {

@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::writer::Lines;
+use super::writer::LogQueue;
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub enum LoggingError {
 ///
 /// The filter can't be understood, or logging runs already.
 pub fn start_logging(filter: &str, format: Format) -> Result<(), LoggingError> {
-    let writer = Lines::to_standard_error(format);
+    let writer = LogQueue::to_standard_error(format);
     subscriber(filter, format, std::io::stderr().is_terminal(), writer)?.try_init()?;
     Ok(())
 }

@@ -6,4 +6,4 @@ mod writer;
 
 pub use logging::{Format, LoggingError, start_logging};
 pub use throttle::{LineLimit, Throttle};
-pub use writer::{end_on_panic, flush, say, say_and_wait};
+pub use writer::{end_on_panic, flush, report, report_and_wait};

@@ -19,18 +19,18 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
 /// What was handed over in this process.
-static LOG: OnceLock<Progress> = OnceLock::new();
+static LOG: OnceLock<QueueProgress> = OnceLock::new();
 
 /// Makes the writer of a log line.
 #[derive(Clone, Debug)]
-pub(super) struct Lines {
+pub(super) struct LogQueue {
     queue: NonBlocking,
-    progress: Progress,
+    progress: QueueProgress,
 }
 
 /// Lines on both ends of the queue.
 #[derive(Clone, Debug, Default)]
-struct Progress {
+struct QueueProgress {
     handed_over: Arc<AtomicU64>,
     written: Arc<AtomicU64>,
     dropped: Arc<OnceLock<ErrorCounter>>,
@@ -40,25 +40,25 @@ struct Progress {
 struct End<W> {
     output: W,
     format: Format,
-    progress: Progress,
+    progress: QueueProgress,
     /// So many that were dropped have been told.
-    told: u64,
+    logged: u64,
     /// Lines that could not be written.
     lost: u64,
     /// A part of the last line may stand there.
     broken: bool,
 }
 
-impl Lines {
-    pub(super) fn to_standard_error(format: Format) -> Lines {
-        let lines = Lines::to(io::stderr(), format);
+impl LogQueue {
+    pub(super) fn to_standard_error(format: Format) -> LogQueue {
+        let lines = LogQueue::to(io::stderr(), format);
         let _first = LOG.set(lines.progress.clone());
         lines
     }
 
-    fn to(output: impl Write + Send + 'static, format: Format) -> Lines {
-        let progress = Progress::default();
-        let end = End { output, format, progress: progress.clone(), told: 0, lost: 0, broken: false };
+    fn to(output: impl Write + Send + 'static, format: Format) -> LogQueue {
+        let progress = QueueProgress::default();
+        let end = End { output, format, progress: progress.clone(), logged: 0, lost: 0, broken: false };
         let (queue, guard) = NonBlockingBuilder::default()
             .lossy(true)
             .buffered_lines_limit(LINES_MAX)
@@ -67,11 +67,11 @@ impl Lines {
         // Dropped, it would print to standard output when nobody reads the log; `flush` does what it is for.
         std::mem::forget(guard);
         let _first = progress.dropped.set(queue.error_counter());
-        Lines { queue, progress }
+        LogQueue { queue, progress }
     }
 }
 
-impl<'w> MakeWriter<'w> for Lines {
+impl<'w> MakeWriter<'w> for LogQueue {
     type Writer = NonBlocking;
 
     /// Called once for each line.
@@ -81,7 +81,7 @@ impl<'w> MakeWriter<'w> for Lines {
     }
 }
 
-impl Progress {
+impl QueueProgress {
     fn dropped(&self) -> u64 {
         self.dropped.get().map_or(0, |dropped| dropped.dropped_lines() as u64)
     }
@@ -96,13 +96,13 @@ impl<W: Write> Write for End<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let gone = self.progress.dropped() + self.lost;
         let begun = if self.broken { self.output.write_all(b"\n") } else { Ok(()) };
-        let written = begun.and_then(|()| match gone - self.told {
+        let written = begun.and_then(|()| match gone - self.logged {
             0 => self.output.write_all(line),
             lines => self.output.write_all(&with_dropped(line, self.format, lines)),
         });
         self.broken = written.is_err();
         match written {
-            Ok(()) => self.told = gone,
+            Ok(()) => self.logged = gone,
             Err(_) => self.lost += 1,
         }
         self.progress.written.fetch_add(1, Ordering::Release);
@@ -140,21 +140,21 @@ pub fn flush() {
 }
 
 /// Writes to standard error what logging may filter out, and does not wait long for whoever reads it.
-pub fn say(text: &str) {
+pub fn report(text: &str) {
     let (done, ended) = mpsc::sync_channel(1);
     let words = text.to_owned();
     let thread = std::thread::Builder::new().spawn(move || {
-        say_and_wait(&words);
+        report_and_wait(&words);
         let _gone = done.send(());
     });
     match thread {
         Ok(_) => drop(ended.recv_timeout(PATIENCE)),
-        Err(_) => say_and_wait(text),
+        Err(_) => report_and_wait(text),
     }
 }
 
 /// The same where nobody can keep it waiting, and there may be no memory for a thread.
-pub fn say_and_wait(text: &str) {
+pub fn report_and_wait(text: &str) {
     let _unread = io::stderr().lock().write_all(text.as_bytes());
 }
 
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_log_that_nobody_reads_holds_nobody_up_and_says_what_was_dropped() {
         let pipe = Pipe::default();
-        let lines = Lines::to(pipe.clone(), Format::Json);
+        let lines = LogQueue::to(pipe.clone(), Format::Json);
         let write = |number: u64| {
             lines
                 .make_writer()
@@ -230,9 +230,9 @@ mod tests {
         let text = String::from_utf8(pipe.0.0.lock().expect("nobody panics").bytes.clone()).expect("text");
         let written: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect();
-        let told: u64 = written.iter().filter_map(|line| line["log_lines_dropped"].as_u64()).sum();
-        assert_eq!(told, lines.progress.dropped());
-        assert_eq!(told + written.len() as u64, 10_001);
+        let logged: u64 = written.iter().filter_map(|line| line["log_lines_dropped"].as_u64()).sum();
+        assert_eq!(logged, lines.progress.dropped());
+        assert_eq!(logged + written.len() as u64, 10_001);
     }
 
     /// Takes half of a line, then nothing, then everything.
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn lines_that_a_full_disk_lost_are_told_and_stand_apart() {
         let disk = Disk::default();
-        let lines = Lines::to(disk.clone(), Format::Json);
+        let lines = LogQueue::to(disk.clone(), Format::Json);
         for number in 0..4 {
             lines
                 .make_writer()

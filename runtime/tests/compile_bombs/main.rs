@@ -221,7 +221,7 @@ fn what_the_cache_holds_starts_no_child() {
 fn the_child_gets_nothing_of_the_environment() {
     let alone = Alone::new();
     let file = alone.file("small.wasm", bombs::ordinary_functions(3));
-    let program = alone.folder.join("tell");
+    let program = alone.folder.join("notify");
     fs::write(&program, "#!/bin/sh\ncat /proc/$$/environ >&2\nexit 1\n").unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
     let told = Component::from_file(&alone.engine, &file, Granted::default(), &Compiler::new(&program), None)

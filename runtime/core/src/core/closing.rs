@@ -1,4 +1,4 @@
-//! How sessions end: finish what runs, close to results, commit, give up. Drain is that for all of them.
+//! How ownerships end: finish what runs, close to results, commit, give up. Drain is that for all of them.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use super::Core;
 use super::ownership::Revoke;
 use crate::calls::CallState;
 use crate::outbox::Pending;
-use crate::partitions::{CommitState, Phase, Reading, Trust};
-use crate::{CallId, Notice, Partition, PartitionStop, SessionId};
+use crate::partitions::{CommitState, Phase, PositionState, Reading};
+use crate::{CallId, Notice, OwnershipId, Partition, PartitionStop};
 
 /// A cancelled call that so many looks, a second apart, have found still there can't be cancelled. Looks and not time: a
 /// process that stood still looks once when it goes on, and its guests have not had their turn yet.
-const LOOKS_UNTIL_STUCK: u32 = 6;
+const CHECKS_UNTIL_STUCK: u32 = 6;
 
 /// Everything is being given up.
 #[derive(Clone, Copy, Debug)]
@@ -42,12 +42,12 @@ impl Core {
         self.drop_queued();
     }
 
-    /// Dispatches nothing more of a session; what runs may finish until then. [`Core::drop_queued`] must follow.
+    /// Dispatches nothing more of an ownership; what runs may finish until then. [`Core::drop_queued`] must follow.
     pub(super) fn close(&mut self, index: u32, until: Duration) {
         let state = self.partitions.get(index);
         if state.phase == Phase::Starting && self.has_cancelled_call(index) {
             self.closing = true;
-            self.cut_session(index); // of the session before: the topic was replaced
+            self.begin_final_commit(index); // of the ownership before: the topic was replaced
             return;
         }
         let state = self.partitions.get_mut(index);
@@ -62,7 +62,7 @@ impl Core {
                 // Nothing of it was read.
                 state.phase = Phase::Closed;
                 self.closing = true;
-                self.note_session_ended(index, false);
+                self.note_ownership_ended(index, false);
                 return;
             }
             Phase::Closing { until: before } => {
@@ -73,7 +73,7 @@ impl Core {
             Phase::Active => state.phase = Phase::Closing { until },
         }
         state.queued_bytes = 0;
-        self.active_sessions -= 1;
+        self.active_ownerships -= 1;
         self.closing = true;
         self.forget_round(index);
         self.stop_reading(index);
@@ -91,7 +91,7 @@ impl Core {
             | Phase::Closing { .. }
             | Phase::Committing { .. } => true,
         };
-        self.active_sessions -= u64::from(state.phase == Phase::Active);
+        self.active_ownerships -= u64::from(state.phase == Phase::Active);
         self.stop_reading(index);
         self.forget_round(index);
         self.close_to_results(index);
@@ -102,11 +102,11 @@ impl Core {
         state.phase = Phase::Vacant;
         state.queued_bytes = 0;
         if had_session {
-            self.note_session_ended(index, true);
+            self.note_ownership_ended(index, true);
         }
     }
 
-    /// Moves every closing session on as far as it can go now.
+    /// Moves every closing ownership on as far as it can go now.
     pub(super) fn progress_closing(&mut self) {
         if !self.closing && self.drain.is_none() && self.rebalance.revoke.is_none() {
             return;
@@ -117,7 +117,7 @@ impl Core {
             if let Phase::Closing { until } = state.phase
                 && (state.running + state.unacked == 0 || now >= until)
             {
-                self.cut_session(index);
+                self.begin_final_commit(index);
             }
         }
         // After all of them: a call that carried events of several is cancelled with the last.
@@ -126,7 +126,7 @@ impl Core {
             if let Phase::Committing { until } = state.phase
                 && (now >= until || self.is_finished(index))
             {
-                self.end_session(index);
+                self.end_ownership(index);
             }
         }
         self.answer_revoke_if_ready();
@@ -144,8 +144,8 @@ impl Core {
         untils.min()
     }
 
-    /// The reader found itself outside the log: ends this partition's session, and only this one.
-    pub(super) fn move_session(&mut self, index: u32, log: (i64, i64)) {
+    /// The reader found itself outside the log: ends this partition's ownership, and only this one.
+    pub(super) fn restart_inside_log(&mut self, index: u32, log: (i64, i64)) {
         self.partitions.get_mut(index).reading.outside = Some(log);
         self.close(index, self.now.uptime);
         self.drop_queued();
@@ -153,23 +153,23 @@ impl Core {
 
     /// Names a call that was cancelled and is still there.
     pub(super) fn check_stuck_calls(&mut self) {
-        if let Some(id) = self.calls.look_for_stuck(LOOKS_UNTIL_STUCK) {
+        if let Some(id) = self.calls.find_stuck(CHECKS_UNTIL_STUCK) {
             self.outbox.push(Pending::CallStuck(id));
         }
     }
 
-    /// Closes a session to results and begins its final commit.
-    fn cut_session(&mut self, index: u32) {
+    /// Closes an ownership to results and begins its final commit.
+    fn begin_final_commit(&mut self, index: u32) {
         self.close_to_results(index);
         let until = self.now.uptime + self.config.commit_timeout;
         self.partitions.get_mut(index).phase = Phase::Committing { until };
-        self.committer.hurry_final(self.now.uptime);
+        self.committer.make_final_urgent(self.now.uptime);
     }
 
-    /// From here on no result of the session counts; calls that carry nothing else are cancelled.
+    /// From here on no result of the ownership counts; calls that carry nothing else are cancelled.
     fn close_to_results(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
-        let session = state.session;
+        let ownership = state.ownership;
         let cut = state.running + state.unacked > 0;
         state.running = 0;
         state.unacked = 0;
@@ -181,22 +181,22 @@ impl Core {
         }
         let ids: Vec<CallId> = self.calls.ids().collect();
         for id in ids {
-            self.cut_call(id, index, session);
+            self.discard_results(id, index, ownership);
         }
     }
 
-    fn cut_call(&mut self, id: CallId, index: u32, session: SessionId) {
+    fn discard_results(&mut self, id: CallId, index: u32, ownership: OwnershipId) {
         let Some(call) = self.calls.get_mut(id) else { return };
         let ended = !call.is_out();
         let (mut released, mut unsettled) = (Vec::new(), Vec::new());
         for part in &mut call.parts {
-            if part.partition == index && part.session == session && !part.over {
+            if part.partition == index && part.ownership == ownership && !part.over {
                 part.over = true;
                 unsettled.push(part.settled_to..part.end);
-                call.hand_over.retain(|&row| row < part.first || row >= part.end);
+                call.to_produce.retain(|&row| row < part.first || row >= part.end);
                 let rows = call.rows.get(part.settled_to as usize..part.end as usize);
                 for row in rows.into_iter().flatten() {
-                    self.outbox.release(row.place);
+                    self.outbox.release(row.arena_slot);
                 }
                 if ended && !part.released {
                     part.released = true;
@@ -227,7 +227,7 @@ impl Core {
         committed && !self.has_cancelled_call(index)
     }
 
-    /// Whether one may still run, of whichever session: the next owner must not meet it.
+    /// Whether one may still run, of whichever ownership: the next owner must not meet it.
     fn has_cancelled_call(&self, index: u32) -> bool {
         self.calls.ids().filter_map(|id| self.calls.get(id)).any(|call| {
             matches!(call.state, CallState::Cancelled(_) | CallState::Stuck)
@@ -235,7 +235,7 @@ impl Core {
         })
     }
 
-    fn end_session(&mut self, index: u32) {
+    fn end_ownership(&mut self, index: u32) {
         let cancelled = self.has_cancelled_call(index);
         let state = self.partitions.get_mut(index);
         let clean = !state.is_dirty() && !cancelled;
@@ -243,16 +243,16 @@ impl Core {
         if let Some(drain) = &mut self.drain {
             drain.clean &= clean;
         }
-        self.note_session_ended(index, false);
-        self.resume_inside(index);
+        self.note_ownership_ended(index, false);
+        self.resume_inside_log(index);
     }
 
-    /// A session that only ended because it was outside the log begins anew inside it.
-    fn resume_inside(&mut self, index: u32) {
+    /// An ownership that only ended because it was outside the log begins anew inside it.
+    fn resume_inside_log(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         let Some(log) = state.reading.outside.take() else { return };
         let from = state.ledger.prefix();
-        if self.is_to_be_given_up(index) {
+        if self.is_being_released(index) {
             return;
         }
         let to = if (log.0..=log.1).contains(&from) {
@@ -266,7 +266,7 @@ impl Core {
         }
     }
 
-    fn is_to_be_given_up(&self, index: u32) -> bool {
+    fn is_being_released(&self, index: u32) -> bool {
         let id = self.partitions.get(index).id;
         let revoked = self.rebalance.revoke.as_ref().is_some_and(|asked| asked.partitions.contains(&id));
         revoked || self.drain.is_some()
@@ -275,7 +275,7 @@ impl Core {
     /// The topic is another one now. Nothing of the log that is gone may be committed or published; the new one is read
     /// from its first record, as if the group had never read the topic.
     pub(super) fn topic_replaced(&mut self, index: u32, topic_id: [u8; 16], log_start: i64) {
-        let (now, leaves) = (self.now.uptime, self.is_to_be_given_up(index));
+        let (now, leaves) = (self.now.uptime, self.is_being_released(index));
         let state = self.partitions.get_mut(index);
         let (partition, phase) = (state.id, state.phase);
         match &mut state.phase {
@@ -287,7 +287,7 @@ impl Core {
             }
             Phase::Closing { .. } | Phase::Committing { .. } if leaves => {
                 if matches!(phase, Phase::Closing { .. }) {
-                    self.cut_session(index);
+                    self.begin_final_commit(index);
                 }
                 self.partitions.get_mut(index).commit.refused = true;
                 return; // its next owner finds the new one
@@ -310,28 +310,28 @@ impl Core {
         }
     }
 
-    /// Another session of a partition that stays ours.
+    /// Another ownership of a partition that stays ours.
     fn begin_again(&mut self, index: u32, at: i64) {
-        self.doubt_readers();
+        self.unverify_positions();
         self.begin_at(index, at, Phase::Starting);
-        self.committer.hurry();
+        self.committer.make_urgent();
         self.outbox.push(Pending::Reassign(self.partitions.get(index).id, at));
     }
 
-    /// A session that begins at this offset, which nobody has committed.
+    /// An ownership that begins at this offset, which nobody has committed.
     fn begin_at(&mut self, index: u32, at: i64, phase: Phase) {
-        let session = self.new_session();
+        let ownership = self.new_ownership();
         let now = self.now.uptime;
         let state = self.partitions.get_mut(index);
-        state.session = session;
+        state.ownership = ownership;
         state.ledger.begin(at, &[]);
         state.queued_bytes = 0;
         state.commit = CommitState { changes: 1, applied_at: now, ..CommitState::default() };
         state.reading = Reading::new();
-        state.reading.trust = Trust::Positioned;
+        state.reading.position = PositionState::Repositioned;
         state.phase = phase;
         let partition = state.id;
-        self.outbox.notice(Notice::SessionStarted { partition, session, offset: at, claimed: 0 });
+        self.outbox.notice(Notice::OwnershipStarted { partition, ownership, offset: at, claimed: 0 });
     }
 
     fn answer_revoke_if_ready(&mut self) {
@@ -352,7 +352,7 @@ impl Core {
                 self.partitions.get_mut(index).phase = Phase::Vacant;
             }
         }
-        self.doubt_readers();
+        self.unverify_positions();
         self.outbox.push(Pending::AnswerRevoke(request, partitions));
         self.add_late_partitions();
     }
@@ -372,14 +372,14 @@ impl Core {
         }
     }
 
-    fn note_session_ended(&mut self, index: u32, lost: bool) {
+    fn note_ownership_ended(&mut self, index: u32, lost: bool) {
         let state = self.partitions.get_mut(index);
-        let (partition, session) = (state.id, state.session);
+        let (partition, ownership) = (state.id, state.ownership);
         let failure = state.reading.failure.take();
         if std::mem::take(&mut state.progress.reported) || failure.is_some_and(|failure| failure.reported) {
             self.outbox.push(Pending::StallEnded(partition));
         }
-        self.outbox.notice(Notice::SessionEnded { partition, session, lost });
+        self.outbox.notice(Notice::OwnershipEnded { partition, ownership, lost });
     }
 
     pub(super) fn stop_reading(&mut self, index: u32) {
@@ -389,12 +389,12 @@ impl Core {
         }
     }
 
-    /// Forgets what was admitted and not dispatched of sessions that are not active any more. It walks over all lanes,
+    /// Forgets what was admitted and not dispatched of ownerships that are not active any more. It walks over all lanes,
     /// so it is done once for all partitions of a rebalance.
     pub(super) fn drop_queued(&mut self) {
         let Core { lanes, partitions, outbox, .. } = self;
         let is_active = |index| partitions.get(index).phase == Phase::Active;
-        lanes.keep(is_active, |event| outbox.release(event.place));
+        lanes.keep(is_active, |event| outbox.release(event.arena_slot));
         self.drop_decided();
     }
 }

@@ -6,11 +6,11 @@ use super::Core;
 use crate::codec::Encoder;
 use crate::outbox::Pending;
 use crate::partitions::Phase;
-use crate::{Action, CommitEntry, CommitError, CommitId, Notice, Partition, SessionId};
+use crate::{Action, CommitEntry, CommitError, CommitId, Notice, OwnershipId, Partition};
 
 /// Pause before the same commit is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// How often the partitions are looked over for something to commit, unless there is a hurry.
+/// How often the partitions are looked over for something to commit, unless there is a make_urgent.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// Below this many characters a set says next to nothing.
 const METADATA_LIMIT_MIN: usize = 32;
@@ -21,7 +21,7 @@ pub(super) struct Committer {
     next_id: u64,
     in_flight: Option<CommitId>,
     entries: Vec<CommitEntry>,
-    sent: Vec<Sent>,
+    sent: Vec<SentCommit>,
     unanswered: usize,
     metadata: String,
     encoder: Encoder,
@@ -34,16 +34,16 @@ pub(super) struct Committer {
     /// Settled events since the last commit was sent.
     settled: u64,
     /// Something must not wait for the interval.
-    hurry: bool,
+    make_urgent: bool,
 }
 
 /// What an entry of the commit in flight stands for.
 #[derive(Clone, Copy, Debug)]
-struct Sent {
+struct SentCommit {
     index: u32,
-    session: SessionId,
+    ownership: OwnershipId,
     changes: u64,
-    /// The session was closed to results before: nothing can be added to it.
+    /// The ownership was closed to results before: nothing can be added to it.
     is_final: bool,
     answered: bool,
 }
@@ -64,7 +64,7 @@ impl Committer {
             not_before: Duration::ZERO,
             looked_at: Duration::ZERO,
             settled: 0,
-            hurry: false,
+            make_urgent: false,
         }
     }
 
@@ -73,13 +73,13 @@ impl Committer {
     }
 
     /// The next commit does not wait for its interval.
-    pub(super) fn hurry(&mut self) {
-        self.hurry = true;
+    pub(super) fn make_urgent(&mut self) {
+        self.make_urgent = true;
     }
 
-    /// A session waits for its final commit, and not for long.
-    pub(super) fn hurry_final(&mut self, now: Duration) {
-        self.hurry = true;
+    /// An ownership waits for its final commit, and not for long.
+    pub(super) fn make_final_urgent(&mut self, now: Duration) {
+        self.make_urgent = true;
         self.not_before = self.not_before.min(now + RETRY_PAUSE);
     }
 
@@ -89,7 +89,7 @@ impl Committer {
     }
 
     /// What was sent for a partition, if this is the first answer about it. Entries are in the order of indexes.
-    fn take_entry(&mut self, id: CommitId, index: u32) -> Option<(Sent, CommitEntry)> {
+    fn take_entry(&mut self, id: CommitId, index: u32) -> Option<(SentCommit, CommitEntry)> {
         if self.in_flight != Some(id) {
             return None;
         }
@@ -108,8 +108,8 @@ impl Core {
     pub(super) fn committed(&mut self, id: CommitId, partition: Partition) {
         let Some((sent, entry)) = self.take_commit_entry(id, partition) else { return };
         let state = self.partitions.get_mut(sent.index);
-        if state.session != sent.session || !state.may_commit() {
-            return; // it says nothing about the session of now
+        if state.ownership != sent.ownership || !state.may_commit() {
+            return; // it says nothing about the ownership of now
         }
         let stored = Some(entry.offset);
         assert!(stored >= state.commit.committed, "{partition}: the commit went back to {stored:?}");
@@ -130,17 +130,17 @@ impl Core {
             CommitError::TryAgain => self.committer.not_before = self.now.uptime + RETRY_PAUSE,
             CommitError::MetadataTooLarge | CommitError::Stale | CommitError::Other => {
                 let state = self.partitions.get_mut(sent.index);
-                if state.session == sent.session && sent.is_final {
+                if state.ownership == sent.ownership && sent.is_final {
                     state.commit.refused = true;
                 }
-                // A session on its way out has no time to stand back: this may have been an older commit.
+                // An ownership on its way out has no time to stand back: this may have been an older commit.
                 let pause = if self.closing { RETRY_PAUSE } else { self.config.commit_interval };
                 self.committer.not_before = self.now.uptime + pause;
             }
         }
     }
 
-    fn take_commit_entry(&mut self, id: CommitId, partition: Partition) -> Option<(Sent, CommitEntry)> {
+    fn take_commit_entry(&mut self, id: CommitId, partition: Partition) -> Option<(SentCommit, CommitEntry)> {
         let index = self.partitions.find(partition)?;
         self.committer.take_entry(id, index)
     }
@@ -157,7 +157,7 @@ impl Core {
     pub(super) fn decide_commit(&mut self) {
         let committer = &mut self.committer;
         let now = self.now.uptime;
-        let soon = committer.hurry || committer.settled >= self.config.commit_every;
+        let soon = committer.make_urgent || committer.settled >= self.config.commit_every;
         if committer.in_flight.is_some()
             || now < committer.not_before
             || (!soon && now < committer.looked_at + LOOK_INTERVAL)
@@ -169,7 +169,7 @@ impl Core {
         if changed && due.is_some_and(|due| due <= now) {
             self.send_commit();
         } else if !changed {
-            self.committer.hurry = false;
+            self.committer.make_urgent = false;
             self.committer.settled = 0;
         }
     }
@@ -185,7 +185,7 @@ impl Core {
     /// Whether anything is to be committed, and when.
     fn commit_due(&self) -> (bool, Option<Duration>) {
         let committer = &self.committer;
-        let (mut dirty, mut urgent, mut refresh) = (false, committer.hurry, None::<Duration>);
+        let (mut dirty, mut urgent, mut refresh) = (false, committer.make_urgent, None::<Duration>);
         for state in self.partitions.iter().filter(|state| state.may_commit() && !state.commit.refused) {
             if state.is_dirty() {
                 dirty = true;
@@ -211,7 +211,7 @@ impl Core {
         committer.sent.clear();
         committer.metadata.clear();
         committer.settled = 0;
-        committer.hurry = false;
+        committer.make_urgent = false;
         committer.sent_at = self.now.uptime;
         for index in self.partitions.indexes() {
             let state = self.partitions.get(index);
@@ -248,15 +248,15 @@ impl Core {
             metadata: (text_offset(range.0), text_offset(range.1)),
             unclaimed: state.ledger.settled_beyond().saturating_sub(claimed),
         });
-        let (session, changes) = (state.session, state.commit.changes);
+        let (ownership, changes) = (state.ownership, state.commit.changes);
         let is_final = matches!(state.phase, Phase::Committing { .. });
-        committer.sent.push(Sent { index, session, changes, is_final, answered: false });
+        committer.sent.push(SentCommit { index, ownership, changes, is_final, answered: false });
     }
 
     /// The broker takes less than this set. Said once per commit, however many partitions it hits.
     fn lower_metadata_limit(&mut self, id: CommitId, set_length: usize) {
         let committer = &mut self.committer;
-        committer.hurry = true;
+        committer.make_urgent = true;
         if committer.lowered_for.replace(id) == Some(id) {
             return;
         }

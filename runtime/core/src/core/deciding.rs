@@ -1,7 +1,7 @@
 //! Outcomes that need no call: what becomes of an event is known when it is read (SEMANTICS: endings).
 //!
 //! Such an event waits for its turn like one that waits for a call: within the limits of what may be read, until the
-//! producer has room for what comes of it, and only while its session is active. Each stands by itself: no order is
+//! producer has room for what comes of it, and only while its ownership is active. Each stands by itself: no order is
 //! promised among events without a lane. Each topic has its own limit: its dead letters may have a topic of their own, and
 //! one that can't be written holds up nothing else.
 
@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use super::Core;
 use crate::partitions::Phase;
-use crate::{FetchedRow, Place, Reason, Row};
+use crate::{ArenaSlot, FetchedRow, Reason, Row};
 
 /// Most outcomes of a topic that have begun and have not settled: their dead letters are on their way.
 const UNDER_WAY_MAX: u32 = 1024;
@@ -17,16 +17,16 @@ const UNDER_WAY_MAX: u32 = 1024;
 /// Events whose outcome is known and has not begun, by topic, oldest first.
 #[derive(Debug)]
 pub(super) struct Decided {
-    waiting: Vec<VecDeque<Event>>,
+    waiting: Vec<VecDeque<DecidedEvent>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Event {
+struct DecidedEvent {
     /// Index of the partition.
     partition: u32,
     offset: i64,
     timestamp: i64,
-    place: Place,
+    arena_slot: ArenaSlot,
     /// What it takes of the partition's share of the memory.
     bytes: u32,
     reason: Reason,
@@ -41,11 +41,11 @@ impl Decided {
 impl Core {
     /// This event will not be handled.
     pub(super) fn decide(&mut self, index: u32, row: &FetchedRow, reason: Reason) {
-        let &FetchedRow { offset, timestamp, place, bytes, .. } = row;
+        let &FetchedRow { offset, timestamp, arena_slot, bytes, .. } = row;
         let topic = self.partitions.get(index).id.topic;
         let waiting =
             self.decided.waiting.get_mut(usize::from(topic)).expect("partitions are of known topics");
-        waiting.push_back(Event { partition: index, offset, timestamp, place, bytes, reason });
+        waiting.push_back(DecidedEvent { partition: index, offset, timestamp, arena_slot, bytes, reason });
     }
 
     /// Begins outcomes as long as there is room for what comes of them.
@@ -60,33 +60,33 @@ impl Core {
         }
     }
 
-    fn next_decided(&mut self, topic: u16) -> Option<Event> {
+    fn next_decided(&mut self, topic: u16) -> Option<DecidedEvent> {
         self.decided.waiting.get_mut(usize::from(topic))?.pop_front()
     }
 
-    fn begin_outcome(&mut self, event: Event) {
-        let Event { partition: index, offset, timestamp, place, bytes, reason } = event;
+    fn begin_outcome(&mut self, event: DecidedEvent) {
+        let DecidedEvent { partition: index, offset, timestamp, arena_slot, bytes, reason } = event;
         let state = self.partitions.get_mut(index);
-        let (partition, session) = (state.id, state.session);
+        let (partition, ownership) = (state.id, state.ownership);
         state.unacked += 1;
-        let lane = self.lanes.occupy_alone(index, partition.topic, offset);
+        let lane = self.lanes.occupy_unkeyed(index, partition.topic, offset);
         let id = self.calls.begin_without_guest(partition.topic);
         let call = self.calls.get_mut(id).expect("it just began");
-        call.begin_part(lane, index, session);
-        call.push(Row { partition, session, offset, timestamp, place }, bytes);
-        self.condemn(id, 0, reason);
+        call.begin_part(lane, index, ownership);
+        call.push(Row { partition, ownership, offset, timestamp, arena_slot }, bytes);
+        self.fail_row(id, 0, reason);
         self.go_on(id, 0);
-        self.forget_if_over(id);
+        self.remove_if_finished(id);
     }
 
-    /// Forgets those of sessions that are not active any more: whoever comes next reads them again.
+    /// Forgets those of ownerships that are not active any more: whoever comes next reads them again.
     pub(super) fn drop_decided(&mut self) {
         let Core { decided, partitions, outbox, .. } = self;
         for waiting in &mut decided.waiting {
             waiting.retain(|event| {
                 let stays = partitions.get(event.partition).phase == Phase::Active;
                 if !stays {
-                    outbox.release(event.place);
+                    outbox.release(event.arena_slot);
                 }
                 stays
             });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Core;
 use crate::calls::Call;
-use crate::lanes::{Event, Lanes};
+use crate::lanes::{Lanes, QueuedEvent};
 use crate::outbox::Pending;
 use crate::partitions::Partitions;
 use crate::{CallId, Config, Row, SHORT_CALLS_MAX};
@@ -16,7 +16,7 @@ const CALL_BYTES_MAX: u64 = 1 << 20;
 
 /// How many calls the workers take, and how long the handler takes for an event.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct CallSizing {
     /// Calls of [`CALL_WORK_NS`] that the workers take at once.
     places: u32,
     /// Calls with the workers. Those that wait for something don't count.
@@ -27,22 +27,22 @@ pub(super) struct Pace {
     waits: bool,
 }
 
-impl Pace {
+impl CallSizing {
     pub(super) fn new() -> Self {
         // Nothing is known yet: the first call carries one event.
-        Pace { places: 0, busy: 0, row_ns: CALL_WORK_NS, waits: false }
+        CallSizing { places: 0, busy: 0, row_ns: CALL_WORK_NS, waits: false }
     }
 
     pub(super) fn workers_free(&mut self, calls: u32) {
         self.places += calls;
     }
 
-    pub(super) fn place_free(&mut self) {
+    pub(super) fn call_returned(&mut self) {
         self.busy -= 1;
     }
 
     /// Whether the workers would take another call.
-    fn has_room(&self, config: &Config) -> bool {
+    fn has_capacity(&self, config: &Config) -> bool {
         let calls = if self.batch(config) == 1 { self.fitting().clamp(1, SHORT_CALLS_MAX) } else { 1 };
         self.busy < self.places.saturating_mul(calls)
     }
@@ -73,12 +73,12 @@ impl Pace {
 
 impl Core {
     pub(super) fn call_suspended(&mut self, id: CallId) {
-        self.pace.saw_wait();
+        self.sizing.saw_wait();
         if let Some(call) = self.calls.get_mut(id)
             && call.is_out()
             && !std::mem::replace(&mut call.suspended, true)
         {
-            self.pace.place_free();
+            self.sizing.call_returned();
         }
     }
 
@@ -89,7 +89,7 @@ impl Core {
         }
         self.begin_decided();
         while !self.stopping
-            && self.pace.has_room(&self.config)
+            && self.sizing.has_capacity(&self.config)
             && self.calls.out < self.config.max_concurrency
             && self.lanes.any_ready()
         {
@@ -99,19 +99,19 @@ impl Core {
     }
 
     fn form_call(&mut self, topic: u16) {
-        let id = match self.lanes.take_troubled(topic) {
+        let id = match self.lanes.take_retrying(topic) {
             Some((lane, attempt, fresh)) => self.form_single(topic, lane, attempt, fresh),
             None => self.form_batch(topic),
         };
-        self.pace.busy += 1;
+        self.sizing.busy += 1;
         self.outbox.push(Pending::Dispatch(id));
     }
 
     fn form_batch(&mut self, topic: u16) -> CallId {
-        let batch = self.pace.batch(&self.config);
+        let batch = self.sizing.batch(&self.config);
         let id = self.calls.begin(topic, batch);
         let call = self.calls.get_mut(id).expect("it just began");
-        let mut room = Room { rows: batch, bytes: 0 };
+        let mut room = Capacity { rows: batch, bytes: 0 };
         while room.rows > 0 && self.lanes.peek_ready(topic).is_some_and(|bytes| room.fits(bytes)) {
             let Some(lane) = self.lanes.take_ready(topic) else { break };
             take_lane(call, lane, &mut room, &mut self.lanes, &mut self.partitions);
@@ -119,43 +119,49 @@ impl Core {
         id
     }
 
-    /// The first event of a troubled lane, by itself: if it fails again, nobody else is hurt.
+    /// The first event of a retrying lane, by itself: if it fails again, nobody else is hurt.
     fn form_single(&mut self, topic: u16, lane: u32, attempt: u32, fresh: bool) -> CallId {
         let id = self.calls.begin(topic, 1);
         let call = self.calls.get_mut(id).expect("it just began");
         call.attempt = attempt;
         call.fresh = fresh;
-        let mut room = Room { rows: 1, bytes: 0 };
+        let mut room = Capacity { rows: 1, bytes: 0 };
         take_lane(call, lane, &mut room, &mut self.lanes, &mut self.partitions);
         id
     }
 }
 
 /// What a call being formed can still take.
-struct Room {
+struct Capacity {
     rows: u32,
     /// Taken so far.
     bytes: u64,
 }
 
-impl Room {
+impl Capacity {
     fn fits(&self, bytes: u32) -> bool {
         self.rows > 0 && (self.bytes == 0 || self.bytes + u64::from(bytes) <= CALL_BYTES_MAX)
     }
 }
 
 /// Moves as many events of a lane as fit into the call.
-fn take_lane(call: &mut Call, lane: u32, room: &mut Room, lanes: &mut Lanes, partitions: &mut Partitions) {
+fn take_lane(
+    call: &mut Call,
+    lane: u32,
+    room: &mut Capacity,
+    lanes: &mut Lanes,
+    partitions: &mut Partitions,
+) {
     let index = lanes.partition_of(lane);
     let state = partitions.get_mut(index);
     state.running += 1;
-    let (partition, session) = (state.id, state.session);
-    call.begin_part(lane, index, session);
+    let (partition, ownership) = (state.id, state.ownership);
+    call.begin_part(lane, index, ownership);
     while let Some(event) = lanes.pop_if(lane, |bytes| room.fits(bytes)) {
         room.rows -= 1;
         room.bytes += u64::from(event.bytes);
-        let Event { offset, timestamp, place, bytes, .. } = event;
+        let QueuedEvent { offset, timestamp, arena_slot, bytes, .. } = event;
         state.dispatched_to = state.dispatched_to.max(offset);
-        call.push(Row { partition, session, offset, timestamp, place }, bytes);
+        call.push(Row { partition, ownership, offset, timestamp, arena_slot }, bytes);
     }
 }

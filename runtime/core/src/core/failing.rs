@@ -4,20 +4,20 @@
 use std::time::Duration;
 
 use super::Core;
-use crate::calls::{Next, Part, Waits};
+use crate::calls::{Part, Resume, RowWait};
 use crate::lanes::Returned;
 use crate::outbox::Pending;
 use crate::partitions::Phase;
-use crate::{CallFailure, CallId, DeadLetter, Notice, OnExhausted, Reason, Retry, Row, Verdict};
+use crate::{CallFailure, CallId, DeadLetter, Notice, OnExhausted, Reason, RetryPolicy, Row, Verdict};
 
 impl Core {
     /// The verdict on the row behind the done ones of a lane.
     pub(super) fn row_failed(&mut self, id: CallId, at: usize, verdict: Verdict) {
         match verdict {
-            Verdict::Reject => self.condemn(id, at, Reason::Rejected),
-            Verdict::Unstorable => {
-                self.condemn(id, at, Reason::OutputRefused);
-                self.count_behind(id, at);
+            Verdict::Reject => self.fail_row(id, at, Reason::Rejected),
+            Verdict::Unpublishable => {
+                self.fail_row(id, at, Reason::OutputRefused);
+                self.count_reruns(id, at);
             }
             Verdict::Retry { after } => self.charge(id, at, Reason::RetriesExhausted, after),
         }
@@ -34,14 +34,14 @@ impl Core {
             return;
         }
         let here = part.done_to..part.end;
-        let suspect = match failure.culprit {
+        let suspect = match failure.failing_row {
             Some(row) => here.contains(&row),
             None => !here.is_empty(),
         };
         if suspect && alone_and_fresh {
             self.charge(id, at, Reason::Fault(failure.fault), None);
         } else if suspect {
-            part.next = Next::Suspect;
+            part.resume = Resume::Quarantined;
             self.failures.reruns += u64::from(part.end - part.done_to);
         }
     }
@@ -56,31 +56,31 @@ impl Core {
         let age = self.now.wall_ms.saturating_sub(row.timestamp).max(0);
         let age = Duration::from_millis(age.unsigned_abs());
         if retry.is_last(attempt) {
-            self.condemn(id, at, reason);
+            self.fail_row(id, at, reason);
         } else if row.timestamp >= 0 && retry.max_record_age.is_some_and(|max| age > max) {
-            self.condemn(id, at, Reason::TooOld);
+            self.fail_row(id, at, Reason::TooOld);
         } else {
             let delay =
                 after.map_or_else(|| backoff(retry, &row, attempt), |after| after.min(retry.max_interval));
             let until = self.now.uptime + delay;
             self.failures.retries += 1;
             if let Some(part) = self.calls.get_mut(id).and_then(|call| call.parts.get_mut(at)) {
-                part.next = Next::Retry(until);
+                part.resume = Resume::Retry(until);
             }
         }
     }
 
     /// The row behind the done ones will get no other attempt: its ending comes when those before it have settled.
-    pub(super) fn condemn(&mut self, id: CallId, at: usize, reason: Reason) {
+    pub(super) fn fail_row(&mut self, id: CallId, at: usize, reason: Reason) {
         let Some(call) = self.calls.get_mut(id) else { return };
         let Some(part) = call.parts.get_mut(at).filter(|part| !part.over) else { return };
         let row = part.done_to;
         part.done_to += 1;
-        call.set_waits(row, Waits::Ending(reason));
+        call.set_waits(row, RowWait::Ending(reason));
     }
 
     /// The rows behind the last one that has its ending will run again.
-    fn count_behind(&mut self, id: CallId, at: usize) {
+    fn count_reruns(&mut self, id: CallId, at: usize) {
         let Some(part) = self.calls.get(id).and_then(|call| call.parts.get(at)) else { return };
         if !part.over {
             self.failures.reruns += u64::from(part.end - part.done_to);
@@ -88,25 +88,25 @@ impl Core {
     }
 
     /// It is this row's turn, and it can't be handled.
-    pub(super) fn begin_ending(&mut self, id: CallId, at: usize, row: u32, reason: Reason) {
+    pub(super) fn apply_outcome(&mut self, id: CallId, at: usize, row: u32, reason: Reason) {
         let call = self.calls.get_mut(id).expect("a call that has rows to settle");
         let letter = DeadLetter { call: id, row, event: call.row(row), attempt: call.attempt, reason };
         match self.config.retry.on_exhausted {
             OnExhausted::Skip => {
-                call.set_waits(row, Waits::Not);
+                call.set_waits(row, RowWait::Not);
                 self.failures.skipped += 1;
                 let Row { partition, offset, .. } = letter.event;
                 self.outbox.notice(Notice::Skipped { partition, offset, call: id, row, reason });
             }
             OnExhausted::DeadLetter => {
-                call.set_waits(row, Waits::DeadLetter);
+                call.set_waits(row, RowWait::DeadLetter);
                 self.failures.dead_letters += 1;
                 self.outbox.push(Pending::DeadLetter(letter));
             }
             OnExhausted::Stop => {
                 if let Some(part) = call.parts.get_mut(at) {
                     part.done_to = row; // it and those behind it stay open, for whoever comes next
-                    part.next = Next::Same;
+                    part.resume = Resume::Unchanged;
                     let behind = row + 1..part.end;
                     self.drop_outputs(id, behind);
                 }
@@ -118,13 +118,13 @@ impl Core {
     }
 
     /// Whether the outcome of a dead letter that was not polled yet still counts.
-    pub(super) fn is_wanted(&self, letter: &DeadLetter) -> bool {
+    pub(super) fn is_current(&self, letter: &DeadLetter) -> bool {
         let call = self.calls.get(letter.call);
         call.is_some_and(|call| call.parts.get(call.part_of(letter.row)).is_some_and(|part| !part.over))
     }
 
     /// Everything of a lane that can settle has settled: the rows that are left go back, and the lane is free.
-    pub(super) fn conclude_part(&mut self, id: CallId, at: usize) {
+    pub(super) fn finish_part(&mut self, id: CallId, at: usize) {
         let call = self.calls.get_mut(id).expect("the call whose lane goes on");
         let attempt = call.attempt;
         let part = call.parts.get_mut(at).expect("a lane of the call");
@@ -132,52 +132,52 @@ impl Core {
         let part = *part;
         let state = self.partitions.get_mut(part.partition);
         state.unacked -= 1;
-        // A session on its way out dispatches nothing more: whoever comes next reads them again.
+        // An ownership on its way out dispatches nothing more: whoever comes next reads them again.
         let comes_again = state.phase == Phase::Active;
         for row in (part.done_to..part.end).rev() {
-            let Row { offset, timestamp, place, .. } = call.row(row);
-            let bytes = call.known.get(row as usize).map_or(0, |known| known.bytes);
+            let Row { offset, timestamp, arena_slot, .. } = call.row(row);
+            let bytes = call.row_states.get(row as usize).map_or(0, |known| known.bytes);
             if comes_again {
-                self.lanes.put_back(part.lane, Returned { offset, timestamp, place, bytes });
+                self.lanes.put_back(part.lane, Returned { offset, timestamp, arena_slot, bytes });
             } else {
-                self.outbox.release(place);
+                self.outbox.release(arena_slot);
             }
         }
         if comes_again {
             let last = call.row(part.end - 1).offset;
-            self.note_trouble(&part, last, attempt);
+            self.keep_retry_state(&part, last, attempt);
         }
         self.release_part(id, at);
     }
 
     /// What the end of its call means for how the lane goes on.
-    fn note_trouble(&mut self, part: &Part, last: i64, attempt: u32) {
+    fn keep_retry_state(&mut self, part: &Part, last: i64, attempt: u32) {
         let left = part.end - part.done_to;
-        match part.next {
-            Next::Retry(until) => self.lanes.retry(part.lane, attempt.saturating_add(1), until),
-            Next::Suspect => {
+        match part.resume {
+            Resume::Retry(until) => self.lanes.retry(part.lane, attempt.saturating_add(1), until),
+            Resume::Quarantined => {
                 self.lanes.attempt(part.lane, attempt);
-                self.lanes.suspect(part.lane, last);
+                self.lanes.quarantine(part.lane, last);
             }
             // Only the first event of a call can be in a later attempt than its first.
-            Next::Same if left > 0 && part.done_to == part.first && attempt > 1 => {
+            Resume::Unchanged if left > 0 && part.done_to == part.first && attempt > 1 => {
                 self.lanes.attempt(part.lane, attempt);
             }
-            Next::Same if left > 0 => {}
-            Next::Same => self.lanes.clean(part.lane),
+            Resume::Unchanged if left > 0 => {}
+            Resume::Unchanged => self.lanes.clean(part.lane),
         }
     }
 }
 
 /// The time before the attempt after this one, with its jitter: a hash of seed, partition, offset and attempt.
-fn backoff(retry: &Retry, row: &Row, attempt: u32) -> Duration {
+fn backoff(retry: &RetryPolicy, row: &Row, attempt: u32) -> Duration {
     let longest = retry.max_interval.as_secs_f64();
     let exponent = i32::try_from(attempt - 1).unwrap_or(i32::MAX);
     // Not beyond what a number can hold: nothing times infinity would be no number.
     let growth = retry.multiplier.powi(exponent).min(f64::MAX);
     let plain = (retry.initial_interval.as_secs_f64() * growth).min(longest);
-    let place = u64::from(row.partition.topic) << 32 | u64::from(row.partition.number.unsigned_abs());
-    let mixed = [place, row.offset.unsigned_abs(), attempt.into()].into_iter().fold(retry.seed, mix);
+    let partition = u64::from(row.partition.topic) << 32 | u64::from(row.partition.number.unsigned_abs());
+    let mixed = [partition, row.offset.unsigned_abs(), attempt.into()].into_iter().fold(retry.seed, mix);
     // 53 bits are what an f64 holds exactly: a number from -1 to 1.
     let spread = (mixed >> 11) as f64 / (1_u64 << 52) as f64 - 1.0;
     Duration::try_from_secs_f64(plain * (1.0 + retry.jitter * spread)).unwrap_or(retry.max_interval)
@@ -194,16 +194,16 @@ fn mix(state: u64, value: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Partition, Place, SessionId};
+    use crate::{ArenaSlot, OwnershipId, Partition};
 
     fn row(offset: i64) -> Row {
         let partition = Partition { topic: 0, number: 3 };
-        Row { partition, session: SessionId(1), offset, timestamp: -1, place: Place(0) }
+        Row { partition, ownership: OwnershipId(1), offset, timestamp: -1, arena_slot: ArenaSlot(0) }
     }
 
     #[test]
     fn intervals_grow_to_their_limit() {
-        let retry = Retry { jitter: 0.0, ..Retry::default() };
+        let retry = RetryPolicy { jitter: 0.0, ..RetryPolicy::default() };
         let seconds: Vec<f64> =
             (1..10).map(|attempt| backoff(&retry, &row(7), attempt).as_secs_f64()).collect();
         assert_eq!(seconds, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]);
@@ -212,13 +212,14 @@ mod tests {
 
     #[test]
     fn no_wait_stays_no_wait_however_often() {
-        let retry = Retry { initial_interval: Duration::ZERO, multiplier: 100.0, ..Retry::default() };
+        let retry =
+            RetryPolicy { initial_interval: Duration::ZERO, multiplier: 100.0, ..RetryPolicy::default() };
         assert_eq!(backoff(&retry, &row(7), u32::MAX), Duration::ZERO);
     }
 
     #[test]
     fn jitter_spreads_within_its_share_and_can_be_repeated() {
-        let retry = Retry::default();
+        let retry = RetryPolicy::default();
         let drawn: Vec<f64> =
             (0..1_000).map(|offset| backoff(&retry, &row(offset), 1).as_secs_f64()).collect();
         assert!(drawn.iter().all(|seconds| (0.4..=0.6).contains(seconds)), "{drawn:?}");
@@ -226,6 +227,9 @@ mod tests {
             (drawn.iter().filter(|&&s| s < 0.45).count(), drawn.iter().filter(|&&s| s > 0.55).count());
         assert!(low > 150 && high > 150, "{low} low, {high} high of 1,000");
         assert_eq!(backoff(&retry, &row(5), 2), backoff(&retry, &row(5), 2));
-        assert_ne!(backoff(&retry, &row(5), 2), backoff(&Retry { seed: 1, ..retry.clone() }, &row(5), 2));
+        assert_ne!(
+            backoff(&retry, &row(5), 2),
+            backoff(&RetryPolicy { seed: 1, ..retry.clone() }, &row(5), 2)
+        );
     }
 }

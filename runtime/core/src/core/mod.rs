@@ -1,9 +1,9 @@
 //! The core: one input in, actions out.
 //!
-//! Each file holds one verb of an event's or a session's life:
+//! Each file holds one verb of an event's or an ownership's life:
 //! `ownership` (assign, revoke, lost) → `reading` (admit) → `dispatching` → `settling` → `committing`;
 //! `read_errors` says when it is read again what could not be read, `failing` says what becomes of an event that failed, `rounds` holds a partition back meanwhile if that is wanted,
-//! `closing` ends sessions, `stalls` says what holds a partition.
+//! `closing` ends ownerships, `stalls` says what holds a partition.
 
 mod closing;
 mod committing;
@@ -25,13 +25,13 @@ use crate::config::Config;
 use crate::lanes::Lanes;
 use crate::outbox::{Outbox, Pending};
 use crate::partitions::Partitions;
-use crate::{Action, DeadLetter, Dispatch, Failures, Input, Now, Partition, SessionId};
+use crate::{Action, DeadLetter, Dispatch, Failures, Input, Now, OwnershipId, Partition};
 
 use closing::Drain;
 use committing::Committer;
 use deciding::Decided;
-use dispatching::Pace;
-use ownership::Rebalance;
+use dispatching::CallSizing;
+use ownership::PendingRebalance;
 use until_end::UntilEnd;
 
 /// The rules of one handler. Feed it with [`Core::handle`], then carry out what [`Core::poll`] gives.
@@ -43,9 +43,9 @@ pub struct Core {
     lanes: Lanes,
     calls: Calls,
     decided: Decided,
-    pace: Pace,
+    sizing: CallSizing,
     committer: Committer,
-    rebalance: Rebalance,
+    rebalance: PendingRebalance,
     drain: Option<Drain>,
     /// An event can't be passed: nothing is dispatched any more.
     stopping: bool,
@@ -55,12 +55,12 @@ pub struct Core {
     read_failures: bool,
     /// So much waits for the producer that no more calls begin.
     output_backlog: bool,
-    next_session: u64,
+    next_ownership: u64,
     /// Partitions that may have to be given, or refused, a permission to read.
     to_grant: Vec<u32>,
     /// Sessions in [`Phase::Active`](crate::partitions::Phase), which share the memory.
-    active_sessions: u64,
-    /// Some session is on its way out; false in the steady state.
+    active_ownerships: u64,
+    /// Some ownership is on its way out; false in the steady state.
     closing: bool,
     checked_at: Duration,
     until_end: UntilEnd,
@@ -85,16 +85,16 @@ impl Core {
             partitions: Partitions::default(),
             calls: Calls::new(topics),
             decided: Decided::new(topics),
-            pace: Pace::new(),
-            rebalance: Rebalance::default(),
+            sizing: CallSizing::new(),
+            rebalance: PendingRebalance::default(),
             drain: None,
             stopping: false,
             some_stopped: false,
             read_failures: false,
             output_backlog: false,
-            next_session: 1,
+            next_ownership: 1,
             to_grant: Vec::new(),
-            active_sessions: 0,
+            active_ownerships: 0,
             closing: false,
             checked_at: Duration::ZERO,
             until_end: UntilEnd::default(),
@@ -125,7 +125,7 @@ impl Core {
             Input::Revoked { request, partitions } => self.revoked(request, partitions),
             Input::Lost { request, partitions } => self.lost(request, partitions),
             Input::Fetched { partition, rows, end, error } => self.fetched(partition, rows, end, error),
-            Input::WorkersFree { calls } => self.pace.workers_free(calls),
+            Input::WorkersFree { calls } => self.sizing.workers_free(calls),
             Input::CallEnded { call, lanes, with_outputs, took } => {
                 self.call_ended(call, lanes, with_outputs, took);
             }
@@ -133,7 +133,7 @@ impl Core {
                 self.call_failed(call, failure, lanes, with_outputs);
             }
             Input::CallSuspended { call } => self.call_suspended(call),
-            Input::CallReallyEnded { call } => self.call_really_ended(call),
+            Input::CallTerminated { call } => self.call_terminated(call),
             Input::OutputsAcked { call, row } => self.outputs_acked(call, row),
             Input::OutputRefused { call, row } => self.output_refused(call, row),
             Input::DeadLetterAcked { call, row } => self.dead_letter_acked(call, row),
@@ -183,12 +183,12 @@ impl Core {
             }
             Pending::Cancel(call) => Action::Cancel { call },
             Pending::Release => {
-                self.outbox.lend_places();
-                Action::ReleaseRows { places: &self.outbox.lent_places }
+                self.outbox.lend_slots();
+                Action::ReleaseRows { places: &self.outbox.lent_slots }
             }
-            Pending::HandOver(id) => {
+            Pending::Produce(id) => {
                 let call = self.calls.get(id).expect("it was just looked at");
-                Action::HandOver { call: id, rows: &call.hand_over }
+                Action::Produce { call: id, rows: &call.to_produce }
             }
             Pending::DropOutputs { call, first, end } => Action::DropOutputs { call, first, end },
             Pending::DeadLetter(letter) => Action::DeadLetter(letter),
@@ -214,13 +214,13 @@ impl Core {
         loop {
             let pending = self.outbox.pending.pop_front()?;
             // Sessions may have been closed to results in the same step: then outputs and dead letters are dropped.
-            if let Pending::HandOver(id) = &pending
-                && self.calls.get(*id).is_none_or(|call| call.hand_over.is_empty())
+            if let Pending::Produce(id) = &pending
+                && self.calls.get(*id).is_none_or(|call| call.to_produce.is_empty())
             {
                 continue;
             }
             if let Pending::DeadLetter(letter) = &pending
-                && !self.is_wanted(letter)
+                && !self.is_current(letter)
             {
                 continue;
             }
@@ -262,7 +262,7 @@ impl Core {
         self.lanes.count()
     }
 
-    /// Everything that a clock alone can bring about, but the ends of sessions.
+    /// Everything that a clock alone can bring about, but the ends of ownerships.
     fn check_times(&mut self) {
         self.check_look_ups();
         self.check_read_retries();
@@ -279,9 +279,9 @@ impl Core {
         (owned || self.calls.out > 0 || self.some_stopped).then_some(self.checked_at + CHECK_INTERVAL)
     }
 
-    fn new_session(&mut self) -> SessionId {
-        self.next_session += 1;
-        SessionId(self.next_session - 1)
+    fn new_ownership(&mut self) -> OwnershipId {
+        self.next_ownership += 1;
+        OwnershipId(self.next_ownership - 1)
     }
 }
 

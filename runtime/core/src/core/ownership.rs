@@ -1,12 +1,12 @@
-//! Assign, revoke and lost: how sessions begin, and how their end is asked for.
+//! Assign, revoke and lost: how ownerships begin, and how their end is asked for.
 
 use std::time::Duration;
 
 use super::Core;
 use crate::codec::{self, Identity};
 use crate::outbox::Pending;
-use crate::partitions::{CommitState, LookUp, PartialStart, Phase, Progress, Reading, Trust};
-use crate::{Notice, OutOfRange, Partition, PartitionStop, RebalanceId, Start, StartAt};
+use crate::partitions::{CommitState, LookUp, PartialStart, Phase, PositionState, Reading, StallWatch};
+use crate::{Notice, OutOfRange, Partition, PartitionStart, PartitionStop, RebalanceId, StartAt};
 
 /// How long to wait before a failed look-up is tried again.
 const LOOK_UP_PAUSE: Duration = Duration::from_millis(500);
@@ -16,7 +16,7 @@ const UNDECIDED_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the group waits for. It gives one rebalance at a time.
 #[derive(Debug, Default)]
-pub(super) struct Rebalance {
+pub(super) struct PendingRebalance {
     pub(super) assign: Option<Assign>,
     pub(super) revoke: Option<Revoke>,
     /// An assign was answered at least once.
@@ -44,7 +44,7 @@ pub(super) struct Assign {
 
 impl Core {
     pub(super) fn assign_requested(&mut self, request: RebalanceId, partitions: &[Partition]) {
-        self.doubt_readers();
+        self.unverify_positions();
         if self.drain.is_some() {
             // Nothing of it is read or committed, but the group must not wait.
             self.outbox.push(Pending::AnswerAssign(Some(request), Vec::new()));
@@ -73,7 +73,7 @@ impl Core {
         }
     }
 
-    pub(super) fn start_resolved(&mut self, id: Partition, start: &Start<'_>) {
+    pub(super) fn start_resolved(&mut self, id: Partition, start: &PartitionStart<'_>) {
         let again_at = self.now.uptime + LOOK_UP_PAUSE;
         let Some((index, look_up)) = self.look_up_mut(id) else { return };
         // A commit that is lower than one found before is an older owner's that arrived late.
@@ -95,8 +95,8 @@ impl Core {
             topic_id: start.topic_id,
         };
         match start.log_end {
-            Some(log_end) => self.begin_session(index, partial, metadata, Some(log_end)),
-            None if of_other_topic || claims_nothing() => self.begin_session(index, partial, &[], None),
+            Some(log_end) => self.begin_ownership(index, partial, metadata, Some(log_end)),
+            None if of_other_topic || claims_nothing() => self.begin_ownership(index, partial, &[], None),
             None => {
                 look_up.partial = Some(partial);
                 look_up.again_at = Some(again_at);
@@ -111,7 +111,7 @@ impl Core {
     }
 
     pub(super) fn revoked(&mut self, request: RebalanceId, partitions: &[Partition]) {
-        self.doubt_readers();
+        self.unverify_positions();
         assert!(self.rebalance.revoke.is_none(), "a revoke came before the one before it was answered");
         self.rebalance.revoke = Some(Revoke { request, partitions: partitions.to_vec() });
         let until = self.now.uptime + self.config.revoke_timeout;
@@ -125,7 +125,7 @@ impl Core {
     }
 
     pub(super) fn lost(&mut self, request: RebalanceId, partitions: &[Partition]) {
-        self.doubt_readers();
+        self.unverify_positions();
         for &id in partitions {
             if let Some(index) = self.partitions.find(id) {
                 self.lose(index);
@@ -161,7 +161,7 @@ impl Core {
                 && let Some(partial) = look_up.partial.take()
             {
                 self.outbox.notice(Notice::MetadataIgnored { partition: state.id });
-                self.begin_session(index, partial, &[], None);
+                self.begin_ownership(index, partial, &[], None);
             }
         }
         if self.rebalance.assign.as_ref().is_some_and(|assign| assign.until <= now) {
@@ -184,20 +184,20 @@ impl Core {
         look_ups.chain(self.rebalance.assign.as_ref().map(|assign| assign.until)).min()
     }
 
-    /// The start is known: decides where the session begins and what earlier owners settled beyond it.
-    fn begin_session(&mut self, index: u32, found: PartialStart, metadata: &[u8], log_end: Option<i64>) {
+    /// The start is known: decides where the ownership begins and what earlier owners settled beyond it.
+    fn begin_ownership(&mut self, index: u32, found: PartialStart, metadata: &[u8], log_end: Option<i64>) {
         let Phase::LookingUp(look_up) = self.partitions.get(index).phase else { return };
         let Some(start) = self.resolve_start(index, &found, log_end) else {
             self.stop_partition(index);
             self.answer_assign_if_ready();
             return;
         };
-        let session = self.new_session();
+        let ownership = self.new_ownership();
         let now = self.now.uptime;
         let state = self.partitions.get_mut(index);
-        state.session = session;
+        state.ownership = ownership;
         state.topic_id = found.topic_id;
-        // What another topic's session committed is replaced, even by the same offset.
+        // What another topic's ownership committed is replaced, even by the same offset.
         let kept = found.committed.filter(|&committed| committed == start && !found.of_other_topic);
         let claims = match (kept, log_end) {
             (Some(_), Some(log_end)) => codec::decode(metadata, &state.identity(start), log_end),
@@ -211,10 +211,10 @@ impl Core {
         state.commit = CommitState { committed: kept, applied_at: now, ..CommitState::default() };
         state.commit.changes = u64::from(kept.is_none());
         state.reading = Reading::new();
-        state.progress = Progress { at: now, ..Progress::default() };
+        state.progress = StallWatch { at: now, ..StallWatch::default() };
         state.phase = Phase::Resolved;
         let (partition, claimed) = (state.id, state.ledger.settled_beyond());
-        self.outbox.notice(Notice::SessionStarted { partition, session, offset: start, claimed });
+        self.outbox.notice(Notice::OwnershipStarted { partition, ownership, offset: start, claimed });
         if look_up.late {
             self.add_late_partitions();
         } else {
@@ -233,16 +233,16 @@ impl Core {
             let state = self.partitions.get(index);
             if state.phase == Phase::Resolved {
                 starts.push(StartAt { partition: state.id, offset: state.ledger.next() });
-                self.open_session(index);
+                self.open_ownership(index);
             }
         }
         if !starts.is_empty() {
-            self.doubt_readers();
+            self.unverify_positions();
             self.outbox.push(Pending::AnswerAssign(None, starts));
         }
     }
 
-    /// The first offset of the session; `None`: outside the log, and the operator wants it to stop.
+    /// The first offset of the ownership; `None`: outside the log, and the operator wants it to stop.
     fn resolve_start(&mut self, index: u32, found: &PartialStart, log_end: Option<i64>) -> Option<i64> {
         let wanted = found.committed.unwrap_or(found.fallback);
         let inside = wanted >= found.log_start && log_end.is_none_or(|end| wanted <= end);
@@ -308,23 +308,23 @@ impl Core {
                 look_up.late = true;
             } else if state.phase == Phase::Resolved {
                 starts.push(StartAt { partition: id, offset: state.ledger.next() });
-                self.open_session(index);
+                self.open_ownership(index);
             }
         }
         for state in self.partitions.iter_mut() {
             state.awaited = state.phase != Phase::Vacant;
         }
         self.rebalance.answered = true;
-        self.doubt_readers();
+        self.unverify_positions();
         self.outbox.push(Pending::AnswerAssign(request, starts));
         self.add_late_partitions();
     }
 
-    fn open_session(&mut self, index: u32) {
+    fn open_ownership(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         if state.commit.committed.is_none() {
             state.phase = Phase::Starting;
-            self.committer.hurry();
+            self.committer.make_urgent();
         } else {
             self.activate(index);
         }
@@ -333,7 +333,7 @@ impl Core {
     /// Its start is stored: it is read from here on.
     pub(super) fn activate(&mut self, index: u32) {
         self.partitions.get_mut(index).phase = Phase::Active;
-        self.active_sessions += 1;
+        self.active_ownerships += 1;
         self.to_grant.push(index);
     }
 
@@ -345,9 +345,9 @@ impl Core {
 
     /// A rebalance moves readers: what they give next must prove that it follows. That is so from the moment it is
     /// announced, and once more when it is answered: in between, a reader may still give what it had at hand.
-    pub(super) fn doubt_readers(&mut self) {
+    pub(super) fn unverify_positions(&mut self) {
         for state in self.partitions.iter_mut() {
-            state.reading.trust = Trust::Unsure;
+            state.reading.position = PositionState::Unverified;
         }
     }
 }

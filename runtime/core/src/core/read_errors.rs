@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::Core;
 use crate::outbox::Pending;
-use crate::partitions::{Phase, ReadFailure, Trust};
-use crate::{Holds, Notice, ReadError, Stall};
+use crate::partitions::{Phase, PositionState, ReadFailure};
+use crate::{BlockedOn, Notice, ReadError, Stall};
 
 /// The time before reading is tried again doubles from the one to the other.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -17,9 +17,11 @@ impl Core {
     pub(super) fn read_failed(&mut self, index: u32, why: ReadError) {
         let next = self.partitions.get(index).ledger.next();
         match why {
-            ReadError::Interrupted => self.partitions.get_mut(index).reading.trust = Trust::Unsure,
+            ReadError::Interrupted => {
+                self.partitions.get_mut(index).reading.position = PositionState::Unverified
+            }
             ReadError::OutOfRange { log_start, log_end } if !(log_start..=log_end).contains(&next) => {
-                self.move_session(index, (log_start, log_end));
+                self.restart_inside_log(index, (log_start, log_end));
             }
             ReadError::TopicReplaced { topic_id, log_start } => {
                 self.topic_replaced(index, topic_id, log_start)
@@ -37,7 +39,7 @@ impl Core {
     fn read_again_later(&mut self, index: u32, why: ReadError) {
         let state = self.partitions.get_mut(index);
         let (partition, offset) = (state.id, state.ledger.next());
-        state.reading.trust = Trust::Unsure;
+        state.reading.position = PositionState::Unverified;
         let before = state.reading.failure.filter(|before| before.offset == offset);
         // What was damaged on its way, or astray, may be sound at once; what was refused needs time.
         let may_pass_at_once =
@@ -47,7 +49,7 @@ impl Core {
         let reported =
             state.reading.failure.filter(|before| before.reported).map(|before| discriminant(&before.why));
         if !at_once && reported != Some(discriminant(&why)) {
-            let stall = Stall { partition, offset, attempt: 0, holds: Holds::ReadFailed(why) };
+            let stall = Stall { partition, offset, attempt: 0, blocked_on: BlockedOn::ReadFailed(why) };
             self.outbox.push(Pending::ReportStall(stall));
         }
         let reported = reported.is_some() || !at_once;
@@ -81,11 +83,11 @@ impl Core {
         failure.retry_at = self.now.uptime + pause_after(failure.failures);
         self.outbox.notice(Notice::Repositioned { partition: id, offset: next });
         if needs_assign {
-            self.doubt_readers();
-            self.partitions.get_mut(index).reading.trust = Trust::Positioned;
+            self.unverify_positions();
+            self.partitions.get_mut(index).reading.position = PositionState::Repositioned;
             self.outbox.push(Pending::Reassign(id, next));
         } else {
-            state.reading.trust = Trust::Unsure;
+            state.reading.position = PositionState::Unverified;
             self.outbox.push(Pending::Reposition(id, next));
         }
     }

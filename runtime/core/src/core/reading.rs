@@ -2,7 +2,7 @@
 
 use super::Core;
 use crate::outbox::Pending;
-use crate::partitions::{Phase, Trust};
+use crate::partitions::{Phase, PositionState};
 use crate::{Admission, FetchedRow, Notice, Partition, ReadError, Reason};
 
 /// Most events of one read: the gain of larger ones is small, and the others must have their turn.
@@ -24,7 +24,7 @@ impl Core {
         state.reading.granted = false;
         if state.phase != Phase::Active {
             // The reader is past rows that nobody has.
-            state.reading.trust = Trust::Unsure;
+            state.reading.position = PositionState::Unverified;
             self.release_all(rows);
             return self.read_failed_outside(index, error);
         }
@@ -61,7 +61,7 @@ impl Core {
             return true;
         }
         let gap = row.offset > next;
-        if gap && !self.believe_gap(index) {
+        if gap && !self.accept_gap(index) {
             return false;
         }
         self.position_verified(index);
@@ -101,7 +101,7 @@ impl Core {
     /// Of a filtered event nothing was kept.
     fn release_row(&mut self, row: &FetchedRow) {
         if row.admission != Admission::Filtered {
-            self.outbox.release(row.place);
+            self.outbox.release(row.arena_slot);
         }
     }
 
@@ -111,7 +111,7 @@ impl Core {
         if offset < next {
             return true; // what was read since then is known to follow
         }
-        if offset > next && !self.believe_gap(index) {
+        if offset > next && !self.accept_gap(index) {
             return false;
         }
         self.position_verified(index);
@@ -127,7 +127,7 @@ impl Core {
     /// What was read follows what was read before.
     fn position_verified(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
-        state.reading.trust = Trust::Continuous;
+        state.reading.position = PositionState::Verified;
         if state.reading.failure.is_some() {
             self.read_recovered(index);
         }
@@ -135,12 +135,12 @@ impl Core {
 
     /// Offsets are missing before what was just read. True: they don't exist. False: the reader was positioned
     /// at the ledger's next offset once more, and only what comes from there is believed.
-    fn believe_gap(&mut self, index: u32) -> bool {
+    fn accept_gap(&mut self, index: u32) -> bool {
         let state = self.partitions.get_mut(index);
-        match state.reading.trust {
-            Trust::Continuous | Trust::Positioned => true,
-            Trust::Unsure => {
-                state.reading.trust = Trust::Positioned;
+        match state.reading.position {
+            PositionState::Verified | PositionState::Repositioned => true,
+            PositionState::Unverified => {
+                state.reading.position = PositionState::Repositioned;
                 let (partition, offset) = (state.id, state.ledger.next());
                 self.outbox.notice(Notice::Repositioned { partition, offset });
                 self.outbox.push(Pending::Reposition(partition, offset));
@@ -152,9 +152,9 @@ impl Core {
     /// Gives permissions to read to the partitions that can use one.
     pub(super) fn grant_reads(&mut self) {
         debug_assert_eq!(
-            self.active_sessions,
+            self.active_ownerships,
             self.partitions.iter().map(|state| u64::from(state.phase == Phase::Active)).sum::<u64>(),
-            "active sessions are miscounted"
+            "active ownerships are miscounted"
         );
         while let Some(index) = self.to_grant.pop() {
             self.grant_read(index);
@@ -188,7 +188,7 @@ impl Core {
 
     /// What one partition may hold: the arenas are shared by the partitions that are ours now.
     fn bytes_share(&self) -> u64 {
-        self.config.arena_bytes / self.active_sessions.max(1)
+        self.config.arena_bytes / self.active_ownerships.max(1)
     }
 
     fn release_all(&mut self, rows: &[FetchedRow]) {

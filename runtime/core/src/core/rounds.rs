@@ -14,7 +14,7 @@ impl Core {
         if strict && state.round.is_none() && state.phase == Phase::Active {
             let last = state.dispatched_to;
             state.round = Some(last);
-            self.lanes.gate(index, Some(last));
+            self.lanes.barrier(index, Some(last));
         }
     }
 
@@ -26,12 +26,12 @@ impl Core {
         }
     }
 
-    /// A round ends with its session; the next one begins as if no failure were known.
+    /// A round ends with its ownership; the next one begins as if no failure were known.
     pub(super) fn forget_round(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         state.dispatched_to = -1;
         if state.round.take().is_some() {
-            self.lanes.gate(index, None);
+            self.lanes.barrier(index, None);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Core;
-use crate::calls::{CallState, Waits};
+use crate::calls::{CallState, RowWait};
 use crate::outbox::Pending;
 use crate::{CallFailure, CallId, LaneEnd, Reason};
 
@@ -25,11 +25,11 @@ impl Core {
     ) {
         let Some(call) = self.calls.get(id) else { return };
         if call.state != CallState::Out {
-            self.call_really_ended(id); // it was cancelled: whatever it returned does not count
+            self.call_terminated(id); // it was cancelled: whatever it returned does not count
             return;
         }
         assert!(lanes.len() == call.parts.len(), "{id:?}: {} ends, {} lanes", lanes.len(), call.parts.len());
-        self.pace.saw_work(call.len(), took);
+        self.sizing.saw_work(call.len(), took);
         self.give_worker_back(id);
         let mut outputs = with_outputs;
         for (at, end) in lanes.iter().enumerate() {
@@ -40,7 +40,7 @@ impl Core {
             }
             self.go_on(id, at);
         }
-        self.finish_end(id);
+        self.finish_call(id);
     }
 
     /// What was done before counts; the other rows go back to their lanes, under suspicion or not.
@@ -53,7 +53,7 @@ impl Core {
     ) {
         let Some(call) = self.calls.get(id) else { return };
         if call.state != CallState::Out {
-            self.call_really_ended(id);
+            self.call_terminated(id);
             return;
         }
         let parts = call.parts.len();
@@ -72,11 +72,11 @@ impl Core {
             }
             self.go_on(id, at);
         }
-        self.finish_end(id);
+        self.finish_call(id);
     }
 
-    /// A cancelled call is gone: its lanes are free. Rows of sessions that are still open come again.
-    pub(super) fn call_really_ended(&mut self, id: CallId) {
+    /// A cancelled call is gone: its lanes are free. Rows of ownerships that are still open come again.
+    pub(super) fn call_terminated(&mut self, id: CallId) {
         let Some(call) = self.calls.get(id) else { return };
         if !call.is_out() {
             return;
@@ -88,26 +88,26 @@ impl Core {
             self.take_done_rows(id, at, 0, &[]);
             self.go_on(id, at);
         }
-        self.forget_if_over(id);
+        self.remove_if_finished(id);
     }
 
     pub(super) fn outputs_acked(&mut self, id: CallId, row: u32) {
-        self.row_waits(id, row, Waits::Acks, Waits::Not);
+        self.advance_row(id, row, RowWait::Acks, RowWait::Not);
     }
 
     pub(super) fn dead_letter_acked(&mut self, id: CallId, row: u32) {
-        self.row_waits(id, row, Waits::DeadLetter, Waits::Not);
+        self.advance_row(id, row, RowWait::DeadLetter, RowWait::Not);
     }
 
     pub(super) fn output_refused(&mut self, id: CallId, row: u32) {
-        self.row_waits(id, row, Waits::Acks, Waits::Ending(Reason::OutputRefused));
+        self.advance_row(id, row, RowWait::Acks, RowWait::Ending(Reason::OutputRefused));
     }
 
     /// What a row waited for has come. If it is its turn, its lane goes on.
-    fn row_waits(&mut self, id: CallId, row: u32, before: Waits, after: Waits) {
+    fn advance_row(&mut self, id: CallId, row: u32, before: RowWait, after: RowWait) {
         let Some(call) = self.calls.get_mut(id) else { return };
         if call.waits(row) != before {
-            return; // its session is over, or it was said before
+            return; // its ownership is over, or it was said before
         }
         call.set_waits(row, after);
         let at = call.part_of(row);
@@ -116,7 +116,7 @@ impl Core {
             return; // an earlier event of its lane has not settled
         }
         self.go_on(id, at);
-        self.forget_if_over(id);
+        self.remove_if_finished(id);
     }
 
     /// The first rows of one lane are done: those with outputs wait for acks. Gives back the rows with outputs of the
@@ -131,8 +131,8 @@ impl Core {
         let done_to = part.first + done;
         assert!(done_to <= part.end, "{id:?}: {done} done of {} rows", part.end - part.first);
         for &row in mine.iter().filter(|&&row| row < done_to) {
-            call.set_waits(row, Waits::Acks);
-            call.hand_over.push(row);
+            call.set_waits(row, RowWait::Acks);
+            call.to_produce.push(row);
         }
         if let Some(part) = call.parts.get_mut(at) {
             part.done_to = done_to;
@@ -153,17 +153,17 @@ impl Core {
     /// Of what these rows have with the shell, nothing must be sent any more.
     pub(super) fn drop_outputs(&mut self, id: CallId, rows: Range<u32>) {
         let Some(call) = self.calls.get(id) else { return };
-        let with_shell = |row| matches!(call.waits(row), Waits::Acks | Waits::DeadLetter);
+        let with_shell = |row| matches!(call.waits(row), RowWait::Acks | RowWait::DeadLetter);
         if !call.is_out() && rows.clone().any(with_shell) {
             self.outbox.push(Pending::DropOutputs { call: id, first: rows.start, end: rows.end });
         }
     }
 
-    fn finish_end(&mut self, id: CallId) {
-        if self.calls.get(id).is_some_and(|call| !call.hand_over.is_empty()) {
-            self.outbox.push(Pending::HandOver(id));
+    fn finish_call(&mut self, id: CallId) {
+        if self.calls.get(id).is_some_and(|call| !call.to_produce.is_empty()) {
+            self.outbox.push(Pending::Produce(id));
         }
-        self.forget_if_over(id);
+        self.remove_if_finished(id);
     }
 
     /// Settles the rows of a lane up to the first one that waits for something. If none does, the lane goes on with
@@ -173,18 +173,18 @@ impl Core {
             let call = self.calls.get_mut(id).expect("a call that has rows to settle");
             let part = call.parts.get(at).expect("a lane of the call");
             if part.over {
-                self.release_part(id, at); // its session is over: the lane waited only for the end of the call
+                self.release_part(id, at); // its ownership is over: the lane waited only for the end of the call
                 return;
             }
             let (row, done_to) = (part.settled_to, part.done_to);
             if row == done_to {
-                self.conclude_part(id, at);
+                self.finish_part(id, at);
                 return;
             }
             match call.waits(row) {
-                Waits::Not => self.settle_rows(id, at),
-                Waits::Acks | Waits::DeadLetter => return,
-                Waits::Ending(reason) => self.begin_ending(id, at, row, reason),
+                RowWait::Not => self.settle_rows(id, at),
+                RowWait::Acks | RowWait::DeadLetter => return,
+                RowWait::Ending(reason) => self.apply_outcome(id, at, row, reason),
             }
         }
     }
@@ -194,19 +194,19 @@ impl Core {
         let call = self.calls.get_mut(id).expect("a call that has rows to settle");
         let part = call.parts.get_mut(at).expect("a lane of the call");
         let state = self.partitions.get_mut(part.partition);
-        let open = state.session == part.session && state.is_open();
-        assert!(open, "{}: a result of a closed session", state.id);
+        let open = state.ownership == part.ownership && state.is_open();
+        assert!(open, "{}: a result of a closed ownership", state.id);
         let range = part.settled_to as usize..part.done_to as usize;
         let rows = call.rows.get(range.clone()).expect("rows of this call");
-        let known = call.known.get(range).expect("rows of this call");
+        let known = call.row_states.get(range).expect("rows of this call");
         let before = part.settled_to;
         for (row, known) in rows.iter().zip(known) {
-            if known.waits != Waits::Not {
+            if known.waits != RowWait::Not {
                 break;
             }
             state.ledger.settle(row.offset);
             state.queued_bytes = state.queued_bytes.saturating_sub(u64::from(known.bytes));
-            self.outbox.release(row.place);
+            self.outbox.release(row.arena_slot);
             part.settled_to += 1;
         }
         let settled = u64::from(part.settled_to - before);
@@ -235,11 +235,11 @@ impl Core {
         call.state = CallState::Unacked;
         self.calls.out -= 1;
         if self.calls.get(id).is_some_and(|call| !call.suspended) {
-            self.pace.place_free();
+            self.sizing.call_returned();
         }
     }
 
-    pub(super) fn forget_if_over(&mut self, id: CallId) {
+    pub(super) fn remove_if_finished(&mut self, id: CallId) {
         if self.calls.get(id).is_some_and(|call| call.parts_left == 0) {
             self.calls.forget(id);
         }

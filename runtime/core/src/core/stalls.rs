@@ -1,9 +1,9 @@
 //! No silent stall: a partition that does not move is named, with the event that holds it.
 
 use super::Core;
-use crate::calls::{CallState, Waits};
+use crate::calls::{CallState, RowWait};
 use crate::outbox::Pending;
-use crate::{Holds, Stall};
+use crate::{BlockedOn, Stall};
 
 impl Core {
     pub(super) fn check_stalls(&mut self) {
@@ -34,26 +34,25 @@ impl Core {
         let state = self.partitions.get(index);
         let (partition, offset) = (state.id, state.ledger.prefix());
         if state.ledger.open() == 0 {
-            return Stall { partition, offset, attempt: 0, holds: Holds::Commit };
+            return Stall { partition, offset, attempt: 0, blocked_on: BlockedOn::Commit };
         }
-        let call =
-            self.calls.ids().filter_map(|id| self.calls.get(id)).find(|call| {
-                call.rows.iter().any(|row| row.session == state.session && row.offset == offset)
-            });
+        let call = self.calls.ids().filter_map(|id| self.calls.get(id)).find(|call| {
+            call.rows.iter().any(|row| row.ownership == state.ownership && row.offset == offset)
+        });
         let Some(call) = call else {
-            return match self.lanes.trouble_of(index, offset) {
-                Some(trouble) if trouble.until.is_some() => {
-                    Stall { partition, offset, attempt: trouble.attempt, holds: Holds::Retry }
+            return match self.lanes.retry_state_of(index, offset) {
+                Some(retry_state) if retry_state.until.is_some() => {
+                    Stall { partition, offset, attempt: retry_state.attempt, blocked_on: BlockedOn::Retry }
                 }
-                Some(_) | None => Stall { partition, offset, attempt: 0, holds: Holds::Queued },
+                Some(_) | None => Stall { partition, offset, attempt: 0, blocked_on: BlockedOn::Queued },
             };
         };
         let row = (0..call.len()).find(|&row| call.row(row).offset == offset).unwrap_or_default();
-        let holds = match (call.state, call.waits(row)) {
-            (CallState::Unacked, Waits::DeadLetter) => Holds::DeadLetter,
-            (CallState::Unacked | CallState::Free, _) => Holds::Unacked,
-            (CallState::Out | CallState::Cancelled(_) | CallState::Stuck, _) => Holds::Out,
+        let blocked_on = match (call.state, call.waits(row)) {
+            (CallState::Unacked, RowWait::DeadLetter) => BlockedOn::DeadLetter,
+            (CallState::Unacked | CallState::Free, _) => BlockedOn::Unacked,
+            (CallState::Out | CallState::Cancelled(_) | CallState::Stuck, _) => BlockedOn::Out,
         };
-        Stall { partition, offset, attempt: call.attempt, holds }
+        Stall { partition, offset, attempt: call.attempt, blocked_on }
     }
 }

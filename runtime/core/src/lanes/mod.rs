@@ -1,12 +1,12 @@
 //! Lanes: the serial queues of one (partition, lane key) each, and whose turn it is.
 //!
 //! A lane exists while it has events or a call that has not really ended: memory follows the events in flight,
-//! never the number of keys. [`trouble`] keeps what is known against a lane, [`gates`] what stops a whole partition.
+//! never the number of keys. [`retry_state`] keeps what is known against a lane, [`barriers`] what stops a whole partition.
 
 #![expect(clippy::indexing_slicing, reason = "`Slab` says in one place why its indexes are good")]
 
-mod gates;
-mod trouble;
+mod barriers;
+mod retry_state;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use crate::slab::{NONE, Slab};
-use crate::{Admission, FetchedRow, Place};
+use crate::{Admission, ArenaSlot, FetchedRow};
 
-use gates::Gates;
-pub(crate) use trouble::Trouble;
-use trouble::Troubles;
+use barriers::Barriers;
+pub(crate) use retry_state::RetryState;
+use retry_state::RetryStates;
 
 /// A queued event: what its row in a call will need.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Event {
+pub(crate) struct QueuedEvent {
     pub(crate) offset: i64,
     pub(crate) timestamp: i64,
-    pub(crate) place: Place,
+    pub(crate) arena_slot: ArenaSlot,
     pub(crate) bytes: u32,
     /// The event after it in its lane.
     behind: u32,
@@ -37,7 +37,7 @@ pub(crate) struct Event {
 pub(crate) struct Returned {
     pub(crate) offset: i64,
     pub(crate) timestamp: i64,
-    pub(crate) place: Place,
+    pub(crate) arena_slot: ArenaSlot,
     pub(crate) bytes: u32,
 }
 
@@ -46,54 +46,54 @@ pub(crate) struct Lane {
     /// Index of the partition.
     pub(crate) partition: u32,
     topic: u16,
-    key: Key,
+    key: LaneId,
     head: u32,
     tail: u32,
-    stands: Stands,
+    state: LaneState,
     /// There is something against it.
-    troubled: bool,
+    retrying: bool,
 }
 
 /// Where a lane is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stands {
+enum LaneState {
     /// It was just made and has no event yet.
-    Nowhere,
+    New,
     /// In its topic's line.
-    InLine,
-    /// With a call, of whatever session, that has not really ended or waits for acks.
+    Ready,
+    /// With a call, of whatever ownership, that has not really ended or waits for acks.
     Busy,
     /// Its first event is between two attempts.
     Waiting,
-    /// Its first event lies beyond a gate.
-    Held,
+    /// Its first event lies beyond a barrier.
+    Barred,
 }
 
 /// Lanes of one topic that have events and no call, in turn.
 #[derive(Debug, Default)]
-struct Line {
-    sound: VecDeque<u32>,
+struct ReadyLanes {
+    healthy: VecDeque<u32>,
     /// Those that get calls of their own.
-    troubled: VecDeque<u32>,
+    retrying: VecDeque<u32>,
     /// Both have their turn, one after the other.
-    troubled_was_last: bool,
+    retrying_was_last: bool,
 }
 
 /// What finds a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Key {
+enum LaneId {
     /// The hash of its lane key.
     Hash(u64),
     /// Nothing: the lane of the single event at this offset.
-    Alone(i64),
-    /// Its offset: the single event's session ended while its call was out, and the event may come again.
-    Stray(i64),
+    Unkeyed(i64),
+    /// Its offset: the single event's ownership ended while its call was out, and the event may come again.
+    Orphaned(i64),
 }
 
 /// A lane that is found by its key. All that is compared lies in the table itself.
 #[derive(Clone, Copy, Debug)]
-struct Keyed {
-    key: Key,
+struct LaneEntry {
+    key: LaneId,
     partition: u32,
     lane: u32,
 }
@@ -101,17 +101,17 @@ struct Keyed {
 #[derive(Debug)]
 pub(crate) struct Lanes {
     lanes: Slab<Lane>,
-    events: Slab<Event>,
-    by_key: HashTable<Keyed>,
-    /// Lanes in the table whose key is [`Key::Stray`].
-    strays: usize,
+    events: Slab<QueuedEvent>,
+    by_key: HashTable<LaneEntry>,
+    /// Lanes in the table whose key is [`LaneId::Orphaned`].
+    orphaned: usize,
     /// By topic.
-    lines: Vec<Line>,
+    lines: Vec<ReadyLanes>,
     /// The topic whose turn is next.
     turn: usize,
     ready_lanes: usize,
-    troubles: Troubles,
-    gates: Gates,
+    retry_states: RetryStates,
+    barriers: Barriers,
 }
 
 impl Lanes {
@@ -120,32 +120,32 @@ impl Lanes {
             lanes: Slab::new(),
             events: Slab::new(),
             by_key: HashTable::new(),
-            strays: 0,
-            lines: (0..topics).map(|_| Line::default()).collect(),
+            orphaned: 0,
+            lines: (0..topics).map(|_| ReadyLanes::default()).collect(),
             turn: 0,
             ready_lanes: 0,
-            troubles: Troubles::default(),
-            gates: Gates::default(),
+            retry_states: RetryStates::default(),
+            barriers: Barriers::default(),
         }
     }
 
     /// Puts an event at the end of its lane.
     pub(crate) fn admit(&mut self, partition: u32, topic: u16, row: &FetchedRow) {
         let lane = match row.admission {
-            Admission::Lane(hash) => self.find_or_make(partition, topic, Key::Hash(hash)),
+            Admission::Lane(hash) => self.find_or_make(partition, topic, LaneId::Hash(hash)),
             Admission::NoLane | Admission::Rejected | Admission::Filtered => self
-                .find_stray(partition, row.offset)
-                .unwrap_or_else(|| make(&mut self.lanes, partition, topic, Key::Alone(row.offset))),
+                .find_orphaned(partition, row.offset)
+                .unwrap_or_else(|| make(&mut self.lanes, partition, topic, LaneId::Unkeyed(row.offset))),
         };
-        let &FetchedRow { offset, timestamp, place, bytes, .. } = row;
-        let event = || Event { offset, timestamp, place, bytes, behind: NONE };
+        let &FetchedRow { offset, timestamp, arena_slot, bytes, .. } = row;
+        let event = || QueuedEvent { offset, timestamp, arena_slot, bytes, behind: NONE };
         let index = self.events.claim(event);
         self.events[index] = event();
-        let state = &mut self.lanes[lane];
-        let tail = std::mem::replace(&mut state.tail, index);
+        let queue = &mut self.lanes[lane];
+        let tail = std::mem::replace(&mut queue.tail, index);
         if tail == NONE {
-            state.head = index;
-            if state.stands == Stands::Nowhere {
+            queue.head = index;
+            if queue.state == LaneState::New {
                 self.make_ready(lane);
             }
         } else {
@@ -154,9 +154,9 @@ impl Lanes {
     }
 
     /// A busy lane for one event that is not queued.
-    pub(crate) fn occupy_alone(&mut self, partition: u32, topic: u16, offset: i64) -> u32 {
-        let lane = make(&mut self.lanes, partition, topic, Key::Alone(offset));
-        self.lanes[lane].stands = Stands::Busy;
+    pub(crate) fn occupy_unkeyed(&mut self, partition: u32, topic: u16, offset: i64) -> u32 {
+        let lane = make(&mut self.lanes, partition, topic, LaneId::Unkeyed(offset));
+        self.lanes[lane].state = LaneState::Busy;
         lane
     }
 
@@ -184,55 +184,55 @@ impl Lanes {
 
     /// Bytes of the event that the next [`Lanes::take_ready`] of this topic begins with.
     pub(crate) fn peek_ready(&self, topic: u16) -> Option<u32> {
-        let lane = *self.lines.get(usize::from(topic))?.sound.front()?;
+        let lane = *self.lines.get(usize::from(topic))?.healthy.front()?;
         Some(self.events[self.lanes[lane].head].bytes)
     }
 
     /// Takes the lane whose turn it is in this topic; it is busy from here on.
     pub(crate) fn take_ready(&mut self, topic: u16) -> Option<u32> {
-        let lane = self.lines.get_mut(usize::from(topic))?.sound.pop_front()?;
+        let lane = self.lines.get_mut(usize::from(topic))?.healthy.pop_front()?;
         self.occupy(lane);
         Some(lane)
     }
 
-    /// Takes a troubled lane if it is their turn in this topic; it is busy from here on. Its first event is to be
+    /// Takes a retrying lane if it is their turn in this topic; it is busy from here on. Its first event is to be
     /// dispatched alone: in this attempt, on a fresh instance or not.
-    pub(crate) fn take_troubled(&mut self, topic: u16) -> Option<(u32, u32, bool)> {
+    pub(crate) fn take_retrying(&mut self, topic: u16) -> Option<(u32, u32, bool)> {
         let line = self.lines.get_mut(usize::from(topic))?;
-        let theirs = !line.troubled.is_empty() && (!line.troubled_was_last || line.sound.is_empty());
-        line.troubled_was_last = theirs;
+        let theirs = !line.retrying.is_empty() && (!line.retrying_was_last || line.healthy.is_empty());
+        line.retrying_was_last = theirs;
         if !theirs {
             return None;
         }
-        let lane = line.troubled.pop_front()?;
+        let lane = line.retrying.pop_front()?;
         self.occupy(lane);
         let first = self.events[self.lanes[lane].head].offset;
-        let (attempt, fresh) = self.troubles.dispatched(lane, first);
+        let (attempt, fresh) = self.retry_states.dispatched(lane, first);
         Some((lane, attempt, fresh))
     }
 
     fn occupy(&mut self, lane: u32) {
         self.ready_lanes -= 1;
-        let state = &mut self.lanes[lane];
-        let in_line = state.stands == Stands::InLine && state.head != NONE;
-        assert!(in_line, "lane {lane} was not ready: {state:?}");
-        state.stands = Stands::Busy;
+        let queue = &mut self.lanes[lane];
+        let in_line = queue.state == LaneState::Ready && queue.head != NONE;
+        assert!(in_line, "lane {lane} was not ready: {queue:?}");
+        queue.state = LaneState::Busy;
     }
 
     /// Takes the first event of a lane, if its bytes fit.
-    pub(crate) fn pop_if(&mut self, lane: u32, fits: impl FnOnce(u32) -> bool) -> Option<Event> {
-        let state = &mut self.lanes[lane];
-        let index = state.head;
+    pub(crate) fn pop_if(&mut self, lane: u32, fits: impl FnOnce(u32) -> bool) -> Option<QueuedEvent> {
+        let queue = &mut self.lanes[lane];
+        let index = queue.head;
         if index == NONE {
             return None;
         }
         let event = self.events[index];
-        if !fits(event.bytes) || self.gates.holds(state.partition, event.offset) {
+        if !fits(event.bytes) || self.barriers.holds(queue.partition, event.offset) {
             return None;
         }
-        state.head = event.behind;
+        queue.head = event.behind;
         if event.behind == NONE {
-            state.tail = NONE;
+            queue.tail = NONE;
         }
         self.events.free(index);
         Some(event)
@@ -245,54 +245,56 @@ impl Lanes {
 
     /// Puts an event that was dispatched back before all others of its busy lane.
     pub(crate) fn put_back(&mut self, lane: u32, event: Returned) {
-        let Returned { offset, timestamp, place, bytes } = event;
-        let state = &self.lanes[lane];
-        assert!(state.stands == Stands::Busy, "lane {lane} gave no event away: {state:?}");
-        let new = || Event { offset, timestamp, place, bytes, behind: state.head };
+        let Returned { offset, timestamp, arena_slot, bytes } = event;
+        let queue = &self.lanes[lane];
+        assert!(queue.state == LaneState::Busy, "lane {lane} gave no event away: {queue:?}");
+        let new = || QueuedEvent { offset, timestamp, arena_slot, bytes, behind: queue.head };
         let index = self.events.claim(new);
         self.events[index] = new();
-        let state = &mut self.lanes[lane];
-        state.head = index;
-        if state.tail == NONE {
-            state.tail = index;
+        let queue = &mut self.lanes[lane];
+        queue.head = index;
+        if queue.tail == NONE {
+            queue.tail = index;
         }
     }
 
     /// The first event of a busy lane is in this attempt, which may not begin before that uptime.
     pub(crate) fn retry(&mut self, lane: u32, attempt: u32, until: Duration) {
         self.attempt(lane, attempt);
-        self.troubles.wait(lane, until);
+        self.retry_states.wait(lane, until);
     }
 
     /// The first event of a busy lane is in this attempt.
     pub(crate) fn attempt(&mut self, lane: u32, attempt: u32) {
-        self.lanes[lane].troubled = true;
-        self.troubles.attempt(lane, attempt);
+        self.lanes[lane].retrying = true;
+        self.retry_states.attempt(lane, attempt);
     }
 
     /// The events of a busy lane up to this offset were in a call that failed as a whole.
-    pub(crate) fn suspect(&mut self, lane: u32, last: i64) {
-        self.lanes[lane].troubled = true;
-        self.troubles.suspect(lane, last);
+    pub(crate) fn quarantine(&mut self, lane: u32, last: i64) {
+        self.lanes[lane].retrying = true;
+        self.retry_states.quarantine(lane, last);
     }
 
     /// A call of the lane ended without a fault.
     pub(crate) fn clean(&mut self, lane: u32) {
-        let state = &mut self.lanes[lane];
-        if state.troubled {
-            state.troubled = !self.troubles.clean(lane);
+        let queue = &mut self.lanes[lane];
+        if queue.retrying {
+            queue.retrying = !self.retry_states.clean(lane);
         }
     }
 
     /// The lane's call has really ended and nothing of it waits for acks.
     pub(crate) fn release(&mut self, lane: u32) {
-        let state = &mut self.lanes[lane];
-        assert!(state.stands == Stands::Busy, "lane {lane} has no call");
-        state.stands = Stands::Nowhere;
-        if state.head == NONE {
+        let queue = &mut self.lanes[lane];
+        assert!(queue.state == LaneState::Busy, "lane {lane} has no call");
+        queue.state = LaneState::New;
+        if queue.head == NONE {
             self.forget(lane);
-        } else if state.troubled && self.troubles.get(lane).is_some_and(|trouble| trouble.until.is_some()) {
-            state.stands = Stands::Waiting;
+        } else if queue.retrying
+            && self.retry_states.get(lane).is_some_and(|retry_state| retry_state.until.is_some())
+        {
+            queue.state = LaneState::Waiting;
         } else {
             self.make_ready(lane);
         }
@@ -300,29 +302,29 @@ impl Lanes {
 
     /// Lanes whose wait is over stand in line again.
     pub(crate) fn wake(&mut self, now: Duration) {
-        while let Some(lane) = self.troubles.wake(now) {
-            assert!(self.lanes[lane].stands == Stands::Waiting, "lane {lane} does not wait");
+        while let Some(lane) = self.retry_states.wake(now) {
+            assert!(self.lanes[lane].state == LaneState::Waiting, "lane {lane} does not wait");
             self.make_ready(lane);
         }
     }
 
     /// When the next lane's wait is over.
     pub(crate) fn next_wake(&self) -> Option<Duration> {
-        self.troubles.next_wake()
+        self.retry_states.next_wake()
     }
 
     /// Nothing of the partition beyond `last` is dispatched; `None`: no limit.
-    pub(crate) fn gate(&mut self, partition: u32, last: Option<i64>) {
-        if !self.gates.set(partition, last) {
+    pub(crate) fn barrier(&mut self, partition: u32, last: Option<i64>) {
+        if !self.barriers.set(partition, last) {
             return;
         }
         let mut to_place = Vec::new();
         for line in &mut self.lines {
-            for lanes in [&mut line.sound, &mut line.troubled] {
-                let (gates, states, events) = (&self.gates, &self.lanes, &self.events);
+            for lanes in [&mut line.healthy, &mut line.retrying] {
+                let (barriers, states, events) = (&self.barriers, &self.lanes, &self.events);
                 lanes.retain(|&lane| {
                     let Lane { partition, head, .. } = states[lane];
-                    let held = gates.holds(partition, events[head].offset);
+                    let held = barriers.holds(partition, events[head].offset);
                     if held {
                         to_place.push(lane);
                     }
@@ -331,30 +333,30 @@ impl Lanes {
             }
         }
         self.ready_lanes -= to_place.len();
-        to_place.append(&mut self.gates.held);
+        to_place.append(&mut self.barriers.held);
         for lane in to_place {
             self.make_ready(lane);
         }
     }
 
     /// What is known against the lane whose first event is this one.
-    pub(crate) fn trouble_of(&self, partition: u32, offset: i64) -> Option<&Trouble> {
+    pub(crate) fn retry_state_of(&self, partition: u32, offset: i64) -> Option<&RetryState> {
         let of_event = |lane: u32| {
             let Lane { partition: own, head, .. } = self.lanes[lane];
             own == partition && head != NONE && self.events[head].offset == offset
         };
-        self.troubles.lanes().find(|&(lane, _)| of_event(lane)).map(|(_, trouble)| trouble)
+        self.retry_states.lanes().find(|&(lane, _)| of_event(lane)).map(|(_, retry_state)| retry_state)
     }
 
     /// Drops the queued events of all partitions but these; lanes with a call stay until it has really ended.
-    pub(crate) fn keep(&mut self, kept: impl Fn(u32) -> bool, mut dropped: impl FnMut(Event)) {
+    pub(crate) fn keep(&mut self, kept: impl Fn(u32) -> bool, mut dropped: impl FnMut(QueuedEvent)) {
         let lanes = &self.lanes;
         for line in &mut self.lines {
-            line.sound.retain(|&lane| kept(lanes[lane].partition));
-            line.troubled.retain(|&lane| kept(lanes[lane].partition));
+            line.healthy.retain(|&lane| kept(lanes[lane].partition));
+            line.retrying.retain(|&lane| kept(lanes[lane].partition));
         }
-        self.gates.held.retain(|&lane| kept(lanes[lane].partition));
-        self.ready_lanes = self.lines.iter().map(|line| line.sound.len() + line.troubled.len()).sum();
+        self.barriers.held.retain(|&lane| kept(lanes[lane].partition));
+        self.ready_lanes = self.lines.iter().map(|line| line.healthy.len() + line.retrying.len()).sum();
         for lane in self.lanes.indexes() {
             if !self.is_used(lane) || kept(self.lanes[lane].partition) {
                 continue;
@@ -362,35 +364,35 @@ impl Lanes {
             while let Some(event) = self.pop_if(lane, |_| true) {
                 dropped(event);
             }
-            if std::mem::take(&mut self.lanes[lane].troubled) {
-                self.troubles.forget(lane);
+            if std::mem::take(&mut self.lanes[lane].retrying) {
+                self.retry_states.forget(lane);
             }
-            if self.lanes[lane].stands == Stands::Busy {
-                self.remember_alone(lane);
+            if self.lanes[lane].state == LaneState::Busy {
+                self.keep_unkeyed(lane);
             } else {
-                self.lanes[lane].stands = Stands::Nowhere;
+                self.lanes[lane].state = LaneState::New;
                 self.forget(lane);
             }
         }
     }
 
     /// The lane of a single event can be found from here on: if the event comes again, it waits for this call.
-    fn remember_alone(&mut self, lane: u32) {
+    fn keep_unkeyed(&mut self, lane: u32) {
         let Lane { key, partition, .. } = self.lanes[lane];
-        if let Key::Alone(offset) = key {
-            let keyed = Keyed { key: Key::Stray(offset), partition, lane };
+        if let LaneId::Unkeyed(offset) = key {
+            let keyed = LaneEntry { key: LaneId::Orphaned(offset), partition, lane };
             self.lanes[lane].key = keyed.key;
-            self.strays += 1;
-            self.by_key.insert_unique(keyed.hash(), keyed, Keyed::hash);
+            self.orphaned += 1;
+            self.by_key.insert_unique(keyed.hash(), keyed, LaneEntry::hash);
         }
     }
 
-    /// The lane of an event without a key whose call of an older session has not really ended.
-    fn find_stray(&self, partition: u32, offset: i64) -> Option<u32> {
-        if self.strays == 0 {
+    /// The lane of an event without a key whose call of an older ownership has not really ended.
+    fn find_orphaned(&self, partition: u32, offset: i64) -> Option<u32> {
+        if self.orphaned == 0 {
             return None;
         }
-        let key = Key::Stray(offset);
+        let key = LaneId::Orphaned(offset);
         let found = self.by_key.find(key.mix(partition), |known| known.is(key, partition));
         found.map(|known| known.lane)
     }
@@ -401,73 +403,73 @@ impl Lanes {
     }
 
     fn is_used(&self, lane: u32) -> bool {
-        self.lanes[lane].head != NONE || self.lanes[lane].stands == Stands::Busy
+        self.lanes[lane].head != NONE || self.lanes[lane].state == LaneState::Busy
     }
 
-    /// A lane that has events, no call, and nothing to wait for: it stands in line, unless a gate holds it.
+    /// A lane that has events, no call, and nothing to wait for: it stands in line, unless a barrier holds it.
     fn make_ready(&mut self, lane: u32) {
-        let state = &mut self.lanes[lane];
-        if self.gates.holds(state.partition, self.events[state.head].offset) {
-            state.stands = Stands::Held;
-            self.gates.held.push(lane);
+        let queue = &mut self.lanes[lane];
+        if self.barriers.holds(queue.partition, self.events[queue.head].offset) {
+            queue.state = LaneState::Barred;
+            self.barriers.held.push(lane);
             return;
         }
-        state.stands = Stands::InLine;
-        let line = self.lines.get_mut(usize::from(state.topic)).expect("topics were counted at the start");
-        if state.troubled {
-            line.troubled.push_back(lane);
+        queue.state = LaneState::Ready;
+        let line = self.lines.get_mut(usize::from(queue.topic)).expect("topics were counted at the start");
+        if queue.retrying {
+            line.retrying.push_back(lane);
         } else {
-            line.sound.push_back(lane);
+            line.healthy.push_back(lane);
         }
         self.ready_lanes += 1;
     }
 
-    fn find_or_make(&mut self, partition: u32, topic: u16, key: Key) -> u32 {
-        match self.by_key.entry(key.mix(partition), |known| known.is(key, partition), Keyed::hash) {
+    fn find_or_make(&mut self, partition: u32, topic: u16, key: LaneId) -> u32 {
+        match self.by_key.entry(key.mix(partition), |known| known.is(key, partition), LaneEntry::hash) {
             Entry::Occupied(known) => known.get().lane,
-            Entry::Vacant(place) => {
+            Entry::Vacant(vacant) => {
                 let lane = make(&mut self.lanes, partition, topic, key);
-                place.insert(Keyed { key, partition, lane });
+                vacant.insert(LaneEntry { key, partition, lane });
                 lane
             }
         }
     }
 
     fn forget(&mut self, lane: u32) {
-        let state = &self.lanes[lane];
-        let unused = state.stands == Stands::Nowhere && state.head == NONE;
-        assert!(unused, "lane {lane} is in use: {state:?}");
-        if state.troubled {
-            self.troubles.forget(lane);
+        let queue = &self.lanes[lane];
+        let unused = queue.state == LaneState::New && queue.head == NONE;
+        assert!(unused, "lane {lane} is in use: {queue:?}");
+        if queue.retrying {
+            self.retry_states.forget(lane);
         }
-        let key = state.key;
-        if !matches!(key, Key::Alone(_)) {
-            let entry = self.by_key.find_entry(key.mix(state.partition), |known| known.lane == lane);
+        let key = queue.key;
+        if !matches!(key, LaneId::Unkeyed(_)) {
+            let entry = self.by_key.find_entry(key.mix(queue.partition), |known| known.lane == lane);
             entry.expect("a lane with a key is in the table until it is forgotten").remove();
         }
-        self.strays -= usize::from(matches!(key, Key::Stray(_)));
+        self.orphaned -= usize::from(matches!(key, LaneId::Orphaned(_)));
         self.lanes[lane].partition = NONE;
         self.lanes.free(lane);
     }
 }
 
 /// A new lane. It is built in its place: a copy of it from elsewhere is what shows in profiles.
-fn make(lanes: &mut Slab<Lane>, partition: u32, topic: u16, key: Key) -> u32 {
+fn make(lanes: &mut Slab<Lane>, partition: u32, topic: u16, key: LaneId) -> u32 {
     let new =
-        || Lane { partition, topic, key, head: NONE, tail: NONE, stands: Stands::Nowhere, troubled: false };
+        || Lane { partition, topic, key, head: NONE, tail: NONE, state: LaneState::New, retrying: false };
     let index = lanes.claim(new);
     lanes[index] = new();
     index
 }
 
-impl Line {
+impl ReadyLanes {
     fn is_empty(&self) -> bool {
-        self.sound.is_empty() && self.troubled.is_empty()
+        self.healthy.is_empty() && self.retrying.is_empty()
     }
 }
 
-impl Keyed {
-    fn is(&self, key: Key, partition: u32) -> bool {
+impl LaneEntry {
+    fn is(&self, key: LaneId, partition: u32) -> bool {
         self.key == key && self.partition == partition
     }
 
@@ -476,12 +478,12 @@ impl Keyed {
     }
 }
 
-impl Key {
+impl LaneId {
     /// The key is a seeded hash already; partitions are spread over the table.
     fn mix(self, partition: u32) -> u64 {
         let key = match self {
-            Key::Hash(hash) => hash,
-            Key::Alone(offset) | Key::Stray(offset) => {
+            LaneId::Hash(hash) => hash,
+            LaneId::Unkeyed(offset) | LaneId::Orphaned(offset) => {
                 offset.cast_unsigned().wrapping_mul(0xd6e8_feb8_6659_fd93)
             }
         };

@@ -10,9 +10,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use keylane_core::{
-    Action, Admission, CallFailure, CallId, CommitEntry, CommitError, CommitId, CommittedStart, Config, Core,
-    DeadLetter, Fault, FetchedRow, Input, LaneEnd, Notice, Now, Partition, Place, ReadError, Reason,
-    RebalanceId, Stall, Start, Verdict,
+    Action, Admission, ArenaSlot, CallFailure, CallId, CommitEntry, CommitError, CommitId, CommittedStart,
+    Config, Core, DeadLetter, Fault, FetchedRow, Input, LaneEnd, Notice, Now, Partition, PartitionStart,
+    ReadError, Reason, RebalanceId, Stall, Verdict,
 };
 
 /// Where it does not matter which rebalance it is.
@@ -141,7 +141,7 @@ impl Shell {
         self.core = core;
     }
 
-    /// Waits as the core asks to, until the uptime.
+    /// RowWait as the core asks to, until the uptime.
     pub(crate) fn wait_until(&mut self, uptime: Duration) {
         while self.uptime < uptime {
             let next = self.core.next_timeout().unwrap_or(uptime).clamp(self.uptime, uptime);
@@ -168,7 +168,7 @@ impl Shell {
 
     pub(crate) fn start_at(&mut self, partition: Partition, offset: i64, metadata: &[u8]) {
         let committed = Some(CommittedStart { offset, metadata });
-        self.give(Input::StartResolved { partition, start: Start { committed, ..start() } });
+        self.give(Input::StartResolved { partition, start: PartitionStart { committed, ..start() } });
     }
 
     /// Rows with these offsets and lane keys were read.
@@ -198,7 +198,7 @@ impl Shell {
     fn row(&mut self, offset: i64, admission: Admission) -> FetchedRow {
         self.next_place += 1;
         self.places.insert(self.next_place);
-        FetchedRow { offset, timestamp: 0, bytes: 100, place: Place(self.next_place), admission }
+        FetchedRow { offset, timestamp: 0, bytes: 100, arena_slot: ArenaSlot(self.next_place), admission }
     }
 
     /// The oldest call ends with all its rows done.
@@ -224,7 +224,7 @@ impl Shell {
     /// The oldest call fails as a whole; nobody knows by which row.
     pub(crate) fn fail(&mut self, fault: Fault) -> Dispatched {
         let call = self.calls.remove(0);
-        let failure = CallFailure { fault, culprit: None, fresh: call.fresh };
+        let failure = CallFailure { fault, failing_row: None, fresh: call.fresh };
         self.give(Input::CallFailed { call: call.id, failure, lanes: &[], with_outputs: &[] });
         call
     }
@@ -236,7 +236,7 @@ impl Shell {
         letter
     }
 
-    /// Waits until a call is out.
+    /// RowWait until a call is out.
     pub(crate) fn wait_for_call(&mut self) -> Dispatched {
         let patience = self.uptime + Duration::from_secs(70);
         while self.calls.is_empty() {
@@ -330,7 +330,7 @@ impl Shell {
             }
             Action::Dispatch(call) => {
                 for row in call.rows {
-                    assert!(self.places.contains(&row.place.0), "{row:?} was released before");
+                    assert!(self.places.contains(&row.arena_slot.0), "{row:?} was released before");
                 }
                 let rows = call.rows.iter().map(|row| (row.partition, row.offset)).collect();
                 let (lanes, last_attempt) = (call.lanes.to_vec(), call.last_attempt);
@@ -342,11 +342,11 @@ impl Shell {
                 self.cancelled.push(call);
             }
             Action::ReleaseRows { places } => {
-                for place in places {
-                    assert!(self.places.remove(&place.0), "{place:?} was released before");
+                for arena_slot in places {
+                    assert!(self.places.remove(&arena_slot.0), "{arena_slot:?} was released before");
                 }
             }
-            Action::HandOver { call, rows } => {
+            Action::Produce { call, rows } => {
                 assert!(!rows.is_empty(), "nothing is handed over");
                 assert!(
                     self.handed_over.iter().all(|(known, _)| *known != call),
@@ -356,7 +356,7 @@ impl Shell {
             }
             Action::DropOutputs { call, first, end } => self.dropped.push((call, first..end)),
             Action::DeadLetter(letter) => {
-                assert!(self.places.contains(&letter.event.place.0), "{letter:?} was released before");
+                assert!(self.places.contains(&letter.event.arena_slot.0), "{letter:?} was released before");
                 self.letters.push(letter);
             }
             Action::StopHandler { partition, offset, reason, .. } => {
@@ -395,6 +395,6 @@ impl Asked {
 }
 
 /// A log of 1,000,000 records, nothing committed.
-pub(crate) fn start() -> Start<'static> {
-    Start { committed: None, fallback: 0, log_start: 0, log_end: Some(1_000_000), topic_id: [0; 16] }
+pub(crate) fn start() -> PartitionStart<'static> {
+    PartitionStart { committed: None, fallback: 0, log_start: 0, log_end: Some(1_000_000), topic_id: [0; 16] }
 }

@@ -4,16 +4,16 @@ use std::fmt::Write as _;
 
 use keylane_core::CallId;
 
-use crate::sink::{Landed, Token};
+use crate::sink::{RecordMetadata, Token};
 
 /// One counter per row. The memory of a call's slot is reused by the next call there.
 #[derive(Debug, Default)]
 pub(super) struct Acks {
-    slots: Vec<Slot>,
+    slots: Vec<CallAcks>,
 }
 
 #[derive(Debug, Default)]
-struct Slot {
+struct CallAcks {
     generation: u32,
     left: Vec<u32>,
     /// Rows of which an output was refused.
@@ -37,7 +37,7 @@ struct Arrived {
     lane: u32,
     /// Position among the outputs of the call.
     output: u32,
-    landed: Landed,
+    acknowledged: RecordMetadata,
 }
 
 impl Acks {
@@ -45,7 +45,7 @@ impl Acks {
     pub(super) fn add(&mut self, call: CallId, row: u32) {
         let at = call.slot as usize;
         if self.slots.len() <= at {
-            self.slots.resize_with(at + 1, Slot::default);
+            self.slots.resize_with(at + 1, CallAcks::default);
         }
         let slot = self.slots.get_mut(at).expect("it was just made");
         if slot.generation != call.generation {
@@ -64,10 +64,10 @@ impl Acks {
     }
 
     /// An output of this row arrived. Told once all of them have their answer.
-    pub(super) fn acked(&mut self, token: &Token, landed: Landed) -> Option<Answered> {
+    pub(super) fn acked(&mut self, token: &Token, acknowledged: RecordMetadata) -> Option<Answered> {
         let &Token { call, row, lane, output, .. } = token;
         let slot = self.slot(call)?;
-        slot.arrived.push(Arrived { row, lane, output, landed });
+        slot.arrived.push(Arrived { row, lane, output, acknowledged });
         slot.answered(row)
     }
 
@@ -79,12 +79,12 @@ impl Acks {
         slot.answered(token.row)
     }
 
-    fn slot(&mut self, call: CallId) -> Option<&mut Slot> {
+    fn slot(&mut self, call: CallId) -> Option<&mut CallAcks> {
         self.slots.get_mut(call.slot as usize).filter(|slot| slot.generation == call.generation)
     }
 }
 
-impl Slot {
+impl CallAcks {
     fn answered(&mut self, row: u32) -> Option<Answered> {
         let left = self.left.get_mut(row as usize).filter(|left| **left > 0)?;
         *left -= 1;
@@ -97,21 +97,22 @@ impl Acks {
     /// Whether an output that landed there stands behind a later one of its lane. Only those that were sent again can:
     /// the others land in the order in which they were handed over. Outputs on different partitions have no order that
     /// anybody could see.
-    pub(super) fn was_overtaken(&self, token: &Token, landed: Landed) -> bool {
+    pub(super) fn was_overtaken(&self, token: &Token, acknowledged: RecordMetadata) -> bool {
         let later = |arrived: &Arrived| arrived.lane == token.lane && arrived.output > token.output;
-        let ahead = |at: Landed| {
-            (at.topic, at.partition) == (landed.topic, landed.partition) && at.offset < landed.offset
+        let ahead = |at: RecordMetadata| {
+            (at.topic, at.partition) == (acknowledged.topic, acknowledged.partition)
+                && at.offset < acknowledged.offset
         };
-        self.arrived(token.call).iter().any(|arrived| later(arrived) && ahead(arrived.landed))
+        self.arrived(token.call).iter().any(|arrived| later(arrived) && ahead(arrived.acknowledged))
     }
 
     /// Where the outputs of this row arrived: `topic/partition/offset`, separated by commas.
     pub(super) fn published(&self, call: CallId, row: u32, topics: &[String]) -> String {
         let mut text = String::new();
-        for Arrived { landed, .. } in self.arrived(call).iter().filter(|arrived| arrived.row == row) {
+        for Arrived { acknowledged, .. } in self.arrived(call).iter().filter(|arrived| arrived.row == row) {
             let separator = if text.is_empty() { "" } else { "," };
-            let topic = topics.get(usize::from(landed.topic)).map_or("?", String::as_str);
-            write!(text, "{separator}{topic}/{}/{}", landed.partition, landed.offset)
+            let topic = topics.get(usize::from(acknowledged.topic)).map_or("?", String::as_str);
+            write!(text, "{separator}{topic}/{}/{}", acknowledged.partition, acknowledged.offset)
                 .expect("writing to a string can't fail");
         }
         text
@@ -127,7 +128,7 @@ impl Acks {
 mod tests {
     use super::*;
 
-    const SOMEWHERE: Landed = Landed { topic: 0, partition: 3, offset: 7 };
+    const SOMEWHERE: RecordMetadata = RecordMetadata { topic: 0, partition: 3, offset: 7 };
 
     fn token(call: CallId, row: u32) -> Token {
         Token { handler: 0, call, row, lane: row / 10, output: row, letter: false }
@@ -172,7 +173,7 @@ mod tests {
     #[test]
     fn an_output_is_overtaken_by_a_later_one_of_its_lane_that_lies_before_it() {
         let call = CallId { slot: 0, generation: 1 };
-        let at = |partition, offset| Landed { topic: 0, partition, offset };
+        let at = |partition, offset| RecordMetadata { topic: 0, partition, offset };
         let mut acks = Acks::default();
         (0..20).for_each(|row| acks.add(call, row));
         for (row, partition, offset) in [(1, 0, 50), (5, 0, 60), (7, 1, 10), (12, 0, 20)] {

@@ -2,33 +2,33 @@
 
 use std::collections::VecDeque;
 
-use crate::sink::{ProduceError, Record, Token};
+use crate::sink::{OwnedRecord, ProduceError, Token};
 
-use super::cut::Cut;
+use super::revoked::RevokedRows;
 
 /// By topic of the sink, in its order: it goes before anything newer.
 #[derive(Debug)]
 pub(super) struct Backlog {
-    topics: Vec<VecDeque<Waiting>>,
+    topics: Vec<VecDeque<QueuedOutput>>,
     bytes: usize,
     limit: usize,
     full: bool,
 }
 
 #[derive(Debug)]
-struct Waiting {
-    what: What,
+struct QueuedOutput {
+    what: QueuedItem,
     token: Token,
     bytes: usize,
 }
 
 /// What waits.
 #[derive(Debug)]
-pub(super) enum What {
+pub(super) enum QueuedItem {
     /// An output, with bytes of its own: those of its call are used again.
-    Output(Record),
+    Output(OwnedRecord),
     /// A dead letter: its event has a place in the arena, and the rest is known by its token.
-    Letter,
+    PendingDeadLetter,
 }
 
 impl Backlog {
@@ -42,17 +42,17 @@ impl Backlog {
         self.topics.get(usize::from(topic)).is_none_or(VecDeque::is_empty)
     }
 
-    pub(super) fn push(&mut self, record: Record, token: Token) {
+    pub(super) fn push(&mut self, record: OwnedRecord, token: Token) {
         let (topic, bytes) = (record.topic, record.memory());
-        self.add(topic, Waiting { what: What::Output(record), token, bytes });
+        self.add(topic, QueuedOutput { what: QueuedItem::Output(record), token, bytes });
     }
 
     /// `bytes`: that it will take.
-    pub(super) fn push_letter(&mut self, topic: u16, token: Token, bytes: usize) {
-        self.add(topic, Waiting { what: What::Letter, token, bytes });
+    pub(super) fn push_dead_letter(&mut self, topic: u16, token: Token, bytes: usize) {
+        self.add(topic, QueuedOutput { what: QueuedItem::PendingDeadLetter, token, bytes });
     }
 
-    fn add(&mut self, topic: u16, waiting: Waiting) {
+    fn add(&mut self, topic: u16, waiting: QueuedOutput) {
         self.bytes += waiting.bytes;
         let topic = self.topics.get_mut(usize::from(topic));
         topic.expect("there is one for every topic of the sink").push_back(waiting);
@@ -61,7 +61,7 @@ impl Backlog {
     /// Gives away what can go, topic by topic until one has no room. True: something went.
     pub(super) fn hand_over(
         &mut self,
-        mut produce: impl FnMut(&What, Token) -> Result<(), ProduceError>,
+        mut produce: impl FnMut(&QueuedItem, Token) -> Result<(), ProduceError>,
         mut refused: impl FnMut(Token, ProduceError),
     ) -> bool {
         let mut moved = false;
@@ -81,16 +81,16 @@ impl Backlog {
     }
 
     /// Takes out what is of these rows.
-    pub(super) fn forget(&mut self, cut: &Cut) {
+    pub(super) fn forget(&mut self, revoked: &RevokedRows) {
         for topic in &mut self.topics {
-            topic.retain(|waiting| !cut.contains(waiting.token.call, waiting.token.row));
+            topic.retain(|waiting| !revoked.contains(waiting.token.call, waiting.token.row));
         }
         self.bytes = self.topics.iter().flatten().map(|waiting| waiting.bytes).sum();
     }
 
     /// While it is full: the topic that most waits for.
     pub(super) fn fullest(&self) -> Option<usize> {
-        let bytes = |topic: &VecDeque<Waiting>| topic.iter().map(|waiting| waiting.bytes).sum::<usize>();
+        let bytes = |topic: &VecDeque<QueuedOutput>| topic.iter().map(|waiting| waiting.bytes).sum::<usize>();
         let sizes = self.topics.iter().map(bytes).enumerate().filter(|_| self.full);
         sizes.max_by_key(|(_, bytes)| *bytes).map(|(topic, _)| topic)
     }
@@ -113,8 +113,8 @@ mod tests {
         Token { handler: 0, call, row, lane: 0, output: row, letter: false }
     }
 
-    fn record(topic: u16) -> Record {
-        Record { topic, timestamp: None, key: None, value: Some(vec![0; 800]), headers: Vec::new() }
+    fn record(topic: u16) -> OwnedRecord {
+        OwnedRecord { topic, timestamp: None, key: None, value: Some(vec![0; 800]), headers: Vec::new() }
     }
 
     #[test]
@@ -126,7 +126,7 @@ mod tests {
         let mut went = Vec::new();
         let moved = backlog.hand_over(
             |what, token| {
-                if let What::Output(Record { topic: 0, .. }) = what {
+                if let QueuedItem::Output(OwnedRecord { topic: 0, .. }) = what {
                     return Err(ProduceError::Full);
                 }
                 went.push(token.row);
@@ -150,15 +150,15 @@ mod tests {
         assert_eq!(states, [false, false, false, false, true]);
         assert_eq!(backlog.fullest(), Some(0));
         let mut left = 1;
-        let mut one = |_: &What, _: Token| {
+        let mut one = |_: &QueuedItem, _: Token| {
             left -= 1;
             if left < 0 { Err(ProduceError::Full) } else { Ok(()) }
         };
         backlog.hand_over(&mut one, |_, _| ());
         assert!(backlog.is_full(), "four are left, and two would be few enough");
-        let mut cut = Cut::default();
-        cut.add(token(0).call, 0..4);
-        backlog.forget(&cut);
+        let mut revoked = RevokedRows::default();
+        revoked.add(token(0).call, 0..4);
+        backlog.forget(&revoked);
         assert!(!backlog.is_full() && backlog.fullest().is_none(), "one is left");
     }
 }

@@ -2,13 +2,13 @@
 
 mod acks;
 mod backlog;
-mod cut;
-mod letters;
+mod dead_letters;
+mod errors;
+mod invalid_rows;
 mod provenance;
-mod refused_letters;
-mod texts;
+mod rejected_dead_letters;
+mod revoked;
 mod times;
-mod unfit;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -18,22 +18,23 @@ use keylane_core::{CallId, DeadLetter, Dispatch, Reason};
 
 use crate::admit::Arena;
 use crate::config::{self, OutputTime};
-use crate::guest::{Call, Output};
+use crate::guest::{Call, GuestOutput};
 use crate::librdkafka::ErrorCode;
 use crate::sink::{
-    self, Delivery, DeliveryError, Landed, ProduceError, Record, RecordSize, Sink, Token, Unfit,
+    self, Delivery, DeliveryError, OwnedRecord, ProduceError, RecordMetadata, RecordSize, Sink, Token,
+    Unpublishable,
 };
 
 use acks::{Acks, Answered};
-use backlog::{Backlog, What};
-use cut::Cut;
-pub(super) use letters::name_of;
-use letters::{Context, Letters, Origin};
+use backlog::{Backlog, QueuedItem};
+pub(super) use dead_letters::name_of;
+use dead_letters::{Context, Origin, PendingDeadLetters};
+pub(super) use errors::ErrorTexts;
+use invalid_rows::Lanes;
 use provenance::Provenance;
-use refused_letters::RefusedLetters;
-pub(super) use texts::Texts;
+use rejected_dead_letters::RejectedDeadLetters;
+use revoked::RevokedRows;
 use times::Times;
-use unfit::Lanes;
 
 /// Hands outputs and dead letters to the producer in their order, and tells when all of a row have arrived.
 pub(super) struct Outputs {
@@ -45,32 +46,32 @@ pub(super) struct Outputs {
     topics: Vec<String>,
     provenance: Provenance,
     times: Times,
-    letters: Letters,
+    letters: PendingDeadLetters,
     acks: Acks,
     backlog: Backlog,
-    /// Rows whose session is over: what is left of them here is to be forgotten.
-    cut: Cut,
-    refused_letters: RefusedLetters,
+    /// Rows whose ownership is over: what is left of them here is to be forgotten.
+    revoked: RevokedRows,
+    rejected_dead_letters: RejectedDeadLetters,
     /// What is to be told when it is asked for next.
-    heard: VecDeque<Heard>,
+    events: VecDeque<OutputEvent>,
     /// What was said about events that are not done.
-    pub(super) texts: Texts,
+    pub(super) texts: ErrorTexts,
     done: u64,
     emitted: u64,
     /// Outputs that were sent again and landed behind later ones of their lane, and where the last one did.
     order_breaks: u64,
-    broken_at: Option<Landed>,
+    broken_at: Option<RecordMetadata>,
 }
 
 /// Something became of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum OutputEvent {
     /// The brokers have all its outputs.
     Acked(CallId, u32),
     /// They refuse one of them, and have answered for all.
     Refused(CallId, u32),
     /// They have its dead letter.
-    LetterAcked(CallId, u32),
+    DeadLetterAcked(CallId, u32),
 }
 
 /// Where a target leads.
@@ -85,21 +86,21 @@ impl Outputs {
     pub(super) fn new(
         sink: Arc<Sink>,
         index: u16,
-        handler: &config::Handler,
+        handler: &config::HandlerConfig,
         topics: &[String],
         digest: &str,
         backlog_bytes: usize,
     ) -> Self {
         let topic =
             |name: &String| (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| index);
-        let target = |output: &config::Output| Target {
+        let target = |output: &config::OutputConfig| Target {
             topic: topic(&output.topic).expect("the sink was started with the topics of every output"),
             provenance: output.provenance,
             time: output.timestamp,
         };
         let targets: Vec<Target> = handler.outputs.iter().map(target).collect();
         let wanted = targets.iter().any(|target| target.provenance);
-        let letters = Letters::new(handler, digest, topics);
+        let letters = PendingDeadLetters::new(handler, digest, topics);
         letters.topics().filter(|topic| sink.is_compacted(*topic)).for_each(|topic| {
             let topic = topics.get(usize::from(topic)).map_or("?", String::as_str);
             tracing::warn!(
@@ -120,10 +121,10 @@ impl Outputs {
             letters,
             acks: Acks::default(),
             backlog: Backlog::new(topics.len(), backlog_bytes),
-            cut: Cut::default(),
-            refused_letters: RefusedLetters::default(),
-            heard: VecDeque::new(),
-            texts: Texts::default(),
+            revoked: RevokedRows::default(),
+            rejected_dead_letters: RejectedDeadLetters::default(),
+            events: VecDeque::new(),
+            texts: ErrorTexts::default(),
             done: 0,
             emitted: 0,
             order_breaks: 0,
@@ -173,14 +174,20 @@ impl Outputs {
     }
 
     /// Sends an event to the dead letters. `topic_id`: that of its topic.
-    pub(super) fn bury(&mut self, letter: &DeadLetter, arena: &Arena, topic_id: [u8; 16], now_ms: i64) {
-        let (call, row, stored) = (letter.call, letter.row, arena.get(letter.event.place));
+    pub(super) fn dead_letter(
+        &mut self,
+        letter: &DeadLetter,
+        arena: &Arena,
+        topic_id: [u8; 16],
+        now_ms: i64,
+    ) {
+        let (call, row, stored) = (letter.call, letter.row, arena.get(letter.event.arena_slot));
         let origin = Origin { topic_id, log_append_time: stored.log_append_time };
         let error = self.error_of(call, row, letter.reason).to_owned();
         let published = self.acks.published(call, row, &self.topics);
         self.letters.write(letter, &stored, Context { origin, error: &error, published, now_ms });
         let token = Token { handler: self.handler, call, row, lane: 0, output: 0, letter: true };
-        self.send_letter(token, arena);
+        self.send_dead_letter(token, arena);
     }
 
     /// What was said about an event that has this ending.
@@ -191,47 +198,47 @@ impl Outputs {
         self.texts.of(call, row)
     }
 
-    /// The session of these rows is over: see [`Outputs::forget_cut`].
-    pub(super) fn cut(&mut self, call: CallId, rows: Range<u32>) {
-        self.cut.add(call, rows);
+    /// The ownership of these rows is over: see [`Outputs::discard_revoked`].
+    pub(super) fn revoked(&mut self, call: CallId, rows: Range<u32>) {
+        self.revoked.add(call, rows);
     }
 
-    /// Drops what has not left of rows whose session is over. Whoever owns their partition now runs their events, and
+    /// Drops what has not left of rows whose ownership is over. Whoever owns their partition now runs their events, and
     /// what came later would land behind that.
-    pub(super) fn forget_cut(&mut self) {
-        if self.cut.is_empty() {
+    pub(super) fn discard_revoked(&mut self) {
+        if self.revoked.is_empty() {
             return;
         }
-        let cut = std::mem::take(&mut self.cut);
-        self.backlog.forget(&cut);
-        self.letters.forget(|call, row| cut.contains(call, row));
-        self.refused_letters.forget(&cut);
-        self.sink.forget(self.handler, &|token| cut.contains(token.call, token.row));
+        let revoked = std::mem::take(&mut self.revoked);
+        self.backlog.forget(&revoked);
+        self.letters.forget(|call, row| revoked.contains(call, row));
+        self.rejected_dead_letters.forget(&revoked);
+        self.sink.forget(self.handler, &|token| revoked.contains(token.call, token.row));
     }
 
     /// The topic for which so much waits that no more calls begin.
-    pub(super) fn held_up_by(&self) -> Option<&str> {
+    pub(super) fn blocking_topic(&self) -> Option<&str> {
         self.backlog.fullest().and_then(|topic| self.topics.get(topic)).map(String::as_str)
     }
 
     /// Whether so much waits for the producer that no more calls should begin.
-    pub(super) fn are_too_many(&mut self) -> bool {
+    pub(super) fn is_backlog_full(&mut self) -> bool {
         self.backlog.is_full()
     }
 
     /// Tries again what the producer had no room for, and dead letters that were refused. True: something of it went
     /// out.
-    pub(super) fn hand_over_backlog(&mut self, arena: &Arena) -> bool {
-        self.forget_cut();
-        if let Some(token) = self.refused_letters.probe() {
-            self.send_letter(token, arena);
+    pub(super) fn produce_backlog(&mut self, arena: &Arena) -> bool {
+        self.discard_revoked();
+        if let Some(token) = self.rejected_dead_letters.probe() {
+            self.send_dead_letter(token, arena);
         }
         let mut refused = Vec::new();
         let Outputs { backlog, sink, letters, .. } = self;
         let moved = backlog.hand_over(
             |what, token| match what {
-                What::Output(record) => record.lend(|output| sink.produce(output, token)),
-                What::Letter => {
+                QueuedItem::Output(record) => record.lend(|output| sink.produce(output, token)),
+                QueuedItem::PendingDeadLetter => {
                     let produced =
                         letters.lend((token.call, token.row), arena, |output| sink.produce(output, token));
                     produced.unwrap_or(Ok(())) // nobody waits for it any more
@@ -249,35 +256,35 @@ impl Outputs {
 
     /// Takes a report.
     pub(super) fn take(&mut self, delivery: &Delivery, arena: &Arena) {
-        self.forget_cut(); // their events are not in the arena any more
+        self.discard_revoked(); // their events are not in the arena any more
         let Token { call, row, letter, .. } = delivery.token;
         match delivery.result {
             Err(error) => self.refused(delivery.token, error, arena),
             Ok(_) if letter => {
-                self.letters.landed(call, row);
-                self.heard.push_back(Heard::LetterAcked(call, row));
-                for token in self.refused_letters.landed(delivery.token) {
-                    self.send_letter(token, arena);
+                self.letters.acknowledged(call, row);
+                self.events.push_back(OutputEvent::DeadLetterAcked(call, row));
+                for token in self.rejected_dead_letters.acknowledged(delivery.token) {
+                    self.send_dead_letter(token, arena);
                 }
             }
-            Ok(landed) => {
+            Ok(acknowledged) => {
                 self.emitted += 1;
                 if delivery.restamped {
                     self.times.restamped();
                 }
-                if delivery.again && self.acks.was_overtaken(&delivery.token, landed) {
+                if delivery.again && self.acks.was_overtaken(&delivery.token, acknowledged) {
                     self.order_breaks += 1;
-                    self.broken_at = Some(landed);
+                    self.broken_at = Some(acknowledged);
                 }
-                let answered = self.acks.acked(&delivery.token, landed);
+                let answered = self.acks.acked(&delivery.token, acknowledged);
                 self.hear(call, row, answered);
             }
         }
     }
 
     /// The next thing that became of a row.
-    pub(super) fn next_heard(&mut self) -> Option<Heard> {
-        self.heard.pop_front()
+    pub(super) fn next_event(&mut self) -> Option<OutputEvent> {
+        self.events.pop_front()
     }
 
     pub(super) fn count_done(&mut self, call: &Call) {
@@ -304,16 +311,16 @@ impl Outputs {
     }
 
     /// The topic, and place there, of the last one since this was asked before.
-    pub(super) fn broken_at(&mut self) -> Option<(String, Landed)> {
-        let landed = self.broken_at.take()?;
-        Some((self.topic_name(landed.topic).to_owned(), landed))
+    pub(super) fn broken_at(&mut self) -> Option<(String, RecordMetadata)> {
+        let acknowledged = self.broken_at.take()?;
+        Some((self.topic_name(acknowledged.topic).to_owned(), acknowledged))
     }
 
     fn topic_name(&self, topic: u16) -> &str {
         self.topics.get(usize::from(topic)).map_or("?", String::as_str)
     }
 
-    fn target(&self, output: &Output<'_>) -> &Target {
+    fn target(&self, output: &GuestOutput<'_>) -> &Target {
         let target = self.targets.get(output.target as usize);
         target.expect("results are checked against the targets of the handler")
     }
@@ -322,13 +329,13 @@ impl Outputs {
     fn produce(
         &mut self,
         call: &Call,
-        output: &Output<'_>,
+        output: &GuestOutput<'_>,
         (index_in_row, now_ms): (u32, i64),
         token: Token,
     ) -> Result<(), DeliveryError> {
         let &Target { topic, provenance, time } = self.target(output);
         let event_time = call.batch.timestamp(output.row as usize);
-        let mut record = Record {
+        let mut record = OwnedRecord {
             topic,
             timestamp: self.times.of(time, (&self.sink, topic), event_time, now_ms),
             key: output.key.map(<[u8]>::to_vec),
@@ -345,7 +352,7 @@ impl Outputs {
         self.send(record, token)
     }
 
-    fn send(&mut self, record: Record, token: Token) -> Result<(), DeliveryError> {
+    fn send(&mut self, record: OwnedRecord, token: Token) -> Result<(), DeliveryError> {
         let tried = if self.backlog.is_empty(record.topic) {
             record.lend(|output| self.sink.produce(output, token))
         } else {
@@ -362,15 +369,15 @@ impl Outputs {
     }
 
     /// Sends a dead letter, in the largest form that its topic is known to take.
-    fn send_letter(&mut self, token: Token, arena: &Arena) {
+    fn send_dead_letter(&mut self, token: Token, arena: &Arena) {
         let Outputs { sink, letters, backlog, .. } = self;
         let key = (token.call, token.row);
         let Some(topic) = letters.topic(token.call, token.row) else { return };
         loop {
-            let fits = |output: &sink::Output<'_>| {
+            let fits = |output: &sink::OutputRecord<'_>| {
                 !matches!(
                     sink.check(topic, RecordSize::of(output)),
-                    Err(Unfit::TooLargeForTopic { .. } | Unfit::TooLargeForClient { .. })
+                    Err(Unpublishable::TooLargeForTopic { .. } | Unpublishable::TooLargeForClient { .. })
                 )
             };
             if letters.lend(key, arena, fits).is_none_or(|fits| fits)
@@ -386,8 +393,8 @@ impl Outputs {
         });
         match sent {
             None | Some((Ok(()), _)) => {}
-            Some((Err(ProduceError::Full), bytes)) => backlog.push_letter(topic, token, bytes),
-            Some((Err(ProduceError::Refused(error)), _)) => self.letter_refused(token, error, arena),
+            Some((Err(ProduceError::Full), bytes)) => backlog.push_dead_letter(topic, token, bytes),
+            Some((Err(ProduceError::Refused(error)), _)) => self.dead_letter_rejected(token, error, arena),
         }
     }
 
@@ -395,7 +402,7 @@ impl Outputs {
     fn refused(&mut self, token: Token, error: DeliveryError, arena: &Arena) {
         let Token { call, row, letter, .. } = token;
         if letter {
-            return self.letter_refused(token, error, arena);
+            return self.dead_letter_rejected(token, error, arena);
         }
         let topic = self.topic_name(error.topic);
         let text = format!("topic `{topic}` refuses the output: {}{}", error.code, remedy(error.code));
@@ -405,15 +412,15 @@ impl Outputs {
     }
 
     /// A letter that is too large becomes smaller. Whatever else is wrong with it: it is not for us to pass the event.
-    fn letter_refused(&mut self, token: Token, error: DeliveryError, arena: &Arena) {
+    fn dead_letter_rejected(&mut self, token: Token, error: DeliveryError, arena: &Arena) {
         let Token { call, row, .. } = token;
         let too_large =
             matches!(error.code, ErrorCode::MSG_SIZE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE);
         if too_large && self.letters.reduce(call, row) {
-            return self.send_letter(token, arena);
+            return self.send_dead_letter(token, arena);
         }
         let Some(topic) = self.letters.topic(call, row) else { return };
-        if self.refused_letters.add(token) {
+        if self.rejected_dead_letters.add(token) {
             tracing::error!(
                 topic = self.topic_name(topic),
                 code = %error.code,
@@ -424,9 +431,9 @@ impl Outputs {
     }
 
     fn hear(&mut self, call: CallId, row: u32, answered: Option<Answered>) {
-        self.heard.extend(answered.map(|answered| match answered {
-            Answered::Acked => Heard::Acked(call, row),
-            Answered::Refused => Heard::Refused(call, row),
+        self.events.extend(answered.map(|answered| match answered {
+            Answered::Acked => OutputEvent::Acked(call, row),
+            Answered::Refused => OutputEvent::Refused(call, row),
         }));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 
-use keylane_core::{Dispatch, SessionId};
+use keylane_core::{Dispatch, OwnershipId};
 
 use crate::guest::Call;
 
@@ -12,11 +12,11 @@ pub(super) const BYTES_MAX: usize = 1_024;
 
 /// What the headers say.
 pub(super) struct Provenance {
-    /// Tells this process from every other one: session numbers begin anew in each.
+    /// Tells this process from every other one: ownership numbers begin anew in each.
     instance: u64,
     digest: String,
-    /// Per call slot: the attempt, and the session of each row. Empty if no target wants provenance.
-    calls: Vec<(u32, Vec<SessionId>)>,
+    /// Per call slot: the attempt, and the ownership of each row. Empty if no target wants provenance.
+    calls: Vec<(u32, Vec<OwnershipId>)>,
     wanted: bool,
 }
 
@@ -26,7 +26,7 @@ impl Provenance {
         Provenance { instance, digest: digest.to_owned(), calls: Vec::new(), wanted }
     }
 
-    /// Outputs say which session they come from: the core knows it only until the call has ended.
+    /// Outputs say which ownership they come from: the core knows it only until the call has ended.
     pub(super) fn remember(&mut self, dispatch: &Dispatch<'_>) {
         if !self.wanted {
             return;
@@ -35,10 +35,10 @@ impl Provenance {
         if self.calls.len() <= slot {
             self.calls.resize_with(slot + 1, Default::default);
         }
-        if let Some((attempt, sessions)) = self.calls.get_mut(slot) {
+        if let Some((attempt, ownerships)) = self.calls.get_mut(slot) {
             *attempt = dispatch.attempt;
-            sessions.clear();
-            sessions.extend(dispatch.rows.iter().map(|row| row.session));
+            ownerships.clear();
+            ownerships.extend(dispatch.rows.iter().map(|row| row.ownership));
         }
     }
 
@@ -52,15 +52,15 @@ impl Provenance {
         let (partition, offset) = call.batch.place(row as usize).unwrap_or_default();
         let known = self.calls.get(call.key.call.slot as usize);
         let attempt = known.map_or(1, |(attempt, _)| *attempt);
-        let session =
-            known.and_then(|(_, sessions)| sessions.get(row as usize)).map_or(0, |session| session.0);
+        let ownership =
+            known.and_then(|(_, ownerships)| ownerships.get(row as usize)).map_or(0, |ownership| ownership.0);
         let mut add = |name: &str, value: String| headers.push((name.into(), Some(value.into_bytes())));
         add("keylane-origin-topic", call.batch.topic().to_owned());
         add("keylane-origin-partition", partition.to_string());
         add("keylane-origin-offset", offset.to_string());
         add("keylane-output-index", index_in_row.to_string());
         add("keylane-attempt", attempt.to_string());
-        add("keylane-session", format!("{:016x}-{session}", self.instance));
+        add("keylane-ownership", format!("{:016x}-{ownership}", self.instance));
         add("keylane-handler-digest", self.digest.clone());
     }
 }

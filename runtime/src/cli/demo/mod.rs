@@ -5,7 +5,7 @@ mod report;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Ending, Failure, compile, output};
+use super::{CommandFailure, Ending, compile, output};
 use crate::{app, config};
 use report::{Fed, Published};
 
@@ -14,10 +14,10 @@ const EXAMPLE: &str = "examples/flights/keylane.toml";
 
 /// Runs the example on the broker inside this process, to the end of its events, and tells what happened. The order
 /// is checked from what was published: every output says which event it comes from.
-pub(super) fn execute() -> Result<Ending, Failure> {
+pub(super) fn execute() -> Result<Ending, CommandFailure> {
     let example = Path::new(EXAMPLE);
     if !example.is_file() {
-        return Err(Failure::Usage {
+        return Err(CommandFailure::Usage {
             message: format!("the example {EXAMPLE} is not here"),
             hint: "run it from the root of Keylane's repository",
         });

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::app::Outcome;
+use crate::app::RunOutcome;
 use crate::config::{Checked, Cluster, FeedSource};
 use crate::source::Record;
 use crate::source::embedded::{FeedInput, for_each_record};
@@ -78,7 +78,7 @@ impl Published {
 }
 
 /// The summary.
-pub(super) fn text(fed: &Fed, outcome: &Outcome, published: &Published) -> String {
+pub(super) fn text(fed: &Fed, outcome: &RunOutcome, published: &Published) -> String {
     let seconds = outcome.totals.active.as_secs_f64();
     let done = outcome.totals.done;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]

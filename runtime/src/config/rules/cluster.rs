@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::super::Surroundings;
-use super::super::checked::{Cluster, Embedded, Feed, FeedSource, Kafka};
+use super::super::checked::{Cluster, EmbeddedConfig, FeedConfig, FeedSource, KafkaConfig};
 use super::super::client_properties::Properties;
 use super::super::problem::Problems;
 use super::super::written::{self, Written};
@@ -20,14 +20,14 @@ pub(super) fn kafka(
     written: &Written,
     surroundings: &Surroundings<'_>,
     problems: &mut Problems<'_, '_>,
-) -> Kafka {
+) -> KafkaConfig {
     let kafka = &written.kafka;
     let client = Properties::check(&kafka.client, "client", problems);
     let consumer = Properties::check(&kafka.consumer, "consumer", problems);
     let producer = Properties::check(&kafka.producer, "producer", problems);
     let (consumer, producer) = (consumer.over(&client), producer.over(&client));
     let clients = [&client, &consumer, &producer];
-    Kafka {
+    KafkaConfig {
         password_file: credentials::password_file(kafka, &clients, surroundings, problems),
         token_file: credentials::token_file(kafka, &clients, surroundings, problems),
         cluster: cluster(written, surroundings, problems),
@@ -77,7 +77,7 @@ fn cluster(written: &Written, surroundings: &Surroundings<'_>, problems: &mut Pr
             .add(path, "the embedded broker is empty: no events are fed into it")
             .hint("add `[[embedded.feed]]` with `topic` and `file`");
     }
-    Cluster::Embedded(Embedded {
+    Cluster::Embedded(EmbeddedConfig {
         partitions: limits::whole(problems, &["embedded", "partitions"], embedded.partitions, 1..=64),
         feeds: feeds(&embedded.feed, surroundings, problems),
     })
@@ -120,7 +120,7 @@ fn feeds(
     written: &[written::Feed],
     surroundings: &Surroundings<'_>,
     problems: &mut Problems<'_, '_>,
-) -> Vec<Feed> {
+) -> Vec<FeedConfig> {
     let mut topics = BTreeSet::new();
     let mut input_is_taken = false;
     let mut feeds = Vec::new();
@@ -140,7 +140,7 @@ fn feeds(
         } else {
             FeedSource::File(existing(&feed.file, &file_path, "feed", surroundings, problems))
         };
-        feeds.push(Feed { topic: feed.topic.clone(), source });
+        feeds.push(FeedConfig { topic: feed.topic.clone(), source });
     }
     feeds
 }

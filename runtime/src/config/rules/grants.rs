@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::Surroundings;
-use super::super::checked::{Grants, HttpHost, Variable};
+use super::super::checked::{GrantsConfig, HttpHost, Variable};
 use super::super::problem::Problems;
 use super::super::secret;
 use super::super::written_handler as written;
@@ -14,8 +14,8 @@ pub(super) fn grants(
     grants: &written::Grants,
     surroundings: &Surroundings<'_>,
     problems: &mut Problems<'_, '_>,
-) -> Grants {
-    Grants {
+) -> GrantsConfig {
+    GrantsConfig {
         env: each(handler, "env", &grants.env, problems, |name, path, problems| {
             variable(name, path, surroundings, problems)
         }),

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use keylane_core::OutOfRange;
 
 use super::super::Surroundings;
-use super::super::checked::{Cluster, Commit, Handler, LaneKey, Lanes, Ordering, Output};
+use super::super::checked::{
+    Cluster, CommitConfig, HandlerConfig, LaneKey, LanesConfig, Ordering, OutputConfig,
+};
 use super::super::problem::Problems;
 use super::super::start::Start;
 use super::super::written_handler as written;
@@ -21,7 +23,7 @@ pub(super) fn handler(
     cluster: &Cluster,
     surroundings: &Surroundings<'_>,
     problems: &mut Problems<'_, '_>,
-) -> Handler {
+) -> HandlerConfig {
     let at = |field| ["handlers", name, field];
     names::handler(problems, &["handlers", name], name);
     names::id(problems, &at("group_id"), &handler.group_id);
@@ -39,7 +41,7 @@ pub(super) fn handler(
         handler.max_memory.map(|size| limits::size(problems, &at("max_memory"), size, 0..=memory));
     let component =
         cluster::existing(&handler.component, &at("component"), "component", surroundings, problems);
-    Handler {
+    HandlerConfig {
         name: name.to_owned(),
         component,
         topics: handler.topics.clone(),
@@ -97,14 +99,14 @@ fn topics(handler: &str, topics: &[String], problems: &mut Problems<'_, '_>) {
     }
 }
 
-fn lanes(handler: &str, lanes: &written::Lanes, problems: &mut Problems<'_, '_>) -> Lanes {
+fn lanes(handler: &str, lanes: &written::Lanes, problems: &mut Problems<'_, '_>) -> LanesConfig {
     let at = |field| ["handlers", handler, "lanes", field];
     if lanes.lane_key != LaneKey::Key && lanes.ordering != Ordering::Key {
         problems
             .add(&at("lane_key"), "a lane key means something only with `ordering = \"key\"`")
             .hint("remove one of the two");
     }
-    Lanes {
+    LanesConfig {
         ordering: lanes.ordering,
         lane_key: lanes.lane_key.clone(),
         no_key: lanes.no_key,
@@ -114,9 +116,9 @@ fn lanes(handler: &str, lanes: &written::Lanes, problems: &mut Problems<'_, '_>)
     }
 }
 
-fn commit(handler: &str, commit: &written::Commit, problems: &mut Problems<'_, '_>) -> Commit {
+fn commit(handler: &str, commit: &written::Commit, problems: &mut Problems<'_, '_>) -> CommitConfig {
     let at = |field| ["handlers", handler, "commit", field];
-    Commit {
+    CommitConfig {
         interval: limits::time(problems, &at("interval"), commit.interval, limits::COMMIT_INTERVAL),
         every: limits::whole(problems, &at("every"), commit.every, 1..=1_000_000_000),
         timeout: limits::time(problems, &at("timeout"), commit.timeout, limits::COMMIT_TIMEOUT),
@@ -124,11 +126,11 @@ fn commit(handler: &str, commit: &written::Commit, problems: &mut Problems<'_, '
     }
 }
 
-fn outputs(name: &str, handler: &written::Handler, problems: &mut Problems<'_, '_>) -> Vec<Output> {
+fn outputs(name: &str, handler: &written::Handler, problems: &mut Problems<'_, '_>) -> Vec<OutputConfig> {
     let mut outputs = Vec::new();
     for (target, output) in &handler.outputs {
         names::topic(problems, &["handlers", name, "outputs", target, "topic"], &output.topic);
-        outputs.push(Output {
+        outputs.push(OutputConfig {
             target: target.clone(),
             topic: output.topic.clone(),
             provenance: output.provenance,

@@ -15,7 +15,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use super::Surroundings;
-use super::checked::{Checked, Runtime, Seal};
+use super::checked::{Checked, RuntimeConfig, Seal};
 use super::problem::Problems;
 use super::written::{self, Written};
 
@@ -56,10 +56,10 @@ fn runtime(
     written: &written::Runtime,
     surroundings: &Surroundings<'_>,
     problems: &mut Problems<'_, '_>,
-) -> Runtime {
+) -> RuntimeConfig {
     let workers =
         written.workers.map(|workers| limits::whole(problems, &["runtime", "workers"], workers, 1..=1024));
-    Runtime {
+    RuntimeConfig {
         memory_budget: limits::size(
             problems,
             &["runtime", "memory_budget"],

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::super::attempts::Attempts;
-use super::super::checked::DeadLetters;
+use super::super::checked::DeadLettersConfig;
 use super::super::problem::Problems;
 use super::super::written_handler::Handler;
-use super::super::written_retry::{self as written, LetterHeaders, OnExhausted, Scope};
+use super::super::written_retry::{self as written, DeadLetterHeaders, OnExhausted, Scope};
 use super::{limits, names};
 
 /// Attempts and the time between them.
@@ -14,7 +14,7 @@ pub(super) fn retry(
     name: &str,
     retry: &written::Retry,
     problems: &mut Problems<'_, '_>,
-) -> keylane_core::Retry {
+) -> keylane_core::RetryPolicy {
     let at = |field| ["handlers", name, "retry", field];
     let initial = limits::time(problems, &at("initial_interval"), retry.initial_interval, limits::INTERVAL);
     let longest = limits::time(problems, &at("max_interval"), retry.max_interval, limits::INTERVAL);
@@ -29,7 +29,7 @@ pub(super) fn retry(
             )
             .hint("raise `max_interval`, or lower `initial_interval`");
     }
-    keylane_core::Retry {
+    keylane_core::RetryPolicy {
         max_attempts: match retry.max_attempts {
             Attempts::Limited(number) => limits::whole(problems, &at("max_attempts"), number, 1..=1_000_000),
             Attempts::Unlimited => keylane_core::UNLIMITED_ATTEMPTS,
@@ -57,7 +57,7 @@ pub(super) fn dead_letters(
     name: &str,
     handler: &Handler,
     problems: &mut Problems<'_, '_>,
-) -> Option<DeadLetters> {
+) -> Option<DeadLettersConfig> {
     let at = |field| ["handlers", name, "dead_letters", field];
     let letters = &handler.dead_letters;
     let max_redrives = limits::whole(problems, &at("max_redrives"), letters.max_redrives, 0..=1000);
@@ -84,5 +84,5 @@ pub(super) fn dead_letters(
                 .hint("use another topic, for example \"{topic}.dlq\"");
         }
     }
-    Some(DeadLetters { topics, spring: letters.headers == LetterHeaders::Spring, max_redrives })
+    Some(DeadLettersConfig { topics, spring: letters.headers == DeadLetterHeaders::Spring, max_redrives })
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::checked::{Checked, Cluster, Embedded, Handler, LaneKey, NoKey, Ordering};
+use super::super::checked::{Checked, Cluster, EmbeddedConfig, HandlerConfig, LaneKey, NoKey, Ordering};
 use super::super::problem::Problems;
 use super::super::size::HumanSize;
 use super::super::written_handler::default_cpu_budget;
@@ -33,7 +33,7 @@ pub(super) fn add(checked: &Checked, problems: &mut Problems<'_, '_>) {
 }
 
 /// Topics that bring records back into the process are a way for an event to go round for ever.
-fn of_ways_back(checked: &Checked, handler: &Handler, problems: &mut Problems<'_, '_>) {
+fn of_ways_back(checked: &Checked, handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
     let Some(letters) = &handler.dead_letters else { return };
     let at = ["handlers", &handler.name, "dead_letters", "topic"];
     for topic in &letters.topics {
@@ -52,7 +52,7 @@ fn of_ways_back(checked: &Checked, handler: &Handler, problems: &mut Problems<'_
 }
 
 /// Settings that leave each other nothing to do.
-fn of_settings(handler: &Handler, problems: &mut Problems<'_, '_>) {
+fn of_settings(handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
     let name = handler.name.as_str();
     if handler.fresh_instances && handler.max_batch.is_some_and(|max_batch| max_batch > 1) {
         let text = "`isolation = \"event\"` makes it 1: each call has an instance of its own, for one event";
@@ -76,7 +76,7 @@ fn of_settings(handler: &Handler, problems: &mut Problems<'_, '_>) {
     }
 }
 
-fn of_handler(handler: &Handler, problems: &mut Problems<'_, '_>) {
+fn of_handler(handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
     let name = handler.name.as_str();
     for output in handler.outputs.iter().filter(|output| handler.topics.contains(&output.topic)) {
         let topic = &output.topic;
@@ -113,7 +113,7 @@ fn of_handler(handler: &Handler, problems: &mut Problems<'_, '_>) {
     }
 }
 
-fn of_embedded(checked: &Checked, embedded: &Embedded, problems: &mut Problems<'_, '_>) {
+fn of_embedded(checked: &Checked, embedded: &EmbeddedConfig, problems: &mut Problems<'_, '_>) {
     let read = checked.input_topics();
     for (index, feed) in embedded.feeds.iter().enumerate() {
         if !read.contains(&feed.topic.as_str()) {
@@ -139,7 +139,7 @@ fn of_embedded(checked: &Checked, embedded: &Embedded, problems: &mut Problems<'
         }
     }
     let handlers = u64::try_from(checked.handlers.len()).unwrap_or(u64::MAX);
-    let of_handler = |handler: &Handler| {
+    let of_handler = |handler: &HandlerConfig| {
         let topics = u64::try_from(handler.topics.len()).unwrap_or(u64::MAX);
         checked.runtime.fetch_limits(handlers, topics.saturating_mul(u64::from(embedded.partitions))).all()
     };

@@ -16,7 +16,7 @@ use super::super::load::LoadError;
 use super::COMMAND;
 use super::code::{Code, memory_file};
 use super::limits::Limits;
-use super::verdict::{Fault, verdict};
+use super::verdict::{CompileFailure, verdict};
 
 /// How often the parent looks whether the child has ended.
 const LOOK: Duration = Duration::from_millis(5);
@@ -38,10 +38,10 @@ pub(super) fn compile(
     name: &str,
     wasm: &[u8],
 ) -> Result<Code, LoadError> {
-    let lost = |error: io::Error| Fault::Lost(format!("did not run: {error}"));
+    let lost = |error: io::Error| CompileFailure::Lost(format!("did not run: {error}"));
     let compiled = run(program, limits, stop, name, wasm).map_err(lost).and_then(|ended| {
         if stop.load(Ordering::Acquire) {
-            return Err(Fault::Stopped);
+            return Err(CompileFailure::Stopped);
         }
         verdict(ended.status, &ended.words, limits)?;
         Code::seal(ended.code).map_err(lost)
@@ -49,10 +49,10 @@ pub(super) fn compile(
     compiled.map_err(|fault| {
         let name = name.to_owned();
         match fault {
-            Fault::Refused(reason) => LoadError::Compile { name, reason },
-            Fault::Limit(limit) => LoadError::CompileLimit { name, limit },
-            Fault::Stopped => LoadError::Stopped { name },
-            Fault::Lost(what) => LoadError::Compiler { name, what },
+            CompileFailure::Refused(reason) => LoadError::Compile { name, reason },
+            CompileFailure::Limit(limit) => LoadError::CompileLimit { name, limit },
+            CompileFailure::Stopped => LoadError::Stopped { name },
+            CompileFailure::Lost(what) => LoadError::Compiler { name, what },
         }
     })
 }

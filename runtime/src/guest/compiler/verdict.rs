@@ -13,7 +13,7 @@ const NO_MEMORY: [&str; 2] = ["memory allocation of ", "out of memory"];
 
 /// Why there is no code.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum CompileFailure {
     /// The compiler does not want the component, and says why.
     Refused(String),
     /// The component takes more than it is given.
@@ -25,26 +25,30 @@ pub(super) enum Fault {
 }
 
 /// `status`: `None`, it had to be ended. `words`: what it said.
-pub(super) fn verdict(status: Option<ExitStatus>, words: &str, limits: &Limits) -> Result<(), Fault> {
-    let Some(status) = status else { return Err(Fault::Limit(Limit::Wall(limits.wall))) };
+pub(super) fn verdict(
+    status: Option<ExitStatus>,
+    words: &str,
+    limits: &Limits,
+) -> Result<(), CompileFailure> {
+    let Some(status) = status else { return Err(CompileFailure::Limit(Limit::Wall(limits.wall))) };
     let said = if words.is_empty() { String::new() } else { format!(": {words}") };
     if let Some(signal) = status.signal() {
         return Err(match signal {
-            _ if signal == Signal::XCPU.as_raw() => Fault::Limit(Limit::Cpu(limits.cpu_seconds)),
-            _ if signal == Signal::XFSZ.as_raw() => Fault::Limit(Limit::CODE),
+            _ if signal == Signal::XCPU.as_raw() => CompileFailure::Limit(Limit::Cpu(limits.cpu_seconds)),
+            _ if signal == Signal::XFSZ.as_raw() => CompileFailure::Limit(Limit::CODE),
             _ if signal == Signal::ABORT.as_raw() && NO_MEMORY.iter().any(|no| words.contains(no)) => {
-                Fault::Limit(Limit::Memory(limits.address_space))
+                CompileFailure::Limit(Limit::Memory(limits.address_space))
             }
             _ if signal == Signal::KILL.as_raw() => {
-                Fault::Lost("was killed, as the system does when memory runs out".to_owned())
+                CompileFailure::Lost("was killed, as the system does when memory runs out".to_owned())
             }
-            _ => Fault::Lost(format!("ended with signal {signal}{said}")),
+            _ => CompileFailure::Lost(format!("ended with signal {signal}{said}")),
         });
     }
     match status.code() {
         Some(0) => Ok(()),
-        Some(1) => Err(Fault::Refused(words.to_owned())),
-        _ => Err(Fault::Lost(format!("ended with {status}{said}"))),
+        Some(1) => Err(CompileFailure::Refused(words.to_owned())),
+        _ => Err(CompileFailure::Lost(format!("ended with {status}{said}"))),
     }
 }
 
@@ -57,11 +61,11 @@ mod tests {
         let limits = Limits::default();
         let ended = |raw: i32| Some(ExitStatus::from_raw(raw));
         let exited = |code: i32| ended(code << 8);
-        let lost = |what: &str| Err(Fault::Lost(what.to_owned()));
-        let limit = |limit: Limit| Err(Fault::Limit(limit));
+        let lost = |what: &str| Err(CompileFailure::Lost(what.to_owned()));
+        let limit = |limit: Limit| Err(CompileFailure::Limit(limit));
         let cases = [
             (exited(0), "", Ok(())),
-            (exited(1), "it is invalid", Err(Fault::Refused("it is invalid".to_owned()))),
+            (exited(1), "it is invalid", Err(CompileFailure::Refused("it is invalid".to_owned()))),
             (exited(2), "", lost("ended with exit status: 2")),
             (None, "", limit(Limit::Wall(limits.wall))),
             (ended(Signal::XCPU.as_raw()), "", limit(Limit::Cpu(60))),

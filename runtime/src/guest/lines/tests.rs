@@ -12,7 +12,7 @@ fn a_line_is_repaired_escaped_and_cut() {
         (&[b'x'; LINE_MAX + 1], &format!("{}…", "x".repeat(LINE_MAX))),
     ];
     for (bytes, wanted) in cases {
-        let mut line = Line::default();
+        let mut line = OpenLine::default();
         line.push(bytes);
         assert_eq!(line.take(), wanted);
         assert_eq!(line.take(), "", "nothing is left of the line before");

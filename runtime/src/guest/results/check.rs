@@ -56,7 +56,7 @@ pub(super) fn lanes(lanes: &[u32], result: &wit::Results) -> Result<(), Breach> 
 const NAME_MAX: usize = 256;
 
 /// A done row with an output that can never be published.
-pub(super) struct UnfitRow {
+pub(super) struct InvalidRow {
     pub(super) lane: u32,
     /// Rows of its lane before it.
     pub(super) before: u32,
@@ -64,9 +64,9 @@ pub(super) struct UnfitRow {
 }
 
 /// What was found out about the outputs of a result.
-pub(super) struct Found {
+pub(super) struct Violations {
     /// The first row of each lane whose outputs can't be published.
-    pub(super) unfit: Vec<UnfitRow>,
+    pub(super) unfit: Vec<InvalidRow>,
     /// Of each name that the result has: which of the handler's outputs it is.
     pub(super) targets: Vec<Option<u32>>,
     /// All outputs are of rows that were noted.
@@ -81,7 +81,7 @@ pub(super) fn outputs(
     known: &[String],
     outputs: &wit::OutputColumns,
     into: &mut Results,
-) -> Result<Found, Breach> {
+) -> Result<Violations, Breach> {
     let count = outputs.causes.len();
     length("outputs.targets", outputs.targets.len(), count)?;
     column("outputs.keys", &outputs.keys, count)?;
@@ -96,7 +96,7 @@ pub(super) fn outputs(
     }
     let targets: Vec<Option<u32>> = names.iter().map(|name| index_of(known, name)).collect();
     let mut rows = Rows::new(lanes, done);
-    let mut unfit: Vec<UnfitRow> = Vec::new();
+    let mut unfit: Vec<InvalidRow> = Vec::new();
     let mut size = EventSize::default();
     let mut all_noted = true;
     for output in super::Cursor::new(outputs) {
@@ -121,12 +121,12 @@ pub(super) fn outputs(
                 into.rows_with_outputs.pop();
             }
             all_noted = false;
-            unfit.push(UnfitRow { lane: rows.lane, before: output.row - rows.first, reason });
+            unfit.push(InvalidRow { lane: rows.lane, before: output.row - rows.first, reason });
         } else if is_new {
             into.rows_with_outputs.push(output.row);
         }
     }
-    Ok(Found { unfit, targets, all_noted })
+    Ok(Violations { unfit, targets, all_noted })
 }
 
 fn length(field: &str, found: usize, wanted: usize) -> Result<(), Breach> {

@@ -49,10 +49,10 @@ fn text(bytes: Option<&[u8]>) -> Option<String> {
 }
 
 fn seen(results: &Results) -> Vec<Seen> {
-    let headers = |output: Output<'_>| {
+    let headers = |output: GuestOutput<'_>| {
         output.headers().map(|(name, value)| (name.to_owned(), text(value))).collect::<Vec<_>>()
     };
-    let row = |output: Output<'_>| {
+    let row = |output: GuestOutput<'_>| {
         (output.row, output.target, text(output.key), text(output.value), headers(output))
     };
     results.outputs().map(row).collect()
@@ -90,9 +90,9 @@ fn a_row_can_be_taken_back_with_what_is_behind_it() {
     let mut results = Results::new(OUTPUT_BYTES);
     results.accept(&LANES, &known(), sound()).unwrap();
     for (lane, done) in [(0, 1), (1, 0), (2, 1)] {
-        results.take_back(lane, done, Verdict::Unstorable, format!("row {done} is too large"));
+        results.take_back(lane, done, Verdict::Unpublishable, format!("row {done} is too large"));
     }
-    let unstorable = |done| LaneEnd { done, failure: Some(Verdict::Unstorable) };
+    let unstorable = |done| LaneEnd { done, failure: Some(Verdict::Unpublishable) };
     let done = LaneEnd { done: 1, failure: None };
     assert_eq!(
         results.lane_ends(),
@@ -225,7 +225,7 @@ fn taken_back(results: &Results) -> Vec<(u32, u32, &str)> {
     refusals
         .map(|refusal| {
             let end = results.lane_ends()[refusal.lane as usize];
-            assert_eq!(end.failure, Some(Verdict::Unstorable));
+            assert_eq!(end.failure, Some(Verdict::Unpublishable));
             (refusal.lane, end.done, refusal.reason.as_str())
         })
         .collect()

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use keylane_core::Fault;
 
-use super::told::Told;
+use super::call_events::CallEventBatches;
 use super::{Shared, lock};
-use crate::guest::call::{Call, CallKey, CallNews, Failure, Outcome};
+use crate::guest::call::{Call, CallEvent, CallKey, CallResult, GuestFailure};
 use crate::guest::clock::{Meter, Stop, stopwatch, thread_cpu_time};
 use crate::guest::handler::Instance;
 use crate::guest::pool::Lease;
@@ -28,7 +28,7 @@ pub(super) struct Home {
 }
 
 /// A place for calls, one after another.
-pub(super) struct Slot {
+pub(super) struct CallSlot {
     home: Rc<Home>,
     wake: Arc<SlotWake>,
     waker: Waker,
@@ -63,8 +63,8 @@ pub(super) enum Polled {
     Waits,
 }
 
-impl Slot {
-    pub(super) fn new(index: usize, home: Rc<Home>, ready: Arc<Ready>) -> Slot {
+impl CallSlot {
+    pub(super) fn new(index: usize, home: Rc<Home>, ready: Arc<Ready>) -> CallSlot {
         let Home { shared, worker } = &*home;
         let (shared, worker) = (shared.clone(), *worker);
         let meter = Arc::new(Meter::new(shared.clock.clone()));
@@ -77,7 +77,7 @@ impl Slot {
             queued: AtomicBool::new(false),
             polling: AtomicBool::new(false),
         });
-        Slot { home, waker: Waker::from(wake.clone()), wake, running: None }
+        CallSlot { home, waker: Waker::from(wake.clone()), wake, running: None }
     }
 
     /// Takes a call in; it has to be polled once to begin.
@@ -112,7 +112,7 @@ impl Slot {
     }
 
     /// A call that only waits notices its deadline here. Gives the time that it has left.
-    pub(super) fn look_at_deadline(&self) -> Option<Duration> {
+    pub(super) fn check_deadline(&self) -> Option<Duration> {
         self.running.as_ref()?;
         if self.wake.meter.stop().is_none() {
             return Some(self.wake.meter.left());
@@ -121,8 +121,8 @@ impl Slot {
         None
     }
 
-    /// What is to be said of the call is left with `told`.
-    pub(super) fn poll(&mut self, told: &mut Told) -> Polled {
+    /// What is to be said of the call is left with `call_events`.
+    pub(super) fn poll(&mut self, call_events: &mut CallEventBatches) -> Polled {
         let wake = &self.wake;
         let Some(running) = &mut self.running else {
             wake.queued.store(false, Ordering::SeqCst);
@@ -137,7 +137,7 @@ impl Slot {
         let polled = running.future.as_mut().poll(&mut Context::from_waker(&self.waker));
         let worked = start.elapsed();
         running.worked += worked;
-        told.worked(worked);
+        call_events.worked(worked);
         if let Some(before) = cpu_before {
             running.cpu += thread_cpu_time().saturating_sub(before);
             if running.cpu >= running.cpu_budget {
@@ -148,7 +148,7 @@ impl Slot {
         let ready = wake.queued.load(Ordering::SeqCst);
         match polled {
             Poll::Ready(done) => {
-                self.finish(done, told);
+                self.finish(done, call_events);
                 Polled::Over
             }
             Poll::Pending => {
@@ -159,20 +159,20 @@ impl Slot {
                 running.computes |= gave_way;
                 if !gave_way && !ready && !running.waited {
                     running.waited = true;
-                    told.add(running.key, CallNews::Suspended(running.key.call));
+                    call_events.add(running.key, CallEvent::Suspended(running.key.call));
                 }
                 if gave_way { Polled::GaveWay } else { Polled::Waits }
             }
         }
     }
 
-    fn finish(&mut self, done: Done, told: &mut Told) {
+    fn finish(&mut self, done: Done, call_events: &mut CallEventBatches) {
         let Some(running) = self.running.take() else { return };
         let Done { mut call, cancelled } = done;
         call.took = running.worked;
         call.waited = running.waited;
-        let news = if cancelled { CallNews::ReallyEnded(call) } else { CallNews::Ended(call) };
-        told.add(running.key, news);
+        let event = if cancelled { CallEvent::Terminated(call) } else { CallEvent::Ended(call) };
+        call_events.add(running.key, event);
     }
 }
 
@@ -240,7 +240,7 @@ async fn run(home: Rc<Home>, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
                 ),
             };
             let row = call.results.fail(call.batch.lanes().len());
-            call.outcome = Outcome::Failed(Failure { row, ..Failure::new(fault, message) });
+            call.outcome = CallResult::Failed(GuestFailure { row, ..GuestFailure::new(fault, message) });
             stop == Stop::Cancelled
         }
     };
@@ -251,7 +251,7 @@ async fn run(home: Rc<Home>, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
 }
 
 /// Makes the call and gives the instance back if it may serve again. The outcome is complete then.
-async fn serve(home: &Home, call: &mut Call, meter: &Arc<Meter>, lease: Lease) -> Outcome {
+async fn serve(home: &Home, call: &mut Call, meter: &Arc<Meter>, lease: Lease) -> CallResult {
     let Home { shared, worker } = home;
     let (handler, batch, results, had_fresh) = call.parts();
     let instance = match lease {
@@ -274,16 +274,16 @@ async fn serve(home: &Home, call: &mut Call, meter: &Arc<Meter>, lease: Lease) -
     match made {
         Ok(instance) if instance.may_stay(handler) => {
             shared.pool.keep(*worker, handler, instance);
-            Outcome::Ended
+            CallResult::Ended
         }
         Ok(instance) => {
             drop(instance);
             shared.pool.gone();
-            Outcome::Ended
+            CallResult::Ended
         }
         Err(failure) => {
             shared.pool.gone();
-            Outcome::Failed(failure)
+            CallResult::Failed(failure)
         }
     }
 }

@@ -6,25 +6,25 @@ use std::time::Duration;
 use keylane_core::{CallId, Fault, LaneEnd, Verdict};
 
 use super::*;
-use crate::guest::call::{CallEvents, CallNews, Failure, Outcome};
+use crate::guest::call::{CallEvent, CallObserver, CallResult, GuestFailure};
 use crate::guest::handler::{Handler, HandlerOptions};
 use crate::guest::{OUTPUT_BYTES, testing};
 
 /// Far beyond what anything here takes: reached only if something is broken.
 const NEVER: Duration = Duration::from_secs(60);
 
-struct Inbox(SyncSender<CallNews>);
+struct Inbox(SyncSender<CallEvent>);
 
-impl CallEvents for Inbox {
-    fn tell(&self, news: &mut Vec<CallNews>) {
-        news.drain(..).for_each(|news| self.0.send(news).unwrap());
+impl CallObserver for Inbox {
+    fn notify(&self, events: &mut Vec<CallEvent>) {
+        events.drain(..).for_each(|events| self.0.send(events).unwrap());
     }
 }
 
 struct Bench {
     workers: Workers,
     inbox: Arc<Inbox>,
-    told: Receiver<CallNews>,
+    told: Receiver<CallEvent>,
     handler: Arc<Handler>,
     next: u32,
 }
@@ -57,25 +57,25 @@ impl Bench {
         key
     }
 
-    fn told(&self) -> CallNews {
+    fn told(&self) -> CallEvent {
         self.told.recv_timeout(NEVER).unwrap()
     }
 
     fn ended(&self) -> Box<Call> {
         let told = self.told();
-        let CallNews::Ended(call) = told else { panic!("{told:?}") };
+        let CallEvent::Ended(call) = told else { panic!("{told:?}") };
         call
     }
 
     fn suspended(&self) -> CallId {
         let told = self.told();
-        let CallNews::Suspended(call) = told else { panic!("{told:?}") };
+        let CallEvent::Suspended(call) = told else { panic!("{told:?}") };
         call
     }
 
     fn really_ended(&self) -> Box<Call> {
         let told = self.told();
-        let CallNews::ReallyEnded(call) = told else { panic!("{told:?}") };
+        let CallEvent::Terminated(call) = told else { panic!("{told:?}") };
         call
     }
 
@@ -90,8 +90,8 @@ fn done(rows: u32) -> LaneEnd {
     LaneEnd { done: rows, failure: None }
 }
 
-fn failure(call: &Call) -> &Failure {
-    let Outcome::Failed(failure) = &call.outcome else { panic!("{:?}", call.outcome) };
+fn failure(call: &Call) -> &GuestFailure {
+    let CallResult::Failed(failure) = &call.outcome else { panic!("{:?}", call.outcome) };
     failure
 }
 
@@ -100,7 +100,7 @@ fn a_batch_handler_gets_all_rows_at_once_and_its_instance_serves_again() {
     let mut bench = Bench::new(&testing::batch_handler(testing::ALL_DONE), 2, 8, 5_000);
     for _ in 0..3 {
         let call = bench.run(&[&["a", "b"], &["c"]]);
-        assert_eq!(call.outcome, Outcome::Ended);
+        assert_eq!(call.outcome, CallResult::Ended);
         assert_eq!(call.results.lane_ends(), [done(2), done(1)]);
         assert!(!call.waited);
         assert!(call.took > Duration::ZERO);
@@ -112,7 +112,7 @@ fn a_batch_handler_gets_all_rows_at_once_and_its_instance_serves_again() {
 fn a_handler_is_called_row_by_row_and_a_lane_stops_at_its_first_refusal() {
     let mut bench = Bench::new(&testing::obedient(), 1, 8, 5_000);
     let call = bench.run(&[&["o1", "o2"], &["a", "r", "o3"], &["x"], &["o4"]]);
-    assert_eq!(call.outcome, Outcome::Ended);
+    assert_eq!(call.outcome, CallResult::Ended);
     let ends = call.results.lane_ends();
     let stopped = |done, verdict| LaneEnd { done, failure: Some(verdict) };
     let later = Verdict::Retry { after: Some(Duration::from_millis(250)) };
@@ -152,7 +152,7 @@ fn a_trap_names_the_functions_keeps_the_rows_before_it_and_costs_the_instance() 
     assert_eq!(call.results.lane_ends(), [done(1), done(1), done(0)], "the last lane was not reached");
     assert_eq!(call.results.rows_with_outputs(), [0]);
     assert_eq!(bench.workers.idle_instances(), 0);
-    assert_eq!(bench.run(&[&["a"]]).outcome, Outcome::Ended);
+    assert_eq!(bench.run(&[&["a"]]).outcome, CallResult::Ended);
     assert_eq!(bench.workers.idle_instances(), 1);
 }
 
@@ -230,8 +230,8 @@ fn a_memory_bomb_in_its_second_memory_hits_the_limit_over_both() {
 fn a_row_with_an_output_for_nobody_ends_its_lane_only() {
     let mut bench = Bench::new(&testing::obedient(), 1, 8, 5_000);
     let call = bench.run(&[&["a", "d", "a"], &["a"]]);
-    assert_eq!(call.outcome, Outcome::Ended);
-    let unstorable = LaneEnd { done: 1, failure: Some(Verdict::Unstorable) };
+    assert_eq!(call.outcome, CallResult::Ended);
+    let unstorable = LaneEnd { done: 1, failure: Some(Verdict::Unpublishable) };
     assert_eq!(call.results.lane_ends(), [unstorable, LaneEnd { done: 1, failure: None }]);
     assert_eq!(
         call.results.refusals()[0].reason,
@@ -252,17 +252,17 @@ fn a_call_that_waits_leaves_its_worker_to_others() {
     let ended: Vec<_> = told
         .iter()
         .filter_map(|told| match told {
-            CallNews::Ended(call) => Some((call.key, call.waited, &call.outcome)),
-            CallNews::Suspended(call) => {
+            CallEvent::Ended(call) => Some((call.key, call.waited, &call.outcome)),
+            CallEvent::Suspended(call) => {
                 assert_eq!(*call, hour.call);
                 None
             }
-            CallNews::ReallyEnded(call) => panic!("{call:?}"),
+            CallEvent::Terminated(call) => panic!("{call:?}"),
         })
         .collect();
     assert_eq!(ended.len(), 2);
     for (key, waited, outcome) in ended {
-        assert_eq!((waited, outcome), (key == slow, &Outcome::Ended), "{key:?}");
+        assert_eq!((waited, outcome), (key == slow, &CallResult::Ended), "{key:?}");
     }
     bench.workers.cancel(hour);
     assert_eq!(bench.really_ended().key, hour);
@@ -276,7 +276,7 @@ fn a_cancelled_call_really_ends_with_its_store_and_its_buffers_come_back() {
     bench.workers.cancel(key);
     let call = bench.really_ended();
     assert_eq!(call.key, key);
-    assert_eq!(call.outcome, Outcome::NotRun);
+    assert_eq!(call.outcome, CallResult::NotRun);
     assert!(call.results.lane_ends().is_empty(), "nothing of it counts");
     assert_eq!(bench.workers.idle_instances(), 0);
 
@@ -305,7 +305,7 @@ fn a_call_that_waits_past_its_deadline_is_a_timeout() {
     let call = bench.ended();
     assert_eq!(
         failure(&call),
-        &Failure {
+        &GuestFailure {
             fault: Fault::Timeout,
             message: "the deadline of 50ms is over, waiting".to_owned(),
             row: Some(1)
@@ -365,7 +365,7 @@ fn no_more_calls_are_taken_than_instances_may_live_and_handlers_make_room_for_ea
     bench.workers.cancel(first);
     bench.really_ended();
     bench.workers.submit(&mut third, 1);
-    assert_eq!(bench.ended().outcome, Outcome::Ended);
+    assert_eq!(bench.ended().outcome, CallResult::Ended);
     bench.workers.cancel(second);
     bench.really_ended();
 }
@@ -383,8 +383,8 @@ fn an_idle_instance_of_one_handler_makes_room_for_another() {
         testing::fill(&mut call.batch, &[&["a"]]);
         workers.submit(&mut vec![call], 1);
         let told = told.recv_timeout(NEVER).unwrap();
-        let CallNews::Ended(call) = told else { panic!("{told:?}") };
-        assert_eq!(call.outcome, Outcome::Ended);
+        let CallEvent::Ended(call) = told else { panic!("{told:?}") };
+        assert_eq!(call.outcome, CallResult::Ended);
         assert_eq!(workers.idle_instances(), 1);
     }
 }

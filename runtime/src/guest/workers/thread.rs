@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::slot::{Home, Polled, Ready, Slot};
-use super::told::Told;
-use super::{Next, Shared, lock};
+use super::call_events::CallEventBatches;
+use super::slot::{CallSlot, Home, Polled, Ready};
+use super::{NextCall, Shared, lock};
 use crate::guest::call::Call;
 
 /// Polls and calls in a row before timers and cancels get a look: enough that looking costs little.
@@ -31,7 +31,7 @@ pub(super) fn spawn(shared: Arc<Shared>, index: usize) -> std::io::Result<JoinHa
                 ready: Arc::default(),
                 slots: Vec::new(),
                 free: Vec::new(),
-                told: Told::default(),
+                call_events: CallEventBatches::default(),
                 looks,
                 next_deadline: Duration::MAX,
             };
@@ -45,9 +45,9 @@ pub(super) fn spawn(shared: Arc<Shared>, index: usize) -> std::io::Result<JoinHa
 struct Worker {
     home: Rc<Home>,
     ready: Arc<Ready>,
-    slots: Vec<Slot>,
+    slots: Vec<CallSlot>,
     free: Vec<usize>,
-    told: Told,
+    call_events: CallEventBatches,
     looks: Interval,
     /// No deadline comes earlier on the engine's clock. To look at thousands of calls that wait costs.
     next_deadline: Duration,
@@ -69,32 +69,32 @@ impl Worker {
             let polled = match ready {
                 Some(slot) => self.poll(slot),
                 None => match self.home.shared.next(self.home.worker) {
-                    Next::Call(call) => self.begin(call),
-                    Next::Closed if self.is_empty() => {
-                        self.told.deliver(&self.home.shared);
+                    NextCall::Call(call) => self.begin(call),
+                    NextCall::Closed if self.is_empty() => {
+                        self.call_events.deliver(&self.home.shared);
                         return Poll::Ready(());
                     }
-                    Next::Closed => return self.rest(context),
-                    Next::Nothing => return self.rest(context),
+                    NextCall::Closed => return self.rest(context),
+                    NextCall::Nothing => return self.rest(context),
                 },
             };
             if polled == Polled::GaveWay {
                 break; // a tick went by: time for timers and cancels
             }
-            if self.told.is_due() {
-                self.told.deliver(&self.home.shared);
+            if self.call_events.is_due() {
+                self.call_events.deliver(&self.home.shared);
             }
         }
-        self.told.deliver(&self.home.shared);
-        self.look_at_deadlines(context);
+        self.call_events.deliver(&self.home.shared);
+        self.check_deadlines(context);
         context.waker().wake_by_ref();
         Poll::Pending
     }
 
     /// Nothing is ready and nothing is queued.
     fn rest(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.told.deliver(&self.home.shared);
-        self.look_at_deadlines(context);
+        self.call_events.deliver(&self.home.shared);
+        self.check_deadlines(context);
         Poll::Pending
     }
 
@@ -118,10 +118,10 @@ impl Worker {
     }
 
     fn begin(&mut self, call: Box<Call>) -> Polled {
-        self.told.expect(&call);
+        self.call_events.expect(&call);
         let index = self.free.pop().unwrap_or_else(|| {
             let index = self.slots.len();
-            self.slots.push(Slot::new(index, self.home.clone(), self.ready.clone()));
+            self.slots.push(CallSlot::new(index, self.home.clone(), self.ready.clone()));
             index
         });
         self.next_deadline =
@@ -135,21 +135,21 @@ impl Worker {
     fn poll(&mut self, index: usize) -> Polled {
         let Some(slot) = self.slots.get_mut(index) else { return Polled::Over };
         let was_free = slot.is_free();
-        let polled = slot.poll(&mut self.told);
+        let polled = slot.poll(&mut self.call_events);
         if polled == Polled::Over && !was_free {
             self.free.push(index);
         }
         polled
     }
 
-    fn look_at_deadlines(&mut self, context: &mut Context<'_>) {
+    fn check_deadlines(&mut self, context: &mut Context<'_>) {
         if self.is_empty() {
             return;
         }
         while self.looks.poll_tick(context).is_ready() {
             let now = self.home.shared.clock.now();
             if now >= self.next_deadline {
-                let left = self.slots.iter().filter_map(Slot::look_at_deadline).min();
+                let left = self.slots.iter().filter_map(CallSlot::check_deadline).min();
                 self.next_deadline = left.map_or(Duration::MAX, |left| now.saturating_add(left));
             }
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::jsonl::{FedRecord, LineError, Lines};
+use super::jsonl::{FedRecord, JsonLines, LineError};
 use super::murmur2::partition_for_key;
 use super::{EmbeddedBroker, FeedProgress};
 use crate::librdkafka::{ErrorCode, EventKind, ProduceRecord, Producer, ProducerTopic, Properties, Queue};
@@ -86,7 +86,7 @@ impl Feeder {
         for feed in feeds {
             let input = feed.input.name();
             let read_error = |error| FeedError::Read { input: input.clone(), error };
-            let lines = Lines::new(BufReader::new(feed.input.open().map_err(read_error)?));
+            let lines = JsonLines::new(BufReader::new(feed.input.open().map_err(read_error)?));
             let mut topic = TopicFeed::new(broker, &feed, progress)?;
             let progress = Arc::clone(progress);
             let thread = thread::Builder::new()
@@ -155,7 +155,7 @@ fn open_file(path: &Path) -> io::Result<Box<dyn Read + Send>> {
 pub fn for_each_record(input: &FeedInput, mut each: impl FnMut(&FedRecord)) -> Result<(), FeedError> {
     let name = input.name();
     let opened = input.open().map_err(|error| FeedError::Read { input: name.clone(), error })?;
-    for record in Lines::new(BufReader::new(opened)) {
+    for record in JsonLines::new(BufReader::new(opened)) {
         each(&record.map_err(|error| FeedError::Line { input: name.clone(), error })?);
     }
     Ok(())

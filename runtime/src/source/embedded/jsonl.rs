@@ -63,16 +63,16 @@ impl FedRecord {
 }
 
 /// The records of some text, line by line. Empty lines are passed over; after an error there are no more.
-pub(super) struct Lines<R> {
+pub(super) struct JsonLines<R> {
     input: R,
     buffer: Vec<u8>,
     line: u64,
     failed: bool,
 }
 
-impl<R: BufRead> Lines<R> {
-    pub(super) fn new(input: R) -> Lines<R> {
-        Lines { input, buffer: Vec::new(), line: 0, failed: false }
+impl<R: BufRead> JsonLines<R> {
+    pub(super) fn new(input: R) -> JsonLines<R> {
+        JsonLines { input, buffer: Vec::new(), line: 0, failed: false }
     }
 
     fn read_line(&mut self) -> Result<Option<FedRecord>, String> {
@@ -95,7 +95,7 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
-impl<R: BufRead> Iterator for Lines<R> {
+impl<R: BufRead> Iterator for JsonLines<R> {
     type Item = Result<FedRecord, LineError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str) -> Result<Vec<FedRecord>, String> {
-        Lines::new(text.as_bytes()).collect::<Result<_, _>>().map_err(|error| error.to_string())
+        JsonLines::new(text.as_bytes()).collect::<Result<_, _>>().map_err(|error| error.to_string())
     }
 
     #[test]
@@ -216,7 +216,7 @@ mod tests {
             ("{\"key_base64\":\"?\"}", 1, "key_base64"),
             ("nonsense", 1, "expected"),
         ] {
-            let mut lines = Lines::new(text.as_bytes()).skip_while(Result::is_ok);
+            let mut lines = JsonLines::new(text.as_bytes()).skip_while(Result::is_ok);
             let error = lines.next().expect("one line is wrong").expect_err("it is");
             assert_eq!(error.line, line, "{text}");
             assert!(error.reason.contains(word), "{error}");

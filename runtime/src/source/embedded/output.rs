@@ -1,4 +1,4 @@
-//! Reading back what handlers put out, before the embedded broker drops it.
+//! OutputReading back what handlers put out, before the embedded broker drops it.
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::ops::ControlFlow;
@@ -71,7 +71,7 @@ impl OutputReader {
         let wake = Wake::new()?;
         let consumer = Consumer::new(&properties(broker))?;
         let (finish, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let mut reading = Reading::open(consumer, broker, topics, &wake)?;
+        let mut reading = OutputReading::open(consumer, broker, topics, &wake)?;
         let (finish_seen, stop_seen) = (Arc::clone(&finish), Arc::clone(&stop));
         let thread = thread::Builder::new().name("keylane-outputs".to_owned()).spawn(move || {
             let mut each = each;
@@ -96,7 +96,7 @@ impl Drop for OutputReader {
     }
 }
 
-struct Reading {
+struct OutputReading {
     partitions: Vec<PartitionReading>,
     consumer: Consumer,
     main: Queue,
@@ -114,13 +114,13 @@ struct PartitionReading {
 
 type Each<'a> = &'a mut dyn FnMut(usize, i32, &Record<'_>);
 
-impl Reading {
+impl OutputReading {
     fn open(
         consumer: Consumer,
         broker: &EmbeddedBroker,
         topics: &[String],
         wake: &WakeHandle,
-    ) -> Result<Reading, OutputError> {
+    ) -> Result<OutputReading, OutputError> {
         let mut partitions = Vec::new();
         let mut list = PartitionList::with_capacity(topics.len());
         for (topic, text) in topics.iter().enumerate() {
@@ -135,7 +135,7 @@ impl Reading {
         }
         consumer.assign(Some(&list))?;
         let main = consumer.main_queue().wakes(wake);
-        Ok(Reading { partitions, consumer, main, wake: Arc::clone(wake), read: 0 })
+        Ok(OutputReading { partitions, consumer, main, wake: Arc::clone(wake), read: 0 })
     }
 
     fn run(&mut self, finish: &AtomicBool, stop: &AtomicBool, each: Each<'_>) -> Result<u64, OutputError> {

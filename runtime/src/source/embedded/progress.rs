@@ -10,12 +10,12 @@ use crate::librdkafka::WakeHandle;
 /// Shared by the feeder, which must not get far ahead, and the sources, which want to know the end.
 #[derive(Debug, Default)]
 pub struct FeedProgress {
-    state: Mutex<State>,
+    state: Mutex<FeedState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FeedState {
     readers: Vec<ReaderState>,
     /// Records per partition of every topic whose feed has ended.
     ends: BTreeMap<String, Vec<i64>>,
@@ -95,12 +95,12 @@ impl FeedProgress {
     }
 
     /// Nothing can be half done in it: every change is one assignment.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FeedState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl FeedState {
     fn next(&self, topic: &str, number: i32) -> i64 {
         let of_reader = |reader: &ReaderState| {
             let index = reader.topics.iter().position(|known| known == topic)?;

@@ -4,13 +4,13 @@ use std::time::Duration;
 use keylane_core::{CommitId, Partition, ReadError};
 
 use super::{NO_ANSWER, Source, commit_result};
-use crate::librdkafka::{ErrorCode, Event, EventKind};
+use crate::librdkafka::{ClientEvent, ErrorCode, EventKind};
 use crate::source::event::{SourceError, SourceEvent, StartFound};
 use crate::source::look_ups::{Answer, Bounds, NotFound};
 use crate::source::spec::Ends;
 
 impl Source {
-    pub(super) fn on_commit_answer(&mut self, event: &Event) {
+    pub(super) fn on_commit_answer(&mut self, event: &ClientEvent) {
         if event.kind() != EventKind::Commit {
             return;
         }
@@ -64,7 +64,7 @@ impl Source {
             Err(NotFound { reason, undecided }) => return self.ready.push_back(failed(reason, undecided)),
         };
         match (self.ends, start.stable_end) {
-            (Ends::LogEnd, Some(offset)) => self.tell_end(partition, offset),
+            (Ends::LogEnd, Some(offset)) => self.report_end(partition, offset),
             (Ends::LogEnd, None) => {
                 let reason = "the end of the log is not known".to_owned();
                 return self.ready.push_back(failed(reason, false));
@@ -97,14 +97,14 @@ impl Source {
         }
     }
 
-    fn tell_end(&mut self, partition: Partition, offset: i64) {
+    fn report_end(&mut self, partition: Partition, offset: i64) {
         if self.ended.insert(partition) {
             self.ready.push_back(SourceEvent::EndKnown { partition, offset });
         }
     }
 
     /// Tells of the end of the feed, once it is known, for every partition that is ours.
-    pub(super) fn look_at_feed(&mut self) -> bool {
+    pub(super) fn check_feed(&mut self) -> bool {
         let Some(feed) = &self.feed else { return false };
         if let Some(reason) = feed.failure()
             && !self.feed_failed
@@ -124,7 +124,7 @@ impl Source {
             .filter_map(|partition| Some((partition, feed.end(partition)?)))
             .collect();
         for (partition, offset) in &known {
-            self.tell_end(*partition, *offset);
+            self.report_end(*partition, *offset);
         }
         !known.is_empty()
     }

@@ -10,14 +10,14 @@ use keylane_core::{CommitEntry, CommitError, CommitId, Partition, ReadError, Reb
 
 use crate::config::FetchLimits;
 use crate::librdkafka::{
-    Consumer, Deadline, ErrorCode, EventKind, Hopeless, PartitionList, Patience, Questions, Queue, Requests,
-    WakeHandle,
+    Consumer, Deadline, ErrorCode, EventKind, PartitionList, PermanentStartupError, Questions, Queue,
+    Requests, StartupRetry, WakeHandle,
 };
 use crate::source::embedded::FeedReader;
 use crate::source::errors::commit_error;
 use crate::source::event::{ReadResult, Record, SourceEvent};
 use crate::source::look_ups::{GroupCommits, LookUps, Subject};
-use crate::source::partitions::{FetchError, Partitions, Reader};
+use crate::source::partitions::{FetchError, OwnedPartitions, PartitionReader};
 use crate::source::spec::{Assignor, Ends, SourceSpec};
 use crate::source::start::{Error, topic_facts};
 use crate::telemetry::Throttle;
@@ -39,7 +39,7 @@ const FIRST_ANSWER_MAX: Duration = Duration::from_secs(1);
 ///
 /// Field order is drop order: queues before the consumer, whose destruction would wait for them.
 pub struct Source {
-    partitions: Partitions,
+    partitions: OwnedPartitions,
     main: Queue,
     commit_answers: Queue,
     look_ups: LookUps,
@@ -57,7 +57,7 @@ pub struct Source {
     /// When the library was polled last.
     polled: Duration,
     /// The rebalance that the library waits for an answer to.
-    unanswered: Option<Rebalance>,
+    unanswered: Option<GroupRequest>,
     rebalances: u64,
     /// What must not be done while a rebalance is unanswered: the library would take it for the answer.
     deferred: Vec<StartAt>,
@@ -79,7 +79,7 @@ struct InFlight {
 }
 
 #[derive(Debug)]
-struct Rebalance {
+struct GroupRequest {
     id: RebalanceId,
     kind: RebalanceKind,
 }
@@ -93,17 +93,20 @@ enum RebalanceKind {
 
 impl Source {
     /// Checks that the topics exist and learns what the start policy needs. It is in no group yet: see [`Source::join`].
-    /// Waits for brokers that do not answer: `patience` is told each time and may break it off.
-    pub fn start(spec: &SourceSpec, wake: WakeHandle, patience: Patience<'_>) -> Result<Source, Error> {
-        let topics = spec.topic_names().ok_or_else(|| Hopeless::TopicName(spec.topics.join(", ")))?;
+    /// Waits for brokers that do not answer: `retry` is told each time and may break it off.
+    pub fn start(spec: &SourceSpec, wake: WakeHandle, retry: StartupRetry<'_>) -> Result<Source, Error> {
+        let topics =
+            spec.topic_names().ok_or_else(|| PermanentStartupError::TopicName(spec.topics.join(", ")))?;
         let consumer = Consumer::new(&spec.properties())?;
         let main = consumer.main_queue().wakes(&wake);
-        let mut questions = Questions::new(consumer.client(), &main, spec.answer_limit(), patience);
+        let mut questions = Questions::new(consumer.client(), &main, spec.answer_limit(), retry);
         let broker = questions.broker()?;
         let facts = topic_facts(&mut questions, spec, &topics)?;
         let feed = spec.feed.as_ref().map(|feed| feed.reader(&topics, &wake));
         let subject = Subject {
-            group: spec.group_name().ok_or_else(|| Hopeless::GroupName(spec.group_id.clone()))?,
+            group: spec
+                .group_name()
+                .ok_or_else(|| PermanentStartupError::GroupName(spec.group_id.clone()))?,
             topics: facts,
             broker,
             policy: spec.start,
@@ -115,7 +118,7 @@ impl Source {
         let commits = GroupCommits::new(spec.properties(), &wake);
         let look_ups = LookUps::new(subject, requests, commits);
         Ok(Source {
-            partitions: Partitions::default(),
+            partitions: OwnedPartitions::default(),
             main,
             commit_answers: Queue::new(consumer.client()).wakes(&wake),
             consumer,
@@ -167,7 +170,7 @@ impl Source {
                 self.on_commit_answer(&event);
             } else if let Some(answer) = self.look_ups.next(now) {
                 self.on_answer(answer);
-            } else if !self.expire_commit(now) && !self.look_at_feed() {
+            } else if !self.expire_commit(now) && !self.check_feed() {
                 self.send_look_ups(now);
                 return None;
             }
@@ -194,7 +197,7 @@ impl Source {
 
     /// Whether a read of this partition may find something.
     pub fn is_ready(&self, partition: Partition) -> bool {
-        self.partitions.reader(partition).is_some_and(Reader::is_ready)
+        self.partitions.reader(partition).is_some_and(PartitionReader::is_ready)
     }
 
     /// Hands over records of one partition, in offset order, without waiting and without copying. A record that
@@ -272,17 +275,17 @@ impl Source {
     pub fn answer_assign(&mut self, request: Option<RebalanceId>, starts: &[StartAt]) {
         let Some(request) = request else { return self.assign(starts, false) };
         match self.unanswered.take() {
-            Some(Rebalance { id, kind: RebalanceKind::Assign }) if id == request => {
+            Some(GroupRequest { id, kind: RebalanceKind::Assign }) if id == request => {
                 self.assign(starts, true);
                 self.after_answer();
-                self.tell_of_growth();
+                self.log_partition_growth();
             }
             other => self.answered_too_late(request, other),
         }
     }
 
     /// What may be fetched ahead was divided when the client was made.
-    fn tell_of_growth(&mut self) {
+    fn log_partition_growth(&mut self) {
         let partitions = self.partitions.all().count() as u64;
         if partitions <= self.fetch.partitions {
             return;
@@ -302,15 +305,15 @@ impl Source {
     /// Answers this revoke, or loss: all that the group asked for is given up.
     pub fn answer_revoke(&mut self, request: RebalanceId) {
         match self.unanswered.take() {
-            Some(Rebalance { id, kind: RebalanceKind::Revoke(asked) }) if id == request => {
-                self.give_up(&asked);
+            Some(GroupRequest { id, kind: RebalanceKind::Revoke(asked) }) if id == request => {
+                self.release(&asked);
                 self.after_answer();
             }
             other => self.answered_too_late(request, other),
         }
     }
 
-    fn answered_too_late(&mut self, request: RebalanceId, unanswered: Option<Rebalance>) {
+    fn answered_too_late(&mut self, request: RebalanceId, unanswered: Option<GroupRequest>) {
         tracing::debug!(handler = self.handler, ?request, ?unanswered, "answer to a rebalance that is over");
         self.unanswered = unanswered;
     }
@@ -385,7 +388,7 @@ impl Source {
         if !self.is_static {
             self.withdraw(Deadline::after(join_limit));
         }
-        self.say_farewell(Deadline::after(limit))
+        self.report_leaving(Deadline::after(limit))
     }
 
     /// Until the client has asked to leave.
@@ -413,12 +416,12 @@ impl Source {
     fn answer_at_the_end(&mut self) {
         match self.unanswered.take().map(|rebalance| rebalance.kind) {
             Some(RebalanceKind::Assign) => self.assign(&[], true),
-            Some(RebalanceKind::Revoke(partitions)) => self.give_up(&partitions),
+            Some(RebalanceKind::Revoke(partitions)) => self.release(&partitions),
             None => {}
         }
     }
 
-    fn say_farewell(&mut self, limit: Deadline) -> bool {
+    fn report_leaving(&mut self, limit: Deadline) -> bool {
         let events = Queue::new(self.consumer.client());
         if let Err(code) = self.consumer.close(&events) {
             tracing::warn!(%code, "leaving the group failed");
@@ -429,7 +432,7 @@ impl Source {
                 && event.kind() == EventKind::Rebalance
             {
                 let mine: Vec<Partition> = self.partitions.all().collect();
-                self.give_up(&mine);
+                self.release(&mine);
             }
         }
         self.consumer.is_closed()

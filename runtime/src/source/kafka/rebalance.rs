@@ -3,14 +3,14 @@ use std::time::Duration;
 
 use keylane_core::{Partition, RebalanceId, StartAt};
 
-use super::{Rebalance, RebalanceKind, Source};
-use crate::librdkafka::{ErrorCode, Event, EventKind, PartitionList};
+use super::{GroupRequest, RebalanceKind, Source};
+use crate::librdkafka::{ClientEvent, ErrorCode, EventKind, PartitionList};
 use crate::source::errors::source_error;
 use crate::source::event::SourceEvent;
 use crate::source::partitions::Opener;
 use crate::source::spec::Assignor;
 impl Source {
-    pub(super) fn on_main_event(&mut self, event: &Event) {
+    pub(super) fn on_main_event(&mut self, event: &ClientEvent) {
         match event.kind() {
             EventKind::Rebalance => self.on_rebalance(event),
             EventKind::Error => {
@@ -21,12 +21,12 @@ impl Source {
                 self.ready.push_back(SourceEvent::Error(error));
             }
             // A record that is dropped here would look like a gap later and be committed unhandled.
-            EventKind::Record => stray_record(),
+            EventKind::Record => log_orphaned_record(),
             EventKind::Commit | EventKind::Delivery | EventKind::Other(_) => {}
         }
     }
 
-    fn on_rebalance(&mut self, event: &Event) {
+    fn on_rebalance(&mut self, event: &ClientEvent) {
         let partitions = self.known(&event.partitions());
         self.rebalances += 1;
         let id = RebalanceId(self.rebalances);
@@ -43,7 +43,7 @@ impl Source {
             }
             _ => (revoke, SourceEvent::Lost(id, partitions)),
         };
-        self.unanswered = Some(Rebalance { id, kind });
+        self.unanswered = Some(GroupRequest { id, kind });
         self.ready.push_back(told);
     }
 
@@ -107,7 +107,7 @@ impl Source {
     }
 
     /// Answers a revoke. Partitions that were never assigned to the library must not be in its list.
-    pub(super) fn give_up(&mut self, partitions: &[Partition]) {
+    pub(super) fn release(&mut self, partitions: &[Partition]) {
         let assigned: Vec<(Partition, i64)> =
             self.partitions.readers().filter(|(partition, _)| partitions.contains(partition)).collect();
         let list = self.opener().list(assigned.into_iter());
@@ -160,6 +160,6 @@ impl Source {
 }
 
 #[expect(clippy::panic, reason = "an invariant of ours is broken: going on would lose the record")]
-fn stray_record() -> ! {
+fn log_orphaned_record() -> ! {
     panic!("a record on the consumer's main queue: a partition's queue was not cut off before its assign")
 }

@@ -1,5 +1,5 @@
 //! One partition's look-up: the answers that it waits for, and what they come to.
-use super::{Asked, Bounds, NotFound, TopicFacts};
+use super::{Bounds, LookUpId, NotFound, TopicFacts};
 use crate::librdkafka::{END, ErrorCode};
 use crate::source::event::StartFound;
 use crate::source::spec::StartPolicy;
@@ -28,7 +28,7 @@ type Found<T> = Result<T, ErrorCode>;
 /// A look-up under way.
 #[derive(Debug)]
 pub(super) struct LookUp {
-    pub(super) asked: Asked,
+    pub(super) asked: LookUpId,
     /// Tells it from others of its partition.
     pub(super) serial: u64,
     pub(super) purpose: Purpose,
@@ -45,7 +45,7 @@ pub(super) struct LookUp {
 
 impl LookUp {
     /// `missing`: how many answers it waits for.
-    pub(super) fn new(asked: Asked, serial: u64, purpose: Purpose, missing: usize) -> LookUp {
+    pub(super) fn new(asked: LookUpId, serial: u64, purpose: Purpose, missing: usize) -> LookUp {
         let unknown = || Err(ErrorCode::IN_PROGRESS);
         LookUp {
             asked,

@@ -17,7 +17,9 @@ use keylane_core::Partition;
 
 use super::event::StartFound;
 use super::spec::StartPolicy;
-use crate::librdkafka::{AdminBroker, BEGINNING, END, ErrorCode, Event, Isolation, PartitionList, Requests};
+use crate::librdkafka::{
+    AdminBroker, BEGINNING, ClientEvent, END, ErrorCode, Isolation, PartitionList, Requests,
+};
 pub(super) use group_commits::GroupCommits;
 use group_commits::{CommitsAnswer, CommitsQuestion};
 use look_up::{LookUp, Piece, Purpose};
@@ -36,7 +38,7 @@ const BOUNDS_PAUSE: Duration = Duration::from_millis(500);
 
 /// A partition under one ownership: an answer for an older one is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct LookUpId {
     pub(super) partition: Partition,
     pub(super) epoch: u64,
 }
@@ -44,11 +46,11 @@ pub(super) struct Asked {
 /// What was found.
 pub(super) enum Answer {
     Start {
-        asked: Asked,
+        asked: LookUpId,
         found: Result<StartFound, NotFound>,
     },
     Bounds {
-        asked: Asked,
+        asked: LookUpId,
         found: Bounds,
     },
     /// It is asked again after a pause.
@@ -117,10 +119,10 @@ pub(super) struct LookUps {
     serials: u64,
     /// Look-ups that have all their answers, or need no more of them.
     finished: VecDeque<(Partition, u64)>,
-    /// Asked for, and not sent: starts that come together are asked for together.
-    starts: Vec<Asked>,
+    /// LookUpId for, and not sent: starts that come together are asked for together.
+    starts: Vec<LookUpId>,
     /// Bounds to ask for, and when.
-    bounds: Vec<(Duration, Asked)>,
+    bounds: Vec<(Duration, LookUpId)>,
     /// When the topics are asked for next.
     topics_at: Duration,
 }
@@ -149,11 +151,11 @@ impl LookUps {
         }
     }
 
-    pub(super) fn ask_start(&mut self, asked: Asked) {
+    pub(super) fn ask_start(&mut self, asked: LookUpId) {
         self.starts.push(asked);
     }
 
-    pub(super) fn ask_bounds(&mut self, asked: Asked) {
+    pub(super) fn ask_bounds(&mut self, asked: LookUpId) {
         self.bounds.push((Duration::ZERO, asked));
     }
 
@@ -203,7 +205,7 @@ impl LookUps {
         }
     }
 
-    fn send_starts(&mut self, starts: &[Asked]) {
+    fn send_starts(&mut self, starts: &[LookUpId]) {
         let mut all = PartitionList::with_capacity(starts.len());
         let mut serials = Vec::with_capacity(starts.len());
         for asked in starts {
@@ -246,13 +248,13 @@ impl LookUps {
         (FIRST_TRY * 2_u32.pow(doublings)).min(self.subject.limit)
     }
 
-    fn send_bounds(&mut self, asked: Asked) {
+    fn send_bounds(&mut self, asked: LookUpId) {
         let serial = self.begin(asked, Purpose::Bounds, &[Piece::LogStart, Piece::LogEnd], 1);
         self.send_topics(vec![(asked.partition, serial)]);
     }
 
     /// Begins a look-up that waits for these offsets of its log, and for so many other answers.
-    fn begin(&mut self, asked: Asked, purpose: Purpose, pieces: &[Piece], others: usize) -> u64 {
+    fn begin(&mut self, asked: LookUpId, purpose: Purpose, pieces: &[Piece], others: usize) -> u64 {
         self.serials += 1;
         let serial = self.serials;
         for piece in pieces {
@@ -286,7 +288,7 @@ impl LookUps {
     }
 
     /// Takes an answer in. Gives a topic that is another one now.
-    fn take_answer(&mut self, event: &Event) -> Option<u16> {
+    fn take_answer(&mut self, event: &ClientEvent) -> Option<u16> {
         match self.sent.remove(&event.request())? {
             Sent::Offset(partition, serial, piece) => {
                 let found = event.log_offsets().and_then(|entries| {
@@ -324,7 +326,7 @@ impl LookUps {
     }
 
     /// What does not answer keeps the id that it had.
-    fn take_topics(&mut self, event: &Event) -> Option<u16> {
+    fn take_topics(&mut self, event: &ClientEvent) -> Option<u16> {
         let mut replaced = None;
         for described in event.topics().unwrap_or_default() {
             let sound = described.error.is_none() && described.id != [0; 16];

@@ -8,14 +8,14 @@ use crate::librdkafka::{
     Deadline, Isolation, MockCluster, Producer, Properties, Queue, Requests, Wake, WakeHandle, admin_broker,
 };
 use crate::source::StartPolicy;
-use crate::source::look_ups::{Answer, Asked, GroupCommits, LookUps, Subject, TopicFacts};
+use crate::source::look_ups::{Answer, GroupCommits, LookUpId, LookUps, Subject, TopicFacts};
 
 const BROKERS: u16 = 2;
 const HANGS: i32 = 2;
 const ANSWERS: i32 = 1;
 /// Of one answer: longer than the test may take.
 const LIMIT: Duration = Duration::from_secs(120);
-const ASKED: Asked = Asked { partition: Partition { topic: 0, number: 0 }, epoch: 1 };
+const ASKED: LookUpId = LookUpId { partition: Partition { topic: 0, number: 0 }, epoch: 1 };
 
 struct Bench {
     cluster: MockCluster,

@@ -6,7 +6,7 @@ use keylane_core::{Partition, ReadError};
 
 use super::broker::{PATIENCE, Sent, TOPIC, broker, send, spec};
 use super::member::Member;
-use crate::librdkafka::{Deadline, ErrorCode, Hopeless};
+use crate::librdkafka::{Deadline, ErrorCode, PermanentStartupError};
 use crate::source::{Assignor, Ends, Error, Source, SourceEvent, StartPolicy};
 
 const P0: Partition = Partition { topic: 0, number: 0 };
@@ -208,7 +208,7 @@ fn a_missing_topic_is_an_error_with_a_remedy() {
     let result = Source::start(&spec, wake, &mut |_| std::ops::ControlFlow::Continue(()));
     let Err(error) = result else { panic!("it must not start") };
     assert!(
-        matches!(&error, Error::Hopeless(Hopeless::TopicsMissing { topics, .. }) if topics == &["no-such-topic"]),
+        matches!(&error, Error::PermanentStartupError(PermanentStartupError::TopicsMissing { topics, .. }) if topics == &["no-such-topic"]),
         "{error}"
     );
 }

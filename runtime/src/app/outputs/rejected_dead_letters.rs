@@ -7,13 +7,13 @@ use std::time::Duration;
 use crate::librdkafka::Deadline;
 use crate::sink::Token;
 
-use super::cut::Cut;
+use super::revoked::RevokedRows;
 
 /// How long they are left alone.
 const PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
-pub(super) struct RefusedLetters {
+pub(super) struct RejectedDeadLetters {
     waiting: VecDeque<Token>,
     /// On its way, to see whether the topic takes it now.
     probe: Option<Token>,
@@ -21,7 +21,7 @@ pub(super) struct RefusedLetters {
     pause: Option<Deadline>,
 }
 
-impl RefusedLetters {
+impl RejectedDeadLetters {
     /// This one is refused. True: people should know, it is the first or the one that was tried.
     pub(super) fn add(&mut self, token: Token) -> bool {
         let was_probe = self.probe.take_if(|probe| *probe == token).is_some();
@@ -43,7 +43,7 @@ impl RefusedLetters {
     }
 
     /// This letter landed. If it was the one that was tried, the others may go: gives them.
-    pub(super) fn landed(&mut self, token: Token) -> VecDeque<Token> {
+    pub(super) fn acknowledged(&mut self, token: Token) -> VecDeque<Token> {
         match self.probe.take_if(|probe| *probe == token) {
             Some(_) => std::mem::take(&mut self.waiting),
             None => VecDeque::new(),
@@ -51,8 +51,8 @@ impl RefusedLetters {
     }
 
     /// Takes out what is of these rows.
-    pub(super) fn forget(&mut self, cut: &Cut) {
-        let is_cut = |token: &Token| cut.contains(token.call, token.row);
+    pub(super) fn forget(&mut self, revoked: &RevokedRows) {
+        let is_cut = |token: &Token| revoked.contains(token.call, token.row);
         self.waiting.retain(|token| !is_cut(token));
         self.probe.take_if(|probe| is_cut(probe));
     }
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn one_is_tried_and_the_others_follow_when_it_lands() {
-        let mut refused = RefusedLetters::default();
+        let mut refused = RejectedDeadLetters::default();
         assert_eq!([0, 1, 2].map(|row| refused.add(token(row))), [true, false, false]);
         assert_eq!(refused.probe(), None, "there is a pause");
         refused.pause = None;
@@ -79,20 +79,20 @@ mod tests {
         assert!(refused.add(token(0)), "still refused");
         refused.pause = None;
         assert_eq!(refused.probe(), Some(token(1)));
-        assert_eq!(refused.landed(token(9)), [], "another one");
-        assert_eq!(refused.landed(token(1)), [token(2), token(0)]);
+        assert_eq!(refused.acknowledged(token(9)), [], "another one");
+        assert_eq!(refused.acknowledged(token(1)), [token(2), token(0)]);
         assert_eq!(refused.probe(), None);
     }
 
     #[test]
     fn what_is_cut_is_not_tried() {
-        let mut refused = RefusedLetters::default();
+        let mut refused = RejectedDeadLetters::default();
         assert_eq!([0, 1, 2].map(|row| refused.add(token(row))), [true, false, false]);
         refused.pause = None;
         assert_eq!(refused.probe(), Some(token(0)));
-        let mut cut = Cut::default();
-        cut.add(token(0).call, 0..2);
-        refused.forget(&cut);
+        let mut revoked = RevokedRows::default();
+        revoked.add(token(0).call, 0..2);
+        refused.forget(&revoked);
         assert_eq!(refused.probe(), Some(token(2)));
     }
 }

@@ -9,39 +9,39 @@ const CLEAN_CALLS: u8 = 16;
 
 /// What is known against a lane. Few lanes have one, so it does not lie in the lane itself.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct RetryState {
     /// Which attempt the first event is in.
     pub(crate) attempt: u32,
     /// Events up to this offset need an instance that has served no call.
     fresh_to: Option<i64>,
     /// So many calls without a fault are missing.
-    suspicion: u8,
+    clean_calls_left: u8,
     /// When the first event may be tried again.
     pub(crate) until: Option<Duration>,
     /// Tells this wait from older ones of the lane, or of an earlier lane with its index.
     wait: u64,
 }
 
-/// All troubled lanes, and who of them waits.
+/// All retrying lanes, and who of them waits.
 #[derive(Debug, Default)]
-pub(super) struct Troubles {
-    by_lane: BTreeMap<u32, Trouble>,
+pub(super) struct RetryStates {
+    by_lane: BTreeMap<u32, RetryState>,
     waits: BinaryHeap<Reverse<(Duration, u64, u32)>>,
     last_wait: u64,
 }
 
-impl Trouble {
+impl RetryState {
     fn new() -> Self {
-        Trouble { attempt: 1, fresh_to: None, suspicion: 0, until: None, wait: 0 }
+        RetryState { attempt: 1, fresh_to: None, clean_calls_left: 0, until: None, wait: 0 }
     }
 
     fn is_over(&self) -> bool {
-        self.attempt == 1 && self.fresh_to.is_none() && self.suspicion == 0 && self.until.is_none()
+        self.attempt == 1 && self.fresh_to.is_none() && self.clean_calls_left == 0 && self.until.is_none()
     }
 }
 
-impl Troubles {
-    pub(super) fn get(&self, lane: u32) -> Option<&Trouble> {
+impl RetryStates {
+    pub(super) fn get(&self, lane: u32) -> Option<&RetryState> {
         self.by_lane.get(&lane)
     }
 
@@ -50,8 +50,8 @@ impl Troubles {
     }
 
     /// Lanes with a trouble.
-    pub(super) fn lanes(&self) -> impl Iterator<Item = (u32, &Trouble)> {
-        self.by_lane.iter().map(|(lane, trouble)| (*lane, trouble))
+    pub(super) fn lanes(&self) -> impl Iterator<Item = (u32, &RetryState)> {
+        self.by_lane.iter().map(|(lane, retry_state)| (*lane, retry_state))
     }
 
     /// The first event of the lane is in this attempt.
@@ -63,34 +63,34 @@ impl Troubles {
     pub(super) fn wait(&mut self, lane: u32, until: Duration) {
         self.last_wait += 1;
         let wait = self.last_wait;
-        let trouble = self.of(lane);
-        trouble.until = Some(until);
-        trouble.wait = wait;
+        let retry_state = self.of(lane);
+        retry_state.until = Some(until);
+        retry_state.wait = wait;
         self.waits.push(Reverse((until, wait, lane)));
     }
 
     /// The events of the lane up to this offset were in a call that failed as a whole.
-    pub(super) fn suspect(&mut self, lane: u32, last: i64) {
-        let trouble = self.of(lane);
-        trouble.fresh_to = trouble.fresh_to.max(Some(last));
-        trouble.suspicion = CLEAN_CALLS;
+    pub(super) fn quarantine(&mut self, lane: u32, last: i64) {
+        let retry_state = self.of(lane);
+        retry_state.fresh_to = retry_state.fresh_to.max(Some(last));
+        retry_state.clean_calls_left = CLEAN_CALLS;
     }
 
     /// The first event of the lane is dispatched: gives its attempt, and whether it needs an instance of its own.
     pub(super) fn dispatched(&mut self, lane: u32, offset: i64) -> (u32, bool) {
-        let trouble = self.of(lane);
-        let fresh = trouble.fresh_to >= Some(offset);
-        if trouble.fresh_to <= Some(offset) {
-            trouble.fresh_to = None;
+        let retry_state = self.of(lane);
+        let fresh = retry_state.fresh_to >= Some(offset);
+        if retry_state.fresh_to <= Some(offset) {
+            retry_state.fresh_to = None;
         }
-        (std::mem::replace(&mut trouble.attempt, 1), fresh)
+        (std::mem::replace(&mut retry_state.attempt, 1), fresh)
     }
 
     /// A call of the lane ended without a fault. True: nothing is left against it.
     pub(super) fn clean(&mut self, lane: u32) -> bool {
-        let trouble = self.of(lane);
-        trouble.suspicion = trouble.suspicion.saturating_sub(1);
-        let over = trouble.is_over();
+        let retry_state = self.of(lane);
+        retry_state.clean_calls_left = retry_state.clean_calls_left.saturating_sub(1);
+        let over = retry_state.is_over();
         if over {
             self.forget(lane);
         }
@@ -105,16 +105,18 @@ impl Troubles {
     pub(super) fn wake(&mut self, now: Duration) -> Option<u32> {
         while self.waits.peek().is_some_and(|Reverse((until, ..))| *until <= now) {
             let Reverse((_, wait, lane)) = self.waits.pop()?;
-            let trouble = self.by_lane.get_mut(&lane);
-            if let Some(trouble) = trouble.filter(|trouble| trouble.wait == wait && trouble.until.is_some()) {
-                trouble.until = None;
+            let retry_state = self.by_lane.get_mut(&lane);
+            if let Some(retry_state) =
+                retry_state.filter(|retry_state| retry_state.wait == wait && retry_state.until.is_some())
+            {
+                retry_state.until = None;
                 return Some(lane);
             }
         }
         None
     }
 
-    fn of(&mut self, lane: u32) -> &mut Trouble {
-        self.by_lane.entry(lane).or_insert_with(Trouble::new)
+    fn of(&mut self, lane: u32) -> &mut RetryState {
+        self.by_lane.entry(lane).or_insert_with(RetryState::new)
     }
 }

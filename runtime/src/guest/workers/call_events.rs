@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
-use crate::guest::call::{Call, CallEvents, CallKey, CallNews};
+use crate::guest::call::{Call, CallEvent, CallKey, CallObserver};
 
 /// Work between two times that somebody is told: about what a call of short events is made to last.
 const WORK_MAX: Duration = Duration::from_micros(100);
 
 /// News that was not delivered yet, by whom it is for.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct CallEventBatches {
     for_whom: Vec<Undelivered>,
     /// Work of this worker since it last delivered.
     worked: Duration,
@@ -22,25 +22,25 @@ pub(super) struct Told {
 
 struct Undelivered {
     consumer: u32,
-    events: Arc<dyn CallEvents>,
-    news: Vec<CallNews>,
+    observer: Arc<dyn CallObserver>,
+    events: Vec<CallEvent>,
 }
 
-impl Told {
+impl CallEventBatches {
     /// There will be news of this call.
     pub(super) fn expect(&mut self, call: &Call) {
         let consumer = call.key.consumer;
         if self.for_whom.iter().all(|known| known.consumer != consumer) {
-            let events = call.events().clone();
-            self.for_whom.push(Undelivered { consumer, events, news: Vec::new() });
+            let observer = call.observer().clone();
+            self.for_whom.push(Undelivered { consumer, observer, events: Vec::new() });
         }
     }
 
     /// Keeps a piece of news of a call that was expected.
-    pub(super) fn add(&mut self, key: CallKey, news: CallNews) {
+    pub(super) fn add(&mut self, key: CallKey, events: CallEvent) {
         self.waiting = true;
         let known = self.for_whom.iter_mut().find(|known| known.consumer == key.consumer);
-        known.expect("a call is expected before there is news of it").news.push(news);
+        known.expect("a call is expected before there is events of it").events.push(events);
     }
 
     /// Time goes by.
@@ -57,11 +57,13 @@ impl Told {
     pub(super) fn deliver(&mut self, shared: &Shared) {
         self.worked = Duration::ZERO;
         if std::mem::take(&mut self.waiting) {
-            for Undelivered { events, news, .. } in &mut self.for_whom {
-                if !news.is_empty() {
+            for Undelivered { observer, events, .. } in &mut self.for_whom {
+                if !events.is_empty() {
                     // First: whoever hears of an end may submit another call at once.
-                    shared.ended(news.iter().filter(|news| !matches!(news, CallNews::Suspended(_))).count());
-                    events.tell(news);
+                    shared.ended(
+                        events.iter().filter(|events| !matches!(events, CallEvent::Suspended(_))).count(),
+                    );
+                    observer.notify(events);
                 }
             }
         }

@@ -5,22 +5,22 @@ use keylane_core::CallId;
 
 /// By call and row. The memory of a call's slot is reused by the next call there.
 #[derive(Debug, Default)]
-pub(in crate::app) struct Texts {
-    slots: Vec<Slot>,
+pub(in crate::app) struct ErrorTexts {
+    slots: Vec<CallErrors>,
 }
 
 #[derive(Debug, Default)]
-struct Slot {
+struct CallErrors {
     generation: u32,
     texts: Vec<(u32, String)>,
 }
 
-impl Texts {
+impl ErrorTexts {
     /// This was said about this row.
     pub(in crate::app) fn add(&mut self, call: CallId, row: u32, text: String) {
         let at = call.slot as usize;
         if self.slots.len() <= at {
-            self.slots.resize_with(at + 1, Slot::default);
+            self.slots.resize_with(at + 1, CallErrors::default);
         }
         let Some(slot) = self.slots.get_mut(at) else { return };
         match call.generation.wrapping_sub(slot.generation).cast_signed() {
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn a_text_lives_as_long_as_its_call() {
         let (old, new) = (CallId { slot: 1, generation: 1 }, CallId { slot: 1, generation: 2 });
-        let mut texts = Texts::default();
+        let mut texts = ErrorTexts::default();
         texts.add(old, 3, "no price".to_owned());
         texts.add(old, 3, "still none".to_owned());
         assert_eq!((texts.of(old, 3), texts.of(old, 2), texts.of(new, 3)), ("still none", "", ""));

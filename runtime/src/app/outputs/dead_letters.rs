@@ -9,7 +9,7 @@ use keylane_core::{CallId, DeadLetter, Fault, Reason, Row};
 
 use crate::admit::{Arena, Header, StoredRecord};
 use crate::config;
-use crate::sink::Output;
+use crate::sink::OutputRecord;
 use crate::telemetry::LineLimit;
 
 /// A reason of ours goes into a header.
@@ -28,7 +28,7 @@ const OMITTED_HEADERS: [&[u8]; 3] =
 const LINES_MAX: u32 = 2;
 
 /// The dead letters of one handler.
-pub(in crate::app) struct Letters {
+pub(in crate::app) struct PendingDeadLetters {
     handler: String,
     group: String,
     digest: String,
@@ -41,13 +41,13 @@ pub(in crate::app) struct Letters {
     /// What is said of an event without a lane key: no guest saw it.
     no_key: String,
     /// On their way.
-    sent: HashMap<(CallId, u32), Letter>,
+    sent: HashMap<(CallId, u32), PendingDeadLetter>,
     redrive_lines: LineLimit,
     size_lines: LineLimit,
 }
 
 /// A letter on its way. The event itself stays in the arena until the brokers have the letter.
-struct Letter {
+struct PendingDeadLetter {
     event: Row,
     reason: Reason,
     attempt: u32,
@@ -66,11 +66,11 @@ struct Letter {
 enum Form {
     Whole,
     /// Of our headers only those without which it could not be put back.
-    Lean,
+    Minimal,
     /// Only where the original is, and its key.
     WithoutValue,
     /// Only where the original is.
-    Stub,
+    MetadataOnly,
 }
 
 /// What is known of an event's topic and time beside the event.
@@ -96,15 +96,15 @@ pub(in crate::app) struct Context<'a> {
 /// Our headers.
 type Added = Vec<(&'static str, Vec<u8>)>;
 
-impl Letters {
+impl PendingDeadLetters {
     /// `topics`: those that the sink was started with.
-    pub(in crate::app) fn new(handler: &config::Handler, digest: &str, topics: &[String]) -> Self {
+    pub(in crate::app) fn new(handler: &config::HandlerConfig, digest: &str, topics: &[String]) -> Self {
         let index =
             |name: &String| (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| index);
         let letters = handler.dead_letters.as_ref();
         let known =
             |name: &String| index(name).expect("the sink was started with the topics of all dead letters");
-        Letters {
+        PendingDeadLetters {
             handler: handler.name.clone(),
             group: handler.group_id.clone(),
             digest: digest.to_owned(),
@@ -129,7 +129,7 @@ impl Letters {
         self.topics.iter().copied()
     }
 
-    /// Writes a dead letter, to be sent by [`Letters::lend`].
+    /// Writes a dead letter, to be sent by [`PendingDeadLetters::lend`].
     pub(in crate::app) fn write(
         &mut self,
         letter: &DeadLetter,
@@ -140,11 +140,12 @@ impl Letters {
         let error = cut(context.error).to_owned();
         let &DeadLetter { call, row, event, attempt, reason } = letter;
         if self.is_exceeded(redrives) {
-            self.tell_exceeded(&event, redrives);
+            self.log_exceeded(&event, redrives);
         }
         let Context { origin, published, now_ms: failed_at, .. } = context;
         let form = Form::Whole;
-        let letter = Letter { event, reason, attempt, origin, error, published, failed_at, redrives, form };
+        let letter =
+            PendingDeadLetter { event, reason, attempt, origin, error, published, failed_at, redrives, form };
         self.sent.insert((call, row), letter);
     }
 
@@ -154,25 +155,25 @@ impl Letters {
         &self,
         (call, row): (CallId, u32),
         arena: &Arena,
-        to: impl FnOnce(&Output<'_>) -> T,
+        to: impl FnOnce(&OutputRecord<'_>) -> T,
     ) -> Option<T> {
         let letter = self.sent.get(&(call, row))?;
-        let stored = arena.get(letter.event.place);
+        let stored = arena.get(letter.event.arena_slot);
         let added = self.added(letter, &stored);
-        let own = own_headers(&stored).filter(|_| letter.form <= Form::Lean);
+        let own = own_headers(&stored).filter(|_| letter.form <= Form::Minimal);
         let headers: Vec<Header<'_>> =
             own.chain(added.iter().map(|(name, value)| (name.as_bytes(), Some(value.as_slice())))).collect();
-        Some(to(&Output {
+        Some(to(&OutputRecord {
             topic: self.topic_of(letter),
             timestamp: None, // with an old time it would be deleted at once
-            key: stored.key.filter(|_| letter.form < Form::Stub),
-            value: stored.value.filter(|_| letter.form <= Form::Lean),
+            key: stored.key.filter(|_| letter.form < Form::MetadataOnly),
+            value: stored.value.filter(|_| letter.form <= Form::Minimal),
             headers: &headers,
         }))
     }
 
     /// The brokers have it.
-    pub(in crate::app) fn landed(&mut self, call: CallId, row: u32) {
+    pub(in crate::app) fn acknowledged(&mut self, call: CallId, row: u32) {
         self.sent.remove(&(call, row));
     }
 
@@ -207,7 +208,7 @@ impl Letters {
         true
     }
 
-    fn topic_of(&self, letter: &Letter) -> u16 {
+    fn topic_of(&self, letter: &PendingDeadLetter) -> u16 {
         let topic = self.topics.get(usize::from(letter.event.partition.topic)).copied();
         topic.expect("dead letters are asked for only where they have a topic")
     }
@@ -216,7 +217,7 @@ impl Letters {
         redrives > 0 && redrives >= self.max_redrives
     }
 
-    fn tell_exceeded(&mut self, event: &Row, redrives: u32) {
+    fn log_exceeded(&mut self, event: &Row, redrives: u32) {
         let Some(dropped) = self.redrive_lines.allow() else { return };
         let topic = self.inputs.get(usize::from(event.partition.topic)).map_or("", String::as_str);
         let (handler, offset, partition) = (&self.handler, event.offset, event.partition.number);
@@ -232,7 +233,7 @@ impl Letters {
     }
 
     /// Our headers in the present form. Those without which the event could not be found come first.
-    fn added(&self, letter: &Letter, stored: &StoredRecord<'_>) -> Added {
+    fn added(&self, letter: &PendingDeadLetter, stored: &StoredRecord<'_>) -> Added {
         let event = &letter.event;
         let topic = self.inputs.get(usize::from(event.partition.topic)).map_or("", String::as_str);
         let mut added = Added::new();
@@ -247,7 +248,7 @@ impl Letters {
         if letter.redrives > 0 {
             add("keylane-redrives", text(&letter.redrives));
         }
-        if letter.form > Form::Lean {
+        if letter.form > Form::Minimal {
             self.add_omitted(&mut add, letter, stored);
         }
         if letter.form > Form::Whole {
@@ -276,13 +277,13 @@ impl Letters {
     fn add_omitted(
         &self,
         add: &mut dyn FnMut(&'static str, Vec<u8>),
-        letter: &Letter,
+        letter: &PendingDeadLetter,
         stored: &StoredRecord<'_>,
     ) {
         if let Some(value) = stored.value {
             add("keylane-value-omitted", value.len().to_string().into_bytes());
         }
-        if let Some(key) = stored.key.filter(|_| letter.form == Form::Stub) {
+        if let Some(key) = stored.key.filter(|_| letter.form == Form::MetadataOnly) {
             add("keylane-key-omitted", key.len().to_string().into_bytes());
         }
         let headers = own_headers(stored).count();
@@ -298,7 +299,7 @@ impl Letters {
     fn add_spring_headers(
         &self,
         add: &mut dyn FnMut(&'static str, Vec<u8>),
-        letter: &Letter,
+        letter: &PendingDeadLetter,
         topic: &str,
         time_type: &str,
     ) {
@@ -317,10 +318,10 @@ impl Letters {
 impl Form {
     fn smaller(self) -> Option<Form> {
         match self {
-            Form::Whole => Some(Form::Lean),
-            Form::Lean => Some(Form::WithoutValue),
-            Form::WithoutValue => Some(Form::Stub),
-            Form::Stub => None,
+            Form::Whole => Some(Form::Minimal),
+            Form::Minimal => Some(Form::WithoutValue),
+            Form::WithoutValue => Some(Form::MetadataOnly),
+            Form::MetadataOnly => None,
         }
     }
 }
@@ -388,7 +389,7 @@ fn cut(text: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn stored(arena: &mut Arena, headers: &[Header<'_>]) -> keylane_core::Place {
+    fn stored(arena: &mut Arena, headers: &[Header<'_>]) -> keylane_core::ArenaSlot {
         arena.store(None, None, headers.iter().copied(), false).0
     }
 

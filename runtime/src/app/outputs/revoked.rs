@@ -1,4 +1,4 @@
-//! Rows whose session is over.
+//! Rows whose ownership is over.
 
 use std::ops::Range;
 
@@ -6,12 +6,12 @@ use keylane_core::CallId;
 
 /// Collected until everything that waits for the brokers is gone through once for all of them.
 #[derive(Debug, Default)]
-pub(super) struct Cut {
+pub(super) struct RevokedRows {
     /// Slot and generation of the call, rows.
     rows: Vec<((u32, u32), Range<u32>)>,
 }
 
-impl Cut {
+impl RevokedRows {
     pub(super) fn add(&mut self, call: CallId, rows: Range<u32>) {
         let call = (call.slot, call.generation);
         let at = self.rows.partition_point(|(known, before)| (*known, before.start) <= (call, rows.start));
@@ -37,9 +37,9 @@ mod tests {
     #[test]
     fn rows_are_found_whatever_came_first() {
         let call = |slot, generation| CallId { slot, generation };
-        let mut cut = Cut::default();
+        let mut revoked = RevokedRows::default();
         for (id, rows) in [(call(7, 1), 4..6), (call(2, 9), 0..1), (call(7, 1), 0..2)] {
-            cut.add(id, rows);
+            revoked.add(id, rows);
         }
         for (id, row, expected) in [
             (call(7, 1), 0, true),
@@ -51,7 +51,7 @@ mod tests {
             (call(2, 9), 0, true),
             (call(1, 1), 0, false),
         ] {
-            assert_eq!(cut.contains(id, row), expected, "{id:?} {row}");
+            assert_eq!(revoked.contains(id, row), expected, "{id:?} {row}");
         }
     }
 }

@@ -3,8 +3,8 @@
 
 use keylane_core::Verdict;
 
-use crate::guest::{Call, Output};
-use crate::sink::{RecordSize, Unfit};
+use crate::guest::{Call, GuestOutput};
+use crate::sink::{RecordSize, Unpublishable};
 
 use super::provenance;
 use super::{Outputs, Target};
@@ -20,14 +20,14 @@ struct Row {
 impl Outputs {
     /// Takes the first such row of each lane back, with what is behind it: it will get its ending, and its lane goes on
     /// after that. Called before the core hears of the call's end.
-    pub(in crate::app) fn take_back_unfit(&self, call: &mut Call) {
-        for row in self.unfit_rows(call) {
-            call.results.take_back(row.lane, row.before, Verdict::Unstorable, row.reason);
+    pub(in crate::app) fn retract_invalid_rows(&self, call: &mut Call) {
+        for row in self.invalid_rows(call) {
+            call.results.take_back(row.lane, row.before, Verdict::Unpublishable, row.reason);
         }
     }
 
     /// Nothing is allocated where everything fits.
-    fn unfit_rows(&self, call: &Call) -> Vec<Row> {
+    fn invalid_rows(&self, call: &Call) -> Vec<Row> {
         let mut unfit: Vec<Row> = Vec::new();
         let mut lanes = Lanes::of(call);
         let (mut row_before, mut index_in_row) = (None, 0);
@@ -47,7 +47,12 @@ impl Outputs {
         unfit
     }
 
-    fn fits(&self, call: &Call, output: &Output<'_>, index_in_row: u32) -> Result<(), (u16, Unfit)> {
+    fn fits(
+        &self,
+        call: &Call,
+        output: &GuestOutput<'_>,
+        index_in_row: u32,
+    ) -> Result<(), (u16, Unpublishable)> {
         let &Target { topic, provenance, .. } = self.target(output);
         let size = RecordSize::new(output.key, output.value);
         let size = output.headers().fold(size, |size, (name, value)| size.with(name.as_bytes(), value));
