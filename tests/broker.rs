@@ -58,7 +58,7 @@ fn a_broker_that_freezes_is_waited_for() {
     // No heartbeat is answered: the session ends, and with it the ownership of every partition.
     for partition in 0..4 {
         keylane.wait_for("every partition to be lost", |line| {
-            line["message"] == "partition given up" && line["lost"] == true && line["partition"] == partition
+            line["message"] == "partition released" && line["lost"] == true && line["partition"] == partition
         });
     }
     assert!(!keylane.has_ended(), "a broker that is frozen is no reason to end{}", keylane.tail());

@@ -71,10 +71,10 @@ fn a_drain_that_had_to_cut_a_call_does_not_end_well() {
     );
     let mut keylane = Keylane::run(&settings, &[]);
     flow.producer().send_all(&flow.input, [Record::new("k", "sleep")]).expect("acknowledged");
-    keylane.wait_for("the call to be named", |line| line["message"] == "partition does not move");
+    keylane.wait_for("the call to be named", |line| line["message"] == "partition stalled");
     keylane.terminate();
     keylane.expect_exit(1);
-    let said = |line: &serde_json::Value| line.to_string().contains("not everything ended");
+    let said = |line: &serde_json::Value| line.to_string().contains("drain timed out");
     assert!(keylane.lines().iter().any(said), "{}", keylane.tail());
     assert_eq!(flow.committed()[0].offset.unwrap_or(0), 0, "its event runs again");
 }

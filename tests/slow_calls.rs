@@ -68,7 +68,7 @@ fn run(
     let mut instances = ["one", "two"].map(|client| Keylane::run(&settings(client), &[]));
     flow.wait_for_members(&["one", "two"]);
     let given_up = |keylane: &Keylane| {
-        keylane.lines().iter().filter(|line| line["message"] == "partition given up").count()
+        keylane.lines().iter().filter(|line| line["message"] == "partition released").count()
     };
     let before = instances.each_ref().map(given_up);
     flow.producer().send_all(&flow.input, records).expect("acknowledged");

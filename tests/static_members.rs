@@ -26,7 +26,7 @@ fn a_member_that_comes_back_disturbs_nobody() {
     flow.wait_for_members(&["staying", "returning"]);
     let before = flow.members.state();
     let given_up = |keylane: &Keylane| {
-        keylane.lines().iter().filter(|line| is_message(line, "partition given up")).count()
+        keylane.lines().iter().filter(|line| is_message(line, "partition released")).count()
     };
     let at_first = given_up(&staying);
     for _ in 0..RETURNS {

@@ -36,7 +36,7 @@ fn a_topic_that_may_be_read_again_is_read_on() {
         );
         feed(100);
         flow.wait_until_committed();
-        keylane.wait_for("the end of it to be reported", |line| line["message"] == "partition moves again");
+        keylane.wait_for("the end of it to be reported", |line| line["message"] == "partition resumed");
         keylane.terminate();
         keylane.expect_exit(0);
         let report = check::check(&flow.history());

@@ -9,7 +9,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use keylane::guest::{
-    Call, CallEvent, CallObserver, Compiler, Component, Engine, EngineOptions, Granted, Handler,
+    Call, CallEvent, CallObserver, CallResult, Compiler, Component, Engine, EngineOptions, Granted, Handler,
     HandlerOptions, OUTPUT_BYTES, Workers,
 };
 use keylane_core::LaneEnd;

@@ -24,7 +24,7 @@ impl World {
             Action::StopReading { partition } => self.forbid(p, partition),
             Action::Dispatch(dispatch) => self.dispatch(p, &dispatch),
             Action::Cancel { call } => self.cancel(p, call),
-            Action::ReleaseRows { places } => self.release_rows(p, places),
+            Action::ReleaseRows { slots: places } => self.release_rows(p, places),
             Action::Produce { call, rows } => self.hand_over(p, call, rows),
             Action::DropOutputs { call, first, end } => self.drop_outputs(p, call, first, end),
             Action::DeadLetter(letter) => self.dead_letter(p, &letter),

@@ -67,8 +67,8 @@ pub enum Action<'a> {
     },
     /// These events have reached their ending here: forget them.
     ReleaseRows {
-        /// Their places.
-        places: &'a [ArenaSlot],
+        /// Their arena slots.
+        slots: &'a [ArenaSlot],
     },
     // -- results --------------------------------------------------------------------------------
     /// Hand the outputs of these rows to the producer, in this order. Outputs of other rows of an ended

@@ -16,7 +16,7 @@ use crate::librdkafka::{Credentials, PermanentStartupError, Probed, Properties, 
 
 use super::AppEvent;
 use super::clock::Clock;
-use super::specs::{self, Access};
+use super::start::{self, Access};
 
 /// Between two probes, and between two looks at the file with the secret.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -73,7 +73,7 @@ impl Watch {
         let stop = Arc::new(AtomicBool::new(false));
         let client = |side, properties| ProbedClient {
             side,
-            properties: specs::client(properties, access.clone()),
+            properties: start::client(properties, access.clone()),
             state: RefusalState::Accepted,
         };
         let mut prober = Prober {

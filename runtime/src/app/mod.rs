@@ -1,29 +1,13 @@
 //! Everything is built here, from a checked configuration, and run until it has drained.
 //!
-//! [`run`] builds what all handlers share (`parts`), gives each handler a thread with its consumer and its core
-//! (`handler_loop`), and waits for signals or for the handlers' ends. A loop does three things in turn, each
-//! within limits: it hears what happened (`source` events, [`mailbox`]), feeds it to the core, and carries out the
-//! core's actions (`shell`).
+//! [`run`] builds what all handlers share (`start`), gives each handler a thread with its consumer and its core
+//! (`event_loop`), and waits for signals or for the ends of the loops.
 
-mod addresses;
 mod authentication;
 mod clock;
-mod guest_calls;
-mod handler_loop;
-mod inputs;
-mod lines;
-mod mailbox;
-mod notices;
-mod outputs;
-mod parts;
-mod preflight;
-
-mod report;
-mod shell;
+mod event_loop;
 mod signals;
-mod specs;
-mod start_errors;
-mod waiting;
+mod start;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -37,13 +21,10 @@ use crate::guest::Compiler;
 use crate::source::Record;
 use authentication::Watch;
 use clock::Clock;
-use handler_loop::{HandlerLoop, LoopEnd, Prepared};
-use parts::Parts;
-pub use preflight::refusals;
+use event_loop::{EventLoop, LoopEnd, Prepared};
 use signals::Signals;
-pub use start_errors::is_final;
-use start_errors::is_stopped;
-use waiting::BrokerWait;
+use start::{BrokerWait, Parts, is_stopped};
+pub use start::{is_final, refusals};
 
 /// Gets the name of a topic, a partition, and a record that a handler published there.
 pub type ReadBack = Arc<dyn Fn(&str, i32, &Record<'_>) + Send + Sync>;
@@ -153,7 +134,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome>
 fn start(prepared: Prepared, events: &mpsc::SyncSender<AppEvent>) -> std::io::Result<()> {
     let (events, name) = (events.clone(), format!("keylane-{}", prepared.name()));
     let run = move || {
-        let end = HandlerLoop::run(prepared);
+        let end = EventLoop::run(prepared);
         // Nobody listens any more only if the process is ending anyway.
         let _ended = events.send(AppEvent::Ended(Box::new(end)));
     };

@@ -7,7 +7,7 @@ use keylane_core::{CallId, Fault};
 
 use super::batch::Batch;
 use super::handler::Handler;
-use super::results::Results;
+use super::results::{Refusal, Results};
 
 /// Names a call among all that the workers have: several consumers share them, each with ids of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +113,18 @@ impl Call {
     pub fn failed_fresh(&self) -> bool {
         let CallResult::Failed(failure) = &self.outcome else { return false };
         self.had_fresh && failure.row.is_none_or(|row| row == 0)
+    }
+
+    /// Why lanes stopped, each with the row of the call that it stopped at.
+    pub fn refusals(&self) -> impl Iterator<Item = (u32, &Refusal)> {
+        let (mut lane, mut first) = (0, 0);
+        self.results.refusals().iter().map(move |refusal| {
+            let before = self.batch.lanes().get(lane..refusal.lane as usize);
+            first += before.map_or(0, |lanes| lanes.iter().sum::<u32>());
+            lane = refusal.lane as usize;
+            let done = self.results.lane_ends().get(lane).map_or(0, |end| end.done);
+            (first + done, refusal)
+        })
     }
 
     pub(super) fn observer(&self) -> &Arc<dyn CallObserver> {

@@ -19,7 +19,7 @@ pub struct Token {
     /// Position among the outputs of the call; without a meaning for a dead letter.
     pub output: u32,
     /// It is the dead letter of the row, not an output of it.
-    pub letter: bool,
+    pub dead_letter: bool,
 }
 
 /// A table of tokens, because the C library carries one number per record; and the bytes on their way per topic.
@@ -266,7 +266,7 @@ mod tests {
             row,
             lane: 0,
             output: row,
-            letter: false,
+            dead_letter: false,
         }
     }
 

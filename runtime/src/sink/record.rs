@@ -20,6 +20,19 @@ pub struct OwnedRecord {
     pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
+impl From<&OutputRecord<'_>> for OwnedRecord {
+    fn from(record: &OutputRecord<'_>) -> OwnedRecord {
+        let owned = |bytes: &[u8]| bytes.to_vec();
+        OwnedRecord {
+            topic: record.topic,
+            timestamp: record.timestamp,
+            key: record.key.map(owned),
+            value: record.value.map(owned),
+            headers: record.headers.iter().map(|(name, value)| (name.to_vec(), value.map(owned))).collect(),
+        }
+    }
+}
+
 impl OwnedRecord {
     /// A copy of what the client gives back: everything but its time.
     pub(super) fn copy_of(topic: u16, timestamp: Option<i64>, message: &Message<'_>) -> OwnedRecord {

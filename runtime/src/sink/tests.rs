@@ -50,7 +50,7 @@ fn start(spec: &SinkSpec, handlers: usize) -> (Sink, Vec<Receiver<Delivery>>) {
 }
 
 fn token(handler: u16, row: u32) -> Token {
-    Token { handler, call: CallId { slot: 3, generation: 4 }, row, lane: 0, output: row, letter: false }
+    Token { handler, call: CallId { slot: 3, generation: 4 }, row, lane: 0, output: row, dead_letter: false }
 }
 
 fn output(key: &[u8]) -> OutputRecord<'_> {

@@ -184,7 +184,7 @@ impl Core {
             Pending::Cancel(call) => Action::Cancel { call },
             Pending::Release => {
                 self.outbox.lend_slots();
-                Action::ReleaseRows { places: &self.outbox.lent_slots }
+                Action::ReleaseRows { slots: &self.outbox.lent_slots }
             }
             Pending::Produce(id) => {
                 let call = self.calls.get(id).expect("it was just looked at");

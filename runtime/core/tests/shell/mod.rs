@@ -341,8 +341,8 @@ impl Shell {
                 self.calls.retain(|known| known.id != call);
                 self.cancelled.push(call);
             }
-            Action::ReleaseRows { places } => {
-                for arena_slot in places {
+            Action::ReleaseRows { slots } => {
+                for arena_slot in slots {
                     assert!(self.places.remove(&arena_slot.0), "{arena_slot:?} was released before");
                 }
             }

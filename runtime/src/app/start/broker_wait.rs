@@ -20,7 +20,7 @@ const QUIET: Duration = Duration::from_secs(2);
 const LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// Brokers that are away are waited for.
-pub(super) struct BrokerWait {
+pub(in crate::app) struct BrokerWait {
     stop: Arc<AtomicBool>,
     /// What is looked at: the addresses, and whether the client speaks TLS. Not with the embedded broker.
     servers: Option<(String, bool)>,
@@ -41,7 +41,7 @@ struct AddressCheck {
 }
 
 impl BrokerWait {
-    pub(super) fn new(kafka: &KafkaConfig, stop: Arc<AtomicBool>) -> BrokerWait {
+    pub(in crate::app) fn new(kafka: &KafkaConfig, stop: Arc<AtomicBool>) -> BrokerWait {
         let protocol = kafka.consumer.get("security.protocol").unwrap_or_default();
         let servers = match &kafka.cluster {
             Cluster::Brokers(servers) => {
@@ -63,7 +63,7 @@ impl BrokerWait {
     }
 
     /// Is asked again and again, with what the client says.
-    pub(super) fn should_retry(&mut self, reason: Option<&str>) -> ControlFlow<()> {
+    pub(in crate::app) fn should_retry(&mut self, reason: Option<&str>) -> ControlFlow<()> {
         if self.stop.load(Ordering::Acquire) {
             return ControlFlow::Break(());
         }

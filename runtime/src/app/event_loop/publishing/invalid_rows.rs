@@ -1,4 +1,4 @@
-//! Outputs that can't be stored are found before anything behind them in their lane is handed over (SEMANTICS: check
+//! Outputs that can never be stored are found before anything behind them in their lane is published (SEMANTICS: check
 //! first).
 
 use keylane_core::Verdict;
@@ -7,44 +7,44 @@ use crate::guest::{Call, GuestOutput};
 use crate::sink::{RecordSize, Unpublishable};
 
 use super::provenance;
-use super::{Outputs, Target};
+use super::{Publishing, Target};
 
-/// A row with an output that can't be stored.
-struct Row {
+/// A row with an output that can never be stored.
+struct InvalidRow {
     lane: u32,
     /// Rows of its lane before it.
     before: u32,
     reason: String,
 }
 
-impl Outputs {
-    /// Takes the first such row of each lane back, with what is behind it: it will get its ending, and its lane goes on
-    /// after that. Called before the core hears of the call's end.
-    pub(in crate::app) fn retract_invalid_rows(&self, call: &mut Call) {
+impl Publishing {
+    /// Retracts the first such row of each lane, with what is behind it: it gets its outcome, and its lane continues after
+    /// that. Called before the core learns of the call's end.
+    pub(in crate::app::event_loop) fn retract_invalid_rows(&self, call: &mut Call) {
         for row in self.invalid_rows(call) {
             call.results.take_back(row.lane, row.before, Verdict::Unpublishable, row.reason);
         }
     }
 
     /// Nothing is allocated where everything fits.
-    fn invalid_rows(&self, call: &Call) -> Vec<Row> {
-        let mut unfit: Vec<Row> = Vec::new();
-        let mut lanes = Lanes::of(call);
+    fn invalid_rows(&self, call: &Call) -> Vec<InvalidRow> {
+        let mut invalid: Vec<InvalidRow> = Vec::new();
+        let mut lanes = CallLanes::of(call);
         let (mut row_before, mut index_in_row) = (None, 0);
         for output in call.results.outputs() {
             index_in_row = if row_before == Some(output.row) { index_in_row + 1 } else { 0 };
             row_before = Some(output.row);
             let (lane, first) = lanes.find(output.row);
-            if unfit.last().is_some_and(|found| found.lane == lane) {
+            if invalid.last().is_some_and(|found| found.lane == lane) {
                 continue; // only the first row of a lane is asked for: what is behind it runs again
             }
             if let Err((topic, why)) = self.fits(call, &output, index_in_row) {
                 let topic = self.topic_name(topic);
                 let reason = format!("the output to topic `{topic}` {why}");
-                unfit.push(Row { lane, before: output.row - first, reason });
+                invalid.push(InvalidRow { lane, before: output.row - first, reason });
             }
         }
-        unfit
+        invalid
     }
 
     fn fits(
@@ -53,7 +53,7 @@ impl Outputs {
         output: &GuestOutput<'_>,
         index_in_row: u32,
     ) -> Result<(), (u16, Unpublishable)> {
-        let &Target { topic, provenance, .. } = self.target(output);
+        let Target { topic, provenance, .. } = *self.target(output);
         let size = RecordSize::new(output.key, output.value);
         let size = output.headers().fold(size, |size, (name, value)| size.with(name.as_bytes(), value));
         let checked = if !provenance {
@@ -61,26 +61,25 @@ impl Outputs {
         } else if self.sink.check(topic, size.with_room_for(provenance::BYTES_MAX)).is_ok() {
             Ok(())
         } else {
-            let mut headers = Vec::new();
-            self.provenance.add_to(&mut headers, call, output.row, index_in_row);
-            let size = headers.iter().fold(size, |size, (name, value)| size.with(name, value.as_deref()));
-            self.sink.check(topic, size)
+            let record = self.calls.get(call.key.call);
+            let headers = self.provenance.headers(call, record, output.row, index_in_row);
+            self.sink.check(topic, headers.iter().fold(size, |size, (name, value)| size.with(name, value)))
         };
         checked.map_err(|why| (topic, why))
     }
 }
 
 /// Finds the lanes of ascending rows.
-pub(super) struct Lanes<'a> {
+pub(super) struct CallLanes<'a> {
     /// Rows of each lane.
     lengths: &'a [u32],
     lane: u32,
     first: u32,
 }
 
-impl<'a> Lanes<'a> {
+impl<'a> CallLanes<'a> {
     pub(super) fn of(call: &'a Call) -> Self {
-        Lanes { lengths: call.batch.lanes(), lane: 0, first: 0 }
+        CallLanes { lengths: call.batch.lanes(), lane: 0, first: 0 }
     }
 
     /// The lane of a row, and the lane's first row.
@@ -101,7 +100,7 @@ mod tests {
 
     #[test]
     fn rows_belong_to_lanes() {
-        let mut lanes = Lanes { lengths: &[2, 1, 3], lane: 0, first: 0 };
+        let mut lanes = CallLanes { lengths: &[2, 1, 3], lane: 0, first: 0 };
         let found: Vec<_> = [0, 1, 1, 2, 5].map(|row| lanes.find(row)).into();
         assert_eq!(found, [(0, 0), (0, 0), (0, 0), (1, 2), (2, 3)]);
     }

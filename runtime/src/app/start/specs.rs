@@ -16,22 +16,22 @@ const OUTPUT_BYTES_PER_TOPIC: usize = 8 << 20;
 const SESSION_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// An instance for each call that may be out at once.
-pub(super) fn engine(config: &Checked) -> EngineOptions {
+pub(in crate::app) fn engine(config: &Checked) -> EngineOptions {
     let each = config.handlers.iter().map(|handler| handler.lanes.max_concurrency);
     EngineOptions { max_instances: each.fold(0, u32::saturating_add) }
 }
 
 /// How clients reach the brokers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Access {
+pub(in crate::app) struct Access {
     /// The brokers to ask; `None`: the client is not to connect.
-    pub(super) servers: Option<String>,
+    pub(in crate::app) servers: Option<String>,
     /// The secret of a file, if there is one.
-    pub(super) credentials: Option<Arc<Credentials>>,
+    pub(in crate::app) credentials: Option<Arc<Credentials>>,
 }
 
 /// The secret that the configuration has in a file.
-pub(super) fn credentials(config: &Checked) -> Result<Option<Arc<Credentials>>, CredentialsError> {
+pub(in crate::app) fn credentials(config: &Checked) -> Result<Option<Arc<Credentials>>, CredentialsError> {
     let (password, token) = (&config.kafka.password_file, &config.kafka.token_file);
     let password = password.iter().map(|file| (Secret::Password, file.clone()));
     let mut secret = password.chain(token.iter().map(|file| (Secret::Token, file.clone())));
@@ -39,7 +39,7 @@ pub(super) fn credentials(config: &Checked) -> Result<Option<Arc<Credentials>>, 
 }
 
 /// The producer of all handlers.
-pub(super) fn sink(config: &Checked, access: Access) -> SinkSpec {
+pub(in crate::app) fn sink(config: &Checked, access: Access) -> SinkSpec {
     SinkSpec {
         client_properties: with_servers(&config.kafka.producer, access.servers),
         credentials: access.credentials,
@@ -51,7 +51,7 @@ pub(super) fn sink(config: &Checked, access: Access) -> SinkSpec {
 }
 
 /// The consumer of one handler, as for a single partition.
-pub(super) fn source(
+pub(in crate::app) fn source(
     config: &Checked,
     handler: &config::HandlerConfig,
     access: Access,
@@ -86,17 +86,17 @@ pub(super) fn source(
 }
 
 /// How far a consumer that may own so many partitions may fetch ahead: every handler has one.
-pub(super) fn fetch_limits(config: &Checked, partitions: u64) -> FetchLimits {
+pub(in crate::app) fn fetch_limits(config: &Checked, partitions: u64) -> FetchLimits {
     config.runtime.fetch_limits(u64::try_from(config.handlers.len()).unwrap_or(1), partitions)
 }
 
 /// A client with these properties.
-pub(super) fn client(properties: &config::Properties, access: Access) -> Properties {
+pub(in crate::app) fn client(properties: &config::Properties, access: Access) -> Properties {
     Properties::new(with_servers(properties, access.servers)).with_credentials(access.credentials)
 }
 
 /// A client that only asks about the topics that are read: connected as the consumers are, without what only they have.
-pub(super) fn asker(kafka: &config::KafkaConfig, access: Access) -> Properties {
+pub(in crate::app) fn asker(kafka: &config::KafkaConfig, access: Access) -> Properties {
     const CONNECTION: [&str; 4] = ["sasl.", "ssl.", "security.", "enable.ssl"];
     let connects = |name: &str| CONNECTION.iter().any(|prefix| name.starts_with(prefix));
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
@@ -114,7 +114,7 @@ fn with_servers(properties: &config::Properties, servers: Option<String>) -> Vec
 }
 
 /// Every topic that some handler publishes to, its dead letters included, once.
-pub(super) fn output_topics(config: &Checked) -> Vec<String> {
+pub(in crate::app) fn output_topics(config: &Checked) -> Vec<String> {
     let outputs = config.handlers.iter().flat_map(|handler| &handler.outputs).map(|output| &output.topic);
     let letters = config.handlers.iter().filter_map(|handler| handler.dead_letters.as_ref());
     let letters = letters.flat_map(|letters| &letters.topics);
@@ -134,7 +134,7 @@ fn dead_letter_topics(config: &Checked) -> BTreeMap<String, String> {
 }
 
 /// After how long without a word the group goes on without this member.
-pub(super) fn session_timeout(config: &Checked) -> Duration {
+pub(in crate::app) fn session_timeout(config: &Checked) -> Duration {
     let millis = config.kafka.consumer.get("session.timeout.ms").and_then(|value| value.trim().parse().ok());
     millis.map_or(SESSION_TIMEOUT, Duration::from_millis)
 }

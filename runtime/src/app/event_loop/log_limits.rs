@@ -19,7 +19,7 @@ pub(super) enum Cause {
     CallFailed,
     Retry,
     OrderBreak,
-    CommitRefused,
+    CommitRejected,
     Client,
     StartUnknown,
     NoLaneKey,
@@ -30,17 +30,17 @@ const CAUSES: usize = 10;
 
 /// The limits of one handler.
 #[derive(Debug)]
-pub(super) struct LineLimits([Throttle; CAUSES]);
+pub(super) struct LogLimits([Throttle; CAUSES]);
 
-impl LineLimits {
-    pub(super) fn new() -> LineLimits {
+impl LogLimits {
+    pub(super) fn new() -> LogLimits {
         let mut limits = std::array::from_fn(|_| Throttle::new(LINES_MAX));
         for cause in LASTING {
             if let Some(limit) = limits.get_mut(cause as usize) {
                 *limit = Throttle::once_in(LASTING_LINE_SECONDS);
             }
         }
-        LineLimits(limits)
+        LogLimits(limits)
     }
 
     /// Whether a line may be written, and how many were not since the last one.
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn each_cause_has_a_limit_of_its_own() {
         let now = |seconds| Now { uptime: Duration::from_secs(seconds), wall_ms: 0 };
-        let mut lines = LineLimits::new();
+        let mut lines = LogLimits::new();
         let said = [1, 1, 1, 2].map(|second| lines.allow(Cause::DeadLetter, now(second)));
         assert_eq!(said, [Some(0), Some(0), None, Some(1)]);
         assert_eq!(lines.allow(Cause::Skipped, now(2)), Some(0));

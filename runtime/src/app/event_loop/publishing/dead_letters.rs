@@ -1,11 +1,9 @@
 //! Dead letters: what is sent, what is left out if it is too large, and what is kept until the brokers have it
 //! (SEMANTICS: outputs and dead letters).
 
-use std::collections::HashMap;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use keylane_core::{CallId, DeadLetter, Fault, Reason, Row};
+use keylane_core::{DeadLetter, Fault, Reason, Row};
 
 use crate::admit::{Arena, Header, StoredRecord};
 use crate::config;
@@ -28,7 +26,7 @@ const OMITTED_HEADERS: [&[u8]; 3] =
 const LINES_MAX: u32 = 2;
 
 /// The dead letters of one handler.
-pub(in crate::app) struct PendingDeadLetters {
+pub(super) struct DeadLetterFormat {
     handler: String,
     group: String,
     digest: String,
@@ -40,14 +38,13 @@ pub(in crate::app) struct PendingDeadLetters {
     max_redrives: u32,
     /// What is said of an event without a lane key: no guest saw it.
     no_key: String,
-    /// On their way.
-    sent: HashMap<(CallId, u32), PendingDeadLetter>,
     redrive_lines: LineLimit,
     size_lines: LineLimit,
 }
 
-/// A letter on its way. The event itself stays in the arena until the brokers have the letter.
-struct PendingDeadLetter {
+/// A dead letter under way. The event itself stays in the arena until the brokers have it.
+#[derive(Debug)]
+pub(super) struct PendingDeadLetter {
     event: Row,
     reason: Reason,
     attempt: u32,
@@ -75,36 +72,36 @@ enum Form {
 
 /// What is known of an event's topic and time beside the event.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::app) struct Origin {
+pub(super) struct Origin {
     /// The topic's id; zeros: the brokers do not tell it.
-    pub(in crate::app) topic_id: [u8; 16],
+    pub(super) topic_id: [u8; 16],
     /// Its time is that of the broker which stored it.
-    pub(in crate::app) log_append_time: bool,
+    pub(super) log_append_time: bool,
 }
 
 /// What a dead letter says beside the event.
-pub(in crate::app) struct Context<'a> {
-    pub(in crate::app) origin: Origin,
+pub(super) struct Context<'a> {
+    pub(super) origin: Origin,
     /// What the guest or the brokers said.
-    pub(in crate::app) error: &'a str,
+    pub(super) error: &'a str,
     /// Outputs of the event that the brokers have.
-    pub(in crate::app) published: String,
+    pub(super) published: String,
     /// Milliseconds since 1970.
-    pub(in crate::app) now_ms: i64,
+    pub(super) now_ms: i64,
 }
 
 /// Our headers.
 type Added = Vec<(&'static str, Vec<u8>)>;
 
-impl PendingDeadLetters {
+impl DeadLetterFormat {
     /// `topics`: those that the sink was started with.
-    pub(in crate::app) fn new(handler: &config::HandlerConfig, digest: &str, topics: &[String]) -> Self {
+    pub(super) fn new(handler: &config::HandlerConfig, digest: &str, topics: &[String]) -> Self {
         let index =
             |name: &String| (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| index);
         let letters = handler.dead_letters.as_ref();
         let known =
             |name: &String| index(name).expect("the sink was started with the topics of all dead letters");
-        PendingDeadLetters {
+        DeadLetterFormat {
             handler: handler.name.clone(),
             group: handler.group_id.clone(),
             digest: digest.to_owned(),
@@ -113,90 +110,69 @@ impl PendingDeadLetters {
             spring: letters.is_some_and(|letters| letters.spring),
             max_redrives: letters.map_or(0, |letters| letters.max_redrives),
             no_key: format!("it has no lane key: `{}` finds none", handler.lanes.lane_key),
-            sent: HashMap::new(),
             redrive_lines: LineLimit::new(LINES_MAX),
             size_lines: LineLimit::new(LINES_MAX),
         }
     }
 
     /// What is said of an event without a lane key.
-    pub(in crate::app) fn no_key(&self) -> &str {
+    pub(super) fn no_key(&self) -> &str {
         &self.no_key
     }
 
     /// Where they go, by topic of the sink.
-    pub(in crate::app) fn topics(&self) -> impl Iterator<Item = u16> {
+    pub(super) fn topics(&self) -> impl Iterator<Item = u16> {
         self.topics.iter().copied()
     }
 
-    /// Writes a dead letter, to be sent by [`PendingDeadLetters::lend`].
-    pub(in crate::app) fn write(
+    /// A dead letter in its largest form. [`DeadLetterFormat::lend`] writes it each time it is sent.
+    pub(super) fn pending(
         &mut self,
-        letter: &DeadLetter,
+        dead_letter: &DeadLetter,
         stored: &StoredRecord<'_>,
         context: Context<'_>,
-    ) {
+    ) -> PendingDeadLetter {
+        let &DeadLetter { event, attempt, reason, .. } = dead_letter;
         let redrives = redrives(stored);
-        let error = cut(context.error).to_owned();
-        let &DeadLetter { call, row, event, attempt, reason } = letter;
         if self.is_exceeded(redrives) {
             self.log_exceeded(&event, redrives);
         }
-        let Context { origin, published, now_ms: failed_at, .. } = context;
-        let form = Form::Whole;
-        let letter =
-            PendingDeadLetter { event, reason, attempt, origin, error, published, failed_at, redrives, form };
-        self.sent.insert((call, row), letter);
+        let Context { origin, error, published, now_ms: failed_at } = context;
+        let (error, form) = (cut(error).to_owned(), Form::Whole);
+        PendingDeadLetter { event, reason, attempt, origin, error, published, failed_at, redrives, form }
     }
 
-    /// Lends a letter for sending, in its present form. The event's own key, value and headers are in it byte for byte.
-    /// `None`: nobody waits for it any more.
-    pub(in crate::app) fn lend<T>(
+    /// Lends a dead letter for sending, in its present form. The event's own key, value and headers are in it byte for byte.
+    pub(super) fn lend<T>(
         &self,
-        (call, row): (CallId, u32),
+        pending: &PendingDeadLetter,
         arena: &Arena,
         to: impl FnOnce(&OutputRecord<'_>) -> T,
-    ) -> Option<T> {
-        let letter = self.sent.get(&(call, row))?;
-        let stored = arena.get(letter.event.arena_slot);
-        let added = self.added(letter, &stored);
-        let own = own_headers(&stored).filter(|_| letter.form <= Form::Minimal);
+    ) -> T {
+        let stored = arena.get(pending.event.arena_slot);
+        let added = self.added(pending, &stored);
+        let own = own_headers(&stored).filter(|_| pending.form <= Form::Minimal);
         let headers: Vec<Header<'_>> =
             own.chain(added.iter().map(|(name, value)| (name.as_bytes(), Some(value.as_slice())))).collect();
-        Some(to(&OutputRecord {
-            topic: self.topic_of(letter),
+        to(&OutputRecord {
+            topic: self.topic_of(pending),
             timestamp: None, // with an old time it would be deleted at once
-            key: stored.key.filter(|_| letter.form < Form::MetadataOnly),
-            value: stored.value.filter(|_| letter.form <= Form::Minimal),
+            key: stored.key.filter(|_| pending.form < Form::MetadataOnly),
+            value: stored.value.filter(|_| pending.form <= Form::Minimal),
             headers: &headers,
-        }))
-    }
-
-    /// The brokers have it.
-    pub(in crate::app) fn acknowledged(&mut self, call: CallId, row: u32) {
-        self.sent.remove(&(call, row));
-    }
-
-    /// Nobody waits for those any more.
-    pub(in crate::app) fn forget(&mut self, which: impl Fn(CallId, u32) -> bool) {
-        self.sent.retain(|&(call, row), _| !which(call, row));
-    }
-
-    /// Where it goes, as the index of the sink's topic.
-    pub(in crate::app) fn topic(&self, call: CallId, row: u32) -> Option<u16> {
-        self.sent.get(&(call, row)).map(|letter| self.topic_of(letter))
+        })
     }
 
     /// The brokers don't take it: it has a smaller form from now on. False: there is none.
-    pub(in crate::app) fn reduce(&mut self, call: CallId, row: u32) -> bool {
-        let Some(letter) = self.sent.get_mut(&(call, row)) else { return false };
-        let Some(form) = letter.form.smaller() else { return false };
-        letter.form = form;
+    pub(super) fn reduce(&mut self, pending: &mut PendingDeadLetter) -> bool {
+        let Some(form) = pending.form.smaller() else { return false };
+        pending.form = form;
         if let Some(dropped) = self.size_lines.allow() {
-            let (partition, offset) = (letter.event.partition.number, letter.event.offset);
+            let (partition, offset) = (pending.event.partition.number, pending.event.offset);
             tracing::warn!(
                 handler = self.handler,
-                topic = self.inputs.get(usize::from(letter.event.partition.topic)).map_or("", String::as_str),
+                topic =
+                    self.inputs.get(usize::from(pending.event.partition.topic)).map_or("", String::as_str),
                 partition,
                 offset,
                 ?form,
@@ -208,8 +184,9 @@ impl PendingDeadLetters {
         true
     }
 
-    fn topic_of(&self, letter: &PendingDeadLetter) -> u16 {
-        let topic = self.topics.get(usize::from(letter.event.partition.topic)).copied();
+    /// Where it goes, as the index of the sink's topic.
+    pub(super) fn topic_of(&self, pending: &PendingDeadLetter) -> u16 {
+        let topic = self.topics.get(usize::from(pending.event.partition.topic)).copied();
         topic.expect("dead letters are asked for only where they have a topic")
     }
 
@@ -233,42 +210,42 @@ impl PendingDeadLetters {
     }
 
     /// Our headers in the present form. Those without which the event could not be found come first.
-    fn added(&self, letter: &PendingDeadLetter, stored: &StoredRecord<'_>) -> Added {
-        let event = &letter.event;
+    fn added(&self, pending: &PendingDeadLetter, stored: &StoredRecord<'_>) -> Added {
+        let event = &pending.event;
         let topic = self.inputs.get(usize::from(event.partition.topic)).map_or("", String::as_str);
         let mut added = Added::new();
         let mut add = |name: &'static str, value: Vec<u8>| added.push((name, value));
         let text = |value: &dyn ToString| value.to_string().into_bytes();
-        add("keylane-reason", text(&name_of(letter.reason)));
+        add("keylane-reason", text(&name_of(pending.reason)));
         add("keylane-origin-topic", text(&topic));
         add("keylane-origin-partition", text(&event.partition.number));
         add("keylane-origin-offset", text(&event.offset));
         add("keylane-origin-timestamp", text(&event.timestamp));
-        add("keylane-attempt", text(&letter.attempt));
-        if letter.redrives > 0 {
-            add("keylane-redrives", text(&letter.redrives));
+        add("keylane-attempt", text(&pending.attempt));
+        if pending.redrives > 0 {
+            add("keylane-redrives", text(&pending.redrives));
         }
-        if letter.form > Form::Minimal {
-            self.add_omitted(&mut add, letter, stored);
+        if pending.form > Form::Minimal {
+            self.add_omitted(&mut add, pending, stored);
         }
-        if letter.form > Form::Whole {
+        if pending.form > Form::Whole {
             return added;
         }
-        let time_type = time_type(event.timestamp, letter.origin.log_append_time);
+        let time_type = time_type(event.timestamp, pending.origin.log_append_time);
         add("keylane-origin-timestamp-type", text(&time_type));
-        add("keylane-error", text(&letter.error));
-        add("keylane-failed-at", text(&letter.failed_at));
+        add("keylane-error", text(&pending.error));
+        add("keylane-failed-at", text(&pending.failed_at));
         add("keylane-handler", text(&self.handler));
         add("keylane-handler-digest", text(&self.digest));
         add("keylane-group", text(&self.group));
-        if !letter.published.is_empty() {
-            add("keylane-published", text(&letter.published));
+        if !pending.published.is_empty() {
+            add("keylane-published", text(&pending.published));
         }
-        if self.is_exceeded(letter.redrives) {
+        if self.is_exceeded(pending.redrives) {
             add("keylane-redrives-exceeded", text(&true));
         }
         if self.spring {
-            self.add_spring_headers(&mut add, letter, topic, time_type);
+            self.add_spring_headers(&mut add, pending, topic, time_type);
         }
         added
     }
@@ -277,21 +254,21 @@ impl PendingDeadLetters {
     fn add_omitted(
         &self,
         add: &mut dyn FnMut(&'static str, Vec<u8>),
-        letter: &PendingDeadLetter,
+        pending: &PendingDeadLetter,
         stored: &StoredRecord<'_>,
     ) {
         if let Some(value) = stored.value {
             add("keylane-value-omitted", value.len().to_string().into_bytes());
         }
-        if let Some(key) = stored.key.filter(|_| letter.form == Form::MetadataOnly) {
+        if let Some(key) = stored.key.filter(|_| pending.form == Form::MetadataOnly) {
             add("keylane-key-omitted", key.len().to_string().into_bytes());
         }
         let headers = own_headers(stored).count();
         if headers > 0 {
             add("keylane-headers-omitted", headers.to_string().into_bytes());
         }
-        if letter.origin.topic_id != [0; 16] {
-            add("keylane-origin-topic-id", URL_SAFE_NO_PAD.encode(letter.origin.topic_id).into_bytes());
+        if pending.origin.topic_id != [0; 16] {
+            add("keylane-origin-topic-id", URL_SAFE_NO_PAD.encode(pending.origin.topic_id).into_bytes());
         }
     }
 
@@ -299,19 +276,19 @@ impl PendingDeadLetters {
     fn add_spring_headers(
         &self,
         add: &mut dyn FnMut(&'static str, Vec<u8>),
-        letter: &PendingDeadLetter,
+        pending: &PendingDeadLetter,
         topic: &str,
         time_type: &str,
     ) {
-        let event = &letter.event;
+        let event = &pending.event;
         add("kafka_dlt-original-topic", topic.as_bytes().to_vec());
         add("kafka_dlt-original-partition", event.partition.number.to_be_bytes().to_vec());
         add("kafka_dlt-original-offset", event.offset.to_be_bytes().to_vec());
         add("kafka_dlt-original-timestamp", event.timestamp.to_be_bytes().to_vec());
         add("kafka_dlt-original-timestamp-type", time_type.as_bytes().to_vec());
         add("kafka_dlt-original-consumer-group", self.group.clone().into_bytes());
-        add("kafka_dlt-exception-fqcn", format!("keylane.{}", name_of(letter.reason)).into_bytes());
-        add("kafka_dlt-exception-message", letter.error.as_bytes().to_vec());
+        add("kafka_dlt-exception-fqcn", format!("keylane.{}", name_of(pending.reason)).into_bytes());
+        add("kafka_dlt-exception-message", pending.error.as_bytes().to_vec());
     }
 }
 
@@ -364,7 +341,7 @@ fn time_type(timestamp: i64, log_append_time: bool) -> &'static str {
 }
 
 /// As it stands in headers and counters.
-pub(in crate::app) fn name_of(reason: Reason) -> &'static str {
+pub(in crate::app::event_loop) fn name_of(reason: Reason) -> &'static str {
     match reason {
         Reason::RetriesExhausted => "retries-exhausted",
         Reason::Rejected => "rejected",

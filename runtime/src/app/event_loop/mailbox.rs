@@ -1,4 +1,4 @@
-//! What other threads tell a handler's loop. One lock per batch of news, never one per event.
+//! What other threads send to a handler's loop. One lock per batch of events, never one per event.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -7,37 +7,37 @@ use crate::guest::CallEvent;
 use crate::librdkafka::WakeHandle;
 use crate::sink::Delivery;
 
-/// One piece of news.
+/// One message to a loop.
 #[derive(Debug)]
-pub(super) enum LoopEvent {
+pub(in crate::app) enum LoopEvent {
     /// Of a guest call.
     Call(CallEvent),
-    /// Outputs arrived, or were refused.
+    /// Outputs were acknowledged or rejected.
     Delivered(Vec<Delivery>),
-    /// Finish what runs and leave; for this reason.
+    /// Drain, for this reason.
     Drain(&'static str),
 }
 
-/// LoopEvent for one loop. It is bounded by what can be on its way: two pieces per call that is out, outputs in flight, and
+/// The mailbox of one loop. It is bounded by what can be under way: two events per call that is out, outputs in flight, and
 /// the signals.
 #[derive(Debug)]
-pub(super) struct Mailbox {
+pub(in crate::app) struct Mailbox {
     events: Mutex<VecDeque<LoopEvent>>,
     wake: WakeHandle,
 }
 
 impl Mailbox {
-    pub(super) fn new(wake: WakeHandle) -> Self {
+    pub(in crate::app) fn new(wake: WakeHandle) -> Self {
         Mailbox { events: Mutex::new(VecDeque::new()), wake }
     }
 
-    /// Leaves a piece of news and wakes the loop.
-    pub(super) fn put(&self, events: LoopEvent) {
-        self.put_all(std::iter::once(events));
+    /// Adds an event and wakes the loop.
+    pub(in crate::app) fn put(&self, event: LoopEvent) {
+        self.put_all(std::iter::once(event));
     }
 
-    /// Leaves several pieces, which wake the loop once.
-    pub(super) fn put_all(&self, events: impl Iterator<Item = LoopEvent>) {
+    /// Adds several events, which wake the loop once.
+    pub(in crate::app) fn put_all(&self, events: impl Iterator<Item = LoopEvent>) {
         // A panicking thread ends the process: whatever a poisoned lock guards is never used for long.
         self.events.lock().unwrap_or_else(PoisonError::into_inner).extend(events);
         self.wake.wake();

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keylane_core::{CallId, Dispatch};
+use keylane_core::{CallFailure, CallId, Dispatch, Input};
 
 use crate::admit::Arena;
-use crate::guest::{Call, CallEvent, CallKey, CallObserver, Handler, Workers};
+use crate::guest::{Call, CallEvent, CallKey, CallObserver, CallResult, Handler, Workers};
 
 use super::mailbox::{LoopEvent, Mailbox};
 
 /// Makes, fills and recycles the calls of one handler.
-pub(super) struct GuestCalls {
+pub(in crate::app) struct Calling {
     /// Names this loop among those that share the workers.
     consumer: u32,
     handler: Arc<Handler>,
@@ -19,7 +19,7 @@ pub(super) struct GuestCalls {
     mailbox: Arc<Mailbox>,
     /// Bytes of one output at most.
     max_output_bytes: usize,
-    /// Filled, and not yet with the workers.
+    /// Filled, and not submitted yet.
     #[expect(clippy::vec_box, reason = "the boxes themselves go to the workers and come back")]
     ready: Vec<Box<Call>>,
     ready_rows: usize,
@@ -27,24 +27,25 @@ pub(super) struct GuestCalls {
     work: Duration,
     #[expect(clippy::vec_box, reason = "the boxes themselves go to the workers and come back")]
     idle: Vec<Box<Call>>,
+    calls_made: u64,
 }
 
-/// Calls of one event are handed to the workers together, up to so many: waking a worker costs as much as making
-/// several of them. A call of many events is enough work by itself.
+/// Calls of one event are submitted together, up to so many: waking a worker costs as much as making several of them. A
+/// call of many events is enough work by itself.
 const READY_CALLS: usize = 16;
 const READY_ROWS: usize = 64;
 /// Work for which an idle worker is woken while another one is awake.
 const WORTH_WAKING: Duration = Duration::from_micros(100);
 
-impl GuestCalls {
-    pub(super) fn new(
+impl Calling {
+    pub(in crate::app) fn new(
         consumer: u32,
         handler: Arc<Handler>,
         workers: Arc<Workers>,
         mailbox: Arc<Mailbox>,
         max_output_bytes: usize,
     ) -> Self {
-        GuestCalls {
+        Calling {
             consumer,
             handler,
             workers,
@@ -54,14 +55,15 @@ impl GuestCalls {
             ready_rows: 0,
             work: WORTH_WAKING,
             idle: Vec::new(),
+            calls_made: 0,
         }
     }
 
-    /// Copies the rows out of the arena. [`GuestCalls::hand_over`] brings the call to the workers, at the latest.
+    /// Copies the rows out of the arena. The call is submitted by [`Calling::submit`] at the latest.
     pub(super) fn prepare(&mut self, dispatch: &Dispatch<'_>, topic: &str, arena: &Arena) {
         let mut call = self.idle.pop().unwrap_or_else(|| {
-            let mailbox: Arc<dyn CallObserver> = self.mailbox.clone();
-            Call::new(self.handler.clone(), mailbox, self.max_output_bytes)
+            let observer: Arc<dyn CallObserver> = self.mailbox.clone();
+            Call::new(self.handler.clone(), observer, self.max_output_bytes)
         });
         call.key = CallKey { consumer: self.consumer, call: dispatch.call };
         call.fresh = dispatch.fresh;
@@ -81,15 +83,16 @@ impl GuestCalls {
             }
             call.batch.end_lane();
         }
+        self.calls_made += 1;
         self.ready_rows += dispatch.rows.len();
         self.ready.push(call);
         if self.ready.len() >= READY_CALLS || self.ready_rows >= READY_ROWS {
-            self.hand_over();
+            self.submit();
         }
     }
 
-    /// Hands the calls that were prepared to the workers.
-    pub(super) fn hand_over(&mut self) {
+    /// Submits the prepared calls to the workers.
+    pub(super) fn submit(&mut self) {
         if !self.ready.is_empty() {
             let for_one = WORTH_WAKING.as_nanos() / self.work.as_nanos().max(1);
             self.workers.submit(&mut self.ready, usize::try_from(for_one).unwrap_or(usize::MAX));
@@ -102,14 +105,34 @@ impl GuestCalls {
     }
 
     pub(super) fn cancel(&mut self, call: CallId) {
-        self.hand_over(); // it may be among them
+        self.submit(); // it may be among them
         self.workers.cancel(CallKey { consumer: self.consumer, call });
     }
 
-    /// Keeps the box of a call that is over for the next one.
+    /// Keeps the box of a finished call for the next one.
     pub(super) fn recycle(&mut self, call: Box<Call>) {
         self.work = (self.work * 7 + call.took) / 8;
         self.idle.push(call);
+    }
+
+    pub(super) fn calls_made(&self) -> u64 {
+        self.calls_made
+    }
+}
+
+/// The end of a call, as the core takes it.
+pub(super) fn end_of(ended: &Call) -> Input<'_> {
+    let (call, results) = (ended.key.call, &ended.results);
+    let (lanes, with_outputs) = (results.lane_ends(), results.rows_with_outputs());
+    match &ended.outcome {
+        CallResult::Failed(failure) => {
+            let (fault, failing_row, fresh) = (failure.fault, failure.row, ended.failed_fresh());
+            let failure = CallFailure { fault, failing_row, fresh };
+            Input::CallFailed { call, failure, lanes, with_outputs }
+        }
+        CallResult::Ended | CallResult::NotRun => {
+            Input::CallEnded { call, lanes, with_outputs, took: ended.took }
+        }
     }
 }
 

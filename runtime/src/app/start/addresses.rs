@@ -29,7 +29,7 @@ enum AddressFinding {
 
 /// Looks at each address, which takes some seconds at most for each. `is_tls`: the client is configured for it. `None`:
 /// some broker is as it should be.
-pub(super) fn check(servers: &str, is_tls: bool) -> Option<String> {
+pub(in crate::app) fn check(servers: &str, is_tls: bool) -> Option<String> {
     let mut findings = Vec::new();
     for server in servers.split(',').map(str::trim) {
         let address = server.split_once("://").map_or(server, |(_, address)| address);

@@ -18,16 +18,14 @@ use crate::sink::{Route, Sink};
 use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader};
 use crate::source::{Record, Source};
 
-use super::authentication::{Refusals, Side};
-use super::clock::Clock;
-use super::guest_calls::GuestCalls;
-use super::handler_loop::Prepared;
+use super::super::authentication::{Refusals, Side};
+use super::super::clock::Clock;
+use super::super::event_loop::{
+    Calling, Closing, HandlerLog, LoopEvent, Mailbox, Prepared, Publishing, Reading,
+};
+use super::super::{RunOptions, RunOutcome};
 use super::inputs::Inputs;
-use super::mailbox::{LoopEvent, Mailbox};
-use super::outputs::Outputs;
-use super::shell::Shell;
-use super::specs::Access;
-use super::{RunOptions, RunOutcome, specs};
+use super::specs::{self, Access};
 
 /// Calls per worker thread that are handed out ahead, so that none waits for the loop.
 const CALLS_AHEAD: u32 = 2;
@@ -35,11 +33,11 @@ const CALLS_AHEAD: u32 = 2;
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 /// Is asked whether to wait on for the brokers, and told why, if there is something to say.
-pub(super) type StartupRetry<'a> = &'a mut dyn FnMut(Option<&str>) -> ControlFlow<()>;
+pub(in crate::app) type StartupRetry<'a> = &'a mut dyn FnMut(Option<&str>) -> ControlFlow<()>;
 
 /// What all handlers share, and what the main thread keeps of each.
-pub(super) struct Parts {
-    pub(super) handlers: Vec<HandlerPart>,
+pub(in crate::app) struct Parts {
+    pub(in crate::app) handlers: Vec<HandlerPart>,
     workers: Arc<Workers>,
     sink: Arc<Sink>,
     /// The topics of all outputs, as the sink knows them.
@@ -48,20 +46,20 @@ pub(super) struct Parts {
     feeder: Option<Feeder>,
     broker: Option<EmbeddedBroker>,
     /// The secret of a file, if there is one.
-    pub(super) credentials: Option<Arc<Credentials>>,
+    pub(in crate::app) credentials: Option<Arc<Credentials>>,
     progress: Option<Arc<FeedProgress>>,
     reader: Option<OutputReader>,
 }
 
-pub(super) struct HandlerPart {
-    pub(super) mailbox: Arc<Mailbox>,
+pub(in crate::app) struct HandlerPart {
+    pub(in crate::app) mailbox: Arc<Mailbox>,
     handler: Arc<Handler>,
     wake: WakeHandle,
 }
 
 impl Parts {
     /// Loads the components, starts the workers, the embedded broker if there is one, and the producer.
-    pub(super) fn build(
+    pub(in crate::app) fn build(
         config: &Checked,
         options: &RunOptions,
         compiler: &Compiler,
@@ -122,7 +120,7 @@ impl Parts {
 
     /// Asks for every handler what has to be known before its group is joined. Waits for brokers that are away, and says
     /// so. Nobody is a member yet: who joins and is not polled holds its group up, and partitions too.
-    pub(super) fn prepare_loops(
+    pub(in crate::app) fn prepare_loops(
         &mut self,
         config: &Checked,
         options: &RunOptions,
@@ -146,40 +144,43 @@ impl Parts {
                 Source::start(&spec, part.wake.clone(), &mut |waiting| retry(waiting.reason.as_deref()))
                     .with_context(|| format!("handler `{}` can't start", handler.name))?;
             let index = u16::try_from(index).context("too many handlers")?;
-            let outputs =
-                Outputs::new(self.sink.clone(), index, handler, &self.topics, part.handler.digest(), backlog);
-            let calls = GuestCalls::new(
+            let publishing = Publishing::new(
+                self.sink.clone(),
+                index,
+                handler,
+                &self.topics,
+                part.handler.digest(),
+                backlog,
+            );
+            let calling = Calling::new(
                 index.into(),
                 part.handler.clone(),
                 self.workers.clone(),
                 part.mailbox.clone(),
-                handler.max_output_bytes.unwrap_or_else(|| outputs.largest_taken().max(OUTPUT_BYTES)),
+                handler.max_output_bytes.unwrap_or_else(|| publishing.largest_taken().max(OUTPUT_BYTES)),
             );
             let lanes = &handler.lanes;
             let rule = LaneRule::new(lanes.ordering, &lanes.lane_key, lanes.no_key);
-            let admit = (Filter::new(handler.filter.clone()), rule);
             let threads = u32::try_from(config.runtime.workers.get()).unwrap_or(1);
             let mut core = handler.core_config(arena_bytes);
             // Events that fail in several processes must not come back together, either.
             core.retry.seed = RandomState::new().hash_one(std::process::id());
             loops.push(Prepared {
                 core: keylane_core::Core::new(core),
-                shell: Shell::new(
-                    handler.name.clone(),
-                    handler.topics.clone(),
-                    source,
-                    admit,
-                    calls,
-                    outputs,
+                log: HandlerLog::new(handler.name.clone(), handler.topics.clone()),
+                source,
+                reading: Reading::new(Filter::new(handler.filter.clone()), rule),
+                calling,
+                publishing,
+                closing: Closing::new(
+                    config.runtime.drain_timeout,
+                    options.until_end.then(|| specs::session_timeout(config)),
                 ),
                 clock,
                 mailbox: part.mailbox.clone(),
                 refusals: refusals.clone(),
                 wake: part.wake.clone(),
                 worker_calls: (CALLS_AHEAD * threads).min(handler.lanes.max_concurrency),
-                drain_timeout: config.runtime.drain_timeout,
-                session_timeout: specs::session_timeout(config),
-                until_end: options.until_end,
             });
         }
         if let Cluster::Embedded(embedded) = &config.kafka.cluster {
@@ -189,18 +190,18 @@ impl Parts {
     }
 
     /// How clients reach the brokers.
-    pub(super) fn access(&self, config: &Checked) -> Access {
+    pub(in crate::app) fn access(&self, config: &Checked) -> Access {
         let servers = Some(servers(config, self.broker.as_ref()));
         Access { servers, credentials: self.credentials.clone() }
     }
 
     /// Asks all handlers to drain; `why` completes "stopped by".
-    pub(super) fn drain(&self, why: &'static str) {
+    pub(in crate::app) fn drain(&self, why: &'static str) {
         self.handlers.iter().for_each(|handler| handler.mailbox.put(LoopEvent::Drain(why)));
     }
 
     /// Everything has ended but what is shared.
-    pub(super) fn finish(self, mut outcome: RunOutcome) -> RunOutcome {
+    pub(in crate::app) fn finish(self, mut outcome: RunOutcome) -> RunOutcome {
         if outcome.stuck {
             std::mem::forget(self.workers); // dropping them would wait for the call that does not end
             return outcome;

@@ -9,7 +9,7 @@ use super::parts::StartupRetry;
 use super::specs::{self, Access};
 
 /// All topics that handlers read.
-pub(super) struct Inputs {
+pub(in crate::app) struct Inputs {
     names: Vec<String>,
     /// Their partitions, or what is wrong with them.
     partitions: Vec<Result<u64, ErrorCode>>,
@@ -19,7 +19,7 @@ pub(super) struct Inputs {
 
 impl Inputs {
     /// Asks what there is. Waits for brokers that are away.
-    pub(super) fn ask(
+    pub(in crate::app) fn ask(
         config: &Checked,
         access: Access,
         retry: StartupRetry<'_>,
@@ -39,14 +39,14 @@ impl Inputs {
     }
 
     /// How many a topic has, if that is known.
-    pub(super) fn partitions(&self, topic: &str) -> Option<u64> {
+    pub(in crate::app) fn partitions(&self, topic: &str) -> Option<u64> {
         let at = self.names.iter().position(|known| known == topic)?;
         self.partitions.get(at).copied()?.ok().filter(|partitions| *partitions > 0)
     }
 
     /// Why the outputs can't be published; if it is that topics are missing, those that are to be read are named, too, so
     /// that nobody has to create topics one start after the other.
-    pub(super) fn with_missing(&self, error: sink::Error) -> sink::Error {
+    pub(in crate::app) fn with_missing(&self, error: sink::Error) -> sink::Error {
         let sink::Error::PermanentStartupError(PermanentStartupError::TopicsMissing { mut topics, purpose }) =
             error
         else {
@@ -59,7 +59,7 @@ impl Inputs {
     }
 
     /// Whether all of them are there, or will be.
-    pub(super) fn are_there(&self) -> Result<(), PermanentStartupError> {
+    pub(in crate::app) fn are_there(&self) -> Result<(), PermanentStartupError> {
         let topics = self.missing();
         if topics.is_empty() {
             return Ok(());

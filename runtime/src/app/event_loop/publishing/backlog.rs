@@ -1,12 +1,10 @@
-//! What the producer has no room for yet.
+//! Outputs and dead letters that the producer has no capacity for yet.
 
 use std::collections::VecDeque;
 
-use crate::sink::{OwnedRecord, ProduceError, Token};
+use crate::sink::{DeliveryError, OwnedRecord, ProduceError, Token};
 
-use super::revoked::RevokedRows;
-
-/// By topic of the sink, in its order: it goes before anything newer.
+/// By topic of the sink, in order: it is sent before anything newer.
 #[derive(Debug)]
 pub(super) struct Backlog {
     topics: Vec<VecDeque<QueuedOutput>>,
@@ -17,18 +15,18 @@ pub(super) struct Backlog {
 
 #[derive(Debug)]
 struct QueuedOutput {
-    what: QueuedItem,
+    item: QueuedItem,
     token: Token,
     bytes: usize,
 }
 
-/// What waits.
+/// What is queued.
 #[derive(Debug)]
 pub(super) enum QueuedItem {
     /// An output, with bytes of its own: those of its call are used again.
     Output(OwnedRecord),
-    /// A dead letter: its event has a place in the arena, and the rest is known by its token.
-    PendingDeadLetter,
+    /// A dead letter: its event is in the arena, and the rest is found by its token.
+    DeadLetter,
 }
 
 impl Backlog {
@@ -44,35 +42,35 @@ impl Backlog {
 
     pub(super) fn push(&mut self, record: OwnedRecord, token: Token) {
         let (topic, bytes) = (record.topic, record.memory());
-        self.add(topic, QueuedOutput { what: QueuedItem::Output(record), token, bytes });
+        self.add(topic, QueuedOutput { item: QueuedItem::Output(record), token, bytes });
     }
 
     /// `bytes`: that it will take.
     pub(super) fn push_dead_letter(&mut self, topic: u16, token: Token, bytes: usize) {
-        self.add(topic, QueuedOutput { what: QueuedItem::PendingDeadLetter, token, bytes });
+        self.add(topic, QueuedOutput { item: QueuedItem::DeadLetter, token, bytes });
     }
 
-    fn add(&mut self, topic: u16, waiting: QueuedOutput) {
-        self.bytes += waiting.bytes;
+    fn add(&mut self, topic: u16, queued: QueuedOutput) {
+        self.bytes += queued.bytes;
         let topic = self.topics.get_mut(usize::from(topic));
-        topic.expect("there is one for every topic of the sink").push_back(waiting);
+        topic.expect("there is one for every topic of the sink").push_back(queued);
     }
 
     /// Gives away what can go, topic by topic until one has no room. True: something went.
-    pub(super) fn hand_over(
+    pub(super) fn produce(
         &mut self,
-        mut produce: impl FnMut(&QueuedItem, Token) -> Result<(), ProduceError>,
-        mut refused: impl FnMut(Token, ProduceError),
+        mut send: impl FnMut(&QueuedItem, Token) -> Result<(), ProduceError>,
+        mut rejected: impl FnMut(Token, DeliveryError),
     ) -> bool {
         let mut moved = false;
         for topic in &mut self.topics {
-            while let Some(waiting) = topic.front() {
-                match produce(&waiting.what, waiting.token) {
+            while let Some(queued) = topic.front() {
+                match send(&queued.item, queued.token) {
                     Err(ProduceError::Full) => break,
                     Ok(()) => {}
-                    Err(error @ ProduceError::Refused(_)) => refused(waiting.token, error),
+                    Err(ProduceError::Refused(error)) => rejected(queued.token, error),
                 }
-                self.bytes -= waiting.bytes;
+                self.bytes -= queued.bytes;
                 topic.pop_front();
                 moved = true;
             }
@@ -80,17 +78,17 @@ impl Backlog {
         moved
     }
 
-    /// Takes out what is of these rows.
-    pub(super) fn forget(&mut self, revoked: &RevokedRows) {
+    /// Drops what is revoked.
+    pub(super) fn discard(&mut self, is_revoked: impl Fn(&Token) -> bool) {
         for topic in &mut self.topics {
-            topic.retain(|waiting| !revoked.contains(waiting.token.call, waiting.token.row));
+            topic.retain(|queued| !is_revoked(&queued.token));
         }
-        self.bytes = self.topics.iter().flatten().map(|waiting| waiting.bytes).sum();
+        self.bytes = self.topics.iter().flatten().map(|queued| queued.bytes).sum();
     }
 
     /// While it is full: the topic that most waits for.
     pub(super) fn fullest(&self) -> Option<usize> {
-        let bytes = |topic: &VecDeque<QueuedOutput>| topic.iter().map(|waiting| waiting.bytes).sum::<usize>();
+        let bytes = |topic: &VecDeque<QueuedOutput>| topic.iter().map(|queued| queued.bytes).sum::<usize>();
         let sizes = self.topics.iter().map(bytes).enumerate().filter(|_| self.full);
         sizes.max_by_key(|(_, bytes)| *bytes).map(|(topic, _)| topic)
     }
@@ -110,7 +108,7 @@ mod tests {
 
     fn token(row: u32) -> Token {
         let call = CallId { slot: 0, generation: 1 };
-        Token { handler: 0, call, row, lane: 0, output: row, letter: false }
+        Token { handler: 0, call, row, lane: 0, output: row, dead_letter: false }
     }
 
     fn record(topic: u16) -> OwnedRecord {
@@ -124,9 +122,9 @@ mod tests {
             backlog.push(record(u16::try_from(row % 2).expect("0 or 1")), token(row));
         }
         let mut went = Vec::new();
-        let moved = backlog.hand_over(
-            |what, token| {
-                if let QueuedItem::Output(OwnedRecord { topic: 0, .. }) = what {
+        let moved = backlog.produce(
+            |item, token| {
+                if let QueuedItem::Output(OwnedRecord { topic: 0, .. }) = item {
                     return Err(ProduceError::Full);
                 }
                 went.push(token.row);
@@ -154,11 +152,9 @@ mod tests {
             left -= 1;
             if left < 0 { Err(ProduceError::Full) } else { Ok(()) }
         };
-        backlog.hand_over(&mut one, |_, _| ());
+        backlog.produce(&mut one, |_, _| ());
         assert!(backlog.is_full(), "four are left, and two would be few enough");
-        let mut revoked = RevokedRows::default();
-        revoked.add(token(0).call, 0..4);
-        backlog.forget(&revoked);
+        backlog.discard(|token| token.row < 4);
         assert!(!backlog.is_full() && backlog.fullest().is_none(), "one is left");
     }
 }

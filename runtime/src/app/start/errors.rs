@@ -8,7 +8,7 @@ use crate::librdkafka::{ConfigError, PermanentStartupError};
 use crate::{sink, source};
 
 /// Whether a signal broke the start off.
-pub(super) fn is_stopped(reason: &anyhow::Error) -> bool {
+pub(in crate::app) fn is_stopped(reason: &anyhow::Error) -> bool {
     reason.chain().any(|cause| {
         matches!(cause.downcast_ref(), Some(LoadError::Stopped { .. }))
             || matches!(permanent(cause), Some(PermanentStartupError::Stopped))

@@ -1,0 +1,208 @@
+//! When and how a loop ends: what went wrong, what asks for a drain, and what is left when it is over.
+
+use std::time::Duration;
+
+use keylane_core::{BlockedOn, CallId, Notice, Partition, PartitionStop, Reason, Stall};
+
+use super::super::Totals;
+use super::LoopEnd;
+use super::handler_log::HandlerLog;
+use super::reading::Reading;
+
+/// The end of one loop.
+#[derive(Debug)]
+pub(in crate::app) struct Closing {
+    drain_timeout: Duration,
+    /// `--until-end`: an assignment that stays empty for this long ends the run.
+    until_end: Option<Duration>,
+    /// Since when nothing is assigned.
+    empty_since: Duration,
+    had_loss: bool,
+    /// What prevents exit code 0.
+    failures: Vec<String>,
+    /// The drain has begun and has until then.
+    deadline: Option<Duration>,
+    /// The handler can't go on.
+    stop: bool,
+    /// A partition can't go on.
+    partition_stopped: bool,
+    /// A partition can't be read for now: which, and why.
+    unreadable: Option<String>,
+    /// Everything up to the ends is committed.
+    end_reached: bool,
+    drained: bool,
+    /// A call can't be cancelled: the process must end.
+    stuck: bool,
+    /// The drain is over, and a cancelled call has not ended: nobody may wait for it.
+    calls_left: bool,
+}
+
+impl Closing {
+    /// `until_end`: under `--until-end`, how long an empty assignment may last.
+    pub(in crate::app) fn new(drain_timeout: Duration, until_end: Option<Duration>) -> Self {
+        Closing {
+            drain_timeout,
+            until_end,
+            empty_since: Duration::ZERO,
+            had_loss: false,
+            failures: Vec::new(),
+            deadline: None,
+            stop: false,
+            partition_stopped: false,
+            unreadable: None,
+            end_reached: false,
+            drained: false,
+            stuck: false,
+            calls_left: false,
+        }
+    }
+
+    pub(super) fn begin(&mut self, now: Duration) {
+        self.empty_since = now;
+    }
+
+    /// Whether the run ends at the ends of its partitions.
+    pub(super) fn at_end(&self) -> bool {
+        self.until_end.is_some()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.drained || self.stuck
+    }
+
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
+    // -- causes -------------------------------------------------------------------------------------
+
+    /// Something needs attention, and the exit code will say so.
+    pub(super) fn fail(&mut self, log: &HandlerLog, failure: String) {
+        tracing::error!(handler = log.handler(), failure, "needs attention");
+        self.failures.push(failure);
+    }
+
+    /// The handler can't go on.
+    pub(super) fn stop(&mut self, log: &HandlerLog, failure: String) {
+        self.fail(log, failure);
+        self.stop = true;
+    }
+
+    pub(super) fn handler_stopped(
+        &mut self,
+        log: &HandlerLog,
+        at: (Partition, i64),
+        reason: Reason,
+        error: &str,
+    ) {
+        self.stop(log, log.handler_stop(at, reason, error));
+    }
+
+    pub(super) fn all_stopped(&mut self, log: &HandlerLog) {
+        self.stop(log, "all of its partitions have stopped".to_owned());
+    }
+
+    pub(super) fn partition_stopped(
+        &mut self,
+        log: &HandlerLog,
+        partition: Partition,
+        offset: i64,
+        reason: PartitionStop,
+    ) {
+        self.fail(log, log.partition_stop(partition, offset, reason));
+        self.partition_stopped = true;
+    }
+
+    pub(super) fn partition_stalled(&mut self, log: &HandlerLog, stall: &Stall) {
+        if let BlockedOn::ReadFailed(why) = stall.blocked_on {
+            self.unreadable = Some(log.unreadable(stall.partition, stall.offset, why));
+        }
+    }
+
+    pub(super) fn noticed(&mut self, log: &HandlerLog, notice: Notice) {
+        if let Notice::TopicReplaced { partition, .. } = notice {
+            self.unreadable = Some(log.replaced(partition));
+        }
+    }
+
+    pub(super) fn call_stuck(&mut self, log: &HandlerLog, call: CallId) {
+        self.stuck = true;
+        self.fail(
+            log,
+            format!("guest call {call:?} does not end although it was cancelled; the process ends"),
+        );
+    }
+
+    pub(super) fn end_reached(&mut self) {
+        self.end_reached = true;
+    }
+
+    pub(super) fn partitions_lost(&mut self) {
+        self.had_loss = true;
+    }
+
+    /// A drain was asked for from outside.
+    pub(super) fn stopped_by(&mut self, why: &str) {
+        if self.at_end() {
+            self.failures.push(format!("stopped by {why} before the end"));
+        }
+    }
+
+    // -- the drain ----------------------------------------------------------------------------------
+
+    /// Whether one of the causes asks for a drain.
+    pub(super) fn must_drain(&mut self, log: &HandlerLog, reading: &Reading, now: Duration) -> bool {
+        let unreadable = self.unreadable.take().filter(|_| self.at_end());
+        let cannot_end = self.at_end() && self.partition_stopped || unreadable.is_some();
+        if let Some(failure) = unreadable {
+            self.fail(log, failure);
+        }
+        self.stop || self.end_reached || cannot_end || self.stays_empty(log, reading, now)
+    }
+
+    /// `--until-end` in a group with more members than partitions: nothing will ever be assigned.
+    fn stays_empty(&mut self, log: &HandlerLog, reading: &Reading, now: Duration) -> bool {
+        let Some(limit) = self.until_end else { return false };
+        if !reading.has_nothing_assigned() {
+            self.empty_since = now;
+        }
+        if now < self.empty_since + limit || self.deadline.is_some() {
+            return false;
+        }
+        tracing::warn!(handler = log.handler(), "nothing was assigned");
+        if self.had_loss {
+            self.failures.push("its partitions were lost, and none was assigned again".to_owned());
+        }
+        true
+    }
+
+    /// The deadline of the drain that begins now; `None`: it has begun before.
+    pub(super) fn begin_drain(&mut self, now: Duration) -> Option<Duration> {
+        if self.deadline.is_some() {
+            return None;
+        }
+        self.deadline = Some(now + self.drain_timeout);
+        self.deadline
+    }
+
+    pub(super) fn drained(&mut self, log: &HandlerLog, clean: bool, calls_left: bool) {
+        self.drained = true;
+        self.calls_left = calls_left;
+        tracing::info!(handler = log.handler(), clean, "drained");
+        if !clean {
+            let failure =
+                "drain timed out with unfinished or uncommitted work: these events will be processed again";
+            self.fail(log, failure.to_owned());
+        }
+    }
+
+    /// What is left of the drain's time.
+    pub(super) fn time_left(&self, now: Duration) -> Duration {
+        self.deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_sub(now))
+    }
+
+    pub(super) fn into_end(self, handler: String, totals: Totals) -> LoopEnd {
+        let Closing { failures, stuck, calls_left, .. } = self;
+        LoopEnd { handler, failures, totals, stuck, calls_left }
+    }
+}

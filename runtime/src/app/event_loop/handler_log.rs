@@ -1,0 +1,198 @@
+//! Every log line about one handler's events and partitions passes here. What may happen to every event, or in every turn,
+//! has a limit of lines (`log_limits`); the core's notices are worded in `notices`.
+
+use std::fmt::Display;
+
+use keylane_core::{CommitError, DeadLetter, Now, Partition, Reason, Verdict};
+
+use crate::guest::{Call, CallResult};
+
+use super::log_limits::{Cause, LogLimits};
+use super::publishing::{Publishing, name_of};
+use super::reading::Reading;
+
+/// The log of one handler.
+pub(in crate::app) struct HandlerLog {
+    handler: String,
+    topics: Vec<String>,
+    limits: LogLimits,
+}
+
+impl HandlerLog {
+    pub(in crate::app) fn new(handler: String, topics: Vec<String>) -> Self {
+        HandlerLog { handler, topics, limits: LogLimits::new() }
+    }
+
+    pub(super) fn handler(&self) -> &str {
+        &self.handler
+    }
+
+    pub(super) fn into_handler(self) -> String {
+        self.handler
+    }
+
+    pub(super) fn topic(&self, partition: Partition) -> &str {
+        self.topic_at(partition.topic)
+    }
+
+    pub(super) fn topic_at(&self, topic: u16) -> &str {
+        self.topics.get(usize::from(topic)).map_or("?", String::as_str)
+    }
+
+    // -- the group ----------------------------------------------------------------------------------
+
+    pub(super) fn start_not_found(&mut self, now: Now, partition: Partition, reason: &str) {
+        let Some(dropped) = self.limits.allow(Cause::StartUnknown, now) else { return };
+        let (handler, topic, partition) = (&self.handler, self.topic(partition), partition.number);
+        tracing::warn!(handler, topic, partition, reason, dropped, "start of a partition not known yet");
+    }
+
+    pub(super) fn commit_rejected(
+        &mut self,
+        now: Now,
+        partition: Partition,
+        code: &dyn Display,
+        why: CommitError,
+    ) {
+        let Some(dropped) = self.limits.allow(Cause::CommitRejected, now) else { return };
+        let (handler, topic, partition) = (&self.handler, self.topic(partition), partition.number);
+        let remedy = commit_remedy(why);
+        tracing::warn!(handler, topic, partition, %code, remedy, dropped, "commit rejected");
+    }
+
+    pub(super) fn client_error(&mut self, now: Now, error: &str) {
+        let Some(dropped) = self.limits.allow(Cause::Client, now) else { return };
+        let (handler, remedy) =
+            (&self.handler, "check that the brokers run; the client reconnects by itself");
+        tracing::warn!(handler, error, remedy, dropped, "the consumer reports an error");
+    }
+
+    /// The client tries to join again and again: a rolling change of the assignor waits for its last old member.
+    pub(super) fn other_assignor(&mut self, now: Now) {
+        let Some(dropped) = self.limits.allow(Cause::OtherAssignor, now) else { return };
+        let remedy = "wait until they have left; if they are to stay, set `kafka.assignor` as they have it (most clients: \
+                      \"range\"), or use another `group_id`";
+        tracing::warn!(
+            handler = self.handler,
+            remedy,
+            dropped,
+            "waiting to join: the group has members with another assignor"
+        );
+    }
+
+    // -- events -------------------------------------------------------------------------------------
+
+    /// Events without a lane key although the configuration names one.
+    pub(super) fn missing_lane_keys(&mut self, now: Now, reading: &mut Reading) {
+        let Some(missing) = reading.missing_lane_key() else { return };
+        if self.limits.allow(Cause::NoLaneKey, now).is_none() {
+            return;
+        }
+        let events = reading.report_missing();
+        let remedy = if missing.registered {
+            "the value begins like that of a schema registry: write `registry-json:` instead of `json:`"
+        } else {
+            "see `lane_key`, or set `no_key = \"reject\"`, which sets them aside"
+        };
+        let (handler, topic) = (&self.handler, self.topic(missing.partition));
+        let (partition, offset) = (missing.partition.number, missing.offset);
+        tracing::warn!(
+            handler,
+            topic,
+            partition,
+            offset,
+            events,
+            remedy,
+            "events without the configured lane key: their order is not kept"
+        );
+    }
+
+    /// Attempts that the guest wants to repeat, and calls that failed.
+    pub(super) fn call_ended(&mut self, now: Now, call: &Call) {
+        for (row, refusal) in call.refusals() {
+            if let Verdict::Retry { .. } = refusal.verdict
+                && let Some(dropped) = self.limits.allow(Cause::Retry, now)
+            {
+                let (partition, offset) = call.batch.place(row as usize).unwrap_or_default();
+                let (handler, topic, attempt) = (&self.handler, call.batch.topic(), call.batch.attempt());
+                let error = refusal.reason.as_str();
+                tracing::info!(
+                    handler,
+                    topic,
+                    partition,
+                    offset,
+                    attempt,
+                    error,
+                    dropped,
+                    "the handler asks for a retry"
+                );
+            }
+        }
+        if let CallResult::Failed(failure) = &call.outcome
+            && let Some(dropped) = self.limits.allow(Cause::CallFailed, now)
+        {
+            let (handler, topic, fault) = (&self.handler, call.batch.topic(), failure.fault);
+            let (partition, offset) = call.batch.place(failure.row.unwrap_or(0) as usize).unwrap_or_default();
+            let (rows, error) = (call.batch.rows(), failure.message.as_str());
+            tracing::warn!(
+                handler,
+                ?fault,
+                topic,
+                partition,
+                offset,
+                rows,
+                error,
+                dropped,
+                "guest call failed"
+            );
+        }
+    }
+
+    pub(super) fn dead_letter(&mut self, now: Now, dead_letter: &DeadLetter, error: &str) {
+        let Some(dropped) = self.limits.allow(Cause::DeadLetter, now) else { return };
+        let DeadLetter { event, attempt, reason, .. } = *dead_letter;
+        let (handler, topic) = (&self.handler, self.topic(event.partition));
+        let (partition, offset, reason) = (event.partition.number, event.offset, name_of(reason));
+        tracing::warn!(handler, topic, partition, offset, attempt, reason, error, dropped, "dead letter");
+    }
+
+    pub(super) fn skipped(&mut self, now: Now, at: (Partition, i64), reason: Reason, error: &str) {
+        let Some(dropped) = self.limits.allow(Cause::Skipped, now) else { return };
+        let (handler, topic) = (&self.handler, self.topic(at.0));
+        let (partition, offset, reason) = (at.0.number, at.1, name_of(reason));
+        tracing::warn!(handler, topic, partition, offset, reason, error, dropped, "event skipped");
+    }
+
+    /// An output that was sent again is behind a later one of its lane.
+    pub(super) fn order_break(&mut self, now: Now, publishing: &mut Publishing) {
+        let Some((topic, record)) = publishing.take_order_break() else { return };
+        let Some(dropped) = self.limits.allow(Cause::OrderBreak, now) else { return };
+        let (handler, partition, offset) = (&self.handler, record.partition, record.offset);
+        let breaks = publishing.order_breaks();
+        tracing::warn!(
+            handler,
+            topic,
+            partition,
+            offset,
+            breaks,
+            dropped,
+            "an output that the brokers rejected at first was stored behind a later one of its lane"
+        );
+    }
+}
+
+/// What becomes of a rejected commit.
+fn commit_remedy(why: CommitError) -> &'static str {
+    match why {
+        CommitError::MetadataTooLarge => {
+            "a shorter one is sent; see the broker's `offset.metadata.max.bytes` and `commit.metadata_limit`"
+        }
+        CommitError::TryAgain => "it is sent again",
+        CommitError::Stale => {
+            "the partition has another owner, who processes again what this commit would have covered"
+        }
+        CommitError::Other => {
+            "grant this user READ on the group, or see what the code means; it is sent again"
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What is known of each call beside the core: unacknowledged outputs, errors, dead letters. One record per slot of a call,
+//! whose memory the next call there reuses.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use keylane_core::{CallId, OwnershipId};
+
+use crate::sink::{RecordMetadata, Token};
+
+use super::dead_letters::PendingDeadLetter;
+
+/// The records of all calls whose rows are not all settled.
+#[derive(Debug, Default)]
+pub(super) struct CallRecords {
+    slots: Vec<CallRecord>,
+    /// Calls with rows that were revoked since [`CallRecords::discard_revoked`].
+    revoked: Vec<CallId>,
+}
+
+/// One call.
+#[derive(Debug, Default)]
+pub(super) struct CallRecord {
+    generation: u32,
+    pub(super) attempt: u32,
+    /// Of each row; empty if no output carries it.
+    pub(super) ownerships: Vec<OwnershipId>,
+    /// Outputs of each row that have no answer yet.
+    unacked: Vec<u32>,
+    /// Rows with an output that was rejected.
+    rejected: Vec<u32>,
+    stored: Vec<StoredOutput>,
+    /// What guests and brokers reported about rows that are not done.
+    errors: Vec<(u32, String)>,
+    /// Dead letters that are not acknowledged yet, by row.
+    dead_letters: BTreeMap<u32, PendingDeadLetter>,
+    /// Rows whose ownership has ended.
+    revoked: Vec<Range<u32>>,
+}
+
+/// What became of a row when the last of its outputs has its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// The brokers have all of them.
+    Acked,
+    /// They rejected at least one, and have the others.
+    Rejected,
+}
+
+/// An output that the brokers have.
+#[derive(Clone, Copy, Debug)]
+struct StoredOutput {
+    row: u32,
+    lane: u32,
+    /// Position among the outputs of the call.
+    output: u32,
+    record: RecordMetadata,
+}
+
+impl CallRecords {
+    /// The record of a call that has begun.
+    pub(super) fn begin(&mut self, call: CallId) -> &mut CallRecord {
+        let at = call.slot as usize;
+        if self.slots.len() <= at {
+            self.slots.resize_with(at + 1, CallRecord::default);
+        }
+        let record = self.slots.get_mut(at).expect("it was just made");
+        if record.generation != call.generation {
+            record.renew(call.generation);
+        }
+        record
+    }
+
+    /// `None`: the call is over.
+    pub(super) fn get(&self, call: CallId) -> Option<&CallRecord> {
+        self.slots.get(call.slot as usize).filter(|record| record.generation == call.generation)
+    }
+
+    /// See [`CallRecords::get`].
+    pub(super) fn get_mut(&mut self, call: CallId) -> Option<&mut CallRecord> {
+        self.slots.get_mut(call.slot as usize).filter(|record| record.generation == call.generation)
+    }
+
+    /// The dead letter of a row, until it is acknowledged.
+    pub(super) fn dead_letter(&mut self, call: CallId, row: u32) -> Option<&mut PendingDeadLetter> {
+        self.get_mut(call)?.dead_letters.get_mut(&row)
+    }
+
+    /// What was reported about a row last.
+    pub(super) fn error_of(&self, call: CallId, row: u32) -> &str {
+        let errors = self.get(call).map_or(&[][..], |record| record.errors.as_slice());
+        errors.iter().rev().find(|(known, _)| *known == row).map_or("", |(_, error)| error.as_str())
+    }
+
+    /// The ownership of these rows has ended.
+    pub(super) fn revoke(&mut self, call: CallId, rows: Range<u32>) {
+        if let Some(record) = self.get_mut(call) {
+            record.revoked.push(rows);
+        }
+        self.revoked.push(call); // of a call that is over, too: outputs of it may be under way
+    }
+
+    /// Drops the dead letters of rows that were revoked. False: nothing was revoked since it was called last.
+    pub(super) fn discard_revoked(&mut self) -> bool {
+        let mut calls = std::mem::take(&mut self.revoked);
+        let any = !calls.is_empty();
+        for call in calls.drain(..) {
+            if let Some(CallRecord { dead_letters, revoked, .. }) = self.get_mut(call) {
+                dead_letters.retain(|row, _| !revoked.iter().any(|rows| rows.contains(row)));
+            }
+        }
+        self.revoked = calls;
+        any
+    }
+
+    /// Whether nobody needs what is under way for this row any more: its ownership has ended, or its call is over.
+    pub(super) fn is_revoked(&self, call: CallId, row: u32) -> bool {
+        self.get(call).is_none_or(|record| record.revoked.iter().any(|rows| rows.contains(&row)))
+    }
+}
+
+impl CallRecord {
+    fn renew(&mut self, generation: u32) {
+        self.generation = generation;
+        self.attempt = 0;
+        self.ownerships.clear();
+        self.unacked.clear();
+        self.rejected.clear();
+        self.stored.clear();
+        self.errors.clear();
+        self.dead_letters.clear();
+        self.revoked.clear();
+    }
+
+    /// One more output of this row is under way.
+    pub(super) fn sent(&mut self, row: u32) {
+        let row = row as usize;
+        if self.unacked.len() <= row {
+            self.unacked.resize(row + 1, 0);
+        }
+        if let Some(unacked) = self.unacked.get_mut(row) {
+            *unacked += 1;
+        }
+    }
+
+    /// The brokers have an output. Returned once all outputs of its row have their answer.
+    pub(super) fn acked(&mut self, token: &Token, record: RecordMetadata) -> Option<Answered> {
+        let &Token { row, lane, output, .. } = token;
+        self.stored.push(StoredOutput { row, lane, output, record });
+        self.answered(row)
+    }
+
+    /// An output was rejected. Returned once all outputs of its row have their answer: a reader of the dead letter then
+    /// knows which of them are stored.
+    pub(super) fn rejected(&mut self, row: u32) -> Option<Answered> {
+        self.rejected.push(row);
+        self.answered(row)
+    }
+
+    fn answered(&mut self, row: u32) -> Option<Answered> {
+        let unacked = self.unacked.get_mut(row as usize).filter(|unacked| **unacked > 0)?;
+        *unacked -= 1;
+        let rejected = || self.rejected.contains(&row);
+        (*unacked == 0).then(|| if rejected() { Answered::Rejected } else { Answered::Acked })
+    }
+
+    pub(super) fn add_error(&mut self, row: u32, error: String) {
+        self.errors.push((row, error));
+    }
+
+    pub(super) fn add_dead_letter(&mut self, row: u32, dead_letter: PendingDeadLetter) {
+        self.dead_letters.insert(row, dead_letter);
+    }
+
+    pub(super) fn dead_letter_acked(&mut self, row: u32) {
+        self.dead_letters.remove(&row);
+    }
+
+    /// Whether an output that was stored there is behind a later one of its lane. Only those that were sent again can be:
+    /// the others are stored in the order in which they were produced. Outputs on different partitions have no order that
+    /// anybody could see.
+    pub(super) fn was_overtaken(&self, token: &Token, record: RecordMetadata) -> bool {
+        let later = |stored: &StoredOutput| stored.lane == token.lane && stored.output > token.output;
+        let ahead = |other: RecordMetadata| {
+            (other.topic, other.partition) == (record.topic, record.partition) && other.offset < record.offset
+        };
+        self.stored.iter().any(|stored| later(stored) && ahead(stored.record))
+    }
+
+    /// Where the outputs of this row are: `topic/partition/offset`, separated by commas.
+    pub(super) fn published(&self, row: u32, topics: &[String]) -> String {
+        let mut text = String::new();
+        for StoredOutput { record, .. } in self.stored.iter().filter(|stored| stored.row == row) {
+            let separator = if text.is_empty() { "" } else { "," };
+            let topic = topics.get(usize::from(record.topic)).map_or("?", String::as_str);
+            write!(text, "{separator}{topic}/{}/{}", record.partition, record.offset)
+                .expect("writing to a string can't fail");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOMEWHERE: RecordMetadata = RecordMetadata { topic: 0, partition: 3, offset: 7 };
+
+    fn call(slot: u32, generation: u32) -> CallId {
+        CallId { slot, generation }
+    }
+
+    fn token(call: CallId, row: u32) -> Token {
+        Token { handler: 0, call, row, lane: row / 10, output: row, dead_letter: false }
+    }
+
+    fn acked(records: &mut CallRecords, token: Token) -> Option<Answered> {
+        records.get_mut(token.call)?.acked(&token, SOMEWHERE)
+    }
+
+    #[test]
+    fn a_row_is_acked_when_its_last_output_is() {
+        let call = call(2, 7);
+        let mut records = CallRecords::default();
+        let record = records.begin(call);
+        [3, 3, 0].into_iter().for_each(|row| record.sent(row));
+        assert_eq!(acked(&mut records, token(call, 3)), None);
+        assert_eq!(acked(&mut records, token(call, 0)), Some(Answered::Acked));
+        assert_eq!(acked(&mut records, token(call, 3)), Some(Answered::Acked));
+        assert_eq!(acked(&mut records, token(call, 3)), None, "nothing is left of it");
+        let topics = ["out".to_owned()];
+        assert_eq!(records.get(call).map(|record| record.published(0, &topics)), Some("out/3/7".to_owned()));
+    }
+
+    #[test]
+    fn what_belongs_to_an_older_call_counts_no_more() {
+        let (old, new) = (call(0, 1), call(0, 2));
+        let mut records = CallRecords::default();
+        records.begin(old).sent(0);
+        records.begin(old).add_error(0, "no price".to_owned());
+        records.begin(old).add_error(0, "still none".to_owned());
+        assert_eq!((records.error_of(old, 0), records.error_of(old, 1)), ("still none", ""));
+        records.begin(new).sent(0);
+        assert_eq!(acked(&mut records, token(old, 0)), None);
+        assert_eq!((records.error_of(old, 0), records.error_of(new, 0)), ("", ""));
+        assert_eq!(acked(&mut records, token(new, 0)), Some(Answered::Acked));
+    }
+
+    #[test]
+    fn a_row_is_rejected_when_its_other_outputs_have_their_answer() {
+        let call = call(0, 1);
+        let mut records = CallRecords::default();
+        let record = records.begin(call);
+        [5, 5, 6].into_iter().for_each(|row| record.sent(row));
+        assert_eq!(record.rejected(5), None);
+        assert_eq!(record.acked(&token(call, 6), SOMEWHERE), Some(Answered::Acked));
+        assert_eq!(record.acked(&token(call, 5), SOMEWHERE), Some(Answered::Rejected));
+    }
+
+    #[test]
+    fn revoked_rows_are_those_of_ended_ownerships_and_of_calls_that_are_over() {
+        let (old, new) = (call(7, 1), call(7, 2));
+        let mut records = CallRecords::default();
+        records.begin(old);
+        assert!(!records.discard_revoked(), "nothing was revoked");
+        records.revoke(old, 4..6);
+        records.revoke(old, 0..2);
+        let revoked =
+            |records: &CallRecords, call| (0..7).filter(|&row| records.is_revoked(call, row)).collect();
+        let rows: Vec<u32> = revoked(&records, old);
+        assert_eq!(rows, [0, 1, 4, 5]);
+        assert!(records.discard_revoked() && !records.discard_revoked());
+        records.revoke(old, 2..3);
+        records.begin(new);
+        assert!(records.discard_revoked(), "also if its slot has another user by now");
+        let (of_old, of_new): (Vec<u32>, Vec<u32>) = (revoked(&records, old), revoked(&records, new));
+        assert_eq!((of_old.len(), of_new.len()), (7, 0));
+    }
+
+    /// Rows 0 to 9 are one lane, 10 to 19 the next.
+    #[test]
+    fn an_output_is_overtaken_by_a_later_one_of_its_lane_that_is_stored_before_it() {
+        let call = call(0, 1);
+        let at = |partition, offset| RecordMetadata { topic: 0, partition, offset };
+        let mut records = CallRecords::default();
+        let record = records.begin(call);
+        (0..20).for_each(|row| record.sent(row));
+        for (row, partition, offset) in [(1, 0, 50), (5, 0, 60), (7, 1, 10), (12, 0, 20)] {
+            record.acked(&token(call, row), at(partition, offset));
+        }
+        for (row, partition, offset, overtaken, why) in [
+            (4, 0, 61, true, "5 is before it"),
+            (4, 0, 59, false, "5 is behind it, although its acknowledgement came first"),
+            (6, 0, 61, false, "nothing later is before it"),
+            (6, 1, 11, true, "7 is before it"),
+            (6, 2, 99, false, "nothing is on this partition"),
+            (11, 0, 19, false, "other lanes do not count"),
+            (11, 0, 61, true, "12 is before it"),
+        ] {
+            assert_eq!(
+                record.was_overtaken(&token(call, row), at(partition, offset)),
+                overtaken,
+                "{row}: {why}"
+            );
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! From the outputs of an ended call, and from events that can't be handled, to the acknowledgements that lanes wait for.
+
+mod backlog;
+mod calls;
+mod dead_letters;
+mod invalid_rows;
+mod provenance;
+mod rejected_dead_letters;
+mod times;
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use keylane_core::{CallId, DeadLetter, Dispatch, Input, Reason};
+
+use crate::admit::{Arena, Header};
+use crate::config::{self, OutputTime};
+use crate::guest::{Call, CallResult, GuestOutput};
+use crate::librdkafka::ErrorCode;
+use crate::sink::{
+    Delivery, DeliveryError, OutputRecord, ProduceError, RecordMetadata, RecordSize, Sink, Token,
+    Unpublishable,
+};
+
+use backlog::{Backlog, QueuedItem};
+use calls::{Answered, CallRecords};
+pub(super) use dead_letters::name_of;
+use dead_letters::{Context, DeadLetterFormat, Origin};
+use invalid_rows::CallLanes;
+use provenance::{Provenance, ProvenanceHeaders};
+use rejected_dead_letters::RejectedDeadLetters;
+use times::Times;
+
+/// Produces outputs and dead letters in their order, and reports when all of a row are acknowledged.
+pub(in crate::app) struct Publishing {
+    sink: Arc<Sink>,
+    /// Names this loop to the sink.
+    handler: u16,
+    targets: Vec<Target>,
+    /// Names of the sink's topics.
+    topics: Vec<String>,
+    provenance: Provenance,
+    times: Times,
+    dead_letters: DeadLetterFormat,
+    calls: CallRecords,
+    backlog: Backlog,
+    /// The core was told that the backlog is full.
+    backlog_full: bool,
+    rejected_dead_letters: RejectedDeadLetters,
+    /// Acknowledgements and rejections that the core gets next.
+    inputs: VecDeque<Input<'static>>,
+    done: u64,
+    acknowledged: u64,
+    /// Outputs that were sent again and stored behind later ones of their lane, and the last one of them.
+    order_breaks: u64,
+    order_break: Option<RecordMetadata>,
+}
+
+/// Where a target of the handler leads.
+#[derive(Clone, Copy)]
+struct Target {
+    topic: u16,
+    provenance: bool,
+    time: OutputTime,
+}
+
+impl Publishing {
+    /// `topics`: those that the sink was started with; `backlog_bytes`: with more of them queued no call should begin.
+    pub(in crate::app) fn new(
+        sink: Arc<Sink>,
+        index: u16,
+        handler: &config::HandlerConfig,
+        topics: &[String],
+        digest: &str,
+        backlog_bytes: usize,
+    ) -> Self {
+        let topic =
+            |name: &String| (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| index);
+        let target = |output: &config::OutputConfig| Target {
+            topic: topic(&output.topic).expect("the sink was started with the topics of every output"),
+            provenance: output.provenance,
+            time: output.timestamp,
+        };
+        let targets: Vec<Target> = handler.outputs.iter().map(target).collect();
+        let provenance = Provenance::new(digest, targets.iter().any(|target| target.provenance));
+        let dead_letters = DeadLetterFormat::new(handler, digest, topics);
+        dead_letters.topics().filter(|topic| sink.is_compacted(*topic)).for_each(|topic| {
+            let topic = topics.get(usize::from(topic)).map_or("?", String::as_str);
+            tracing::warn!(
+                handler = handler.name,
+                topic,
+                remedy = "give it `cleanup.policy=delete`",
+                "dead-letter topic is compacted: it keeps one dead letter per key and takes none without a key, whose lane \
+                 would then stall"
+            );
+        });
+        Publishing {
+            sink,
+            handler: index,
+            targets,
+            topics: topics.to_vec(),
+            provenance,
+            times: Times::default(),
+            dead_letters,
+            calls: CallRecords::default(),
+            backlog: Backlog::new(topics.len(), backlog_bytes),
+            backlog_full: false,
+            rejected_dead_letters: RejectedDeadLetters::default(),
+            inputs: VecDeque::new(),
+            done: 0,
+            acknowledged: 0,
+            order_breaks: 0,
+            order_break: None,
+        }
+    }
+
+    /// Bytes of the largest record that one of the handler's output topics is known to take.
+    pub(in crate::app) fn largest_taken(&self) -> usize {
+        self.targets.iter().map(|target| self.sink.largest_taken(target.topic)).max().unwrap_or(0)
+    }
+
+    // -- calls --------------------------------------------------------------------------------------
+
+    /// A call goes to the guest.
+    pub(super) fn begin_call(&mut self, dispatch: &Dispatch<'_>) {
+        let record = self.calls.begin(dispatch.call);
+        record.attempt = dispatch.attempt;
+        if self.provenance.is_wanted {
+            // The core knows the ownership of a row only until the call has ended.
+            record.ownerships.extend(dispatch.rows.iter().map(|row| row.ownership));
+        }
+    }
+
+    /// Keeps what the guest reported about events that are not done: the core asks for their outcome later.
+    pub(super) fn keep_errors(&mut self, ended: &Call) {
+        let Some(record) = self.calls.get_mut(ended.key.call) else { return };
+        for (row, refusal) in ended.refusals() {
+            record.add_error(row, refusal.reason.clone());
+        }
+        if let CallResult::Failed(failure) = &ended.outcome {
+            record.add_error(failure.row.unwrap_or(0), failure.message.clone());
+        }
+    }
+
+    /// What was reported about an event that has this outcome.
+    pub(super) fn error_of(&self, call: CallId, row: u32, reason: Reason) -> &str {
+        if reason == Reason::NoKey {
+            return self.dead_letters.no_key();
+        }
+        self.calls.error_of(call, row)
+    }
+
+    // -- outputs ------------------------------------------------------------------------------------
+
+    /// Publishes the outputs of these rows, ascending; those of other rows are dropped.
+    pub(super) fn publish(&mut self, ended: &Call, rows: &[u32], arena: &Arena, now_ms: i64) {
+        let call = ended.key.call;
+        let mut wanted = rows.iter().copied().peekable();
+        let mut lanes = CallLanes::of(ended);
+        let mut index_in_row = 0;
+        let mut row_before = None;
+        let mut rejected = Vec::new();
+        for (index, output) in (0..).zip(ended.results.outputs()) {
+            index_in_row = if row_before == Some(output.row) { index_in_row + 1 } else { 0 };
+            row_before = Some(output.row);
+            while wanted.next_if(|&row| row < output.row).is_some() {}
+            if wanted.peek() == Some(&output.row) {
+                let (lane, _) = lanes.find(output.row);
+                let (handler, row) = (self.handler, output.row);
+                let token = Token { handler, call, row, lane, output: index, dead_letter: false };
+                let produced = self.produce(ended, &output, (index_in_row, now_ms), token);
+                rejected.extend(produced.err().map(|error| (token, error)));
+            }
+        }
+        // Not before all outputs of their rows are counted.
+        for (token, error) in rejected {
+            self.rejected(token, error, arena);
+        }
+    }
+
+    /// Lends the output to the client, which copies it; only what has to wait is copied here. The error: the client will
+    /// never take it.
+    fn produce(
+        &mut self,
+        ended: &Call,
+        output: &GuestOutput<'_>,
+        (index_in_row, now_ms): (u32, i64),
+        token: Token,
+    ) -> Result<(), DeliveryError> {
+        let Target { topic, provenance, time } = *self.target(output);
+        let timestamp =
+            self.times.of(time, (&self.sink, topic), ended.batch.timestamp(output.row as usize), now_ms);
+        let record = self.calls.begin(token.call);
+        record.sent(token.row);
+        let own = provenance.then(|| self.provenance.headers(ended, Some(record), output.row, index_in_row));
+        let headers = output.headers().map(|(name, value)| (name.as_bytes(), value));
+        let headers: Vec<Header<'_>> = headers.chain(own.iter().flat_map(ProvenanceHeaders::iter)).collect();
+        let record =
+            OutputRecord { topic, timestamp, key: output.key, value: output.value, headers: &headers };
+        let produced = if self.backlog.is_empty(topic) {
+            self.sink.produce(&record, token)
+        } else {
+            Err(ProduceError::Full)
+        };
+        match produced {
+            Ok(()) => Ok(()),
+            Err(ProduceError::Full) => {
+                self.backlog.push((&record).into(), token);
+                Ok(())
+            }
+            Err(ProduceError::Refused(error)) => Err(error),
+        }
+    }
+
+    fn target(&self, output: &GuestOutput<'_>) -> &Target {
+        let target = self.targets.get(output.target as usize);
+        target.expect("results are checked against the targets of the handler")
+    }
+
+    /// The brokers, or the client, will never take this record.
+    fn rejected(&mut self, token: Token, error: DeliveryError, arena: &Arena) {
+        let Token { call, row, dead_letter, .. } = token;
+        if dead_letter {
+            return self.dead_letter_rejected(token, error, arena);
+        }
+        let topic = self.topic_name(error.topic);
+        let text = format!("topic `{topic}` rejected the output: {}{}", error.code, remedy(error.code));
+        if let Some(record) = self.calls.get_mut(call) {
+            record.add_error(row, text);
+            let answered = record.rejected(row);
+            self.answered(call, row, answered);
+        }
+    }
+
+    fn answered(&mut self, call: CallId, row: u32, answered: Option<Answered>) {
+        self.inputs.extend(answered.map(|answered| match answered {
+            Answered::Acked => Input::OutputsAcked { call, row },
+            Answered::Rejected => Input::OutputRefused { call, row },
+        }));
+    }
+
+    // -- dead letters -------------------------------------------------------------------------------
+
+    /// Publishes an event to its dead-letter topic. `topic_id`: that of the event's topic.
+    pub(super) fn dead_letter(
+        &mut self,
+        dead_letter: &DeadLetter,
+        arena: &Arena,
+        topic_id: [u8; 16],
+        now_ms: i64,
+    ) {
+        let &DeadLetter { call, row, event, reason, .. } = dead_letter;
+        let stored = arena.get(event.arena_slot);
+        let origin = Origin { topic_id, log_append_time: stored.log_append_time };
+        let error = self.error_of(call, row, reason).to_owned();
+        let published =
+            self.calls.get(call).map(|record| record.published(row, &self.topics)).unwrap_or_default();
+        let context = Context { origin, error: &error, published, now_ms };
+        let pending = self.dead_letters.pending(dead_letter, &stored, context);
+        self.calls.begin(call).add_dead_letter(row, pending);
+        let token = Token { handler: self.handler, call, row, lane: 0, output: 0, dead_letter: true };
+        self.send_dead_letter(token, arena);
+    }
+
+    /// Sends a dead letter, in the largest form that its topic is known to take.
+    fn send_dead_letter(&mut self, token: Token, arena: &Arena) {
+        let Publishing { sink, dead_letters, calls, backlog, .. } = self;
+        let Some(pending) = calls.dead_letter(token.call, token.row) else { return };
+        let topic = dead_letters.topic_of(pending);
+        let fits = |output: &OutputRecord<'_>| {
+            !matches!(
+                sink.check(topic, RecordSize::of(output)),
+                Err(Unpublishable::TooLargeForTopic { .. } | Unpublishable::TooLargeForClient { .. })
+            )
+        };
+        while !dead_letters.lend(pending, arena, fits) && dead_letters.reduce(pending) {}
+        let may_go = backlog.is_empty(topic);
+        let (sent, bytes) = dead_letters.lend(pending, arena, |output| {
+            let sent = if may_go { sink.produce(output, token) } else { Err(ProduceError::Full) };
+            (sent, output.memory())
+        });
+        match sent {
+            Ok(()) => {}
+            Err(ProduceError::Full) => backlog.push_dead_letter(topic, token, bytes),
+            Err(ProduceError::Refused(error)) => self.dead_letter_rejected(token, error, arena),
+        }
+    }
+
+    /// A dead letter that is too large becomes smaller. Whatever else is wrong with it: the event is never passed without.
+    fn dead_letter_rejected(&mut self, token: Token, error: DeliveryError, arena: &Arena) {
+        let Publishing { dead_letters, calls, .. } = self;
+        let Some(pending) = calls.dead_letter(token.call, token.row) else { return };
+        let too_large =
+            matches!(error.code, ErrorCode::MSG_SIZE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE);
+        if too_large && dead_letters.reduce(pending) {
+            return self.send_dead_letter(token, arena);
+        }
+        let topic = dead_letters.topic_of(pending);
+        if self.rejected_dead_letters.add(token) {
+            tracing::error!(
+                topic = self.topic_name(topic),
+                code = %error.code,
+                remedy = "see why the topic does not take it; it is sent again now and then",
+                "dead letter rejected: its lane is stalled"
+            );
+        }
+    }
+
+    // -- revoked rows -------------------------------------------------------------------------------
+
+    /// The ownership of these rows has ended: see [`Publishing::discard_revoked`].
+    pub(super) fn revoke(&mut self, call: CallId, rows: Range<u32>) {
+        self.calls.revoke(call, rows);
+    }
+
+    /// Drops what has not left of rows whose ownership has ended. The new owner of their partition processes their events,
+    /// and what left later would be stored behind its outputs.
+    pub(super) fn discard_revoked(&mut self) {
+        if !self.calls.discard_revoked() {
+            return;
+        }
+        let Publishing { calls, backlog, rejected_dead_letters, sink, .. } = self;
+        let is_revoked = |token: &Token| calls.is_revoked(token.call, token.row);
+        backlog.discard(is_revoked);
+        rejected_dead_letters.discard(is_revoked);
+        sink.forget(self.handler, &is_revoked);
+    }
+
+    // -- the backlog --------------------------------------------------------------------------------
+
+    /// The topic whose queued outputs keep calls from beginning.
+    pub(super) fn blocking_topic(&self) -> Option<&str> {
+        self.backlog.fullest().and_then(|topic| self.topics.get(topic)).map(String::as_str)
+    }
+
+    /// Whether so much is queued that no call should begin, if that has changed.
+    pub(super) fn backlog_changed(&mut self) -> Option<bool> {
+        let full = self.backlog.is_full();
+        (std::mem::replace(&mut self.backlog_full, full) != full).then_some(full)
+    }
+
+    /// Tries again what the producer had no capacity for, and dead letters that were rejected. True: some of it went out.
+    pub(super) fn publish_backlog(&mut self, arena: &Arena) -> bool {
+        self.discard_revoked();
+        if let Some(token) = self.rejected_dead_letters.probe() {
+            self.send_dead_letter(token, arena);
+        }
+        let mut rejected = Vec::new();
+        let Publishing { backlog, sink, dead_letters, calls, .. } = self;
+        let moved = backlog.produce(
+            |item, token| match item {
+                QueuedItem::Output(record) => record.lend(|output| sink.produce(output, token)),
+                QueuedItem::DeadLetter => match calls.dead_letter(token.call, token.row) {
+                    Some(pending) => dead_letters.lend(pending, arena, |output| sink.produce(output, token)),
+                    None => Ok(()), // nobody waits for it any more
+                },
+            },
+            |token, error| rejected.push((token, error)),
+        );
+        for (token, error) in rejected {
+            self.rejected(token, error, arena);
+        }
+        moved
+    }
+
+    // -- delivery reports ---------------------------------------------------------------------------
+
+    /// Takes a report.
+    pub(super) fn delivered(&mut self, delivery: &Delivery, arena: &Arena) {
+        self.discard_revoked(); // their events are not in the arena any more
+        let Token { call, row, dead_letter, .. } = delivery.token;
+        match delivery.result {
+            Err(error) => self.rejected(delivery.token, error, arena),
+            Ok(_) if dead_letter => {
+                if let Some(record) = self.calls.get_mut(call) {
+                    record.dead_letter_acked(row);
+                }
+                self.inputs.push_back(Input::DeadLetterAcked { call, row });
+                for token in self.rejected_dead_letters.acknowledged(delivery.token) {
+                    self.send_dead_letter(token, arena);
+                }
+            }
+            Ok(stored) => {
+                self.acknowledged += 1;
+                if delivery.restamped {
+                    self.times.restamped();
+                }
+                let Some(record) = self.calls.get_mut(call) else { return };
+                if delivery.again && record.was_overtaken(&delivery.token, stored) {
+                    self.order_breaks += 1;
+                    self.order_break = Some(stored);
+                }
+                let answered = record.acked(&delivery.token, stored);
+                self.answered(call, row, answered);
+            }
+        }
+    }
+
+    /// The next acknowledgement or rejection for the core.
+    pub(super) fn next_input(&mut self) -> Option<Input<'static>> {
+        self.inputs.pop_front()
+    }
+
+    // -- totals -------------------------------------------------------------------------------------
+
+    pub(super) fn count_done(&mut self, ended: &Call) {
+        let done: u32 = ended.results.lane_ends().iter().map(|lane| lane.done).sum();
+        self.done += u64::from(done);
+    }
+
+    /// Events that were called for and done.
+    pub(super) fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// Outputs that the brokers acknowledged.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Outputs that were stored behind later ones of their lane.
+    pub(super) fn order_breaks(&self) -> u64 {
+        self.order_breaks
+    }
+
+    /// Topic and location of the last one, if it was not taken before.
+    pub(super) fn take_order_break(&mut self) -> Option<(String, RecordMetadata)> {
+        let record = self.order_break.take()?;
+        Some((self.topic_name(record.topic).to_owned(), record))
+    }
+
+    /// What is not logged while it happens.
+    pub(super) fn log_totals(&self, handler: &str) {
+        let order_breaks = self.order_breaks;
+        if order_breaks > 0 {
+            tracing::warn!(handler, order_breaks, "outputs stored behind later ones of their lane");
+        }
+        let restamped = self.times.count_restamped();
+        if restamped > 0 {
+            tracing::warn!(
+                handler,
+                restamped,
+                "outputs with the time of sending: their topics reject the time of their events"
+            );
+        }
+    }
+
+    fn topic_name(&self, topic: u16) -> &str {
+        self.topics.get(usize::from(topic)).map_or("?", String::as_str)
+    }
+}
+
+fn remedy(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::MSG_SIZE_TOO_LARGE => "; emit less, or raise the topic's `max.message.bytes`",
+        _ => "",
+    }
+}

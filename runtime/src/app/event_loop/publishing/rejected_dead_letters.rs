@@ -1,0 +1,93 @@
+//! Dead letters that the brokers rejected for another reason than their size. No event may be passed without its dead
+//! letter, so they are sent again: one of them now and then, and all when it is stored.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::librdkafka::Deadline;
+use crate::sink::Token;
+
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Default)]
+pub(super) struct RejectedDeadLetters {
+    waiting: VecDeque<Token>,
+    /// On its way, to see whether the topic takes it now.
+    probe: Option<Token>,
+    /// Not before.
+    pause: Option<Deadline>,
+}
+
+impl RejectedDeadLetters {
+    /// This one is rejected. True: people should know, it is the first or the one that was tried.
+    pub(super) fn add(&mut self, token: Token) -> bool {
+        let was_probe = self.probe.take_if(|probe| *probe == token).is_some();
+        let first = self.waiting.is_empty() && self.probe.is_none();
+        self.waiting.push_back(token);
+        if was_probe || first {
+            self.pause = Some(Deadline::after(PAUSE));
+        }
+        was_probe || first
+    }
+
+    /// The one to try now, if it is time.
+    pub(super) fn probe(&mut self) -> Option<Token> {
+        if self.probe.is_some() || self.pause.is_some_and(|pause| !pause.is_over()) {
+            return None;
+        }
+        self.probe = self.waiting.pop_front();
+        self.probe
+    }
+
+    /// The brokers have this one. If it was the one that was tried, returns the others, which may be sent now.
+    pub(super) fn acknowledged(&mut self, token: Token) -> VecDeque<Token> {
+        match self.probe.take_if(|probe| *probe == token) {
+            Some(_) => std::mem::take(&mut self.waiting),
+            None => VecDeque::new(),
+        }
+    }
+
+    /// Drops what is revoked.
+    pub(super) fn discard(&mut self, is_revoked: impl Fn(&Token) -> bool) {
+        self.waiting.retain(|token| !is_revoked(token));
+        self.probe.take_if(|probe| is_revoked(probe));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keylane_core::CallId;
+
+    use super::*;
+
+    fn token(row: u32) -> Token {
+        let call = CallId { slot: 0, generation: 1 };
+        Token { handler: 0, call, row, lane: 0, output: 0, dead_letter: true }
+    }
+
+    #[test]
+    fn one_is_tried_and_the_others_follow_when_it_is_stored() {
+        let mut rejected = RejectedDeadLetters::default();
+        assert_eq!([0, 1, 2].map(|row| rejected.add(token(row))), [true, false, false]);
+        assert_eq!(rejected.probe(), None, "there is a pause");
+        rejected.pause = None;
+        assert_eq!((rejected.probe(), rejected.probe()), (Some(token(0)), None), "one at a time");
+        assert!(rejected.add(token(0)), "still rejected");
+        rejected.pause = None;
+        assert_eq!(rejected.probe(), Some(token(1)));
+        assert_eq!(rejected.acknowledged(token(9)), [], "another one");
+        assert_eq!(rejected.acknowledged(token(1)), [token(2), token(0)]);
+        assert_eq!(rejected.probe(), None);
+    }
+
+    #[test]
+    fn revoked_ones_are_not_tried() {
+        let mut rejected = RejectedDeadLetters::default();
+        assert_eq!([0, 1, 2].map(|row| rejected.add(token(row))), [true, false, false]);
+        rejected.pause = None;
+        assert_eq!(rejected.probe(), Some(token(0)));
+        rejected.discard(|token| token.row < 2);
+        assert_eq!(rejected.probe(), Some(token(2)));
+    }
+}

@@ -1,0 +1,201 @@
+//! From records of the client to rows of the core: filter, lane key, and the arena that keeps the bytes.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use keylane_core::{Admission, ArenaSlot, FetchedRow, Input, Partition, ReadError, StartAt};
+
+use crate::admit::{Arena, Filter, LaneRule};
+use crate::source::Source;
+
+/// Nothing is kept of an event that was filtered.
+const NO_SLOT: ArenaSlot = ArenaSlot(u64::MAX);
+/// What such an event counts as, so that a read of nothing else ends, too.
+const FILTERED_BYTES: u32 = 64;
+
+/// What is read, and what is kept of it until it is settled.
+pub(in crate::app) struct Reading {
+    arena: Arena,
+    filter: Filter,
+    lane_rule: LaneRule,
+    /// Permissions of the core to read, in turn.
+    permissions: VecDeque<Permission>,
+    /// Rows of the read under way.
+    rows: Vec<FetchedRow>,
+    /// The partitions of all answered assignments that were not revoked.
+    owned: Vec<Partition>,
+    /// An assignment was answered.
+    was_assigned: bool,
+    first_read: Option<Duration>,
+    missing: Option<MissingLaneKey>,
+    missing_reported: u64,
+}
+
+/// The core's permission to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Permission {
+    pub(super) partition: Partition,
+    max_events: u32,
+    max_bytes: u64,
+}
+
+/// An event without the lane key that the configuration names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MissingLaneKey {
+    pub(super) partition: Partition,
+    pub(super) offset: i64,
+    /// Its value begins like that of a schema registry's serializer.
+    pub(super) registered: bool,
+}
+
+/// What one read found.
+#[derive(Debug)]
+pub(super) struct Read<'a> {
+    rows: &'a [FetchedRow],
+    /// The end of the partition.
+    end: Option<i64>,
+    error: Option<ReadError>,
+    pub(super) more: bool,
+}
+
+impl<'a> Read<'a> {
+    pub(super) fn found_anything(&self) -> bool {
+        !self.rows.is_empty() || self.end.is_some() || self.error.is_some()
+    }
+
+    pub(super) fn input(&self, partition: Partition) -> Input<'a> {
+        Input::Fetched { partition, rows: self.rows, end: self.end, error: self.error }
+    }
+}
+
+impl Reading {
+    pub(in crate::app) fn new(filter: Filter, lane_rule: LaneRule) -> Self {
+        Reading {
+            arena: Arena::default(),
+            filter,
+            lane_rule,
+            permissions: VecDeque::new(),
+            rows: Vec::new(),
+            owned: Vec::new(),
+            was_assigned: false,
+            first_read: None,
+            missing: None,
+            missing_reported: 0,
+        }
+    }
+
+    pub(super) fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    pub(super) fn release(&mut self, slots: &[ArenaSlot]) {
+        slots.iter().for_each(|&slot| self.arena.release(slot));
+    }
+
+    // -- ownership ----------------------------------------------------------------------------------
+
+    pub(super) fn assigned(&mut self, starts: &[StartAt]) {
+        self.owned.extend(starts.iter().map(|start| start.partition));
+        self.was_assigned = true;
+    }
+
+    pub(super) fn revoked(&mut self, partitions: &[Partition]) {
+        self.owned.retain(|owned| !partitions.contains(owned));
+    }
+
+    pub(super) fn owned(&self) -> &[Partition] {
+        &self.owned
+    }
+
+    /// Whether the group has assigned nothing, after an assignment that may have.
+    pub(super) fn has_nothing_assigned(&self) -> bool {
+        self.was_assigned && self.owned.is_empty()
+    }
+
+    // -- permissions --------------------------------------------------------------------------------
+
+    pub(super) fn permit(&mut self, partition: Partition, max_events: u32, max_bytes: u64) {
+        self.withdraw_permission(partition);
+        self.permissions.push_back(Permission { partition, max_events, max_bytes });
+    }
+
+    pub(super) fn withdraw_permission(&mut self, partition: Partition) {
+        self.permissions.retain(|permission| permission.partition != partition);
+    }
+
+    pub(super) fn permissions(&self) -> usize {
+        self.permissions.len()
+    }
+
+    pub(super) fn next_permission(&mut self) -> Option<Permission> {
+        self.permissions.pop_front()
+    }
+
+    /// It was not used: it is the last in turn now.
+    pub(super) fn keep_permission(&mut self, permission: Permission) {
+        self.permissions.push_back(permission);
+    }
+
+    // -- records ------------------------------------------------------------------------------------
+
+    /// Reads once, within the permission. The rows are lent until the next read.
+    pub(super) fn read(&mut self, source: &mut Source, permission: Permission, now: Duration) -> Read<'_> {
+        let Reading { arena, filter, lane_rule, rows, missing, .. } = self;
+        rows.clear();
+        let Permission { partition, max_events, max_bytes } = permission;
+        let read = source.read(partition, max_events, max_bytes, &mut |record| {
+            let (key, value) = (record.key(), record.value());
+            let (timestamp, log_append_time) = record.timestamp();
+            // A filtered record is not copied, either.
+            let (arena_slot, bytes, admission) = if filter.wants(key, value, || record.headers()) {
+                let (slot, bytes) = arena.store(key, value, record.headers(), log_append_time);
+                let missed = lane_rule.missed();
+                let admission = lane_rule.admission(key, value, || record.headers());
+                if lane_rule.missed() != missed && missing.is_none() {
+                    let registered = lane_rule.overlooks_registry(value);
+                    *missing = Some(MissingLaneKey { partition, offset: record.offset(), registered });
+                }
+                (slot, bytes, admission)
+            } else {
+                (NO_SLOT, FILTERED_BYTES, Admission::Filtered)
+            };
+            rows.push(FetchedRow { offset: record.offset(), timestamp, bytes, arena_slot, admission });
+            bytes
+        });
+        if !rows.is_empty() {
+            self.first_read.get_or_insert(now);
+        }
+        Read { rows: &self.rows, end: read.end_of_partition, error: read.error, more: read.more }
+    }
+
+    /// The first event without a lane key since the last report, if that costs its order: otherwise such events share a
+    /// lane, or each has an outcome of its own.
+    pub(super) fn missing_lane_key(&mut self) -> Option<MissingLaneKey> {
+        if !self.lane_rule.loses_order_silently() {
+            self.missing = None;
+        }
+        self.missing
+    }
+
+    /// It is reported now. Returns how many there were since the last report.
+    pub(super) fn report_missing(&mut self) -> u64 {
+        self.missing = None;
+        self.lane_rule.missed() - std::mem::replace(&mut self.missing_reported, self.lane_rule.missed())
+    }
+
+    // -- totals -------------------------------------------------------------------------------------
+
+    /// Time since the first read.
+    pub(super) fn active(&self, now: Duration) -> Duration {
+        self.first_read.map_or(Duration::ZERO, |first| now.saturating_sub(first))
+    }
+
+    /// What each rule of the filter decided.
+    pub(super) fn log_totals(&self, handler: &str) {
+        for count in self.filter.counts() {
+            let (rule, keep, events) =
+                (count.rule.as_deref().unwrap_or("no rule"), count.keep, count.records);
+            tracing::info!(handler, rule, keep, events, "filter");
+        }
+    }
+}
