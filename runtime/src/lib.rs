@@ -8,15 +8,21 @@
 //! Each layer uses only what is below it; siblings never import each other:
 //!
 //! ```text
-//! main ─ cli  →  app  →  source | admit | guest | sink  →  config | telemetry | librdkafka  →  keylane-core
+//! main ─ cli  →  app  →  source | admit | sink | guest  →  config | librdkafka  →  telemetry  →  keylane-core
 //! ```
+//!
+//! Four layers are crates of their own, beside this folder: `keylane-core`, `keylane-guest`, `keylane-librdkafka` and
+//! `keylane-telemetry`.
+
+#![forbid(unsafe_code)]
 
 pub mod admit;
 pub mod app;
 pub mod cli;
 pub mod config;
-pub mod guest;
-pub mod librdkafka;
 pub mod sink;
 pub mod source;
-pub mod telemetry;
+
+pub use keylane_guest as guest;
+pub use keylane_librdkafka as librdkafka;
+pub use keylane_telemetry as telemetry;

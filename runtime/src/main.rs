@@ -1,5 +1,7 @@
 //! The `keylane` binary: arguments → logging → command (configuration → app) → exit code.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use keylane::cli::{self, Cli};

@@ -18,6 +18,8 @@
 //! committable offset never passes an open event. An event settles once per ownership. Results of an older ownership
 //! change nothing. Nothing is committed after *lost*. In the steady state nothing is allocated.
 
+#![forbid(unsafe_code)]
+
 mod action;
 mod bits;
 mod calls;

@@ -1,0 +1,52 @@
+//! Where events are handled: WebAssembly components, called in batches on a few worker threads.
+//!
+//! In the order of the flow: [`engine`] owns every knob of the WebAssembly engine and the [`clock`] that
+//! deadlines are made of. [`load`] turns a file into a checked component ([`inspect`] tells what it found,
+//! [`compiler`] has a child process compile it, [`cache`] keeps compiled code), and [`handler`] links it and knows how to make instances. The shell fills
+//! a [`batch`], puts it into a [`call`] and submits it to the [`workers`], which take an instance from the
+//! pool, run the call as a fiber under its deadline, check what comes back ([`results`]) and hand the call
+//! back through [`CallObserver`].
+//!
+//! *Invariant:* nothing here knows Kafka or the configuration; of the core only the types of a call's result. A guest's failure is a value
+//! ([`CallResult::Failed`]), never an error of ours. A guest imports nothing that it was not granted ([`grants`]):
+//! standard WASI is linked over an empty context, [`http`] where it is granted, and everything else is refused
+//! when the component is loaded.
+//!
+//! *Invariant:* an instance that trapped, ran past its deadline, was cancelled or broke the contract is
+//! dropped and never called again.
+
+pub mod batch;
+pub mod cache;
+pub mod call;
+pub mod clock;
+pub mod compiler;
+pub mod engine;
+pub mod grants;
+pub mod handler;
+pub mod http;
+pub mod inspect;
+pub mod load;
+pub mod results;
+pub mod workers;
+
+mod bindings;
+mod host;
+mod lines;
+mod pool;
+#[cfg(test)]
+mod testing;
+mod trap;
+
+pub use batch::Batch;
+pub use cache::Cache;
+pub use call::{Call, CallEvent, CallKey, CallObserver, CallResult, GuestFailure};
+pub use clock::Clock;
+pub use compiler::Compiler;
+pub use engine::{Engine, EngineError, EngineOptions};
+pub use grants::{Granted, Grants};
+pub use handler::{Handler, HandlerOptions};
+pub use http::{AllowedHost, HttpClient, HttpGrant};
+pub use inspect::{Grant, Import, Inspection, Kind};
+pub use load::{Component, LoadError};
+pub use results::{GuestOutput, OUTPUT_BYTES, Refusal, Results};
+pub use workers::Workers;

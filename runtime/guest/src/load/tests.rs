@@ -1,0 +1,287 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::handler::{Handler, HandlerOptions};
+use crate::inspect::{Grant, inspect};
+use crate::testing;
+
+/// An empty directory that goes with the test.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("keylane-{}-{name}", std::process::id()));
+        std::fs::remove_dir_all(&path).ok();
+        std::fs::create_dir(&path).unwrap();
+        Scratch(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+fn refused(bytes: &[u8]) -> String {
+    Component::from_bytes(
+        &testing::engine(),
+        "orders.wasm",
+        bytes,
+        Granted::default(),
+        &Compiler::here(),
+        None,
+    )
+    .unwrap_err()
+    .to_string()
+}
+
+#[test]
+fn what_is_no_component_is_refused_with_its_remedy() {
+    let no_exports = wat::parse_str("(component)").unwrap();
+    let old = wat::parse_str(r#"(component (component $c) (instance $i (instantiate $c)) (export "keylane:handler/handler@0.2.0" (instance $i)))"#).unwrap();
+    let bare = wat::parse_str("(module)").unwrap();
+    let mut broken = no_exports.clone();
+    broken.extend_from_slice(&[0x7f, 0x01, 0x00]);
+    let cases: [(&[u8], &str); 8] = [
+        (
+            b"(component)",
+            "`orders.wasm` is not a WebAssembly file; give a component (.wasm), not its source or text form",
+        ),
+        (
+            b"",
+            "`orders.wasm` is not a WebAssembly file; give a component (.wasm), not its source or text form",
+        ),
+        (
+            b"\x7fELF\x02\x01\x01",
+            "`orders.wasm` is compiled code (a .cwasm or another ELF file), which is never run; give the \
+             .wasm component that it was made from",
+        ),
+        (
+            &bare,
+            "`orders.wasm` is a core module without component metadata; build it with wit-bindgen, or add \
+             the metadata: `wasm-tools component embed wit --world event-handler orders.wasm`",
+        ),
+        (
+            &no_exports,
+            "`orders.wasm` exports no handler; it exports nothing; build it for the world `event-handler` \
+             or `batch-event-handler` of `keylane:handler@0.1.0` (wit/handler.wit)",
+        ),
+        (
+            &old,
+            "`orders.wasm` exports no handler; it exports `keylane:handler/handler@0.2.0`; build it for the \
+             world `event-handler` or `batch-event-handler` of `keylane:handler@0.1.0` (wit/handler.wit)",
+        ),
+        (
+            &testing::keyed(),
+            "`orders.wasm` exports `keylane:handler/keyed-handler`, and handlers with state are not yet in \
+             this version; export `handler` or `batch-handler`",
+        ),
+        (
+            &testing::greedy(),
+            "`orders.wasm` imports what it was not granted:\n  \
+             - `test:guests/database`: Keylane does not provide it; build the component without it, or link \
+             what provides it into the component (`wac plug`)\n  \
+             - `http`: Keylane does not provide it; build the component without it, or link what provides \
+             it into the component (`wac plug`)\n  \
+             - `wasi:http/outgoing-handler@0.2.6`: grant it, in the handler's section: \
+             `grants.http = [\"HOST\"]`; or build the component without it (jco componentize: \
+             `--disable http fetch-event`)",
+        ),
+    ];
+    for (bytes, message) in cases {
+        assert_eq!(refused(bytes), message);
+    }
+    assert!(refused(&broken).starts_with("`orders.wasm` is not a valid component: "), "{}", refused(&broken));
+}
+
+#[test]
+fn our_own_compiled_code_is_refused_too() {
+    let engine = testing::engine();
+    let component = Component::from_bytes(
+        &engine,
+        "orders.wasm",
+        &testing::obedient(),
+        Granted::default(),
+        &Compiler::here(),
+        None,
+    )
+    .unwrap();
+    let code = component.compiled.serialize().unwrap();
+    assert!(matches!(
+        Component::from_bytes(&engine, "orders.cwasm", &code, Granted::default(), &Compiler::here(), None),
+        Err(LoadError::CompiledCode { name }) if name == "orders.cwasm"
+    ));
+}
+
+#[test]
+fn both_kinds_load_and_say_what_they_are() {
+    let engine = testing::engine();
+    let cases = [
+        (testing::obedient(), Kind::Handler, "keylane:handler/handler@0.1.0"),
+        (
+            testing::batch_handler(testing::ALL_DONE),
+            Kind::BatchHandler,
+            "keylane:handler/batch-handler@0.1.0",
+        ),
+    ];
+    for (wasm, kind, export) in cases {
+        let component =
+            Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None)
+                .unwrap();
+        assert_eq!(component.kind(), kind);
+        let inspection = component.inspection();
+        assert_eq!(inspection.exports, [export]);
+        assert!(inspection.was_core_module);
+        assert_eq!(inspection.size, wasm.len());
+        // The same component, made beforehand.
+        let made = to_component("orders.wasm", &wasm).unwrap();
+        assert!(!inspect("orders.wasm", &made).unwrap().was_core_module);
+        assert_eq!(
+            Component::from_bytes(&engine, "orders.wasm", &made, Granted::default(), &Compiler::here(), None)
+                .unwrap()
+                .kind(),
+            kind
+        );
+    }
+}
+
+#[test]
+fn an_inspection_tells_of_every_import_whether_it_is_granted() {
+    let grants = |wasm: &[u8]| {
+        let inspection = inspect("orders.wasm", wasm).unwrap();
+        inspection.imports.into_iter().map(|import| (import.name, import.grant)).collect::<Vec<_>>()
+    };
+    // The encoder raises the versions of WASI to those of its adapter: they are not looked at.
+    let granted: Vec<_> = grants(&testing::waiting())
+        .into_iter()
+        .map(|(name, grant)| (name.split('@').next().unwrap().to_owned(), grant))
+        .collect();
+    assert_eq!(
+        granted,
+        [
+            ("keylane:handler/types".to_owned(), Grant::Types),
+            ("wasi:io/poll".to_owned(), Grant::Wasi),
+            ("wasi:clocks/monotonic-clock".to_owned(), Grant::Wasi),
+        ]
+    );
+    let refused = grants(&testing::greedy());
+    assert!(refused.contains(&("wasi:http/outgoing-handler@0.2.6".to_owned(), Grant::Http)), "{refused:?}");
+    let refused = refused.iter().filter(|(_, grant)| matches!(grant, Grant::Refused { .. })).count();
+    assert_eq!(refused, 2);
+}
+
+#[test]
+fn a_grant_of_http_is_a_grant_of_nothing_else() {
+    let inspection = inspect("orders.wasm", &testing::greedy()).unwrap();
+    let refused = |granted| inspection.refused(granted).map(|(import, _)| import).collect::<Vec<_>>();
+    let http = "wasi:http/outgoing-handler@0.2.6";
+    assert_eq!(refused(Granted::default()), ["test:guests/database", "http", http]);
+    assert_eq!(refused(Granted { http: true }), ["test:guests/database", "http"]);
+}
+
+#[test]
+fn a_component_that_cannot_start_is_refused_before_any_event() {
+    let engine = testing::engine();
+    let cases = [
+        (
+            "(memory (export \"memory\") 2000) (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) unreachable)",
+            "`orders.wasm` does not start: memory limit: the guest asked for 131072000 bytes in \
+             all, 67108864 are allowed; a component must initialise itself within its memory limit and \
+             without its events",
+        ),
+        (
+            "(memory (export \"memory\") 1) (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) unreachable)
+             (func $init unreachable) (start $init)",
+            "`orders.wasm` does not start: wasm trap: wasm `unreachable` instruction executed \
+             in `init`; a component must initialise itself within its memory limit and without its events",
+        ),
+    ];
+    for (fields, message) in cases {
+        let wasm = testing::module(
+            "keylane:handler/batch-event-handler@0.1.0",
+            &format!(
+                r#"(module {fields}
+                    (func (export "keylane:handler/batch-handler@0.1.0#handle") (param i32) (result i32)
+                        unreachable))"#
+            ),
+        );
+        let component =
+            Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None)
+                .unwrap();
+        let error = Handler::new(&engine, &component, HandlerOptions::new("orders")).unwrap_err();
+        assert_eq!(error.to_string(), message);
+    }
+}
+
+#[test]
+fn an_export_of_another_type_is_refused_before_any_event() {
+    let engine = testing::engine();
+    let wasm = wat::parse_str(
+        r#"(component
+            (core module $code (func (export "handle")))
+            (core instance $core (instantiate $code))
+            (func $handle (canon lift (core func $core "handle")))
+            (instance $handler (export "handle" (func $handle)))
+            (export "keylane:handler/handler@0.1.0" (instance $handler)))"#,
+    )
+    .unwrap();
+    let component =
+        Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None)
+            .unwrap();
+    let error = Handler::new(&engine, &component, HandlerOptions::new("orders")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`orders.wasm` can't be linked: failed to convert function to given type: type mismatch with \
+         parameters: expected 1-tuple, found 0-tuple; \
+         build it with the wit/ of this version and a toolchain for WASI 0.2"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = Component::from_file(
+        &testing::engine(),
+        Path::new("/nowhere/orders.wasm"),
+        Granted::default(),
+        &Compiler::here(),
+        None,
+    )
+    .unwrap_err();
+    assert!(error.to_string().starts_with("can't read the component `/nowhere/orders.wasm`: "), "{error}");
+    assert!(error.to_string().ends_with("; check `component` in the handler's section"), "{error}");
+}
+
+/// What the static look and the engine accept is the same: `check` refuses what `run` refuses.
+#[test]
+fn features_that_the_engine_lacks_are_known_without_compiling() {
+    let engine = crate::engine::for_compiling().unwrap();
+    let cases = [
+        ("(tag)", "build it without exceptions"),
+        ("(func (try_table))", "build it without exceptions"),
+        ("(memory i64 1)", "build it for 32 bits"),
+        ("(memory 1 1 shared)", "build it for one thread"),
+        ("(type (struct))", "build it without that"),
+        ("(func (param externref))", "build it without that"),
+        ("(func (result v128) (v128.const i32x4 0 0 0 0))", ""),
+        ("(func (param i32) (return_call 0 (local.get 0)))", ""),
+        ("(memory 1) (memory 1)", ""),
+        ("(table 3 funcref) (elem (i32.const 0) func)", ""),
+    ];
+    for (content, remedy) in cases {
+        let component = wat::parse_str(format!("(component (core module {content}))")).unwrap();
+        let compiled = wasmtime::component::Component::new(&engine, &component);
+        assert_eq!(compiled.is_ok(), remedy.is_empty(), "{content}: {:?}", compiled.err());
+        match inspect("orders.wasm", &component) {
+            Ok(_) => assert!(remedy.is_empty(), "{content} is not found"),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(!remedy.is_empty() && text.contains(remedy), "{content}: {text}");
+            }
+        }
+    }
+}

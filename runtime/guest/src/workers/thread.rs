@@ -1,0 +1,167 @@
+//! The loop of one worker.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::call_events::CallEventBatches;
+use super::slot::{CallSlot, Home, Polled, Ready};
+use super::{NextCall, Shared, lock};
+use crate::call::Call;
+
+/// Polls and calls in a row before timers and cancels get a look: enough that looking costs little.
+const POLLS_MAX: u32 = 32;
+
+/// How late the deadline of a call that waits may be noticed.
+const DEADLINE_LOOK: Duration = Duration::from_millis(10);
+
+pub(super) fn spawn(shared: Arc<Shared>, index: usize) -> std::io::Result<JoinHandle<()>> {
+    // Everything, because standard WASI is linked in full: a guest that tries a socket must get its error.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(format!("keylane-worker-{index}")).spawn(move || {
+        let work = async {
+            let mut looks = tokio::time::interval(DEADLINE_LOOK);
+            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut worker = Worker {
+                home: Rc::new(Home { shared, worker: index }),
+                ready: Arc::default(),
+                slots: Vec::new(),
+                free: Vec::new(),
+                call_events: CallEventBatches::default(),
+                looks,
+                next_deadline: Duration::MAX,
+            };
+            std::future::poll_fn(|context| worker.turn(context)).await;
+        };
+        // Tokio's budget is for tasks that share a thread fairly; here one future is the whole thread.
+        runtime.block_on(tokio::task::unconstrained(work));
+    })
+}
+
+struct Worker {
+    home: Rc<Home>,
+    ready: Arc<Ready>,
+    slots: Vec<CallSlot>,
+    free: Vec<usize>,
+    call_events: CallEventBatches,
+    looks: Interval,
+    /// No deadline comes earlier on the engine's clock. To look at thousands of calls that wait costs.
+    next_deadline: Duration,
+}
+
+impl Worker {
+    /// Ready when the workers are shut down and nothing is left.
+    fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.note_waker(context);
+        self.take_cancels();
+        if self.home.shared.is_closed() {
+            self.cancel_all();
+        }
+        if !lock(&self.ready).is_empty() {
+            self.home.shared.busy(self.home.worker);
+        }
+        for _ in 0..POLLS_MAX {
+            let ready = lock(&self.ready).pop_front();
+            let polled = match ready {
+                Some(slot) => self.poll(slot),
+                None => match self.home.shared.next(self.home.worker) {
+                    NextCall::Call(call) => self.begin(call),
+                    NextCall::Closed if self.is_empty() => {
+                        self.call_events.deliver(&self.home.shared);
+                        return Poll::Ready(());
+                    }
+                    NextCall::Closed => return self.rest(context),
+                    NextCall::Nothing => return self.rest(context),
+                },
+            };
+            if polled == Polled::GaveWay {
+                break; // a tick went by: time for timers and cancels
+            }
+            if self.call_events.is_due() {
+                self.call_events.deliver(&self.home.shared);
+            }
+        }
+        self.call_events.deliver(&self.home.shared);
+        self.check_deadlines(context);
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Nothing is ready and nothing is queued.
+    fn rest(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.call_events.deliver(&self.home.shared);
+        self.check_deadlines(context);
+        Poll::Pending
+    }
+
+    fn note_waker(&self, context: &Context<'_>) {
+        let Some(mailbox) = self.home.shared.mailboxes.get(self.home.worker) else { return };
+        let mut waker = lock(&mailbox.waker);
+        match waker.as_mut() {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => *waker = Some(context.waker().clone()),
+        }
+    }
+
+    fn take_cancels(&mut self) {
+        let Some(mailbox) = self.home.shared.mailboxes.get(self.home.worker) else { return };
+        let cancels = std::mem::take(&mut *lock(&mailbox.cancels));
+        for key in cancels {
+            if let Some(slot) = self.slots.iter().find(|slot| slot.is_running(key)) {
+                slot.cancel();
+            }
+        }
+    }
+
+    fn begin(&mut self, call: Box<Call>) -> Polled {
+        self.call_events.expect(&call);
+        let index = self.free.pop().unwrap_or_else(|| {
+            let index = self.slots.len();
+            self.slots.push(CallSlot::new(index, self.home.clone(), self.ready.clone()));
+            index
+        });
+        self.next_deadline =
+            self.next_deadline.min(self.home.shared.clock.now().saturating_add(call.handler().timeout()));
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.begin(call);
+        }
+        self.poll(index)
+    }
+
+    fn poll(&mut self, index: usize) -> Polled {
+        let Some(slot) = self.slots.get_mut(index) else { return Polled::Over };
+        let was_free = slot.is_free();
+        let polled = slot.poll(&mut self.call_events);
+        if polled == Polled::Over && !was_free {
+            self.free.push(index);
+        }
+        polled
+    }
+
+    fn check_deadlines(&mut self, context: &mut Context<'_>) {
+        if self.is_empty() {
+            return;
+        }
+        while self.looks.poll_tick(context).is_ready() {
+            let now = self.home.shared.clock.now();
+            if now >= self.next_deadline {
+                let left = self.slots.iter().filter_map(CallSlot::check_deadline).min();
+                self.next_deadline = left.map_or(Duration::MAX, |left| now.saturating_add(left));
+            }
+        }
+    }
+
+    fn cancel_all(&mut self) {
+        for slot in self.slots.iter().filter(|slot| !slot.is_free()) {
+            slot.cancel();
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.free.len() == self.slots.len()
+    }
+}

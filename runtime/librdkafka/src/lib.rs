@@ -1,0 +1,56 @@
+//! The C library behind safe types: everything that knows a pointer of librdkafka is in here.
+//!
+//! Two habits of this module differ from the usual Rust client, and both are on purpose. Error codes stay plain
+//! integers: the client's enum does not know all codes a broker may send, and an unknown value of it is
+//! undefined behaviour. And names, metadata and header names stay bytes: anyone may have written them.
+//!
+//! What the rest relies on:
+//! - a partition's queue is cut off from the consumer's main queue *before* the partition is assigned, so that
+//!   no record ever reaches the main queue;
+//! - a rebalance is an event that is stored and answered later, never a callback that blocks;
+//! - queues hold the client alive, and the client is destroyed on a thread of its own with a time limit.
+#![allow(unsafe_code, reason = "the crate that calls C; each block says why it is sound")]
+
+mod admin;
+mod client;
+mod code;
+mod config;
+mod configs;
+mod consumer;
+mod credentials;
+mod deadline;
+mod event;
+mod group_reader;
+mod list;
+mod message;
+mod mock;
+mod partition_queue;
+mod probe;
+mod producer;
+mod questions;
+mod queue;
+mod requests;
+mod sys;
+mod token;
+mod wake;
+
+pub use admin::{AdminBroker, NewTopic, TopicDescription, admin_broker, create_topics, describe_topics};
+pub use client::Client;
+pub use code::ErrorCode;
+pub use config::{ConfigError, Properties};
+pub use configs::{TopicConfigs, describe_topic_configs};
+pub use consumer::{BEGINNING, Consumer, END};
+pub use credentials::{Credentials, CredentialsError, Secret};
+pub use deadline::Deadline;
+pub use event::{ClientEvent, EventKind};
+pub use group_reader::GroupReader;
+pub use list::{ListEntry, PartitionList};
+pub use message::{Header, Headers, Message};
+pub use mock::MockCluster;
+pub use partition_queue::{Entry, PartitionQueue, ReadEnd};
+pub use probe::{Probed, probe};
+pub use producer::{Delivered, ProduceRecord, Producer, ProducerTopic};
+pub use questions::{NewPartitions, PermanentStartupError, Purpose, Questions, StartupRetry, Unanswered};
+pub use queue::Queue;
+pub use requests::{Isolation, Requests};
+pub use wake::{Wake, WakeHandle};

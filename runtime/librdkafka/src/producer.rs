@@ -1,0 +1,226 @@
+//! A producer.
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka_sys::{RD_KAFKA_EVENT_DR, RD_KAFKA_EVENT_ERROR, RD_KAFKA_MSG_F_COPY};
+
+use super::code::ErrorCode;
+use super::deadline::millis;
+use super::message::{Header, Message};
+use super::{Client, ClientEvent, ConfigError, Properties, Queue, sys};
+
+/// `RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT`.
+const PURGE_ALL: c_int = 3;
+
+/// A producer whose delivery reports are events.
+#[derive(Clone, Debug)]
+pub struct Producer(Arc<Client>);
+
+/// A topic of one producer.
+#[derive(Debug)]
+pub struct ProducerTopic {
+    raw: NonNull<sys::Topic>,
+    /// Dropped after the handle.
+    _client: Arc<Client>,
+}
+
+// SAFETY: topic handles are counted references to an object that is locked inside.
+unsafe impl Send for ProducerTopic {}
+// SAFETY: as above; nothing is changed through the handle.
+unsafe impl Sync for ProducerTopic {}
+
+/// A record to send; its bytes are copied.
+#[derive(Clone, Copy)]
+pub struct ProduceRecord<'a> {
+    /// `None`: the configured partitioner decides.
+    pub partition: Option<i32>,
+    /// Milliseconds since 1970; `None`: now.
+    pub timestamp: Option<i64>,
+    /// The key.
+    pub key: Option<&'a [u8]>,
+    /// The value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// In order. Names are bytes: Kafka's own clients write UTF-8, nothing enforces it.
+    pub headers: &'a [Header<'a>],
+    /// Comes back with the delivery report.
+    pub token: usize,
+}
+
+/// What became of one record.
+#[derive(Clone, Copy)]
+pub struct Delivered<'e> {
+    /// The record's.
+    pub token: usize,
+    /// Where it went.
+    pub partition: i32,
+    /// Its offset there; meaningless after an error.
+    pub offset: i64,
+    /// [`ErrorCode::NONE`] if the brokers have it.
+    pub error: ErrorCode,
+    message: &'e sys::RawMessage,
+}
+
+impl<'e> Delivered<'e> {
+    /// The record itself, as it was sent.
+    pub fn record(&self) -> Result<Message<'e>, ErrorCode> {
+        // SAFETY: the message belongs to the event, which lives during `'e`; of a report, too, it has key, value and
+        // headers, whatever its error.
+        unsafe { Message::new(self.message) }
+    }
+}
+
+impl Producer {
+    /// A producer that is not connected yet.
+    pub fn new(properties: &Properties) -> Result<Producer, ConfigError> {
+        let client = properties.create(sys::TYPE_PRODUCER, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR)?;
+        Ok(Producer(client))
+    }
+
+    /// The client behind it.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.0
+    }
+
+    /// The queue of delivery reports and errors.
+    pub fn main_queue(&self) -> Queue {
+        // SAFETY: the client is live.
+        let raw = unsafe { sys::rd_kafka_queue_get_main(self.0.raw()) };
+        Queue::from_raw(&self.0, raw).expect("every client has this queue")
+    }
+
+    /// A handle on a topic; `None` if the name can't be a topic's.
+    pub fn topic(&self, name: &CStr) -> Option<ProducerTopic> {
+        // SAFETY: the client is live; the name is copied; null means the client's default configuration.
+        let raw = unsafe { sys::rd_kafka_topic_new(self.0.raw(), name.as_ptr(), ptr::null_mut()) };
+        Some(ProducerTopic { raw: NonNull::new(raw)?, _client: Arc::clone(&self.0) })
+    }
+
+    /// Queues a record. On error nothing is queued and no report will come.
+    pub fn produce(&self, topic: &ProducerTopic, record: &ProduceRecord<'_>) -> Result<(), ErrorCode> {
+        let headers = OwnedHeaders::new(record.headers);
+        let token: *mut c_void = ptr::without_provenance_mut(record.token);
+        let (key, key_len) = parts(record.key);
+        let (value, value_len) = parts(record.value);
+        // SAFETY: client and topic are live, and the topic is the client's or the library refuses it. Every tag
+        // is followed by arguments of the types that rdkafka.h gives for it, up to END. Key and value are copied
+        // (MSG_F_COPY). The headers belong to the library if and only if it returns success.
+        let code = unsafe {
+            sys::rd_kafka_producev(
+                self.0.raw(),
+                sys::vtype::TOPIC,
+                topic.raw.as_ptr(),
+                sys::vtype::PARTITION,
+                record.partition.unwrap_or(-1),
+                sys::vtype::FLAGS,
+                RD_KAFKA_MSG_F_COPY,
+                sys::vtype::KEY,
+                key,
+                key_len,
+                sys::vtype::VALUE,
+                value,
+                value_len,
+                sys::vtype::TIMESTAMP,
+                record.timestamp.unwrap_or(0),
+                sys::vtype::HEADERS,
+                headers.0,
+                sys::vtype::OPAQUE,
+                token,
+                sys::vtype::END,
+            )
+        };
+        let result = ErrorCode(code).into_result();
+        if result.is_ok() {
+            std::mem::forget(headers);
+        }
+        result
+    }
+
+    /// Sends what is queued without waiting for more to fill a batch, and waits until every record has its
+    /// report. Somebody else must take the reports meanwhile.
+    pub fn flush(&self, limit: Duration) -> Result<(), ErrorCode> {
+        // SAFETY: the client is live.
+        ErrorCode(unsafe { sys::rd_kafka_flush(self.0.raw(), millis(limit)) }).into_result()
+    }
+
+    /// Gives up every record that has no report yet: each gets one with an error.
+    pub fn purge(&self) -> Result<(), ErrorCode> {
+        // SAFETY: the client is live.
+        ErrorCode(unsafe { sys::rd_kafka_purge(self.0.raw(), PURGE_ALL) }).into_result()
+    }
+
+    /// Raises a fatal error, as idempotence does when its sequence is broken: for tests of what replaces the producer.
+    #[doc(hidden)]
+    pub fn break_down(&self) {
+        // SAFETY: the client is live and the text ends with a NUL.
+        unsafe {
+            sys::rd_kafka_test_fatal_error(
+                self.0.raw(),
+                ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER.0,
+                c"a test".as_ptr(),
+            )
+        };
+    }
+
+    /// How many records and reports are on their way.
+    pub fn queued(&self) -> usize {
+        // SAFETY: the client is live.
+        usize::try_from(unsafe { sys::rd_kafka_outq_len(self.0.raw()) }).unwrap_or(0)
+    }
+}
+
+impl ClientEvent {
+    /// The next report of a delivery event.
+    pub fn next_delivered(&mut self) -> Option<Delivered<'_>> {
+        self.next_message().map(|message| Delivered {
+            token: message.private.addr(),
+            partition: message.partition,
+            offset: message.offset,
+            error: ErrorCode(message.err),
+            message,
+        })
+    }
+}
+
+impl Drop for ProducerTopic {
+    fn drop(&mut self) {
+        // SAFETY: the reference is ours and the client still lives.
+        unsafe { sys::rd_kafka_topic_destroy(self.raw.as_ptr()) }
+    }
+}
+
+/// Headers that the library has not taken yet.
+struct OwnedHeaders(*mut sys::KafkaHeaders);
+
+impl OwnedHeaders {
+    fn new(headers: &[Header<'_>]) -> OwnedHeaders {
+        // SAFETY: takes a number; the library aborts the process rather than return null.
+        let raw = unsafe { sys::rd_kafka_headers_new(headers.len()) };
+        for (name, value) in headers {
+            let (value, size) = parts(*value);
+            // SAFETY: the headers are ours; name and value are copied, each with the size given.
+            unsafe {
+                sys::rd_kafka_header_add(raw, name.as_ptr().cast(), signed(name.len()), value, signed(size));
+            }
+        }
+        OwnedHeaders(raw)
+    }
+}
+
+impl Drop for OwnedHeaders {
+    fn drop(&mut self) {
+        // SAFETY: the library has not taken them, else they would have been forgotten.
+        unsafe { sys::rd_kafka_headers_destroy(self.0) }
+    }
+}
+
+/// Null for what is absent; never null for what is there, even if it is empty.
+fn parts(bytes: Option<&[u8]>) -> (*const c_void, usize) {
+    bytes.map_or((ptr::null(), 0), |bytes| (bytes.as_ptr().cast(), bytes.len()))
+}
+
+/// No slice is longer than this type can say.
+fn signed(size: usize) -> isize {
+    isize::try_from(size).expect("a slice is never longer than isize::MAX")
+}

@@ -1,0 +1,217 @@
+//! Requests whose answers come to a queue: offsets of logs and of a group, and what topics are. Nothing here waits.
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::admin::{AdminBroker, Options, TopicDescription, array, description};
+use super::code::{self, ErrorCode};
+use super::list::{ListEntry, PartitionList, entry};
+use super::{Client, ClientEvent, END, Queue, sys};
+
+/// `RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS`, `RD_KAFKA_ADMIN_OP_DESCRIBETOPICS`, `RD_KAFKA_ADMIN_OP_LISTOFFSETS`.
+const GROUP_OFFSETS: i32 = 14;
+const TOPICS: i32 = 19;
+const LOG_OFFSETS: i32 = 21;
+
+/// Up to where a log counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// All of it: `RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED`.
+    Uncommitted = 0,
+    /// What lies before the first transaction that has not ended.
+    Committed = 1,
+}
+
+/// Sends requests of one client. Each has a number, which [`ClientEvent::request`] gives with its answer.
+#[derive(Debug)]
+pub struct Requests {
+    client: Arc<Client>,
+    answers: Queue,
+    last: usize,
+}
+
+impl Requests {
+    /// `answers`: where the answers come.
+    pub fn new(client: &Arc<Client>, answers: Queue) -> Requests {
+        Requests { client: Arc::clone(client), answers, last: 0 }
+    }
+
+    /// The next answer, without waiting.
+    pub fn next_answer(&self) -> Option<ClientEvent> {
+        self.answers.poll_now()
+    }
+
+    /// The next answer, if one comes in time.
+    pub fn wait_for_answer(&self, limit: Duration) -> Option<ClientEvent> {
+        self.answers.poll(limit)
+    }
+
+    /// Replaces timestamps, [`BEGINNING`](super::BEGINNING) and [`END`](super::END) in a list by offsets: see
+    /// [`ClientEvent::log_offsets`]. All leaders have to answer; to be told of one whatever the others do, ask for it alone.
+    pub fn log_offsets(&mut self, mut list: PartitionList, isolation: Isolation, limit: Duration) -> usize {
+        let (number, options) = self.begin(LOG_OFFSETS, limit);
+        options.set_isolation(isolation);
+        // SAFETY: client, list, options and queue are live; the list is copied.
+        unsafe {
+            sys::rd_kafka_ListOffsets(self.client.raw(), list.raw_mut(), options.raw(), self.answers.raw());
+        }
+        number
+    }
+
+    /// What a group committed for these partitions, or for all: see [`ClientEvent::group_offsets`], and
+    /// [`GroupReader`](super::GroupReader) for why no other client asks. `stable`: a partition with an undecided transaction
+    /// answers with [`ErrorCode::UNSTABLE_OFFSET_COMMIT`].
+    pub(super) fn group_offsets(
+        &mut self,
+        group: &CStr,
+        list: Option<&PartitionList>,
+        stable: bool,
+        limit: Duration,
+    ) -> usize {
+        let (number, options) = self.begin(GROUP_OFFSETS, limit);
+        if stable {
+            options.require_stable_offsets();
+        }
+        let list = list.map_or(ptr::null(), PartitionList::raw);
+        // SAFETY: client, options, queue and list are live; group and list are copied into the order, and from there.
+        unsafe {
+            let mut order = sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), list);
+            sys::rd_kafka_ListConsumerGroupOffsets(
+                self.client.raw(),
+                &raw mut order,
+                1,
+                options.raw(),
+                self.answers.raw(),
+            );
+            sys::rd_kafka_ListConsumerGroupOffsets_destroy(order);
+        }
+        number
+    }
+
+    /// What these topics are: see [`ClientEvent::topics`]. None of them is created by asking.
+    pub fn topics(&mut self, names: &[CString], broker: AdminBroker, limit: Duration) -> usize {
+        let (number, options) = self.begin(TOPICS, limit);
+        options.ask(broker);
+        let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+        // SAFETY: client, options and queue are live; the names are copied into the collection and from there.
+        unsafe {
+            let topics = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_ptr(), pointers.len());
+            sys::rd_kafka_DescribeTopics(self.client.raw(), topics, options.raw(), self.answers.raw());
+            sys::rd_kafka_TopicCollection_destroy(topics);
+        }
+        number
+    }
+
+    fn begin(&mut self, operation: i32, limit: Duration) -> (usize, Options) {
+        self.last += 1;
+        let options = Options::new(&self.client, operation, limit);
+        options.set_request(self.last);
+        (self.last, options)
+    }
+}
+
+impl Options {
+    fn set_request(&self, number: usize) {
+        // SAFETY: the options are live; the number is never followed as a pointer.
+        unsafe { sys::rd_kafka_AdminOptions_set_opaque(self.raw_mut(), ptr::without_provenance_mut(number)) }
+    }
+
+    fn set_isolation(&self, isolation: Isolation) {
+        // SAFETY: the options are live, and the error is ours. It is none: the operation has this option.
+        let _set = unsafe {
+            code::take(sys::rd_kafka_AdminOptions_set_isolation_level(self.raw_mut(), isolation as c_int))
+        };
+    }
+
+    fn require_stable_offsets(&self) {
+        // SAFETY: as above.
+        let _set =
+            unsafe { code::take(sys::rd_kafka_AdminOptions_set_require_stable_offsets(self.raw_mut(), 1)) };
+    }
+}
+
+impl ClientEvent {
+    /// The answer to [`Requests::log_offsets`]: per partition its offset, or why it is not known. After a timestamp behind
+    /// the last record it is [`END`]. A leader that did not answer, for whatever reason, is a timeout.
+    pub fn log_offsets(&self) -> Result<Vec<ListEntry<'_>>, ErrorCode> {
+        self.error().into_result()?;
+        let mut count = 0;
+        // SAFETY: the event is live; the array of pointers and what they point to belong to it.
+        unsafe {
+            let result = sys::rd_kafka_event_ListOffsets_result(self.raw());
+            let infos = array(sys::rd_kafka_ListOffsets_result_infos(result, &raw mut count), count);
+            let of_info = |info: &*const sys::LogOffset| {
+                let entry = entry(&*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info));
+                // Of a leader that gave no answer the library drops the error: what is left is the offset that it
+                // began with, which means nothing (`rd_kafka_ListOffsets_response_merge`).
+                let unanswered = entry.error.is_none() && entry.offset < END;
+                ListEntry { error: if unanswered { ErrorCode::TIMED_OUT } else { entry.error }, ..entry }
+            };
+            Ok(infos.iter().map(of_info).collect())
+        }
+    }
+
+    /// The answer to [`Requests::group_offsets`]: per partition offset (negative: no commit), metadata and error.
+    pub fn group_offsets(&self) -> Result<PartitionList, ErrorCode> {
+        self.error().into_result()?;
+        let mut count = 0;
+        // SAFETY: the event is live; the array of pointers, the groups, their errors and lists belong to it. The list is
+        // copied.
+        unsafe {
+            let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(self.raw());
+            let groups =
+                array(sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &raw mut count), count);
+            let group = *groups.first().ok_or(ErrorCode::NOENT)?;
+            let error = sys::rd_kafka_group_result_error(group);
+            if !error.is_null() {
+                ErrorCode(sys::rd_kafka_error_code(error)).into_result()?;
+            }
+            Ok(PartitionList::copy_of(sys::rd_kafka_group_result_partitions(group)))
+        }
+    }
+
+    /// The answer to [`Requests::topics`].
+    pub fn topics(&self) -> Result<Vec<TopicDescription>, ErrorCode> {
+        self.error().into_result()?;
+        let mut count = 0;
+        // SAFETY: the event is live; the array of pointers and what they point to belong to it.
+        unsafe {
+            let result = sys::rd_kafka_event_DescribeTopics_result(self.raw());
+            let topics = array(sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count), count);
+            Ok(topics.iter().map(|topic| description(*topic)).collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{END, MockCluster, Producer, Properties};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// The library's answer has neither an offset nor an error then.
+    #[test]
+    fn an_offset_that_its_leader_did_not_give_is_an_error() {
+        let mock = MockCluster::start(1).expect("the mock cluster starts");
+        mock.create_topic(c"orders", 1).expect("it takes topics");
+        let mut properties = Properties::default();
+        properties.set("bootstrap.servers", mock.bootstrap_servers());
+        let producer = Producer::new(&properties).expect("the properties are right");
+        let mut requests = Requests::new(producer.client(), Queue::new(producer.client()));
+        let mut end = |limit| {
+            let mut list = PartitionList::with_capacity(1);
+            list.push(c"orders", 0, END);
+            requests.log_offsets(list, Isolation::Uncommitted, limit);
+            let answer = requests.wait_for_answer(PATIENCE).expect("every request has an answer");
+            answer.log_offsets().and_then(|entries| {
+                let entry = entries.first().expect("one partition was asked for");
+                entry.error.into_result().map(|()| entry.offset)
+            })
+        };
+        assert_eq!(end(PATIENCE), Ok(0));
+        mock.set_round_trip_time(1, PATIENCE).expect("it can be slow");
+        assert_eq!(end(Duration::from_millis(500)), Err(ErrorCode::TIMED_OUT));
+    }
+}

@@ -1,9 +1,0 @@
-//! What Keylane says while it runs: log lines on standard error.
-
-mod logging;
-mod throttle;
-mod writer;
-
-pub use logging::{Format, LoggingError, start_logging};
-pub use throttle::{LineLimit, Throttle};
-pub use writer::{end_on_panic, flush, report, report_and_wait};
