@@ -1,23 +1,23 @@
-# Everything needs only git, make, a C and C++ compiler and rustup: scripts/need adds what else is missing where it
-# can, and otherwise says what to install. One profile (dev) serves demo and test, so they share what they build.
+# All targets need only git, make, a C and C++ compiler and rustup. scripts/need installs other requirements where it can, and
+# otherwise names them. One profile (dev) serves demo and test, so they share their build.
 .DEFAULT_GOAL := help
 .PHONY: help demo kafka test lint figures
 
-help: ## what there is to make
+help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
 
-demo: ## see real events go through a handler: no broker, nothing to install first
+demo: ## run real events through a handler, on a broker inside the process; nothing to install first
 	@scripts/demo
 
-kafka: ## start an Apache Kafka with the example's events in it, to try instances on, until Ctrl-C
+kafka: ## start an Apache Kafka with the events of the flights example, to try instances on, until Ctrl-C
 	@scripts/kafka
 
-test: ## all tests: the workspace with its real brokers, then the handlers natively
+test: ## run all tests: the workspace with real brokers, then the handlers natively
 	@scripts/test
 
-lint: ## formatting, clippy, licences, documentation, and the rules that no tool knows
+lint: ## check formatting, clippy, licences, documentation and house rules
 	@scripts/lint
 
-figures: ## measure what the documents say of speed and memory; takes long, and CI does not run it
+figures: ## measure the figures of speed and memory in the documents; takes long, and CI does not run it
 	@cargo build --quiet --release --workspace --bins
 	@$${CARGO_TARGET_DIR:-target}/release/figures w1
