@@ -1,5 +1,5 @@
-//! Promise: Keylane runs over TLS and SASL/SCRAM; credentials or certificates that do not work are named, with the
-//! remedy, at the start and while it runs.
+//! Promise: Keylane runs over TLS and SASL/SCRAM. Credentials or certificates that do not work are reported with the
+//! remedy, at the start and at run time.
 
 use std::fs;
 
@@ -33,9 +33,9 @@ fn tls_and_scram() {
         certificate,
     );
 
-    let another = Identity::new().expect("there was one before");
-    let stranger = another.certificate().display().to_string();
-    let refused = ends_at_start(&trusting.clone().set("kafka.client", "ssl.ca.location", stranger));
+    let another = Identity::new().expect("openssl worked before");
+    let untrusted = another.certificate().display().to_string();
+    let refused = ends_at_start(&trusting.clone().set("kafka.client", "ssl.ca.location", untrusted));
     for part in ["certificate verify failed", "`ssl.ca.location`"] {
         assert!(refused.contains(part), "no {part:?} in: {refused}");
     }
@@ -47,7 +47,7 @@ fn tls_and_scram() {
     report.assert_clean();
     assert_eq!(report.outcomes, EVENTS);
 
-    // Consumers and producer may be two users: nothing is asked without either.
+    // Consumers and producer may be two users: no request is made without the credentials of one of them.
     let apart = ["kafka.consumer", "kafka.producer"].into_iter().fold(
         flow.settings(&guest("sleepy"), "worker").set("kafka", "bootstrap_servers", cluster.sasl_bootstrap()),
         |settings, table| {
@@ -62,8 +62,8 @@ fn tls_and_scram() {
     Keylane::run(&apart, &["--until-end"]).expect_exit(0);
 }
 
-/// The user is deleted while the instance runs. Connections that are open go on; when the broker has restarted there is
-/// none. What was not committed by then is done by the next start.
+/// The user is deleted while the instance runs. Open connections continue; the restart of the broker closes them. Events
+/// that are not committed by then are handled after the next start.
 #[test]
 fn credentials_that_stop_working_end_the_process() {
     let Some(cluster) = kafka::own(&options(None)) else { return };
@@ -76,14 +76,14 @@ fn credentials_that_stop_working_end_the_process() {
     cluster.set_password(USER, None);
     cluster.restart(1);
     producer.send_all(&flow.input, (EVENTS..2 * EVENTS).map(event)).expect("acknowledged");
-    let line = keylane.wait_for("the refusal", is_refusal);
+    let line = keylane.wait_for("the failure to be logged", is_authentication_failure);
     assert_eq!(line["auth_timeout"], "4s");
     assert!(line["error"].as_str().is_some_and(|error| error.contains(REMEDY)), "{line}");
     keylane.expect_exit(1);
     let failures = keylane.lines().iter().filter(|line| names_the_cause(line)).count();
     assert_eq!(failures, 1, "{}", keylane.tail());
-    let refusals = keylane.lines().iter().filter(|line| is_refusal(line)).count();
-    assert!(refusals <= 2, "one for the consumers, one for the producer: {}", keylane.tail());
+    let failures = keylane.lines().iter().filter(|line| is_authentication_failure(line)).count();
+    assert!(failures <= 2, "one for the consumers, one for the producer: {}", keylane.tail());
 
     cluster.set_password(USER, Some(PASSWORD));
     Keylane::run(&settings, &["--until-end"]).expect_exit(0);
@@ -92,9 +92,9 @@ fn credentials_that_stop_working_end_the_process() {
     assert_eq!(report.outcomes - report.repeated(), 2 * EVENTS);
 }
 
-/// The broker wants every connection to authenticate again, so that it closes those of a deleted user.
+/// The broker requires every connection to reauthenticate, so it closes those of a deleted user.
 #[test]
-fn credentials_that_work_again_are_no_reason_to_end() {
+fn credentials_that_work_again_do_not_end_the_process() {
     let mut options = options(None);
     options.properties.push(("connections.max.reauth.ms".to_owned(), "1500".to_owned()));
     let Some(cluster) = kafka::own(&options) else { return };
@@ -104,10 +104,10 @@ fn credentials_that_work_again_are_no_reason_to_end() {
     let mut keylane = Keylane::run(&settings(&flow, PASSWORD), &[]);
     flow.wait_until_committed();
     cluster.set_password(USER, None);
-    keylane.wait_for("the refusal", is_refusal);
+    keylane.wait_for("the failure to be logged", is_authentication_failure);
     producer.send_all(&flow.input, (EVENTS..2 * EVENTS).map(event)).expect("acknowledged");
     cluster.set_password(USER, Some(PASSWORD));
-    keylane.wait_for("the end of the refusal", |line| line["message"] == "authentication works again");
+    keylane.wait_for("the recovery to be logged", |line| line["message"] == "authentication works again");
     flow.wait_until_committed();
     keylane.terminate();
     keylane.expect_exit(0);
@@ -116,7 +116,7 @@ fn credentials_that_work_again_are_no_reason_to_end() {
     assert_eq!(report.outcomes - report.repeated(), 2 * EVENTS);
 }
 
-/// The password is changed on the broker, and then in its file: the instance goes on.
+/// The password is changed on the broker, and then in its file: the instance continues.
 #[test]
 fn a_new_password_in_its_file_is_used() {
     let mut options = options(None);
@@ -132,10 +132,10 @@ fn a_new_password_in_its_file_is_used() {
     let mut keylane = Keylane::run(&settings, &[]);
     flow.wait_until_committed();
     cluster.set_password(USER, Some("second-password"));
-    keylane.wait_for("the refusal", is_refusal);
+    keylane.wait_for("the failure to be logged", is_authentication_failure);
     producer.send_all(&flow.input, (EVENTS..2 * EVENTS).map(event)).expect("acknowledged");
     fs::write(&file, "second-password\n").expect("a temporary file can be written");
-    keylane.wait_for("the end of the refusal", |line| line["message"] == "authentication works again");
+    keylane.wait_for("the recovery to be logged", |line| line["message"] == "authentication works again");
     flow.wait_until_committed();
     keylane.terminate();
     keylane.expect_exit(0);
@@ -147,7 +147,7 @@ fn a_new_password_in_its_file_is_used() {
     janitor::remove(&folder);
 }
 
-/// The broker takes no token that has ended, and closes connections whose token ends. The first one is replaced while the
+/// The broker rejects expired tokens and closes connections whose token expires. The first token is replaced while the
 /// instance runs.
 #[test]
 fn a_token_in_a_file_is_renewed() {
@@ -168,47 +168,47 @@ fn a_token_in_a_file_is_renewed() {
     let now = || wait::unix_ms() / 1_000;
     fs::write(&file, token(now() - 60)).expect("a temporary file can be written");
     let refused = ends_at_start(&bearer);
-    assert!(refused.contains("it has ended") && refused.contains("token file"), "{refused}");
+    assert!(refused.contains("it has expired") && refused.contains("token file"), "{refused}");
 
-    let first_end = now() + 40; // long enough for a start on a busy machine
-    fs::write(&file, token(first_end)).expect("a temporary file can be written");
+    let first_expiry = now() + 40; // long enough for a start on a busy machine
+    fs::write(&file, token(first_expiry)).expect("a temporary file can be written");
     let mut keylane = Keylane::run(&bearer, &[]);
     flow.wait_until_committed();
     fs::write(&file, token(now() + 3_600)).expect("a temporary file can be written");
     keylane.wait_for("the new token", |line| {
         line["message"].as_str().is_some_and(|message| message.starts_with("the credentials have changed"))
     });
-    wait::until("the first token to end", wait::PATIENCE, || now() > first_end);
+    wait::until("the first token to end", wait::PATIENCE, || now() > first_expiry);
     producer.send_all(&flow.input, (EVENTS..2 * EVENTS).map(event)).expect("acknowledged");
     flow.wait_until_committed();
     keylane.terminate();
     keylane.expect_exit(0);
-    assert!(!keylane.lines().iter().any(is_refusal), "{}", keylane.tail());
+    assert!(!keylane.lines().iter().any(is_authentication_failure), "{}", keylane.tail());
     let report = check::check(&flow.history());
     report.assert_clean();
     assert_eq!(report.outcomes - report.repeated(), 2 * EVENTS);
     janitor::remove(&folder);
 }
 
-/// A JWT without a signature that ends at this second since 1970.
+/// A JWT without a signature that expires at this second since 1970.
 fn token(end: i64) -> String {
     let part = |json: String| URL_SAFE_NO_PAD.encode(json);
     let claims = format!(r#"{{"sub":"{USER}","iat":{},"exp":{end}}}"#, end - 7_200);
     format!("{}.{}.\n", part(r#"{"alg":"none"}"#.to_owned()), part(claims))
 }
 
-/// One broker with a user of SCRAM-SHA-512; with an `identity` her listener is encrypted.
+/// One broker with a SCRAM-SHA-512 user; with an `identity` her listener uses TLS.
 fn options(identity: Option<Identity>) -> Options {
     let scram_users = vec![(USER.to_owned(), PASSWORD.to_owned())];
     Options { scram_users, identity, ..Options::default() }
 }
 
-/// An instance that says it is the user, and has this password.
+/// The settings of an instance that authenticates as the user with this password.
 fn settings(flow: &Flow<'_>, password: &str) -> Settings {
     user(flow).set("kafka.client", "sasl.password", password)
 }
 
-/// An instance that says it is the user.
+/// The settings of an instance that authenticates as the user.
 fn user(flow: &Flow<'_>) -> Settings {
     flow.settings(&guest("sleepy"), "worker")
         .set("kafka", "bootstrap_servers", flow.cluster.sasl_bootstrap())
@@ -217,23 +217,22 @@ fn user(flow: &Flow<'_>) -> Settings {
         .set("kafka.client", "sasl.username", USER)
 }
 
-/// The last words of an instance that can't start. The password is not in its log.
+/// The error of an instance that can't start. The password must not be in its log.
 fn ends_at_start(settings: &Settings) -> String {
     let mut keylane = Keylane::run(settings, &[]);
     keylane.expect_exit(1);
     let lines = keylane.lines();
     assert!(!lines.iter().any(|line| line.to_string().contains("-password")), "{}", keylane.tail());
-    let last =
-        lines.iter().rev().find(|line| line.is_string()).expect("its last words are no line of the log");
+    let last = lines.iter().rev().find(|line| line.is_string()).expect("the error is not a line of the log");
     last.to_string()
 }
 
-/// The line at the beginning of a refusal.
-fn is_refusal(line: &Value) -> bool {
+/// The line at the beginning of an authentication failure.
+fn is_authentication_failure(line: &Value) -> bool {
     line["message"] == "authentication failed" && line["level"] == "ERROR"
 }
 
-/// The line about why the process ends.
+/// The line with the reason why the process ends.
 fn names_the_cause(line: &Value) -> bool {
     line["failure"].as_str().is_some_and(|why| why.contains(REMEDY) && why.contains("`kafka.auth_timeout`"))
 }

@@ -1,4 +1,5 @@
-//! Promise: a broker that is away stops nothing for good and loses nothing; a broker that refuses us is named.
+//! Promise: the loss of a broker never stops Keylane permanently and loses nothing; a broker that rejects the credentials
+//! is named.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
@@ -6,7 +7,7 @@ use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Cluster, Options, Producer, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::progress::Progress;
-use keylane_tests::skip::say;
+use keylane_tests::skip::print_line;
 use keylane_tests::wait;
 use serde_json::Value;
 
@@ -28,7 +29,7 @@ fn a_restart_of_the_broker_loses_nothing() {
         });
         cluster.kill(1);
         cluster.restart(1);
-        assert!(!keylane.has_ended(), "a broker that is away is no reason to end{}", keylane.tail());
+        assert!(!keylane.has_ended(), "ended although a broker may be unavailable{}", keylane.tail());
     }
     wait::until("everything to have an output", wait::PATIENCE, || {
         progress.advance();
@@ -38,7 +39,7 @@ fn a_restart_of_the_broker_loses_nothing() {
     keylane.terminate();
     keylane.expect_exit(0);
     let report = check::check(&flow.history());
-    say(&format!("{EVENTS} events, 3 restarts of the broker: {report}"));
+    print_line(&format!("{EVENTS} events, 3 restarts of the broker: {report}"));
     report.assert_clean();
 }
 
@@ -55,13 +56,13 @@ fn a_broker_that_freezes_is_waited_for() {
         progress.done() >= EVENTS / 5
     });
     cluster.freeze(1);
-    // No heartbeat is answered: the session ends, and with it the ownership of every partition.
+    // No heartbeat is answered: the consumer session times out, and every partition is lost.
     for partition in 0..4 {
         keylane.wait_for("every partition to be lost", |line| {
             line["message"] == "partition released" && line["lost"] == true && line["partition"] == partition
         });
     }
-    assert!(!keylane.has_ended(), "a broker that is frozen is no reason to end{}", keylane.tail());
+    assert!(!keylane.has_ended(), "ended although a broker may freeze{}", keylane.tail());
     cluster.thaw(1);
     wait::until("everything to have an output", wait::PATIENCE, || {
         progress.advance();
@@ -82,7 +83,8 @@ fn a_broker_that_is_away_at_start_is_waited_for() {
     cluster.stop(1);
     let mut keylane = Keylane::run(&flow.settings(&guest("sleepy"), "early"), &["--until-end"]);
     let address = cluster.bootstrap();
-    keylane.wait_for("the broker to be named as away", |line| alarms(line) && mentions(line, &address));
+    keylane
+        .wait_for("the broker to be named as unavailable", |line| alarms(line) && mentions(line, &address));
     cluster.restart(1);
     keylane.expect_exit(0);
     let report = check::check(&flow.history());
@@ -94,9 +96,9 @@ fn a_broker_that_is_away_at_start_is_waited_for() {
 fn a_wrong_password_is_named() {
     let Some((cluster, topic)) = with_passwords() else { return };
     let mut refused = Keylane::run(&with_password(&cluster, &topic, "wrong"), &[]);
-    refused.wait_for("the refusal to be named", |line| alarms(line) && mentions(line, "uthenticat"));
+    refused.wait_for("the rejection to be named", |line| alarms(line) && mentions(line, "uthenticat"));
     if refused.has_ended() {
-        assert_ne!(refused.wait_exit(), Some(0), "a refusal is no success");
+        assert_ne!(refused.wait_exit(), Some(0), "a rejection must not exit with 0");
     }
     assert!(!refused.lines().iter().any(|line| mentions(line, "wrong-password")), "a password is in the log");
 }
@@ -128,7 +130,7 @@ fn with_password(cluster: &Cluster, topic: &str, which: &str) -> Settings {
         .set("handlers.t.retry", "on_exhausted", "stop")
 }
 
-/// A line of the log that asks for attention, or the last words of a process that gives up.
+/// A warning or error in the log, or the error of a process that ends.
 fn alarms(line: &Value) -> bool {
     line.is_string() || matches!(line["level"].as_str(), Some("ERROR" | "WARN"))
 }

@@ -1,4 +1,4 @@
-//! Promise: what can be known before a run is said before a run, with the thing and the remedy named.
+//! Promise: errors that can be found before a run are reported before it, with their place and the remedy.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,24 +12,24 @@ use keylane_tests::keylane::{Keylane, Settings, binary};
 
 #[test]
 fn check_looks_into_the_components() {
-    let sound = check(&guest("noop"));
-    assert_eq!(sound.status.code(), Some(0), "{sound:?}");
-    assert!(text(&sound.stdout).contains("called as  batch-handler"), "{sound:?}");
+    let valid = check(&guest("noop"));
+    assert_eq!(valid.status.code(), Some(0), "{valid:?}");
+    assert!(text(&valid.stdout).contains("interface  batch-handler"), "{valid:?}");
 }
 
-/// In the same words; and a restart would not help: that is what the code 2 of `run` means.
+/// With the same errors. The exit code 2 of `run` means that a restart does not help.
 #[test]
 fn check_and_inspect_refuse_what_run_refuses() {
     let folder = janitor::folder("components");
     let component =
-        |content: &str| wat::parse_str(format!("(component {content})")).expect("it is well-formed");
+        |content: &str| wat::parse_str(format!("(component {content})")).expect("a well-formed component");
     let large = "(core module $m (table 30000 funcref)) (core instance (instantiate $m))";
-    for (name, bytes, said) in [
+    for (name, bytes, expected) in [
         ("source.wasm", b"(component)".to_vec(), "is not a WebAssembly file"),
         ("compiled.wasm", b"\x7fELF\x02\x01\x01".to_vec(), "is compiled code"),
         ("module.wasm", b"\0asm\x01\0\0\0".to_vec(), "is a core module without component metadata"),
         ("empty.wasm", component(""), "exports no handler"),
-        ("large.wasm", component(large), "has 30000 elements in one table, and 20000 are allowed"),
+        ("large.wasm", component(large), "has 30000 elements in one table, the limit is 20000"),
         ("throws.wasm", component("(core module (tag))"), "build it without exceptions"),
     ] {
         let file = folder.join(name);
@@ -44,14 +44,18 @@ fn check_and_inspect_refuse_what_run_refuses() {
             assert_eq!(output.status.code(), Some(code), "{verb} {name}: {output:?}");
             let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
             assert!(verb == "inspect" || stderr.contains("handler `t`"), "{verb}: {stderr}");
-            let is_said = stderr.contains(said) || (name == "empty.wasm" && stdout.contains("exports no"));
-            assert!(is_said && (stdout.contains(name) || stderr.contains(name)), "{verb} {name}: {stderr}");
+            let is_reported =
+                stderr.contains(expected) || (name == "empty.wasm" && stdout.contains("exports no"));
+            assert!(
+                is_reported && (stdout.contains(name) || stderr.contains(name)),
+                "{verb} {name}: {stderr}"
+            );
         }
     }
     janitor::remove(&folder);
 }
 
-/// All at once, and before a group is joined. Somebody may create them: the next start may go well.
+/// All at once, before the group is joined. The exit code is 1, because the next start may succeed.
 #[test]
 fn run_names_all_missing_topics() {
     let Some(cluster) = kafka::shared() else { return };
@@ -61,16 +65,16 @@ fn run_names_all_missing_topics() {
         .set("handlers.t.dead_letters", "topic", "missing-c");
     let mut keylane = Keylane::run(&settings, &[]);
     keylane.expect_exit(1);
-    let said = "the topics `missing-a`, `missing-b`, `missing-c` do not exist: create them";
-    assert!(keylane.tail().contains(said), "{}", keylane.tail());
+    let expected = "the topics `missing-a`, `missing-b`, `missing-c` do not exist: create them";
+    assert!(keylane.tail().contains(expected), "{}", keylane.tail());
 }
 
-/// The Kafka clients are asked, without a broker.
+/// The Kafka clients validate their settings without a broker.
 #[test]
 fn check_names_what_the_kafka_clients_refuse() {
-    for (section, name, value, said) in [
-        ("kafka.client", "sesion.timeout.ms", "6000", "`session.timeout.ms` is meant?"),
-        ("kafka.client", "session.timeout.ms", "6s", "`6s` would be taken as 6"),
+    for (section, name, value, expected) in [
+        ("kafka.client", "sesion.timeout.ms", "6000", "did you mean `session.timeout.ms`?"),
+        ("kafka.client", "session.timeout.ms", "6s", "`6s` would be read as 6"),
         ("kafka.client", "security.protocol", "SASL", "Invalid value"),
         ("kafka.producer", "max.in.flight", "10", "must be set <= 5"),
         ("kafka.consumer", "partitioner", "random", "`partitioner` can't be set"),
@@ -78,7 +82,7 @@ fn check_names_what_the_kafka_clients_refuse() {
     ] {
         let refused = with_settings("check", &settings(&guest("noop")).set(section, name, value));
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-        assert!(text(&refused.stderr).contains(said), "{refused:?}");
+        assert!(text(&refused.stderr).contains(expected), "{refused:?}");
     }
 }
 
@@ -100,7 +104,7 @@ fn with_settings(verb: &str, settings: &Settings) -> Output {
 }
 
 fn keylane(arguments: &[&OsStr]) -> Output {
-    Command::new(binary()).args(arguments).output().expect("it was just built")
+    Command::new(binary()).args(arguments).output().expect("the binary was built")
 }
 
 fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {

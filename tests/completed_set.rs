@@ -1,5 +1,5 @@
-//! Promise: what is done beyond the committed offset is not done again, even after a kill. What the commit's
-//! metadata has no room for may be done again; it is never lost.
+//! Promise: events done beyond the committed offset are not run again, even after a kill. Events that do not fit into the
+//! commit's metadata may run again; they are never lost.
 
 use std::collections::BTreeSet;
 
@@ -9,33 +9,33 @@ use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::progress::Progress;
-use keylane_tests::skip::say;
+use keylane_tests::skip::print_line;
 use keylane_tests::wait;
 
-/// Long enough for everything else to be done and claimed meanwhile; the second instance has to sit it out.
+/// Long enough for all other events to be done and claimed meanwhile; the second instance must wait as long.
 const SLOW_MILLIS: &str = "20000";
 
-/// One slow event holds the offset while thousands behind it are done and claimed; kill -9; none of those runs again.
+/// One slow event holds the offset while thousands behind it are done and claimed. After `kill -9` none of them runs again.
 #[test]
-fn what_is_claimed_is_not_done_again() {
+fn claimed_events_do_not_run_again() {
     let Some(cluster) = kafka::shared() else { return };
     let case = Case { events: 3_000, slow: &[0], metadata_limit: 4096 };
     let (claimed, report) = case.run(&Flow::new(cluster, 1, &[]));
     assert_eq!(claimed.len(), 2_999);
-    assert_eq!(report.repeats, [].into(), "all that was done was claimed");
+    assert_eq!(report.repeats, [].into(), "all done events were claimed");
 }
 
-/// Open events strewn among the done ones, and room for few of them: the longest leading part is claimed, and
-/// exactly that is not done again.
+/// Open events scattered among the done ones, and metadata for few of them: as many claims as fit from the beginning are
+/// stored, and exactly those events do not run again.
 #[test]
-fn what_does_not_fit_is_done_again_and_not_lost() {
+fn unclaimed_events_run_again_and_are_not_lost() {
     let Some(cluster) = kafka::shared() else { return };
     let slow: Vec<i64> = (0..6_000).step_by(40).collect();
     let case = Case { events: 6_000, slow: &slow, metadata_limit: 128 };
     let (claimed, report) = case.run(&Flow::new(cluster, 1, &[]));
     let done = 6_000 - slow.len();
-    assert!(!claimed.is_empty() && claimed.len() < done, "{} of {done} fitted", claimed.len());
-    assert_eq!(report.repeated(), done - claimed.len(), "what was not claimed, and only that, is done again");
+    assert!(!claimed.is_empty() && claimed.len() < done, "{} of {done} were claimed", claimed.len());
+    assert_eq!(report.repeated(), done - claimed.len(), "exactly the unclaimed events run again");
 }
 
 /// Events in one partition, some of them slow, each with a key of its own.
@@ -46,8 +46,8 @@ struct Case<'c> {
 }
 
 impl Case<'_> {
-    /// Lets one instance do all quick events, kills it, and lets the next one finish. Returns what was claimed at the
-    /// kill and what the checker says in the end.
+    /// Lets one instance handle all fast events, kills it, and lets the next one finish. Returns the claims at the
+    /// kill and the report of the checker.
     fn run(&self, flow: &Flow<'_>) -> (BTreeSet<i64>, Report) {
         flow.producer()
             .send_all(&flow.input, (0..self.events).map(|number| self.event(number)))
@@ -55,13 +55,13 @@ impl Case<'_> {
         let mut first = Keylane::run(&self.settings(flow), &[]);
         let mut progress = Progress::of(flow);
         let mut last = None;
-        wait::until("all quick events to be done, and a last commit to say so", wait::PATIENCE, || {
+        wait::until("all fast events to be done and committed", wait::PATIENCE, || {
             progress.advance();
             let committed = flow.committed();
-            let stands_still = last.as_ref() == Some(&committed);
+            let unchanged = last.as_ref() == Some(&committed);
             let all_done = progress.done() == self.done();
             last = all_done.then_some(committed);
-            all_done && stands_still && claimed(flow).len() >= self.claims_at_least()
+            all_done && unchanged && claimed(flow).len() >= self.claims_at_least()
         });
         first.kill();
         progress.advance();
@@ -72,10 +72,10 @@ impl Case<'_> {
         second.expect_exit(0);
         assert_eq!(flow.lag(), 0);
         let report = check::check(&flow.history());
-        say(&format!("{} claimed of {}: {report}", claimed.len(), self.done()));
+        print_line(&format!("{} claimed of {}: {report}", claimed.len(), self.done()));
         report.assert_clean();
         let again: Vec<_> = report.repeats.keys().filter(|(_, offset)| claimed.contains(offset)).collect();
-        assert!(again.is_empty(), "claimed, and yet done again: {again:?}");
+        assert!(again.is_empty(), "claimed events ran again: {again:?}");
         (claimed, report)
     }
 
@@ -83,7 +83,7 @@ impl Case<'_> {
         usize::try_from(self.events).expect("a small number") - self.slow.len()
     }
 
-    /// With one open event everything else is one run: it always fits.
+    /// With one open event all others are one run, which always fits.
     fn claims_at_least(&self) -> usize {
         if self.slow.len() == 1 { self.done() } else { 1 }
     }
@@ -91,7 +91,7 @@ impl Case<'_> {
     fn settings(&self, flow: &Flow<'_>) -> Settings {
         flow.settings(&guest("sleepy"), "worker")
             .set("handlers.t", "timeout", "60s")
-            // One event a call: a quick one must not sit in a call behind a slow one.
+            // One event per call: a fast event must not share a call with a slow one.
             .set("handlers.t", "max_batch", 1)
             .set("handlers.t.lanes", "max_concurrency", 256)
             .set("handlers.t.commit", "interval", "200ms")

@@ -1,5 +1,5 @@
-//! Promise: an event that can't be handled lies in the dead-letter topic, byte for byte, with the reason, before its
-//! offset is passed. While that topic is away nothing is passed, nothing is lost, and other lanes go on.
+//! Promise: an event that can't be handled is stored in the dead-letter topic, byte for byte, with the reason, before its
+//! offset is committed. While that topic is unavailable nothing is committed past it or lost, and other lanes continue.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -14,7 +14,7 @@ use keylane_tests::wait;
 use serde_json::Value;
 
 #[test]
-fn everything_of_the_event_is_in_it() {
+fn a_dead_letter_contains_the_whole_event() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 3, &[]);
     let odd =
@@ -27,45 +27,48 @@ fn everything_of_the_event_is_in_it() {
         Record::new("fine", "done").to(0),
     ];
     run(&flow, &records, &failing(&flow));
-    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
-    assert_eq!(letters.len(), 4);
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    assert_eq!(dead_letters.len(), 4);
     for (partition, offset, sent) in
         [(2, 0, &records[0]), (1, 0, &records[1]), (1, 1, &records[2]), (0, 0, &records[3])]
     {
-        let letter = of_origin(&letters, partition, offset);
-        assert_eq!((&letter.key, &letter.value), (&sent.key, &sent.value));
-        let own: Vec<&Header> = letter.headers.iter().take(sent.headers.len()).collect();
-        assert_eq!(own, sent.headers.iter().collect::<Vec<_>>(), "its own headers come first, as they were");
-        let ours = letter.headers.iter().skip(sent.headers.len());
-        assert!(ours.clone().all(|(name, _)| name.starts_with(b"keylane-")), "{:?}", letter.headers);
-        assert_eq!(letter.text("keylane-origin-topic"), flow.input);
-        assert_eq!(letter.text("keylane-reason"), "rejected");
-        assert_eq!((letter.number("keylane-attempt"), letter.text("keylane-handler")), (Some(1), "t"));
-        assert_eq!(letter.text("keylane-group"), flow.group);
+        let dead_letter = of_origin(&dead_letters, partition, offset);
+        assert_eq!((&dead_letter.key, &dead_letter.value), (&sent.key, &sent.value));
+        let own: Vec<&Header> = dead_letter.headers.iter().take(sent.headers.len()).collect();
+        assert_eq!(own, sent.headers.iter().collect::<Vec<_>>(), "its own headers come first, unchanged");
+        let ours = dead_letter.headers.iter().skip(sent.headers.len());
+        assert!(ours.clone().all(|(name, _)| name.starts_with(b"keylane-")), "{:?}", dead_letter.headers);
+        assert_eq!(dead_letter.text("keylane-origin-topic"), flow.input);
+        assert_eq!(dead_letter.text("keylane-reason"), "rejected");
+        assert_eq!(
+            (dead_letter.number("keylane-attempt"), dead_letter.text("keylane-handler")),
+            (Some(1), "t")
+        );
+        assert_eq!(dead_letter.text("keylane-group"), flow.group);
     }
-    let first = of_origin(&letters, 2, 0);
+    let first = of_origin(&dead_letters, 2, 0);
     assert_eq!(first.number("keylane-origin-timestamp"), Some(1_700_000_000_000));
-    assert_eq!(first.text("keylane-error"), "the value asks for it");
+    assert_eq!(first.text("keylane-error"), "the value requests it");
 }
 
 #[test]
-fn other_names_on_request() {
+fn header_names_are_configurable() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let settings = failing(&flow).set("handlers.t.dead_letters", "headers", "spring");
     run(&flow, &[Record::new("k", "done"), Record::new("k", "reject")], &settings);
-    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
-    let letter = letters.first().expect("one event was rejected");
-    assert_eq!(letter.text("kafka_dlt-original-topic"), flow.input);
-    assert_eq!(letter.header("kafka_dlt-original-partition"), Some(&0_i32.to_be_bytes()[..]));
-    assert_eq!(letter.header("kafka_dlt-original-offset"), Some(&1_i64.to_be_bytes()[..]));
-    assert_eq!(letter.text("kafka_dlt-exception-message"), "the value asks for it");
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    let dead_letter = dead_letters.first().expect("one event was rejected");
+    assert_eq!(dead_letter.text("kafka_dlt-original-topic"), flow.input);
+    assert_eq!(dead_letter.header("kafka_dlt-original-partition"), Some(&0_i32.to_be_bytes()[..]));
+    assert_eq!(dead_letter.header("kafka_dlt-original-offset"), Some(&1_i64.to_be_bytes()[..]));
+    assert_eq!(dead_letter.text("kafka_dlt-exception-message"), "the value requests it");
 }
 
-/// What the dead-letter topic does not take is made smaller, in the end to a note of where the original is. What it takes
-/// is known, so the first try fits.
+/// A dead letter that is too large for its topic is reduced, at last to a reference to the original. The topic's limit is
+/// known, so the first attempt fits.
 #[test]
-fn what_is_too_large_leaves_a_note() {
+fn a_dead_letter_that_is_too_large_is_reduced() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let small = kafka::unique("small");
@@ -73,13 +76,13 @@ fn what_is_too_large_leaves_a_note() {
     flow.producer().send_all(&flow.input, too_large()).expect("acknowledged");
     let mut keylane = Keylane::run(&into_one(&flow, &small), &["--until-end"]);
     keylane.expect_exit(0);
-    check_notes(&flow, &small);
-    assert!(!keylane.lines().iter().any(batch_refused), "a letter was refused{}", keylane.tail());
+    check_reduced_dead_letters(&flow, &small);
+    assert!(!keylane.lines().iter().any(batch_rejected), "a dead letter was rejected{}", keylane.tail());
 }
 
-/// The same where the topic's limit is lowered while Keylane runs: it learns of it from the refusals.
+/// The same when the topic's limit is lowered at run time: Keylane learns the limit from the rejections.
 #[test]
-fn what_turns_out_to_be_too_large_leaves_a_note() {
+fn a_dead_letter_that_is_rejected_as_too_large_is_reduced() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let small = kafka::unique("small");
@@ -89,8 +92,8 @@ fn what_turns_out_to_be_too_large_leaves_a_note() {
     flow.lower_limit(&small, 2_000);
     flow.producer().send_all(&flow.input, too_large()).expect("acknowledged");
     flow.wait_until_committed();
-    check_notes(&flow, &small);
-    assert!(keylane.lines().iter().any(batch_refused), "nothing was refused{}", keylane.tail());
+    check_reduced_dead_letters(&flow, &small);
+    assert!(keylane.lines().iter().any(batch_rejected), "no rejection was logged{}", keylane.tail());
     keylane.terminate();
     keylane.expect_exit(0);
 }
@@ -100,7 +103,7 @@ fn into_one(flow: &Flow<'_>, topic: &str) -> Settings {
     failing(flow).set("handlers.t.dead_letters", "topic", topic).set("handlers.t.outputs.out", "topic", topic)
 }
 
-/// The long value is not rejected: the guest's output is refused.
+/// The guest does not reject the long value: its output is rejected by the broker.
 fn too_large() -> Vec<Record> {
     let filler = "x".repeat(10_000);
     vec![
@@ -111,15 +114,15 @@ fn too_large() -> Vec<Record> {
     ]
 }
 
-fn check_notes(flow: &Flow<'_>, topic: &str) {
+fn check_reduced_dead_letters(flow: &Flow<'_>, topic: &str) {
     assert_eq!(flow.lag(), 0);
-    let letters: Vec<Received> = kafka::read_all(&flow.cluster.bootstrap(), topic)
+    let dead_letters: Vec<Received> = kafka::read_all(&flow.cluster.bootstrap(), topic)
         .into_iter()
         .filter(|record| record.header("keylane-reason").is_some())
         .collect();
-    assert_eq!(letters.len(), 3);
-    assert_eq!(of_origin(&letters, 0, 0).value.as_deref(), Some(&b"reject"[..]));
-    let without_value = of_origin(&letters, 0, 1);
+    assert_eq!(dead_letters.len(), 3);
+    assert_eq!(of_origin(&dead_letters, 0, 0).value.as_deref(), Some(&b"reject"[..]));
+    let without_value = of_origin(&dead_letters, 0, 1);
     assert_eq!((without_value.key.as_deref(), &without_value.value), (Some(&b"long value"[..]), &None));
     assert_eq!(without_value.text("keylane-reason"), "output-refused");
     assert_eq!(without_value.number("keylane-value-omitted"), Some(10_000));
@@ -129,37 +132,40 @@ fn check_notes(flow: &Flow<'_>, topic: &str) {
     let described = String::from_utf8_lossy(&described.expect("java can be run").stdout).into_owned();
     let id = without_value.text("keylane-origin-topic-id");
     assert!(described.contains(&format!("TopicId: {id}\t")) && id.len() == 22, "{id:?} in {described}");
-    let stub = of_origin(&letters, 0, 2);
-    assert_eq!((&stub.key, &stub.value, stub.text("keylane-reason")), (&None, &None, "rejected"));
-    assert_eq!(stub.number("keylane-value-omitted"), Some(6), "not a tombstone");
+    let metadata_only = of_origin(&dead_letters, 0, 2);
+    assert_eq!(
+        (&metadata_only.key, &metadata_only.value, metadata_only.text("keylane-reason")),
+        (&None, &None, "rejected")
+    );
+    assert_eq!(metadata_only.number("keylane-value-omitted"), Some(6), "not a tombstone");
 }
 
-fn batch_refused(line: &Value) -> bool {
-    line["message"].as_str().is_some_and(|message| message.starts_with("a batch of outputs is refused"))
+fn batch_rejected(line: &Value) -> bool {
+    line["message"].as_str().is_some_and(|message| message.starts_with("batch of outputs rejected"))
 }
 
-/// With `create_topics` the dead-letter topic is made like its input.
+/// With `create_topics` the dead-letter topic is created with the partitions of its input.
 #[test]
-fn a_missing_topic_is_named_or_made_like_its_input() {
+fn a_missing_topic_is_named_or_created_like_its_input() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 3, &[]);
-    let letters = kafka::unique("letters");
-    let settings = failing(&flow).set("handlers.t.dead_letters", "topic", letters.as_str());
+    let dead_letters = kafka::unique("letters");
+    let settings = failing(&flow).set("handlers.t.dead_letters", "topic", dead_letters.as_str());
     let mut refused = Keylane::run(&settings, &["--until-end"]);
     refused.expect_exit(1);
     assert!(
-        refused.tail().contains(&letters) && refused.tail().contains("create_topics"),
+        refused.tail().contains(&dead_letters) && refused.tail().contains("create_topics"),
         "{}",
         refused.tail()
     );
     run(&flow, &[Record::new("k", "reject")], &settings.set("kafka", "create_topics", true));
-    assert_eq!(cluster.admin().partitions(&letters), Some(3));
-    assert_eq!(kafka::read_all(&cluster.bootstrap(), &letters).len(), 1);
+    assert_eq!(cluster.admin().partitions(&dead_letters), Some(3));
+    assert_eq!(kafka::read_all(&cluster.bootstrap(), &dead_letters).len(), 1);
 }
 
-/// The dead-letter topic is away while events fail.
+/// The dead-letter topic is unavailable while events fail.
 #[test]
-fn nothing_is_passed_while_the_topic_is_away() {
+fn nothing_is_committed_past_an_event_while_the_topic_is_unavailable() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let mut keylane = Keylane::run(&failing(&flow), &[]);
@@ -169,7 +175,7 @@ fn nothing_is_passed_while_the_topic_is_away() {
         |number: usize| Record::new(format!("key-{number}"), if number == 10 { "reject" } else { "done" });
     flow.producer().send_all(&flow.input, (0..500).map(event)).expect("acknowledged");
     let mut progress = Progress::of(&flow);
-    wait::until("all other lanes to go on", wait::PATIENCE, || {
+    wait::until("all other lanes to continue", wait::PATIENCE, || {
         progress.advance();
         progress.done() == 499
     });
@@ -177,25 +183,28 @@ fn nothing_is_passed_while_the_topic_is_away() {
         line["level"] == "ERROR" && line.to_string().contains(&flow.letters)
     });
     let offset = || flow.committed().first().and_then(|committed| committed.offset);
-    wait::until("what is done to be committed", wait::PATIENCE, || offset() == Some(10));
+    wait::until("the done events to be committed", wait::PATIENCE, || offset() == Some(10));
     cluster.admin().create_topic(&flow.letters, 1, &[]);
     flow.wait_until_committed();
-    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
     assert_eq!(
-        letters.iter().filter_map(|letter| letter.number("keylane-origin-offset")).collect::<Vec<_>>(),
+        dead_letters
+            .iter()
+            .filter_map(|dead_letter| dead_letter.number("keylane-origin-offset"))
+            .collect::<Vec<_>>(),
         [10]
     );
     keylane.terminate();
     keylane.expect_exit(0);
 }
 
-/// Events that are rejected before any guest sees them wait for the producer as others do, and their letters are no copies
-/// of them: with a topic of dead letters that works, and with one that is away until the partition is reported to stand.
+/// Events that are rejected before any call wait for the producer as others do, and their dead letters are not copies:
+/// with an available dead-letter topic, and with one that is unavailable until the partition is reported as stalled.
 #[test]
 fn events_without_a_key_take_no_more_memory_than_others() {
     const EVENTS: usize = 300_000;
     let Some(cluster) = kafka::shared() else { return };
-    let run = |key: Option<&str>, away: bool| {
+    let run = |key: Option<&str>, unavailable: bool| {
         let flow = Flow::new(cluster, 1, &[]);
         let event = |number: usize| Record {
             key: key.map(|key| format!("{key}-{number}").into_bytes()),
@@ -208,53 +217,56 @@ fn events_without_a_key_take_no_more_memory_than_others() {
         );
         let mut keylane = Keylane::run(&settings, &[]);
         flow.wait_for_members(&["t"]);
-        if away {
+        if unavailable {
             cluster.admin().delete_topic(&flow.letters);
         }
         flow.producer().send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
-        if away {
+        if unavailable {
             keylane.wait_for("the partition to be reported", |line: &Value| {
-                line["message"].as_str().is_some_and(|message| message.contains("does not move"))
+                line["message"].as_str().is_some_and(|message| message == "partition stalled")
             });
             cluster.admin().create_topic(&flow.letters, 1, &[]);
         }
         flow.wait_until_committed();
-        let peak = keylane.peak_bytes().expect("it runs") >> 20;
+        let peak = keylane.peak_bytes().expect("a running process") >> 20;
         keylane.terminate();
         keylane.expect_exit(0);
         peak
     };
-    let [with_keys, without, away] =
-        [(Some("key"), false), (None, false), (None, true)].map(|(key, away)| run(key, away));
-    skip::say(&format!(
-        "MiB at most: {with_keys} with keys, {without} without, {away} with their topic away"
+    let [with_keys, without, unavailable] =
+        [(Some("key"), false), (None, false), (None, true)].map(|(key, unavailable)| run(key, unavailable));
+    skip::print_line(&format!(
+        "peak MiB: {with_keys} with keys, {without} without, {unavailable} with an unavailable topic"
     ));
-    assert!(without <= with_keys + 128 && away <= with_keys + 128, "{with_keys} {without} {away}");
+    assert!(
+        without <= with_keys + 128 && unavailable <= with_keys + 128,
+        "{with_keys} {without} {unavailable}"
+    );
 }
 
-/// The recipe of docs/dead-letters.md, with Kafka's own tools: what was set aside is handled once it can be.
+/// The procedure of docs/dead-letters.md, with Kafka's own tools: dead-lettered events are handled once they can be.
 #[test]
-fn the_recipe_puts_events_back() {
+fn the_documented_redrive_works() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let keyless = Record { key: None, ..Record::new("", "reject").with("trace", "no key, and a\ttab") };
     let records = [Record::new("k", "reject").with("trace", "a: b, c"), Record::new("k", "done"), keyless];
     run(&flow, &records, &failing(&flow));
-    // Of this one the topic of dead letters takes only a part: put back it would be a tombstone.
+    // The dead-letter topic accepts only a part of this event: the redrive would write a tombstone.
     cluster.admin().set_topic_config(&flow.letters, "max.message.bytes", "2000");
     run(&flow, &[Record::new("large", format!("reject{}", " ".repeat(5_000)))], &failing(&flow));
     assert_eq!(kafka::read_all(&cluster.bootstrap(), &flow.letters).len(), 3);
 
     let bootstrap = cluster.bootstrap();
-    let mut look = kafka::tool("org.apache.kafka.tools.consumer.ConsoleConsumer");
+    let mut consumer = kafka::tool("org.apache.kafka.tools.consumer.ConsoleConsumer");
     let group = kafka::unique("redrive");
-    look.args(["--bootstrap-server", &bootstrap, "--topic", &flow.letters, "--group", &group]);
-    look.args(["--command-property", "auto.offset.reset=earliest", "--timeout-ms", "10000"]);
+    consumer.args(["--bootstrap-server", &bootstrap, "--topic", &flow.letters, "--group", &group]);
+    consumer.args(["--command-property", "auto.offset.reset=earliest", "--timeout-ms", "10000"]);
     let shown = ["print.headers=true", "print.key=true", "key.separator=\u{1f}", "headers.separator=\u{1e}"];
-    look.args(
+    consumer.args(
         shown.iter().chain(&["null.literal=<absent>"]).flat_map(|shown| ["--formatter-property", shown]),
     );
-    let seen = look.stdin(Stdio::null()).stderr(Stdio::null()).output().expect("java can be run");
+    let seen = consumer.stdin(Stdio::null()).stderr(Stdio::null()).output().expect("java can be run");
     let lines = String::from_utf8_lossy(&seen.stdout);
     assert_eq!(lines.matches("keylane-reason:rejected").count(), 3, "{lines}");
     let whole = whole_letters(&seen.stdout);
@@ -264,15 +276,15 @@ fn the_recipe_puts_events_back() {
     let read = read.iter().chain(&["headers.separator=\u{1e}", "null.marker=<absent>"]);
     put.args(read.flat_map(|read| ["--reader-property", read]));
     let mut put = put.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("java can be run");
-    put.stdin.take().expect("it was asked for").write_all(&whole).expect("it reads");
-    assert!(put.wait().expect("it ends").success());
+    put.stdin.take().expect("stdin is piped").write_all(&whole).expect("it reads its input");
+    assert!(put.wait().expect("it exits").success());
 
-    // Somebody has mended the handler: now it takes everything.
-    let mended = flow.settings(&guest("echo"), "mended");
-    Keylane::run(&mended, &["--until-end"]).expect_exit(0);
+    // The handler is fixed and accepts every event.
+    let fixed = flow.settings(&guest("echo"), "fixed");
+    Keylane::run(&fixed, &["--until-end"]).expect_exit(0);
     assert_eq!(flow.lag(), 0);
     let outputs = kafka::read_all(&bootstrap, &flow.output);
-    assert!(outputs.iter().all(|output| output.key.as_deref() != Some(b"large")), "a tombstone was put back");
+    assert!(outputs.iter().all(|output| output.key.as_deref() != Some(b"large")), "a tombstone was written");
     let mut put_back: Vec<_> = outputs
         .iter()
         .filter(|output| output.value.as_deref() == Some(b"reject"))
@@ -282,28 +294,28 @@ fn the_recipe_puts_events_back() {
     assert_eq!(put_back, [(None, "no key, and a\ttab"), (Some(&b"k"[..]), "a: b, c")]);
 }
 
-/// The recipe's own line that leaves out what is not whole.
-fn whole_letters(letters: &[u8]) -> Vec<u8> {
+/// The command of the procedure that leaves out incomplete dead letters.
+fn whole_letters(dead_letters: &[u8]) -> Vec<u8> {
     let page = include_str!("../docs/dead-letters.md");
     let line = page.lines().find(|line| line.starts_with("awk") && line.ends_with("> whole.txt"));
-    let line = line.expect("the recipe leaves out what is not whole");
+    let line = line.expect("the procedure leaves out incomplete dead letters");
     let command = format!("field=$(printf '\\037'); {}", line.replace("letters.txt > whole.txt", "-"));
     let mut shell = std::process::Command::new("sh")
         .args(["-c", &command])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("there is a shell");
-    shell.stdin.take().expect("it was asked for").write_all(letters).expect("it reads");
-    let output = shell.wait_with_output().expect("it ends");
+        .expect("a shell exists");
+    shell.stdin.take().expect("stdin is piped").write_all(dead_letters).expect("it reads its input");
+    let output = shell.wait_with_output().expect("it exits");
     assert!(output.status.success());
     output.stdout
 }
 
-/// Names are bytes, NUL among them; a time that a broker wrote is not called the producer's; and what an earlier letter
-/// said is replaced: a value stays in the letter however often it was put back.
+/// Names are bytes, including NUL; a time written by a broker is not reported as the producer's; headers of an earlier
+/// dead letter are replaced: the value stays in the dead letter however often it was redriven.
 #[test]
-fn headers_are_kept_and_do_not_pile_up() {
+fn headers_are_kept_and_do_not_accumulate() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[("message.timestamp.type", "LogAppendTime")]);
     cluster.admin().set_topic_config(&flow.letters, "max.message.bytes", "6000");
@@ -316,25 +328,31 @@ fn headers_are_kept_and_do_not_pile_up() {
     for redrives in 0..25 {
         flow.producer().send_all(&flow.input, [record]).expect("acknowledged");
         flow.wait_until_committed();
-        let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
-        let letter = letters.last().expect("it was rejected");
-        assert_eq!(letter.value.as_deref(), Some(value.as_bytes()), "at redrive {redrives}");
-        let names = |wanted: &[u8]| letter.headers.iter().filter(|(name, _)| name == wanted).count();
-        assert_eq!([&b"a\0b"[..], b"\0", b"none", b"a"].map(names), [1, 1, 1, 0], "{:?}", letter.headers);
+        let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+        let dead_letter = dead_letters.last().expect("it was rejected");
+        assert_eq!(dead_letter.value.as_deref(), Some(value.as_bytes()), "at redrive {redrives}");
+        let names = |wanted: &[u8]| dead_letter.headers.iter().filter(|(name, _)| name == wanted).count();
+        assert_eq!(
+            [&b"a\0b"[..], b"\0", b"none", b"a"].map(names),
+            [1, 1, 1, 0],
+            "{:?}",
+            dead_letter.headers
+        );
         assert_eq!((names(b"keylane-reason"), names(b"kafka_dlt-original-topic")), (1, 1));
-        assert_eq!(letter.number("keylane-redrives").unwrap_or(0), redrives);
-        assert_eq!(letter.text("keylane-origin-timestamp-type"), "LogAppendTime");
-        assert_eq!(letter.text("kafka_dlt-original-timestamp-type"), "LogAppendTime");
-        let (key, value, headers) = (letter.key.clone(), letter.value.clone(), letter.headers.clone());
+        assert_eq!(dead_letter.number("keylane-redrives").unwrap_or(0), redrives);
+        assert_eq!(dead_letter.text("keylane-origin-timestamp-type"), "LogAppendTime");
+        assert_eq!(dead_letter.text("kafka_dlt-original-timestamp-type"), "LogAppendTime");
+        let (key, value, headers) =
+            (dead_letter.key.clone(), dead_letter.value.clone(), dead_letter.headers.clone());
         record = Record { key, value, headers, ..Record::default() };
     }
     keylane.terminate();
     keylane.expect_exit(0);
 }
 
-/// An event that somebody put back with its headers says how often it was here.
+/// A redriven event with its headers carries the number of its redrives.
 #[test]
-fn an_event_that_comes_back_again_and_again_raises_an_alarm() {
+fn an_event_that_is_redriven_too_often_is_reported() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let settings = failing(&flow).set("handlers.t.dead_letters", "max_redrives", 2);
@@ -343,13 +361,15 @@ fn an_event_that_comes_back_again_and_again_raises_an_alarm() {
         flow.producer().send_all(&flow.input, [record]).expect("acknowledged");
         let mut keylane = Keylane::run(&settings, &["--until-end"]);
         keylane.expect_exit(0);
-        let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
-        let letter = letters.last().expect("it was rejected");
-        assert_eq!(letter.number("keylane-redrives").unwrap_or(0), redrives);
-        assert_eq!(letter.header("keylane-redrives-exceeded").is_some(), redrives == 2);
-        let alarm = |line: &Value| line["level"] == "ERROR" && line.to_string().contains("set aside again");
+        let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+        let dead_letter = dead_letters.last().expect("it was rejected");
+        assert_eq!(dead_letter.number("keylane-redrives").unwrap_or(0), redrives);
+        assert_eq!(dead_letter.header("keylane-redrives-exceeded").is_some(), redrives == 2);
+        let alarm =
+            |line: &Value| line["level"] == "ERROR" && line.to_string().contains("dead-lettered again");
         assert_eq!(keylane.lines().iter().any(alarm), redrives == 2, "{}", keylane.tail());
-        let (key, value, headers) = (letter.key.clone(), letter.value.clone(), letter.headers.clone());
+        let (key, value, headers) =
+            (dead_letter.key.clone(), dead_letter.value.clone(), dead_letter.headers.clone());
         record = Record { key, value, headers, ..Record::default() };
     }
 }
@@ -364,13 +384,14 @@ fn run(flow: &Flow<'_>, records: &[Record], settings: &Settings) {
     assert_eq!(flow.lag(), 0);
 }
 
-fn of_origin(letters: &[Received], partition: i64, offset: i64) -> &Received {
-    let is = |letter: &&Received| {
-        let origin = (letter.number("keylane-origin-partition"), letter.number("keylane-origin-offset"));
+fn of_origin(dead_letters: &[Received], partition: i64, offset: i64) -> &Received {
+    let is = |dead_letter: &&Received| {
+        let origin =
+            (dead_letter.number("keylane-origin-partition"), dead_letter.number("keylane-origin-offset"));
         origin == (Some(partition), Some(offset))
     };
-    let mut found = letters.iter().filter(is);
-    let letter = found.next().expect("every event that can't be handled has a letter");
-    assert!(found.next().is_none(), "one letter per event");
-    letter
+    let mut found = dead_letters.iter().filter(is);
+    let dead_letter = found.next().expect("every event that can't be handled has a dead letter");
+    assert!(found.next().is_none(), "one dead letter per event");
+    dead_letter
 }

@@ -1,4 +1,4 @@
-//! Promise: the examples run with nothing but the binary, and their results are the expected ones.
+//! Promise: the examples run with the binary alone, and their results are the expected ones.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use keylane_tests::wait;
 use serde_json::Value;
 
 #[test]
-fn hello_greets_everybody_in_order() {
+fn hello_keeps_the_order_of_each_key() {
     let file = prepare("hello", "events.jsonl");
     let outputs = run_to_end(&file);
     let expected = fs::read_to_string(folder("hello").join("expected.jsonl")).expect("the example's result");
@@ -43,7 +43,7 @@ fn javascript_gives_the_same_result_through_the_same_contract() {
 }
 
 #[test]
-fn orders_are_tried_again_and_set_aside() {
+fn orders_are_retried_and_dead_lettered() {
     let outputs = run_to_end(&prepare("orders", "events.jsonl"));
     let expected = fs::read_to_string(folder("orders").join("expected.jsonl")).expect("the example's result");
     let expected: Vec<Value> =
@@ -58,15 +58,17 @@ fn orders_are_tried_again_and_set_aside() {
         let headers = output["headers"].as_array().into_iter().flatten();
         headers.filter(|header| header[0] == "keylane-reason").map(|header| header[1].clone()).next()
     };
-    for letter in expected.iter().filter(|line| line["topic"] == "orders.dlq") {
-        let found =
-            outputs.iter().find(|output| output["value"] == letter["value"]).expect("it is set aside");
-        assert_eq!(reason(found).as_ref(), Some(&letter["reason"]), "{found}");
+    for dead_letter in expected.iter().filter(|line| line["topic"] == "orders.dlq") {
+        let found = outputs
+            .iter()
+            .find(|output| output["value"] == dead_letter["value"])
+            .expect("it is dead-lettered");
+        assert_eq!(reason(found).as_ref(), Some(&dead_letter["reason"]), "{found}");
     }
 }
 
 #[test]
-fn flights_finds_what_is_late_and_what_is_odd() {
+fn flights_reports_delays_and_oddities() {
     let file = prepare("flights", "flights.jsonl.zst");
     let outputs = run_to_end(&file);
     let expected = fs::read_to_string(folder("flights").join("expected.json")).expect("the example's result");
@@ -79,19 +81,19 @@ fn flights_finds_what_is_late_and_what_is_odd() {
     for output in &outputs {
         let value: Value = serde_json::from_str(output["value"].as_str().expect("text")).expect("JSON");
         let number = |name: &str| value["source"][name].as_u64().expect("a number");
-        let place = (number("partition"), number("offset"));
+        let position = (number("partition"), number("offset"));
         let lane = (output["topic"].to_string(), output["key"].to_string());
         if output["key"].is_null() {
             continue;
         }
-        let before = last.insert(lane, place);
-        assert!(before.is_none_or(|before| before < place), "{output} comes after {before:?}");
+        let before = last.insert(lane, position);
+        assert!(before.is_none_or(|before| before < position), "{output} comes after {before:?}");
     }
     assert!(last.len() > 1_000, "only {} planes", last.len());
 }
 
 #[test]
-fn a_bad_line_of_the_feed_is_named_by_its_number() {
+fn an_invalid_line_of_the_feed_is_reported_with_its_number() {
     let file = prepare("hello", "events.jsonl");
     let events = file.with_file_name("events.jsonl");
     let good = fs::read_to_string(&events).expect("the example's events");
@@ -99,13 +101,17 @@ fn a_bad_line_of_the_feed_is_named_by_its_number() {
     lines[2] = "{\"key\": \"ada\", \"value\": ";
     fs::write(&events, lines.join("\n")).expect("a temporary file can be written");
     let mut keylane = Keylane::run_file(&file, &["--until-end"], Stdio::null());
-    assert!(keylane.wait_exit().is_some_and(|code| code != 0), "a bad line is no success{}", keylane.tail());
+    assert!(
+        keylane.wait_exit().is_some_and(|code| code != 0),
+        "an invalid line must not exit with 0{}",
+        keylane.tail()
+    );
     let names_the_line = |line: &Value| {
         let text = line.to_string();
         text.contains("events.jsonl")
             && ["line 3", "jsonl:3", "\"line\":3"].iter().any(|form| text.contains(form))
     };
-    assert!(keylane.lines().iter().any(names_the_line), "no word of line 3{}", keylane.tail());
+    assert!(keylane.lines().iter().any(names_the_line), "line 3 is not named{}", keylane.tail());
 }
 
 #[test]
@@ -117,7 +123,7 @@ fn sigterm_drains_a_feed_that_has_no_end() {
     fs::write(&file, from_input).expect("a temporary file can be written");
 
     let mut keylane = Keylane::run_file(&file, &[], Stdio::piped());
-    let mut feed = keylane.take_stdin().expect("standard input was asked for");
+    let mut feed = keylane.take_stdin().expect("standard input is piped");
     for number in 0..100 {
         writeln!(feed, "{{\"key\": \"key-{}\", \"value\": \"one two\"}}", number % 7)
             .expect("it reads its feed");
@@ -125,7 +131,7 @@ fn sigterm_drains_a_feed_that_has_no_end() {
     feed.flush().expect("it reads its feed");
     wait::until_ok("100 outputs", wait::PATIENCE, || match outputs(&keylane).len() {
         100 => Ok(()),
-        other => Err(format!("{other} by now{}", keylane.tail())),
+        other => Err(format!("{other} so far{}", keylane.tail())),
     });
     keylane.terminate();
     keylane.expect_exit(0);
@@ -136,7 +142,7 @@ fn folder(name: &str) -> PathBuf {
     workspace().join("examples").join(name)
 }
 
-/// A copy of an example's configuration and events, with the component where cargo put it; returns the configuration.
+/// Copies an example's configuration and events, with the path of the built component. Returns the configuration file.
 fn prepare(name: &str, events: &str) -> PathBuf {
     let source = folder(name);
     let target = janitor::folder(name);
@@ -153,12 +159,12 @@ fn prepare(name: &str, events: &str) -> PathBuf {
 fn run_to_end(file: &Path) -> Vec<Value> {
     let mut keylane = Keylane::run_file(file, &["--until-end"], Stdio::null());
     keylane.expect_exit(0);
-    let untold = |line: &Value| line.to_string().contains("what output topics take");
-    assert!(!keylane.lines().iter().any(untold), "a warning about topics that have no limits");
+    let warned = |line: &Value| line.to_string().contains("limits of output topics unknown");
+    assert!(!keylane.lines().iter().any(warned), "a warning about topics whose limits are unknown");
     outputs(&keylane)
 }
 
-/// What the handlers emitted: one JSON object a line, with topic, key and value.
+/// The events that the handlers emitted: one JSON object per line, with topic, key and value.
 fn outputs(keylane: &Keylane) -> Vec<Value> {
     let text = keylane.stdout();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);

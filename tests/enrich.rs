@@ -1,4 +1,4 @@
-//! Promise: a handler that waits for an HTTP service keeps the order of its keys and holds up nobody else.
+//! Promise: a handler that waits for an HTTP service keeps the order of its keys and delays no other key.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,15 +14,15 @@ use serde_json::Value;
 const CUSTOMERS: usize = 4;
 
 #[test]
-fn the_example_asks_about_every_order_and_keeps_their_order() {
+fn the_example_looks_up_every_order_and_keeps_their_order() {
     let source = workspace().join("examples/enrich");
     let files = source.join("service");
-    // The first four requests are answered when all four are there: the one worker waits for four calls at once.
-    let (asked, together) = (AtomicUsize::new(0), Barrier::new(CUSTOMERS));
+    // The first four requests are answered when all four have arrived: the one worker waits for four calls at once.
+    let (requests, together) = (AtomicUsize::new(0), Barrier::new(CUSTOMERS));
     let service = Service::start(move |path| {
-        match asked.fetch_add(1, Ordering::SeqCst) {
+        match requests.fetch_add(1, Ordering::SeqCst) {
             first if first < CUSTOMERS => drop(together.wait()),
-            // One of the others fails, and its order is tried again.
+            // The next request fails, and its order is retried.
             CUSTOMERS => return Some((500, String::new())),
             _ => {}
         }
@@ -48,15 +48,15 @@ fn the_example_asks_about_every_order_and_keeps_their_order() {
     let expected = fs::read_to_string(source.join("expected.jsonl")).expect("the example's result");
     assert_eq!(by_key(&keylane.stdout()), by_key(&expected));
     let seen = service.seen();
-    assert_eq!(seen.paths.len(), 11, "one request for each order, and one for the second try: {seen:?}");
-    assert!(seen.connections <= CUSTOMERS, "connections are kept: {seen:?}");
+    assert_eq!(seen.paths.len(), 11, "one request for each order, and one for the retry: {seen:?}");
+    assert!(seen.connections <= CUSTOMERS, "connections are reused: {seen:?}");
 }
 
 fn by_key(lines: &str) -> BTreeMap<String, Vec<Value>> {
     let mut keys: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for line in lines.lines() {
         let output: Value = serde_json::from_str(line).expect("a line of output is JSON");
-        let part = |name: &str| output.get(name).expect("key and value are always there").clone();
+        let part = |name: &str| output.get(name).expect("key and value are always present").clone();
         keys.entry(part("key").to_string()).or_default().push(part("value"));
     }
     keys

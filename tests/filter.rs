@@ -1,5 +1,5 @@
-//! Promise: a handler gets the events that it wants, in the lanes that it wants. Several handlers read one topic, each
-//! with a filter, a group and lanes of its own; what a filter drops is settled, counted by rule, and never stops a
+//! Promise: a handler receives the events that its filter selects, in the configured lanes. Several handlers read one
+//! topic, each with its own filter, group and lanes; filtered events are settled, counted by rule, and never stop a
 //! partition.
 
 use std::path::Path;
@@ -40,20 +40,20 @@ fn several_handlers_share_a_topic_by_type() {
     let outputs = kafka::read_all(&cluster.bootstrap(), &flow.output);
     for kind in kinds {
         let of_kind = outputs.iter().filter(|output| output.value.as_deref() == Some(kind.as_bytes()));
-        assert_eq!(of_kind.count(), 1_000, "{kind}: one handler each");
+        assert_eq!(of_kind.count(), 1_000, "{kind}: each handler has its own events");
     }
     let counted = |rule: &str, events: u64| {
-        let said =
+        let matches =
             |line: &Value| line["message"] == "filter" && line["rule"] == rule && line["events"] == events;
-        assert!(keylane.lines().iter().any(said), "`{rule}` is not said to have decided {events} times");
+        assert!(keylane.lines().iter().any(matches), "`{rule}` is not reported with {events} events");
     };
     counted("paid", 1_000);
     counted("not paid", 1_000);
 }
 
-/// A topic of which the handler wants nothing: its lag reaches 0 without a call.
+/// A topic with no event for the handler: its lag reaches 0 without a call.
 #[test]
-fn what_is_filtered_is_settled() {
+fn filtered_events_are_settled() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 2, &[]);
     let records = (0..2_000).map(|number| Record { value: None, ..Record::new(format!("eu-{number}"), "") });
@@ -65,9 +65,9 @@ fn what_is_filtered_is_settled() {
     assert!(kafka::read_all(&cluster.bootstrap(), &flow.output).is_empty());
 }
 
-/// Lanes by a header: one slow customer holds up its own orders and no other's, whatever the records' keys.
+/// Lanes by a header: one slow customer delays its own orders and no other's, whatever the records' keys.
 #[test]
-fn lanes_may_be_found_by_a_header_or_in_the_value() {
+fn lane_keys_may_come_from_a_header_or_the_value() {
     let Some(cluster) = kafka::shared() else { return };
     for lane_key in
         [json!("header:customer"), json!("json:/customer"), json!(["json:/customer", "header:customer"])]
@@ -91,11 +91,11 @@ fn lanes_may_be_found_by_a_header_or_in_the_value() {
     }
 }
 
-/// Values of a schema registry are no JSON texts: order would be lost without a word.
+/// Values of a schema registry are not JSON texts: without a warning the order would be lost silently.
 #[test]
-fn a_lane_key_that_is_not_found_is_told() {
+fn a_missing_lane_key_is_reported() {
     let Some(cluster) = kafka::shared() else { return };
-    for (lane_key, told) in [("json:/id", true), ("registry-json:/id", false)] {
+    for (lane_key, reported) in [("json:/id", true), ("registry-json:/id", false)] {
         let flow = Flow::new(cluster, 1, &[]);
         let value =
             |number: i64| [&b"\0\0\0\0\x07"[..], json!({ "id": number % 3 }).to_string().as_bytes()].concat();
@@ -105,10 +105,10 @@ fn a_lane_key_that_is_not_found_is_told() {
         let mut keylane = Keylane::run(&settings, &["--until-end"]);
         keylane.expect_exit(0);
         let lines = keylane.lines();
-        let line = lines
-            .iter()
-            .find(|line| line["message"].as_str().is_some_and(|text| text.contains("finds nothing")));
-        assert_eq!(line.is_some(), told, "{}", keylane.tail());
+        let line = lines.iter().find(|line| {
+            line["message"].as_str().is_some_and(|text| text.contains("without the configured lane key"))
+        });
+        assert_eq!(line.is_some(), reported, "{}", keylane.tail());
         if let Some(line) = line {
             assert_eq!(
                 (line["offset"].as_i64(), line["topic"].as_str()),
@@ -123,7 +123,7 @@ fn a_lane_key_that_is_not_found_is_told() {
 }
 
 #[test]
-fn events_without_a_lane_key_may_be_refused() {
+fn events_without_a_lane_key_may_be_rejected() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let keyless = Record { key: None, ..Record::new("", "no key") };
@@ -136,9 +136,9 @@ fn events_without_a_lane_key_may_be_refused() {
     let mut done = origins(&kafka::read_all(&cluster.bootstrap(), &flow.output));
     done.sort_unstable();
     assert_eq!(done, [0, 2]);
-    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
     assert_eq!(
-        letters.iter().map(|letter| letter.header("keylane-reason")).collect::<Vec<_>>(),
+        dead_letters.iter().map(|dead_letter| dead_letter.header("keylane-reason")).collect::<Vec<_>>(),
         [Some(&b"no-key"[..])]
     );
 }

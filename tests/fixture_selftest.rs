@@ -1,11 +1,11 @@
-//! The fixture itself, against real brokers: what the other tests take for granted is seen to be true here.
+//! The fixture itself, against real brokers: the assumptions of the other tests are checked here.
 
 use std::collections::BTreeMap;
 
 use keylane_tests::kafka::{
     self, Cluster, Follower, Group, Options, Producer, Received, Record, Transactions, unique,
 };
-use keylane_tests::skip::say;
+use keylane_tests::skip::print_line;
 use keylane_tests::wait;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn half_a_million_records_go_in_and_out() {
     let (sent, producing) = wait::timed(|| producer.send_all(&topic, records));
     sent.expect("every record is acknowledged");
     let (read, consuming) = wait::timed(|| kafka::read_all(&cluster.bootstrap(), &topic));
-    say(&format!("{COUNT} records: produced in {producing:?}, read in {consuming:?}"));
+    print_line(&format!("{COUNT} records: produced in {producing:?}, read in {consuming:?}"));
 
     assert_eq!(read.len(), COUNT);
     let high: i64 = cluster.admin().watermarks(&topic).iter().map(|marks| marks.high).sum();
@@ -61,7 +61,7 @@ fn bytes_stay_bytes() {
     assert_eq!(read[0].header("twice"), Some(b"1".as_slice()));
 }
 
-/// The record as it was sent, with partition and time only where the sender chose them.
+/// The record as it was sent, with partition and time only if the sender set them.
 fn as_sent(read: &Received, sent: &Record) -> Record {
     Record {
         partition: sent.partition,
@@ -107,11 +107,11 @@ fn commits_are_set_and_read_as_bytes() {
     let committed = group.committed(&topic, 2);
     assert_eq!(committed[0].offset, Some(7));
     assert!(!committed[0].metadata.is_empty());
-    say(&format!("metadata that is not UTF-8 comes back as {:?}", committed[0].metadata));
+    print_line(&format!("metadata that is not UTF-8 comes back as {:?}", committed[0].metadata));
 }
 
 #[test]
-fn members_and_their_partitions_are_seen() {
+fn members_and_their_partitions_are_listed() {
     let Some(cluster) = kafka::shared() else { return };
     let topic = unique("members");
     let name = unique("group");
@@ -153,7 +153,7 @@ fn topics_are_described_and_trimmed() {
         .expect("Kafka's own tools run");
     assert!(listed.lines().any(|line| line == topic), "{listed}");
     admin.delete_topic(&topic);
-    wait::until("the topic to be gone", wait::PATIENCE, || admin.partitions(&topic).is_none());
+    wait::until("the topic to be deleted", wait::PATIENCE, || admin.partitions(&topic).is_none());
 }
 
 #[test]
@@ -166,13 +166,13 @@ fn compaction_makes_gaps() {
         .send_all(&topic, (0..2_000).map(|n| Record::new(format!("{}", n % 10), "v")))
         .expect("acknowledged");
     wait::until("compaction", wait::PATIENCE, || {
-        // The active segment is never compacted: something new has to close it.
+        // The active segment is never compacted: a new record has to close it.
         producer.send_all(&topic, [Record::new("roll", "v")]).expect("acknowledged");
         kafka::read_all(&cluster.bootstrap(), &topic).len() < 1_000
     });
 }
 
-/// Segments close, and are compacted, as soon as Kafka allows.
+/// Segments are closed and compacted as soon as Kafka allows.
 fn compacted() -> [(&'static str, &'static str); 4] {
     [
         ("cleanup.policy", "compact"),
@@ -200,13 +200,13 @@ fn a_broker_is_killed_frozen_and_restarted_with_its_data() {
     });
     round(&cluster, &producer, &mut follower, &topic, 4, |cluster| {
         cluster.freeze(1);
-        assert!(!answers(cluster), "a frozen broker answers nothing");
+        assert!(!answers(cluster), "a frozen broker must not answer");
         cluster.thaw(1);
     });
     assert_eq!(kafka::read_all(&cluster.bootstrap(), &topic).len(), 400);
 }
 
-/// Hands 100 records over, does harm, and sees all of them arrive at a reader that was there all the time.
+/// Produces 100 records, applies the fault, and checks that a reader that existed before receives all of them.
 fn round(
     cluster: &Cluster,
     producer: &Producer,
@@ -217,9 +217,9 @@ fn round(
 ) {
     producer
         .hand_over(topic, (0..100).map(|n| Record::new(format!("{n}"), format!("{number}"))))
-        .expect("room");
+        .expect("capacity in the queue");
     harm(cluster);
-    producer.flush().expect("every record is acknowledged in the end");
+    producer.flush().expect("every record is acknowledged");
     let mut seen = 0;
     wait::until("all records of a round", wait::PATIENCE, || {
         seen += follower.take().len();
@@ -228,8 +228,9 @@ fn round(
 }
 
 fn answers(cluster: &Cluster) -> bool {
-    let asking: BaseConsumer = kafka::client(&cluster.bootstrap()).create().expect("the settings are valid");
-    asking.fetch_metadata(None, Duration::from_secs(1)).is_ok()
+    let consumer: BaseConsumer =
+        kafka::client(&cluster.bootstrap()).create().expect("the settings are valid");
+    consumer.fetch_metadata(None, Duration::from_secs(1)).is_ok()
 }
 
 #[test]
@@ -252,16 +253,16 @@ fn three_brokers_survive_one() {
 fn passwords_are_checked() {
     let users = vec![("alice".to_owned(), "secret".to_owned())];
     let Some(cluster) = kafka::own(&Options { users, ..Options::default() }) else { return };
-    let ask = |password: &str| {
-        let asking: BaseConsumer = kafka::client(&cluster.sasl_bootstrap())
+    let brokers_seen = |password: &str| {
+        let consumer: BaseConsumer = kafka::client(&cluster.sasl_bootstrap())
             .set("security.protocol", "sasl_plaintext")
             .set("sasl.mechanism", "PLAIN")
             .set("sasl.username", "alice")
             .set("sasl.password", password)
             .create()
             .expect("the settings are valid");
-        asking.fetch_metadata(None, Duration::from_secs(3)).map(|metadata| metadata.brokers().len())
+        consumer.fetch_metadata(None, Duration::from_secs(3)).map(|metadata| metadata.brokers().len())
     };
-    wait::until("the right password to be accepted", wait::PATIENCE, || ask("secret") == Ok(1));
-    assert!(ask("wrong").is_err());
+    wait::until("the right password to be accepted", wait::PATIENCE, || brokers_seen("secret") == Ok(1));
+    assert!(brokers_seen("wrong").is_err());
 }

@@ -1,5 +1,5 @@
-//! Promise: an instance that is frozen for longer than its session loses nothing and breaks no order. Another one takes
-//! its partitions over; when it goes on, what it still does counts at most as a repeat.
+//! Promise: an instance that is frozen for longer than its session timeout loses nothing and breaks no order. Another one
+//! takes its partitions over; when it is resumed, its late work counts at most as repeats.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
@@ -8,14 +8,14 @@ use keylane_tests::kafka::{self, Committed, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::load::Load;
 use keylane_tests::progress::Progress;
-use keylane_tests::skip::say;
+use keylane_tests::skip::print_line;
 
 const PARTITIONS: i32 = 4;
 const NAMES: [&str; 2] = ["one", "two"];
 const BACKLOG: usize = 2_000;
 const UNCLAIMED: usize = 300;
 
-/// Each of two instances in turn, with calls out and work behind it that is neither committed nor claimed.
+/// Each of two instances in turn, with calls in flight and work that is neither committed nor claimed.
 #[test]
 fn a_frozen_instance_loses_nothing_and_breaks_no_order() {
     let Some(cluster) = kafka::shared() else { return };
@@ -25,12 +25,12 @@ fn a_frozen_instance_loses_nothing_and_breaks_no_order() {
     load.until("both to be members", |_| is_settled(&flow, &NAMES));
     for frozen in [0, 1] {
         let (name, other) = (NAMES[frozen], NAMES[1 - frozen]);
-        load.until("calls that are out and work that is not committed", |progress| {
+        load.until("calls in flight and uncommitted work", |progress| {
             is_worth_freezing(&flow, progress, name)
         });
         instances[frozen].freeze();
         load.until("the other one to have all partitions", |_| is_settled(&flow, &[other]));
-        load.until_more("the other one to go on", 2 * UNCLAIMED);
+        load.until_more("the other one to continue", 2 * UNCLAIMED);
         instances[frozen].thaw();
         load.until("it to be a member again", |_| is_settled(&flow, &NAMES));
         assert!(!instances[frozen].has_ended(), "{}", instances[frozen].tail());
@@ -42,16 +42,16 @@ fn a_frozen_instance_loses_nothing_and_breaks_no_order() {
         keylane.expect_exit(0);
     }
     let report = check::check(&flow.history());
-    say(&format!("{} events, each of two instances frozen: {report}", load.fed()));
+    print_line(&format!("{} events, each of two instances frozen: {report}", load.fed()));
     report.assert_clean();
-    assert!(report.repeated() > 0, "no freeze hit anything: this run shows nothing");
+    assert!(report.repeated() > 0, "no freeze caused a repeat: the run proves nothing");
 }
 
 fn settings(flow: &Flow<'_>, client: &str) -> Settings {
     flow.settings(&guest("sleepy"), client)
         .set("handlers.t.commit", "interval", "5s")
         .set("handlers.t.commit", "every", 1_000_000)
-        // 800 events a second: what an instance can do is not the subject.
+        // 800 events per second: the throughput of an instance is not the subject.
         .set("handlers.t.lanes", "max_concurrency", 16)
 }
 
@@ -67,7 +67,7 @@ fn is_worth_freezing(flow: &Flow<'_>, progress: &Progress, name: &str) -> bool {
     open > 0 && of_it.map(|committed| progress.unclaimed(committed)).sum::<usize>() > UNCLAIMED
 }
 
-/// Calls are out at every freeze.
+/// Calls are in flight at every freeze.
 fn event(number: usize) -> Record {
     Record::new(format!("key-{}", number * 7 % 499), "v").with("sleep-ms", "20").with("emit", "")
 }

@@ -1,5 +1,5 @@
-//! Promise: offsets that do not exist hold nothing up. The committed offset reaches the end of the log, and lag is 0,
-//! though compaction took records out of the middle and transactions left markers at the end.
+//! Promise: offsets that do not exist delay nothing. The committed offset reaches the end of the log and the lag is 0,
+//! although compaction removed records from the middle and transactions left markers at the end.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Record, Transactions, unique};
 use keylane_tests::keylane::Keylane;
-use keylane_tests::skip::say;
+use keylane_tests::skip::print_line;
 use keylane_tests::wait;
 
 #[test]
@@ -25,26 +25,26 @@ fn a_compacted_topic_is_read_to_its_end() {
     let event = |number: usize| Record::new(format!("key-{}", number % 100), format!("{number}"));
     producer.send_all(&flow.input, (0..5_000).map(event)).expect("acknowledged");
     wait::until("compaction to leave gaps", wait::PATIENCE, || {
-        // The segment that is written to is never compacted: something new has to close it.
+        // The active segment is never compacted: a new record has to close it.
         producer.send_all(&flow.input, [event(0)]).expect("acknowledged");
         kafka::read_all(&cluster.bootstrap(), &flow.input).len() < 1_000
     });
     let before = kafka::read_all(&cluster.bootstrap(), &flow.input);
     let end = cluster.admin().watermarks(&flow.input)[0].high;
-    say(&format!("{} of {end} offsets are left", before.len()));
+    print_line(&format!("{} of {end} offsets remain", before.len()));
 
     let mut keylane = Keylane::run(&flow.settings(&guest("echo"), "reader"), &["--until-end"]);
     keylane.expect_exit(0);
     assert_eq!(flow.committed()[0].offset, Some(end));
     assert_eq!(flow.lag(), 0);
-    // Compaction may go on while the instance reads: what is left now must have an output.
-    let report = check::check(&still_there(&flow, &before));
+    // Compaction may continue while the instance reads: every remaining event must have an output.
+    let report = check::check(&remaining(&flow, &before));
     report.assert_clean();
     assert_eq!(report.repeats, [].into());
 }
 
 /// The history of the events that are in the log both before and after the run.
-fn still_there(flow: &Flow<'_>, before: &[kafka::Received]) -> check::History {
+fn remaining(flow: &Flow<'_>, before: &[kafka::Received]) -> check::History {
     let outputs = kafka::read_all(&flow.cluster.bootstrap(), &flow.output);
     let after = kafka::read_all(&flow.cluster.bootstrap(), &flow.input);
     let after: BTreeSet<i64> = after.iter().map(|record| record.offset).collect();
@@ -55,7 +55,7 @@ fn still_there(flow: &Flow<'_>, before: &[kafka::Received]) -> check::History {
 }
 
 #[test]
-fn markers_at_the_end_are_passed() {
+fn transaction_markers_at_the_end_are_passed() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 2, &[]);
     let transactions = Transactions::new(&cluster.bootstrap(), &unique("writer")).expect("a coordinator");
@@ -77,5 +77,5 @@ fn markers_at_the_end_are_passed() {
     let outputs = kafka::read_all(&cluster.bootstrap(), &flow.output);
     let report = check::check(&check::History::of(&inputs, &outputs, &flow.input));
     report.assert_clean();
-    assert_eq!((report.outcomes, report.repeated()), (22, 0), "what was aborted is no event");
+    assert_eq!((report.outcomes, report.repeated()), (22, 0), "aborted records are not events");
 }

@@ -1,4 +1,4 @@
-//! Promise: a handler reaches what its section grants, and nothing else.
+//! Promise: a handler has the access that its section grants, and no other.
 
 use std::fs;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ fn a_request_to_a_host_that_is_not_listed_is_denied_and_named() {
 
     let expected = ["200 hello", &denied, "HTTP: `localhost` is not in the handler's `grants.http`"];
     assert_eq!(outputs(&keylane), expected);
-    assert_eq!(other.seen().connections, 0, "it was not even asked");
+    assert_eq!(other.seen().connections, 0, "no connection must be opened");
     for host in [other.host(), "localhost:80".to_owned()] {
         let named = |line: &&Value| line["level"] == "WARN" && line.to_string().contains(&host);
         let lines: Vec<Value> = keylane.lines().iter().filter(named).cloned().collect();
@@ -36,19 +36,19 @@ fn a_request_to_a_host_that_is_not_listed_is_denied_and_named() {
 }
 
 #[test]
-fn https_goes_to_those_with_a_certificate_that_the_system_trusts() {
+fn https_requires_a_certificate_that_the_system_trusts() {
     let Some(identity) = Identity::new() else { return };
     let certificate = identity.certificate().display().to_string();
     let service = Service::start_with_tls(identity, |_| Some((200, "hello".to_owned())));
     let host = service.host().replace("127.0.0.1", "localhost");
     let file = prepare("asking", &[format!("https://{host}/")], &format!("grants.http = [\"{host}\"]"));
-    let untrusted = format!("HTTP: no answer from `{host}`: tls certificate error");
+    let untrusted = format!("HTTP: no response from `{host}`: tls certificate error");
     for (trusted, expected) in [(certificate.as_str(), "200 hello"), ("/dev/null", &untrusted)] {
         let trust = [("SSL_CERT_FILE", trusted), ("SSL_CERT_DIR", "/nowhere")];
         let mut keylane = Keylane::run_with_variables(&file, &["--until-end"], &trust);
         keylane.expect_exit(0);
         assert_eq!(outputs(&keylane), [expected]);
-        let warned = keylane.tail().contains("no trusted certificates are on this machine");
+        let warned = keylane.tail().contains("no trusted certificates found");
         assert_eq!(warned, trusted == "/dev/null", "{}", keylane.tail());
     }
 }
@@ -65,7 +65,7 @@ fn without_the_grant_a_component_that_imports_http_is_refused_with_the_remedy() 
 }
 
 #[test]
-fn the_environment_of_a_handler_is_what_was_granted() {
+fn a_handler_sees_only_the_granted_variables() {
     let file = prepare("environ", &["x".to_owned()], "grants.env = [\"KEYLANE_GIVEN\"]");
     let variables = [("KEYLANE_GIVEN", "a b=c"), ("KEYLANE_KEPT", "secret")];
     let mut keylane = Keylane::run_with_variables(&file, &["--until-end"], &variables);
@@ -75,7 +75,7 @@ fn the_environment_of_a_handler_is_what_was_granted() {
     let file = prepare("environ", &["x".to_owned()], "");
     let mut keylane = Keylane::run_with_variables(&file, &["--until-end"], &variables);
     keylane.expect_exit(0);
-    assert_eq!(outputs(&keylane), [""], "by default there is none");
+    assert_eq!(outputs(&keylane), [""], "by default no variable is granted");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_granted_variable_that_is_not_set_is_named_at_the_start() {
 }
 
 #[test]
-fn a_request_that_nobody_answers_ends_with_its_call() {
+fn an_unanswered_request_ends_with_its_call() {
     let silent = Service::start(|_| None);
     let once = "retry = { max_attempts = 1, on_exhausted = \"stop\" }";
     let settings = format!("timeout = \"300ms\"\n{once}\ngrants.http = [\"{}\"]", silent.host());
@@ -96,9 +96,9 @@ fn a_request_that_nobody_answers_ends_with_its_call() {
     let mut keylane = Keylane::run_file(&file, &["--until-end"], std::process::Stdio::null());
     keylane.expect_exit(1);
     let log = keylane.tail();
-    assert!(log.contains("the deadline of 300ms is over"), "{log}");
+    assert!(log.contains("deadline of 300ms exceeded"), "{log}");
     assert!(!log.contains("stuck"), "{log}");
-    wait::until_ok("the request to be given up", wait::PATIENCE, || match silent.seen() {
+    wait::until_ok("the request to be closed", wait::PATIENCE, || match silent.seen() {
         seen if seen.connections > 0 && seen.connections == seen.ended => Ok(()),
         seen => Err(format!("{seen:?}")),
     });
@@ -129,7 +129,7 @@ fn prepare(name: &str, values: &[String], settings: &str) -> PathBuf {
     file
 }
 
-/// The values of what came out.
+/// The values of the outputs.
 fn outputs(keylane: &Keylane) -> Vec<String> {
     let value = |line: &str| {
         let line: Value = serde_json::from_str(line).expect("a line of output is JSON");

@@ -1,5 +1,5 @@
-//! Promise: whatever a guest does, it ends its own event and nothing else: the reason is named, nothing of the failed
-//! event is published, the others are done, and the process lives.
+//! Promise: a failing guest fails only its own event, whatever it does: the reason is reported, no output of the failed
+//! event is published, the others are done, and the process continues.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Record};
 use keylane_tests::keylane::{Keylane, Settings};
-use keylane_tests::skip::say;
+use keylane_tests::skip::print_line;
 use keylane_tests::wait;
 
-/// What a guest does, what its dead letter says, a part of the words about it, and its attempts: outputs that can't be
-/// published would be the same in the next one.
+/// The fault of a guest, the reason in its dead letter, a part of the error text, and its attempts: unpublishable outputs
+/// would be the same in the next attempt.
 const DEEDS: [(&str, &str, &str, i64); 9] = [
     ("trap", "trap", "unreachable", 3),
     ("exit", "trap", "exit code 1", 3),
@@ -27,7 +27,7 @@ const DEEDS: [(&str, &str, &str, i64); 9] = [
 const HEALTHY: usize = 3_000;
 
 #[test]
-fn each_ends_its_own_event_with_its_own_reason() {
+fn each_fault_fails_its_own_event_with_its_own_reason() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 4, &[]);
     let mut records: Vec<Record> =
@@ -36,25 +36,26 @@ fn each_ends_its_own_event_with_its_own_reason() {
         records.insert(at * 300 + 50, Record::new(format!("bad-{deed}"), *deed));
     }
     let mut keylane = run(&flow, &records, &settings(&flow, 3));
-    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
-    assert_eq!(letters.len(), DEEDS.len());
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    assert_eq!(dead_letters.len(), DEEDS.len());
     for (deed, reason, words, attempts) in DEEDS {
-        let letter = letters.iter().find(|letter| letter.value.as_deref() == Some(deed.as_bytes()));
-        let letter = letter.expect("each has a dead letter");
-        let said = (letter.text("keylane-reason"), letter.text("keylane-error"));
-        say(&format!("{deed}: {said:?}"));
-        assert!(said.0 == reason && said.1.contains(words), "{deed} is said to be {said:?}");
-        assert_eq!(letter.number("keylane-attempt"), Some(attempts), "{deed}");
+        let dead_letter =
+            dead_letters.iter().find(|dead_letter| dead_letter.value.as_deref() == Some(deed.as_bytes()));
+        let dead_letter = dead_letter.expect("each has a dead letter");
+        let error = (dead_letter.text("keylane-reason"), dead_letter.text("keylane-error"));
+        print_line(&format!("{deed}: {error:?}"));
+        assert!(error.0 == reason && error.1.contains(words), "{deed} is reported as {error:?}");
+        assert_eq!(dead_letter.number("keylane-attempt"), Some(attempts), "{deed}");
     }
     let outputs = kafka::read_all(&cluster.bootstrap(), &flow.output);
-    assert_eq!(outputs.len(), HEALTHY, "the others, once each, and nothing of those that failed");
+    assert_eq!(outputs.len(), HEALTHY, "the others once each, and no output of the failed events");
     assert!(keylane.resident_bytes().is_none() && keylane.has_ended());
     let mut history = flow.history();
     history.inputs.retain(|input| input.key.as_ref().is_some_and(|key| !key.starts_with(b"bad-")));
     check::check(&history).assert_clean();
 }
 
-/// What costs nobody an event: headers that a guest may not write, and a million lines to the log.
+/// Faults that fail no event: headers that a guest may not write, and a million log lines.
 #[test]
 fn forged_headers_and_floods_of_lines_are_dropped() {
     let Some(cluster) = kafka::shared() else { return };
@@ -68,29 +69,29 @@ fn forged_headers_and_floods_of_lines_are_dropped() {
     let outputs = kafka::read_all(&cluster.bootstrap(), &flow.output);
     assert_eq!(outputs.len(), 4, "each event emits its value, and one forges another");
     let forged =
-        outputs.iter().find(|output| output.key.as_deref() == Some(b"forged")).expect("it is published");
-    assert_eq!(forged.number("keylane-origin-offset"), Some(0), "ours, not the guest's");
+        outputs.iter().find(|output| output.key.as_deref() == Some(b"forged")).expect("a published output");
+    assert_eq!(forged.number("keylane-origin-offset"), Some(0), "Keylane's header, not the guest's");
     assert_eq!(forged.header("own"), Some(&b"kept"[..]));
     let lines = keylane.lines();
     let of_guest = lines.iter().filter(|line| line["target"] == "keylane::guest").count();
     let dropped: u64 = lines.iter().filter_map(|line| line["dropped"].as_u64()).sum();
     assert!(of_guest < 100_000, "{of_guest} lines of the guest are in the log");
-    assert_eq!(u64::try_from(of_guest).unwrap_or(0) + dropped, 1_000_000, "what is not there is counted");
+    assert_eq!(u64::try_from(of_guest).unwrap_or(0) + dropped, 1_000_000, "dropped lines are counted");
 }
 
-/// A socket that listens, a file that can be read by everybody, the variables of the process: nothing was granted.
+/// A listening socket, a world-readable file, the variables of the process: none was granted.
 #[test]
-fn what_was_not_granted_is_not_there() {
+fn access_that_was_not_granted_is_denied() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let address = cluster.bootstrap();
     run(&flow, &[Record::new("k", format!("reach {address}"))], &settings(&flow, 1));
-    let letters = kafka::read_all(&address, &flow.letters);
-    let said = letters.first().map(|letter| letter.text("keylane-error"));
-    assert_eq!(said, Some("socket: false, file: false, variables: 0"));
+    let dead_letters = kafka::read_all(&address, &flow.letters);
+    let error = dead_letters.first().map(|dead_letter| dead_letter.text("keylane-error"));
+    assert_eq!(error, Some("socket: false, file: false, variables: 0"));
 }
 
-/// Thousands in a row, of each sort that an engine could trip over: the process lives, and does not grow with them.
+/// Thousands in a row, of each sort that could leak in the engine: the process continues, and its memory does not grow.
 #[test]
 fn a_storm_of_traps_costs_no_memory() {
     storm("trap", 20_000, "1s");
@@ -101,9 +102,9 @@ fn a_storm_of_overflowing_stacks_costs_no_memory() {
     storm("recurse", 10_000, "1s");
 }
 
-/// Each is cancelled while it waits, and its instance dropped.
+/// Each is cancelled while it waits, and its instance is dropped.
 #[test]
-fn a_storm_of_calls_that_never_come_back_costs_no_memory() {
+fn a_storm_of_calls_that_never_return_costs_no_memory() {
     storm("sleep", 10_000, "200ms");
 }
 
@@ -117,24 +118,24 @@ fn storm(deed: &str, events: i64, timeout: &str) {
         "timeout",
         timeout,
     );
-    // Often enough that the storm is seen while it lasts.
+    // Often enough to observe the storm while it lasts.
     let settings = settings.set("handlers.t.commit", "interval", "100ms");
     let mut keylane = Keylane::run(&settings, &[]);
     let mut peaks = BTreeMap::new();
-    wait::until("everything to be passed", wait::PATIENCE * 3, || {
+    wait::until("everything to be committed", wait::PATIENCE * 3, || {
         let lag = flow.lag();
         if let Some(bytes) = keylane.resident_bytes() {
             peaks.insert(events - lag, bytes);
         }
         lag == 0
     });
-    let (passed, early) = peaks.range(events / 10..).next().expect("it was looked at");
+    let (committed, early) = peaks.range(events / 10..).next().expect("the lag was polled");
     assert!(
-        *passed <= events / 2,
-        "{passed} of {events} were passed at the first look: this run shows nothing"
+        *committed <= events / 2,
+        "{committed} of {events} were committed at the first poll: the run proves nothing"
     );
-    let (_, late) = peaks.last_key_value().expect("it was looked at");
-    say(&format!("{deed}: {} MiB after the first, {} MiB after the last", early >> 20, late >> 20));
+    let (_, late) = peaks.last_key_value().expect("the lag was polled");
+    print_line(&format!("{deed}: {} MiB after the first, {} MiB after the last", early >> 20, late >> 20));
     assert!(*late < early + (64 << 20), "from {early} to {late} bytes");
     keylane.terminate();
     keylane.expect_exit(0);
@@ -144,7 +145,7 @@ fn settings(flow: &Flow<'_>, attempts: u32) -> Settings {
     flow.settings(&guest("failing"), "hostile")
         .set("handlers.t", "timeout", "1s")
         .set("handlers.t", "cpu_budget", "300ms")
-        .set("handlers.t", "max_output_bytes", "2MiB") // the topic takes more
+        .set("handlers.t", "max_output_bytes", "2MiB") // the topic accepts more
         .set("handlers.t.retry", "max_attempts", attempts)
         .set("handlers.t.retry", "initial_interval", "50ms")
 }

@@ -1,5 +1,5 @@
-//! Promise: handlers of one process depend on each other in nothing. One that stops, or that can't read its topic, leaves
-//! the other one's partitions, events and order as they are.
+//! Promise: handlers of one process are independent. One that stops, or that can't read its topic, does not affect the
+//! partitions, events and order of the other one.
 
 use keylane_tests::alice;
 use keylane_tests::check;
@@ -12,7 +12,7 @@ use keylane_tests::wait;
 const EVENTS: usize = 2_000;
 
 #[test]
-fn a_handler_that_stops_leaves_the_other_one_running() {
+fn a_handler_that_stops_does_not_stop_the_other_one() {
     let Some(cluster) = kafka::shared() else { return };
     let (stopping, other) = (Flow::new(cluster, 2, &[]), Flow::new(cluster, 2, &[]));
     let settings = both(&stopping, &other).set("handlers.t.retry", "on_exhausted", "stop");
@@ -25,24 +25,24 @@ fn a_handler_that_stops_leaves_the_other_one_running() {
     wait::until("the handler to leave its group", wait::PATIENCE, || {
         stopping.members.state().members.is_empty()
     });
-    let says_why = |line: &serde_json::Value| {
-        line["level"] == "ERROR" && line.to_string().contains("the value asks for it")
+    let names_the_reason = |line: &serde_json::Value| {
+        line["level"] == "ERROR" && line.to_string().contains("the value requests it")
     };
-    keylane.wait_for("the reason", says_why);
-    // What comes from now on finds only the other handler.
+    keylane.wait_for("the reason", names_the_reason);
+    // From here on only the other handler runs.
     send(&other, EVENTS / 2);
     stopping.producer().send_all(&stopping.input, [Record::new("k", "done").to(1)]).expect("acknowledged");
     other.wait_until_committed();
-    assert!(!keylane.has_ended(), "one of two handlers runs{}", keylane.tail());
+    assert!(!keylane.has_ended(), "one of two handlers must still run{}", keylane.tail());
     keylane.terminate();
     keylane.expect_exit(1);
     assert_untouched(&other);
     let committed: Vec<_> = stopping.committed().iter().map(|committed| committed.offset).collect();
-    assert_eq!(committed, [Some(1), Some(0)], "the event that stopped it is not passed");
+    assert_eq!(committed, [Some(1), Some(0)], "the event that stopped it is not committed");
 }
 
 #[test]
-fn a_handler_that_may_not_read_any_more_leaves_the_other_one_running() {
+fn a_handler_that_loses_its_read_right_does_not_stop_the_other_one() {
     let Some(cluster) = kafka::own(&alice::options()) else { return };
     let (barred, other) = (Flow::new(&cluster, 2, &[]), Flow::new(&cluster, 2, &[]));
     let mut keylane = Keylane::run(&alice::settings(&cluster, both(&barred, &other)), &[]);
@@ -60,8 +60,8 @@ fn a_handler_that_may_not_read_any_more_leaves_the_other_one_running() {
     send(&barred, EVENTS / 2);
     send(&other, EVENTS / 2);
     other.wait_until_committed();
-    assert_eq!(offsets(&barred.committed()), offsets(&before), "what can't be read is not passed");
-    assert!(!keylane.has_ended(), "it waits for its right{}", keylane.tail());
+    assert_eq!(offsets(&barred.committed()), offsets(&before), "unread events are not committed");
+    assert!(!keylane.has_ended(), "ended although it should wait for its right{}", keylane.tail());
     keylane.terminate();
     keylane.expect_exit(0);
     assert_untouched(&other);
@@ -88,7 +88,7 @@ fn offsets(committed: &[kafka::Committed]) -> Vec<Option<i64>> {
     committed.iter().map(|committed| committed.offset).collect()
 }
 
-/// Everything once, in order, and in one ownership of each partition.
+/// Every event once, in order, and in one ownership of each partition.
 fn assert_untouched(flow: &Flow<'_>) {
     let report = check::check(&flow.history());
     report.assert_clean();

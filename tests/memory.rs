@@ -1,4 +1,4 @@
-//! Promise: what is fetched ahead keeps to the budget, however many partitions and consumers there are.
+//! Promise: prefetched records stay within the budget, however many partitions and consumers exist.
 
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
@@ -7,13 +7,13 @@ use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::skip;
 use keylane_tests::wait;
 
-/// Bytes of the input, several times what may be fetched ahead.
+/// Bytes of the input, several times the prefetch limit.
 const EVENTS: usize = 100_000;
 const VALUE: usize = 2_000;
-/// Threads, engine and clients differ a little from run to run.
+/// Threads, engine and clients vary a little from run to run.
 const NOISE: u64 = 96;
 
-/// The same bytes in 8 partitions and in 256: fetching is faster than reading, so all that may be fetched ahead is.
+/// The same bytes in 8 partitions and in 256: fetching is faster than handling, so the prefetch limit is reached.
 #[test]
 fn many_partitions_take_no_more_memory_than_few() {
     let Some(cluster) = kafka::shared() else { return };
@@ -23,11 +23,11 @@ fn many_partitions_take_no_more_memory_than_few() {
         run(&[&flow], &budget(flow.settings(&guest("noop"), "t")))
     };
     let (few, many) = (peak(8), peak(256));
-    skip::say(&format!("MiB at most: {few} for 8 partitions, {many} for 256"));
+    skip::print_line(&format!("peak MiB: {few} for 8 partitions, {many} for 256"));
     assert!(many <= few + NOISE, "{few} MiB for 8 partitions, {many} for 256");
 }
 
-/// Four handlers on one topic share what one has alone.
+/// Four handlers on one topic share the memory that one handler may use.
 #[test]
 fn four_consumers_take_no_more_memory_than_one() {
     let Some(cluster) = kafka::shared() else { return };
@@ -47,13 +47,13 @@ fn four_consumers_take_no_more_memory_than_one() {
     );
     let alone = run(&[&flow], &one);
     let together = run(&others.iter().collect::<Vec<_>>(), &four);
-    skip::say(&format!("MiB at most: {alone} for one handler, {together} for four"));
+    skip::print_line(&format!("peak MiB: {alone} for one handler, {together} for four"));
     assert!(together <= alone + NOISE, "{alone} MiB for one handler, {together} for four");
 }
 
-/// A topic that gets 31 more partitions while it is read does not take 32 times the budget, and it is said.
+/// A topic that gets 31 more partitions while it is read does not take 32 times the budget, and the growth is reported.
 #[test]
-fn partitions_that_are_added_take_little_more() {
+fn added_partitions_take_little_more_memory() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let settings = budget(flow.settings(&guest("noop"), "t")).set(
@@ -63,18 +63,18 @@ fn partitions_that_are_added_take_little_more() {
     );
     let mut keylane = Keylane::run(&settings, &[]);
     flow.wait_for_members(&["t"]);
-    let before = keylane.peak_bytes().expect("it runs") >> 20;
+    let before = keylane.peak_bytes().expect("a running process") >> 20;
     cluster.admin().add_partitions(&flow.input, 32);
-    keylane.wait_for("the growth to be said", |line| {
-        line.to_string().contains("more partitions than at the start was expected")
+    keylane.wait_for("the growth to be reported", |line| {
+        line.to_string().contains("more partitions than expected at startup")
     });
     fill(&flow);
     let grown = Flow { partitions: 32, ..flow };
     grown.wait_until_committed();
-    let after = keylane.peak_bytes().expect("it runs") >> 20;
+    let after = keylane.peak_bytes().expect("a running process") >> 20;
     keylane.terminate();
     keylane.expect_exit(0);
-    skip::say(&format!("MiB at most: {before} with one partition and nothing read, {after} with 32"));
+    skip::print_line(&format!("peak MiB: {before} with one empty partition, {after} with 32"));
     assert!(after <= before + 128 + NOISE, "{before} MiB, then {after}");
 }
 
@@ -87,7 +87,7 @@ fn fill(flow: &Flow<'_>) {
     flow.producer().send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
 }
 
-/// The most memory in MiB that a run to the end takes.
+/// The peak memory of a run to the end, in MiB.
 fn run(flows: &[&Flow<'_>], settings: &Settings) -> u64 {
     let mut keylane = Keylane::run(settings, &[]);
     for flow in flows {

@@ -1,5 +1,5 @@
-//! Promise: leaders of partitions and the group's coordinator may move under load, whether their broker stops in order,
-//! is killed, or hangs: the work goes on meanwhile, nothing is lost, and every key keeps its order.
+//! Promise: leaders of partitions and the group's coordinator may move under load, whether their broker stops cleanly, is
+//! killed, or hangs: the work continues meanwhile, nothing is lost, and every key keeps its order.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
@@ -7,7 +7,7 @@ use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Cluster, Options, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::load::Load;
-use keylane_tests::skip::say;
+use keylane_tests::skip::print_line;
 
 const PARTITIONS: i32 = 6;
 const BACKLOG: usize = 2_000;
@@ -19,7 +19,8 @@ enum Harm {
     Freeze,
 }
 
-/// With the client's own limits: a minute for an answer, five for metadata. The killed broker costs both members their session,
+/// With the client's default limits: one minute for a response, five for metadata. The killed broker makes the consumer
+/// sessions of both members time out, and they get their partitions back while it is unavailable.
 /// and they get their partitions back while it is away.
 #[test]
 fn brokers_stop_or_die_and_nothing_is_lost() {
@@ -30,15 +31,15 @@ fn brokers_stop_or_die_and_nothing_is_lost() {
 fn a_broker_hangs_and_nothing_is_lost() {
     move_brokers(&[Harm::Freeze], |flow, client| {
         settings(flow, client)
-            // A broker that hangs is missed within its session of 4 s: until then it holds commits up, and members stay.
+            // A broker that hangs is fenced when its session of 4 s times out: until then it delays commits, and members stay.
             .set("kafka.client", "session.timeout.ms", 10_000)
-            // Requests to a broker that hangs are given up, and leaders looked up again, within the time of a test.
+            // Requests to a broker that hangs time out, and leaders are looked up again, within the time of a test.
             .set("kafka.client", "socket.timeout.ms", 5_000)
             .set("kafka.client", "topic.metadata.refresh.interval.ms", 1_000)
     });
 }
 
-/// Each harm is done to the coordinator, or to a leader, while two instances work.
+/// Each fault is applied to the coordinator, or to a leader, while two instances work.
 fn move_brokers(harms: &[Harm], settings: impl Fn(&Flow<'_>, &str) -> Settings) {
     let Some(cluster) = kafka::own(&Options { brokers: 3, ..Options::default() }) else { return };
     let flow = Flow::new(&cluster, PARTITIONS, &[]);
@@ -48,7 +49,7 @@ fn move_brokers(harms: &[Harm], settings: impl Fn(&Flow<'_>, &str) -> Settings) 
     load.until("both to be members", |_| is_settled(&flow));
     for &harm in harms {
         let victim = match harm {
-            Harm::Kill => *admin.leaders(&flow.input).first().expect("it has partitions"),
+            Harm::Kill => *admin.leaders(&flow.input).first().expect("the topic has partitions"),
             Harm::Stop | Harm::Freeze => flow.members.coordinator(&admin),
         };
         let id = usize::try_from(victim).expect("every partition has a leader");
@@ -56,14 +57,14 @@ fn move_brokers(harms: &[Harm], settings: impl Fn(&Flow<'_>, &str) -> Settings) 
         load.until("leaders and coordinator to move", |_| {
             !admin.leaders(&flow.input).contains(&victim) && flow.members.coordinator(&admin) != victim
         });
-        load.until_more("the work to go on", BACKLOG);
+        load.until_more("the work to continue", BACKLOG);
         undo_harm(&cluster, harm, id);
         load.until("all replicas to be in sync", |_| {
             [&flow.input, &flow.output, "__consumer_offsets"].iter().all(|topic| admin.is_in_sync(topic))
         });
-        load.until("the group to be whole", |_| is_settled(&flow));
+        load.until("the group to settle", |_| is_settled(&flow));
         for keylane in &mut instances {
-            assert!(!keylane.has_ended(), "{harm:?} is no reason to end{}", keylane.tail());
+            assert!(!keylane.has_ended(), "ended after {harm:?}{}", keylane.tail());
         }
     }
     load.finish();
@@ -73,13 +74,13 @@ fn move_brokers(harms: &[Harm], settings: impl Fn(&Flow<'_>, &str) -> Settings) 
         keylane.expect_exit(0);
     }
     let report = check::check(&flow.history());
-    say(&format!("{} events, after {harms:?}: {report}", load.fed()));
+    print_line(&format!("{} events, after {harms:?}: {report}", load.fed()));
     report.assert_clean();
 }
 
 fn settings(flow: &Flow<'_>, client: &str) -> Settings {
     flow.settings(&guest("sleepy"), client)
-        // 800 events a second: what an instance can do is not the subject.
+        // 800 events per second: the throughput of an instance is not the subject.
         .set("handlers.t.lanes", "max_concurrency", 16)
 }
 
@@ -98,7 +99,7 @@ fn undo_harm(cluster: &Cluster, harm: Harm, broker: usize) {
     }
 }
 
-/// Only while every broker answers: a list of groups waits for all of them.
+/// Only valid while every broker answers: a list of groups waits for all of them.
 fn is_settled(flow: &Flow<'_>) -> bool {
     flow.members.state().is_settled(&["one", "two"], usize::try_from(PARTITIONS).expect("few"))
 }

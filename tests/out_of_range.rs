@@ -1,6 +1,6 @@
-//! Promise: an offset that is not in the log any more is never passed over in silence. With `out_of_range = "fail"` its
-//! partition stops, named, and the others go on; with `"earliest"` and `"latest"` it goes on from there, and what was
-//! passed over is counted.
+//! Promise: an offset that is no longer in the log is never skipped silently. With `out_of_range = "fail"` its partition
+//! stops and is named, and the others continue; with `"earliest"` and `"latest"` it continues from there, and the
+//! skipped offsets are counted.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -13,27 +13,27 @@ use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::wait;
 use serde_json::Value;
 
-/// Of partition 0 nothing below it is left; the group has committed [`COMMITTED`].
+/// Partition 0 has no records below it; the group has committed [`COMMITTED`].
 const LOG_START: i64 = 50;
 const COMMITTED: i64 = 20;
 const END: i64 = 100;
 
 #[test]
-fn fail_stops_the_partition_by_name_and_the_others_go_on() {
+fn fail_stops_the_partition_by_name_and_the_others_continue() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = retained(cluster);
     let mut keylane = Keylane::run(&settings(&flow, "fail"), &[]);
     keylane.wait_for("the partition to be named", |line| names_the_stop(line, &flow, COMMITTED));
     send(&flow, 1, 100);
     wait::until("the other partition to be committed", wait::PATIENCE, || offset(&flow, 1) == Some(2 * END));
-    assert_eq!(offset(&flow, 0), Some(COMMITTED), "nothing is passed over");
-    assert!(!keylane.has_ended(), "one of two partitions goes on{}", keylane.tail());
+    assert_eq!(offset(&flow, 0), Some(COMMITTED), "nothing is skipped");
+    assert!(!keylane.has_ended(), "one of two partitions must continue{}", keylane.tail());
     keylane.terminate();
     keylane.expect_exit(1);
-    assert_eq!(handled(&flow), places(1, COMMITTED..2 * END));
+    assert_eq!(handled(&flow), positions(1, COMMITTED..2 * END));
 }
 
-/// A run that is to come to an end can't; every partition of the handler has stopped.
+/// A run with `--until-end` can't finish: every partition of the handler has stopped.
 #[test]
 fn fail_ends_a_run_that_has_nothing_else_to_read() {
     let Some(cluster) = kafka::shared() else { return };
@@ -54,66 +54,66 @@ fn fail_ends_a_run_that_has_nothing_else_to_read() {
 }
 
 #[test]
-fn earliest_and_latest_go_on_and_count_what_was_passed_over() {
+fn earliest_and_latest_continue_and_count_the_skipped_offsets() {
     let Some(cluster) = kafka::shared() else { return };
-    for (policy, goes_on_at) in [("earliest", LOG_START), ("latest", END)] {
+    for (policy, resumes_at) in [("earliest", LOG_START), ("latest", END)] {
         let flow = retained(cluster);
         let mut keylane = Keylane::run(&settings(&flow, policy), &[]);
         let counted = keylane.wait_for("the count", |line| counts(line, 0));
-        assert_eq!(counted["count"], goes_on_at - COMMITTED, "{policy}");
-        wait::until("its start to be committed", wait::PATIENCE, || offset(&flow, 0) >= Some(goes_on_at));
+        assert_eq!(counted["count"], resumes_at - COMMITTED, "{policy}");
+        wait::until("its start to be committed", wait::PATIENCE, || offset(&flow, 0) >= Some(resumes_at));
         send(&flow, 0, 100);
         flow.wait_until_committed();
         keylane.terminate();
         keylane.expect_exit(0);
-        let expected = &places(0, goes_on_at..2 * END) | &places(1, COMMITTED..END);
+        let expected = &positions(0, resumes_at..2 * END) | &positions(1, COMMITTED..END);
         assert_eq!(handled(&flow), expected, "{policy}");
         assert!(!keylane.lines().iter().any(|line| counts(line, 1)), "{policy}: {}", keylane.tail());
     }
 }
 
-/// The log is cut while an instance reads it: it is frozen, and what it would read next is deleted.
+/// The log is truncated while an instance reads it: the instance is frozen, and its next records are deleted.
 #[test]
-fn a_log_that_is_cut_while_it_is_read_is_treated_the_same() {
+fn a_log_that_is_truncated_while_it_is_read_is_treated_the_same() {
     let Some(cluster) = kafka::shared() else { return };
     for policy in ["fail", "earliest", "latest"] {
         let flow = Flow::new(cluster, 2, &[]);
         send(&flow, 0, END);
         send(&flow, 1, END);
-        // It is to be a member when it thaws.
+        // It must still be a member when it is resumed.
         let settings = settings(&flow, policy).set("kafka.client", "session.timeout.ms", 30_000);
         let mut keylane = Keylane::run(&settings, &[]);
         flow.wait_until_committed();
         keylane.freeze();
-        // The read that is out ends with the first record; those after it are not on their way yet.
+        // The pending fetch returns the first record; the records after it are not fetched yet.
         send(&flow, 0, 1);
         send(&flow, 0, END - 1);
         cluster.admin().delete_records(&flow.input, 0, 2 * END - 10);
         send(&flow, 1, END);
         keylane.thaw();
-        let read_up_to = cut_is_reported(&mut keylane, &flow, policy);
+        let read_up_to = wait_for_truncation_report(&mut keylane, &flow, policy);
         send(&flow, 0, 10);
-        let goes_on_at = match policy {
+        let resumes_at = match policy {
             "fail" => 2 * END + 10,
             "earliest" => 2 * END - 10,
             _ => 2 * END,
         };
-        let late = places(0, goes_on_at..2 * END + 10);
-        let expected = &(&places(0, 0..read_up_to) | &late) | &places(1, 0..2 * END);
+        let late = positions(0, resumes_at..2 * END + 10);
+        let expected = &(&positions(0, 0..read_up_to) | &late) | &positions(1, 0..2 * END);
         wait::until("everything else to be done", wait::PATIENCE, || expected.is_subset(&handled(&flow)));
         keylane.terminate();
         keylane.expect_exit(i32::from(policy == "fail"));
         assert_eq!(handled(&flow), expected, "{policy}");
         if policy == "fail" {
-            assert_eq!(offset(&flow, 0), Some(read_up_to), "nothing is passed over");
+            assert_eq!(offset(&flow, 0), Some(read_up_to), "nothing is skipped");
         }
     }
 }
 
-/// Waits until the cut of partition 0 is reported; the offset up to which it was read.
-fn cut_is_reported(keylane: &mut Keylane, flow: &Flow<'_>, policy: &str) -> i64 {
+/// Waits until the truncation of partition 0 is reported. Returns the offset up to which it was read.
+fn wait_for_truncation_report(keylane: &mut Keylane, flow: &Flow<'_>, policy: &str) -> i64 {
     if policy == "fail" {
-        // One record may have been on its way when the instance was frozen.
+        // One record may have been fetched when the instance was frozen.
         let stop = |line: &Value| [END, END + 1].iter().any(|at| names_the_stop(line, flow, *at));
         let line = keylane.wait_for("the partition to be named", stop);
         return if names_the_stop(&line, flow, END) { END } else { END + 1 };
@@ -122,12 +122,12 @@ fn cut_is_reported(keylane: &mut Keylane, flow: &Flow<'_>, policy: &str) -> i64 
     let count = counted.get("count").and_then(Value::as_i64).expect("a number");
     let log_start = if policy == "earliest" { 2 * END - 10 } else { 2 * END };
     let read_up_to = log_start - count;
-    assert!([END, END + 1].contains(&read_up_to), "{policy}: {count} passed over");
+    assert!([END, END + 1].contains(&read_up_to), "{policy}: {count} skipped");
     read_up_to
 }
 
-/// Two partitions with [`END`] events each, of which the group has committed [`COMMITTED`]; those of partition 0 are gone
-/// below [`LOG_START`].
+/// Two partitions with [`END`] events each, of which the group has committed [`COMMITTED`]; the records of partition 0
+/// below [`LOG_START`] are deleted.
 fn retained(cluster: &kafka::Cluster) -> Flow<'_> {
     let flow = Flow::new(cluster, 2, &[]);
     for partition in 0..2 {
@@ -149,8 +149,8 @@ fn send(flow: &Flow<'_>, partition: i32, events: i64) {
 
 fn names_the_stop(line: &Value, flow: &Flow<'_>, offset: i64) -> bool {
     let text = line.to_string();
-    let place = format!("topic {} partition 0 stopped: offset {offset} ", flow.input);
-    text.contains(&place) && text.contains("`out_of_range`")
+    let stopped = format!("topic {} partition 0 stopped: offset {offset} ", flow.input);
+    text.contains(&stopped) && text.contains("`out_of_range`")
 }
 
 fn counts(line: &Value, partition: i32) -> bool {
@@ -161,17 +161,16 @@ fn offset(flow: &Flow<'_>, partition: usize) -> Option<i64> {
     flow.committed().get(partition).and_then(|committed| committed.offset)
 }
 
-fn places(partition: i32, offsets: Range<i64>) -> BTreeSet<(i32, i64)> {
+fn positions(partition: i32, offsets: Range<i64>) -> BTreeSet<(i32, i64)> {
     offsets.map(|offset| (partition, offset)).collect()
 }
 
-/// Partition and offset of everything that has an output; nothing has two.
+/// Partition and offset of every event with an output; none has two.
 fn handled(flow: &Flow<'_>) -> BTreeSet<(i32, i64)> {
     let outputs = kafka::read_all(&flow.cluster.bootstrap(), &flow.output);
-    let origin =
-        |record| check::Outcome::of(record, &flow.input).expect("every output says where it came from");
-    let places: BTreeSet<(i32, i64)> =
+    let origin = |record| check::Outcome::of(record, &flow.input).expect("every output names its origin");
+    let positions: BTreeSet<(i32, i64)> =
         outputs.iter().map(origin).map(|outcome| (outcome.partition, outcome.offset)).collect();
-    assert_eq!(places.len(), outputs.len(), "nothing is done twice");
-    places
+    assert_eq!(positions.len(), outputs.len(), "no event is done twice");
+    positions
 }

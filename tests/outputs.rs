@@ -1,5 +1,5 @@
-//! Promise: an output that can't be stored ends its own event and no other. What is known of a topic is looked at before
-//! anything is sent; what is not known, or has changed, is found by the brokers, and their refusals are taken apart.
+//! Promise: an output that can't be published fails its own event and no other. Known topic limits are checked before
+//! producing; unknown or changed limits are enforced by the brokers, whose batch rejections are attributed to records.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use keylane_tests::skip;
 use keylane_tests::wait;
 use serde_json::Value;
 
-/// Batches are as small as the smallest topic wants them, and what is too large by itself never leaves.
+/// Batches are limited by the topic with the smallest limit, and an output that is too large is never sent.
 #[test]
 fn an_output_too_large_for_its_topic_ends_only_its_event() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let small = kafka::unique("small");
     cluster.admin().create_topic(&small, 1, &[("max.message.bytes", "2000")]);
-    // Records that are handed over together would be one batch; the other topic takes far more.
+    // Records that are produced together would form one batch; the other topic accepts far more.
     let settings = into(&flow, &small).set("kafka.producer", "linger.ms", 50).set(
         "handlers.t.outputs.other",
         "topic",
@@ -29,20 +29,20 @@ fn an_output_too_large_for_its_topic_ends_only_its_event() {
     flow.producer().send_all(&flow.input, events()).expect("acknowledged");
     let mut keylane = Keylane::run(&settings, &["--until-end"]);
     keylane.expect_exit(0);
-    for letter in letters_of_long_ones(&flow) {
-        let error = letter.text("keylane-error");
+    for dead_letter in dead_letters_of_long_events(&flow) {
+        let error = dead_letter.text("keylane-error");
         assert!(error.contains(&small) && error.contains("`max.message.bytes` is 2000"), "{error}");
-        assert_eq!(letter.header("keylane-published"), None);
+        assert_eq!(dead_letter.header("keylane-published"), None);
     }
     let outputs = outputs(&flow, &small);
     assert_eq!(outputs.len(), 196, "each of the others once");
     assert_eq!(out_of_order(&outputs), 0);
-    assert!(!keylane.lines().iter().any(batch_refused), "a broker had to refuse{}", keylane.tail());
+    assert!(!keylane.lines().iter().any(batch_rejected), "a broker rejected a batch{}", keylane.tail());
 }
 
-/// A topic that takes large records gets them without a setting; a handler may be given less.
+/// A topic that accepts large records receives them without a setting; a handler may have a lower limit.
 #[test]
-fn large_outputs_go_where_their_topic_takes_them() {
+fn large_outputs_are_published_if_their_topic_accepts_them() {
     let Some(cluster) = kafka::shared() else { return };
     for (setting, published) in [(None, 3), (Some("2MiB"), 1)] {
         let flow = Flow::new(cluster, 1, &[]);
@@ -57,19 +57,19 @@ fn large_outputs_go_where_their_topic_takes_them() {
         let mut keylane = Keylane::run(&settings, &["--until-end"]);
         keylane.expect_exit(0);
         assert_eq!(outputs(&flow, &large).len(), published, "{setting:?}{}", keylane.tail());
-        let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
-        assert_eq!(letters.len(), usize::from(setting.is_some()), "{setting:?}");
-        for letter in letters {
-            let (reason, error) = (letter.text("keylane-reason"), letter.text("keylane-error"));
-            assert_eq!((reason, letter.number("keylane-attempt")), ("output-refused", Some(1)));
-            assert!(error.contains("3145728 bytes, and 2097152 are allowed"), "{error}");
+        let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+        assert_eq!(dead_letters.len(), usize::from(setting.is_some()), "{setting:?}");
+        for dead_letter in dead_letters {
+            let (reason, error) = (dead_letter.text("keylane-reason"), dead_letter.text("keylane-error"));
+            assert_eq!((reason, dead_letter.number("keylane-attempt")), ("output-refused", Some(1)));
+            assert!(error.contains("3145728 bytes, the limit is 2097152"), "{error}");
         }
     }
 }
 
-/// Brokers are slower than a handler that makes much of little: no more calls begin while much of it waits.
+/// Brokers are slower than a handler that emits much per event: no more calls begin while the output backlog is full.
 #[test]
-fn outputs_that_wait_for_the_brokers_take_no_more_than_their_share() {
+fn unacknowledged_outputs_stay_within_the_memory_budget() {
     const EVENTS: usize = 6_000;
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 4, &[]);
@@ -78,14 +78,14 @@ fn outputs_that_wait_for_the_brokers_take_no_more_than_their_share() {
     let settings = flow.settings(&guest("failing"), "t").set("runtime", "memory_budget", "64MiB");
     let mut keylane = Keylane::run(&settings, &[]);
     flow.wait_until_committed();
-    let peak = keylane.peak_bytes().expect("it runs") >> 20;
+    let peak = keylane.peak_bytes().expect("a running process") >> 20;
     keylane.terminate();
     keylane.expect_exit(0);
-    skip::say(&format!("600 MiB of outputs, at most {peak} MiB of memory"));
+    skip::print_line(&format!("600 MiB of outputs, peak memory {peak} MiB"));
     assert!(peak < 350, "{peak} MiB");
 }
 
-/// Compacted topics take no record without a key.
+/// Compacted topics accept no record without a key.
 #[test]
 fn an_output_without_a_key_for_a_compacted_topic_ends_only_its_event() {
     let Some(cluster) = kafka::shared() else { return };
@@ -99,23 +99,24 @@ fn an_output_without_a_key_for_a_compacted_topic_ends_only_its_event() {
     flow.producer().send_all(&flow.input, records).expect("acknowledged");
     let mut keylane = Keylane::run(&into(&flow, &compacted), &["--until-end"]);
     keylane.expect_exit(0);
-    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
-    assert_eq!(letters.len(), 10);
-    for letter in &letters {
-        let (error, offset) = (letter.text("keylane-error"), letter.number("keylane-origin-offset"));
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    assert_eq!(dead_letters.len(), 10);
+    for dead_letter in &dead_letters {
+        let (error, offset) =
+            (dead_letter.text("keylane-error"), dead_letter.number("keylane-origin-offset"));
         assert_eq!(
-            (offset.map(|offset| offset % 10), letter.text("keylane-reason")),
+            (offset.map(|offset| offset % 10), dead_letter.text("keylane-reason")),
             (Some(3), "output-refused")
         );
         assert!(error.contains(&compacted) && error.contains("`cleanup.policy`"), "{error}");
     }
     assert_eq!(outputs(&flow, &compacted).len(), 90);
-    assert!(!keylane.lines().iter().any(batch_refused), "a broker had to refuse{}", keylane.tail());
+    assert!(!keylane.lines().iter().any(batch_rejected), "a broker rejected a batch{}", keylane.tail());
 }
 
-/// `stop` is the strictest ending: nothing behind the event that can't be passed may have an effect.
+/// `stop` is the strictest outcome: no event behind the failed one may have an effect.
 #[test]
-fn nothing_behind_such_an_output_is_sent_before_it() {
+fn no_output_behind_an_unpublishable_one_is_sent() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let small = kafka::unique("small");
@@ -133,10 +134,10 @@ fn nothing_behind_such_an_output_is_sent_before_it() {
     assert_eq!(flow.committed().first().and_then(|committed| committed.offset), Some(70));
 }
 
-/// A limit that was lowered while Keylane runs: brokers refuse batches, and only the records that are refused alone end
+/// A limit that is lowered while Keylane runs: brokers reject batches, and only the records that are rejected alone fail
 /// their events.
 #[test]
-fn a_refused_batch_is_taken_apart() {
+fn only_the_rejected_records_of_a_batch_fail_their_events() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let topic = kafka::unique("lowered");
@@ -146,34 +147,34 @@ fn a_refused_batch_is_taken_apart() {
     flow.lower_limit(&topic, 2_000);
     flow.producer().send_all(&flow.input, events()).expect("acknowledged");
     flow.wait_until_committed();
-    for letter in letters_of_long_ones(&flow) {
-        let error = letter.text("keylane-error");
+    for dead_letter in dead_letters_of_long_events(&flow) {
+        let error = dead_letter.text("keylane-error");
         assert!(error.contains(&topic) && error.contains("MSG_SIZE_TOO_LARGE"), "{error}");
     }
     let outputs = outputs(&flow, &topic);
     assert_eq!(outputs.len(), 196, "each of the others once");
     keylane.terminate();
     keylane.expect_exit(0);
-    assert!(keylane.lines().iter().any(batch_refused), "no batch was refused{}", keylane.tail());
+    assert!(keylane.lines().iter().any(batch_rejected), "no batch was rejected{}", keylane.tail());
 }
 
-/// Batches behind a refused one land before its records are sent again: Keylane says how many outputs lost their place.
+/// Batches behind a rejected one are stored before its records are sent again: Keylane counts the order breaks.
 #[test]
-fn what_lost_its_place_is_counted() {
+fn order_breaks_after_a_rejection_are_counted() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let topic = kafka::unique("lowered");
     cluster.admin().create_topic(&topic, 1, &[]);
-    // Small batches, of one lane: some are on their way when one before them is refused.
+    // Small batches of one lane: some are in flight when an earlier one is rejected.
     let settings =
         into(&flow, &topic).set("handlers.t", "max_batch", 64).set("kafka.producer", "batch.num.messages", 3);
     let mut keylane = Keylane::run(&settings, &[]);
     flow.wait_for_members(&["echo"]);
     flow.lower_limit(&topic, 2_000);
     let value = |number: usize| "x".repeat(if number % 20 == 7 { 5_000 } else { 10 });
-    // Whether something is on its way behind a refused batch is the client's matter: go on until it was.
+    // Whether batches are in flight behind a rejected one depends on the client: repeat until it happens.
     let mut sent = 0;
-    wait::until("outputs to lose their place", wait::PATIENCE, || {
+    wait::until("outputs out of order", wait::PATIENCE, || {
         let records = (0..400).map(|number| Record::new("one lane", value(number)));
         flow.producer().send_all(&flow.input, records).expect("acknowledged");
         flow.wait_until_committed();
@@ -189,9 +190,9 @@ fn what_lost_its_place_is_counted() {
     assert_eq!(counted, Some(lost), "{}", keylane.tail());
 }
 
-/// As stream processors do; an event of a minute ago stays one of a minute ago.
+/// As in stream processors: an output of an event of a minute ago has a timestamp of a minute ago.
 #[test]
-fn outputs_carry_the_time_of_their_events_unless_now_is_wanted() {
+fn outputs_carry_the_time_of_their_events_unless_now_is_configured() {
     let Some(cluster) = kafka::shared() else { return };
     let started = wait::unix_ms();
     for now in [false, true] {
@@ -215,9 +216,9 @@ fn outputs_carry_the_time_of_their_events_unless_now_is_wanted() {
     }
 }
 
-/// The broker may delete such an output at once: somebody should know before they look for it.
+/// The broker may delete such an output immediately: a warning must explain it.
 #[test]
-fn an_output_older_than_its_topic_keeps_is_warned_about_once() {
+fn an_output_older_than_its_topics_retention_is_reported_once() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let brief = kafka::unique("brief");
@@ -237,10 +238,10 @@ fn an_output_older_than_its_topic_keeps_is_warned_about_once() {
     assert!(warning["remedy"].as_str().is_some_and(|remedy| remedy.contains("`timestamp = \"now\"`")));
 }
 
-/// Ten of a hundred events are older than what the topic takes: no event ends by the time of its output. The limit is
-/// known at the start, or the brokers refuse the batches.
+/// Ten of a hundred events are older than the topic accepts: no event fails because of the time of its output. The limit is
+/// known at the start, or the brokers reject the batches.
 #[test]
-fn a_time_that_a_topic_refuses_ends_no_event() {
+fn a_timestamp_that_a_topic_rejects_fails_no_event() {
     let Some(cluster) = kafka::shared() else { return };
     for known in [true, false] {
         let flow = Flow::new(cluster, 1, &[]);
@@ -269,20 +270,20 @@ fn a_time_that_a_topic_refuses_ends_no_event() {
         keylane.expect_exit(0);
         let outputs = outputs(&flow, &topic);
         assert_eq!(outputs.len(), 100, "each once{}", keylane.tail());
-        assert!(kafka::read_all(&cluster.bootstrap(), &flow.letters).is_empty(), "no event is at fault");
+        assert!(kafka::read_all(&cluster.bootstrap(), &flow.letters).is_empty(), "no event must fail");
         let restamped = outputs.iter().filter(|output| output.timestamp > started).count();
         assert_eq!(restamped, 10);
         let own = outputs.iter().filter(|output| output.timestamp == started).count();
         assert_eq!(own, 90, "the others carry the time of their events");
         let counted = keylane.lines().iter().find_map(|line| line["restamped"].as_u64());
         assert_eq!(counted, Some(10), "{}", keylane.tail());
-        assert_eq!(keylane.lines().iter().any(batch_refused), !known, "{}", keylane.tail());
+        assert_eq!(keylane.lines().iter().any(batch_rejected), !known, "{}", keylane.tail());
     }
 }
 
-/// A user who may write, but not look at the topic's configuration: one warning, and the brokers decide.
+/// A user with WRITE but without DESCRIBE_CONFIGS: one warning, and the brokers enforce the limits.
 #[test]
-fn what_the_brokers_do_not_tell_is_left_to_them() {
+fn limits_that_can_not_be_read_are_left_to_the_brokers() {
     let Some(cluster) = kafka::own(&alice::options()) else { return };
     let flow = Flow::new(&cluster, 1, &[]);
     let guarded = kafka::unique("guarded");
@@ -299,15 +300,15 @@ fn what_the_brokers_do_not_tell_is_left_to_them() {
         (&warning["topics"], &warning["level"]),
         (&Value::from(guarded.as_str()), &Value::from("WARN"))
     );
-    for letter in letters_of_long_ones(&flow) {
-        assert!(letter.text("keylane-error").contains("MSG_SIZE_TOO_LARGE"));
+    for dead_letter in dead_letters_of_long_events(&flow) {
+        assert!(dead_letter.text("keylane-error").contains("MSG_SIZE_TOO_LARGE"));
     }
     assert_eq!(outputs(&flow, &guarded).len(), 196, "each of the others once");
 }
 
-/// What waited for a topic that could not be written is dropped with its partition: another instance has the events.
+/// Outputs that wait for a blocked topic are dropped with their partition: another instance owns the events.
 #[test]
-fn outputs_of_a_partition_that_was_given_up_do_not_land_later() {
+fn outputs_of_a_released_partition_are_not_stored_later() {
     let Some(cluster) = kafka::own(&alice::options()) else { return };
     let flow = Flow::new(&cluster, 2, &[]);
     let mut barred = Keylane::run(&alice::settings(&cluster, flow.settings(&guest("echo"), "barred")), &[]);
@@ -315,7 +316,9 @@ fn outputs_of_a_partition_that_was_given_up_do_not_land_later() {
     alice::rights(&cluster, &["--add", "--deny-principal", "User:alice"], &["Write"], &flow.output);
     let event = |number| Record::new(format!("key-{number}"), format!("event {number}"));
     flow.producer().send_all(&flow.input, (0..200).map(event)).expect("acknowledged");
-    barred.wait_for("the alarm", |line| line["message"].as_str().is_some_and(|m| m.contains("is blocked")));
+    barred.wait_for("the alarm", |line| {
+        line["message"].as_str().is_some_and(|m| m.starts_with("output topic blocked"))
+    });
 
     let mut other = Keylane::run(&flow.settings(&guest("echo"), "other"), &[]);
     flow.wait_for_members(&["barred", "other"]);
@@ -334,44 +337,44 @@ fn outputs_of_a_partition_that_was_given_up_do_not_land_later() {
     }
     let report = check::check(&flow.history());
     report.assert_clean();
-    assert_eq!(report.repeats, [].into(), "what was given up landed, too: {report}");
+    assert_eq!(report.repeats, [].into(), "dropped outputs were stored, too: {report}");
 }
 
 fn into(flow: &Flow<'_>, topic: &str) -> Settings {
     flow.settings(&guest("echo"), "echo").output(topic)
 }
 
-/// 200 events of ten keys; four of them are long. Several of the others together are too much for a batch of 2,000
+/// 200 events of ten keys; four of them are long. Several of the others together exceed a batch of 2,000
 /// bytes, too.
 fn events() -> Vec<Record> {
     let value = |number: usize| "x".repeat(if number % 50 == 7 { 5_000 } else { 300 });
     (0..200).map(|number| Record::new(format!("key-{}", number % 10), value(number))).collect()
 }
 
-fn letters_of_long_ones(flow: &Flow<'_>) -> Vec<Received> {
-    let letters = kafka::read_all(&flow.cluster.bootstrap(), &flow.letters);
+fn dead_letters_of_long_events(flow: &Flow<'_>) -> Vec<Received> {
+    let dead_letters = kafka::read_all(&flow.cluster.bootstrap(), &flow.letters);
     let mut offsets: Vec<_> =
-        letters.iter().filter_map(|letter| letter.number("keylane-origin-offset")).collect();
+        dead_letters.iter().filter_map(|dead_letter| dead_letter.number("keylane-origin-offset")).collect();
     offsets.sort_unstable();
     assert_eq!(offsets, [7, 57, 107, 157]);
-    assert!(letters.iter().all(|letter| letter.text("keylane-reason") == "output-refused"));
-    letters
+    assert!(dead_letters.iter().all(|dead_letter| dead_letter.text("keylane-reason") == "output-refused"));
+    dead_letters
 }
 
-/// Those of Keylane.
+/// The outputs without the probes.
 fn outputs(flow: &Flow<'_>, topic: &str) -> Vec<Received> {
     let mut outputs = kafka::read_all(&flow.cluster.bootstrap(), topic);
     outputs.retain(|output| output.key.as_deref() != Some(b"probe"));
     outputs
 }
 
-/// How many of them, of one partition, lie behind one of their key that comes from a later event.
+/// The number of outputs of a partition that are behind one of their key from a later event.
 fn out_of_order(outputs: &[Received]) -> u64 {
     let mut latest: BTreeMap<&[u8], i64> = BTreeMap::new();
     let mut breaks = 0;
     for output in outputs {
         let key = output.key.as_deref().expect("every event has a key");
-        let origin = output.number("keylane-origin-offset").expect("outputs say where they come from");
+        let origin = output.number("keylane-origin-offset").expect("outputs name their origin");
         let latest = latest.entry(key).or_insert(origin);
         breaks += u64::from(origin < *latest);
         *latest = origin.max(*latest);
@@ -379,6 +382,6 @@ fn out_of_order(outputs: &[Received]) -> u64 {
     breaks
 }
 
-fn batch_refused(line: &Value) -> bool {
-    line["message"].as_str().is_some_and(|message| message.starts_with("a batch of outputs is refused"))
+fn batch_rejected(line: &Value) -> bool {
+    line["message"].as_str().is_some_and(|message| message.starts_with("batch of outputs rejected"))
 }

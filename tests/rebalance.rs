@@ -1,5 +1,5 @@
-//! Promise: a rebalance in which everybody lives repeats nothing, whatever the assignor, and a partition that
-//! stays where it is does not notice.
+//! Promise: a rebalance without a failure repeats nothing, whatever the assignor, and a partition that keeps its owner
+//! is not affected.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Committed, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::progress::Progress;
-use keylane_tests::skip::say;
+use keylane_tests::skip::print_line;
 use keylane_tests::wait;
 
 const PARTITIONS: i32 = 6;
@@ -26,22 +26,22 @@ fn range_repeats_nothing() {
     joins_and_leaves_repeat_nothing("range");
 }
 
-/// A second instance joins and leaves under load, with calls of 50 ms and a completed set at every hand-over.
+/// A second instance joins and leaves under load, with calls of 50 ms and a completed set at every transfer.
 fn joins_and_leaves_repeat_nothing(assignor: &str) {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, PARTITIONS, &[]);
     let mut load = Load::new(&flow);
     let mut staying = Keylane::run(&settings(&flow, "staying", assignor), &[]);
     flow.wait_for_members(&["staying"]);
-    let mut hand_overs = 0;
+    let mut transfers = 0;
     for _ in 0..ROUNDS {
         load.until_busy();
         let mut guest = Keylane::run(&settings(&flow, "visiting", assignor), &[]);
-        hand_overs += load.until_settled(&flow, &["staying", "visiting"]);
+        transfers += load.until_settled(&flow, &["staying", "visiting"]);
         load.until_busy();
         guest.terminate();
         guest.expect_exit(0);
-        hand_overs += load.until_settled(&flow, &["staying"]);
+        transfers += load.until_settled(&flow, &["staying"]);
     }
     load.finish();
     flow.wait_until_committed();
@@ -49,18 +49,21 @@ fn joins_and_leaves_repeat_nothing(assignor: &str) {
     staying.expect_exit(0);
 
     let report = check::check(&flow.history());
-    say(&format!("{assignor}: {} events, {hand_overs} hand-overs with a completed set: {report}", load.fed));
+    print_line(&format!(
+        "{assignor}: {} events, {transfers} partitions transferred with a completed set: {report}",
+        load.fed
+    ));
     report.assert_clean();
     let ownerships = report.ownerships.len();
     assert!(
         ownerships > usize::try_from(PARTITIONS).expect("few"),
-        "no partition changed hands: {ownerships} ownerships"
+        "no partition changed its owner: {ownerships} ownerships"
     );
-    assert!(hand_overs > 0, "no hand-over found a completed set: this run shows less than it should");
-    assert_eq!(report.repeats, [].into(), "a rebalance in which everybody lives repeats nothing");
+    assert!(transfers > 0, "no transfer found a completed set: the run proves too little");
+    assert_eq!(report.repeats, [].into(), "a rebalance without a failure repeats nothing");
 }
 
-/// A partition without traffic is kept through twenty rebalances; what arrives in it meanwhile is handled once.
+/// A partition without traffic keeps its owner through twenty rebalances; events that arrive meanwhile are handled once.
 #[test]
 fn an_idle_kept_partition_misses_nothing() {
     const REBALANCES: usize = 20;
@@ -79,17 +82,17 @@ fn an_idle_kept_partition_misses_nothing() {
     flow.wait_for_members(&["staying"]);
     for round in 0..REBALANCES / 2 {
         let mut visiting = Keylane::run(&settings(&flow, "visiting", "cooperative-sticky"), &[]);
-        // One record while the rebalance may be under way, and one after it.
+        // One record while the rebalance may be in progress, and one after it.
         feed(2 * (round % 2));
         flow.wait_for_members(&["staying", "visiting"]);
         let kept = flow.members.state().partitions_of("staying");
-        assert_eq!(kept.len(), 1, "one of two partitions stays: {kept:?}");
+        assert_eq!(kept.len(), 1, "one of two partitions must keep its owner: {kept:?}");
         feed(2);
         visiting.terminate();
         visiting.expect_exit(0);
         flow.wait_for_members(&["staying"]);
         let fed = feed(2);
-        wait::until("what was fed to come out", wait::PATIENCE, || {
+        wait::until("all produced events to have an output", wait::PATIENCE, || {
             progress.advance();
             progress.done() == fed
         });
@@ -97,7 +100,7 @@ fn an_idle_kept_partition_misses_nothing() {
     flow.wait_until_committed();
     drop(staying);
     let report = check::check(&flow.history());
-    say(&format!("{REBALANCES} rebalances: {report}"));
+    print_line(&format!("{REBALANCES} rebalances: {report}"));
     report.assert_clean();
     assert_eq!(report.repeats, [].into());
 }
@@ -110,7 +113,7 @@ fn a_rolling_change_of_the_assignor_waits_for_the_old_members() {
     let mut old = Keylane::run(&settings(&flow, "old", "range"), &[]);
     flow.wait_for_members(&["old"]);
     let mut new = Keylane::run(&settings(&flow, "new", "cooperative-sticky"), &[]);
-    new.wait_for("that it waits", |line| {
+    new.wait_for("the wait to be reported", |line| {
         line["message"].as_str().is_some_and(|message| message.contains("members with another assignor"))
     });
     let event =
@@ -130,8 +133,8 @@ fn a_rolling_change_of_the_assignor_waits_for_the_old_members() {
     assert_eq!(report.repeats, [].into(), "{report}");
 }
 
-/// Restarts that do not wait for each other: processes stop while the group divides its partitions anew. A member
-/// that is left behind holds its partitions for a session timeout, and every rebalance meanwhile.
+/// Restarts that do not wait for each other: processes stop during a rebalance. A member that does not leave holds its
+/// partitions for a session timeout, and delays every rebalance meanwhile.
 #[test]
 fn a_stop_during_a_rebalance_leaves_no_member_behind() {
     const STOPS: usize = 10;
@@ -150,12 +153,12 @@ fn a_stop_during_a_rebalance_leaves_no_member_behind() {
     let mut stopped = Vec::new();
     for number in 0..STOPS {
         let (keylane, name) = start(3 + number);
-        // It waits for the others then, until their next heartbeat.
+        // The coordinator then waits for the other members, until their next heartbeat.
         wait::until("the newest member to join", wait::PATIENCE, || {
             flow.members.state().members.iter().any(|member| member.client == name)
         });
         running.push_back((keylane, name));
-        // The newest one waits for its first answer now; the oldest one for its next, if it has noticed.
+        // The newest member waits for its first response now; the oldest one for its next, if it has noticed the rebalance.
         let next = if number % 2 == 0 { running.pop_back() } else { running.pop_front() };
         let (mut keylane, name) = next.expect("four are running");
         keylane.terminate();
@@ -170,7 +173,7 @@ fn a_stop_during_a_rebalance_leaves_no_member_behind() {
         wait::timed(|| stopped.into_iter().filter_map(is_left_behind).collect::<Vec<_>>());
     let live: Vec<&str> = running.iter().map(|(_, name)| name.as_str()).collect();
     let ((), settled) = wait::timed(|| flow.wait_for_members(&live));
-    say(&format!(
+    print_line(&format!(
         "all ended after {ended:?}, all partitions owned {settled:?} later, left behind: {left_behind:?}"
     ));
     assert!(left_behind.is_empty(), "{left_behind:?}");
@@ -183,14 +186,14 @@ fn a_stop_during_a_rebalance_leaves_no_member_behind() {
 fn settings(flow: &Flow<'_>, client: &str, assignor: &str) -> Settings {
     flow.settings(&guest("sleepy"), client)
         .set("kafka", "assignor", assignor)
-        // Nobody dies here, so a long session hides nothing and a slow machine evicts nobody.
+        // No process fails here, so a long session timeout hides nothing and a slow machine evicts no member.
         .set("kafka.client", "session.timeout.ms", 30_000)
-        // One event a call: a call of 50 ms ends within the time that a revoked partition is given.
+        // One event per call: a call of 50 ms ends within the `revoke_timeout`.
         .set("handlers.t", "max_batch", 1)
         .set("handlers.t.commit", "interval", "5s")
 }
 
-/// Calls of 50 ms, always a backlog of them.
+/// Calls of 50 ms, with a permanent backlog.
 struct Load<'f> {
     flow: &'f Flow<'f>,
     producer: kafka::Producer,
@@ -213,17 +216,17 @@ impl<'f> Load<'f> {
         }
     }
 
-    /// Events are done, and events before them are not.
+    /// Waits until events are done and events before them are not.
     fn until_busy(&mut self) {
         let before = self.progress.done();
-        wait::until("the load to be under way", wait::PATIENCE, || {
+        wait::until("the load to be handled", wait::PATIENCE, || {
             self.keep_up();
             let open = (0..PARTITIONS).filter(|partition| self.progress.open(*partition) > 0).count();
             self.progress.done() > before + 500 && open > 2
         });
     }
 
-    /// The group stands still with exactly these clients. Returns how many partitions have a completed set then.
+    /// Waits until the group is stable with exactly these clients. Returns the number of partitions with a completed set.
     fn until_settled(&mut self, flow: &Flow<'_>, clients: &[&str]) -> usize {
         wait::until("the group to settle", wait::PATIENCE, || {
             self.keep_up();

@@ -1,5 +1,5 @@
 //! Promise: a topic that is deleted and created again while it is read is read from its first record, whatever was
-//! committed of the one before.
+//! committed for the earlier topic.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use keylane_tests::keylane::Keylane;
 use keylane_tests::wait;
 use serde_json::Value;
 
-/// The new log reaches beyond what was committed of the old one, ends below it, or is empty for a while.
+/// The new log extends beyond the committed offset of the old one, ends below it, or is empty for a while.
 #[test]
 fn a_topic_that_is_created_again_at_once_is_read_from_its_first_record() {
     let Some(cluster) = kafka::shared() else { return };
@@ -23,7 +23,7 @@ fn a_topic_that_is_created_again_at_once_is_read_from_its_first_record() {
         create_again(&flow);
         feed(&flow, "new", count);
         expect_all_of_both(&flow, count);
-        keylane.wait_for("the new topic to be reported", tells_of_another);
+        keylane.wait_for("the new topic to be reported", reports_new_topic);
         keylane.terminate();
         keylane.expect_exit(0);
     }
@@ -33,7 +33,7 @@ fn a_topic_that_is_created_again_at_once_is_read_from_its_first_record() {
 fn a_topic_that_is_created_again_later_is_read_from_its_first_record() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 3, &[]);
-    // Else the client believes for 30 s that it is only new.
+    // Otherwise the client treats the topic for 30 s as not yet propagated.
     let settings = flow.settings(&guest("echo"), "later").set(
         "kafka.consumer",
         "topic.metadata.propagation.max.ms",
@@ -53,9 +53,9 @@ fn a_topic_that_is_created_again_later_is_read_from_its_first_record() {
     keylane.expect_exit(0);
 }
 
-/// An instance that stood still while the topic was replaced finds it with its offsets gone, or its own late commit.
+/// An instance that was frozen while the topic was replaced finds no commits, or its own late commit.
 #[test]
-fn an_instance_that_stood_still_meanwhile_reads_the_new_topic() {
+fn an_instance_that_was_frozen_meanwhile_reads_the_new_topic() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let mut keylane = Keylane::run(&flow.settings(&guest("echo"), "frozen"), &[]);
@@ -71,13 +71,13 @@ fn an_instance_that_stood_still_meanwhile_reads_the_new_topic() {
     keylane.expect_exit(0);
 }
 
-fn tells_of_another(line: &Value) -> bool {
+fn reports_new_topic(line: &Value) -> bool {
     line["level"] == "WARN" && line["message"].to_string().contains("created again")
 }
 
 fn create_again(flow: &Flow<'_>) {
     let admin = flow.cluster.admin();
-    wait::until("the topic to be gone", wait::PATIENCE, || admin.partitions(&flow.input).is_none());
+    wait::until("the topic to be deleted", wait::PATIENCE, || admin.partitions(&flow.input).is_none());
     admin.create_topic(&flow.input, flow.partitions, &[]);
 }
 
@@ -97,9 +97,9 @@ fn expect_all_of_both(flow: &Flow<'_>, count: usize) {
         if found == keys { Ok(()) } else { Err(format!("{} of {}", found.len(), keys.len())) }
     });
     flow.wait_until_committed();
-    // What was read of the new one before it was known to be another is read twice.
+    // Records of the new topic that were read before the replacement was noticed are read twice.
     let old = outputs(flow).iter().filter(|key| key.starts_with("old")).count();
-    assert_eq!(old, 100, "nothing of the old one is repeated");
+    assert_eq!(old, 100, "no event of the old topic is repeated");
 }
 
 fn outputs(flow: &Flow<'_>) -> Vec<String> {

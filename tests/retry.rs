@@ -1,6 +1,6 @@
-//! Promise: an event that fails is tried again, later each time, and only its lane waits for it; with
-//! `retry.scope = "partition"` nothing of its partition overtakes it. The event that fails alone is charged, nobody
-//! else.
+//! Promise: an event that fails is retried with growing intervals, and only its lane waits for it; with
+//! `retry.scope = "partition"` no event of its partition overtakes it. Only an event that fails alone is
+//! charged.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
@@ -15,13 +15,13 @@ fn a_lane_waits_for_its_event_and_the_others_do_not() {
     let values = ["a", "retry-once", "b", "c", "d"];
     let keys = ["1", "2", "2", "3", "2"];
     run(&flow, keys.iter().zip(values).map(|(key, value)| Record::new(*key, value)), &one_by_one(&flow));
-    assert_eq!(offsets(&flow), [0, 3, 1, 2, 4], "1 comes after 3, and those of its key after it");
+    assert_eq!(offsets(&flow), [0, 3, 1, 2, 4], "1 is done after 3, and later events of its key after it");
     let outputs = kafka::read_all(&cluster.bootstrap(), &flow.output);
     let attempts: Vec<_> = outputs.iter().map(|output| output.number("keylane-attempt")).collect();
     assert_eq!(attempts, [1, 1, 2, 1, 1].map(Some));
 }
 
-/// The strict batch retry: 2 fails once. Nothing beyond it is handled before it is done and committed.
+/// The strict batch retry: 2 fails once. No event beyond it is handled before it is done and committed.
 #[test]
 fn nothing_of_the_partition_overtakes_it() {
     let Some(cluster) = kafka::shared() else { return };
@@ -32,7 +32,7 @@ fn nothing_of_the_partition_overtakes_it() {
     assert_eq!(offsets(&flow), [0, 1, 2, 3, 4, 5]);
 }
 
-/// A batch with an event over which the guest traps: the others are done, once, and it is tried as often as configured.
+/// A batch with events over which the guest traps: the others are done once, and these are retried as configured.
 #[test]
 fn a_trap_is_charged_to_its_event_alone() {
     let Some(cluster) = kafka::shared() else { return };
@@ -43,33 +43,36 @@ fn a_trap_is_charged_to_its_event_alone() {
         Record::new(format!("key-{}", number % 300), value)
     });
     run(&flow, records, &failing(&flow).set("handlers.t.retry", "max_attempts", 3));
-    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
-    assert_eq!(letters.len(), traps.len());
-    for letter in &letters {
-        assert_eq!((letter.value.as_deref(), letter.text("keylane-reason")), (Some(&b"trap"[..]), "trap"));
-        assert_eq!(letter.number("keylane-attempt"), Some(3));
-        let error = letter.text("keylane-error");
-        assert!(error.contains("unreachable"), "what the guest did: {error}");
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    assert_eq!(dead_letters.len(), traps.len());
+    for dead_letter in &dead_letters {
+        assert_eq!(
+            (dead_letter.value.as_deref(), dead_letter.text("keylane-reason")),
+            (Some(&b"trap"[..]), "trap")
+        );
+        assert_eq!(dead_letter.number("keylane-attempt"), Some(3));
+        let error = dead_letter.text("keylane-error");
+        assert!(error.contains("unreachable"), "the trap must be named: {error}");
     }
     let mut history = flow.history();
-    let buried = |partition, offset| {
-        letters.iter().any(|letter| {
-            (letter.number("keylane-origin-partition"), letter.number("keylane-origin-offset"))
+    let dead_lettered = |partition, offset| {
+        dead_letters.iter().any(|dead_letter| {
+            (dead_letter.number("keylane-origin-partition"), dead_letter.number("keylane-origin-offset"))
                 == (Some(i64::from(partition)), Some(offset))
         })
     };
-    history.inputs.retain(|input| !buried(input.partition, input.offset));
+    history.inputs.retain(|input| !dead_lettered(input.partition, input.offset));
     let report = check::check(&history);
     report.assert_clean();
     assert_eq!(
         (report.outcomes, report.repeats),
         (996, [].into()),
-        "nothing of a call that failed is published"
+        "no output of a failed call is published"
     );
 }
 
 #[test]
-fn old_events_are_not_tried_again_and_endings_can_be_chosen() {
+fn old_events_are_not_retried_and_the_outcome_is_configurable() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[("message.timestamp.before.max.ms", "9223372036854775807")]);
     let old = Record::new("old", "retry").at(1_000_000);
@@ -78,8 +81,11 @@ fn old_events_are_not_tried_again_and_endings_can_be_chosen() {
         .set("handlers.t.retry", "initial_interval", "1h")
         .set("handlers.t.retry", "max_interval", "1h");
     run(&flow, [old, Record::new("new", "done")], &settings);
-    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
-    assert_eq!(letters.iter().map(|letter| letter.text("keylane-reason")).collect::<Vec<_>>(), ["too-old"]);
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    assert_eq!(
+        dead_letters.iter().map(|dead_letter| dead_letter.text("keylane-reason")).collect::<Vec<_>>(),
+        ["too-old"]
+    );
 
     let flow = Flow::new(cluster, 1, &[]);
     let settings = failing(&flow).set("handlers.t.retry", "on_exhausted", "skip");
@@ -93,12 +99,16 @@ fn old_events_are_not_tried_again_and_endings_can_be_chosen() {
     let settings = failing(&flow).set("handlers.t.retry", "on_exhausted", "stop");
     let mut stopped = Keylane::run(&settings, &["--until-end"]);
     stopped.expect_exit(1);
-    assert_eq!(flow.committed().first().and_then(|committed| committed.offset), Some(1), "it is not passed");
-    let says_why = |line: &serde_json::Value| line.to_string().contains("the value asks for it");
-    assert!(stopped.lines().iter().any(says_why), "nobody says why{}", stopped.tail());
+    assert_eq!(
+        flow.committed().first().and_then(|committed| committed.offset),
+        Some(1),
+        "the failed event is not committed"
+    );
+    let names_the_reason = |line: &serde_json::Value| line.to_string().contains("the value requests it");
+    assert!(stopped.lines().iter().any(names_the_reason), "no reason is reported{}", stopped.tail());
 }
 
-/// Outputs lie in the order in which their events were done: one call at a time, each acknowledged before the next.
+/// Outputs are in the order in which their events were done: one call at a time, each acknowledged before the next.
 fn one_by_one(flow: &Flow<'_>) -> Settings {
     failing(flow).set("handlers.t.lanes", "max_concurrency", 1).set("runtime", "workers", 1)
 }
@@ -113,7 +123,7 @@ fn run(flow: &Flow<'_>, records: impl IntoIterator<Item = Record>, settings: &Se
     assert_eq!(flow.lag(), 0);
 }
 
-/// Offsets of the events whose outputs lie in the output topic, which has one partition, in their order.
+/// Offsets of the events with outputs, in the order of the output topic, which has one partition.
 fn offsets(flow: &Flow<'_>) -> Vec<i64> {
     let outputs = kafka::read_all(&flow.cluster.bootstrap(), &flow.output);
     outputs.iter().filter_map(|output| output.number("keylane-origin-offset")).collect()

@@ -1,4 +1,4 @@
-//! Promise: a handler of several topics, whatever their numbers of partitions, loses nothing of any of them and keeps the
+//! Promise: a handler of several topics, whatever their numbers of partitions, loses no event of any of them and keeps the
 //! order of each key in each partition of each topic, while instances join and leave.
 
 use std::collections::BTreeSet;
@@ -8,13 +8,13 @@ use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Follower, Group, Received, Record};
 use keylane_tests::keylane::{Keylane, Settings};
-use keylane_tests::skip::say;
+use keylane_tests::skip::print_line;
 use keylane_tests::wait;
 
 /// Partitions of the three topics.
 const PARTITIONS: [i32; 3] = [5, 1, 3];
 const ALL: usize = 9;
-/// Events of each topic that are fed at a time, and in all.
+/// Events of each topic that are produced at a time, and in total.
 const PORTION: usize = 700;
 const EVENTS: usize = 4 * PORTION;
 
@@ -23,7 +23,7 @@ fn each_topic_keeps_its_events_and_their_order_while_an_instance_joins_and_leave
     let Some(cluster) = kafka::shared() else { return };
     let flows = flows(cluster);
     let mut fed = 0;
-    // Every topic has events to be handled whenever partitions move.
+    // Every topic has unhandled events whenever partitions move.
     let mut feed = || {
         for flow in &flows {
             flow.producer().send_all(&flow.input, (fed..fed + PORTION).map(event)).expect("acknowledged");
@@ -55,12 +55,12 @@ fn each_topic_keeps_its_events_and_their_order_while_an_instance_joins_and_leave
         let of_it = |output: &&Received| output.text("keylane-origin-topic") == flow.input;
         let outputs: Vec<Received> = outputs.iter().filter(of_it).cloned().collect();
         let report = check::check(&History::of(&inputs, &outputs, &flow.input));
-        say(&format!("{} partitions: {report}", flow.partitions));
+        print_line(&format!("{} partitions: {report}", flow.partitions));
         report.assert_clean();
         assert_eq!((report.outcomes, report.repeats), (EVENTS, [].into()));
         ownerships += report.ownerships.len();
     }
-    assert!(ownerships > ALL, "no partition changed hands");
+    assert!(ownerships > ALL, "no partition changed its owner");
 }
 
 /// Three input topics of one group, with the output and the dead letters of the first one.
@@ -83,13 +83,13 @@ fn settings(flows: &[Flow<'_>; 3], client: &str) -> Settings {
         .settings(&guest("sleepy"), client)
         .set("handlers.t", "topics", topics)
         .set("handlers.t.dead_letters", "topic", flows[0].letters.as_str())
-        // Nobody dies here: a slow machine is to evict nobody, and a call to end before its partition goes.
+        // No process fails here: a slow machine must not evict a member, and a call must end before its partition is revoked.
         .set("kafka.client", "session.timeout.ms", 30_000)
         .set("handlers.t", "max_batch", 1)
         .set("handlers.t.lanes", "max_concurrency", 16)
 }
 
-/// The topics share their keys: only topic and partition tell their lanes apart.
+/// The topics share their keys: only topic and partition distinguish their lanes.
 fn event(number: usize) -> Record {
     Record::new(format!("key-{}", number * 31 % 97), "v").with("sleep-ms", "10").with("emit", "")
 }
@@ -101,7 +101,7 @@ fn wait_for_members(group: &Group, clients: &[&str]) {
     });
 }
 
-/// The events of all topics that have an output by now.
+/// The events of all topics with an output so far.
 struct Done {
     follower: Follower,
     events: BTreeSet<(String, Option<i64>, Option<i64>)>,

@@ -1,7 +1,7 @@
-//! The promises of the core under every fault we can think of, in many thousand seeded worlds.
+//! The guarantees of the core under injected faults, in thousands of seeded simulations.
 //!
-//! `KEYLANE_SIM_SEED=n … replay -- --nocapture` shows one world; `KEYLANE_SIM_SEEDS=n` runs another number of them,
-//! `KEYLANE_SIM_FIRST=n` begins with another seed.
+//! `KEYLANE_SIM_SEED=n … replay -- --nocapture` prints one simulation; `KEYLANE_SIM_SEEDS=n` sets the number of seeds;
+//! `KEYLANE_SIM_FIRST=n` sets the first seed.
 
 mod simulator;
 
@@ -11,12 +11,12 @@ use std::sync::{Mutex, PoisonError};
 use simulator::{ALL_PLANTED, Coverage, Planted, Seen};
 
 const SEEDS: u64 = 20_000;
-/// A planted bug that survives so many seeds shows a blind simulator.
+/// A planted bug that is not found in this many seeds shows that the simulator does not detect it.
 const PLANTED_SEEDS: u64 = 5_000;
 
 #[test]
 fn promises_hold_in_every_schedule() {
-    let (first, seeds) = (number("KEYLANE_SIM_FIRST", 0), number("KEYLANE_SIM_SEEDS", SEEDS));
+    let (first, seeds) = (env_number("KEYLANE_SIM_FIRST", 0), env_number("KEYLANE_SIM_SEEDS", SEEDS));
     let coverage = Mutex::new(Coverage::new());
     let failed = find_first(first, seeds, |seed| {
         let outcome = simulator::run(seed, None);
@@ -27,9 +27,9 @@ fn promises_hold_in_every_schedule() {
         panic!("{report}");
     }
     let coverage = coverage.into_inner().unwrap_or_else(PoisonError::into_inner);
-    tell(&coverage.tell());
+    print(&coverage.summary());
     let missing = coverage.missing(seeds);
-    assert!(missing.is_empty(), "a run that saw too little proves nothing:\n{}", missing.join("\n"));
+    assert!(missing.is_empty(), "coverage is too low:\n{}", missing.join("\n"));
 }
 
 #[test]
@@ -47,12 +47,12 @@ fn planted_bugs_are_caught() {
         let caught = find_first(0, PLANTED_SEEDS, |seed| simulator::run(seed, Some(planted)).broken);
         let (seed, rule) =
             caught.unwrap_or_else(|| panic!("{planted:?} was not caught by {PLANTED_SEEDS} seeds"));
-        tell(&format!("{planted:?}: seed {seed}, {rule}\n"));
+        print(&format!("{planted:?}: seed {seed}, {rule}\n"));
         assert!(expected(planted).contains(&rule), "{planted:?} was caught at seed {seed} by {rule}");
     }
 }
 
-/// The invariants that a planted bug breaks: another one would be luck.
+/// The invariants that a planted bug violates. Any other violation does not count as a detection.
 fn expected(planted: Planted) -> &'static [&'static str] {
     match planted {
         Planted::CommitHighest
@@ -75,18 +75,18 @@ fn expected(planted: Planted) -> &'static [&'static str] {
     }
 }
 
-/// Shows one world; without `KEYLANE_SIM_SEED` the first.
+/// Prints one simulation; without `KEYLANE_SIM_SEED` seed 0 runs without a trace.
 #[test]
 fn replay() {
-    let seed = number("KEYLANE_SIM_SEED", 0);
+    let seed = env_number("KEYLANE_SIM_SEED", 0);
     if seed != 0 {
-        tell(&simulator::trace(seed));
+        print(&simulator::trace(seed));
     }
     let outcome = simulator::run(seed, None);
     assert!(outcome.broken.is_none(), "{}", outcome.report);
 }
 
-/// Runs seeds on all cores until one of them gives something: the lowest seed that did, of those that ran.
+/// Runs seeds on all CPU cores until one returns a value. Returns the lowest such seed among those that ran.
 fn find_first<T: Send>(first: u64, seeds: u64, run: impl Fn(u64) -> Option<T> + Sync) -> Option<(u64, T)> {
     let next = AtomicU64::new(first);
     let found: Mutex<Option<(u64, T)>> = Mutex::new(None);
@@ -116,14 +116,14 @@ fn find_first<T: Send>(first: u64, seeds: u64, run: impl Fn(u64) -> Option<T> + 
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "a seed to replay comes from the environment; no configuration here"
+    reason = "the seed to replay comes from the environment; tests have no configuration"
 )]
-fn number(name: &str, default: u64) -> u64 {
+fn env_number(name: &str, default: u64) -> u64 {
     let text = std::env::var(name).ok();
-    text.map_or(default, |text| text.parse().expect("KEYLANE_SIM_… variables are numbers"))
+    text.map_or(default, |text| text.parse().expect("KEYLANE_SIM_… variables must be numbers"))
 }
 
-#[expect(clippy::print_stderr, reason = "what a test says is shown on demand")]
-fn tell(text: &str) {
+#[expect(clippy::print_stderr, reason = "the output of a test is shown with --nocapture")]
+fn print(text: &str) {
     eprint!("{text}");
 }

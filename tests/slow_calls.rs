@@ -1,5 +1,5 @@
-//! Promise: a call may take longer than `max.poll.interval.ms`. Neither one that waits nor one that computes costs the
-//! membership: no partition changes hands, and nothing is repeated.
+//! Promise: a call may take longer than `max.poll.interval.ms`. Neither a suspended nor a computing call costs the
+//! membership: no partition changes its owner, and nothing is repeated.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
@@ -8,7 +8,7 @@ use keylane_tests::kafka::{self, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::wait;
 
-/// The shortest that the session timeout of the tests allows.
+/// The shortest interval that the session timeout of the tests allows.
 const POLL_INTERVAL_MS: usize = 3_000;
 
 #[test]
@@ -29,7 +29,7 @@ fn a_call_that_waits_longer_than_the_poll_interval_costs_no_membership() {
     assert_eq!((report.outcomes, report.repeats), (102, [].into()));
 }
 
-/// Every thread that runs guests computes. The event ends by its budget, which is longer than the interval.
+/// Every worker thread computes. The call ends by its CPU budget, which is longer than the interval.
 #[test]
 fn a_call_that_computes_longer_than_the_poll_interval_costs_no_membership() {
     let Some(cluster) = kafka::shared() else { return };
@@ -46,12 +46,13 @@ fn a_call_that_computes_longer_than_the_poll_interval_costs_no_membership() {
             .set("handlers.t.retry", "on_exhausted", "dlq")
     });
     assert_eq!((report.outcomes, report.repeats), (100, [].into()));
-    let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
-    let reasons: Vec<&str> = letters.iter().map(|letter| letter.text("keylane-reason")).collect();
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    let reasons: Vec<&str> =
+        dead_letters.iter().map(|dead_letter| dead_letter.text("keylane-reason")).collect();
     assert_eq!(reasons, ["cpu", "cpu"], "both computed until their budget was used");
 }
 
-/// Two instances with a partition each handle the records; nobody may notice how long the calls take.
+/// Two instances with a partition each handle the records; the duration of the calls must not affect the group.
 fn run(
     flow: &Flow<'_>,
     component: &str,
@@ -67,16 +68,16 @@ fn run(
     };
     let mut instances = ["one", "two"].map(|client| Keylane::run(&settings(client), &[]));
     flow.wait_for_members(&["one", "two"]);
-    let given_up = |keylane: &Keylane| {
+    let released = |keylane: &Keylane| {
         keylane.lines().iter().filter(|line| line["message"] == "partition released").count()
     };
-    let before = instances.each_ref().map(given_up);
+    let before = instances.each_ref().map(released);
     flow.producer().send_all(&flow.input, records).expect("acknowledged");
     flow.wait_until_committed();
-    wait::until("the group to stand still", wait::PATIENCE, || {
+    wait::until("the group to settle", wait::PATIENCE, || {
         flow.members.state().is_settled(&["one", "two"], 2)
     });
-    assert_eq!(instances.each_ref().map(given_up), before, "no partition is given up");
+    assert_eq!(instances.each_ref().map(released), before, "no partition is released");
     for keylane in &mut instances {
         let complains = |line: &serde_json::Value| line.to_string().contains("max.poll.interval.ms");
         assert!(!keylane.lines().iter().any(complains), "{}", keylane.tail());
@@ -84,13 +85,13 @@ fn run(
         keylane.expect_exit(0);
     }
     let mut history = flow.history();
-    let letters = kafka::read_all(&flow.cluster.bootstrap(), &flow.letters);
+    let dead_letters = kafka::read_all(&flow.cluster.bootstrap(), &flow.letters);
     history.inputs.retain(|input| {
-        let place = (Some(i64::from(input.partition)), Some(input.offset));
-        let of = |letter: &kafka::Received| {
-            (letter.number("keylane-origin-partition"), letter.number("keylane-origin-offset"))
+        let position = (Some(i64::from(input.partition)), Some(input.offset));
+        let of = |dead_letter: &kafka::Received| {
+            (dead_letter.number("keylane-origin-partition"), dead_letter.number("keylane-origin-offset"))
         };
-        !letters.iter().any(|letter| of(letter) == place)
+        !dead_letters.iter().any(|dead_letter| of(dead_letter) == position)
     });
     let report = check::check(&history);
     report.assert_clean();

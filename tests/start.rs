@@ -1,5 +1,5 @@
-//! Promise: a new group starts where `start` says, a group that has committed anything goes on from there, and a
-//! partition that nobody knew of starts at its beginning.
+//! Promise: a new group starts where `start` says, a group with any commit continues from it, and a partition that the
+//! group has never seen starts at its beginning.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ fn a_time_is_looked_up_in_every_partition() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, PARTITIONS, &[("message.timestamp.before.max.ms", "9223372036854775807")]);
     send(&flow, 0..PARTITIONS, NEW_YEAR);
-    // One partition has nothing from that time on: it starts at its end.
+    // One partition has no record from that time on: it starts at its end.
     send(&flow, 0..PARTITIONS - 1, MONTH_END);
     run_to_end(&flow, "2026-01-31T00:00:00Z");
     let late =
@@ -30,7 +30,7 @@ fn a_time_is_looked_up_in_every_partition() {
 }
 
 #[test]
-fn latest_is_where_the_log_ends_when_the_group_is_first_seen() {
+fn latest_is_the_end_of_the_log_at_the_groups_first_start() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, PARTITIONS, &[]);
     send(&flow, 0..PARTITIONS, NEW_YEAR);
@@ -39,7 +39,7 @@ fn latest_is_where_the_log_ends_when_the_group_is_first_seen() {
     wait::until("every start to be committed", wait::PATIENCE, || {
         flow.committed().iter().all(|committed| committed.offset == Some(EACH))
     });
-    // Killed before it handled anything: what arrives meanwhile must not be passed over by the next one.
+    // Killed before it handled anything: the next instance must not skip the events that arrive meanwhile.
     keylane.kill();
     send(&flow, 0..PARTITIONS, NEW_YEAR);
     run_to_end(&flow, "latest");
@@ -47,9 +47,9 @@ fn latest_is_where_the_log_ends_when_the_group_is_first_seen() {
     assert_eq!(handled(&flow), late.collect());
 }
 
-/// The policy is for groups that are new to the topic. Here the group has a commit for one partition of three.
+/// `start` applies to groups that are new to the topic. Here the group has a commit for one partition of three.
 #[test]
-fn a_known_group_misses_nothing() {
+fn a_group_with_a_commit_misses_nothing() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, PARTITIONS, &[]);
     send(&flow, 0..PARTITIONS, NEW_YEAR);
@@ -59,7 +59,7 @@ fn a_known_group_misses_nothing() {
     assert_eq!(handled(&flow), all.filter(|&(partition, offset)| partition != 1 || offset >= 20).collect());
 }
 
-/// Partitions that are added while the group runs were never seen by anybody: all of theirs is new.
+/// Partitions that are added while the group runs are new to it: all their events are handled.
 #[test]
 fn an_added_partition_starts_at_its_beginning() {
     let Some(cluster) = kafka::shared() else { return };
@@ -103,10 +103,9 @@ fn send(flow: &Flow<'_>, partitions: std::ops::Range<i32>, timestamp: i64) {
     flow.producer().send_all(&flow.input, records).expect("acknowledged");
 }
 
-/// Partition and offset of everything that has an output.
+/// Partition and offset of every event with an output.
 fn handled(flow: &Flow<'_>) -> BTreeSet<(i32, i64)> {
     let outputs = kafka::read_all(&flow.cluster.bootstrap(), &flow.output);
-    let origin =
-        |record| check::Outcome::of(record, &flow.input).expect("every output says where it came from");
+    let origin = |record| check::Outcome::of(record, &flow.input).expect("every output names its origin");
     outputs.iter().map(origin).map(|outcome| (outcome.partition, outcome.offset)).collect()
 }

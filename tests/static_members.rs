@@ -1,5 +1,5 @@
-//! Promise: a static member that stops and comes back within the session timeout finds its partitions where it left
-//! them: nobody else is disturbed, nothing is repeated. Two processes with one `group_instance_id` never both run.
+//! Promise: a static member that stops and returns within the session timeout keeps its partitions: no other member is
+//! affected, nothing is repeated. Two processes with one `group_instance_id` never both run.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
@@ -15,7 +15,7 @@ const RETURNS: usize = 3;
 const EVENTS: usize = 2_000;
 
 #[test]
-fn a_member_that_comes_back_disturbs_nobody() {
+fn a_static_member_that_returns_causes_no_rebalance() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, PARTITIONS, &[]);
     let mut progress = Progress::of(&flow);
@@ -25,15 +25,15 @@ fn a_member_that_comes_back_disturbs_nobody() {
     let mut returning = Keylane::run(&settings(&flow, "returning"), &[]);
     flow.wait_for_members(&["staying", "returning"]);
     let before = flow.members.state();
-    let given_up = |keylane: &Keylane| {
+    let released = |keylane: &Keylane| {
         keylane.lines().iter().filter(|line| is_message(line, "partition released")).count()
     };
-    let at_first = given_up(&staying);
+    let at_first = released(&staying);
     for _ in 0..RETURNS {
         producer.send_all(&flow.input, (fed..fed + EVENTS).map(event)).expect("acknowledged");
         fed += EVENTS;
         let done = progress.done();
-        wait::until("the load to be under way", wait::PATIENCE, || {
+        wait::until("the load to be handled", wait::PATIENCE, || {
             progress.advance();
             progress.done() > done + 200
         });
@@ -54,7 +54,7 @@ fn a_member_that_comes_back_disturbs_nobody() {
         assert_eq!(sorted(after.partitions_of(client)), sorted(before.partitions_of(client)), "{client}");
     }
     flow.wait_until_committed();
-    assert_eq!(given_up(&staying), at_first, "no partition was taken from the member that stayed");
+    assert_eq!(released(&staying), at_first, "no partition was taken from the member that stayed");
     staying.terminate();
     staying.expect_exit(0);
     let report = check::check(&flow.history());
@@ -63,15 +63,15 @@ fn a_member_that_comes_back_disturbs_nobody() {
 }
 
 #[test]
-fn of_two_with_the_same_id_the_older_one_ends_and_says_why() {
+fn the_older_of_two_members_with_the_same_id_ends_with_a_reason() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, PARTITIONS, &[]);
     let mut first = Keylane::run(&settings(&flow, "same"), &[]);
     flow.wait_for_members(&["same"]);
     let mut second = Keylane::run(&settings(&flow, "same"), &[]);
     first.expect_exit(1);
-    let says_why = |line: &Value| line.to_string().contains("group_instance_id");
-    assert!(first.lines().iter().any(says_why), "nobody says why it ended{}", first.tail());
+    let names_the_reason = |line: &Value| line.to_string().contains("group_instance_id");
+    assert!(first.lines().iter().any(names_the_reason), "no reason is reported{}", first.tail());
     flow.producer().send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
     flow.wait_until_committed();
     second.terminate();
@@ -82,7 +82,7 @@ fn of_two_with_the_same_id_the_older_one_ends_and_says_why() {
 fn settings(flow: &Flow<'_>, name: &str) -> Settings {
     flow.settings(&guest("sleepy"), name)
         .set("handlers.t", "group_instance_id", name)
-        // Long enough that a restart on a slow machine is a return.
+        // Long enough for a restart on a slow machine to be within the session.
         .set("kafka.client", "session.timeout.ms", 60_000)
         .set("handlers.t", "max_batch", 1)
 }

@@ -1,5 +1,5 @@
-//! Promise: bytes stay bytes. Nothing that a producer may write, and nothing that somebody else left in the group's
-//! commits, stops an instance or makes it skip an event.
+//! Promise: bytes stay bytes. No record that a producer may write, and no foreign metadata in the group's commits, stops
+//! an instance or makes it skip an event.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
@@ -10,7 +10,7 @@ use keylane_tests::wait;
 use serde_json::Value;
 
 #[test]
-fn keys_and_values_come_out_as_they_went_in() {
+fn keys_and_values_are_unchanged_in_the_output() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[("max.message.bytes", "4194304")]);
     let records = vec![
@@ -80,10 +80,10 @@ fn metadata_of_others_claims_nothing() {
     }
 }
 
-/// What is small on its way and huge when it is unpacked: its partition is reported by offset and cause, memory stays as
-/// it is, and other partitions go on.
+/// A batch that is small when compressed and huge when decompressed: its partition is reported with offset and cause,
+/// memory does not grow, and other partitions continue.
 #[test]
-fn a_batch_that_unpacks_to_more_than_fits_holds_only_its_partition() {
+fn a_batch_that_decompresses_beyond_the_limit_stops_only_its_partition() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 2, &[]);
     let fine = |number: usize| Record::new(format!("{number}"), "fine");
@@ -93,25 +93,25 @@ fn a_batch_that_unpacks_to_more_than_fits_holds_only_its_partition() {
 
     let mut keylane = Keylane::run(&flow.settings(&guest("echo"), "reader"), &[]);
     flow.wait_for_members(&["reader"]);
-    let before = keylane.peak_bytes().expect("it runs");
+    let before = keylane.peak_bytes().expect("a running process");
     let report = keylane.wait_for("the report", |line: &Value| line["level"] == "ERROR");
     let at = (&report["topic"], &report["partition"], &report["offset"]);
     assert_eq!(at, (&Value::from(flow.input.as_str()), &Value::from(0), &Value::from(20)), "{report}");
     flow.producer().send_all(&flow.input, (0..500).map(|number| fine(number).to(1))).expect("acknowledged");
     let committed = |partition: usize| flow.committed().get(partition).and_then(|committed| committed.offset);
-    wait::until("the other partition to go on", wait::PATIENCE, || committed(1) == Some(500));
-    assert_eq!(committed(0), Some(20), "nothing behind the batch is passed");
-    let after = keylane.peak_bytes().expect("it runs");
+    wait::until("the other partition to continue", wait::PATIENCE, || committed(1) == Some(500));
+    assert_eq!(committed(0), Some(20), "no event behind the batch is committed");
+    let after = keylane.peak_bytes().expect("a running process");
     assert!(after < before + (128 << 20), "memory grew from {before} to {after} bytes");
     keylane.terminate();
 }
 
-/// More than a client receives at once.
+/// More than the client's receive limit.
 const UNPACKED: usize = 256 << 20;
 
 fn run_to_end(flow: &Flow<'_>, records: &[Record]) {
     flow.producer().send_all(&flow.input, records.to_vec()).expect("acknowledged");
-    // The client sends what the output topic takes: nobody had to raise its `message.max.bytes`.
+    // The client uses the output topic's limit: `message.max.bytes` need not be raised.
     let mut keylane = Keylane::run(&flow.settings(&guest("echo"), "reader"), &["--until-end"]);
     keylane.expect_exit(0);
     assert_eq!(flow.lag(), 0);

@@ -1,4 +1,4 @@
-//! What no linter knows: which layer may use which, how long a file may be, and words that must not stay.
+//! Repository rules that no linter checks: module layers, file length, and forbidden words.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,14 +7,14 @@ use std::process::Command;
 
 use keylane_tests::keylane::workspace;
 
-/// The modules of the runtime, lowest layer first. A module uses those below it, and none beside it.
+/// The modules of the runtime, lowest layer first. A module uses only modules of lower layers.
 const LAYERS: [&[&str]; 5] =
     [&["telemetry"], &["config", "librdkafka"], &["source", "admit", "guest", "sink"], &["app"], &["cli"]];
 
-/// A file that is longer has a second subject.
+/// The maximum number of lines of a file.
 const LONGEST: usize = 500;
 
-/// The core has no clock, no I/O and no threads: these names do not occur in it.
+/// The core has no clock, no I/O and no threads: these names must not occur in it.
 const NOT_IN_THE_CORE: [&str; 9] = [
     "Instant::now",
     "SystemTime::now",
@@ -40,10 +40,10 @@ fn layers_use_only_what_is_below_them() {
         let used = used_modules(&text);
         wrong.extend(used.difference(&allowed).map(|other| format!("{} uses {other}", inside.display())));
     }
-    assert!(wrong.is_empty(), "these look up or sideways:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "uses of the same or a higher layer:\n{}", wrong.join("\n"));
 }
 
-/// A module, and everything in the layers below; `main` and `lib` may use all.
+/// A module and all modules of lower layers; `main` and `lib` may use all.
 fn allowed(own: &str) -> BTreeSet<&'static str> {
     let layer = LAYERS.iter().position(|layer| layer.contains(&own));
     let below = LAYERS.iter().take(layer.unwrap_or(LAYERS.len())).copied().flatten().copied();
@@ -101,7 +101,7 @@ fn uses_are_found() {
 }
 
 #[test]
-fn the_core_is_only_rules() {
+fn the_core_has_no_io() {
     let mut wrong = Vec::new();
     for file in rust_files("runtime/core/src") {
         let text = fs::read_to_string(&file).expect("a readable file");
@@ -112,11 +112,11 @@ fn the_core_is_only_rules() {
             }
         }
     }
-    assert!(wrong.is_empty(), "the core reaches outside:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "the core uses I/O, time or threads:\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn files_have_one_subject() {
+fn files_are_not_too_long() {
     let lines = |file: &Path| fs::read_to_string(file).expect("a readable file").lines().count();
     let long: Vec<String> = rust_files("")
         .iter()
@@ -124,16 +124,12 @@ fn files_have_one_subject() {
         .filter(|(lines, _)| *lines > LONGEST)
         .map(|(lines, file)| format!("{lines} {}", file.display()))
         .collect();
-    assert!(
-        long.is_empty(),
-        "longer than {LONGEST} lines; where is the second subject?\n{}",
-        long.join("\n")
-    );
+    assert!(long.is_empty(), "longer than {LONGEST} lines, split by subject:\n{}", long.join("\n"));
 }
 
 #[test]
-fn nothing_is_left_undone() {
-    // Put together here, or this file would be its own first finding.
+fn no_forbidden_words_remain() {
+    // Concatenated, so that this file does not match.
     let words = [
         ["TO", "DO"].concat(),
         ["FIX", "ME"].concat(),
@@ -145,7 +141,7 @@ fn nothing_is_left_undone() {
     ];
     let mut found = Vec::new();
     for file in tracked_files("") {
-        // Only text, and nothing that a tool writes.
+        // Only text files, and no generated files.
         let Ok(text) = fs::read_to_string(&file) else { continue };
         if file.extension().is_some_and(|extension| extension == "lock" || extension == "jsonl") {
             continue;
@@ -156,11 +152,11 @@ fn nothing_is_left_undone() {
             }
         }
     }
-    assert!(found.is_empty(), "this must not stay:\n{}", found.join("\n"));
+    assert!(found.is_empty(), "forbidden words:\n{}", found.join("\n"));
 }
 
-/// Tests wait for states (`keylane_tests::wait`); a sleep is a guess. A guest may sleep, being slow is its subject, and
-/// a measurement that takes a minute must take a minute.
+/// Tests wait for states (`keylane_tests::wait`) instead of sleeping. Guests may sleep because slow calls are their subject,
+/// and a measurement of a minute must take a minute.
 #[test]
 fn tests_do_not_sleep() {
     let mut found = rust_files("tests");
@@ -169,7 +165,7 @@ fn tests_do_not_sleep() {
     }
     let sleep = ["thread::", "sleep("].concat();
     found.retain(|file| fs::read_to_string(file).expect("a readable file").contains(&sleep));
-    assert!(found.is_empty(), "these sleep: {found:?}");
+    assert!(found.is_empty(), "files with sleeps: {found:?}");
 }
 
 fn rust_files(under: &str) -> Vec<PathBuf> {
@@ -179,7 +175,7 @@ fn rust_files(under: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The files that git knows and that are there.
+/// The tracked files that exist.
 fn tracked_files(under: &str) -> Vec<PathBuf> {
     let mut command = Command::new("git");
     command.current_dir(workspace()).args([
@@ -188,7 +184,7 @@ fn tracked_files(under: &str) -> Vec<PathBuf> {
         "--",
         if under.is_empty() { "." } else { under },
     ]);
-    let output = command.output().expect("git is there");
+    let output = command.output().expect("git is installed");
     assert!(output.status.success(), "not a git repository: {}", String::from_utf8_lossy(&output.stderr));
     let names = String::from_utf8(output.stdout).expect("file names are UTF-8");
     let paths = names.split_terminator('\0').map(|name| workspace().join(name));

@@ -1,6 +1,6 @@
-//! Promise: a topic that is written in transactions loses nothing, however many are aborted, whoever starts, joins or
-//! leaves meanwhile. Markers and aborted records are offsets that no reader is given: where a read begins with one, only
-//! a reader that is known to stand there can tell a hole from a loss.
+//! Promise: a topic that is written in transactions loses nothing, however many are aborted, and whichever instances
+//! start, join or leave meanwhile. Markers and aborted records are offsets that a reader never receives: where a read
+//! begins with one, only a reader whose position is verified can distinguish a gap from a loss.
 
 use std::time::Duration;
 
@@ -9,11 +9,12 @@ use keylane_tests::check::{self, History};
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Received, Record, Transactions, unique};
-use keylane_tests::keylane::Keylane;
-use keylane_tests::skip::say;
+use keylane_tests::keylane::{Keylane, binary};
+use keylane_tests::skip::print_line;
 use keylane_tests::wait;
+use rustix::process::Signal;
 
-/// Fresh groups, one after another.
+/// New groups, one after another.
 const STARTS: usize = 10;
 
 #[test]
@@ -37,7 +38,7 @@ fn a_start_on_aborted_transactions_misses_nothing() {
         keylane.terminate();
         keylane.expect_exit(0);
         let report = check::check(&committed_history(&flow));
-        say(&format!("start {start}: {report}"));
+        print_line(&format!("start {start}: {report}"));
         report.assert_clean();
     }
     trickle.load.stop();
@@ -83,16 +84,16 @@ fn joins_under_transactions_miss_nothing(assignor: &str) {
     staying.expect_exit(0);
 
     let report = check::check(&committed_history(&flow));
-    say(&format!("{assignor}: {written} transactions, {JOINS} joins: {report}"));
+    print_line(&format!("{assignor}: {written} transactions, {JOINS} joins: {report}"));
     report.assert_clean();
     assert!(
         report.ownerships.len() > usize::try_from(PARTITIONS).expect("few"),
-        "no partition changed hands"
+        "no partition changed its owner"
     );
 }
 
-/// One instance stays, others are killed (-9) while two writers commit and abort small transactions: whoever takes their
-/// partitions over begins at markers, at aborted records, and within open transactions.
+/// One instance stays, others are killed (-9) while two writers commit and abort small transactions: the new owners
+/// of their partitions begin at markers, at aborted records, and within open transactions.
 #[test]
 fn kills_under_transactions_miss_nothing() {
     const PARTITIONS: i32 = 64;
@@ -100,7 +101,7 @@ fn kills_under_transactions_miss_nothing() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, PARTITIONS, &[]);
     let writers = [0, 1].map(|writer| write(&flow, writer));
-    // Commits are rare: what a killed instance has done is done again.
+    // Commits are rare: the uncommitted work of a killed instance is repeated.
     let settings = |client: &str| {
         flow.settings(&guest("echo"), client).set("handlers.t.commit", "interval", "5s").set(
             "handlers.t.commit",
@@ -124,15 +125,18 @@ fn kills_under_transactions_miss_nothing() {
     staying.expect_exit(0);
 
     let report = check::check(&committed_history(&flow));
-    say(&format!("{written} transactions, {KILLS} kills: {report}"));
+    print_line(&format!("{written} transactions, {KILLS} kills: {report}"));
     report.assert_clean();
-    assert!(report.repeated() > 0, "no kill hit anything: this run shows nothing");
+    assert!(report.repeated() > 0, "no kill caused a repeat: the run proves nothing");
 }
 
-/// The group stands behind the last stable offset, but not behind the log's end: nothing is outside the log.
+/// The committed offset is behind the last stable offset, but not behind the end of the log: it is inside the log.
 #[test]
-fn a_commit_inside_an_open_transaction_is_waited_at() {
+fn a_commit_inside_an_open_transaction_waits_for_it() {
     let Some(cluster) = kafka::shared() else { return };
+    // Built before a transaction is open: it would time out meanwhile.
+    let component = guest("echo");
+    binary();
     for out_of_range in ["fail", "earliest", "latest"] {
         let flow = Flow::new(cluster, 1, &[]);
         let event = |number: usize| Record::new(format!("key-{number}"), "v");
@@ -140,12 +144,14 @@ fn a_commit_inside_an_open_transaction_is_waited_at() {
         let transactions = Transactions::new(&cluster.bootstrap(), &unique("writer")).expect("a coordinator");
         transactions.open(&flow.input, (10..20).map(event)).expect("written");
         flow.members.commit(&flow.input, 0, 20, b"");
-        let settings =
-            flow.settings(&guest("echo"), "reader").set("handlers.t", "out_of_range", out_of_range);
+        let settings = flow.settings(&component, "reader").set("handlers.t", "out_of_range", out_of_range);
         let mut keylane = Keylane::run(&settings, &[]);
         let begun =
             keylane.wait_for("the partition to begin", |line| line["message"] == "partition assigned");
         assert_eq!(begun["offset"], 20, "{out_of_range}");
+        keylane.signal(Signal::USR1);
+        let report = keylane.wait_for("the report", |line| line["message"] == "so far");
+        assert_eq!((&report["settled"], &report["partitions"]), (&0.into(), &1.into()), "it waits: {report}");
         transactions.commit_open().expect("committed");
         flow.producer().send_all(&flow.input, [event(21)]).expect("acknowledged");
         flow.wait_until_committed();
@@ -155,7 +161,7 @@ fn a_commit_inside_an_open_transaction_is_waited_at() {
     }
 }
 
-/// A former owner's transaction has committed an offset of one partition, perhaps: only that partition waits for it.
+/// An open transaction of a former owner may commit an offset of one partition: only that partition waits for it.
 #[test]
 fn an_undecided_commit_holds_only_its_own_partition() {
     let Some(cluster) = kafka::shared() else { return };
@@ -211,10 +217,10 @@ fn write(flow: &Flow<'_>, writer: usize) -> Background {
 fn until_more_is_written(writers: &[Background]) {
     let written = || writers.iter().map(Background::steps).sum::<usize>();
     let before = written();
-    wait::until("the writers to go on", wait::PATIENCE, || written() > before + 50);
+    wait::until("the writers to continue", wait::PATIENCE, || written() > before + 50);
 }
 
-/// Only what was committed is an event.
+/// The history of the committed events.
 fn committed_history(flow: &Flow<'_>) -> History {
     let inputs = kafka::read_committed(&flow.cluster.bootstrap(), &flow.input);
     let outputs = kafka::read_all(&flow.cluster.bootstrap(), &flow.output);
@@ -223,7 +229,7 @@ fn committed_history(flow: &Flow<'_>) -> History {
     History::of(&inputs, &outputs, &flow.input)
 }
 
-/// A little traffic on a topic of its own, so that the readers are never at rest.
+/// A little traffic on a separate topic, so that the readers are never idle.
 struct Trickle {
     topic: String,
     load: Background,
@@ -236,7 +242,7 @@ impl Trickle {
         let (producer, to) = (flow.producer(), topic.clone());
         let load = Background::repeat(Duration::from_millis(5), move |step| {
             let record = Record::new(format!("{step}"), "v");
-            producer.hand_over(&to, [record]).expect("there is room");
+            producer.hand_over(&to, [record]).expect("capacity in the queue");
         });
         Trickle { topic, load }
     }

@@ -1,4 +1,4 @@
-//! Promise: a partition that can't be read is named, loses nothing, and is read on by itself when its cause has passed.
+//! Promise: a partition that can't be read is named, loses nothing, and continues by itself once its cause is removed.
 
 use keylane_tests::alice;
 use keylane_tests::check;
@@ -8,9 +8,9 @@ use keylane_tests::kafka::{self, Record};
 use keylane_tests::keylane::Keylane;
 use serde_json::Value;
 
-/// The right to read a topic is taken away and given back, with events that come meanwhile, and without.
+/// The right to read a topic is denied and restored, with events that arrive meanwhile, and without.
 #[test]
-fn a_topic_that_may_be_read_again_is_read_on() {
+fn reading_continues_when_the_right_is_restored() {
     for (rights, meanwhile) in [(&["Read"][..], 100), (&["Read"], 0), (&["Read", "Describe"], 100)] {
         let Some(cluster) = kafka::own(&alice::options()) else { return };
         let flow = Flow::new(&cluster, 2, &[]);
@@ -36,9 +36,10 @@ fn a_topic_that_may_be_read_again_is_read_on() {
         );
         feed(100);
         flow.wait_until_committed();
-        keylane.wait_for("the end of it to be reported", |line| line["message"] == "partition resumed");
+        keylane.wait_for("the recovery to be reported", |line| line["message"] == "partition resumed");
         keylane.terminate();
         keylane.expect_exit(0);
+        keylane.assert_lines_are_limited();
         let report = check::check(&flow.history());
         report.assert_clean();
         assert_eq!((report.outcomes, report.repeats), (fed, [].into()));

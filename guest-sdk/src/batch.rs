@@ -5,7 +5,7 @@ use crate::columns::{Bytes, HeaderRows};
 use crate::{Effects, Event, Result};
 
 /// Calls `handle` for each row. A lane stops at its first failure, whose outputs are rolled back; the
-/// other lanes go on. Called by what `handler!` generates.
+/// other lanes continue. Called by the code that `handler!` generates.
 pub fn run<H>(batch: &Batch, mut handle: H) -> Results
 where
     H: FnMut(&Event<'_>, &mut Effects) -> Result,
@@ -18,7 +18,7 @@ where
         let mut lane_done = 0;
         let mut stopped = false;
         for _ in 0..length {
-            // Rows of a stopped lane are read as well: the columns have no other way past them.
+            // Rows of a stopped lane are read, too: columns can't be skipped otherwise.
             let (row, event) = rows.read();
             if stopped {
                 continue;
@@ -38,7 +38,7 @@ where
     Results { done, failures, outputs: effects.into_columns(), states: None }
 }
 
-/// The rows of a batch that were not read yet.
+/// The unread rows of a batch.
 struct Rows<'a> {
     batch: &'a Batch,
     row: u32,
@@ -64,7 +64,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The next row with its number.
+    /// Reads the next row. Returns its index and its event.
     fn read(&mut self) -> (u32, Event<'a>) {
         let row = self.row;
         self.row += 1;

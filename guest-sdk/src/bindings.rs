@@ -1,5 +1,5 @@
-//! What wit-bindgen makes of `wit/handler.wit`. Not part of the public interface: `handler!` needs it
-//! reachable from the crate of the handler.
+//! The code that wit-bindgen generates from `wit/handler.wit`. Not part of the public API, but `handler!` needs
+//! access to it from the handler's crate.
 #![allow(
     missing_docs,
     unsafe_code,
@@ -10,7 +10,7 @@
     clippy::indexing_slicing,
     unreachable_pub,
     unused_qualifications,
-    reason = "generated code: the canonical ABI is pointers and casts"
+    reason = "generated code: the canonical ABI uses pointers and casts"
 )]
 
 wit_bindgen::generate!({

@@ -1,9 +1,9 @@
-//! Reading columns row by row, without copying: the only place that knows how a column is laid out.
+//! Reads columns row by row, without copying. Only this module depends on the layout of a column.
 
 use crate::bindings::{BytesColumn, HeaderColumns};
 use crate::event::Headers;
 
-/// The rows of a [`BytesColumn`] that were not read yet. Absent entries are `None`.
+/// The unread rows of a [`BytesColumn`]. Absent entries are `None`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Bytes<'a> {
     lengths: &'a [i32],
@@ -15,17 +15,17 @@ impl<'a> Bytes<'a> {
         Self { lengths: &column.lengths, data: &column.data }
     }
 
-    /// How many rows are left.
+    /// Number of unread rows.
     pub(crate) fn len(&self) -> usize {
         self.lengths.len()
     }
 
-    /// The next row of a column that must still have one.
+    /// Reads the next row. Panics if there is none.
     pub(crate) fn read(&mut self) -> Option<&'a [u8]> {
         self.next().expect("the host sends one length for every row")
     }
 
-    /// Cuts off the first `rows` rows as a column of their own.
+    /// Splits off the first `rows` rows as a separate column.
     pub(crate) fn read_many(&mut self, rows: usize) -> Self {
         let (lengths, lengths_left) =
             self.lengths.split_at_checked(rows).expect("the host sends one length for every row");
@@ -50,7 +50,7 @@ impl<'a> Iterator for Bytes<'a> {
     }
 }
 
-/// The rows of [`HeaderColumns`] that were not read yet.
+/// The unread rows of [`HeaderColumns`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HeaderRows<'a> {
     counts: &'a [u32],
@@ -59,7 +59,7 @@ pub(crate) struct HeaderRows<'a> {
 }
 
 impl<'a> HeaderRows<'a> {
-    /// `None` stands for columns in which no row has a header.
+    /// `None`: no row has a header.
     pub(crate) fn new(columns: Option<&'a HeaderColumns>) -> Self {
         columns.map_or_else(Self::default, |columns| Self {
             counts: &columns.counts,
@@ -81,7 +81,7 @@ impl<'a> HeaderRows<'a> {
 }
 
 fn split(data: &[u8], size: usize) -> (&[u8], &[u8]) {
-    data.split_at_checked(size).expect("the host sends as many bytes as the lengths announce")
+    data.split_at_checked(size).expect("the host sends as many bytes as the lengths specify")
 }
 
 /// An empty column, to be filled row by row.
@@ -93,7 +93,7 @@ pub(crate) fn push(column: &mut BytesColumn, bytes: Option<&[u8]>) {
     column.data.extend_from_slice(bytes.unwrap_or_default());
 }
 
-/// Puts other bytes in the place of the last row.
+/// Replaces the bytes of the last row.
 pub(crate) fn replace_last(column: &mut BytesColumn, bytes: Option<&[u8]>) {
     let Some(last) = column.lengths.last_mut() else { return };
     let old = usize::try_from(*last).unwrap_or(0);
@@ -102,12 +102,14 @@ pub(crate) fn replace_last(column: &mut BytesColumn, bytes: Option<&[u8]>) {
     column.data.extend_from_slice(bytes.unwrap_or_default());
 }
 
-/// Drops every row from row `rows` on.
+/// Truncates the column to `rows` rows with `data` bytes.
 pub(crate) fn truncate(column: &mut BytesColumn, rows: usize, data: usize) {
     column.lengths.truncate(rows);
     column.data.truncate(data);
 }
 
 fn length(bytes: Option<&[u8]>) -> i32 {
-    bytes.map_or(-1, |bytes| i32::try_from(bytes.len()).expect("Kafka has no key, value or header of 2 GiB"))
+    bytes.map_or(-1, |bytes| {
+        i32::try_from(bytes.len()).expect("a key, value or header in Kafka is smaller than 2 GiB")
+    })
 }

@@ -1,4 +1,4 @@
-//! What a handler wants done: the columns of a result, filled output by output.
+//! The effects of a handler: the columns of a result, filled output by output.
 
 use serde::Serialize;
 
@@ -6,12 +6,12 @@ use crate::Result;
 use crate::bindings::{BytesColumn, HeaderColumns, OutputColumns};
 use crate::columns::{EMPTY, push, replace_last, truncate};
 
-/// What the handler wants done once the event at hand is done. Outputs are published in the order in which
+/// The effects of an event, which are carried out when the event is done. Outputs are published in the order in which
 /// they were emitted.
 #[derive(Debug)]
 pub struct Effects {
     target_names: Vec<String>,
-    /// The row that is being handled: the cause of what is emitted now.
+    /// The current row, which is the cause of new outputs.
     row: u32,
     causes: Vec<u32>,
     targets: Vec<u32>,
@@ -24,7 +24,7 @@ pub struct Effects {
 
 impl Effects {
     /// Emits an event to a target: a NAME under `[handlers.<handler>.outputs]` of the configuration.
-    /// It starts with no key, no value and no headers; what is returned sets them.
+    /// The output has no key, no value and no headers; the returned [`Output`] sets them.
     ///
     /// ```
     /// # use keylane_sdk::{Effects, Event, Result};
@@ -44,7 +44,7 @@ impl Effects {
         Output { effects: self }
     }
 
-    /// No output, no allocation: most calls of most handlers stay like this.
+    /// Without outputs nothing is allocated, as in most calls of most handlers.
     pub(crate) fn new() -> Self {
         Self {
             target_names: Vec::new(),
@@ -59,7 +59,7 @@ impl Effects {
         }
     }
 
-    /// Names the row that causes what is emitted from now on, and marks the place to roll back to.
+    /// Sets the row that causes the next outputs, and returns the mark to roll back to.
     pub(crate) fn begin(&mut self, row: u32) -> Mark {
         self.row = row;
         Mark {
@@ -86,7 +86,7 @@ impl Effects {
         truncate(&mut self.header_values, mark.headers, mark.header_value_data);
     }
 
-    /// The columns as the host wants them: none at all when nothing was emitted.
+    /// The columns for the host; `None` if nothing was emitted.
     pub(crate) fn into_columns(self) -> Option<OutputColumns> {
         if self.causes.is_empty() {
             return None;
@@ -106,7 +106,7 @@ impl Effects {
         })
     }
 
-    /// A handler has a handful of targets, so comparing beats hashing.
+    /// A handler has few targets, so comparing is faster than hashing.
     fn target_index(&mut self, target: &str) -> u32 {
         let index = self.target_names.iter().position(|name| name == target).unwrap_or_else(|| {
             self.target_names.push(target.to_owned());
@@ -135,16 +135,16 @@ impl Output<'_> {
         self
     }
 
-    /// Sets the value to this, encoded as JSON.
+    /// Sets the value to `value`, encoded as JSON.
     ///
     /// # Errors
-    /// Rejects the event if the value cannot be written as JSON (a map whose keys are not strings, say).
+    /// Rejects the event if the value cannot be encoded as JSON (for example, a map whose keys are not strings).
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Result<Self> {
         replace_last(&mut self.effects.values, Some(&serde_json::to_vec(value)?));
         Ok(self)
     }
 
-    /// Adds a header. Names that begin with `keylane-` are reserved: the host drops them.
+    /// Adds a header. Names that start with `keylane-` are reserved: the host drops them.
     pub fn header(self, name: &str, value: impl OptionalBytes) -> Self {
         if let Some(count) = self.effects.header_counts.last_mut() {
             *count += 1;
@@ -155,7 +155,7 @@ impl Output<'_> {
     }
 }
 
-/// What can be a key, a value or a header's value: text, bytes, or an `Option` of either.
+/// Types for a key, a value or a header's value: text, bytes, or an `Option` of either.
 pub trait OptionalBytes {
     /// The bytes; `None` if absent.
     fn optional_bytes(&self) -> Option<&[u8]>;
@@ -191,7 +191,7 @@ impl<const N: usize> OptionalBytes for [u8; N] {
     }
 }
 
-/// How much there was before an event.
+/// The sizes of all columns before an event.
 #[derive(Debug)]
 pub(crate) struct Mark {
     target_names: usize,
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn rolling_back_leaves_what_was_before() {
+    fn rolling_back_keeps_earlier_outputs() {
         let mut effects = Effects::new();
         effects.begin(0);
         effects.emit("a").key("k").value("v").header("h", "1");

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::columns::Bytes;
 use crate::{Failure, Result};
 
-/// One Kafka record. Everything it lends lives as long as the call.
+/// One Kafka record. All borrowed data lives as long as the call.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
     pub(crate) topic: &'a str,
@@ -59,13 +59,13 @@ impl<'a> Event<'a> {
             .map_err(|error| Failure::reject(format!("the value is not the expected JSON: {error}")))
     }
 
-    /// The headers, in the order of the record. A name may come more than once.
+    /// The headers, in the order of the record. A name may occur more than once.
     pub fn headers(&self) -> Headers<'a> {
         self.headers
     }
 
     /// The value of the last header with this name, as in Kafka's own clients. `None` if there is no such
-    /// header or if its value is absent; [`headers`](Self::headers) tells the two apart.
+    /// header or if its value is absent; [`headers`](Self::headers) distinguishes the two.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.headers.raw().filter(|&(raw, _)| raw == name.as_bytes()).last().and_then(|(_, value)| value)
     }
@@ -85,18 +85,18 @@ impl<'a> Event<'a> {
         self.offset
     }
 
-    /// Milliseconds since 1970, if the record carries a time.
+    /// Milliseconds since the Unix epoch, if the record has a timestamp.
     pub fn timestamp_ms(&self) -> Option<i64> {
         (self.timestamp != NO_TIMESTAMP).then_some(self.timestamp)
     }
 
-    /// 1 for the first try of this event.
+    /// The number of this attempt, from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// Whether a retry of this try would be refused because the attempts are used up. (A configured
-    /// `max_record_age` may end the event earlier.)
+    /// Whether this is the last attempt, so that a retry is not possible. (A configured `max_record_age` may end the
+    /// event earlier.)
     pub fn last_attempt(&self) -> bool {
         self.last_attempt
     }
@@ -106,19 +106,19 @@ impl<'a> Event<'a> {
     }
 }
 
-/// How the contract writes "the record carries no time".
+/// The timestamp of a record without one, in the contract.
 pub(crate) const NO_TIMESTAMP: i64 = -1;
 
 /// One header of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header<'a> {
-    /// The name. The host has repaired names that were not UTF-8.
+    /// The name. The host replaces invalid UTF-8 in names.
     pub name: &'a str,
-    /// The value. Absent and empty are different, as in Kafka.
+    /// The value. Absent and empty differ, as in Kafka.
     pub value: Option<&'a [u8]>,
 }
 
-/// The headers of an event that were not looked at yet.
+/// An iterator over the headers of an event.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Headers<'a> {
     names: Bytes<'a>,
@@ -130,7 +130,7 @@ impl<'a> Headers<'a> {
         Self { names, values }
     }
 
-    /// Names and values as bytes: a search by name needs no check of UTF-8.
+    /// Names and values as bytes: a search by name needs no UTF-8 check.
     fn raw(self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
         self.names.map(Option::unwrap_or_default).zip(self.values)
     }

@@ -1,9 +1,9 @@
-//! From a function to a component.
+//! Exports a function as a component.
 
 /// Makes a function the handler of this component: `keylane_sdk::handler!(handle);`
 ///
-/// The function has the signature `fn(&Event<'_>, &mut Effects) -> Result`. Once per crate, at the top
-/// level. Off WebAssembly it only checks the signature, so that `cargo test` links natively.
+/// The function has the signature `fn(&Event<'_>, &mut Effects) -> Result`. Use the macro once per crate, at the top
+/// level. On native targets it only checks the signature, so that `cargo test` links.
 #[macro_export]
 macro_rules! handler {
     ($handle:path) => {

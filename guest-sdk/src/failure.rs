@@ -1,71 +1,71 @@
-//! Why an event is not done, and the short ways to say so.
+//! Failures of an event, and functions that return them.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
 
 use crate::bindings;
 
-/// What a handler returns: `Ok` when the event is done, else why not.
+/// The result of a handler: `Ok` if the event is done, otherwise the failure.
 pub type Result<T = ()> = std::result::Result<T, Failure>;
 
-/// Why an event is not done. People read the reason in logs and dead letters; beyond 1 KiB it is cut.
+/// Why an event is not done. The reason occurs in logs and dead letters; it is truncated to 1 KiB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It may succeed later. Its lane waits for it.
+    /// The event may succeed later. Its lane waits for it.
     Retry {
-        /// What stood in the way.
+        /// The reason.
         reason: String,
         /// How long to wait, instead of the configured back-off.
         after: Option<Duration>,
     },
-    /// It can never succeed.
+    /// The event can never succeed.
     Reject {
-        /// What is wrong with the event.
+        /// The reason.
         reason: String,
     },
 }
 
-/// Ends this try: the event is tried again after the configured back-off.
+/// Ends this attempt: the event is retried after the configured backoff.
 ///
 /// ```
 /// # use keylane_sdk::{Effects, Event, Result, retry};
 /// fn handle(event: &Event<'_>, _: &mut Effects) -> Result {
 ///     if event.attempt() == 1 {
-///         return retry("the price list is not there yet");
+///         return retry("the price list is not available yet");
 ///     }
 ///     Ok(())
 /// }
 /// ```
 ///
 /// # Errors
-/// Always: that is its purpose.
+/// Always.
 pub fn retry<T>(reason: impl Into<String>) -> Result<T> {
     Err(Failure::retry(reason))
 }
 
-/// Ends this try: the event is tried again after `wait`, but not later than the configured maximum.
+/// Ends this attempt: the event is retried after `wait`, limited to the configured maximum.
 ///
 /// # Errors
-/// Always: that is its purpose.
+/// Always.
 pub fn retry_after<T>(wait: Duration, reason: impl Into<String>) -> Result<T> {
     Err(Failure::Retry { reason: reason.into(), after: Some(wait) })
 }
 
-/// Ends the event: it can never succeed, and gets the configured ending (a dead letter, by default).
+/// Ends the event: it can never succeed, and has the configured outcome (a dead letter, by default).
 ///
 /// # Errors
-/// Always: that is its purpose.
+/// Always.
 pub fn reject<T>(reason: impl Into<String>) -> Result<T> {
     Err(Failure::reject(reason))
 }
 
 impl Failure {
-    /// "Try again later", for `map_err` and its like.
+    /// A retry with the configured backoff, for `map_err` and similar functions.
     pub fn retry(reason: impl Into<String>) -> Self {
         Self::Retry { reason: reason.into(), after: None }
     }
 
-    /// "It can never succeed", for `map_err` and its like.
+    /// A rejection, for `map_err` and similar functions.
     pub fn reject(reason: impl Into<String>) -> Self {
         Self::Reject { reason: reason.into() }
     }
@@ -97,13 +97,13 @@ pub trait OrFail<T> {
     /// Rejects the event for this reason, followed by the error if there is one.
     ///
     /// # Errors
-    /// When there is no value.
+    /// If there is no value.
     fn or_reject(self, reason: &str) -> Result<T>;
 
-    /// Asks for another try for this reason, followed by the error if there is one.
+    /// Requests a retry for this reason, followed by the error if there is one.
     ///
     /// # Errors
-    /// When there is no value.
+    /// If there is no value.
     fn or_retry(self, reason: &str) -> Result<T>;
 }
 
@@ -127,8 +127,8 @@ impl<T, E: Display> OrFail<T> for std::result::Result<T, E> {
     }
 }
 
-/// Errors of decoding: the same bytes decode no better next time, so `?` rejects. Other errors may be of
-/// either kind, and the author says which with [`OrFail`].
+/// Decoding errors: decoding the same bytes again fails again, so `?` rejects. Other errors may be of either kind;
+/// the author decides with [`OrFail`].
 macro_rules! decoding_errors {
     ($($error:ty: $what:literal),* $(,)?) => {$(
         impl From<$error> for Failure {
@@ -170,7 +170,7 @@ impl From<bindings::Failure> for Failure {
     }
 }
 
-/// Rounded up, so that a short wait does not become none; the contract's 49 days are the longest.
+/// Rounded up, so that a short wait does not become zero. Saturates at `u32::MAX`, about 49 days.
 fn milliseconds(wait: Duration) -> u32 {
     u32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }
@@ -193,7 +193,9 @@ mod tests {
             Ok(text.parse()?)
         }
         assert_eq!(number("12"), Ok(12));
-        let Err(Failure::Reject { reason }) = number("twelve") else { panic!("it should be rejected") };
+        let Err(Failure::Reject { reason }) = number("twelve") else {
+            panic!("the event should be rejected")
+        };
         assert_eq!(reason, "not a whole number: invalid digit found in string");
     }
 

@@ -1,4 +1,4 @@
-//! Write a Keylane handler in Rust: a function that sees one event.
+//! Write a Keylane handler in Rust: a function that processes one event.
 //!
 //! ```
 //! use keylane_sdk::{Effects, Event, Result};
@@ -10,29 +10,29 @@
 //! keylane_sdk::handler!(handle);
 //! ```
 //!
-//! How an event ends is what the function returns:
+//! The return value decides the outcome of the event:
 //!
-//! | returned | what happens |
+//! | returned | outcome |
 //! |---|---|
-//! | `Ok(())` | the event is done and its outputs are published |
-//! | [`retry("…")`](retry), [`retry_after`] | it is tried again later; its lane waits for it |
-//! | [`reject("…")`](reject), `?` on a decoding error | it can never succeed and becomes a dead letter |
-//! | a panic | the instance is thrown away; counts as one attempt |
+//! | `Ok(())` | the event is done; its outputs are published |
+//! | [`retry("…")`](retry), [`retry_after`] | the event is retried later; its lane waits for it |
+//! | [`reject("…")`](reject), `?` on a decoding error | the event can never succeed and becomes a dead letter |
+//! | a panic | the instance is discarded; the call counts as one attempt |
 //!
-//! Nothing is published for an event that is not done, even if the function emitted before it failed.
+//! Outputs of an event that is not done are not published, even if the function emitted them before it failed.
 //!
 //! A handler is an ordinary library crate of type `cdylib`, built with
 //! `cargo build --release --target wasm32-wasip2`. `cargo test` runs it natively, without WebAssembly
 //! and without a broker: see [`testing`].
 //!
-//! With the feature `http` a handler may ask other services: see `http`.
+//! With the feature `http` a handler may send HTTP requests: see `http`.
 //!
 //! # Map of this crate
 //!
-//! A batch arrives as columns. `columns` cuts them into rows, [`Event`] is the view of one row, and
+//! A batch arrives as columns. `columns` splits them into rows, [`Event`] is the view of one row, and
 //! `batch` has the loop that calls the handler row by row and stops a lane at its first failure.
-//! [`Effects`] is the columns of the result while they grow, with a mark to roll back to. `bindings` is
-//! generated from `wit/handler.wit`, interface `batch-handler`; [`handler!`] joins it to the loop.
+//! [`Effects`] collects the columns of the result, with a mark to roll back to. `bindings` is
+//! generated from `wit/handler.wit`, interface `batch-handler`; [`handler!`] connects it to the loop.
 
 mod batch;
 #[doc(hidden)]
@@ -53,7 +53,7 @@ pub use failure::{Failure, OrFail, Result, reject, retry, retry_after};
 #[doc(hidden)]
 pub use batch::run;
 
-/// The blocks of the README are compiled and run like those of this documentation.
+/// The code blocks of the README are compiled and run like those of this documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! Testing a handler natively: build an event, run the handler on it, look at the outcome.
+//! Native tests of handlers: build an event, run the handler on it, check the outcome.
 //!
 //! ```
 //! use keylane_sdk::testing::{self, Outcome};
@@ -18,7 +18,7 @@
 //! assert!(matches!(outcome, Outcome::Reject { reason } if reason.contains("JSON")));
 //! ```
 //!
-//! [`TestEvent::run`] goes through the same columns and the same loop as in a component.
+//! [`TestEvent::run`] uses the same columns and the same loop as a component.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use crate::effects::OptionalBytes;
 use crate::event::NO_TIMESTAMP;
 use crate::{Effects, Event, Failure, Result};
 
-/// An event with no key, no value and no headers, first of its partition, on its first try.
+/// An event with no key, no value and no headers, first of its partition, in its first attempt.
 pub fn event() -> TestEvent {
     TestEvent {
         topic: "test".to_owned(),
@@ -47,7 +47,7 @@ pub fn event() -> TestEvent {
     }
 }
 
-/// An event to be, and what to run on it.
+/// A builder of a test event.
 #[derive(Clone, Debug)]
 pub struct TestEvent {
     topic: String,
@@ -108,21 +108,21 @@ impl TestEvent {
         self
     }
 
-    /// Sets the time, in milliseconds since 1970.
+    /// Sets the timestamp, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn timestamp_ms(mut self, timestamp: i64) -> Self {
         self.timestamp = timestamp;
         self
     }
 
-    /// Sets which try this is, from 1.
+    /// Sets the number of the attempt, from 1.
     #[must_use]
     pub fn attempt(mut self, attempt: u32) -> Self {
         self.attempt = attempt;
         self
     }
 
-    /// Makes this the last try.
+    /// Makes this the last attempt.
     #[must_use]
     pub fn last_attempt(mut self) -> Self {
         self.last_attempt = true;
@@ -165,7 +165,7 @@ impl TestEvent {
     }
 }
 
-/// Answers the requests of handlers on this thread, until what it returns is dropped.
+/// Answers the requests of handlers on this thread, until the returned value is dropped.
 ///
 /// ```
 /// use keylane_sdk::{http, testing};
@@ -182,7 +182,7 @@ pub fn http(answer: impl FnMut(&crate::http::Request) -> crate::http::Response +
     HttpService { before: crate::http::native::replace(Some(Box::new(answer))) }
 }
 
-/// A service that stands in for the real one; it ends when this is dropped.
+/// A simulated service, removed when dropped.
 #[cfg(all(feature = "http", not(target_family = "wasm")))]
 pub struct HttpService {
     before: Option<crate::http::native::Service>,
@@ -202,36 +202,36 @@ impl std::fmt::Debug for HttpService {
     }
 }
 
-/// How a try ended.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The event is done; these outputs are published, in this order.
     Done(Vec<Emitted>),
-    /// It is to be tried again.
+    /// The event is to be retried.
     Retry {
-        /// What stood in the way.
+        /// The reason.
         reason: String,
-        /// How long to wait, if the handler said so.
+        /// How long to wait, if set by the handler.
         after: Option<Duration>,
     },
-    /// It can never succeed.
+    /// The event can never succeed.
     Reject {
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
 }
 
 impl Outcome {
-    /// The outputs of an event that must be done.
+    /// The outputs of an event that is done.
     ///
     /// # Panics
     /// If the event is not done, with the reason.
-    #[expect(clippy::panic, reason = "a failing test must say why")]
+    #[expect(clippy::panic, reason = "a failing test must report the reason")]
     pub fn outputs(&self) -> &[Emitted] {
         match self {
             Self::Done(outputs) => outputs,
-            Self::Retry { reason, .. } => panic!("the event is not done, but asks for a retry: {reason}"),
-            Self::Reject { reason } => panic!("the event is not done, but rejected: {reason}"),
+            Self::Retry { reason, .. } => panic!("the event is not done: retry: {reason}"),
+            Self::Reject { reason } => panic!("the event is not done: reject: {reason}"),
         }
     }
 }
@@ -239,7 +239,7 @@ impl Outcome {
 /// One output of an event that is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Emitted {
-    /// The target that it was emitted to.
+    /// The target.
     pub target: String,
     /// The key, if it has one.
     pub key: Option<Vec<u8>>,

@@ -1,11 +1,11 @@
 //! Keylane runs event handlers as sandboxed WebAssembly components next to Kafka.
 //!
-//! The modules follow the life of an event: `source` reads it, `admit` looks at its bytes, the core
-//! (`keylane-core`) queues it on the lane of its key, `guest` calls the handler, `sink` publishes what the
-//! handler emitted, and `source` commits what is settled. `app` builds all of it from a checked
-//! configuration and runs the loop that carries out the core's actions.
+//! The modules follow the life of an event: `source` reads it, `admit` filters it and finds its lane key, the core
+//! (`keylane-core`) queues it on the lane of its key, `guest` calls the handler, `sink` publishes the emitted
+//! outputs, and `source` commits the settled offsets. `app` builds all of it from a checked configuration and
+//! runs the event loop, which carries out the core's actions.
 //!
-//! Each layer uses only what is below it; siblings never import each other:
+//! Each layer uses only the layers below it; siblings never import each other:
 //!
 //! ```text
 //! main ─ cli  →  app  →  source | admit | sink | guest  →  config | librdkafka  →  telemetry  →  keylane-core

@@ -1,5 +1,5 @@
 //! Staging, calling and checking allocate per call, never per event.
-#![expect(unsafe_code, reason = "an allocator that counts can't be written without")]
+#![expect(unsafe_code, reason = "a counting allocator needs it")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -19,18 +19,18 @@ use wit_parser::Resolve;
 const ROWS: u64 = 1_000_000;
 const ROWS_PER_CALL: u64 = 64;
 
-/// Seen are 3: the future of the call, what the engine keeps of a fiber, and the list `done` that comes back.
+/// Observed are 3: the future of the call, the engine's state of a fiber, and the returned list `done`.
 const ALLOCATIONS_PER_CALL_MAX: u64 = 6;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
 struct Counting;
 
-// SAFETY: every call is handed to the system's allocator unchanged.
+// SAFETY: every call is passed to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps the rules of this trait, which are those of `System`.
+        // SAFETY: the caller follows the rules of this trait, which are those of `System`.
         unsafe { System.alloc(layout) }
     }
 
@@ -49,7 +49,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// A `batch-handler` that says that every row is done.
+/// A `batch-handler` that returns every row as done.
 const NO_OP: &str = r#"(module
     (memory (export "memory") 4)
     (global $heap (mut i32) (i32.const 4096))
@@ -77,12 +77,12 @@ fn no_op() -> Vec<u8> {
     module
 }
 
-struct Inbox(SyncSender<Box<Call>>);
+struct Observer(SyncSender<Box<Call>>);
 
-impl CallObserver for Inbox {
+impl CallObserver for Observer {
     fn notify(&self, events: &mut Vec<CallEvent>) {
-        for events in events.drain(..) {
-            let CallEvent::Ended(call) = events else { panic!("{events:?}") };
+        for event in events.drain(..) {
+            let CallEvent::Ended(call) = event else { panic!("{event:?}") };
             self.0.send(call).unwrap();
         }
     }
@@ -111,19 +111,19 @@ fn a_million_rows_allocate_per_call_and_not_per_row() {
         Component::from_bytes(&engine, "no-op.wasm", &no_op(), Granted::default(), &compiler, None).unwrap();
     let handler = Handler::new(&engine, &component, HandlerOptions::new("no-op")).unwrap();
     let workers = Workers::start(&engine, 1).unwrap();
-    let (inbox, back) = sync_channel(4);
-    let mut submitted = vec![Call::new(handler, Arc::new(Inbox(inbox)), OUTPUT_BYTES)];
+    let (sender, ended) = sync_channel(4);
+    let mut submitted = vec![Call::new(handler, Arc::new(Observer(sender)), OUTPUT_BYTES)];
 
     let mut rows = 0;
     let mut before = 0;
     let calls = ROWS / ROWS_PER_CALL;
     for number in 0..calls {
         if number == 10 {
-            before = ALLOCATIONS.load(Ordering::Relaxed); // buffers have their size by now
+            before = ALLOCATIONS.load(Ordering::Relaxed); // the buffers have grown to their size
         }
         fill(&mut submitted[0], rows);
         workers.submit(&mut submitted, 1);
-        let call = back.recv_timeout(Duration::from_secs(60)).unwrap();
+        let call = ended.recv_timeout(Duration::from_secs(60)).unwrap();
         assert_eq!(call.outcome, CallResult::Ended);
         assert_eq!(call.results.lane_ends(), [LaneEnd { done: 8, failure: None }; 8]);
         rows += ROWS_PER_CALL;

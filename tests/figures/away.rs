@@ -1,4 +1,4 @@
-//! What it costs, and what is lost (nothing), while something is away for a time.
+//! The cost of an outage of the dead-letter topic or of the broker. Nothing is lost.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -21,34 +21,39 @@ const HEALTHY_A_SECOND: usize = 5_000;
 const REJECTED_A_SECOND: usize = 50;
 const EVENTS: usize = 200_000;
 
-/// The dead-letter topic is away while events are rejected: healthy lanes go on as if nothing were, no commit passes an
-/// event whose dead letter is not stored, and every dead letter arrives once the topic is back.
-pub(crate) fn letters(options: &Options) -> Result<()> {
+/// The dead-letter topic is unavailable while events are rejected: healthy lanes continue unaffected, no commit passes an
+/// event whose dead letter is not stored, and every dead letter is stored once the topic is back.
+pub(crate) fn dead_letters(options: &Options) -> Result<()> {
     let without = healthy(options, false)?;
     let with = healthy(options, true)?;
-    report::line(&format!("healthy events/s, of the run without: {}", write(with / without, 3)));
+    report::line(&format!(
+        "healthy events/s, relative to the run without an outage: {}",
+        write(with / without, 3)
+    ));
     Ok(())
 }
 
-fn healthy(options: &Options, away: bool) -> Result<f64> {
+fn healthy(options: &Options, unavailable: bool) -> Result<f64> {
     let cluster = pairs::broker()?;
     let flow = Flow::new(&cluster, topic::PARTITIONS, &[]);
     let mut running = Keylane::run(&flow.settings(&guest("failing"), "t"), &[]);
-    running.wait_for("the partitions", |line| keylane::says(line, keylane::BEGUN));
-    if away {
+    running.wait_for("the partitions", |line| keylane::has_message(line, keylane::ASSIGNED));
+    if unavailable {
         cluster.admin().delete_topic(&flow.letters);
     }
     let (producer, mut rejected) = (flow.producer(), 0);
     let took = load::steady(&producer, &flow.input, (HEALTHY_A_SECOND, options.seconds), |beat| {
-        if !away || beat % (BEATS_A_SECOND / REJECTED_A_SECOND) != 0 {
+        if !unavailable || beat % (BEATS_A_SECOND / REJECTED_A_SECOND) != 0 {
             return Ok(());
         }
         rejected += 1;
-        producer.hand_over(&flow.input, [Record::new("trouble", "reject")])
+        producer.hand_over(&flow.input, [Record::new("failing", "reject")])
     })?;
     let done: i64 = cluster.admin().watermarks(&flow.output).iter().map(|marks| marks.high).sum();
-    report::line(&format!("{done} healthy events done in {took:.1} s, the dead-letter topic away: {away}"));
-    if away {
+    report::line(&format!(
+        "{done} healthy events done in {took:.1} s, dead-letter topic unavailable: {unavailable}"
+    ));
+    if unavailable {
         let inputs = kafka::read_all(&cluster.bootstrap(), &flow.input);
         let first = inputs.iter().find(|record| record.value.as_deref() == Some(b"reject"));
         let first = first.context("events were rejected")?;
@@ -58,27 +63,29 @@ fn healthy(options: &Options, away: bool) -> Result<f64> {
         report::line(&format!("partition {partition}: rejected first {offset}, committed {committed:?}"));
         ensure!(
             committed.is_none_or(|committed| committed <= offset),
-            "a commit passed an event without its letter"
+            "a commit passed an event without its dead letter"
         );
         cluster.admin().create_topic(&flow.letters, topic::PARTITIONS, &[]);
     }
     producer.flush()?;
     flow.wait_until_committed();
-    if away {
-        let letters = kafka::read_all(&cluster.bootstrap(), &flow.letters).len();
-        report::line(&format!("{rejected} events rejected, {letters} dead letters once the topic was back"));
-        ensure!(letters == rejected, "dead letters are missing, or there are too many");
+    if unavailable {
+        let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters).len();
+        report::line(&format!(
+            "{rejected} events rejected, {dead_letters} dead letters once the topic was back"
+        ));
+        ensure!(dead_letters == rejected, "dead letters are missing, or there are too many");
     }
     running.terminate();
     running.expect_exit(0);
     Ok(float(u64::try_from(done)?) / took)
 }
 
-/// What brokers and clients begin with, in place of the tests' own short one.
+/// The default of brokers and clients, in place of the tests' short one.
 const SESSION_TIMEOUT_MS: u64 = 45_000;
 
-/// The broker is away while outputs are on their way to it: nothing is lost, nothing out of order. An outage within
-/// the session timeout costs no repeats; a longer one costs the membership, and what was out is done again.
+/// The broker is unavailable while outputs are in flight: nothing is lost, nothing out of order. An outage within
+/// the session timeout causes no repeats; a longer one costs the membership, and calls in flight are repeated.
 pub(crate) fn broker(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
     let flow = Flow::new(&cluster, topic::PARTITIONS, &[]);
@@ -97,14 +104,14 @@ pub(crate) fn broker(options: &Options) -> Result<()> {
     until(EVENTS / 5);
     cluster.kill(1);
     sleep(Duration::from_secs(options.seconds));
-    ensure!(!running.has_ended(), "it ended while the broker was away");
+    ensure!(!running.has_ended(), "keylane ended while the broker was unavailable");
     cluster.restart(1);
     until(EVENTS);
     flow.wait_until_committed();
     running.terminate();
     running.expect_exit(0);
     let checked = check::check(&flow.history());
-    report::line(&format!("{EVENTS} events, the broker away for {} s: {checked}", options.seconds));
+    report::line(&format!("{EVENTS} events, the broker unavailable for {} s: {checked}", options.seconds));
     checked.assert_clean();
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the healthy pay for the others: a steady load, handled with and without trouble beside it.
+//! The effect of failing events on healthy ones: a steady load, handled with and without a disturbance.
 
 use anyhow::Result;
 use keylane_tests::guests::guest;
@@ -11,26 +11,32 @@ use crate::options::Options;
 use crate::report::{self, Table};
 use crate::{keylane, pairs, topic};
 
-/// A key that fails through its whole schedule, 50 events a second, among 1,000 healthy ones with 20,000.
+/// A key that fails until its retries are exhausted, 50 events per second, among 1,000 healthy ones with 20,000.
 pub(crate) fn poison(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
-    let mut table = Table::new(&["trouble", "healthy events/s", "CPU, cores", "of the run without"]);
+    let mut table = Table::new(&["disturbance", "healthy events/s", "CPU, cores", "relative to none"]);
     let without = run(&cluster, options, 20_000, None)?;
-    let with = run(&cluster, options, 20_000, Some(Trouble { value: "retry", a_second: 50, apart: false }))?;
+    let with = run(
+        &cluster,
+        options,
+        20_000,
+        Some(Disturbance { value: "retry", a_second: 50, own_handler: false }),
+    )?;
     row(&mut table, "none", without, without);
     row(&mut table, "a poison key", with, without);
     table.print();
     Ok(())
 }
 
-/// A handler that spins, and one that hoards memory, beside a healthy one with 5,000 events a second.
+/// A handler that spins, and one that exhausts memory, beside a healthy one with 5,000 events per second.
 pub(crate) fn neighbours(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
-    let mut table = Table::new(&["neighbour", "healthy events/s", "CPU, cores", "of the run without"]);
+    let mut table = Table::new(&["neighbour", "healthy events/s", "CPU, cores", "relative to none"]);
     let without = run(&cluster, options, 5_000, None)?;
     row(&mut table, "none", without, without);
     for value in ["spin", "hoard"] {
-        let with = run(&cluster, options, 5_000, Some(Trouble { value, a_second: 50, apart: true }))?;
+        let with =
+            run(&cluster, options, 5_000, Some(Disturbance { value, a_second: 50, own_handler: true }))?;
         row(&mut table, value, with, without);
     }
     table.print();
@@ -38,15 +44,15 @@ pub(crate) fn neighbours(options: &Options) -> Result<()> {
 }
 
 #[derive(Clone, Copy)]
-struct Trouble {
-    /// What the failing guest is told.
+struct Disturbance {
+    /// The value for the failing guest.
     value: &'static str,
     a_second: usize,
-    /// Of a handler of its own.
-    apart: bool,
+    /// Whether a separate handler receives it.
+    own_handler: bool,
 }
 
-/// Healthy events a second, and cores used.
+/// Healthy events per second, and cores used.
 type Taken = (f64, f64);
 
 fn row(table: &mut Table, name: &str, taken: Taken, without: Taken) {
@@ -54,21 +60,30 @@ fn row(table: &mut Table, name: &str, taken: Taken, without: Taken) {
     table.row(vec![name.to_owned(), write(taken.0, 0), write(taken.1, 2), share]);
 }
 
-fn run(cluster: &Cluster, options: &Options, a_second: usize, trouble: Option<Trouble>) -> Result<Taken> {
+fn run(
+    cluster: &Cluster,
+    options: &Options,
+    a_second: usize,
+    disturbance: Option<Disturbance>,
+) -> Result<Taken> {
     let [input, output, other] = [(); 3].map(|()| unique("beside"));
     for name in [&input, &output, &other, &format!("{input}.dlq"), &format!("{other}.dlq")] {
         cluster.admin().create_topic(name, topic::PARTITIONS, &[]);
     }
-    let settings =
-        settings(cluster, &input, &output, trouble.filter(|trouble| trouble.apart).map(|_| other.as_str()));
+    let settings = settings(
+        cluster,
+        &input,
+        &output,
+        disturbance.filter(|disturbance| disturbance.own_handler).map(|_| other.as_str()),
+    );
     let mut running = Keylane::run(&settings, &[]);
-    running.wait_for("the partitions", |line| keylane::says(line, keylane::BEGUN));
+    running.wait_for("the partitions", |line| keylane::has_message(line, keylane::ASSIGNED));
     let producer = Producer::new(&cluster.bootstrap());
     let ticks = running.cpu_ticks().unwrap_or(0);
-    let took = load::steady(&producer, &input, (a_second, options.seconds), |beat| match trouble {
-        Some(trouble) if beat % (BEATS_A_SECOND / trouble.a_second) == 0 => {
-            let target = if trouble.apart { &other } else { &input };
-            producer.hand_over(target, [Record::new("trouble", trouble.value)])
+    let took = load::steady(&producer, &input, (a_second, options.seconds), |beat| match disturbance {
+        Some(disturbance) if beat % (BEATS_A_SECOND / disturbance.a_second) == 0 => {
+            let target = if disturbance.own_handler { &other } else { &input };
+            producer.hand_over(target, [Record::new("failing", disturbance.value)])
         }
         _ => Ok(()),
     })?;
@@ -76,7 +91,7 @@ fn run(cluster: &Cluster, options: &Options, a_second: usize, trouble: Option<Tr
     let cores = float(running.cpu_ticks().unwrap_or(ticks) - ticks) / 100.0 / took;
     report::line(&format!(
         "{done} healthy events done in {took:.1} s, with {:?}",
-        trouble.map(|trouble| trouble.value)
+        disturbance.map(|disturbance| disturbance.value)
     ));
     running.kill();
     Ok((float(u64::try_from(done)?) / took, cores))

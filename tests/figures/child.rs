@@ -1,6 +1,6 @@
-//! A child process, and what the kernel says of what it used.
+//! A child process and its resource usage, as reported by the kernel.
 #![allow(unsafe_code, reason = "the standard library has no wait4; the safety argument is below")]
-// Safety argument: `wait4` is given the id of a child that is started here, handed to nobody else and waited for
+// Safety argument: `wait4` receives the id of a child that is started here, passed to no other code and waited for
 // nowhere else, and pointers to two local variables of the types that it fills.
 
 use std::fs;
@@ -12,27 +12,27 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::machine;
 
-/// Between two looks at a running child: a hundredth of the shortest measurement.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+/// Between two polls of a running child: a hundredth of the shortest measurement.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A child that takes longer than any measurement does not end any more.
+/// The time limit of a child: longer than any measurement.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// What a child used, from its start to its end.
+/// The resource usage of a child, from its start to its end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Used {
     pub(crate) wall: Duration,
-    /// Of all its threads, in its own code and in the kernel's.
+    /// Of all its threads, in user and kernel mode.
     pub(crate) cpu: Duration,
-    /// The most memory that was resident at one moment, in bytes. The kernel keeps this mark for as long as the child
-    /// lives. (The one that `wait4` gives does not do: it begins at the peak of the process that started the child.)
+    /// Peak resident memory in bytes. The kernel keeps this mark while the child
+    /// lives. (The value of `wait4` is not usable: it starts at the peak of the process that started the child.)
     pub(crate) peak_memory: u64,
-    /// Cores that processes other than this child and the brokers kept busy meanwhile, on average.
+    /// Cores that processes other than this child and the brokers used meanwhile, on average.
     pub(crate) others: f64,
 }
 
-/// Runs `command` to its end, which must be a success.
-#[expect(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
+/// Runs `command` to its end. A failure is an error.
+#[expect(clippy::disallowed_methods, reason = "measuring time is the purpose of this program")]
 pub(crate) fn run(command: &mut Command) -> Result<Used> {
     let before = machine::Busy::now()?;
     let start = Instant::now();
@@ -54,7 +54,7 @@ fn wait(command: &mut Command, name: &str, start: Instant) -> Result<(libc::c_in
     let mut peak_memory = 0;
     loop {
         let mut status = 0;
-        // SAFETY: see the top of the file; the kernel fills a `rusage` of zeros or leaves it alone.
+        // SAFETY: see the top of the file; the kernel fills a zeroed `rusage` or leaves it unchanged.
         let (waited, usage) = unsafe {
             let mut usage: libc::rusage = std::mem::zeroed();
             (libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage), usage)
@@ -69,11 +69,11 @@ fn wait(command: &mut Command, name: &str, start: Instant) -> Result<(libc::c_in
             kill_process(Pid::from_raw(pid).context("a child has a pid")?, Signal::KILL)?;
             killed = true;
         }
-        std::thread::park_timeout(BETWEEN_LOOKS);
+        std::thread::park_timeout(POLL_INTERVAL);
     }
 }
 
-/// `None`: it has just ended.
+/// `None`: the child has just ended.
 fn high_water(pid: i32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -92,14 +92,14 @@ mod tests {
     #[test]
     fn a_child_is_measured() {
         let used = run(Command::new("sh").args(["-c", "n=0; while [ $n -lt 100000 ]; do n=$((n+1)); done"]))
-            .expect("it ends well");
+            .expect("it exits with 0");
         assert!(used.cpu > Duration::ZERO && used.cpu <= used.wall * 2, "{used:?}");
         assert!(used.peak_memory > 100_000, "{used:?}");
     }
 
     #[test]
     fn a_failure_is_named() {
-        let error = run(Command::new("sh").args(["-c", "exit 3"])).expect_err("3 is no success");
+        let error = run(Command::new("sh").args(["-c", "exit 3"])).expect_err("exit code 3 is an error");
         assert!(error.to_string().contains("exit code 3"), "{error}");
     }
 }

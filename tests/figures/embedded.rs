@@ -1,4 +1,4 @@
-//! How long a newcomer waits: from the start of the process to its first event, with no broker but the embedded one.
+//! The time to the first event: from the start of the process, with the embedded broker.
 
 use std::fs;
 use std::process::Stdio;
@@ -12,10 +12,10 @@ use crate::numbers::Median;
 use crate::options::Options;
 use crate::report;
 
-/// The handler prints when it sees this value.
+/// The handler prints when it receives this value.
 const VALUE: &str = "print";
 
-/// The first run compiles the component, the others take it from the cache.
+/// The first run compiles the component; the others load it from the cache.
 pub(crate) fn measure(options: &Options) -> Result<()> {
     report::line(&crate::machine::describe());
     let folder = janitor::folder("embedded");
@@ -29,7 +29,7 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     let feed = "[[embedded.feed]]\ntopic = \"t\"\nfile = \"events.jsonl\"\n";
     fs::write(&file, settings.to_toml() + feed)?;
     let first = start_to_event(&file);
-    report::line(&format!("first start, which compiles: {:.2} s", first.as_secs_f64()));
+    report::line(&format!("first start, with compilation: {:.2} s", first.as_secs_f64()));
     let later = (0..options.pairs).map(|_| start_to_event(&file).as_secs_f64());
     if let Some(median) = Median::of(later) {
         report::line(&format!("median of {} later starts: {} s", options.pairs, median.text(2)));
@@ -37,9 +37,9 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Until what the handler prints of its first event is seen; looks every 20 ms.
+/// The time until the output of the handler for its first event appears; polled every 20 ms.
 fn start_to_event(file: &std::path::Path) -> Duration {
-    // The binary is built before anything is timed.
+    // The binary is built before the measurement.
     keylane_tests::keylane::binary();
     let (mut running, took) = wait::timed(|| {
         let mut running = Keylane::run_file(file, &[], Stdio::null());

@@ -1,7 +1,7 @@
-//! The whole path: one output per event, acknowledged, against a plain loop that consumes and produces.
+//! The whole path: one output per event, acknowledged, compared with a plain consume-produce loop.
 #![allow(unsafe_code, reason = "librdkafka is a C library; the safety argument is below")]
-// Safety argument: the message is alive while it is looked at, its key and value are copied by librdkafka before it
-// returns (`RD_KAFKA_MSG_F_COPY`), and the copy of its headers is librdkafka's own once they are sent and ours
+// Safety argument: the message is alive while it is read, its key and value are copied by librdkafka before it
+// returns (`RD_KAFKA_MSG_F_COPY`), and the copy of its headers belongs to librdkafka once they are sent and is ours
 // to destroy if they are not.
 
 use std::ffi::{CStr, CString};
@@ -20,10 +20,10 @@ use crate::options::Options;
 use crate::pairs::{self, Pairs};
 use crate::{keylane, raw, report, topic};
 
-/// The name under which this program starts itself as the loop.
+/// The argument with which this program starts itself as the loop.
 pub(crate) const WORKLOAD: &str = "raw-emit";
 
-/// W6: a handler that emits each event as it came.
+/// W6: a handler that emits each event unchanged.
 pub(crate) fn measure(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
     let topic = pairs::written(&cluster, options.events, options.keys)?;
@@ -33,7 +33,7 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     };
     let (nothing, nowhere) = (topic::empty(&cluster), topic::empty(&cluster));
     keylane::warm_up(&echo(&nothing, &nowhere), options)?;
-    // What was written is deleted after each run: the next one must not compete with the disk.
+    // The output is deleted after each run: it must not occupy the disk during the next one.
     let with_output = |run: &mut dyn FnMut(&str) -> Result<()>| {
         let output = topic::empty(&cluster);
         let result = run(&output);
@@ -48,7 +48,7 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
                 taken = Some(one_loop(&bootstrap, &topic, output)?);
                 Ok(())
             })?;
-            taken.context("it was run")
+            taken.context("the loop ran")
         },
         || {
             let mut taken = None;
@@ -56,7 +56,7 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
                 taken = Some(keylane::until_end(&echo(&topic.name, output), options)?);
                 Ok(())
             })?;
-            taken.context("it was run")
+            taken.context("keylane ran")
         },
     )?;
     pairs.print("raw loop", topic.events)
@@ -70,12 +70,12 @@ fn one_loop(bootstrap: &str, topic: &topic::Topic, output: &str) -> Result<(Dura
         .stdin(Stdio::null())
         .stdout(std::fs::File::create(&file)?);
     let used = child::run(&mut command)?;
-    let seconds: f64 = std::fs::read_to_string(&file)?.trim().parse().context("what the loop printed")?;
+    let seconds: f64 = std::fs::read_to_string(&file)?.trim().parse().context("the output of the loop")?;
     Ok((Duration::from_secs_f64(seconds), used))
 }
 
 /// The loop itself; prints the seconds from the first record to the last acknowledgement.
-#[expect(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
+#[expect(clippy::disallowed_methods, reason = "measuring time is the purpose of this program")]
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let [bootstrap, topic, events, output] = arguments else {
         bail!("usage: {WORKLOAD} BOOTSTRAP TOPIC EVENTS OUTPUT")
@@ -98,12 +98,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         Ok(())
     })?;
     producer.flush(PATIENCE).context("records stay unacknowledged")?;
-    let took = first.context("there were no records")?.elapsed();
+    let took = first.context("no records were read")?.elapsed();
     report::line(&took.as_secs_f64().to_string());
     Ok(())
 }
 
-/// Sends a message on; `false`: the producer's queue is full.
+/// Produces a copy of a message. Returns `false` if the producer's queue is full.
 unsafe fn send(
     producer: &BaseProducer<DefaultProducerContext>,
     topic: &CStr,
@@ -142,7 +142,7 @@ unsafe fn send(
         if code as i32 == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__QUEUE_FULL as i32 {
             Ok(false)
         } else {
-            bail!("the producer refuses a record: {}", code as i32)
+            bail!("the producer rejects a record: {}", code as i32)
         }
     }
 }

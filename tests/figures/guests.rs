@@ -1,29 +1,29 @@
-//! What guests cost that wait, fail, or are hardly ever called.
+//! The cost of guests that wait, fail, or are rarely called.
 
 use anyhow::Result;
 use keylane_tests::keylane::Settings;
 
 use crate::numbers::{Median, mebibytes, micros_each, rate, write};
 use crate::options::Options;
-use crate::raw::Look;
+use crate::raw::Inspect;
 use crate::report::{self, Table};
 use crate::{keylane, pairs, raw, topic};
 
-/// A handler that waits 10 ms over each event, a thousand at a time.
+/// A handler that waits 10 ms for each event, with 1,000 calls in flight.
 pub(crate) fn waits(options: &Options) -> Result<()> {
     let wait = |settings: Settings| settings.set("handlers.t.lanes", "max_concurrency", 1_000);
-    measure(options, "pauses", &[("10 ms a call", &wait)])
+    measure(options, "pauses", &[("10 ms per call", &wait)])
 }
 
-/// A handler that traps over each event: one event a call, and as many as usual.
+/// A handler that traps on each event: one event per call, and 64 per call.
 pub(crate) fn traps(options: &Options) -> Result<()> {
     let once = |settings: Settings| settings.set("handlers.t.retry", "max_attempts", 1);
     let single = |settings: Settings| once(settings).set("handlers.t", "max_batch", 1);
     let many = |settings: Settings| once(settings).set("handlers.t", "max_batch", 64);
-    measure(options, "traps", &[("one event a call", &single), ("64 events a call", &many)])
+    measure(options, "traps", &[("one event per call", &single), ("64 events per call", &many)])
 }
 
-/// A filter that drops 255 of 256 events by the beginning of a header, against reading alone.
+/// A filter that drops 255 of 256 events by the beginning of a header, compared with reading only.
 pub(crate) fn filter(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
     let topic = pairs::written(&cluster, options.events, options.keys)?;
@@ -34,13 +34,13 @@ pub(crate) fn filter(options: &Options) -> Result<()> {
         keylane::settings(&bootstrap, topic, "noop", options).set("handlers.t", "filter", rules)
     };
     keylane::warm_up(&filtered(&topic::empty(&cluster)), options)?;
-    raw::measure(&bootstrap, &topic, Look::AtNothing)?;
-    for (name, look) in
-        [("raw loop", Look::AtNothing), ("raw loop that looks for the header", Look::AtHeader)]
+    raw::measure(&bootstrap, &topic, Inspect::Nothing)?;
+    for (name, inspect) in
+        [("raw loop", Inspect::Nothing), ("raw loop that reads the header", Inspect::Header)]
     {
         let pairs = pairs::Pairs::run(
             options.pairs,
-            || raw::measure(&bootstrap, &topic, look),
+            || raw::measure(&bootstrap, &topic, inspect),
             || keylane::until_end(&filtered(&topic.name), options),
         )?;
         pairs.print(name, topic.events)?;

@@ -1,4 +1,4 @@
-//! A process with partitions and nothing to do costs next to nothing.
+//! The cost of a process with partitions and without events.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use crate::numbers::float;
 use crate::options::Options;
 use crate::{keylane, pairs, report, topic};
 
-/// From the assignment until the first fetches and timers have found their rhythm.
+/// From the assignment until fetches and timers are in a steady state.
 const SETTLING: Duration = Duration::from_secs(5);
 
-/// Processor time of an idle process, in hundredths of a second as the kernel counts it.
+/// CPU time of an idle process, in hundredths of a second as the kernel counts it.
 pub(crate) fn measure(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
     let topic = topic::empty(&cluster);
     let settings = keylane::settings(&cluster.bootstrap(), &topic, "noop", options);
     let mut running = Keylane::run(&settings, &[]);
-    running.wait_for("the partitions", |line| keylane::says(line, keylane::BEGUN));
+    running.wait_for("the partitions", |line| keylane::has_message(line, keylane::ASSIGNED));
     std::thread::sleep(SETTLING);
     let before = running.cpu_ticks().context("keylane ended")?;
     std::thread::sleep(Duration::from_secs(options.seconds));

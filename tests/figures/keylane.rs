@@ -1,4 +1,4 @@
-//! One run of `keylane run --until-end`, and when in it the work began and ended.
+//! One run of `keylane run --until-end`, and the start and end of its work.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,22 +16,22 @@ use serde_json::Value;
 use crate::child::{self, Used};
 use crate::options::Options;
 
-/// What the log says of every partition that is assigned: from the first on there is something to do.
-pub(crate) const BEGUN: &str = "partition assigned";
+/// The log message of every assigned partition: from the first one on there is work.
+pub(crate) const ASSIGNED: &str = "partition assigned";
 
-/// What the log says when everything is settled and committed.
-const ENDED: &str = "drained";
+/// The log message when everything is settled and committed.
+const DRAINED: &str = "drained";
 
-/// What a run took.
+/// The resource usage of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
-    /// From the assignment of the partitions to the last commit. Connecting and joining the group came before it.
+    /// From the assignment of the partitions to the last commit, without connecting and joining the group.
     pub(crate) working: Duration,
     /// Of the whole process.
     pub(crate) used: Used,
 }
 
-/// The settings of a run: everything at its default but what keeps runs apart from each other and from their user.
+/// The settings of a run: defaults, except for settings that isolate the runs from each other and from the user.
 pub(crate) fn settings(bootstrap: &str, topic: &str, guest: &str, options: &Options) -> Settings {
     let settings = Settings::new(bootstrap)
         .handler(&guests::guest(guest), topic, &unique("figures"))
@@ -43,7 +43,7 @@ pub(crate) fn settings(bootstrap: &str, topic: &str, guest: &str, options: &Opti
     }
 }
 
-/// Where compiled components are kept while this program runs; nobody else may write to it, or it is not used.
+/// The cache of compiled components for all runs. No other user may write to it, or Keylane ignores it.
 pub(crate) fn cache() -> &'static Path {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| {
@@ -53,12 +53,12 @@ pub(crate) fn cache() -> &'static Path {
     })
 }
 
-/// Runs Keylane until it has done everything that is in its topic.
+/// Runs Keylane until it has handled all events of its topic.
 pub(crate) fn until_end(settings: &Settings, options: &Options) -> Result<Run> {
     until_end_with(settings, options, &[])
 }
 
-/// The same, with variables in its environment.
+/// The same, with additional environment variables.
 pub(crate) fn until_end_with(
     settings: &Settings,
     options: &Options,
@@ -77,10 +77,10 @@ pub(crate) fn until_end_with(
         .stdout(Stdio::null())
         .stderr(File::create(&log)?);
     let run = child::run(&mut command).and_then(|used| Ok(Run { working: working(&log)?, used }));
-    run.with_context(|| format!("keylane said\n{}", fs::read_to_string(&log).unwrap_or_default()))
+    run.with_context(|| format!("the log of keylane:\n{}", fs::read_to_string(&log).unwrap_or_default()))
 }
 
-/// Runs Keylane on an empty topic, so that its component is compiled and in the cache before anything is measured.
+/// Runs Keylane on an empty topic, so that its component is compiled and cached before the measurement.
 pub(crate) fn warm_up(settings: &Settings, options: &Options) -> Result<Used> {
     until_end(settings, options).map(|run| run.used)
 }
@@ -88,21 +88,21 @@ pub(crate) fn warm_up(settings: &Settings, options: &Options) -> Result<Used> {
 fn working(log: &Path) -> Result<Duration> {
     let text = fs::read_to_string(log)?;
     let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    Ok(time_of(&lines, ENDED)?.duration_since(time_of(&lines, BEGUN)?)?)
+    Ok(time_of(&lines, DRAINED)?.duration_since(time_of(&lines, ASSIGNED)?)?)
 }
 
 /// Whether a line of the log has this message.
-pub(crate) fn says(line: &Value, message: &str) -> bool {
-    line.get("message").is_some_and(|said| said == message)
+pub(crate) fn has_message(line: &Value, message: &str) -> bool {
+    line.get("message").is_some_and(|text| text == message)
 }
 
-/// When the first line with this message was written.
+/// The time of the first line with this message.
 fn time_of(lines: &[Value], message: &str) -> Result<SystemTime> {
-    let line = lines.iter().find(|line| says(line, message));
+    let line = lines.iter().find(|line| has_message(line, message));
     let line = line.with_context(|| format!("the log has no line {message:?}"))?;
     let time = line.get("timestamp").and_then(Value::as_str);
     let time = time.with_context(|| format!("{line} has no timestamp"))?;
-    humantime::parse_rfc3339(time).with_context(|| format!("{time} is no time"))
+    humantime::parse_rfc3339(time).with_context(|| format!("{time} is not a timestamp"))
 }
 
 #[cfg(test)]
@@ -113,7 +113,7 @@ mod tests {
     fn lines_are_found_by_their_message() {
         let line = r#"{"timestamp":"2026-01-31T10:00:00.250000Z","level":"INFO","message":"hello"}"#;
         let lines = [serde_json::from_str(line).expect("JSON")];
-        let time = time_of(&lines, "hello").expect("there is such a line");
+        let time = time_of(&lines, "hello").expect("the line exists");
         let midnight = humantime::parse_rfc3339("2026-01-31T00:00:00Z").expect("a time");
         assert_eq!(time.duration_since(midnight).ok(), Some(Duration::from_millis(36_000_250)));
         assert!(time_of(&lines, "goodbye").is_err());

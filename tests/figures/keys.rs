@@ -12,7 +12,7 @@ const MANY: u64 = 1_000_000;
 
 /// Peak memory with few and with many distinct keys, in interleaved pairs.
 pub(crate) fn measure(options: &Options) -> Result<()> {
-    anyhow::ensure!(options.events >= MANY, "with fewer than {MANY} events there are not so many keys");
+    anyhow::ensure!(options.events >= MANY, "at least {MANY} events are needed for {MANY} keys");
     let cluster = pairs::broker()?;
     let bootstrap = cluster.bootstrap();
     let topics = [

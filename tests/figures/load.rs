@@ -1,4 +1,4 @@
-//! A steady load, in small portions.
+//! A steady load, in small batches.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use keylane_tests::kafka::{Producer, Record};
 
-/// Between two portions of the load.
+/// The time between two batches of the load.
 const BEAT: Duration = Duration::from_millis(10);
-/// How many portions a second has.
+/// Batches per second.
 pub(crate) const BEATS_A_SECOND: usize = 100;
 const KEYS: usize = 1_000;
 
-/// Healthy events for so many seconds, and `beside` at each beat. Returns how many seconds it took.
-#[expect(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
+/// Produces healthy events for this many seconds, and calls `beside` at each beat. Returns the duration in seconds.
+#[expect(clippy::disallowed_methods, reason = "measuring time is the purpose of this program")]
 pub(crate) fn steady(
     producer: &Producer,
     input: &str,

@@ -1,4 +1,4 @@
-//! How busy the machine is, and with whom: a measurement on a shared machine must show what it was disturbed by.
+//! The load of the machine by process: a measurement on a shared machine must show what disturbed it.
 
 use std::fs;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result};
 
 use crate::numbers::float;
 
-/// The unit of the kernel's processor times is a hundredth of a second on every Linux that Kafka runs on.
+/// The unit of the kernel's CPU times is a hundredth of a second on every Linux that runs Kafka.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Processor time since the machine started.
+/// CPU time since the machine started.
 #[derive(Debug)]
 pub(crate) struct Busy {
     all: Duration,
@@ -18,18 +18,18 @@ pub(crate) struct Busy {
 }
 
 impl Busy {
-    /// Everybody's so far, and that of the brokers.
+    /// The CPU time of all processes so far, and of the brokers.
     pub(crate) fn now() -> Result<Self> {
         let stat = fs::read_to_string("/proc/stat").context("processor times of the machine")?;
         let first = stat.lines().next().unwrap_or_default();
         let fields: Vec<u32> =
             first.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
-        // user nice system idle iowait irq softirq steal: idle and iowait are not work, steal is another machine's.
+        // user nice system idle iowait irq softirq steal: idle and iowait are not work, steal belongs to another machine.
         let work = [0, 1, 2, 5, 6].iter().filter_map(|index| fields.get(*index)).sum::<u32>();
         Ok(Self { all: TICK * work, brokers: brokers()? })
     }
 
-    /// Cores that neither the brokers kept busy nor a child that used `own`, on average since `before`.
+    /// Cores used neither by the brokers nor by a child that used `own`, on average since `before`.
     pub(crate) fn others_since(&self, before: &Self, own: Duration, wall: Duration) -> f64 {
         let all = self.all.saturating_sub(before.all);
         let known = self.brokers.saturating_sub(before.brokers) + own;
@@ -37,7 +37,7 @@ impl Busy {
     }
 }
 
-/// What a figure has to be seen with: the number of cores, their model, the load of the last minute.
+/// The context of a figure: the number of cores, their model, the load of the last minute.
 pub(crate) fn describe() -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -48,12 +48,12 @@ pub(crate) fn describe() -> String {
     format!("{cores} cores ({model}), load {load} before")
 }
 
-/// Processor time of the children that are brokers.
+/// CPU time of the children that are brokers.
 fn brokers() -> Result<Duration> {
     let own = u64::from(std::process::id());
     let mut ticks = 0;
     for entry in fs::read_dir("/proc").context("processes of the machine")?.filter_map(Result::ok) {
-        // A process that ends meanwhile has no file any more.
+        // The file of a process that ends meanwhile does not exist any more.
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
         if let Some((parent, used)) = java(&stat)
             && parent == own
@@ -64,7 +64,7 @@ fn brokers() -> Result<Duration> {
     Ok(Duration::from_secs_f64(float(ticks) * TICK.as_secs_f64()))
 }
 
-/// Parent and processor time of a process, if it is a Java machine.
+/// Parent and CPU time of a process, if it is a Java virtual machine.
 fn java(stat: &str) -> Option<(u64, u64)> {
     let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
     let field = |index| rest.split_whitespace().nth(index).and_then(|field: &str| field.parse::<u64>().ok());

@@ -1,12 +1,12 @@
-//! The figures that Keylane's documents give, measured on this machine against a real broker.
+//! Measures the figures of Keylane's documents on this machine with a real broker.
 //!
 //! `cargo run --release -p keylane-tests --bin figures -- <workload> [--events N] [--keys N] [--pairs N] …`
 //!
-//! A figure counts only as a ratio inside one run: the limit that librdkafka itself sets ([`raw`]) and Keylane
-//! ([`keylane`]) read the same topic ([`topic`]) from the same broker, one after the other, several times over. Both
-//! are child processes, and what they used is what the kernel says of them at their end ([`child`]). Beside each
-//! run stands how much of the machine anybody else used meanwhile ([`machine`]): a figure from a busy machine shows
-//! that it is one.
+//! A figure counts only as a ratio within one run: librdkafka alone as the limit ([`raw`]) and Keylane
+//! ([`keylane`]) read the same topic ([`topic`]) from the same broker, in turns, several times. Both
+//! are child processes, and the kernel reports their usage at their end ([`child`]). Each run also
+//! shows how much of the machine other processes used meanwhile ([`machine`]), so that a figure from a busy
+//! machine is recognizable.
 
 mod away;
 mod beside;
@@ -38,28 +38,28 @@ use options::Options;
 const USAGE: &str = "\
 usage: figures <workload> [--events N] [--keys N] [--pairs N] [--seconds N] [--workers N] [--binary FILE]
 
-  w1        a no-op handler against a plain librdkafka loop, in interleaved pairs
-  emit      a handler that emits one output per event against a plain consume-produce loop
+  w1        a no-op handler, compared with a plain librdkafka loop, in interleaved pairs
+  emit      a handler that emits one output per event, compared with a plain consume-produce loop
   keys      peak memory with 100,000 and with 1,000,000 distinct keys
-  idle      processor time with 8 partitions assigned and nothing to do
-  waits     a handler that waits 10 ms over each event, 1,000 at a time (use --keys 1000)
-  suspended  memory of 5,000 calls that wait at once
-  traps     a handler that traps over each event, one and 64 a call
-  storm     the same for minutes, its memory looked at every second (use --seconds 300)
-  filter    99.6 % of the events dropped by a header, against reading alone
-  poison    a key that fails among healthy ones, through its whole schedule (use --seconds 130)
-  neighbours  a handler that spins, and one that hoards, beside a healthy one
-  letters-away  the dead-letter topic is away, beside a healthy load
-  broker-away  the broker is away while outputs are on their way to it
+  idle      CPU time with 8 partitions assigned and no events
+  waits     a handler that waits 10 ms for each event, 1,000 calls in flight (use --keys 1000)
+  suspended  memory of 5,000 suspended calls
+  traps     a handler that traps on each event, with one and with 64 events per call
+  storm     the same for minutes, with its memory sampled every second (use --seconds 300)
+  filter    99.6 % of the events dropped by a header, compared with reading only
+  poison    a key that fails among healthy ones, until its retries are exhausted (use --seconds 130)
+  neighbours  a handler that spins, and one that exhausts memory, beside a healthy one
+  letters-away  an outage of the dead-letter topic, beside a healthy load
+  broker-away  an outage of the broker while outputs are in flight
   embedded  from the start of the process to the first event, on the embedded broker
-  serve     a broker with the topic, until standard input ends: for a profiler";
+  serve     a broker with the topic, until standard input ends, for use with a profiler";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            keylane_tests::skip::say(&format!("figures: {error:#}"));
+            keylane_tests::skip::print_line(&format!("figures: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -81,11 +81,11 @@ fn run(arguments: &[String]) -> Result<()> {
         "filter" => guests::filter(&Options::parse(rest)?),
         "poison" => beside::poison(&Options::parse(rest)?),
         "neighbours" => beside::neighbours(&Options::parse(rest)?),
-        "letters-away" => away::letters(&Options::parse(rest)?),
+        "letters-away" => away::dead_letters(&Options::parse(rest)?),
         "broker-away" => away::broker(&Options::parse(rest)?),
         "serve" => serve::serve(&Options::parse(rest)?),
         raw::WORKLOAD => raw::run(rest),
         emit::WORKLOAD => emit::run(rest),
-        other => anyhow::bail!("there is no workload {other:?}\n{USAGE}"),
+        other => anyhow::bail!("unknown workload {other:?}\n{USAGE}"),
     }
 }

@@ -1,4 +1,4 @@
-//! Counts and seconds as floating-point numbers, medians, and how they are written.
+//! Counts and seconds as floating-point numbers, medians, and their formatting.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(crate) fn mebibytes(bytes: u64) -> f64 {
     float(bytes) / 1_048_576.0
 }
 
-/// The middle of several measurements, and how far they lie apart.
+/// The median of several measurements, and their range.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Median {
     pub(crate) middle: f64,
@@ -48,7 +48,7 @@ impl Median {
     }
 }
 
-/// A number with so many decimals and commas between thousands.
+/// A number with this many decimals and commas between thousands.
 pub(crate) fn write(number: f64, decimals: usize) -> String {
     let plain = format!("{number:.decimals$}");
     let (whole, rest) = plain.split_at(plain.find('.').unwrap_or(plain.len()));

@@ -1,23 +1,23 @@
-//! What a measurement is told on the command line.
+//! The command-line options of a measurement.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-/// How large a measurement is.
+/// The size of a measurement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
     /// Events in the topic.
     pub(crate) events: u64,
     /// Distinct keys among them.
     pub(crate) keys: u64,
-    /// How often each side is measured.
+    /// Measurements of each side.
     pub(crate) pairs: usize,
-    /// How long an idle process is watched.
+    /// The duration of a timed measurement, in seconds.
     pub(crate) seconds: u64,
     /// Keylane's worker threads; `None`: its default.
     pub(crate) workers: Option<u64>,
-    /// For `w1`, `emit` and `keys`: a `keylane` that was built before. `None`: the one of this workspace, built with
+    /// For `w1`, `emit` and `keys`: an existing `keylane` binary. `None`: the one of this workspace, built with
     /// the profile of this program.
     pub(crate) binary: Option<PathBuf>,
 }
@@ -33,7 +33,7 @@ impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
         let mut options = Self::default();
         for pair in arguments.chunks(2) {
-            let [name, value] = pair else { bail!("{pair:?} lacks its value") };
+            let [name, value] = pair else { bail!("missing value: {pair:?}") };
             if name == "--binary" {
                 options.binary = Some(PathBuf::from(value));
                 continue;
@@ -41,7 +41,7 @@ impl Options {
             let number: u64 = value
                 .replace('_', "")
                 .parse()
-                .with_context(|| format!("{name} wants a number, not {value:?}"))?;
+                .with_context(|| format!("{name} must be a number, not {value:?}"))?;
             anyhow::ensure!(number > 0, "{name} must be at least 1");
             match name.as_str() {
                 "--events" => options.events = number,
@@ -49,7 +49,7 @@ impl Options {
                 "--pairs" => options.pairs = usize::try_from(number)?,
                 "--seconds" => options.seconds = number,
                 "--workers" => options.workers = Some(number),
-                other => bail!("there is no option {other}"),
+                other => bail!("unknown option {other}"),
             }
         }
         Ok(options)
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn other_arguments_are_rejected() {
         for text in ["--events", "--events many", "--events 0", "--nonsense 1"] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Two sides that do the same work, one after the other, several times: librdkafka's own loop and Keylane.
+//! Two sides that do the same work, in turns, several times: librdkafka's own loop and Keylane.
 
 use std::time::Duration;
 
@@ -12,28 +12,28 @@ use crate::report::{self, Table};
 use crate::topic::{self, Topic};
 use crate::{keylane, machine, raw};
 
-/// W1: what dispatch costs. A no-op handler against the loop that drops everything.
+/// W1: the cost of dispatch. A no-op handler, compared with a loop that drops every record.
 pub(crate) fn measure(options: &Options) -> Result<()> {
     let cluster = broker()?;
     let topic = written(&cluster, options.events, options.keys)?;
     let bootstrap = cluster.bootstrap();
     keylane::warm_up(&keylane::settings(&bootstrap, &topic::empty(&cluster), "noop", options), options)?;
-    raw::measure(&bootstrap, &topic, raw::Look::AtNothing)?;
+    raw::measure(&bootstrap, &topic, raw::Inspect::Nothing)?;
     let pairs = Pairs::run(
         options.pairs,
-        || raw::measure(&bootstrap, &topic, raw::Look::AtNothing),
+        || raw::measure(&bootstrap, &topic, raw::Inspect::Nothing),
         || keylane::until_end(&keylane::settings(&bootstrap, &topic.name, "noop", options), options),
     )?;
     pairs.print("raw loop", topic.events)
 }
 
-/// A broker of this process's own.
+/// A broker owned by this process.
 pub(crate) fn broker() -> Result<Cluster> {
     report::line(&machine::describe());
     kafka::own(&Brokers::default()).context("a figure needs a broker: see above")
 }
 
-/// A topic with so many events, announced.
+/// Writes a topic with this many events, and reports it.
 pub(crate) fn written(cluster: &Cluster, events: u64, keys: u64) -> Result<Topic> {
     let topic = topic::write(cluster, events, keys)?;
     let (count, distinct) = (write(crate::numbers::float(events), 0), write(crate::numbers::float(keys), 0));
@@ -44,13 +44,13 @@ pub(crate) fn written(cluster: &Cluster, events: u64, keys: u64) -> Result<Topic
     Ok(topic)
 }
 
-/// What both sides took, pair by pair.
+/// The usage of both sides, pair by pair.
 #[derive(Debug)]
 pub(crate) struct Pairs {
     taken: Vec<(Side, Side)>,
 }
 
-/// What one side took.
+/// The usage of one side.
 #[derive(Debug, Clone, Copy)]
 struct Side {
     working: Duration,
@@ -73,7 +73,7 @@ impl Pairs {
         Ok(Self { taken })
     }
 
-    /// A row for each pair, then the medians.
+    /// Prints a row for each pair, then the medians.
     pub(crate) fn print(&self, limit: &str, events: u64) -> Result<()> {
         let titles = [
             "pair", limit, "µs CPU", "MiB", "others", "keylane", "µs CPU", "MiB", "others", "whole", "ratio",
@@ -91,8 +91,8 @@ impl Pairs {
         report::line(
             "Rates are events per second: of the raw side from its first record to its last, of Keylane from the \
              assignment of the partitions to the commit of the last event; `whole` counts its process from start to \
-             exit. CPU per event and peak memory are those of the whole process. `others`: cores that anybody else \
-             (brokers not counted) kept busy meanwhile.",
+             exit. CPU per event and peak memory are those of the whole process. `others`: cores that other processes \
+             (except the brokers) used meanwhile.",
         );
         self.medians(limit, events)
     }
@@ -130,7 +130,7 @@ impl Side {
     }
 }
 
-/// Our share of the limit's rate.
+/// Keylane's share of the limit's rate.
 fn ratio(limit: &Side, ours: &Side) -> f64 {
     limit.working.as_secs_f64() / ours.working.as_secs_f64()
 }

@@ -1,11 +1,11 @@
-//! The limit on this machine: a loop that takes 1,024 records a call from librdkafka and drops them.
+//! The limit on this machine: a loop that takes 1,024 records per call from librdkafka and drops them.
 //!
-//! It copies nothing, has no group to share with, and commits nothing. It runs as a process of its own, so that the
-//! kernel can say what it used.
+//! It copies nothing, has no other group members, and commits nothing. It runs as a separate process, so that the
+//! kernel can report its usage.
 #![allow(unsafe_code, reason = "librdkafka is a C library; the safety argument is below")]
 // Safety argument: the queue belongs to a consumer that outlives it, and is destroyed before it. Messages are read
-// through pointers that the call before has just filled in, as many as it says, and destroyed once. Their headers are
-// their own, and only looked for.
+// through pointers that the preceding call has filled in, as many as it returned, and destroyed once. Their headers
+// belong to them and are only read.
 
 use std::ffi::CStr;
 use std::process::{Command, Stdio};
@@ -23,45 +23,45 @@ use crate::child::{self, Used};
 use crate::report;
 use crate::topic::{PARTITIONS, Topic};
 
-/// The name under which this program starts itself as the loop.
+/// The argument with which this program starts itself as the loop.
 pub(crate) const WORKLOAD: &str = "raw";
 
-/// Records of one call.
+/// Records per call.
 const BATCH: usize = 1_024;
 
-/// The header that the loop may look at.
+/// The header that the loop may read.
 pub(crate) const HEADER: &CStr = c"trace-id";
 
-/// What the loop does with a record.
+/// The work of the loop for a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
-    /// It reads it.
-    AtNothing,
-    /// It also looks for a header, as a filter has to: the library takes all headers apart for that.
-    AtHeader,
+pub(crate) enum Inspect {
+    /// It receives the record.
+    Nothing,
+    /// It also reads a header, as a filter must: the library parses all headers for that.
+    Header,
 }
 
-/// One run of the loop in a process of its own: how long it took from the first record to the last.
-pub(crate) fn measure(bootstrap: &str, topic: &Topic, look: Look) -> Result<(Duration, Used)> {
+/// One run of the loop in a separate process. Returns the time from the first record to the last, and the usage.
+pub(crate) fn measure(bootstrap: &str, topic: &Topic, inspect: Inspect) -> Result<(Duration, Used)> {
     let file = keylane_tests::janitor::folder("raw").join("seconds");
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args([WORKLOAD, bootstrap, &topic.name, &topic.events.to_string()])
-        .args((look == Look::AtHeader).then_some("headers"))
+        .args((inspect == Inspect::Header).then_some("headers"))
         .stdin(Stdio::null())
         .stdout(std::fs::File::create(&file)?);
     let used = child::run(&mut command)?;
-    let seconds: f64 = std::fs::read_to_string(&file)?.trim().parse().context("what the loop printed")?;
+    let seconds: f64 = std::fs::read_to_string(&file)?.trim().parse().context("the output of the loop")?;
     Ok((Duration::from_secs_f64(seconds), used))
 }
 
 /// The loop itself; prints the seconds from the first record to the last.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    let [bootstrap, topic, events, look @ ..] = arguments else {
+    let [bootstrap, topic, events, inspect @ ..] = arguments else {
         bail!("usage: {WORKLOAD} BOOTSTRAP TOPIC EVENTS [headers]")
     };
     let consumer = consumer(bootstrap, topic)?;
-    let took = if look.is_empty() {
+    let took = if inspect.is_empty() {
         drain(&consumer, events.parse()?, |_| Ok(()))?
     } else {
         drain(&consumer, events.parse()?, find_header)?
@@ -84,8 +84,8 @@ fn find_header(message: *mut sys::rd_kafka_message_t) -> Result<()> {
 
 /// A consumer that reads all partitions of `topic` from their beginning.
 ///
-/// Its settings are librdkafka's own: values that make it faster were looked for (larger fetches, larger and smaller
-/// queues), and there are none beyond what two runs differ by.
+/// Its settings are librdkafka's defaults: faster values were searched for (larger fetches, larger and smaller
+/// queues), and none made a difference beyond the variation between two runs.
 pub(crate) fn consumer(bootstrap: &str, topic: &str) -> Result<BaseConsumer> {
     let consumer: BaseConsumer = kafka::client(bootstrap)
         .set("group.id", "figures-raw")
@@ -100,12 +100,12 @@ pub(crate) fn consumer(bootstrap: &str, topic: &str) -> Result<BaseConsumer> {
     Ok(consumer)
 }
 
-/// Takes `events` records, shows each to `look`, and returns the time from the first to the last.
-#[expect(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
+/// Takes `events` records, passes each to `inspect`, and returns the time from the first to the last.
+#[expect(clippy::disallowed_methods, reason = "measuring time is the purpose of this program")]
 pub(crate) fn drain(
     consumer: &BaseConsumer,
     events: u64,
-    mut look: impl FnMut(*mut sys::rd_kafka_message_t) -> Result<()>,
+    mut inspect: impl FnMut(*mut sys::rd_kafka_message_t) -> Result<()>,
 ) -> Result<Duration> {
     let mut batch = [ptr::null_mut(); BATCH];
     let mut read = 0;
@@ -116,12 +116,12 @@ pub(crate) fn drain(
     while read < events {
         // SAFETY: see the top of the file.
         let taken = unsafe { sys::rd_kafka_consume_batch_queue(queue, 100, batch.as_mut_ptr(), BATCH) };
-        let taken = usize::try_from(taken).context("librdkafka refuses to read")?;
+        let taken = usize::try_from(taken).context("librdkafka can't read")?;
         for message in batch.iter().take(taken) {
-            // SAFETY: see the top of the file. The code is read as a number: it may be one that the enum lacks.
+            // SAFETY: see the top of the file. The code is read as a number: the enum may lack it.
             let code = unsafe { ptr::addr_of!((**message).err).cast::<i32>().read() };
             if code == 0 {
-                look(*message)?;
+                inspect(*message)?;
                 read += 1;
             }
             // SAFETY: see the top of the file.
@@ -130,9 +130,9 @@ pub(crate) fn drain(
         if read > 0 && first.is_none() {
             first = Some(Instant::now());
         }
-        ensure!(!deadline.passed(), "only {read} of {events} records came");
+        ensure!(!deadline.passed(), "only {read} of {events} records were received");
     }
-    let took = first.context("there were no records")?.elapsed();
+    let took = first.context("no records were read")?.elapsed();
     // SAFETY: see the top of the file.
     unsafe { sys::rd_kafka_queue_destroy(queue) };
     Ok(took)

@@ -1,12 +1,12 @@
-//! What is printed: lines and tables that can be pasted into a document.
+//! The output: lines and tables that can be pasted into a document.
 
 /// One line on standard output.
-#[expect(clippy::print_stdout, reason = "the figures are what this program is asked for")]
+#[expect(clippy::print_stdout, reason = "the figures are the output of this program")]
 pub(crate) fn line(text: &str) {
     println!("{text}");
 }
 
-/// A table whose columns are as wide as what is in them.
+/// A table whose columns are as wide as their content.
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,

@@ -1,4 +1,4 @@
-//! A handler that traps over every event, for minutes: memory must not grow.
+//! A handler that traps on every event, for minutes: memory must not grow.
 
 use anyhow::{Context as _, Result};
 use keylane_tests::guests::guest;
@@ -11,15 +11,15 @@ use crate::options::Options;
 use crate::report::{self, Table};
 use crate::{keylane, pairs, topic};
 
-/// More than the target of 10,000, and less than what the machine can do: the rest is for the broker and us.
+/// More than the target of 10,000, and less than the machine's maximum: the rest is for the broker and the load.
 const A_SECOND: usize = 12_000;
 const MINUTE: usize = 60;
 
-/// Traps a second and resident memory of the first and of the last minute, one event a call and 64 a call.
+/// Traps per second and resident memory of the first and of the last minute, with one and with 64 events per call.
 pub(crate) fn measure(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
     let mut table =
-        Table::new(&["events a call", "traps/s", "MiB, first minute", "MiB, last minute", "peak"]);
+        Table::new(&["events per call", "traps/s", "MiB, first minute", "MiB, last minute", "peak"]);
     for batch in [1, 64] {
         table.row(run(&cluster, options, batch)?);
     }
@@ -37,23 +37,23 @@ fn run(cluster: &Cluster, options: &Options, batch: u64) -> Result<Vec<String>> 
         .set("handlers.t.retry", "on_exhausted", "skip")
         .set("runtime", "cache_dir", keylane::cache().display().to_string());
     let mut running = Keylane::run(&settings, &[]);
-    running.wait_for("the partitions", |line| keylane::says(line, keylane::BEGUN));
+    running.wait_for("the partitions", |line| keylane::has_message(line, keylane::ASSIGNED));
     let producer = Producer::new(&cluster.bootstrap());
     let mut memory = Vec::new();
     let took = load::steady(&producer, &input, (A_SECOND, options.seconds), |beat| {
         if beat % BEATS_A_SECOND == 0 {
-            memory.push(mebibytes(running.resident_bytes().context("it has ended")?));
+            memory.push(mebibytes(running.resident_bytes().context("keylane ended")?));
         }
         Ok(())
     })?;
     running.terminate();
-    running.wait_for("what it counted", |line| keylane::says(line, "in all"));
+    running.wait_for("the summary", |line| keylane::has_message(line, "in all"));
     let skipped = running
         .lines()
         .iter()
         .rev()
         .find_map(|line| line.get("skipped").and_then(|skipped| skipped.as_u64()));
-    let skipped = skipped.context("it counts what it skipped")?;
+    let skipped = skipped.context("the summary has no count of skipped events")?;
     report::line(&format!("{skipped} events trapped in {took:.1} s"));
     let peak = memory.iter().copied().fold(0.0, f64::max);
     let minute =

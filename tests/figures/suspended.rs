@@ -1,4 +1,4 @@
-//! What a call costs that waits: memory, and little of it.
+//! The cost of a suspended call: a little memory.
 
 use anyhow::Result;
 
@@ -10,10 +10,10 @@ use crate::{keylane, pairs, topic};
 
 const FEW: u64 = 100;
 const MANY: u64 = 5_000;
-/// Enough that so many calls wait at once for several seconds.
+/// Enough for this many calls to wait at once for several seconds.
 const EVENTS: u64 = 50_000;
 
-/// Peak memory with few and with many calls that wait at once, in interleaved pairs.
+/// Peak memory with few and with many suspended calls, in interleaved pairs.
 pub(crate) fn measure(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
     let topic = pairs::written(&cluster, EVENTS, EVENTS)?;
@@ -25,7 +25,7 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
         keylane::until_end_with(&settings, options, &[("PAUSE_MS", pause_ms)])
     };
     run(&topic::empty(&cluster), FEW, "0")?;
-    let mut table = Table::new(&["pair", "MiB, 100 calls", "MiB, 5,000 calls", "KiB a call"]);
+    let mut table = Table::new(&["pair", "MiB, 100 calls", "MiB, 5,000 calls", "KiB per call"]);
     let mut costs = Vec::new();
     for pair in 1..=options.pairs {
         let few = mebibytes(run(&topic.name, FEW, "10")?.used.peak_memory);

@@ -1,4 +1,4 @@
-//! The topic that is read: 8 partitions, values of 100 to 1,024 bytes, three headers, keys `k%08d`.
+//! The measured topic: 8 partitions, values of 100 to 1,024 bytes, three headers, keys `k%08d`.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use anyhow::Result;
 use keylane_tests::kafka::{Cluster, Producer, Record, unique};
 use keylane_tests::wait;
 
-/// Partitions of every topic here.
+/// Partitions of every topic of this program.
 pub(crate) const PARTITIONS: i32 = 8;
 
 const SHORTEST: u64 = 100;
 const LONGEST: u64 = 1_024;
 
-/// Half the size of a small processor cache: values are windows of it, so that making them costs little.
+/// Half the size of a small CPU cache: values are windows of it, so that they are cheap to make.
 const POOL: u64 = 1 << 16;
 
-/// A topic that was written.
+/// A written topic.
 #[derive(Debug)]
 pub(crate) struct Topic {
     pub(crate) name: String,
@@ -39,7 +39,7 @@ pub(crate) fn empty(cluster: &Cluster) -> String {
     name
 }
 
-/// The same events every time.
+/// The same events in every run.
 struct Events {
     made: u64,
     events: u64,
@@ -55,9 +55,9 @@ impl Events {
         Self { made: 0, events, keys, random, pool }
     }
 
-    /// Every key once, in scattered order, and then whichever chance says: no key is left out.
+    /// Every key once, in scattered order, and then random keys, so that no key is omitted.
     fn key(&mut self) -> u64 {
-        /// Prime, so that multiples of it reach every key before one comes again.
+        /// Prime, so that its multiples reach every key before one repeats.
         const STRIDE: u64 = 7_368_787;
         if self.made < self.keys { self.made * STRIDE % self.keys } else { self.random.below(self.keys) }
     }
@@ -66,7 +66,7 @@ impl Events {
         let length = SHORTEST + self.random.below(LONGEST - SHORTEST + 1);
         let start = self.random.below(POOL - length);
         let [start, end] = [start, start + length].map(|at| usize::try_from(at).expect("the pool is small"));
-        self.pool.get(start..end).expect("the window lies in the pool").to_vec()
+        self.pool.get(start..end).expect("the window is inside the pool").to_vec()
     }
 }
 
@@ -89,7 +89,7 @@ impl Iterator for Events {
     }
 }
 
-/// Marsaglia's xorshift, with the multiplication that makes its low bits good.
+/// Marsaglia's xorshift, with the multiplication that improves its low bits.
 struct Random(u64);
 
 impl Random {

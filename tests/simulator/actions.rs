@@ -1,4 +1,4 @@
-//! What a core asks for, and who carries it out.
+//! The actions of a core, and the function that carries out each.
 
 use keylane_core::{Action, ArenaSlot, BlockedOn, Notice};
 
@@ -24,8 +24,8 @@ impl World {
             Action::StopReading { partition } => self.forbid(p, partition),
             Action::Dispatch(dispatch) => self.dispatch(p, &dispatch),
             Action::Cancel { call } => self.cancel(p, call),
-            Action::ReleaseRows { slots: places } => self.release_rows(p, places),
-            Action::Produce { call, rows } => self.hand_over(p, call, rows),
+            Action::ReleaseRows { slots } => self.release_rows(p, slots),
+            Action::Produce { call, rows } => self.produce(p, call, rows),
             Action::DropOutputs { call, first, end } => self.drop_outputs(p, call, first, end),
             Action::DeadLetter(letter) => self.dead_letter(p, &letter),
             Action::Commit { id, entries, metadata } => self.commit(p, id, entries, metadata),
@@ -54,12 +54,12 @@ impl World {
         }
     }
 
-    fn release_rows(&mut self, p: usize, places: &[ArenaSlot]) {
-        for &arena_slot in places {
+    fn release_rows(&mut self, p: usize, slots: &[ArenaSlot]) {
+        for &arena_slot in slots {
             match self.processes[p].release(arena_slot) {
                 Some((index, offset)) => self.note(p, "release", Some(index), offset, 0),
                 None => {
-                    let text = format!("process {p} releases {arena_slot:?}, where nothing is kept");
+                    let text = format!("process {p} releases {arena_slot:?}, which is empty");
                     self.broken("I-places", text, None, -1);
                 }
             }
@@ -73,7 +73,7 @@ impl World {
                 self.processes[p].parts[index].ownership = Some(ownership.0);
                 self.note(p, "ownership", Some(index), offset, ownership.0 as i64);
                 if claimed > 0 {
-                    self.saw(Seen::SetsBelieved);
+                    self.saw(Seen::SetsApplied);
                 }
             }
             Notice::OwnershipEnded { partition, ownership, .. } => {
@@ -96,18 +96,23 @@ impl World {
         self.note(p, "partition stopped", Some(index), offset, 0);
         self.processes[p].parts[index].stopped = true;
         if self.stage != Stage::Faults || self.rng.percent(50) {
-            // Someone looks into it, and starts the process again.
+            // An operator restarts the process.
             let delay = self.rng.range(SECOND, 4 * SECOND);
             self.after(delay, Event::Drain(p));
         }
     }
 
-    /// Nothing but a restart can mend it.
+    /// Only a restart helps.
     fn all_stopped(&mut self, p: usize) {
         self.note(p, "all stopped", None, -1, 0);
         let stopped = self.processes[p].parts.iter().filter(|part| part.owned).all(|part| part.stopped);
         if !stopped {
-            self.broken("I-protocol", format!("process {p} stops with partitions that run"), None, -1);
+            self.broken(
+                "I-protocol",
+                format!("process {p} stops although some of its partitions run"),
+                None,
+                -1,
+            );
         }
         self.after(MS, Event::Drain(p));
     }
@@ -119,21 +124,21 @@ impl World {
         self.after(MS, Event::Drain(p));
     }
 
-    /// Everything up to the ends is committed, and no rebalance is under way: the process is done.
+    /// Everything up to the ends is committed, and no rebalance is in progress: the process is done.
     fn end_reached(&mut self, p: usize) {
         self.saw(Seen::EndsReached);
         self.note(p, "end reached", None, -1, 0);
         let process = &self.processes[p];
-        let sound = self.plan.until_end && process.outstanding.is_none();
-        let short = (0..self.logs.len()).find(|&index| {
+        let valid = self.plan.until_end && process.outstanding.is_none();
+        let behind = (0..self.logs.len()).find(|&index| {
             let stored = self.stored[index].as_ref().map_or(-1, |stored| stored.offset);
-            // A commit that came late moved the offset back behind this process, which could not know.
+            // A commit that was applied late moved the offset back behind this process, which could not notice it.
             let late = self.stored[index].as_ref().is_some_and(|stored| stored.late || stored.after_late);
             process.parts[index].owned && !late && process.ends[index].is_none_or(|end| stored < end)
         });
-        if !sound || short.is_some() {
-            let text = format!("process {p} says that it is at its end; {short:?} is not");
-            self.broken("I-end", text, short, -1);
+        if !valid || behind.is_some() {
+            let text = format!("process {p} reports that it reached its end; {behind:?} is not committed");
+            self.broken("I-end", text, behind, -1);
         }
         self.after(MS, Event::Drain(p));
     }
@@ -154,17 +159,17 @@ impl World {
         self.note(p, "drained", None, -1, i64::from(clean));
         let process = &self.processes[p];
         if !process.draining || !process.left {
-            self.broken("I-protocol", format!("process {p} says it is drained"), None, -1);
+            self.broken("I-protocol", format!("process {p} reports drained without a drain"), None, -1);
         }
         if !clean && self.processes[p].expects_clean {
             let text = format!("process {p} drained in a world without faults, but not cleanly");
             self.broken("I11 drained", text, None, -1);
         }
-        self.is_over(p);
+        self.end_process(p);
     }
 
-    /// Every cancelled call ends here, however long its process stood still.
+    /// Every cancelled call ends here, however long its process was paused.
     fn call_stuck(&mut self, p: usize) {
-        self.broken("I-protocol", format!("process {p} finds a call stuck"), None, -1);
+        self.broken("I-protocol", format!("process {p} reports a stuck call"), None, -1);
     }
 }

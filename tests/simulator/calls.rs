@@ -1,4 +1,4 @@
-//! Guest calls: what may be dispatched, how long it takes, and how it is cancelled.
+//! Guest calls: what may be dispatched, how long a call takes, and how it is cancelled.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl World {
             fresh,
             cancelled: None,
             ended: false,
-            told: false,
+            reported: false,
             suspended: false,
         };
         self.processes[p].calls.insert(key_of(dispatch.call), call);
@@ -55,27 +55,28 @@ impl World {
         self.saw(Seen::Events);
         self.note(p, "dispatch", Some(index), row.offset, row.ownership.0 as i64);
         let kept = self.processes[p].kept_at(row.arena_slot);
-        let it = kept.is_some_and(|kept| (kept.partition, kept.offset) == (index, row.offset));
-        self.require(it, "I-places", index, row.offset, || {
-            format!("process {p} dispatches {} from {:?}, where {kept:?} is kept", row.offset, row.arena_slot)
+        let matches = kept.is_some_and(|kept| (kept.partition, kept.offset) == (index, row.offset));
+        self.require(matches, "I-places", index, row.offset, || {
+            format!("process {p} dispatches {} from {:?}, which holds {kept:?}", row.offset, row.arena_slot)
         });
-        let knows = self.knows_topic(p, index);
-        let started = self.stored[index].is_some() || !knows;
+        let current = self.reads_current_topic(p, index);
+        let started = self.stored[index].is_some() || !current;
         self.require(started, "I-start", index, row.offset, || {
             format!("process {p} dispatches {} before the start was committed", row.offset)
         });
         let inside = self.processes[p].ends[index].is_none_or(|end| row.offset < end);
-        self.require(inside, "I-end", index, row.offset, || format!("process {p} goes past its end"));
-        let sound = row.timestamp == row.offset * 7 - 1;
-        self.require(sound, "I-places", index, row.offset, || {
-            format!("the timestamp of {row:?} is another's")
+        self.require(inside, "I-end", index, row.offset, || format!("process {p} reads past its end"));
+        let valid = row.timestamp == row.offset * 7 - 1;
+        self.require(valid, "I-places", index, row.offset, || {
+            format!("{row:?} has the timestamp of another event")
         });
         let record = self.logs[index].record(row.offset);
-        let wanted = record.is_some_and(|record| !record.filtered)
+        let deliverable = record.is_some_and(|record| !record.filtered)
             && !(self.plan.rejects_unkeyed && record.is_some_and(|record| record.key.is_none()));
-        let wanted = wanted || kept.is_none_or(|kept| kept.incarnation != self.logs[index].incarnation);
-        self.require(wanted, "I-filter", index, row.offset, || {
-            format!("process {p} dispatches {}, which its handler does not want", row.offset)
+        let deliverable =
+            deliverable || kept.is_none_or(|kept| kept.incarnation != self.logs[index].incarnation);
+        self.require(deliverable, "I-filter", index, row.offset, || {
+            format!("process {p} dispatches {}, which is filtered or rejected", row.offset)
         });
         self.row_of(p, index, row)
     }
@@ -90,10 +91,10 @@ impl World {
             ownership: row.ownership.0,
             incarnation,
             offset: row.offset,
-            lane: kept.map_or(Lane::Alone(row.offset), |kept| kept.lane),
+            lane: kept.map_or(Lane::Unkeyed(row.offset), |kept| kept.lane),
             has_outputs: record.is_some_and(|record| record.has_outputs),
             done: false,
-            handed_over: false,
+            produced: false,
             unanswered: false,
             dropped: None,
         }
@@ -108,7 +109,9 @@ impl World {
         let one_topic = dispatch.rows.iter().all(|row| row.partition.topic == dispatch.topic);
         let fresh = !process.calls.contains_key(&key_of(dispatch.call));
         let (first, offset) = rows.first().map_or((0, -1), |row| (row.partition, row.offset));
-        self.require(!quiet, "I6 quiet", first, offset, || format!("process {p} drains and dispatches"));
+        self.require(!quiet, "I6 quiet", first, offset, || {
+            format!("process {p} dispatches while it drains, stops or has a backlog")
+        });
         self.require(shape && one_topic && fresh, "I-protocol", first, offset, || {
             format!("process {p} dispatches {dispatch:?}; a call carries at most {most} events")
         });
@@ -118,12 +121,12 @@ impl World {
             let open = process.is_open(row) && part.reader.is_some() && !process.revoking(row.partition);
             let named = part.ownership == Some(row.ownership);
             self.require(open && named, "I6 quiet after hand-over", row.partition, row.offset, || {
-                format!("process {p} dispatches an event of ownership {}, which is not open", row.ownership)
+                format!("process {p} dispatches an event of ownership {}, which has ended", row.ownership)
             });
         }
     }
 
-    /// Rows are grouped by lane in offset order, and no lane has another call or unacked outputs.
+    /// Rows are grouped by lane in offset order, and no lane has another call or unacknowledged outputs.
     fn check_lanes(&mut self, p: usize, call: CallId, rows: &[CallRow], lengths: &[u32]) {
         let mut rest = rows;
         for &length in lengths {
@@ -139,12 +142,12 @@ impl World {
                     && a.offset < b.offset
             });
             self.require(ordered, "I-protocol", index, first.offset, || {
-                format!("a lane's rows are of several lanes or not in order: {group:?}")
+                format!("the rows of a lane belong to several lanes or are not in order: {group:?}")
             });
             self.check_front(p, call, group);
-            let other = self.processes[p].lanes_out.insert((index, lane), key_of(call));
+            let other = self.processes[p].lanes_in_flight.insert((index, lane), key_of(call));
             self.require(other.is_none(), "I5 one call per lane", index, first.offset, || {
-                format!("process {p} dispatches {lane:?} again; call {other:?} has not really ended")
+                format!("process {p} dispatches {lane:?} again; call {other:?} still runs")
             });
             let unacked =
                 self.processes[p].unacked.get(&(index, lane, first.ownership)).copied().unwrap_or(0);
@@ -155,18 +158,20 @@ impl World {
     }
 
     fn check_concurrency(&mut self, p: usize) {
-        let (busy, out) = (self.processes[p].busy(), self.processes[p].out());
+        let (busy, out) = (self.processes[p].busy(), self.processes[p].in_flight());
         let workers = (self.plan.workers * SHORT_CALLS_MAX) as usize;
         let most = self.plan.config.max_concurrency as usize;
         if busy > workers || out > most {
-            let text = format!("process {p}: {busy} calls, {workers} fit, {out} out of {most}");
+            let text = format!(
+                "process {p}: {busy} busy calls of at most {workers}, {out} in flight of at most {most}"
+            );
             self.broken("I-limits", text, None, -1);
         }
     }
 
     pub(crate) fn call_suspended(&mut self, p: usize, id: CallId) {
         let Some(call) = self.processes[p].calls.get_mut(&key_of(id)) else { return };
-        if call.ended || call.told {
+        if call.ended || call.reported {
             return;
         }
         call.suspended = true;
@@ -180,15 +185,20 @@ impl World {
         let known = self.processes[p]
             .calls
             .get_mut(&key_of(id))
-            .filter(|call| !call.told && call.cancelled.is_none());
+            .filter(|call| !call.reported && call.cancelled.is_none());
         let Some(call) = known else {
-            self.broken("I-protocol", format!("process {p} cancels {id:?}, which is not out"), None, -1);
+            self.broken(
+                "I-protocol",
+                format!("process {p} cancels {id:?}, which is not in flight"),
+                None,
+                -1,
+            );
             return;
         };
         call.cancelled = Some(now);
         let first = call.rows.first().copied();
         self.note(p, "cancel", first.map(|row| row.partition), first.map_or(-1, |row| row.offset), 0);
-        // A host call may hold it longer.
+        // A host call may delay the end.
         let longest = if self.strikes(Class::SlowCalls, 20) { 4 * SECOND } else { 150 * MS };
         let gone = self.rng.range(MS, longest);
         if self.rng.percent(30) {
@@ -197,7 +207,7 @@ impl World {
             self.after(gone - just_before, Event::CallEnd(p, id));
         }
         if self.planted == Some(Planted::ForgetOldCall) {
-            self.after(1, Event::CallSaidGone(p, id));
+            self.after(1, Event::CallReportedGone(p, id));
         }
         self.after(gone, Event::CallGone(p, id));
     }
@@ -212,23 +222,23 @@ impl World {
         }
     }
 
-    /// A planted bug: the core is told that a call is gone while its guest still runs.
-    pub(crate) fn say_gone(&mut self, p: usize, id: CallId) {
-        let call = self.processes[p].calls.get_mut(&key_of(id)).filter(|call| !call.told);
+    /// A planted bug: the core receives that a call is gone while its guest still runs.
+    pub(crate) fn report_gone_early(&mut self, p: usize, id: CallId) {
+        let call = self.processes[p].calls.get_mut(&key_of(id)).filter(|call| !call.reported);
         if let Some(call) = call {
-            call.told = true;
+            call.reported = true;
             self.feed(p, Input::CallTerminated { call: id });
         }
     }
 
-    /// The guest is gone: its lanes are free in this process.
+    /// The guest has ended: its lanes are free in this process.
     pub(crate) fn end_call(&mut self, p: usize, id: CallId) -> Option<(u32, u32)> {
         let key = key_of(id);
         let process = &mut self.processes[p];
         let call = process.calls.get_mut(&key).filter(|call| !call.ended)?;
         call.ended = true;
-        call.told = true;
-        process.lanes_out.retain(|_, out| *out != key);
+        call.reported = true;
+        process.lanes_in_flight.retain(|_, out| *out != key);
         Some(key)
     }
 
@@ -236,7 +246,7 @@ impl World {
         self.after(1, Event::StaleResult(p, id));
     }
 
-    /// A planted bug: what the cancelled call of this place returned is taken for the result of its new user.
+    /// A planted bug: the result of the cancelled call of this slot is taken for the result of the next call.
     pub(crate) fn stale_result(&mut self, p: usize, id: CallId) {
         let Some(old) = self.processes[p].stale.remove(&id.slot) else { return };
         let had_outputs = self.processes[p].calls[&old].rows.iter().any(|row| row.has_outputs);

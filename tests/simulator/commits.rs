@@ -1,4 +1,4 @@
-//! Commits: what is sent, what the coordinator makes of it, and which answers arrive.
+//! Commits: the requests, their effect at the coordinator, and the responses that arrive.
 
 use keylane_core::codec;
 use keylane_core::{CommitEntry, CommitError, CommitId, Input};
@@ -8,16 +8,16 @@ use super::planted::Planted;
 use super::trace::Seen;
 use super::world::{Event, World};
 
-/// What the coordinator stores.
+/// An offset and metadata as the coordinator stores them.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) offset: i64,
     pub(crate) metadata: Vec<u8>,
-    /// Order of sending, over all processes.
+    /// Order of sending, across all processes.
     sent: u64,
-    /// It came past every fence, after its time.
+    /// It was applied after its timeout, past every fence.
     pub(crate) late: bool,
-    /// Some commit before it did, and its sender may have begun below what others had reached.
+    /// An earlier commit was late, and the sender of this one may have started below the offsets that others reached.
     pub(crate) after_late: bool,
 }
 
@@ -29,17 +29,20 @@ pub(crate) struct Request {
     entries: Vec<(usize, Stored)>,
 }
 
-/// A partition, the offset that was sent, and why it was refused.
+/// A partition, the offset that was sent, and the error if it was rejected.
 pub(crate) type Answer = (usize, i64, Option<CommitError>);
 
 impl World {
     pub(crate) fn commit(&mut self, p: usize, id: CommitId, entries: &[CommitEntry], metadata: &str) {
         self.saw(Seen::Commits);
         let before = self.processes[p].commit.replace(id);
-        // That planted bug says a commit to be over while it is out.
+        // This planted bug reports a commit as done while it is in flight.
         let is_second = before.is_some() && self.planted != Some(Planted::RoundUncommitted);
         if is_second || entries.is_empty() {
-            let text = format!("process {p} sends {id:?} of {} while {before:?} is out", entries.len());
+            let text = format!(
+                "process {p} sends {id:?} with {} entries while {before:?} is in flight",
+                entries.len()
+            );
             self.broken("I-protocol", text, None, -1);
         }
         let mut request =
@@ -54,13 +57,13 @@ impl World {
             let stored = self.planted_commit(p, index, stored);
             self.note(p, "commit", Some(index), stored.offset, text.len() as i64);
             if entry.unclaimed > 0 {
-                self.saw(Seen::SetsCut);
+                self.saw(Seen::SetsTruncated);
             }
             self.check_commit(p, index, &stored);
             request.entries.push((index, stored));
         }
         if self.planted == Some(Planted::RoundUncommitted) {
-            self.after(1, Event::RoundsSaidCommitted(p, id));
+            self.after(1, Event::RoundsReportedCommitted(p, id));
         }
         self.after(self.plan.config.commit_timeout.as_micros() as u64, Event::CommitTimeout(p, id));
         self.send(request);
@@ -77,12 +80,12 @@ impl World {
         stored
     }
 
-    /// Commit safety, already when it is sent: what is sent may be applied.
+    /// Commit safety is checked when a commit is sent, since it may be applied.
     fn check_commit(&mut self, p: usize, index: usize, stored: &Stored) {
         let Stored { offset, metadata, .. } = stored;
-        if !self.knows_topic(p, index) {
+        if !self.reads_current_topic(p, index) {
             self.processes[p].parts[index].floor = None;
-            return; // it says what was true of a log that is gone
+            return; // the commit belongs to a deleted log
         }
         let part = &mut self.processes[p].parts[index];
         let (owned, floor) = (part.owned, part.floor);
@@ -91,7 +94,7 @@ impl World {
             format!("process {p} commits {offset}, but does not own the partition")
         });
         self.require(floor.is_none_or(|floor| floor <= *offset), "I9 monotone", index, *offset, || {
-            format!("process {p} commits {offset} after {floor:?}")
+            format!("process {p} commits {offset} below {floor:?}")
         });
         let limit = self.plan.config.metadata_limit;
         self.require(metadata.len() <= limit, "I-limits", index, *offset, || {
@@ -103,7 +106,7 @@ impl World {
             self.saw(Seen::SetsCommitted);
         }
         self.require(claims.is_some() && *offset <= end, "I8 commit safety", index, *offset, || {
-            format!("process {p} commits {offset} with a set that can't be read; the log ends at {end}")
+            format!("process {p} commits {offset} with an unreadable completed set; the log ends at {end}")
         });
         self.check_claims(p, index, *offset, &claims.unwrap_or_default());
     }
@@ -115,7 +118,7 @@ impl World {
             .iter()
             .find(|record| record.outcomes == 0 && !record.excused && covered(record.offset));
         if let Some(open) = open.map(|record| record.offset) {
-            let text = format!("process {p} commits {offset} with {claims:?}, but {open} has no ending");
+            let text = format!("process {p} commits {offset} with {claims:?}, but {open} has no outcome");
             self.broken("I8 commit safety", text, Some(index), open);
         }
     }
@@ -131,7 +134,7 @@ impl World {
         }
         let mut delay = self.rng.range(MS, 15 * MS);
         if self.strikes(Class::CommitLoss, 10) {
-            // Still before its sender gives up: it sends no other one meanwhile.
+            // It is applied before its sender times out, which sends no other commit meanwhile.
             delay += self.rng.range(SECOND, 1_900 * MS);
         }
         self.group.commits_coming.push(request.process);
@@ -149,7 +152,7 @@ impl World {
         let rebalancing = self.group.rebalancing();
         let mut answers = Vec::new();
         for (index, stored) in request.entries {
-            let refusal = if past_fences {
+            let rejection = if past_fences {
                 None
             } else if !member {
                 self.saw(Seen::CommitsStale);
@@ -164,13 +167,13 @@ impl World {
                 None
             };
             let offset = stored.offset;
-            if refusal.is_none() {
+            if rejection.is_none() {
                 self.apply(p, index, Stored { late: past_fences, ..stored });
             }
-            answers.push((index, offset, refusal));
+            answers.push((index, offset, rejection));
         }
         if past_fences || self.strikes(Class::CommitLoss, 5) {
-            return; // nobody waits for the answer any more, or it gets lost
+            return; // the sender no longer waits for the response, or the response is lost
         }
         let longest = if self.strikes(Class::CommitLoss, 10) { 2 * SECOND } else { 10 * MS };
         let delay = self.rng.range(MS, longest);
@@ -187,7 +190,7 @@ impl World {
             let (from, to) = (before.offset, stored.offset);
             stored.after_late = before.late || before.after_late;
             if before.sent > stored.sent {
-                // An older commit that was overtaken: allowed, and whoever believed the newer one goes back to it.
+                // An older commit was overtaken: allowed. An owner that read the newer one returns to it.
                 self.stored[index] = Some(Stored { late: true, ..stored });
                 return;
             }
@@ -202,25 +205,25 @@ impl World {
         if self.processes[p].commit == Some(id) {
             self.processes[p].commit = None;
         } else if self.rng.percent(50) {
-            return; // it comes after the time limit: some shells drop it
+            return; // the response arrives after the timeout: some shells drop it
         }
-        for &(index, offset, refusal) in answers {
+        for &(index, offset, rejection) in answers {
             let partition = self.logs[index].partition;
-            match refusal {
+            match rejection {
                 None => {
-                    self.let_partition_go(p, index, offset);
+                    self.finish_retry_round(p, index, offset);
                     self.feed(p, Input::Committed { id, partition });
                 }
                 Some(why) => {
-                    self.note(p, "commit refused", Some(index), -1, why as i64);
+                    self.note(p, "commit rejected", Some(index), -1, why as i64);
                     self.feed(p, Input::CommitFailed { id, partition, why });
                 }
             }
         }
     }
 
-    /// A planted bug: what holds a round back is said to be committed when it was only sent.
-    pub(crate) fn say_rounds_committed(&mut self, p: usize, id: CommitId) {
+    /// A planted bug: a commit that a retry round waits for is reported as committed when it was only sent.
+    pub(crate) fn report_rounds_committed(&mut self, p: usize, id: CommitId) {
         for index in 0..self.logs.len() {
             let ownership = self.processes[p].parts[index].ownership;
             if ownership.is_some_and(|ownership| self.processes[p].rounds.contains_key(&ownership)) {

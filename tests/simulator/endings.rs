@@ -1,4 +1,4 @@
-//! How guest calls end: verdicts, and calls that fail as a whole.
+//! Results of guest calls: verdicts, and calls that fail as a whole.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl World {
         self.feed(p, Input::CallEnded { call: id, lanes: &lanes, with_outputs: &with_outputs, took });
     }
 
-    /// Whether the guest breaks down in this call, and at which row.
+    /// Whether the guest fails in this call, and at which row.
     fn whole_call_fault(&mut self, p: usize, id: CallId, rows: &[CallRow]) -> Option<(usize, Fault)> {
         let faults = [Fault::Trap, Fault::Timeout, Fault::Memory, Fault::Limit, Fault::Contract];
         let poison = rows.iter().position(|row| {
@@ -42,7 +42,7 @@ impl World {
         if let Some(row) = poison {
             return Some((row, self.rng.pick(&faults)));
         }
-        // A guest whose memory is full, say: what it carries now is innocent.
+        // For example a guest whose memory is full: the current event is not the cause.
         let used = !self.processes[p].calls[&key_of(id)].fresh;
         if used && self.strikes(Class::Innocent, 2) {
             return Some((self.rng.index(rows.len()), self.rng.pick(&faults)));
@@ -73,14 +73,14 @@ impl World {
                 .iter()
                 .map(|_| LaneEnd { done: 0, failure: Some(Verdict::Retry { after: None }) })
                 .collect();
-            self.suspect_rows(p, id, rows, None);
+            self.quarantine_rows(p, id, rows, None);
             self.feed(
                 p,
                 Input::CallEnded { call: id, lanes: &lanes, with_outputs: &[], took: Duration::ZERO },
             );
             return;
         }
-        // Some guests are called once per event: then it is known who it was, and what came before is done.
+        // Some guests are called once per event: then the failing row is known, and the rows before it are done.
         let known = self.plan.loops;
         let mut lanes = Vec::new();
         let mut first = 0;
@@ -93,7 +93,7 @@ impl World {
         if rows.len() == 1 && fresh {
             self.charge(p, id, &rows[0], Reason::Fault(fault), None);
         } else {
-            self.suspect_rows(p, id, rows, known.then_some(failing_row));
+            self.quarantine_rows(p, id, rows, known.then_some(failing_row));
         }
         let failure = CallFailure { fault, failing_row: known.then_some(failing_row as u32), fresh };
         self.feed(p, Input::CallFailed { call: id, failure, lanes: &lanes, with_outputs: &with_outputs });
@@ -116,7 +116,7 @@ impl World {
         lanes
     }
 
-    /// What the guest says of an event that it does not call done.
+    /// The verdict of the guest about an event that is not done.
     fn verdict(&mut self, p: usize, id: CallId, row: &CallRow) -> Option<Verdict> {
         let failure =
             self.record_of(row.partition, row.incarnation, row.offset).and_then(|record| record.failure);
@@ -127,7 +127,7 @@ impl World {
             return Some(Verdict::Reject);
         }
         if row.has_outputs && !again && self.strikes(Class::Refused, 1) {
-            self.saw(Seen::OutputsUnstorable);
+            self.saw(Seen::OutputsUnpublishable);
             self.failed_for_good(p, id, row, Reason::OutputRefused);
             return Some(Verdict::Unpublishable);
         }
@@ -136,14 +136,14 @@ impl World {
         }
         let after = self.rng.percent(30).then(|| Duration::from_micros(self.rng.range(0, 3_000 * MS)));
         self.charge(p, id, row, Reason::RetriesExhausted, after);
-        let told = match self.planted {
+        let delay = match self.planted {
             Some(Planted::RetryTooSoon) => Some(Duration::ZERO),
             _ => after,
         };
-        Some(Verdict::Retry { after: told })
+        Some(Verdict::Retry { after: delay })
     }
 
-    /// Marks what is done; what has no outputs came to its ending, if its ownership is open. Gives back the rows
+    /// Marks the rows that are done. Those without outputs have their outcome if their ownership is open. Returns the rows
     /// with outputs.
     fn finish_rows(&mut self, p: usize, id: CallId, lanes: &[LaneEnd], lengths: &[u32]) -> Vec<u32> {
         let mut with_outputs = Vec::new();
@@ -161,7 +161,7 @@ impl World {
                     with_outputs.push(at);
                 } else if open {
                     self.note(p, "done", Some(row.partition), row.offset, row.ownership as i64);
-                    self.came_to_its_end(&row);
+                    self.count_outcome(&row);
                 }
                 if !open {
                     self.saw(Seen::DroppedResults);
@@ -173,8 +173,8 @@ impl World {
     }
 }
 
-/// Whether what this call says of the row counts: its ownership is open, and the core has not cut the call off.
+/// Whether the result of this call counts for the row: its ownership is open, and the call was not cancelled.
 pub(super) fn counts(process: &Process, id: CallId, row: &CallRow) -> bool {
-    let cut = process.calls.get(&key_of(id)).is_none_or(|call| call.cancelled.is_some());
-    process.is_open(row) && !cut
+    let cancelled = process.calls.get(&key_of(id)).is_none_or(|call| call.cancelled.is_some());
+    process.is_open(row) && !cancelled
 }

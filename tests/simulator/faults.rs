@@ -1,4 +1,4 @@
-//! Faults: what strikes, when it stops, and how processes come and go.
+//! Faults: what is injected, when it stops, and how processes come and go.
 
 use keylane_core::Input;
 use keylane_core::codec::Encoder;
@@ -10,11 +10,11 @@ use super::world::{Event, Stage, World};
 
 type Strike = (Class, fn(&mut World));
 
-/// What strikes from outside, by class.
+/// The external faults, by class.
 const STRIKES: [Strike; 9] = [
     (Class::Kill, World::kill),
     (Class::Pause, World::pause),
-    (Class::Cut, World::cut_off),
+    (Class::Cut, World::expel_running),
     (Class::Scale, World::scale),
     (Class::Retention, World::retain),
     (Class::Replaced, World::replace_topic),
@@ -44,13 +44,13 @@ impl World {
         (!running.is_empty()).then(|| self.rng.pick(&running))
     }
 
-    /// The producer has no room for a while.
+    /// The producer has no capacity for a while.
     fn fill_backlog(&mut self) {
         let Some(p) = self.any_process() else { return };
         self.saw(Seen::Backlogs);
         self.set_backlog(p, true);
         let delay = self.rng.range(10 * MS, 4 * SECOND);
-        self.after(delay, Event::Room(p));
+        self.after(delay, Event::BacklogCleared(p));
     }
 
     pub(crate) fn set_backlog(&mut self, p: usize, full: bool) {
@@ -63,15 +63,15 @@ impl World {
     fn kill(&mut self) {
         let Some(p) = self.any_process() else { return };
         if self.rng.percent(50) {
-            // In the middle of what it does next.
+            // In the middle of its next step.
             self.processes[p].dies_after = Some(self.rng.below(8));
         } else {
             self.die(p);
         }
     }
 
-    /// Counts the actions of a process that is to die in the middle of a step.
-    pub(crate) fn dies_here(&mut self, p: usize) -> bool {
+    /// Counts the actions of a process that is to be killed in the middle of a step, and kills it when they are used up.
+    pub(crate) fn kill_if_due(&mut self, p: usize) -> bool {
         match &mut self.processes[p].dies_after {
             Some(0) => {
                 self.saw(Seen::KillsMidStep);
@@ -86,18 +86,18 @@ impl World {
         }
     }
 
-    /// The process ends without another word. What it sent is on its way; the group notices later.
+    /// The process ends without notice. Requests that it sent are still delivered; the group detects the death later.
     pub(crate) fn die(&mut self, p: usize) {
         if !self.processes[p].alive {
             return;
         }
         self.saw(Seen::Kills);
         self.note(p, "killed", None, -1, 0);
-        self.is_over(p);
+        self.end_process(p);
         self.after(self.plan.session_timeout, Event::Expire(p));
     }
 
-    pub(crate) fn is_over(&mut self, p: usize) {
+    pub(crate) fn end_process(&mut self, p: usize) {
         let process = &mut self.processes[p];
         process.alive = false;
         process.core = None;
@@ -105,8 +105,8 @@ impl World {
         let mut delay = self.rng.range(50 * MS, 5 * SECOND);
         let others = self.processes.iter().any(|process| process.alive);
         if self.plan.until_end && self.stage == Stage::Healing && others {
-            // Under `--until-end` everybody leaves as soon as they can. Attempts begin anew in each ownership: somebody
-            // must be left in peace for as long as they take.
+            // Under `--until-end` every process leaves as soon as it can. Attempts begin anew in each ownership: one process
+            // must keep its ownerships long enough to finish them.
             delay += 20 * SECOND;
         }
         self.after(delay, Event::PartitionStart(instance));
@@ -126,7 +126,7 @@ impl World {
         self.after(lasts, Event::Resume(p));
     }
 
-    fn cut_off(&mut self) {
+    fn expel_running(&mut self) {
         let Some(p) = self.any_process() else { return };
         if self.group.members.contains(&p) {
             self.expel(p);
@@ -173,12 +173,12 @@ impl World {
     }
 
     pub(crate) fn drain_now(&mut self, p: usize) {
-        self.saw(Seen::DrainsHurried);
+        self.saw(Seen::DrainsUrgent);
         self.note(p, "drain now", None, -1, 0);
         self.feed(p, Input::DrainNow);
     }
 
-    /// Retention takes the head of a log.
+    /// Retention deletes the head of a log.
     fn retain(&mut self) {
         let index = self.rng.index(self.logs.len());
         let log = &mut self.logs[index];
@@ -195,7 +195,7 @@ impl World {
         let index = self.rng.index(self.logs.len());
         let times = self.rng.pick(&[1, 1, 2, 100]);
         let log = &mut self.logs[index];
-        // What arrives next, mostly.
+        // Usually the next record to arrive.
         let at = log.records.last().map_or(log.end, |last| last.offset);
         log.damage = Some((at, times));
         self.note(0, "damage", Some(index), at, i64::from(times));
@@ -222,9 +222,9 @@ impl World {
                     metadata[at] ^= 1 << self.rng.below(7);
                 }
             },
-            // A tool moved the offset and kept the set, or the other way round.
+            // A tool moved the offset and kept the completed set, or the other way round.
             3 => metadata = encode(offset - 1, &[(1, 2)], self),
-            // Sound, but of a log that was much longer.
+            // Valid, but of a much longer log.
             _ => metadata = encode(offset, &[((end - offset).max(0) as u64 + 100_000, 3)], self),
         }
         self.note(0, "foreign metadata", Some(index), offset, metadata.len() as i64);
@@ -233,7 +233,7 @@ impl World {
         }
     }
 
-    /// No faults from here on: the world must come to rest.
+    /// No more faults: everything must be committed.
     pub(crate) fn heal(&mut self) {
         self.note(0, "heal", None, -1, 0);
         self.stage = Stage::Healing;
@@ -252,7 +252,7 @@ impl World {
                 self.wake_reader(p, index);
             }
         }
-        self.rest_until = self.now + 60 * SECOND;
+        self.deadline_at = self.now + 60 * SECOND;
         self.after(60 * SECOND, Event::Deadline);
         self.after(100 * MS, Event::Check);
     }

@@ -1,7 +1,7 @@
-//! The group coordinator: members, generations, rebalances, one outstanding event per member.
+//! The group coordinator: members, generations, rebalances, and at most one unanswered rebalance event per member.
 //!
-//! A round: every member rejoins, giving up what moves (cooperative) or everything (eager). When all have, the
-//! generation counts up and what is free is assigned. A member that does not answer is expelled.
+//! A round: every member rejoins and releases the partitions that move (cooperative) or all (eager). Then the
+//! generation increases and free partitions are assigned. A member that does not answer is expelled.
 
 use std::collections::BTreeSet;
 
@@ -19,9 +19,9 @@ pub(crate) struct Group {
     pub(crate) owner: Vec<Option<usize>>,
     round: Option<Round>,
     rounds: u64,
-    /// Members came or went since the last round began.
+    /// Members joined or left since the last round began.
     changed: bool,
-    /// Requests on their way to the coordinator, per member.
+    /// Commit requests in flight to the coordinator, by member.
     pub(crate) commits_coming: Vec<usize>,
 }
 
@@ -85,9 +85,9 @@ impl World {
     /// A dead or paused member missed its heartbeats.
     pub(crate) fn expire(&mut self, p: usize) {
         let process = &self.processes[p];
-        let heard =
+        let responsive =
             process.alive && (!process.paused || process.paused_at + self.plan.session_timeout > self.now);
-        if heard || !self.group.members.contains(&p) {
+        if responsive || !self.group.members.contains(&p) {
             return;
         }
         self.expel(p);
@@ -97,7 +97,7 @@ impl World {
         self.note(p, "expelled", None, -1, 0);
         self.leave(p);
         if self.processes[p].alive && !self.processes[p].left {
-            // What it was not told yet is void.
+            // Events that were not delivered are void.
             self.processes[p].controls.clear();
             self.processes[p].controls.push_back(Control::Lost(Vec::new()));
             let longest = self.rng.pick(&[20 * MS, 2 * SECOND]);
@@ -141,7 +141,7 @@ impl World {
         self.after(60 * SECOND, Event::RoundTimeout(round));
     }
 
-    /// Sticky, balanced, and now and then not so sticky.
+    /// Sticky and balanced; now and then less sticky.
     fn assignment(&mut self) -> Vec<Option<usize>> {
         let members = self.group.members.clone();
         let mut target = vec![None; self.logs.len()];
@@ -170,7 +170,7 @@ impl World {
     }
 
     fn end_round(&mut self) {
-        // A member joins again after what it sent before: only a stale commit comes later.
+        // A member rejoins after the requests that it sent before: only a stale commit arrives later.
         let coming = self.group.commits_coming.iter().any(|&p| self.processes[p].alive);
         if coming && !self.has(Class::Stale) {
             self.after(5 * MS, Event::Rebalance);
@@ -194,7 +194,7 @@ impl World {
         }
     }
 
-    /// A member never answered. For one that runs that is a broken promise.
+    /// A member did not answer. For a running process this is a violation.
     pub(crate) fn round_timeout(&mut self, round: u64) {
         if self.group.rounds != round {
             return;
@@ -202,7 +202,7 @@ impl World {
         let Some(waiting) = self.group.round.as_ref().map(|round| round.waiting.clone()) else { return };
         for p in waiting {
             if self.processes[p].alive && !self.processes[p].paused {
-                self.broken("I-answer", format!("process {p} holds a rebalance for a minute"), None, -1);
+                self.broken("I-answer", format!("process {p} blocks a rebalance for a minute"), None, -1);
             }
             self.expel(p);
         }
@@ -221,7 +221,7 @@ impl World {
     pub(crate) fn deliver_control(&mut self, p: usize) {
         let process = &mut self.processes[p];
         let is_loss = matches!(process.controls.front(), Some(Control::Lost(_)));
-        // A loss takes the place of whatever was not answered before.
+        // A loss replaces an unanswered event.
         if process.left || (process.outstanding.is_some() && !is_loss) {
             return;
         }
@@ -248,7 +248,7 @@ impl World {
             self.note(p, "assign", Some(index), -1, 0);
         }
         let partitions: Vec<_> = list.iter().map(|&index| self.logs[index].partition).collect();
-        let request = self.ask(p, Control::Assign(list));
+        let request = self.begin_request(p, Control::Assign(list));
         self.feed(p, Input::AssignRequested { request, partitions: &partitions });
     }
 
@@ -262,7 +262,7 @@ impl World {
             self.note(p, "revoke", Some(index), -1, 0);
         }
         let partitions: Vec<_> = list.iter().map(|&index| self.logs[index].partition).collect();
-        let request = self.ask(p, Control::Revoke(list));
+        let request = self.begin_request(p, Control::Revoke(list));
         self.feed(p, Input::Revoked { request, partitions: &partitions });
     }
 
@@ -276,17 +276,17 @@ impl World {
         self.saw(Seen::Losses);
         for &index in &list {
             self.note(p, "lost", Some(index), -1, 0);
-            self.processes[p].give_up(index);
+            self.processes[p].release_partition(index);
         }
         let partitions: Vec<_> = list.iter().map(|&index| self.logs[index].partition).collect();
         if self.processes[p].outstanding.is_some() {
             self.saw(Seen::LossesWhileUnanswered);
         }
-        let request = self.ask(p, Control::Lost(list));
+        let request = self.begin_request(p, Control::Lost(list));
         self.feed(p, Input::Lost { request, partitions: &partitions });
     }
 
-    fn ask(&mut self, p: usize, control: Control) -> RebalanceId {
+    fn begin_request(&mut self, p: usize, control: Control) -> RebalanceId {
         let since = self.now;
         let process = &mut self.processes[p];
         process.rebalances += 1;
@@ -295,7 +295,7 @@ impl World {
         id
     }
 
-    /// The member has given up what it had to.
+    /// The member has released its partitions.
     pub(crate) fn rejoined(&mut self, p: usize) {
         let Some(round) = &mut self.group.round else { return };
         round.waiting.remove(&p);

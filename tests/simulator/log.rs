@@ -1,4 +1,4 @@
-//! The partitions' logs, and what became of each record.
+//! The logs of the partitions, and the outcomes of each record.
 
 use keylane_core::{Admission, Partition};
 
@@ -11,14 +11,14 @@ pub(crate) struct Log {
     pub(crate) topic_id: [u8; 16],
     /// Counts the topics of this name.
     pub(crate) incarnation: u32,
-    /// Ascending by offset; there may be gaps anywhere.
+    /// Ascending by offset, with gaps.
     pub(crate) records: Vec<Record>,
     pub(crate) start: i64,
     /// One past the last offset, which may not exist.
     pub(crate) end: i64,
-    /// Reads fail here, so many times more.
+    /// The offset at which reads fail, and how many more times.
     pub(crate) damage: Option<(i64, u32)>,
-    /// Per key: records with outputs so far, the highest landed.
+    /// Per key: the number of records with outputs, and the highest stored output.
     keys: Vec<(u32, i64)>,
 }
 
@@ -31,24 +31,24 @@ pub(crate) struct Record {
     pub(crate) has_outputs: bool,
     /// Its number among the records with outputs of its key.
     pub(crate) seq: u32,
-    /// The handler does not want it.
+    /// The handler's filter excludes it.
     pub(crate) filtered: bool,
-    /// What the guest makes of it, whenever it gets it.
+    /// How the guest fails with it in every attempt.
     pub(crate) failure: Option<Failure>,
-    /// How often it came to its ending, as the world sees it.
+    /// How many outcomes it had, as seen by the simulator.
     pub(crate) outcomes: u32,
-    /// Retention or the operator's policy took it away: nobody owes it an ending.
+    /// Retention or `out_of_range` removed it: it needs no outcome.
     pub(crate) excused: bool,
 }
 
-/// What is wrong with an event.
+/// Why an event fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The guest breaks down.
+    /// The guest fails as a whole.
     Breaks,
     /// The guest rejects it.
     Rejected,
-    /// The guest asks for another try, always.
+    /// The guest always requests a retry.
     NeverDone,
 }
 
@@ -56,15 +56,15 @@ pub(crate) enum Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
     Key(u64),
-    Alone(i64),
+    Unkeyed(i64),
 }
 
 impl Lane {
     pub(crate) fn admission(self, plan: &Plan) -> Admission {
         match self {
             Lane::Key(hash) => Admission::Lane(hash),
-            Lane::Alone(_) if plan.rejects_unkeyed => Admission::Rejected,
-            Lane::Alone(_) => Admission::NoLane,
+            Lane::Unkeyed(_) if plan.rejects_unkeyed => Admission::Rejected,
+            Lane::Unkeyed(_) => Admission::NoLane,
         }
     }
 }
@@ -96,7 +96,7 @@ impl Log {
         self.keys.fill((0, -1));
     }
 
-    /// One more record, perhaps with a gap before it or behind it.
+    /// Appends a record, perhaps with a gap before or after it.
     pub(crate) fn grow(&mut self, plan: &Plan, rng: &mut Rng) {
         if rng.percent(plan.gaps) {
             self.end += rng.range(1, 4) as i64;
@@ -105,8 +105,8 @@ impl Log {
         let key = (!rng.percent(plan.keyless)).then(|| rng.below(plan.keys));
         let filtered = rng.percent(plan.filtered);
         let has_outputs = rng.percent(plan.outputs) && !filtered;
-        let troubled = plan.has(Class::Poison) && rng.percent(4) && !filtered;
-        let failure = troubled.then(|| rng.pick(&[Failure::Breaks, Failure::Rejected, Failure::NeverDone]));
+        let fails = plan.has(Class::Poison) && rng.percent(4) && !filtered;
+        let failure = fails.then(|| rng.pick(&[Failure::Breaks, Failure::Rejected, Failure::NeverDone]));
         let seq = match key {
             Some(key) if has_outputs => {
                 self.keys[key as usize].0 += 1;
@@ -117,14 +117,14 @@ impl Log {
         self.records.push(Record {
             offset,
             key,
-            lane: key.map_or(Lane::Alone(offset), |key| Lane::Key(key / plan.keys_per_hash)),
+            lane: key.map_or(Lane::Unkeyed(offset), |key| Lane::Key(key / plan.keys_per_hash)),
             bytes: rng.range(50, 900) as u32,
             has_outputs,
             seq,
             filtered,
             failure,
             outcomes: 0,
-            // Nobody owes a filtered event an ending.
+            // A filtered event needs no outcome.
             excused: filtered,
         });
         self.end = offset + 1;
@@ -146,7 +146,7 @@ impl Log {
         self.records.get_mut(position).filter(|record| record.offset == offset)
     }
 
-    /// Nobody owes the records in `[from, to)` an ending any more.
+    /// The records in `[from, to)` need no outcome any more.
     pub(crate) fn excuse(&mut self, from: i64, to: i64) {
         for record in &mut self.records {
             if record.offset >= from && record.offset < to && record.outcomes == 0 {
@@ -155,8 +155,8 @@ impl Log {
         }
     }
 
-    /// Output `seq` of a key landed. False: one before it has not.
-    pub(crate) fn land(&mut self, key: u64, seq: u32) -> bool {
+    /// Output `seq` of a key is stored. Returns false if an earlier one is missing.
+    pub(crate) fn store_output(&mut self, key: u64, seq: u32) -> bool {
         let mut next = self.keys[key as usize].1 + 1;
         for record in &self.records {
             let same = record.key == Some(key) && record.has_outputs;

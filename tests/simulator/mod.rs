@@ -1,17 +1,17 @@
-//! A seeded simulator of a whole group: brokers, coordinator, processes, guests, faults, and an oracle.
+//! A seeded simulator of a consumer group: brokers, coordinator, processes, guests, faults, and an oracle.
 //!
-//! Everything that production does around the core is played here on a simulated clock, and every action of the
-//! core is checked against what it promises. One number decides everything: the same seed gives the same trace.
+//! The environment of the core in production is simulated here with a simulated clock, and every action of the core is
+//! checked against the invariants. The seed determines everything: the same seed gives the same trace.
 //!
-//! `plan` draws what a seed is about → `world` runs the events → `group`, `ownership`, `reading`, `calls`, `endings`,
-//! `outputs` and `commits` play the outside → `actions` carries out what the cores ask for → `faults` strike → `blame`
-//! keeps the books on attempts, and `oracle` judges.
+//! `plan` draws the configuration of a seed → `world` runs the events → `group`, `ownership`, `reading`, `calls`,
+//! `endings`, `outputs` and `commits` simulate the environment → `actions` carries out the actions of the cores →
+//! `faults` injects faults → `blame` records charged attempts, and `oracle` checks the end state.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
     clippy::indexing_slicing,
-    reason = "simulated numbers are small, and an index out of range is a failure of the simulator to be seen"
+    reason = "simulated numbers are small, and an index out of range must fail as a bug of the simulator"
 )]
 
 mod actions;
@@ -43,17 +43,17 @@ pub(crate) use trace::{Coverage, Seen};
 use trace::{Line, Violation};
 use world::World;
 
-/// What became of one seed.
+/// The result of one seed.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) broken: Option<&'static str>,
-    /// Seed, invariant, what happened, and how to see it again; empty if all is well.
+    /// Seed, invariant, description, and the command that replays it; empty if no invariant is violated.
     pub(crate) report: String,
     pub(crate) coverage: Coverage,
     pub(crate) trace_hash: u64,
 }
 
-/// Plays one seed to its end.
+/// Runs one seed to its end.
 pub(crate) fn run(seed: u64, planted: Option<Planted>) -> Outcome {
     let mut world = World::new(seed, planted);
     play(&mut world);
@@ -70,16 +70,16 @@ pub(crate) fn run(seed: u64, planted: Option<Planted>) -> Outcome {
 pub(crate) fn trace(seed: u64) -> String {
     let mut world = World::new(seed, None);
     play(&mut world);
-    format!("classes {:?}\n{:#?}\n{}", world.classes, world.plan, world.trace.tell(usize::MAX, |_| true))
+    format!("classes {:?}\n{:#?}\n{}", world.classes, world.plan, world.trace.render(usize::MAX, |_| true))
 }
 
-/// A panic of the core is a broken promise like any other: it is told with its seed.
+/// A panic of the core is reported as a violation, with its seed.
 fn play(world: &mut World) {
     let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
     if let Err(panic) = ended {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-        world.broken("an assertion", text.unwrap_or_else(|| "a panic without a text".into()), None, -1);
+        world.broken("an assertion", text.unwrap_or_else(|| "a panic without a message".into()), None, -1);
     }
 }
 
@@ -102,7 +102,7 @@ fn report(seed: u64, world: &World, broken: &Violation) -> String {
         "seed {seed}: {rule}: {what}\npartition {partition:?}, offset {offset}, classes {:?}\n{}\
          replay: KEYLANE_SIM_SEED={seed} cargo test -p keylane-tests --test simulation replay -- --nocapture\n",
         world.classes,
-        world.trace.tell(40, about),
+        world.trace.render(40, about),
     )
     .expect("writing to a String can't fail");
     text

@@ -1,4 +1,4 @@
-//! What must hold at the end, and what an ending is.
+//! The checks at the end of a run, and the count of outcomes.
 
 use super::commits::Stored;
 use super::plan::{MS, Micros, SECOND};
@@ -7,11 +7,11 @@ use super::trace::Seen;
 use super::world::{Event, Stage, World};
 
 impl World {
-    /// A record came to its ending: its output landed, or it was done and has none.
-    pub(crate) fn came_to_its_end(&mut self, row: &CallRow) {
+    /// A record has its outcome: its output is stored, or it is done and has none.
+    pub(crate) fn count_outcome(&mut self, row: &CallRow) {
         let (index, offset) = (row.partition, row.offset);
         if self.logs[index].incarnation != row.incarnation {
-            return; // of a topic that is gone
+            return; // a record of a deleted topic
         }
         let Some(record) = self.logs[index].record_mut(offset) else { return };
         record.outcomes += 1;
@@ -19,22 +19,22 @@ impl World {
             self.saw(Seen::Repeats);
             let may = self.plan.may_repeat;
             self.require(may, "I13 no repeats", index, offset, || {
-                "an event came to its ending twice in a world without a reason for it".into()
+                "an event had two outcomes although no fault allows a repeat".into()
             });
         }
     }
 
-    /// Nothing may be kept of a partition that is not ours, and never more than the limit.
+    /// No event of a partition that the process does not own may be kept, and never more events than the limit.
     pub(crate) fn check_kept(&mut self, p: usize) {
         let limit = self.plan.config.max_queued;
         for index in 0..self.logs.len() {
             let part = &self.processes[p].parts[index];
             let (owned, kept) = (part.owned, part.kept);
             self.require(owned || kept == 0, "I-places", index, -1, || {
-                format!("process {p} still keeps {kept} events of a partition that it gave up")
+                format!("process {p} still keeps {kept} events of a partition that it released")
             });
             self.require(kept <= limit, "I-limits", index, -1, || {
-                format!("process {p} keeps {kept} events, at most {limit} are to be queued")
+                format!("process {p} keeps {kept} events; the limit is {limit}")
             });
             if kept == limit {
                 self.saw(Seen::FullQueues);
@@ -42,31 +42,31 @@ impl World {
         }
     }
 
-    /// Whether everything is handled and committed; then everybody is told to leave.
+    /// Checks whether everything is handled and committed. If so, all processes drain.
     pub(crate) fn check_drained(&mut self) {
         if self.stage != Stage::Healing {
             return;
         }
-        let rests = self.lagging().is_none();
-        let since = *self.rests_since.get_or_insert(self.now);
-        if !rests {
-            self.rests_since = None;
+        let all_committed = self.lagging().is_none();
+        let since = *self.all_committed_since.get_or_insert(self.now);
+        if !all_committed {
+            self.all_committed_since = None;
         }
-        let standing = self.processes.iter().any(|process| process.alive && !process.draining);
-        if self.plan.until_end && rests {
+        let running = self.processes.iter().any(|process| process.alive && !process.draining);
+        if self.plan.until_end && all_committed {
             self.check_ends_reached(since);
         }
-        // Answers that were lost before are waited for; under `--until-end` everybody must find out by themselves.
-        let calm = self.now >= self.plan.faults_until + 5 * SECOND;
-        let watched = calm && (!self.plan.until_end || self.now >= since + 12 * SECOND);
-        if !rests || !standing || !watched {
+        // Responses lost before must time out; under `--until-end` every process must find its end by itself.
+        let stable = self.now >= self.plan.faults_until + 5 * SECOND;
+        let observed = stable && (!self.plan.until_end || self.now >= since + 12 * SECOND);
+        if !all_committed || !running || !observed {
             self.after(200 * MS, Event::Check);
             return;
         }
         self.note(0, "all committed", None, -1, 0);
         self.check_loss();
         self.stage = Stage::Leaving;
-        self.rest_until = self.now + 40 * SECOND;
+        self.deadline_at = self.now + 40 * SECOND;
         self.after(40 * SECOND, Event::Deadline);
         for p in 0..self.processes.len() {
             if self.processes[p].alive {
@@ -76,38 +76,38 @@ impl World {
         }
     }
 
-    /// A process whose partitions are all committed does not stay.
+    /// A process whose partitions are all committed must drain.
     fn check_ends_reached(&mut self, since: Micros) {
         if self.group.rebalancing() {
-            return; // its next assignment is on its way, however long a dead member holds it
+            return; // the next assignment is pending, however long a dead member delays it
         }
-        let stays = self.processes.iter().position(|process| {
+        let unfinished = self.processes.iter().position(|process| {
             let settled = since.max(process.assigned_at) + 5 * SECOND < self.now;
             let reads = process.parts.iter().any(|part| part.reader.is_some());
             let rebalanced = process.outstanding.is_none() && process.controls.is_empty();
             process.alive && !process.draining && reads && settled && rebalanced
         });
-        if let Some(p) = stays {
-            self.broken("I-end", format!("process {p} has nothing left to do and stays"), None, -1);
+        if let Some(p) = unfinished {
+            self.broken("I-end", format!("process {p} has no work left and does not drain"), None, -1);
         }
     }
 
-    /// A partition whose committed offset is not at the end of its log.
+    /// A partition whose committed offset is below the end of its log.
     fn lagging(&self) -> Option<usize> {
         (0..self.logs.len()).find(|&index| {
             let log = &self.logs[index];
-            let sound = |stored: &&Stored| !self.is_of_another_topic(index, stored);
-            let stored = self.stored[index].as_ref().filter(sound);
+            let valid = |stored: &&Stored| !self.is_of_another_topic(index, stored);
+            let stored = self.stored[index].as_ref().filter(valid);
             stored.map_or(log.start, |stored| stored.offset) < log.end
         })
     }
 
     pub(crate) fn deadline(&mut self) {
-        if self.now < self.rest_until {
+        if self.now < self.deadline_at {
             return;
         }
         if self.stage == Stage::Leaving {
-            self.broken("I11 drained", "a process does not come to the end of its drain".into(), None, -1);
+            self.broken("I11 drained", "a process does not finish its drain".into(), None, -1);
             return;
         }
         let Some(index) = self.lagging() else { return };
@@ -117,7 +117,7 @@ impl World {
             self.logs[index].records.iter().find(|record| record.offset >= from && record.outcomes == 0);
         let offset = open.map_or(-1, |record| record.offset);
         let end = self.logs[index].end;
-        let text = format!("a minute without faults, and {stored:?} of {end} is committed; open: {offset}");
+        let text = format!("after a minute without faults {stored:?} of {end} is committed; open: {offset}");
         self.broken("I11 drained", text, Some(index), offset);
     }
 
@@ -125,12 +125,12 @@ impl World {
         for index in 0..self.logs.len() {
             let lost = self.logs[index].records.iter().find(|record| record.outcomes == 0 && !record.excused);
             if let Some(offset) = lost.map(|record| record.offset) {
-                self.broken("I1 no loss", format!("{offset} never came to an ending"), Some(index), offset);
+                self.broken("I1 no loss", format!("{offset} has no outcome"), Some(index), offset);
             }
         }
     }
 
-    /// Everybody has left.
+    /// All processes have left.
     pub(crate) fn check_end(&mut self) {
         self.check_loss();
         let repeats = self.logs.iter().flat_map(|log| &log.records).any(|record| record.outcomes > 1);

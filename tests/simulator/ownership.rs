@@ -1,4 +1,4 @@
-//! Look-ups of starts, and the answers to rebalances.
+//! Look-ups of starts, and the responses to rebalances.
 
 use keylane_core::codec::{self, Identity};
 use keylane_core::{CommittedStart, Input, OutOfRange, Partition, PartitionStart, RebalanceId, StartAt};
@@ -9,7 +9,7 @@ use super::process::{Control, Outstanding, Reader};
 use super::trace::Seen;
 use super::world::{Event, World};
 
-/// What a look-up read at the brokers.
+/// The response of the brokers to a look-up.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     committed: Option<(i64, Vec<u8>)>,
@@ -49,7 +49,7 @@ impl World {
     pub(crate) fn looked_up(&mut self, p: usize, index: usize, epoch: u32, found: Option<Found>) {
         let part = &self.processes[p].parts[index];
         if !part.owned || part.epoch != epoch {
-            return; // the shell tells look-ups of different ownerships apart
+            return; // the shell distinguishes look-ups of different ownerships
         }
         let partition = self.logs[index].partition;
         let Some(mut found) = found else {
@@ -85,12 +85,12 @@ impl World {
             log_end: found.log_end,
             topic_id: found.topic_id,
         };
-        self.tell_where_it_ends(p, index);
+        self.report_end(p, index);
         self.feed(p, Input::StartResolved { partition, start });
     }
 
     /// Under `--until-end`: once per process and partition, before its first row.
-    fn tell_where_it_ends(&mut self, p: usize, index: usize) {
+    fn report_end(&mut self, p: usize, index: usize) {
         let (partition, end) = (self.logs[index].partition, self.logs[index].end);
         if self.plan.until_end && self.processes[p].ends[index].is_none() {
             self.processes[p].ends[index] = Some(end);
@@ -98,7 +98,7 @@ impl World {
         }
     }
 
-    /// The operator's policy may pass over what is there now.
+    /// `out_of_range` may skip the present records.
     fn excuse_skipped(&mut self, p: usize, index: usize, found: &Found) {
         let outside = found.committed.as_ref().is_some_and(|(offset, metadata)| {
             let identity = Identity { topic_id: found.topic_id, ..self.identity(index, *offset) };
@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    /// A planted bug: commits do not say of which topic they are.
+    /// A planted bug: commits do not contain the topic id.
     fn forget_topic_id(&mut self, index: usize, found: &mut Found) {
         if self.planted == Some(Planted::ForgetTopicIds)
             && let Some((offset, metadata)) = &mut found.committed
@@ -137,9 +137,9 @@ impl World {
         Identity { topic_id: log.topic_id, partition: log.partition.number, offset }
     }
 
-    /// Takes the request that an answer names. An answer to one that is over means nothing.
-    fn take_asked(&mut self, p: usize, request: RebalanceId) -> Option<Outstanding> {
-        let outstanding = self.processes[p].outstanding.take_if(|asked| asked.id == request);
+    /// Takes the request that an answer names. An answer to an earlier request has no effect.
+    fn take_request(&mut self, p: usize, request: RebalanceId) -> Option<Outstanding> {
+        let outstanding = self.processes[p].outstanding.take_if(|outstanding| outstanding.id == request);
         if outstanding.is_none() {
             self.saw(Seen::AnswersTooLate);
         }
@@ -150,8 +150,8 @@ impl World {
         let indexes: Vec<_> = starts.iter().map(|start| self.index(start.partition)).collect();
         match request {
             Some(request) => {
-                let Some(asked) = self.take_asked(p, request) else { return };
-                self.check_answered_assign(p, &asked, &indexes);
+                let Some(outstanding) = self.take_request(p, request) else { return };
+                self.check_answered_assign(p, &outstanding, &indexes);
             }
             None => self.check_late_assign(p, &indexes),
         }
@@ -163,9 +163,9 @@ impl World {
         }
     }
 
-    fn check_answered_assign(&mut self, p: usize, asked: &Outstanding, indexes: &[usize]) {
-        let Control::Assign(list) = &asked.control else {
-            let text = format!("process {p} assigns {indexes:?} as an answer to {:?}", asked.control);
+    fn check_answered_assign(&mut self, p: usize, outstanding: &Outstanding, indexes: &[usize]) {
+        let Control::Assign(list) = &outstanding.control else {
+            let text = format!("process {p} assigns {indexes:?} as an answer to {:?}", outstanding.control);
             self.broken("I-answer", text, indexes.first().copied(), -1);
             return;
         };
@@ -173,18 +173,19 @@ impl World {
             let text = format!("process {p} adds {late} with its answer to an assign of {list:?}");
             self.broken("I-answer", text, Some(late), -1);
         }
-        self.check_answer_time(p, asked.since, 6 * SECOND);
+        self.check_answer_time(p, outstanding.since, 6 * SECOND);
         self.processes[p].assigned_at = self.now;
         self.move_readers(p);
         self.control_soon(p);
     }
 
     fn check_late_assign(&mut self, p: usize, indexes: &[usize]) {
-        if let Some(asked) = &self.processes[p].outstanding {
-            let text = format!("process {p} assigns {indexes:?} while {:?} is unanswered", asked.control);
+        if let Some(outstanding) = &self.processes[p].outstanding {
+            let text =
+                format!("process {p} assigns {indexes:?} while {:?} is unanswered", outstanding.control);
             self.broken("I-answer", text, indexes.first().copied(), -1);
         } else if indexes.is_empty() {
-            self.broken("I-answer", format!("process {p} answers no assign"), None, -1);
+            self.broken("I-answer", format!("process {p} answers an assign without partitions"), None, -1);
         }
     }
 
@@ -201,27 +202,32 @@ impl World {
     pub(crate) fn answer_revoke(&mut self, p: usize, request: RebalanceId, partitions: &[Partition]) {
         let mut answered: Vec<_> = partitions.iter().map(|&partition| self.index(partition)).collect();
         answered.sort_unstable();
-        let Some(Outstanding { control, since, .. }) = self.take_asked(p, request) else { return };
+        let Some(Outstanding { control, since, .. }) = self.take_request(p, request) else { return };
         let (list, lost) = match control {
             Control::Revoke(list) => (list, false),
             Control::Lost(list) => (list, true),
             Control::Assign(list) => {
-                self.broken("I-answer", format!("process {p} gives up instead of taking {list:?}"), None, -1);
+                self.broken(
+                    "I-answer",
+                    format!("process {p} answers the assign of {list:?} with a revoke"),
+                    None,
+                    -1,
+                );
                 return;
             }
         };
         if answered != list {
-            let text = format!("process {p} was asked for {list:?} and gives up {answered:?}");
+            let text = format!("process {p} must release {list:?} and releases {answered:?}");
             self.broken("I-answer", text, list.first().copied(), -1);
         }
-        // A revoke may wait for calls and acks, then for the commit and the calls it cancelled.
+        // A revoke may wait for calls and acks, then for the commit and the cancelled calls.
         self.check_answer_time(p, since, if lost { 0 } else { 4 * SECOND });
         for &index in &list {
-            self.note(p, "given up", Some(index), -1, 0);
+            self.note(p, "released", Some(index), -1, 0);
             if !lost {
                 self.check_cancelled(p, index);
             }
-            self.processes[p].give_up(index);
+            self.processes[p].release_partition(index);
             if !lost && self.group.owner[index] == Some(p) {
                 self.group.owner[index] = None;
             }
@@ -238,23 +244,23 @@ impl World {
         self.control_soon(p);
     }
 
-    /// A partition is not given up while a cancelled call of it may still run, unless its time is over.
+    /// A partition is not released while a cancelled call of it may still run, unless its deadline has passed.
     fn check_cancelled(&mut self, p: usize, index: usize) {
         let limit = self.plan.config.commit_timeout.as_micros() as Micros;
         let epoch = self.processes[p].parts[index].epoch;
         let runs = self.processes[p].calls.values().filter(|call| !call.ended).find(|call| {
-            let its = call.rows.iter().any(|row| (row.partition, row.epoch) == (index, epoch));
-            its && call.cancelled.is_some_and(|at| at + limit > self.now)
+            let affected = call.rows.iter().any(|row| (row.partition, row.epoch) == (index, epoch));
+            affected && call.cancelled.is_some_and(|at| at + limit > self.now)
         });
         if let Some(offset) = runs.map(|call| call.rows[0].offset) {
-            let text = format!("process {p} gives {index} up while a cancelled call of it still runs");
+            let text = format!("process {p} releases {index} while a cancelled call of it still runs");
             self.broken("I6 quiet after hand-over", text, Some(index), offset);
         }
     }
 
     fn check_answer_time(&mut self, p: usize, since: Micros, limit: Micros) {
         let took = self.now - since;
-        // A process that stood still answers when it can.
+        // A paused process answers later.
         if took > limit && !self.processes[p].paused_since(since) {
             self.broken("I-answer", format!("process {p} answered after {took} us"), None, -1);
         }

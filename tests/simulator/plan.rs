@@ -1,4 +1,4 @@
-//! What one seed is about: the shape of its world and the classes of faults that are on.
+//! The configuration of one seed: the shape of the simulation and the enabled fault classes.
 
 use std::time::Duration;
 
@@ -12,70 +12,70 @@ pub(crate) type Micros = u64;
 pub(crate) const MS: Micros = 1_000;
 pub(crate) const SECOND: Micros = 1_000_000;
 
-/// A class of faults. A seed has each with some chance (a swarm): bugs hide behind combinations.
+/// A class of faults. A seed enables each with some probability (swarm testing): bugs depend on combinations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
     /// `kill -9`, also in the middle of a step.
     Kill,
-    /// SIGSTOP, past the session timeout or not.
+    /// SIGSTOP, beyond the session timeout or not.
     Pause,
-    /// The coordinator takes a running member for dead; the member hears of it later.
+    /// The coordinator expels a running member, which is notified later.
     Cut,
     /// Instances drain and leave, new ones join.
     Scale,
-    /// A second signal while draining.
+    /// A second signal during a drain.
     Hurry,
     /// Calls that outlast a revoke.
     SlowCalls,
     /// Acks that outlast a revoke.
     SlowAcks,
-    /// Commits or their answers get lost, or take too long.
+    /// Commits or their responses are lost or delayed.
     CommitLoss,
-    /// The coordinator asks to try again during a rebalance.
+    /// The coordinator answers with a retriable error during a rebalance.
     TryAgain,
     /// Commits are overtaken by the next generation.
     Stale,
-    /// A commit is applied long after its time, past every fence.
+    /// A commit is applied long after its timeout, past every fence.
     LateCommit,
-    /// The broker takes less metadata than configured.
+    /// The broker accepts less metadata than configured.
     TooLarge,
-    /// Metadata has hardly any room: claims are cut.
+    /// Metadata has hardly any capacity: claims are truncated.
     TinyMetadata,
-    /// Someone writes other metadata to our offsets.
+    /// Another program writes other metadata to our offsets.
     ForeignMetadata,
     /// Look-ups of starts fail.
     LookUpFails,
     /// Look-ups of starts outlast the answer to the assign.
     LookUpSlow,
-    /// The end of the log is not known at the look-up.
+    /// The look-up does not return the end of the log.
     LogEndUnknown,
-    /// Readers are elsewhere after a rebalance.
+    /// A rebalance changes the position of readers.
     ReaderSkips,
-    /// Reads fail, once or for good.
+    /// Reads fail, once or permanently.
     Damage,
-    /// Connections break, and readers go on from somewhere else.
+    /// Connections break, and readers continue at another position.
     Interrupted,
-    /// Readers are not moved.
+    /// Seeks fail.
     SeekFails,
-    /// Retention passes the group.
+    /// Retention deletes records that the group has not read.
     Retention,
     /// Topics are deleted and created again.
     Replaced,
-    /// Some events can't be handled, now and then or ever.
+    /// Some events can't be handled, sometimes or ever.
     Poison,
-    /// Guests ask for another try now and then.
+    /// Guests request a retry now and then.
     Flaky,
-    /// Guests break down over events that are not to blame.
+    /// Guests fail on events that are not the cause.
     Innocent,
-    /// The dead-letter topic is away for a while.
+    /// The dead-letter topic is unavailable for a while.
     LettersBlocked,
-    /// Outputs are refused.
+    /// Brokers reject outputs.
     Refused,
-    /// Outputs wait for the producer until no call may begin.
+    /// The output backlog grows until no call may begin.
     Backlog,
-    /// Queue, window and memory are small.
+    /// The limits of queue, window and memory are small.
     SmallLimits,
-    /// Guests wait for something outside.
+    /// Guests wait for an external response.
     Suspends,
 }
 
@@ -113,8 +113,8 @@ const CLASSES: [Class; 31] = [
     Class::Suspends,
 ];
 
-/// Classes after which nothing may ever run twice.
-const GENTLE: [Class; 13] = [
+/// Classes under which no event may run twice.
+const REPEAT_FREE: [Class; 13] = [
     Class::Scale,
     Class::LookUpFails,
     Class::LookUpSlow,
@@ -133,11 +133,11 @@ const GENTLE: [Class; 13] = [
 #[derive(Debug)]
 pub(crate) struct Plan {
     on: Vec<Class>,
-    /// Whether an event may have more than one ending.
+    /// Whether an event may have more than one outcome.
     pub(crate) may_repeat: bool,
-    /// The classic protocol that takes everything from everybody at each rebalance.
+    /// The eager protocol, which revokes all partitions at each rebalance.
     pub(crate) eager: bool,
-    /// Every process reads up to the ends that it found, then drains; it is started again.
+    /// Every process reads up to the ends that it found, then drains; it is restarted.
     pub(crate) until_end: bool,
     pub(crate) topics: u16,
     pub(crate) partitions_per_topic: u16,
@@ -146,11 +146,11 @@ pub(crate) struct Plan {
     pub(crate) keys_per_hash: u64,
     /// Percentage of events without a lane key.
     pub(crate) keyless: u64,
-    /// Events without a lane key are not to be handled.
+    /// Events without a lane key are rejected.
     pub(crate) rejects_unkeyed: bool,
-    /// Percentage of events that the handler does not want.
+    /// Percentage of events that the filter excludes.
     pub(crate) filtered: u64,
-    /// The guest is called once per event: who breaks it down is known.
+    /// The guest is called once per event: the failing row is known.
     pub(crate) loops: bool,
     /// Percentage of events with outputs.
     pub(crate) outputs: u64,
@@ -166,7 +166,7 @@ pub(crate) struct Plan {
     pub(crate) session_timeout: Micros,
     pub(crate) broker_metadata_limit: usize,
     pub(crate) topic_ids: bool,
-    /// The guest's work per row, as told to the core.
+    /// The guest's work per row, as reported to the core.
     pub(crate) row_cost: Micros,
     pub(crate) config: Config,
 }
@@ -181,7 +181,7 @@ impl Plan {
         let topics = rng.range(1, 2) as u16;
         let config = Config { topics, ..draw_config(rng, &on, metadata_limit) };
         Plan {
-            may_repeat: on.iter().any(|class| !GENTLE.contains(class)),
+            may_repeat: on.iter().any(|class| !REPEAT_FREE.contains(class)),
             eager: rng.percent(40),
             until_end: rng.percent(20),
             topics,
@@ -216,11 +216,11 @@ impl Plan {
         &self.on
     }
 
-    /// No faults from here on. What is configured stays.
+    /// No more faults. The rest of the configuration stays.
     pub(crate) fn heal(&mut self) {
         self.on.clear();
         self.config.out_of_range = OutOfRange::Earliest;
-        // Somebody reads why the handler stops, and lets it go on.
+        // An operator reads the reason why the handler stops, and changes the configuration.
         if self.config.retry.on_exhausted == OnExhausted::Stop {
             self.config.retry.on_exhausted = OnExhausted::DeadLetter;
         }
@@ -233,11 +233,11 @@ impl Plan {
 
 fn draw_classes(rng: &mut Rng) -> Vec<Class> {
     match rng.below(100) {
-        // Calm: a world without faults must be without repeats.
+        // A simulation without faults must be without repeats.
         0..10 => Vec::new(),
         10..35 => {
             let chance = rng.range(30, 60);
-            GENTLE.into_iter().filter(|_| rng.percent(chance)).collect()
+            REPEAT_FREE.into_iter().filter(|_| rng.percent(chance)).collect()
         }
         _ => {
             let chance = rng.range(30, 60);
@@ -258,8 +258,8 @@ fn draw_config(rng: &mut Rng, on: &[Class], metadata_limit: usize) -> Config {
         arena_bytes: if small { rng.range(1_000, 20_000) } else { 64 << 20 },
         commit_interval: Duration::from_millis(rng.pick(&[200, 1000])),
         commit_every: rng.pick(&[5, 10_000]),
-        // Production waits a minute, in which this world must be at rest. Nothing but an older owner's late commit
-        // may need to be mended by it.
+        // In production it is a minute, in which this simulation must have finished. Only a late commit of an older owner
+        // may need to be corrected by it.
         recommit_interval: Duration::from_secs(if on.contains(&Class::LateCommit) { 10 } else { 300 }),
         metadata_limit,
         out_of_range: rng.pick(&policies),

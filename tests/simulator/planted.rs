@@ -1,44 +1,44 @@
-//! Bugs that systems of this kind had, planted between the core and the world.
+//! Known bugs of systems of this kind, planted between the core and the simulated environment.
 //!
-//! The production core stays as it is: each bug corrupts what the core is told, or what it asks for, in the way
-//! the faulty program did. A simulator that does not notice them proves nothing about the ones it looks for.
+//! The core is unchanged: each bug corrupts its inputs or its actions in the way the faulty program did. A simulator
+//! that does not detect them proves nothing about other bugs.
 
-/// Which bug this run has.
+/// The bug that a run contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Planted {
-    /// Commits the highest finished offset, not the prefix.
+    /// Commits the highest finished offset instead of the committable offset.
     CommitHighest,
-    /// Takes handing an output over for its acknowledgement.
+    /// Takes producing an output for its acknowledgement.
     SettleBeforeAck,
-    /// Takes a result that comes late for that of the call which has its place now.
+    /// Takes a late result for the result of the call that now uses its slot.
     StaleResult,
-    /// Says that a cancelled call is gone while its guest still runs.
+    /// Reports a cancelled call as gone while its guest still runs.
     ForgetOldCall,
-    /// Takes the base offset for done when the set beyond it can't be read.
+    /// Takes the base offset as done when the completed set beyond it can't be read.
     ClaimBase,
     /// Loses the record that arrives right after the end of a partition was reported.
     SkipAfterEnd,
-    /// Takes rows and end of one read for two things: if the rows are refused, the end still counts.
+    /// Splits one read into rows and end: if the rows are ignored, the end still counts.
     SplitReads,
-    /// Does not notice that a reader goes on from somewhere else.
+    /// Does not notice that a reader continues at another position.
     HideReadErrors,
-    /// Does not notice that a reader was not moved.
+    /// Does not notice that a seek failed.
     HideSeekFailures,
-    /// Does not notice that a topic is another one.
+    /// Does not notice that a topic was replaced.
     HideReplacedTopic,
-    /// Takes an offset that was committed in another topic of this name for one of this topic.
+    /// Takes an offset that was committed in an earlier topic of this name as one of this topic.
     ForgetTopicIds,
     /// Charges every event of a call that failed as a whole.
     ChargeAll,
-    /// Tries an event again at once.
+    /// Retries an event immediately.
     RetryTooSoon,
     /// Takes sending a dead letter for its acknowledgement.
     LetterUnacked,
-    /// Sends what waits for the producer although its ownership is over.
+    /// Sends queued outputs although their ownership has ended.
     KeepOutputs,
-    /// Does not say that too much waits for the producer.
+    /// Does not report the output backlog.
     HideBacklog,
-    /// Takes sending a commit for its answer: what lies behind a round does not wait for it.
+    /// Takes sending a commit for its response: events beyond a retry round do not wait for it.
     RoundUncommitted,
 }
 

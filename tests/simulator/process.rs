@@ -1,90 +1,90 @@
-//! One process of the group: a core, and what its shell would know.
+//! One process of the group: a core, and the state of its shell.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use keylane_core::{ArenaSlot, CallId, CommitId, Core, OutOfRange, RebalanceId, RetryPolicy};
 
-use super::blame::Blame;
+use super::blame::RetryState;
 use super::log::Lane;
 use super::plan::{Micros, Plan};
 use super::world::Event;
 
 #[derive(Debug)]
 pub(crate) struct Process {
-    /// `None` while it is being fed, and once it is over.
+    /// `None` while it receives an input, and after its end.
     pub(crate) core: Option<Core>,
     pub(crate) instance: usize,
     pub(crate) started: Micros,
     pub(crate) alive: bool,
     pub(crate) paused: bool,
     pub(crate) paused_at: Micros,
-    /// When it last went on after a pause; 0: never.
+    /// When it was last resumed; 0: never.
     pub(crate) resumed_at: Micros,
-    /// What happened to it while it was paused.
+    /// Events that arrived while it was paused.
     pub(crate) parked: Vec<Event>,
-    /// Dies after so many more actions.
+    /// It is killed after this many more actions.
     pub(crate) dies_after: Option<u64>,
     pub(crate) draining: bool,
-    /// Nothing keeps its drain from being clean.
+    /// Its drain must be clean.
     pub(crate) expects_clean: bool,
-    /// Its operator's answer to an offset outside the log.
+    /// Its configuration for an offset outside the log.
     pub(crate) out_of_range: OutOfRange,
-    /// What it does with events that fail.
+    /// Its configuration for events that fail.
     pub(crate) retry: RetryPolicy,
     /// Per ownership and offset.
-    pub(crate) blames: BTreeMap<(u64, i64), Blame>,
-    /// Per ownership: nothing beyond is dispatched until all up to it is committed.
+    pub(crate) retry_states: BTreeMap<(u64, i64), RetryState>,
+    /// Per ownership: no event beyond this offset is dispatched until everything up to it is committed.
     pub(crate) rounds: BTreeMap<u64, i64>,
     /// The highest offset dispatched, per ownership.
     pub(crate) dispatched_to: BTreeMap<u64, i64>,
-    /// Its handler gave up.
+    /// Its handler stopped.
     pub(crate) stopping: bool,
     pub(crate) left: bool,
     pub(crate) tick_at: Option<Micros>,
-    /// Rebalances not yet delivered: in order, one at a time.
+    /// Undelivered rebalance events, in order; one is delivered at a time.
     pub(crate) controls: VecDeque<Control>,
-    /// The one that the core has to answer, and since when.
+    /// The rebalance event that the core has to answer, and its time.
     pub(crate) outstanding: Option<Outstanding>,
-    /// Rebalances that it was asked about so far.
+    /// Rebalance events so far.
     pub(crate) rebalances: u64,
-    /// The generation it knows.
+    /// The latest generation that it received.
     pub(crate) generation: u32,
     pub(crate) parts: Vec<Part>,
-    /// Under `--until-end`: where the work ends, per partition.
+    /// Under `--until-end`: the end of the work, per partition.
     pub(crate) ends: Vec<Option<i64>>,
-    /// When an assign was answered last.
+    /// The time of the last answered assign.
     pub(crate) assigned_at: Micros,
-    /// Per place: the event kept there, until it is released.
-    places: Vec<Option<Kept>>,
-    /// The same by lane, with the place.
+    /// Per arena slot: its event, until it is released.
+    arena: Vec<Option<Kept>>,
+    /// The same by lane, with the slot.
     pub(crate) queue: BTreeSet<(usize, Lane, i64, u64)>,
     pub(crate) calls: BTreeMap<(u32, u32), Call>,
-    /// Lanes whose guest has not really ended.
-    pub(crate) lanes_out: BTreeMap<(usize, Lane), (u32, u32)>,
-    /// Outputs handed over and not acked, per lane and ownership.
+    /// Lanes whose guest still runs.
+    pub(crate) lanes_in_flight: BTreeMap<(usize, Lane), (u32, u32)>,
+    /// Outputs produced and not acknowledged, per lane and ownership.
     pub(crate) unacked: BTreeMap<(usize, Lane, u64), u32>,
-    /// So much waits for the producer that no call may begin.
+    /// The output backlog is full: no call may begin.
     pub(crate) backlog: bool,
-    /// Sessions that have ended: nothing of them may start or be handed over.
+    /// Ended ownerships: none of their events may be dispatched or produced.
     pub(crate) ended: BTreeSet<u64>,
     pub(crate) commit: Option<CommitId>,
     pub(crate) outputs: Outputs,
-    /// For a planted bug: results by place, kept for the next user of the place.
+    /// For a planted bug: results by slot, kept for the next call of the slot.
     pub(crate) stale: BTreeMap<u32, (u32, u32)>,
     /// For a planted bug: the highest finished offset.
     pub(crate) highest_done: BTreeMap<usize, i64>,
 }
 
-/// What the group says to a member.
+/// A rebalance event that the group sends to a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Control {
     Assign(Vec<usize>),
     Revoke(Vec<usize>),
-    /// Everything is someone else's already.
+    /// All partitions already have other owners.
     Lost(Vec<usize>),
 }
 
-/// What the group waits for.
+/// The unanswered rebalance event.
 #[derive(Clone, Debug)]
 pub(crate) struct Outstanding {
     pub(crate) id: RebalanceId,
@@ -95,16 +95,16 @@ pub(crate) struct Outstanding {
 /// One partition as one process sees it.
 #[derive(Debug, Default)]
 pub(crate) struct Part {
-    /// From the assign on, until a revoke is answered or it is lost.
+    /// From the assign until a revoke is answered or the partition is lost.
     pub(crate) owned: bool,
     /// Counts ownerships.
     pub(crate) epoch: u32,
     pub(crate) reader: Option<Reader>,
     /// The ownership that the core named.
     pub(crate) ownership: Option<u64>,
-    /// Commits of this ownership may not lie below: what was found, and what was committed since.
+    /// Commits of this ownership may not be below this offset: the one that was found, then the last one committed.
     pub(crate) floor: Option<i64>,
-    /// Of the log, as the process knows it.
+    /// The incarnation of the log, as the process found it.
     pub(crate) incarnation: u32,
     /// Events kept and not released.
     pub(crate) kept: u32,
@@ -114,16 +114,16 @@ pub(crate) struct Part {
 #[derive(Debug)]
 pub(crate) struct Reader {
     pub(crate) position: i64,
-    /// Where it would be if nothing had moved it.
-    pub(crate) sound: i64,
+    /// Its position if nothing had moved it.
+    pub(crate) expected: i64,
     pub(crate) permission: Option<(u32, u64)>,
     /// The end that was reported last.
-    pub(crate) end_told: Option<i64>,
-    /// It gives nothing until it is put somewhere.
+    pub(crate) end_reported: Option<i64>,
+    /// It returns nothing until it is positioned.
     pub(crate) halted: bool,
-    /// Out of range: it refuses to seek, and has to be assigned anew.
+    /// Out of range: it can't seek and must be reassigned.
     pub(crate) needs_assign: bool,
-    /// Its error was reported, and is not reported again.
+    /// Its error was reported and is not reported again.
     pub(crate) silent: bool,
     pub(crate) poll_scheduled: bool,
 }
@@ -132,9 +132,9 @@ impl Reader {
     pub(crate) fn new(position: i64) -> Self {
         Reader {
             position,
-            sound: position,
+            expected: position,
             permission: None,
-            end_told: None,
+            end_reported: None,
             halted: false,
             needs_assign: false,
             silent: false,
@@ -149,12 +149,12 @@ pub(crate) struct Call {
     pub(crate) lanes: Vec<u32>,
     /// Its instance served no call before.
     pub(crate) fresh: bool,
-    /// When it was asked to go away.
+    /// When it was cancelled.
     pub(crate) cancelled: Option<Micros>,
-    /// Its guest is gone.
+    /// Its guest has ended.
     pub(crate) ended: bool,
-    /// The core was told so.
-    pub(crate) told: bool,
+    /// The core received its end.
+    pub(crate) reported: bool,
     pub(crate) suspended: bool,
 }
 
@@ -163,37 +163,37 @@ pub(crate) struct CallRow {
     pub(crate) partition: usize,
     pub(crate) epoch: u32,
     pub(crate) ownership: u64,
-    /// Of the log that it was read from.
+    /// The incarnation of the log that it was read from.
     pub(crate) incarnation: u32,
     pub(crate) offset: i64,
     pub(crate) lane: Lane,
     pub(crate) has_outputs: bool,
     pub(crate) done: bool,
-    pub(crate) handed_over: bool,
-    /// Outputs or a dead letter of it have no answer yet.
+    pub(crate) produced: bool,
+    /// Its outputs or its dead letter are unacknowledged.
     pub(crate) unanswered: bool,
-    /// Its ownership is over: what has not left by then never will.
+    /// Its ownership has ended: outputs that are not sent by this time are never sent.
     pub(crate) dropped: Option<Micros>,
 }
 
-/// An event that was read and is not over.
+/// An event that was read and is not released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kept {
     pub(crate) partition: usize,
-    /// Of the log that it was read from.
+    /// The incarnation of the log that it was read from.
     pub(crate) incarnation: u32,
     pub(crate) lane: Lane,
     pub(crate) offset: i64,
 }
 
-/// What is on the wire: the producer keeps the order of each key.
+/// Outputs in flight: the producer keeps the order of each key.
 #[derive(Debug, Default)]
 pub(crate) struct Outputs {
-    pub(crate) last_landing: BTreeMap<(usize, u64), Micros>,
-    /// Nothing more of these keys lands: the process died, or the broker refused the one before.
-    pub(crate) cut: BTreeSet<(usize, u64)>,
-    /// The highest output of each ownership and key that landed.
-    pub(crate) landed: BTreeMap<(u64, usize, u64), u32>,
+    pub(crate) last_stored_at: BTreeMap<(usize, u64), Micros>,
+    /// No more outputs of these keys are stored: the process died.
+    pub(crate) stopped_keys: BTreeSet<(usize, u64)>,
+    /// The highest stored output of each ownership and key.
+    pub(crate) stored: BTreeMap<(u64, usize, u64), u32>,
 }
 
 impl Process {
@@ -212,7 +212,7 @@ impl Process {
             expects_clean: false,
             out_of_range: plan.config.out_of_range,
             retry: plan.config.retry.clone(),
-            blames: BTreeMap::new(),
+            retry_states: BTreeMap::new(),
             rounds: BTreeMap::new(),
             dispatched_to: BTreeMap::new(),
             stopping: false,
@@ -225,10 +225,10 @@ impl Process {
             parts: (0..plan.partitions()).map(|_| Part::default()).collect(),
             ends: vec![None; plan.partitions()],
             assigned_at: 0,
-            places: Vec::new(),
+            arena: Vec::new(),
             queue: BTreeSet::new(),
             calls: BTreeMap::new(),
-            lanes_out: BTreeMap::new(),
+            lanes_in_flight: BTreeMap::new(),
             unacked: BTreeMap::new(),
             backlog: false,
             ended: BTreeSet::new(),
@@ -239,24 +239,24 @@ impl Process {
         }
     }
 
-    /// Calls that a worker is busy with.
+    /// Calls that occupy a worker.
     pub(crate) fn busy(&self) -> usize {
-        self.calls.values().filter(|call| !call.told && !call.suspended).count()
+        self.calls.values().filter(|call| !call.reported && !call.suspended).count()
     }
 
-    /// Calls that the core does not know the end of.
-    pub(crate) fn out(&self) -> usize {
-        self.calls.values().filter(|call| !call.told).count()
+    /// Calls whose end the core has not received.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.calls.values().filter(|call| !call.reported).count()
     }
 
-    /// Whether results of this row still count, as the world sees it.
+    /// Whether results of this row still count, as seen by the simulator.
     pub(crate) fn is_open(&self, row: &CallRow) -> bool {
         let part = &self.parts[row.partition];
         self.alive && part.owned && part.epoch == row.epoch && !self.ended.contains(&row.ownership)
     }
 
-    /// The ownership of a partition is over.
-    pub(crate) fn give_up(&mut self, partition: usize) {
+    /// The ownership of a partition has ended.
+    pub(crate) fn release_partition(&mut self, partition: usize) {
         let part = &mut self.parts[partition];
         part.owned = false;
         part.reader = None;
@@ -265,33 +265,33 @@ impl Process {
     }
 
     pub(crate) fn keep(&mut self, kept: Kept) -> ArenaSlot {
-        let arena_slot = self.places.len() as u64;
-        self.places.push(Some(kept));
+        let arena_slot = self.arena.len() as u64;
+        self.arena.push(Some(kept));
         self.queue.insert((kept.partition, kept.lane, kept.offset, arena_slot));
         self.parts[kept.partition].kept += 1;
         ArenaSlot(arena_slot)
     }
 
-    /// What is kept there.
+    /// The event in a slot.
     pub(crate) fn kept_at(&self, arena_slot: ArenaSlot) -> Option<Kept> {
-        *self.places.get(arena_slot.0 as usize)?
+        *self.arena.get(arena_slot.0 as usize)?
     }
 
-    /// The place is free again. Wrong: it was free already, or never given.
+    /// Frees the slot. `None`: it was free already, or never used.
     pub(crate) fn release(&mut self, arena_slot: ArenaSlot) -> Option<(usize, i64)> {
-        let Kept { partition, lane, offset, .. } = self.places.get_mut(arena_slot.0 as usize)?.take()?;
+        let Kept { partition, lane, offset, .. } = self.arena.get_mut(arena_slot.0 as usize)?.take()?;
         self.queue.remove(&(partition, lane, offset, arena_slot.0));
         self.parts[partition].kept -= 1;
         Some((partition, offset))
     }
 
-    /// Whether it stood still for a while since then.
+    /// Whether it was paused since then.
     pub(crate) fn paused_since(&self, since: Micros) -> bool {
         self.paused || self.resumed_at > since
     }
 
     pub(crate) fn revoking(&self, partition: usize) -> bool {
-        match self.outstanding.as_ref().map(|asked| &asked.control) {
+        match self.outstanding.as_ref().map(|outstanding| &outstanding.control) {
             Some(Control::Revoke(list) | Control::Lost(list)) => list.contains(&partition),
             Some(Control::Assign(_)) | None => false,
         }

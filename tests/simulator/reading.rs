@@ -1,4 +1,4 @@
-//! Readers: what a partition's queue gives, in what portions, and where it goes wrong.
+//! Readers: the batches that a partition's queue returns, and read errors.
 
 use keylane_core::{Admission, ArenaSlot, FetchedRow, Input, OutOfRange, Partition, ReadError};
 
@@ -15,7 +15,7 @@ struct Read {
     rows: Vec<FetchedRow>,
     end: Option<i64>,
     error: Option<ReadError>,
-    /// Where the reader is after it.
+    /// The position of the reader afterwards.
     position: i64,
 }
 
@@ -34,7 +34,7 @@ impl World {
         let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
         reader.poll_scheduled = false;
         let (halted, permission) = (reader.halted, reader.permission);
-        // During a rebalance it stands still, but it may give what it had at hand.
+        // During a rebalance it stops, but it may return records that were already fetched.
         if halted || (rebalancing && !self.strikes(Class::ReaderSkips, 50)) {
             return;
         }
@@ -48,22 +48,22 @@ impl World {
             reader.halted = true;
             reader.needs_assign = true;
             let why = ReadError::OutOfRange { log_start: log.start, log_end: log.end };
-            if !self.knows_topic(p, index) && self.rng.percent(80) {
-                self.check_topic(p, index); // the bounds come with the topic's id, mostly
+            if !self.reads_current_topic(p, index) && self.rng.percent(80) {
+                self.check_topic(p, index); // the bounds usually arrive together with the topic id
             } else {
                 self.out_of_range(p, index, why);
             }
             return;
         }
         let read = self.read(p, index, (events, bytes));
-        self.tell_read(p, index, read);
+        self.report_read(p, index, read);
     }
 
-    /// What the client has at hand: rows, and behind them the end of the log or an error, or both.
+    /// The records that the client has fetched, followed by the end of the log, an error, or both.
     fn read(&mut self, p: usize, index: usize, (events, bytes): (u32, u64)) -> Read {
         let Some(reader) = &self.processes[p].parts[index].reader else { return Read::default() };
-        let (position, end_told) = (reader.position, reader.end_told);
-        let skipped = self.planted == Some(Planted::SkipAfterEnd) && end_told.is_some();
+        let (position, end_reported) = (reader.position, reader.end_reported);
+        let skipped = self.planted == Some(Planted::SkipAfterEnd) && end_reported.is_some();
         let at_once = self.rng.range(1, 20).min(u64::from(events)) as usize;
         let mut read = Read { position, ..Read::default() };
         let mut at = self.logs[index].position(position) + usize::from(skipped);
@@ -84,7 +84,7 @@ impl World {
             at += 1;
         }
         let end = self.logs[index].end;
-        let is_new = end_told != Some(end) || !read.rows.is_empty();
+        let is_new = end_reported != Some(end) || !read.rows.is_empty();
         if is_new && (read.rows.is_empty() || self.rng.percent(60)) {
             read.end = Some(end);
             read.position = read.position.max(end);
@@ -107,22 +107,22 @@ impl World {
         if filtered {
             self.saw(Seen::Filtered);
         }
-        if admission == Admission::Rejected && !self.buries(p) {
+        if admission == Admission::Rejected && !self.publishes_dead_letters(p) {
             self.logs[index].excuse(offset, offset + 1);
         }
         self.note(p, "read", Some(index), offset, i64::from(bytes));
         FetchedRow { offset, timestamp: offset * 7 - 1, bytes, arena_slot, admission }
     }
 
-    fn tell_read(&mut self, p: usize, index: usize, read: Read) {
+    fn report_read(&mut self, p: usize, index: usize, read: Read) {
         let Read { rows, end, error, position } = read;
         if rows.is_empty() && end.is_none() && error.is_none() {
             return;
         }
         let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
         reader.position = position;
-        reader.sound = reader.sound.max(position);
-        reader.end_told = end;
+        reader.expected = reader.expected.max(position);
+        reader.end_reported = end;
         reader.permission = None;
         if let Some(end) = end {
             self.note(p, "end", Some(index), end, rows.len() as i64);
@@ -132,7 +132,7 @@ impl World {
             self.note(p, "read error", Some(index), position, rows.len() as i64);
             self.saw(Seen::ReadErrors);
             self.saw(if rows.is_empty() { Seen::ReadsOfError } else { Seen::ReadsOfRowsAndError });
-            // After an error a reader stands anywhere.
+            // After an error the position of a reader is undefined.
             let skip = self.rng.below(4) as i64;
             self.move_reader(p, index, skip);
         }
@@ -157,10 +157,10 @@ impl World {
         self.saw(Seen::OutOfRange);
         let (start, end) = (self.logs[index].start, self.logs[index].end);
         self.note(p, "out of range", Some(index), start, end);
-        let sound = self.processes[p].parts[index].reader.as_ref().map_or(0, |reader| reader.sound);
-        if self.processes[p].out_of_range == OutOfRange::Latest && sound < start {
-            // The operator's policy passes over everything that is there now; a reader that went astray is
-            // no reason for it.
+        let expected = self.processes[p].parts[index].reader.as_ref().map_or(0, |reader| reader.expected);
+        if self.processes[p].out_of_range == OutOfRange::Latest && expected < start {
+            // `out_of_range` skips all present records; a reader that was moved by an error is no reason
+            // for it.
             self.logs[index].excuse(i64::MIN, end);
         }
         let partition = self.logs[index].partition;
@@ -170,7 +170,7 @@ impl World {
         self.feed(p, Input::Fetched { partition, rows: &[], end: None, error: Some(why) });
     }
 
-    /// Reading fails here, or there is just nothing: some errors are reported only once.
+    /// Returns the error of a damaged offset, or nothing: some errors are reported only once.
     fn damaged(&mut self, p: usize, index: usize) -> Option<ReadError> {
         let log = &mut self.logs[index];
         let mut last = false;
@@ -202,7 +202,7 @@ impl World {
         }
     }
 
-    /// The client does not move a reader. A planted bug does not notice.
+    /// A seek fails. With a planted bug the failure is not noticed.
     fn seek_fails(&mut self, p: usize, index: usize, percent: u64) -> bool {
         let fails = self.strikes(Class::SeekFails, percent);
         if fails {
@@ -229,12 +229,12 @@ impl World {
     fn move_reader(&mut self, p: usize, index: usize, by: i64) {
         let log = &self.logs[index];
         let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
-        // Also past the end, where nothing is.
+        // Also past the end of the log.
         reader.position = (reader.position + by).max(log.start.min(reader.position));
-        reader.end_told = None;
+        reader.end_reported = None;
     }
 
-    /// A rebalance may leave a reader anywhere.
+    /// A rebalance may change the position of readers.
     pub(crate) fn move_readers(&mut self, p: usize) {
         for index in 0..self.logs.len() {
             if self.strikes(Class::ReaderSkips, 40) {
@@ -248,7 +248,7 @@ impl World {
         let index = self.index(partition);
         let limit = self.plan.config.max_queued;
         self.require((1..=limit).contains(&events) && bytes > 0, "I-limits", index, -1, || {
-            format!("process {p} may read {events} events, {bytes} bytes; at most {limit} are to be queued")
+            format!("process {p} may read {events} events, {bytes} bytes; the limit is {limit}")
         });
         if let Some(reader) = self.reader(p, index, "permits reading") {
             reader.permission = Some((events, bytes));
@@ -277,8 +277,8 @@ impl World {
             }
             let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
             reader.position = offset;
-            reader.sound = offset;
-            reader.end_told = None;
+            reader.expected = offset;
+            reader.end_reported = None;
             reader.halted = false;
             self.wake_reader(p, index);
         }
@@ -290,7 +290,7 @@ impl World {
         self.note(p, "reassign", Some(index), offset, 0);
         let part = &mut self.processes[p].parts[index];
         if part.owned && part.reader.is_none() {
-            part.reader = Some(Reader::new(offset)); // it was stopped before it was ever read
+            part.reader = Some(Reader::new(offset)); // the partition was stopped before its first read
         }
         if self.reader(p, index, "reassigns").is_some() && !self.seek_fails(p, index, 10) {
             let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
@@ -301,7 +301,7 @@ impl World {
         }
     }
 
-    /// The reader of a partition that is ours; anything else is a broken promise.
+    /// The reader of a partition that the process owns; otherwise it is a violation.
     fn reader(&mut self, p: usize, index: usize, what: &str) -> Option<&mut Reader> {
         let part = &self.processes[p].parts[index];
         if !part.owned || part.reader.is_none() {

@@ -1,4 +1,4 @@
-//! Topics that are deleted and created again under their readers.
+//! Topics that are deleted and created again while they are read.
 
 use keylane_core::codec;
 use keylane_core::{Input, ReadError};
@@ -11,10 +11,10 @@ use super::trace::Seen;
 use super::world::{Event, World};
 
 impl World {
-    /// The group's commits go with the topic; its readers go on where they stand, and find out later.
+    /// The group's commits are deleted with the topic; its readers keep their positions and notice it later.
     pub(crate) fn replace_topic(&mut self) {
         let index = self.rng.index(self.logs.len());
-        // Where commits can't say of which topic they are, or others write to them, a late one can't be told apart.
+        // If commits can't contain the topic id, or others write to them, a late one can't be detected.
         let unnamed = [Class::TinyMetadata, Class::TooLarge, Class::ForeignMetadata];
         let named = self.plan.topic_ids && !unnamed.into_iter().any(|class| self.has(class));
         if !named || self.plan.until_end {
@@ -34,14 +34,17 @@ impl World {
         }
     }
 
-    /// The shell compares the topic's id with that which the partition is read from.
+    /// The shell compares the topic's id with the id of the topic that it reads.
     pub(crate) fn check_topic(&mut self, p: usize, index: usize) {
         let part = &self.processes[p].parts[index];
-        if !part.owned || self.knows_topic(p, index) || self.planted == Some(Planted::HideReplacedTopic) {
+        if !part.owned
+            || self.reads_current_topic(p, index)
+            || self.planted == Some(Planted::HideReplacedTopic)
+        {
             return;
         }
         if part.ownership.is_none() && !part.stopped {
-            self.after(SECOND, Event::CheckTopic(p, index)); // its start is not known yet
+            self.after(SECOND, Event::CheckTopic(p, index)); // its start is not resolved yet
             return;
         }
         self.saw(Seen::TopicsFoundReplaced);
@@ -56,12 +59,12 @@ impl World {
         self.feed(p, Input::Fetched { partition, rows: &[], end: None, error });
     }
 
-    /// Whether the process knows which topic it reads.
-    pub(crate) fn knows_topic(&self, p: usize, index: usize) -> bool {
+    /// Whether the process reads the current topic of this name.
+    pub(crate) fn reads_current_topic(&self, p: usize, index: usize) -> bool {
         self.processes[p].parts[index].incarnation == self.logs[index].incarnation
     }
 
-    /// A record of a log that is still there.
+    /// A record of a log that still exists.
     pub(crate) fn record_of(&self, index: usize, incarnation: u32, offset: i64) -> Option<&Record> {
         let log = &self.logs[index];
         log.record(offset).filter(|_| log.incarnation == incarnation)

@@ -1,4 +1,4 @@
-//! The only source of chance: everything a seed does follows from its number.
+//! The only source of randomness: the seed determines everything.
 
 /// SplitMix64: small, fast, and good enough to shuffle events.
 #[derive(Debug)]

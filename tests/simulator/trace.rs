@@ -1,10 +1,10 @@
-//! What happened, in order; what must have happened in a whole run; and how a failure is told.
+//! The trace of a run, the minimum coverage of all runs, and the rendering of a failure.
 
 use std::fmt::Write;
 
 use super::plan::Micros;
 
-/// One line of a trace. Numbers only: a trace is kept for every seed.
+/// One line of a trace. It holds numbers only, because a trace is kept for every seed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Line {
     pub(crate) at: Micros,
@@ -40,8 +40,8 @@ impl Trace {
         hash
     }
 
-    /// The last `count` lines that `keep` wants, one a row.
-    pub(crate) fn tell(&self, count: usize, keep: impl Fn(&Line) -> bool) -> String {
+    /// The last `count` lines that match `keep`, one per row.
+    pub(crate) fn render(&self, count: usize, keep: impl Fn(&Line) -> bool) -> String {
         let mut kept: Vec<_> = self.lines.iter().rev().filter(|line| keep(line)).take(count).collect();
         kept.reverse();
         let mut text = String::new();
@@ -55,7 +55,7 @@ impl Trace {
     }
 }
 
-/// A broken promise.
+/// A violated invariant.
 #[derive(Clone, Debug)]
 pub(crate) struct Violation {
     /// Name of the invariant.
@@ -67,7 +67,7 @@ pub(crate) struct Violation {
 
 macro_rules! coverage {
     ($($name:ident $floor:literal)*) => {
-        /// Something that a run must have seen often enough, or its silence proves nothing.
+        /// A condition that a run must have seen often enough to prove anything.
         #[derive(Clone, Copy, Debug)]
         pub(crate) enum Seen { $($name),* }
 
@@ -75,7 +75,7 @@ macro_rules! coverage {
     };
 }
 
-// The number is the least count per 20,000 seeds: about a third of what was counted when it was written.
+// The number is the minimum count per 20,000 seeds: about a third of the count when it was written.
 coverage! {
     Events 1_000_000
     Commits 200_000
@@ -85,8 +85,8 @@ coverage! {
     CommitsTryAgain 2_000
     CommitsLate 1_000
     SetsCommitted 100_000
-    SetsCut 20_000
-    SetsBelieved 8_000
+    SetsTruncated 20_000
+    SetsApplied 8_000
     SetsIgnored 1_000
     Kills 3_000
     KillsMidStep 1_000
@@ -102,7 +102,7 @@ coverage! {
     Revokes 20_000
     RevokesWithCallsOut 6_000
     Drains 40_000
-    DrainsHurried 200
+    DrainsUrgent 200
     Cancels 3_000
     CancelsThatEndedFirst 1_000
     DroppedResults 2_000
@@ -126,18 +126,18 @@ coverage! {
     TooOld 2_000
     Skipped 5_000
     DeadLetters 40_000
-    LettersWithoutCall 40_000
+    DeadLettersWithoutCall 40_000
     Filtered 90_000
     LookUpsFailed 6_000
     LookUpsLate 600
     LogEndsUnknown 5_000
     Stalls 2_000
-    OutputsLanded 600_000
-    OutputsLandedAfterDeath 600
-    OutputsRefused 600
+    OutputsStored 600_000
+    OutputsStoredAfterKill 600
+    OutputsRejected 600
     OutputsDropped 600
     Backlogs 3_000
-    OutputsUnstorable 300
+    OutputsUnpublishable 300
     CallsSuspended 20_000
     FullQueues 70_000
     EndsReached 20_000
@@ -154,12 +154,12 @@ impl Coverage {
         Coverage([0; FLOORS.len()])
     }
 
-    pub(crate) fn saw(&mut self, what: Seen) {
-        self.0[what as usize] += 1;
+    pub(crate) fn saw(&mut self, seen: Seen) {
+        self.0[seen as usize] += 1;
     }
 
-    pub(crate) fn count(&self, what: Seen) -> u64 {
-        self.0[what as usize]
+    pub(crate) fn count(&self, seen: Seen) -> u64 {
+        self.0[seen as usize]
     }
 
     pub(crate) fn add(&mut self, other: &Coverage) {
@@ -168,14 +168,14 @@ impl Coverage {
         }
     }
 
-    /// What was seen too rarely in a run of so many seeds.
+    /// The conditions that were seen too rarely in a run of this many seeds.
     pub(crate) fn missing(&self, seeds: u64) -> Vec<String> {
         let counts = FLOORS.iter().zip(self.0);
         let low = counts.filter(|&(&(_, floor), count)| count * 20_000 < floor * seeds);
         low.map(|(&(name, floor), count)| format!("{name}: {count} of {floor} per 20,000 seeds")).collect()
     }
 
-    pub(crate) fn tell(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let counts = FLOORS.iter().zip(self.0);
         counts.map(|((name, _), count)| format!("{name} {count}\n")).collect()
     }

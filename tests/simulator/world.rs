@@ -1,4 +1,4 @@
-//! The world: a clock, a heap of events, and the loop that feeds cores.
+//! The world: a clock, a heap of scheduled events, and the loop that feeds the cores.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -24,20 +24,20 @@ pub(crate) struct World {
     pub(crate) stage: Stage,
     pub(crate) logs: Vec<Log>,
     pub(crate) group: Group,
-    /// What the coordinator stores per partition.
+    /// The offset and metadata that the coordinator stores, per partition.
     pub(crate) stored: Vec<Option<Stored>>,
-    /// Every process there ever was; most are dead.
+    /// Every process since the start; most are dead.
     pub(crate) processes: Vec<Process>,
     pub(crate) trace: Trace,
     pub(crate) seen: Coverage,
     pub(crate) planted: Option<Planted>,
     pub(crate) violation: Option<Violation>,
-    /// The classes that were on until faults stopped.
+    /// The fault classes that were enabled until faults stopped.
     pub(crate) classes: Vec<Class>,
-    /// Since when everything is committed.
-    pub(crate) rests_since: Option<Micros>,
-    /// When the world must have come to rest.
-    pub(crate) rest_until: Micros,
+    /// The time since which everything is committed.
+    pub(crate) all_committed_since: Option<Micros>,
+    /// When everything must be committed, or every process drained.
+    pub(crate) deadline_at: Micros,
     heap: BinaryHeap<Reverse<Scheduled>>,
     scheduled: u64,
 }
@@ -45,14 +45,14 @@ pub(crate) struct World {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Faults,
-    /// No faults any more: everything must be handled and committed.
+    /// No more faults: everything must be handled and committed.
     Healing,
-    /// Everybody drains.
+    /// Every process drains.
     Leaving,
     Over,
 }
 
-/// Everything that happens. The first number is the process.
+/// A scheduled event. The first number is the process.
 #[derive(Debug)]
 pub(crate) enum Event {
     Tick(usize),
@@ -66,22 +66,22 @@ pub(crate) enum Event {
     CallSuspended(usize, CallId),
     CallEnd(usize, CallId),
     CallGone(usize, CallId),
-    /// A planted bug says that a call is gone.
-    CallSaidGone(usize, CallId),
-    /// A planted bug takes an old result for that of this call.
+    /// A planted bug reports that a call is gone.
+    CallReportedGone(usize, CallId),
+    /// A planted bug takes an old result for the result of this call.
     StaleResult(usize, CallId),
-    Land(usize, CallId, u32),
+    OutputStored(usize, CallId, u32),
     Ack(usize, CallId, u32),
-    /// The producer has room again.
-    Room(usize),
-    Refuse(usize, CallId, u32),
-    LetterLands(usize, CallId, u32),
-    LetterAck(usize, CallId, u32),
+    /// The producer has capacity again.
+    BacklogCleared(usize),
+    Reject(usize, CallId, u32),
+    DeadLetterStored(usize, CallId, u32),
+    DeadLetterAck(usize, CallId, u32),
     CommitArrives(Request, bool),
     CommitAnswered(usize, CommitId, Vec<Answer>),
     CommitTimeout(usize, CommitId),
-    /// A planted bug says that a commit was applied.
-    RoundsSaidCommitted(usize, CommitId),
+    /// A planted bug reports that a commit was applied.
+    RoundsReportedCommitted(usize, CommitId),
     Drain(usize),
     DrainNow(usize),
     Rebalance,
@@ -97,7 +97,7 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// The process inside which it happens; `None`: outside.
+    /// The process in which the event happens; `None`: outside of all processes.
     fn process(&self) -> Option<usize> {
         match *self {
             Event::Tick(p)
@@ -110,20 +110,20 @@ impl Event {
             | Event::CallSuspended(p, _)
             | Event::CallEnd(p, _)
             | Event::CallGone(p, _)
-            | Event::CallSaidGone(p, _)
+            | Event::CallReportedGone(p, _)
             | Event::StaleResult(p, _)
             | Event::Ack(p, ..)
-            | Event::Room(p)
-            | Event::Refuse(p, ..)
-            | Event::LetterAck(p, ..)
+            | Event::BacklogCleared(p)
+            | Event::Reject(p, ..)
+            | Event::DeadLetterAck(p, ..)
             | Event::CommitAnswered(p, ..)
             | Event::CommitTimeout(p, _)
-            | Event::RoundsSaidCommitted(p, _)
+            | Event::RoundsReportedCommitted(p, _)
             | Event::Drain(p)
             | Event::DrainNow(p) => Some(p),
             Event::LookUp(..)
-            | Event::Land(..)
-            | Event::LetterLands(..)
+            | Event::OutputStored(..)
+            | Event::DeadLetterStored(..)
             | Event::CommitArrives(..)
             | Event::Rebalance
             | Event::RoundTimeout(_)
@@ -166,7 +166,7 @@ impl Ord for Scheduled {
     }
 }
 
-/// Events after which a seed is taken for one that spins: a hundred times the usual number.
+/// Events after which a seed counts as an endless loop: a hundred times the usual number.
 const EVENTS_MAX: u64 = 400_000;
 
 impl World {
@@ -186,8 +186,8 @@ impl World {
             planted,
             violation: None,
             classes: plan.classes().to_vec(),
-            rests_since: None,
-            rest_until: 0,
+            all_committed_since: None,
+            deadline_at: 0,
             heap: BinaryHeap::new(),
             scheduled: 0,
             rng,
@@ -207,14 +207,14 @@ impl World {
         let mut events = 0;
         while self.violation.is_none() && self.stage != Stage::Over {
             let Some(Reverse(next)) = self.heap.pop() else {
-                self.broken("I11 drained", "nothing is left to happen".into(), None, -1);
+                self.broken("I11 drained", "no event is scheduled".into(), None, -1);
                 return;
             };
             self.now = self.now.max(next.at);
             self.take(next.event);
             events += 1;
             if events > EVENTS_MAX {
-                self.broken("I-idle", format!("{events} events: it spins"), None, -1);
+                self.broken("I-idle", format!("{events} events: endless loop"), None, -1);
             }
         }
     }
@@ -247,18 +247,18 @@ impl World {
             Event::CallSuspended(p, call) => self.call_suspended(p, call),
             Event::CallEnd(p, call) => self.call_ends(p, call),
             Event::CallGone(p, call) => self.call_gone(p, call),
-            Event::CallSaidGone(p, call) => self.say_gone(p, call),
+            Event::CallReportedGone(p, call) => self.report_gone_early(p, call),
             Event::StaleResult(p, call) => self.stale_result(p, call),
-            Event::Land(p, call, row) => self.land(p, call, row),
+            Event::OutputStored(p, call, row) => self.store_output(p, call, row),
             Event::Ack(p, call, row) => self.ack(p, call, row),
-            Event::Room(p) => self.set_backlog(p, false),
-            Event::Refuse(p, call, row) => self.refuse(p, call, row),
-            Event::LetterLands(p, call, row) => self.letter_lands(p, call, row),
-            Event::LetterAck(p, call, row) => self.letter_acked(p, call, row),
+            Event::BacklogCleared(p) => self.set_backlog(p, false),
+            Event::Reject(p, call, row) => self.reject(p, call, row),
+            Event::DeadLetterStored(p, call, row) => self.store_dead_letter(p, call, row),
+            Event::DeadLetterAck(p, call, row) => self.dead_letter_acked(p, call, row),
             Event::CommitArrives(request, past_fences) => self.commit_arrives(request, past_fences),
             Event::CommitAnswered(p, id, answers) => self.commit_answered(p, id, &answers),
             Event::CommitTimeout(p, id) => self.commit_timeout(p, id),
-            Event::RoundsSaidCommitted(p, id) => self.say_rounds_committed(p, id),
+            Event::RoundsReportedCommitted(p, id) => self.report_rounds_committed(p, id),
             Event::Drain(p) => self.drain(p),
             Event::DrainNow(p) => self.drain_now(p),
             Event::Rebalance => self.rebalance(),
@@ -274,14 +274,14 @@ impl World {
         }
     }
 
-    /// Hands an input to a core and carries out what it asks for.
+    /// Passes an input to a core and carries out its actions.
     pub(crate) fn feed(&mut self, p: usize, input: Input<'_>) {
         let Some(mut core) = self.processes[p].core.take() else { return };
         let uptime = self.uptime(p);
         core.handle(Now { uptime, wall_ms: (self.now / MS) as i64 }, input);
         while let Some(action) = core.poll() {
             self.act(p, action);
-            if self.dies_here(p) || !self.processes[p].alive || self.violation.is_some() {
+            if self.kill_if_due(p) || !self.processes[p].alive || self.violation.is_some() {
                 return;
             }
         }
@@ -298,7 +298,7 @@ impl World {
 
     fn schedule_tick(&mut self, p: usize, uptime: Duration) {
         let at = self.processes[p].started + uptime.as_micros() as Micros;
-        // A shell never comes back early, mostly a little late, now and then a lot.
+        // A shell is never early, mostly a little late, now and then very late.
         let late = if self.rng.percent(3) { 300 * MS } else { 2 * MS };
         let at = at.max(self.now) + self.rng.range(1, late);
         if self.processes[p].tick_at.is_none_or(|known| known > at || known <= self.now) {
@@ -340,8 +340,8 @@ impl World {
             self.wake_reader(p, partition);
         }
         let total = self.plan.records * self.logs.len() as u64 / 3;
-        let pace = self.plan.faults_until / total.max(1);
-        let delay = self.rng.range(1, 2 * pace);
+        let interval = self.plan.faults_until / total.max(1);
+        let delay = self.rng.range(1, 2 * interval);
         self.after(delay, Event::Grow);
     }
 
@@ -354,8 +354,8 @@ impl World {
         self.plan.has(class) && self.rng.percent(percent)
     }
 
-    pub(crate) fn saw(&mut self, what: Seen) {
-        self.seen.saw(what);
+    pub(crate) fn saw(&mut self, seen: Seen) {
+        self.seen.saw(seen);
     }
 
     pub(crate) fn note(

@@ -1,10 +1,10 @@
-//! `make kafka`: an Apache Kafka to try Keylane on, with the flights example's events in it.
+//! `make kafka`: an Apache Kafka to try Keylane on, with the events of the flights example.
 //!
-//! It runs until Ctrl-C and says what it sees whenever that changes: how far the group has committed, what was
-//! published, how much of that twice, and whether any plane's legs came out of order. Killing instances of
-//! `keylane run -c examples/flights/kafka.toml` meanwhile is the point.
+//! It runs until Ctrl-C and prints the state whenever it changes: the committed offsets of the group, the published
+//! outputs, their repeats, and whether any plane's legs are out of order. Kill instances of
+//! `keylane run -c examples/flights/kafka.toml` meanwhile to see the effect.
 
-#![expect(clippy::print_stdout, reason = "what it sees is its output")]
+#![expect(clippy::print_stdout, reason = "the state is the output of this program")]
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 const PARTITIONS: i32 = 8;
 const EVENTS: &str = "examples/flights/flights.jsonl.zst";
-/// How often it looks, and lets events come.
+/// The interval between two checks and two batches of events.
 const PAUSE: Duration = Duration::from_millis(250);
 const EVENTS_AT_ONCE: usize = 500;
 
@@ -40,9 +40,9 @@ fn run(cluster: &Cluster) -> Result<ExitCode> {
         cluster.admin().create_topic(topic, PARTITIONS, &[]);
     }
     let events = events()?;
-    println!("Kafka is at {bootstrap}. In other terminals, one or more times:");
+    println!("Kafka runs at {bootstrap}. In other terminals, one or more times:");
     println!("  KAFKA={bootstrap} target/debug/keylane run -c examples/flights/kafka.toml");
-    println!("{} events will come within a minute from when the first instance has joined.", events.len());
+    println!("{} events are produced within a minute after the first instance has joined.", events.len());
     watch(&bootstrap, events)
 }
 
@@ -59,7 +59,7 @@ fn record(line: &str) -> Result<Record> {
     Ok(Record { key: bytes("key"), value: bytes("value"), ..Record::default() })
 }
 
-/// Lets the events come, and says what can be seen from outside whenever it changes.
+/// Produces the events, and prints the state seen from outside whenever it changes.
 fn watch(bootstrap: &str, events: Vec<Record>) -> Result<ExitCode> {
     let producer = Producer::new(bootstrap);
     let mut events = events.into_iter();
@@ -67,7 +67,7 @@ fn watch(bootstrap: &str, events: Vec<Record>) -> Result<ExitCode> {
     let group = Group::new(bootstrap, "flights");
     let mut delays = Follower::new(bootstrap, "flight-delays");
     let mut seen = Seen::default();
-    let mut said = String::new();
+    let mut printed = String::new();
     loop {
         for record in delays.take() {
             seen.take(record.key.as_deref(), record.value.as_deref().unwrap_or_default())?;
@@ -82,19 +82,19 @@ fn watch(bootstrap: &str, events: Vec<Record>) -> Result<ExitCode> {
         }
         let Seen { published, repeated, out_of_order, .. } = seen;
         let line = format!(
-            "{members} members, committed {committed} of {count}; {published} delays published, {repeated} of them again, \
+            "{members} members, committed {committed} of {count}; {published} delays published, {repeated} of them repeated, \
              {out_of_order} out of order"
         );
-        if line != said {
+        if line != printed {
             println!("{line}");
-            said = line;
+            printed = line;
         }
         std::thread::park_timeout(PAUSE);
     }
 }
 
-/// What was published so far. A repeat after a kill is promised to be possible; the *first* outputs of a plane's legs
-/// are promised to be in the order of the legs.
+/// The outputs so far. Repeats after a kill are allowed; the *first* outputs of a plane's legs
+/// must be in the order of the legs.
 #[derive(Default)]
 struct Seen {
     published: usize,

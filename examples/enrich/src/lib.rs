@@ -1,12 +1,12 @@
-//! Adds to each order who the customer is, as a service says that is asked over HTTP.
+//! Adds the customer to each order, as returned by an HTTP service.
 
 use std::time::Duration;
 
 use keylane_sdk::{Effects, Event, OrFail, Result, http, reject};
 use serde::{Deserialize, Serialize};
 
-/// What the service may take for each step; the handler's `timeout` is longer.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The time limit of the service for each step; the handler's `timeout` is longer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Deserialize)]
 struct Order<'a> {
@@ -14,7 +14,7 @@ struct Order<'a> {
     cents: u64,
 }
 
-/// What the service knows: `{"name": "Ada", "tier": "gold"}`.
+/// A customer as the service returns it: `{"name": "Ada", "tier": "gold"}`.
 #[derive(Deserialize)]
 struct Customer {
     name: String,
@@ -31,8 +31,8 @@ struct Enriched<'a> {
 }
 
 fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
-    // Granted by name: of Keylane's own environment a handler sees nothing else.
-    let service = std::env::var("CUSTOMERS").or_retry("`grants.env` should have CUSTOMERS")?;
+    // Granted by name: a handler sees no other variable of Keylane's environment.
+    let service = std::env::var("CUSTOMERS").or_retry("CUSTOMERS is not set: add it to `grants.env`")?;
     enrich(event, effects, &service)
 }
 keylane_sdk::handler!(handle);
@@ -50,13 +50,13 @@ fn enrich(event: &Event<'_>, effects: &mut Effects, service: &str) -> Result {
     Ok(())
 }
 
-/// `?` on a request that nobody answered, or with a 5xx, asks for another try of the order.
+/// `?` on a request without a response, or with a 5xx, requests a retry of the order.
 fn customer(service: &str, id: &str) -> Result<Customer> {
     let url = format!("http://{service}/customers/{}", http::segment(id));
-    let response = http::Request::get(&url).timeout(PATIENCE).send()?;
+    let response = http::Request::get(&url).timeout(REQUEST_TIMEOUT).send()?;
     match response.status {
         200 => response.json(),
-        404 => reject(format!("there is no customer {id}")),
+        404 => reject(format!("customer not found: {id}")),
         other => reject(format!("the service answered {other}")),
     }
 }
@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    /// One order of ada's, with a service that answers this.
+    /// Handles one order of ada's, with this response of the service.
     fn run(status: u16, answer: &'static str) -> Outcome {
         let _service = testing::http(move |request| {
             assert_eq!((request.method(), request.url()), ("GET", "http://service/customers/ada%2F1"));
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_tried_again_and_what_can_not_is_rejected() {
+    fn temporary_failures_are_retried_and_permanent_ones_are_rejected() {
         assert!(matches!(run(503, ""), Outcome::Retry { .. }));
         assert!(matches!(run(404, ""), Outcome::Reject { .. }));
         assert!(matches!(run(200, "hello"), Outcome::Reject { .. }));

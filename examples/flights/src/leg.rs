@@ -1,4 +1,4 @@
-//! One leg of a plane, and the rules about it.
+//! One leg of a plane, and its classification.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ pub(crate) struct Leg<'a> {
     pub(crate) air_time: Option<u32>,
 }
 
-/// How a leg went.
+/// The punctuality of a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
@@ -34,7 +34,7 @@ pub(crate) enum Kind {
 }
 
 impl Leg<'_> {
-    /// A leg is late from 15 minutes on, as the Bureau counts.
+    /// A leg is late from 15 minutes on, as the Bureau defines it.
     pub(crate) fn kind(&self) -> Kind {
         match (self.dep_time, self.arr_delay) {
             (None, _) => Kind::Cancelled,
@@ -45,7 +45,7 @@ impl Leg<'_> {
         }
     }
 
-    /// Why this row can hardly be true. Nothing, for most.
+    /// The reasons why this row is implausible. Empty for most rows.
     pub(crate) fn oddities(&self) -> Vec<&'static str> {
         let lost = self.arr_delay.zip(self.dep_delay).map(|(arrival, departure)| arrival - departure);
         // Miles per hour, without rounding: `distance / (air_time / 60)` compared by products.

@@ -1,6 +1,6 @@
 //! Every flight that left New York City in the first quarter of 2013, one event per leg, keyed by the
-//! plane's tail number. Late legs go to the target `delays`; rows that can hardly be true go to
-//! `oddities`. What counts as late or as odd is in `leg`.
+//! plane's tail number. Late legs go to the target `delays`; implausible rows go to
+//! `oddities`. The module `leg` defines late and odd.
 
 mod leg;
 
@@ -28,7 +28,7 @@ fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
 }
 keylane_sdk::handler!(handle);
 
-/// What is published to `delays`.
+/// An output to `delays`.
 #[derive(Serialize)]
 struct Delay<'a> {
     scheduled: &'a str,
@@ -38,7 +38,7 @@ struct Delay<'a> {
     source: Source,
 }
 
-/// What is published to `oddities`: the leg as it came, and what is wrong with it.
+/// An output to `oddities`: the leg as received, and the reasons.
 #[derive(Serialize)]
 struct Oddity<'a> {
     reasons: Vec<&'static str>,
@@ -47,7 +47,7 @@ struct Oddity<'a> {
     source: Source,
 }
 
-/// Where the leg was read. All legs of a plane are in one partition, so the offsets of a plane's outputs
+/// The position of the leg in the input. All legs of a plane are in one partition, so the offsets of a plane's outputs
 /// grow if and only if the plane's order was kept.
 #[derive(Clone, Copy, Serialize)]
 struct Source {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_leg_that_cannot_be_true_is_published_to_both() {
+    fn an_implausible_late_leg_is_published_to_both() {
         let value = LATE.replace("\"air_time\":160", "\"air_time\":16");
         let outcome = testing::event().key("N619AA").value(value).run(handle);
         let targets: Vec<_> = outcome.outputs().iter().map(|output| output.target.as_str()).collect();
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_leg_is_rejected() {
+    fn an_invalid_leg_is_rejected() {
         let outcome = testing::event().key("N619AA").value("delayed").run(handle);
         assert!(matches!(outcome, Outcome::Reject { reason } if reason.contains("JSON")));
     }

@@ -1,4 +1,4 @@
-//! Greets whoever sent the event and says how many words it had.
+//! Greets the sender of the event and reports how many words it had.
 
 use keylane_sdk::{Effects, Event, Result};
 
@@ -23,7 +23,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_greet_nobody() {
+    fn it_rejects_an_event_without_a_key() {
         let outcome = testing::event().value("who am I?").run(handle);
         assert_eq!(outcome, Outcome::Reject { reason: "the event has no key".to_owned() });
     }

@@ -1,5 +1,5 @@
-//! Adds up what customers pay. An order whose payment is pending is tried again; one that is declined for good, or makes
-//! no sense, is set aside.
+//! Adds up payments of customers. An order with a pending payment is retried; one that is declined or invalid
+//! is dead-lettered.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ struct Order {
     payment: Payment,
 }
 
-/// What the payment service would say. `Pending` is over at the second look.
+/// The response of the payment service. `Pending` becomes paid at the second attempt.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Payment {
@@ -31,7 +31,7 @@ struct Paid<'a> {
 }
 
 fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
-    let order: Order = event.json()?; // no order at all: rejected, no second look helps
+    let order: Order = event.json()?; // an invalid order is rejected: a retry does not help
     match order.payment {
         Payment::Pending if event.attempt() == 1 => {
             return retry_after(Duration::from_millis(50), "the payment is pending");
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_help_is_tried_again_and_what_can_t_is_not() {
+    fn temporary_failures_are_retried_and_permanent_ones_are_not() {
         assert_eq!(run("paid", 1).outputs().len(), 1);
         assert!(matches!(run("pending", 1), Outcome::Retry { after: Some(_), .. }));
         assert_eq!(run("pending", 2).outputs()[0].text(), r#"{"order":"o-1","cents":1200,"attempt":2}"#);

@@ -1,4 +1,4 @@
-//! The rules that every SDK for `batch-handler` has to keep, on batches built by hand.
+//! The rules that every SDK for `batch-handler` must follow, with batches built by hand.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const LANES: [&[Row<'static>]; 3] = [
 ];
 
 #[test]
-fn a_lane_stops_at_its_first_failure_and_others_go_on() {
+fn a_lane_stops_at_its_first_failure_and_others_continue() {
     let mut seen = Vec::new();
     let results = run(&batch(&LANES), |event, effects| {
         seen.push(event.offset());
@@ -30,7 +30,7 @@ fn a_lane_stops_at_its_first_failure_and_others_go_on() {
         Ok(())
     });
 
-    assert_eq!(seen, [100, 101, 102, 103, 105], "row 4 lies behind the failed one");
+    assert_eq!(seen, [100, 101, 102, 103, 105], "row 4 is behind the failed one");
     assert_eq!(results.done, [2, 1, 1]);
     assert_eq!(failures(&results), [(1, "reject: no key".to_owned())]);
     let outputs = results.outputs.expect("there are outputs");
@@ -40,11 +40,11 @@ fn a_lane_stops_at_its_first_failure_and_others_go_on() {
     assert_eq!(
         texts(&outputs.keys),
         [None, Some("a"), None, Some("a"), None, Some("b"), None],
-        "nothing of the failed row is left"
+        "no output of the failed row is left"
     );
 }
 
-/// The case that is shared with every other SDK of the contract: one output per value.
+/// The test case shared by all SDKs of the contract: one output per value.
 #[test]
 fn conformance() {
     let results = run(&batch(&LANES), |event, effects| {
@@ -72,7 +72,7 @@ fn a_result_without_outputs_has_no_columns() {
 }
 
 #[test]
-fn every_lane_may_fail_and_each_names_its_reason() {
+fn every_lane_may_fail_with_its_own_reason() {
     let results = run(&batch(&LANES), |event, effects| {
         effects.emit("never").value("x");
         match event.offset() {
@@ -86,7 +86,7 @@ fn every_lane_may_fail_and_each_names_its_reason() {
     assert_eq!(reasons[0], (0, "retry after Some(250): busy".to_owned()));
     assert_eq!(reasons[1], (1, "reject: wrong".to_owned()));
     assert_eq!(reasons[2], (2, "reject: the event has no value (it is a tombstone)".to_owned()));
-    assert!(results.outputs.is_none(), "target names of failed rows are dropped as well");
+    assert!(results.outputs.is_none(), "target names of failed rows are dropped, too");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn rows_keep_their_own_columns_past_a_stopped_lane() {
             event.headers().map(|Header { name, value }| (name.to_owned(), value.is_some())).collect();
         seen.push((event.offset(), event.key().map(<[u8]>::len), headers));
         assert_eq!(event.header("skipped"), None);
-        assert_eq!(event.header("x"), None, "the last header of a name counts");
+        assert_eq!(event.header("x"), None, "the last header with the name is used");
         Ok(())
     });
     assert_eq!(results.done, [0, 2]);
@@ -128,8 +128,8 @@ fn rows_keep_their_own_columns_past_a_stopped_lane() {
 }
 
 #[test]
-fn an_event_shows_what_its_row_says() {
-    fn look(event: &Event<'_>, _: &mut Effects) -> Result {
+fn an_event_returns_the_values_of_its_row() {
+    fn check(event: &Event<'_>, _: &mut Effects) -> Result {
         assert_eq!((event.topic(), event.partition(), event.attempt()), ("orders", 7, 3));
         assert!(event.last_attempt());
         match event.offset() {
@@ -142,7 +142,7 @@ fn an_event_shows_what_its_row_says() {
     batch.attempt = 3;
     batch.last_attempt = true;
     batch.timestamps = vec![-1, 0];
-    assert_eq!(run(&batch, look).done, [1, 1]);
+    assert_eq!(run(&batch, check).done, [1, 1]);
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn batch(lanes: &[&[Row<'_>]]) -> Batch {
         topic: "orders".to_owned(),
         attempt: 1,
         last_attempt: false,
-        lanes: lanes.iter().map(|lane| u32::try_from(lane.len()).expect("a few rows")).collect(),
+        lanes: lanes.iter().map(|lane| u32::try_from(lane.len()).expect("the lane is short")).collect(),
         partitions: vec![7; rows.len()],
         offsets: (100..).take(rows.len()).collect(),
         timestamps: vec![-1; rows.len()],
@@ -182,6 +182,6 @@ fn failures(results: &Results) -> Vec<(u32, String)> {
 }
 
 fn texts(column: &BytesColumn) -> Vec<Option<&str>> {
-    let text = |bytes| str::from_utf8(bytes).expect("the tests write text");
+    let text = |bytes| str::from_utf8(bytes).expect("the tests use UTF-8");
     Bytes::new(column).map(|bytes| bytes.map(text)).collect()
 }

@@ -1,21 +1,21 @@
-//! Why a request has no useful answer.
+//! Errors of requests.
 
 use std::fmt;
 
 use super::Response;
 use crate::Failure;
 
-/// Why there is no answer that could be used. `?` makes it a retry, but for [`Error::Request`].
+/// Why a request has no usable response. `?` converts it to a retry, except [`Error::Request`], which rejects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// It can't be sent, and never will: a URL or header that is none. `?` rejects the event.
+    /// The request can never be sent: its URL or a header is invalid. `?` rejects the event.
     Request(String),
-    /// Its host is not in the handler's `grants.http`. Not the event's fault: `?` retries, so that there is
-    /// time to grant it.
+    /// Its host is not in the handler's `grants.http`. The event is not the cause: `?` retries, so that there is time to
+    /// grant the host.
     Denied(String),
-    /// Nobody answered, or not to the end.
+    /// There is no response, or an incomplete one.
     Network(String),
-    /// The service could not do it now: 408, 429, or 5xx. A `Retry-After` in seconds is kept.
+    /// The service can't process the request now: 408, 429, or 5xx. A `Retry-After` in seconds is used for the retry.
     Status(Response),
 }
 
@@ -25,7 +25,7 @@ impl fmt::Display for Error {
             Self::Request(reason) => write!(f, "HTTP request: {reason}"),
             Self::Denied(host) => write!(f, "HTTP: `{host}` is not in the handler's `grants.http`"),
             Self::Network(reason) => write!(f, "HTTP: {reason}"),
-            Self::Status(response) => write!(f, "HTTP: the service answered {}", response.status),
+            Self::Status(response) => write!(f, "HTTP: the service returned status {}", response.status),
         }
     }
 }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_request_that_is_none_rejects_its_event() {
+    fn only_an_invalid_request_rejects_its_event() {
         let mut busy = Response::new(429, "");
         busy.headers.push(("retry-after".to_owned(), b"7".to_vec()));
         for (error, after) in [

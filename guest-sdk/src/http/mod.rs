@@ -1,5 +1,5 @@
-//! Requests to other services, for handlers that were granted their hosts (`grants.http` in the handler's
-//! section of the configuration).
+//! HTTP requests to other services, for handlers with granted hosts (`grants.http` in the handler's section of the
+//! configuration).
 //!
 //! ```
 //! use keylane_sdk::{Effects, Event, OrFail, Result, http};
@@ -7,7 +7,7 @@
 //! fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
 //!     let customer = event.key_text()?;
 //!     let url = format!("http://customers.internal/customers/{}", http::segment(customer));
-//!     let response = http::get(&url)?; // no answer, or a 5xx: the event is tried again
+//!     let response = http::get(&url)?; // no response, or a 5xx: the event is retried
 //!     if response.status == 404 {
 //!         return keylane_sdk::reject("no such customer");
 //!     }
@@ -20,11 +20,11 @@
 //! # assert_eq!(outcome.outputs()[0].text(), "Ada");
 //! ```
 //!
-//! A request blocks its event and its lane, nothing else: Keylane takes other calls meanwhile. It ends with
-//! the call, at the handler's `timeout` at the latest. Keylane runs an event again when it can't know how
-//! its call ended, so a request that changes something must be one that may come twice.
+//! A request blocks only its event and its lane: Keylane runs other calls meanwhile. It ends with the call, at the
+//! handler's `timeout` at the latest. Keylane runs an event again if the outcome of its call is unknown, so a request
+//! with side effects must be idempotent.
 //!
-//! Natively, requests go to what [`testing::http`](crate::testing::http) put in place of the service.
+//! Natively, requests are answered by the function that was passed to [`testing::http`](crate::testing::http).
 
 mod error;
 #[cfg(not(target_family = "wasm"))]
@@ -46,15 +46,15 @@ use wasi as transport;
 pub use error::Error;
 pub use url::segment;
 
-/// Gets what lies at a URL. [`Request`] has more to set.
+/// Sends a GET request to a URL. [`Request`] has more settings.
 ///
 /// # Errors
-/// When there is no answer, or one that says "try again later" (see [`Error::Status`]).
+/// If there is no response, or one with a status that calls for a retry (see [`Error::Status`]).
 pub fn get(url: &str) -> Result<Response, Error> {
     Request::get(url).send()
 }
 
-/// A request to be sent.
+/// An HTTP request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     method: String,
@@ -65,7 +65,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request with this method.
+    /// Creates a request with this method.
     #[must_use]
     pub fn new(method: &str, url: &str) -> Self {
         Self {
@@ -77,19 +77,19 @@ impl Request {
         }
     }
 
-    /// GET.
+    /// Creates a GET request.
     #[must_use]
     pub fn get(url: &str) -> Self {
         Self::new("GET", url)
     }
 
-    /// POST.
+    /// Creates a POST request.
     #[must_use]
     pub fn post(url: &str) -> Self {
         Self::new("POST", url)
     }
 
-    /// Adds a header. `host` and those of the connection are the host's business and are refused.
+    /// Adds a header. `Host` and connection headers are set by Keylane and are refused.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.push((name.to_owned(), value.as_ref().to_vec()));
@@ -103,54 +103,54 @@ impl Request {
         self
     }
 
-    /// Sets the body to this, encoded as JSON, with its content type.
+    /// Sets the body to `value`, encoded as JSON, and the content type.
     ///
     /// # Errors
-    /// Rejects the event if the value cannot be written as JSON.
+    /// Rejects the event if the value cannot be encoded as JSON.
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> crate::Result<Self> {
         Ok(self.body(serde_json::to_vec(value)?).header("content-type", "application/json"))
     }
 
-    /// Limits each step: connecting, the wait for the answer, and each pause within it. Without it only the
-    /// handler's own `timeout` ends a request, and the whole call with it.
+    /// Limits each step: connecting, the wait for the response, and each pause within it. Without this limit a request
+    /// ends only with the whole call, at the handler's own `timeout`.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Sends it and waits for the whole answer.
+    /// Sends the request and waits for the whole response.
     ///
     /// # Errors
-    /// When there is no answer, or one that says "try again later" (see [`Error::Status`]).
+    /// If there is no response, or one with a status that calls for a retry (see [`Error::Status`]).
     pub fn send(&self) -> Result<Response, Error> {
         let response = transport::send(self)?;
-        if response.asks_for_another_try() { Err(Error::Status(response)) } else { Ok(response) }
+        if response.calls_for_retry() { Err(Error::Status(response)) } else { Ok(response) }
     }
 
-    /// Its method, in capitals.
+    /// The method, in upper case.
     #[must_use]
     pub fn method(&self) -> &str {
         &self.method
     }
 
-    /// Its URL.
+    /// The URL.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its body.
+    /// The body.
     #[must_use]
     pub fn body_bytes(&self) -> &[u8] {
         &self.body
     }
 }
 
-/// An answer.
+/// An HTTP response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// Its status: 200 and so on. Redirections are not followed.
+    /// The status code. Redirects are not followed.
     pub status: u16,
     /// Names, in lower case, and values.
     pub headers: Vec<(String, Vec<u8>)>,
@@ -159,13 +159,13 @@ pub struct Response {
 }
 
 impl Response {
-    /// An answer without headers: for tests.
+    /// Creates a response without headers, for tests.
     #[must_use]
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers: Vec::new(), body: body.into() }
     }
 
-    /// The value of the first header of this name.
+    /// The value of the first header with this name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         let named = |(other, _): &&(String, Vec<u8>)| other.eq_ignore_ascii_case(name);
@@ -175,7 +175,7 @@ impl Response {
     /// The body as text.
     ///
     /// # Errors
-    /// Rejects the event if it is not UTF-8.
+    /// Rejects the event if the body is not UTF-8.
     pub fn text(&self) -> crate::Result<&str> {
         Ok(str::from_utf8(&self.body)?)
     }
@@ -183,17 +183,17 @@ impl Response {
     /// The body, decoded from JSON.
     ///
     /// # Errors
-    /// Rejects the event if it does not decode to `T`.
+    /// Rejects the event if the body does not decode to `T`.
     pub fn json<T: DeserializeOwned>(&self) -> crate::Result<T> {
         Ok(serde_json::from_slice(&self.body)?)
     }
 
-    /// 408 Request Timeout, 429 Too Many Requests, and every fault of the server.
-    fn asks_for_another_try(&self) -> bool {
+    /// 408 Request Timeout, 429 Too Many Requests, and all server errors.
+    fn calls_for_retry(&self) -> bool {
         matches!(self.status, 408 | 429 | 500..=599)
     }
 
-    /// How long the service wants to be left alone, if it says so in seconds.
+    /// The `Retry-After` header, if it is in seconds.
     fn retry_after(&self) -> Option<Duration> {
         let text = str::from_utf8(self.header("retry-after")?).ok()?;
         text.trim().parse().ok().map(Duration::from_secs)

@@ -1,14 +1,14 @@
-//! As much of URLs as a request needs.
+//! The parts of URLs that a request needs.
 
 use std::fmt::Write as _;
 
 use super::Error;
 
-/// Text as one segment of a path, or one value of a query: what has a meaning there is escaped. Keys and
-/// values of events are somebody else's text; without this they could ask for another page.
+/// Escapes text as one segment of a path, or one value of a query. Keys and values of events are untrusted text:
+/// unescaped, they could change the requested resource.
 #[must_use]
 pub fn segment(text: &str) -> String {
-    // A segment of dots alone would be a step up.
+    // A segment of only dots would refer to the parent.
     if text.chars().all(|c| c == '.') {
         return text.replace('.', "%2E");
     }
@@ -34,13 +34,13 @@ pub(super) fn parts(url: &str) -> Result<Parts<'_>, Error> {
     let (https, rest) = match url.split_once("://") {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest),
-        Some(_) | None => return Err(Error::Request(format!("`{url}` is no URL of http or https"))),
+        Some(_) | None => return Err(Error::Request(format!("`{url}` is not an http or https URL"))),
     };
-    let rest = rest.split('#').next().unwrap_or(rest); // a fragment stays here
+    let rest = rest.split('#').next().unwrap_or(rest); // fragments are not sent
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     if authority.is_empty() {
-        return Err(Error::Request(format!("`{url}` names no host")));
+        return Err(Error::Request(format!("`{url}` has no host")));
     }
     Ok(Parts { https, authority, path: if path.is_empty() { "/" } else { path } })
 }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_come_apart() {
+    fn urls_are_split_into_parts() {
         for (url, https, authority, path) in [
             ("http://a", false, "a", "/"),
             ("HTTPS://a.example:8443/b/c?d=e/f#g", true, "a.example:8443", "/b/c?d=e/f"),
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_stays_one() {
+    fn segments_are_escaped() {
         for (text, escaped) in [
             ("c-17", "c-17"),
             ("a/../b?c#d", "a%2F..%2Fb%3Fc%23d"),

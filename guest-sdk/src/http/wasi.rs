@@ -1,4 +1,4 @@
-//! A request through `wasi:http`.
+//! Sends requests through `wasi:http`.
 
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
@@ -9,32 +9,32 @@ use wasip2::io::streams::StreamError;
 
 use super::{Error, Request, Response, url};
 
-/// What `blocking-write-and-flush` takes at once.
+/// Maximum bytes of one `blocking-write-and-flush`.
 const WRITE_MAX: usize = 4096;
 
-/// What is read at once.
+/// Maximum bytes of one read.
 const READ_MAX: u64 = 64 << 10;
 
 pub(super) fn send(request: &Request) -> Result<Response, Error> {
     let parts = url::parts(&request.url)?;
-    let no = |what: &str| Error::Request(format!("`{what}` can't be sent"));
+    let unsendable = |what: &str| Error::Request(format!("`{what}` can't be sent"));
     let outgoing = OutgoingRequest::new(headers(request)?);
-    outgoing.set_method(&method(&request.method)).map_err(|()| no(&request.method))?;
+    outgoing.set_method(&method(&request.method)).map_err(|()| unsendable(&request.method))?;
     let scheme = if parts.https { Scheme::Https } else { Scheme::Http };
-    outgoing.set_scheme(Some(&scheme)).map_err(|()| no(&request.url))?;
-    outgoing.set_authority(Some(parts.authority)).map_err(|()| no(&request.url))?;
-    outgoing.set_path_with_query(Some(parts.path)).map_err(|()| no(&request.url))?;
+    outgoing.set_scheme(Some(&scheme)).map_err(|()| unsendable(&request.url))?;
+    outgoing.set_authority(Some(parts.authority)).map_err(|()| unsendable(&request.url))?;
+    outgoing.set_path_with_query(Some(parts.path)).map_err(|()| unsendable(&request.url))?;
 
     let failed = |code: ErrorCode| error(&code, parts.authority);
-    let body = outgoing.body().map_err(|()| no("a body"))?;
+    let body = outgoing.body().map_err(|()| unsendable("a body"))?;
     let answer = outgoing_handler::handle(outgoing, options(request)).map_err(failed)?;
     let written = write(&body, &request.body);
     let finished = OutgoingBody::finish(body, None);
     answer.subscribe().block();
-    // Why a request failed is in its answer; that its body could not be written follows from it.
+    // The answer has the cause of a failure; an error of writing the body follows from it.
     let incoming = match answer.get() {
         Some(Ok(incoming)) => incoming.map_err(failed)?,
-        Some(Err(())) | None => return Err(Error::Network("the answer is gone".to_owned())),
+        Some(Err(())) | None => return Err(Error::Network("the response is not available".to_owned())),
     };
     written?;
     finished.map_err(failed)?;
@@ -66,7 +66,7 @@ fn method(name: &str) -> Method {
 fn options(request: &Request) -> Option<RequestOptions> {
     let limit = u64::try_from(request.timeout?.as_nanos()).unwrap_or(u64::MAX);
     let options = RequestOptions::new();
-    // A host that does not know one of them may say so; the call's own deadline stays.
+    // A host may not support one of them; the deadline of the call still applies.
     options.set_connect_timeout(Some(limit)).ok();
     options.set_first_byte_timeout(Some(limit)).ok();
     options.set_between_bytes_timeout(Some(limit)).ok();
@@ -84,9 +84,9 @@ fn write(body: &OutgoingBody, bytes: &[u8]) -> Result<(), Error> {
 fn read(incoming: &IncomingResponse) -> Result<Response, Error> {
     let status = incoming.status();
     let headers = incoming.headers().entries();
-    let gone = |()| Error::Network("the body is gone".to_owned());
-    let body: IncomingBody = incoming.consume().map_err(gone)?;
-    let stream = body.stream().map_err(gone)?;
+    let unavailable = |()| Error::Network("the body is not available".to_owned());
+    let body: IncomingBody = incoming.consume().map_err(unavailable)?;
+    let stream = body.stream().map_err(unavailable)?;
     let mut bytes = Vec::new();
     loop {
         match stream.blocking_read(READ_MAX) {
@@ -102,7 +102,7 @@ fn broken(what: &str, error: &StreamError) -> Error {
         StreamError::Closed => "the connection was closed".to_owned(),
         StreamError::LastOperationFailed(error) => error.to_debug_string(),
     };
-    Error::Network(format!("a body was not {what} to its end: {reason}"))
+    Error::Network(format!("a body was not completely {what}: {reason}"))
 }
 
 fn error(code: &ErrorCode, authority: &str) -> Error {
@@ -112,11 +112,11 @@ fn error(code: &ErrorCode, authority: &str) -> Error {
     } else if matches!(code, ErrorCode::HttpRequestUriInvalid | ErrorCode::HttpRequestMethodInvalid) {
         Error::Request(words)
     } else {
-        Error::Network(format!("no answer from `{authority}`: {words}"))
+        Error::Network(format!("no response from `{authority}`: {words}"))
     }
 }
 
-/// `ErrorCode::ConnectionRefused` as people say it.
+/// `ErrorCode::ConnectionRefused` as words.
 fn words(debug: &str) -> String {
     let name = debug.strip_prefix("ErrorCode::").unwrap_or(debug);
     let mut words = String::new();

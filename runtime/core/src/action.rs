@@ -1,4 +1,4 @@
-//! Everything the core can ask of the shell.
+//! The actions that the core requests from the shell.
 
 use crate::{ArenaSlot, CallId, CommitId, OwnershipId, Partition, ReadError, RebalanceId};
 
@@ -6,147 +6,149 @@ use crate::{ArenaSlot, CallId, CommitId, OwnershipId, Partition, ReadError, Reba
 #[derive(Debug)]
 pub enum Action<'a> {
     // -- ownership ------------------------------------------------------------------------------
-    /// Find out where this partition starts; answer with `StartResolved` or `AssignFailed`.
+    /// Look up the start of this partition; answer with `StartResolved` or `AssignFailed`.
     LookUpStart {
-        /// Which.
+        /// The partition.
         partition: Partition,
     },
-    /// Start reading these.
+    /// Start reading these partitions.
     AnswerAssign {
-        /// Which assign it answers; `None`: none, it adds partitions whose look-up took too long.
+        /// The assign that it answers; `None`: none, it adds partitions whose look-up timed out before.
         request: Option<RebalanceId>,
-        /// Where each starts; may be empty.
+        /// The first offset of each; may be empty.
         starts: &'a [StartAt],
     },
-    /// Give these up: they are drained and committed as far as possible.
+    /// Release these partitions: they are drained and committed as far as possible.
     AnswerRevoke {
-        /// Which revoke, or loss, it answers.
+        /// The revoke, or loss, that it answers.
         request: RebalanceId,
-        /// All that were asked for.
+        /// All partitions of that request.
         partitions: &'a [Partition],
     },
     /// Move the reader.
     Reposition {
-        /// Which.
+        /// The partition.
         partition: Partition,
         /// The next offset to read.
         offset: i64,
     },
-    /// Unassign and assign this partition anew (a seek is refused after an out-of-range error).
+    /// Unassign and reassign this partition (the client rejects a seek after an out-of-range error).
     Reassign {
-        /// Which.
+        /// The partition.
         partition: Partition,
         /// The next offset to read.
         offset: i64,
     },
-    /// Nothing is owned any more that matters: leave the group.
+    /// Every partition is released: leave the group.
     LeaveGroup,
     // -- reading --------------------------------------------------------------------------------
-    /// One read of this partition may take so much. A record that crosses a limit is still taken.
+    /// Permission for one read of this partition, up to these limits. The record that crosses a limit is still taken.
     /// Replaces an older permission; the next `Fetched` of the partition uses it up.
     Read {
-        /// Which.
+        /// The partition.
         partition: Partition,
         /// At least 1.
         max_events: u32,
         /// At least 1.
         max_bytes: u64,
     },
-    /// Take the permission back.
+    /// Withdraw the permission to read.
     StopReading {
-        /// Which.
+        /// The partition.
         partition: Partition,
     },
     // -- calls ----------------------------------------------------------------------------------
-    /// Call the guest. The places of the rows stay in use until `ReleaseRows`: an event may be dispatched again.
+    /// Call the guest. The arena slots of the rows stay in use until `ReleaseRows`: an event may be dispatched again.
     Dispatch(Dispatch<'a>),
     /// Drop the call; answer with `CallTerminated` (or with its end, if that came first).
     Cancel {
-        /// Which.
+        /// The call.
         call: CallId,
     },
-    /// These events have reached their ending here: forget them.
+    /// The core is done with these events: free their arena slots.
     ReleaseRows {
         /// Their arena slots.
         slots: &'a [ArenaSlot],
     },
     // -- results --------------------------------------------------------------------------------
-    /// Hand the outputs of these rows to the producer, in this order. Outputs of other rows of an ended
-    /// call are to be dropped.
+    /// Submit the outputs of these rows to the producer, in this order. Drop the outputs of the other rows of the
+    /// call.
     Produce {
-        /// Which call; it has ended.
+        /// The call; it has terminated.
         call: CallId,
         /// Rows with outputs, ascending.
         rows: &'a [u32],
     },
-    /// The ownership of these rows is over: what is still here of their outputs and dead letters must not be sent any
-    /// more. What is on its way to the brokers can't be recalled.
+    /// The ownership of these rows has ended: queued outputs and dead letters of them must not be sent any more.
+    /// Records that are in flight to the brokers can't be recalled.
     DropOutputs {
-        /// Which call.
+        /// The call.
         call: CallId,
         /// The first row.
         first: u32,
         /// One past the last row.
         end: u32,
     },
-    /// Send this event to the dead-letter topic; answer with `DeadLetterAcked`, however long it takes.
+    /// Publish this event to the dead-letter topic; answer with `DeadLetterAcked`, however long it takes.
     DeadLetter(DeadLetter),
     // -- commits --------------------------------------------------------------------------------
     /// Store these offsets and sets at the coordinator.
     Commit {
-        /// Named in the answer.
+        /// Repeated in the answer.
         id: CommitId,
         /// One per partition; offset and set come from one snapshot.
         entries: &'a [CommitEntry],
-        /// The metadata of all entries, back to back: see [`CommitEntry::metadata`].
+        /// The metadata of all entries, concatenated: see [`CommitEntry::metadata`].
         metadata: &'a str,
     },
-    // -- people ---------------------------------------------------------------------------------
-    /// A partition does not move.
+    // -- reporting ------------------------------------------------------------------------------
+    /// A partition makes no progress.
     ReportStall(Stall),
-    /// It moves again.
+    /// The reported stall of a partition ended.
     StallEnded {
-        /// Which.
+        /// The partition.
         partition: Partition,
+        /// It makes progress again; `false`: its ownership ended.
+        resumed: bool,
     },
-    /// Something worth a log line or a counter happened.
+    /// An event for the log.
     Notice(Notice),
-    /// This partition stops, until it is taken away or the process starts again; the others go on.
+    /// This partition stops until it is revoked or the process restarts. The other partitions continue.
     PartitionStopped {
-        /// Which.
+        /// The partition.
         partition: Partition,
-        /// The offset that could not be passed.
+        /// The offset outside the log.
         offset: i64,
-        /// Why.
+        /// The reason.
         reason: PartitionStop,
     },
-    /// The handler can't go on: nothing is dispatched any more. The shell drains next.
+    /// The handler can't continue: nothing is dispatched any more. The shell drains next.
     StopHandler {
-        /// The event that it can't pass.
+        /// The partition of the event that can't be handled.
         partition: Partition,
-        /// See `partition`.
+        /// The offset of the event.
         offset: i64,
-        /// The call that it was in last.
+        /// The last call of the event.
         call: CallId,
-        /// Its row there.
+        /// Its row in that call.
         row: u32,
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
-    /// Every partition that is ours has stopped, and nothing but a restart can change that. The shell drains next.
+    /// Every owned partition has stopped, and only a restart can change that. The shell drains next.
     AllStopped,
     /// Under `--until-end`: everything up to the ends is committed. The shell drains next.
     EndReached,
     /// The drain is over; nothing follows.
     Drained {
-        /// Everything that ran has ended and everything settled is committed.
+        /// Every call has ended and every settled event is committed.
         clean: bool,
-        /// Calls that were cancelled and have not ended: whoever waits for them may wait for ever.
+        /// Calls that were cancelled and have not terminated. They may never do.
         calls_left: u32,
     },
-    /// A cancelled call did not end: a host call that can't be cancelled. The process must end.
+    /// A cancelled call did not terminate: a host call that can't be cancelled. The process must end.
     CallStuck {
-        /// Which.
+        /// The call.
         call: CallId,
     },
 }
@@ -154,7 +156,7 @@ pub enum Action<'a> {
 /// A partition and its first offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartAt {
-    /// Which.
+    /// The partition.
     pub partition: Partition,
     /// The first offset to read.
     pub offset: i64,
@@ -163,47 +165,30 @@ pub struct StartAt {
 /// An event that can't be handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Named in the answer.
+    /// Repeated in the answer.
     pub call: CallId,
-    /// Named in the answer.
+    /// Repeated in the answer.
     pub row: u32,
-    /// The event. Its place is released after the answer, not before.
+    /// The event. Its arena slot is freed after the answer, not before.
     pub event: Row,
-    /// The attempt that was the last.
+    /// The number of its last attempt.
     pub attempt: u32,
-    /// Why it can't be handled.
+    /// The reason.
     pub reason: Reason,
-}
-
-/// What happened to events that failed, counted over the life of a core.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Failures {
-    /// Events that have reached their ending, whatever it was; what was filtered is among them.
-    pub settled: u64,
-    /// Attempts after the first.
-    pub retries: u64,
-    /// Events that came again, uncharged, after a call that failed as a whole or behind an output that can't be stored.
-    pub reruns: u64,
-    /// Dead letters.
-    pub dead_letters: u64,
-    /// Events that were skipped because they could not be handled.
-    pub skipped: u64,
-    /// Events that the handler did not want.
-    pub filtered: u64,
 }
 
 /// Why an event can't be handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The guest asked for one more retry than there are attempts.
+    /// The guest requested a retry in the last attempt.
     RetriesExhausted,
     /// The guest rejected it.
     Rejected,
-    /// The guest failed at it, in each of its attempts.
+    /// The guest failed on it, and its attempts are exhausted.
     Fault(crate::Fault),
-    /// It failed, and is too old to be tried again.
+    /// It failed, and is too old for a retry.
     TooOld,
-    /// An output of it can't be stored, or the brokers refused it.
+    /// One of its outputs is unpublishable, or the brokers rejected it.
     OutputRefused,
     /// It has no lane key.
     NoKey,
@@ -212,15 +197,15 @@ pub enum Reason {
 /// One call to make: events of one topic and one attempt number.
 #[derive(Debug)]
 pub struct Dispatch<'a> {
-    /// Named in every input about it.
+    /// Repeated in every input about it.
     pub call: CallId,
     /// Index of the topic.
     pub topic: u16,
-    /// 1 for the first try.
+    /// 1 for the first attempt.
     pub attempt: u32,
     /// Whether this is the last of the configured attempts.
     pub last_attempt: bool,
-    /// The call needs an instance that has served no call before: it has one row, which is under suspicion.
+    /// The call needs an instance that has processed no call before: it has one row, which is quarantined.
     pub fresh: bool,
     /// At least one; grouped by lane, in lane order.
     pub rows: &'a [Row],
@@ -231,9 +216,9 @@ pub struct Dispatch<'a> {
 /// One event of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Where it came from.
+    /// Its partition.
     pub partition: Partition,
-    /// Under which ownership.
+    /// The ownership that it was read in.
     pub ownership: OwnershipId,
     /// Kafka's offset.
     pub offset: i64,
@@ -246,33 +231,33 @@ pub struct Row {
 /// One partition's part of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommitEntry {
-    /// Which.
+    /// The partition.
     pub partition: Partition,
-    /// Every offset below is settled.
+    /// Every offset below it is settled.
     pub offset: i64,
     /// Byte range of its metadata in [`Action::Commit`]'s `metadata`.
     pub metadata: (u32, u32),
-    /// Settled events beyond the offset that the metadata does not claim: they repeat after a hand-over.
+    /// Settled events beyond the offset that the metadata does not claim. A new owner processes them again.
     pub unclaimed: u64,
 }
 
-/// What holds a partition.
+/// The event that blocks a partition, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stall {
-    /// Which.
+    /// The partition.
     pub partition: Partition,
     /// The first offset that is not settled.
     pub offset: i64,
-    /// Which attempt it is in; 0: not dispatched.
+    /// Its current attempt; 0: not dispatched.
     pub attempt: u32,
-    /// What it waits for.
+    /// What blocks it.
     pub blocked_on: BlockedOn,
 }
 
-/// What an unsettled event waits for.
+/// What an unsettled event is blocked on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockedOn {
-    /// A place among the workers.
+    /// The dispatch to a worker.
     Queued,
     /// The guest.
     Out,
@@ -282,82 +267,82 @@ pub enum BlockedOn {
     Unacked,
     /// The acknowledgement of its dead letter.
     DeadLetter,
-    /// The commit itself: everything is settled, the coordinator does not store it.
+    /// The commit: every event is settled, but the coordinator does not store the offset.
     Commit,
-    /// The log: the offset can't be read. It is tried again, later each time.
+    /// The log: the offset can't be read. Reading is retried with a growing delay.
     ReadFailed(ReadError),
 }
 
-/// Facts for logs and counters; nothing has to be done about them.
+/// Events for logs and counters. They require no action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// An ownership began.
     OwnershipStarted {
-        /// Where.
+        /// The partition.
         partition: Partition,
         /// Its id.
         ownership: OwnershipId,
-        /// First unsettled offset.
+        /// The first unsettled offset.
         offset: i64,
-        /// Events beyond it that an earlier owner settled: they will not run again.
+        /// Events beyond it that an earlier owner settled. They are not processed again.
         claimed: u64,
     },
     /// An ownership ended.
     OwnershipEnded {
-        /// Where.
+        /// The partition.
         partition: Partition,
         /// Its id.
         ownership: OwnershipId,
-        /// True if someone else owned the partition already.
+        /// True if the partition already had another owner.
         lost: bool,
     },
-    /// Commit metadata that is not ours, or does not fit what is known: nothing beyond the offset is done.
+    /// Commit metadata that is not ours, or does not match topic, offset or log: nothing beyond the offset counts as settled.
     MetadataIgnored {
-        /// Where.
+        /// The partition.
         partition: Partition,
     },
-    /// Offsets passed over because `out_of_range` says so.
+    /// Offsets were skipped as `out_of_range` demands.
     OffsetsSkipped {
-        /// Where.
+        /// The partition.
         partition: Partition,
-        /// How many.
+        /// The number of offsets.
         count: u64,
     },
-    /// The topic was deleted and created again while it was read: it is read from its first record.
+    /// The topic was deleted and created again while it was read. Reading restarts at its first record.
     TopicReplaced {
-        /// Where.
+        /// The partition.
         partition: Partition,
         /// The first offset of its log.
         offset: i64,
     },
-    /// The reader was not where the ledger is: it was positioned once more.
+    /// The reader's position did not match the ledger. It was repositioned.
     Repositioned {
-        /// Where.
+        /// The partition.
         partition: Partition,
-        /// To which offset.
+        /// The next offset to read.
         offset: i64,
     },
-    /// An event is passed over, because it can't be handled.
+    /// An event is skipped, because it can't be handled.
     Skipped {
-        /// Where.
+        /// The partition.
         partition: Partition,
         /// Its offset.
         offset: i64,
-        /// The call that it was in last.
+        /// The last call of the event.
         call: CallId,
-        /// Its row there.
+        /// Its row in that call.
         row: u32,
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
-    /// This broker takes less metadata than configured: the limit was halved.
+    /// This broker accepts less metadata than configured: the limit was halved.
     MetadataLimitLowered {
         /// The new limit in characters.
         limit: usize,
     },
 }
 
-/// Why one partition can't go on.
+/// Why a partition stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartitionStop {
     /// The offset is outside the log and `out_of_range = "fail"`.

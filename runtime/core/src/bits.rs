@@ -1,23 +1,23 @@
-//! Bits in bytes, most significant first.
+//! Reading and writing single bits, most significant first.
 
 /// Appends bits to reused memory.
 #[derive(Debug, Default)]
 pub(crate) struct BitWriter {
     bytes: Vec<u8>,
-    /// Bits that are not in `bytes` yet, in its low end.
-    waiting: u64,
-    /// How many of them, 0 to 7.
+    /// The bits that are not in `bytes` yet, at the low end.
+    pending: u64,
+    /// The number of pending bits, 0 to 7.
     count: u32,
 }
 
 impl BitWriter {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
-        self.waiting = 0;
+        self.pending = 0;
         self.count = 0;
     }
 
-    /// What was written, padded with zero bits to whole bytes. Nothing may be pushed after that.
+    /// The written bits, padded with zero bits to whole bytes. Nothing may be pushed after that.
     pub(crate) fn finish(&mut self) -> &[u8] {
         if self.count > 0 {
             self.push(0, 8 - self.count);
@@ -25,16 +25,16 @@ impl BitWriter {
         &self.bytes
     }
 
-    /// Appends the low `count` bits of `value`, which has no others; at most 56.
+    /// Appends the low `count` bits of `value`, at most 56. All higher bits must be zero.
     pub(crate) fn push(&mut self, value: u64, count: u32) {
         debug_assert!(count <= 56 && value >> count == 0, "{value} has more than {count} bits");
-        self.waiting = self.waiting << count | value;
+        self.pending = self.pending << count | value;
         self.count += count;
         while self.count >= 8 {
             self.count -= 8;
-            self.bytes.push((self.waiting >> self.count & 0xff) as u8);
+            self.bytes.push((self.pending >> self.count & 0xff) as u8);
         }
-        self.waiting &= (1 << self.count) - 1;
+        self.pending &= (1 << self.count) - 1;
     }
 
     /// Appends one-bits, at most 56.
@@ -43,7 +43,7 @@ impl BitWriter {
     }
 }
 
-/// Takes bits from the front.
+/// Reads bits from the front.
 #[derive(Debug)]
 pub(crate) struct BitReader<'a> {
     bytes: &'a [u8],
@@ -66,7 +66,7 @@ impl<'a> BitReader<'a> {
         Some(value)
     }
 
-    /// Whether what is left is less than a byte of zeros.
+    /// Whether less than a byte is left, and all of it is zero bits.
     pub(crate) fn only_padding_left(&mut self) -> bool {
         let left = self.bytes.len() * 8 - self.at;
         left < 8 && self.read(u32::try_from(left).unwrap_or(u32::MAX)) == Some(0)

@@ -1,21 +1,21 @@
-//! Guest calls: what each carries and which of its rows have reached their ending.
+//! Guest calls: the rows of each, and how far they are settled.
 
 #![expect(
     clippy::indexing_slicing,
-    reason = "`Slab` says in one place why its indexes are good; topics are known"
+    reason = "every index comes from the same `Slab`; topics are below the configured number"
 )]
 
 use crate::slab::Slab;
 use crate::{CallId, OwnershipId, Reason, Row};
 use std::time::Duration;
 
-/// All calls that are out or wait for acks, at reused places.
+/// All calls that are out or wait for acks, in reused slots.
 #[derive(Debug)]
 pub(crate) struct Calls {
     slots: Slab<Call>,
-    /// Calls that have not really ended.
+    /// Calls that have not terminated.
     pub(crate) out: u32,
-    /// Places of outcomes that need no call, by topic.
+    /// Number of slots used for outcomes that need no guest call, by topic.
     without_guest: Vec<u32>,
 }
 
@@ -23,57 +23,57 @@ pub(crate) struct Calls {
 pub(crate) struct Call {
     generation: u32,
     pub(crate) topic: u16,
-    /// Of all its events.
+    /// The attempt number of all its events.
     pub(crate) attempt: u32,
-    /// It needs an instance that has served no call.
+    /// It needs an instance that has processed no call.
     pub(crate) fresh: bool,
     pub(crate) state: CallState,
-    /// It is no call: the outcome of its event was known before.
+    /// There is no guest call: the slot is used for an event whose outcome was known when it was read.
     without_guest: bool,
-    /// Its worker's place was given back early.
+    /// It freed its worker before it ended.
     pub(crate) suspended: bool,
     pub(crate) rows: Vec<Row>,
-    /// What is known of each row, beside what the shell sees.
+    /// The state of each row that is not part of [`Row`].
     pub(crate) row_states: Vec<RowState>,
     pub(crate) parts: Vec<Part>,
-    /// Rows whose outputs are handed over.
+    /// Rows whose outputs are submitted to the producer.
     pub(crate) to_produce: Vec<u32>,
-    /// Parts that still hold their lane.
+    /// Parts that have not released their lane.
     pub(crate) parts_left: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallState {
-    /// The place is free.
+    /// The slot is free.
     Free,
-    /// With the guest.
+    /// The guest call is running.
     Out,
-    /// Asked to go away; so many looks have found it still there.
+    /// Cancelled, and found not terminated by this many checks.
     Cancelled(u32),
-    /// It is known that it never went away.
+    /// Cancelled, and reported as not terminating.
     Stuck,
-    /// Really ended; some outputs are not acked yet.
+    /// Terminated; some outputs are not acked yet.
     Unacked,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowState {
-    /// What it takes of the partition's share of the memory.
+    /// Its share of the partition's `queued_bytes`.
     pub(crate) bytes: u32,
-    pub(crate) waits: RowWait,
+    pub(crate) awaited: Awaited,
 }
 
-/// What a row that is done with the guest waits for, beside those before it in its lane.
+/// What a row waits for after the guest is done with it, besides the rows before it in its lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RowWait {
+pub(crate) enum Awaited {
     /// Nothing.
-    Not,
-    /// Its outputs were handed over.
+    Nothing,
+    /// The acks of its outputs, which were submitted to the producer.
     Acks,
-    /// It can't be handled; its ending comes when its turn does.
-    Ending(Reason),
-    /// Its dead letter was handed over.
-    DeadLetter,
+    /// Its outcome: it can't be handled. The outcome is applied when the rows before it have settled.
+    Outcome(Reason),
+    /// The ack of its dead letter.
+    DeadLetterAck,
 }
 
 /// The rows of one lane in a call.
@@ -83,31 +83,31 @@ pub(crate) struct Part {
     /// Index of the partition.
     pub(crate) partition: u32,
     pub(crate) ownership: OwnershipId,
-    /// First row.
-    pub(crate) first: u32,
-    /// One past the last row.
+    /// Its first row.
+    pub(crate) start: u32,
+    /// One past its last row.
     pub(crate) end: u32,
-    /// Rows of it that are settled, from `first` on.
+    /// One past its last settled row.
     pub(crate) settled_to: u32,
-    /// One past its last row that is done or can't be handled; meaningful once the call ended. The rows behind it go
-    /// back to the lane.
+    /// One past its last row that is done or can't be handled; meaningful after the call has ended. The rows behind
+    /// it go back to the lane.
     pub(crate) done_to: u32,
-    /// How the lane goes on, if a row failed.
+    /// How the lane resumes, if a row failed.
     pub(crate) resume: Resume,
-    /// Its ownership is over, or it has reached its ending: nothing of it counts any more.
+    /// Its ownership has ended, or everything of it is finished: its results no longer count.
     pub(crate) over: bool,
-    /// It gave its lane back.
+    /// It has released its lane.
     pub(crate) released: bool,
 }
 
-/// How a lane goes on with the first row that went back to it.
+/// How a lane resumes with the first row that went back to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resume {
-    /// As if it had never been dispatched.
+    /// As if the row had never been dispatched.
     Unchanged,
-    /// Its next attempt, at this uptime.
+    /// With the next attempt, at this uptime.
     Retry(Duration),
-    /// The same attempt, and each row on an instance of its own.
+    /// With the same attempt, and each row on an instance of its own.
     Quarantined,
 }
 
@@ -116,9 +116,9 @@ impl Calls {
         Calls { slots: Slab::new(), out: 0, without_guest: vec![0; topics.into()] }
     }
 
-    /// A new empty call, with room for so many rows.
+    /// A new empty call, with capacity for `batch` rows.
     pub(crate) fn begin(&mut self, topic: u16, batch: u32) -> CallId {
-        let slot = self.slots.claim(Call::empty);
+        let slot = self.slots.acquire(Call::empty);
         let call = &mut self.slots[slot];
         assert!(call.state == CallState::Free, "call slot {slot} is in use: {:?}", call.state);
         call.begin(topic);
@@ -127,9 +127,9 @@ impl Calls {
         CallId { slot, generation: call.generation }
     }
 
-    /// A place for an outcome that needs no call: what comes of it is acknowledged, and settles, as if a call had ended.
+    /// A slot for an outcome that needs no guest call. It is acknowledged and settles as if a call had ended.
     pub(crate) fn begin_without_guest(&mut self, topic: u16) -> CallId {
-        let slot = self.slots.claim(Call::empty);
+        let slot = self.slots.acquire(Call::empty);
         let call = &mut self.slots[slot];
         assert!(call.state == CallState::Free, "call slot {slot} is in use: {:?}", call.state);
         call.begin(topic);
@@ -139,12 +139,12 @@ impl Calls {
         CallId { slot, generation: call.generation }
     }
 
-    /// How many outcomes of a topic that need no call have begun and have not settled.
+    /// Number of outcomes of a topic that need no call, and have begun and not settled.
     pub(crate) fn without_guest(&self, topic: u16) -> u32 {
         self.without_guest[usize::from(topic)]
     }
 
-    /// The call, unless it is over and its place has another user.
+    /// The call; `None`: it was removed, and its slot may have another user.
     pub(crate) fn get_mut(&mut self, id: CallId) -> Option<&mut Call> {
         let call = self.slots.get_mut(id.slot)?;
         (call.generation == id.generation && call.state != CallState::Free).then_some(call)
@@ -156,7 +156,7 @@ impl Calls {
         (call.generation == id.generation && call.state != CallState::Free).then_some(call)
     }
 
-    /// Ids of all calls that are out or wait for acks.
+    /// The ids of all calls that are out or wait for acks.
     pub(crate) fn ids(&self) -> impl Iterator<Item = CallId> + '_ {
         self.slots
             .indexes()
@@ -164,13 +164,14 @@ impl Calls {
             .map(|slot| CallId { slot, generation: self.slots[slot].generation })
     }
 
-    /// Looks for calls that were cancelled and are still there. Gives one that was there for the `most`th time.
-    pub(crate) fn find_stuck(&mut self, most: u32) -> Option<CallId> {
+    /// Checks the cancelled calls. Returns one that this and the previous checks, `checks_max` in all, found not
+    /// terminated.
+    pub(crate) fn find_stuck(&mut self, checks_max: u32) -> Option<CallId> {
         for slot in self.slots.indexes() {
             let call = &mut self.slots[slot];
-            if let CallState::Cancelled(looks) = &mut call.state {
-                *looks += 1;
-                if *looks >= most {
+            if let CallState::Cancelled(checks) = &mut call.state {
+                *checks += 1;
+                if *checks >= checks_max {
                     call.state = CallState::Stuck;
                     return Some(CallId { slot, generation: call.generation });
                 }
@@ -179,8 +180,8 @@ impl Calls {
         None
     }
 
-    /// Nothing of the call is left: its place is free.
-    pub(crate) fn forget(&mut self, id: CallId) {
+    /// Frees the slot of a call that holds no lane.
+    pub(crate) fn remove(&mut self, id: CallId) {
         let call = &mut self.slots[id.slot];
         assert!(call.parts_left == 0, "call {id:?} still holds {} lanes", call.parts_left);
         call.state = CallState::Free;
@@ -222,7 +223,7 @@ impl Call {
         self.parts_left = 0;
     }
 
-    /// A place grows once to the size of the calls it is used for, not now and then for its rarest.
+    /// A slot grows once to the batch size of its calls, instead of at every larger call.
     fn reserve(&mut self, batch: usize) {
         self.rows.reserve(batch);
         self.row_states.reserve(batch);
@@ -230,22 +231,22 @@ impl Call {
         self.to_produce.reserve(batch);
     }
 
-    /// Rows so far.
+    /// Number of rows so far.
     pub(crate) fn len(&self) -> u32 {
         u32::try_from(self.rows.len()).expect("max_batch is far below 2^32")
     }
 
     /// Begins the rows of one lane.
     pub(crate) fn begin_part(&mut self, lane: u32, partition: u32, ownership: OwnershipId) {
-        let first = self.len();
+        let start = self.len();
         self.parts.push(Part {
             lane,
             partition,
             ownership,
-            first,
-            end: first,
-            settled_to: first,
-            done_to: first,
+            start,
+            end: start,
+            settled_to: start,
+            done_to: start,
             resume: Resume::Unchanged,
             over: false,
             released: false,
@@ -253,38 +254,38 @@ impl Call {
         self.parts_left += 1;
     }
 
-    /// Adds a row to the lane begun last.
+    /// Adds a row to the last part.
     pub(crate) fn push(&mut self, row: Row, bytes: u32) {
         self.rows.push(row);
-        self.row_states.push(RowState { bytes, waits: RowWait::Not });
+        self.row_states.push(RowState { bytes, awaited: Awaited::Nothing });
         let part = self.parts.last_mut().expect("a part was begun");
         part.end += 1;
     }
 
-    /// Rows per lane, as the guest sees it.
+    /// Number of rows per lane, in the order of the call.
     pub(crate) fn lane_lengths(&self) -> impl Iterator<Item = u32> + '_ {
-        self.parts.iter().map(|part| part.end - part.first)
+        self.parts.iter().map(|part| part.end - part.start)
     }
 
-    /// Whether it has not really ended.
+    /// Whether it has not terminated.
     pub(crate) fn is_out(&self) -> bool {
         matches!(self.state, CallState::Out | CallState::Cancelled(_) | CallState::Stuck)
     }
 
-    /// Whether nothing it could still return counts.
+    /// Whether no result of it counts any more.
     pub(crate) fn is_pointless(&self) -> bool {
         self.parts.iter().all(|part| part.over)
     }
 
-    pub(crate) fn waits(&self, row: u32) -> RowWait {
-        self.row_states.get(row as usize).map_or(RowWait::Not, |known| known.waits)
+    pub(crate) fn awaited(&self, row: u32) -> Awaited {
+        self.row_states.get(row as usize).map_or(Awaited::Nothing, |row_state| row_state.awaited)
     }
 
-    pub(crate) fn set_waits(&mut self, row: u32, waits: RowWait) {
-        self.row_states.get_mut(row as usize).expect("a row of this call").waits = waits;
+    pub(crate) fn set_awaited(&mut self, row: u32, awaited: Awaited) {
+        self.row_states.get_mut(row as usize).expect("a row of this call").awaited = awaited;
     }
 
-    /// Index of the lane that a row belongs to.
+    /// Index of the part that a row belongs to.
     pub(crate) fn part_of(&self, row: u32) -> usize {
         self.parts.partition_point(|part| part.end <= row)
     }

@@ -12,10 +12,10 @@
 //! ```
 //!
 //! The checksum binds a set to its topic, partition and offset: metadata that was copied, or kept while a tool
-//! moved the offset, claims nothing. Decoding never guesses: any doubt means that nothing is claimed.
+//! moved the offset, claims nothing. Decoding never guesses: any invalid or unmatched set claims nothing.
 //!
-//! The topic's id is written even where nothing is claimed: a topic that was deleted and created again has another one,
-//! and a late commit of its former readers must not pass over its records.
+//! The topic's id is written even if nothing is claimed: a topic that was deleted and created again has another id,
+//! and a late commit of its former readers must not skip its records.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -25,28 +25,28 @@ use crate::bits::{BitReader, BitWriter};
 const PREFIX: &str = "kl1:";
 const VERSION: u8 = 2;
 const QUOTIENT_LIMIT: u32 = 24;
-/// Version, topic id, k0, k1, at most three bytes of count, checksum.
+/// Version, topic id, k0, k1, up to three bytes of count, checksum.
 const OVERHEAD_BYTES: usize = 1 + 16 + 2 + 3 + 4;
-/// Characters of a set that claims nothing: all of that but two bytes of the count, in base64.
+/// Characters of a set that claims nothing: the overhead without two bytes of the count, in base64.
 const EMPTY_CHARACTERS: usize = PREFIX.len() + (4 * (OVERHEAD_BYTES - 2)).div_ceil(3);
-/// Runs of 2^k offsets and more do not occur within a log.
+/// Runs of 2^k offsets and more do not occur in a log.
 const K_MAX: u8 = 31;
 
-/// What a set is bound to.
+/// The identity that a set is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The topic's id; zeros where the broker gives none.
+    /// The topic's id; zeros if the broker returns none.
     pub topic_id: [u8; 16],
     /// Kafka's partition number.
     pub partition: i32,
-    /// The offset it is committed with.
+    /// The offset that it is committed with.
     pub offset: i64,
 }
 
 /// Reused buffers of the encoder.
 #[derive(Debug, Default)]
 pub struct Encoder {
-    /// The runs that may fit, walked over once.
+    /// The runs that may fit, collected once.
     runs: Vec<(u64, u64)>,
     bits: BitWriter,
     packed: Vec<u8>,
@@ -55,8 +55,8 @@ pub struct Encoder {
 impl Encoder {
     /// Appends the longest leading part of the set that fits in `limit` characters to `text`.
     ///
-    /// `runs` are alternating run lengths, each at least 1: offsets not settled, offsets settled. Returns how many
-    /// settled offsets the text claims. If that is none, only the topic's id is written; of a topic without one, nothing.
+    /// `runs` are alternating run lengths, each at least 1: offsets not settled, offsets settled. Returns the number of
+    /// settled offsets that the text claims. If it is 0, only the topic's id is written; without a topic id, nothing.
     pub fn encode(
         &mut self,
         identity: &Identity,
@@ -76,7 +76,7 @@ impl Encoder {
             if fit.whole || fit.pairs == 0 {
                 break;
             }
-            // Parameters chosen for the part that fits may let more of it fit.
+            // With parameters chosen for the part that fits, more may fit.
             considered = considered.get(..fit.pairs).unwrap_or(considered);
         }
         let names_topic = identity.topic_id != [0; 16] && limit >= EMPTY_CHARACTERS;
@@ -86,7 +86,7 @@ impl Encoder {
         best.claimed
     }
 
-    /// Takes as many runs as fit at the very best, and one pair more: it may be cut.
+    /// Collects as many runs as fit in the best case, and one pair more, which may be truncated.
     fn collect(&mut self, runs: impl Iterator<Item = (u64, u64)>, budget: u64) {
         self.runs.clear();
         let mut left = budget;
@@ -120,7 +120,7 @@ impl Encoder {
 /// The settled offsets `[from, to)` that `metadata` claims beyond `identity.offset`, ascending.
 ///
 /// `None` if it is not a set of ours for exactly this topic, partition and offset, or claims anything at or past
-/// `log_end`. An empty text is the empty set; so is a set of a topic whose id was not known when it was written.
+/// `log_end`. Empty metadata is the empty set. A set that was written without a topic id is valid for any id.
 pub fn decode(metadata: &[u8], identity: &Identity, log_end: i64) -> Option<Vec<(i64, i64)>> {
     if metadata.is_empty() {
         return Some(Vec::new());
@@ -137,7 +137,7 @@ pub fn decode(metadata: &[u8], identity: &Identity, log_end: i64) -> Option<Vec<
     read_runs(bits, (k0, k1), pairs, identity.offset, log_end)
 }
 
-/// Whether the commit was made by us, with this very offset, in another topic of this name.
+/// Whether Keylane made the commit, with exactly this offset, in another topic of the same name.
 pub fn is_of_another_topic(metadata: &[u8], identity: &Identity) -> bool {
     let named = |id: [u8; 16]| id != [0; 16];
     unpack(metadata, identity).is_some_and(|(topic_id, _)| {
@@ -145,7 +145,7 @@ pub fn is_of_another_topic(metadata: &[u8], identity: &Identity) -> bool {
     })
 }
 
-/// The topic's id and what follows it, if the checksum holds for this partition and offset.
+/// The topic's id and the bytes after it, if the checksum matches this partition and offset.
 fn unpack(metadata: &[u8], identity: &Identity) -> Option<([u8; 16], Vec<u8>)> {
     let text = metadata.strip_prefix(PREFIX.as_bytes())?;
     let packed = URL_SAFE_NO_PAD.decode(text).ok()?;
@@ -179,18 +179,18 @@ fn read_runs(bits: &[u8], k: (u8, u8), pairs: u64, start: i64, log_end: i64) -> 
     reader.only_padding_left().then_some(claims)
 }
 
-/// Bits that the runs may take so that the text is at most `limit` characters.
+/// Number of bits for the runs with which the text is at most `limit` characters.
 fn bit_budget(limit: usize) -> u64 {
     let bytes = limit.saturating_sub(PREFIX.len()) / 4 * 3;
     8 * bytes.saturating_sub(OVERHEAD_BYTES) as u64
 }
 
-/// A leading part of the runs and what it costs.
+/// A leading part of the runs that fits.
 #[derive(Clone, Copy, Debug, Default)]
 struct Fit {
     k: (u8, u8),
     pairs: usize,
-    /// Length of the last settled run: it may be cut.
+    /// Length of the last settled run, which may be truncated.
     last_done: u64,
     claimed: u64,
     whole: bool,
@@ -225,14 +225,14 @@ impl Fit {
     }
 }
 
-/// The longest run below `limit` that `bits` can hold; 0 if none.
+/// The longest run of at most `limit` that fits in `bits`; 0 if none.
 fn longest_run(k: u8, bits: u64, limit: u64) -> u64 {
     let Some(unary) = bits.checked_sub(u64::from(k) + 1) else { return 0 };
     let quotient = unary.min(u64::from(QUOTIENT_LIMIT) - 1);
     ((quotient << k) + (1 << k)).min(limit)
 }
 
-/// The parameters that make the runs shortest, as far as their bit lengths tell.
+/// The parameters with the shortest encoding of the runs, estimated from their bit lengths.
 fn best_parameters(runs: &[(u64, u64)]) -> (u8, u8) {
     let (mut open, mut done) = (Lengths::new(), Lengths::new());
     for &(open_run, done_run) in runs {
@@ -242,7 +242,7 @@ fn best_parameters(runs: &[(u64, u64)]) -> (u8, u8) {
     (open.best_parameter(), done.best_parameter())
 }
 
-/// How many values have each bit length, and their sum.
+/// The number of values of each bit length, and their sum.
 struct Lengths([(u64, u64); u64::BITS as usize + 1]);
 
 impl Lengths {
@@ -278,7 +278,7 @@ fn rice_cost(k: u8, x: u64) -> u64 {
     }
 }
 
-/// What a value costs with the parameter that suits it best.
+/// The bits of a value with its best parameter.
 fn least_cost(x: u64) -> u64 {
     u64::from(1 + bit_length(x))
 }
@@ -288,7 +288,7 @@ impl BitWriter {
         match u32::try_from(x >> k) {
             Ok(quotient) if quotient < QUOTIENT_LIMIT => {
                 self.ones(quotient);
-                self.push(x & ((1 << k) - 1), u32::from(k) + 1); // the zero bit before it is the highest of these
+                self.push(x & ((1 << k) - 1), u32::from(k) + 1); // the highest of these bits is the zero bit
             }
             _ => {
                 let length = bit_length(x);
@@ -311,7 +311,7 @@ impl BitReader<'_> {
         }
         let length = u32::try_from(self.read(6)?).ok()?;
         let x = self.read(length)?;
-        // Only the one encoding that the writer would choose is accepted.
+        // Only the encoding that the writer would choose is valid.
         (x >> k >= u64::from(QUOTIENT_LIMIT) && bit_length(x) == length).then_some(x)
     }
 }
@@ -357,12 +357,12 @@ mod tests {
         let mut text = String::new();
         let claimed = Encoder::default().encode(&ID, runs.iter().copied(), limit, &mut text);
         assert!(text.len() <= limit, "{} characters, limit {limit}", text.len());
-        let claims = decode(text.as_bytes(), &ID, i64::MAX).expect("what was encoded can be decoded");
+        let claims = decode(text.as_bytes(), &ID, i64::MAX).expect("an encoded set can be decoded");
         (text, claimed, claims)
     }
 
     #[test]
-    fn a_set_survives() {
+    fn a_set_survives_a_round_trip() {
         let (text, claimed, claims) = round_trip(&[(1, 5), (2, 1), (1, 1_000_000)], 4096);
         assert!(text.starts_with("kl1:"));
         assert_eq!(claimed, 1_000_006);
@@ -381,8 +381,8 @@ mod tests {
         let (text, claimed, claims) = round_trip(&runs, 4096);
         assert!(text.len() > 4000, "{}", text.len());
         assert_eq!(claimed, claims.iter().map(|&(from, to)| to.abs_diff(from)).sum::<u64>());
-        let (_, cut, _) = round_trip(&[(1, u64::from(u32::MAX))], 54);
-        assert!(cut > 0);
+        let (_, truncated, _) = round_trip(&[(1, u64::from(u32::MAX))], 54);
+        assert!(truncated > 0);
         let mut nothing = String::new();
         assert_eq!(Encoder::default().encode(&ID, [(1, 1)].into_iter(), 8, &mut nothing), 0);
         assert_eq!(nothing, "");
@@ -397,22 +397,22 @@ mod tests {
         assert!(!is_of_another_topic(text.as_bytes(), &ID));
         let mut short = String::new();
         Encoder::default().encode(&ID, std::iter::empty(), EMPTY_CHARACTERS - 1, &mut short);
-        assert_eq!(short, "", "there is no room for it");
+        assert_eq!(short, "", "it exceeds the limit");
     }
 
-    /// A damaged set, or one of another offset, is no evidence of anything.
+    /// A corrupt set, or one of another offset, does not identify its topic.
     #[test]
-    fn only_a_sound_set_is_of_another_topic() {
+    fn only_a_valid_set_is_of_another_topic() {
         let (text, ..) = round_trip(&[(1, 5)], 4096);
         let other = Identity { topic_id: [8; 16], ..ID };
         for moved in [Identity { offset: 1001, ..other }, Identity { partition: 4, ..other }] {
             assert!(!is_of_another_topic(text.as_bytes(), &moved), "{moved:?}");
         }
-        assert!(!is_of_another_topic(text.as_bytes(), &Identity { topic_id: [0; 16], ..ID }), "nobody knows");
+        assert!(!is_of_another_topic(text.as_bytes(), &Identity { topic_id: [0; 16], ..ID }), "no id now");
         for at in 0..text.len() {
-            let mut damaged = text.as_bytes().to_vec();
-            damaged[at] ^= 1;
-            assert!(!is_of_another_topic(&damaged, &other), "byte {at}");
+            let mut corrupt = text.as_bytes().to_vec();
+            corrupt[at] ^= 1;
+            assert!(!is_of_another_topic(&corrupt, &other), "byte {at}");
         }
         let mut unnamed = String::new();
         Encoder::default().encode(
@@ -421,11 +421,11 @@ mod tests {
             100,
             &mut unnamed,
         );
-        assert!(!is_of_another_topic(unnamed.as_bytes(), &other), "nobody knew");
+        assert!(!is_of_another_topic(unnamed.as_bytes(), &other), "written without an id");
     }
 
     #[test]
-    fn any_doubt_claims_nothing() {
+    fn an_invalid_or_foreign_set_claims_nothing() {
         let (text, ..) = round_trip(&[(1, 5), (2, 1)], 4096);
         let bytes = text.as_bytes();
         assert!(decode(bytes, &Identity { offset: 1001, ..ID }, i64::MAX).is_none(), "another offset");
@@ -434,10 +434,10 @@ mod tests {
         assert!(decode(bytes, &ID, 1008).is_none(), "past the log end");
         assert!(decode(bytes, &ID, 1009).is_some());
         for at in 0..bytes.len() {
-            let mut damaged = bytes.to_vec();
-            damaged[at] ^= 1;
-            assert!(decode(&damaged, &ID, i64::MAX).is_none(), "byte {at}");
-            assert!(at == 0 || decode(&bytes[..at], &ID, i64::MAX).is_none(), "cut at {at}");
+            let mut corrupt = bytes.to_vec();
+            corrupt[at] ^= 1;
+            assert!(decode(&corrupt, &ID, i64::MAX).is_none(), "byte {at}");
+            assert!(at == 0 || decode(&bytes[..at], &ID, i64::MAX).is_none(), "truncated at {at}");
         }
         for foreign in [&b"l"[..], b"\xff\xfe", b"kl2:AAAA", b"kl1:", b"kl1:AQ=="] {
             assert!(decode(foreign, &ID, i64::MAX).is_none(), "{foreign:?}");
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_without_an_id_is_found_again_with_one() {
+    fn a_set_written_without_a_topic_id_is_valid_for_any() {
         let unnamed = Identity { topic_id: [0; 16], ..ID };
         let mut text = String::new();
         Encoder::default().encode(&unnamed, [(1, 1)].into_iter(), 100, &mut text);

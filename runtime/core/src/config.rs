@@ -1,87 +1,87 @@
-//! What the core must be told once, before the first input.
+//! The configuration of a core.
 
 use std::time::Duration;
 
-/// Limits and intervals of one handler. Every field has a limit's meaning: there is no "unlimited".
+/// Limits and intervals of one handler. No limit can be switched off.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// How many topics the handler reads: [`Partition::topic`](crate::Partition) is below it.
     pub topics: u16,
-    /// Most events that one call carries.
+    /// Maximum number of events per call.
     pub max_batch: u32,
-    /// Whether `max_batch` was written by the operator: then a handler that was seen to wait keeps it.
+    /// Whether the operator configured `max_batch`. If so, it also applies to a handler whose calls suspend.
     pub max_batch_is_fixed: bool,
-    /// Most guest calls out at once.
+    /// Maximum number of concurrent guest calls.
     pub max_concurrency: u32,
-    /// Most events admitted and not settled, per partition.
+    /// Maximum number of events admitted and not settled, per partition.
     pub max_queued: u32,
-    /// Most offsets between the prefix and the highest admitted event, per partition.
+    /// Maximum distance in offsets between the committable offset and the highest admitted event, per partition.
     pub max_window: u64,
-    /// Bytes of events admitted and not settled, over all partitions; active ownerships share it equally.
+    /// Maximum bytes of events admitted and not settled, over all partitions; active ownerships share it equally.
     pub arena_bytes: u64,
-    /// How long settled work may stay uncommitted.
+    /// How long settled events may stay uncommitted.
     pub commit_interval: Duration,
-    /// Settled events after which a commit is due at once.
+    /// Number of settled events after which a commit is due at once.
     pub commit_every: u64,
-    /// How long a commit may take before it counts as unanswered.
+    /// How long a commit may take before it counts as timed out.
     pub commit_timeout: Duration,
     /// How often a clean partition is committed again (SEMANTICS: an older owner's late commit).
     pub recommit_interval: Duration,
-    /// Characters of commit metadata that the broker takes (`offset.metadata.max.bytes`).
+    /// Characters of commit metadata that the broker accepts (`offset.metadata.max.bytes`).
     pub metadata_limit: usize,
     /// How long a revoke waits for running calls and their acks.
     pub revoke_timeout: Duration,
-    /// How long an assign waits for the starts of its partitions before it is answered without the missing ones.
+    /// How long an assign waits for the starts of its partitions. It is then answered without the missing ones.
     pub lookup_timeout: Duration,
-    /// What happens when a committed offset, or the position while reading, is outside the log.
+    /// What to do when a committed offset, or the position while reading, is outside the log.
     pub out_of_range: OutOfRange,
-    /// How long a partition may stand still before it is reported.
+    /// How long a partition may make no progress before the stall is reported.
     pub stall_after: Duration,
-    /// Whether a call that loses some of its events to a revoke is cancelled for all of them: for guests whose calls
-    /// reach outside (SEMANTICS: revoke).
+    /// Whether a revoke of some of a call's events cancels the whole call: for guests whose calls have external
+    /// effects (SEMANTICS: revoke).
     pub cancels_mixed: bool,
-    /// What happens to events that fail.
+    /// What to do with events that fail.
     pub retry: RetryPolicy,
 }
 
-/// An event is tried until it is done.
+/// Attempts are not limited: an event is retried until it is done.
 pub const UNLIMITED_ATTEMPTS: u32 = u32::MAX;
 
-/// Attempts, the time between them, and what comes after the last one.
+/// The number of attempts, the delays between them, and what to do after the last one.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
-    /// Attempts in all, at least 1; or [`UNLIMITED_ATTEMPTS`].
+    /// Attempts including the first, at least 1; or [`UNLIMITED_ATTEMPTS`].
     pub max_attempts: u32,
-    /// Between the first attempt and the second.
+    /// The delay between the first attempt and the second.
     pub initial_interval: Duration,
-    /// Never more than this, before jitter.
+    /// The longest delay, before jitter.
     pub max_interval: Duration,
-    /// Each interval is so many times the one before.
+    /// The factor between one delay and the next.
     pub multiplier: f64,
-    /// Share by which an interval is longer or shorter, 0 to 1.
+    /// The share by which a delay may be longer or shorter, 0 to 1.
     pub jitter: f64,
-    /// What the jitter is drawn from: the core has no randomness.
+    /// The seed of the jitter: the core has no randomness.
     pub seed: u64,
-    /// Records older than this are not tried again.
+    /// Records older than this are not retried.
     pub max_record_age: Option<Duration>,
-    /// What becomes of an event that is not tried again.
+    /// What to do with an event that is not retried.
     pub on_exhausted: OnExhausted,
-    /// What waits while an event is between attempts.
+    /// What is held back while an event is between attempts.
     pub scope: RetryScope,
 }
 
-/// What becomes of an event that can't be handled.
+/// What to do with an event that can't be handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnExhausted {
-    /// It goes to the dead-letter topic, and is settled when the brokers have it.
+    /// Publish it to the dead-letter topic. It is settled when the dead letter is acknowledged.
     DeadLetter,
-    /// It is settled at once.
+    /// Settle it at once.
     Skip,
-    /// The handler stops before it.
+    /// Stop the handler before it.
     Stop,
 }
 
-/// What waits while an event is between attempts.
+/// What is held back while an event is between attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryScope {
     /// Its lane.
@@ -138,13 +138,13 @@ impl Default for Config {
     }
 }
 
-/// The operator's answer to an offset outside the log.
+/// What to do when an offset is outside the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutOfRange {
-    /// The partition stops, named; the others go on.
+    /// Stop the partition and report it. The other partitions continue.
     Fail,
-    /// Go on at the log start; the offsets passed over are counted.
+    /// Continue at the log start; the skipped offsets are counted.
     Earliest,
-    /// Go on at the log end; the offsets passed over are counted.
+    /// Continue at the log end; the skipped offsets are counted.
     Latest,
 }

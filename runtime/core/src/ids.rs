@@ -1,4 +1,4 @@
-//! Small values that name things: all `Copy`, none of them owns anything.
+//! Identifiers: all `Copy`, none owns anything.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,16 +16,16 @@ pub struct Partition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnershipId(pub u64);
 
-/// One question of the group that has to be answered: an assign, a revoke or a loss. Counts up.
+/// One rebalance request that has to be answered: an assign, a revoke or a loss. Counts up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RebalanceId(pub u64);
 
-/// One guest call. The slot is reused, the generation tells its users apart.
+/// One guest call. The slot is reused; the generation distinguishes its users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallId {
-    /// Dense index: a shell may keep a table by it.
+    /// Dense index: a shell may index a table with it.
     pub slot: u32,
-    /// Which user of the slot this is.
+    /// Counts the users of the slot.
     pub generation: u32,
 }
 
@@ -33,16 +33,16 @@ pub struct CallId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommitId(pub u64);
 
-/// Where the shell keeps the bytes of an event. The core only carries it.
+/// Where the shell keeps the bytes of an event. Opaque to the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArenaSlot(pub u64);
 
-/// The two clocks, read once by the shell before it hands an input over.
+/// The two clocks, read once by the shell for each input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// Monotonic time since the process started: what every deadline is made of.
+    /// Monotonic time since the process started: the clock of every deadline.
     pub uptime: Duration,
-    /// Milliseconds since 1970: for ages of records only.
+    /// Milliseconds since 1970: only for the age of records.
     pub wall_ms: i64,
 }
 

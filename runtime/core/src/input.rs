@@ -1,200 +1,200 @@
-//! Everything that can wake Keylane up. To add a cause, add a variant.
+//! The inputs of the core. To add a cause of work, add a variant.
 
 use std::time::Duration;
 
 use crate::{ArenaSlot, CallId, CommitId, Partition, RebalanceId};
 
-/// How many calls may stand for one where each carries a single event: a worker that has to wait for the next one after
-/// a few microseconds goes to sleep, and waking it costs more than such a call.
+/// How many calls with a single event each may take the place of one longer call. A worker that is idle for a few
+/// microseconds goes to sleep, and waking it costs more than such a call.
 pub const SHORT_CALLS_MAX: u32 = 16;
 
 /// One thing that happened outside the core. Slices are read before `handle` returns.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
     // -- ownership ------------------------------------------------------------------------------
-    /// The group gives these partitions to us; it stands still until `AnswerAssign`.
+    /// The group assigns these partitions to us. The rebalance waits for `AnswerAssign`.
     AssignRequested {
-        /// Named in the answer.
+        /// Repeated in the answer.
         request: RebalanceId,
-        /// Only the new ones, under either rebalance protocol.
+        /// Only the added ones, under either rebalance protocol.
         partitions: &'a [Partition],
     },
-    /// Where a partition starts is known.
+    /// The start of a partition was looked up.
     StartResolved {
-        /// Whose start it is.
+        /// The partition.
         partition: Partition,
-        /// What the coordinator and the partition's leader said.
+        /// The responses of the coordinator and of the partition's leader.
         start: PartitionStart<'a>,
     },
-    /// The look-up of a start failed; the core asks again later.
+    /// The look-up of a start failed. The core requests it again later.
     AssignFailed {
-        /// Whose look-up failed.
+        /// The partition.
         partition: Partition,
-        /// A transaction of a former owner has not ended, which may take moments: the core asks again sooner.
+        /// A transaction of a former owner is still open. It usually ends within moments, so the core retries sooner.
         undecided: bool,
     },
-    /// The group takes these partitions away; we own them until `AnswerRevoke`.
+    /// The group revokes these partitions. We own them until `AnswerRevoke`.
     Revoked {
-        /// Named in the answer.
+        /// Repeated in the answer.
         request: RebalanceId,
-        /// Those to give up.
+        /// The revoked partitions.
         partitions: &'a [Partition],
     },
-    /// These partitions already belong to someone else: nothing may be committed. Answered with `AnswerRevoke`; nobody waits
-    /// for the answers of requests before it any more.
+    /// These partitions already have another owner: nothing may be committed. Answered with `AnswerRevoke`. Answers to
+    /// earlier requests are no longer awaited.
     Lost {
-        /// Named in the answer.
+        /// Repeated in the answer.
         request: RebalanceId,
-        /// Those that are gone.
+        /// The lost partitions.
         partitions: &'a [Partition],
     },
     // -- reading --------------------------------------------------------------------------------
-    /// What one read of a partition found: rows, then perhaps the end of the partition, then perhaps an error. It is
-    /// one input because all of it depends on the reader's position: if a row is refused because that is unverified,
-    /// the end and the error behind it mean nothing either.
+    /// The result of one read of a partition: rows, then possibly the end of the partition, then possibly an error. It
+    /// is one input because all of it depends on the reader's position: if a row is discarded because the position is
+    /// unverified, the end and the error after it are discarded too.
     Fetched {
-        /// Where it was read.
+        /// The partition.
         partition: Partition,
         /// In offset order; may be empty.
         rows: &'a [FetchedRow],
-        /// The read ended at the end of the partition: the lowest offset that the next record can have. It bridges
-        /// trailing control records.
+        /// Set if the read reached the end of the partition: the lowest offset that the next record can have. It
+        /// accounts for trailing control records.
         end: Option<i64>,
-        /// The read ended with an error.
+        /// Set if the read ended with an error.
         error: Option<ReadError>,
     },
     // -- calls ----------------------------------------------------------------------------------
-    /// The workers take so many more calls, or up to [`SHORT_CALLS_MAX`] times as many where each carries one event.
+    /// The workers accept this many more calls, or up to [`SHORT_CALLS_MAX`] times as many if each carries one event.
     WorkersFree {
-        /// Added to what was free before.
+        /// Added to the previous capacity.
         calls: u32,
     },
-    /// A guest call returned and its result was found sound. Gives the worker's place back.
+    /// A guest call returned and its result is valid. Frees the worker.
     CallEnded {
-        /// Which.
+        /// The call.
         call: CallId,
         /// One entry per lane of the call, in its order.
         lanes: &'a [LaneEnd],
         /// Rows of the call that have outputs, ascending.
         with_outputs: &'a [u32],
-        /// How long the guest worked, standing in line not counted.
+        /// How long the guest worked, without the time in the workers' queue.
         took: Duration,
     },
-    /// A guest call failed as a whole. Gives the worker's place back.
+    /// A guest call failed as a whole. Frees the worker.
     CallFailed {
-        /// Which.
+        /// The call.
         call: CallId,
-        /// How.
+        /// The fault, and the failing row if it is known.
         failure: CallFailure,
-        /// What was done before, one entry per lane; empty: nothing of the call counts. The failing row, and rows
-        /// that were not run, are neither done nor given a verdict.
+        /// The rows done before the failure, one entry per lane; empty: none of the call counts. The failing row, and
+        /// rows that did not run, are neither done nor given a verdict.
         lanes: &'a [LaneEnd],
         /// Rows that are done and have outputs, ascending.
         with_outputs: &'a [u32],
     },
-    /// The guest waits for something: its worker can take another call.
+    /// The guest waits for I/O or time: its worker can take another call.
     CallSuspended {
-        /// Which.
+        /// The call.
         call: CallId,
     },
-    /// A cancelled call is gone: its store was dropped. Gives the worker's place back.
+    /// A cancelled call terminated: its store was dropped. Frees the worker.
     CallTerminated {
-        /// Which.
+        /// The call.
         call: CallId,
     },
     // -- results --------------------------------------------------------------------------------
     /// Every output of this row was acknowledged by the brokers.
     OutputsAcked {
-        /// Which call.
+        /// The call.
         call: CallId,
         /// Row of the call.
         row: u32,
     },
-    /// An output of this row was refused for good.
+    /// An output of this row was rejected, and a retry can't help.
     OutputRefused {
-        /// Which call.
+        /// The call.
         call: CallId,
         /// Row of the call.
         row: u32,
     },
-    /// The brokers have this row's dead letter.
+    /// The brokers acknowledged this row's dead letter.
     DeadLetterAcked {
-        /// Which call.
+        /// The call.
         call: CallId,
         /// Row of the call.
         row: u32,
     },
-    /// Outputs wait for the producer: with so many of them no more calls begin, or there is room again.
+    /// The queue of outputs before the producer is full, or has capacity again.
     OutputBacklog {
-        /// No more calls begin until it is said that this is over.
+        /// True: no more calls begin until an input with `false`.
         full: bool,
     },
     // -- commits --------------------------------------------------------------------------------
     /// The coordinator stored this partition's part of a commit.
     Committed {
-        /// Which commit.
+        /// The commit.
         id: CommitId,
-        /// Which part of it.
+        /// The partition.
         partition: Partition,
     },
-    /// The coordinator refused this partition's part of a commit.
+    /// The coordinator rejected this partition's part of a commit.
     CommitFailed {
-        /// Which commit.
+        /// The commit.
         id: CommitId,
-        /// Which part of it.
+        /// The partition.
         partition: Partition,
-        /// What it said.
+        /// The class of its error.
         why: CommitError,
     },
-    /// No answer came. The commit may have been applied or not: it is not a success.
+    /// The commit was not answered in time. It may have been applied: it does not count as a success.
     CommitTimedOut {
-        /// Which commit.
+        /// The commit.
         id: CommitId,
     },
     // -- life -----------------------------------------------------------------------------------
-    /// Under `--until-end`: where this partition's work ends. Sent once, before its first row.
+    /// Under `--until-end`: the end of this partition. Sent once, before its first row.
     EndKnown {
-        /// Which partition.
+        /// The partition.
         partition: Partition,
-        /// Rows at or past it are not admitted.
+        /// Rows at or past this offset are not admitted.
         offset: i64,
     },
-    /// Finish what runs, commit and leave.
+    /// Finish running calls, commit and leave the group.
     Drain {
-        /// Uptime at which what still runs is cancelled.
+        /// Uptime at which running calls are cancelled.
         deadline: Duration,
     },
-    /// Leave without waiting for what runs; what is settled is still committed.
+    /// Leave the group without waiting for running calls. Settled events are still committed.
     DrainNow,
     /// Time passed.
     Tick,
 }
 
-/// Where a partition starts, as found.
+/// The start of a partition, as looked up.
 #[derive(Clone, Copy, Debug)]
 pub struct PartitionStart<'a> {
-    /// What the group committed, if it ever did.
+    /// The group's commit, if there is one.
     pub committed: Option<CommittedStart<'a>>,
-    /// Where to start without a commit: the resolved `start` policy.
+    /// The offset to start from without a commit: the resolved `start` policy.
     pub fallback: i64,
     /// First offset of the log.
     pub log_start: i64,
-    /// One past the last offset of the log; `None`: not known yet, the core may wait for it.
+    /// One past the last offset of the log; `None`: not known yet, and the core may wait for it.
     pub log_end: Option<i64>,
-    /// The topic's id as the broker gives it; zeros where it gives none.
+    /// The topic's id; zeros if the broker returns none.
     pub topic_id: [u8; 16],
 }
 
-/// A commit as found at the coordinator.
+/// A commit as the coordinator returned it.
 #[derive(Clone, Copy, Debug)]
 pub struct CommittedStart<'a> {
-    /// Every offset below was settled.
+    /// Every offset below it was settled.
     pub offset: i64,
-    /// Its metadata, untrusted: anyone in the group may have written it.
+    /// Its metadata, untrusted: any client of the group may have written it.
     pub metadata: &'a [u8],
 }
 
-/// What the core needs of a record.
+/// The fields of a record that the core needs.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchedRow {
     /// Kafka's offset.
@@ -203,57 +203,57 @@ pub struct FetchedRow {
     pub timestamp: i64,
     /// Memory that the event takes while it is queued.
     pub bytes: u32,
-    /// Where the shell keeps it. Means nothing for a filtered event, of which nothing is kept.
+    /// Where the shell keeps it. Meaningless for a filtered event, which is not kept.
     pub arena_slot: ArenaSlot,
-    /// Which lane it belongs to.
+    /// Its lane, or its outcome.
     pub admission: Admission,
 }
 
-/// What the pure looks at a record's bytes came to.
+/// The result of the filter and of the lane key extraction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// The seeded hash of its lane key.
     Lane(u64),
-    /// No order is promised: a lane of its own.
+    /// No order is guaranteed: a lane of its own.
     NoLane,
-    /// The handler does not want it: it is settled at once.
+    /// The filter drops it: it is settled at once.
     Filtered,
-    /// It has no lane key, and the handler wants none without: it is not called, its ending is that of a reject.
+    /// It has no lane key, and the handler is configured to reject such events: no call, and the outcome of a reject.
     Rejected,
 }
 
 /// How one lane of a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneEnd {
-    /// Rows done, from the lane's first row on.
+    /// Number of rows done, from the lane's first row on.
     pub done: u32,
-    /// Why the row after them is not done; `None` only if all are, or if the call failed as a whole.
+    /// Why the row after them is not done; `None` only if all are done, or if the call failed as a whole.
     pub failure: Option<Verdict>,
 }
 
-/// What is said of a row that is not done: by the guest, or by a look at what it returned.
+/// The verdict on a row that is not done: of the guest, or of a check of its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Try it again later.
+    /// Retry it later.
     Retry {
-        /// When, if the guest says so.
+        /// The delay, if the guest returned one.
         after: Option<Duration>,
     },
     /// It can never succeed.
     Reject,
-    /// The guest is done with it, but an output of it can't be stored. None of its outputs is handed over, and the rows
-    /// behind it run again when it has had its ending, whatever the guest said of them: nothing of them may land before.
+    /// The guest is done with it, but one of its outputs is unpublishable. None of its outputs is produced. The rows
+    /// behind it run again after it has its outcome, whatever their verdicts: no output of theirs may be stored before.
     Unpublishable,
 }
 
-/// How a whole call failed, and how much is known about who is to blame.
+/// How a whole call failed, and the attribution of the failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallFailure {
-    /// How.
+    /// The kind of failure.
     pub fault: Fault,
-    /// The row that the guest was in, if that is known.
+    /// The row that the guest was processing, if that is known.
     pub failing_row: Option<u32>,
-    /// The instance had served no event before the one that failed.
+    /// The instance had processed no event before the one that failed.
     pub fresh: bool,
 }
 
@@ -264,22 +264,22 @@ pub enum Fault {
     Trap,
     /// It ran past its deadline.
     Timeout,
-    /// It used more processor time than one call may.
+    /// It used more CPU time than one call may.
     Cpu,
-    /// It wanted more memory than it may have.
+    /// It requested more memory than its limit.
     Memory,
     /// Its stack overflowed.
     Stack,
-    /// It hit another limit: outputs, size of a result.
+    /// It exceeded another limit: outputs, size of a result.
     Limit,
-    /// Its result breaks the contract.
+    /// Its result violates the contract.
     Contract,
 }
 
-/// Why reading failed. After each of these the reader may be anywhere: what comes next has to prove that it follows.
+/// Why reading failed. After each of these the reader's position is unverified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadError {
-    /// A connection failed, or the leader moved. The client reads on by itself.
+    /// A connection failed, or the leader moved. The client resumes by itself.
     Interrupted,
     /// The position is outside the log.
     OutOfRange {
@@ -288,33 +288,33 @@ pub enum ReadError {
         /// One past the last offset of the log as known now.
         log_end: i64,
     },
-    /// The topic was deleted and created again: what was read and settled before is of another log.
+    /// The topic was deleted and created again: events read and settled before belong to another log.
     TopicReplaced {
-        /// The id of the topic that is there now.
+        /// The id of the new topic.
         topic_id: [u8; 16],
         /// First offset of its log.
         log_start: i64,
     },
-    /// We may not read this topic.
+    /// We are not authorized to read this topic.
     Denied,
     /// The topic or the partition does not exist.
     Missing,
-    /// The data is damaged or can't be understood.
+    /// The data is corrupt or can't be decoded.
     Damaged,
-    /// A code that this version does not know.
+    /// An error code that this version does not handle.
     Unknown,
-    /// The client did not take the position that it was given.
+    /// The client rejected the position.
     SeekFailed,
 }
 
-/// Why a commit was refused.
+/// Why a commit was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitError {
-    /// The metadata is longer than this broker takes.
+    /// The metadata is longer than this broker accepts.
     MetadataTooLarge,
-    /// A rebalance is under way, or the coordinator loads or moved: the same commit may succeed soon.
+    /// A rebalance is in progress, or the coordinator is loading or moved: the same commit may succeed soon.
     TryAgain,
-    /// We are no longer the member that it takes: not to be retried blindly.
+    /// The coordinator no longer accepts this member: not to be retried blindly.
     Stale,
     /// Anything else.
     Other,

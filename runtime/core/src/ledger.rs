@@ -1,28 +1,28 @@
-//! The ledger of one ownership: which events are open, and how far it is safe to commit.
+//! The ledger of one ownership: its open events, and the committable offset.
 //!
 //! Only *open* events are kept, one bit each. Every offset below `next` without an open bit is settled, or
-//! does not exist: gaps of any size cost nothing. Bits live in chunks of 32,768 offsets (4 KiB); a chunk
-//! without an open event is given back at once, so memory follows what is open, and is at most `max_window` / 8
-//! bytes and what one read adds.
+//! does not exist: gaps of any size cost nothing. The bits are kept in chunks of 32,768 offsets (4 KiB). A chunk
+//! without an open event is freed at once, so memory follows the open events. It is at most `max_window` / 8 bytes,
+//! plus what one read adds.
 
 use std::collections::VecDeque;
 
 const WORDS: usize = 512;
-/// Offsets of a chunk: 64 per word.
+/// Offsets per chunk: 64 per word.
 const CHUNK: i64 = 1 << CHUNK_BITS;
 const CHUNK_BITS: u32 = 15;
-/// Chunks kept for reuse: enough that the steady state allocates nothing, little enough that a partition does not keep
-/// the memory of its widest window.
+/// Chunks kept for reuse: enough that the steady state allocates nothing, and few enough that a partition does not
+/// keep the memory of its widest window.
 const SPARE_MAX: usize = 8;
 
-/// Open events of one partition, and the claims of earlier owners that were not read yet.
+/// The open events of one partition, and the claims of earlier owners that were not read yet.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// One past the highest offset entered: the next one to read.
+    /// One past the highest entered offset: the next offset to read.
     next: i64,
     /// Chunks with open events, by ascending base.
     chunks: Vec<Chunk>,
-    /// Cleared bits of chunks given back, at most `SPARE_MAX`.
+    /// The cleared bits of freed chunks, at most `SPARE_MAX`.
     spare: Vec<Box<[u64; WORDS]>>,
     open: u64,
     /// Offsets at or past `next` that an earlier owner settled: ascending, disjoint `[from, to)`.
@@ -33,16 +33,17 @@ pub struct Ledger {
 struct Chunk {
     base: i64,
     open: u32,
-    /// No open bit lies in a word before it.
+    /// No word before it has an open bit.
     first_word: usize,
     bits: Box<[u64; WORDS]>,
 }
 
 impl Ledger {
-    /// An empty ledger that begins at `start`, with what an earlier owner settled beyond it.
+    /// Resets the ledger to begin at `start`. `claims` are the offsets beyond it that an earlier owner settled,
+    /// ascending `[from, to)`.
     pub fn begin(&mut self, start: i64, claims: &[(i64, i64)]) {
         while let Some(chunk) = self.chunks.pop() {
-            self.give_back(chunk);
+            self.recycle(chunk);
         }
         self.open = 0;
         self.next = start;
@@ -50,7 +51,7 @@ impl Ledger {
         self.claims.extend(claims.iter().copied().filter(|&(from, to)| from >= start && to > from));
     }
 
-    /// Every offset below is settled: the committable offset. It is past `next` where a claim begins there.
+    /// The committable offset: every offset below it is settled. It is past `next` if a claim begins at `next`.
     pub fn prefix(&self) -> i64 {
         if let Some(chunk) = self.chunks.first() {
             return chunk.first_open();
@@ -66,26 +67,26 @@ impl Ledger {
         self.next
     }
 
-    /// Events entered and not settled.
+    /// Number of events entered and not settled.
     pub fn open(&self) -> u64 {
         self.open
     }
 
-    /// Offsets between the prefix and the highest entered one.
+    /// Number of offsets between the prefix and the highest entered one.
     pub fn window(&self) -> u64 {
         u64::try_from(self.next - self.prefix()).unwrap_or(0)
     }
 
-    /// Offsets beyond the prefix that need not run again: settled, claimed or missing.
+    /// Number of offsets beyond the prefix that need no processing: settled, claimed or missing.
     pub fn settled_beyond(&self) -> u64 {
         let prefix = self.prefix();
         let claimed: i64 = self.claims.iter().map(|&(from, to)| (to - from.max(prefix)).max(0)).sum();
         self.window() - self.open + u64::try_from(claimed).expect("no term is negative")
     }
 
-    /// Enters an event that was read. True: it is open. False: an earlier owner settled it.
+    /// Enters an event that was read. Returns true if it is open, false if an earlier owner settled it.
     ///
-    /// Offsets passed over are taken as missing. The caller has decided to believe that.
+    /// Offsets between the previous event and this one count as missing: the caller has verified the position.
     pub fn enter(&mut self, offset: i64) -> bool {
         assert!(offset >= self.next, "offset {offset} was entered before; next is {}", self.next);
         self.next = offset + 1;
@@ -105,7 +106,7 @@ impl Ledger {
         true
     }
 
-    /// Takes every offset below `offset` that was not entered as missing.
+    /// Marks every offset below `offset` that was not entered as missing.
     pub fn pass(&mut self, offset: i64) {
         if offset <= self.next {
             return;
@@ -120,7 +121,7 @@ impl Ledger {
         }
     }
 
-    /// An open event reached its ending.
+    /// Settles an open event.
     pub fn settle(&mut self, offset: i64) {
         let at = self.position(offset).unwrap_or(usize::MAX);
         let chunk = self.chunks.get_mut(at);
@@ -128,12 +129,12 @@ impl Ledger {
         assert!(left.is_some(), "offset {offset} was not open");
         self.open -= 1;
         if left == Some(0) {
-            let chunk = self.chunks.remove(at); // a short move of what lies behind, once in 32,768 offsets
-            self.give_back(chunk);
+            let chunk = self.chunks.remove(at); // moves the few chunks behind it, once per 32,768 offsets
+            self.recycle(chunk);
         }
     }
 
-    /// Whether this offset is entered and not settled.
+    /// Whether this offset was entered and is not settled.
     pub fn is_open(&self, offset: i64) -> bool {
         self.position(offset)
             .ok()
@@ -157,11 +158,11 @@ impl Ledger {
         self.open += 1;
     }
 
-    /// Where the chunk of an offset is, or would be.
+    /// The index of an offset's chunk, or the index to insert it at.
     fn position(&self, offset: i64) -> Result<usize, usize> {
         let base = base_of(offset);
         let Some(first) = self.chunks.first() else { return Err(0) };
-        // Mostly the chunks are dense, and the index can be computed.
+        // The chunks are usually dense, so the index can be computed.
         if let Ok(guess) = usize::try_from((base - first.base) >> CHUNK_BITS)
             && self.chunks.get(guess).is_some_and(|chunk| chunk.base == base)
         {
@@ -170,7 +171,7 @@ impl Ledger {
         self.chunks.binary_search_by_key(&base, |chunk| chunk.base)
     }
 
-    fn give_back(&mut self, mut chunk: Chunk) {
+    fn recycle(&mut self, mut chunk: Chunk) {
         if self.spare.len() >= SPARE_MAX {
             return;
         }
@@ -201,7 +202,7 @@ impl Chunk {
         }
     }
 
-    /// True if it was open.
+    /// Returns true if the offset was open.
     fn clear(&mut self, offset: i64) -> bool {
         let index = self.word_index(offset);
         let Some(word) = self.bits.get_mut(index) else { return false };
@@ -217,7 +218,7 @@ impl Chunk {
     }
 
     fn first_open(&self) -> i64 {
-        self.first_at_or_after(self.base, |word| word).expect("a chunk without an open event is given back")
+        self.first_at_or_after(self.base, |word| word).expect("a chunk without an open event is freed")
     }
 
     /// The first offset from `from` on whose bit is set in `view(word)`.
@@ -226,7 +227,7 @@ impl Chunk {
         let mut index = start;
         let mut mask = u64::MAX << ((from - self.base) % 64);
         if view(0) == 0 && index < self.first_word {
-            // Looking for open bits: there are none before `first_word`.
+            // The search is for open bits: there are none before `first_word`.
             index = self.first_word;
             mask = u64::MAX;
         }
@@ -247,14 +248,14 @@ fn bit(offset: i64) -> u64 {
     1 << (offset & 63)
 }
 
-/// First offset of the chunk that holds an offset.
+/// First offset of the chunk that contains an offset.
 fn base_of(offset: i64) -> i64 {
     offset & !(CHUNK - 1)
 }
 
-/// Alternating runs beyond the prefix, as pairs (offsets not settled, offsets settled after them).
+/// Alternating runs beyond the prefix, as pairs (number of offsets not settled, number of settled offsets after them).
 ///
-/// Both are at least 1. Offsets past everything settled are in no pair.
+/// Both are at least 1. Offsets past the last settled one are in no pair.
 #[derive(Clone, Debug)]
 pub struct Runs<'a> {
     ledger: &'a Ledger,
@@ -302,7 +303,7 @@ impl Runs<'_> {
         self.ledger.claims.get(self.claim).map(|&(claimed, _)| claimed.max(at))
     }
 
-    /// The first offset from `from`, a settled one, that is not settled.
+    /// The first offset from `from` on that is not settled; `from` is settled.
     fn first_not_settled(&mut self, from: i64) -> i64 {
         let mut at = from;
         while at < self.ledger.next {
@@ -312,7 +313,7 @@ impl Runs<'_> {
             }
             at = chunk.base + CHUNK;
         }
-        // Everything entered from here on is settled; claims may go on without a break.
+        // Every entered offset from here on is settled. Claims may continue the run.
         let mut end = from.max(self.ledger.next);
         while let Some(&(claimed, to)) = self.ledger.claims.get(self.claim) {
             if claimed > end {
@@ -324,7 +325,7 @@ impl Runs<'_> {
         end
     }
 
-    /// The first chunk that reaches past `at`.
+    /// The first chunk that ends past `at`.
     fn chunk_at(&mut self, at: i64) -> Option<&Chunk> {
         while self.ledger.chunks.get(self.chunk).is_some_and(|chunk| chunk.base + CHUNK <= at) {
             self.chunk += 1;

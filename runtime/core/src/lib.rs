@@ -1,20 +1,21 @@
 //! keylane-core: the rules of Keylane and nothing else.
 //!
-//! No clock, no I/O, no async, no randomness. The shell feeds [`Input`]s to [`Core::handle`] and carries out
-//! the [`Action`]s that [`Core::poll`] gives until it gives none; [`Core::next_timeout`] says when to come
-//! back at the latest. The core never sees a payload: it works on offsets, timestamps, lane hashes and sizes.
+//! No clock, no I/O, no async, no randomness. The shell (the event loop, or a test) feeds [`Input`]s to
+//! [`Core::handle`] and carries out the [`Action`]s that [`Core::poll`] returns, until it returns `None`.
+//! [`Core::next_timeout`] is the time of the next call at the latest. The core never sees a payload: it works on
+//! offsets, timestamps, lane hashes and sizes.
 //!
-//! The life of an event in it:
+//! The life of an event:
 //!
 //! ```text
 //! Fetched ─► core/reading (gaps, limits) ─► lanes (one queue per key) ─► core/dispatching (calls)
-//!         ─► core/settling (results, acks) ─► ledger (what is open) ─► core/committing (offset + set, by codec)
-//!               └─► core/failing (attempts, endings) ─► back to its lane, or to the dead letters
+//!         ─► core/settling (results, acks) ─► ledger (open events) ─► core/committing (offset + set, by codec)
+//!               └─► core/failing (attempts, outcomes) ─► back to its lane, or to the dead-letter topic
 //! ```
 //!
-//! Sessions, the uninterrupted ownerships of partitions, begin in `core/ownership` and end in `core/closing`.
+//! Ownerships begin in `core/ownership` and end in `core/closing`.
 //!
-//! *Invariants.* The core never reads a clock. A lane has at most one call that has not really ended. The
+//! *Invariants.* The core never reads a clock. A lane has at most one call that has not terminated. The
 //! committable offset never passes an open event. An event settles once per ownership. Results of an older ownership
 //! change nothing. Nothing is committed after *lost*. In the steady state nothing is allocated.
 
@@ -33,9 +34,11 @@ pub mod ledger;
 mod outbox;
 mod partitions;
 mod slab;
+mod view;
 
 pub use action::*;
 pub use config::{Config, OnExhausted, OutOfRange, RetryPolicy, RetryScope, UNLIMITED_ATTEMPTS};
 pub use core::Core;
 pub use ids::{ArenaSlot, CallId, CommitId, Now, OwnershipId, Partition, RebalanceId};
 pub use input::*;
+pub use view::{Counters, PartitionStatus, PartitionView, View};

@@ -1,10 +1,10 @@
-//! Actions that wait to be polled, and the memory that they lend.
+//! Pending actions, and the buffers that polled actions borrow.
 
 use std::collections::VecDeque;
 
 use crate::{ArenaSlot, CallId, DeadLetter, Notice, Partition, PartitionStop, RebalanceId, Stall, StartAt};
 
-/// An action by reference: [`crate::Core::poll`] turns it into what the shell sees.
+/// An action before it is polled: [`crate::Core::poll`] turns it into an [`crate::Action`].
 #[derive(Debug)]
 pub(crate) enum Pending {
     LookUpStart(Partition),
@@ -23,7 +23,7 @@ pub(crate) enum Pending {
     DeadLetter(DeadLetter),
     Commit,
     ReportStall(Stall),
-    StallEnded(Partition),
+    StallEnded { partition: Partition, resumed: bool },
     Notice(Notice),
     PartitionStopped(Partition, i64, PartitionStop),
     StopHandler(DeadLetter),
@@ -36,7 +36,7 @@ pub(crate) enum Pending {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     pub(crate) pending: VecDeque<Pending>,
-    /// Places to release, gathered until they are polled.
+    /// Arena slots to release, collected until they are polled.
     released: Vec<ArenaSlot>,
     pub(crate) lent_slots: Vec<ArenaSlot>,
     pub(crate) lent_starts: Vec<StartAt>,
@@ -49,11 +49,7 @@ impl Outbox {
         self.pending.push_back(action);
     }
 
-    pub(crate) fn notice(&mut self, notice: Notice) {
-        self.push(Pending::Notice(notice));
-    }
-
-    /// The event kept there has reached its ending here.
+    /// The core is done with the event in this slot.
     pub(crate) fn release(&mut self, arena_slot: ArenaSlot) {
         if self.released.is_empty() {
             self.push(Pending::Release);
@@ -61,7 +57,7 @@ impl Outbox {
         self.released.push(arena_slot);
     }
 
-    /// Makes the gathered places ready to be lent.
+    /// Moves the collected slots to `lent_slots`.
     pub(crate) fn lend_slots(&mut self) {
         self.lent_slots.clear();
         std::mem::swap(&mut self.lent_slots, &mut self.released);

@@ -1,13 +1,13 @@
-//! What is known of each partition, and where its ownership stands.
+//! The state of each partition and the phase of its ownership.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::codec::Identity;
 use crate::ledger::Ledger;
-use crate::{OwnershipId, Partition, ReadError};
+use crate::{OwnershipId, Partition, ReadError, Stall};
 
-/// Every partition this process was ever given, at a stable index.
+/// Every partition that was ever assigned to this process, at a stable index.
 #[derive(Debug, Default)]
 pub(crate) struct Partitions {
     states: Vec<PartitionState>,
@@ -24,60 +24,62 @@ pub(crate) struct PartitionState {
     pub(crate) ledger: Ledger,
     /// Bytes of events admitted and not settled.
     pub(crate) queued_bytes: u64,
-    /// The highest offset that was dispatched in this ownership.
+    /// The highest offset dispatched in this ownership.
     pub(crate) dispatched_to: i64,
-    /// The strict batch retry: nothing beyond this offset is dispatched until all up to it is committed.
+    /// The strict batch retry: nothing beyond this offset is dispatched until all events up to it are committed.
     pub(crate) round: Option<i64>,
-    /// Lanes of this ownership with the guest.
+    /// Lanes of this ownership with a running call.
     pub(crate) running: u32,
     /// Lanes of this ownership that wait for acks, of outputs or of a dead letter.
     pub(crate) unacked: u32,
     pub(crate) commit: CommitState,
     pub(crate) reading: Reading,
-    /// Under `--until-end`: where the work ends.
+    /// Under `--until-end`: events at or past this offset are not processed.
     pub(crate) end: Option<i64>,
-    /// In the last answered assignment.
-    pub(crate) awaited: bool,
+    /// It belongs to the last answered assignment.
+    pub(crate) in_assignment: bool,
     pub(crate) progress: StallWatch,
+    /// The reported stall that has not ended.
+    pub(crate) stall: Option<Stall>,
 }
 
-/// Where an ownership stands. It only ever moves down this list, and from the last back to the first.
+/// The phase of an ownership. It only moves down this list, and from the last phase back to the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Not ours.
     Vacant,
     /// Ours; its start is being looked up.
     LookingUp(LookUp),
-    /// Its start is known; the group waits for the others.
+    /// Its start is known. The assign is not answered yet: other starts are missing.
     Resolved,
-    /// Its start is being committed before anything of it is read.
+    /// Its start is committed before its first event is read.
     Starting,
-    /// Read, dispatched, settled, committed.
+    /// Its events are read, dispatched, settled and committed.
     Active,
-    /// Nothing new; what runs may finish until then.
+    /// Nothing new is dispatched. Running calls may finish until then.
     Closing { until: Duration },
-    /// Closed to results; the final commit and the end of cancelled calls are awaited until then.
+    /// Results no longer count. The final commit and the end of cancelled calls are awaited until then.
     Committing { until: Duration },
-    /// Nothing is left to do but to give it up.
+    /// Ready to be released.
     Closed,
-    /// Ours, but it can't be read: named, waiting for an operator or a revoke.
+    /// Ours, but it can't be read. It was reported, and waits for an operator or a revoke.
     Failed,
 }
 
-/// A look-up under way.
+/// A look-up in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LookUp {
-    /// When it was first asked for.
+    /// When it was first requested.
     pub(crate) since: Duration,
-    /// When to ask again, after a failure.
+    /// When to request it again, after a failure.
     pub(crate) again_at: Option<Duration>,
     /// The assign was answered without it.
     pub(crate) late: bool,
-    /// Everything but the log end is known.
+    /// The result without the log end, if only that is missing.
     pub(crate) partial: Option<PartialStart>,
 }
 
-/// A start without the log end: enough to begin, not to believe a set.
+/// A start without the log end: enough to begin, not enough to trust a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PartialStart {
     pub(crate) committed: Option<i64>,
@@ -88,29 +90,31 @@ pub(crate) struct PartialStart {
     pub(crate) of_other_topic: bool,
 }
 
-/// What the coordinator knows of this ownership.
+/// What the coordinator has stored for this ownership.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CommitState {
     /// Stored offset; `None`: no commit exists.
     pub(crate) committed: Option<i64>,
-    /// Counts what changed offset or set.
+    /// Number of changes to the offset or the set.
     pub(crate) changes: u64,
     /// `changes` as of the last applied commit.
     pub(crate) applied: u64,
-    /// When the last commit was applied, or the ownership began.
+    /// When the last commit was applied, or else when the ownership began.
     pub(crate) applied_at: Duration,
-    /// The final commit was refused in a way that can't be mended.
-    pub(crate) refused: bool,
+    /// Settled events beyond the offset that the last commit did not claim.
+    pub(crate) unclaimed: u64,
+    /// The final commit was rejected, and a retry can't help.
+    pub(crate) rejected: bool,
 }
 
-/// How far what is read can be trusted to be without holes.
+/// Whether the rows that are read next are known to follow the rows before them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PositionState {
-    /// The record before came in the same uninterrupted read: what is missing does not exist.
+    /// The previous record came in the same uninterrupted read: missing offsets do not exist.
     Verified,
-    /// A rebalance or an error lies between: the reader may stand anywhere.
+    /// There was a rebalance or an error since: the reader may be at any offset.
     Unverified,
-    /// It was positioned at the ledger's next offset: the next record or end is believed.
+    /// The reader was set to the ledger's next offset: the next record or end verifies its position.
     Repositioned,
 }
 
@@ -119,29 +123,29 @@ pub(crate) struct Reading {
     pub(crate) position: PositionState,
     /// The shell holds a permission.
     pub(crate) granted: bool,
-    /// A limit was reached; reading goes on at three quarters of it.
+    /// A limit was reached. Reading resumes at three quarters of it.
     pub(crate) full: bool,
-    /// Reading failed, and nothing was read since.
+    /// The last read failure, if nothing was read since.
     pub(crate) failure: Option<ReadFailure>,
-    /// The ownership is being moved: it found itself outside this log.
+    /// The ownership ends because its position is outside this log, and restarts inside it.
     pub(crate) outside: Option<(i64, i64)>,
 }
 
-/// A read error that has not passed yet.
+/// A read error without a successful read since.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadFailure {
     pub(crate) why: ReadError,
     /// The offset that could not be read.
     pub(crate) offset: i64,
-    /// How often in a row.
+    /// Consecutive failures.
     pub(crate) failures: u32,
-    /// When the reader is positioned again.
+    /// When the reader is repositioned.
     pub(crate) retry_at: Duration,
     /// A stall was reported for it.
     pub(crate) reported: bool,
 }
 
-/// For the stall report.
+/// The last progress of a partition, for stall detection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StallWatch {
     pub(crate) seen: (i64, Option<i64>),
@@ -150,7 +154,7 @@ pub(crate) struct StallWatch {
 }
 
 impl Partitions {
-    /// Index of a partition, known from now on.
+    /// Index of a partition, which is added if it is new.
     pub(crate) fn index_of(&mut self, id: Partition) -> u32 {
         if let Some(&index) = self.index.get(&id) {
             return index;
@@ -161,7 +165,7 @@ impl Partitions {
         index
     }
 
-    /// Index of a partition that was given to us before.
+    /// Index of a partition that was assigned to us before.
     pub(crate) fn find(&self, id: Partition) -> Option<u32> {
         self.index.get(&id).copied()
     }
@@ -203,12 +207,13 @@ impl PartitionState {
             commit: CommitState::default(),
             reading: Reading::new(),
             end: None,
-            awaited: false,
+            in_assignment: false,
             progress: StallWatch::default(),
+            stall: None,
         }
     }
 
-    /// What a set committed at `offset` is bound to.
+    /// The identity that a set committed at `offset` is bound to.
     pub(crate) fn identity(&self, offset: i64) -> Identity {
         Identity { topic_id: self.topic_id, partition: self.id.number, offset }
     }
@@ -218,12 +223,12 @@ impl PartitionState {
         matches!(self.phase, Phase::Active | Phase::Closing { .. })
     }
 
-    /// Whether a round is over but for its commit.
+    /// Whether a round only waits for its commit.
     pub(crate) fn ends_round(&self) -> bool {
         self.round.is_some_and(|last| self.ledger.prefix() > last)
     }
 
-    /// Whether something is settled that no commit has stored.
+    /// Whether offset or set changed since the last stored commit.
     pub(crate) fn is_dirty(&self) -> bool {
         self.commit.changes != self.commit.applied
     }
@@ -236,7 +241,7 @@ impl PartitionState {
         )
     }
 
-    /// Under `--until-end`: whether everything up to the end is committed.
+    /// Under `--until-end`: whether every event up to the end is committed.
     pub(crate) fn is_at_end(&self) -> bool {
         match (self.end, self.commit.committed) {
             (Some(end), Some(committed)) => committed >= end,

@@ -1,11 +1,11 @@
-//! Dense storage that reuses its places, so that the steady state allocates nothing.
+//! Dense storage that reuses its slots, so that the steady state allocates nothing.
 
 use std::ops::{Index, IndexMut};
 
-/// An index that names nothing: the end of a list, or "no call".
+/// The index of no item: the end of a list, or "no call".
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// Values at dense indexes. A removed value stays in place, with whatever memory it owns, for its next user.
+/// Values at dense indexes. A removed value stays in its slot, with the memory that it owns, for the next user.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
     items: Vec<T>,
@@ -17,8 +17,8 @@ impl<T> Slab<T> {
         Slab { items: Vec::new(), free: Vec::new() }
     }
 
-    /// A free place. Its old value is still there; `make` is asked only for a place never used before.
-    pub(crate) fn claim(&mut self, make: impl FnOnce() -> T) -> u32 {
+    /// Returns a free slot, which still has its old value. `make` is called only for a slot never used before.
+    pub(crate) fn acquire(&mut self, make: impl FnOnce() -> T) -> u32 {
         match self.free.pop() {
             Some(index) => index,
             None => self.grow(make()),
@@ -30,23 +30,23 @@ impl<T> Slab<T> {
         let index = u32::try_from(self.items.len()).expect("limits keep a slab far below 2^32 items");
         assert!(index != NONE, "a slab holds less than 2^32 - 1 items");
         self.items.push(value);
-        // Freeing must never allocate: every item has its place in the list of free ones from the start.
+        // Freeing must never allocate: the free list has capacity for every item from the start.
         self.free.reserve(self.items.len() - self.free.len());
         index
     }
 
-    /// Gives the place back. The caller makes sure that nothing names it any more.
+    /// Frees a slot. The caller makes sure that nothing refers to it any more.
     pub(crate) fn free(&mut self, index: u32) {
         debug_assert!(self.free.len() > 64 || !self.free.contains(&index), "{index} is free already");
         self.free.push(index);
     }
 
-    /// How many places are in use.
+    /// How many slots are in use.
     pub(crate) fn in_use(&self) -> usize {
         self.items.len() - self.free.len()
     }
 
-    /// The value at an index, if there ever was one.
+    /// The value of a slot, used or not; `None`: no such slot.
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
         self.items.get(index as usize)
     }
@@ -56,7 +56,7 @@ impl<T> Slab<T> {
         self.items.get_mut(index as usize)
     }
 
-    /// Every place, used or not.
+    /// Every slot, used or not.
     pub(crate) fn indexes(&self) -> impl Iterator<Item = u32> + use<T> {
         0..u32::try_from(self.items.len()).expect("limits keep a slab far below 2^32 items")
     }
@@ -66,12 +66,12 @@ impl<T> Index<u32> for Slab<T> {
     type Output = T;
 
     fn index(&self, index: u32) -> &T {
-        self.items.get(index as usize).expect("an index comes from `claim` of the same slab")
+        self.items.get(index as usize).expect("an index comes from `acquire` of the same slab")
     }
 }
 
 impl<T> IndexMut<u32> for Slab<T> {
     fn index_mut(&mut self, index: u32) -> &mut T {
-        self.items.get_mut(index as usize).expect("an index comes from `claim` of the same slab")
+        self.items.get_mut(index as usize).expect("an index comes from `acquire` of the same slab")
     }
 }

@@ -1,5 +1,8 @@
-//! In the steady state the core allocates nothing: a million events are counted.
-#![expect(unsafe_code, reason = "a counting allocator has no safe form; it passes everything on unchanged")]
+//! In the steady state the core allocates nothing; measured over a million events.
+#![expect(
+    unsafe_code,
+    reason = "a counting allocator can't be written in safe code; it forwards every request unchanged"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -12,7 +15,7 @@ use keylane_core::{
 };
 
 thread_local! {
-    /// Allocations of this thread while the core had the word.
+    /// Allocations of this thread inside the core.
     static COUNTED: Cell<u64> = const { Cell::new(0) };
     static IN_CORE: Cell<bool> = const { Cell::new(false) };
 }
@@ -25,23 +28,23 @@ fn count() {
     }
 }
 
-// SAFETY: every request goes to the system's allocator as it is; counting touches thread-local cells only, which
-// are const-initialised and have no destructor, so it never allocates itself.
+// SAFETY: every request is forwarded to the system allocator unchanged. Counting uses only const-initialised
+// thread-local cells without a destructor, so it never allocates itself.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller keeps the contract of `alloc`.
+        // SAFETY: the caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
+        // SAFETY: the caller upholds the contract of `dealloc`.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
-        // SAFETY: the caller keeps the contract of `realloc`.
+        // SAFETY: the caller upholds the contract of `realloc`.
         unsafe { System.realloc(at, layout, size) }
     }
 }
@@ -53,9 +56,9 @@ const P: Partition = Partition { topic: 0, number: 0 };
 const REQUEST: RebalanceId = RebalanceId(0);
 const BATCH: usize = 64;
 const WORKERS: u32 = 8;
-/// Calls may be behind by so much before an old one ends.
+/// Calls in flight before an old one must end.
 const OUT_MAX: usize = 6;
-/// Acks come so many rows late.
+/// Acks lag behind by this many rows.
 const ACKS_BEHIND: usize = 2_000;
 
 #[derive(Clone, Copy)]
@@ -67,26 +70,26 @@ struct Out {
     rows: u32,
 }
 
-/// What the core asked for.
-struct Asked {
+/// The pending actions of the core.
+struct Requested {
     out: VecDeque<Out>,
     unacked: VecDeque<(CallId, u32)>,
     permitted: u32,
     commit: Option<CommitId>,
 }
 
-/// A shell that allocates nothing of its own, so that its memory can't be taken for the core's.
+/// A shell that does not allocate, so that every allocation counted is the core's.
 struct Shell {
     core: Core,
     uptime: Duration,
-    asked: Asked,
+    requested: Requested,
     next: i64,
     handled: u64,
     committed: u64,
     chance: u64,
 }
 
-impl Asked {
+impl Requested {
     fn note(&mut self, action: &Action<'_>) {
         if let Action::Read { max_events, .. } = action {
             self.permitted = *max_events;
@@ -115,7 +118,7 @@ impl Shell {
         Shell {
             core: Core::new(config),
             uptime: Duration::ZERO,
-            asked: Asked {
+            requested: Requested {
                 out: VecDeque::with_capacity(64),
                 unacked: VecDeque::with_capacity(64_000),
                 permitted: 0,
@@ -137,7 +140,7 @@ impl Shell {
         self.give(Input::StartResolved { partition: P, start });
     }
 
-    /// Xorshift: what is random here must only be mixed.
+    /// Xorshift: the numbers only need to be mixed.
     fn chance(&mut self, of: u64) -> u64 {
         self.chance ^= self.chance << 13;
         self.chance ^= self.chance >> 7;
@@ -152,32 +155,32 @@ impl Shell {
         self.core.handle(now, input);
         while let Some(action) = self.core.poll() {
             IN_CORE.set(false);
-            self.asked.note(&action);
+            self.requested.note(&action);
             IN_CORE.set(true);
         }
         self.core.next_timeout();
         IN_CORE.set(false);
     }
 
-    /// One turn: something is read, a call ends out of order, acks come late, commits are answered.
+    /// One turn: a read, a call that ends out of order, late acks, and an answered commit.
     fn turn(&mut self) {
-        if self.asked.permitted > 0 {
+        if self.requested.permitted > 0 {
             self.read();
         }
-        if self.asked.out.len() >= OUT_MAX || self.asked.permitted == 0 {
+        if self.requested.out.len() >= OUT_MAX || self.requested.permitted == 0 {
             self.end_a_call();
         }
-        while self.asked.unacked.len() > ACKS_BEHIND
-            || (self.asked.out.is_empty() && !self.asked.unacked.is_empty())
+        while self.requested.unacked.len() > ACKS_BEHIND
+            || (self.requested.out.is_empty() && !self.requested.unacked.is_empty())
         {
-            // Not in their order either.
-            let at = usize::try_from(self.chance(8)).expect("below 8").min(self.asked.unacked.len() - 1);
-            if let Some((call, row)) = self.asked.unacked.swap_remove_front(at) {
+            // Acks are out of order, too.
+            let at = usize::try_from(self.chance(8)).expect("below 8").min(self.requested.unacked.len() - 1);
+            if let Some((call, row)) = self.requested.unacked.swap_remove_front(at) {
                 self.give(Input::OutputsAcked { call, row });
             }
         }
         if self.chance(4) == 0
-            && let Some(id) = self.asked.commit.take()
+            && let Some(id) = self.requested.commit.take()
         {
             self.committed += 1;
             self.give(Input::Committed { id, partition: P });
@@ -192,9 +195,9 @@ impl Shell {
             arena_slot: ArenaSlot(0),
             admission: Admission::NoLane,
         }; 50];
-        let count = rows.len().min(self.asked.permitted as usize);
+        let count = rows.len().min(self.requested.permitted as usize);
         for row in rows.iter_mut().take(count) {
-            // Hot lanes, rare lanes, events without one, and a gap now and then.
+            // Frequent lanes, rare lanes, events without one, and a gap now and then.
             self.next += i64::from(self.chance(100) == 0);
             row.offset = self.next;
             row.admission = match self.chance(10) {
@@ -204,7 +207,7 @@ impl Shell {
             };
             self.next += 1;
         }
-        self.asked.permitted = 0;
+        self.requested.permitted = 0;
         self.give(Input::Fetched {
             partition: P,
             rows: rows.get(..count).unwrap_or_default(),
@@ -214,9 +217,9 @@ impl Shell {
     }
 
     fn end_a_call(&mut self) {
-        let Some(most) = self.asked.out.len().checked_sub(1) else { return };
+        let Some(most) = self.requested.out.len().checked_sub(1) else { return };
         let at = usize::try_from(self.chance(4)).expect("below 4").min(most);
-        let Some(out) = self.asked.out.swap_remove_front(at) else { return };
+        let Some(out) = self.requested.out.swap_remove_front(at) else { return };
         let mut lanes = [LaneEnd { done: 0, failure: None }; BATCH];
         for (end, &length) in lanes.iter_mut().zip(&out.lanes) {
             end.done = length;
@@ -246,7 +249,7 @@ impl Shell {
         while self.handled < until {
             self.turn();
             turns += 1;
-            assert!(turns < 10 * events, "it stands still: {} handled", self.handled);
+            assert!(turns < 10 * events, "no progress: {} handled", self.handled);
         }
     }
 }
@@ -255,10 +258,10 @@ impl Shell {
 fn a_million_events_allocate_nothing() {
     let mut shell = Shell::new();
     shell.begin();
-    shell.handle(1_000_000); // until every reused place was used at its largest
+    shell.handle(1_000_000); // until every reused buffer has its largest size
     let (before, commits) = (COUNTED.get(), shell.committed);
-    assert!(before > 0, "the counter counts");
+    assert!(before > 0, "the warm-up must allocate");
     shell.handle(1_000_000);
-    assert!(shell.committed > commits + 100, "commits were encoded: {}", shell.committed - commits);
+    assert!(shell.committed > commits + 100, "too few commits were encoded: {}", shell.committed - commits);
     assert_eq!(COUNTED.get() - before, 0, "allocations for a million events");
 }

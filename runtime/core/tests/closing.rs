@@ -1,4 +1,4 @@
-//! How ownerships end: revoke, lost, drain, and what comes late.
+//! The ends of an ownership: revoke, lost and drain, and late results.
 
 mod shell;
 
@@ -9,7 +9,7 @@ use shell::{NEXT, P0, P1, REQUEST, STEP, Shell, start};
 
 const DONE: LaneEnd = LaneEnd { done: 1, failure: None };
 
-/// A call is out that carries an event of each partition.
+/// A call is in flight that carries an event of each partition.
 fn two_partitions() -> Shell {
     let mut shell = Shell::reading(Config::default(), &[P0, P1], 1);
     shell.warm_up(P0);
@@ -19,25 +19,29 @@ fn two_partitions() -> Shell {
     shell.end(&[]);
     assert_eq!(shell.call().rows, [(P0, NEXT + 1), (P1, 0)], "one call carries both");
     shell.store_until(P0, NEXT + 1);
-    shell.forget();
+    shell.clear_records();
     shell
 }
 
 #[test]
-fn outputs_of_a_session_that_is_closed_in_the_same_step_are_dropped() {
+fn outputs_of_an_ownership_that_closes_in_the_same_step_are_dropped() {
     let mut shell = two_partitions();
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     shell.uptime += Config::default().revoke_timeout - STEP;
     let call = shell.calls.remove(0).id;
     shell.end_call(call, &[DONE, DONE], &[0, 1]);
-    assert_eq!(shell.handed_over, [(call, vec![1])], "row 0 is of the revoked partition, whose time is over");
+    assert_eq!(
+        shell.produced,
+        [(call, vec![1])],
+        "row 0 is of the revoked partition, whose deadline has passed"
+    );
     shell.give(Input::OutputsAcked { call, row: 0 });
     shell.give(Input::OutputsAcked { call, row: 1 });
     assert_eq!(shell.store().offset_of(P1), Some(1));
 }
 
 #[test]
-fn a_call_that_carries_a_kept_partition_runs_on() {
+fn a_call_with_events_of_a_kept_partition_is_not_cancelled() {
     let mut shell = two_partitions();
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     shell.wait(Config::default().revoke_timeout);
@@ -46,13 +50,13 @@ fn a_call_that_carries_a_kept_partition_runs_on() {
     assert_eq!(shell.revoked, [[P0]], "its revoked row is discarded");
     let call = shell.calls.remove(0).id;
     shell.end_call(call, &[DONE, DONE], &[0]);
-    assert!(shell.handed_over.is_empty());
+    assert!(shell.produced.is_empty());
     assert_eq!(shell.store().offset_of(P1), Some(1));
     assert_eq!(shell.core.lanes(), 0);
 }
 
 #[test]
-fn a_revoke_is_answered_when_what_was_cancelled_is_gone() {
+fn a_revoke_is_answered_when_the_cancelled_call_has_ended() {
     let mut shell = Shell::reading(Config::default(), &[P0], 1);
     shell.fetch(P0, &[(0, 1), (1, 1)]);
     let call = shell.call().id;
@@ -62,11 +66,11 @@ fn a_revoke_is_answered_when_what_was_cancelled_is_gone() {
     assert!(shell.revoked.is_empty());
     shell.give(Input::CallTerminated { call });
     assert_eq!(shell.revoked, [[P0]]);
-    assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
+    assert_eq!((shell.core.lanes(), shell.kept_slots()), (0, 0));
 }
 
 #[test]
-fn a_revoke_does_not_wait_for_ever_for_what_was_cancelled() {
+fn a_revoke_does_not_wait_forever_for_a_cancelled_call() {
     let mut shell = Shell::reading(Config::default(), &[P0], 1);
     shell.fetch(P0, &[(0, 1)]);
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
@@ -74,15 +78,15 @@ fn a_revoke_does_not_wait_for_ever_for_what_was_cancelled() {
     shell.wait(revoke_timeout + commit_timeout + STEP);
     assert_eq!(shell.revoked, [[P0]]);
     shell.wait(Duration::from_secs(6));
-    assert_eq!(shell.saw("CallStuck"), 1);
+    assert_eq!(shell.count("CallStuck"), 1);
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.start_at(P0, 0, b"");
     shell.fetch(P0, &[(0, 1)]);
-    assert!(shell.calls.is_empty(), "its lane is still with the guest");
+    assert!(shell.calls.is_empty(), "the guest still runs an event of its lane");
 }
 
 #[test]
-fn a_lane_waits_for_the_call_of_an_older_session() {
+fn a_lane_waits_for_the_call_of_an_older_ownership() {
     let mut shell = Shell::reading(Config::default(), &[P0], 2);
     shell.fetch(P0, &[(0, 1)]);
     let old = shell.calls.remove(0).id;
@@ -94,7 +98,7 @@ fn a_lane_waits_for_the_call_of_an_older_session() {
     let failure = CallFailure { fault: Fault::Trap, failing_row: None, fresh: true };
     shell.give(Input::CallFailed { call: old, failure, lanes: &[], with_outputs: &[] });
     assert_eq!(shell.calls.iter().map(|call| call.rows[0].1).collect::<Vec<_>>(), [1, 0]);
-    assert_eq!(shell.saw("StopHandler"), 0, "a failure of an older ownership changes nothing");
+    assert_eq!(shell.count("StopHandler"), 0, "a failure of an older ownership changes nothing");
     shell.end_all();
     assert_eq!(shell.store().offset_of(P0), Some(2));
 }
@@ -116,22 +120,22 @@ fn lost_while_a_revoke_waits_answers_both() {
 }
 
 #[test]
-fn acks_after_the_session_closed_change_nothing() {
+fn acks_after_the_end_of_the_ownership_change_nothing() {
     let mut shell = Shell::reading(Config::default(), &[P0], 2);
     shell.fetch(P0, &[(0, 1)]);
     let call = shell.end(&[0]);
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     shell.wait(Config::default().revoke_timeout + STEP);
     assert_eq!(shell.revoked, [[P0]]);
-    assert_eq!(shell.dropped, [(call, 0..1)], "what has not left must not follow");
+    assert_eq!(shell.dropped, [(call, 0..1)], "unsent outputs must not be sent");
     shell.give(Input::OutputsAcked { call, row: 0 });
     shell.give(Input::OutputRefused { call, row: 0 });
-    assert_eq!((shell.core.lanes(), shell.saw("StopHandler")), (0, 0));
+    assert_eq!((shell.core.lanes(), shell.count("StopHandler")), (0, 0));
     assert!(shell.commits.is_empty());
 }
 
 #[test]
-fn acks_of_a_call_whose_place_was_reused_change_nothing() {
+fn acks_of_a_call_whose_slot_was_reused_change_nothing() {
     let mut shell = Shell::reading(Config::default(), &[P0], 1);
     shell.fetch(P0, &[(0, 1), (1, 1)]);
     let old = shell.end(&[0]);
@@ -143,7 +147,7 @@ fn acks_of_a_call_whose_place_was_reused_change_nothing() {
 }
 
 #[test]
-fn every_session_that_was_said_to_begin_is_said_to_end() {
+fn every_ownership_that_is_reported_as_started_is_reported_as_ended() {
     let ends = [
         Input::Revoked { request: REQUEST, partitions: &[P0] },
         Input::Lost { request: REQUEST, partitions: &[P0] },
@@ -161,7 +165,7 @@ fn every_session_that_was_said_to_begin_is_said_to_end() {
                 shell.store();
             }
             shell.give(end);
-            let count = |wanted: fn(&Notice) -> bool| shell.notices.iter().filter(|n| wanted(n)).count();
+            let count = |matches: fn(&Notice) -> bool| shell.notices.iter().filter(|n| matches(n)).count();
             let began = count(|notice| matches!(notice, Notice::OwnershipStarted { .. }));
             let ended = count(|notice| matches!(notice, Notice::OwnershipEnded { .. }));
             assert_eq!((began, ended), (1, 1), "{end:?}, step {step}");
@@ -170,7 +174,7 @@ fn every_session_that_was_said_to_begin_is_said_to_end() {
 }
 
 #[test]
-fn a_stall_ends_with_its_session() {
+fn a_stall_ends_with_its_ownership() {
     let mut shell = Shell::reading(Config::default(), &[P0], 1);
     shell.fetch(P0, &[(0, 1)]);
     shell.wait(Duration::from_secs(20));
@@ -180,7 +184,7 @@ fn a_stall_ends_with_its_session() {
 }
 
 #[test]
-fn a_revoke_of_what_is_still_looked_up_leaves_the_assign_to_the_others() {
+fn a_revoke_during_a_look_up_does_not_block_the_assign_of_other_partitions() {
     let mut shell = Shell::new(Config::default());
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0, P1] });
     shell.start_at(P0, 0, b"");
@@ -188,7 +192,7 @@ fn a_revoke_of_what_is_still_looked_up_leaves_the_assign_to_the_others() {
     assert_eq!(shell.revoked, [[P1]]);
     assert_eq!(shell.assigned, [[P0]]);
     shell.start_at(P1, 0, b"");
-    assert_eq!(shell.assigned.len(), 1, "it is not ours any more");
+    assert_eq!(shell.assigned.len(), 1, "the partition is not owned any more");
 }
 
 #[test]
@@ -201,20 +205,20 @@ fn a_drain_answers_every_rebalance_and_ends() {
     assert_eq!(shell.assigned, [[]; 1] as [[Partition; 0]; 1]);
     shell.start_at(P1, 0, b"");
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0, P1] });
-    let asked_at = shell.uptime;
+    let revoked_at = shell.uptime;
     shell.wait(Config::default().revoke_timeout);
     let call = shell.cancelled_call();
     shell.give(Input::CallTerminated { call });
     assert_eq!(shell.revoked, [[P0, P1]]);
-    assert_eq!(shell.drained, Some(false), "a call was cut");
-    assert!(shell.uptime < asked_at + Duration::from_secs(2), "the earlier deadline holds");
-    assert_eq!((shell.kept_places(), shell.core.lanes()), (0, 0));
+    assert_eq!(shell.drained, Some(false), "a call was cancelled");
+    assert!(shell.uptime < revoked_at + Duration::from_secs(2), "the earlier deadline counts");
+    assert_eq!((shell.kept_slots(), shell.core.lanes()), (0, 0));
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     assert_eq!(shell.assigned.len(), 2, "the group does not wait for us");
 }
 
 #[test]
-fn a_drain_that_nothing_stands_in_the_way_of_is_clean() {
+fn a_drain_without_obstacles_is_clean() {
     let mut shell = Shell::reading(Config::default(), &[P0, P1], 2);
     shell.fetch(P0, &[(0, 1), (1, 2), (2, 1)]);
     let call = shell.call().id;
@@ -225,7 +229,7 @@ fn a_drain_that_nothing_stands_in_the_way_of_is_clean() {
     assert_eq!(shell.drained, None);
     shell.give(Input::OutputsAcked { call, row: 0 });
     assert_eq!(shell.store().offset_of(P0), Some(2));
-    assert_eq!((shell.drained, shell.kept_places()), (Some(true), 0));
+    assert_eq!((shell.drained, shell.kept_slots()), (Some(true), 0));
 }
 
 #[test]
@@ -241,7 +245,7 @@ fn a_second_drain_only_shortens_the_first() {
 }
 
 #[test]
-fn of_a_lost_session_only_what_is_not_acked_is_dropped() {
+fn only_unacknowledged_outputs_of_a_lost_ownership_are_dropped() {
     let mut shell = two_partitions();
     let call = shell.calls.remove(0).id;
     shell.end_call(call, &[DONE, DONE], &[0, 1]);
@@ -253,20 +257,16 @@ fn of_a_lost_session_only_what_is_not_acked_is_dropped() {
 }
 
 #[test]
-fn a_drain_says_what_it_could_not_end() {
+fn a_drain_reports_the_calls_that_it_could_not_end() {
     let mut shell = Shell::reading(Config::default(), &[P0], 1);
     shell.fetch(P0, &[(0, 1)]);
     shell.give(Input::Drain { deadline: shell.uptime + STEP });
     shell.wait(Duration::from_secs(4));
-    assert_eq!(
-        (shell.drained, shell.calls_left),
-        (Some(false), 1),
-        "the call was cancelled, and is still there"
-    );
+    assert_eq!((shell.drained, shell.calls_left), (Some(false), 1), "the call was cancelled and still runs");
 }
 
 #[test]
-fn a_loss_before_the_last_commit_is_no_clean_end() {
+fn a_loss_before_the_last_commit_is_not_a_clean_drain() {
     let mut shell = Shell::reading(Config::default(), &[P0], 1);
     shell.fetch(P0, &[(0, 1)]);
     shell.end(&[]);

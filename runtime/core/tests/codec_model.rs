@@ -1,5 +1,5 @@
-//! The completed set in the commit metadata, against the obvious model: a list of runs.
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+//! The completed set in the commit metadata, compared with a simple model: a list of runs.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use keylane_core::codec::{Encoder, Identity, decode};
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ fn encode(identity: &Identity, runs: &[(u64, u64)], limit: usize) -> (String, u6
     (text, claimed)
 }
 
-/// The settled ranges that the runs mean.
+/// The settled ranges that the runs describe.
 fn ranges(start: i64, runs: &[(u64, u64)]) -> Vec<(i64, i64)> {
     let mut at = start;
     let mut found = Vec::new();
@@ -44,7 +44,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_fits_comes_back_whole(id in identity(), runs in prop::collection::vec((run(), run()), 0..200)) {
+    fn a_set_that_fits_is_decoded_completely(id in identity(), runs in prop::collection::vec((run(), run()), 0..200)) {
         let (text, claimed) = encode(&id, &runs, 1 << 20);
         let expected = ranges(id.offset, &runs);
         prop_assert_eq!(claimed, count(&expected));
@@ -56,26 +56,26 @@ proptest! {
     }
 
     #[test]
-    fn what_does_not_fit_is_a_leading_part(
+    fn a_set_that_does_not_fit_is_truncated_at_the_end(
         id in identity(),
         runs in prop::collection::vec((run(), run()), 1..400),
         limit in 0usize..300,
     ) {
         let (text, claimed) = encode(&id, &runs, limit);
         prop_assert!(text.len() <= limit);
-        let got = decode(text.as_bytes(), &id, i64::MAX).expect("what was encoded can be decoded");
+        let got = decode(text.as_bytes(), &id, i64::MAX).expect("an encoded set can be decoded");
         prop_assert_eq!(claimed, count(&got));
         let all = ranges(id.offset, &runs);
         prop_assert!(got.len() <= all.len());
         for (at, (got_run, whole)) in got.iter().zip(&all).enumerate() {
             let last = at + 1 == got.len();
             prop_assert_eq!(got_run.0, whole.0);
-            prop_assert!(got_run.1 == whole.1 || (last && got_run.1 < whole.1), "only the last run may be cut");
+            prop_assert!(got_run.1 == whole.1 || (last && got_run.1 < whole.1), "only the last run may be truncated");
         }
     }
 
     #[test]
-    fn more_room_never_claims_less(
+    fn a_higher_limit_never_claims_less(
         id in identity(),
         runs in prop::collection::vec((1u64..20, 1u64..20), 1..400),
         limit in 40usize..300,
@@ -86,7 +86,7 @@ proptest! {
     }
 
     #[test]
-    fn a_buffer_used_before_changes_nothing(
+    fn a_reused_buffer_changes_nothing(
         id in identity(),
         first in prop::collection::vec((run(), run()), 1..50),
         second in prop::collection::vec((run(), run()), 1..50),
@@ -103,15 +103,15 @@ proptest! {
     fn foreign_text_claims_nothing_and_never_panics(
         id in identity(),
         bytes in prop::collection::vec(any::<u8>(), 0..200),
-        letters in "[A-Za-z0-9_-]{0,120}",
+        characters in "[A-Za-z0-9_-]{0,120}",
     ) {
         prop_assert!(decode(&bytes, &id, i64::MAX).is_none() || bytes.is_empty());
-        prop_assert_eq!(decode(format!("kl1:{letters}").as_bytes(), &id, i64::MAX), None);
+        prop_assert_eq!(decode(format!("kl1:{characters}").as_bytes(), &id, i64::MAX), None);
         prop_assert_eq!(decode(b"", &id, 0), Some(Vec::new()));
     }
 
     #[test]
-    fn any_changed_byte_is_noticed(
+    fn any_changed_byte_is_detected(
         id in identity(),
         runs in prop::collection::vec((run(), run()), 1..40),
         at in any::<prop::sample::Index>(),
@@ -126,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn a_set_is_bound_to_its_place(
+    fn a_set_is_bound_to_its_topic_partition_and_offset(
         id in identity(),
         other in identity(),
         runs in prop::collection::vec((run(), run()), 1..40),
@@ -140,8 +140,8 @@ proptest! {
 }
 
 #[test]
-fn no_set_is_too_large_to_be_refused_cheaply() {
-    // A checksum that fits, and a count of runs that does not: nothing is believed, nothing is reserved for it.
+fn an_impossible_set_is_ignored_without_allocating_for_it() {
+    // The checksum is right and the count of runs is not: no claim counts, no memory is reserved.
     let id = Identity { topic_id: [0; 16], partition: 0, offset: i64::MAX - 10 };
     let (text, claimed) = encode(&id, &[(5, 4)], 4096);
     assert_eq!(claimed, 4);

@@ -1,4 +1,4 @@
-//! When a commit is sent, what it holds, and what its answers mean.
+//! When a commit is sent, what it contains, and the effect of its responses.
 
 mod shell;
 
@@ -12,7 +12,7 @@ fn millis(millis: u64) -> Duration {
 }
 
 #[test]
-fn a_final_commit_is_sent_although_an_older_one_was_refused() {
+fn a_final_commit_is_sent_although_an_older_one_was_rejected() {
     for why in [CommitError::Stale, CommitError::Other] {
         let mut shell = Shell::reading(Config::default(), &[P0], 4);
         shell.fetch(P0, &[(0, 1), (1, 2)]);
@@ -28,51 +28,51 @@ fn a_final_commit_is_sent_although_an_older_one_was_refused() {
 }
 
 #[test]
-fn a_final_commit_that_is_refused_for_good_ends_the_session() {
+fn a_final_commit_that_is_rejected_permanently_ends_the_ownership() {
     let mut shell = Shell::reading(Config::default(), &[P0], 4);
     shell.fetch(P0, &[(0, 1)]);
     shell.end(&[]);
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
-    shell.refuse(CommitError::Stale);
+    shell.reject_commit(CommitError::Stale);
     assert_eq!(shell.revoked, [[P0]]);
 }
 
 #[test]
-fn a_final_commit_does_not_stand_back_after_a_refusal_in_calm_times() {
+fn a_final_commit_does_not_wait_for_the_commit_interval_after_a_rejection() {
     let config = Config { commit_interval: Duration::from_secs(10), ..Config::default() };
     let mut shell = Shell::reading(config.clone(), &[P0], 4);
     shell.fetch(P0, &[(0, 1), (1, 2)]);
     shell.end(&[]);
-    shell.refuse(CommitError::Other);
+    shell.reject_commit(CommitError::Other);
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
-    let asked_at = shell.uptime;
+    let revoked_at = shell.uptime;
     shell.end(&[]);
     assert!(
-        shell.commit().at < asked_at + millis(500),
-        "the ownership waits {:?} only",
+        shell.commit().at < revoked_at + millis(500),
+        "the ownership waits only {:?}",
         config.commit_timeout
     );
 }
 
 #[test]
-fn a_refusal_that_may_pass_is_sent_again_until_the_deadline() {
+fn a_commit_with_a_retriable_error_is_sent_again_until_the_deadline() {
     let mut shell = Shell::reading(Config::default(), &[P0], 4);
     shell.fetch(P0, &[(0, 1)]);
     shell.end(&[]);
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
-    let asked_at = shell.uptime;
-    let mut refused = 0;
+    let revoked_at = shell.uptime;
+    let mut rejected = 0;
     while shell.revoked.is_empty() {
         match shell.commits.is_empty() {
             true => shell.wait(millis(20)),
             false => {
-                shell.refuse(CommitError::TryAgain);
-                refused += 1;
+                shell.reject_commit(CommitError::TryAgain);
+                rejected += 1;
             }
         }
     }
-    assert!(refused > 10, "{refused}");
-    let waited = shell.uptime - asked_at;
+    assert!(rejected > 10, "{rejected}");
+    let waited = shell.uptime - revoked_at;
     assert!(waited >= millis(2000) && waited < millis(2100), "{waited:?}");
 }
 
@@ -87,11 +87,15 @@ fn a_timeout_is_not_a_success() {
     assert_eq!(second.offset_of(P0), Some(1));
     shell.give(Input::Committed { id: first.id, partition: P0 });
     shell.give(Input::CommitTimedOut { id: second.id });
-    assert_eq!(shell.store().offset_of(P0), Some(1), "a late answer to a commit that timed out says nothing");
+    assert_eq!(
+        shell.store().offset_of(P0),
+        Some(1),
+        "a late response to a commit that timed out does not count"
+    );
 }
 
 #[test]
-fn what_settles_while_a_commit_is_in_flight_is_committed_next() {
+fn events_that_settle_while_a_commit_is_in_flight_are_committed_next() {
     let mut shell = Shell::reading(Config::default(), &[P0], 4);
     shell.fetch(P0, &[(0, 1), (1, 2)]);
     shell.end(&[]);
@@ -115,28 +119,28 @@ fn the_metadata_limit_is_halved_once_per_commit() {
     shell.calls = first_events;
     shell.end_all();
     shell.notices.clear();
-    let refused = shell.refuse(CommitError::MetadataTooLarge);
-    assert!(refused.sets.iter().all(|set| !set.is_empty()), "{refused:?}");
+    let rejected = shell.reject_commit(CommitError::MetadataTooLarge);
+    assert!(rejected.sets.iter().all(|set| !set.is_empty()), "{rejected:?}");
     let lowered: Vec<_> =
         shell.notices.iter().filter(|notice| matches!(notice, Notice::MetadataLimitLowered { .. })).collect();
     assert_eq!(lowered.len(), 1, "{lowered:?}");
     let again = shell.commit();
-    assert!(again.at - refused.at < millis(100), "it is committed again at once");
-    assert!(again.sets.iter().zip(&refused.sets).all(|(new, old)| new.len() < old.len()), "{again:?}");
+    assert!(again.at - rejected.at < millis(100), "the commit must be repeated immediately");
+    assert!(again.sets.iter().zip(&rejected.sets).all(|(new, old)| new.len() < old.len()), "{again:?}");
 }
 
 #[test]
-fn a_commit_without_a_set_that_is_too_large_is_not_sent_again_at_once() {
+fn a_commit_without_a_set_that_is_too_large_is_not_sent_again_immediately() {
     let mut shell = Shell::reading(Config::default(), &[P0], 4);
     shell.fetch(P0, &[(0, 1)]);
     shell.end(&[]);
-    let refused = shell.refuse(CommitError::MetadataTooLarge);
-    assert_eq!(refused.sets, [""]);
-    assert!(shell.commit().at - refused.at >= Config::default().commit_interval);
+    let rejected = shell.reject_commit(CommitError::MetadataTooLarge);
+    assert_eq!(rejected.sets, [""]);
+    assert!(shell.commit().at - rejected.at >= Config::default().commit_interval);
 }
 
 #[test]
-fn a_clean_partition_is_committed_again_now_and_then() {
+fn an_unchanged_partition_is_committed_again_periodically() {
     let mut shell = Shell::reading(Config::default(), &[P0], 4);
     let begin = shell.uptime;
     let commit = shell.store();
@@ -145,7 +149,7 @@ fn a_clean_partition_is_committed_again_now_and_then() {
 }
 
 #[test]
-fn answers_about_an_older_session_say_nothing() {
+fn responses_to_commits_of_an_older_ownership_do_not_count() {
     let mut shell = Shell::reading(Config::default(), &[P0], 4);
     shell.fetch(P0, &[(0, 1)]);
     shell.end(&[]);
@@ -160,12 +164,12 @@ fn answers_about_an_older_session_say_nothing() {
 }
 
 #[test]
-fn a_start_that_is_not_stored_is_sent_again_and_nothing_is_read_before() {
+fn a_start_that_is_not_committed_is_sent_again_before_anything_is_read() {
     let mut shell = Shell::new(Config::default());
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.give(Input::StartResolved { partition: P0, start: start() });
     for why in [CommitError::TryAgain, CommitError::Other, CommitError::Stale] {
-        shell.refuse(why);
+        shell.reject_commit(why);
         assert!(shell.reads.is_empty(), "{why:?}");
     }
     let timed_out = shell.commit();
@@ -194,7 +198,7 @@ fn a_set_read_from_the_commit_leads_to_a_commit_without_it() {
 }
 
 #[test]
-fn a_commit_counts_what_its_set_does_not_claim() {
+fn a_commit_counts_the_settled_events_that_its_set_does_not_claim() {
     let mut shell = Shell::reading(Config { metadata_limit: 0, ..Config::default() }, &[P0], 4);
     shell.fetch(P0, &[(0, 1), (1, 2), (2, 3)]);
     shell.calls.remove(0);

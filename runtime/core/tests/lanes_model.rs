@@ -1,6 +1,6 @@
-//! Lanes and calls, through the core's interface, against the obvious model: a queue per lane and one line of the
-//! lanes whose turn it is.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails here fails the test")]
+//! Lanes and calls, through the core's interface, compared with a simple model: a queue per lane and one queue of
+//! ready lanes.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed unwrap fails the test")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use proptest::prelude::*;
 const P: Partition = Partition { topic: 0, number: 0 };
 const REQUEST: RebalanceId = RebalanceId(0);
 
-/// A lane by its hash; an event without one by its offset.
+/// A lane with its hash; an event without a lane by its offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Name {
     Keyed(u64),
@@ -25,10 +25,10 @@ enum Name {
 struct Lane {
     queue: VecDeque<i64>,
     busy: bool,
-    in_line: bool,
+    is_ready: bool,
 }
 
-/// A lane of a call, and how many acks it waits for; `None`: with the guest.
+/// A lane of a call, and the acks that it waits for; `None`: the guest still runs.
 #[derive(Clone, Debug)]
 struct Part {
     name: Name,
@@ -45,7 +45,7 @@ struct Call {
 #[derive(Debug, Default)]
 struct Model {
     lanes: BTreeMap<Name, Lane>,
-    line: VecDeque<Name>,
+    ready: VecDeque<Name>,
     names: BTreeMap<i64, Name>,
     handled: Vec<i64>,
 }
@@ -54,14 +54,14 @@ impl Model {
     fn admit(&mut self, offset: i64, name: Name) {
         self.names.insert(offset, name);
         self.lanes.entry(name).or_default().queue.push_back(offset);
-        self.stand_in_line(name);
+        self.enqueue_lane(name);
     }
 
-    fn stand_in_line(&mut self, name: Name) {
+    fn enqueue_lane(&mut self, name: Name) {
         let Some(lane) = self.lanes.get_mut(&name) else { return };
-        if !lane.busy && !lane.in_line && !lane.queue.is_empty() {
-            lane.in_line = true;
-            self.line.push_back(name);
+        if !lane.busy && !lane.is_ready && !lane.queue.is_empty() {
+            lane.is_ready = true;
+            self.ready.push_back(name);
         }
     }
 
@@ -71,19 +71,19 @@ impl Model {
         if lane.queue.is_empty() {
             self.lanes.remove(&name);
         }
-        self.stand_in_line(name);
+        self.enqueue_lane(name);
     }
 
-    /// What the core dispatches must be what stands first in line.
+    /// The core must dispatch the first ready lanes.
     fn dispatched(&mut self, dispatch: &Dispatch<'_>, max_batch: usize) -> Call {
         assert!(dispatch.rows.len() <= max_batch);
         let mut rows = dispatch.rows.iter().map(|row| row.offset);
         let mut parts = Vec::new();
         for (at, &length) in dispatch.lanes.iter().enumerate() {
-            let name = self.line.pop_front().expect("a lane stood in line");
-            let lane = self.lanes.get_mut(&name).expect("a lane in line has events");
-            assert!(lane.in_line && !lane.busy, "{name:?} has another call");
-            lane.in_line = false;
+            let name = self.ready.pop_front().expect("a lane is ready");
+            let lane = self.lanes.get_mut(&name).expect("a ready lane has events");
+            assert!(lane.is_ready && !lane.busy, "{name:?} has another call");
+            lane.is_ready = false;
             lane.busy = true;
             let taken: Vec<_> = rows.by_ref().take(length as usize).collect();
             assert!(!taken.is_empty());
@@ -91,7 +91,7 @@ impl Model {
                 assert_eq!(lane.queue.pop_front(), Some(offset), "{name:?} is out of order");
             }
             let last = at + 1 == dispatch.lanes.len();
-            assert!(last || lane.queue.is_empty(), "{name:?} was cut short before the call was full");
+            assert!(last || lane.queue.is_empty(), "{name:?} has more events and the call is not full");
             parts.push(Part { name, rows: taken, acks_left: None });
         }
         Call { id: dispatch.call, parts }
@@ -104,14 +104,14 @@ struct Harness {
     uptime: Duration,
     max_batch: u32,
     calls: Vec<Call>,
-    /// Rows whose outputs are handed over: call, row.
+    /// Rows with unacknowledged outputs: call, row.
     unacked: Vec<(CallId, u32)>,
     next: i64,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Read so many events of these lanes; 9: none.
+    /// Read one event of each of these lanes; 9: no lane.
     Read(Vec<u64>),
     /// One of the calls ends; rows whose number has this bit have outputs.
     End(prop::sample::Index, u8),
@@ -120,7 +120,7 @@ enum Step {
 
 impl Harness {
     fn new(max_batch: u32, workers: u32) -> Self {
-        // Nothing but the batch limits a call: the size follows the handler's pace, which is instant.
+        // Only the batch limits a call: its size would follow the duration of calls, which is 0.
         let config = Config { max_batch, max_batch_is_fixed: true, ..Config::default() };
         let (core, model, uptime) = (Core::new(config), Model::default(), Duration::ZERO);
         let mut harness =
@@ -220,7 +220,7 @@ impl Harness {
         self.give(Input::OutputsAcked { call, row });
     }
 
-    fn out(&self) -> Vec<usize> {
+    fn running(&self) -> Vec<usize> {
         let out = self.calls.iter().enumerate().filter(|(_, call)| call.parts[0].acks_left.is_none());
         out.map(|(at, _)| at).collect()
     }
@@ -251,7 +251,7 @@ proptest! {
     ) {
         let mut harness = Harness::new(max_batch, workers);
         for step in &steps {
-            let out = harness.out();
+            let out = harness.running();
             match step {
                 Step::Read(lanes) => harness.read(lanes),
                 Step::End(at, outputs) if !out.is_empty() => harness.end(out[at.index(out.len())], *outputs),
@@ -259,8 +259,8 @@ proptest! {
                 Step::End(..) | Step::Ack(_) => {}
             }
         }
-        // Everything comes to its end, once; then nothing is remembered.
-        while let Some(&at) = harness.out().first() {
+        // Every event is handled once; then no lane remains.
+        while let Some(&at) = harness.running().first() {
             harness.end(at, 0);
             while !harness.unacked.is_empty() {
                 harness.ack(0);
@@ -268,7 +268,7 @@ proptest! {
         }
         while !harness.unacked.is_empty() {
             harness.ack(0);
-            while let Some(&at) = harness.out().first() {
+            while let Some(&at) = harness.running().first() {
                 harness.end(at, 0);
             }
         }
@@ -276,6 +276,6 @@ proptest! {
         handled.sort_unstable();
         prop_assert_eq!(handled, (0..harness.next).collect::<Vec<_>>());
         prop_assert_eq!(harness.core.lanes(), 0);
-        prop_assert!(harness.model.line.is_empty());
+        prop_assert!(harness.model.ready.is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! The ledger, against the obvious model: a map from every offset to what is known of it.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails here fails the test")]
+//! The ledger, compared with a simple model: a map from every offset to its state.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed unwrap fails the test")]
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ enum RowState {
     Done,
 }
 
-/// Every offset from the start on, one by one.
+/// The state of every offset from the start.
 #[derive(Debug)]
 struct Model {
     start: i64,
@@ -27,7 +27,7 @@ impl Model {
         Model { start, next: start, known: claimed.collect() }
     }
 
-    /// True: it is to be run.
+    /// Returns true if the offset must be handled.
     fn enter(&mut self, offset: i64) -> bool {
         self.pass(offset);
         self.next = offset + 1;
@@ -75,12 +75,12 @@ impl Model {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Enter the offset so far past the next one.
+    /// Enter the offset this far past the next one.
     Enter(i64),
     Pass(i64),
-    /// Settle one of the open ones.
+    /// Settle one of the open offsets.
     Settle(prop::sample::Index),
-    /// Settle the lowest.
+    /// Settle the lowest open offset.
     SettleFirst,
 }
 
@@ -164,8 +164,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn it_knows_what_the_model_knows(
-        // Also across the border of a chunk, and of a word.
+    fn the_ledger_agrees_with_the_model(
+        // Also across the boundary of a chunk, and of a word.
         start in prop_oneof![Just(0i64), 32_700i64..32_770, 0i64..130],
         claimed in claims(),
         steps in prop::collection::vec(step(), 0..150),
@@ -174,7 +174,7 @@ proptest! {
     }
 
     #[test]
-    fn a_ledger_used_before_begins_empty(
+    fn a_reused_ledger_begins_empty(
         first in prop::collection::vec(step(), 0..80),
         claimed in claims(),
     ) {

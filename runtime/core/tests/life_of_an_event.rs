@@ -10,11 +10,11 @@ use keylane_core::{
 const P: Partition = Partition { topic: 0, number: 3 };
 const REQUEST: RebalanceId = RebalanceId(0);
 
-/// A core with a clock, and a log of what it asked for.
+/// A core with a clock, and a record of its actions.
 struct Shell {
     core: Core,
     uptime: Duration,
-    asked: Vec<String>,
+    actions: Vec<String>,
     calls: Vec<(CallId, Vec<i64>)>,
     commits: Vec<(CommitId, i64, String)>,
 }
@@ -22,14 +22,14 @@ struct Shell {
 impl Shell {
     fn new() -> Self {
         let core = Core::new(Config::default());
-        Shell { core, uptime: Duration::ZERO, asked: Vec::new(), calls: Vec::new(), commits: Vec::new() }
+        Shell { core, uptime: Duration::ZERO, actions: Vec::new(), calls: Vec::new(), commits: Vec::new() }
     }
 
     fn give(&mut self, input: Input<'_>) {
         self.uptime += Duration::from_millis(5);
         self.core.handle(Now { uptime: self.uptime, wall_ms: 0 }, input);
         while let Some(action) = self.core.poll() {
-            self.asked.push(format!("{action:?}").split([' ', '(']).next().unwrap_or_default().to_owned());
+            self.actions.push(format!("{action:?}").split([' ', '(']).next().unwrap_or_default().to_owned());
             if let Action::Dispatch(call) = &action {
                 self.calls.push((call.call, call.rows.iter().map(|row| row.offset).collect()));
             }
@@ -39,8 +39,8 @@ impl Shell {
         }
     }
 
-    fn asked(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.asked)
+    fn take_actions(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.actions)
     }
 
     fn commit_succeeds(&mut self) -> (i64, String) {
@@ -74,17 +74,17 @@ fn started() -> Shell {
     let mut shell = Shell::new();
     shell.give(Input::WorkersFree { calls: 2 });
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
-    assert_eq!(shell.asked(), ["LookUpStart"]);
+    assert_eq!(shell.take_actions(), ["LookUpStart"]);
     let start =
         PartitionStart { committed: None, fallback: 10, log_start: 0, log_end: Some(100), topic_id: [0; 16] };
     shell.give(Input::StartResolved { partition: P, start });
     assert_eq!(
-        shell.asked(),
+        shell.take_actions(),
         ["Notice", "AnswerAssign", "Commit"],
-        "the start is committed before it is read"
+        "the start is committed before the first read"
     );
     assert_eq!(shell.commit_succeeds(), (10, String::new()));
-    assert_eq!(shell.asked(), ["Read"]);
+    assert_eq!(shell.take_actions(), ["Read"]);
     shell
 }
 
@@ -97,12 +97,12 @@ fn an_event_is_committed_when_its_outputs_are_acked() {
         end: None,
         error: None,
     });
-    assert_eq!(shell.asked(), ["Dispatch", "Dispatch", "Read"], "two lanes, two workers");
+    assert_eq!(shell.take_actions(), ["Dispatch", "Dispatch", "Read"], "two lanes, two workers");
     let second = shell.end(1, 1, &[]);
     assert_eq!(second.slot, 1);
     let first = shell.end(0, 1, &[0]);
-    assert!(shell.asked().contains(&"Produce".to_owned()));
-    assert!(shell.calls.is_empty(), "offset 12 waits for the ack of offset 10, which is of its lane");
+    assert!(shell.take_actions().contains(&"Produce".to_owned()));
+    assert!(shell.calls.is_empty(), "offset 12 waits for the ack of offset 10, which is in its lane");
     let (offset, set) = shell.commit_succeeds();
     assert_eq!(offset, 10, "offset 10 is not settled");
     assert!(set.starts_with("kl1:"), "offset 11 is claimed: {set}");
@@ -110,27 +110,27 @@ fn an_event_is_committed_when_its_outputs_are_acked() {
     assert_eq!(shell.calls.first().map(|(_, offsets)| offsets.clone()), Some(vec![12]));
     shell.end(0, 1, &[]);
     assert_eq!(shell.commit_succeeds(), (13, String::new()));
-    assert_eq!(shell.core.lanes(), 0, "no key is remembered");
+    assert_eq!(shell.core.lanes(), 0, "no lane remains");
 }
 
 #[test]
-fn a_drain_waits_for_what_runs_then_commits_and_leaves() {
+fn a_drain_waits_for_running_calls_then_commits_and_leaves() {
     let mut shell = started();
     shell.give(Input::Fetched { partition: P, rows: &[row(10, 1), row(11, 1)], end: None, error: None });
-    shell.asked();
+    shell.take_actions();
     shell.give(Input::Drain { deadline: Duration::from_secs(10) });
-    assert_eq!(shell.asked(), ["StopReading", "ReleaseRows"]);
+    assert_eq!(shell.take_actions(), ["StopReading", "ReleaseRows"]);
     shell.end(0, 1, &[]);
-    assert_eq!(shell.asked(), ["ReleaseRows", "Commit"]);
+    assert_eq!(shell.take_actions(), ["ReleaseRows", "Commit"]);
     assert_eq!(shell.commit_succeeds().0, 11);
-    assert_eq!(shell.asked(), ["Notice", "LeaveGroup", "Drained"]);
+    assert_eq!(shell.take_actions(), ["Notice", "LeaveGroup", "Drained"]);
 }
 
 #[test]
-fn a_hole_after_a_rebalance_is_read_once_more_before_it_is_believed() {
+fn a_gap_after_a_rebalance_is_read_again_before_it_counts() {
     let mut shell = started();
     shell.give(Input::Fetched { partition: P, rows: &[row(14, 1)], end: None, error: None });
-    assert_eq!(shell.asked(), ["Notice", "Reposition", "ReleaseRows", "Read"]);
+    assert_eq!(shell.take_actions(), ["Notice", "Reposition", "ReleaseRows", "Read"]);
     shell.give(Input::Fetched { partition: P, rows: &[row(14, 1)], end: None, error: None });
     assert_eq!(shell.calls.first().map(|(_, offsets)| offsets.clone()), Some(vec![14]));
 }

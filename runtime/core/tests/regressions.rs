@@ -1,4 +1,4 @@
-//! What the simulator and the reading of the code found, one named test each, in the order found.
+//! Bugs found by the simulator and by review, one named test each, in the order found.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ const P: Partition = Partition { topic: 0, number: 0 };
 const REQUEST: RebalanceId = RebalanceId(0);
 const Q: Partition = Partition { topic: 0, number: 1 };
 
-/// A core on a clock of its own, and what it asked for since the last look.
+/// A core with its own clock, and its actions since the last `take_actions`.
 struct Shell {
     core: Core,
     uptime: Duration,
-    asked: Vec<String>,
+    actions: Vec<String>,
     calls: Vec<CallId>,
     commits: Vec<(CommitId, Vec<Partition>)>,
 }
 
 impl Shell {
     fn new(config: Config) -> Self {
-        let (asked, calls, commits) = (Vec::new(), Vec::new(), Vec::new());
-        let mut shell = Shell { core: Core::new(config), uptime: Duration::ZERO, asked, calls, commits };
+        let (actions, calls, commits) = (Vec::new(), Vec::new(), Vec::new());
+        let mut shell = Shell { core: Core::new(config), uptime: Duration::ZERO, actions, calls, commits };
         shell.give(Input::WorkersFree { calls: 8 });
         shell
     }
@@ -37,7 +37,7 @@ impl Shell {
             if let Action::Commit { id, entries, .. } = &action {
                 self.commits.push((*id, entries.iter().map(|entry| entry.partition).collect()));
             }
-            self.asked.push(format!("{action:?}"));
+            self.actions.push(format!("{action:?}"));
         }
     }
 
@@ -45,9 +45,9 @@ impl Shell {
         self.uptime += Duration::from_millis(millis);
     }
 
-    fn asked(&mut self, what: &str) -> Vec<String> {
-        let all = std::mem::take(&mut self.asked);
-        all.into_iter().filter(|action| action.starts_with(what)).collect()
+    fn take_actions(&mut self, name: &str) -> Vec<String> {
+        let all = std::mem::take(&mut self.actions);
+        all.into_iter().filter(|action| action.starts_with(name)).collect()
     }
 
     fn resolve(&mut self, partition: Partition, offset: i64) {
@@ -76,7 +76,7 @@ impl Shell {
         self.give(Input::Fetched { partition: P, rows: &rows, end: None, error: None });
     }
 
-    /// The oldest call ends well.
+    /// The oldest call ends with its row done.
     fn end(&mut self, with_outputs: &[u32]) -> CallId {
         let call = self.calls.remove(0);
         let lanes = [LaneEnd { done: 1, failure: None }];
@@ -89,7 +89,7 @@ impl Shell {
 fn a_limit_of_one_event_lets_events_through() {
     let mut shell = Shell::own(Config { max_queued: 1, ..Config::default() });
     for offset in 10..13 {
-        assert_eq!(shell.asked("Read {").len(), 1, "offset {offset} may be read");
+        assert_eq!(shell.take_actions("Read {").len(), 1, "offset {offset} may be read");
         shell.read(offset..offset + 1, Admission::Lane(1));
         shell.end(&[]);
     }
@@ -101,12 +101,15 @@ fn a_late_partition_is_not_added_while_a_rebalance_is_unanswered() {
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[Q] });
     shell.wait(5_001);
     shell.give(Input::Tick);
-    assert_eq!(shell.asked("AnswerAssign").len(), 1, "the group does not wait for a slow look-up");
+    assert_eq!(shell.take_actions("AnswerAssign").len(), 1, "the group does not wait for a slow look-up");
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
     shell.resolve(Q, 10);
-    assert!(shell.asked("AnswerAssign").is_empty(), "it would be taken for the answer of the second assign");
+    assert!(
+        shell.take_actions("AnswerAssign").is_empty(),
+        "it would count as the answer to the second assign"
+    );
     shell.resolve(P, 20);
-    let answers = shell.asked("AnswerAssign");
+    let answers = shell.take_actions("AnswerAssign");
     assert_eq!(answers.len(), 2, "{answers:?}");
     assert!(answers[0].contains("number: 0") && answers[1].contains("number: 1"), "{answers:?}");
 }
@@ -118,16 +121,16 @@ fn a_late_partition_is_added_after_a_revoke_is_answered() {
     shell.wait(5_001);
     shell.give(Input::Tick);
     shell.read(10..11, Admission::Lane(1));
-    shell.asked("");
+    shell.take_actions("");
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P] });
     shell.resolve(Q, 10);
-    assert!(shell.asked("Answer").is_empty(), "the revoke waits for its call");
+    assert!(shell.take_actions("Answer").is_empty(), "the revoke waits for its call");
     shell.end(&[]);
     let (id, partitions) = shell.commits.remove(0);
     for partition in partitions {
         shell.give(Input::Committed { id, partition });
     }
-    let answers = shell.asked("Answer");
+    let answers = shell.take_actions("Answer");
     assert!(answers[0].starts_with("AnswerRevoke") && answers[1].starts_with("AnswerAssign"), "{answers:?}");
 }
 
@@ -135,33 +138,33 @@ fn a_late_partition_is_added_after_a_revoke_is_answered() {
 fn a_reader_outside_the_log_moves_no_ledger_that_is_inside() {
     let mut shell = Shell::own(Config { out_of_range: OutOfRange::Latest, ..Config::default() });
     shell.read(10..12, Admission::Lane(1));
-    shell.asked("");
+    shell.take_actions("");
     let why = ReadError::OutOfRange { log_start: 0, log_end: 50 };
     shell.give(Input::Fetched { partition: P, rows: &[], end: None, error: Some(why) });
-    let moved = shell.asked("Reassign");
+    let moved = shell.take_actions("Reassign");
     assert!(
         moved.len() == 1 && moved[0].contains("offset: 12"),
         "offsets 12 to 50 are not skipped: {moved:?}"
     );
     shell.give(Input::Fetched { partition: P, rows: &[], end: None, error: Some(why) });
-    assert!(shell.asked("Notice(OwnershipEnded").is_empty(), "a call of it is still out");
+    assert!(shell.take_actions("Notice(OwnershipEnded").is_empty(), "a call of it is still in flight");
 }
 
 #[test]
-fn an_event_without_a_lane_waits_for_its_call_of_an_older_session() {
+fn an_event_without_a_lane_waits_for_its_call_of_an_older_ownership() {
     let mut shell = Shell::own(Config::default());
     shell.read(10..11, Admission::NoLane);
     let old = shell.calls.remove(0);
     shell.give(Input::Lost { request: REQUEST, partitions: &[P] });
-    assert_eq!(shell.asked("Cancel").len(), 1);
+    assert_eq!(shell.take_actions("Cancel").len(), 1);
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
     shell.resolve(P, 10);
     shell.read(10..11, Admission::NoLane);
-    assert!(shell.calls.is_empty(), "its cancelled call has not really ended");
+    assert!(shell.calls.is_empty(), "its cancelled call still runs");
     shell.give(Input::CallTerminated { call: old });
     assert_eq!(shell.calls.len(), 1);
     shell.end(&[]);
-    assert_eq!(shell.core.lanes(), 0, "nothing is remembered");
+    assert_eq!(shell.core.lanes(), 0, "no lane remains");
 }
 
 #[test]
@@ -169,7 +172,7 @@ fn a_result_that_comes_with_the_end_of_its_revoke_is_dropped() {
     let mut shell = Shell::own(Config::default());
     shell.read(10..11, Admission::Lane(1));
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P] });
-    shell.wait(1_500); // past the time limit, and no tick came
+    shell.wait(1_500); // past the deadline, without a tick
     shell.end(&[0]);
-    assert_eq!(shell.core.lanes(), 0, "no lane waits for an ack that no one will send");
+    assert_eq!(shell.core.lanes(), 0, "no lane waits for an ack that is never sent");
 }

@@ -1,4 +1,4 @@
-//! What becomes of an event that fails: attempts, the time between them, endings, and who is to blame.
+//! Events that fail: attempts, backoff, outcomes, and which event is charged.
 
 mod shell;
 
@@ -12,7 +12,7 @@ use shell::{NEXT, P0, REQUEST, STEP, Shell};
 
 const RETRY: Verdict = Verdict::Retry { after: None };
 
-/// Half a second, then a whole one; three attempts.
+/// Half a second, then one second; three attempts.
 fn retry() -> RetryPolicy {
     RetryPolicy { max_attempts: 3, jitter: 0.0, ..RetryPolicy::default() }
 }
@@ -22,7 +22,7 @@ fn reading(retry: RetryPolicy) -> Shell {
 }
 
 #[test]
-fn attempts_are_counted_and_wait_longer_each_time() {
+fn attempts_are_counted_and_the_backoff_grows() {
     let mut shell = reading(retry());
     shell.fetch(P0, &[(0, 1), (1, 1)]);
     let mut waited = Vec::new();
@@ -41,18 +41,21 @@ fn attempts_are_counted_and_wait_longer_each_time() {
     }
     let about = |wait: Duration, wanted: u64| wait.abs_diff(Duration::from_millis(wanted)) <= 4 * STEP;
     assert!(about(waited[0], 500) && about(waited[1], 1000), "{waited:?}");
-    let letter = shell.bury();
-    assert_eq!((letter.event.offset, letter.attempt, letter.reason), (0, 3, Reason::RetriesExhausted));
-    assert_eq!(shell.call().rows, [(P0, 1)], "its lane goes on after the dead letter was acknowledged");
+    let dead_letter = shell.ack_dead_letter();
+    assert_eq!(
+        (dead_letter.event.offset, dead_letter.attempt, dead_letter.reason),
+        (0, 3, Reason::RetriesExhausted)
+    );
+    assert_eq!(shell.call().rows, [(P0, 1)], "its lane continues after the dead letter was acknowledged");
     shell.end_all();
     shell.store_until(P0, 2);
-    assert_eq!(shell.kept_places(), 0);
-    let failures = shell.core.failures();
+    assert_eq!(shell.kept_slots(), 0);
+    let failures = shell.core.counters();
     assert_eq!((failures.retries, failures.dead_letters), (2, 1));
 }
 
 #[test]
-fn unlimited_attempts_end_with_the_event_alone() {
+fn unlimited_attempts_end_only_with_the_event() {
     let retry = RetryPolicy {
         max_attempts: UNLIMITED_ATTEMPTS,
         initial_interval: STEP,
@@ -68,11 +71,11 @@ fn unlimited_attempts_end_with_the_event_alone() {
     }
     shell.wait_for_call();
     shell.end_with(Verdict::Reject);
-    let letter = shell.bury();
+    let dead_letter = shell.ack_dead_letter();
     assert_eq!(
-        (letter.attempt, letter.reason),
+        (dead_letter.attempt, dead_letter.reason),
         (1_001, Reason::Rejected),
-        "what can never succeed is not held"
+        "a rejected event does not hold its lane"
     );
 }
 
@@ -93,7 +96,7 @@ fn only_the_lane_of_a_failed_event_waits() {
 }
 
 #[test]
-fn the_guest_may_say_when_but_not_beyond_the_longest_interval() {
+fn the_guest_may_set_the_delay_up_to_the_maximum_interval() {
     let mut shell = reading(RetryPolicy { max_interval: Duration::from_secs(2), ..retry() });
     for (after, wanted) in [(Duration::from_millis(40), 40), (Duration::from_secs(3600), 2_000)] {
         shell.fetch(P0, &[(if wanted == 40 { 0 } else { 1 }, 1)]);
@@ -112,12 +115,12 @@ fn a_dead_letter_holds_its_lane_and_the_offset_until_it_is_acknowledged() {
     shell.fetch(P0, &[(0, 1), (1, 1), (2, 2)]);
     shell.end_with(Verdict::Reject);
     shell.end_all();
-    assert_eq!(shell.letters[0].reason, Reason::Rejected);
-    assert_eq!(shell.store().offset_of(P0), Some(0), "the set says that 2 is done, the offset stands");
+    assert_eq!(shell.dead_letters[0].reason, Reason::Rejected);
+    assert_eq!(shell.store().offset_of(P0), Some(0), "2 is in the completed set, the offset does not move");
     shell.wait(Duration::from_secs(20));
     assert_eq!((shell.stalls[0].offset, shell.stalls[0].blocked_on), (0, BlockedOn::DeadLetter));
     assert!(shell.calls.is_empty());
-    shell.bury();
+    shell.ack_dead_letter();
     shell.end_all();
     shell.store_until(P0, 3);
 }
@@ -128,7 +131,7 @@ fn skipped_events_settle_at_once() {
     shell.fetch(P0, &[(0, 1)]);
     shell.end_with(Verdict::Reject);
     assert_eq!(shell.store().offset_of(P0), Some(1));
-    assert_eq!((shell.core.failures().skipped, shell.letters.len()), (1, 0));
+    assert_eq!((shell.core.counters().skipped, shell.dead_letters.len()), (1, 0));
 }
 
 #[test]
@@ -137,22 +140,22 @@ fn an_old_record_is_not_tried_again() {
     shell.wall_ms = 59_000;
     shell.fetch(P0, &[(0, 1)]);
     shell.end_with(RETRY);
-    assert!(shell.letters.is_empty(), "its age is tested only when a retry would be scheduled");
+    assert!(shell.dead_letters.is_empty(), "its age is checked only when a retry would be scheduled");
     shell.wall_ms = 61_000;
     shell.wait_for_call();
     shell.end_with(RETRY);
-    assert_eq!(shell.bury().reason, Reason::TooOld);
+    assert_eq!(shell.ack_dead_letter().reason, Reason::TooOld);
 }
 
-/// A batch whose guest traps: nothing of it counts, its events come again one by one on instances of their own, and
-/// only the one that fails alone is charged.
+/// A batch whose guest traps: no result of it counts. Its events run again one by one on fresh instances, and only the
+/// event that fails alone is charged.
 #[test]
-fn only_the_culprit_of_a_failed_call_is_charged() {
+fn only_the_failing_event_of_a_failed_call_is_charged() {
     let mut shell = reading(retry());
     shell.warm_up(P0);
     shell.fetch(P0, &[(NEXT, 1), (NEXT + 1, 2), (NEXT + 2, 2), (NEXT + 3, 3)]);
     shell.fail(Fault::Trap);
-    assert_eq!(shell.core.failures().reruns, 4);
+    assert_eq!(shell.core.counters().reruns, 4);
     let mut ran = Vec::new();
     while ran.len() < 4 {
         let call = shell.wait_for_call();
@@ -160,8 +163,8 @@ fn only_the_culprit_of_a_failed_call_is_charged() {
         ran.push(call.rows[0].1);
         if call.rows[0].1 == NEXT + 1 && ran.len() < 4 {
             shell.fail(Fault::Trap);
-            let letters = shell.core.failures();
-            assert_eq!((letters.retries, letters.reruns), (1, 4), "it failed alone on a fresh instance");
+            let counters = shell.core.counters();
+            assert_eq!((counters.retries, counters.reruns), (1, 4), "it failed alone on a fresh instance");
         } else {
             shell.end(&[]);
         }
@@ -181,15 +184,15 @@ fn a_single_event_that_fails_on_a_used_instance_is_rerun_once_uncharged() {
     shell.fetch(P0, &[(0, 1)]);
     assert!(!shell.call().fresh);
     shell.fail(Fault::Timeout);
-    assert!(shell.letters.is_empty() && shell.call().fresh);
+    assert!(shell.dead_letters.is_empty() && shell.call().fresh);
     shell.fail(Fault::Timeout);
-    assert_eq!(shell.bury().reason, Reason::Fault(Fault::Timeout));
-    assert_eq!(shell.kept_places(), 0);
+    assert_eq!(shell.ack_dead_letter().reason, Reason::Fault(Fault::Timeout));
+    assert_eq!(shell.kept_slots(), 0);
 }
 
-/// Events that are handed over in a loop: what was done before the fault counts, and what comes after was not run.
+/// A guest that is called once per event: results before the fault count, later events were not run.
 #[test]
-fn a_known_culprit_leaves_the_others_alone() {
+fn a_known_failing_row_does_not_quarantine_the_other_lanes() {
     let mut shell = reading(retry());
     shell.warm_up(P0);
     shell.fetch(P0, &[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 2), (NEXT + 3, 3)]);
@@ -199,14 +202,14 @@ fn a_known_culprit_leaves_the_others_alone() {
     let failure = CallFailure { fault: Fault::Memory, failing_row: Some(1), fresh: false };
     let lanes = [done(1), done(0), done(0)];
     shell.give(Input::CallFailed { call: call.id, failure, lanes: &lanes, with_outputs: &[] });
-    assert_eq!(shell.core.failures().reruns, 1);
+    assert_eq!(shell.core.counters().reruns, 1);
     let fresh: Vec<_> = shell.calls.iter().map(|call| (call.rows.clone(), call.fresh)).collect();
     assert_eq!(fresh, [(vec![(P0, NEXT + 1)], true), (vec![(P0, NEXT + 2), (P0, NEXT + 3)], false)]);
 }
 
 /// After sixteen calls without a fault a lane shares calls again.
 #[test]
-fn suspicion_ends() {
+fn quarantine_ends() {
     let mut shell = reading(retry());
     shell.warm_up(P0);
     let rows: Vec<_> = (NEXT..NEXT + 30).map(|offset| (offset, 1)).collect();
@@ -218,14 +221,14 @@ fn suspicion_ends() {
         sizes.push(shell.call().rows.len());
         shell.end(&[]);
     }
-    // Thirty were in the call that failed: each is rerun on its own, and by then it is cleared.
+    // Thirty events were in the failed call: each is rerun alone, and then the quarantine is over.
     assert_eq!(sizes, vec![1; 30]);
     let rows: Vec<_> = (NEXT + 30..NEXT + 34).map(|offset| (offset, 1)).collect();
     shell.fetch(P0, &rows);
     assert_eq!(shell.call().rows.len(), 4);
 }
 
-/// The strict batch retry. 1 fails; 0 to 3 were dispatched. 4 and 5 lie beyond, and wait for the commit of the round.
+/// The strict batch retry. 1 fails; 0 to 3 were dispatched. 4 and 5 are beyond the barrier and wait for the commit.
 #[test]
 fn nothing_overtakes_a_round() {
     let mut shell = reading(RetryPolicy { scope: RetryScope::Partition, ..retry() });
@@ -251,13 +254,13 @@ fn nothing_overtakes_a_round() {
 }
 
 #[test]
-fn a_round_ends_with_its_session() {
+fn a_round_ends_with_its_ownership() {
     let mut shell = reading(RetryPolicy { scope: RetryScope::Partition, ..retry() });
     shell.fetch(P0, &[(0, 10), (1, 11)]);
     shell.end_with(RETRY);
     shell.end_all();
     shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
-    assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
+    assert_eq!((shell.core.lanes(), shell.kept_slots()), (0, 0));
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.start_at(P0, 0, b"");
     shell.fetch(P0, &[(0, 10), (1, 11), (2, 12), (3, 13), (4, 14)]);
@@ -273,23 +276,27 @@ fn a_revoke_does_not_wait_for_retries() {
     shell.end_all();
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     let commit = shell.store();
-    assert_eq!((commit.offset_of(P0), commit.entries[0].unclaimed), (Some(0), 0), "1 is in the set");
+    assert_eq!(
+        (commit.offset_of(P0), commit.entries[0].unclaimed),
+        (Some(0), 0),
+        "1 is in the completed set"
+    );
     assert_eq!(shell.revoked, [[P0]]);
-    assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
+    assert_eq!((shell.core.lanes(), shell.kept_slots()), (0, 0));
 }
 
 #[test]
-fn a_retry_that_comes_during_a_revoke_is_the_next_owners() {
+fn a_retry_during_a_revoke_is_left_to_the_next_owner() {
     let mut shell = reading(retry());
     shell.fetch(P0, &[(0, 1), (1, 1)]);
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     shell.end_with(RETRY);
     assert_eq!(shell.revoked, [[P0]]);
-    assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
+    assert_eq!((shell.core.lanes(), shell.kept_slots()), (0, 0));
 }
 
 #[test]
-fn filtered_events_settle_without_a_call_and_unkeyed_ones_have_an_ending() {
+fn filtered_events_settle_without_a_call_and_unkeyed_ones_have_an_outcome() {
     let mut shell = reading(retry());
     let row = |offset, admission| FetchedRow {
         offset,
@@ -304,12 +311,12 @@ fn filtered_events_settle_without_a_call_and_unkeyed_ones_have_an_ending() {
         end: None,
         error: None,
     });
-    assert_eq!((shell.store().offset_of(P0), shell.core.failures().filtered), (Some(1), 1));
+    assert_eq!((shell.store().offset_of(P0), shell.core.counters().filtered), (Some(1), 1));
     shell.fetch_as(P0, &[1], Admission::Rejected);
     assert!(shell.calls.is_empty());
-    assert_eq!(shell.bury().reason, Reason::NoKey);
+    assert_eq!(shell.ack_dead_letter().reason, Reason::NoKey);
     shell.store_until(P0, 2);
-    assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
+    assert_eq!((shell.core.lanes(), shell.kept_slots()), (0, 0));
 }
 
 #[test]
@@ -321,22 +328,22 @@ fn an_outcome_without_a_call_waits_for_the_producer_like_a_call() {
     for offset in &offsets {
         shell.fetch_as(P0, &[*offset], Admission::Rejected);
     }
-    assert!(shell.letters.is_empty(), "there is no room for a dead letter");
+    assert!(shell.dead_letters.is_empty(), "there is no capacity for a dead letter");
     shell.give(Input::OutputBacklog { full: false });
-    assert_eq!(shell.letters.len(), 1_024, "so many are under way at once");
-    shell.bury();
-    assert_eq!(shell.letters.len(), 1_024, "one went, and another one came");
+    assert_eq!(shell.dead_letters.len(), 1_024, "the maximum in flight");
+    shell.ack_dead_letter();
+    assert_eq!(shell.dead_letters.len(), 1_024, "one was acknowledged and the next one sent");
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
-    while !shell.letters.is_empty() {
-        shell.bury();
+    while !shell.dead_letters.is_empty() {
+        shell.ack_dead_letter();
     }
-    // Those that had not begun are the next owner's.
+    // Those that had not begun are left to the next owner.
     shell.store_until(P0, 1_025);
     assert_eq!(shell.revoked, [[P0]]);
-    assert_eq!((shell.core.lanes(), shell.kept_places()), (0, 0));
+    assert_eq!((shell.core.lanes(), shell.kept_slots()), (0, 0));
 }
 
-/// Dead letters of one topic that do not get through hold up neither another topic's nor its own events with a key.
+/// Blocked dead letters of one topic block neither another topic nor events of their own topic with a key.
 #[test]
 fn outcomes_of_one_topic_do_not_wait_for_those_of_another() {
     let other = Partition { topic: 1, number: 0 };
@@ -344,32 +351,35 @@ fn outcomes_of_one_topic_do_not_wait_for_those_of_another() {
     let mut shell = Shell::reading(config, &[P0, other], 4);
     let offsets: Vec<i64> = (0..1_500).collect();
     shell.fetch_as(P0, &offsets, Admission::Rejected);
-    assert_eq!(shell.letters.len(), 1_024);
+    assert_eq!(shell.dead_letters.len(), 1_024);
     shell.fetch_as(other, &[0], Admission::Rejected);
-    assert_eq!(shell.letters.last().map(|letter| letter.event.partition), Some(other));
+    assert_eq!(shell.dead_letters.last().map(|dead_letter| dead_letter.event.partition), Some(other));
     shell.fetch(P0, &[(1_500, 1)]);
     assert_eq!(shell.call().rows, [(P0, 1_500)]);
-    assert_eq!(shell.core.ready_lanes(), 0, "nothing keeps others from being read");
+    assert_eq!(shell.core.ready_lanes(), 0, "no lane waits");
 }
 
 #[test]
-fn a_refused_output_ends_its_event_and_not_the_others() {
+fn a_rejected_output_fails_its_event_and_no_other() {
     let mut shell = reading(retry());
     shell.warm_up(P0);
     shell.fetch(P0, &[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 1)]);
     let call = shell.end(&[0, 1, 2]);
     shell.give(Input::OutputRefused { call, row: 1 });
     shell.give(Input::OutputsAcked { call, row: 2 });
-    assert!(shell.letters.is_empty(), "the event before it has not settled");
+    assert!(shell.dead_letters.is_empty(), "the event before it has not settled");
     shell.give(Input::OutputsAcked { call, row: 0 });
-    assert_eq!((shell.letters[0].event.offset, shell.letters[0].reason), (NEXT + 1, Reason::OutputRefused));
-    shell.bury();
+    assert_eq!(
+        (shell.dead_letters[0].event.offset, shell.dead_letters[0].reason),
+        (NEXT + 1, Reason::OutputRefused)
+    );
+    shell.ack_dead_letter();
     assert_eq!(shell.store().offset_of(P0), Some(NEXT + 3));
 }
 
-/// What is known to be too large is not handed over, and nothing behind it goes before its ending.
+/// An output known to be too large is not produced, and no output behind it is before its event has an outcome.
 #[test]
-fn an_output_that_can_t_be_stored_holds_back_what_is_behind_it() {
+fn an_unpublishable_output_holds_back_the_outputs_behind_it() {
     let mut shell = reading(retry());
     shell.warm_up(P0);
     shell.fetch(P0, &[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 1), (NEXT + 3, 2)]);
@@ -378,24 +388,24 @@ fn an_output_that_can_t_be_stored_holds_back_what_is_behind_it() {
         [LaneEnd { done: 1, failure: Some(Verdict::Unpublishable) }, LaneEnd { done: 1, failure: None }];
     shell.end_call(call, &ends, &[0, 1, 2, 3]);
     assert_eq!(
-        shell.handed_over.last(),
+        shell.produced.last(),
         Some(&(call, vec![0, 3])),
-        "nothing of the row, or of those behind it"
+        "no outputs of the row or of later rows in its lane"
     );
-    assert!(shell.letters.is_empty(), "the event before it has not settled");
+    assert!(shell.dead_letters.is_empty(), "the event before it has not settled");
     shell.give(Input::OutputsAcked { call, row: 0 });
-    let (event, reason) = (shell.letters[0].event.offset, shell.letters[0].reason);
+    let (event, reason) = (shell.dead_letters[0].event.offset, shell.dead_letters[0].reason);
     assert_eq!((event, reason), (NEXT + 1, Reason::OutputRefused));
-    assert!(shell.calls.is_empty(), "its lane waits for the letter");
-    shell.bury();
-    assert_eq!(shell.core.failures().reruns, 1);
+    assert!(shell.calls.is_empty(), "its lane waits for the dead letter");
+    shell.ack_dead_letter();
+    assert_eq!(shell.core.counters().reruns, 1);
     let again = shell.calls.remove(0);
     assert_eq!((again.rows, again.attempt), (vec![(P0, NEXT + 2)], 1), "uncharged");
 }
 
-/// A guest that reaches outside is not left running for events that it has lost.
+/// A guest with outbound requests does not keep running for events that it has lost.
 #[test]
-fn a_cancelled_call_gives_kept_events_back() {
+fn kept_events_of_a_cancelled_call_run_again() {
     let config = Config { cancels_mixed: true, max_batch_is_fixed: true, ..Config::default() };
     let mut shell = Shell::reading(config, &[P0, shell::P1], 1);
     shell.warm_up(P0);
@@ -409,6 +419,6 @@ fn a_cancelled_call_gives_kept_events_back() {
     shell.wait(Config::default().revoke_timeout + STEP);
     assert_eq!(shell.cancelled, [call.id]);
     shell.give(Input::CallTerminated { call: call.id });
-    assert_eq!(shell.call().rows, [(shell::P1, 0)], "it comes again, uncharged");
+    assert_eq!(shell.call().rows, [(shell::P1, 0)], "it runs again, uncharged");
     assert_eq!(shell.call().attempt, 1);
 }

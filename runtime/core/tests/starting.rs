@@ -1,4 +1,4 @@
-//! How ownerships begin: look-ups, answered assigns, and starts outside the log.
+//! The start of an ownership: look-ups, answered assigns, and starts outside the log.
 
 mod shell;
 
@@ -22,7 +22,7 @@ fn ignored(shell: &Shell) -> usize {
 }
 
 #[test]
-fn a_set_waits_for_the_log_end_and_asks_for_it_again() {
+fn a_set_waits_for_the_log_end_and_looks_it_up_again() {
     let set = set_of_offset_1();
     let committed = Some(CommittedStart { offset: 0, metadata: set.as_bytes() });
     let unknown = PartitionStart { committed, log_end: None, ..start() };
@@ -31,7 +31,7 @@ fn a_set_waits_for_the_log_end_and_asks_for_it_again() {
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.give(Input::StartResolved { partition: P0, start: unknown });
     shell.wait(Duration::from_secs(1));
-    assert_eq!(shell.look_ups, [P0, P0], "the log end is asked for again");
+    assert_eq!(shell.look_ups, [P0, P0], "the log end is looked up again");
     assert!(shell.assigned.is_empty());
     shell.give(Input::StartResolved { partition: P0, start: PartitionStart { committed, ..start() } });
     assert_eq!((shell.assigned.len(), ignored(&shell)), (1, 0));
@@ -40,7 +40,7 @@ fn a_set_waits_for_the_log_end_and_asks_for_it_again() {
 }
 
 #[test]
-fn the_highest_commit_that_a_look_up_found_counts() {
+fn the_highest_commit_of_all_look_ups_counts() {
     let set = set_of_offset_1();
     let mut shell = Shell::new(Config::default());
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
@@ -59,7 +59,7 @@ fn the_highest_commit_that_a_look_up_found_counts() {
 }
 
 #[test]
-fn an_unknown_log_end_alone_holds_no_partition() {
+fn an_unknown_log_end_does_not_hold_a_partition_forever() {
     let set = set_of_offset_1();
     let committed = Some(CommittedStart { offset: 0, metadata: set.as_bytes() });
     let unknown = PartitionStart { committed, log_end: None, ..start() };
@@ -69,10 +69,10 @@ fn an_unknown_log_end_alone_holds_no_partition() {
     shell.give(Input::StartResolved { partition: P0, start: unknown });
     shell.wait(Config::default().lookup_timeout);
     assert_eq!(shell.assigned, [[P0]]);
-    assert_eq!(ignored(&shell), 1, "it is said that its set does not count");
+    assert_eq!(ignored(&shell), 1, "the ignored set is reported");
     shell.fetch(P0, &[(0, 1), (1, 2)]);
     assert_eq!(shell.calls.len(), 2);
-    // Without a set there is nothing to wait for.
+    // Without a set the start does not wait.
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P1] });
     let committed = Some(CommittedStart { offset: 5, metadata: b"" });
     shell.give(Input::StartResolved {
@@ -83,14 +83,14 @@ fn an_unknown_log_end_alone_holds_no_partition() {
 }
 
 #[test]
-fn a_look_up_that_fails_is_asked_for_again_and_the_partition_comes_late() {
+fn a_failed_look_up_is_repeated_and_the_partition_is_added_late() {
     let mut shell = Shell::new(Config::default());
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0, P1] });
     shell.start_at(P0, 0, b"");
-    for asked in 3..14 {
+    for look_ups in 3..14 {
         shell.give(Input::AssignFailed { partition: P1, undecided: false });
         shell.wait(Duration::from_millis(500));
-        assert_eq!(shell.look_ups.len(), asked);
+        assert_eq!(shell.look_ups.len(), look_ups);
     }
     assert_eq!(shell.assigned, [[P0]]);
     shell.start_at(P1, 7, b"");
@@ -98,7 +98,7 @@ fn a_look_up_that_fails_is_asked_for_again_and_the_partition_comes_late() {
 }
 
 #[test]
-fn a_start_outside_the_log_is_decided_by_the_operator() {
+fn a_start_outside_the_log_follows_the_configuration() {
     let (fail, earliest, latest) = (OutOfRange::Fail, OutOfRange::Earliest, OutOfRange::Latest);
     for (committed, out_of_range, begins) in [
         (50, fail, None),
@@ -117,7 +117,7 @@ fn a_start_outside_the_log_is_decided_by_the_operator() {
             PartitionStart { committed: committed_start, log_start: 100, log_end: Some(200), ..start() };
         shell.give(Input::StartResolved { partition: P0, start: found });
         assert_eq!(shell.assigned.len(), 1);
-        assert_eq!(shell.saw("PartitionStopped"), usize::from(begins.is_none()));
+        assert_eq!(shell.count("PartitionStopped"), usize::from(begins.is_none()));
         let moved = begins.filter(|begins| *begins != committed);
         if moved.is_some() {
             assert_eq!(shell.store().offset_of(P0), moved, "{committed} {out_of_range:?}");
@@ -148,15 +148,15 @@ fn begins_at(shell: &Shell) -> Option<i64> {
     })
 }
 
-/// The topic was deleted and created again, and a late commit of its former reader came after that: the offset is inside
-/// the new log, and says nothing of it.
+/// The topic was deleted and created again, and a late commit of its former reader followed: the offset is inside the
+/// new log, but belongs to the old one.
 #[test]
 fn an_offset_that_was_committed_in_another_topic_is_outside_the_log() {
     let (fail, earliest, latest) = (OutOfRange::Fail, OutOfRange::Earliest, OutOfRange::Latest);
     for (out_of_range, begins) in [(fail, None), (earliest, Some(0)), (latest, Some(200))] {
         let shell = committed_in([1; 16], [2; 16], out_of_range, Some(200));
         assert_eq!(begins_at(&shell), begins, "{out_of_range:?}");
-        assert_eq!(shell.saw("PartitionStopped"), usize::from(begins.is_none()), "{out_of_range:?}");
+        assert_eq!(shell.count("PartitionStopped"), usize::from(begins.is_none()), "{out_of_range:?}");
     }
     let shell = committed_in([1; 16], [2; 16], earliest, None);
     assert_eq!(begins_at(&shell), Some(0), "the end of the log does not matter");
@@ -165,10 +165,10 @@ fn an_offset_that_was_committed_in_another_topic_is_outside_the_log() {
         assert_eq!(begins_at(&shell), Some(40), "{same:?}");
     }
     let unknown = committed_in([1; 16], [0; 16], fail, Some(200));
-    assert_eq!(begins_at(&unknown), Some(40), "nobody knows the topic's id");
+    assert_eq!(begins_at(&unknown), Some(40), "the topic's id is unknown");
 }
 
-/// Offsets 0 to 9 are read, 0 to 4 are settled, and the rest is with the guest.
+/// Offsets 0 to 9 are read, 0 to 4 are settled, and the guest runs the rest.
 fn half_settled(out_of_range: OutOfRange) -> Shell {
     let mut shell = Shell::reading(Config { out_of_range, ..Config::default() }, &[P0], 10);
     let rows: Vec<_> = (0..10).zip(0..10).collect();
@@ -177,30 +177,30 @@ fn half_settled(out_of_range: OutOfRange) -> Shell {
     for _ in 0..5 {
         shell.end(&[]);
     }
-    shell.forget();
+    shell.clear_records();
     shell
 }
 
-fn everything_cancelled_is_gone(shell: &mut Shell) {
-    assert_eq!(shell.cancelled.len(), 5, "the ownership was closed to results");
+fn end_cancelled_calls(shell: &mut Shell) {
+    assert_eq!(shell.cancelled.len(), 5, "the ownership was closed");
     for call in std::mem::take(&mut shell.cancelled) {
         shell.give(Input::CallTerminated { call });
     }
 }
 
 #[test]
-fn a_session_that_fell_out_of_the_log_ends_and_is_decided_like_a_start() {
+fn an_ownership_outside_the_log_ends_and_restarts_like_a_start() {
     let (fail, earliest, latest) = (OutOfRange::Fail, OutOfRange::Earliest, OutOfRange::Latest);
-    for (log_start, log_end, out_of_range, goes_on) in [
+    for (log_start, log_end, out_of_range, restart) in [
         // Retention passed it.
         (100, 200, fail, None),
         (100, 200, earliest, Some(100)),
         (100, 200, latest, Some(200)),
-        // The log was cut below what is settled.
+        // The log was truncated below the settled offsets.
         (0, 3, fail, None),
         (0, 3, earliest, Some(0)),
         (0, 3, latest, Some(3)),
-        // What is settled is still inside: nothing is passed over, nothing has to be decided.
+        // The settled offsets are still inside: nothing is skipped, no decision is needed.
         (0, 8, fail, Some(5)),
         (0, 8, earliest, Some(5)),
         (0, 8, latest, Some(5)),
@@ -209,11 +209,11 @@ fn a_session_that_fell_out_of_the_log_ends_and_is_decided_like_a_start() {
         let mut shell = half_settled(out_of_range);
         let why = ReadError::OutOfRange { log_start, log_end };
         shell.give(Input::Fetched { partition: P0, rows: &[], end: None, error: Some(why) });
-        assert_eq!(shell.store().offset_of(P0), Some(5), "{name}: what is settled is committed");
-        everything_cancelled_is_gone(&mut shell);
-        assert_eq!(shell.saw("PartitionStopped"), usize::from(goes_on.is_none()), "{name}");
-        assert_eq!(shell.reassigned, Vec::from_iter(goes_on.map(|offset| (P0, offset))), "{name}");
-        if let Some(offset) = goes_on {
+        assert_eq!(shell.store().offset_of(P0), Some(5), "{name}: settled offsets are committed");
+        end_cancelled_calls(&mut shell);
+        assert_eq!(shell.count("PartitionStopped"), usize::from(restart.is_none()), "{name}");
+        assert_eq!(shell.reassigned, Vec::from_iter(restart.map(|offset| (P0, offset))), "{name}");
+        if let Some(offset) = restart {
             shell.store();
             assert_eq!(shell.reads, [P0], "{name}");
             shell.fetch(P0, &[(offset, 1)]);
@@ -222,7 +222,7 @@ fn a_session_that_fell_out_of_the_log_ends_and_is_decided_like_a_start() {
     }
 }
 
-/// Nothing of the log that is gone is committed, or counts when it comes back from the guest.
+/// No event of the deleted log is committed or counts when the guest returns it.
 #[test]
 fn a_topic_that_was_replaced_is_read_from_its_first_record() {
     let mut shell = half_settled(OutOfRange::Fail);
@@ -232,12 +232,12 @@ fn a_topic_that_was_replaced_is_read_from_its_first_record() {
     assert_eq!(
         shell.store().offset_of(P0),
         Some(0),
-        "the start of the new log comes before anything is read"
+        "the start of the new log is committed before the first read"
     );
     shell.fetch(P0, &[(0, 90), (1, 91)]);
     let rows: Vec<_> = shell.calls.iter().flat_map(|call| call.rows.iter().map(|row| row.1)).collect();
     assert_eq!(rows, [0, 1]);
-    everything_cancelled_is_gone(&mut shell);
+    end_cancelled_calls(&mut shell);
     shell.end_all();
     assert_eq!(shell.store().offset_of(P0), Some(2));
 }
@@ -248,30 +248,30 @@ fn a_topic_that_was_replaced_is_not_committed_by_a_revoke() {
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     let why = ReadError::TopicReplaced { topic_id: [2; 16], log_start: 0 };
     shell.read(P0, &[], None, Some(why));
-    assert!(shell.revoked.is_empty(), "what was cancelled may still run");
-    everything_cancelled_is_gone(&mut shell);
+    assert!(shell.revoked.is_empty(), "the cancelled calls may still run");
+    end_cancelled_calls(&mut shell);
     assert_eq!((shell.revoked.len(), shell.reassigned.len(), shell.commits.len()), (1, 0, 0));
 }
 
-/// It may begin anew although an operator was waited for: what he had to decide is gone.
+/// It may start again although it waited for an operator: the decision is no longer needed.
 #[test]
 fn a_stopped_partition_whose_topic_was_replaced_is_read() {
     let mut shell = committed_in([1; 16], [1; 16], OutOfRange::Fail, Some(20));
-    assert_eq!((shell.saw("PartitionStopped"), begins_at(&shell)), (1, None));
+    assert_eq!((shell.count("PartitionStopped"), begins_at(&shell)), (1, None));
     let why = ReadError::TopicReplaced { topic_id: [2; 16], log_start: 7 };
     shell.read(P0, &[], None, Some(why));
     assert_eq!((begins_at(&shell), &shell.reassigned[..]), (Some(7), &[(P0, 7)][..]));
 }
 
 #[test]
-fn a_revoke_or_a_drain_overtakes_a_session_that_fell_out_of_the_log() {
+fn a_revoke_or_a_drain_overtakes_an_ownership_outside_the_log() {
     for rebalance in [Input::Revoked { request: REQUEST, partitions: &[P0] }, Input::DrainNow] {
         let mut shell = half_settled(OutOfRange::Earliest);
         let why = ReadError::OutOfRange { log_start: 100, log_end: 200 };
         shell.give(Input::Fetched { partition: P0, rows: &[], end: None, error: Some(why) });
         shell.give(rebalance);
         shell.store();
-        everything_cancelled_is_gone(&mut shell);
+        end_cancelled_calls(&mut shell);
         assert_eq!((shell.reassigned.len(), shell.reads.len()), (0, 0), "{rebalance:?}");
         assert!(shell.revoked.len() + usize::from(shell.drained.is_some()) == 1, "{rebalance:?}");
     }

@@ -1,30 +1,30 @@
-//! The staging area of a call: the events, in the columns that a `batch-handler` is given.
+//! The staging area of a call: its events, in the columns of a `batch-handler`.
 //!
-//! The shell fills it row by row and the guest call takes it by reference, so the buffers stay and filling
+//! The event loop fills it row by row and the guest call borrows it. The buffers are kept, so that filling
 //! the next call allocates nothing.
 
 use super::bindings::batch::exports::keylane::handler::batch_handler as wit;
 
-/// A column that once held this much gives its memory back: one call full of large events must not cost
-/// its size for ever in each of hundreds of calls.
+/// Capacity beyond this is freed when a column is cleared: one call full of large events must not keep
+/// its size in each of hundreds of calls.
 const KEPT_BYTES: usize = 256 << 10;
 
-/// The length of what is absent, as on Kafka's own wire.
+/// The length of an absent value, as in the Kafka protocol.
 pub(super) const ABSENT: i32 = -1;
 
 /// The events of one call: one topic, one attempt number, grouped by lane.
 #[derive(Debug)]
 pub struct Batch {
-    /// The argument itself. Its `headers` are there only if a row has headers.
+    /// The argument of the guest call. Its `headers` are set only if a row has headers.
     columns: wit::Batch,
-    /// The header columns while no row has headers.
+    /// The header columns, kept here while no row has headers.
     spare_headers: wit::HeaderColumns,
     /// Rows pushed since the last lane ended.
     open_rows: u32,
 }
 
 impl Batch {
-    /// Empty; buffers grow with use.
+    /// An empty batch; its buffers grow with use.
     pub fn new() -> Batch {
         Batch {
             columns: wit::Batch {
@@ -45,7 +45,7 @@ impl Batch {
         }
     }
 
-    /// Forgets the call before and starts one: events of this topic, tried for the `attempt`th time.
+    /// Discards the previous call and begins the `attempt`th attempt of events of this topic.
     pub fn begin(&mut self, topic: &str, attempt: u32, last_attempt: bool) {
         let columns = &mut self.columns;
         columns.topic.clear();
@@ -67,7 +67,7 @@ impl Batch {
         self.open_rows = 0;
     }
 
-    /// Adds the next event of the lane that is open. Header names that are not UTF-8 are repaired.
+    /// Adds the next event of the open lane. In header names, invalid UTF-8 is replaced by U+FFFD.
     pub fn push_row<'a>(
         &mut self,
         partition: u32,
@@ -99,39 +99,39 @@ impl Batch {
         }
     }
 
-    /// The rows since the last lane's end are one lane.
+    /// Ends the open lane: it consists of the rows since the end of the previous lane.
     pub fn end_lane(&mut self) {
         debug_assert!(self.open_rows > 0, "a lane of a call has at least one row");
         self.columns.lanes.push(self.open_rows);
         self.open_rows = 0;
     }
 
-    /// The topic of all of them.
+    /// The topic of all rows.
     pub fn topic(&self) -> &str {
         &self.columns.topic
     }
 
-    /// Which attempt it is, from 1 on.
+    /// The number of the attempt, from 1.
     pub fn attempt(&self) -> u32 {
         self.columns.attempt
     }
 
-    /// How many there are.
+    /// The number of rows.
     pub fn rows(&self) -> usize {
         self.columns.offsets.len()
     }
 
-    /// Rows per lane.
+    /// The number of rows of each lane.
     pub fn lanes(&self) -> &[u32] {
         &self.columns.lanes
     }
 
-    /// Where a row came from: partition and offset.
+    /// The partition and offset of a row.
     pub fn place(&self, row: usize) -> Option<(u32, u64)> {
         Some((*self.columns.partitions.get(row)?, *self.columns.offsets.get(row)?))
     }
 
-    /// The time of a row in milliseconds since 1970; negative: it has none.
+    /// The timestamp of a row in milliseconds since 1970; negative if it has none.
     pub fn timestamp(&self, row: usize) -> i64 {
         self.columns.timestamps.get(row).copied().unwrap_or(-1)
     }
@@ -163,7 +163,7 @@ pub(super) fn push(column: &mut wit::BytesColumn, bytes: Option<&[u8]>) {
     column.data.extend_from_slice(bytes);
 }
 
-/// What is not UTF-8 becomes U+FFFD, in place: odd names must not allocate either.
+/// Replaces invalid UTF-8 by U+FFFD in place: invalid names must not allocate either.
 fn push_name(column: &mut wit::BytesColumn, name: &[u8]) {
     let before = column.data.len();
     for chunk in name.utf8_chunks() {
@@ -176,12 +176,12 @@ fn push_name(column: &mut wit::BytesColumn, name: &[u8]) {
 }
 
 fn length(bytes: usize) -> i32 {
-    i32::try_from(bytes).expect("Kafka's own lengths are 32 bits with a sign")
+    i32::try_from(bytes).expect("lengths in the Kafka protocol are signed 32-bit integers")
 }
 
-/// The next entry of a column: takes it off the front of what is left of the data.
+/// Takes the next entry of a column from the front of `data`, its remaining bytes. `None`: absent.
 pub(super) fn next<'a>(length: i32, data: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = usize::try_from(length).ok()?; // below zero: absent
+    let length = usize::try_from(length).ok()?; // negative: absent
     let (bytes, rest) = data.split_at_checked(length)?;
     *data = rest;
     Some(bytes)
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn one_header_brings_the_columns_of_all_rows_and_the_next_call_is_without() {
+    fn one_header_adds_columns_for_all_rows_and_the_next_call_has_none() {
         let mut batch = Batch::new();
         batch.begin("orders", 1, false);
         push_one(&mut batch, &[]);
@@ -226,7 +226,7 @@ mod tests {
         batch.end_lane();
         let headers = batch.columns().headers.as_ref().expect("a row has headers");
         assert_eq!(headers.counts, [0, 2, 0]);
-        assert_eq!(headers.names.data, "ab\u{fffd}".as_bytes(), "a name is repaired");
+        assert_eq!(headers.names.data, "ab\u{fffd}".as_bytes(), "invalid UTF-8 is replaced");
         assert_eq!(headers.names.lengths, [1, 4]);
         assert_eq!(headers.values.lengths, [1, -1]);
 
@@ -235,6 +235,6 @@ mod tests {
         assert!(batch.columns().headers.is_none());
         push_one(&mut batch, &[(b"c", None)]);
         let headers = batch.columns().headers.as_ref().expect("a row has headers");
-        assert_eq!(headers.counts, [0, 1], "nothing is left of the call before");
+        assert_eq!(headers.counts, [0, 1], "no header of the previous call remains");
     }
 }

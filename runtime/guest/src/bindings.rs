@@ -1,4 +1,4 @@
-//! What `bindgen!` makes of `wit/handler.wit`: one module for each of the interfaces that this version calls.
+//! The code that `bindgen!` generates from `wit/handler.wit`: one module for each interface that this version calls.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -9,7 +9,7 @@
     reason = "generated code"
 )]
 
-/// The per-event interface. An event is lent: nothing of it is copied on our side of the boundary.
+/// The per-event interface. Events are borrowed: the host copies nothing of them.
 pub mod single {
     wasmtime::component::bindgen!({
         path: "../../wit",
@@ -19,7 +19,7 @@ pub mod single {
     });
 }
 
-/// The interface in columns. Its types own their columns and a call takes them by reference, so that the
+/// The interface in columns. Its types own their columns and a call takes them by reference. So the
 /// staging area is the argument itself and keeps its buffers.
 pub mod batch {
     wasmtime::component::bindgen!({

@@ -1,4 +1,4 @@
-//! One guest call: what goes in, what came out, and whom to tell.
+//! One guest call: its input, its results, and the observer that is notified.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use super::batch::Batch;
 use super::handler::Handler;
 use super::results::{Refusal, Results};
 
-/// Names a call among all that the workers have: several consumers share them, each with ids of its own.
+/// Identifies a call among all calls of the workers: several consumers share them, each with its own call ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallKey {
-    /// Whose call it is; chosen by the shell.
+    /// The consumer of the call; assigned by the caller.
     pub consumer: u32,
-    /// The core's name for it.
+    /// The core's id of the call.
     pub call: CallId,
 }
 
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallResult {
-    /// It was not run.
+    /// The call was not run.
     NotRun,
-    /// The guest came back and its result keeps the contract: see [`Call::results`].
+    /// The guest returned and its result meets the contract: see [`Call::results`].
     Ended,
     /// The call failed as a whole.
     Failed(GuestFailure),
@@ -32,12 +32,12 @@ pub enum CallResult {
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestFailure {
-    /// Which sort.
+    /// The kind of failure.
     pub fault: Fault,
-    /// What happened, in one line, with the names of the guest's functions where they are known.
+    /// A description in one line, with the names of the guest's functions where they are known.
     pub message: String,
     /// For a `handler` component: the row that was running. The rows before it that are done, and their
-    /// outputs, are in [`Call::results`]; lanes that were not reached are missing there.
+    /// outputs, are in [`Call::results`], which lacks the lanes that were not reached.
     pub row: Option<u32>,
 }
 
@@ -47,48 +47,48 @@ impl GuestFailure {
     }
 }
 
-/// What a worker has to say of a call.
+/// A report of a worker about a call.
 #[derive(Debug)]
 pub enum CallEvent {
-    /// The guest waits for something: its worker takes other calls meanwhile. Said once per call.
+    /// The guest waits: its worker runs other calls meanwhile. Reported once per call.
     Suspended(CallId),
-    /// The call is over and its outcome is set. Its instance is back in the pool, or gone.
+    /// The call is over and its outcome is set. Its instance is back in the pool, or dropped.
     Ended(Box<Call>),
-    /// A cancelled call is over: its store was dropped, nothing of it counts.
+    /// A cancelled call is over: its store was dropped and its results do not count.
     Terminated(Box<Call>),
 }
 
-/// Whom the workers tell.
+/// Receives the reports of the workers.
 pub trait CallObserver: Send + Sync {
-    /// Takes everything out of `events`, in order. Called on worker threads, so it must not block: a bounded queue
-    /// with room for every call that can be out, and a wake-up.
+    /// Takes all `events`, in order. Called on worker threads, so it must not block: it needs a bounded queue
+    /// with capacity for every call that can be out, and a wake-up.
     fn notify(&self, events: &mut Vec<CallEvent>);
 }
 
-/// A call with its buffers. It is made once, goes to the workers and comes back, again and again.
+/// A call with its buffers. It is created once, then submitted and returned repeatedly.
 pub struct Call {
-    /// Its name, for events and cancelling. Set before it is submitted.
+    /// Identifies the call in events and cancels. Set before it is submitted.
     pub key: CallKey,
     /// The events. Filled before it is submitted.
     pub batch: Batch,
-    /// What the guest made of them.
+    /// The results of the guest.
     pub results: Results,
-    /// How it ended.
+    /// How the call ended.
     pub outcome: CallResult,
-    /// How long the guest worked: standing in line and waiting not counted.
+    /// How long the guest worked, without the time that it was queued or waited.
     pub took: Duration,
-    /// It was suspended at least once.
+    /// The call was suspended at least once.
     pub waited: bool,
-    /// It needs an instance that has served no call. Set before it is submitted.
+    /// The call needs an instance that has served no call. Set before it is submitted.
     pub fresh: bool,
-    /// It had one.
+    /// The call ran on such an instance.
     pub had_fresh: bool,
     handler: Arc<Handler>,
     observer: Arc<dyn CallObserver>,
 }
 
 impl Call {
-    /// Empty buffers for calls of this handler, whose outputs may have so many bytes each (key, value and headers).
+    /// Empty buffers for calls of this handler. `max_output_bytes`: limit of one output (key, value and headers).
     pub fn new(handler: Arc<Handler>, observer: Arc<dyn CallObserver>, max_output_bytes: usize) -> Box<Call> {
         Box::new(Call {
             key: CallKey { consumer: 0, call: CallId { slot: 0, generation: 0 } },
@@ -104,7 +104,7 @@ impl Call {
         })
     }
 
-    /// Whose call it is.
+    /// The handler that is called.
     pub fn handler(&self) -> &Arc<Handler> {
         &self.handler
     }
@@ -115,7 +115,7 @@ impl Call {
         self.had_fresh && failure.row.is_none_or(|row| row == 0)
     }
 
-    /// Why lanes stopped, each with the row of the call that it stopped at.
+    /// Why lanes stopped, each with its row of the call.
     pub fn refusals(&self) -> impl Iterator<Item = (u32, &Refusal)> {
         let (mut lane, mut first) = (0, 0);
         self.results.refusals().iter().map(move |refusal| {
@@ -131,12 +131,12 @@ impl Call {
         &self.observer
     }
 
-    /// What making the call needs at once: what is called, with what, what came of it, and whether on a new instance.
+    /// The parts that running the call borrows: handler, input, results, and whether the instance is new.
     pub(super) fn parts(&mut self) -> (&Handler, &Batch, &mut Results, &mut bool) {
         (&self.handler, &self.batch, &mut self.results, &mut self.had_fresh)
     }
 
-    /// Forgets how it ended last.
+    /// Resets the result of the previous run.
     pub(super) fn renew(&mut self) {
         self.outcome = CallResult::NotRun;
         self.took = Duration::ZERO;

@@ -1,38 +1,38 @@
-//! The ticker: a thread that moves the epoch, and the clock that deadlines are made of.
+//! The ticker, a thread that advances the epoch, and the clock for deadlines.
 //!
-//! Deadlines don't count real time. The clock moves only when the ticker turns and by at most
-//! [`TURN_MAX`] per turn, so that a process that was stopped, throttled or suspended with its machine
-//! charges no guest for it.
+//! Deadlines don't count real time. The clock advances only when the ticker ticks and by at most
+//! [`TURN_MAX`] per tick, so that the time in which the process was stopped, throttled or suspended with its
+//! machine is not charged to guests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a guest computes before it lets others of its thread run. The shortest wait of the system's
-/// timers is about as long, and 1,000 turns a second cost under 1 % of a core.
+/// How long a guest computes before it yields to others of its thread. The shortest wait of the system's
+/// timers is about as long, and 1,000 ticks a second cost under 1 % of a core.
 const TICK: Duration = Duration::from_millis(1);
 
-/// The tick while no call is out: nothing has to yield, only callers look at the clock.
+/// The tick while no call is out: no guest has to yield, and only callers read the clock.
 const IDLE_TICK: Duration = Duration::from_millis(10);
 
-/// The most that one turn of the ticker adds to the clock.
+/// The most that one tick adds to the clock.
 pub const TURN_MAX: Duration = Duration::from_millis(100);
 
-/// Real time, for measuring how long the guest worked. Deadlines never use it.
-#[expect(clippy::disallowed_methods, reason = "how long a poll took is measured where the poll is made")]
+/// Real time, to measure how long the guest worked. Deadlines never use it.
+#[expect(clippy::disallowed_methods, reason = "the duration of a poll is measured where it is polled")]
 pub(super) fn stopwatch() -> Instant {
     Instant::now()
 }
 
-/// Processor time that this thread has used.
+/// Processor time used by this thread.
 pub(super) fn thread_cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
     Duration::new(time.tv_sec.unsigned_abs(), nanos)
 }
 
-/// Time as the ticker counts it, since the engine was made.
+/// Time as counted by the ticker, since the engine was created.
 #[derive(Debug, Default)]
 pub struct Clock {
     micros: AtomicU64,
@@ -40,7 +40,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// How far it is.
+    /// The time since the engine was created.
     pub fn now(&self) -> Duration {
         Duration::from_micros(self.micros())
     }
@@ -49,7 +49,7 @@ impl Clock {
         self.micros.load(Ordering::Acquire)
     }
 
-    /// One turn: `elapsed` of real time went by since the last one.
+    /// One tick: `elapsed` of real time has passed since the last one.
     fn advance(&self, elapsed: Duration) {
         self.micros.fetch_add(micros(elapsed.min(TURN_MAX)), Ordering::AcqRel);
     }
@@ -67,7 +67,7 @@ impl Clock {
     }
 }
 
-/// The thread; it ends when this is dropped.
+/// The ticker thread; it ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Ticker {
     stop: Arc<AtomicBool>,
@@ -75,7 +75,7 @@ pub(super) struct Ticker {
 }
 
 impl Ticker {
-    /// Turns until dropped: moves `clock`, then calls `turned`.
+    /// Ticks until dropped: advances `clock`, then calls `turned`.
     pub(super) fn start(clock: Arc<Clock>, turned: impl Fn() + Send + 'static) -> std::io::Result<Ticker> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -103,35 +103,35 @@ impl Drop for Ticker {
     }
 }
 
-/// Why a call is to end before the guest is through.
+/// Why a call must end before the guest returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// Its deadline is over.
+    /// The deadline has passed.
     Deadline,
-    /// It has used as much processor time as it may.
+    /// The budget of processor time is used up.
     OutOfCpu,
-    /// The shell does not want it any more.
+    /// The call was cancelled.
     Cancelled,
 }
 
-/// No stretch is open: the call stands ready behind others.
+/// No interval is open: the call is ready, but other calls run.
 const CLOSED: u64 = u64::MAX;
 
-const RUNNING_ON: u8 = 0;
+const NOT_STOPPED: u8 = 0;
 const CANCELLED: u8 = 1;
 const OUT_OF_CPU: u8 = 2;
 
-/// Counts one call's time at a time: the stretches in which it runs or waits, not those in which it stands
-/// ready behind others. Shared by the worker, the call's waker and the instance's epoch callback.
+/// Counts the time of one call: the intervals in which it runs or waits, but not those in which it is ready
+/// while other calls run. Shared by the worker, the call's waker and the instance's epoch callback.
 #[derive(Debug)]
 pub(super) struct Meter {
     clock: Arc<Clock>,
     limit: AtomicU64,
     spent: AtomicU64,
     since: AtomicU64,
-    /// When it was last given the thread.
+    /// When the call last got the thread.
     resumed: AtomicU64,
-    told: AtomicU8,
+    stop: AtomicU8,
     yielded: AtomicBool,
 }
 
@@ -143,49 +143,49 @@ impl Meter {
             spent: AtomicU64::new(0),
             since: AtomicU64::new(CLOSED),
             resumed: AtomicU64::new(0),
-            told: AtomicU8::new(RUNNING_ON),
+            stop: AtomicU8::new(NOT_STOPPED),
             yielded: AtomicBool::new(false),
         }
     }
 
-    /// A new call begins; its first stretch opens with the first `resume`.
+    /// Begins a new call; its first interval opens with the first `resume`.
     pub(super) fn arm(&self, limit: Duration) {
         self.limit.store(micros(limit), Ordering::Release);
         self.spent.store(0, Ordering::Release);
         self.since.store(CLOSED, Ordering::Release);
-        self.told.store(RUNNING_ON, Ordering::Release);
+        self.stop.store(NOT_STOPPED, Ordering::Release);
         self.yielded.store(false, Ordering::Release);
     }
 
-    /// The call runs: opens a stretch, or goes on in the one that its waiting opened.
+    /// The call runs: opens an interval, or continues the one in which it waited.
     pub(super) fn resume(&self) {
         let now = self.clock.micros();
         self.resumed.store(now, Ordering::Release);
-        // An open stretch stays as it is.
+        // An open interval stays open.
         self.since.compare_exchange(CLOSED, now, Ordering::AcqRel, Ordering::Acquire).ok();
     }
 
-    /// The call stands ready: what follows is not its own time.
+    /// The call is ready, but others run: the time from now on is not charged to it.
     pub(super) fn pause(&self) {
         let since = self.since.swap(CLOSED, Ordering::AcqRel);
         if since != CLOSED {
-            let stretch = self.clock.micros().saturating_sub(since);
-            self.spent.fetch_add(stretch, Ordering::AcqRel);
+            let interval = self.clock.micros().saturating_sub(since);
+            self.spent.fetch_add(interval, Ordering::AcqRel);
         }
     }
 
     pub(super) fn cancel(&self) {
-        self.told.store(CANCELLED, Ordering::Release);
+        self.stop.store(CANCELLED, Ordering::Release);
     }
 
-    /// It has used too much; a cancel that came before stays.
+    /// The budget of processor time is used up; an earlier cancel takes precedence.
     pub(super) fn out_of_cpu(&self) {
-        self.told.compare_exchange(RUNNING_ON, OUT_OF_CPU, Ordering::AcqRel, Ordering::Acquire).ok();
+        self.stop.compare_exchange(NOT_STOPPED, OUT_OF_CPU, Ordering::AcqRel, Ordering::Acquire).ok();
     }
 
     /// Whether the call must end now.
     pub(super) fn stop(&self) -> Option<Stop> {
-        match self.told.load(Ordering::Acquire) {
+        match self.stop.load(Ordering::Acquire) {
             CANCELLED => return Some(Stop::Cancelled),
             OUT_OF_CPU => return Some(Stop::OutOfCpu),
             _ => {}
@@ -193,7 +193,7 @@ impl Meter {
         self.left().is_zero().then_some(Stop::Deadline)
     }
 
-    /// What is left until the deadline: it comes no earlier than that, and later if the call stands ready meanwhile.
+    /// The time until the deadline. The call may end later, if it is ready while others run.
     pub(super) fn left(&self) -> Duration {
         let since = self.since.load(Ordering::Acquire);
         let open = if since == CLOSED { 0 } else { self.clock.micros().saturating_sub(since) };
@@ -201,8 +201,8 @@ impl Meter {
         Duration::from_micros(self.limit.load(Ordering::Acquire).saturating_sub(spent))
     }
 
-    /// Whether the guest is to give way to others of its thread: there was a tick since it got the thread. One that
-    /// comes back from waiting has missed many, and has used none of its turn.
+    /// Whether the guest must yield to others of its thread: there was a tick since it got the thread. A call that
+    /// resumes from waiting has missed many ticks, and has used none of its time slice.
     pub(super) fn gives_way(&self) -> bool {
         let ticked = self.clock.micros() != self.resumed.load(Ordering::Acquire);
         if ticked {
@@ -211,7 +211,7 @@ impl Meter {
         ticked
     }
 
-    /// Whether it gave way since the last look.
+    /// Whether the guest yielded since the last call of this function.
     pub(super) fn take_yield(&self) -> bool {
         self.yielded.swap(false, Ordering::AcqRel)
     }
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_adds_at_most_100_ms_however_long_the_process_stood_still() {
+    fn a_tick_adds_at_most_100_ms_however_long_the_process_was_stopped() {
         let clock = Clock::default();
         clock.advance(Duration::from_millis(1));
         clock.advance(Duration::from_secs(3600));
@@ -241,12 +241,12 @@ mod tests {
     }
 
     #[test]
-    fn running_and_waiting_count_and_standing_ready_does_not() {
+    fn running_and_waiting_count_and_being_ready_does_not() {
         let (clock, meter) = armed(100);
         meter.resume();
         clock.advance(Duration::from_millis(40)); // running or waiting
         meter.pause();
-        clock.advance(Duration::from_millis(90)); // ready behind others
+        clock.advance(Duration::from_millis(90)); // ready, others run
         assert_eq!(meter.stop(), None);
         meter.resume();
         clock.advance(Duration::from_millis(59));
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_from_waiting_has_used_none_of_its_turn() {
+    fn a_call_that_resumes_from_waiting_has_used_none_of_its_time_slice() {
         let (clock, meter) = armed(100);
         meter.resume();
         clock.advance(Duration::from_millis(10)); // waiting
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancel_wins_and_arming_forgets_it() {
+    fn a_cancel_stops_the_call_and_arming_resets_it() {
         let (_, meter) = armed(100);
         meter.cancel();
         assert_eq!(meter.stop(), Some(Stop::Cancelled));

@@ -1,9 +1,9 @@
-//! Who turns components into machine code: a child process each, under [`Limits`].
+//! Compiles components to machine code, each in a child process under [`Limits`].
 //!
-//! A component of some hundred kilobytes can keep a compiler busy for minutes, or make it ask for so much memory that
-//! the process is aborted, and an abort can't be caught. No limit on the component's size helps. So the process that
-//! has events on its hands never compiles: it starts `keylane` once more ([`COMMAND`]), gives it the component's
-//! bytes, and takes code, a reason, or the limit that was hit.
+//! A component of some hundred kilobytes can keep a compiler busy for minutes, or make it allocate so much memory that
+//! the process aborts, and an abort can't be caught. No limit on the component's size helps. So the process that
+//! handles events never compiles: it starts `keylane` once more ([`COMMAND`]), passes it the component's bytes, and
+//! receives code, an error, or the limit that was hit.
 
 mod child;
 mod code;
@@ -20,58 +20,58 @@ pub use child::compile_for_parent;
 pub(super) use code::Code;
 pub use limits::{Limit, Limits};
 
-/// The hidden command of `keylane` that compiles what comes on its standard input.
+/// The hidden command of `keylane` that compiles its standard input.
 pub const COMMAND: &str = "__compile";
 
-/// Compiles components somewhere else than here.
+/// Compiles components in child processes.
 #[derive(Clone, Debug)]
 pub struct Compiler {
-    place: Where,
-    /// Set: nothing more is compiled, and what is under way is ended.
+    target: Target,
+    /// When set, nothing more is compiled and a running child is killed.
     stop: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Debug)]
-enum Where {
+enum Target {
     Child {
         program: PathBuf,
         limits: Limits,
     },
-    /// The tests of this library, which have no binary to start.
+    /// This process: for the tests of this library, which have no binary to start.
     #[cfg(test)]
     Here,
 }
 
 impl Compiler {
-    /// In processes of `program`, which must be the `keylane` binary that this library is part of: what it gives back
-    /// is run.
+    /// Compiles in processes of `program`, which must be the `keylane` binary that this library is part of: the code that
+    /// it returns is run.
     pub fn new(program: impl Into<PathBuf>) -> Compiler {
         Compiler::with_limits(program, Limits::default())
     }
 
-    /// With other limits than people get: a test can't wait for those.
+    /// With other limits: a test can't wait for the defaults.
     #[doc(hidden)]
     pub fn with_limits(program: impl Into<PathBuf>, limits: Limits) -> Compiler {
-        Compiler { place: Where::Child { program: program.into(), limits }, stop: Arc::default() }
+        Compiler { target: Target::Child { program: program.into(), limits }, stop: Arc::default() }
     }
 
     #[cfg(test)]
     pub(super) fn here() -> Compiler {
-        Compiler { place: Where::Here, stop: Arc::default() }
+        Compiler { target: Target::Here, stop: Arc::default() }
     }
 
-    /// The same, which gives up when this is set.
+    /// The same compiler, which stops when `stop` is set.
     #[must_use]
     pub fn stopped_by(self, stop: Arc<AtomicBool>) -> Compiler {
         Compiler { stop, ..self }
     }
 
-    /// The code of a valid component; `name` is for messages.
+    /// Compiles a valid component; `name` is for messages.
     pub(super) fn compile(&self, name: &str, wasm: &[u8]) -> Result<Code, LoadError> {
-        match &self.place {
-            Where::Child { program, limits } => child::compile(program, limits, &self.stop, name, wasm),
+        match &self.target {
+            Target::Child { program, limits } => child::compile(program, limits, &self.stop, name, wasm),
             #[cfg(test)]
-            Where::Here => {
+            Target::Here => {
                 use std::io::Write as _;
                 let code = child::compile_here(wasm)
                     .map_err(|reason| LoadError::Compile { name: name.to_owned(), reason })?;

@@ -1,5 +1,5 @@
-//! The one place that knows the WebAssembly engine's settings. Every one that matters is written out with
-//! its reason, defaults included: a default that changes with an upgrade must not change Keylane.
+//! All settings of the WebAssembly engine. Every setting that matters is written out with its reason, defaults
+//! included: a default that changes with an upgrade must not change Keylane.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -14,43 +14,43 @@ use super::clock::{Clock, Ticker};
 use super::grants::Granted;
 use super::host::{CORE_INSTANCES_MAX, Host, TABLE_ELEMENTS_MAX, TABLES_MAX};
 
-/// Linear memories of one component. Real guests have one or two; more than four is not a handler.
+/// Linear memories of one component. Real guests have one or two; a component with more than four is not a handler.
 pub(super) const MEMORIES_MAX: u32 = 4;
 
-/// Live instances that one process may have: the address space has room for no more with two memories each.
+/// Live instances of one process: the address space has no capacity for more with two memories each.
 pub const INSTANCES_MAX: u32 = 8_000;
 
-/// Memory mappings that an instance needs: six (measured: with the 65,530 that Linux gives a process by default it ends
-/// at 10,368), and the process itself needs some.
+/// Memory mappings that an instance needs: six (measured: with the 65,530 that Linux allows a process by default, the
+/// limit is 10,368 instances), and the process itself needs some.
 const MAPPINGS_EACH: u32 = 8;
 
-/// Where Linux says how many it gives.
+/// Where Linux reports the limit of mappings.
 const MAPPINGS: &str = "/proc/sys/vm/max_map_count";
 
-/// Up to here the address space (4 GiB for each memory of each instance) has room for every instance to
-/// have all its memories; beyond, components have two.
+/// Up to this number the address space (4 GiB for each memory of each instance) has capacity for all memories of
+/// every instance; beyond it, components may have two.
 const INSTANCES_WITH_ALL_MEMORIES: u32 = 4_000;
 
-/// Stack of a guest. Recursion deeper than this is a trap ("stack overflow"), 20 frames are shown.
+/// Stack of a guest. Deeper recursion is a trap ("stack overflow"), whose message shows 20 frames.
 const WASM_STACK: usize = 512 << 10;
 
-/// Stack of a fiber: the guest's and what host functions need on top. Only touched pages cost memory.
+/// Stack of a fiber: the guest's and that of the host functions it calls. Only touched pages cost memory.
 const FIBER_STACK: usize = 2 << 20;
 
-/// Address space of a memory: with all that 32 bits can reach reserved, no access needs a bounds check
-/// (they cost 30 to 45 % in a loop over bytes).
+/// Address space of a memory: with all 32-bit addresses reserved, no access needs a bounds check
+/// (the checks cost 30 to 45 % in a loop over bytes).
 const MEMORY_RESERVATION: u64 = 4 << 30;
 
-/// Memory of a slot that stays when its instance goes, so that the next one does not fault it in again.
+/// Memory of a slot that stays resident after its instance is dropped, so that the next one does not fault it in again.
 const KEEP_RESIDENT: usize = 1 << 20;
 
 /// Frames kept of a backtrace; a message shows fewer.
 const BACKTRACE_FRAMES: usize = 16;
 
-/// What can be chosen.
+/// Options of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// Live instances over all handlers and workers: also the number of calls that can be out at once.
+    /// Live instances over all handlers and workers, which is also the number of calls that can be out at once.
     pub max_instances: u32,
 }
 
@@ -61,11 +61,11 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
-    /// Whether one process can have that here.
+    /// Checks that this machine allows one process that many instances.
     ///
     /// # Errors
     ///
-    /// When it asks for more than the system's limits allow, or for nothing.
+    /// If the number exceeds the system's limits, or is 0.
     pub fn check(self) -> Result<(), EngineError> {
         let (asked, most) = (self.max_instances, instances_max(std::fs::read_to_string(MAPPINGS).ok()));
         match asked {
@@ -79,33 +79,33 @@ impl EngineOptions {
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Asked for more than the system's limits allow.
+    /// More instances than the system's limits allow.
     #[error(
-        "{asked} guest instances are more than the {most} that one process can have here; lower the sum of \
+        "{asked} guest instances exceed the limit of {most} for one process on this machine; lower the sum of \
              `max_concurrency`, raise `vm.max_map_count` where it is below 64,000, or use more processes"
     )]
     TooManyInstances {
-        /// How many.
+        /// The requested number.
         asked: u32,
-        /// As many as the system allows.
+        /// The number that the system allows.
         most: u32,
     },
-    /// None at all.
+    /// No instances.
     #[error("at least one guest instance is needed; raise `max_concurrency`")]
     NoInstances,
-    /// The engine itself refused.
-    #[error("the WebAssembly engine did not start: {reason}")]
+    /// The engine itself failed.
+    #[error("the WebAssembly engine failed to start: {reason}")]
     Start {
-        /// What it said.
+        /// Its error message.
         reason: String,
     },
 }
 
-/// The engine, what guests are linked with, and the ticker. One per process.
+/// The engine, the linkers of guests, and the ticker. One per process.
 pub struct Engine {
     wasmtime: wasmtime::Engine,
     linker: Linker<Host>,
-    /// The same, with HTTP.
+    /// The same linker, with HTTP.
     http_linker: Linker<Host>,
     clock: Arc<Clock>,
     max_instances: u32,
@@ -128,8 +128,9 @@ impl Engine {
 
         let clock = Arc::new(Clock::default());
         let turned = wasmtime.clone();
-        let ticker = Ticker::start(clock.clone(), move || turned.increment_epoch())
-            .map_err(|error| EngineError::Start { reason: format!("no thread for the ticker: {error}") })?;
+        let ticker = Ticker::start(clock.clone(), move || turned.increment_epoch()).map_err(|error| {
+            EngineError::Start { reason: format!("can't start the ticker thread: {error}") }
+        })?;
         Ok(Arc::new(Engine {
             wasmtime,
             linker,
@@ -140,12 +141,12 @@ impl Engine {
         }))
     }
 
-    /// The clock that its ticker moves.
+    /// The clock that the ticker advances.
     pub fn clock(&self) -> &Arc<Clock> {
         &self.clock
     }
 
-    /// Live instances at most.
+    /// The maximum number of live instances.
     pub fn max_instances(&self) -> u32 {
         self.max_instances
     }
@@ -154,7 +155,7 @@ impl Engine {
         &self.wasmtime
     }
 
-    /// What a component with these grants is linked with.
+    /// The linker for a component with these grants.
     pub(super) fn linker(&self, granted: Granted) -> &Linker<Host> {
         if granted.http { &self.http_linker } else { &self.linker }
     }
@@ -166,8 +167,8 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// An engine that compiles for every [`Engine`] and runs nothing. It reserves no pool: where instances live is no
-/// part of what code depends on.
+/// An engine that compiles for every [`Engine`] and runs nothing. It reserves no pool: code does not depend on where
+/// instances are allocated.
 pub(super) fn for_compiling() -> Result<wasmtime::Engine, EngineError> {
     wasmtime::Engine::new(config().allocation_strategy(InstanceAllocationStrategy::OnDemand))
         .map_err(|reason| start(&reason))
@@ -177,7 +178,7 @@ fn start(reason: &wasmtime::Error) -> EngineError {
     EngineError::Start { reason: format!("{reason:#}") }
 }
 
-/// Everything that code depends on, and how it runs. Not where.
+/// Everything that the code depends on, and how it runs, but not where instances are allocated.
 fn config() -> Config {
     let mut config = Config::new();
     compiling(&mut config);
@@ -186,34 +187,34 @@ fn config() -> Config {
     config
 }
 
-/// How code is made.
+/// How code is compiled.
 fn compiling(config: &mut Config) {
     config
         .strategy(Strategy::Cranelift)
-        // Compiling without optimisation is hardly quicker (measured), and calls are what we are here for.
+        // Compiling without optimisation is hardly faster (measured), and the speed of calls matters most.
         .cranelift_opt_level(OptLevel::Speed)
-        // A component of 18 MB takes 19 s on one core; it is compiled before anything is consumed.
+        // A component of 18 MB takes 19 s on one core, and it is compiled before anything is consumed.
         .parallel_compilation(true)
-        // Results may differ in the bits of a NaN between machines. Nothing of ours compares them.
+        // Results may differ in the bits of a NaN between machines. Keylane does not compare them.
         .cranelift_nan_canonicalization(false)
-        // Traps are told by where they happened: needed for the names of functions in messages.
+        // Traps are identified by their address: needed for the names of functions in messages.
         .generate_address_map(true)
         // So that profilers and debuggers can walk through guest frames.
         .native_unwind_info(true)
-        // Debug information of guests would be translated at each compile: nobody attaches a debugger here.
+        // Debug information of guests would be translated at each compile, but no debugger is attached here.
         .debug_info(false)
         // Checks of the compiler against itself belong to the compiler's own tests.
         .cranelift_debug_verifier(false);
 }
 
-/// What guests may consist of.
+/// The WebAssembly features that guests may use.
 fn features(config: &mut Config) {
     config
         .wasm_component_model(true)
         // Off, a call costs 1 µs less and a host call half: on, every call runs an event loop. Components
-        // of the asynchronous ABI are refused when they are loaded.
+        // with the asynchronous ABI are refused when they are loaded.
         .concurrency_support(false)
-        // What toolchains of today emit. (References and exceptions would need a garbage collector, which is
+        // The features that current toolchains use. (References and exceptions would need a garbage collector, which is
         // not built in: no guest needs one.)
         .wasm_bulk_memory(true)
         .wasm_multi_value(true)
@@ -224,9 +225,9 @@ fn features(config: &mut Config) {
         .wasm_relaxed_simd(true)
         // The same event gives the same result on every machine.
         .relaxed_simd_deterministic(true)
-        // 64-bit memories need a bounds check at every access, and components can't lift from them.
+        // 64-bit memories need a bounds check at every access, and the component model does not support them.
         .wasm_memory64(false)
-        // Off, the page is 64 KiB and growth is counted in nothing smaller.
+        // Off, the page is 64 KiB and memory grows in no smaller units.
         .wasm_custom_page_sizes(false)
         .wasm_wide_arithmetic(false);
 }
@@ -234,29 +235,29 @@ fn features(config: &mut Config) {
 /// How code runs.
 fn running(config: &mut Config) {
     config
-        // What stops an endless loop: 0 to 2 % of a call. Fuel would be 3 to 12 %.
+        // Stops an endless loop, for 0 to 2 % of a call. Fuel would cost 3 to 12 %.
         .epoch_interruption(true)
         .consume_fuel(false)
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(FIBER_STACK)
         // Stacks are reused by instances of one organisation and never read before they are written.
         .async_stack_zeroing(false)
-        // A trap's message names the functions. Looking up lines costs 4 ms per trap, so a storm of them
+        // A trap's message names the functions. Resolving line numbers costs 4 ms per trap, so a burst of traps
         // would be an outage.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES))
-        // Hardware faults are the bounds check.
+        // Hardware faults replace bounds checks.
         .signals_based_traps(true)
         .memory_reservation(MEMORY_RESERVATION)
-        // With the reservation it never has to, and code may keep the base address.
+        // With the reservation it never has to move, and code may cache the base address.
         .memory_may_move(false)
         // An instance starts as a copy-on-write image of its initial memory: 8 µs instead of a memcpy.
         .memory_init_cow(true)
-        // Tables are filled when they are used; big guests have thousands of entries.
+        // Tables are filled on first use; big guests have thousands of entries.
         .table_lazy_init(true);
 }
 
-/// Where instances live: slots that are reserved once and reused (an instance in 8 µs instead of 40).
+/// Where instances are allocated: slots that are reserved once and reused (8 µs per instance instead of 40).
 fn pool(max_instances: u32) -> PoolingAllocationConfig {
     let memories = memories_per_component(max_instances);
     let mut pool = PoolingAllocationConfig::new();
@@ -272,21 +273,21 @@ fn pool(max_instances: u32) -> PoolingAllocationConfig {
         .table_elements(TABLE_ELEMENTS_MAX)
         // Every live instance keeps the stack of its last call.
         .total_stacks(max_instances)
-        // The limiter of each store counts; the pool only has to have room for what it may allow.
+        // The limiter of each store enforces the limit; the pool only needs capacity for what it may allow.
         .max_memory_size(usize::try_from(MEMORY_RESERVATION).unwrap_or(usize::MAX))
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(KEEP_RESIDENT)
-        // Resets only the pages that were touched, where the kernel (6.7 and later) can tell: 21 µs instead
+        // Resets only the pages that were touched, where the kernel (6.7 and later) reports them: 21 µs instead
         // of 42 for an instance and its first call.
         .pagemap_scan(Enabled::Auto)
-        // Slots prefer the component that they had before.
+        // A slot is preferably reused for the component that it had before.
         .max_unused_warm_slots(max_instances)
-        // A slot is free as soon as its instance is gone: the pool's size is exact.
+        // A slot is free as soon as its instance is dropped: the pool's size is exact.
         .decommit_batch_size(1);
     pool
 }
 
-/// What the system's limit allows. One that can't be read is taken for the default.
+/// The number of instances that the system's limit allows. If the limit is unreadable, Linux's default is assumed.
 fn instances_max(mappings: Option<String>) -> u32 {
     let mappings: Option<u32> = mappings.and_then(|text| text.trim().parse().ok());
     mappings.map_or(INSTANCES_MAX, |mappings| (mappings / MAPPINGS_EACH).min(INSTANCES_MAX))
@@ -301,18 +302,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_of_instances_that_cannot_be_is_refused() {
+    fn too_many_or_no_instances_are_refused() {
         let error = Engine::new(EngineOptions { max_instances: 8_001 }).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "8001 guest instances are more than the 8000 that one process can have here; lower the sum of \
+            "8001 guest instances exceed the limit of 8000 for one process on this machine; lower the sum of \
              `max_concurrency`, raise `vm.max_map_count` where it is below 64,000, or use more processes"
         );
         assert!(matches!(Engine::new(EngineOptions { max_instances: 0 }), Err(EngineError::NoInstances)));
     }
 
     #[test]
-    fn the_system_s_limit_counts_where_it_is_lower() {
+    fn a_lower_limit_of_the_system_applies() {
         let of = |text: &str| instances_max(Some(text.to_owned()));
         assert_eq!((of("65530\n"), of("1048576\n"), of("16000\n")), (8_000, 8_000, 2_000));
         assert_eq!((of("many"), instances_max(None)), (8_000, 8_000));

@@ -1,28 +1,28 @@
-//! What a handler may reach besides its events and outputs. By default nothing.
+//! What a handler may access besides its events and outputs. By default nothing.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::http::HttpGrant;
 
-/// What one handler was granted.
+/// The grants of one handler.
 #[derive(Clone, Default)]
 pub struct Grants {
-    /// Names and values of the variables in its environment.
+    /// Names and values of its environment variables.
     pub env: Vec<(String, String)>,
-    /// Where it may send HTTP requests, and through what.
+    /// Where it may send HTTP requests, and the client that sends them.
     pub http: Option<Arc<HttpGrant>>,
 }
 
 impl Grants {
-    /// What a component may import because of them.
+    /// What a component with these grants may import.
     pub fn imports(&self) -> Granted {
         Granted { http: self.http.is_some() }
     }
 }
 
 impl fmt::Debug for Grants {
-    /// Without the values of variables: they may be secrets.
+    /// Omits the values of variables, which may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
         f.debug_struct("Grants").field("env", &names).field("http", &self.http).finish()
@@ -32,6 +32,6 @@ impl fmt::Debug for Grants {
 /// What a component may import besides standard WASI and types.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Granted {
-    /// `wasi:http`, for requests that go out.
+    /// `wasi:http`, for outgoing requests.
     pub http: bool,
 }

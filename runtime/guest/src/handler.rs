@@ -1,5 +1,4 @@
-//! A component that is linked, with what its section of the configuration says: it makes instances and runs
-//! calls on them.
+//! A linked component with its handler's options. It creates instances and runs calls on them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,42 +22,42 @@ use super::load::{Component, LoadError};
 use super::results::{self, Breach, Results};
 use super::trap;
 
-/// How long the first instance may take at load.
+/// How long the first instance may take to start when the component is loaded.
 const START_MAX: Duration = Duration::from_secs(5);
 
-/// What a result may hold besides the bytes of its outputs (records, lengths, reasons). Of what a call hands to a host
-/// function at once this is the limit only together with [`data_max`].
+/// The most that a result may contain besides the bytes of its outputs (records, lengths, reasons). The limit of what a
+/// call passes to one host function is this plus [`data_max`].
 const HOST_CALL_BYTES: usize = 4 << 20;
 
-/// The outputs of one event by default.
+/// The default limit of all outputs of one event.
 const HTTP_DATA: usize = 8 << 20;
 
-/// What can be chosen for a handler.
+/// The options of a handler.
 #[derive(Clone, Debug)]
 pub struct HandlerOptions {
-    /// Its name in the configuration.
+    /// The name in the configuration.
     pub name: String,
-    /// Names of its outputs; [`GuestOutput::target`](super::Output::target) is an index into them.
+    /// Names of the outputs; [`GuestOutput::target`](super::GuestOutput::target) is an index into them.
     pub outputs: Vec<String>,
     /// How long a call may run or wait.
     pub timeout: Duration,
     /// How much processor time a call may use.
     pub cpu_budget: Duration,
-    /// Linear memory of one instance, over all its memories.
+    /// Limit of the linear memory of one instance, summed over all its memories.
     pub memory_max: usize,
-    /// An instance with more than this after a call is not kept for the next one.
+    /// An instance with more memory than this after a call is dropped.
     pub keep_memory_max: usize,
-    /// An instance is not kept after so many calls.
+    /// An instance is dropped after this number of calls.
     pub max_calls: Option<u32>,
-    /// Every call gets an instance of its own.
+    /// Every call gets a new instance.
     pub fresh_instances: bool,
-    /// What it may reach besides its events and outputs.
+    /// What the handler may access besides its events and outputs.
     pub grants: Grants,
 }
 
 impl HandlerOptions {
-    /// The defaults: no outputs, no grants, 5 s, 64 MiB (a JavaScript engine needs more than 24, C with the default
-    /// stack of zig 16).
+    /// The defaults: no outputs, no grants, 5 s, 64 MiB (a JavaScript engine needs more than 24 MiB, C with the default
+    /// stack of zig 16 MiB).
     pub fn new(name: impl Into<String>) -> HandlerOptions {
         HandlerOptions {
             name: name.into(),
@@ -91,7 +90,7 @@ enum Linked {
 }
 
 impl Handler {
-    /// Links the component and makes a first instance of it, so that what can't start is known before any
+    /// Links the component and creates a first instance, so that a component that can't start is refused before any
     /// event is read.
     pub fn new(
         engine: &Arc<Engine>,
@@ -131,22 +130,22 @@ impl Handler {
         Ok(handler)
     }
 
-    /// Its name in the configuration.
+    /// The name in the configuration.
     pub fn name(&self) -> &str {
         &self.options.name
     }
 
-    /// How its component is called.
+    /// The interface through which the component is called.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// SHA-256 of its component's file.
+    /// SHA-256 of the component's file.
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// Names of its outputs.
+    /// Names of the outputs.
     pub fn outputs(&self) -> &[String] {
         &self.options.outputs
     }
@@ -166,7 +165,7 @@ impl Handler {
         self.options.grants.http.is_some()
     }
 
-    /// Tells handlers apart.
+    /// Identifies the handler in this process.
     pub(super) fn id(&self) -> u64 {
         self.id
     }
@@ -175,16 +174,17 @@ impl Handler {
         self.engine.clock()
     }
 
-    /// Makes one instance and drops it. On a thread of its own: the caller may be part of a runtime.
+    /// Creates one instance and drops it. Runs on its own thread, because the caller may be part of a runtime.
     fn try_start(&self) -> Result<(), GuestFailure> {
-        let ours = |what: String| GuestFailure::new(Fault::Limit, what);
+        let failed = |what: String| GuestFailure::new(Fault::Limit, what);
         let start = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| ours(format!("no runtime for it: {error}")))?;
+            let runtime =
+                runtime.map_err(|error| failed(format!("can't create a runtime for it: {error}")))?;
             let meter = Arc::new(Meter::new(self.clock().clone()));
             meter.arm(START_MAX);
             meter.resume();
-            let late = || GuestFailure::new(Fault::Timeout, format!("it is not ready after {START_MAX:?}"));
+            let late = || GuestFailure::new(Fault::Timeout, format!("not ready after {START_MAX:?}"));
             runtime
                 .block_on(async { tokio::time::timeout(START_MAX, self.instance(&meter)).await })
                 .unwrap_or_else(|_| Err(late()))
@@ -196,8 +196,8 @@ impl Handler {
         })
     }
 
-    /// A new instance. Its start counts as time of the call that needs it. A contract fault means that the
-    /// exports have other types than they should, which is found out at load.
+    /// Creates an instance. The time of its start is charged to the call that needs it. A contract fault means that the
+    /// exports have unexpected types, which is detected at load.
     pub(super) async fn instance(&self, meter: &Arc<Meter>) -> Result<Instance, GuestFailure> {
         let options = &self.options;
         let host = Host::new(&options.name, options.memory_max, &options.grants, self.log.clone());
@@ -228,11 +228,11 @@ impl std::fmt::Debug for Handler {
     }
 }
 
-/// One live instance. After any failure it must be dropped.
+/// One live instance. It must be dropped after any failure.
 pub(super) struct Instance {
     store: Store<Host>,
     exports: Exports,
-    /// Calls that it served.
+    /// The number of calls that it has served.
     calls: u32,
 }
 
@@ -242,7 +242,7 @@ enum Exports {
 }
 
 impl Instance {
-    /// It may serve another call.
+    /// Whether the instance may serve another call.
     pub(super) fn may_stay(&self, handler: &Handler) -> bool {
         let options = &handler.options;
         !options.fresh_instances
@@ -250,8 +250,8 @@ impl Instance {
             && self.store.data().limiter.memory() <= options.keep_memory_max
     }
 
-    /// Makes one call of all rows. After an error `results` has what was done before it; for a
-    /// `batch-handler` that is nothing.
+    /// Runs one call of all rows. After an error `results` contains the rows done before it; for a
+    /// `batch-handler` that is none.
     pub(super) async fn call(
         &mut self,
         handler: &Handler,
@@ -283,14 +283,14 @@ impl Instance {
         };
         let host = self.store.data_mut();
         host.lines.end();
-        host.meter = None; // while it is at hand: the instance's next call comes with another
+        host.meter = None; // the instance's next call brings its own
         outcome.map_err(|failure| GuestFailure { row: results.fail(batch.lanes().len()), ..failure })
     }
 }
 
-/// All that the guest can have in its memory fits, so that an output that is too large is seen to be one; a result that
-/// names the same bytes a thousand times does not. The same goes for what it hands to host functions: with HTTP those keep
-/// parts of requests, so there it is less, and an output that large fails its event as a limit.
+/// Everything in the guest's memory fits, so that an output that is too large is recognised as such; a result that
+/// names the same bytes a thousand times does not fit. The limit also applies to data passed to host functions. With HTTP
+/// those keep parts of requests, so the limit is lower, and an output larger than it fails its event with a limit fault.
 fn data_max(handler: &Handler) -> usize {
     let memory = handler.options.memory_max;
     let bytes = if handler.uses_http() { memory.min(HTTP_DATA) } else { memory };
@@ -316,7 +316,7 @@ async fn call_rows(
         let mut done = 0;
         let mut refusal = None;
         for _ in 0..*rows {
-            // Rows after a refusal are passed over: their bytes stand before those of the next lane.
+            // Rows after a refusal are skipped: their bytes come before those of the next lane.
             if let (Some(event), None) = (events.next(), &refusal) {
                 results.start_row(lane, done, row);
                 refusal = call_row(store, exports, handler, event, row, results).await?;
@@ -351,7 +351,7 @@ async fn call_row(
     }
 }
 
-/// All headers of a call, as records that borrow from its columns: one allocation, and none without headers.
+/// All headers of a call, as records that borrow from its columns: one allocation, or none without headers.
 fn header_records(batch: &Batch) -> Vec<HeaderParam<'_>> {
     let Some(headers) = &batch.columns().headers else { return Vec::new() };
     let (mut names, mut values) = (headers.names.data.as_slice(), headers.values.data.as_slice());
@@ -363,14 +363,14 @@ fn header_records(batch: &Batch) -> Vec<HeaderParam<'_>> {
         .map(|(name, value)| {
             let name = batch::next(*name, &mut names).unwrap_or_default();
             HeaderParam {
-                name: std::str::from_utf8(name).expect("names are repaired when they are pushed"),
+                name: std::str::from_utf8(name).expect("invalid UTF-8 is replaced when a name is pushed"),
                 value: batch::next(*value, &mut values),
             }
         })
         .collect()
 }
 
-/// The rows of a batch as events, first to last.
+/// The rows of a batch as events, in order.
 struct Events<'a> {
     batch: &'a Batch,
     row: usize,

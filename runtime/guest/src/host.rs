@@ -1,5 +1,5 @@
-//! What stands behind one instance: its limits and its WASI context, which is present and powerless but for
-//! what the handler was granted.
+//! The host side of one instance: its limits and its WASI context, which is complete but has no capabilities except
+//! the grants of its handler.
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ pub(super) const TABLES_MAX: u32 = 20;
 /// Elements of one table: the largest seen in a real guest (StarlingMonkey) is 7,712.
 pub(super) const TABLE_ELEMENTS_MAX: usize = 20_000;
 
-/// Handles that a guest may hold at once. The default of a million is memory of ours for the asking.
+/// Handles that a guest may hold at once. The default of a million would let it use host memory.
 pub(super) const RESOURCES_MAX: usize = 1024;
 
-/// What one `get-random-bytes` may ask for: the default of 64 MiB is an allocation of ours.
+/// Limit of one `get-random-bytes`: the default of 64 MiB is an allocation of the host.
 pub(super) const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
 /// The data of a store.
@@ -34,7 +34,7 @@ pub(super) struct Host {
     http: InstanceHttp,
     resources: ResourceTable,
     pub(super) limiter: Limiter,
-    /// The meter of the call that is out.
+    /// The meter of the running call.
     pub(super) meter: Option<Arc<Meter>>,
     pub(super) lines: Arc<GuestLog>,
 }
@@ -45,8 +45,8 @@ impl Host {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let mut wasi = WasiCtx::builder();
-        // No directory or argument is given, and of variables only the granted ones; standard input is at its
-        // end. Clocks and randomness are real, because a guest that computes with fakes is worse than one
+        // No directories or arguments are given, and only the granted variables; standard input is at its
+        // end. Clocks and randomness are real, because a guest that computes with fake ones is worse than one
         // that has none.
         wasi.envs(&grants.env)
             .stdout(lines.stream(Stream::Stdout))
@@ -55,7 +55,7 @@ impl Host {
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
-            // File operations on the few descriptors that exist must not hold up the worker's other calls.
+            // File operations on the few existing descriptors must not block the worker's other calls.
             .allow_blocking_current_thread(false);
         Host {
             wasi: wasi.build(),
@@ -81,8 +81,8 @@ impl WasiHttpView for Host {
     }
 }
 
-/// Runs whenever a guest notices that the epoch moved: it gives way until its deadline is over.
-#[expect(clippy::needless_pass_by_value, reason = "the engine's callback hands its store over")]
+/// Runs whenever a guest notices that the epoch has advanced: the guest yields, or is interrupted at its deadline.
+#[expect(clippy::needless_pass_by_value, reason = "the engine's callback passes its store by value")]
 pub(super) fn at_epoch(store: StoreContextMut<'_, Host>) -> wasmtime::Result<UpdateDeadline> {
     let Some(meter) = &store.data().meter else { return Ok(UpdateDeadline::Continue(1)) };
     Ok(match meter.stop() {
@@ -92,12 +92,12 @@ pub(super) fn at_epoch(store: StoreContextMut<'_, Host>) -> wasmtime::Result<Upd
     })
 }
 
-/// Counts the memory of a store over all its linear memories: a limit on each alone is no limit.
+/// Counts the memory of a store over all its linear memories: a limit per memory would be no limit.
 #[derive(Debug)]
 pub(super) struct Limiter {
     memory_max: usize,
     memory: usize,
-    /// The sum that was asked for when growth was last refused, since `begin`.
+    /// The total that was requested when growth was last refused, since `begin`.
     refused: Option<usize>,
 }
 
@@ -106,21 +106,21 @@ impl Limiter {
         Limiter { memory_max, memory: 0, refused: None }
     }
 
-    /// A call begins.
+    /// Begins a call.
     pub(super) fn begin(&mut self) {
         self.refused = None;
     }
 
-    /// What the guest has now.
+    /// The memory that the guest has now, in bytes.
     pub(super) fn memory(&self) -> usize {
         self.memory
     }
 
-    /// Why a trap is likely the limit's doing, if the guest hit it since `begin`.
+    /// Describes the refused growth if the guest hit the limit since `begin`, which is then the likely cause of a trap.
     pub(super) fn refusal(&self) -> Option<String> {
-        let asked = self.refused?;
+        let requested = self.refused?;
         Some(format!(
-            "memory limit: the guest asked for {asked} bytes in all, {} are allowed",
+            "memory limit exceeded: the guest requested {requested} bytes in total, the limit is {}",
             self.memory_max
         ))
     }
@@ -134,16 +134,16 @@ impl ResourceLimiter for Limiter {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false); // beyond what the memory itself declares: not the limit's doing
+            return Ok(false); // beyond the maximum that the memory itself declares
         }
         let sum = self.memory.saturating_add(desired.saturating_sub(current));
         if sum > self.memory_max {
-            // The guest sees a failed growth, as the specification wants it, and may cope.
+            // The guest sees a failed growth, as the specification demands, and may handle it.
             self.refused = Some(sum);
             return Ok(false);
         }
-        // A growth that the system then refuses stays counted. Taking it back would need to know which one
-        // it was, and a guest could use the difference.
+        // A growth that the system refuses afterwards stays counted. To subtract it we would have to know which one
+        // it was, and a guest could exploit the difference.
         self.memory = sum;
         Ok(true)
     }
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_memory_limit_is_over_the_sum_of_all_memories() {
+    fn the_memory_limit_applies_to_the_sum_of_all_memories() {
         let mut limiter = Limiter::new(100);
         assert!(limiter.memory_growing(0, 60, None).unwrap());
         assert!(limiter.memory_growing(0, 40, None).unwrap());
@@ -182,7 +182,7 @@ mod tests {
         assert!(!limiter.memory_growing(40, 41, None).unwrap());
         assert_eq!(
             limiter.refusal().unwrap(),
-            "memory limit: the guest asked for 101 bytes in all, 100 are allowed"
+            "memory limit exceeded: the guest requested 101 bytes in total, the limit is 100"
         );
         limiter.begin();
         assert!(limiter.refusal().is_none());

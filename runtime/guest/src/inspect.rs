@@ -1,4 +1,4 @@
-//! What a component is made of, read from its bytes before anything is compiled.
+//! Analyses the bytes of a component before anything is compiled.
 
 mod sizes;
 
@@ -18,21 +18,21 @@ pub use sizes::Excess;
 /// The package whose interfaces handlers export.
 const PACKAGE: &str = "keylane:handler";
 
-/// Its versions that this Keylane serves: every 0.1.x is compatible with the one that it was built with.
+/// Versions that this Keylane serves: every 0.1.x is compatible with the one that it was built with.
 const SERVED: &str = "0.1.";
 
-/// What standard WASI 0.2 consists of. All of it is linked, over an empty context.
+/// The packages of standard WASI 0.2. All of them are linked, over an empty context.
 const WASI: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
 
-/// What of `wasi:http` is for requests that go out.
+/// The interfaces of `wasi:http` for outgoing requests.
 const HTTP: [&str; 2] = ["outgoing-handler", "types"];
 
-/// What to do about it where it is not granted.
-const GRANT_HTTP: &str = "grant it, in the handler's section: `grants.http = [\"HOST\"]`; or build the component \
+/// The remedy where HTTP is not granted.
+const GRANT_HTTP: &str = "grant it in the handler's section: `grants.http = [\"HOST\"]`; or build the component \
      without it (jco componentize: `--disable http fetch-event`)";
 
-/// What the engine runs: `engine.rs` says why. It begins with the same set; without a garbage collector there are no
-/// types and exceptions that need one.
+/// The features of the engine: `engine.rs` has the reasons. It begins with the same set; without a garbage collector
+/// types and exceptions that need one are not supported.
 const FEATURES: WasmFeatures = WasmFeatures::WASM3
     .union(WasmFeatures::COMPONENT_MODEL)
     .difference(WasmFeatures::GC_TYPES)
@@ -40,7 +40,7 @@ const FEATURES: WasmFeatures = WasmFeatures::WASM3
     .difference(WasmFeatures::THREADS)
     .difference(WasmFeatures::MEMORY64);
 
-/// How a component wants to be called.
+/// The interface through which a component is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// One event per call.
@@ -61,16 +61,16 @@ impl fmt::Display for Kind {
 /// Whether an import may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grant {
-    /// It has only types in it: nothing to use.
+    /// The import has only types: there is nothing to call.
     Types,
-    /// Standard WASI, over an empty context: no files, no network, no variables; real clocks, randomness and
+    /// Standard WASI, over an empty context: no files, network or variables; real clocks, randomness and
     /// output to the log.
     Wasi,
-    /// HTTP requests that go out: only for handlers with `grants.http`.
+    /// Outgoing HTTP requests: only for handlers with `grants.http`.
     Http,
-    /// The component is refused because of it.
+    /// The component is refused because of this import.
     Refused {
-        /// What to do about it.
+        /// How to fix it.
         remedy: &'static str,
     },
 }
@@ -78,38 +78,38 @@ pub enum Grant {
 /// One import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {
-    /// As the component names it.
+    /// The name in the component.
     pub name: String,
-    /// Whether it is granted.
+    /// Whether the import is granted.
     pub grant: Grant,
 }
 
-/// What was found in a file.
+/// The result of analysing a file.
 #[derive(Clone, Debug)]
 pub struct Inspection {
-    /// How it is called; `None`: it exports nothing that this version calls.
+    /// How the component is called; `None`: it exports nothing that this version calls.
     pub kind: Option<Kind>,
-    /// It exports the interface with state, which this version does not call.
+    /// The component exports the interface with state, which this version does not call.
     pub keyed: bool,
-    /// Names of its exports.
+    /// Names of the exports.
     pub exports: Vec<String>,
-    /// Its imports.
+    /// The imports.
     pub imports: Vec<Import>,
     /// Size of the file in bytes.
     pub size: usize,
     /// SHA-256 of the file: the identity of a handler in logs and metrics.
     pub sha256: [u8; 32],
-    /// The file is a core module that was made a component while it was read.
+    /// The file is a core module that was converted to a component.
     pub was_core_module: bool,
 }
 
 impl Inspection {
-    /// The digest as people write it.
+    /// The digest in hexadecimal.
     pub fn digest(&self) -> String {
         load::hex(&self.sha256)
     }
 
-    /// The imports that the component is refused for in a handler with these grants.
+    /// The imports because of which a handler with these grants refuses the component, each with its remedy.
     pub fn refused(&self, granted: Granted) -> impl Iterator<Item = (&str, &'static str)> {
         self.imports.iter().filter_map(move |import| match import.grant {
             Grant::Types | Grant::Wasi => None,
@@ -120,14 +120,14 @@ impl Inspection {
     }
 }
 
-/// Looks at a file's bytes. Fails if they are no component, or one that the engine can't run; what it imports is a matter
-/// of loading.
+/// Analyses the bytes of a file. Fails if they are not a component, or one that the engine can't run. Imports are not
+/// checked here, but when the component is loaded.
 pub fn inspect(name: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
     let component = load::to_component(name, bytes)?;
     examine(name, bytes, &component)
 }
 
-/// `file`: as read; `component`: what became of it.
+/// `file`: the bytes as read; `component`: the same, converted to a component if it was a core module.
 pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspection, LoadError> {
     let invalid =
         |error: BinaryReaderError| LoadError::Invalid { name: name.to_owned(), reason: error.to_string() };
@@ -152,7 +152,7 @@ pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspe
         } else if matches!(payload, Payload::End(_)) {
             depth = depth.saturating_sub(1);
         } else if depth > 0 {
-            // Inside of a nested module or component: not its surface.
+            // Inside a nested module or component, which is not visible from outside.
         } else if let Payload::ComponentImportSection(section) = payload {
             for import in section {
                 let import = import.map_err(invalid)?.name.name;
@@ -180,8 +180,8 @@ pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspe
     })
 }
 
-/// Function by function, as they come: the validator's own `validate_all` keeps a list of them until the end, which
-/// has 74 MB for a million.
+/// Validates function by function: the validator's own `validate_all` keeps a list of all functions until the end, which
+/// has 74 MB for a million functions.
 fn validate(component: &[u8], features: WasmFeatures) -> Result<Types, BinaryReaderError> {
     let mut validator = Validator::new_with_features(features);
     let mut allocations = FuncValidatorAllocations::default();
@@ -193,15 +193,15 @@ fn validate(component: &[u8], features: WasmFeatures) -> Result<Types, BinaryRea
                 function.validate(&body)?;
                 allocations = function.into_allocations();
             }
-            // The last one is that of the component itself.
+            // The last one is the end of the component itself.
             ValidPayload::End(ended) => types = Some(ended),
             ValidPayload::Ok | ValidPayload::Parser(_) => {}
         }
     }
-    Ok(types.expect("a component that is parsed without an error has an end"))
+    Ok(types.expect("a component that parses without an error has an end"))
 }
 
-/// Whether an export is that interface of ours in a version that we serve.
+/// Whether an export is this interface of ours in a version that we serve.
 fn serves(export: &str, interface: &str) -> bool {
     let Some((path, version)) = export.split_once('@') else { return false };
     let prerelease = version.contains('-');
@@ -227,13 +227,13 @@ fn grant(types: TypesRef<'_>, import: &str) -> Grant {
                      the `wit/` of this version",
         },
         _ => Grant::Refused {
-            remedy: "Keylane does not provide it; build the component without it, or link what provides it \
+            remedy: "Keylane does not provide it; build the component without it, or link an implementation \
                      into the component (`wac plug`)",
         },
     }
 }
 
-/// An interface without functions and resources needs no grant: there is nothing in it to use.
+/// Whether an import has no functions and resources, so that it needs no grant.
 fn only_types(types: TypesRef<'_>, import: &str) -> bool {
     let Some(item) = types.component_item_for_import(import) else { return false };
     let ComponentEntityType::Instance(instance) = item.ty else { return is_plain_type(item.ty) };

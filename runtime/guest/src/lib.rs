@@ -1,18 +1,18 @@
-//! Where events are handled: WebAssembly components, called in batches on a few worker threads.
+//! Runs handlers: WebAssembly components, called in batches on a few worker threads.
 //!
-//! In the order of the flow: [`engine`] owns every knob of the WebAssembly engine and the [`clock`] that
-//! deadlines are made of. [`load`] turns a file into a checked component ([`inspect`] tells what it found,
-//! [`compiler`] has a child process compile it, [`cache`] keeps compiled code), and [`handler`] links it and knows how to make instances. The shell fills
-//! a [`batch`], puts it into a [`call`] and submits it to the [`workers`], which take an instance from the
-//! pool, run the call as a fiber under its deadline, check what comes back ([`results`]) and hand the call
-//! back through [`CallObserver`].
+//! In the order of the flow: [`engine`] owns every setting of the WebAssembly engine and the [`clock`] for
+//! deadlines. [`load`] turns a file into a checked component ([`inspect`] analyses it, [`compiler`] compiles it in
+//! a child process, [`cache`] stores compiled code), and [`handler`] links it and creates instances. The event loop
+//! fills a [`batch`], puts it into a [`call`] and submits it to the [`workers`]. They take an instance from the
+//! pool, run the call as a fiber under its deadline, check its result ([`results`]) and return the call through
+//! [`CallObserver`].
 //!
-//! *Invariant:* nothing here knows Kafka or the configuration; of the core only the types of a call's result. A guest's failure is a value
-//! ([`CallResult::Failed`]), never an error of ours. A guest imports nothing that it was not granted ([`grants`]):
-//! standard WASI is linked over an empty context, [`http`] where it is granted, and everything else is refused
-//! when the component is loaded.
+//! *Invariant:* this crate does not use Kafka or the configuration, and of the core only the types of a call's result.
+//! A guest's failure is a value ([`CallResult::Failed`]), never an error of ours. A guest imports nothing that it was
+//! not granted ([`grants`]): standard WASI is linked over an empty context, [`http`] where it is granted, and every
+//! other import is refused when the component is loaded.
 //!
-//! *Invariant:* an instance that trapped, ran past its deadline, was cancelled or broke the contract is
+//! *Invariant:* an instance that trapped, exceeded its deadline, was cancelled or broke the contract is
 //! dropped and never called again.
 
 pub mod batch;

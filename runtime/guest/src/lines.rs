@@ -1,7 +1,7 @@
-//! What a guest prints becomes log lines: target `keylane::guest`, one per line of text.
+//! Turns the output of a guest into log lines: target `keylane::guest`, one per line of text.
 //!
-//! A line says where the guest was: for a `handler` component the row that it was called with; for a
-//! `batch-handler`, which the host can't watch from row to row, the first row of the call.
+//! A line names the row that the guest was processing: for a `handler` component the row that it was called with; for a
+//! `batch-handler`, which the host can't follow from row to row, the first row of the call.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,10 +15,10 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use super::clock::Clock;
 use keylane_telemetry::Throttle;
 
-/// A longer line is cut: a guest must not be able to fill the log with one write.
+/// A longer line is truncated: a guest must not be able to fill the log with one write.
 const LINE_MAX: usize = 1024;
 
-/// What one write may carry: as much as other hosts take, so that guests find what they are used to.
+/// The most that one write may carry: as much as in other hosts, so that guests find the usual limit.
 const WRITE_MAX: usize = 64 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Stream {
     }
 }
 
-/// Lines a second that all instances of a handler may write.
+/// The most lines per second that all instances of a handler may write.
 const LINES_MAX: u32 = 200;
 
 /// Counts the lines of all instances of a handler.
@@ -56,7 +56,7 @@ impl LineBudget {
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner).allows(self.clock.now())
     }
 
-    /// How many were not written since somebody was told last.
+    /// The number of lines dropped since the last call of this function.
     fn take_dropped(&self) -> u64 {
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner).take_dropped()
     }
@@ -77,15 +77,15 @@ struct Inner {
     offset: u64,
     stdout: OpenLine,
     stderr: OpenLine,
-    /// Lines of this call were dropped.
+    /// Whether lines of this call were dropped.
     dropped: bool,
 }
 
-/// A line that is not complete yet.
+/// A line without its end yet.
 #[derive(Debug, Default)]
 struct OpenLine {
     bytes: Vec<u8>,
-    cut: bool,
+    truncated: bool,
 }
 
 impl GuestLog {
@@ -108,7 +108,7 @@ impl GuestLog {
         LineStream { lines: self.clone(), stream }
     }
 
-    /// A call of this topic begins.
+    /// Begins a call with events of this topic.
     pub(super) fn begin(&self, topic: &str) {
         self.with(|inner| {
             inner.topic.clear();
@@ -116,7 +116,7 @@ impl GuestLog {
         });
     }
 
-    /// What follows is about this row.
+    /// The following output is about this row.
     pub(super) fn at(&self, partition: u32, offset: u64) {
         self.with(|inner| {
             inner.emit_open();
@@ -125,7 +125,7 @@ impl GuestLog {
         });
     }
 
-    /// The call is over.
+    /// Ends the call.
     pub(super) fn end(&self) {
         self.with(|inner| {
             inner.emit_open();
@@ -136,7 +136,7 @@ impl GuestLog {
     fn write(&self, stream: Stream, bytes: &[u8]) {
         self.with(|inner| {
             let mut pieces = bytes.split(|byte| *byte == b'\n');
-            // What stands before the first line feed belongs to the line that is open.
+            // The bytes before the first line feed belong to the open line.
             if let Some(first) = pieces.next() {
                 inner.line(stream).push(first);
             }
@@ -148,7 +148,7 @@ impl GuestLog {
     }
 
     fn with(&self, work: impl FnOnce(&mut Inner)) {
-        // Text is never half updated in a way that matters.
+        // A panic can't leave the text half updated in a way that matters.
         work(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
@@ -161,7 +161,7 @@ impl Inner {
         }
     }
 
-    /// At the end of a row or a call, a line without its end is a line too.
+    /// At the end of a row or a call, a line without a line feed is logged too.
     fn emit_open(&mut self) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             if !self.line(stream).bytes.is_empty() {
@@ -177,7 +177,7 @@ impl Inner {
                 handler,
                 dropped,
                 most = LINES_MAX,
-                "guest output dropped: too many lines a second"
+                "guest output dropped, too many lines per second"
             );
         }
     }
@@ -203,13 +203,13 @@ impl Inner {
 
 impl OpenLine {
     fn push(&mut self, bytes: &[u8]) {
-        let room = LINE_MAX.saturating_sub(self.bytes.len());
-        let taken = bytes.get(..room).unwrap_or(bytes);
+        let capacity = LINE_MAX.saturating_sub(self.bytes.len());
+        let taken = bytes.get(..capacity).unwrap_or(bytes);
         self.bytes.extend_from_slice(taken);
-        self.cut |= taken.len() < bytes.len();
+        self.truncated |= taken.len() < bytes.len();
     }
 
-    /// As text that is safe in a log: repaired, control characters escaped.
+    /// The text, safe to log: invalid UTF-8 replaced, control characters escaped.
     fn take(&mut self) -> String {
         if self.bytes.last() == Some(&b'\r') {
             self.bytes.pop();
@@ -222,16 +222,16 @@ impl OpenLine {
                 text.push(character);
             }
         }
-        if self.cut {
+        if self.truncated {
             text.push('…');
         }
         self.bytes.clear();
-        self.cut = false;
+        self.truncated = false;
         text
     }
 }
 
-/// The guest's end of a stream. It takes everything at once and never waits.
+/// The guest's end of a stream. It accepts everything at once and never blocks.
 #[derive(Clone, Debug)]
 pub(super) struct LineStream {
     lines: Arc<GuestLog>,

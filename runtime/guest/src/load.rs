@@ -1,5 +1,5 @@
-//! From a file to a component that may run here. Whatever can be known is known here, before any event is
-//! read: form, exports, imports, code.
+//! Loads a file as a component that can run here. Everything that can be checked is checked here, before any event is
+//! read: format, exports, imports, code.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -16,47 +16,47 @@ use super::engine::Engine;
 use super::grants::Granted;
 use super::inspect::{self, Excess, Inspection, Kind};
 
-/// The largest guests that people write (Python with its standard library) have 18 MB.
+/// The largest guests in use (Python with its standard library) have 18 MB.
 const FILE_MAX: usize = 64 << 20;
 
-/// What compiled code begins with.
+/// The magic bytes of compiled code.
 const ELF: &[u8] = b"\x7fELF";
 
-/// Why a file can't be a handler. Each says what to do.
+/// Why a file can't be loaded as a handler. Each message includes a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It can't be read.
-    #[error("can't read the component `{name}`: {source}; check `component` in the handler's section")]
+    /// The file can't be read.
+    #[error("can't read the component `{name}`: {source}; name a component file that this user can read")]
     Unreadable {
         /// The file.
         name: String,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// It is larger than any handler.
-    #[error("`{name}` has {size} bytes, a component may have {FILE_MAX}; strip debug information from it")]
+    /// The file is larger than any handler.
+    #[error("`{name}` has {size} bytes, the limit is {FILE_MAX}; strip debug information from it")]
     TooLarge {
         /// The file.
         name: String,
-        /// Its size.
+        /// Its size in bytes.
         size: u64,
     },
-    /// It is machine code.
+    /// The file is machine code.
     #[error(
-        "`{name}` is compiled code (a .cwasm or another ELF file), which is never run; give the .wasm \
-         component that it was made from"
+        "`{name}` is compiled code (a .cwasm or another ELF file), which Keylane never runs; provide the .wasm \
+         component that it was compiled from"
     )]
     CompiledCode {
         /// The file.
         name: String,
     },
-    /// It is something else.
-    #[error("`{name}` is not a WebAssembly file; give a component (.wasm), not its source or text form")]
+    /// The file is not WebAssembly.
+    #[error("`{name}` is not a WebAssembly file; provide a component (.wasm), not its source or text form")]
     NotWasm {
         /// The file.
         name: String,
     },
-    /// A core module that does not say what its functions mean.
+    /// A core module without metadata about its functions.
     #[error(
         "`{name}` is a core module without component metadata; build it with wit-bindgen, or add the \
          metadata: `wasm-tools component embed wit --world event-handler {name}`"
@@ -65,54 +65,54 @@ pub enum LoadError {
         /// The file.
         name: String,
     },
-    /// A core module that can't be made a component.
+    /// A core module that can't be converted to a component.
     #[error(
-        "`{name}` is a core module and can't be made a component: {reason}; build it as a component \
+        "`{name}` is a core module that can't be converted to a component: {reason}; build it as a component \
          (Rust: `--target wasm32-wasip2`)"
     )]
     Encode {
         /// The file.
         name: String,
-        /// What the encoder said.
+        /// The error of the encoder.
         reason: String,
     },
-    /// The bytes are no valid component.
-    #[error("`{name}` is not a valid component: {reason}; build it again")]
+    /// The bytes are not a valid component.
+    #[error("`{name}` is not a valid component: {reason}; rebuild it")]
     Invalid {
         /// The file.
         name: String,
-        /// What the parser said.
+        /// The error of the parser.
         reason: String,
     },
-    /// It needs what the engine does not have.
+    /// The component needs a feature that the engine does not support.
     #[error(
-        "`{name}` needs a feature of WebAssembly that Keylane does not have: {reason}; {}",
+        "`{name}` needs a WebAssembly feature that Keylane does not support: {reason}; {}",
         feature_remedy(.reason)
     )]
     Feature {
         /// The file.
         name: String,
-        /// What the parser said.
+        /// The error of the parser.
         reason: String,
     },
-    /// An instance of it would be larger than the engine has room for.
-    #[error("`{name}` has {excess}; build it optimised (`-Os`), and leave out what is not used")]
+    /// An instance would exceed a limit of the engine.
+    #[error("`{name}` has {excess}; build it optimised (`-Os`) and without unused code")]
     Sizes {
         /// The file.
         name: String,
-        /// What there is too much of.
+        /// The size that exceeds its limit.
         excess: Excess,
     },
-    /// It needs state.
+    /// The component needs state.
     #[error(
-        "`{name}` exports `keylane:handler/keyed-handler`, and handlers with state are not yet in this \
-         version; export `handler` or `batch-handler`"
+        "`{name}` exports `keylane:handler/keyed-handler`, but this version does not support handlers with \
+         state; export `handler` or `batch-handler`"
     )]
     Keyed {
         /// The file.
         name: String,
     },
-    /// It exports nothing that we call.
+    /// The component exports no interface of ours.
     #[error(
         "`{name}` exports no handler; it exports {}; build it for the world `event-handler` or \
          `batch-event-handler` of `keylane:handler@0.1.0` (wit/handler.wit)",
@@ -121,35 +121,35 @@ pub enum LoadError {
     NoHandler {
         /// The file.
         name: String,
-        /// What it does export.
+        /// The names that it exports.
         exports: Vec<String>,
     },
-    /// It imports what it was not granted.
-    #[error("`{name}` imports what it was not granted:{}", imports(.refused))]
+    /// The component has imports that are not granted.
+    #[error("`{name}` has imports that are not granted:{}", list_imports(.refused))]
     Imports {
         /// The file.
         name: String,
-        /// All of them: the import and what to do about it.
+        /// Each refused import with its remedy.
         refused: Vec<(String, &'static str)>,
     },
-    /// The engine does not compile it.
+    /// The compiler rejects the component.
     #[error("`{name}` can't be compiled: {reason}; build it with a current toolchain")]
     Compile {
         /// The file.
         name: String,
-        /// What the compiler said.
+        /// The error of the compiler.
         reason: String,
     },
-    /// A signal came first.
-    #[error("stopped while `{name}` was compiled")]
+    /// A signal stopped the process.
+    #[error("stopped while compiling `{name}`")]
     Stopped {
         /// The file.
         name: String,
     },
-    /// Compiling it takes more than a component is given.
+    /// Compiling the component exceeds a limit.
     #[error(
-        "`{name}` needs more than {limit} to be compiled; what people write needs a small part of that: build it \
-         optimised, leave out what is not used, and split its largest functions"
+        "`{name}` needs more than {limit} to be compiled; typical components need a small part of that: build it \
+         optimised, remove unused code, and split its largest functions"
     )]
     CompileLimit {
         /// The file.
@@ -157,18 +157,18 @@ pub enum LoadError {
         /// The limit.
         limit: Limit,
     },
-    /// The process that should compile it did not.
+    /// The compiler process failed.
     #[error(
-        "`{name}` could not be compiled: the child process for it {what}; see to it that there is memory for one \
-         more process, and start again"
+        "`{name}` could not be compiled: its compiler process {what}; check that there is memory for one \
+         more process, and restart"
     )]
     Compiler {
         /// The file.
         name: String,
-        /// What became of the process.
+        /// How the process failed.
         what: String,
     },
-    /// It does not fit what it is linked with.
+    /// The component does not match the interfaces that it is linked with.
     #[error(
         "`{name}` can't be linked: {reason}; build it with the wit/ of this version and a toolchain for \
          WASI 0.2"
@@ -176,36 +176,36 @@ pub enum LoadError {
     Link {
         /// The file.
         name: String,
-        /// What the linker said.
+        /// The error of the linker.
         reason: String,
     },
-    /// A first instance of it could not be made.
+    /// A first instance could not be created.
     #[error(
-        "`{name}` does not start: {reason}; a component must initialise itself within its memory limit and \
+        "`{name}` fails to start: {reason}; a component must initialise itself within its memory limit and \
          without its events"
     )]
     Start {
         /// The file.
         name: String,
-        /// What happened.
+        /// The error.
         reason: String,
-        /// It took too long, or the system had no room: another start may go well.
+        /// The start took too long, or the system lacked capacity: another start may succeed.
         was_slow: bool,
     },
-    /// Its code needs more of the engine's pool than there is for one component.
+    /// The component needs more of the engine's pool than one component may have.
     #[error(
-        "`{name}` needs more room than a component has: {reason}; build it optimised (`-Os`), leave out what is not \
-         used, or lower the sum of `max_concurrency` (up to 4,000, components may have four memories, beyond that two)"
+        "`{name}` needs more capacity than one component has: {reason}; build it optimised (`-Os`), remove unused \
+         code, or lower the sum of `max_concurrency` (up to 4,000, components may have four memories, beyond that two)"
     )]
     NoRoom {
         /// The file.
         name: String,
-        /// What the engine said.
+        /// The error of the engine.
         reason: String,
     },
 }
 
-/// A component that may run here.
+/// A component that can run here.
 #[derive(Clone)]
 pub struct Component {
     pub(super) compiled: wasmtime::component::Component,
@@ -216,7 +216,7 @@ pub struct Component {
 }
 
 impl Component {
-    /// Reads and checks a file, and has it compiled if the cache has no code of it.
+    /// Reads and checks a file, and compiles it if the cache does not contain its code.
     pub fn from_file(
         engine: &Engine,
         path: &Path,
@@ -229,7 +229,7 @@ impl Component {
         Component::from_bytes(engine, &name, &bytes, granted, compiler, cache)
     }
 
-    /// The same for bytes that are at hand; `name` is for messages.
+    /// The same for bytes in memory; `name` is for messages.
     pub fn from_bytes(
         engine: &Engine,
         name: &str,
@@ -247,9 +247,9 @@ impl Component {
             Some(compiled) => compiled,
             None => {
                 let code = compiler.compile(name, &wasm)?;
-                // What the bytes do not show (adapters of composed components, the size of tables of functions) and this
-                // engine has no room for shows here.
-                let compiled = cache::take_in(engine.wasmtime(), &code)
+                // Sizes that the bytes do not show (adapters of composed components, tables of functions) and that exceed the
+                // engine's capacity are detected here.
+                let compiled = cache::map(engine.wasmtime(), &code)
                     .map_err(|reason| LoadError::NoRoom { name: name.to_owned(), reason })?;
                 if let Some(cache) = cache {
                     cache.put(engine.wasmtime(), &wasm, &code);
@@ -260,22 +260,22 @@ impl Component {
         Ok(Component { compiled, name: name.to_owned(), kind, inspection, from_cache })
     }
 
-    /// As it was given.
+    /// The name that it was loaded with.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// How it is called.
+    /// The interface through which it is called.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// What it is made of.
+    /// The result of analysing its file.
     pub fn inspection(&self) -> &Inspection {
         &self.inspection
     }
 
-    /// Its code was compiled by an earlier run.
+    /// Whether its code was compiled by an earlier run.
     pub fn from_cache(&self) -> bool {
         self.from_cache
     }
@@ -290,8 +290,8 @@ impl std::fmt::Debug for Component {
     }
 }
 
-/// Everything that can be known of a file without compiling it. Fails for whatever [`Component::from_file`] refuses
-/// for the same reason.
+/// Checks everything that is known about a file without compiling it. Fails for the same reasons as
+/// [`Component::from_file`].
 pub fn check(path: &Path, granted: Granted) -> Result<Inspection, LoadError> {
     let name = path.display().to_string();
     let inspection = inspect::inspect(&name, &read(&name, path)?)?;
@@ -299,7 +299,7 @@ pub fn check(path: &Path, granted: Granted) -> Result<Inspection, LoadError> {
     Ok(inspection)
 }
 
-/// Reads a component file of a sane size.
+/// Reads a component file, unless it is too large.
 pub fn read(name: &str, path: &Path) -> Result<Vec<u8>, LoadError> {
     let unreadable = |source| LoadError::Unreadable { name: name.to_owned(), source };
     let size = std::fs::metadata(path).map_err(unreadable)?.len();
@@ -309,7 +309,7 @@ pub fn read(name: &str, path: &Path) -> Result<Vec<u8>, LoadError> {
     std::fs::read(path).map_err(unreadable)
 }
 
-/// A component stays as it is; a core module that carries its interface becomes one.
+/// Returns a component as it is; converts a core module that contains metadata of its interface to a component.
 pub(super) fn to_component<'a>(name: &str, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, LoadError> {
     let name = || name.to_owned();
     if bytes.starts_with(ELF) || wasmtime::Engine::detect_precompiled(bytes).is_some() {
@@ -321,7 +321,7 @@ pub(super) fn to_component<'a>(name: &str, bytes: &'a [u8]) -> Result<Cow<'a, [u
     if !Parser::is_core_wasm(bytes) {
         return Err(LoadError::NotWasm { name: name() });
     }
-    // Without it the encoder gives a component that exports nothing.
+    // Without metadata the encoder returns a component that exports nothing.
     if !has_metadata(bytes) {
         return Err(LoadError::NoMetadata { name: name() });
     }
@@ -363,7 +363,7 @@ fn list(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-fn imports(refused: &[(String, &'static str)]) -> String {
+fn list_imports(refused: &[(String, &'static str)]) -> String {
     refused.iter().fold(String::new(), |mut text, (import, remedy)| {
         write!(text, "\n  - `{import}`: {remedy}").expect("writing to a string can't fail");
         text
@@ -372,19 +372,19 @@ fn imports(refused: &[(String, &'static str)]) -> String {
 
 fn feature_remedy(reason: &str) -> &'static str {
     if reason.contains("async") {
-        "build it synchronous (componentize-qjs: `--sync`)"
+        "build it synchronously (componentize-qjs: `--sync`)"
     } else if reason.contains("exception") {
         "build it without exceptions (C++: `-fno-exceptions`)"
     } else if reason.contains("thread") || reason.contains("shared") {
-        "build it for one thread"
+        "build it single-threaded"
     } else if reason.contains("64-bit") || reason.contains("memory64") {
         "build it for 32 bits (`wasm32`)"
     } else {
-        "build it without that, as toolchains for WASI 0.2 do by default"
+        "build it without this feature, as toolchains for WASI 0.2 do by default"
     }
 }
 
-/// Bytes as people write digests.
+/// Bytes in hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         write!(text, "{byte:02x}").expect("writing to a string can't fail");

@@ -1,5 +1,5 @@
-//! Instances between calls. Each worker has its own, last in first out: the set of instances in use stays
-//! as small as the real concurrency, and hot. The number of all that live is bounded.
+//! Idle instances. Each worker has its own, last in first out: the set of instances in use stays as small as the
+//! actual concurrency, and hot. The total number of live instances is bounded.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,9 +11,9 @@ pub(super) struct Pool {
 }
 
 struct PoolState {
-    /// How many more may be made.
-    room: usize,
-    /// By worker.
+    /// Number of instances that may still be created.
+    capacity: usize,
+    /// Idle instances by worker.
     idle: Vec<Vec<Idle>>,
 }
 
@@ -22,51 +22,51 @@ struct Idle {
     instance: Instance,
 }
 
-/// What a call gets.
+/// What a call receives.
 pub(super) enum Lease {
-    /// An instance that served calls before.
+    /// An instance that has served calls.
     Used(Instance),
-    /// The right to make one. What had to make room for it is dropped by the caller, outside of the lock.
-    Room(Option<Instance>),
+    /// The permit to create an instance. The caller drops the instance that it replaces, outside of the lock.
+    Permit(Option<Instance>),
 }
 
 impl Pool {
-    pub(super) fn new(workers: usize, room: usize) -> Pool {
+    pub(super) fn new(workers: usize, capacity: usize) -> Pool {
         let idle = (0..workers).map(|_| Vec::new()).collect();
-        Pool { state: Mutex::new(PoolState { room, idle }) }
+        Pool { state: Mutex::new(PoolState { capacity, idle }) }
     }
 
-    /// The right to make an instance, whatever idle ones there are.
-    pub(super) fn take_room(&self) -> Lease {
+    /// The permit to create an instance, regardless of idle ones.
+    pub(super) fn take_permit(&self) -> Lease {
         self.with(|state| {
-            if state.room > 0 {
-                state.room -= 1;
-                return Lease::Room(None);
+            if state.capacity > 0 {
+                state.capacity -= 1;
+                return Lease::Permit(None);
             }
-            Lease::Room(Some(state.evict()))
+            Lease::Permit(Some(state.evict()))
         })
     }
 
-    /// The worker's own last instance of this handler; else a new one; else another worker's; else in place
-    /// of any that is idle.
+    /// In this order: the worker's own most recent instance of this handler; a permit for a new one; another worker's
+    /// instance of this handler; a permit in place of any idle instance.
     pub(super) fn take(&self, worker: usize, handler: &Handler) -> Lease {
         self.with(|state| {
             if let Some(instance) = state.take_of(worker, handler.id()) {
                 return Lease::Used(instance);
             }
-            if state.room > 0 {
-                state.room -= 1;
-                return Lease::Room(None);
+            if state.capacity > 0 {
+                state.capacity -= 1;
+                return Lease::Permit(None);
             }
             if let Some(instance) = (0..state.idle.len()).find_map(|other| state.take_of(other, handler.id()))
             {
                 return Lease::Used(instance);
             }
-            Lease::Room(Some(state.evict()))
+            Lease::Permit(Some(state.evict()))
         })
     }
 
-    /// Keeps an instance that is in order.
+    /// Keeps an instance for later calls.
     pub(super) fn keep(&self, worker: usize, handler: &Handler, instance: Instance) {
         let idle = Idle { handler: handler.id(), instance };
         let kept = self.with(|state| match state.idle.get_mut(worker) {
@@ -77,13 +77,13 @@ impl Pool {
             None => Some(idle),
         });
         if kept.is_some() {
-            self.gone();
+            self.dropped();
         }
     }
 
-    /// An instance was dropped, or could not be made.
-    pub(super) fn gone(&self) {
-        self.with(|state| state.room += 1);
+    /// An instance was dropped, or could not be created.
+    pub(super) fn dropped(&self) {
+        self.with(|state| state.capacity += 1);
     }
 
     /// Idle instances over all workers.
@@ -93,16 +93,16 @@ impl Pool {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut PoolState) -> T) -> T {
-        // Nothing in here panics between two steps that belong together.
+        // No panic can leave the state half updated.
         work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl PoolState {
-    /// An instance that makes room for another.
+    /// Removes an idle instance, so that another can be created.
     fn evict(&mut self) -> Instance {
         let oldest = self.idle.iter_mut().find(|idle| !idle.is_empty()).map(|idle| idle.remove(0));
-        // Calls that are out never outnumber instances: one of them is idle if this call has none.
+        // Running calls never outnumber instances: an instance is idle if this call has none.
         oldest.expect("no more calls are admitted than instances may live").instance
     }
 

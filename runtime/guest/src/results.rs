@@ -1,9 +1,9 @@
-//! What a call came to, checked before anything believes it.
+//! The result of a call, checked before it is used.
 //!
-//! A guest is not trusted to keep the contract: lengths, sums, orders and bounds are looked at, and what breaks a
-//! rule ends the call like a trap would, with a message that names the field. Outputs that are too large, too many or
-//! for nobody would be the same in every attempt: their row is taken back and gets its ending at once. Outputs stay
-//! in the columns that they came in; iterating them lends slices.
+//! A guest is not trusted to meet the contract: lengths, sums, orders and bounds are checked. A violation fails
+//! the call as a trap would, with a message that names the field. Outputs that are too large, too many or
+//! for an unknown target would be the same in every attempt: their row is taken back and gets its outcome at once.
+//! Outputs stay in the columns in which they arrived; iterating them borrows slices.
 
 mod check;
 mod limits;
@@ -20,13 +20,13 @@ pub(super) use check::Breach;
 use limits::EventLimits;
 pub use limits::OUTPUT_BYTES;
 
-/// A reason goes into a log line and a header.
+/// A reason is written to a log line and a header.
 const REASON_MAX: usize = 1024;
 
-/// Header names that only Keylane may write.
+/// Prefix of header names that only Keylane may write.
 const RESERVED: &str = "keylane-";
 
-/// As in the staging area: one huge result must not cost its size for ever.
+/// As in the staging area: one huge result must not keep its size for ever.
 const KEPT_BYTES: usize = 256 << 10;
 const KEPT_ENTRIES: usize = KEPT_BYTES / 4;
 
@@ -35,22 +35,22 @@ const KEPT_ENTRIES: usize = KEPT_BYTES / 4;
 pub struct Refusal {
     /// The lane, by its position in the call.
     pub lane: u32,
-    /// What is to be done about the row.
+    /// What must be done about the row.
     pub verdict: Verdict,
-    /// In the guest's words, or in those of who took the row back; cut to 1 KiB.
+    /// The reason given by the guest, or by the component that took the row back; truncated to 1 KiB.
     pub reason: String,
 }
 
 /// One event to publish.
 #[derive(Clone, Copy, Debug)]
 pub struct GuestOutput<'a> {
-    /// The row that caused it; it is done.
+    /// The row that caused the output; it is done.
     pub row: u32,
-    /// Index into the outputs that the handler was made with.
+    /// Index into the outputs of the handler.
     pub target: u32,
-    /// Its key.
+    /// The key.
     pub key: Option<&'a [u8]>,
-    /// Its value.
+    /// The value.
     pub value: Option<&'a [u8]>,
     header_lengths: &'a [i32],
     header_names: &'a [u8],
@@ -59,7 +59,7 @@ pub struct GuestOutput<'a> {
 }
 
 impl<'a> GuestOutput<'a> {
-    /// Its headers, in order, without reserved ones.
+    /// The headers, in order, without reserved ones.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
         let (mut names, mut values) = (self.header_names, self.header_values);
         self.header_lengths.iter().zip(self.header_value_lengths).filter_map(move |(name, value)| {
@@ -77,12 +77,12 @@ pub struct Results {
     limits: EventLimits,
     ends: Vec<LaneEnd>,
     refusals: Vec<Refusal>,
-    /// Those of done rows only; `targets` are indices into the handler's outputs here, and `target_names` is empty.
+    /// Outputs of done rows only; here `targets` are indices into the handler's outputs, and `target_names` is empty.
     outputs: wit::OutputColumns,
     /// Done rows with outputs, ascending.
     rows_with_outputs: Vec<u32>,
     reserved_headers: u64,
-    /// The row of a `handler` that is with the guest.
+    /// The row that a `handler` is processing.
     running: Option<Running>,
 }
 
@@ -94,7 +94,7 @@ struct Running {
 }
 
 impl Results {
-    /// `max_output_bytes`: of one output, key, value and headers together.
+    /// `max_output_bytes`: the limit of one output, key, value and headers together.
     pub(super) fn new(max_output_bytes: usize) -> Results {
         Results {
             limits: EventLimits::new(max_output_bytes),
@@ -127,16 +127,16 @@ impl Results {
         self.reserved_headers
     }
 
-    /// What done rows want published, in the order of the rows that caused it.
+    /// The outputs of done rows, in the order of their rows.
     pub fn outputs(&self) -> impl Iterator<Item = GuestOutput<'_>> {
         Cursor::new(&self.outputs)
     }
 
-    /// A row that is done can't be kept after all: its lane ends before it, and the rows behind it count as not run.
+    /// Takes a done row back: its lane ends before it, and the rows behind it count as not run.
     pub fn take_back(&mut self, lane: u32, done: u32, verdict: Verdict, reason: String) {
         let Some(end) = self.ends.get_mut(lane as usize).filter(|end| end.done > done) else { return };
         *end = LaneEnd { done, failure: Some(verdict) };
-        let refusal = Refusal { lane, verdict, reason: cut(reason) };
+        let refusal = Refusal { lane, verdict, reason: truncate(reason) };
         let at = self.refusals.partition_point(|refusal| refusal.lane < lane);
         match self.refusals.get_mut(at).filter(|known| known.lane == lane) {
             Some(known) => *known = refusal,
@@ -144,7 +144,7 @@ impl Results {
         }
     }
 
-    /// Nothing was done.
+    /// Discards everything: no row is done.
     pub(super) fn clear(&mut self) {
         self.ends.clear();
         self.refusals.clear();
@@ -165,25 +165,25 @@ impl Results {
         outputs.headers = None;
     }
 
-    /// A row of a `handler` is about to run; `done` rows of its lane are done.
+    /// Begins a row of a `handler`; `done` rows of its lane are done.
     pub(super) fn start_row(&mut self, lane: u32, done: u32, row: u32) {
         self.running = Some(Running { lane, done, row });
     }
 
-    /// The call, of so many lanes, ended as a whole. What a `handler` did before stays, its lane ends with what is
-    /// done of it, and the row that was running is named; of a `batch-handler` nothing stays.
+    /// Fails the call, which has so many lanes. For a `handler` the rows done before stay, its lane ends with its
+    /// done rows, and the running row is returned; for a `batch-handler` nothing stays.
     pub(super) fn fail(&mut self, lanes: usize) -> Option<u32> {
         let Some(Running { lane, done, row }) = self.running.take() else {
             self.clear();
             return None;
         };
         self.end_lane(lane, done, None);
-        // Nothing is done of the lanes that were not reached.
+        // The lanes that were not reached have no done rows.
         self.ends.resize(lanes, LaneEnd { done: 0, failure: None });
         Some(row)
     }
 
-    /// Takes the result of a `batch-handler` over, if it keeps the contract.
+    /// Takes the result of a `batch-handler`, if it meets the contract.
     pub(super) fn accept(
         &mut self,
         lanes: &[u32],
@@ -195,25 +195,25 @@ impl Results {
         if result.states.is_some() {
             return Err(Breach::contract("states", "no state is configured for this handler"));
         }
-        let mut unfit = Vec::new();
+        let mut invalid = Vec::new();
         if let Some(outputs) = result.outputs {
             let found = check::outputs(lanes, &result.done, targets, &outputs, self)?;
             self.keep(outputs, &found);
-            unfit = found.unfit;
+            invalid = found.invalid;
         }
         let mut failures = result.failures.into_iter().peekable();
         for (lane, done) in (0_u32..).zip(result.done) {
             let failure = failures.next_if(|failure| failure.lane == lane).map(|failure| failure.failure);
             self.end_lane(lane, done, failure.map(refusal_of_batch));
         }
-        for row in unfit {
+        for row in invalid {
             self.take_back(row.lane, row.before, Verdict::Unpublishable, row.reason);
         }
         Ok(())
     }
 
-    /// Takes the result of one call of a `handler`: the outputs of a row that is done. The error says why they can
-    /// never be published; none of them is taken then.
+    /// Takes the result of one call of a `handler`: the outputs of a done row. The error describes why they can
+    /// never be published; then none of them is taken.
     pub(super) fn push_row(
         &mut self,
         row: u32,
@@ -232,21 +232,21 @@ impl Results {
         Ok(())
     }
 
-    /// Takes the outputs of the rows that were noted over. Those of other rows may be millions, which nobody has to walk
-    /// through later.
-    fn keep(&mut self, mut outputs: wit::OutputColumns, found: &check::Violations) {
+    /// Takes the outputs of the recorded rows. Other rows may have millions of outputs, which must not be iterated
+    /// later.
+    fn keep(&mut self, mut outputs: wit::OutputColumns, found: &check::CheckedOutputs) {
         let target = |entry: u32| found.targets.get(entry as usize).copied().flatten();
-        if found.all_noted {
+        if found.all_recorded {
             for entry in &mut outputs.targets {
-                *entry = target(*entry).expect("the outputs of noted rows have targets");
+                *entry = target(*entry).expect("the outputs of recorded rows have targets");
             }
             outputs.target_names = Vec::new();
             self.outputs = outputs;
             return;
         }
-        let noted = self.rows_with_outputs.as_slice();
-        for output in Cursor::new(&outputs).filter(|output| noted.binary_search(&output.row).is_ok()) {
-            let target = target(output.target).expect("the outputs of noted rows have targets");
+        let recorded = self.rows_with_outputs.as_slice();
+        for output in Cursor::new(&outputs).filter(|output| recorded.binary_search(&output.row).is_ok()) {
+            let target = target(output.target).expect("the outputs of recorded rows have targets");
             copy(&mut self.outputs, &output, target, outputs.headers.is_some());
         }
     }
@@ -271,12 +271,12 @@ impl Results {
         batch::push(&mut columns.values, output.value.as_deref());
     }
 
-    /// A lane is through, or stopped for that reason.
+    /// Ends a lane: it is done, or stopped for that reason.
     pub(super) fn end_lane(&mut self, lane: u32, done: u32, refusal: Option<(Verdict, String)>) {
         self.running = None;
         self.ends.push(LaneEnd { done, failure: refusal.as_ref().map(|(verdict, _)| *verdict) });
         if let Some((verdict, reason)) = refusal {
-            self.refusals.push(Refusal { lane, verdict, reason: cut(reason) });
+            self.refusals.push(Refusal { lane, verdict, reason: truncate(reason) });
         }
     }
 }
@@ -314,7 +314,7 @@ fn retry_after(ms: Option<u32>) -> Verdict {
     Verdict::Retry { after: ms.map(|ms| Duration::from_millis(ms.into())) }
 }
 
-fn cut(mut reason: String) -> String {
+fn truncate(mut reason: String) -> String {
     reason.truncate(reason.floor_char_boundary(REASON_MAX));
     reason.shrink_to(REASON_MAX); // it may have been as long as the guest's memory
     reason
@@ -339,7 +339,7 @@ fn no_headers() -> wit::HeaderColumns {
     }
 }
 
-/// Walks checked columns from the first output to the last.
+/// Iterates checked columns from the first output to the last.
 struct Cursor<'a> {
     columns: &'a wit::OutputColumns,
     output: usize,
@@ -398,7 +398,7 @@ impl<'a> Iterator for Cursor<'a> {
     }
 }
 
-/// The data of several entries.
+/// Takes the data of several entries.
 fn take<'a>(lengths: &[i32], data: &mut &'a [u8]) -> Option<&'a [u8]> {
     let bytes = lengths
         .iter()

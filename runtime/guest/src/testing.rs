@@ -18,7 +18,7 @@ use super::results::Results;
 
 const HANDLER_WIT: &str = include_str!("../../../wit/handler.wit");
 
-/// As much of WASI as the guests here import.
+/// The part of WASI that the guests here import.
 const IO_WIT: &str = "package wasi:io@0.2.6; interface poll { resource pollable { block: func(); } }";
 const CLOCKS_WIT: &str = "package wasi:clocks@0.2.6;
     interface monotonic-clock {
@@ -48,7 +48,7 @@ const WORLDS_WIT: &str = "package test:guests;
     }";
 const HTTP_WIT: &str = "package wasi:http@0.2.6; interface outgoing-handler { handle: func(); }";
 
-/// Memory, and an allocator that forgets everything when a call is over.
+/// Memory, and an allocator that frees everything after a call.
 const PRELUDE: &str = r#"
     (memory (export "memory") 1)
     (global $heap (mut i32) (i32.const 8192))
@@ -65,7 +65,7 @@ const PRELUDE: &str = r#"
             unreachable))
         (local.get $at))"#;
 
-/// A core module that carries the interface of a world.
+/// A core module with the interface of a world.
 pub(super) fn module(world: &str, wat: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     for (name, text) in [
@@ -85,7 +85,7 @@ pub(super) fn module(world: &str, wat: &str) -> Vec<u8> {
     module
 }
 
-/// A `batch-handler`: `body` gets the batch in `$batch` and gives the address of its results.
+/// A `batch-handler`: `body` gets the batch in `$batch` and returns the address of its results.
 pub(super) fn batch_handler(body: &str) -> Vec<u8> {
     module(
         "keylane:handler/batch-event-handler@0.1.0",
@@ -99,20 +99,20 @@ pub(super) fn batch_handler(body: &str) -> Vec<u8> {
     )
 }
 
-/// Says that every row is done: `done` is the very list that came in as `lanes`.
+/// Returns every row as done: `done` is the list that was passed as `lanes`.
 pub(super) const ALL_DONE: &str = "
     (i32.store (i32.const 1024) (i32.load offset=16 (local.get $batch)))
     (i32.store (i32.const 1028) (i32.load offset=20 (local.get $batch)))
     (i32.const 1024)";
 
-/// A `handler` that does what the first byte of the value says:
-/// `r` retry, `x` reject, `o` an output like the input, `t` trap, `l` loop, `m` take memory until there is
-/// no more, `d` an output with a target that is not configured; anything else is done.
+/// A `handler` whose action is the first byte of the value:
+/// `r` retry, `x` reject, `o` an output like the input, `t` trap, `l` loop, `m` allocate memory until the limit,
+/// `d` an output with a target that is not configured; any other byte is done.
 pub(super) fn obedient() -> Vec<u8> {
     module("keylane:handler/event-handler@0.1.0", &obedient_text("", ""))
 }
 
-/// The same, in the `waiting` world: `w` waits for 20 ms, `W` for an hour.
+/// The same handler, in the `waiting` world: `w` waits for 20 ms, `W` for an hour.
 pub(super) fn waiting() -> Vec<u8> {
     let imports = r#"
         (import "wasi:clocks/monotonic-clock@0.2.6" "subscribe-duration"
@@ -129,7 +129,7 @@ pub(super) fn waiting() -> Vec<u8> {
     module("test:guests/waiting", &obedient_text(imports, extra))
 }
 
-/// A `handler` that prints the value, as a preview 1 module would.
+/// A `handler` that prints the value, as a preview 1 module does.
 pub(super) fn printing() -> Vec<u8> {
     let imports = r#"(import "wasi_snapshot_preview1" "fd_write"
         (func $fd_write (param i32 i32 i32 i32) (result i32)))"#;
@@ -151,7 +151,7 @@ pub(super) fn keyed() -> Vec<u8> {
     )
 }
 
-/// A `handler` that wants the world.
+/// A `handler` with imports that are not granted.
 pub(super) fn greedy() -> Vec<u8> {
     let imports = r#"
         (import "test:guests/database" "query" (func (param i32 i32 i32)))

@@ -1,4 +1,4 @@
-//! What went wrong, in one line that names the guest's functions.
+//! Describes a failure in one line that names the guest's functions.
 
 use std::fmt::Write as _;
 
@@ -9,27 +9,24 @@ use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use super::call::GuestFailure;
 use super::host::{Limiter, RANDOM_BYTES_MAX, RESOURCES_MAX};
 
-/// Functions named in a message: enough to find the place, few enough for a log line and a header.
+/// Functions named in a message: enough to find the code, few enough for a log line and a header.
 const FRAMES_SHOWN: usize = 6;
 
-/// Generic functions have endless names.
+/// Names of generic functions can be very long.
 const NAME_MAX: usize = 120;
 
-/// What the engine says when a result or an argument of a host function is larger than it may be.
+/// The engine's message when a result or an argument of a host function exceeds its size limit.
 const TOO_MUCH_DATA: &str = "fuel allocated for hostcalls has been exhausted";
 
-/// What WASI says when a guest wants more random bytes than it may have.
+/// WASI's message when a guest requests more random bytes than the limit.
 const TOO_MUCH_RANDOM: &str = "requested len ";
 
-/// Sorts an error that a call ended with.
+/// Classifies the error of a call.
 pub(super) fn failure(error: &wasmtime::Error, limiter: &Limiter) -> GuestFailure {
     let text = format!("{:#}", error.root_cause());
     let in_the_guest = error.downcast_ref::<WasmBacktrace>();
     if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
-        return GuestFailure::new(
-            Fault::Timeout,
-            with_frames("the deadline is over".to_owned(), in_the_guest),
-        );
+        return GuestFailure::new(Fault::Timeout, with_frames("deadline exceeded".to_owned(), in_the_guest));
     }
     if matches!(error.downcast_ref::<Trap>(), Some(Trap::StackOverflow)) {
         return GuestFailure::new(Fault::Stack, with_frames(text, in_the_guest));
@@ -41,20 +38,20 @@ pub(super) fn failure(error: &wasmtime::Error, limiter: &Limiter) -> GuestFailur
         return GuestFailure::new(Fault::Limit, with_frames(message, in_the_guest));
     }
     if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
-        let message = format!("the guest ended itself with exit code {}", exit.0);
+        let message = format!("the guest ended with exit code {}", exit.0);
         return GuestFailure::new(Fault::Trap, with_frames(message, in_the_guest));
     }
     if error.downcast_ref::<Trap>().is_some() || in_the_guest.is_some() {
         return GuestFailure::new(Fault::Trap, with_frames(text, in_the_guest));
     }
-    // The guest came back, but with pointers or text that can't be read.
+    // The guest returned, but with pointers or text that can't be read.
     GuestFailure::new(Fault::Contract, format!("the result can't be read: {text}"))
 }
 
-/// Which limit of the host stopped the guest, if one did.
+/// The limit of the host that stopped the guest, if one did.
 fn limit_hit(error: &wasmtime::Error, text: &str) -> Option<String> {
     if text.contains(TOO_MUCH_DATA) {
-        return Some("more data at once than a result may have".to_owned());
+        return Some("more data at once than the limit of a result".to_owned());
     }
     if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
         return Some(format!("more than {RESOURCES_MAX} handles at once"));
@@ -63,7 +60,7 @@ fn limit_hit(error: &wasmtime::Error, text: &str) -> Option<String> {
         .then(|| format!("more than {} KiB of randomness at once", RANDOM_BYTES_MAX >> 10))
 }
 
-/// Sorts an error that making an instance ended with.
+/// Classifies the error of creating an instance.
 pub(super) fn no_instance(error: &wasmtime::Error, limiter: &Limiter) -> GuestFailure {
     let failure = failure(error, limiter);
     let (fault, message) = match failure.fault {

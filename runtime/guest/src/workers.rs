@@ -1,14 +1,14 @@
 //! The threads that run guests.
 //!
-//! Each worker is one OS thread with a runtime of its own. It polls the calls that it has taken, as local
-//! futures; a task per call would cost more than the call. Rules:
+//! Each worker is one OS thread with its own runtime. It polls its calls as local futures; a task per call would
+//! cost more than the call. Rules:
 //!
-//! - Calls wait in one queue that all workers share. A worker takes one only when none of its own stands
-//!   ready: what was begun is finished first.
-//! - A call that waits is suspended: it costs memory, not the worker.
-//! - A call that computes gives way at each tick, so that timers, cancels and the worker's other calls get
+//! - Calls wait in one queue that all workers share. A worker takes a call only when none of its own is
+//!   ready: calls that have begun are finished first.
+//! - A call that waits is suspended: it costs memory, but does not block the worker.
+//! - A call that computes yields at each tick, so that timers, cancels and the worker's other calls get
 //!   their turn.
-//! - What there is to say of calls is said several pieces at a time: see [`told`].
+//! - Events of calls are reported in batches: see `call_events`.
 //! - No more calls are admitted than instances may live, so that an admitted call always gets one.
 
 mod call_events;
@@ -26,7 +26,7 @@ use super::clock::Clock;
 use super::engine::Engine;
 use super::pool::Pool;
 
-/// The worker threads. Dropping them cancels what runs.
+/// The worker threads. Dropping them cancels all calls.
 pub struct Workers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -43,29 +43,29 @@ struct Shared {
 
 struct CallQueue {
     waiting: VecDeque<Box<Call>>,
-    /// Calls that may be submitted now.
-    room: usize,
-    /// Workers with nothing to do, the one that was busy last at the end.
+    /// Number of calls that may be submitted now.
+    capacity: usize,
+    /// Idle workers, the most recently busy one last.
     idle: Vec<usize>,
 }
 
-/// What a worker is told from outside.
+/// Requests to a worker from other threads.
 #[derive(Default)]
 struct WorkerMailbox {
     cancels: Mutex<Vec<CallKey>>,
-    /// Wakes its thread.
+    /// Wakes the worker's thread.
     waker: Mutex<Option<Waker>>,
 }
 
 impl Workers {
-    /// Starts `threads` workers; one per core is right.
+    /// Starts `threads` workers; the right number is one per core.
     pub fn start(engine: &Engine, threads: usize) -> std::io::Result<Workers> {
         let threads = threads.max(1);
         let capacity = usize::try_from(engine.max_instances()).unwrap_or(usize::MAX);
         let shared = Arc::new(Shared {
             queue: Mutex::new(CallQueue {
                 waiting: VecDeque::with_capacity(capacity),
-                room: capacity,
+                capacity,
                 idle: Vec::with_capacity(threads),
             }),
             mailboxes: (0..threads).map(|_| WorkerMailbox::default()).collect(),
@@ -81,38 +81,38 @@ impl Workers {
         Ok(workers)
     }
 
-    /// How many calls can be out or queued at once.
+    /// The maximum number of calls that are running or queued.
     pub fn capacity(&self) -> u32 {
         self.capacity
     }
 
-    /// Hands calls over, in order. They come back, with their buffers, through their
-    /// [`CallObserver`](super::CallObserver). What there is no room for stays in `calls`: as many are out as instances
-    /// may live, or the workers are shut down.
+    /// Submits calls, in order. They come back, with their buffers, through their
+    /// [`CallObserver`](super::CallObserver). Calls that exceed the capacity stay in `calls`: as many calls are out as
+    /// instances may live, or the workers are shut down.
     ///
-    /// One idle worker is woken for each `for_one` calls, as many as are worth waking it. Whoever is awake takes the rest,
-    /// and wakes another before it is held up.
+    /// One idle worker is woken for each `for_one` calls, the number that justifies waking it. Workers that are awake take
+    /// the other calls, and each wakes another before it is blocked.
     pub fn submit(&self, calls: &mut Vec<Box<Call>>, for_one: usize) {
         calls.iter_mut().for_each(|call| call.renew());
         let taken = {
             let mut queue = self.shared.queue();
-            let room = if self.shared.is_closed() { 0 } else { queue.room };
-            let taken = room.min(calls.len());
-            queue.room -= taken;
+            let capacity = if self.shared.is_closed() { 0 } else { queue.capacity };
+            let taken = capacity.min(calls.len());
+            queue.capacity -= taken;
             queue.waiting.extend(calls.drain(..taken));
             taken
         };
         self.shared.clock.calls_started(taken);
-        // Afterwards, and no more than there is work for: a worker that is woken for each call of many goes to sleep
-        // between them, which costs more than a short call.
+        // After the lock is released, and no more than there is work for: a worker that is woken for each of many calls goes
+        // to sleep between them, which costs more than a short call.
         for _ in 0..taken.div_ceil(for_one.max(1)) {
             let Some(idle) = self.shared.queue().idle.pop() else { return };
             self.shared.wake(idle);
         }
     }
 
-    /// Ends a call without a result. It comes back through `really_ended` once its store is dropped; if it
-    /// came to its end first, through `ended`.
+    /// Ends a call without a result. It comes back as [`CallEvent::Terminated`] after its store is dropped, or as
+    /// [`CallEvent::Ended`] if it ended before.
     pub fn cancel(&self, key: CallKey) {
         let queued = {
             let mut queue = self.shared.queue();
@@ -122,15 +122,15 @@ impl Workers {
         if let Some(call) = queued {
             return self.shared.drop_cancelled(call);
         }
-        // Only the worker that has it knows it. A worker that has just taken it from the queue has put it
-        // into a slot before it looks at its mailbox again.
+        // Only the worker that runs a call can find it. A worker that has just taken it from the queue puts it
+        // into a slot before it reads its mailbox again.
         for (worker, mailbox) in self.shared.mailboxes.iter().enumerate() {
             lock(&mailbox.cancels).push(key);
             self.shared.wake(worker);
         }
     }
 
-    /// Cancels every call and waits until all have come back and the threads are gone.
+    /// Cancels every call and waits until all have come back and the threads have ended.
     pub fn shutdown(&mut self) {
         let queued = {
             let mut queue = self.shared.queue();
@@ -150,7 +150,7 @@ impl Workers {
         }
     }
 
-    /// Instances that wait for calls.
+    /// The number of idle instances.
     #[cfg(test)]
     pub(super) fn idle_instances(&self) -> usize {
         self.shared.pool.idle()
@@ -171,10 +171,10 @@ impl std::fmt::Debug for Workers {
     }
 }
 
-/// What a worker finds in the queue.
+/// What a worker takes from the queue.
 enum NextCall {
     Call(Box<Call>),
-    /// Nothing: the worker is entered as idle and will be woken.
+    /// The queue is empty: the worker is registered as idle and will be woken.
     Nothing,
     Closed,
 }
@@ -184,7 +184,7 @@ impl Shared {
         lock(&self.queue)
     }
 
-    /// Written under the lock of the queue.
+    /// `closed` is written under the lock of the queue.
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -202,8 +202,8 @@ impl Shared {
         NextCall::Nothing
     }
 
-    /// The worker is about to be busy with calls of its own. If it was woken for a queued one, somebody else
-    /// has to take that.
+    /// The worker is about to be busy with its own calls. If it was woken for a queued call, another worker
+    /// must take that.
     fn busy(&self, worker: usize) {
         let other = {
             let mut queue = self.queue();
@@ -222,13 +222,13 @@ impl Shared {
         }
     }
 
-    /// So many calls have come to their end: others may be submitted.
+    /// This number of calls has ended: others may be submitted.
     fn ended(&self, calls: usize) {
-        self.queue().room += calls;
+        self.queue().capacity += calls;
         self.clock.calls_ended(calls);
     }
 
-    /// A call that never ran is cancelled.
+    /// Cancels a call that never ran.
     fn drop_cancelled(&self, call: Box<Call>) {
         self.ended(1);
         call.observer().clone().notify(&mut vec![CallEvent::Terminated(call)]);
@@ -236,7 +236,7 @@ impl Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing in here panics between two steps that belong together.
+    // No panic can leave the data half updated.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,4 +1,4 @@
-//! Questions and orders about topics. All of it waits for a broker: for a helper thread, or for the start.
+//! Admin requests about topics. All of them wait for a broker: use them on a helper thread, or at startup.
 use std::ffi::{CStr, CString};
 use std::ptr;
 use std::slice;
@@ -12,40 +12,40 @@ use super::{Client, ClientEvent, Queue, Requests, sys};
 
 /// `RD_KAFKA_ADMIN_OP_CREATETOPICS`.
 const CREATE_TOPICS: i32 = 1;
-/// How much longer than the request's own limit its answer is waited for.
+/// How much longer than the timeout of the request to wait for its response.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// A topic as the brokers describe it.
+/// A topic as described by the brokers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicDescription {
-    /// Its name.
+    /// The name.
     pub name: CString,
-    /// How many partitions it has.
+    /// The number of partitions.
     pub partitions: i32,
-    /// Its id; zeros where the broker has none.
+    /// The topic id; zeros if the broker has none.
     pub id: [u8; 16],
-    /// What is wrong with it; [`ErrorCode::UNKNOWN_TOPIC_OR_PART`] if it does not exist.
+    /// The error of the topic; [`ErrorCode::UNKNOWN_TOPIC_OR_PART`] if it does not exist.
     pub error: ErrorCode,
 }
 
 /// A topic to create.
 #[derive(Clone, Debug)]
 pub struct NewTopic {
-    /// Its name.
+    /// The name.
     pub name: CString,
-    /// How many partitions; `None`: as the broker is configured.
+    /// The number of partitions; `None`: the broker's default.
     pub partitions: Option<i32>,
 }
 
-/// Who answers questions about topics.
+/// The broker that receives admin requests about topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdminBroker(Option<i32>);
 
-/// Finds out whom to ask: the controller, as the library does it, unless the cluster names one that is not among
-/// its brokers, as the mock cluster does. Ask before the client knows any topic.
+/// Finds the broker for admin requests: the controller, as in the library, unless the cluster reports one that is not
+/// among its brokers, as the mock cluster does. Must be called before the client knows any topic.
 pub fn admin_broker(client: &Arc<Client>, limit: Duration) -> Result<AdminBroker, ErrorCode> {
     let mut metadata: *const sys::RawMetadata = ptr::null();
-    // SAFETY: the client is live; no topic is named, so that none is created by asking. On success the metadata
+    // SAFETY: the client is live; no topic is named, so that the request creates none. On success the metadata
     // is ours until it is destroyed below.
     let brokers: Vec<i32> = unsafe {
         let code = sys::rd_kafka_metadata(client.raw(), 0, ptr::null_mut(), &raw mut metadata, millis(limit));
@@ -63,7 +63,7 @@ pub fn admin_broker(client: &Arc<Client>, limit: Duration) -> Result<AdminBroker
     Ok(AdminBroker(if is_real { None } else { brokers.first().copied() }))
 }
 
-/// Asks what these topics are. None of them is created by asking.
+/// Describes these topics. The request creates none of them.
 pub fn describe_topics(
     client: &Arc<Client>,
     names: &[CString],
@@ -76,24 +76,24 @@ pub fn describe_topics(
     answer.topics()
 }
 
-/// Creates these topics, with the brokers' replication. One that is there already is fine.
+/// Creates these topics, with the brokers' replication factor. A topic that already exists is not an error.
 pub fn create_topics(client: &Arc<Client>, topics: &[NewTopic], limit: Duration) -> Result<(), String> {
     let answers = Queue::new(client);
     let options = Options::new(client, CREATE_TOPICS, limit);
-    let mut orders = Vec::with_capacity(topics.len());
+    let mut raw_topics = Vec::with_capacity(topics.len());
     for topic in topics {
-        orders.push(Order::new(topic)?);
+        raw_topics.push(RawNewTopic::new(topic)?);
     }
-    let mut pointers: Vec<_> = orders.iter().map(|order| order.0).collect();
-    // SAFETY: client, options, queue and orders are live; the orders are copied.
+    let mut pointers: Vec<_> = raw_topics.iter().map(|topic| topic.0).collect();
+    // SAFETY: client, options, queue and topics are live; the topics are copied.
     unsafe {
         let count = pointers.len();
         sys::rd_kafka_CreateTopics(client.raw(), pointers.as_mut_ptr(), count, options.0, answers.raw());
     }
     let answer = wait(&answers, limit).map_err(|code| code.to_string())?;
     let mut count = 0;
-    // SAFETY: the event is the answer to this request and lives until the end of this function; the array of pointers
-    // and what they point to belong to it.
+    // SAFETY: the event is the response to this request and lives until the end of this function; the array of pointers
+    // and its targets belong to it.
     let results = unsafe {
         let result = sys::rd_kafka_event_CreateTopics_result(answer.raw());
         array(sys::rd_kafka_CreateTopics_result_topics(result, &raw mut count), count)
@@ -124,7 +124,7 @@ pub(super) fn wait(answers: &Queue, limit: Duration) -> Result<ClientEvent, Erro
 /// The description is live.
 pub(super) unsafe fn description(topic: *const sys::DescribedTopic) -> TopicDescription {
     let mut partitions = 0;
-    // SAFETY: live, says the caller; name, error and id belong to it and are copied.
+    // SAFETY: the caller guarantees that it is live; name, error and id belong to it and are copied.
     unsafe {
         sys::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions);
         let error = sys::rd_kafka_TopicDescription_error(topic);
@@ -154,23 +154,23 @@ unsafe fn topic_id(id: *const sys::Uuid) -> [u8; 16] {
 }
 
 /// # Safety
-/// The pointer is null or points to so many elements that live during `'a`.
+/// The pointer is null or points to `count` elements that live during `'a`.
 pub(super) unsafe fn array<'a, T>(pointer: *mut *const T, count: usize) -> &'a [*const T] {
     if pointer.is_null() || count == 0 {
         return &[];
     }
-    // SAFETY: not null, so the caller's promise holds.
+    // SAFETY: not null, so the caller's guarantee holds.
     unsafe { slice::from_raw_parts(pointer, count) }
 }
 
-/// How a question is asked.
+/// Options of an admin request.
 pub(super) struct Options(*mut sys::AdminOptions);
 
 impl Options {
     pub(super) fn new(client: &Arc<Client>, operation: i32, limit: Duration) -> Options {
         let mut error = ErrorText::new();
-        // SAFETY: the client is live and the operation one of the library's; the buffer outlives the call. The
-        // library refuses only limits that are out of its range, and then its own stays in force.
+        // SAFETY: the client is live and the operation is one of the library's; the buffer outlives the call. The
+        // library rejects only limits that are out of its range, and then its default stays in force.
         unsafe {
             let options = sys::rd_kafka_AdminOptions_new(client.raw(), operation);
             sys::rd_kafka_AdminOptions_set_request_timeout(
@@ -183,16 +183,16 @@ impl Options {
         }
     }
 
-    pub(super) fn ask(&self, broker: AdminBroker) {
+    pub(super) fn set_broker(&self, broker: AdminBroker) {
         let Some(id) = broker.0 else { return };
         let mut error = ErrorText::new();
-        // SAFETY: the options are live; the buffer outlives the call. The library takes any id.
+        // SAFETY: the options are live; the buffer outlives the call. The library accepts any id.
         unsafe { sys::rd_kafka_AdminOptions_set_broker(self.0, id, error.pointer(), ErrorText::SIZE) };
     }
 }
 
 impl Options {
-    /// Live as long as this is.
+    /// Live as long as `self`.
     pub(super) fn raw(&self) -> *const sys::AdminOptions {
         self.0
     }
@@ -204,17 +204,17 @@ impl Options {
 
 impl Drop for Options {
     fn drop(&mut self) {
-        // SAFETY: ours alone.
+        // SAFETY: owned by `self` only.
         unsafe { sys::rd_kafka_AdminOptions_destroy(self.0) }
     }
 }
 
-struct Order(*mut sys::TopicToCreate);
+struct RawNewTopic(*mut sys::TopicToCreate);
 
-impl Order {
-    fn new(topic: &NewTopic) -> Result<Order, String> {
+impl RawNewTopic {
+    fn new(topic: &NewTopic) -> Result<RawNewTopic, String> {
         let mut error = ErrorText::new();
-        // SAFETY: the name is copied; the buffer outlives the call and its size is given.
+        // SAFETY: the name is copied; the buffer outlives the call and its size is passed.
         let raw = unsafe {
             sys::rd_kafka_NewTopic_new(
                 topic.name.as_ptr(),
@@ -224,13 +224,13 @@ impl Order {
                 ErrorText::SIZE,
             )
         };
-        if ptr::eq(raw, ptr::null_mut()) { Err(error.text()) } else { Ok(Order(raw)) }
+        if ptr::eq(raw, ptr::null_mut()) { Err(error.text()) } else { Ok(RawNewTopic(raw)) }
     }
 }
 
-impl Drop for Order {
+impl Drop for RawNewTopic {
     fn drop(&mut self) {
-        // SAFETY: ours alone; the request works on a copy.
+        // SAFETY: owned by `self` only; the request uses a copy.
         unsafe { sys::rd_kafka_NewTopic_destroy(self.0) }
     }
 }

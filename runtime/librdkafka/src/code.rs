@@ -1,4 +1,4 @@
-//! Error codes as the library and the brokers give them.
+//! Error codes of the library and the brokers.
 use std::ffi::CStr;
 use std::fmt;
 
@@ -10,8 +10,8 @@ use super::sys;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ErrorCode(pub i32);
 
-/// Names for the codes that are told apart. Turning a variant into its number is always sound; the other way
-/// round is what must never happen.
+/// Names for the codes that are distinguished. Converting a variant to its number is always sound; the opposite
+/// conversion must never happen.
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $variant:ident;)*) => {
         impl ErrorCode { $( $(#[$doc])* pub const $name: ErrorCode = ErrorCode(E::$variant as i32); )* }
@@ -21,65 +21,65 @@ macro_rules! codes {
 codes! {
     /// No error.
     NONE = RD_KAFKA_RESP_ERR_NO_ERROR;
-    /// The reader stands at the end of the partition.
+    /// The reader has reached the end of the partition.
     PARTITION_EOF = RD_KAFKA_RESP_ERR__PARTITION_EOF;
-    /// Rebalance: partitions were given.
+    /// Rebalance: partitions are assigned.
     ASSIGN_PARTITIONS = RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-    /// Rebalance: partitions are taken away.
+    /// Rebalance: partitions are revoked.
     REVOKE_PARTITIONS = RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS;
-    /// The position is outside the log and nothing says where to go instead.
+    /// The position is outside the log and no reset policy is set.
     AUTO_OFFSET_RESET = RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET;
-    /// The log was cut below the position.
+    /// The log was truncated below the position.
     LOG_TRUNCATION = RD_KAFKA_RESP_ERR__LOG_TRUNCATION;
-    /// The position is outside the log, as the broker says it.
+    /// The position is outside the log (reported by the broker).
     OFFSET_OUT_OF_RANGE = RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
-    /// A checksum or a length is wrong, found by the client.
+    /// Invalid checksum or length, detected by the client.
     BAD_MSG = RD_KAFKA_RESP_ERR__BAD_MSG;
-    /// Compressed data that can't be decompressed.
+    /// Compressed data can't be decompressed.
     BAD_COMPRESSION = RD_KAFKA_RESP_ERR__BAD_COMPRESSION;
-    /// A checksum is wrong, found by the broker.
+    /// Invalid checksum, detected by the broker.
     INVALID_MSG = RD_KAFKA_RESP_ERR_INVALID_MSG;
     /// A record larger than allowed.
     MSG_SIZE_TOO_LARGE = RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
-    /// A batch larger than the broker takes.
+    /// A batch larger than the broker's limit.
     RECORD_LIST_TOO_LARGE = RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE;
-    /// A record format or codec that this client does not know.
+    /// A record format or codec that this client does not support.
     NOT_IMPLEMENTED = RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED;
-    /// The broker's data can't be read by this client.
+    /// The client does not support the broker's data.
     UNSUPPORTED_FEATURE = RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE;
     /// The disk of the broker failed.
     KAFKA_STORAGE_ERROR = RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR;
-    /// The topic or partition is not there.
+    /// The topic or partition does not exist.
     UNKNOWN_TOPIC_OR_PART = RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
-    /// The topic is not there, as the client says it.
+    /// The topic does not exist (reported by the client).
     UNKNOWN_TOPIC = RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
-    /// The partition is not there, as the client says it.
+    /// The partition does not exist (reported by the client).
     UNKNOWN_PARTITION = RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION;
-    /// A topic with this id is not there.
+    /// No topic has this id.
     UNKNOWN_TOPIC_ID = RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID;
-    /// The name can't be a topic's.
+    /// The topic name is invalid.
     TOPIC_EXCEPTION = RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION;
-    /// It was there already.
+    /// The topic already exists.
     TOPIC_ALREADY_EXISTS = RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS;
-    /// We may not use this topic.
+    /// Access to the topic is denied.
     TOPIC_AUTHORIZATION_FAILED = RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
-    /// We may not use this group.
+    /// Access to the group is denied.
     GROUP_AUTHORIZATION_FAILED = RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
-    /// We may not do this at all.
+    /// The operation is denied on the cluster.
     CLUSTER_AUTHORIZATION_FAILED = RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
-    /// The broker refused who we say we are, found by the client.
+    /// The broker rejected our credentials (reported by the client).
     AUTHENTICATION = RD_KAFKA_RESP_ERR__AUTHENTICATION;
-    /// The broker refused who we say we are.
+    /// The broker rejected our credentials.
     SASL_AUTHENTICATION_FAILED = RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED;
-    /// The encrypted connection failed.
+    /// The TLS connection failed.
     SSL = RD_KAFKA_RESP_ERR__SSL;
     /// No broker can be reached.
     ALL_BROKERS_DOWN = RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
-    /// A connection broke.
+    /// A connection failed.
     TRANSPORT = RD_KAFKA_RESP_ERR__TRANSPORT;
     /// The broker lost its connection to another one.
     NETWORK_EXCEPTION = RD_KAFKA_RESP_ERR_NETWORK_EXCEPTION;
-    /// The partition has no leader now.
+    /// The partition has no leader at the moment.
     LEADER_NOT_AVAILABLE = RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
     /// Another broker leads the partition.
     NOT_LEADER_OR_FOLLOWER = RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION;
@@ -87,23 +87,23 @@ codes! {
     BROKER_NOT_AVAILABLE = RD_KAFKA_RESP_ERR_BROKER_NOT_AVAILABLE;
     /// The replica is not available.
     REPLICA_NOT_AVAILABLE = RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE;
-    /// The leader does not know yet how far its log is stored.
+    /// The new leader does not know the high watermark yet.
     OFFSET_NOT_AVAILABLE = RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE;
-    /// We know an older leader than the broker does.
+    /// Our leader epoch is older than the broker's.
     FENCED_LEADER_EPOCH = RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH;
-    /// We know a newer leader than the broker does.
+    /// Our leader epoch is newer than the broker's.
     UNKNOWN_LEADER_EPOCH = RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH;
     /// A name can't be resolved.
     RESOLVE = RD_KAFKA_RESP_ERR__RESOLVE;
-    /// No answer in time, as the client says it.
+    /// No response in time (reported by the client).
     TIMED_OUT = RD_KAFKA_RESP_ERR__TIMED_OUT;
-    /// No answer in time, as the broker says it.
+    /// No response in time (reported by the broker).
     REQUEST_TIMED_OUT = RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT;
     /// The coordinator of the group is not known yet.
     WAIT_COORD = RD_KAFKA_RESP_ERR__WAIT_COORD;
     /// The client is being destroyed.
     DESTROY = RD_KAFKA_RESP_ERR__DESTROY;
-    /// The client can't go on: see [`Client::fatal_error`](super::Client::fatal_error).
+    /// The client can't continue: see [`Client::fatal_error`](super::Client::fatal_error).
     FATAL = RD_KAFKA_RESP_ERR__FATAL;
     /// The consumer was not polled for too long and left its group.
     MAX_POLL_EXCEEDED = RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED;
@@ -113,71 +113,71 @@ codes! {
     INVALID_DIFFERENT_RECORD = RD_KAFKA_RESP_ERR__INVALID_DIFFERENT_RECORD;
     /// This record is invalid.
     INVALID_RECORD = RD_KAFKA_RESP_ERR_INVALID_RECORD;
-    /// The metadata of a commit is longer than the broker takes.
+    /// The metadata of a commit is longer than the broker's limit.
     OFFSET_METADATA_TOO_LARGE = RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE;
-    /// The coordinator reads its log.
+    /// The coordinator is loading its log.
     COORDINATOR_LOAD_IN_PROGRESS = RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS;
     /// The coordinator can't be reached.
     COORDINATOR_NOT_AVAILABLE = RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE;
     /// Another broker is the coordinator.
     NOT_COORDINATOR = RD_KAFKA_RESP_ERR_NOT_COORDINATOR;
-    /// A transaction with offsets of the group has not ended.
+    /// A transaction with offsets of the group is not completed.
     UNSTABLE_OFFSET_COMMIT = RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT;
-    /// It is not known yet.
+    /// The operation is in progress.
     IN_PROGRESS = RD_KAFKA_RESP_ERR__IN_PROGRESS;
-    /// A rebalance is under way.
+    /// A rebalance is in progress.
     REBALANCE_IN_PROGRESS = RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS;
-    /// We speak of a generation of the group that is over.
+    /// Our generation of the group is outdated.
     ILLEGAL_GENERATION = RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION;
-    /// The group does not know us.
+    /// The group has no such member.
     UNKNOWN_MEMBER_ID = RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID;
     /// Another process uses our `group.instance.id`.
     FENCED_INSTANCE_ID = RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID;
-    /// We speak of an epoch that is over.
+    /// Our member epoch is outdated.
     STALE_MEMBER_EPOCH = RD_KAFKA_RESP_ERR_STALE_MEMBER_EPOCH;
     /// The group's other members use another assignor.
     INCONSISTENT_GROUP_PROTOCOL = RD_KAFKA_RESP_ERR_INCONSISTENT_GROUP_PROTOCOL;
-    /// A record has a timestamp that its topic does not take.
+    /// A record has a timestamp that its topic does not accept.
     INVALID_TIMESTAMP = RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP;
-    /// A policy of the broker refuses it.
+    /// A policy of the broker rejects the request.
     POLICY_VIOLATION = RD_KAFKA_RESP_ERR_POLICY_VIOLATION;
     /// A sequence number that the broker did not expect.
     OUT_OF_ORDER_SEQUENCE_NUMBER = RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
-    /// It was given up before it was sent.
+    /// The record was purged before it was sent.
     PURGE_QUEUE = RD_KAFKA_RESP_ERR__PURGE_QUEUE;
-    /// It was given up after it was sent.
+    /// The record was purged after it was sent.
     PURGE_INFLIGHT = RD_KAFKA_RESP_ERR__PURGE_INFLIGHT;
-    /// The system gives no thread, no socket or no memory.
+    /// The system lacks a thread, a socket or memory.
     CRIT_SYS_RESOURCE = RD_KAFKA_RESP_ERR__CRIT_SYS_RESOURCE;
     /// There are no headers.
     NOENT = RD_KAFKA_RESP_ERR__NOENT;
 }
 
 impl ErrorCode {
-    /// Whether it means success.
+    /// Whether the code is success.
     pub fn is_none(self) -> bool {
         self == ErrorCode::NONE
     }
 
-    /// `Ok` if it means success.
+    /// `Ok` if the code is success.
     pub fn into_result(self) -> Result<(), ErrorCode> {
         if self.is_none() { Ok(()) } else { Err(self) }
     }
 
-    /// Whether a connection failed because one side does not accept who the other one is; or, for [`ErrorCode::SSL`], may
-    /// have.
+    /// Whether a connection failed because one side rejects the identity of the other; or, for [`ErrorCode::SSL`], may have
+    /// failed for this reason.
     pub fn is_refusal(self) -> bool {
         matches!(self, ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED | ErrorCode::SSL)
     }
 
     /// The name that the documentation of Kafka and librdkafka uses, such as `REBALANCE_IN_PROGRESS`.
     pub fn name(self) -> String {
-        // SAFETY: the function takes any integer and returns a NUL-terminated string that stays valid until the
+        // SAFETY: the function accepts any integer and returns a NUL-terminated string that stays valid until the
         // thread's next few calls of it; it is copied before that.
         unsafe { text(sys::rd_kafka_err2name(self.0)) }
     }
 
-    /// What it means, in a few words.
+    /// A short description.
     pub fn text(self) -> String {
         // SAFETY: as in `name`.
         unsafe { text(sys::rd_kafka_err2str(self.0)) }
@@ -206,19 +206,19 @@ pub(super) unsafe fn text(pointer: *const std::ffi::c_char) -> String {
     if pointer.is_null() {
         return String::new();
     }
-    // SAFETY: not null, so the caller's promise holds.
+    // SAFETY: not null, so the caller's guarantee holds.
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
 /// Takes the code out of an error object and destroys it; null is success.
 ///
 /// # Safety
-/// The pointer is null or an error object that nobody else uses.
+/// The pointer is null or an error object that has no other user.
 pub(super) unsafe fn take(error: *mut sys::KafkaError) -> Result<(), ErrorCode> {
     if error.is_null() {
         return Ok(());
     }
-    // SAFETY: not null and ours alone, says the caller; it is not used after the second call.
+    // SAFETY: the caller guarantees that it is not null and owned by us; it is not used after the second call.
     let code = ErrorCode(unsafe { sys::rd_kafka_error_code(error) });
     // SAFETY: as above.
     unsafe { sys::rd_kafka_error_destroy(error) };
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_codes_are_harmless() {
+    fn unknown_codes_are_accepted() {
         for number in [-9_999, 101, 114, 120, 128, 9_999, i32::MAX, i32::MIN] {
             let code = ErrorCode(number);
             assert!(!code.text().is_empty(), "{number}");

@@ -1,4 +1,4 @@
-//! From (name, value) pairs to a client.
+//! Creates clients from (name, value) pairs.
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt::Display;
 use std::ptr::NonNull;
@@ -8,18 +8,18 @@ use std::time::Duration;
 use super::client::{Client, log_callback};
 use super::{Credentials, CredentialsError, code, sys};
 
-/// Why a client could not be made.
+/// Why a client could not be created.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A property that the library does not take.
+    /// The library rejects a property.
     #[error("client property `{name}`: {reason}")]
     Property {
-        /// Its name.
+        /// The name.
         name: String,
-        /// What the library says.
+        /// The library's message.
         reason: String,
     },
-    /// The properties do not fit together.
+    /// The properties are inconsistent.
     #[error("the Kafka client can't be created: {0}")]
     Client(String),
     /// The secret of a file can't be used.
@@ -27,8 +27,8 @@ pub enum ConfigError {
     Credentials(#[from] CredentialsError),
 }
 
-/// Client properties, from three sides: a later side wins over an earlier one, whichever of its names a property is
-/// given by. It is the library that knows which names are the same.
+/// Client properties from three sources: a later source takes precedence over an earlier one, by whichever of its names a
+/// property is set. Only the library knows which names are synonyms.
 #[derive(Clone, Debug, Default)]
 pub struct Properties {
     defaults: Vec<(String, String)>,
@@ -38,34 +38,34 @@ pub struct Properties {
 }
 
 impl Properties {
-    /// Those of the user.
+    /// Properties set by the user.
     pub fn new(users: Vec<(String, String)>) -> Properties {
         Properties { users, ..Properties::default() }
     }
 
-    /// Every client that is made of these has the secret of this file.
+    /// Gives every client that is created from these properties the secret of this file.
     #[must_use]
     pub fn with_credentials(self, credentials: Option<Arc<Credentials>>) -> Properties {
         Properties { credentials, ..self }
     }
 
-    /// Adds one that the user may replace.
+    /// Adds a default that the user may replace.
     pub fn default_value(&mut self, name: &str, value: impl Display) {
         self.defaults.push((name.to_owned(), value.to_string()));
     }
 
-    /// Adds one that wins over what is there.
+    /// Adds a value that takes precedence over all others.
     pub fn set(&mut self, name: &str, value: impl Display) {
         self.ours.push((name.to_owned(), value.to_string()));
     }
 
-    /// How long an answer of a broker may take: `socket.timeout.ms`, a minute by default.
+    /// The timeout of a broker's response: `socket.timeout.ms`, a minute by default.
     pub fn answer_limit(&self) -> Duration {
         let millis = self.get("socket.timeout.ms").and_then(|value| value.trim().parse().ok());
         millis.map_or(Duration::from_mins(1), Duration::from_millis)
     }
 
-    /// The value in force, if it was given by this name.
+    /// The value in force, if it was set by this name.
     pub fn get(&self, name: &str) -> Option<&str> {
         let last_first =
             self.ours.iter().rev().chain(self.users.iter().rev()).chain(self.defaults.iter().rev());
@@ -93,12 +93,12 @@ impl Properties {
     }
 }
 
-/// A configuration object of the library that no client has taken yet.
+/// A configuration object of the library that is not owned by a client yet.
 struct Conf(*mut sys::Conf);
 
 impl Conf {
     fn new() -> Conf {
-        // SAFETY: takes nothing; the library aborts the process rather than return null.
+        // SAFETY: the function has no arguments; the library aborts the process rather than return null.
         Conf(unsafe { sys::rd_kafka_conf_new() })
     }
 
@@ -123,24 +123,27 @@ impl Conf {
         };
         if result == sys::CONF_UNKNOWN {
             let names = self.names();
-            let meant = nearest(name, &names).map_or(String::new(), |meant| format!("; `{meant}` is meant?"));
-            return Err(refused(format!("librdkafka has no such property{meant}")));
+            let hint =
+                nearest(name, &names).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            return Err(refused(format!("librdkafka has no such property{hint}")));
         }
         if result != sys::CONF_OK {
             return Err(refused(error.text()));
         }
-        // The library reads "6s" as 6, whatever of.
+        // The library parses "6s" as 6, whatever the unit.
         match self.get(&c_name) {
-            Some(taken)
-                if begins_as_number(value) && number(&taken).is_some() && number(&taken) != number(value) =>
+            Some(parsed)
+                if begins_as_number(value)
+                    && number(&parsed).is_some()
+                    && number(&parsed) != number(value) =>
             {
-                Err(refused(format!("`{value}` would be taken as {taken} (the name says the unit)")))
+                Err(refused(format!("`{value}` would be read as {parsed} (the unit is part of the name)")))
             }
             _ => Ok(()),
         }
     }
 
-    /// The value in force, as the library writes it; `None`: it does not tell.
+    /// The value in force, as the library formats it; `None` if the library does not return it.
     fn get(&self, name: &CStr) -> Option<String> {
         let mut value = vec![0_u8; VALUE_MAX];
         let mut size = value.len();
@@ -154,11 +157,11 @@ impl Conf {
         Some(text.to_string_lossy().into_owned())
     }
 
-    /// Those of the properties that people set.
+    /// The names of the properties that users set.
     fn names(&self) -> Vec<String> {
         let mut count = 0;
-        // SAFETY: the object is live; the dump is an array of so many strings that end with a NUL or are null, names and
-        // values in turn, and is ours until it is freed.
+        // SAFETY: the object is live; the dump is an array of `count` strings that end with a NUL or are null, names and
+        // values alternately, and is ours until it is freed.
         unsafe {
             let dump = sys::rd_kafka_conf_dump(self.0, &raw mut count);
             let all = if count == 0 { &[][..] } else { std::slice::from_raw_parts(dump, count) };
@@ -172,7 +175,7 @@ impl Conf {
 
     fn create(self, kind: c_int, events: i32) -> Result<Client, ConfigError> {
         let mut error = ErrorText::new();
-        // SAFETY: the object is live; the callback has the type that the library asks for and touches nothing.
+        // SAFETY: the object is live; the callback has the type that the library requires and modifies nothing.
         unsafe {
             sys::rd_kafka_conf_set_events(self.0, events);
             sys::rd_kafka_conf_set_log_cb(self.0, log_callback);
@@ -190,7 +193,7 @@ impl Conf {
     }
 }
 
-/// The property whose name is most like this one, if it is much like it.
+/// The property with the most similar name, if it is similar enough.
 fn nearest<'n>(name: &str, names: &'n [String]) -> Option<&'n str> {
     let alike = names.iter().map(|known| (strsim::jaro_winkler(name, known), known.as_str()));
     let (best, known) = alike.max_by(|a, b| a.0.total_cmp(&b.0))?;
@@ -199,12 +202,12 @@ fn nearest<'n>(name: &str, names: &'n [String]) -> Option<&'n str> {
 
 impl Drop for Conf {
     fn drop(&mut self) {
-        // SAFETY: no client has taken it, else it would have been forgotten.
+        // SAFETY: it does not belong to a client, or it would have been forgotten.
         unsafe { sys::rd_kafka_conf_destroy(self.0) }
     }
 }
 
-/// The library does not list properties without a default, nor second names.
+/// Properties that the library does not list: those without a default, and synonyms.
 const NOT_DUMPED: &[&CStr] = &[
     c"client.rack",
     c"ssl.cipher.suites",
@@ -237,12 +240,12 @@ const NOT_DUMPED: &[&CStr] = &[
     c"acks",
     c"delivery.timeout.ms",
 ];
-/// Below, two names have little in common. (0 to 1, Jaro-Winkler.)
+/// Names with a lower similarity (0 to 1, Jaro-Winkler) have little in common.
 const ALIKE: f64 = 0.9;
 /// Longer than any number.
 const VALUE_MAX: usize = 64;
 
-/// A number as the library reads it: whole, perhaps in hexadecimal digits, or with a fraction.
+/// Parses a number as the library does: an integer, perhaps hexadecimal, or with a fraction.
 fn number(text: &str) -> Option<f64> {
     let text = text.trim();
     match text.strip_prefix("0x") {
@@ -255,7 +258,7 @@ fn begins_as_number(text: &str) -> bool {
     text.trim_start().trim_start_matches(['-', '+']).starts_with(|first: char| first.is_ascii_digit())
 }
 
-/// Where the library writes what it has to say about a failure.
+/// A buffer for an error message of the library.
 pub(super) struct ErrorText([c_char; ErrorText::SIZE]);
 
 impl ErrorText {
@@ -270,7 +273,7 @@ impl ErrorText {
     }
 
     pub(super) fn text(&self) -> String {
-        // SAFETY: the buffer began as zeros and the library ends what it writes with a NUL.
+        // SAFETY: the buffer began as zeros and the library ends its message with a NUL.
         unsafe { code::text(self.0.as_ptr()) }
     }
 }
@@ -280,36 +283,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_property_is_named_with_the_one_that_is_meant() {
+    fn an_unknown_property_is_reported_with_the_most_similar_name() {
         for (name, expected) in [
             ("no.such.property", "client property `no.such.property`: librdkafka has no such property"),
             (
                 "sesion.timeout.ms",
-                "client property `sesion.timeout.ms`: librdkafka has no such property; `session.timeout.ms` is meant?",
+                "client property `sesion.timeout.ms`: librdkafka has no such property; did you mean `session.timeout.ms`?",
             ),
             (
                 "sasl.user",
-                "client property `sasl.user`: librdkafka has no such property; `sasl.username` is meant?",
+                "client property `sasl.user`: librdkafka has no such property; did you mean `sasl.username`?",
             ),
         ] {
             let mut properties = Properties::default();
             properties.set(name, "1");
-            let error = properties.create(sys::TYPE_PRODUCER, 0).expect_err("it does not exist");
+            let error = properties.create(sys::TYPE_PRODUCER, 0).expect_err("the property does not exist");
             assert_eq!(error.to_string(), expected);
         }
     }
 
     #[test]
-    fn the_names_that_are_listed_here_are_the_librarys() {
+    fn the_properties_that_are_not_dumped_exist_in_the_library() {
         let conf = Conf::new();
         for name in NOT_DUMPED {
-            let name = name.to_str().expect("it is ASCII");
+            let name = name.to_str().expect("the name is ASCII");
             let refused = conf.set(name, "").err().map(|error| error.to_string()).unwrap_or_default();
             assert!(!refused.contains("no such property"), "{refused}");
         }
     }
 
-    /// A build with HTTP could take these: `config` would have to take them, too.
+    /// A build with HTTP would accept these properties, and `config` would have to accept them, too.
     #[test]
     fn this_build_has_no_oidc() {
         let mut properties = Properties::default();
@@ -319,11 +322,11 @@ mod tests {
     }
 
     fn in_force(properties: &Properties, name: &CStr) -> Option<String> {
-        properties.conf().expect("the properties are in order").get(name)
+        properties.conf().expect("the properties are valid").get(name)
     }
 
     #[test]
-    fn ours_win_over_the_users_and_those_over_defaults_by_any_name() {
+    fn our_values_override_the_users_and_those_override_defaults_by_any_name() {
         let users = [("max.partition.fetch.bytes", "5000"), ("linger.ms", "77"), ("retries", "1")];
         let users = users.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut properties = Properties::new(users.to_vec());
@@ -343,7 +346,7 @@ mod tests {
             let mut properties = Properties::default();
             properties.set(name, value);
             let error = properties.conf().err().expect(value).to_string();
-            assert!(error.contains(name) && error.contains("would be taken as"), "{error}");
+            assert!(error.contains(name) && error.contains("would be read as"), "{error}");
         }
         let mut properties = Properties::default();
         for (name, value) in [

@@ -1,4 +1,4 @@
-//! How topics are configured, as the brokers tell it. Waits for a broker, like [`super::admin`].
+//! Describes the configuration of topics. Waits for a broker, like [`super::admin`].
 use std::ffi::{CStr, CString, c_int};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ const DESCRIBE_CONFIGS: i32 = 5;
 /// `RD_KAFKA_RESOURCE_TOPIC`.
 const TOPIC: c_int = 2;
 
-/// What a topic's configuration says, as far as it was asked for and is told.
+/// The requested configuration of a topic, as far as the broker returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicConfigs {
     /// The topic.
     pub topic: CString,
-    /// Names and values; or why they are not told, as to a user without DESCRIBE_CONFIGS.
+    /// Names and values; or why they are not returned, for example to a user without DESCRIBE_CONFIGS.
     pub values: Result<Vec<(String, String)>, ErrorCode>,
 }
 
-/// Asks how these topics are configured, each named once. [`ErrorCode::UNSUPPORTED_FEATURE`]: this broker, the embedded
-/// one for example, does not know the question.
+/// Requests the configuration of these topics, each named once. [`ErrorCode::UNSUPPORTED_FEATURE`]: the broker, for
+/// example the embedded one, does not support the request.
 pub fn describe_topic_configs(
     client: &Arc<Client>,
     topics: &[CString],
@@ -33,7 +33,7 @@ pub fn describe_topic_configs(
 ) -> Result<Vec<TopicConfigs>, ErrorCode> {
     let answers = Queue::new(client);
     let options = Options::new(client, DESCRIBE_CONFIGS, limit);
-    options.ask(broker);
+    options.set_broker(broker);
     let resources: Vec<Resource> =
         topics.iter().map(|topic| Resource::new(topic, configs)).collect::<Result<_, _>>()?;
     let mut pointers: Vec<_> = resources.iter().map(|resource| resource.0.as_ptr()).collect();
@@ -50,21 +50,21 @@ pub fn describe_topic_configs(
     }
     let answer = wait(&answers, limit)?;
     let mut count = 0;
-    // SAFETY: the event is the answer to this request and lives until the end of this function; the array of pointers
-    // and what they point to belong to it.
-    let told = unsafe {
+    // SAFETY: the event is the response to this request and lives until the end of this function; the array of pointers
+    // and its targets belong to it.
+    let described = unsafe {
         let result = sys::rd_kafka_event_DescribeConfigs_result(answer.raw());
         array(sys::rd_kafka_DescribeConfigs_result_resources(result, &raw mut count), count)
     };
-    // SAFETY: the resources belong to the event, which lives.
-    Ok(told.iter().map(|resource| unsafe { configs_of(*resource) }).collect())
+    // SAFETY: the resources belong to the event, which is live.
+    Ok(described.iter().map(|resource| unsafe { configs_of(*resource) }).collect())
 }
 
 /// # Safety
 /// The resource is live.
 unsafe fn configs_of(resource: *const sys::ConfigResource) -> TopicConfigs {
     let mut count = 0;
-    // SAFETY: live, says the caller; its name, and the array of its entries and what they point to, belong to it.
+    // SAFETY: the caller guarantees that it is live; its name, its array of entries and their targets belong to it.
     let (topic, error, entries) = unsafe {
         (
             CStr::from_ptr(sys::rd_kafka_ConfigResource_name(resource)).to_owned(),
@@ -85,7 +85,7 @@ unsafe fn configs_of(resource: *const sys::ConfigResource) -> TopicConfigs {
     TopicConfigs { topic, values: error.into_result().map(|()| entries.iter().map(pair).collect()) }
 }
 
-/// A topic to ask about.
+/// A topic in the request.
 struct Resource(NonNull<sys::ConfigResource>);
 
 impl Resource {
@@ -94,8 +94,8 @@ impl Resource {
         let raw = unsafe { sys::rd_kafka_ConfigResource_new(TOPIC, topic.as_ptr()) };
         let resource = Resource(NonNull::new(raw).ok_or(ErrorCode::TOPIC_EXCEPTION)?); // an empty name
         for config in configs {
-            // SAFETY: the resource is live; name and value are copied. Of a resource that is asked about only the names
-            // are sent, and the library wants a value.
+            // SAFETY: the resource is live; name and value are copied. Only names are sent in this request, but the library
+            // requires a value.
             let code = unsafe { sys::rd_kafka_ConfigResource_set_config(raw, config.as_ptr(), c"".as_ptr()) };
             ErrorCode(code).into_result()?;
         }
@@ -105,7 +105,7 @@ impl Resource {
 
 impl Drop for Resource {
     fn drop(&mut self) {
-        // SAFETY: ours alone; the request works on a copy.
+        // SAFETY: owned by `self` only; the request uses a copy.
         unsafe { sys::rd_kafka_ConfigResource_destroy(self.0.as_ptr()) }
     }
 }

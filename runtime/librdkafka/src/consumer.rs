@@ -10,27 +10,27 @@ use super::code::{self, ErrorCode};
 use super::deadline::millis;
 use super::{Client, ConfigError, PartitionList, Properties, Queue, sys};
 
-/// Asks for the first offset of the log.
+/// Stands for the first offset of the log.
 pub const BEGINNING: i64 = -2;
-/// Asks for one past the last offset of the log; also the answer to a timestamp after the last record.
+/// Stands for one past the last offset of the log; also the result for a timestamp after the last record.
 pub const END: i64 = -1;
 
-/// A consumer. Functions that wait for a broker say so: they are for a helper thread.
+/// A consumer. Functions that wait for a broker must run on a helper thread; their docs mention it.
 #[derive(Clone, Debug)]
 pub struct Consumer(Arc<Client>);
 
 impl Consumer {
-    /// A consumer that is in no group yet.
+    /// A consumer that is not a member of a group yet.
     pub fn new(properties: &Properties) -> Result<Consumer, ConfigError> {
         let events = RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_OFFSET_COMMIT;
         let client = properties.create(sys::TYPE_CONSUMER, events)?;
-        // SAFETY: the client is live and a consumer. Errors then come to the consumer's queue, too.
+        // SAFETY: the client is live and a consumer. After this, errors arrive in the consumer's queue, too.
         let code = ErrorCode(unsafe { sys::rd_kafka_poll_set_consumer(client.raw()) });
         code.into_result().map_err(|code| ConfigError::Client(code.to_string()))?;
         Ok(Consumer(client))
     }
 
-    /// The client behind it.
+    /// The underlying client.
     pub fn client(&self) -> &Arc<Client> {
         &self.0
     }
@@ -42,51 +42,51 @@ impl Consumer {
         Queue::from_raw(&self.0, raw).expect("a consumer with a group has this queue")
     }
 
-    /// Joins the group for these topics (partition and offset are not looked at).
+    /// Joins the group for these topics (partitions and offsets in the list are ignored).
     pub fn subscribe(&self, topics: &PartitionList) -> Result<(), ErrorCode> {
         // SAFETY: client and list are live; the list is copied.
         ErrorCode(unsafe { sys::rd_kafka_subscribe(self.0.raw(), topics.raw()) }).into_result()
     }
 
-    /// Reads exactly these; `None` gives everything up. For groups that assign anew each time.
+    /// Assigns exactly these partitions; `None` unassigns all. For groups with the eager protocol.
     pub fn assign(&self, list: Option<&PartitionList>) -> Result<(), ErrorCode> {
         let raw = list.map_or(ptr::null(), PartitionList::raw);
         // SAFETY: client and list are live; the list is copied.
         ErrorCode(unsafe { sys::rd_kafka_assign(self.0.raw(), raw) }).into_result()
     }
 
-    /// Reads these as well. For cooperative groups.
+    /// Assigns these partitions in addition. For cooperative groups.
     pub fn incremental_assign(&self, list: &PartitionList) -> Result<(), ErrorCode> {
         // SAFETY: client and list are live; the error object is ours.
         unsafe { code::take(sys::rd_kafka_incremental_assign(self.0.raw(), list.raw())) }
     }
 
-    /// Gives these up; each must be assigned. For cooperative groups.
+    /// Unassigns these partitions; each must be assigned. For cooperative groups.
     pub fn incremental_unassign(&self, list: &PartitionList) -> Result<(), ErrorCode> {
         // SAFETY: as above.
         unsafe { code::take(sys::rd_kafka_incremental_unassign(self.0.raw(), list.raw())) }
     }
 
-    /// Whether what is being taken away belongs to someone else already.
+    /// Whether the partitions being revoked may already have another owner.
     pub fn is_assignment_lost(&self) -> bool {
         // SAFETY: the client is live.
         unsafe { sys::rd_kafka_assignment_lost(self.0.raw()) != 0 }
     }
 
-    /// Moves the readers of these partitions. What was fetched before is dropped at once: no older record is read after
-    /// this returns. The library's own thread answers, no broker; the first partition that it did not move is the error.
+    /// Moves the readers of these partitions. Records fetched before are dropped at once: no older record is read after
+    /// this returns. The library's own thread responds, not a broker; the error is that of the first partition not moved.
     pub fn seek(&self, list: &mut PartitionList, limit: Duration) -> Result<(), ErrorCode> {
         // SAFETY: client and list are live; nothing is written to the list after this returns.
         unsafe { code::take(sys::rd_kafka_seek_partitions(self.0.raw(), list.raw_mut(), millis(limit))) }?;
         list.iter().try_for_each(|entry| entry.error.into_result())
     }
 
-    /// Asks the coordinator to store these offsets; the answer comes to the queue as a commit event that
-    /// carries the number.
+    /// Commits these offsets at the coordinator; the response arrives in the queue as a commit event with the
+    /// number `request`.
     pub fn commit(&self, list: &PartitionList, answers: &Queue, request: usize) -> Result<(), ErrorCode> {
         let opaque: *mut c_void = ptr::without_provenance_mut(request);
         // SAFETY: client, list and queue are live; the list is copied, the library holds the queue until it has
-        // answered, and the number is never followed as a pointer. Without a callback the answer is an event.
+        // responded, and the number is never dereferenced. Without a callback the response is an event.
         let code =
             unsafe { sys::rd_kafka_commit_queue(self.0.raw(), list.raw(), answers.raw(), None, opaque) };
         ErrorCode(code).into_result()
@@ -108,14 +108,14 @@ impl Consumer {
         (code == 0 && high >= 0).then_some(high)
     }
 
-    /// Asks to leave the group, as soon as a join that is under way has ended: the rebalance that follows comes to the main
-    /// queue and is to be answered. See [`Consumer::is_member`].
+    /// Requests to leave the group, after a join in progress has ended: the rebalance that follows arrives in the main
+    /// queue and must be answered. See [`Consumer::is_member`].
     pub fn unsubscribe(&self) -> Result<(), ErrorCode> {
         // SAFETY: the client is live.
         ErrorCode(unsafe { sys::rd_kafka_unsubscribe(self.0.raw()) }).into_result()
     }
 
-    /// Whether the group has this member, as far as the client knows: false from when it asked to leave.
+    /// Whether the client is a member of the group, as far as it knows: false after it has requested to leave.
     pub fn is_member(&self) -> bool {
         // SAFETY: the client is live; the text is null or ends with a NUL, and is ours until it is freed.
         unsafe {
@@ -129,13 +129,13 @@ impl Consumer {
         }
     }
 
-    /// Begins to leave the group: what is still to be said (the last revoke) comes to this queue from now on.
+    /// Begins to leave the group: the remaining events (the last revoke) arrive in this queue from now on.
     pub fn close(&self, events: &Queue) -> Result<(), ErrorCode> {
-        // SAFETY: client and queue are live; the library holds the queue as long as it needs it.
+        // SAFETY: client and queue are live; the library holds the queue while it needs it.
         unsafe { code::take(sys::rd_kafka_consumer_close_queue(self.0.raw(), events.raw())) }
     }
 
-    /// Whether the group is left.
+    /// Whether the client has left the group.
     pub fn is_closed(&self) -> bool {
         // SAFETY: the client is live.
         unsafe { sys::rd_kafka_consumer_closed(self.0.raw()) != 0 }

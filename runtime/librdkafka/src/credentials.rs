@@ -1,4 +1,4 @@
-//! A secret from a file: every client has it from its beginning, and again when the file has changed.
+//! A secret from a file: every client gets it when it is created, and again when the file has changed.
 use std::ffi::CString;
 use std::fmt;
 use std::fs::File;
@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::Client;
 use super::token::{self, Token};
 
-/// A longer file is no password, and no token.
+/// A longer file is not a password or token.
 const FILE_MAX: u64 = 64 << 10;
 
-/// Why the secret of a file can't be used. It shows nothing of the secret.
+/// Why the secret of a file can't be used. Contains nothing of the secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the {secret} file {file} can't be used: {reason}")]
 pub struct CredentialsError {
@@ -21,17 +21,17 @@ pub struct CredentialsError {
     reason: String,
 }
 
-/// What is in a file.
+/// The kind of secret in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Secret {
     /// The password of PLAIN or SCRAM.
     Password,
-    /// The token of OAUTHBEARER. The client asks for a new one when most of its time is over: it has had it by then, if the
-    /// file has changed.
+    /// The token of OAUTHBEARER. The client requests a new one when most of its lifetime is over: by then it has received
+    /// it, if the file has changed.
     Token,
 }
 
-/// A secret that is in a file, and the clients that have it.
+/// A secret from a file, and the clients that use it.
 pub struct Credentials {
     kind: Secret,
     file: PathBuf,
@@ -43,7 +43,7 @@ struct Shared {
     clients: Vec<Holder>,
 }
 
-/// A client that has the secret.
+/// A client that uses the secret.
 struct Holder {
     client: Weak<Client>,
     user: CString,
@@ -54,16 +54,16 @@ impl Credentials {
     pub fn from_file(kind: Secret, file: PathBuf) -> Result<Arc<Credentials>, CredentialsError> {
         let shared = Mutex::new(Shared { secret: String::new(), clients: Vec::new() });
         let credentials = Credentials { kind, file, shared };
-        credentials.read_again(i64::MIN)?; // the first client knows whether it has ended
+        credentials.read_again(i64::MIN)?; // the first client checks whether it has expired
         Ok(Arc::new(credentials))
     }
 
-    /// Reads the file again and gives every client a secret that has changed: they use it for their next connection. True:
-    /// it has changed. `now_ms`, since 1970: a token that has ended is an error, changed or not.
+    /// Reads the file again and passes a changed secret to every client, which uses it for later connections. True if the
+    /// secret has changed. `now_ms`: since 1970; an expired token is an error, changed or not.
     pub fn read_again(&self, now_ms: i64) -> Result<bool, CredentialsError> {
         let secret = read(&self.file).map_err(|reason| self.error(reason))?;
-        if self.kind == Secret::Token && Token::new(&secret).is_ok_and(|token| token.ends <= now_ms) {
-            return Err(self.error(token::ENDED.to_owned()));
+        if self.kind == Secret::Token && Token::new(&secret).is_ok_and(|token| token.expires <= now_ms) {
+            return Err(self.error(token::EXPIRED.to_owned()));
         }
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         if secret == shared.secret {
@@ -79,13 +79,13 @@ impl Credentials {
         Ok(true)
     }
 
-    /// The property that has the secret, if there is one, and its value.
+    /// The property for the secret and its value; `None` for a token.
     pub(super) fn property(&self) -> Option<(&'static str, String)> {
         let secret = || self.shared.lock().unwrap_or_else(PoisonError::into_inner).secret.clone();
         (self.kind == Secret::Password).then(|| ("sasl.password", secret()))
     }
 
-    /// From now on the client of this user gets every new secret. The present one, too: it may be newer than the client.
+    /// Registers a client for new secrets. It also gets the current one, which may be newer than the client.
     pub(super) fn enroll(&self, client: &Arc<Client>, user: &str) -> Result<(), CredentialsError> {
         let user = CString::new(user).map_err(|_| self.error("the user contains a NUL byte".to_owned()))?;
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,7 +119,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The content, without the end of its last line.
+/// The content, without the line ending at its end.
 fn read(file: &Path) -> Result<String, String> {
     let mut text = String::new();
     let opened = File::open(file).and_then(|file| file.take(FILE_MAX + 1).read_to_string(&mut text));
@@ -141,18 +141,18 @@ mod tests {
     use super::super::{Producer, Properties};
     use super::*;
 
-    /// A file of the test's own, removed at its end.
-    struct Kept(PathBuf);
+    /// A temporary file, removed at the end of the test.
+    struct TemporaryFile(PathBuf);
 
-    impl Kept {
-        fn new(name: &str, content: &[u8]) -> Kept {
+    impl TemporaryFile {
+        fn new(name: &str, content: &[u8]) -> TemporaryFile {
             let file = std::env::temp_dir().join(format!("keylane-{}-{name}", std::process::id()));
             fs::write(&file, content).expect("a temporary file can be written");
-            Kept(file)
+            TemporaryFile(file)
         }
     }
 
-    impl Drop for Kept {
+    impl Drop for TemporaryFile {
         fn drop(&mut self) {
             let _gone = fs::remove_file(&self.0);
         }
@@ -165,7 +165,7 @@ mod tests {
             ("dos", "secret\r\n", "secret"),
             ("bare", " secret", " secret"),
         ] {
-            let file = Kept::new(name, content.as_bytes());
+            let file = TemporaryFile::new(name, content.as_bytes());
             assert_eq!(read(&file.0).as_deref(), Ok(expected), "{name}");
         }
     }
@@ -177,51 +177,53 @@ mod tests {
             ("binary", &[0xff, 0xfe], "it is not UTF-8"),
             ("large", &[b'a'; 70_000], "it is larger than 65536 bytes"),
         ] {
-            let file = Kept::new(name, content);
+            let file = TemporaryFile::new(name, content);
             let error = Credentials::from_file(Secret::Password, file.0.clone()).expect_err(name).to_string();
             assert!(error.contains(name) && error.contains(expected), "{error}");
         }
         let missing = Credentials::from_file(Secret::Password, "/nowhere/password".into())
-            .expect_err("it is not there");
+            .expect_err("the file does not exist");
         assert!(missing.to_string().contains("/nowhere/password"), "{missing}");
     }
 
     #[test]
-    fn clients_get_a_new_password_and_nobody_else_sees_it() {
-        let file = Kept::new("changing", b"first-canary\n");
+    fn clients_get_a_new_password_and_it_is_never_printed() {
+        let file = TemporaryFile::new("changing", b"first-canary\n");
         let credentials =
-            Credentials::from_file(Secret::Password, file.0.clone()).expect("there is a password");
+            Credentials::from_file(Secret::Password, file.0.clone()).expect("the file contains a password");
         let users = vec![("sasl.username".to_owned(), "alice".to_owned())];
         let properties = Properties::new(users).with_credentials(Some(Arc::clone(&credentials)));
-        let producer = Producer::new(&properties).expect("the properties are in order");
+        let producer = Producer::new(&properties).expect("the properties are valid");
         assert_eq!(credentials.read_again(0), Ok(false));
-        fs::write(&file.0, "second-canary").expect("it can be written");
+        fs::write(&file.0, "second-canary").expect("the file can be written");
         assert_eq!(credentials.read_again(0), Ok(true));
         assert_eq!(credentials.read_again(0), Ok(false));
         assert_eq!(credentials.property(), Some(("sasl.password", "second-canary".to_owned())));
-        fs::write(&file.0, "third\0canary").expect("it can be written");
-        let error = credentials.read_again(0).expect_err("the client can't take it");
+        fs::write(&file.0, "third\0canary").expect("the file can be written");
+        let error = credentials.read_again(0).expect_err("the client rejects it");
         let printed = format!("{error} {error:?} {properties:?} {credentials:?}");
         assert!(!printed.contains("canary"), "{printed}");
         drop(producer);
-        assert_eq!(credentials.read_again(0), Ok(true), "the client that could not take it is gone");
+        assert_eq!(credentials.read_again(0), Ok(true), "the client that rejected it is dropped");
     }
 
     #[test]
-    fn a_token_must_not_have_ended() {
+    fn an_expired_token_is_refused() {
         let sasl = [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "OAUTHBEARER")];
         let sasl = sasl.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let file = Kept::new("token", b"an-opaque-canary\n");
-        let credentials = Credentials::from_file(Secret::Token, file.0.clone()).expect("there is a token");
+        let file = TemporaryFile::new("token", b"an-opaque-canary\n");
+        let credentials =
+            Credentials::from_file(Secret::Token, file.0.clone()).expect("the file contains a token");
         let properties = Properties::new(sasl.to_vec()).with_credentials(Some(Arc::clone(&credentials)));
-        let producer = Producer::new(&properties).expect("nobody knows when it ends");
+        let producer = Producer::new(&properties).expect("the expiry of an opaque token is unknown");
         // {"sub":"alice","exp":1700000000}
-        fs::write(&file.0, "e30.eyJzdWIiOiJhbGljZSIsImV4cCI6MTcwMDAwMDAwMH0.").expect("it can be written");
-        let error = credentials.read_again(0).expect_err("it has ended").to_string();
-        assert!(error.contains("token file") && error.contains("it has ended"), "{error}");
+        fs::write(&file.0, "e30.eyJzdWIiOiJhbGljZSIsImV4cCI6MTcwMDAwMDAwMH0.")
+            .expect("the file can be written");
+        let error = credentials.read_again(0).expect_err("it has expired").to_string();
+        assert!(error.contains("token file") && error.contains("it has expired"), "{error}");
         assert!(!error.contains("eyJ") && !error.contains("canary"), "{error}");
-        let late = credentials.read_again(1_700_000_000_000).expect_err("it has ended").to_string();
-        assert_eq!(late, error, "a warning that repeats itself is written once");
+        let late = credentials.read_again(1_700_000_000_000).expect_err("it has expired").to_string();
+        assert_eq!(late, error, "a repeated warning is logged once");
         drop(producer);
     }
 }

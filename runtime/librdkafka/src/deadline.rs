@@ -1,22 +1,22 @@
-//! The one clock below the loop: it bounds waits for the C library and decides nothing else.
+//! The only clock below the event loop: it bounds waits for the C library and decides nothing else.
 use std::time::{Duration, Instant};
 
-/// A moment after which a wait is given up.
+/// The time at which a wait times out.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// So long from now.
+    /// The given time from now.
     pub fn after(limit: Duration) -> Deadline {
         Deadline(now() + limit)
     }
 
-    /// What is left of it.
+    /// The remaining time.
     pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(now())
     }
 
-    /// Whether nothing is left of it.
+    /// Whether no time remains.
     pub fn is_over(self) -> bool {
         self.remaining().is_zero()
     }
@@ -27,7 +27,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// A wait in the milliseconds that the C library counts in; at least 1 for any wait that is not zero.
+/// A wait in milliseconds, as the C library counts; at least 1 for any wait that is not zero.
 pub(super) fn millis(wait: Duration) -> i32 {
     let rounded_up = wait.as_micros().div_ceil(1000);
     i32::try_from(rounded_up).unwrap_or(i32::MAX)

@@ -1,4 +1,4 @@
-//! What the library has to tell.
+//! Events of the library.
 use std::ptr::NonNull;
 
 use rdkafka_sys as consts;
@@ -6,27 +6,27 @@ use rdkafka_sys as consts;
 use super::code::{self, ErrorCode};
 use super::{PartitionList, sys};
 
-/// One event. Not tied to a thread.
+/// One event. It can be sent between threads.
 #[derive(Debug)]
 pub struct ClientEvent(NonNull<sys::KafkaEvent>);
 
-// SAFETY: an event is memory that we own until we destroy it; the library has let go of it.
+// SAFETY: an event is memory that we own until we destroy it; the library no longer uses it.
 unsafe impl Send for ClientEvent {}
 
-/// The events that are told apart.
+/// The kinds of events that are distinguished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// Partitions are given or taken: [`ClientEvent::error`] says which, [`ClientEvent::partitions`] which ones.
+    /// Partitions are assigned or revoked: [`ClientEvent::error`] is which, [`ClientEvent::partitions`] the partitions.
     Rebalance,
-    /// Something went wrong.
+    /// An error.
     Error,
-    /// A commit was answered.
+    /// The response to a commit.
     Commit,
-    /// Records were delivered, or not.
+    /// Delivery reports of records.
     Delivery,
-    /// A record on a queue where none belongs.
+    /// A record on a queue that should have none.
     Record,
-    /// Another one, by the library's number.
+    /// Another kind, by the library's number.
     Other(i32),
 }
 
@@ -35,7 +35,7 @@ impl ClientEvent {
         ClientEvent(raw)
     }
 
-    /// Which kind.
+    /// The kind of the event.
     pub fn kind(&self) -> EventKind {
         // SAFETY: the event is live.
         match unsafe { sys::rd_kafka_event_type(self.raw()) } {
@@ -48,32 +48,32 @@ impl ClientEvent {
         }
     }
 
-    /// Its code.
+    /// The error code.
     pub fn error(&self) -> ErrorCode {
         // SAFETY: the event is live.
         ErrorCode(unsafe { sys::rd_kafka_event_error(self.raw()) })
     }
 
-    /// What it says in words.
+    /// The error message.
     pub fn text(&self) -> String {
         // SAFETY: the event is live; the string lives as long as it and is copied.
         unsafe { code::text(sys::rd_kafka_event_error_string(self.raw())) }
     }
 
-    /// Whether the client can't go on after it.
+    /// Whether the client can't continue after this event.
     pub fn is_fatal(&self) -> bool {
-        // The library reads this field without looking at the kind.
+        // The library reads this field without checking the kind.
         // SAFETY: the event is live and of the kind that has the field.
         self.kind() == EventKind::Error && unsafe { sys::rd_kafka_event_error_is_fatal(self.raw()) } != 0
     }
 
-    /// The number that was given with the request that it answers.
+    /// The number of the request to which this event is the response.
     pub fn request(&self) -> usize {
-        // SAFETY: the event is live. The pointer is a number of ours and never followed.
+        // SAFETY: the event is live. The pointer is a number of ours and never dereferenced.
         unsafe { sys::rd_kafka_event_opaque(self.raw()) }.addr()
     }
 
-    /// The partitions that it is about.
+    /// The partitions of the event.
     pub fn partitions(&self) -> PartitionList {
         // SAFETY: the event is live and so is its list, which is copied.
         unsafe { PartitionList::copy_of(sys::rd_kafka_event_topic_partition_list(self.raw())) }
@@ -92,7 +92,7 @@ impl ClientEvent {
 
 impl Drop for ClientEvent {
     fn drop(&mut self) {
-        // SAFETY: ours alone.
+        // SAFETY: owned by `self` only.
         unsafe { sys::rd_kafka_event_destroy(self.0.as_ptr()) }
     }
 }

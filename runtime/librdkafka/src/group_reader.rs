@@ -1,37 +1,37 @@
-//! What a group committed, read by a client that is used for nothing else, and not for long.
+//! Reads the committed offsets of groups with a short-lived client that is used for nothing else.
 //!
-//! The library keeps the coordinator of such requests in a cache of the client (`rdkafka_coord.c`), which makes them unfit for a
-//! client that lives long:
-//! - The cache holds the handle of a broker. When that broker is missing from the cluster's metadata, the handle ends for
-//!   good (`rd_kafka_broker_decommission`), and the broker gets another one when it is back. Requests wait for the old one:
-//!   only a connection of some broker that comes or goes meanwhile makes the library look for the coordinator again. And as
-//!   long as the cache holds the handle its thread cannot end: it wakes a thousand times a second.
-//! - An answer that another broker is the coordinator does not change the cache.
-//! - A request that runs out of time while it waits for the coordinator is freed, and freed again when the coordinator is
-//!   found: `rd_kafka_admin_coord_request` gives up its reference, then `rd_kafka_coord_req_fail` does. The process aborts,
-//!   at best. So no request runs out of time here: its client ends before.
+//! The library caches the coordinator of such requests in the client (`rdkafka_coord.c`), so a long-lived client
+//! can't be used for them:
+//! - The cache holds the handle of a broker. When that broker disappears from the cluster's metadata, the handle is
+//!   decommissioned (`rd_kafka_broker_decommission`), and the broker gets another handle when it returns. Requests wait for
+//!   the old one: only the connect or disconnect of some broker makes the library look for the coordinator again. And while
+//!   the cache holds the handle its thread can't end: it wakes a thousand times a second.
+//! - A response that another broker is the coordinator does not change the cache.
+//! - A request that times out while it waits for the coordinator is freed, and freed again when the coordinator is
+//!   found: `rd_kafka_admin_coord_request` drops its reference, then `rd_kafka_coord_req_fail` does. The process aborts,
+//!   at best. So no request times out here: its client is dropped before.
 use std::ffi::CStr;
 use std::time::Duration;
 
 use super::{ConfigError, Consumer, ErrorCode, PartitionList, Properties, Queue, Requests};
 
-/// The longest limit that the library takes: longer than any client of this kind lives.
+/// The longest timeout that the library accepts: longer than any client of this kind lives.
 const REQUEST_LIMIT: Duration = Duration::from_hours(1);
 
-/// Reads what groups committed. It waits for brokers: it is for a helper thread.
+/// Reads the committed offsets of groups. It waits for brokers, so it must run on a helper thread.
 #[derive(Debug)]
 pub struct GroupReader(Requests);
 
 impl GroupReader {
-    /// One that is not connected yet. The properties are those of a consumer, which joins no group.
+    /// A reader that is not connected yet. The properties are those of a consumer; it joins no group.
     pub fn new(properties: &Properties) -> Result<GroupReader, ConfigError> {
         let consumer = Consumer::new(properties)?;
         Ok(GroupReader(Requests::new(consumer.client(), Queue::new(consumer.client()))))
     }
 
-    /// What a group committed for these partitions, or for all. `stable`: a partition with an undecided transaction has the
-    /// error [`ErrorCode::UNSTABLE_OFFSET_COMMIT`]. Gives itself back if the coordinator answered; otherwise what it knows
-    /// of the coordinator is of no more use.
+    /// The offsets that a group has committed for these partitions, or for all. `stable`: a partition with a pending
+    /// transaction has the error [`ErrorCode::UNSTABLE_OFFSET_COMMIT`]. Returns the reader if the coordinator responded;
+    /// otherwise its cached coordinator can't be used any more.
     pub fn read(
         mut self,
         group: &CStr,
@@ -50,7 +50,7 @@ impl GroupReader {
     }
 }
 
-/// Whether it is the group's coordinator that answers so.
+/// Whether the group's coordinator sent this response.
 fn is_of_coordinator(code: ErrorCode) -> bool {
     matches!(
         code,
@@ -66,22 +66,22 @@ mod tests {
     use super::*;
     use crate::MockCluster;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
-    /// The coordinator comes back after the read has run out of time: nothing is left that it could answer.
+    /// The coordinator returns after the read has timed out: no request remains that it could answer.
     #[test]
     fn a_read_without_an_answer_ends_its_client() {
         let mock = MockCluster::start(2).expect("the mock cluster starts");
-        mock.set_coordinator(c"group", 2).expect("it takes coordinators");
-        mock.set_broker_up(2, false).expect("it can be taken away");
+        mock.set_coordinator(c"group", 2).expect("the mock cluster accepts a coordinator");
+        mock.set_broker_up(2, false).expect("the broker can be stopped");
         let mut properties = Properties::default();
         properties.set("bootstrap.servers", mock.bootstrap_servers());
         properties.set("group.id", "group");
-        let reader = || GroupReader::new(&properties).expect("the properties are right");
+        let reader = || GroupReader::new(&properties).expect("the properties are valid");
         let (left, found) = reader().read(c"group", None, true, Duration::from_millis(500));
         assert_eq!((left.is_some(), found.err()), (false, Some(ErrorCode::TIMED_OUT)));
-        mock.set_broker_up(2, true).expect("it can come back");
-        let (left, found) = reader().read(c"group", None, true, PATIENCE);
+        mock.set_broker_up(2, true).expect("the broker can be started");
+        let (left, found) = reader().read(c"group", None, true, TIMEOUT);
         assert_eq!((left.is_some(), found.err()), (true, None));
     }
 }

@@ -6,33 +6,33 @@ use std::slice;
 use super::code::ErrorCode;
 use super::sys;
 
-/// A list that we own.
+/// An owned list.
 #[derive(Debug)]
 pub struct PartitionList(NonNull<sys::RawList>);
 
-// SAFETY: a list is plain memory without ties to a thread; `&mut` is needed to change it.
+// SAFETY: a list is plain memory that is not bound to a thread; changing it needs `&mut`.
 unsafe impl Send for PartitionList {}
 
-/// One element as it stands in a list.
+/// One element of a list.
 #[derive(Clone, Copy, Debug)]
 pub struct ListEntry<'a> {
-    /// The topic's name.
+    /// The topic name.
     pub topic: &'a CStr,
-    /// The partition's number.
+    /// The partition number.
     pub partition: i32,
-    /// An offset, a timestamp or one of the library's markers: the function that filled it says which.
+    /// An offset, a timestamp or one of the library's markers, depending on the function that filled the list.
     pub offset: i64,
     /// The metadata of a commit, untrusted bytes.
     pub metadata: &'a [u8],
-    /// What became of this partition.
+    /// The error of this partition.
     pub error: ErrorCode,
 }
 
 impl PartitionList {
-    /// An empty list with room for so many.
+    /// An empty list with this capacity.
     pub fn with_capacity(capacity: usize) -> PartitionList {
         let size = c_int::try_from(capacity).unwrap_or(c_int::MAX);
-        // SAFETY: takes a number; the library aborts the process rather than return null.
+        // SAFETY: the argument is a number; the library aborts the process rather than return null.
         let raw = unsafe { sys::rd_kafka_topic_partition_list_new(size) };
         PartitionList(NonNull::new(raw).expect("the library does not return null here"))
     }
@@ -46,7 +46,7 @@ impl PartitionList {
         }
     }
 
-    /// Adds a partition with what a commit is to store, and the code that stays there if nobody answers.
+    /// Adds a partition with the offset and metadata to commit, and the code that remains if there is no response.
     pub fn push_commit(
         &mut self,
         topic: &CStr,
@@ -77,13 +77,13 @@ impl PartitionList {
         unsafe { entries(self.0.as_ptr()) }
     }
 
-    /// How many.
+    /// The number of elements.
     pub fn len(&self) -> usize {
         // SAFETY: the list is ours and live.
         usize::try_from(unsafe { (*self.0.as_ptr()).cnt }).unwrap_or(0)
     }
 
-    /// Whether there is none.
+    /// Whether the list has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -96,7 +96,7 @@ impl PartitionList {
         if raw.is_null() {
             return PartitionList::with_capacity(0);
         }
-        // SAFETY: not null, so the caller's promise holds; the copy is ours.
+        // SAFETY: not null, so the caller's guarantee holds; the copy is ours.
         let copy = unsafe { sys::rd_kafka_topic_partition_list_copy(raw) };
         PartitionList(NonNull::new(copy).expect("the library does not return null here"))
     }
@@ -117,12 +117,12 @@ impl Drop for PartitionList {
     }
 }
 
-/// The elements of a list that somebody owns.
+/// The elements of a list with any owner.
 ///
 /// # Safety
 /// The list lives and does not change during `'a`.
 unsafe fn entries<'a>(raw: *const sys::RawList) -> impl Iterator<Item = ListEntry<'a>> {
-    // SAFETY: the list lives, says the caller; `elems` points to `cnt` elements, or is null if there are none.
+    // SAFETY: the caller guarantees that the list lives; `elems` points to `cnt` elements, or is null if there are none.
     let elements: &'a [sys::RawEntry] = unsafe {
         let count = usize::try_from((*raw).cnt).unwrap_or(0);
         if count == 0 { &[] } else { slice::from_raw_parts((*raw).elems, count) }
@@ -131,7 +131,7 @@ unsafe fn entries<'a>(raw: *const sys::RawList) -> impl Iterator<Item = ListEntr
     elements.iter().map(|element| unsafe { entry(element) })
 }
 
-/// An element of somebody's list.
+/// An element of a list with any owner.
 ///
 /// # Safety
 /// Name and metadata belong to the element, and live and do not change as long as it is borrowed.

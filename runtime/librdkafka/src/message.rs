@@ -1,4 +1,4 @@
-//! A record, lent by the library for the time of a callback.
+//! A record, borrowed from the library during a callback.
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr;
@@ -11,7 +11,7 @@ use super::sys;
 /// `RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME`.
 const LOG_APPEND_TIME: c_int = 2;
 
-/// One Kafka record. Everything in it is bytes of somebody else: nothing is decoded, nothing copied.
+/// One Kafka record. All its parts are foreign bytes: nothing is decoded or copied.
 #[derive(Clone, Copy)]
 pub struct Message<'a> {
     raw: &'a sys::RawMessage,
@@ -26,7 +26,7 @@ pub struct Headers<'a> {
     life: PhantomData<&'a sys::RawMessage>,
 }
 
-/// A header's name and value; an absent value and an empty one are different things.
+/// A header's name and value; an absent value differs from an empty one.
 pub type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 
 impl<'a> Message<'a> {
@@ -36,7 +36,7 @@ impl<'a> Message<'a> {
     /// The message is a record, not an error, and belongs to the library, which keeps it during `'a`.
     pub(super) unsafe fn new(raw: &'a sys::RawMessage) -> Result<Message<'a>, ErrorCode> {
         let mut headers: *mut sys::KafkaHeaders = ptr::null_mut();
-        // SAFETY: the message is the library's; the headers it parses belong to the message.
+        // SAFETY: the message belongs to the library; the headers that it parses belong to the message.
         let code = ErrorCode(unsafe { sys::rd_kafka_message_headers(raw, &raw mut headers) });
         if !code.is_none() && code != ErrorCode::NOENT {
             return Err(code);
@@ -44,23 +44,23 @@ impl<'a> Message<'a> {
         Ok(Message { raw, headers: Headers { raw: headers, next: 0, life: PhantomData } })
     }
 
-    /// Kafka's offset.
+    /// The offset in the partition.
     pub fn offset(&self) -> i64 {
         self.raw.offset
     }
 
-    /// Milliseconds since 1970; −1: none. Of a record that comes back to its producer with an error: always −1.
-    /// The second: whether it is that of the broker which stored the record (`message.timestamp.type=LogAppendTime`).
+    /// Milliseconds since 1970, or −1 for none; in a delivery report with an error it is always −1.
+    /// The second value: whether the broker set it when it stored the record (`message.timestamp.type=LogAppendTime`).
     pub fn timestamp(&self) -> (i64, bool) {
         let mut kind: c_int = 0;
-        // SAFETY: the message is the library's and no error message.
+        // SAFETY: the message belongs to the library and is not an error.
         let timestamp = unsafe { sys::rd_kafka_message_timestamp(self.raw, &raw mut kind) };
         (timestamp, kind == LOG_APPEND_TIME)
     }
 
-    /// The key; an empty key is a key.
+    /// The key; an empty key differs from none.
     pub fn key(&self) -> Option<&'a [u8]> {
-        // SAFETY: the library gives null or so many bytes, which live as long as the message.
+        // SAFETY: the library returns null or `key_len` bytes, which live as long as the message.
         unsafe { bytes(self.raw.key, self.raw.key_len) }
     }
 
@@ -70,7 +70,7 @@ impl<'a> Message<'a> {
         unsafe { bytes(self.raw.payload, self.raw.len) }
     }
 
-    /// The headers from the first on.
+    /// All headers.
     pub fn headers(&self) -> Headers<'a> {
         self.headers
     }
@@ -94,12 +94,12 @@ impl<'a> Iterator for Headers<'a> {
             return None;
         }
         self.next += 1;
-        // SAFETY: the library gave the name; the value is null or so many bytes; both live with the headers.
+        // SAFETY: the library returned the name; the value is null or `size` bytes; both live with the headers.
         Some(unsafe { (whole_name(name), bytes(value, size)) })
     }
 }
 
-/// What lies before the name of a header in the library's memory (`rd_kafka_header_t`).
+/// The fields before the name of a header in the library's memory (`rd_kafka_header_t`).
 #[repr(C)]
 struct BeforeName {
     serialized_size: usize,
@@ -108,12 +108,12 @@ struct BeforeName {
     value: *const c_void,
 }
 
-/// Whether headers lie so. The library's interface gives names as C strings, but a name may hold NUL bytes, and its length
-/// stands in a structure that is not part of the interface: that it is where we look is tried once.
+/// Whether headers have this layout. The library's interface returns names as C strings, but a name may contain NUL bytes,
+/// and its length is in a structure that is not part of the interface: the assumed layout is verified once.
 static LAYOUT_IS_KNOWN: LazyLock<bool> = LazyLock::new(|| {
     let (name, value) = (b"a\0b", b"v");
-    // SAFETY: the headers are ours and live until they are destroyed; name and value are copied with the sizes given. The
-    // name lies behind at least four words of its own allocation in every version of the library that has headers.
+    // SAFETY: the headers are ours and live until they are destroyed; name and value are copied with the sizes passed. The
+    // name follows at least four words of its own allocation in every version of the library that has headers.
     unsafe {
         let headers = sys::rd_kafka_headers_new(1);
         sys::rd_kafka_header_add(headers, name.as_ptr().cast(), 3, value.as_ptr().cast(), 1);
@@ -135,12 +135,12 @@ fn before(name: *const c_char) -> *const BeforeName {
 /// The name of a header, with all its bytes.
 ///
 /// # Safety
-/// The library gave this name, and it lives during `'a`.
+/// The library returned this name, and it lives during `'a`.
 unsafe fn whole_name<'a>(name: *const c_char) -> &'a [u8] {
     if *LAYOUT_IS_KNOWN {
-        // SAFETY: the layout was tried: this is the header that the name belongs to.
+        // SAFETY: the layout was verified: this is the header of the name.
         let size = unsafe { before(name).read_unaligned() }.name_size;
-        // SAFETY: the library keeps so many bytes of the name, and a NUL behind them.
+        // SAFETY: the library stores `size` bytes of the name, followed by a NUL.
         return unsafe { slice::from_raw_parts(name.cast(), size) };
     }
     // SAFETY: the name ends with a NUL.
@@ -148,8 +148,8 @@ unsafe fn whole_name<'a>(name: *const c_char) -> &'a [u8] {
 }
 
 /// # Safety
-/// The pointer is null or points to so many bytes that live and do not change during `'a`.
+/// The pointer is null or points to `size` bytes that live and do not change during `'a`.
 unsafe fn bytes<'a>(pointer: *const c_void, size: usize) -> Option<&'a [u8]> {
-    // SAFETY: not null, so the caller's promise holds.
+    // SAFETY: not null, so the caller's guarantee holds.
     (!pointer.is_null()).then(|| unsafe { slice::from_raw_parts(pointer.cast::<u8>(), size) })
 }

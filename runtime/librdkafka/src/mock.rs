@@ -1,4 +1,4 @@
-//! The library's mock cluster: brokers in this process, reached over loopback with the real client code.
+//! The library's mock cluster: brokers in this process, to which clients connect over loopback.
 use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::code::{self, ErrorCode};
 use super::deadline::millis;
 use super::{Client, ConfigError, Properties, sys};
 
-/// A mock cluster. It keeps 5 MiB (and 100,000 batches) per partition and silently drops what is older.
+/// A mock cluster. It keeps 5 MiB (and 100,000 batches) per partition and silently drops older records.
 #[derive(Debug)]
 pub struct MockCluster {
     raw: NonNull<sys::Mock>,
@@ -16,13 +16,13 @@ pub struct MockCluster {
     _client: Arc<Client>,
 }
 
-// SAFETY: every function of the mock cluster that is used here hands its work to the cluster's own thread.
+// SAFETY: every function of the mock cluster that is used here passes its work to the cluster's own thread.
 unsafe impl Send for MockCluster {}
 // SAFETY: as above.
 unsafe impl Sync for MockCluster {}
 
 impl MockCluster {
-    /// So many brokers, on free ports of the loopback interface.
+    /// Starts this number of brokers, on free ports of the loopback interface.
     pub fn start(brokers: u16) -> Result<MockCluster, ConfigError> {
         let client = Properties::default().create(sys::TYPE_PRODUCER, 0)?;
         // SAFETY: the client is live.
@@ -32,7 +32,7 @@ impl MockCluster {
         Ok(MockCluster { raw, _client: client })
     }
 
-    /// How to reach it.
+    /// Its bootstrap servers.
     pub fn bootstrap_servers(&self) -> String {
         // SAFETY: the cluster is live; the string lives as long as it and is copied.
         unsafe { code::text(sys::rd_kafka_mock_cluster_bootstraps(self.raw.as_ptr())) }
@@ -46,23 +46,23 @@ impl MockCluster {
         ErrorCode(code).into_result()
     }
 
-    /// How long a new group waits for more members: 3 s unless this says otherwise.
+    /// Sets how long a new group waits for more members (default 3 s).
     pub fn set_initial_rebalance_delay(&self, delay: Duration) {
         // SAFETY: the cluster is live.
         unsafe { sys::rd_kafka_mock_group_initial_rebalance_delay_ms(self.raw.as_ptr(), millis(delay)) }
     }
 
-    /// The next requests of this kind (Kafka's API key) get these answers.
+    /// Sets the errors in the responses to the next requests of this kind (Kafka's API key).
     pub fn push_errors(&self, api_key: i16, errors: &[ErrorCode]) {
         let codes: Vec<i32> = errors.iter().map(|error| error.0).collect();
-        // SAFETY: the cluster is live; the codes are copied, and so many are given.
+        // SAFETY: the cluster is live; the codes are copied, and their number is passed.
         unsafe {
             let mock = self.raw.as_ptr();
             sys::rd_kafka_mock_push_request_errors_array(mock, api_key, codes.len(), codes.as_ptr());
         }
     }
 
-    /// Takes a broker away, or brings it back. Brokers count from 1.
+    /// Stops or starts a broker. Broker ids begin at 1.
     pub fn set_broker_up(&self, broker: i32, up: bool) -> Result<(), ErrorCode> {
         // SAFETY: the cluster is live.
         let code = unsafe {
@@ -93,7 +93,7 @@ impl MockCluster {
         ErrorCode(code).into_result()
     }
 
-    /// Delays every answer of a broker.
+    /// Delays every response of a broker.
     pub fn set_round_trip_time(&self, broker: i32, delay: Duration) -> Result<(), ErrorCode> {
         // SAFETY: the cluster is live.
         let code = unsafe { sys::rd_kafka_mock_broker_set_rtt(self.raw.as_ptr(), broker, millis(delay)) };
@@ -103,7 +103,7 @@ impl MockCluster {
 
 impl Drop for MockCluster {
     fn drop(&mut self) {
-        // SAFETY: ours alone, and its client still lives.
+        // SAFETY: owned by `self` only, and its client is live.
         unsafe { sys::rd_kafka_mock_cluster_destroy(self.raw.as_ptr()) }
     }
 }

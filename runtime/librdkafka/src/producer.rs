@@ -26,12 +26,12 @@ pub struct ProducerTopic {
     _client: Arc<Client>,
 }
 
-// SAFETY: topic handles are counted references to an object that is locked inside.
+// SAFETY: topic handles are reference counted and refer to an object with an internal lock.
 unsafe impl Send for ProducerTopic {}
 // SAFETY: as above; nothing is changed through the handle.
 unsafe impl Sync for ProducerTopic {}
 
-/// A record to send; its bytes are copied.
+/// A record to send; the producer copies its bytes.
 #[derive(Clone, Copy)]
 pub struct ProduceRecord<'a> {
     /// `None`: the configured partitioner decides.
@@ -42,30 +42,30 @@ pub struct ProduceRecord<'a> {
     pub key: Option<&'a [u8]>,
     /// The value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
-    /// In order. Names are bytes: Kafka's own clients write UTF-8, nothing enforces it.
+    /// The headers, in order. Names are bytes: Kafka's own clients write UTF-8, but nothing enforces it.
     pub headers: &'a [Header<'a>],
-    /// Comes back with the delivery report.
+    /// Returned with the delivery report.
     pub token: usize,
 }
 
-/// What became of one record.
+/// The delivery report of one record.
 #[derive(Clone, Copy)]
 pub struct Delivered<'e> {
-    /// The record's.
+    /// The token of the record.
     pub token: usize,
-    /// Where it went.
+    /// The partition to which it was sent.
     pub partition: i32,
-    /// Its offset there; meaningless after an error.
+    /// Its offset in the partition; meaningless after an error.
     pub offset: i64,
-    /// [`ErrorCode::NONE`] if the brokers have it.
+    /// [`ErrorCode::NONE`] if the brokers have stored it.
     pub error: ErrorCode,
     message: &'e sys::RawMessage,
 }
 
 impl<'e> Delivered<'e> {
-    /// The record itself, as it was sent.
+    /// The record, as it was sent.
     pub fn record(&self) -> Result<Message<'e>, ErrorCode> {
-        // SAFETY: the message belongs to the event, which lives during `'e`; of a report, too, it has key, value and
+        // SAFETY: the message belongs to the event, which lives during `'e`; in a report, too, it has key, value and
         // headers, whatever its error.
         unsafe { Message::new(self.message) }
     }
@@ -78,7 +78,7 @@ impl Producer {
         Ok(Producer(client))
     }
 
-    /// The client behind it.
+    /// The underlying client.
     pub fn client(&self) -> &Arc<Client> {
         &self.0
     }
@@ -90,21 +90,21 @@ impl Producer {
         Queue::from_raw(&self.0, raw).expect("every client has this queue")
     }
 
-    /// A handle on a topic; `None` if the name can't be a topic's.
+    /// A handle of a topic; `None` if the topic name is invalid.
     pub fn topic(&self, name: &CStr) -> Option<ProducerTopic> {
         // SAFETY: the client is live; the name is copied; null means the client's default configuration.
         let raw = unsafe { sys::rd_kafka_topic_new(self.0.raw(), name.as_ptr(), ptr::null_mut()) };
         Some(ProducerTopic { raw: NonNull::new(raw)?, _client: Arc::clone(&self.0) })
     }
 
-    /// Queues a record. On error nothing is queued and no report will come.
+    /// Queues a record. After an error nothing is queued and no report follows.
     pub fn produce(&self, topic: &ProducerTopic, record: &ProduceRecord<'_>) -> Result<(), ErrorCode> {
         let headers = OwnedHeaders::new(record.headers);
         let token: *mut c_void = ptr::without_provenance_mut(record.token);
         let (key, key_len) = parts(record.key);
         let (value, value_len) = parts(record.value);
-        // SAFETY: client and topic are live, and the topic is the client's or the library refuses it. Every tag
-        // is followed by arguments of the types that rdkafka.h gives for it, up to END. Key and value are copied
+        // SAFETY: client and topic are live, and the topic belongs to the client or the library rejects it. Every tag
+        // is followed by arguments of the types that rdkafka.h specifies for it, up to END. Key and value are copied
         // (MSG_F_COPY). The headers belong to the library if and only if it returns success.
         let code = unsafe {
             sys::rd_kafka_producev(
@@ -137,20 +137,20 @@ impl Producer {
         result
     }
 
-    /// Sends what is queued without waiting for more to fill a batch, and waits until every record has its
-    /// report. Somebody else must take the reports meanwhile.
+    /// Sends the queued records without waiting for more to fill a batch, and waits until every record has its
+    /// report. Another thread must take the reports meanwhile.
     pub fn flush(&self, limit: Duration) -> Result<(), ErrorCode> {
         // SAFETY: the client is live.
         ErrorCode(unsafe { sys::rd_kafka_flush(self.0.raw(), millis(limit)) }).into_result()
     }
 
-    /// Gives up every record that has no report yet: each gets one with an error.
+    /// Drops every record that has no report yet: each gets a report with an error.
     pub fn purge(&self) -> Result<(), ErrorCode> {
         // SAFETY: the client is live.
         ErrorCode(unsafe { sys::rd_kafka_purge(self.0.raw(), PURGE_ALL) }).into_result()
     }
 
-    /// Raises a fatal error, as idempotence does when its sequence is broken: for tests of what replaces the producer.
+    /// Raises a fatal error, as idempotence does when its sequence is broken: to test the replacement of the producer.
     #[doc(hidden)]
     pub fn break_down(&self) {
         // SAFETY: the client is live and the text ends with a NUL.
@@ -163,7 +163,7 @@ impl Producer {
         };
     }
 
-    /// How many records and reports are on their way.
+    /// The number of records and reports in the producer's queues.
     pub fn queued(&self) -> usize {
         // SAFETY: the client is live.
         usize::try_from(unsafe { sys::rd_kafka_outq_len(self.0.raw()) }).unwrap_or(0)
@@ -185,21 +185,21 @@ impl ClientEvent {
 
 impl Drop for ProducerTopic {
     fn drop(&mut self) {
-        // SAFETY: the reference is ours and the client still lives.
+        // SAFETY: the reference is ours and the client is live.
         unsafe { sys::rd_kafka_topic_destroy(self.raw.as_ptr()) }
     }
 }
 
-/// Headers that the library has not taken yet.
+/// Headers that do not belong to the library yet.
 struct OwnedHeaders(*mut sys::KafkaHeaders);
 
 impl OwnedHeaders {
     fn new(headers: &[Header<'_>]) -> OwnedHeaders {
-        // SAFETY: takes a number; the library aborts the process rather than return null.
+        // SAFETY: the argument is a number; the library aborts the process rather than return null.
         let raw = unsafe { sys::rd_kafka_headers_new(headers.len()) };
         for (name, value) in headers {
             let (value, size) = parts(*value);
-            // SAFETY: the headers are ours; name and value are copied, each with the size given.
+            // SAFETY: the headers are ours; name and value are copied, each with the size passed.
             unsafe {
                 sys::rd_kafka_header_add(raw, name.as_ptr().cast(), signed(name.len()), value, signed(size));
             }
@@ -210,17 +210,17 @@ impl OwnedHeaders {
 
 impl Drop for OwnedHeaders {
     fn drop(&mut self) {
-        // SAFETY: the library has not taken them, else they would have been forgotten.
+        // SAFETY: they do not belong to the library, or they would have been forgotten.
         unsafe { sys::rd_kafka_headers_destroy(self.0) }
     }
 }
 
-/// Null for what is absent; never null for what is there, even if it is empty.
+/// Null for an absent value; never null for a present one, even if it is empty.
 fn parts(bytes: Option<&[u8]>) -> (*const c_void, usize) {
     bytes.map_or((ptr::null(), 0), |bytes| (bytes.as_ptr().cast(), bytes.len()))
 }
 
-/// No slice is longer than this type can say.
+/// Converts the size of a slice, which always fits.
 fn signed(size: usize) -> isize {
     isize::try_from(size).expect("a slice is never longer than isize::MAX")
 }

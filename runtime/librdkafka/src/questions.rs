@@ -1,4 +1,4 @@
-//! What is asked of the brokers before a client begins its work. They may be away: that is waited for, not an error.
+//! Requests to the brokers before a client begins its work. Unavailable brokers are waited for; that is no error.
 use std::ffi::{CStr, CString};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,108 +11,108 @@ use super::{
     admin_broker, create_topics, describe_topics,
 };
 
-/// After so long it is said that the brokers do not answer.
-const QUIET: Duration = Duration::from_secs(3);
-/// How long the first try may take. Any broker may be asked, and one that hangs must not hold up what another would answer;
-/// each try after one that failed may take twice as long, up to the client's own limit.
+/// After this time it is reported that the brokers do not answer.
+const REPORT_AFTER: Duration = Duration::from_secs(3);
+/// Timeout of the first attempt. Any broker may be contacted, and one that hangs must not delay what another would answer;
+/// each attempt after a failed one may take twice as long, up to the client's own limit.
 const FIRST_TRY: Duration = Duration::from_secs(3);
-/// The pause between two tries; it serves the client's events.
+/// The pause between two attempts, in which the client's events are served.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long a signal waits until it is heard.
+/// The longest delay until a signal is noticed.
 const STEP: Duration = Duration::from_millis(50);
-/// How long a topic that was just created may be unknown.
+/// How long a newly created topic may be unknown.
 const CREATED_LIMIT: Duration = Duration::from_secs(15);
 
-/// A question that has no answer, or not yet; the waiting goes on unless the caller breaks.
+/// A request without a response yet; waiting continues unless the caller breaks.
 #[derive(Clone, Debug)]
 pub struct Unanswered {
-    /// What does not work yet, for people; `None`: it only takes its time.
+    /// What fails at the moment, for messages; `None`: the request only takes time.
     pub reason: Option<String>,
 }
 
-/// Asks the caller whether to go on waiting.
+/// Lets the caller decide whether to continue to wait.
 pub type StartupRetry<'a> = &'a mut dyn FnMut(&Unanswered) -> ControlFlow<()>;
 
-/// Why waiting is of no use.
+/// Why waiting can't help.
 #[derive(Debug, thiserror::Error)]
 pub enum PermanentStartupError {
-    /// A topic name that can't be one.
+    /// An invalid topic name.
     #[error("topic `{0}`: not a topic name")]
     TopicName(String),
-    /// A group name that can't be one.
+    /// An invalid group name.
     #[error("group `{0}`: not a group name")]
     GroupName(String),
     /// Topics are missing.
     #[error("{}", missing(.topics, .purpose))]
     TopicsMissing {
-        /// Which; one at least.
+        /// The names; at least one.
         topics: Vec<String>,
-        /// What they are for.
+        /// The purpose of the topics.
         purpose: &'static str,
     },
     /// A topic could not be created.
     #[error("{0}")]
     TopicNotCreated(String),
-    /// A topic may not be used.
+    /// Access to a topic is denied.
     #[error("{purpose} `{topic}` can't be used: {code}; grant this user {rights} on it")]
     TopicDenied {
-        /// Which.
+        /// The topic.
         topic: String,
-        /// What it is for.
+        /// Its purpose.
         purpose: &'static str,
-        /// What the broker says.
+        /// The broker's error.
         code: ErrorCode,
-        /// What is missing.
+        /// The missing rights.
         rights: &'static str,
     },
-    /// The brokers refuse who we are.
+    /// The brokers reject our credentials.
     #[error("authentication failed: {0}; check `sasl.*` and `security.protocol` under [kafka.client]")]
     Authentication(String),
     /// The secret of a file can't be used any more.
     #[error("authentication failed: {0}")]
     Credentials(CredentialsError),
-    /// We do not trust who they say they are.
+    /// We do not trust the brokers' certificate.
     #[error(
         "the brokers' certificate is not trusted: {0}; check `ssl.ca.location` under [kafka.client] and the host names \
          in `bootstrap_servers`"
     )]
     Certificate(String),
-    /// No thread could be had.
-    #[error("no thread to ask the brokers: {0}")]
+    /// A thread could not be started.
+    #[error("can't start a thread for requests to the brokers: {0}")]
     System(#[from] std::io::Error),
-    /// The caller did not want to wait longer.
+    /// The caller stopped waiting.
     #[error("stopped while waiting for the brokers")]
     Stopped,
 }
 
-/// What topics are for, in messages.
+/// The purpose of topics, for messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Purpose {
-    /// What they are.
+    /// A noun for the topics.
     pub name: &'static str,
-    /// What a user needs on them.
+    /// The rights that a user needs on them.
     pub rights: &'static str,
 }
 
-/// How many partitions a topic is created with; `None`: as many as the brokers are configured for.
+/// The number of partitions of a new topic; `None`: the brokers' default.
 pub type NewPartitions<'a> = &'a dyn Fn(&CStr) -> Option<i32>;
 
-/// The questions of one client.
+/// The startup requests of one client.
 pub struct Questions<'a> {
     client: &'a Arc<Client>,
     events: &'a Queue,
-    /// How long the next try may take, and any.
+    /// The timeout of the next attempt, and the maximum.
     limits: (Duration, Duration),
     retry: StartupRetry<'a>,
 }
 
 impl<'a> Questions<'a> {
-    /// `events`: the client's main queue, which is served meanwhile. `limit`: how long one answer may take.
+    /// `events`: the client's main queue, which is served while waiting. `limit`: the timeout of one response.
     pub fn new(client: &'a Arc<Client>, events: &'a Queue, limit: Duration, retry: StartupRetry<'a>) -> Self {
         Questions { client, events, limits: (FIRST_TRY.min(limit), limit), retry }
     }
 
-    /// A broker that answers.
+    /// Returns a broker that responds.
     pub fn broker(&mut self) -> Result<AdminBroker, PermanentStartupError> {
         loop {
             match self.ask(admin_broker)? {
@@ -122,8 +122,8 @@ impl<'a> Questions<'a> {
         }
     }
 
-    /// Asks something that waits for a broker, for as long as a try may take, and serves the client's events meanwhile. The
-    /// question has a thread of its own: a signal, or a refusal of who we are, does not wait for an answer.
+    /// Runs a request that waits for a broker, with the current timeout, and serves the client's events meanwhile. The
+    /// request has its own thread: a signal, or an authentication failure, does not wait for a response.
     pub fn ask<T: Send + 'static>(
         &mut self,
         question: impl FnOnce(&Arc<Client>, Duration) -> T + Send + 'static,
@@ -131,29 +131,29 @@ impl<'a> Questions<'a> {
         let (client, (limit, _)) = (Arc::clone(self.client), self.limits);
         let (answer, answered) = mpsc::sync_channel(1);
         let ask = move || {
-            // Nobody hears it if the waiting was broken off.
-            let _unheard = answer.send(question(&client, limit));
+            // The receiver is dropped if the wait was stopped.
+            let _dropped = answer.send(question(&client, limit));
         };
         thread::Builder::new().name("keylane-question".to_owned()).spawn(ask)?;
-        let quiet = Deadline::after(QUIET);
+        let report = Deadline::after(REPORT_AFTER);
         loop {
             match answered.recv_timeout(STEP) {
                 Ok(answer) => return Ok(answer),
                 Err(RecvTimeoutError::Disconnected) => {
-                    unreachable!("a question that panics ends the process")
+                    unreachable!("a request that panics ends the process")
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     let reason = self.serve(Duration::ZERO)?;
                     let reason =
-                        reason.or_else(|| quiet.is_over().then(|| "the brokers do not answer".to_owned()));
-                    self.go_on(reason)?;
+                        reason.or_else(|| report.is_over().then(|| "the brokers do not answer".to_owned()));
+                    self.retry_or_stop(reason)?;
                 }
             }
         }
     }
 
-    /// Waits until the brokers have described every topic, in the order of their names. What is missing is created if
-    /// there are `partitions` to create it with.
+    /// Waits until the brokers have described every topic, in the order of `names`. Missing topics are created if
+    /// `partitions` is set.
     pub fn topics(
         &mut self,
         names: &[CString],
@@ -162,15 +162,16 @@ impl<'a> Questions<'a> {
     ) -> Result<Vec<TopicDescription>, PermanentStartupError> {
         let mut created: Option<Deadline> = None;
         loop {
-            let asked = names.to_vec();
+            let requested = names.to_vec();
             let found = self.ask(move |client, limit| {
-                admin_broker(client, limit).and_then(|broker| describe_topics(client, &asked, broker, limit))
+                admin_broker(client, limit)
+                    .and_then(|broker| describe_topics(client, &requested, broker, limit))
             })?;
             let reason = match found.map(|found| sort(names, &found)) {
                 Err(code) => unanswered(code),
                 Ok(Found::All(topics)) => return Ok(topics),
                 Ok(Found::NotYet(reason)) => reason,
-                Ok(Found::Wrong(topic, code)) => return Err(purpose.refuses(topic, code)),
+                Ok(Found::Wrong(topic, code)) => return Err(purpose.error(topic, code)),
                 Ok(Found::Missing(missing)) => match (created, partitions) {
                     (None, Some(partitions)) => {
                         let new = |name: CString| NewTopic { partitions: partitions(&name), name };
@@ -191,17 +192,17 @@ impl<'a> Questions<'a> {
         }
     }
 
-    /// Serves the client's events for a while; some of them end the waiting.
+    /// Serves the client's events during the pause; some of them end the wait.
     pub fn wait(&mut self, reason: String) -> Result<(), PermanentStartupError> {
         let (limit, most) = self.limits;
         self.limits.0 = (2 * limit).min(most);
-        let heard = self.serve(PAUSE)?;
-        self.go_on(Some(heard.unwrap_or(reason)))
+        let error = self.serve(PAUSE)?;
+        self.retry_or_stop(Some(error.unwrap_or(reason)))
     }
 
-    /// Takes the client's events for so long. Gives the last error among them.
+    /// Serves the client's events for this time. Returns the last error among them.
     fn serve(&mut self, limit: Duration) -> Result<Option<String>, PermanentStartupError> {
-        let (limit, mut heard) = (Deadline::after(limit), None);
+        let (limit, mut last_error) = (Deadline::after(limit), None);
         loop {
             match self.events.poll(limit.remaining()) {
                 Some(event) if event.kind() == EventKind::Error => {
@@ -213,18 +214,18 @@ impl<'a> Questions<'a> {
                         ErrorCode::SSL if is_about_certificate(&text) => {
                             return Err(PermanentStartupError::Certificate(text));
                         }
-                        _ => heard = Some(text),
+                        _ => last_error = Some(text),
                     }
                 }
                 Some(_) => {}
-                None if limit.is_over() => return Ok(heard),
+                None if limit.is_over() => return Ok(last_error),
                 None => {}
             }
         }
     }
 
-    /// Asks the caller. Without a reason there is nothing to say yet.
-    fn go_on(&mut self, reason: Option<String>) -> Result<(), PermanentStartupError> {
+    /// Lets the caller decide. Without a reason there is nothing to report yet.
+    fn retry_or_stop(&mut self, reason: Option<String>) -> Result<(), PermanentStartupError> {
         match (self.retry)(&Unanswered { reason }) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(PermanentStartupError::Stopped),
@@ -233,7 +234,7 @@ impl<'a> Questions<'a> {
 }
 
 impl Purpose {
-    fn refuses(self, topic: String, code: ErrorCode) -> PermanentStartupError {
+    fn error(self, topic: String, code: ErrorCode) -> PermanentStartupError {
         let Purpose { name: purpose, rights } = self;
         match code {
             ErrorCode::TOPIC_EXCEPTION => PermanentStartupError::TopicName(topic),
@@ -258,7 +259,7 @@ fn missing(topics: &[String], purpose: &str) -> String {
     }
 }
 
-/// Whether OpenSSL refuses the brokers' certificate. The code is that of any failed handshake, which may pass.
+/// Whether OpenSSL rejects the brokers' certificate. The code is that of any failed handshake, which may be temporary.
 fn is_about_certificate(text: &str) -> bool {
     text.contains("certificate verify failed")
 }
@@ -267,11 +268,11 @@ fn unanswered(code: ErrorCode) -> String {
     format!("the brokers do not answer: {code}")
 }
 
-/// What an answer comes to.
+/// The result of describing topics.
 enum Found {
     All(Vec<TopicDescription>),
     Missing(Vec<CString>),
-    /// This one will not do, however often it is asked for.
+    /// A permanent error of this topic.
     Wrong(String, ErrorCode),
     NotYet(String),
 }

@@ -10,17 +10,17 @@ use super::deadline::millis;
 use super::event::ClientEvent;
 use super::{WakeHandle, sys};
 
-/// A queue of the library. BlockedOn its client alive.
+/// A queue of the library. Keeps its client alive.
 #[derive(Debug)]
 pub struct Queue {
     raw: RawQueue,
-    /// Written by the library's threads while the callback is set; the drop of `raw` takes the callback off
-    /// before this memory goes, which is why it is declared after it.
+    /// Written by the library's threads while the callback is set. Declared after `raw`, whose drop removes the callback
+    /// before this memory is freed.
     signal: Option<Box<Signal>>,
     client: Arc<Client>,
 }
 
-/// What the library's threads touch when a queue gets its first entry.
+/// State that the library's threads use when a queue gets its first entry.
 #[derive(Debug)]
 struct Signal {
     ready: AtomicBool,
@@ -30,11 +30,11 @@ struct Signal {
 #[derive(Debug)]
 struct RawQueue(NonNull<sys::KafkaQueue>);
 
-// SAFETY: the library's queues are locked inside; which thread serves one is up to us.
+// SAFETY: the library's queues have an internal lock; which thread serves one is up to us.
 unsafe impl Send for RawQueue {}
 
 impl Queue {
-    /// A queue of its own, for answers.
+    /// A new queue, for responses.
     pub fn new(client: &Arc<Client>) -> Queue {
         // SAFETY: the client is live.
         let raw = unsafe { sys::rd_kafka_queue_new(client.raw()) };
@@ -46,13 +46,13 @@ impl Queue {
         Some(Queue { raw: RawQueue(raw), signal: None, client: Arc::clone(client) })
     }
 
-    /// From now on the first entry that comes into the empty queue wakes the thread. Counts as woken at once, so
-    /// that what is in the queue already is not overlooked.
+    /// From now on the first entry that arrives in the empty queue wakes the thread. The queue counts as ready at once, so
+    /// that entries already in it are found.
     pub fn wakes(mut self, wake: &WakeHandle) -> Queue {
         let signal = Box::new(Signal { ready: AtomicBool::new(true), wake: Arc::clone(wake) });
         let opaque: *const Signal = &raw const *signal;
-        // SAFETY: the queue is live. The signal stays where it is until `raw` is dropped, which takes the
-        // callback off under the queue's lock, under which it is called. It is only ever shared.
+        // SAFETY: the queue is live. The signal is not moved until `raw` is dropped, which removes the
+        // callback under the queue's lock, under which it is called. It is only ever shared.
         unsafe {
             sys::rd_kafka_queue_cb_event_enable(self.raw(), Some(on_entry), opaque.cast_mut().cast());
         }
@@ -61,12 +61,12 @@ impl Queue {
         self
     }
 
-    /// Whether there may be something to find. Always true for a queue that wakes nobody.
+    /// Whether the queue may have entries. Always true for a queue that wakes no thread.
     pub fn is_ready(&self) -> bool {
         self.signal.as_ref().is_none_or(|signal| signal.ready.load(Ordering::Acquire))
     }
 
-    /// Says before a look that it will find everything, or after it that it did not.
+    /// Cleared before a poll, and set again after a poll that may have left entries.
     pub(super) fn set_ready(&self, ready: bool) {
         if let Some(signal) = &self.signal {
             signal.ready.store(ready, Ordering::Release);
@@ -80,7 +80,7 @@ impl Queue {
         Some(ClientEvent::from_raw(NonNull::new(event)?))
     }
 
-    /// As [`Queue::poll`] without waiting, and without asking the library when there is nothing to find.
+    /// As [`Queue::poll`] without waiting, and without calling the library when the queue is not ready.
     pub fn poll_now(&self) -> Option<ClientEvent> {
         if !self.is_ready() {
             return None;
@@ -104,8 +104,8 @@ impl Queue {
 
 impl Drop for RawQueue {
     fn drop(&mut self) {
-        // SAFETY: the queue is live and the handle is ours; taking the callback off waits for a call of it that
-        // runs, because both happen under the queue's lock.
+        // SAFETY: the queue is live and the handle is ours; removing the callback waits for a running call of it,
+        // because both happen under the queue's lock.
         unsafe {
             sys::rd_kafka_queue_cb_event_enable(self.0.as_ptr(), None, std::ptr::null_mut());
             sys::rd_kafka_queue_destroy(self.0.as_ptr());

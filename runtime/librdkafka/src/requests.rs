@@ -1,4 +1,4 @@
-//! Requests whose answers come to a queue: offsets of logs and of a group, and what topics are. Nothing here waits.
+//! Requests whose responses arrive in a queue: offsets of logs and of a group, and descriptions of topics. They do not wait.
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ const GROUP_OFFSETS: i32 = 14;
 const TOPICS: i32 = 19;
 const LOG_OFFSETS: i32 = 21;
 
-/// Up to where a log counts.
+/// Which part of a log is visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
-    /// All of it: `RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED`.
+    /// All records: `RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED`.
     Uncommitted = 0,
-    /// What lies before the first transaction that has not ended.
+    /// The records before the first open transaction.
     Committed = 1,
 }
 
-/// Sends requests of one client. Each has a number, which [`ClientEvent::request`] gives with its answer.
+/// Sends requests of one client. Each has a number, which [`ClientEvent::request`] returns for its response.
 #[derive(Debug)]
 pub struct Requests {
     client: Arc<Client>,
@@ -32,23 +32,23 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// `answers`: where the answers come.
+    /// `answers`: the queue for the responses.
     pub fn new(client: &Arc<Client>, answers: Queue) -> Requests {
         Requests { client: Arc::clone(client), answers, last: 0 }
     }
 
-    /// The next answer, without waiting.
+    /// The next response, without waiting.
     pub fn next_answer(&self) -> Option<ClientEvent> {
         self.answers.poll_now()
     }
 
-    /// The next answer, if one comes in time.
+    /// The next response, if one arrives in time.
     pub fn wait_for_answer(&self, limit: Duration) -> Option<ClientEvent> {
         self.answers.poll(limit)
     }
 
     /// Replaces timestamps, [`BEGINNING`](super::BEGINNING) and [`END`](super::END) in a list by offsets: see
-    /// [`ClientEvent::log_offsets`]. All leaders have to answer; to be told of one whatever the others do, ask for it alone.
+    /// [`ClientEvent::log_offsets`]. All leaders must respond; to be independent of the others, request one partition alone.
     pub fn log_offsets(&mut self, mut list: PartitionList, isolation: Isolation, limit: Duration) -> usize {
         let (number, options) = self.begin(LOG_OFFSETS, limit);
         options.set_isolation(isolation);
@@ -59,9 +59,9 @@ impl Requests {
         number
     }
 
-    /// What a group committed for these partitions, or for all: see [`ClientEvent::group_offsets`], and
-    /// [`GroupReader`](super::GroupReader) for why no other client asks. `stable`: a partition with an undecided transaction
-    /// answers with [`ErrorCode::UNSTABLE_OFFSET_COMMIT`].
+    /// The offsets that a group has committed for these partitions, or for all: see [`ClientEvent::group_offsets`], and
+    /// [`GroupReader`](super::GroupReader) for why no other client requests them. `stable`: a partition with a pending
+    /// transaction has the error [`ErrorCode::UNSTABLE_OFFSET_COMMIT`].
     pub(super) fn group_offsets(
         &mut self,
         group: &CStr,
@@ -74,25 +74,25 @@ impl Requests {
             options.require_stable_offsets();
         }
         let list = list.map_or(ptr::null(), PartitionList::raw);
-        // SAFETY: client, options, queue and list are live; group and list are copied into the order, and from there.
+        // SAFETY: client, options, queue and list are live; group and list are copied into the request, and from there.
         unsafe {
-            let mut order = sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), list);
+            let mut request = sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), list);
             sys::rd_kafka_ListConsumerGroupOffsets(
                 self.client.raw(),
-                &raw mut order,
+                &raw mut request,
                 1,
                 options.raw(),
                 self.answers.raw(),
             );
-            sys::rd_kafka_ListConsumerGroupOffsets_destroy(order);
+            sys::rd_kafka_ListConsumerGroupOffsets_destroy(request);
         }
         number
     }
 
-    /// What these topics are: see [`ClientEvent::topics`]. None of them is created by asking.
+    /// Describes these topics: see [`ClientEvent::topics`]. The request creates none of them.
     pub fn topics(&mut self, names: &[CString], broker: AdminBroker, limit: Duration) -> usize {
         let (number, options) = self.begin(TOPICS, limit);
-        options.ask(broker);
+        options.set_broker(broker);
         let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
         // SAFETY: client, options and queue are live; the names are copied into the collection and from there.
         unsafe {
@@ -113,12 +113,12 @@ impl Requests {
 
 impl Options {
     fn set_request(&self, number: usize) {
-        // SAFETY: the options are live; the number is never followed as a pointer.
+        // SAFETY: the options are live; the number is never dereferenced.
         unsafe { sys::rd_kafka_AdminOptions_set_opaque(self.raw_mut(), ptr::without_provenance_mut(number)) }
     }
 
     fn set_isolation(&self, isolation: Isolation) {
-        // SAFETY: the options are live, and the error is ours. It is none: the operation has this option.
+        // SAFETY: the options are live, and the error is ours. There is none: the operation has this option.
         let _set = unsafe {
             code::take(sys::rd_kafka_AdminOptions_set_isolation_level(self.raw_mut(), isolation as c_int))
         };
@@ -132,19 +132,19 @@ impl Options {
 }
 
 impl ClientEvent {
-    /// The answer to [`Requests::log_offsets`]: per partition its offset, or why it is not known. After a timestamp behind
-    /// the last record it is [`END`]. A leader that did not answer, for whatever reason, is a timeout.
+    /// The response to [`Requests::log_offsets`]: each partition with its offset or an error. For a timestamp after
+    /// the last record the offset is [`END`]. A leader that did not respond, for whatever reason, is a timeout.
     pub fn log_offsets(&self) -> Result<Vec<ListEntry<'_>>, ErrorCode> {
         self.error().into_result()?;
         let mut count = 0;
-        // SAFETY: the event is live; the array of pointers and what they point to belong to it.
+        // SAFETY: the event is live; the array of pointers and its targets belong to it.
         unsafe {
             let result = sys::rd_kafka_event_ListOffsets_result(self.raw());
             let infos = array(sys::rd_kafka_ListOffsets_result_infos(result, &raw mut count), count);
             let of_info = |info: &*const sys::LogOffset| {
                 let entry = entry(&*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info));
-                // Of a leader that gave no answer the library drops the error: what is left is the offset that it
-                // began with, which means nothing (`rd_kafka_ListOffsets_response_merge`).
+                // The library drops the error of a leader that did not respond: what remains is the initial offset, which
+                // is meaningless (`rd_kafka_ListOffsets_response_merge`).
                 let unanswered = entry.error.is_none() && entry.offset < END;
                 ListEntry { error: if unanswered { ErrorCode::TIMED_OUT } else { entry.error }, ..entry }
             };
@@ -152,7 +152,7 @@ impl ClientEvent {
         }
     }
 
-    /// The answer to [`Requests::group_offsets`]: per partition offset (negative: no commit), metadata and error.
+    /// The response to [`Requests::group_offsets`]: each partition with offset (negative: no commit), metadata and error.
     pub fn group_offsets(&self) -> Result<PartitionList, ErrorCode> {
         self.error().into_result()?;
         let mut count = 0;
@@ -171,11 +171,11 @@ impl ClientEvent {
         }
     }
 
-    /// The answer to [`Requests::topics`].
+    /// The response to [`Requests::topics`].
     pub fn topics(&self) -> Result<Vec<TopicDescription>, ErrorCode> {
         self.error().into_result()?;
         let mut count = 0;
-        // SAFETY: the event is live; the array of pointers and what they point to belong to it.
+        // SAFETY: the event is live; the array of pointers and its targets belong to it.
         unsafe {
             let result = sys::rd_kafka_event_DescribeTopics_result(self.raw());
             let topics = array(sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count), count);
@@ -189,29 +189,29 @@ mod tests {
     use super::*;
     use crate::{END, MockCluster, Producer, Properties};
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
-    /// The library's answer has neither an offset nor an error then.
+    /// The library's response then has neither an offset nor an error.
     #[test]
-    fn an_offset_that_its_leader_did_not_give_is_an_error() {
+    fn an_offset_that_its_leader_did_not_return_is_an_error() {
         let mock = MockCluster::start(1).expect("the mock cluster starts");
-        mock.create_topic(c"orders", 1).expect("it takes topics");
+        mock.create_topic(c"orders", 1).expect("the mock cluster accepts topics");
         let mut properties = Properties::default();
         properties.set("bootstrap.servers", mock.bootstrap_servers());
-        let producer = Producer::new(&properties).expect("the properties are right");
+        let producer = Producer::new(&properties).expect("the properties are valid");
         let mut requests = Requests::new(producer.client(), Queue::new(producer.client()));
         let mut end = |limit| {
             let mut list = PartitionList::with_capacity(1);
             list.push(c"orders", 0, END);
             requests.log_offsets(list, Isolation::Uncommitted, limit);
-            let answer = requests.wait_for_answer(PATIENCE).expect("every request has an answer");
+            let answer = requests.wait_for_answer(TIMEOUT).expect("every request has a response");
             answer.log_offsets().and_then(|entries| {
-                let entry = entries.first().expect("one partition was asked for");
+                let entry = entries.first().expect("one partition was requested");
                 entry.error.into_result().map(|()| entry.offset)
             })
         };
-        assert_eq!(end(PATIENCE), Ok(0));
-        mock.set_round_trip_time(1, PATIENCE).expect("it can be slow");
+        assert_eq!(end(TIMEOUT), Ok(0));
+        mock.set_round_trip_time(1, TIMEOUT).expect("the delay can be set");
         assert_eq!(end(Duration::from_millis(500)), Err(ErrorCode::TIMED_OUT));
     }
 }

@@ -1,35 +1,35 @@
-//! What the client must know of a bearer token.
+//! The parts of a bearer token that the client needs.
 use std::ffi::CString;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-/// The end of the year 9999, in milliseconds since 1970: of a token that does not say when it ends only the brokers know.
-const NO_END: i64 = 253_402_300_799_000;
-/// What the client calls a user whose token does not name one; it is only for messages.
+/// The end of the year 9999, in milliseconds since 1970: for tokens without an expiry time, which only the brokers know.
+const NO_EXPIRY: i64 = 253_402_300_799_000;
+/// The user name for a token that does not name one; it is only for messages.
 const NO_NAME: &str = "the token's user";
 
-/// Why a token whose time is over can't be used.
-pub(super) const ENDED: &str = "it has ended: let whoever makes tokens write a new one";
+/// Why an expired token can't be used.
+pub(super) const EXPIRED: &str = "it has expired: write a new token to the file";
 
 /// A token of OAUTHBEARER.
 pub(super) struct Token {
     pub(super) text: CString,
-    /// Whose it is.
+    /// The user.
     pub(super) principal: CString,
-    /// When it ends, in milliseconds since 1970.
-    pub(super) ends: i64,
+    /// When it expires, in milliseconds since 1970.
+    pub(super) expires: i64,
 }
 
 impl Token {
-    /// Takes end (`exp`) and user (`sub`) from the claims, if it is a JWT. Its signature is for the brokers.
+    /// Reads expiry (`exp`) and user (`sub`) from the claims, if it is a JWT. The brokers verify its signature.
     ///
     /// # Errors
-    /// It has characters that no token has (RFC 6750), such as a byte order mark or a space.
+    /// If it has characters that a token can't have (RFC 6750), such as a byte order mark or a space.
     pub(super) fn new(text: &str) -> Result<Token, String> {
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("it has a character that is not visible ASCII: write the token alone, as UTF-8 without a byte \
+            return Err("it has a character that is not visible ASCII: write only the token, as UTF-8 without a byte \
                         order mark"
                 .to_owned());
         }
@@ -38,12 +38,12 @@ impl Token {
         Ok(Token {
             text: CString::new(text).map_err(|_| "it contains a NUL byte".to_owned())?,
             principal: CString::new(principal).map_err(|_| "its user contains a NUL byte".to_owned())?,
-            ends: claims.get("exp").and_then(millis).unwrap_or(NO_END),
+            expires: claims.get("exp").and_then(millis).unwrap_or(NO_EXPIRY),
         })
     }
 }
 
-/// Null for a token that is no JWT.
+/// Null for a token that is not a JWT.
 fn claims(text: &str) -> Value {
     let mut parts = text.split('.');
     let payload = match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -54,14 +54,11 @@ fn claims(text: &str) -> Value {
     serde_json::from_slice(&json).unwrap_or(Value::Null)
 }
 
-/// Seconds, perhaps with a fraction, which is dropped.
+/// Converts seconds, perhaps with a fraction, which is dropped.
 fn millis(seconds: &Value) -> Option<i64> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a cast of floats stops at the ends, and the limit is below"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "casts of floats saturate, and the limit is below")]
     let whole = seconds.as_i64().or_else(|| seconds.as_f64().map(|seconds| seconds as i64))?;
-    Some(whole.saturating_mul(1_000).min(NO_END))
+    Some(whole.saturating_mul(1_000).min(NO_EXPIRY))
 }
 
 #[cfg(test)]
@@ -74,8 +71,8 @@ mod tests {
     }
 
     #[test]
-    fn user_and_end_are_those_of_the_claims() {
-        let unknown = (NO_NAME, NO_END);
+    fn user_and_expiry_are_those_of_the_claims() {
+        let unknown = (NO_NAME, NO_EXPIRY);
         for (text, expected) in [
             (jwt(r#"{"sub":"alice","exp":1700000000}"#), ("alice", 1_700_000_000_000)),
             (jwt(r#"{"sub":"alice","exp":1700000000.75}"#), ("alice", 1_700_000_000_000)),
@@ -87,11 +84,11 @@ mod tests {
             ("a.!!.b".to_owned(), unknown),
         ] {
             let token = Token::new(&text).expect("any text may be a token");
-            let found = (token.principal.to_str().expect("UTF-8"), token.ends);
+            let found = (token.principal.to_str().expect("UTF-8"), token.expires);
             assert_eq!((found, token.text.to_str()), (expected, Ok(text.as_str())), "{text}");
         }
         for text in ["a\0b", "canary\u{feff}", "\u{feff}canary", "can ary", "canary\u{2026}"] {
-            let error = Token::new(text).err().expect("no token has these");
+            let error = Token::new(text).err().expect("a token can't have these characters");
             assert!(error.contains("visible ASCII") && !error.contains("canary"), "{error}");
         }
     }

@@ -1,4 +1,4 @@
-//! One file descriptor that wakes a thread, whatever happened.
+//! One file descriptor that wakes a thread for any cause.
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-/// Wakes the thread that sleeps in [`Wake::wait`]. Cheap when that thread is awake already: only the first call
+/// Wakes the thread that sleeps in [`Wake::wait`]. Cheap if that thread is already awake: only the first call
 /// after a wait writes to the descriptor.
 #[derive(Debug)]
 pub struct Wake {
@@ -15,31 +15,31 @@ pub struct Wake {
     pending: AtomicBool,
 }
 
-/// Shared by everybody who may wake the thread.
+/// Shared by all threads that may wake it.
 pub type WakeHandle = Arc<Wake>;
 
 impl Wake {
-    /// A new one, with nothing pending.
+    /// Creates one with nothing pending.
     pub fn new() -> io::Result<WakeHandle> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Arc::new(Wake { fd, pending: AtomicBool::new(false) }))
     }
 
-    /// Ends the current wait, or the next one. Whatever is to be found must be in place before.
+    /// Ends the current wait, or the next one. The data for the woken thread must be in place before.
     pub fn wake(&self) {
         if !self.pending.swap(true, Ordering::AcqRel) {
-            // It can only fail if the counter is full, and then the thread is woken anyway.
+            // The write fails only if the counter is full, and then the thread is woken anyway.
             let _full = rustix::io::write(&self.fd, &1_u64.to_ne_bytes());
         }
     }
 
-    /// Sleeps until woken or until the time is over; `None` waits without limit. Returns whether it was woken.
-    /// Look at everything after it returns: several wakes count as one.
+    /// Sleeps until woken or until the timeout; `None` waits without limit. Returns whether it was woken.
+    /// Check every source after it returns: several wakes count as one.
     pub fn wait(&self, timeout: Option<Duration>) -> bool {
         let limit =
             timeout.map(|wait| Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 }));
         let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
-        // An interrupted wait is a short one: the caller looks around and comes back.
+        // An interrupted wait is a short one: the caller checks its sources and waits again.
         let ready = poll(&mut fds, limit.as_ref()).unwrap_or(0);
         let mut counter = [0_u8; 8];
         let _empty = rustix::io::read(&self.fd, &mut counter);
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn a_wake_before_the_wait_is_not_lost() {
-        let wake = Wake::new().expect("an eventfd can be made");
+        let wake = Wake::new().expect("an eventfd can be created");
         assert!(!wake.wait(Some(Duration::ZERO)));
         wake.wake();
         wake.wake();
@@ -62,11 +62,11 @@ mod tests {
     }
 
     #[test]
-    fn another_thread_wakes_us() {
-        let wake = Wake::new().expect("an eventfd can be made");
+    fn a_wake_of_another_thread_ends_the_wait() {
+        let wake = Wake::new().expect("an eventfd can be created");
         let other = Arc::clone(&wake);
         let thread = std::thread::spawn(move || other.wake());
         assert!(wake.wait(None));
-        thread.join().expect("it only wakes");
+        thread.join().expect("the thread only wakes");
     }
 }

@@ -1,41 +1,41 @@
-//! The bytes of events from fetch to their ending: copied out of the client's buffers at once, so that no fetch buffer is
+//! The bytes of records from fetch to outcome: copied out of the client's buffers at once, so that no fetch buffer is
 //! pinned.
 //!
-//! Records lie back to back in blocks. A block is reused when nothing in it is needed any more; records larger than
-//! a block get one of their own, which is given back to the system. An event that waits for a retry may need its record
-//! for minutes: when blocks are mostly holes, what is left in the emptiest one is moved together with newer records. A
-//! place therefore names a record, not an address.
+//! Records are stored back to back in blocks. A block is reused when all its records are released. A record larger than
+//! a block gets its own block, which is freed on release. An event that waits for a retry may need its record for
+//! minutes: when most of the memory is unused, the records of the emptiest block are moved to the current one. A slot
+//! therefore identifies a record, not an address.
 
 use keylane_core::ArenaSlot;
 
 const BLOCK_BYTES: usize = 256 << 10;
-/// A block with so little left in it may be emptied.
+/// A block with at most this many live bytes may be compacted.
 const SPARSE_BYTES: usize = BLOCK_BYTES / 4;
-/// Below this many blocks nothing is moved.
+/// Below this number of blocks no record is moved.
 const BLOCKS_MIN: usize = 32;
-/// Marks an absent key, value or header value, as on Kafka's own wire.
+/// Marks an absent key, value or header value, as in Kafka's wire format.
 const ABSENT: u32 = u32::MAX;
-/// Number of the place, key length, value length, length of the headers, number of headers and [`LOG_APPEND_TIME`].
+/// Fields of the preamble: slot, key length, value length, length of the headers, number of headers with [`LOG_APPEND_TIME`].
 const PREAMBLE: usize = 5;
 const PREAMBLE_BYTES: usize = 4 * PREAMBLE;
-/// Stands beside the number of headers: the record's time is that of the broker which stored it.
+/// Flag in the number of headers: the broker set the record's timestamp.
 const LOG_APPEND_TIME: u32 = 1 << 31;
-/// What the core keeps per queued event, about.
+/// Approximate bookkeeping of the core per queued event.
 const BOOKKEEPING_BYTES: usize = 64;
 
-/// Bytes of records between fetch and ending. One owner, no locks.
+/// Bytes of records between fetch and outcome. One owner, no locks.
 #[derive(Debug, Default)]
 pub struct Arena {
     blocks: Vec<Block>,
-    /// Blocks of the usual size with nothing in them.
+    /// Empty blocks of the normal size.
     free: Vec<usize>,
-    /// Positions in `blocks` whose memory was given back.
+    /// Indexes into `blocks` whose memory was freed.
     vacant: Vec<usize>,
     current: Option<usize>,
-    /// By the number of a place.
-    places: Vec<At>,
-    free_places: Vec<u32>,
-    /// The headers of the record being stored: they are dear to walk, so they are walked once.
+    /// By slot.
+    slots: Vec<Location>,
+    free_slots: Vec<u32>,
+    /// The headers of the record being stored. Iterating them is expensive, so they are packed once.
     packed: Vec<u8>,
 }
 
@@ -46,35 +46,35 @@ struct Block {
     live_bytes: usize,
 }
 
-/// Where a record is now.
+/// The current location of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct At {
+struct Location {
     block: u32,
     offset: u32,
-    /// Bytes that it takes there: to forget a record is no reason to look at it.
+    /// Its size in bytes, so that a release does not read the record.
     size: u32,
 }
 
-/// Nowhere: the place is free.
-const NOWHERE: At = At { block: u32::MAX, offset: 0, size: 0 };
+/// Marks a free slot.
+const FREE: Location = Location { block: u32::MAX, offset: 0, size: 0 };
 
-/// A header as it came: the name is bytes, too.
+/// A header as read; the name is bytes, too.
 pub type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// A record as it was read, byte for byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredRecord<'a> {
-    /// Absent and empty differ.
+    /// The key; absent and empty differ.
     pub key: Option<&'a [u8]>,
-    /// Absent: a tombstone.
+    /// The value; absent: a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Headers still packed.
+    /// The headers, packed.
     pub headers: Headers<'a>,
-    /// Its time is that of the broker which stored it.
+    /// Whether the broker set its timestamp.
     pub log_append_time: bool,
 }
 
-/// Packed headers, in their order.
+/// Packed headers, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers<'a> {
     packed: &'a [u8],
@@ -82,7 +82,7 @@ pub struct Headers<'a> {
 }
 
 impl Arena {
-    /// Copies a record in. Gives its place and the bytes it counts as.
+    /// Stores a copy of a record. Returns its slot and the number of bytes that it counts as.
     pub fn store<'h>(
         &mut self,
         key: Option<&[u8]>,
@@ -93,11 +93,11 @@ impl Arena {
         let count = self.pack(headers) | if log_append_time { LOG_APPEND_TIME } else { 0 };
         let payload = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + self.packed.len();
         let size = PREAMBLE_BYTES + payload;
-        let index = self.block_with_room(size);
-        let block = self.blocks.get_mut(index).expect("a block that exists");
-        let at = At { block: small(index), offset: small(block.bytes.len()), size: small(size) };
-        let place = take_place(&mut self.places, &mut self.free_places, at);
-        for number in [place, length_of(key), length_of(value), small(self.packed.len()), count] {
+        let index = self.block_with_capacity(size);
+        let block = self.blocks.get_mut(index).expect("the block exists");
+        let at = Location { block: small(index), offset: small(block.bytes.len()), size: small(size) };
+        let slot = take_slot(&mut self.slots, &mut self.free_slots, at);
+        for number in [slot, length_of(key), length_of(value), small(self.packed.len()), count] {
             block.bytes.extend_from_slice(&number.to_le_bytes());
         }
         block.bytes.extend_from_slice(key.unwrap_or_default());
@@ -105,45 +105,45 @@ impl Arena {
         block.bytes.extend_from_slice(&self.packed);
         block.live += 1;
         block.live_bytes += size;
-        (ArenaSlot(place.into()), small(size + BOOKKEEPING_BYTES))
+        (ArenaSlot(slot.into()), small(size + BOOKKEEPING_BYTES))
     }
 
-    /// A record that was stored and not released.
-    pub fn get(&self, place: ArenaSlot) -> StoredRecord<'_> {
-        let At { block, offset, .. } = self.at(place);
-        let block = self.blocks.get(block as usize).expect("places come from `store`");
-        let bytes = block.bytes.get(offset as usize..).expect("places come from `store`");
+    /// Returns a record that was stored and not released.
+    pub fn get(&self, slot: ArenaSlot) -> StoredRecord<'_> {
+        let Location { block, offset, .. } = self.at(slot);
+        let block = self.blocks.get(block as usize).expect("slots come from `store`");
+        let bytes = block.bytes.get(offset as usize..).expect("slots come from `store`");
         Packed::read(bytes).record
     }
 
-    /// Forgets a record.
-    pub fn release(&mut self, place: ArenaSlot) {
-        let At { block, size, .. } = self.at(place);
+    /// Releases a record.
+    pub fn release(&mut self, slot: ArenaSlot) {
+        let Location { block, size, .. } = self.at(slot);
         let index = block as usize;
-        let block = self.blocks.get_mut(index).expect("places come from `store`");
+        let block = self.blocks.get_mut(index).expect("slots come from `store`");
         block.live -= 1;
         block.live_bytes -= size as usize;
-        let number = number_of(place);
-        if let Some(at) = self.places.get_mut(number as usize) {
-            *at = NOWHERE;
-            self.free_places.push(number);
+        let number = number_of(slot);
+        if let Some(at) = self.slots.get_mut(number as usize) {
+            *at = FREE;
+            self.free_slots.push(number);
         }
         self.reuse_if_empty(index);
     }
 
-    /// Memory held, in use or not.
+    /// Allocated memory in bytes, in use or not.
     pub fn bytes(&self) -> usize {
         self.blocks.iter().map(|block| block.bytes.capacity()).sum()
     }
 
-    fn at(&self, place: ArenaSlot) -> At {
-        let at = self.places.get(number_of(place) as usize).copied().unwrap_or(NOWHERE);
-        assert!(at != NOWHERE, "{place:?} holds nothing");
+    fn at(&self, slot: ArenaSlot) -> Location {
+        let at = self.slots.get(number_of(slot) as usize).copied().unwrap_or(FREE);
+        assert!(at != FREE, "{slot:?} is free");
         at
     }
 
     fn reuse_if_empty(&mut self, index: usize) {
-        let block = self.blocks.get_mut(index).expect("a block that exists");
+        let block = self.blocks.get_mut(index).expect("the block exists");
         if block.live > 0 {
             return;
         }
@@ -170,13 +170,13 @@ impl Arena {
         count
     }
 
-    /// Index of a block with so much room; it is the current one unless the record is larger than a block.
-    fn block_with_room(&mut self, size: usize) -> usize {
+    /// Index of a block with this capacity. It becomes the current one unless the record is larger than a block.
+    fn block_with_capacity(&mut self, size: usize) -> usize {
         if size > BLOCK_BYTES {
             return self.add(size);
         }
         if let Some(current) = self.current
-            && self.has_room(current, size)
+            && self.has_capacity(current, size)
         {
             return current;
         }
@@ -185,16 +185,16 @@ impl Arena {
         }
         let next = self.free.pop().unwrap_or_else(|| self.add(BLOCK_BYTES));
         self.current = Some(next);
-        self.empty_a_sparse_block(next);
-        if self.has_room(next, size) { next } else { self.block_with_room(size) }
+        self.compact_sparsest_block(next);
+        if self.has_capacity(next, size) { next } else { self.block_with_capacity(size) }
     }
 
-    fn has_room(&self, index: usize, size: usize) -> bool {
+    fn has_capacity(&self, index: usize, size: usize) -> bool {
         self.blocks.get(index).is_some_and(|block| block.bytes.len() + size <= BLOCK_BYTES)
     }
 
-    /// If most of the memory is holes, moves what is left in the emptiest block to the end of another.
-    fn empty_a_sparse_block(&mut self, to: usize) {
+    /// If most of the memory is unused, moves the records of the emptiest block to the end of block `to`.
+    fn compact_sparsest_block(&mut self, to: usize) {
         let used = self.blocks.len() - self.free.len() - self.vacant.len();
         let live: usize = self.blocks.iter().map(|block| block.live_bytes).sum();
         if used < BLOCKS_MIN || 2 * live > used * BLOCK_BYTES {
@@ -214,16 +214,16 @@ impl Arena {
     }
 
     fn move_records(&mut self, from: usize, to: usize) {
-        let source = self.blocks.get_mut(from).expect("a block that exists");
+        let source = self.blocks.get_mut(from).expect("the block exists");
         let bytes = std::mem::take(&mut source.bytes);
         let (live, live_bytes) = (std::mem::take(&mut source.live), std::mem::take(&mut source.live_bytes));
-        let target = self.blocks.get_mut(to).expect("a block that exists");
+        let target = self.blocks.get_mut(to).expect("the block exists");
         let mut offset = 0;
         while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
             let packed = Packed::read(rest);
-            let here = At { block: small(from), offset: small(offset), size: small(packed.size) };
-            if let Some(at) = self.places.get_mut(packed.place as usize).filter(|at| **at == here) {
-                *at = At { block: small(to), offset: small(target.bytes.len()), ..here };
+            let here = Location { block: small(from), offset: small(offset), size: small(packed.size) };
+            if let Some(at) = self.slots.get_mut(packed.slot as usize).filter(|at| **at == here) {
+                *at = Location { block: small(to), offset: small(target.bytes.len()), ..here };
                 target.bytes.extend_from_slice(rest.get(..packed.size).unwrap_or_default());
             }
             offset += packed.size;
@@ -249,25 +249,25 @@ impl Arena {
     }
 }
 
-/// A record as it lies in its block.
+/// A record as stored in its block.
 struct Packed<'a> {
-    place: u32,
-    /// Bytes that it takes there.
+    slot: u32,
+    /// Its size in bytes.
     size: usize,
     record: StoredRecord<'a>,
 }
 
 impl<'a> Packed<'a> {
-    /// The record that begins here.
+    /// Reads the record at the beginning of `bytes`.
     fn read(bytes: &'a [u8]) -> Packed<'a> {
         let mut rest = bytes;
-        let [place, key, value, headers, count] = [(); PREAMBLE].map(|()| take_length(&mut rest));
+        let [slot, key, value, headers, count] = [(); PREAMBLE].map(|()| take_length(&mut rest));
         let key = take_optional(&mut rest, key);
         let value = take_optional(&mut rest, value);
         let headers = Headers { packed: take(&mut rest, headers), left: count & !LOG_APPEND_TIME };
         let size = bytes.len() - rest.len();
         let log_append_time = count & LOG_APPEND_TIME != 0;
-        Packed { place, size, record: StoredRecord { key, value, headers, log_append_time } }
+        Packed { slot, size, record: StoredRecord { key, value, headers, log_append_time } }
     }
 }
 
@@ -283,24 +283,24 @@ impl<'a> Iterator for Headers<'a> {
     }
 }
 
-fn take_place(places: &mut Vec<At>, free: &mut Vec<u32>, at: At) -> u32 {
+fn take_slot(slots: &mut Vec<Location>, free: &mut Vec<u32>, at: Location) -> u32 {
     let number = free.pop().unwrap_or_else(|| {
-        places.push(NOWHERE);
-        small(places.len() - 1)
+        slots.push(FREE);
+        small(slots.len() - 1)
     });
-    if let Some(place) = places.get_mut(number as usize) {
-        *place = at;
+    if let Some(slot) = slots.get_mut(number as usize) {
+        *slot = at;
     }
     number
 }
 
-fn number_of(place: ArenaSlot) -> u32 {
-    u32::try_from(place.0).expect("places come from `store`")
+fn number_of(slot: ArenaSlot) -> u32 {
+    u32::try_from(slot.0).expect("slots come from `store`")
 }
 
 /// Kafka's own lengths are 31 bits.
 fn small(length: usize) -> u32 {
-    u32::try_from(length).expect("a record is below 2 GiB")
+    u32::try_from(length).expect("a record is smaller than 2 GiB")
 }
 
 fn length_of(bytes: Option<&[u8]>) -> u32 {
@@ -314,7 +314,8 @@ fn take_length(bytes: &mut &[u8]) -> u32 {
 }
 
 fn take<'a>(bytes: &mut &'a [u8], length: u32) -> &'a [u8] {
-    let (taken, rest) = bytes.split_at_checked(length as usize).expect("`store` wrote so many bytes here");
+    let (taken, rest) =
+        bytes.split_at_checked(length as usize).expect("`store` wrote this number of bytes here");
     *bytes = rest;
     taken
 }
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_time_it_is_comes_back() {
+    fn the_timestamp_type_is_kept() {
         let mut arena = Arena::default();
         let (of_broker, _) = arena.store(None, None, [(&b"h"[..], None)].into_iter(), true);
         let of_producer = store(&mut arena, None, None, &[(b"h", None)]);
@@ -346,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_come_back_as_they_went_in() {
+    fn records_are_returned_unchanged() {
         let mut arena = Arena::default();
         let headers: [Header<'_>; 3] = [(b"a", Some(b"1")), (b"\xff\x00", None), (b"a", Some(b""))];
         let full = store(&mut arena, Some(b"key"), Some(b"value"), &headers);
@@ -359,12 +360,12 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_reused_and_large_ones_given_back() {
+    fn blocks_are_reused_and_large_ones_freed() {
         let mut arena = Arena::default();
         let value = vec![7; 1000];
         for _ in 0..10 {
-            let places: Vec<_> = (0..1000).map(|_| store(&mut arena, None, Some(&value), &[])).collect();
-            places.into_iter().for_each(|place| arena.release(place));
+            let slots: Vec<_> = (0..1000).map(|_| store(&mut arena, None, Some(&value), &[])).collect();
+            slots.into_iter().for_each(|slot| arena.release(slot));
         }
         assert!(arena.bytes() <= 6 * BLOCK_BYTES, "{} bytes", arena.bytes());
         let before = arena.bytes();
@@ -375,25 +376,25 @@ mod tests {
     }
 
     #[test]
-    fn a_few_records_that_stay_do_not_hold_the_memory_of_all_the_others() {
+    fn a_few_long_lived_records_do_not_pin_the_memory_of_others() {
         let mut arena = Arena::default();
         let value = vec![7; 1000];
-        let mut stay = Vec::new();
+        let mut kept = Vec::new();
         for number in 0..200_000_u32 {
             let key = number.to_le_bytes();
-            let place = store(&mut arena, Some(&key), Some(&value), &[(b"h", Some(&key))]);
+            let slot = store(&mut arena, Some(&key), Some(&value), &[(b"h", Some(&key))]);
             if number % 400 == 0 {
-                stay.push((place, key));
+                kept.push((slot, key));
             } else {
-                arena.release(place);
+                arena.release(slot);
             }
         }
-        assert!(arena.bytes() < 12 << 20, "{} bytes for {} records", arena.bytes(), stay.len());
-        for (place, key) in stay {
-            let record = arena.get(place);
+        assert!(arena.bytes() < 12 << 20, "{} bytes for {} records", arena.bytes(), kept.len());
+        for (slot, key) in kept {
+            let record = arena.get(slot);
             assert_eq!((record.key, record.value), (Some(&key[..]), Some(&value[..])));
             assert_eq!(record.headers.collect::<Vec<_>>(), [(&b"h"[..], Some(&key[..]))]);
-            arena.release(place);
+            arena.release(slot);
         }
     }
 }

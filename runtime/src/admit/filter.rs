@@ -1,13 +1,13 @@
-//! Which records a handler wants, told by their bytes before anything else is done with them (PATTERNS: P5).
+//! The filter of a handler, applied to the bytes of a record before any other processing (PATTERNS: P5).
 
 use super::Header;
 use crate::config::{FilterRule, HeaderTest};
 
-/// The rules of a handler, and how often each decided.
+/// The rules of a handler, with counters of their matches.
 #[derive(Debug)]
 pub struct Filter {
     rules: Vec<Rule>,
-    /// What happens to a record that matches no rule.
+    /// Whether a record that matches no rule is kept.
     keeps_others: bool,
     others: u64,
 }
@@ -18,26 +18,26 @@ struct Rule {
     decided: u64,
 }
 
-/// How often one rule decided.
+/// The counter of one rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Count {
-    /// The rule's name; `None`: no rule matched.
+    /// The rule's name; `None`: records that match no rule.
     pub rule: Option<String>,
-    /// What it does with records.
+    /// Whether its records are kept or dropped.
     pub keep: bool,
-    /// How many there were.
+    /// Number of records.
     pub records: u64,
 }
 
 impl Filter {
-    /// No rules: everything is wanted. With a rule that keeps, what matches none is not.
+    /// Without rules every record is kept. If any rule keeps, records that match no rule are dropped.
     pub fn new(rules: Vec<FilterRule>) -> Filter {
         let keeps_others = !rules.iter().any(|rule| rule.keep);
         let rules = rules.into_iter().map(|rule| Rule { rule, decided: 0 }).collect();
         Filter { rules, keeps_others, others: 0 }
     }
 
-    /// Whether the handler wants this record.
+    /// Whether the record is kept for the handler.
     pub fn wants<'h, H: Iterator<Item = Header<'h>>>(
         &mut self,
         key: Option<&[u8]>,
@@ -54,7 +54,7 @@ impl Filter {
         self.keeps_others
     }
 
-    /// What every rule decided so far; nothing if there are none.
+    /// The counters of all rules; empty without rules.
     pub fn counts(&self) -> Vec<Count> {
         let of_rule = |known: &Rule| Count {
             rule: Some(known.rule.name.clone()),
@@ -86,7 +86,7 @@ fn matches<'h, H: Iterator<Item = Header<'h>>>(
         })
 }
 
-/// A header without a value is there, and has no value that could be compared.
+/// A header without a value is present, but matches no test of the value.
 fn holds(test: &HeaderTest, header: Option<Header<'_>>) -> bool {
     let value = header.and_then(|(_, value)| value);
     match test {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_keeps_drops_the_rest() {
+    fn a_keep_rule_drops_other_records() {
         let test = HeaderTest::AnyOf(vec![b"made".to_vec(), b"paid".to_vec()]);
         let mut filter = Filter::new(vec![rule(true, Some(test))]);
         assert!(wants(&mut filter, b"", None, &[(b"type", Some(b"paid"))]));
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_drops_keeps_the_rest_and_the_first_match_decides() {
+    fn a_drop_rule_keeps_other_records_and_the_first_match_decides() {
         let drop = FilterRule { tombstone: Some(true), ..rule(false, None) };
         let mut filter = Filter::new(vec![drop.clone()]);
         assert!(!wants(&mut filter, b"", None, &[]));
@@ -135,11 +135,11 @@ mod tests {
         let keep = FilterRule { key_prefix: Some(b"eu-".to_vec()), ..rule(true, None) };
         let mut both = Filter::new(vec![keep, drop]);
         assert!(wants(&mut both, b"eu-1", None, &[]), "the first rule decides");
-        assert!(!wants(&mut both, b"us-1", Some(b""), &[]), "some rule keeps: the rest is dropped");
+        assert!(!wants(&mut both, b"us-1", Some(b""), &[]), "with a keep rule other records are dropped");
     }
 
     #[test]
-    fn headers_may_be_there_or_not() {
+    fn headers_may_be_present_or_absent() {
         let mut present = Filter::new(vec![rule(true, Some(HeaderTest::Present(true)))]);
         assert!(wants(&mut present, b"", None, &[(b"type", None)]));
         assert!(!wants(&mut present, b"", None, &[]));

@@ -1,26 +1,26 @@
-//! One scalar out of a JSON text, without building the rest.
+//! Extracts one scalar from a JSON text, without parsing the rest into memory.
 
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// A JSON scalar in its canonical form: two that are equal as JSON are equal here, and types differ.
+/// A JSON scalar in canonical form: scalars that are equal as JSON are equal here; values of different types differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Scalar<'a> {
     Text(&'a str),
     Bool(bool),
     Integer(i128),
-    /// Bits of a number that is no integer, or beyond what an `f64` counts in steps of one.
+    /// Bits of a number that is not an integer, or too large for exact integers in an `f64`.
     Float(u64),
 }
 
-/// The names of a pointer (RFC 6901), in order. The empty pointer is the whole text.
+/// The reference tokens of a JSON pointer (RFC 6901), in order. The empty pointer selects the whole text.
 pub(super) fn pointer(text: &str) -> Vec<String> {
     let names = text.split('/').skip(1);
     names.map(|name| name.replace("~1", "/").replace("~0", "~")).collect()
 }
 
-/// The hash of what the pointer leads to; `None`: nothing, no scalar, `null`, or the text is no JSON.
+/// The hash of the scalar at the pointer; `None`: not found, not a scalar, `null`, or the text is not JSON.
 pub(super) fn hash(json: &[u8], pointer: &[String], hash: &dyn Fn(Scalar<'_>) -> u64) -> Option<u64> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let found = Follow { pointer, hash }.deserialize(&mut deserializer).ok()?;
@@ -28,7 +28,7 @@ pub(super) fn hash(json: &[u8], pointer: &[String], hash: &dyn Fn(Scalar<'_>) ->
     found
 }
 
-/// Follows what is left of the pointer. A hash is all that is taken along: a text is not copied.
+/// Follows the rest of the pointer. Returns a hash, so that strings are not copied.
 #[derive(Clone, Copy)]
 struct Follow<'p> {
     pointer: &'p [String],
@@ -110,7 +110,7 @@ impl<'de> Visitor<'de> for Follow<'_> {
         let mut found = None;
         while let Some(name) = entries.next_key::<std::borrow::Cow<'_, str>>()? {
             match self.pointer.split_first() {
-                // Of several entries with one name the last one counts, as for most readers of JSON.
+                // Of several entries with the same name the last one is used, as in most JSON parsers.
                 Some((wanted, rest)) if *wanted == name => found = entries.next_value_seed(self.on(rest))?,
                 _ => {
                     entries.next_value::<IgnoredAny>()?;
@@ -121,8 +121,8 @@ impl<'de> Visitor<'de> for Follow<'_> {
     }
 }
 
-/// `1.0` is 1: JSON has one type of number.
-#[expect(clippy::cast_possible_truncation, reason = "checked to be an integer that fits")]
+/// `1.0` equals 1: JSON has one number type.
+#[expect(clippy::cast_possible_truncation, reason = "the value is an integer in range")]
 fn number(value: f64) -> Scalar<'static> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if value.fract() == 0.0 && value.abs() <= EXACT {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn pointers_lead_through_objects_and_arrays() {
+    fn pointers_traverse_objects_and_arrays() {
         let json = r#"{"a/b": {"m~n": [10, {"x": "here"}]}, "": true}"#;
         let is = |scalar| Some(hash_one(scalar));
         assert_eq!(at(json, "/a~1b/m~0n/0"), is(Scalar::Integer(10)));
@@ -155,18 +155,18 @@ mod tests {
         assert_eq!(at(json, "/"), is(Scalar::Bool(true)));
         assert_eq!(at("7", ""), is(Scalar::Integer(7)));
         assert_eq!(at(json, "/a~1b/m~0n/2"), None);
-        assert_eq!(at(json, "/a~1b/m~0n"), None, "no scalar");
+        assert_eq!(at(json, "/a~1b/m~0n"), None, "not a scalar");
     }
 
     #[test]
-    fn what_is_no_json_has_none() {
+    fn text_that_is_not_json_has_no_scalar() {
         for text in ["", "{", r#"{"a": 1} x"#, "\u{fffd}"] {
             assert_eq!(at(text, "/a"), None, "{text}");
         }
     }
 
     #[test]
-    fn numbers_are_equal_as_numbers() {
+    fn numbers_are_compared_by_value() {
         assert_eq!(at("1.0", ""), at("1", ""));
         assert_eq!(at("1e2", ""), at("100", ""));
         assert_eq!(at("-0.0", ""), at("0", ""));

@@ -1,4 +1,4 @@
-//! Which lane a record belongs to (SEMANTICS: lanes, lane key, `no_key`).
+//! The lane of a record (SEMANTICS: lanes, lane key, `no_key`).
 
 use std::hash::BuildHasher;
 
@@ -9,58 +9,58 @@ use super::Header;
 use super::json_scalar;
 use crate::config::{LaneKey, NoKey, Ordering};
 
-/// Finds lanes by a hash with a seed of this process: nobody outside can aim keys at one lane.
+/// Maps records to lanes by a hash with a per-process seed, so that producers can't aim keys at one lane.
 #[derive(Debug)]
 pub struct LaneRule {
     ordering: Ordering,
-    from: From,
+    from: KeySource,
     no_key: NoKey,
     seed: RandomState,
-    /// Events in which a derived lane key was not found.
+    /// Number of events without the derived lane key.
     missed: u64,
 }
 
-/// Where a lane key is.
+/// The source of a lane key.
 #[derive(Debug)]
-enum From {
+enum KeySource {
     Key,
     /// The last header with this name.
     Header(Vec<u8>),
-    /// What this pointer leads to, name by name.
+    /// The scalar at this JSON pointer, name by name.
     Json(Vec<String>),
-    /// The same behind [`REGISTRY_PREFIX`].
+    /// The same, after [`REGISTRY_PREFIX`].
     RegistryJson(Vec<String>),
     /// All of these.
-    Composite(Vec<From>),
+    Composite(Vec<KeySource>),
 }
 
-/// Zero, and the id of a schema in four bytes.
+/// A zero byte, and the schema id in four bytes.
 const REGISTRY_PREFIX: usize = 5;
-/// Some editors and platforms write it before a text.
+/// Some editors and platforms write it at the start of a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl LaneRule {
     /// A rule with a fresh seed.
     pub fn new(ordering: Ordering, lane_key: &LaneKey, no_key: NoKey) -> Self {
-        LaneRule { ordering, from: From::new(lane_key), no_key, seed: RandomState::default(), missed: 0 }
+        LaneRule { ordering, from: KeySource::new(lane_key), no_key, seed: RandomState::default(), missed: 0 }
     }
 
-    /// In how many events a derived lane key was not found.
+    /// Number of events without the derived lane key.
     pub fn missed(&self) -> u64 {
         self.missed
     }
 
-    /// Whether such events have no order, and no dead letter that tells of it.
+    /// Whether such events lose their order without a dead letter.
     pub fn loses_order_silently(&self) -> bool {
         self.no_key == NoKey::Spread
     }
 
-    /// Whether the rule reads JSON from the beginning of a value that looks as if a serializer of a schema registry had
-    /// written it.
+    /// Whether the rule reads JSON from the first byte of a value that seems to have the prefix of a schema registry
+    /// serializer.
     pub fn overlooks_registry(&self, value: Option<&[u8]>) -> bool {
-        let looks_registered =
+        let has_prefix =
             value.is_some_and(|value| value.len() > REGISTRY_PREFIX && value.first() == Some(&0));
-        looks_registered && self.from.is_json()
+        has_prefix && self.from.is_json()
     }
 
     /// The lane of a record. An empty key is a key.
@@ -76,7 +76,7 @@ impl LaneRule {
             Ordering::Key => {}
         }
         let hash = self.from.hash(&self.seed, key, value, &headers);
-        self.missed += u64::from(hash.is_none() && !matches!(self.from, From::Key));
+        self.missed += u64::from(hash.is_none() && !matches!(self.from, KeySource::Key));
         match (hash, self.no_key) {
             (Some(hash), _) => Admission::Lane(hash),
             (None, NoKey::Spread) => Admission::NoLane,
@@ -86,26 +86,26 @@ impl LaneRule {
     }
 }
 
-impl From {
-    fn new(lane_key: &LaneKey) -> From {
+impl KeySource {
+    fn new(lane_key: &LaneKey) -> KeySource {
         match lane_key {
-            LaneKey::Key => From::Key,
-            LaneKey::Header(name) => From::Header(name.clone().into_bytes()),
-            LaneKey::Json(pointer) => From::Json(json_scalar::pointer(pointer)),
-            LaneKey::RegistryJson(pointer) => From::RegistryJson(json_scalar::pointer(pointer)),
-            LaneKey::Composite(parts) => From::Composite(parts.iter().map(From::new).collect()),
+            LaneKey::Key => KeySource::Key,
+            LaneKey::Header(name) => KeySource::Header(name.clone().into_bytes()),
+            LaneKey::Json(pointer) => KeySource::Json(json_scalar::pointer(pointer)),
+            LaneKey::RegistryJson(pointer) => KeySource::RegistryJson(json_scalar::pointer(pointer)),
+            LaneKey::Composite(parts) => KeySource::Composite(parts.iter().map(KeySource::new).collect()),
         }
     }
 
     fn is_json(&self) -> bool {
         match self {
-            From::Json(_) => true,
-            From::Composite(parts) => parts.iter().any(From::is_json),
-            From::Key | From::Header(_) | From::RegistryJson(_) => false,
+            KeySource::Json(_) => true,
+            KeySource::Composite(parts) => parts.iter().any(KeySource::is_json),
+            KeySource::Key | KeySource::Header(_) | KeySource::RegistryJson(_) => false,
         }
     }
 
-    /// The hash of what is found; `None`: nothing, or not all of it.
+    /// The hash of the lane key; `None`: not found, or not all of its parts.
     fn hash<'h, H: Iterator<Item = Header<'h>>>(
         &self,
         seed: &RandomState,
@@ -118,17 +118,17 @@ impl From {
             json_scalar::hash(json, pointer, &|scalar| seed.hash_one(scalar))
         };
         match self {
-            From::Key => key.map(|key| seed.hash_one(key)),
-            From::Header(name) => {
+            KeySource::Key => key.map(|key| seed.hash_one(key)),
+            KeySource::Header(name) => {
                 let value = headers().filter(|(known, _)| known == name).last().and_then(|(_, value)| value);
                 value.map(|value| seed.hash_one(value))
             }
-            From::Json(pointer) => scalar(value.unwrap_or_default(), pointer),
-            From::RegistryJson(pointer) => {
+            KeySource::Json(pointer) => scalar(value.unwrap_or_default(), pointer),
+            KeySource::RegistryJson(pointer) => {
                 let value = value.filter(|value| value.first() == Some(&0))?;
                 scalar(value.get(REGISTRY_PREFIX..)?, pointer)
             }
-            From::Composite(parts) => parts.iter().try_fold(0, |before: u64, part| {
+            KeySource::Composite(parts) => parts.iter().try_fold(0, |before: u64, part| {
                 let hash = part.hash(seed, key, value, headers)?;
                 Some(seed.hash_one((before, hash)))
             }),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn other_orderings_do_not_look_at_the_key() {
+    fn other_orderings_ignore_the_key() {
         let mut partition = LaneRule::new(Ordering::Partition, &LaneKey::Key, NoKey::Spread);
         assert_eq!(admission(&mut partition, Some(b"a")), admission(&mut partition, None));
         let mut unordered = LaneRule::new(Ordering::Unordered, &LaneKey::Key, NoKey::Spread);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_header_of_the_name_counts() {
+    fn the_last_header_with_the_name_is_used() {
         let mut rule = LaneRule::new(Ordering::Key, &LaneKey::Header("tenant".to_owned()), NoKey::Reject);
         let mut of =
             |headers: &[Header<'static>]| rule.admission(Some(b"key"), None, || headers.iter().copied());
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scalar_in_the_value_counts_with_its_type() {
+    fn a_scalar_is_compared_with_its_type() {
         let mut rule = LaneRule::new(Ordering::Key, &LaneKey::Json("/customer/id".to_owned()), NoKey::Reject);
         let one = by_json(&mut rule, r#"{"customer": {"id": 1}}"#);
         assert_eq!(one, by_json(&mut rule, r#"{"x": [1, {"id": 2}], "customer": {"name": "A", "id": 1.0}}"#));
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_before_the_json_is_skipped() {
+    fn prefixes_of_the_json_are_skipped() {
         let id = |text: &[u8]| [text, br#"{"id": 7}"#].concat();
         let mut json = LaneRule::new(Ordering::Key, &LaneKey::Json("/id".to_owned()), NoKey::Spread);
         let mut by = |value: &[u8]| json.admission(None, Some(value), std::iter::empty);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn all_parts_of_a_composite_key_count() {
+    fn all_parts_of_a_composite_key_are_used() {
         let parts = vec![LaneKey::Header("tenant".to_owned()), LaneKey::Json("/id".to_owned())];
         let mut rule = LaneRule::new(Ordering::Key, &LaneKey::Composite(parts), NoKey::Reject);
         let mut of = |tenant: Option<&'static str>, value: &str| {

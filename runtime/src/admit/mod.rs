@@ -1,5 +1,5 @@
-//! Pure looks at a record's bytes: whether the handler wants it, which lane it belongs to, and where its bytes stay until
-//! it has reached its ending.
+//! Admission of records: the filter, the lane key, and the arena that keeps records until they have their outcome.
+//! Without I/O.
 
 pub mod arena;
 pub mod filter;

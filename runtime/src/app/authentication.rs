@@ -1,9 +1,9 @@
-//! Credentials that stop working while the handlers run.
+//! Detects credentials that stop working while the handlers run.
 //!
-//! A client reports a refusal when it makes a connection, and nothing when a later one is accepted; connections that are
-//! open stay open. So a report is only a reason to probe: a connection of its own, with the properties of the client that
-//! reported, shows whether the brokers accept them now. While they refuse, the probe is repeated. If they refuse for
-//! `kafka.auth_timeout`, the handlers drain and the process ends.
+//! A client reports a rejected authentication when it makes a connection, and nothing when a later one is accepted. Open
+//! connections stay open. So a report is only a reason to probe: a separate connection, with the properties of the client
+//! that reported, shows whether the brokers accept the credentials now. While they reject them, the probe is repeated. If
+//! they do so for `kafka.auth_timeout`, the handlers drain and the process ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,12 +18,12 @@ use super::AppEvent;
 use super::clock::Clock;
 use super::start::{self, Access};
 
-/// Between two probes, and between two looks at the file with the secret.
+/// Interval of the probes, and of the checks of the file with the secret.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Reports that may wait: one is enough, and a client that finds no room reports again.
+/// Capacity of the queue of reports: one is enough, and a client that finds the queue full reports again.
 const REPORTS_MAX: usize = 16;
 
-/// Whose credentials. Their properties may differ.
+/// The clients that the credentials belong to. Their properties may differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Consumers,
@@ -35,11 +35,11 @@ enum WatchMessage {
     Stop,
 }
 
-/// Reports refusals.
+/// Sends reports of rejected authentications.
 #[derive(Clone, Debug)]
 pub(super) struct Refusals(SyncSender<WatchMessage>);
 
-/// Where reports arrive.
+/// Receives reports.
 pub(super) struct Reports(Receiver<WatchMessage>);
 
 /// The thread that probes.
@@ -55,14 +55,14 @@ pub(super) fn channel() -> (Refusals, Reports) {
 }
 
 impl Refusals {
-    /// A client of this side reported that the brokers refuse it. Never waits.
+    /// Reports that the brokers reject the authentication of a client of this side. Never blocks.
     pub(super) fn report(&self, side: Side) {
-        let _known_already = self.0.try_send(WatchMessage::Refused(side));
+        let _already_queued = self.0.try_send(WatchMessage::Refused(side));
     }
 }
 
 impl Watch {
-    /// Watches the clients of brokers elsewhere.
+    /// Watches the clients of external brokers.
     pub(super) fn start(
         config: &Checked,
         access: &Access,
@@ -82,7 +82,7 @@ impl Watch {
                 client(Side::Producer, &config.kafka.producer),
             ],
             credentials: access.credentials.clone(),
-            not_read: String::new(),
+            last_read_error: String::new(),
             timeout: config.kafka.auth_timeout,
             clock,
             reported: reported.0,
@@ -90,7 +90,7 @@ impl Watch {
         };
         let thread = thread::Builder::new().name("keylane-auth".to_owned()).spawn(move || {
             if let Some(failure) = prober.run() {
-                // Nobody listens any more only if the process is ending anyway.
+                // The receiver is gone only if the process is ending anyway.
                 let _ended = events.send(AppEvent::Refused(failure));
             }
         })?;
@@ -100,7 +100,7 @@ impl Watch {
     /// Ends the thread.
     pub(super) fn stop(self) {
         self.stop.store(true, Ordering::Release);
-        // Not `try_send`: the thread always takes what there is, or has ended, and must not miss this.
+        // Not `try_send`: the thread must not miss this. It always receives, or has ended.
         let _ended_before = self.reports.0.send(WatchMessage::Stop);
         if let Err(panic) = self.thread.join() {
             tracing::error!(?panic, "the thread that watches credentials panicked");
@@ -111,8 +111,8 @@ impl Watch {
 struct Prober {
     clients: [ProbedClient; 2],
     credentials: Option<Arc<Credentials>>,
-    /// Why the file with the secret could not be read the last time.
-    not_read: String,
+    /// The error of the last attempt to read the file with the secret.
+    last_read_error: String,
     timeout: Duration,
     clock: Clock,
     reported: Receiver<WatchMessage>,
@@ -128,21 +128,22 @@ struct ProbedClient {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RefusalState {
     Accepted,
-    /// A client reported a refusal that no probe has found yet.
+    /// A client reported a rejection that no probe has confirmed.
     Reported,
     Refused {
-        /// When a probe looked last, and for how long the brokers have refused. Time without an answer does not count.
+        /// The time of the last probe, and for how long the brokers have rejected. Time without an answer does not count.
         last: Duration,
         lasted: Duration,
     },
 }
 
 impl Prober {
-    /// Until [`Watch::stop`], or until the brokers have refused a client for too long: then why.
+    /// Runs until [`Watch::stop`], or until the brokers have rejected a client for too long. Returns the failure text in
+    /// the second case.
     fn run(&mut self) -> Option<String> {
         loop {
             self.wait()?;
-            self.read_again();
+            self.reread_secret();
             for client in &mut self.clients {
                 let failure = client.probe(self.timeout, &self.clock, &|| self.stop.load(Ordering::Acquire));
                 if failure.is_some() {
@@ -152,27 +153,27 @@ impl Prober {
         }
     }
 
-    /// Reads the file with the secret, so that the next connection is made with what is in it now.
-    fn read_again(&mut self) {
+    /// Reads the file with the secret, so that the next connection uses its current content.
+    fn reread_secret(&mut self) {
         let Some(credentials) = &self.credentials else { return };
         match credentials.read_again(self.clock.now().wall_ms) {
             Ok(changed) => {
                 if changed {
-                    tracing::info!("the credentials have changed: new connections are made with them");
+                    tracing::info!("the credentials have changed; new connections use them");
                 }
-                self.not_read.clear();
+                self.last_read_error.clear();
             }
             Err(error) => {
                 let error = error.to_string();
-                if error != self.not_read {
-                    tracing::warn!(error, "the credentials are not read again: the last ones stay in use");
-                    self.not_read = error;
+                if error != self.last_read_error {
+                    tracing::warn!(error, "credentials can't be read; the last ones stay in use");
+                    self.last_read_error = error;
                 }
             }
         }
     }
 
-    /// Waits until there is something to probe or to read. `None`: the thread is to end.
+    /// Waits until a probe or a read is due. `None`: the thread must end.
     fn wait(&mut self) -> Option<()> {
         let idle = self.clients.iter().all(|client| client.state == RefusalState::Accepted);
         let mut until = (!idle || self.credentials.is_some()).then(|| self.clock.now().uptime + PAUSE);
@@ -197,13 +198,13 @@ impl Prober {
 }
 
 impl ProbedClient {
-    /// Probes, if there is a reason to. Why the process must end, if the refusal lasts too long.
+    /// Probes, if there is a reason to. Returns the failure text if the brokers have rejected for too long.
     fn probe(&mut self, timeout: Duration, clock: &Clock, stop: &dyn Fn() -> bool) -> Option<String> {
         if self.state == RefusalState::Accepted || stop() {
             return None;
         }
         let found = probe(&self.properties, stop).unwrap_or_else(|error| {
-            tracing::debug!(%error, "no client to probe with");
+            tracing::debug!(%error, "can't create a client for the probe");
             Probed::Unknown
         });
         let client = self.side.name();
@@ -241,7 +242,7 @@ impl ProbedClient {
         };
         self.state = RefusalState::Refused { last: now, lasted };
         (lasted >= timeout)
-            .then(|| format!("{refusal} ({client}, refused for `kafka.auth_timeout`, {timeout:?})"))
+            .then(|| format!("{refusal} ({client}, rejected for `kafka.auth_timeout`, {timeout:?})"))
     }
 }
 

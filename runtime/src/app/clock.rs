@@ -1,22 +1,22 @@
-//! The one place outside the guest host that reads a clock.
+//! The only code outside the guest host that reads a clock.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use keylane_core::Now;
 
-/// Time since the process began, and the wall clock.
+/// The time since the process started, and the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     started: Instant,
 }
 
 impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "the loop reads the clock so that nobody below it has to")]
+    #[expect(clippy::disallowed_methods, reason = "the loop passes the time to all code below it")]
     pub(super) fn start() -> Self {
         Clock { started: Instant::now() }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the loop reads the clock so that nobody below it has to")]
+    #[expect(clippy::disallowed_methods, reason = "the loop passes the time to all code below it")]
     pub(super) fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Now { uptime: self.started.elapsed(), wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX) }

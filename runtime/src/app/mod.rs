@@ -1,7 +1,7 @@
-//! Everything is built here, from a checked configuration, and run until it has drained.
+//! Builds the app from a checked configuration, and runs it until it has drained.
 //!
-//! [`run`] builds what all handlers share (`start`), gives each handler a thread with its consumer and its core
-//! (`event_loop`), and waits for signals or for the ends of the loops.
+//! [`run`] builds the parts that all handlers share (`start`), runs each handler on a thread with its consumer and its
+//! core (`event_loop`), and waits for signals or for the ends of the loops.
 
 mod authentication;
 mod clock;
@@ -10,6 +10,7 @@ mod signals;
 mod start;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -22,72 +23,81 @@ use crate::source::Record;
 use authentication::Watch;
 use clock::Clock;
 use event_loop::{EventLoop, LoopEnd, Prepared};
-use signals::Signals;
+use signals::{Request, Signals};
 use start::{BrokerWait, Parts, is_stopped};
 pub use start::{is_final, refusals};
 
-/// Gets the name of a topic, a partition, and a record that a handler published there.
+/// Receives the name of a topic, a partition, and a record that a handler published there.
 pub type ReadBack = Arc<dyn Fn(&str, i32, &Record<'_>) + Send + Sync>;
 
-/// How the app is run.
+/// The options of a run.
 #[derive(Clone)]
 pub struct RunOptions {
-    /// End when everything that is in the topics at the start is committed.
+    /// End when every event that is in the topics at the start is committed.
     pub until_end: bool,
-    /// With the embedded broker: is shown everything that handlers publish, partition by partition in order.
+    /// With the embedded broker: receives every record that handlers publish, in order within each partition.
     pub read_back: Option<ReadBack>,
-    /// What turns components into code.
+    /// The compiler of the components.
     pub compiler: Compiler,
 }
 
 /// How a run ended.
 #[derive(Debug, Default)]
 pub struct RunOutcome {
-    /// What stands in the way of saying that all went well; empty: it did.
+    /// The failures that prevent exit code 0; empty: none.
     pub failures: Vec<String>,
-    /// What was done, over all handlers.
+    /// The totals over all handlers.
     pub totals: Totals,
-    /// Something is still running that can't be stopped: the process must end now.
+    /// A guest call can't be stopped: the process must end now.
     pub stuck: bool,
 }
 
-/// What a run did.
+/// The totals of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Events that were called for and done.
+    /// Events that guest calls processed successfully.
     pub done: u64,
     /// Outputs that the brokers acknowledged.
     pub emitted: u64,
     /// Guest calls.
     pub calls: u64,
-    /// From the first read to the end of the drain; over several handlers the longest.
+    /// The time from the first read to the end of the drain; the longest of several handlers.
     pub active: Duration,
 }
 
-/// What the main thread waits for.
+/// An event for the main thread.
 enum AppEvent {
+    /// A signal that requests a drain.
     Signal(&'static str),
+    /// A signal that requests a report.
+    Report,
     Ended(Box<LoopEnd>),
-    /// The brokers have refused the credentials for too long.
+    /// The brokers have rejected the credentials for too long.
     Refused(String),
 }
 
-/// Runs until every handler has drained: after a signal, at the end, or because it could not go on.
+/// Runs until every handler has drained: after a signal, at the end, or because it could not continue.
 ///
 /// # Errors
-/// What keeps it from starting, with the remedy.
+/// The reason why the run can't start, with the remedy.
 pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome> {
     let clock = Clock::start();
     let (events, received) = mpsc::sync_channel(16);
     let stop = Arc::new(AtomicBool::new(false));
     let signals = Signals::listen({
         let (events, stop) = (events.clone(), Arc::clone(&stop));
-        move |name| {
-            stop.store(true, Ordering::Release);
-            events.send(AppEvent::Signal(name)).is_ok()
+        move |request| match request {
+            Request::Drain(name) => {
+                stop.store(true, Ordering::Release);
+                events.send(AppEvent::Signal(name)).is_ok()
+            }
+            // A report must not delay a drain: while the app starts, it is not received.
+            Request::Report => {
+                !matches!(events.try_send(AppEvent::Report), Err(TrySendError::Disconnected(_)))
+            }
         }
     })
-    .context("signals can't be handled")?;
+    .context("can't install the signal handlers")?;
     let mut waiting = BrokerWait::new(&config.kafka, Arc::clone(&stop));
     let mut retry = |reason: Option<&str>| waiting.should_retry(reason);
     let compiler = options.compiler.clone().stopped_by(Arc::clone(&stop));
@@ -98,7 +108,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome>
     });
     let (parts, prepared) = match built {
         Ok(built) => built,
-        // What was broken off is no failure: nothing was begun, and no group joined.
+        // An interrupted start is no failure: no handler was started, and no group joined.
         Err(reason) if is_stopped(&reason) => return Ok(RunOutcome::not_begun(options, &reason)),
         Err(error) => return Err(error),
     };
@@ -106,7 +116,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome>
         Cluster::Brokers(_) => {
             let access = parts.access(config);
             let watch = Watch::start(config, &access, clock, (refusals, reports), events.clone());
-            Some(watch.context("no thread to watch the credentials")?)
+            Some(watch.context("can't start the thread that watches the credentials")?)
         }
         Cluster::Embedded(_) => None,
     };
@@ -115,11 +125,11 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome>
     for prepared in prepared {
         match start(prepared, &events) {
             Ok(()) => running += 1,
-            Err(error) => failure = Some(format!("no thread for a handler: {error}")),
+            Err(error) => failure = Some(format!("can't start the thread of a handler: {error}")),
         }
     }
     if failure.is_some() {
-        parts.drain("a missing thread"); // those that have joined their groups leave them
+        parts.drain("a missing thread"); // handlers that have joined their groups leave them
     }
     let mut outcome = wait(&parts, &received, running);
     outcome.failures.extend(failure);
@@ -130,30 +140,31 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome>
     Ok(parts.finish(outcome))
 }
 
-/// Runs a loop on a thread of its own, which joins the group and leaves it.
+/// Runs an event loop on a thread of its own, which joins the group and leaves it.
 fn start(prepared: Prepared, events: &mpsc::SyncSender<AppEvent>) -> std::io::Result<()> {
     let (events, name) = (events.clone(), format!("keylane-{}", prepared.name()));
     let run = move || {
         let end = EventLoop::run(prepared);
-        // Nobody listens any more only if the process is ending anyway.
+        // The receiver is gone only if the process is ending anyway.
         let _ended = events.send(AppEvent::Ended(Box::new(end)));
     };
     thread::Builder::new().name(name).spawn(run).map(drop)
 }
 
-/// Waits for the end of every handler; the first signal asks all of them to drain.
+/// Waits for the end of every handler. The first signal makes all of them drain.
 fn wait(parts: &Parts, received: &mpsc::Receiver<AppEvent>, mut running: usize) -> RunOutcome {
     let mut outcome = RunOutcome::default();
     while running > 0 {
         match received.recv() {
             Ok(AppEvent::Signal(name)) => {
-                tracing::info!(signal = name, "draining; a second signal ends at once");
+                tracing::info!(signal = name, "draining; a second signal ends the process at once");
                 parts.drain("a signal");
             }
+            Ok(AppEvent::Report) => parts.report(),
             Ok(AppEvent::Refused(failure)) => {
                 tracing::error!(failure, "needs attention");
                 outcome.failures.push(failure);
-                parts.drain("refused credentials");
+                parts.drain("rejected credentials");
             }
             Ok(AppEvent::Ended(end)) => {
                 running -= 1;
@@ -170,9 +181,9 @@ fn wait(parts: &Parts, received: &mpsc::Receiver<AppEvent>, mut running: usize) 
 }
 
 impl RunOutcome {
-    /// A signal came before anything was begun.
+    /// A signal arrived before any handler was started.
     fn not_begun(options: &RunOptions, reason: &anyhow::Error) -> RunOutcome {
-        tracing::info!(reason = format!("{reason:#}"), "stopped by a signal before anything was begun");
+        tracing::info!(reason = format!("{reason:#}"), "stopped by a signal during the start");
         let failure = options.until_end.then(|| "stopped by a signal before the end".to_owned());
         RunOutcome { failures: failure.into_iter().collect(), ..RunOutcome::default() }
     }

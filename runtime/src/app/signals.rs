@@ -1,4 +1,5 @@
-//! SIGTERM, SIGINT, SIGQUIT and SIGHUP: the first asks for a drain, a second one ends the process at once.
+//! SIGTERM, SIGINT, SIGQUIT and SIGHUP: the first requests a drain, a second one ends the process at once. SIGUSR1 requests a
+//! report.
 
 use std::ffi::c_int;
 use std::io;
@@ -6,37 +7,47 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Handle;
 
-/// What asks for a drain.
-const SIGNALS: [(c_int, &str); 4] =
+/// The signals that request a drain.
+const DRAIN_SIGNALS: [(c_int, &str); 4] =
     [(SIGTERM, "SIGTERM"), (SIGINT, "SIGINT"), (SIGQUIT, "SIGQUIT"), (SIGHUP, "SIGHUP")];
 
-/// A thread that hears signals.
+/// What a signal requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// A drain, by the signal of this name.
+    Drain(&'static str),
+    /// A report of each handler in the log.
+    Report,
+}
+
+/// A thread that receives signals.
 pub(super) struct Signals {
     handle: Handle,
 }
 
 impl Signals {
-    /// Calls `heard` with the name of each signal, until it returns false.
-    pub(super) fn listen(heard: impl Fn(&'static str) -> bool + Send + 'static) -> io::Result<Signals> {
-        let again = Arc::new(AtomicBool::new(false));
-        // `nohup` means it: a terminal that goes away is nothing to it.
-        let wanted = || SIGNALS.into_iter().filter(|&(signal, _)| signal != SIGHUP || !is_ignored(SIGHUP));
-        for (signal, _) in wanted() {
-            // In this order: the flag is still down when the first signal comes.
-            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&again))?;
-            signal_hook::flag::register(signal, Arc::clone(&again))?;
+    /// Calls `receive` with each request, until it returns false.
+    pub(super) fn listen(receive: impl Fn(Request) -> bool + Send + 'static) -> io::Result<Signals> {
+        let second = Arc::new(AtomicBool::new(false));
+        // `nohup` ignores SIGHUP on purpose: the process must survive its terminal.
+        let drain_signals =
+            || DRAIN_SIGNALS.into_iter().filter(|&(signal, _)| signal != SIGHUP || !is_ignored(SIGHUP));
+        for (signal, _) in drain_signals() {
+            // In this order: the flag is not set yet when the first signal arrives.
+            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&second))?;
+            signal_hook::flag::register(signal, Arc::clone(&second))?;
         }
-        let numbers: Vec<c_int> = wanted().map(|(signal, _)| signal).collect();
+        let numbers: Vec<c_int> =
+            drain_signals().map(|(signal, _)| signal).chain(std::iter::once(SIGUSR1)).collect();
         let mut signals = signal_hook::iterator::Signals::new(numbers)?;
         let handle = signals.handle();
         thread::Builder::new().name("keylane-signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
-                let name =
-                    SIGNALS.into_iter().find(|(known, _)| *known == signal).map_or("?", |(_, name)| name);
-                if !heard(name) {
+                let drain = DRAIN_SIGNALS.into_iter().find(|(known, _)| *known == signal);
+                if !receive(drain.map_or(Request::Report, |(_, name)| Request::Drain(name))) {
                     return;
                 }
             }
@@ -44,13 +55,13 @@ impl Signals {
         Ok(Signals { handle })
     }
 
-    /// Ends the thread. A signal that comes later still ends the process if it is the second one.
+    /// Ends the thread. A later signal still ends the process if it is the second one.
     pub(super) fn stop(self) {
         self.handle.close();
     }
 }
 
-/// Whether whoever started this process had the signal ignored.
+/// Whether the parent of this process made it ignore the signal.
 fn is_ignored(signal: c_int) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

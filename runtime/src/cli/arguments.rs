@@ -1,4 +1,4 @@
-//! What can be said on the command line.
+//! Command-line arguments.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::version::versions;
 use crate::guest::compiler;
 use crate::telemetry::{self, Format};
 
-/// Kafka events through sandboxed WebAssembly handlers, in order per key.
+/// Process Kafka events with sandboxed WebAssembly handlers, in order per key.
 #[derive(Debug, Parser)]
 #[command(name = "keylane", version = versions())]
 pub struct Cli {
@@ -24,99 +24,99 @@ pub struct Cli {
         default_value = "keylane.toml"
     )]
     pub config: PathBuf,
-    /// What is logged: a level (error, warn, info, debug, trace), or levels by module.
+    /// Log filter: a level (error, warn, info, debug, trace), or levels by module.
     #[arg(long, global = true, value_name = "FILTER", env = "KEYLANE_LOG", default_value = "info")]
     pub log: String,
-    /// How log lines look [default: human on a terminal, json elsewhere].
+    /// Log format [default: human on a terminal, json elsewhere].
     #[arg(long, global = true, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the handlers of the configuration.
     Run(RunArguments),
-    /// Check the configuration and show what it comes to; nothing is started.
+    /// Check the configuration and show a summary, without starting anything.
     Check,
-    /// Show what a component is made of, and whether it can be run.
+    /// Show the imports and exports of a component, and whether it can be run.
     Inspect(InspectArguments),
     /// Print the schema of the configuration.
     Schema(SchemaArguments),
-    /// Run an example on a broker inside this process.
+    /// Run an example on the embedded broker.
     Demo,
-    /// Compile what is on standard input: what the other commands start, no one else.
+    /// Compile the component on standard input. Started only by the other commands.
     #[command(name = compiler::COMMAND, hide = true)]
     Compile(CompileArguments),
 }
 
-/// How to run.
+/// Arguments of `run`.
 #[derive(Args, Debug)]
 pub struct RunArguments {
-    /// Stop at what is the end of every partition when it is first assigned.
+    /// Stop at the end that each partition has when it is first assigned.
     #[arg(long)]
     pub until_end: bool,
 }
 
-/// What compiling may take.
+/// Resource limits of a compilation.
 #[derive(Args, Debug)]
 pub struct CompileArguments {
-    /// Bytes that the process may map.
+    /// Maximum address space in bytes.
     #[arg(long)]
     pub address_space: u64,
-    /// Time on processors, over all threads.
+    /// Maximum CPU time in seconds, over all threads.
     #[arg(long)]
     pub cpu_seconds: u64,
 }
 
-/// What to look at.
+/// Arguments of `inspect`.
 #[derive(Args, Debug)]
 pub struct InspectArguments {
-    /// The component.
+    /// The component file.
     pub component: PathBuf,
 }
 
-/// How to print the schema.
+/// Arguments of `schema`.
 #[derive(Args, Debug)]
 pub struct SchemaArguments {
-    /// For editors and validators, or for people.
+    /// Output format.
     #[arg(long, value_name = "FORMAT", default_value = "json")]
     pub format: SchemaFormat,
 }
 
-/// How the schema looks.
+/// Format of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SchemaFormat {
-    /// JSON Schema.
+    /// JSON Schema, for editors and validators.
     Json,
-    /// The reference, as a page.
+    /// The reference page.
     Markdown,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// Text, for people.
+    /// Human-readable text.
     Human,
-    /// One JSON object a line, for machines.
+    /// One JSON object per line.
     Json,
 }
 
 impl Cli {
-    /// Takes the arguments of this process. Help, the version and faults of usage end it here.
+    /// Parses the arguments of this process. Help, version and usage errors end the process here.
     #[must_use]
     pub fn from_process() -> Cli {
         Cli::parse()
     }
 
-    /// Starts logging as asked for. What compiles for its parent has no log: it may not even have memory for its thread.
+    /// Starts logging as configured. A compiling child process has no log: it may lack the memory for the log's thread.
     ///
     /// # Errors
     ///
-    /// The filter can't be understood.
+    /// The filter can't be parsed.
     pub fn start_logging(&self) -> Result<(), CommandFailure> {
         if matches!(self.command, Command::Compile(_)) {
             return Ok(());
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn global_flags_stand_before_or_after_the_command() {
+    fn global_flags_are_allowed_before_and_after_the_command() {
         for line in
             ["keylane -c a.toml --log debug run --until-end", "keylane run --until-end --log debug -c a.toml"]
         {
@@ -160,15 +160,16 @@ mod tests {
     }
 
     #[test]
-    fn faults_of_usage_have_exit_code_2() {
+    fn usage_errors_have_exit_code_2() {
         for line in ["keylane", "keylane walk", "keylane check --until-end", "keylane run --log-format xml"] {
             assert_eq!(parse(line).map(|_| ()).expect_err(line).exit_code(), 2, "{line}");
         }
     }
 
     #[test]
-    fn the_version_names_what_is_inside() {
-        let shown = parse("keylane --version").map(|_| ()).expect_err("it is shown instead").to_string();
+    fn the_version_includes_the_engines() {
+        let shown =
+            parse("keylane --version").map(|_| ()).expect_err("the version is shown instead").to_string();
         for part in ["keylane 0.", "wasmtime 48.", "librdkafka 2."] {
             assert!(shown.contains(part), "no {part:?} in {shown}");
         }

@@ -13,8 +13,8 @@ use crate::config::{
 use crate::guest::{Granted, Inspection, load};
 use crate::telemetry;
 
-/// Checks the file, what the Kafka clients say to it, and the components that it names, without starting anything. Problems in a file that can be read
-/// are findings.
+/// Checks the file, its Kafka client properties and its components, without starting anything. Problems in a readable
+/// file are findings.
 pub(super) fn execute(file: &Path) -> Result<Ending, CommandFailure> {
     match config::load(file) {
         Ok(checked) => check_components(file, &checked),
@@ -23,7 +23,7 @@ pub(super) fn execute(file: &Path) -> Result<Ending, CommandFailure> {
     }
 }
 
-/// The file by itself is in order.
+/// Checks the rest of a configuration whose file is valid.
 fn check_components(file: &Path, checked: &Checked) -> Result<Ending, CommandFailure> {
     checked.warnings.iter().for_each(|warning| telemetry::report(&format!("warning: {warning}\n")));
     let mut sound = Vec::new();
@@ -47,20 +47,16 @@ fn findings(file: &Path, report: &str, problems: usize) -> Ending {
     Ending::Findings
 }
 
-/// What the configuration comes to, for people. `components`: one for each handler.
+/// The summary of the configuration. `components`: one for each handler.
 fn summary(file: &Path, checked: &Checked, components: &[Inspection]) -> String {
-    let mut text = format!("{}: fine\n\n", file.display());
+    let mut text = format!("{}: valid\n\n", file.display());
     let embedded = match &checked.kafka.cluster {
         Cluster::Brokers(servers) => {
             line(&mut text, "brokers", servers);
             None
         }
         Cluster::Embedded(embedded) => {
-            line(
-                &mut text,
-                "broker",
-                &format!("in this process, {} partitions per topic", embedded.partitions),
-            );
+            line(&mut text, "broker", &format!("embedded, {} partitions per topic", embedded.partitions));
             feeds(&mut text, embedded);
             Some(embedded)
         }
@@ -87,14 +83,17 @@ fn feeds(text: &mut String, embedded: &EmbeddedConfig) {
     }
 }
 
-/// How many partitions there are is known here only for the embedded broker.
+/// The number of partitions is known here only for the embedded broker.
 fn memory(text: &mut String, checked: &Checked, embedded: Option<&EmbeddedConfig>) {
     let RuntimeConfig { memory_budget, .. } = checked.runtime;
     let half = HumanSize(checked.runtime.arena_bytes());
     line(
         text,
         "memory",
-        &format!("{}: {half} fetched ahead, {half} queued and running", HumanSize(memory_budget)),
+        &format!(
+            "{}: {half} for prefetching, {half} for queued and running events",
+            HumanSize(memory_budget)
+        ),
     );
     let handlers = u64::try_from(checked.handlers.len()).unwrap_or(u64::MAX);
     let note = match embedded {
@@ -106,14 +105,14 @@ fn memory(text: &mut String, checked: &Checked, embedded: Option<&EmbeddedConfig
             let limits: Vec<_> = checked.handlers.iter().map(of_handler).collect();
             let all = limits.iter().map(FetchLimits::all).fold(0, u64::saturating_add);
             let partitions = limits.iter().map(|limits| limits.partitions).fold(0, u64::saturating_add);
-            format!("{partitions} partitions fetch up to {} ahead in all", HumanSize(all))
+            format!("{partitions} partitions prefetch up to {} in total", HumanSize(all))
         }
         None => {
             let consumers = if handlers == 1 { "consumer" } else { "consumers" };
             let (least, most) =
                 (HumanSize(config::FETCH_MIN), HumanSize(checked.runtime.fetch_limits(1, 1).each()));
             format!(
-                "N partitions of {handlers} {consumers} fetch up to {half} ahead in all, each {least} to {most}"
+                "N partitions of {handlers} {consumers} prefetch up to {half} in total, each {least} to {most}"
             )
         }
     };
@@ -126,16 +125,14 @@ fn describe(text: &mut String, handler: &HandlerConfig, component: &Inspection) 
     line(text, "  component", &handler.component.display().to_string());
     if let Some(kind) = component.kind {
         let size = HumanSize(u64::try_from(component.size).unwrap_or(u64::MAX));
-        line(text, "  called as", &format!("{kind}, {size} of code"));
+        line(text, "  interface", &format!("{kind}, component size {size}"));
     }
     line(text, "  topics", &handler.topics.join(", "));
-    line(text, "  group", &format!("{}; if it is new, from {}", handler.group_id, handler.start));
+    line(text, "  group", &format!("{}; a new group starts at {}", handler.group_id, handler.start));
     let order = match (lanes.ordering, &lanes.lane_key) {
-        (config::Ordering::Key, config::LaneKey::Key) => {
-            "of events of a partition with the same key".to_owned()
-        }
-        (config::Ordering::Key, lane_key) => format!("of events of a partition with the same `{lane_key}`"),
-        (config::Ordering::Partition, _) => "of all events of a partition".to_owned(),
+        (config::Ordering::Key, config::LaneKey::Key) => "events of a partition with the same key".to_owned(),
+        (config::Ordering::Key, lane_key) => format!("events of a partition with the same `{lane_key}`"),
+        (config::Ordering::Partition, _) => "all events of a partition".to_owned(),
         (config::Ordering::Unordered, _) => "none".to_owned(),
     };
     line(text, "  order", &order);
@@ -146,7 +143,7 @@ fn describe(text: &mut String, handler: &HandlerConfig, component: &Inspection) 
         line(text, "  filter", &rules.join(", "));
     }
     let (calls, memory) = (lanes.max_concurrency, HumanSize(handler.memory));
-    line(text, "  calls", &format!("up to {calls} at once, each up to {memory}"));
+    line(text, "  calls", &format!("up to {calls} concurrent, each up to {memory}"));
     line(text, "  failures", &failures(handler));
     for variable in &handler.grants.env {
         line(text, "  env", &variable.name);
@@ -159,18 +156,18 @@ fn describe(text: &mut String, handler: &HandlerConfig, component: &Inspection) 
     }
 }
 
-/// What becomes of an event that fails.
+/// What happens to a failed event.
 fn failures(handler: &HandlerConfig) -> String {
     let attempts = handler.retry.max_attempts;
-    let ending = match (&handler.dead_letters, handler.retry.on_exhausted) {
+    let outcome = match (&handler.dead_letters, handler.retry.on_exhausted) {
         (Some(letters), _) => letters.topics.join(", "),
         (None, OnExhausted::Skip) => "skipped".to_owned(),
         (None, OnExhausted::Stop | OnExhausted::DeadLetter) => "the handler stops".to_owned(),
     };
     match attempts {
-        keylane_core::UNLIMITED_ATTEMPTS => format!("tried without a limit; what is rejected: {ending}"),
-        1 => format!("1 attempt, then {ending}"),
-        _ => format!("{attempts} attempts, then {ending}"),
+        keylane_core::UNLIMITED_ATTEMPTS => format!("unlimited attempts; rejected events: {outcome}"),
+        1 => format!("1 attempt, then {outcome}"),
+        _ => format!("{attempts} attempts, then {outcome}"),
     }
 }
 
@@ -217,25 +214,25 @@ mod tests {
     ";
 
     #[test]
-    fn brokers_elsewhere() {
+    fn summary_with_brokers() {
         let shown = summary_of(&format!("kafka.bootstrap_servers = \"a:1,b:2\"\n{HANDLER}"));
         let expected = "\
-keylane.toml: fine
+keylane.toml: valid
 
 brokers      a:1,b:2
-memory       128MiB: 64MiB fetched ahead, 64MiB queued and running
-             N partitions of 1 consumer fetch up to 64MiB ahead in all, each 64KiB to 4MiB
+memory       128MiB: 64MiB for prefetching, 64MiB for queued and running events
+             N partitions of 1 consumer prefetch up to 64MiB in total, each 64KiB to 4MiB
 workers      2
 compiled     /home/somebody/.cache/keylane/compiled
 
 handler      orders
   component  orders.wasm
-  called as  batch-handler, 25KiB of code
+  interface  batch-handler, component size 25KiB
   topics     orders, returns
-  group      shop; if it is new, from earliest
-  order      of events of a partition with the same `json:/order/id`
+  group      shop; a new group starts at earliest
+  order      events of a partition with the same `json:/order/id`
   filter     keep paid, drop 2
-  calls      up to 256 at once, each up to 64MiB
+  calls      up to 256 concurrent, each up to 64MiB
   failures   10 attempts, then orders.dlq, returns.dlq
   env        HOME
   http       api.example.com
@@ -246,7 +243,7 @@ handler      orders
     }
 
     #[test]
-    fn the_broker_in_this_process() {
+    fn summary_with_the_embedded_broker() {
         let embedded = "
             kafka.bootstrap_servers = \"embedded\"
             embedded.partitions = 4
@@ -256,9 +253,9 @@ handler      orders
         ";
         let shown = summary_of(&format!("{embedded}{HANDLER}"));
         for part in [
-            "broker       in this process, 4 partitions per topic\n",
+            "broker       embedded, 4 partitions per topic\n",
             "feed         orders from standard input\n",
-            "             8 partitions fetch up to 32MiB ahead in all\n",
+            "             8 partitions prefetch up to 32MiB in total\n",
         ] {
             assert!(shown.contains(part), "no {part:?} in\n{shown}");
         }

@@ -1,4 +1,4 @@
-//! `keylane __compile`: how this program compiles components, in a process of its own.
+//! `keylane __compile`: compiles components in a separate process.
 
 use anyhow::Context as _;
 
@@ -7,14 +7,14 @@ use crate::guest::Compiler;
 use crate::guest::compiler::{Limits, compile_for_parent};
 use crate::telemetry;
 
-/// This program once more.
+/// A compiler that starts this program as its child process.
 pub(super) fn compiler() -> Result<Compiler, CommandFailure> {
     let program = std::env::current_exe()
-        .context("this program can't find its own file, to compile components with")?;
+        .context("the path of this program can't be determined, which is needed to compile components")?;
     Ok(Compiler::new(program))
 }
 
-/// Compiles. That a component can't be compiled is a finding, and standard error has nothing but the reason.
+/// Compiles. A component that can't be compiled is a finding; standard error then contains only the reason.
 pub(super) fn execute(arguments: &CompileArguments) -> Result<Ending, CommandFailure> {
     let CompileArguments { address_space, cpu_seconds } = *arguments;
     match compile_for_parent(&Limits { address_space, cpu_seconds, ..Limits::default() }) {
@@ -23,10 +23,10 @@ pub(super) fn execute(arguments: &CompileArguments) -> Result<Ending, CommandFai
             telemetry::report_and_wait(&format!("{reason}\n"));
             Ok(Ending::Findings)
         }
-        // Not the component's fault: it must not look like a finding.
+        // The component is not the cause: this must not look like a finding.
         Err(error) => Err(CommandFailure::Usage {
-            message: format!("can't compile here: {error}"),
-            hint: "only keylane itself starts this command",
+            message: format!("compilation failed to start: {error}"),
+            hint: "this command is started only by keylane itself",
         }),
     }
 }

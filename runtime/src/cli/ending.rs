@@ -1,4 +1,4 @@
-//! How a command ends: an exit code, and for failures a message that ends with the remedy.
+//! The outcome of a command: an exit code, and for failures a message that ends with the remedy.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -7,32 +7,32 @@ use crate::app;
 use crate::config::{self, Refused};
 use crate::telemetry::{self, LoggingError};
 
-/// How a command ended that could be carried out.
+/// The outcome of a command that was executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Nothing is wrong.
+    /// Success.
     Fine,
-    /// It ran and failed, or it found something; people were told.
+    /// A failure while running, or findings; already reported.
     Findings,
 }
 
-/// Why a command could not be carried out.
+/// Why a command could not be executed.
 #[derive(Debug)]
 pub enum CommandFailure {
-    /// The configuration is not there, or not sound.
+    /// The configuration is missing or invalid.
     Config(config::Error),
-    /// An argument can't be understood.
+    /// An argument is invalid.
     Usage {
-        /// What is wrong.
+        /// The error.
         message: String,
         /// The remedy.
         hint: &'static str,
     },
-    /// Nothing could be run, or it could not go on.
+    /// The run could not start, or could not continue.
     Run(anyhow::Error),
 }
 
-/// Tells people about a failure; gives the code that the process ends with.
+/// Reports a failure and returns the exit code of the process.
 #[must_use]
 pub fn exit_code(ended: Result<Ending, CommandFailure>) -> ExitCode {
     telemetry::flush();
@@ -102,10 +102,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_code_says_whose_fault_it_is() {
+    fn exit_codes_and_messages_depend_on_the_cause() {
         let refused = || Refused { message: "no export".to_owned(), hint: Some("export it".to_owned()) };
-        let missing =
-            config::load(Path::new("/nowhere/keylane.toml")).map(|_| ()).expect_err("it is not there");
+        let missing = config::load(Path::new("/nowhere/keylane.toml"))
+            .map(|_| ())
+            .expect_err("the file does not exist");
         for (failure, code, expected) in [
             (
                 CommandFailure::from(missing),
@@ -120,7 +121,9 @@ mod tests {
             (CommandFailure::Run(anyhow::anyhow!("it broke")), 1, "error: it broke\n"),
             (CommandFailure::Run(refused().into()), 2, "error: no export\nhint: export it\n"),
             (
-                CommandFailure::Run(Err::<(), _>(refused()).context("handler `a`").expect_err("it is one")),
+                CommandFailure::Run(
+                    Err::<(), _>(refused()).context("handler `a`").expect_err("the value is an error"),
+                ),
                 2,
                 "error: handler `a`: no export\nhint: export it\n",
             ),

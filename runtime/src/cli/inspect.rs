@@ -8,7 +8,7 @@ use crate::config::{HumanSize, Refused};
 use crate::guest::inspect::inspect;
 use crate::guest::{Grant, Granted, Inspection, load};
 
-/// Shows what a component is made of. A component that `run` would refuse whatever it is granted is a finding.
+/// Shows the imports and exports of a component. A component that `run` refuses under any grants is a finding.
 pub(super) fn execute(component: &Path) -> Result<Ending, CommandFailure> {
     let name = component.display().to_string();
     let inspection = load::read(&name, component)
@@ -26,14 +26,14 @@ fn describe(name: &str, inspection: &Inspection) -> String {
     line(&mut text, "size", &HumanSize(size).to_string());
     line(&mut text, "sha256", &inspection.digest());
     if inspection.was_core_module {
-        line(&mut text, "form", "a core module, made a component while it is loaded");
+        line(&mut text, "form", "core module, converted to a component when loaded");
     }
     match inspection.kind {
-        Some(kind) => line(&mut text, "called as", &kind.to_string()),
+        Some(kind) => line(&mut text, "interface", &kind.to_string()),
         None if inspection.keyed => {
-            line(&mut text, "called as", "nothing: `keyed-handler` is not in this version of Keylane");
+            line(&mut text, "interface", "none: `keyed-handler` is not supported in this version of Keylane");
         }
-        None => line(&mut text, "called as", "nothing: it exports no interface of `keylane:handler`"),
+        None => line(&mut text, "interface", "none: the component exports no interface of `keylane:handler`"),
     }
     for export in &inspection.exports {
         line(&mut text, "export", export);
@@ -41,7 +41,7 @@ fn describe(name: &str, inspection: &Inspection) -> String {
     for import in &inspection.imports {
         let granted = match import.grant {
             Grant::Types => "types only".to_owned(),
-            Grant::Wasi => "granted: over an empty context".to_owned(),
+            Grant::Wasi => "granted: with an empty context".to_owned(),
             Grant::Http => "needs a grant: `grants.http`, with the hosts".to_owned(),
             Grant::Refused { remedy } => format!("refused: {remedy}"),
         };
@@ -60,7 +60,7 @@ mod tests {
     use crate::guest::{Import, Kind};
 
     #[test]
-    fn everything_that_decides_whether_it_runs_is_shown() {
+    fn the_description_shows_imports_and_exports() {
         let inspection = Inspection {
             kind: Some(Kind::BatchHandler),
             keyed: false,
@@ -82,9 +82,9 @@ mod tests {
 component  orders.wasm
 size       25KiB
 sha256     {}
-called as  batch-handler
+interface  batch-handler
 export     keylane:handler/batch-handler@0.1.0
-import     wasi:clocks/wall-clock@0.2.6 (granted: over an empty context)
+import     wasi:clocks/wall-clock@0.2.6 (granted: with an empty context)
 import     wasi:http/outgoing-handler@0.2.6 (needs a grant: `grants.http`, with the hosts)
 import     wasi:http/types@0.2.6 (refused: build it without)
 ",
@@ -92,6 +92,9 @@ import     wasi:http/types@0.2.6 (refused: build it without)
         );
         assert_eq!(describe("orders.wasm", &inspection), expected);
         let none = Inspection { kind: None, keyed: true, ..inspection };
-        assert!(describe("x", &none).contains("called as  nothing: `keyed-handler` is not in this version"));
+        assert!(
+            describe("x", &none)
+                .contains("interface  none: `keyed-handler` is not supported in this version")
+        );
     }
 }

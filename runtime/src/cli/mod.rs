@@ -1,7 +1,7 @@
 //! The command line: one file per command.
 //!
-//! Data goes to standard output, everything else to standard error. Exit codes: 0 fine, 1 failed while
-//! running or found something (`check`), 2 refused before a group was joined, and a restart can't mend it.
+//! Data goes to standard output, everything else to standard error. Exit codes: 0: success; 1: failure while running, or
+//! findings (`check`); 2: refused before a group was joined, with an error that a restart can't resolve.
 
 mod arguments;
 mod check;
@@ -23,11 +23,11 @@ pub use arguments::{
 pub use ending::{CommandFailure, Ending, exit_code};
 
 impl Cli {
-    /// Carries the command out.
+    /// Executes the command.
     ///
     /// # Errors
     ///
-    /// Why it could not be carried out.
+    /// Why the command could not be executed.
     pub fn execute(&self) -> Result<Ending, CommandFailure> {
         match &self.command {
             Command::Run(arguments) => run::execute(&self.config, arguments),

@@ -1,4 +1,4 @@
-//! What handlers publish on the embedded broker, as JSON Lines on standard output: the form that a feed has.
+//! Prints outputs on the embedded broker as JSON Lines on standard output, in the format of a feed.
 
 use std::io::Write as _;
 
@@ -8,11 +8,11 @@ use serde_json::{Map, Value, json};
 
 use crate::source::Record;
 
-/// Prints one record. That nobody reads standard output any more is not the handler's fault.
+/// Prints one record. A closed standard output is ignored: it must not fail the handler.
 pub(super) fn print(topic: &str, partition: i32, record: &Record<'_>) {
     let mut line = line(topic, partition, record).to_string();
     line.push('\n');
-    let _unread = std::io::stdout().lock().write_all(line.as_bytes());
+    let _ignored = std::io::stdout().lock().write_all(line.as_bytes());
 }
 
 fn line(topic: &str, partition: i32, record: &Record<'_>) -> Value {
@@ -32,7 +32,7 @@ fn line(topic: &str, partition: i32, record: &Record<'_>) -> Value {
     Value::Object(fields)
 }
 
-/// Text as it is, other bytes under `…_base64`, an absent value as null.
+/// Inserts text unchanged, other bytes under `…_base64`, an absent value as null.
 fn insert(fields: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]>) {
     match bytes.map(std::str::from_utf8) {
         None => fields.insert(name.to_owned(), Value::Null),
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_bytes_and_nothing_differ() {
+    fn text_bytes_and_absent_values_differ() {
         let mut fields = Map::new();
         insert(&mut fields, "key", Some(b"ada"));
         insert(&mut fields, "value", Some(b"\xff"));

@@ -7,7 +7,7 @@ use super::{CommandFailure, Ending, RunArguments, compile, published};
 use crate::config::Cluster;
 use crate::{app, config};
 
-/// Runs what the file says. On the embedded broker nobody else could see what handlers publish: it is printed.
+/// Runs the configuration. Outputs on the embedded broker are printed, because no other process can read them.
 pub(super) fn execute(file: &Path, arguments: &RunArguments) -> Result<Ending, CommandFailure> {
     let config = config::load(file)?;
     for warning in &config.warnings {

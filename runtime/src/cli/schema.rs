@@ -13,12 +13,12 @@ pub(super) fn execute(format: SchemaFormat) -> Result<Ending, CommandFailure> {
 }
 
 fn page() -> String {
-    let schema = serde_json::to_value(config::schema()).expect("a schema is JSON already");
+    let schema = serde_json::to_value(config::schema()).expect("a schema is JSON");
     reference::markdown(&schema)
 }
 
 fn text() -> String {
-    serde_json::to_string_pretty(&config::schema()).expect("a schema is JSON already")
+    serde_json::to_string_pretty(&config::schema()).expect("a schema is JSON")
 }
 
 #[cfg(test)]
@@ -27,9 +27,9 @@ mod tests {
 
     use super::*;
 
-    /// `keylane schema --format markdown > docs/configuration.md` brings it up to date.
+    /// `keylane schema --format markdown > docs/configuration.md` updates it.
     #[test]
-    fn the_reference_is_the_one_in_the_documents() {
+    fn the_reference_in_docs_is_up_to_date() {
         assert!(
             page() == include_str!("../../../docs/configuration.md"),
             "docs/configuration.md is out of date"
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn the_schema_describes_every_field_and_its_default() {
-        let schema: Value = serde_json::from_str(&text()).expect("it is JSON");
+        let schema: Value = serde_json::from_str(&text()).expect("the schema is JSON");
         let at =
             |pointer: &str| schema.pointer(pointer).unwrap_or_else(|| panic!("no {pointer} in {schema:#}"));
         assert_eq!(at("/required"), &serde_json::json!(["kafka"]));
@@ -47,10 +47,10 @@ mod tests {
         assert_eq!(at("/$defs/Commit/properties/interval/default"), &serde_json::json!("1s"));
         assert_eq!(at("/$defs/Handler/additionalProperties"), &serde_json::json!(false));
 
-        let definitions = at("/$defs").as_object().expect("a table");
+        let definitions = at("/$defs").as_object().expect("`$defs` is an object");
         let structs = definitions.values().chain([&schema]).filter_map(|d| d.get("properties")?.as_object());
         for (name, field) in structs.flatten() {
-            assert!(field.get("description").is_some(), "{name} is not described: {field}");
+            assert!(field.get("description").is_some(), "{name} has no description: {field}");
         }
     }
 }

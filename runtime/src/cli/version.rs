@@ -1,11 +1,11 @@
-//! Which Keylane this is, and which engines are inside.
+//! The versions of Keylane and its engines.
 
 use std::sync::LazyLock;
 
 /// The lock file that this binary was built with: wasmtime has no constant for its version.
 const LOCK: &str = include_str!("../../../Cargo.lock");
 
-/// For `keylane --version`: our version and those of the engines.
+/// The text of `keylane --version`: versions of Keylane and its engines.
 pub(super) fn versions() -> &'static str {
     static VERSIONS: LazyLock<String> = LazyLock::new(|| {
         let (_, librdkafka) = rdkafka::util::get_rdkafka_version();

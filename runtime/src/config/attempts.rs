@@ -1,4 +1,4 @@
-//! How often an event is tried, as people write it.
+//! The number of attempts, as written.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ pub(super) enum Attempts {
     Unlimited,
 }
 
-/// What is written instead of a number.
+/// Written instead of a number.
 const UNLIMITED: &str = "unlimited";
 
 impl Serialize for Attempts {
@@ -44,14 +44,14 @@ impl de::Visitor<'_> for Visitor {
         Ok(Attempts::Limited(number))
     }
 
-    /// From the environment a number comes as text.
+    /// A number from the environment is a string.
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Attempts, E> {
         if text == UNLIMITED {
             return Ok(Attempts::Unlimited);
         }
         let number = text.parse().map(Attempts::Limited);
         number.map_err(|_| {
-            E::custom(format!("`{text}` is no number of attempts: write a whole number or \"unlimited\""))
+            E::custom(format!("`{text}` is not a number of attempts: write a whole number or \"unlimited\""))
         })
     }
 }
@@ -64,7 +64,7 @@ impl JsonSchema for Attempts {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": ["integer", "string"],
-            "description": "How often an event is tried, the first time included: 1 to 1000000, or `\"unlimited\"`: until it \
+            "description": "Number of attempts, including the first: 1 to 1000000, or `\"unlimited\"`: until the event \
                             is done, or rejected, or older than `max_record_age`.",
             "anyOf": [{ "minimum": 1, "maximum": 1_000_000 }, { "const": UNLIMITED }],
         })
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(read("a = 3").ok(), Some(Attempts::Limited(3)));
         assert_eq!(read("a = \"3\"").ok(), Some(Attempts::Limited(3)));
         assert_eq!(read("a = \"unlimited\"").ok(), Some(Attempts::Unlimited));
-        let error = read("a = \"for ever\"").expect_err("no such word");
-        assert!(error.to_string().contains("`for ever` is no number of attempts"), "{error}");
+        let error = read("a = \"for ever\"").expect_err("the word is invalid");
+        assert!(error.to_string().contains("`for ever` is not a number of attempts"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The configuration as meant: types that the rest of Keylane can rely on.
+//! The validated configuration.
 
 use std::fmt;
 use std::num::NonZero;
@@ -14,55 +14,55 @@ use super::start::Start;
 pub use super::written::Assignor;
 pub use super::written_handler::{NoKey, Ordering, OutputTime};
 
-/// A configuration in which everything was checked.
+/// A validated configuration.
 #[derive(Clone, Debug)]
 pub struct Checked {
-    /// How to reach Kafka.
+    /// The connection to Kafka.
     pub kafka: KafkaConfig,
-    /// What all handlers share.
+    /// Settings shared by all handlers.
     pub runtime: RuntimeConfig,
-    /// At least one, by ascending name; no two have the same group.
+    /// At least one, in ascending order of names; no two have the same group.
     pub handlers: Vec<HandlerConfig>,
-    /// What is allowed and seldom meant, for people; each names its line.
+    /// Warnings about valid settings that are seldom intended, with file and line.
     pub warnings: Vec<String>,
-    /// Only the rules make this value.
-    #[expect(dead_code, reason = "it is there so that no other module can make a `Checked`")]
+    /// Only the rules can construct this value.
+    #[expect(dead_code, reason = "keeps other modules from constructing a `Checked`")]
     pub(super) seal: Seal,
 }
 
-/// What keeps [`Checked`] from being made elsewhere.
+/// Keeps [`Checked`] from being constructed elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seal;
 
-/// How to reach Kafka.
+/// The connection to Kafka.
 #[derive(Clone, Debug)]
 pub struct KafkaConfig {
-    /// Which brokers.
+    /// The brokers.
     pub cluster: Cluster,
-    /// How the members of a group share partitions.
+    /// Partition assignment strategy.
     pub assignor: Assignor,
-    /// Whether missing topics are created at start.
+    /// Whether missing topics are created at startup.
     pub create_topics: bool,
-    /// How long the brokers may refuse the credentials while running.
+    /// How long the brokers may reject the credentials of a running process.
     pub auth_timeout: Duration,
-    /// A file with the password of every client; it was there when the configuration was checked.
+    /// A file with the password of every client.
     pub password_file: Option<PathBuf>,
-    /// A file with the token of every client, never beside one with a password.
+    /// A file with the token of every client; never set together with `password_file`.
     pub token_file: Option<PathBuf>,
-    /// Properties for every consumer: `[kafka.client]`, and `[kafka.consumer]` over it.
+    /// Properties of every consumer: `[kafka.client]`, overridden by `[kafka.consumer]`.
     pub consumer: Properties,
-    /// Properties for the producer: `[kafka.client]`, and `[kafka.producer]` over it.
+    /// Properties of the producer: `[kafka.client]`, overridden by `[kafka.producer]`.
     pub producer: Properties,
-    /// Properties for clients that neither read nor write: `[kafka.client]`.
+    /// Properties of clients that neither read nor write: `[kafka.client]`.
     pub client: Properties,
 }
 
-/// Which brokers.
+/// The brokers.
 #[derive(Clone, Debug)]
 pub enum Cluster {
-    /// Elsewhere: `host:port`, separated by commas.
+    /// Kafka brokers: `host:port`, separated by commas.
     Brokers(String),
-    /// In this process.
+    /// The embedded broker.
     Embedded(EmbeddedConfig),
 }
 
@@ -80,34 +80,34 @@ pub struct EmbeddedConfig {
 pub struct FeedConfig {
     /// A valid name.
     pub topic: String,
-    /// Where the events come from.
+    /// The source of the events.
     pub source: FeedSource,
 }
 
-/// Where the events of a feed come from.
+/// The source of a feed's events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FeedSource {
-    /// Standard input: at most one feed has it.
+    /// Standard input; at most one feed uses it.
     StandardInput,
-    /// A file that was there when the configuration was checked.
+    /// A file that existed when the configuration was checked.
     File(PathBuf),
 }
 
-/// What all handlers share.
+/// Settings shared by all handlers.
 #[derive(Clone, Debug)]
 pub struct RuntimeConfig {
-    /// Bytes for events, fetched ahead and queued.
+    /// Bytes for prefetched and queued events.
     pub memory_budget: u64,
     /// Threads that run guests.
     pub workers: NonZero<usize>,
-    /// Where compiled components are kept; `None`: nowhere, because no folder is known.
+    /// Directory of compiled components; `None`: they are not kept, because no directory is known.
     pub cache_dir: Option<PathBuf>,
-    /// How long a stop waits for running calls and acks.
+    /// How long a drain waits for running calls and acks.
     pub drain_timeout: Duration,
 }
 
 impl RuntimeConfig {
-    /// Bytes of the other half: events queued and running, over all handlers.
+    /// Bytes of the second half of the budget: queued and running events of all handlers.
     #[must_use]
     pub fn arena_bytes(&self) -> u64 {
         self.memory_budget / 2
@@ -119,58 +119,58 @@ impl RuntimeConfig {
 pub struct HandlerConfig {
     /// Its name in the file: letters, digits, `_` and `-`.
     pub name: String,
-    /// A file that was there when the configuration was checked.
+    /// A file that existed when the configuration was checked.
     pub component: PathBuf,
     /// At least one; valid names, no duplicates.
     pub topics: Vec<String>,
     /// Not empty.
     pub group_id: String,
-    /// Set: a static member.
+    /// If set, the process is a static member.
     pub group_instance_id: Option<String>,
-    /// The deadline of one guest call.
+    /// Timeout of one guest call.
     pub timeout: Duration,
-    /// Processor time of one guest call.
+    /// Maximum CPU time of one guest call.
     pub cpu_budget: Duration,
-    /// Bytes of one instance's linear memories.
+    /// Maximum bytes of one instance's linear memories.
     pub memory: u64,
     /// An instance with more bytes than this after a call is replaced.
     pub keep_memory: u64,
-    /// An instance that served so many calls is replaced.
+    /// An instance is replaced after this number of calls.
     pub max_calls: Option<u32>,
-    /// Every call has an instance of its own.
+    /// Every call has its own instance.
     pub fresh_instances: bool,
-    /// Set: the operator's choice of how many events a call carries at most.
+    /// Maximum number of events per call, if configured.
     pub max_batch: Option<u32>,
-    /// Bytes of one output; `None`: as many as the topics of the outputs take.
+    /// Maximum bytes of one output; `None`: the limit of the output topics.
     pub max_output_bytes: Option<usize>,
-    /// Where to start without a commit. Never a time with the embedded broker.
+    /// Start position without a commit. Never a time with the embedded broker.
     pub start: Start,
-    /// What to do with an offset outside the log.
+    /// What happens if an offset is outside the log.
     pub out_of_range: OutOfRange,
     /// Order and concurrency.
     pub lanes: LanesConfig,
-    /// Which events it gets; empty: all.
+    /// Which events it receives; empty: all.
     pub filter: Vec<FilterRule>,
-    /// What happens to events that fail.
+    /// Retries of failed events.
     pub retry: keylane_core::RetryPolicy,
-    /// Where events go that can't be handled; `None`: nowhere.
+    /// Dead-letter settings; `None`: no dead letters are published.
     pub dead_letters: Option<DeadLettersConfig>,
-    /// When progress is stored.
+    /// When offsets are committed.
     pub commit: CommitConfig,
     /// How long a revoke waits for running calls and acks.
     pub revoke_timeout: Duration,
-    /// What it may reach besides its events and outputs.
+    /// What it may access besides its events and outputs.
     pub grants: GrantsConfig,
-    /// By ascending name.
+    /// In ascending order of names.
     pub outputs: Vec<OutputConfig>,
 }
 
-/// What a handler may reach besides its events and outputs.
+/// What a handler may access besides its events and outputs.
 #[derive(Clone, Debug, Default)]
 pub struct GrantsConfig {
-    /// Variables of its environment; no two of one name.
+    /// Environment variables; no two have the same name.
     pub env: Vec<Variable>,
-    /// Where it may send HTTP requests; empty: it may use no HTTP at all.
+    /// Hosts to which it may send HTTP requests; empty: HTTP is not available.
     pub http: Vec<HttpHost>,
 }
 
@@ -179,7 +179,7 @@ pub struct GrantsConfig {
 pub struct Variable {
     /// Its name.
     pub name: String,
-    /// What it holds: often a secret.
+    /// Its value, often a secret.
     pub value: String,
 }
 
@@ -192,95 +192,95 @@ impl fmt::Debug for Variable {
 /// Order and concurrency.
 #[derive(Clone, Debug)]
 pub struct LanesConfig {
-    /// What keeps its order.
+    /// Which events are processed in order.
     pub ordering: Ordering,
-    /// What the lane of an event is found by.
+    /// What decides the lane of an event.
     pub lane_key: LaneKey,
     /// What happens to events without a lane key.
     pub no_key: NoKey,
-    /// Most guest calls out.
+    /// Maximum number of concurrent guest calls.
     pub max_concurrency: u32,
-    /// Most events of one partition admitted and not settled.
+    /// Maximum number of events of one partition that are admitted and not settled.
     pub max_queued: u32,
-    /// Most offsets of one partition between its prefix and the highest admitted.
+    /// Maximum number of offsets of one partition between its committable offset and the highest admitted one.
     pub max_window: u64,
 }
 
-/// When progress is stored.
+/// When offsets are committed.
 #[derive(Clone, Debug)]
 pub struct CommitConfig {
-    /// How long settled work may stay uncommitted.
+    /// Longest time that settled events stay uncommitted.
     pub interval: Duration,
-    /// Settled events after which a commit is due at once.
+    /// Number of settled events after which a commit is due at once.
     pub every: u64,
-    /// How long a commit may take.
+    /// Timeout of a commit.
     pub timeout: Duration,
-    /// Characters of metadata.
+    /// Maximum characters of commit metadata.
     pub metadata_limit: usize,
 }
 
-/// Where events go that can't be handled.
+/// Dead-letter settings.
 #[derive(Clone, Debug)]
 pub struct DeadLettersConfig {
-    /// By the index of the event's own topic; none is an input of the handler.
+    /// Dead-letter topics, by the index of the event's own topic; none is an input of the handler.
     pub topics: Vec<String>,
-    /// Whether they have the headers of Spring for Apache Kafka, too.
+    /// Whether dead letters also have the headers of Spring for Apache Kafka.
     pub spring: bool,
-    /// An event that was set aside more often raises an alarm.
+    /// If an event that was redriven this many times is dead-lettered again, an error is logged.
     pub max_redrives: u32,
 }
 
-/// One rule of a filter: everything in it must hold.
+/// One rule of a filter. An event matches it if all its tests hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterRule {
-    /// For counters.
+    /// The name in counters.
     pub name: String,
-    /// Keeps or drops what matches.
+    /// Whether matching events are kept or dropped.
     pub keep: bool,
-    /// The last header with this name, and what must hold of it.
+    /// The name of the header, and the tests of the last header with that name.
     pub header: Option<(String, Vec<HeaderTest>)>,
-    /// How the key begins.
+    /// Prefix of the key.
     pub key_prefix: Option<Vec<u8>>,
-    /// Whether there is no value.
+    /// Whether the value is absent.
     pub tombstone: Option<bool>,
 }
 
-/// What a [`FilterRule`] tests: its header, the beginning of its key, whether it has a value.
+/// The tests of a [`FilterRule`]: header, key prefix, tombstone.
 type Tests<'r> = (&'r Option<(String, Vec<HeaderTest>)>, &'r Option<Vec<u8>>, Option<bool>);
 
 impl FilterRule {
-    /// Rules with the same tests match the same events.
+    /// The tests, for comparison: rules with the same tests match the same events.
     pub(super) fn tests(&self) -> Tests<'_> {
         (&self.header, &self.key_prefix, self.tombstone)
     }
 }
 
-/// What must hold of a header.
+/// A test of a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderTest {
-    /// It is there, or is not.
+    /// The header is present, or absent.
     Present(bool),
     /// Its value is one of these.
     AnyOf(Vec<Vec<u8>>),
-    /// Its value begins so.
+    /// Its value starts with this.
     Prefix(Vec<u8>),
 }
 
-/// A topic that a handler may publish to.
+/// A topic to which a handler may publish.
 #[derive(Clone, Debug)]
 pub struct OutputConfig {
-    /// What the handler calls it.
+    /// The name that the handler uses.
     pub target: String,
     /// A valid name.
     pub topic: String,
-    /// Whether outputs say which event they come from.
+    /// Whether outputs have headers that identify their event.
     pub provenance: bool,
-    /// The time that outputs carry.
+    /// The timestamp of outputs.
     pub timestamp: OutputTime,
 }
 
 impl Checked {
-    /// The topics that some handler reads, each once, by ascending name.
+    /// The topics that handlers read, without duplicates, in ascending order.
     #[must_use]
     pub fn input_topics(&self) -> Vec<&str> {
         let mut topics: Vec<&str> =
@@ -292,19 +292,19 @@ impl Checked {
 }
 
 impl HandlerConfig {
-    /// Whether it may have effects outside Kafka.
+    /// Whether it may have side effects outside Kafka.
     #[must_use]
     pub fn uses_http(&self) -> bool {
         !self.grants.http.is_empty()
     }
 
-    /// What the core is told. `arena_bytes` is this handler's share of [`Runtime::arena_bytes`].
+    /// The core's configuration. `arena_bytes` is this handler's share of [`RuntimeConfig::arena_bytes`].
     #[must_use]
     pub fn core_config(&self, arena_bytes: u64) -> keylane_core::Config {
         let defaults = keylane_core::Config::default();
         keylane_core::Config {
-            topics: u16::try_from(self.topics.len()).expect("the rules allow fewer topics"),
-            // A failed batch is run again, and would repeat its requests.
+            topics: u16::try_from(self.topics.len()).expect("the rules limit the number of topics"),
+            // A failed batch is run again, which would repeat its requests.
             max_batch: match self.max_batch {
                 _ if self.fresh_instances => 1,
                 Some(max_batch) => max_batch,

@@ -1,4 +1,4 @@
-//! librdkafka's properties: passed on as written, except those that Keylane owns.
+//! librdkafka properties: passed on as written, except those that Keylane sets.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,16 +11,16 @@ use super::known_properties::{canonical_name, is_oidc, java_hint, owned_reason};
 use super::problem::Problems;
 use super::secret;
 
-/// What to do without OIDC.
+/// The alternative to OIDC.
 const OIDC_HINT: &str =
-    "remove it; let another program fetch the token, and name its file as `token_file` under [kafka]";
+    "remove it; let another program fetch the token, and set its file as `token_file` under [kafka]";
 
-/// Checked properties of a client. Printing it shows no secrets.
+/// Checked properties of a client. `Debug` prints no secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Properties {
-    /// By canonical name, so that a property has one value whatever it was called.
+    /// By canonical name, so that a property has one value under all its names.
     by_name: BTreeMap<&'static str, Property>,
-    /// Those that are not known here: the client itself has the last word on them.
+    /// Properties that are unknown here: the client validates them.
     other: BTreeMap<String, String>,
 }
 
@@ -31,7 +31,7 @@ struct Property {
 }
 
 impl Properties {
-    /// Name and value, each as written.
+    /// Names and values, as written.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let known = self.by_name.values().map(|p| (p.written_name.as_str(), p.value.as_str()));
         known.chain(self.other.iter().map(|(name, value)| (name.as_str(), value.as_str())))
@@ -46,7 +46,7 @@ impl Properties {
         }
     }
 
-    /// Both, where these win, also over another name of the same property.
+    /// Merges both. Properties of `self` override those of `base`, also under another name.
     #[must_use]
     pub(super) fn over(&self, base: &Properties) -> Properties {
         let mut merged = base.clone();
@@ -55,7 +55,7 @@ impl Properties {
         merged
     }
 
-    /// Tests one of `[kafka.client]`, `[kafka.consumer]` and `[kafka.producer]`.
+    /// Checks one of `[kafka.client]`, `[kafka.consumer]` and `[kafka.producer]`.
     pub(super) fn check(
         written: &WrittenProperties,
         table: &str,
@@ -73,22 +73,21 @@ impl Properties {
                 problems.add(&path, format!("`{name}` can't be set: {reason}")).hint("remove it");
             } else if is_oidc(&name, value) {
                 let message = format!(
-                    "`{name}` is for OIDC, and the Kafka client of this build has no HTTP to fetch a token"
+                    "`{name}` needs OIDC, but the Kafka client of this build can't fetch tokens over HTTP"
                 );
                 problems.add(&path, message).hint(OIDC_HINT);
             } else if let Some(hint) = java_hint(&name) {
                 let message = format!("`{name}` is a property of Kafka's Java client, not of librdkafka");
                 problems.add(&path, message).hint(hint);
             } else if let Some(earlier) = checked.insert(&name, value) {
-                let message =
-                    format!("`{name}` and `{earlier}` are the same property, and chance decides which wins");
+                let message = format!("`{name}` and `{earlier}` are the same property, and both are set");
                 problems.add(&path, message).hint("keep one of them");
             }
         }
         checked
     }
 
-    /// The name that the property already has, if it has a value.
+    /// Returns the name under which the property was set before, if any.
     fn insert(&mut self, name: &str, value: &str) -> Option<String> {
         let value = value.to_owned();
         match canonical_name(name) {
@@ -110,7 +109,7 @@ impl fmt::Debug for Properties {
     }
 }
 
-/// Properties as written, flattened: the parts of each dotted name as the file nests them, and the value.
+/// Properties as written, flattened: the parts of each dotted name as nested in the file, and the value.
 #[derive(Default)]
 pub(super) struct WrittenProperties(Vec<(Vec<String>, String)>);
 
@@ -186,7 +185,7 @@ impl JsonSchema for WrittenProperties {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "object",
-            "description": "Properties by the names that librdkafka gives them.",
+            "description": "Properties by their librdkafka names.",
             "additionalProperties": { "type": ["string", "integer", "boolean", "object"] },
         })
     }

@@ -1,4 +1,4 @@
-//! The parsed file, with the place of everything in it.
+//! The parsed file, with the span of every key and value.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -11,28 +11,28 @@ use super::interpolate::{self, InterpolationError};
 use super::problem::{Problem, Report};
 use super::unreadable;
 
-/// A parsed file. Strings are what they mean, spans are where they were written.
+/// A parsed file. Strings are unescaped; spans refer to the text of the file.
 pub(super) struct Document<'t> {
     root: Spanned<DeTable<'t>>,
 }
 
 impl<'t> Document<'t> {
-    /// Parses; a file with a fault in its syntax goes no further, because what follows the fault is a guess.
+    /// Parses the text. A syntax error ends the checks, because the text after it can only be guessed.
     pub(super) fn parse(text: &'t str, report: &mut Report) -> Result<Document<'t>, Report> {
         match DeTable::parse(text) {
             Ok(root) => Ok(Document { root }),
             Err(error) => {
                 let problem = report.add(error.span(), error.message());
                 if let Some(language) = unreadable::another_language(text) {
-                    problem.message = format!("this is {language}, and the configuration of Keylane is TOML");
-                    problem.hint("`keylane schema --format markdown` shows every setting and an example");
+                    problem.message = format!("this file is {language}, but a Keylane configuration is TOML");
+                    problem.hint("`keylane schema --format markdown` lists every setting");
                 }
                 Err(report.clone())
             }
         }
     }
 
-    /// Replaces variables in every string value. Keys are left alone: a file's shape never depends on the
+    /// Replaces variables in every string value. Keys are not changed: the structure of a file never depends on the
     /// environment.
     pub(super) fn interpolate(
         &mut self,
@@ -45,7 +45,7 @@ impl<'t> Document<'t> {
         report.clone().into_result(())
     }
 
-    /// Gives the file its types.
+    /// Deserializes the file.
     pub(super) fn read<T: Deserialize<'t>>(&self, report: &mut Report) -> Result<T, Report> {
         T::deserialize(toml::Deserializer::from(self.root.clone())).map_err(|error| {
             let table = error.span().and_then(|span| self.table_of(&span));
@@ -56,20 +56,20 @@ impl<'t> Document<'t> {
         })
     }
 
-    /// Where a field stands: its value, or the name of the innermost table on the way to it that exists.
+    /// The span of a field's value, or of the name of the innermost existing table on its path.
     pub(super) fn find(&self, path: &[&str]) -> Option<Range<usize>> {
         let (first, rest) = path.split_first()?;
         let (key, value) = self.root.get_ref().get_key_value(*first)?;
         Some(find_in(key.span(), value, rest))
     }
 
-    /// The path of the table in which the name at this place stands.
+    /// The path of the table that contains the key with this span.
     fn table_of(&self, span: &Range<usize>) -> Option<Vec<String>> {
         let mut path = Vec::new();
         is_in(self.root.get_ref(), span, &mut path).then_some(path)
     }
 
-    /// The names in a table; none if it is not there.
+    /// The keys of a table; empty if it does not exist.
     pub(super) fn names(&self, path: &[&str]) -> Vec<String> {
         let mut table = Some(self.root.get_ref());
         for name in path {
@@ -78,7 +78,7 @@ impl<'t> Document<'t> {
         table.into_iter().flatten().map(|(key, _)| key.get_ref().to_string()).collect()
     }
 
-    /// The text of a field, if it is there and is a string.
+    /// The value of a field, if it exists and is a string.
     pub(super) fn string(&self, path: &[&str]) -> Option<&str> {
         let (first, rest) = path.split_first()?;
         let mut value = self.root.get_ref().get(*first)?;
@@ -88,7 +88,7 @@ impl<'t> Document<'t> {
         value.get_ref().as_str()
     }
 
-    /// Takes a field out, so that the types need not know it.
+    /// Removes a field, so that the types need not define it.
     pub(super) fn remove(&mut self, path: &[&str]) {
         let Some((last, tables)) = path.split_last() else { return };
         let mut table = self.root.get_mut();
@@ -101,7 +101,7 @@ impl<'t> Document<'t> {
     }
 }
 
-/// Looks for the table with a name at this place, and leaves the way to it in `path`.
+/// Whether the table contains a key with this span, at any depth. Leaves the path of its table in `path`.
 fn is_in(table: &DeTable<'_>, span: &Range<usize>, path: &mut Vec<String>) -> bool {
     table.iter().any(|(key, value)| {
         if key.span() == *span {
@@ -120,7 +120,7 @@ fn is_in(table: &DeTable<'_>, span: &Range<usize>, path: &mut Vec<String>) -> bo
 
 fn find_in(key: Range<usize>, value: &Spanned<DeValue<'_>>, path: &[&str]) -> Range<usize> {
     let Some((first, rest)) = path.split_first() else {
-        // The span of a table with a header is the header's; its own name says more.
+        // The span of a table with a header is the header's; its own name is more precise.
         return if value.get_ref().is_table() { key } else { value.span() };
     };
     match value.get_ref() {
@@ -172,11 +172,11 @@ fn describe(fault: &InterpolationError, problem: &mut Problem) {
         }
         InterpolationError::Unclosed => {
             problem.message = "`${` without `}`".to_owned();
-            problem.hint("write `$${` for a `${` that is meant as such");
+            problem.hint("write `$${` for a literal `${`");
         }
         InterpolationError::NotAName(name) => {
             problem.message = format!("`{name}` is not the name of an environment variable");
-            problem.hint("`${NAME}` or `${NAME:-default}`; write `$${` for a `${` that is meant as such");
+            problem.hint("write `${NAME}` or `${NAME:-default}`, or `$${` for a literal `${`");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Lengths of time as people write them.
+//! Durations in human-readable form.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -45,13 +45,13 @@ impl de::Visitor<'_> for Visitor {
     type Value = HumanDuration;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a length of time such as \"250ms\", \"30s\" or \"5m\"")
+        f.write_str("a duration such as \"250ms\", \"30s\" or \"5m\"")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<HumanDuration, E> {
         humantime::parse_duration(text).map(HumanDuration).map_err(|error| {
             E::custom(format!(
-                "`{text}` is not a length of time: {error} (write it like \"250ms\", \"30s\" or \"5m\")"
+                "`{text}` is not a duration: {error} (write it like \"250ms\", \"30s\" or \"5m\")"
             ))
         })
     }
@@ -65,7 +65,7 @@ impl JsonSchema for HumanDuration {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "A length of time with its unit, in quotes: `\"250ms\"`, `\"30s\"`, `\"5m\"`, `\"1h\"`.",
+            "description": "A duration with its unit, in quotes: `\"250ms\"`, `\"30s\"`, `\"5m\"`, `\"1h\"`.",
             "examples": ["250ms", "30s", "5m"],
         })
     }

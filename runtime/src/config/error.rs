@@ -8,21 +8,21 @@ use super::Report;
 /// Why there is no checked configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file is not there, or not for us.
+    /// The file does not exist, or can't be read.
     #[error("can't read the configuration file {}: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The file was read and is not sound.
+    /// The file was read, but the configuration is invalid.
     #[error(transparent)]
     Unsound(#[from] Report),
 }
 
 impl Error {
-    /// The remedy, where it is not part of the message.
+    /// The remedy, if it is not part of the message.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
@@ -32,11 +32,11 @@ impl Error {
     }
 }
 
-/// A fault of the configuration that only a look into a component can find: the right export is missing, an import is
-/// not granted. The process ends as for any other fault of the configuration.
+/// A configuration problem that is found only by inspecting a component: an export is missing, or an import is not
+/// granted. The process exits as for any other configuration problem.
 #[derive(Debug)]
 pub struct Refused {
-    /// What is wrong, and with what.
+    /// The problem, and the component.
     pub message: String,
     /// The remedy.
     pub hint: Option<String>,

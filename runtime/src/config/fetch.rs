@@ -1,38 +1,38 @@
-//! How far consumers may fetch ahead: half of the memory budget, over all consumers and their partitions.
+//! Limits of prefetching: half of the memory budget, divided over all consumers and their partitions.
 
 use super::checked::RuntimeConfig;
 
-/// The least that a partition may take: half in its queue, half on its way. A larger batch is fetched all the same, alone.
+/// Minimum per partition: half in its queue, half in flight. A larger batch is still fetched, alone.
 pub const FETCH_MIN: u64 = 64 << 10;
-/// The most: at a million events a second it lasts longer than the client pauses between two fetches. More gains nothing,
-/// and a topic that gets more partitions while it is read does not take many times the budget.
+/// Maximum per partition: at a million events per second it lasts longer than the client's pause between two fetches. A
+/// larger value gains nothing, and the limit bounds the excess if a topic gets more partitions while it is read.
 const FETCH_MAX: u64 = 4 << 20;
-/// The most of one partition in one answer of a broker: 8 MiB was 2.2 times slower, it falls out of the caches.
+/// Maximum of one partition in one fetch response: 8 MiB was 2.2 times slower, because it exceeds the CPU caches.
 const PARTITION_MAX: u64 = 1 << 20;
-/// One answer with all its partitions; the client wants at least what the largest record may take.
+/// Range of one fetch response with all its partitions; the client requires at least the size of the largest record.
 const RESPONSE: std::ops::RangeInclusive<u64> = (1 << 20)..=(16 << 20);
 
-/// What one consumer is told. All in bytes.
+/// The fetch limits of one consumer, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchLimits {
-    /// A partition's queue with so much in it is not filled further.
+    /// A partition's queue is not filled beyond this size.
     pub queue: u64,
-    /// Of one partition in one answer; what is on its way when the queue is nearly full.
+    /// Of one partition in one response, which may be in flight when the queue is nearly full.
     pub of_partition: u64,
-    /// One answer.
+    /// Of one response.
     pub response: u64,
-    /// Partitions that it was made for.
+    /// Number of partitions for which the limits were calculated.
     pub partitions: u64,
 }
 
 impl FetchLimits {
-    /// What a partition takes at the most, unless one batch alone is larger.
+    /// Maximum of one partition, unless a single batch is larger.
     #[must_use]
     pub fn each(&self) -> u64 {
         self.queue + self.of_partition
     }
 
-    /// What all of its partitions take at the most.
+    /// Maximum of all partitions.
     #[must_use]
     pub fn all(&self) -> u64 {
         self.each().saturating_mul(self.partitions)
@@ -40,7 +40,7 @@ impl FetchLimits {
 }
 
 impl RuntimeConfig {
-    /// For each of so many consumers, if this one may own so many partitions.
+    /// The limits of one of `consumers` consumers that may own up to `partitions` partitions.
     #[must_use]
     pub fn fetch_limits(&self, consumers: u64, partitions: u64) -> FetchLimits {
         let (consumers, partitions) = (consumers.max(1), partitions.max(1));

@@ -1,23 +1,23 @@
-//! Hosts as `grants.http` lists them.
+//! Entries of `grants.http`.
 
 use std::fmt;
 
-/// Where requests may go.
+/// A host to which requests are allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpHost {
-    /// A host's name or address, in lower case; IPv6 in brackets.
+    /// Host name or address, in lower case; IPv6 in brackets.
     pub name: String,
-    /// Not the name itself is meant, but everything below it.
+    /// The entry allows all subdomains of the name, but not the name itself.
     pub subdomains: bool,
     /// `None`: the port of the request's scheme.
     pub port: Option<u16>,
 }
 
-const FORMS: &str = "`host`, `host:port`, `*.domain` or `*.domain:port`, one host in an entry; without scheme and path, \
-                     IPv6 addresses in brackets, other letters than a-z in their xn-- form, no dot at the end";
+const FORMS: &str = "`host`, `host:port`, `*.domain` or `*.domain:port`, one host per entry; without scheme and path, \
+                     IPv6 addresses in brackets, non-ASCII names in xn-- form, no trailing dot";
 
 impl HttpHost {
-    /// Reads one entry; the error is a hint.
+    /// Parses one entry; the error is a hint.
     pub(super) fn parse(text: &str) -> Result<HttpHost, &'static str> {
         if text.contains(['/', '@']) {
             return Err(FORMS);
@@ -26,7 +26,7 @@ impl HttpHost {
             Some(rest) => (true, rest),
             None => (false, text),
         };
-        // The colons of an IPv6 address stand in brackets.
+        // The colons of an IPv6 address are in brackets.
         let (name, port) = match rest.rsplit_once(':') {
             Some((name, port)) if !port.contains(']') => (name, Some(port)),
             Some(_) | None => (rest, None),
@@ -39,7 +39,7 @@ impl HttpHost {
         };
         let name = name.to_ascii_lowercase();
         if name.contains('*') {
-            return Err("`*.` may stand before a domain, for everything below it, and nowhere else");
+            return Err("`*.` is allowed only before a domain, for all its subdomains");
         }
         let name = match ipv6(&name) {
             Some(address) if !subdomains => format!("[{address}]"),
@@ -58,7 +58,7 @@ fn is_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(label)
 }
 
-/// An address has many spellings; requests have the shortest.
+/// An address has several spellings; requests use the shortest.
 fn ipv6(name: &str) -> Option<std::net::Ipv6Addr> {
     name.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_is_a_host_with_or_without_a_port() {
+    fn an_entry_is_a_host_with_an_optional_port() {
         for (text, name, subdomains, port) in [
             ("api.example.com", "api.example.com", false, None),
             ("API.example.com:8443", "api.example.com", false, Some(8443)),
@@ -91,11 +91,14 @@ mod tests {
             assert_eq!(host, HttpHost { name: name.to_owned(), subdomains, port });
             assert_eq!(host.to_string(), text.to_ascii_lowercase());
         }
-        assert_eq!(HttpHost::parse("[0:0:0:0:0:0:0:1]:80").expect("an address").to_string(), "[::1]:80");
+        assert_eq!(
+            HttpHost::parse("[0:0:0:0:0:0:0:1]:80").expect("the address is valid").to_string(),
+            "[::1]:80"
+        );
     }
 
     #[test]
-    fn what_is_no_host_says_what_would_be() {
+    fn invalid_hosts_are_refused_with_a_hint() {
         for (text, hint) in [
             ("", FORMS),
             ("https://api.example.com", FORMS),
@@ -104,8 +107,8 @@ mod tests {
             ("api..example.com", FORMS),
             ("::1", FORMS),
             ("*.[::1]", FORMS),
-            ("*", "`*.` may stand before"),
-            ("api.*.com", "`*.` may stand before"),
+            ("*", "`*.` is allowed only before"),
+            ("api.*.com", "`*.` is allowed only before"),
             ("api.example.com:+80", "a port is a number"),
             ("api.example.com.", FORMS),
             ("api.example.com, b", FORMS),

@@ -1,27 +1,27 @@
-//! `${NAME}` and `${NAME:-default}` in one string; `$${` stands for `${`.
+//! `${NAME}` and `${NAME:-default}` in one string; `$${` is a literal `${`.
 
 use super::secret;
 
-/// Why a string can't be completed.
+/// Why a string can't be interpolated.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum InterpolationError {
     /// This variable is not set and has no default.
     Unset(String),
     /// `${` without `}`.
     Unclosed,
-    /// What stands between the braces is not the name of a variable.
+    /// The text between the braces is not the name of a variable.
     NotAName(String),
 }
 
-/// A string with its variables filled in.
+/// A string with its variables replaced.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Filled {
     pub(super) text: String,
-    /// Values that came from variables with the name of a secret.
+    /// Values of variables whose names are those of secrets.
     pub(super) secrets: Vec<String>,
 }
 
-/// Fills in one string. What a variable holds is not looked at again: a `${` in it is text.
+/// Replaces the variables of one string. Values of variables are not interpolated: a `${` in them is literal.
 pub(super) fn fill(
     text: &str,
     environment: &dyn Fn(&str) -> Option<String>,

@@ -1,6 +1,6 @@
-//! What is known about client properties: which have two names, which are ours, which are Java's.
+//! Client properties with special treatment: those with two names, those that Keylane sets, and those of the Java client.
 
-/// Properties of librdkafka that have two names: the alias, and the name it stands for.
+/// Aliases of librdkafka properties, each with the canonical name.
 const ALIASES: [(&str, &str); 12] = [
     ("bootstrap.servers", "metadata.broker.list"),
     ("max.in.flight", "max.in.flight.requests.per.connection"),
@@ -18,57 +18,57 @@ const ALIASES: [(&str, &str); 12] = [
 
 /// Properties that Keylane sets, by canonical name, each with the reason.
 const OWNED: [(&str, &str); 25] = [
-    ("metadata.broker.list", "the brokers are `bootstrap_servers` in `[kafka]`"),
-    ("group.id", "the group is `group_id` of a handler"),
-    ("group.instance.id", "it is `group_instance_id` of a handler: one process has many consumers"),
+    ("metadata.broker.list", "use `bootstrap_servers` in `[kafka]`"),
+    ("group.id", "use `group_id` of a handler"),
+    ("group.instance.id", "use `group_instance_id` of a handler: one process has several consumers"),
     ("auto.commit.enable", "an offset is committed only when every event below it is settled"),
-    ("auto.commit.interval.ms", "Keylane commits itself: see `commit.interval` of a handler"),
+    ("auto.commit.interval.ms", "Keylane commits offsets itself: see `commit.interval` of a handler"),
     ("enable.auto.offset.store", "an offset is committed only when every event below it is settled"),
-    ("enable.partition.eof", "it is always on: it leads past what is no event at the end of a partition"),
+    ("enable.partition.eof", "it is always on: it accounts for control records at the end of a partition"),
     ("auto.offset.reset", "a partition is never moved silently: see `start` and `out_of_range` of a handler"),
-    ("partition.assignment.strategy", "it is `assignor` in `[kafka]`"),
-    ("group.protocol", "Keylane speaks the classic protocol only, in this version"),
-    ("enable.idempotence", "it is always on: without it outputs may be doubled and change their order"),
-    ("request.required.acks", "outputs are always acknowledged by all replicas, or events could be lost"),
+    ("partition.assignment.strategy", "use `assignor` in `[kafka]`"),
+    ("group.protocol", "this version of Keylane supports only the classic protocol"),
+    ("enable.idempotence", "it is always on: without it outputs may be duplicated and reordered"),
+    ("request.required.acks", "outputs are always acknowledged by all replicas, so that no event is lost"),
     ("message.timeout.ms", "outputs never expire: an outage must delay events, not lose them"),
-    ("transactional.id", "Keylane does not use transactions, in this version"),
+    ("transactional.id", "this version of Keylane does not use transactions"),
     ("queued.max.messages.kbytes", "it is a share of `memory_budget` in `[runtime]`"),
-    ("queued.min.messages", "what is fetched ahead is limited by `memory_budget` in `[runtime]`"),
-    ("batch.size", "it follows from the size limits of the topics that are written to"),
-    ("message.send.max.retries", "outputs are tried again until the brokers take them or refuse them"),
-    ("enable.gapless.guarantee", "Keylane hands outputs over again by itself, in the order of their lane"),
-    ("queue.buffering.max.messages", "what is in flight is limited for each topic by itself"),
-    ("queue.buffering.max.kbytes", "what is in flight is limited for each topic by itself"),
+    ("queued.min.messages", "prefetching is limited by `memory_budget` in `[runtime]`"),
+    ("batch.size", "it is derived from the size limits of the output topics"),
+    ("message.send.max.retries", "outputs are retried until the brokers store or reject them"),
+    ("enable.gapless.guarantee", "Keylane resends outputs itself, in the order of their lane"),
+    ("queue.buffering.max.messages", "in-flight outputs are limited per topic"),
+    ("queue.buffering.max.kbytes", "in-flight outputs are limited per topic"),
     ("partitioner", "outputs go to the partition that Java clients choose for their key (`murmur2_random`)"),
     ("allow.auto.create.topics", "see `create_topics` in `[kafka]`"),
-    ("check.crcs", "it is always on: a damaged batch must never pass as a gap"),
+    ("check.crcs", "it is always on: a damaged batch must not look like a gap"),
     (
         "delivery.report.only.error",
         "an event settles when its outputs are acknowledged, so success is reported too",
     ),
 ];
 
-/// Names that Kafka's Java client has and librdkafka has not, each with what to use.
+/// Properties of Kafka's Java client that librdkafka does not have, each with the alternative.
 const JAVA_ONLY: [(&str, &str); 30] = [
     ("max.poll.records", "use `lanes.max_queued` and `max_batch` of a handler"),
     ("fetch.max.wait.ms", "use `fetch.wait.max.ms`"),
-    ("key.deserializer", "remove it: handlers get bytes"),
-    ("value.deserializer", "remove it: handlers get bytes"),
+    ("key.deserializer", "remove it: handlers receive bytes"),
+    ("value.deserializer", "remove it: handlers receive bytes"),
     ("key.serializer", "remove it: handlers return bytes"),
     ("value.serializer", "remove it: handlers return bytes"),
-    ("buffer.memory", "remove it: what is in flight is limited for each topic by itself"),
+    ("buffer.memory", "remove it: in-flight outputs are limited per topic"),
     ("max.request.size", "use `message.max.bytes`"),
-    ("max.block.ms", "remove it: handing over waits as long as it must"),
+    ("max.block.ms", "remove it: producing waits without a limit"),
     ("default.api.timeout.ms", "use `socket.timeout.ms`"),
     ("receive.buffer.bytes", "use `socket.receive.buffer.bytes`"),
     ("send.buffer.bytes", "use `socket.send.buffer.bytes`"),
     ("partitioner.class", "remove it: outputs go to the partition that Java clients choose for their key"),
-    ("partitioner.ignore.keys", "remove it: return outputs without a key, and they are spread"),
+    ("partitioner.ignore.keys", "remove it: outputs without a key are spread over the partitions"),
     ("interceptor.classes", "remove it: librdkafka has no such classes"),
     ("metric.reporters", "remove it: librdkafka has no such classes"),
     ("security.providers", "remove it: librdkafka uses OpenSSL"),
     ("ssl.truststore.location", "use `ssl.ca.location`, a PEM file"),
-    ("ssl.truststore.password", "remove it; `ssl.ca.location` names a PEM file without one"),
+    ("ssl.truststore.password", "remove it; `ssl.ca.location` names a PEM file, which has no password"),
     ("ssl.truststore.type", "remove it; `ssl.ca.location` names a PEM file"),
     ("ssl.truststore.certificates", "use `ssl.ca.pem`"),
     ("ssl.keystore.type", "remove it; `ssl.keystore.location` names a PKCS#12 file"),
@@ -76,16 +76,16 @@ const JAVA_ONLY: [(&str, &str); 30] = [
     ("ssl.keystore.certificate.chain", "use `ssl.certificate.pem`"),
     ("ssl.enabled.protocols", "remove it: OpenSSL negotiates the version"),
     ("ssl.protocol", "remove it: OpenSSL negotiates the version"),
-    ("schema.registry.url", "remove it: handlers get bytes"),
+    ("schema.registry.url", "remove it: handlers receive bytes"),
     ("exclude.internal.topics", "remove it: topics are named one by one"),
     ("socket.connection.setup.timeout.max.ms", "use `socket.connection.setup.timeout.ms`"),
     ("sasl.jaas.config", "use `sasl.username` and `sasl.password`"),
 ];
 
-/// Settings of OAUTHBEARER that need no HTTP.
+/// OAUTHBEARER properties that need no HTTP.
 const OAUTHBEARER: [&str; 2] = ["sasl.oauthbearer.config", "sasl.oauthbearer.method"];
 
-/// Whether a property is for fetching a token by HTTP (OIDC), which this build's client can't.
+/// Whether a property is for OIDC, which fetches tokens over HTTP: the client of this build can't.
 pub(super) fn is_oidc(name: &str, value: &str) -> bool {
     match name {
         "sasl.oauthbearer.method" => value.trim().eq_ignore_ascii_case("oidc"),
@@ -94,20 +94,20 @@ pub(super) fn is_oidc(name: &str, value: &str) -> bool {
     }
 }
 
-/// The one name of a property with two; `None` for all others that are not ours.
+/// The canonical name of a property with two names or of one that Keylane sets; `None` for all others.
 pub(super) fn canonical_name(name: &str) -> Option<&'static str> {
     let alias = ALIASES.iter().find(|(alias, canonical)| name == *alias || name == *canonical);
     let owned = || OWNED.iter().find(|(canonical, _)| name == *canonical).map(|(canonical, _)| *canonical);
     alias.map(|(_, canonical)| *canonical).or_else(owned)
 }
 
-/// Why a property can't be set; `None`: it can.
+/// Why a property can't be set by the user; `None`: it can.
 pub(super) fn owned_reason(name: &str) -> Option<&'static str> {
     let canonical = canonical_name(name)?;
     OWNED.iter().find(|(owned, _)| *owned == canonical).map(|(_, reason)| *reason)
 }
 
-/// What to use instead of a property that only Kafka's Java client has.
+/// The alternative to a property that only Kafka's Java client has.
 pub(super) fn java_hint(name: &str) -> Option<&'static str> {
     JAVA_ONLY.iter().find(|(java, _)| *java == name).map(|(_, hint)| *hint)
 }

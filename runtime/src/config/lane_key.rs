@@ -1,4 +1,4 @@
-//! What the lane of an event is found by.
+//! The lane key: what decides the lane of an event.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// What the lane of an event is found by.
+/// What decides the lane of an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LaneKey {
     /// The key of the record.
@@ -14,16 +14,16 @@ pub enum LaneKey {
     Key,
     /// The value of the last header with this name.
     Header(String),
-    /// The scalar in the value, read as JSON, that this pointer (RFC 6901) leads to.
+    /// The scalar at this JSON pointer (RFC 6901) in the value.
     Json(String),
-    /// The same, behind the five bytes that serializers of a schema registry write.
+    /// The same, after the five-byte prefix of schema registry serializers.
     RegistryJson(String),
-    /// All of these together, two at least.
+    /// All of these together, at least two.
     Composite(Vec<LaneKey>),
 }
 
 const EXPECTED: &str = "\"key\", \"header:NAME\", \"json:/pointer\" or \"registry-json:/pointer\"";
-/// The most parts of a composite key.
+/// Maximum number of parts of a composite key.
 const PARTS_MAX: usize = 8;
 
 impl fmt::Display for LaneKey {
@@ -67,7 +67,7 @@ impl<'de> de::Visitor<'de> for Visitor {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<LaneKey, E> {
         parse(text).ok_or_else(|| {
-            E::custom(format!("`{text}` is no lane key: write {EXPECTED}, or a list of these"))
+            E::custom(format!("`{text}` is not a lane key: write {EXPECTED}, or a list of these"))
         })
     }
 
@@ -76,17 +76,17 @@ impl<'de> de::Visitor<'de> for Visitor {
         while let Some(text) = list.next_element::<String>()? {
             let part = part_of(&text)?;
             if parts.contains(&part) {
-                return Err(de::Error::custom(format!("`{text}` stands twice in the lane key")));
+                return Err(de::Error::custom(format!("`{text}` is listed twice in the lane key")));
             }
             parts.push(part);
         }
         match parts.len() {
             0 => {
-                Err(de::Error::custom("a lane key of nothing: write \"key\", or `ordering = \"partition\"`"))
+                Err(de::Error::custom("the lane key is empty: write \"key\", or `ordering = \"partition\"`"))
             }
             1 => Ok(parts.remove(0)),
             2..=PARTS_MAX => Ok(LaneKey::Composite(parts)),
-            _ => Err(de::Error::custom(format!("a lane key has {PARTS_MAX} parts at the most"))),
+            _ => Err(de::Error::custom(format!("a lane key has at most {PARTS_MAX} parts"))),
         }
     }
 }
@@ -113,7 +113,7 @@ fn is_pointer(text: &str) -> bool {
     (text.is_empty() || text.starts_with('/')) && is_escaped(text)
 }
 
-/// RFC 6901: `~` stands only in `~0` (for itself) and `~1` (for a slash).
+/// RFC 6901: `~` occurs only in `~0` (for itself) and `~1` (for a slash).
 fn is_escaped(pointer: &str) -> bool {
     pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']))
 }
@@ -127,11 +127,11 @@ impl JsonSchema for LaneKey {
         json_schema!({
             "type": ["string", "array"],
             "description": "`\"key\"`: the record's key. `\"header:NAME\"`: the value of the last header of that name. \
-                            `\"json:/path/to/field\"`: the scalar in the value, read as JSON, that this pointer (RFC \
-                            6901) leads to, with its type (1 is not \"1\"); a byte order mark before it is skipped. \
-                            `\"registry-json:/path/to/field\"`: the same behind the five bytes of a schema registry. \
+                            `\"json:/path/to/field\"`: the scalar at this JSON pointer (RFC 6901) in the value, with its \
+                            type (1 is not \"1\"); a byte order mark before the JSON is skipped. \
+                            `\"registry-json:/path/to/field\"`: the same after the five-byte prefix of a schema registry. \
                             A list of these, `[\"header:tenant\", \"json:/customer/id\"]`: all of them together. An \
-                            event in which nothing, or not all, is found has no lane key: see `no_key`.",
+                            event in which any of them is missing has no lane key: see `no_key`.",
             "items": { "type": "string" },
             "pattern": "^(key|header:.+|(registry-)?json:(/.*)?)$",
         })

@@ -1,12 +1,12 @@
-//! The configuration: one TOML file, from what is written to what is meant.
+//! The configuration: one TOML file, parsed and validated.
 //!
-//! A file goes through five stages, each in a module of its own:
+//! A file passes through five stages, each in its own module:
 //!
-//! 1. `document` parses it, keeps the place of everything in it and replaces `${VAR}` (`interpolate`);
-//! 2. `not_yet` refuses by name what later versions will have;
-//! 3. `written` gives the rest its types: these are the fields that the schema and the reference describe;
-//! 4. `rules` tests what types can't say, and gathers every problem instead of stopping at the first;
-//! 5. `checked` is the result. It can't be made in any other way, so what was not checked can't be run.
+//! 1. `document` parses it, keeps the span of every key and value, and replaces `${VAR}` (`interpolate`);
+//! 2. `not_yet` refuses settings of later versions by name;
+//! 3. `written` deserializes the rest into the types that the schema and the reference describe;
+//! 4. `rules` validates what types can't express, and collects every problem instead of stopping at the first;
+//! 5. `checked` is the result. Only `rules` can construct it, so an unchecked configuration can't be run.
 //!
 //! Only this module reads the environment, and only [`load`] does it.
 
@@ -60,7 +60,7 @@ use problem::Problems;
 ///
 /// # Errors
 ///
-/// The file can't be read, or it is not a sound configuration.
+/// The file can't be read, or the configuration is invalid.
 pub fn load(path: &Path) -> Result<Checked, Error> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| Error::Unreadable { path: path.to_path_buf(), source })?;
@@ -78,7 +78,7 @@ pub fn load(path: &Path) -> Result<Checked, Error> {
 ///
 /// # Errors
 ///
-/// Everything that is wrong with it, as far as it can be told in one go.
+/// All problems that can be found in one pass.
 pub fn check(text: &str, surroundings: &Surroundings<'_>) -> Result<Checked, Report> {
     let mut report = Report::new(surroundings.file, text);
     let mut document = Document::parse(text, &mut report)?;
@@ -99,24 +99,24 @@ pub fn schema() -> schemars::Schema {
 /// What a configuration depends on besides its own text.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
-    /// The name of the file: for messages, and the place that relative paths start from.
+    /// The path of the file, for messages. Relative paths are resolved from its directory.
     pub file: &'a Path,
     /// Looks up an environment variable.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether a path leads to something that can be read like a file.
+    /// Whether a path exists and can be read like a file.
     pub is_there: &'a dyn Fn(&Path) -> bool,
-    /// How many cores the process may use: the default of `runtime.workers`.
+    /// Number of cores that the process may use: the default of `runtime.workers`.
     pub cores: NonZero<usize>,
 }
 
 impl Surroundings<'_> {
-    /// A path of the file as seen from the working directory.
+    /// Resolves a path in the file to one relative to the working directory.
     fn resolve(&self, path: &Path) -> PathBuf {
         self.file.parent().unwrap_or(Path::new("")).join(path)
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+#[expect(clippy::disallowed_methods, reason = "the only function that reads the environment")]
 fn read_environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

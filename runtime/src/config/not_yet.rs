@@ -1,32 +1,32 @@
-//! Settings that later versions will have, or that stand in another place in this one. They are refused by name: a
-//! setting that does nothing would be believed.
+//! Settings of later versions, and settings that belong in another table. They are refused by name: a setting without
+//! effect would be misleading.
 
 use super::document::Document;
 use super::problem::Report;
 
-/// One setting; `*` in its path stands for any name.
+/// One setting; `*` in its path matches any name.
 struct NotYet {
     path: &'static [&'static str],
-    /// Refused if its text begins with one of these; empty: always.
+    /// Refused if its value starts with one of these; empty: always.
     values: &'static [&'static str],
     what: &'static str,
     hint: &'static str,
 }
 
-const LATER: &str = "is not in this version of Keylane";
-const MOVED: &str = "has another place";
+const LATER: &str = "is not supported in this version of Keylane";
+const MOVED: &str = "belongs in another table";
 const REMOVE: &str = "remove it";
-const COUNTS: &str = "remove it; counts are lines of the log, in this version";
+const COUNTS: &str = "remove it; in this version counters are log lines";
 
 const ALL: [NotYet; 11] = [
     always(&["admin"], COUNTS),
     always(&["metrics"], COUNTS),
-    moved(&["dead_letters"], "write it for each handler: `[handlers.NAME.dead_letters]`"),
+    moved(&["dead_letters"], "set it for each handler: `[handlers.NAME.dead_letters]`"),
     always(&["handlers", "*", "state"], REMOVE),
     always(&["handlers", "*", "gate"], REMOVE),
     always(&["handlers", "*", "gates"], REMOVE),
-    moved(&["handlers", "*", "env"], "write it as `grants.env`"),
-    moved(&["handlers", "*", "http"], "write it as `grants.http`"),
+    moved(&["handlers", "*", "env"], "use `grants.env`"),
+    moved(&["handlers", "*", "http"], "use `grants.http`"),
     always(&["handlers", "*", "pipeline"], REMOVE),
     always(&["handlers", "*", "consumers"], "remove it; run more processes with the same `group_id`"),
     only(
@@ -48,7 +48,7 @@ const fn only(path: &'static [&'static str], values: &'static [&'static str], hi
     NotYet { path, values, what: LATER, hint }
 }
 
-/// Reports every setting of a later version and takes it out of the document.
+/// Reports these settings and removes them from the document.
 pub(super) fn refuse(document: &mut Document<'_>, report: &mut Report) {
     for setting in &ALL {
         for path in matching(document, setting.path) {
@@ -65,7 +65,7 @@ pub(super) fn refuse(document: &mut Document<'_>, report: &mut Report) {
     }
 }
 
-/// The paths in the document that a pattern stands for.
+/// The paths in the document that match a pattern.
 fn matching(document: &Document<'_>, pattern: &[&str]) -> Vec<Vec<String>> {
     let mut paths = vec![Vec::new()];
     for part in pattern {

@@ -1,4 +1,4 @@
-//! What is wrong with a file, shown with the line that it is about.
+//! Problems of a file, shown with their lines.
 
 use std::fmt::{self, Write as _};
 use std::ops::Range;
@@ -7,20 +7,20 @@ use std::path::Path;
 use super::document::Document;
 use super::secret;
 
-/// Everything that was found wrong with one file.
+/// All problems found in one file.
 #[derive(Clone)]
 pub struct Report {
     file: String,
     text: String,
     problems: Vec<Problem>,
-    /// Values that must not be shown, wherever they turn up in a message.
+    /// Values that must not occur in any message.
     masked: Vec<String>,
 }
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Clone)]
 pub(super) struct Problem {
-    /// Bytes of the file.
+    /// Byte range in the file.
     pub(super) span: Option<Range<usize>>,
     pub(super) message: String,
     pub(super) hint: Option<String>,
@@ -42,7 +42,7 @@ impl Report {
         }
     }
 
-    /// How many problems there are.
+    /// Number of problems.
     #[must_use]
     pub fn count(&self) -> usize {
         self.problems.len()
@@ -50,34 +50,34 @@ impl Report {
 
     pub(super) fn add(&mut self, span: Option<Range<usize>>, message: impl Into<String>) -> &mut Problem {
         self.problems.push(Problem { span, message: message.into(), hint: None });
-        self.problems.last_mut().expect("it was pushed just now")
+        self.problems.last_mut().expect("the problem was just pushed")
     }
 
-    /// Never show this value. Very short ones are no secrets, and masking them would garble every message.
+    /// Masks this value in all messages. Very short values are not secrets, and masking them would garble messages.
     pub(super) fn mask(&mut self, value: &str) {
         if value.len() >= 4 {
             self.masked.push(value.to_owned());
         }
     }
 
-    /// The value, if nothing is wrong.
+    /// Returns the value if there is no problem.
     pub(super) fn into_result<T>(self, value: T) -> Result<T, Report> {
         if self.problems.is_empty() { Ok(value) } else { Err(self) }
     }
 
     fn show(&self, out: &mut String, problem: &Problem) -> fmt::Result {
-        let Some(place) = problem.span.clone().and_then(|span| SourceLine::find(&self.text, span)) else {
+        let Some(location) = problem.span.clone().and_then(|span| SourceLine::find(&self.text, span)) else {
             writeln!(out, "{}: {}", self.file, problem.message)?;
             return show_hint(out, problem);
         };
-        let number = place.line.to_string();
+        let number = location.line.to_string();
         let margin = " ".repeat(number.len());
-        writeln!(out, "{}:{number}:{}: {}", self.file, place.column, problem.message)?;
+        writeln!(out, "{}:{number}:{}: {}", self.file, location.column, problem.message)?;
         writeln!(out, "{margin} |")?;
-        match secret::visible_part(&self.text, place.line_start) {
+        match secret::visible_part(&self.text, location.line_start) {
             None => {
-                writeln!(out, "{number} | {}", place.text)?;
-                writeln!(out, "{margin} | {}{}", place.padding(), "^".repeat(place.width))?;
+                writeln!(out, "{number} | {}", location.text)?;
+                writeln!(out, "{margin} | {}{}", location.padding(), "^".repeat(location.width))?;
             }
             Some(visible) => writeln!(out, "{number} | {visible}…  (not shown: it may be a secret)")?,
         }
@@ -94,7 +94,7 @@ fn show_hint(out: &mut String, problem: &Problem) -> fmt::Result {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // People mend a file from top to bottom.
+        // Sorted by line, for correction from top to bottom.
         let mut in_order: Vec<&Problem> = self.problems.iter().collect();
         in_order.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
         for (index, problem) in in_order.into_iter().enumerate() {
@@ -111,7 +111,7 @@ impl fmt::Display for Report {
 }
 
 impl fmt::Debug for Report {
-    /// As [`fmt::Display`]: the text of a file may hold secrets and is never printed whole.
+    /// As [`fmt::Display`]: the text of a file may contain secrets and is never printed completely.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -119,13 +119,13 @@ impl fmt::Debug for Report {
 
 impl std::error::Error for Report {}
 
-/// Where a span is, as people count.
+/// The line and column of a span.
 struct SourceLine<'t> {
-    /// From 1.
+    /// The line number, from 1.
     line: usize,
     /// In characters, from 1.
     column: usize,
-    /// Characters to underline; a span that goes on beyond its line is cut there.
+    /// Number of characters to underline; a span is truncated at the end of its line.
     width: usize,
     line_start: usize,
     text: &'t str,
@@ -147,13 +147,13 @@ impl<'t> SourceLine<'t> {
         })
     }
 
-    /// As wide as what stands before the span; tabs stay tabs, so that both lines are indented alike.
+    /// As wide as the text before the span. Tabs are kept, so that both lines are indented equally.
     fn padding(&self) -> String {
         self.text.chars().take(self.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect()
     }
 }
 
-/// Gathers problems by the path of the field that they are about.
+/// Collects problems, located by the paths of their fields.
 pub(super) struct Problems<'d, 'r> {
     document: &'d Document<'d>,
     report: &'r mut Report,
@@ -165,17 +165,17 @@ impl<'d, 'r> Problems<'d, 'r> {
         Problems { document, report, warnings: Vec::new() }
     }
 
-    /// Something that can't be run.
+    /// Adds an error.
     pub(super) fn add(&mut self, path: &[&str], message: impl Into<String>) -> &mut Problem {
         self.report.add(self.document.find(path), message)
     }
 
-    /// Something that can be run but is seldom meant.
+    /// Adds a warning: a valid setting that is seldom intended.
     pub(super) fn warn(&mut self, path: &[&str], message: impl fmt::Display) {
         let line = self.document.find(path).and_then(|span| SourceLine::find(&self.report.text, span));
         let mut text = self.report.file.clone();
-        if let Some(place) = line {
-            let _infallible = write!(text, ":{}", place.line);
+        if let Some(location) = line {
+            let _infallible = write!(text, ":{}", location.line);
         }
         let _infallible = write!(text, ": {message}");
         self.warnings.push(text);

@@ -1,4 +1,4 @@
-//! Numbers and switches, which may also be texts: what comes from the environment always is.
+//! Numbers and booleans, which may also be written as strings: values from the environment always are.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserializer, de};
 
-/// A setting that is one plain value.
+/// A setting with one scalar value.
 pub(super) trait Scalar: FromStr {
-    /// What it is, in words.
+    /// The expected type, for error messages.
     const NAME: &'static str;
 
     fn from_whole(_: i64) -> Option<Self> {
@@ -57,7 +57,7 @@ pub(super) fn scalar<'de, D: Deserializer<'de>, T: Scalar>(deserializer: D) -> R
     deserializer.deserialize_any(Visitor(PhantomData))
 }
 
-/// The same for a setting that may be missing.
+/// The same for an optional setting.
 pub(super) fn maybe<'de, D: Deserializer<'de>, T: Scalar>(deserializer: D) -> Result<Option<T>, D::Error> {
     scalar(deserializer).map(Some)
 }

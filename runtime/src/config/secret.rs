@@ -1,25 +1,25 @@
-//! What must never be printed, told by its name.
+//! Values that must never be printed, recognized by their names.
 
-/// Parts of names whose values are secrets.
+/// Parts of the names of secrets.
 const WORDS: [&str; 9] =
     ["password", "passwd", "passphrase", "secret", "token", "credential", "private", "ssl.key", "ssl_key"];
 
-/// Whether a value with this name is a secret in itself: it is masked wherever it turns up in a message.
+/// Whether the value with this name is a secret, which is masked in all messages.
 pub(super) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.ends_with("key") || name.ends_with(".pem") || WORDS.iter().any(|word| name.contains(word))
 }
 
-/// Whether a client property is kept out of everything that is printed. Wider than [`is_secret`]: all of
-/// `sasl.` says who we are.
+/// Whether a client property is never printed. Wider than [`is_secret`]: all `sasl.` properties may reveal the identity
+/// of the client.
 pub(super) fn is_hidden_property(name: &str) -> bool {
     is_secret(name) || name.starts_with("sasl.")
 }
 
-/// What may be shown of the line that starts at `line_start`; `None`: all of it.
+/// The part of the line at `line_start` that may be shown; `None`: all of it.
 ///
-/// The line may be any part of a value that runs over many lines, so the nearest line at or above it that
-/// begins a setting decides too, and so does the section.
+/// The line may be part of a multi-line value. Therefore the nearest line at or above it that begins a setting, and the
+/// section, are checked, too.
 pub(super) fn visible_part(text: &str, line_start: usize) -> Option<&str> {
     let line = text.get(line_start..)?.lines().next()?;
     if is_header(line) {
@@ -39,7 +39,7 @@ fn is_header(line: &str) -> bool {
     line.trim_start().starts_with('[')
 }
 
-/// Whether the line is a name, `=` and something. The padding of a base64 text is no setting.
+/// Whether the line is a name, `=` and a value. The padding of a base64 text is not a setting.
 fn begins_setting(line: &str) -> bool {
     line.split_once('=').is_some_and(|(name, value)| {
         let of_a_name = |c: char| c.is_ascii_alphanumeric() || "_-.\"' ".contains(c);

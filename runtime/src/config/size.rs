@@ -1,4 +1,4 @@
-//! Sizes in bytes as people write them.
+//! Sizes in bytes in human-readable form.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// `"64MiB"`. Shown in the largest binary unit that is exact.
+/// A size such as `"64MiB"`. Displayed in the largest binary unit that is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanSize(pub u64);
 
@@ -48,7 +48,7 @@ impl de::Visitor<'_> for Visitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<HumanSize, E> {
-        // The parser's own message names a type of its own, which helps nobody.
+        // The parser's own message names an internal type.
         text.parse::<bytesize::ByteSize>().map(|size| HumanSize(size.as_u64())).map_err(|_| {
             E::custom(format!("`{text}` is not a size (write it like \"512KiB\", \"64MiB\" or \"1GiB\")"))
         })

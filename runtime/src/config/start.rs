@@ -1,4 +1,4 @@
-//! Where a handler starts that has committed nothing yet.
+//! The start position of a handler without commits.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,15 +8,15 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use toml::value::{Datetime, Offset};
 
-/// Where to start in a partition without a commit.
+/// The start position in a partition without a commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     /// At the first offset of the log.
     #[default]
     Earliest,
-    /// At the end of the log: only what comes from now on.
+    /// At the end of the log: only new events.
     Latest,
-    /// At the first event with this timestamp or a later one, in milliseconds since 1970.
+    /// At the first event with this timestamp or a later one, in milliseconds since the Unix epoch.
     Time(i64),
 }
 
@@ -63,34 +63,35 @@ impl<'de> de::Visitor<'de> for Visitor {
             "latest" => Ok(Start::Latest),
             _ => text
                 .parse::<Datetime>()
-                .map_err(|_| E::custom(format!("`{text}` is not a start: write {EXPECTED}")))
+                .map_err(|_| E::custom(format!("`{text}` is not a start position: write {EXPECTED}")))
                 .and_then(|time| at(time)),
         }
     }
 
-    /// A time without quotes: TOML has a type of its own for it.
+    /// A time without quotes, which is a type of TOML.
     fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Start, A::Error> {
         Datetime::deserialize(de::value::MapAccessDeserializer::new(map)).and_then(at)
     }
 }
 
 fn at<E: de::Error>(written: Datetime) -> Result<Start, E> {
-    let refuse = || E::custom(format!("`{written}` does not name one moment since 1970: write {EXPECTED}"));
+    let invalid =
+        || E::custom(format!("`{written}` is not a time since 1970 with a UTC offset: write {EXPECTED}"));
     let (Some(_), Some(_), Some(offset)) = (written.date, written.time, written.offset) else {
-        return Err(refuse());
+        return Err(invalid());
     };
     let in_utc = Datetime { offset: Some(Offset::Z), ..written };
     let since_1970 = humantime::parse_rfc3339(&in_utc.to_string())
         .ok()
         .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
         .and_then(|duration| i64::try_from(duration.as_millis()).ok())
-        .ok_or_else(refuse)?;
+        .ok_or_else(invalid)?;
     let ahead_minutes = match offset {
         Offset::Z => 0,
         Offset::Custom { minutes } => i64::from(minutes),
     };
     let millis = since_1970 - ahead_minutes * 60_000;
-    if millis < 0 { Err(refuse()) } else { Ok(Start::Time(millis)) }
+    if millis < 0 { Err(invalid()) } else { Ok(Start::Time(millis)) }
 }
 
 impl JsonSchema for Start {
@@ -101,7 +102,7 @@ impl JsonSchema for Start {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "`\"earliest\"`, `\"latest\"`, or a moment as RFC 3339 writes it: `\"2026-01-31T00:00:00Z\"`.",
+            "description": "`\"earliest\"`, `\"latest\"`, or a time in RFC 3339 format: `\"2026-01-31T00:00:00Z\"`.",
             "anyOf": [{ "enum": ["earliest", "latest"] }, { "format": "date-time" }],
         })
     }

@@ -1,22 +1,22 @@
-//! What the reader of types says, in the words of the file.
+//! Translates messages of the deserializer into terms of the configuration file.
 
 use serde_json::Value;
 
-/// Below, two names have little in common. (0 to 1, Jaro-Winkler.)
+/// Minimum similarity of two names for a suggestion. (0 to 1, Jaro-Winkler.)
 const ALIKE: f64 = 0.8;
 
-/// The reader's words, and the words of a file for them.
+/// Terms of the deserializer, and the terms of a configuration file for them.
 const WORDS: [(&str, &str); 3] = [
-    ("expected a sequence", "expected a list: `[…]`, or a section in double brackets"),
+    ("expected a sequence", "expected a list: `[…]`"),
     ("expected a map", "expected a section"),
-    ("missing field", "there is no"),
+    ("missing field", "missing setting"),
 ];
 
-/// Stands for a name that the user chooses in the path of a table.
+/// Placeholder for a user-chosen name in the path of a table.
 const ANY: &str = "*";
 
-/// A message, and what could be done. `table`: the path of the one that an unknown name stands in; `handlers`: the names
-/// of those in the file.
+/// The translated message, and a hint. `table`: the path of the table that contains an unknown name; `handlers`: the names
+/// of the handlers in the file.
 pub(super) fn explain(
     message: &str,
     table: Option<&[String]>,
@@ -36,7 +36,7 @@ pub(super) fn explain(
     (text, hint)
 }
 
-/// The language of a file that is no TOML, if it shows in its first line.
+/// The language of a file that is not TOML, if recognized by its first line.
 pub(super) fn another_language(text: &str) -> Option<&'static str> {
     let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
     if first.starts_with('{') {
@@ -56,15 +56,15 @@ fn unknown(message: &str) -> Option<(&str, &str)> {
     Some((found.split('`').nth(1)?, expected))
 }
 
-/// The expected name that is most like the one that was found.
+/// The expected name that is most similar to the unknown one.
 fn nearest(found: &str, expected: &str) -> Option<String> {
     let names = expected.split('`').skip(1).step_by(2);
     let alike = names.map(|name| (strsim::jaro_winkler(&found.to_lowercase(), name), name));
     let (best, name) = alike.max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (best >= ALIKE).then(|| format!("`{name}` is meant?"))
+    (best >= ALIKE).then(|| format!("did you mean `{name}`?"))
 }
 
-/// The tables that a name belongs to, if it is in another one.
+/// The tables to which a misplaced name belongs.
 fn elsewhere(name: &str, table: &[String], handlers: &[String]) -> Option<String> {
     let schema = serde_json::to_value(super::schema()).ok()?;
     let mut homes = Vec::new();
@@ -73,9 +73,9 @@ fn elsewhere(name: &str, table: &[String], handlers: &[String]) -> Option<String
     homes.sort();
     homes.dedup();
     if homes.is_empty() {
-        // The dots of a property's name make tables of its parts.
+        // A dotted property name is parsed as nested tables.
         let is_property = table.first().is_some_and(|first| first == "kafka") && table.len() == 1;
-        return is_property.then(|| "properties of librdkafka belong to `[kafka.client]`".to_owned());
+        return is_property.then(|| "librdkafka properties belong to `[kafka.client]`".to_owned());
     }
     Some(format!("`{name}` belongs to {}", homes.join(" or ")))
 }
@@ -102,7 +102,7 @@ fn collect(schema: &Value, node: &Value, name: &str, path: &mut Vec<String>, hom
     }
 }
 
-/// Follows references, and takes the one that is not null of a choice.
+/// Follows references, and selects the alternative that is not null.
 fn resolve<'s>(schema: &'s Value, node: &'s Value) -> Option<&'s Value> {
     if let Some(reference) = node["$ref"].as_str() {
         return resolve(schema, schema.pointer(reference.strip_prefix('#')?)?);
@@ -113,7 +113,7 @@ fn resolve<'s>(schema: &'s Value, node: &'s Value) -> Option<&'s Value> {
     }
 }
 
-/// The path of a table as it stands in the file, with the names that are near the place of the fault.
+/// The path of a table as written in the file, with the user-chosen names around the misplaced setting.
 fn written(home: &[String], table: &[String], handlers: &[String]) -> String {
     let mut path: Vec<&str> = Vec::new();
     for (at, segment) in home.iter().enumerate() {
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_is_nearly_right_is_told() {
+    fn similar_names_are_suggested() {
         for (found, expected, meant) in [
             ("group-id", "`component`, `group_id`, `topics`", Some("`group_id`")),
             ("output", "`outputs`, `topics`", Some("`outputs`")),
@@ -145,12 +145,12 @@ mod tests {
             ("zebra", "`outputs`, `topics`", None),
         ] {
             let (_, hint) = explain(&format!("unknown field `{found}`, expected {expected}"), None, &[]);
-            assert_eq!(hint, meant.map(|name| format!("{name} is meant?")));
+            assert_eq!(hint, meant.map(|name| format!("did you mean {name}?")));
         }
     }
 
     #[test]
-    fn a_setting_in_the_wrong_table_is_told_where_it_belongs() {
+    fn the_table_of_a_misplaced_setting_is_suggested() {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         for (found, table, handlers, hint) in [
             ("ordering", &["handlers", "orders"][..], &["orders", "x"][..], "[handlers.orders.lanes]`"),
@@ -166,11 +166,11 @@ mod tests {
             assert_eq!(found_hint, Some(format!("`{found}` belongs to `{hint}")), "{table:?}");
         }
         let (_, hint) = explain("unknown field `sasl`, expected `client`", Some(&names(&["kafka"])), &[]);
-        assert_eq!(hint.as_deref(), Some("properties of librdkafka belong to `[kafka.client]`"));
+        assert_eq!(hint.as_deref(), Some("librdkafka properties belong to `[kafka.client]`"));
     }
 
     #[test]
-    fn files_in_other_languages_are_named() {
+    fn other_languages_are_recognized() {
         for (text, language) in [
             ("# mine\nkafka:\n  bootstrap_servers: a:1\n", Some("YAML")),
             ("---\nkafka:\n", Some("YAML")),
@@ -185,14 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn types_are_those_of_the_file() {
+    fn messages_use_terms_of_the_file() {
         for (theirs, ours) in [
             ("invalid type: integer `6`, expected a map", "invalid type: integer `6`, expected a section"),
             (
                 "invalid type: boolean `false`, expected struct DeadLetters",
                 "invalid type: boolean `false`, expected a section",
             ),
-            ("missing field `topics`", "there is no `topics`"),
+            ("missing field `topics`", "missing setting `topics`"),
         ] {
             assert_eq!(explain(theirs, None, &[]).0, ours);
         }

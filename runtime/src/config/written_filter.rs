@@ -1,33 +1,33 @@
-//! Which events a handler wants, as written.
+//! The filter of a handler, as written.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::scalar::maybe;
 
-/// One rule of a filter: everything that it names must hold. The first rule that an event matches decides. Events
-/// that match none are dropped if some rule keeps, and kept otherwise.
+/// One rule of a filter. An event matches it if all its tests hold; the first matching rule decides. Events that match
+/// no rule are dropped if any rule has `keep = true`, and kept otherwise.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Rule {
-    /// Its name in counters; by default its number, from 1 on.
+    /// Its name in counters. By default its number, from 1.
     pub(super) name: Option<String>,
-    /// Keep what matches (the default), or drop it.
+    /// Keep matching events (the default), or drop them.
     #[serde(deserialize_with = "maybe")]
     pub(super) keep: Option<bool>,
-    /// The header that `equals`, `any_of`, `prefix` and `present` are about. Of several with this name the last one
-    /// counts.
+    /// The header that `equals`, `any_of`, `prefix` and `present` test. Of several headers with this name the last one is
+    /// used.
     pub(super) header: Option<String>,
     /// The header has this value.
     pub(super) equals: Option<String>,
     /// The header has one of these values.
     pub(super) any_of: Option<Vec<String>>,
-    /// The header's value begins with this.
+    /// The header's value starts with this.
     pub(super) prefix: Option<String>,
-    /// The header is there, or is not.
+    /// The header is present, or absent.
     #[serde(deserialize_with = "maybe")]
     pub(super) present: Option<bool>,
-    /// The record's key begins with this.
+    /// The record's key starts with this.
     pub(super) key_prefix: Option<String>,
     /// The record has no value, or has one.
     #[serde(deserialize_with = "maybe")]

@@ -14,7 +14,7 @@ use super::start::Start;
 use super::written_filter::Rule;
 use super::written_retry::{DeadLetters, Retry};
 
-/// One handler: a component and the events it gets.
+/// One handler: a component and the events that it receives.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Handler {
@@ -23,66 +23,66 @@ pub(super) struct Handler {
     /// The topics to read.
     #[schemars(length(min = 1))]
     pub(super) topics: Vec<String>,
-    /// The consumer group. All processes that share the work use the same; no two handlers of a file do.
+    /// The consumer group. Processes that share the work use the same group; no two handlers of a file do.
     pub(super) group_id: String,
-    /// Makes this process a static member of its group: a restart within the session timeout moves nothing,
-    /// and a stop leaves its partitions unread that long.
+    /// Makes this process a static member of its group: a restart within the session timeout moves no partition, and
+    /// after a stop its partitions are not read for that time.
     pub(super) group_instance_id: Option<String>,
-    /// How long one guest call may take, whatever it carries.
+    /// Timeout of one guest call, for any number of events.
     #[serde(default = "default_timeout")]
     pub(super) timeout: HumanDuration,
-    /// The most memory of one instance of the component.
+    /// Maximum memory of one instance of the component.
     #[serde(default = "default_memory")]
     pub(super) memory: HumanSize,
-    /// How much processor time one guest call may use, whatever it carries.
+    /// Maximum CPU time of one guest call, for any number of events.
     #[serde(default = "default_cpu_budget")]
     pub(super) cpu_budget: HumanDuration,
-    /// An instance that served so many calls is replaced. By default none is for that reason.
+    /// An instance is replaced after this number of calls. By default the number is unlimited.
     #[schemars(range(min = 1, max = 4_294_967_295_u32))]
     #[serde(default, deserialize_with = "maybe")]
     pub(super) max_calls: Option<i64>,
-    /// An instance that has more memory than this after a call is replaced: for guests whose memory only grows. By
+    /// An instance that uses more memory than this after a call is replaced: for guests whose memory only grows. By
     /// default three quarters of `memory`.
     pub(super) max_memory: Option<HumanSize>,
-    /// The most bytes of one output: key, value and headers. An event with a larger one is not handled: it has the
-    /// ending of an event that was rejected. By default what the topics of the outputs take, and 2 MiB at least.
+    /// Maximum size of one output: key, value and headers. An event with a larger output has the outcome of a rejected
+    /// event. By default the limit of the output topics, and at least 2 MiB.
     pub(super) max_output_bytes: Option<HumanSize>,
-    /// The most events that one guest call carries. By default chosen by what the component exports.
+    /// Maximum number of events in one guest call. The default depends on the component's exports.
     #[schemars(range(min = 1, max = 4096))]
     #[serde(default, deserialize_with = "maybe")]
     pub(super) max_batch: Option<i64>,
-    /// Where a new group starts. Once it has committed anything of a topic, a partition without a commit begins at its
+    /// Start position of a new group. Once the group has a commit for a topic, partitions without a commit start at their
     /// first record.
     #[serde(default)]
     pub(super) start: Start,
-    /// What to do when the committed offset is not in the log any more.
+    /// What happens if the committed offset is no longer in the log.
     #[serde(default)]
     pub(super) out_of_range: OutOfRange,
     /// Whether instances are reused from event to event.
     #[serde(default)]
     pub(super) isolation: Isolation,
-    /// What runs in order and how much runs at once.
+    /// Ordering and concurrency.
     #[serde(default)]
     pub(super) lanes: Lanes,
-    /// When progress is stored.
+    /// When offsets are committed.
     #[serde(default)]
     pub(super) commit: Commit,
-    /// What happens when partitions are taken away.
+    /// What happens when partitions are revoked.
     #[serde(default)]
     pub(super) rebalance: Rebalance,
     /// What happens to an event that fails.
     #[serde(default)]
     pub(super) retry: Retry,
-    /// Where events go that can't be handled.
+    /// Where events that can't be handled are published.
     #[serde(default)]
     pub(super) dead_letters: DeadLetters,
-    /// Which events the handler gets; the others are settled without a call. By default it gets all.
+    /// Which events the handler receives; others are settled without a call. By default it receives all events.
     #[serde(default)]
     pub(super) filter: Vec<Rule>,
-    /// What the handler may reach besides its events and outputs. By default nothing.
+    /// What the handler may access besides its events and outputs. By default nothing.
     #[serde(default)]
     pub(super) grants: Grants,
-    /// Where the handler may publish to, by the name that it uses.
+    /// The topics to which the handler may publish, by the names that it uses.
     #[serde(default)]
     pub(super) outputs: BTreeMap<String, Output>,
 }
@@ -99,16 +99,16 @@ fn default_memory() -> HumanSize {
     HumanSize::from_mib(64)
 }
 
-/// What to do when an offset is not in the log.
+/// What happens if an offset is not in the log.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum OutOfRange {
-    /// The partition stops and is named; the others go on.
+    /// The partition stops and is logged; other partitions continue.
     #[default]
     Fail,
-    /// Go on at the first offset of the log; what is passed over is counted.
+    /// Continue at the first offset of the log; skipped offsets are counted.
     Earliest,
-    /// Go on at the end of the log; what is passed over is counted.
+    /// Continue at the end of the log; skipped offsets are counted.
     Latest,
 }
 
@@ -116,32 +116,32 @@ pub(super) enum OutOfRange {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Isolation {
-    /// Yes: a guest's memory survives from event to event. Handlers must not keep state per key in it.
+    /// Instances are reused: a guest's memory persists between events. Handlers must not keep state per key in it.
     #[default]
     Shared,
-    /// No: every call has a fresh one, and carries one event.
+    /// Every call has a fresh instance, and one event.
     Event,
 }
 
-/// What runs in order and how much runs at once.
+/// Ordering and concurrency.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Lanes {
-    /// What keeps its order.
+    /// Which events are processed in order.
     pub(super) ordering: Ordering,
-    /// What the lane of an event is found by.
+    /// What decides the lane of an event.
     pub(super) lane_key: LaneKey,
     /// What happens to events without a lane key.
     pub(super) no_key: NoKey,
-    /// The most guest calls out at once.
+    /// Maximum number of concurrent guest calls.
     #[schemars(range(min = 1, max = 100_000))]
     #[serde(deserialize_with = "scalar")]
     pub(super) max_concurrency: i64,
-    /// The most events of one partition that are read and not settled.
+    /// Maximum number of events of one partition that are read and not settled.
     #[schemars(range(min = 1, max = 10_000_000))]
     #[serde(deserialize_with = "scalar")]
     pub(super) max_queued: i64,
-    /// The most offsets of one partition between the first event that is not settled and the last one read.
+    /// Maximum number of offsets of one partition between the first unsettled event and the last one read.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     #[serde(deserialize_with = "scalar")]
     pub(super) max_window: i64,
@@ -160,7 +160,7 @@ impl Default for Lanes {
     }
 }
 
-/// What keeps its order.
+/// Which events are processed in order.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ordering {
@@ -169,7 +169,7 @@ pub enum Ordering {
     Key,
     /// All events of a partition.
     Partition,
-    /// Nothing.
+    /// No events.
     Unordered,
 }
 
@@ -177,30 +177,30 @@ pub enum Ordering {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum NoKey {
-    /// Each has a lane of its own: no order is promised.
+    /// Each has its own lane, without a guaranteed order.
     #[default]
     Spread,
     /// All of a partition share one lane.
     Partition,
-    /// They are not handled: each has the ending of an event that was rejected.
+    /// They are not processed: each has the outcome of a rejected event.
     Reject,
 }
 
-/// When progress is stored.
+/// When offsets are committed.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Commit {
-    /// How long settled work may stay uncommitted.
+    /// Longest time that settled events stay uncommitted.
     pub(super) interval: HumanDuration,
-    /// Settled events after which a commit is due at once.
+    /// Number of settled events after which a commit is due at once.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     #[serde(deserialize_with = "scalar")]
     pub(super) every: i64,
-    /// How long a commit may take before it counts as unanswered.
+    /// Timeout of a commit.
     pub(super) timeout: HumanDuration,
-    /// Characters of commit metadata that the brokers take (their `offset.metadata.max.bytes`). 0: the events
-    /// done beyond the committed offset are not stored, and repeat after a rebalance or crash. Below 36, a commit does not
-    /// say of which topic it is: a topic that is deleted and created again may be taken for the one before.
+    /// Maximum characters of commit metadata (the brokers' `offset.metadata.max.bytes`). 0: events settled beyond the
+    /// committed offset are not recorded, and are processed again after a rebalance or crash. Below 36, commits do not
+    /// identify their topic: a topic that is deleted and created again may be mistaken for the previous one.
     #[schemars(range(min = 0, max = 65_536))]
     #[serde(deserialize_with = "scalar")]
     pub(super) metadata_limit: i64,
@@ -217,12 +217,12 @@ impl Default for Commit {
     }
 }
 
-/// What happens when partitions are taken away.
+/// What happens when partitions are revoked.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Rebalance {
-    /// How long to wait for running calls and the acknowledgements of their outputs. All partitions of the
-    /// handler stand still meanwhile.
+    /// How long a revoke waits for running calls and the acknowledgements of their outputs. All partitions of the handler
+    /// are stopped meanwhile.
     pub(super) revoke_timeout: HumanDuration,
 }
 
@@ -232,36 +232,36 @@ impl Default for Rebalance {
     }
 }
 
-/// What a handler may reach besides its events and outputs.
+/// What a handler may access besides its events and outputs.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Grants {
-    /// Names of environment variables of this process that the handler sees. They must be set.
+    /// Names of environment variables of this process that are passed to the handler. They must be set.
     pub(super) env: Vec<String>,
-    /// Hosts that the handler may send HTTP requests to: `host` (at the port of the scheme), `host:port`,
-    /// `*.domain` (everything below that domain). With any, a call carries one event by default.
+    /// Hosts to which the handler may send HTTP requests: `host` (on the port of the scheme), `host:port`, `*.domain` (all
+    /// subdomains of that domain). If any are set, `max_batch` is 1 by default.
     pub(super) http: Vec<String>,
 }
 
-/// A topic that the handler may publish to.
+/// A topic to which the handler may publish.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Output {
     /// The topic.
     pub(super) topic: String,
-    /// Add headers that say which event an output comes from.
+    /// Add headers that identify the event of an output.
     #[serde(default, deserialize_with = "scalar")]
     pub(super) provenance: bool,
-    /// The time that outputs carry.
+    /// The timestamp of outputs.
     #[serde(default)]
     pub(super) timestamp: OutputTime,
 }
 
-/// The time that outputs carry.
+/// The timestamp of outputs.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum OutputTime {
-    /// That of their event. An event without a time gives the time of sending; so does one whose time the topic refuses.
+    /// The timestamp of the event. The time of sending if the event has none, or if the topic rejects it.
     #[default]
     Input,
     /// The time of sending.

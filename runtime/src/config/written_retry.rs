@@ -1,4 +1,4 @@
-//! What happens to events that fail, as written.
+//! Retries and dead letters, as written.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,26 +11,26 @@ use super::scalar::scalar;
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Retry {
-    /// Attempts in all, the first one included. `"unlimited"` is for services that may be down for longer than anybody
-    /// knows: see docs/outages.md.
+    /// Number of attempts, including the first. `"unlimited"` is for services that may be down for an unknown time: see
+    /// docs/outages.md.
     pub(super) max_attempts: Attempts,
     /// The wait between the first attempt and the second.
     pub(super) initial_interval: HumanDuration,
-    /// No wait is longer, whatever the guest asks for; `jitter` comes on top.
+    /// Maximum wait, even if the guest requests more; `jitter` is added to it.
     pub(super) max_interval: HumanDuration,
-    /// Each wait is so many times the one before.
+    /// Factor by which each wait exceeds the previous one.
     #[schemars(range(min = 1.0, max = 100.0))]
     #[serde(deserialize_with = "scalar")]
     pub(super) multiplier: f64,
-    /// The share by which a wait is longer or shorter, so that events that failed together do not come back together.
+    /// Random share by which a wait is longer or shorter, so that events that failed together are not retried together.
     #[schemars(range(min = 0.0, max = 1.0))]
     #[serde(deserialize_with = "scalar")]
     pub(super) jitter: f64,
-    /// Events whose records are older than this when they fail are not tried again. By default age does not matter.
+    /// Events whose records are older than this when they fail are not retried. By default the age is not limited.
     pub(super) max_record_age: Option<HumanDuration>,
-    /// What becomes of an event that is rejected, or has no attempt left.
+    /// What happens to an event that is rejected, or has no attempt left.
     pub(super) on_exhausted: OnExhausted,
-    /// What waits while an event is between two attempts.
+    /// Which events wait while an event is between two attempts.
     pub(super) scope: Scope,
 }
 
@@ -49,39 +49,39 @@ impl Default for Retry {
     }
 }
 
-/// What becomes of an event that can't be handled.
+/// What happens to an event that can't be handled.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum OnExhausted {
-    /// It goes to the dead-letter topic, with the reason; its lane goes on when the brokers have it.
+    /// It is published to the dead-letter topic, with the reason; its lane continues when the brokers acknowledge it.
     #[default]
     Dlq,
-    /// It is passed over, and counted.
+    /// It is skipped, and counted.
     Skip,
-    /// The handler finishes what runs, commits and leaves its group; nothing is passed over.
+    /// The handler finishes its running calls, commits and leaves its group; no event is skipped.
     Stop,
 }
 
-/// What waits while an event is between two attempts.
+/// Which events wait while an event is between two attempts.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Scope {
     /// The events of its lane.
     #[default]
     Key,
-    /// Its partition: nothing new of it is handled until everything that was under way is settled and committed.
+    /// Its partition: no new events of it are processed until all events in progress are settled and committed.
     Partition,
 }
 
-/// Where events go that can't be handled.
+/// Where events that can't be handled are published.
 #[derive(Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct DeadLetters {
-    /// The topic; `{topic}` stands for the name of the event's own.
+    /// The topic; `{topic}` is replaced by the name of the event's own topic.
     pub(super) topic: String,
-    /// Whose names the headers have that say where an event comes from and why it is there.
+    /// Format of the headers with the origin of the event and the reason.
     pub(super) headers: DeadLetterHeaders,
-    /// An event that comes back from the dead letters so many times raises an alarm when it is set aside again.
+    /// If an event that was redriven this many times is dead-lettered again, an error is logged.
     #[schemars(range(min = 0, max = 1000))]
     #[serde(deserialize_with = "scalar")]
     pub(super) max_redrives: i64,
@@ -97,13 +97,13 @@ impl Default for DeadLetters {
     }
 }
 
-/// Whose names the headers of dead letters have.
+/// Format of the headers of dead letters.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum DeadLetterHeaders {
     /// `keylane-…`, all of them text.
     #[default]
     Keylane,
-    /// Those too, and `kafka_dlt-…` as Spring for Apache Kafka writes and reads them.
+    /// Those, and `kafka_dlt-…` as Spring for Apache Kafka writes and reads them.
     Spring,
 }

@@ -1,5 +1,5 @@
-//! The thread that hears what became of records: it tells the handlers, sends again what has to be, and replaces a
-//! producer that can't go on.
+//! The thread that receives delivery reports: it notifies the handlers, resends failed records, and replaces a failed
+//! producer.
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -10,30 +10,30 @@ use super::producer::{OnRefusal, Route, Shared};
 use super::record::OwnedRecord;
 use super::resend::{Quarantined, Resend, ResendDecision};
 use crate::librdkafka::{ClientEvent, ConfigError, Delivered, ErrorCode, EventKind, Producer, Queue};
-use crate::telemetry::LineLimit;
+use crate::telemetry::{Allowed, LineLimit};
 
-/// The thread looks around at least so often.
+/// Longest wait for an event.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// Lines a second about one cause.
+/// Log lines per second and cause.
 const LINES_MAX: u32 = 2;
 
-/// Takes reports, sorts them by handler, and keeps what is to be sent again.
+/// Receives reports, sorts them by handler, and keeps the records to send again.
 pub(super) struct DeliveryThread {
     shared: Arc<Shared>,
     reports: Queue,
-    /// A producer that was replaced, until every record has come back from it.
+    /// A replaced producer, until it has returned every record.
     old: Option<(Producer, Queue)>,
     routes: Vec<Route>,
     on_refusal: OnRefusal,
-    /// What is collected per handler from one event of the library.
+    /// Deliveries from one event of the library, by handler.
     sorted: Vec<Vec<Delivery>>,
     /// By topic.
     resend: Vec<Resend>,
-    /// The producer can't go on, and another one has to be made.
+    /// The producer failed and must be replaced.
     broken: bool,
-    /// Of lines about refused batches.
+    /// Limits log lines about rejected batches.
     lines: LineLimit,
-    /// Of lines about errors of the client.
+    /// Limits log lines about errors of the client.
     error_lines: LineLimit,
 }
 
@@ -70,7 +70,7 @@ impl DeliveryThread {
                 self.take(&mut event);
             }
             for topic in 0..self.resend.len() {
-                self.send_again(topic);
+                self.resend(topic);
             }
         }
     }
@@ -86,15 +86,15 @@ impl DeliveryThread {
     fn deliver(&mut self, event: &mut ClientEvent) {
         while let Some(report) = event.next_delivered() {
             match report.error.into_result() {
-                Ok(()) => self.landed(&report),
-                Err(code) => self.came_back(&report, code),
+                Ok(()) => self.on_stored(&report),
+                Err(code) => self.on_failed(&report, code),
             }
         }
-        self.pass_on();
+        self.notify_handlers();
     }
 
-    /// Tells every handler what was collected for it.
-    fn pass_on(&mut self) {
+    /// Passes the collected deliveries to their handlers.
+    fn notify_handlers(&mut self) {
         for (route, collected) in self.routes.iter_mut().zip(&mut self.sorted) {
             if !collected.is_empty() {
                 route(collected);
@@ -103,88 +103,88 @@ impl DeliveryThread {
         }
     }
 
-    fn landed(&mut self, report: &Delivered<'_>) {
+    fn on_stored(&mut self, report: &Delivered<'_>) {
         let topic = self.shared.in_flight.topic(report.token);
         if let Some(resend) = self.resend.get_mut(usize::from(topic))
             && resend.is_alone(report.token)
         {
             resend.settled();
         }
-        self.shared.all_clear(topic.into());
-        let landed = RecordMetadata { topic, partition: report.partition, offset: report.offset };
-        self.report_outcome(report.token, Ok(landed));
+        self.shared.report_unblocked(topic.into());
+        let stored = RecordMetadata { topic, partition: report.partition, offset: report.offset };
+        self.report_outcome(report.token, Ok(stored));
     }
 
-    /// The brokers, or the client, did not take a record.
-    fn came_back(&mut self, report: &Delivered<'_>, code: ErrorCode) {
+    /// The brokers, or the client, did not store a record.
+    fn on_failed(&mut self, report: &Delivered<'_>, code: ErrorCode) {
         let refusal = refusal(code);
-        let place = report.token;
-        if self.shared.in_flight.is_forgotten(place) {
-            let topic = usize::from(self.shared.in_flight.topic(place));
-            if let Some(resend) = self.resend.get_mut(topic).filter(|resend| resend.is_alone(place)) {
+        let slot = report.token;
+        if self.shared.in_flight.is_forgotten(slot) {
+            let topic = usize::from(self.shared.in_flight.topic(slot));
+            if let Some(resend) = self.resend.get_mut(topic).filter(|resend| resend.is_alone(slot)) {
                 resend.settled();
             }
-            self.shared.in_flight.leave(place);
+            self.shared.in_flight.leave(slot);
             return;
         }
-        let number = self.shared.in_flight.set_aside(place);
+        let number = self.shared.in_flight.mark_for_resend(slot);
         let topic = usize::from(number);
         let closed_before = self.shared.close(topic);
         if refusal == Refusal::Again && !closed_before {
             self.log_batch_rejected(topic, code);
         }
         let Some(resend) = self.resend.get_mut(topic) else { return };
-        if resend.is_alone(place) {
+        if resend.is_alone(slot) {
             match resend.refused(refusal, code) {
                 ResendDecision::Refused => {
                     resend.settled();
-                    self.log_rejected(place, code);
+                    self.log_rejected(slot, code);
                 }
-                ResendDecision::Restamped => self.shared.in_flight.restamp(place),
-                ResendDecision::Blocked => self.shared.alarm(topic, code),
+                ResendDecision::Restamped => self.shared.in_flight.restamp(slot),
+                ResendDecision::Blocked => self.shared.report_blocked(topic, code),
             }
             return;
         }
         match report.record() {
             Ok(message) => {
-                let timestamp = self.shared.in_flight.timestamp(place);
+                let timestamp = self.shared.in_flight.timestamp(slot);
                 let record = OwnedRecord::copy_of(number, timestamp, &message);
                 let alone = refusal != Refusal::Producer;
-                resend.push(Quarantined { place, record, alone });
+                resend.push(Quarantined { slot, record, alone });
             }
-            Err(code) => self.log_rejected(place, code),
+            Err(code) => self.log_rejected(slot, code),
         }
         if refusal == Refusal::Topic {
-            self.shared.alarm(topic, code);
+            self.shared.report_blocked(topic, code);
         }
     }
 
-    /// Sends what may be sent again to this topic now; opens the topic when nothing is left.
-    fn send_again(&mut self, topic: usize) {
+    /// Sends the records of this topic that may be sent again now; opens the topic when none is left.
+    fn resend(&mut self, topic: usize) {
         if self.broken || self.old.is_some() {
-            return; // what comes back yet may go before these
+            return; // records that are not returned yet may precede these
         }
         let Some(resend) = self.resend.get_mut(topic) else { return };
         if !resend.is_empty() && self.shared.in_flight.has_forgotten() {
-            for place in resend.forget(|place| self.shared.in_flight.is_forgotten(place)) {
-                self.shared.in_flight.leave(place);
+            for slot in resend.forget(|slot| self.shared.in_flight.is_forgotten(slot)) {
+                self.shared.in_flight.leave(slot);
             }
         }
         while let Some(next) = resend.next(self.shared.in_flight.records_to(topic)) {
-            let place = next.place;
-            self.shared.in_flight.send_again(place);
-            match next.record.lend(|output| self.shared.current().hand_over(output, place)) {
+            let slot = next.slot;
+            self.shared.in_flight.mark_resent(slot);
+            match next.record.lend(|output| self.shared.current().submit(output, slot)) {
                 Ok(()) => resend.sent(),
                 Err(ErrorCode::MSG_SIZE_TOO_LARGE) => {
                     resend.settled();
-                    self.log_rejected(place, ErrorCode::MSG_SIZE_TOO_LARGE);
-                    self.pass_on();
-                    return self.send_again(topic);
+                    self.log_rejected(slot, ErrorCode::MSG_SIZE_TOO_LARGE);
+                    self.notify_handlers();
+                    return self.resend(topic);
                 }
                 Err(code) => {
-                    self.shared.in_flight.set_aside(place);
+                    self.shared.in_flight.mark_for_resend(slot);
                     resend.not_now();
-                    return self.shared.alarm(topic, code);
+                    return self.shared.report_blocked(topic, code);
                 }
             }
         }
@@ -204,18 +204,18 @@ impl DeliveryThread {
     }
 
     fn log_batch_rejected(&mut self, topic: usize, code: ErrorCode) {
-        let Some(dropped) = self.lines.allow() else { return };
+        let Some(Allowed { dropped }) = self.lines.allow() else { return };
         let topic = self.shared.name(topic);
-        tracing::warn!(topic, %code, dropped, "a batch of outputs is refused: its records are sent again, one by one");
+        tracing::warn!(topic, %code, dropped, "batch of outputs rejected: its records are sent again, one by one");
     }
 
-    fn log_rejected(&mut self, place: usize, code: ErrorCode) {
-        let topic = self.shared.in_flight.topic(place);
-        self.report_outcome(place, Err(DeliveryError { topic, code }));
+    fn log_rejected(&mut self, slot: usize, code: ErrorCode) {
+        let topic = self.shared.in_flight.topic(slot);
+        self.report_outcome(slot, Err(DeliveryError { topic, code }));
     }
 
-    fn report_outcome(&mut self, place: usize, result: Result<RecordMetadata, DeliveryError>) {
-        let Left { token, again, restamped } = self.shared.in_flight.leave(place);
+    fn report_outcome(&mut self, slot: usize, result: Result<RecordMetadata, DeliveryError>) {
+        let Left { token, again, restamped } = self.shared.in_flight.leave(slot);
         let delivery = Delivery { token, again, restamped, result };
         let handler = usize::from(delivery.token.handler);
         let collected = self.sorted.get_mut(handler).expect("every handler that produces has a route");
@@ -224,9 +224,9 @@ impl DeliveryThread {
 
     fn note(&mut self, event: &ClientEvent) {
         let text = format!("{} ({})", event.text(), event.error().name());
-        if let Some(dropped) = self.error_lines.allow() {
-            let remedy = "see whether the brokers run; the client connects again by itself";
-            tracing::warn!(error = text, remedy, dropped, "the producer reports an error");
+        if let Some(Allowed { dropped }) = self.error_lines.allow() {
+            let remedy = "check that the brokers are running; the client reconnects automatically";
+            tracing::warn!(error = text, remedy, dropped, "producer error");
         }
         self.shared.note_error(text);
         if event.error().is_refusal() {
@@ -237,8 +237,8 @@ impl DeliveryThread {
         }
     }
 
-    /// Everything that has no report goes out again, by another producer. Until all of it has come back from the old
-    /// one nothing new is sent: it would overtake.
+    /// Sends all records without a report again, by a new producer. Until the old producer has returned all of them no
+    /// new record is sent: it would overtake them.
     fn replace_producer(&mut self) {
         let replaced = self.shared.replace_producer();
         self.broken = replaced.is_err();
@@ -249,18 +249,17 @@ impl DeliveryThread {
                 let purged = old.purge();
                 tracing::error!(
                     ?purged,
-                    "the producer can't go on: another one takes its place; outputs on their \
-                    way may land twice"
+                    "producer failed and was replaced: outputs in flight may be stored twice"
                 );
                 self.shared.health.lock().unwrap_or_else(PoisonError::into_inner).replaced += 1;
                 self.old = Some((old, reports));
             }
             Err(error) => {
                 if matches!(error, ConfigError::Credentials(_)) {
-                    (self.on_refusal)(); // a token that has ended: no broker is asked
+                    (self.on_refusal)(); // an expired token: no broker is contacted
                 }
-                if let Some(dropped) = self.error_lines.allow() {
-                    tracing::error!(%error, dropped, "no producer could be made; it is tried again");
+                if let Some(Allowed { dropped }) = self.error_lines.allow() {
+                    tracing::error!(%error, dropped, "producer can't be created, retrying");
                 }
             }
         }
@@ -268,7 +267,7 @@ impl DeliveryThread {
 
     fn drain_old_producer(&mut self) {
         let Some((old, reports)) = self.old.take() else { return };
-        // Reports may lie in the queue after the client has counted them.
+        // The queue may hold reports that the client no longer counts.
         while let Some(mut event) = reports.poll(Duration::ZERO) {
             if event.kind() == EventKind::Delivery {
                 self.deliver(&mut event);
@@ -279,7 +278,7 @@ impl DeliveryThread {
             return;
         }
         for resend in &mut self.resend {
-            resend.sort_by_key(|place| self.shared.in_flight.sequence(place));
+            resend.sort_by_key(|slot| self.shared.in_flight.sequence(slot));
         }
     }
 }

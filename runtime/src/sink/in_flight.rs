@@ -1,28 +1,28 @@
-//! The records that were handed over and have no report yet.
+//! The records that were produced and have no delivery report yet.
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use keylane_core::CallId;
 
 use crate::librdkafka::Deadline;
 
-/// Which output of which call a record is.
+/// Identifies a record: an output, or the dead letter, of a row of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Index of the handler: says which route its report takes.
+    /// Index of the handler, whose route receives the report.
     pub handler: u16,
     /// The call.
     pub call: CallId,
     /// Row of the call.
     pub row: u32,
-    /// The lane of the row, by its position in the call.
+    /// The lane of the row, as its position in the call.
     pub lane: u32,
-    /// Position among the outputs of the call; without a meaning for a dead letter.
+    /// Position among the outputs of the call; meaningless for a dead letter.
     pub output: u32,
-    /// It is the dead letter of the row, not an output of it.
+    /// The record is the dead letter of the row, not an output.
     pub dead_letter: bool,
 }
 
-/// A table of tokens, because the C library carries one number per record; and the bytes on their way per topic.
+/// The table of tokens, because the C library carries one number per record, and the in-flight bytes per topic.
 #[derive(Debug)]
 pub(super) struct InFlight {
     state: Mutex<Tracked>,
@@ -35,15 +35,15 @@ struct Tracked {
     slots: Vec<TrackedRecord>,
     free: Vec<usize>,
     topics: Vec<OfTopic>,
-    /// Places that are taken: on their way, or set aside to be sent again.
+    /// Slots in use: in flight, or waiting to be sent again.
     records: usize,
-    /// Those of them that nobody waits for.
+    /// Slots in use whose result is no longer needed.
     forgotten: usize,
-    /// Records that ever took a place.
+    /// Number of records entered so far.
     entered: u64,
 }
 
-/// What is on its way to one topic.
+/// The in-flight records of one topic.
 #[derive(Clone, Copy, Debug, Default)]
 struct OfTopic {
     records: usize,
@@ -55,33 +55,36 @@ struct TrackedRecord {
     token: Token,
     topic: u16,
     bytes: usize,
-    /// Ascending in the order in which records were handed over first.
+    /// Ascending in the order in which records were first produced.
     sequence: u64,
-    /// Not set aside.
+    /// In flight; false: waiting to be sent again.
     on_its_way: bool,
-    /// Its own time, if it has one: the client does not tell that of a record that comes back.
+    /// Its own timestamp, if any: the client does not return that of a failed record.
     timestamp: Option<i64>,
     /// It was sent more than once.
     again: bool,
-    /// Its own time was refused.
+    /// Its own timestamp was rejected.
     restamped: bool,
-    /// Nobody waits for it any more: if it comes back, it is not sent again.
+    /// Its result is no longer needed: if it fails, it is not sent again.
     forgotten: bool,
 }
 
-/// A record that has its answer.
+/// A record with its final report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Left {
     pub(super) token: Token,
     /// It was sent more than once.
     pub(super) again: bool,
-    /// It carries the time at which it was sent again, instead of its own.
+    /// It carries the time of its resend instead of its own timestamp.
     pub(super) restamped: bool,
 }
 
 impl Tracked {
-    fn set_aside(&mut self, index: usize) -> TrackedRecord {
-        let slot = self.slots.get_mut(index).expect("the library returns the numbers it was given");
+    fn mark_for_resend(&mut self, index: usize) -> TrackedRecord {
+        let slot = self
+            .slots
+            .get_mut(index)
+            .expect("the library returns the number that was passed with the record");
         let was_on_its_way = std::mem::take(&mut slot.on_its_way);
         let slot = *slot;
         if was_on_its_way && let Some(on_its_way) = self.topics.get_mut(usize::from(slot.topic)) {
@@ -105,8 +108,8 @@ impl InFlight {
         InFlight { state: Mutex::new(state), empty: Condvar::new(), max_bytes_per_topic }
     }
 
-    /// Takes a place before the record is handed over. `None` if the topic has too much on its way; a topic with
-    /// nothing on its way takes any record. `timestamp`: the record's own time, if it is not left to the client.
+    /// Reserves a slot before the record is produced. `None` if the topic has too many bytes in flight; a topic without
+    /// bytes in flight accepts any record. `timestamp`: the record's own, if the client does not set it.
     pub(super) fn enter(
         &self,
         token: Token,
@@ -137,8 +140,8 @@ impl InFlight {
         };
         match state.free.pop() {
             Some(index) => {
-                let place = state.slots.get_mut(index).expect("free places are places of the table");
-                *place = slot;
+                let free = state.slots.get_mut(index).expect("a free slot is in the table");
+                *free = slot;
                 Some(index)
             }
             None => {
@@ -148,10 +151,10 @@ impl InFlight {
         }
     }
 
-    /// Gives a place back. Each place that was taken is given back exactly once.
+    /// Releases a slot. Each reserved slot is released exactly once.
     pub(super) fn leave(&self, index: usize) -> Left {
         let mut state = self.lock();
-        let slot = state.set_aside(index);
+        let slot = state.mark_for_resend(index);
         state.free.push(index);
         state.records -= 1;
         state.forgotten -= usize::from(slot.forgotten);
@@ -161,7 +164,7 @@ impl InFlight {
         Left { token: slot.token, again: slot.again, restamped: slot.restamped }
     }
 
-    /// Nobody waits for these records of a handler any more. What is on its way can't be recalled.
+    /// Marks records of a handler whose results are no longer needed. Records in flight can't be recalled.
     pub(super) fn forget(&self, handler: u16, which: &dyn Fn(&Token) -> bool) {
         let mut state = self.lock();
         let Tracked { slots, free, forgotten, .. } = &mut *state;
@@ -173,23 +176,23 @@ impl InFlight {
         }
     }
 
-    /// Whether nobody waits for the record at this place.
+    /// Whether the result of the record in this slot is no longer needed.
     pub(super) fn is_forgotten(&self, index: usize) -> bool {
         self.lock().slots.get(index).is_some_and(|slot| slot.forgotten)
     }
 
-    /// Whether nobody waits for some of them.
+    /// Whether the results of some records are no longer needed.
     pub(super) fn has_forgotten(&self) -> bool {
         self.lock().forgotten > 0
     }
 
-    /// The record has come back: its place stays taken until it was sent again. Gives its topic.
-    pub(super) fn set_aside(&self, index: usize) -> u16 {
-        self.lock().set_aside(index).topic
+    /// The record failed: its slot stays reserved until it is sent again. Returns its topic.
+    pub(super) fn mark_for_resend(&self, index: usize) -> u16 {
+        self.lock().mark_for_resend(index).topic
     }
 
-    /// It is on its way again.
-    pub(super) fn send_again(&self, index: usize) {
+    /// The record is in flight again.
+    pub(super) fn mark_resent(&self, index: usize) {
         let mut state = self.lock();
         let Some(slot) = state.slots.get_mut(index) else { return };
         slot.on_its_way = true;
@@ -201,17 +204,17 @@ impl InFlight {
         }
     }
 
-    /// The place of the record at this place among all that were handed over.
+    /// The sequence number of the record in this slot: its position in the order of production.
     pub(super) fn sequence(&self, index: usize) -> u64 {
         self.lock().slots.get(index).map_or(0, |slot| slot.sequence)
     }
 
-    /// The own time of the record at this place.
+    /// The own timestamp of the record in this slot.
     pub(super) fn timestamp(&self, index: usize) -> Option<i64> {
         self.lock().slots.get(index).and_then(|slot| slot.timestamp)
     }
 
-    /// From now on its time is left to the client.
+    /// From now on the client sets its timestamp.
     pub(super) fn restamp(&self, index: usize) {
         if let Some(slot) = self.lock().slots.get_mut(index) {
             slot.timestamp = None;
@@ -219,12 +222,12 @@ impl InFlight {
         }
     }
 
-    /// The topic of the record at this place.
+    /// The topic of the record in this slot.
     pub(super) fn topic(&self, index: usize) -> u16 {
         self.lock().slots.get(index).map_or(0, |slot| slot.topic)
     }
 
-    /// Records on their way to one topic.
+    /// In-flight records of one topic.
     pub(super) fn records_to(&self, topic: usize) -> usize {
         self.lock().topics.get(topic).map_or(0, |on_its_way| on_its_way.records)
     }
@@ -233,7 +236,7 @@ impl InFlight {
         self.lock().records
     }
 
-    /// Waits until nothing is on its way; `false` if the limit came first.
+    /// Waits until no slot is in use; `false` if the limit is exceeded.
     pub(super) fn wait_until_empty(&self, limit: Deadline) -> bool {
         let mut state = self.lock();
         while state.records > 0 {
@@ -247,7 +250,7 @@ impl InFlight {
         true
     }
 
-    /// Only a broken invariant panics while it is held, and that ends the process.
+    /// A panic while the lock is held is a broken invariant, which ends the process.
     fn lock(&self) -> MutexGuard<'_, Tracked> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -277,12 +280,12 @@ mod tests {
     #[test]
     fn a_full_topic_does_not_block_another() {
         let in_flight = InFlight::new(2, 100);
-        let first = in_flight.enter(token(0), 0, 90, None).expect("an empty topic takes it");
+        let first = in_flight.enter(token(0), 0, 90, None).expect("an empty topic accepts the record");
         assert_eq!(in_flight.enter(token(1), 0, 20, None), None);
-        let other = in_flight.enter(token(2), 1, 500, None).expect("an empty topic takes any record");
+        let other = in_flight.enter(token(2), 1, 500, None).expect("an empty topic accepts any record");
         assert_eq!(in_flight.leave(first), left(0, false));
-        let again = in_flight.enter(token(3), 0, 20, None).expect("there is room again");
-        assert_eq!(again, first, "places are used again");
+        let again = in_flight.enter(token(3), 0, 20, None).expect("capacity is available again");
+        assert_eq!(again, first, "slots are reused");
         assert!(!in_flight.wait_until_empty(Deadline::after(Duration::ZERO)));
         assert_eq!(in_flight.leave(again), left(3, false));
         assert_eq!(in_flight.leave(other), left(2, false));
@@ -291,28 +294,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_is_known_until_it_leaves() {
+    fn forgotten_records_are_marked_until_they_leave() {
         let in_flight = InFlight::new(1, 100);
-        let places: Vec<_> = (0..3).filter_map(|row| in_flight.enter(token(row), 0, 10, None)).collect();
-        in_flight.leave(places[0]);
+        let slots: Vec<_> = (0..3).filter_map(|row| in_flight.enter(token(row), 0, 10, None)).collect();
+        in_flight.leave(slots[0]);
         in_flight.forget(1, &|_| true);
-        assert!(!in_flight.has_forgotten(), "they are another handler's");
+        assert!(!in_flight.has_forgotten(), "the records belong to another handler");
         in_flight.forget(0, &|token| token.row < 2);
         in_flight.forget(0, &|token| token.row < 2);
-        assert_eq!([1, 2].map(|row| in_flight.is_forgotten(places[row])), [true, false]);
-        in_flight.leave(places[1]);
+        assert_eq!([1, 2].map(|row| in_flight.is_forgotten(slots[row])), [true, false]);
+        in_flight.leave(slots[1]);
         assert!(!in_flight.has_forgotten());
-        let again = in_flight.enter(token(9), 0, 10, None).expect("there is room");
-        assert!(!in_flight.is_forgotten(again), "a new record has its place");
+        let again = in_flight.enter(token(9), 0, 10, None).expect("capacity is available");
+        assert!(!in_flight.is_forgotten(again), "the slot belongs to a new record");
     }
 
     #[test]
-    fn what_is_set_aside_leaves_room_and_is_not_forgotten() {
+    fn a_record_waiting_for_its_resend_frees_capacity_and_keeps_its_slot() {
         let in_flight = InFlight::new(1, 100);
-        let place = in_flight.enter(token(0), 0, 90, None).expect("an empty topic takes it");
-        assert_eq!((in_flight.set_aside(place), in_flight.records_to(0), in_flight.records()), (0, 0, 1));
-        in_flight.send_again(place);
+        let slot = in_flight.enter(token(0), 0, 90, None).expect("an empty topic accepts the record");
+        assert_eq!(
+            (in_flight.mark_for_resend(slot), in_flight.records_to(0), in_flight.records()),
+            (0, 0, 1)
+        );
+        in_flight.mark_resent(slot);
         assert_eq!((in_flight.records_to(0), in_flight.enter(token(1), 0, 20, None)), (1, None));
-        assert_eq!((in_flight.leave(place), in_flight.records()), (left(0, true), 0), "it was sent again");
+        assert_eq!((in_flight.leave(slot), in_flight.records()), (left(0, true), 0), "it was sent again");
     }
 }

@@ -1,75 +1,75 @@
-//! What the topics and the client take, and whether a record fits: known before it is handed over.
+//! The limits of the topics and the client, checked before a record is produced.
 //!
-//! Brokers refuse batches, not records. What is found here costs no trip, and no other record of a batch.
+//! Brokers reject batches, not records. A record that is rejected here costs no request and affects no other record.
 use super::OutputRecord;
 use crate::librdkafka::Properties;
 
-/// What a topic takes unless it is configured otherwise.
+/// Kafka's default of `max.message.bytes`.
 const TOPIC_BYTES: usize = 1 << 20;
-/// What a batch's own header may need: a full batch stays below what its topic takes.
-const BATCH_ROOM: usize = 1 << 10;
+/// Reserved for the header of a batch, so that a full batch stays below its topic's limit.
+const BATCH_RESERVE: usize = 1 << 10;
 /// The client's own default and its largest value for `message.max.bytes`.
 const CLIENT_BYTES: usize = 1_000_000;
 const CLIENT_BYTES_MAX: usize = 1_000_000_000;
 /// The header of a batch (record format 2).
 const BATCH_HEADER: usize = 61;
-/// What the client counts for a record's framing, whatever it really is.
+/// Bytes that the client counts for a record's framing, whatever its real size.
 const CLIENT_FRAMING: usize = 36;
 
-/// What one topic takes, as far as the brokers told it when the sink started.
+/// The limits of one topic, as far as the brokers reported them when the sink started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TopicLimits {
     /// Its `max.message.bytes`: the size of a batch, after compression.
     pub(super) batch_bytes: Option<usize>,
-    /// `compact` is in its `cleanup.policy`: it takes no record without a key.
+    /// `compact` is in its `cleanup.policy`: it accepts no record without a key.
     pub(super) compacted: bool,
-    /// Which times of records it takes.
+    /// The timestamps that it accepts.
     pub(super) times: Times,
 }
 
-/// Which times of records a topic takes, and how long it keeps them. Milliseconds; `None`: without a limit.
+/// The timestamps that a topic accepts, and its retention. Milliseconds; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Times {
-    /// So far behind the broker's clock.
+    /// Maximum behind the broker's clock.
     pub(super) before: Option<i64>,
-    /// So far ahead of it.
+    /// Maximum ahead of the broker's clock.
     pub(super) after: Option<i64>,
-    /// Its `retention.ms`, where the time of a record counts for it.
+    /// Its `retention.ms`, if retention depends on the timestamps of records.
     pub(super) retention: Option<i64>,
 }
 
-/// What a topic makes of a record's time.
+/// How a topic treats a record's timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeFit {
-    /// It is stored and kept.
+    /// The record is stored and kept.
     Kept,
-    /// It is stored, and already older than the topic keeps records.
+    /// The record is stored, but already past the topic's retention.
     Expired,
-    /// It is refused.
+    /// The record is rejected.
     Refused,
 }
 
-/// What all topics take, and the client.
+/// The limits of all topics, and of the client.
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     topics: Vec<TopicLimits>,
     client_bytes: usize,
-    /// How large a record is for its topic is then not known before it is sent.
+    /// Records are compressed: their size in the topic is unknown before they are sent.
     compressed: bool,
 }
 
-/// Why a record will not be stored.
+/// Why a record can't be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unpublishable {
-    /// Its topic takes no batch of this size.
+    /// Its topic accepts no batch of this size.
     #[error(
-        "takes {bytes} bytes, and the topic's `max.message.bytes` is {max}: emit less, or raise it and start \
+        "takes {bytes} bytes, and the topic's `max.message.bytes` is {max}: emit less, or raise it and restart \
          Keylane again"
     )]
     TooLargeForTopic {
-        /// Of a batch with this record alone.
+        /// Size of a batch with only this record.
         bytes: usize,
-        /// What the topic takes.
+        /// The topic's limit.
         max: usize,
     },
     /// The client sends no record of this size.
@@ -78,26 +78,26 @@ pub enum Unpublishable {
          [kafka.producer]"
     )]
     TooLargeForClient {
-        /// As the client counts.
+        /// Size as the client counts it.
         bytes: usize,
-        /// What it sends.
+        /// The client's limit.
         max: usize,
     },
-    /// A compacted topic takes no record without a key.
+    /// A compacted topic accepts no record without a key.
     #[error(
-        "has no key, and the topic is compacted: emit a key, or take `compact` out of the topic's \
-         `cleanup.policy` and start Keylane again"
+        "has no key, and the topic is compacted: emit a key, or remove `compact` from the topic's \
+         `cleanup.policy` and restart Keylane"
     )]
     NoKey,
 }
 
-/// How large a record is.
+/// The size of a record.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordSize {
     keyed: bool,
     /// Key, value, and headers with their lengths.
     content: usize,
-    /// The lengths of key and value.
+    /// The encoded lengths of key and value.
     lengths: usize,
     headers: usize,
 }
@@ -108,13 +108,13 @@ impl RecordSize {
         self.content
     }
 
-    /// Of a whole record.
+    /// The size of a whole record.
     pub fn of(output: &OutputRecord<'_>) -> RecordSize {
         let size = RecordSize::new(output.key, output.value);
         output.headers.iter().fold(size, |size, (name, value)| size.with(name, *value))
     }
 
-    /// Of a record that has no headers yet.
+    /// The size of a record without headers.
     pub fn new(key: Option<&[u8]>, value: Option<&[u8]>) -> RecordSize {
         let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
         RecordSize {
@@ -125,7 +125,7 @@ impl RecordSize {
         }
     }
 
-    /// With one more header.
+    /// The size with one more header.
     #[must_use]
     pub fn with(mut self, name: &[u8], value: Option<&[u8]>) -> RecordSize {
         let value = value.map_or(0, <[u8]>::len);
@@ -134,27 +134,27 @@ impl RecordSize {
         self
     }
 
-    /// With so many more bytes: for those who do not want to write them to know that they fit.
+    /// The size with this many more bytes, to check whether they fit before they are written.
     #[must_use]
     pub fn with_room_for(mut self, bytes: usize) -> RecordSize {
         self.content += bytes;
         self
     }
 
-    /// Of a batch with this record alone, as its topic counts.
+    /// The size of a batch with only this record, as its topic counts it.
     fn of_batch(self) -> usize {
-        // Attributes, and the differences to the batch's own time and offset: a byte each.
+        // Attributes, and the deltas to the timestamp and offset of the batch: one byte each.
         let record = 3 + self.lengths + varint(self.headers) + self.content;
         BATCH_HEADER + varint(record) + record
     }
 }
 
 impl Limits {
-    /// `properties`: with which the topics were asked for.
+    /// `properties`: those of the client that requested the topics' limits.
     pub(super) fn new(topics: Vec<TopicLimits>, properties: &Properties) -> Limits {
         let value = |names: [&str; 2]| names.into_iter().find_map(|name| properties.get(name));
         let client_bytes = value(["message.max.bytes"; 2]).and_then(|bytes| bytes.parse().ok());
-        // The client counts less for a record than its topic does: it must not be what refuses it.
+        // The client counts fewer bytes for a record than its topic does, and must not be the one that rejects it.
         let largest = topics.iter().filter_map(|topic| topic.batch_bytes).max().unwrap_or(0);
         let compression = value(["compression.codec", "compression.type"]).unwrap_or("none");
         Limits {
@@ -164,20 +164,20 @@ impl Limits {
         }
     }
 
-    /// What the client has to know.
+    /// Sets the client properties that follow from the limits.
     pub(super) fn apply(&self, properties: &mut Properties) {
         properties.set("batch.size", self.batch_size());
         properties.default_value("message.max.bytes", self.client_bytes);
     }
 
-    /// A full batch fits into every topic. A record that is larger goes alone: the client puts at least one into each
+    /// A full batch fits into every topic. A larger record is sent alone: the client puts at least one record into each
     /// batch.
     fn batch_size(&self) -> usize {
         let smallest = self.topics.iter().filter_map(|topic| topic.batch_bytes).fold(TOPIC_BYTES, usize::min);
-        smallest.saturating_sub(BATCH_ROOM).max(1)
+        smallest.saturating_sub(BATCH_RESERVE).max(1)
     }
 
-    /// Whether a record can be stored, as far as it is known.
+    /// Checks whether a record can be stored, as far as known.
     pub(super) fn check(&self, topic: u16, size: RecordSize) -> Result<(), Unpublishable> {
         let topic = self.topics.get(usize::from(topic)).copied().unwrap_or_default();
         let (bytes, max) = (CLIENT_FRAMING + size.content, self.client_bytes);
@@ -193,14 +193,14 @@ impl Limits {
         if bytes > max { Err(Unpublishable::TooLargeForClient { bytes, max }) } else { Ok(()) }
     }
 
-    /// Bytes of the largest record that the topic may take.
+    /// Size of the largest record that the topic may accept, in bytes.
     pub(super) fn largest_taken(&self, topic: u16) -> usize {
         let topic = self.topics.get(usize::from(topic)).and_then(|topic| topic.batch_bytes);
-        let topic = topic.filter(|_| !self.compressed); // how large a record is before that is not limited
+        let topic = topic.filter(|_| !self.compressed); // the size before compression is not limited
         topic.unwrap_or(self.client_bytes).min(self.client_bytes)
     }
 
-    /// What the topic makes of this time, as far as it is known; milliseconds since 1970.
+    /// How the topic treats this timestamp, as far as known; milliseconds since the Unix epoch.
     pub(super) fn time(&self, topic: u16, timestamp: i64, now: i64) -> TimeFit {
         let times = self.topics.get(usize::from(topic)).map(|topic| topic.times).unwrap_or_default();
         let (age, ahead) = (now.saturating_sub(timestamp), timestamp.saturating_sub(now));
@@ -214,7 +214,7 @@ impl Limits {
         }
     }
 
-    /// Whether the topic takes no record without a key.
+    /// Whether the topic accepts no record without a key.
     pub(super) fn is_compacted(&self, topic: u16) -> bool {
         self.topics.get(usize::from(topic)).is_some_and(|topic| topic.compacted)
     }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_users_limit_stands() {
+    fn the_users_limit_is_kept() {
         let limits = limits(&[Some(5_000)], &[("message.max.bytes", "3000")]);
         let record = |bytes: usize| RecordSize::new(None, Some(&vec![0; bytes]));
         assert_eq!(limits.check(0, record(2_964)), Ok(()));
@@ -268,19 +268,23 @@ mod tests {
     }
 
     #[test]
-    fn a_topics_limit_counts_unless_records_are_compressed() {
+    fn a_topics_limit_applies_unless_records_are_compressed() {
         let record = RecordSize::new(Some(b"k"), Some(&[0; 1_930]));
         let refused = Err(Unpublishable::TooLargeForTopic { bytes: 2_001, max: 2_000 });
         assert_eq!(limits(&[Some(2_000)], &[]).check(0, record), refused);
         assert_eq!(limits(&[Some(2_001)], &[]).check(0, record), Ok(()));
         for (codec, name) in [("zstd", "compression.type"), ("lz4", "compression.codec")] {
-            assert_eq!(limits(&[Some(2_000)], &[(name, codec)]).check(0, record), Ok(()), "nobody knows yet");
+            assert_eq!(
+                limits(&[Some(2_000)], &[(name, codec)]).check(0, record),
+                Ok(()),
+                "the compressed size is unknown"
+            );
         }
         assert_eq!(limits(&[Some(2_000)], &[("compression.type", "none")]).check(0, record), refused);
     }
 
     #[test]
-    fn a_compacted_topic_takes_empty_keys_and_no_absent_ones() {
+    fn a_compacted_topic_accepts_empty_keys_but_not_absent_ones() {
         let compacted = TopicLimits { compacted: true, ..TopicLimits::default() };
         let limits = Limits::new(vec![compacted], &Properties::default());
         assert_eq!(limits.check(0, RecordSize::new(Some(b""), None)), Ok(()));
@@ -289,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_taken_within_the_topics_bounds() {
+    fn a_timestamp_is_accepted_within_the_topics_bounds() {
         let times = Times { before: Some(1_000), after: Some(100), retention: Some(500) };
         let limits = Limits::new(
             vec![TopicLimits { times, ..TopicLimits::default() }, TopicLimits::default()],
@@ -304,12 +308,16 @@ mod tests {
             (i64::MAX, TimeFit::Refused),
         ] {
             assert_eq!(limits.time(0, timestamp, 10_000), fit, "{timestamp}");
-            assert_eq!(limits.time(1, timestamp, 10_000), TimeFit::Kept, "nothing is known of this topic");
+            assert_eq!(
+                limits.time(1, timestamp, 10_000),
+                TimeFit::Kept,
+                "the limits of this topic are unknown"
+            );
         }
     }
 
     #[test]
-    fn lengths_take_as_many_bytes_as_in_the_record_format() {
+    fn varint_lengths_match_the_record_format() {
         for (length, bytes) in [(0, 1), (63, 1), (64, 2), (8_191, 2), (8_192, 3), (1 << 20, 4)] {
             assert_eq!(varint(length), bytes, "{length}");
         }

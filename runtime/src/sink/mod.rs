@@ -1,15 +1,14 @@
-//! Where results go: one producer per process, shared by all handlers.
+//! The producer side: one producer per process, shared by all handlers.
 //!
-//! Records of one topic and key keep the order of the [`Sink::produce`] calls; whoever needs an order across
-//! calls makes them one after the other. What became of each record is told to the handler that sent it, on the
-//! sink's delivery thread, by its [`Route`]. Nothing here waits for a broker except [`Sink::start`] and
-//! [`Sink::flush`].
+//! Records of one topic and key keep the order of the [`Sink::produce`] calls; a caller that needs an order across calls
+//! makes them one after the other. The outcome of each record is reported to the handler that sent it, on the sink's
+//! delivery thread, through its [`Route`]. Nothing here waits for a broker except [`Sink::start`] and [`Sink::flush`].
 //!
-//! What the topics take is asked at the start ([`topics`]): batches stay below it, and [`Sink::check`] knows before a
-//! record is handed over whether it can be stored ([`limits`]).
+//! The limits of the topics are requested at the start ([`topics`]). Batches stay below them, and [`Sink::check`]
+//! determines before a record is produced whether it can be stored ([`limits`]).
 //!
-//! *Invariant:* a record that was taken is told of exactly once: it landed, or the brokers refuse this very record.
-//! Whatever else goes wrong, it is sent again ([`resend`]), and its topic takes nothing new before that.
+//! *Invariant:* an accepted record is reported exactly once: it is stored, or the brokers reject this very record.
+//! After any other error it is sent again ([`resend`]), and its topic accepts no new record before that.
 
 mod delivery;
 mod in_flight;

@@ -1,52 +1,52 @@
-//! What became of a record.
+//! The delivery result of a record.
 use super::Token;
 use crate::librdkafka::ErrorCode;
 
-/// The end of one record's way.
+/// The final report of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Whose it is.
+    /// Identifies the record.
     pub token: Token,
-    /// It had come back, and was sent again: it may have landed behind later ones.
+    /// It failed and was sent again: it may be stored behind later records.
     pub again: bool,
-    /// The topic refused its own time: it carries the time at which it was sent again.
+    /// The topic rejected its own timestamp: it carries the time of its resend.
     pub restamped: bool,
-    /// Whether the brokers have it.
+    /// Its position in the topic, or the error.
     pub result: Result<RecordMetadata, DeliveryError>,
 }
 
-/// Where a record landed.
+/// The position of a stored record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordMetadata {
     /// Index of the topic.
     pub topic: u16,
-    /// The partition that the key was given.
+    /// The partition.
     pub partition: i32,
-    /// Its offset there.
+    /// Its offset in the partition.
     pub offset: i64,
 }
 
-/// A record will never land: the brokers, or the client, refuse this very one.
+/// A record will never be stored: the brokers, or the client, reject this very record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryError {
     /// Index of the topic.
     pub topic: u16,
-    /// What the broker or the client says.
+    /// The code that the broker or the client reports.
     pub code: ErrorCode,
 }
 
-/// What an error means. Brokers refuse *batches*: only of a record that was alone in its batch it is known that it is meant.
+/// Class of an error. Brokers reject *batches*: an error applies to a record for certain only if it was alone in its batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The topic is unknown or may not be written: blocked until somebody mends it.
+    /// The topic is unknown or not writable: blocked until that is corrected.
     Topic,
-    /// It may have been another record of the batch: hand it over again, alone.
+    /// Another record of the batch may be the cause: send the record again, alone.
     Again,
-    /// The producer has ended: another one sends it again.
+    /// The producer failed: its replacement sends the record again.
     Producer,
 }
 
-/// What a code means that a batch came back with.
+/// Classifies the error code of a batch.
 pub(super) fn refusal(code: ErrorCode) -> Refusal {
     match code {
         ErrorCode::UNKNOWN_TOPIC_OR_PART
@@ -65,9 +65,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_says_what_is_to_be_done() {
+    fn delivery_error_codes_are_classified() {
         for (code, meaning) in [
-            // Brokers that name no record give the whole batch this code.
+            // Brokers that do not identify the record return this code for the whole batch.
             (ErrorCode::INVALID_RECORD, Refusal::Again),
             (ErrorCode::INVALID_DIFFERENT_RECORD, Refusal::Again),
             (ErrorCode::MSG_SIZE_TOO_LARGE, Refusal::Again),

@@ -1,4 +1,4 @@
-//! The producer of the process, and how records are handed to it.
+//! The producer of the process.
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -17,14 +17,14 @@ use crate::librdkafka::{
     Properties, StartupRetry, admin_broker,
 };
 
-/// How long the producer may take to know its brokers before something is sent.
-const INTRODUCTION_LIMIT: Duration = Duration::from_secs(3);
+/// Timeout of the request that makes the producer discover its brokers before the first record.
+const DISCOVERY_LIMIT: Duration = Duration::from_secs(3);
 
-/// Tells one handler what became of its records: in the order of their reports, several at a time, or none if only
-/// there is room again. Runs on the delivery thread, which all handlers share: it must hand over and return.
+/// Receives the deliveries of one handler: in the order of their reports, several at a time. An empty slice means that
+/// a topic has capacity again. Runs on the delivery thread, which all handlers share: it must return quickly.
 pub type Route = Box<dyn FnMut(&[Delivery]) + Send>;
 
-/// Is called when a connection of the producer was refused: see [`ErrorCode::is_refusal`]. Runs on the delivery thread.
+/// Called when a connection of the producer was refused: see [`ErrorCode::is_refusal`]. Runs on the delivery thread.
 pub type OnRefusal = Box<dyn Fn() + Send>;
 
 /// A record to publish.
@@ -32,55 +32,55 @@ pub type OnRefusal = Box<dyn Fn() + Send>;
 pub struct OutputRecord<'a> {
     /// Index into the topics of the [`SinkSpec`].
     pub topic: u16,
-    /// Milliseconds since 1970; `None`: the time at which it is sent.
+    /// Milliseconds since the Unix epoch; `None`: the time at which it is sent.
     pub timestamp: Option<i64>,
-    /// The key; records with one key go to one partition, in order.
+    /// The key; records with the same key go to the same partition, in order.
     pub key: Option<&'a [u8]>,
     /// The value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
-    /// In order.
+    /// Names and values, in order.
     pub headers: &'a [Header<'a>],
 }
 
 impl OutputRecord<'_> {
-    /// Bytes of memory that it takes while it waits.
+    /// Memory use in bytes while it is queued.
     pub fn memory(&self) -> usize {
         RecordSize::of(self).content() + RECORD_OVERHEAD
     }
 }
 
-/// Why a record was not taken. No report will come for it.
+/// Why a record was not accepted. No report follows for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProduceError {
-    /// Its topic has too much on its way, or can't be written now: try again after a report.
-    #[error("too much is on its way to this topic")]
+    /// Its topic has too many bytes in flight, or is blocked: retry after a report.
+    #[error("too many bytes in flight to this topic")]
     Full,
-    /// The client refuses it.
-    #[error("the client refuses the record: {}", .0.code)]
+    /// The client rejects it.
+    #[error("the client rejects the record: {}", .0.code)]
     Refused(DeliveryError),
 }
 
-/// What the client says of itself.
+/// State of the producer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SinkHealth {
-    /// How often the producer had to be replaced.
+    /// Number of times the producer was replaced.
     pub replaced: u64,
-    /// The last error, for people; errors that pass are among them.
+    /// The last error, transient ones included, for log lines.
     pub last_error: Option<String>,
 }
 
-/// The producer of the process. Used by all consumer threads at once.
+/// The producer of the process. Shared by all consumer threads.
 pub struct Sink {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the delivery thread and those who produce share.
+/// State shared by the delivery thread and the consumer threads.
 pub(super) struct Shared {
     pub(super) current: RwLock<Current>,
-    /// Topics to which nothing new is sent: something is sent again first.
+    /// Topics that accept no new record until failed records are sent again.
     pub(super) closed: Vec<AtomicBool>,
-    /// Topics that people know to be blocked.
+    /// Topics that were logged as blocked.
     blocked: Vec<AtomicBool>,
     pub(super) in_flight: InFlight,
     pub(super) health: Mutex<SinkHealth>,
@@ -97,8 +97,8 @@ pub(super) struct Current {
 }
 
 impl Sink {
-    /// Checks that every topic exists, and learns what it takes. Waits for brokers that do not answer: `retry` is told
-    /// each time and may break it off. `routes` by handler index.
+    /// Checks that every topic exists, and requests its limits. Waits for brokers that do not answer: `retry` is called
+    /// each time and may end the wait. `routes` is indexed by handler.
     pub fn start(
         spec: &SinkSpec,
         routes: Vec<Route>,
@@ -107,11 +107,11 @@ impl Sink {
     ) -> Result<Sink, Error> {
         let names = spec.topic_names()?;
         let mut properties = spec.properties();
-        let told = topics::limits(&properties, spec, &names, retry)?;
-        let limits = Limits::new(told, &properties);
+        let topic_limits = topics::limits(&properties, spec, &names, retry)?;
+        let limits = Limits::new(topic_limits, &properties);
         limits.apply(&mut properties);
         let producer = Producer::new(&properties)?;
-        introduce(&producer);
+        discover_brokers(&producer);
         let reports = producer.main_queue();
         let current = Current::with_topics(producer, &names)
             .map_err(|name| PermanentStartupError::TopicName(name.to_string_lossy().into_owned()))?;
@@ -132,88 +132,88 @@ impl Sink {
         Ok(Sink { shared, thread: Some(thread) })
     }
 
-    /// Whether a record of this size can be stored, as far as it is known before it is handed over: what topics take may
-    /// have changed since the start, and then the brokers refuse it.
+    /// Checks whether a record of this size can be stored, as far as known before it is sent. The limits of topics may
+    /// have changed since the start; the brokers then reject the record.
     pub fn check(&self, topic: u16, size: RecordSize) -> Result<(), Unpublishable> {
         self.shared.limits.check(topic, size)
     }
 
-    /// What the topic is called.
+    /// The topic's name.
     pub fn topic_name(&self, topic: u16) -> String {
         self.shared.name(topic.into())
     }
 
-    /// Whether the topic takes no record without a key.
+    /// Whether the topic is compacted, and accepts no record without a key.
     pub fn is_compacted(&self, topic: u16) -> bool {
         self.shared.limits.is_compacted(topic)
     }
 
-    /// Bytes of the largest record that the topic may take, as far as it is known.
+    /// Size of the largest record that the topic may accept, in bytes, as far as known.
     pub fn largest_taken(&self, topic: u16) -> usize {
         self.shared.limits.largest_taken(topic)
     }
 
-    /// What the topic makes of a record's time, as far as it is known before it is handed over; milliseconds since 1970.
+    /// Whether the topic accepts and keeps a record with this timestamp, as far as known. Milliseconds since the Unix epoch.
     pub fn time(&self, topic: u16, timestamp: i64, now: i64) -> TimeFit {
         self.shared.limits.time(topic, timestamp, now)
     }
 
-    /// Hands a record over; its bytes are copied.
+    /// Produces a record; its bytes are copied.
     pub fn produce(&self, output: &OutputRecord<'_>, token: Token) -> Result<(), ProduceError> {
         let shared = &*self.shared;
-        // Topics are closed, and the producer is replaced, under the same lock: what finds its topic open goes to the
-        // producer of that moment, and is counted before anything is sent again.
+        // Topics are closed, and the producer is replaced, under the same lock: a record that finds its topic open goes
+        // to the current producer, and is counted before any record is sent again.
         let current = shared.current();
         if shared.is_closed(output.topic) {
             return Err(ProduceError::Full);
         }
-        let place = shared.in_flight.enter(token, output.topic, size(output), output.timestamp);
-        let place = place.ok_or(ProduceError::Full)?;
-        current.hand_over(output, place).map_err(|code| {
-            shared.in_flight.leave(place);
-            // It is in no batch yet: its size is its own.
+        let slot = shared.in_flight.enter(token, output.topic, size(output), output.timestamp);
+        let slot = slot.ok_or(ProduceError::Full)?;
+        current.submit(output, slot).map_err(|code| {
+            shared.in_flight.leave(slot);
+            // The record is in no batch yet: the error is about its own size.
             if code == ErrorCode::MSG_SIZE_TOO_LARGE {
                 return ProduceError::Refused(DeliveryError { topic: output.topic, code });
             }
-            // The client's queue is full, it has looked at the topic and found that it may not write, or it is
-            // about to be replaced: whatever it is, the record has to wait.
+            // The client's queue is full, the topic is not writable, or the producer is about to be replaced: in each
+            // case the record has to wait.
             if refusal(code) == Refusal::Topic {
-                shared.alarm(output.topic.into(), code);
+                shared.report_blocked(output.topic.into(), code);
             }
             ProduceError::Full
         })
     }
 
-    /// Nobody waits for these records of a handler any more: what has not left by now is not sent.
+    /// Discards records of a handler whose results are no longer needed: those that wait for a resend are not sent.
     pub fn forget(&self, handler: u16, which: &dyn Fn(&Token) -> bool) {
         self.shared.in_flight.forget(handler, which);
     }
 
-    /// Records that were handed over and have no report yet.
+    /// Number of produced records without a report.
     pub fn in_flight(&self) -> usize {
         self.shared.in_flight.records()
     }
 
-    /// Sends what waits for a fuller batch and waits for all reports; `false` if the limit came first.
+    /// Sends incomplete batches and waits for all reports; `false` if the limit is exceeded.
     pub fn flush(&self, limit: Duration) -> bool {
         let limit = Deadline::after(limit);
-        // It times out while a broker is away; whether anything is left is counted here.
+        // The client's flush times out while a broker is unavailable; the slots in use decide the result.
         let producer = self.shared.current().producer.clone();
         let flushed = producer.flush(limit.remaining());
         let empty = self.shared.in_flight.wait_until_empty(limit);
         if !empty {
             let records = self.in_flight();
-            tracing::warn!(records, ?flushed, "outputs are still on their way at the limit");
+            tracing::warn!(records, ?flushed, "flush timed out with outputs in flight");
         }
         empty
     }
 
-    /// What the client says of itself.
+    /// The state of the producer.
     pub fn health(&self) -> SinkHealth {
         self.shared.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes the producer believe that it can't go on.
+    /// Injects a fatal error into the producer.
     #[cfg(test)]
     pub(super) fn break_down(&self) {
         self.shared.current().producer.break_down();
@@ -221,20 +221,20 @@ impl Sink {
 }
 
 impl Drop for Sink {
-    /// Ends the delivery thread. What has no report by now gets none: [`Sink::flush`] before.
+    /// Ends the delivery thread. Records without a report get none: call [`Sink::flush`] before.
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take()
             && let Err(panic) = thread.join()
         {
-            tracing::error!(?panic, "the delivery thread panicked");
+            tracing::error!(?panic, "delivery thread panicked");
         }
     }
 }
 
 impl Shared {
     pub(super) fn current(&self) -> RwLockReadGuard<'_, Current> {
-        // Nothing panics while it is held for writing.
+        // No code panics while it holds the write lock.
         self.current.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -242,12 +242,12 @@ impl Shared {
         self.closed.get(usize::from(topic)).is_none_or(|closed| closed.load(Ordering::Acquire))
     }
 
-    /// Nothing new is sent to this topic when this returns. True: it was so before.
+    /// Closes the topic: it accepts no new record from the return of this function on. Returns whether it was closed before.
     pub(super) fn close(&self, topic: usize) -> bool {
         let Some(closed) = self.closed.get(topic) else { return true };
-        // Only the delivery thread closes.
+        // Only the delivery thread closes topics.
         closed.load(Ordering::Acquire) || {
-            let _nobody_produces = self.current.write().unwrap_or_else(PoisonError::into_inner);
+            let _no_producing = self.current.write().unwrap_or_else(PoisonError::into_inner);
             closed.swap(true, Ordering::AcqRel)
         }
     }
@@ -258,8 +258,8 @@ impl Shared {
         }
     }
 
-    /// Says, once per blockage, that a topic can't be written.
-    pub(super) fn alarm(&self, topic: usize, code: ErrorCode) {
+    /// Logs, once per blockage, that a topic can't be written.
+    pub(super) fn report_blocked(&self, topic: usize, code: ErrorCode) {
         if self.blocked.get(topic).is_some_and(|blocked| !blocked.swap(true, Ordering::AcqRel)) {
             let remedy = match refusal(code) {
                 _ if code == ErrorCode::INVALID_TIMESTAMP => {
@@ -267,20 +267,20 @@ impl Shared {
                      `message.timestamp.before.max.ms` and `message.timestamp.after.max.ms`"
                 }
                 Refusal::Topic => "create it, or grant this user WRITE on it",
-                Refusal::Again | Refusal::Producer => "it is tried again",
+                Refusal::Again | Refusal::Producer => "no action needed: the records are sent again",
             };
             let topic = self.name(topic);
-            tracing::error!(topic, %code, remedy, "output topic is blocked: its lanes wait, nothing is dropped");
+            tracing::error!(topic, %code, remedy, "output topic blocked: its lanes wait, no output is dropped");
         }
         self.note_error(format!("{code}"));
     }
 
-    /// A record landed there: takes the alarm back, if there was one.
-    pub(super) fn all_clear(&self, topic: usize) {
+    /// A record was stored: the topic is no longer blocked. Logs that if the blockage was logged.
+    pub(super) fn report_unblocked(&self, topic: usize) {
         let was_blocked =
             |blocked: &AtomicBool| blocked.load(Ordering::Relaxed) && blocked.swap(false, Ordering::AcqRel);
         if self.blocked.get(topic).is_some_and(was_blocked) {
-            tracing::info!(topic = self.name(topic), "output topic can be written again");
+            tracing::info!(topic = self.name(topic), "output topic unblocked");
         }
     }
 
@@ -288,7 +288,7 @@ impl Shared {
         self.names.get(topic).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
-    /// Another producer takes the place of one that can't go on. Every topic is closed, whether one could be made or not.
+    /// Replaces a failed producer and returns it. Every topic is closed, even if no new producer can be created.
     pub(super) fn replace_producer(&self) -> Result<Producer, ConfigError> {
         for topic in 0..self.closed.len() {
             self.close(topic);
@@ -296,8 +296,8 @@ impl Shared {
         let producer = Producer::new(&self.properties)?;
         let current = Current::with_topics(producer, &self.names);
         let current = current.unwrap_or_else(|name| unreachable!("{name:?} was a topic before"));
-        let mut place = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(std::mem::replace(&mut *place, current).producer)
+        let mut guard = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(std::mem::replace(&mut *guard, current).producer)
     }
 
     pub(super) fn note_error(&self, text: String) {
@@ -306,15 +306,15 @@ impl Shared {
 }
 
 impl Current {
-    /// Fails with the name of a topic that can't be one.
+    /// Fails with the first invalid topic name.
     fn with_topics(producer: Producer, names: &[CString]) -> Result<Current, CString> {
         let topic = |name: &CString| producer.topic(name).ok_or_else(|| name.clone());
         let topics = names.iter().map(topic).collect::<Result<Vec<_>, _>>()?;
         Ok(Current { topics, producer })
     }
 
-    /// Gives a record that has its place to the client.
-    pub(super) fn hand_over(&self, output: &OutputRecord<'_>, place: usize) -> Result<(), ErrorCode> {
+    /// Passes a record that has a slot to the client.
+    pub(super) fn submit(&self, output: &OutputRecord<'_>, slot: usize) -> Result<(), ErrorCode> {
         let topic = self.topics.get(usize::from(output.topic)).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
         let record = ProduceRecord {
             partition: None,
@@ -322,16 +322,16 @@ impl Current {
             key: output.key,
             value: output.value,
             headers: output.headers,
-            token: place,
+            token: slot,
         };
         self.producer.produce(topic, &record)
     }
 }
 
-/// Asks the brokers for themselves. The client wants a producer id as soon as they have answered, and without a question
-/// half a second later: that long nothing could be sent. Whatever the answer is, the client goes on trying.
-fn introduce(producer: &Producer) {
-    if let Err(code) = admin_broker(producer.client(), INTRODUCTION_LIMIT) {
+/// Requests the list of brokers. The client requests a producer id after the first answer; without a request it does so
+/// half a second later, and sends no record before. The client retries, whatever the answer is.
+fn discover_brokers(producer: &Producer) {
+    if let Err(code) = admin_broker(producer.client(), DISCOVERY_LIMIT) {
         tracing::debug!(%code, "the brokers do not answer the producer yet");
     }
 }

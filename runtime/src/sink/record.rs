@@ -1,22 +1,22 @@
-//! A record that is kept until it can be sent.
+//! A record that is buffered until it can be sent.
 use super::{OutputRecord, RecordSize};
 use crate::librdkafka::{Header, Message};
 
-/// What a record takes in memory beside its bytes.
+/// Memory overhead of a record beside its bytes.
 pub(super) const RECORD_OVERHEAD: usize = 200;
 
-/// A record with bytes of its own.
+/// A record that owns its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedRecord {
     /// Index into the topics of the [`SinkSpec`](super::SinkSpec).
     pub topic: u16,
-    /// Milliseconds since 1970; `None`: the time at which it is sent.
+    /// Milliseconds since the Unix epoch; `None`: the time at which it is sent.
     pub timestamp: Option<i64>,
     /// The key.
     pub key: Option<Vec<u8>>,
     /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
-    /// In order; names are bytes.
+    /// Names and values, in order; names are bytes.
     pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
@@ -34,7 +34,7 @@ impl From<&OutputRecord<'_>> for OwnedRecord {
 }
 
 impl OwnedRecord {
-    /// A copy of what the client gives back: everything but its time.
+    /// A copy of a record that the client returned, except its timestamp.
     pub(super) fn copy_of(topic: u16, timestamp: Option<i64>, message: &Message<'_>) -> OwnedRecord {
         let owned = |bytes: &[u8]| bytes.to_vec();
         OwnedRecord {
@@ -46,18 +46,18 @@ impl OwnedRecord {
         }
     }
 
-    /// How large it is.
+    /// Its size.
     pub fn size(&self) -> RecordSize {
         let size = RecordSize::new(self.key.as_deref(), self.value.as_deref());
         self.headers.iter().fold(size, |size, (name, value)| size.with(name, value.as_deref()))
     }
 
-    /// Bytes of memory that it takes.
+    /// Memory use in bytes.
     pub fn memory(&self) -> usize {
         self.size().content() + RECORD_OVERHEAD
     }
 
-    /// Lends it for sending.
+    /// Borrows it as an [`OutputRecord`].
     pub fn lend<T>(&self, to: impl FnOnce(&OutputRecord<'_>) -> T) -> T {
         let headers: Vec<Header<'_>> =
             self.headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref())).collect();

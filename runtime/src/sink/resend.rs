@@ -1,8 +1,8 @@
-//! Records that brokers did not take, and the order in which they are sent again.
+//! Records that failed, and the order in which they are sent again.
 //!
-//! Brokers refuse *batches*: a refusal says little about one record. So while a topic has suspects nothing new is sent
-//! to it; each suspect is sent alone, in its order, after the one before it has its answer. A topic that is unknown or
-//! may not be written is tried again now and then, and nothing of it is dropped. The other topics go on.
+//! Brokers reject *batches*: an error does not identify the record. While a topic has quarantined records, no new record
+//! is sent to it. Each quarantined record is sent alone, in order, after the previous one has its report. A topic that
+//! is unknown or not writable is retried at intervals, and none of its records is dropped. Other topics are not affected.
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -10,37 +10,37 @@ use super::outcome::Refusal;
 use super::record::OwnedRecord;
 use crate::librdkafka::{Deadline, ErrorCode};
 
-/// How long a topic that can't be written is left alone.
+/// Pause before a blocked topic is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What is to be sent again, for one topic.
+/// The records of one topic to send again.
 #[derive(Debug, Default)]
 pub(super) struct Resend {
     waiting: VecDeque<Quarantined>,
-    /// The first one is on its way, by itself.
+    /// The first record is in flight, alone.
     alone: bool,
-    /// Not before.
+    /// Nothing is sent before it ends.
     pause: Option<Deadline>,
 }
 
-/// One record.
+/// A failed record.
 #[derive(Debug)]
 pub(super) struct Quarantined {
-    /// Its place among the records in flight.
-    pub(super) place: usize,
+    /// Its slot in the table of in-flight records.
+    pub(super) slot: usize,
     pub(super) record: OwnedRecord,
-    /// Only then is a refusal its own.
+    /// Sent alone, so that an error applies to this record.
     pub(super) alone: bool,
 }
 
-/// What an answer about a suspect means.
+/// The consequence of an error of a record that was sent alone.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ResendDecision {
-    /// It will never land.
+    /// The record will never be stored.
     Refused,
-    /// Its own time is refused: it is sent again with the time of sending.
+    /// Its own timestamp is rejected: it is sent again with the time of sending.
     Restamped,
-    /// It is sent again, later.
+    /// It is sent again later.
     Blocked,
 }
 
@@ -53,18 +53,18 @@ impl Resend {
         self.waiting.push_back(quarantined);
     }
 
-    /// Whether this is the record that is on its way alone.
-    pub(super) fn is_alone(&self, place: usize) -> bool {
-        self.alone && self.waiting.front().is_some_and(|quarantined| quarantined.place == place)
+    /// Whether this is the record that is in flight alone.
+    pub(super) fn is_alone(&self, slot: usize) -> bool {
+        self.alone && self.waiting.front().is_some_and(|quarantined| quarantined.slot == slot)
     }
 
-    /// The record that was alone has its answer, and it was the last one.
+    /// The record that was sent alone has its final report.
     pub(super) fn settled(&mut self) {
         self.alone = false;
         self.waiting.pop_front();
     }
 
-    /// The record that was alone was not taken.
+    /// The record that was sent alone failed.
     pub(super) fn refused(&mut self, refusal: Refusal, code: ErrorCode) -> ResendDecision {
         if is_about_the_record(code) {
             return ResendDecision::Refused;
@@ -74,14 +74,14 @@ impl Resend {
             && let Some(time) =
                 self.waiting.front_mut().and_then(|quarantined| quarantined.record.timestamp.take())
         {
-            tracing::debug!(time, "the topic refuses the time of an output");
+            tracing::debug!(time, "timestamp of an output rejected by the topic");
             return ResendDecision::Restamped;
         }
         self.pause = (refusal != Refusal::Producer).then(|| Deadline::after(PAUSE));
         ResendDecision::Blocked
     }
 
-    /// The next record to send, if it may go now; `in_flight`: records of this topic that are on their way.
+    /// The next record to send, if it may be sent now; `in_flight`: in-flight records of this topic.
     pub(super) fn next(&mut self, in_flight: usize) -> Option<&Quarantined> {
         if self.alone || self.pause.is_some_and(|pause| !pause.is_over()) {
             return None;
@@ -90,7 +90,7 @@ impl Resend {
         (in_flight == 0 || !next.alone).then_some(next)
     }
 
-    /// The record that [`Resend::next`] gave was handed over.
+    /// The record that [`Resend::next`] returned was submitted.
     pub(super) fn sent(&mut self) {
         self.pause = None;
         if self.waiting.front().is_some_and(|quarantined| quarantined.alone) {
@@ -100,30 +100,30 @@ impl Resend {
         }
     }
 
-    /// The client did not take it: later.
+    /// The client did not accept it: retries after a pause.
     pub(super) fn not_now(&mut self) {
         self.pause = Some(Deadline::after(PAUSE));
     }
 
-    /// A producer that could not go on has given everything back, in whatever order: they go as they went first.
+    /// Restores the original order after a failed producer has returned its records in any order.
     pub(super) fn sort_by_key(&mut self, sequence: impl Fn(usize) -> u64) {
-        self.waiting.make_contiguous().sort_by_key(|quarantined| sequence(quarantined.place));
+        self.waiting.make_contiguous().sort_by_key(|quarantined| sequence(quarantined.slot));
     }
 
-    /// Takes those out that nobody waits for; what is on its way stays. Gives their places.
+    /// Removes records whose results are no longer needed, except one in flight. Returns their slots.
     pub(super) fn forget(&mut self, which: impl Fn(usize) -> bool) -> Vec<usize> {
-        let on_its_way = self.waiting.front().filter(|_| self.alone).map(|quarantined| quarantined.place);
-        let mut places = Vec::new();
+        let in_flight = self.waiting.front().filter(|_| self.alone).map(|quarantined| quarantined.slot);
+        let mut slots = Vec::new();
         self.waiting.retain(|quarantined| {
-            let is_out = Some(quarantined.place) != on_its_way && which(quarantined.place);
-            places.extend(is_out.then_some(quarantined.place));
+            let is_out = Some(quarantined.slot) != in_flight && which(quarantined.slot);
+            slots.extend(is_out.then_some(quarantined.slot));
             !is_out
         });
-        places
+        slots
     }
 }
 
-/// Codes that say, of a batch of one, that this record can't be stored. Any other one may pass.
+/// Codes that, for a batch of one record, mean that it can't be stored. Any other code may be transient.
 fn is_about_the_record(code: ErrorCode) -> bool {
     matches!(
         code,
@@ -140,27 +140,27 @@ fn is_about_the_record(code: ErrorCode) -> bool {
 mod tests {
     use super::*;
 
-    fn quarantined(place: usize, alone: bool) -> Quarantined {
+    fn quarantined(slot: usize, alone: bool) -> Quarantined {
         let record = OwnedRecord { topic: 0, timestamp: None, key: None, value: None, headers: Vec::new() };
-        Quarantined { place, record, alone }
+        Quarantined { slot, record, alone }
     }
 
     #[test]
-    fn suspects_go_one_by_one_when_nothing_else_is_on_its_way() {
+    fn quarantined_records_are_sent_one_by_one_when_nothing_else_is_in_flight() {
         let mut resend = Resend::default();
         resend.push(quarantined(1, true));
         resend.push(quarantined(2, true));
-        assert!(resend.next(5).is_none(), "others are on their way");
-        assert_eq!(resend.next(0).map(|next| next.place), Some(1));
+        assert!(resend.next(5).is_none(), "other records are in flight");
+        assert_eq!(resend.next(0).map(|next| next.slot), Some(1));
         resend.sent();
         assert!(resend.is_alone(1) && resend.next(0).is_none(), "one at a time");
         assert_eq!(resend.refused(Refusal::Again, ErrorCode::MSG_SIZE_TOO_LARGE), ResendDecision::Refused);
         resend.settled();
-        assert_eq!(resend.next(0).map(|next| next.place), Some(2));
+        assert_eq!(resend.next(0).map(|next| next.slot), Some(2));
     }
 
     #[test]
-    fn what_says_nothing_about_the_record_is_tried_again_after_a_pause() {
+    fn errors_not_about_the_record_are_retried_after_a_pause() {
         let mut resend = Resend::default();
         resend.push(quarantined(1, true));
         resend.sent();
@@ -168,12 +168,12 @@ mod tests {
             resend.refused(Refusal::Topic, ErrorCode::TOPIC_AUTHORIZATION_FAILED),
             ResendDecision::Blocked
         );
-        assert!(resend.next(0).is_none(), "there is a pause");
+        assert!(resend.next(0).is_none(), "the topic is paused");
         assert!(!resend.is_empty(), "nothing is dropped");
     }
 
     #[test]
-    fn a_refused_time_is_replaced_once() {
+    fn a_rejected_timestamp_is_replaced_once() {
         let mut resend = Resend::default();
         let mut own_time = quarantined(1, true);
         own_time.record.timestamp = Some(7);
@@ -191,24 +191,24 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_waits_for_is_not_sent_again() {
+    fn forgotten_records_are_not_sent_again() {
         let mut resend = Resend::default();
-        for place in [1, 2, 3] {
-            resend.push(quarantined(place, true));
+        for slot in [1, 2, 3] {
+            resend.push(quarantined(slot, true));
         }
         resend.sent();
-        assert_eq!(resend.forget(|place| place < 3), [2], "1 is on its way");
+        assert_eq!(resend.forget(|slot| slot < 3), [2], "1 is in flight");
         resend.settled();
-        assert_eq!(resend.next(0).map(|next| next.place), Some(3));
+        assert_eq!(resend.next(0).map(|next| next.slot), Some(3));
     }
 
     #[test]
-    fn what_a_lost_producer_had_goes_at_once() {
+    fn records_of_a_failed_producer_are_sent_at_once() {
         let mut resend = Resend::default();
         resend.push(quarantined(1, false));
         resend.push(quarantined(2, false));
-        for place in [1, 2] {
-            assert_eq!(resend.next(7).map(|next| next.place), Some(place));
+        for slot in [1, 2] {
+            assert_eq!(resend.next(7).map(|next| next.slot), Some(slot));
             resend.sent();
         }
         assert!(resend.is_empty());

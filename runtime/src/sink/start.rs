@@ -1,62 +1,62 @@
-//! What a sink is made of, and why it could not start.
+//! The parameters of a sink, and its startup errors.
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::sync::Arc;
 
 use crate::librdkafka::{ConfigError, Credentials, PermanentStartupError, Producer, Properties};
 
-/// Everything that a sink needs to know; all of it checked before.
+/// The parameters of a sink; all of them validated.
 #[derive(Clone, Debug)]
 pub struct SinkSpec {
-    /// Properties of the user, with `bootstrap.servers`; those that Keylane owns were refused before.
+    /// The user's properties, with `bootstrap.servers` and without those that Keylane sets.
     pub client_properties: Vec<(String, String)>,
-    /// The secret of a file, if there is one.
+    /// Credentials read from a file, if any.
     pub credentials: Option<Arc<Credentials>>,
-    /// The topics of all outputs: [`OutputRecord::topic`](super::OutputRecord::topic) is an index into it.
+    /// The topics of all outputs; [`OutputRecord::topic`](super::OutputRecord::topic) is an index into this list.
     pub topics: Vec<String>,
     /// Create missing topics with the brokers' defaults instead of refusing to start.
     pub create_topics: bool,
-    /// Topics that, if they are created, get as many partitions as another one has.
+    /// Topics that, if created, get the partition count of another topic.
     pub as_many_as: BTreeMap<String, String>,
-    /// Bytes on their way per topic, so that a topic that does not move does not take the others' memory.
+    /// Limit of in-flight bytes per topic, so that a blocked topic does not use the memory of the others.
     pub max_bytes_per_topic: usize,
 }
 
 /// Why a sink could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The client refuses its properties.
+    /// The client rejects its properties.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The brokers, or the caller, end the waiting.
+    /// A permanent error, or the caller ended the retries.
     #[error(transparent)]
     PermanentStartupError(#[from] PermanentStartupError),
-    /// No thread could be had.
+    /// A thread could not be created.
     #[error("the sink can't start: {0}")]
     System(#[from] std::io::Error),
 }
 
 impl SinkSpec {
-    /// Whether there can be a producer with these properties. It connects only if they name brokers.
+    /// Checks that a producer can be created with these properties. It connects only if they name brokers.
     ///
     /// # Errors
     ///
-    /// What the client refuses.
+    /// A property that the client rejects.
     pub fn check(&self) -> Result<(), ConfigError> {
         Producer::new(&self.properties()).map(drop)
     }
 
-    /// The user's properties, then ours, which win. What follows from the topics is not among them.
+    /// The user's properties, overridden by Keylane's, without those that depend on the topics.
     pub(super) fn properties(&self) -> Properties {
         let mut all =
             Properties::new(self.client_properties.clone()).with_credentials(self.credentials.clone());
         all.set("enable.idempotence", "true");
         all.set("acks", "all");
-        // An outage holds lanes up; with a timeout it would become a loss that may not even be one.
+        // An outage blocks lanes; a timeout would turn it into a loss, even of records that were stored.
         all.set("message.timeout.ms", 0);
-        // The same partition for a key as Java clients choose.
+        // Chooses the same partition for a key as Java clients.
         all.set("partitioner", "murmur2_random");
-        // One limit for all topics would let a dead leader take everything: bytes per topic are counted here.
+        // One limit for all topics could be used up by a topic without a leader: bytes are limited per topic instead.
         all.set("queue.buffering.max.messages", 0);
         all.set("queue.buffering.max.kbytes", i32::MAX);
         all.default_value("linger.ms", 5);

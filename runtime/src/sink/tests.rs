@@ -9,14 +9,14 @@ use keylane_core::CallId;
 use super::{Delivery, Error, OutputRecord, ProduceError, RecordSize, Route, Sink, SinkSpec, Token};
 use crate::librdkafka::{Deadline, ErrorCode, MockCluster, PermanentStartupError};
 
-/// Kafka's number of the request that stores records.
+/// API key of Produce.
 const PRODUCE: i16 = 0;
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_LIMIT: Duration = Duration::from_secs(30);
 
 fn cluster(topics: &[&std::ffi::CStr]) -> MockCluster {
     let mock = MockCluster::start(1).expect("the mock cluster starts");
     for topic in topics {
-        mock.create_topic(topic, 4).expect("it takes topics");
+        mock.create_topic(topic, 4).expect("the topic is created");
     }
     mock
 }
@@ -34,19 +34,19 @@ fn spec(mock: &MockCluster, topics: &[&str]) -> SinkSpec {
 
 fn start(spec: &SinkSpec, handlers: usize) -> (Sink, Vec<Receiver<Delivery>>) {
     let mut routes: Vec<Route> = Vec::new();
-    let mut inboxes = Vec::new();
+    let mut receivers = Vec::new();
     for _ in 0..handlers {
-        let (sender, inbox) = sync_channel(10_000);
+        let (sender, receiver) = sync_channel(10_000);
         routes.push(Box::new(move |deliveries| {
             for delivery in deliveries {
-                sender.send(*delivery).expect("the test still listens");
+                sender.send(*delivery).expect("the receiver is alive");
             }
         }));
-        inboxes.push(inbox);
+        receivers.push(receiver);
     }
     let sink = Sink::start(spec, routes, Box::new(|| ()), &mut |_| ControlFlow::Continue(()))
         .expect("the sink starts");
-    (sink, inboxes)
+    (sink, receivers)
 }
 
 fn token(handler: u16, row: u32) -> Token {
@@ -57,29 +57,29 @@ fn output(key: &[u8]) -> OutputRecord<'_> {
     OutputRecord { topic: 0, timestamp: None, key: Some(key), value: Some(b"v"), headers: &[(b"h", None)] }
 }
 
-/// Produces as soon as the topic has room.
+/// Produces as soon as the topic has capacity.
 fn produce_when_open(sink: &Sink, output: &OutputRecord<'_>, token: Token) {
-    let limit = Deadline::after(PATIENCE);
+    let limit = Deadline::after(TEST_LIMIT);
     loop {
         match sink.produce(output, token) {
-            Err(ProduceError::Full) => assert!(!limit.is_over(), "the topic stays full"),
-            taken => return taken.expect("there is room"),
+            Err(ProduceError::Full) => assert!(!limit.is_over(), "the topic has no capacity"),
+            taken => return taken.expect("the topic has capacity"),
         }
         std::thread::yield_now();
     }
 }
 
-/// Produces until the topic has no room. Returns how many records it took.
+/// Produces until the topic has no capacity. Returns the number of accepted records.
 fn produce_until_full(
     sink: &Sink,
     output: &OutputRecord<'_>,
     token: Token,
     mut meanwhile: impl FnMut(),
 ) -> usize {
-    let limit = Deadline::after(PATIENCE);
+    let limit = Deadline::after(TEST_LIMIT);
     let mut taken = 0;
     while sink.produce(output, token) != Err(ProduceError::Full) {
-        assert!(!limit.is_over(), "the topic stays open");
+        assert!(!limit.is_over(), "the topic never becomes full");
         taken += 1;
         meanwhile();
     }
@@ -89,156 +89,160 @@ fn produce_until_full(
 #[test]
 fn reports_reach_the_handler_and_keys_keep_their_order() {
     let mock = cluster(&[c"out"]);
-    let (sink, inboxes) = start(&spec(&mock, &["out"]), 2);
+    let (sink, receivers) = start(&spec(&mock, &["out"]), 2);
     for row in 0..1_000_u32 {
         let handler = u16::try_from(row % 2).expect("small");
         let key = (row % 10).to_be_bytes();
-        sink.produce(&output(&key), token(handler, row)).expect("there is room");
+        sink.produce(&output(&key), token(handler, row)).expect("the topic has capacity");
     }
-    assert!(sink.flush(PATIENCE), "everything is acknowledged");
+    assert!(sink.flush(TEST_LIMIT), "every record is acknowledged");
     assert_eq!(sink.in_flight(), 0);
     assert_eq!(
         sink.check(0, RecordSize::new(None, Some(&[0; 900_000]))),
         Ok(()),
-        "the mock cluster does not say what topics take"
+        "the mock cluster reports no topic limits"
     );
-    let mut landed: BTreeMap<u32, Vec<(i32, i64)>> = BTreeMap::new();
-    for (handler, inbox) in inboxes.iter().enumerate() {
+    let mut stored: BTreeMap<u32, Vec<(i32, i64)>> = BTreeMap::new();
+    for (handler, receiver) in receivers.iter().enumerate() {
         for _ in 0..500 {
-            let delivery = inbox.recv_timeout(PATIENCE).expect("every record has a report");
+            let delivery = receiver.recv_timeout(TEST_LIMIT).expect("every record has a report");
             assert_eq!((usize::from(delivery.token.handler), delivery.again), (handler, false));
-            let place = delivery.result.expect("it landed");
-            landed.entry(delivery.token.row % 10).or_default().push((place.partition, place.offset));
+            let metadata = delivery.result.expect("the record is stored");
+            stored.entry(delivery.token.row % 10).or_default().push((metadata.partition, metadata.offset));
         }
-        assert!(inbox.try_recv().is_err(), "one report per record");
+        assert!(receiver.try_recv().is_err(), "one report per record");
     }
-    for (key, places) in landed {
-        assert_eq!(places.len(), 100);
-        assert!(places.is_sorted_by(|a, b| a.0 == b.0 && a.1 < b.1), "key {key} lost its order: {places:?}");
+    for (key, positions) in stored {
+        assert_eq!(positions.len(), 100);
+        assert!(
+            positions.is_sorted_by(|a, b| a.0 == b.0 && a.1 < b.1),
+            "key {key} lost its order: {positions:?}"
+        );
     }
 }
 
 #[test]
-fn a_topic_with_too_much_on_its_way_is_full_and_others_are_not() {
+fn a_topic_at_its_in_flight_limit_is_full_and_others_are_not() {
     let mock = cluster(&[c"slow", c"other"]);
-    mock.set_round_trip_time(1, Duration::from_millis(300)).expect("it can be slow");
+    mock.set_round_trip_time(1, Duration::from_millis(300)).expect("the round trip is slow");
     let mut spec = spec(&mock, &["slow", "other"]);
     spec.max_bytes_per_topic = 1_000;
-    let (sink, inboxes) = start(&spec, 1);
+    let (sink, receivers) = start(&spec, 1);
     let mut taken = 0;
     while sink.produce(&output(b"k"), token(0, taken)) != Err(ProduceError::Full) {
         taken += 1;
-        assert!(taken < 10, "the limit does not hold");
+        assert!(taken < 10, "the limit is not enforced");
     }
     assert!(taken > 0);
     let other = OutputRecord { topic: 1, ..output(b"k") };
-    sink.produce(&other, token(0, 99)).expect("the other topic has room");
-    assert!(sink.flush(PATIENCE));
-    let reports: Vec<_> = inboxes[0].try_iter().collect();
+    sink.produce(&other, token(0, 99)).expect("the other topic has capacity");
+    assert!(sink.flush(TEST_LIMIT));
+    let reports: Vec<_> = receivers[0].try_iter().collect();
     assert_eq!(reports.len(), taken as usize + 1);
-    sink.produce(&output(b"k"), token(0, 100)).expect("there is room again");
-    assert!(sink.flush(PATIENCE));
+    sink.produce(&output(b"k"), token(0, 100)).expect("the topic has capacity again");
+    assert!(sink.flush(TEST_LIMIT));
 }
 
 #[test]
-fn a_refused_record_says_why() {
+fn a_rejected_record_is_reported_with_its_error() {
     let mock = cluster(&[c"out"]);
-    let (sink, inboxes) = start(&spec(&mock, &["out"]), 1);
+    let (sink, receivers) = start(&spec(&mock, &["out"]), 1);
     let large = vec![0; 2 << 20];
     let too_large = sink.produce(&OutputRecord { value: Some(&large), ..output(b"k") }, token(0, 2));
-    let Err(ProduceError::Refused(error)) = too_large else { panic!("not refused: {too_large:?}") };
+    let Err(ProduceError::Refused(error)) = too_large else { panic!("not rejected: {too_large:?}") };
     assert_eq!((error.topic, error.code), (0, ErrorCode::MSG_SIZE_TOO_LARGE));
     // The batch, then the record alone.
     mock.push_errors(PRODUCE, &[ErrorCode::INVALID_RECORD, ErrorCode::INVALID_RECORD]);
-    sink.produce(&output(b"k"), token(0, 1)).expect("there is room");
-    let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
-    let error = delivery.result.expect_err("it was refused");
+    sink.produce(&output(b"k"), token(0, 1)).expect("the topic has capacity");
+    let delivery = receivers[0].recv_timeout(TEST_LIMIT).expect("the record has a report");
+    let error = delivery.result.expect_err("the record was rejected");
     assert_eq!(error.code, ErrorCode::INVALID_RECORD);
     assert_eq!(sink.in_flight(), 0);
 }
 
-/// A batch comes back: each of its records is sent again, alone and in order, and only the one that is refused then is
-/// refused.
+/// After a rejected batch each of its records is sent again, alone and in order. Only a record that is rejected alone
+/// counts as rejected.
 #[test]
-fn a_refused_batch_is_taken_apart() {
+fn records_of_a_rejected_batch_are_sent_one_by_one() {
     let mock = cluster(&[c"out"]);
     let mut spec = spec(&mock, &["out"]);
     spec.client_properties.push(("linger.ms".to_owned(), "200".to_owned()));
-    let (sink, inboxes) = start(&spec, 1);
+    let (sink, receivers) = start(&spec, 1);
     // The whole batch, then its second record.
     mock.push_errors(
         PRODUCE,
         &[ErrorCode::MSG_SIZE_TOO_LARGE, ErrorCode::NONE, ErrorCode::MSG_SIZE_TOO_LARGE],
     );
     for row in 0..4 {
-        sink.produce(&output(b"k"), token(0, row)).expect("there is room");
+        sink.produce(&output(b"k"), token(0, row)).expect("the topic has capacity");
     }
     let reports: Vec<Delivery> =
-        (0..4).map(|_| inboxes[0].recv_timeout(PATIENCE).expect("every record has a report")).collect();
+        (0..4).map(|_| receivers[0].recv_timeout(TEST_LIMIT).expect("every record has a report")).collect();
     let rows: Vec<u32> = reports.iter().map(|report| report.token.row).collect();
-    assert_eq!(rows, [0, 1, 2, 3], "in their order");
-    let landed: Vec<bool> = reports.iter().map(|report| report.result.is_ok()).collect();
-    assert_eq!(landed, [true, false, true, true]);
+    assert_eq!(rows, [0, 1, 2, 3], "in the original order");
+    let stored: Vec<bool> = reports.iter().map(|report| report.result.is_ok()).collect();
+    assert_eq!(stored, [true, false, true, true]);
     assert!(reports.iter().all(|report| report.again), "each was sent again");
-    produce_when_open(&sink, &output(b"k"), token(0, 9)); // the topic opens when the last one has its answer
-    assert!(sink.flush(PATIENCE));
+    produce_when_open(&sink, &output(b"k"), token(0, 9)); // the topic opens when the last record has its report
+    assert!(sink.flush(TEST_LIMIT));
 }
 
-/// A time that the brokers refuse is the record's only if it has one.
+/// A rejected timestamp is the record's own only if it has one.
 #[test]
-fn a_refused_time_ends_no_event() {
+fn a_rejected_timestamp_fails_no_event() {
     let mock = cluster(&[c"out"]);
-    let (sink, inboxes) = start(&spec(&mock, &["out"]), 1);
-    // The batch, then the record alone; then the record with the time of sending; then it is taken.
+    let (sink, receivers) = start(&spec(&mock, &["out"]), 1);
+    // The batch; the record alone; the record with the time of sending; then it is stored.
     mock.push_errors(PRODUCE, &[ErrorCode::INVALID_TIMESTAMP; 3]);
-    sink.produce(&OutputRecord { timestamp: Some(1), ..output(b"k") }, token(0, 1)).expect("there is room");
-    let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
+    sink.produce(&OutputRecord { timestamp: Some(1), ..output(b"k") }, token(0, 1))
+        .expect("the topic has capacity");
+    let delivery = receivers[0].recv_timeout(TEST_LIMIT).expect("the record has a report");
     assert!(delivery.result.is_ok() && delivery.again && delivery.restamped, "{delivery:?}");
     assert_eq!(sink.health().last_error.as_deref(), Some(&*ErrorCode::INVALID_TIMESTAMP.to_string()));
     produce_when_open(&sink, &OutputRecord { timestamp: Some(2), ..output(b"k") }, token(0, 2));
-    let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
+    let delivery = receivers[0].recv_timeout(TEST_LIMIT).expect("the record has a report");
     assert!(delivery.result.is_ok() && !delivery.restamped, "{delivery:?}");
 }
 
-/// What says nothing about the record blocks its topic, not the others, and nothing of it is lost.
+/// An error that is not about the record blocks its topic, not the others, and no record is lost.
 #[test]
-fn a_topic_that_can_t_be_written_blocks_only_itself() {
+fn a_blocked_topic_does_not_block_others() {
     let mock = cluster(&[c"denied", c"other"]);
-    let (sink, inboxes) = start(&spec(&mock, &["denied", "other"]), 1);
+    let (sink, receivers) = start(&spec(&mock, &["denied", "other"]), 1);
     mock.push_errors(PRODUCE, &[ErrorCode::TOPIC_AUTHORIZATION_FAILED]);
-    sink.produce(&output(b"k"), token(0, 1)).expect("there is room");
-    produce_until_full(&sink, &output(b"k"), token(0, 2), || inboxes[0].try_iter().for_each(drop));
+    sink.produce(&output(b"k"), token(0, 1)).expect("the topic has capacity");
+    produce_until_full(&sink, &output(b"k"), token(0, 2), || receivers[0].try_iter().for_each(drop));
     sink.produce(&OutputRecord { topic: 1, ..output(b"k") }, token(0, 3)).expect("the other topic is open");
-    let mut landed = Vec::new();
-    while !landed.contains(&1) || !landed.contains(&3) {
-        let delivery = inboxes[0].recv_timeout(PATIENCE).expect("it has a report");
-        delivery.result.expect("it landed, in the end");
-        landed.push(delivery.token.row);
+    let mut stored = Vec::new();
+    while !stored.contains(&1) || !stored.contains(&3) {
+        let delivery = receivers[0].recv_timeout(TEST_LIMIT).expect("the record has a report");
+        delivery.result.expect("the record is stored in the end");
+        stored.push(delivery.token.row);
     }
 }
 
 #[test]
-fn what_nobody_waits_for_is_not_sent_again() {
+fn forgotten_records_are_not_sent_again() {
     let mock = cluster(&[c"denied"]);
-    let (sink, inboxes) = start(&spec(&mock, &["denied"]), 1);
+    let (sink, receivers) = start(&spec(&mock, &["denied"]), 1);
     mock.push_errors(PRODUCE, &[ErrorCode::TOPIC_AUTHORIZATION_FAILED]);
-    sink.produce(&output(b"k"), token(0, 1)).expect("there is room");
+    sink.produce(&output(b"k"), token(0, 1)).expect("the topic has capacity");
     let others = produce_until_full(&sink, &output(b"k"), token(0, 2), || {});
     sink.forget(0, &|token| token.row == 1);
-    produce_when_open(&sink, &output(b"k"), token(0, 2)); // the topic opens when nothing is left to be sent again
-    assert!(sink.flush(PATIENCE));
-    let landed: Vec<u32> = inboxes[0].try_iter().map(|delivery| delivery.token.row).collect();
-    assert_eq!(landed, vec![2; others + 1], "row 1 never lands, and nobody is told of it");
+    produce_when_open(&sink, &output(b"k"), token(0, 2)); // the topic opens when no record is left to send again
+    assert!(sink.flush(TEST_LIMIT));
+    let stored: Vec<u32> = receivers[0].try_iter().map(|delivery| delivery.token.row).collect();
+    assert_eq!(stored, vec![2; others + 1], "row 1 is neither stored nor reported");
     assert_eq!(sink.in_flight(), 0);
 }
 
 #[test]
-fn a_producer_that_can_t_go_on_is_replaced() {
+fn a_failed_producer_is_replaced() {
     let mock = cluster(&[c"out"]);
-    mock.set_round_trip_time(1, Duration::from_millis(50)).expect("it can be slow");
-    let (sink, inboxes) = start(&spec(&mock, &["out"]), 1);
+    mock.set_round_trip_time(1, Duration::from_millis(50)).expect("the round trip is slow");
+    let (sink, receivers) = start(&spec(&mock, &["out"]), 1);
     for row in 0..100 {
-        sink.produce(&output(b"k"), token(0, row)).expect("there is room");
+        sink.produce(&output(b"k"), token(0, row)).expect("the topic has capacity");
         if row == 50 {
             sink.break_down();
             break;
@@ -246,21 +250,21 @@ fn a_producer_that_can_t_go_on_is_replaced() {
     }
     let mut rows: Vec<u32> = Vec::new();
     while rows.len() < 51 {
-        let delivery = inboxes[0].recv_timeout(PATIENCE).expect("every record has a report");
-        delivery.result.expect("it landed, by one producer or the other");
+        let delivery = receivers[0].recv_timeout(TEST_LIMIT).expect("every record has a report");
+        delivery.result.expect("the record is stored, by one producer or the other");
         rows.push(delivery.token.row);
     }
-    assert_eq!(rows, (0..51).collect::<Vec<_>>(), "each once, in their order");
+    assert_eq!(rows, (0..51).collect::<Vec<_>>(), "each once, in the original order");
     assert_eq!(sink.health().replaced, 1);
     produce_when_open(&sink, &output(b"k"), token(0, 99));
-    assert!(sink.flush(PATIENCE));
+    assert!(sink.flush(TEST_LIMIT));
 }
 
-/// Those who produce and the thread that replaces the producer meet at every moment: nothing overtakes.
+/// Producing threads race with the replacement of the producer: no record overtakes another.
 #[test]
-fn nothing_overtakes_what_a_lost_producer_had() {
+fn no_record_overtakes_those_of_a_failed_producer() {
     let mock = cluster(&[c"out"]);
-    let (sink, inboxes) = start(&spec(&mock, &["out"]), 1);
+    let (sink, receivers) = start(&spec(&mock, &["out"]), 1);
     let rows = 0..20_000_u32;
     std::thread::scope(|scope| {
         for key in 0..2_u32 {
@@ -271,18 +275,18 @@ fn nothing_overtakes_what_a_lost_producer_had() {
                 }
             });
         }
-        let mut landed: BTreeMap<u32, (u32, i64)> = BTreeMap::new();
+        let mut stored: BTreeMap<u32, (u32, i64)> = BTreeMap::new();
         for count in rows.clone() {
             if count % 1_000 == 500 {
                 sink.break_down();
             }
-            let delivery = inboxes[0].recv_timeout(PATIENCE).expect("every record has a report");
-            let at = delivery.result.expect("it landed").offset;
+            let delivery = receivers[0].recv_timeout(TEST_LIMIT).expect("every record has a report");
+            let at = delivery.result.expect("the record is stored").offset;
             let now = (delivery.token.row, at);
-            let before = landed.insert(now.0 % 2, now);
+            let before = stored.insert(now.0 % 2, now);
             assert!(
                 before.is_none_or(|before| before.0 < now.0 && before.1 < now.1),
-                "of one key (row, offset): {before:?}, then {now:?}"
+                "one key (row, offset): {before:?}, then {now:?}"
             );
         }
     });
@@ -295,7 +299,7 @@ fn a_missing_output_topic_is_an_error_with_a_remedy() {
     let result = Sink::start(&spec(&mock, &["out", "nowhere"]), Vec::new(), Box::new(|| ()), &mut |_| {
         ControlFlow::Continue(())
     });
-    let Err(error) = result else { panic!("it must not start") };
+    let Err(error) = result else { panic!("the sink must not start") };
     assert!(
         matches!(&error, Error::PermanentStartupError(PermanentStartupError::TopicsMissing { topics, .. }) if topics == &["nowhere"]),
         "{error}"

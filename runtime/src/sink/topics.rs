@@ -1,4 +1,4 @@
-//! What a sink asks about its topics before it starts: whether they are there, and what they take.
+//! Requests of a sink before it starts: whether its topics exist, and their limits.
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
@@ -11,11 +11,10 @@ use crate::librdkafka::{
     Questions, StartupRetry, TopicConfigs, admin_broker, describe_topic_configs, describe_topics,
 };
 
-const OUTPUTS: Purpose =
-    Purpose { name: "the topic for outputs or dead letters", rights: "WRITE and DESCRIBE" };
-/// How long the topic that another one is to be like may take to be described.
+const OUTPUTS: Purpose = Purpose { name: "the output or dead-letter topic", rights: "WRITE and DESCRIBE" };
+/// Timeout of describing the topic whose partition count another topic gets.
 const LIKE_LIMIT: Duration = Duration::from_secs(10);
-/// How long it is tried to learn what topics take. It is not needed: the brokers look, too.
+/// How long to retry requests for the limits of topics. They are optional: the brokers check, too.
 const LIMITS_LIMIT: Duration = Duration::from_secs(10);
 
 const MAX_BYTES: &CStr = c"max.message.bytes";
@@ -24,13 +23,14 @@ const RETENTION: &CStr = c"retention.ms";
 const TIME_TYPE: &CStr = c"message.timestamp.type";
 const TIME_BEFORE: &CStr = c"message.timestamp.before.max.ms";
 const TIME_AFTER: &CStr = c"message.timestamp.after.max.ms";
-/// Both of them, on brokers before 4.0.
+/// Both in one, on brokers before 4.0.
 const TIME_DIFFERENCE: &CStr = c"message.timestamp.difference.max.ms";
-/// What is asked about each topic.
-const ASKED: &[&CStr] = &[MAX_BYTES, CLEANUP, RETENTION, TIME_TYPE, TIME_BEFORE, TIME_AFTER, TIME_DIFFERENCE];
+/// The settings requested for each topic.
+const SETTINGS: &[&CStr] =
+    &[MAX_BYTES, CLEANUP, RETENTION, TIME_TYPE, TIME_BEFORE, TIME_AFTER, TIME_DIFFERENCE];
 
-/// Waits until the brokers have described every topic of a sink; creates what is missing if that is wanted. Then asks what
-/// each of them takes. The questions have a client of their own: what the producer is made with follows from the answers.
+/// Waits until the brokers have described every topic of a sink, and creates missing topics if configured. Then requests
+/// their limits. Uses its own client: the properties of the producer follow from the answers.
 pub(super) fn limits(
     properties: &Properties,
     spec: &SinkSpec,
@@ -48,13 +48,13 @@ pub(super) fn limits(
     let mut questions = Questions::new(client, &events, properties.answer_limit(), retry);
     let like: NewPartitions<'_> = &|name| partitions_for(name, &spec.as_many_as, client);
     questions.topics(&unique, OUTPUTS, spec.create_topics.then_some(like))?;
-    let told = configs(&mut questions, &unique)?;
-    log_unknown_limits(&told);
-    let limits = |name: &CString| told.iter().find(|topic| topic.topic == *name).map(limits_of);
+    let described = configs(&mut questions, &unique)?;
+    log_unknown_limits(&described);
+    let limits = |name: &CString| described.iter().find(|topic| topic.topic == *name).map(limits_of);
     Ok(names.iter().map(|name| limits(name).unwrap_or_default()).collect())
 }
 
-/// As many as the topic has that it should be like; `None`: as the brokers are configured.
+/// The partition count of the topic that `as_many_as` names; `None`: the brokers' default.
 fn partitions_for(name: &CStr, as_many_as: &BTreeMap<String, String>, client: &Arc<Client>) -> Option<i32> {
     let like = CString::new(as_many_as.get(name.to_str().ok()?)?.as_str()).ok()?;
     let broker = admin_broker(client, LIKE_LIMIT).ok()?;
@@ -62,7 +62,7 @@ fn partitions_for(name: &CStr, as_many_as: &BTreeMap<String, String>, client: &A
     found.first().filter(|topic| topic.error.is_none()).map(|topic| topic.partitions)
 }
 
-/// How the topics are configured, as far as the brokers tell it within a limit.
+/// The settings of the topics, as far as the brokers report them within a limit.
 fn configs(
     questions: &mut Questions<'_>,
     unique: &[CString],
@@ -70,32 +70,32 @@ fn configs(
     let limit = Deadline::after(LIMITS_LIMIT);
     loop {
         let topics = unique.to_vec();
-        let told = questions.ask(move |client, most| {
+        let described = questions.ask(move |client, most| {
             let most = most.min(LIMITS_LIMIT);
             admin_broker(client, most)
-                .and_then(|broker| describe_topic_configs(client, &topics, ASKED, broker, most))
+                .and_then(|broker| describe_topic_configs(client, &topics, SETTINGS, broker, most))
         })?;
-        let passing = match &told {
-            Ok(told) => {
-                told.iter().find_map(|topic| topic.values.as_ref().err().filter(|code| passes(**code)))
-            }
-            Err(code) => Some(code).filter(|code| passes(**code)),
+        let transient = match &described {
+            Ok(topics) => topics
+                .iter()
+                .find_map(|topic| topic.values.as_ref().err().filter(|code| is_transient(**code))),
+            Err(code) => Some(code).filter(|code| is_transient(**code)),
         };
-        match (passing.copied(), told) {
+        match (transient.copied(), described) {
             (Some(code), _) if !limit.is_over() => {
-                questions.wait(format!("the brokers do not say what topics take: {code}"))?;
+                questions.wait(format!("limits of topics can't be read: {code}"))?;
             }
-            (_, Ok(told)) => return Ok(told),
+            (_, Ok(described)) => return Ok(described),
             (_, Err(code)) => {
-                let untold = |topic: &CString| TopicConfigs { topic: topic.clone(), values: Err(code) };
-                return Ok(unique.iter().map(untold).collect());
+                let unknown = |topic: &CString| TopicConfigs { topic: topic.clone(), values: Err(code) };
+                return Ok(unique.iter().map(unknown).collect());
             }
         }
     }
 }
 
-/// Whether another try may find out more: a topic that was just created, a broker that is away for a moment.
-fn passes(code: ErrorCode) -> bool {
+/// Whether another try may succeed: for a topic that was just created, or a broker that is briefly unavailable.
+fn is_transient(code: ErrorCode) -> bool {
     !is_denied(code) && code != ErrorCode::UNSUPPORTED_FEATURE
 }
 
@@ -120,32 +120,32 @@ fn limits_of(topic: &TopicConfigs) -> TopicLimits {
     TopicLimits {
         batch_bytes: value(MAX_BYTES).and_then(|bytes| bytes.parse().ok()),
         compacted: policy("compact"),
-        // The broker writes a time of its own there.
+        // The broker sets the timestamps there.
         times: if value(TIME_TYPE) == Some("LogAppendTime") { Times::default() } else { times },
     }
 }
 
-/// One line about all topics of which it is not known what they take. The embedded broker has no such limits, and nobody
-/// could do anything about a broker that does not know the question.
-fn log_unknown_limits(told: &[TopicConfigs]) {
-    let untold = |topic: &TopicConfigs| {
+/// Logs one line about all topics with unknown limits. Not for brokers without this request, for which no remedy exists,
+/// such as the embedded broker.
+fn log_unknown_limits(described: &[TopicConfigs]) {
+    let unknown = |topic: &TopicConfigs| {
         let code = topic.values.as_ref().err().copied()?;
         (code != ErrorCode::UNSUPPORTED_FEATURE).then(|| (topic.topic.to_string_lossy().into_owned(), code))
     };
-    let untold: Vec<_> = told.iter().filter_map(untold).collect();
-    let Some((_, code)) = untold.first() else { return };
-    let topics = untold.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    let unknown: Vec<_> = described.iter().filter_map(unknown).collect();
+    let Some((_, code)) = unknown.first() else { return };
+    let topics = unknown.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     let remedy = if is_denied(*code) {
         "grant this user DESCRIBE_CONFIGS on them"
     } else {
-        "see why the brokers do not answer, and start again"
+        "check why the brokers do not answer, and restart Keylane"
     };
     tracing::warn!(
         topics,
         %code,
         remedy,
-        "it is not known what output topics take: outputs that are too large, or without a key for a compacted topic, \
-         are found only by the brokers"
+        "limits of output topics unknown: outputs that are too large, or without a key for a compacted topic, are \
+         detected only by the brokers"
     );
 }
 
@@ -154,23 +154,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_read_from_what_is_told() {
-        let told = |values: &[(&str, &str)]| {
+    fn limits_are_parsed_from_topic_settings() {
+        let parsed = |values: &[(&str, &str)]| {
             let values = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             limits_of(&TopicConfigs { topic: c"t".to_owned(), values: Ok(values.collect()) })
         };
         let limits = |batch_bytes, compacted| TopicLimits { batch_bytes, compacted, times: Times::default() };
         assert_eq!(
-            told(&[("cleanup.policy", "delete"), ("max.message.bytes", "2000")]),
+            parsed(&[("cleanup.policy", "delete"), ("max.message.bytes", "2000")]),
             limits(Some(2_000), false)
         );
-        assert_eq!(told(&[("cleanup.policy", "compact,delete")]), limits(None, true));
+        assert_eq!(parsed(&[("cleanup.policy", "compact,delete")]), limits(None, true));
         assert_eq!(
-            told(&[("cleanup.policy", "delete, compact"), ("max.message.bytes", "?")]),
+            parsed(&[("cleanup.policy", "delete, compact"), ("max.message.bytes", "?")]),
             limits(None, true)
         );
         let day = [("cleanup.policy", "delete"), ("retention.ms", "86400000")];
-        let times = |values: &[(&str, &str)]| told(values).times;
+        let times = |values: &[(&str, &str)]| parsed(values).times;
         assert_eq!(times(&day), Times { retention: Some(86_400_000), ..Times::default() });
         let unbounded = "9223372036854775807";
         assert_eq!(

@@ -1,15 +1,15 @@
-//! What the codes mean for a source.
+//! Error codes, classified for a source.
 use keylane_core::{CommitError, ReadError};
 
 use super::event::SourceError;
 use crate::librdkafka::ErrorCode;
 
-/// What an error on a partition's queue means.
+/// Class of an error on a partition's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadFault {
-    /// The position is outside the log; the bounds must be asked for.
+    /// The position is outside the log; its bounds must be requested.
     OutOfRange,
-    /// Anything else.
+    /// Any other error.
     Failed(ReadError),
 }
 
@@ -23,7 +23,7 @@ pub(super) fn read_fault(code: ErrorCode) -> ReadFault {
         | ErrorCode::UNKNOWN_TOPIC
         | ErrorCode::UNKNOWN_PARTITION
         | ErrorCode::UNKNOWN_TOPIC_ID => ReadFault::Failed(ReadError::Missing),
-        // After each of these the client goes on behind the data it could not read: that must not become a gap.
+        // After each of these the client continues behind the unreadable data, which must not become a gap.
         ErrorCode::BAD_MSG
         | ErrorCode::BAD_COMPRESSION
         | ErrorCode::INVALID_MSG
@@ -51,7 +51,7 @@ pub(super) fn read_fault(code: ErrorCode) -> ReadFault {
 pub(super) fn commit_error(code: ErrorCode) -> CommitError {
     match code {
         ErrorCode::OFFSET_METADATA_TOO_LARGE => CommitError::MetadataTooLarge,
-        // The connection to the coordinator broke or was never there: to store the same offset twice is harmless.
+        // No connection to the coordinator, or a broken one: storing the same offset twice is harmless.
         ErrorCode::REBALANCE_IN_PROGRESS
         | ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
         | ErrorCode::COORDINATOR_NOT_AVAILABLE
@@ -68,23 +68,23 @@ pub(super) fn commit_error(code: ErrorCode) -> CommitError {
     }
 }
 
-/// Puts an error of the client into words, with the remedy where there is one.
+/// Describes an error of the client, with its remedy if one exists.
 pub(super) fn source_error(code: ErrorCode, text: &str, fatal: bool) -> SourceError {
     let remedy = match code {
         ErrorCode::INCONSISTENT_GROUP_PROTOCOL => {
-            "the group has members with another `assignor`: set `kafka.assignor` as they have it (most clients: \
+            "other members of the group use another `assignor`: set `kafka.assignor` to theirs (most clients: \
              \"range\"), or use another `group_id`"
         }
         ErrorCode::FENCED_INSTANCE_ID => {
             "another process uses the same `group_instance_id`: give every process its own"
         }
         ErrorCode::MAX_POLL_EXCEEDED => {
-            "this process stood still for longer than `max.poll.interval.ms` and left its group; it joins again"
+            "this process did not poll for `max.poll.interval.ms` and left its group; it rejoins automatically"
         }
         ErrorCode::GROUP_AUTHORIZATION_FAILED => "grant this user READ on the consumer group",
         ErrorCode::TOPIC_AUTHORIZATION_FAILED => "grant this user READ and DESCRIBE on the topic",
         ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED => {
-            "the brokers refuse these credentials: check `sasl.*` and `security.protocol` under [kafka.client]"
+            "the brokers reject these credentials: check `sasl.*` and `security.protocol` under [kafka.client]"
         }
         ErrorCode::SSL => "check `ssl.*` and `security.protocol` under [kafka.client]",
         ErrorCode::ALL_BROKERS_DOWN => "no broker can be reached; the client keeps trying",
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_of_reading() {
+    fn fetch_error_codes_are_classified() {
         for (code, fault) in [
             (ErrorCode::AUTO_OFFSET_RESET, ReadFault::OutOfRange),
             (ErrorCode::LOG_TRUNCATION, ReadFault::OutOfRange),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_of_commits() {
+    fn commit_error_codes_are_classified() {
         for (code, error) in [
             (ErrorCode::OFFSET_METADATA_TOO_LARGE, CommitError::MetadataTooLarge),
             (ErrorCode::REBALANCE_IN_PROGRESS, CommitError::TryAgain),
@@ -131,9 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn another_assignor_is_waited_for() {
+    fn an_inconsistent_assignor_is_not_fatal() {
         let error = source_error(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, "JoinGroup failed", false);
-        assert!(!error.fatal, "the client joins again and again");
+        assert!(!error.fatal, "the client retries the join");
         assert!(source_error(ErrorCode::FENCED_INSTANCE_ID, "JoinGroup failed", false).fatal);
         assert!(!source_error(ErrorCode::TRANSPORT, "broken pipe", false).fatal);
     }

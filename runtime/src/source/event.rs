@@ -1,104 +1,104 @@
-//! What a source has to tell.
+//! The events and results of a source.
 use keylane_core::{CommitError, CommitId, Partition, ReadError, RebalanceId};
 
 use crate::librdkafka::{ErrorCode, Message};
 
-/// A record, lent for the time of a callback.
+/// A record, borrowed for the duration of a callback.
 pub type Record<'a> = Message<'a>;
 
-/// One thing that happened.
+/// An event of the consumer.
 #[derive(Debug)]
 pub enum SourceEvent {
-    /// The group gives these to us: look up their starts, then [`Source::answer_assign`](super::Source).
+    /// The group assigns these partitions: look up their start positions, then call [`Source::answer_assign`](super::Source).
     Assign(RebalanceId, Vec<Partition>),
-    /// The group takes these away; they are ours until [`Source::answer_revoke`](super::Source).
+    /// The group revokes these partitions; they stay owned until [`Source::answer_revoke`](super::Source).
     Revoke(RebalanceId, Vec<Partition>),
-    /// These belong to someone else already: [`Source::answer_revoke`](super::Source) at once.
+    /// These partitions may already have another owner: call [`Source::answer_revoke`](super::Source) at once.
     Lost(RebalanceId, Vec<Partition>),
-    /// A start that was asked for.
+    /// A requested start position.
     StartResolved(StartFound),
-    /// A start that could not be found; ask again later.
+    /// A start position could not be found; request it again later.
     AssignFailed {
-        /// Whose.
+        /// The partition.
         partition: Partition,
-        /// Why not, for people.
+        /// Why not, for log lines.
         reason: String,
-        /// A transaction of a former owner has not ended.
+        /// A transaction of a former owner is still open.
         undecided: bool,
     },
-    /// Where this partition's work ends. Comes before its start, except for a feed that is still being read.
+    /// The end offset of this partition. Reported before its start position, except for a feed that is still being read.
     EndKnown {
-        /// Which.
+        /// The partition.
         partition: Partition,
-        /// Nothing at or past it is wanted.
+        /// Records at or past this offset are not processed.
         offset: i64,
     },
-    /// A partition can't be read, as was found outside a read. It is not read until it is put back.
+    /// A partition can't be read, as found outside a read. It is not read until it is repositioned.
     ReadFailed {
-        /// Which.
+        /// The partition.
         partition: Partition,
-        /// Why; outside its log: with the bounds as found now.
+        /// Why. A range error carries the current bounds of the log.
         why: ReadError,
     },
-    /// One partition's part of a commit was answered.
+    /// The result of a commit for one partition.
     CommitResult {
-        /// Which commit.
+        /// The commit.
         id: CommitId,
-        /// Which part of it.
+        /// The partition.
         partition: Partition,
-        /// What the coordinator says.
+        /// The coordinator's answer.
         result: Result<(), CommitError>,
-        /// Its code, for people.
+        /// Its code, for log lines.
         code: ErrorCode,
     },
-    /// No answer came in time; a later one is dropped.
+    /// A commit timed out; a later answer is dropped.
     CommitTimedOut {
-        /// Which commit.
+        /// The commit.
         id: CommitId,
     },
-    /// Something that people should know.
+    /// An error to be logged.
     Error(SourceError),
 }
 
-/// Where a partition starts, as found.
+/// The start position of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartFound {
-    /// Whose start.
+    /// The partition.
     pub partition: Partition,
-    /// What the group committed, with its metadata.
+    /// The committed offset with its metadata, if any.
     pub committed: Option<(i64, Vec<u8>)>,
-    /// Where to start without a commit.
+    /// Start offset without a commit.
     pub fallback: i64,
     /// First offset of the log.
     pub log_start: i64,
     /// One past the last offset of the log.
     pub log_end: Option<i64>,
-    /// One past the last offset that can be read now, if it was asked for.
+    /// One past the last offset that can be read now, if requested.
     pub stable_end: Option<i64>,
-    /// The topic's id; zeros where the broker has none.
+    /// The topic's id; zeros if the broker reports none.
     pub topic_id: [u8; 16],
 }
 
 /// An error that does not belong to one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceError {
-    /// Whether the source can't go on.
+    /// Whether the source can't continue.
     pub fatal: bool,
     /// Its code; [`ErrorCode::NONE`] for the feed of the embedded broker.
     pub code: ErrorCode,
-    /// What happened and, where there is one, the remedy.
+    /// The error and, if one exists, its remedy.
     pub text: String,
 }
 
-/// How a read ended.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadResult {
-    /// Records handed over.
+    /// Number of records read.
     pub events: u32,
-    /// The reader stands at the end of the partition, which has this offset.
+    /// The end of the partition was reached, at this offset.
     pub end_of_partition: Option<i64>,
-    /// Reading failed after those records. Nothing more is read of it until it is put back.
+    /// Reading failed after those records. Nothing more is read until the partition is repositioned.
     pub error: Option<ReadError>,
-    /// There may be more to read at once: nobody is woken for it.
+    /// More records may be available: no wake-up follows for them.
     pub more: bool,
 }

@@ -1,12 +1,11 @@
-//! Where events come from.
+//! The consumer side.
 //!
-//! A [`Source`] is the consumer of one handler, used on that handler's one OS thread: it tells of rebalances,
-//! starts, commits and errors ([`SourceEvent`]), reads records of one partition at a time, and does what the
-//! core asks of it. Nothing in it waits for a broker once it is started: look-ups and commits are answered through
-//! queues. Everything that happens wakes one
-//! [`Wake`](crate::librdkafka::Wake).
+//! A [`Source`] is the consumer of one handler, used on that handler's one OS thread. It reports rebalances, start
+//! positions, commit results and errors ([`SourceEvent`]), reads records of one partition at a time, and carries out
+//! the core's actions. It never waits for a broker after its start: the results of look-ups and commits arrive through
+//! queues. Every event wakes one [`Wake`](crate::librdkafka::Wake).
 //!
-//! [`embedded`] is the broker for a first look and for tests: in this process, fed from files.
+//! [`embedded`] is the broker for trials and tests: it runs in this process and is fed from files.
 
 pub mod embedded;
 

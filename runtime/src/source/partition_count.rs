@@ -1,4 +1,4 @@
-//! How many partitions there are, before anything is read: the memory for what is fetched ahead is divided by them.
+//! Counts partitions before anything is read: the memory for prefetching is divided by their number.
 
 use std::ffi::CString;
 
@@ -7,17 +7,17 @@ use crate::librdkafka::{
     ErrorCode, Producer, Properties, Questions, StartupRetry, admin_broker, describe_topics,
 };
 
-/// Partitions of these topics, in their order, or what is wrong with the topic. LookUpId with a client of its own, which
-/// neither reads nor writes. Waits for brokers that do not answer, as [`Source::start`](super::Source::start) does.
+/// The partition counts of these topics, in their order, or the error of a topic. Uses its own client, which neither
+/// reads nor writes. Waits for brokers that do not answer, as [`Source::start`](super::Source::start) does.
 pub fn partition_counts(
     properties: &Properties,
     topics: &[&str],
     retry: StartupRetry<'_>,
 ) -> Result<Vec<Result<u64, ErrorCode>>, Error> {
     let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(*topic).ok()).collect();
-    let asker = Producer::new(properties)?;
-    let events = asker.main_queue();
-    let mut questions = Questions::new(asker.client(), &events, properties.answer_limit(), retry);
+    let producer = Producer::new(properties)?;
+    let events = producer.main_queue();
+    let mut questions = Questions::new(producer.client(), &events, properties.answer_limit(), retry);
     let found = loop {
         let asked = names.clone();
         let described = questions.ask(move |client, limit| {

@@ -1,4 +1,4 @@
-//! Which partitions are ours, and how far each has been read.
+//! The owned partitions and their read positions.
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::ops::ControlFlow;
@@ -11,42 +11,42 @@ use super::event::{ReadResult, Record};
 use super::look_ups::LookUpId;
 use crate::librdkafka::{Client, Entry, ErrorCode, PartitionList, PartitionQueue, ReadEnd, WakeHandle};
 
-/// What the group gave us.
+/// The partitions that the group has assigned to this consumer.
 #[derive(Debug, Default)]
 pub(super) struct OwnedPartitions {
     owned: BTreeMap<Partition, OwnedPartition>,
-    /// Counts ownerships: an answer about an older one is dropped.
+    /// Counts ownerships: an answer for an older one is dropped.
     epochs: u64,
 }
 
 #[derive(Debug)]
 struct OwnedPartition {
     epoch: u64,
-    /// Of the topic that its start was found in; zeros: not known.
+    /// Id of the topic in which its start position was found; zeros: unknown.
     topic_id: [u8; 16],
-    /// `None` until its start is known and it is assigned.
+    /// `None` until its start position is known and it is assigned.
     reader: Option<PartitionReader>,
 }
 
 #[derive(Debug)]
 pub(super) struct PartitionReader {
     queue: PartitionQueue,
-    /// The offset that is read next; the library's own position is not used: it moves past what we never saw.
+    /// The next offset to read. The library's own position is not used: it moves past records that were never read.
     pub(super) next: i64,
-    /// Nothing is read after an error until the partition is put somewhere.
+    /// Set by an error: nothing is read until the partition is repositioned.
     halted: bool,
 }
 
-/// A read as it ended, before it is known what a range error means.
+/// The result of a read, before a range error is resolved.
 pub(super) struct RawRead {
     pub(super) result: ReadResult,
-    /// The position is outside the log: the bounds are to be asked for.
+    /// The position is outside the log: its bounds must be requested.
     pub(super) out_of_range: bool,
-    /// The error that ended it, in the client's words.
+    /// The error that ended it, as the client reports it.
     pub(super) error: Option<FetchError>,
 }
 
-/// An error as the client puts it.
+/// An error as the client reports it.
 pub(super) struct FetchError {
     pub(super) code: ErrorCode,
     pub(super) offset: i64,
@@ -54,19 +54,19 @@ pub(super) struct FetchError {
 }
 
 impl OwnedPartitions {
-    /// A new ownership begins.
+    /// Begins a new ownership.
     pub(super) fn add(&mut self, partition: Partition) {
         self.epochs += 1;
         let owned = OwnedPartition { epoch: self.epochs, topic_id: [0; 16], reader: None };
         self.owned.insert(partition, owned);
     }
 
-    /// An ownership ends. Its queue is closed with it.
+    /// Ends an ownership and closes its queue.
     pub(super) fn remove(&mut self, partition: Partition) {
         self.owned.remove(&partition);
     }
 
-    /// Stops reading a partition that stays ours.
+    /// Stops reading a partition that stays owned.
     pub(super) fn close(&mut self, partition: Partition) {
         if let Some(owned) = self.owned.get_mut(&partition) {
             owned.reader = None;
@@ -85,7 +85,7 @@ impl OwnedPartitions {
         self.owned.keys().copied()
     }
 
-    /// The id of the topic that the partition is read from; zeros: not known.
+    /// The id of the topic that the partition is read from; zeros: unknown.
     pub(super) fn topic_id(&self, partition: Partition) -> [u8; 16] {
         self.owned.get(&partition).map_or([0; 16], |owned| owned.topic_id)
     }
@@ -108,12 +108,12 @@ impl OwnedPartitions {
         self.owned.get_mut(&partition)?.reader.as_mut()
     }
 
-    /// Everything that is read now and where it stands.
+    /// The partitions that are being read, with the next offset of each.
     pub(super) fn readers(&self) -> impl Iterator<Item = (Partition, i64)> + '_ {
         self.owned.iter().filter_map(|(partition, owned)| Some((*partition, owned.reader.as_ref()?.next)))
     }
 
-    /// Cuts the partition's queue off. Must come before the assign that it is for, every time.
+    /// Detaches the partition's queue from the main queue. Must precede every assign of the partition.
     pub(super) fn open(
         &mut self,
         opener: &Opener<'_>,
@@ -121,7 +121,7 @@ impl OwnedPartitions {
         offset: i64,
     ) -> Result<(), ErrorCode> {
         let owned = self.owned.get_mut(&partition).ok_or(ErrorCode::UNKNOWN_PARTITION)?;
-        // The old handle first: closing it takes the wake-up off the queue, which may be the same one.
+        // The old handle first: closing it removes the wake-up from the queue, which may be the same one.
         owned.reader = None;
         let topic = opener.topic(partition).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
         let queue = PartitionQueue::open(opener.client, topic, partition.number, opener.wake)
@@ -131,7 +131,7 @@ impl OwnedPartitions {
     }
 }
 
-/// What it takes to open a partition's queue.
+/// The values that opening a partition's queue needs.
 pub(super) struct Opener<'a> {
     pub(super) client: &'a Arc<Client>,
     pub(super) topics: &'a [CString],
@@ -165,13 +165,13 @@ impl PartitionReader {
         self.halted = false;
     }
 
-    /// Nothing is read until the partition is put somewhere.
+    /// Stops reading until the partition is repositioned.
     pub(super) fn halt(&mut self) {
         self.halted = true;
     }
 
-    /// Reads until a limit is reached, something is wrong, the end is reached or nothing is left. `each` says how many
-    /// bytes its record counts as.
+    /// Reads until a limit, an error, the end of the partition or the end of the fetched records is reached. `each`
+    /// returns the number of bytes that its record counts as.
     pub(super) fn read(
         &mut self,
         max_events: u32,

@@ -1,4 +1,4 @@
-//! What a source is made of, and the client properties that Keylane owns.
+//! The parameters of a source, and the client properties that Keylane sets.
 use std::ffi::CString;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,63 +7,63 @@ use super::embedded::FeedProgress;
 use crate::config::FetchLimits;
 use crate::librdkafka::{ConfigError, Consumer, Credentials, Isolation, Properties};
 
-/// Everything that a source needs to know; all of it checked before.
+/// The parameters of a source; all of them validated.
 #[derive(Clone, Debug)]
 pub struct SourceSpec {
     /// Names the handler in log lines.
     pub handler: String,
-    /// Properties of the user, with `bootstrap.servers`; those that Keylane owns were refused before.
+    /// The user's properties, with `bootstrap.servers` and without those that Keylane sets.
     pub client_properties: Vec<(String, String)>,
-    /// The secret of a file, if there is one.
+    /// Credentials read from a file, if any.
     pub credentials: Option<Arc<Credentials>>,
-    /// The topics in the order of the configuration: `Partition::topic` is an index into it.
+    /// The topics in the order of the configuration; `Partition::topic` is an index into this list.
     pub topics: Vec<String>,
     /// The consumer group.
     pub group_id: String,
-    /// For static members.
+    /// For static membership.
     pub group_instance_id: Option<String>,
-    /// How the group divides partitions.
+    /// Partition assignment strategy.
     pub assignor: Assignor,
-    /// Where partitions without a commit start.
+    /// Start position of partitions without a commit.
     pub start: StartPolicy,
-    /// Whether, and how, the ends of the partitions are found.
+    /// Whether processing ends, and at which offset.
     pub ends: Ends,
     /// Create missing topics with the brokers' defaults instead of refusing to start.
     pub create_topics: bool,
-    /// How far it may fetch ahead.
+    /// Limits of prefetching.
     pub fetch: FetchLimits,
-    /// How long a commit may take before it counts as unanswered.
+    /// Timeout of a commit.
     pub commit_timeout: Duration,
-    /// The feed of the embedded broker, to be told what was read.
+    /// The feed of the embedded broker, to which read positions are reported.
     pub feed: Option<Arc<FeedProgress>>,
 }
 
-/// The group's way to divide partitions; it also decides whether the others stand still in a rebalance.
+/// Partition assignment strategy. It also decides whether all partitions stop during a rebalance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Assignor {
-    /// The default: members keep what they can.
+    /// The default: members keep their partitions where possible.
     CooperativeSticky,
-    /// For groups that have members with this one.
+    /// For groups whose other members use it.
     Range,
 }
 
-/// Where a partition starts that has no commit, in a group that has none for the topic.
+/// Start position of a partition without a commit, in a group that has no commit for the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartPolicy {
     /// The first offset of the log.
     Earliest,
     /// One past the last offset of the log.
     Latest,
-    /// The first record that is not older, in milliseconds since 1970.
+    /// The first record that is not older than this time, in milliseconds since the Unix epoch.
     Timestamp(i64),
 }
 
-/// Where the work of a partition ends.
+/// Where processing of a partition ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ends {
-    /// Nowhere.
+    /// It does not end.
     Never,
-    /// At the log end that its first look-up found.
+    /// At the end of the log, as found by the first look-up.
     LogEnd,
     /// At the end of the embedded broker's feed, once that is known.
     Feed,
@@ -79,40 +79,40 @@ impl Assignor {
 }
 
 impl SourceSpec {
-    /// Whether there can be a consumer with these properties. It connects only if they name brokers.
+    /// Checks that a consumer can be created with these properties. It connects only if they name brokers.
     ///
     /// # Errors
     ///
-    /// What the client refuses.
+    /// A property that the client rejects.
     pub fn check(&self) -> Result<(), ConfigError> {
         Consumer::new(&self.properties()).map(drop)
     }
 
-    /// The user's properties, then ours, which win.
+    /// The user's properties, overridden by Keylane's.
     pub(super) fn properties(&self) -> Properties {
         let mut all =
             Properties::new(self.client_properties.clone()).with_credentials(self.credentials.clone());
-        // Every commit is decided by the core, every start is placed by us.
+        // The core decides every commit; the source sets every start position.
         all.set("group.id", &self.group_id);
         all.set("enable.auto.commit", "false");
         all.set("enable.auto.offset.store", "false");
         all.set("auto.offset.reset", "error");
-        // Its offset bridges control records behind the last event.
+        // The EOF offset accounts for control records behind the last event.
         all.set("enable.partition.eof", "true");
         all.set("group.protocol", "classic");
         all.set("partition.assignment.strategy", self.assignor.property());
         if let Some(id) = &self.group_instance_id {
             all.set("group.instance.id", id);
         }
-        // No measurable cost, and the only thing that tells a damaged record from a sound one.
+        // No measurable cost, and the only way to detect a damaged record.
         all.set("check.crcs", "true");
-        // Per partition, because every partition has a queue of its own.
+        // Per partition, because every partition has its own queue.
         all.set("queued.max.messages.kbytes", (self.fetch.queue >> 10).max(1));
         all.set("queued.min.messages", 10_000);
-        // The default of a second leaves a drained partition idle for so long.
+        // The default leaves a drained partition idle for a second.
         all.default_value("fetch.queue.backoff.ms", 20);
         all.default_value("fetch.message.max.bytes", self.fetch.of_partition);
-        // The client refuses less than what it is told of the largest record.
+        // The client rejects a value below `message.max.bytes`.
         let largest = all.get("message.max.bytes").and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0);
         all.default_value("fetch.max.bytes", self.fetch.response.max(largest));
         all.default_value("fetch.wait.max.ms", 100);
@@ -127,7 +127,7 @@ impl SourceSpec {
         CString::new(self.group_id.as_str()).ok()
     }
 
-    /// Up to where the consumer reads.
+    /// The consumer's isolation level.
     pub(super) fn isolation(&self) -> Isolation {
         match self.properties().get("isolation.level") {
             Some("read_uncommitted") => Isolation::Uncommitted,
@@ -135,7 +135,7 @@ impl SourceSpec {
         }
     }
 
-    /// How long an answer of a broker may take: the client's own limit, whose default is a minute.
+    /// Timeout of a broker's answer: the client's own limit, by default a minute.
     pub(super) fn answer_limit(&self) -> Duration {
         self.properties().answer_limit()
     }

@@ -1,4 +1,4 @@
-//! What a source finds out before it joins its group.
+//! The checks of a source before it joins its group.
 use std::ffi::{CStr, CString};
 use std::time::Duration;
 
@@ -14,30 +14,30 @@ const INPUTS: Purpose = Purpose { name: "the topic", rights: "READ and DESCRIBE"
 /// Why a source could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The client refuses its properties.
+    /// The client rejects its properties.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The brokers, or the caller, end the waiting.
+    /// A permanent error, or the caller ended the retries.
     #[error(transparent)]
     PermanentStartupError(#[from] PermanentStartupError),
-    /// The group may not be used.
-    #[error("group `{group}` can't be used: {code}; grant this user READ on it")]
+    /// Access to the group is denied.
+    #[error("access to group `{group}` is denied: {code}; grant this user READ on it")]
     GroupDenied {
-        /// Which.
+        /// The group's id.
         group: String,
-        /// What the broker says.
+        /// The broker's error code.
         code: ErrorCode,
     },
-    /// The consumer could not join.
+    /// The consumer could not subscribe.
     #[error("the consumer can't subscribe: {0}")]
     Subscribe(ErrorCode),
-    /// No thread or descriptor could be had.
+    /// A thread or file descriptor could not be created.
     #[error("the source can't start: {0}")]
     System(#[from] std::io::Error),
 }
 
-/// The topics, in the order of their names, and whether the group has a commit for any partition of each: once, before
-/// it is joined.
+/// Describes the topics, in the order of `names`, and finds out whether the group has a commit for any partition of each.
+/// Called once, before the group is joined.
 pub(super) fn topic_facts(
     questions: &mut Questions<'_>,
     spec: &SourceSpec,
@@ -60,7 +60,7 @@ pub(super) fn topic_facts(
             Err(code @ ErrorCode::GROUP_AUTHORIZATION_FAILED) => {
                 return Err(Error::GroupDenied { group: spec.group_id.clone(), code });
             }
-            Err(code) => questions.wait(format!("the group's commits can't be read: {code}"))?,
+            Err(code) => questions.wait(format!("committed offsets of the group can't be read: {code}"))?,
         }
     }
 }
@@ -72,7 +72,7 @@ fn read_commits(
     mut facts: Vec<TopicFacts>,
 ) -> Result<Result<Vec<TopicFacts>, ErrorCode>, ConfigError> {
     let reader = GroupReader::new(properties)?;
-    // Finding the coordinator is a question by itself.
+    // Finding the coordinator is a request of its own.
     let (_reader, found) = reader.read(group, None, false, limit + limit);
     let commits = match found {
         Ok(commits) => commits,

@@ -1,4 +1,4 @@
-//! What Keylane says while it runs: log lines on standard error.
+//! Keylane's log: lines on standard error.
 
 #![forbid(unsafe_code)]
 
@@ -7,5 +7,5 @@ mod throttle;
 mod writer;
 
 pub use logging::{Format, LoggingError, start_logging};
-pub use throttle::{LineLimit, Throttle};
+pub use throttle::{Allowed, LineLimit, Throttle};
 pub use writer::{end_on_panic, flush, report, report_and_wait};

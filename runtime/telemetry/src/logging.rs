@@ -1,4 +1,4 @@
-//! The one place that decides how log lines look and where they go.
+//! Format, filter and destination of log lines.
 
 use std::io::IsTerminal as _;
 
@@ -8,7 +8,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::writer::LogQueue;
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For a person at a terminal: one line of text, in colour.
@@ -17,37 +17,37 @@ pub enum Format {
     Json,
 }
 
-/// Why there are no logs.
+/// Why logging can't be started.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    /// The filter can't be understood.
+    /// The filter is invalid.
     #[error("`{filter}` is not a log filter: {source}")]
     Filter {
-        /// As given.
+        /// The filter as given.
         filter: String,
-        /// What is wrong with it.
+        /// The error of its parser.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// Somebody in this process logs already.
+    /// This process already has a logger.
     #[error("logging was started twice: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Sends what happens in this process to standard error, librdkafka's lines among it. Nobody waits for whoever reads it.
+/// Logs to standard error, including librdkafka's lines. No thread waits for the reader of standard error.
 ///
-/// `filter` is a level, or levels by module: `info`, `keylane=debug,warn`. A level alone is that of Keylane and its
-/// Kafka client: nobody who asks for `debug` means the thousand lines that a compiler writes per component.
+/// `filter` is a level, or levels by module: `info`, `keylane=debug,warn`. A level without modules applies to Keylane and
+/// its Kafka client only: `debug` is not meant to include the thousand lines that a compiler logs per component.
 ///
 /// # Errors
 ///
-/// The filter can't be understood, or logging runs already.
+/// If the filter is invalid, or logging is already started.
 pub fn start_logging(filter: &str, format: Format) -> Result<(), LoggingError> {
     let writer = LogQueue::to_standard_error(format);
     subscriber(filter, format, std::io::stderr().is_terminal(), writer)?.try_init()?;
     Ok(())
 }
 
-/// Colour is for terminals. A subscriber is boxed because the two formats are two types.
+/// Colour is for terminals. The subscriber is boxed because the two formats are two types.
 fn subscriber<W>(
     filter: &str,
     format: Format,
@@ -57,8 +57,8 @@ fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let alone = filter.trim().parse::<tracing::Level>();
-    let own = alone.map(|level| format!("warn,keylane={level},librdkafka={level}"));
+    let level = filter.trim().parse::<tracing::Level>();
+    let own = level.map(|level| format!("warn,keylane={level},librdkafka={level}"));
     let parsed = EnvFilter::try_new(own.as_deref().unwrap_or(filter))
         .map_err(|source| LoggingError::Filter { filter: filter.to_owned(), source })?;
     let lines = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(writer);
@@ -93,10 +93,10 @@ mod tests {
         let written = Written::default();
         let writer = written.clone();
         let dispatch =
-            subscriber(filter, format, false, move || writer.clone()).expect("the filter is sound");
+            subscriber(filter, format, false, move || writer.clone()).expect("the filter is valid");
         tracing::dispatcher::with_default(&dispatch, || {
             tracing::info!(topic = "orders", "partition assigned");
-            tracing::debug!("not asked for");
+            tracing::debug!("below the level");
         });
         let bytes = written.0.lock().expect("no test panics while it writes").clone();
         String::from_utf8(bytes).expect("log lines are text")
@@ -111,14 +111,14 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_decides() {
+    fn the_filter_selects_lines() {
         assert_eq!(logged("info", Format::Human).lines().count(), 1);
         assert_eq!(logged("debug", Format::Human).lines().count(), 2);
         assert_eq!(logged("error", Format::Human), "");
     }
 
     #[test]
-    fn a_filter_that_is_none_is_named() {
+    fn an_invalid_filter_is_named() {
         let error = subscriber("keylane=loud", Format::Human, false, io::sink)
             .map(|_| ())
             .expect_err("there is no such level");

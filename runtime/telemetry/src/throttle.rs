@@ -1,11 +1,18 @@
-//! So many lines a second and no more: what a guest or a fault says a million times must not fill the disk.
+//! Limits lines per second: a guest or a fault that repeats a line a million times must not fill the disk.
 
 use std::time::{Duration, Instant};
+
+/// A line may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// How many lines were dropped since the last one that was written, if any were: a field of this line.
+    pub dropped: Option<u64>,
+}
 
 /// Counts lines per second.
 #[derive(Debug)]
 pub struct Throttle {
-    /// Lines in each period.
+    /// Maximum number of lines in each period.
     most: u32,
     period_seconds: u64,
     period: u64,
@@ -14,17 +21,17 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Lets so many lines of each second through.
+    /// Allows this number of lines per second.
     pub fn new(per_second: u32) -> Throttle {
         Throttle { most: per_second, period_seconds: 1, period: 0, lines: 0, dropped: 0 }
     }
 
-    /// Lets one line of so many seconds through: for what repeats itself while it lasts.
+    /// Allows one line in this number of seconds: for conditions that last.
     pub fn once_in(seconds: u64) -> Throttle {
         Throttle { period_seconds: seconds, ..Throttle::new(1) }
     }
 
-    /// Whether a line may be written now, by any clock that does not go back.
+    /// Whether a line may be written now, by any monotonic clock.
     pub fn allows(&mut self, now: Duration) -> bool {
         let period = now.as_secs() / self.period_seconds;
         if period != self.period {
@@ -37,18 +44,18 @@ impl Throttle {
         allowed
     }
 
-    /// The same; with the line comes how many were dropped since the last one that was written.
-    pub fn allow(&mut self, now: Duration) -> Option<u64> {
-        self.allows(now).then(|| self.take_dropped())
+    /// The same; `None`: the line must not be written.
+    pub fn allow(&mut self, now: Duration) -> Option<Allowed> {
+        self.allows(now).then(|| Allowed { dropped: Some(self.take_dropped()).filter(|lines| *lines > 0) })
     }
 
-    /// How many were dropped since somebody was told last.
+    /// Returns and resets the number of dropped lines.
     pub fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.dropped)
     }
 }
 
-/// A throttle with a clock of its own: for threads that have no `now`.
+/// A throttle with its own clock: for threads that have no `now`.
 #[derive(Debug)]
 pub struct LineLimit {
     throttle: Throttle,
@@ -56,15 +63,20 @@ pub struct LineLimit {
 }
 
 impl LineLimit {
-    /// Lets so many lines of each second through.
-    #[expect(clippy::disallowed_methods, reason = "only how many lines are written depends on it")]
+    /// Allows this number of lines per second.
+    #[expect(clippy::disallowed_methods, reason = "only the number of log lines depends on it")]
     pub fn new(per_second: u32) -> LineLimit {
         LineLimit { throttle: Throttle::new(per_second), started: Instant::now() }
     }
 
     /// As [`Throttle::allow`], now.
-    pub fn allow(&mut self) -> Option<u64> {
+    pub fn allow(&mut self) -> Option<Allowed> {
         self.throttle.allow(self.started.elapsed())
+    }
+
+    /// As [`Throttle::take_dropped`].
+    pub fn take_dropped(&mut self) -> u64 {
+        self.throttle.take_dropped()
     }
 }
 
@@ -72,18 +84,25 @@ impl LineLimit {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_too_much_is_dropped_and_counted() {
-        let mut throttle = Throttle::new(2);
-        let at = Duration::from_millis;
-        let said: Vec<_> = [0, 100, 200, 999, 1_000, 1_001, 1_002].map(|ms| throttle.allow(at(ms))).into();
-        assert_eq!(said, [Some(0), Some(0), None, None, Some(2), Some(0), None]);
+    fn written(dropped: Option<u64>) -> Option<Allowed> {
+        Some(Allowed { dropped })
     }
 
     #[test]
-    fn what_lasts_is_said_once_in_a_while() {
+    fn excess_lines_are_dropped_and_counted() {
+        let mut throttle = Throttle::new(2);
+        let at = Duration::from_millis;
+        let allowed: Vec<_> = [0, 100, 200, 999, 1_000, 1_001, 1_002].map(|ms| throttle.allow(at(ms))).into();
+        assert_eq!(
+            allowed,
+            [written(None), written(None), None, None, written(Some(2)), written(None), None]
+        );
+    }
+
+    #[test]
+    fn a_lasting_condition_is_logged_once_per_period() {
         let mut throttle = Throttle::once_in(10);
-        let said: Vec<_> = [0, 1, 9, 10, 11, 30].map(|s| throttle.allow(Duration::from_secs(s))).into();
-        assert_eq!(said, [Some(0), None, None, Some(2), None, Some(1)]);
+        let allowed: Vec<_> = [0, 1, 9, 10, 11, 30].map(|s| throttle.allow(Duration::from_secs(s))).into();
+        assert_eq!(allowed, [written(None), None, None, written(Some(2)), None, written(Some(1))]);
     }
 }

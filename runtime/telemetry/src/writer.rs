@@ -1,5 +1,5 @@
-//! The way of log lines to standard error. Nobody waits for whoever reads it: lines that find no room are dropped and
-//! counted, and the next line that is written says how many.
+//! The queue of log lines to standard error. No thread waits for its reader: lines that exceed the queue are dropped and
+//! counted, and the next line that is written has their number.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,41 +11,41 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::Format;
 
-/// Lines that may wait.
+/// Capacity of the queue, in lines.
 const LINES_MAX: usize = 4_096;
-/// How long the end of the process waits for them.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Between two looks whether all are written.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+/// How long the end of the process waits for queued lines.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+/// Interval at which the end of the process checks whether all lines are written.
+const FLUSH_POLL: Duration = Duration::from_millis(2);
 
-/// What was handed over in this process.
+/// Progress of this process's log.
 static LOG: OnceLock<QueueProgress> = OnceLock::new();
 
-/// Makes the writer of a log line.
+/// Creates the writer of a log line.
 #[derive(Clone, Debug)]
 pub(super) struct LogQueue {
     queue: NonBlocking,
     progress: QueueProgress,
 }
 
-/// Lines on both ends of the queue.
+/// Counts lines on both ends of the queue.
 #[derive(Clone, Debug, Default)]
 struct QueueProgress {
-    handed_over: Arc<AtomicU64>,
+    submitted: Arc<AtomicU64>,
     written: Arc<AtomicU64>,
     dropped: Arc<OnceLock<ErrorCounter>>,
 }
 
-/// The end of the queue, on a thread of its own.
+/// The receiving end of the queue, on its own thread.
 struct End<W> {
     output: W,
     format: Format,
     progress: QueueProgress,
-    /// So many that were dropped have been told.
+    /// The number of dropped lines that has been logged.
     logged: u64,
-    /// Lines that could not be written.
+    /// The number of lines that could not be written.
     lost: u64,
-    /// A part of the last line may stand there.
+    /// The last line may have been written partially.
     broken: bool,
 }
 
@@ -64,7 +64,7 @@ impl LogQueue {
             .buffered_lines_limit(LINES_MAX)
             .thread_name("keylane-log")
             .finish(end);
-        // Dropped, it would print to standard output when nobody reads the log; `flush` does what it is for.
+        // If dropped, it would print to standard output when the log is not read; `flush` replaces it.
         std::mem::forget(guard);
         let _first = progress.dropped.set(queue.error_counter());
         LogQueue { queue, progress }
@@ -76,7 +76,7 @@ impl<'w> MakeWriter<'w> for LogQueue {
 
     /// Called once for each line.
     fn make_writer(&'w self) -> NonBlocking {
-        self.progress.handed_over.fetch_add(1, Ordering::Relaxed);
+        self.progress.submitted.fetch_add(1, Ordering::Relaxed);
         self.queue.clone()
     }
 }
@@ -87,12 +87,12 @@ impl QueueProgress {
     }
 
     fn is_done(&self) -> bool {
-        self.written.load(Ordering::Acquire) + self.dropped() >= self.handed_over.load(Ordering::Acquire)
+        self.written.load(Ordering::Acquire) + self.dropped() >= self.submitted.load(Ordering::Acquire)
     }
 }
 
 impl<W: Write> Write for End<W> {
-    /// One whole line. It never fails: what can't be written is lost, as what nobody reads.
+    /// Writes one whole line. Never fails: a line that can't be written is lost, like a line that is not read.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let gone = self.progress.dropped() + self.lost;
         let begun = if self.broken { self.output.write_all(b"\n") } else { Ok(()) };
@@ -115,7 +115,7 @@ impl<W: Write> Write for End<W> {
     }
 }
 
-/// The line with one more field.
+/// Adds a field to the line.
 fn with_dropped(line: &[u8], format: Format, lines: u64) -> Vec<u8> {
     let (end, field) = match format {
         Format::Human => ("\n", format!(" log_lines_dropped={lines}\n")),
@@ -126,50 +126,50 @@ fn with_dropped(line: &[u8], format: Format, lines: u64) -> Vec<u8> {
     line
 }
 
-/// Waits until all lines are written, but not for long: nobody may read them.
+/// Waits until all lines are written, with a limit, because they may not be read.
 #[expect(
     clippy::disallowed_methods,
-    reason = "how long the end of the process waits; nothing else depends on it"
+    reason = "bounds the wait at the end of the process; nothing else depends on it"
 )]
 pub fn flush() {
     let Some(progress) = LOG.get() else { return };
     let started = std::time::Instant::now();
-    while !progress.is_done() && started.elapsed() < PATIENCE {
-        std::thread::sleep(BETWEEN_LOOKS);
+    while !progress.is_done() && started.elapsed() < FLUSH_LIMIT {
+        std::thread::sleep(FLUSH_POLL);
     }
 }
 
-/// Writes to standard error what logging may filter out, and does not wait long for whoever reads it.
+/// Writes text that the log filter must not drop to standard error, and waits for its reader only up to a limit.
 pub fn report(text: &str) {
     let (done, ended) = mpsc::sync_channel(1);
-    let words = text.to_owned();
+    let owned = text.to_owned();
     let thread = std::thread::Builder::new().spawn(move || {
-        report_and_wait(&words);
+        report_and_wait(&owned);
         let _gone = done.send(());
     });
     match thread {
-        Ok(_) => drop(ended.recv_timeout(PATIENCE)),
+        Ok(_) => drop(ended.recv_timeout(FLUSH_LIMIT)),
         Err(_) => report_and_wait(text),
     }
 }
 
-/// The same where nobody can keep it waiting, and there may be no memory for a thread.
+/// The same without a limit, for cases in which there may be no memory for a thread.
 pub fn report_and_wait(text: &str) {
     let _unread = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// A panic is a broken invariant of ours: the process ends at once, whatever thread it was. A thread that dies alone would
-/// leave its partitions standing without a word, and Kafka has the committed offset. Nobody waits long for whoever reads
-/// the report.
+/// Makes every panic end the process at once, on any thread: a panic is a broken invariant of ours. A thread that dies
+/// silently would stall its partitions, and Kafka has the committed offset. The wait for the reader of the report is
+/// limited.
 pub fn end_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        // Without memory for one more thread the report is what matters.
+        // If there is no memory for one more thread, the report is more important.
         let _watchdog = std::thread::Builder::new().spawn(|| {
-            std::thread::sleep(PATIENCE);
+            std::thread::sleep(FLUSH_LIMIT);
             std::process::abort();
         });
-        report(panic); // before the flush: it says why, and the time is short
+        report(panic); // before the flush: the report has the reason, and the time is short
         flush();
         std::process::abort();
     }));
@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes nothing before it is opened.
+    /// Blocks until it is opened.
     #[derive(Clone, Default)]
     struct Pipe(Arc<(Mutex<Written>, Condvar)>);
 
@@ -207,18 +207,18 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_nobody_reads_holds_nobody_up_and_says_what_was_dropped() {
+    fn a_log_that_is_not_read_blocks_no_thread_and_reports_dropped_lines() {
         let pipe = Pipe::default();
         let lines = LogQueue::to(pipe.clone(), Format::Json);
         let write = |number: u64| {
             lines
                 .make_writer()
                 .write_all(format!("{{\"n\":{number}}}\n").as_bytes())
-                .expect("it never fails");
+                .expect("the writer never fails");
         };
         (0..10_000).for_each(write);
         assert!(lines.progress.dropped() > 5_000, "{}", lines.progress.dropped());
-        pipe.0.0.lock().expect("nobody panics").open = true;
+        pipe.0.0.lock().expect("no thread panics").open = true;
         pipe.0.1.notify_all();
         while !lines.progress.is_done() {
             std::thread::yield_now();
@@ -227,15 +227,15 @@ mod tests {
         while !lines.progress.is_done() {
             std::thread::yield_now();
         }
-        let text = String::from_utf8(pipe.0.0.lock().expect("nobody panics").bytes.clone()).expect("text");
+        let text = String::from_utf8(pipe.0.0.lock().expect("no thread panics").bytes.clone()).expect("text");
         let written: Vec<serde_json::Value> =
-            text.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect();
+            text.lines().map(|line| serde_json::from_str(line).expect("one object per line")).collect();
         let logged: u64 = written.iter().filter_map(|line| line["log_lines_dropped"].as_u64()).sum();
         assert_eq!(logged, lines.progress.dropped());
         assert_eq!(logged + written.len() as u64, 10_001);
     }
 
-    /// Takes half of a line, then nothing, then everything.
+    /// Takes half of a line, then fails, then takes everything.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(u32, Vec<u8>)>>);
 
@@ -258,24 +258,24 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_a_full_disk_lost_are_told_and_stand_apart() {
+    fn lines_lost_on_a_full_disk_are_reported_and_separated() {
         let disk = Disk::default();
         let lines = LogQueue::to(disk.clone(), Format::Json);
         for number in 0..4 {
             lines
                 .make_writer()
                 .write_all(format!("{{\"n\":{number}}}\n").as_bytes())
-                .expect("it never fails");
+                .expect("the writer never fails");
         }
         while !lines.progress.is_done() {
             std::thread::yield_now();
         }
-        let text = String::from_utf8(disk.0.lock().expect("nobody panics").1.clone()).expect("text");
+        let text = String::from_utf8(disk.0.lock().expect("no thread panics").1.clone()).expect("text");
         assert_eq!(text, "{\"n\"\n{\"n\":2,\"log_lines_dropped\":2}\n{\"n\":3}\n");
     }
 
     #[test]
-    fn lines_keep_their_form() {
+    fn lines_keep_their_format() {
         let with =
             |line: &str, format| String::from_utf8(with_dropped(line.as_bytes(), format, 7)).expect("text");
         assert_eq!(with("INFO it began\n", Format::Human), "INFO it began log_lines_dropped=7\n");

@@ -1,4 +1,4 @@
-//! Core modules that are small, valid or nearly so, and dear to compile.
+//! Core modules that are small, valid or nearly so, and expensive to compile.
 
 use crate::bytes::{Bytes, leb128};
 
@@ -12,7 +12,7 @@ const BR_TABLE: [u8; 1] = [0x0e];
 const I32_ADD: [u8; 1] = [0x6a];
 const DROP: [u8; 1] = [0x1a];
 
-/// Loops in loops, each of which changes one of many variables.
+/// Nested loops, each of which changes one of many variables.
 pub(crate) fn nested_loops(depth: usize, locals: usize) -> Bytes {
     let mut body = Bytes::default().then(i32_locals(locals));
     for level in 0..depth {
@@ -23,12 +23,12 @@ pub(crate) fn nested_loops(depth: usize, locals: usize) -> Bytes {
     one_function(body)
 }
 
-/// One after the other: every join merges every variable.
+/// Sequential `if` blocks: every join merges every variable.
 pub(crate) fn ifs(number: usize, locals: usize) -> Bytes {
     let mut body = Bytes::default().then(i32_locals(locals));
     for index in 0..number {
-        let (asked, changed) = (get(index % locals), set((index * 7 + 1) % locals));
-        body = body.then([&asked, &IF[..], &i32_const(1), &changed, &END].concat());
+        let (condition, changed) = (get(index % locals), set((index * 7 + 1) % locals));
+        body = body.then([&condition, &IF[..], &i32_const(1), &changed, &END].concat());
     }
     one_function(body)
 }
@@ -40,7 +40,7 @@ pub(crate) fn additions(number: usize) -> Bytes {
     one_function(body)
 }
 
-/// The price of a function itself.
+/// Measures the cost of a function itself.
 pub(crate) fn empty_functions(number: usize) -> Bytes {
     let empty = [2, 0, END[0]];
     module(
@@ -49,13 +49,13 @@ pub(crate) fn empty_functions(number: usize) -> Bytes {
     )
 }
 
-/// As deep as a file of this size can go.
+/// Blocks nested as deeply as a file of this size allows.
 pub(crate) fn nested_blocks(depth: usize) -> Bytes {
     let body = Bytes::default().then(i32_locals(0)).repeat(depth, BLOCK).repeat(depth, END);
     one_function(body)
 }
 
-/// No bomb: what a large program looks like, functions of half a kilobyte with loops and branches.
+/// Not a bomb, but like a large program: functions of half a kilobyte with loops and branches.
 pub(crate) fn ordinary_functions(number: usize) -> Bytes {
     let mut body = Bytes::default().then(i32_locals(8));
     for round in 0..20 {
@@ -71,7 +71,7 @@ pub(crate) fn ordinary_functions(number: usize) -> Bytes {
     )
 }
 
-/// Jumps with more targets than the engine takes.
+/// Jumps with more targets than the engine accepts.
 pub(crate) fn jump_tables(number: usize, targets: usize) -> Bytes {
     let mut body = Bytes::default().then(i32_locals(0)).repeat(number, BLOCK);
     for _ in 0..number {
@@ -80,12 +80,12 @@ pub(crate) fn jump_tables(number: usize, targets: usize) -> Bytes {
     one_function(body)
 }
 
-/// `body`: the declarations of its variables, and its instructions without the last `end`.
+/// `body`: the declarations of its variables, and its instructions without the final `end`.
 fn one_function(body: Bytes) -> Bytes {
     module(Bytes::default().then([1, 0]), Bytes::default().then([1]).sized(body.then(END)))
 }
 
-/// All functions have type 0: nothing to nothing.
+/// All functions have type 0, without parameters and results.
 fn module(functions: Bytes, code: Bytes) -> Bytes {
     let types = Bytes::default().then([1, 0x60, 0, 0]);
     let section = |module: Bytes, id: u8, content: Bytes| module.then([id]).sized(content);
@@ -100,7 +100,7 @@ fn i32_locals(number: usize) -> Vec<u8> {
     }
 }
 
-/// Small numbers only: one byte, below the sign.
+/// Numbers up to 63 only: one byte, below the sign bit.
 fn i32_const(number: u8) -> [u8; 2] {
     [0x41, number]
 }

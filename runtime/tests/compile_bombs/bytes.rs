@@ -1,10 +1,10 @@
-//! Bytes that are described and not held: the test must not be larger than what it tests.
+//! Byte sequences that are described instead of stored: the test must not use more memory than the tested process.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
-/// Pieces, each so many times.
+/// Pieces, each with its number of repetitions.
 #[derive(Default)]
 pub(crate) struct Bytes(Vec<(Vec<u8>, usize)>);
 
@@ -14,7 +14,7 @@ impl Bytes {
         self.repeat(1, piece)
     }
 
-    /// Adds a piece, so many times.
+    /// Adds a piece, repeated.
     pub(crate) fn repeat(mut self, times: usize, piece: impl AsRef<[u8]>) -> Bytes {
         self.0.push((piece.as_ref().to_vec(), times));
         self
@@ -25,7 +25,7 @@ impl Bytes {
         self.then(leb128(number))
     }
 
-    /// Adds other bytes, with their length before them.
+    /// Adds other bytes, preceded by their length.
     pub(crate) fn sized(self, bytes: Bytes) -> Bytes {
         let mut sized = self.number(bytes.len());
         sized.0.extend(bytes.0);
@@ -36,12 +36,12 @@ impl Bytes {
         self.0.iter().map(|(piece, times)| piece.len() * times).sum()
     }
 
-    /// As one piece.
+    /// All bytes as one piece.
     pub(crate) fn flat(&self) -> Vec<u8> {
         self.0.iter().flat_map(|(piece, times)| piece.repeat(*times)).collect()
     }
 
-    /// A core module in a component that says that it is a handler.
+    /// A core module in a component that exports a handler.
     pub(crate) fn in_a_component(self) -> Bytes {
         let handler = wat::parse_str(
             r#"(component (component $c) (instance $i (instantiate $c))
@@ -64,7 +64,7 @@ impl Bytes {
     }
 }
 
-/// An unsigned number.
+/// An unsigned number in LEB128.
 pub(crate) fn leb128(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {

@@ -1,10 +1,6 @@
 //! Promise: no component makes the process that loads it large or dead. It is compiled in a child process, and the
 //! verdict is the compiler's or one of the child's limits, with the file, the limit and the remedy.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test, with figures for people who ask for them"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that prints its figures")]
 
 mod bombs;
 mod bytes;
@@ -24,40 +20,40 @@ use bytes::Bytes;
 
 const KEYLANE: &str = env!("CARGO_BIN_EXE_keylane");
 
-/// What loading may add to this process at its highest, in KiB.
+/// The most that loading may add to the peak memory of this process, in KiB.
 const GROWTH_MAX: u64 = 64 << 10;
 
-/// How long a child may take to appear before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a child may take to appear before a test fails.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Smaller than what people get, so that the verdicts come sooner.
+/// Lower than the defaults, so that the limits are hit sooner.
 const SMALL: Limits = Limits { address_space: 512 << 20, cpu_seconds: 3, wall: Duration::from_secs(30) };
 
-/// What may become of a bomb.
+/// The possible results of loading a bomb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// It is loaded.
-    Fine,
-    /// The compiler does not take it.
+    /// The component is loaded.
+    Loaded,
+    /// The compiler rejects the component.
     Refused,
-    /// It hits a limit: memory or time, whichever this machine comes to first.
+    /// A limit is hit: memory or time, whichever this machine reaches first.
     Limit,
 }
 
-/// One test at a time: they measure their process. And an empty directory that goes with the test.
-struct Alone {
+/// Serialises the tests, which measure their process, and has a temporary directory that is removed after the test.
+struct Bench {
     folder: PathBuf,
     engine: Arc<Engine>,
     _turn: MutexGuard<'static, ()>,
 }
 
-impl Alone {
-    fn new() -> Alone {
+impl Bench {
+    fn new() -> Bench {
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = std::env::temp_dir().join(format!("keylane-bombs-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
-        Alone { folder, engine: Engine::new(EngineOptions { max_instances: 4 }).unwrap(), _turn: turn }
+        Bench { folder, engine: Engine::new(EngineOptions { max_instances: 4 }).unwrap(), _turn: turn }
     }
 
     fn file(&self, name: &str, module: Bytes) -> PathBuf {
@@ -77,47 +73,47 @@ impl Alone {
     }
 }
 
-impl Drop for Alone {
+impl Drop for Bench {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.folder).ok();
     }
 }
 
 #[test]
-fn the_parent_stays_small_and_gets_its_verdict() {
-    use Verdict::{Fine, Limit, Refused};
-    let alone = Alone::new();
+fn the_parent_stays_small_and_gets_a_verdict() {
+    use Verdict::{Limit, Loaded, Refused};
+    let bench = Bench::new();
     let cases: [(&str, Bytes, Limits, &[Verdict]); 7] = [
         ("nested-loops", bombs::nested_loops(8_000, 1_000), SMALL, &[Limit]),
         ("ifs", bombs::ifs(60_000, 2_000), SMALL, &[Limit]),
         ("one-function", bombs::additions(1_500_000), SMALL, &[Limit]),
         ("empty-functions", bombs::empty_functions(1_000_000), SMALL, &[Limit]),
         // Minutes with the compiler's assertions, seconds without.
-        ("nested-blocks", bombs::nested_blocks(500_000), SMALL, &[Limit, Fine]),
-        ("ordinary", bombs::ordinary_functions(5_000), Limits::default(), &[Fine]),
+        ("nested-blocks", bombs::nested_blocks(500_000), SMALL, &[Limit, Loaded]),
+        ("ordinary", bombs::ordinary_functions(5_000), Limits::default(), &[Loaded]),
         ("jump-tables", bombs::jump_tables(6, 1_000_000), SMALL, &[Refused]),
     ];
     for (name, bomb, limits, allowed) in cases {
-        let file = alone.file(&format!("{name}.wasm"), bomb);
-        let (loaded, took, growth) = measured(|| alone.load(&file, limits));
-        let said = loaded.as_ref().map_or_else(ToString::to_string, |_| "fine".to_owned());
-        println!("{name}: {took:.1?}, the parent grew by {growth} KiB: {said}");
+        let file = bench.file(&format!("{name}.wasm"), bomb);
+        let (loaded, took, growth) = measured(|| bench.load(&file, limits));
+        let message = loaded.as_ref().map_or_else(ToString::to_string, |_| "loaded".to_owned());
+        println!("{name}: {took:.1?}, the parent grew by {growth} KiB: {message}");
         let verdict = match loaded {
-            Ok(_) => Fine,
+            Ok(_) => Loaded,
             Err(LoadError::Compile { .. }) => Refused,
             Err(LoadError::CompileLimit { .. }) => Limit,
-            Err(_) => panic!("{name}: {said}"),
+            Err(_) => panic!("{name}: {message}"),
         };
-        assert!(allowed.contains(&verdict), "{name}: {said}");
+        assert!(allowed.contains(&verdict), "{name}: {message}");
         assert!(growth <= GROWTH_MAX, "{name} made the parent grow by {growth} KiB");
     }
 }
 
 /// A stop does not wait for a compiler, and leaves none behind.
 #[test]
-fn a_stop_ends_the_compiling() {
-    let alone = Alone::new();
-    let file = alone.file("loops.wasm", bombs::nested_loops(8_000, 1_000));
+fn a_stop_ends_the_compiler() {
+    let bench = Bench::new();
+    let file = bench.file("loops.wasm", bombs::nested_loops(8_000, 1_000));
     let stop = Arc::new(AtomicBool::new(false));
     let compiler = Compiler::new(KEYLANE).stopped_by(Arc::clone(&stop));
     let children = || fs::read_to_string("/proc/thread-self/children").unwrap();
@@ -131,23 +127,23 @@ fn a_stop_ends_the_compiling() {
             };
             let begun = now();
             while !compiles() {
-                assert!(begun.elapsed() < PATIENCE, "no compiler was started");
+                assert!(begun.elapsed() < TIMEOUT, "no compiler was started");
                 std::thread::yield_now();
             }
             stop.store(true, Ordering::Release);
         });
-        let loaded = Component::from_file(&alone.engine, &file, Granted::default(), &compiler, None);
+        let loaded = Component::from_file(&bench.engine, &file, Granted::default(), &compiler, None);
         stopping.join().unwrap();
         loaded.unwrap_err()
     });
     assert!(matches!(&error, LoadError::Stopped { name } if name.ends_with("loops.wasm")), "{error}");
-    assert_eq!(children(), "", "the compiler is still there");
+    assert_eq!(children(), "", "the compiler still runs");
 }
 
 #[test]
 fn an_error_names_the_file_the_limit_and_the_remedy() {
-    let alone = Alone::new();
-    let file = alone.file("loops.wasm", bombs::nested_loops(8_000, 1_000));
+    let bench = Bench::new();
+    let file = bench.file("loops.wasm", bombs::nested_loops(8_000, 1_000));
     let cases = [
         (
             Limits { address_space: 128 << 20, ..Limits::default() },
@@ -162,7 +158,7 @@ fn an_error_names_the_file_the_limit_and_the_remedy() {
         ),
     ];
     for (limits, limit, named) in cases {
-        let error = alone.load(&file, limits).unwrap_err();
+        let error = bench.load(&file, limits).unwrap_err();
         assert!(
             matches!(&error, LoadError::CompileLimit { limit: hit, .. } if *hit == limit),
             "{limit:?}: {error}"
@@ -170,82 +166,83 @@ fn an_error_names_the_file_the_limit_and_the_remedy() {
         assert_eq!(
             error.to_string(),
             format!(
-                "`{}` needs more than {named} to be compiled; what people write needs a small part of that: build \
-                 it optimised, leave out what is not used, and split its largest functions",
+                "`{}` needs more than {named} to be compiled; typical components need a small part of that: build \
+                 it optimised, remove unused code, and split its largest functions",
                 file.display()
             )
         );
     }
 }
 
-/// With the limits that people get.
+/// With the default limits.
 #[test]
 fn a_run_with_a_bomb_ends_with_an_error_and_not_with_a_signal() {
-    let alone = Alone::new();
-    let bomb = alone.file("ifs.wasm", bombs::ifs(60_000, 2_000));
-    let config = alone.folder.join("keylane.toml");
+    let bench = Bench::new();
+    let bomb = bench.file("ifs.wasm", bombs::ifs(60_000, 2_000));
+    let config = bench.folder.join("keylane.toml");
     let text = "runtime.cache_dir = \"compiled\"\nkafka.bootstrap_servers = \"embedded\"\n\
         [[embedded.feed]]\ntopic = \"in\"\nfile = \"-\"\n\
         [handlers.t]\ncomponent = \"ifs.wasm\"\ntopics = [\"in\"]\ngroup_id = \"group\"\n";
     fs::write(&config, text).unwrap();
     let run = Command::new(KEYLANE).arg("run").arg("-c").arg(&config).output().unwrap();
-    let said = String::from_utf8(run.stderr).unwrap();
-    // A slow machine may do with the next start; no machine has more memory or processor time for it.
-    let code = if said.contains("more than 120 s to be compiled") { 1 } else { 2 };
-    assert_eq!(run.status.code(), Some(code), "{said}");
+    let stderr = String::from_utf8(run.stderr).unwrap();
+    // On a slow machine another start may succeed; no machine has more memory or processor time for it.
+    let code = if stderr.contains("more than 120 s to be compiled") { 1 } else { 2 };
+    assert_eq!(run.status.code(), Some(code), "{stderr}");
     for part in ["handler `t` can't be loaded", &bomb.display().to_string(), "needs more than ", "split its"]
     {
-        assert!(said.contains(part), "no {part:?} in {said}");
+        assert!(stderr.contains(part), "no {part:?} in {stderr}");
     }
 }
 
 #[test]
-fn what_the_cache_holds_starts_no_child() {
-    let alone = Alone::new();
-    let file = alone.file("small.wasm", bombs::ordinary_functions(3));
-    let cache = Cache::new(alone.folder.join("compiled"));
-    let (keylane, nobody) = (Compiler::new(KEYLANE), Compiler::new("/nowhere/keylane"));
+fn a_cached_component_starts_no_child() {
+    let bench = Bench::new();
+    let file = bench.file("small.wasm", bombs::ordinary_functions(3));
+    let cache = Cache::new(bench.folder.join("compiled"));
+    let (keylane, missing) = (Compiler::new(KEYLANE), Compiler::new("/nowhere/keylane"));
     let load =
-        |compiler| Component::from_file(&alone.engine, &file, Granted::default(), compiler, Some(&cache));
-    let error = load(&nobody).unwrap_err();
+        |compiler| Component::from_file(&bench.engine, &file, Granted::default(), compiler, Some(&cache));
+    let error = load(&missing).unwrap_err();
     assert!(matches!(error, LoadError::Compiler { .. }), "{error}");
     assert!(
         error.to_string().starts_with(&format!("`{}` could not be compiled: ", file.display())),
         "{error}"
     );
     assert!(!load(&keylane).unwrap().from_cache());
-    assert!(load(&nobody).unwrap().from_cache());
+    assert!(load(&missing).unwrap().from_cache());
 }
 
 #[test]
-fn the_child_gets_nothing_of_the_environment() {
-    let alone = Alone::new();
-    let file = alone.file("small.wasm", bombs::ordinary_functions(3));
-    let program = alone.folder.join("notify");
+fn the_child_inherits_no_environment() {
+    let bench = Bench::new();
+    let file = bench.file("small.wasm", bombs::ordinary_functions(3));
+    let program = bench.folder.join("print-environment");
     fs::write(&program, "#!/bin/sh\ncat /proc/$$/environ >&2\nexit 1\n").unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-    let told = Component::from_file(&alone.engine, &file, Granted::default(), &Compiler::new(&program), None)
-        .unwrap_err();
-    let LoadError::Compile { reason, .. } = told else { panic!("{told}") };
+    let error =
+        Component::from_file(&bench.engine, &file, Granted::default(), &Compiler::new(&program), None)
+            .unwrap_err();
+    let LoadError::Compile { reason, .. } = error else { panic!("{error}") };
     let names: Vec<&str> = reason.split('\0').filter_map(|variable| variable.split('=').next()).collect();
     assert_eq!(names, ["MIMALLOC_ARENA_RESERVE", "RAYON_NUM_THREADS", ""], "{reason:?}");
 }
 
-/// What it gives, how long it takes, and how much larger this process was meanwhile than before, in KiB.
+/// The result, the duration, and the peak growth of this process's memory meanwhile, in KiB.
 fn measured<T>(work: impl FnOnce() -> T) -> (T, Duration, u64) {
-    fs::write("/proc/self/clear_refs", "5").unwrap(); // the highest is counted from here on
+    fs::write("/proc/self/clear_refs", "5").unwrap(); // resets the peak
     let before = memory("VmRSS:");
     let start = now();
-    let done = work();
-    (done, start.elapsed(), memory("VmHWM:").saturating_sub(before))
+    let result = work();
+    (result, start.elapsed(), memory("VmHWM:").saturating_sub(before))
 }
 
-#[expect(clippy::disallowed_methods, reason = "for figures that are printed, and to give up")]
+#[expect(clippy::disallowed_methods, reason = "for printed figures and a timeout")]
 fn now() -> Instant {
     Instant::now()
 }
 
-/// A line of this process's status, in KiB.
+/// A field of this process's status, in KiB.
 fn memory(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();

@@ -1,4 +1,4 @@
-//! How ownerships end: finish what runs, close to results, commit, give up. Drain is that for all of them.
+//! The end of ownerships: finish running calls, close to results, commit, release. A drain does that for all of them.
 
 use std::time::Duration;
 
@@ -9,22 +9,23 @@ use crate::outbox::Pending;
 use crate::partitions::{CommitState, Phase, PositionState, Reading};
 use crate::{CallId, Notice, OwnershipId, Partition, PartitionStop};
 
-/// A cancelled call that so many looks, a second apart, have found still there can't be cancelled. Looks and not time: a
-/// process that stood still looks once when it goes on, and its guests have not had their turn yet.
+/// Number of checks, a second apart, after which a cancelled call that has not terminated counts as stuck. Checks are
+/// counted instead of time: a process that was suspended checks once when it resumes, before its guests could run.
 const CHECKS_UNTIL_STUCK: u32 = 6;
 
-/// Everything is being given up.
+/// All partitions are being released.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drain {
-    /// When what still runs is cancelled.
+    /// When running calls are cancelled.
     pub(super) until: Duration,
-    /// Nothing was cut so far.
+    /// Every ownership that ended had all its calls finished and its settled events committed.
     pub(super) clean: bool,
+    /// The group was left.
     pub(super) left: bool,
 }
 
 impl Core {
-    /// Finish what runs, commit and leave. Asked again, the earlier deadline holds.
+    /// Finishes running calls, commits and leaves the group. Of several requests, the earliest deadline applies.
     pub(super) fn drain(&mut self, until: Duration) {
         let until = self.drain.map_or(until, |drain| drain.until.min(until));
         let before = self.drain;
@@ -42,12 +43,12 @@ impl Core {
         self.drop_queued();
     }
 
-    /// Dispatches nothing more of an ownership; what runs may finish until then. [`Core::drop_queued`] must follow.
+    /// Stops the dispatch of an ownership. Running calls may finish until then. [`Core::drop_queued`] must follow.
     pub(super) fn close(&mut self, index: u32, until: Duration) {
         let state = self.partitions.get(index);
         if state.phase == Phase::Starting && self.has_cancelled_call(index) {
             self.closing = true;
-            self.begin_final_commit(index); // of the ownership before: the topic was replaced
+            self.begin_final_commit(index); // of the previous ownership: the topic was replaced
             return;
         }
         let state = self.partitions.get_mut(index);
@@ -59,10 +60,10 @@ impl Core {
                 return;
             }
             Phase::Resolved | Phase::Starting => {
-                // Nothing of it was read.
+                // Nothing was read in this ownership.
                 state.phase = Phase::Closed;
                 self.closing = true;
-                self.note_ownership_ended(index, false);
+                self.notify_ownership_ended(index, false);
                 return;
             }
             Phase::Closing { until: before } => {
@@ -75,14 +76,15 @@ impl Core {
         state.queued_bytes = 0;
         self.active_ownerships -= 1;
         self.closing = true;
-        self.forget_round(index);
+        self.end_round(index);
         self.stop_reading(index);
     }
 
-    /// Someone else owns it already: nothing of it may be committed or handed over. [`Core::drop_queued`] must follow.
+    /// The partition already has another owner: nothing of it may be committed or produced. [`Core::drop_queued`] must
+    /// follow.
     pub(super) fn lose(&mut self, index: u32) {
         let state = self.partitions.get(index);
-        let had_session = match state.phase {
+        let had_ownership = match state.phase {
             Phase::Vacant => return,
             Phase::LookingUp(_) | Phase::Failed | Phase::Closed => false,
             Phase::Resolved
@@ -93,20 +95,20 @@ impl Core {
         };
         self.active_ownerships -= u64::from(state.phase == Phase::Active);
         self.stop_reading(index);
-        self.forget_round(index);
+        self.end_round(index);
         self.close_to_results(index);
         let state = self.partitions.get_mut(index);
         if let Some(drain) = &mut self.drain {
-            drain.clean &= !(had_session && state.is_dirty());
+            drain.clean &= !(had_ownership && state.is_dirty());
         }
         state.phase = Phase::Vacant;
         state.queued_bytes = 0;
-        if had_session {
-            self.note_ownership_ended(index, true);
+        if had_ownership {
+            self.notify_ownership_ended(index, true);
         }
     }
 
-    /// Moves every closing ownership on as far as it can go now.
+    /// Advances every closing ownership as far as possible.
     pub(super) fn progress_closing(&mut self) {
         if !self.closing && self.drain.is_none() && self.rebalance.revoke.is_none() {
             return;
@@ -120,7 +122,7 @@ impl Core {
                 self.begin_final_commit(index);
             }
         }
-        // After all of them: a call that carried events of several is cancelled with the last.
+        // After all of them: a call with events of several ownerships is cancelled with the last one.
         for index in self.partitions.indexes() {
             let state = self.partitions.get(index);
             if let Phase::Committing { until } = state.phase
@@ -144,14 +146,14 @@ impl Core {
         untils.min()
     }
 
-    /// The reader found itself outside the log: ends this partition's ownership, and only this one.
+    /// The reader's position is outside the log: ends this ownership, and only this one.
     pub(super) fn restart_inside_log(&mut self, index: u32, log: (i64, i64)) {
         self.partitions.get_mut(index).reading.outside = Some(log);
         self.close(index, self.now.uptime);
         self.drop_queued();
     }
 
-    /// Names a call that was cancelled and is still there.
+    /// Reports a cancelled call that does not terminate.
     pub(super) fn check_stuck_calls(&mut self) {
         if let Some(id) = self.calls.find_stuck(CHECKS_UNTIL_STUCK) {
             self.outbox.push(Pending::CallStuck(id));
@@ -166,17 +168,17 @@ impl Core {
         self.committer.make_final_urgent(self.now.uptime);
     }
 
-    /// From here on no result of the ownership counts; calls that carry nothing else are cancelled.
+    /// From here on no result of the ownership counts. Calls without events of other ownerships are cancelled.
     fn close_to_results(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         let ownership = state.ownership;
-        let cut = state.running + state.unacked > 0;
+        let unfinished = state.running + state.unacked > 0;
         state.running = 0;
         state.unacked = 0;
         if let Some(drain) = &mut self.drain {
-            drain.clean &= !cut;
+            drain.clean &= !unfinished;
         }
-        if !cut {
+        if !unfinished {
             return;
         }
         let ids: Vec<CallId> = self.calls.ids().collect();
@@ -193,7 +195,7 @@ impl Core {
             if part.partition == index && part.ownership == ownership && !part.over {
                 part.over = true;
                 unsettled.push(part.settled_to..part.end);
-                call.to_produce.retain(|&row| row < part.first || row >= part.end);
+                call.to_produce.retain(|&row| row < part.start || row >= part.end);
                 let rows = call.rows.get(part.settled_to as usize..part.end as usize);
                 for row in rows.into_iter().flatten() {
                     self.outbox.release(row.arena_slot);
@@ -206,28 +208,28 @@ impl Core {
         }
         call.parts_left -= released.len();
         let (over, state) = (call.parts_left == 0, call.state);
-        let cut = !unsettled.is_empty();
-        if state == CallState::Out && cut && (call.is_pointless() || self.config.cancels_mixed) {
+        let discarded = !unsettled.is_empty();
+        if state == CallState::Out && discarded && (call.is_pointless() || self.config.cancels_mixed) {
             call.state = CallState::Cancelled(0);
             self.outbox.push(Pending::Cancel(id));
         }
         unsettled.into_iter().for_each(|rows| self.drop_outputs(id, rows));
         if ended && over {
-            self.calls.forget(id);
+            self.calls.remove(id);
         }
         for lane in released {
             self.lanes.release(lane);
         }
     }
 
-    /// The final commit is through, or can't be, and no cancelled call of it is left.
+    /// The final commit is stored, or was rejected, and no cancelled call with events of the partition is running.
     fn is_finished(&self, index: u32) -> bool {
         let state = self.partitions.get(index);
-        let committed = !state.is_dirty() || state.commit.refused;
+        let committed = !state.is_dirty() || state.commit.rejected;
         committed && !self.has_cancelled_call(index)
     }
 
-    /// Whether one may still run, of whichever ownership: the next owner must not meet it.
+    /// Whether a cancelled call of any ownership may still run: it must not overlap with calls of the next owner.
     fn has_cancelled_call(&self, index: u32) -> bool {
         self.calls.ids().filter_map(|id| self.calls.get(id)).any(|call| {
             matches!(call.state, CallState::Cancelled(_) | CallState::Stuck)
@@ -243,11 +245,11 @@ impl Core {
         if let Some(drain) = &mut self.drain {
             drain.clean &= clean;
         }
-        self.note_ownership_ended(index, false);
+        self.notify_ownership_ended(index, false);
         self.resume_inside_log(index);
     }
 
-    /// An ownership that only ended because it was outside the log begins anew inside it.
+    /// Restarts an ownership inside the log, if it ended because its position was outside.
     fn resume_inside_log(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         let Some(log) = state.reading.outside.take() else { return };
@@ -261,21 +263,21 @@ impl Core {
             self.move_inside(index, from, log, PartitionStop::OutOfRange)
         };
         match to {
-            Some(to) => self.begin_again(index, to),
+            Some(to) => self.restart_ownership(index, to),
             None => self.stop_partition(index),
         }
     }
 
     fn is_being_released(&self, index: u32) -> bool {
         let id = self.partitions.get(index).id;
-        let revoked = self.rebalance.revoke.as_ref().is_some_and(|asked| asked.partitions.contains(&id));
+        let revoked = self.rebalance.revoke.as_ref().is_some_and(|revoke| revoke.partitions.contains(&id));
         revoked || self.drain.is_some()
     }
 
-    /// The topic is another one now. Nothing of the log that is gone may be committed or published; the new one is read
-    /// from its first record, as if the group had never read the topic.
+    /// The topic was deleted and created again. Nothing of the old log may be committed or published. The new log is
+    /// read from its first record, as if the group had never read the topic.
     pub(super) fn topic_replaced(&mut self, index: u32, topic_id: [u8; 16], log_start: i64) {
-        let (now, leaves) = (self.now.uptime, self.is_being_released(index));
+        let (now, is_released) = (self.now.uptime, self.is_being_released(index));
         let state = self.partitions.get_mut(index);
         let (partition, phase) = (state.id, state.phase);
         match &mut state.phase {
@@ -285,12 +287,12 @@ impl Core {
                 look_up.again_at = Some(now);
                 return;
             }
-            Phase::Closing { .. } | Phase::Committing { .. } if leaves => {
+            Phase::Closing { .. } | Phase::Committing { .. } if is_released => {
                 if matches!(phase, Phase::Closing { .. }) {
                     self.begin_final_commit(index);
                 }
-                self.partitions.get_mut(index).commit.refused = true;
-                return; // its next owner finds the new one
+                self.partitions.get_mut(index).commit.rejected = true;
+                return; // the next owner looks up the new topic
             }
             Phase::Resolved
             | Phase::Starting
@@ -302,24 +304,24 @@ impl Core {
         self.lose(index);
         self.drop_queued();
         self.partitions.get_mut(index).topic_id = topic_id;
-        self.outbox.notice(Notice::TopicReplaced { partition, offset: log_start });
+        self.notice(Notice::TopicReplaced { partition, offset: log_start });
         if phase == Phase::Resolved {
-            self.begin_at(index, log_start, Phase::Resolved); // it is assigned with the others
+            self.begin_ownership_at(index, log_start, Phase::Resolved); // the pending assign includes it
         } else {
-            self.begin_again(index, log_start);
+            self.restart_ownership(index, log_start);
         }
     }
 
-    /// Another ownership of a partition that stays ours.
-    fn begin_again(&mut self, index: u32, at: i64) {
+    /// Begins another ownership of a partition that stays assigned.
+    fn restart_ownership(&mut self, index: u32, at: i64) {
         self.unverify_positions();
-        self.begin_at(index, at, Phase::Starting);
+        self.begin_ownership_at(index, at, Phase::Starting);
         self.committer.make_urgent();
         self.outbox.push(Pending::Reassign(self.partitions.get(index).id, at));
     }
 
-    /// An ownership that begins at this offset, which nobody has committed.
-    fn begin_at(&mut self, index: u32, at: i64, phase: Phase) {
+    /// Begins an ownership at an offset that is not committed.
+    fn begin_ownership_at(&mut self, index: u32, at: i64, phase: Phase) {
         let ownership = self.new_ownership();
         let now = self.now.uptime;
         let state = self.partitions.get_mut(index);
@@ -331,17 +333,17 @@ impl Core {
         state.reading.position = PositionState::Repositioned;
         state.phase = phase;
         let partition = state.id;
-        self.outbox.notice(Notice::OwnershipStarted { partition, ownership, offset: at, claimed: 0 });
+        self.notice(Notice::OwnershipStarted { partition, ownership, offset: at, claimed: 0 });
     }
 
     fn answer_revoke_if_ready(&mut self) {
-        let Some(asked) = &self.rebalance.revoke else { return };
-        let gone = |&id: &Partition| {
+        let Some(revoke) = &self.rebalance.revoke else { return };
+        let is_released = |&id: &Partition| {
             let index = self.partitions.find(id);
             index
                 .is_none_or(|index| matches!(self.partitions.get(index).phase, Phase::Closed | Phase::Vacant))
         };
-        if !asked.partitions.iter().all(gone) {
+        if !revoke.partitions.iter().all(is_released) {
             return;
         }
         let Some(Revoke { request, partitions }) = self.rebalance.revoke.take() else { return };
@@ -358,11 +360,11 @@ impl Core {
     }
 
     fn leave_if_ready(&mut self) {
-        let given_up = |phase| matches!(phase, Phase::Closed | Phase::Vacant);
-        let all_given_up = self.partitions.iter().all(|state| given_up(state.phase));
+        let is_released = |phase| matches!(phase, Phase::Closed | Phase::Vacant);
+        let all_released = self.partitions.iter().all(|state| is_released(state.phase));
         if let Some(drain) = &mut self.drain
             && !drain.left
-            && all_given_up
+            && all_released
             && self.rebalance.revoke.is_none()
         {
             drain.left = true;
@@ -372,14 +374,14 @@ impl Core {
         }
     }
 
-    fn note_ownership_ended(&mut self, index: u32, lost: bool) {
+    fn notify_ownership_ended(&mut self, index: u32, lost: bool) {
         let state = self.partitions.get_mut(index);
         let (partition, ownership) = (state.id, state.ownership);
         let failure = state.reading.failure.take();
         if std::mem::take(&mut state.progress.reported) || failure.is_some_and(|failure| failure.reported) {
-            self.outbox.push(Pending::StallEnded(partition));
+            self.end_stall(index, false);
         }
-        self.outbox.notice(Notice::OwnershipEnded { partition, ownership, lost });
+        self.notice(Notice::OwnershipEnded { partition, ownership, lost });
     }
 
     pub(super) fn stop_reading(&mut self, index: u32) {
@@ -389,12 +391,12 @@ impl Core {
         }
     }
 
-    /// Forgets what was admitted and not dispatched of ownerships that are not active any more. It walks over all lanes,
-    /// so it is done once for all partitions of a rebalance.
+    /// Drops the queued events of ownerships that are no longer active. It scans all lanes, so it runs once for all
+    /// partitions of a rebalance.
     pub(super) fn drop_queued(&mut self) {
         let Core { lanes, partitions, outbox, .. } = self;
         let is_active = |index| partitions.get(index).phase == Phase::Active;
-        lanes.keep(is_active, |event| outbox.release(event.arena_slot));
-        self.drop_decided();
+        lanes.retain(is_active, |event| outbox.release(event.arena_slot));
+        self.drop_without_guest();
     }
 }

@@ -1,4 +1,4 @@
-//! Committing: when, what, and what the answer means. Offset and set always come from one snapshot.
+//! Committing: when and what to commit, and handling the answers. Offset and set always come from one snapshot.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use crate::{Action, CommitEntry, CommitError, CommitId, Notice, OwnershipId, Par
 
 /// Pause before the same commit is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// How often the partitions are looked over for something to commit, unless there is a make_urgent.
-const LOOK_INTERVAL: Duration = Duration::from_millis(2);
-/// Below this many characters a set says next to nothing.
+/// How often the partitions are scanned for uncommitted changes, unless a commit is urgent.
+const SCAN_INTERVAL: Duration = Duration::from_millis(2);
+/// Below this many characters a set claims next to nothing.
 const METADATA_LIMIT_MIN: usize = 32;
 
 /// The commit of this consumer. At most one is in flight.
@@ -26,24 +26,24 @@ pub(super) struct Committer {
     metadata: String,
     encoder: Encoder,
     metadata_limit: usize,
-    /// The commit that the limit was lowered for last: once is enough for each, however many partitions it hits.
+    /// The last commit that lowered the limit: each commit lowers it only once, however many partitions it affects.
     lowered_for: Option<CommitId>,
     sent_at: Duration,
     not_before: Duration,
-    looked_at: Duration,
+    scanned_at: Duration,
     /// Settled events since the last commit was sent.
     settled: u64,
-    /// Something must not wait for the interval.
-    make_urgent: bool,
+    /// The next commit must not wait for its interval.
+    urgent: bool,
 }
 
-/// What an entry of the commit in flight stands for.
+/// The state behind an entry of the commit in flight.
 #[derive(Clone, Copy, Debug)]
 struct SentCommit {
     index: u32,
     ownership: OwnershipId,
     changes: u64,
-    /// The ownership was closed to results before: nothing can be added to it.
+    /// The ownership was already closed to results: nothing can settle after it.
     is_final: bool,
     answered: bool,
 }
@@ -62,9 +62,9 @@ impl Committer {
             lowered_for: None,
             sent_at: Duration::ZERO,
             not_before: Duration::ZERO,
-            looked_at: Duration::ZERO,
+            scanned_at: Duration::ZERO,
             settled: 0,
-            make_urgent: false,
+            urgent: false,
         }
     }
 
@@ -72,23 +72,23 @@ impl Committer {
         self.settled += events;
     }
 
-    /// The next commit does not wait for its interval.
+    /// Makes the next commit not wait for its interval.
     pub(super) fn make_urgent(&mut self) {
-        self.make_urgent = true;
+        self.urgent = true;
     }
 
-    /// An ownership waits for its final commit, and not for long.
+    /// Makes the next commit urgent, even after an error: an ownership waits for its final commit for a limited time.
     pub(super) fn make_final_urgent(&mut self, now: Duration) {
-        self.make_urgent = true;
+        self.urgent = true;
         self.not_before = self.not_before.min(now + RETRY_PAUSE);
     }
 
     pub(super) fn action(&self) -> Action<'_> {
-        let id = self.in_flight.expect("a commit is polled in the step that made it");
+        let id = self.in_flight.expect("a commit is polled in the step that created it");
         Action::Commit { id, entries: &self.entries, metadata: &self.metadata }
     }
 
-    /// What was sent for a partition, if this is the first answer about it. Entries are in the order of indexes.
+    /// The sent entry of a partition, if this is its first answer. Entries are in the order of indexes.
     fn take_entry(&mut self, id: CommitId, index: u32) -> Option<(SentCommit, CommitEntry)> {
         if self.in_flight != Some(id) {
             return None;
@@ -109,13 +109,14 @@ impl Core {
         let Some((sent, entry)) = self.take_commit_entry(id, partition) else { return };
         let state = self.partitions.get_mut(sent.index);
         if state.ownership != sent.ownership || !state.may_commit() {
-            return; // it says nothing about the ownership of now
+            return; // it was sent for an earlier ownership
         }
         let stored = Some(entry.offset);
         assert!(stored >= state.commit.committed, "{partition}: the commit went back to {stored:?}");
         state.commit.committed = stored;
         state.commit.applied = sent.changes;
         state.commit.applied_at = self.now.uptime;
+        state.commit.unclaimed = entry.unclaimed;
         if state.phase == Phase::Starting {
             self.activate(sent.index);
         }
@@ -131,9 +132,9 @@ impl Core {
             CommitError::MetadataTooLarge | CommitError::Stale | CommitError::Other => {
                 let state = self.partitions.get_mut(sent.index);
                 if state.ownership == sent.ownership && sent.is_final {
-                    state.commit.refused = true;
+                    state.commit.rejected = true;
                 }
-                // An ownership on its way out has no time to stand back: this may have been an older commit.
+                // A closing ownership has little time, and the rejected commit may be an older one.
                 let pause = if self.closing { RETRY_PAUSE } else { self.config.commit_interval };
                 self.committer.not_before = self.now.uptime + pause;
             }
@@ -145,7 +146,7 @@ impl Core {
         self.committer.take_entry(id, index)
     }
 
-    /// It may have been applied or not: everything in it is committed again.
+    /// The commit may have been applied or not: everything in it is committed again.
     pub(super) fn commit_timed_out(&mut self, id: CommitId) {
         if self.committer.in_flight == Some(id) {
             self.committer.in_flight = None;
@@ -157,36 +158,36 @@ impl Core {
     pub(super) fn decide_commit(&mut self) {
         let committer = &mut self.committer;
         let now = self.now.uptime;
-        let soon = committer.make_urgent || committer.settled >= self.config.commit_every;
+        let soon = committer.urgent || committer.settled >= self.config.commit_every;
         if committer.in_flight.is_some()
             || now < committer.not_before
-            || (!soon && now < committer.looked_at + LOOK_INTERVAL)
+            || (!soon && now < committer.scanned_at + SCAN_INTERVAL)
         {
             return;
         }
-        committer.looked_at = now;
+        committer.scanned_at = now;
         let (changed, due) = self.commit_due();
         if changed && due.is_some_and(|due| due <= now) {
             self.send_commit();
         } else if !changed {
-            self.committer.make_urgent = false;
+            self.committer.urgent = false;
             self.committer.settled = 0;
         }
     }
 
     pub(super) fn next_commit(&self) -> Option<Duration> {
         if self.committer.in_flight.is_some() {
-            return None; // the shell answers within its limit
+            return None; // the shell answers within `commit_timeout`
         }
-        let earliest = self.committer.not_before.max(self.committer.looked_at + LOOK_INTERVAL);
+        let earliest = self.committer.not_before.max(self.committer.scanned_at + SCAN_INTERVAL);
         self.commit_due().1.map(|due| due.max(earliest))
     }
 
-    /// Whether anything is to be committed, and when.
+    /// Whether there is anything to commit, and when it is due.
     fn commit_due(&self) -> (bool, Option<Duration>) {
         let committer = &self.committer;
-        let (mut dirty, mut urgent, mut refresh) = (false, committer.make_urgent, None::<Duration>);
-        for state in self.partitions.iter().filter(|state| state.may_commit() && !state.commit.refused) {
+        let (mut dirty, mut urgent, mut refresh) = (false, committer.urgent, None::<Duration>);
+        for state in self.partitions.iter().filter(|state| state.may_commit() && !state.commit.rejected) {
             if state.is_dirty() {
                 dirty = true;
                 urgent |=
@@ -211,12 +212,12 @@ impl Core {
         committer.sent.clear();
         committer.metadata.clear();
         committer.settled = 0;
-        committer.make_urgent = false;
+        committer.urgent = false;
         committer.sent_at = self.now.uptime;
         for index in self.partitions.indexes() {
             let state = self.partitions.get(index);
             let stale = state.commit.applied_at + self.config.recommit_interval <= self.now.uptime;
-            if state.may_commit() && !state.commit.refused && (state.is_dirty() || stale) {
+            if state.may_commit() && !state.commit.rejected && (state.is_dirty() || stale) {
                 self.add_entry(index);
             }
         }
@@ -229,7 +230,7 @@ impl Core {
         }
     }
 
-    /// One snapshot of a partition: its prefix, and the set bound to it.
+    /// Adds one snapshot of a partition: its prefix, and the set bound to it.
     fn add_entry(&mut self, index: u32) {
         let state = self.partitions.get(index);
         let committer = &mut self.committer;
@@ -253,16 +254,17 @@ impl Core {
         committer.sent.push(SentCommit { index, ownership, changes, is_final, answered: false });
     }
 
-    /// The broker takes less than this set. Said once per commit, however many partitions it hits.
+    /// The broker rejected a set of this length. Lowers the limit once per commit, however many partitions it affects.
     fn lower_metadata_limit(&mut self, id: CommitId, set_length: usize) {
         let committer = &mut self.committer;
-        committer.make_urgent = true;
+        committer.urgent = true;
         if committer.lowered_for.replace(id) == Some(id) {
             return;
         }
         let half = committer.metadata_limit.min(set_length) / 2;
-        committer.metadata_limit = if half < METADATA_LIMIT_MIN { 0 } else { half };
-        self.outbox.notice(Notice::MetadataLimitLowered { limit: committer.metadata_limit });
+        let limit = if half < METADATA_LIMIT_MIN { 0 } else { half };
+        committer.metadata_limit = limit;
+        self.notice(Notice::MetadataLimitLowered { limit });
     }
 }
 

@@ -1,4 +1,4 @@
-//! Dispatching: which events make up the next call.
+//! Dispatching: selects the events of the next call.
 
 use std::time::Duration;
 
@@ -9,71 +9,72 @@ use crate::outbox::Pending;
 use crate::partitions::Partitions;
 use crate::{CallId, Config, Row, SHORT_CALLS_MAX};
 
-/// The guest's work that one call should carry: enough to pay for the hand-off, little enough to stay fair.
+/// Target for the guest's work per call: long enough to pay for the hand-off, short enough to stay fair.
 const CALL_WORK_NS: u64 = 100_000;
-/// Most bytes of a call, unless one event alone is larger.
+/// Maximum bytes of a call, unless its only event is larger.
 const CALL_BYTES_MAX: u64 = 1 << 20;
 
-/// How many calls the workers take, and how long the handler takes for an event.
+/// Call sizing: the capacity of the workers, and the handler's time per event.
 #[derive(Debug)]
 pub(super) struct CallSizing {
-    /// Calls of [`CALL_WORK_NS`] that the workers take at once.
-    places: u32,
-    /// Calls with the workers. Those that wait for something don't count.
+    /// Number of calls of [`CALL_WORK_NS`] that the workers accept at once.
+    capacity: u32,
+    /// Number of calls with the workers, without suspended ones.
     busy: u32,
-    /// Moving average of the handler's work per event.
+    /// Moving average of the handler's work per event, in nanoseconds.
     row_ns: u64,
-    /// The handler was seen to wait: its calls carry one event, unless the operator said otherwise.
-    waits: bool,
+    /// A call of the handler was suspended: its calls carry one event, unless `max_batch` is configured.
+    suspends: bool,
 }
 
 impl CallSizing {
     pub(super) fn new() -> Self {
-        // Nothing is known yet: the first call carries one event.
-        CallSizing { places: 0, busy: 0, row_ns: CALL_WORK_NS, waits: false }
+        // Nothing is measured yet: the first call carries one event.
+        CallSizing { capacity: 0, busy: 0, row_ns: CALL_WORK_NS, suspends: false }
     }
 
     pub(super) fn workers_free(&mut self, calls: u32) {
-        self.places += calls;
+        self.capacity += calls;
     }
 
     pub(super) fn call_returned(&mut self) {
         self.busy -= 1;
     }
 
-    /// Whether the workers would take another call.
+    /// Whether the workers accept another call.
     fn has_capacity(&self, config: &Config) -> bool {
-        let calls = if self.batch(config) == 1 { self.fitting().clamp(1, SHORT_CALLS_MAX) } else { 1 };
-        self.busy < self.places.saturating_mul(calls)
+        let calls =
+            if self.batch(config) == 1 { self.events_per_call().clamp(1, SHORT_CALLS_MAX) } else { 1 };
+        self.busy < self.capacity.saturating_mul(calls)
     }
 
-    /// Events that come to about the work of one call.
-    fn fitting(&self) -> u32 {
+    /// Number of events that amount to the work of one call.
+    fn events_per_call(&self) -> u32 {
         u32::try_from(CALL_WORK_NS / self.row_ns.max(1)).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn saw_wait(&mut self) {
-        self.waits = true;
+    pub(super) fn record_suspension(&mut self) {
+        self.suspends = true;
     }
 
-    pub(super) fn saw_work(&mut self, rows: u32, took: Duration) {
+    pub(super) fn record_work(&mut self, rows: u32, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let sample = (took / u64::from(rows.max(1))).clamp(1, 1 << 40);
         self.row_ns = (7 * self.row_ns + sample) / 8;
     }
 
-    /// Events that the next call should carry at most.
+    /// Maximum number of events of the next call.
     fn batch(&self, config: &Config) -> u32 {
-        if self.waits && !config.max_batch_is_fixed {
+        if self.suspends && !config.max_batch_is_fixed {
             return 1;
         }
-        self.fitting().clamp(1, config.max_batch)
+        self.events_per_call().clamp(1, config.max_batch)
     }
 }
 
 impl Core {
     pub(super) fn call_suspended(&mut self, id: CallId) {
-        self.sizing.saw_wait();
+        self.sizing.record_suspension();
         if let Some(call) = self.calls.get_mut(id)
             && call.is_out()
             && !std::mem::replace(&mut call.suspended, true)
@@ -82,12 +83,12 @@ impl Core {
         }
     }
 
-    /// Begins outcomes that need no call, and forms calls as long as workers and lanes are free.
+    /// Begins outcomes that need no call, and forms calls as long as there are free workers and ready lanes.
     pub(super) fn dispatch(&mut self) {
         if self.drain.is_some() || self.stopping || self.output_backlog {
             return;
         }
-        self.begin_decided();
+        self.begin_without_guest();
         while !self.stopping
             && self.sizing.has_capacity(&self.config)
             && self.calls.out < self.config.max_concurrency
@@ -111,30 +112,30 @@ impl Core {
         let batch = self.sizing.batch(&self.config);
         let id = self.calls.begin(topic, batch);
         let call = self.calls.get_mut(id).expect("it just began");
-        let mut room = Capacity { rows: batch, bytes: 0 };
-        while room.rows > 0 && self.lanes.peek_ready(topic).is_some_and(|bytes| room.fits(bytes)) {
+        let mut capacity = Capacity { rows: batch, bytes: 0 };
+        while capacity.rows > 0 && self.lanes.peek_ready(topic).is_some_and(|bytes| capacity.fits(bytes)) {
             let Some(lane) = self.lanes.take_ready(topic) else { break };
-            take_lane(call, lane, &mut room, &mut self.lanes, &mut self.partitions);
+            take_lane(call, lane, &mut capacity, &mut self.lanes, &mut self.partitions);
         }
         id
     }
 
-    /// The first event of a retrying lane, by itself: if it fails again, nobody else is hurt.
+    /// A call with only the first event of a retrying lane: if it fails again, no other event is affected.
     fn form_single(&mut self, topic: u16, lane: u32, attempt: u32, fresh: bool) -> CallId {
         let id = self.calls.begin(topic, 1);
         let call = self.calls.get_mut(id).expect("it just began");
         call.attempt = attempt;
         call.fresh = fresh;
-        let mut room = Capacity { rows: 1, bytes: 0 };
-        take_lane(call, lane, &mut room, &mut self.lanes, &mut self.partitions);
+        let mut capacity = Capacity { rows: 1, bytes: 0 };
+        take_lane(call, lane, &mut capacity, &mut self.lanes, &mut self.partitions);
         id
     }
 }
 
-/// What a call being formed can still take.
+/// The remaining capacity of a call being formed.
 struct Capacity {
     rows: u32,
-    /// Taken so far.
+    /// Bytes taken so far.
     bytes: u64,
 }
 
@@ -148,7 +149,7 @@ impl Capacity {
 fn take_lane(
     call: &mut Call,
     lane: u32,
-    room: &mut Capacity,
+    capacity: &mut Capacity,
     lanes: &mut Lanes,
     partitions: &mut Partitions,
 ) {
@@ -157,9 +158,9 @@ fn take_lane(
     state.running += 1;
     let (partition, ownership) = (state.id, state.ownership);
     call.begin_part(lane, index, ownership);
-    while let Some(event) = lanes.pop_if(lane, |bytes| room.fits(bytes)) {
-        room.rows -= 1;
-        room.bytes += u64::from(event.bytes);
+    while let Some(event) = lanes.pop_if(lane, |bytes| capacity.fits(bytes)) {
+        capacity.rows -= 1;
+        capacity.bytes += u64::from(event.bytes);
         let QueuedEvent { offset, timestamp, arena_slot, bytes, .. } = event;
         state.dispatched_to = state.dispatched_to.max(offset);
         call.push(Row { partition, ownership, offset, timestamp, arena_slot }, bytes);

@@ -1,17 +1,16 @@
-//! Failing: what becomes of an event that is not done — another attempt, or an ending (SEMANTICS: attempts, retry,
-//! endings).
+//! Failing: another attempt or an outcome for an event that is not done (SEMANTICS: attempts, retry, endings).
 
 use std::time::Duration;
 
 use super::Core;
-use crate::calls::{Part, Resume, RowWait};
+use crate::calls::{Awaited, Part, Resume};
 use crate::lanes::Returned;
 use crate::outbox::Pending;
 use crate::partitions::Phase;
 use crate::{CallFailure, CallId, DeadLetter, Notice, OnExhausted, Reason, RetryPolicy, Row, Verdict};
 
 impl Core {
-    /// The verdict on the row behind the done ones of a lane.
+    /// Applies the verdict on the row behind the done ones of a lane.
     pub(super) fn row_failed(&mut self, id: CallId, at: usize, verdict: Verdict) {
         match verdict {
             Verdict::Reject => self.fail_row(id, at, Reason::Rejected),
@@ -23,30 +22,30 @@ impl Core {
         }
     }
 
-    /// A call failed as a whole. Only an event that failed alone, on a fresh instance, is charged; the others come
-    /// again, those that may be to blame one by one.
+    /// A call failed as a whole. Only an event that failed in a call of its own, on a fresh instance, is charged. The
+    /// others are dispatched again; lanes that may contain the failing row are quarantined.
     pub(super) fn guest_failed(&mut self, id: CallId, at: usize, failure: CallFailure) {
         let Some(call) = self.calls.get_mut(id) else { return };
-        // What was asked for was given: otherwise such an event could come again for ever.
-        let alone_and_fresh = call.len() == 1 && (failure.fresh || call.fresh);
+        // A requested fresh instance counts as given. Otherwise such an event could be dispatched again for ever.
+        let isolated = call.len() == 1 && (failure.fresh || call.fresh);
         let part = call.parts.get_mut(at).expect("a lane of the call");
         if part.over {
             return;
         }
         let here = part.done_to..part.end;
-        let suspect = match failure.failing_row {
+        let may_contain_failing_row = match failure.failing_row {
             Some(row) => here.contains(&row),
             None => !here.is_empty(),
         };
-        if suspect && alone_and_fresh {
+        if may_contain_failing_row && isolated {
             self.charge(id, at, Reason::Fault(failure.fault), None);
-        } else if suspect {
+        } else if may_contain_failing_row {
             part.resume = Resume::Quarantined;
-            self.failures.reruns += u64::from(part.end - part.done_to);
+            self.counters.reruns += u64::from(part.end - part.done_to);
         }
     }
 
-    /// An attempt has failed.
+    /// Charges a failed attempt to the row behind the done ones.
     fn charge(&mut self, id: CallId, at: usize, reason: Reason, after: Option<Duration>) {
         let Some(call) = self.calls.get(id) else { return };
         let Some(part) = call.parts.get(at).filter(|part| !part.over) else { return };
@@ -63,94 +62,93 @@ impl Core {
             let delay =
                 after.map_or_else(|| backoff(retry, &row, attempt), |after| after.min(retry.max_interval));
             let until = self.now.uptime + delay;
-            self.failures.retries += 1;
+            self.counters.retries += 1;
             if let Some(part) = self.calls.get_mut(id).and_then(|call| call.parts.get_mut(at)) {
                 part.resume = Resume::Retry(until);
             }
         }
     }
 
-    /// The row behind the done ones will get no other attempt: its ending comes when those before it have settled.
+    /// The row behind the done ones gets no other attempt. Its outcome is applied when the rows before it have settled.
     pub(super) fn fail_row(&mut self, id: CallId, at: usize, reason: Reason) {
         let Some(call) = self.calls.get_mut(id) else { return };
         let Some(part) = call.parts.get_mut(at).filter(|part| !part.over) else { return };
         let row = part.done_to;
         part.done_to += 1;
-        call.set_waits(row, RowWait::Ending(reason));
+        call.set_awaited(row, Awaited::Outcome(reason));
     }
 
-    /// The rows behind the last one that has its ending will run again.
+    /// Counts the rows that will run again: those behind the last one that is done or can't be handled.
     fn count_reruns(&mut self, id: CallId, at: usize) {
         let Some(part) = self.calls.get(id).and_then(|call| call.parts.get(at)) else { return };
         if !part.over {
-            self.failures.reruns += u64::from(part.end - part.done_to);
+            self.counters.reruns += u64::from(part.end - part.done_to);
         }
     }
 
-    /// It is this row's turn, and it can't be handled.
+    /// Applies the outcome of a row that can't be handled. All rows before it have settled.
     pub(super) fn apply_outcome(&mut self, id: CallId, at: usize, row: u32, reason: Reason) {
         let call = self.calls.get_mut(id).expect("a call that has rows to settle");
-        let letter = DeadLetter { call: id, row, event: call.row(row), attempt: call.attempt, reason };
+        let dead_letter = DeadLetter { call: id, row, event: call.row(row), attempt: call.attempt, reason };
         match self.config.retry.on_exhausted {
             OnExhausted::Skip => {
-                call.set_waits(row, RowWait::Not);
-                self.failures.skipped += 1;
-                let Row { partition, offset, .. } = letter.event;
-                self.outbox.notice(Notice::Skipped { partition, offset, call: id, row, reason });
+                call.set_awaited(row, Awaited::Nothing);
+                let Row { partition, offset, .. } = dead_letter.event;
+                self.notice(Notice::Skipped { partition, offset, call: id, row, reason });
             }
             OnExhausted::DeadLetter => {
-                call.set_waits(row, RowWait::DeadLetter);
-                self.failures.dead_letters += 1;
-                self.outbox.push(Pending::DeadLetter(letter));
+                call.set_awaited(row, Awaited::DeadLetterAck);
+                self.counters.dead_letters += 1;
+                self.outbox.push(Pending::DeadLetter(dead_letter));
             }
             OnExhausted::Stop => {
                 if let Some(part) = call.parts.get_mut(at) {
-                    part.done_to = row; // it and those behind it stay open, for whoever comes next
+                    part.done_to = row; // it and the rows behind it stay open, for the next owner
                     part.resume = Resume::Unchanged;
                     let behind = row + 1..part.end;
                     self.drop_outputs(id, behind);
                 }
                 if !std::mem::replace(&mut self.stopping, true) {
-                    self.outbox.push(Pending::StopHandler(letter));
+                    self.outbox.push(Pending::StopHandler(dead_letter));
                 }
             }
         }
     }
 
-    /// Whether the outcome of a dead letter that was not polled yet still counts.
-    pub(super) fn is_current(&self, letter: &DeadLetter) -> bool {
-        let call = self.calls.get(letter.call);
-        call.is_some_and(|call| call.parts.get(call.part_of(letter.row)).is_some_and(|part| !part.over))
+    /// Whether a dead letter that was not polled yet still counts.
+    pub(super) fn is_current(&self, dead_letter: &DeadLetter) -> bool {
+        let call = self.calls.get(dead_letter.call);
+        call.is_some_and(|call| call.parts.get(call.part_of(dead_letter.row)).is_some_and(|part| !part.over))
     }
 
-    /// Everything of a lane that can settle has settled: the rows that are left go back, and the lane is free.
+    /// All rows of a lane that can settle have settled: returns the other rows to the lane and releases it.
     pub(super) fn finish_part(&mut self, id: CallId, at: usize) {
-        let call = self.calls.get_mut(id).expect("the call whose lane goes on");
+        let call = self.calls.get_mut(id).expect("a call that holds a lane");
         let attempt = call.attempt;
         let part = call.parts.get_mut(at).expect("a lane of the call");
         part.over = true;
         let part = *part;
         let state = self.partitions.get_mut(part.partition);
         state.unacked -= 1;
-        // An ownership on its way out dispatches nothing more: whoever comes next reads them again.
-        let comes_again = state.phase == Phase::Active;
+        // A closing ownership dispatches nothing more: the next owner reads them again.
+        let requeue = state.phase == Phase::Active;
         for row in (part.done_to..part.end).rev() {
             let Row { offset, timestamp, arena_slot, .. } = call.row(row);
-            let bytes = call.row_states.get(row as usize).map_or(0, |known| known.bytes);
-            if comes_again {
+            let bytes = call.row_states.get(row as usize).map_or(0, |row_state| row_state.bytes);
+            if requeue {
                 self.lanes.put_back(part.lane, Returned { offset, timestamp, arena_slot, bytes });
             } else {
                 self.outbox.release(arena_slot);
             }
         }
-        if comes_again {
+        if requeue {
             let last = call.row(part.end - 1).offset;
             self.keep_retry_state(&part, last, attempt);
         }
         self.release_part(id, at);
     }
 
-    /// What the end of its call means for how the lane goes on.
+    /// Updates the retry state of a lane at the end of its call.
     fn keep_retry_state(&mut self, part: &Part, last: i64, attempt: u32) {
         let left = part.end - part.done_to;
         match part.resume {
@@ -159,26 +157,26 @@ impl Core {
                 self.lanes.attempt(part.lane, attempt);
                 self.lanes.quarantine(part.lane, last);
             }
-            // Only the first event of a call can be in a later attempt than its first.
-            Resume::Unchanged if left > 0 && part.done_to == part.first && attempt > 1 => {
+            // Only the first event of a call can have an attempt number above 1.
+            Resume::Unchanged if left > 0 && part.done_to == part.start && attempt > 1 => {
                 self.lanes.attempt(part.lane, attempt);
             }
             Resume::Unchanged if left > 0 => {}
-            Resume::Unchanged => self.lanes.clean(part.lane),
+            Resume::Unchanged => self.lanes.record_clean_call(part.lane),
         }
     }
 }
 
-/// The time before the attempt after this one, with its jitter: a hash of seed, partition, offset and attempt.
+/// The delay before the next attempt. Its jitter is a hash of seed, partition, offset and attempt.
 fn backoff(retry: &RetryPolicy, row: &Row, attempt: u32) -> Duration {
     let longest = retry.max_interval.as_secs_f64();
     let exponent = i32::try_from(attempt - 1).unwrap_or(i32::MAX);
-    // Not beyond what a number can hold: nothing times infinity would be no number.
+    // Stay finite: zero times infinity is not a number.
     let growth = retry.multiplier.powi(exponent).min(f64::MAX);
     let plain = (retry.initial_interval.as_secs_f64() * growth).min(longest);
     let partition = u64::from(row.partition.topic) << 32 | u64::from(row.partition.number.unsigned_abs());
     let mixed = [partition, row.offset.unsigned_abs(), attempt.into()].into_iter().fold(retry.seed, mix);
-    // 53 bits are what an f64 holds exactly: a number from -1 to 1.
+    // An f64 represents 53 bits exactly: a number from -1 to 1.
     let spread = (mixed >> 11) as f64 / (1_u64 << 52) as f64 - 1.0;
     Duration::try_from_secs_f64(plain * (1.0 + retry.jitter * spread)).unwrap_or(retry.max_interval)
 }
@@ -211,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn no_wait_stays_no_wait_however_often() {
+    fn a_zero_interval_stays_zero() {
         let retry =
             RetryPolicy { initial_interval: Duration::ZERO, multiplier: 100.0, ..RetryPolicy::default() };
         assert_eq!(backoff(&retry, &row(7), u32::MAX), Duration::ZERO);

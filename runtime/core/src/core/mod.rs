@@ -1,9 +1,10 @@
 //! The core: one input in, actions out.
 //!
-//! Each file holds one verb of an event's or an ownership's life:
-//! `ownership` (assign, revoke, lost) → `reading` (admit) → `dispatching` → `settling` → `committing`;
-//! `read_errors` says when it is read again what could not be read, `failing` says what becomes of an event that failed, `rounds` holds a partition back meanwhile if that is wanted,
-//! `closing` ends ownerships, `stalls` says what holds a partition.
+//! Each file contains one step in the life of an event or an ownership:
+//! `ownership` (assign, revoke, lost) → `reading` (admit) → `dispatching` → `settling` → `committing`.
+//! `read_errors` schedules the retries of failed reads, `failing` decides between another attempt and an outcome,
+//! `deciding` handles events that need no call, `rounds` holds a partition back under the strict batch retry,
+//! `closing` ends ownerships, `stalls` reports blocked partitions.
 
 mod closing;
 mod committing;
@@ -24,59 +25,59 @@ use crate::calls::Calls;
 use crate::config::Config;
 use crate::lanes::Lanes;
 use crate::outbox::{Outbox, Pending};
-use crate::partitions::Partitions;
-use crate::{Action, DeadLetter, Dispatch, Failures, Input, Now, OwnershipId, Partition};
+use crate::partitions::{Partitions, Phase};
+use crate::{Action, Counters, DeadLetter, Dispatch, Input, Notice, Now, OwnershipId, Partition};
 
 use closing::Drain;
 use committing::Committer;
-use deciding::Decided;
+use deciding::EventsWithoutGuest;
 use dispatching::CallSizing;
 use ownership::PendingRebalance;
 use until_end::UntilEnd;
 
-/// The rules of one handler. Feed it with [`Core::handle`], then carry out what [`Core::poll`] gives.
+/// The rules of one handler. Call [`Core::handle`], then carry out the actions of [`Core::poll`].
 #[derive(Debug)]
 pub struct Core {
     config: Config,
     now: Now,
-    partitions: Partitions,
-    lanes: Lanes,
-    calls: Calls,
-    decided: Decided,
+    pub(crate) partitions: Partitions,
+    pub(crate) lanes: Lanes,
+    pub(crate) calls: Calls,
+    without_guest: EventsWithoutGuest,
     sizing: CallSizing,
     committer: Committer,
     rebalance: PendingRebalance,
     drain: Option<Drain>,
-    /// An event can't be passed: nothing is dispatched any more.
-    stopping: bool,
-    /// Some partition has stopped for good; false in the steady state.
+    /// The handler is stopping at an event that can't be handled: nothing is dispatched any more.
+    pub(crate) stopping: bool,
+    /// Some partition has stopped and needs a restart; false in the steady state.
     some_stopped: bool,
     /// Some partition can't be read; false in the steady state.
     read_failures: bool,
-    /// So much waits for the producer that no more calls begin.
-    output_backlog: bool,
+    /// The queue of outputs before the producer is full: no more calls begin.
+    pub(crate) output_backlog: bool,
     next_ownership: u64,
-    /// Partitions that may have to be given, or refused, a permission to read.
+    /// Indexes of partitions whose permission to read must be decided again.
     to_grant: Vec<u32>,
-    /// Sessions in [`Phase::Active`](crate::partitions::Phase), which share the memory.
+    /// Number of ownerships in [`Phase::Active`](crate::partitions::Phase), which share the memory.
     active_ownerships: u64,
-    /// Some ownership is on its way out; false in the steady state.
+    /// Some ownership is closing; false in the steady state.
     closing: bool,
     checked_at: Duration,
     until_end: UntilEnd,
-    failures: Failures,
+    counters: Counters,
     outbox: Outbox,
 }
 
 impl Core {
-    /// A core that owns nothing yet.
+    /// A core without partitions.
     pub fn new(config: Config) -> Self {
         let Config { topics, max_batch, max_concurrency, max_queued, max_window, arena_bytes, .. } = config;
         let attempts = config.retry.max_attempts;
         let limits =
             [topics.into(), max_batch.into(), max_concurrency.into(), max_queued.into(), attempts.into()];
-        let nothing = limits.into_iter().chain([max_window, arena_bytes]).any(|limit: u64| limit == 0);
-        assert!(!nothing, "a limit of zero lets nothing through: {config:?}");
+        let any_zero = limits.into_iter().chain([max_window, arena_bytes]).any(|limit: u64| limit == 0);
+        assert!(!any_zero, "a limit must not be zero: {config:?}");
         Core {
             lanes: Lanes::new(config.topics),
             committer: Committer::new(config.metadata_limit),
@@ -84,7 +85,7 @@ impl Core {
             now: Now { uptime: Duration::ZERO, wall_ms: 0 },
             partitions: Partitions::default(),
             calls: Calls::new(topics),
-            decided: Decided::new(topics),
+            without_guest: EventsWithoutGuest::new(topics),
             sizing: CallSizing::new(),
             rebalance: PendingRebalance::default(),
             drain: None,
@@ -98,12 +99,12 @@ impl Core {
             closing: false,
             checked_at: Duration::ZERO,
             until_end: UntilEnd::default(),
-            failures: Failures::default(),
+            counters: Counters::default(),
             outbox: Outbox::default(),
         }
     }
 
-    /// Takes one thing that happened. `now` never goes back.
+    /// Handles one input. `now` never goes back.
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         assert!(now.uptime >= self.now.uptime, "time went back from {:?} to {:?}", self.now, now);
         self.now = now;
@@ -135,7 +136,7 @@ impl Core {
             Input::CallSuspended { call } => self.call_suspended(call),
             Input::CallTerminated { call } => self.call_terminated(call),
             Input::OutputsAcked { call, row } => self.outputs_acked(call, row),
-            Input::OutputRefused { call, row } => self.output_refused(call, row),
+            Input::OutputRefused { call, row } => self.output_rejected(call, row),
             Input::DeadLetterAcked { call, row } => self.dead_letter_acked(call, row),
             Input::OutputBacklog { full } => self.output_backlog = full,
             Input::Committed { id, partition } => self.committed(id, partition),
@@ -148,7 +149,7 @@ impl Core {
         }
     }
 
-    /// The next thing to do; `None`: nothing until the next input.
+    /// The next action; `None`: nothing to do until the next input.
     pub fn poll(&mut self) -> Option<Action<'_>> {
         Some(match self.next_pending()? {
             Pending::LookUpStart(partition) => Action::LookUpStart { partition },
@@ -187,14 +188,14 @@ impl Core {
                 Action::ReleaseRows { slots: &self.outbox.lent_slots }
             }
             Pending::Produce(id) => {
-                let call = self.calls.get(id).expect("it was just looked at");
+                let call = self.calls.get(id).expect("`next_pending` checked it");
                 Action::Produce { call: id, rows: &call.to_produce }
             }
             Pending::DropOutputs { call, first, end } => Action::DropOutputs { call, first, end },
-            Pending::DeadLetter(letter) => Action::DeadLetter(letter),
+            Pending::DeadLetter(dead_letter) => Action::DeadLetter(dead_letter),
             Pending::Commit => self.committer.action(),
             Pending::ReportStall(stall) => Action::ReportStall(stall),
-            Pending::StallEnded(partition) => Action::StallEnded { partition },
+            Pending::StallEnded { partition, resumed } => Action::StallEnded { partition, resumed },
             Pending::Notice(notice) => Action::Notice(notice),
             Pending::PartitionStopped(partition, offset, reason) => {
                 Action::PartitionStopped { partition, offset, reason }
@@ -209,18 +210,18 @@ impl Core {
         })
     }
 
-    /// The next action that still stands.
+    /// The next action that is still valid.
     fn next_pending(&mut self) -> Option<Pending> {
         loop {
             let pending = self.outbox.pending.pop_front()?;
-            // Sessions may have been closed to results in the same step: then outputs and dead letters are dropped.
+            // An ownership may have been closed to results in the same step: its outputs and dead letters are dropped.
             if let Pending::Produce(id) = &pending
                 && self.calls.get(*id).is_none_or(|call| call.to_produce.is_empty())
             {
                 continue;
             }
-            if let Pending::DeadLetter(letter) = &pending
-                && !self.is_current(letter)
+            if let Pending::DeadLetter(dead_letter) = &pending
+                && !self.is_current(dead_letter)
             {
                 continue;
             }
@@ -228,7 +229,7 @@ impl Core {
         }
     }
 
-    /// The uptime at which the core wants a `Tick` at the latest, if nothing else happens before.
+    /// The uptime at which the core needs a `Tick`, unless another input comes first.
     pub fn next_timeout(&self) -> Option<Duration> {
         let next = [
             self.next_look_up(),
@@ -241,28 +242,29 @@ impl Core {
         next.into_iter().flatten().min()
     }
 
-    /// Lanes that a call could take now: with many of them, reading more gains nothing.
+    /// Number of lanes that a call could take now. With many of them, reading more gains nothing.
     pub fn ready_lanes(&self) -> usize {
         self.lanes.ready()
     }
 
-    /// What happened to events that failed, so far.
-    pub fn failures(&self) -> Failures {
-        self.failures
+    /// Totals so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
 
-    /// The first offset of a partition of ours that is not settled.
+    /// The first offset of an owned partition that is not settled.
     pub fn first_unsettled(&self, partition: Partition) -> Option<i64> {
         let state = self.partitions.get(self.partitions.find(partition)?);
-        state.may_commit().then(|| state.ledger.prefix())
+        // Also of an ownership that has just ended: the last report needs it.
+        (state.may_commit() || state.phase == Phase::Closed).then(|| state.ledger.prefix())
     }
 
-    /// Lanes that have events or a call; for tests and reports.
+    /// Number of lanes that have events or a call; for tests and reports.
     pub fn lanes(&self) -> usize {
         self.lanes.count()
     }
 
-    /// Everything that a clock alone can bring about, but the ends of ownerships.
+    /// Everything that depends on time alone, except the ends of ownerships.
     fn check_times(&mut self) {
         self.check_look_ups();
         self.check_read_retries();
@@ -279,11 +281,21 @@ impl Core {
         (owned || self.calls.out > 0 || self.some_stopped).then_some(self.checked_at + CHECK_INTERVAL)
     }
 
+    pub(crate) fn drain_until(&self) -> Option<Duration> {
+        self.drain.map(|drain| drain.until)
+    }
+
+    /// Counts a notice and sends it to the shell.
+    fn notice(&mut self, notice: Notice) {
+        self.counters.count(&notice);
+        self.outbox.push(Pending::Notice(notice));
+    }
+
     fn new_ownership(&mut self) -> OwnershipId {
         self.next_ownership += 1;
         OwnershipId(self.next_ownership - 1)
     }
 }
 
-/// How often stalls and stuck calls are looked for.
+/// How often stalls and stuck calls are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

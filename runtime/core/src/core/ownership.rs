@@ -1,4 +1,4 @@
-//! Assign, revoke and lost: how ownerships begin, and how their end is asked for.
+//! Assign, revoke and lost: the begin of ownerships, and the requests to end them.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::outbox::Pending;
 use crate::partitions::{CommitState, LookUp, PartialStart, Phase, PositionState, Reading, StallWatch};
 use crate::{Notice, OutOfRange, Partition, PartitionStart, PartitionStop, RebalanceId, StartAt};
 
-/// How long to wait before a failed look-up is tried again.
+/// Pause before a failed look-up is retried.
 const LOOK_UP_PAUSE: Duration = Duration::from_millis(500);
 
-/// The same where a transaction has not ended: the end of most is a matter of milliseconds.
+/// The same pause while a transaction is open: most end within milliseconds.
 const UNDECIDED_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the group waits for. It gives one rebalance at a time.
+/// The unanswered requests of the group. There is one rebalance at a time.
 #[derive(Debug, Default)]
 pub(super) struct PendingRebalance {
     pub(super) assign: Option<Assign>,
@@ -25,7 +25,7 @@ pub(super) struct PendingRebalance {
     looking_up: bool,
 }
 
-/// Partitions to give up, in the order asked.
+/// Partitions to release, in the order of the request.
 #[derive(Debug)]
 pub(super) struct Revoke {
     pub(super) request: RebalanceId,
@@ -36,9 +36,9 @@ pub(super) struct Revoke {
 pub(super) struct Assign {
     pub(super) request: RebalanceId,
     partitions: Vec<Partition>,
-    /// Indexes of those whose start may be unknown still; looked at from the end.
-    waiting: Vec<u32>,
-    /// When it is answered without the missing ones.
+    /// Indexes of partitions whose start may still be unknown; checked from the end.
+    unresolved: Vec<u32>,
+    /// When it is answered without the missing starts.
     until: Duration,
 }
 
@@ -46,14 +46,14 @@ impl Core {
     pub(super) fn assign_requested(&mut self, request: RebalanceId, partitions: &[Partition]) {
         self.unverify_positions();
         if self.drain.is_some() {
-            // Nothing of it is read or committed, but the group must not wait.
+            // Nothing of it will be read or committed, but the group must not wait.
             self.outbox.push(Pending::AnswerAssign(Some(request), Vec::new()));
             return;
         }
-        let mut waiting = Vec::with_capacity(partitions.len());
+        let mut unresolved = Vec::with_capacity(partitions.len());
         for &id in partitions {
             let index = self.partitions.index_of(id);
-            waiting.push(index);
+            unresolved.push(index);
             let state = self.partitions.get_mut(index);
             assert!(state.phase == Phase::Vacant, "{id} is assigned twice; it is {:?}", state.phase);
             let since = self.now.uptime;
@@ -62,7 +62,7 @@ impl Core {
         }
         self.rebalance.looking_up = true;
         let until = self.now.uptime + self.config.lookup_timeout;
-        self.rebalance.assign = Some(Assign { request, partitions: partitions.to_vec(), waiting, until });
+        self.rebalance.assign = Some(Assign { request, partitions: partitions.to_vec(), unresolved, until });
         self.answer_assign_if_ready();
     }
 
@@ -76,7 +76,7 @@ impl Core {
     pub(super) fn start_resolved(&mut self, id: Partition, start: &PartitionStart<'_>) {
         let again_at = self.now.uptime + LOOK_UP_PAUSE;
         let Some((index, look_up)) = self.look_up_mut(id) else { return };
-        // A commit that is lower than one found before is an older owner's that arrived late.
+        // A commit below one that was returned before is a late commit of an older owner.
         let same_topic = look_up.partial.filter(|partial| partial.topic_id == start.topic_id);
         let known = same_topic.and_then(|partial| partial.committed);
         let committed = start.committed.filter(|committed| Some(committed.offset) >= known);
@@ -84,7 +84,7 @@ impl Core {
         let offset = committed.map_or(0, |committed| committed.offset);
         let identity = Identity { topic_id: start.topic_id, partition: id.number, offset };
         let of_other_topic = codec::is_of_another_topic(metadata, &identity);
-        // Without claims there is nothing for which the end of the log must be known.
+        // The end of the log is only needed to check claims.
         let claims_nothing =
             || codec::decode(metadata, &identity, i64::MAX).is_some_and(|claims| claims.is_empty());
         let partial = PartialStart {
@@ -107,12 +107,12 @@ impl Core {
     pub(super) fn end_known(&mut self, id: Partition, offset: i64) {
         let index = self.partitions.index_of(id);
         self.partitions.get_mut(index).end.get_or_insert(offset);
-        self.until_end.asked();
+        self.until_end.enable();
     }
 
     pub(super) fn revoked(&mut self, request: RebalanceId, partitions: &[Partition]) {
         self.unverify_positions();
-        assert!(self.rebalance.revoke.is_none(), "a revoke came before the one before it was answered");
+        assert!(self.rebalance.revoke.is_none(), "a revoke came before the answer to the previous one");
         self.rebalance.revoke = Some(Revoke { request, partitions: partitions.to_vec() });
         let until = self.now.uptime + self.config.revoke_timeout;
         for &id in partitions {
@@ -121,7 +121,7 @@ impl Core {
             }
         }
         self.drop_queued();
-        self.forget_assign_of(partitions);
+        self.remove_from_assign(partitions);
     }
 
     pub(super) fn lost(&mut self, request: RebalanceId, partitions: &[Partition]) {
@@ -133,18 +133,18 @@ impl Core {
         }
         self.drop_queued();
         self.outbox.push(Pending::AnswerRevoke(request, partitions.to_vec()));
-        self.forget_assign_of(partitions);
+        self.remove_from_assign(partitions);
     }
 
-    /// The assign that is under way, if any, no longer waits for these.
-    fn forget_assign_of(&mut self, partitions: &[Partition]) {
+    /// Removes partitions from the pending assign, if there is one.
+    fn remove_from_assign(&mut self, partitions: &[Partition]) {
         if let Some(assign) = &mut self.rebalance.assign {
             assign.partitions.retain(|id| !partitions.contains(id));
             self.answer_assign_if_ready();
         }
     }
 
-    /// Look-ups that failed are tried again; those that take too long no longer hold the others.
+    /// Retries failed look-ups. Look-ups that time out no longer delay the others.
     pub(super) fn check_look_ups(&mut self) {
         if !self.rebalance.looking_up {
             return;
@@ -160,7 +160,8 @@ impl Core {
             if now >= look_up.since + self.config.lookup_timeout
                 && let Some(partial) = look_up.partial.take()
             {
-                self.outbox.notice(Notice::MetadataIgnored { partition: state.id });
+                let partition = state.id;
+                self.notice(Notice::MetadataIgnored { partition });
                 self.begin_ownership(index, partial, &[], None);
             }
         }
@@ -178,13 +179,13 @@ impl Core {
         let timeout = self.config.lookup_timeout;
         let look_ups = self.partitions.iter().filter_map(|state| {
             let Phase::LookingUp(look_up) = state.phase else { return None };
-            let give_up = look_up.partial.map(|_| look_up.since + timeout);
-            look_up.again_at.into_iter().chain(give_up).min()
+            let timeout_at = look_up.partial.map(|_| look_up.since + timeout);
+            look_up.again_at.into_iter().chain(timeout_at).min()
         });
         look_ups.chain(self.rebalance.assign.as_ref().map(|assign| assign.until)).min()
     }
 
-    /// The start is known: decides where the ownership begins and what earlier owners settled beyond it.
+    /// Begins an ownership: resolves its start, and the events that earlier owners settled beyond it.
     fn begin_ownership(&mut self, index: u32, found: PartialStart, metadata: &[u8], log_end: Option<i64>) {
         let Phase::LookingUp(look_up) = self.partitions.get(index).phase else { return };
         let Some(start) = self.resolve_start(index, &found, log_end) else {
@@ -197,15 +198,17 @@ impl Core {
         let state = self.partitions.get_mut(index);
         state.ownership = ownership;
         state.topic_id = found.topic_id;
-        // What another topic's ownership committed is replaced, even by the same offset.
+        // A commit made in another topic is replaced, even by the same offset.
         let kept = found.committed.filter(|&committed| committed == start && !found.of_other_topic);
         let claims = match (kept, log_end) {
             (Some(_), Some(log_end)) => codec::decode(metadata, &state.identity(start), log_end),
             (Some(_) | None, Some(_) | None) => Some(Vec::new()),
         };
         if claims.is_none() {
-            self.outbox.notice(Notice::MetadataIgnored { partition: state.id });
+            let partition = state.id;
+            self.notice(Notice::MetadataIgnored { partition });
         }
+        let state = self.partitions.get_mut(index);
         state.ledger.begin(start, &claims.unwrap_or_default());
         state.queued_bytes = 0;
         state.commit = CommitState { committed: kept, applied_at: now, ..CommitState::default() };
@@ -214,7 +217,7 @@ impl Core {
         state.progress = StallWatch { at: now, ..StallWatch::default() };
         state.phase = Phase::Resolved;
         let (partition, claimed) = (state.id, state.ledger.settled_beyond());
-        self.outbox.notice(Notice::OwnershipStarted { partition, ownership, offset: start, claimed });
+        self.notice(Notice::OwnershipStarted { partition, ownership, offset: start, claimed });
         if look_up.late {
             self.add_late_partitions();
         } else {
@@ -222,8 +225,8 @@ impl Core {
         }
     }
 
-    /// Partitions whose look-up took too long are assigned by themselves; while a rebalance is unanswered, that
-    /// would be taken for its answer.
+    /// Assigns the partitions whose look-up took too long. Not while a rebalance is unanswered: the client would take
+    /// that assign for the answer.
     pub(super) fn add_late_partitions(&mut self) {
         if self.rebalance.assign.is_some() || self.rebalance.revoke.is_some() {
             return;
@@ -242,28 +245,29 @@ impl Core {
         }
     }
 
-    /// The first offset of the ownership; `None`: outside the log, and the operator wants it to stop.
+    /// The first offset of the ownership; `None`: outside the log, and `out_of_range = "fail"`.
     fn resolve_start(&mut self, index: u32, found: &PartialStart, log_end: Option<i64>) -> Option<i64> {
-        let wanted = found.committed.unwrap_or(found.fallback);
-        let inside = wanted >= found.log_start && log_end.is_none_or(|end| wanted <= end);
+        let start = found.committed.unwrap_or(found.fallback);
+        let inside = start >= found.log_start && log_end.is_none_or(|end| start <= end);
         if inside && !found.of_other_topic {
-            return Some(wanted);
+            return Some(start);
         }
         if found.committed.is_none() {
-            // The log moved between two look-ups of ours; nothing was promised about it yet.
-            return Some(wanted.clamp(found.log_start, log_end.unwrap_or(i64::MAX).max(found.log_start)));
+            // The log moved between two look-ups. Without a commit no event can be lost by that.
+            return Some(start.clamp(found.log_start, log_end.unwrap_or(i64::MAX).max(found.log_start)));
         }
         let why = if found.of_other_topic { PartitionStop::OtherTopic } else { PartitionStop::OutOfRange };
-        self.move_inside(index, wanted, (found.log_start, log_end.unwrap_or(found.log_start)), why)
+        self.move_inside(index, start, (found.log_start, log_end.unwrap_or(found.log_start)), why)
     }
 
-    /// Nothing of it is read until it is taken away.
+    /// Stops a partition: nothing of it is read until it is revoked.
     pub(super) fn stop_partition(&mut self, index: u32) {
         self.partitions.get_mut(index).phase = Phase::Failed;
         self.some_stopped = true;
     }
 
-    /// Applies `out_of_range` to an offset that is not of this log: where to go on, or `None` with the partition named.
+    /// Applies `out_of_range` to an offset outside the log. Returns the offset to continue at; `None`: the stop of the
+    /// partition was reported.
     pub(super) fn move_inside(
         &mut self,
         index: u32,
@@ -281,22 +285,22 @@ impl Core {
             OutOfRange::Latest => log.1,
         };
         let count = u64::try_from(to - from).unwrap_or(0);
-        self.outbox.notice(Notice::OffsetsSkipped { partition, count });
+        self.notice(Notice::OffsetsSkipped { partition, count });
         Some(to)
     }
 
     pub(super) fn answer_assign_if_ready(&mut self) {
         let Some(assign) = &mut self.rebalance.assign else { return };
-        while let Some(&index) = assign.waiting.last() {
+        while let Some(&index) = assign.unresolved.last() {
             if matches!(self.partitions.get(index).phase, Phase::LookingUp(_)) {
                 return;
             }
-            assign.waiting.pop();
+            assign.unresolved.pop();
         }
         self.answer_assign();
     }
 
-    /// Answers with the partitions whose start is known; the others come later, by an assign of their own.
+    /// Answers with the partitions whose start is known. The others follow in an assign of their own.
     fn answer_assign(&mut self) {
         let Some(assign) = self.rebalance.assign.take() else { return };
         let mut starts = Vec::with_capacity(assign.partitions.len());
@@ -312,7 +316,7 @@ impl Core {
             }
         }
         for state in self.partitions.iter_mut() {
-            state.awaited = state.phase != Phase::Vacant;
+            state.in_assignment = state.phase != Phase::Vacant;
         }
         self.rebalance.answered = true;
         self.unverify_positions();
@@ -330,7 +334,7 @@ impl Core {
         }
     }
 
-    /// Its start is stored: it is read from here on.
+    /// Begins to read a partition whose start is committed.
     pub(super) fn activate(&mut self, index: u32) {
         self.partitions.get_mut(index).phase = Phase::Active;
         self.active_ownerships += 1;
@@ -343,8 +347,8 @@ impl Core {
         Some((index, look_up))
     }
 
-    /// A rebalance moves readers: what they give next must prove that it follows. That is so from the moment it is
-    /// announced, and once more when it is answered: in between, a reader may still give what it had at hand.
+    /// A rebalance moves readers, so their positions must be verified again: when it is announced, and once more when
+    /// it is answered. In between, a reader may still return rows that it had buffered.
     pub(super) fn unverify_positions(&mut self) {
         for state in self.partitions.iter_mut() {
             state.reading.position = PositionState::Unverified;

@@ -1,5 +1,5 @@
-//! Read errors: each of them makes the reader's position unverified. What may pass is tried again, later each time, and
-//! is reported until something is read.
+//! Read errors: each of them makes the reader's position unverified. Transient errors are retried with a growing delay,
+//! and reported as a stall until something is read.
 
 use std::mem::discriminant;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::outbox::Pending;
 use crate::partitions::{Phase, PositionState, ReadFailure};
 use crate::{BlockedOn, Notice, ReadError, Stall};
 
-/// The time before reading is tried again doubles from the one to the other.
+/// The delay before a retry doubles from the minimum to the maximum.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -26,49 +26,50 @@ impl Core {
             ReadError::TopicReplaced { topic_id, log_start } => {
                 self.topic_replaced(index, topic_id, log_start)
             }
-            // Only the reader is outside the log, the ledger is not: nothing needs to be passed over.
+            // Only the reader is outside the log, the ledger is not: no offset needs to be skipped.
             ReadError::OutOfRange { .. }
             | ReadError::Denied
             | ReadError::Missing
             | ReadError::Damaged
             | ReadError::Unknown
-            | ReadError::SeekFailed => self.read_again_later(index, why),
+            | ReadError::SeekFailed => self.schedule_read_retry(index, why),
         }
     }
 
-    fn read_again_later(&mut self, index: u32, why: ReadError) {
+    fn schedule_read_retry(&mut self, index: u32, why: ReadError) {
         let state = self.partitions.get_mut(index);
         let (partition, offset) = (state.id, state.ledger.next());
         state.reading.position = PositionState::Unverified;
         let before = state.reading.failure.filter(|before| before.offset == offset);
-        // What was damaged on its way, or astray, may be sound at once; what was refused needs time.
-        let may_pass_at_once =
+        // Data corrupted in transit, or a wrong position, may be fine on the first retry. A rejected request needs time.
+        let may_be_transient =
             matches!(why, ReadError::Damaged | ReadError::Unknown | ReadError::OutOfRange { .. });
-        let at_once = before.is_none() && may_pass_at_once;
+        let retry_at_once = before.is_none() && may_be_transient;
         let failures = before.map_or(1, |before| before.failures);
         let reported =
             state.reading.failure.filter(|before| before.reported).map(|before| discriminant(&before.why));
-        if !at_once && reported != Some(discriminant(&why)) {
+        if !retry_at_once && reported != Some(discriminant(&why)) {
             let stall = Stall { partition, offset, attempt: 0, blocked_on: BlockedOn::ReadFailed(why) };
-            self.outbox.push(Pending::ReportStall(stall));
+            self.report_stall(index, stall);
         }
-        let reported = reported.is_some() || !at_once;
-        let pause = if at_once { Duration::ZERO } else { pause_after(failures) };
+        let reported = reported.is_some() || !retry_at_once;
+        let pause = if retry_at_once { Duration::ZERO } else { pause_after(failures) };
         let retry_at = self.now.uptime + pause;
+        let state = self.partitions.get_mut(index);
         state.reading.failure = Some(ReadFailure { why, offset, failures, retry_at, reported });
         self.read_failures = true;
-        if at_once {
-            self.read_again(index);
+        if retry_at_once {
+            self.retry_read(index);
         }
     }
 
-    /// Puts the reader back to the ledger's next offset. A damaged batch must never become a gap: what comes after it
-    /// has to follow.
-    fn read_again(&mut self, index: u32) {
+    /// Repositions the reader to the ledger's next offset. A corrupt batch must never become a gap: the next record
+    /// must follow the last one.
+    fn retry_read(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         let (id, next) = (state.id, state.ledger.next());
         let Some(failure) = &mut state.reading.failure else { return };
-        // The client refuses to seek where it does not fetch.
+        // The client rejects a seek in a partition that it does not fetch.
         let needs_assign = match failure.why {
             ReadError::Denied | ReadError::Missing | ReadError::SeekFailed | ReadError::OutOfRange { .. } => {
                 true
@@ -78,25 +79,25 @@ impl Core {
             | ReadError::Interrupted
             | ReadError::TopicReplaced { .. } => false,
         };
-        // Another error may never come: the client reports some only once.
+        // There may be no further error: the client reports some errors only once.
         failure.failures += 1;
         failure.retry_at = self.now.uptime + pause_after(failure.failures);
-        self.outbox.notice(Notice::Repositioned { partition: id, offset: next });
+        self.notice(Notice::Repositioned { partition: id, offset: next });
         if needs_assign {
             self.unverify_positions();
             self.partitions.get_mut(index).reading.position = PositionState::Repositioned;
             self.outbox.push(Pending::Reassign(id, next));
         } else {
-            state.reading.position = PositionState::Unverified;
+            self.partitions.get_mut(index).reading.position = PositionState::Unverified;
             self.outbox.push(Pending::Reposition(id, next));
         }
     }
 
-    /// Something was read.
+    /// A read succeeded.
     pub(super) fn read_recovered(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         if state.reading.failure.take().is_some_and(|failure| failure.reported) {
-            self.outbox.push(Pending::StallEnded(state.id));
+            self.end_stall(index, true);
         }
     }
 
@@ -109,7 +110,7 @@ impl Core {
             let state = self.partitions.get(index);
             let due = state.reading.failure.is_some_and(|failure| failure.retry_at <= now);
             if due && state.phase == Phase::Active {
-                self.read_again(index);
+                self.retry_read(index);
             }
         }
         self.read_failures = self.partitions.iter().any(|state| state.reading.failure.is_some());
@@ -123,7 +124,7 @@ impl Core {
         active.filter_map(|state| Some(state.reading.failure?.retry_at)).min()
     }
 
-    /// A handler that can't read anything any more must not stay in its group as if all were well.
+    /// A handler that can't read any of its partitions must not stay in its group.
     pub(super) fn check_all_stopped(&mut self) {
         let rebalancing = self.rebalance.assign.is_some() || self.rebalance.revoke.is_some();
         if !self.some_stopped || rebalancing || self.drain.is_some() {

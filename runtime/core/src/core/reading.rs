@@ -1,17 +1,17 @@
-//! Reading: what is admitted, which holes are believed, and how much may be read.
+//! Reading: admits rows, verifies gaps, and grants permissions to read.
 
 use super::Core;
 use crate::outbox::Pending;
 use crate::partitions::{Phase, PositionState};
 use crate::{Admission, FetchedRow, Notice, Partition, ReadError, Reason};
 
-/// Most events of one read: the gain of larger ones is small, and the others must have their turn.
+/// Maximum events per read: larger reads gain little, and other partitions must have their turn.
 const READ_EVENTS_MAX: u64 = 1024;
-/// Most bytes of one read, for the same reason.
+/// Maximum bytes per read, for the same reason.
 const READ_BYTES_MAX: u64 = 512 << 10;
 
 impl Core {
-    /// One read: its rows, its end and its error, up to the first of them that can't be trusted.
+    /// Handles one read: its rows, its end and its error, up to the first that shows a wrong position of the reader.
     pub(super) fn fetched(
         &mut self,
         id: Partition,
@@ -23,7 +23,7 @@ impl Core {
         let state = self.partitions.get_mut(index);
         state.reading.granted = false;
         if state.phase != Phase::Active {
-            // The reader is past rows that nobody has.
+            // The reader has moved past rows that are dropped here.
             state.reading.position = PositionState::Unverified;
             self.release_all(rows);
             return self.read_failed_outside(index, error);
@@ -41,8 +41,8 @@ impl Core {
         }
     }
 
-    /// What is found when nothing is read: the client may refuse the position of an assign, and the topic may have been
-    /// replaced.
+    /// Handles an error outside [`Phase::Active`]: the client may reject the position of an assign, and the topic may
+    /// have been replaced.
     fn read_failed_outside(&mut self, index: u32, error: Option<ReadError>) {
         match error {
             Some(why @ ReadError::TopicReplaced { .. }) => self.read_failed(index, why),
@@ -53,7 +53,7 @@ impl Core {
         }
     }
 
-    /// Takes a row in. False: the reader is not where it should be, this row and those after it come again.
+    /// Admits a row. Returns false if the reader was repositioned: this row and the rows after it are read again.
     fn admit(&mut self, index: u32, row: &FetchedRow) -> bool {
         let next = self.partitions.get(index).ledger.next();
         if row.offset < next {
@@ -74,12 +74,12 @@ impl Core {
             self.release_row(row);
             return true;
         }
-        // Offset or set change by a gap, and by an event that an earlier owner settled: else lag would stay for ever.
+        // A gap, or an event that an earlier owner settled, also needs a commit. Otherwise the lag would never end.
         state.commit.changes += u64::from(gap);
         let open = state.ledger.enter(row.offset);
         if open && row.admission == Admission::Rejected {
             state.queued_bytes += u64::from(row.bytes);
-            self.decide(index, row, Reason::NoKey);
+            self.queue_without_guest(index, row, Reason::NoKey);
             return true;
         }
         if open && row.admission != Admission::Filtered {
@@ -91,25 +91,25 @@ impl Core {
         if open {
             state.ledger.settle(row.offset);
             self.committer.count_settled(1);
-            self.failures.filtered += 1;
-            self.failures.settled += 1;
+            self.counters.filtered += 1;
+            self.counters.settled += 1;
         }
         self.release_row(row);
         true
     }
 
-    /// Of a filtered event nothing was kept.
+    /// Frees the arena slot of a row. A filtered event has none.
     fn release_row(&mut self, row: &FetchedRow) {
         if row.admission != Admission::Filtered {
             self.outbox.release(row.arena_slot);
         }
     }
 
-    /// The reader is at the end of the partition. False: it is not where it should be, and the end comes again.
+    /// Handles the end of the partition. Returns false if the reader was repositioned: the end is read again.
     fn end_of_partition(&mut self, index: u32, offset: i64) -> bool {
         let next = self.partitions.get(index).ledger.next();
         if offset < next {
-            return true; // what was read since then is known to follow
+            return true; // rows past this end were already verified
         }
         if offset > next && !self.accept_gap(index) {
             return false;
@@ -124,7 +124,7 @@ impl Core {
         true
     }
 
-    /// What was read follows what was read before.
+    /// The row or end that was just read follows the rows before it.
     fn position_verified(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         state.reading.position = PositionState::Verified;
@@ -133,8 +133,8 @@ impl Core {
         }
     }
 
-    /// Offsets are missing before what was just read. True: they don't exist. False: the reader was positioned
-    /// at the ledger's next offset once more, and only what comes from there is believed.
+    /// Checks a gap before the row or end that was just read. Returns true if the missing offsets don't exist. Returns
+    /// false if that is unverified: the reader was then repositioned to the ledger's next offset.
     fn accept_gap(&mut self, index: u32) -> bool {
         let state = self.partitions.get_mut(index);
         match state.reading.position {
@@ -142,14 +142,14 @@ impl Core {
             PositionState::Unverified => {
                 state.reading.position = PositionState::Repositioned;
                 let (partition, offset) = (state.id, state.ledger.next());
-                self.outbox.notice(Notice::Repositioned { partition, offset });
+                self.notice(Notice::Repositioned { partition, offset });
                 self.outbox.push(Pending::Reposition(partition, offset));
                 false
             }
         }
     }
 
-    /// Gives permissions to read to the partitions that can use one.
+    /// Grants permissions to read to the partitions that can use one.
     pub(super) fn grant_reads(&mut self) {
         debug_assert_eq!(
             self.active_ownerships,
@@ -168,7 +168,7 @@ impl Core {
         if state.phase != Phase::Active || state.reading.granted || at_end {
             return;
         }
-        // After a limit was reached, reading goes on when a quarter is free: reads of single events are dear.
+        // After a limit was reached, reading resumes when a quarter is free: reads of single events are expensive.
         let scale = |limit: u64| if state.reading.full { limit - limit / 4 } else { limit };
         let events_left = scale(u64::from(self.config.max_queued)).saturating_sub(state.ledger.open());
         let bytes_left = scale(share).saturating_sub(state.queued_bytes);
@@ -186,7 +186,7 @@ impl Core {
         });
     }
 
-    /// What one partition may hold: the arenas are shared by the partitions that are ours now.
+    /// Bytes that one partition may hold: active ownerships share the arena equally.
     fn bytes_share(&self) -> u64 {
         self.config.arena_bytes / self.active_ownerships.max(1)
     }

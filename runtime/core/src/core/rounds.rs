@@ -1,6 +1,5 @@
-//! Rounds: the strict batch retry (`retry.scope = "partition"`). When an attempt fails, everything that was dispatched
-//! of the partition, and what was admitted between, is one round; nothing beyond it is dispatched until all of it is
-//! settled and committed.
+//! Rounds: the strict batch retry (`retry.scope = "partition"`). When an attempt fails, all events of the partition up to
+//! the highest dispatched one are one round. Nothing beyond it is dispatched until all of them are settled and committed.
 
 use super::Core;
 use crate::RetryScope;
@@ -14,7 +13,7 @@ impl Core {
         if strict && state.round.is_none() && state.phase == Phase::Active {
             let last = state.dispatched_to;
             state.round = Some(last);
-            self.lanes.barrier(index, Some(last));
+            self.lanes.set_barrier(index, Some(last));
         }
     }
 
@@ -22,16 +21,16 @@ impl Core {
     pub(super) fn end_round_if_committed(&mut self, index: u32) {
         let state = self.partitions.get(index);
         if state.round.is_some_and(|last| state.commit.committed > Some(last)) {
-            self.forget_round(index);
+            self.end_round(index);
         }
     }
 
-    /// A round ends with its ownership; the next one begins as if no failure were known.
-    pub(super) fn forget_round(&mut self, index: u32) {
+    /// Ends the round of a partition: after its commit, or with its ownership.
+    pub(super) fn end_round(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         state.dispatched_to = -1;
         if state.round.take().is_some() {
-            self.lanes.barrier(index, None);
+            self.lanes.set_barrier(index, None);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! No silent stall: a partition that does not move is named, with the event that holds it.
+//! Stall detection: a partition without progress is reported, with the event that blocks it.
 
 use super::Core;
-use crate::calls::{CallState, RowWait};
+use crate::calls::{Awaited, CallState};
 use crate::outbox::Pending;
 use crate::{BlockedOn, Stall};
 
@@ -19,17 +19,29 @@ impl Core {
                 state.progress.seen = seen;
                 state.progress.at = now;
                 if std::mem::take(&mut state.progress.reported) {
-                    self.outbox.push(Pending::StallEnded(state.id));
+                    self.end_stall(index, true);
                 }
             } else if now >= state.progress.at + self.config.stall_after && !state.progress.reported {
                 state.progress.reported = true;
                 let stall = self.stall(index);
-                self.outbox.push(Pending::ReportStall(stall));
+                self.report_stall(index, stall);
             }
         }
     }
 
-    /// The first event that is not settled, and what it waits for.
+    pub(super) fn report_stall(&mut self, index: u32, stall: Stall) {
+        self.partitions.get_mut(index).stall = Some(stall);
+        self.outbox.push(Pending::ReportStall(stall));
+    }
+
+    pub(super) fn end_stall(&mut self, index: u32, resumed: bool) {
+        let state = self.partitions.get_mut(index);
+        state.stall = None;
+        let partition = state.id;
+        self.outbox.push(Pending::StallEnded { partition, resumed });
+    }
+
+    /// The first event that is not settled, and what it is blocked on.
     fn stall(&self, index: u32) -> Stall {
         let state = self.partitions.get(index);
         let (partition, offset) = (state.id, state.ledger.prefix());
@@ -48,8 +60,8 @@ impl Core {
             };
         };
         let row = (0..call.len()).find(|&row| call.row(row).offset == offset).unwrap_or_default();
-        let blocked_on = match (call.state, call.waits(row)) {
-            (CallState::Unacked, RowWait::DeadLetter) => BlockedOn::DeadLetter,
+        let blocked_on = match (call.state, call.awaited(row)) {
+            (CallState::Unacked, Awaited::DeadLetterAck) => BlockedOn::DeadLetter,
             (CallState::Unacked | CallState::Free, _) => BlockedOn::Unacked,
             (CallState::Out | CallState::Cancelled(_) | CallState::Stuck, _) => BlockedOn::Out,
         };

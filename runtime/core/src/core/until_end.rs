@@ -1,4 +1,4 @@
-//! `run --until-end`: when everything up to the ends is committed.
+//! `run --until-end`: detects when every event up to the ends is committed.
 
 use super::Core;
 use crate::outbox::Pending;
@@ -6,28 +6,28 @@ use crate::partitions::Phase;
 
 #[derive(Debug, Default)]
 pub(super) struct UntilEnd {
-    asked: bool,
-    said: bool,
+    enabled: bool,
+    reported: bool,
 }
 
 impl UntilEnd {
-    pub(super) fn asked(&mut self) {
-        self.asked = true;
+    pub(super) fn enable(&mut self) {
+        self.enabled = true;
     }
 }
 
 impl Core {
-    /// Finished: no rebalance is under way, and every partition of the last answered assignment, which has at least
-    /// one, has its committed prefix at its end.
+    /// Reports the end: no rebalance is in progress, the last answered assignment has at least one partition, and each
+    /// of them is committed up to its end.
     pub(super) fn check_end(&mut self) {
         let rebalancing = self.rebalance.assign.is_some() || self.rebalance.revoke.is_some();
-        if !self.until_end.asked || self.until_end.said || rebalancing || !self.rebalance.answered {
+        if !self.until_end.enabled || self.until_end.reported || rebalancing || !self.rebalance.answered {
             return;
         }
-        let mut awaited = self.partitions.iter().filter(|state| state.awaited).peekable();
-        let any = awaited.peek().is_some();
-        if any && awaited.all(|state| state.phase == Phase::Active && state.is_at_end()) {
-            self.until_end.said = true;
+        let mut assigned = self.partitions.iter().filter(|state| state.in_assignment).peekable();
+        let any = assigned.peek().is_some();
+        if any && assigned.all(|state| state.phase == Phase::Active && state.is_at_end()) {
+            self.until_end.reported = true;
             self.outbox.push(Pending::EndReached);
         }
     }

@@ -1,9 +1,9 @@
-//! Lanes: the serial queues of one (partition, lane key) each, and whose turn it is.
+//! Lanes: the serial queue of each (partition, lane key), and the order in which lanes are dispatched.
 //!
-//! A lane exists while it has events or a call that has not really ended: memory follows the events in flight,
-//! never the number of keys. [`retry_state`] keeps what is known against a lane, [`barriers`] what stops a whole partition.
+//! A lane exists while it has events or a call that has not terminated: memory follows the events in flight,
+//! never the number of keys. [`retry_state`] keeps the attempts of a lane, [`barriers`] limits whole partitions.
 
-#![expect(clippy::indexing_slicing, reason = "`Slab` says in one place why its indexes are good")]
+#![expect(clippy::indexing_slicing, reason = "every index comes from the same `Slab`")]
 
 mod barriers;
 mod retry_state;
@@ -21,15 +21,15 @@ use barriers::Barriers;
 pub(crate) use retry_state::RetryState;
 use retry_state::RetryStates;
 
-/// A queued event: what its row in a call will need.
+/// A queued event: the data of its row in a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QueuedEvent {
     pub(crate) offset: i64,
     pub(crate) timestamp: i64,
     pub(crate) arena_slot: ArenaSlot,
     pub(crate) bytes: u32,
-    /// The event after it in its lane.
-    behind: u32,
+    /// The next event of its lane.
+    next: u32,
 }
 
 /// An event that goes back to its lane.
@@ -50,47 +50,47 @@ pub(crate) struct Lane {
     head: u32,
     tail: u32,
     state: LaneState,
-    /// There is something against it.
+    /// It has a [`RetryState`].
     retrying: bool,
 }
 
-/// Where a lane is.
+/// The scheduling state of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LaneState {
-    /// It was just made and has no event yet.
+    /// It was just created and has no event yet.
     New,
-    /// In its topic's line.
+    /// In the ready queue of its topic.
     Ready,
-    /// With a call, of whatever ownership, that has not really ended or waits for acks.
+    /// It has a call, of any ownership, that has not terminated or waits for acks.
     Busy,
     /// Its first event is between two attempts.
     Waiting,
-    /// Its first event lies beyond a barrier.
+    /// Its first event is beyond a barrier.
     Barred,
 }
 
-/// Lanes of one topic that have events and no call, in turn.
+/// The ready queues of one topic: lanes with events and no call, in the order of dispatch.
 #[derive(Debug, Default)]
 struct ReadyLanes {
     healthy: VecDeque<u32>,
-    /// Those that get calls of their own.
+    /// Lanes with a retry state. Their events are dispatched one per call.
     retrying: VecDeque<u32>,
-    /// Both have their turn, one after the other.
+    /// The two queues take turns.
     retrying_was_last: bool,
 }
 
-/// What finds a lane.
+/// The key by which a lane is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LaneId {
     /// The hash of its lane key.
     Hash(u64),
-    /// Nothing: the lane of the single event at this offset.
+    /// It can't be found: the lane of the single unkeyed event at this offset.
     Unkeyed(i64),
-    /// Its offset: the single event's ownership ended while its call was out, and the event may come again.
+    /// The offset of the single event. Its ownership ended while its call was out, and it may be read again.
     Orphaned(i64),
 }
 
-/// A lane that is found by its key. All that is compared lies in the table itself.
+/// An entry of the lane table. It contains everything that is compared.
 #[derive(Clone, Copy, Debug)]
 struct LaneEntry {
     key: LaneId,
@@ -103,13 +103,13 @@ pub(crate) struct Lanes {
     lanes: Slab<Lane>,
     events: Slab<QueuedEvent>,
     by_key: HashTable<LaneEntry>,
-    /// Lanes in the table whose key is [`LaneId::Orphaned`].
+    /// Number of lanes in the table whose key is [`LaneId::Orphaned`].
     orphaned: usize,
     /// By topic.
-    lines: Vec<ReadyLanes>,
+    ready: Vec<ReadyLanes>,
     /// The topic whose turn is next.
     turn: usize,
-    ready_lanes: usize,
+    ready_count: usize,
     retry_states: RetryStates,
     barriers: Barriers,
 }
@@ -121,15 +121,15 @@ impl Lanes {
             events: Slab::new(),
             by_key: HashTable::new(),
             orphaned: 0,
-            lines: (0..topics).map(|_| ReadyLanes::default()).collect(),
+            ready: (0..topics).map(|_| ReadyLanes::default()).collect(),
             turn: 0,
-            ready_lanes: 0,
+            ready_count: 0,
             retry_states: RetryStates::default(),
             barriers: Barriers::default(),
         }
     }
 
-    /// Puts an event at the end of its lane.
+    /// Appends an event to its lane.
     pub(crate) fn admit(&mut self, partition: u32, topic: u16, row: &FetchedRow) {
         let lane = match row.admission {
             Admission::Lane(hash) => self.find_or_make(partition, topic, LaneId::Hash(hash)),
@@ -138,8 +138,8 @@ impl Lanes {
                 .unwrap_or_else(|| make(&mut self.lanes, partition, topic, LaneId::Unkeyed(row.offset))),
         };
         let &FetchedRow { offset, timestamp, arena_slot, bytes, .. } = row;
-        let event = || QueuedEvent { offset, timestamp, arena_slot, bytes, behind: NONE };
-        let index = self.events.claim(event);
+        let event = || QueuedEvent { offset, timestamp, arena_slot, bytes, next: NONE };
+        let index = self.events.acquire(event);
         self.events[index] = event();
         let queue = &mut self.lanes[lane];
         let tail = std::mem::replace(&mut queue.tail, index);
@@ -149,62 +149,63 @@ impl Lanes {
                 self.make_ready(lane);
             }
         } else {
-            self.events[tail].behind = index;
+            self.events[tail].next = index;
         }
     }
 
-    /// A busy lane for one event that is not queued.
+    /// Creates a busy lane for one event that is not queued.
     pub(crate) fn occupy_unkeyed(&mut self, partition: u32, topic: u16, offset: i64) -> u32 {
         let lane = make(&mut self.lanes, partition, topic, LaneId::Unkeyed(offset));
         self.lanes[lane].state = LaneState::Busy;
         lane
     }
 
-    /// Any lane whose turn it could be?
+    /// Whether any lane is ready.
     pub(crate) fn any_ready(&self) -> bool {
-        self.ready_lanes > 0
+        self.ready_count > 0
     }
 
-    /// Lanes that a call could take now.
+    /// Number of lanes that a call could take now.
     pub(crate) fn ready(&self) -> usize {
-        self.ready_lanes
+        self.ready_count
     }
 
-    /// The topic whose turn it is, among those with a ready lane.
+    /// The next topic in turn that has a ready lane.
     pub(crate) fn next_topic(&mut self) -> Option<u16> {
-        for _ in 0..self.lines.len() {
+        for _ in 0..self.ready.len() {
             let topic = self.turn;
-            self.turn = (self.turn + 1) % self.lines.len();
-            if self.lines.get(topic).is_some_and(|line| !line.is_empty()) {
+            self.turn = (self.turn + 1) % self.ready.len();
+            if self.ready.get(topic).is_some_and(|ready| !ready.is_empty()) {
                 return u16::try_from(topic).ok();
             }
         }
         None
     }
 
-    /// Bytes of the event that the next [`Lanes::take_ready`] of this topic begins with.
+    /// Bytes of the first event of the lane that [`Lanes::take_ready`] would return.
     pub(crate) fn peek_ready(&self, topic: u16) -> Option<u32> {
-        let lane = *self.lines.get(usize::from(topic))?.healthy.front()?;
+        let lane = *self.ready.get(usize::from(topic))?.healthy.front()?;
         Some(self.events[self.lanes[lane].head].bytes)
     }
 
-    /// Takes the lane whose turn it is in this topic; it is busy from here on.
+    /// Takes the next ready lane of this topic and marks it busy.
     pub(crate) fn take_ready(&mut self, topic: u16) -> Option<u32> {
-        let lane = self.lines.get_mut(usize::from(topic))?.healthy.pop_front()?;
+        let lane = self.ready.get_mut(usize::from(topic))?.healthy.pop_front()?;
         self.occupy(lane);
         Some(lane)
     }
 
-    /// Takes a retrying lane if it is their turn in this topic; it is busy from here on. Its first event is to be
-    /// dispatched alone: in this attempt, on a fresh instance or not.
+    /// Takes the next retrying lane of this topic, if it is their turn, and marks it busy. Returns the lane, the attempt
+    /// of its first event, and whether that needs a fresh instance. The event is to be dispatched in a call of its own.
     pub(crate) fn take_retrying(&mut self, topic: u16) -> Option<(u32, u32, bool)> {
-        let line = self.lines.get_mut(usize::from(topic))?;
-        let theirs = !line.retrying.is_empty() && (!line.retrying_was_last || line.healthy.is_empty());
-        line.retrying_was_last = theirs;
-        if !theirs {
+        let ready = self.ready.get_mut(usize::from(topic))?;
+        let retrying_turn =
+            !ready.retrying.is_empty() && (!ready.retrying_was_last || ready.healthy.is_empty());
+        ready.retrying_was_last = retrying_turn;
+        if !retrying_turn {
             return None;
         }
-        let lane = line.retrying.pop_front()?;
+        let lane = ready.retrying.pop_front()?;
         self.occupy(lane);
         let first = self.events[self.lanes[lane].head].offset;
         let (attempt, fresh) = self.retry_states.dispatched(lane, first);
@@ -212,14 +213,14 @@ impl Lanes {
     }
 
     fn occupy(&mut self, lane: u32) {
-        self.ready_lanes -= 1;
+        self.ready_count -= 1;
         let queue = &mut self.lanes[lane];
-        let in_line = queue.state == LaneState::Ready && queue.head != NONE;
-        assert!(in_line, "lane {lane} was not ready: {queue:?}");
+        let was_ready = queue.state == LaneState::Ready && queue.head != NONE;
+        assert!(was_ready, "lane {lane} was not ready: {queue:?}");
         queue.state = LaneState::Busy;
     }
 
-    /// Takes the first event of a lane, if its bytes fit.
+    /// Takes the first event of a lane, if its bytes fit and no barrier holds it.
     pub(crate) fn pop_if(&mut self, lane: u32, fits: impl FnOnce(u32) -> bool) -> Option<QueuedEvent> {
         let queue = &mut self.lanes[lane];
         let index = queue.head;
@@ -230,8 +231,8 @@ impl Lanes {
         if !fits(event.bytes) || self.barriers.holds(queue.partition, event.offset) {
             return None;
         }
-        queue.head = event.behind;
-        if event.behind == NONE {
+        queue.head = event.next;
+        if event.next == NONE {
             queue.tail = NONE;
         }
         self.events.free(index);
@@ -243,13 +244,13 @@ impl Lanes {
         self.lanes[lane].partition
     }
 
-    /// Puts an event that was dispatched back before all others of its busy lane.
+    /// Puts a dispatched event back to the front of its busy lane.
     pub(crate) fn put_back(&mut self, lane: u32, event: Returned) {
         let Returned { offset, timestamp, arena_slot, bytes } = event;
         let queue = &self.lanes[lane];
-        assert!(queue.state == LaneState::Busy, "lane {lane} gave no event away: {queue:?}");
-        let new = || QueuedEvent { offset, timestamp, arena_slot, bytes, behind: queue.head };
-        let index = self.events.claim(new);
+        assert!(queue.state == LaneState::Busy, "lane {lane} has no dispatched event: {queue:?}");
+        let new = || QueuedEvent { offset, timestamp, arena_slot, bytes, next: queue.head };
+        let index = self.events.acquire(new);
         self.events[index] = new();
         let queue = &mut self.lanes[lane];
         queue.head = index;
@@ -258,39 +259,39 @@ impl Lanes {
         }
     }
 
-    /// The first event of a busy lane is in this attempt, which may not begin before that uptime.
+    /// Sets the next attempt of a busy lane's first event, and the uptime before which it may not begin.
     pub(crate) fn retry(&mut self, lane: u32, attempt: u32, until: Duration) {
         self.attempt(lane, attempt);
         self.retry_states.wait(lane, until);
     }
 
-    /// The first event of a busy lane is in this attempt.
+    /// Sets the next attempt of a busy lane's first event.
     pub(crate) fn attempt(&mut self, lane: u32, attempt: u32) {
         self.lanes[lane].retrying = true;
         self.retry_states.attempt(lane, attempt);
     }
 
-    /// The events of a busy lane up to this offset were in a call that failed as a whole.
+    /// Quarantines the events of a busy lane up to this offset: they were in a call that failed as a whole.
     pub(crate) fn quarantine(&mut self, lane: u32, last: i64) {
         self.lanes[lane].retrying = true;
         self.retry_states.quarantine(lane, last);
     }
 
-    /// A call of the lane ended without a fault.
-    pub(crate) fn clean(&mut self, lane: u32) {
+    /// Records that a call of the lane ended without a fault.
+    pub(crate) fn record_clean_call(&mut self, lane: u32) {
         let queue = &mut self.lanes[lane];
         if queue.retrying {
-            queue.retrying = !self.retry_states.clean(lane);
+            queue.retrying = !self.retry_states.record_clean_call(lane);
         }
     }
 
-    /// The lane's call has really ended and nothing of it waits for acks.
+    /// Frees a lane whose call has terminated and waits for no acks.
     pub(crate) fn release(&mut self, lane: u32) {
         let queue = &mut self.lanes[lane];
         assert!(queue.state == LaneState::Busy, "lane {lane} has no call");
         queue.state = LaneState::New;
         if queue.head == NONE {
-            self.forget(lane);
+            self.remove(lane);
         } else if queue.retrying
             && self.retry_states.get(lane).is_some_and(|retry_state| retry_state.until.is_some())
         {
@@ -300,46 +301,46 @@ impl Lanes {
         }
     }
 
-    /// Lanes whose wait is over stand in line again.
+    /// Makes the lanes ready whose retry delay has passed.
     pub(crate) fn wake(&mut self, now: Duration) {
         while let Some(lane) = self.retry_states.wake(now) {
-            assert!(self.lanes[lane].state == LaneState::Waiting, "lane {lane} does not wait");
+            assert!(self.lanes[lane].state == LaneState::Waiting, "lane {lane} is not waiting");
             self.make_ready(lane);
         }
     }
 
-    /// When the next lane's wait is over.
+    /// When the next retry delay ends.
     pub(crate) fn next_wake(&self) -> Option<Duration> {
         self.retry_states.next_wake()
     }
 
-    /// Nothing of the partition beyond `last` is dispatched; `None`: no limit.
-    pub(crate) fn barrier(&mut self, partition: u32, last: Option<i64>) {
+    /// Sets the last offset of the partition that may be dispatched; `None`: no barrier.
+    pub(crate) fn set_barrier(&mut self, partition: u32, last: Option<i64>) {
         if !self.barriers.set(partition, last) {
             return;
         }
-        let mut to_place = Vec::new();
-        for line in &mut self.lines {
-            for lanes in [&mut line.healthy, &mut line.retrying] {
+        let mut moved = Vec::new();
+        for ready in &mut self.ready {
+            for lanes in [&mut ready.healthy, &mut ready.retrying] {
                 let (barriers, states, events) = (&self.barriers, &self.lanes, &self.events);
                 lanes.retain(|&lane| {
                     let Lane { partition, head, .. } = states[lane];
                     let held = barriers.holds(partition, events[head].offset);
                     if held {
-                        to_place.push(lane);
+                        moved.push(lane);
                     }
                     !held
                 });
             }
         }
-        self.ready_lanes -= to_place.len();
-        to_place.append(&mut self.barriers.held);
-        for lane in to_place {
+        self.ready_count -= moved.len();
+        moved.append(&mut self.barriers.held);
+        for lane in moved {
             self.make_ready(lane);
         }
     }
 
-    /// What is known against the lane whose first event is this one.
+    /// The retry state of the lane whose first event is this one.
     pub(crate) fn retry_state_of(&self, partition: u32, offset: i64) -> Option<&RetryState> {
         let of_event = |lane: u32| {
             let Lane { partition: own, head, .. } = self.lanes[lane];
@@ -348,15 +349,15 @@ impl Lanes {
         self.retry_states.lanes().find(|&(lane, _)| of_event(lane)).map(|(_, retry_state)| retry_state)
     }
 
-    /// Drops the queued events of all partitions but these; lanes with a call stay until it has really ended.
-    pub(crate) fn keep(&mut self, kept: impl Fn(u32) -> bool, mut dropped: impl FnMut(QueuedEvent)) {
+    /// Drops the queued events of all other partitions. Lanes with a call stay until it has terminated.
+    pub(crate) fn retain(&mut self, kept: impl Fn(u32) -> bool, mut dropped: impl FnMut(QueuedEvent)) {
         let lanes = &self.lanes;
-        for line in &mut self.lines {
-            line.healthy.retain(|&lane| kept(lanes[lane].partition));
-            line.retrying.retain(|&lane| kept(lanes[lane].partition));
+        for ready in &mut self.ready {
+            ready.healthy.retain(|&lane| kept(lanes[lane].partition));
+            ready.retrying.retain(|&lane| kept(lanes[lane].partition));
         }
         self.barriers.held.retain(|&lane| kept(lanes[lane].partition));
-        self.ready_lanes = self.lines.iter().map(|line| line.healthy.len() + line.retrying.len()).sum();
+        self.ready_count = self.ready.iter().map(|ready| ready.healthy.len() + ready.retrying.len()).sum();
         for lane in self.lanes.indexes() {
             if !self.is_used(lane) || kept(self.lanes[lane].partition) {
                 continue;
@@ -365,19 +366,19 @@ impl Lanes {
                 dropped(event);
             }
             if std::mem::take(&mut self.lanes[lane].retrying) {
-                self.retry_states.forget(lane);
+                self.retry_states.remove(lane);
             }
             if self.lanes[lane].state == LaneState::Busy {
-                self.keep_unkeyed(lane);
+                self.make_orphaned(lane);
             } else {
                 self.lanes[lane].state = LaneState::New;
-                self.forget(lane);
+                self.remove(lane);
             }
         }
     }
 
-    /// The lane of a single event can be found from here on: if the event comes again, it waits for this call.
-    fn keep_unkeyed(&mut self, lane: u32) {
+    /// Adds the lane of a single event to the table: if the event is read again, it waits for this call.
+    fn make_orphaned(&mut self, lane: u32) {
         let Lane { key, partition, .. } = self.lanes[lane];
         if let LaneId::Unkeyed(offset) = key {
             let keyed = LaneEntry { key: LaneId::Orphaned(offset), partition, lane };
@@ -387,17 +388,22 @@ impl Lanes {
         }
     }
 
-    /// The lane of an event without a key whose call of an older ownership has not really ended.
+    /// The lane of an unkeyed event whose call of an older ownership has not terminated.
     fn find_orphaned(&self, partition: u32, offset: i64) -> Option<u32> {
         if self.orphaned == 0 {
             return None;
         }
         let key = LaneId::Orphaned(offset);
-        let found = self.by_key.find(key.mix(partition), |known| known.is(key, partition));
-        found.map(|known| known.lane)
+        let found = self.by_key.find(key.mix(partition), |entry| entry.is(key, partition));
+        found.map(|entry| entry.lane)
     }
 
-    /// Lanes that exist now.
+    /// Number of lanes with a retry state.
+    pub(crate) fn retrying(&self) -> usize {
+        self.retry_states.lanes().count()
+    }
+
+    /// Number of lanes.
     pub(crate) fn count(&self) -> usize {
         self.lanes.in_use()
     }
@@ -406,7 +412,7 @@ impl Lanes {
         self.lanes[lane].head != NONE || self.lanes[lane].state == LaneState::Busy
     }
 
-    /// A lane that has events, no call, and nothing to wait for: it stands in line, unless a barrier holds it.
+    /// Queues a lane that has events, no call and no retry delay, unless a barrier holds it.
     fn make_ready(&mut self, lane: u32) {
         let queue = &mut self.lanes[lane];
         if self.barriers.holds(queue.partition, self.events[queue.head].offset) {
@@ -415,18 +421,19 @@ impl Lanes {
             return;
         }
         queue.state = LaneState::Ready;
-        let line = self.lines.get_mut(usize::from(queue.topic)).expect("topics were counted at the start");
+        let ready =
+            self.ready.get_mut(usize::from(queue.topic)).expect("topics are below the configured number");
         if queue.retrying {
-            line.retrying.push_back(lane);
+            ready.retrying.push_back(lane);
         } else {
-            line.healthy.push_back(lane);
+            ready.healthy.push_back(lane);
         }
-        self.ready_lanes += 1;
+        self.ready_count += 1;
     }
 
     fn find_or_make(&mut self, partition: u32, topic: u16, key: LaneId) -> u32 {
-        match self.by_key.entry(key.mix(partition), |known| known.is(key, partition), LaneEntry::hash) {
-            Entry::Occupied(known) => known.get().lane,
+        match self.by_key.entry(key.mix(partition), |entry| entry.is(key, partition), LaneEntry::hash) {
+            Entry::Occupied(entry) => entry.get().lane,
             Entry::Vacant(vacant) => {
                 let lane = make(&mut self.lanes, partition, topic, key);
                 vacant.insert(LaneEntry { key, partition, lane });
@@ -435,17 +442,17 @@ impl Lanes {
         }
     }
 
-    fn forget(&mut self, lane: u32) {
+    fn remove(&mut self, lane: u32) {
         let queue = &self.lanes[lane];
         let unused = queue.state == LaneState::New && queue.head == NONE;
         assert!(unused, "lane {lane} is in use: {queue:?}");
         if queue.retrying {
-            self.retry_states.forget(lane);
+            self.retry_states.remove(lane);
         }
         let key = queue.key;
         if !matches!(key, LaneId::Unkeyed(_)) {
-            let entry = self.by_key.find_entry(key.mix(queue.partition), |known| known.lane == lane);
-            entry.expect("a lane with a key is in the table until it is forgotten").remove();
+            let entry = self.by_key.find_entry(key.mix(queue.partition), |entry| entry.lane == lane);
+            entry.expect("a lane with a key is in the table until it is removed").remove();
         }
         self.orphaned -= usize::from(matches!(key, LaneId::Orphaned(_)));
         self.lanes[lane].partition = NONE;
@@ -453,11 +460,11 @@ impl Lanes {
     }
 }
 
-/// A new lane. It is built in its place: a copy of it from elsewhere is what shows in profiles.
+/// Creates a lane. It is built in its slot, because copying it there is visible in profiles.
 fn make(lanes: &mut Slab<Lane>, partition: u32, topic: u16, key: LaneId) -> u32 {
     let new =
         || Lane { partition, topic, key, head: NONE, tail: NONE, state: LaneState::New, retrying: false };
-    let index = lanes.claim(new);
+    let index = lanes.acquire(new);
     lanes[index] = new();
     index
 }
@@ -479,7 +486,7 @@ impl LaneEntry {
 }
 
 impl LaneId {
-    /// The key is a seeded hash already; partitions are spread over the table.
+    /// The key is already a seeded hash; the partition is mixed in to spread partitions over the table.
     fn mix(self, partition: u32) -> u64 {
         let key = match self {
             LaneId::Hash(hash) => hash,

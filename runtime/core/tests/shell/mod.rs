@@ -1,9 +1,9 @@
-//! The other side of the core for tests: it does what the core asks in memory and keeps a record of it.
+//! A test shell for the core: it carries out the core's actions in memory and records them.
 //!
-//! It checks on its own what holds for every shell: each place is released exactly once, nothing is dispatched from a
-//! place after that, and outputs are handed over only once.
+//! It checks the invariants of every shell: each arena slot is released exactly once, no event is dispatched from a
+//! released slot, and outputs are produced only once.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, reason = "each test file uses only some functions")]
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -15,18 +15,18 @@ use keylane_core::{
     ReadError, Reason, RebalanceId, Stall, Verdict,
 };
 
-/// Where it does not matter which rebalance it is.
+/// The rebalance request where its identity does not matter.
 pub(crate) const REQUEST: RebalanceId = RebalanceId(0);
 pub(crate) const P0: Partition = Partition { topic: 0, number: 0 };
 pub(crate) const P1: Partition = Partition { topic: 0, number: 1 };
 
-/// How much time passes from one input to the next.
+/// The time between two inputs.
 pub(crate) const STEP: Duration = Duration::from_millis(5);
 
 /// The offset that follows those of [`Shell::warm_up`].
 pub(crate) const NEXT: i64 = 60;
 
-/// A guest call as it was asked for.
+/// A dispatched guest call.
 #[derive(Clone, Debug)]
 pub(crate) struct Dispatched {
     pub(crate) id: CallId,
@@ -37,12 +37,12 @@ pub(crate) struct Dispatched {
     pub(crate) fresh: bool,
 }
 
-/// A commit as it was asked for.
+/// A commit that the core sent.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct SentCommit {
     pub(crate) id: CommitId,
     pub(crate) entries: Vec<CommitEntry>,
-    /// By entry.
+    /// One completed set per entry.
     pub(crate) sets: Vec<String>,
     pub(crate) at: Duration,
 }
@@ -52,10 +52,10 @@ pub(crate) struct Shell {
     pub(crate) uptime: Duration,
     pub(crate) wall_ms: i64,
     pub(crate) calls: Vec<Dispatched>,
-    pub(crate) commits: Vec<Asked>,
-    pub handed_over: Vec<(CallId, Vec<u32>)>,
+    pub(crate) commits: Vec<SentCommit>,
+    pub produced: Vec<(CallId, Vec<u32>)>,
     pub dropped: Vec<(CallId, Range<u32>)>,
-    pub(crate) letters: Vec<DeadLetter>,
+    pub(crate) dead_letters: Vec<DeadLetter>,
     pub(crate) stops: Vec<(Partition, i64, Reason)>,
     pub(crate) cancelled: Vec<CallId>,
     pub(crate) reads: Vec<Partition>,
@@ -69,11 +69,11 @@ pub(crate) struct Shell {
     pub(crate) stalls_ended: Vec<Partition>,
     pub(crate) drained: Option<bool>,
     pub calls_left: u32,
-    /// Names of everything that was asked for.
+    /// The names of all actions.
     pub(crate) names: Vec<String>,
-    next_place: u64,
-    /// Places that the core holds.
-    places: BTreeSet<u64>,
+    next_slot: u64,
+    /// Slots of events that the core keeps.
+    slots: BTreeSet<u64>,
 }
 
 impl Shell {
@@ -84,9 +84,9 @@ impl Shell {
             wall_ms: 0,
             calls: Vec::new(),
             commits: Vec::new(),
-            handed_over: Vec::new(),
+            produced: Vec::new(),
             dropped: Vec::new(),
-            letters: Vec::new(),
+            dead_letters: Vec::new(),
             stops: Vec::new(),
             cancelled: Vec::new(),
             reads: Vec::new(),
@@ -101,12 +101,12 @@ impl Shell {
             drained: None,
             calls_left: 0,
             names: Vec::new(),
-            next_place: 0,
-            places: BTreeSet::new(),
+            next_slot: 0,
+            slots: BTreeSet::new(),
         }
     }
 
-    /// A core that reads these partitions from offset 0, which is committed, with room for `calls` calls.
+    /// A core that reads these partitions from the committed offset 0, with capacity for `calls` calls.
     pub(crate) fn reading(config: Config, partitions: &[Partition], calls: u32) -> Self {
         let mut shell = Shell::new(config);
         shell.give(Input::WorkersFree { calls });
@@ -114,12 +114,12 @@ impl Shell {
         for &partition in partitions {
             shell.start_at(partition, 0, b"");
         }
-        assert_eq!(shell.assigned.len(), 1, "the assign was answered");
-        shell.forget();
+        assert_eq!(shell.assigned.len(), 1, "the assign must be answered");
+        shell.clear_records();
         shell
     }
 
-    /// Events that cost next to nothing are handled, and committed, until calls carry more than one: the offsets below
+    /// Handles and commits events of almost no cost until calls carry more than one: the offsets below
     /// [`NEXT`] of the partition.
     pub(crate) fn warm_up(&mut self, partition: Partition) {
         for offset in 0..NEXT {
@@ -127,10 +127,10 @@ impl Shell {
             self.end(&[]);
         }
         self.store_until(partition, NEXT);
-        self.forget();
+        self.clear_records();
     }
 
-    /// A short time passes, then this happens, and what the core asks for is done.
+    /// Lets a short time pass, gives the core an input, and carries out its actions.
     pub(crate) fn give(&mut self, input: Input<'_>) {
         self.uptime += STEP;
         self.core.handle(Now { uptime: self.uptime, wall_ms: self.wall_ms }, input);
@@ -141,7 +141,7 @@ impl Shell {
         self.core = core;
     }
 
-    /// RowWait as the core asks to, until the uptime.
+    /// Waits as the core's timeouts require, until this uptime.
     pub(crate) fn wait_until(&mut self, uptime: Duration) {
         while self.uptime < uptime {
             let next = self.core.next_timeout().unwrap_or(uptime).clamp(self.uptime, uptime);
@@ -154,8 +154,8 @@ impl Shell {
         self.wait_until(self.uptime + duration);
     }
 
-    /// Everything recorded so far is of no interest.
-    pub(crate) fn forget(&mut self) {
+    /// Discards most records so far.
+    pub(crate) fn clear_records(&mut self) {
         self.reads.clear();
         self.repositions.clear();
         self.look_ups.clear();
@@ -176,7 +176,7 @@ impl Shell {
         self.read(partition, rows, None, None);
     }
 
-    /// One read found these rows, then this end, then this error.
+    /// One read that returns these rows, then this end, then this error.
     pub(crate) fn read(
         &mut self,
         partition: Partition,
@@ -189,16 +189,16 @@ impl Shell {
         self.give(Input::Fetched { partition, rows: &rows, end, error });
     }
 
-    /// Rows with these offsets were read, all admitted in one way.
+    /// Rows with these offsets were read, all with the same admission.
     pub(crate) fn fetch_as(&mut self, partition: Partition, offsets: &[i64], admission: Admission) {
         let rows: Vec<FetchedRow> = offsets.iter().map(|&offset| self.row(offset, admission)).collect();
         self.give(Input::Fetched { partition, rows: &rows, end: None, error: None });
     }
 
     fn row(&mut self, offset: i64, admission: Admission) -> FetchedRow {
-        self.next_place += 1;
-        self.places.insert(self.next_place);
-        FetchedRow { offset, timestamp: 0, bytes: 100, arena_slot: ArenaSlot(self.next_place), admission }
+        self.next_slot += 1;
+        self.slots.insert(self.next_slot);
+        FetchedRow { offset, timestamp: 0, bytes: 100, arena_slot: ArenaSlot(self.next_slot), admission }
     }
 
     /// The oldest call ends with all its rows done.
@@ -209,7 +209,7 @@ impl Shell {
         call.id
     }
 
-    /// The oldest call ends with its first row refused by the guest.
+    /// The oldest call ends with this verdict about the first row of each lane.
     pub(crate) fn end_with(&mut self, verdict: Verdict) {
         let call = self.calls.remove(0);
         let lanes: Vec<_> = call.lanes.iter().map(|_| LaneEnd { done: 0, failure: Some(verdict) }).collect();
@@ -221,7 +221,7 @@ impl Shell {
         self.give(Input::CallEnded { call, lanes, with_outputs, took });
     }
 
-    /// The oldest call fails as a whole; nobody knows by which row.
+    /// The oldest call fails as a whole; the failing row is unknown.
     pub(crate) fn fail(&mut self, fault: Fault) -> Dispatched {
         let call = self.calls.remove(0);
         let failure = CallFailure { fault, failing_row: None, fresh: call.fresh };
@@ -229,24 +229,24 @@ impl Shell {
         call
     }
 
-    /// The brokers have the oldest dead letter.
-    pub(crate) fn bury(&mut self) -> DeadLetter {
-        let letter = self.letters.remove(0);
-        self.give(Input::DeadLetterAcked { call: letter.call, row: letter.row });
-        letter
+    /// The oldest dead letter is acknowledged.
+    pub(crate) fn ack_dead_letter(&mut self) -> DeadLetter {
+        let dead_letter = self.dead_letters.remove(0);
+        self.give(Input::DeadLetterAcked { call: dead_letter.call, row: dead_letter.row });
+        dead_letter
     }
 
-    /// RowWait until a call is out.
+    /// Waits until a call is in flight.
     pub(crate) fn wait_for_call(&mut self) -> Dispatched {
-        let patience = self.uptime + Duration::from_secs(70);
+        let deadline = self.uptime + Duration::from_secs(70);
         while self.calls.is_empty() {
-            assert!(self.uptime < patience, "no call comes");
+            assert!(self.uptime < deadline, "no call is dispatched");
             self.wait(STEP);
         }
-        self.calls.first().expect("one is out").clone()
+        self.calls.first().expect("the loop ends with a call").clone()
     }
 
-    /// Every call ends with all its rows done, until none is out.
+    /// Every call ends with all its rows done, until none is in flight.
     pub(crate) fn end_all(&mut self) {
         while !self.calls.is_empty() {
             self.end(&[]);
@@ -254,7 +254,7 @@ impl Shell {
     }
 
     /// The oldest commit is stored as a whole.
-    pub(crate) fn store(&mut self) -> Asked {
+    pub(crate) fn store(&mut self) -> SentCommit {
         let commit = self.commit();
         for entry in &commit.entries {
             self.give(Input::Committed { id: commit.id, partition: entry.partition });
@@ -262,8 +262,8 @@ impl Shell {
         commit
     }
 
-    /// Commits are stored until one has this offset for the partition. The number of commits has a limit, not only the
-    /// wait for each: a partition that does not advance is committed again every minute, for ever.
+    /// Commits are stored until one has this offset for the partition. The number of commits is limited, not only the
+    /// wait for each: a partition that does not advance is committed again every minute, forever.
     pub(crate) fn store_until(&mut self, partition: Partition, offset: i64) {
         const COMMITS_MAX: usize = 1_000;
         let mut last = None;
@@ -271,11 +271,14 @@ impl Shell {
             last = self.store().offset_of(partition).or(last);
             last == Some(offset)
         });
-        assert!(stored, "offset {offset} of {partition:?} is never committed, the last one is {last:?}");
+        assert!(
+            stored,
+            "offset {offset} of {partition:?} is not committed; the last committed offset is {last:?}"
+        );
     }
 
-    /// The oldest commit is refused as a whole.
-    pub(crate) fn refuse(&mut self, why: CommitError) -> Asked {
+    /// The oldest commit is rejected as a whole.
+    pub(crate) fn reject_commit(&mut self, why: CommitError) -> SentCommit {
         let commit = self.commit();
         for entry in &commit.entries {
             self.give(Input::CommitFailed { id: commit.id, partition: entry.partition, why });
@@ -284,23 +287,23 @@ impl Shell {
     }
 
     /// The oldest commit; waits for one.
-    pub(crate) fn commit(&mut self) -> Asked {
-        let patience = self.uptime + Duration::from_secs(70);
+    pub(crate) fn commit(&mut self) -> SentCommit {
+        let deadline = self.uptime + Duration::from_secs(70);
         while self.commits.is_empty() {
-            assert!(self.uptime < patience, "no commit comes");
+            assert!(self.uptime < deadline, "no commit is sent");
             self.wait(STEP);
         }
         self.commits.remove(0)
     }
 
-    /// How many events the core keeps.
-    pub(crate) fn kept_places(&self) -> usize {
-        self.places.len()
+    /// The number of events that the core keeps.
+    pub(crate) fn kept_slots(&self) -> usize {
+        self.slots.len()
     }
 
-    /// The call that is out longest.
+    /// The oldest call in flight.
     pub(crate) fn call(&self) -> &Dispatched {
-        self.calls.first().expect("a call is out")
+        self.calls.first().expect("a call is in flight")
     }
 
     /// The one call that was cancelled.
@@ -309,7 +312,7 @@ impl Shell {
         *self.cancelled.first().expect("counted above")
     }
 
-    pub(crate) fn saw(&self, name: &str) -> usize {
+    pub(crate) fn count(&self, name: &str) -> usize {
         self.names.iter().filter(|seen| *seen == name).count()
     }
 
@@ -325,12 +328,12 @@ impl Shell {
             Action::Reposition { partition, offset } => self.repositions.push((partition, offset)),
             Action::Reassign { partition, offset } => self.reassigned.push((partition, offset)),
             Action::Read { partition, max_events, max_bytes } => {
-                assert!(max_events > 0 && max_bytes > 0, "a permission to read nothing");
+                assert!(max_events > 0 && max_bytes > 0, "a read without events or bytes");
                 self.reads.push(partition);
             }
             Action::Dispatch(call) => {
                 for row in call.rows {
-                    assert!(self.places.contains(&row.arena_slot.0), "{row:?} was released before");
+                    assert!(self.slots.contains(&row.arena_slot.0), "{row:?} was released before");
                 }
                 let rows = call.rows.iter().map(|row| (row.partition, row.offset)).collect();
                 let (lanes, last_attempt) = (call.lanes.to_vec(), call.last_attempt);
@@ -343,21 +346,21 @@ impl Shell {
             }
             Action::ReleaseRows { slots } => {
                 for arena_slot in slots {
-                    assert!(self.places.remove(&arena_slot.0), "{arena_slot:?} was released before");
+                    assert!(self.slots.remove(&arena_slot.0), "{arena_slot:?} was released before");
                 }
             }
             Action::Produce { call, rows } => {
-                assert!(!rows.is_empty(), "nothing is handed over");
-                assert!(
-                    self.handed_over.iter().all(|(known, _)| *known != call),
-                    "{call:?} is handed over twice"
-                );
-                self.handed_over.push((call, rows.to_vec()));
+                assert!(!rows.is_empty(), "a produce request without rows");
+                assert!(self.produced.iter().all(|(known, _)| *known != call), "{call:?} is produced twice");
+                self.produced.push((call, rows.to_vec()));
             }
             Action::DropOutputs { call, first, end } => self.dropped.push((call, first..end)),
-            Action::DeadLetter(letter) => {
-                assert!(self.places.contains(&letter.event.arena_slot.0), "{letter:?} was released before");
-                self.letters.push(letter);
+            Action::DeadLetter(dead_letter) => {
+                assert!(
+                    self.slots.contains(&dead_letter.event.arena_slot.0),
+                    "{dead_letter:?} was released before"
+                );
+                self.dead_letters.push(dead_letter);
             }
             Action::StopHandler { partition, offset, reason, .. } => {
                 self.stops.push((partition, offset, reason))
@@ -368,10 +371,10 @@ impl Shell {
                     metadata.get(from..to).expect("a range of the metadata").to_owned()
                 };
                 let sets = entries.iter().map(set).collect();
-                self.commits.push(Asked { id, entries: entries.to_vec(), sets, at: self.uptime });
+                self.commits.push(SentCommit { id, entries: entries.to_vec(), sets, at: self.uptime });
             }
             Action::ReportStall(stall) => self.stalls.push(stall),
-            Action::StallEnded { partition } => self.stalls_ended.push(partition),
+            Action::StallEnded { partition, .. } => self.stalls_ended.push(partition),
             Action::Notice(notice) => self.notices.push(notice),
             Action::Drained { clean, calls_left } => {
                 self.drained = Some(clean);
@@ -387,7 +390,7 @@ impl Shell {
     }
 }
 
-impl Asked {
+impl SentCommit {
     /// The offset committed for a partition.
     pub(crate) fn offset_of(&self, partition: Partition) -> Option<i64> {
         self.entries.iter().find(|entry| entry.partition == partition).map(|entry| entry.offset)

@@ -22,7 +22,7 @@ fn chmod(path: &Path, mode: u32) {
 }
 
 #[test]
-fn a_component_is_compiled_once_and_changes_of_either_side_are_noticed() {
+fn a_component_is_compiled_once_and_a_change_of_component_or_settings_compiles_again() {
     let scratch = Scratch::new("cache-once");
     let cache = Cache::new(scratch.path().join("below/compiled"));
     let engine = testing::engine();
@@ -41,7 +41,7 @@ fn a_component_is_compiled_once_and_changes_of_either_side_are_noticed() {
 }
 
 #[test]
-fn code_is_the_same_for_a_pool_of_any_size_and_for_none() {
+fn the_cache_key_does_not_depend_on_the_instance_pool() {
     let wasm = testing::obedient();
     let here = testing::engine();
     let larger = testing::engine_of(64);
@@ -51,12 +51,12 @@ fn code_is_the_same_for_a_pool_of_any_size_and_for_none() {
 }
 
 #[test]
-fn a_file_that_is_not_what_was_written_is_replaced() {
+fn a_corrupt_or_unsafe_file_is_replaced() {
     let scratch = Scratch::new("cache-spoilt");
     let cache = Cache::new(scratch.path().join("compiled"));
     let engine = testing::engine();
     let wasm = testing::obedient();
-    let spoils: [fn(&Path); 4] = [
+    let corruptions: [fn(&Path); 4] = [
         |file| {
             let code = fs::read(file).unwrap();
             fs::write(file, &code[..code.len() / 2]).unwrap();
@@ -74,17 +74,17 @@ fn a_file_that_is_not_what_was_written_is_replaced() {
             std::os::unix::fs::symlink(elsewhere, file).unwrap();
         },
     ];
-    for spoil in spoils {
+    for corrupt in corruptions {
         load(&engine, &cache, &wasm);
         let file = files(&cache).into_iter().find(|file| file.extension().is_some_and(|e| e == EXTENSION));
-        spoil(&file.unwrap());
-        assert!(!load(&engine, &cache, &wasm), "it is compiled again");
-        assert!(load(&engine, &cache, &wasm), "and kept again");
+        corrupt(&file.unwrap());
+        assert!(!load(&engine, &cache, &wasm), "compiled again");
+        assert!(load(&engine, &cache, &wasm), "and cached again");
     }
 }
 
 #[test]
-fn code_that_carries_a_right_name_but_was_not_made_for_this_engine_is_not_run() {
+fn a_file_with_a_valid_name_but_without_valid_code_is_not_run() {
     let scratch = Scratch::new("cache-foreign");
     let cache = Cache::new(scratch.path().join("compiled"));
     let engine = testing::engine();
@@ -97,7 +97,7 @@ fn code_that_carries_a_right_name_but_was_not_made_for_this_engine_is_not_run() 
 }
 
 #[test]
-fn a_directory_that_others_may_use_is_not_used() {
+fn a_directory_with_access_for_others_is_not_used() {
     let scratch = Scratch::new("cache-open");
     let cache = Cache::new(scratch.path().join("compiled"));
     let engine = testing::engine();
@@ -107,12 +107,15 @@ fn a_directory_that_others_may_use_is_not_used() {
     assert!(!load(&engine, &cache, &wasm));
     assert_eq!(
         cache.secure(),
-        Err("others may use it (mode 755); make it with mode 0700 for this user".to_owned())
+        Err("other users have access (mode 755); create it with mode 0700 for this user".to_owned())
     );
     chmod(&cache.directory, 0o700);
     assert!(load(&engine, &cache, &wasm));
 
     let file = scratch.path().join("file");
     fs::write(&file, "").unwrap();
-    assert!(!load(&engine, &Cache::new(file), &wasm), "what is no directory only costs the time");
+    assert!(
+        !load(&engine, &Cache::new(file), &wasm),
+        "a path that is not a directory only disables the cache"
+    );
 }

@@ -1,7 +1,7 @@
-//! Both sides of the process that compiles.
+//! The process that compiles: the parent's side and the child's side.
 //!
-//! Its standard streams are files in memory: the component, the code, and what it says. So neither side ever waits
-//! for the other to read, and the parent has one thing to do: wait for the end, or make it.
+//! Its standard streams are files in memory: the component, the code, and its messages. So neither side ever waits
+//! for the other to read, and the parent only waits for the child to exit, or kills it.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -18,19 +18,19 @@ use super::code::{Code, memory_file};
 use super::limits::Limits;
 use super::verdict::{CompileFailure, verdict};
 
-/// How often the parent looks whether the child has ended.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often the parent checks whether the child has exited.
+const POLL: Duration = Duration::from_millis(5);
 
-/// Compiling that takes longer is said.
-const QUIET: Duration = Duration::from_secs(2);
+/// Compiling that takes longer is logged.
+const LOG_AFTER: Duration = Duration::from_secs(2);
 
-/// More threads than this would fill the child's address space with their stacks and heaps.
+/// More threads would fill the child's address space with their stacks and heaps.
 const THREADS_MAX: usize = 4;
 
-/// What is kept of its words.
-const WORDS_MAX: u64 = 2 << 10;
+/// The most bytes that are kept of its messages.
+const STDERR_MAX: u64 = 2 << 10;
 
-/// The parent's side: gives `wasm` to a child and takes what comes of it.
+/// The parent's side: passes `wasm` to a child and returns the result.
 pub(super) fn compile(
     program: &Path,
     limits: &Limits,
@@ -43,7 +43,7 @@ pub(super) fn compile(
         if stop.load(Ordering::Acquire) {
             return Err(CompileFailure::Stopped);
         }
-        verdict(ended.status, &ended.words, limits)?;
+        verdict(ended.status, &ended.stderr, limits)?;
         Code::seal(ended.code).map_err(lost)
     });
     compiled.map_err(|fault| {
@@ -57,12 +57,12 @@ pub(super) fn compile(
     })
 }
 
-/// A child that has ended.
+/// A child that has exited.
 struct Ended {
-    /// `None`: it was ended, because its time was over.
+    /// `None`: it was killed, because it exceeded its time or was stopped.
     status: Option<ExitStatus>,
     code: File,
-    words: String,
+    stderr: String,
 }
 
 fn run(program: &Path, limits: &Limits, stop: &AtomicBool, name: &str, wasm: &[u8]) -> io::Result<Ended> {
@@ -70,63 +70,63 @@ fn run(program: &Path, limits: &Limits, stop: &AtomicBool, name: &str, wasm: &[u
     input.write_all(wasm)?;
     input.rewind()?;
     let code = memory_file("code")?;
-    let mut words = memory_file("words")?;
+    let mut stderr = memory_file("stderr")?;
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(THREADS_MAX));
     let child = Command::new(program)
         .arg(COMMAND)
         .args(["--address-space", &limits.address_space.to_string()])
         .args(["--cpu-seconds", &limits.cpu_seconds.to_string()])
-        // What it says is the reason why there is no code, and nothing else.
+        // Its messages must be the reason why there is no code, and nothing else.
         .args(["--log", "off"])
-        // It needs nothing from it, and secrets are passed in it.
+        // It needs no variable, and the environment may contain secrets.
         .env_clear()
         .env("RAYON_NUM_THREADS", threads.to_string())
-        // Its allocator would begin with a GiB of addresses, half of what it may have.
+        // Its allocator would begin by reserving 1 GiB of addresses, half of the limit.
         .env("MIMALLOC_ARENA_RESERVE", "32MiB")
-        // An interrupt from a terminal is for the parent, which decides what becomes of its children.
+        // An interrupt from a terminal is for the parent, which ends its children.
         .process_group(0)
         .stdin(input)
         .stdout(code.try_clone()?)
-        .stderr(words.try_clone()?)
+        .stderr(stderr.try_clone()?)
         .spawn()?;
     let status = wait(child, limits.wall, stop, name)?;
-    let mut said = Vec::new();
-    words.rewind()?;
-    words.take(WORDS_MAX).read_to_end(&mut said)?;
-    Ok(Ended { status, code, words: String::from_utf8_lossy(&said).trim().to_owned() })
+    let mut messages = Vec::new();
+    stderr.rewind()?;
+    stderr.take(STDERR_MAX).read_to_end(&mut messages)?;
+    Ok(Ended { status, code, stderr: String::from_utf8_lossy(&messages).trim().to_owned() })
 }
 
-/// Counts looks and not the clock: a parent that was stopped for a while charges the child nothing for it.
+/// Counts polls instead of reading the clock, so that a parent that was stopped for a while does not charge its child.
 fn wait(mut child: Child, limit: Duration, stop: &AtomicBool, name: &str) -> io::Result<Option<ExitStatus>> {
-    let looks = |time: Duration| time.as_millis() / LOOK.as_millis();
-    for look in 0..looks(limit) {
+    let polls = |time: Duration| time.as_millis() / POLL.as_millis();
+    for poll in 0..polls(limit) {
         if let Some(status) = child.try_wait()? {
-            if look >= looks(QUIET) {
-                let seconds = look * LOOK.as_millis() / 1000;
-                tracing::info!(component = name, seconds, "compiled");
+            if poll >= polls(LOG_AFTER) {
+                let seconds = poll * POLL.as_millis() / 1000;
+                tracing::info!(component = name, seconds, "component compiled");
             }
             return Ok(Some(status));
         }
         if stop.load(Ordering::Acquire) {
             break;
         }
-        if look == looks(QUIET) {
-            tracing::info!(component = name, "compiling");
+        if poll == polls(LOG_AFTER) {
+            tracing::info!(component = name, "compiling component");
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL);
     }
     child.kill()?;
     child.wait()?;
     Ok(None)
 }
 
-/// The child's side, its whole life: takes the limits upon itself, then compiles what is on standard input and
-/// writes the code to standard output. `Err` inside: why the compiler does not take the component. When a limit is
-/// hit the process ends.
+/// The child's side: applies the limits to this process, then compiles the component on standard input and
+/// writes the code to standard output. The inner `Err` is why the compiler rejects the component. When a limit is
+/// hit the process dies.
 ///
 /// # Errors
 ///
-/// It can't do its work, whatever the component is.
+/// The process can't do its work, whatever the component is.
 pub fn compile_for_parent(limits: &Limits) -> io::Result<Result<(), String>> {
     limits.apply()?;
     let mut wasm = Vec::new();
@@ -135,7 +135,7 @@ pub fn compile_for_parent(limits: &Limits) -> io::Result<Result<(), String>> {
         Ok(code) => {
             let mut out = io::stdout().lock();
             out.write_all(&code)?;
-            // Not left to the end of the process, which hears of no error.
+            // Flushed here, because a flush at the end of the process reports no error.
             out.flush()?;
             Ok(Ok(()))
         }
@@ -143,11 +143,11 @@ pub fn compile_for_parent(limits: &Limits) -> io::Result<Result<(), String>> {
     }
 }
 
-/// The code of a component, made in this process.
+/// Compiles a component in this process.
 pub(super) fn compile_here(wasm: &[u8]) -> Result<Vec<u8>, String> {
     let engine = engine::for_compiling().map_err(|error| error.to_string())?;
     engine.precompile_component(wasm).map_err(|error| match error.downcast_ref::<wasmtime::OutOfMemory>() {
-        // As if the system's allocator had failed elsewhere in the compiler: one end for one cause.
+        // Abort as if the system's allocator had failed elsewhere in the compiler: one exit status for one cause.
         Some(_) => std::alloc::handle_alloc_error(std::alloc::Layout::new::<u8>()),
         None => format!("{error:#}"),
     })

@@ -1,4 +1,4 @@
-//! What compiling one component may take.
+//! Limits of compiling one component.
 
 use std::fmt;
 use std::io;
@@ -9,21 +9,21 @@ use rustix::process::{
     set_parent_process_death_signal, setrlimit,
 };
 
-/// Code of one component. The largest guests that people write (a JavaScript engine) have 37 MB.
+/// Machine code of one component. The largest guests in use (a JavaScript engine) have 37 MB.
 const CODE_MAX: u64 = 512 << 20;
 
-/// The kernel kills at the hard limit. A little later, so that the signal at the soft one, which tells the reason,
-/// comes first.
+/// The kernel kills at the hard limit. It is a little later than the soft limit, whose signal names the cause and must
+/// come first.
 const CPU_GRACE: u64 = 2;
 
-/// What compiling one component may take.
+/// Limits of compiling one component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Everything that the process maps, in bytes: its program and the stacks of its threads count too.
+    /// Everything that the process maps, in bytes, including its program and the stacks of its threads.
     pub address_space: u64,
-    /// Time on processors, over all its threads, in whole seconds.
+    /// Processor time over all its threads, in whole seconds.
     pub cpu_seconds: u64,
-    /// Time from its start to its end.
+    /// Real time from start to end.
     pub wall: Duration,
 }
 
@@ -37,13 +37,13 @@ impl Default for Limits {
 /// The limit that a component hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// Address space in bytes.
+    /// Address space, in bytes.
     Memory(u64),
-    /// Seconds on processors.
+    /// Processor time, in seconds.
     Cpu(u64),
-    /// Time from start to end.
+    /// Real time from start to end.
     Wall(Duration),
-    /// Bytes of machine code.
+    /// Machine code, in bytes.
     Code(u64),
 }
 
@@ -63,23 +63,23 @@ impl fmt::Display for Limit {
 }
 
 impl Limits {
-    /// Puts this process under the limits, for good. The time from start to end is watched by its parent.
+    /// Applies the limits to this process permanently. The parent enforces `wall`.
     pub(super) fn apply(&self) -> io::Result<()> {
-        // Whoever waits for the result may be killed.
+        // The parent may be killed; the child must end with it.
         set_parent_process_death_signal(Some(Signal::KILL))?;
         limit(Resource::As, self.address_space, 0)?;
         limit(Resource::Cpu, self.cpu_seconds, CPU_GRACE)?;
         limit(Resource::Fsize, CODE_MAX, 0)?;
-        // An abort is an answer here, not something to look into: neither a file nor a collector gets a core.
+        // An abort is an expected result here: neither a file nor a collector gets a core dump.
         limit(Resource::Core, 0, 0)?;
         set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
         Ok(())
     }
 }
 
-/// What an operator has limited more stays so.
+/// Lower limits that an operator has set remain.
 fn limit(resource: Resource, soft: u64, grace: u64) -> io::Result<()> {
-    let lowest = |wanted: u64, set: Option<u64>| Some(set.map_or(wanted, |set| set.min(wanted)));
+    let lowest = |new: u64, set: Option<u64>| Some(set.map_or(new, |set| set.min(new)));
     let set = getrlimit(resource);
     let new = Rlimit {
         current: lowest(soft, set.current),

@@ -1,4 +1,4 @@
-//! What the end of a child means.
+//! Interprets how a child ended.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
@@ -7,48 +7,48 @@ use rustix::process::Signal;
 
 use super::limits::{Limit, Limits};
 
-/// What stands in the last words when there is no memory: those of Rust's standard library, and of the compiler where it
-/// asked for memory in a way that can fail.
+/// Messages that report a lack of memory: the one of Rust's standard library, and the one of the compiler where it
+/// allocates fallibly.
 const NO_MEMORY: [&str; 2] = ["memory allocation of ", "out of memory"];
 
 /// Why there is no code.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CompileFailure {
-    /// The compiler does not want the component, and says why.
+    /// The compiler rejects the component, with the reason.
     Refused(String),
-    /// The component takes more than it is given.
+    /// The component exceeds a limit.
     Limit(Limit),
-    /// Nobody wants the code any more.
+    /// The compiler was stopped.
     Stopped,
-    /// The child did not do its work. What became of it.
+    /// The child failed for a reason other than the component. How it ended.
     Lost(String),
 }
 
-/// `status`: `None`, it had to be ended. `words`: what it said.
+/// `status`: `None` if the child was killed by its parent. `stderr`: its messages.
 pub(super) fn verdict(
     status: Option<ExitStatus>,
-    words: &str,
+    stderr: &str,
     limits: &Limits,
 ) -> Result<(), CompileFailure> {
     let Some(status) = status else { return Err(CompileFailure::Limit(Limit::Wall(limits.wall))) };
-    let said = if words.is_empty() { String::new() } else { format!(": {words}") };
+    let messages = if stderr.is_empty() { String::new() } else { format!(": {stderr}") };
     if let Some(signal) = status.signal() {
         return Err(match signal {
             _ if signal == Signal::XCPU.as_raw() => CompileFailure::Limit(Limit::Cpu(limits.cpu_seconds)),
             _ if signal == Signal::XFSZ.as_raw() => CompileFailure::Limit(Limit::CODE),
-            _ if signal == Signal::ABORT.as_raw() && NO_MEMORY.iter().any(|no| words.contains(no)) => {
+            _ if signal == Signal::ABORT.as_raw() && NO_MEMORY.iter().any(|no| stderr.contains(no)) => {
                 CompileFailure::Limit(Limit::Memory(limits.address_space))
             }
             _ if signal == Signal::KILL.as_raw() => {
-                CompileFailure::Lost("was killed, as the system does when memory runs out".to_owned())
+                CompileFailure::Lost("was killed, as the system does when it runs out of memory".to_owned())
             }
-            _ => CompileFailure::Lost(format!("ended with signal {signal}{said}")),
+            _ => CompileFailure::Lost(format!("ended with signal {signal}{messages}")),
         });
     }
     match status.code() {
         Some(0) => Ok(()),
-        Some(1) => Err(CompileFailure::Refused(words.to_owned())),
-        _ => Err(CompileFailure::Lost(format!("ended with {status}{said}"))),
+        Some(1) => Err(CompileFailure::Refused(stderr.to_owned())),
+        _ => Err(CompileFailure::Lost(format!("ended with {status}{messages}"))),
     }
 }
 
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_end_has_its_meaning() {
+    fn each_exit_status_is_interpreted() {
         let limits = Limits::default();
         let ended = |raw: i32| Some(ExitStatus::from_raw(raw));
         let exited = |code: i32| ended(code << 8);
@@ -81,11 +81,15 @@ mod tests {
                 limit(Limit::Memory(2 << 30)),
             ),
             (ended(Signal::ABORT.as_raw()), "panicked", lost("ended with signal 6: panicked")),
-            (ended(Signal::KILL.as_raw()), "", lost("was killed, as the system does when memory runs out")),
+            (
+                ended(Signal::KILL.as_raw()),
+                "",
+                lost("was killed, as the system does when it runs out of memory"),
+            ),
             (ended(Signal::TERM.as_raw()), "", lost("ended with signal 15")),
         ];
-        for (status, words, meaning) in cases {
-            assert_eq!(verdict(status, words, &limits), meaning, "{status:?}");
+        for (status, stderr, meaning) in cases {
+            assert_eq!(verdict(status, stderr, &limits), meaning, "{status:?}");
         }
     }
 }

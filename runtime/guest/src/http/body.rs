@@ -1,4 +1,4 @@
-//! The body of a response on its way to a guest.
+//! The body of a response, as a guest reads it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,16 +11,16 @@ use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::errors;
 
-/// As the guest reads it. `between_bytes`: how long it may wait for the next piece.
+/// Wraps the body of a response. `between_bytes`: how long the guest may wait for the next piece.
 pub(super) fn of(incoming: Incoming, between_bytes: Option<Duration>) -> WasiBody {
-    WasiBody::new(ResponseBody { incoming, between_bytes, patience: None })
+    WasiBody::new(ResponseBody { incoming, between_bytes, timeout: None })
 }
 
 struct ResponseBody {
     incoming: Incoming,
     between_bytes: Option<Duration>,
-    /// There while the guest waits.
-    patience: Option<Pin<Box<Sleep>>>,
+    /// Set while the guest waits.
+    timeout: Option<Pin<Box<Sleep>>>,
 }
 
 impl Body for ResponseBody {
@@ -32,13 +32,13 @@ impl Body for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(context) {
-            self.patience = None;
+            self.timeout = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| errors::of(&error))));
         }
         let Some(limit) = self.between_bytes else { return Poll::Pending };
         #[expect(clippy::disallowed_methods, reason = "the guest's own timer, on the runtime of its worker")]
-        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        patience.as_mut().poll(context).map(|()| Some(Err(Error::ConnectionReadTimeout)))
+        let timeout = self.timeout.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        timeout.as_mut().poll(context).map(|()| Some(Err(Error::ConnectionReadTimeout)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The connections of all handlers, and the thread that they live on.
+//! The connections of all handlers, and their thread.
 
 use std::fmt;
 use std::future::Future;
@@ -18,53 +18,53 @@ use super::connect::{CONNECT_TIMEOUT, Connector, OPENED};
 use super::outgoing::{self, Again, Outgoing};
 use super::{body, errors};
 
-/// Connections that wait for the next request, per host.
+/// Idle connections per host.
 const IDLE_CONNECTIONS_MAX: usize = 256;
 
-/// Shorter than the 60 s after which common servers and load balancers close theirs.
+/// Shorter than the 60 s after which common servers and load balancers close idle connections.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// Names that are looked up at once: the system's resolver blocks a thread for each.
+/// Concurrent name lookups: the system's resolver blocks a thread for each.
 const LOOKUPS_MAX: usize = 16;
 
-/// What one connection buffers of a response that its guest does not read.
+/// How much of a response one connection buffers while its guest does not read.
 const READ_BUFFER_MAX: usize = 256 << 10;
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpClientError {
-    /// Its thread did not start.
-    #[error("no thread for HTTP requests: {0}")]
+    /// Its thread can't be started.
+    #[error("can't start the thread for HTTP requests: {0}")]
     Thread(std::io::Error),
-    /// TLS does not start.
-    #[error("no TLS for HTTP requests: {reason}")]
+    /// TLS can't be initialised.
+    #[error("can't initialise TLS for HTTP requests: {reason}")]
     Tls {
-        /// What it said.
+        /// The error message.
         reason: String,
     },
 }
 
-/// One per process, and none if no handler may use HTTP.
+/// The HTTP client: one per process, and none if no handler may use HTTP.
 ///
-/// Connections outlive calls and serve the guests of every worker, so they have a thread of their own: on a
-/// worker's they would stand still whenever a guest computes there.
+/// Connections outlive calls and serve the guests of every worker, so they have their own thread: on a
+/// worker's thread they would stall whenever a guest computes there.
 pub struct HttpClient {
     clients: Clients,
-    /// Gone while it is dropped.
+    /// `None` only while the client is dropped.
     runtime: Option<Runtime>,
 }
 
-/// Both open connections alike.
+/// The two clients, which open connections in the same way.
 #[derive(Clone)]
 struct Clients {
-    /// Keeps connections for the next request.
+    /// Keeps connections for later requests.
     keeping: Client<Connector, Outgoing>,
-    /// Opens one for each request: for what a kept connection did not answer.
+    /// Opens a new connection for each request: for requests that a kept connection did not answer.
     fresh: Client<Connector, Outgoing>,
 }
 
 impl HttpClient {
-    /// Starts the thread. Connections are opened when they are needed.
+    /// Starts the thread. Connections are opened on demand.
     pub fn start() -> Result<HttpClient, HttpClientError> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -81,9 +81,9 @@ impl HttpClient {
                 .pool_idle_timeout(IDLE_MAX)
                 .pool_max_idle_per_host(kept)
                 .http1_max_buf_size(READ_BUFFER_MAX)
-                // Only such that a kept connection refused before it took anything of them.
+                // Retries only requests of which a closing connection has sent nothing.
                 .retry_canceled_requests(true)
-                // It is there: guests can't set it, the host's side of `wasi:http` does.
+                // Guests can't set the `host` header; the host's side of `wasi:http` has set it.
                 .set_host(false)
                 .build(connector.clone())
         };
@@ -91,26 +91,26 @@ impl HttpClient {
         Ok(HttpClient { clients, runtime: Some(runtime) })
     }
 
-    /// Sends a request. Dropping the future, or later the body, gives the request up.
+    /// Sends a request. Dropping the future, or later the body, aborts the request.
     pub(super) fn send(
         &self,
         request: Request<WasiBody>,
         options: RequestOptions,
     ) -> impl Future<Output = Result<Response<WasiBody>, Error>> + Send + use<> {
-        let runtime = self.runtime.as_ref().expect("it is taken only when the client is dropped");
+        let runtime = self.runtime.as_ref().expect("the runtime is taken only when the client is dropped");
         let answered = answer(self.clients.clone(), request, options);
-        let mut asking = AbortOnDropJoinHandle::from(runtime.spawn(answered));
+        let mut sending = AbortOnDropJoinHandle::from(runtime.spawn(answered));
         async move {
-            // A task that is gone without an answer: the process ends, and the client with it.
-            let ended = |_| Error::InternalError(Some("the request was given up".to_owned()));
-            let response = (&mut *asking).await.map_err(ended)??;
+            // The task ends without an answer only if the process ends, and the client with it.
+            let ended = |_| Error::InternalError(Some("request aborted".to_owned()));
+            let response = (&mut *sending).await.map_err(ended)??;
             Ok(response.map(|incoming| body::of(incoming, options.between_bytes_timeout)))
         }
     }
 }
 
-/// Services close connections that nobody uses, and a request may meet that: a kept connection ends without an answer. If
-/// to send the request twice is to send it once, it goes out again, over a new connection.
+/// Services close idle connections, and a request may be sent on one that is just being closed: it ends without an
+/// answer. If the request is idempotent it is then sent again, over a new connection.
 async fn answer(
     clients: Clients,
     request: Request<WasiBody>,
@@ -118,26 +118,26 @@ async fn answer(
 ) -> Result<Response<Incoming>, Error> {
     let (request, again) = outgoing::prepare(request);
     let opened = Arc::new(AtomicBool::new(false));
-    let asked = OPENED.scope(Arc::clone(&opened), head(clients.keeping.request(request), options)).await;
-    let ended = matches!(asked, Err(Error::HttpResponseIncomplete | Error::ConnectionTerminated));
+    let answered = OPENED.scope(Arc::clone(&opened), head(clients.keeping.request(request), options)).await;
+    let ended = matches!(answered, Err(Error::HttpResponseIncomplete | Error::ConnectionTerminated));
     if ended
         && !opened.load(Ordering::Relaxed)
         && let Some(request) = again.and_then(Again::request)
     {
         return head(clients.fresh.request(request), options).await;
     }
-    asked
+    answered
 }
 
-/// Waits for the head of the response. The time for the first byte counts from the connection on; where
-/// that was opened for this request, its own time is added.
-async fn head(asked: legacy::ResponseFuture, options: RequestOptions) -> Result<Response<Incoming>, Error> {
-    let asked = CONNECT_TIMEOUT.scope(options.connect_timeout, asked);
+/// Waits for the head of the response. The timeout of the first byte starts with the connection; the connect
+/// timeout is added, because the connection may have to be opened for this request.
+async fn head(request: legacy::ResponseFuture, options: RequestOptions) -> Result<Response<Incoming>, Error> {
+    let request = CONNECT_TIMEOUT.scope(options.connect_timeout, request);
     let answered = match options.first_byte_timeout {
-        None => asked.await,
+        None => request.await,
         Some(limit) => {
             let limit = limit.saturating_add(options.connect_timeout.unwrap_or_default());
-            tokio::time::timeout(limit, asked).await.map_err(|_| Error::HttpResponseTimeout)?
+            tokio::time::timeout(limit, request).await.map_err(|_| Error::HttpResponseTimeout)?
         }
     };
     answered.map_err(|error| errors::of(&error))
@@ -146,7 +146,7 @@ async fn head(asked: legacy::ResponseFuture, options: RequestOptions) -> Result<
 impl Drop for HttpClient {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Without waiting: a name that is being looked up can't be hurried, and nobody waits for it.
+            // In the background: a running name lookup can't be aborted, and nothing needs its result.
             runtime.shutdown_background();
         }
     }

@@ -1,4 +1,4 @@
-//! Opens connections: plain ones, and such with TLS.
+//! Opens connections, with and without TLS.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,25 +16,25 @@ use tower_service::Service;
 
 use super::client::HttpClientError;
 
-/// For a connection that nobody waits for any more. A call's own deadline is usually shorter.
+/// Limit for connections that no request waits for any more. A call's own deadline is usually shorter.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
 
-/// After so long without traffic the system asks whether the other side is still there.
+/// After this time without traffic the system probes the other side.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 tokio::task_local! {
-    /// What the request that needs a new connection allows for it.
+    /// The connect timeout of the request that needs a new connection.
     pub(super) static CONNECT_TIMEOUT: Option<Duration>;
     /// Set when a connection is opened for the request.
     pub(super) static OPENED: Arc<AtomicBool>;
 }
 
-/// A guest's `connect-timeout` was over.
+/// A guest's `connect-timeout` was exceeded.
 #[derive(Debug, thiserror::Error)]
-#[error("no connection in time")]
-pub(super) struct TookTooLong;
+#[error("connect timeout exceeded")]
+pub(super) struct ConnectTimedOut;
 
-/// Opens connections within the time of the request that asks for them.
+/// Opens connections within the connect timeout of the request that needs them.
 #[derive(Clone)]
 pub(super) struct Connector {
     inner: HttpsConnector<HttpConnector>,
@@ -44,7 +44,7 @@ impl Connector {
     pub(super) fn new() -> Result<Connector, HttpClientError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false); // the same connector carries https
-        tcp.set_nodelay(true); // a request is written in one go; what waits for more would only be late
+        tcp.set_nodelay(true); // a request is written at once; waiting for more data would only delay it
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
         tcp.set_connect_timeout(Some(CONNECT_MAX));
         let provider = Arc::new(ring::default_provider());
@@ -53,7 +53,7 @@ impl Connector {
             .map_err(|error| HttpClientError::Tls { reason: error.to_string() })?
             .with_root_certificates(trusted())
             .with_no_client_auth();
-        // HTTP/1.1 only: every service speaks it, and one slow answer never holds up another.
+        // HTTP/1.1 only: every service supports it, and a slow answer never blocks another.
         let inner = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
@@ -63,7 +63,7 @@ impl Connector {
     }
 }
 
-/// The certificates that the system trusts. Without any, only `https` fails: a handler may need none.
+/// The certificates that the system trusts. Without any, only `https` fails, which a handler may not need.
 fn trusted() -> RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
@@ -72,8 +72,8 @@ fn trusted() -> RootCertStore {
         let reasons: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
         tracing::warn!(
             reasons = reasons.join("; "),
-            "no trusted certificates are on this machine: https requests of handlers will fail; install \
-             the package `ca-certificates`, or name a file of certificates with SSL_CERT_FILE"
+            remedy = "install the package `ca-certificates`, or set SSL_CERT_FILE to a file of certificates",
+            "no trusted certificates found, https requests of handlers will fail"
         );
     }
     roots
@@ -93,13 +93,13 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Connecting {
-        // Asked now: a connection that its request no longer needs is finished by a task of its own.
+        // Read now: a connection that its request no longer needs is finished by a separate task.
         let limit = CONNECT_TIMEOUT.try_get().ok().flatten();
-        let _nobody_asks = OPENED.try_with(|opened| opened.store(true, Ordering::Relaxed));
+        let _no_request = OPENED.try_with(|opened| opened.store(true, Ordering::Relaxed));
         let connecting = self.inner.call(uri);
         Box::pin(async move {
             match limit {
-                Some(limit) => tokio::time::timeout(limit, connecting).await.map_err(|_| TookTooLong)?,
+                Some(limit) => tokio::time::timeout(limit, connecting).await.map_err(|_| ConnectTimedOut)?,
                 None => connecting.await,
             }
         })

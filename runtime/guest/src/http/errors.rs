@@ -1,4 +1,4 @@
-//! What went wrong, in the words of `wasi:http`. A guest's request that fails is the guest's to judge.
+//! Maps errors to those of `wasi:http`. A failed request is for the guest to handle.
 
 use std::error::Error as StdError;
 use std::io;
@@ -7,21 +7,21 @@ use hyper_util::client::legacy;
 use rustls::AlertDescription;
 use wasmtime_wasi_http::Error;
 
-use super::connect::TookTooLong;
+use super::connect::ConnectTimedOut;
 
-/// The most telling cause of an error of the client or of a body.
+/// The most specific cause of an error of the client or of a body.
 pub(super) fn of(error: &(dyn StdError + 'static)) -> Error {
     let mut chain = causes(error);
     let connecting = error.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect);
-    chain.reverse(); // the innermost knows best
+    chain.reverse(); // the innermost cause is the most specific
     let innermost = chain.first().map(ToString::to_string);
     tracing::debug!(%error, cause = innermost, "HTTP request failed");
     let known = chain.into_iter().find_map(known);
     known.unwrap_or(if connecting { Error::DestinationUnavailable } else { Error::ConnectionTerminated })
 }
 
-/// An error and what caused it, outermost first. An I/O error that only wraps another hides it from
-/// `source`.
+/// An error and its causes, outermost first. `source` of an I/O error that only wraps another one skips the
+/// wrapped error.
 fn causes<'e>(error: &'e (dyn StdError + 'static)) -> Vec<&'e (dyn StdError + 'static)> {
     let mut causes = Vec::new();
     let mut next = Some(error);
@@ -34,7 +34,7 @@ fn causes<'e>(error: &'e (dyn StdError + 'static)) -> Vec<&'e (dyn StdError + 's
 }
 
 fn known(cause: &(dyn StdError + 'static)) -> Option<Error> {
-    if cause.is::<TookTooLong>() {
+    if cause.is::<ConnectTimedOut>() {
         return Some(Error::ConnectionTimeout);
     }
     if let Some(error) = cause.downcast_ref::<rustls::Error>() {
@@ -50,7 +50,7 @@ fn known(cause: &(dyn StdError + 'static)) -> Option<Error> {
     if let Some(error) = cause.downcast_ref::<io::Error>() {
         return input_output(error.kind());
     }
-    // The type is private to the client.
+    // The error's type is private to the client.
     (cause.to_string() == "dns error").then(|| Error::DnsError { rcode: None, info_code: None })
 }
 
@@ -68,7 +68,7 @@ fn name(alert: AlertDescription) -> Option<String> {
     alert.as_str().map(str::to_owned)
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's list has no end")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's list is open")]
 fn input_output(kind: io::ErrorKind) -> Option<Error> {
     match kind {
         io::ErrorKind::ConnectionRefused => Some(Error::ConnectionRefused),

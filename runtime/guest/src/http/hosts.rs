@@ -1,21 +1,21 @@
-//! Which hosts a request may go to.
+//! The hosts to which requests may be sent.
 
 use hyper::Uri;
 use hyper::http::uri::Scheme;
 
-/// Where requests may go: a host, or everything below a domain.
+/// A permitted destination: a host, or all subdomains of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedHost {
-    /// Its name or address, in lower case; IPv6 in brackets.
+    /// The name or address, in lower case; IPv6 in brackets.
     pub name: String,
-    /// Not the name itself is meant, but everything below it.
+    /// All subdomains of the name are meant, but not the name itself.
     pub subdomains: bool,
     /// `None`: the port of the request's scheme.
     pub port: Option<u16>,
 }
 
 impl AllowedHost {
-    /// Names are compared as they are written: what they resolve to is for those who run the name server.
+    /// Names are compared as written: what they resolve to is decided by the operators of the name server.
     pub(super) fn allows(&self, uri: &Uri) -> bool {
         let Some((name, port)) = of(uri) else { return false };
         let same_host = if self.subdomains {
@@ -27,7 +27,7 @@ impl AllowedHost {
     }
 }
 
-/// Host and port that a request goes to. They are read as the client reads them.
+/// Host and port of a request, parsed as the client parses them.
 pub(super) fn of(uri: &Uri) -> Option<(String, u16)> {
     Some((uri.host()?.to_ascii_lowercase(), uri.port_u16().or_else(|| default_port(uri))?))
 }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_goes_to_listed_hosts_only() {
+    fn requests_are_allowed_to_listed_hosts_only() {
         let host = |name: &str, subdomains, port| AllowedHost { name: name.to_owned(), subdomains, port };
         let api = host("api.example.com", false, None);
         let on_port = host("api.example.com", false, Some(8080));

@@ -1,11 +1,11 @@
 //! HTTP requests of guests: to granted hosts only, over connections that all handlers share.
 //!
-//! [`hosts`] decides where a request may go. [`client`] has the connections and the thread that they live
-//! on, [`connect`] opens them, [`outgoing`] is a request's body, which may be sent once more, [`body`] hands on
-//! what comes back, and [`errors`] says what went wrong in the words of `wasi:http`.
+//! [`hosts`] decides where a request may go. [`client`] has the connections and their thread,
+//! [`connect`] opens them, [`outgoing`] is a request's body, which may be sent again, [`body`] passes on
+//! the response, and [`errors`] maps errors to those of `wasi:http`.
 //!
-//! A request belongs to its call: when the store is dropped, at a deadline or a cancel, the request is given
-//! up and its connection closed.
+//! A request belongs to its call: when the store is dropped, at a deadline or a cancel, the request is aborted
+//! and its connection closed.
 
 mod body;
 mod client;
@@ -24,7 +24,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpH
 pub use client::{HttpClient, HttpClientError};
 pub use hosts::AllowedHost;
 
-/// Hosts that one handler's log names as denied; a guest that asks for more is not worth more lines.
+/// Denied hosts that are logged per handler; more lines are not worth it.
 const WARNINGS_MAX: usize = 32;
 
 /// Where one handler may send requests.
@@ -32,7 +32,7 @@ pub struct HttpGrant {
     handler: String,
     hosts: Vec<AllowedHost>,
     client: Arc<HttpClient>,
-    /// Denied before, and said so.
+    /// Denied hosts that were logged.
     denied: Mutex<BTreeSet<String>>,
 }
 
@@ -46,7 +46,7 @@ impl HttpGrant {
         self.hosts.iter().any(|host| host.allows(uri))
     }
 
-    /// Says once for each host that it is not granted.
+    /// Logs once for each host that it is not granted.
     fn warn(&self, uri: &Uri) {
         let host = hosts::of(uri).map_or_else(|| "none".to_owned(), |(name, port)| format!("{name}:{port}"));
         let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,7 +54,8 @@ impl HttpGrant {
             tracing::warn!(
                 handler = self.handler,
                 host,
-                "HTTP request denied: the host is not in the handler's `grants.http`"
+                remedy = "add the host to the handler's `grants.http`",
+                "HTTP request denied"
             );
         }
     }
@@ -66,7 +67,7 @@ impl fmt::Debug for HttpGrant {
     }
 }
 
-/// What an instance has for HTTP.
+/// The HTTP state of an instance.
 pub(super) struct InstanceHttp {
     pub(super) context: WasiHttpCtx,
     pub(super) hooks: Hooks,
@@ -80,13 +81,13 @@ impl InstanceHttp {
     }
 }
 
-/// Headers of one request or response, as they lie in memory.
+/// Headers of one request or response, by their size in memory.
 const HEADER_BYTES_MAX: usize = 128 << 10;
 
-/// A guest's body is taken over in one piece of at most this size, and no more than one piece waits.
+/// A guest's body is read in pieces of at most this size, and no more than one piece is buffered.
 const BODY_PIECE_MAX: usize = 64 << 10;
 
-/// Decides about requests.
+/// Allows or denies requests.
 pub(super) struct Hooks {
     grant: Option<Arc<HttpGrant>>,
 }
@@ -104,7 +105,7 @@ impl WasiHttpHooks for Hooks {
             Some(grant) if grant.allows(request.uri()) => {
                 let response = grant.client.send(request, options.unwrap_or_default());
                 Box::new(async move {
-                    // The connection is driven by the client: there is nothing left to do beside the body.
+                    // The client drives the connection: there is nothing left to do besides the body.
                     let done: Box<dyn Future<Output = _> + Send> = Box::new(std::future::ready(Ok(())));
                     Ok((response.await?, done))
                 })

@@ -1,4 +1,4 @@
-//! The body of a request on its way to a service: kept while it is small, so that the request can be sent once more.
+//! The body of a request, kept while it is small, so that the request can be sent again.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -11,22 +11,22 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-/// A larger body is sent once.
+/// A larger body is not kept, so its request is sent once.
 const KEPT_MAX: usize = 64 << 10;
 
 /// A body as it is sent.
 pub(super) enum Outgoing {
-    /// For the first time.
+    /// The first time.
     First {
         body: WasiBody,
-        /// There if the request may be sent again.
+        /// Set if the request may be sent again.
         kept: Option<Kept>,
     },
-    /// Once more.
+    /// Again, from the kept pieces.
     Again(VecDeque<Bytes>),
 }
 
-/// What was sent of a body.
+/// The part of a body that was sent.
 #[derive(Clone, Default)]
 pub(super) struct Kept(Arc<Mutex<Pieces>>);
 
@@ -34,17 +34,17 @@ pub(super) struct Kept(Arc<Mutex<Pieces>>);
 struct Pieces {
     pieces: VecDeque<Bytes>,
     bytes: usize,
-    /// The body came to its end, and all of it is here.
+    /// The body has ended and all of it is kept.
     complete: bool,
 }
 
-/// A request that may be sent once more.
+/// A request that may be sent again.
 pub(super) struct Again {
     head: Parts,
     kept: Kept,
 }
 
-/// Prepares a request for sending; with what is needed to send it again, if doing so changes nothing for the service
+/// Prepares a request for sending. The second value allows to send it again; it is present if the method is idempotent
 /// (RFC 9110, section 9.2.2).
 pub(super) fn prepare(request: Request<WasiBody>) -> (Request<Outgoing>, Option<Again>) {
     let (head, body) = request.into_parts();
@@ -61,7 +61,7 @@ pub(super) fn prepare(request: Request<WasiBody>) -> (Request<Outgoing>, Option<
 }
 
 impl Again {
-    /// The request once more; `None`: not all of its body is known.
+    /// The request again; `None` if not all of its body was kept.
     pub(super) fn request(self) -> Option<Request<Outgoing>> {
         let mut pieces = self.kept.lock();
         let body = pieces.complete.then(|| std::mem::take(&mut pieces.pieces))?;

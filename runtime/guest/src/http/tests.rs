@@ -16,7 +16,7 @@ enum Seen {
     Closed,
 }
 
-/// A service on this machine that says `answer` to every request of every connection.
+/// A service on this machine that sends `answer` to every request of every connection.
 fn service(answer: &'static [u8]) -> (String, Receiver<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -70,7 +70,7 @@ impl Body for Empty {
     }
 }
 
-/// Status and body, or what went wrong.
+/// Status and body, or the error.
 async fn ask(client: &HttpClient, url: &str, options: RequestOptions) -> Result<(u16, Vec<u8>), Error> {
     let response = client.send(get(url), options).await?;
     let (head, mut body) = response.into_parts();
@@ -88,7 +88,7 @@ fn a_connection_serves_one_worker_after_another() {
     let (url, events) = service(HELLO);
     let client = HttpClient::start().unwrap();
     for _ in 0..3 {
-        // Its runtime goes with the worker; the connection stays.
+        // The runtime is dropped with the worker; the connection stays.
         let answer = worker().block_on(ask(&client, &url, RequestOptions::default()));
         assert_eq!(answer.unwrap(), (200, b"hello".to_vec()));
     }
@@ -100,7 +100,7 @@ fn a_connection_serves_one_worker_after_another() {
     );
 }
 
-/// Keeps its connections as far as it says, and answers only the first request of each.
+/// Keeps its connections open, but answers only the first request of each.
 fn forgetful() -> (String, Receiver<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -124,7 +124,7 @@ fn forgetful() -> (String, Receiver<Seen>) {
 }
 
 #[test]
-fn a_kept_connection_that_ends_without_an_answer_costs_nothing() {
+fn a_request_on_a_kept_connection_that_ends_is_sent_again() {
     let (url, events) = forgetful();
     let client = HttpClient::start().unwrap();
     let worker = worker();
@@ -135,9 +135,9 @@ fn a_kept_connection_that_ends_without_an_answer_costs_nothing() {
     assert!(events.try_iter().any(|seen| matches!(seen, Seen::Closed)), "no kept connection was used");
 }
 
-/// What may have been done must not be done twice.
+/// A request that may have been processed must not be processed twice.
 #[test]
-fn what_is_not_idempotent_is_sent_once() {
+fn a_request_that_is_not_idempotent_is_sent_once() {
     let (url, _events) = forgetful();
     let client = HttpClient::start().unwrap();
     let post = || Request::post(&url).body(WasiBody::new(Empty)).unwrap();
@@ -148,13 +148,13 @@ fn what_is_not_idempotent_is_sent_once() {
 }
 
 #[test]
-fn a_small_body_is_kept_for_another_try_and_a_large_one_is_not() {
+fn a_small_body_is_kept_for_a_retry_and_a_large_one_is_not() {
     let whole = |pieces: &[usize], end: bool| {
         let request = Request::put("http://localhost/").body(WasiBody::new(Empty)).unwrap();
         let (request, again) = outgoing::prepare(request);
         let outgoing::Outgoing::First { kept: Some(kept), .. } = request.into_body() else { unreachable!() };
         let kept_before = again.unwrap().request().is_some();
-        assert!(kept_before, "it has no body, and that is known");
+        assert!(kept_before, "the request is known to have no body");
         drop(kept);
         let body = Pieces { pieces: pieces.iter().map(|&size| Bytes::from(vec![7; size])).collect(), end };
         let request = Request::put("http://localhost/").body(WasiBody::new(body)).unwrap();
@@ -193,22 +193,25 @@ impl Body for Pieces {
 }
 
 #[test]
-fn a_request_that_is_dropped_ends_its_connection() {
+fn dropping_a_request_closes_its_connection() {
     let (url, events) = service(b"");
     let client = HttpClient::start().unwrap();
     worker().block_on(async {
-        let mut asking = Box::pin(client.send(get(&url), RequestOptions::default()));
-        let asked = tokio::time::timeout(Duration::from_millis(1), &mut asking).await;
-        assert!(asked.is_err(), "nobody answers");
-        // Only now: a connection that was not yet opened has nothing to end.
+        let mut sending = Box::pin(client.send(get(&url), RequestOptions::default()));
+        let sent = tokio::time::timeout(Duration::from_millis(1), &mut sending).await;
+        assert!(sent.is_err(), "the service never answers");
+        // Only now: a connection that was not opened yet can't be closed.
         assert!(matches!(events.recv(), Ok(Seen::Opened)));
         assert!(matches!(events.recv(), Ok(Seen::Request)));
     });
-    assert!(matches!(events.recv_timeout(Duration::from_secs(10)), Ok(Seen::Closed)), "it is given up");
+    assert!(
+        matches!(events.recv_timeout(Duration::from_secs(10)), Ok(Seen::Closed)),
+        "the connection is closed"
+    );
 }
 
 #[test]
-fn each_of_the_guests_timeouts_is_kept() {
+fn every_timeout_of_the_guest_is_enforced() {
     let short = Some(Duration::from_millis(20));
     let client = HttpClient::start().unwrap();
     let (silent, _seen) = service(b"");
@@ -221,7 +224,7 @@ fn each_of_the_guests_timeouts_is_kept() {
     let answer = worker().block_on(ask(&client, &slow, options));
     assert!(matches!(answer, Err(Error::ConnectionReadTimeout)), "{answer:?}");
 
-    // Nobody says hello back: TLS is part of connecting.
+    // The listener never answers the TLS handshake, which is part of connecting.
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/", mute.local_addr().unwrap());
     let options = RequestOptions { connect_timeout: short, ..RequestOptions::default() };
@@ -230,14 +233,14 @@ fn each_of_the_guests_timeouts_is_kept() {
 }
 
 #[test]
-fn what_goes_wrong_has_its_name() {
+fn errors_are_mapped_to_those_of_wasi_http() {
     let client = HttpClient::start().unwrap();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (broken, _seen) = service(b"what?\r\n\r\n");
     let no_tls = once(b"220 mail here\r\n");
     let closing = once(b"");
     for (url, expected) in [
-        (format!("http://{nobody}/"), "connection refused"),
+        (format!("http://{closed}/"), "connection refused"),
         (broken, "HTTP protocol error"),
         (no_tls.replace("http:", "https:"), "TLS protocol error"),
         (closing, "incomplete HTTP response"),
@@ -248,7 +251,7 @@ fn what_goes_wrong_has_its_name() {
     }
 }
 
-/// A service that takes one request, says this whatever it was, and is gone.
+/// A service that accepts one request, sends this answer whatever the request was, and closes.
 fn once(answer: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -262,7 +265,7 @@ fn once(answer: &'static [u8]) -> String {
 }
 
 #[test]
-fn what_is_not_listed_is_denied() {
+fn a_host_that_is_not_listed_is_denied() {
     let client = Arc::new(HttpClient::start().unwrap());
     let host = AllowedHost { name: "127.0.0.1".to_owned(), subdomains: false, port: Some(1) };
     let grant = HttpGrant::new("orders", vec![host], client);

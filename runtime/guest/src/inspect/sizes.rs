@@ -1,4 +1,4 @@
-//! What an instance of a component consists of, against what the engine has room for: known without compiling it.
+//! Checks the size of a component's instances against the limits of the engine, without compiling it.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use wasmparser::{
 use crate::engine::MEMORIES_MAX;
 use crate::host::{CORE_INSTANCES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 
-/// Something of which a component has too much.
+/// A size of a component that exceeds its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Excess {
     what: &'static str,
@@ -20,17 +20,17 @@ pub struct Excess {
 
 impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}, and {} are allowed", self.found, self.what, self.most)
+        write!(f, "{} {}, the limit is {}", self.found, self.what, self.most)
     }
 }
 
-/// What one instance of a component, or of a module, takes.
+/// The size of one instance of a component or module.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sizes {
     core_instances: u64,
     memories: u64,
     tables: u64,
-    /// Of the largest table at its start.
+    /// The initial size of the largest table.
     table_elements: u64,
 }
 
@@ -56,18 +56,18 @@ impl Sizes {
     }
 }
 
-/// A component or a module whose end has not come yet.
+/// A component or module whose end is not reached yet.
 #[derive(Default)]
 struct Open {
     sizes: Sizes,
     is_module: bool,
-    /// The index spaces of a component. What comes from elsewhere counts as nothing: an import is refused, and modules that
-    /// an instance exports only the engine can count, when the component is compiled.
+    /// The index spaces of a component. Foreign items count as zero: an import is refused, and modules that an instance
+    /// exports are counted only by the engine, when the component is compiled.
     modules: Vec<Sizes>,
     components: Vec<Sizes>,
 }
 
-/// The first thing of which a valid component has too much.
+/// The first size of a valid component that exceeds its limit.
 pub(super) fn excess(component: &[u8]) -> Result<Option<Excess>, BinaryReaderError> {
     let mut open: Vec<Open> = Vec::new();
     for payload in Parser::new(0).parse_all(component) {
@@ -118,7 +118,7 @@ impl Open {
                 self.take_foreign(import?.ty.kind());
             }
         } else if let Payload::ComponentExportSection(exports) = payload {
-            // An export is a new index for what it names.
+            // An export is a new index for the exported item.
             for export in exports {
                 let export = export?;
                 if export.kind == ComponentExternalKind::Module {
@@ -166,24 +166,24 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Option<String> {
-        let component = wat::parse_str(text).expect("it is well-formed");
-        excess(&component).expect("it is valid").map(|excess| excess.to_string())
+        let component = wat::parse_str(text).expect("the text is well-formed");
+        excess(&component).expect("the component is valid").map(|excess| excess.to_string())
     }
 
     #[test]
-    fn what_one_instance_consists_of_is_counted() {
+    fn the_sizes_of_one_instance_are_counted() {
         let module = |content: &str| format!("(core module $m {content})");
         let instances = |n: usize| "(core instance (instantiate $m))".repeat(n);
         for (content, number, expected) in [
             ("(table 20000 funcref)", 1, None),
-            ("(table 20001 funcref)", 1, Some("20001 elements in one table, and 20000 are allowed")),
+            ("(table 20001 funcref)", 1, Some("20001 elements in one table, the limit is 20000")),
             ("(table 30000 funcref)", 0, None),
             ("(table 1 funcref)", 20, None),
-            ("(table 1 funcref)", 21, Some("21 tables, and 20 are allowed")),
+            ("(table 1 funcref)", 21, Some("21 tables, the limit is 20")),
             ("(memory 1)", 4, None),
-            ("(memory 1)", 5, Some("5 memories, and 4 are allowed")),
+            ("(memory 1)", 5, Some("5 memories, the limit is 4")),
             ("", 50, None),
-            ("", 51, Some("51 core instances, and 50 are allowed")),
+            ("", 51, Some("51 core instances, the limit is 50")),
         ] {
             let text = format!("(component {} {})", module(content), instances(number));
             assert_eq!(found(&text).as_deref(), expected, "{number} x {content}");
@@ -191,20 +191,20 @@ mod tests {
     }
 
     #[test]
-    fn components_in_components_count_as_often_as_they_are_instantiated() {
+    fn nested_components_count_once_per_instantiation() {
         let inner = "(component $c (core module $m (memory 1)) (core instance (instantiate $m)))";
         let outer = |number| format!("(component {inner} {})", "(instance (instantiate $c))".repeat(number));
         assert_eq!(found(&outer(4)), None);
-        assert_eq!(found(&outer(5)).as_deref(), Some("5 memories, and 4 are allowed"));
+        assert_eq!(found(&outer(5)).as_deref(), Some("5 memories, the limit is 4"));
         let exported = "(component (component $small)
             (export \"a\" (component $small))
             (component $c (core module $m (memory 1)) (core instance (instantiate $m)))
             (instance (instantiate $c)) (instance (instantiate $c)) (instance (instantiate $c))
             (instance (instantiate $c)) (instance (instantiate $c)))";
-        assert_eq!(found(exported).as_deref(), Some("5 memories, and 4 are allowed"));
+        assert_eq!(found(exported).as_deref(), Some("5 memories, the limit is 4"));
         let aliased = "(component (core module $m (table 20001 funcref))
             (component $c (core instance (instantiate $m)))
             (instance (instantiate $c)))";
-        assert_eq!(found(aliased).as_deref(), Some("20001 elements in one table, and 20000 are allowed"));
+        assert_eq!(found(aliased).as_deref(), Some("20001 elements in one table, the limit is 20000"));
     }
 }

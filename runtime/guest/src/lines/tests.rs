@@ -3,7 +3,7 @@ use crate::batch::Batch;
 use crate::testing;
 
 #[test]
-fn a_line_is_repaired_escaped_and_cut() {
+fn a_line_is_escaped_and_truncated() {
     let cases: [(&[u8], &str); 5] = [
         (b"plain", "plain"),
         (b"tab\tand \x1b[31mred", "tab\\tand \\u{1b}[31mred"),
@@ -15,11 +15,11 @@ fn a_line_is_repaired_escaped_and_cut() {
         let mut line = OpenLine::default();
         line.push(bytes);
         assert_eq!(line.take(), wanted);
-        assert_eq!(line.take(), "", "nothing is left of the line before");
+        assert_eq!(line.take(), "", "nothing of the previous line remains");
     }
 }
 
-/// What the log got, as text.
+/// The logged text.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -35,7 +35,7 @@ impl std::io::Write for Log {
 }
 
 #[test]
-fn what_a_guest_prints_is_logged_line_by_line_with_the_row_it_is_about() {
+fn guest_output_is_logged_line_by_line_with_its_row() {
     let handler = testing::handler(&testing::engine(), &testing::printing(), 5_000);
     let mut batch = Batch::new();
     testing::fill(&mut batch, &[&["one\ntwo\n", "no end"], &["\u{1b}[31m\n"]]);

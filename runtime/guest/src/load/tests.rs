@@ -5,7 +5,7 @@ use crate::handler::{Handler, HandlerOptions};
 use crate::inspect::{Grant, inspect};
 use crate::testing;
 
-/// An empty directory that goes with the test.
+/// A temporary directory that is removed after the test.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -41,7 +41,7 @@ fn refused(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn what_is_no_component_is_refused_with_its_remedy() {
+fn a_file_that_is_not_a_handler_is_refused_with_a_remedy() {
     let no_exports = wat::parse_str("(component)").unwrap();
     let old = wat::parse_str(r#"(component (component $c) (instance $i (instantiate $c)) (export "keylane:handler/handler@0.2.0" (instance $i)))"#).unwrap();
     let bare = wat::parse_str("(module)").unwrap();
@@ -50,16 +50,16 @@ fn what_is_no_component_is_refused_with_its_remedy() {
     let cases: [(&[u8], &str); 8] = [
         (
             b"(component)",
-            "`orders.wasm` is not a WebAssembly file; give a component (.wasm), not its source or text form",
+            "`orders.wasm` is not a WebAssembly file; provide a component (.wasm), not its source or text form",
         ),
         (
             b"",
-            "`orders.wasm` is not a WebAssembly file; give a component (.wasm), not its source or text form",
+            "`orders.wasm` is not a WebAssembly file; provide a component (.wasm), not its source or text form",
         ),
         (
             b"\x7fELF\x02\x01\x01",
-            "`orders.wasm` is compiled code (a .cwasm or another ELF file), which is never run; give the \
-             .wasm component that it was made from",
+            "`orders.wasm` is compiled code (a .cwasm or another ELF file), which Keylane never runs; provide the \
+             .wasm component that it was compiled from",
         ),
         (
             &bare,
@@ -78,17 +78,17 @@ fn what_is_no_component_is_refused_with_its_remedy() {
         ),
         (
             &testing::keyed(),
-            "`orders.wasm` exports `keylane:handler/keyed-handler`, and handlers with state are not yet in \
-             this version; export `handler` or `batch-handler`",
+            "`orders.wasm` exports `keylane:handler/keyed-handler`, but this version does not support \
+             handlers with state; export `handler` or `batch-handler`",
         ),
         (
             &testing::greedy(),
-            "`orders.wasm` imports what it was not granted:\n  \
-             - `test:guests/database`: Keylane does not provide it; build the component without it, or link \
-             what provides it into the component (`wac plug`)\n  \
-             - `http`: Keylane does not provide it; build the component without it, or link what provides \
-             it into the component (`wac plug`)\n  \
-             - `wasi:http/outgoing-handler@0.2.6`: grant it, in the handler's section: \
+            "`orders.wasm` has imports that are not granted:\n  \
+             - `test:guests/database`: Keylane does not provide it; build the component without it, or link an \
+             implementation into the component (`wac plug`)\n  \
+             - `http`: Keylane does not provide it; build the component without it, or link an implementation \
+             into the component (`wac plug`)\n  \
+             - `wasi:http/outgoing-handler@0.2.6`: grant it in the handler's section: \
              `grants.http = [\"HOST\"]`; or build the component without it (jco componentize: \
              `--disable http fetch-event`)",
         ),
@@ -100,7 +100,7 @@ fn what_is_no_component_is_refused_with_its_remedy() {
 }
 
 #[test]
-fn our_own_compiled_code_is_refused_too() {
+fn compiled_code_of_keylane_is_refused_too() {
     let engine = testing::engine();
     let component = Component::from_bytes(
         &engine,
@@ -119,7 +119,7 @@ fn our_own_compiled_code_is_refused_too() {
 }
 
 #[test]
-fn both_kinds_load_and_say_what_they_are() {
+fn both_kinds_load_and_are_recognised() {
     let engine = testing::engine();
     let cases = [
         (testing::obedient(), Kind::Handler, "keylane:handler/handler@0.1.0"),
@@ -138,25 +138,32 @@ fn both_kinds_load_and_say_what_they_are() {
         assert_eq!(inspection.exports, [export]);
         assert!(inspection.was_core_module);
         assert_eq!(inspection.size, wasm.len());
-        // The same component, made beforehand.
-        let made = to_component("orders.wasm", &wasm).unwrap();
-        assert!(!inspect("orders.wasm", &made).unwrap().was_core_module);
+        // The same component, converted beforehand.
+        let converted = to_component("orders.wasm", &wasm).unwrap();
+        assert!(!inspect("orders.wasm", &converted).unwrap().was_core_module);
         assert_eq!(
-            Component::from_bytes(&engine, "orders.wasm", &made, Granted::default(), &Compiler::here(), None)
-                .unwrap()
-                .kind(),
+            Component::from_bytes(
+                &engine,
+                "orders.wasm",
+                &converted,
+                Granted::default(),
+                &Compiler::here(),
+                None
+            )
+            .unwrap()
+            .kind(),
             kind
         );
     }
 }
 
 #[test]
-fn an_inspection_tells_of_every_import_whether_it_is_granted() {
+fn an_inspection_reports_the_grant_of_every_import() {
     let grants = |wasm: &[u8]| {
         let inspection = inspect("orders.wasm", wasm).unwrap();
         inspection.imports.into_iter().map(|import| (import.name, import.grant)).collect::<Vec<_>>()
     };
-    // The encoder raises the versions of WASI to those of its adapter: they are not looked at.
+    // The encoder raises the versions of WASI to those of its adapter: they are not compared.
     let granted: Vec<_> = grants(&testing::waiting())
         .into_iter()
         .map(|(name, grant)| (name.split('@').next().unwrap().to_owned(), grant))
@@ -176,7 +183,7 @@ fn an_inspection_tells_of_every_import_whether_it_is_granted() {
 }
 
 #[test]
-fn a_grant_of_http_is_a_grant_of_nothing_else() {
+fn a_grant_of_http_grants_nothing_else() {
     let inspection = inspect("orders.wasm", &testing::greedy()).unwrap();
     let refused = |granted| inspection.refused(granted).map(|(import, _)| import).collect::<Vec<_>>();
     let http = "wasi:http/outgoing-handler@0.2.6";
@@ -190,14 +197,14 @@ fn a_component_that_cannot_start_is_refused_before_any_event() {
     let cases = [
         (
             "(memory (export \"memory\") 2000) (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) unreachable)",
-            "`orders.wasm` does not start: memory limit: the guest asked for 131072000 bytes in \
-             all, 67108864 are allowed; a component must initialise itself within its memory limit and \
+            "`orders.wasm` fails to start: memory limit exceeded: the guest requested 131072000 bytes in \
+             total, the limit is 67108864; a component must initialise itself within its memory limit and \
              without its events",
         ),
         (
             "(memory (export \"memory\") 1) (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) unreachable)
              (func $init unreachable) (start $init)",
-            "`orders.wasm` does not start: wasm trap: wasm `unreachable` instruction executed \
+            "`orders.wasm` fails to start: wasm trap: wasm `unreachable` instruction executed \
              in `init`; a component must initialise itself within its memory limit and without its events",
         ),
     ];
@@ -243,7 +250,7 @@ fn an_export_of_another_type_is_refused_before_any_event() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
+fn a_missing_file_is_named() {
     let error = Component::from_file(
         &testing::engine(),
         Path::new("/nowhere/orders.wasm"),
@@ -253,20 +260,20 @@ fn a_file_that_is_not_there_is_named() {
     )
     .unwrap_err();
     assert!(error.to_string().starts_with("can't read the component `/nowhere/orders.wasm`: "), "{error}");
-    assert!(error.to_string().ends_with("; check `component` in the handler's section"), "{error}");
+    assert!(error.to_string().ends_with("; name a component file that this user can read"), "{error}");
 }
 
-/// What the static look and the engine accept is the same: `check` refuses what `run` refuses.
+/// The static check and the engine accept the same features: `check` refuses what `run` refuses.
 #[test]
-fn features_that_the_engine_lacks_are_known_without_compiling() {
+fn features_that_the_engine_lacks_are_detected_without_compiling() {
     let engine = crate::engine::for_compiling().unwrap();
     let cases = [
         ("(tag)", "build it without exceptions"),
         ("(func (try_table))", "build it without exceptions"),
         ("(memory i64 1)", "build it for 32 bits"),
-        ("(memory 1 1 shared)", "build it for one thread"),
-        ("(type (struct))", "build it without that"),
-        ("(func (param externref))", "build it without that"),
+        ("(memory 1 1 shared)", "build it single-threaded"),
+        ("(type (struct))", "build it without this feature"),
+        ("(func (param externref))", "build it without this feature"),
         ("(func (result v128) (v128.const i32x4 0 0 0 0))", ""),
         ("(func (param i32) (return_call 0 (local.get 0)))", ""),
         ("(memory 1) (memory 1)", ""),
@@ -277,7 +284,7 @@ fn features_that_the_engine_lacks_are_known_without_compiling() {
         let compiled = wasmtime::component::Component::new(&engine, &component);
         assert_eq!(compiled.is_ok(), remedy.is_empty(), "{content}: {:?}", compiled.err());
         match inspect("orders.wasm", &component) {
-            Ok(_) => assert!(remedy.is_empty(), "{content} is not found"),
+            Ok(_) => assert!(remedy.is_empty(), "{content} is not detected"),
             Err(error) => {
                 let text = error.to_string();
                 assert!(!remedy.is_empty() && text.contains(remedy), "{content}: {text}");

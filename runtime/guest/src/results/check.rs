@@ -1,12 +1,12 @@
-//! The rules that a result must keep.
+//! The rules of the contract for a result.
 
 use super::limits::{EventLimits, EventSize};
 use super::{RESERVED, Results, single, wit};
 
-/// A rule that a result breaks.
+/// A violated rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Breach {
-    /// Names the field.
+    /// Describes the violation and names the field.
     pub(crate) message: String,
 }
 
@@ -16,7 +16,7 @@ impl Breach {
     }
 }
 
-/// Every lane says how far it came, and why not to its end.
+/// Every lane states how many rows are done, and has a failure if not all are.
 pub(super) fn lanes(lanes: &[u32], result: &wit::Results) -> Result<(), Breach> {
     let done = &result.done;
     if done.len() != lanes.len() {
@@ -32,11 +32,11 @@ pub(super) fn lanes(lanes: &[u32], result: &wit::Results) -> Result<(), Breach> 
         let named = failure.is_some_and(|failure| failure.lane == lane);
         match (done < rows, named) {
             (true, false) => {
-                let what = format!("lane {lane} is done to row {done} of {rows} and nothing says why");
+                let what = format!("lane {lane} is done up to row {done} of {rows} but has no failure");
                 return Err(Breach::contract("failures", what));
             }
             (false, true) => {
-                let what = format!("lane {lane} is done to its end and has a failure");
+                let what = format!("all rows of lane {lane} are done but it has a failure");
                 return Err(Breach::contract("failures", what));
             }
             (true, true) => failure = failures.next(),
@@ -52,36 +52,36 @@ pub(super) fn lanes(lanes: &[u32], result: &wit::Results) -> Result<(), Breach> 
     }
 }
 
-/// A name that is nobody's goes into a message up to here: it may be as long as the guest's memory.
+/// The most of an unknown name that goes into a message: the name may be as long as the guest's memory.
 const NAME_MAX: usize = 256;
 
 /// A done row with an output that can never be published.
 pub(super) struct InvalidRow {
     pub(super) lane: u32,
-    /// Rows of its lane before it.
+    /// The number of rows of its lane before it.
     pub(super) before: u32,
     pub(super) reason: String,
 }
 
-/// What was found out about the outputs of a result.
-pub(super) struct Violations {
+/// The findings about the outputs of a result.
+pub(super) struct CheckedOutputs {
     /// The first row of each lane whose outputs can't be published.
-    pub(super) unfit: Vec<InvalidRow>,
-    /// Of each name that the result has: which of the handler's outputs it is.
+    pub(super) invalid: Vec<InvalidRow>,
+    /// For each target name of the result: the index of the handler's output.
     pub(super) targets: Vec<Option<u32>>,
-    /// All outputs are of rows that were noted.
-    pub(super) all_noted: bool,
+    /// All outputs belong to recorded rows.
+    pub(super) all_recorded: bool,
 }
 
-/// Every output has a cause and bytes that add up. Done rows with outputs are noted, up to the first of each lane whose
-/// outputs can't be published.
+/// Checks that every output has a cause and that the lengths add up. Records done rows with outputs, up to the first row
+/// of each lane whose outputs can't be published.
 pub(super) fn outputs(
     lanes: &[u32],
     done: &[u32],
     known: &[String],
     outputs: &wit::OutputColumns,
     into: &mut Results,
-) -> Result<Violations, Breach> {
+) -> Result<CheckedOutputs, Breach> {
     let count = outputs.causes.len();
     length("outputs.targets", outputs.targets.len(), count)?;
     column("outputs.keys", &outputs.keys, count)?;
@@ -91,21 +91,21 @@ pub(super) fn outputs(
     }
     let names = &outputs.target_names;
     if let Some(entry) = outputs.targets.iter().find(|entry| **entry as usize >= names.len()) {
-        let what = format!("{entry} points past the {} target names", names.len());
+        let what = format!("index {entry} is out of range, there are {} target names", names.len());
         return Err(Breach::contract("outputs.targets", what));
     }
     let targets: Vec<Option<u32>> = names.iter().map(|name| index_of(known, name)).collect();
     let mut rows = Rows::new(lanes, done);
-    let mut unfit: Vec<InvalidRow> = Vec::new();
+    let mut invalid: Vec<InvalidRow> = Vec::new();
     let mut size = EventSize::default();
-    let mut all_noted = true;
+    let mut all_recorded = true;
     for output in super::Cursor::new(outputs) {
         let is_new = rows.go_to(output.row)?;
         if is_new {
             size = EventSize::default();
         }
-        if !rows.is_done(output.row) || unfit.last().is_some_and(|found| found.lane == rows.lane) {
-            all_noted = false;
+        if !rows.is_done(output.row) || invalid.last().is_some_and(|found| found.lane == rows.lane) {
+            all_recorded = false;
             continue;
         }
         let headers = output.header_names.len() + output.header_values.len();
@@ -120,20 +120,20 @@ pub(super) fn outputs(
             if into.rows_with_outputs.last() == Some(&output.row) {
                 into.rows_with_outputs.pop();
             }
-            all_noted = false;
-            unfit.push(InvalidRow { lane: rows.lane, before: output.row - rows.first, reason });
+            all_recorded = false;
+            invalid.push(InvalidRow { lane: rows.lane, before: output.row - rows.first, reason });
         } else if is_new {
             into.rows_with_outputs.push(output.row);
         }
     }
-    Ok(Violations { unfit, targets, all_noted })
+    Ok(CheckedOutputs { invalid, targets, all_recorded })
 }
 
-fn length(field: &str, found: usize, wanted: usize) -> Result<(), Breach> {
-    if found == wanted {
+fn length(field: &str, found: usize, expected: usize) -> Result<(), Breach> {
+    if found == expected {
         return Ok(());
     }
-    Err(Breach::contract(field, format!("{found} entries, {wanted} are needed")))
+    Err(Breach::contract(field, format!("{found} entries, expected {expected}")))
 }
 
 fn column(field: &str, column: &wit::BytesColumn, entries: usize) -> Result<(), Breach> {
@@ -144,7 +144,10 @@ fn column(field: &str, column: &wit::BytesColumn, entries: usize) -> Result<(), 
             Ok(length) => sum += length,
             Err(_) if *length == super::ABSENT => {}
             Err(_) => {
-                return Err(Breach::contract(&format!("{field}.lengths"), format!("{length} is no length")));
+                return Err(Breach::contract(
+                    &format!("{field}.lengths"),
+                    format!("{length} is not a valid length"),
+                ));
             }
         }
     }
@@ -155,13 +158,13 @@ fn column(field: &str, column: &wit::BytesColumn, entries: usize) -> Result<(), 
     Err(Breach::contract(&format!("{field}.data"), what))
 }
 
-/// Gives the number of reserved ones.
+/// Checks headers and returns the number of reserved ones.
 fn headers(headers: &wit::HeaderColumns, outputs: usize) -> Result<u64, Breach> {
     length("outputs.headers.counts", headers.counts.len(), outputs)?;
     let sum: u64 = headers.counts.iter().map(|count| u64::from(*count)).sum();
     let entries = headers.names.lengths.len();
     if Ok(sum) != u64::try_from(entries) {
-        let what = format!("they add up to {sum}, there are {entries} names");
+        let what = format!("the counts add up to {sum}, but there are {entries} names");
         return Err(Breach::contract("outputs.headers.counts", what));
     }
     column("outputs.headers.names", &headers.names, entries)?;
@@ -194,13 +197,13 @@ fn unknown_target(known: &[String], name: &str) -> String {
     format!("the output `{name}` is not configured: the handler has {known}")
 }
 
-/// The one before the first.
+/// The lane before the first.
 const NO_LANE: u32 = u32::MAX;
 
 /// Follows ascending causes through the lanes.
 struct Rows<'a> {
     lengths: std::iter::Zip<std::slice::Iter<'a, u32>, std::slice::Iter<'a, u32>>,
-    /// The lane that the last cause is in; its first row, the row after its last done one, the row after its end.
+    /// The lane of the last cause: its first row, the row after its last done row, the row after its end.
     lane: u32,
     first: u32,
     done_end: u32,
@@ -214,15 +217,17 @@ impl<'a> Rows<'a> {
         Rows { lengths, lane: NO_LANE, first: 0, done_end: 0, end: 0, last: None }
     }
 
-    /// True: it is another row than the last one. The error: it does not exist, or comes before the last one.
+    /// Moves to the row of an output; true if it is another row than the last one. The error: the row does not exist, or is
+    /// lower than the last one.
     fn go_to(&mut self, cause: u32) -> Result<bool, Breach> {
         if self.last.is_some_and(|last| cause < last) {
-            let what = format!("row {cause} comes after a later one");
+            let what = format!("row {cause} comes after a higher row");
             return Err(Breach::contract("outputs.causes", what));
         }
         while cause >= self.end {
             let Some((rows, done)) = self.lengths.next() else {
-                return Err(Breach::contract("outputs.causes", format!("row {cause} of {}", self.end)));
+                let what = format!("row {cause} does not exist, there are {} rows", self.end);
+                return Err(Breach::contract("outputs.causes", what));
             };
             self.lane = self.lane.wrapping_add(1);
             self.first = self.end;
@@ -239,8 +244,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The outputs of one row of a `handler`. Gives the number of reserved headers; the error says why they can never be
-/// published.
+/// Checks the outputs of one row of a `handler`. Returns the number of reserved headers; the error describes why they can
+/// never be published.
 pub(super) fn row(outputs: &[single::Output], known: &[String], limits: &EventLimits) -> Result<u64, String> {
     let mut size = EventSize::default();
     let mut reserved = 0;
@@ -256,7 +261,7 @@ pub(super) fn row(outputs: &[single::Output], known: &[String], limits: &EventLi
     Ok(reserved)
 }
 
-/// The configured output of that name.
+/// The index of the configured output with that name.
 pub(super) fn target(known: &[String], name: &str) -> Result<u32, String> {
     index_of(known, name).ok_or_else(|| unknown_target(known, name))
 }

@@ -1,16 +1,16 @@
-//! How much one event may publish.
+//! Limits of what one event may publish.
 
-/// Outputs of one event at most: more is a runaway loop.
+/// Maximum number of outputs of one event: more is a runaway loop.
 pub(super) const OUTPUTS_MAX: usize = 1_000;
 
-/// Bytes of one output at most, unless the topics of the handler's outputs take more: room for a key and a value of
+/// Maximum size of one output, unless the topics of the handler's outputs accept more: capacity for a key and a value of
 /// 1 MiB each.
 pub const OUTPUT_BYTES: usize = 2 << 20;
 
-/// Bytes of all outputs of one event at most, unless one of them may have more.
+/// Maximum size of all outputs of one event, unless one output may be larger.
 const EVENT_BYTES: usize = 8 << 20;
 
-/// How large the outputs of an event may be.
+/// The size limits of an event's outputs, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EventLimits {
     output_bytes: usize,
@@ -31,8 +31,8 @@ pub(super) struct EventSize {
 }
 
 impl EventSize {
-    /// One more, to this target and of so many bytes of key, value and headers. The error says why the event can't
-    /// have it.
+    /// Adds an output to this target; `bytes`: of key, value and headers. The error describes which limit the event
+    /// exceeds.
     pub(super) fn add(&mut self, target: &str, bytes: usize, limits: &EventLimits) -> Result<(), String> {
         let EventLimits { output_bytes, event_bytes } = *limits;
         self.outputs += 1;
@@ -41,7 +41,7 @@ impl EventSize {
             Err(format!("the event has more than {OUTPUTS_MAX} outputs"))
         } else if bytes > output_bytes {
             Err(format!(
-                "the output to `{target}` has {bytes} bytes, and {output_bytes} are allowed: emit less, or set \
+                "the output to `{target}` has {bytes} bytes, the limit is {output_bytes}: emit less, or set \
                  `max_output_bytes`"
             ))
         } else if self.bytes > event_bytes {

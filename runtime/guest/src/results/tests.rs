@@ -22,7 +22,7 @@ fn column(entries: &[Option<&str>]) -> wit::BytesColumn {
 /// and 5.
 const LANES: [u32; 3] = [2, 3, 1];
 
-fn sound() -> wit::Results {
+fn valid() -> wit::Results {
     wit::Results {
         done: vec![2, 1, 1],
         failures: vec![wit::LaneFailure { lane: 1, failure: wit::Failure::Reject("no key".to_owned()) }],
@@ -63,9 +63,9 @@ fn some(text: &str) -> Option<String> {
 }
 
 #[test]
-fn a_sound_result_is_taken_and_outputs_of_rows_that_are_not_done_are_dropped() {
+fn a_valid_result_is_taken_and_outputs_of_rows_that_are_not_done_are_dropped() {
     let mut results = Results::new(OUTPUT_BYTES);
-    results.accept(&LANES, &known(), sound()).unwrap();
+    results.accept(&LANES, &known(), valid()).unwrap();
     let done = |done| LaneEnd { done, failure: None };
     assert_eq!(results.lane_ends(), [done(2), LaneEnd { done: 1, failure: Some(Verdict::Reject) }, done(1)]);
     assert_eq!(
@@ -86,17 +86,17 @@ fn a_sound_result_is_taken_and_outputs_of_rows_that_are_not_done_are_dropped() {
 }
 
 #[test]
-fn a_row_can_be_taken_back_with_what_is_behind_it() {
+fn a_row_can_be_taken_back_with_the_rows_behind_it() {
     let mut results = Results::new(OUTPUT_BYTES);
-    results.accept(&LANES, &known(), sound()).unwrap();
+    results.accept(&LANES, &known(), valid()).unwrap();
     for (lane, done) in [(0, 1), (1, 0), (2, 1)] {
         results.take_back(lane, done, Verdict::Unpublishable, format!("row {done} is too large"));
     }
-    let unstorable = |done| LaneEnd { done, failure: Some(Verdict::Unpublishable) };
+    let unpublishable = |done| LaneEnd { done, failure: Some(Verdict::Unpublishable) };
     let done = LaneEnd { done: 1, failure: None };
     assert_eq!(
         results.lane_ends(),
-        [unstorable(1), unstorable(0), done],
+        [unpublishable(1), unpublishable(0), done],
         "of the last lane only one is done"
     );
     let reasons: Vec<_> =
@@ -104,7 +104,7 @@ fn a_row_can_be_taken_back_with_what_is_behind_it() {
     assert_eq!(
         reasons,
         [(0, "row 1 is too large"), (1, "row 0 is too large")],
-        "what the guest said is over"
+        "the guest's own reason is replaced"
     );
 }
 
@@ -133,25 +133,25 @@ fn big(outputs_of_one_row: usize, bytes: usize) -> wit::OutputColumns {
 }
 
 #[test]
-fn a_result_that_breaks_a_rule_is_refused_by_the_name_of_the_field() {
-    type Spoil = fn(&mut wit::Results);
-    let cases: [(Spoil, &str); 21] = [
+fn a_result_that_violates_the_contract_is_refused_with_the_name_of_the_field() {
+    type Corrupt = fn(&mut wit::Results);
+    let cases: [(Corrupt, &str); 21] = [
         (|r| r.done.truncate(2), "result `done`: 2 entries for 3 lanes"),
         (|r| r.done[0] = 3, "result `done`: lane 0 has 2 rows, 3 are done"),
-        (|r| r.failures.clear(), "result `failures`: lane 1 is done to row 1 of 3 and nothing says why"),
-        (|r| r.done[1] = 3, "result `failures`: lane 1 is done to its end and has a failure"),
+        (|r| r.failures.clear(), "result `failures`: lane 1 is done up to row 1 of 3 but has no failure"),
+        (|r| r.done[1] = 3, "result `failures`: all rows of lane 1 are done but it has a failure"),
         (|r| r.failures.push(failure(3)), "result `failures`: lane 3 does not exist or is out of order"),
         (
             |r| {
                 r.done[2] = 0;
                 r.failures.insert(0, failure(2));
             },
-            "result `failures`: lane 1 is done to row 1 of 3 and nothing says why",
+            "result `failures`: lane 1 is done up to row 1 of 3 but has no failure",
         ),
         (|r| r.failures.push(failure(1)), "result `failures`: lane 1 does not exist or is out of order"),
-        (|r| outputs(r).targets.truncate(4), "result `outputs.targets`: 4 entries, 5 are needed"),
-        (|r| outputs(r).keys.lengths.push(0), "result `outputs.keys.lengths`: 6 entries, 5 are needed"),
-        (|r| outputs(r).keys.lengths[0] = -2, "result `outputs.keys.lengths`: -2 is no length"),
+        (|r| outputs(r).targets.truncate(4), "result `outputs.targets`: 4 entries, expected 5"),
+        (|r| outputs(r).keys.lengths.push(0), "result `outputs.keys.lengths`: 6 entries, expected 5"),
+        (|r| outputs(r).keys.lengths[0] = -2, "result `outputs.keys.lengths`: -2 is not a valid length"),
         (|r| outputs(r).keys.data.push(0), "result `outputs.keys.data`: 7 bytes, the lengths add up to 6"),
         (
             |r| outputs(r).values.lengths[0] = i32::MAX,
@@ -161,13 +161,16 @@ fn a_result_that_breaks_a_rule_is_refused_by_the_name_of_the_field() {
             |r| outputs(r).values.lengths[4] = -1,
             "result `outputs.values.data`: 8 bytes, the lengths add up to 6",
         ),
-        (|r| outputs(r).causes[1] = 3, "result `outputs.causes`: row 2 comes after a later one"),
-        (|r| outputs(r).causes[4] = 6, "result `outputs.causes`: row 6 of 6"),
-        (|r| outputs(r).targets[4] = 2, "result `outputs.targets`: 2 points past the 2 target names"),
-        (|r| headers(r).counts.truncate(4), "result `outputs.headers.counts`: 4 entries, 5 are needed"),
+        (|r| outputs(r).causes[1] = 3, "result `outputs.causes`: row 2 comes after a higher row"),
+        (|r| outputs(r).causes[4] = 6, "result `outputs.causes`: row 6 does not exist, there are 6 rows"),
+        (
+            |r| outputs(r).targets[4] = 2,
+            "result `outputs.targets`: index 2 is out of range, there are 2 target names",
+        ),
+        (|r| headers(r).counts.truncate(4), "result `outputs.headers.counts`: 4 entries, expected 5"),
         (
             |r| headers(r).counts[0] = u32::MAX,
-            "result `outputs.headers.counts`: they add up to 4294967297, there are 3 names",
+            "result `outputs.headers.counts`: the counts add up to 4294967297, but there are 3 names",
         ),
         (
             |r| headers(r).names = column(&[Some("a"), None, Some("b")]),
@@ -181,18 +184,18 @@ fn a_result_that_breaks_a_rule_is_refused_by_the_name_of_the_field() {
             "result `states`: no state is configured for this handler",
         ),
     ];
-    for (spoil, message) in cases {
-        let mut result = sound();
-        spoil(&mut result);
+    for (corrupt, message) in cases {
+        let mut result = valid();
+        corrupt(&mut result);
         let refused = Results::new(OUTPUT_BYTES).accept(&LANES, &known(), result);
         assert_eq!(refused, Err(Breach { message: message.to_owned() }));
     }
 }
 
 #[test]
-fn as_much_as_is_allowed_is_taken() {
+fn outputs_up_to_the_limits_are_taken() {
     for (outputs, bytes) in [(OUTPUTS_MAX, 0), (4, OUTPUT_BYTES)] {
-        let mut result = sound();
+        let mut result = valid();
         result.outputs = Some(big(outputs, bytes));
         let mut results = Results::new(OUTPUT_BYTES);
         results.accept(&LANES, &known(), result).unwrap();
@@ -219,7 +222,7 @@ fn with_outputs(causes: &[u32], targets: &[u32], values: &[Option<&str>]) -> wit
     }
 }
 
-/// Rows before, and why.
+/// Each lane with its done rows and the reason.
 fn taken_back(results: &Results) -> Vec<(u32, u32, &str)> {
     let refusals = results.refusals().iter();
     refusals
@@ -232,9 +235,9 @@ fn taken_back(results: &Results) -> Vec<(u32, u32, &str)> {
 }
 
 #[test]
-fn a_row_with_an_output_for_nobody_is_taken_back_and_the_others_stay() {
+fn a_row_with_an_unknown_target_is_taken_back_and_the_others_stay() {
     let mut results = Results::new(OUTPUT_BYTES);
-    // The second output of row 3 is for nobody, and so are those of row 5, its lane's first.
+    // The second output of row 3 has an unknown target, and so has the output of row 5, the first of its lane.
     let (causes, targets) = ([0, 2, 3, 3, 4, 5], [0, 0, 0, 1, 0, 1]);
     let values = ["v0", "v2", "v3", "v3", "v4", "v5"].map(Some);
     results.accept(&LANES, &known(), with_outputs(&causes, &targets, &values)).unwrap();
@@ -250,7 +253,7 @@ fn a_row_with_an_output_for_nobody_is_taken_back_and_the_others_stay() {
 }
 
 #[test]
-fn a_row_that_is_not_done_may_name_what_it_likes() {
+fn a_row_that_is_not_done_may_name_an_unknown_target() {
     let mut results = Results::new(OUTPUT_BYTES);
     let result = wit::Results {
         done: vec![2, 0, 1],
@@ -264,7 +267,7 @@ fn a_row_that_is_not_done_may_name_what_it_likes() {
 }
 
 #[test]
-fn a_row_with_too_much_is_taken_back_with_the_limit() {
+fn a_row_that_exceeds_a_limit_is_taken_back_with_the_limit() {
     let rows = |outputs| with_outputs(&vec![3; outputs], &vec![0; outputs], &vec![None; outputs]);
     let sized = |count: usize, bytes: usize| {
         let mut result = rows(count);
@@ -277,13 +280,13 @@ fn a_row_with_too_much_is_taken_back_with_the_limit() {
         (
             sized(1, OUTPUT_BYTES + 1),
             OUTPUT_BYTES,
-            "the output to `totals` has 2097153 bytes, and 2097152 are allowed: emit less, or set \
+            "the output to `totals` has 2097153 bytes, the limit is 2097152: emit less, or set \
              `max_output_bytes`",
         ),
         (
             sized(1, 11),
             10,
-            "the output to `totals` has 11 bytes, and 10 are allowed: emit less, or set `max_output_bytes`",
+            "the output to `totals` has 11 bytes, the limit is 10: emit less, or set `max_output_bytes`",
         ),
         (
             sized(9, OUTPUT_BYTES),
@@ -298,9 +301,9 @@ fn a_row_with_too_much_is_taken_back_with_the_limit() {
     }
 }
 
-/// A name as long as the guest's memory, and as many outputs as it can point at it: neither is copied.
+/// A name as long as the guest's memory, and as many outputs as can refer to it: neither is copied.
 #[test]
-fn names_that_are_nobodys_cost_no_memory() {
+fn unknown_target_names_cost_no_memory() {
     let lanes = vec![1; 2_000];
     let name = "x".repeat(1 << 20);
     let result = wit::Results {
@@ -319,17 +322,17 @@ fn names_that_are_nobodys_cost_no_memory() {
     let mut results = Results::new(OUTPUT_BYTES);
     results.accept(&lanes, &known(), result).unwrap();
     assert_eq!(results.refusals().len(), 1_000);
-    let said: usize = results.refusals().iter().map(|refusal| refusal.reason.capacity()).sum();
-    assert!(said < 1_000 * 1_024, "{said} bytes");
+    let reason_bytes: usize = results.refusals().iter().map(|refusal| refusal.reason.capacity()).sum();
+    assert!(reason_bytes < 1_000 * 1_024, "{reason_bytes} bytes");
     assert_eq!(results.outputs().count(), 500_000);
-    assert_eq!(results.outputs.causes.len(), 500_000, "the others are gone");
+    assert_eq!(results.outputs.causes.len(), 500_000, "the outputs of other rows are dropped");
     let refusal = &results.refusals()[0];
     assert_eq!(refusal.lane, 1);
     assert!(refusal.reason.starts_with("the output `xxxx"), "{}", refusal.reason);
 }
 
 #[test]
-fn one_output_may_be_larger_than_all_of_an_event_by_default() {
+fn one_output_may_be_larger_than_the_default_limit_of_an_event() {
     let mut results = Results::new(9 << 20);
     let value = "v".repeat(9 << 20);
     results.accept(&LANES, &known(), with_outputs(&[0], &[0], &[Some(&value)])).unwrap();
@@ -337,8 +340,8 @@ fn one_output_may_be_larger_than_all_of_an_event_by_default() {
 }
 
 #[test]
-fn a_reason_is_cut_between_characters() {
-    let mut result = sound();
+fn a_reason_is_truncated_between_characters() {
+    let mut result = valid();
     let retry = wit::Failure::Retry(super::super::bindings::batch::keylane::handler::types::Retry {
         reason: "ä".repeat(600),
         after_ms: Some(5),
@@ -352,7 +355,7 @@ fn a_reason_is_cut_between_characters() {
 }
 
 #[test]
-fn rows_of_a_handler_come_into_the_same_form() {
+fn rows_of_a_handler_get_the_same_form() {
     let header = |name: &str| single::HeaderResult { name: name.to_owned(), value: None };
     let output = |value: &str, headers: &[&str]| single::Output {
         target: "totals".to_owned(),
@@ -378,7 +381,7 @@ fn rows_of_a_handler_come_into_the_same_form() {
 }
 
 #[test]
-fn a_result_that_cannot_even_be_read_is_a_contract_fault() {
+fn an_unreadable_result_is_a_contract_fault() {
     let engine = testing::engine();
     let cases = [
         ("(i32.const -4)", "the result can't be read: pointer out of bounds of memory"),

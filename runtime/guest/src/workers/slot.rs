@@ -1,4 +1,4 @@
-//! One call in the hands of a worker: its future, its waker and its meter.
+//! One call on a worker: its future, its waker and its meter.
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
@@ -17,17 +17,17 @@ use crate::clock::{Meter, Stop, stopwatch, thread_cpu_time};
 use crate::handler::Instance;
 use crate::pool::Lease;
 
-/// Slots of one worker that are to be polled, in the order in which they became ready.
+/// Slots of one worker that must be polled, in the order in which they became ready.
 pub(super) type Ready = Mutex<VecDeque<usize>>;
 
-/// Where the calls of one worker are at home. Each of them refers to this and not to what the workers share: counting
-/// references there is a write that all of them fight over.
+/// Shared by the calls of one worker. Calls refer to this instead of the workers' shared state: all workers would
+/// contend for writes to its reference count.
 pub(super) struct Home {
     pub(super) shared: Arc<Shared>,
     pub(super) worker: usize,
 }
 
-/// A place for calls, one after another.
+/// A slot that runs one call after another.
 pub(super) struct CallSlot {
     home: Rc<Home>,
     wake: Arc<SlotWake>,
@@ -40,25 +40,25 @@ struct Running {
     future: Pin<Box<dyn Future<Output = Done>>>,
     worked: Duration,
     waited: bool,
-    /// It gave way while it computed: from then on its processor time is counted.
+    /// The call has yielded while it computed: from then on its processor time is counted.
     computes: bool,
     cpu: Duration,
     cpu_budget: Duration,
 }
 
-/// A call that came to its end.
+/// A call that has ended.
 pub(super) struct Done {
     call: Box<Call>,
     cancelled: bool,
 }
 
-/// How a poll went.
+/// The result of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Polled {
     /// The slot is free.
     Over,
-    /// The guest computes and gave way.
-    GaveWay,
+    /// The guest computes and has yielded.
+    Yielded,
     /// The guest waits.
     Waits,
 }
@@ -80,7 +80,7 @@ impl CallSlot {
         CallSlot { home, waker: Waker::from(wake.clone()), wake, running: None }
     }
 
-    /// Takes a call in; it has to be polled once to begin.
+    /// Begins a call; it has to be polled once to start.
     pub(super) fn begin(&mut self, call: Box<Call>) {
         let wake = &self.wake;
         wake.meter.arm(call.handler().timeout());
@@ -111,7 +111,7 @@ impl CallSlot {
         self.waker.wake_by_ref();
     }
 
-    /// A call that only waits notices its deadline here. Gives the time that it has left.
+    /// Wakes a waiting call that has exceeded its deadline. Returns the time that the call has left.
     pub(super) fn check_deadline(&self) -> Option<Duration> {
         self.running.as_ref()?;
         if self.wake.meter.stop().is_none() {
@@ -121,7 +121,7 @@ impl CallSlot {
         None
     }
 
-    /// What is to be said of the call is left with `call_events`.
+    /// Polls the call; its events are added to `call_events`.
     pub(super) fn poll(&mut self, call_events: &mut CallEventBatches) -> Polled {
         let wake = &self.wake;
         let Some(running) = &mut self.running else {
@@ -132,7 +132,7 @@ impl CallSlot {
         wake.queued.store(false, Ordering::SeqCst);
         wake.meter.resume();
         let start = stopwatch();
-        // Asking for it costs as much as a short call: those that end within a tick are not asked for.
+        // Reading it costs as much as a short call, so it is not read for calls that end within a tick.
         let cpu_before = running.computes.then(thread_cpu_time);
         let polled = running.future.as_mut().poll(&mut Context::from_waker(&self.waker));
         let worked = start.elapsed();
@@ -155,13 +155,13 @@ impl CallSlot {
                 if ready {
                     wake.meter.pause();
                 }
-                let gave_way = wake.meter.take_yield();
-                running.computes |= gave_way;
-                if !gave_way && !ready && !running.waited {
+                let yielded = wake.meter.take_yield();
+                running.computes |= yielded;
+                if !yielded && !ready && !running.waited {
                     running.waited = true;
                     call_events.add(running.key, CallEvent::Suspended(running.key.call));
                 }
-                if gave_way { Polled::GaveWay } else { Polled::Waits }
+                if yielded { Polled::Yielded } else { Polled::Waits }
             }
         }
     }
@@ -185,7 +185,7 @@ struct SlotWake {
     meter: Arc<Meter>,
     /// The slot is in `ready`.
     queued: AtomicBool,
-    /// The slot is being polled: its time is its own until the poll ends.
+    /// The slot is being polled: its time is charged to it until the poll ends.
     polling: AtomicBool,
 }
 
@@ -206,7 +206,7 @@ impl Wake for SlotWake {
             ready.push_back(self.index);
             ready.len() == 1
         };
-        // Whoever came before has woken the worker, which does not rest before it has seen that nothing is left.
+        // If there were others, the worker is already awake, and it does not rest before `ready` is empty.
         if first {
             self.shared.wake(self.worker);
         }
@@ -216,11 +216,12 @@ impl Wake for SlotWake {
 /// One call from its instance to its outcome.
 async fn run(home: Rc<Home>, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
     let Home { shared, worker } = &*home;
-    let lease = if call.fresh { shared.pool.take_room() } else { shared.pool.take(*worker, call.handler()) };
+    let lease =
+        if call.fresh { shared.pool.take_permit() } else { shared.pool.take(*worker, call.handler()) };
     let stopped = {
-        let made = pin!(serve(&home, &mut call, &meter, lease));
-        until_stopped(&meter, made).await
-        // What was under way is dropped here, with its store, before anybody hears of its end.
+        let served = pin!(serve(&home, &mut call, &meter, lease));
+        until_stopped(&meter, served).await
+        // The running call is dropped here, with its store, before its end is reported.
     };
     let cancelled = match stopped {
         Ok(outcome) => {
@@ -228,15 +229,16 @@ async fn run(home: Rc<Home>, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
             false
         }
         Err(stop) => {
-            // The store went with the future.
-            shared.pool.gone();
+            // The store was dropped with the future.
+            shared.pool.dropped();
             let (fault, message) = match stop {
-                Stop::OutOfCpu => {
-                    (Fault::Cpu, format!("it used {:?} of processor time", call.handler().cpu_budget()))
-                }
+                Stop::OutOfCpu => (
+                    Fault::Cpu,
+                    format!("the budget of {:?} processor time is used up", call.handler().cpu_budget()),
+                ),
                 Stop::Deadline | Stop::Cancelled => (
                     Fault::Timeout,
-                    format!("the deadline of {:?} is over, waiting", call.handler().timeout()),
+                    format!("deadline of {:?} exceeded while waiting", call.handler().timeout()),
                 ),
             };
             let row = call.results.fail(call.batch.lanes().len());
@@ -250,45 +252,45 @@ async fn run(home: Rc<Home>, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
     Done { call, cancelled }
 }
 
-/// Makes the call and gives the instance back if it may serve again. The outcome is complete then.
+/// Runs the call and returns the instance to the pool if it may serve again. Then the outcome is complete.
 async fn serve(home: &Home, call: &mut Call, meter: &Arc<Meter>, lease: Lease) -> CallResult {
     let Home { shared, worker } = home;
     let (handler, batch, results, had_fresh) = call.parts();
     let instance = match lease {
         Lease::Used(instance) => Ok(instance),
-        Lease::Room(evicted) => {
+        Lease::Permit(evicted) => {
             drop(evicted);
-            // Said before it is made: a start that outlasts the deadline is the event's own failure, too.
+            // Set before it is created: a start that exceeds the deadline is the event's own failure, too.
             *had_fresh = true;
             handler.instance(meter).await
         }
     };
-    let made = match instance {
+    let served = match instance {
         Ok(instance) => {
             let mut instance: Instance = instance;
-            let made = instance.call(handler, meter, batch, results).await;
-            made.map(|()| instance)
+            let served = instance.call(handler, meter, batch, results).await;
+            served.map(|()| instance)
         }
         Err(failure) => Err(failure),
     };
-    match made {
+    match served {
         Ok(instance) if instance.may_stay(handler) => {
             shared.pool.keep(*worker, handler, instance);
             CallResult::Ended
         }
         Ok(instance) => {
             drop(instance);
-            shared.pool.gone();
+            shared.pool.dropped();
             CallResult::Ended
         }
         Err(failure) => {
-            shared.pool.gone();
+            shared.pool.dropped();
             CallResult::Failed(failure)
         }
     }
 }
 
-/// Drives `future` as long as the meter lets it.
+/// Drives `future` until the meter stops it.
 async fn until_stopped<F: Future>(meter: &Meter, mut future: Pin<&mut F>) -> Result<F::Output, Stop> {
     std::future::poll_fn(|context| match meter.stop() {
         Some(stop) => Poll::Ready(Err(stop)),

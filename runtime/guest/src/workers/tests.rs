@@ -10,21 +10,21 @@ use crate::call::{CallEvent, CallObserver, CallResult, GuestFailure};
 use crate::handler::{Handler, HandlerOptions};
 use crate::{OUTPUT_BYTES, testing};
 
-/// Far beyond what anything here takes: reached only if something is broken.
-const NEVER: Duration = Duration::from_secs(60);
+/// Far longer than anything here takes: reached only if something is broken.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-struct Inbox(SyncSender<CallEvent>);
+struct Observer(SyncSender<CallEvent>);
 
-impl CallObserver for Inbox {
+impl CallObserver for Observer {
     fn notify(&self, events: &mut Vec<CallEvent>) {
-        events.drain(..).for_each(|events| self.0.send(events).unwrap());
+        events.drain(..).for_each(|event| self.0.send(event).unwrap());
     }
 }
 
 struct Bench {
     workers: Workers,
-    inbox: Arc<Inbox>,
-    told: Receiver<CallEvent>,
+    observer: Arc<Observer>,
+    events: Receiver<CallEvent>,
     handler: Arc<Handler>,
     next: u32,
 }
@@ -38,12 +38,12 @@ impl Bench {
 
     fn with(engine: &Engine, handler: Arc<Handler>, threads: usize) -> Bench {
         let workers = Workers::start(engine, threads).unwrap();
-        let (inbox, told) = sync_channel(1_000);
-        Bench { workers, inbox: Arc::new(Inbox(inbox)), told, handler, next: 0 }
+        let (sender, events) = sync_channel(1_000);
+        Bench { workers, observer: Arc::new(Observer(sender)), events, handler, next: 0 }
     }
 
     fn call(&mut self, lanes: &[&[&str]]) -> Box<Call> {
-        let mut call = Call::new(self.handler.clone(), self.inbox.clone(), OUTPUT_BYTES);
+        let mut call = Call::new(self.handler.clone(), self.observer.clone(), OUTPUT_BYTES);
         call.key = CallKey { consumer: 1, call: CallId { slot: self.next, generation: 9 } };
         self.next += 1;
         testing::fill(&mut call.batch, lanes);
@@ -57,29 +57,29 @@ impl Bench {
         key
     }
 
-    fn told(&self) -> CallEvent {
-        self.told.recv_timeout(NEVER).unwrap()
+    fn event(&self) -> CallEvent {
+        self.events.recv_timeout(TIMEOUT).unwrap()
     }
 
     fn ended(&self) -> Box<Call> {
-        let told = self.told();
-        let CallEvent::Ended(call) = told else { panic!("{told:?}") };
+        let event = self.event();
+        let CallEvent::Ended(call) = event else { panic!("{event:?}") };
         call
     }
 
     fn suspended(&self) -> CallId {
-        let told = self.told();
-        let CallEvent::Suspended(call) = told else { panic!("{told:?}") };
+        let event = self.event();
+        let CallEvent::Suspended(call) = event else { panic!("{event:?}") };
         call
     }
 
-    fn really_ended(&self) -> Box<Call> {
-        let told = self.told();
-        let CallEvent::Terminated(call) = told else { panic!("{told:?}") };
+    fn terminated(&self) -> Box<Call> {
+        let event = self.event();
+        let CallEvent::Terminated(call) = event else { panic!("{event:?}") };
         call
     }
 
-    /// One call to its end.
+    /// Runs one call to its end.
     fn run(&mut self, lanes: &[&[&str]]) -> Box<Call> {
         self.submit(lanes);
         self.ended()
@@ -124,7 +124,7 @@ fn a_handler_is_called_row_by_row_and_a_lane_stops_at_its_first_refusal() {
 }
 
 #[test]
-fn headers_travel_both_ways_through_a_handler() {
+fn headers_are_passed_to_and_from_a_handler() {
     let mut bench = Bench::new(&testing::obedient(), 1, 8, 5_000);
     let mut call = bench.call(&[]);
     call.batch.begin("orders", 3, true);
@@ -142,7 +142,7 @@ fn headers_travel_both_ways_through_a_handler() {
 }
 
 #[test]
-fn a_trap_names_the_functions_keeps_the_rows_before_it_and_costs_the_instance() {
+fn a_trap_names_the_functions_keeps_the_rows_before_it_and_drops_the_instance() {
     let mut bench = Bench::new(&testing::obedient(), 1, 8, 5_000);
     let call = bench.run(&[&["o1"], &["a", "t", "o2"], &["a"]]);
     let failure = failure(&call);
@@ -157,40 +157,40 @@ fn a_trap_names_the_functions_keeps_the_rows_before_it_and_costs_the_instance() 
 }
 
 #[test]
-fn an_endless_loop_runs_into_its_deadline() {
+fn an_endless_loop_is_stopped_at_its_deadline() {
     let mut bench = Bench::new(&testing::obedient(), 1, 8, 100);
     let call = bench.run(&[&["a", "l"]]);
     let failure = failure(&call);
     assert_eq!(failure.fault, Fault::Timeout);
-    assert_eq!(failure.message, "the deadline is over in `handle`");
+    assert_eq!(failure.message, "deadline exceeded in `handle`");
     assert_eq!(failure.row, Some(1));
-    assert!(!call.waited, "giving way is not waiting");
+    assert!(!call.waited, "yielding is not waiting");
     assert_eq!(bench.workers.idle_instances(), 0);
 }
 
 #[test]
-fn a_loop_that_gives_way_runs_out_of_processor_time() {
+fn a_loop_that_yields_uses_up_its_processor_time() {
     let engine = testing::engine_of(2);
     let options = HandlerOptions { cpu_budget: Duration::from_millis(50), ..testing::options(60_000) };
     let mut bench = Bench::with(&engine, testing::handler_with(&engine, &testing::obedient(), options), 1);
     let call = bench.run(&[&["a", "l"]]);
     let failure = failure(&call);
     assert_eq!((failure.fault, failure.row), (Fault::Cpu, Some(1)));
-    assert_eq!(failure.message, "it used 50ms of processor time");
+    assert_eq!(failure.message, "the budget of 50ms processor time is used up");
 }
 
 #[test]
 fn a_call_gets_a_fresh_instance_if_it_needs_one() {
     let mut bench = Bench::new(&testing::obedient(), 1, 2, 5_000);
-    assert!(bench.run(&[&["a"]]).had_fresh, "there was none before");
+    assert!(bench.run(&[&["a"]]).had_fresh, "there was no instance before");
     assert!(!bench.run(&[&["a"]]).had_fresh);
     let mut call = bench.call(&[&["t"]]);
     call.fresh = true;
     bench.workers.submit(&mut vec![call], 1);
     let call = bench.ended();
     assert!(call.had_fresh && call.failed_fresh());
-    let behind_another = bench.run(&[&["a", "t"]]);
-    assert!(!behind_another.failed_fresh(), "it served the row before");
+    let behind_another_row = bench.run(&[&["a", "t"]]);
+    assert!(!behind_another_row.failed_fresh(), "the instance had served the row before");
 }
 
 #[test]
@@ -210,29 +210,30 @@ fn instances_are_replaced_when_they_are_old_or_large() {
 }
 
 #[test]
-fn a_memory_bomb_in_its_second_memory_hits_the_limit_over_both() {
+fn growth_of_the_second_memory_hits_the_limit_over_both_memories() {
     let mut bench = Bench::new(&testing::obedient(), 1, 8, 60_000);
     let call = bench.run(&[&["m"]]);
     let failure = failure(&call);
     assert_eq!(failure.fault, Fault::Memory);
     // Two memories of one page each; the second grows by 16 pages at a time.
     let steps = (64 * 16 - 2) / 16 + 1;
-    let asked = (2 + 16 * steps) << 16;
+    let requested = (2 + 16 * steps) << 16;
     assert_eq!(
         failure.message,
         format!(
-            "memory limit: the guest asked for {asked} bytes in all, 67108864 are allowed in `take_all` < `handle`"
+            "memory limit exceeded: the guest requested {requested} bytes in total, the limit is 67108864 \
+             in `take_all` < `handle`"
         )
     );
 }
 
 #[test]
-fn a_row_with_an_output_for_nobody_ends_its_lane_only() {
+fn a_row_with_an_unknown_target_ends_its_lane_only() {
     let mut bench = Bench::new(&testing::obedient(), 1, 8, 5_000);
     let call = bench.run(&[&["a", "d", "a"], &["a"]]);
     assert_eq!(call.outcome, CallResult::Ended);
-    let unstorable = LaneEnd { done: 1, failure: Some(Verdict::Unpublishable) };
-    assert_eq!(call.results.lane_ends(), [unstorable, LaneEnd { done: 1, failure: None }]);
+    let unpublishable = LaneEnd { done: 1, failure: Some(Verdict::Unpublishable) };
+    assert_eq!(call.results.lane_ends(), [unpublishable, LaneEnd { done: 1, failure: None }]);
     assert_eq!(
         call.results.refusals()[0].reason,
         "the output `nowhere` is not configured: the handler has `other`, `totals`"
@@ -240,18 +241,18 @@ fn a_row_with_an_output_for_nobody_ends_its_lane_only() {
 }
 
 #[test]
-fn a_call_that_waits_leaves_its_worker_to_others() {
+fn a_call_that_waits_does_not_block_its_worker() {
     let mut bench = Bench::new(&testing::waiting(), 1, 8, 60_000);
     let slow = bench.submit(&[&["w"]]);
     assert_eq!(bench.suspended(), slow.call);
     let hour = bench.submit(&[&["W"]]);
-    // One worker, two calls that wait: a third still gets its turn.
-    let mut told = vec![bench.told(), bench.told()];
+    // One worker with two waiting calls: a third still gets its turn.
+    let mut events = vec![bench.event(), bench.event()];
     bench.submit(&[&["a"]]);
-    told.push(bench.told());
-    let ended: Vec<_> = told
+    events.push(bench.event());
+    let ended: Vec<_> = events
         .iter()
-        .filter_map(|told| match told {
+        .filter_map(|event| match event {
             CallEvent::Ended(call) => Some((call.key, call.waited, &call.outcome)),
             CallEvent::Suspended(call) => {
                 assert_eq!(*call, hour.call);
@@ -265,25 +266,25 @@ fn a_call_that_waits_leaves_its_worker_to_others() {
         assert_eq!((waited, outcome), (key == slow, &CallResult::Ended), "{key:?}");
     }
     bench.workers.cancel(hour);
-    assert_eq!(bench.really_ended().key, hour);
+    assert_eq!(bench.terminated().key, hour);
 }
 
 #[test]
-fn a_cancelled_call_really_ends_with_its_store_and_its_buffers_come_back() {
+fn a_cancelled_call_is_terminated_with_its_store_and_its_buffers_come_back() {
     let mut bench = Bench::new(&testing::waiting(), 2, 8, 60_000);
     let key = bench.submit(&[&["o", "W"]]);
     assert_eq!(bench.suspended(), key.call);
     bench.workers.cancel(key);
-    let call = bench.really_ended();
+    let call = bench.terminated();
     assert_eq!(call.key, key);
     assert_eq!(call.outcome, CallResult::NotRun);
-    assert!(call.results.lane_ends().is_empty(), "nothing of it counts");
+    assert!(call.results.lane_ends().is_empty(), "its results are discarded");
     assert_eq!(bench.workers.idle_instances(), 0);
 
     bench.workers.submit(&mut vec![call], 1);
-    assert_eq!(bench.suspended(), key.call, "the same buffers again");
+    assert_eq!(bench.suspended(), key.call, "the same buffers are used again");
     bench.workers.cancel(key);
-    bench.really_ended();
+    bench.terminated();
 }
 
 #[test]
@@ -292,9 +293,9 @@ fn a_call_that_computes_is_cancelled_at_the_next_tick() {
     let key = bench.submit(&[&["l"]]);
     let queued = bench.submit(&[&["a"]]);
     bench.workers.cancel(queued);
-    assert_eq!(bench.really_ended().key, queued, "it was not begun: nothing has to be waited for");
+    assert_eq!(bench.terminated().key, queued, "a queued call is terminated at once");
     bench.workers.cancel(key);
-    assert_eq!(bench.really_ended().key, key);
+    assert_eq!(bench.terminated().key, key);
 }
 
 #[test]
@@ -307,7 +308,7 @@ fn a_call_that_waits_past_its_deadline_is_a_timeout() {
         failure(&call),
         &GuestFailure {
             fault: Fault::Timeout,
-            message: "the deadline of 50ms is over, waiting".to_owned(),
+            message: "deadline of 50ms exceeded while waiting".to_owned(),
             row: Some(1)
         }
     );
@@ -315,33 +316,33 @@ fn a_call_that_waits_past_its_deadline_is_a_timeout() {
     assert!(call.waited);
 }
 
-/// One call waits for as long as another one computes on the same thread: only the other one worked so long.
+/// One call waits while another one computes on the same thread: only the time of the other one counts as work.
 #[test]
 fn waiting_is_not_working() {
     let engine = testing::engine_of(8);
-    let [patient, looping] =
+    let [slow, looping] =
         [60_000, 500].map(|timeout_ms| testing::handler(&engine, &testing::waiting(), timeout_ms));
-    let mut bench = Bench::with(&engine, patient, 1);
+    let mut bench = Bench::with(&engine, slow, 1);
     let waits = bench.submit(&[&["W"]]);
     assert_eq!(bench.suspended(), waits.call);
     bench.handler = looping;
     let computed = bench.run(&[&["l"]]);
     assert_eq!(failure(&computed).fault, Fault::Timeout);
     bench.workers.cancel(waits);
-    let waited = bench.really_ended();
+    let waited = bench.terminated();
     assert_eq!(waited.key, waits);
     assert!(waited.took < computed.took, "it worked {:?} of {:?}", waited.took, computed.took);
 }
 
 #[test]
-fn every_deadline_is_noticed_whichever_call_began_before() {
+fn every_deadline_is_enforced_regardless_of_older_calls() {
     let engine = testing::engine_of(8);
-    let [patient, hasty] =
+    let [slow, fast] =
         [60_000, 50].map(|timeout_ms| testing::handler(&engine, &testing::waiting(), timeout_ms));
-    let mut bench = Bench::with(&engine, patient, 1);
+    let mut bench = Bench::with(&engine, slow, 1);
     let waits = bench.submit(&[&["W"]]);
     assert_eq!(bench.suspended(), waits.call);
-    bench.handler = hasty;
+    bench.handler = fast;
     for _ in 0..2 {
         let key = bench.submit(&[&["W"]]);
         assert_eq!(bench.suspended(), key.call);
@@ -349,11 +350,11 @@ fn every_deadline_is_noticed_whichever_call_began_before() {
         assert_eq!((call.key, failure(&call).fault), (key, Fault::Timeout));
     }
     bench.workers.cancel(waits);
-    assert_eq!(bench.really_ended().key, waits);
+    assert_eq!(bench.terminated().key, waits);
 }
 
 #[test]
-fn no_more_calls_are_taken_than_instances_may_live_and_handlers_make_room_for_each_other() {
+fn no_more_calls_are_taken_than_instances_may_live() {
     let mut bench = Bench::new(&testing::waiting(), 2, 2, 60_000);
     let first = bench.submit(&[&["W"]]);
     let second = bench.submit(&[&["W"]]);
@@ -361,36 +362,36 @@ fn no_more_calls_are_taken_than_instances_may_live_and_handlers_make_room_for_ea
     bench.suspended();
     let mut third = vec![bench.call(&[&["a"]])];
     bench.workers.submit(&mut third, 1);
-    assert_eq!(third.len(), 1, "it stays");
+    assert_eq!(third.len(), 1, "the call stays");
     bench.workers.cancel(first);
-    bench.really_ended();
+    bench.terminated();
     bench.workers.submit(&mut third, 1);
     assert_eq!(bench.ended().outcome, CallResult::Ended);
     bench.workers.cancel(second);
-    bench.really_ended();
+    bench.terminated();
 }
 
 #[test]
-fn an_idle_instance_of_one_handler_makes_room_for_another() {
+fn an_idle_instance_of_one_handler_is_replaced_by_another() {
     let engine = testing::engine_of(1);
     let workers = Workers::start(&engine, 2).unwrap();
-    let (inbox, told) = sync_channel(10);
-    let inbox = Arc::new(Inbox(inbox));
+    let (sender, events) = sync_channel(10);
+    let observer = Arc::new(Observer(sender));
     let handlers = [testing::obedient(), testing::batch_handler(testing::ALL_DONE)]
         .map(|wasm| testing::handler(&engine, &wasm, 5_000));
     for round in 0..6 {
-        let mut call = Call::new(handlers[round % 2].clone(), inbox.clone(), OUTPUT_BYTES);
+        let mut call = Call::new(handlers[round % 2].clone(), observer.clone(), OUTPUT_BYTES);
         testing::fill(&mut call.batch, &[&["a"]]);
         workers.submit(&mut vec![call], 1);
-        let told = told.recv_timeout(NEVER).unwrap();
-        let CallEvent::Ended(call) = told else { panic!("{told:?}") };
+        let event = events.recv_timeout(TIMEOUT).unwrap();
+        let CallEvent::Ended(call) = event else { panic!("{event:?}") };
         assert_eq!(call.outcome, CallResult::Ended);
         assert_eq!(workers.idle_instances(), 1);
     }
 }
 
 #[test]
-fn a_shutdown_gives_every_call_back() {
+fn a_shutdown_returns_every_call() {
     let mut bench = Bench::new(&testing::waiting(), 2, 8, 60_000);
     for value in ["W", "W", "l", "l", "a"] {
         bench.submit(&[&[value]]);
@@ -399,7 +400,7 @@ fn a_shutdown_gives_every_call_back() {
     bench.suspended();
     bench.workers.shutdown();
     for _ in 0..5 {
-        bench.really_ended();
+        bench.terminated();
     }
     let mut late = vec![bench.call(&[&["a"]])];
     bench.workers.submit(&mut late, 1);

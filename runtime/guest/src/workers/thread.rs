@@ -13,31 +13,31 @@ use super::slot::{CallSlot, Home, Polled, Ready};
 use super::{NextCall, Shared, lock};
 use crate::call::Call;
 
-/// Polls and calls in a row before timers and cancels get a look: enough that looking costs little.
+/// Polls and calls in a row before timers and cancels are checked: enough that the check costs little.
 const POLLS_MAX: u32 = 32;
 
-/// How late the deadline of a call that waits may be noticed.
-const DEADLINE_LOOK: Duration = Duration::from_millis(10);
+/// The interval at which the deadlines of waiting calls are checked.
+const DEADLINE_CHECK: Duration = Duration::from_millis(10);
 
 pub(super) fn spawn(shared: Arc<Shared>, index: usize) -> std::io::Result<JoinHandle<()>> {
-    // Everything, because standard WASI is linked in full: a guest that tries a socket must get its error.
+    // Everything is enabled, because standard WASI is linked in full: a guest that tries a socket must get its error.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("keylane-worker-{index}")).spawn(move || {
         let work = async {
-            let mut looks = tokio::time::interval(DEADLINE_LOOK);
-            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut deadline_checks = tokio::time::interval(DEADLINE_CHECK);
+            deadline_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut worker = Worker {
                 home: Rc::new(Home { shared, worker: index }),
                 ready: Arc::default(),
                 slots: Vec::new(),
                 free: Vec::new(),
                 call_events: CallEventBatches::default(),
-                looks,
+                deadline_checks,
                 next_deadline: Duration::MAX,
             };
             std::future::poll_fn(|context| worker.turn(context)).await;
         };
-        // Tokio's budget is for tasks that share a thread fairly; here one future is the whole thread.
+        // Tokio's budget shares a thread fairly between tasks; here one future has the whole thread.
         runtime.block_on(tokio::task::unconstrained(work));
     })
 }
@@ -48,13 +48,13 @@ struct Worker {
     slots: Vec<CallSlot>,
     free: Vec<usize>,
     call_events: CallEventBatches,
-    looks: Interval,
-    /// No deadline comes earlier on the engine's clock. To look at thousands of calls that wait costs.
+    deadline_checks: Interval,
+    /// No deadline is earlier than this, on the engine's clock. Checking thousands of waiting calls is expensive.
     next_deadline: Duration,
 }
 
 impl Worker {
-    /// Ready when the workers are shut down and nothing is left.
+    /// Runs one turn. `Ready` when the workers are shut down and no call is left.
     fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.note_waker(context);
         self.take_cancels();
@@ -78,8 +78,8 @@ impl Worker {
                     NextCall::Nothing => return self.rest(context),
                 },
             };
-            if polled == Polled::GaveWay {
-                break; // a tick went by: time for timers and cancels
+            if polled == Polled::Yielded {
+                break; // after a tick, timers and cancels get their turn
             }
             if self.call_events.is_due() {
                 self.call_events.deliver(&self.home.shared);
@@ -91,7 +91,7 @@ impl Worker {
         Poll::Pending
     }
 
-    /// Nothing is ready and nothing is queued.
+    /// Called when no call is ready and none is queued.
     fn rest(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.call_events.deliver(&self.home.shared);
         self.check_deadlines(context);
@@ -146,7 +146,7 @@ impl Worker {
         if self.is_empty() {
             return;
         }
-        while self.looks.poll_tick(context).is_ready() {
+        while self.deadline_checks.poll_tick(context).is_ready() {
             let now = self.home.shared.clock.now();
             if now >= self.next_deadline {
                 let left = self.slots.iter().filter_map(CallSlot::check_deadline).min();

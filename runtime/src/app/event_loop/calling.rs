@@ -1,4 +1,4 @@
-//! Calls between the core's decision and the workers: their boxes, filled from the arena and used again.
+//! Prepares calls for the workers: fills their boxes from the arena, and reuses them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use crate::guest::{Call, CallEvent, CallKey, CallObserver, CallResult, Handler, 
 
 use super::mailbox::{LoopEvent, Mailbox};
 
-/// Makes, fills and recycles the calls of one handler.
+/// Creates, fills and recycles the calls of one handler.
 pub(in crate::app) struct Calling {
-    /// Names this loop among those that share the workers.
+    /// Identifies this loop to the shared workers.
     consumer: u32,
     handler: Arc<Handler>,
     workers: Arc<Workers>,
     mailbox: Arc<Mailbox>,
-    /// Bytes of one output at most.
+    /// Maximum bytes of one output.
     max_output_bytes: usize,
-    /// Filled, and not submitted yet.
+    /// Calls that are filled and not submitted yet.
     #[expect(clippy::vec_box, reason = "the boxes themselves go to the workers and come back")]
     ready: Vec<Box<Call>>,
     ready_rows: usize,
@@ -30,11 +30,11 @@ pub(in crate::app) struct Calling {
     calls_made: u64,
 }
 
-/// Calls of one event are submitted together, up to so many: waking a worker costs as much as making several of them. A
-/// call of many events is enough work by itself.
+/// Calls of one event each are submitted together, up to this number: waking a worker costs as much as several such
+/// calls. A call of many events is enough work by itself.
 const READY_CALLS: usize = 16;
 const READY_ROWS: usize = 64;
-/// Work for which an idle worker is woken while another one is awake.
+/// Amount of work that justifies waking an idle worker while another one is awake.
 const WORTH_WAKING: Duration = Duration::from_micros(100);
 
 impl Calling {
@@ -59,7 +59,7 @@ impl Calling {
         }
     }
 
-    /// Copies the rows out of the arena. The call is submitted by [`Calling::submit`] at the latest.
+    /// Fills a call with copies of the rows. [`Calling::submit`] submits it at the latest.
     pub(super) fn prepare(&mut self, dispatch: &Dispatch<'_>, topic: &str, arena: &Arena) {
         let mut call = self.idle.pop().unwrap_or_else(|| {
             let observer: Arc<dyn CallObserver> = self.mailbox.clone();
@@ -99,13 +99,13 @@ impl Calling {
             self.ready_rows = 0;
             assert!(
                 self.ready.is_empty(),
-                "the engine has room for `max_concurrency` calls of every handler"
+                "the engine has capacity for `max_concurrency` calls of every handler"
             );
         }
     }
 
     pub(super) fn cancel(&mut self, call: CallId) {
-        self.submit(); // it may be among them
+        self.submit(); // the call may be among the prepared ones
         self.workers.cancel(CallKey { consumer: self.consumer, call });
     }
 
@@ -120,7 +120,7 @@ impl Calling {
     }
 }
 
-/// The end of a call, as the core takes it.
+/// The end of a call as an input of the core.
 pub(super) fn end_of(ended: &Call) -> Input<'_> {
     let (call, results) = (ended.key.call, &ended.results);
     let (lanes, with_outputs) = (results.lane_ends(), results.rows_with_outputs());

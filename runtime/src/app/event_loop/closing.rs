@@ -1,4 +1,4 @@
-//! When and how a loop ends: what went wrong, what asks for a drain, and what is left when it is over.
+//! The end of a loop: failures, causes of a drain, and the state after it.
 
 use std::time::Duration;
 
@@ -15,25 +15,25 @@ pub(in crate::app) struct Closing {
     drain_timeout: Duration,
     /// `--until-end`: an assignment that stays empty for this long ends the run.
     until_end: Option<Duration>,
-    /// Since when nothing is assigned.
+    /// Uptime since which no partition is assigned.
     empty_since: Duration,
     had_loss: bool,
-    /// What prevents exit code 0.
+    /// The failures that prevent exit code 0.
     failures: Vec<String>,
-    /// The drain has begun and has until then.
+    /// The deadline of the drain, if it has begun.
     deadline: Option<Duration>,
-    /// The handler can't go on.
+    /// The handler can't continue.
     stop: bool,
-    /// A partition can't go on.
+    /// A partition has stopped.
     partition_stopped: bool,
-    /// A partition can't be read for now: which, and why.
+    /// The failure text of a partition that can't be read for now.
     unreadable: Option<String>,
-    /// Everything up to the ends is committed.
+    /// Every event up to the ends is committed.
     end_reached: bool,
     drained: bool,
     /// A call can't be cancelled: the process must end.
     stuck: bool,
-    /// The drain is over, and a cancelled call has not ended: nobody may wait for it.
+    /// The drain is over, and a cancelled call has not terminated. It must not be waited for.
     calls_left: bool,
 }
 
@@ -61,7 +61,7 @@ impl Closing {
         self.empty_since = now;
     }
 
-    /// Whether the run ends at the ends of its partitions.
+    /// Whether this is a run with `--until-end`.
     pub(super) fn at_end(&self) -> bool {
         self.until_end.is_some()
     }
@@ -76,13 +76,13 @@ impl Closing {
 
     // -- causes -------------------------------------------------------------------------------------
 
-    /// Something needs attention, and the exit code will say so.
+    /// Logs a failure, which makes the exit code nonzero.
     pub(super) fn fail(&mut self, log: &HandlerLog, failure: String) {
         tracing::error!(handler = log.handler(), failure, "needs attention");
         self.failures.push(failure);
     }
 
-    /// The handler can't go on.
+    /// The handler can't continue.
     pub(super) fn stop(&mut self, log: &HandlerLog, failure: String) {
         self.fail(log, failure);
         self.stop = true;
@@ -129,7 +129,7 @@ impl Closing {
         self.stuck = true;
         self.fail(
             log,
-            format!("guest call {call:?} does not end although it was cancelled; the process ends"),
+            format!("guest call {call:?} did not terminate after it was cancelled; the process ends"),
         );
     }
 
@@ -141,7 +141,7 @@ impl Closing {
         self.had_loss = true;
     }
 
-    /// A drain was asked for from outside.
+    /// A drain was requested from outside.
     pub(super) fn stopped_by(&mut self, why: &str) {
         if self.at_end() {
             self.failures.push(format!("stopped by {why} before the end"));
@@ -150,7 +150,7 @@ impl Closing {
 
     // -- the drain ----------------------------------------------------------------------------------
 
-    /// Whether one of the causes asks for a drain.
+    /// Whether one of the causes requires a drain.
     pub(super) fn must_drain(&mut self, log: &HandlerLog, reading: &Reading, now: Duration) -> bool {
         let unreadable = self.unreadable.take().filter(|_| self.at_end());
         let cannot_end = self.at_end() && self.partition_stopped || unreadable.is_some();
@@ -160,7 +160,7 @@ impl Closing {
         self.stop || self.end_reached || cannot_end || self.stays_empty(log, reading, now)
     }
 
-    /// `--until-end` in a group with more members than partitions: nothing will ever be assigned.
+    /// `--until-end` in a group with more members than partitions: this member never gets a partition.
     fn stays_empty(&mut self, log: &HandlerLog, reading: &Reading, now: Duration) -> bool {
         let Some(limit) = self.until_end else { return false };
         if !reading.has_nothing_assigned() {
@@ -169,14 +169,14 @@ impl Closing {
         if now < self.empty_since + limit || self.deadline.is_some() {
             return false;
         }
-        tracing::warn!(handler = log.handler(), "nothing was assigned");
+        tracing::warn!(handler = log.handler(), "no partition was assigned");
         if self.had_loss {
             self.failures.push("its partitions were lost, and none was assigned again".to_owned());
         }
         true
     }
 
-    /// The deadline of the drain that begins now; `None`: it has begun before.
+    /// Begins the drain and returns its deadline; `None`: it has already begun.
     pub(super) fn begin_drain(&mut self, now: Duration) -> Option<Duration> {
         if self.deadline.is_some() {
             return None;
@@ -196,7 +196,7 @@ impl Closing {
         }
     }
 
-    /// What is left of the drain's time.
+    /// The remaining time of the drain.
     pub(super) fn time_left(&self, now: Duration) -> Duration {
         self.deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_sub(now))
     }

@@ -1,4 +1,4 @@
-//! How settled events become committed: through the consumer group.
+//! Commits settled events through the consumer group.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -9,9 +9,12 @@ use crate::source::Source;
 
 use super::handler_log::HandlerLog;
 
-/// Sends the core's commits and passes their answers on.
+/// Sends the core's commits and translates the answers.
 #[derive(Debug, Default)]
-pub(super) struct Committing;
+pub(super) struct Committing {
+    /// Parts of commits, one per partition, that the coordinator rejected, and commits without an answer.
+    failed: u64,
+}
 
 impl Committing {
     pub(super) fn send(
@@ -27,7 +30,7 @@ impl Committing {
 
     /// The coordinator answered for one partition of a commit.
     pub(super) fn answered(
-        &self,
+        &mut self,
         log: &mut HandlerLog,
         now: Now,
         (id, partition): (CommitId, Partition),
@@ -37,15 +40,22 @@ impl Committing {
         match result {
             Ok(()) => Input::Committed { id, partition },
             Err(why) => {
+                self.failed += 1;
                 log.commit_rejected(now, partition, code, why);
                 Input::CommitFailed { id, partition, why }
             }
         }
     }
 
-    /// No answer came in time.
-    pub(super) fn timed_out(&self, log: &HandlerLog, id: CommitId) -> Input<'static> {
+    /// The commit was not answered in time.
+    pub(super) fn timed_out(&mut self, log: &HandlerLog, id: CommitId) -> Input<'static> {
+        self.failed += 1;
         tracing::warn!(handler = log.handler(), "commit not answered in time");
         Input::CommitTimedOut { id }
+    }
+
+    /// Failed commits so far.
+    pub(super) fn failed(&self) -> u64 {
+        self.failed
     }
 }

@@ -1,11 +1,12 @@
-//! Every log line about one handler's events and partitions passes here. What may happen to every event, or in every turn,
-//! has a limit of lines (`log_limits`); the core's notices are worded in `notices`.
+//! The log lines about one handler's events and partitions. Lines that every event or every turn may cause are limited
+//! (`log_limits`). The core's notices are in `notices`.
 
 use std::fmt::Display;
 
 use keylane_core::{CommitError, DeadLetter, Now, Partition, Reason, Verdict};
 
 use crate::guest::{Call, CallResult};
+use crate::telemetry::Allowed;
 
 use super::log_limits::{Cause, LogLimits};
 use super::publishing::{Publishing, name_of};
@@ -39,12 +40,19 @@ impl HandlerLog {
         self.topics.get(usize::from(topic)).map_or("?", String::as_str)
     }
 
+    /// At the end: logs the number of lines dropped after the last one of each cause.
+    pub(super) fn dropped_lines(&mut self) {
+        for (cause, dropped) in self.limits.take_dropped() {
+            tracing::warn!(handler = self.handler, ?cause, dropped, "log lines dropped");
+        }
+    }
+
     // -- the group ----------------------------------------------------------------------------------
 
-    pub(super) fn start_not_found(&mut self, now: Now, partition: Partition, reason: &str) {
-        let Some(dropped) = self.limits.allow(Cause::StartUnknown, now) else { return };
+    pub(super) fn start_unresolved(&mut self, now: Now, partition: Partition, reason: &str) {
+        let Some(Allowed { dropped }) = self.limits.allow(Cause::StartUnknown, now) else { return };
         let (handler, topic, partition) = (&self.handler, self.topic(partition), partition.number);
-        tracing::warn!(handler, topic, partition, reason, dropped, "start of a partition not known yet");
+        tracing::warn!(handler, topic, partition, reason, dropped, "partition start not resolved yet");
     }
 
     pub(super) fn commit_rejected(
@@ -54,23 +62,23 @@ impl HandlerLog {
         code: &dyn Display,
         why: CommitError,
     ) {
-        let Some(dropped) = self.limits.allow(Cause::CommitRejected, now) else { return };
+        let Some(Allowed { dropped }) = self.limits.allow(Cause::CommitRejected, now) else { return };
         let (handler, topic, partition) = (&self.handler, self.topic(partition), partition.number);
         let remedy = commit_remedy(why);
         tracing::warn!(handler, topic, partition, %code, remedy, dropped, "commit rejected");
     }
 
     pub(super) fn client_error(&mut self, now: Now, error: &str) {
-        let Some(dropped) = self.limits.allow(Cause::Client, now) else { return };
+        let Some(Allowed { dropped }) = self.limits.allow(Cause::Client, now) else { return };
         let (handler, remedy) =
             (&self.handler, "check that the brokers run; the client reconnects by itself");
         tracing::warn!(handler, error, remedy, dropped, "the consumer reports an error");
     }
 
-    /// The client tries to join again and again: a rolling change of the assignor waits for its last old member.
+    /// The client retries the join: a rolling change of the assignor waits for the last member with the old one.
     pub(super) fn other_assignor(&mut self, now: Now) {
-        let Some(dropped) = self.limits.allow(Cause::OtherAssignor, now) else { return };
-        let remedy = "wait until they have left; if they are to stay, set `kafka.assignor` as they have it (most clients: \
+        let Some(Allowed { dropped }) = self.limits.allow(Cause::OtherAssignor, now) else { return };
+        let remedy = "wait until they have left; if they stay, set `kafka.assignor` to their assignor (most clients: \
                       \"range\"), or use another `group_id`";
         tracing::warn!(
             handler = self.handler,
@@ -90,9 +98,9 @@ impl HandlerLog {
         }
         let events = reading.report_missing();
         let remedy = if missing.registered {
-            "the value begins like that of a schema registry: write `registry-json:` instead of `json:`"
+            "the value has the prefix of a schema registry: use `registry-json:` instead of `json:`"
         } else {
-            "see `lane_key`, or set `no_key = \"reject\"`, which sets them aside"
+            "check `lane_key`, or set `no_key = \"reject\"` to dead-letter such events"
         };
         let (handler, topic) = (&self.handler, self.topic(missing.partition));
         let (partition, offset) = (missing.partition.number, missing.offset);
@@ -103,15 +111,15 @@ impl HandlerLog {
             offset,
             events,
             remedy,
-            "events without the configured lane key: their order is not kept"
+            "events without the configured lane key are not ordered"
         );
     }
 
-    /// Attempts that the guest wants to repeat, and calls that failed.
+    /// Retries that the guest requested, and calls that failed.
     pub(super) fn call_ended(&mut self, now: Now, call: &Call) {
         for (row, refusal) in call.refusals() {
             if let Verdict::Retry { .. } = refusal.verdict
-                && let Some(dropped) = self.limits.allow(Cause::Retry, now)
+                && let Some(Allowed { dropped }) = self.limits.allow(Cause::Retry, now)
             {
                 let (partition, offset) = call.batch.place(row as usize).unwrap_or_default();
                 let (handler, topic, attempt) = (&self.handler, call.batch.topic(), call.batch.attempt());
@@ -124,12 +132,12 @@ impl HandlerLog {
                     attempt,
                     error,
                     dropped,
-                    "the handler asks for a retry"
+                    "handler requested a retry"
                 );
             }
         }
         if let CallResult::Failed(failure) = &call.outcome
-            && let Some(dropped) = self.limits.allow(Cause::CallFailed, now)
+            && let Some(Allowed { dropped }) = self.limits.allow(Cause::CallFailed, now)
         {
             let (handler, topic, fault) = (&self.handler, call.batch.topic(), failure.fault);
             let (partition, offset) = call.batch.place(failure.row.unwrap_or(0) as usize).unwrap_or_default();
@@ -149,7 +157,7 @@ impl HandlerLog {
     }
 
     pub(super) fn dead_letter(&mut self, now: Now, dead_letter: &DeadLetter, error: &str) {
-        let Some(dropped) = self.limits.allow(Cause::DeadLetter, now) else { return };
+        let Some(Allowed { dropped }) = self.limits.allow(Cause::DeadLetter, now) else { return };
         let DeadLetter { event, attempt, reason, .. } = *dead_letter;
         let (handler, topic) = (&self.handler, self.topic(event.partition));
         let (partition, offset, reason) = (event.partition.number, event.offset, name_of(reason));
@@ -157,16 +165,16 @@ impl HandlerLog {
     }
 
     pub(super) fn skipped(&mut self, now: Now, at: (Partition, i64), reason: Reason, error: &str) {
-        let Some(dropped) = self.limits.allow(Cause::Skipped, now) else { return };
+        let Some(Allowed { dropped }) = self.limits.allow(Cause::Skipped, now) else { return };
         let (handler, topic) = (&self.handler, self.topic(at.0));
         let (partition, offset, reason) = (at.0.number, at.1, name_of(reason));
         tracing::warn!(handler, topic, partition, offset, reason, error, dropped, "event skipped");
     }
 
-    /// An output that was sent again is behind a later one of its lane.
+    /// A resent output is stored behind a later one of its lane.
     pub(super) fn order_break(&mut self, now: Now, publishing: &mut Publishing) {
         let Some((topic, record)) = publishing.take_order_break() else { return };
-        let Some(dropped) = self.limits.allow(Cause::OrderBreak, now) else { return };
+        let Some(Allowed { dropped }) = self.limits.allow(Cause::OrderBreak, now) else { return };
         let (handler, partition, offset) = (&self.handler, record.partition, record.offset);
         let breaks = publishing.order_breaks();
         tracing::warn!(
@@ -176,23 +184,21 @@ impl HandlerLog {
             offset,
             breaks,
             dropped,
-            "an output that the brokers rejected at first was stored behind a later one of its lane"
+            "output order broken: an output that was sent again is stored behind a later one of its lane"
         );
     }
 }
 
-/// What becomes of a rejected commit.
+/// The remedy for a rejected commit.
 fn commit_remedy(why: CommitError) -> &'static str {
     match why {
         CommitError::MetadataTooLarge => {
-            "a shorter one is sent; see the broker's `offset.metadata.max.bytes` and `commit.metadata_limit`"
+            "shorter metadata is sent; check the broker's `offset.metadata.max.bytes` and `commit.metadata_limit`"
         }
-        CommitError::TryAgain => "it is sent again",
+        CommitError::TryAgain => "none: the commit is retried",
         CommitError::Stale => {
-            "the partition has another owner, who processes again what this commit would have covered"
+            "none: the partition has another owner, which processes the uncommitted events again"
         }
-        CommitError::Other => {
-            "grant this user READ on the group, or see what the code means; it is sent again"
-        }
+        CommitError::Other => "grant this user READ on the group, or look up the code; the commit is retried",
     }
 }

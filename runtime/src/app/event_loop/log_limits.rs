@@ -1,17 +1,17 @@
-//! How many lines are written about what may happen to every event, or at every turn: two a second for each cause. The next
-//! one says how many were not written.
+//! Limits for log lines that every event or every turn may cause: two lines a second for each cause. The next line
+//! has the number of dropped lines.
 
 use keylane_core::Now;
 
-use crate::telemetry::Throttle;
+use crate::telemetry::{Allowed, Throttle};
 
-/// Lines a second about one cause.
+/// Maximum lines a second per cause.
 const LINES_MAX: u32 = 2;
-/// One line in so many seconds about what repeats itself while it lasts.
+/// Seconds between two lines about a lasting condition.
 const LASTING_LINE_SECONDS: u64 = 10;
 const LASTING: [Cause; 2] = [Cause::StartUnknown, Cause::OtherAssignor];
 
-/// What lines are about.
+/// The cause of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     DeadLetter,
@@ -26,11 +26,22 @@ pub(super) enum Cause {
     OtherAssignor,
 }
 
-const CAUSES: usize = 10;
+const CAUSES: [Cause; 10] = [
+    Cause::DeadLetter,
+    Cause::Skipped,
+    Cause::CallFailed,
+    Cause::Retry,
+    Cause::OrderBreak,
+    Cause::CommitRejected,
+    Cause::Client,
+    Cause::StartUnknown,
+    Cause::NoLaneKey,
+    Cause::OtherAssignor,
+];
 
 /// The limits of one handler.
 #[derive(Debug)]
-pub(super) struct LogLimits([Throttle; CAUSES]);
+pub(super) struct LogLimits([Throttle; CAUSES.len()]);
 
 impl LogLimits {
     pub(super) fn new() -> LogLimits {
@@ -43,8 +54,14 @@ impl LogLimits {
         LogLimits(limits)
     }
 
-    /// Whether a line may be written, and how many were not since the last one.
-    pub(super) fn allow(&mut self, cause: Cause, now: Now) -> Option<u64> {
+    /// The number of lines dropped since the last written one, by cause. Requested at the end.
+    pub(super) fn take_dropped(&mut self) -> impl Iterator<Item = (Cause, u64)> {
+        let dropped = CAUSES.into_iter().zip(&mut self.0).map(|(cause, limit)| (cause, limit.take_dropped()));
+        dropped.filter(|(_, lines)| *lines > 0)
+    }
+
+    /// `None`: the line must not be written.
+    pub(super) fn allow(&mut self, cause: Cause, now: Now) -> Option<Allowed> {
         self.0.get_mut(cause as usize)?.allow(now.uptime)
     }
 }
@@ -59,10 +76,15 @@ mod tests {
     fn each_cause_has_a_limit_of_its_own() {
         let now = |seconds| Now { uptime: Duration::from_secs(seconds), wall_ms: 0 };
         let mut lines = LogLimits::new();
-        let said = [1, 1, 1, 2].map(|second| lines.allow(Cause::DeadLetter, now(second)));
-        assert_eq!(said, [Some(0), Some(0), None, Some(1)]);
-        assert_eq!(lines.allow(Cause::Skipped, now(2)), Some(0));
-        let said = [2, 3, 12].map(|second| lines.allow(Cause::StartUnknown, now(second)));
-        assert_eq!(said, [Some(0), None, Some(1)]);
+        let allowed = [1, 1, 1, 2].map(|second| lines.allow(Cause::DeadLetter, now(second)));
+        let written = |dropped| Some(Allowed { dropped });
+        assert_eq!(allowed, [written(None), written(None), None, written(Some(1))]);
+        assert_eq!(lines.allow(Cause::Skipped, now(2)), written(None));
+        let allowed = [2, 3, 12].map(|second| lines.allow(Cause::StartUnknown, now(second)));
+        assert_eq!(allowed, [written(None), None, written(Some(1))]);
+        assert_eq!(lines.allow(Cause::DeadLetter, now(2)), written(None));
+        assert_eq!(lines.allow(Cause::DeadLetter, now(2)), None);
+        let dropped: Vec<_> = lines.take_dropped().collect();
+        assert_eq!(dropped, [(Cause::DeadLetter, 1)]);
     }
 }

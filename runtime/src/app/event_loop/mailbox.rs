@@ -1,4 +1,4 @@
-//! What other threads send to a handler's loop. One lock per batch of events, never one per event.
+//! The mailbox of a handler's loop. One lock per batch of events, never one per event.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -7,19 +7,21 @@ use crate::guest::CallEvent;
 use crate::librdkafka::WakeHandle;
 use crate::sink::Delivery;
 
-/// One message to a loop.
+/// One event for a loop.
 #[derive(Debug)]
 pub(in crate::app) enum LoopEvent {
-    /// Of a guest call.
+    /// An event of a guest call.
     Call(CallEvent),
     /// Outputs were acknowledged or rejected.
     Delivered(Vec<Delivery>),
+    /// Log a report now.
+    Report,
     /// Drain, for this reason.
     Drain(&'static str),
 }
 
-/// The mailbox of one loop. It is bounded by what can be under way: two events per call that is out, outputs in flight, and
-/// the signals.
+/// The mailbox of one loop. Its size is bounded by the number of possible events: two per call that is out, one per
+/// output in flight, and the signals.
 #[derive(Debug)]
 pub(in crate::app) struct Mailbox {
     events: Mutex<VecDeque<LoopEvent>>,
@@ -38,12 +40,12 @@ impl Mailbox {
 
     /// Adds several events, which wake the loop once.
     pub(in crate::app) fn put_all(&self, events: impl Iterator<Item = LoopEvent>) {
-        // A panicking thread ends the process: whatever a poisoned lock guards is never used for long.
+        // A panicking thread ends the process, so the data of a poisoned lock is not used for long.
         self.events.lock().unwrap_or_else(PoisonError::into_inner).extend(events);
         self.wake.wake();
     }
 
-    /// Takes everything at once: `taken`, which is empty, is left in its place.
+    /// Takes all events at once. `taken` must be empty.
     pub(super) fn take(&self, taken: &mut VecDeque<LoopEvent>) {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut *events, taken);

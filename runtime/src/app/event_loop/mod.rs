@@ -1,9 +1,9 @@
-//! The loop of one handler, on a thread of its own. Each turn receives what has happened, feeds it to the core, and
+//! The event loop of one handler, on a thread of its own. Each turn receives events, feeds them to the core, and
 //! carries out the core's actions.
 //!
 //! Each stage of an event's life has one owner: [`Reading`] (records to rows), [`Calling`] (rows to guest calls),
 //! [`Publishing`] (outputs and dead letters to acknowledgements), [`Committing`] (settled offsets to the group), and
-//! [`Closing`] (when and how the loop ends). They share the [`Source`] and the [`HandlerLog`], which the loop lends them.
+//! [`Closing`] (the end of the loop). They borrow the [`Source`] and the [`HandlerLog`] from the loop.
 
 mod calling;
 mod closing;
@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keylane_core::{Action, CommittedStart, Core, Input, Notice, Now, Partition, PartitionStart};
+use keylane_core::{Action, CommittedStart, Core, DeadLetter, Input, Notice, Now, Partition, PartitionStart};
 
 use crate::guest::{Call, CallEvent};
 use crate::librdkafka::{ErrorCode, WakeHandle};
@@ -36,17 +36,17 @@ pub(super) use handler_log::HandlerLog;
 pub(super) use mailbox::{LoopEvent, Mailbox};
 pub(super) use publishing::Publishing;
 pub(super) use reading::Reading;
-use report::{Counts, Report};
+use report::{HandlerView, Report};
 
-/// The client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not last.
+/// Longest sleep: the client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not last.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
-/// Reads between two checks of what else has happened.
+/// Maximum reads per turn, before other events are received.
 const READS_PER_TURN: usize = 8;
-/// Ready lanes that are enough for the workers: events read beyond them only fall out of the processor's caches
-/// (measured: 2.4 µs of CPU per event and 257 MiB without this limit, 1.45 µs and 122 MiB with it). Lanes with a call
-/// out do not count, so slow keys hold nobody up.
+/// Number of ready lanes from which on nothing is read: more events would only fall out of the CPU caches
+/// (measured: 2.4 µs of CPU per event and 257 MiB without this limit, 1.45 µs and 122 MiB with it). Lanes with a
+/// running call do not count, so slow keys do not block reading.
 const READY_ENOUGH: usize = 1024;
-/// How long leaving the group may take, and at least the answer to a join that is under way.
+/// How long leaving the group may take, and the least time for the answer to a pending join.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 /// A loop that is ready to run.
@@ -62,7 +62,7 @@ pub(super) struct Prepared {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) refusals: Refusals,
     pub(super) wake: WakeHandle,
-    /// Calls that the workers take without queueing them for long.
+    /// Calls that the workers accept without queueing them for long.
     pub(super) worker_calls: u32,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct LoopEnd {
     pub(super) totals: Totals,
     /// The process must end.
     pub(super) stuck: bool,
-    /// Something still runs that nobody may wait for.
+    /// A cancelled call has not terminated and must not be waited for.
     pub(super) calls_left: bool,
 }
 
@@ -90,7 +90,7 @@ pub(super) struct EventLoop {
     clock: Clock,
     now: Now,
     mailbox: Arc<Mailbox>,
-    /// Taken out of the mailbox. Its memory is reused.
+    /// Events taken out of the mailbox. Its memory is reused.
     events: VecDeque<LoopEvent>,
     refusals: Refusals,
     wake: WakeHandle,
@@ -139,7 +139,7 @@ impl EventLoop {
         this.leave()
     }
 
-    /// Handles everything that has happened. False: nothing had.
+    /// Handles all pending events. Returns false if there were none.
     fn turn(&mut self) -> bool {
         self.now = self.clock.now();
         let mut busy = self.poll_source();
@@ -166,13 +166,13 @@ impl EventLoop {
         self.wake.wait(Some(limit));
     }
 
-    /// Feeds the core and carries out what it asks for.
+    /// Feeds one input to the core and carries out its actions.
     fn feed(&mut self, input: Input<'_>) {
         self.core.handle(self.now, input);
         self.carry_out(None);
     }
 
-    /// Carries out the core's actions. Nothing here waits. `ended`: the call whose end was fed to the core; its outputs may
+    /// Carries out the core's actions. Never blocks. `ended`: the call whose end was fed to the core; its outputs may
     /// be published.
     fn carry_out(&mut self, ended: Option<&Call>) {
         let now = self.now;
@@ -208,19 +208,14 @@ impl EventLoop {
 
                 // Publishing
                 Action::Produce { call, rows } => {
-                    let ended = ended.filter(|ended| ended.key.call == call);
-                    let ended = ended.expect("outputs are published while the end of their call is handled");
-                    publishing.publish(ended, rows, reading.arena(), now.wall_ms);
+                    publishing.publish(ended, call, rows, reading.arena(), now.wall_ms);
                 }
                 Action::DropOutputs { call, first, end } => publishing.revoke(call, first..end),
-                Action::DeadLetter(letter) => {
-                    log.dead_letter(
-                        now,
-                        &letter,
-                        publishing.error_of(letter.call, letter.row, letter.reason),
-                    );
-                    let topic_id = source.topic_id(letter.event.partition);
-                    publishing.dead_letter(&letter, reading.arena(), topic_id, now.wall_ms);
+                Action::DeadLetter(dead_letter) => {
+                    let DeadLetter { call, row, reason, .. } = dead_letter;
+                    log.dead_letter(now, &dead_letter, publishing.error_of(call, row, reason));
+                    let topic_id = source.topic_id(dead_letter.event.partition);
+                    publishing.dead_letter(&dead_letter, reading.arena(), topic_id, now.wall_ms);
                 }
 
                 // Committing
@@ -229,7 +224,7 @@ impl EventLoop {
                 }
 
                 // Closing
-                // The group is left after `Drained`, when the loop gives the source up.
+                // The group is left after `Drained`, when the loop drops the source.
                 Action::LeaveGroup => publishing.discard_revoked(),
                 Action::PartitionStopped { partition, offset, reason } => {
                     closing.partition_stopped(log, partition, offset, reason);
@@ -247,7 +242,7 @@ impl EventLoop {
                     log.stall(&stall, publishing.blocking_topic());
                     closing.partition_stalled(log, &stall);
                 }
-                Action::StallEnded { partition } => log.stall_ended(partition),
+                Action::StallEnded { partition, resumed } => log.stall_ended(partition, resumed),
                 Action::Notice(Notice::Skipped { partition, offset, call, row, reason }) => {
                     log.skipped(now, (partition, offset), reason, publishing.error_of(call, row, reason));
                 }
@@ -259,7 +254,7 @@ impl EventLoop {
         }
     }
 
-    // -- what has happened --------------------------------------------------------------------------
+    // -- events -------------------------------------------------------------------------------------
 
     fn poll_source(&mut self) -> bool {
         let mut busy = false;
@@ -295,7 +290,7 @@ impl EventLoop {
                 self.feed(Input::StartResolved { partition: found.partition, start });
             }
             SourceEvent::AssignFailed { partition, reason, undecided } => {
-                self.log.start_not_found(self.now, partition, &reason);
+                self.log.start_unresolved(self.now, partition, &reason);
                 self.feed(Input::AssignFailed { partition, undecided });
             }
             SourceEvent::EndKnown { partition, offset } => self.feed(Input::EndKnown { partition, offset }),
@@ -316,7 +311,7 @@ impl EventLoop {
             {
                 self.log.other_assignor(self.now);
             }
-            // A run that is to end does not wait for members that may stay.
+            // Under `--until-end` the run does not wait for other members, which may stay.
             SourceEvent::Error(error)
                 if error.fatal || error.code == ErrorCode::INCONSISTENT_GROUP_PROTOCOL =>
             {
@@ -350,6 +345,7 @@ impl EventLoop {
                     self.log.order_break(self.now, &mut self.publishing);
                     self.feed_acknowledgements();
                 }
+                LoopEvent::Report => self.log_report(),
                 LoopEvent::Drain(why) => {
                     self.closing.stopped_by(why);
                     self.drain();
@@ -370,7 +366,7 @@ impl EventLoop {
         self.calling.recycle(ended);
     }
 
-    /// Feeds the core what became of outputs and dead letters. True: there was something.
+    /// Feeds the results of outputs and dead letters to the core. Returns false if there were none.
     fn feed_acknowledgements(&mut self) -> bool {
         let mut busy = false;
         while let Some(input) = self.publishing.next_input() {
@@ -383,7 +379,7 @@ impl EventLoop {
     fn publish_backlog(&mut self) -> bool {
         let moved = self.publishing.publish_backlog(self.reading.arena());
         let busy = self.feed_acknowledgements() || moved;
-        // Outputs take memory too, and a call that is not made makes none.
+        // Queued outputs take memory, too. Calls that do not begin produce none.
         if let Some(full) = self.publishing.backlog_changed() {
             tracing::debug!(handler = self.log.handler(), full, "output backlog");
             self.feed(Input::OutputBacklog { full });
@@ -419,7 +415,7 @@ impl EventLoop {
         busy
     }
 
-    // -- what follows from it -----------------------------------------------------------------------
+    // -- drain and reports --------------------------------------------------------------------------
 
     fn drain(&mut self) {
         if let Some(deadline) = self.closing.begin_drain(self.now.uptime) {
@@ -427,43 +423,53 @@ impl EventLoop {
         }
     }
 
-    /// Once a minute: what was done so far.
+    /// Logs a report once a minute.
     fn report(&mut self) {
-        if !self.report.is_due(self.now.uptime) {
-            return;
+        if self.report.is_due(self.now.uptime) {
+            self.log_report();
         }
+    }
+
+    fn log_report(&mut self) {
+        let view = self.view();
+        self.report.log(self.log.handler(), self.now.uptime, &view);
+    }
+
+    /// A snapshot of the handler. It scans the partitions, so it is made only on request.
+    fn view(&self) -> HandlerView {
         let lag = |partition: &Partition| {
             let end = self.source.last_known_end(*partition)?;
             Some((end - self.core.first_unsettled(*partition)?).max(0))
         };
         let lag = self.reading.owned().iter().filter_map(lag).sum();
-        let counts = self.counts();
-        self.report.log(self.log.handler(), self.now.uptime, &counts, lag);
-    }
-
-    fn counts(&self) -> Counts {
-        Counts { outputs: self.publishing.acknowledged(), events: self.core.failures() }
+        HandlerView {
+            core: self.core.view(),
+            publishing: self.publishing.view(),
+            commits_failed: self.committing.failed(),
+            lag,
+        }
     }
 
     fn leave(self) -> LoopEnd {
-        let counts = self.counts();
-        let EventLoop { log, source, reading, calling, publishing, closing, now, .. } = self;
+        let view = self.view();
+        let EventLoop { mut log, source, reading, calling, mut publishing, closing, now, .. } = self;
+        log.dropped_lines();
+        publishing.log_dropped_lines();
         let active = reading.active(now.uptime);
-        publishing.log_totals(log.handler());
         reading.log_totals(log.handler());
-        report::log_totals(log.handler(), &counts, active);
+        report::log_totals(log.handler(), &view, active);
         let totals = Totals {
             done: publishing.done(),
             emitted: publishing.acknowledged(),
             calls: calling.calls_made(),
             active,
         };
-        // What is left of the drain's time, and some at any rate.
+        // The remaining time of the drain, but never less than the minimum.
         let join_limit = closing.time_left(now.uptime).max(LEAVE_MAX);
         if !closing.is_stuck() && !source.leave(join_limit, LEAVE_MAX) {
             tracing::warn!(
                 handler = log.handler(),
-                "group not left in time: its coordinator notices at the end of the consumer's session"
+                "group not left in time: its partitions are reassigned after the consumer's session timeout"
             );
         }
         closing.into_end(log.into_handler(), totals)

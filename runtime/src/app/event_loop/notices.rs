@@ -1,4 +1,4 @@
-//! The core's notices and stalls as log lines, and the sentences with which a handler or a partition stops.
+//! Log lines of the core's notices and stalls, and the failure texts of stopped handlers and partitions.
 
 use keylane_core::{BlockedOn, Fault, Notice, Partition, PartitionStop, ReadError, Reason, Stall};
 
@@ -22,8 +22,8 @@ impl HandlerLog {
                     handler,
                     topic,
                     partition,
-                    "commit metadata ignored: it is not Keylane's, or not for this offset; no event beyond the offset counts as \
-                     done"
+                    "commit metadata ignored: not written by Keylane, or not for this offset; events beyond the offset are \
+                     processed again"
                 );
             }
             Notice::OffsetsSkipped { partition, count } => {
@@ -37,7 +37,7 @@ impl HandlerLog {
                     topic,
                     partition,
                     offset,
-                    "topic was deleted and created again: it is read from its first record"
+                    "topic was deleted and created again; reading restarts at its first record"
                 );
             }
             Notice::Skipped { .. } => {} // logged with the guest's reason: see `HandlerLog::skipped`
@@ -55,7 +55,7 @@ impl HandlerLog {
         }
     }
 
-    /// `backlog`: the topic whose queued outputs keep calls from beginning.
+    /// `backlog`: the topic whose queued outputs block new calls.
     pub(super) fn stall(&self, stall: &Stall, backlog: Option<&str>) {
         let (handler, topic, partition) =
             (self.handler(), self.topic(stall.partition), stall.partition.number);
@@ -69,19 +69,23 @@ impl HandlerLog {
                 offset,
                 reason,
                 remedy,
-                "partition can't be read; reading is tried again"
+                "partition can't be read; retrying"
             );
             return;
         }
         tracing::warn!(handler, topic, partition, offset, attempt, ?blocked_on, backlog, "partition stalled");
     }
 
-    pub(super) fn stall_ended(&self, partition: Partition) {
+    /// Where the ownership ended instead, that is logged as `partition released`.
+    pub(super) fn stall_ended(&self, partition: Partition, resumed: bool) {
+        if !resumed {
+            return;
+        }
         let (handler, topic, partition) = (self.handler(), self.topic(partition), partition.number);
         tracing::info!(handler, topic, partition, "partition resumed");
     }
 
-    /// Why a partition stopped, with the remedy.
+    /// The failure text of a stopped partition, with the remedy.
     pub(super) fn partition_stop(&self, partition: Partition, offset: i64, why: PartitionStop) -> String {
         let topic = self.topic(partition);
         let number = partition.number;
@@ -90,41 +94,41 @@ impl HandlerLog {
                 "is outside the log; reset the group's offset, or set `out_of_range` to \"earliest\" or \"latest\""
             }
             PartitionStop::OtherTopic => {
-                "was committed in another topic of this name, which was deleted since, or on another cluster; reset the \
-                 group's offset, or set `out_of_range` to \"earliest\" or \"latest\""
+                "was committed in a deleted topic of the same name, or on another cluster; reset the group's offset, or set \
+                 `out_of_range` to \"earliest\" or \"latest\""
             }
         };
         format!("topic {topic} partition {number} stopped: offset {offset} {reason}")
     }
 
-    /// Why a run to the end can't reach it.
+    /// The failure text of a run with `--until-end` that can't read a partition.
     pub(super) fn unreadable(&self, partition: Partition, offset: i64, why: ReadError) -> String {
         let (topic, number, (reason, remedy)) = (self.topic(partition), partition.number, read_error(why));
         format!("topic {topic} partition {number} offset {offset} can't be read: {reason}; {remedy}")
     }
 
-    /// The same for a topic that was replaced.
+    /// The failure text of such a run if a topic was replaced.
     pub(super) fn replaced(&self, partition: Partition) -> String {
         let topic = self.topic(partition);
-        format!("topic {topic} was deleted and created again while it was read to its end: run it again")
+        format!("topic {topic} was deleted and created again during a run to its end: repeat the run")
     }
 
-    /// Why the handler stopped.
+    /// The failure text of a stopped handler.
     pub(super) fn handler_stop(&self, at: (Partition, i64), why: Reason, detail: &str) -> String {
         let topic = self.topic(at.0);
         let what = match why {
-            Reason::RetriesExhausted => "the handler asks for one more retry than there are attempts",
-            Reason::Rejected => "the handler rejects the event",
-            Reason::TooOld => "the handler fails, and the event is too old to be tried again,",
+            Reason::RetriesExhausted => "the handler requested a retry in the last attempt",
+            Reason::Rejected => "the handler rejected the event",
+            Reason::TooOld => "the handler failed, and the event is too old for a retry,",
             Reason::OutputRefused => "the handler is done, but an output was rejected",
-            Reason::NoKey => "an event without a lane key",
+            Reason::NoKey => "event without a lane key",
             Reason::Fault(Fault::Trap) => "the handler trapped",
-            Reason::Fault(Fault::Timeout) => "the handler ran past its deadline",
-            Reason::Fault(Fault::Cpu) => "the handler used too much processor time",
-            Reason::Fault(Fault::Memory) => "the handler wanted too much memory",
+            Reason::Fault(Fault::Timeout) => "the handler exceeded its deadline",
+            Reason::Fault(Fault::Cpu) => "the handler exceeded its CPU budget",
+            Reason::Fault(Fault::Memory) => "the handler exceeded its memory limit",
             Reason::Fault(Fault::Stack) => "the stack of the handler overflowed",
-            Reason::Fault(Fault::Limit) => "the handler hit a limit",
-            Reason::Fault(Fault::Contract) => "the handler broke the contract",
+            Reason::Fault(Fault::Limit) => "the handler exceeded a limit",
+            Reason::Fault(Fault::Contract) => "the handler violated the contract",
         };
         format!("{what} at topic {topic} partition {} offset {}: {detail}", at.0.number, at.1)
     }
@@ -133,21 +137,22 @@ impl HandlerLog {
 /// The cause of a read error, and its remedy.
 fn read_error(why: ReadError) -> (&'static str, &'static str) {
     match why {
-        ReadError::Denied => ("this user may not read the topic", "grant it READ on the topic"),
+        ReadError::Denied => ("this user is not authorized to read the topic", "grant it READ on the topic"),
         ReadError::Missing => {
             ("the topic or partition does not exist", "create the topic, or remove it from `topics`")
         }
-        ReadError::Damaged => {
-            ("the log is damaged there", "repair it, or set the group's offset past the damage")
-        }
+        ReadError::Damaged => (
+            "the log is corrupt at this offset",
+            "repair it, or set the group's offset past the corrupt records",
+        ),
         ReadError::Unknown => {
-            ("the broker reports an error that this version does not know", "see the lines above")
+            ("the broker returned an unknown error code", "see the log lines before this one")
         }
-        ReadError::SeekFailed => ("the Kafka client does not take the position", "see the lines above"),
+        ReadError::SeekFailed => {
+            ("the Kafka client rejected the position", "see the log lines before this one")
+        }
         ReadError::Interrupted => ("the connection to the broker failed", "check that the broker runs"),
-        ReadError::TopicReplaced { .. } => {
-            ("the topic was deleted and created again", "nothing has to be done")
-        }
+        ReadError::TopicReplaced { .. } => ("the topic was deleted and created again", "no action is needed"),
         ReadError::OutOfRange { .. } => {
             ("the offset is outside the log", "reset the group's offset, or set `out_of_range`")
         }

@@ -1,4 +1,4 @@
-//! From records of the client to rows of the core: filter, lane key, and the arena that keeps the bytes.
+//! Turns records of the client into rows of the core: filter, lane key, and the arena that keeps the bytes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use keylane_core::{Admission, ArenaSlot, FetchedRow, Input, Partition, ReadError
 use crate::admit::{Arena, Filter, LaneRule};
 use crate::source::Source;
 
-/// Nothing is kept of an event that was filtered.
+/// The slot of filtered events, which are not kept.
 const NO_SLOT: ArenaSlot = ArenaSlot(u64::MAX);
-/// What such an event counts as, so that a read of nothing else ends, too.
+/// The size that a filtered event counts as, so that the byte limit also ends a read of only filtered events.
 const FILTERED_BYTES: u32 = 64;
 
-/// What is read, and what is kept of it until it is settled.
+/// Reads records and keeps them until their events are settled.
 pub(in crate::app) struct Reading {
     arena: Arena,
     filter: Filter,
     lane_rule: LaneRule,
-    /// Permissions of the core to read, in turn.
+    /// Permissions of the core to read, in the order of their turns.
     permissions: VecDeque<Permission>,
-    /// Rows of the read under way.
+    /// Rows of the current read.
     rows: Vec<FetchedRow>,
     /// The partitions of all answered assignments that were not revoked.
     owned: Vec<Partition>,
@@ -48,11 +48,11 @@ pub(super) struct MissingLaneKey {
     pub(super) registered: bool,
 }
 
-/// What one read found.
+/// The result of one read.
 #[derive(Debug)]
 pub(super) struct Read<'a> {
     rows: &'a [FetchedRow],
-    /// The end of the partition.
+    /// The lowest offset that the next record can have, if the read reached the end of the partition.
     end: Option<i64>,
     error: Option<ReadError>,
     pub(super) more: bool,
@@ -107,7 +107,7 @@ impl Reading {
         &self.owned
     }
 
-    /// Whether the group has assigned nothing, after an assignment that may have.
+    /// Whether an assignment was answered and no partition is owned.
     pub(super) fn has_nothing_assigned(&self) -> bool {
         self.was_assigned && self.owned.is_empty()
     }
@@ -131,14 +131,14 @@ impl Reading {
         self.permissions.pop_front()
     }
 
-    /// It was not used: it is the last in turn now.
+    /// Puts an unused permission behind the others.
     pub(super) fn keep_permission(&mut self, permission: Permission) {
         self.permissions.push_back(permission);
     }
 
     // -- records ------------------------------------------------------------------------------------
 
-    /// Reads once, within the permission. The rows are lent until the next read.
+    /// Reads once, within the permission. The rows are borrowed until the next read.
     pub(super) fn read(&mut self, source: &mut Source, permission: Permission, now: Duration) -> Read<'_> {
         let Reading { arena, filter, lane_rule, rows, missing, .. } = self;
         rows.clear();
@@ -168,8 +168,8 @@ impl Reading {
         Read { rows: &self.rows, end: read.end_of_partition, error: read.error, more: read.more }
     }
 
-    /// The first event without a lane key since the last report, if that costs its order: otherwise such events share a
-    /// lane, or each has an outcome of its own.
+    /// The first event without a lane key since the last report, if such events lose their order. They don't if they
+    /// share a lane or are rejected.
     pub(super) fn missing_lane_key(&mut self) -> Option<MissingLaneKey> {
         if !self.lane_rule.loses_order_silently() {
             self.missing = None;
@@ -177,7 +177,7 @@ impl Reading {
         self.missing
     }
 
-    /// It is reported now. Returns how many there were since the last report.
+    /// Records that the event is reported now. Returns the number of such events since the last report.
     pub(super) fn report_missing(&mut self) -> u64 {
         self.missing = None;
         self.lane_rule.missed() - std::mem::replace(&mut self.missing_reported, self.lane_rule.missed())
@@ -190,7 +190,7 @@ impl Reading {
         self.first_read.map_or(Duration::ZERO, |first| now.saturating_sub(first))
     }
 
-    /// What each rule of the filter decided.
+    /// Logs how many events each rule of the filter matched.
     pub(super) fn log_totals(&self, handler: &str) {
         for count in self.filter.counts() {
             let (rule, keep, events) =

@@ -1,26 +1,30 @@
-//! What a handler has done: a line once a minute, and one at its end.
+//! The report of a handler as a log line: once a minute, on SIGUSR1, and at its end.
 
 use std::time::Duration;
 
-use keylane_core::Failures;
+use keylane_core::{Counters, View};
 
-/// Between two lines.
+use super::publishing::PublishingView;
+
+/// Interval of the reports.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// When the last line was written, and what it said.
+/// A snapshot of one handler.
+#[derive(Clone, Debug)]
+pub(super) struct HandlerView {
+    pub(super) core: View,
+    pub(super) publishing: PublishingView,
+    /// Commits that failed, counted per partition.
+    pub(super) commits_failed: u64,
+    /// Offsets between the first event that is not settled and the end of the log, over all partitions.
+    pub(super) lag: i64,
+}
+
+/// The uptime of the last report, and the number of settled events at that time.
 #[derive(Debug)]
 pub(super) struct Report {
     at: Duration,
     settled: u64,
-}
-
-/// What a line says.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    /// Outputs that the brokers have.
-    pub(super) outputs: u64,
-    /// What became of events.
-    pub(super) events: Failures,
 }
 
 impl Report {
@@ -32,23 +36,25 @@ impl Report {
         now >= self.at + INTERVAL
     }
 
-    /// `lag`: offsets between the first event that is not settled and the end of the log, over all partitions.
-    pub(super) fn log(&mut self, handler: &str, now: Duration, counts: &Counts, lag: i64) {
-        let settled = counts.events.settled;
+    pub(super) fn log(&mut self, handler: &str, now: Duration, view: &HandlerView) {
+        let settled = view.core.counters.settled;
         let rate = per_second(settled - self.settled, now.saturating_sub(self.at));
-        write(handler, counts, rate, Some(lag), "so far");
+        write(handler, view, rate, "so far");
         *self = Report { at: now, settled };
     }
 }
 
-/// The last line. `active`: from the first read to the end.
-pub(super) fn log_totals(handler: &str, counts: &Counts, active: Duration) {
-    write(handler, counts, per_second(counts.events.settled, active), None, "in all");
+/// Logs the final report. `active`: time from the first read to the end.
+pub(super) fn log_totals(handler: &str, view: &HandlerView, active: Duration) {
+    write(handler, view, per_second(view.core.counters.settled, active), "in all");
 }
 
-fn write(handler: &str, counts: &Counts, rate: u64, lag: Option<i64>, what: &str) {
-    let Counts { outputs, events } = *counts;
-    let Failures { settled, filtered, dead_letters, skipped, retries, reruns } = events;
+fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {
+    let HandlerView { core, publishing, .. } = view;
+    let Counters { settled, filtered, dead_letters, skipped, retries, reruns, .. } = core.counters;
+    let stalled = core.partitions.iter().filter(|partition| partition.stall.is_some()).count();
+    // Rare conditions have a field only if they occurred.
+    let unless_none = |count: u64| (count > 0).then_some(count);
     tracing::info!(
         handler,
         settled,
@@ -57,14 +63,26 @@ fn write(handler: &str, counts: &Counts, rate: u64, lag: Option<i64>, what: &str
         skipped,
         retries,
         reruns,
-        outputs,
+        outputs = publishing.outputs,
         rate,
-        lag,
+        lag = view.lag,
+        partitions = core.partitions.len(),
+        stalled = unless_none(stalled as u64),
+        offsets_skipped = unless_none(core.counters.offsets_skipped),
+        topics_replaced = unless_none(core.counters.topics_replaced),
+        metadata_ignored = unless_none(core.counters.metadata_ignored),
+        partitions_lost = unless_none(core.counters.losses),
+        commits_failed = unless_none(view.commits_failed),
+        order_breaks = unless_none(publishing.order_breaks),
+        restamped = unless_none(publishing.restamped),
+        removed_headers = unless_none(publishing.removed_headers),
+        producers_replaced = unless_none(publishing.producer.replaced),
+        blocking_topic = publishing.blocking_topic,
         "{what}"
     );
 }
 
-/// Rounded to what people read.
+/// The rate per second, rounded down.
 fn per_second(events: u64, time: Duration) -> u64 {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     events.saturating_mul(1_000) / millis
@@ -72,16 +90,27 @@ fn per_second(events: u64, time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use keylane_core::{Config, Core};
+
     use super::*;
+    use crate::sink::SinkHealth;
 
     #[test]
     fn a_line_is_due_once_a_minute() {
         let at = Duration::from_secs;
         let mut report = Report::new(at(10));
         assert!(!report.is_due(at(69)) && report.is_due(at(70)));
-        let counts =
-            Counts { outputs: 0, events: Failures { settled: 660, filtered: 60, ..Failures::default() } };
-        report.log("t", at(71), &counts, 0);
+        let mut core = Core::new(Config::default()).view();
+        core.counters.settled = 660;
+        let publishing = PublishingView {
+            outputs: 0,
+            order_breaks: 0,
+            restamped: 0,
+            removed_headers: 0,
+            blocking_topic: None,
+            producer: SinkHealth::default(),
+        };
+        report.log("t", at(71), &HandlerView { core, publishing, commits_failed: 0, lag: 0 });
         assert_eq!((report.is_due(at(130)), report.is_due(at(131)), report.settled), (false, true, 660));
         assert_eq!((per_second(600, at(60)), per_second(1, Duration::ZERO)), (10, 1_000));
     }

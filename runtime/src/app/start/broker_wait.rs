@@ -1,4 +1,4 @@
-//! Waiting for brokers before anything is begun: until a signal says otherwise, and not in silence.
+//! Waits for the brokers before a start, until a signal, and logs the reason.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -12,29 +12,29 @@ use crate::librdkafka::Deadline;
 
 use super::addresses;
 
-/// How often the same reason to wait for the brokers is repeated.
+/// Interval of log lines with the same reason.
 const REPEAT: Duration = Duration::from_secs(10);
-/// After a line about the waiting there is none for so long, whatever the reason: a client's reasons alternate.
+/// Shortest interval of log lines, whatever the reason: a client's reasons alternate.
 const QUIET: Duration = Duration::from_secs(2);
-/// How long a line waits for a look at the addresses.
-const LOOK_MAX: Duration = Duration::from_secs(5);
+/// How long a log line waits for the check of the addresses.
+const CHECK_MAX: Duration = Duration::from_secs(5);
 
-/// Brokers that are away are waited for.
+/// Waits for unavailable brokers.
 pub(in crate::app) struct BrokerWait {
     stop: Arc<AtomicBool>,
-    /// What is looked at: the addresses, and whether the client speaks TLS. Not with the embedded broker.
+    /// The addresses to check, and whether the client uses TLS. `None` with the embedded broker.
     servers: Option<(String, bool)>,
     check: Option<AddressCheck>,
-    /// What was found at them last, and until when that stands.
+    /// The last finding, and until when it is valid.
     found: Option<String>,
-    stands: Deadline,
-    /// What was said last, until when nothing is said, and until when that need not be said again.
-    said: String,
+    found_valid: Deadline,
+    /// The last logged reason, until when nothing is logged, and until when that reason is not repeated.
+    logged: String,
     quiet: Deadline,
     repeat: Deadline,
 }
 
-/// A look at the addresses that is under way.
+/// A check of the addresses in progress.
 struct AddressCheck {
     found: Receiver<Option<String>>,
     limit: Deadline,
@@ -55,14 +55,14 @@ impl BrokerWait {
             servers,
             check: None,
             found: None,
-            stands: over,
-            said: String::new(),
+            found_valid: over,
+            logged: String::new(),
             quiet: over,
             repeat: over,
         }
     }
 
-    /// Is asked again and again, with what the client says.
+    /// Called periodically, with the reason that the client reports.
     pub(in crate::app) fn should_retry(&mut self, reason: Option<&str>) -> ControlFlow<()> {
         if self.stop.load(Ordering::Acquire) {
             return ControlFlow::Break(());
@@ -79,29 +79,29 @@ impl BrokerWait {
 
     fn log(&mut self, reason: &str) {
         self.quiet = Deadline::after(QUIET);
-        if self.said != reason || self.repeat.is_over() {
+        if self.logged != reason || self.repeat.is_over() {
             tracing::warn!(reason, "waiting for the brokers");
-            reason.clone_into(&mut self.said);
+            reason.clone_into(&mut self.logged);
             self.repeat = Deadline::after(REPEAT);
         }
     }
 
-    /// Looks at the addresses now and then. False: that takes its time, and the line should wait for it.
+    /// Checks the addresses periodically. Returns false while a check is in progress: the log line should wait for it.
     fn addresses_checked(&mut self) -> bool {
-        let Some((servers, is_tls)) = self.servers.clone().filter(|_| self.stands.is_over()) else {
+        let Some((servers, is_tls)) = self.servers.clone().filter(|_| self.found_valid.is_over()) else {
             return true;
         };
         let Some(check) = &self.check else {
-            let (tell, found) = mpsc::sync_channel(1);
+            let (sender, found) = mpsc::sync_channel(1);
             let check = move || {
-                // Nobody listens if the waiting is over.
-                let _unheard = tell.send(addresses::check(&servers, is_tls));
+                // The receiver is gone if the wait is over.
+                let _receiver_gone = sender.send(addresses::check(&servers, is_tls));
             };
-            // On a thread of its own: names may take long, and a signal must not wait for them.
+            // On a thread of its own: name resolution may take long, and a signal must not wait for it.
             if thread::Builder::new().name("keylane-addresses".to_owned()).spawn(check).is_err() {
                 return true;
             }
-            self.check = Some(AddressCheck { found, limit: Deadline::after(LOOK_MAX) });
+            self.check = Some(AddressCheck { found, limit: Deadline::after(CHECK_MAX) });
             return false;
         };
         let found = match check.found.try_recv() {
@@ -109,7 +109,7 @@ impl BrokerWait {
             Err(TryRecvError::Disconnected) => None,
             Ok(found) => found,
         };
-        (self.check, self.found, self.stands) = (None, found, Deadline::after(REPEAT));
+        (self.check, self.found, self.found_valid) = (None, found, Deadline::after(REPEAT));
         true
     }
 }

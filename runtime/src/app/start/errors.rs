@@ -1,4 +1,4 @@
-//! What the reasons for which nothing was begun mean for whoever started Keylane.
+//! Classifies the errors of a start: stopped by a signal, final, or worth a restart.
 
 use std::io::ErrorKind;
 
@@ -7,7 +7,7 @@ use crate::guest::{EngineError, LoadError};
 use crate::librdkafka::{ConfigError, PermanentStartupError};
 use crate::{sink, source};
 
-/// Whether a signal broke the start off.
+/// Whether a signal interrupted the start.
 pub(in crate::app) fn is_stopped(reason: &anyhow::Error) -> bool {
     reason.chain().any(|cause| {
         matches!(cause.downcast_ref(), Some(LoadError::Stopped { .. }))
@@ -15,9 +15,9 @@ pub(in crate::app) fn is_stopped(reason: &anyhow::Error) -> bool {
     })
 }
 
-/// Whether the same start would end the same way until somebody changes the configuration, a component or a limit of the
-/// system. What the brokers refuse is not final: it is changed there, and then the same start goes well; and whoever renews a
-/// file with a secret may only be late.
+/// Whether a restart fails in the same way until the configuration, a component or a limit of the system is changed.
+/// Errors of the brokers are not final: they can be fixed on the brokers. Errors of a file with a secret are not final
+/// either: its renewal may only be late.
 #[must_use]
 pub fn is_final(reason: &anyhow::Error) -> bool {
     reason.chain().any(|cause| {
@@ -34,7 +34,7 @@ pub fn is_final(reason: &anyhow::Error) -> bool {
     })
 }
 
-/// A process that was not made may be made the next time, a busy machine be quicker, a file be there.
+/// Not final: a process that could not be started, a time limit on a busy machine, a file that is not there yet.
 fn is_final_load(error: &LoadError) -> bool {
     if let LoadError::Unreadable { source, .. } = error {
         return matches!(source.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied);
@@ -48,7 +48,7 @@ fn is_final_load(error: &LoadError) -> bool {
     )
 }
 
-/// Why a client can't be made. Transparent errors hide what they hold from the chain of causes.
+/// The configuration error of a client. Transparent errors hide their content from the chain of causes.
 fn properties<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e ConfigError> {
     match (cause.downcast_ref(), cause.downcast_ref()) {
         (Some(source::Error::Config(error)), _) | (_, Some(sink::Error::Config(error))) => Some(error),
@@ -56,7 +56,7 @@ fn properties<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e Co
     }
 }
 
-/// Why waiting is of no use, found in the same way.
+/// The permanent startup error, found in the same way.
 fn permanent<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e PermanentStartupError> {
     match (cause.downcast_ref(), cause.downcast_ref()) {
         (Some(source::Error::PermanentStartupError(permanent)), _)
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_restart_cannot_mend_is_final() {
+    fn errors_that_a_restart_cannot_fix_are_final() {
         let config = || ConfigError::Property { name: "a".to_owned(), reason: "no".to_owned() };
         let wall = Limit::Wall(std::time::Duration::from_secs(120));
         let slow = |was_slow| LoadError::Start { name: "a.wasm".to_owned(), reason: String::new(), was_slow };
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_a_signal_broke_off_is_told_apart() {
+    fn a_start_interrupted_by_a_signal_is_detected() {
         for error in [
             LoadError::Stopped { name: "a.wasm".to_owned() }.into(),
             PermanentStartupError::Stopped.into(),

@@ -1,4 +1,4 @@
-//! The topics that handlers read, as far as they are known before anything is started for them.
+//! The input topics of all handlers, looked up before any handler is started.
 
 use crate::config::{Checked, Cluster};
 use crate::librdkafka::{ErrorCode, PermanentStartupError};
@@ -11,15 +11,15 @@ use super::specs::{self, Access};
 /// All topics that handlers read.
 pub(in crate::app) struct Inputs {
     names: Vec<String>,
-    /// Their partitions, or what is wrong with them.
+    /// The number of partitions of each, or its error.
     partitions: Vec<Result<u64, ErrorCode>>,
-    /// Missing ones are created.
+    /// Missing topics are created.
     are_created: bool,
 }
 
 impl Inputs {
-    /// Asks what there is. Waits for brokers that are away.
-    pub(in crate::app) fn ask(
+    /// Looks up the topics. Waits for unavailable brokers.
+    pub(in crate::app) fn query(
         config: &Checked,
         access: Access,
         retry: StartupRetry<'_>,
@@ -30,7 +30,7 @@ impl Inputs {
                 topics.iter().map(|_| Ok(u64::from(embedded.partitions))).collect()
             }
             Cluster::Brokers(_) => {
-                let properties = specs::asker(&config.kafka, access);
+                let properties = specs::metadata_client(&config.kafka, access);
                 partition_counts(&properties, &topics, &mut |waiting| retry(waiting.reason.as_deref()))?
             }
         };
@@ -38,14 +38,14 @@ impl Inputs {
         Ok(Inputs { names, partitions, are_created: config.kafka.create_topics })
     }
 
-    /// How many a topic has, if that is known.
+    /// The number of partitions of a topic, if it is known.
     pub(in crate::app) fn partitions(&self, topic: &str) -> Option<u64> {
         let at = self.names.iter().position(|known| known == topic)?;
         self.partitions.get(at).copied()?.ok().filter(|partitions| *partitions > 0)
     }
 
-    /// Why the outputs can't be published; if it is that topics are missing, those that are to be read are named, too, so
-    /// that nobody has to create topics one start after the other.
+    /// Adds the missing input topics to an error about missing output topics, so that one start reports all of them.
+    /// Other errors are returned unchanged.
     pub(in crate::app) fn with_missing(&self, error: sink::Error) -> sink::Error {
         let sink::Error::PermanentStartupError(PermanentStartupError::TopicsMissing { mut topics, purpose }) =
             error
@@ -58,8 +58,8 @@ impl Inputs {
         PermanentStartupError::TopicsMissing { topics, purpose }.into()
     }
 
-    /// Whether all of them are there, or will be.
-    pub(in crate::app) fn are_there(&self) -> Result<(), PermanentStartupError> {
+    /// Returns an error if a topic is missing and will not be created.
+    pub(in crate::app) fn require_existing(&self) -> Result<(), PermanentStartupError> {
         let topics = self.missing();
         if topics.is_empty() {
             return Ok(());

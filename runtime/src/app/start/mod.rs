@@ -1,8 +1,9 @@
-//! From a checked configuration to loops that are ready to run. No group is joined here: a member that is not polled holds its
-//! group up.
+//! Builds event loops that are ready to run from a checked configuration. No group is joined here: a member that is not
+//! polled blocks its group.
 //!
-//! [`Parts`] builds what all handlers share and prepares each loop, in the order in which things can fail cheaply:
-//! components, then [`inputs`], then outputs. While no broker answers, [`broker_wait`] logs why, with what [`addresses`] finds.
+//! [`Parts`] builds the parts that all handlers share and prepares each loop. Cheap failures come first: components,
+//! then [`inputs`], then outputs. While no broker answers, [`broker_wait`] logs the reason, with the findings of
+//! [`addresses`].
 
 mod addresses;
 mod broker_wait;

@@ -1,4 +1,4 @@
-//! Builds what a run is made of, in the order in which things can fail cheaply: components before brokers.
+//! Builds the parts of a run. Cheap failures come first: components before brokers.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::ControlFlow;
@@ -27,25 +27,25 @@ use super::super::{RunOptions, RunOutcome};
 use super::inputs::Inputs;
 use super::specs::{self, Access};
 
-/// Calls per worker thread that are handed out ahead, so that none waits for the loop.
+/// Calls per worker thread that are submitted ahead, so that no worker waits for the loop.
 const CALLS_AHEAD: u32 = 2;
-/// How long the last outputs may take when everything else has ended.
+/// How long the last outputs may take after everything else has ended.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
-/// Is asked whether to wait on for the brokers, and told why, if there is something to say.
+/// Decides whether to keep waiting for the brokers. The argument is the reason for waiting, if it is known.
 pub(in crate::app) type StartupRetry<'a> = &'a mut dyn FnMut(Option<&str>) -> ControlFlow<()>;
 
-/// What all handlers share, and what the main thread keeps of each.
+/// The parts that all handlers share, and those of each handler that the main thread keeps.
 pub(in crate::app) struct Parts {
     pub(in crate::app) handlers: Vec<HandlerPart>,
     workers: Arc<Workers>,
     sink: Arc<Sink>,
-    /// The topics of all outputs, as the sink knows them.
+    /// The topics of all outputs, in the order of the sink.
     topics: Vec<String>,
     inputs: Inputs,
     feeder: Option<Feeder>,
     broker: Option<EmbeddedBroker>,
-    /// The secret of a file, if there is one.
+    /// The secret from a file, if one is configured.
     pub(in crate::app) credentials: Option<Arc<Credentials>>,
     progress: Option<Arc<FeedProgress>>,
     reader: Option<OutputReader>,
@@ -58,7 +58,7 @@ pub(in crate::app) struct HandlerPart {
 }
 
 impl Parts {
-    /// Loads the components, starts the workers, the embedded broker if there is one, and the producer.
+    /// Loads the components and starts the workers, the embedded broker if it is configured, and the producer.
     pub(in crate::app) fn build(
         config: &Checked,
         options: &RunOptions,
@@ -76,7 +76,7 @@ impl Parts {
             .map(|handler| HandlerPart::load(&engine, handler, compiler, cache.as_ref(), http.as_ref()))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let threads = config.runtime.workers.get();
-        let workers = Workers::start(&engine, threads).context("no threads for the workers")?;
+        let workers = Workers::start(&engine, threads).context("can't start the worker threads")?;
         let broker = match &config.kafka.cluster {
             Cluster::Brokers(_) => None,
             Cluster::Embedded(embedded) => Some(start_broker(config, embedded)?),
@@ -84,14 +84,14 @@ impl Parts {
         let topics = specs::output_topics(config);
         let servers = Some(servers(config, broker.as_ref()));
         let access = Access { servers, credentials: credentials.clone() };
-        let inputs = Inputs::ask(config, access.clone(), retry)?;
+        let inputs = Inputs::query(config, access.clone(), retry)?;
         let spec = specs::sink(config, access);
         let routes = handlers.iter().map(HandlerPart::route).collect();
         let refusals = refusals.clone();
         let on_refusal = Box::new(move || refusals.report(Side::Producer));
         let sink = Sink::start(&spec, routes, on_refusal, &mut |waiting| retry(waiting.reason.as_deref()))
             .map_err(|error| inputs.with_missing(error))?;
-        inputs.are_there()?;
+        inputs.require_existing()?;
         let mut parts = Parts {
             handlers,
             workers: Arc::new(workers),
@@ -118,8 +118,8 @@ impl Parts {
         Ok(parts)
     }
 
-    /// Asks for every handler what has to be known before its group is joined. Waits for brokers that are away, and says
-    /// so. Nobody is a member yet: who joins and is not polled holds its group up, and partitions too.
+    /// Looks up, for every handler, the data that is needed before its group is joined. Waits for unavailable brokers,
+    /// and logs that. No group is joined yet: a member that is not polled blocks its group and its partitions.
     pub(in crate::app) fn prepare_loops(
         &mut self,
         config: &Checked,
@@ -130,7 +130,7 @@ impl Parts {
     ) -> anyhow::Result<Vec<Prepared>> {
         let handlers = u64::try_from(config.handlers.len()).unwrap_or(1);
         let arena_bytes = config.runtime.arena_bytes() / handlers;
-        // Outputs that wait for the producer take as much again at the most.
+        // The outputs that wait for the producer may take the same amount again.
         let backlog = usize::try_from(arena_bytes).unwrap_or(usize::MAX);
         let fetch = self.fetch_limits(config);
         let mut loops = Vec::new();
@@ -163,7 +163,7 @@ impl Parts {
             let rule = LaneRule::new(lanes.ordering, &lanes.lane_key, lanes.no_key);
             let threads = u32::try_from(config.runtime.workers.get()).unwrap_or(1);
             let mut core = handler.core_config(arena_bytes);
-            // Events that fail in several processes must not come back together, either.
+            // Events that fail in several processes must not be retried at the same time, either.
             core.retry.seed = RandomState::new().hash_one(std::process::id());
             loops.push(Prepared {
                 core: keylane_core::Core::new(core),
@@ -184,26 +184,31 @@ impl Parts {
             });
         }
         if let Cluster::Embedded(embedded) = &config.kafka.cluster {
-            self.start_feed(embedded)?; // now that its readers are known: it must not run ahead of them
+            self.start_feed(embedded)?; // only now: it must not run ahead of its readers
         }
         Ok(loops)
     }
 
-    /// How clients reach the brokers.
+    /// The access of the clients to the brokers.
     pub(in crate::app) fn access(&self, config: &Checked) -> Access {
         let servers = Some(servers(config, self.broker.as_ref()));
         Access { servers, credentials: self.credentials.clone() }
     }
 
-    /// Asks all handlers to drain; `why` completes "stopped by".
+    /// Makes all handlers drain; `why` completes "stopped by".
     pub(in crate::app) fn drain(&self, why: &'static str) {
         self.handlers.iter().for_each(|handler| handler.mailbox.put(LoopEvent::Drain(why)));
     }
 
-    /// Everything has ended but what is shared.
+    /// Makes all handlers log a report.
+    pub(in crate::app) fn report(&self) {
+        self.handlers.iter().for_each(|handler| handler.mailbox.put(LoopEvent::Report));
+    }
+
+    /// Ends the shared parts, after all loops have ended.
     pub(in crate::app) fn finish(self, mut outcome: RunOutcome) -> RunOutcome {
         if outcome.stuck {
-            std::mem::forget(self.workers); // dropping them would wait for the call that does not end
+            std::mem::forget(self.workers); // dropping them would wait for the stuck call
             return outcome;
         }
         self.sink.flush(FLUSH_MAX);
@@ -218,12 +223,13 @@ impl Parts {
         {
             outcome.failures.push(error.to_string());
         }
-        drop(self.sink); // before the broker, whose end it would report
+        drop(self.sink); // before the broker: the sink would report its end as an error
         drop(self.broker);
         outcome
     }
 
-    /// How far each handler may fetch ahead: its partitions divide it once, here, since the client can't be told later.
+    /// The fetch limits of each handler. They are divided by the number of its partitions here, once: the client can't
+    /// change them later.
     fn fetch_limits(&self, config: &Checked) -> Vec<FetchLimits> {
         let count = |topic: &String| self.inputs.partitions(topic).unwrap_or(PARTITIONS_ASSUMED);
         let of_handler = |handler: &config::HandlerConfig| {
@@ -236,7 +242,7 @@ impl Parts {
             fetched_ahead = %HumanSize(ahead),
             queued = %HumanSize(queued),
             outputs = %HumanSize(queued),
-            "memory at the most, beside components and their calls"
+            "memory limits, without components and their calls"
         );
         limits
     }
@@ -266,11 +272,11 @@ impl Parts {
     }
 }
 
-/// Partitions of a topic that the fetch budget is divided by where it is still to be created.
+/// Number of partitions assumed for a topic that does not exist yet, to divide the fetch limit.
 const PARTITIONS_ASSUMED: u64 = 64;
 
 impl HandlerPart {
-    /// Brings delivery reports to the handler's loop.
+    /// Passes delivery reports to the handler's loop.
     fn route(&self) -> Route {
         let mailbox = self.mailbox.clone();
         Box::new(move |deliveries| mailbox.put(LoopEvent::Delivered(deliveries.to_vec())))
@@ -291,7 +297,7 @@ impl HandlerPart {
             outputs: handler.outputs.iter().map(|output| output.target.clone()).collect(),
             timeout: handler.timeout,
             cpu_budget: handler.cpu_budget,
-            memory_max: usize::try_from(handler.memory).context("`memory` is larger than an address")?,
+            memory_max: usize::try_from(handler.memory).context("`memory` exceeds the address space")?,
             keep_memory_max: usize::try_from(handler.keep_memory).unwrap_or(usize::MAX),
             max_calls: handler.max_calls,
             fresh_instances: handler.fresh_instances,
@@ -301,15 +307,15 @@ impl HandlerPart {
             .with_context(|| format!("handler `{}` can't be loaded", handler.name))?;
         let (kind, cached) = (component.kind(), component.from_cache());
         tracing::info!(handler = handler.name, %kind, digest = loaded.digest(), cached, "component loaded");
-        let wake = Wake::new().context("no descriptor to wake a handler's loop")?;
+        let wake = Wake::new().context("can't create a file descriptor to wake a handler's loop")?;
         Ok(HandlerPart { mailbox: Arc::new(Mailbox::new(wake.clone())), handler: loaded, wake })
     }
 }
 
-/// The one client for HTTP, if some handler may use it.
+/// The shared HTTP client, if any handler may use it.
 fn http_client(config: &Checked) -> anyhow::Result<Option<Arc<HttpClient>>> {
-    let wanted = config.handlers.iter().any(config::HandlerConfig::uses_http);
-    wanted.then(|| Ok(Arc::new(HttpClient::start()?))).transpose()
+    let is_used = config.handlers.iter().any(config::HandlerConfig::uses_http);
+    is_used.then(|| Ok(Arc::new(HttpClient::start()?))).transpose()
 }
 
 fn grants(handler: &config::HandlerConfig, http: Option<&Arc<HttpClient>>) -> Grants {
@@ -328,7 +334,8 @@ fn grants(handler: &config::HandlerConfig, http: Option<&Arc<HttpClient>>) -> Gr
 }
 
 fn start_broker(config: &Checked, embedded: &config::EmbeddedConfig) -> anyhow::Result<EmbeddedBroker> {
-    let broker = EmbeddedBroker::start(i32::from(embedded.partitions)).context("no embedded broker")?;
+    let broker =
+        EmbeddedBroker::start(i32::from(embedded.partitions)).context("can't start the embedded broker")?;
     let outputs = specs::output_topics(config);
     let inputs = config.handlers.iter().flat_map(|handler| &handler.topics);
     for topic in inputs.chain(&outputs).chain(embedded.feeds.iter().map(|feed| &feed.topic)) {
@@ -338,7 +345,7 @@ fn start_broker(config: &Checked, embedded: &config::EmbeddedConfig) -> anyhow::
     Ok(broker)
 }
 
-/// The brokers to ask.
+/// The bootstrap servers.
 fn servers(config: &Checked, broker: Option<&EmbeddedBroker>) -> String {
     match &config.kafka.cluster {
         Cluster::Brokers(servers) => servers.clone(),

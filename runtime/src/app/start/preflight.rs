@@ -1,10 +1,10 @@
-//! What of a run can be tried before it: everything that needs neither brokers nor handlers.
+//! Checks before a run, which need neither brokers nor components.
 
 use crate::config::Checked;
 
 use super::specs::{self, Access};
 
-/// Why the engine or the Kafka clients refuse what the configuration asks for, a line each; empty: they do not.
+/// The reasons why the engine or the Kafka clients refuse the configuration, one line each; empty: it is valid.
 #[must_use]
 pub fn refusals(config: &Checked) -> Vec<String> {
     let engine = specs::engine(config).check().map_err(|error| error.to_string());
@@ -14,11 +14,11 @@ pub fn refusals(config: &Checked) -> Vec<String> {
     };
     let mut refusals: Vec<String> = clients.into_iter().chain([engine]).filter_map(Result::err).collect();
     refusals.sort_unstable();
-    refusals.dedup(); // what is wrong under [kafka.client] is wrong for all of them
+    refusals.dedup(); // an error under [kafka.client] occurs in every client
     refusals
 }
 
-/// What the clients say, without brokers.
+/// Checks the properties of all clients, without brokers.
 fn clients(config: &Checked, access: &Access) -> Vec<Result<(), String>> {
     let producer = specs::sink(config, access.clone()).check();
     let consumers =

@@ -9,17 +9,17 @@ use super::{CommandFailure, Ending, compile, output};
 use crate::{app, config};
 use report::{Fed, Published};
 
-/// The example that is shown, as seen from the root of the repository.
+/// The configuration of the example, relative to the root of the repository.
 const EXAMPLE: &str = "examples/flights/keylane.toml";
 
-/// Runs the example on the broker inside this process, to the end of its events, and tells what happened. The order
-/// is checked from what was published: every output says which event it comes from.
+/// Runs the example on the embedded broker, to the end of its events, and prints a report. The order is checked by the
+/// published outputs, which identify their events.
 pub(super) fn execute() -> Result<Ending, CommandFailure> {
     let example = Path::new(EXAMPLE);
     if !example.is_file() {
         return Err(CommandFailure::Usage {
-            message: format!("the example {EXAMPLE} is not here"),
-            hint: "run it from the root of Keylane's repository",
+            message: format!("example not found: {EXAMPLE}"),
+            hint: "run this command in the root directory of Keylane's repository",
         });
     }
     let mut config = config::load(example)?;

@@ -1,4 +1,4 @@
-//! What the demo tells: counted from the feed and from what was published, not by the handler.
+//! The report of the demo, calculated from the feed and the published outputs, not by the handler.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use crate::config::{Checked, Cluster, FeedSource};
 use crate::source::Record;
 use crate::source::embedded::{FeedInput, for_each_record};
 
-/// What goes in.
+/// The events of the feeds.
 #[derive(Debug, Default)]
 pub(super) struct Fed {
     pub(super) events: u64,
@@ -19,7 +19,7 @@ pub(super) struct Fed {
     without_key: u64,
 }
 
-/// What came out.
+/// The published outputs.
 #[derive(Debug, Default)]
 pub(super) struct Published {
     /// Records per topic.
@@ -31,7 +31,7 @@ pub(super) struct Published {
 }
 
 impl Fed {
-    /// Reads the feeds of the embedded broker once more, beside it.
+    /// Counts the events by reading the feeds separately from the embedded broker.
     pub(super) fn count(config: &Checked) -> anyhow::Result<Fed> {
         let mut fed = Fed::default();
         let Cluster::Embedded(embedded) = &config.kafka.cluster else { return Ok(fed) };
@@ -59,7 +59,7 @@ impl Fed {
 }
 
 impl Published {
-    /// Takes a record in the order of its partition.
+    /// Processes a record, in the order of its partition.
     pub(super) fn take(&mut self, topic: &str, record: &Record<'_>) {
         *self.topics.entry(topic.to_owned()).or_default() += 1;
         let (Some(key), Some(origin)) = (record.key(), origin(record)) else { return };
@@ -71,24 +71,24 @@ impl Published {
         }
     }
 
-    /// Records that came before an earlier event's of the same key.
+    /// Number of records whose event precedes that of the previous record of the same key.
     pub(super) fn violations(&self) -> u64 {
         self.violations
     }
 }
 
-/// The summary.
+/// The text of the report.
 pub(super) fn text(fed: &Fed, outcome: &RunOutcome, published: &Published) -> String {
     let seconds = outcome.totals.active.as_secs_f64();
     let done = outcome.totals.done;
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    #[expect(clippy::cast_precision_loss, reason = "an approximate rate")]
     let rate = done as f64 / seconds.max(0.001);
     let mut text = String::new();
     let mut line = |label: &str, value: String| {
         let _infallible = writeln!(text, "{label:<12} {value}");
     };
-    line("events", format!("{done} of {} handled, in {} guest calls", fed.events, outcome.totals.calls));
-    line("keys", format!("{} planes; {} events without one", fed.keys.len(), fed.without_key));
+    line("events", format!("{done} of {} processed, in {} guest calls", fed.events, outcome.totals.calls));
+    line("keys", format!("{} planes; {} events without a key", fed.keys.len(), fed.without_key));
     for (topic, records) in &published.topics {
         line("published", format!("{records} to {topic}"));
     }
@@ -99,7 +99,7 @@ pub(super) fn text(fed: &Fed, outcome: &RunOutcome, published: &Published) -> St
     };
     line(
         "order",
-        format!("{} outputs compared with the event before of their plane: {verdict}", published.checked),
+        format!("{} outputs compared with the previous event of their plane: {verdict}", published.checked),
     );
     line("rate", format!("{rate:.0} events/s over {seconds:.2} s, from the first read to the last commit"));
     for failure in &outcome.failures {

@@ -10,12 +10,12 @@ use super::super::problem::Problems;
 use super::super::written::{self, Written};
 use super::{credentials, limits, names};
 
-/// What `kafka.bootstrap_servers` says for the broker in this process.
+/// The value of `kafka.bootstrap_servers` for the broker in this process.
 const EMBEDDED: &str = "embedded";
-/// A host without a port that is so much like it is a slip. (0 to 1, Jaro-Winkler.)
+/// A host without a port that is this similar to it is a typo. (0 to 1, Jaro-Winkler.)
 const NEARLY: f64 = 0.9;
 
-/// How to reach Kafka.
+/// The checked `[kafka]` section.
 pub(super) fn kafka(
     written: &Written,
     surroundings: &Surroundings<'_>,
@@ -50,20 +50,20 @@ fn cluster(written: &Written, surroundings: &Surroundings<'_>, problems: &mut Pr
     if servers != EMBEDDED {
         for server in servers.split(',').map(str::trim) {
             let (what, hint) = match address(server) {
-                Address::Whole => continue,
+                Address::Complete => continue,
                 Address::WithoutPort => {
-                    (format!("`{server}` has no port"), format!("most brokers listen at `{server}:9092`"))
+                    (format!("`{server}` has no port"), format!("most brokers listen on `{server}:9092`"))
                 }
-                Address::Wrong if server.is_empty() => {
+                Address::Invalid if server.is_empty() => {
                     ("`kafka.bootstrap_servers` names no broker".to_owned(), FORM.to_owned())
                 }
-                Address::Wrong => (format!("`{server}` is not the address of a broker"), FORM.to_owned()),
+                Address::Invalid => (format!("`{server}` is not the address of a broker"), FORM.to_owned()),
             };
             problems.add(&["kafka", "bootstrap_servers"], what).hint(hint);
         }
         if written.embedded.is_some() {
             problems
-                .add(&["embedded"], "`[embedded]` is there, but the brokers are elsewhere")
+                .add(&["embedded"], "`[embedded]` is set, but `kafka.bootstrap_servers` is not \"embedded\"")
                 .hint("remove the section, or set `bootstrap_servers = \"embedded\"`");
         }
         return Cluster::Brokers(servers.to_owned());
@@ -74,7 +74,7 @@ fn cluster(written: &Written, surroundings: &Surroundings<'_>, problems: &mut Pr
         let path: &[&str] =
             if written.embedded.is_some() { &["embedded"] } else { &["kafka", "bootstrap_servers"] };
         problems
-            .add(path, "the embedded broker is empty: no events are fed into it")
+            .add(path, "the embedded broker has no feed")
             .hint("add `[[embedded.feed]]` with `topic` and `file`");
     }
     Cluster::Embedded(EmbeddedConfig {
@@ -83,36 +83,36 @@ fn cluster(written: &Written, surroundings: &Surroundings<'_>, problems: &mut Pr
     })
 }
 
-/// How the address of a broker is written.
-const FORM: &str = "`host:port`, more of them separated by commas, or `embedded` alone";
+/// The form of a broker's address.
+const FORM: &str = "`host:port`, several separated by commas, or only `embedded`";
 
-/// What an address lacks.
+/// The check of an address.
 enum Address {
-    Whole,
+    Complete,
     WithoutPort,
-    Wrong,
+    Invalid,
 }
 
-/// `host:port`, perhaps with a security protocol before it, as clients take it. The client would take 9092 for a port that
-/// is missing; that a port was forgotten would show only in what does not answer there.
+/// Checks `host:port`, with an optional security protocol before it, as clients accept it. The client uses port 9092 if
+/// none is given; a forgotten port would show only as a broker that does not answer.
 fn address(server: &str) -> Address {
     const PROTOCOLS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
     let (protocol, address) = server.split_once("://").unwrap_or((PROTOCOLS[0], server));
     let (host, port) = match address.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        None if strsim::jaro_winkler(&address.to_lowercase(), EMBEDDED) > NEARLY => return Address::Wrong,
+        None if strsim::jaro_winkler(&address.to_lowercase(), EMBEDDED) > NEARLY => return Address::Invalid,
         Some(_) | None => (address, None),
     };
-    let unseen = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ';' | '@');
+    let forbidden = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ';' | '@');
     let is_host =
-        !host.is_empty() && !host.contains(unseen) && (!host.contains(':') || host.starts_with('['));
+        !host.is_empty() && !host.contains(forbidden) && (!host.contains(':') || host.starts_with('['));
     if !is_host || !PROTOCOLS.iter().any(|known| known.eq_ignore_ascii_case(protocol)) {
-        return Address::Wrong;
+        return Address::Invalid;
     }
     match port.map(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
         None => Address::WithoutPort,
-        Some(true) => Address::Whole,
-        Some(false) => Address::Wrong,
+        Some(true) => Address::Complete,
+        Some(false) => Address::Invalid,
     }
 }
 
@@ -122,7 +122,7 @@ fn feeds(
     problems: &mut Problems<'_, '_>,
 ) -> Vec<FeedConfig> {
     let mut topics = BTreeSet::new();
-    let mut input_is_taken = false;
+    let mut stdin_is_used = false;
     let mut feeds = Vec::new();
     for (index, feed) in written.iter().enumerate() {
         let index = index.to_string();
@@ -130,11 +130,11 @@ fn feeds(
         let file_path = ["embedded", "feed", &index, "file"];
         names::topic(problems, &topic_path, &feed.topic);
         if !topics.insert(&feed.topic) {
-            problems.add(&topic_path, format!("the topic `{}` has a feed already", feed.topic));
+            problems.add(&topic_path, format!("the topic `{}` already has a feed", feed.topic));
         }
         let source = if feed.file == Path::new("-") {
-            if std::mem::replace(&mut input_is_taken, true) {
-                problems.add(&file_path, "standard input can feed one topic only");
+            if std::mem::replace(&mut stdin_is_used, true) {
+                problems.add(&file_path, "standard input can feed only one topic");
             }
             FeedSource::StandardInput
         } else {
@@ -145,7 +145,7 @@ fn feeds(
     feeds
 }
 
-/// A path of the file, seen from the working directory; reported if nothing is there.
+/// Resolves a path relative to the working directory. Reports a problem if there is no file.
 pub(super) fn existing(
     written: &Path,
     path: &[&str],
@@ -156,12 +156,12 @@ pub(super) fn existing(
     let resolved = surroundings.resolve(written);
     if resolved.is_dir() {
         problems
-            .add(path, format!("the {what} {} is a folder", resolved.display()))
-            .hint(format!("name the file in it that is the {what}"));
+            .add(path, format!("the {what} is a directory: {}", resolved.display()))
+            .hint(format!("name the {what} file in it"));
     } else if !(surroundings.is_there)(&resolved) {
         problems
-            .add(path, format!("the {what} {} is not there", resolved.display()))
-            .hint("relative paths start from the folder of the configuration file");
+            .add(path, format!("{what} not found: {}", resolved.display()))
+            .hint("relative paths are resolved from the directory of the configuration file");
     }
     resolved
 }

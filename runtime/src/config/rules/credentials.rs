@@ -1,4 +1,4 @@
-//! `kafka.password_file` and `kafka.token_file`, and what does not go together with it.
+//! `kafka.password_file` and `kafka.token_file`, and settings that conflict with them.
 
 use std::path::PathBuf;
 
@@ -21,15 +21,15 @@ pub(super) fn password_file(
     let written = kafka.password_file.as_deref()?;
     if clients.iter().any(|client| client.get("sasl.password").is_some()) {
         problems
-            .add(&PASSWORD_FILE, "the password is in `sasl.password`, too, and only one can be meant")
+            .add(&PASSWORD_FILE, "`password_file` and `sasl.password` are both set")
             .hint("keep one of them");
     }
     if clients.iter().any(|client| client.get("sasl.username").is_none()) {
         problems
-            .add(&PASSWORD_FILE, "`sasl.username` says whose password it is, and is not set")
+            .add(&PASSWORD_FILE, "`password_file` needs `sasl.username`, which is not set")
             .hint("set it under [kafka.client]");
     }
-    // Whether it is there is seen when it is read: whoever writes it may be late, which the next start mends.
+    // Existence is checked when it is read: the program that writes it may be late, which a restart resolves.
     Some(surroundings.resolve(written))
 }
 
@@ -51,7 +51,7 @@ pub(super) fn token_file(
             problems
                 .add(
                     &["kafka"],
-                    "`sasl.mechanism = \"OAUTHBEARER\"` needs a token, and nothing says where it is",
+                    "`sasl.mechanism = \"OAUTHBEARER\"` needs a token, but `token_file` is not set",
                 )
                 .hint("set `token_file` under [kafka]");
         }
@@ -59,12 +59,12 @@ pub(super) fn token_file(
     };
     if !clients.iter().all(|client| takes_tokens(client)) {
         problems
-            .add(&TOKEN_FILE, "a token means something only with `sasl.mechanism = \"OAUTHBEARER\"`")
+            .add(&TOKEN_FILE, "`token_file` needs `sasl.mechanism = \"OAUTHBEARER\"`")
             .hint("set that under [kafka.client], or remove `token_file`");
     }
     if kafka.password_file.is_some() || clients.iter().any(|client| makes_tokens(client)) {
         problems
-            .add(&TOKEN_FILE, format!("it does not go together with `password_file` or `{UNSECURED}`"))
+            .add(&TOKEN_FILE, format!("`token_file` can't be combined with `password_file` or `{UNSECURED}`"))
             .hint("keep one of them");
     }
     Some(surroundings.resolve(written))

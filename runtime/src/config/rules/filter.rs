@@ -4,7 +4,7 @@ use super::super::checked::{FilterRule, HeaderTest};
 use super::super::problem::Problems;
 use super::super::written_filter::Rule;
 
-/// The rules, in their order.
+/// The checked rules, in order.
 pub(super) fn filter(name: &str, rules: &[Rule], problems: &mut Problems<'_, '_>) -> Vec<FilterRule> {
     let mut all: Vec<FilterRule> = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
@@ -13,12 +13,12 @@ pub(super) fn filter(name: &str, rules: &[Rule], problems: &mut Problems<'_, '_>
         let rule = checked(index, rule, &path, problems);
         for (earlier, number) in all.iter().zip(1..) {
             if earlier.name == rule.name {
-                problems.add(&path, format!("the name `{}` is that of rule {number} already", rule.name));
+                problems.add(&path, format!("rule {number} already has the name `{}`", rule.name));
             }
             if earlier.tests() == rule.tests() {
                 problems
-                    .add(&path, format!("rule {number} tests the same, so this one decides nothing"))
-                    .hint("remove one of the two: the first rule that an event matches decides");
+                    .add(&path, format!("rule {number} has the same tests, so this rule has no effect"))
+                    .hint("remove one of the two: the first matching rule decides");
             }
         }
         all.push(rule);
@@ -30,18 +30,18 @@ fn checked(index: usize, rule: &Rule, path: &[&str], problems: &mut Problems<'_,
     let tests = header_tests(rule);
     if rule.header.is_none() && !tests.is_empty() {
         problems
-            .add(path, "`equals`, `any_of`, `prefix` and `present` are about a header, and none is named")
+            .add(path, "`equals`, `any_of`, `prefix` and `present` test a header, but `header` is not set")
             .hint("add `header = \"…\"`");
     }
     if rule.header.is_some() && tests.is_empty() {
         problems
-            .add(path, "a header is named, and nothing is said of it")
+            .add(path, "`header` is set, but the rule does not test it")
             .hint("add `equals`, `any_of`, `prefix` or `present`");
     }
     if tests.is_empty() && rule.key_prefix.is_none() && rule.tombstone.is_none() {
         problems
             .add(path, "the rule tests nothing")
-            .hint("add a test of a header, `key_prefix` or `tombstone`; or remove the rule");
+            .hint("add a header test, `key_prefix` or `tombstone`, or remove the rule");
     }
     matches_none(rule, path, problems);
     FilterRule {
@@ -53,7 +53,7 @@ fn checked(index: usize, rule: &Rule, path: &[&str], problems: &mut Problems<'_,
     }
 }
 
-/// A rule that can match nothing drops everything, or nothing, without a word.
+/// Reports rules that match no event: such a rule would silently drop all events, or none.
 fn matches_none(rule: &Rule, path: &[&str], problems: &mut Problems<'_, '_>) {
     let Rule { equals, any_of, prefix, .. } = rule;
     if rule.header.as_deref() == Some("") {
@@ -65,12 +65,12 @@ fn matches_none(rule: &Rule, path: &[&str], problems: &mut Problems<'_, '_>) {
     let given = [equals.is_some(), any_of.is_some(), prefix.is_some()];
     if given.iter().filter(|given| **given).count() > 1 {
         problems
-            .add(path, "`equals`, `any_of` and `prefix` are of one header: one of them is enough")
-            .hint("keep one; write a rule each for values of which any will do");
+            .add(path, "only one of `equals`, `any_of` and `prefix` can be set")
+            .hint("keep one; write one rule for each alternative");
     }
     if rule.present == Some(false) && given.contains(&true) {
         problems
-            .add(path, "a header that is not present has no value, so no event matches")
+            .add(path, "an absent header has no value, so no event matches")
             .hint("remove `present`, or the test of the value");
     }
 }

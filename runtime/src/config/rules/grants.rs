@@ -8,7 +8,7 @@ use super::super::problem::Problems;
 use super::super::secret;
 use super::super::written_handler as written;
 
-/// What a handler may reach. Whatever it was given and does not have is a problem here, not in its first call.
+/// The grants of a handler. A granted variable that is not set is reported here, not in the first call.
 pub(super) fn grants(
     handler: &str,
     grants: &written::Grants,
@@ -23,7 +23,7 @@ pub(super) fn grants(
     }
 }
 
-/// The entries of one list, each with its path in the file.
+/// Parses the entries of one list, each with its path in the file.
 fn each<T>(
     handler: &str,
     list: &str,
@@ -53,13 +53,13 @@ fn variable(
     if name.is_empty() || name.contains(['=', '$', '{', '}']) {
         problems
             .add(path, format!("`{name}` is not the name of an environment variable"))
-            .hint("a name alone, without its value and without `${}`");
+            .hint("write only the name, without its value and without `${}`");
         return None;
     }
     let Some(value) = (surroundings.environment)(name) else {
         problems
             .add(path, format!("the environment variable `{name}` is not set"))
-            .hint("set it for this process, or take it out of `grants.env`");
+            .hint("set it for this process, or remove it from `grants.env`");
         return None;
     };
     if secret::is_secret(name) {
@@ -72,7 +72,7 @@ fn host(text: &str, path: &[&str], problems: &mut Problems<'_, '_>) -> Option<Ht
     match HttpHost::parse(text) {
         Ok(host) => Some(host),
         Err(hint) => {
-            problems.add(path, format!("`{text}` is no host that can be granted")).hint(hint);
+            problems.add(path, format!("`{text}` is not a valid host")).hint(hint);
             None
         }
     }

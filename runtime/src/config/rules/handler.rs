@@ -13,10 +13,10 @@ use super::super::start::Start;
 use super::super::written_handler as written;
 use super::{cluster, filter, grants, limits, names, retry};
 
-/// Far more than a group can carry, and enough that an index of 16 bits always suffices.
+/// Far more than a group can handle, and small enough for a 16-bit index.
 const TOPICS_MAX: usize = 10_000;
 
-/// One handler.
+/// The checked section of one handler.
 pub(super) fn handler(
     name: &str,
     handler: &written::Handler,
@@ -102,9 +102,7 @@ fn topics(handler: &str, topics: &[String], problems: &mut Problems<'_, '_>) {
 fn lanes(handler: &str, lanes: &written::Lanes, problems: &mut Problems<'_, '_>) -> LanesConfig {
     let at = |field| ["handlers", handler, "lanes", field];
     if lanes.lane_key != LaneKey::Key && lanes.ordering != Ordering::Key {
-        problems
-            .add(&at("lane_key"), "a lane key means something only with `ordering = \"key\"`")
-            .hint("remove one of the two");
+        problems.add(&at("lane_key"), "`lane_key` needs `ordering = \"key\"`").hint("remove one of the two");
     }
     LanesConfig {
         ordering: lanes.ordering,

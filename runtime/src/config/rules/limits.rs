@@ -1,4 +1,4 @@
-//! Ranges of numbers, sizes and lengths of time.
+//! Ranges of numbers, sizes and durations.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -8,23 +8,23 @@ use super::super::duration::HumanDuration;
 use super::super::problem::Problems;
 use super::super::size::HumanSize;
 
-/// Bounds of a length of time, in milliseconds.
+/// Bounds of a duration, in milliseconds.
 type Millis = RangeInclusive<u64>;
 
-/// Below, not even one partition's fetch queue and one large event fit.
+/// The minimum fits one partition's fetch queue and one large event.
 pub(super) const MEMORY_BUDGET: RangeInclusive<u64> = 8 << 20..=1 << 40;
-/// Up to all that 32-bit WebAssembly can address; a component needs at least a few pages to start.
+/// Up to the address space of 32-bit WebAssembly; a component needs at least a few pages to start.
 pub(super) const GUEST_MEMORY: RangeInclusive<u64> = 1 << 20..=4 << 30;
-/// From what some brokers take at the least up to what the client can send.
+/// From the lowest limit of some brokers up to the client's maximum.
 pub(super) const OUTPUT_BYTES: RangeInclusive<u64> = 1 << 10..=1_000_000_000;
-/// Deadlines are kept by a ticker of a few milliseconds.
+/// Deadlines are enforced by a ticker of a few milliseconds.
 pub(super) const CALL_TIMEOUT: Millis = 10..=3_600_000;
-/// Longer, and a supervisor with the right credentials waits in vain.
+/// With a longer timeout a supervisor that has the right credentials would not get to restart the process.
 pub(super) const AUTH_TIMEOUT: Millis = 0..=3_600_000;
 pub(super) const DRAIN_TIMEOUT: Millis = 0..=3_600_000;
-/// More often, and commits would be most of what the coordinator does.
+/// With a shorter interval commits would dominate the coordinator's load.
 pub(super) const COMMIT_INTERVAL: Millis = 10..=3_600_000;
-/// Commits are answered within a rebalance, which a group gives up after five minutes by default.
+/// Commits are answered within a rebalance, whose timeout is five minutes by default.
 pub(super) const COMMIT_TIMEOUT: Millis = 100..=60_000;
 /// As for commits.
 pub(super) const REVOKE_TIMEOUT: Millis = 0..=120_000;
@@ -45,7 +45,7 @@ pub(super) fn share(
     value
 }
 
-/// A whole number within a range; its lowest value if it is not, which is then reported.
+/// A whole number within a range. A value outside is reported and replaced by the minimum.
 pub(super) fn whole<T>(
     problems: &mut Problems<'_, '_>,
     path: &[&str],
@@ -77,7 +77,7 @@ pub(super) fn size(
     value.0
 }
 
-/// A length of time within a range.
+/// A duration within a range.
 pub(super) fn time(
     problems: &mut Problems<'_, '_>,
     path: &[&str],

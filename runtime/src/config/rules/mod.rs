@@ -1,4 +1,4 @@
-//! What types can't say. Each rule adds its problem and goes on, so that one reading finds all of them.
+//! Rules that types can't express. Each rule adds its problem and continues, so that one pass finds all of them.
 
 mod cluster;
 mod credentials;
@@ -19,7 +19,7 @@ use super::checked::{Checked, RuntimeConfig, Seal};
 use super::problem::Problems;
 use super::written::{self, Written};
 
-/// The checked configuration. It means something only if no problem was added.
+/// The checked configuration. It is valid only if no problem was added.
 pub(super) fn checked(
     written: &Written,
     surroundings: &Surroundings<'_>,
@@ -43,7 +43,7 @@ pub(super) fn checked(
     }
     if written.handlers.is_empty() {
         problems
-            .add(&["handlers"], "there is no handler")
+            .add(&["handlers"], "no handler is configured")
             .hint("add a section `[handlers.NAME]` with `component`, `topics` and `group_id`");
     }
     same_group_twice(written, problems);
@@ -77,7 +77,7 @@ fn runtime(
     }
 }
 
-/// As written, or `keylane/compiled` in the folder that the XDG specification names.
+/// As written, or `keylane/compiled` in the cache directory of the XDG specification.
 fn cache_dir(written: &written::Runtime, surroundings: &Surroundings<'_>) -> Option<PathBuf> {
     let variable =
         |name| (surroundings.environment)(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -87,7 +87,7 @@ fn cache_dir(written: &written::Runtime, surroundings: &Surroundings<'_>) -> Opt
     })
 }
 
-/// Two consumers of one group would split its partitions, and each handler would see a part of the events.
+/// Two handlers in one group would split its partitions, and each would receive only a part of the events.
 fn same_group_twice(written: &Written, problems: &mut Problems<'_, '_>) {
     let mut owners = BTreeMap::new();
     for (name, handler) in &written.handlers {
@@ -96,9 +96,9 @@ fn same_group_twice(written: &Written, problems: &mut Problems<'_, '_>) {
             problems
                 .add(
                     &["handlers", name, "group_id"],
-                    format!("the group `{group}` is already that of the handler `{first}`"),
+                    format!("the group `{group}` is already used by the handler `{first}`"),
                 )
-                .hint("give each handler a group of its own: the members of a group share its events");
+                .hint("give each handler its own group: the members of a group share its events");
         }
     }
 }

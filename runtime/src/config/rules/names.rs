@@ -1,46 +1,46 @@
-//! Names: of topics, handlers, groups.
+//! Names of topics, handlers and groups.
 
 use super::super::problem::Problems;
 
 /// Kafka's own limit.
 const TOPIC_LENGTH_MAX: usize = 249;
 
-/// Whether brokers accept this as a topic's name.
+/// Whether brokers accept this topic name.
 pub(super) fn is_topic(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     (1..=TOPIC_LENGTH_MAX).contains(&name.len()) && !matches!(name, "." | "..") && name.chars().all(allowed)
 }
 
-/// Reports what is not a topic's name.
+/// Reports an invalid topic name.
 pub(super) fn topic(problems: &mut Problems<'_, '_>, path: &[&str], name: &str) {
     if is_topic(name) {
         return;
     }
     if name.starts_with('^') {
-        let message = format!("`{name}`: patterns of topics are not in this version of Keylane");
+        let message = format!("`{name}`: topic patterns are not supported in this version of Keylane");
         problems.add(path, message).hint("list the topics");
     } else if name.is_empty() {
-        problems.add(path, "the name of a topic can't be empty");
+        problems.add(path, "a topic name can't be empty");
     } else if name.len() > TOPIC_LENGTH_MAX {
         problems
-            .add(path, format!("the name of a topic has at most {TOPIC_LENGTH_MAX} characters: `{name}`"))
-            .hint("use a shorter name; that of dead letters is `dead_letters.topic`");
+            .add(path, format!("a topic name has at most {TOPIC_LENGTH_MAX} characters: `{name}`"))
+            .hint("use a shorter name; the dead-letter topic is set by `dead_letters.topic`");
     } else {
-        let message = format!("`{name}` is not the name of a topic");
+        let message = format!("`{name}` is not a valid topic name");
         problems.add(path, message).hint("letters, digits, `.`, `_` and `-`");
     }
 }
 
-/// A handler's name: it becomes part of metrics, logs and thread names.
+/// Checks a handler's name, which becomes part of metrics, logs and thread names.
 pub(super) fn handler(problems: &mut Problems<'_, '_>, path: &[&str], name: &str) {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
-        let message = format!("`{name}` can't be the name of a handler");
+        let message = format!("`{name}` is not a valid handler name");
         problems.add(path, message).hint("up to 64 letters, digits, `_` and `-`");
     }
 }
 
-/// A text that brokers take as an id: not empty, nothing that can't be seen.
+/// Checks an id as brokers accept it: not empty, no control characters.
 pub(super) fn id(problems: &mut Problems<'_, '_>, path: &[&str], id: &str) {
     if id.is_empty() || id.len() > TOPIC_LENGTH_MAX || id.chars().any(char::is_control) {
         let name = path.join(".");

@@ -9,7 +9,7 @@ use super::super::written_handler::Handler;
 use super::super::written_retry::{self as written, DeadLetterHeaders, OnExhausted, Scope};
 use super::{limits, names};
 
-/// Attempts and the time between them.
+/// The checked retry policy.
 pub(super) fn retry(
     name: &str,
     retry: &written::Retry,
@@ -52,7 +52,7 @@ pub(super) fn retry(
     }
 }
 
-/// Where dead letters go; `None`: there are none.
+/// The checked dead-letter settings; `None`: no dead letters are published.
 pub(super) fn dead_letters(
     name: &str,
     handler: &Handler,
@@ -63,7 +63,7 @@ pub(super) fn dead_letters(
     let max_redrives = limits::whole(problems, &at("max_redrives"), letters.max_redrives, 0..=1000);
     if handler.retry.on_exhausted != OnExhausted::Dlq {
         if *letters != written::DeadLetters::default() {
-            let text = "there are none: `retry.on_exhausted` is not \"dlq\"";
+            let text = "`dead_letters` has no effect: `retry.on_exhausted` is not \"dlq\"";
             problems.warn(&["handlers", name, "dead_letters"], text);
         }
         return None;
@@ -72,15 +72,20 @@ pub(super) fn dead_letters(
         handler.topics.iter().map(|topic| letters.topic.replace("{topic}", topic)).collect();
     if letters.topic.replace("{topic}", "").contains(['{', '}']) {
         problems
-            .add(&at("topic"), format!("`{}` is not the name of a topic", letters.topic))
-            .hint("`{topic}`, for the name of the event's own topic, is the only placeholder");
+            .add(&at("topic"), format!("`{}` is not a valid topic name", letters.topic))
+            .hint("`{topic}`, the name of the event's own topic, is the only placeholder");
         return None;
     }
     for (topic, _) in topics.iter().zip(&handler.topics).filter(|(_, input)| names::is_topic(input)) {
         names::topic(problems, &at("topic"), topic);
         if handler.topics.contains(topic) {
             problems
-                .add(&at("topic"), format!("`{topic}` is an input of the handler `{name}`: its dead letters would come back to it"))
+                .add(
+                    &at("topic"),
+                    format!(
+                        "`{topic}` is an input of the handler `{name}`: it would read its own dead letters"
+                    ),
+                )
                 .hint("use another topic, for example \"{topic}.dlq\"");
         }
     }

@@ -1,4 +1,4 @@
-//! What can be run and is seldom meant.
+//! Warnings: valid settings that are seldom intended.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::super::problem::Problems;
 use super::super::size::HumanSize;
 use super::super::written_handler::default_cpu_budget;
 
-/// While a revoke waits, the whole group waits.
+/// A revoke that waits longer delays the whole group noticeably.
 const REVOKE_TIMEOUT_LONG: Duration = Duration::from_secs(10);
 
 /// Adds all warnings.
@@ -15,11 +15,11 @@ pub(super) fn add(checked: &Checked, problems: &mut Problems<'_, '_>) {
     for handler in &checked.handlers {
         of_handler(handler, problems);
         of_settings(handler, problems);
-        of_ways_back(checked, handler, problems);
+        of_loops(checked, handler, problems);
         if handler.timeout > checked.runtime.drain_timeout {
             problems.warn(
                 &["handlers", &handler.name, "timeout"],
-                "it is above `runtime.drain_timeout`: a stop does not wait for such calls, and their events repeat",
+                "`timeout` is above `runtime.drain_timeout`: a drain does not wait for such calls, and their events run again",
             );
         }
     }
@@ -27,51 +27,54 @@ pub(super) fn add(checked: &Checked, problems: &mut Problems<'_, '_>) {
         of_embedded(checked, embedded, problems);
     }
     if checked.runtime.cache_dir.is_none() {
-        problems
-            .warn(&["runtime"], "no folder for compiled components is known: every start compiles them anew");
+        problems.warn(&["runtime"], "no directory for compiled components: every start compiles them again");
     }
 }
 
-/// Topics that bring records back into the process are a way for an event to go round for ever.
-fn of_ways_back(checked: &Checked, handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
+/// Dead letters that are read again by a handler may circulate forever.
+fn of_loops(checked: &Checked, handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
     let Some(letters) = &handler.dead_letters else { return };
     let at = ["handlers", &handler.name, "dead_letters", "topic"];
     for topic in &letters.topics {
         let readers = checked.handlers.iter().filter(|other| other.topics.contains(topic));
         for reader in readers {
             let (name, reader) = (&handler.name, &reader.name);
-            problems
-                .warn(&at, format!("the handler `{reader}` reads `{topic}`, the dead letters of `{name}`"));
+            problems.warn(
+                &at,
+                format!("the handler `{reader}` reads `{topic}`, the dead-letter topic of `{name}`"),
+            );
         }
         let writers = checked.handlers.iter().filter(|other| other.outputs.iter().any(|o| o.topic == *topic));
         for writer in writers {
             let writer = &writer.name;
-            problems.warn(&at, format!("dead letters go to `{topic}`, among the outputs of `{writer}`"));
+            problems
+                .warn(&at, format!("the dead-letter topic `{topic}` is also an output topic of `{writer}`"));
         }
     }
 }
 
-/// Settings that leave each other nothing to do.
+/// Settings without effect because of other settings.
 fn of_settings(handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
     let name = handler.name.as_str();
     if handler.fresh_instances && handler.max_batch.is_some_and(|max_batch| max_batch > 1) {
-        let text = "`isolation = \"event\"` makes it 1: each call has an instance of its own, for one event";
+        let text =
+            "`isolation = \"event\"` sets `max_batch` to 1: each call has its own instance, for one event";
         problems.warn(&["handlers", name, "max_batch"], text);
     }
     if handler.lanes.ordering != Ordering::Key && handler.lanes.no_key != NoKey::Spread {
-        let text = "it means something only with `ordering = \"key\"`";
+        let text = "`no_key` has no effect without `ordering = \"key\"`";
         problems.warn(&["handlers", name, "lanes", "no_key"], text);
     }
     if handler.retry.max_record_age.is_some_and(|age| age.is_zero()) {
-        let text = "every event is older than that when it fails: none is tried again";
+        let text = "no event is retried: every event is older than `max_record_age` when it fails";
         problems.warn(&["handlers", name, "retry", "max_record_age"], text);
     }
     if handler.retry.max_attempts > 1 && handler.retry.max_interval.is_zero() {
-        let text = "attempts follow one another without a wait";
+        let text = "events are retried without a wait";
         problems.warn(&["handlers", name, "retry", "max_interval"], text);
     }
     if handler.cpu_budget > handler.timeout && handler.cpu_budget != default_cpu_budget().0 {
-        let text = "it is above `timeout`, which ends the call before";
+        let text = "`cpu_budget` has no effect: it is above `timeout`";
         problems.warn(&["handlers", name, "cpu_budget"], text);
     }
 }
@@ -82,33 +85,33 @@ fn of_handler(handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
         let topic = &output.topic;
         problems.warn(
             &["handlers", name, "outputs", &output.target, "topic"],
-            format!("the handler `{name}` reads `{topic}`, which it writes to: its outputs come back to it"),
+            format!("the handler `{name}` reads and writes `{topic}`: it receives its own outputs"),
         );
     }
     if handler.lanes.lane_key != LaneKey::Key {
         problems.warn(
             &["handlers", name, "lanes", "lane_key"],
-            "events with the same lane key are in order only within a partition: those with other record keys may \
-             lie in another one",
+            "events with the same lane key are in order only within a partition: events with other record keys may \
+             be in another one",
         );
     }
     if handler.retry.scope == keylane_core::RetryScope::Partition && handler.retry.max_attempts > 1 {
         problems.warn(
             &["handlers", name, "retry", "scope"],
-            "while one event is tried again, nothing new of its partition is handled",
+            "while an event is retried, no new events of its partition are processed",
         );
     }
     if handler.group_instance_id.is_some() {
         problems.warn(
             &["handlers", name, "group_instance_id"],
-            "a static member does not leave its group: after a stop its partitions are unread until it is back \
-             or the session timeout (`session.timeout.ms`, 45 s by default) is over",
+            "a static member does not leave its group: after a stop its partitions are not read until it is back \
+             or the session timeout (`session.timeout.ms`, 45 s by default) expires",
         );
     }
     if handler.revoke_timeout > REVOKE_TIMEOUT_LONG {
         problems.warn(
             &["handlers", name, "rebalance", "revoke_timeout"],
-            format!("all partitions of `{name}` stand still while a revoke waits this long"),
+            format!("all partitions of `{name}` stop while a revoke waits this long"),
         );
     }
 }
@@ -133,7 +136,7 @@ fn of_embedded(checked: &Checked, embedded: &EmbeddedConfig, problems: &mut Prob
                 let path = ["handlers", &handler.name, "topics", &index.to_string()];
                 problems.warn(
                     &path,
-                    format!("nothing comes into `{topic}`: it has no feed, and no handler writes to it"),
+                    format!("`{topic}` stays empty: it has no feed, and no handler writes to it"),
                 );
             }
         }
@@ -149,7 +152,7 @@ fn of_embedded(checked: &Checked, embedded: &EmbeddedConfig, problems: &mut Prob
         let (needed, half) = (HumanSize(needed), HumanSize(half));
         problems.warn(
             &["runtime", "memory_budget"],
-            format!("fetch queues take up to {needed}, more than their half of the budget ({half})"),
+            format!("fetch queues use up to {needed}, more than their half of the budget ({half})"),
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Files that are sound, and what they mean.
+//! Valid files and their checked configurations.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::super::{Assignor, Cluster, FeedSource, NoKey, Ordering, OutOfRange, S
 use super::{MINIMAL, accept, with};
 
 #[test]
-fn defaults_are_those_of_the_core() {
+fn defaults_match_the_core() {
     let checked = accept(MINIMAL);
     assert!(checked.warnings.is_empty(), "{:?}", checked.warnings);
     assert!(matches!(&checked.kafka.cluster, Cluster::Brokers(servers) if servers == "localhost:9092"));
@@ -33,7 +33,7 @@ fn defaults_are_those_of_the_core() {
     assert_eq!(ours, format!("{:?}", keylane_core::Config::default()));
 }
 
-/// Every setting of this version, none at its default where there is another.
+/// Every setting of this version, with non-default values where possible.
 const EVERYTHING: &str = r#"
 [kafka]
 bootstrap_servers = "embedded"
@@ -89,9 +89,9 @@ provenance = true
 "#;
 
 #[test]
-fn everything_that_can_be_written_is_meant() {
+fn all_settings_are_applied() {
     let checked = accept(EVERYTHING);
-    let Cluster::Embedded(embedded) = &checked.kafka.cluster else { panic!("embedded was asked for") };
+    let Cluster::Embedded(embedded) = &checked.kafka.cluster else { panic!("not the embedded broker") };
     assert_eq!(embedded.partitions, 4);
     let sources: Vec<_> = embedded.feeds.iter().map(|feed| feed.source.clone()).collect();
     assert_eq!(sources, [FeedSource::File("etc/flights.jsonl.zst".into()), FeedSource::StandardInput]);
@@ -116,7 +116,7 @@ fn everything_that_can_be_written_is_meant() {
 }
 
 #[test]
-fn a_start_may_be_a_moment() {
+fn a_start_may_be_a_time() {
     for (written, millis) in [
         ("\"1970-01-01T00:00:01Z\"", 1000),
         ("\"2026-01-31T00:00:00Z\"", 1_769_817_600_000),
@@ -130,7 +130,7 @@ fn a_start_may_be_a_moment() {
 }
 
 #[test]
-fn half_of_the_budget_is_divided_over_partitions() {
+fn half_of_the_budget_is_divided_among_partitions() {
     let runtime = accept(MINIMAL).runtime;
     let limits = |consumers, partitions| {
         let limits = runtime.fetch_limits(consumers, partitions);
@@ -140,17 +140,17 @@ fn half_of_the_budget_is_divided_over_partitions() {
     assert_eq!(limits(4, 16), (512, 512, 16), "for each of four consumers a quarter of that");
     assert_eq!(limits(1, 1), (3 << 10, 1 << 10, 4), "more for one partition gains nothing");
     assert_eq!(limits(1, 1_000), (32, 32, 63));
-    assert_eq!(limits(1, 10_000), (32, 32, 625), "never so little that a partition starves");
+    assert_eq!(limits(1, 10_000), (32, 32, 625), "never below the minimum per partition");
     assert_eq!([1, 8].map(|consumers| runtime.fetch_limits(consumers, 0).response >> 20), [16, 2]);
     assert_eq!(runtime.arena_bytes(), 64 << 20);
 }
 
 #[test]
-fn what_is_seldom_meant_is_a_warning_with_its_line() {
+fn warnings_name_their_lines() {
     let cases = [
         (
             with("", "[handlers.orders.outputs.again]\ntopic = \"orders\""),
-            "etc/keylane.toml:10: the handler `orders` reads `orders`, which it writes to",
+            "etc/keylane.toml:10: the handler `orders` reads and writes `orders`",
         ),
         (
             with("group_instance_id = \"one\"", ""),
@@ -158,40 +158,40 @@ fn what_is_seldom_meant_is_a_warning_with_its_line() {
         ),
         (
             with("", "[handlers.orders.rebalance]\nrevoke_timeout = \"30s\""),
-            "etc/keylane.toml:10: all partitions of `orders` stand still",
+            "etc/keylane.toml:10: all partitions of `orders` stop",
         ),
         (embedded("other", 8), "etc/keylane.toml:6: no handler reads `other`"),
-        (embedded("other", 8), "etc/keylane.toml:10: nothing comes into `orders`"),
+        (embedded("other", 8), "etc/keylane.toml:10: `orders` stays empty"),
         (
             with("isolation = \"event\"\nmax_batch = 64", ""),
-            "etc/keylane.toml:9: `isolation = \"event\"` makes it 1",
+            "etc/keylane.toml:9: `isolation = \"event\"` sets `max_batch` to 1",
         ),
         (
             with("lanes = { ordering = \"partition\", no_key = \"reject\" }", ""),
-            "8: it means something only with",
+            "8: `no_key` has no effect without",
         ),
-        (with("retry.max_record_age = \"0s\"", ""), "8: every event is older than that"),
+        (with("retry.max_record_age = \"0s\"", ""), "8: no event is retried: every event is older than"),
         (
             with("retry = { initial_interval = \"0s\", max_interval = \"0s\" }", ""),
-            "8: attempts follow one another",
+            "8: events are retried without a wait",
         ),
-        (with("cpu_budget = \"1m\"", ""), "8: it is above `timeout`"),
-        (with("timeout = \"1m\"", ""), "8: it is above `runtime.drain_timeout`"),
+        (with("cpu_budget = \"1m\"", ""), "8: `cpu_budget` has no effect: it is above `timeout`"),
+        (with("timeout = \"1m\"", ""), "8: `timeout` is above `runtime.drain_timeout`"),
         (
             with("retry.on_exhausted = \"skip\"\ndead_letters.headers = \"spring\"", ""),
-            "9: there are none: `retry.on_exhausted` is not",
+            "9: `dead_letters` has no effect: `retry.on_exhausted` is not",
         ),
         (
             with("dead_letters.topic = \"out\"\noutputs.x.topic = \"out\"", ""),
-            "8: dead letters go to `out`, among",
+            "8: the dead-letter topic `out` is also an output topic of `orders`",
         ),
         (
             with("dead_letters.topic = \"back\"", BACK),
-            "8: the handler `two` reads `back`, the dead letters of `orders`",
+            "8: the handler `two` reads `back`, the dead-letter topic of `orders`",
         ),
         (
             embedded("orders", 64) + BACK + "[runtime]\nmemory_budget = \"8MiB\"",
-            "fetch queues take up to 8MiB, more than their half of the budget (4MiB)",
+            "fetch queues use up to 8MiB, more than their half of the budget (4MiB)",
         ),
     ];
     for (text, expected) in cases {
@@ -200,7 +200,7 @@ fn what_is_seldom_meant_is_a_warning_with_its_line() {
     }
 }
 
-/// A handler of another's dead letters.
+/// A handler that reads another handler's dead letters.
 const BACK: &str = "\
 [handlers.two]
 component = \"two.wasm\"
@@ -209,7 +209,7 @@ group_id = \"two\"
 ";
 
 fn embedded(topic: &str, partitions: u16) -> String {
-    let (kafka, handler) = MINIMAL.split_once("\n\n").expect("two sections");
+    let (kafka, handler) = MINIMAL.split_once("\n\n").expect("the file has two sections");
     let kafka = kafka.replace("localhost:9092", "embedded");
     format!(
         "{kafka}\n[embedded]\npartitions = {partitions}\n[[embedded.feed]]\ntopic = \"{topic}\"\nfile = \"-\"\n{handler}"
@@ -217,7 +217,7 @@ fn embedded(topic: &str, partitions: u16) -> String {
 }
 
 #[test]
-fn grants_are_read_with_what_they_stand_for() {
+fn grants_are_resolved() {
     let text =
         with("grants.env = [\"KAFKA_PASSWORD\"]\ngrants.http = [\"api.example.com\", \"${HOST}\"]", "");
     let checked = accept(&text);
@@ -233,7 +233,7 @@ fn grants_are_read_with_what_they_stand_for() {
 }
 
 #[test]
-fn a_handler_with_http_gets_one_event_per_call_unless_told_otherwise() {
+fn a_handler_with_http_gets_one_event_per_call_by_default() {
     for (line, max_batch, fixed) in [
         ("", 64, false),
         ("grants.env = [\"HOST\"]", 64, false),

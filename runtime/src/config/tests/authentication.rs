@@ -1,4 +1,4 @@
-//! Who Keylane is, to the brokers.
+//! Credentials.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +11,7 @@ fn kafka(lines: &str) -> String {
 }
 
 #[test]
-fn a_refusal_is_waited_out_for_so_long() {
+fn auth_timeout_has_a_default_and_limits() {
     assert_eq!(accept(MINIMAL).kafka.auth_timeout, Duration::from_secs(60));
     assert_eq!(accept(&kafka("auth_timeout = \"5m\"")).kafka.auth_timeout, Duration::from_secs(300));
     refuse(
@@ -28,15 +28,15 @@ fn a_password_in_a_file() {
     for (lines, expected) in [
         (
             format!("{user}\nsasl.password = \"canary\""),
-            "3:17: the password is in `sasl.password`, too, and only one can be meant",
+            "3:17: `password_file` and `sasl.password` are both set",
         ),
         (
             format!("{user}\n[kafka.producer]\nsasl.password = \"canary\""),
-            "3:17: the password is in `sasl.password`, too, and only one can be meant",
+            "3:17: `password_file` and `sasl.password` are both set",
         ),
         (
             "password_file = \"password\"".to_owned(),
-            "3:17: `sasl.username` says whose password it is, and is not set",
+            "3:17: `password_file` needs `sasl.username`, which is not set",
         ),
     ] {
         let report = refuse(&kafka(&lines), &["etc/keylane.toml:", expected]);
@@ -56,7 +56,8 @@ fn oidc_is_refused_by_name() {
         ("https.ca.location", "/etc/ca.pem"),
     ] {
         for table in ["client", "consumer", "producer"] {
-            let message = format!("`{name}` is for OIDC, and the Kafka client of this build has no HTTP");
+            let message =
+                format!("`{name}` needs OIDC, but the Kafka client of this build can't fetch tokens");
             let text = with("", &format!("[kafka.{table}]\n{name} = \"{value}\""));
             let report = refuse(&text, &["etc/keylane.toml:10:", &message, "hint: remove it; "]);
             assert!(!report.contains("canary"), "{report}");
@@ -74,14 +75,14 @@ fn a_token_in_a_file() {
     accept(&kafka(&format!("{bearer}\nenable.sasl.oauthbearer.unsecure.jwt = true")));
     for (lines, expected) in [
         (bearer.to_owned(), "1:2: `sasl.mechanism = \"OAUTHBEARER\"` needs a token"),
-        (file.to_owned(), "3:14: a token means something only with `sasl.mechanism = \"OAUTHBEARER\"`"),
+        (file.to_owned(), "3:14: `token_file` needs `sasl.mechanism = \"OAUTHBEARER\"`"),
         (
             format!("{file}\npassword_file = \"p\"\n{bearer}\nsasl.username = \"alice\""),
-            "3:14: it does not go together with `password_file`",
+            "3:14: `token_file` can't be combined with `password_file`",
         ),
         (
             format!("{file}\n{bearer}\nenable.sasl.oauthbearer.unsecure.jwt = true"),
-            "3:14: it does not go together with",
+            "3:14: `token_file` can't be combined with",
         ),
     ] {
         refuse(&kafka(&lines), &["etc/keylane.toml:", expected]);

@@ -7,7 +7,7 @@ fn servers(written: &str) -> String {
     let checked = accept(&MINIMAL.replace("localhost:9092", written));
     match checked.kafka.cluster {
         Cluster::Brokers(servers) => servers,
-        Cluster::Embedded(embedded) => panic!("not asked for: {embedded:?}"),
+        Cluster::Embedded(embedded) => panic!("unexpected embedded broker: {embedded:?}"),
     }
 }
 
@@ -27,16 +27,16 @@ fn variables_and_defaults() {
 }
 
 #[test]
-fn what_a_variable_holds_is_not_filled_again() {
+fn values_of_variables_are_not_interpolated() {
     for written in ["$${HOST}", "${NESTED}"] {
         let checked = accept(&MINIMAL.replace("group_id = \"orders\"", &format!("group_id = \"{written}\"")));
         assert_eq!(checked.handlers[0].group_id, "${HOST}", "{written}");
     }
 }
 
-/// What comes from the environment is text, also where a setting is none.
+/// Values from the environment are strings, also for settings of other types.
 #[test]
-fn numbers_and_switches_may_come_from_the_environment() {
+fn numbers_and_booleans_may_come_from_the_environment() {
     let text = "max_batch = \"${NOWHERE:-64}\"\nretry.jitter = \"${NOWHERE:-0.5}\"\nretry.multiplier = 3";
     let checked = accept(
         &format!("{MINIMAL}{text}\n")
@@ -48,7 +48,7 @@ fn numbers_and_switches_may_come_from_the_environment() {
 }
 
 #[test]
-fn several_unknown_variables_are_named_together() {
+fn all_unset_variables_are_reported_together() {
     let text = MINIMAL.replace("localhost:9092", "${NOWHERE}").replace("[\"orders\"]", "[\"${NOBODY}\"]");
     refuse(
         &text,
@@ -61,7 +61,7 @@ fn several_unknown_variables_are_named_together() {
 }
 
 #[test]
-fn faults() {
+fn syntax_errors() {
     refuse(&MINIMAL.replace("localhost:9092", "${HOST"), &["`${` without `}`", "hint: write `$${`"]);
     refuse(
         &MINIMAL.replace("localhost:9092", "${a b}"),
@@ -70,7 +70,7 @@ fn faults() {
 }
 
 #[test]
-fn only_values_are_replaced() {
+fn only_values_are_interpolated() {
     let checked =
         accept(&format!("{MINIMAL}[handlers.orders.outputs.\"${{HOST}}\"]\ntopic = \"t\" # ${{NOWHERE}}"));
     let target =

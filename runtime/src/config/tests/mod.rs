@@ -1,4 +1,4 @@
-//! Whole files in, checked configurations or rendered reports out.
+//! Tests from whole files to checked configurations or rendered reports.
 
 mod accepted;
 mod authentication;
@@ -13,7 +13,7 @@ use std::path::Path;
 
 use super::{Checked, Surroundings};
 
-/// What every file needs, and one handler.
+/// A minimal file with one handler.
 const MINIMAL: &str = "\
 [kafka]
 bootstrap_servers = \"localhost:9092\"
@@ -24,7 +24,7 @@ topics = [\"orders\"]
 group_id = \"orders\"
 ";
 
-/// Checks a text in a world where every file is there and these variables are set.
+/// Checks a text with these variables set. All files but the missing ones exist.
 fn check(text: &str) -> Result<Checked, String> {
     let variables = |name: &str| match name {
         "HOST" => Some("broker.example:9092".to_owned()),
@@ -52,7 +52,7 @@ fn accept(text: &str) -> Checked {
     check(text).unwrap_or_else(|report| panic!("refused:\n{report}\n{text}"))
 }
 
-/// The report on a text that must be refused, with every expected part in it.
+/// Checks that a text is refused and that the report contains every expected part. Returns the report.
 fn refuse(text: &str, expected: &[&str]) -> String {
     let report = check(text).map(|_| ()).expect_err(text);
     for part in expected {

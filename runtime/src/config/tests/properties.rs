@@ -3,7 +3,7 @@
 use super::{accept, refuse, with};
 
 #[test]
-fn pass_through_in_every_spelling() {
+fn properties_pass_through_in_every_notation() {
     let checked = accept(&with(
         "",
         r#"
@@ -34,11 +34,11 @@ client.id = "the producer"
         listed(&checked.kafka.producer),
         format!("client.id=the producer compression.type=zstd {shared}")
     );
-    assert_eq!(checked.kafka.consumer.get("fetch.message.max.bytes"), Some("200"), "by either name");
+    assert_eq!(checked.kafka.consumer.get("fetch.message.max.bytes"), Some("200"), "found by either name");
 }
 
 #[test]
-fn a_narrower_table_wins_also_by_another_name() {
+fn the_more_specific_table_wins_also_under_another_name() {
     let checked =
         accept(&with("", "[kafka.client]\nlinger.ms = 1\n[kafka.producer]\nqueue.buffering.max.ms = 2"));
     let producer: Vec<_> = checked.kafka.producer.iter().collect();
@@ -46,7 +46,7 @@ fn a_narrower_table_wins_also_by_another_name() {
 }
 
 #[test]
-fn one_property_by_two_names_is_refused() {
+fn one_property_under_two_names_is_refused() {
     refuse(
         &with("", "[kafka.producer]\nlinger.ms = 1\nqueue.buffering.max.ms = 2"),
         &["`queue.buffering.max.ms` and `linger.ms` are the same property", "hint: keep one of them"],
@@ -55,7 +55,7 @@ fn one_property_by_two_names_is_refused() {
 }
 
 #[test]
-fn owned_properties_are_refused_by_every_name() {
+fn owned_properties_are_refused_under_every_name() {
     for name in [
         "group.id",
         "enable.auto.commit",
@@ -96,7 +96,7 @@ fn names_of_the_java_client_get_a_hint() {
     for (name, hint) in [
         ("max.poll.records", "hint: use `lanes.max_queued` and `max_batch` of a handler"),
         ("fetch.max.wait.ms", "hint: use `fetch.wait.max.ms`"),
-        ("key.deserializer", "hint: remove it: handlers get bytes"),
+        ("key.deserializer", "hint: remove it: handlers receive bytes"),
     ] {
         let expected = format!("`{name}` is a property of Kafka's Java client");
         refuse(&with("", &format!("[kafka.client]\n\"{name}\" = 1")), &[&expected, hint]);
@@ -104,7 +104,7 @@ fn names_of_the_java_client_get_a_hint() {
 }
 
 #[test]
-fn values_are_single() {
+fn lists_are_refused() {
     refuse(
         &with("", "[kafka.client]\ndebug = [\"cgrp\"]"),
         &["expected a string, a whole number, or true or false"],

@@ -1,12 +1,12 @@
-//! Files that are not sound, and what is said about them.
+//! Invalid files and their reports.
 
 use super::{MINIMAL, accept, refuse, with};
 
 #[test]
-fn one_handler_at_least() {
+fn at_least_one_handler_is_required() {
     refuse(
         "[kafka]\nbootstrap_servers = \"b:1\"",
-        &["there is no handler", "hint: add a section `[handlers.NAME]`"],
+        &["no handler is configured", "hint: add a section `[handlers.NAME]`"],
     );
 }
 
@@ -17,14 +17,17 @@ fn settings_of_a_handler() {
         ("max_batch = 4097", "between 1 and 4096, not 4097"),
         ("max_batch = -1", "between 1 and 4096, not -1"),
         ("timeout = \"1ms\"", "`handlers.orders.timeout` must be between 10ms and 1h, not 1ms"),
-        ("timeout = \"30 sekonds\"", "`30 sekonds` is not a length of time: "),
-        ("timeout = 5", "expected a length of time such as \"250ms\""),
+        ("timeout = \"30 sekonds\"", "`30 sekonds` is not a duration: "),
+        ("timeout = 5", "expected a duration such as \"250ms\""),
         ("memory = \"1KiB\"", "`handlers.orders.memory` must be between 1MiB and 4GiB, not 1KiB"),
         ("memory = \"much\"", "`much` is not a size (write it like"),
-        ("start = \"yesterday\"", "`yesterday` is not a start: write \"earliest\", \"latest\" or a time"),
-        ("start = \"2026-01-31\"", "`2026-01-31` does not name one moment"),
-        ("start = \"1969-12-31T23:59:59Z\"", "does not name one moment since 1970"),
-        ("start = \"1970-01-01T00:00:00+01:00\"", "does not name one moment since 1970"),
+        (
+            "start = \"yesterday\"",
+            "`yesterday` is not a start position: write \"earliest\", \"latest\" or a time",
+        ),
+        ("start = \"2026-01-31\"", "`2026-01-31` is not a time since 1970 with a UTC offset"),
+        ("start = \"1969-12-31T23:59:59Z\"", "is not a time since 1970 with a UTC offset"),
+        ("start = \"1970-01-01T00:00:00+01:00\"", "is not a time since 1970 with a UTC offset"),
         (
             "out_of_range = \"ignore\"",
             "unknown variant `ignore`, expected one of `fail`, `earliest`, `latest`",
@@ -52,17 +55,17 @@ fn settings_in_sections() {
             "metadata_limit` must be between 0 and 65536, not -1",
         ),
         ("[handlers.orders.rebalance]\nrevoke_timeout = \"1h\"", "must be between 0s and 2m, not 1h"),
-        ("[handlers.orders.outputs.x]\ntopic = \"a b\"", "`a b` is not the name of a topic"),
+        ("[handlers.orders.outputs.x]\ntopic = \"a b\"", "`a b` is not a valid topic name"),
         ("[runtime]\nworkers = 0", "`runtime.workers` must be between 1 and 1024, not 0"),
         ("[runtime]\nmemory_budget = \"1MiB\"", "must be between 8MiB and 1TiB, not 1MiB"),
-        ("[embedded]\npartitions = 1", "`[embedded]` is there, but the brokers are elsewhere"),
+        ("[embedded]\npartitions = 1", "`[embedded]` is set, but `kafka.bootstrap_servers` is not"),
         (
             "[handlers.\"a b\"]\ncomponent=\"x\"\ntopics=[\"x\"]\ngroup_id=\"x\"",
-            "`a b` can't be the name of a handler",
+            "`a b` is not a valid handler name",
         ),
         (
             "[handlers.twin]\ncomponent=\"x\"\ntopics=[\"x\"]\ngroup_id=\"orders\"",
-            "the group `orders` is already that of the handler `orders`",
+            "the group `orders` is already used by the handler `orders`",
         ),
     ] {
         refuse(&with("", section), &[expected]);
@@ -75,9 +78,9 @@ fn topics() {
     for (topics, expected) in [
         ("[]", "the handler `orders` reads no topic"),
         ("[\"a\", \"a\"]", "`a` is listed twice"),
-        ("[\"^a.*\"]", "patterns of topics are not in this version of Keylane"),
+        ("[\"^a.*\"]", "topic patterns are not supported in this version of Keylane"),
         ("[\"\"]", "can't be empty"),
-        ("[\"..\"]", "`..` is not the name of a topic"),
+        ("[\"..\"]", "`..` is not a valid topic name"),
         ("[\"ä\"]", "hint: letters, digits"),
         (&format!("[\"{long}\"]"), "has at most 249 characters"),
     ] {
@@ -86,14 +89,14 @@ fn topics() {
 }
 
 #[test]
-fn files_that_are_not_there() {
+fn missing_files() {
     refuse(
         &MINIMAL.replace("orders.wasm", "missing.wasm"),
-        &["the component etc/missing.wasm is not there", "hint: relative paths start from"],
+        &["component not found: etc/missing.wasm", "hint: relative paths are resolved from"],
     );
     refuse(
         &MINIMAL.replace("orders.wasm", "/"),
-        &["the component / is a folder", "hint: name the file in it that is the component"],
+        &["the component is a directory: /", "hint: name the component file in it"],
     );
 }
 
@@ -102,26 +105,23 @@ fn the_embedded_broker() {
     let embedded = MINIMAL.replace("localhost:9092", "embedded");
     let feed = "[[embedded.feed]]\ntopic = \"orders\"\nfile = \"-\"\n";
     for (text, expected) in [
-        (embedded.clone(), "the embedded broker is empty"),
+        (embedded.clone(), "the embedded broker has no feed"),
         (format!("{embedded}[embedded]\npartitions = 2\n"), "hint: add `[[embedded.feed]]`"),
         (format!("{embedded}[embedded]\npartitions = 65\n{feed}"), "must be between 1 and 64, not 65"),
         (format!("{embedded}start = \"2026-01-31T00:00:00Z\"\n{feed}"), "can't look up offsets by time"),
-        (format!("{embedded}{feed}{feed}"), "the topic `orders` has a feed already"),
+        (format!("{embedded}{feed}{feed}"), "the topic `orders` already has a feed"),
         (
             format!("{embedded}{feed}{}", feed.replace("orders", "o")),
-            "standard input can feed one topic only",
+            "standard input can feed only one topic",
         ),
-        (
-            format!("{embedded}{}", feed.replace('-', "missing.jsonl")),
-            "the feed etc/missing.jsonl is not there",
-        ),
+        (format!("{embedded}{}", feed.replace('-', "missing.jsonl")), "feed not found: etc/missing.jsonl"),
     ] {
         refuse(&text, &[expected]);
     }
 }
 
 #[test]
-fn settings_for_events_that_fail() {
+fn settings_of_retries_and_dead_letters() {
     for (line, expected) in [
         ("retry.max_attempts = 0", "max_attempts` must be between 1 and 1000000, not 0"),
         ("retry.multiplier = 0.5", "multiplier` must be between 1 and 100, not 0.5"),
@@ -129,42 +129,39 @@ fn settings_for_events_that_fail() {
         ("retry.initial_interval = \"1m\"", "initial_interval` (1m) is above `max_interval` (30s)"),
         (
             "dead_letters.topic = \"{topics}.dlq\"",
-            "`{topic}`, for the name of the event's own topic, is the only",
+            "`{topic}`, the name of the event's own topic, is the only",
         ),
         ("dead_letters.topic = \"orders\"", "`orders` is an input of the handler `orders`"),
-        ("dead_letters.topic = \"{topic}\"", "its dead letters would come back to it"),
-        ("dead_letters.topic = \"a b\"", "`a b` is not the name of a topic"),
+        ("dead_letters.topic = \"{topic}\"", "it would read its own dead letters"),
+        ("dead_letters.topic = \"a b\"", "`a b` is not a valid topic name"),
         ("dead_letters.headers = \"jms\"", "unknown variant `jms`, expected `keylane` or `spring`"),
         ("max_memory = \"1GiB\"", "max_memory` must be between 0B and 64MiB, not 1GiB"),
         ("cpu_budget = \"0s\"", "cpu_budget` must be between 10ms and 1h, not 0s"),
-        ("lanes.lane_key = \"value\"", "`value` is no lane key: write \"key\", \"header:NAME\""),
-        ("lanes.lane_key = []", "a lane key of nothing"),
-        ("lanes.lane_key = [\"key\", \"key\"]", "`key` stands twice in the lane key"),
-        ("lanes.lane_key = [\"key\", \"json:id\"]", "`json:id` is no lane key"),
+        ("lanes.lane_key = \"value\"", "`value` is not a lane key: write \"key\", \"header:NAME\""),
+        ("lanes.lane_key = []", "the lane key is empty"),
+        ("lanes.lane_key = [\"key\", \"key\"]", "`key` is listed twice in the lane key"),
+        ("lanes.lane_key = [\"key\", \"json:id\"]", "`json:id` is not a lane key"),
         ("lanes.lane_key = 7", "\"registry-json:/pointer\", or a list of these"),
-        ("lanes.lane_key = \"json:id\"", "`json:id` is no lane key"),
-        (
-            "lanes = { lane_key = \"header:a\", ordering = \"partition\" }",
-            "a lane key means something only with",
-        ),
-        ("filter = [{ equals = \"x\" }]", "are about a header, and none is named"),
-        ("filter = [{ header = \"x\" }]", "a header is named, and nothing is said of it"),
+        ("lanes.lane_key = \"json:id\"", "`json:id` is not a lane key"),
+        ("lanes = { lane_key = \"header:a\", ordering = \"partition\" }", "`lane_key` needs `ordering"),
+        ("filter = [{ equals = \"x\" }]", "test a header, but `header` is not set"),
+        ("filter = [{ header = \"x\" }]", "`header` is set, but the rule does not test it"),
         ("filter = [{ keep = false }]", "the rule tests nothing"),
         ("filter = [{ header = \"\", equals = \"x\" }]", "`header` is empty"),
         ("filter = [{ header = \"x\", any_of = [] }]", "`any_of` lists no value, so no event matches"),
-        ("filter = [{ header = \"x\", equals = \"a\", prefix = \"b\" }]", "are of one header"),
+        (
+            "filter = [{ header = \"x\", equals = \"a\", prefix = \"b\" }]",
+            "only one of `equals`, `any_of` and `prefix`",
+        ),
         ("filter = [{ header = \"x\", equals = \"a\", present = false }]", "so no event matches"),
         (
             "filter = [{ name = \"a\", tombstone = true }, { name = \"a\", key_prefix = \"x\" }]",
-            "that of rule 1 already",
+            "rule 1 already has the name `a`",
         ),
-        (
-            "filter = [{ tombstone = true }, { tombstone = true, keep = false }]",
-            "so this one decides nothing",
-        ),
-        ("lanes.lane_key = \"json:/a~2b\"", "`json:/a~2b` is no lane key"),
-        ("lanes.lane_key = \"header: tenant\"", "`header: tenant` is no lane key"),
-        ("filter = \"x\"", "expected a list: `[…]`, or a section in double brackets"),
+        ("filter = [{ tombstone = true }, { tombstone = true, keep = false }]", "so this rule has no effect"),
+        ("lanes.lane_key = \"json:/a~2b\"", "`json:/a~2b` is not a lane key"),
+        ("lanes.lane_key = \"header: tenant\"", "`header: tenant` is not a lane key"),
+        ("filter = \"x\"", "expected a list: `[…]`"),
         ("max_batch = \"many\"", "invalid type: string \"many\", expected a whole number"),
         ("max_batch = true", "expected a whole number"),
         ("retry.jitter = \"x\"", "expected a number"),
@@ -180,18 +177,14 @@ fn grants() {
         (
             "grants.env = [\"HOST\", \"NOT_THERE\"]",
             "the environment variable `NOT_THERE` is not set",
-            "take it out of `grants.env`",
+            "remove it from `grants.env`",
         ),
-        ("grants.env = [\"HOME=x\"]", "`HOME=x` is not the name of an environment variable", "a name alone"),
-        ("grants.env = [\"\"]", "`` is not the name", "a name alone"),
+        ("grants.env = [\"HOME=x\"]", "`HOME=x` is not the name of an environment variable", "only the name"),
+        ("grants.env = [\"\"]", "`` is not the name", "only the name"),
         ("grants.env = [\"HOST\", \"HOST\"]", "`HOST` is listed twice", ""),
         ("grants.http = [\"a\", \"a\"]", "`a` is listed twice", ""),
-        (
-            "grants.http = [\"https://a/b\"]",
-            "`https://a/b` is no host that can be granted",
-            "hint: `host`, `host:port`",
-        ),
-        ("grants.http = [\"*\"]", "`*` is no host that can be granted", "hint: `*.` may stand before"),
+        ("grants.http = [\"https://a/b\"]", "`https://a/b` is not a valid host", "hint: `host`, `host:port`"),
+        ("grants.http = [\"*\"]", "`*` is not a valid host", "hint: `*.` is allowed only before"),
         ("grants.files = [\"/tmp\"]", "unknown field `files`", "expected `env` or `http`"),
     ] {
         refuse(&with(line, ""), &["etc/keylane.toml:8:", expected, hint]);
@@ -199,7 +192,7 @@ fn grants() {
 }
 
 #[test]
-fn settings_of_later_versions_are_named() {
+fn settings_of_later_versions_are_refused_by_name() {
     for (line, section, name) in [
         ("", "[admin]\nport = 1", "admin"),
         ("", "[handlers.orders.state]", "handlers.orders.state"),
@@ -209,18 +202,21 @@ fn settings_of_later_versions_are_named() {
         ("retry.on_exhausted = \"hold\"", "", "handlers.orders.retry.on_exhausted = \"hold\""),
         ("retry.on_exhausted = \"dlq-key\"", "", "handlers.orders.retry.on_exhausted = \"dlq-key\""),
     ] {
-        refuse(&with(line, section), &[&format!("`{name}` is not in this version of Keylane"), "hint: "]);
+        refuse(
+            &with(line, section),
+            &[&format!("`{name}` is not supported in this version of Keylane"), "hint: "],
+        );
     }
 }
 
 #[test]
-fn settings_in_a_wrong_place_say_the_right_one() {
+fn the_table_of_a_misplaced_setting_is_suggested() {
     for (line, section, hint) in [
-        ("", "[dead_letters]\ntopic = \"x\"", "write it for each handler: `[handlers.NAME.dead_letters]`"),
-        ("env = [\"HOME\"]", "", "write it as `grants.env`"),
-        ("http = [\"x\"]", "", "write it as `grants.http`"),
+        ("", "[dead_letters]\ntopic = \"x\"", "set it for each handler: `[handlers.NAME.dead_letters]`"),
+        ("env = [\"HOME\"]", "", "use `grants.env`"),
+        ("http = [\"x\"]", "", "use `grants.http`"),
     ] {
-        refuse(&with(line, section), &["has another place", hint]);
+        refuse(&with(line, section), &["belongs in another table", hint]);
     }
 }
 
@@ -236,9 +232,9 @@ fn brokers() {
         ("a:9092;b:9092", "`a:9092;b:9092` is not"),
         ("::1:9092", "`::1:9092` is not"),
         ("kafka1,kafka2:9092", "`kafka1` has no port"),
-        ("SASL_SSL://kafka1", "hint: most brokers listen at `SASL_SSL://kafka1:9092`"),
+        ("SASL_SSL://kafka1", "hint: most brokers listen on `SASL_SSL://kafka1:9092`"),
         ("[::1]", "`[::1]` has no port"),
-        ("a:9092,embedded", "hint: `host:port`, more of them separated by commas, or `embedded` alone"),
+        ("a:9092,embedded", "hint: `host:port`, several separated by commas, or only `embedded`"),
     ] {
         refuse(&MINIMAL.replace("localhost:9092", servers), &["etc/keylane.toml:2:", expected]);
     }

@@ -1,4 +1,4 @@
-//! Reports, whole: this is what people see.
+//! Whole reports, as displayed.
 
 use super::{MINIMAL, check, with};
 
@@ -7,7 +7,7 @@ fn renders(text: &str, expected: &str) {
 }
 
 #[test]
-fn a_fault_in_the_syntax() {
+fn a_syntax_error() {
     renders(
         "[kafka]\nbootstrap_servers = localhost\n",
         "\
@@ -20,7 +20,7 @@ etc/keylane.toml:2:21: string values must be quoted, expected literal string
 }
 
 #[test]
-fn a_name_that_nobody_knows() {
+fn an_unknown_field() {
     renders(
         &with("[handlers.orders.rebalance]\n\trevoke_timout = \"1s\"", ""),
         "\
@@ -28,17 +28,17 @@ etc/keylane.toml:9:2: unknown field `revoke_timout`, expected `revoke_timeout`
   |
 9 | \trevoke_timout = \"1s\"
   | \t^^^^^^^^^^^^^
-hint: `revoke_timeout` is meant?
+hint: did you mean `revoke_timeout`?
 ",
     );
 }
 
 #[test]
-fn a_field_that_is_missing() {
+fn a_missing_setting() {
     renders(
         &MINIMAL.replace("group_id = \"orders\"\n", ""),
         "\
-etc/keylane.toml:4:1: there is no `group_id`
+etc/keylane.toml:4:1: missing setting `group_id`
   |
 4 | [handlers.orders]
   | ^^^^^^^^^^^^^^^^^
@@ -47,7 +47,7 @@ etc/keylane.toml:4:1: there is no `group_id`
 }
 
 #[test]
-fn several_problems_in_one_reading() {
+fn several_problems_in_one_pass() {
     renders(
         &with("max_batch = 0\npipeline = true", "[kafka.client]\n\"group.id\" = \"x\""),
         "\
@@ -56,13 +56,13 @@ etc/keylane.toml:8:13: `handlers.orders.max_batch` must be between 1 and 4096, n
 8 | max_batch = 0
   |             ^
 
-etc/keylane.toml:9:12: `handlers.orders.pipeline` is not in this version of Keylane
+etc/keylane.toml:9:12: `handlers.orders.pipeline` is not supported in this version of Keylane
   |
 9 | pipeline = true
   |            ^^^^
 hint: remove it
 
-etc/keylane.toml:11:14: `group.id` can't be set: the group is `group_id` of a handler
+etc/keylane.toml:11:14: `group.id` can't be set: use `group_id` of a handler
    |
 11 | \"group.id\" = \"x\"
    |              ^^^

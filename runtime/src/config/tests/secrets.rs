@@ -1,4 +1,4 @@
-//! Canaries: values that must not turn up in anything that is printed.
+//! Canaries: values that must not occur in any printed text.
 
 use super::{accept, check, with};
 
@@ -20,8 +20,8 @@ fn a_checked_configuration_prints_no_secrets() {
     let printed = format!("{checked:?} {checked:#?}");
     assert!(!printed.contains(CANARY), "{printed}");
     for name in names {
-        assert!(printed.contains(name), "{name} is named, so that one sees that it is set: {printed}");
-        assert_eq!(checked.kafka.producer.get(name), Some(CANARY), "the client gets it");
+        assert!(printed.contains(name), "{name} is printed as set: {printed}");
+        assert_eq!(checked.kafka.producer.get(name), Some(CANARY), "the client receives it");
     }
 }
 
@@ -35,20 +35,20 @@ fn no_report_shows_a_secret() {
         &format!("[kafka.client.sasl]\npassword = [\"{CANARY}\"]"),
         &format!("[kafka.client.sasl]\nusername = [\"{CANARY}\"]"),
         &format!("[runtime]\nsasl_password = \"{CANARY}\""),
-        // In a text of many lines that is never closed, or holds what can't be.
+        // In a multi-line string that is never closed, or that has an invalid escape.
         &format!("[kafka.client]\nssl.key.pem = \"\"\"\n-----BEGIN\n{CANARY}=\n-----END\n"),
         &format!("[kafka.client]\nssl.key.pem = \"\"\"\n-----BEGIN\n{CANARY}\\q=\n-----END\n\"\"\""),
-        // Twice, owned, another problem beside it.
+        // Set twice, owned, or with another problem.
         &format!("[kafka.client]\nsasl.mechanism = \"{CANARY}\"\nsasl.mechanisms = \"{CANARY}\""),
         &format!("[kafka.client]\nsasl.jaas.config = \"{CANARY}\""),
         &format!("[kafka.client]\nsasl.oauthbearer.client.secret = \"{CANARY}\""),
-        // A default of a variable; a variable in a place that quotes its value.
+        // A default of a variable; a variable in a setting whose error quotes its value.
         &format!("[runtime]\ndrain_timeout = \"${{DB_PASSWORD:-{CANARY}}}\""),
         &"[runtime]\ndrain_timeout = \"${KAFKA_PASSWORD}\"".to_owned(),
     ] {
         let report = check(&with("", section)).map(|_| ()).expect_err(section);
         let leaked = [CANARY, "canary-in-environment"].into_iter().any(|value| report.contains(value));
         assert!(!leaked, "{section}\n=>\n{report}");
-        assert!(report.contains("etc/keylane.toml:"), "the place is still named: {report}");
+        assert!(report.contains("etc/keylane.toml:"), "the position is still reported: {report}");
     }
 }

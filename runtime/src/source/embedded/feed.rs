@@ -1,4 +1,4 @@
-//! Feeding the embedded broker from files, at the pace of reading.
+//! Feeds the embedded broker from files, at the rate at which its records are read.
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File;
@@ -13,23 +13,23 @@ use super::murmur2::partition_for_key;
 use super::{EmbeddedBroker, FeedProgress};
 use crate::librdkafka::{ErrorCode, EventKind, ProduceRecord, Producer, ProducerTopic, Properties, Queue};
 
-/// How much of a partition may be unread. The broker keeps 5 MiB, and batches come on top of records.
+/// Maximum of unread bytes per partition. The broker keeps 5 MiB, batch headers included.
 const MAX_UNREAD: usize = 3 << 20;
-/// How many records of a partition may be unread: each could be a batch of its own, of which it keeps 100,000.
+/// Maximum of unread records per partition: each may be a batch of its own, of which the broker keeps 100,000.
 const MAX_UNREAD_RECORDS: usize = 90_000;
-/// How long one wait for delivery reports takes.
+/// Timeout of one wait for delivery reports.
 const REPORT_WAIT: Duration = Duration::from_millis(100);
 
-/// What is fed into one topic.
+/// The feed of one topic.
 #[derive(Clone, Debug)]
 pub struct FeedSpec {
     /// The topic; it must exist.
     pub topic: String,
-    /// Where its records come from.
+    /// The source of its records.
     pub input: FeedInput,
 }
 
-/// Where records come from.
+/// The source of fed records.
 #[derive(Clone, Debug)]
 pub enum FeedInput {
     /// A file of JSON lines; one that ends in `.zst` is decompressed.
@@ -38,36 +38,36 @@ pub enum FeedInput {
     Stdin,
 }
 
-/// Why a feed broke off.
+/// Why a feed failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
-    /// A line is wrong.
+    /// A line is invalid.
     #[error("{input}: {error}")]
     Line {
-        /// Which file.
+        /// The file.
         input: String,
-        /// Which line, and what is wrong with it.
+        /// The line and its error.
         error: LineError,
     },
     /// The file can't be read.
     #[error("{input}: {error}")]
     Read {
-        /// Which file.
+        /// The file.
         input: String,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
-    /// The embedded broker did not take a record.
-    #[error("the embedded broker does not take records of topic `{topic}`: {reason}")]
+    /// The embedded broker rejected a record.
+    #[error("the embedded broker rejected a record of topic `{topic}`: {reason}")]
     Broker {
-        /// Which topic.
+        /// The topic.
         topic: String,
-        /// What it says.
+        /// The broker's reason.
         reason: String,
     },
 }
 
-/// Threads that feed topics, one each. Ends with this value.
+/// Threads that feed topics, one each. Stopped when dropped.
 #[derive(Debug)]
 pub struct Feeder {
     progress: Arc<FeedProgress>,
@@ -75,8 +75,8 @@ pub struct Feeder {
 }
 
 impl Feeder {
-    /// Begins to feed. Inputs are opened before this returns, so that a missing file is an error here; what goes
-    /// wrong later is told to every source of the feed and by [`Feeder::finish`].
+    /// Starts the threads. Inputs are opened before this returns, so that a missing file is an error here. Later errors
+    /// are reported to every source of the feed and returned by [`Feeder::finish`].
     pub fn start(
         broker: &EmbeddedBroker,
         feeds: Vec<FeedSpec>,
@@ -104,12 +104,12 @@ impl Feeder {
         Ok(feeder)
     }
 
-    /// Whether every input has ended, well or not.
+    /// Whether every input has ended, successfully or not.
     pub fn is_finished(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// Waits until every input has ended; the number of records fed. The sources must go on reading meanwhile.
+    /// Waits until every input has ended. Returns the number of records fed. The sources must keep reading meanwhile.
     pub fn finish(mut self) -> Result<u64, FeedError> {
         let mut fed = 0;
         for thread in std::mem::take(&mut self.threads) {
@@ -120,7 +120,7 @@ impl Feeder {
 }
 
 impl Drop for Feeder {
-    /// Asks the threads to end; one that waits for standard input does so after its next line.
+    /// Stops the threads; one that waits for standard input stops after its next line.
     fn drop(&mut self) {
         self.progress.stop();
     }
@@ -151,7 +151,7 @@ fn open_file(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     }
 }
 
-/// Reads a feed without feeding it.
+/// Reads the records of a feed without producing them.
 pub fn for_each_record(input: &FeedInput, mut each: impl FnMut(&FedRecord)) -> Result<(), FeedError> {
     let name = input.name();
     let opened = input.open().map_err(|error| FeedError::Read { input: name.clone(), error })?;
@@ -161,11 +161,11 @@ pub fn for_each_record(input: &FeedInput, mut each: impl FnMut(&FedRecord)) -> R
     Ok(())
 }
 
-/// One topic being fed.
+/// The feed of one topic, in progress.
 struct TopicFeed {
     name: String,
     input: String,
-    /// Dropped before the producer whose topic and queue they are.
+    /// Topic and queue belong to the producer and are dropped before it.
     topic: ProducerTopic,
     reports: Queue,
     producer: Producer,
@@ -175,7 +175,7 @@ struct TopicFeed {
     delivered: u64,
 }
 
-/// What of one partition is on its way or unread.
+/// The in-flight and unread records of one partition.
 #[derive(Default)]
 struct PartitionFeed {
     next: i64,
@@ -184,7 +184,7 @@ struct PartitionFeed {
 }
 
 impl PartitionFeed {
-    fn has_room_for(&self, size: usize) -> bool {
+    fn has_capacity_for(&self, size: usize) -> bool {
         self.unread.is_empty()
             || (self.unread_bytes + size <= MAX_UNREAD && self.unread.len() < MAX_UNREAD_RECORDS)
     }
@@ -202,10 +202,10 @@ impl TopicFeed {
         feed: &FeedSpec,
         progress: &Arc<FeedProgress>,
     ) -> Result<TopicFeed, FeedError> {
-        let refused = |reason: String| FeedError::Broker { topic: feed.topic.clone(), reason };
-        let producer = Producer::new(&properties(broker)).map_err(|error| refused(error.to_string()))?;
-        let name = CString::new(feed.topic.as_str()).map_err(|error| refused(error.to_string()))?;
-        let topic = producer.topic(&name).ok_or_else(|| refused("not a topic name".to_owned()))?;
+        let failed = |reason: String| FeedError::Broker { topic: feed.topic.clone(), reason };
+        let producer = Producer::new(&properties(broker)).map_err(|error| failed(error.to_string()))?;
+        let name = CString::new(feed.topic.as_str()).map_err(|error| failed(error.to_string()))?;
+        let topic = producer.topic(&name).ok_or_else(|| failed("invalid topic name".to_owned()))?;
         let count = usize::try_from(broker.partitions()).unwrap_or(0).max(1);
         Ok(TopicFeed {
             name: feed.topic.clone(),
@@ -229,7 +229,7 @@ impl TopicFeed {
                     }
                 }
                 Err(error) => {
-                    // What came before the bad line is still delivered.
+                    // The records before the bad line are still delivered.
                     self.deliver()?;
                     return Err(FeedError::Line { input: self.input.clone(), error });
                 }
@@ -247,10 +247,10 @@ impl TopicFeed {
         Ok(())
     }
 
-    /// Sends one record once there is room for it; `false` if the feed is to stop.
+    /// Produces one record once the partition has capacity; `false` if the feed was stopped.
     fn send(&mut self, record: &FedRecord) -> Result<bool, FeedError> {
         let number = self.partition_of(record);
-        if !self.wait_for_room(number, record.size())? {
+        if !self.wait_for_capacity(number, record.size())? {
             return Ok(false);
         }
         let headers: Vec<_> = record
@@ -272,7 +272,7 @@ impl TopicFeed {
                 Err(ErrorCode::QUEUE_FULL) if !self.progress.is_stopped() => {
                     self.take_reports(REPORT_WAIT)?
                 }
-                Err(code) => return Err(self.refused(code)),
+                Err(code) => return Err(self.broker_error(code)),
             }
         }
         self.fed += 1;
@@ -285,11 +285,11 @@ impl TopicFeed {
         Ok(true)
     }
 
-    fn wait_for_room(&mut self, number: i32, size: usize) -> Result<bool, FeedError> {
-        while !self.partition(number).has_room_for(size) {
+    fn wait_for_capacity(&mut self, number: i32, size: usize) -> Result<bool, FeedError> {
+        while !self.partition(number).has_capacity_for(size) {
             let read = self.progress.next(&self.name, number);
             self.partition(number).read_up_to(read);
-            if self.partition(number).has_room_for(size) {
+            if self.partition(number).has_capacity_for(size) {
                 break;
             }
             self.take_reports(Duration::ZERO)?;
@@ -301,7 +301,7 @@ impl TopicFeed {
         Ok(true)
     }
 
-    /// By key as Java clients do it; records without a key take turns.
+    /// By key, as Java clients do; records without a key are distributed round-robin.
     fn partition_of(&self, record: &FedRecord) -> i32 {
         let count = i32::try_from(self.partitions.len()).unwrap_or(1);
         match &record.key {
@@ -314,7 +314,7 @@ impl TopicFeed {
         usize::try_from(number)
             .ok()
             .and_then(|index| self.partitions.get_mut(index))
-            .expect("`partition_of` stays below the number of partitions")
+            .expect("`partition_of` returns a number below the partition count")
     }
 
     fn take_reports(&mut self, mut wait: Duration) -> Result<(), FeedError> {
@@ -324,14 +324,14 @@ impl TopicFeed {
                 continue;
             }
             while let Some(report) = event.next_delivered() {
-                report.error.into_result().map_err(|code| self.refused(code))?;
+                report.error.into_result().map_err(|code| self.broker_error(code))?;
                 self.delivered += 1;
             }
         }
         Ok(())
     }
 
-    fn refused(&self, code: ErrorCode) -> FeedError {
+    fn broker_error(&self, code: ErrorCode) -> FeedError {
         FeedError::Broker { topic: self.name.clone(), reason: code.to_string() }
     }
 }
@@ -339,11 +339,11 @@ impl TopicFeed {
 fn properties(broker: &EmbeddedBroker) -> Properties {
     let mut all = Properties::default();
     all.set("bootstrap.servers", broker.bootstrap_servers());
-    // Offsets are counted here: nothing may be sent twice or out of order.
+    // Offsets are counted here: no record may be duplicated or reordered.
     all.set("enable.idempotence", "true");
     all.set("message.timeout.ms", 0);
     all.set("linger.ms", 5);
-    // The broker hands over one batch per fetch: large ones are quicker, and must stay well below its 5 MiB.
+    // The broker returns one batch per fetch: large batches are faster, and must stay well below its 5 MiB.
     all.set("batch.size", 512 << 10);
     all.set("message.max.bytes", 4 << 20);
     all

@@ -1,8 +1,8 @@
 //! Records as lines of JSON.
 //!
 //! `{"key": "k", "value": "v", "headers": [["name", "value"], ["empty", null]], "timestamp": 1700000000000}`.
-//! Everything may be left out; `key_base64` and `value_base64` carry bytes that are not text; headers may also
-//! be an object.
+//! Every field is optional. `key_base64` and `value_base64` carry bytes that are not text. Headers may also be an
+//! object.
 use std::fmt;
 use std::io::{BufRead, Read};
 
@@ -13,7 +13,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// A line longer than this is an error: the embedded broker keeps 5 MiB per partition.
 const MAX_LINE: u64 = 4 << 20;
-/// What a record costs beside its bytes; a little more than the truth.
+/// Overhead of a record beside its bytes; a slight overestimate.
 const RECORD_OVERHEAD: usize = 70;
 
 /// A record to feed.
@@ -23,24 +23,24 @@ pub struct FedRecord {
     pub key: Option<Vec<u8>>,
     /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
-    /// Names and values in order.
+    /// Names and values, in order.
     pub headers: Vec<(String, Option<String>)>,
-    /// Milliseconds since 1970; `None`: when it is fed.
+    /// Milliseconds since the Unix epoch; `None`: the time at which it is fed.
     pub timestamp: Option<i64>,
 }
 
-/// What is wrong with a line.
+/// The error of a line.
 #[derive(Debug, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct LineError {
-    /// Counted from 1.
+    /// The line number, from 1.
     pub line: u64,
-    /// What is wrong.
+    /// The error.
     pub reason: String,
 }
 
 impl FedRecord {
-    /// What it takes in a log, rounded up.
+    /// Its size in a log in bytes, rounded up.
     pub(super) fn size(&self) -> usize {
         let bytes = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
         let headers: usize = self
@@ -62,7 +62,7 @@ impl FedRecord {
     }
 }
 
-/// The records of some text, line by line. Empty lines are passed over; after an error there are no more.
+/// The records of a text, line by line. Empty lines are skipped; an error ends the iteration.
 pub(super) struct JsonLines<R> {
     input: R,
     buffer: Vec<u8>,
@@ -85,7 +85,7 @@ impl<R: BufRead> JsonLines<R> {
                 return Ok(None);
             }
             if !self.buffer.ends_with(b"\n") && self.buffer.len() as u64 >= MAX_LINE {
-                return Err(format!("longer than {MAX_LINE} bytes"));
+                return Err(format!("the line is longer than {MAX_LINE} bytes"));
             }
             let text = self.buffer.trim_ascii();
             if !text.is_empty() {
@@ -127,7 +127,7 @@ struct Written {
 
 fn one_of(name: &str, text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, String> {
     match (text, base64) {
-        (Some(_), Some(_)) => Err(format!("both `{name}` and `{name}_base64`: give one of them")),
+        (Some(_), Some(_)) => Err(format!("both `{name}` and `{name}_base64` are set: give one of them")),
         (Some(text), None) => Ok(Some(text.into_bytes())),
         (None, Some(coded)) => {
             STANDARD.decode(coded).map(Some).map_err(|error| format!("`{name}_base64`: {error}"))
@@ -136,7 +136,7 @@ fn one_of(name: &str, text: Option<String>, base64: Option<String>) -> Result<Op
     }
 }
 
-/// A list of pairs or an object, in the order in which it is written.
+/// A list of pairs or an object, in the written order.
 #[derive(Default)]
 struct WrittenHeaders(Vec<(String, Option<String>)>);
 
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_with_everything() {
+    fn all_fields_are_parsed() {
         let text = r#"
 {"key":"k","value":"v","headers":[["b","1"],["a",null],["b","2"]],"timestamp":5}
 
@@ -189,7 +189,7 @@ mod tests {
 {}"#;
         let pair = |name: &str, value: Option<&str>| (name.to_owned(), value.map(str::to_owned));
         assert_eq!(
-            check(text).expect("every line is right"),
+            check(text).expect("every line is valid"),
             [
                 FedRecord {
                     key: Some(b"k".to_vec()),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named_and_ends_the_feed() {
+    fn a_bad_line_is_reported_and_ends_the_feed() {
         for (text, line, word) in [
             ("{}\n\n{\"kye\":1}\n{}", 3, "kye"),
             ("{\"value\":{\"a\":1}}", 1, "expected a string"),
@@ -217,7 +217,7 @@ mod tests {
             ("nonsense", 1, "expected"),
         ] {
             let mut lines = JsonLines::new(text.as_bytes()).skip_while(Result::is_ok);
-            let error = lines.next().expect("one line is wrong").expect_err("it is");
+            let error = lines.next().expect("one line is invalid").expect_err("the line is invalid");
             assert_eq!(error.line, line, "{text}");
             assert!(error.reason.contains(word), "{error}");
             assert!(lines.next().is_none());

@@ -1,8 +1,8 @@
-//! The broker for a first look and for tests: librdkafka's mock cluster in this process, fed from files.
+//! The broker for trials and tests: librdkafka's mock cluster in this process, fed from files.
 //!
-//! Handlers reach it through the same client code as any broker. What it can't do follows from what it is: it
-//! keeps 5 MiB per partition and silently drops what is older, so the [`Feeder`] never gets far ahead of the
-//! readers, and an [`OutputReader`] takes handlers' outputs out while they are there.
+//! Handlers reach it through the same client code as any broker. It keeps 5 MiB per partition and silently drops older
+//! records. Therefore the [`Feeder`] never gets far ahead of the readers, and an [`OutputReader`] reads the handlers'
+//! outputs before they are dropped.
 
 mod broker;
 mod feed;

@@ -1,11 +1,11 @@
 //! The partition of a key, as Java clients compute it.
 
-/// The partition of a key among so many (at least 1): Kafka's default partitioner, so that a feed lands where a
-/// producer of the same data would put it.
+/// The partition of a key among `partitions` (at least 1), as Kafka's default partitioner chooses it: fed records get the
+/// partitions that a producer of the same data would choose.
 pub fn partition_for_key(key: &[u8], partitions: i32) -> i32 {
     let positive = murmur2(key) & 0x7fff_ffff;
     let count = u32::try_from(partitions).unwrap_or(1).max(1);
-    i32::try_from(positive % count).expect("a remainder below an i32 is one")
+    i32::try_from(positive % count).expect("the remainder is less than an i32")
 }
 
 /// Murmur2 with the seed and the tail handling of Kafka's Java client.
@@ -37,9 +37,9 @@ fn murmur2(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// The values that Kafka's own test of its hash expects.
+    /// Values from Kafka's own test of the hash.
     #[test]
-    fn the_hash_is_that_of_java_clients() {
+    fn the_hash_matches_java_clients() {
         for (key, hash) in [
             ("21", -973_932_308_i32),
             ("foobar", -790_332_482),

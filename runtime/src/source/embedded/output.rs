@@ -1,4 +1,4 @@
-//! OutputReading back what handlers put out, before the embedded broker drops it.
+//! Reads the handlers' outputs back before the embedded broker drops them.
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::ops::ControlFlow;
@@ -14,46 +14,46 @@ use crate::librdkafka::{
 };
 use crate::source::Record;
 
-/// How long the broker may take to say where its logs end.
+/// Timeout of the request for the ends of the logs.
 const END_LIMIT: Duration = Duration::from_secs(5);
-/// The consumer is polled at least so often.
+/// Longest time between two polls of the consumer.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why outputs could not be read back.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// The consumer can't be made.
+    /// The consumer can't be created.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// No thread or descriptor could be had.
+    /// A thread or file descriptor could not be created.
     #[error("the output reader can't start: {0}")]
     System(#[from] std::io::Error),
     /// The broker failed.
     #[error("outputs can't be read back: {0}")]
     Kafka(#[from] ErrorCode),
-    /// Not a topic.
+    /// The topic or partition does not exist.
     #[error("outputs can't be read back: no partition {partition} of topic `{topic}`")]
     NoPartition {
-        /// Which topic.
+        /// The topic.
         topic: String,
-        /// Which partition.
+        /// The partition.
         partition: i32,
     },
     /// The broker dropped records before they were read.
     #[error("the embedded broker dropped outputs of `{topic}` partition {partition}, offsets {from} to {to}")]
     Dropped {
-        /// Which topic.
+        /// The topic.
         topic: String,
-        /// Which partition.
+        /// The partition.
         partition: i32,
-        /// The first that is missing.
+        /// The first missing offset.
         from: i64,
-        /// The first that is there again.
+        /// The first offset after the gap.
         to: i64,
     },
 }
 
-/// A thread that reads some topics from their first record on. Ends with this value.
+/// A thread that reads topics from their first record. Stopped when dropped.
 pub struct OutputReader {
     wake: WakeHandle,
     finish: Arc<AtomicBool>,
@@ -62,7 +62,7 @@ pub struct OutputReader {
 }
 
 impl OutputReader {
-    /// Begins to read. `each` gets the index of the topic, the partition and the record, on the reader's thread.
+    /// Starts the thread. `each` receives the index of the topic, the partition and the record, on the reader's thread.
     pub fn start(
         broker: &EmbeddedBroker,
         topics: &[String],
@@ -80,11 +80,12 @@ impl OutputReader {
         Ok(OutputReader { wake, finish, stop, thread: Some(thread) })
     }
 
-    /// Waits until everything that is in the topics now was handed over; the number of records read.
+    /// Waits until all records now in the topics are read. Returns the number of records read.
     pub fn finish(mut self) -> Result<u64, OutputError> {
         self.finish.store(true, Ordering::Release);
         self.wake.wake();
-        let thread = self.thread.take().expect("only this takes it, and consumes the reader");
+        let thread =
+            self.thread.take().expect("only this method takes the thread, and it consumes the reader");
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
@@ -194,7 +195,7 @@ impl OutputReading {
 }
 
 impl PartitionReading {
-    /// How many records were read, and whether none is left for now.
+    /// Returns the number of records read, and whether the queue is drained.
     fn read(&mut self, each: Each<'_>) -> Result<(u64, bool), OutputError> {
         let mut read = 0;
         let mut failure = None;
@@ -226,7 +227,7 @@ impl PartitionReading {
 fn properties(broker: &EmbeddedBroker) -> Properties {
     let mut all = Properties::default();
     all.set("bootstrap.servers", broker.bootstrap_servers());
-    // It joins no group; the library wants a name for one before it assigns.
+    // It joins no group, but the library requires a group id before an assign.
     all.set("group.id", "keylane-output-reader");
     all.set("enable.auto.commit", "false");
     all.set("auto.offset.reset", "error");

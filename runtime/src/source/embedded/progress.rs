@@ -1,4 +1,4 @@
-//! How far the feed was read, and where it ends.
+//! The read positions of the feed, and its ends.
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use keylane_core::Partition;
 
 use crate::librdkafka::WakeHandle;
 
-/// Shared by the feeder, which must not get far ahead, and the sources, which want to know the end.
+/// Shared by the feeder, which must not get far ahead of the sources, and the sources, which need its end.
 #[derive(Debug, Default)]
 pub struct FeedProgress {
     state: Mutex<FeedState>,
@@ -32,7 +32,7 @@ struct ReaderState {
     gone: bool,
 }
 
-/// One source's part of it.
+/// The progress of one source.
 #[derive(Debug)]
 pub struct FeedReader {
     progress: Arc<FeedProgress>,
@@ -41,12 +41,12 @@ pub struct FeedReader {
 }
 
 impl FeedProgress {
-    /// Nothing fed, nothing read.
+    /// Progress before the first record is fed or read.
     pub fn new() -> Arc<FeedProgress> {
         Arc::default()
     }
 
-    /// Another reader, which the feed waits for from now on: start every source before the feed.
+    /// Adds a reader, for which the feed waits from now on: start every source before the feed.
     pub(in crate::source) fn reader(self: &Arc<Self>, topics: &[CString], wake: &WakeHandle) -> FeedReader {
         let topics: Vec<String> = topics.iter().map(|topic| topic.to_string_lossy().into_owned()).collect();
         let mut state = self.lock();
@@ -59,7 +59,7 @@ impl FeedProgress {
         FeedReader { progress: Arc::clone(self), index: state.readers.len() - 1, topics }
     }
 
-    /// Waits until every reader of the topic is past this offset; `false` if the feed is to stop.
+    /// Waits until every reader of the topic is past this offset; `false` if the feed was stopped.
     pub(super) fn wait_until_past(&self, topic: &str, number: i32, offset: i64) -> bool {
         let mut state = self.lock();
         while !state.stopped && state.next(topic, number) <= offset {
@@ -68,7 +68,7 @@ impl FeedProgress {
         !state.stopped
     }
 
-    /// The next offset that the slowest reader of the topic reads.
+    /// The next offset of the slowest reader of the topic.
     pub(super) fn next(&self, topic: &str, number: i32) -> i64 {
         self.lock().next(topic, number)
     }
@@ -94,7 +94,7 @@ impl FeedProgress {
         state.wake_readers();
     }
 
-    /// Nothing can be half done in it: every change is one assignment.
+    /// A poisoned lock is usable: every change is one assignment.
     fn lock(&self) -> MutexGuard<'_, FeedState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,7 +118,7 @@ impl FeedState {
 }
 
 impl FeedReader {
-    /// Everything below this offset of the partition was read.
+    /// Records that everything below this offset of the partition was read.
     pub fn advance(&self, partition: Partition, next: i64) {
         let mut state = self.progress.lock();
         if let Some(reader) = state.readers.get_mut(self.index) {
@@ -129,21 +129,21 @@ impl FeedReader {
         self.progress.changed.notify_all();
     }
 
-    /// Where the partition's feed ends, once that is known.
+    /// The end offset of the partition's feed, once known.
     pub fn end(&self, partition: Partition) -> Option<i64> {
         let topic = self.topics.get(usize::from(partition.topic))?;
         let number = usize::try_from(partition.number).ok()?;
         self.progress.lock().ends.get(topic)?.get(number).copied()
     }
 
-    /// Why the feed broke off, if it did.
+    /// Why the feed failed, if it did.
     pub fn failure(&self) -> Option<String> {
         self.progress.lock().failure.clone()
     }
 }
 
 impl Drop for FeedReader {
-    /// The feed does not wait for a reader that is gone.
+    /// The feed stops waiting for this reader.
     fn drop(&mut self) {
         if let Some(reader) = self.progress.lock().readers.get_mut(self.index) {
             reader.gone = true;

@@ -1,4 +1,4 @@
-//! Answers: of commits, look-ups and the feed.
+//! Results of commits and look-ups, and the end of the feed.
 use std::time::Duration;
 
 use keylane_core::{CommitId, Partition, ReadError};
@@ -25,7 +25,7 @@ impl Source {
                     .find(|e| e.topic == topic.as_c_str() && e.partition == partition.number)?;
                 Some(entry.error)
             });
-            // The code of the whole request only counts where the coordinator did not answer for the partition.
+            // The code of the request applies only if the coordinator did not answer for the partition.
             let code = match code {
                 Some(code) if code != NO_ANSWER => code,
                 _ if !all.is_none() => all,
@@ -66,7 +66,7 @@ impl Source {
         match (self.ends, start.stable_end) {
             (Ends::LogEnd, Some(offset)) => self.report_end(partition, offset),
             (Ends::LogEnd, None) => {
-                let reason = "the end of the log is not known".to_owned();
+                let reason = "the end of the log is unknown".to_owned();
                 return self.ready.push_back(failed(reason, false));
             }
             (Ends::Never | Ends::Feed, _) => {}
@@ -86,7 +86,7 @@ impl Source {
         self.ready.push_back(SourceEvent::ReadFailed { partition, why });
     }
 
-    /// What is read of it may be of another log by now: where that begins has to be known first.
+    /// Its records may come from another log by now, whose first offset must be known first.
     fn on_topic_replaced(&mut self, topic: u16) {
         let now = self.look_ups.topic_id(topic);
         let of_topic = self.partitions.all().filter(|partition| partition.topic == topic);
@@ -103,7 +103,7 @@ impl Source {
         }
     }
 
-    /// Tells of the end of the feed, once it is known, for every partition that is ours.
+    /// Reports the end of the feed, once known, for every owned partition. Reports its failure, too.
     pub(super) fn check_feed(&mut self) -> bool {
         let Some(feed) = &self.feed else { return false };
         if let Some(reason) = feed.failure()
@@ -130,7 +130,7 @@ impl Source {
     }
 }
 
-/// Both are known, and differ.
+/// Whether both ids are known, and differ.
 fn is_another(before: [u8; 16], now: [u8; 16]) -> bool {
     before != [0; 16] && now != [0; 16] && before != now
 }

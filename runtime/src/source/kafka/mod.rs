@@ -20,24 +20,24 @@ use crate::source::look_ups::{GroupCommits, LookUps, Subject};
 use crate::source::partitions::{FetchError, OwnedPartitions, PartitionReader};
 use crate::source::spec::{Assignor, Ends, SourceSpec};
 use crate::source::start::{Error, topic_facts};
-use crate::telemetry::Throttle;
+use crate::telemetry::{Allowed, Throttle};
 
-/// Stands in a commit's list where the coordinator has not answered.
+/// Placeholder in a commit's list for a partition without an answer of the coordinator.
 const NO_ANSWER: ErrorCode = ErrorCode(-9_999);
-/// How long the library's own thread may take to move a reader.
+/// Timeout of a seek, which the library's own thread performs.
 const SEEK_LIMIT: Duration = Duration::from_secs(1);
-/// Log lines a second about one thing.
+/// Log lines per second and condition.
 const LINES_PER_SECOND: u32 = 2;
-/// The library is polled at least so often, whatever happens.
+/// Longest time between two polls of the library.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// How long one wait for an event of the farewell takes.
-const FAREWELL_STEP: Duration = Duration::from_millis(50);
-/// How long the first answer to a join may take: it waits for no other member.
+/// Timeout of one wait for an event while leaving the group.
+const LEAVE_POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Timeout of the first answer to a join, which does not depend on other members.
 const FIRST_ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// Reads the partitions that the group gives to one handler. Used by one thread.
+/// Reads the partitions that the group assigns to one handler. Used by one thread.
 ///
-/// Field order is drop order: queues before the consumer, whose destruction would wait for them.
+/// Field order is drop order: the consumer's destruction waits for its queues, so they are dropped first.
 pub struct Source {
     partitions: OwnedPartitions,
     main: Queue,
@@ -48,7 +48,7 @@ pub struct Source {
     wake: WakeHandle,
     assignor: Assignor,
     ends: Ends,
-    /// Partitions whose end was told.
+    /// Partitions whose end was reported.
     ended: BTreeSet<Partition>,
     feed: Option<FeedReader>,
     feed_failed: bool,
@@ -59,17 +59,17 @@ pub struct Source {
     /// The rebalance that the library waits for an answer to.
     unanswered: Option<GroupRequest>,
     rebalances: u64,
-    /// What must not be done while a rebalance is unanswered: the library would take it for the answer.
+    /// Assigns deferred while a rebalance is unanswered: the library would take them for the answer.
     deferred: Vec<StartAt>,
     ready: VecDeque<SourceEvent>,
-    /// Names the handler in log lines.
+    /// The handler's name, for log lines.
     handler: String,
-    /// A static member does not leave.
+    /// A static member does not leave its group.
     is_static: bool,
     fetch: FetchLimits,
-    /// Of lines about reads that failed.
+    /// Limits log lines about failed reads.
     read_errors: Throttle,
-    /// Of lines about logs whose bounds are not known.
+    /// Limits log lines about logs with unknown bounds.
     bounds_lines: Throttle,
 }
 
@@ -92,8 +92,8 @@ enum RebalanceKind {
 }
 
 impl Source {
-    /// Checks that the topics exist and learns what the start policy needs. It is in no group yet: see [`Source::join`].
-    /// Waits for brokers that do not answer: `retry` is told each time and may break it off.
+    /// Checks that the topics exist and collects what the start policy needs. Does not join the group: see
+    /// [`Source::join`]. Waits for brokers that do not answer: `retry` is called each time and may end the wait.
     pub fn start(spec: &SourceSpec, wake: WakeHandle, retry: StartupRetry<'_>) -> Result<Source, Error> {
         let topics =
             spec.topic_names().ok_or_else(|| PermanentStartupError::TopicName(spec.topics.join(", ")))?;
@@ -145,7 +145,7 @@ impl Source {
         })
     }
 
-    /// Joins the group. From here on [`Source::next_event`] must be called, and [`Source::leave`] at the end.
+    /// Joins the group. From now on [`Source::next_event`] must be called, and [`Source::leave`] at the end.
     pub fn join(&self) -> Result<(), Error> {
         let mut subscription = PartitionList::with_capacity(self.topics.len());
         for topic in &self.topics {
@@ -154,7 +154,7 @@ impl Source {
         self.consumer.subscribe(&subscription).map_err(Error::Subscribe)
     }
 
-    /// The next thing that happened, without waiting. Call it until there is none, after every wake-up and at
+    /// Returns the next event, without waiting. Call it until it returns `None`, after every wake-up and at
     /// [`Source::next_timeout`] at the latest: a consumer that is not polled leaves its group.
     pub fn next_event(&mut self, now: Duration) -> Option<SourceEvent> {
         self.polled = now;
@@ -163,7 +163,7 @@ impl Source {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
-            // Always a real poll: it is what tells the library that this process is alive.
+            // Always a real poll: the library detects by it that this process is alive.
             if let Some(event) = self.main.poll(Duration::ZERO) {
                 self.on_main_event(&event);
             } else if let Some(event) = self.commit_answers.poll_now() {
@@ -182,27 +182,27 @@ impl Source {
         self.look_ups.send(now, reads);
     }
 
-    /// When [`Source::next_event`] is to be called without a wake-up: a commit runs out of time, a look-up is due, or the
-    /// library wants to be polled.
+    /// When to call [`Source::next_event`] without a wake-up: at a commit's timeout, when a look-up is due, or when the
+    /// library must be polled.
     pub fn next_timeout(&self) -> Duration {
         let poll = self.polled + POLL_INTERVAL;
         let commits = self.commits.values().map(|commit| commit.deadline);
         commits.chain([poll, self.look_ups.next_timeout()]).min().unwrap_or(poll)
     }
 
-    /// The id of the partition's topic; zeros: the brokers do not tell it.
+    /// The id of the partition's topic; zeros: the brokers report none.
     pub fn topic_id(&self, partition: Partition) -> [u8; 16] {
         self.partitions.topic_id(partition)
     }
 
-    /// Whether a read of this partition may find something.
+    /// Whether a read of this partition may return records.
     pub fn is_ready(&self, partition: Partition) -> bool {
         self.partitions.reader(partition).is_some_and(PartitionReader::is_ready)
     }
 
-    /// Hands over records of one partition, in offset order, without waiting and without copying. A record that
-    /// crosses a limit is still handed over; an error or the end of the partition ends the read, after the
-    /// records before it. `each` says how many bytes its record counts as; a panic of it ends the process.
+    /// Passes records of one partition to `each`, in offset order, without waiting and without copying. The record that
+    /// exceeds a limit is still passed. An error or the end of the partition ends the read, after the records before it.
+    /// `each` returns the number of bytes that its record counts as; a panic in it ends the process.
     pub fn read(
         &mut self,
         partition: Partition,
@@ -228,9 +228,9 @@ impl Source {
         read.result
     }
 
-    /// What it means is for the core to report; this is what the client says.
+    /// Logs the client's error; the core reports its consequences.
     fn report_read_error(&mut self, partition: Partition, error: &FetchError) {
-        let Some(dropped) = self.read_errors.allow(self.polled) else { return };
+        let Some(Allowed { dropped }) = self.read_errors.allow(self.polled) else { return };
         let topic = self.topics.get(usize::from(partition.topic)).map(|topic| topic.to_string_lossy());
         let (handler, topic, partition) = (&self.handler, topic.as_deref(), partition.number);
         let FetchError { code, offset, text } = error;
@@ -238,13 +238,13 @@ impl Source {
     }
 
     fn report_unknown_bounds(&mut self, partition: Partition, code: ErrorCode) {
-        let Some(dropped) = self.bounds_lines.allow(self.polled) else { return };
+        let Some(Allowed { dropped }) = self.bounds_lines.allow(self.polled) else { return };
         let topic = self.topics.get(usize::from(partition.topic)).map(|topic| topic.to_string_lossy());
         let (handler, topic, partition) = (&self.handler, topic.as_deref(), partition.number);
         let remedy = if code == ErrorCode::TOPIC_AUTHORIZATION_FAILED {
             "grant this user DESCRIBE on the topic"
         } else {
-            "see whether the partition's leader runs; it is asked again"
+            "check that the partition's leader is running; the request is repeated"
         };
         tracing::warn!(
             handler,
@@ -253,25 +253,25 @@ impl Source {
             %code,
             remedy,
             dropped,
-            "it is not known where the log begins and ends: the partition waits"
+            "log bounds unknown, partition waits"
         );
     }
 
-    /// One past the last offset of the partition's log, as of the last fetch: for lag, not for decisions.
+    /// One past the last offset of the partition's log, as of the last fetch. For lag only, not for decisions.
     pub fn last_known_end(&self, partition: Partition) -> Option<i64> {
         let topic = self.topics.get(usize::from(partition.topic))?;
         self.consumer.last_known_end(topic, partition.number)
     }
 
-    /// Finds out where the partition starts; the answer is an event. Dropped if it is not ours (any more).
+    /// Looks up the start position of the partition; the result is an event. Ignored if the partition is not owned.
     pub fn look_up_start(&mut self, partition: Partition) {
         if let Some(asked) = self.partitions.asked(partition) {
             self.look_ups.ask_start(asked);
         }
     }
 
-    /// Answers this assign; or, without one, starts reading partitions whose start was found late. An answer to anything
-    /// but what the library waits for now is too late, and means nothing.
+    /// Answers this assign. Without a request, starts reading partitions whose start position was found late. An answer
+    /// to any rebalance but the pending one is late and ignored.
     pub fn answer_assign(&mut self, request: Option<RebalanceId>, starts: &[StartAt]) {
         let Some(request) = request else { return self.assign(starts, false) };
         match self.unanswered.take() {
@@ -280,11 +280,11 @@ impl Source {
                 self.after_answer();
                 self.log_partition_growth();
             }
-            other => self.answered_too_late(request, other),
+            other => self.ignore_late_answer(request, other),
         }
     }
 
-    /// What may be fetched ahead was divided when the client was made.
+    /// The prefetch budget was divided when the client was created.
     fn log_partition_growth(&mut self) {
         let partitions = self.partitions.all().count() as u64;
         if partitions <= self.fetch.partitions {
@@ -297,24 +297,24 @@ impl Source {
             partitions,
             expected,
             kib_each = each,
-            remedy = "start Keylane again to divide the budget by the new number",
-            "there are more partitions than at the start was expected: more is fetched ahead than `memory_budget` says"
+            remedy = "restart Keylane to divide the budget by the new number of partitions",
+            "more partitions than expected at startup: prefetched records may exceed `memory_budget`"
         );
     }
 
-    /// Answers this revoke, or loss: all that the group asked for is given up.
+    /// Answers this revoke or loss: releases all its partitions.
     pub fn answer_revoke(&mut self, request: RebalanceId) {
         match self.unanswered.take() {
             Some(GroupRequest { id, kind: RebalanceKind::Revoke(asked) }) if id == request => {
                 self.release(&asked);
                 self.after_answer();
             }
-            other => self.answered_too_late(request, other),
+            other => self.ignore_late_answer(request, other),
         }
     }
 
-    fn answered_too_late(&mut self, request: RebalanceId, unanswered: Option<GroupRequest>) {
-        tracing::debug!(handler = self.handler, ?request, ?unanswered, "answer to a rebalance that is over");
+    fn ignore_late_answer(&mut self, request: RebalanceId, unanswered: Option<GroupRequest>) {
+        tracing::debug!(handler = self.handler, ?request, ?unanswered, "late answer to a rebalance ignored");
         self.unanswered = unanswered;
     }
 
@@ -332,19 +332,19 @@ impl Source {
         }
     }
 
-    /// The client did not take the position of a partition that is ours.
+    /// The client rejected the position of an owned partition.
     fn not_positioned(&mut self, partition: Partition) {
         self.ready.push_back(SourceEvent::ReadFailed { partition, why: ReadError::SeekFailed });
         self.wake.wake();
     }
 
-    /// Unassigns the partition and assigns it anew: the library refuses to move a reader that was out of range.
+    /// Unassigns the partition and assigns it again: the library can't seek a reader that was out of range.
     pub fn reassign(&mut self, partition: Partition, offset: i64) {
         if !self.partitions.is_owned(partition) {
             return;
         }
         let start = StartAt { partition, offset };
-        self.take_waiting_rebalances();
+        self.take_queued_rebalances();
         if self.unanswered.is_some() {
             self.deferred.push(start);
             return;
@@ -353,7 +353,7 @@ impl Source {
         self.assign(&[start], false);
     }
 
-    /// Asks the coordinator to store these offsets and sets; the answers are events.
+    /// Commits these offsets with their metadata; the results are events.
     pub fn commit(&mut self, now: Duration, id: CommitId, entries: &[CommitEntry], metadata: &str) {
         let mut list = PartitionList::with_capacity(entries.len());
         for entry in entries {
@@ -378,25 +378,25 @@ impl Source {
         }
     }
 
-    /// Leaves the group, giving up whatever is still ours. Waits for the coordinator, with limits; `false` if
-    /// that was not enough: the group then finds out by itself, after the session timeout.
+    /// Leaves the group and releases all owned partitions. Waits for the coordinator, with limits; `false` if a limit was
+    /// exceeded: the coordinator then removes the member after the session timeout.
     ///
-    /// `join_limit`: how long a join that is under way is waited for. A client that is closed meanwhile does not ask to
-    /// leave, and a member is left behind.
+    /// `join_limit`: how long to wait for a pending join. A client that is closed during a join sends no leave request,
+    /// and its member stays in the group.
     pub fn leave(mut self, join_limit: Duration, limit: Duration) -> bool {
-        self.answer_at_the_end();
+        self.answer_pending();
         if !self.is_static {
             self.withdraw(Deadline::after(join_limit));
         }
-        self.report_leaving(Deadline::after(limit))
+        self.close_consumer(Deadline::after(limit))
     }
 
-    /// Until the client has asked to leave.
+    /// Waits until the client has sent its leave request.
     fn withdraw(&mut self, limit: Deadline) {
-        // Until its first join is answered a member has no name to leave by, and is one already.
+        // Before the first answer to its join the client has no member id to leave with, but is a member already.
         let first_answer = Deadline::after(FIRST_ANSWER_MAX.min(limit.remaining()));
         while self.rebalances == 0 && !self.consumer.is_member() && !first_answer.is_over() {
-            if let Some(event) = self.main.poll(FAREWELL_STEP.min(first_answer.remaining())) {
+            if let Some(event) = self.main.poll(LEAVE_POLL_INTERVAL.min(first_answer.remaining())) {
                 self.on_main_event(&event);
             }
         }
@@ -405,15 +405,15 @@ impl Source {
             return;
         }
         while self.consumer.is_member() && !limit.is_over() {
-            if let Some(event) = self.main.poll(FAREWELL_STEP.min(limit.remaining())) {
+            if let Some(event) = self.main.poll(LEAVE_POLL_INTERVAL.min(limit.remaining())) {
                 self.on_main_event(&event);
             }
-            self.answer_at_the_end();
+            self.answer_pending();
         }
     }
 
-    /// Answers a rebalance when nothing is read any more.
-    fn answer_at_the_end(&mut self) {
+    /// Answers a pending rebalance after reading has ended.
+    fn answer_pending(&mut self) {
         match self.unanswered.take().map(|rebalance| rebalance.kind) {
             Some(RebalanceKind::Assign) => self.assign(&[], true),
             Some(RebalanceKind::Revoke(partitions)) => self.release(&partitions),
@@ -421,14 +421,14 @@ impl Source {
         }
     }
 
-    fn report_leaving(&mut self, limit: Deadline) -> bool {
+    fn close_consumer(&mut self, limit: Deadline) -> bool {
         let events = Queue::new(self.consumer.client());
         if let Err(code) = self.consumer.close(&events) {
             tracing::warn!(%code, "leaving the group failed");
             return false;
         }
         while !self.consumer.is_closed() && !limit.is_over() {
-            if let Some(event) = events.poll(FAREWELL_STEP.min(limit.remaining()))
+            if let Some(event) = events.poll(LEAVE_POLL_INTERVAL.min(limit.remaining()))
                 && event.kind() == EventKind::Rebalance
             {
                 let mine: Vec<Partition> = self.partitions.all().collect();
@@ -445,7 +445,7 @@ fn metadata_of<'a>(entry: &CommitEntry, metadata: &'a str) -> &'a str {
         .ok()
         .zip(usize::try_from(to).ok())
         .and_then(|(from, to)| metadata.get(from..to))
-        .expect("the core's ranges lie within the metadata it gives with them")
+        .expect("the core's ranges are within the metadata passed with them")
 }
 
 fn commit_result(id: CommitId, partition: Partition, code: ErrorCode) -> SourceEvent {

@@ -20,8 +20,8 @@ impl Source {
                 }
                 self.ready.push_back(SourceEvent::Error(error));
             }
-            // A record that is dropped here would look like a gap later and be committed unhandled.
-            EventKind::Record => log_orphaned_record(),
+            // A record dropped here would later look like a gap and be committed unprocessed.
+            EventKind::Record => panic_on_orphaned_record(),
             EventKind::Commit | EventKind::Delivery | EventKind::Other(_) => {}
         }
     }
@@ -31,7 +31,7 @@ impl Source {
         self.rebalances += 1;
         let id = RebalanceId(self.rebalances);
         let revoke = RebalanceKind::Revoke(partitions.clone());
-        let (kind, told) = match event.error() {
+        let (kind, source_event) = match event.error() {
             ErrorCode::ASSIGN_PARTITIONS => {
                 for partition in &partitions {
                     self.partitions.add(*partition);
@@ -44,28 +44,28 @@ impl Source {
             _ => (revoke, SourceEvent::Lost(id, partitions)),
         };
         self.unanswered = Some(GroupRequest { id, kind });
-        self.ready.push_back(told);
+        self.ready.push_back(source_event);
     }
 
-    /// Looks at what the library already said, so that a change of ours is not taken for an answer to it.
-    pub(super) fn take_waiting_rebalances(&mut self) {
+    /// Processes rebalances that the library has already queued, so that our next assign is not taken for their answer.
+    pub(super) fn take_queued_rebalances(&mut self) {
         while let Some(event) = self.main.poll(Duration::ZERO) {
             self.on_main_event(&event);
         }
     }
 
-    /// Starts reading. As an answer it must reach the library even with nothing in it.
+    /// Starts reading. An answer must reach the library even if it is empty.
     pub(super) fn assign(&mut self, starts: &[StartAt], is_answer: bool) {
         if !is_answer {
-            self.take_waiting_rebalances();
+            self.take_queued_rebalances();
             if self.unanswered.is_some() {
                 self.deferred.extend_from_slice(starts);
                 return;
             }
         }
         let mut opened: Vec<(Partition, i64)> = Vec::with_capacity(starts.len());
-        // Under the eager protocol an assign replaces everything: what is read already is opened again, where it
-        // stands. (Within a rebalance there is none: everything was revoked before.)
+        // Under the eager protocol an assign replaces everything: partitions that are being read are opened again, at
+        // their positions. (During a rebalance none are: all were revoked before.)
         let kept: Vec<(Partition, i64)> = match self.assignor {
             Assignor::Range => self.partitions.readers().collect(),
             Assignor::CooperativeSticky => Vec::new(),
@@ -118,7 +118,7 @@ impl Source {
             Assignor::CooperativeSticky => self.consumer.incremental_unassign(&list),
             Assignor::Range => self.consumer.assign(None),
         };
-        self.report(result, "giving up partitions failed");
+        self.report(result, "releasing partitions failed");
     }
 
     pub(super) fn unassign_one(&mut self, partition: Partition) {
@@ -131,7 +131,7 @@ impl Source {
         self.partitions.close(partition);
     }
 
-    /// What had to wait for the answer.
+    /// Carries out the assigns that were deferred until the answer.
     pub(super) fn after_answer(&mut self) {
         for start in std::mem::take(&mut self.deferred) {
             if self.partitions.is_owned(start.partition) {
@@ -148,7 +148,7 @@ impl Source {
         }
     }
 
-    /// The partitions of a list that are of our topics: all of them, unless a broker is confused.
+    /// The partitions of a list that belong to our topics: all of them, unless a broker is faulty.
     fn known(&self, list: &PartitionList) -> Vec<Partition> {
         list.iter()
             .filter_map(|entry| {
@@ -159,7 +159,7 @@ impl Source {
     }
 }
 
-#[expect(clippy::panic, reason = "an invariant of ours is broken: going on would lose the record")]
-fn log_orphaned_record() -> ! {
-    panic!("a record on the consumer's main queue: a partition's queue was not cut off before its assign")
+#[expect(clippy::panic, reason = "broken invariant: continuing would lose the record")]
+fn panic_on_orphaned_record() -> ! {
+    panic!("record on the consumer's main queue: a partition's queue was not detached before its assign")
 }

@@ -1,4 +1,4 @@
-//! What the group committed. A [`GroupReader`] waits for the coordinator: it has a thread of its own.
+//! The group's committed offsets. A [`GroupReader`] blocks on the coordinator, so it runs on its own thread.
 use std::ffi::CString;
 use std::io;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use keylane_core::Partition;
 
 use crate::librdkafka::{ErrorCode, GroupReader, PartitionList, Properties, WakeHandle};
 
-/// Questions that wait for the one before: starts that come together are one.
+/// Queued requests. Look-ups that begin together share one request.
 const QUESTIONS_MAX: usize = 16;
-/// After so long without a question the reader goes.
+/// The reader is dropped after this time without a request.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// Asks for what the group committed.
+/// Requests the group's committed offsets.
 pub(in crate::source) struct GroupCommits {
     properties: Properties,
     wake: WakeHandle,
-    /// From the first question on.
+    /// Started by the first request.
     thread: Option<Thread>,
 }
 
@@ -28,12 +28,12 @@ struct Thread {
     answers: Receiver<CommitsAnswer>,
 }
 
-/// What a group committed for these partitions.
+/// A request for the committed offsets of these partitions.
 pub(super) struct CommitsQuestion {
     pub(super) group: CString,
     pub(super) partitions: PartitionList,
     pub(super) limit: Duration,
-    /// The look-ups that wait for it.
+    /// The look-ups that wait for the answer.
     pub(super) asked: Vec<(Partition, u64)>,
 }
 
@@ -43,24 +43,24 @@ pub(super) struct CommitsAnswer {
 }
 
 impl GroupCommits {
-    /// `properties`: those of the consumer. `wake`: woken by answers.
+    /// `properties`: the consumer's. `wake`: woken by every answer.
     pub(in crate::source) fn new(properties: Properties, wake: &WakeHandle) -> GroupCommits {
         GroupCommits { properties, wake: Arc::clone(wake), thread: None }
     }
 
-    /// The answer comes later, unless it is given here: there is no thread for the question, or too many wait for it.
+    /// The answer arrives later. An answer is returned at once if no thread can be started or the queue is full.
     pub(super) fn ask(&mut self, question: CommitsQuestion) -> Option<CommitsAnswer> {
         let thread = match self.thread.take().map_or_else(|| self.start_thread(), Ok) {
             Ok(thread) => self.thread.insert(thread),
             Err(error) => {
-                tracing::warn!(%error, "no thread to read the group's offsets");
+                tracing::warn!(%error, "the thread that reads committed offsets can't be started");
                 return Some(question.failed(ErrorCode::CRIT_SYS_RESOURCE));
             }
         };
         match thread.questions.try_send(question) {
             Ok(()) => None,
             Err(TrySendError::Full(question)) => Some(question.failed(ErrorCode::QUEUE_FULL)),
-            Err(TrySendError::Disconnected(_)) => unreachable!("the thread ends after its last question"),
+            Err(TrySendError::Disconnected(_)) => unreachable!("the thread ends after its last request"),
         }
     }
 
@@ -84,7 +84,7 @@ impl CommitsQuestion {
     }
 }
 
-/// Until nobody asks any more.
+/// Runs until the sender is dropped.
 fn answer_all(
     properties: &Properties,
     questions: &Receiver<CommitsQuestion>,
@@ -109,7 +109,7 @@ fn answer_all(
                 CommitsAnswer { asked, found }
             }
             Err(error) => {
-                tracing::warn!(%error, "no client to read the group's offsets");
+                tracing::warn!(%error, "the client that reads committed offsets can't be created");
                 question.failed(ErrorCode::CRIT_SYS_RESOURCE)
             }
         };

@@ -1,10 +1,10 @@
-//! One partition's look-up: the answers that it waits for, and what they come to.
+//! The look-up of one partition: the answers that it waits for, and their combined result.
 use super::{Bounds, LookUpId, NotFound, TopicFacts};
 use crate::librdkafka::{END, ErrorCode};
 use crate::source::event::StartFound;
 use crate::source::spec::StartPolicy;
 
-/// What a look-up is for.
+/// The purpose of a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Start,
@@ -17,7 +17,7 @@ pub(super) enum Piece {
     LogStart,
     /// One past the last offset, transactions or not.
     LogEnd,
-    /// One past the last offset before the first transaction that has not ended.
+    /// One past the last offset before the first open transaction (last stable offset).
     StableEnd,
     /// The first offset that is not older than the configured time.
     AtTime,
@@ -25,16 +25,16 @@ pub(super) enum Piece {
 
 type Found<T> = Result<T, ErrorCode>;
 
-/// A look-up under way.
+/// A look-up in progress.
 #[derive(Debug)]
 pub(super) struct LookUp {
     pub(super) asked: LookUpId,
-    /// Tells it from others of its partition.
+    /// Distinguishes it from other look-ups of its partition.
     pub(super) serial: u64,
     pub(super) purpose: Purpose,
-    /// Answers that are missing.
+    /// Outstanding answers.
     missing: usize,
-    /// An answer without which the others are of no use is an error.
+    /// A required answer is an error.
     failed: bool,
     committed: Found<Option<(i64, Vec<u8>)>>,
     log_start: Found<i64>,
@@ -44,7 +44,7 @@ pub(super) struct LookUp {
 }
 
 impl LookUp {
-    /// `missing`: how many answers it waits for.
+    /// `missing`: the number of answers to wait for.
     pub(super) fn new(asked: LookUpId, serial: u64, purpose: Purpose, missing: usize) -> LookUp {
         let unknown = || Err(ErrorCode::IN_PROGRESS);
         LookUp {
@@ -65,7 +65,7 @@ impl LookUp {
         self.missing == 0 || self.failed
     }
 
-    /// Whether one of its answers did not come in time.
+    /// Whether one of its requests timed out.
     pub(super) fn ran_out_of_time(&self) -> bool {
         let committed = self.committed.as_ref().err().copied();
         let offsets = [self.log_start, self.log_end, self.stable_end, self.at_time];
@@ -103,7 +103,7 @@ impl LookUp {
         let committed = self.committed.clone().map_err(|code| NotFound {
             reason: match code {
                 ErrorCode::UNSTABLE_OFFSET_COMMIT => {
-                    "a transaction that commits its offset has not ended".into()
+                    "a transaction that commits its offset is still open".into()
                 }
                 _ => format!("committed offset: {code}"),
             },
@@ -123,7 +123,7 @@ impl LookUp {
         })
     }
 
-    /// Where the policy puts a partition of a topic that the group never committed.
+    /// The start position under the policy, for a topic for which the group has no commit.
     fn first_start(&self, log_start: i64, policy: StartPolicy) -> Result<i64, NotFound> {
         let end = || self.stable_end.map_err(|code| not_found("end of the log", code));
         match policy {

@@ -1,11 +1,11 @@
-//! Look-ups: where partitions start, where their logs begin and end, and what their topics are now.
+//! Look-ups: the start positions of partitions, the bounds of their logs, and the ids of their topics.
 //!
-//! Nothing here waits. Each partition has requests of its own to the leader of its log, so that a leader that does not
-//! answer delays its own partitions only; the group's offsets come in one answer, partition by partition.
+//! Nothing here blocks. Each partition has its own requests to the leader of its log: a leader that does not answer
+//! delays only its own partitions. The group's committed offsets come in one answer, partition by partition.
 //!
-//! The first try may take [`FIRST_TRY`]; each one after a try that ran out of time may take twice as long, up to the client's
-//! own limit, `socket.timeout.ms`. A try is bound to the broker that it was sent to, and another one may be there to answer by
-//! now: when a request runs out of time the client ends the connection and asks for metadata (`socket.max.fails`).
+//! The first try may take [`FIRST_TRY`]. Each try after a timeout may take twice as long, up to the client's own limit,
+//! `socket.timeout.ms`. A try is bound to the broker that it was sent to, and the leader may have moved: when a request
+//! times out the client closes the connection and requests metadata (`socket.max.fails`).
 mod group_commits;
 mod look_up;
 
@@ -24,16 +24,16 @@ pub(super) use group_commits::GroupCommits;
 use group_commits::{CommitsAnswer, CommitsQuestion};
 use look_up::{LookUp, Piece, Purpose};
 
-/// How long the first try of a look-up may take: long enough for five answers of a slow broker, one after the other (two
-/// connections, the coordinator's name and the offsets), short enough for a broker that is gone.
+/// Timeout of the first try of a look-up: long enough for five consecutive answers of a slow broker (two connections,
+/// the coordinator's name and the offsets), short enough for a broker that is down.
 const FIRST_TRY: Duration = Duration::from_secs(6);
-/// More doublings than any limit has room for.
+/// More doublings than any limit allows.
 const DOUBLINGS_MAX: u32 = 16;
-/// How long the topics' ids may take to be told: they are known from before, and rarely change.
+/// Timeout of a request for the topics' ids, which are already known and rarely change.
 const TOPICS_LIMIT: Duration = Duration::from_secs(2);
-/// How often it is checked that the topics are still those that were there at the start.
+/// Interval of the check that no topic was deleted and created again.
 const TOPICS_INTERVAL: Duration = Duration::from_secs(5);
-/// The pause before bounds that were not found are asked for again.
+/// Pause before bounds that were not found are requested again.
 const BOUNDS_PAUSE: Duration = Duration::from_millis(500);
 
 /// A partition under one ownership: an answer for an older one is dropped.
@@ -43,7 +43,7 @@ pub(super) struct LookUpId {
     pub(super) epoch: u64,
 }
 
-/// What was found.
+/// The result of a look-up.
 pub(super) enum Answer {
     Start {
         asked: LookUpId,
@@ -53,7 +53,7 @@ pub(super) enum Answer {
         asked: LookUpId,
         found: Bounds,
     },
-    /// It is asked again after a pause.
+    /// The request is repeated after a pause.
     BoundsUnknown {
         partition: Partition,
         code: ErrorCode,
@@ -62,7 +62,7 @@ pub(super) enum Answer {
     TopicReplaced(u16),
 }
 
-/// Where a log begins and ends, and of which topic it is.
+/// The first offset of a log, one past its last offset, and the id of its topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds {
     pub(super) start: i64,
@@ -70,38 +70,38 @@ pub(super) struct Bounds {
     pub(super) topic_id: [u8; 16],
 }
 
-/// Why a start is not known.
+/// Why a start position could not be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NotFound {
-    /// For people.
+    /// For log lines.
     pub(super) reason: String,
-    /// A transaction of a former owner has not ended.
+    /// A transaction of a former owner is still open.
     pub(super) undecided: bool,
 }
 
-/// What was learnt of a topic before the source subscribed.
+/// What is known about a topic before the source subscribes.
 #[derive(Clone, Debug)]
 pub(super) struct TopicFacts {
     pub(super) name: CString,
-    /// Its id as it was told last.
+    /// Its id as last described.
     pub(super) id: [u8; 16],
     /// How many partitions it had.
     pub(super) partitions: i32,
-    /// Whether the group had a commit for any of them: then the start policy does not apply.
+    /// Whether the group had a commit for any of them. If so, the start policy does not apply.
     pub(super) has_commits: bool,
 }
 
-/// What a source looks up, and for whom.
+/// The parameters of all look-ups of a source.
 pub(super) struct Subject {
     pub(super) group: CString,
     pub(super) topics: Vec<TopicFacts>,
     pub(super) broker: AdminBroker,
     pub(super) policy: StartPolicy,
-    /// Whether the work ends at the end of the log.
+    /// Whether processing ends at the end of the log.
     pub(super) wants_ends: bool,
-    /// Up to where the consumer reads.
+    /// The consumer's isolation level.
     pub(super) isolation: Isolation,
-    /// How long an answer may take, in the end.
+    /// The longest timeout of a try.
     pub(super) limit: Duration,
 }
 
@@ -110,27 +110,27 @@ pub(super) struct LookUps {
     subject: Subject,
     requests: Requests,
     commits: GroupCommits,
-    /// How many tries in a row ran out of time, where one did.
+    /// Consecutive timeouts, for partitions that had one.
     timeouts: BTreeMap<Partition, u32>,
-    /// What the requests that have no answer yet were about.
+    /// Requests without an answer.
     sent: BTreeMap<usize, Sent>,
-    /// By partition: a later one takes the place of an earlier one.
+    /// By partition: a later look-up replaces an earlier one.
     under_way: BTreeMap<Partition, LookUp>,
     serials: u64,
-    /// Look-ups that have all their answers, or need no more of them.
+    /// Look-ups that have all their answers, or failed.
     finished: VecDeque<(Partition, u64)>,
-    /// LookUpId for, and not sent: starts that come together are asked for together.
+    /// Requested and not sent: start positions that are requested together share requests.
     starts: Vec<LookUpId>,
-    /// Bounds to ask for, and when.
+    /// Bounds to request, and when.
     bounds: Vec<(Duration, LookUpId)>,
-    /// When the topics are asked for next.
+    /// When the topics are described next.
     topics_at: Duration,
 }
 
-/// What a request is about.
+/// The subject of a request.
 enum Sent {
     Offset(Partition, u64, Piece),
-    /// The look-ups that wait for it.
+    /// The look-ups that wait for the answer.
     Topics(Vec<(Partition, u64)>),
 }
 
@@ -164,7 +164,7 @@ impl LookUps {
         self.subject.topics.get(usize::from(topic)).map_or([0; 16], |facts| facts.id)
     }
 
-    /// Sends what was asked for since the last time. `reads`: there are partitions whose topics must not change.
+    /// Sends the requests made since the last call. `reads`: partitions are being read whose topics must not change.
     pub(super) fn send(&mut self, now: Duration, reads: bool) {
         if !self.starts.is_empty() {
             let starts = std::mem::take(&mut self.starts);
@@ -182,12 +182,12 @@ impl LookUps {
         }
     }
 
-    /// When [`LookUps::send`] has something to do, if nothing is asked for before.
+    /// When [`LookUps::send`] is due if no look-up is requested before.
     pub(super) fn next_timeout(&self) -> Duration {
         self.bounds.iter().map(|(due, _)| *due).chain([self.topics_at]).min().unwrap_or(self.topics_at)
     }
 
-    /// The next thing that was found.
+    /// The next result.
     pub(super) fn next(&mut self, now: Duration) -> Option<Answer> {
         loop {
             if let Some(answer) = self.take_finished(now) {
@@ -213,7 +213,7 @@ impl LookUps {
             let Some(facts) = self.subject.topics.get(usize::from(partition.topic)) else { continue };
             all.push(&facts.name, partition.number, END);
             let mut pieces = vec![Piece::LogStart, Piece::LogEnd];
-            // What the policy needs; whether it applies is known when the group's offsets are.
+            // What the policy needs; whether it applies depends on the committed offsets, which are not known yet.
             let may_apply = facts.is_first_time(partition);
             let policy = self.subject.policy;
             if self.subject.wants_ends || (may_apply && policy != StartPolicy::Earliest) {
@@ -242,7 +242,7 @@ impl LookUps {
         }
     }
 
-    /// How long the next try for this partition may take.
+    /// Timeout of the next try for this partition.
     fn limit(&self, partition: Partition) -> Duration {
         let doublings = self.timeouts.get(&partition).copied().unwrap_or(0).min(DOUBLINGS_MAX);
         (FIRST_TRY * 2_u32.pow(doublings)).min(self.subject.limit)
@@ -253,7 +253,7 @@ impl LookUps {
         self.send_topics(vec![(asked.partition, serial)]);
     }
 
-    /// Begins a look-up that waits for these offsets of its log, and for so many other answers.
+    /// Begins a look-up that waits for these offsets of its log and for `others` more answers.
     fn begin(&mut self, asked: LookUpId, purpose: Purpose, pieces: &[Piece], others: usize) -> u64 {
         self.serials += 1;
         let serial = self.serials;
@@ -269,7 +269,7 @@ impl LookUps {
         let Some(facts) = self.subject.topics.get(usize::from(partition.topic)) else { return };
         let (at, isolation) = match (piece, self.subject.policy) {
             (Piece::LogStart, _) => (BEGINNING, Isolation::Uncommitted),
-            // An offset behind a transaction that has not ended is inside the log.
+            // An offset behind an open transaction is inside the log.
             (Piece::LogEnd, _) => (END, Isolation::Uncommitted),
             (Piece::StableEnd, _) => (END, self.subject.isolation),
             (Piece::AtTime, StartPolicy::Timestamp(millis)) => (millis, self.subject.isolation),
@@ -287,7 +287,7 @@ impl LookUps {
         self.sent.insert(number, Sent::Topics(waiting));
     }
 
-    /// Takes an answer in. Gives a topic that is another one now.
+    /// Processes an answer. Returns a topic that was deleted and created again.
     fn take_answer(&mut self, event: &ClientEvent) -> Option<u16> {
         match self.sent.remove(&event.request())? {
             Sent::Offset(partition, serial, piece) => {
@@ -325,24 +325,24 @@ impl LookUps {
         }
     }
 
-    /// What does not answer keeps the id that it had.
+    /// A topic without an answer keeps its last known id.
     fn take_topics(&mut self, event: &ClientEvent) -> Option<u16> {
         let mut replaced = None;
         for described in event.topics().unwrap_or_default() {
-            let sound = described.error.is_none() && described.id != [0; 16];
+            let is_valid = described.error.is_none() && described.id != [0; 16];
             let known = (0..).zip(&mut self.subject.topics).find(|(_, topic)| topic.name == described.name);
-            let Some((index, topic)) = known.filter(|(_, topic)| sound && topic.id != described.id) else {
+            let Some((index, topic)) = known.filter(|(_, topic)| is_valid && topic.id != described.id) else {
                 continue;
             };
             if topic.id != [0; 16] {
                 replaced = Some(index);
-                // A topic that came later starts at its first record.
+                // The partitions of a recreated topic start at their first record.
                 topic.has_commits = true;
             }
             topic.id = described.id;
         }
         if replaced.is_some() {
-            self.topics_at = Duration::ZERO; // there may be another one
+            self.topics_at = Duration::ZERO; // others may have been replaced, too
         }
         replaced
     }
@@ -389,8 +389,8 @@ impl LookUps {
 }
 
 impl TopicFacts {
-    /// Whether the start policy decides for this partition, if the group has no commit for it: it was there when the
-    /// process began, and the group had none for the whole topic. One that was added later starts at its first record.
+    /// Whether the start policy applies to this partition if the group has no commit for it: the partition existed when
+    /// the process started, and the group had no commit for the topic. A partition added later starts at its first record.
     fn is_first_time(&self, partition: Partition) -> bool {
         !self.has_commits && partition.number < self.partitions
     }

@@ -1,4 +1,4 @@
-//! What every test of the source begins with.
+//! Fixture of the source's tests.
 use std::ffi::CString;
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::source::embedded::EmbeddedBroker;
 use crate::source::{Assignor, Ends, SourceSpec, StartPolicy};
 
 pub(super) const TOPIC: &str = "orders";
-/// No test takes so long unless it fails.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit of a test.
+pub(super) const TEST_LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) fn broker(partitions: i32) -> EmbeddedBroker {
     let broker = EmbeddedBroker::start(partitions).expect("the embedded broker starts");
-    broker.create_topic(TOPIC).expect("it takes topics");
+    broker.create_topic(TOPIC).expect("the topic is created");
     broker
 }
 
@@ -22,7 +22,7 @@ pub(super) fn spec(broker: &EmbeddedBroker, assignor: Assignor) -> SourceSpec {
         handler: "t".to_owned(),
         client_properties: vec![
             ("bootstrap.servers".to_owned(), broker.bootstrap_servers()),
-            // The mock cluster waits for this less a second whenever a member joins or leaves.
+            // The mock cluster waits one second less than this whenever a member joins or leaves.
             ("session.timeout.ms".to_owned(), "3000".to_owned()),
             ("heartbeat.interval.ms".to_owned(), "200".to_owned()),
         ],
@@ -54,9 +54,9 @@ pub(super) fn send<'a>(bootstrap: &str, topic: &str, records: impl IntoIterator<
     let mut properties = Properties::default();
     properties.set("bootstrap.servers", bootstrap);
     properties.set("enable.idempotence", "true");
-    let producer = Producer::new(&properties).expect("the properties are right");
-    let name = CString::new(topic).expect("a name without NUL");
-    let topic = producer.topic(&name).expect("a topic's name");
+    let producer = Producer::new(&properties).expect("the properties are valid");
+    let name = CString::new(topic).expect("the name has no NUL byte");
+    let topic = producer.topic(&name).expect("the topic name is valid");
     let mut sent = 0;
     for record in records {
         let produce = ProduceRecord {
@@ -67,14 +67,14 @@ pub(super) fn send<'a>(bootstrap: &str, topic: &str, records: impl IntoIterator<
             headers: record.headers,
             token: 0,
         };
-        producer.produce(&topic, &produce).expect("the queue takes it");
+        producer.produce(&topic, &produce).expect("the queue has capacity");
         sent += 1;
     }
     let reports = producer.main_queue();
-    let limit = Deadline::after(PATIENCE);
+    let limit = Deadline::after(TEST_LIMIT);
     while sent > 0 {
         let Some(mut event) = reports.poll(limit.remaining()) else {
-            panic!("{sent} records have no report")
+            panic!("no delivery report for {sent} records")
         };
         while let Some(report) = event.next_delivered() {
             assert_eq!(report.error, ErrorCode::NONE);

@@ -1,4 +1,4 @@
-//! Commits: metadata, answers per partition, time limits.
+//! Commits: metadata, results per partition, timeouts.
 use std::time::Duration;
 
 use keylane_core::{CommitError, CommitId, Partition};
@@ -8,7 +8,7 @@ use super::member::Member;
 use crate::librdkafka::ErrorCode;
 use crate::source::{Assignor, SourceEvent};
 
-/// Kafka's number of the request that stores offsets.
+/// API key of OffsetCommit.
 const OFFSET_COMMIT: i16 = 8;
 const P0: Partition = Partition { topic: 0, number: 0 };
 const P1: Partition = Partition { topic: 0, number: 1 };
@@ -18,7 +18,7 @@ fn ready(partitions: i32) -> (crate::source::embedded::EmbeddedBroker, Member) {
     let records = (0..10).map(|number| Sent { partition: number % partitions, ..Sent::default() });
     send(&broker.bootstrap_servers(), TOPIC, records);
     let mut member = Member::join(&spec(&broker, Assignor::CooperativeSticky));
-    member.until("all is read", |m| m.records.len() == 10);
+    member.until("all records are read", |m| m.records.len() == 10);
     (broker, member)
 }
 
@@ -35,16 +35,16 @@ fn answers(member: &mut Member) -> Vec<(CommitId, Partition, Result<(), CommitEr
 }
 
 #[test]
-fn metadata_comes_back_to_the_next_owner() {
+fn the_next_owner_receives_the_metadata() {
     let (broker, mut member) = ready(2);
     let metadata = "kl1:".to_owned() + &"x".repeat(3_000);
     let id = member.commit_positions(&[P0, P1], &metadata);
-    member.until("both are answered", |m| m.other.len() == 2);
+    member.until("both partitions are answered", |m| m.other.len() == 2);
     assert_eq!(answers(&mut member), [(id, P0, Ok(())), (id, P1, Ok(()))]);
     assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 
     let mut next = Member::join(&spec(&broker, Assignor::CooperativeSticky));
-    next.until("both starts are found", |m| m.starts.len() == 2);
+    next.until("both start positions are found", |m| m.starts.len() == 2);
     for start in &next.starts {
         assert_eq!(start.committed, Some((5, metadata.clone().into_bytes())), "{}", start.partition);
     }
@@ -52,30 +52,30 @@ fn metadata_comes_back_to_the_next_owner() {
 }
 
 #[test]
-fn errors_are_told_per_partition_and_sorted() {
+fn errors_are_reported_per_partition_and_classified() {
     let (broker, mut member) = ready(1);
     for (code, error) in [
         (ErrorCode::OFFSET_METADATA_TOO_LARGE, CommitError::MetadataTooLarge),
         (ErrorCode::REBALANCE_IN_PROGRESS, CommitError::TryAgain),
         (ErrorCode::GROUP_AUTHORIZATION_FAILED, CommitError::Other),
-        // A code that no version of the client knows.
+        // A code that is unknown to the client.
         (ErrorCode(1_234), CommitError::Other),
     ] {
         broker.mock().push_errors(OFFSET_COMMIT, &[code]);
         let id = member.commit_positions(&[P0], "m");
-        member.until("it is answered", |m| !m.other.is_empty());
+        member.until("the commit is answered", |m| !m.other.is_empty());
         assert_eq!(answers(&mut member), [(id, P0, Err(error))], "{code:?}");
     }
     let id = member.commit_positions(&[P0], "m");
-    member.until("it is answered", |m| !m.other.is_empty());
+    member.until("the commit is answered", |m| !m.other.is_empty());
     assert_eq!(answers(&mut member), [(id, P0, Ok(()))]);
     assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 }
 
 #[test]
-fn a_commit_that_nobody_answers_times_out() {
+fn an_unanswered_commit_times_out() {
     let (broker, mut member) = ready(1);
-    broker.mock().set_round_trip_time(1, Duration::from_secs(3)).expect("it can be slow");
+    broker.mock().set_round_trip_time(1, Duration::from_secs(3)).expect("the round trip is slow");
     let id = member.commit_positions(&[P0], "m");
     let late = |member: &mut Member, now| {
         let mut late = Vec::new();
@@ -88,9 +88,9 @@ fn a_commit_that_nobody_answers_times_out() {
     };
     let timeout = Duration::from_secs(2);
     assert_eq!(late(&mut member, timeout - Duration::from_millis(1)), []);
-    assert_eq!(member.source.next_timeout(), timeout, "it asks to be called when the commit is late");
+    assert_eq!(member.source.next_timeout(), timeout, "the timeout is the commit's deadline");
     assert_eq!(late(&mut member, timeout), [id]);
-    assert_eq!(late(&mut member, timeout), [], "once");
-    broker.mock().set_round_trip_time(1, Duration::ZERO).expect("it can be quick");
+    assert_eq!(late(&mut member, timeout), [], "reported once");
+    broker.mock().set_round_trip_time(1, Duration::ZERO).expect("the round trip is fast");
     assert!(member.source.leave(Duration::from_secs(20), Duration::from_secs(20)));
 }

@@ -1,9 +1,9 @@
-//! Look-ups while the cluster changes.
+//! Look-ups during cluster changes.
 use std::time::Duration;
 
 use keylane_core::Partition;
 
-use super::broker::PATIENCE;
+use super::broker::TEST_LIMIT;
 use crate::librdkafka::{
     Deadline, Isolation, MockCluster, Producer, Properties, Queue, Requests, Wake, WakeHandle, admin_broker,
 };
@@ -11,9 +11,9 @@ use crate::source::StartPolicy;
 use crate::source::look_ups::{Answer, GroupCommits, LookUpId, LookUps, Subject, TopicFacts};
 
 const BROKERS: u16 = 2;
-const HANGS: i32 = 2;
-const ANSWERS: i32 = 1;
-/// Of one answer: longer than the test may take.
+const HANGING_BROKER: i32 = 2;
+const HEALTHY_BROKER: i32 = 1;
+/// Limit of one answer: longer than the test may take.
 const LIMIT: Duration = Duration::from_secs(120);
 const ASKED: LookUpId = LookUpId { partition: Partition { topic: 0, number: 0 }, epoch: 1 };
 
@@ -26,14 +26,14 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let cluster = MockCluster::start(BROKERS).expect("the mock cluster starts");
-        cluster.create_topic(c"orders", 1).expect("it takes topics");
-        cluster.set_coordinator(c"group", ANSWERS).expect("it takes coordinators");
-        cluster.set_leader(c"orders", 0, HANGS).expect("it takes leaders");
+        cluster.create_topic(c"orders", 1).expect("the topic is created");
+        cluster.set_coordinator(c"group", HEALTHY_BROKER).expect("the coordinator is set");
+        cluster.set_leader(c"orders", 0, HANGING_BROKER).expect("the leader is set");
         let mut properties = Properties::default();
         properties.set("bootstrap.servers", cluster.bootstrap_servers());
         properties.set("group.id", "group");
-        let client = Producer::new(&properties).expect("the properties are right");
-        let wake = Wake::new().expect("an eventfd can be made");
+        let client = Producer::new(&properties).expect("the properties are valid");
+        let wake = Wake::new().expect("an eventfd can be created");
         let subject = Subject {
             group: c"group".to_owned(),
             topics: vec![TopicFacts {
@@ -42,7 +42,7 @@ impl Bench {
                 partitions: 1,
                 has_commits: false,
             }],
-            broker: admin_broker(client.client(), PATIENCE).expect("a broker answers"),
+            broker: admin_broker(client.client(), TEST_LIMIT).expect("a broker answers"),
             policy: StartPolicy::Earliest,
             wants_ends: false,
             isolation: Isolation::Committed,
@@ -53,9 +53,9 @@ impl Bench {
         Bench { cluster, look_ups: LookUps::new(subject, requests, commits), wake }
     }
 
-    /// Asks until the start is known.
+    /// Repeats the look-up until the start position is found.
     fn find_start(&mut self) {
-        let limit = Deadline::after(PATIENCE);
+        let limit = Deadline::after(TEST_LIMIT);
         let mut reason = String::new();
         self.look_ups.ask_start(ASKED);
         while !limit.is_over() {
@@ -72,16 +72,16 @@ impl Bench {
                 }
             }
         }
-        panic!("the start is not known: {reason}");
+        panic!("start position not found: {reason}");
     }
 }
 
-/// The client asks the one that hangs until it does not expect its answer any more.
+/// The client sends requests to the hanging broker until they time out.
 #[test]
-fn a_start_is_found_after_the_leader_has_moved_from_a_broker_that_hangs() {
+fn a_start_is_found_after_the_leader_moves_from_a_hanging_broker() {
     let mut bench = Bench::new();
     bench.find_start();
-    bench.cluster.set_round_trip_time(HANGS, LIMIT).expect("it can be slow");
-    bench.cluster.set_leader(c"orders", 0, ANSWERS).expect("it takes leaders");
+    bench.cluster.set_round_trip_time(HANGING_BROKER, LIMIT).expect("the round trip is slow");
+    bench.cluster.set_leader(c"orders", 0, HEALTHY_BROKER).expect("the leader is set");
     bench.find_start();
 }

@@ -1,54 +1,54 @@
-//! A member of a group that does what the loop and the core do, only simpler.
+//! A group member with a simplified event loop and core.
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use keylane_core::{CommitEntry, CommitId, Partition, ReadError, RebalanceId, StartAt};
 
-use super::broker::PATIENCE;
+use super::broker::TEST_LIMIT;
 use crate::librdkafka::{Deadline, Wake, WakeHandle};
 use crate::source::{Source, SourceError, SourceEvent, SourceSpec, StartFound};
 
 pub(super) struct Member {
     pub(super) source: Source,
     wake: WakeHandle,
-    /// The next offset of every partition that is read.
+    /// The next offset of every partition that is being read.
     pub(super) next: BTreeMap<Partition, i64>,
-    /// Every record: where, offset, payload.
+    /// Every record: partition, offset, payload.
     pub(super) records: Vec<(Partition, i64, Vec<u8>)>,
     pub(super) starts: Vec<StartFound>,
     pub(super) ends: BTreeMap<Partition, i64>,
     pub(super) log_ends: BTreeMap<Partition, i64>,
     pub(super) other: Vec<SourceEvent>,
     pub(super) errors: Vec<SourceError>,
-    /// Offsets that did not follow the one before.
+    /// Offsets out of order: partition, expected, received.
     pub(super) out_of_order: Vec<(Partition, i64, i64)>,
-    pub(super) stood_still: u32,
+    pub(super) delayed_steps: u32,
     unresolved: BTreeSet<Partition>,
     resolved: Vec<StartAt>,
     pub(super) assigning: Option<RebalanceId>,
-    /// Assigns are left unanswered.
+    /// Leaves assigns unanswered.
     pub(super) holds_answers: bool,
     revoked: Option<(RebalanceId, Vec<Partition>, u32)>,
     commit_out: Option<CommitId>,
     commits: u64,
-    /// Steps for which a revoke is left unanswered.
+    /// Number of steps for which a revoke stays unanswered.
     pub(super) revoke_delay: u32,
     pub(super) max_events: u32,
-    /// Errors with which reads ended.
+    /// Errors that ended reads.
     pub(super) read_errors: Vec<(Partition, ReadError)>,
 }
 
 impl Member {
     pub(super) fn join(spec: &SourceSpec) -> Member {
-        let wake = Wake::new().expect("an eventfd can be made");
+        let wake = Wake::new().expect("an eventfd can be created");
         let mut tries = 0;
         let source = Source::start(spec, wake.clone(), &mut |_| {
             tries += 1;
             if tries < 1_000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
         .expect("the source starts");
-        source.join().expect("it may subscribe");
+        source.join().expect("the source subscribes");
         Member {
             source,
             wake,
@@ -60,7 +60,7 @@ impl Member {
             other: Vec::new(),
             errors: Vec::new(),
             out_of_order: Vec::new(),
-            stood_still: 0,
+            delayed_steps: 0,
             unresolved: BTreeSet::new(),
             resolved: Vec::new(),
             assigning: None,
@@ -74,7 +74,7 @@ impl Member {
         }
     }
 
-    /// One turn of the loop. Waits a little if there was nothing to do.
+    /// Runs one turn of the loop. Waits briefly if nothing was read.
     pub(super) fn step(&mut self) {
         while let Some(event) = self.source.next_event(Duration::ZERO) {
             self.on(event);
@@ -86,9 +86,9 @@ impl Member {
         }
     }
 
-    /// Turns until the state is reached.
+    /// Runs turns until the condition holds.
     pub(super) fn until(&mut self, what: &str, mut reached: impl FnMut(&Member) -> bool) {
-        let limit = Deadline::after(PATIENCE);
+        let limit = Deadline::after(TEST_LIMIT);
         while !reached(self) {
             assert!(!limit.is_over(), "not reached: {what}; next {:?}, errors {:?}", self.next, self.errors);
             self.step();
@@ -123,7 +123,7 @@ impl Member {
                 self.source.answer_revoke(request);
             }
             SourceEvent::EndKnown { partition, offset } => {
-                assert_eq!(self.ends.insert(partition, offset), None, "an end is told once");
+                assert_eq!(self.ends.insert(partition, offset), None, "an end is reported once");
             }
             SourceEvent::CommitResult { id, .. } => {
                 self.commit_out.take_if(|out| *out == id);
@@ -142,11 +142,11 @@ impl Member {
         }
     }
 
-    /// Commits what is read, then gives up: both with everything standing still.
+    /// Commits the read positions, then answers the revoke. Nothing of the partitions is processed in between.
     fn answer_revoke(&mut self) {
         let Some((request, partitions, delay)) = self.revoked.take() else { return };
         if delay > 0 {
-            self.stood_still += 1;
+            self.delayed_steps += 1;
             if delay == 1 {
                 self.commit_positions(&partitions, "");
             }
@@ -162,7 +162,7 @@ impl Member {
     }
 
     pub(super) fn commit_positions(&mut self, partitions: &[Partition], metadata: &str) -> CommitId {
-        let length = u32::try_from(metadata.len()).expect("short");
+        let length = u32::try_from(metadata.len()).expect("the metadata is short");
         let entries: Vec<CommitEntry> = partitions
             .iter()
             .filter_map(|partition| {
@@ -179,7 +179,7 @@ impl Member {
         id
     }
 
-    /// Commits everything that is read and waits until the coordinator has stored it.
+    /// Commits the read positions and waits for the coordinator's answer.
     pub(super) fn commit_all(&mut self) {
         let partitions: Vec<Partition> = self.next.keys().copied().collect();
         self.other.clear();

@@ -1,33 +1,33 @@
-//! Reads: limits, ends, bytes, positions.
+//! Reads: limits, ends, byte content, positions.
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keylane_core::{Partition, ReadError};
 
-use super::broker::{PATIENCE, Sent, TOPIC, broker, send, spec};
+use super::broker::{Sent, TEST_LIMIT, TOPIC, broker, send, spec};
 use super::member::Member;
 use crate::librdkafka::{Deadline, ErrorCode, PermanentStartupError};
 use crate::source::{Assignor, Ends, Error, Source, SourceEvent, StartPolicy};
 
 const P0: Partition = Partition { topic: 0, number: 0 };
-/// The number of the request in Kafka's protocol.
+/// API key of Fetch.
 const FETCH: i16 = 1;
 
 #[test]
-fn limits_end_a_read_after_the_record_that_crosses_them() {
+fn limits_end_a_read_after_the_record_that_exceeds_them() {
     let broker = broker(1);
     let value = [7_u8; 100];
     let record = Sent { value: Some(&value), ..Sent::default() };
     send(&broker.bootstrap_servers(), TOPIC, std::iter::repeat_n(record, 50));
     let mut member = Member::join(&spec(&broker, Assignor::CooperativeSticky));
-    member.max_events = 0; // reads nothing by itself
-    member.until("it is assigned", |m| m.next.len() == 1);
+    member.max_events = 0; // `step` reads nothing
+    member.until("the partition is assigned", |m| m.next.len() == 1);
 
     let mut offsets = Vec::new();
-    // A wake-up is no promise: a read may find nothing yet.
-    let limit = Deadline::after(PATIENCE);
+    // A wake-up may be spurious: a read may return nothing yet.
+    let limit = Deadline::after(TEST_LIMIT);
     let mut read = |member: &mut Member, events, bytes| loop {
-        assert!(!limit.is_over(), "nothing is read");
+        assert!(!limit.is_over(), "no record is read");
         member.step();
         let result = member.source.read(P0, events, bytes, &mut |record| {
             offsets.push(record.offset());
@@ -38,12 +38,12 @@ fn limits_end_a_read_after_the_record_that_crosses_them() {
         }
     };
     assert_eq!(read(&mut member, 3, u64::MAX), (3, true));
-    assert_eq!(read(&mut member, u32::MAX, 250), (3, true), "the third crosses 250 bytes");
+    assert_eq!(read(&mut member, u32::MAX, 250), (3, true), "the third record exceeds 250 bytes");
     assert_eq!(read(&mut member, 1, 1), (1, true));
     let mut rest = 0;
     let mut end = None;
     while end.is_none() {
-        assert!(!limit.is_over(), "no end of the partition is reported");
+        assert!(!limit.is_over(), "the end of the partition is not reported");
         let result = member.source.read(P0, 1_000, u64::MAX, &mut |_| {
             rest += 1;
             1
@@ -56,7 +56,7 @@ fn limits_end_a_read_after_the_record_that_crosses_them() {
 }
 
 #[test]
-fn bytes_stay_bytes() {
+fn bytes_are_returned_unchanged() {
     let broker = broker(1);
     let headers: [(&[u8], Option<&[u8]>); 4] =
         [(b"\xff\xfe", Some(b"\x80")), (b"n", None), (b"n", Some(b"")), (b"", Some(b"x"))];
@@ -68,11 +68,11 @@ fn bytes_stay_bytes() {
     send(&broker.bootstrap_servers(), TOPIC, records);
     let mut member = Member::join(&spec(&broker, Assignor::CooperativeSticky));
     member.max_events = 0;
-    member.until("it is assigned", |m| m.next.len() == 1);
+    member.until("the partition is assigned", |m| m.next.len() == 1);
     let mut found = Vec::new();
-    let limit = Deadline::after(PATIENCE);
+    let limit = Deadline::after(TEST_LIMIT);
     while found.len() < 3 {
-        assert!(!limit.is_over(), "only these were read: {found:?}");
+        assert!(!limit.is_over(), "only these records were read: {found:?}");
         member.step();
         member.source.read(P0, 10, u64::MAX, &mut |record| {
             let headers: Vec<_> =
@@ -96,38 +96,41 @@ fn bytes_stay_bytes() {
 }
 
 #[test]
-fn a_position_outside_the_log_is_told_and_put_right() {
+fn a_position_outside_the_log_is_reported_and_corrected() {
     for assignor in [Assignor::CooperativeSticky, Assignor::Range] {
         let broker = broker(2);
         let records = (0..20).map(|number| Sent { partition: number % 2, ..Sent::default() });
         send(&broker.bootstrap_servers(), TOPIC, records);
         let mut member = Member::join(&spec(&broker, assignor));
-        member.until("all is read", |m| m.records.len() == 20);
+        member.until("all records are read", |m| m.records.len() == 20);
         member.source.reposition(P0, 1_000);
-        member.until("it is told", |m| m.other.iter().any(|e| matches!(e, SourceEvent::ReadFailed { .. })));
+        member.until("the error is reported", |m| {
+            m.other.iter().any(|e| matches!(e, SourceEvent::ReadFailed { .. }))
+        });
         let Some(SourceEvent::ReadFailed { partition, why }) = member.other.pop() else {
-            panic!("it is the last")
+            panic!("the error is not the last event")
         };
         assert_eq!((partition, why), (P0, ReadError::OutOfRange { log_start: 0, log_end: 10 }));
-        // The client does not seek from there: that must be noticed.
+        // The client can't seek from there, which must be reported.
         member.source.reposition(P0, 4);
-        let refused = SourceEvent::ReadFailed { partition: P0, why: ReadError::SeekFailed };
-        member
-            .until("the seek fails", |m| m.other.iter().any(|e| format!("{e:?}") == format!("{refused:?}")));
+        let seek_failed = SourceEvent::ReadFailed { partition: P0, why: ReadError::SeekFailed };
+        member.until("the seek fails", |m| {
+            m.other.iter().any(|e| format!("{e:?}") == format!("{seek_failed:?}"))
+        });
         member.source.reassign(P0, 4);
         member.next.insert(P0, 4);
-        member.until("the end is read again", |m| m.records.len() == 26);
+        member.until("the partition is read again from 4", |m| m.records.len() == 26);
         member.source.reposition(P0, 8);
         member.next.insert(P0, 8);
-        member.until("after a seek, too", |m| m.records.len() == 28);
+        member.until("the partition is read again from 8", |m| m.records.len() == 28);
         assert_eq!(member.out_of_order, []);
         assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
     }
 }
 
-/// Whatever the code is, known to this version or not, the read ends with it.
+/// A read ends with any error code, whether known to this version or not.
 #[test]
-fn a_read_ends_with_the_error_that_the_broker_gives() {
+fn a_read_ends_with_the_brokers_error() {
     for (code, expected, reads_on) in [
         (ErrorCode(120), ReadError::Unknown, false),
         (ErrorCode(9_999), ReadError::Unknown, false),
@@ -138,8 +141,8 @@ fn a_read_ends_with_the_error_that_the_broker_gives() {
         let broker = broker(1);
         send(&broker.bootstrap_servers(), TOPIC, (0..5).map(|_| Sent::default()));
         let mut member = Member::join(&spec(&broker, Assignor::CooperativeSticky));
-        member.until("all is read", |m| m.records.len() == 5);
-        // Now and then the mock cluster forgets an error that it was to give.
+        member.until("all records are read", |m| m.records.len() == 5);
+        // The mock cluster occasionally drops an injected error.
         let mut steps = 0;
         while member.read_errors.is_empty() {
             if steps % 200 == 0 {
@@ -154,21 +157,21 @@ fn a_read_ends_with_the_error_that_the_broker_gives() {
         if !reads_on {
             member.source.reposition(P0, 5);
         }
-        member.until("reading goes on", |m| m.records.len() == 10);
+        member.until("reading continues", |m| m.records.len() == 10);
         assert_eq!(member.out_of_order, [], "{code:?}");
         assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
     }
 }
 
 #[test]
-fn starts_and_ends_are_what_the_logs_say() {
+fn starts_and_ends_match_the_logs() {
     let broker = broker(2);
     send(&broker.bootstrap_servers(), TOPIC, std::iter::repeat_n(Sent::default(), 12));
     let mut spec = spec(&broker, Assignor::CooperativeSticky);
     spec.ends = Ends::LogEnd;
     spec.start = StartPolicy::Latest;
     let mut member = Member::join(&spec);
-    member.until("both starts are found", |m| m.starts.len() == 2);
+    member.until("both start positions are found", |m| m.starts.len() == 2);
     member.starts.sort_by_key(|start| start.partition);
     let found: Vec<_> = member
         .starts
@@ -181,20 +184,20 @@ fn starts_and_ends_are_what_the_logs_say() {
     let ends: BTreeMap<i32, i64> =
         member.ends.iter().map(|(partition, end)| (partition.number, *end)).collect();
     assert_eq!(ends, BTreeMap::from([(0, 12), (1, 0)]));
-    member.until("it reads where it starts", |m| m.log_ends.get(&P0) == Some(&12));
+    member.until("the end of the log is reached", |m| m.log_ends.get(&P0) == Some(&12));
     assert_eq!(member.records.len(), 0);
     assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 }
 
-/// Each answer takes longer than most things may take here: only the client's own limit counts.
+/// Each answer takes longer than most limits here allow: only the client's own limit applies.
 #[test]
-fn starts_are_found_at_brokers_that_are_slow() {
+fn starts_are_found_on_slow_brokers() {
     let broker = broker(3);
     let bootstrap = broker.bootstrap_servers();
     send(&bootstrap, TOPIC, (0..3).map(|partition| Sent { partition, ..Sent::default() }));
-    broker.mock().set_round_trip_time(1, Duration::from_millis(1_200)).expect("it can be slow");
+    broker.mock().set_round_trip_time(1, Duration::from_millis(1_200)).expect("the round trip is slow");
     let mut member = Member::join(&spec(&broker, Assignor::CooperativeSticky));
-    member.until("everything is read", |m| m.records.len() == 3);
+    member.until("all records are read", |m| m.records.len() == 3);
     let found: Vec<_> = member.starts.iter().map(|start| (start.log_start, start.log_end)).collect();
     assert_eq!(found, [(0, Some(1)); 3]);
 }
@@ -204,9 +207,9 @@ fn a_missing_topic_is_an_error_with_a_remedy() {
     let broker = broker(1);
     let mut spec = spec(&broker, Assignor::CooperativeSticky);
     spec.topics = vec![TOPIC.to_owned(), "no-such-topic".to_owned()];
-    let wake = crate::librdkafka::Wake::new().expect("an eventfd can be made");
+    let wake = crate::librdkafka::Wake::new().expect("an eventfd can be created");
     let result = Source::start(&spec, wake, &mut |_| std::ops::ControlFlow::Continue(()));
-    let Err(error) = result else { panic!("it must not start") };
+    let Err(error) = result else { panic!("the source must not start") };
     assert!(
         matches!(&error, Error::PermanentStartupError(PermanentStartupError::TopicsMissing { topics, .. }) if topics == &["no-such-topic"]),
         "{error}"
@@ -214,19 +217,19 @@ fn a_missing_topic_is_an_error_with_a_remedy() {
 }
 
 #[test]
-fn a_broker_that_is_away_is_waited_for() {
+fn the_source_waits_for_an_unavailable_broker() {
     let broker = broker(1);
-    broker.mock().set_broker_up(1, false).expect("it can be taken away");
-    let wake = crate::librdkafka::Wake::new().expect("an eventfd can be made");
+    broker.mock().set_broker_up(1, false).expect("the broker is stopped");
+    let wake = crate::librdkafka::Wake::new().expect("an eventfd can be created");
     let mut reasons = Vec::new();
     let result = Source::start(&spec(&broker, Assignor::CooperativeSticky), wake, &mut |waiting| {
         reasons.push(waiting.reason.clone());
         if reasons.len() == 1 {
-            broker.mock().set_broker_up(1, true).expect("it can come back");
+            broker.mock().set_broker_up(1, true).expect("the broker is started");
         }
         std::ops::ControlFlow::Continue(())
     });
-    let source = result.expect("it starts once the broker is there");
-    assert!(!reasons.is_empty(), "the waiting was told");
+    let source = result.expect("the source starts once the broker is available");
+    assert!(!reasons.is_empty(), "the wait was reported");
     assert!(source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 }

@@ -1,5 +1,5 @@
-//! Gets the URL in the value, and emits what came of it to the target `out`: the status and the body, or
-//! why there is none.
+//! Requests the URL in the value, and emits the result to the target `out`: the status and the body, or
+//! the error.
 
 use keylane_sdk::{Effects, Event, Result, http};
 
@@ -19,10 +19,10 @@ mod tests {
     use keylane_sdk::testing;
 
     #[test]
-    fn an_answer_and_a_failure_are_both_told() {
+    fn a_response_and_an_error_are_both_emitted() {
         let _service = testing::http(|_| http::Response::new(200, "hello"));
         assert_eq!(testing::event().value("http://a").run(handle).outputs()[0].text(), "200 hello");
         let failed = testing::event().value("nowhere").run(handle);
-        assert_eq!(failed.outputs()[0].text(), "HTTP request: `nowhere` is no URL of http or https");
+        assert_eq!(failed.outputs()[0].text(), "HTTP request: `nowhere` is not an http or https URL");
     }
 }

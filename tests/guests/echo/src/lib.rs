@@ -1,4 +1,4 @@
-//! Emits every event to the target `out` as it came: key, value and headers.
+//! Emits every event to the target `out` unchanged: key, value and headers.
 
 use keylane_sdk::{Effects, Event, Result};
 

@@ -1,4 +1,4 @@
-//! Emits its whole environment to the target `out`, one `NAME=value` a line, by name.
+//! Emits its environment to the target `out`, one `NAME=value` per line, sorted by name.
 
 use keylane_sdk::{Effects, Event, Result};
 

@@ -1,20 +1,20 @@
-//! Ends as the value says: `retry`, `retry-once`, `reject`, `print` (to both standard streams), `fan` (100 KiB more to
-//! `out`); or as badly as a guest can: `trap`, `spin` (for ever), `hoard` (memory), `recurse` (stack), `flood` (outputs),
-//! `bloat` (an output that is too large), `stray` (an output nobody configured), `forge` (reserved headers), `chatter` (a
-//! million log lines), `exit`, `sleep` (longer than any deadline); `reach ADDRESS` says what it can reach of the machine.
-//! Any other value is done; spaces at its end don't count. Each event emits its value to `out` first, so that tests see that a failed event leaves nothing
-//! behind.
+//! Returns the result named by the value: `retry`, `retry-once`, `reject`, `print` (to both standard streams), `fan` (100
+//! KiB more to `out`); or fails: `trap`, `spin` (endlessly), `hoard` (memory), `recurse` (stack), `flood` (outputs),
+//! `bloat` (an output that is too large), `stray` (an output that is not configured), `forge` (reserved headers),
+//! `chatter` (a million log lines), `exit`, `sleep` (longer than any deadline); `reach ADDRESS` reports what it can access.
+//! Any other value is done; trailing spaces don't count. Each event first emits its value to `out`, so that tests see that
+//! a failed event publishes nothing.
 
 use keylane_sdk::{Effects, Event, Result, reject, retry};
 
-#[expect(clippy::panic, clippy::disallowed_methods, reason = "what this handler is for")]
+#[expect(clippy::panic, clippy::disallowed_methods, reason = "failing is the purpose of this handler")]
 fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
     effects.emit("out").key(event.key()).value(event.value());
     match event.text()?.trim_end() {
-        "retry" => retry("the value asks for it"),
-        "retry-once" if event.attempt() == 1 => retry("the value asks for it once"),
-        "reject" => reject("the value asks for it"),
-        "trap" => panic!("the value asks for it"),
+        "retry" => retry("the value requests it"),
+        "retry-once" if event.attempt() == 1 => retry("the value requests it once"),
+        "reject" => reject("the value requests it"),
+        "trap" => panic!("the value requests it"),
         "spin" => loop {
             std::hint::black_box(event);
         },
@@ -72,7 +72,7 @@ fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
 }
 keylane_sdk::handler!(handle);
 
-/// What there is beyond events and outputs.
+/// The access that the guest has beyond events and outputs.
 fn reached(address: &str) -> String {
     let socket = std::net::TcpStream::connect(address).is_ok();
     let file = std::fs::File::open("/etc/passwd").is_ok();
@@ -80,7 +80,7 @@ fn reached(address: &str) -> String {
     format!("socket: {socket}, file: {file}, variables: {variables}")
 }
 
-#[expect(unconditional_recursion, reason = "it is to overflow the stack")]
+#[expect(unconditional_recursion, reason = "it must overflow the stack")]
 fn deeper(depth: u64) -> u64 {
     let here = std::hint::black_box([depth; 64]);
     deeper(depth + 1) + here.iter().sum::<u64>()
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "asks for it")]
+    #[should_panic(expected = "requests it")]
     fn a_panic_is_a_trap() {
         run("trap");
     }

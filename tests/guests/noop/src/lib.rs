@@ -1,4 +1,4 @@
-//! Every event is done at once and nothing is emitted: what a call costs without work.
+//! Every event is done immediately without outputs: the cost of a call without work.
 
 use keylane_sdk::{Effects, Event, Result};
 

@@ -1,11 +1,11 @@
-//! Waits over each event, as for an answer from somewhere: 10 ms, or as many as the variable `PAUSE_MS` says.
+//! Waits for each event, as for a remote response: 10 ms, or as many milliseconds as the variable `PAUSE_MS` sets.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use keylane_sdk::{Effects, Event, Result};
 
-#[expect(clippy::disallowed_methods, reason = "its environment is what it was granted")]
+#[expect(clippy::disallowed_methods, reason = "the granted environment is its configuration")]
 static PAUSE: LazyLock<Duration> = LazyLock::new(|| {
     let written = std::env::var("PAUSE_MS").ok().and_then(|millis| millis.parse().ok());
     Duration::from_millis(written.unwrap_or(10))

@@ -1,4 +1,4 @@
-//! A slow call: sleeps for the milliseconds in the header `sleep-ms`, or else in the value. With a header
+//! A slow call: sleeps for the milliseconds in the header `sleep-ms`, or otherwise in the value. With a header
 //! `emit` it then emits the event's key and value to the target `out`.
 
 use std::time::Duration;
@@ -24,7 +24,7 @@ mod tests {
     use keylane_sdk::testing::{self, Outcome};
 
     #[test]
-    fn the_header_wins_over_the_value() {
+    fn the_header_overrides_the_value() {
         let outcome =
             testing::event().value("an order").header("sleep-ms", "0").header("emit", "").run(handle);
         assert_eq!(outcome.outputs().len(), 1);

@@ -1,8 +1,8 @@
-//! Traps over each event.
+//! Traps on each event.
 
 use keylane_sdk::{Effects, Event, Result};
 
-#[expect(clippy::panic, reason = "a trap is what this handler is for")]
+#[expect(clippy::panic, reason = "trapping is the purpose of this handler")]
 fn handle(_: &Event<'_>, _: &mut Effects) -> Result {
     panic!("always")
 }

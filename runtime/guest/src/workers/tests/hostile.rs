@@ -1,4 +1,4 @@
-//! Where else a guest may loop for ever, and what else it may ask for: the code around its handler, and the host.
+//! Endless loops around the handler of a guest, and excessive requests to the host.
 
 use super::*;
 use crate::compiler::Compiler;
@@ -24,7 +24,7 @@ fn hostile(realloc: &str, body: &str, post_return: &str) -> Vec<u8> {
     )
 }
 
-const FOR_EVER: &str = "(loop $ever (br $ever))";
+const ENDLESS_LOOP: &str = "(loop $ever (br $ever))";
 
 fn failure_of(wasm: &[u8]) -> (Fault, String) {
     let call = Bench::new(wasm, 1, 2, 200).run(&[&["a"]]);
@@ -33,8 +33,8 @@ fn failure_of(wasm: &[u8]) -> (Fault, String) {
 }
 
 #[test]
-fn a_loop_around_the_handler_ends_at_the_deadline_as_well() {
-    for (realloc, post_return) in [(FOR_EVER, ""), ("", FOR_EVER)] {
+fn a_loop_around_the_handler_is_stopped_at_the_deadline_too() {
+    for (realloc, post_return) in [(ENDLESS_LOOP, ""), ("", ENDLESS_LOOP)] {
         let (fault, message) = failure_of(&hostile(realloc, "", post_return));
         assert_eq!(fault, Fault::Timeout, "{message}");
     }
@@ -49,7 +49,7 @@ fn a_loop_in_the_start_function_is_refused_before_any_event() {
             r#"(module
                 (memory (export "memory") 1)
                 (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
-                (func $init {FOR_EVER}) (start $init)
+                (func $init {ENDLESS_LOOP}) (start $init)
                 (func (export "keylane:handler/batch-handler@0.1.0#handle") (param i32) (result i32) unreachable))"#
         ),
     );
@@ -57,23 +57,27 @@ fn a_loop_in_the_start_function_is_refused_before_any_event() {
         Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None)
             .unwrap();
     let error = Handler::new(&engine, &component, HandlerOptions::new("orders")).unwrap_err().to_string();
-    assert!(error.starts_with("`orders.wasm` does not start: "), "{error}");
+    assert!(error.starts_with("`orders.wasm` fails to start: "), "{error}");
 }
 
 #[test]
-fn what_is_asked_of_the_host_has_limits() {
+fn requests_to_the_host_have_limits() {
     let two_million_handles = "(local $left i32) (local.set $left (i32.const 2000000))
         (loop $more
             (drop (call $subscribe (i64.const 3600000000000)))
             (br_if $more (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))";
     let four_gibibytes = "(call $random (i64.const 4294967296) (i32.const 4096))";
-    let a_result_of_two = "(i32.store (i32.const 1024) (i32.const 8192))
+    let a_result_of_two_gibibytes = "(i32.store (i32.const 1024) (i32.const 8192))
         (i32.store (i32.const 1028) (i32.const 2147483647))
         (return (i32.const 1024))";
     for (body, fault, message) in [
         (two_million_handles, Fault::Limit, "more than 1024 handles at once"),
         (four_gibibytes, Fault::Limit, "more than 64 KiB of randomness at once"),
-        (a_result_of_two, Fault::Contract, "the result can't be read: list pointer/length out of bounds"),
+        (
+            a_result_of_two_gibibytes,
+            Fault::Contract,
+            "the result can't be read: list pointer/length out of bounds",
+        ),
     ] {
         let failed = failure_of(&hostile("", body, ""));
         assert!(failed.0 == fault && failed.1.starts_with(message), "{failed:?} instead of {message}");

@@ -1,10 +1,10 @@
-//! Outputs and dead letters that the producer has no capacity for yet.
+//! The backlog: outputs and dead letters that the producer has no capacity for yet.
 
 use std::collections::VecDeque;
 
 use crate::sink::{DeliveryError, OwnedRecord, ProduceError, Token};
 
-/// By topic of the sink, in order: it is sent before anything newer.
+/// Queued records by topic of the sink, in order. They are sent before anything newer.
 #[derive(Debug)]
 pub(super) struct Backlog {
     topics: Vec<VecDeque<QueuedOutput>>,
@@ -20,22 +20,22 @@ struct QueuedOutput {
     bytes: usize,
 }
 
-/// What is queued.
+/// A queued record.
 #[derive(Debug)]
 pub(super) enum QueuedItem {
-    /// An output, with bytes of its own: those of its call are used again.
+    /// An output with a copy of its bytes: the buffers of its call are reused.
     Output(OwnedRecord),
-    /// A dead letter: its event is in the arena, and the rest is found by its token.
+    /// A dead letter: its event is in the arena, and the rest is looked up by its token.
     DeadLetter,
 }
 
 impl Backlog {
-    /// `limit`: bytes from which on it is full.
+    /// `limit`: bytes above which it is full.
     pub(super) fn new(topics: usize, limit: usize) -> Self {
         Backlog { topics: (0..topics).map(|_| VecDeque::new()).collect(), bytes: 0, limit, full: false }
     }
 
-    /// Whether a record to this topic may go now.
+    /// Whether nothing is queued for this topic, so that a new record may be produced directly.
     pub(super) fn is_empty(&self, topic: u16) -> bool {
         self.topics.get(usize::from(topic)).is_none_or(VecDeque::is_empty)
     }
@@ -45,7 +45,7 @@ impl Backlog {
         self.add(topic, QueuedOutput { item: QueuedItem::Output(record), token, bytes });
     }
 
-    /// `bytes`: that it will take.
+    /// `bytes`: the memory that the record will take.
     pub(super) fn push_dead_letter(&mut self, topic: u16, token: Token, bytes: usize) {
         self.add(topic, QueuedOutput { item: QueuedItem::DeadLetter, token, bytes });
     }
@@ -53,10 +53,11 @@ impl Backlog {
     fn add(&mut self, topic: u16, queued: QueuedOutput) {
         self.bytes += queued.bytes;
         let topic = self.topics.get_mut(usize::from(topic));
-        topic.expect("there is one for every topic of the sink").push_back(queued);
+        topic.expect("every topic of the sink has a queue").push_back(queued);
     }
 
-    /// Gives away what can go, topic by topic until one has no room. True: something went.
+    /// Produces queued records, of each topic until its producer queue is full. Returns true if any record left the
+    /// backlog.
     pub(super) fn produce(
         &mut self,
         mut send: impl FnMut(&QueuedItem, Token) -> Result<(), ProduceError>,
@@ -78,7 +79,7 @@ impl Backlog {
         moved
     }
 
-    /// Drops what is revoked.
+    /// Drops the records of revoked rows.
     pub(super) fn discard(&mut self, is_revoked: impl Fn(&Token) -> bool) {
         for topic in &mut self.topics {
             topic.retain(|queued| !is_revoked(&queued.token));
@@ -86,14 +87,15 @@ impl Backlog {
         self.bytes = self.topics.iter().flatten().map(|queued| queued.bytes).sum();
     }
 
-    /// While it is full: the topic that most waits for.
+    /// While it is full: the topic with the most queued bytes.
     pub(super) fn fullest(&self) -> Option<usize> {
         let bytes = |topic: &VecDeque<QueuedOutput>| topic.iter().map(|queued| queued.bytes).sum::<usize>();
         let sizes = self.topics.iter().map(bytes).enumerate().filter(|_| self.full);
         sizes.max_by_key(|(_, bytes)| *bytes).map(|(topic, _)| topic)
     }
 
-    /// Whether no more calls should begin. Once full, it is so until half of it has gone: not at every record.
+    /// Whether no more calls should begin. Once full, it stays full until half of it was sent, so that the state does
+    /// not change at every record.
     pub(super) fn is_full(&mut self) -> bool {
         self.full = self.bytes > if self.full { self.limit / 2 } else { self.limit };
         self.full
@@ -116,28 +118,28 @@ mod tests {
     }
 
     #[test]
-    fn a_full_topic_does_not_hold_another_up_and_order_is_kept() {
+    fn a_full_topic_does_not_block_another_and_order_is_kept() {
         let mut backlog = Backlog::new(2, 10_000);
         for row in 0..4 {
             backlog.push(record(u16::try_from(row % 2).expect("0 or 1")), token(row));
         }
-        let mut went = Vec::new();
+        let mut sent = Vec::new();
         let moved = backlog.produce(
             |item, token| {
                 if let QueuedItem::Output(OwnedRecord { topic: 0, .. }) = item {
                     return Err(ProduceError::Full);
                 }
-                went.push(token.row);
+                sent.push(token.row);
                 Ok(())
             },
             |_, _| (),
         );
-        assert!(moved && went == [1, 3]);
+        assert!(moved && sent == [1, 3]);
         assert!(!backlog.is_empty(0) && backlog.is_empty(1));
     }
 
     #[test]
-    fn it_is_full_until_half_of_it_has_gone() {
+    fn it_is_full_until_half_of_it_was_sent() {
         let mut backlog = Backlog::new(1, 4_000);
         let states: Vec<bool> = (0..5)
             .map(|row| {

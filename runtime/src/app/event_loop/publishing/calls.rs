@@ -1,5 +1,5 @@
-//! What is known of each call beside the core: unacknowledged outputs, errors, dead letters. One record per slot of a call,
-//! whose memory the next call there reuses.
+//! The publishing state of each call: unacknowledged outputs, errors, dead letters. One record per call slot, whose memory
+//! the next call of the slot reuses.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,23 +15,23 @@ use super::dead_letters::PendingDeadLetter;
 #[derive(Debug, Default)]
 pub(super) struct CallRecords {
     slots: Vec<CallRecord>,
-    /// Calls with rows that were revoked since [`CallRecords::discard_revoked`].
+    /// Calls with rows that were revoked since the last [`CallRecords::discard_revoked`].
     revoked: Vec<CallId>,
 }
 
-/// One call.
+/// The record of one call.
 #[derive(Debug, Default)]
 pub(super) struct CallRecord {
     generation: u32,
     pub(super) attempt: u32,
-    /// Of each row; empty if no output carries it.
+    /// The ownership of each row; empty if no output carries it.
     pub(super) ownerships: Vec<OwnershipId>,
-    /// Outputs of each row that have no answer yet.
+    /// Number of unanswered outputs of each row.
     unacked: Vec<u32>,
     /// Rows with an output that was rejected.
     rejected: Vec<u32>,
     stored: Vec<StoredOutput>,
-    /// What guests and brokers reported about rows that are not done.
+    /// Errors that guests and brokers reported about rows that are not done.
     errors: Vec<(u32, String)>,
     /// Dead letters that are not acknowledged yet, by row.
     dead_letters: BTreeMap<u32, PendingDeadLetter>,
@@ -39,16 +39,16 @@ pub(super) struct CallRecord {
     revoked: Vec<Range<u32>>,
 }
 
-/// What became of a row when the last of its outputs has its answer.
+/// The result of a row whose outputs are all answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answered {
-    /// The brokers have all of them.
+    /// The brokers stored all of them.
     Acked,
-    /// They rejected at least one, and have the others.
+    /// The brokers rejected at least one, and stored the others.
     Rejected,
 }
 
-/// An output that the brokers have.
+/// An output that the brokers stored.
 #[derive(Clone, Copy, Debug)]
 struct StoredOutput {
     row: u32,
@@ -59,20 +59,20 @@ struct StoredOutput {
 }
 
 impl CallRecords {
-    /// The record of a call that has begun.
+    /// The record of a running call.
     pub(super) fn begin(&mut self, call: CallId) -> &mut CallRecord {
         let at = call.slot as usize;
         if self.slots.len() <= at {
             self.slots.resize_with(at + 1, CallRecord::default);
         }
-        let record = self.slots.get_mut(at).expect("it was just made");
+        let record = self.slots.get_mut(at).expect("the slots were resized above");
         if record.generation != call.generation {
             record.renew(call.generation);
         }
         record
     }
 
-    /// `None`: the call is over.
+    /// `None`: the call is over, and its slot has another user.
     pub(super) fn get(&self, call: CallId) -> Option<&CallRecord> {
         self.slots.get(call.slot as usize).filter(|record| record.generation == call.generation)
     }
@@ -87,21 +87,21 @@ impl CallRecords {
         self.get_mut(call)?.dead_letters.get_mut(&row)
     }
 
-    /// What was reported about a row last.
+    /// The last error that was reported about a row.
     pub(super) fn error_of(&self, call: CallId, row: u32) -> &str {
         let errors = self.get(call).map_or(&[][..], |record| record.errors.as_slice());
         errors.iter().rev().find(|(known, _)| *known == row).map_or("", |(_, error)| error.as_str())
     }
 
-    /// The ownership of these rows has ended.
+    /// Marks rows as revoked: their ownership has ended.
     pub(super) fn revoke(&mut self, call: CallId, rows: Range<u32>) {
         if let Some(record) = self.get_mut(call) {
             record.revoked.push(rows);
         }
-        self.revoked.push(call); // of a call that is over, too: outputs of it may be under way
+        self.revoked.push(call); // even if the call is over: its outputs may be in flight
     }
 
-    /// Drops the dead letters of rows that were revoked. False: nothing was revoked since it was called last.
+    /// Drops the dead letters of revoked rows. Returns false if nothing was revoked since the last call.
     pub(super) fn discard_revoked(&mut self) -> bool {
         let mut calls = std::mem::take(&mut self.revoked);
         let any = !calls.is_empty();
@@ -114,7 +114,7 @@ impl CallRecords {
         any
     }
 
-    /// Whether nobody needs what is under way for this row any more: its ownership has ended, or its call is over.
+    /// Whether records in flight for this row are no longer needed: its ownership has ended, or its call is over.
     pub(super) fn is_revoked(&self, call: CallId, row: u32) -> bool {
         self.get(call).is_none_or(|record| record.revoked.iter().any(|rows| rows.contains(&row)))
     }
@@ -133,7 +133,7 @@ impl CallRecord {
         self.revoked.clear();
     }
 
-    /// One more output of this row is under way.
+    /// Counts an output of this row as sent.
     pub(super) fn sent(&mut self, row: u32) {
         let row = row as usize;
         if self.unacked.len() <= row {
@@ -144,15 +144,15 @@ impl CallRecord {
         }
     }
 
-    /// The brokers have an output. Returned once all outputs of its row have their answer.
+    /// Records that the brokers stored an output. Returns the result of its row if all its outputs are answered.
     pub(super) fn acked(&mut self, token: &Token, record: RecordMetadata) -> Option<Answered> {
         let &Token { row, lane, output, .. } = token;
         self.stored.push(StoredOutput { row, lane, output, record });
         self.answered(row)
     }
 
-    /// An output was rejected. Returned once all outputs of its row have their answer: a reader of the dead letter then
-    /// knows which of them are stored.
+    /// Records that an output was rejected. Returns the result of its row if all its outputs are answered: the dead
+    /// letter can then list the stored ones.
     pub(super) fn rejected(&mut self, row: u32) -> Option<Answered> {
         self.rejected.push(row);
         self.answered(row)
@@ -177,9 +177,8 @@ impl CallRecord {
         self.dead_letters.remove(&row);
     }
 
-    /// Whether an output that was stored there is behind a later one of its lane. Only those that were sent again can be:
-    /// the others are stored in the order in which they were produced. Outputs on different partitions have no order that
-    /// anybody could see.
+    /// Whether an output, stored as `record`, is behind a later one of its lane. Only resent outputs can be: the others are
+    /// stored in the order in which they were produced. Outputs on different partitions have no observable order.
     pub(super) fn was_overtaken(&self, token: &Token, record: RecordMetadata) -> bool {
         let later = |stored: &StoredOutput| stored.lane == token.lane && stored.output > token.output;
         let ahead = |other: RecordMetadata| {
@@ -188,7 +187,7 @@ impl CallRecord {
         self.stored.iter().any(|stored| later(stored) && ahead(stored.record))
     }
 
-    /// Where the outputs of this row are: `topic/partition/offset`, separated by commas.
+    /// The stored outputs of this row: `topic/partition/offset`, separated by commas.
     pub(super) fn published(&self, row: u32, topics: &[String]) -> String {
         let mut text = String::new();
         for StoredOutput { record, .. } in self.stored.iter().filter(|stored| stored.row == row) {
@@ -205,7 +204,7 @@ impl CallRecord {
 mod tests {
     use super::*;
 
-    const SOMEWHERE: RecordMetadata = RecordMetadata { topic: 0, partition: 3, offset: 7 };
+    const STORED: RecordMetadata = RecordMetadata { topic: 0, partition: 3, offset: 7 };
 
     fn call(slot: u32, generation: u32) -> CallId {
         CallId { slot, generation }
@@ -216,7 +215,7 @@ mod tests {
     }
 
     fn acked(records: &mut CallRecords, token: Token) -> Option<Answered> {
-        records.get_mut(token.call)?.acked(&token, SOMEWHERE)
+        records.get_mut(token.call)?.acked(&token, STORED)
     }
 
     #[test]
@@ -234,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_an_older_call_counts_no_more() {
+    fn records_of_an_older_call_do_not_count() {
         let (old, new) = (call(0, 1), call(0, 2));
         let mut records = CallRecords::default();
         records.begin(old).sent(0);
@@ -248,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_rejected_when_its_other_outputs_have_their_answer() {
+    fn a_row_is_rejected_when_its_other_outputs_are_answered() {
         let call = call(0, 1);
         let mut records = CallRecords::default();
         let record = records.begin(call);
         [5, 5, 6].into_iter().for_each(|row| record.sent(row));
         assert_eq!(record.rejected(5), None);
-        assert_eq!(record.acked(&token(call, 6), SOMEWHERE), Some(Answered::Acked));
-        assert_eq!(record.acked(&token(call, 5), SOMEWHERE), Some(Answered::Rejected));
+        assert_eq!(record.acked(&token(call, 6), STORED), Some(Answered::Acked));
+        assert_eq!(record.acked(&token(call, 5), STORED), Some(Answered::Rejected));
     }
 
     #[test]
@@ -273,7 +272,7 @@ mod tests {
         assert!(records.discard_revoked() && !records.discard_revoked());
         records.revoke(old, 2..3);
         records.begin(new);
-        assert!(records.discard_revoked(), "also if its slot has another user by now");
+        assert!(records.discard_revoked(), "even if its slot has another user");
         let (of_old, of_new): (Vec<u32>, Vec<u32>) = (revoked(&records, old), revoked(&records, new));
         assert_eq!((of_old.len(), of_new.len()), (7, 0));
     }

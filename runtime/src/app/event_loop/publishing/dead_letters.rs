@@ -1,5 +1,4 @@
-//! Dead letters: what is sent, what is left out if it is too large, and what is kept until the brokers have it
-//! (SEMANTICS: outputs and dead letters).
+//! The format of dead letters, and the parts that are omitted if they are too large (SEMANTICS: outputs and dead letters).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,24 +7,24 @@ use keylane_core::{DeadLetter, Fault, Reason, Row};
 use crate::admit::{Arena, Header, StoredRecord};
 use crate::config;
 use crate::sink::OutputRecord;
-use crate::telemetry::LineLimit;
+use crate::telemetry::{Allowed, LineLimit};
 
-/// A reason of ours goes into a header.
+/// Maximum bytes of an error text in a header.
 const ERROR_MAX: usize = 1024;
-/// The first of our headers.
+/// The first of Keylane's headers.
 const REASON_HEADER: &[u8] = b"keylane-reason";
-/// How often an event was set aside before.
+/// The header that counts earlier dead letters of an event.
 const REDRIVES_HEADER: &[u8] = b"keylane-redrives";
 
-/// Our headers, and Spring's: those of an earlier letter are replaced, not joined by others.
+/// Prefixes of Keylane's headers and of Spring's. Those of an earlier dead letter are replaced.
 const PREFIXES: [&[u8]; 2] = [b"keylane-", b"kafka_dlt-"];
-/// What says that a letter is not whole.
+/// The headers of an incomplete dead letter.
 const OMITTED_HEADERS: [&[u8]; 3] =
     [b"keylane-value-omitted", b"keylane-key-omitted", b"keylane-headers-omitted"];
-/// Lines a second about events that were set aside before, and about letters that are too large: each.
+/// Maximum lines a second about redriven events, and about dead letters that are too large: each.
 const LINES_MAX: u32 = 2;
 
-/// The dead letters of one handler.
+/// Formats the dead letters of one handler.
 pub(super) struct DeadLetterFormat {
     handler: String,
     group: String,
@@ -36,13 +35,13 @@ pub(super) struct DeadLetterFormat {
     topics: Vec<u16>,
     spring: bool,
     max_redrives: u32,
-    /// What is said of an event without a lane key: no guest saw it.
+    /// The error of an event without a lane key, which no guest receives.
     no_key: String,
     redrive_lines: LineLimit,
     size_lines: LineLimit,
 }
 
-/// A dead letter under way. The event itself stays in the arena until the brokers have it.
+/// A dead letter that is not acknowledged. The event itself stays in the arena until it is.
 #[derive(Debug)]
 pub(super) struct PendingDeadLetter {
     event: Row,
@@ -53,52 +52,52 @@ pub(super) struct PendingDeadLetter {
     published: String,
     /// Milliseconds since 1970.
     failed_at: i64,
-    /// How often the event was set aside before.
+    /// How often the event was dead-lettered before.
     redrives: u32,
     form: Form,
 }
 
-/// What is left of an event. Each form is smaller than the one before.
+/// The parts of a dead letter that are sent. Each form is smaller than the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Form {
     Whole,
-    /// Of our headers only those without which it could not be put back.
+    /// Of Keylane's headers only those that a redrive needs.
     Minimal,
-    /// Only where the original is, and its key.
+    /// Only the location of the original, and its key.
     WithoutValue,
-    /// Only where the original is.
+    /// Only the location of the original.
     MetadataOnly,
 }
 
-/// What is known of an event's topic and time beside the event.
+/// Properties of an event's topic and timestamp that are not part of the event.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin {
-    /// The topic's id; zeros: the brokers do not tell it.
+    /// The topic's id; zeros if the brokers return none.
     pub(super) topic_id: [u8; 16],
-    /// Its time is that of the broker which stored it.
+    /// The broker that stored the event set its timestamp.
     pub(super) log_append_time: bool,
 }
 
-/// What a dead letter says beside the event.
+/// The content of a dead letter beside the event.
 pub(super) struct Context<'a> {
     pub(super) origin: Origin,
-    /// What the guest or the brokers said.
+    /// The error that the guest or the brokers returned.
     pub(super) error: &'a str,
-    /// Outputs of the event that the brokers have.
+    /// The stored outputs of the event.
     pub(super) published: String,
     /// Milliseconds since 1970.
     pub(super) now_ms: i64,
 }
 
-/// Our headers.
+/// Headers that Keylane adds.
 type Added = Vec<(&'static str, Vec<u8>)>;
 
 impl DeadLetterFormat {
-    /// `topics`: those that the sink was started with.
+    /// `topics`: the topics that the sink was started with.
     pub(super) fn new(handler: &config::HandlerConfig, digest: &str, topics: &[String]) -> Self {
         let index =
             |name: &String| (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| index);
-        let letters = handler.dead_letters.as_ref();
+        let dead_letters = handler.dead_letters.as_ref();
         let known =
             |name: &String| index(name).expect("the sink was started with the topics of all dead letters");
         DeadLetterFormat {
@@ -106,26 +105,27 @@ impl DeadLetterFormat {
             group: handler.group_id.clone(),
             digest: digest.to_owned(),
             inputs: handler.topics.clone(),
-            topics: letters.map_or_else(Vec::new, |letters| letters.topics.iter().map(known).collect()),
-            spring: letters.is_some_and(|letters| letters.spring),
-            max_redrives: letters.map_or(0, |letters| letters.max_redrives),
-            no_key: format!("it has no lane key: `{}` finds none", handler.lanes.lane_key),
+            topics: dead_letters
+                .map_or_else(Vec::new, |dead_letters| dead_letters.topics.iter().map(known).collect()),
+            spring: dead_letters.is_some_and(|dead_letters| dead_letters.spring),
+            max_redrives: dead_letters.map_or(0, |dead_letters| dead_letters.max_redrives),
+            no_key: format!("no lane key: `{}` matches nothing in the event", handler.lanes.lane_key),
             redrive_lines: LineLimit::new(LINES_MAX),
             size_lines: LineLimit::new(LINES_MAX),
         }
     }
 
-    /// What is said of an event without a lane key.
+    /// The error of an event without a lane key.
     pub(super) fn no_key(&self) -> &str {
         &self.no_key
     }
 
-    /// Where they go, by topic of the sink.
+    /// The dead-letter topics, as topics of the sink.
     pub(super) fn topics(&self) -> impl Iterator<Item = u16> {
         self.topics.iter().copied()
     }
 
-    /// A dead letter in its largest form. [`DeadLetterFormat::lend`] writes it each time it is sent.
+    /// Creates a dead letter in its largest form. [`DeadLetterFormat::lend`] writes it each time it is sent.
     pub(super) fn pending(
         &mut self,
         dead_letter: &DeadLetter,
@@ -138,11 +138,11 @@ impl DeadLetterFormat {
             self.log_exceeded(&event, redrives);
         }
         let Context { origin, error, published, now_ms: failed_at } = context;
-        let (error, form) = (cut(error).to_owned(), Form::Whole);
+        let (error, form) = (header_text(error), Form::Whole);
         PendingDeadLetter { event, reason, attempt, origin, error, published, failed_at, redrives, form }
     }
 
-    /// Lends a dead letter for sending, in its present form. The event's own key, value and headers are in it byte for byte.
+    /// Calls `to` with a dead letter in its current form. It contains the event's own key, value and headers byte for byte.
     pub(super) fn lend<T>(
         &self,
         pending: &PendingDeadLetter,
@@ -156,18 +156,18 @@ impl DeadLetterFormat {
             own.chain(added.iter().map(|(name, value)| (name.as_bytes(), Some(value.as_slice())))).collect();
         to(&OutputRecord {
             topic: self.topic_of(pending),
-            timestamp: None, // with an old time it would be deleted at once
+            timestamp: None, // with an old timestamp the topic's retention could delete it at once
             key: stored.key.filter(|_| pending.form < Form::MetadataOnly),
             value: stored.value.filter(|_| pending.form <= Form::Minimal),
             headers: &headers,
         })
     }
 
-    /// The brokers don't take it: it has a smaller form from now on. False: there is none.
+    /// Makes a dead letter smaller that the brokers reject for its size. Returns false if there is no smaller form.
     pub(super) fn reduce(&mut self, pending: &mut PendingDeadLetter) -> bool {
         let Some(form) = pending.form.smaller() else { return false };
         pending.form = form;
-        if let Some(dropped) = self.size_lines.allow() {
+        if let Some(Allowed { dropped }) = self.size_lines.allow() {
             let (partition, offset) = (pending.event.partition.number, pending.event.offset);
             tracing::warn!(
                 handler = self.handler,
@@ -177,17 +177,27 @@ impl DeadLetterFormat {
                 offset,
                 ?form,
                 dropped,
-                remedy = "raise `max.message.bytes` of the topic of dead letters",
-                "dead letter too large: parts are left out"
+                remedy = "raise `max.message.bytes` of the dead-letter topic",
+                "dead letter too large: parts are omitted"
             );
         }
         true
     }
 
-    /// Where it goes, as the index of the sink's topic.
+    /// At the end: logs the number of lines dropped after the last one of each cause.
+    pub(super) fn log_dropped_lines(&mut self) {
+        for (cause, limit) in [("Redriven", &mut self.redrive_lines), ("TooLarge", &mut self.size_lines)] {
+            let dropped = limit.take_dropped();
+            if dropped > 0 {
+                tracing::warn!(handler = self.handler, cause, dropped, "log lines dropped");
+            }
+        }
+    }
+
+    /// Its dead-letter topic, as the index of the sink's topic.
     pub(super) fn topic_of(&self, pending: &PendingDeadLetter) -> u16 {
         let topic = self.topics.get(usize::from(pending.event.partition.topic)).copied();
-        topic.expect("dead letters are asked for only where they have a topic")
+        topic.expect("the core requests dead letters only if they have a topic")
     }
 
     fn is_exceeded(&self, redrives: u32) -> bool {
@@ -195,7 +205,7 @@ impl DeadLetterFormat {
     }
 
     fn log_exceeded(&mut self, event: &Row, redrives: u32) {
-        let Some(dropped) = self.redrive_lines.allow() else { return };
+        let Some(Allowed { dropped }) = self.redrive_lines.allow() else { return };
         let topic = self.inputs.get(usize::from(event.partition.topic)).map_or("", String::as_str);
         let (handler, offset, partition) = (&self.handler, event.offset, event.partition.number);
         tracing::error!(
@@ -205,11 +215,12 @@ impl DeadLetterFormat {
             offset,
             redrives,
             dropped,
-            "an event was set aside again: see why before it is put back once more"
+            remedy = "find the cause before the next redrive",
+            "redriven event dead-lettered again"
         );
     }
 
-    /// Our headers in the present form. Those without which the event could not be found come first.
+    /// Keylane's headers in the current form. Those that identify the event come first.
     fn added(&self, pending: &PendingDeadLetter, stored: &StoredRecord<'_>) -> Added {
         let event = &pending.event;
         let topic = self.inputs.get(usize::from(event.partition.topic)).map_or("", String::as_str);
@@ -250,7 +261,8 @@ impl DeadLetterFormat {
         added
     }
 
-    /// Such a letter can't be put back as it is. Where the original is counts only while its topic is the same one.
+    /// Adds the headers of an incomplete dead letter, which can't be redriven as it is. The location of the original is
+    /// valid only while its topic is the same one.
     fn add_omitted(
         &self,
         add: &mut dyn FnMut(&'static str, Vec<u8>),
@@ -272,7 +284,7 @@ impl DeadLetterFormat {
         }
     }
 
-    /// As Spring's `DeadLetterPublishingRecoverer` writes them: numbers are big-endian.
+    /// Adds headers as Spring's `DeadLetterPublishingRecoverer` writes them: numbers are big-endian.
     fn add_spring_headers(
         &self,
         add: &mut dyn FnMut(&'static str, Vec<u8>),
@@ -303,14 +315,14 @@ impl Form {
     }
 }
 
-/// An event that was put back carries the headers of its letter, behind its own: those are not its own. Those of a letter
-/// with something left out stay: only they say that, and where the rest is.
+/// The event's own headers. A redriven event carries the headers of its dead letter behind its own, and they are removed.
+/// The headers of an incomplete dead letter stay: only they record that parts are missing, and where the original is.
 fn own_headers<'a>(stored: &StoredRecord<'a>) -> impl Iterator<Item = Header<'a>> {
     let incomplete = is_incomplete(stored);
-    let mut in_letter = false;
+    let mut in_dead_letter = false;
     stored.headers.filter(move |(name, _)| {
-        in_letter |= *name == REASON_HEADER;
-        incomplete || !(in_letter && PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        in_dead_letter |= *name == REASON_HEADER;
+        incomplete || !(in_dead_letter && PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
     })
 }
 
@@ -318,20 +330,20 @@ fn is_incomplete(stored: &StoredRecord<'_>) -> bool {
     stored.headers.into_iter().any(|(name, _)| OMITTED_HEADERS.contains(&name))
 }
 
-/// How often the event was set aside before, as its headers tell.
+/// How often the event was dead-lettered before, according to its headers.
 fn redrives(stored: &StoredRecord<'_>) -> u32 {
-    let (mut letters, mut counted) = (0_u32, 0);
+    let (mut dead_letters, mut counted) = (0_u32, 0);
     for (name, value) in stored.headers {
-        letters = letters.saturating_add(u32::from(name == REASON_HEADER));
-        if name == REDRIVES_HEADER && letters > 0 {
+        dead_letters = dead_letters.saturating_add(u32::from(name == REASON_HEADER));
+        if name == REDRIVES_HEADER && dead_letters > 0 {
             let number = value.and_then(|value| str::from_utf8(value).ok()?.parse::<u32>().ok());
             counted = number.unwrap_or(counted);
         }
     }
-    if letters == 0 { 0 } else { letters.max(counted.saturating_add(1)) }
+    if dead_letters == 0 { 0 } else { dead_letters.max(counted.saturating_add(1)) }
 }
 
-/// As Kafka's own clients call it.
+/// The timestamp type, as Kafka's own clients name it.
 fn time_type(timestamp: i64, log_append_time: bool) -> &'static str {
     match (timestamp, log_append_time) {
         (..0, _) => "NoTimestampType",
@@ -340,7 +352,7 @@ fn time_type(timestamp: i64, log_append_time: bool) -> &'static str {
     }
 }
 
-/// As it stands in headers and counters.
+/// The name of a reason in headers and counters.
 pub(in crate::app::event_loop) fn name_of(reason: Reason) -> &'static str {
     match reason {
         Reason::RetriesExhausted => "retries-exhausted",
@@ -358,8 +370,10 @@ pub(in crate::app::event_loop) fn name_of(reason: Reason) -> &'static str {
     }
 }
 
-fn cut(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(ERROR_MAX)).unwrap_or_default()
+/// One line of at most [`ERROR_MAX`] bytes: tools that print or parse headers treat a line feed as the end of a record.
+fn header_text(text: &str) -> String {
+    let text = text.get(..text.floor_char_boundary(ERROR_MAX)).unwrap_or_default();
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -371,19 +385,19 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_an_earlier_letter_are_not_the_events_own() {
+    fn headers_of_an_earlier_dead_letter_are_not_the_events_own() {
         let mut arena = Arena::default();
         let own: [Header<'_>; 2] = [(b"trace", Some(b"1")), (b"keylane-origin-topic", Some(b"upstream"))];
         let first = stored(&mut arena, &own);
         assert_eq!(own_headers(&arena.get(first)).collect::<Vec<_>>(), own, "provenance is its own");
         assert_eq!(redrives(&arena.get(first)), 0);
-        let letter: [Header<'_>; 3] = [
+        let dead_letter: [Header<'_>; 3] = [
             (b"keylane-reason", Some(b"trap")),
             (b"keylane-origin-topic", Some(b"in")),
             (b"kafka_dlt-original-topic", Some(b"in")),
         ];
         let added_later: [Header<'_>; 1] = [(b"by-whom", None)];
-        let put_back = stored(&mut arena, &[&own[..], &letter, &added_later].concat());
+        let put_back = stored(&mut arena, &[&own[..], &dead_letter, &added_later].concat());
         let left: Vec<_> = own_headers(&arena.get(put_back)).collect();
         assert_eq!(left, [&own[..], &added_later].concat());
         assert_eq!(redrives(&arena.get(put_back)), 1);
@@ -396,20 +410,26 @@ mod tests {
     }
 
     #[test]
-    fn an_incomplete_letter_stays_one() {
+    fn an_incomplete_dead_letter_stays_incomplete() {
         let mut arena = Arena::default();
-        let letter: [Header<'_>; 3] = [
+        let dead_letter: [Header<'_>; 3] = [
             (b"keylane-reason", Some(b"trap")),
             (b"keylane-origin-offset", Some(b"7")),
             (b"keylane-value-omitted", Some(b"5000")),
         ];
-        let handled_again = stored(&mut arena, &letter);
-        assert_eq!(own_headers(&arena.get(handled_again)).collect::<Vec<_>>(), letter);
+        let handled_again = stored(&mut arena, &dead_letter);
+        assert_eq!(own_headers(&arena.get(handled_again)).collect::<Vec<_>>(), dead_letter);
     }
 
     #[test]
-    fn times_have_the_names_that_kafka_gives_them() {
+    fn timestamp_types_have_kafkas_names() {
         let names = [(-1, false), (0, false), (7, true)].map(|(time, append)| time_type(time, append));
         assert_eq!(names, ["NoTimestampType", "CreateTime", "LogAppendTime"]);
+    }
+
+    #[test]
+    fn an_error_is_one_line() {
+        assert_eq!(header_text("unknown `a\nb`,\r\texpected"), "unknown `a b`,  expected");
+        assert_eq!(header_text(&"ä".repeat(ERROR_MAX)).len(), ERROR_MAX);
     }
 }

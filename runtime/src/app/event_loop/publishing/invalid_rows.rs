@@ -1,5 +1,4 @@
-//! Outputs that can never be stored are found before anything behind them in their lane is published (SEMANTICS: check
-//! first).
+//! Finds unpublishable outputs before anything behind them in their lane is published (SEMANTICS: check first).
 
 use keylane_core::Verdict;
 
@@ -9,24 +8,24 @@ use crate::sink::{RecordSize, Unpublishable};
 use super::provenance;
 use super::{Publishing, Target};
 
-/// A row with an output that can never be stored.
+/// A row with an unpublishable output.
 struct InvalidRow {
     lane: u32,
-    /// Rows of its lane before it.
+    /// Number of rows of its lane before it.
     before: u32,
     reason: String,
 }
 
 impl Publishing {
-    /// Retracts the first such row of each lane, with what is behind it: it gets its outcome, and its lane continues after
-    /// that. Called before the core learns of the call's end.
+    /// Retracts the first such row of each lane and the rows behind it: the row gets its outcome, and its lane continues
+    /// after that. Called before the end of the call is fed to the core.
     pub(in crate::app::event_loop) fn retract_invalid_rows(&self, call: &mut Call) {
         for row in self.invalid_rows(call) {
             call.results.take_back(row.lane, row.before, Verdict::Unpublishable, row.reason);
         }
     }
 
-    /// Nothing is allocated where everything fits.
+    /// Allocates nothing if every output is publishable.
     fn invalid_rows(&self, call: &Call) -> Vec<InvalidRow> {
         let mut invalid: Vec<InvalidRow> = Vec::new();
         let mut lanes = CallLanes::of(call);
@@ -36,7 +35,7 @@ impl Publishing {
             row_before = Some(output.row);
             let (lane, first) = lanes.find(output.row);
             if invalid.last().is_some_and(|found| found.lane == lane) {
-                continue; // only the first row of a lane is asked for: what is behind it runs again
+                continue; // only the first row of a lane counts: the rows behind it run again
             }
             if let Err((topic, why)) = self.fits(call, &output, index_in_row) {
                 let topic = self.topic_name(topic);

@@ -1,4 +1,5 @@
-//! From the outputs of an ended call, and from events that can't be handled, to the acknowledgements that lanes wait for.
+//! Publishes the outputs of ended calls and the dead letters of events that can't be handled, and receives their
+//! acknowledgements.
 
 mod backlog;
 mod calls;
@@ -19,7 +20,7 @@ use crate::config::{self, OutputTime};
 use crate::guest::{Call, CallResult, GuestOutput};
 use crate::librdkafka::ErrorCode;
 use crate::sink::{
-    Delivery, DeliveryError, OutputRecord, ProduceError, RecordMetadata, RecordSize, Sink, Token,
+    Delivery, DeliveryError, OutputRecord, ProduceError, RecordMetadata, RecordSize, Sink, SinkHealth, Token,
     Unpublishable,
 };
 
@@ -32,10 +33,10 @@ use provenance::{Provenance, ProvenanceHeaders};
 use rejected_dead_letters::RejectedDeadLetters;
 use times::Times;
 
-/// Produces outputs and dead letters in their order, and reports when all of a row are acknowledged.
+/// Produces outputs and dead letters in order, and reports when all outputs of a row are acknowledged.
 pub(in crate::app) struct Publishing {
     sink: Arc<Sink>,
-    /// Names this loop to the sink.
+    /// Identifies this loop to the sink.
     handler: u16,
     targets: Vec<Target>,
     /// Names of the sink's topics.
@@ -45,19 +46,38 @@ pub(in crate::app) struct Publishing {
     dead_letters: DeadLetterFormat,
     calls: CallRecords,
     backlog: Backlog,
-    /// The core was told that the backlog is full.
+    /// The last reported state of the backlog.
     backlog_full: bool,
     rejected_dead_letters: RejectedDeadLetters,
-    /// Acknowledgements and rejections that the core gets next.
+    /// Acknowledgements and rejections for the core.
     inputs: VecDeque<Input<'static>>,
     done: u64,
     acknowledged: u64,
-    /// Outputs that were sent again and stored behind later ones of their lane, and the last one of them.
+    /// Number of output headers that were dropped, because their names are reserved for Keylane.
+    removed_headers: u64,
+    /// Number of resent outputs that were stored behind later ones of their lane, and the last one of them.
     order_breaks: u64,
     order_break: Option<RecordMetadata>,
 }
 
-/// Where a target of the handler leads.
+/// A snapshot of the publishing of one handler.
+#[derive(Clone, Debug)]
+pub(super) struct PublishingView {
+    /// Number of outputs that the brokers acknowledged.
+    pub(super) outputs: u64,
+    /// Number of outputs that were stored behind later ones of their lane.
+    pub(super) order_breaks: u64,
+    /// Number of outputs with the time of sending, because their topics reject the time of their events.
+    pub(super) restamped: u64,
+    /// Number of headers that were dropped, because their names are reserved for Keylane.
+    pub(super) removed_headers: u64,
+    /// The topic whose queued outputs block new calls.
+    pub(super) blocking_topic: Option<String>,
+    /// The producer that all handlers share.
+    pub(super) producer: SinkHealth,
+}
+
+/// The configuration of one output target of the handler.
 #[derive(Clone, Copy)]
 struct Target {
     topic: u16,
@@ -66,7 +86,7 @@ struct Target {
 }
 
 impl Publishing {
-    /// `topics`: those that the sink was started with; `backlog_bytes`: with more of them queued no call should begin.
+    /// `topics`: the topics that the sink was started with; `backlog_bytes`: with more queued bytes no call should begin.
     pub(in crate::app) fn new(
         sink: Arc<Sink>,
         index: u16,
@@ -91,8 +111,8 @@ impl Publishing {
                 handler = handler.name,
                 topic,
                 remedy = "give it `cleanup.policy=delete`",
-                "dead-letter topic is compacted: it keeps one dead letter per key and takes none without a key, whose lane \
-                 would then stall"
+                "dead-letter topic is compacted: it keeps one dead letter per key, and rejects those without a key, which \
+                 blocks their lanes"
             );
         });
         Publishing {
@@ -110,29 +130,30 @@ impl Publishing {
             inputs: VecDeque::new(),
             done: 0,
             acknowledged: 0,
+            removed_headers: 0,
             order_breaks: 0,
             order_break: None,
         }
     }
 
-    /// Bytes of the largest record that one of the handler's output topics is known to take.
+    /// Bytes of the largest record that one of the handler's output topics is known to accept.
     pub(in crate::app) fn largest_taken(&self) -> usize {
         self.targets.iter().map(|target| self.sink.largest_taken(target.topic)).max().unwrap_or(0)
     }
 
     // -- calls --------------------------------------------------------------------------------------
 
-    /// A call goes to the guest.
+    /// Begins the record of a dispatched call.
     pub(super) fn begin_call(&mut self, dispatch: &Dispatch<'_>) {
         let record = self.calls.begin(dispatch.call);
         record.attempt = dispatch.attempt;
-        if self.provenance.is_wanted {
-            // The core knows the ownership of a row only until the call has ended.
+        if self.provenance.is_enabled {
+            // The core keeps the ownership of a row only until the call has ended.
             record.ownerships.extend(dispatch.rows.iter().map(|row| row.ownership));
         }
     }
 
-    /// Keeps what the guest reported about events that are not done: the core asks for their outcome later.
+    /// Keeps the errors of events that are not done: the core requests their outcome later.
     pub(super) fn keep_errors(&mut self, ended: &Call) {
         let Some(record) = self.calls.get_mut(ended.key.call) else { return };
         for (row, refusal) in ended.refusals() {
@@ -143,7 +164,7 @@ impl Publishing {
         }
     }
 
-    /// What was reported about an event that has this outcome.
+    /// The error of an event that can't be handled for this reason.
     pub(super) fn error_of(&self, call: CallId, row: u32, reason: Reason) -> &str {
         if reason == Reason::NoKey {
             return self.dead_letters.no_key();
@@ -153,10 +174,19 @@ impl Publishing {
 
     // -- outputs ------------------------------------------------------------------------------------
 
-    /// Publishes the outputs of these rows, ascending; those of other rows are dropped.
-    pub(super) fn publish(&mut self, ended: &Call, rows: &[u32], arena: &Arena, now_ms: i64) {
-        let call = ended.key.call;
-        let mut wanted = rows.iter().copied().peekable();
+    /// Publishes the outputs of these rows, ascending, and drops the outputs of other rows. `ended`: the call whose end is
+    /// handled now.
+    pub(super) fn publish(
+        &mut self,
+        ended: Option<&Call>,
+        call: CallId,
+        rows: &[u32],
+        arena: &Arena,
+        now_ms: i64,
+    ) {
+        let ended = ended.filter(|ended| ended.key.call == call);
+        let ended = ended.expect("outputs are published while the end of their call is handled");
+        let mut selected = rows.iter().copied().peekable();
         let mut lanes = CallLanes::of(ended);
         let mut index_in_row = 0;
         let mut row_before = None;
@@ -164,8 +194,8 @@ impl Publishing {
         for (index, output) in (0..).zip(ended.results.outputs()) {
             index_in_row = if row_before == Some(output.row) { index_in_row + 1 } else { 0 };
             row_before = Some(output.row);
-            while wanted.next_if(|&row| row < output.row).is_some() {}
-            if wanted.peek() == Some(&output.row) {
+            while selected.next_if(|&row| row < output.row).is_some() {}
+            if selected.peek() == Some(&output.row) {
                 let (lane, _) = lanes.find(output.row);
                 let (handler, row) = (self.handler, output.row);
                 let token = Token { handler, call, row, lane, output: index, dead_letter: false };
@@ -173,14 +203,14 @@ impl Publishing {
                 rejected.extend(produced.err().map(|error| (token, error)));
             }
         }
-        // Not before all outputs of their rows are counted.
+        // Only after all outputs of their rows are counted.
         for (token, error) in rejected {
             self.rejected(token, error, arena);
         }
     }
 
-    /// Lends the output to the client, which copies it; only what has to wait is copied here. The error: the client will
-    /// never take it.
+    /// Passes the output to the client, which copies it. Only outputs for the backlog are copied here. An error means that
+    /// the client will never accept it.
     fn produce(
         &mut self,
         ended: &Call,
@@ -218,7 +248,7 @@ impl Publishing {
         target.expect("results are checked against the targets of the handler")
     }
 
-    /// The brokers, or the client, will never take this record.
+    /// Handles a record that the brokers or the client will never accept.
     fn rejected(&mut self, token: Token, error: DeliveryError, arena: &Arena) {
         let Token { call, row, dead_letter, .. } = token;
         if dead_letter {
@@ -242,7 +272,7 @@ impl Publishing {
 
     // -- dead letters -------------------------------------------------------------------------------
 
-    /// Publishes an event to its dead-letter topic. `topic_id`: that of the event's topic.
+    /// Publishes an event to its dead-letter topic. `topic_id`: the id of the event's topic.
     pub(super) fn dead_letter(
         &mut self,
         dead_letter: &DeadLetter,
@@ -263,7 +293,7 @@ impl Publishing {
         self.send_dead_letter(token, arena);
     }
 
-    /// Sends a dead letter, in the largest form that its topic is known to take.
+    /// Sends a dead letter, in the largest form that its topic is known to accept.
     fn send_dead_letter(&mut self, token: Token, arena: &Arena) {
         let Publishing { sink, dead_letters, calls, backlog, .. } = self;
         let Some(pending) = calls.dead_letter(token.call, token.row) else { return };
@@ -287,7 +317,8 @@ impl Publishing {
         }
     }
 
-    /// A dead letter that is too large becomes smaller. Whatever else is wrong with it: the event is never passed without.
+    /// Reduces a dead letter that is too large. After any other error it is retried: no event settles without its dead
+    /// letter.
     fn dead_letter_rejected(&mut self, token: Token, error: DeliveryError, arena: &Arena) {
         let Publishing { dead_letters, calls, .. } = self;
         let Some(pending) = calls.dead_letter(token.call, token.row) else { return };
@@ -301,8 +332,8 @@ impl Publishing {
             tracing::error!(
                 topic = self.topic_name(topic),
                 code = %error.code,
-                remedy = "see why the topic does not take it; it is sent again now and then",
-                "dead letter rejected: its lane is stalled"
+                remedy = "check why the topic rejects it; it is retried every few seconds",
+                "dead letter rejected: its lane is blocked"
             );
         }
     }
@@ -314,8 +345,8 @@ impl Publishing {
         self.calls.revoke(call, rows);
     }
 
-    /// Drops what has not left of rows whose ownership has ended. The new owner of their partition processes their events,
-    /// and what left later would be stored behind its outputs.
+    /// Drops unsent records of rows whose ownership has ended. The new owner of their partition processes their events, and
+    /// records sent later would be stored behind its outputs.
     pub(super) fn discard_revoked(&mut self) {
         if !self.calls.discard_revoked() {
             return;
@@ -329,18 +360,18 @@ impl Publishing {
 
     // -- the backlog --------------------------------------------------------------------------------
 
-    /// The topic whose queued outputs keep calls from beginning.
+    /// The topic whose queued outputs block new calls.
     pub(super) fn blocking_topic(&self) -> Option<&str> {
         self.backlog.fullest().and_then(|topic| self.topics.get(topic)).map(String::as_str)
     }
 
-    /// Whether so much is queued that no call should begin, if that has changed.
+    /// Whether the backlog is full, if that has changed since the last call.
     pub(super) fn backlog_changed(&mut self) -> Option<bool> {
         let full = self.backlog.is_full();
         (std::mem::replace(&mut self.backlog_full, full) != full).then_some(full)
     }
 
-    /// Tries again what the producer had no capacity for, and dead letters that were rejected. True: some of it went out.
+    /// Retries the backlog and rejected dead letters. Returns true if any record left the backlog.
     pub(super) fn publish_backlog(&mut self, arena: &Arena) -> bool {
         self.discard_revoked();
         if let Some(token) = self.rejected_dead_letters.probe() {
@@ -353,7 +384,7 @@ impl Publishing {
                 QueuedItem::Output(record) => record.lend(|output| sink.produce(output, token)),
                 QueuedItem::DeadLetter => match calls.dead_letter(token.call, token.row) {
                     Some(pending) => dead_letters.lend(pending, arena, |output| sink.produce(output, token)),
-                    None => Ok(()), // nobody waits for it any more
+                    None => Ok(()), // it is no longer needed
                 },
             },
             |token, error| rejected.push((token, error)),
@@ -366,9 +397,9 @@ impl Publishing {
 
     // -- delivery reports ---------------------------------------------------------------------------
 
-    /// Takes a report.
+    /// Handles a delivery report.
     pub(super) fn delivered(&mut self, delivery: &Delivery, arena: &Arena) {
-        self.discard_revoked(); // their events are not in the arena any more
+        self.discard_revoked(); // their events are no longer in the arena
         let Token { call, row, dead_letter, .. } = delivery.token;
         match delivery.result {
             Err(error) => self.rejected(delivery.token, error, arena),
@@ -407,42 +438,43 @@ impl Publishing {
     pub(super) fn count_done(&mut self, ended: &Call) {
         let done: u32 = ended.results.lane_ends().iter().map(|lane| lane.done).sum();
         self.done += u64::from(done);
+        self.removed_headers += ended.results.reserved_headers();
     }
 
-    /// Events that were called for and done.
+    /// Number of events that a guest call processed successfully.
     pub(super) fn done(&self) -> u64 {
         self.done
     }
 
-    /// Outputs that the brokers acknowledged.
+    /// Number of outputs that the brokers acknowledged.
     pub(super) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 
-    /// Outputs that were stored behind later ones of their lane.
+    /// Number of outputs that were stored behind later ones of their lane.
     pub(super) fn order_breaks(&self) -> u64 {
         self.order_breaks
     }
 
-    /// Topic and location of the last one, if it was not taken before.
+    /// Topic and location of the last such output since this was called.
     pub(super) fn take_order_break(&mut self) -> Option<(String, RecordMetadata)> {
         let record = self.order_break.take()?;
         Some((self.topic_name(record.topic).to_owned(), record))
     }
 
-    /// What is not logged while it happens.
-    pub(super) fn log_totals(&self, handler: &str) {
-        let order_breaks = self.order_breaks;
-        if order_breaks > 0 {
-            tracing::warn!(handler, order_breaks, "outputs stored behind later ones of their lane");
-        }
-        let restamped = self.times.count_restamped();
-        if restamped > 0 {
-            tracing::warn!(
-                handler,
-                restamped,
-                "outputs with the time of sending: their topics reject the time of their events"
-            );
+    pub(super) fn log_dropped_lines(&mut self) {
+        self.dead_letters.log_dropped_lines();
+    }
+
+    /// A snapshot for reports.
+    pub(super) fn view(&self) -> PublishingView {
+        PublishingView {
+            outputs: self.acknowledged,
+            order_breaks: self.order_breaks,
+            restamped: self.times.count_restamped(),
+            removed_headers: self.removed_headers,
+            blocking_topic: self.blocking_topic().map(str::to_owned),
+            producer: self.sink.health(),
         }
     }
 
@@ -453,7 +485,7 @@ impl Publishing {
 
 fn remedy(code: ErrorCode) -> &'static str {
     match code {
-        ErrorCode::MSG_SIZE_TOO_LARGE => "; emit less, or raise the topic's `max.message.bytes`",
+        ErrorCode::MSG_SIZE_TOO_LARGE => "; emit smaller outputs, or raise the topic's `max.message.bytes`",
         _ => "",
     }
 }

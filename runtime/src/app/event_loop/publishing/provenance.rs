@@ -1,4 +1,4 @@
-//! Headers that name the event an output was made from, for outputs that are configured with `provenance`.
+//! Headers that name the source event of an output, for outputs with `provenance`.
 
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -6,26 +6,26 @@ use crate::guest::Call;
 
 use super::calls::CallRecord;
 
-/// More than all these headers take: names, and values of which only the topic's name, at most 249 bytes, and the
-/// digest, 64, are long.
+/// Upper limit of the bytes of all these headers. The only long values are the topic's name, at most 249 bytes, and the
+/// digest, 64.
 pub(super) const BYTES_MAX: usize = 1_024;
 
-/// What the headers of all outputs have in common.
+/// The common values of the headers of all outputs.
 pub(super) struct Provenance {
-    /// Tells this process from every other one: ownership numbers begin anew in each.
+    /// Distinguishes this process from every other one: each restarts the ownership numbers.
     instance: u64,
     digest: String,
-    /// Some output carries these headers.
-    pub(super) is_wanted: bool,
+    /// Some output is configured with these headers.
+    pub(super) is_enabled: bool,
 }
 
 /// The headers of one output.
 pub(super) struct ProvenanceHeaders([(&'static str, String); 7]);
 
 impl Provenance {
-    pub(super) fn new(digest: &str, is_wanted: bool) -> Self {
+    pub(super) fn new(digest: &str, is_enabled: bool) -> Self {
         let instance = RandomState::new().hash_one(std::process::id());
-        Provenance { instance, digest: digest.to_owned(), is_wanted }
+        Provenance { instance, digest: digest.to_owned(), is_enabled }
     }
 
     pub(super) fn headers(

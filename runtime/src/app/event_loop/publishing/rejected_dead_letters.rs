@@ -1,5 +1,5 @@
-//! Dead letters that the brokers rejected for another reason than their size. No event may be passed without its dead
-//! letter, so they are sent again: one of them now and then, and all when it is stored.
+//! Dead letters that the brokers rejected for another reason than their size. No event may be settled without its dead
+//! letter, so they are retried: one of them as a probe after each pause, and all others when the probe is stored.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,20 +7,20 @@ use std::time::Duration;
 use crate::librdkafka::Deadline;
 use crate::sink::Token;
 
-/// The pause between two tries.
+/// The pause between two probes.
 const PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct RejectedDeadLetters {
     waiting: VecDeque<Token>,
-    /// On its way, to see whether the topic takes it now.
+    /// The dead letter in flight that probes whether the topic accepts it now.
     probe: Option<Token>,
-    /// Not before.
+    /// The next probe is not sent before its end.
     pause: Option<Deadline>,
 }
 
 impl RejectedDeadLetters {
-    /// This one is rejected. True: people should know, it is the first or the one that was tried.
+    /// Adds a rejected dead letter. Returns true if it is the first one or the probe: the rejection should be logged.
     pub(super) fn add(&mut self, token: Token) -> bool {
         let was_probe = self.probe.take_if(|probe| *probe == token).is_some();
         let first = self.waiting.is_empty() && self.probe.is_none();
@@ -31,7 +31,7 @@ impl RejectedDeadLetters {
         was_probe || first
     }
 
-    /// The one to try now, if it is time.
+    /// The dead letter to probe with, if the pause is over.
     pub(super) fn probe(&mut self) -> Option<Token> {
         if self.probe.is_some() || self.pause.is_some_and(|pause| !pause.is_over()) {
             return None;
@@ -40,7 +40,7 @@ impl RejectedDeadLetters {
         self.probe
     }
 
-    /// The brokers have this one. If it was the one that was tried, returns the others, which may be sent now.
+    /// A dead letter was stored. If it was the probe, returns the others, which may be sent now.
     pub(super) fn acknowledged(&mut self, token: Token) -> VecDeque<Token> {
         match self.probe.take_if(|probe| *probe == token) {
             Some(_) => std::mem::take(&mut self.waiting),
@@ -48,7 +48,7 @@ impl RejectedDeadLetters {
         }
     }
 
-    /// Drops what is revoked.
+    /// Drops the dead letters of revoked rows.
     pub(super) fn discard(&mut self, is_revoked: impl Fn(&Token) -> bool) {
         self.waiting.retain(|token| !is_revoked(token));
         self.probe.take_if(|probe| is_revoked(probe));
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn one_is_tried_and_the_others_follow_when_it_is_stored() {
+    fn one_probes_and_the_others_follow_when_it_is_stored() {
         let mut rejected = RejectedDeadLetters::default();
         assert_eq!([0, 1, 2].map(|row| rejected.add(token(row))), [true, false, false]);
         assert_eq!(rejected.probe(), None, "there is a pause");
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn revoked_ones_are_not_tried() {
+    fn revoked_ones_are_not_sent() {
         let mut rejected = RejectedDeadLetters::default();
         assert_eq!([0, 1, 2].map(|row| rejected.add(token(row))), [true, false, false]);
         rejected.pause = None;

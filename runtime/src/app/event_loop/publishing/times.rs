@@ -1,30 +1,31 @@
-//! Which time an output carries: that of its event, or that of sending.
+//! The timestamp of an output: the time of its event, or the time of sending.
 
 use crate::config::OutputTime;
 use crate::sink::{Sink, TimeFit};
 
-/// Counts the outputs that could not have the time that they should.
+/// Chooses timestamps, and counts the outputs that could not have the configured one.
 #[derive(Debug, Default)]
 pub(super) struct Times {
     restamped: u64,
-    /// Topics of the sink of which it was said that an output was older than what they keep.
+    /// Topics of the sink for which the retention warning was logged.
     warned: Vec<u16>,
 }
 
 impl Times {
-    /// In milliseconds since 1970; `None`: the time of sending. `event`: the time of the event, negative if it has none.
+    /// The timestamp in milliseconds since 1970; `None`: the time of sending. `event`: the time of the event, negative if
+    /// it has none.
     pub(super) fn of(
         &mut self,
-        wanted: OutputTime,
+        configured: OutputTime,
         (sink, topic): (&Sink, u16),
         event: i64,
         now: i64,
     ) -> Option<i64> {
-        if wanted == OutputTime::Now || event < 0 {
+        if configured == OutputTime::Now || event < 0 {
             return None;
         }
         if event == 0 {
-            self.restamped(); // the client takes it for no time
+            self.restamped(); // the client treats 0 as no timestamp
             return None;
         }
         match sink.time(topic, event, now) {
@@ -38,12 +39,12 @@ impl Times {
         Some(event)
     }
 
-    /// An output was sent again without its own time.
+    /// Counts an output that carries the time of sending instead of its own.
     pub(super) fn restamped(&mut self) {
         self.restamped += 1;
     }
 
-    /// Outputs that carry the time of sending because their topics refuse that of their events.
+    /// Number of outputs with the time of sending, because their topics reject the time of their events.
     pub(super) fn count_restamped(&self) -> u64 {
         self.restamped
     }
@@ -57,8 +58,7 @@ impl Times {
             topic = sink.topic_name(topic),
             event_time,
             remedy = "set `timestamp = \"now\"` for this output, or raise the topic's `retention.ms`",
-            "an output carries the time of its event and is older than its topic keeps records: brokers may delete it \
-             at once"
+            "output with the time of its event is older than its topic keeps records: brokers may delete it at once"
         );
     }
 }

@@ -1,0 +1,173 @@
+//! Snapshots of a core for reports and metrics: plain data, made only on request. Making one changes nothing.
+
+use std::time::Duration;
+
+use crate::core::Core;
+use crate::partitions::{PartitionState, Phase};
+use crate::{Notice, OwnershipId, Partition, Stall};
+
+/// A snapshot of a core. Making it scans the partitions, not lanes or events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The owned partitions, in the order in which this process first owned them.
+    pub partitions: Vec<PartitionView>,
+    /// Lanes with events or a call.
+    pub lanes: usize,
+    /// Lanes that a call could take now.
+    pub ready_lanes: usize,
+    /// Lanes with a retry state: their events are dispatched one per call.
+    pub retrying_lanes: usize,
+    /// Calls that have not terminated.
+    pub calls_out: u32,
+    /// No calls begin, because too many outputs are queued for the producer.
+    pub output_backlog: bool,
+    /// The uptime at which the drain cancels running calls; `None`: no drain.
+    pub drain_until: Option<Duration>,
+    /// The handler is stopping at an event that can't be handled: nothing is dispatched any more.
+    pub stopping: bool,
+    /// Totals so far.
+    pub counters: Counters,
+}
+
+/// One partition of a [`View`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionView {
+    /// The partition.
+    pub partition: Partition,
+    /// Its ownership.
+    pub ownership: OwnershipId,
+    /// Its status.
+    pub status: PartitionStatus,
+    /// The offset that the coordinator has stored; `None`: nothing.
+    pub committed: Option<i64>,
+    /// The first offset that is not settled: the committable offset.
+    pub first_unsettled: i64,
+    /// The next offset to read.
+    pub next_offset: i64,
+    /// Events that were read and are not settled.
+    pub open: u64,
+    /// Settled events beyond `first_unsettled`.
+    pub settled_beyond: u64,
+    /// Settled events that the last commit could not claim. A new owner would process them again.
+    pub unclaimed: u64,
+    /// Bytes of events that were read and are not settled.
+    pub queued_bytes: u64,
+    /// Lanes with a call.
+    pub running_lanes: u32,
+    /// Lanes that wait for acknowledgements, of outputs or of a dead letter.
+    pub unacked_lanes: u32,
+    /// Reading stops until some of its events are settled.
+    pub is_full: bool,
+    /// The last reported stall, if it has not ended.
+    pub stall: Option<Stall>,
+}
+
+/// The status of an owned partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartitionStatus {
+    /// Its start is being looked up, or committed for the first time.
+    Starting,
+    /// Its events are being processed.
+    Active,
+    /// Running calls may finish; nothing new is dispatched.
+    Closing,
+    /// Its final commit is in progress.
+    Committing,
+    /// It can't be read and waits for an operator.
+    Stopped,
+}
+
+/// Totals over the life of a core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Settled events with any outcome, including filtered ones.
+    pub settled: u64,
+    /// Attempts after the first.
+    pub retries: u64,
+    /// Events processed again, uncharged, after a call that failed as a whole or behind an unpublishable output.
+    pub reruns: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Events skipped because they could not be handled.
+    pub skipped: u64,
+    /// Events that the filter dropped.
+    pub filtered: u64,
+    /// Ownerships that began.
+    pub ownerships: u64,
+    /// Ownerships that ended because another member already owned the partition.
+    pub losses: u64,
+    /// Events that a former owner had claimed as settled. They were not processed again.
+    pub claimed: u64,
+    /// Commits whose metadata was ignored at the start of an ownership.
+    pub metadata_ignored: u64,
+    /// Offsets skipped as `out_of_range` demands.
+    pub offsets_skipped: u64,
+    /// Partitions whose topic was deleted and created again while it was read.
+    pub topics_replaced: u64,
+    /// How often a reader was repositioned.
+    pub repositioned: u64,
+}
+
+impl Counters {
+    /// Called for every notice before it is sent to the shell.
+    pub(crate) fn count(&mut self, notice: &Notice) {
+        match notice {
+            Notice::OwnershipStarted { claimed, .. } => {
+                self.ownerships += 1;
+                self.claimed += claimed;
+            }
+            Notice::OwnershipEnded { lost, .. } => self.losses += u64::from(*lost),
+            Notice::MetadataIgnored { .. } => self.metadata_ignored += 1,
+            Notice::OffsetsSkipped { count, .. } => self.offsets_skipped += count,
+            Notice::TopicReplaced { .. } => self.topics_replaced += 1,
+            Notice::Repositioned { .. } => self.repositioned += 1,
+            Notice::Skipped { .. } => self.skipped += 1,
+            Notice::MetadataLimitLowered { .. } => {}
+        }
+    }
+}
+
+impl Core {
+    /// A snapshot of the core.
+    pub fn view(&self) -> View {
+        View {
+            partitions: self.partitions.iter().filter_map(|state| self.partition_view(state)).collect(),
+            lanes: self.lanes.count(),
+            ready_lanes: self.lanes.ready(),
+            retrying_lanes: self.lanes.retrying(),
+            calls_out: self.calls.out,
+            output_backlog: self.output_backlog,
+            drain_until: self.drain_until(),
+            stopping: self.stopping,
+            counters: self.counters(),
+        }
+    }
+
+    /// `None`: the partition is not owned.
+    fn partition_view(&self, state: &PartitionState) -> Option<PartitionView> {
+        let status = match state.phase {
+            Phase::Vacant | Phase::Closed => return None,
+            Phase::LookingUp(_) | Phase::Resolved | Phase::Starting => PartitionStatus::Starting,
+            Phase::Active => PartitionStatus::Active,
+            Phase::Closing { .. } => PartitionStatus::Closing,
+            Phase::Committing { .. } => PartitionStatus::Committing,
+            Phase::Failed => PartitionStatus::Stopped,
+        };
+        Some(PartitionView {
+            partition: state.id,
+            ownership: state.ownership,
+            status,
+            committed: state.commit.committed,
+            first_unsettled: state.ledger.prefix(),
+            next_offset: state.ledger.next(),
+            open: state.ledger.open(),
+            settled_beyond: state.ledger.settled_beyond(),
+            unclaimed: state.commit.unclaimed,
+            queued_bytes: state.queued_bytes,
+            running_lanes: state.running,
+            unacked_lanes: state.unacked,
+            is_full: state.reading.full,
+            stall: state.stall,
+        })
+    }
+}
