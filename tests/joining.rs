@@ -1,9 +1,10 @@
 //! Promise: everything that can be asked is asked before any group is joined, brokers that hang or are away delay only
 //! what they alone can answer, and a signal is heard meanwhile.
 
+use keylane_tests::alice;
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
-use keylane_tests::kafka::{self, Options, Record};
+use keylane_tests::kafka::{self, Cluster, Options, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::wait;
 
@@ -32,48 +33,89 @@ fn a_handler_that_can_not_start_leaves_no_member_behind() {
     assert!(!groups.lines().any(|group| group == flow.group), "it was joined: {groups}");
 }
 
-/// Each partition of the input is on one broker only, and one broker hangs: the others' events are handled meanwhile, by a
-/// process that starts meanwhile.
+/// One broker hangs: the others' events are handled meanwhile, by a process that starts meanwhile.
 #[test]
 fn a_broker_that_hangs_delays_only_its_own_partitions() {
     let Some(cluster) = kafka::own(&Options { brokers: 3, ..Options::default() }) else { return };
     let flow = Flow::new(&cluster, 3, &[]);
+    let topic = spread(&cluster);
+    feed(&flow, &topic);
+    // The group exists, so that its coordinator is known: that one goes on.
+    let settings = reading(&flow, &topic);
+    Keylane::run(&settings, &["--until-end"]).expect_exit(0);
+    feed(&flow, &topic);
+    let coordinator = flow.members.coordinator(&cluster.admin());
+    let hangs = (1..=3).find(|&id| id != coordinator).expect("there are three");
+    let hangs = usize::try_from(hangs).expect("brokers are numbered from 1");
+
+    cluster.freeze(hangs);
+    let mut keylane = Keylane::run(&settings, &[]);
+    let mut expected = [200; 3];
+    expected[hangs - 1] = 100;
+    wait::until("the other partitions to be done", wait::PATIENCE, || done(&flow, &topic) == expected);
+    cluster.thaw(hangs);
+    wait::until("all to be done", wait::PATIENCE, || done(&flow, &topic) == [200; 3]);
+    keylane.terminate();
+    keylane.expect_exit(0);
+}
+
+/// One broker is known to the others by a name that this machine can't resolve: as from a network that has only some of a
+/// cluster's names.
+#[test]
+fn a_broker_whose_name_does_not_resolve_delays_only_its_own_partitions() {
+    let unresolvable = 3;
+    let options = Options { brokers: 3, unresolvable: Some(unresolvable), ..alice::options() };
+    let Some(cluster) = kafka::own(&options) else { return };
+    let mut flow = Flow::new(&cluster, 3, &[]);
+    let admin = cluster.admin();
+    // Whoever asks first for commits makes the topic that decides on coordinators. Those can't be chosen, but names can.
+    assert_eq!(flow.lag(), 0);
+    while flow.members.coordinator(&admin) == 3 {
+        flow = flow.again();
+    }
+    let topic = spread(&cluster);
+    feed(&flow, &topic);
+
+    let mut keylane = Keylane::run(&alice::settings(&cluster, reading(&flow, &topic)), &[]);
+    wait::until("the other partitions to be done", wait::PATIENCE, || done(&flow, &topic) == [100, 100, 0]);
+    let names_it =
+        |line: &serde_json::Value| line["level"] != "INFO" && line.to_string().contains("kafka.invalid");
+    keylane.wait_for("the name to be reported", names_it);
+    assert!(!keylane.has_ended(), "it serves what it can{}", keylane.tail());
+    keylane.terminate();
+    keylane.expect_exit(0);
+    // Nothing of it was passed: where the name resolves, it goes on.
+    Keylane::run(&reading(&flow, &topic), &["--until-end"]).expect_exit(0);
+    assert_eq!(done(&flow, &topic), [100; 3]);
+}
+
+/// A topic of which each partition is on one broker only: partition 0 on broker 1, and so on.
+fn spread(cluster: &Cluster) -> String {
     let topic = kafka::unique("spread");
     let bootstrap = cluster.bootstrap();
     let create =
         ["--bootstrap-server", &bootstrap, "--create", "--topic", &topic, "--replica-assignment", "1,2,3"];
     cluster.run_tool("org.apache.kafka.tools.TopicCommand", &create).expect("the topic can be created");
+    topic
+}
+
+/// 100 events into each of its partitions.
+fn feed(flow: &Flow<'_>, topic: &str) {
     let event = |number: i32| Record::new(format!("key-{number}"), "done").to(number % 3);
-    flow.producer().send_all(&topic, (0..300).map(event)).expect("acknowledged");
+    flow.producer().send_all(topic, (0..300).map(event)).expect("acknowledged");
+}
 
-    // The group exists, so that its coordinator is known: that one goes on.
-    let settings = flow.settings(&guest("noop"), "t").set("handlers.t", "topics", vec![topic.as_str()]).set(
-        "handlers.t.dead_letters",
-        "topic",
-        flow.letters.as_str(),
-    );
-    let mut keylane = Keylane::run(&settings, &["--until-end"]);
-    keylane.expect_exit(0);
-    flow.producer().send_all(&topic, (0..300).map(event)).expect("acknowledged");
-    let describe = ["--bootstrap-server", &bootstrap, "--describe", "--state", "--group", &flow.group];
-    let state = cluster.run_tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", &describe);
-    let state = state.expect("the group is described");
-    let coordinator = (1..=3).find(|id| state.contains(&format!("({id})"))).expect("it has a coordinator");
-    let hangs = (1..=3).find(|&id| id != coordinator).expect("there are three");
+/// The settings of an instance that reads this topic.
+fn reading(flow: &Flow<'_>, topic: &str) -> Settings {
+    let settings = flow.settings(&guest("noop"), "t").set("handlers.t", "topics", vec![topic]);
+    settings.set("handlers.t.dead_letters", "topic", flow.letters.as_str())
+}
 
-    cluster.freeze(hangs);
-    let mut keylane = Keylane::run(&settings, &[]);
-    let done = || {
-        let committed = flow.members.committed(&topic, 3);
-        committed.iter().map(|committed| committed.offset.unwrap_or(0)).collect::<Vec<_>>()
-    };
-    let mut expected = vec![200; 3];
-    expected[hangs - 1] = 100;
-    wait::until("the other partitions to be done", wait::PATIENCE, || done() == expected);
-    cluster.thaw(hangs);
-    wait::until("all to be done", wait::PATIENCE, || done() == [200; 3]);
-    keylane.terminate();
-    keylane.expect_exit(0);
+/// What is committed for each of its partitions.
+fn done(flow: &Flow<'_>, topic: &str) -> [i64; 3] {
+    let committed = flow.members.committed(topic, 3);
+    let offsets: Vec<i64> = committed.iter().map(|committed| committed.offset.unwrap_or(0)).collect();
+    offsets.try_into().expect("it has three partitions")
 }
 
 /// Nothing listens there: it is waited for, said now and then, and given up at once when a signal comes.

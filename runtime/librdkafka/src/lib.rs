@@ -1,15 +1,15 @@
-//! The C library behind safe types: everything that knows a pointer of librdkafka is in here.
+//! Safe types over the C library: every pointer of librdkafka is in this crate.
 //!
-//! Two habits of this module differ from the usual Rust client, and both are on purpose. Error codes stay plain
-//! integers: the client's enum does not know all codes a broker may send, and an unknown value of it is
-//! undefined behaviour. And names, metadata and header names stay bytes: anyone may have written them.
+//! Two choices differ from the usual Rust client, on purpose. Error codes stay plain
+//! integers: the client's enum does not contain all codes that a broker may send, and an unknown value of it is
+//! undefined behaviour. And names, metadata and header names stay bytes: they may come from any client.
 //!
-//! What the rest relies on:
-//! - a partition's queue is cut off from the consumer's main queue *before* the partition is assigned, so that
+//! Guarantees on which the other crates rely:
+//! - a partition's queue is detached from the consumer's main queue *before* the partition is assigned, so that
 //!   no record ever reaches the main queue;
 //! - a rebalance is an event that is stored and answered later, never a callback that blocks;
-//! - queues hold the client alive, and the client is destroyed on a thread of its own with a time limit.
-#![allow(unsafe_code, reason = "the crate that calls C; each block says why it is sound")]
+//! - queues keep the client alive, and the client is destroyed on a separate thread with a time limit.
+#![allow(unsafe_code, reason = "this crate calls C; each block has its safety argument")]
 
 mod admin;
 mod client;
@@ -21,6 +21,7 @@ mod credentials;
 mod deadline;
 mod event;
 mod group_reader;
+mod layouts;
 mod list;
 mod message;
 mod mock;

@@ -1,13 +1,13 @@
-//! The part of librdkafka's C interface that is used, declared with error codes as plain integers.
+//! Declarations of the C interface of librdkafka as far as it is used, with error codes as plain integers.
 //!
-//! `rdkafka-sys` builds and links the library and gives the constants; its own declarations return a Rust enum
-//! for error codes, which must never be made of a code that it does not know. Layouts follow `rdkafka.h`, whose
+//! `rdkafka-sys` builds and links the library and provides the constants; its own declarations return a Rust enum
+//! for error codes, which must never be created from an unknown code. Layouts follow `rdkafka.h` (checked in `layouts`), whose
 //! public structs are part of the library's stable interface.
 use std::ffi::{c_char, c_int, c_void};
 
 use rdkafka_sys as _;
 
-/// A type of the library that is only ever pointed to.
+/// A type of the library that is used only behind pointers.
 macro_rules! opaque {
     ($($name:ident),* $(,)?) => { $(
         #[repr(C)]
@@ -27,7 +27,7 @@ opaque!(
     TopicCollection,
     DescribedTopic,
     Uuid,
-    GroupToAsk,
+    GroupOffsetsRequest,
     GroupResult,
     LogOffset,
     TopicToCreate,
@@ -72,7 +72,7 @@ pub(super) struct RawList {
     pub(super) elems: *mut RawEntry,
 }
 
-/// The beginning of `rd_kafka_metadata_t`, which is only ever pointed to.
+/// The beginning of `rd_kafka_metadata_t`, which is used only behind pointers.
 #[repr(C)]
 pub(super) struct RawMetadata {
     pub(super) broker_cnt: c_int,
@@ -313,11 +313,11 @@ unsafe extern "C" {
     pub(super) fn rd_kafka_ListConsumerGroupOffsets_new(
         group: *const c_char,
         list: *const RawList,
-    ) -> *mut GroupToAsk;
-    pub(super) fn rd_kafka_ListConsumerGroupOffsets_destroy(group: *mut GroupToAsk);
+    ) -> *mut GroupOffsetsRequest;
+    pub(super) fn rd_kafka_ListConsumerGroupOffsets_destroy(group: *mut GroupOffsetsRequest);
     pub(super) fn rd_kafka_ListConsumerGroupOffsets(
         rk: *mut Kafka,
-        groups: *mut *mut GroupToAsk,
+        groups: *mut *mut GroupOffsetsRequest,
         count: usize,
         options: *const AdminOptions,
         queue: *mut KafkaQueue,
