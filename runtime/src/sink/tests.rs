@@ -11,7 +11,7 @@ use crate::librdkafka::{Deadline, ErrorCode, MockCluster, PermanentStartupError}
 
 /// API key of Produce.
 const PRODUCE: i16 = 0;
-const TEST_LIMIT: Duration = Duration::from_secs(30);
+const TEST_LIMIT: Duration = Duration::from_mins(2);
 
 fn cluster(topics: &[&std::ffi::CStr]) -> MockCluster {
     let mock = MockCluster::start(1).expect("the mock cluster starts");
