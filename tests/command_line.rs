@@ -78,7 +78,7 @@ fn check_names_what_the_kafka_clients_refuse() {
         ("kafka.client", "security.protocol", "SASL", "Invalid value"),
         ("kafka.producer", "max.in.flight", "10", "must be set <= 5"),
         ("kafka.consumer", "partitioner", "random", "`partitioner` can't be set"),
-        ("handlers.t.lanes", "max_concurrency", "100000", "more than the"),
+        ("handlers.t.lanes", "max_concurrency", "100000", "exceed the limit of"),
     ] {
         let refused = with_settings("check", &settings(&guest("noop")).set(section, name, value));
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");

@@ -42,7 +42,7 @@ fn through_kills(partitions: i32, kills: usize, events: usize, unclaimed: usize)
         let name = instances.get(number).expect("there are three").name.clone();
         wait::until(&format!("a good moment for kill {}", kill + 1), wait::PATIENCE, || {
             feed.keep_up(usize::MAX);
-            is_worth_killing(&flow, &feed.progress, &names(&instances), &name, unclaimed)
+            is_worth_killing(&flow, &mut feed.progress, &names(&instances), &name, unclaimed)
         });
         let owned = flow.members.state().partitions_of(&name);
         let victim = instances.get_mut(number).expect("there are three");
@@ -77,7 +77,7 @@ fn through_kills(partitions: i32, kills: usize, events: usize, unclaimed: usize)
 /// committed nor claimed yet.
 fn is_worth_killing(
     flow: &Flow<'_>,
-    progress: &Progress,
+    progress: &mut Progress,
     present: &[&str],
     victim: &str,
     at_least: usize,
@@ -88,6 +88,8 @@ fn is_worth_killing(
     }
     let owned = group.partitions_of(victim);
     let committed: Vec<Committed> = flow.committed();
+    // After the commits: on a slow machine everything that was done before them is in them.
+    progress.advance();
     let of_victim = committed.iter().filter(|committed| owned.contains(&committed.partition));
     let unclaimed: usize = of_victim.map(|committed| progress.unclaimed(committed)).sum();
     let open: usize = owned.iter().map(|partition| progress.open(*partition)).sum();
