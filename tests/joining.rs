@@ -84,7 +84,7 @@ fn a_broker_whose_name_does_not_resolve_delays_only_its_own_partitions() {
     assert!(!keylane.has_ended(), "it serves what it can{}", keylane.tail());
     keylane.terminate();
     keylane.expect_exit(0);
-    // Nothing of it was passed: where the name resolves, it goes on.
+    // No event of it was skipped: an instance that resolves the name continues.
     Keylane::run(&reading(&flow, &topic), &["--until-end"]).expect_exit(0);
     assert_eq!(done(&flow, &topic), [100; 3]);
 }

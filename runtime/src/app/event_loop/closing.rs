@@ -62,7 +62,7 @@ impl Closing {
     }
 
     /// Whether this is a run with `--until-end`.
-    pub(super) fn at_end(&self) -> bool {
+    pub(super) fn is_until_end(&self) -> bool {
         self.until_end.is_some()
     }
 
@@ -143,7 +143,7 @@ impl Closing {
 
     /// A drain was requested from outside.
     pub(super) fn stopped_by(&mut self, why: &str) {
-        if self.at_end() {
+        if self.is_until_end() {
             self.failures.push(format!("stopped by {why} before the end"));
         }
     }
@@ -152,8 +152,8 @@ impl Closing {
 
     /// Whether one of the causes requires a drain.
     pub(super) fn must_drain(&mut self, log: &HandlerLog, reading: &Reading, now: Duration) -> bool {
-        let unreadable = self.unreadable.take().filter(|_| self.at_end());
-        let cannot_end = self.at_end() && self.partition_stopped || unreadable.is_some();
+        let unreadable = self.unreadable.take().filter(|_| self.is_until_end());
+        let cannot_end = self.is_until_end() && self.partition_stopped || unreadable.is_some();
         if let Some(failure) = unreadable {
             self.fail(log, failure);
         }

@@ -307,7 +307,7 @@ impl EventLoop {
                 self.feed(input);
             }
             SourceEvent::Error(error)
-                if error.code == ErrorCode::INCONSISTENT_GROUP_PROTOCOL && !self.closing.at_end() =>
+                if error.code == ErrorCode::INCONSISTENT_GROUP_PROTOCOL && !self.closing.is_until_end() =>
             {
                 self.log.other_assignor(self.now);
             }
