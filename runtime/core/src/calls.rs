@@ -5,8 +5,9 @@
     reason = "every index comes from the same `Slab`; topics are below the configured number"
 )]
 
+use crate::event::Event;
 use crate::slab::Slab;
-use crate::{CallId, OwnershipId, Reason, Row};
+use crate::{CallId, OwnershipId, Partition, Reason, Row};
 use std::time::Duration;
 
 /// All calls that are out or wait for acks, in reused slots.
@@ -255,8 +256,9 @@ impl Call {
     }
 
     /// Adds a row to the last part.
-    pub(crate) fn push(&mut self, row: Row, bytes: u32) {
-        self.rows.push(row);
+    pub(crate) fn push(&mut self, partition: Partition, ownership: OwnershipId, event: &Event) {
+        let &Event { offset, timestamp, arena_slot, bytes, .. } = event;
+        self.rows.push(Row { partition, ownership, offset, timestamp, arena_slot });
         self.row_states.push(RowState { bytes, awaited: Awaited::Nothing });
         let part = self.parts.last_mut().expect("a part was begun");
         part.end += 1;
@@ -292,5 +294,12 @@ impl Call {
 
     pub(crate) fn row(&self, row: u32) -> Row {
         *self.rows.get(row as usize).expect("a row of this call")
+    }
+
+    /// The event of a row, as it was dispatched.
+    pub(crate) fn event(&self, row: u32) -> Event {
+        let Row { offset, timestamp, arena_slot, .. } = self.row(row);
+        let bytes = self.row_states.get(row as usize).map_or(0, |row_state| row_state.bytes);
+        Event { offset, timestamp, arena_slot, bytes, attempt: self.attempt, quarantined: self.fresh }
     }
 }

@@ -27,6 +27,7 @@ mod calls;
 pub mod codec;
 mod config;
 mod core;
+mod event;
 mod ids;
 mod input;
 mod lanes;

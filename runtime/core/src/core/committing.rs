@@ -200,7 +200,7 @@ impl Core {
         if !dirty {
             return (refresh.is_some_and(|at| at <= self.now.uptime), refresh);
         }
-        let idle = self.calls.out == 0 && !self.lanes.any_ready();
+        let idle = self.calls.out == 0 && self.lanes.ready() == 0;
         let interval = if idle { self.config.commit_interval / 10 } else { self.config.commit_interval };
         let now = urgent || committer.settled >= self.config.commit_every;
         (true, Some(if now { self.now.uptime } else { committer.sent_at + interval }))

@@ -8,8 +8,9 @@
 use std::collections::VecDeque;
 
 use super::Core;
+use crate::event::Event;
 use crate::partitions::Phase;
-use crate::{ArenaSlot, FetchedRow, Reason, Row};
+use crate::{FetchedRow, Reason};
 
 /// Maximum number of outcomes per topic that have begun and have not settled: their dead letters are in flight.
 const IN_FLIGHT_MAX: u32 = 1024;
@@ -24,11 +25,7 @@ pub(super) struct EventsWithoutGuest {
 struct EventWithoutGuest {
     /// Index of the partition.
     partition: u32,
-    offset: i64,
-    timestamp: i64,
-    arena_slot: ArenaSlot,
-    /// Its share of the partition's `queued_bytes`.
-    bytes: u32,
+    event: Event,
     reason: Reason,
 }
 
@@ -41,17 +38,9 @@ impl EventsWithoutGuest {
 impl Core {
     /// Queues an event that can't be handled.
     pub(super) fn queue_without_guest(&mut self, index: u32, row: &FetchedRow, reason: Reason) {
-        let &FetchedRow { offset, timestamp, arena_slot, bytes, .. } = row;
         let topic = self.partitions.get(index).id.topic;
         let queued = self.without_guest.queued.get_mut(usize::from(topic)).expect("the topic is configured");
-        queued.push_back(EventWithoutGuest {
-            partition: index,
-            offset,
-            timestamp,
-            arena_slot,
-            bytes,
-            reason,
-        });
+        queued.push_back(EventWithoutGuest { partition: index, event: Event::new(row), reason });
     }
 
     /// Begins outcomes up to the limit of each topic.
@@ -71,15 +60,15 @@ impl Core {
     }
 
     fn begin_outcome(&mut self, event: EventWithoutGuest) {
-        let EventWithoutGuest { partition: index, offset, timestamp, arena_slot, bytes, reason } = event;
+        let EventWithoutGuest { partition: index, event, reason } = event;
         let state = self.partitions.get_mut(index);
         let (partition, ownership) = (state.id, state.ownership);
         state.unacked += 1;
-        let lane = self.lanes.occupy_unkeyed(index, partition.topic, offset);
+        let lane = self.lanes.occupy_unkeyed(index, partition.topic, event.offset);
         let id = self.calls.begin_without_guest(partition.topic);
         let call = self.calls.get_mut(id).expect("it just began");
         call.begin_part(lane, index, ownership);
-        call.push(Row { partition, ownership, offset, timestamp, arena_slot }, bytes);
+        call.push(partition, ownership, &event);
         self.fail_row(id, 0, reason);
         self.advance_part(id, 0);
         self.remove_if_finished(id);
@@ -89,10 +78,10 @@ impl Core {
     pub(super) fn drop_without_guest(&mut self) {
         let Core { without_guest, partitions, outbox, .. } = self;
         for queued in &mut without_guest.queued {
-            queued.retain(|event| {
-                let is_active = partitions.get(event.partition).phase == Phase::Active;
+            queued.retain(|queued| {
+                let is_active = partitions.get(queued.partition).phase == Phase::Active;
                 if !is_active {
-                    outbox.release(event.arena_slot);
+                    outbox.release(queued.event.arena_slot);
                 }
                 is_active
             });

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::Core;
 use crate::calls::Call;
-use crate::lanes::{Lanes, QueuedEvent};
+use crate::lanes::Lanes;
 use crate::outbox::Pending;
 use crate::partitions::Partitions;
-use crate::{CallId, Config, Row, SHORT_CALLS_MAX};
+use crate::{CallId, Config, SHORT_CALLS_MAX};
 
 /// Target for the guest's work per call: long enough to pay for the hand-off, short enough to stay fair.
 const CALL_WORK_NS: u64 = 100_000;
@@ -92,7 +92,7 @@ impl Core {
         while !self.stopping
             && self.sizing.has_capacity(&self.config)
             && self.calls.out < self.config.max_concurrency
-            && self.lanes.any_ready()
+            && self.lanes.ready() > 0
         {
             let Some(topic) = self.lanes.next_topic() else { return };
             self.form_call(topic);
@@ -101,7 +101,7 @@ impl Core {
 
     fn form_call(&mut self, topic: u16) {
         let id = match self.lanes.take_retrying(topic) {
-            Some((lane, attempt, fresh)) => self.form_single(topic, lane, attempt, fresh),
+            Some(lane) => self.form_single(topic, lane),
             None => self.form_batch(topic),
         };
         self.sizing.busy += 1;
@@ -121,11 +121,12 @@ impl Core {
     }
 
     /// A call with only the first event of a retrying lane: if it fails again, no other event is affected.
-    fn form_single(&mut self, topic: u16, lane: u32, attempt: u32, fresh: bool) -> CallId {
+    fn form_single(&mut self, topic: u16, lane: u32) -> CallId {
         let id = self.calls.begin(topic, 1);
         let call = self.calls.get_mut(id).expect("it just began");
-        call.attempt = attempt;
-        call.fresh = fresh;
+        let first = self.lanes.first(lane).expect("a ready lane has events");
+        call.attempt = first.attempt;
+        call.fresh = first.quarantined;
         let mut capacity = Capacity { rows: 1, bytes: 0 };
         take_lane(call, lane, &mut capacity, &mut self.lanes, &mut self.partitions);
         id
@@ -161,8 +162,7 @@ fn take_lane(
     while let Some(event) = lanes.pop_if(lane, |bytes| capacity.fits(bytes)) {
         capacity.rows -= 1;
         capacity.bytes += u64::from(event.bytes);
-        let QueuedEvent { offset, timestamp, arena_slot, bytes, .. } = event;
-        state.dispatched_to = state.dispatched_to.max(offset);
-        call.push(Row { partition, ownership, offset, timestamp, arena_slot }, bytes);
+        state.dispatched_to = state.dispatched_to.max(event.offset);
+        call.push(partition, ownership, &event);
     }
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::Core;
 use crate::calls::{Awaited, Part, Resume};
-use crate::lanes::Returned;
 use crate::outbox::Pending;
 use crate::partitions::Phase;
 use crate::{CallFailure, CallId, DeadLetter, Notice, OnExhausted, Reason, RetryPolicy, Row, Verdict};
@@ -124,45 +123,37 @@ impl Core {
     /// All rows of a lane that can settle have settled: returns the other rows to the lane and releases it.
     pub(super) fn finish_part(&mut self, id: CallId, at: usize) {
         let call = self.calls.get_mut(id).expect("a call that holds a lane");
-        let attempt = call.attempt;
         let part = call.parts.get_mut(at).expect("a lane of the call");
         part.over = true;
         let part = *part;
         let state = self.partitions.get_mut(part.partition);
         state.unacked -= 1;
         // A closing ownership dispatches nothing more: the next owner reads them again.
-        let requeue = state.phase == Phase::Active;
-        for row in (part.done_to..part.end).rev() {
-            let Row { offset, timestamp, arena_slot, .. } = call.row(row);
-            let bytes = call.row_states.get(row as usize).map_or(0, |row_state| row_state.bytes);
-            if requeue {
-                self.lanes.put_back(part.lane, Returned { offset, timestamp, arena_slot, bytes });
-            } else {
-                self.outbox.release(arena_slot);
-            }
-        }
-        if requeue {
-            let last = call.row(part.end - 1).offset;
-            self.keep_retry_state(&part, last, attempt);
+        if state.phase == Phase::Active {
+            self.return_rows(id, &part);
+        } else {
+            (part.done_to..part.end).for_each(|row| self.outbox.release(call.row(row).arena_slot));
         }
         self.release_part(id, at);
     }
 
-    /// Updates the retry state of a lane at the end of its call.
-    fn keep_retry_state(&mut self, part: &Part, last: i64, attempt: u32) {
-        let left = part.end - part.done_to;
+    /// Returns the rows that did not settle to their lane.
+    fn return_rows(&mut self, id: CallId, part: &Part) {
+        let call = self.calls.get(id).expect("a call that holds a lane");
+        for row in (part.done_to..part.end).rev() {
+            let mut event = call.event(row);
+            match part.resume {
+                Resume::Retry(_) if row == part.done_to => event.attempt = event.attempt.saturating_add(1),
+                Resume::Quarantined => event.quarantined = true,
+                Resume::Retry(_) | Resume::Unchanged => {}
+            }
+            self.lanes.put_back(part.lane, event);
+        }
         match part.resume {
-            Resume::Retry(until) => self.lanes.retry(part.lane, attempt.saturating_add(1), until),
-            Resume::Quarantined => {
-                self.lanes.attempt(part.lane, attempt);
-                self.lanes.quarantine(part.lane, last);
-            }
-            // Only the first event of a call can have an attempt number above 1.
-            Resume::Unchanged if left > 0 && part.done_to == part.start && attempt > 1 => {
-                self.lanes.attempt(part.lane, attempt);
-            }
-            Resume::Unchanged if left > 0 => {}
-            Resume::Unchanged => self.lanes.record_clean_call(part.lane),
+            Resume::Retry(until) => self.lanes.delay(part.lane, until),
+            Resume::Quarantined => self.lanes.record_fault(part.lane),
+            Resume::Unchanged if part.done_to == part.end => self.lanes.record_clean_call(part.lane),
+            Resume::Unchanged => {}
         }
     }
 }

@@ -52,9 +52,9 @@ impl Core {
             call.rows.iter().any(|row| row.ownership == state.ownership && row.offset == offset)
         });
         let Some(call) = call else {
-            return match self.lanes.retry_state_of(index, offset) {
-                Some(retry_state) if retry_state.until.is_some() => {
-                    Stall { partition, offset, attempt: retry_state.attempt, blocked_on: BlockedOn::Retry }
+            return match self.lanes.retrying_event(index, offset) {
+                Some(event) if event.is_waiting => {
+                    Stall { partition, offset, attempt: event.attempt, blocked_on: BlockedOn::Retry }
                 }
                 Some(_) | None => Stall { partition, offset, attempt: 0, blocked_on: BlockedOn::Queued },
             };

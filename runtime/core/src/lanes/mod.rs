@@ -1,56 +1,40 @@
 //! Lanes: the serial queue of each (partition, lane key), and the order in which lanes are dispatched.
 //!
-//! A lane exists while it has events or a call that has not terminated: memory follows the events in flight,
-//! never the number of keys. [`retry_state`] keeps the attempts of a lane, [`barriers`] limits whole partitions.
+//! A lane exists while it has events or a call that has not terminated: memory follows the events in flight, never the
+//! number of keys. [`events`] stores the queued events and [`key_table`] finds the lane of a key. [`schedule`] is the
+//! order of dispatch; [`retry_states`] and [`timers`] delay a lane, and [`barriers`] holds a whole partition back.
 
 #![expect(clippy::indexing_slicing, reason = "every index comes from the same `Slab`")]
 
 mod barriers;
-mod retry_state;
+mod events;
+mod key_table;
+mod retry_states;
+mod schedule;
+mod timers;
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-
+use crate::event::Event;
 use crate::slab::{NONE, Slab};
-use crate::{Admission, ArenaSlot, FetchedRow};
+use crate::{Admission, FetchedRow};
 
 use barriers::Barriers;
-pub(crate) use retry_state::RetryState;
-use retry_state::RetryStates;
-
-/// A queued event: the data of its row in a call.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct QueuedEvent {
-    pub(crate) offset: i64,
-    pub(crate) timestamp: i64,
-    pub(crate) arena_slot: ArenaSlot,
-    pub(crate) bytes: u32,
-    /// The next event of its lane.
-    next: u32,
-}
-
-/// An event that goes back to its lane.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Returned {
-    pub(crate) offset: i64,
-    pub(crate) timestamp: i64,
-    pub(crate) arena_slot: ArenaSlot,
-    pub(crate) bytes: u32,
-}
+use events::{EventStore, Queue};
+use key_table::{KeyTable, LaneKey};
+use retry_states::RetryStates;
+use schedule::Schedule;
+use timers::Timers;
 
 #[derive(Debug)]
-pub(crate) struct Lane {
+struct Lane {
     /// Index of the partition.
-    pub(crate) partition: u32,
+    partition: u32,
     topic: u16,
-    key: LaneId,
-    head: u32,
-    tail: u32,
+    key: LaneKey,
+    queue: Queue,
     state: LaneState,
-    /// It has a [`RetryState`].
+    /// It has a retry state.
     retrying: bool,
 }
 
@@ -59,7 +43,7 @@ pub(crate) struct Lane {
 enum LaneState {
     /// It was just created and has no event yet.
     New,
-    /// In the ready queue of its topic.
+    /// In the schedule.
     Ready,
     /// It has a call, of any ownership, that has not terminated or waits for acks.
     Busy,
@@ -69,48 +53,23 @@ enum LaneState {
     Barred,
 }
 
-/// The ready queues of one topic: lanes with events and no call, in the order of dispatch.
-#[derive(Debug, Default)]
-struct ReadyLanes {
-    healthy: VecDeque<u32>,
-    /// Lanes with a retry state. Their events are dispatched one per call.
-    retrying: VecDeque<u32>,
-    /// The two queues take turns.
-    retrying_was_last: bool,
-}
-
-/// The key by which a lane is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LaneId {
-    /// The hash of its lane key.
-    Hash(u64),
-    /// It can't be found: the lane of the single unkeyed event at this offset.
-    Unkeyed(i64),
-    /// The offset of the single event. Its ownership ended while its call was out, and it may be read again.
-    Orphaned(i64),
-}
-
-/// An entry of the lane table. It contains everything that is compared.
+/// The first event of a lane with a retry state.
 #[derive(Clone, Copy, Debug)]
-struct LaneEntry {
-    key: LaneId,
-    partition: u32,
-    lane: u32,
+pub(crate) struct RetryingEvent {
+    /// Its next attempt.
+    pub(crate) attempt: u32,
+    /// It is between two attempts.
+    pub(crate) is_waiting: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Lanes {
     lanes: Slab<Lane>,
-    events: Slab<QueuedEvent>,
-    by_key: HashTable<LaneEntry>,
-    /// Number of lanes in the table whose key is [`LaneId::Orphaned`].
-    orphaned: usize,
-    /// By topic.
-    ready: Vec<ReadyLanes>,
-    /// The topic whose turn is next.
-    turn: usize,
-    ready_count: usize,
+    events: EventStore,
+    keys: KeyTable,
+    schedule: Schedule,
     retry_states: RetryStates,
+    timers: Timers,
     barriers: Barriers,
 }
 
@@ -118,125 +77,95 @@ impl Lanes {
     pub(crate) fn new(topics: u16) -> Self {
         Lanes {
             lanes: Slab::new(),
-            events: Slab::new(),
-            by_key: HashTable::new(),
-            orphaned: 0,
-            ready: (0..topics).map(|_| ReadyLanes::default()).collect(),
-            turn: 0,
-            ready_count: 0,
+            events: EventStore::new(),
+            keys: KeyTable::new(),
+            schedule: Schedule::new(topics),
             retry_states: RetryStates::default(),
+            timers: Timers::default(),
             barriers: Barriers::default(),
         }
     }
 
+    // -- reading ------------------------------------------------------------------------------------
+
     /// Appends an event to its lane.
     pub(crate) fn admit(&mut self, partition: u32, topic: u16, row: &FetchedRow) {
+        let lanes = &mut self.lanes;
         let lane = match row.admission {
-            Admission::Lane(hash) => self.find_or_make(partition, topic, LaneId::Hash(hash)),
-            Admission::NoLane | Admission::Rejected | Admission::Filtered => self
-                .find_orphaned(partition, row.offset)
-                .unwrap_or_else(|| make(&mut self.lanes, partition, topic, LaneId::Unkeyed(row.offset))),
-        };
-        let &FetchedRow { offset, timestamp, arena_slot, bytes, .. } = row;
-        let event = || QueuedEvent { offset, timestamp, arena_slot, bytes, next: NONE };
-        let index = self.events.acquire(event);
-        self.events[index] = event();
-        let queue = &mut self.lanes[lane];
-        let tail = std::mem::replace(&mut queue.tail, index);
-        if tail == NONE {
-            queue.head = index;
-            if queue.state == LaneState::New {
-                self.make_ready(lane);
+            Admission::Lane(hash) => {
+                let key = LaneKey::Hash(hash);
+                self.keys.find_or_insert(key, partition, || make(lanes, partition, topic, key))
             }
-        } else {
-            self.events[tail].next = index;
+            Admission::NoLane | Admission::Rejected | Admission::Filtered => self
+                .keys
+                .find_orphaned(partition, row.offset)
+                .unwrap_or_else(|| make(lanes, partition, topic, LaneKey::Unkeyed(row.offset))),
+        };
+        let Lane { queue, state, .. } = &mut self.lanes[lane];
+        self.events.push_back(queue, Event::new(row));
+        if *state == LaneState::New {
+            self.make_ready(lane);
         }
     }
 
     /// Creates a busy lane for one event that is not queued.
     pub(crate) fn occupy_unkeyed(&mut self, partition: u32, topic: u16, offset: i64) -> u32 {
-        let lane = make(&mut self.lanes, partition, topic, LaneId::Unkeyed(offset));
+        let lane = make(&mut self.lanes, partition, topic, LaneKey::Unkeyed(offset));
         self.lanes[lane].state = LaneState::Busy;
         lane
     }
 
-    /// Whether any lane is ready.
-    pub(crate) fn any_ready(&self) -> bool {
-        self.ready_count > 0
-    }
+    // -- dispatching --------------------------------------------------------------------------------
 
     /// Number of lanes that a call could take now.
     pub(crate) fn ready(&self) -> usize {
-        self.ready_count
+        self.schedule.count()
     }
 
     /// The next topic in turn that has a ready lane.
     pub(crate) fn next_topic(&mut self) -> Option<u16> {
-        for _ in 0..self.ready.len() {
-            let topic = self.turn;
-            self.turn = (self.turn + 1) % self.ready.len();
-            if self.ready.get(topic).is_some_and(|ready| !ready.is_empty()) {
-                return u16::try_from(topic).ok();
-            }
-        }
-        None
+        self.schedule.next_topic()
     }
 
     /// Bytes of the first event of the lane that [`Lanes::take_ready`] would return.
     pub(crate) fn peek_ready(&self, topic: u16) -> Option<u32> {
-        let lane = *self.ready.get(usize::from(topic))?.healthy.front()?;
-        Some(self.events[self.lanes[lane].head].bytes)
+        self.first(self.schedule.peek_healthy(topic)?).map(|event| event.bytes)
     }
 
     /// Takes the next ready lane of this topic and marks it busy.
     pub(crate) fn take_ready(&mut self, topic: u16) -> Option<u32> {
-        let lane = self.ready.get_mut(usize::from(topic))?.healthy.pop_front()?;
+        let lane = self.schedule.pop_healthy(topic)?;
         self.occupy(lane);
         Some(lane)
     }
 
-    /// Takes the next retrying lane of this topic, if it is their turn, and marks it busy. Returns the lane, the attempt
-    /// of its first event, and whether that needs a fresh instance. The event is to be dispatched in a call of its own.
-    pub(crate) fn take_retrying(&mut self, topic: u16) -> Option<(u32, u32, bool)> {
-        let ready = self.ready.get_mut(usize::from(topic))?;
-        let retrying_turn =
-            !ready.retrying.is_empty() && (!ready.retrying_was_last || ready.healthy.is_empty());
-        ready.retrying_was_last = retrying_turn;
-        if !retrying_turn {
-            return None;
-        }
-        let lane = ready.retrying.pop_front()?;
+    /// Takes the next retrying lane of this topic, if it is their turn, and marks it busy. Its first event is to be
+    /// dispatched in a call of its own.
+    pub(crate) fn take_retrying(&mut self, topic: u16) -> Option<u32> {
+        let lane = self.schedule.pop_retrying(topic)?;
         self.occupy(lane);
-        let first = self.events[self.lanes[lane].head].offset;
-        let (attempt, fresh) = self.retry_states.dispatched(lane, first);
-        Some((lane, attempt, fresh))
+        Some(lane)
     }
 
     fn occupy(&mut self, lane: u32) {
-        self.ready_count -= 1;
-        let queue = &mut self.lanes[lane];
-        let was_ready = queue.state == LaneState::Ready && queue.head != NONE;
-        assert!(was_ready, "lane {lane} was not ready: {queue:?}");
-        queue.state = LaneState::Busy;
+        let Lane { queue, state, .. } = &mut self.lanes[lane];
+        assert!(*state == LaneState::Ready && !queue.is_empty(), "lane {lane} was not ready: {state:?}");
+        *state = LaneState::Busy;
+    }
+
+    /// The first event of a lane.
+    pub(crate) fn first(&self, lane: u32) -> Option<&Event> {
+        self.events.front(self.lanes[lane].queue)
     }
 
     /// Takes the first event of a lane, if its bytes fit and no barrier holds it.
-    pub(crate) fn pop_if(&mut self, lane: u32, fits: impl FnOnce(u32) -> bool) -> Option<QueuedEvent> {
-        let queue = &mut self.lanes[lane];
-        let index = queue.head;
-        if index == NONE {
+    pub(crate) fn pop_if(&mut self, lane: u32, fits: impl FnOnce(u32) -> bool) -> Option<Event> {
+        let Lane { queue, partition, .. } = &mut self.lanes[lane];
+        let first = self.events.front(*queue)?;
+        if !fits(first.bytes) || self.barriers.holds(*partition, first.offset) {
             return None;
         }
-        let event = self.events[index];
-        if !fits(event.bytes) || self.barriers.holds(queue.partition, event.offset) {
-            return None;
-        }
-        queue.head = event.next;
-        if event.next == NONE {
-            queue.tail = NONE;
-        }
-        self.events.free(index);
-        Some(event)
+        self.events.pop_front(queue)
     }
 
     /// Index of the lane's partition.
@@ -244,74 +173,72 @@ impl Lanes {
         self.lanes[lane].partition
     }
 
+    // -- settling and failing -----------------------------------------------------------------------
+
     /// Puts a dispatched event back to the front of its busy lane.
-    pub(crate) fn put_back(&mut self, lane: u32, event: Returned) {
-        let Returned { offset, timestamp, arena_slot, bytes } = event;
-        let queue = &self.lanes[lane];
-        assert!(queue.state == LaneState::Busy, "lane {lane} has no dispatched event: {queue:?}");
-        let new = || QueuedEvent { offset, timestamp, arena_slot, bytes, next: queue.head };
-        let index = self.events.acquire(new);
-        self.events[index] = new();
-        let queue = &mut self.lanes[lane];
-        queue.head = index;
-        if queue.tail == NONE {
-            queue.tail = index;
+    pub(crate) fn put_back(&mut self, lane: u32, event: Event) {
+        let Lane { queue, state, retrying, .. } = &mut self.lanes[lane];
+        assert!(*state == LaneState::Busy, "lane {lane} has no dispatched event: {state:?}");
+        self.events.push_front(queue, event);
+        // Such an event is dispatched in a call of its own.
+        if (event.attempt > 1 || event.quarantined) && !*retrying {
+            *retrying = true;
+            self.retry_states.begin(lane);
         }
     }
 
-    /// Sets the next attempt of a busy lane's first event, and the uptime before which it may not begin.
-    pub(crate) fn retry(&mut self, lane: u32, attempt: u32, until: Duration) {
-        self.attempt(lane, attempt);
-        self.retry_states.wait(lane, until);
+    /// The first event of a busy lane may not be dispatched before this uptime.
+    pub(crate) fn delay(&mut self, lane: u32, until: Duration) {
+        self.lanes[lane].retrying = true;
+        let timer = self.timers.set(lane, until);
+        self.retry_states.wait(lane, timer);
     }
 
-    /// Sets the next attempt of a busy lane's first event.
-    pub(crate) fn attempt(&mut self, lane: u32, attempt: u32) {
+    /// Records that a call of the busy lane failed as a whole.
+    pub(crate) fn record_fault(&mut self, lane: u32) {
         self.lanes[lane].retrying = true;
-        self.retry_states.attempt(lane, attempt);
-    }
-
-    /// Quarantines the events of a busy lane up to this offset: they were in a call that failed as a whole.
-    pub(crate) fn quarantine(&mut self, lane: u32, last: i64) {
-        self.lanes[lane].retrying = true;
-        self.retry_states.quarantine(lane, last);
+        self.retry_states.record_fault(lane);
     }
 
     /// Records that a call of the lane ended without a fault.
     pub(crate) fn record_clean_call(&mut self, lane: u32) {
-        let queue = &mut self.lanes[lane];
-        if queue.retrying {
-            queue.retrying = !self.retry_states.record_clean_call(lane);
+        if !self.lanes[lane].retrying || !self.retry_states.record_clean_call(lane) {
+            return;
+        }
+        if self.first(lane).is_none_or(|event| event.attempt == 1 && !event.quarantined) {
+            self.end_retry_state(lane);
         }
     }
 
     /// Frees a lane whose call has terminated and waits for no acks.
     pub(crate) fn release(&mut self, lane: u32) {
-        let queue = &mut self.lanes[lane];
-        assert!(queue.state == LaneState::Busy, "lane {lane} has no call");
-        queue.state = LaneState::New;
-        if queue.head == NONE {
+        let Lane { queue, state, retrying, .. } = &mut self.lanes[lane];
+        assert!(*state == LaneState::Busy, "lane {lane} has no call");
+        *state = LaneState::New;
+        if queue.is_empty() {
             self.remove(lane);
-        } else if queue.retrying
-            && self.retry_states.get(lane).is_some_and(|retry_state| retry_state.until.is_some())
-        {
-            queue.state = LaneState::Waiting;
+        } else if *retrying && self.retry_states.is_waiting(lane) {
+            *state = LaneState::Waiting;
         } else {
             self.make_ready(lane);
         }
     }
 
+    // -- time and barriers --------------------------------------------------------------------------
+
     /// Makes the lanes ready whose retry delay has passed.
     pub(crate) fn wake(&mut self, now: Duration) {
-        while let Some(lane) = self.retry_states.wake(now) {
-            assert!(self.lanes[lane].state == LaneState::Waiting, "lane {lane} is not waiting");
-            self.make_ready(lane);
+        while let Some((lane, timer)) = self.timers.pop_expired(now) {
+            if self.retry_states.expired(lane, timer) {
+                assert!(self.lanes[lane].state == LaneState::Waiting, "lane {lane} is not waiting");
+                self.make_ready(lane);
+            }
         }
     }
 
-    /// When the next retry delay ends.
+    /// When the next timer of a lane expires.
     pub(crate) fn next_wake(&self) -> Option<Duration> {
-        self.retry_states.next_wake()
+        self.timers.next()
     }
 
     /// Sets the last offset of the partition that may be dispatched; `None`: no barrier.
@@ -320,54 +247,39 @@ impl Lanes {
             return;
         }
         let mut moved = Vec::new();
-        for ready in &mut self.ready {
-            for lanes in [&mut ready.healthy, &mut ready.retrying] {
-                let (barriers, states, events) = (&self.barriers, &self.lanes, &self.events);
-                lanes.retain(|&lane| {
-                    let Lane { partition, head, .. } = states[lane];
-                    let held = barriers.holds(partition, events[head].offset);
-                    if held {
-                        moved.push(lane);
-                    }
-                    !held
-                });
+        let Lanes { lanes, events, barriers, schedule, .. } = self;
+        schedule.retain(|lane| {
+            let Lane { partition, queue, .. } = lanes[lane];
+            let first = events.front(queue).expect("a ready lane has events");
+            let held = barriers.holds(partition, first.offset);
+            if held {
+                moved.push(lane);
             }
-        }
-        self.ready_count -= moved.len();
+            !held
+        });
         moved.append(&mut self.barriers.held);
         for lane in moved {
             self.make_ready(lane);
         }
     }
 
-    /// The retry state of the lane whose first event is this one.
-    pub(crate) fn retry_state_of(&self, partition: u32, offset: i64) -> Option<&RetryState> {
-        let of_event = |lane: u32| {
-            let Lane { partition: own, head, .. } = self.lanes[lane];
-            own == partition && head != NONE && self.events[head].offset == offset
-        };
-        self.retry_states.lanes().find(|&(lane, _)| of_event(lane)).map(|(_, retry_state)| retry_state)
-    }
+    // -- the end of ownerships ----------------------------------------------------------------------
 
     /// Drops the queued events of all other partitions. Lanes with a call stay until it has terminated.
-    pub(crate) fn retain(&mut self, kept: impl Fn(u32) -> bool, mut dropped: impl FnMut(QueuedEvent)) {
+    pub(crate) fn retain(&mut self, kept: impl Fn(u32) -> bool, mut dropped: impl FnMut(Event)) {
         let lanes = &self.lanes;
-        for ready in &mut self.ready {
-            ready.healthy.retain(|&lane| kept(lanes[lane].partition));
-            ready.retrying.retain(|&lane| kept(lanes[lane].partition));
-        }
+        self.schedule.retain(|lane| kept(lanes[lane].partition));
         self.barriers.held.retain(|&lane| kept(lanes[lane].partition));
-        self.ready_count = self.ready.iter().map(|ready| ready.healthy.len() + ready.retrying.len()).sum();
         for lane in self.lanes.indexes() {
-            if !self.is_used(lane) || kept(self.lanes[lane].partition) {
+            let Lane { queue, state, partition, .. } = &mut self.lanes[lane];
+            let is_used = !queue.is_empty() || *state == LaneState::Busy;
+            if !is_used || kept(*partition) {
                 continue;
             }
-            while let Some(event) = self.pop_if(lane, |_| true) {
+            while let Some(event) = self.events.pop_front(queue) {
                 dropped(event);
             }
-            if std::mem::take(&mut self.lanes[lane].retrying) {
-                self.retry_states.remove(lane);
-            }
+            self.end_retry_state(lane);
             if self.lanes[lane].state == LaneState::Busy {
                 self.make_orphaned(lane);
             } else {
@@ -379,23 +291,21 @@ impl Lanes {
 
     /// Adds the lane of a single event to the table: if the event is read again, it waits for this call.
     fn make_orphaned(&mut self, lane: u32) {
-        let Lane { key, partition, .. } = self.lanes[lane];
-        if let LaneId::Unkeyed(offset) = key {
-            let keyed = LaneEntry { key: LaneId::Orphaned(offset), partition, lane };
-            self.lanes[lane].key = keyed.key;
-            self.orphaned += 1;
-            self.by_key.insert_unique(keyed.hash(), keyed, LaneEntry::hash);
+        let Lane { key, partition, .. } = &mut self.lanes[lane];
+        if let LaneKey::Unkeyed(offset) = *key {
+            *key = self.keys.insert_orphaned(offset, *partition, lane);
         }
     }
 
-    /// The lane of an unkeyed event whose call of an older ownership has not terminated.
-    fn find_orphaned(&self, partition: u32, offset: i64) -> Option<u32> {
-        if self.orphaned == 0 {
-            return None;
-        }
-        let key = LaneId::Orphaned(offset);
-        let found = self.by_key.find(key.mix(partition), |entry| entry.is(key, partition));
-        found.map(|entry| entry.lane)
+    // -- reports ------------------------------------------------------------------------------------
+
+    /// The event at this offset, if it is the first one of a lane with a retry state.
+    pub(crate) fn retrying_event(&self, partition: u32, offset: i64) -> Option<RetryingEvent> {
+        self.retry_states.lanes().filter(|&lane| self.lanes[lane].partition == partition).find_map(|lane| {
+            let event = self.first(lane).filter(|event| event.offset == offset)?;
+            let is_waiting = self.retry_states.is_waiting(lane);
+            Some(RetryingEvent { attempt: event.attempt, is_waiting })
+        })
     }
 
     /// Number of lanes with a retry state.
@@ -408,92 +318,42 @@ impl Lanes {
         self.lanes.in_use()
     }
 
-    fn is_used(&self, lane: u32) -> bool {
-        self.lanes[lane].head != NONE || self.lanes[lane].state == LaneState::Busy
-    }
+    // -- private ------------------------------------------------------------------------------------
 
-    /// Queues a lane that has events, no call and no retry delay, unless a barrier holds it.
+    /// Schedules a lane that has events, no call and no retry delay, unless a barrier holds it.
     fn make_ready(&mut self, lane: u32) {
-        let queue = &mut self.lanes[lane];
-        if self.barriers.holds(queue.partition, self.events[queue.head].offset) {
-            queue.state = LaneState::Barred;
+        let Lane { partition, topic, queue, state, retrying, .. } = &mut self.lanes[lane];
+        let first = self.events.front(*queue).expect("a ready lane has events");
+        if self.barriers.holds(*partition, first.offset) {
+            *state = LaneState::Barred;
             self.barriers.held.push(lane);
-            return;
-        }
-        queue.state = LaneState::Ready;
-        let ready =
-            self.ready.get_mut(usize::from(queue.topic)).expect("topics are below the configured number");
-        if queue.retrying {
-            ready.retrying.push_back(lane);
         } else {
-            ready.healthy.push_back(lane);
+            *state = LaneState::Ready;
+            self.schedule.push(*topic, lane, *retrying);
         }
-        self.ready_count += 1;
     }
 
-    fn find_or_make(&mut self, partition: u32, topic: u16, key: LaneId) -> u32 {
-        match self.by_key.entry(key.mix(partition), |entry| entry.is(key, partition), LaneEntry::hash) {
-            Entry::Occupied(entry) => entry.get().lane,
-            Entry::Vacant(vacant) => {
-                let lane = make(&mut self.lanes, partition, topic, key);
-                vacant.insert(LaneEntry { key, partition, lane });
-                lane
-            }
+    fn end_retry_state(&mut self, lane: u32) {
+        if std::mem::take(&mut self.lanes[lane].retrying) {
+            self.retry_states.remove(lane);
         }
     }
 
     fn remove(&mut self, lane: u32) {
-        let queue = &self.lanes[lane];
-        let unused = queue.state == LaneState::New && queue.head == NONE;
-        assert!(unused, "lane {lane} is in use: {queue:?}");
-        if queue.retrying {
-            self.retry_states.remove(lane);
-        }
-        let key = queue.key;
-        if !matches!(key, LaneId::Unkeyed(_)) {
-            let entry = self.by_key.find_entry(key.mix(queue.partition), |entry| entry.lane == lane);
-            entry.expect("a lane with a key is in the table until it is removed").remove();
-        }
-        self.orphaned -= usize::from(matches!(key, LaneId::Orphaned(_)));
+        let unused = self.lanes[lane].state == LaneState::New && self.lanes[lane].queue.is_empty();
+        assert!(unused, "lane {lane} is in use: {:?}", self.lanes[lane]);
+        self.end_retry_state(lane);
+        let Lane { key, partition, .. } = self.lanes[lane];
+        self.keys.remove(key, partition, lane);
         self.lanes[lane].partition = NONE;
         self.lanes.free(lane);
     }
 }
 
 /// Creates a lane. It is built in its slot, because copying it there is visible in profiles.
-fn make(lanes: &mut Slab<Lane>, partition: u32, topic: u16, key: LaneId) -> u32 {
-    let new =
-        || Lane { partition, topic, key, head: NONE, tail: NONE, state: LaneState::New, retrying: false };
+fn make(lanes: &mut Slab<Lane>, partition: u32, topic: u16, key: LaneKey) -> u32 {
+    let new = || Lane { partition, topic, key, queue: Queue::EMPTY, state: LaneState::New, retrying: false };
     let index = lanes.acquire(new);
     lanes[index] = new();
     index
-}
-
-impl ReadyLanes {
-    fn is_empty(&self) -> bool {
-        self.healthy.is_empty() && self.retrying.is_empty()
-    }
-}
-
-impl LaneEntry {
-    fn is(&self, key: LaneId, partition: u32) -> bool {
-        self.key == key && self.partition == partition
-    }
-
-    fn hash(&self) -> u64 {
-        self.key.mix(self.partition)
-    }
-}
-
-impl LaneId {
-    /// The key is already a seeded hash; the partition is mixed in to spread partitions over the table.
-    fn mix(self, partition: u32) -> u64 {
-        let key = match self {
-            LaneId::Hash(hash) => hash,
-            LaneId::Unkeyed(offset) | LaneId::Orphaned(offset) => {
-                offset.cast_unsigned().wrapping_mul(0xd6e8_feb8_6659_fd93)
-            }
-        };
-        key ^ u64::from(partition).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
 }

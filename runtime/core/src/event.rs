@@ -1,0 +1,25 @@
+//! An admitted event, from reading to its outcome.
+
+use crate::{ArenaSlot, FetchedRow};
+
+/// An event that waits for a call, or for an outcome without one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event {
+    pub(crate) offset: i64,
+    /// Milliseconds since 1970; −1: none.
+    pub(crate) timestamp: i64,
+    pub(crate) arena_slot: ArenaSlot,
+    /// Its share of the partition's `queued_bytes`.
+    pub(crate) bytes: u32,
+    /// The number of its next attempt.
+    pub(crate) attempt: u32,
+    /// It was in a call that failed as a whole: until it settles, it needs an instance that has processed no call.
+    pub(crate) quarantined: bool,
+}
+
+impl Event {
+    pub(crate) fn new(row: &FetchedRow) -> Self {
+        let &FetchedRow { offset, timestamp, arena_slot, bytes, .. } = row;
+        Event { offset, timestamp, arena_slot, bytes, attempt: 1, quarantined: false }
+    }
+}

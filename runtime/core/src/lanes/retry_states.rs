@@ -1,0 +1,61 @@
+//! The retry states of lanes. Few lanes have one, so it is not part of the lane.
+
+use std::collections::BTreeMap;
+
+use super::timers::TimerId;
+
+/// Number of calls without a fault after which a lane shares calls with other lanes again.
+const CLEAN_CALLS: u8 = 16;
+
+/// The state of a lane whose events are dispatched one per call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RetryState {
+    /// Calls without a fault that are still required.
+    clean_calls_left: u8,
+    /// Its first event is between two attempts.
+    delay: Option<TimerId>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RetryStates {
+    by_lane: BTreeMap<u32, RetryState>,
+}
+
+impl RetryStates {
+    pub(super) fn begin(&mut self, lane: u32) {
+        self.by_lane.entry(lane).or_default();
+    }
+
+    pub(super) fn remove(&mut self, lane: u32) {
+        self.by_lane.remove(&lane);
+    }
+
+    pub(super) fn lanes(&self) -> impl Iterator<Item = u32> {
+        self.by_lane.keys().copied()
+    }
+
+    pub(super) fn is_waiting(&self, lane: u32) -> bool {
+        self.by_lane.get(&lane).is_some_and(|state| state.delay.is_some())
+    }
+
+    pub(super) fn wait(&mut self, lane: u32, timer: TimerId) {
+        self.by_lane.entry(lane).or_default().delay = Some(timer);
+    }
+
+    /// A timer of the lane expired. Returns true if the lane waited for it.
+    pub(super) fn expired(&mut self, lane: u32, timer: TimerId) -> bool {
+        self.by_lane.get_mut(&lane).is_some_and(|state| state.delay.take_if(|own| *own == timer).is_some())
+    }
+
+    /// A call of the lane failed as a whole.
+    pub(super) fn record_fault(&mut self, lane: u32) {
+        self.by_lane.entry(lane).or_default().clean_calls_left = CLEAN_CALLS;
+    }
+
+    /// A call of the lane ended without a fault. Returns true if no more are required.
+    pub(super) fn record_clean_call(&mut self, lane: u32) -> bool {
+        let Some(state) = self.by_lane.get_mut(&lane) else { return true };
+        state.clean_calls_left = state.clean_calls_left.saturating_sub(1);
+        state.clean_calls_left == 0 && state.delay.is_none()
+    }
+}
