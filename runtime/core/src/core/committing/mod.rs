@@ -1,33 +1,26 @@
-//! Committing: when and what to commit, and handling the answers. Offset and set always come from one snapshot.
+//! Committing: when and what to commit, and what the answers mean. [`group`] is how: it can be replaced by another way
+//! to make progress durable.
+
+mod group;
 
 use std::time::Duration;
 
 use super::Core;
-use crate::codec::Encoder;
 use crate::outbox::Pending;
 use crate::partitions::Phase;
-use crate::{Action, CommitEntry, CommitError, CommitId, Notice, OwnershipId, Partition};
+use crate::{Action, CommitEntry, CommitError, CommitId, Notice, Partition};
+
+use group::{GroupCommit, SentCommit};
 
 /// Pause before the same commit is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How often the partitions are scanned for uncommitted changes, unless a commit is urgent.
 const SCAN_INTERVAL: Duration = Duration::from_millis(2);
-/// Below this many characters a set claims next to nothing.
-const METADATA_LIMIT_MIN: usize = 32;
 
-/// The commit of this consumer. At most one is in flight.
+/// When this consumer commits.
 #[derive(Debug)]
 pub(super) struct Committer {
-    next_id: u64,
-    in_flight: Option<CommitId>,
-    entries: Vec<CommitEntry>,
-    sent: Vec<SentCommit>,
-    unanswered: usize,
-    metadata: String,
-    encoder: Encoder,
-    metadata_limit: usize,
-    /// The last commit that lowered the limit: each commit lowers it only once, however many partitions it affects.
-    lowered_for: Option<CommitId>,
+    commit: GroupCommit,
     sent_at: Duration,
     not_before: Duration,
     scanned_at: Duration,
@@ -37,29 +30,10 @@ pub(super) struct Committer {
     urgent: bool,
 }
 
-/// The state behind an entry of the commit in flight.
-#[derive(Clone, Copy, Debug)]
-struct SentCommit {
-    index: u32,
-    ownership: OwnershipId,
-    changes: u64,
-    /// The ownership was already closed to results: nothing can settle after it.
-    is_final: bool,
-    answered: bool,
-}
-
 impl Committer {
     pub(super) fn new(metadata_limit: usize) -> Self {
         Committer {
-            next_id: 1,
-            in_flight: None,
-            entries: Vec::new(),
-            sent: Vec::new(),
-            unanswered: 0,
-            metadata: String::new(),
-            encoder: Encoder::default(),
-            metadata_limit,
-            lowered_for: None,
+            commit: GroupCommit::new(metadata_limit),
             sent_at: Duration::ZERO,
             not_before: Duration::ZERO,
             scanned_at: Duration::ZERO,
@@ -84,23 +58,7 @@ impl Committer {
     }
 
     pub(super) fn action(&self) -> Action<'_> {
-        let id = self.in_flight.expect("a commit is polled in the step that created it");
-        Action::Commit { id, entries: &self.entries, metadata: &self.metadata }
-    }
-
-    /// The sent entry of a partition, if this is its first answer. Entries are in the order of indexes.
-    fn take_entry(&mut self, id: CommitId, index: u32) -> Option<(SentCommit, CommitEntry)> {
-        if self.in_flight != Some(id) {
-            return None;
-        }
-        let at = self.sent.binary_search_by_key(&index, |sent| sent.index).ok()?;
-        let sent = self.sent.get_mut(at).filter(|sent| !sent.answered)?;
-        sent.answered = true;
-        self.unanswered -= 1;
-        if self.unanswered == 0 {
-            self.in_flight = None;
-        }
-        Some((*sent, *self.entries.get(at)?))
+        self.commit.action()
     }
 }
 
@@ -143,13 +101,12 @@ impl Core {
 
     fn take_commit_entry(&mut self, id: CommitId, partition: Partition) -> Option<(SentCommit, CommitEntry)> {
         let index = self.partitions.find(partition)?;
-        self.committer.take_entry(id, index)
+        self.committer.commit.take_entry(id, index)
     }
 
     /// The commit may have been applied or not: everything in it is committed again.
     pub(super) fn commit_timed_out(&mut self, id: CommitId) {
-        if self.committer.in_flight == Some(id) {
-            self.committer.in_flight = None;
+        if self.committer.commit.give_up(id) {
             self.committer.not_before = self.now.uptime + RETRY_PAUSE;
         }
     }
@@ -159,7 +116,7 @@ impl Core {
         let committer = &mut self.committer;
         let now = self.now.uptime;
         let soon = committer.urgent || committer.settled >= self.config.commit_every;
-        if committer.in_flight.is_some()
+        if committer.commit.is_in_flight()
             || now < committer.not_before
             || (!soon && now < committer.scanned_at + SCAN_INTERVAL)
         {
@@ -176,7 +133,7 @@ impl Core {
     }
 
     pub(super) fn next_commit(&self) -> Option<Duration> {
-        if self.committer.in_flight.is_some() {
+        if self.committer.commit.is_in_flight() {
             return None; // the shell answers within `commit_timeout`
         }
         let earliest = self.committer.not_before.max(self.committer.scanned_at + SCAN_INTERVAL);
@@ -207,67 +164,27 @@ impl Core {
     }
 
     fn send_commit(&mut self) {
-        let committer = &mut self.committer;
-        committer.entries.clear();
-        committer.sent.clear();
-        committer.metadata.clear();
+        let Core { committer, partitions, config, now, outbox, .. } = self;
         committer.settled = 0;
         committer.urgent = false;
-        committer.sent_at = self.now.uptime;
-        for index in self.partitions.indexes() {
-            let state = self.partitions.get(index);
-            let stale = state.commit.applied_at + self.config.recommit_interval <= self.now.uptime;
+        committer.sent_at = now.uptime;
+        committer.commit.begin();
+        for index in partitions.indexes() {
+            let state = partitions.get(index);
+            let stale = state.commit.applied_at + config.recommit_interval <= now.uptime;
             if state.may_commit() && !state.commit.rejected && (state.is_dirty() || stale) {
-                self.add_entry(index);
+                committer.commit.add(index, state);
             }
         }
-        let committer = &mut self.committer;
-        committer.unanswered = committer.entries.len();
-        if committer.unanswered > 0 {
-            committer.in_flight = Some(CommitId(committer.next_id));
-            committer.next_id += 1;
-            self.outbox.push(Pending::Commit);
+        if committer.commit.send() {
+            outbox.push(Pending::Commit);
         }
     }
 
-    /// Adds one snapshot of a partition: its prefix, and the set bound to it.
-    fn add_entry(&mut self, index: u32) {
-        let state = self.partitions.get(index);
-        let committer = &mut self.committer;
-        let offset = state.ledger.prefix();
-        let from = committer.metadata.len();
-        let claimed = committer.encoder.encode(
-            &state.identity(offset),
-            state.ledger.runs(),
-            committer.metadata_limit,
-            &mut committer.metadata,
-        );
-        let range = (from, committer.metadata.len());
-        committer.entries.push(CommitEntry {
-            partition: state.id,
-            offset,
-            metadata: (text_offset(range.0), text_offset(range.1)),
-            unclaimed: state.ledger.settled_beyond().saturating_sub(claimed),
-        });
-        let (ownership, changes) = (state.ownership, state.commit.changes);
-        let is_final = matches!(state.phase, Phase::Committing { .. });
-        committer.sent.push(SentCommit { index, ownership, changes, is_final, answered: false });
-    }
-
-    /// The broker rejected a set of this length. Lowers the limit once per commit, however many partitions it affects.
     fn lower_metadata_limit(&mut self, id: CommitId, set_length: usize) {
-        let committer = &mut self.committer;
-        committer.urgent = true;
-        if committer.lowered_for.replace(id) == Some(id) {
-            return;
+        self.committer.urgent = true;
+        if let Some(limit) = self.committer.commit.lower_metadata_limit(id, set_length) {
+            self.notice(Notice::MetadataLimitLowered { limit });
         }
-        let half = committer.metadata_limit.min(set_length) / 2;
-        let limit = if half < METADATA_LIMIT_MIN { 0 } else { half };
-        committer.metadata_limit = limit;
-        self.notice(Notice::MetadataLimitLowered { limit });
     }
-}
-
-fn text_offset(at: usize) -> u32 {
-    u32::try_from(at).expect("4,096 characters per partition stay far below 2^32")
 }

@@ -1,0 +1,130 @@
+//! The group commit: stores offsets and sets at the group's coordinator. It is how the decisions of [`super`] are carried
+//! out. At most one commit is in flight, and its parts are answered one by one.
+
+use crate::codec::Encoder;
+use crate::partitions::{PartitionState, Phase};
+use crate::{Action, CommitEntry, CommitId, OwnershipId};
+
+/// Below this many characters a set claims next to nothing.
+const METADATA_LIMIT_MIN: usize = 32;
+
+#[derive(Debug)]
+pub(super) struct GroupCommit {
+    next_id: u64,
+    in_flight: Option<CommitId>,
+    entries: Vec<CommitEntry>,
+    sent: Vec<SentCommit>,
+    unanswered: usize,
+    metadata: String,
+    encoder: Encoder,
+    metadata_limit: usize,
+    /// The last commit that lowered the limit: each commit lowers it only once, however many partitions it affects.
+    lowered_for: Option<CommitId>,
+}
+
+/// The state behind an entry of the commit in flight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SentCommit {
+    pub(super) index: u32,
+    pub(super) ownership: OwnershipId,
+    pub(super) changes: u64,
+    /// The ownership was already closed to results: nothing can settle after it.
+    pub(super) is_final: bool,
+    answered: bool,
+}
+
+impl GroupCommit {
+    pub(super) fn new(metadata_limit: usize) -> Self {
+        GroupCommit {
+            next_id: 1,
+            in_flight: None,
+            entries: Vec::new(),
+            sent: Vec::new(),
+            unanswered: 0,
+            metadata: String::new(),
+            encoder: Encoder::default(),
+            metadata_limit,
+            lowered_for: None,
+        }
+    }
+
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// Begins a commit without entries.
+    pub(super) fn begin(&mut self) {
+        self.entries.clear();
+        self.sent.clear();
+        self.metadata.clear();
+    }
+
+    /// Adds one snapshot of a partition: its prefix, and the set bound to it. Partitions are added in the order of
+    /// their indexes.
+    pub(super) fn add(&mut self, index: u32, state: &PartitionState) {
+        let offset = state.ledger.prefix();
+        let from = self.metadata.len();
+        let identity = state.identity(offset);
+        let claimed =
+            self.encoder.encode(&identity, state.ledger.runs(), self.metadata_limit, &mut self.metadata);
+        self.entries.push(CommitEntry {
+            partition: state.id,
+            offset,
+            metadata: (text_offset(from), text_offset(self.metadata.len())),
+            unclaimed: state.ledger.settled_beyond().saturating_sub(claimed),
+        });
+        let (ownership, changes) = (state.ownership, state.commit.changes);
+        let is_final = matches!(state.phase, Phase::Committing { .. });
+        self.sent.push(SentCommit { index, ownership, changes, is_final, answered: false });
+    }
+
+    /// Sends the commit. Returns false if it has no entry.
+    pub(super) fn send(&mut self) -> bool {
+        self.unanswered = self.entries.len();
+        if self.unanswered == 0 {
+            return false;
+        }
+        self.in_flight = Some(CommitId(self.next_id));
+        self.next_id += 1;
+        true
+    }
+
+    pub(super) fn action(&self) -> Action<'_> {
+        let id = self.in_flight.expect("a commit is polled in the step that created it");
+        Action::Commit { id, entries: &self.entries, metadata: &self.metadata }
+    }
+
+    /// The sent entry of a partition, if this is its first answer.
+    pub(super) fn take_entry(&mut self, id: CommitId, index: u32) -> Option<(SentCommit, CommitEntry)> {
+        if self.in_flight != Some(id) {
+            return None;
+        }
+        let at = self.sent.binary_search_by_key(&index, |sent| sent.index).ok()?;
+        let sent = self.sent.get_mut(at).filter(|sent| !sent.answered)?;
+        sent.answered = true;
+        self.unanswered -= 1;
+        if self.unanswered == 0 {
+            self.in_flight = None;
+        }
+        Some((*sent, *self.entries.get(at)?))
+    }
+
+    /// The commit is no longer awaited. Returns false if it was not in flight.
+    pub(super) fn give_up(&mut self, id: CommitId) -> bool {
+        self.in_flight.take_if(|own| *own == id).is_some()
+    }
+
+    /// The broker rejected a set of this length. Returns the new limit, once per commit.
+    pub(super) fn lower_metadata_limit(&mut self, id: CommitId, set_length: usize) -> Option<usize> {
+        if self.lowered_for.replace(id) == Some(id) {
+            return None;
+        }
+        let half = self.metadata_limit.min(set_length) / 2;
+        self.metadata_limit = if half < METADATA_LIMIT_MIN { 0 } else { half };
+        Some(self.metadata_limit)
+    }
+}
+
+fn text_offset(at: usize) -> u32 {
+    u32::try_from(at).expect("4,096 characters per partition stay far below 2^32")
+}
