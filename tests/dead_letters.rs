@@ -124,7 +124,7 @@ fn check_reduced_dead_letters(flow: &Flow<'_>, topic: &str) {
     assert_eq!(of_origin(&dead_letters, 0, 0).value.as_deref(), Some(&b"reject"[..]));
     let without_value = of_origin(&dead_letters, 0, 1);
     assert_eq!((without_value.key.as_deref(), &without_value.value), (Some(&b"long value"[..]), &None));
-    assert_eq!(without_value.text("keylane-reason"), "output-refused");
+    assert_eq!(without_value.text("keylane-reason"), "output-rejected");
     assert_eq!(without_value.number("keylane-value-omitted"), Some(10_000));
     let described = kafka::tool("org.apache.kafka.tools.TopicCommand")
         .args(["--bootstrap-server", &flow.cluster.bootstrap(), "--describe", "--topic", &flow.input])

@@ -20,9 +20,9 @@ const DEEDS: [(&str, &str, &str, i64); 9] = [
     ("hoard", "memory", "memory limit", 3),
     ("spin", "cpu", "processor time", 3),
     ("sleep", "timeout", "deadline", 3),
-    ("flood", "output-refused", "more than 1000 outputs", 1),
-    ("bloat", "output-refused", "`max_output_bytes`", 1),
-    ("stray", "output-refused", "`nowhere` is not configured", 1),
+    ("flood", "output-rejected", "more than 1000 outputs", 1),
+    ("bloat", "output-rejected", "`max_output_bytes`", 1),
+    ("stray", "output-rejected", "`nowhere` is not configured", 1),
 ];
 const HEALTHY: usize = 3_000;
 

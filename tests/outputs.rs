@@ -61,7 +61,7 @@ fn large_outputs_are_published_if_their_topic_accepts_them() {
         assert_eq!(dead_letters.len(), usize::from(setting.is_some()), "{setting:?}");
         for dead_letter in dead_letters {
             let (reason, error) = (dead_letter.text("keylane-reason"), dead_letter.text("keylane-error"));
-            assert_eq!((reason, dead_letter.number("keylane-attempt")), ("output-refused", Some(1)));
+            assert_eq!((reason, dead_letter.number("keylane-attempt")), ("output-rejected", Some(1)));
             assert!(error.contains("3145728 bytes, the limit is 2097152"), "{error}");
         }
     }
@@ -106,7 +106,7 @@ fn an_output_without_a_key_for_a_compacted_topic_ends_only_its_event() {
             (dead_letter.text("keylane-error"), dead_letter.number("keylane-origin-offset"));
         assert_eq!(
             (offset.map(|offset| offset % 10), dead_letter.text("keylane-reason")),
-            (Some(3), "output-refused")
+            (Some(3), "output-rejected")
         );
         assert!(error.contains(&compacted) && error.contains("`cleanup.policy`"), "{error}");
     }
@@ -359,7 +359,7 @@ fn dead_letters_of_long_events(flow: &Flow<'_>) -> Vec<Received> {
         dead_letters.iter().filter_map(|dead_letter| dead_letter.number("keylane-origin-offset")).collect();
     offsets.sort_unstable();
     assert_eq!(offsets, [7, 57, 107, 157]);
-    assert!(dead_letters.iter().all(|dead_letter| dead_letter.text("keylane-reason") == "output-refused"));
+    assert!(dead_letters.iter().all(|dead_letter| dead_letter.text("keylane-reason") == "output-rejected"));
     dead_letters
 }
 

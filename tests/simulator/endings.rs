@@ -128,7 +128,7 @@ impl World {
         }
         if row.has_outputs && !again && self.strikes(Class::Refused, 1) {
             self.saw(Seen::OutputsUnpublishable);
-            self.failed_for_good(p, id, row, Reason::OutputRefused);
+            self.failed_for_good(p, id, row, Reason::OutputRejected);
             return Some(Verdict::Unpublishable);
         }
         if !again {

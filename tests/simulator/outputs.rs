@@ -153,9 +153,9 @@ impl World {
     pub(crate) fn reject(&mut self, p: usize, call: CallId, row: u32) {
         self.saw(Seen::OutputsRejected);
         let of_call = self.processes[p].calls[&key_of(call)].rows[row as usize];
-        self.failed_for_good(p, call, &of_call, Reason::OutputRefused);
+        self.failed_for_good(p, call, &of_call, Reason::OutputRejected);
         self.acknowledged(p, call, row, "rejected");
-        self.feed(p, Input::OutputRefused { call, row });
+        self.feed(p, Input::OutputRejected { call, row });
     }
 
     pub(crate) fn dead_letter(&mut self, p: usize, dead_letter: &DeadLetter) {

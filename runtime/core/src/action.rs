@@ -189,7 +189,7 @@ pub enum Reason {
     /// It failed, and is too old for a retry.
     TooOld,
     /// One of its outputs is unpublishable, or the brokers rejected it.
-    OutputRefused,
+    OutputRejected,
     /// It has no lane key.
     NoKey,
 }

@@ -111,7 +111,7 @@ pub enum Input<'a> {
         row: u32,
     },
     /// An output of this row was rejected, and a retry can't help.
-    OutputRefused {
+    OutputRejected {
         /// The call.
         call: CallId,
         /// Row of the call.

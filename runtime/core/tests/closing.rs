@@ -129,7 +129,7 @@ fn acks_after_the_end_of_the_ownership_change_nothing() {
     assert_eq!(shell.revoked, [[P0]]);
     assert_eq!(shell.dropped, [(call, 0..1)], "unsent outputs must not be sent");
     shell.give(Input::OutputsAcked { call, row: 0 });
-    shell.give(Input::OutputRefused { call, row: 0 });
+    shell.give(Input::OutputRejected { call, row: 0 });
     assert_eq!((shell.core.lanes(), shell.count("StopHandler")), (0, 0));
     assert!(shell.commits.is_empty());
 }

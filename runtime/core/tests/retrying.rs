@@ -365,13 +365,13 @@ fn a_rejected_output_fails_its_event_and_no_other() {
     shell.warm_up(P0);
     shell.fetch(P0, &[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 1)]);
     let call = shell.end(&[0, 1, 2]);
-    shell.give(Input::OutputRefused { call, row: 1 });
+    shell.give(Input::OutputRejected { call, row: 1 });
     shell.give(Input::OutputsAcked { call, row: 2 });
     assert!(shell.dead_letters.is_empty(), "the event before it has not settled");
     shell.give(Input::OutputsAcked { call, row: 0 });
     assert_eq!(
         (shell.dead_letters[0].event.offset, shell.dead_letters[0].reason),
-        (NEXT + 1, Reason::OutputRefused)
+        (NEXT + 1, Reason::OutputRejected)
     );
     shell.ack_dead_letter();
     assert_eq!(shell.store().offset_of(P0), Some(NEXT + 3));
@@ -395,7 +395,7 @@ fn an_unpublishable_output_holds_back_the_outputs_behind_it() {
     assert!(shell.dead_letters.is_empty(), "the event before it has not settled");
     shell.give(Input::OutputsAcked { call, row: 0 });
     let (event, reason) = (shell.dead_letters[0].event.offset, shell.dead_letters[0].reason);
-    assert_eq!((event, reason), (NEXT + 1, Reason::OutputRefused));
+    assert_eq!((event, reason), (NEXT + 1, Reason::OutputRejected));
     assert!(shell.calls.is_empty(), "its lane waits for the dead letter");
     shell.ack_dead_letter();
     assert_eq!(shell.core.counters().reruns, 1);

@@ -83,13 +83,13 @@ fn acks_after_a_rejection_still_settle_the_rows_before_it() {
     let rows: Vec<_> = (NEXT..NEXT + 4).map(|offset| (offset, 1)).collect();
     let (mut shell, call) = one_call(&rows);
     shell.end_call(call, &[LaneEnd { done: 4, failure: None }], &[0, 1, 2, 3]);
-    shell.give(Input::OutputRefused { call, row: 2 });
+    shell.give(Input::OutputRejected { call, row: 2 });
     assert_eq!(shell.count("StopHandler"), 0, "the rows before it settle first");
     for row in [3, 1, 0] {
         shell.give(Input::OutputsAcked { call, row });
     }
     assert_eq!(shell.count("StopHandler"), 1);
-    shell.give(Input::OutputRefused { call, row: 2 });
+    shell.give(Input::OutputRejected { call, row: 2 });
     assert_eq!(last_commit(&mut shell).offset, NEXT + 2);
     assert_eq!((shell.drained, shell.core.lanes()), (Some(true), 0));
 }
@@ -98,8 +98,8 @@ fn acks_after_a_rejection_still_settle_the_rows_before_it() {
 fn a_rejection_of_the_first_row_ends_the_lane_immediately() {
     let (mut shell, call) = one_call(&[(NEXT, 1), (NEXT + 1, 1)]);
     shell.end_call(call, &[LaneEnd { done: 2, failure: None }], &[0, 1]);
-    shell.give(Input::OutputRefused { call, row: 1 });
-    shell.give(Input::OutputRefused { call, row: 0 });
+    shell.give(Input::OutputRejected { call, row: 1 });
+    shell.give(Input::OutputRejected { call, row: 0 });
     assert_eq!(shell.count("StopHandler"), 1);
     shell.give(Input::DrainNow);
     assert_eq!((shell.drained, shell.core.lanes()), (Some(true), 0));

@@ -14,7 +14,7 @@ impl Core {
         match verdict {
             Verdict::Reject => self.fail_row(id, at, Reason::Rejected),
             Verdict::Unpublishable => {
-                self.fail_row(id, at, Reason::OutputRefused);
+                self.fail_row(id, at, Reason::OutputRejected);
                 self.count_reruns(id, at);
             }
             Verdict::Retry { after } => self.charge(id, at, Reason::RetriesExhausted, after),

@@ -100,7 +100,7 @@ impl Core {
     }
 
     pub(super) fn output_rejected(&mut self, id: CallId, row: u32) {
-        self.advance_row(id, row, Awaited::Acks, Awaited::Outcome(Reason::OutputRefused));
+        self.advance_row(id, row, Awaited::Acks, Awaited::Outcome(Reason::OutputRejected));
     }
 
     /// A row received what it awaited. Advances its lane if all rows before it have settled.

@@ -120,7 +120,7 @@ impl HandlerLog {
             Reason::RetriesExhausted => "the handler requested a retry in the last attempt",
             Reason::Rejected => "the handler rejected the event",
             Reason::TooOld => "the handler failed, and the event is too old for a retry,",
-            Reason::OutputRefused => "the handler is done, but an output was rejected",
+            Reason::OutputRejected => "the handler is done, but an output was rejected",
             Reason::NoKey => "event without a lane key",
             Reason::Fault(Fault::Trap) => "the handler trapped",
             Reason::Fault(Fault::Timeout) => "the handler exceeded its deadline",

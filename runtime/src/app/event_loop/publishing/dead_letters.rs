@@ -358,7 +358,7 @@ pub(in crate::app::event_loop) fn name_of(reason: Reason) -> &'static str {
         Reason::RetriesExhausted => "retries-exhausted",
         Reason::Rejected => "rejected",
         Reason::TooOld => "too-old",
-        Reason::OutputRefused => "output-refused",
+        Reason::OutputRejected => "output-rejected",
         Reason::NoKey => "no-key",
         Reason::Fault(Fault::Trap) => "trap",
         Reason::Fault(Fault::Timeout) => "timeout",

@@ -266,7 +266,7 @@ impl Publishing {
     fn answered(&mut self, call: CallId, row: u32, answered: Option<Answered>) {
         self.inputs.extend(answered.map(|answered| match answered {
             Answered::Acked => Input::OutputsAcked { call, row },
-            Answered::Rejected => Input::OutputRefused { call, row },
+            Answered::Rejected => Input::OutputRejected { call, row },
         }));
     }
 
