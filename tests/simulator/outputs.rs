@@ -147,7 +147,7 @@ impl World {
 
     pub(crate) fn ack(&mut self, p: usize, call: CallId, row: u32) {
         self.acknowledged(p, call, row, "ack");
-        self.feed(p, Input::OutputsAcked { call, row });
+        self.feed(p, Input::EffectsAcked { call, row });
     }
 
     pub(crate) fn reject(&mut self, p: usize, call: CallId, row: u32) {
@@ -246,7 +246,7 @@ impl World {
 
     pub(crate) fn dead_letter_acked(&mut self, p: usize, call: CallId, row: u32) {
         self.acknowledged(p, call, row, "dead letter ack");
-        self.feed(p, Input::DeadLetterAcked { call, row });
+        self.feed(p, Input::EffectsAcked { call, row });
     }
 
     /// Whether this process publishes events that can't be handled to the dead-letter topic.

@@ -89,7 +89,7 @@ pub enum Action<'a> {
         /// One past the last row.
         end: u32,
     },
-    /// Publish this event to the dead-letter topic; answer with `DeadLetterAcked`, however long it takes.
+    /// Publish this event to the dead-letter topic; answer with `EffectsAcked`, however long it takes.
     DeadLetter(DeadLetter),
     // -- commits --------------------------------------------------------------------------------
     /// Store these offsets and sets at the coordinator.

@@ -69,12 +69,19 @@ pub(crate) struct RowState {
 pub(crate) enum Awaited {
     /// Nothing.
     Nothing,
-    /// The acks of its outputs, which were submitted to the producer.
-    Acks,
+    /// The acks of its effects, which were submitted to the producer.
+    Acks(Effect),
     /// Its outcome: it can't be handled. The outcome is applied when the rows before it have settled.
     Outcome(Reason),
-    /// The ack of its dead letter.
-    DeadLetterAck,
+}
+
+/// What an event leaves outside of Keylane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Records on output topics.
+    Outputs,
+    /// A record on the dead-letter topic.
+    DeadLetter,
 }
 
 /// The rows of one lane in a call.

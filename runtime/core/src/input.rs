@@ -103,22 +103,15 @@ pub enum Input<'a> {
         call: CallId,
     },
     // -- results --------------------------------------------------------------------------------
-    /// Every output of this row was acknowledged by the brokers.
-    OutputsAcked {
+    /// Every effect of this row that was requested is durable: its outputs, or its dead letter.
+    EffectsAcked {
         /// The call.
         call: CallId,
         /// Row of the call.
         row: u32,
     },
-    /// An output of this row was rejected, and a retry can't help.
+    /// An output of this row was rejected, and a retry can't help. Its other outputs are answered, too.
     OutputRejected {
-        /// The call.
-        call: CallId,
-        /// Row of the call.
-        row: u32,
-    },
-    /// The brokers acknowledged this row's dead letter.
-    DeadLetterAcked {
         /// The call.
         call: CallId,
         /// Row of the call.

@@ -176,7 +176,7 @@ impl Shell {
             // Acks are out of order, too.
             let at = usize::try_from(self.chance(8)).expect("below 8").min(self.requested.unacked.len() - 1);
             if let Some((call, row)) = self.requested.unacked.swap_remove_front(at) {
-                self.give(Input::OutputsAcked { call, row });
+                self.give(Input::EffectsAcked { call, row });
             }
         }
         if self.chance(4) == 0

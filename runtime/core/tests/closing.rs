@@ -35,8 +35,8 @@ fn outputs_of_an_ownership_that_closes_in_the_same_step_are_dropped() {
         [(call, vec![1])],
         "row 0 is of the revoked partition, whose deadline has passed"
     );
-    shell.give(Input::OutputsAcked { call, row: 0 });
-    shell.give(Input::OutputsAcked { call, row: 1 });
+    shell.give(Input::EffectsAcked { call, row: 0 });
+    shell.give(Input::EffectsAcked { call, row: 1 });
     assert_eq!(shell.store().offset_of(P1), Some(1));
 }
 
@@ -114,7 +114,7 @@ fn lost_while_a_revoke_waits_answers_both() {
     let call = shell.cancelled_call();
     shell.give(Input::CallTerminated { call });
     shell.give(Input::CallTerminated { call });
-    shell.give(Input::OutputsAcked { call, row: 0 });
+    shell.give(Input::EffectsAcked { call, row: 0 });
     assert_eq!(shell.core.lanes(), 0);
     assert!(shell.commits.is_empty(), "nothing is committed after a loss");
 }
@@ -128,7 +128,7 @@ fn acks_after_the_end_of_the_ownership_change_nothing() {
     shell.wait(Config::default().revoke_timeout + STEP);
     assert_eq!(shell.revoked, [[P0]]);
     assert_eq!(shell.dropped, [(call, 0..1)], "unsent outputs must not be sent");
-    shell.give(Input::OutputsAcked { call, row: 0 });
+    shell.give(Input::EffectsAcked { call, row: 0 });
     shell.give(Input::OutputRejected { call, row: 0 });
     assert_eq!((shell.core.lanes(), shell.count("StopHandler")), (0, 0));
     assert!(shell.commits.is_empty());
@@ -139,10 +139,10 @@ fn acks_of_a_call_whose_slot_was_reused_change_nothing() {
     let mut shell = Shell::reading(Config::default(), &[P0], 1);
     shell.fetch(P0, &[(0, 1), (1, 1)]);
     let old = shell.end(&[0]);
-    shell.give(Input::OutputsAcked { call: old, row: 0 });
+    shell.give(Input::EffectsAcked { call: old, row: 0 });
     let new = shell.end(&[0]);
     assert_eq!((old.slot, old != new), (new.slot, true));
-    shell.give(Input::OutputsAcked { call: old, row: 0 });
+    shell.give(Input::EffectsAcked { call: old, row: 0 });
     assert_eq!(shell.store().offset_of(P0), Some(1), "offset 1 is not acked");
 }
 
@@ -227,7 +227,7 @@ fn a_drain_without_obstacles_is_clean() {
     shell.give(Input::Drain { deadline });
     shell.end_all();
     assert_eq!(shell.drained, None);
-    shell.give(Input::OutputsAcked { call, row: 0 });
+    shell.give(Input::EffectsAcked { call, row: 0 });
     assert_eq!(shell.store().offset_of(P0), Some(2));
     assert_eq!((shell.drained, shell.kept_slots()), (Some(true), 0));
 }
@@ -249,7 +249,7 @@ fn only_unacknowledged_outputs_of_a_lost_ownership_are_dropped() {
     let mut shell = two_partitions();
     let call = shell.calls.remove(0).id;
     shell.end_call(call, &[DONE, DONE], &[0, 1]);
-    shell.give(Input::OutputsAcked { call, row: 0 });
+    shell.give(Input::EffectsAcked { call, row: 0 });
     shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
     assert!(shell.dropped.is_empty(), "{:?}", shell.dropped);
     shell.give(Input::Lost { request: REQUEST, partitions: &[P1] });

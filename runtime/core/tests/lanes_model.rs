@@ -217,7 +217,7 @@ impl Harness {
             let part = part.clone();
             self.finish(&part);
         }
-        self.give(Input::OutputsAcked { call, row });
+        self.give(Input::EffectsAcked { call, row });
     }
 
     fn running(&self) -> Vec<usize> {

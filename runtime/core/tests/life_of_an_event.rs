@@ -106,7 +106,7 @@ fn an_event_is_committed_when_its_outputs_are_acked() {
     let (offset, set) = shell.commit_succeeds();
     assert_eq!(offset, 10, "offset 10 is not settled");
     assert!(set.starts_with("kl1:"), "offset 11 is claimed: {set}");
-    shell.give(Input::OutputsAcked { call: first, row: 0 });
+    shell.give(Input::EffectsAcked { call: first, row: 0 });
     assert_eq!(shell.calls.first().map(|(_, offsets)| offsets.clone()), Some(vec![12]));
     shell.end(0, 1, &[]);
     assert_eq!(shell.commit_succeeds(), (13, String::new()));

@@ -366,9 +366,9 @@ fn a_rejected_output_fails_its_event_and_no_other() {
     shell.fetch(P0, &[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 1)]);
     let call = shell.end(&[0, 1, 2]);
     shell.give(Input::OutputRejected { call, row: 1 });
-    shell.give(Input::OutputsAcked { call, row: 2 });
+    shell.give(Input::EffectsAcked { call, row: 2 });
     assert!(shell.dead_letters.is_empty(), "the event before it has not settled");
-    shell.give(Input::OutputsAcked { call, row: 0 });
+    shell.give(Input::EffectsAcked { call, row: 0 });
     assert_eq!(
         (shell.dead_letters[0].event.offset, shell.dead_letters[0].reason),
         (NEXT + 1, Reason::OutputRejected)
@@ -393,7 +393,7 @@ fn an_unpublishable_output_holds_back_the_outputs_behind_it() {
         "no outputs of the row or of later rows in its lane"
     );
     assert!(shell.dead_letters.is_empty(), "the event before it has not settled");
-    shell.give(Input::OutputsAcked { call, row: 0 });
+    shell.give(Input::EffectsAcked { call, row: 0 });
     let (event, reason) = (shell.dead_letters[0].event.offset, shell.dead_letters[0].reason);
     assert_eq!((event, reason), (NEXT + 1, Reason::OutputRejected));
     assert!(shell.calls.is_empty(), "its lane waits for the dead letter");

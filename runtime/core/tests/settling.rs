@@ -40,7 +40,7 @@ fn a_lane_settles_in_order_whatever_the_order_of_its_acks() {
     shell.end_call(call, &[LaneEnd { done: 4, failure: None }], &[0, 2, 3]);
     for (row, settled) in [(3, 0), (2, 0), (3, 0), (0, 4)] {
         assert!(shell.calls.is_empty(), "the lane waits for its acks");
-        shell.give(Input::OutputsAcked { call, row });
+        shell.give(Input::EffectsAcked { call, row });
         let commit = if settled > 0 { shell.store().offset_of(P0) } else { None };
         assert_eq!(commit, (settled > 0).then_some(NEXT + settled), "row {row}");
     }
@@ -54,11 +54,11 @@ fn rows_before_a_failed_one_settle_and_the_lane_stops() {
         let ends = [LaneEnd { done: 1, failure: Some(verdict) }, LaneEnd { done: 1, failure: None }];
         shell.end_call(call, &ends, &[0, 1, 3]);
         assert_eq!(shell.produced, [(call, vec![0, 3])], "row 1 is not done: its outputs are dropped");
-        shell.give(Input::OutputsAcked { call, row: 0 });
+        shell.give(Input::EffectsAcked { call, row: 0 });
         assert_eq!(shell.count("StopHandler"), 1);
         shell.fetch(P0, &[(NEXT + 4, 3)]);
         assert!(shell.calls.is_empty(), "dispatching has stopped");
-        shell.give(Input::OutputsAcked { call, row: 3 });
+        shell.give(Input::EffectsAcked { call, row: 3 });
         let last = last_commit(&mut shell);
         assert_eq!((last.offset, last.unclaimed), (NEXT + 1, 0));
         assert_eq!((shell.kept_slots(), shell.drained), (0, Some(true)));
@@ -71,7 +71,7 @@ fn a_call_that_failed_settles_nothing() {
     let failure = CallFailure { fault: Fault::Trap, failing_row: None, fresh: false };
     shell.give(Input::CallFailed { call, failure, lanes: &[], with_outputs: &[] });
     assert_eq!((shell.stops.len(), shell.core.lanes()), (0, 2), "its events run again, one by one");
-    shell.give(Input::OutputsAcked { call, row: 0 });
+    shell.give(Input::EffectsAcked { call, row: 0 });
     let rerun = shell.calls.remove(0).id;
     shell.give(Input::DrainNow);
     shell.give(Input::CallTerminated { call: rerun });
@@ -86,7 +86,7 @@ fn acks_after_a_rejection_still_settle_the_rows_before_it() {
     shell.give(Input::OutputRejected { call, row: 2 });
     assert_eq!(shell.count("StopHandler"), 0, "the rows before it settle first");
     for row in [3, 1, 0] {
-        shell.give(Input::OutputsAcked { call, row });
+        shell.give(Input::EffectsAcked { call, row });
     }
     assert_eq!(shell.count("StopHandler"), 1);
     shell.give(Input::OutputRejected { call, row: 2 });

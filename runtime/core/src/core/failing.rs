@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Core;
-use crate::calls::{Awaited, Part, Resume};
+use crate::calls::{Awaited, Effect, Part, Resume};
 use crate::outbox::Pending;
 use crate::partitions::Phase;
 use crate::{CallFailure, CallId, DeadLetter, Notice, OnExhausted, Reason, RetryPolicy, Row, Verdict};
@@ -96,7 +96,7 @@ impl Core {
                 self.notice(Notice::Skipped { partition, offset, call: id, row, reason });
             }
             OnExhausted::DeadLetter => {
-                call.set_awaited(row, Awaited::DeadLetterAck);
+                call.set_awaited(row, Awaited::Acks(Effect::DeadLetter));
                 self.counters.dead_letters += 1;
                 self.outbox.push(Pending::DeadLetter(dead_letter));
             }

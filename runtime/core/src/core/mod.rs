@@ -135,9 +135,8 @@ impl Core {
             }
             Input::CallSuspended { call } => self.call_suspended(call),
             Input::CallTerminated { call } => self.call_terminated(call),
-            Input::OutputsAcked { call, row } => self.outputs_acked(call, row),
+            Input::EffectsAcked { call, row } => self.effects_acked(call, row),
             Input::OutputRejected { call, row } => self.output_rejected(call, row),
-            Input::DeadLetterAcked { call, row } => self.dead_letter_acked(call, row),
             Input::OutputBacklog { full } => self.output_backlog = full,
             Input::Committed { id, partition } => self.committed(id, partition),
             Input::CommitFailed { id, partition, why } => self.commit_failed(id, partition, why),

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Core;
-use crate::calls::{Awaited, CallState};
+use crate::calls::{Awaited, CallState, Effect};
 use crate::outbox::Pending;
 use crate::{CallFailure, CallId, LaneEnd, Reason};
 
@@ -91,22 +91,18 @@ impl Core {
         self.remove_if_finished(id);
     }
 
-    pub(super) fn outputs_acked(&mut self, id: CallId, row: u32) {
-        self.advance_row(id, row, Awaited::Acks, Awaited::Nothing);
-    }
-
-    pub(super) fn dead_letter_acked(&mut self, id: CallId, row: u32) {
-        self.advance_row(id, row, Awaited::DeadLetterAck, Awaited::Nothing);
+    pub(super) fn effects_acked(&mut self, id: CallId, row: u32) {
+        self.advance_row(id, row, Awaited::Nothing);
     }
 
     pub(super) fn output_rejected(&mut self, id: CallId, row: u32) {
-        self.advance_row(id, row, Awaited::Acks, Awaited::Outcome(Reason::OutputRejected));
+        self.advance_row(id, row, Awaited::Outcome(Reason::OutputRejected));
     }
 
-    /// A row received what it awaited. Advances its lane if all rows before it have settled.
-    fn advance_row(&mut self, id: CallId, row: u32, before: Awaited, after: Awaited) {
+    /// The effects of a row are answered. Advances its lane if all rows before it have settled.
+    fn advance_row(&mut self, id: CallId, row: u32, after: Awaited) {
         let Some(call) = self.calls.get_mut(id) else { return };
-        if call.awaited(row) != before {
+        if !matches!(call.awaited(row), Awaited::Acks(_)) {
             return; // its ownership has ended, or this is a repeated input
         }
         call.set_awaited(row, after);
@@ -131,7 +127,7 @@ impl Core {
         let done_to = part.start + done;
         assert!(done_to <= part.end, "{id:?}: {done} done of {} rows", part.end - part.start);
         for &row in own.iter().filter(|&&row| row < done_to) {
-            call.set_awaited(row, Awaited::Acks);
+            call.set_awaited(row, Awaited::Acks(Effect::Outputs));
             call.to_produce.push(row);
         }
         if let Some(part) = call.parts.get_mut(at) {
@@ -153,7 +149,7 @@ impl Core {
     /// Makes the shell drop the outputs and dead letters of these rows that it has not sent.
     pub(super) fn drop_outputs(&mut self, id: CallId, rows: Range<u32>) {
         let Some(call) = self.calls.get(id) else { return };
-        let is_submitted = |row| matches!(call.awaited(row), Awaited::Acks | Awaited::DeadLetterAck);
+        let is_submitted = |row| matches!(call.awaited(row), Awaited::Acks(_));
         if !call.is_out() && rows.clone().any(is_submitted) {
             self.outbox.push(Pending::DropOutputs { call: id, first: rows.start, end: rows.end });
         }
@@ -183,7 +179,7 @@ impl Core {
             }
             match call.awaited(row) {
                 Awaited::Nothing => self.settle_rows(id, at),
-                Awaited::Acks | Awaited::DeadLetterAck => return,
+                Awaited::Acks(_) => return,
                 Awaited::Outcome(reason) => self.apply_outcome(id, at, row, reason),
             }
         }

@@ -1,7 +1,7 @@
 //! Stall detection: a partition without progress is reported, with the event that blocks it.
 
 use super::Core;
-use crate::calls::{Awaited, CallState};
+use crate::calls::{Awaited, CallState, Effect};
 use crate::outbox::Pending;
 use crate::{BlockedOn, Stall};
 
@@ -61,7 +61,7 @@ impl Core {
         };
         let row = (0..call.len()).find(|&row| call.row(row).offset == offset).unwrap_or_default();
         let blocked_on = match (call.state, call.awaited(row)) {
-            (CallState::Unacked, Awaited::DeadLetterAck) => BlockedOn::DeadLetter,
+            (CallState::Unacked, Awaited::Acks(Effect::DeadLetter)) => BlockedOn::DeadLetter,
             (CallState::Unacked | CallState::Free, _) => BlockedOn::Unacked,
             (CallState::Out | CallState::Cancelled(_) | CallState::Stuck, _) => BlockedOn::Out,
         };

@@ -232,7 +232,7 @@ impl Shell {
     /// The oldest dead letter is acknowledged.
     pub(crate) fn ack_dead_letter(&mut self) -> DeadLetter {
         let dead_letter = self.dead_letters.remove(0);
-        self.give(Input::DeadLetterAcked { call: dead_letter.call, row: dead_letter.row });
+        self.give(Input::EffectsAcked { call: dead_letter.call, row: dead_letter.row });
         dead_letter
     }
 

@@ -26,7 +26,7 @@ pub(super) struct CallRecord {
     pub(super) attempt: u32,
     /// The ownership of each row; empty if no output carries it.
     pub(super) ownerships: Vec<OwnershipId>,
-    /// Number of unanswered outputs of each row.
+    /// Number of unanswered records of each row: outputs, or its dead letter.
     unacked: Vec<u32>,
     /// Rows with an output that was rejected.
     rejected: Vec<u32>,
@@ -39,7 +39,7 @@ pub(super) struct CallRecord {
     revoked: Vec<Range<u32>>,
 }
 
-/// The result of a row whose outputs are all answered.
+/// The result of a row whose records are all answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answered {
     /// The brokers stored all of them.
@@ -133,7 +133,7 @@ impl CallRecord {
         self.revoked.clear();
     }
 
-    /// Counts an output of this row as sent.
+    /// Counts a record of this row as sent.
     pub(super) fn sent(&mut self, row: u32) {
         let row = row as usize;
         if self.unacked.len() <= row {
@@ -169,12 +169,17 @@ impl CallRecord {
         self.errors.push((row, error));
     }
 
+    /// Adds the dead letter of a row and counts it as sent. What became of the row's outputs no longer matters.
     pub(super) fn add_dead_letter(&mut self, row: u32, dead_letter: PendingDeadLetter) {
         self.dead_letters.insert(row, dead_letter);
+        self.rejected.retain(|rejected| *rejected != row);
+        self.sent(row);
     }
 
-    pub(super) fn dead_letter_acked(&mut self, row: u32) {
-        self.dead_letters.remove(&row);
+    /// Records that the brokers stored the dead letter of a row.
+    pub(super) fn dead_letter_acked(&mut self, row: u32) -> Option<Answered> {
+        self.dead_letters.remove(&row)?;
+        self.answered(row)
     }
 
     /// Whether an output, stored as `record`, is behind a later one of its lane. Only resent outputs can be: the others are

@@ -265,7 +265,7 @@ impl Publishing {
 
     fn answered(&mut self, call: CallId, row: u32, answered: Option<Answered>) {
         self.inputs.extend(answered.map(|answered| match answered {
-            Answered::Acked => Input::OutputsAcked { call, row },
+            Answered::Acked => Input::EffectsAcked { call, row },
             Answered::Rejected => Input::OutputRejected { call, row },
         }));
     }
@@ -404,10 +404,8 @@ impl Publishing {
         match delivery.result {
             Err(error) => self.rejected(delivery.token, error, arena),
             Ok(_) if dead_letter => {
-                if let Some(record) = self.calls.get_mut(call) {
-                    record.dead_letter_acked(row);
-                }
-                self.inputs.push_back(Input::DeadLetterAcked { call, row });
+                let answered = self.calls.get_mut(call).and_then(|record| record.dead_letter_acked(row));
+                self.answered(call, row, answered);
                 for token in self.rejected_dead_letters.acknowledged(delivery.token) {
                     self.send_dead_letter(token, arena);
                 }
