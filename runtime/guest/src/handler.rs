@@ -80,7 +80,7 @@ pub struct Handler {
     engine: Arc<Engine>,
     linked: Linked,
     kind: Kind,
-    digest: String,
+    digest: Arc<str>,
     log: Arc<LineBudget>,
 }
 
@@ -114,7 +114,7 @@ impl Handler {
             engine: engine.clone(),
             linked,
             kind: component.kind(),
-            digest: component.inspection().digest(),
+            digest: component.inspection().digest().into(),
             log: Arc::new(LineBudget::new(engine.clock().clone())),
         });
         handler.try_start().map_err(|failure| {
@@ -140,8 +140,8 @@ impl Handler {
         self.kind
     }
 
-    /// SHA-256 of the component's file.
-    pub fn digest(&self) -> &str {
+    /// SHA-256 of the component's file, in hexadecimal.
+    pub fn digest(&self) -> &Arc<str> {
         &self.digest
     }
 

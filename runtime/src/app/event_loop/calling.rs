@@ -115,6 +115,11 @@ impl Calling {
         self.idle.push(call);
     }
 
+    /// The digest of the component that new calls go to.
+    pub(super) fn digest(&self) -> &Arc<str> {
+        self.handler.digest()
+    }
+
     pub(super) fn calls_made(&self) -> u64 {
         self.calls_made
     }

@@ -200,7 +200,7 @@ impl EventLoop {
 
                 // Calling
                 Action::Dispatch(dispatch) => {
-                    publishing.begin_call(&dispatch);
+                    publishing.begin_call(&dispatch, calling.digest());
                     calling.prepare(&dispatch, log.topic_at(dispatch.topic), reading.arena());
                 }
                 Action::Cancel { call } => calling.cancel(call),
@@ -215,7 +215,8 @@ impl EventLoop {
                     let DeadLetter { call, row, reason, .. } = dead_letter;
                     log.dead_letter(now, &dead_letter, publishing.error_of(call, row, reason));
                     let topic_id = source.topic_id(dead_letter.event.partition);
-                    publishing.dead_letter(&dead_letter, reading.arena(), topic_id, now.wall_ms);
+                    let digest = calling.digest();
+                    publishing.dead_letter(&dead_letter, reading.arena(), topic_id, digest, now.wall_ms);
                 }
 
                 // Committing

@@ -144,14 +144,7 @@ impl Parts {
                 Source::start(&spec, part.wake.clone(), &mut |waiting| retry(waiting.reason.as_deref()))
                     .with_context(|| format!("handler `{}` can't start", handler.name))?;
             let index = u16::try_from(index).context("too many handlers")?;
-            let publishing = Publishing::new(
-                self.sink.clone(),
-                index,
-                handler,
-                &self.topics,
-                part.handler.digest(),
-                backlog,
-            );
+            let publishing = Publishing::new(self.sink.clone(), index, handler, &self.topics, backlog);
             let calling = Calling::new(
                 index.into(),
                 part.handler.clone(),

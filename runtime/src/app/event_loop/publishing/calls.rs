@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
+use std::sync::Arc;
 
 use keylane_core::{CallId, OwnershipId};
 
@@ -24,6 +25,8 @@ pub(super) struct CallRecords {
 pub(super) struct CallRecord {
     generation: u32,
     pub(super) attempt: u32,
+    /// The digest of the component that was called; `None`: there was no call.
+    pub(super) digest: Option<Arc<str>>,
     /// The ownership of each row; empty if no output carries it.
     pub(super) ownerships: Vec<OwnershipId>,
     /// Number of unanswered records of each row: outputs, or its dead letter.
@@ -124,6 +127,7 @@ impl CallRecord {
     fn renew(&mut self, generation: u32) {
         self.generation = generation;
         self.attempt = 0;
+        self.digest = None;
         self.ownerships.clear();
         self.unacked.clear();
         self.rejected.clear();

@@ -1,5 +1,7 @@
 //! The format of dead letters, and the parts that are omitted if they are too large (SEMANTICS: outputs and dead letters).
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keylane_core::{DeadLetter, Fault, Reason, Row};
@@ -28,7 +30,6 @@ const LINES_MAX: u32 = 2;
 pub(super) struct DeadLetterFormat {
     handler: String,
     group: String,
-    digest: String,
     /// Names of the inputs, by their index.
     inputs: Vec<String>,
     /// Topics of the sink, by the index of the input.
@@ -47,6 +48,7 @@ pub(super) struct PendingDeadLetter {
     event: Row,
     reason: Reason,
     attempt: u32,
+    digest: Arc<str>,
     origin: Origin,
     error: String,
     published: String,
@@ -80,6 +82,8 @@ pub(super) struct Origin {
 
 /// The content of a dead letter beside the event.
 pub(super) struct Context<'a> {
+    /// The digest of the component that had the event last.
+    pub(super) digest: Arc<str>,
     pub(super) origin: Origin,
     /// The error that the guest or the brokers returned.
     pub(super) error: &'a str,
@@ -94,7 +98,7 @@ type Added = Vec<(&'static str, Vec<u8>)>;
 
 impl DeadLetterFormat {
     /// `topics`: the topics that the sink was started with.
-    pub(super) fn new(handler: &config::HandlerConfig, digest: &str, topics: &[String]) -> Self {
+    pub(super) fn new(handler: &config::HandlerConfig, topics: &[String]) -> Self {
         let index =
             |name: &String| (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| index);
         let dead_letters = handler.dead_letters.as_ref();
@@ -103,7 +107,6 @@ impl DeadLetterFormat {
         DeadLetterFormat {
             handler: handler.name.clone(),
             group: handler.group_id.clone(),
-            digest: digest.to_owned(),
             inputs: handler.topics.clone(),
             topics: dead_letters
                 .map_or_else(Vec::new, |dead_letters| dead_letters.topics.iter().map(known).collect()),
@@ -137,9 +140,20 @@ impl DeadLetterFormat {
         if self.is_exceeded(redrives) {
             self.log_exceeded(&event, redrives);
         }
-        let Context { origin, error, published, now_ms: failed_at } = context;
+        let Context { digest, origin, error, published, now_ms: failed_at } = context;
         let (error, form) = (header_text(error), Form::Whole);
-        PendingDeadLetter { event, reason, attempt, origin, error, published, failed_at, redrives, form }
+        PendingDeadLetter {
+            event,
+            reason,
+            attempt,
+            digest,
+            origin,
+            error,
+            published,
+            failed_at,
+            redrives,
+            form,
+        }
     }
 
     /// Calls `to` with a dead letter in its current form. It contains the event's own key, value and headers byte for byte.
@@ -247,7 +261,7 @@ impl DeadLetterFormat {
         add("keylane-error", text(&pending.error));
         add("keylane-failed-at", text(&pending.failed_at));
         add("keylane-handler", text(&self.handler));
-        add("keylane-handler-digest", text(&self.digest));
+        add("keylane-handler-digest", text(&pending.digest));
         add("keylane-group", text(&self.group));
         if !pending.published.is_empty() {
             add("keylane-published", text(&pending.published));

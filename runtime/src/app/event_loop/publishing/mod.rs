@@ -92,7 +92,6 @@ impl Publishing {
         index: u16,
         handler: &config::HandlerConfig,
         topics: &[String],
-        digest: &str,
         backlog_bytes: usize,
     ) -> Self {
         let topic =
@@ -103,8 +102,8 @@ impl Publishing {
             time: output.timestamp,
         };
         let targets: Vec<Target> = handler.outputs.iter().map(target).collect();
-        let provenance = Provenance::new(digest, targets.iter().any(|target| target.provenance));
-        let dead_letters = DeadLetterFormat::new(handler, digest, topics);
+        let provenance = Provenance::new(targets.iter().any(|target| target.provenance));
+        let dead_letters = DeadLetterFormat::new(handler, topics);
         dead_letters.topics().filter(|topic| sink.is_compacted(*topic)).for_each(|topic| {
             let topic = topics.get(usize::from(topic)).map_or("?", String::as_str);
             tracing::warn!(
@@ -143,10 +142,11 @@ impl Publishing {
 
     // -- calls --------------------------------------------------------------------------------------
 
-    /// Begins the record of a dispatched call.
-    pub(super) fn begin_call(&mut self, dispatch: &Dispatch<'_>) {
+    /// Begins the record of a dispatched call to the component with this digest.
+    pub(super) fn begin_call(&mut self, dispatch: &Dispatch<'_>, digest: &Arc<str>) {
         let record = self.calls.begin(dispatch.call);
         record.attempt = dispatch.attempt;
+        record.digest = Some(digest.clone());
         if self.provenance.is_enabled {
             // The core keeps the ownership of a row only until the call has ended.
             record.ownerships.extend(dispatch.rows.iter().map(|row| row.ownership));
@@ -272,21 +272,24 @@ impl Publishing {
 
     // -- dead letters -------------------------------------------------------------------------------
 
-    /// Publishes an event to its dead-letter topic. `topic_id`: the id of the event's topic.
+    /// Publishes an event to its dead-letter topic. `topic_id`: the id of the event's topic; `digest`: of the component
+    /// that would be called, for an event without a call.
     pub(super) fn dead_letter(
         &mut self,
         dead_letter: &DeadLetter,
         arena: &Arena,
         topic_id: [u8; 16],
+        digest: &Arc<str>,
         now_ms: i64,
     ) {
         let &DeadLetter { call, row, event, reason, .. } = dead_letter;
         let stored = arena.get(event.arena_slot);
         let origin = Origin { topic_id, log_append_time: stored.log_append_time };
         let error = self.error_of(call, row, reason).to_owned();
-        let published =
-            self.calls.get(call).map(|record| record.published(row, &self.topics)).unwrap_or_default();
-        let context = Context { origin, error: &error, published, now_ms };
+        let record = self.calls.begin(call);
+        let published = record.published(row, &self.topics);
+        let digest = record.digest.as_ref().unwrap_or(digest).clone();
+        let context = Context { digest, origin, error: &error, published, now_ms };
         let pending = self.dead_letters.pending(dead_letter, &stored, context);
         self.calls.begin(call).add_dead_letter(row, pending);
         let token = Token { handler: self.handler, call, row, lane: 0, output: 0, dead_letter: true };

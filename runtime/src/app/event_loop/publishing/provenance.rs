@@ -14,7 +14,6 @@ pub(super) const BYTES_MAX: usize = 1_024;
 pub(super) struct Provenance {
     /// Distinguishes this process from every other one: each restarts the ownership numbers.
     instance: u64,
-    digest: String,
     /// Some output is configured with these headers.
     pub(super) is_enabled: bool,
 }
@@ -23,9 +22,9 @@ pub(super) struct Provenance {
 pub(super) struct ProvenanceHeaders([(&'static str, String); 7]);
 
 impl Provenance {
-    pub(super) fn new(digest: &str, is_enabled: bool) -> Self {
+    pub(super) fn new(is_enabled: bool) -> Self {
         let instance = RandomState::new().hash_one(std::process::id());
-        Provenance { instance, digest: digest.to_owned(), is_enabled }
+        Provenance { instance, is_enabled }
     }
 
     pub(super) fn headers(
@@ -46,7 +45,7 @@ impl Provenance {
             ("keylane-output-index", index_in_row.to_string()),
             ("keylane-attempt", attempt.to_string()),
             ("keylane-ownership", format!("{:016x}-{ownership}", self.instance)),
-            ("keylane-handler-digest", self.digest.clone()),
+            ("keylane-handler-digest", call.handler().digest().to_string()),
         ])
     }
 }
