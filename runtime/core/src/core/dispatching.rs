@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Core;
-use crate::calls::Call;
+use crate::calls::{Call, CallState};
 use crate::lanes::Lanes;
 use crate::outbox::Pending;
 use crate::partitions::Partitions;
@@ -57,7 +57,7 @@ impl CallSizing {
         self.suspends = true;
     }
 
-    pub(super) fn record_work(&mut self, rows: u32, took: Duration) {
+    fn record_work(&mut self, rows: u32, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let sample = (took / u64::from(rows.max(1))).clamp(1, 1 << 40);
         self.row_ns = (7 * self.row_ns + sample) / 8;
@@ -80,6 +80,13 @@ impl Core {
             && !std::mem::replace(&mut call.suspended, true)
         {
             self.sizing.call_returned();
+        }
+    }
+
+    /// A call returned a valid result after this much work of the guest.
+    pub(super) fn record_work(&mut self, id: CallId, took: Duration) {
+        if let Some(call) = self.calls.get(id).filter(|call| call.state == CallState::Out) {
+            self.sizing.record_work(call.len(), took);
         }
     }
 

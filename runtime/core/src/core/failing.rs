@@ -9,46 +9,51 @@ use crate::partitions::Phase;
 use crate::{CallFailure, CallId, DeadLetter, Notice, OnExhausted, Reason, RetryPolicy, Row, Verdict};
 
 impl Core {
-    /// Applies the verdict on the row behind the done ones of a lane.
-    pub(super) fn row_failed(&mut self, id: CallId, at: usize, verdict: Verdict) {
-        match verdict {
-            Verdict::Reject => self.fail_row(id, at, Reason::Rejected),
-            Verdict::Unpublishable => {
-                self.fail_row(id, at, Reason::OutputRejected);
-                self.count_reruns(id, at);
-            }
-            Verdict::Retry { after } => self.charge(id, at, Reason::RetriesExhausted, after),
-        }
-    }
-
-    /// A call failed as a whole. Only an event that failed in a call of its own, on a fresh instance, is charged. The
-    /// others are dispatched again; lanes that may contain the failing row are quarantined.
-    pub(super) fn guest_failed(&mut self, id: CallId, at: usize, failure: CallFailure) {
-        let Some(call) = self.calls.get_mut(id) else { return };
-        // A requested fresh instance counts as given. Otherwise such an event could be dispatched again for ever.
-        let isolated = call.len() == 1 && (failure.fresh || call.fresh);
+    /// Decides about the first row of a lane that is not done: another attempt, a rerun, or an outcome. `failure`: the
+    /// call failed as a whole. Only an event that failed in a call of its own, on a fresh instance, is charged for that.
+    /// The others are dispatched again, and lanes that may contain the failing row are quarantined.
+    pub(super) fn decide(
+        &mut self,
+        id: CallId,
+        at: usize,
+        verdict: Option<Verdict>,
+        failure: Option<CallFailure>,
+    ) {
+        let call = self.calls.get_mut(id).expect("the caller checked it");
+        let (rows, fresh, attempt) = (call.len(), call.fresh, call.attempt);
         let part = call.parts.get_mut(at).expect("a lane of the call");
         if part.over {
             return;
         }
-        let here = part.done_to..part.end;
-        let may_contain_failing_row = match failure.failing_row {
-            Some(row) => here.contains(&row),
-            None => !here.is_empty(),
+        let not_done = part.done_to..part.end;
+        let is_consistent =
+            if verdict.is_some() { !not_done.is_empty() } else { not_done.is_empty() || failure.is_some() };
+        assert!(is_consistent, "{id:?}: a row is neither done nor failed, or both: {part:?}");
+        let (reason, after) = match (verdict, failure) {
+            (None, None) => return,
+            (Some(Verdict::Retry { after }), _) => (Reason::RetriesExhausted, after),
+            (Some(Verdict::Reject), _) => return self.fail_row(id, at, Reason::Rejected),
+            (Some(Verdict::Unpublishable), _) => {
+                self.counters.reruns += u64::from(part.end - part.done_to - 1);
+                return self.fail_row(id, at, Reason::OutputRejected);
+            }
+            (None, Some(failure)) => {
+                let may_contain_failing_row =
+                    failure.failing_row.map_or(!not_done.is_empty(), |row| not_done.contains(&row));
+                if !may_contain_failing_row {
+                    return;
+                }
+                // A requested fresh instance counts as given. Otherwise such an event could be dispatched again for ever.
+                if rows > 1 || !(failure.fresh || fresh) {
+                    part.resume = Resume::Quarantined;
+                    self.counters.reruns += u64::from(part.end - part.done_to);
+                    return;
+                }
+                (Reason::Fault(failure.fault), None)
+            }
         };
-        if may_contain_failing_row && isolated {
-            self.charge(id, at, Reason::Fault(failure.fault), None);
-        } else if may_contain_failing_row {
-            part.resume = Resume::Quarantined;
-            self.counters.reruns += u64::from(part.end - part.done_to);
-        }
-    }
-
-    /// Charges a failed attempt to the row behind the done ones.
-    fn charge(&mut self, id: CallId, at: usize, reason: Reason, after: Option<Duration>) {
-        let Some(call) = self.calls.get(id) else { return };
-        let Some(part) = call.parts.get(at).filter(|part| !part.over) else { return };
-        let (partition, attempt, row) = (part.partition, call.attempt, call.row(part.done_to));
+        let partition = part.partition;
+        let row = call.row(not_done.start);
         self.begin_round(partition);
         let retry = &self.config.retry;
         let age = self.now.wall_ms.saturating_sub(row.timestamp).max(0);
@@ -75,14 +80,6 @@ impl Core {
         let row = part.done_to;
         part.done_to += 1;
         call.set_awaited(row, Awaited::Outcome(reason));
-    }
-
-    /// Counts the rows that will run again: those behind the last one that is done or can't be handled.
-    fn count_reruns(&mut self, id: CallId, at: usize) {
-        let Some(part) = self.calls.get(id).and_then(|call| call.parts.get(at)) else { return };
-        if !part.over {
-            self.counters.reruns += u64::from(part.end - part.done_to);
-        }
     }
 
     /// Applies the outcome of a row that can't be handled. All rows before it have settled.

@@ -128,10 +128,11 @@ impl Core {
             Input::Fetched { partition, rows, end, error } => self.fetched(partition, rows, end, error),
             Input::WorkersFree { calls } => self.sizing.workers_free(calls),
             Input::CallEnded { call, lanes, with_outputs, took } => {
-                self.call_ended(call, lanes, with_outputs, took);
+                self.record_work(call, took);
+                self.call_ended(call, lanes, with_outputs, None);
             }
             Input::CallFailed { call, failure, lanes, with_outputs } => {
-                self.call_failed(call, failure, lanes, with_outputs);
+                self.call_ended(call, lanes, with_outputs, Some(failure));
             }
             Input::CallSuspended { call } => self.call_suspended(call),
             Input::CallTerminated { call } => self.call_terminated(call),

@@ -4,75 +4,44 @@
 //! is applied when the rows before it have settled ([`super::failing`] decides which). Rows behind a failed one go back
 //! to their lane.
 
-use std::ops::Range;
-use std::time::Duration;
-
 use super::Core;
 use crate::calls::{Awaited, CallState, Effect};
 use crate::outbox::Pending;
 use crate::{CallFailure, CallId, LaneEnd, Reason};
+use std::ops::Range;
 
 /// Rows of a call with outputs, ascending.
 type Rows<'a> = &'a [u32];
 
 impl Core {
+    /// Handles the end of a call. `failure`: it failed as a whole, and only its rows that were done before count.
     pub(super) fn call_ended(
         &mut self,
         id: CallId,
         lanes: &[LaneEnd],
         with_outputs: Rows<'_>,
-        took: Duration,
+        failure: Option<CallFailure>,
     ) {
         let Some(call) = self.calls.get(id) else { return };
         if call.state != CallState::Out {
             self.call_terminated(id); // it was cancelled: its result does not count
             return;
         }
-        assert!(lanes.len() == call.parts.len(), "{id:?}: {} ends, {} lanes", lanes.len(), call.parts.len());
-        self.sizing.record_work(call.len(), took);
-        self.release_worker(id);
-        let mut outputs = with_outputs;
-        for (at, end) in lanes.iter().enumerate() {
-            outputs = self.take_done_rows(id, at, end.done, outputs);
-            self.assert_consistent(id, at, end.failure.is_none());
-            if let Some(verdict) = end.failure {
-                self.row_failed(id, at, verdict);
-            }
-            self.advance_part(id, at);
-        }
-        self.finish_call(id);
-    }
-
-    /// Rows done before the failure count. The other rows go back to their lanes, quarantined or not.
-    pub(super) fn call_failed(
-        &mut self,
-        id: CallId,
-        failure: CallFailure,
-        lanes: &[LaneEnd],
-        with_outputs: Rows<'_>,
-    ) {
-        let Some(call) = self.calls.get(id) else { return };
-        if call.state != CallState::Out {
-            self.call_terminated(id);
-            return;
-        }
         let parts = call.parts.len();
-        assert!(lanes.is_empty() || lanes.len() == parts, "{id:?}: {} ends, {parts} lanes", lanes.len());
+        let is_valid = lanes.len() == parts || failure.is_some() && lanes.is_empty();
+        assert!(is_valid, "{id:?}: {} ends, {parts} lanes", lanes.len());
         self.release_worker(id);
         let mut outputs = with_outputs;
         for at in 0..parts {
             let end = lanes.get(at).copied().unwrap_or(LaneEnd { done: 0, failure: None });
             outputs = self.take_done_rows(id, at, end.done, outputs);
-            match end.failure {
-                Some(verdict) => {
-                    self.assert_consistent(id, at, false);
-                    self.row_failed(id, at, verdict);
-                }
-                None => self.guest_failed(id, at, failure),
-            }
+            self.decide(id, at, end.failure, failure);
             self.advance_part(id, at);
         }
-        self.finish_call(id);
+        if self.calls.get(id).is_some_and(|call| !call.to_produce.is_empty()) {
+            self.outbox.push(Pending::Produce(id));
+        }
+        self.remove_if_finished(id);
     }
 
     /// A cancelled call terminated: its lanes are released. Rows of ownerships that are still open are dispatched again.
@@ -139,13 +108,6 @@ impl Core {
         rest
     }
 
-    /// Asserts that all rows of a lane are done, or that its first row that is not done has a verdict.
-    fn assert_consistent(&self, id: CallId, at: usize, done: bool) {
-        let part = self.calls.get(id).and_then(|call| call.parts.get(at));
-        let consistent = part.is_some_and(|part| part.over || (part.done_to == part.end) == done);
-        assert!(consistent, "{id:?}: a row is neither done nor failed, or both: {part:?}");
-    }
-
     /// Makes the shell drop the outputs and dead letters of these rows that it has not sent.
     pub(super) fn drop_outputs(&mut self, id: CallId, rows: Range<u32>) {
         let Some(call) = self.calls.get(id) else { return };
@@ -153,13 +115,6 @@ impl Core {
         if !call.is_out() && rows.clone().any(is_submitted) {
             self.outbox.push(Pending::DropOutputs { call: id, first: rows.start, end: rows.end });
         }
-    }
-
-    fn finish_call(&mut self, id: CallId) {
-        if self.calls.get(id).is_some_and(|call| !call.to_produce.is_empty()) {
-            self.outbox.push(Pending::Produce(id));
-        }
-        self.remove_if_finished(id);
     }
 
     /// Settles the rows of a lane up to the first one that awaits something. If there is none, the lane continues with
