@@ -18,7 +18,7 @@ use crate::telemetry;
 pub(super) fn execute(file: &Path) -> Result<Ending, CommandFailure> {
     match config::load(file) {
         Ok(checked) => check_components(file, &checked),
-        Err(config::Error::Unsound(report)) => Ok(findings(file, &report.to_string(), report.count())),
+        Err(config::Error::Invalid(report)) => Ok(findings(file, &report.to_string(), report.count())),
         Err(error @ config::Error::Unreadable { .. }) => Err(error.into()),
     }
 }

@@ -57,6 +57,7 @@ impl CommandFailure {
 
     fn describe(&self) -> String {
         let (message, hint) = match self {
+            CommandFailure::Config(config::Error::Invalid(report)) => return report.to_string(),
             CommandFailure::Config(error) => (error.to_string(), error.hint()),
             CommandFailure::Usage { message, hint } => (message.clone(), Some(*hint)),
             CommandFailure::Run(error) => {

@@ -18,7 +18,7 @@ pub enum Error {
     },
     /// The file was read, but the configuration is invalid.
     #[error(transparent)]
-    Unsound(#[from] Report),
+    Invalid(#[from] Report),
 }
 
 impl Error {
@@ -27,7 +27,7 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Error::Unreadable { .. } => Some("name the file with --config FILE or KEYLANE_CONFIG"),
-            Error::Unsound(_) => None,
+            Error::Invalid(_) => None,
         }
     }
 }

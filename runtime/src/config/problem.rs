@@ -4,6 +4,8 @@ use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::path::Path;
 
+use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
+
 use super::document::Document;
 use super::secret;
 
@@ -65,30 +67,34 @@ impl Report {
         if self.problems.is_empty() { Ok(value) } else { Err(self) }
     }
 
-    fn show(&self, out: &mut String, problem: &Problem) -> fmt::Result {
-        let Some(location) = problem.span.clone().and_then(|span| SourceLine::find(&self.text, span)) else {
-            writeln!(out, "{}: {}", self.file, problem.message)?;
-            return show_hint(out, problem);
-        };
-        let number = location.line.to_string();
-        let margin = " ".repeat(number.len());
-        writeln!(out, "{}:{number}:{}: {}", self.file, location.column, problem.message)?;
-        writeln!(out, "{margin} |")?;
-        match secret::visible_part(&self.text, location.line_start) {
-            None => {
-                writeln!(out, "{number} | {}", location.text)?;
-                writeln!(out, "{margin} | {}{}", location.padding(), "^".repeat(location.width))?;
+    /// The problem as compilers show it, with the line that it is in.
+    fn show(&self, problem: &Problem) -> String {
+        let shown = Level::ERROR.primary_title(problem.message.as_str());
+        let location = problem.span.clone().and_then(|span| SourceLine::find(&self.text, span));
+        let (mut text, mut marked) = (String::new(), 0..0);
+        if let Some(location) = &location {
+            match secret::visible_part(&self.text, location.start) {
+                None => (text, marked) = (location.text.to_owned(), location.marked.clone()),
+                Some(visible) => {
+                    text = format!("{visible}…  (not shown: it may be a secret)");
+                    marked = visible.len()..visible.len();
+                }
             }
-            Some(visible) => writeln!(out, "{number} | {visible}…  (not shown: it may be a secret)")?,
         }
-        show_hint(out, problem)
-    }
-}
-
-fn show_hint(out: &mut String, problem: &Problem) -> fmt::Result {
-    match &problem.hint {
-        Some(hint) => writeln!(out, "hint: {hint}"),
-        None => Ok(()),
+        let file = self.file.as_str();
+        let mut group = match &location {
+            None => shown.element(Origin::path(file)),
+            Some(location) => shown.element(
+                Snippet::source(text.as_str())
+                    .line_start(location.number)
+                    .path(file)
+                    .annotation(AnnotationKind::Primary.span(marked)),
+            ),
+        };
+        if let Some(hint) = &problem.hint {
+            group = group.element(Level::HELP.with_name("hint").message(hint.as_str()));
+        }
+        Renderer::plain().render(&[group])
     }
 }
 
@@ -98,13 +104,12 @@ impl fmt::Display for Report {
         let mut in_order: Vec<&Problem> = self.problems.iter().collect();
         in_order.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
         for (index, problem) in in_order.into_iter().enumerate() {
-            let mut shown = String::new();
-            self.show(&mut shown, problem)?;
+            let mut shown = self.show(problem);
             for value in &self.masked {
                 shown = shown.replace(value, "…");
             }
             let gap = if index > 0 { "\n" } else { "" };
-            write!(f, "{gap}{shown}")?;
+            writeln!(f, "{gap}{shown}")?;
         }
         Ok(())
     }
@@ -119,37 +124,24 @@ impl fmt::Debug for Report {
 
 impl std::error::Error for Report {}
 
-/// The line and column of a span.
+/// The line of a span.
 struct SourceLine<'t> {
-    /// The line number, from 1.
-    line: usize,
-    /// In characters, from 1.
-    column: usize,
-    /// Number of characters to underline; a span is truncated at the end of its line.
-    width: usize,
-    line_start: usize,
+    /// From 1.
+    number: usize,
+    /// Where it starts in the file.
+    start: usize,
     text: &'t str,
+    /// The span within the line; it is truncated at the end of the line.
+    marked: Range<usize>,
 }
 
 impl<'t> SourceLine<'t> {
     fn find(text: &'t str, span: Range<usize>) -> Option<SourceLine<'t>> {
         let before = text.get(..span.start)?;
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line_text = text.get(line_start..)?.lines().next().unwrap_or("");
-        let line_end = line_start + line_text.len();
-        let marked = text.get(span.start..span.end.min(line_end).max(span.start)).unwrap_or("");
-        Some(SourceLine {
-            line: before.matches('\n').count() + 1,
-            column: before.get(line_start..)?.chars().count() + 1,
-            width: marked.chars().count().max(1),
-            line_start,
-            text: line_text,
-        })
-    }
-
-    /// As wide as the text before the span. Tabs are kept, so that both lines are indented equally.
-    fn padding(&self) -> String {
-        self.text.chars().take(self.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect()
+        let start = before.rfind('\n').map_or(0, |at| at + 1);
+        let line = text.get(start..)?.lines().next().unwrap_or("");
+        let marked = (span.start - start).min(line.len())..(span.end - start).min(line.len());
+        Some(SourceLine { number: before.matches('\n').count() + 1, start, text: line, marked })
     }
 }
 
@@ -175,7 +167,7 @@ impl<'d, 'r> Problems<'d, 'r> {
         let line = self.document.find(path).and_then(|span| SourceLine::find(&self.report.text, span));
         let mut text = self.report.file.clone();
         if let Some(location) = line {
-            let _infallible = write!(text, ":{}", location.line);
+            let _infallible = write!(text, ":{}", location.number);
         }
         let _infallible = write!(text, ": {message}");
         self.warnings.push(text);

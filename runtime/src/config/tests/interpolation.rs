@@ -53,9 +53,9 @@ fn all_unset_variables_are_reported_together() {
     refuse(
         &text,
         &[
-            "etc/keylane.toml:2:21: the environment variable `NOWHERE` is not set",
+            "error: the environment variable `NOWHERE` is not set\n --> etc/keylane.toml:2:21\n",
             "hint: set it, or give it a default: ${NOWHERE:-…}",
-            "etc/keylane.toml:6:11: the environment variable `NOBODY` is not set",
+            "error: the environment variable `NOBODY` is not set\n --> etc/keylane.toml:6:11\n",
         ],
     );
 }

@@ -11,7 +11,8 @@ fn a_syntax_error() {
     renders(
         "[kafka]\nbootstrap_servers = localhost\n",
         "\
-etc/keylane.toml:2:21: string values must be quoted, expected literal string
+error: string values must be quoted, expected literal string
+ --> etc/keylane.toml:2:21
   |
 2 | bootstrap_servers = localhost
   |                     ^^^^^^^^^
@@ -24,11 +25,13 @@ fn an_unknown_field() {
     renders(
         &with("[handlers.orders.rebalance]\n\trevoke_timout = \"1s\"", ""),
         "\
-etc/keylane.toml:9:2: unknown field `revoke_timout`, expected `revoke_timeout`
+error: unknown field `revoke_timout`, expected `revoke_timeout`
+ --> etc/keylane.toml:9:2
   |
-9 | \trevoke_timout = \"1s\"
-  | \t^^^^^^^^^^^^^
-hint: did you mean `revoke_timeout`?
+9 |     revoke_timout = \"1s\"
+  |     ^^^^^^^^^^^^^
+  |
+  = hint: did you mean `revoke_timeout`?
 ",
     );
 }
@@ -38,7 +41,8 @@ fn a_missing_setting() {
     renders(
         &MINIMAL.replace("group_id = \"orders\"\n", ""),
         "\
-etc/keylane.toml:4:1: missing setting `group_id`
+error: missing setting `group_id`
+ --> etc/keylane.toml:4:1
   |
 4 | [handlers.orders]
   | ^^^^^^^^^^^^^^^^^
@@ -51,22 +55,27 @@ fn several_problems_in_one_pass() {
     renders(
         &with("max_batch = 0\npipeline = true", "[kafka.client]\n\"group.id\" = \"x\""),
         "\
-etc/keylane.toml:8:13: `handlers.orders.max_batch` must be between 1 and 4096, not 0
+error: `handlers.orders.max_batch` must be between 1 and 4096, not 0
+ --> etc/keylane.toml:8:13
   |
 8 | max_batch = 0
   |             ^
 
-etc/keylane.toml:9:12: `handlers.orders.pipeline` is not supported in this version of Keylane
+error: `handlers.orders.pipeline` is not supported in this version of Keylane
+ --> etc/keylane.toml:9:12
   |
 9 | pipeline = true
   |            ^^^^
-hint: remove it
+  |
+  = hint: remove it
 
-etc/keylane.toml:11:14: `group.id` can't be set: use `group_id` of a handler
+error: `group.id` can't be set: use `group_id` of a handler
+  --> etc/keylane.toml:11:14
    |
 11 | \"group.id\" = \"x\"
    |              ^^^
-hint: remove it
+   |
+   = hint: remove it
 ",
     );
 }
