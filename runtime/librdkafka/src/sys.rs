@@ -261,6 +261,14 @@ unsafe extern "C" {
 
     pub(super) fn rd_kafka_topic_new(rk: *mut Kafka, topic: *const c_char, conf: *mut c_void) -> *mut Topic;
     pub(super) fn rd_kafka_topic_destroy(topic: *mut Topic);
+    pub(super) fn rd_kafka_msg_partitioner_murmur2(
+        topic: *const Topic,
+        key: *const c_void,
+        length: usize,
+        partitions: i32,
+        topic_opaque: *mut c_void,
+        message_opaque: *mut c_void,
+    ) -> i32;
     pub(super) fn rd_kafka_producev(rk: *mut Kafka, ...) -> c_int;
     pub(super) fn rd_kafka_flush(rk: *mut Kafka, timeout_ms: c_int) -> c_int;
     pub(super) fn rd_kafka_purge(rk: *mut Kafka, flags: c_int) -> c_int;

@@ -9,9 +9,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::jsonl::{FedRecord, JsonLines, LineError};
-use super::murmur2::partition_for_key;
 use super::{EmbeddedBroker, FeedProgress};
-use crate::librdkafka::{ErrorCode, EventKind, ProduceRecord, Producer, ProducerTopic, Properties, Queue};
+use crate::librdkafka::{
+    ErrorCode, EventKind, ProduceRecord, Producer, ProducerTopic, Properties, Queue, partition_for_key,
+};
 
 /// Maximum of unread bytes per partition. The broker keeps 5 MiB, batch headers included.
 const MAX_UNREAD: usize = 3 << 20;

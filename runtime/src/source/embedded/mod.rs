@@ -7,13 +7,11 @@
 mod broker;
 mod feed;
 mod jsonl;
-mod murmur2;
 mod output;
 mod progress;
 
 pub use broker::EmbeddedBroker;
 pub use feed::{FeedError, FeedInput, FeedSpec, Feeder, for_each_record};
 pub use jsonl::{FedRecord, LineError};
-pub use murmur2::partition_for_key;
 pub use output::{OutputError, OutputReader};
 pub use progress::{FeedProgress, FeedReader};

@@ -9,9 +9,8 @@ use keylane_core::Partition;
 
 use super::broker::{Sent, TOPIC, broker, send, spec};
 use super::member::Member;
-use crate::source::embedded::{
-    FeedError, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader, partition_for_key,
-};
+use crate::librdkafka::partition_for_key;
+use crate::source::embedded::{FeedError, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader};
 use crate::source::{Assignor, Ends};
 
 /// A file that is removed after the test.
