@@ -65,7 +65,7 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         | Planted::ForgetTopicIds => &["I8 commit safety", "I2 no gap", "I1 no loss"],
         Planted::HideReplacedTopic => &["I8 commit safety", "I2 no gap", "I1 no loss", "I11 drained"],
         Planted::ForgetOldCall => &["I5 one call per lane", "I6 quiet after hand-over"],
-        Planted::ChargeAll => &["I-attempts", "I-blame", "I-endings"],
+        Planted::ChargeAll => &["I-attempts", "I-attribution", "I-outcomes"],
         Planted::RetryTooSoon => &["I-backoff"],
         Planted::LetterUnacked => &["I8 commit safety", "I2 no gap", "I1 no loss"],
         Planted::KeepOutputs => &["I6 dropped"],

@@ -4,8 +4,8 @@
 //! checked against the invariants. The seed determines everything: the same seed gives the same trace.
 //!
 //! `plan` draws the configuration of a seed → `world` runs the events → `group`, `ownership`, `reading`, `calls`,
-//! `endings`, `outputs` and `commits` simulate the environment → `actions` carries out the actions of the cores →
-//! `faults` injects faults → `blame` records charged attempts, and `oracle` checks the end state.
+//! `outcomes`, `outputs` and `commits` simulate the environment → `actions` carries out the actions of the cores →
+//! `faults` injects faults → `attribution` records charged attempts, and `oracle` checks the end state.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -15,14 +15,14 @@
 )]
 
 mod actions;
-mod blame;
+mod attribution;
 mod calls;
 mod commits;
-mod endings;
 mod faults;
 mod group;
 mod log;
 mod oracle;
+mod outcomes;
 mod outputs;
 mod ownership;
 mod plan;

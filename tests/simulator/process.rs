@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use keylane_core::{ArenaSlot, CallId, CommitId, Core, OutOfRange, RebalanceId, RetryPolicy};
 
-use super::blame::RetryState;
+use super::attribution::RetryState;
 use super::log::Lane;
 use super::plan::{Micros, Plan};
 use super::world::Event;

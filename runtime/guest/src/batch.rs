@@ -127,7 +127,7 @@ impl Batch {
     }
 
     /// The partition and offset of a row.
-    pub fn place(&self, row: usize) -> Option<(u32, u64)> {
+    pub fn position(&self, row: usize) -> Option<(u32, u64)> {
         Some((*self.columns.partitions.get(row)?, *self.columns.offsets.get(row)?))
     }
 
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(columns.keys.lengths, [1, -1, -1]);
         assert_eq!(columns.values.lengths, [5, 0, 0]);
         assert_eq!(columns.values.data, b"value");
-        assert_eq!(batch.place(1), Some((3, 7)));
+        assert_eq!(batch.position(1), Some((3, 7)));
         assert!(columns.headers.is_none(), "no row has headers");
     }
 

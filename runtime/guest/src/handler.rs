@@ -261,7 +261,7 @@ impl Instance {
     ) -> Result<(), GuestFailure> {
         results.clear();
         self.calls = self.calls.saturating_add(1);
-        let (partition, offset) = batch.place(0).unwrap_or_default();
+        let (partition, offset) = batch.position(0).unwrap_or_default();
         let host = self.store.data_mut();
         host.meter = Some(meter.clone());
         host.limiter.begin();
@@ -391,7 +391,7 @@ impl<'a> Iterator for Events<'a> {
 
     fn next(&mut self) -> Option<Event<'a>> {
         let (columns, row) = (self.batch.columns(), self.row);
-        let (partition, offset) = self.batch.place(row)?;
+        let (partition, offset) = self.batch.position(row)?;
         let counts = columns.headers.as_ref().map(|headers| headers.counts.as_slice());
         let count = counts.and_then(|counts| counts.get(row)).copied().unwrap_or(0);
         let (headers, rest) = self.headers.split_at_checked(usize::try_from(count).ok()?)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use keylane_core::OnExhausted;
 
-use super::{CommandFailure, Ending, output};
+use super::{CommandFailure, Completion, output};
 use crate::app;
 use crate::config::{
     self, Checked, Cluster, EmbeddedConfig, FeedSource, FetchLimits, HandlerConfig, HumanSize, RuntimeConfig,
@@ -15,7 +15,7 @@ use crate::telemetry;
 
 /// Checks the file, its Kafka client properties and its components, without starting anything. Problems in a readable
 /// file are findings.
-pub(super) fn execute(file: &Path) -> Result<Ending, CommandFailure> {
+pub(super) fn execute(file: &Path) -> Result<Completion, CommandFailure> {
     match config::load(file) {
         Ok(checked) => check_components(file, &checked),
         Err(config::Error::Invalid(report)) => Ok(findings(file, &report.to_string(), report.count())),
@@ -24,7 +24,7 @@ pub(super) fn execute(file: &Path) -> Result<Ending, CommandFailure> {
 }
 
 /// Checks the rest of a configuration whose file is valid.
-fn check_components(file: &Path, checked: &Checked) -> Result<Ending, CommandFailure> {
+fn check_components(file: &Path, checked: &Checked) -> Result<Completion, CommandFailure> {
     checked.warnings.iter().for_each(|warning| telemetry::report(&format!("warning: {warning}\n")));
     let mut sound = Vec::new();
     let mut problems = app::refusals(checked);
@@ -41,10 +41,10 @@ fn check_components(file: &Path, checked: &Checked) -> Result<Ending, CommandFai
     output::print(&summary(file, checked, &sound))
 }
 
-fn findings(file: &Path, report: &str, problems: usize) -> Ending {
+fn findings(file: &Path, report: &str, problems: usize) -> Completion {
     let noun = if problems == 1 { "problem" } else { "problems" };
     telemetry::report(&format!("{report}\n{}: {problems} {noun}\n", file.display()));
-    Ending::Findings
+    Completion::Findings
 }
 
 /// The summary of the configuration. `components`: one for each handler.

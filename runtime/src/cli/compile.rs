@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 
-use super::{CommandFailure, CompileArguments, Ending};
+use super::{CommandFailure, CompileArguments, Completion};
 use crate::guest::Compiler;
 use crate::guest::compiler::{Limits, compile_for_parent};
 use crate::telemetry;
@@ -15,13 +15,13 @@ pub(super) fn compiler() -> Result<Compiler, CommandFailure> {
 }
 
 /// Compiles. A component that can't be compiled is a finding; standard error then contains only the reason.
-pub(super) fn execute(arguments: &CompileArguments) -> Result<Ending, CommandFailure> {
+pub(super) fn execute(arguments: &CompileArguments) -> Result<Completion, CommandFailure> {
     let CompileArguments { address_space, cpu_seconds } = *arguments;
     match compile_for_parent(&Limits { address_space, cpu_seconds, ..Limits::default() }) {
-        Ok(Ok(())) => Ok(Ending::Fine),
+        Ok(Ok(())) => Ok(Completion::Success),
         Ok(Err(reason)) => {
             telemetry::report_and_wait(&format!("{reason}\n"));
-            Ok(Ending::Findings)
+            Ok(Completion::Findings)
         }
         // The component is not the cause: this must not look like a finding.
         Err(error) => Err(CommandFailure::Usage {

@@ -3,20 +3,20 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{CommandFailure, Ending, output};
+use super::{CommandFailure, Completion, output};
 use crate::config::{HumanSize, Refused};
 use crate::guest::inspect::inspect;
 use crate::guest::{Grant, Granted, Inspection, load};
 
 /// Shows the imports and exports of a component. A component that `run` refuses under any grants is a finding.
-pub(super) fn execute(component: &Path) -> Result<Ending, CommandFailure> {
+pub(super) fn execute(component: &Path) -> Result<Completion, CommandFailure> {
     let name = component.display().to_string();
     let inspection = load::read(&name, component)
         .and_then(|bytes| inspect(&name, &bytes))
         .map_err(|error| CommandFailure::Run(Refused { message: error.to_string(), hint: None }.into()))?;
     let printed = output::print(&describe(&name, &inspection))?;
     let runs = inspection.kind.is_some() && inspection.refused(Granted { http: true }).next().is_none();
-    Ok(if runs { printed } else { Ending::Findings })
+    Ok(if runs { printed } else { Completion::Findings })
 }
 
 fn describe(name: &str, inspection: &Inspection) -> String {

@@ -6,8 +6,8 @@
 mod arguments;
 mod check;
 mod compile;
+mod completion;
 mod demo;
-mod ending;
 mod inspect;
 mod output;
 mod published;
@@ -20,7 +20,7 @@ pub use crate::telemetry::end_on_panic;
 pub use arguments::{
     Cli, Command, CompileArguments, InspectArguments, LogFormat, RunArguments, SchemaArguments,
 };
-pub use ending::{CommandFailure, Ending, exit_code};
+pub use completion::{CommandFailure, Completion, exit_code};
 
 impl Cli {
     /// Executes the command.
@@ -28,7 +28,7 @@ impl Cli {
     /// # Errors
     ///
     /// Why the command could not be executed.
-    pub fn execute(&self) -> Result<Ending, CommandFailure> {
+    pub fn execute(&self) -> Result<Completion, CommandFailure> {
         match &self.command {
             Command::Run(arguments) => run::execute(&self.config, arguments),
             Command::Check => check::execute(&self.config),

@@ -4,15 +4,15 @@ use std::io::{self, Write as _};
 
 use anyhow::Context as _;
 
-use super::{CommandFailure, Ending};
+use super::{CommandFailure, Completion};
 
 /// Writes the result. A reader that closes the pipe early (`| head`) is not reported, but changes the exit code.
-pub(super) fn print(text: &str) -> Result<Ending, CommandFailure> {
+pub(super) fn print(text: &str) -> Result<Completion, CommandFailure> {
     let mut output = io::stdout().lock();
     let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
     match written {
-        Ok(()) => Ok(Ending::Fine),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::Findings),
+        Ok(()) => Ok(Completion::Success),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Completion::Findings),
         Err(error) => Err(Err::<(), _>(error)
             .context("the result can't be written")
             .expect_err("the value is an error")

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{CommandFailure, Ending, RunArguments, compile, published};
+use super::{CommandFailure, Completion, RunArguments, compile, published};
 use crate::config::Cluster;
 use crate::{app, config};
 
 /// Runs the configuration. Outputs on the embedded broker are printed, because no other process can read them.
-pub(super) fn execute(file: &Path, arguments: &RunArguments) -> Result<Ending, CommandFailure> {
+pub(super) fn execute(file: &Path, arguments: &RunArguments) -> Result<Completion, CommandFailure> {
     let config = config::load(file)?;
     for warning in &config.warnings {
         tracing::warn!(warning, "configuration");
@@ -20,5 +20,5 @@ pub(super) fn execute(file: &Path, arguments: &RunArguments) -> Result<Ending, C
     let compiler = compile::compiler()?;
     let options = app::RunOptions { until_end: arguments.until_end, read_back, compiler };
     let outcome = app::run(&config, &options)?;
-    Ok(if outcome.failures.is_empty() { Ending::Fine } else { Ending::Findings })
+    Ok(if outcome.failures.is_empty() { Completion::Success } else { Completion::Findings })
 }

@@ -1,11 +1,11 @@
 //! `keylane schema`
 
 use super::arguments::SchemaFormat;
-use super::{CommandFailure, Ending, output, reference};
+use super::{CommandFailure, Completion, output, reference};
 use crate::config;
 
 /// Prints the schema of the configuration.
-pub(super) fn execute(format: SchemaFormat) -> Result<Ending, CommandFailure> {
+pub(super) fn execute(format: SchemaFormat) -> Result<Completion, CommandFailure> {
     output::print(&match format {
         SchemaFormat::Json => text() + "\n",
         SchemaFormat::Markdown => page(),

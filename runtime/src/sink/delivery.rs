@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::in_flight::Left;
 use super::outcome::{Delivery, DeliveryError, RecordMetadata, Refusal, refusal};
-use super::producer::{OnRefusal, Route, Shared};
+use super::producer::{OnAuthenticationFailure, Route, Shared};
 use super::record::OwnedRecord;
 use super::resend::{Quarantined, Resend, ResendDecision};
 use crate::librdkafka::{ClientEvent, ConfigError, Delivered, ErrorCode, EventKind, Producer, Queue};
@@ -24,7 +24,7 @@ pub(super) struct DeliveryThread {
     /// A replaced producer, until it has returned every record.
     old: Option<(Producer, Queue)>,
     routes: Vec<Route>,
-    on_refusal: OnRefusal,
+    on_authentication_failure: OnAuthenticationFailure,
     /// Deliveries from one event of the library, by handler.
     sorted: Vec<Vec<Delivery>>,
     /// By topic.
@@ -42,7 +42,7 @@ impl DeliveryThread {
         shared: Arc<Shared>,
         reports: Queue,
         routes: Vec<Route>,
-        on_refusal: OnRefusal,
+        on_authentication_failure: OnAuthenticationFailure,
     ) -> DeliveryThread {
         let sorted = routes.iter().map(|_| Vec::new()).collect();
         let resend = shared.names.iter().map(|_| Resend::default()).collect();
@@ -51,7 +51,7 @@ impl DeliveryThread {
             reports,
             old: None,
             routes,
-            on_refusal,
+            on_authentication_failure,
             sorted,
             resend,
             broken: false,
@@ -119,7 +119,7 @@ impl DeliveryThread {
     fn on_failed(&mut self, report: &Delivered<'_>, code: ErrorCode) {
         let refusal = refusal(code);
         let slot = report.token;
-        if self.shared.in_flight.is_forgotten(slot) {
+        if self.shared.in_flight.is_discarded(slot) {
             let topic = usize::from(self.shared.in_flight.topic(slot));
             if let Some(resend) = self.resend.get_mut(topic).filter(|resend| resend.is_alone(slot)) {
                 resend.settled();
@@ -165,8 +165,8 @@ impl DeliveryThread {
             return; // records that are not returned yet may precede these
         }
         let Some(resend) = self.resend.get_mut(topic) else { return };
-        if !resend.is_empty() && self.shared.in_flight.has_forgotten() {
-            for slot in resend.forget(|slot| self.shared.in_flight.is_forgotten(slot)) {
+        if !resend.is_empty() && self.shared.in_flight.has_discarded() {
+            for slot in resend.discard(|slot| self.shared.in_flight.is_discarded(slot)) {
                 self.shared.in_flight.leave(slot);
             }
         }
@@ -230,7 +230,7 @@ impl DeliveryThread {
         }
         self.shared.note_error(text);
         if event.error().is_refusal() {
-            (self.on_refusal)();
+            (self.on_authentication_failure)();
         }
         if event.is_fatal() {
             self.broken = true;
@@ -256,7 +256,7 @@ impl DeliveryThread {
             }
             Err(error) => {
                 if matches!(error, ConfigError::Credentials(_)) {
-                    (self.on_refusal)(); // an expired token: no broker is contacted
+                    (self.on_authentication_failure)(); // an expired token: no broker is contacted
                 }
                 if let Some(Allowed { dropped }) = self.error_lines.allow() {
                     tracing::error!(%error, dropped, "producer can't be created, retrying");

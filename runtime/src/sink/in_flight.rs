@@ -38,7 +38,7 @@ struct Tracked {
     /// Slots in use: in flight, or waiting to be sent again.
     records: usize,
     /// Slots in use whose result is no longer needed.
-    forgotten: usize,
+    discarded: usize,
     /// Number of records entered so far.
     entered: u64,
 }
@@ -66,7 +66,7 @@ struct TrackedRecord {
     /// Its own timestamp was rejected.
     restamped: bool,
     /// Its result is no longer needed: if it fails, it is not sent again.
-    forgotten: bool,
+    discarded: bool,
 }
 
 /// A record with its final report.
@@ -102,7 +102,7 @@ impl InFlight {
             free: Vec::new(),
             topics: vec![OfTopic::default(); topics],
             records: 0,
-            forgotten: 0,
+            discarded: 0,
             entered: 0,
         };
         InFlight { state: Mutex::new(state), empty: Condvar::new(), max_bytes_per_topic }
@@ -136,7 +136,7 @@ impl InFlight {
             timestamp,
             again: false,
             restamped: false,
-            forgotten: false,
+            discarded: false,
         };
         match state.free.pop() {
             Some(index) => {
@@ -157,7 +157,7 @@ impl InFlight {
         let slot = state.mark_for_resend(index);
         state.free.push(index);
         state.records -= 1;
-        state.forgotten -= usize::from(slot.forgotten);
+        state.discarded -= usize::from(slot.discarded);
         if state.records == 0 {
             self.empty.notify_all();
         }
@@ -165,25 +165,25 @@ impl InFlight {
     }
 
     /// Marks records of a handler whose results are no longer needed. Records in flight can't be recalled.
-    pub(super) fn forget(&self, handler: u16, which: &dyn Fn(&Token) -> bool) {
+    pub(super) fn discard(&self, handler: u16, which: &dyn Fn(&Token) -> bool) {
         let mut state = self.lock();
-        let Tracked { slots, free, forgotten, .. } = &mut *state;
+        let Tracked { slots, free, discarded, .. } = &mut *state;
         let mut is_free = vec![false; slots.len()];
         free.iter().filter_map(|&index| is_free.get_mut(index).map(|free| *free = true)).for_each(drop);
         let taken = slots.iter_mut().zip(is_free).filter(|(_, is_free)| !is_free).map(|(slot, _)| slot);
         for slot in taken.filter(|slot| slot.token.handler == handler && which(&slot.token)) {
-            *forgotten += usize::from(!std::mem::replace(&mut slot.forgotten, true));
+            *discarded += usize::from(!std::mem::replace(&mut slot.discarded, true));
         }
     }
 
     /// Whether the result of the record in this slot is no longer needed.
-    pub(super) fn is_forgotten(&self, index: usize) -> bool {
-        self.lock().slots.get(index).is_some_and(|slot| slot.forgotten)
+    pub(super) fn is_discarded(&self, index: usize) -> bool {
+        self.lock().slots.get(index).is_some_and(|slot| slot.discarded)
     }
 
     /// Whether the results of some records are no longer needed.
-    pub(super) fn has_forgotten(&self) -> bool {
-        self.lock().forgotten > 0
+    pub(super) fn has_discarded(&self) -> bool {
+        self.lock().discarded > 0
     }
 
     /// The record failed: its slot stays reserved until it is sent again. Returns its topic.
@@ -294,19 +294,19 @@ mod tests {
     }
 
     #[test]
-    fn forgotten_records_are_marked_until_they_leave() {
+    fn discarded_records_are_marked_until_they_leave() {
         let in_flight = InFlight::new(1, 100);
         let slots: Vec<_> = (0..3).filter_map(|row| in_flight.enter(token(row), 0, 10, None)).collect();
         in_flight.leave(slots[0]);
-        in_flight.forget(1, &|_| true);
-        assert!(!in_flight.has_forgotten(), "the records belong to another handler");
-        in_flight.forget(0, &|token| token.row < 2);
-        in_flight.forget(0, &|token| token.row < 2);
-        assert_eq!([1, 2].map(|row| in_flight.is_forgotten(slots[row])), [true, false]);
+        in_flight.discard(1, &|_| true);
+        assert!(!in_flight.has_discarded(), "the records belong to another handler");
+        in_flight.discard(0, &|token| token.row < 2);
+        in_flight.discard(0, &|token| token.row < 2);
+        assert_eq!([1, 2].map(|row| in_flight.is_discarded(slots[row])), [true, false]);
         in_flight.leave(slots[1]);
-        assert!(!in_flight.has_forgotten());
+        assert!(!in_flight.has_discarded());
         let again = in_flight.enter(token(9), 0, 10, None).expect("capacity is available");
-        assert!(!in_flight.is_forgotten(again), "the slot belongs to a new record");
+        assert!(!in_flight.is_discarded(again), "the slot belongs to a new record");
     }
 
     #[test]

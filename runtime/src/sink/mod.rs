@@ -23,7 +23,7 @@ mod topics;
 pub use in_flight::Token;
 pub use limits::{RecordSize, TimeFit, Unpublishable};
 pub use outcome::{Delivery, DeliveryError, RecordMetadata};
-pub use producer::{OnRefusal, OutputRecord, ProduceError, Route, Sink, SinkHealth};
+pub use producer::{OnAuthenticationFailure, OutputRecord, ProduceError, Route, Sink, SinkHealth};
 pub use record::OwnedRecord;
 pub use start::{Error, SinkSpec};
 

@@ -25,7 +25,7 @@ const DISCOVERY_LIMIT: Duration = Duration::from_secs(3);
 pub type Route = Box<dyn FnMut(&[Delivery]) + Send>;
 
 /// Called when a connection of the producer was refused: see [`ErrorCode::is_refusal`]. Runs on the delivery thread.
-pub type OnRefusal = Box<dyn Fn() + Send>;
+pub type OnAuthenticationFailure = Box<dyn Fn() + Send>;
 
 /// A record to publish.
 #[derive(Clone, Copy)]
@@ -57,7 +57,7 @@ pub enum ProduceError {
     Full,
     /// The client rejects it.
     #[error("the client rejects the record: {}", .0.code)]
-    Refused(DeliveryError),
+    Rejected(DeliveryError),
 }
 
 /// State of the producer.
@@ -102,7 +102,7 @@ impl Sink {
     pub fn start(
         spec: &SinkSpec,
         routes: Vec<Route>,
-        on_refusal: OnRefusal,
+        on_authentication_failure: OnAuthenticationFailure,
         retry: StartupRetry<'_>,
     ) -> Result<Sink, Error> {
         let names = spec.topic_names()?;
@@ -126,7 +126,8 @@ impl Sink {
             limits,
             properties,
         });
-        let mut delivery = DeliveryThread::new(Arc::clone(&shared), reports, routes, on_refusal);
+        let mut delivery =
+            DeliveryThread::new(Arc::clone(&shared), reports, routes, on_authentication_failure);
         let thread =
             thread::Builder::new().name("keylane-delivery".to_owned()).spawn(move || delivery.run())?;
         Ok(Sink { shared, thread: Some(thread) })
@@ -173,7 +174,7 @@ impl Sink {
             shared.in_flight.leave(slot);
             // The record is in no batch yet: the error is about its own size.
             if code == ErrorCode::MSG_SIZE_TOO_LARGE {
-                return ProduceError::Refused(DeliveryError { topic: output.topic, code });
+                return ProduceError::Rejected(DeliveryError { topic: output.topic, code });
             }
             // The client's queue is full, the topic is not writable, or the producer is about to be replaced: in each
             // case the record has to wait.
@@ -185,8 +186,8 @@ impl Sink {
     }
 
     /// Discards records of a handler whose results are no longer needed: those that wait for a resend are not sent.
-    pub fn forget(&self, handler: u16, which: &dyn Fn(&Token) -> bool) {
-        self.shared.in_flight.forget(handler, which);
+    pub fn discard(&self, handler: u16, which: &dyn Fn(&Token) -> bool) {
+        self.shared.in_flight.discard(handler, which);
     }
 
     /// Number of produced records without a report.

@@ -111,7 +111,7 @@ impl Resend {
     }
 
     /// Removes records whose results are no longer needed, except one in flight. Returns their slots.
-    pub(super) fn forget(&mut self, which: impl Fn(usize) -> bool) -> Vec<usize> {
+    pub(super) fn discard(&mut self, which: impl Fn(usize) -> bool) -> Vec<usize> {
         let in_flight = self.waiting.front().filter(|_| self.alone).map(|quarantined| quarantined.slot);
         let mut slots = Vec::new();
         self.waiting.retain(|quarantined| {
@@ -191,13 +191,13 @@ mod tests {
     }
 
     #[test]
-    fn forgotten_records_are_not_sent_again() {
+    fn discarded_records_are_not_sent_again() {
         let mut resend = Resend::default();
         for slot in [1, 2, 3] {
             resend.push(quarantined(slot, true));
         }
         resend.sent();
-        assert_eq!(resend.forget(|slot| slot < 3), [2], "1 is in flight");
+        assert_eq!(resend.discard(|slot| slot < 3), [2], "1 is in flight");
         resend.settled();
         assert_eq!(resend.next(0).map(|next| next.slot), Some(3));
     }

@@ -149,7 +149,7 @@ fn a_rejected_record_is_reported_with_its_error() {
     let (sink, receivers) = start(&spec(&mock, &["out"]), 1);
     let large = vec![0; 2 << 20];
     let too_large = sink.produce(&OutputRecord { value: Some(&large), ..output(b"k") }, token(0, 2));
-    let Err(ProduceError::Refused(error)) = too_large else { panic!("not rejected: {too_large:?}") };
+    let Err(ProduceError::Rejected(error)) = too_large else { panic!("not rejected: {too_large:?}") };
     assert_eq!((error.topic, error.code), (0, ErrorCode::MSG_SIZE_TOO_LARGE));
     // The batch, then the record alone.
     mock.push_errors(PRODUCE, &[ErrorCode::INVALID_RECORD, ErrorCode::INVALID_RECORD]);
@@ -222,13 +222,13 @@ fn a_blocked_topic_does_not_block_others() {
 }
 
 #[test]
-fn forgotten_records_are_not_sent_again() {
+fn discarded_records_are_not_sent_again() {
     let mock = cluster(&[c"denied"]);
     let (sink, receivers) = start(&spec(&mock, &["denied"]), 1);
     mock.push_errors(PRODUCE, &[ErrorCode::TOPIC_AUTHORIZATION_FAILED]);
     sink.produce(&output(b"k"), token(0, 1)).expect("the topic has capacity");
     let others = produce_until_full(&sink, &output(b"k"), token(0, 2), || {});
-    sink.forget(0, &|token| token.row == 1);
+    sink.discard(0, &|token| token.row == 1);
     produce_when_open(&sink, &output(b"k"), token(0, 2)); // the topic opens when no record is left to send again
     assert!(sink.flush(TEST_LIMIT));
     let stored: Vec<u32> = receivers[0].try_iter().map(|delivery| delivery.token.row).collect();

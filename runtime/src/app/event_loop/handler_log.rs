@@ -121,7 +121,7 @@ impl HandlerLog {
             if let Verdict::Retry { .. } = refusal.verdict
                 && let Some(Allowed { dropped }) = self.limits.allow(Cause::Retry, now)
             {
-                let (partition, offset) = call.batch.place(row as usize).unwrap_or_default();
+                let (partition, offset) = call.batch.position(row as usize).unwrap_or_default();
                 let (handler, topic, attempt) = (&self.handler, call.batch.topic(), call.batch.attempt());
                 let error = refusal.reason.as_str();
                 tracing::info!(
@@ -140,7 +140,8 @@ impl HandlerLog {
             && let Some(Allowed { dropped }) = self.limits.allow(Cause::CallFailed, now)
         {
             let (handler, topic, fault) = (&self.handler, call.batch.topic(), failure.fault);
-            let (partition, offset) = call.batch.place(failure.row.unwrap_or(0) as usize).unwrap_or_default();
+            let (partition, offset) =
+                call.batch.position(failure.row.unwrap_or(0) as usize).unwrap_or_default();
             let (rows, error) = (call.batch.rows(), failure.message.as_str());
             tracing::warn!(
                 handler,

@@ -88,9 +88,11 @@ impl Parts {
         let spec = specs::sink(config, access);
         let routes = handlers.iter().map(HandlerPart::route).collect();
         let refusals = refusals.clone();
-        let on_refusal = Box::new(move || refusals.report(Side::Producer));
-        let sink = Sink::start(&spec, routes, on_refusal, &mut |waiting| retry(waiting.reason.as_deref()))
-            .map_err(|error| inputs.with_missing(error))?;
+        let on_authentication_failure = Box::new(move || refusals.report(Side::Producer));
+        let sink = Sink::start(&spec, routes, on_authentication_failure, &mut |waiting| {
+            retry(waiting.reason.as_deref())
+        })
+        .map_err(|error| inputs.with_missing(error))?;
         inputs.require_existing()?;
         let mut parts = Parts {
             handlers,

@@ -5,7 +5,7 @@ mod report;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{CommandFailure, Ending, compile, output};
+use super::{CommandFailure, Completion, compile, output};
 use crate::{app, config};
 use report::{Fed, Published};
 
@@ -14,7 +14,7 @@ const EXAMPLE: &str = "examples/flights/keylane.toml";
 
 /// Runs the example on the embedded broker, to the end of its events, and prints a report. The order is checked by the
 /// published outputs, which identify their events.
-pub(super) fn execute() -> Result<Ending, CommandFailure> {
+pub(super) fn execute() -> Result<Completion, CommandFailure> {
     let example = Path::new(EXAMPLE);
     if !example.is_file() {
         return Err(CommandFailure::Usage {
@@ -37,7 +37,7 @@ pub(super) fn execute() -> Result<Ending, CommandFailure> {
     let published = published.lock().unwrap_or_else(PoisonError::into_inner);
     let printed = output::print(&report::text(&fed, &outcome, &published))?;
     let in_order = published.violations() == 0 && outcome.totals.done == fed.events;
-    Ok(if outcome.failures.is_empty() && in_order { printed } else { Ending::Findings })
+    Ok(if outcome.failures.is_empty() && in_order { printed } else { Completion::Findings })
 }
 
 fn read_back(published: &Arc<Mutex<Published>>) -> app::ReadBack {

@@ -69,7 +69,7 @@ impl Backlog {
                 match send(&queued.item, queued.token) {
                     Err(ProduceError::Full) => break,
                     Ok(()) => {}
-                    Err(ProduceError::Refused(error)) => rejected(queued.token, error),
+                    Err(ProduceError::Rejected(error)) => rejected(queued.token, error),
                 }
                 self.bytes -= queued.bytes;
                 topic.pop_front();

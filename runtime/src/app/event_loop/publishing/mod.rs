@@ -239,7 +239,7 @@ impl Publishing {
                 self.backlog.push((&record).into(), token);
                 Ok(())
             }
-            Err(ProduceError::Refused(error)) => Err(error),
+            Err(ProduceError::Rejected(error)) => Err(error),
         }
     }
 
@@ -316,7 +316,7 @@ impl Publishing {
         match sent {
             Ok(()) => {}
             Err(ProduceError::Full) => backlog.push_dead_letter(topic, token, bytes),
-            Err(ProduceError::Refused(error)) => self.dead_letter_rejected(token, error, arena),
+            Err(ProduceError::Rejected(error)) => self.dead_letter_rejected(token, error, arena),
         }
     }
 
@@ -358,7 +358,7 @@ impl Publishing {
         let is_revoked = |token: &Token| calls.is_revoked(token.call, token.row);
         backlog.discard(is_revoked);
         rejected_dead_letters.discard(is_revoked);
-        sink.forget(self.handler, &is_revoked);
+        sink.discard(self.handler, &is_revoked);
     }
 
     // -- the backlog --------------------------------------------------------------------------------

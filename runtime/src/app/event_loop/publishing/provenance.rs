@@ -34,7 +34,7 @@ impl Provenance {
         row: u32,
         index_in_row: u32,
     ) -> ProvenanceHeaders {
-        let (partition, offset) = call.batch.place(row as usize).unwrap_or_default();
+        let (partition, offset) = call.batch.position(row as usize).unwrap_or_default();
         let attempt = record.map_or(1, |record| record.attempt);
         let ownership = record.and_then(|record| record.ownerships.get(row as usize));
         let ownership = ownership.map_or(0, |ownership| ownership.0);

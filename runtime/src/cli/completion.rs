@@ -9,7 +9,7 @@ use crate::telemetry::{self, LoggingError};
 
 /// The outcome of a command that was executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum Completion {
     /// Success.
     Fine,
     /// A failure while running, or findings; already reported.
@@ -34,11 +34,11 @@ pub enum CommandFailure {
 
 /// Reports a failure and returns the exit code of the process.
 #[must_use]
-pub fn exit_code(ended: Result<Ending, CommandFailure>) -> ExitCode {
+pub fn exit_code(ended: Result<Completion, CommandFailure>) -> ExitCode {
     telemetry::flush();
     match ended {
-        Ok(Ending::Fine) => ExitCode::SUCCESS,
-        Ok(Ending::Findings) => ExitCode::from(1),
+        Ok(Completion::Success) => ExitCode::SUCCESS,
+        Ok(Completion::Findings) => ExitCode::from(1),
         Err(failure) => {
             telemetry::report(&failure.describe());
             ExitCode::from(failure.code())

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use keylane_core::{CallId, DeadLetter, Dispatch, OnExhausted, Reason, RetryScope};
 
-use super::endings::counts;
 use super::log::Lane;
+use super::outcomes::counts;
 use super::plan::Micros;
 use super::process::{CallRow, key_of};
 use super::trace::Seen;
@@ -115,7 +115,7 @@ impl World {
         let publishes = process.retry.on_exhausted == OnExhausted::DeadLetter;
         self.require(
             publishes && expected == Some(dead_letter.reason),
-            "I-endings",
+            "I-outcomes",
             row.partition,
             row.offset,
             || format!("process {p} sends {dead_letter:?}; expected reason: {expected:?}"),
@@ -133,7 +133,7 @@ impl World {
         self.require(counted && dispatch.last_attempt == last, "I-attempts", partition, offset, || {
             format!("process {p} dispatches {offset} with attempt {attempt}; its state is {retry_state:?}")
         });
-        self.require(retry_state.failed_for_good.is_none(), "I-endings", partition, offset, || {
+        self.require(retry_state.failed_for_good.is_none(), "I-outcomes", partition, offset, || {
             format!("process {p} retries {offset}, whose state is {retry_state:?}")
         });
         let now = self.now;
@@ -142,7 +142,7 @@ impl World {
         });
         let isolated = !retry_state.quarantined || (dispatch.rows.len() == 1 && dispatch.fresh);
         let single = attempt == 1 || dispatch.rows.len() == 1;
-        self.require(isolated && single, "I-blame", partition, offset, || {
+        self.require(isolated && single, "I-attribution", partition, offset, || {
             format!(
                 "process {p} dispatches {offset} among {} rows, fresh: {}",
                 dispatch.rows.len(),
