@@ -23,11 +23,8 @@ pub(super) fn markdown(schema: &Value) -> String {
     while let Some(Section { path, definition: name, about }) = pages.sections.get(at).cloned() {
         if let Some(definition) = schema.pointer(&format!("/$defs/{name}")) {
             write!(pages.text, "\n## `{path}`\n\n").expect("writing to a string succeeds");
-            let general = text(definition, "description");
-            if !about.starts_with(general) {
-                pages.paragraph(general);
-            }
-            pages.paragraph(&about);
+            let own = text(definition, "description");
+            pages.paragraph(if about.is_empty() { own } else { &about });
             pages.section(&path, definition);
         }
         at += 1;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-/// The lock file that this binary was built with: wasmtime has no constant for its version.
+/// The lock file that this binary was built with: the crate `wasmtime` exports no constant for its version.
 const LOCK: &str = include_str!("../../../Cargo.lock");
 
 /// The text of `keylane --version`: versions of Keylane and its engines.

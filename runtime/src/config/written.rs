@@ -91,7 +91,7 @@ pub(super) struct Embedded {
     #[schemars(range(min = 1, max = 64))]
     #[serde(deserialize_with = "scalar")]
     pub(super) partitions: i64,
-    /// The events fed into it, at the rate at which they are read.
+    /// Events for its topics, one section per topic. They are fed at the rate at which they are read.
     pub(super) feed: Vec<Feed>,
 }
 

@@ -76,7 +76,9 @@ pub(super) struct Handler {
     /// Where events that can't be handled are published.
     #[serde(default)]
     pub(super) dead_letters: DeadLetters,
-    /// Which events the handler receives; others are settled without a call. By default it receives all events.
+    /// Rules for which events the handler receives; others are settled without a call. An event matches a rule if all its
+    /// tests hold; the first matching rule decides. Events that match no rule are dropped if any rule has `keep = true`, and
+    /// kept otherwise. By default the handler receives all events.
     #[serde(default)]
     pub(super) filter: Vec<Rule>,
     /// What the handler may access besides its events and outputs. By default nothing.

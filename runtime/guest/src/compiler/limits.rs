@@ -23,7 +23,7 @@ pub struct Limits {
     pub address_space: u64,
     /// Processor time over all its threads, in whole seconds.
     pub cpu_seconds: u64,
-    /// Real time from start to end.
+    /// Real time from start to end, without the time during which this process was stopped.
     pub wall: Duration,
 }
 
