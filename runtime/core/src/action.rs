@@ -1,6 +1,6 @@
 //! The actions that the core requests from the shell.
 
-use crate::{ArenaSlot, CallId, CommitId, OwnershipId, Partition, ReadError, RebalanceId};
+use crate::{ArenaSlot, CallId, CommitId, OwnershipId, Partition, RebalanceId, Stall};
 
 /// One thing to do. Slices live until the next call of the core.
 #[derive(Debug)]
@@ -239,38 +239,6 @@ pub struct CommitEntry {
     pub metadata: (u32, u32),
     /// Settled events beyond the offset that the metadata does not claim. A new owner processes them again.
     pub unclaimed: u64,
-}
-
-/// The event that blocks a partition, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stall {
-    /// The partition.
-    pub partition: Partition,
-    /// The first offset that is not settled.
-    pub offset: i64,
-    /// Its current attempt; 0: not dispatched.
-    pub attempt: u32,
-    /// What blocks it.
-    pub blocked_on: BlockedOn,
-}
-
-/// What an unsettled event is blocked on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BlockedOn {
-    /// The dispatch to a worker.
-    Queued,
-    /// The guest.
-    Out,
-    /// The time between two attempts.
-    Retry,
-    /// The acknowledgement of its outputs.
-    Unacked,
-    /// The acknowledgement of its dead letter.
-    DeadLetter,
-    /// The commit: every event is settled, but the coordinator does not store the offset.
-    Commit,
-    /// The log: the offset can't be read. Reading is retried with a growing delay.
-    ReadFailed(ReadError),
 }
 
 /// Events for logs and counters. They require no action.

@@ -17,7 +17,7 @@ pub(crate) struct Calls {
     /// Calls that have not terminated.
     pub(crate) out: u32,
     /// Number of slots used for outcomes that need no guest call, by topic.
-    without_guest: Vec<u32>,
+    without_call: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Call {
     pub(crate) fresh: bool,
     pub(crate) state: CallState,
     /// There is no guest call: the slot is used for an event whose outcome was known when it was read.
-    without_guest: bool,
+    without_call: bool,
     /// It freed its worker before it ended.
     pub(crate) suspended: bool,
     pub(crate) rows: Vec<Row>,
@@ -121,7 +121,7 @@ pub(crate) enum Resume {
 
 impl Calls {
     pub(crate) fn new(topics: u16) -> Self {
-        Calls { slots: Slab::new(), out: 0, without_guest: vec![0; topics.into()] }
+        Calls { slots: Slab::new(), out: 0, without_call: vec![0; topics.into()] }
     }
 
     /// A new empty call, with capacity for `batch` rows.
@@ -136,20 +136,20 @@ impl Calls {
     }
 
     /// A slot for an outcome that needs no guest call. It is acknowledged and settles as if a call had ended.
-    pub(crate) fn begin_without_guest(&mut self, topic: u16) -> CallId {
+    pub(crate) fn begin_without_call(&mut self, topic: u16) -> CallId {
         let slot = self.slots.acquire(Call::empty);
         let call = &mut self.slots[slot];
         assert!(call.state == CallState::Free, "call slot {slot} is in use: {:?}", call.state);
         call.begin(topic);
         call.state = CallState::Unacked;
-        call.without_guest = true;
-        self.without_guest[usize::from(topic)] += 1;
+        call.without_call = true;
+        self.without_call[usize::from(topic)] += 1;
         CallId { slot, generation: call.generation }
     }
 
     /// Number of outcomes of a topic that need no call, and have begun and not settled.
-    pub(crate) fn without_guest(&self, topic: u16) -> u32 {
-        self.without_guest[usize::from(topic)]
+    pub(crate) fn without_call(&self, topic: u16) -> u32 {
+        self.without_call[usize::from(topic)]
     }
 
     /// The call; `None`: it was removed, and its slot may have another user.
@@ -193,7 +193,7 @@ impl Calls {
         let call = &mut self.slots[id.slot];
         assert!(call.parts_left == 0, "call {id:?} still holds {} lanes", call.parts_left);
         call.state = CallState::Free;
-        self.without_guest[usize::from(call.topic)] -= u32::from(call.without_guest);
+        self.without_call[usize::from(call.topic)] -= u32::from(call.without_call);
         self.slots.free(id.slot);
     }
 }
@@ -206,7 +206,7 @@ impl Call {
             attempt: 1,
             fresh: false,
             state: CallState::Free,
-            without_guest: false,
+            without_call: false,
             suspended: false,
             rows: Vec::new(),
             row_states: Vec::new(),
@@ -222,7 +222,7 @@ impl Call {
         self.attempt = 1;
         self.fresh = false;
         self.state = CallState::Out;
-        self.without_guest = false;
+        self.without_call = false;
         self.suspended = false;
         self.rows.clear();
         self.row_states.clear();

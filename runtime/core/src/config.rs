@@ -25,7 +25,7 @@ pub struct Config {
     pub commit_every: u64,
     /// How long a commit may take before it counts as timed out.
     pub commit_timeout: Duration,
-    /// How often a clean partition is committed again (SEMANTICS: an older owner's late commit).
+    /// How often a clean partition is committed again.
     pub recommit_interval: Duration,
     /// Characters of commit metadata that the broker accepts (`offset.metadata.max.bytes`).
     pub metadata_limit: usize,
@@ -38,7 +38,7 @@ pub struct Config {
     /// How long a partition may make no progress before the stall is reported.
     pub stall_after: Duration,
     /// Whether a revoke of some of a call's events cancels the whole call: for guests whose calls have external
-    /// effects (SEMANTICS: revoke).
+    /// effects.
     pub cancels_mixed: bool,
     /// What to do with events that fail.
     pub retry: RetryPolicy,

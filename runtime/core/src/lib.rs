@@ -10,7 +10,7 @@
 //! ```text
 //! Fetched ─► core/reading (gaps, limits) ─► lanes (one queue per key) ─► core/dispatching (calls)
 //!         ─► core/settling (results, acks) ─► ledger (open events) ─► core/committing (offset + set, by codec)
-//!               └─► core/failing (attempts, outcomes) ─► back to its lane, or to the dead-letter topic
+//!               └─► core/attempts (attempts, outcomes) ─► back to its lane, or to the dead-letter topic
 //! ```
 //!
 //! Ownerships begin in `core/ownership` and end in `core/closing`.
@@ -35,6 +35,7 @@ pub mod ledger;
 mod outbox;
 mod partitions;
 mod slab;
+mod stall;
 mod view;
 
 pub use action::*;
@@ -42,4 +43,5 @@ pub use config::{Config, OnExhausted, OutOfRange, RetryPolicy, RetryScope, UNLIM
 pub use core::Core;
 pub use ids::{ArenaSlot, CallId, CommitId, Now, OwnershipId, Partition, RebalanceId};
 pub use input::*;
+pub use stall::{BlockedOn, Stall};
 pub use view::{Counters, PartitionStatus, PartitionView, View};

@@ -397,6 +397,6 @@ impl Core {
         let Core { lanes, partitions, outbox, .. } = self;
         let is_active = |index| partitions.get(index).phase == Phase::Active;
         lanes.retain(is_active, |event| outbox.release(event.arena_slot));
-        self.drop_without_guest();
+        self.drop_without_call();
     }
 }

@@ -95,7 +95,7 @@ impl Core {
         if self.drain.is_some() || self.stopping || self.output_backlog {
             return;
         }
-        self.begin_without_guest();
+        self.begin_without_call();
         while !self.stopping
             && self.sizing.has_capacity(&self.config)
             && self.calls.out < self.config.max_concurrency

@@ -2,22 +2,23 @@
 //!
 //! Each file contains one step in the life of an event or an ownership:
 //! `ownership` (assign, revoke, lost) → `reading` (admit) → `dispatching` → `settling` → `committing`.
-//! `read_errors` schedules the retries of failed reads, `failing` decides between another attempt and an outcome,
-//! `deciding` handles events that need no call, `rounds` holds a partition back under the strict batch retry,
+//! `read_errors` schedules the retries of failed reads, `attempts` decides between another attempt and an outcome,
+//! `without_call` handles events that need no call, `rounds` holds a partition back under the strict batch retry,
 //! `closing` ends ownerships, `stalls` reports blocked partitions.
 
+mod attempts;
 mod closing;
 mod committing;
-mod deciding;
 mod dispatching;
-mod failing;
 mod ownership;
 mod read_errors;
 mod reading;
+mod retry_delay;
 mod rounds;
 mod settling;
 mod stalls;
 mod until_end;
+mod without_call;
 
 use std::time::Duration;
 
@@ -30,10 +31,10 @@ use crate::{Action, Counters, DeadLetter, Dispatch, Input, Notice, Now, Ownershi
 
 use closing::Drain;
 use committing::Committer;
-use deciding::EventsWithoutGuest;
 use dispatching::CallSizing;
 use ownership::PendingRebalance;
 use until_end::UntilEnd;
+use without_call::EventsWithoutCall;
 
 /// The rules of one handler. Call [`Core::handle`], then carry out the actions of [`Core::poll`].
 #[derive(Debug)]
@@ -43,7 +44,7 @@ pub struct Core {
     pub(crate) partitions: Partitions,
     pub(crate) lanes: Lanes,
     pub(crate) calls: Calls,
-    without_guest: EventsWithoutGuest,
+    without_call: EventsWithoutCall,
     sizing: CallSizing,
     committer: Committer,
     rebalance: PendingRebalance,
@@ -85,7 +86,7 @@ impl Core {
             now: Now { uptime: Duration::ZERO, wall_ms: 0 },
             partitions: Partitions::default(),
             calls: Calls::new(topics),
-            without_guest: EventsWithoutGuest::new(topics),
+            without_call: EventsWithoutCall::new(topics),
             sizing: CallSizing::new(),
             rebalance: PendingRebalance::default(),
             drain: None,

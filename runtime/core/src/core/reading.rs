@@ -79,7 +79,7 @@ impl Core {
         let open = state.ledger.enter(row.offset);
         if open && row.admission == Admission::Rejected {
             state.queued_bytes += u64::from(row.bytes);
-            self.queue_without_guest(index, row, Reason::NoKey);
+            self.queue_without_call(index, row, Reason::NoKey);
             return true;
         }
         if open && row.admission != Admission::Filtered {

@@ -1,7 +1,7 @@
 //! Settling: handles the results of calls, and the acks of outputs and dead letters.
 //!
 //! The rows of a lane settle in order. Each is done, with or without outputs to be acked, or has another outcome, which
-//! is applied when the rows before it have settled ([`super::failing`] decides which). Rows behind a failed one go back
+//! is applied when the rows before it have settled ([`super::attempts`] decides which). Rows behind a failed one go back
 //! to their lane.
 
 use super::Core;

@@ -2,14 +2,14 @@
 //!
 //! A lane exists while it has events or a call that has not terminated: memory follows the events in flight, never the
 //! number of keys. [`events`] stores the queued events and [`key_table`] finds the lane of a key. [`schedule`] is the
-//! order of dispatch; [`retry_states`] and [`timers`] delay a lane, and [`barriers`] holds a whole partition back.
+//! order of dispatch; [`retrying_lanes`] and [`timers`] delay a lane, and [`barriers`] holds a whole partition back.
 
 #![expect(clippy::indexing_slicing, reason = "every index comes from the same `Slab`")]
 
 mod barriers;
 mod events;
 mod key_table;
-mod retry_states;
+mod retrying_lanes;
 mod schedule;
 mod timers;
 
@@ -22,7 +22,7 @@ use crate::{Admission, FetchedRow};
 use barriers::Barriers;
 use events::{EventStore, Queue};
 use key_table::{KeyTable, LaneKey};
-use retry_states::RetryStates;
+use retrying_lanes::RetryingLanes;
 use schedule::Schedule;
 use timers::Timers;
 
@@ -68,7 +68,7 @@ pub(crate) struct Lanes {
     events: EventStore,
     keys: KeyTable,
     schedule: Schedule,
-    retry_states: RetryStates,
+    retrying_lanes: RetryingLanes,
     timers: Timers,
     barriers: Barriers,
 }
@@ -80,7 +80,7 @@ impl Lanes {
             events: EventStore::new(),
             keys: KeyTable::new(),
             schedule: Schedule::new(topics),
-            retry_states: RetryStates::default(),
+            retrying_lanes: RetryingLanes::default(),
             timers: Timers::default(),
             barriers: Barriers::default(),
         }
@@ -183,7 +183,7 @@ impl Lanes {
         // Such an event is dispatched in a call of its own.
         if (event.attempt > 1 || event.quarantined) && !*retrying {
             *retrying = true;
-            self.retry_states.begin(lane);
+            self.retrying_lanes.begin(lane);
         }
     }
 
@@ -191,18 +191,18 @@ impl Lanes {
     pub(crate) fn delay(&mut self, lane: u32, until: Duration) {
         self.lanes[lane].retrying = true;
         let timer = self.timers.set(lane, until);
-        self.retry_states.wait(lane, timer);
+        self.retrying_lanes.wait(lane, timer);
     }
 
     /// Records that a call of the busy lane failed as a whole.
     pub(crate) fn record_fault(&mut self, lane: u32) {
         self.lanes[lane].retrying = true;
-        self.retry_states.record_fault(lane);
+        self.retrying_lanes.record_fault(lane);
     }
 
     /// Records that a call of the lane ended without a fault.
     pub(crate) fn record_clean_call(&mut self, lane: u32) {
-        if !self.lanes[lane].retrying || !self.retry_states.record_clean_call(lane) {
+        if !self.lanes[lane].retrying || !self.retrying_lanes.record_clean_call(lane) {
             return;
         }
         if self.first(lane).is_none_or(|event| event.attempt == 1 && !event.quarantined) {
@@ -217,7 +217,7 @@ impl Lanes {
         *state = LaneState::New;
         if queue.is_empty() {
             self.remove(lane);
-        } else if *retrying && self.retry_states.is_waiting(lane) {
+        } else if *retrying && self.retrying_lanes.is_waiting(lane) {
             *state = LaneState::Waiting;
         } else {
             self.make_ready(lane);
@@ -229,7 +229,7 @@ impl Lanes {
     /// Makes the lanes ready whose retry delay has passed.
     pub(crate) fn wake(&mut self, now: Duration) {
         while let Some((lane, timer)) = self.timers.pop_expired(now) {
-            if self.retry_states.expired(lane, timer) {
+            if self.retrying_lanes.expired(lane, timer) {
                 assert!(self.lanes[lane].state == LaneState::Waiting, "lane {lane} is not waiting");
                 self.make_ready(lane);
             }
@@ -301,16 +301,16 @@ impl Lanes {
 
     /// The event at this offset, if it is the first one of a lane with a retry state.
     pub(crate) fn retrying_event(&self, partition: u32, offset: i64) -> Option<RetryingEvent> {
-        self.retry_states.lanes().filter(|&lane| self.lanes[lane].partition == partition).find_map(|lane| {
+        self.retrying_lanes.lanes().filter(|&lane| self.lanes[lane].partition == partition).find_map(|lane| {
             let event = self.first(lane).filter(|event| event.offset == offset)?;
-            let is_waiting = self.retry_states.is_waiting(lane);
+            let is_waiting = self.retrying_lanes.is_waiting(lane);
             Some(RetryingEvent { attempt: event.attempt, is_waiting })
         })
     }
 
     /// Number of lanes with a retry state.
     pub(crate) fn retrying(&self) -> usize {
-        self.retry_states.lanes().count()
+        self.retrying_lanes.lanes().count()
     }
 
     /// Number of lanes.
@@ -335,7 +335,7 @@ impl Lanes {
 
     fn end_retry_state(&mut self, lane: u32) {
         if std::mem::take(&mut self.lanes[lane].retrying) {
-            self.retry_states.remove(lane);
+            self.retrying_lanes.remove(lane);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Events without a guest call: their outcome is known when they are read (SEMANTICS: endings).
+//! Events without a guest call: their outcome is known when they are read.
 //!
 //! Such an event is queued like one that waits for a call: within the limits of reading, until the producer has
 //! capacity, and only while its ownership is active. The events are independent of each other: no order is guaranteed
@@ -17,55 +17,55 @@ const IN_FLIGHT_MAX: u32 = 1024;
 
 /// Events whose outcome has not begun, by topic, oldest first.
 #[derive(Debug)]
-pub(super) struct EventsWithoutGuest {
-    queued: Vec<VecDeque<EventWithoutGuest>>,
+pub(super) struct EventsWithoutCall {
+    queued: Vec<VecDeque<EventWithoutCall>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct EventWithoutGuest {
+struct EventWithoutCall {
     /// Index of the partition.
     partition: u32,
     event: Event,
     reason: Reason,
 }
 
-impl EventsWithoutGuest {
+impl EventsWithoutCall {
     pub(super) fn new(topics: u16) -> Self {
-        EventsWithoutGuest { queued: (0..topics).map(|_| VecDeque::new()).collect() }
+        EventsWithoutCall { queued: (0..topics).map(|_| VecDeque::new()).collect() }
     }
 }
 
 impl Core {
     /// Queues an event that can't be handled.
-    pub(super) fn queue_without_guest(&mut self, index: u32, row: &FetchedRow, reason: Reason) {
+    pub(super) fn queue_without_call(&mut self, index: u32, row: &FetchedRow, reason: Reason) {
         let topic = self.partitions.get(index).id.topic;
-        let queued = self.without_guest.queued.get_mut(usize::from(topic)).expect("the topic is configured");
-        queued.push_back(EventWithoutGuest { partition: index, event: Event::new(row), reason });
+        let queued = self.without_call.queued.get_mut(usize::from(topic)).expect("the topic is configured");
+        queued.push_back(EventWithoutCall { partition: index, event: Event::new(row), reason });
     }
 
     /// Begins outcomes up to the limit of each topic.
-    pub(super) fn begin_without_guest(&mut self) {
+    pub(super) fn begin_without_call(&mut self) {
         for topic in 0..self.config.topics {
             while !self.stopping
-                && self.calls.without_guest(topic) < IN_FLIGHT_MAX
-                && let Some(event) = self.next_without_guest(topic)
+                && self.calls.without_call(topic) < IN_FLIGHT_MAX
+                && let Some(event) = self.next_without_call(topic)
             {
                 self.begin_outcome(event);
             }
         }
     }
 
-    fn next_without_guest(&mut self, topic: u16) -> Option<EventWithoutGuest> {
-        self.without_guest.queued.get_mut(usize::from(topic))?.pop_front()
+    fn next_without_call(&mut self, topic: u16) -> Option<EventWithoutCall> {
+        self.without_call.queued.get_mut(usize::from(topic))?.pop_front()
     }
 
-    fn begin_outcome(&mut self, event: EventWithoutGuest) {
-        let EventWithoutGuest { partition: index, event, reason } = event;
+    fn begin_outcome(&mut self, event: EventWithoutCall) {
+        let EventWithoutCall { partition: index, event, reason } = event;
         let state = self.partitions.get_mut(index);
         let (partition, ownership) = (state.id, state.ownership);
         state.unacked += 1;
         let lane = self.lanes.occupy_unkeyed(index, partition.topic, event.offset);
-        let id = self.calls.begin_without_guest(partition.topic);
+        let id = self.calls.begin_without_call(partition.topic);
         let call = self.calls.get_mut(id).expect("it just began");
         call.begin_part(lane, index, ownership);
         call.push(partition, ownership, &event);
@@ -75,9 +75,9 @@ impl Core {
     }
 
     /// Drops the events of ownerships that are no longer active: the next owner reads them again.
-    pub(super) fn drop_without_guest(&mut self) {
-        let Core { without_guest, partitions, outbox, .. } = self;
-        for queued in &mut without_guest.queued {
+    pub(super) fn drop_without_call(&mut self) {
+        let Core { without_call, partitions, outbox, .. } = self;
+        for queued in &mut without_call.queued {
             queued.retain(|queued| {
                 let is_active = partitions.get(queued.partition).phase == Phase::Active;
                 if !is_active {

@@ -17,11 +17,11 @@ pub(super) struct RetryState {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct RetryStates {
+pub(super) struct RetryingLanes {
     by_lane: BTreeMap<u32, RetryState>,
 }
 
-impl RetryStates {
+impl RetryingLanes {
     pub(super) fn begin(&mut self, lane: u32) {
         self.by_lane.entry(lane).or_default();
     }

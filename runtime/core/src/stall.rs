@@ -1,0 +1,35 @@
+//! Why a partition makes no progress. To add a reason, add a variant; `core/stalls.rs` determines it.
+
+use crate::{Partition, ReadError};
+
+/// The event that blocks a partition, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// The partition.
+    pub partition: Partition,
+    /// The first offset that is not settled.
+    pub offset: i64,
+    /// Its current attempt; 0: not dispatched.
+    pub attempt: u32,
+    /// What blocks it.
+    pub blocked_on: BlockedOn,
+}
+
+/// What an unsettled event is blocked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockedOn {
+    /// The dispatch to a worker.
+    Queued,
+    /// The guest.
+    Out,
+    /// The time between two attempts.
+    Retry,
+    /// The acknowledgement of its outputs.
+    Unacked,
+    /// The acknowledgement of its dead letter.
+    DeadLetter,
+    /// The commit: every event is settled, but the coordinator does not store the offset.
+    Commit,
+    /// The log: the offset can't be read. Reading is retried with a growing delay.
+    ReadFailed(ReadError),
+}
