@@ -17,8 +17,8 @@ use super::engine::Engine;
 use super::grants::Grants;
 use super::host::{self, Host};
 use super::inspect::Kind;
-use super::lines::LineBudget;
 use super::load::{Component, LoadError};
+use super::output_lines::LineBudget;
 use super::results::{self, Breach, Results};
 use super::trap;
 

@@ -11,7 +11,7 @@ use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 use super::clock::{Meter, Stop};
 use super::grants::Grants;
 use super::http::InstanceHttp;
-use super::lines::{GuestLog, LineBudget, Stream};
+use super::output_lines::{GuestLog, LineBudget, Stream};
 
 /// Core instances of one component: a Rust or C guest has 1 to 5, componentize-py links some thirty.
 pub(super) const CORE_INSTANCES_MAX: u32 = 50;

@@ -31,7 +31,7 @@ pub mod workers;
 
 mod bindings;
 mod host;
-mod lines;
+mod output_lines;
 mod pool;
 #[cfg(test)]
 mod testing;

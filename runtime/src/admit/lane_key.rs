@@ -1,4 +1,4 @@
-//! The lane of a record (SEMANTICS: lanes, lane key, `no_key`).
+//! The lane of a record.
 
 use std::hash::BuildHasher;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use keylane_core::OutOfRange;
 
 use super::client_properties::Properties;
-pub use super::http_host::HttpHost;
+pub use super::granted_host::HttpHost;
 pub use super::lane_key::LaneKey;
 use super::start::Start;
 pub use super::written::Assignor;

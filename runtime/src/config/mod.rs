@@ -17,7 +17,7 @@ mod document;
 mod duration;
 mod error;
 mod fetch;
-mod http_host;
+mod granted_host;
 mod interpolate;
 mod known_properties;
 mod lane_key;

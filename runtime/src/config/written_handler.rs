@@ -156,7 +156,7 @@ impl Default for Lanes {
             lane_key: LaneKey::default(),
             no_key: NoKey::default(),
             max_concurrency: 256,
-            max_queued: 100_000,
+            max_queued: keylane_core::Config::default().max_queued.into(),
             max_window: 64_000_000,
         }
     }

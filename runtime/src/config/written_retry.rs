@@ -1,5 +1,6 @@
 //! Retries and dead letters, as written.
 
+use keylane_core::RetryPolicy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,12 +37,14 @@ pub(super) struct Retry {
 
 impl Default for Retry {
     fn default() -> Retry {
+        let RetryPolicy { max_attempts, initial_interval, max_interval, multiplier, jitter, .. } =
+            RetryPolicy::default();
         Retry {
-            max_attempts: Attempts::Limited(10),
-            initial_interval: HumanDuration::from_millis(500),
-            max_interval: HumanDuration::from_secs(30),
-            multiplier: 2.0,
-            jitter: 0.2,
+            max_attempts: Attempts::Limited(max_attempts.into()),
+            initial_interval: HumanDuration(initial_interval),
+            max_interval: HumanDuration(max_interval),
+            multiplier,
+            jitter,
             max_record_age: None,
             on_exhausted: OnExhausted::default(),
             scope: Scope::default(),

@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::delivery::{Delivery, RecordMetadata};
+use super::errors::{BatchError, DeliveryError, classify};
 use super::in_flight::Left;
-use super::outcome::{Delivery, DeliveryError, RecordMetadata, Refusal, refusal};
 use super::producer::{OnAuthenticationFailure, Route, Shared};
 use super::record::OwnedRecord;
 use super::resend::{Quarantined, Resend, ResendDecision};
@@ -117,7 +118,7 @@ impl DeliveryThread {
 
     /// The brokers, or the client, did not store a record.
     fn on_failed(&mut self, report: &Delivered<'_>, code: ErrorCode) {
-        let refusal = refusal(code);
+        let error = classify(code);
         let slot = report.token;
         if self.shared.in_flight.is_discarded(slot) {
             let topic = usize::from(self.shared.in_flight.topic(slot));
@@ -130,15 +131,15 @@ impl DeliveryThread {
         let number = self.shared.in_flight.mark_for_resend(slot);
         let topic = usize::from(number);
         let closed_before = self.shared.close(topic);
-        if refusal == Refusal::Again && !closed_before {
+        if error == BatchError::Again && !closed_before {
             self.log_batch_rejected(topic, code);
         }
         let Some(resend) = self.resend.get_mut(topic) else { return };
         if resend.is_alone(slot) {
-            match resend.refused(refusal, code) {
-                ResendDecision::Refused => {
+            match resend.failed(error, code) {
+                ResendDecision::Rejected => {
                     resend.settled();
-                    self.log_rejected(slot, code);
+                    self.report_rejected(slot, code);
                 }
                 ResendDecision::Restamped => self.shared.in_flight.restamp(slot),
                 ResendDecision::Blocked => self.shared.report_blocked(topic, code),
@@ -149,12 +150,12 @@ impl DeliveryThread {
             Ok(message) => {
                 let timestamp = self.shared.in_flight.timestamp(slot);
                 let record = OwnedRecord::copy_of(number, timestamp, &message);
-                let alone = refusal != Refusal::Producer;
+                let alone = error != BatchError::Producer;
                 resend.push(Quarantined { slot, record, alone });
             }
-            Err(code) => self.log_rejected(slot, code),
+            Err(code) => self.report_rejected(slot, code),
         }
-        if refusal == Refusal::Topic {
+        if error == BatchError::Topic {
             self.shared.report_blocked(topic, code);
         }
     }
@@ -177,7 +178,7 @@ impl DeliveryThread {
                 Ok(()) => resend.sent(),
                 Err(ErrorCode::MSG_SIZE_TOO_LARGE) => {
                     resend.settled();
-                    self.log_rejected(slot, ErrorCode::MSG_SIZE_TOO_LARGE);
+                    self.report_rejected(slot, ErrorCode::MSG_SIZE_TOO_LARGE);
                     self.notify_handlers();
                     return self.resend(topic);
                 }
@@ -209,7 +210,7 @@ impl DeliveryThread {
         tracing::warn!(topic, %code, dropped, "batch of outputs rejected: its records are sent again, one by one");
     }
 
-    fn log_rejected(&mut self, slot: usize, code: ErrorCode) {
+    fn report_rejected(&mut self, slot: usize, code: ErrorCode) {
         let topic = self.shared.in_flight.topic(slot);
         self.report_outcome(slot, Err(DeliveryError { topic, code }));
     }
@@ -229,7 +230,7 @@ impl DeliveryThread {
             tracing::warn!(error = text, remedy, dropped, "producer error");
         }
         self.shared.note_error(text);
-        if event.error().is_refusal() {
+        if event.error().is_classify() {
             (self.on_authentication_failure)();
         }
         if event.is_fatal() {

@@ -1,30 +1,5 @@
-//! The delivery result of a record.
-use super::Token;
+//! The errors of brokers and client, classified.
 use crate::librdkafka::ErrorCode;
-
-/// The final report of one record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delivery {
-    /// Identifies the record.
-    pub token: Token,
-    /// It failed and was sent again: it may be stored behind later records.
-    pub again: bool,
-    /// The topic rejected its own timestamp: it carries the time of its resend.
-    pub restamped: bool,
-    /// Its position in the topic, or the error.
-    pub result: Result<RecordMetadata, DeliveryError>,
-}
-
-/// The position of a stored record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordMetadata {
-    /// Index of the topic.
-    pub topic: u16,
-    /// The partition.
-    pub partition: i32,
-    /// Its offset in the partition.
-    pub offset: i64,
-}
 
 /// A record will never be stored: the brokers, or the client, reject this very record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +12,7 @@ pub struct DeliveryError {
 
 /// Class of an error. Brokers reject *batches*: an error applies to a record for certain only if it was alone in its batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum BatchError {
     /// The topic is unknown or not writable: blocked until that is corrected.
     Topic,
     /// Another record of the batch may be the cause: send the record again, alone.
@@ -47,17 +22,30 @@ pub(super) enum Refusal {
 }
 
 /// Classifies the error code of a batch.
-pub(super) fn refusal(code: ErrorCode) -> Refusal {
+pub(super) fn classify(code: ErrorCode) -> BatchError {
     match code {
         ErrorCode::UNKNOWN_TOPIC_OR_PART
         | ErrorCode::UNKNOWN_TOPIC
         | ErrorCode::UNKNOWN_PARTITION
         | ErrorCode::UNKNOWN_TOPIC_ID
         | ErrorCode::TOPIC_AUTHORIZATION_FAILED
-        | ErrorCode::CLUSTER_AUTHORIZATION_FAILED => Refusal::Topic,
-        ErrorCode::FATAL | ErrorCode::PURGE_QUEUE | ErrorCode::PURGE_INFLIGHT => Refusal::Producer,
-        _ => Refusal::Again,
+        | ErrorCode::CLUSTER_AUTHORIZATION_FAILED => BatchError::Topic,
+        ErrorCode::FATAL | ErrorCode::PURGE_QUEUE | ErrorCode::PURGE_INFLIGHT => BatchError::Producer,
+        _ => BatchError::Again,
     }
+}
+
+/// Codes that, for a batch of one record, mean that it can't be stored. Any other code may be transient.
+pub(super) fn is_about_the_record(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::MSG_SIZE_TOO_LARGE
+            | ErrorCode::INVALID_RECORD
+            | ErrorCode::INVALID_DIFFERENT_RECORD
+            | ErrorCode::INVALID_MSG
+            | ErrorCode::RECORD_LIST_TOO_LARGE
+            | ErrorCode::POLICY_VIOLATION
+    )
 }
 
 #[cfg(test)]
@@ -68,14 +56,14 @@ mod tests {
     fn delivery_error_codes_are_classified() {
         for (code, meaning) in [
             // Brokers that do not identify the record return this code for the whole batch.
-            (ErrorCode::INVALID_RECORD, Refusal::Again),
-            (ErrorCode::INVALID_DIFFERENT_RECORD, Refusal::Again),
-            (ErrorCode::MSG_SIZE_TOO_LARGE, Refusal::Again),
-            (ErrorCode(9_999), Refusal::Again),
-            (ErrorCode::TOPIC_AUTHORIZATION_FAILED, Refusal::Topic),
-            (ErrorCode::FATAL, Refusal::Producer),
+            (ErrorCode::INVALID_RECORD, BatchError::Again),
+            (ErrorCode::INVALID_DIFFERENT_RECORD, BatchError::Again),
+            (ErrorCode::MSG_SIZE_TOO_LARGE, BatchError::Again),
+            (ErrorCode(9_999), BatchError::Again),
+            (ErrorCode::TOPIC_AUTHORIZATION_FAILED, BatchError::Topic),
+            (ErrorCode::FATAL, BatchError::Producer),
         ] {
-            assert_eq!(refusal(code), meaning, "{code:?}");
+            assert_eq!(classify(code), meaning, "{code:?}");
         }
     }
 }

@@ -1,31 +1,33 @@
 //! The producer side: one producer per process, shared by all handlers.
 //!
 //! Records of one topic and key keep the order of the [`Sink::produce`] calls; a caller that needs an order across calls
-//! makes them one after the other. The outcome of each record is reported to the handler that sent it, on the sink's
+//! makes them one after the other. The delivery report of each record goes to the handler that sent it, on the
 //! delivery thread, through its [`Route`]. Nothing here waits for a broker except [`Sink::start`] and [`Sink::flush`].
 //!
 //! The limits of the topics are requested at the start ([`topics`]). Batches stay below them, and [`Sink::check`]
-//! determines before a record is produced whether it can be stored ([`limits`]).
+//! determines before a record is produced whether it can be stored ([`topic_limits`]).
 //!
 //! *Invariant:* an accepted record is reported exactly once: it is stored, or the brokers reject this very record.
-//! After any other error it is sent again ([`resend`]), and its topic accepts no new record before that.
+//! After any other error ([`errors`]) it is sent again ([`resend`]), and its topic accepts no new record before that.
 
 mod delivery;
+mod delivery_thread;
+mod errors;
 mod in_flight;
-mod limits;
-mod outcome;
 mod producer;
 mod record;
 mod resend;
 mod start;
+mod topic_limits;
 mod topics;
 
+pub use delivery::{Delivery, RecordMetadata};
+pub use errors::DeliveryError;
 pub use in_flight::Token;
-pub use limits::{RecordSize, TimeFit, Unpublishable};
-pub use outcome::{Delivery, DeliveryError, RecordMetadata};
 pub use producer::{OnAuthenticationFailure, OutputRecord, ProduceError, Route, Sink, SinkHealth};
 pub use record::OwnedRecord;
 pub use start::{Error, SinkSpec};
+pub use topic_limits::{RecordSize, TimeFit, Unpublishable};
 
 #[cfg(test)]
 mod tests;

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::delivery::DeliveryThread;
+use super::delivery::Delivery;
+use super::delivery_thread::DeliveryThread;
+use super::errors::{BatchError, DeliveryError, classify};
 use super::in_flight::{InFlight, Token};
-use super::limits::{Limits, RecordSize, TimeFit, Unpublishable};
-use super::outcome::{Delivery, DeliveryError, Refusal, refusal};
 use super::record::RECORD_OVERHEAD;
 use super::start::{Error, SinkSpec};
+use super::topic_limits::{Limits, RecordSize, TimeFit, Unpublishable};
 use super::topics;
 use crate::librdkafka::{
     ConfigError, Deadline, ErrorCode, Header, PermanentStartupError, ProduceRecord, Producer, ProducerTopic,
@@ -178,7 +179,7 @@ impl Sink {
             }
             // The client's queue is full, the topic is not writable, or the producer is about to be replaced: in each
             // case the record has to wait.
-            if refusal(code) == Refusal::Topic {
+            if classify(code) == BatchError::Topic {
                 shared.report_blocked(output.topic.into(), code);
             }
             ProduceError::Full
@@ -262,13 +263,13 @@ impl Shared {
     /// Logs, once per blockage, that a topic can't be written.
     pub(super) fn report_blocked(&self, topic: usize, code: ErrorCode) {
         if self.blocked.get(topic).is_some_and(|blocked| !blocked.swap(true, Ordering::AcqRel)) {
-            let remedy = match refusal(code) {
+            let remedy = match classify(code) {
                 _ if code == ErrorCode::INVALID_TIMESTAMP => {
                     "compare the clocks of this machine and the brokers, or raise the topic's \
                      `message.timestamp.before.max.ms` and `message.timestamp.after.max.ms`"
                 }
-                Refusal::Topic => "create it, or grant this user WRITE on it",
-                Refusal::Again | Refusal::Producer => "no action needed: the records are sent again",
+                BatchError::Topic => "create it, or grant this user WRITE on it",
+                BatchError::Again | BatchError::Producer => "no action needed: the records are sent again",
             };
             let topic = self.name(topic);
             tracing::error!(topic, %code, remedy, "output topic blocked: its lanes wait, no output is dropped");

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::outcome::Refusal;
+use super::errors::{BatchError, is_about_the_record};
 use super::record::OwnedRecord;
 use crate::librdkafka::{Deadline, ErrorCode};
 
@@ -37,7 +37,7 @@ pub(super) struct Quarantined {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ResendDecision {
     /// The record will never be stored.
-    Refused,
+    Rejected,
     /// Its own timestamp is rejected: it is sent again with the time of sending.
     Restamped,
     /// It is sent again later.
@@ -65,9 +65,9 @@ impl Resend {
     }
 
     /// The record that was sent alone failed.
-    pub(super) fn refused(&mut self, refusal: Refusal, code: ErrorCode) -> ResendDecision {
+    pub(super) fn failed(&mut self, error: BatchError, code: ErrorCode) -> ResendDecision {
         if is_about_the_record(code) {
-            return ResendDecision::Refused;
+            return ResendDecision::Rejected;
         }
         self.alone = false;
         if code == ErrorCode::INVALID_TIMESTAMP
@@ -77,7 +77,7 @@ impl Resend {
             tracing::debug!(time, "timestamp of an output rejected by the topic");
             return ResendDecision::Restamped;
         }
-        self.pause = (refusal != Refusal::Producer).then(|| Deadline::after(PAUSE));
+        self.pause = (error != BatchError::Producer).then(|| Deadline::after(PAUSE));
         ResendDecision::Blocked
     }
 
@@ -123,19 +123,6 @@ impl Resend {
     }
 }
 
-/// Codes that, for a batch of one record, mean that it can't be stored. Any other code may be transient.
-fn is_about_the_record(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::MSG_SIZE_TOO_LARGE
-            | ErrorCode::INVALID_RECORD
-            | ErrorCode::INVALID_DIFFERENT_RECORD
-            | ErrorCode::INVALID_MSG
-            | ErrorCode::RECORD_LIST_TOO_LARGE
-            | ErrorCode::POLICY_VIOLATION
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,7 +141,7 @@ mod tests {
         assert_eq!(resend.next(0).map(|next| next.slot), Some(1));
         resend.sent();
         assert!(resend.is_alone(1) && resend.next(0).is_none(), "one at a time");
-        assert_eq!(resend.refused(Refusal::Again, ErrorCode::MSG_SIZE_TOO_LARGE), ResendDecision::Refused);
+        assert_eq!(resend.failed(BatchError::Again, ErrorCode::MSG_SIZE_TOO_LARGE), ResendDecision::Rejected);
         resend.settled();
         assert_eq!(resend.next(0).map(|next| next.slot), Some(2));
     }
@@ -165,7 +152,7 @@ mod tests {
         resend.push(quarantined(1, true));
         resend.sent();
         assert_eq!(
-            resend.refused(Refusal::Topic, ErrorCode::TOPIC_AUTHORIZATION_FAILED),
+            resend.failed(BatchError::Topic, ErrorCode::TOPIC_AUTHORIZATION_FAILED),
             ResendDecision::Blocked
         );
         assert!(resend.next(0).is_none(), "the topic is paused");
@@ -179,14 +166,14 @@ mod tests {
         own_time.record.timestamp = Some(7);
         resend.push(own_time);
         resend.sent();
-        assert_eq!(resend.refused(Refusal::Again, ErrorCode::INVALID_TIMESTAMP), ResendDecision::Restamped);
+        assert_eq!(resend.failed(BatchError::Again, ErrorCode::INVALID_TIMESTAMP), ResendDecision::Restamped);
         assert_eq!(
             resend.next(0).map(|next| next.record.timestamp),
             Some(None),
             "at once, with the time of sending"
         );
         resend.sent();
-        assert_eq!(resend.refused(Refusal::Again, ErrorCode::INVALID_TIMESTAMP), ResendDecision::Blocked);
+        assert_eq!(resend.failed(BatchError::Again, ErrorCode::INVALID_TIMESTAMP), ResendDecision::Blocked);
         assert!(!resend.is_empty(), "nothing is dropped");
     }
 

@@ -4,8 +4,8 @@ use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::limits::{Times, TopicLimits};
 use super::start::{Error, SinkSpec};
+use super::topic_limits::{Times, TopicLimits};
 use crate::librdkafka::{
     Client, Deadline, ErrorCode, NewPartitions, PermanentStartupError, Producer, Properties, Purpose,
     Questions, StartupRetry, TopicConfigs, admin_broker, describe_topic_configs, describe_topics,

@@ -1,71 +1,28 @@
 //! HTTP requests of guests: to granted hosts only, over connections that all handlers share.
 //!
-//! [`hosts`] decides where a request may go. [`client`] has the connections and their thread,
+//! [`grant`] decides where a request may go. [`client`] has the connections and their thread,
 //! [`connect`] opens them, [`outgoing`] is a request's body, which may be sent again, [`body`] passes on
 //! the response, and [`errors`] maps errors to those of `wasi:http`.
 //!
 //! A request belongs to its call: when the store is dropped, at a deadline or a cancel, the request is aborted
 //! and its connection closed.
 
+mod allowed_host;
 mod body;
 mod client;
 mod connect;
 mod errors;
-mod hosts;
+mod grant;
 mod outgoing;
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use hyper::{Request, Response, Uri};
+use hyper::{Request, Response};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpHooks};
 
+pub use allowed_host::AllowedHost;
 pub use client::{HttpClient, HttpClientError};
-pub use hosts::AllowedHost;
-
-/// Denied hosts that are logged per handler; more lines are not worth it.
-const WARNINGS_MAX: usize = 32;
-
-/// Where one handler may send requests.
-pub struct HttpGrant {
-    handler: String,
-    hosts: Vec<AllowedHost>,
-    client: Arc<HttpClient>,
-    /// Denied hosts that were logged.
-    denied: Mutex<BTreeSet<String>>,
-}
-
-impl HttpGrant {
-    /// A grant for the handler of this name.
-    pub fn new(handler: impl Into<String>, hosts: Vec<AllowedHost>, client: Arc<HttpClient>) -> Arc<Self> {
-        Arc::new(HttpGrant { handler: handler.into(), hosts, client, denied: Mutex::default() })
-    }
-
-    fn allows(&self, uri: &Uri) -> bool {
-        self.hosts.iter().any(|host| host.allows(uri))
-    }
-
-    /// Logs once for each host that it is not granted.
-    fn warn(&self, uri: &Uri) {
-        let host = hosts::of(uri).map_or_else(|| "none".to_owned(), |(name, port)| format!("{name}:{port}"));
-        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-        if denied.len() < WARNINGS_MAX && denied.insert(host.clone()) {
-            tracing::warn!(
-                handler = self.handler,
-                host,
-                remedy = "add the host to the handler's `grants.http`",
-                "HTTP request denied"
-            );
-        }
-    }
-}
-
-impl fmt::Debug for HttpGrant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpGrant").field("hosts", &self.hosts).finish_non_exhaustive()
-    }
-}
+pub use grant::HttpGrant;
 
 /// The HTTP state of an instance.
 pub(super) struct InstanceHttp {
@@ -103,7 +60,7 @@ impl WasiHttpHooks for Hooks {
     ) -> Box<dyn Future<Output = Sent> + Send> {
         match &self.grant {
             Some(grant) if grant.allows(request.uri()) => {
-                let response = grant.client.send(request, options.unwrap_or_default());
+                let response = grant.client().send(request, options.unwrap_or_default());
                 Box::new(async move {
                     // The client drives the connection: there is nothing left to do besides the body.
                     let done: Box<dyn Future<Output = _> + Send> = Box::new(std::future::ready(Ok(())));

@@ -6,7 +6,7 @@ use keylane_core::{BlockedOn, CallId, Notice, Partition, PartitionStop, Reason, 
 
 use super::super::Totals;
 use super::LoopEnd;
-use super::handler_log::HandlerLog;
+use super::log::HandlerLog;
 use super::reading::Reading;
 
 /// The end of one loop.

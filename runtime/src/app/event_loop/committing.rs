@@ -7,7 +7,7 @@ use keylane_core::{CommitEntry, CommitError, CommitId, Input, Now, Partition};
 
 use crate::source::Source;
 
-use super::handler_log::HandlerLog;
+use super::log::HandlerLog;
 
 /// Sends the core's commits and translates the answers.
 #[derive(Debug, Default)]

@@ -24,8 +24,8 @@ use super::super::event_loop::{
     Calling, Closing, HandlerLog, LoopEvent, Mailbox, Prepared, Publishing, Reading,
 };
 use super::super::{RunOptions, RunOutcome};
+use super::client_options::{self, Access};
 use super::inputs::Inputs;
-use super::specs::{self, Access};
 
 /// Calls per worker thread that are submitted ahead, so that no worker waits for the loop.
 const CALLS_AHEAD: u32 = 2;
@@ -66,8 +66,8 @@ impl Parts {
         refusals: &Refusals,
         retry: StartupRetry<'_>,
     ) -> anyhow::Result<Parts> {
-        let engine = Engine::new(specs::engine(config))?;
-        let credentials = specs::credentials(config)?;
+        let engine = Engine::new(client_options::engine(config))?;
+        let credentials = client_options::credentials(config)?;
         let cache = config.runtime.cache_dir.as_ref().map(Cache::new);
         let http = http_client(config)?;
         let handlers = config
@@ -81,11 +81,11 @@ impl Parts {
             Cluster::Brokers(_) => None,
             Cluster::Embedded(embedded) => Some(start_broker(config, embedded)?),
         };
-        let topics = specs::output_topics(config);
+        let topics = client_options::output_topics(config);
         let servers = Some(servers(config, broker.as_ref()));
         let access = Access { servers, credentials: credentials.clone() };
         let inputs = Inputs::query(config, access.clone(), retry)?;
-        let spec = specs::sink(config, access);
+        let spec = client_options::sink(config, access);
         let routes = handlers.iter().map(HandlerPart::route).collect();
         let refusals = refusals.clone();
         let on_authentication_failure = Box::new(move || refusals.report(Side::Producer));
@@ -139,7 +139,7 @@ impl Parts {
         for (index, ((part, handler), fetch)) in
             self.handlers.iter().zip(&config.handlers).zip(fetch).enumerate()
         {
-            let mut spec = specs::source(config, handler, self.access(config), options.until_end);
+            let mut spec = client_options::source(config, handler, self.access(config), options.until_end);
             spec.fetch = fetch;
             spec.feed.clone_from(&self.progress);
             let source =
@@ -169,7 +169,7 @@ impl Parts {
                 publishing,
                 closing: Closing::new(
                     config.runtime.drain_timeout,
-                    options.until_end.then(|| specs::session_timeout(config)),
+                    options.until_end.then(|| client_options::session_timeout(config)),
                 ),
                 clock,
                 mailbox: part.mailbox.clone(),
@@ -228,7 +228,10 @@ impl Parts {
     fn fetch_limits(&self, config: &Checked) -> Vec<FetchLimits> {
         let count = |topic: &String| self.inputs.partitions(topic).unwrap_or(PARTITIONS_ASSUMED);
         let of_handler = |handler: &config::HandlerConfig| {
-            specs::fetch_limits(config, handler.topics.iter().map(count).fold(0, u64::saturating_add))
+            client_options::fetch_limits(
+                config,
+                handler.topics.iter().map(count).fold(0, u64::saturating_add),
+            )
         };
         let limits: Vec<FetchLimits> = config.handlers.iter().map(of_handler).collect();
         let ahead = limits.iter().map(FetchLimits::all).fold(0, u64::saturating_add);
@@ -331,7 +334,7 @@ fn grants(handler: &config::HandlerConfig, http: Option<&Arc<HttpClient>>) -> Gr
 fn start_broker(config: &Checked, embedded: &config::EmbeddedConfig) -> anyhow::Result<EmbeddedBroker> {
     let broker =
         EmbeddedBroker::start(i32::from(embedded.partitions)).context("can't start the embedded broker")?;
-    let outputs = specs::output_topics(config);
+    let outputs = client_options::output_topics(config);
     let inputs = config.handlers.iter().flat_map(|handler| &handler.topics);
     for topic in inputs.chain(&outputs).chain(embedded.feeds.iter().map(|feed| &feed.topic)) {
         broker.create_topic(topic).map_err(anyhow::Error::msg)?;

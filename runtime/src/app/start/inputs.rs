@@ -5,8 +5,8 @@ use crate::librdkafka::{ErrorCode, PermanentStartupError};
 use crate::sink;
 use crate::source::{self, partition_counts};
 
-use super::parts::StartupRetry;
-use super::specs::{self, Access};
+use super::assemble::StartupRetry;
+use super::client_options::{self, Access};
 
 /// All topics that handlers read.
 pub(in crate::app) struct Inputs {
@@ -30,7 +30,7 @@ impl Inputs {
                 topics.iter().map(|_| Ok(u64::from(embedded.partitions))).collect()
             }
             Cluster::Brokers(_) => {
-                let properties = specs::metadata_client(&config.kafka, access);
+                let properties = client_options::metadata_client(&config.kafka, access);
                 partition_counts(&properties, &topics, &mut |waiting| retry(waiting.reason.as_deref()))?
             }
         };

@@ -1,21 +1,21 @@
 //! Builds event loops that are ready to run from a checked configuration. No group is joined here: a member that is not
 //! polled blocks its group.
 //!
-//! [`Parts`] builds the parts that all handlers share and prepares each loop. Cheap failures come first: components,
-//! then [`inputs`], then outputs. While no broker answers, [`broker_wait`] logs the reason, with the findings of
-//! [`addresses`].
+//! [`Parts`] builds the parts that all handlers share and prepares each loop ([`assemble`]). Cheap failures come first:
+//! components, then [`inputs`], then outputs. [`client_options`] has the settings of the clients and of the engine. While no
+//! broker answers, [`broker_wait`] logs the reason, with the findings of [`addresses`].
 
 mod addresses;
+mod assemble;
 mod broker_wait;
+mod client_options;
 mod errors;
 mod inputs;
-mod parts;
 mod preflight;
-mod specs;
 
+pub(super) use assemble::Parts;
 pub(super) use broker_wait::BrokerWait;
+pub(super) use client_options::{Access, client};
 pub use errors::is_final;
 pub(super) use errors::is_stopped;
-pub(super) use parts::Parts;
 pub use preflight::refusals;
-pub(super) use specs::{Access, client};

@@ -2,13 +2,13 @@
 
 use crate::config::Checked;
 
-use super::specs::{self, Access};
+use super::client_options::{self, Access};
 
 /// The reasons why the engine or the Kafka clients refuse the configuration, one line each; empty: it is valid.
 #[must_use]
 pub fn refusals(config: &Checked) -> Vec<String> {
-    let engine = specs::engine(config).check().map_err(|error| error.to_string());
-    let clients = match specs::credentials(config) {
+    let engine = client_options::engine(config).check().map_err(|error| error.to_string());
+    let clients = match client_options::credentials(config) {
         Ok(credentials) => clients(config, &Access { credentials, ..Access::default() }),
         Err(error) => vec![Err(error.to_string())],
     };
@@ -20,8 +20,10 @@ pub fn refusals(config: &Checked) -> Vec<String> {
 
 /// Checks the properties of all clients, without brokers.
 fn clients(config: &Checked, access: &Access) -> Vec<Result<(), String>> {
-    let producer = specs::sink(config, access.clone()).check();
-    let consumers =
-        config.handlers.iter().map(|handler| specs::source(config, handler, access.clone(), false).check());
+    let producer = client_options::sink(config, access.clone()).check();
+    let consumers = config
+        .handlers
+        .iter()
+        .map(|handler| client_options::source(config, handler, access.clone(), false).check());
     consumers.chain([producer]).map(|checked| checked.map_err(|error| error.to_string())).collect()
 }

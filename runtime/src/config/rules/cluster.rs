@@ -8,7 +8,7 @@ use super::super::checked::{Cluster, EmbeddedConfig, FeedConfig, FeedSource, Kaf
 use super::super::client_properties::Properties;
 use super::super::problem::Problems;
 use super::super::written::{self, Written};
-use super::{credentials, limits, names};
+use super::{credentials, names, ranges};
 
 /// The value of `kafka.bootstrap_servers` for the broker in this process.
 const EMBEDDED: &str = "embedded";
@@ -33,11 +33,11 @@ pub(super) fn kafka(
         cluster: cluster(written, surroundings, problems),
         assignor: kafka.assignor,
         create_topics: kafka.create_topics,
-        auth_timeout: limits::time(
+        auth_timeout: ranges::time(
             problems,
             &["kafka", "auth_timeout"],
             kafka.auth_timeout,
-            limits::AUTH_TIMEOUT,
+            ranges::AUTH_TIMEOUT,
         ),
         consumer,
         producer,
@@ -78,7 +78,7 @@ fn cluster(written: &Written, surroundings: &Surroundings<'_>, problems: &mut Pr
             .hint("add `[[embedded.feed]]` with `topic` and `file`");
     }
     Cluster::Embedded(EmbeddedConfig {
-        partitions: limits::whole(problems, &["embedded", "partitions"], embedded.partitions, 1..=64),
+        partitions: ranges::whole(problems, &["embedded", "partitions"], embedded.partitions, 1..=64),
         feeds: feeds(&embedded.feed, surroundings, problems),
     })
 }

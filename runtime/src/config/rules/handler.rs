@@ -11,7 +11,7 @@ use super::super::checked::{
 use super::super::problem::Problems;
 use super::super::start::Start;
 use super::super::written_handler as written;
-use super::{cluster, filter, grants, limits, names, retry};
+use super::{cluster, filter, grants, names, ranges, retry};
 
 /// Far more than a group can handle, and small enough for a 16-bit index.
 const TOPICS_MAX: usize = 10_000;
@@ -36,9 +36,9 @@ pub(super) fn handler(
             .add(&at("start"), "the embedded broker can't look up offsets by time")
             .hint("use \"earliest\" or \"latest\"");
     }
-    let memory = limits::size(problems, &at("memory"), handler.memory, limits::GUEST_MEMORY);
+    let memory = ranges::size(problems, &at("memory"), handler.memory, ranges::GUEST_MEMORY);
     let keep_memory =
-        handler.max_memory.map(|size| limits::size(problems, &at("max_memory"), size, 0..=memory));
+        handler.max_memory.map(|size| ranges::size(problems, &at("max_memory"), size, 0..=memory));
     let component =
         cluster::existing(&handler.component, &at("component"), "component", surroundings, problems);
     HandlerConfig {
@@ -47,17 +47,17 @@ pub(super) fn handler(
         topics: handler.topics.clone(),
         group_id: handler.group_id.clone(),
         group_instance_id: handler.group_instance_id.clone(),
-        timeout: limits::time(problems, &at("timeout"), handler.timeout, limits::CALL_TIMEOUT),
-        cpu_budget: limits::time(problems, &at("cpu_budget"), handler.cpu_budget, limits::CALL_TIMEOUT),
+        timeout: ranges::time(problems, &at("timeout"), handler.timeout, ranges::CALL_TIMEOUT),
+        cpu_budget: ranges::time(problems, &at("cpu_budget"), handler.cpu_budget, ranges::CALL_TIMEOUT),
         memory,
         keep_memory: keep_memory.unwrap_or(memory / 4 * 3),
-        max_calls: handler.max_calls.map(|n| limits::whole(problems, &at("max_calls"), n, 1..=u32::MAX)),
+        max_calls: handler.max_calls.map(|n| ranges::whole(problems, &at("max_calls"), n, 1..=u32::MAX)),
         fresh_instances: handler.isolation == written::Isolation::Event,
         max_output_bytes: handler.max_output_bytes.map(|size| {
-            let bytes = limits::size(problems, &at("max_output_bytes"), size, limits::OUTPUT_BYTES);
+            let bytes = ranges::size(problems, &at("max_output_bytes"), size, ranges::OUTPUT_BYTES_RANGE);
             usize::try_from(bytes).unwrap_or(usize::MAX)
         }),
-        max_batch: handler.max_batch.map(|n| limits::whole(problems, &at("max_batch"), n, 1..=4096)),
+        max_batch: handler.max_batch.map(|n| ranges::whole(problems, &at("max_batch"), n, 1..=4096)),
         start: handler.start,
         out_of_range: match handler.out_of_range {
             written::OutOfRange::Fail => OutOfRange::Fail,
@@ -69,11 +69,11 @@ pub(super) fn handler(
         retry: retry::retry(name, &handler.retry, problems),
         dead_letters: retry::dead_letters(name, handler, problems),
         commit: commit(name, &handler.commit, problems),
-        revoke_timeout: limits::time(
+        revoke_timeout: ranges::time(
             problems,
             &["handlers", name, "rebalance", "revoke_timeout"],
             handler.rebalance.revoke_timeout,
-            limits::REVOKE_TIMEOUT,
+            ranges::REVOKE_TIMEOUT,
         ),
         grants: grants::grants(name, &handler.grants, surroundings, problems),
         outputs: outputs(name, handler, problems),
@@ -108,19 +108,19 @@ fn lanes(handler: &str, lanes: &written::Lanes, problems: &mut Problems<'_, '_>)
         ordering: lanes.ordering,
         lane_key: lanes.lane_key.clone(),
         no_key: lanes.no_key,
-        max_concurrency: limits::whole(problems, &at("max_concurrency"), lanes.max_concurrency, 1..=100_000),
-        max_queued: limits::whole(problems, &at("max_queued"), lanes.max_queued, 1..=10_000_000),
-        max_window: limits::whole(problems, &at("max_window"), lanes.max_window, 1..=1_000_000_000),
+        max_concurrency: ranges::whole(problems, &at("max_concurrency"), lanes.max_concurrency, 1..=100_000),
+        max_queued: ranges::whole(problems, &at("max_queued"), lanes.max_queued, 1..=10_000_000),
+        max_window: ranges::whole(problems, &at("max_window"), lanes.max_window, 1..=1_000_000_000),
     }
 }
 
 fn commit(handler: &str, commit: &written::Commit, problems: &mut Problems<'_, '_>) -> CommitConfig {
     let at = |field| ["handlers", handler, "commit", field];
     CommitConfig {
-        interval: limits::time(problems, &at("interval"), commit.interval, limits::COMMIT_INTERVAL),
-        every: limits::whole(problems, &at("every"), commit.every, 1..=1_000_000_000),
-        timeout: limits::time(problems, &at("timeout"), commit.timeout, limits::COMMIT_TIMEOUT),
-        metadata_limit: limits::whole(problems, &at("metadata_limit"), commit.metadata_limit, 0..=65_536),
+        interval: ranges::time(problems, &at("interval"), commit.interval, ranges::COMMIT_INTERVAL),
+        every: ranges::whole(problems, &at("every"), commit.every, 1..=1_000_000_000),
+        timeout: ranges::time(problems, &at("timeout"), commit.timeout, ranges::COMMIT_TIMEOUT),
+        metadata_limit: ranges::whole(problems, &at("metadata_limit"), commit.metadata_limit, 0..=65_536),
     }
 }
 

@@ -5,8 +5,8 @@ mod credentials;
 mod filter;
 mod grants;
 mod handler;
-mod limits;
 mod names;
+mod ranges;
 mod retry;
 mod warnings;
 
@@ -58,21 +58,21 @@ fn runtime(
     problems: &mut Problems<'_, '_>,
 ) -> RuntimeConfig {
     let workers =
-        written.workers.map(|workers| limits::whole(problems, &["runtime", "workers"], workers, 1..=1024));
+        written.workers.map(|workers| ranges::whole(problems, &["runtime", "workers"], workers, 1..=1024));
     RuntimeConfig {
-        memory_budget: limits::size(
+        memory_budget: ranges::size(
             problems,
             &["runtime", "memory_budget"],
             written.memory_budget,
-            limits::MEMORY_BUDGET,
+            ranges::MEMORY_BUDGET,
         ),
         workers: workers.and_then(NonZero::new).unwrap_or(surroundings.cores),
         cache_dir: cache_dir(written, surroundings),
-        drain_timeout: limits::time(
+        drain_timeout: ranges::time(
             problems,
             &["runtime", "drain_timeout"],
             written.drain_timeout,
-            limits::DRAIN_TIMEOUT,
+            ranges::DRAIN_TIMEOUT,
         ),
     }
 }

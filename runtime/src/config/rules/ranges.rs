@@ -16,7 +16,7 @@ pub(super) const MEMORY_BUDGET: RangeInclusive<u64> = 8 << 20..=1 << 40;
 /// Up to the address space of 32-bit WebAssembly; a component needs at least a few pages to start.
 pub(super) const GUEST_MEMORY: RangeInclusive<u64> = 1 << 20..=4 << 30;
 /// From the lowest limit of some brokers up to the client's maximum.
-pub(super) const OUTPUT_BYTES: RangeInclusive<u64> = 1 << 10..=1_000_000_000;
+pub(super) const OUTPUT_BYTES_RANGE: RangeInclusive<u64> = 1 << 10..=1_000_000_000;
 /// Deadlines are enforced by a ticker of a few milliseconds.
 pub(super) const CALL_TIMEOUT: Millis = 10..=3_600_000;
 /// With a longer timeout a supervisor that has the right credentials would not get to restart the process.

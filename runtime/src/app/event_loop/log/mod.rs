@@ -1,5 +1,8 @@
 //! The log lines about one handler's events and partitions. Lines that every event or every turn may cause are limited
-//! (`log_limits`). The core's notices are in `notices`.
+//! ([`limits`]). The core's notices are in [`notices`].
+
+mod limits;
+mod notices;
 
 use std::fmt::Display;
 
@@ -8,9 +11,10 @@ use keylane_core::{CommitError, DeadLetter, Now, Partition, Reason, Verdict};
 use crate::guest::{Call, CallResult};
 use crate::telemetry::Allowed;
 
-use super::log_limits::{Cause, LogLimits};
 use super::publishing::{Publishing, name_of};
 use super::reading::Reading;
+
+use limits::{Cause, LogLimits};
 
 /// The log of one handler.
 pub(in crate::app) struct HandlerLog {

@@ -2,10 +2,10 @@
 
 use keylane_core::{BlockedOn, Fault, Notice, Partition, PartitionStop, ReadError, Reason, Stall};
 
-use super::handler_log::HandlerLog;
+use super::HandlerLog;
 
 impl HandlerLog {
-    pub(super) fn notice(&self, notice: Notice) {
+    pub(in crate::app::event_loop) fn notice(&self, notice: Notice) {
         let handler = self.handler();
         match notice {
             Notice::OwnershipStarted { partition, ownership, offset, claimed } => {
@@ -56,7 +56,7 @@ impl HandlerLog {
     }
 
     /// `backlog`: the topic whose queued outputs block new calls.
-    pub(super) fn stall(&self, stall: &Stall, backlog: Option<&str>) {
+    pub(in crate::app::event_loop) fn stall(&self, stall: &Stall, backlog: Option<&str>) {
         let (handler, topic, partition) =
             (self.handler(), self.topic(stall.partition), stall.partition.number);
         let (offset, attempt, blocked_on) = (stall.offset, stall.attempt, stall.blocked_on);
@@ -77,7 +77,7 @@ impl HandlerLog {
     }
 
     /// Where the ownership ended instead, that is logged as `partition released`.
-    pub(super) fn stall_ended(&self, partition: Partition, resumed: bool) {
+    pub(in crate::app::event_loop) fn stall_ended(&self, partition: Partition, resumed: bool) {
         if !resumed {
             return;
         }
@@ -86,7 +86,12 @@ impl HandlerLog {
     }
 
     /// The failure text of a stopped partition, with the remedy.
-    pub(super) fn partition_stop(&self, partition: Partition, offset: i64, why: PartitionStop) -> String {
+    pub(in crate::app::event_loop) fn partition_stop(
+        &self,
+        partition: Partition,
+        offset: i64,
+        why: PartitionStop,
+    ) -> String {
         let topic = self.topic(partition);
         let number = partition.number;
         let reason = match why {
@@ -102,19 +107,29 @@ impl HandlerLog {
     }
 
     /// The failure text of a run with `--until-end` that can't read a partition.
-    pub(super) fn unreadable(&self, partition: Partition, offset: i64, why: ReadError) -> String {
+    pub(in crate::app::event_loop) fn unreadable(
+        &self,
+        partition: Partition,
+        offset: i64,
+        why: ReadError,
+    ) -> String {
         let (topic, number, (reason, remedy)) = (self.topic(partition), partition.number, read_error(why));
         format!("topic {topic} partition {number} offset {offset} can't be read: {reason}; {remedy}")
     }
 
     /// The failure text of such a run if a topic was replaced.
-    pub(super) fn replaced(&self, partition: Partition) -> String {
+    pub(in crate::app::event_loop) fn replaced(&self, partition: Partition) -> String {
         let topic = self.topic(partition);
         format!("topic {topic} was deleted and created again during a run to its end: repeat the run")
     }
 
     /// The failure text of a stopped handler.
-    pub(super) fn handler_stop(&self, at: (Partition, i64), why: Reason, detail: &str) -> String {
+    pub(in crate::app::event_loop) fn handler_stop(
+        &self,
+        at: (Partition, i64),
+        why: Reason,
+        detail: &str,
+    ) -> String {
         let topic = self.topic(at.0);
         let what = match why {
             Reason::RetriesExhausted => "the handler requested a retry in the last attempt",

@@ -1,4 +1,4 @@
-//! The format of dead letters, and the parts that are omitted if they are too large (SEMANTICS: outputs and dead letters).
+//! The format of dead letters, and the parts that are omitted if they are too large.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Finds unpublishable outputs before anything behind them in their lane is published (SEMANTICS: check first).
+//! Finds unpublishable outputs before anything behind them in their lane is published.
 
 use keylane_core::Verdict;
 

@@ -1,0 +1,58 @@
+//! The hosts that a handler may send requests to.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hyper::Uri;
+
+use super::allowed_host::{self, AllowedHost};
+use super::client::HttpClient;
+
+/// Denied hosts that are logged per handler; more lines are not worth it.
+const WARNINGS_MAX: usize = 32;
+
+/// Where one handler may send requests.
+pub struct HttpGrant {
+    handler: String,
+    hosts: Vec<AllowedHost>,
+    client: Arc<HttpClient>,
+    /// Denied hosts that were logged.
+    denied: Mutex<BTreeSet<String>>,
+}
+
+impl HttpGrant {
+    /// A grant for the handler of this name.
+    pub fn new(handler: impl Into<String>, hosts: Vec<AllowedHost>, client: Arc<HttpClient>) -> Arc<Self> {
+        Arc::new(HttpGrant { handler: handler.into(), hosts, client, denied: Mutex::default() })
+    }
+
+    pub(super) fn client(&self) -> &Arc<HttpClient> {
+        &self.client
+    }
+
+    pub(super) fn allows(&self, uri: &Uri) -> bool {
+        self.hosts.iter().any(|host| host.allows(uri))
+    }
+
+    /// Logs once for each host that it is not granted.
+    pub(super) fn warn(&self, uri: &Uri) {
+        let host =
+            allowed_host::of(uri).map_or_else(|| "none".to_owned(), |(name, port)| format!("{name}:{port}"));
+        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        if denied.len() < WARNINGS_MAX && denied.insert(host.clone()) {
+            tracing::warn!(
+                handler = self.handler,
+                host,
+                remedy = "add the host to the handler's `grants.http`",
+                "HTTP request denied"
+            );
+        }
+    }
+}
+
+impl fmt::Debug for HttpGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpGrant").field("hosts", &self.hosts).finish_non_exhaustive()
+    }
+}
