@@ -178,7 +178,7 @@ fn a_token_in_a_file_is_renewed() {
     keylane.wait_for("the new token", |line| {
         line["message"].as_str().is_some_and(|message| message.starts_with("the credentials have changed"))
     });
-    wait::until("the first token to end", wait::PATIENCE, || now() > first_expiry);
+    wait::until("the first token to end", wait::STATE_TIMEOUT, || now() > first_expiry);
     producer.send_all(&flow.input, (EVENTS..2 * EVENTS).map(event)).expect("acknowledged");
     flow.wait_until_committed();
     keylane.terminate();

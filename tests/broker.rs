@@ -23,7 +23,7 @@ fn a_restart_of_the_broker_loses_nothing() {
     let mut progress = Progress::of(&flow);
     for round in 1..=3 {
         let goal = EVENTS * round / 5;
-        wait::until("work to be under way", wait::PATIENCE, || {
+        wait::until("work to be under way", wait::STATE_TIMEOUT, || {
             progress.advance();
             progress.done() >= goal
         });
@@ -31,7 +31,7 @@ fn a_restart_of_the_broker_loses_nothing() {
         cluster.restart(1);
         assert!(!keylane.has_ended(), "ended although a broker may be unavailable{}", keylane.tail());
     }
-    wait::until("everything to have an output", wait::PATIENCE, || {
+    wait::until("everything to have an output", wait::STATE_TIMEOUT, || {
         progress.advance();
         progress.done() == EVENTS
     });
@@ -51,7 +51,7 @@ fn a_broker_that_freezes_is_waited_for() {
     producer.send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
     let mut keylane = Keylane::run(&flow.settings(&guest("sleepy"), "worker"), &[]);
     let mut progress = Progress::of(&flow);
-    wait::until("work to be under way", wait::PATIENCE, || {
+    wait::until("work to be under way", wait::STATE_TIMEOUT, || {
         progress.advance();
         progress.done() >= EVENTS / 5
     });
@@ -64,7 +64,7 @@ fn a_broker_that_freezes_is_waited_for() {
     }
     assert!(!keylane.has_ended(), "ended although a broker may freeze{}", keylane.tail());
     cluster.thaw(1);
-    wait::until("everything to have an output", wait::PATIENCE, || {
+    wait::until("everything to have an output", wait::STATE_TIMEOUT, || {
         progress.advance();
         progress.done() == EVENTS
     });

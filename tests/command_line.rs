@@ -11,7 +11,7 @@ use keylane_tests::kafka;
 use keylane_tests::keylane::{Keylane, Settings, binary};
 
 #[test]
-fn check_looks_into_the_components() {
+fn check_inspects_the_components() {
     let valid = check(&guest("noop"));
     assert_eq!(valid.status.code(), Some(0), "{valid:?}");
     assert!(text(&valid.stdout).contains("interface  batch-handler"), "{valid:?}");

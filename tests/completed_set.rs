@@ -55,7 +55,7 @@ impl Case<'_> {
         let mut first = Keylane::run(&self.settings(flow), &[]);
         let mut progress = Progress::of(flow);
         let mut last = None;
-        wait::until("all fast events to be done and committed", wait::PATIENCE, || {
+        wait::until("all fast events to be done and committed", wait::STATE_TIMEOUT, || {
             progress.advance();
             let committed = flow.committed();
             let unchanged = last.as_ref() == Some(&committed);

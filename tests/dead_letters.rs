@@ -27,7 +27,7 @@ fn a_dead_letter_contains_the_whole_event() {
         Record::new("fine", "done").to(0),
     ];
     run(&flow, &records, &failing(&flow));
-    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
     assert_eq!(dead_letters.len(), 4);
     for (partition, offset, sent) in
         [(2, 0, &records[0]), (1, 0, &records[1]), (1, 1, &records[2]), (0, 0, &records[3])]
@@ -57,7 +57,7 @@ fn header_names_are_configurable() {
     let flow = Flow::new(cluster, 1, &[]);
     let settings = failing(&flow).set("handlers.t.dead_letters", "headers", "spring");
     run(&flow, &[Record::new("k", "done"), Record::new("k", "reject")], &settings);
-    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
     let dead_letter = dead_letters.first().expect("one event was rejected");
     assert_eq!(dead_letter.text("kafka_dlt-original-topic"), flow.input);
     assert_eq!(dead_letter.header("kafka_dlt-original-partition"), Some(&0_i32.to_be_bytes()[..]));
@@ -170,23 +170,23 @@ fn nothing_is_committed_past_an_event_while_the_topic_is_unavailable() {
     let flow = Flow::new(cluster, 1, &[]);
     let mut keylane = Keylane::run(&failing(&flow), &[]);
     flow.wait_for_members(&["failing"]);
-    cluster.admin().delete_topic(&flow.letters);
+    cluster.admin().delete_topic(&flow.dead_letters);
     let event =
         |number: usize| Record::new(format!("key-{number}"), if number == 10 { "reject" } else { "done" });
     flow.producer().send_all(&flow.input, (0..500).map(event)).expect("acknowledged");
     let mut progress = Progress::of(&flow);
-    wait::until("all other lanes to continue", wait::PATIENCE, || {
+    wait::until("all other lanes to continue", wait::STATE_TIMEOUT, || {
         progress.advance();
         progress.done() == 499
     });
     keylane.wait_for("an alarm that names the topic", |line: &Value| {
-        line["level"] == "ERROR" && line.to_string().contains(&flow.letters)
+        line["level"] == "ERROR" && line.to_string().contains(&flow.dead_letters)
     });
     let offset = || flow.committed().first().and_then(|committed| committed.offset);
-    wait::until("the done events to be committed", wait::PATIENCE, || offset() == Some(10));
-    cluster.admin().create_topic(&flow.letters, 1, &[]);
+    wait::until("the done events to be committed", wait::STATE_TIMEOUT, || offset() == Some(10));
+    cluster.admin().create_topic(&flow.dead_letters, 1, &[]);
     flow.wait_until_committed();
-    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
     assert_eq!(
         dead_letters
             .iter()
@@ -218,14 +218,14 @@ fn events_without_a_key_take_no_more_memory_than_others() {
         let mut keylane = Keylane::run(&settings, &[]);
         flow.wait_for_members(&["t"]);
         if unavailable {
-            cluster.admin().delete_topic(&flow.letters);
+            cluster.admin().delete_topic(&flow.dead_letters);
         }
         flow.producer().send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
         if unavailable {
             keylane.wait_for("the partition to be reported", |line: &Value| {
                 line["message"].as_str().is_some_and(|message| message == "partition stalled")
             });
-            cluster.admin().create_topic(&flow.letters, 1, &[]);
+            cluster.admin().create_topic(&flow.dead_letters, 1, &[]);
         }
         flow.wait_until_committed();
         let peak = keylane.peak_bytes().expect("a running process") >> 20;
@@ -253,14 +253,14 @@ fn the_documented_redrive_works() {
     let records = [Record::new("k", "reject").with("trace", "a: b, c"), Record::new("k", "done"), keyless];
     run(&flow, &records, &failing(&flow));
     // The dead-letter topic accepts only a part of this event: the redrive would write a tombstone.
-    cluster.admin().set_topic_config(&flow.letters, "max.message.bytes", "2000");
+    cluster.admin().set_topic_config(&flow.dead_letters, "max.message.bytes", "2000");
     run(&flow, &[Record::new("large", format!("reject{}", " ".repeat(5_000)))], &failing(&flow));
-    assert_eq!(kafka::read_all(&cluster.bootstrap(), &flow.letters).len(), 3);
+    assert_eq!(kafka::read_all(&cluster.bootstrap(), &flow.dead_letters).len(), 3);
 
     let bootstrap = cluster.bootstrap();
     let mut consumer = kafka::tool("org.apache.kafka.tools.consumer.ConsoleConsumer");
     let group = kafka::unique("redrive");
-    consumer.args(["--bootstrap-server", &bootstrap, "--topic", &flow.letters, "--group", &group]);
+    consumer.args(["--bootstrap-server", &bootstrap, "--topic", &flow.dead_letters, "--group", &group]);
     consumer.args(["--command-property", "auto.offset.reset=earliest", "--timeout-ms", "10000"]);
     let shown = ["print.headers=true", "print.key=true", "key.separator=\u{1f}", "headers.separator=\u{1e}"];
     consumer.args(
@@ -299,7 +299,7 @@ fn whole_letters(dead_letters: &[u8]) -> Vec<u8> {
     let page = include_str!("../docs/dead-letters.md");
     let line = page.lines().find(|line| line.starts_with("awk") && line.ends_with("> whole.txt"));
     let line = line.expect("the procedure leaves out incomplete dead letters");
-    let command = format!("field=$(printf '\\037'); {}", line.replace("letters.txt > whole.txt", "-"));
+    let command = format!("field=$(printf '\\037'); {}", line.replace("dead-letters.txt > whole.txt", "-"));
     let mut shell = std::process::Command::new("sh")
         .args(["-c", &command])
         .stdin(Stdio::piped())
@@ -318,7 +318,7 @@ fn whole_letters(dead_letters: &[u8]) -> Vec<u8> {
 fn headers_are_kept_and_do_not_accumulate() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[("message.timestamp.type", "LogAppendTime")]);
-    cluster.admin().set_topic_config(&flow.letters, "max.message.bytes", "6000");
+    cluster.admin().set_topic_config(&flow.dead_letters, "max.message.bytes", "6000");
     let settings = failing(&flow).set("handlers.t.dead_letters", "headers", "spring");
     let value = format!("reject{}", " ".repeat(4_000));
     let own = |record: Record| record.with(b"a\0b", "1").with("none", "").with(b"\0", "2");
@@ -328,7 +328,7 @@ fn headers_are_kept_and_do_not_accumulate() {
     for redrives in 0..25 {
         flow.producer().send_all(&flow.input, [record]).expect("acknowledged");
         flow.wait_until_committed();
-        let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+        let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
         let dead_letter = dead_letters.last().expect("it was rejected");
         assert_eq!(dead_letter.value.as_deref(), Some(value.as_bytes()), "at redrive {redrives}");
         let names = |wanted: &[u8]| dead_letter.headers.iter().filter(|(name, _)| name == wanted).count();
@@ -361,7 +361,7 @@ fn an_event_that_is_redriven_too_often_is_reported() {
         flow.producer().send_all(&flow.input, [record]).expect("acknowledged");
         let mut keylane = Keylane::run(&settings, &["--until-end"]);
         keylane.expect_exit(0);
-        let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+        let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
         let dead_letter = dead_letters.last().expect("it was rejected");
         assert_eq!(dead_letter.number("keylane-redrives").unwrap_or(0), redrives);
         assert_eq!(dead_letter.header("keylane-redrives-exceeded").is_some(), redrives == 2);

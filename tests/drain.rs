@@ -26,7 +26,7 @@ fn sigusr1_brings_a_report() {
     keylane.signal(Signal::USR1);
     keylane.wait_for("the report", |line| {
         let expected = |field: &str, count: i64| line[field] == count;
-        line["message"] == "so far"
+        line["message"] == "handler report"
             && expected("settled", 100)
             && expected("partitions", PARTITIONS.into())
             && expected("lag", 0)
@@ -55,7 +55,7 @@ fn a_signal_repeats_nothing() {
         keylane.wait_for("its partitions", |line| line["message"] == "partition assigned");
         progress.advance(); // the last outputs of the previous instance do not count
         let before = progress.done();
-        wait::until("calls to be in flight", wait::PATIENCE, || {
+        wait::until("calls to be in flight", wait::STATE_TIMEOUT, || {
             progress.advance();
             progress.done() > before + 500 && (0..PARTITIONS).any(|partition| progress.open(partition) > 0)
         });
@@ -104,7 +104,8 @@ fn assert_everything_settled_is_committed(flow: &Flow<'_>) -> usize {
     let committed = flow.committed();
     let mut beyond = 0;
     for record in kafka::read_all(&flow.cluster.bootstrap(), &flow.output) {
-        let outcome = check::Outcome::of(&record, &flow.input).expect("every output names its origin");
+        let outcome =
+            check::AttributedOutput::of(&record, &flow.input).expect("every output names its origin");
         let committed = committed.iter().find(|committed| committed.partition == outcome.partition);
         let committed = committed.expect("a partition of the input");
         assert!(is_claimed(committed, outcome.offset), "{outcome} is done, but not in {committed:?}");

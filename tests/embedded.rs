@@ -129,7 +129,7 @@ fn sigterm_drains_a_feed_that_has_no_end() {
             .expect("it reads its feed");
     }
     feed.flush().expect("it reads its feed");
-    wait::until_ok("100 outputs", wait::PATIENCE, || match outputs(&keylane).len() {
+    wait::until_ok("100 outputs", wait::STATE_TIMEOUT, || match outputs(&keylane).len() {
         100 => Ok(()),
         other => Err(format!("{other} so far{}", keylane.tail())),
     });

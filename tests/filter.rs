@@ -43,8 +43,9 @@ fn several_handlers_share_a_topic_by_type() {
         assert_eq!(of_kind.count(), 1_000, "{kind}: each handler has its own events");
     }
     let counted = |rule: &str, events: u64| {
-        let matches =
-            |line: &Value| line["message"] == "filter" && line["rule"] == rule && line["events"] == events;
+        let matches = |line: &Value| {
+            line["message"] == "filter rule total" && line["rule"] == rule && line["events"] == events
+        };
         assert!(keylane.lines().iter().any(matches), "`{rule}` is not reported with {events} events");
     };
     counted("paid", 1_000);
@@ -136,7 +137,7 @@ fn events_without_a_lane_key_may_be_rejected() {
     let mut done = origins(&kafka::read_all(&cluster.bootstrap(), &flow.output));
     done.sort_unstable();
     assert_eq!(done, [0, 2]);
-    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
     assert_eq!(
         dead_letters.iter().map(|dead_letter| dead_letter.header("keylane-reason")).collect::<Vec<_>>(),
         [Some(&b"no-key"[..])]

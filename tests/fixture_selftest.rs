@@ -124,7 +124,7 @@ fn members_and_their_partitions_are_listed() {
         .expect("the settings are valid");
     consumer.subscribe(&[&topic]).expect("one topic");
     let group = Group::new(&cluster.bootstrap(), &name);
-    wait::until("the group to settle", wait::PATIENCE, || {
+    wait::until("the group to settle", wait::STATE_TIMEOUT, || {
         drop(consumer.poll(Duration::from_millis(10)));
         group.state().is_settled(&["member-a"], 4)
     });
@@ -153,7 +153,7 @@ fn topics_are_described_and_trimmed() {
         .expect("Kafka's own tools run");
     assert!(listed.lines().any(|line| line == topic), "{listed}");
     admin.delete_topic(&topic);
-    wait::until("the topic to be deleted", wait::PATIENCE, || admin.partitions(&topic).is_none());
+    wait::until("the topic to be deleted", wait::STATE_TIMEOUT, || admin.partitions(&topic).is_none());
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn compaction_makes_gaps() {
     producer
         .send_all(&topic, (0..2_000).map(|n| Record::new(format!("{}", n % 10), "v")))
         .expect("acknowledged");
-    wait::until("compaction", wait::PATIENCE, || {
+    wait::until("compaction", wait::STATE_TIMEOUT, || {
         // The active segment is never compacted: a new record has to close it.
         producer.send_all(&topic, [Record::new("roll", "v")]).expect("acknowledged");
         kafka::read_all(&cluster.bootstrap(), &topic).len() < 1_000
@@ -221,7 +221,7 @@ fn round(
     harm(cluster);
     producer.flush().expect("every record is acknowledged");
     let mut seen = 0;
-    wait::until("all records of a round", wait::PATIENCE, || {
+    wait::until("all records of a round", wait::STATE_TIMEOUT, || {
         seen += follower.take().len();
         seen == 100
     });
@@ -263,6 +263,6 @@ fn passwords_are_checked() {
             .expect("the settings are valid");
         consumer.fetch_metadata(None, Duration::from_secs(3)).map(|metadata| metadata.brokers().len())
     };
-    wait::until("the right password to be accepted", wait::PATIENCE, || brokers_seen("secret") == Ok(1));
+    wait::until("the right password to be accepted", wait::STATE_TIMEOUT, || brokers_seen("secret") == Ok(1));
     assert!(brokers_seen("wrong").is_err());
 }

@@ -24,7 +24,7 @@ fn a_compacted_topic_is_read_to_its_end() {
     let producer = flow.producer();
     let event = |number: usize| Record::new(format!("key-{}", number % 100), format!("{number}"));
     producer.send_all(&flow.input, (0..5_000).map(event)).expect("acknowledged");
-    wait::until("compaction to leave gaps", wait::PATIENCE, || {
+    wait::until("compaction to leave gaps", wait::STATE_TIMEOUT, || {
         // The active segment is never compacted: a new record has to close it.
         producer.send_all(&flow.input, [event(0)]).expect("acknowledged");
         kafka::read_all(&cluster.bootstrap(), &flow.input).len() < 1_000
@@ -50,7 +50,7 @@ fn remaining(flow: &Flow<'_>, before: &[kafka::Received]) -> check::History {
     let after: BTreeSet<i64> = after.iter().map(|record| record.offset).collect();
     let mut history = check::History::of(before, &outputs, &flow.input);
     history.inputs.retain(|input| after.contains(&input.offset));
-    history.outcomes.retain(|outcome| after.contains(&outcome.offset));
+    history.outputs.retain(|outcome| after.contains(&outcome.offset));
     history
 }
 

@@ -98,7 +98,7 @@ fn an_unanswered_request_ends_with_its_call() {
     let log = keylane.tail();
     assert!(log.contains("deadline of 300ms exceeded"), "{log}");
     assert!(!log.contains("stuck"), "{log}");
-    wait::until_ok("the request to be closed", wait::PATIENCE, || match silent.seen() {
+    wait::until_ok("the request to be closed", wait::STATE_TIMEOUT, || match silent.seen() {
         seen if seen.connections > 0 && seen.connections == seen.ended => Ok(()),
         seen => Err(format!("{seen:?}")),
     });

@@ -18,7 +18,7 @@ const DEEDS: [(&str, &str, &str, i64); 9] = [
     ("exit", "trap", "exit code 1", 3),
     ("recurse", "stack", "call stack exhausted", 3),
     ("hoard", "memory", "memory limit", 3),
-    ("spin", "cpu", "processor time", 3),
+    ("spin", "cpu", "CPU time", 3),
     ("sleep", "timeout", "deadline", 3),
     ("flood", "output-rejected", "more than 1000 outputs", 1),
     ("bloat", "output-rejected", "`max_output_bytes`", 1),
@@ -36,7 +36,7 @@ fn each_fault_fails_its_own_event_with_its_own_reason() {
         records.insert(at * 300 + 50, Record::new(format!("bad-{deed}"), *deed));
     }
     let mut keylane = run(&flow, &records, &settings(&flow, 3));
-    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
     assert_eq!(dead_letters.len(), DEEDS.len());
     for (deed, reason, words, attempts) in DEEDS {
         let dead_letter =
@@ -86,7 +86,7 @@ fn access_that_was_not_granted_is_denied() {
     let flow = Flow::new(cluster, 1, &[]);
     let address = cluster.bootstrap();
     run(&flow, &[Record::new("k", format!("reach {address}"))], &settings(&flow, 1));
-    let dead_letters = kafka::read_all(&address, &flow.letters);
+    let dead_letters = kafka::read_all(&address, &flow.dead_letters);
     let error = dead_letters.first().map(|dead_letter| dead_letter.text("keylane-error"));
     assert_eq!(error, Some("socket: false, file: false, variables: 0"));
 }
@@ -122,7 +122,7 @@ fn storm(deed: &str, events: i64, timeout: &str) {
     let settings = settings.set("handlers.t.commit", "interval", "100ms");
     let mut keylane = Keylane::run(&settings, &[]);
     let mut peaks = BTreeMap::new();
-    wait::until("everything to be committed", wait::PATIENCE * 3, || {
+    wait::until("everything to be committed", wait::STATE_TIMEOUT * 3, || {
         let lag = flow.lag();
         if let Some(bytes) = keylane.resident_bytes() {
             peaks.insert(events - lag, bytes);

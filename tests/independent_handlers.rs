@@ -22,7 +22,7 @@ fn a_handler_that_stops_does_not_stop_the_other_one() {
     send(&other, EVENTS / 2);
     let values = ["done", "reject", "done"].map(|value| Record::new("k", value));
     stopping.producer().send_all(&stopping.input, values.map(|record| record.to(0))).expect("acknowledged");
-    wait::until("the handler to leave its group", wait::PATIENCE, || {
+    wait::until("the handler to leave its group", wait::STATE_TIMEOUT, || {
         stopping.members.state().members.is_empty()
     });
     let names_the_reason = |line: &serde_json::Value| {

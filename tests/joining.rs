@@ -1,5 +1,5 @@
-//! Promise: everything that can be asked is asked before any group is joined, brokers that hang or are away delay only
-//! what they alone can answer, and a signal is heard meanwhile.
+//! Promise: everything that can be requested without membership is requested before any group is joined; a broker that
+//! hangs or is unavailable delays only the requests that it alone can answer; a signal takes effect meanwhile.
 
 use keylane_tests::alice;
 use keylane_tests::flow::Flow;
@@ -8,8 +8,8 @@ use keylane_tests::kafka::{self, Cluster, Options, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::wait;
 
-/// One handler could start, another one can't: the first one's group has never had a member, whose session would have to
-/// end before anybody else gets its partitions.
+/// One handler could start, another one can't. The group of the first never gets a member: its partitions would stay with that
+/// member until its session timed out.
 #[test]
 fn a_handler_that_can_not_start_leaves_no_member_behind() {
     let Some(cluster) = kafka::shared() else { return };
@@ -33,14 +33,14 @@ fn a_handler_that_can_not_start_leaves_no_member_behind() {
     assert!(!groups.lines().any(|group| group == flow.group), "it was joined: {groups}");
 }
 
-/// One broker hangs: the others' events are handled meanwhile, by a process that starts meanwhile.
+/// One broker hangs. A process that starts meanwhile handles the events of the other brokers.
 #[test]
 fn a_broker_that_hangs_delays_only_its_own_partitions() {
     let Some(cluster) = kafka::own(&Options { brokers: 3, ..Options::default() }) else { return };
     let flow = Flow::new(&cluster, 3, &[]);
     let topic = spread(&cluster);
     feed(&flow, &topic);
-    // The group exists, so that its coordinator is known: that one goes on.
+    // The group exists, so that its coordinator is known: it keeps running.
     let settings = reading(&flow, &topic);
     Keylane::run(&settings, &["--until-end"]).expect_exit(0);
     feed(&flow, &topic);
@@ -52,15 +52,15 @@ fn a_broker_that_hangs_delays_only_its_own_partitions() {
     let mut keylane = Keylane::run(&settings, &[]);
     let mut expected = [200; 3];
     expected[hangs - 1] = 100;
-    wait::until("the other partitions to be done", wait::PATIENCE, || done(&flow, &topic) == expected);
+    wait::until("the other partitions to be done", wait::STATE_TIMEOUT, || done(&flow, &topic) == expected);
     cluster.thaw(hangs);
-    wait::until("all to be done", wait::PATIENCE, || done(&flow, &topic) == [200; 3]);
+    wait::until("all to be done", wait::STATE_TIMEOUT, || done(&flow, &topic) == [200; 3]);
     keylane.terminate();
     keylane.expect_exit(0);
 }
 
-/// One broker is known to the others by a name that this machine can't resolve: as from a network that has only some of a
-/// cluster's names.
+/// One broker is advertised under a name that this machine can't resolve, as in a network with only some of a cluster's
+/// names.
 #[test]
 fn a_broker_whose_name_does_not_resolve_delays_only_its_own_partitions() {
     let unresolvable = 3;
@@ -68,7 +68,8 @@ fn a_broker_whose_name_does_not_resolve_delays_only_its_own_partitions() {
     let Some(cluster) = kafka::own(&options) else { return };
     let mut flow = Flow::new(&cluster, 3, &[]);
     let admin = cluster.admin();
-    // Whoever asks first for commits makes the topic that decides on coordinators. Those can't be chosen, but names can.
+    // The first request for commits creates the topic that determines coordinators. The coordinator depends on the
+    // group's name: another group may have another one.
     assert_eq!(flow.lag(), 0);
     while flow.members.coordinator(&admin) == 3 {
         flow = flow.again();
@@ -77,7 +78,9 @@ fn a_broker_whose_name_does_not_resolve_delays_only_its_own_partitions() {
     feed(&flow, &topic);
 
     let mut keylane = Keylane::run(&alice::settings(&cluster, reading(&flow, &topic)), &[]);
-    wait::until("the other partitions to be done", wait::PATIENCE, || done(&flow, &topic) == [100, 100, 0]);
+    wait::until("the other partitions to be done", wait::STATE_TIMEOUT, || {
+        done(&flow, &topic) == [100, 100, 0]
+    });
     let names_it =
         |line: &serde_json::Value| line["level"] != "INFO" && line.to_string().contains("kafka.invalid");
     keylane.wait_for("the name to be reported", names_it);
@@ -108,7 +111,7 @@ fn feed(flow: &Flow<'_>, topic: &str) {
 /// The settings of an instance that reads this topic.
 fn reading(flow: &Flow<'_>, topic: &str) -> Settings {
     let settings = flow.settings(&guest("noop"), "t").set("handlers.t", "topics", vec![topic]);
-    settings.set("handlers.t.dead_letters", "topic", flow.letters.as_str())
+    settings.set("handlers.t.dead_letters", "topic", flow.dead_letters.as_str())
 }
 
 /// What is committed for each of its partitions.
@@ -118,9 +121,9 @@ fn done(flow: &Flow<'_>, topic: &str) -> [i64; 3] {
     offsets.try_into().expect("it has three partitions")
 }
 
-/// Nothing listens there: it is waited for, said now and then, and given up at once when a signal comes.
+/// No broker listens: Keylane waits, logs it at intervals, and stops at once on a signal.
 #[test]
-fn a_signal_is_heard_while_brokers_are_awaited() {
+fn a_signal_takes_effect_while_brokers_are_awaited() {
     for (arguments, code) in [(&[][..], 0), (&["--until-end"], 1)] {
         let settings = Settings::new("127.0.0.1:9").handler(&guest("noop"), "in", "group");
         let settings = settings.set("handlers.t.retry", "on_exhausted", "stop");

@@ -70,7 +70,8 @@ fn log_lines_about_every_event_are_limited() {
         }
     }
     assert_eq!(events, 5_000, "what has no line is counted");
-    let all = keylane.lines().into_iter().find(|line| line["message"] == "in all").expect("a summary");
+    let all =
+        keylane.lines().into_iter().find(|line| line["message"] == "handler totals").expect("a summary");
     let count = |name: &str| all[name].as_u64();
     assert_eq!(["settled", "dead_letters", "outputs"].map(count), [Some(5_000), Some(5_000), Some(0)]);
 }
@@ -136,9 +137,9 @@ fn run_with(cluster: &kafka::Cluster, log: impl Fn() -> Log) {
     drop(command); // the command holds the writing end
     flow.wait_until_committed();
     keylane.signal(Signal::TERM);
-    let ended = wait::until_some("keylane to end", wait::PATIENCE, || keylane.has_ended());
+    let ended = wait::until_some("keylane to end", wait::STATE_TIMEOUT, || keylane.has_ended());
     assert_eq!(ended.code(), Some(0), "{ended:?}");
-    assert_eq!(kafka::read_all(&cluster.bootstrap(), &flow.letters).len(), EVENTS / 2);
+    assert_eq!(kafka::read_all(&cluster.bootstrap(), &flow.dead_letters).len(), EVENTS / 2);
 }
 
 fn full() -> File {

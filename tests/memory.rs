@@ -93,7 +93,7 @@ fn run(flows: &[&Flow<'_>], settings: &Settings) -> u64 {
     for flow in flows {
         flow.wait_until_committed();
     }
-    let peak = wait::until_some("its memory", wait::PATIENCE, || keylane.peak_bytes()) >> 20;
+    let peak = wait::until_some("its memory", wait::STATE_TIMEOUT, || keylane.peak_bytes()) >> 20;
     keylane.terminate();
     keylane.expect_exit(0);
     peak

@@ -21,7 +21,6 @@ enum Harm {
 
 /// With the client's default limits: one minute for a response, five for metadata. The killed broker makes the consumer
 /// sessions of both members time out, and they get their partitions back while it is unavailable.
-/// and they get their partitions back while it is away.
 #[test]
 fn brokers_stop_or_die_and_nothing_is_lost() {
     move_brokers(&[Harm::Stop, Harm::Kill], settings);

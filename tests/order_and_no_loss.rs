@@ -40,7 +40,7 @@ fn through_kills(partitions: i32, kills: usize, events: usize, unclaimed: usize)
     for kill in 0..kills {
         let number = kill % instances.len();
         let name = instances.get(number).expect("there are three").name.clone();
-        wait::until(&format!("a good moment for kill {}", kill + 1), wait::PATIENCE, || {
+        wait::until(&format!("a good moment for kill {}", kill + 1), wait::STATE_TIMEOUT, || {
             feed.keep_up(usize::MAX);
             is_worth_killing(&flow, &mut feed.progress, &names(&instances), &name, unclaimed)
         });
@@ -50,7 +50,7 @@ fn through_kills(partitions: i32, kills: usize, events: usize, unclaimed: usize)
         left.push(Kill::of(&flow, owned));
         victim.replace(&flow);
     }
-    wait::until("all events to be fed and to have an output", wait::PATIENCE * 5, || {
+    wait::until("all events to be fed and to have an output", wait::STATE_TIMEOUT * 5, || {
         feed.keep_up(events);
         feed.fed >= events && feed.progress.done() == feed.fed
     });

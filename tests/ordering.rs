@@ -149,6 +149,6 @@ fn is_settled(flow: &Flow<'_>, clients: &[&str]) -> bool {
 /// The same history with this key everywhere: the lane of the checker is then the whole partition, or none.
 fn with_keys(mut history: History, key: Option<&[u8]>) -> History {
     history.inputs.iter_mut().for_each(|input| input.key = key.map(<[u8]>::to_vec));
-    history.outcomes.iter_mut().for_each(|outcome| outcome.key = key.map(<[u8]>::to_vec));
+    history.outputs.iter_mut().for_each(|outcome| outcome.key = key.map(<[u8]>::to_vec));
     history
 }

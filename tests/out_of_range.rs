@@ -25,7 +25,9 @@ fn fail_stops_the_partition_by_name_and_the_others_continue() {
     let mut keylane = Keylane::run(&settings(&flow, "fail"), &[]);
     keylane.wait_for("the partition to be named", |line| names_the_stop(line, &flow, COMMITTED));
     send(&flow, 1, 100);
-    wait::until("the other partition to be committed", wait::PATIENCE, || offset(&flow, 1) == Some(2 * END));
+    wait::until("the other partition to be committed", wait::STATE_TIMEOUT, || {
+        offset(&flow, 1) == Some(2 * END)
+    });
     assert_eq!(offset(&flow, 0), Some(COMMITTED), "nothing is skipped");
     assert!(!keylane.has_ended(), "one of two partitions must continue{}", keylane.tail());
     keylane.terminate();
@@ -61,7 +63,9 @@ fn earliest_and_latest_continue_and_count_the_skipped_offsets() {
         let mut keylane = Keylane::run(&settings(&flow, policy), &[]);
         let counted = keylane.wait_for("the count", |line| counts(line, 0));
         assert_eq!(counted["count"], resumes_at - COMMITTED, "{policy}");
-        wait::until("its start to be committed", wait::PATIENCE, || offset(&flow, 0) >= Some(resumes_at));
+        wait::until("its start to be committed", wait::STATE_TIMEOUT, || {
+            offset(&flow, 0) >= Some(resumes_at)
+        });
         send(&flow, 0, 100);
         flow.wait_until_committed();
         keylane.terminate();
@@ -100,7 +104,9 @@ fn a_log_that_is_truncated_while_it_is_read_is_treated_the_same() {
         };
         let late = positions(0, resumes_at..2 * END + 10);
         let expected = &(&positions(0, 0..read_up_to) | &late) | &positions(1, 0..2 * END);
-        wait::until("everything else to be done", wait::PATIENCE, || expected.is_subset(&handled(&flow)));
+        wait::until("everything else to be done", wait::STATE_TIMEOUT, || {
+            expected.is_subset(&handled(&flow))
+        });
         keylane.terminate();
         keylane.expect_exit(i32::from(policy == "fail"));
         assert_eq!(handled(&flow), expected, "{policy}");
@@ -168,7 +174,8 @@ fn positions(partition: i32, offsets: Range<i64>) -> BTreeSet<(i32, i64)> {
 /// Partition and offset of every event with an output; none has two.
 fn handled(flow: &Flow<'_>) -> BTreeSet<(i32, i64)> {
     let outputs = kafka::read_all(&flow.cluster.bootstrap(), &flow.output);
-    let origin = |record| check::Outcome::of(record, &flow.input).expect("every output names its origin");
+    let origin =
+        |record| check::AttributedOutput::of(record, &flow.input).expect("every output names its origin");
     let positions: BTreeSet<(i32, i64)> =
         outputs.iter().map(origin).map(|outcome| (outcome.partition, outcome.offset)).collect();
     assert_eq!(positions.len(), outputs.len(), "no event is done twice");

@@ -57,7 +57,7 @@ fn large_outputs_are_published_if_their_topic_accepts_them() {
         let mut keylane = Keylane::run(&settings, &["--until-end"]);
         keylane.expect_exit(0);
         assert_eq!(outputs(&flow, &large).len(), published, "{setting:?}{}", keylane.tail());
-        let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+        let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
         assert_eq!(dead_letters.len(), usize::from(setting.is_some()), "{setting:?}");
         for dead_letter in dead_letters {
             let (reason, error) = (dead_letter.text("keylane-reason"), dead_letter.text("keylane-error"));
@@ -99,7 +99,7 @@ fn an_output_without_a_key_for_a_compacted_topic_ends_only_its_event() {
     flow.producer().send_all(&flow.input, records).expect("acknowledged");
     let mut keylane = Keylane::run(&into(&flow, &compacted), &["--until-end"]);
     keylane.expect_exit(0);
-    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
     assert_eq!(dead_letters.len(), 10);
     for dead_letter in &dead_letters {
         let (error, offset) =
@@ -177,7 +177,7 @@ fn order_breaks_after_a_rejection_are_counted() {
     flow.lower_limit(&topic, 2_000);
     // The client may also have sent the large output alone: repeat until another one shares its batch.
     let mut sent = 0;
-    wait::until("outputs out of order", wait::PATIENCE, || {
+    wait::until("outputs out of order", wait::STATE_TIMEOUT, || {
         flow.producer().send_all(&flow.input, [Record::new("k", "burst")]).expect("acknowledged");
         flow.wait_until_committed();
         sent += 1;
@@ -262,7 +262,7 @@ fn a_timestamp_that_a_topic_rejects_fails_no_event() {
             cluster.admin().set_topic_config(&topic, limit, hour);
             let old = || Record::new("probe", "old").at(started - 7_200_000);
             let producer = flow.producer();
-            wait::until("the limit to be in force", wait::PATIENCE, || {
+            wait::until("the limit to be in force", wait::STATE_TIMEOUT, || {
                 producer.send_all(&topic, [old()]).is_err()
             });
         }
@@ -272,7 +272,7 @@ fn a_timestamp_that_a_topic_rejects_fails_no_event() {
         keylane.expect_exit(0);
         let outputs = outputs(&flow, &topic);
         assert_eq!(outputs.len(), 100, "each once{}", keylane.tail());
-        assert!(kafka::read_all(&cluster.bootstrap(), &flow.letters).is_empty(), "no event must fail");
+        assert!(kafka::read_all(&cluster.bootstrap(), &flow.dead_letters).is_empty(), "no event must fail");
         let restamped = outputs.iter().filter(|output| output.timestamp > started).count();
         assert_eq!(restamped, 10);
         let own = outputs.iter().filter(|output| output.timestamp == started).count();
@@ -325,7 +325,7 @@ fn outputs_of_a_released_partition_are_not_stored_later() {
     let mut other = Keylane::run(&flow.settings(&guest("echo"), "other"), &[]);
     flow.wait_for_members(&["barred", "other"]);
     let done = |flow: &Flow<'_>| flow.committed().iter().any(|committed| committed.offset.unwrap_or(0) > 50);
-    wait::until("one partition to be done by the other instance", wait::PATIENCE, || done(&flow));
+    wait::until("one partition to be done by the other instance", wait::STATE_TIMEOUT, || done(&flow));
     alice::rights(
         &cluster,
         &["--remove", "--force", "--deny-principal", "User:alice"],
@@ -354,7 +354,7 @@ fn events() -> Vec<Record> {
 }
 
 fn dead_letters_of_long_events(flow: &Flow<'_>) -> Vec<Received> {
-    let dead_letters = kafka::read_all(&flow.cluster.bootstrap(), &flow.letters);
+    let dead_letters = kafka::read_all(&flow.cluster.bootstrap(), &flow.dead_letters);
     let mut offsets: Vec<_> =
         dead_letters.iter().filter_map(|dead_letter| dead_letter.number("keylane-origin-offset")).collect();
     offsets.sort_unstable();
@@ -376,8 +376,8 @@ fn out_of_order(outputs: &[Received]) -> u64 {
     let mut breaks = 0;
     for output in outputs {
         let key = output.key.as_deref().expect("every event has a key");
-        let place = ["keylane-origin-offset", "keylane-output-index"].map(|name| output.number(name));
-        let [Some(origin), Some(index)] = place else { panic!("outputs name their origin: {place:?}") };
+        let number = |name| output.number(name).expect("outputs name their origin");
+        let (origin, index) = (number("keylane-origin-offset"), number("keylane-output-index"));
         let latest = latest.entry(key).or_insert((origin, index));
         breaks += u64::from((origin, index) < *latest);
         *latest = (origin, index).max(*latest);

@@ -92,7 +92,7 @@ fn an_idle_kept_partition_misses_nothing() {
         visiting.expect_exit(0);
         flow.wait_for_members(&["staying"]);
         let fed = feed(2);
-        wait::until("all produced events to have an output", wait::PATIENCE, || {
+        wait::until("all produced events to have an output", wait::STATE_TIMEOUT, || {
             progress.advance();
             progress.done() == fed
         });
@@ -154,7 +154,7 @@ fn a_stop_during_a_rebalance_leaves_no_member_behind() {
     for number in 0..STOPS {
         let (keylane, name) = start(3 + number);
         // The coordinator then waits for the other members, until their next heartbeat.
-        wait::until("the newest member to join", wait::PATIENCE, || {
+        wait::until("the newest member to join", wait::STATE_TIMEOUT, || {
             flow.members.state().members.iter().any(|member| member.client == name)
         });
         running.push_back((keylane, name));
@@ -219,7 +219,7 @@ impl<'f> Load<'f> {
     /// Waits until events are done and events before them are not.
     fn until_busy(&mut self) {
         let before = self.progress.done();
-        wait::until("the load to be handled", wait::PATIENCE, || {
+        wait::until("the load to be handled", wait::STATE_TIMEOUT, || {
             self.keep_up();
             let open = (0..PARTITIONS).filter(|partition| self.progress.open(*partition) > 0).count();
             self.progress.done() > before + 500 && open > 2
@@ -228,7 +228,7 @@ impl<'f> Load<'f> {
 
     /// Waits until the group is stable with exactly these clients. Returns the number of partitions with a completed set.
     fn until_settled(&mut self, flow: &Flow<'_>, clients: &[&str]) -> usize {
-        wait::until("the group to settle", wait::PATIENCE, || {
+        wait::until("the group to settle", wait::STATE_TIMEOUT, || {
             self.keep_up();
             flow.members.state().is_settled(clients, usize::try_from(PARTITIONS).expect("few"))
         });
@@ -236,7 +236,7 @@ impl<'f> Load<'f> {
     }
 
     fn finish(&mut self) {
-        wait::until("everything to have an output", wait::PATIENCE, || {
+        wait::until("everything to have an output", wait::STATE_TIMEOUT, || {
             self.progress.advance();
             self.progress.done() == self.fed
         });

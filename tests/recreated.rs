@@ -77,7 +77,7 @@ fn reports_new_topic(line: &Value) -> bool {
 
 fn create_again(flow: &Flow<'_>) {
     let admin = flow.cluster.admin();
-    wait::until("the topic to be deleted", wait::PATIENCE, || admin.partitions(&flow.input).is_none());
+    wait::until("the topic to be deleted", wait::STATE_TIMEOUT, || admin.partitions(&flow.input).is_none());
     admin.create_topic(&flow.input, flow.partitions, &[]);
 }
 
@@ -91,7 +91,7 @@ fn expect_all_of_both(flow: &Flow<'_>, count: usize) {
     let keys: Vec<String> = (0..100).map(|number| format!("old-{number}")).collect();
     let keys: BTreeSet<String> =
         keys.into_iter().chain((0..count).map(|number| format!("new-{number}"))).collect();
-    wait::until_ok("everything to have an output", wait::PATIENCE, || {
+    wait::until_ok("everything to have an output", wait::STATE_TIMEOUT, || {
         let outputs = outputs(flow);
         let found: BTreeSet<String> = outputs.iter().cloned().collect();
         if found == keys { Ok(()) } else { Err(format!("{} of {}", found.len(), keys.len())) }

@@ -1,6 +1,6 @@
 //! Promise: an event that fails is retried with growing intervals, and only its lane waits for it; with
-//! `retry.scope = "partition"` no event of its partition overtakes it. Only an event that fails alone is
-//! charged.
+//! `retry.scope = "partition"` no event of its partition overtakes it. An attempt is charged for a verdict of the guest, or
+//! for a fault in a call of the event's own on a fresh instance.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
@@ -43,7 +43,7 @@ fn a_trap_is_charged_to_its_event_alone() {
         Record::new(format!("key-{}", number % 300), value)
     });
     run(&flow, records, &failing(&flow).set("handlers.t.retry", "max_attempts", 3));
-    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
     assert_eq!(dead_letters.len(), traps.len());
     for dead_letter in &dead_letters {
         assert_eq!(
@@ -81,7 +81,7 @@ fn old_events_are_not_retried_and_the_outcome_is_configurable() {
         .set("handlers.t.retry", "initial_interval", "1h")
         .set("handlers.t.retry", "max_interval", "1h");
     run(&flow, [old, Record::new("new", "done")], &settings);
-    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
     assert_eq!(
         dead_letters.iter().map(|dead_letter| dead_letter.text("keylane-reason")).collect::<Vec<_>>(),
         ["too-old"]
@@ -90,7 +90,10 @@ fn old_events_are_not_retried_and_the_outcome_is_configurable() {
     let flow = Flow::new(cluster, 1, &[]);
     let settings = failing(&flow).set("handlers.t.retry", "on_exhausted", "skip");
     run(&flow, ["reject", "done"].map(|value| Record::new("k", value)), &settings);
-    assert_eq!((offsets(&flow), kafka::read_all(&cluster.bootstrap(), &flow.letters).len()), (vec![1], 0));
+    assert_eq!(
+        (offsets(&flow), kafka::read_all(&cluster.bootstrap(), &flow.dead_letters).len()),
+        (vec![1], 0)
+    );
 
     let flow = Flow::new(cluster, 1, &[]);
     flow.producer()

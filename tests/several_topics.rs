@@ -69,9 +69,10 @@ fn flows(cluster: &kafka::Cluster) -> [Flow<'_>; 3] {
     let other = |partitions: i32| {
         let input = kafka::unique("in");
         cluster.admin().create_topic(&input, partitions, &[]);
-        let (output, letters, group) = (first.output.clone(), first.letters.clone(), first.group.clone());
+        let (output, dead_letters, group) =
+            (first.output.clone(), first.dead_letters.clone(), first.group.clone());
         let members = Group::new(&cluster.bootstrap(), &group);
-        Flow { cluster, input, output, letters, group, members, partitions }
+        Flow { cluster, input, output, dead_letters, group, members, partitions }
     };
     let (second, third) = (other(PARTITIONS[1]), other(PARTITIONS[2]));
     [first, second, third]
@@ -82,7 +83,7 @@ fn settings(flows: &[Flow<'_>; 3], client: &str) -> Settings {
     flows[0]
         .settings(&guest("sleepy"), client)
         .set("handlers.t", "topics", topics)
-        .set("handlers.t.dead_letters", "topic", flows[0].letters.as_str())
+        .set("handlers.t.dead_letters", "topic", flows[0].dead_letters.as_str())
         // No process fails here: a slow machine must not evict a member, and a call must end before its partition is revoked.
         .set("kafka.client", "session.timeout.ms", 30_000)
         .set("handlers.t", "max_batch", 1)
@@ -95,7 +96,7 @@ fn event(number: usize) -> Record {
 }
 
 fn wait_for_members(group: &Group, clients: &[&str]) {
-    wait::until_ok("the group to settle", wait::PATIENCE, || match group.state() {
+    wait::until_ok("the group to settle", wait::STATE_TIMEOUT, || match group.state() {
         state if state.is_settled(clients, ALL) => Ok(()),
         state => Err(format!("it is {state:?}")),
     });
@@ -122,6 +123,6 @@ impl Done {
     }
 
     fn wait_for(&mut self, events: usize) {
-        wait::until("events to be done", wait::PATIENCE, || self.count() >= events);
+        wait::until("events to be done", wait::STATE_TIMEOUT, || self.count() >= events);
     }
 }

@@ -67,7 +67,7 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         Planted::ForgetOldCall => &["I5 one call per lane", "I6 quiet after hand-over"],
         Planted::ChargeAll => &["I-attempts", "I-attribution", "I-outcomes"],
         Planted::RetryTooSoon => &["I-backoff"],
-        Planted::LetterUnacked => &["I8 commit safety", "I2 no gap", "I1 no loss"],
+        Planted::DeadLetterUnacked => &["I8 commit safety", "I2 no gap", "I1 no loss"],
         Planted::KeepOutputs => &["I6 dropped"],
         Planted::RoundUncommitted => &["I-round"],
         Planted::HideBacklog => &["I6 quiet"],

@@ -46,7 +46,7 @@ fn a_call_that_computes_longer_than_the_poll_interval_costs_no_membership() {
             .set("handlers.t.retry", "on_exhausted", "dlq")
     });
     assert_eq!((report.outcomes, report.repeats), (100, [].into()));
-    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters);
+    let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
     let reasons: Vec<&str> =
         dead_letters.iter().map(|dead_letter| dead_letter.text("keylane-reason")).collect();
     assert_eq!(reasons, ["cpu", "cpu"], "both computed until their budget was used");
@@ -74,7 +74,7 @@ fn run(
     let before = instances.each_ref().map(released);
     flow.producer().send_all(&flow.input, records).expect("acknowledged");
     flow.wait_until_committed();
-    wait::until("the group to settle", wait::PATIENCE, || {
+    wait::until("the group to settle", wait::STATE_TIMEOUT, || {
         flow.members.state().is_settled(&["one", "two"], 2)
     });
     assert_eq!(instances.each_ref().map(released), before, "no partition is released");
@@ -85,7 +85,7 @@ fn run(
         keylane.expect_exit(0);
     }
     let mut history = flow.history();
-    let dead_letters = kafka::read_all(&flow.cluster.bootstrap(), &flow.letters);
+    let dead_letters = kafka::read_all(&flow.cluster.bootstrap(), &flow.dead_letters);
     history.inputs.retain(|input| {
         let position = (Some(i64::from(input.partition)), Some(input.offset));
         let of = |dead_letter: &kafka::Received| {

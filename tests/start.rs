@@ -36,7 +36,7 @@ fn latest_is_the_end_of_the_log_at_the_groups_first_start() {
     send(&flow, 0..PARTITIONS, NEW_YEAR);
     let settings = flow.settings(&guest("sleepy"), "latest").set("handlers.t", "start", "latest");
     let mut keylane = Keylane::run(&settings, &[]);
-    wait::until("every start to be committed", wait::PATIENCE, || {
+    wait::until("every start to be committed", wait::STATE_TIMEOUT, || {
         flow.committed().iter().all(|committed| committed.offset == Some(EACH))
     });
     // Killed before it handled anything: the next instance must not skip the events that arrive meanwhile.
@@ -70,12 +70,12 @@ fn an_added_partition_starts_at_its_beginning() {
         .set("kafka.consumer", "topic.metadata.refresh.interval.ms", 1_000)
         .set("handlers.t", "start", "latest");
     let mut keylane = Keylane::run(&settings, &[]);
-    wait::until("the start to be committed", wait::PATIENCE, || {
+    wait::until("the start to be committed", wait::STATE_TIMEOUT, || {
         flow.committed().iter().all(|committed| committed.offset == Some(EACH))
     });
     cluster.admin().add_partitions(&flow.input, 2);
     send(&flow, 1..2, NEW_YEAR);
-    wait::until("the new partition's events to be committed", wait::PATIENCE, || {
+    wait::until("the new partition's events to be committed", wait::STATE_TIMEOUT, || {
         flow.members.committed(&flow.input, 2).iter().all(|committed| committed.offset == Some(EACH))
     });
     keylane.terminate();
@@ -106,6 +106,7 @@ fn send(flow: &Flow<'_>, partitions: std::ops::Range<i32>, timestamp: i64) {
 /// Partition and offset of every event with an output.
 fn handled(flow: &Flow<'_>) -> BTreeSet<(i32, i64)> {
     let outputs = kafka::read_all(&flow.cluster.bootstrap(), &flow.output);
-    let origin = |record| check::Outcome::of(record, &flow.input).expect("every output names its origin");
+    let origin =
+        |record| check::AttributedOutput::of(record, &flow.input).expect("every output names its origin");
     outputs.iter().map(origin).map(|outcome| (outcome.partition, outcome.offset)).collect()
 }

@@ -33,7 +33,7 @@ fn a_static_member_that_returns_causes_no_rebalance() {
         producer.send_all(&flow.input, (fed..fed + EVENTS).map(event)).expect("acknowledged");
         fed += EVENTS;
         let done = progress.done();
-        wait::until("the load to be handled", wait::PATIENCE, || {
+        wait::until("the load to be handled", wait::STATE_TIMEOUT, || {
             progress.advance();
             progress.done() > done + 200
         });
@@ -44,7 +44,7 @@ fn a_static_member_that_returns_causes_no_rebalance() {
             "a static member does not leave"
         );
         returning = Keylane::run(&settings(&flow, "returning"), &[]);
-        wait::until("everything to be done", wait::PATIENCE, || {
+        wait::until("everything to be done", wait::STATE_TIMEOUT, || {
             progress.advance();
             progress.done() == fed
         });

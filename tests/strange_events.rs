@@ -99,7 +99,7 @@ fn a_batch_that_decompresses_beyond_the_limit_stops_only_its_partition() {
     assert_eq!(at, (&Value::from(flow.input.as_str()), &Value::from(0), &Value::from(20)), "{report}");
     flow.producer().send_all(&flow.input, (0..500).map(|number| fine(number).to(1))).expect("acknowledged");
     let committed = |partition: usize| flow.committed().get(partition).and_then(|committed| committed.offset);
-    wait::until("the other partition to continue", wait::PATIENCE, || committed(1) == Some(500));
+    wait::until("the other partition to continue", wait::STATE_TIMEOUT, || committed(1) == Some(500));
     assert_eq!(committed(0), Some(20), "no event behind the batch is committed");
     let after = keylane.peak_bytes().expect("a running process");
     assert!(after < before + (128 << 20), "memory grew from {before} to {after} bytes");

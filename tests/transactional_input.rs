@@ -32,7 +32,7 @@ fn a_start_on_aborted_transactions_misses_nothing() {
         let settings = flow
             .settings(&guest("echo"), "reader")
             .set("handlers.t", "topics", vec![flow.input.as_str(), &trickle.topic])
-            .set("handlers.t.dead_letters", "topic", flow.letters.as_str());
+            .set("handlers.t.dead_letters", "topic", flow.dead_letters.as_str());
         let mut keylane = Keylane::run(&settings, &[]);
         flow.wait_until_committed();
         keylane.terminate();
@@ -150,7 +150,7 @@ fn a_commit_inside_an_open_transaction_waits_for_it() {
             keylane.wait_for("the partition to begin", |line| line["message"] == "partition assigned");
         assert_eq!(begun["offset"], 20, "{out_of_range}");
         keylane.signal(Signal::USR1);
-        let report = keylane.wait_for("the report", |line| line["message"] == "so far");
+        let report = keylane.wait_for("the report", |line| line["message"] == "handler report");
         assert_eq!((&report["settled"], &report["partitions"]), (&0.into(), &1.into()), "it waits: {report}");
         transactions.commit_open().expect("committed");
         flow.producer().send_all(&flow.input, [event(21)]).expect("acknowledged");
@@ -171,7 +171,7 @@ fn an_undecided_commit_holds_only_its_own_partition() {
     let owner = Transactions::new(&cluster.bootstrap(), &unique("owner")).expect("a coordinator");
     owner.open_offset(&cluster.bootstrap(), &flow.group, &flow.input, 0, 5).expect("an open transaction");
     let mut keylane = Keylane::run(&flow.settings(&guest("echo"), "reader"), &[]);
-    wait::until("the others to be done", wait::PATIENCE, || {
+    wait::until("the others to be done", wait::STATE_TIMEOUT, || {
         (1..4).all(|partition| handled(&flow, partition) == (0..10).collect::<Vec<i64>>())
     });
     assert!(handled(&flow, 0).is_empty());
@@ -217,7 +217,7 @@ fn write(flow: &Flow<'_>, writer: usize) -> Background {
 fn until_more_is_written(writers: &[Background]) {
     let written = || writers.iter().map(Background::steps).sum::<usize>();
     let before = written();
-    wait::until("the writers to continue", wait::PATIENCE, || written() > before + 50);
+    wait::until("the writers to continue", wait::STATE_TIMEOUT, || written() > before + 50);
 }
 
 /// The history of the committed events.

@@ -15,7 +15,7 @@ pub enum Failure {
     Retry {
         /// The reason.
         reason: String,
-        /// How long to wait, instead of the configured back-off.
+        /// How long to wait, instead of the configured backoff.
         after: Option<Duration>,
     },
     /// The event can never succeed.

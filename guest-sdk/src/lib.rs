@@ -17,7 +17,7 @@
 //! | `Ok(())` | the event is done; its outputs are published |
 //! | [`retry("…")`](retry), [`retry_after`] | the event is retried later; its lane waits for it |
 //! | [`reject("…")`](reject), `?` on a decoding error | the event can never succeed and becomes a dead letter |
-//! | a panic | the instance is discarded; the call counts as one attempt |
+//! | a panic | the instance is discarded; the event that panics is charged an attempt |
 //!
 //! Outputs of an event that is not done are not published, even if the function emitted them before it failed.
 //!

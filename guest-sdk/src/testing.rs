@@ -1,7 +1,7 @@
 //! Native tests of handlers: build an event, run the handler on it, check the outcome.
 //!
 //! ```
-//! use keylane_sdk::testing::{self, Outcome};
+//! use keylane_sdk::testing::{self, Verdict};
 //! use keylane_sdk::{Effects, Event, Result};
 //!
 //! fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
@@ -15,7 +15,7 @@
 //! assert_eq!((output.target.as_str(), output.text()), ("doubled", "42"));
 //!
 //! let outcome = testing::event().key("a").value("many").run(handle);
-//! assert!(matches!(outcome, Outcome::Reject { reason } if reason.contains("JSON")));
+//! assert!(matches!(outcome, Verdict::Reject { reason } if reason.contains("JSON")));
 //! ```
 //!
 //! [`TestEvent::run`] uses the same columns and the same loop as a component.
@@ -130,13 +130,13 @@ impl TestEvent {
     }
 
     /// Runs the handler on this event.
-    pub fn run(self, handle: impl FnMut(&Event<'_>, &mut Effects) -> Result) -> Outcome {
+    pub fn run(self, handle: impl FnMut(&Event<'_>, &mut Effects) -> Result) -> Verdict {
         let results = crate::run(&self.into_batch(), handle);
         match results.failures.into_iter().next() {
-            None => Outcome::Done(results.outputs.as_ref().map(read_outputs).unwrap_or_default()),
+            None => Verdict::Done(results.outputs.as_ref().map(read_outputs).unwrap_or_default()),
             Some(failed) => match failed.failure.into() {
-                Failure::Retry { reason, after } => Outcome::Retry { reason, after },
-                Failure::Reject { reason } => Outcome::Reject { reason },
+                Failure::Retry { reason, after } => Verdict::Retry { reason, after },
+                Failure::Reject { reason } => Verdict::Reject { reason },
             },
         }
     }
@@ -204,7 +204,7 @@ impl std::fmt::Debug for HttpService {
 
 /// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Verdict {
     /// The event is done; these outputs are published, in this order.
     Done(Vec<Emitted>),
     /// The event is to be retried.
@@ -221,7 +221,7 @@ pub enum Outcome {
     },
 }
 
-impl Outcome {
+impl Verdict {
     /// The outputs of an event that is done.
     ///
     /// # Panics

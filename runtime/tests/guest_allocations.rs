@@ -124,7 +124,7 @@ fn a_million_rows_allocate_per_call_and_not_per_row() {
         fill(&mut submitted[0], rows);
         workers.submit(&mut submitted, 1);
         let call = ended.recv_timeout(Duration::from_secs(60)).unwrap();
-        assert_eq!(call.outcome, CallResult::Ended);
+        assert_eq!(call.result, CallResult::Ended);
         assert_eq!(call.results.lane_ends(), [LaneEnd { done: 8, failure: None }; 8]);
         rows += ROWS_PER_CALL;
         submitted.push(call);

@@ -39,7 +39,7 @@ fn healthy(options: &Options, unavailable: bool) -> Result<f64> {
     let mut running = Keylane::run(&flow.settings(&guest("failing"), "t"), &[]);
     running.wait_for("the partitions", |line| keylane::has_message(line, keylane::ASSIGNED));
     if unavailable {
-        cluster.admin().delete_topic(&flow.letters);
+        cluster.admin().delete_topic(&flow.dead_letters);
     }
     let (producer, mut rejected) = (flow.producer(), 0);
     let took = load::steady(&producer, &flow.input, (HEALTHY_A_SECOND, options.seconds), |beat| {
@@ -65,12 +65,12 @@ fn healthy(options: &Options, unavailable: bool) -> Result<f64> {
             committed.is_none_or(|committed| committed <= offset),
             "a commit passed an event without its dead letter"
         );
-        cluster.admin().create_topic(&flow.letters, topic::PARTITIONS, &[]);
+        cluster.admin().create_topic(&flow.dead_letters, topic::PARTITIONS, &[]);
     }
     producer.flush()?;
     flow.wait_until_committed();
     if unavailable {
-        let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.letters).len();
+        let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters).len();
         report::line(&format!(
             "{rejected} events rejected, {dead_letters} dead letters once the topic was back"
         ));
@@ -96,7 +96,7 @@ pub(crate) fn broker(options: &Options) -> Result<()> {
     let mut running = Keylane::run(&settings, &[]);
     let mut progress = Progress::of(&flow);
     let mut until = |goal: usize| {
-        wait::until("outputs", wait::PATIENCE, || {
+        wait::until("outputs", wait::STATE_TIMEOUT, || {
             progress.advance();
             progress.done() >= goal
         });

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use keylane_tests::kafka;
-use keylane_tests::wait::PATIENCE;
+use keylane_tests::wait::STATE_TIMEOUT;
 use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer as _};
 use rdkafka_sys as sys;
 
@@ -97,7 +97,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         producer.poll(Duration::ZERO);
         Ok(())
     })?;
-    producer.flush(PATIENCE).context("records stay unacknowledged")?;
+    producer.flush(STATE_TIMEOUT).context("records stay unacknowledged")?;
     let took = first.context("no records were read")?.elapsed();
     report::line(&took.as_secs_f64().to_string());
     Ok(())

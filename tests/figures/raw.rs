@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use keylane_tests::kafka;
-use keylane_tests::wait::{Deadline, PATIENCE};
+use keylane_tests::wait::{Deadline, STATE_TIMEOUT};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
 use rdkafka_sys as sys;
@@ -110,7 +110,7 @@ pub(crate) fn drain(
     let mut batch = [ptr::null_mut(); BATCH];
     let mut read = 0;
     let mut first = None;
-    let deadline = Deadline::after(PATIENCE);
+    let deadline = Deadline::after(STATE_TIMEOUT);
     // SAFETY: see the top of the file.
     let queue = unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
     while read < events {

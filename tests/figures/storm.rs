@@ -47,7 +47,7 @@ fn run(cluster: &Cluster, options: &Options, batch: u64) -> Result<Vec<String>> 
         Ok(())
     })?;
     running.terminate();
-    running.wait_for("the summary", |line| keylane::has_message(line, "in all"));
+    running.wait_for("the summary", |line| keylane::has_message(line, "handler totals"));
     let skipped = running
         .lines()
         .iter()

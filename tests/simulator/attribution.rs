@@ -5,9 +5,9 @@ use std::time::Duration;
 use keylane_core::{CallId, DeadLetter, Dispatch, OnExhausted, Reason, RetryScope};
 
 use super::log::Lane;
-use super::outcomes::counts;
 use super::plan::Micros;
 use super::process::{CallRow, key_of};
+use super::results::counts;
 use super::trace::Seen;
 use super::world::World;
 
@@ -85,7 +85,7 @@ impl World {
         if !counts(&self.processes[p], id, row) {
             return;
         }
-        self.note(p, "failed_for_good", Some(row.partition), row.offset, row.ownership as i64);
+        self.note(p, "failed for good", Some(row.partition), row.offset, row.ownership as i64);
         self.retry_state(p, row).failed_for_good = Some(reason);
         if self.processes[p].retry.on_exhausted == OnExhausted::Skip {
             self.saw(Seen::Skipped);

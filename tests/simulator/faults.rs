@@ -109,7 +109,7 @@ impl World {
             // must keep its ownerships long enough to finish them.
             delay += 20 * SECOND;
         }
-        self.after(delay, Event::PartitionStart(instance));
+        self.after(delay, Event::ProcessStart(instance));
         if self.stage == Stage::Leaving && self.processes.iter().all(|process| !process.alive) {
             self.check_end();
         }
@@ -151,7 +151,7 @@ impl World {
         let alive = self.processes.iter().filter(|process| process.alive).count();
         if alive < 4 && self.rng.percent(40) {
             let instance = self.processes.len() + 100;
-            self.after(0, Event::PartitionStart(instance));
+            self.after(0, Event::ProcessStart(instance));
         } else if let Some(p) = self.any_process() {
             self.drain(p);
         }

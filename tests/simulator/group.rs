@@ -1,6 +1,6 @@
 //! The group coordinator: members, generations, rebalances, and at most one unanswered rebalance event per member.
 //!
-//! A round: every member rejoins and releases the partitions that move (cooperative) or all (eager). Then the
+//! A rebalance: every member rejoins and releases the partitions that move (cooperative) or all (eager). Then the
 //! generation increases and free partitions are assigned. A member that does not answer is expelled.
 
 use std::collections::BTreeSet;
@@ -17,16 +17,16 @@ pub(crate) struct Group {
     pub(crate) members: Vec<usize>,
     pub(crate) generation: u32,
     pub(crate) owner: Vec<Option<usize>>,
-    round: Option<Round>,
-    rounds: u64,
-    /// Members joined or left since the last round began.
+    rebalance: Option<Rebalance>,
+    rebalances: u64,
+    /// Members joined or left since the last rebalance began.
     changed: bool,
     /// Commit requests in flight to the coordinator, by member.
     pub(crate) commits_coming: Vec<usize>,
 }
 
 #[derive(Debug)]
-struct Round {
+struct Rebalance {
     waiting: BTreeSet<usize>,
     target: Vec<Option<usize>>,
 }
@@ -37,15 +37,15 @@ impl Group {
             members: Vec::new(),
             generation: 0,
             owner: vec![None; partitions],
-            round: None,
-            rounds: 0,
+            rebalance: None,
+            rebalances: 0,
             changed: false,
             commits_coming: Vec::new(),
         }
     }
 
     pub(crate) fn rebalancing(&self) -> bool {
-        self.round.is_some()
+        self.rebalance.is_some()
     }
 
     fn forget(&mut self, p: usize) {
@@ -55,8 +55,8 @@ impl Group {
                 *owner = None;
             }
         }
-        if let Some(round) = &mut self.round {
-            round.waiting.remove(&p);
+        if let Some(rebalance) = &mut self.rebalance {
+            rebalance.waiting.remove(&p);
         }
         self.changed = true;
     }
@@ -112,22 +112,22 @@ impl World {
     }
 
     pub(crate) fn rebalance(&mut self) {
-        match &self.group.round {
-            Some(round) if round.waiting.is_empty() => self.end_round(),
+        match &self.group.rebalance {
+            Some(rebalance) if rebalance.waiting.is_empty() => self.end_rebalance(),
             Some(_) => {}
-            None if self.group.changed => self.begin_round(),
+            None if self.group.changed => self.begin_rebalance(),
             None => {}
         }
     }
 
-    fn begin_round(&mut self) {
+    fn begin_rebalance(&mut self) {
         self.group.changed = false;
-        self.group.rounds += 1;
-        let round = self.group.rounds;
+        self.group.rebalances += 1;
+        let rebalance = self.group.rebalances;
         let target = self.assignment();
         self.saw(if self.plan.eager { Seen::EagerRebalances } else { Seen::CooperativeRebalances });
         let waiting = self.group.members.iter().copied().collect();
-        self.group.round = Some(Round { waiting, target: target.clone() });
+        self.group.rebalance = Some(Rebalance { waiting, target: target.clone() });
         for p in self.group.members.clone() {
             let moves = |index: usize| self.plan.eager || target[index] != Some(p);
             let held = (0..target.len()).filter(|&index| self.group.owner[index] == Some(p));
@@ -135,10 +135,10 @@ impl World {
             self.push_control(p, Control::Revoke(revoked));
         }
         if self.group.members.is_empty() {
-            self.group.round = None;
+            self.group.rebalance = None;
             return;
         }
-        self.after(60 * SECOND, Event::RoundTimeout(round));
+        self.after(60 * SECOND, Event::RebalanceTimeout(rebalance));
     }
 
     /// Sticky and balanced; now and then less sticky.
@@ -169,19 +169,19 @@ impl World {
         target
     }
 
-    fn end_round(&mut self) {
+    fn end_rebalance(&mut self) {
         // A member rejoins after the requests that it sent before: only a stale commit arrives later.
         let coming = self.group.commits_coming.iter().any(|&p| self.processes[p].alive);
         if coming && !self.has(Class::Stale) {
             self.after(5 * MS, Event::Rebalance);
             return;
         }
-        let Some(round) = self.group.round.take() else { return };
+        let Some(rebalance) = self.group.rebalance.take() else { return };
         self.group.generation += 1;
         for p in self.group.members.clone() {
             self.processes[p].generation = self.group.generation;
             let mut assigned = Vec::new();
-            for (index, target) in round.target.iter().enumerate() {
+            for (index, target) in rebalance.target.iter().enumerate() {
                 if *target == Some(p) && self.group.owner[index] != Some(p) {
                     self.group.owner[index] = Some(p);
                     assigned.push(index);
@@ -195,11 +195,13 @@ impl World {
     }
 
     /// A member did not answer. For a running process this is a violation.
-    pub(crate) fn round_timeout(&mut self, round: u64) {
-        if self.group.rounds != round {
+    pub(crate) fn rebalance_timeout(&mut self, rebalance: u64) {
+        if self.group.rebalances != rebalance {
             return;
         }
-        let Some(waiting) = self.group.round.as_ref().map(|round| round.waiting.clone()) else { return };
+        let Some(waiting) = self.group.rebalance.as_ref().map(|rebalance| rebalance.waiting.clone()) else {
+            return;
+        };
         for p in waiting {
             if self.processes[p].alive && !self.processes[p].paused {
                 self.broken("I-answer", format!("process {p} blocks a rebalance for a minute"), None, -1);
@@ -297,9 +299,9 @@ impl World {
 
     /// The member has released its partitions.
     pub(crate) fn rejoined(&mut self, p: usize) {
-        let Some(round) = &mut self.group.round else { return };
-        round.waiting.remove(&p);
-        if round.waiting.is_empty() {
+        let Some(rebalance) = &mut self.group.rebalance else { return };
+        rebalance.waiting.remove(&p);
+        if rebalance.waiting.is_empty() {
             self.after(MS, Event::Rebalance);
         }
     }

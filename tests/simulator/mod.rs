@@ -4,8 +4,38 @@
 //! checked against the invariants. The seed determines everything: the same seed gives the same trace.
 //!
 //! `plan` draws the configuration of a seed → `world` runs the events → `group`, `ownership`, `reading`, `calls`,
-//! `outcomes`, `outputs` and `commits` simulate the environment → `actions` carries out the actions of the cores →
+//! `results`, `outputs` and `commits` simulate the environment → `actions` carries out the actions of the cores →
 //! `faults` injects faults → `attribution` records charged attempts, and `oracle` checks the end state.
+//!
+//! The ids of the invariants. `tests/fixture/check` applies I1, I2, I3 and `phantom` to the topics of a real cluster.
+//!
+//! | id | meaning |
+//! |---|---|
+//! | I1 | No loss: every event has an outcome, unless retention or `out_of_range` removed it. |
+//! | I2 | No gap: the first outputs of a key are stored in the order of its events. |
+//! | I3 | Forward: within an ownership, the outputs of a key are stored in the order of its events, and none twice. |
+//! | I4 | Lane order: a call gets the first queued events of a lane. |
+//! | I5 | A lane has at most one call at a time, and none while it waits for acknowledgements. |
+//! | I6 | Quiet: nothing is dispatched during a drain, a stop or a backlog, and nothing is sent for an ended ownership. |
+//! | I8 | Commit safety: a commit covers and claims only offsets whose events have outcomes, and lies within the log. |
+//! | I9 | Monotone: the committed offset never moves back, except by commits that arrive late. |
+//! | I10 | A process reads, repositions and commits only partitions that it owns. |
+//! | I11 | Drained: after the last fault everything is committed, and every process finishes its drain. |
+//! | I13 | No repeats: an event has one outcome, unless a fault of the seed allows a repeat. |
+//! | I-answer | Every assign and revoke is answered in time, with its partitions. |
+//! | I-attempts | The number of an attempt is that of the charged attempts plus one, and at most `max_attempts`. |
+//! | I-attribution | An event of a call that failed as a whole runs alone next, on a fresh instance. A retry runs alone. |
+//! | I-backoff | No attempt begins before its delay has passed. |
+//! | I-end | Under `--until-end`, no event past the end is dispatched, and a process drains when all before it is committed. |
+//! | I-filter | An event that is filtered or rejected for its missing key is not dispatched. |
+//! | I-idle | The number of simulated events is bounded: the core does not loop. |
+//! | I-limits | The limits of queued events, reads, concurrent calls and commit metadata are kept. |
+//! | I-outcomes | An event that failed for good is not retried, and its dead letter has the reason of the failure. |
+//! | I-places | An arena slot holds the event that the core names with it, and no event of a released partition. |
+//! | I-protocol | Every action is valid in the current state: known calls and rows, lanes in order, one commit in flight. |
+//! | I-round | During a strict round, nothing beyond its barrier is dispatched. |
+//! | I-start | No event is dispatched before the start of its partition is committed. |
+//! | phantom | Every output names an input event with the same key. |
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -22,7 +52,6 @@ mod faults;
 mod group;
 mod log;
 mod oracle;
-mod outcomes;
 mod outputs;
 mod ownership;
 mod plan;
@@ -30,6 +59,7 @@ mod planted;
 mod process;
 mod reading;
 mod replacing;
+mod results;
 mod rng;
 mod trace;
 mod world;
@@ -45,7 +75,7 @@ use world::World;
 
 /// The result of one seed.
 #[derive(Debug)]
-pub(crate) struct Outcome {
+pub(crate) struct SeedResult {
     pub(crate) broken: Option<&'static str>,
     /// Seed, invariant, description, and the command that replays it; empty if no invariant is violated.
     pub(crate) report: String,
@@ -54,11 +84,11 @@ pub(crate) struct Outcome {
 }
 
 /// Runs one seed to its end.
-pub(crate) fn run(seed: u64, planted: Option<Planted>) -> Outcome {
+pub(crate) fn run(seed: u64, planted: Option<Planted>) -> SeedResult {
     let mut world = World::new(seed, planted);
     play(&mut world);
     let report = world.violation.as_ref().map_or_else(String::new, |broken| report(seed, &world, broken));
-    Outcome {
+    SeedResult {
         broken: world.violation.as_ref().map(|broken| broken.rule),
         report,
         trace_hash: world.trace.hash(),

@@ -210,11 +210,11 @@ impl World {
             row.unanswered = true;
         }
         let mut delay = self.rng.range(MS / 2, 10 * MS);
-        if self.strikes(Class::LettersBlocked, 30) {
+        if self.strikes(Class::DeadLettersBlocked, 30) {
             delay += self.rng.range(SECOND / 2, 5 * SECOND);
         }
         let (call, at) = (dead_letter.call, dead_letter.row);
-        if self.planted == Some(Planted::LetterUnacked) {
+        if self.planted == Some(Planted::DeadLetterUnacked) {
             self.after(1, Event::DeadLetterAck(p, call, at));
         }
         self.after(delay, Event::DeadLetterStored(p, call, at));
@@ -238,7 +238,7 @@ impl World {
             // It counts as the outputs of its event: the lane waits for it in the same way.
             self.check_order(p, &row, key, record.seq);
         }
-        if self.planted != Some(Planted::LetterUnacked) {
+        if self.planted != Some(Planted::DeadLetterUnacked) {
             let delay = self.rng.range(100, 5 * MS);
             self.after(delay, Event::DeadLetterAck(p, call, at));
         }

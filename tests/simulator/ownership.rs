@@ -56,7 +56,7 @@ impl World {
             self.saw(Seen::LookUpsFailed);
             self.note(p, "look-up failed", Some(index), -1, 0);
             let undecided = self.rng.percent(50);
-            self.feed(p, Input::AssignFailed { partition, undecided });
+            self.feed(p, Input::LookUpFailed { partition, undecided });
             return;
         };
         if part.ownership.is_none() {

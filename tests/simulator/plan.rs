@@ -61,14 +61,14 @@ pub(crate) enum Class {
     Retention,
     /// Topics are deleted and created again.
     Replaced,
-    /// Some events can't be handled, sometimes or ever.
+    /// Some events can't be handled, sometimes or always.
     Poison,
     /// Guests request a retry now and then.
     Flaky,
     /// Guests fail on events that are not the cause.
     Innocent,
     /// The dead-letter topic is unavailable for a while.
-    LettersBlocked,
+    DeadLettersBlocked,
     /// Brokers reject outputs.
     Refused,
     /// The output backlog grows until no call may begin.
@@ -106,7 +106,7 @@ const CLASSES: [Class; 31] = [
     Class::Poison,
     Class::Flaky,
     Class::Innocent,
-    Class::LettersBlocked,
+    Class::DeadLettersBlocked,
     Class::Refused,
     Class::Backlog,
     Class::SmallLimits,

@@ -33,7 +33,7 @@ pub(crate) enum Planted {
     /// Retries an event immediately.
     RetryTooSoon,
     /// Takes sending a dead letter for its acknowledgement.
-    LetterUnacked,
+    DeadLetterUnacked,
     /// Sends queued outputs although their ownership has ended.
     KeepOutputs,
     /// Does not report the output backlog.
@@ -56,7 +56,7 @@ pub(crate) const ALL: [Planted; 17] = [
     Planted::ForgetTopicIds,
     Planted::ChargeAll,
     Planted::RetryTooSoon,
-    Planted::LetterUnacked,
+    Planted::DeadLetterUnacked,
     Planted::KeepOutputs,
     Planted::HideBacklog,
     Planted::RoundUncommitted,

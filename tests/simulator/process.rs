@@ -49,7 +49,7 @@ pub(crate) struct Process {
     pub(crate) rebalances: u64,
     /// The latest generation that it received.
     pub(crate) generation: u32,
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<MemberPartition>,
     /// Under `--until-end`: the end of the work, per partition.
     pub(crate) ends: Vec<Option<i64>>,
     /// The time of the last answered assign.
@@ -94,7 +94,7 @@ pub(crate) struct Outstanding {
 
 /// One partition as one process sees it.
 #[derive(Debug, Default)]
-pub(crate) struct Part {
+pub(crate) struct MemberPartition {
     /// From the assign until a revoke is answered or the partition is lost.
     pub(crate) owned: bool,
     /// Counts ownerships.
@@ -222,7 +222,7 @@ impl Process {
             outstanding: None,
             rebalances: 0,
             generation: 0,
-            parts: (0..plan.partitions()).map(|_| Part::default()).collect(),
+            parts: (0..plan.partitions()).map(|_| MemberPartition::default()).collect(),
             ends: vec![None; plan.partitions()],
             assigned_at: 0,
             arena: Vec::new(),

@@ -216,7 +216,7 @@ impl World {
         fails
     }
 
-    pub(crate) fn log_seek_failed(&mut self, p: usize, index: usize, epoch: u32) {
+    pub(crate) fn report_seek_failed(&mut self, p: usize, index: usize, epoch: u32) {
         let part = &self.processes[p].parts[index];
         if part.epoch == epoch && part.reader.is_some() {
             self.processes[p].parts[index].reader.iter_mut().for_each(|reader| reader.permission = None);

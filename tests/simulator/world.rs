@@ -85,9 +85,9 @@ pub(crate) enum Event {
     Drain(usize),
     DrainNow(usize),
     Rebalance,
-    RoundTimeout(u64),
+    RebalanceTimeout(u64),
     Expire(usize),
-    PartitionStart(usize),
+    ProcessStart(usize),
     Resume(usize),
     Grow,
     Fault,
@@ -126,9 +126,9 @@ impl Event {
             | Event::DeadLetterStored(..)
             | Event::CommitArrives(..)
             | Event::Rebalance
-            | Event::RoundTimeout(_)
+            | Event::RebalanceTimeout(_)
             | Event::Expire(_)
-            | Event::PartitionStart(_)
+            | Event::ProcessStart(_)
             | Event::Resume(_)
             | Event::Grow
             | Event::Fault
@@ -198,7 +198,7 @@ impl World {
         world.after(world.plan.fault_every, Event::Fault);
         for instance in 0..world.plan.instances {
             let delay = world.rng.below(2 * SECOND);
-            world.after(delay, Event::PartitionStart(instance));
+            world.after(delay, Event::ProcessStart(instance));
         }
         world
     }
@@ -242,7 +242,7 @@ impl World {
             Event::LookUp(p, partition, epoch) => self.look_up(p, partition, epoch),
             Event::LookedUp(p, partition, epoch, found) => self.looked_up(p, partition, epoch, found),
             Event::Poll(p, partition) => self.poll_reader(p, partition),
-            Event::SeekFailed(p, partition, epoch) => self.log_seek_failed(p, partition, epoch),
+            Event::SeekFailed(p, partition, epoch) => self.report_seek_failed(p, partition, epoch),
             Event::CheckTopic(p, partition) => self.check_topic(p, partition),
             Event::CallSuspended(p, call) => self.call_suspended(p, call),
             Event::CallEnd(p, call) => self.call_ends(p, call),
@@ -262,9 +262,9 @@ impl World {
             Event::Drain(p) => self.drain(p),
             Event::DrainNow(p) => self.drain_now(p),
             Event::Rebalance => self.rebalance(),
-            Event::RoundTimeout(round) => self.round_timeout(round),
+            Event::RebalanceTimeout(round) => self.rebalance_timeout(round),
             Event::Expire(p) => self.expire(p),
-            Event::PartitionStart(instance) => self.start(instance),
+            Event::ProcessStart(instance) => self.start(instance),
             Event::Resume(p) => self.resume(p),
             Event::Grow => self.grow(),
             Event::Fault => self.fault(),

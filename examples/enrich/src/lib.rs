@@ -63,12 +63,12 @@ fn customer(service: &str, id: &str) -> Result<Customer> {
 
 #[cfg(test)]
 mod tests {
-    use keylane_sdk::testing::{self, Outcome};
+    use keylane_sdk::testing::{self, Verdict};
 
     use super::*;
 
     /// Handles one order of ada's, with this response of the service.
-    fn run(status: u16, answer: &'static str) -> Outcome {
+    fn run(status: u16, answer: &'static str) -> Verdict {
         let _service = testing::http(move |request| {
             assert_eq!((request.method(), request.url()), ("GET", "http://service/customers/ada%2F1"));
             http::Response::new(status, answer)
@@ -88,8 +88,8 @@ mod tests {
 
     #[test]
     fn temporary_failures_are_retried_and_permanent_ones_are_rejected() {
-        assert!(matches!(run(503, ""), Outcome::Retry { .. }));
-        assert!(matches!(run(404, ""), Outcome::Reject { .. }));
-        assert!(matches!(run(200, "hello"), Outcome::Reject { .. }));
+        assert!(matches!(run(503, ""), Verdict::Retry { .. }));
+        assert!(matches!(run(404, ""), Verdict::Reject { .. }));
+        assert!(matches!(run(200, "hello"), Verdict::Reject { .. }));
     }
 }

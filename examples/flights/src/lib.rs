@@ -57,7 +57,7 @@ struct Source {
 
 #[cfg(test)]
 mod tests {
-    use keylane_sdk::testing::{self, Outcome};
+    use keylane_sdk::testing::{self, Verdict};
 
     use super::*;
 
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_leg_on_time_publishes_nothing() {
         let value = LATE.replace("\"arr_delay\":33", "\"arr_delay\":14");
-        assert_eq!(testing::event().key("N619AA").value(value).run(handle), Outcome::Done(vec![]));
+        assert_eq!(testing::event().key("N619AA").value(value).run(handle), Verdict::Done(vec![]));
     }
 
     #[test]
@@ -93,6 +93,6 @@ mod tests {
     #[test]
     fn an_invalid_leg_is_rejected() {
         let outcome = testing::event().key("N619AA").value("delayed").run(handle);
-        assert!(matches!(outcome, Outcome::Reject { reason } if reason.contains("JSON")));
+        assert!(matches!(outcome, Verdict::Reject { reason } if reason.contains("JSON")));
     }
 }

@@ -12,7 +12,7 @@ keylane_sdk::handler!(handle);
 
 #[cfg(test)]
 mod tests {
-    use keylane_sdk::testing::{self, Outcome};
+    use keylane_sdk::testing::{self, Verdict};
 
     use super::*;
 
@@ -25,6 +25,6 @@ mod tests {
     #[test]
     fn it_rejects_an_event_without_a_key() {
         let outcome = testing::event().value("who am I?").run(handle);
-        assert_eq!(outcome, Outcome::Reject { reason: "the event has no key".to_owned() });
+        assert_eq!(outcome, Verdict::Reject { reason: "the event has no key".to_owned() });
     }
 }

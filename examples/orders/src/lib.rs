@@ -48,11 +48,11 @@ keylane_sdk::handler!(handle);
 
 #[cfg(test)]
 mod tests {
-    use keylane_sdk::testing::{self, Outcome};
+    use keylane_sdk::testing::{self, Verdict};
 
     use super::*;
 
-    fn run(payment: &str, attempt: u32) -> Outcome {
+    fn run(payment: &str, attempt: u32) -> Verdict {
         let value = format!(r#"{{"id": "o-1", "cents": 1200, "payment": "{payment}"}}"#);
         testing::event().key("ada").value(value.as_str()).attempt(attempt).run(handle)
     }
@@ -60,10 +60,10 @@ mod tests {
     #[test]
     fn temporary_failures_are_retried_and_permanent_ones_are_not() {
         assert_eq!(run("paid", 1).outputs().len(), 1);
-        assert!(matches!(run("pending", 1), Outcome::Retry { after: Some(_), .. }));
+        assert!(matches!(run("pending", 1), Verdict::Retry { after: Some(_), .. }));
         assert_eq!(run("pending", 2).outputs()[0].text(), r#"{"order":"o-1","cents":1200,"attempt":2}"#);
-        assert!(matches!(run("unreachable", 3), Outcome::Retry { after: None, .. }));
-        assert!(matches!(run("declined", 1), Outcome::Reject { .. }));
-        assert!(matches!(testing::event().value("no order").run(handle), Outcome::Reject { .. }));
+        assert!(matches!(run("unreachable", 3), Verdict::Retry { after: None, .. }));
+        assert!(matches!(run("declined", 1), Verdict::Reject { .. }));
+        assert!(matches!(testing::event().value("no order").run(handle), Verdict::Reject { .. }));
     }
 }

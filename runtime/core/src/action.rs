@@ -6,7 +6,7 @@ use crate::{ArenaSlot, CallId, CommitId, OwnershipId, Partition, RebalanceId, St
 #[derive(Debug)]
 pub enum Action<'a> {
     // -- ownership ------------------------------------------------------------------------------
-    /// Look up the start of this partition; answer with `StartResolved` or `AssignFailed`.
+    /// Look up the start of this partition; answer with `StartResolved` or `LookUpFailed`.
     LookUpStart {
         /// The partition.
         partition: Partition,
@@ -237,7 +237,8 @@ pub struct CommitEntry {
     pub offset: i64,
     /// Byte range of its metadata in [`Action::Commit`]'s `metadata`.
     pub metadata: (u32, u32),
-    /// Settled events beyond the offset that the metadata does not claim. A new owner processes them again.
+    /// Offsets beyond `offset`, settled or missing, that the metadata does not claim. A new owner processes the events
+    /// among them again.
     pub unclaimed: u64,
 }
 
@@ -252,7 +253,7 @@ pub enum Notice {
         ownership: OwnershipId,
         /// The first unsettled offset.
         offset: i64,
-        /// Events beyond it that an earlier owner settled. They are not processed again.
+        /// Offsets beyond it that an earlier owner claimed as settled or missing. Their events are not processed again.
         claimed: u64,
     },
     /// An ownership ended.

@@ -10,12 +10,12 @@ use crate::slab::Slab;
 use crate::{CallId, OwnershipId, Partition, Reason, Row};
 use std::time::Duration;
 
-/// All calls that are out or wait for acks, in reused slots.
+/// All calls that are running or wait for acks, in reused slots.
 #[derive(Debug)]
 pub(crate) struct Calls {
     slots: Slab<Call>,
     /// Calls that have not terminated.
-    pub(crate) out: u32,
+    pub(crate) running: u32,
     /// Number of slots used for outcomes that need no guest call, by topic.
     without_call: Vec<u32>,
 }
@@ -36,11 +36,11 @@ pub(crate) struct Call {
     pub(crate) rows: Vec<Row>,
     /// The state of each row that is not part of [`Row`].
     pub(crate) row_states: Vec<RowState>,
-    pub(crate) parts: Vec<Part>,
+    pub(crate) lanes: Vec<CallLane>,
     /// Rows whose outputs are submitted to the producer.
     pub(crate) to_produce: Vec<u32>,
     /// Parts that have not released their lane.
-    pub(crate) parts_left: usize,
+    pub(crate) lanes_held: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub(crate) enum CallState {
     /// The slot is free.
     Free,
     /// The guest call is running.
-    Out,
+    Running,
     /// Cancelled, and found not terminated by this many checks.
     Cancelled(u32),
     /// Cancelled, and reported as not terminating.
@@ -86,8 +86,9 @@ pub(crate) enum Effect {
 
 /// The rows of one lane in a call.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Part {
-    pub(crate) lane: u32,
+pub(crate) struct CallLane {
+    /// Index of the lane.
+    pub(crate) index: u32,
     /// Index of the partition.
     pub(crate) partition: u32,
     pub(crate) ownership: OwnershipId,
@@ -121,7 +122,7 @@ pub(crate) enum Resume {
 
 impl Calls {
     pub(crate) fn new(topics: u16) -> Self {
-        Calls { slots: Slab::new(), out: 0, without_call: vec![0; topics.into()] }
+        Calls { slots: Slab::new(), running: 0, without_call: vec![0; topics.into()] }
     }
 
     /// A new empty call, with capacity for `batch` rows.
@@ -131,7 +132,7 @@ impl Calls {
         assert!(call.state == CallState::Free, "call slot {slot} is in use: {:?}", call.state);
         call.begin(topic);
         call.reserve(batch as usize);
-        self.out += 1;
+        self.running += 1;
         CallId { slot, generation: call.generation }
     }
 
@@ -164,7 +165,7 @@ impl Calls {
         (call.generation == id.generation && call.state != CallState::Free).then_some(call)
     }
 
-    /// The ids of all calls that are out or wait for acks.
+    /// The ids of all calls that are running or wait for acks.
     pub(crate) fn ids(&self) -> impl Iterator<Item = CallId> + '_ {
         self.slots
             .indexes()
@@ -191,7 +192,7 @@ impl Calls {
     /// Frees the slot of a call that holds no lane.
     pub(crate) fn remove(&mut self, id: CallId) {
         let call = &mut self.slots[id.slot];
-        assert!(call.parts_left == 0, "call {id:?} still holds {} lanes", call.parts_left);
+        assert!(call.lanes_held == 0, "call {id:?} still holds {} lanes", call.lanes_held);
         call.state = CallState::Free;
         self.without_call[usize::from(call.topic)] -= u32::from(call.without_call);
         self.slots.free(id.slot);
@@ -210,9 +211,9 @@ impl Call {
             suspended: false,
             rows: Vec::new(),
             row_states: Vec::new(),
-            parts: Vec::new(),
+            lanes: Vec::new(),
             to_produce: Vec::new(),
-            parts_left: 0,
+            lanes_held: 0,
         }
     }
 
@@ -221,21 +222,21 @@ impl Call {
         self.topic = topic;
         self.attempt = 1;
         self.fresh = false;
-        self.state = CallState::Out;
+        self.state = CallState::Running;
         self.without_call = false;
         self.suspended = false;
         self.rows.clear();
         self.row_states.clear();
-        self.parts.clear();
+        self.lanes.clear();
         self.to_produce.clear();
-        self.parts_left = 0;
+        self.lanes_held = 0;
     }
 
     /// A slot grows once to the batch size of its calls, instead of at every larger call.
     fn reserve(&mut self, batch: usize) {
         self.rows.reserve(batch);
         self.row_states.reserve(batch);
-        self.parts.reserve(batch);
+        self.lanes.reserve(batch);
         self.to_produce.reserve(batch);
     }
 
@@ -245,10 +246,10 @@ impl Call {
     }
 
     /// Begins the rows of one lane.
-    pub(crate) fn begin_part(&mut self, lane: u32, partition: u32, ownership: OwnershipId) {
+    pub(crate) fn begin_lane(&mut self, lane: u32, partition: u32, ownership: OwnershipId) {
         let start = self.len();
-        self.parts.push(Part {
-            lane,
+        self.lanes.push(CallLane {
+            index: lane,
             partition,
             ownership,
             start,
@@ -259,31 +260,31 @@ impl Call {
             over: false,
             released: false,
         });
-        self.parts_left += 1;
+        self.lanes_held += 1;
     }
 
-    /// Adds a row to the last part.
+    /// Adds a row to the last lane.
     pub(crate) fn push(&mut self, partition: Partition, ownership: OwnershipId, event: &Event) {
         let &Event { offset, timestamp, arena_slot, bytes, .. } = event;
         self.rows.push(Row { partition, ownership, offset, timestamp, arena_slot });
         self.row_states.push(RowState { bytes, awaited: Awaited::Nothing });
-        let part = self.parts.last_mut().expect("a part was begun");
-        part.end += 1;
+        let lane = self.lanes.last_mut().expect("a lane was begun");
+        lane.end += 1;
     }
 
     /// Number of rows per lane, in the order of the call.
     pub(crate) fn lane_lengths(&self) -> impl Iterator<Item = u32> + '_ {
-        self.parts.iter().map(|part| part.end - part.start)
+        self.lanes.iter().map(|lane| lane.end - lane.start)
     }
 
     /// Whether it has not terminated.
-    pub(crate) fn is_out(&self) -> bool {
-        matches!(self.state, CallState::Out | CallState::Cancelled(_) | CallState::Stuck)
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.state, CallState::Running | CallState::Cancelled(_) | CallState::Stuck)
     }
 
     /// Whether no result of it counts any more.
     pub(crate) fn is_pointless(&self) -> bool {
-        self.parts.iter().all(|part| part.over)
+        self.lanes.iter().all(|lane| lane.over)
     }
 
     pub(crate) fn awaited(&self, row: u32) -> Awaited {
@@ -294,9 +295,9 @@ impl Call {
         self.row_states.get_mut(row as usize).expect("a row of this call").awaited = awaited;
     }
 
-    /// Index of the part that a row belongs to.
-    pub(crate) fn part_of(&self, row: u32) -> usize {
-        self.parts.partition_point(|part| part.end <= row)
+    /// Position of the lane that a row belongs to.
+    pub(crate) fn lane_of(&self, row: u32) -> usize {
+        self.lanes.partition_point(|lane| lane.end <= row)
     }
 
     pub(crate) fn row(&self, row: u32) -> Row {

@@ -27,7 +27,7 @@ pub enum Input<'a> {
         start: PartitionStart<'a>,
     },
     /// The look-up of a start failed. The core requests it again later.
-    AssignFailed {
+    LookUpFailed {
         /// The partition.
         partition: Partition,
         /// A transaction of a former owner is still open. It usually ends within moments, so the core retries sooner.
@@ -117,7 +117,7 @@ pub enum Input<'a> {
         /// Row of the call.
         row: u32,
     },
-    /// The queue of outputs before the producer is full, or has capacity again.
+    /// The queue of outputs for the producer is full, or has capacity again.
     OutputBacklog {
         /// True: no more calls begin until an input with `false`.
         full: bool,

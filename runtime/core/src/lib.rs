@@ -24,14 +24,16 @@
 mod action;
 mod bits;
 mod calls;
-pub mod codec;
+#[doc(hidden)]
+pub mod codec; // public for its tests
 mod config;
 mod core;
 mod event;
 mod ids;
 mod input;
 mod lanes;
-pub mod ledger;
+#[doc(hidden)]
+pub mod ledger; // public for its tests
 mod outbox;
 mod partitions;
 mod slab;

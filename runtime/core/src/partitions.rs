@@ -43,7 +43,8 @@ pub(crate) struct PartitionState {
     pub(crate) stall: Option<Stall>,
 }
 
-/// The phase of an ownership. It only moves down this list, and from the last phase back to the first.
+/// The phase of a partition's ownership, in the usual order. `core/closing.rs` has the exceptions: a stop, a loss, a
+/// restart inside the log, and a replaced topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Not ours.
@@ -56,14 +57,14 @@ pub(crate) enum Phase {
     Starting,
     /// Its events are read, dispatched, settled and committed.
     Active,
-    /// Nothing new is dispatched. Running calls may finish until then.
+    /// Nothing new is dispatched. Running calls may finish until this uptime.
     Closing { until: Duration },
-    /// Results no longer count. The final commit and the end of cancelled calls are awaited until then.
+    /// Results no longer count. The final commit and the end of cancelled calls are awaited until this uptime.
     Committing { until: Duration },
     /// Ready to be released.
     Closed,
     /// Ours, but it can't be read. It was reported, and waits for an operator or a revoke.
-    Failed,
+    Stopped,
 }
 
 /// A look-up in progress.
@@ -101,7 +102,7 @@ pub(crate) struct CommitState {
     pub(crate) applied: u64,
     /// When the last commit was applied, or else when the ownership began.
     pub(crate) applied_at: Duration,
-    /// Settled events beyond the offset that the last commit did not claim.
+    /// Offsets beyond the committed one, settled or missing, that the last commit did not claim.
     pub(crate) unclaimed: u64,
     /// The final commit was rejected, and a retry can't help.
     pub(crate) rejected: bool,
@@ -219,7 +220,7 @@ impl PartitionState {
     }
 
     /// Whether results of its ownership still count.
-    pub(crate) fn is_open(&self) -> bool {
+    pub(crate) fn accepts_results(&self) -> bool {
         matches!(self.phase, Phase::Active | Phase::Closing { .. })
     }
 

@@ -21,7 +21,7 @@ pub enum BlockedOn {
     /// The dispatch to a worker.
     Queued,
     /// The guest.
-    Out,
+    Guest,
     /// The time between two attempts.
     Retry,
     /// The acknowledgement of its outputs.

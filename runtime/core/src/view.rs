@@ -18,7 +18,7 @@ pub struct View {
     /// Lanes with a retry state: their events are dispatched one per call.
     pub retrying_lanes: usize,
     /// Calls that have not terminated.
-    pub calls_out: u32,
+    pub running_calls: u32,
     /// No calls begin, because too many outputs are queued for the producer.
     pub output_backlog: bool,
     /// The uptime at which the drain cancels running calls; `None`: no drain.
@@ -46,9 +46,9 @@ pub struct PartitionView {
     pub next_offset: i64,
     /// Events that were read and are not settled.
     pub open: u64,
-    /// Settled events beyond `first_unsettled`.
+    /// Offsets beyond `first_unsettled` that need no processing: settled, claimed or missing.
     pub settled_beyond: u64,
-    /// Settled events that the last commit could not claim. A new owner would process them again.
+    /// Those of them that the last commit could not claim. A new owner would process their events again.
     pub unclaimed: u64,
     /// Bytes of events that were read and are not settled.
     pub queued_bytes: u64,
@@ -96,7 +96,7 @@ pub struct Counters {
     pub ownerships: u64,
     /// Ownerships that ended because another member already owned the partition.
     pub losses: u64,
-    /// Events that a former owner had claimed as settled. They were not processed again.
+    /// Offsets that earlier owners had claimed as settled or missing. Their events were not processed again.
     pub claimed: u64,
     /// Commits whose metadata was ignored at the start of an ownership.
     pub metadata_ignored: u64,
@@ -135,7 +135,7 @@ impl Core {
             lanes: self.lanes.count(),
             ready_lanes: self.lanes.ready(),
             retrying_lanes: self.lanes.retrying(),
-            calls_out: self.calls.out,
+            running_calls: self.calls.running,
             output_backlog: self.output_backlog,
             drain_until: self.drain_until(),
             stopping: self.stopping,
@@ -151,7 +151,7 @@ impl Core {
             Phase::Active => PartitionStatus::Active,
             Phase::Closing { .. } => PartitionStatus::Closing,
             Phase::Committing { .. } => PartitionStatus::Committing,
-            Phase::Failed => PartitionStatus::Stopped,
+            Phase::Stopped => PartitionStatus::Stopped,
         };
         Some(PartitionView {
             partition: state.id,

@@ -92,7 +92,7 @@ fn adding_a_late_partition_moves_readers_too() {
     shell.give(Input::WorkersFree { calls: 4 });
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0, P1] });
     shell.start_at(P0, 0, b"");
-    shell.wait(Config::default().lookup_timeout);
+    shell.wait(Config::default().look_up_timeout);
     assert_eq!(shell.assigned, [[P0]], "the group does not wait longer");
     shell.fetch(P0, &[(0, 1)]);
     shell.start_at(P1, 0, b"");

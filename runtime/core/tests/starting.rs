@@ -67,7 +67,7 @@ fn an_unknown_log_end_does_not_hold_a_partition_forever() {
     shell.give(Input::WorkersFree { calls: 4 });
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.give(Input::StartResolved { partition: P0, start: unknown });
-    shell.wait(Config::default().lookup_timeout);
+    shell.wait(Config::default().look_up_timeout);
     assert_eq!(shell.assigned, [[P0]]);
     assert_eq!(ignored(&shell), 1, "the ignored set is reported");
     shell.fetch(P0, &[(0, 1), (1, 2)]);
@@ -88,7 +88,7 @@ fn a_failed_look_up_is_repeated_and_the_partition_is_added_late() {
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0, P1] });
     shell.start_at(P0, 0, b"");
     for look_ups in 3..14 {
-        shell.give(Input::AssignFailed { partition: P1, undecided: false });
+        shell.give(Input::LookUpFailed { partition: P1, undecided: false });
         shell.wait(Duration::from_millis(500));
         assert_eq!(shell.look_ups.len(), look_ups);
     }

@@ -7,13 +7,13 @@ use keylane_core::{CallId, Fault};
 
 use super::batch::Batch;
 use super::handler::Handler;
-use super::results::{Refusal, Results};
+use super::results::{Results, StoppedLane};
 
-/// Identifies a call among all calls of the workers: several consumers share them, each with its own call ids.
+/// Identifies a call among all calls of the workers: several event loops share them, each with its own call ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallKey {
-    /// The consumer of the call; assigned by the caller.
-    pub consumer: u32,
+    /// The event loop that made the call.
+    pub caller: u32,
     /// The core's id of the call.
     pub call: CallId,
 }
@@ -52,7 +52,7 @@ impl GuestFailure {
 pub enum CallEvent {
     /// The guest waits: its worker runs other calls meanwhile. Reported once per call.
     Suspended(CallId),
-    /// The call is over and its outcome is set. Its instance is back in the pool, or dropped.
+    /// The call is over and its result is set. Its instance is back in the pool, or dropped.
     Ended(Box<Call>),
     /// A cancelled call is over: its store was dropped and its results do not count.
     Terminated(Box<Call>),
@@ -74,7 +74,7 @@ pub struct Call {
     /// The results of the guest.
     pub results: Results,
     /// How the call ended.
-    pub outcome: CallResult,
+    pub result: CallResult,
     /// How long the guest worked, without the time that it was queued or waited.
     pub took: Duration,
     /// The call was suspended at least once.
@@ -91,10 +91,10 @@ impl Call {
     /// Empty buffers for calls of this handler. `max_output_bytes`: limit of one output (key, value and headers).
     pub fn new(handler: Arc<Handler>, observer: Arc<dyn CallObserver>, max_output_bytes: usize) -> Box<Call> {
         Box::new(Call {
-            key: CallKey { consumer: 0, call: CallId { slot: 0, generation: 0 } },
+            key: CallKey { caller: 0, call: CallId { slot: 0, generation: 0 } },
             batch: Batch::new(),
             results: Results::new(max_output_bytes),
-            outcome: CallResult::NotRun,
+            result: CallResult::NotRun,
             took: Duration::ZERO,
             waited: false,
             fresh: false,
@@ -111,19 +111,19 @@ impl Call {
 
     /// Whether the instance had served no event before the one that failed.
     pub fn failed_fresh(&self) -> bool {
-        let CallResult::Failed(failure) = &self.outcome else { return false };
+        let CallResult::Failed(failure) = &self.result else { return false };
         self.had_fresh && failure.row.is_none_or(|row| row == 0)
     }
 
     /// Why lanes stopped, each with its row of the call.
-    pub fn refusals(&self) -> impl Iterator<Item = (u32, &Refusal)> {
+    pub fn failed_rows(&self) -> impl Iterator<Item = (u32, &StoppedLane)> {
         let (mut lane, mut first) = (0, 0);
-        self.results.refusals().iter().map(move |refusal| {
-            let before = self.batch.lanes().get(lane..refusal.lane as usize);
+        self.results.stopped_lanes().iter().map(move |stopped| {
+            let before = self.batch.lanes().get(lane..stopped.lane as usize);
             first += before.map_or(0, |lanes| lanes.iter().sum::<u32>());
-            lane = refusal.lane as usize;
+            lane = stopped.lane as usize;
             let done = self.results.lane_ends().get(lane).map_or(0, |end| end.done);
-            (first + done, refusal)
+            (first + done, stopped)
         })
     }
 
@@ -138,7 +138,7 @@ impl Call {
 
     /// Resets the result of the previous run.
     pub(super) fn renew(&mut self) {
-        self.outcome = CallResult::NotRun;
+        self.result = CallResult::NotRun;
         self.took = Duration::ZERO;
         self.waited = false;
         self.had_fresh = false;
@@ -152,7 +152,7 @@ impl std::fmt::Debug for Call {
             .field("key", &self.key)
             .field("handler", &self.handler)
             .field("rows", &self.batch.rows())
-            .field("outcome", &self.outcome)
+            .field("result", &self.result)
             .field("took", &self.took)
             .finish_non_exhaustive()
     }

@@ -25,7 +25,7 @@ pub(super) fn stopwatch() -> Instant {
     Instant::now()
 }
 
-/// Processor time used by this thread.
+/// CPU time used by this thread.
 pub(super) fn thread_cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
@@ -108,7 +108,7 @@ impl Drop for Ticker {
 pub(super) enum Stop {
     /// The deadline has passed.
     Deadline,
-    /// The budget of processor time is used up.
+    /// The budget of CPU time is used up.
     OutOfCpu,
     /// The call was cancelled.
     Cancelled,
@@ -178,7 +178,7 @@ impl Meter {
         self.stop.store(CANCELLED, Ordering::Release);
     }
 
-    /// The budget of processor time is used up; an earlier cancel takes precedence.
+    /// The budget of CPU time is used up; an earlier cancel takes precedence.
     pub(super) fn out_of_cpu(&self) {
         self.stop.compare_exchange(NOT_STOPPED, OUT_OF_CPU, Ordering::AcqRel, Ordering::Acquire).ok();
     }
@@ -203,7 +203,7 @@ impl Meter {
 
     /// Whether the guest must yield to others of its thread: there was a tick since it got the thread. A call that
     /// resumes from waiting has missed many ticks, and has used none of its time slice.
-    pub(super) fn gives_way(&self) -> bool {
+    pub(super) fn yield_if_ticked(&self) -> bool {
         let ticked = self.clock.micros() != self.resumed.load(Ordering::Acquire);
         if ticked {
             self.yielded.store(true, Ordering::Release);
@@ -261,9 +261,9 @@ mod tests {
         meter.resume();
         clock.advance(Duration::from_millis(10)); // waiting
         meter.resume();
-        assert!(!meter.gives_way() && !meter.take_yield());
+        assert!(!meter.yield_if_ticked() && !meter.take_yield());
         clock.advance(Duration::from_millis(1)); // computing
-        assert!(meter.gives_way() && meter.take_yield());
+        assert!(meter.yield_if_ticked() && meter.take_yield());
     }
 
     #[test]

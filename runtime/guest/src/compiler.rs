@@ -7,8 +7,8 @@
 
 mod child;
 mod code;
+mod exit_status;
 mod limits;
-mod verdict;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -240,7 +240,7 @@ fn running(config: &mut Config) {
         .consume_fuel(false)
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(FIBER_STACK)
-        // Stacks are reused by instances of one organisation and never read before they are written.
+        // All guests belong to one operator, and no code reads a stack before writing it.
         .async_stack_zeroing(false)
         // A trap's message names the functions. Resolving line numbers costs 4 ms per trap, so a burst of traps
         // would be an outage.

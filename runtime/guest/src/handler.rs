@@ -29,8 +29,8 @@ const START_MAX: Duration = Duration::from_secs(5);
 /// call passes to one host function is this plus [`data_max`].
 const HOST_CALL_BYTES: usize = 4 << 20;
 
-/// The default limit of all outputs of one event.
-const HTTP_DATA: usize = 8 << 20;
+/// With HTTP: the most that a guest may pass to the host at once, as much as the outputs of one event.
+const DATA_MAX_WITH_HTTP: usize = 8 << 20;
 
 /// The options of a handler.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub struct HandlerOptions {
     pub outputs: Vec<String>,
     /// How long a call may run or wait.
     pub timeout: Duration,
-    /// How much processor time a call may use.
+    /// How much CPU time a call may use.
     pub cpu_budget: Duration,
     /// Limit of the linear memory of one instance, summed over all its memories.
     pub memory_max: usize,
@@ -155,7 +155,7 @@ impl Handler {
         self.options.timeout
     }
 
-    /// How much processor time a call may use.
+    /// How much CPU time a call may use.
     pub(super) fn cpu_budget(&self) -> Duration {
         self.options.cpu_budget
     }
@@ -288,12 +288,12 @@ impl Instance {
     }
 }
 
-/// Everything in the guest's memory fits, so that an output that is too large is recognised as such; a result that
+/// Everything in the guest's memory fits, so that an output that is too large is recognized as such; a result that
 /// names the same bytes a thousand times does not fit. The limit also applies to data passed to host functions. With HTTP
 /// those keep parts of requests, so the limit is lower, and an output larger than it fails its event with a limit fault.
 fn data_max(handler: &Handler) -> usize {
     let memory = handler.options.memory_max;
-    let bytes = if handler.uses_http() { memory.min(HTTP_DATA) } else { memory };
+    let bytes = if handler.uses_http() { memory.min(DATA_MAX_WITH_HTTP) } else { memory };
     HOST_CALL_BYTES.saturating_add(bytes)
 }
 

@@ -87,7 +87,7 @@ pub(super) fn at_epoch(store: StoreContextMut<'_, Host>) -> wasmtime::Result<Upd
     let Some(meter) = &store.data().meter else { return Ok(UpdateDeadline::Continue(1)) };
     Ok(match meter.stop() {
         Some(Stop::Deadline | Stop::OutOfCpu | Stop::Cancelled) => UpdateDeadline::Interrupt,
-        None if meter.gives_way() => UpdateDeadline::Yield(1),
+        None if meter.yield_if_ticked() => UpdateDeadline::Yield(1),
         None => UpdateDeadline::Continue(1),
     })
 }

@@ -48,5 +48,5 @@ pub use handler::{Handler, HandlerOptions};
 pub use http::{AllowedHost, HttpClient, HttpGrant};
 pub use inspect::{Grant, Import, Inspection, Kind};
 pub use load::{Component, LoadError};
-pub use results::{GuestOutput, OUTPUT_BYTES, Refusal, Results};
+pub use results::{GuestOutput, OUTPUT_BYTES, Results, StoppedLane};
 pub use workers::Workers;

@@ -96,7 +96,7 @@ pub enum LoadError {
         reason: String,
     },
     /// An instance would exceed a limit of the engine.
-    #[error("`{name}` has {excess}; build it optimised (`-Os`) and without unused code")]
+    #[error("`{name}` has {excess}; build it optimized (`-Os`) and without unused code")]
     Sizes {
         /// The file.
         name: String,
@@ -149,7 +149,7 @@ pub enum LoadError {
     /// Compiling the component exceeds a limit.
     #[error(
         "`{name}` needs more than {limit} to be compiled; typical components need a small part of that: build it \
-         optimised, remove unused code, and split its largest functions"
+         optimized, remove unused code, and split its largest functions"
     )]
     CompileLimit {
         /// The file.
@@ -181,7 +181,7 @@ pub enum LoadError {
     },
     /// A first instance could not be created.
     #[error(
-        "`{name}` fails to start: {reason}; a component must initialise itself within its memory limit and \
+        "`{name}` fails to start: {reason}; a component must initialize itself within its memory limit and \
          without its events"
     )]
     Start {
@@ -194,10 +194,10 @@ pub enum LoadError {
     },
     /// The component needs more of the engine's pool than one component may have.
     #[error(
-        "`{name}` needs more capacity than one component has: {reason}; build it optimised (`-Os`), remove unused \
+        "`{name}` needs more capacity than one component has: {reason}; build it optimized (`-Os`), remove unused \
          code, or lower the sum of `max_concurrency` (up to 4,000, components may have four memories, beyond that two)"
     )]
-    NoRoom {
+    PoolCapacity {
         /// The file.
         name: String,
         /// The error of the engine.
@@ -250,7 +250,7 @@ impl Component {
                 // Sizes that the bytes do not show (adapters of composed components, tables of functions) and that exceed the
                 // engine's capacity are detected here.
                 let compiled = cache::map(engine.wasmtime(), &code)
-                    .map_err(|reason| LoadError::NoRoom { name: name.to_owned(), reason })?;
+                    .map_err(|reason| LoadError::PoolCapacity { name: name.to_owned(), reason })?;
                 if let Some(cache) = cache {
                     cache.put(engine.wasmtime(), &wasm, &code);
                 }

@@ -32,16 +32,16 @@ const KEPT_ENTRIES: usize = KEPT_BYTES / 4;
 
 /// Why a lane stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct StoppedLane {
     /// The lane, by its position in the call.
     pub lane: u32,
     /// What must be done about the row.
     pub verdict: Verdict,
-    /// The reason given by the guest, or by the component that took the row back; truncated to 1 KiB.
+    /// The reason given by the guest, or by the check that retracted the row; truncated to 1 KiB.
     pub reason: String,
 }
 
-/// One event to publish.
+/// One output of a guest.
 #[derive(Clone, Copy, Debug)]
 pub struct GuestOutput<'a> {
     /// The row that caused the output; it is done.
@@ -76,7 +76,7 @@ impl<'a> GuestOutput<'a> {
 pub struct Results {
     limits: EventLimits,
     ends: Vec<LaneEnd>,
-    refusals: Vec<Refusal>,
+    stopped_lanes: Vec<StoppedLane>,
     /// Outputs of done rows only; here `targets` are indices into the handler's outputs, and `target_names` is empty.
     outputs: wit::OutputColumns,
     /// Done rows with outputs, ascending.
@@ -99,7 +99,7 @@ impl Results {
         Results {
             limits: EventLimits::new(max_output_bytes),
             ends: Vec::new(),
-            refusals: Vec::new(),
+            stopped_lanes: Vec::new(),
             outputs: no_outputs(),
             rows_with_outputs: Vec::new(),
             reserved_headers: 0,
@@ -113,8 +113,8 @@ impl Results {
     }
 
     /// Why lanes stopped, ascending.
-    pub fn refusals(&self) -> &[Refusal] {
-        &self.refusals
+    pub fn stopped_lanes(&self) -> &[StoppedLane] {
+        &self.stopped_lanes
     }
 
     /// Done rows that have outputs, ascending, in the form that the core takes.
@@ -136,18 +136,18 @@ impl Results {
     pub fn take_back(&mut self, lane: u32, done: u32, verdict: Verdict, reason: String) {
         let Some(end) = self.ends.get_mut(lane as usize).filter(|end| end.done > done) else { return };
         *end = LaneEnd { done, failure: Some(verdict) };
-        let refusal = Refusal { lane, verdict, reason: truncate(reason) };
-        let at = self.refusals.partition_point(|refusal| refusal.lane < lane);
-        match self.refusals.get_mut(at).filter(|known| known.lane == lane) {
+        let refusal = StoppedLane { lane, verdict, reason: truncate(reason) };
+        let at = self.stopped_lanes.partition_point(|refusal| refusal.lane < lane);
+        match self.stopped_lanes.get_mut(at).filter(|known| known.lane == lane) {
             Some(known) => *known = refusal,
-            None => self.refusals.insert(at, refusal),
+            None => self.stopped_lanes.insert(at, refusal),
         }
     }
 
     /// Discards everything: no row is done.
     pub(super) fn clear(&mut self) {
         self.ends.clear();
-        self.refusals.clear();
+        self.stopped_lanes.clear();
         self.rows_with_outputs.clear();
         self.reserved_headers = 0;
         self.running = None;
@@ -170,7 +170,7 @@ impl Results {
         self.running = Some(Running { lane, done, row });
     }
 
-    /// Fails the call, which has so many lanes. For a `handler` the rows done before stay, its lane ends with its
+    /// Fails the call; `lanes` is their number. For a `handler` the rows done before stay, its lane ends with its
     /// done rows, and the running row is returned; for a `batch-handler` nothing stays.
     pub(super) fn fail(&mut self, lanes: usize) -> Option<u32> {
         let Some(Running { lane, done, row }) = self.running.take() else {
@@ -276,7 +276,7 @@ impl Results {
         self.running = None;
         self.ends.push(LaneEnd { done, failure: refusal.as_ref().map(|(verdict, _)| *verdict) });
         if let Some((verdict, reason)) = refusal {
-            self.refusals.push(Refusal { lane, verdict, reason: truncate(reason) });
+            self.stopped_lanes.push(StoppedLane { lane, verdict, reason: truncate(reason) });
         }
     }
 }

@@ -166,7 +166,7 @@ impl ErrorCode {
 
     /// Whether a connection failed because one side rejects the identity of the other; or, for [`ErrorCode::SSL`], may have
     /// failed for this reason.
-    pub fn is_refusal(self) -> bool {
+    pub fn is_authentication_failure(self) -> bool {
         matches!(self, ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED | ErrorCode::SSL)
     }
 

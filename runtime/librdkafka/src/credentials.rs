@@ -23,7 +23,7 @@ pub struct CredentialsError {
 
 /// The kind of secret in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Secret {
+pub enum SecretKind {
     /// The password of PLAIN or SCRAM.
     Password,
     /// The token of OAUTHBEARER. The client requests a new one when most of its lifetime is over: by then it has received
@@ -33,7 +33,7 @@ pub enum Secret {
 
 /// A secret from a file, and the clients that use it.
 pub struct Credentials {
-    kind: Secret,
+    kind: SecretKind,
     file: PathBuf,
     shared: Mutex<Shared>,
 }
@@ -51,7 +51,7 @@ struct Holder {
 
 impl Credentials {
     /// Reads the file.
-    pub fn from_file(kind: Secret, file: PathBuf) -> Result<Arc<Credentials>, CredentialsError> {
+    pub fn from_file(kind: SecretKind, file: PathBuf) -> Result<Arc<Credentials>, CredentialsError> {
         let shared = Mutex::new(Shared { secret: String::new(), clients: Vec::new() });
         let credentials = Credentials { kind, file, shared };
         credentials.read_again(i64::MIN)?; // the first client checks whether it has expired
@@ -62,7 +62,7 @@ impl Credentials {
     /// secret has changed. `now_ms`: since 1970; an expired token is an error, changed or not.
     pub fn read_again(&self, now_ms: i64) -> Result<bool, CredentialsError> {
         let secret = read(&self.file).map_err(|reason| self.error(reason))?;
-        if self.kind == Secret::Token && Token::new(&secret).is_ok_and(|token| token.expires <= now_ms) {
+        if self.kind == SecretKind::Token && Token::new(&secret).is_ok_and(|token| token.expires <= now_ms) {
             return Err(self.error(token::EXPIRED.to_owned()));
         }
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +82,7 @@ impl Credentials {
     /// The property for the secret and its value; `None` for a token.
     pub(super) fn property(&self) -> Option<(&'static str, String)> {
         let secret = || self.shared.lock().unwrap_or_else(PoisonError::into_inner).secret.clone();
-        (self.kind == Secret::Password).then(|| ("sasl.password", secret()))
+        (self.kind == SecretKind::Password).then(|| ("sasl.password", secret()))
     }
 
     /// Registers a client for new secrets. It also gets the current one, which may be newer than the client.
@@ -96,18 +96,18 @@ impl Credentials {
 
     fn give(&self, client: &Client, user: &CString, secret: &str) -> Result<(), CredentialsError> {
         let given = match self.kind {
-            Secret::Password => CString::new(secret)
+            SecretKind::Password => CString::new(secret)
                 .map_err(|_| "it contains a NUL byte".to_owned())
                 .and_then(|secret| client.set_password(user, &secret).map_err(|code| code.to_string())),
-            Secret::Token => Token::new(secret).and_then(|token| client.set_token(&token)),
+            SecretKind::Token => Token::new(secret).and_then(|token| client.set_token(&token)),
         };
         given.map_err(|reason| self.error(reason))
     }
 
     fn error(&self, reason: String) -> CredentialsError {
         let secret = match self.kind {
-            Secret::Password => "password",
-            Secret::Token => "token",
+            SecretKind::Password => "password",
+            SecretKind::Token => "token",
         };
         CredentialsError { secret, file: self.file.display().to_string(), reason }
     }
@@ -178,10 +178,11 @@ mod tests {
             ("large", &[b'a'; 70_000], "it is larger than 65536 bytes"),
         ] {
             let file = TemporaryFile::new(name, content);
-            let error = Credentials::from_file(Secret::Password, file.0.clone()).expect_err(name).to_string();
+            let error =
+                Credentials::from_file(SecretKind::Password, file.0.clone()).expect_err(name).to_string();
             assert!(error.contains(name) && error.contains(expected), "{error}");
         }
-        let missing = Credentials::from_file(Secret::Password, "/nowhere/password".into())
+        let missing = Credentials::from_file(SecretKind::Password, "/nowhere/password".into())
             .expect_err("the file does not exist");
         assert!(missing.to_string().contains("/nowhere/password"), "{missing}");
     }
@@ -189,8 +190,8 @@ mod tests {
     #[test]
     fn clients_get_a_new_password_and_it_is_never_printed() {
         let file = TemporaryFile::new("changing", b"first-canary\n");
-        let credentials =
-            Credentials::from_file(Secret::Password, file.0.clone()).expect("the file contains a password");
+        let credentials = Credentials::from_file(SecretKind::Password, file.0.clone())
+            .expect("the file contains a password");
         let users = vec![("sasl.username".to_owned(), "alice".to_owned())];
         let properties = Properties::new(users).with_credentials(Some(Arc::clone(&credentials)));
         let producer = Producer::new(&properties).expect("the properties are valid");
@@ -213,7 +214,7 @@ mod tests {
         let sasl = sasl.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let file = TemporaryFile::new("token", b"an-opaque-canary\n");
         let credentials =
-            Credentials::from_file(Secret::Token, file.0.clone()).expect("the file contains a token");
+            Credentials::from_file(SecretKind::Token, file.0.clone()).expect("the file contains a token");
         let properties = Properties::new(sasl.to_vec()).with_credentials(Some(Arc::clone(&credentials)));
         let producer = Producer::new(&properties).expect("the expiry of an opaque token is unknown");
         // {"sub":"alice","exp":1700000000}

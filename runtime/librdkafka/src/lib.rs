@@ -5,10 +5,11 @@
 //! undefined behaviour. And names, metadata and header names stay bytes: they may come from any client.
 //!
 //! Guarantees on which the other crates rely:
-//! - a partition's queue is detached from the consumer's main queue *before* the partition is assigned, so that
-//!   no record ever reaches the main queue;
 //! - a rebalance is an event that is stored and answered later, never a callback that blocks;
 //! - queues keep the client alive, and the client is destroyed on a separate thread with a time limit.
+//!
+//! A rule for callers: open a partition's queue *before* assigning the partition, so that no record reaches the
+//! consumer's main queue.
 #![allow(unsafe_code, reason = "this crate calls C; each block has its safety argument")]
 
 mod admin;
@@ -29,9 +30,9 @@ mod partition_queue;
 mod partitioner;
 mod probe;
 mod producer;
-mod questions;
 mod queue;
 mod requests;
+mod startup_requests;
 mod sys;
 mod token;
 mod wake;
@@ -42,7 +43,7 @@ pub use code::ErrorCode;
 pub use config::{ConfigError, Properties};
 pub use configs::{TopicConfigs, describe_topic_configs};
 pub use consumer::{BEGINNING, Consumer, END};
-pub use credentials::{Credentials, CredentialsError, Secret};
+pub use credentials::{Credentials, CredentialsError, SecretKind};
 pub use deadline::Deadline;
 pub use event::{ClientEvent, EventKind};
 pub use group_reader::GroupReader;
@@ -52,8 +53,10 @@ pub use mock::MockCluster;
 pub use partition_queue::{Entry, PartitionQueue, ReadEnd};
 pub use partitioner::partition_for_key;
 pub use probe::{Probed, probe};
-pub use producer::{Delivered, ProduceRecord, Producer, ProducerTopic};
-pub use questions::{NewPartitions, PermanentStartupError, Purpose, Questions, StartupRetry, Unanswered};
+pub use producer::{DeliveryReport, ProduceRecord, Producer, ProducerTopic};
 pub use queue::Queue;
 pub use requests::{Isolation, Requests};
+pub use startup_requests::{
+    NewPartitions, PermanentStartupError, Purpose, StartupRequests, StartupRetry, Unanswered,
+};
 pub use wake::{Wake, WakeHandle};

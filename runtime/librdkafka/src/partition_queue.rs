@@ -34,7 +34,7 @@ pub enum Entry<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadEnd {
     /// The queue is empty; the next record wakes the thread.
-    Drained,
+    Empty,
     /// The reader stopped: there may be more entries, for which no wake-up follows.
     Stopped,
 }
@@ -66,7 +66,7 @@ impl PartitionQueue {
     /// and advances the position past a record that has not arrived.
     pub fn read(&self, each: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>) -> ReadEnd {
         if !self.is_ready() {
-            return ReadEnd::Drained;
+            return ReadEnd::Empty;
         }
         // Cleared before the read: entries that arrive during it set it again.
         self.0.set_ready(false);
@@ -79,7 +79,7 @@ impl PartitionQueue {
             self.0.set_ready(true);
             ReadEnd::Stopped
         } else {
-            ReadEnd::Drained
+            ReadEnd::Empty
         }
     }
 }

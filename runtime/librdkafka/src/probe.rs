@@ -2,7 +2,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::{ConfigError, Deadline, PermanentStartupError, Producer, Properties, Questions};
+use super::{ConfigError, Deadline, PermanentStartupError, Producer, Properties, StartupRequests};
 
 /// Timeout of one probe.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -38,7 +38,7 @@ pub fn probe(properties: &Properties, stop: &dyn Fn() -> bool) -> Result<Probed,
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
     };
-    let found = Questions::new(prober.client(), &events, ANSWER_LIMIT, &mut retry).broker();
+    let found = StartupRequests::new(prober.client(), &events, ANSWER_LIMIT, &mut retry).broker();
     Ok(match found {
         Ok(_) => Probed::Accepted,
         Err(refusal @ (PermanentStartupError::Authentication(_) | PermanentStartupError::Certificate(_))) => {

@@ -50,7 +50,7 @@ pub struct ProduceRecord<'a> {
 
 /// The delivery report of one record.
 #[derive(Clone, Copy)]
-pub struct Delivered<'e> {
+pub struct DeliveryReport<'e> {
     /// The token of the record.
     pub token: usize,
     /// The partition to which it was sent.
@@ -62,7 +62,7 @@ pub struct Delivered<'e> {
     message: &'e sys::RawMessage,
 }
 
-impl<'e> Delivered<'e> {
+impl<'e> DeliveryReport<'e> {
     /// The record, as it was sent.
     pub fn record(&self) -> Result<Message<'e>, ErrorCode> {
         // SAFETY: the message belongs to the event, which lives during `'e`; in a report, too, it has key, value and
@@ -172,8 +172,8 @@ impl Producer {
 
 impl ClientEvent {
     /// The next report of a delivery event.
-    pub fn next_delivered(&mut self) -> Option<Delivered<'_>> {
-        self.next_message().map(|message| Delivered {
+    pub fn next_report(&mut self) -> Option<DeliveryReport<'_>> {
+        self.next_message().map(|message| DeliveryReport {
             token: message.private.addr(),
             partition: message.partition,
             offset: message.offset,

@@ -63,7 +63,7 @@ pub type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// A record as it was read, byte for byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoredRecord<'a> {
+pub struct ArenaRecord<'a> {
     /// The key; absent and empty differ.
     pub key: Option<&'a [u8]>,
     /// The value; absent: a tombstone.
@@ -109,7 +109,7 @@ impl Arena {
     }
 
     /// Returns a record that was stored and not released.
-    pub fn get(&self, slot: ArenaSlot) -> StoredRecord<'_> {
+    pub fn get(&self, slot: ArenaSlot) -> ArenaRecord<'_> {
         let Location { block, offset, .. } = self.at(slot);
         let block = self.blocks.get(block as usize).expect("slots come from `store`");
         let bytes = block.bytes.get(offset as usize..).expect("slots come from `store`");
@@ -254,7 +254,7 @@ struct Packed<'a> {
     slot: u32,
     /// Its size in bytes.
     size: usize,
-    record: StoredRecord<'a>,
+    record: ArenaRecord<'a>,
 }
 
 impl<'a> Packed<'a> {
@@ -267,7 +267,7 @@ impl<'a> Packed<'a> {
         let headers = Headers { packed: take(&mut rest, headers), left: count & !LOG_APPEND_TIME };
         let size = bytes.len() - rest.len();
         let log_append_time = count & LOG_APPEND_TIME != 0;
-        Packed { slot, size, record: StoredRecord { key, value, headers, log_append_time } }
+        Packed { slot, size, record: ArenaRecord { key, value, headers, log_append_time } }
     }
 }
 

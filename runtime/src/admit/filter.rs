@@ -38,7 +38,7 @@ impl Filter {
     }
 
     /// Whether the record is kept for the handler.
-    pub fn wants<'h, H: Iterator<Item = Header<'h>>>(
+    pub fn keeps<'h, H: Iterator<Item = Header<'h>>>(
         &mut self,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
@@ -110,18 +110,18 @@ mod tests {
         }
     }
 
-    fn wants(filter: &mut Filter, key: &[u8], value: Option<&[u8]>, headers: &[Header<'static>]) -> bool {
-        filter.wants(Some(key), value, || headers.iter().copied())
+    fn keeps(filter: &mut Filter, key: &[u8], value: Option<&[u8]>, headers: &[Header<'static>]) -> bool {
+        filter.keeps(Some(key), value, || headers.iter().copied())
     }
 
     #[test]
     fn a_keep_rule_drops_other_records() {
         let test = HeaderTest::AnyOf(vec![b"made".to_vec(), b"paid".to_vec()]);
         let mut filter = Filter::new(vec![rule(true, Some(test))]);
-        assert!(wants(&mut filter, b"", None, &[(b"type", Some(b"paid"))]));
-        assert!(!wants(&mut filter, b"", None, &[(b"type", Some(b"pai"))]));
-        assert!(!wants(&mut filter, b"", None, &[(b"type", None)]));
-        assert!(!wants(&mut filter, b"", None, &[(b"type", Some(b"paid")), (b"type", Some(b"x"))]));
+        assert!(keeps(&mut filter, b"", None, &[(b"type", Some(b"paid"))]));
+        assert!(!keeps(&mut filter, b"", None, &[(b"type", Some(b"pai"))]));
+        assert!(!keeps(&mut filter, b"", None, &[(b"type", None)]));
+        assert!(!keeps(&mut filter, b"", None, &[(b"type", Some(b"paid")), (b"type", Some(b"x"))]));
         let counts: Vec<_> = filter.counts().into_iter().map(|count| (count.keep, count.records)).collect();
         assert_eq!(counts, [(true, 1), (false, 3)]);
     }
@@ -130,22 +130,22 @@ mod tests {
     fn a_drop_rule_keeps_other_records_and_the_first_match_decides() {
         let drop = FilterRule { tombstone: Some(true), ..rule(false, None) };
         let mut filter = Filter::new(vec![drop.clone()]);
-        assert!(!wants(&mut filter, b"", None, &[]));
-        assert!(wants(&mut filter, b"", Some(b""), &[]));
+        assert!(!keeps(&mut filter, b"", None, &[]));
+        assert!(keeps(&mut filter, b"", Some(b""), &[]));
         let keep = FilterRule { key_prefix: Some(b"eu-".to_vec()), ..rule(true, None) };
         let mut both = Filter::new(vec![keep, drop]);
-        assert!(wants(&mut both, b"eu-1", None, &[]), "the first rule decides");
-        assert!(!wants(&mut both, b"us-1", Some(b""), &[]), "with a keep rule other records are dropped");
+        assert!(keeps(&mut both, b"eu-1", None, &[]), "the first rule decides");
+        assert!(!keeps(&mut both, b"us-1", Some(b""), &[]), "with a keep rule other records are dropped");
     }
 
     #[test]
     fn headers_may_be_present_or_absent() {
         let mut present = Filter::new(vec![rule(true, Some(HeaderTest::Present(true)))]);
-        assert!(wants(&mut present, b"", None, &[(b"type", None)]));
-        assert!(!wants(&mut present, b"", None, &[]));
+        assert!(keeps(&mut present, b"", None, &[(b"type", None)]));
+        assert!(!keeps(&mut present, b"", None, &[]));
         let mut prefix = Filter::new(vec![rule(true, Some(HeaderTest::Prefix(b"order.".to_vec())))]);
-        assert!(wants(&mut prefix, b"", None, &[(b"type", Some(b"order.made"))]));
-        assert!(!wants(&mut prefix, b"", None, &[(b"type", Some(b"orde"))]));
+        assert!(keeps(&mut prefix, b"", None, &[(b"type", Some(b"order.made"))]));
+        assert!(!keeps(&mut prefix, b"", None, &[(b"type", Some(b"orde"))]));
         assert!(Filter::new(Vec::new()).counts().is_empty());
     }
 }

@@ -7,6 +7,6 @@ pub mod lane_key;
 
 mod json_scalar;
 
-pub use arena::{Arena, Header, StoredRecord};
+pub use arena::{Arena, ArenaRecord, Header};
 pub use filter::Filter;
 pub use lane_key::LaneRule;

@@ -1,4 +1,4 @@
-//! The only code outside the guest host that reads a clock.
+//! The clock of the event loops: everything that the core decides uses it.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -33,7 +33,7 @@ pub type ReadBack = Arc<dyn Fn(&str, i32, &Record<'_>) + Send + Sync>;
 /// The options of a run.
 #[derive(Clone)]
 pub struct RunOptions {
-    /// End when every event that is in the topics at the start is committed.
+    /// End when every event up to the end of each partition, as of its first assignment, is committed.
     pub until_end: bool,
     /// With the embedded broker: receives every record that handlers publish, in order within each partition.
     pub read_back: Option<ReadBack>,
@@ -162,7 +162,7 @@ fn wait(parts: &Parts, received: &mpsc::Receiver<AppEvent>, mut running: usize) 
             }
             Ok(AppEvent::Report) => parts.report(),
             Ok(AppEvent::Refused(failure)) => {
-                tracing::error!(failure, "needs attention");
+                tracing::error!(failure, "credentials rejected");
                 outcome.failures.push(failure);
                 parts.drain("rejected credentials");
             }

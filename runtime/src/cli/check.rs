@@ -44,7 +44,7 @@ fn check_components(file: &Path, checked: &Checked) -> Result<Completion, Comman
 fn findings(file: &Path, report: &str, problems: usize) -> Completion {
     let noun = if problems == 1 { "problem" } else { "problems" };
     telemetry::report(&format!("{report}\n{}: {problems} {noun}\n", file.display()));
-    Completion::Findings
+    Completion::Failure
 }
 
 /// The summary of the configuration. `components`: one for each handler.

@@ -21,7 +21,7 @@ pub(super) fn execute(arguments: &CompileArguments) -> Result<Completion, Comman
         Ok(Ok(())) => Ok(Completion::Success),
         Ok(Err(reason)) => {
             telemetry::report_and_wait(&format!("{reason}\n"));
-            Ok(Completion::Findings)
+            Ok(Completion::Failure)
         }
         // The component is not the cause: this must not look like a finding.
         Err(error) => Err(CommandFailure::Usage {

@@ -10,10 +10,10 @@ use crate::telemetry::{self, LoggingError};
 /// The outcome of a command that was executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
-    /// Success.
-    Fine,
-    /// A failure while running, or findings; already reported.
-    Findings,
+    /// The command succeeded.
+    Success,
+    /// Exit code 1: a failed run, or findings.
+    Failure,
 }
 
 /// Why a command could not be executed.
@@ -38,7 +38,7 @@ pub fn exit_code(ended: Result<Completion, CommandFailure>) -> ExitCode {
     telemetry::flush();
     match ended {
         Ok(Completion::Success) => ExitCode::SUCCESS,
-        Ok(Completion::Findings) => ExitCode::from(1),
+        Ok(Completion::Failure) => ExitCode::from(1),
         Err(failure) => {
             telemetry::report(&failure.describe());
             ExitCode::from(failure.code())

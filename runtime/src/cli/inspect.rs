@@ -16,7 +16,7 @@ pub(super) fn execute(component: &Path) -> Result<Completion, CommandFailure> {
         .map_err(|error| CommandFailure::Run(Refused { message: error.to_string(), hint: None }.into()))?;
     let printed = output::print(&describe(&name, &inspection))?;
     let runs = inspection.kind.is_some() && inspection.refused(Granted { http: true }).next().is_none();
-    Ok(if runs { printed } else { Completion::Findings })
+    Ok(if runs { printed } else { Completion::Failure })
 }
 
 fn describe(name: &str, inspection: &Inspection) -> String {

@@ -12,7 +12,7 @@ pub(super) fn print(text: &str) -> Result<Completion, CommandFailure> {
     let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
     match written {
         Ok(()) => Ok(Completion::Success),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Completion::Findings),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Completion::Failure),
         Err(error) => Err(Err::<(), _>(error)
             .context("the result can't be written")
             .expect_err("the value is an error")

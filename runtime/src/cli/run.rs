@@ -11,7 +11,7 @@ use crate::{app, config};
 pub(super) fn execute(file: &Path, arguments: &RunArguments) -> Result<Completion, CommandFailure> {
     let config = config::load(file)?;
     for warning in &config.warnings {
-        tracing::warn!(warning, "configuration");
+        tracing::warn!(warning, "configuration warning");
     }
     let read_back: Option<app::ReadBack> = match config.kafka.cluster {
         Cluster::Embedded(_) => Some(Arc::new(published::print)),
@@ -20,5 +20,5 @@ pub(super) fn execute(file: &Path, arguments: &RunArguments) -> Result<Completio
     let compiler = compile::compiler()?;
     let options = app::RunOptions { until_end: arguments.until_end, read_back, compiler };
     let outcome = app::run(&config, &options)?;
-    Ok(if outcome.failures.is_empty() { Completion::Success } else { Completion::Findings })
+    Ok(if outcome.failures.is_empty() { Completion::Success } else { Completion::Failure })
 }

@@ -3,7 +3,7 @@
 //! A file passes through five stages, each in its own module:
 //!
 //! 1. `document` parses it, keeps the span of every key and value, and replaces `${VAR}` (`interpolate`);
-//! 2. `not_yet` refuses settings of later versions by name;
+//! 2. `not_yet` refuses settings of later versions, with an error that names the setting;
 //! 3. `written` deserializes the rest into the types that the schema and the reference describe;
 //! 4. `rules` validates what types can't express, and collects every problem instead of stopping at the first;
 //! 5. `checked` is the result. Only `rules` can construct it, so an unchecked configuration can't be run.

@@ -1,5 +1,5 @@
-//! Settings of later versions, and settings that belong in another table. They are refused by name: a setting without
-//! effect would be misleading.
+//! Settings of later versions, and settings that belong in another table. They are refused, with an error that names the
+//! setting: a setting without effect would be misleading.
 
 use super::document::Document;
 use super::problem::Report;

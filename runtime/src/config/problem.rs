@@ -76,8 +76,9 @@ impl Report {
             match secret::visible_part(&self.text, location.start) {
                 None => (text, marked) = (location.text.to_owned(), location.marked.clone()),
                 Some(visible) => {
-                    text = format!("{visible}…  (not shown: it may be a secret)");
-                    marked = visible.len()..visible.len();
+                    let start = location.marked.start.max(visible.len());
+                    text = format!("{visible:start$}…  (not shown: it may be a secret)");
+                    marked = start..start;
                 }
             }
         }

@@ -124,7 +124,8 @@ pub(super) struct Runtime {
     #[serde(deserialize_with = "maybe")]
     pub(super) workers: Option<i64>,
     /// Directory of compiled components, kept between starts. Its content is run as native code: no other user may have
-    /// write access. By default `keylane` in the user's cache directory.
+    /// write access. By default `keylane/compiled` in the user's cache
+    /// directory.
     pub(super) cache_dir: Option<PathBuf>,
     /// How long a drain waits for running calls and the acknowledgements of their outputs.
     pub(super) drain_timeout: HumanDuration,

@@ -47,7 +47,8 @@ pub(super) struct Handler {
     /// Maximum size of one output: key, value and headers. An event with a larger output has the outcome of a rejected
     /// event. By default the limit of the output topics, and at least 2 MiB.
     pub(super) max_output_bytes: Option<HumanSize>,
-    /// Maximum number of events in one guest call. The default depends on the component's exports.
+    /// Maximum number of events in one guest call. By default up to 64; 1 with `grants.http`, with
+    /// `isolation = "event"`, or once a call has waited.
     #[schemars(range(min = 1, max = 4096))]
     #[serde(default, deserialize_with = "maybe")]
     pub(super) max_batch: Option<i64>,

@@ -9,8 +9,8 @@ use super::errors::{BatchError, DeliveryError, classify};
 use super::in_flight::Left;
 use super::producer::{OnAuthenticationFailure, Route, Shared};
 use super::record::OwnedRecord;
-use super::resend::{Quarantined, Resend, ResendDecision};
-use crate::librdkafka::{ClientEvent, ConfigError, Delivered, ErrorCode, EventKind, Producer, Queue};
+use super::resend::{FailedRecord, Resend, ResendDecision};
+use crate::librdkafka::{ClientEvent, ConfigError, DeliveryReport, ErrorCode, EventKind, Producer, Queue};
 use crate::telemetry::{Allowed, LineLimit};
 
 /// Longest wait for an event.
@@ -85,7 +85,7 @@ impl DeliveryThread {
     }
 
     fn deliver(&mut self, event: &mut ClientEvent) {
-        while let Some(report) = event.next_delivered() {
+        while let Some(report) = event.next_report() {
             match report.error.into_result() {
                 Ok(()) => self.on_stored(&report),
                 Err(code) => self.on_failed(&report, code),
@@ -104,20 +104,20 @@ impl DeliveryThread {
         }
     }
 
-    fn on_stored(&mut self, report: &Delivered<'_>) {
+    fn on_stored(&mut self, report: &DeliveryReport<'_>) {
         let topic = self.shared.in_flight.topic(report.token);
         if let Some(resend) = self.resend.get_mut(usize::from(topic))
             && resend.is_alone(report.token)
         {
             resend.settled();
         }
-        self.shared.report_unblocked(topic.into());
+        self.shared.log_unblocked(topic.into());
         let stored = RecordMetadata { topic, partition: report.partition, offset: report.offset };
-        self.report_outcome(report.token, Ok(stored));
+        self.report_delivery(report.token, Ok(stored));
     }
 
     /// The brokers, or the client, did not store a record.
-    fn on_failed(&mut self, report: &Delivered<'_>, code: ErrorCode) {
+    fn on_failed(&mut self, report: &DeliveryReport<'_>, code: ErrorCode) {
         let error = classify(code);
         let slot = report.token;
         if self.shared.in_flight.is_discarded(slot) {
@@ -142,7 +142,7 @@ impl DeliveryThread {
                     self.report_rejected(slot, code);
                 }
                 ResendDecision::Restamped => self.shared.in_flight.restamp(slot),
-                ResendDecision::Blocked => self.shared.report_blocked(topic, code),
+                ResendDecision::Blocked => self.shared.log_blocked(topic, code),
             }
             return;
         }
@@ -151,12 +151,12 @@ impl DeliveryThread {
                 let timestamp = self.shared.in_flight.timestamp(slot);
                 let record = OwnedRecord::copy_of(number, timestamp, &message);
                 let alone = error != BatchError::Producer;
-                resend.push(Quarantined { slot, record, alone });
+                resend.push(FailedRecord { slot, record, alone });
             }
             Err(code) => self.report_rejected(slot, code),
         }
         if error == BatchError::Topic {
-            self.shared.report_blocked(topic, code);
+            self.shared.log_blocked(topic, code);
         }
     }
 
@@ -185,7 +185,7 @@ impl DeliveryThread {
                 Err(code) => {
                     self.shared.in_flight.mark_for_resend(slot);
                     resend.not_now();
-                    return self.shared.report_blocked(topic, code);
+                    return self.shared.log_blocked(topic, code);
                 }
             }
         }
@@ -212,10 +212,10 @@ impl DeliveryThread {
 
     fn report_rejected(&mut self, slot: usize, code: ErrorCode) {
         let topic = self.shared.in_flight.topic(slot);
-        self.report_outcome(slot, Err(DeliveryError { topic, code }));
+        self.report_delivery(slot, Err(DeliveryError { topic, code }));
     }
 
-    fn report_outcome(&mut self, slot: usize, result: Result<RecordMetadata, DeliveryError>) {
+    fn report_delivery(&mut self, slot: usize, result: Result<RecordMetadata, DeliveryError>) {
         let Left { token, again, restamped } = self.shared.in_flight.leave(slot);
         let delivery = Delivery { token, again, restamped, result };
         let handler = usize::from(delivery.token.handler);
@@ -230,7 +230,7 @@ impl DeliveryThread {
             tracing::warn!(error = text, remedy, dropped, "producer error");
         }
         self.shared.note_error(text);
-        if event.error().is_classify() {
+        if event.error().is_authentication_failure() {
             (self.on_authentication_failure)();
         }
         if event.is_fatal() {

@@ -58,7 +58,7 @@ struct TrackedRecord {
     /// Ascending in the order in which records were first produced.
     sequence: u64,
     /// In flight; false: waiting to be sent again.
-    on_its_way: bool,
+    in_flight: bool,
     /// Its own timestamp, if any: the client does not return that of a failed record.
     timestamp: Option<i64>,
     /// It was sent more than once.
@@ -85,11 +85,11 @@ impl Tracked {
             .slots
             .get_mut(index)
             .expect("the library returns the number that was passed with the record");
-        let was_on_its_way = std::mem::take(&mut slot.on_its_way);
+        let was_in_flight = std::mem::take(&mut slot.in_flight);
         let slot = *slot;
-        if was_on_its_way && let Some(on_its_way) = self.topics.get_mut(usize::from(slot.topic)) {
-            on_its_way.bytes -= slot.bytes;
-            on_its_way.records -= 1;
+        if was_in_flight && let Some(in_flight) = self.topics.get_mut(usize::from(slot.topic)) {
+            in_flight.bytes -= slot.bytes;
+            in_flight.records -= 1;
         }
         slot
     }
@@ -118,12 +118,12 @@ impl InFlight {
         timestamp: Option<i64>,
     ) -> Option<usize> {
         let mut state = self.lock();
-        let on_its_way = state.topics.get_mut(usize::from(topic))?;
-        if on_its_way.bytes > 0 && on_its_way.bytes + bytes > self.max_bytes_per_topic {
+        let in_flight = state.topics.get_mut(usize::from(topic))?;
+        if in_flight.bytes > 0 && in_flight.bytes + bytes > self.max_bytes_per_topic {
             return None;
         }
-        on_its_way.bytes += bytes;
-        on_its_way.records += 1;
+        in_flight.bytes += bytes;
+        in_flight.records += 1;
         state.records += 1;
         state.entered += 1;
         let sequence = state.entered;
@@ -132,7 +132,7 @@ impl InFlight {
             topic,
             bytes,
             sequence,
-            on_its_way: true,
+            in_flight: true,
             timestamp,
             again: false,
             restamped: false,
@@ -195,12 +195,12 @@ impl InFlight {
     pub(super) fn mark_resent(&self, index: usize) {
         let mut state = self.lock();
         let Some(slot) = state.slots.get_mut(index) else { return };
-        slot.on_its_way = true;
+        slot.in_flight = true;
         slot.again = true;
         let TrackedRecord { topic, bytes, .. } = *slot;
-        if let Some(on_its_way) = state.topics.get_mut(usize::from(topic)) {
-            on_its_way.bytes += bytes;
-            on_its_way.records += 1;
+        if let Some(in_flight) = state.topics.get_mut(usize::from(topic)) {
+            in_flight.bytes += bytes;
+            in_flight.records += 1;
         }
     }
 
@@ -209,7 +209,7 @@ impl InFlight {
         self.lock().slots.get(index).map_or(0, |slot| slot.sequence)
     }
 
-    /// The own timestamp of the record in this slot.
+    /// The record's own timestamp of the record in this slot.
     pub(super) fn timestamp(&self, index: usize) -> Option<i64> {
         self.lock().slots.get(index).and_then(|slot| slot.timestamp)
     }
@@ -229,7 +229,7 @@ impl InFlight {
 
     /// In-flight records of one topic.
     pub(super) fn records_to(&self, topic: usize) -> usize {
-        self.lock().topics.get(topic).map_or(0, |on_its_way| on_its_way.records)
+        self.lock().topics.get(topic).map_or(0, |in_flight| in_flight.records)
     }
 
     pub(super) fn records(&self) -> usize {

@@ -7,7 +7,7 @@
 //! The limits of the topics are requested at the start ([`topics`]). Batches stay below them, and [`Sink::check`]
 //! determines before a record is produced whether it can be stored ([`topic_limits`]).
 //!
-//! *Invariant:* an accepted record is reported exactly once: it is stored, or the brokers reject this very record.
+//! *Invariant:* an accepted record that is not discarded is reported exactly once: stored, or rejected.
 //! After any other error ([`errors`]) it is sent again ([`resend`]), and its topic accepts no new record before that.
 
 mod delivery;

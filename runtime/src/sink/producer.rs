@@ -25,7 +25,7 @@ const DISCOVERY_LIMIT: Duration = Duration::from_secs(3);
 /// a topic has capacity again. Runs on the delivery thread, which all handlers share: it must return quickly.
 pub type Route = Box<dyn FnMut(&[Delivery]) + Send>;
 
-/// Called when a connection of the producer was refused: see [`ErrorCode::is_refusal`]. Runs on the delivery thread.
+/// Called when a connection of the producer was refused: see [`ErrorCode::is_authentication_failure`]. Runs on the delivery thread.
 pub type OnAuthenticationFailure = Box<dyn Fn() + Send>;
 
 /// A record to publish.
@@ -151,8 +151,8 @@ impl Sink {
     }
 
     /// Size of the largest record that the topic may accept, in bytes, as far as known.
-    pub fn largest_taken(&self, topic: u16) -> usize {
-        self.shared.limits.largest_taken(topic)
+    pub fn max_record_bytes(&self, topic: u16) -> usize {
+        self.shared.limits.max_record_bytes(topic)
     }
 
     /// Whether the topic accepts and keeps a record with this timestamp, as far as known. Milliseconds since the Unix epoch.
@@ -180,7 +180,7 @@ impl Sink {
             // The client's queue is full, the topic is not writable, or the producer is about to be replaced: in each
             // case the record has to wait.
             if classify(code) == BatchError::Topic {
-                shared.report_blocked(output.topic.into(), code);
+                shared.log_blocked(output.topic.into(), code);
             }
             ProduceError::Full
         })
@@ -261,7 +261,7 @@ impl Shared {
     }
 
     /// Logs, once per blockage, that a topic can't be written.
-    pub(super) fn report_blocked(&self, topic: usize, code: ErrorCode) {
+    pub(super) fn log_blocked(&self, topic: usize, code: ErrorCode) {
         if self.blocked.get(topic).is_some_and(|blocked| !blocked.swap(true, Ordering::AcqRel)) {
             let remedy = match classify(code) {
                 _ if code == ErrorCode::INVALID_TIMESTAMP => {
@@ -278,7 +278,7 @@ impl Shared {
     }
 
     /// A record was stored: the topic is no longer blocked. Logs that if the blockage was logged.
-    pub(super) fn report_unblocked(&self, topic: usize) {
+    pub(super) fn log_unblocked(&self, topic: usize) {
         let was_blocked =
             |blocked: &AtomicBool| blocked.load(Ordering::Relaxed) && blocked.swap(false, Ordering::AcqRel);
         if self.blocked.get(topic).is_some_and(was_blocked) {

@@ -1,7 +1,7 @@
 //! Records that failed, and the order in which they are sent again.
 //!
-//! Brokers reject *batches*: an error does not identify the record. While a topic has quarantined records, no new record
-//! is sent to it. Each quarantined record is sent alone, in order, after the previous one has its report. A topic that
+//! Brokers reject *batches*: an error does not identify the record. While a topic has failed records, no new record
+//! is sent to it. Each failed record is sent alone, in order, after the previous one has its report. A topic that
 //! is unknown or not writable is retried at intervals, and none of its records is dropped. Other topics are not affected.
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The records of one topic to send again.
 #[derive(Debug, Default)]
 pub(super) struct Resend {
-    waiting: VecDeque<Quarantined>,
+    waiting: VecDeque<FailedRecord>,
     /// The first record is in flight, alone.
     alone: bool,
     /// Nothing is sent before it ends.
@@ -25,7 +25,7 @@ pub(super) struct Resend {
 
 /// A failed record.
 #[derive(Debug)]
-pub(super) struct Quarantined {
+pub(super) struct FailedRecord {
     /// Its slot in the table of in-flight records.
     pub(super) slot: usize,
     pub(super) record: OwnedRecord,
@@ -49,13 +49,13 @@ impl Resend {
         self.waiting.is_empty()
     }
 
-    pub(super) fn push(&mut self, quarantined: Quarantined) {
-        self.waiting.push_back(quarantined);
+    pub(super) fn push(&mut self, failed: FailedRecord) {
+        self.waiting.push_back(failed);
     }
 
     /// Whether this is the record that is in flight alone.
     pub(super) fn is_alone(&self, slot: usize) -> bool {
-        self.alone && self.waiting.front().is_some_and(|quarantined| quarantined.slot == slot)
+        self.alone && self.waiting.front().is_some_and(|failed| failed.slot == slot)
     }
 
     /// The record that was sent alone has its final report.
@@ -71,8 +71,7 @@ impl Resend {
         }
         self.alone = false;
         if code == ErrorCode::INVALID_TIMESTAMP
-            && let Some(time) =
-                self.waiting.front_mut().and_then(|quarantined| quarantined.record.timestamp.take())
+            && let Some(time) = self.waiting.front_mut().and_then(|failed| failed.record.timestamp.take())
         {
             tracing::debug!(time, "timestamp of an output rejected by the topic");
             return ResendDecision::Restamped;
@@ -82,7 +81,7 @@ impl Resend {
     }
 
     /// The next record to send, if it may be sent now; `in_flight`: in-flight records of this topic.
-    pub(super) fn next(&mut self, in_flight: usize) -> Option<&Quarantined> {
+    pub(super) fn next(&mut self, in_flight: usize) -> Option<&FailedRecord> {
         if self.alone || self.pause.is_some_and(|pause| !pause.is_over()) {
             return None;
         }
@@ -93,7 +92,7 @@ impl Resend {
     /// The record that [`Resend::next`] returned was submitted.
     pub(super) fn sent(&mut self) {
         self.pause = None;
-        if self.waiting.front().is_some_and(|quarantined| quarantined.alone) {
+        if self.waiting.front().is_some_and(|failed| failed.alone) {
             self.alone = true;
         } else {
             self.waiting.pop_front();
@@ -107,16 +106,16 @@ impl Resend {
 
     /// Restores the original order after a failed producer has returned its records in any order.
     pub(super) fn sort_by_key(&mut self, sequence: impl Fn(usize) -> u64) {
-        self.waiting.make_contiguous().sort_by_key(|quarantined| sequence(quarantined.slot));
+        self.waiting.make_contiguous().sort_by_key(|failed| sequence(failed.slot));
     }
 
     /// Removes records whose results are no longer needed, except one in flight. Returns their slots.
     pub(super) fn discard(&mut self, which: impl Fn(usize) -> bool) -> Vec<usize> {
-        let in_flight = self.waiting.front().filter(|_| self.alone).map(|quarantined| quarantined.slot);
+        let in_flight = self.waiting.front().filter(|_| self.alone).map(|failed| failed.slot);
         let mut slots = Vec::new();
-        self.waiting.retain(|quarantined| {
-            let is_out = Some(quarantined.slot) != in_flight && which(quarantined.slot);
-            slots.extend(is_out.then_some(quarantined.slot));
+        self.waiting.retain(|failed| {
+            let is_out = Some(failed.slot) != in_flight && which(failed.slot);
+            slots.extend(is_out.then_some(failed.slot));
             !is_out
         });
         slots
@@ -127,16 +126,16 @@ impl Resend {
 mod tests {
     use super::*;
 
-    fn quarantined(slot: usize, alone: bool) -> Quarantined {
+    fn failed(slot: usize, alone: bool) -> FailedRecord {
         let record = OwnedRecord { topic: 0, timestamp: None, key: None, value: None, headers: Vec::new() };
-        Quarantined { slot, record, alone }
+        FailedRecord { slot, record, alone }
     }
 
     #[test]
     fn quarantined_records_are_sent_one_by_one_when_nothing_else_is_in_flight() {
         let mut resend = Resend::default();
-        resend.push(quarantined(1, true));
-        resend.push(quarantined(2, true));
+        resend.push(failed(1, true));
+        resend.push(failed(2, true));
         assert!(resend.next(5).is_none(), "other records are in flight");
         assert_eq!(resend.next(0).map(|next| next.slot), Some(1));
         resend.sent();
@@ -149,7 +148,7 @@ mod tests {
     #[test]
     fn errors_not_about_the_record_are_retried_after_a_pause() {
         let mut resend = Resend::default();
-        resend.push(quarantined(1, true));
+        resend.push(failed(1, true));
         resend.sent();
         assert_eq!(
             resend.failed(BatchError::Topic, ErrorCode::TOPIC_AUTHORIZATION_FAILED),
@@ -162,7 +161,7 @@ mod tests {
     #[test]
     fn a_rejected_timestamp_is_replaced_once() {
         let mut resend = Resend::default();
-        let mut own_time = quarantined(1, true);
+        let mut own_time = failed(1, true);
         own_time.record.timestamp = Some(7);
         resend.push(own_time);
         resend.sent();
@@ -181,7 +180,7 @@ mod tests {
     fn discarded_records_are_not_sent_again() {
         let mut resend = Resend::default();
         for slot in [1, 2, 3] {
-            resend.push(quarantined(slot, true));
+            resend.push(failed(slot, true));
         }
         resend.sent();
         assert_eq!(resend.discard(|slot| slot < 3), [2], "1 is in flight");
@@ -192,8 +191,8 @@ mod tests {
     #[test]
     fn records_of_a_failed_producer_are_sent_at_once() {
         let mut resend = Resend::default();
-        resend.push(quarantined(1, false));
-        resend.push(quarantined(2, false));
+        resend.push(failed(1, false));
+        resend.push(failed(2, false));
         for slot in [1, 2] {
             assert_eq!(resend.next(7).map(|next| next.slot), Some(slot));
             resend.sent();

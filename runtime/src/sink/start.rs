@@ -17,7 +17,7 @@ pub struct SinkSpec {
     /// Create missing topics with the brokers' defaults instead of refusing to start.
     pub create_topics: bool,
     /// Topics that, if created, get the partition count of another topic.
-    pub as_many_as: BTreeMap<String, String>,
+    pub partitions_like: BTreeMap<String, String>,
     /// Limit of in-flight bytes per topic, so that a blocked topic does not use the memory of the others.
     pub max_bytes_per_topic: usize,
 }

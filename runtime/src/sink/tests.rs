@@ -27,7 +27,7 @@ fn spec(mock: &MockCluster, topics: &[&str]) -> SinkSpec {
         credentials: None,
         topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
         create_topics: false,
-        as_many_as: BTreeMap::new(),
+        partitions_like: BTreeMap::new(),
         max_bytes_per_topic: 1 << 20,
     }
 }

@@ -46,7 +46,7 @@ pub enum TimeFit {
     /// The record is stored, but already past the topic's retention.
     Expired,
     /// The record is rejected.
-    Refused,
+    Rejected,
 }
 
 /// The limits of all topics, and of the client.
@@ -194,7 +194,7 @@ impl Limits {
     }
 
     /// Size of the largest record that the topic may accept, in bytes.
-    pub(super) fn largest_taken(&self, topic: u16) -> usize {
+    pub(super) fn max_record_bytes(&self, topic: u16) -> usize {
         let topic = self.topics.get(usize::from(topic)).and_then(|topic| topic.batch_bytes);
         let topic = topic.filter(|_| !self.compressed); // the size before compression is not limited
         topic.unwrap_or(self.client_bytes).min(self.client_bytes)
@@ -206,7 +206,7 @@ impl Limits {
         let (age, ahead) = (now.saturating_sub(timestamp), timestamp.saturating_sub(now));
         let is_over = |value: i64, limit: Option<i64>| limit.is_some_and(|limit| value > limit);
         if is_over(age, times.before) || is_over(ahead, times.after) {
-            TimeFit::Refused
+            TimeFit::Rejected
         } else if is_over(age, times.retention) {
             TimeFit::Expired
         } else {
@@ -300,12 +300,12 @@ mod tests {
             &Properties::default(),
         );
         for (timestamp, fit) in [
-            (8_999, TimeFit::Refused),
+            (8_999, TimeFit::Rejected),
             (9_000, TimeFit::Expired),
             (9_500, TimeFit::Kept),
             (10_100, TimeFit::Kept),
-            (10_101, TimeFit::Refused),
-            (i64::MAX, TimeFit::Refused),
+            (10_101, TimeFit::Rejected),
+            (i64::MAX, TimeFit::Rejected),
         ] {
             assert_eq!(limits.time(0, timestamp, 10_000), fit, "{timestamp}");
             assert_eq!(

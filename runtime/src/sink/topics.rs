@@ -8,7 +8,7 @@ use super::start::{Error, SinkSpec};
 use super::topic_limits::{Times, TopicLimits};
 use crate::librdkafka::{
     Client, Deadline, ErrorCode, NewPartitions, PermanentStartupError, Producer, Properties, Purpose,
-    Questions, StartupRetry, TopicConfigs, admin_broker, describe_topic_configs, describe_topics,
+    StartupRequests, StartupRetry, TopicConfigs, admin_broker, describe_topic_configs, describe_topics,
 };
 
 const OUTPUTS: Purpose = Purpose { name: "the output or dead-letter topic", rights: "WRITE and DESCRIBE" };
@@ -45,8 +45,8 @@ pub(super) fn limits(
     }
     let producer = Producer::new(properties)?;
     let (client, events) = (producer.client(), producer.main_queue());
-    let mut questions = Questions::new(client, &events, properties.answer_limit(), retry);
-    let like: NewPartitions<'_> = &|name| partitions_for(name, &spec.as_many_as, client);
+    let mut questions = StartupRequests::new(client, &events, properties.answer_limit(), retry);
+    let like: NewPartitions<'_> = &|name| partitions_for(name, &spec.partitions_like, client);
     questions.topics(&unique, OUTPUTS, spec.create_topics.then_some(like))?;
     let described = configs(&mut questions, &unique)?;
     log_unknown_limits(&described);
@@ -54,9 +54,13 @@ pub(super) fn limits(
     Ok(names.iter().map(|name| limits(name).unwrap_or_default()).collect())
 }
 
-/// The partition count of the topic that `as_many_as` names; `None`: the brokers' default.
-fn partitions_for(name: &CStr, as_many_as: &BTreeMap<String, String>, client: &Arc<Client>) -> Option<i32> {
-    let like = CString::new(as_many_as.get(name.to_str().ok()?)?.as_str()).ok()?;
+/// The partition count of the topic that `partitions_like` names; `None`: the brokers' default.
+fn partitions_for(
+    name: &CStr,
+    partitions_like: &BTreeMap<String, String>,
+    client: &Arc<Client>,
+) -> Option<i32> {
+    let like = CString::new(partitions_like.get(name.to_str().ok()?)?.as_str()).ok()?;
     let broker = admin_broker(client, LIKE_LIMIT).ok()?;
     let found = describe_topics(client, &[like], broker, LIKE_LIMIT).ok()?;
     found.first().filter(|topic| topic.error.is_none()).map(|topic| topic.partitions)
@@ -64,7 +68,7 @@ fn partitions_for(name: &CStr, as_many_as: &BTreeMap<String, String>, client: &A
 
 /// The settings of the topics, as far as the brokers report them within a limit.
 fn configs(
-    questions: &mut Questions<'_>,
+    questions: &mut StartupRequests<'_>,
     unique: &[CString],
 ) -> Result<Vec<TopicConfigs>, PermanentStartupError> {
     let limit = Deadline::after(LIMITS_LIMIT);

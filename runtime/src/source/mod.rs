@@ -2,7 +2,7 @@
 //!
 //! A [`Source`] is the consumer of one handler, used on that handler's one OS thread. It reports rebalances, start
 //! positions, commit results and errors ([`SourceEvent`]), reads records of one partition at a time, and carries out
-//! the core's actions. It never waits for a broker after its start: the results of look-ups and commits arrive through
+//! the core's actions. Between its start and `leave` it never waits for a broker: the results of look-ups and commits arrive through
 //! queues. Every event wakes one [`Wake`](crate::librdkafka::Wake).
 //!
 //! [`embedded`] is the broker for trials and tests: it runs in this process and is fed from files.

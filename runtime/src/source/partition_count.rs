@@ -4,7 +4,7 @@ use std::ffi::CString;
 
 use super::Error;
 use crate::librdkafka::{
-    ErrorCode, Producer, Properties, Questions, StartupRetry, admin_broker, describe_topics,
+    ErrorCode, Producer, Properties, StartupRequests, StartupRetry, admin_broker, describe_topics,
 };
 
 /// The partition counts of these topics, in their order, or the error of a topic. Uses its own client, which neither
@@ -17,7 +17,7 @@ pub fn partition_counts(
     let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(*topic).ok()).collect();
     let producer = Producer::new(properties)?;
     let events = producer.main_queue();
-    let mut questions = Questions::new(producer.client(), &events, properties.answer_limit(), retry);
+    let mut questions = StartupRequests::new(producer.client(), &events, properties.answer_limit(), retry);
     let found = loop {
         let asked = names.clone();
         let described = questions.ask(move |client, limit| {

@@ -6,7 +6,7 @@ use super::look_ups::{TopicFacts, has_commits};
 use super::spec::SourceSpec;
 use crate::librdkafka::{
     ConfigError, ErrorCode, GroupReader, NewPartitions, PermanentStartupError, Properties, Purpose,
-    Questions, TopicDescription,
+    StartupRequests, TopicDescription,
 };
 
 const INPUTS: Purpose = Purpose { name: "the topic", rights: "READ and DESCRIBE" };
@@ -39,7 +39,7 @@ pub enum Error {
 /// Describes the topics, in the order of `names`, and finds out whether the group has a commit for any partition of each.
 /// Called once, before the group is joined.
 pub(super) fn topic_facts(
-    questions: &mut Questions<'_>,
+    questions: &mut StartupRequests<'_>,
     spec: &SourceSpec,
     names: &[CString],
 ) -> Result<Vec<TopicFacts>, Error> {

@@ -150,7 +150,7 @@ fn an_error_names_the_file_the_limit_and_the_remedy() {
             Limit::Memory(128 << 20),
             "128 MiB of memory",
         ),
-        (Limits { cpu_seconds: 1, ..Limits::default() }, Limit::Cpu(1), "1 s of processor time"),
+        (Limits { cpu_seconds: 1, ..Limits::default() }, Limit::Cpu(1), "1 s of CPU time"),
         (
             Limits { wall: Duration::from_secs(1), ..Limits::default() },
             Limit::Wall(Duration::from_secs(1)),
@@ -186,7 +186,7 @@ fn a_run_with_a_bomb_ends_with_an_error_and_not_with_a_signal() {
     fs::write(&config, text).unwrap();
     let run = Command::new(KEYLANE).arg("run").arg("-c").arg(&config).output().unwrap();
     let stderr = String::from_utf8(run.stderr).unwrap();
-    // On a slow machine another start may succeed; no machine has more memory or processor time for it.
+    // On a slow machine another start may succeed; no machine has more memory or CPU time for it.
     let code = if stderr.contains("more than 120 s to be compiled") { 1 } else { 2 };
     assert_eq!(run.status.code(), Some(code), "{stderr}");
     for part in ["handler `t` can't be loaded", &bomb.display().to_string(), "needs more than ", "split its"]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Core;
 use super::retry_delay::retry_delay;
-use crate::calls::{Awaited, Effect, Part, Resume};
+use crate::calls::{Awaited, CallLane, Effect, Resume};
 use crate::outbox::Pending;
 use crate::partitions::Phase;
 use crate::{CallFailure, CallId, DeadLetter, Notice, OnExhausted, Reason, Row, Verdict};
@@ -23,20 +23,20 @@ impl Core {
     ) {
         let call = self.calls.get_mut(id).expect("the caller checked it");
         let (rows, fresh, attempt) = (call.len(), call.fresh, call.attempt);
-        let part = call.parts.get_mut(at).expect("a lane of the call");
-        if part.over {
+        let lane = call.lanes.get_mut(at).expect("a lane of the call");
+        if lane.over {
             return;
         }
-        let not_done = part.done_to..part.end;
+        let not_done = lane.done_to..lane.end;
         let is_consistent =
             if verdict.is_some() { !not_done.is_empty() } else { not_done.is_empty() || failure.is_some() };
-        assert!(is_consistent, "{id:?}: a row is neither done nor failed, or both: {part:?}");
+        assert!(is_consistent, "{id:?}: a row is neither done nor failed, or both: {lane:?}");
         let (reason, after) = match (verdict, failure) {
             (None, None) => return,
             (Some(Verdict::Retry { after }), _) => (Reason::RetriesExhausted, after),
             (Some(Verdict::Reject), _) => return self.fail_row(id, at, Reason::Rejected),
             (Some(Verdict::Unpublishable), _) => {
-                self.counters.reruns += u64::from(part.end - part.done_to - 1);
+                self.counters.reruns += u64::from(lane.end - lane.done_to - 1);
                 return self.fail_row(id, at, Reason::OutputRejected);
             }
             (None, Some(failure)) => {
@@ -47,14 +47,14 @@ impl Core {
                 }
                 // A requested fresh instance counts as given. Otherwise such an event could be dispatched again for ever.
                 if rows > 1 || !(failure.fresh || fresh) {
-                    part.resume = Resume::Quarantined;
-                    self.counters.reruns += u64::from(part.end - part.done_to);
+                    lane.resume = Resume::Quarantined;
+                    self.counters.reruns += u64::from(lane.end - lane.done_to);
                     return;
                 }
                 (Reason::Fault(failure.fault), None)
             }
         };
-        let partition = part.partition;
+        let partition = lane.partition;
         let row = call.row(not_done.start);
         self.begin_round(partition);
         let retry = &self.config.retry;
@@ -69,8 +69,8 @@ impl Core {
                 .map_or_else(|| retry_delay(retry, &row, attempt), |after| after.min(retry.max_interval));
             let until = self.now.uptime + delay;
             self.counters.retries += 1;
-            if let Some(part) = self.calls.get_mut(id).and_then(|call| call.parts.get_mut(at)) {
-                part.resume = Resume::Retry(until);
+            if let Some(lane) = self.calls.get_mut(id).and_then(|call| call.lanes.get_mut(at)) {
+                lane.resume = Resume::Retry(until);
             }
         }
     }
@@ -78,9 +78,9 @@ impl Core {
     /// The row behind the done ones gets no other attempt. Its outcome is applied when the rows before it have settled.
     pub(super) fn fail_row(&mut self, id: CallId, at: usize, reason: Reason) {
         let Some(call) = self.calls.get_mut(id) else { return };
-        let Some(part) = call.parts.get_mut(at).filter(|part| !part.over) else { return };
-        let row = part.done_to;
-        part.done_to += 1;
+        let Some(lane) = call.lanes.get_mut(at).filter(|lane| !lane.over) else { return };
+        let row = lane.done_to;
+        lane.done_to += 1;
         call.set_awaited(row, Awaited::Outcome(reason));
     }
 
@@ -100,10 +100,10 @@ impl Core {
                 self.outbox.push(Pending::DeadLetter(dead_letter));
             }
             OnExhausted::Stop => {
-                if let Some(part) = call.parts.get_mut(at) {
-                    part.done_to = row; // it and the rows behind it stay open, for the next owner
-                    part.resume = Resume::Unchanged;
-                    let behind = row + 1..part.end;
+                if let Some(lane) = call.lanes.get_mut(at) {
+                    lane.done_to = row; // it and the rows behind it stay open, for the next owner
+                    lane.resume = Resume::Unchanged;
+                    let behind = row + 1..lane.end;
                     self.drop_outputs(id, behind);
                 }
                 if !std::mem::replace(&mut self.stopping, true) {
@@ -116,42 +116,42 @@ impl Core {
     /// Whether a dead letter that was not polled yet still counts.
     pub(super) fn is_current(&self, dead_letter: &DeadLetter) -> bool {
         let call = self.calls.get(dead_letter.call);
-        call.is_some_and(|call| call.parts.get(call.part_of(dead_letter.row)).is_some_and(|part| !part.over))
+        call.is_some_and(|call| call.lanes.get(call.lane_of(dead_letter.row)).is_some_and(|lane| !lane.over))
     }
 
     /// All rows of a lane that can settle have settled: returns the other rows to the lane and releases it.
-    pub(super) fn finish_part(&mut self, id: CallId, at: usize) {
+    pub(super) fn finish_lane(&mut self, id: CallId, at: usize) {
         let call = self.calls.get_mut(id).expect("a call that holds a lane");
-        let part = call.parts.get_mut(at).expect("a lane of the call");
-        part.over = true;
-        let part = *part;
-        let state = self.partitions.get_mut(part.partition);
+        let lane = call.lanes.get_mut(at).expect("a lane of the call");
+        lane.over = true;
+        let lane = *lane;
+        let state = self.partitions.get_mut(lane.partition);
         state.unacked -= 1;
         // A closing ownership dispatches nothing more: the next owner reads them again.
         if state.phase == Phase::Active {
-            self.return_rows(id, &part);
+            self.return_rows(id, &lane);
         } else {
-            (part.done_to..part.end).for_each(|row| self.outbox.release(call.row(row).arena_slot));
+            (lane.done_to..lane.end).for_each(|row| self.outbox.release(call.row(row).arena_slot));
         }
-        self.release_part(id, at);
+        self.release_lane(id, at);
     }
 
     /// Returns the rows that did not settle to their lane.
-    fn return_rows(&mut self, id: CallId, part: &Part) {
+    fn return_rows(&mut self, id: CallId, lane: &CallLane) {
         let call = self.calls.get(id).expect("a call that holds a lane");
-        for row in (part.done_to..part.end).rev() {
+        for row in (lane.done_to..lane.end).rev() {
             let mut event = call.event(row);
-            match part.resume {
-                Resume::Retry(_) if row == part.done_to => event.attempt = event.attempt.saturating_add(1),
+            match lane.resume {
+                Resume::Retry(_) if row == lane.done_to => event.attempt = event.attempt.saturating_add(1),
                 Resume::Quarantined => event.quarantined = true,
                 Resume::Retry(_) | Resume::Unchanged => {}
             }
-            self.lanes.put_back(part.lane, event);
+            self.lanes.put_back(lane.index, event);
         }
-        match part.resume {
-            Resume::Retry(until) => self.lanes.delay(part.lane, until),
-            Resume::Quarantined => self.lanes.record_fault(part.lane),
-            Resume::Unchanged if part.done_to == part.end => self.lanes.record_clean_call(part.lane),
+        match lane.resume {
+            Resume::Retry(until) => self.lanes.delay(lane.index, until),
+            Resume::Quarantined => self.lanes.record_fault(lane.index),
+            Resume::Unchanged if lane.done_to == lane.end => self.lanes.record_clean_call(lane.index),
             Resume::Unchanged => {}
         }
     }

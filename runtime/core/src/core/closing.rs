@@ -43,7 +43,7 @@ impl Core {
         self.drop_queued();
     }
 
-    /// Stops the dispatch of an ownership. Running calls may finish until then. [`Core::drop_queued`] must follow.
+    /// Stops the dispatch of an ownership. Running calls may finish until this uptime. [`Core::drop_queued`] must follow.
     pub(super) fn close(&mut self, index: u32, until: Duration) {
         let state = self.partitions.get(index);
         if state.phase == Phase::Starting && self.has_cancelled_call(index) {
@@ -54,7 +54,7 @@ impl Core {
         let state = self.partitions.get_mut(index);
         match &mut state.phase {
             Phase::Vacant | Phase::Closed => return,
-            Phase::LookingUp(_) | Phase::Failed => {
+            Phase::LookingUp(_) | Phase::Stopped => {
                 state.phase = Phase::Closed;
                 self.closing = true;
                 return;
@@ -86,7 +86,7 @@ impl Core {
         let state = self.partitions.get(index);
         let had_ownership = match state.phase {
             Phase::Vacant => return,
-            Phase::LookingUp(_) | Phase::Failed | Phase::Closed => false,
+            Phase::LookingUp(_) | Phase::Stopped | Phase::Closed => false,
             Phase::Resolved
             | Phase::Starting
             | Phase::Active
@@ -189,27 +189,27 @@ impl Core {
 
     fn discard_results(&mut self, id: CallId, index: u32, ownership: OwnershipId) {
         let Some(call) = self.calls.get_mut(id) else { return };
-        let ended = !call.is_out();
+        let ended = !call.is_running();
         let (mut released, mut unsettled) = (Vec::new(), Vec::new());
-        for part in &mut call.parts {
-            if part.partition == index && part.ownership == ownership && !part.over {
-                part.over = true;
-                unsettled.push(part.settled_to..part.end);
-                call.to_produce.retain(|&row| row < part.start || row >= part.end);
-                let rows = call.rows.get(part.settled_to as usize..part.end as usize);
+        for lane in &mut call.lanes {
+            if lane.partition == index && lane.ownership == ownership && !lane.over {
+                lane.over = true;
+                unsettled.push(lane.settled_to..lane.end);
+                call.to_produce.retain(|&row| row < lane.start || row >= lane.end);
+                let rows = call.rows.get(lane.settled_to as usize..lane.end as usize);
                 for row in rows.into_iter().flatten() {
                     self.outbox.release(row.arena_slot);
                 }
-                if ended && !part.released {
-                    part.released = true;
-                    released.push(part.lane);
+                if ended && !lane.released {
+                    lane.released = true;
+                    released.push(lane.index);
                 }
             }
         }
-        call.parts_left -= released.len();
-        let (over, state) = (call.parts_left == 0, call.state);
+        call.lanes_held -= released.len();
+        let (over, state) = (call.lanes_held == 0, call.state);
         let discarded = !unsettled.is_empty();
-        if state == CallState::Out && discarded && (call.is_pointless() || self.config.cancels_mixed) {
+        if state == CallState::Running && discarded && (call.is_pointless() || self.config.cancels_mixed) {
             call.state = CallState::Cancelled(0);
             self.outbox.push(Pending::Cancel(id));
         }
@@ -233,7 +233,7 @@ impl Core {
     fn has_cancelled_call(&self, index: u32) -> bool {
         self.calls.ids().filter_map(|id| self.calls.get(id)).any(|call| {
             matches!(call.state, CallState::Cancelled(_) | CallState::Stuck)
-                && call.parts.iter().any(|part| part.partition == index)
+                && call.lanes.iter().any(|lane| lane.partition == index)
         })
     }
 
@@ -299,7 +299,7 @@ impl Core {
             | Phase::Active
             | Phase::Closing { .. }
             | Phase::Committing { .. }
-            | Phase::Failed => {}
+            | Phase::Stopped => {}
         }
         self.lose(index);
         self.drop_queued();
@@ -370,7 +370,7 @@ impl Core {
             drain.left = true;
             let clean = drain.clean;
             self.outbox.push(Pending::LeaveGroup);
-            self.outbox.push(Pending::Drained { clean, calls_left: self.calls.out });
+            self.outbox.push(Pending::Drained { clean, calls_left: self.calls.running });
         }
     }
 

@@ -76,7 +76,7 @@ impl Core {
     pub(super) fn call_suspended(&mut self, id: CallId) {
         self.sizing.record_suspension();
         if let Some(call) = self.calls.get_mut(id)
-            && call.is_out()
+            && call.is_running()
             && !std::mem::replace(&mut call.suspended, true)
         {
             self.sizing.call_returned();
@@ -85,7 +85,7 @@ impl Core {
 
     /// A call returned a valid result after this much work of the guest.
     pub(super) fn record_work(&mut self, id: CallId, took: Duration) {
-        if let Some(call) = self.calls.get(id).filter(|call| call.state == CallState::Out) {
+        if let Some(call) = self.calls.get(id).filter(|call| call.state == CallState::Running) {
             self.sizing.record_work(call.len(), took);
         }
     }
@@ -98,7 +98,7 @@ impl Core {
         self.begin_without_call();
         while !self.stopping
             && self.sizing.has_capacity(&self.config)
-            && self.calls.out < self.config.max_concurrency
+            && self.calls.running < self.config.max_concurrency
             && self.lanes.ready() > 0
         {
             let Some(topic) = self.lanes.next_topic() else { return };
@@ -165,7 +165,7 @@ fn take_lane(
     let state = partitions.get_mut(index);
     state.running += 1;
     let (partition, ownership) = (state.id, state.ownership);
-    call.begin_part(lane, index, ownership);
+    call.begin_lane(lane, index, ownership);
     while let Some(event) = lanes.pop_if(lane, |bytes| capacity.fits(bytes)) {
         capacity.rows -= 1;
         capacity.bytes += u64::from(event.bytes);

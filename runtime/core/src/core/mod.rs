@@ -55,7 +55,7 @@ pub struct Core {
     some_stopped: bool,
     /// Some partition can't be read; false in the steady state.
     read_failures: bool,
-    /// The queue of outputs before the producer is full: no more calls begin.
+    /// The queue of outputs for the producer is full: no more calls begin.
     pub(crate) output_backlog: bool,
     next_ownership: u64,
     /// Indexes of partitions whose permission to read must be decided again.
@@ -123,7 +123,7 @@ impl Core {
         match input {
             Input::AssignRequested { request, partitions } => self.assign_requested(request, partitions),
             Input::StartResolved { partition, start } => self.start_resolved(partition, &start),
-            Input::AssignFailed { partition, undecided } => self.assign_failed(partition, undecided),
+            Input::LookUpFailed { partition, undecided } => self.look_up_failed(partition, undecided),
             Input::Revoked { request, partitions } => self.revoked(request, partitions),
             Input::Lost { request, partitions } => self.lost(request, partitions),
             Input::Fetched { partition, rows, end, error } => self.fetched(partition, rows, end, error),
@@ -260,7 +260,7 @@ impl Core {
         (state.may_commit() || state.phase == Phase::Closed).then(|| state.ledger.prefix())
     }
 
-    /// Number of lanes that have events or a call; for tests and reports.
+    /// Number of lanes that have events or a call; for tests.
     pub fn lanes(&self) -> usize {
         self.lanes.count()
     }
@@ -279,7 +279,7 @@ impl Core {
 
     fn next_check(&self) -> Option<Duration> {
         let owned = self.partitions.iter().any(|partition| partition.may_commit());
-        (owned || self.calls.out > 0 || self.some_stopped).then_some(self.checked_at + CHECK_INTERVAL)
+        (owned || self.calls.running > 0 || self.some_stopped).then_some(self.checked_at + CHECK_INTERVAL)
     }
 
     pub(crate) fn drain_until(&self) -> Option<Duration> {

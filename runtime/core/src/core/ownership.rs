@@ -61,12 +61,12 @@ impl Core {
             self.outbox.push(Pending::LookUpStart(id));
         }
         self.rebalance.looking_up = true;
-        let until = self.now.uptime + self.config.lookup_timeout;
+        let until = self.now.uptime + self.config.look_up_timeout;
         self.rebalance.assign = Some(Assign { request, partitions: partitions.to_vec(), unresolved, until });
         self.answer_assign_if_ready();
     }
 
-    pub(super) fn assign_failed(&mut self, id: Partition, undecided: bool) {
+    pub(super) fn look_up_failed(&mut self, id: Partition, undecided: bool) {
         let again_at = self.now.uptime + if undecided { UNDECIDED_PAUSE } else { LOOK_UP_PAUSE };
         if let Some((_, look_up)) = self.look_up_mut(id) {
             look_up.again_at = Some(again_at);
@@ -157,7 +157,7 @@ impl Core {
                 look_up.again_at = None;
                 self.outbox.push(Pending::LookUpStart(state.id));
             }
-            if now >= look_up.since + self.config.lookup_timeout
+            if now >= look_up.since + self.config.look_up_timeout
                 && let Some(partial) = look_up.partial.take()
             {
                 let partition = state.id;
@@ -176,7 +176,7 @@ impl Core {
         if !self.rebalance.looking_up {
             return None;
         }
-        let timeout = self.config.lookup_timeout;
+        let timeout = self.config.look_up_timeout;
         let look_ups = self.partitions.iter().filter_map(|state| {
             let Phase::LookingUp(look_up) = state.phase else { return None };
             let timeout_at = look_up.partial.map(|_| look_up.since + timeout);
@@ -262,7 +262,7 @@ impl Core {
 
     /// Stops a partition: nothing of it is read until it is revoked.
     pub(super) fn stop_partition(&mut self, index: u32) {
-        self.partitions.get_mut(index).phase = Phase::Failed;
+        self.partitions.get_mut(index).phase = Phase::Stopped;
         self.some_stopped = true;
     }
 

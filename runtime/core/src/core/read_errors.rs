@@ -131,8 +131,8 @@ impl Core {
             return;
         }
         let ours = || self.partitions.iter().filter(|state| state.phase != Phase::Vacant);
-        if ours().any(|state| state.phase != Phase::Failed) {
-            self.some_stopped = ours().any(|state| state.phase == Phase::Failed);
+        if ours().any(|state| state.phase != Phase::Stopped) {
+            self.some_stopped = ours().any(|state| state.phase == Phase::Stopped);
         } else {
             self.some_stopped = false;
             self.outbox.push(Pending::AllStopped);

@@ -18,25 +18,25 @@ impl Core {
     pub(super) fn call_ended(
         &mut self,
         id: CallId,
-        lanes: &[LaneEnd],
+        ends: &[LaneEnd],
         with_outputs: Rows<'_>,
         failure: Option<CallFailure>,
     ) {
         let Some(call) = self.calls.get(id) else { return };
-        if call.state != CallState::Out {
+        if call.state != CallState::Running {
             self.call_terminated(id); // it was cancelled: its result does not count
             return;
         }
-        let parts = call.parts.len();
-        let is_valid = lanes.len() == parts || failure.is_some() && lanes.is_empty();
-        assert!(is_valid, "{id:?}: {} ends, {parts} lanes", lanes.len());
+        let lanes = call.lanes.len();
+        let is_valid = ends.len() == lanes || failure.is_some() && ends.is_empty();
+        assert!(is_valid, "{id:?}: {} ends, {lanes} lanes", ends.len());
         self.release_worker(id);
         let mut outputs = with_outputs;
-        for at in 0..parts {
-            let end = lanes.get(at).copied().unwrap_or(LaneEnd { done: 0, failure: None });
+        for at in 0..lanes {
+            let end = ends.get(at).copied().unwrap_or(LaneEnd { done: 0, failure: None });
             outputs = self.take_done_rows(id, at, end.done, outputs);
             self.decide(id, at, end.failure, failure);
-            self.advance_part(id, at);
+            self.advance_lane(id, at);
         }
         if self.calls.get(id).is_some_and(|call| !call.to_produce.is_empty()) {
             self.outbox.push(Pending::Produce(id));
@@ -47,15 +47,15 @@ impl Core {
     /// A cancelled call terminated: its lanes are released. Rows of ownerships that are still open are dispatched again.
     pub(super) fn call_terminated(&mut self, id: CallId) {
         let Some(call) = self.calls.get(id) else { return };
-        if !call.is_out() {
+        if !call.is_running() {
             return;
         }
-        assert!(call.state != CallState::Out, "{id:?} was never cancelled");
-        let parts = call.parts.len();
+        assert!(call.state != CallState::Running, "{id:?} was never cancelled");
+        let lanes = call.lanes.len();
         self.release_worker(id);
-        for at in 0..parts {
+        for at in 0..lanes {
             self.take_done_rows(id, at, 0, &[]);
-            self.advance_part(id, at);
+            self.advance_lane(id, at);
         }
         self.remove_if_finished(id);
     }
@@ -75,12 +75,12 @@ impl Core {
             return; // its ownership has ended, or this is a repeated input
         }
         call.set_awaited(row, after);
-        let at = call.part_of(row);
-        let part = *call.parts.get(at).expect("every row belongs to a lane");
-        if part.over || part.settled_to != row {
+        let at = call.lane_of(row);
+        let lane = *call.lanes.get(at).expect("every row belongs to a lane");
+        if lane.over || lane.settled_to != row {
             return; // an earlier event of its lane has not settled
         }
-        self.advance_part(id, at);
+        self.advance_lane(id, at);
         self.remove_if_finished(id);
     }
 
@@ -88,21 +88,21 @@ impl Core {
     /// lanes after it.
     fn take_done_rows<'a>(&mut self, id: CallId, at: usize, done: u32, outputs: Rows<'a>) -> Rows<'a> {
         let call = self.calls.get_mut(id).expect("the caller checked it");
-        let part = *call.parts.get(at).expect("a lane of the call");
-        let (own, rest) = outputs.split_at(outputs.partition_point(|&row| row < part.end));
-        if part.over {
+        let lane = *call.lanes.get(at).expect("a lane of the call");
+        let (own, rest) = outputs.split_at(outputs.partition_point(|&row| row < lane.end));
+        if lane.over {
             return rest;
         }
-        let done_to = part.start + done;
-        assert!(done_to <= part.end, "{id:?}: {done} done of {} rows", part.end - part.start);
+        let done_to = lane.start + done;
+        assert!(done_to <= lane.end, "{id:?}: {done} done of {} rows", lane.end - lane.start);
         for &row in own.iter().filter(|&&row| row < done_to) {
             call.set_awaited(row, Awaited::Acks(Effect::Outputs));
             call.to_produce.push(row);
         }
-        if let Some(part) = call.parts.get_mut(at) {
-            part.done_to = done_to;
+        if let Some(lane) = call.lanes.get_mut(at) {
+            lane.done_to = done_to;
         }
-        let state = self.partitions.get_mut(part.partition);
+        let state = self.partitions.get_mut(lane.partition);
         state.running -= 1;
         state.unacked += 1;
         rest
@@ -112,24 +112,24 @@ impl Core {
     pub(super) fn drop_outputs(&mut self, id: CallId, rows: Range<u32>) {
         let Some(call) = self.calls.get(id) else { return };
         let is_submitted = |row| matches!(call.awaited(row), Awaited::Acks(_));
-        if !call.is_out() && rows.clone().any(is_submitted) {
+        if !call.is_running() && rows.clone().any(is_submitted) {
             self.outbox.push(Pending::DropOutputs { call: id, first: rows.start, end: rows.end });
         }
     }
 
     /// Settles the rows of a lane up to the first one that awaits something. If there is none, the lane continues with
     /// the remaining rows, or with queued events.
-    pub(super) fn advance_part(&mut self, id: CallId, at: usize) {
+    pub(super) fn advance_lane(&mut self, id: CallId, at: usize) {
         loop {
             let call = self.calls.get_mut(id).expect("a call that has rows to settle");
-            let part = call.parts.get(at).expect("a lane of the call");
-            if part.over {
-                self.release_part(id, at); // its ownership has ended: the lane waited only for the end of the call
+            let lane = call.lanes.get(at).expect("a lane of the call");
+            if lane.over {
+                self.release_lane(id, at); // its ownership has ended: the lane waited only for the end of the call
                 return;
             }
-            let (row, done_to) = (part.settled_to, part.done_to);
+            let (row, done_to) = (lane.settled_to, lane.done_to);
             if row == done_to {
-                self.finish_part(id, at);
+                self.finish_lane(id, at);
                 return;
             }
             match call.awaited(row) {
@@ -143,14 +143,14 @@ impl Core {
     /// Settles the rows of a lane that await nothing, from the first unsettled one on.
     fn settle_rows(&mut self, id: CallId, at: usize) {
         let call = self.calls.get_mut(id).expect("a call that has rows to settle");
-        let part = call.parts.get_mut(at).expect("a lane of the call");
-        let state = self.partitions.get_mut(part.partition);
-        let open = state.ownership == part.ownership && state.is_open();
+        let lane = call.lanes.get_mut(at).expect("a lane of the call");
+        let state = self.partitions.get_mut(lane.partition);
+        let open = state.ownership == lane.ownership && state.accepts_results();
         assert!(open, "{}: a result of a closed ownership", state.id);
-        let range = part.settled_to as usize..part.done_to as usize;
+        let range = lane.settled_to as usize..lane.done_to as usize;
         let rows = call.rows.get(range.clone()).expect("rows of this call");
         let row_states = call.row_states.get(range).expect("rows of this call");
-        let before = part.settled_to;
+        let before = lane.settled_to;
         for (row, row_state) in rows.iter().zip(row_states) {
             if row_state.awaited != Awaited::Nothing {
                 break;
@@ -158,40 +158,40 @@ impl Core {
             state.ledger.settle(row.offset);
             state.queued_bytes = state.queued_bytes.saturating_sub(u64::from(row_state.bytes));
             self.outbox.release(row.arena_slot);
-            part.settled_to += 1;
+            lane.settled_to += 1;
         }
-        let settled = u64::from(part.settled_to - before);
+        let settled = u64::from(lane.settled_to - before);
         state.commit.changes += settled;
         self.committer.count_settled(settled);
         self.counters.settled += settled;
         if state.reading.full {
-            self.to_grant.push(part.partition);
+            self.to_grant.push(lane.partition);
         }
     }
 
-    pub(super) fn release_part(&mut self, id: CallId, at: usize) {
+    pub(super) fn release_lane(&mut self, id: CallId, at: usize) {
         let Some(call) = self.calls.get_mut(id) else { return };
-        let Some(part) = call.parts.get_mut(at) else { return };
-        if std::mem::replace(&mut part.released, true) {
+        let Some(lane) = call.lanes.get_mut(at) else { return };
+        if std::mem::replace(&mut lane.released, true) {
             return;
         }
-        let lane = part.lane;
-        call.parts_left -= 1;
-        self.lanes.release(lane);
+        let index = lane.index;
+        call.lanes_held -= 1;
+        self.lanes.release(index);
     }
 
     /// The call has terminated: its worker can take another one.
     fn release_worker(&mut self, id: CallId) {
         let Some(call) = self.calls.get_mut(id) else { return };
         call.state = CallState::Unacked;
-        self.calls.out -= 1;
+        self.calls.running -= 1;
         if self.calls.get(id).is_some_and(|call| !call.suspended) {
             self.sizing.call_returned();
         }
     }
 
     pub(super) fn remove_if_finished(&mut self, id: CallId) {
-        if self.calls.get(id).is_some_and(|call| call.parts_left == 0) {
+        if self.calls.get(id).is_some_and(|call| call.lanes_held == 0) {
             self.calls.remove(id);
         }
     }

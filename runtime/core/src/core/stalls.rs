@@ -63,7 +63,7 @@ impl Core {
         let blocked_on = match (call.state, call.awaited(row)) {
             (CallState::Unacked, Awaited::Acks(Effect::DeadLetter)) => BlockedOn::DeadLetter,
             (CallState::Unacked | CallState::Free, _) => BlockedOn::Unacked,
-            (CallState::Out | CallState::Cancelled(_) | CallState::Stuck, _) => BlockedOn::Out,
+            (CallState::Running | CallState::Cancelled(_) | CallState::Stuck, _) => BlockedOn::Guest,
         };
         Stall { partition, offset, attempt: call.attempt, blocked_on }
     }

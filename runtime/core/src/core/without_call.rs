@@ -67,10 +67,10 @@ impl Core {
         let lane = self.lanes.occupy_unkeyed(index, partition.topic, event.offset);
         let id = self.calls.begin_without_call(partition.topic);
         let call = self.calls.get_mut(id).expect("it just began");
-        call.begin_part(lane, index, ownership);
+        call.begin_lane(lane, index, ownership);
         call.push(partition, ownership, &event);
         self.fail_row(id, 0, reason);
-        self.advance_part(id, 0);
+        self.advance_lane(id, 0);
         self.remove_if_finished(id);
     }
 

@@ -1,4 +1,4 @@
-//! The schedule: which lane is dispatched next, and which ones may not be dispatched now.
+//! The schedule: the ready lanes of each topic, in the order of dispatch.
 
 use std::collections::VecDeque;
 

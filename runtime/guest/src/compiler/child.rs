@@ -15,8 +15,8 @@ use super::super::engine;
 use super::super::load::LoadError;
 use super::COMMAND;
 use super::code::{Code, memory_file};
+use super::exit_status::{CompileFailure, interpret};
 use super::limits::Limits;
-use super::verdict::{CompileFailure, verdict};
 
 /// How often the parent checks whether the child has exited.
 const POLL: Duration = Duration::from_millis(5);
@@ -38,21 +38,21 @@ pub(super) fn compile(
     name: &str,
     wasm: &[u8],
 ) -> Result<Code, LoadError> {
-    let lost = |error: io::Error| CompileFailure::Lost(format!("did not run: {error}"));
+    let lost = |error: io::Error| CompileFailure::ChildFailed(format!("did not run: {error}"));
     let compiled = run(program, limits, stop, name, wasm).map_err(lost).and_then(|ended| {
         if stop.load(Ordering::Acquire) {
             return Err(CompileFailure::Stopped);
         }
-        verdict(ended.status, &ended.stderr, limits)?;
+        interpret(ended.status, &ended.stderr, limits)?;
         Code::seal(ended.code).map_err(lost)
     });
     compiled.map_err(|fault| {
         let name = name.to_owned();
         match fault {
-            CompileFailure::Refused(reason) => LoadError::Compile { name, reason },
+            CompileFailure::Rejected(reason) => LoadError::Compile { name, reason },
             CompileFailure::Limit(limit) => LoadError::CompileLimit { name, limit },
             CompileFailure::Stopped => LoadError::Stopped { name },
-            CompileFailure::Lost(what) => LoadError::Compiler { name, what },
+            CompileFailure::ChildFailed(what) => LoadError::Compiler { name, what },
         }
     })
 }

@@ -21,7 +21,7 @@ const CPU_GRACE: u64 = 2;
 pub struct Limits {
     /// Everything that the process maps, in bytes, including its program and the stacks of its threads.
     pub address_space: u64,
-    /// Processor time over all its threads, in whole seconds.
+    /// CPU time over all its threads, in whole seconds.
     pub cpu_seconds: u64,
     /// Real time from start to end, without the time during which this process was stopped.
     pub wall: Duration,
@@ -39,7 +39,7 @@ impl Default for Limits {
 pub enum Limit {
     /// Address space, in bytes.
     Memory(u64),
-    /// Processor time, in seconds.
+    /// CPU time, in seconds.
     Cpu(u64),
     /// Real time from start to end.
     Wall(Duration),
@@ -55,7 +55,7 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Limit::Memory(bytes) => write!(f, "{} MiB of memory", bytes >> 20),
-            Limit::Cpu(seconds) => write!(f, "{seconds} s of processor time"),
+            Limit::Cpu(seconds) => write!(f, "{seconds} s of CPU time"),
             Limit::Wall(time) => write!(f, "{} s", time.as_secs()),
             Limit::Code(bytes) => write!(f, "{} MiB of machine code", bytes >> 20),
         }

@@ -36,8 +36,8 @@ pub enum HttpClientError {
     /// Its thread can't be started.
     #[error("can't start the thread for HTTP requests: {0}")]
     Thread(std::io::Error),
-    /// TLS can't be initialised.
-    #[error("can't initialise TLS for HTTP requests: {reason}")]
+    /// TLS can't be initialized.
+    #[error("can't initialize TLS for HTTP requests: {reason}")]
     Tls {
         /// The error message.
         reason: String,

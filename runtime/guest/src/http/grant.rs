@@ -35,7 +35,7 @@ impl HttpGrant {
         self.hosts.iter().any(|host| host.allows(uri))
     }
 
-    /// Logs once for each host that it is not granted.
+    /// Logs each denied host once, up to `WARNINGS_MAX` hosts.
     pub(super) fn warn(&self, uri: &Uri) {
         let host =
             allowed_host::of(uri).map_or_else(|| "none".to_owned(), |(name, port)| format!("{name}:{port}"));

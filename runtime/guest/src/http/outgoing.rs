@@ -44,7 +44,7 @@ pub(super) struct Again {
     kept: Kept,
 }
 
-/// Prepares a request for sending. The second value allows to send it again; it is present if the method is idempotent
+/// Prepares a request for sending. The second value can send it again; it is present if the method is idempotent
 /// (RFC 9110, section 9.2.2).
 pub(super) fn prepare(request: Request<WasiBody>) -> (Request<Outgoing>, Option<Again>) {
     let (head, body) = request.into_parts();

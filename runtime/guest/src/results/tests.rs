@@ -69,8 +69,8 @@ fn a_valid_result_is_taken_and_outputs_of_rows_that_are_not_done_are_dropped() {
     let done = |done| LaneEnd { done, failure: None };
     assert_eq!(results.lane_ends(), [done(2), LaneEnd { done: 1, failure: Some(Verdict::Reject) }, done(1)]);
     assert_eq!(
-        results.refusals(),
-        [Refusal { lane: 1, verdict: Verdict::Reject, reason: "no key".to_owned() }]
+        results.stopped_lanes(),
+        [StoppedLane { lane: 1, verdict: Verdict::Reject, reason: "no key".to_owned() }]
     );
     assert_eq!(results.rows_with_outputs(), [0, 2, 5]);
     assert_eq!(results.reserved_headers(), 1);
@@ -100,7 +100,7 @@ fn a_row_can_be_taken_back_with_the_rows_behind_it() {
         "of the last lane only one is done"
     );
     let reasons: Vec<_> =
-        results.refusals().iter().map(|refusal| (refusal.lane, refusal.reason.as_str())).collect();
+        results.stopped_lanes().iter().map(|refusal| (refusal.lane, refusal.reason.as_str())).collect();
     assert_eq!(
         reasons,
         [(0, "row 1 is too large"), (1, "row 0 is too large")],
@@ -224,8 +224,8 @@ fn with_outputs(causes: &[u32], targets: &[u32], values: &[Option<&str>]) -> wit
 
 /// Each lane with its done rows and the reason.
 fn taken_back(results: &Results) -> Vec<(u32, u32, &str)> {
-    let refusals = results.refusals().iter();
-    refusals
+    let stopped_lanes = results.stopped_lanes().iter();
+    stopped_lanes
         .map(|refusal| {
             let end = results.lane_ends()[refusal.lane as usize];
             assert_eq!(end.failure, Some(Verdict::Unpublishable));
@@ -261,8 +261,8 @@ fn a_row_that_is_not_done_may_name_an_unknown_target() {
         ..with_outputs(&[2, 5], &[1, 0], &[Some("v2"), Some("v5")])
     };
     results.accept(&LANES, &known(), result).unwrap();
-    assert_eq!(results.refusals().len(), 1, "the guest's own");
-    assert_eq!(results.refusals()[0].verdict, Verdict::Reject);
+    assert_eq!(results.stopped_lanes().len(), 1, "the guest's own");
+    assert_eq!(results.stopped_lanes()[0].verdict, Verdict::Reject);
     assert_eq!(results.rows_with_outputs(), [5]);
 }
 
@@ -321,12 +321,12 @@ fn unknown_target_names_cost_no_memory() {
     };
     let mut results = Results::new(OUTPUT_BYTES);
     results.accept(&lanes, &known(), result).unwrap();
-    assert_eq!(results.refusals().len(), 1_000);
-    let reason_bytes: usize = results.refusals().iter().map(|refusal| refusal.reason.capacity()).sum();
+    assert_eq!(results.stopped_lanes().len(), 1_000);
+    let reason_bytes: usize = results.stopped_lanes().iter().map(|refusal| refusal.reason.capacity()).sum();
     assert!(reason_bytes < 1_000 * 1_024, "{reason_bytes} bytes");
     assert_eq!(results.outputs().count(), 500_000);
     assert_eq!(results.outputs.causes.len(), 500_000, "the outputs of other rows are dropped");
-    let refusal = &results.refusals()[0];
+    let refusal = &results.stopped_lanes()[0];
     assert_eq!(refusal.lane, 1);
     assert!(refusal.reason.starts_with("the output `xxxx"), "{}", refusal.reason);
 }
@@ -349,7 +349,7 @@ fn a_reason_is_truncated_between_characters() {
     result.failures = vec![wit::LaneFailure { lane: 1, failure: retry }];
     let mut results = Results::new(OUTPUT_BYTES);
     results.accept(&LANES, &known(), result).unwrap();
-    let refusal = &results.refusals()[0];
+    let refusal = &results.stopped_lanes()[0];
     assert_eq!(refusal.verdict, Verdict::Retry { after: Some(Duration::from_millis(5)) });
     assert_eq!(refusal.reason, "ä".repeat(512));
 }

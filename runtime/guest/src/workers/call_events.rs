@@ -1,5 +1,5 @@
 //! Reports events of calls in batches. Waking a handler's event loop for each event costs more than a short call
-//! (measured, with calls that wait: 7 of 20 µs of processor time per event), so events are kept for a moment.
+//! (measured, with calls that wait: 7 of 20 µs of CPU time per event), so events are kept for a moment.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::call::{Call, CallEvent, CallKey, CallObserver};
 /// Work between two deliveries: about as much as a call of short events is sized for.
 const WORK_MAX: Duration = Duration::from_micros(100);
 
-/// Undelivered events, by consumer.
+/// Undelivered events, by caller.
 #[derive(Default)]
 pub(super) struct CallEventBatches {
-    consumers: Vec<Undelivered>,
+    callers: Vec<Undelivered>,
     /// Work of this worker since the last delivery.
     worked: Duration,
     /// Whether there are undelivered events.
@@ -21,25 +21,25 @@ pub(super) struct CallEventBatches {
 }
 
 struct Undelivered {
-    consumer: u32,
+    caller: u32,
     observer: Arc<dyn CallObserver>,
     events: Vec<CallEvent>,
 }
 
 impl CallEventBatches {
-    /// Registers the consumer of a call that will have events.
+    /// Registers the caller of a call that will have events.
     pub(super) fn expect(&mut self, call: &Call) {
-        let consumer = call.key.consumer;
-        if self.consumers.iter().all(|known| known.consumer != consumer) {
+        let caller = call.key.caller;
+        if self.callers.iter().all(|known| known.caller != caller) {
             let observer = call.observer().clone();
-            self.consumers.push(Undelivered { consumer, observer, events: Vec::new() });
+            self.callers.push(Undelivered { caller, observer, events: Vec::new() });
         }
     }
 
     /// Keeps an event of a call that was registered by `expect`.
     pub(super) fn add(&mut self, key: CallKey, event: CallEvent) {
         self.waiting = true;
-        let known = self.consumers.iter_mut().find(|known| known.consumer == key.consumer);
+        let known = self.callers.iter_mut().find(|known| known.caller == key.caller);
         known.expect("`expect` is called before a call has events").events.push(event);
     }
 
@@ -57,7 +57,7 @@ impl CallEventBatches {
     pub(super) fn deliver(&mut self, shared: &Shared) {
         self.worked = Duration::ZERO;
         if std::mem::take(&mut self.waiting) {
-            for Undelivered { observer, events, .. } in &mut self.consumers {
+            for Undelivered { observer, events, .. } in &mut self.callers {
                 if !events.is_empty() {
                     // First, because an observer that is notified of an end may submit another call at once.
                     shared.ended(

@@ -40,7 +40,7 @@ struct Running {
     future: Pin<Box<dyn Future<Output = Done>>>,
     worked: Duration,
     waited: bool,
-    /// The call has yielded while it computed: from then on its processor time is counted.
+    /// The call has yielded while it computed: from then on its CPU time is counted.
     computes: bool,
     cpu: Duration,
     cpu_budget: Duration,
@@ -225,7 +225,7 @@ async fn run(home: Rc<Home>, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
     };
     let cancelled = match stopped {
         Ok(outcome) => {
-            call.outcome = outcome;
+            call.result = outcome;
             false
         }
         Err(stop) => {
@@ -234,7 +234,7 @@ async fn run(home: Rc<Home>, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
             let (fault, message) = match stop {
                 Stop::OutOfCpu => (
                     Fault::Cpu,
-                    format!("the budget of {:?} processor time is used up", call.handler().cpu_budget()),
+                    format!("the budget of {:?} of CPU time is used up", call.handler().cpu_budget()),
                 ),
                 Stop::Deadline | Stop::Cancelled => (
                     Fault::Timeout,
@@ -242,7 +242,7 @@ async fn run(home: Rc<Home>, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
                 ),
             };
             let row = call.results.fail(call.batch.lanes().len());
-            call.outcome = CallResult::Failed(GuestFailure { row, ..GuestFailure::new(fault, message) });
+            call.result = CallResult::Failed(GuestFailure { row, ..GuestFailure::new(fault, message) });
             stop == Stop::Cancelled
         }
     };

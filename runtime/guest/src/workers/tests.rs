@@ -44,7 +44,7 @@ impl Bench {
 
     fn call(&mut self, lanes: &[&[&str]]) -> Box<Call> {
         let mut call = Call::new(self.handler.clone(), self.observer.clone(), OUTPUT_BYTES);
-        call.key = CallKey { consumer: 1, call: CallId { slot: self.next, generation: 9 } };
+        call.key = CallKey { caller: 1, call: CallId { slot: self.next, generation: 9 } };
         self.next += 1;
         testing::fill(&mut call.batch, lanes);
         call
@@ -91,7 +91,7 @@ fn done(rows: u32) -> LaneEnd {
 }
 
 fn failure(call: &Call) -> &GuestFailure {
-    let CallResult::Failed(failure) = &call.outcome else { panic!("{:?}", call.outcome) };
+    let CallResult::Failed(failure) = &call.result else { panic!("{:?}", call.result) };
     failure
 }
 
@@ -100,7 +100,7 @@ fn a_batch_handler_gets_all_rows_at_once_and_its_instance_serves_again() {
     let mut bench = Bench::new(&testing::batch_handler(testing::ALL_DONE), 2, 8, 5_000);
     for _ in 0..3 {
         let call = bench.run(&[&["a", "b"], &["c"]]);
-        assert_eq!(call.outcome, CallResult::Ended);
+        assert_eq!(call.result, CallResult::Ended);
         assert_eq!(call.results.lane_ends(), [done(2), done(1)]);
         assert!(!call.waited);
         assert!(call.took > Duration::ZERO);
@@ -112,12 +112,12 @@ fn a_batch_handler_gets_all_rows_at_once_and_its_instance_serves_again() {
 fn a_handler_is_called_row_by_row_and_a_lane_stops_at_its_first_refusal() {
     let mut bench = Bench::new(&testing::obedient(), 1, 8, 5_000);
     let call = bench.run(&[&["o1", "o2"], &["a", "r", "o3"], &["x"], &["o4"]]);
-    assert_eq!(call.outcome, CallResult::Ended);
+    assert_eq!(call.result, CallResult::Ended);
     let ends = call.results.lane_ends();
     let stopped = |done, verdict| LaneEnd { done, failure: Some(verdict) };
     let later = Verdict::Retry { after: Some(Duration::from_millis(250)) };
     assert_eq!(ends, [done(2), stopped(1, later), stopped(0, Verdict::Reject), done(1)]);
-    let reasons: Vec<_> = call.results.refusals().iter().map(|r| (r.lane, r.reason.as_str())).collect();
+    let reasons: Vec<_> = call.results.stopped_lanes().iter().map(|r| (r.lane, r.reason.as_str())).collect();
     assert_eq!(reasons, [(1, "later"), (2, "never")]);
     let outputs: Vec<_> = call.results.outputs().map(|o| (o.row, o.target, o.value.unwrap())).collect();
     assert_eq!(outputs, [(0, 1, &b"o1"[..]), (1, 1, b"o2"), (6, 1, b"o4")]);
@@ -152,7 +152,7 @@ fn a_trap_names_the_functions_keeps_the_rows_before_it_and_drops_the_instance() 
     assert_eq!(call.results.lane_ends(), [done(1), done(1), done(0)], "the last lane was not reached");
     assert_eq!(call.results.rows_with_outputs(), [0]);
     assert_eq!(bench.workers.idle_instances(), 0);
-    assert_eq!(bench.run(&[&["a"]]).outcome, CallResult::Ended);
+    assert_eq!(bench.run(&[&["a"]]).result, CallResult::Ended);
     assert_eq!(bench.workers.idle_instances(), 1);
 }
 
@@ -169,14 +169,14 @@ fn an_endless_loop_is_stopped_at_its_deadline() {
 }
 
 #[test]
-fn a_loop_that_yields_uses_up_its_processor_time() {
+fn a_loop_that_yields_uses_up_its_cpu_time() {
     let engine = testing::engine_of(2);
     let options = HandlerOptions { cpu_budget: Duration::from_millis(50), ..testing::options(60_000) };
     let mut bench = Bench::with(&engine, testing::handler_with(&engine, &testing::obedient(), options), 1);
     let call = bench.run(&[&["a", "l"]]);
     let failure = failure(&call);
     assert_eq!((failure.fault, failure.row), (Fault::Cpu, Some(1)));
-    assert_eq!(failure.message, "the budget of 50ms processor time is used up");
+    assert_eq!(failure.message, "the budget of 50ms of CPU time is used up");
 }
 
 #[test]
@@ -231,11 +231,11 @@ fn growth_of_the_second_memory_hits_the_limit_over_both_memories() {
 fn a_row_with_an_unknown_target_ends_its_lane_only() {
     let mut bench = Bench::new(&testing::obedient(), 1, 8, 5_000);
     let call = bench.run(&[&["a", "d", "a"], &["a"]]);
-    assert_eq!(call.outcome, CallResult::Ended);
+    assert_eq!(call.result, CallResult::Ended);
     let unpublishable = LaneEnd { done: 1, failure: Some(Verdict::Unpublishable) };
     assert_eq!(call.results.lane_ends(), [unpublishable, LaneEnd { done: 1, failure: None }]);
     assert_eq!(
-        call.results.refusals()[0].reason,
+        call.results.stopped_lanes()[0].reason,
         "the output `nowhere` is not configured: the handler has `other`, `totals`"
     );
 }
@@ -253,7 +253,7 @@ fn a_call_that_waits_does_not_block_its_worker() {
     let ended: Vec<_> = events
         .iter()
         .filter_map(|event| match event {
-            CallEvent::Ended(call) => Some((call.key, call.waited, &call.outcome)),
+            CallEvent::Ended(call) => Some((call.key, call.waited, &call.result)),
             CallEvent::Suspended(call) => {
                 assert_eq!(*call, hour.call);
                 None
@@ -277,7 +277,7 @@ fn a_cancelled_call_is_terminated_with_its_store_and_its_buffers_come_back() {
     bench.workers.cancel(key);
     let call = bench.terminated();
     assert_eq!(call.key, key);
-    assert_eq!(call.outcome, CallResult::NotRun);
+    assert_eq!(call.result, CallResult::NotRun);
     assert!(call.results.lane_ends().is_empty(), "its results are discarded");
     assert_eq!(bench.workers.idle_instances(), 0);
 
@@ -366,7 +366,7 @@ fn no_more_calls_are_taken_than_instances_may_live() {
     bench.workers.cancel(first);
     bench.terminated();
     bench.workers.submit(&mut third, 1);
-    assert_eq!(bench.ended().outcome, CallResult::Ended);
+    assert_eq!(bench.ended().result, CallResult::Ended);
     bench.workers.cancel(second);
     bench.terminated();
 }
@@ -385,7 +385,7 @@ fn an_idle_instance_of_one_handler_is_replaced_by_another() {
         workers.submit(&mut vec![call], 1);
         let event = events.recv_timeout(TIMEOUT).unwrap();
         let CallEvent::Ended(call) = event else { panic!("{event:?}") };
-        assert_eq!(call.outcome, CallResult::Ended);
+        assert_eq!(call.result, CallResult::Ended);
         assert_eq!(workers.idle_instances(), 1);
     }
 }

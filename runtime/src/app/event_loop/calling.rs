@@ -13,7 +13,7 @@ use super::mailbox::{LoopEvent, Mailbox};
 /// Creates, fills and recycles the calls of one handler.
 pub(in crate::app) struct Calling {
     /// Identifies this loop to the shared workers.
-    consumer: u32,
+    caller: u32,
     handler: Arc<Handler>,
     workers: Arc<Workers>,
     mailbox: Arc<Mailbox>,
@@ -39,14 +39,14 @@ const WORTH_WAKING: Duration = Duration::from_micros(100);
 
 impl Calling {
     pub(in crate::app) fn new(
-        consumer: u32,
+        caller: u32,
         handler: Arc<Handler>,
         workers: Arc<Workers>,
         mailbox: Arc<Mailbox>,
         max_output_bytes: usize,
     ) -> Self {
         Calling {
-            consumer,
+            caller,
             handler,
             workers,
             mailbox,
@@ -65,7 +65,7 @@ impl Calling {
             let observer: Arc<dyn CallObserver> = self.mailbox.clone();
             Call::new(self.handler.clone(), observer, self.max_output_bytes)
         });
-        call.key = CallKey { consumer: self.consumer, call: dispatch.call };
+        call.key = CallKey { caller: self.caller, call: dispatch.call };
         call.fresh = dispatch.fresh;
         call.batch.begin(topic, dispatch.attempt, dispatch.last_attempt);
         let mut rows = dispatch.rows.iter();
@@ -106,7 +106,7 @@ impl Calling {
 
     pub(super) fn cancel(&mut self, call: CallId) {
         self.submit(); // the call may be among the prepared ones
-        self.workers.cancel(CallKey { consumer: self.consumer, call });
+        self.workers.cancel(CallKey { caller: self.caller, call });
     }
 
     /// Keeps the box of a finished call for the next one.
@@ -129,7 +129,7 @@ impl Calling {
 pub(super) fn end_of(ended: &Call) -> Input<'_> {
     let (call, results) = (ended.key.call, &ended.results);
     let (lanes, with_outputs) = (results.lane_ends(), results.rows_with_outputs());
-    match &ended.outcome {
+    match &ended.result {
         CallResult::Failed(failure) => {
             let (fault, failing_row, fresh) = (failure.fault, failure.row, ended.failed_fresh());
             let failure = CallFailure { fault, failing_row, fresh };

@@ -78,7 +78,7 @@ impl Closing {
 
     /// Logs a failure, which makes the exit code nonzero.
     pub(super) fn fail(&mut self, log: &HandlerLog, failure: String) {
-        tracing::error!(handler = log.handler(), failure, "needs attention");
+        tracing::error!(handler = log.handler(), failure, "handler failed");
         self.failures.push(failure);
     }
 

@@ -290,7 +290,7 @@ impl EventLoop {
             }
             SourceEvent::AssignFailed { partition, reason, undecided } => {
                 self.log.start_unresolved(self.now, partition, &reason);
-                self.feed(Input::AssignFailed { partition, undecided });
+                self.feed(Input::LookUpFailed { partition, undecided });
             }
             SourceEvent::EndKnown { partition, offset } => self.feed(Input::EndKnown { partition, offset }),
             SourceEvent::ReadFailed { partition, why } => {
@@ -317,7 +317,7 @@ impl EventLoop {
                 self.closing.stop(&self.log, error.text);
             }
             SourceEvent::Error(error) => {
-                if error.code.is_refusal() {
+                if error.code.is_authentication_failure() {
                     self.refusals.report(Side::Consumers);
                 }
                 self.log.client_error(self.now, &error.text);
@@ -361,7 +361,7 @@ impl EventLoop {
         self.log.call_ended(self.now, &ended);
         self.core.handle(self.now, calling::end_of(&ended));
         self.carry_out(Some(&ended));
-        self.publishing.count_done(&ended);
+        self.publishing.count_ended_call(&ended);
         self.calling.recycle(ended);
     }
 

@@ -147,7 +147,7 @@ impl Reading {
             let (key, value) = (record.key(), record.value());
             let (timestamp, log_append_time) = record.timestamp();
             // A filtered record is not copied, either.
-            let (arena_slot, bytes, admission) = if filter.wants(key, value, || record.headers()) {
+            let (arena_slot, bytes, admission) = if filter.keeps(key, value, || record.headers()) {
                 let (slot, bytes) = arena.store(key, value, record.headers(), log_append_time);
                 let missed = lane_rule.missed();
                 let admission = lane_rule.admission(key, value, || record.headers());
@@ -195,7 +195,7 @@ impl Reading {
         for count in self.filter.counts() {
             let (rule, keep, events) =
                 (count.rule.as_deref().unwrap_or("no rule"), count.keep, count.records);
-            tracing::info!(handler, rule, keep, events, "filter");
+            tracing::info!(handler, rule, keep, events, "filter rule total");
         }
     }
 }

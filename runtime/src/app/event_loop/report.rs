@@ -39,14 +39,14 @@ impl Report {
     pub(super) fn log(&mut self, handler: &str, now: Duration, view: &HandlerView) {
         let settled = view.core.counters.settled;
         let rate = per_second(settled - self.settled, now.saturating_sub(self.at));
-        write(handler, view, rate, "so far");
+        write(handler, view, rate, "handler report");
         *self = Report { at: now, settled };
     }
 }
 
 /// Logs the final report. `active`: time from the first read to the end.
 pub(super) fn log_totals(handler: &str, view: &HandlerView, active: Duration) {
-    write(handler, view, per_second(view.core.counters.settled, active), "in all");
+    write(handler, view, per_second(view.core.counters.settled, active), "handler totals");
 }
 
 fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {

@@ -152,7 +152,7 @@ impl Parts {
                 part.handler.clone(),
                 self.workers.clone(),
                 part.mailbox.clone(),
-                handler.max_output_bytes.unwrap_or_else(|| publishing.largest_taken().max(OUTPUT_BYTES)),
+                handler.max_output_bytes.unwrap_or_else(|| publishing.max_record_bytes().max(OUTPUT_BYTES)),
             );
             let lanes = &handler.lanes;
             let rule = LaneRule::new(lanes.ordering, &lanes.lane_key, lanes.no_key);
@@ -304,7 +304,7 @@ impl HandlerPart {
         let loaded = Handler::new(engine, &component, options)
             .with_context(|| format!("handler `{}` can't be loaded", handler.name))?;
         let (kind, cached) = (component.kind(), component.from_cache());
-        tracing::info!(handler = handler.name, %kind, digest = loaded.digest(), cached, "component loaded");
+        tracing::info!(handler = handler.name, %kind, digest = %loaded.digest(), cached, "component loaded");
         let wake = Wake::new().context("can't create a file descriptor to wake a handler's loop")?;
         Ok(HandlerPart { mailbox: Arc::new(Mailbox::new(wake.clone())), handler: loaded, wake })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::{self, Checked, Cluster, FetchLimits};
 use crate::guest::EngineOptions;
-use crate::librdkafka::{Credentials, CredentialsError, Properties, Secret};
+use crate::librdkafka::{Credentials, CredentialsError, Properties, SecretKind};
 use crate::sink::SinkSpec;
 use crate::source::{Assignor, Ends, SourceSpec, StartPolicy};
 
@@ -33,8 +33,8 @@ pub(in crate::app) struct Access {
 /// The secret from the configured file.
 pub(in crate::app) fn credentials(config: &Checked) -> Result<Option<Arc<Credentials>>, CredentialsError> {
     let (password, token) = (&config.kafka.password_file, &config.kafka.token_file);
-    let password = password.iter().map(|file| (Secret::Password, file.clone()));
-    let mut secret = password.chain(token.iter().map(|file| (Secret::Token, file.clone())));
+    let password = password.iter().map(|file| (SecretKind::Password, file.clone()));
+    let mut secret = password.chain(token.iter().map(|file| (SecretKind::Token, file.clone())));
     secret.next().map(|(kind, file)| Credentials::from_file(kind, file)).transpose()
 }
 
@@ -45,7 +45,7 @@ pub(in crate::app) fn sink(config: &Checked, access: Access) -> SinkSpec {
         credentials: access.credentials,
         topics: output_topics(config),
         create_topics: config.kafka.create_topics,
-        as_many_as: dead_letter_topics(config),
+        partitions_like: dead_letter_topics(config),
         max_bytes_per_topic: OUTPUT_BYTES_PER_TOPIC,
     }
 }

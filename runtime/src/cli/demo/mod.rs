@@ -37,7 +37,7 @@ pub(super) fn execute() -> Result<Completion, CommandFailure> {
     let published = published.lock().unwrap_or_else(PoisonError::into_inner);
     let printed = output::print(&report::text(&fed, &outcome, &published))?;
     let in_order = published.violations() == 0 && outcome.totals.done == fed.events;
-    Ok(if outcome.failures.is_empty() && in_order { printed } else { Completion::Findings })
+    Ok(if outcome.failures.is_empty() && in_order { printed } else { Completion::Failure })
 }
 
 fn read_back(published: &Arc<Mutex<Published>>) -> app::ReadBack {

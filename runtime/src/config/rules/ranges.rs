@@ -33,7 +33,7 @@ pub(super) const REVOKE_TIMEOUT: Millis = 0..=120_000;
 pub(super) const INTERVAL: Millis = 0..=86_400_000;
 
 /// A number within a range.
-pub(super) fn share(
+pub(super) fn number(
     problems: &mut Problems<'_, '_>,
     path: &[&str],
     value: f64,

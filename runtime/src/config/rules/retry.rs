@@ -36,8 +36,8 @@ pub(super) fn retry(
         },
         initial_interval: initial,
         max_interval: longest,
-        multiplier: ranges::share(problems, &at("multiplier"), retry.multiplier, 1.0..=100.0),
-        jitter: ranges::share(problems, &at("jitter"), retry.jitter, 0.0..=1.0),
+        multiplier: ranges::number(problems, &at("multiplier"), retry.multiplier, 1.0..=100.0),
+        jitter: ranges::number(problems, &at("jitter"), retry.jitter, 0.0..=1.0),
         seed: 0, // chosen when the process starts
         max_record_age: retry.max_record_age.map(|age| age.0).filter(|age| *age < Duration::MAX),
         on_exhausted: match retry.on_exhausted {

@@ -25,21 +25,21 @@ fn a_password_in_a_file() {
     let user = "password_file = \"secret/password\"\n[kafka.client]\nsasl.username = \"alice\"";
     let checked = accept(&kafka(user));
     assert_eq!(checked.kafka.password_file.as_deref(), Some(Path::new("etc/secret/password")));
-    for (lines, expected) in [
+    for (lines, (place, message)) in [
         (
             format!("{user}\nsasl.password = \"canary\""),
-            "3:17: `password_file` and `sasl.password` are both set",
+            ("3:17", "`password_file` and `sasl.password` are both set"),
         ),
         (
             format!("{user}\n[kafka.producer]\nsasl.password = \"canary\""),
-            "3:17: `password_file` and `sasl.password` are both set",
+            ("3:17", "`password_file` and `sasl.password` are both set"),
         ),
         (
             "password_file = \"password\"".to_owned(),
-            "3:17: `password_file` needs `sasl.username`, which is not set",
+            ("3:17", "`password_file` needs `sasl.username`, which is not set"),
         ),
     ] {
-        let report = refuse(&kafka(&lines), &["etc/keylane.toml:", expected]);
+        let report = refuse(&kafka(&lines), &[&format!("etc/keylane.toml:{place}\n"), message]);
         assert!(!report.contains("canary"), "{report}");
     }
 }
@@ -73,18 +73,18 @@ fn a_token_in_a_file() {
     let checked = accept(&kafka(&format!("{file}\n{bearer}")));
     assert_eq!(checked.kafka.token_file.as_deref(), Some(Path::new("etc/token")));
     accept(&kafka(&format!("{bearer}\nenable.sasl.oauthbearer.unsecure.jwt = true")));
-    for (lines, expected) in [
-        (bearer.to_owned(), "1:2: `sasl.mechanism = \"OAUTHBEARER\"` needs a token"),
-        (file.to_owned(), "3:14: `token_file` needs `sasl.mechanism = \"OAUTHBEARER\"`"),
+    for (lines, (place, message)) in [
+        (bearer.to_owned(), ("1:2", "`sasl.mechanism = \"OAUTHBEARER\"` needs a token")),
+        (file.to_owned(), ("3:14", "`token_file` needs `sasl.mechanism = \"OAUTHBEARER\"`")),
         (
             format!("{file}\npassword_file = \"p\"\n{bearer}\nsasl.username = \"alice\""),
-            "3:14: `token_file` can't be combined with `password_file`",
+            ("3:14", "`token_file` can't be combined with `password_file`"),
         ),
         (
             format!("{file}\n{bearer}\nenable.sasl.oauthbearer.unsecure.jwt = true"),
-            "3:14: `token_file` can't be combined with",
+            ("3:14", "`token_file` can't be combined with"),
         ),
     ] {
-        refuse(&kafka(&lines), &["etc/keylane.toml:", expected]);
+        refuse(&kafka(&lines), &[&format!("etc/keylane.toml:{place}\n"), message]);
     }
 }

@@ -324,7 +324,7 @@ impl TopicFeed {
             if event.kind() != EventKind::Delivery {
                 continue;
             }
-            while let Some(report) = event.next_delivered() {
+            while let Some(report) = event.next_report() {
                 report.error.into_result().map_err(|code| self.broker_error(code))?;
                 self.delivered += 1;
             }

@@ -220,7 +220,7 @@ impl PartitionReading {
                 ControlFlow::Break(())
             }
         });
-        failure.map_or(Ok((read, end == ReadEnd::Drained)), Err)
+        failure.map_or(Ok((read, end == ReadEnd::Empty)), Err)
     }
 }
 

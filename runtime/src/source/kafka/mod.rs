@@ -10,13 +10,13 @@ use keylane_core::{CommitEntry, CommitError, CommitId, Partition, ReadError, Reb
 
 use crate::config::FetchLimits;
 use crate::librdkafka::{
-    Consumer, Deadline, ErrorCode, EventKind, PartitionList, PermanentStartupError, Questions, Queue,
-    Requests, StartupRetry, WakeHandle,
+    Consumer, Deadline, ErrorCode, EventKind, PartitionList, PermanentStartupError, Queue, Requests,
+    StartupRequests, StartupRetry, WakeHandle,
 };
 use crate::source::embedded::FeedReader;
 use crate::source::errors::commit_error;
 use crate::source::event::{ReadResult, Record, SourceEvent};
-use crate::source::look_ups::{GroupCommits, LookUps, Subject};
+use crate::source::look_ups::{GroupCommits, LookUpParameters, LookUps};
 use crate::source::partitions::{FetchError, OwnedPartitions, PartitionReader};
 use crate::source::spec::{Assignor, Ends, SourceSpec};
 use crate::source::start::{Error, topic_facts};
@@ -99,18 +99,18 @@ impl Source {
             spec.topic_names().ok_or_else(|| PermanentStartupError::TopicName(spec.topics.join(", ")))?;
         let consumer = Consumer::new(&spec.properties())?;
         let main = consumer.main_queue().wakes(&wake);
-        let mut questions = Questions::new(consumer.client(), &main, spec.answer_limit(), retry);
+        let mut questions = StartupRequests::new(consumer.client(), &main, spec.answer_limit(), retry);
         let broker = questions.broker()?;
         let facts = topic_facts(&mut questions, spec, &topics)?;
         let feed = spec.feed.as_ref().map(|feed| feed.reader(&topics, &wake));
-        let subject = Subject {
+        let subject = LookUpParameters {
             group: spec
                 .group_name()
                 .ok_or_else(|| PermanentStartupError::GroupName(spec.group_id.clone()))?,
             topics: facts,
             broker,
             policy: spec.start,
-            wants_ends: spec.ends == Ends::LogEnd,
+            needs_ends: spec.ends == Ends::LogEnd,
             isolation: spec.isolation(),
             limit: spec.answer_limit(),
         };

@@ -13,7 +13,7 @@ pub(super) enum Purpose {
 
 /// An offset of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(super) enum LogOffset {
     LogStart,
     /// One past the last offset, transactions or not.
     LogEnd,
@@ -79,14 +79,14 @@ impl LookUp {
         self.committed = found;
     }
 
-    pub(super) fn offset_found(&mut self, piece: Piece, found: Found<i64>) {
+    pub(super) fn offset_found(&mut self, piece: LogOffset, found: Found<i64>) {
         self.missing -= 1;
-        self.failed |= found.is_err() && piece == Piece::LogStart;
+        self.failed |= found.is_err() && piece == LogOffset::LogStart;
         match piece {
-            Piece::LogStart => self.log_start = found,
-            Piece::LogEnd => self.log_end = found,
-            Piece::StableEnd => self.stable_end = found,
-            Piece::AtTime => self.at_time = found,
+            LogOffset::LogStart => self.log_start = found,
+            LogOffset::LogEnd => self.log_end = found,
+            LogOffset::StableEnd => self.stable_end = found,
+            LogOffset::AtTime => self.at_time = found,
         }
     }
 

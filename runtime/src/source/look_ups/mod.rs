@@ -22,7 +22,7 @@ use crate::librdkafka::{
 };
 pub(super) use group_commits::GroupCommits;
 use group_commits::{CommitsAnswer, CommitsQuestion};
-use look_up::{LookUp, Piece, Purpose};
+use look_up::{LogOffset, LookUp, Purpose};
 
 /// Timeout of the first try of a look-up: long enough for five consecutive answers of a slow broker (two connections,
 /// the coordinator's name and the offsets), short enough for a broker that is down.
@@ -92,13 +92,13 @@ pub(super) struct TopicFacts {
 }
 
 /// The parameters of all look-ups of a source.
-pub(super) struct Subject {
+pub(super) struct LookUpParameters {
     pub(super) group: CString,
     pub(super) topics: Vec<TopicFacts>,
     pub(super) broker: AdminBroker,
     pub(super) policy: StartPolicy,
     /// Whether processing ends at the end of the log.
-    pub(super) wants_ends: bool,
+    pub(super) needs_ends: bool,
     /// The consumer's isolation level.
     pub(super) isolation: Isolation,
     /// The longest timeout of a try.
@@ -107,7 +107,7 @@ pub(super) struct Subject {
 
 /// All look-ups of a source.
 pub(super) struct LookUps {
-    subject: Subject,
+    subject: LookUpParameters,
     requests: Requests,
     commits: GroupCommits,
     /// Consecutive timeouts, for partitions that had one.
@@ -129,13 +129,13 @@ pub(super) struct LookUps {
 
 /// The subject of a request.
 enum Sent {
-    Offset(Partition, u64, Piece),
+    Offset(Partition, u64, LogOffset),
     /// The look-ups that wait for the answer.
     Topics(Vec<(Partition, u64)>),
 }
 
 impl LookUps {
-    pub(super) fn new(subject: Subject, requests: Requests, commits: GroupCommits) -> LookUps {
+    pub(super) fn new(subject: LookUpParameters, requests: Requests, commits: GroupCommits) -> LookUps {
         LookUps {
             subject,
             requests,
@@ -212,15 +212,15 @@ impl LookUps {
             let partition = asked.partition;
             let Some(facts) = self.subject.topics.get(usize::from(partition.topic)) else { continue };
             all.push(&facts.name, partition.number, END);
-            let mut pieces = vec![Piece::LogStart, Piece::LogEnd];
+            let mut pieces = vec![LogOffset::LogStart, LogOffset::LogEnd];
             // What the policy needs; whether it applies depends on the committed offsets, which are not known yet.
             let may_apply = facts.is_first_time(partition);
             let policy = self.subject.policy;
-            if self.subject.wants_ends || (may_apply && policy != StartPolicy::Earliest) {
-                pieces.push(Piece::StableEnd);
+            if self.subject.needs_ends || (may_apply && policy != StartPolicy::Earliest) {
+                pieces.push(LogOffset::StableEnd);
             }
             if may_apply && matches!(policy, StartPolicy::Timestamp(_)) {
-                pieces.push(Piece::AtTime);
+                pieces.push(LogOffset::AtTime);
             }
             let serial = self.begin(*asked, Purpose::Start, &pieces, 2);
             serials.push((partition, serial));
@@ -249,12 +249,12 @@ impl LookUps {
     }
 
     fn send_bounds(&mut self, asked: LookUpId) {
-        let serial = self.begin(asked, Purpose::Bounds, &[Piece::LogStart, Piece::LogEnd], 1);
+        let serial = self.begin(asked, Purpose::Bounds, &[LogOffset::LogStart, LogOffset::LogEnd], 1);
         self.send_topics(vec![(asked.partition, serial)]);
     }
 
     /// Begins a look-up that waits for these offsets of its log and for `others` more answers.
-    fn begin(&mut self, asked: LookUpId, purpose: Purpose, pieces: &[Piece], others: usize) -> u64 {
+    fn begin(&mut self, asked: LookUpId, purpose: Purpose, pieces: &[LogOffset], others: usize) -> u64 {
         self.serials += 1;
         let serial = self.serials;
         for piece in pieces {
@@ -265,15 +265,15 @@ impl LookUps {
         serial
     }
 
-    fn send_offset(&mut self, partition: Partition, serial: u64, piece: Piece) {
+    fn send_offset(&mut self, partition: Partition, serial: u64, piece: LogOffset) {
         let Some(facts) = self.subject.topics.get(usize::from(partition.topic)) else { return };
         let (at, isolation) = match (piece, self.subject.policy) {
-            (Piece::LogStart, _) => (BEGINNING, Isolation::Uncommitted),
+            (LogOffset::LogStart, _) => (BEGINNING, Isolation::Uncommitted),
             // An offset behind an open transaction is inside the log.
-            (Piece::LogEnd, _) => (END, Isolation::Uncommitted),
-            (Piece::StableEnd, _) => (END, self.subject.isolation),
-            (Piece::AtTime, StartPolicy::Timestamp(millis)) => (millis, self.subject.isolation),
-            (Piece::AtTime, StartPolicy::Earliest | StartPolicy::Latest) => return,
+            (LogOffset::LogEnd, _) => (END, Isolation::Uncommitted),
+            (LogOffset::StableEnd, _) => (END, self.subject.isolation),
+            (LogOffset::AtTime, StartPolicy::Timestamp(millis)) => (millis, self.subject.isolation),
+            (LogOffset::AtTime, StartPolicy::Earliest | StartPolicy::Latest) => return,
         };
         let mut list = PartitionList::with_capacity(1);
         list.push(&facts.name, partition.number, at);

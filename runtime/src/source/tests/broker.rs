@@ -76,7 +76,7 @@ pub(super) fn send<'a>(bootstrap: &str, topic: &str, records: impl IntoIterator<
         let Some(mut event) = reports.poll(limit.remaining()) else {
             panic!("no delivery report for {sent} records")
         };
-        while let Some(report) = event.next_delivered() {
+        while let Some(report) = event.next_report() {
             assert_eq!(report.error, ErrorCode::NONE);
             sent -= 1;
         }

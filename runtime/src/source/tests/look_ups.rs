@@ -8,7 +8,7 @@ use crate::librdkafka::{
     Deadline, Isolation, MockCluster, Producer, Properties, Queue, Requests, Wake, WakeHandle, admin_broker,
 };
 use crate::source::StartPolicy;
-use crate::source::look_ups::{Answer, GroupCommits, LookUpId, LookUps, Subject, TopicFacts};
+use crate::source::look_ups::{Answer, GroupCommits, LookUpId, LookUpParameters, LookUps, TopicFacts};
 
 const BROKERS: u16 = 2;
 const HANGING_BROKER: i32 = 2;
@@ -34,7 +34,7 @@ impl Bench {
         properties.set("group.id", "group");
         let client = Producer::new(&properties).expect("the properties are valid");
         let wake = Wake::new().expect("an eventfd can be created");
-        let subject = Subject {
+        let subject = LookUpParameters {
             group: c"group".to_owned(),
             topics: vec![TopicFacts {
                 name: c"orders".to_owned(),
@@ -44,7 +44,7 @@ impl Bench {
             }],
             broker: admin_broker(client.client(), TEST_LIMIT).expect("a broker answers"),
             policy: StartPolicy::Earliest,
-            wants_ends: false,
+            needs_ends: false,
             isolation: Isolation::Committed,
             limit: LIMIT,
         };

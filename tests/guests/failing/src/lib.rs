@@ -95,20 +95,20 @@ fn deeper(depth: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keylane_sdk::testing::{self, Outcome};
+    use keylane_sdk::testing::{self, Verdict};
 
-    fn run(value: &str) -> Outcome {
+    fn run(value: &str) -> Verdict {
         testing::event().value(value).run(handle)
     }
 
     #[test]
     fn the_value_decides() {
-        assert!(matches!(run("retry"), Outcome::Retry { after: None, .. }));
-        assert!(matches!(run("reject"), Outcome::Reject { .. }));
+        assert!(matches!(run("retry"), Verdict::Retry { after: None, .. }));
+        assert!(matches!(run("reject"), Verdict::Reject { .. }));
         assert_eq!(run("anything").outputs().len(), 1);
         assert_eq!(run("print").outputs().len(), 1);
-        assert!(matches!(run("retry-once"), Outcome::Retry { .. }));
-        assert!(matches!(testing::event().value("retry-once").attempt(2).run(handle), Outcome::Done(_)));
+        assert!(matches!(run("retry-once"), Verdict::Retry { .. }));
+        assert!(matches!(testing::event().value("retry-once").attempt(2).run(handle), Verdict::Done(_)));
     }
 
     #[test]

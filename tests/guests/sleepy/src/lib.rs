@@ -21,14 +21,14 @@ keylane_sdk::handler!(handle);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keylane_sdk::testing::{self, Outcome};
+    use keylane_sdk::testing::{self, Verdict};
 
     #[test]
     fn the_header_overrides_the_value() {
         let outcome =
             testing::event().value("an order").header("sleep-ms", "0").header("emit", "").run(handle);
         assert_eq!(outcome.outputs().len(), 1);
-        assert_eq!(testing::event().value("0").run(handle), Outcome::Done(vec![]));
-        assert!(matches!(testing::event().value("long").run(handle), Outcome::Reject { .. }));
+        assert_eq!(testing::event().value("0").run(handle), Verdict::Done(vec![]));
+        assert!(matches!(testing::event().value("long").run(handle), Verdict::Reject { .. }));
     }
 }

@@ -1,5 +1,5 @@
-//! The group commit: stores offsets and sets at the group's coordinator. It is how the decisions of [`super`] are carried
-//! out. At most one commit is in flight, and its parts are answered one by one.
+//! The group commit: stores offsets and sets at the group's coordinator. Carries out the decisions of [`super`]. At most
+//! one commit is in flight, and its parts are answered one by one.
 
 use crate::codec::Encoder;
 use crate::partitions::{PartitionState, Phase};
@@ -110,7 +110,7 @@ impl GroupCommit {
     }
 
     /// The commit is no longer awaited. Returns false if it was not in flight.
-    pub(super) fn give_up(&mut self, id: CommitId) -> bool {
+    pub(super) fn time_out(&mut self, id: CommitId) -> bool {
         self.in_flight.take_if(|own| *own == id).is_some()
     }
 

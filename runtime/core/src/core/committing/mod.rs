@@ -106,7 +106,7 @@ impl Core {
 
     /// The commit may have been applied or not: everything in it is committed again.
     pub(super) fn commit_timed_out(&mut self, id: CommitId) {
-        if self.committer.commit.give_up(id) {
+        if self.committer.commit.time_out(id) {
             self.committer.not_before = self.now.uptime + RETRY_PAUSE;
         }
     }
@@ -157,7 +157,7 @@ impl Core {
         if !dirty {
             return (refresh.is_some_and(|at| at <= self.now.uptime), refresh);
         }
-        let idle = self.calls.out == 0 && self.lanes.ready() == 0;
+        let idle = self.calls.running == 0 && self.lanes.ready() == 0;
         let interval = if idle { self.config.commit_interval / 10 } else { self.config.commit_interval };
         let now = urgent || committer.settled >= self.config.commit_every;
         (true, Some(if now { self.now.uptime } else { committer.sent_at + interval }))

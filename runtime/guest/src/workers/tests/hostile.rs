@@ -28,7 +28,7 @@ const ENDLESS_LOOP: &str = "(loop $ever (br $ever))";
 
 fn failure_of(wasm: &[u8]) -> (Fault, String) {
     let call = Bench::new(wasm, 1, 2, 200).run(&[&["a"]]);
-    let CallResult::Failed(failure) = call.outcome else { panic!("{:?}", call.outcome) };
+    let CallResult::Failed(failure) = call.result else { panic!("{:?}", call.result) };
     (failure.fault, failure.message)
 }
 

@@ -121,7 +121,7 @@ impl HandlerLog {
 
     /// Retries that the guest requested, and calls that failed.
     pub(super) fn call_ended(&mut self, now: Now, call: &Call) {
-        for (row, refusal) in call.refusals() {
+        for (row, refusal) in call.failed_rows() {
             if let Verdict::Retry { .. } = refusal.verdict
                 && let Some(Allowed { dropped }) = self.limits.allow(Cause::Retry, now)
             {
@@ -140,7 +140,7 @@ impl HandlerLog {
                 );
             }
         }
-        if let CallResult::Failed(failure) = &call.outcome
+        if let CallResult::Failed(failure) = &call.result
             && let Some(Allowed { dropped }) = self.limits.allow(Cause::CallFailed, now)
         {
             let (handler, topic, fault) = (&self.handler, call.batch.topic(), failure.fault);
@@ -166,7 +166,17 @@ impl HandlerLog {
         let DeadLetter { event, attempt, reason, .. } = *dead_letter;
         let (handler, topic) = (&self.handler, self.topic(event.partition));
         let (partition, offset, reason) = (event.partition.number, event.offset, name_of(reason));
-        tracing::warn!(handler, topic, partition, offset, attempt, reason, error, dropped, "dead letter");
+        tracing::warn!(
+            handler,
+            topic,
+            partition,
+            offset,
+            attempt,
+            reason,
+            error,
+            dropped,
+            "event dead-lettered"
+        );
     }
 
     pub(super) fn skipped(&mut self, now: Now, at: (Partition, i64), reason: Reason, error: &str) {

@@ -14,15 +14,15 @@ use super::dead_letters::PendingDeadLetter;
 
 /// The records of all calls whose rows are not all settled.
 #[derive(Debug, Default)]
-pub(super) struct CallRecords {
-    slots: Vec<CallRecord>,
-    /// Calls with rows that were revoked since the last [`CallRecords::discard_revoked`].
+pub(super) struct PendingCalls {
+    slots: Vec<PendingCall>,
+    /// Calls with rows that were revoked since the last [`PendingCalls::discard_revoked`].
     revoked: Vec<CallId>,
 }
 
 /// The record of one call.
 #[derive(Debug, Default)]
-pub(super) struct CallRecord {
+pub(super) struct PendingCall {
     generation: u32,
     pub(super) attempt: u32,
     /// The digest of the component that was called; `None`: there was no call.
@@ -61,12 +61,12 @@ struct StoredOutput {
     record: RecordMetadata,
 }
 
-impl CallRecords {
+impl PendingCalls {
     /// The record of a running call.
-    pub(super) fn begin(&mut self, call: CallId) -> &mut CallRecord {
+    pub(super) fn begin(&mut self, call: CallId) -> &mut PendingCall {
         let at = call.slot as usize;
         if self.slots.len() <= at {
-            self.slots.resize_with(at + 1, CallRecord::default);
+            self.slots.resize_with(at + 1, PendingCall::default);
         }
         let record = self.slots.get_mut(at).expect("the slots were resized above");
         if record.generation != call.generation {
@@ -76,12 +76,12 @@ impl CallRecords {
     }
 
     /// `None`: the call is over, and its slot has another user.
-    pub(super) fn get(&self, call: CallId) -> Option<&CallRecord> {
+    pub(super) fn get(&self, call: CallId) -> Option<&PendingCall> {
         self.slots.get(call.slot as usize).filter(|record| record.generation == call.generation)
     }
 
-    /// See [`CallRecords::get`].
-    pub(super) fn get_mut(&mut self, call: CallId) -> Option<&mut CallRecord> {
+    /// See [`PendingCalls::get`].
+    pub(super) fn get_mut(&mut self, call: CallId) -> Option<&mut PendingCall> {
         self.slots.get_mut(call.slot as usize).filter(|record| record.generation == call.generation)
     }
 
@@ -109,7 +109,7 @@ impl CallRecords {
         let mut calls = std::mem::take(&mut self.revoked);
         let any = !calls.is_empty();
         for call in calls.drain(..) {
-            if let Some(CallRecord { dead_letters, revoked, .. }) = self.get_mut(call) {
+            if let Some(PendingCall { dead_letters, revoked, .. }) = self.get_mut(call) {
                 dead_letters.retain(|row, _| !revoked.iter().any(|rows| rows.contains(row)));
             }
         }
@@ -123,7 +123,7 @@ impl CallRecords {
     }
 }
 
-impl CallRecord {
+impl PendingCall {
     fn renew(&mut self, generation: u32) {
         self.generation = generation;
         self.attempt = 0;
@@ -223,14 +223,14 @@ mod tests {
         Token { handler: 0, call, row, lane: row / 10, output: row, dead_letter: false }
     }
 
-    fn acked(records: &mut CallRecords, token: Token) -> Option<Answered> {
+    fn acked(records: &mut PendingCalls, token: Token) -> Option<Answered> {
         records.get_mut(token.call)?.acked(&token, STORED)
     }
 
     #[test]
     fn a_row_is_acked_when_its_last_output_is() {
         let call = call(2, 7);
-        let mut records = CallRecords::default();
+        let mut records = PendingCalls::default();
         let record = records.begin(call);
         [3, 3, 0].into_iter().for_each(|row| record.sent(row));
         assert_eq!(acked(&mut records, token(call, 3)), None);
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn records_of_an_older_call_do_not_count() {
         let (old, new) = (call(0, 1), call(0, 2));
-        let mut records = CallRecords::default();
+        let mut records = PendingCalls::default();
         records.begin(old).sent(0);
         records.begin(old).add_error(0, "no price".to_owned());
         records.begin(old).add_error(0, "still none".to_owned());
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn a_row_is_rejected_when_its_other_outputs_are_answered() {
         let call = call(0, 1);
-        let mut records = CallRecords::default();
+        let mut records = PendingCalls::default();
         let record = records.begin(call);
         [5, 5, 6].into_iter().for_each(|row| record.sent(row));
         assert_eq!(record.rejected(5), None);
@@ -269,13 +269,13 @@ mod tests {
     #[test]
     fn revoked_rows_are_those_of_ended_ownerships_and_of_calls_that_are_over() {
         let (old, new) = (call(7, 1), call(7, 2));
-        let mut records = CallRecords::default();
+        let mut records = PendingCalls::default();
         records.begin(old);
         assert!(!records.discard_revoked(), "nothing was revoked");
         records.revoke(old, 4..6);
         records.revoke(old, 0..2);
         let revoked =
-            |records: &CallRecords, call| (0..7).filter(|&row| records.is_revoked(call, row)).collect();
+            |records: &PendingCalls, call| (0..7).filter(|&row| records.is_revoked(call, row)).collect();
         let rows: Vec<u32> = revoked(&records, old);
         assert_eq!(rows, [0, 1, 4, 5]);
         assert!(records.discard_revoked() && !records.discard_revoked());
@@ -291,7 +291,7 @@ mod tests {
     fn an_output_is_overtaken_by_a_later_one_of_its_lane_that_is_stored_before_it() {
         let call = call(0, 1);
         let at = |partition, offset| RecordMetadata { topic: 0, partition, offset };
-        let mut records = CallRecords::default();
+        let mut records = PendingCalls::default();
         let record = records.begin(call);
         (0..20).for_each(|row| record.sent(row));
         for (row, partition, offset) in [(1, 0, 50), (5, 0, 60), (7, 1, 10), (12, 0, 20)] {

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keylane_core::{DeadLetter, Fault, Reason, Row};
 
-use crate::admit::{Arena, Header, StoredRecord};
+use crate::admit::{Arena, ArenaRecord, Header};
 use crate::config;
 use crate::sink::OutputRecord;
 use crate::telemetry::{Allowed, LineLimit};
@@ -132,7 +132,7 @@ impl DeadLetterFormat {
     pub(super) fn pending(
         &mut self,
         dead_letter: &DeadLetter,
-        stored: &StoredRecord<'_>,
+        stored: &ArenaRecord<'_>,
         context: Context<'_>,
     ) -> PendingDeadLetter {
         let &DeadLetter { event, attempt, reason, .. } = dead_letter;
@@ -235,7 +235,7 @@ impl DeadLetterFormat {
     }
 
     /// Keylane's headers in the current form. Those that identify the event come first.
-    fn added(&self, pending: &PendingDeadLetter, stored: &StoredRecord<'_>) -> Added {
+    fn added(&self, pending: &PendingDeadLetter, stored: &ArenaRecord<'_>) -> Added {
         let event = &pending.event;
         let topic = self.inputs.get(usize::from(event.partition.topic)).map_or("", String::as_str);
         let mut added = Added::new();
@@ -281,7 +281,7 @@ impl DeadLetterFormat {
         &self,
         add: &mut dyn FnMut(&'static str, Vec<u8>),
         pending: &PendingDeadLetter,
-        stored: &StoredRecord<'_>,
+        stored: &ArenaRecord<'_>,
     ) {
         if let Some(value) = stored.value {
             add("keylane-value-omitted", value.len().to_string().into_bytes());
@@ -331,7 +331,7 @@ impl Form {
 
 /// The event's own headers. A redriven event carries the headers of its dead letter behind its own, and they are removed.
 /// The headers of an incomplete dead letter stay: only they record that parts are missing, and where the original is.
-fn own_headers<'a>(stored: &StoredRecord<'a>) -> impl Iterator<Item = Header<'a>> {
+fn own_headers<'a>(stored: &ArenaRecord<'a>) -> impl Iterator<Item = Header<'a>> {
     let incomplete = is_incomplete(stored);
     let mut in_dead_letter = false;
     stored.headers.filter(move |(name, _)| {
@@ -340,12 +340,12 @@ fn own_headers<'a>(stored: &StoredRecord<'a>) -> impl Iterator<Item = Header<'a>
     })
 }
 
-fn is_incomplete(stored: &StoredRecord<'_>) -> bool {
+fn is_incomplete(stored: &ArenaRecord<'_>) -> bool {
     stored.headers.into_iter().any(|(name, _)| OMITTED_HEADERS.contains(&name))
 }
 
 /// How often the event was dead-lettered before, according to its headers.
-fn redrives(stored: &StoredRecord<'_>) -> u32 {
+fn redrives(stored: &ArenaRecord<'_>) -> u32 {
     let (mut dead_letters, mut counted) = (0_u32, 0);
     for (name, value) in stored.headers {
         dead_letters = dead_letters.saturating_add(u32::from(name == REASON_HEADER));

@@ -25,7 +25,7 @@ use crate::sink::{
 };
 
 use backlog::{Backlog, QueuedItem};
-use calls::{Answered, CallRecords};
+use calls::{Answered, PendingCalls};
 pub(super) use dead_letters::name_of;
 use dead_letters::{Context, DeadLetterFormat, Origin};
 use invalid_rows::CallLanes;
@@ -44,7 +44,7 @@ pub(in crate::app) struct Publishing {
     provenance: Provenance,
     times: Times,
     dead_letters: DeadLetterFormat,
-    calls: CallRecords,
+    calls: PendingCalls,
     backlog: Backlog,
     /// The last reported state of the backlog.
     backlog_full: bool,
@@ -67,7 +67,7 @@ pub(super) struct PublishingView {
     pub(super) outputs: u64,
     /// Number of outputs that were stored behind later ones of their lane.
     pub(super) order_breaks: u64,
-    /// Number of outputs with the time of sending, because their topics reject the time of their events.
+    /// Number of outputs with the time of sending, because they could not keep the time of their event.
     pub(super) restamped: u64,
     /// Number of headers that were dropped, because their names are reserved for Keylane.
     pub(super) removed_headers: u64,
@@ -122,7 +122,7 @@ impl Publishing {
             provenance,
             times: Times::default(),
             dead_letters,
-            calls: CallRecords::default(),
+            calls: PendingCalls::default(),
             backlog: Backlog::new(topics.len(), backlog_bytes),
             backlog_full: false,
             rejected_dead_letters: RejectedDeadLetters::default(),
@@ -136,8 +136,8 @@ impl Publishing {
     }
 
     /// Bytes of the largest record that one of the handler's output topics is known to accept.
-    pub(in crate::app) fn largest_taken(&self) -> usize {
-        self.targets.iter().map(|target| self.sink.largest_taken(target.topic)).max().unwrap_or(0)
+    pub(in crate::app) fn max_record_bytes(&self) -> usize {
+        self.targets.iter().map(|target| self.sink.max_record_bytes(target.topic)).max().unwrap_or(0)
     }
 
     // -- calls --------------------------------------------------------------------------------------
@@ -156,10 +156,10 @@ impl Publishing {
     /// Keeps the errors of events that are not done: the core requests their outcome later.
     pub(super) fn keep_errors(&mut self, ended: &Call) {
         let Some(record) = self.calls.get_mut(ended.key.call) else { return };
-        for (row, refusal) in ended.refusals() {
+        for (row, refusal) in ended.failed_rows() {
             record.add_error(row, refusal.reason.clone());
         }
-        if let CallResult::Failed(failure) = &ended.outcome {
+        if let CallResult::Failed(failure) = &ended.result {
             record.add_error(failure.row.unwrap_or(0), failure.message.clone());
         }
     }
@@ -416,7 +416,7 @@ impl Publishing {
             Ok(stored) => {
                 self.acknowledged += 1;
                 if delivery.restamped {
-                    self.times.restamped();
+                    self.times.count_restamped();
                 }
                 let Some(record) = self.calls.get_mut(call) else { return };
                 if delivery.again && record.was_overtaken(&delivery.token, stored) {
@@ -436,7 +436,7 @@ impl Publishing {
 
     // -- totals -------------------------------------------------------------------------------------
 
-    pub(super) fn count_done(&mut self, ended: &Call) {
+    pub(super) fn count_ended_call(&mut self, ended: &Call) {
         let done: u32 = ended.results.lane_ends().iter().map(|lane| lane.done).sum();
         self.done += u64::from(done);
         self.removed_headers += ended.results.reserved_headers();
@@ -472,7 +472,7 @@ impl Publishing {
         PublishingView {
             outputs: self.acknowledged,
             order_breaks: self.order_breaks,
-            restamped: self.times.count_restamped(),
+            restamped: self.times.restamped(),
             removed_headers: self.removed_headers,
             blocking_topic: self.blocking_topic().map(str::to_owned),
             producer: self.sink.health(),

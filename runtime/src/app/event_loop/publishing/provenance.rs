@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use crate::guest::Call;
 
-use super::calls::CallRecord;
+use super::calls::PendingCall;
 
 /// Upper limit of the bytes of all these headers. The only long values are the topic's name, at most 249 bytes, and the
 /// digest, 64.
@@ -30,7 +30,7 @@ impl Provenance {
     pub(super) fn headers(
         &self,
         call: &Call,
-        record: Option<&CallRecord>,
+        record: Option<&PendingCall>,
         row: u32,
         index_in_row: u32,
     ) -> ProvenanceHeaders {

@@ -25,14 +25,14 @@ impl Times {
             return None;
         }
         if event == 0 {
-            self.restamped(); // the client treats 0 as no timestamp
+            self.count_restamped(); // the client treats 0 as no timestamp
             return None;
         }
         match sink.time(topic, event, now) {
             TimeFit::Kept => {}
             TimeFit::Expired => self.warn_once(sink, topic, event),
-            TimeFit::Refused => {
-                self.restamped();
+            TimeFit::Rejected => {
+                self.count_restamped();
                 return None;
             }
         }
@@ -40,12 +40,12 @@ impl Times {
     }
 
     /// Counts an output that carries the time of sending instead of its own.
-    pub(super) fn restamped(&mut self) {
+    pub(super) fn count_restamped(&mut self) {
         self.restamped += 1;
     }
 
-    /// Number of outputs with the time of sending, because their topics reject the time of their events.
-    pub(super) fn count_restamped(&self) -> u64 {
+    /// Number of outputs with the time of sending, because they could not keep the time of their event.
+    pub(super) fn restamped(&self) -> u64 {
         self.restamped
     }
 

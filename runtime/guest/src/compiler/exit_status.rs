@@ -15,17 +15,17 @@ const NO_MEMORY: [&str; 2] = ["memory allocation of ", "out of memory"];
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CompileFailure {
     /// The compiler rejects the component, with the reason.
-    Refused(String),
+    Rejected(String),
     /// The component exceeds a limit.
     Limit(Limit),
     /// The compiler was stopped.
     Stopped,
     /// The child failed for a reason other than the component. How it ended.
-    Lost(String),
+    ChildFailed(String),
 }
 
 /// `status`: `None` if the child was killed by its parent. `stderr`: its messages.
-pub(super) fn verdict(
+pub(super) fn interpret(
     status: Option<ExitStatus>,
     stderr: &str,
     limits: &Limits,
@@ -39,16 +39,16 @@ pub(super) fn verdict(
             _ if signal == Signal::ABORT.as_raw() && NO_MEMORY.iter().any(|no| stderr.contains(no)) => {
                 CompileFailure::Limit(Limit::Memory(limits.address_space))
             }
-            _ if signal == Signal::KILL.as_raw() => {
-                CompileFailure::Lost("was killed, as the system does when it runs out of memory".to_owned())
-            }
-            _ => CompileFailure::Lost(format!("ended with signal {signal}{messages}")),
+            _ if signal == Signal::KILL.as_raw() => CompileFailure::ChildFailed(
+                "was killed, as the system does when it runs out of memory".to_owned(),
+            ),
+            _ => CompileFailure::ChildFailed(format!("ended with signal {signal}{messages}")),
         });
     }
     match status.code() {
         Some(0) => Ok(()),
-        Some(1) => Err(CompileFailure::Refused(stderr.to_owned())),
-        _ => Err(CompileFailure::Lost(format!("ended with {status}{messages}"))),
+        Some(1) => Err(CompileFailure::Rejected(stderr.to_owned())),
+        _ => Err(CompileFailure::ChildFailed(format!("ended with {status}{messages}"))),
     }
 }
 
@@ -61,11 +61,11 @@ mod tests {
         let limits = Limits::default();
         let ended = |raw: i32| Some(ExitStatus::from_raw(raw));
         let exited = |code: i32| ended(code << 8);
-        let lost = |what: &str| Err(CompileFailure::Lost(what.to_owned()));
+        let lost = |what: &str| Err(CompileFailure::ChildFailed(what.to_owned()));
         let limit = |limit: Limit| Err(CompileFailure::Limit(limit));
         let cases = [
             (exited(0), "", Ok(())),
-            (exited(1), "it is invalid", Err(CompileFailure::Refused("it is invalid".to_owned()))),
+            (exited(1), "it is invalid", Err(CompileFailure::Rejected("it is invalid".to_owned()))),
             (exited(2), "", lost("ended with exit status: 2")),
             (None, "", limit(Limit::Wall(limits.wall))),
             (ended(Signal::XCPU.as_raw()), "", limit(Limit::Cpu(60))),
@@ -89,7 +89,7 @@ mod tests {
             (ended(Signal::TERM.as_raw()), "", lost("ended with signal 15")),
         ];
         for (status, stderr, meaning) in cases {
-            assert_eq!(verdict(status, stderr, &limits), meaning, "{status:?}");
+            assert_eq!(interpret(status, stderr, &limits), meaning, "{status:?}");
         }
     }
 }

@@ -98,7 +98,7 @@ pub struct Purpose {
 pub type NewPartitions<'a> = &'a dyn Fn(&CStr) -> Option<i32>;
 
 /// The startup requests of one client.
-pub struct Questions<'a> {
+pub struct StartupRequests<'a> {
     client: &'a Arc<Client>,
     events: &'a Queue,
     /// The timeout of the next attempt, and the maximum.
@@ -106,10 +106,10 @@ pub struct Questions<'a> {
     retry: StartupRetry<'a>,
 }
 
-impl<'a> Questions<'a> {
+impl<'a> StartupRequests<'a> {
     /// `events`: the client's main queue, which is served while waiting. `limit`: the timeout of one response.
     pub fn new(client: &'a Arc<Client>, events: &'a Queue, limit: Duration, retry: StartupRetry<'a>) -> Self {
-        Questions { client, events, limits: (FIRST_TRY.min(limit), limit), retry }
+        StartupRequests { client, events, limits: (FIRST_TRY.min(limit), limit), retry }
     }
 
     /// Returns a broker that responds.
@@ -134,7 +134,7 @@ impl<'a> Questions<'a> {
             // The receiver is dropped if the wait was stopped.
             let _dropped = answer.send(question(&client, limit));
         };
-        thread::Builder::new().name("keylane-question".to_owned()).spawn(ask)?;
+        thread::Builder::new().name("keylane-request".to_owned()).spawn(ask)?;
         let report = Deadline::after(REPORT_AFTER);
         loop {
             match answered.recv_timeout(STEP) {
