@@ -61,7 +61,7 @@ fn log_lines_about_every_event_are_limited() {
     let mut events = 0;
     for line in keylane.lines() {
         let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-        if text("message") == "dead letter" {
+        if text("message") == "event dead-lettered" {
             events += 1 + line["dropped"].as_u64().unwrap_or(0);
             assert_eq!((text("handler"), text("topic")), ("t".to_owned(), flow.input.clone()));
         }
