@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{PipeReader, pipe};
 use std::process::{Command, Stdio};
 
+use keylane_tests::alice;
 use keylane_tests::child::Child;
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
@@ -11,6 +12,7 @@ use keylane_tests::kafka::{self, Record};
 use keylane_tests::keylane::{Keylane, Settings, binary};
 use keylane_tests::{janitor, wait};
 use rustix::process::Signal;
+use serde_json::Value;
 
 const EVENTS: usize = 4_000;
 
@@ -74,6 +76,88 @@ fn log_lines_about_every_event_are_limited() {
         keylane.lines().into_iter().find(|line| line["message"] == "handler totals").expect("a summary");
     let count = |name: &str| all[name].as_u64();
     assert_eq!(["settled", "dead_letters", "outputs"].map(count), [Some(5_000), Some(5_000), Some(0)]);
+}
+
+/// The same for dead letters that are too large for their topic.
+#[test]
+fn log_lines_about_dead_letters_that_are_too_large_are_limited() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 4, &[]);
+    let small = kafka::unique("small");
+    cluster.admin().create_topic(&small, 1, &[("max.message.bytes", "2000")]);
+    let event = |number: usize| {
+        Record::new(format!("key-{number}"), "reject").with("filler", "x".repeat(3_000).as_str())
+    };
+    flow.producer().send_all(&flow.input, (0..1_000).map(event)).expect("acknowledged");
+    let settings =
+        flow.settings(&guest("failing"), "t").set("handlers.t.dead_letters", "topic", small.as_str());
+    let mut keylane = Keylane::run(&settings, &["--until-end"]);
+    keylane.expect_exit(0);
+    assert_eq!(kafka::read_all(&cluster.bootstrap(), &small).len(), 1_000);
+    keylane.assert_lines_are_limited();
+    let lines = keylane.lines();
+    let too_large = "dead letter too large: parts are omitted";
+    let of_cause = |line: &&Value| line["message"] == too_large || line["cause"] == "TooLarge";
+    let counted: u64 = lines.iter().filter(of_cause).map(|line| count(line, too_large)).sum();
+    assert!(counted >= 1_000, "{counted} of 1,000 have a line or are counted");
+}
+
+/// One line, and those that were dropped before it.
+fn count(line: &Value, message: &str) -> u64 {
+    u64::from(line["message"] == message) + line["dropped"].as_u64().unwrap_or(0)
+}
+
+/// The same for commits, and for questions about the bounds of a log, that brokers reject for missing rights.
+#[test]
+fn log_lines_about_denied_commits_and_log_bounds_are_limited() {
+    let Some(cluster) = kafka::own(&alice::options()) else { return };
+    let flow = Flow::new(&cluster, 2, &[]);
+    let settings = alice::settings(&cluster, flow.settings(&guest("sleepy"), "alice"))
+        .set("handlers.t", "out_of_range", "earliest")
+        .set("handlers.t", "timeout", "60s")
+        // It stays a member while it is frozen.
+        .set("kafka.client", "session.timeout.ms", 60_000);
+    let mut keylane = Keylane::run(&settings, &[]);
+    let feed = |count: usize, millis: &str| {
+        let events = (0..count).map(|number| Record::new(format!("key-{number}"), millis));
+        flow.producer().send_all(&flow.input, events).expect("acknowledged");
+    };
+    let deny = |right: &str| {
+        alice::rights(&cluster, &["--add", "--deny-principal", "User:alice"], &[right], &flow.input);
+    };
+    let allow = |right: &str| {
+        let what = ["--remove", "--force", "--deny-principal", "User:alice"];
+        alice::rights(&cluster, &what, &[right], &flow.input);
+    };
+    let has = |message: &'static str| move |line: &Value| line["message"] == message;
+    feed(100, "0");
+    flow.wait_until_committed();
+    // Its event settles while the right to commit is denied.
+    feed(1, "15000");
+    deny("Read");
+    keylane.wait_for("the commit to be rejected", has("commit rejected"));
+    allow("Read");
+    flow.wait_until_committed();
+
+    // What is read next is deleted, and where the log begins may not be asked.
+    keylane.freeze();
+    feed(100, "0");
+    for partition in 0..2 {
+        let end = kafka::read_all(&cluster.bootstrap(), &flow.input);
+        let end =
+            end.iter().filter(|record| record.partition == partition).map(|record| record.offset + 1).max();
+        cluster.admin().delete_records(&flow.input, partition, end.expect("every partition has events"));
+    }
+    alice::rights(&cluster, &["--add", "--allow-principal", "User:alice"], &["Read"], &flow.input);
+    deny("Describe");
+    keylane.thaw();
+    keylane.wait_for("the denial to be reported", has("log bounds unknown, partition waits"));
+    allow("Describe");
+    feed(100, "0");
+    flow.wait_until_committed();
+    keylane.terminate();
+    keylane.expect_exit(0);
+    keylane.assert_lines_are_limited();
 }
 
 /// Commands that print end with an exit code, whether or not their output can be written.
