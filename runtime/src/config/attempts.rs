@@ -6,6 +6,8 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::rules::ranges::MAX_ATTEMPTS;
+
 /// `10`, or `"unlimited"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempts {
@@ -66,7 +68,7 @@ impl JsonSchema for Attempts {
             "type": ["integer", "string"],
             "description": "Number of attempts, including the first: 1 to 1000000, or `\"unlimited\"`: until the event \
                             is done, or rejected, or older than `max_record_age`.",
-            "anyOf": [{ "minimum": 1, "maximum": 1_000_000 }, { "const": UNLIMITED }],
+            "anyOf": [{ "minimum": MAX_ATTEMPTS.start(), "maximum": MAX_ATTEMPTS.end() }, { "const": UNLIMITED }],
         })
     }
 }

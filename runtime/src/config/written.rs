@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::client_properties::WrittenProperties;
 use super::duration::HumanDuration;
+use super::rules::ranges;
 use super::scalar::{maybe, scalar};
 use super::size::HumanSize;
 use super::written_handler::Handler;
@@ -88,7 +89,7 @@ pub enum Assignor {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Embedded {
     /// Partitions of each topic.
-    #[schemars(range(min = 1, max = 64))]
+    #[schemars(range(min = *ranges::EMBEDDED_PARTITIONS.start(), max = *ranges::EMBEDDED_PARTITIONS.end()))]
     #[serde(deserialize_with = "scalar")]
     pub(super) partitions: i64,
     /// Events for its topics, one section per topic. They are fed at the rate at which they are read.
@@ -120,7 +121,7 @@ pub(super) struct Runtime {
     /// is additional, too: see `memory` of a handler.
     pub(super) memory_budget: HumanSize,
     /// Threads that run guests. By default one per core.
-    #[schemars(range(min = 1, max = 1024))]
+    #[schemars(range(min = *ranges::WORKERS.start(), max = *ranges::WORKERS.end()))]
     #[serde(deserialize_with = "maybe")]
     pub(super) workers: Option<i64>,
     /// Directory of compiled components, kept between starts. Its content is run as native code: no other user may have

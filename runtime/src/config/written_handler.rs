@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::duration::HumanDuration;
 use super::lane_key::LaneKey;
+use super::rules::ranges;
 use super::scalar::{maybe, scalar};
 use super::size::HumanSize;
 use super::start::Start;
@@ -38,7 +39,7 @@ pub(super) struct Handler {
     #[serde(default = "default_cpu_budget")]
     pub(super) cpu_budget: HumanDuration,
     /// An instance is replaced after this number of calls. By default the number is unlimited.
-    #[schemars(range(min = 1, max = 4_294_967_295_u32))]
+    #[schemars(range(min = *ranges::MAX_CALLS.start(), max = *ranges::MAX_CALLS.end()))]
     #[serde(default, deserialize_with = "maybe")]
     pub(super) max_calls: Option<i64>,
     /// An instance that uses more memory than this after a call is replaced: for guests whose memory only grows. By
@@ -49,7 +50,7 @@ pub(super) struct Handler {
     pub(super) max_output_bytes: Option<HumanSize>,
     /// Maximum number of events in one guest call. By default up to 64; 1 with `grants.http`, with
     /// `isolation = "event"`, or once a call has waited.
-    #[schemars(range(min = 1, max = 4096))]
+    #[schemars(range(min = *ranges::MAX_BATCH.start(), max = *ranges::MAX_BATCH.end()))]
     #[serde(default, deserialize_with = "maybe")]
     pub(super) max_batch: Option<i64>,
     /// Start position of a new group. Once the group has a commit for a topic, partitions without a commit start at their
@@ -137,15 +138,15 @@ pub(super) struct Lanes {
     /// What happens to events without a lane key.
     pub(super) no_key: NoKey,
     /// Maximum number of concurrent guest calls.
-    #[schemars(range(min = 1, max = 100_000))]
+    #[schemars(range(min = *ranges::MAX_CONCURRENCY.start(), max = *ranges::MAX_CONCURRENCY.end()))]
     #[serde(deserialize_with = "scalar")]
     pub(super) max_concurrency: i64,
     /// Maximum number of events of one partition that are read and not settled.
-    #[schemars(range(min = 1, max = 10_000_000))]
+    #[schemars(range(min = *ranges::MAX_QUEUED.start(), max = *ranges::MAX_QUEUED.end()))]
     #[serde(deserialize_with = "scalar")]
     pub(super) max_queued: i64,
     /// Maximum number of offsets of one partition between the first unsettled event and the last one read.
-    #[schemars(range(min = 1, max = 1_000_000_000))]
+    #[schemars(range(min = *ranges::MAX_WINDOW.start(), max = *ranges::MAX_WINDOW.end()))]
     #[serde(deserialize_with = "scalar")]
     pub(super) max_window: i64,
 }
@@ -196,7 +197,7 @@ pub(super) struct Commit {
     /// Longest time that settled events stay uncommitted.
     pub(super) interval: HumanDuration,
     /// Number of settled events after which a commit is due at once.
-    #[schemars(range(min = 1, max = 1_000_000_000))]
+    #[schemars(range(min = *ranges::COMMIT_EVERY.start(), max = *ranges::COMMIT_EVERY.end()))]
     #[serde(deserialize_with = "scalar")]
     pub(super) every: i64,
     /// Timeout of a commit.
@@ -204,7 +205,7 @@ pub(super) struct Commit {
     /// Maximum characters of commit metadata (the brokers' `offset.metadata.max.bytes`). 0: events settled beyond the
     /// committed offset are not recorded, and are processed again after a rebalance or crash. Below 36, commits do not
     /// identify their topic: a topic that is deleted and created again may be mistaken for the previous one.
-    #[schemars(range(min = 0, max = 65_536))]
+    #[schemars(range(min = *ranges::METADATA_LIMIT.start(), max = *ranges::METADATA_LIMIT.end()))]
     #[serde(deserialize_with = "scalar")]
     pub(super) metadata_limit: i64,
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attempts::Attempts;
 use super::duration::HumanDuration;
+use super::rules::ranges;
 use super::scalar::scalar;
 
 /// What happens to an event that fails.
@@ -20,11 +21,11 @@ pub(super) struct Retry {
     /// Maximum wait, even if the guest requests more; `jitter` is added to it.
     pub(super) max_interval: HumanDuration,
     /// Factor by which each wait exceeds the previous one.
-    #[schemars(range(min = 1.0, max = 100.0))]
+    #[schemars(range(min = *ranges::RETRY_MULTIPLIER.start(), max = *ranges::RETRY_MULTIPLIER.end()))]
     #[serde(deserialize_with = "scalar")]
     pub(super) multiplier: f64,
     /// Random share by which a wait is longer or shorter, so that events that failed together are not retried together.
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(min = *ranges::RETRY_JITTER.start(), max = *ranges::RETRY_JITTER.end()))]
     #[serde(deserialize_with = "scalar")]
     pub(super) jitter: f64,
     /// Events whose records are older than this when they fail are not retried. By default the age is not limited.
@@ -85,7 +86,7 @@ pub(super) struct DeadLetters {
     /// Format of the headers with the origin of the event and the reason.
     pub(super) headers: DeadLetterHeaders,
     /// If an event that was redriven this many times is dead-lettered again, an error is logged.
-    #[schemars(range(min = 0, max = 1000))]
+    #[schemars(range(min = *ranges::MAX_REDRIVES.start(), max = *ranges::MAX_REDRIVES.end()))]
     #[serde(deserialize_with = "scalar")]
     pub(super) max_redrives: i64,
 }

@@ -78,7 +78,12 @@ fn cluster(written: &Written, surroundings: &Surroundings<'_>, problems: &mut Pr
             .hint("add `[[embedded.feed]]` with `topic` and `file`");
     }
     Cluster::Embedded(EmbeddedConfig {
-        partitions: ranges::whole(problems, &["embedded", "partitions"], embedded.partitions, 1..=64),
+        partitions: ranges::whole(
+            problems,
+            &["embedded", "partitions"],
+            embedded.partitions,
+            ranges::EMBEDDED_PARTITIONS,
+        ),
         feeds: feeds(&embedded.feed, surroundings, problems),
     })
 }

@@ -51,13 +51,13 @@ pub(super) fn handler(
         cpu_budget: ranges::time(problems, &at("cpu_budget"), handler.cpu_budget, ranges::CALL_TIMEOUT),
         memory,
         keep_memory: keep_memory.unwrap_or(memory / 4 * 3),
-        max_calls: handler.max_calls.map(|n| ranges::whole(problems, &at("max_calls"), n, 1..=u32::MAX)),
+        max_calls: handler.max_calls.map(|n| ranges::whole(problems, &at("max_calls"), n, ranges::MAX_CALLS)),
         fresh_instances: handler.isolation == written::Isolation::Event,
         max_output_bytes: handler.max_output_bytes.map(|size| {
-            let bytes = ranges::size(problems, &at("max_output_bytes"), size, ranges::OUTPUT_BYTES_RANGE);
+            let bytes = ranges::size(problems, &at("max_output_bytes"), size, ranges::OUTPUT_BYTES);
             usize::try_from(bytes).unwrap_or(usize::MAX)
         }),
-        max_batch: handler.max_batch.map(|n| ranges::whole(problems, &at("max_batch"), n, 1..=4096)),
+        max_batch: handler.max_batch.map(|n| ranges::whole(problems, &at("max_batch"), n, ranges::MAX_BATCH)),
         start: handler.start,
         out_of_range: match handler.out_of_range {
             written::OutOfRange::Fail => OutOfRange::Fail,
@@ -108,9 +108,14 @@ fn lanes(handler: &str, lanes: &written::Lanes, problems: &mut Problems<'_, '_>)
         ordering: lanes.ordering,
         lane_key: lanes.lane_key.clone(),
         no_key: lanes.no_key,
-        max_concurrency: ranges::whole(problems, &at("max_concurrency"), lanes.max_concurrency, 1..=100_000),
-        max_queued: ranges::whole(problems, &at("max_queued"), lanes.max_queued, 1..=10_000_000),
-        max_window: ranges::whole(problems, &at("max_window"), lanes.max_window, 1..=1_000_000_000),
+        max_concurrency: ranges::whole(
+            problems,
+            &at("max_concurrency"),
+            lanes.max_concurrency,
+            ranges::MAX_CONCURRENCY,
+        ),
+        max_queued: ranges::whole(problems, &at("max_queued"), lanes.max_queued, ranges::MAX_QUEUED),
+        max_window: ranges::whole(problems, &at("max_window"), lanes.max_window, ranges::MAX_WINDOW),
     }
 }
 
@@ -118,9 +123,14 @@ fn commit(handler: &str, commit: &written::Commit, problems: &mut Problems<'_, '
     let at = |field| ["handlers", handler, "commit", field];
     CommitConfig {
         interval: ranges::time(problems, &at("interval"), commit.interval, ranges::COMMIT_INTERVAL),
-        every: ranges::whole(problems, &at("every"), commit.every, 1..=1_000_000_000),
+        every: ranges::whole(problems, &at("every"), commit.every, ranges::COMMIT_EVERY),
         timeout: ranges::time(problems, &at("timeout"), commit.timeout, ranges::COMMIT_TIMEOUT),
-        metadata_limit: ranges::whole(problems, &at("metadata_limit"), commit.metadata_limit, 0..=65_536),
+        metadata_limit: ranges::whole(
+            problems,
+            &at("metadata_limit"),
+            commit.metadata_limit,
+            ranges::METADATA_LIMIT,
+        ),
     }
 }
 

@@ -6,7 +6,7 @@ mod filter;
 mod grants;
 mod handler;
 mod names;
-mod ranges;
+pub(super) mod ranges;
 mod retry;
 mod warnings;
 
@@ -57,8 +57,9 @@ fn runtime(
     surroundings: &Surroundings<'_>,
     problems: &mut Problems<'_, '_>,
 ) -> RuntimeConfig {
-    let workers =
-        written.workers.map(|workers| ranges::whole(problems, &["runtime", "workers"], workers, 1..=1024));
+    let workers = written
+        .workers
+        .map(|workers| ranges::whole(problems, &["runtime", "workers"], workers, ranges::WORKERS));
     RuntimeConfig {
         memory_budget: ranges::size(
             problems,

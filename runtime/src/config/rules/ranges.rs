@@ -1,4 +1,4 @@
-//! Ranges of numbers, sizes and durations.
+//! The range of every setting that is a number, a size or a duration. The schema and the reference show the same ranges.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -12,25 +12,40 @@ use super::super::size::HumanSize;
 type Millis = RangeInclusive<u64>;
 
 /// The minimum fits one partition's fetch queue and one large event.
-pub(super) const MEMORY_BUDGET: RangeInclusive<u64> = 8 << 20..=1 << 40;
+pub(in crate::config) const MEMORY_BUDGET: RangeInclusive<u64> = 8 << 20..=1 << 40;
 /// Up to the address space of 32-bit WebAssembly; a component needs at least a few pages to start.
-pub(super) const GUEST_MEMORY: RangeInclusive<u64> = 1 << 20..=4 << 30;
+pub(in crate::config) const GUEST_MEMORY: RangeInclusive<u64> = 1 << 20..=4 << 30;
 /// From the lowest limit of some brokers up to the client's maximum.
-pub(super) const OUTPUT_BYTES_RANGE: RangeInclusive<u64> = 1 << 10..=1_000_000_000;
+pub(in crate::config) const OUTPUT_BYTES: RangeInclusive<u64> = 1 << 10..=1_000_000_000;
 /// Deadlines are enforced by a ticker of a few milliseconds.
-pub(super) const CALL_TIMEOUT: Millis = 10..=3_600_000;
+pub(in crate::config) const CALL_TIMEOUT: Millis = 10..=3_600_000;
 /// With a longer timeout a supervisor that has the right credentials would not get to restart the process.
-pub(super) const AUTH_TIMEOUT: Millis = 0..=3_600_000;
-pub(super) const DRAIN_TIMEOUT: Millis = 0..=3_600_000;
+pub(in crate::config) const AUTH_TIMEOUT: Millis = 0..=3_600_000;
+pub(in crate::config) const DRAIN_TIMEOUT: Millis = 0..=3_600_000;
 /// With a shorter interval commits would dominate the coordinator's load.
-pub(super) const COMMIT_INTERVAL: Millis = 10..=3_600_000;
+pub(in crate::config) const COMMIT_INTERVAL: Millis = 10..=3_600_000;
 /// Commits are answered within a rebalance, whose timeout is five minutes by default.
-pub(super) const COMMIT_TIMEOUT: Millis = 100..=60_000;
+pub(in crate::config) const COMMIT_TIMEOUT: Millis = 100..=60_000;
 /// As for commits.
-pub(super) const REVOKE_TIMEOUT: Millis = 0..=120_000;
+pub(in crate::config) const REVOKE_TIMEOUT: Millis = 0..=120_000;
 
 /// Between attempts.
-pub(super) const INTERVAL: Millis = 0..=86_400_000;
+pub(in crate::config) const RETRY_INTERVAL: Millis = 0..=86_400_000;
+pub(in crate::config) const MAX_ATTEMPTS: RangeInclusive<u32> = 1..=1_000_000;
+pub(in crate::config) const RETRY_MULTIPLIER: RangeInclusive<f64> = 1.0..=100.0;
+pub(in crate::config) const RETRY_JITTER: RangeInclusive<f64> = 0.0..=1.0;
+pub(in crate::config) const MAX_REDRIVES: RangeInclusive<u32> = 0..=1_000;
+
+pub(in crate::config) const MAX_BATCH: RangeInclusive<u32> = 1..=4_096;
+pub(in crate::config) const MAX_CALLS: RangeInclusive<u32> = 1..=u32::MAX;
+pub(in crate::config) const MAX_CONCURRENCY: RangeInclusive<u32> = 1..=100_000;
+pub(in crate::config) const MAX_QUEUED: RangeInclusive<u32> = 1..=10_000_000;
+pub(in crate::config) const MAX_WINDOW: RangeInclusive<u64> = 1..=1_000_000_000;
+pub(in crate::config) const COMMIT_EVERY: RangeInclusive<u64> = 1..=1_000_000_000;
+pub(in crate::config) const METADATA_LIMIT: RangeInclusive<usize> = 0..=65_536;
+
+pub(in crate::config) const WORKERS: RangeInclusive<usize> = 1..=1_024;
+pub(in crate::config) const EMBEDDED_PARTITIONS: RangeInclusive<u16> = 1..=64;
 
 /// A number within a range.
 pub(super) fn number(

@@ -16,8 +16,9 @@ pub(super) fn retry(
     problems: &mut Problems<'_, '_>,
 ) -> keylane_core::RetryPolicy {
     let at = |field| ["handlers", name, "retry", field];
-    let initial = ranges::time(problems, &at("initial_interval"), retry.initial_interval, ranges::INTERVAL);
-    let longest = ranges::time(problems, &at("max_interval"), retry.max_interval, ranges::INTERVAL);
+    let initial =
+        ranges::time(problems, &at("initial_interval"), retry.initial_interval, ranges::RETRY_INTERVAL);
+    let longest = ranges::time(problems, &at("max_interval"), retry.max_interval, ranges::RETRY_INTERVAL);
     if longest < initial {
         let (initial, longest) = (retry.initial_interval, retry.max_interval);
         problems
@@ -31,13 +32,15 @@ pub(super) fn retry(
     }
     keylane_core::RetryPolicy {
         max_attempts: match retry.max_attempts {
-            Attempts::Limited(number) => ranges::whole(problems, &at("max_attempts"), number, 1..=1_000_000),
+            Attempts::Limited(number) => {
+                ranges::whole(problems, &at("max_attempts"), number, ranges::MAX_ATTEMPTS)
+            }
             Attempts::Unlimited => keylane_core::UNLIMITED_ATTEMPTS,
         },
         initial_interval: initial,
         max_interval: longest,
-        multiplier: ranges::number(problems, &at("multiplier"), retry.multiplier, 1.0..=100.0),
-        jitter: ranges::number(problems, &at("jitter"), retry.jitter, 0.0..=1.0),
+        multiplier: ranges::number(problems, &at("multiplier"), retry.multiplier, ranges::RETRY_MULTIPLIER),
+        jitter: ranges::number(problems, &at("jitter"), retry.jitter, ranges::RETRY_JITTER),
         seed: 0, // chosen when the process starts
         max_record_age: retry.max_record_age.map(|age| age.0).filter(|age| *age < Duration::MAX),
         on_exhausted: match retry.on_exhausted {
@@ -60,7 +63,8 @@ pub(super) fn dead_letters(
 ) -> Option<DeadLettersConfig> {
     let at = |field| ["handlers", name, "dead_letters", field];
     let letters = &handler.dead_letters;
-    let max_redrives = ranges::whole(problems, &at("max_redrives"), letters.max_redrives, 0..=1000);
+    let max_redrives =
+        ranges::whole(problems, &at("max_redrives"), letters.max_redrives, ranges::MAX_REDRIVES);
     if handler.retry.on_exhausted != OnExhausted::Dlq {
         if *letters != written::DeadLetters::default() {
             let text = "`dead_letters` has no effect: `retry.on_exhausted` is not \"dlq\"";
