@@ -84,8 +84,10 @@ pub struct Counters {
     pub settled: u64,
     /// Attempts after the first.
     pub retries: u64,
-    /// Events processed again, uncharged, after a call that failed as a whole or behind an unpublishable output.
-    pub reruns: u64,
+    /// Events processed again, uncharged, because a call that they were in failed as a whole.
+    pub reruns_after_faults: u64,
+    /// Events processed again, uncharged, because an output of an event before them is unpublishable.
+    pub reruns_behind_outputs: u64,
     /// Dead letters.
     pub dead_letters: u64,
     /// Events skipped because they could not be handled.

@@ -155,7 +155,7 @@ fn only_the_failing_event_of_a_failed_call_is_charged() {
     shell.warm_up(P0);
     shell.fetch(P0, &[(NEXT, 1), (NEXT + 1, 2), (NEXT + 2, 2), (NEXT + 3, 3)]);
     shell.fail(Fault::Trap);
-    assert_eq!(shell.core.counters().reruns, 4);
+    assert_eq!(shell.core.counters().reruns_after_faults, 4);
     let mut ran = Vec::new();
     while ran.len() < 4 {
         let call = shell.wait_for_call();
@@ -164,7 +164,11 @@ fn only_the_failing_event_of_a_failed_call_is_charged() {
         if call.rows[0].1 == NEXT + 1 && ran.len() < 4 {
             shell.fail(Fault::Trap);
             let counters = shell.core.counters();
-            assert_eq!((counters.retries, counters.reruns), (1, 4), "it failed alone on a fresh instance");
+            assert_eq!(
+                (counters.retries, counters.reruns_after_faults),
+                (1, 4),
+                "it failed alone on a fresh instance"
+            );
         } else {
             shell.end(&[]);
         }
@@ -202,7 +206,7 @@ fn a_known_failing_row_does_not_quarantine_the_other_lanes() {
     let failure = CallFailure { fault: Fault::Memory, failing_row: Some(1), fresh: false };
     let lanes = [done(1), done(0), done(0)];
     shell.give(Input::CallFailed { call: call.id, failure, lanes: &lanes, with_outputs: &[] });
-    assert_eq!(shell.core.counters().reruns, 1);
+    assert_eq!(shell.core.counters().reruns_after_faults, 1);
     let fresh: Vec<_> = shell.calls.iter().map(|call| (call.rows.clone(), call.fresh)).collect();
     assert_eq!(fresh, [(vec![(P0, NEXT + 1)], true), (vec![(P0, NEXT + 2), (P0, NEXT + 3)], false)]);
 }
@@ -398,7 +402,7 @@ fn an_unpublishable_output_holds_back_the_outputs_behind_it() {
     assert_eq!((event, reason), (NEXT + 1, Reason::OutputRejected));
     assert!(shell.calls.is_empty(), "its lane waits for the dead letter");
     shell.ack_dead_letter();
-    assert_eq!(shell.core.counters().reruns, 1);
+    assert_eq!(shell.core.counters().reruns_behind_outputs, 1);
     let again = shell.calls.remove(0);
     assert_eq!((again.rows, again.attempt), (vec![(P0, NEXT + 2)], 1), "uncharged");
 }

@@ -20,7 +20,7 @@ struct Rule {
 
 /// The counter of one rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Count {
+pub struct FilterCount {
     /// The rule's name; `None`: records that match no rule.
     pub rule: Option<String>,
     /// Whether its records are kept or dropped.
@@ -55,13 +55,13 @@ impl Filter {
     }
 
     /// The counters of all rules; empty without rules.
-    pub fn counts(&self) -> Vec<Count> {
-        let of_rule = |known: &Rule| Count {
+    pub fn counts(&self) -> Vec<FilterCount> {
+        let of_rule = |known: &Rule| FilterCount {
             rule: Some(known.rule.name.clone()),
             keep: known.rule.keep,
             records: known.decided,
         };
-        let others = Count { rule: None, keep: self.keeps_others, records: self.others };
+        let others = FilterCount { rule: None, keep: self.keeps_others, records: self.others };
         let others = (!self.rules.is_empty()).then_some(others);
         self.rules.iter().map(of_rule).chain(others).collect()
     }

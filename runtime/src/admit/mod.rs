@@ -8,5 +8,5 @@ pub mod lane_key;
 mod json_scalar;
 
 pub use arena::{Arena, ArenaRecord, Header};
-pub use filter::Filter;
+pub use filter::{Filter, FilterCount};
 pub use lane_key::LaneRule;

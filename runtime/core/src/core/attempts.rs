@@ -36,7 +36,7 @@ impl Core {
             (Some(Verdict::Retry { after }), _) => (Reason::RetriesExhausted, after),
             (Some(Verdict::Reject), _) => return self.fail_row(id, at, Reason::Rejected),
             (Some(Verdict::Unpublishable), _) => {
-                self.counters.reruns += u64::from(lane.end - lane.done_to - 1);
+                self.counters.reruns_behind_outputs += u64::from(lane.end - lane.done_to - 1);
                 return self.fail_row(id, at, Reason::OutputRejected);
             }
             (None, Some(failure)) => {
@@ -48,7 +48,7 @@ impl Core {
                 // A requested fresh instance counts as given. Otherwise such an event could be dispatched again for ever.
                 if rows > 1 || !(failure.fresh || fresh) {
                     lane.resume = Resume::Quarantined;
-                    self.counters.reruns += u64::from(lane.end - lane.done_to);
+                    self.counters.reruns_after_faults += u64::from(lane.end - lane.done_to);
                     return;
                 }
                 (Reason::Fault(failure.fault), None)

@@ -444,6 +444,7 @@ impl EventLoop {
         HandlerView {
             core: self.core.view(),
             publishing: self.publishing.view(),
+            filter: self.reading.filter_counts(),
             commits_failed: self.committing.failed(),
             lag,
         }
@@ -455,7 +456,6 @@ impl EventLoop {
         log.dropped_lines();
         publishing.log_dropped_lines();
         let active = reading.active(now.uptime);
-        reading.log_totals(log.handler());
         report::log_totals(log.handler(), &view, active);
         let totals = Totals {
             done: publishing.done(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use keylane_core::{Admission, ArenaSlot, FetchedRow, Input, Partition, ReadError, StartAt};
 
-use crate::admit::{Arena, Filter, LaneRule};
+use crate::admit::{Arena, Filter, FilterCount, LaneRule};
 use crate::source::Source;
 
 /// The slot of filtered events, which are not kept.
@@ -190,12 +190,8 @@ impl Reading {
         self.first_read.map_or(Duration::ZERO, |first| now.saturating_sub(first))
     }
 
-    /// Logs how many events each rule of the filter matched.
-    pub(super) fn log_totals(&self, handler: &str) {
-        for count in self.filter.counts() {
-            let (rule, keep, events) =
-                (count.rule.as_deref().unwrap_or("no rule"), count.keep, count.records);
-            tracing::info!(handler, rule, keep, events, "filter rule total");
-        }
+    /// Events that each rule of the filter decided about; empty without a filter.
+    pub(super) fn filter_counts(&self) -> Vec<FilterCount> {
+        self.filter.counts()
     }
 }

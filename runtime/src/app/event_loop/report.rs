@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use keylane_core::{Counters, View};
 
+use crate::admit::FilterCount;
+
 use super::publishing::PublishingView;
 
 /// Interval of the reports.
@@ -14,6 +16,8 @@ const INTERVAL: Duration = Duration::from_mins(1);
 pub(super) struct HandlerView {
     pub(super) core: View,
     pub(super) publishing: PublishingView,
+    /// Events that each rule of the filter decided about; empty without a filter.
+    pub(super) filter: Vec<FilterCount>,
     /// Commits that failed, counted per partition.
     pub(super) commits_failed: u64,
     /// Offsets between the first event that is not settled and the end of the log, over all partitions.
@@ -44,14 +48,20 @@ impl Report {
     }
 }
 
-/// Logs the final report. `active`: time from the first read to the end.
+/// Logs the final report, with a line for each rule of the filter. `active`: time from the first read to the end.
 pub(super) fn log_totals(handler: &str, view: &HandlerView, active: Duration) {
     write(handler, view, per_second(view.core.counters.settled, active), "handler totals");
+    for FilterCount { rule, keep, records } in &view.filter {
+        let rule = rule.as_deref().unwrap_or("no rule");
+        tracing::info!(handler, rule, keep, events = records, "filter rule total");
+    }
 }
 
 fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {
     let HandlerView { core, publishing, .. } = view;
-    let Counters { settled, filtered, dead_letters, skipped, retries, reruns, .. } = core.counters;
+    let Counters { settled, filtered, dead_letters, skipped, retries, .. } = core.counters;
+    let reruns = core.counters.reruns_after_faults + core.counters.reruns_behind_outputs;
+    let unclaimed = core.partitions.iter().map(|partition| partition.unclaimed).sum();
     let stalled = core.partitions.iter().filter(|partition| partition.stall.is_some()).count();
     // Rare conditions have a field only if they occurred.
     let unless_none = |count: u64| (count > 0).then_some(count);
@@ -73,6 +83,7 @@ fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {
         metadata_ignored = unless_none(core.counters.metadata_ignored),
         partitions_lost = unless_none(core.counters.losses),
         commits_failed = unless_none(view.commits_failed),
+        unclaimed = unless_none(unclaimed),
         order_breaks = unless_none(publishing.order_breaks),
         restamped = unless_none(publishing.restamped),
         removed_headers = unless_none(publishing.removed_headers),
@@ -110,7 +121,8 @@ mod tests {
             blocking_topic: None,
             producer: SinkHealth::default(),
         };
-        report.log("t", at(71), &HandlerView { core, publishing, commits_failed: 0, lag: 0 });
+        let view = HandlerView { core, publishing, filter: Vec::new(), commits_failed: 0, lag: 0 };
+        report.log("t", at(71), &view);
         assert_eq!((report.is_due(at(130)), report.is_due(at(131)), report.settled), (false, true, 660));
         assert_eq!((per_second(600, at(60)), per_second(1, Duration::ZERO)), (10, 1_000));
     }
