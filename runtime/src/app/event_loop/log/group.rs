@@ -1,0 +1,70 @@
+//! Log lines about the group and its commits.
+
+use std::fmt::Display;
+
+use keylane_core::{CommitError, Now, Partition};
+
+use crate::telemetry::Allowed;
+
+use super::HandlerLog;
+use super::limits::Cause;
+
+impl HandlerLog {
+    pub(in crate::app::event_loop) fn start_unresolved(
+        &mut self,
+        now: Now,
+        partition: Partition,
+        reason: &str,
+    ) {
+        let Some(Allowed { dropped }) = self.limits.allow(Cause::StartUnknown, now) else { return };
+        let (handler, topic, partition) = (&self.handler, self.topic(partition), partition.number);
+        tracing::warn!(handler, topic, partition, reason, dropped, "partition start not resolved yet");
+    }
+
+    pub(in crate::app::event_loop) fn commit_rejected(
+        &mut self,
+        now: Now,
+        partition: Partition,
+        code: &dyn Display,
+        why: CommitError,
+    ) {
+        let Some(Allowed { dropped }) = self.limits.allow(Cause::CommitRejected, now) else { return };
+        let (handler, topic, partition) = (&self.handler, self.topic(partition), partition.number);
+        let remedy = commit_remedy(why);
+        tracing::warn!(handler, topic, partition, %code, remedy, dropped, "commit rejected");
+    }
+
+    pub(in crate::app::event_loop) fn client_error(&mut self, now: Now, error: &str) {
+        let Some(Allowed { dropped }) = self.limits.allow(Cause::Client, now) else { return };
+        let (handler, remedy) =
+            (&self.handler, "check that the brokers run; the client reconnects by itself");
+        tracing::warn!(handler, error, remedy, dropped, "the consumer reports an error");
+    }
+
+    /// The client retries the join: a rolling change of the assignor waits for the last member with the old one.
+    pub(in crate::app::event_loop) fn other_assignor(&mut self, now: Now) {
+        let Some(Allowed { dropped }) = self.limits.allow(Cause::OtherAssignor, now) else { return };
+        let remedy = "wait until they have left; if they stay, set `kafka.assignor` to their assignor (most clients: \
+                      \"range\"), or use another `group_id`";
+        tracing::warn!(
+            handler = self.handler,
+            remedy,
+            dropped,
+            "waiting to join: the group has members with another assignor"
+        );
+    }
+}
+
+/// The remedy for a rejected commit.
+fn commit_remedy(why: CommitError) -> &'static str {
+    match why {
+        CommitError::MetadataTooLarge => {
+            "shorter metadata is sent; check the broker's `offset.metadata.max.bytes` and `commit.metadata_limit`"
+        }
+        CommitError::TryAgain => "none: the commit is retried",
+        CommitError::Stale => {
+            "none: the partition has another owner, which processes the uncommitted events again"
+        }
+        CommitError::Other => "grant this user READ on the group, or look up the code; the commit is retried",
+    }
+}
