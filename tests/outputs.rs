@@ -218,6 +218,28 @@ fn outputs_carry_the_time_of_their_events_unless_now_is_configured() {
     }
 }
 
+/// A topic that rejects even the time of sending is blocked: its outputs wait until it accepts them.
+#[test]
+fn a_topic_that_rejects_the_time_of_sending_is_blocked_until_it_accepts_it() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let strict = kafka::unique("strict");
+    // A record that takes a millisecond to arrive is too old.
+    cluster.admin().create_topic(&strict, 1, &[("message.timestamp.before.max.ms", "0")]);
+    let settings = into(&flow, &strict).set("handlers.t.outputs.out", "timestamp", "now");
+    let mut keylane = Keylane::run(&settings, &[]);
+    flow.producer().send_all(&flow.input, (0..10).map(|_| Record::new("k", "v"))).expect("acknowledged");
+    let blocked =
+        |line: &Value| line["message"].as_str().is_some_and(|m| m.starts_with("output topic blocked"));
+    keylane.wait_for("the blocked topic", blocked);
+    cluster.admin().set_topic_config(&strict, "message.timestamp.before.max.ms", &i64::MAX.to_string());
+    flow.wait_until_committed();
+    assert_eq!(outputs(&flow, &strict).len(), 10);
+    assert!(kafka::read_all(&cluster.bootstrap(), &flow.dead_letters).is_empty());
+    keylane.terminate();
+    keylane.expect_exit(0);
+}
+
 /// The broker may delete such an output immediately: a warning must explain it.
 #[test]
 fn an_output_older_than_its_topics_retention_is_reported_once() {
@@ -233,7 +255,7 @@ fn an_output_older_than_its_topics_retention_is_reported_once() {
     assert_eq!(flow.lag(), 0);
     let lines = keylane.lines();
     let is_warning =
-        |line: &&Value| line["message"].as_str().is_some_and(|m| m.contains("older than its topic"));
+        |line: &&Value| line["message"].as_str().is_some_and(|m| m.contains("the topic's retention"));
     let warnings: Vec<&Value> = lines.iter().filter(is_warning).collect();
     let [warning] = warnings.as_slice() else { panic!("not one warning: {warnings:?}") };
     assert_eq!((&warning["topic"], &warning["level"]), (&Value::from(brief), &Value::from("WARN")));

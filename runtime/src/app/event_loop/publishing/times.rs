@@ -5,13 +5,13 @@ use crate::sink::{Sink, TimeFit};
 
 /// Chooses timestamps, and counts the outputs that could not have the configured one.
 #[derive(Debug, Default)]
-pub(super) struct Times {
+pub(super) struct OutputTimestamps {
     restamped: u64,
     /// Topics of the sink for which the retention warning was logged.
     warned: Vec<u16>,
 }
 
-impl Times {
+impl OutputTimestamps {
     /// The timestamp in milliseconds since 1970; `None`: the time of sending. `event`: the time of the event, negative if
     /// it has none.
     pub(super) fn of(
@@ -21,9 +21,7 @@ impl Times {
         event: i64,
         now: i64,
     ) -> Option<i64> {
-        if configured == OutputTime::Now || event < 0 {
-            return None;
-        }
+        let event = own_time(configured, event)?;
         if event == 0 {
             self.count_restamped(); // the client treats 0 as no timestamp
             return None;
@@ -58,7 +56,28 @@ impl Times {
             topic = sink.topic_name(topic),
             event_time,
             remedy = "set `timestamp = \"now\"` for this output, or raise the topic's `retention.ms`",
-            "output with the time of its event is older than its topic keeps records: brokers may delete it at once"
+            "output timestamp is older than the topic's retention; brokers may delete the record at once"
         );
+    }
+}
+
+/// The time that the output should have; `None`: the time of sending.
+fn own_time(configured: OutputTime, event: i64) -> Option<i64> {
+    match configured {
+        OutputTime::Input => (event >= 0).then_some(event),
+        OutputTime::Now => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No producer of today can write a record without a time; logs of old brokers have them.
+    #[test]
+    fn an_output_of_an_event_without_a_time_has_the_time_of_sending() {
+        assert_eq!(own_time(OutputTime::Input, 1_700_000_000_000), Some(1_700_000_000_000));
+        assert_eq!(own_time(OutputTime::Input, -1), None);
+        assert_eq!(own_time(OutputTime::Now, 1_700_000_000_000), None);
     }
 }
