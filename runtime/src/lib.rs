@@ -8,7 +8,7 @@
 //! Each layer uses only the layers below it; siblings never import each other:
 //!
 //! ```text
-//! main ─ cli  →  app  →  source | admit | sink | guest  →  config | librdkafka  →  telemetry  →  keylane-core
+//! main ─ cli  →  app  →  source | admit | sink | guest  →  config | librdkafka  →  telemetry | keylane-core
 //! ```
 //!
 //! Four layers are crates of their own, beside this folder: `keylane-core`, `keylane-guest`, `keylane-librdkafka` and

@@ -63,8 +63,8 @@ impl Lane {
     pub(crate) fn admission(self, plan: &Plan) -> Admission {
         match self {
             Lane::Key(hash) => Admission::Lane(hash),
-            Lane::Unkeyed(_) if plan.rejects_unkeyed => Admission::Rejected,
-            Lane::Unkeyed(_) => Admission::NoLane,
+            Lane::Unkeyed(_) if plan.rejects_unkeyed => Admission::NoKey,
+            Lane::Unkeyed(_) => Admission::Unkeyed,
         }
     }
 }

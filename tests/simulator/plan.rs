@@ -264,7 +264,7 @@ fn draw_config(rng: &mut Rng, on: &[Class], metadata_limit: usize) -> Config {
         metadata_limit,
         out_of_range: rng.pick(&policies),
         stall_after: Duration::from_secs(rng.pick(&[2, 15])),
-        cancels_mixed: rng.percent(20),
+        cancels_partly_revoked_calls: rng.percent(20),
         retry: draw_retry(rng),
         ..Config::default()
     }

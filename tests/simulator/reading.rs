@@ -107,7 +107,7 @@ impl World {
         if filtered {
             self.saw(Seen::Filtered);
         }
-        if admission == Admission::Rejected && !self.publishes_dead_letters(p) {
+        if admission == Admission::NoKey && !self.publishes_dead_letters(p) {
             self.logs[index].excuse(offset, offset + 1);
         }
         self.note(p, "read", Some(index), offset, i64::from(bytes));

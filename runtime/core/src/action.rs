@@ -13,7 +13,7 @@ pub enum Action<'a> {
     },
     /// Start reading these partitions.
     AnswerAssign {
-        /// The assign that it answers; `None`: none, it adds partitions whose look-up timed out before.
+        /// The assign that this answers. `None`: it answers none and adds partitions whose look-ups timed out.
         request: Option<RebalanceId>,
         /// The first offset of each; may be empty.
         starts: &'a [StartAt],

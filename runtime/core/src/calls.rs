@@ -100,7 +100,7 @@ pub(crate) struct CallLane {
     pub(crate) settled_to: u32,
     /// One past its last row that is done or can't be handled; meaningful after the call has ended. The rows behind
     /// it go back to the lane.
-    pub(crate) done_to: u32,
+    pub(crate) decided_to: u32,
     /// How the lane resumes, if a row failed.
     pub(crate) resume: Resume,
     /// Its ownership has ended, or everything of it is finished: its results no longer count.
@@ -255,7 +255,7 @@ impl Call {
             start,
             end: start,
             settled_to: start,
-            done_to: start,
+            decided_to: start,
             resume: Resume::Unchanged,
             over: false,
             released: false,

@@ -29,7 +29,7 @@ const QUOTIENT_LIMIT: u32 = 24;
 const OVERHEAD_BYTES: usize = 1 + 16 + 2 + 3 + 4;
 /// Characters of a set that claims nothing: the overhead without two bytes of the count, in base64.
 const EMPTY_CHARACTERS: usize = PREFIX.len() + (4 * (OVERHEAD_BYTES - 2)).div_ceil(3);
-/// Runs of 2^k offsets and more do not occur in a log.
+/// The largest parameter of the Rice code. Larger parameters gain nothing.
 const K_MAX: u8 = 31;
 
 /// The identity that a set is bound to.

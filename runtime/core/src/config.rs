@@ -39,7 +39,7 @@ pub struct Config {
     pub stall_after: Duration,
     /// Whether a revoke of some of a call's events cancels the whole call: for guests whose calls have external
     /// effects.
-    pub cancels_mixed: bool,
+    pub cancels_partly_revoked_calls: bool,
     /// What to do with events that fail.
     pub retry: RetryPolicy,
 }
@@ -132,7 +132,7 @@ impl Default for Config {
             look_up_timeout: Duration::from_secs(5),
             out_of_range: OutOfRange::Fail,
             stall_after: Duration::from_secs(15),
-            cancels_mixed: false,
+            cancels_partly_revoked_calls: false,
             retry: RetryPolicy::default(),
         }
     }

@@ -37,7 +37,7 @@ pub struct CommitId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArenaSlot(pub u64);
 
-/// The two clocks, read once by the shell for each input.
+/// The two clocks, read by the shell once per turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
     /// Monotonic time since the process started: the clock of every deadline.

@@ -208,11 +208,11 @@ pub enum Admission {
     /// The seeded hash of its lane key.
     Lane(u64),
     /// No order is guaranteed: a lane of its own.
-    NoLane,
+    Unkeyed,
     /// The filter drops it: it is settled at once.
     Filtered,
     /// It has no lane key, and the handler is configured to reject such events: no call, and the outcome of a reject.
-    Rejected,
+    NoKey,
 }
 
 /// How one lane of a call ended.

@@ -22,7 +22,7 @@ pub(crate) struct PartitionState {
     pub(crate) ownership: OwnershipId,
     pub(crate) topic_id: [u8; 16],
     pub(crate) ledger: Ledger,
-    /// Bytes of events admitted and not settled.
+    /// Bytes of events admitted and not settled. Set to 0 when the ownership closes.
     pub(crate) queued_bytes: u64,
     /// The highest offset dispatched in this ownership.
     pub(crate) dispatched_to: i64,
@@ -104,7 +104,7 @@ pub(crate) struct CommitState {
     pub(crate) applied_at: Duration,
     /// Offsets beyond the committed one, settled or missing, that the last commit did not claim.
     pub(crate) unclaimed: u64,
-    /// The final commit was rejected, and a retry can't help.
+    /// The final commit was rejected, or the topic was replaced: nothing more is committed.
     pub(crate) rejected: bool,
 }
 

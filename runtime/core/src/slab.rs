@@ -2,7 +2,7 @@
 
 use std::ops::{Index, IndexMut};
 
-/// The index of no item: the end of a list, or "no call".
+/// The index of no item, such as the end of a list.
 pub(crate) const NONE: u32 = u32::MAX;
 
 /// Values at dense indexes. A removed value stays in its slot, with the memory that it owns, for the next user.

@@ -30,6 +30,9 @@ pub struct View {
 }
 
 /// One partition of a [`View`].
+///
+/// Until an ownership begins, `ownership`, the offsets and the counts of offsets are those of the previous ownership,
+/// or 0. Its status is then `Starting`, or `Stopped` if its start is not in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionView {
     /// The partition.
@@ -50,7 +53,7 @@ pub struct PartitionView {
     pub settled_beyond: u64,
     /// Those of them that the last commit could not claim. A new owner would process their events again.
     pub unclaimed: u64,
-    /// Bytes of events that were read and are not settled.
+    /// Bytes of events that were read and are not settled. Set to 0 when the ownership closes.
     pub queued_bytes: u64,
     /// Lanes with a call.
     pub running_lanes: u32,

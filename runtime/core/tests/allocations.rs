@@ -28,7 +28,7 @@ fn count() {
     }
 }
 
-// SAFETY: every request is forwarded to the system allocator unchanged. Counting uses only const-initialised
+// SAFETY: every request is forwarded to the system allocator unchanged. Counting uses only const-initialized
 // thread-local cells without a destructor, so it never allocates itself.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -193,7 +193,7 @@ impl Shell {
             timestamp: 0,
             bytes: 100,
             arena_slot: ArenaSlot(0),
-            admission: Admission::NoLane,
+            admission: Admission::Unkeyed,
         }; 50];
         let count = rows.len().min(self.requested.permitted as usize);
         for row in rows.iter_mut().take(count) {
@@ -203,7 +203,7 @@ impl Shell {
             row.admission = match self.chance(10) {
                 0..4 => Admission::Lane(self.chance(20)),
                 4..8 => Admission::Lane(self.chance(100_000)),
-                _ => Admission::NoLane,
+                _ => Admission::Unkeyed,
             };
             self.next += 1;
         }

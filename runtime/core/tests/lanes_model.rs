@@ -227,7 +227,7 @@ impl Harness {
 }
 
 fn row(offset: i64, lane: u64) -> FetchedRow {
-    let admission = if lane == 9 { Admission::NoLane } else { Admission::Lane(lane) };
+    let admission = if lane == 9 { Admission::Unkeyed } else { Admission::Lane(lane) };
     FetchedRow { offset, timestamp: 0, bytes: 10, arena_slot: ArenaSlot(offset.unsigned_abs()), admission }
 }
 

@@ -153,13 +153,13 @@ fn a_reader_outside_the_log_moves_no_ledger_that_is_inside() {
 #[test]
 fn an_event_without_a_lane_waits_for_its_call_of_an_older_ownership() {
     let mut shell = Shell::own(Config::default());
-    shell.read(10..11, Admission::NoLane);
+    shell.read(10..11, Admission::Unkeyed);
     let old = shell.calls.remove(0);
     shell.give(Input::Lost { request: REQUEST, partitions: &[P] });
     assert_eq!(shell.take_actions("Cancel").len(), 1);
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
     shell.resolve(P, 10);
-    shell.read(10..11, Admission::NoLane);
+    shell.read(10..11, Admission::Unkeyed);
     assert!(shell.calls.is_empty(), "its cancelled call still runs");
     shell.give(Input::CallTerminated { call: old });
     assert_eq!(shell.calls.len(), 1);

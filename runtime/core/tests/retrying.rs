@@ -316,7 +316,7 @@ fn filtered_events_settle_without_a_call_and_unkeyed_ones_have_an_outcome() {
         error: None,
     });
     assert_eq!((shell.store().offset_of(P0), shell.core.counters().filtered), (Some(1), 1));
-    shell.fetch_as(P0, &[1], Admission::Rejected);
+    shell.fetch_as(P0, &[1], Admission::NoKey);
     assert!(shell.calls.is_empty());
     assert_eq!(shell.ack_dead_letter().reason, Reason::NoKey);
     shell.store_until(P0, 2);
@@ -330,7 +330,7 @@ fn an_outcome_without_a_call_waits_for_the_producer_like_a_call() {
     shell.give(Input::OutputBacklog { full: true });
     let offsets: Vec<i64> = (0..2_000).collect();
     for offset in &offsets {
-        shell.fetch_as(P0, &[*offset], Admission::Rejected);
+        shell.fetch_as(P0, &[*offset], Admission::NoKey);
     }
     assert!(shell.dead_letters.is_empty(), "there is no capacity for a dead letter");
     shell.give(Input::OutputBacklog { full: false });
@@ -354,9 +354,9 @@ fn outcomes_of_one_topic_do_not_wait_for_those_of_another() {
     let config = Config { retry: retry(), topics: 2, ..Config::default() };
     let mut shell = Shell::reading(config, &[P0, other], 4);
     let offsets: Vec<i64> = (0..1_500).collect();
-    shell.fetch_as(P0, &offsets, Admission::Rejected);
+    shell.fetch_as(P0, &offsets, Admission::NoKey);
     assert_eq!(shell.dead_letters.len(), 1_024);
-    shell.fetch_as(other, &[0], Admission::Rejected);
+    shell.fetch_as(other, &[0], Admission::NoKey);
     assert_eq!(shell.dead_letters.last().map(|dead_letter| dead_letter.event.partition), Some(other));
     shell.fetch(P0, &[(1_500, 1)]);
     assert_eq!(shell.call().rows, [(P0, 1_500)]);
@@ -410,7 +410,7 @@ fn an_unpublishable_output_holds_back_the_outputs_behind_it() {
 /// A guest with outbound requests does not keep running for events that it has lost.
 #[test]
 fn kept_events_of_a_cancelled_call_run_again() {
-    let config = Config { cancels_mixed: true, max_batch_is_fixed: true, ..Config::default() };
+    let config = Config { cancels_partly_revoked_calls: true, max_batch_is_fixed: true, ..Config::default() };
     let mut shell = Shell::reading(config, &[P0, shell::P1], 1);
     shell.warm_up(P0);
     shell.fetch(P0, &[(NEXT, 1)]); // takes the only worker

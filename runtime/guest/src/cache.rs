@@ -49,7 +49,7 @@ impl Cache {
         match open(engine, &path, &digest) {
             Ok(component) => Some(component),
             Err(reason) => {
-                tracing::warn!(file = %path.display(), reason, "cached component invalid, compiling it again");
+                tracing::warn!(file = %path.display(), reason, "cached component invalid; compiling it again");
                 // Whatever it is, it must not stay beside the file that will be written.
                 if let Err(error) = fs::remove_file(&path) {
                     self.warn("cached component can't be removed", &error.to_string());

@@ -61,7 +61,7 @@ pub enum CallEvent {
 /// Receives the reports of the workers.
 pub trait CallObserver: Send + Sync {
     /// Takes all `events`, in order. Called on worker threads, so it must not block: it needs a bounded queue
-    /// with capacity for every call that can be out, and a wake-up.
+    /// with capacity for every call that can be in progress, and a wake-up.
     fn notify(&self, events: &mut Vec<CallEvent>);
 }
 

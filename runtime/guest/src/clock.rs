@@ -1,7 +1,7 @@
 //! The ticker, a thread that advances the epoch, and the clock for deadlines.
 //!
 //! Deadlines don't count real time. The clock advances only when the ticker ticks and by at most
-//! [`TURN_MAX`] per tick, so that the time in which the process was stopped, throttled or suspended with its
+//! [`TICK_MAX`] per tick, so that the time in which the process was stopped, throttled or suspended with its
 //! machine is not charged to guests.
 
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 /// timers is about as long, and 1,000 ticks a second cost under 1 % of a core.
 const TICK: Duration = Duration::from_millis(1);
 
-/// The tick while no call is out: no guest has to yield, and only callers read the clock.
+/// The tick while no call is in progress: no guest has to yield, and only callers read the clock.
 const IDLE_TICK: Duration = Duration::from_millis(10);
 
 /// The most that one tick adds to the clock.
-pub const TURN_MAX: Duration = Duration::from_millis(100);
+pub const TICK_MAX: Duration = Duration::from_millis(100);
 
 /// Real time, to measure how long the guest worked. Deadlines never use it.
 #[expect(clippy::disallowed_methods, reason = "the duration of a poll is measured where it is polled")]
@@ -51,7 +51,7 @@ impl Clock {
 
     /// One tick: `elapsed` of real time has passed since the last one.
     fn advance(&self, elapsed: Duration) {
-        self.micros.fetch_add(micros(elapsed.min(TURN_MAX)), Ordering::AcqRel);
+        self.micros.fetch_add(micros(elapsed.min(TICK_MAX)), Ordering::AcqRel);
     }
 
     pub(super) fn calls_started(&self, calls: usize) {
@@ -75,8 +75,8 @@ pub(super) struct Ticker {
 }
 
 impl Ticker {
-    /// Ticks until dropped: advances `clock`, then calls `turned`.
-    pub(super) fn start(clock: Arc<Clock>, turned: impl Fn() + Send + 'static) -> std::io::Result<Ticker> {
+    /// Ticks until dropped: advances `clock`, then calls `on_tick`.
+    pub(super) fn start(clock: Arc<Clock>, on_tick: impl Fn() + Send + 'static) -> std::io::Result<Ticker> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::Builder::new().name("keylane-ticker".to_owned()).spawn(move || {
@@ -86,7 +86,7 @@ impl Ticker {
                 let now = stopwatch();
                 clock.advance(now.saturating_duration_since(last));
                 last = now;
-                turned();
+                on_tick();
             }
         })?;
         Ok(Ticker { stop, thread: Some(thread) })

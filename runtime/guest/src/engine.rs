@@ -31,7 +31,7 @@ const MAPPINGS: &str = "/proc/sys/vm/max_map_count";
 /// every instance; beyond it, components may have two.
 const INSTANCES_WITH_ALL_MEMORIES: u32 = 4_000;
 
-/// Stack of a guest. Deeper recursion is a trap ("stack overflow"), whose message shows 20 frames.
+/// Stack of a guest. Deeper recursion is the fault `Stack`.
 const WASM_STACK: usize = 512 << 10;
 
 /// Stack of a fiber: the guest's and that of the host functions it calls. Only touched pages cost memory.
@@ -50,7 +50,7 @@ const BACKTRACE_FRAMES: usize = 16;
 /// Options of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// Live instances over all handlers and workers, which is also the number of calls that can be out at once.
+    /// Live instances over all handlers and workers, which is also the number of calls that can be in progress at once.
     pub max_instances: u32,
 }
 
@@ -127,8 +127,8 @@ impl Engine {
             .map_err(|error| start(&error))?;
 
         let clock = Arc::new(Clock::default());
-        let turned = wasmtime.clone();
-        let ticker = Ticker::start(clock.clone(), move || turned.increment_epoch()).map_err(|error| {
+        let on_tick = wasmtime.clone();
+        let ticker = Ticker::start(clock.clone(), move || on_tick.increment_epoch()).map_err(|error| {
             EngineError::Start { reason: format!("can't start the ticker thread: {error}") }
         })?;
         Ok(Arc::new(Engine {

@@ -25,8 +25,8 @@ use super::trap;
 /// How long the first instance may take to start when the component is loaded.
 const START_MAX: Duration = Duration::from_secs(5);
 
-/// The most that a result may contain besides the bytes of its outputs (records, lengths, reasons). The limit of what a
-/// call passes to one host function is this plus [`data_max`].
+/// The most that a result may contain besides the bytes of its outputs (records, lengths, reasons). [`data_max`] adds
+/// the bytes of the outputs.
 const HOST_CALL_BYTES: usize = 4 << 20;
 
 /// With HTTP: the most that a guest may pass to the host at once, as much as the outputs of one event.
@@ -288,9 +288,9 @@ impl Instance {
     }
 }
 
-/// Everything in the guest's memory fits, so that an output that is too large is recognized as such; a result that
-/// names the same bytes a thousand times does not fit. The limit also applies to data passed to host functions. With HTTP
-/// those keep parts of requests, so the limit is lower, and an output larger than it fails its event with a limit fault.
+/// The limit of a result, and of the data of one call of a host function. It exceeds the guest's memory, so that an
+/// output that is too large is recognized as such; a result that names the same bytes a thousand times is refused. With
+/// HTTP, host functions keep parts of requests: the limit is lower, and a larger output causes a limit fault.
 fn data_max(handler: &Handler) -> usize {
     let memory = handler.options.memory_max;
     let bytes = if handler.uses_http() { memory.min(DATA_MAX_WITH_HTTP) } else { memory };

@@ -27,12 +27,12 @@ const WASI: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets
 /// The interfaces of `wasi:http` for outgoing requests.
 const HTTP: [&str; 2] = ["outgoing-handler", "types"];
 
-/// The remedy where HTTP is not granted.
+/// The remedy for an import of `wasi:http` without the grant.
 const GRANT_HTTP: &str = "grant it in the handler's section: `grants.http = [\"HOST\"]`; or build the component \
      without it (jco componentize: `--disable http fetch-event`)";
 
-/// The features of the engine: `engine.rs` has the reasons. It begins with the same set; without a garbage collector
-/// types and exceptions that need one are not supported.
+/// The features of the engine, which starts from the same set; `engine.rs` has the reasons. The engine has no garbage
+/// collector, so types and exceptions that need one are not supported.
 const FEATURES: WasmFeatures = WasmFeatures::WASM3
     .union(WasmFeatures::COMPONENT_MODEL)
     .difference(WasmFeatures::GC_TYPES)
@@ -181,7 +181,7 @@ pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspe
 }
 
 /// Validates function by function: the validator's own `validate_all` keeps a list of all functions until the end, which
-/// has 74 MB for a million functions.
+/// takes 74 MB for a million functions.
 fn validate(component: &[u8], features: WasmFeatures) -> Result<Types, BinaryReaderError> {
     let mut validator = Validator::new_with_features(features);
     let mut allocations = FuncValidatorAllocations::default();
@@ -233,7 +233,7 @@ fn grant(types: TypesRef<'_>, import: &str) -> Grant {
     }
 }
 
-/// Whether an import has no functions and resources, so that it needs no grant.
+/// Whether an import has neither functions nor resources, so that it needs no grant.
 fn only_types(types: TypesRef<'_>, import: &str) -> bool {
     let Some(item) = types.component_item_for_import(import) else { return false };
     let ComponentEntityType::Instance(instance) = item.ty else { return is_plain_type(item.ty) };

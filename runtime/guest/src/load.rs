@@ -16,7 +16,7 @@ use super::engine::Engine;
 use super::grants::Granted;
 use super::inspect::{self, Excess, Inspection, Kind};
 
-/// The largest guests in use (Python with its standard library) have 18 MB.
+/// The largest guests in use (Python with its standard library) take 18 MB.
 const FILE_MAX: usize = 64 << 20;
 
 /// The magic bytes of compiled code.
@@ -290,8 +290,8 @@ impl std::fmt::Debug for Component {
     }
 }
 
-/// Checks everything that is known about a file without compiling it. Fails for the same reasons as
-/// [`Component::from_file`].
+/// Checks everything that is known about a file without compiling it. Finds every error of
+/// [`Component::from_file`] that precedes compiling.
 pub fn check(path: &Path, granted: Granted) -> Result<Inspection, LoadError> {
     let name = path.display().to_string();
     let inspection = inspect::inspect(&name, &read(&name, path)?)?;

@@ -177,7 +177,7 @@ impl Inner {
                 handler,
                 dropped,
                 most = LINES_MAX,
-                "guest output dropped, too many lines per second"
+                "guest output dropped; too many lines per second"
             );
         }
     }

@@ -87,8 +87,8 @@ impl Workers {
     }
 
     /// Submits calls, in order. They come back, with their buffers, through their
-    /// [`CallObserver`](super::CallObserver). Calls that exceed the capacity stay in `calls`: as many calls are out as
-    /// instances may live, or the workers are shut down.
+    /// [`CallObserver`](super::CallObserver). Calls that exceed the capacity stay in `calls`: as many calls are in
+    /// progress as instances may live, or the workers are shut down.
     ///
     /// One idle worker is woken for each `for_one` calls, the number that justifies waking it. Workers that are awake take
     /// the other calls, and each wakes another before it is blocked.

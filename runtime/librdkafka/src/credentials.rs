@@ -26,8 +26,8 @@ pub struct CredentialsError {
 pub enum SecretKind {
     /// The password of PLAIN or SCRAM.
     Password,
-    /// The token of OAUTHBEARER. The client requests a new one when most of its lifetime is over: by then it has received
-    /// it, if the file has changed.
+    /// The token of OAUTHBEARER. The client requests a new token late in the lifetime of the current one. If the file
+    /// has changed, it already has the new one.
     Token,
 }
 

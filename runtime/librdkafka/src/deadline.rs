@@ -1,4 +1,4 @@
-//! The only clock below the event loop: it bounds waits for the C library and decides nothing else.
+//! A deadline on the real clock: limits of waits, and pauses before retries.
 use std::time::{Duration, Instant};
 
 /// The time at which a wait times out.
@@ -22,7 +22,7 @@ impl Deadline {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "bounds waits for the C library; no decision depends on it")]
+#[expect(clippy::disallowed_methods, reason = "limits of waits, and pauses before retries")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -57,6 +57,6 @@ pub use producer::{DeliveryReport, ProduceRecord, Producer, ProducerTopic};
 pub use queue::Queue;
 pub use requests::{Isolation, Requests};
 pub use startup_requests::{
-    NewPartitions, PermanentStartupError, Purpose, StartupRequests, StartupRetry, Unanswered,
+    NewPartitions, PermanentStartupError, StartupRequests, StartupRetry, TopicRole, Unanswered,
 };
 pub use wake::{Wake, WakeHandle};

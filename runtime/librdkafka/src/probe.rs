@@ -15,7 +15,7 @@ pub enum Probed {
     /// A broker responded.
     Accepted,
     /// The brokers reject the credentials, or their certificate is not trusted.
-    Refused(PermanentStartupError),
+    Rejected(PermanentStartupError),
     /// No broker responded in time, or the caller stopped the probe.
     Unknown,
 }
@@ -29,7 +29,7 @@ pub fn probe(properties: &Properties, stop: &dyn Fn() -> bool) -> Result<Probed,
     let prober = match Producer::new(&properties) {
         // An expired token, which the brokers would reject.
         Err(ConfigError::Credentials(error)) => {
-            return Ok(Probed::Refused(PermanentStartupError::Credentials(error)));
+            return Ok(Probed::Rejected(PermanentStartupError::Credentials(error)));
         }
         created => created?,
     };
@@ -42,7 +42,7 @@ pub fn probe(properties: &Properties, stop: &dyn Fn() -> bool) -> Result<Probed,
     Ok(match found {
         Ok(_) => Probed::Accepted,
         Err(refusal @ (PermanentStartupError::Authentication(_) | PermanentStartupError::Certificate(_))) => {
-            Probed::Refused(refusal)
+            Probed::Rejected(refusal)
         }
         Err(_) => Probed::Unknown,
     })

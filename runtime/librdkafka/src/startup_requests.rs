@@ -11,7 +11,7 @@ use super::{
     admin_broker, create_topics, describe_topics,
 };
 
-/// After this time it is reported that the brokers do not answer.
+/// Time after which an unanswered request is reported.
 const REPORT_AFTER: Duration = Duration::from_secs(3);
 /// Timeout of the first attempt. Any broker may be contacted, and one that hangs must not delay what another would answer;
 /// each attempt after a failed one may take twice as long, up to the client's own limit.
@@ -43,23 +43,23 @@ pub enum PermanentStartupError {
     #[error("group `{0}`: not a group name")]
     GroupName(String),
     /// Topics are missing.
-    #[error("{}", missing(.topics, .purpose))]
+    #[error("{}", missing(.topics, .role))]
     TopicsMissing {
         /// The names; at least one.
         topics: Vec<String>,
-        /// The purpose of the topics.
-        purpose: &'static str,
+        /// What the topics are for.
+        role: &'static str,
     },
     /// A topic could not be created.
     #[error("{0}")]
     TopicNotCreated(String),
     /// Access to a topic is denied.
-    #[error("{purpose} `{topic}` can't be used: {code}; grant this user {rights} on it")]
+    #[error("{role} `{topic}` can't be used: {code}; grant this user {rights} on it")]
     TopicDenied {
         /// The topic.
         topic: String,
-        /// Its purpose.
-        purpose: &'static str,
+        /// What the topic is for.
+        role: &'static str,
         /// The broker's error.
         code: ErrorCode,
         /// The missing rights.
@@ -85,9 +85,9 @@ pub enum PermanentStartupError {
     Stopped,
 }
 
-/// The purpose of topics, for messages.
+/// What topics are for, in messages.
 #[derive(Clone, Copy, Debug)]
-pub struct Purpose {
+pub struct TopicRole {
     /// A noun for the topics.
     pub name: &'static str,
     /// The rights that a user needs on them.
@@ -157,7 +157,7 @@ impl<'a> StartupRequests<'a> {
     pub fn topics(
         &mut self,
         names: &[CString],
-        purpose: Purpose,
+        role: TopicRole,
         partitions: Option<NewPartitions<'_>>,
     ) -> Result<Vec<TopicDescription>, PermanentStartupError> {
         let mut created: Option<Deadline> = None;
@@ -167,11 +167,11 @@ impl<'a> StartupRequests<'a> {
                 admin_broker(client, limit)
                     .and_then(|broker| describe_topics(client, &requested, broker, limit))
             })?;
-            let reason = match found.map(|found| sort(names, &found)) {
+            let reason = match found.map(|found| classify(names, &found)) {
                 Err(code) => unanswered(code),
                 Ok(Found::All(topics)) => return Ok(topics),
                 Ok(Found::NotYet(reason)) => reason,
-                Ok(Found::Wrong(topic, code)) => return Err(purpose.error(topic, code)),
+                Ok(Found::Wrong(topic, code)) => return Err(role.error(topic, code)),
                 Ok(Found::Missing(missing)) => match (created, partitions) {
                     (None, Some(partitions)) => {
                         let new = |name: CString| NewTopic { partitions: partitions(&name), name };
@@ -184,7 +184,7 @@ impl<'a> StartupRequests<'a> {
                     (Some(limit), _) if !limit.is_over() => "topics are being created".to_owned(),
                     _ => {
                         let topics = missing.iter().map(|name| name.to_string_lossy().into_owned()).collect();
-                        return Err(PermanentStartupError::TopicsMissing { topics, purpose: purpose.name });
+                        return Err(PermanentStartupError::TopicsMissing { topics, role: role.name });
                     }
                 },
             };
@@ -233,22 +233,20 @@ impl<'a> StartupRequests<'a> {
     }
 }
 
-impl Purpose {
+impl TopicRole {
     fn error(self, topic: String, code: ErrorCode) -> PermanentStartupError {
-        let Purpose { name: purpose, rights } = self;
+        let TopicRole { name, rights } = self;
         match code {
             ErrorCode::TOPIC_EXCEPTION => PermanentStartupError::TopicName(topic),
-            code => PermanentStartupError::TopicDenied { topic, purpose, code, rights },
+            code => PermanentStartupError::TopicDenied { topic, role: name, code, rights },
         }
     }
 }
 
-fn missing(topics: &[String], purpose: &str) -> String {
+fn missing(topics: &[String], role: &str) -> String {
     match topics {
         [topic] => {
-            format!(
-                "{purpose} `{topic}` does not exist: create it, or set `create_topics = true` under [kafka]"
-            )
+            format!("{role} `{topic}` does not exist: create it, or set `create_topics = true` under [kafka]")
         }
         topics => {
             let names = topics.iter().map(|topic| format!("`{topic}`")).collect::<Vec<_>>().join(", ");
@@ -277,7 +275,7 @@ enum Found {
     NotYet(String),
 }
 
-fn sort(names: &[CString], found: &[TopicDescription]) -> Found {
+fn classify(names: &[CString], found: &[TopicDescription]) -> Found {
     let mut all = Vec::with_capacity(names.len());
     let mut missing = Vec::new();
     for name in names {

@@ -1,4 +1,4 @@
-//! The filter of a handler, applied to the bytes of a record before any other processing (PATTERNS: P5).
+//! The filter of a handler, applied to the bytes of a record before any other processing.
 
 use super::Header;
 use crate::config::{FilterRule, HeaderTest};

@@ -72,16 +72,16 @@ impl LaneRule {
     ) -> Admission {
         match self.ordering {
             Ordering::Partition => return Admission::Lane(0),
-            Ordering::Unordered => return Admission::NoLane,
+            Ordering::Unordered => return Admission::Unkeyed,
             Ordering::Key => {}
         }
         let hash = self.from.hash(&self.seed, key, value, &headers);
         self.missed += u64::from(hash.is_none() && !matches!(self.from, KeySource::Key));
         match (hash, self.no_key) {
             (Some(hash), _) => Admission::Lane(hash),
-            (None, NoKey::Spread) => Admission::NoLane,
+            (None, NoKey::Spread) => Admission::Unkeyed,
             (None, NoKey::Partition) => Admission::Lane(self.seed.hash_one(None::<&[u8]>)),
-            (None, NoKey::Reject) => Admission::Rejected,
+            (None, NoKey::Reject) => Admission::NoKey,
         }
     }
 }
@@ -156,9 +156,9 @@ mod tests {
         assert_ne!(admission(&mut rule, Some(b"")), admission(&mut rule, None));
         assert_eq!(admission(&mut rule, None), admission(&mut rule, None));
         let mut spread = LaneRule::new(Ordering::Key, &LaneKey::Key, NoKey::Spread);
-        assert_eq!(admission(&mut spread, None), Admission::NoLane);
+        assert_eq!(admission(&mut spread, None), Admission::Unkeyed);
         let mut reject = LaneRule::new(Ordering::Key, &LaneKey::Key, NoKey::Reject);
-        assert_eq!(admission(&mut reject, None), Admission::Rejected);
+        assert_eq!(admission(&mut reject, None), Admission::NoKey);
     }
 
     #[test]
@@ -166,7 +166,7 @@ mod tests {
         let mut partition = LaneRule::new(Ordering::Partition, &LaneKey::Key, NoKey::Spread);
         assert_eq!(admission(&mut partition, Some(b"a")), admission(&mut partition, None));
         let mut unordered = LaneRule::new(Ordering::Unordered, &LaneKey::Key, NoKey::Spread);
-        assert_eq!(admission(&mut unordered, Some(b"a")), Admission::NoLane);
+        assert_eq!(admission(&mut unordered, Some(b"a")), Admission::Unkeyed);
     }
 
     #[test]
@@ -177,8 +177,8 @@ mod tests {
         let (a, b): (Header<'_>, Header<'_>) = ((b"tenant", Some(b"a")), (b"tenant", Some(b"b")));
         assert_eq!(of(&[a, b]), of(&[b]));
         assert_ne!(of(&[a]), of(&[b]));
-        assert_eq!(of(&[(b"tenant", None)]), Admission::Rejected);
-        assert_eq!(of(&[(b"other", Some(b"a"))]), Admission::Rejected);
+        assert_eq!(of(&[(b"tenant", None)]), Admission::NoKey);
+        assert_eq!(of(&[(b"other", Some(b"a"))]), Admission::NoKey);
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(one, by_json(&mut rule, r#"{"x": [1, {"id": 2}], "customer": {"name": "A", "id": 1.0}}"#));
         assert_ne!(one, by_json(&mut rule, r#"{"customer": {"id": "1"}}"#));
         for none in ["", "no JSON", "{}", r#"{"customer": {"id": {}}}"#, r#"{"customer": {"id": null}}"#] {
-            assert_eq!(by_json(&mut rule, none), Admission::Rejected, "{none}");
+            assert_eq!(by_json(&mut rule, none), Admission::NoKey, "{none}");
         }
     }
 
@@ -198,14 +198,14 @@ mod tests {
         let mut json = LaneRule::new(Ordering::Key, &LaneKey::Json("/id".to_owned()), NoKey::Spread);
         let mut by = |value: &[u8]| json.admission(None, Some(value), std::iter::empty);
         assert_eq!(by(&id(b"")), by(&id(BYTE_ORDER_MARK)));
-        assert_eq!(by(&id(b"\0\0\0\0\x05")), Admission::NoLane);
+        assert_eq!(by(&id(b"\0\0\0\0\x05")), Admission::Unkeyed);
         assert_eq!(json.missed(), 1);
         assert!(json.overlooks_registry(Some(&id(b"\0\0\0\0\x05"))) && !json.overlooks_registry(Some(b"{}")));
         let mut registry =
             LaneRule::new(Ordering::Key, &LaneKey::RegistryJson("/id".to_owned()), NoKey::Reject);
         let mut by = |value: &[u8]| registry.admission(None, Some(value), std::iter::empty);
         assert_eq!(by(&id(b"\0\0\0\0\x05")), by(&id(b"\0\0\0\x01\x06")));
-        assert_eq!([by(&id(b"")), by(b"\0\0"), by(b"")], [Admission::Rejected; 3]);
+        assert_eq!([by(&id(b"")), by(b"\0\0"), by(b"")], [Admission::NoKey; 3]);
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(one, of(Some("a"), r#"{"id": 1, "x": 2}"#));
         assert_ne!(one, of(Some("b"), r#"{"id": 1}"#));
         assert_ne!(one, of(Some("a"), r#"{"id": 2}"#));
-        assert_eq!(of(None, r#"{"id": 1}"#), Admission::Rejected);
-        assert_eq!(of(Some("a"), "{}"), Admission::Rejected);
+        assert_eq!(of(None, r#"{"id": 1}"#), Admission::NoKey);
+        assert_eq!(of(Some("a"), "{}"), Admission::NoKey);
     }
 }

@@ -31,33 +31,33 @@ pub(super) enum Side {
 }
 
 enum WatchMessage {
-    Refused(Side),
+    Rejected(Side),
     Stop,
 }
 
 /// Sends reports of rejected authentications.
 #[derive(Clone, Debug)]
-pub(super) struct Refusals(SyncSender<WatchMessage>);
+pub(super) struct RejectionSender(SyncSender<WatchMessage>);
 
 /// Receives reports.
-pub(super) struct Reports(Receiver<WatchMessage>);
+pub(super) struct RejectionReceiver(Receiver<WatchMessage>);
 
 /// The thread that probes.
 pub(super) struct Watch {
-    reports: Refusals,
+    reports: RejectionSender,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
-pub(super) fn channel() -> (Refusals, Reports) {
+pub(super) fn channel() -> (RejectionSender, RejectionReceiver) {
     let (sender, receiver) = mpsc::sync_channel(REPORTS_MAX);
-    (Refusals(sender), Reports(receiver))
+    (RejectionSender(sender), RejectionReceiver(receiver))
 }
 
-impl Refusals {
+impl RejectionSender {
     /// Reports that the brokers reject the authentication of a client of this side. Never blocks.
     pub(super) fn report(&self, side: Side) {
-        let _already_queued = self.0.try_send(WatchMessage::Refused(side));
+        let _already_queued = self.0.try_send(WatchMessage::Rejected(side));
     }
 }
 
@@ -67,14 +67,14 @@ impl Watch {
         config: &Checked,
         access: &Access,
         clock: Clock,
-        (reports, reported): (Refusals, Reports),
+        (reports, reported): (RejectionSender, RejectionReceiver),
         events: SyncSender<AppEvent>,
     ) -> std::io::Result<Watch> {
         let stop = Arc::new(AtomicBool::new(false));
         let client = |side, properties| ProbedClient {
             side,
             properties: start::client(properties, access.clone()),
-            state: RefusalState::Accepted,
+            state: AuthenticationState::Accepted,
         };
         let mut prober = Prober {
             clients: [
@@ -91,7 +91,7 @@ impl Watch {
         let thread = thread::Builder::new().name("keylane-auth".to_owned()).spawn(move || {
             if let Some(failure) = prober.run() {
                 // The receiver is gone only if the process is ending anyway.
-                let _ended = events.send(AppEvent::Refused(failure));
+                let _ended = events.send(AppEvent::CredentialsRejected(failure));
             }
         })?;
         Ok(Watch { reports, stop, thread })
@@ -122,16 +122,17 @@ struct Prober {
 struct ProbedClient {
     side: Side,
     properties: Properties,
-    state: RefusalState,
+    state: AuthenticationState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RefusalState {
+enum AuthenticationState {
     Accepted,
     /// A client reported a rejection that no probe has confirmed.
     Reported,
-    Refused {
-        /// The time of the last probe, and for how long the brokers have rejected. Time without an answer does not count.
+    Rejected {
+        /// The time of the last probe, and how long the brokers have rejected the client. Time without an answer does
+        /// not count.
         last: Duration,
         lasted: Duration,
     },
@@ -175,7 +176,7 @@ impl Prober {
 
     /// Waits until a probe or a read is due. `None`: the thread must end.
     fn wait(&mut self) -> Option<()> {
-        let idle = self.clients.iter().all(|client| client.state == RefusalState::Accepted);
+        let idle = self.clients.iter().all(|client| client.state == AuthenticationState::Accepted);
         let mut until = (!idle || self.credentials.is_some()).then(|| self.clock.now().uptime + PAUSE);
         loop {
             let message = match until {
@@ -183,10 +184,12 @@ impl Prober {
                 Some(until) => self.reported.recv_timeout(until.saturating_sub(self.clock.now().uptime)),
             };
             match message {
-                Ok(WatchMessage::Refused(side)) => {
+                Ok(WatchMessage::Rejected(side)) => {
                     let reported = self.clients.iter_mut().find(|client| client.side == side);
-                    if let Some(client) = reported.filter(|client| client.state == RefusalState::Accepted) {
-                        client.state = RefusalState::Reported;
+                    if let Some(client) =
+                        reported.filter(|client| client.state == AuthenticationState::Accepted)
+                    {
+                        client.state = AuthenticationState::Reported;
                         until = Some(Duration::ZERO);
                     }
                 }
@@ -200,7 +203,7 @@ impl Prober {
 impl ProbedClient {
     /// Probes, if there is a reason to. Returns the failure text if the brokers have rejected for too long.
     fn probe(&mut self, timeout: Duration, clock: &Clock, stop: &dyn Fn() -> bool) -> Option<String> {
-        if self.state == RefusalState::Accepted || stop() {
+        if self.state == AuthenticationState::Accepted || stop() {
             return None;
         }
         let found = probe(&self.properties, stop).unwrap_or_else(|error| {
@@ -210,19 +213,19 @@ impl ProbedClient {
         let client = self.side.name();
         match found {
             Probed::Unknown => {
-                if let RefusalState::Refused { last, .. } = &mut self.state {
+                if let AuthenticationState::Rejected { last, .. } = &mut self.state {
                     *last = clock.now().uptime;
                 }
                 None
             }
             Probed::Accepted => {
-                if let RefusalState::Refused { .. } = self.state {
+                if let AuthenticationState::Rejected { .. } = self.state {
                     tracing::info!(client, "authentication works again");
                 }
-                self.state = RefusalState::Accepted;
+                self.state = AuthenticationState::Accepted;
                 None
             }
-            Probed::Refused(refusal) => self.refused(&refusal, timeout, clock.now().uptime),
+            Probed::Rejected(refusal) => self.refused(&refusal, timeout, clock.now().uptime),
         }
     }
 
@@ -234,13 +237,13 @@ impl ProbedClient {
     ) -> Option<String> {
         let client = self.side.name();
         let lasted = match self.state {
-            RefusalState::Refused { last, lasted } => lasted + now.saturating_sub(last),
-            RefusalState::Accepted | RefusalState::Reported => {
+            AuthenticationState::Rejected { last, lasted } => lasted + now.saturating_sub(last),
+            AuthenticationState::Accepted | AuthenticationState::Reported => {
                 tracing::error!(client, error = %refusal, auth_timeout = ?timeout, "authentication failed");
                 Duration::ZERO
             }
         };
-        self.state = RefusalState::Refused { last: now, lasted };
+        self.state = AuthenticationState::Rejected { last: now, lasted };
         (lasted >= timeout)
             .then(|| format!("{refusal} ({client}, rejected for `kafka.auth_timeout`, {timeout:?})"))
     }

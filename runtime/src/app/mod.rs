@@ -73,7 +73,7 @@ enum AppEvent {
     Report,
     Ended(Box<LoopEnd>),
     /// The brokers have rejected the credentials for too long.
-    Refused(String),
+    CredentialsRejected(String),
 }
 
 /// Runs until every handler has drained: after a signal, at the end, or because it could not continue.
@@ -91,7 +91,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome>
                 stop.store(true, Ordering::Release);
                 events.send(AppEvent::Signal(name)).is_ok()
             }
-            // A report must not delay a drain: while the app starts, it is not received.
+            // A report must not delay a drain: `send` could block while the app starts and receives nothing.
             Request::Report => {
                 !matches!(events.try_send(AppEvent::Report), Err(TrySendError::Disconnected(_)))
             }
@@ -161,7 +161,7 @@ fn wait(parts: &Parts, received: &mpsc::Receiver<AppEvent>, mut running: usize) 
                 parts.drain("a signal");
             }
             Ok(AppEvent::Report) => parts.report(),
-            Ok(AppEvent::Refused(failure)) => {
+            Ok(AppEvent::CredentialsRejected(failure)) => {
                 tracing::error!(failure, "credentials rejected");
                 outcome.failures.push(failure);
                 parts.drain("rejected credentials");

@@ -323,7 +323,7 @@ impl HandlerConfig {
             revoke_timeout: self.revoke_timeout,
             out_of_range: self.out_of_range,
             retry: self.retry.clone(),
-            cancels_mixed: self.uses_http(),
+            cancels_partly_revoked_calls: self.uses_http(),
             ..defaults
         }
     }

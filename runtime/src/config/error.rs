@@ -32,8 +32,7 @@ impl Error {
     }
 }
 
-/// A configuration problem that is found only by inspecting a component: an export is missing, or an import is not
-/// granted. The process exits as for any other configuration problem.
+/// A file that `inspect` can't analyse. The process exits as for a configuration problem.
 #[derive(Debug)]
 pub struct Refused {
     /// The problem, and the component.

@@ -4,8 +4,9 @@ use super::checked::RuntimeConfig;
 
 /// Minimum per partition: half in its queue, half in flight. A larger batch is still fetched, alone.
 pub const FETCH_MIN: u64 = 64 << 10;
-/// Maximum per partition: at a million events per second it lasts longer than the client's pause between two fetches. A
-/// larger value gains nothing, and the limit bounds the excess if a topic gets more partitions while it is read.
+/// Maximum per partition. At a million events per second this many bytes outlast the client's pause between two
+/// fetches. A larger value gains nothing, and the limit bounds the excess if a topic gets more partitions while it is
+/// read.
 const FETCH_MAX: u64 = 4 << 20;
 /// Maximum of one partition in one fetch response: 8 MiB was 2.2 times slower, because it exceeds the CPU caches.
 const PARTITION_MAX: u64 = 1 << 20;
@@ -17,9 +18,9 @@ const RESPONSE: std::ops::RangeInclusive<u64> = (1 << 20)..=(16 << 20);
 pub struct FetchLimits {
     /// A partition's queue is not filled beyond this size.
     pub queue: u64,
-    /// Of one partition in one response, which may be in flight when the queue is nearly full.
+    /// Maximum of one partition in one fetch response. A response may be in flight when the queue is nearly full.
     pub of_partition: u64,
-    /// Of one response.
+    /// Maximum of one fetch response.
     pub response: u64,
     /// Number of partitions for which the limits were calculated.
     pub partitions: u64,

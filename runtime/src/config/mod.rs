@@ -96,7 +96,8 @@ pub fn schema() -> schemars::Schema {
     schemars::schema_for!(written::Written)
 }
 
-/// What a configuration depends on besides its own text.
+/// What a configuration depends on besides its own text. Only one check uses the real file system: whether a path is a
+/// directory.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
     /// The path of the file, for messages. Relative paths are resolved from its directory.

@@ -108,7 +108,7 @@ impl Default for Embedded {
 pub(super) struct Feed {
     /// The topic that receives the events.
     pub(super) topic: String,
-    /// A file with one event per line (JSON), may be compressed (`.zst`); or `-` for standard input.
+    /// A file with one event per line (JSON), optionally compressed (`.zst`); or `-` for standard input.
     pub(super) file: PathBuf,
 }
 

@@ -7,9 +7,9 @@ use super::errors::DeliveryError;
 pub struct Delivery {
     /// Identifies the record.
     pub token: Token,
-    /// It failed and was sent again: it may be stored behind later records.
+    /// The record failed and was sent again: it may be stored behind later records.
     pub again: bool,
-    /// The topic rejected its own timestamp: it carries the time of its resend.
+    /// The topic rejected the own timestamp of the record, which carries the time of its resend instead.
     pub restamped: bool,
     /// Its position in the topic, or the error.
     pub result: Result<RecordMetadata, DeliveryError>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::delivery::{Delivery, RecordMetadata};
 use super::errors::{BatchError, DeliveryError, classify};
-use super::in_flight::Left;
+use super::in_flight::FinishedRecord;
 use super::producer::{OnAuthenticationFailure, Route, Shared};
 use super::record::OwnedRecord;
 use super::resend::{FailedRecord, Resend, ResendDecision};
@@ -28,7 +28,7 @@ pub(super) struct DeliveryThread {
     on_authentication_failure: OnAuthenticationFailure,
     /// Deliveries from one event of the library, by handler.
     sorted: Vec<Vec<Delivery>>,
-    /// By topic.
+    /// The records to send again, by topic.
     resend: Vec<Resend>,
     /// The producer failed and must be replaced.
     broken: bool,
@@ -216,7 +216,7 @@ impl DeliveryThread {
     }
 
     fn report_delivery(&mut self, slot: usize, result: Result<RecordMetadata, DeliveryError>) {
-        let Left { token, again, restamped } = self.shared.in_flight.leave(slot);
+        let FinishedRecord { token, again, restamped } = self.shared.in_flight.leave(slot);
         let delivery = Delivery { token, again, restamped, result };
         let handler = usize::from(delivery.token.handler);
         let collected = self.sorted.get_mut(handler).expect("every handler that produces has a route");
@@ -238,8 +238,8 @@ impl DeliveryThread {
         }
     }
 
-    /// Sends all records without a report again, by a new producer. Until the old producer has returned all of them no
-    /// new record is sent: it would overtake them.
+    /// Replaces the producer; the new one sends all records without a report again. Until the old producer has returned
+    /// all of them, no new record is sent, because it would overtake them.
     fn replace_producer(&mut self) {
         let replaced = self.shared.replace_producer();
         self.broken = replaced.is_err();
@@ -260,7 +260,7 @@ impl DeliveryThread {
                     (self.on_authentication_failure)(); // an expired token: no broker is contacted
                 }
                 if let Some(Allowed { dropped }) = self.error_lines.allow() {
-                    tracing::error!(%error, dropped, "producer can't be created, retrying");
+                    tracing::error!(%error, dropped, "producer can't be created; retrying");
                 }
             }
         }

@@ -71,7 +71,7 @@ struct TrackedRecord {
 
 /// A record with its final report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Left {
+pub(super) struct FinishedRecord {
     pub(super) token: Token,
     /// It was sent more than once.
     pub(super) again: bool,
@@ -152,7 +152,7 @@ impl InFlight {
     }
 
     /// Releases a slot. Each reserved slot is released exactly once.
-    pub(super) fn leave(&self, index: usize) -> Left {
+    pub(super) fn leave(&self, index: usize) -> FinishedRecord {
         let mut state = self.lock();
         let slot = state.mark_for_resend(index);
         state.free.push(index);
@@ -161,7 +161,7 @@ impl InFlight {
         if state.records == 0 {
             self.empty.notify_all();
         }
-        Left { token: slot.token, again: slot.again, restamped: slot.restamped }
+        FinishedRecord { token: slot.token, again: slot.again, restamped: slot.restamped }
     }
 
     /// Marks records of a handler whose results are no longer needed. Records in flight can't be recalled.
@@ -209,12 +209,12 @@ impl InFlight {
         self.lock().slots.get(index).map_or(0, |slot| slot.sequence)
     }
 
-    /// The record's own timestamp of the record in this slot.
+    /// The own timestamp of the record in this slot, if it has one.
     pub(super) fn timestamp(&self, index: usize) -> Option<i64> {
         self.lock().slots.get(index).and_then(|slot| slot.timestamp)
     }
 
-    /// From now on the client sets its timestamp.
+    /// Removes the own timestamp of the record in this slot: from now on the client sets the timestamp.
     pub(super) fn restamp(&self, index: usize) {
         if let Some(slot) = self.lock().slots.get_mut(index) {
             slot.timestamp = None;
@@ -273,8 +273,8 @@ mod tests {
         }
     }
 
-    fn left(row: u32, again: bool) -> Left {
-        Left { token: token(row), again, restamped: false }
+    fn left(row: u32, again: bool) -> FinishedRecord {
+        FinishedRecord { token: token(row), again, restamped: false }
     }
 
     #[test]

@@ -272,7 +272,7 @@ impl Shared {
                 BatchError::Again | BatchError::Producer => "no action needed: the records are sent again",
             };
             let topic = self.name(topic);
-            tracing::error!(topic, %code, remedy, "output topic blocked: its lanes wait, no output is dropped");
+            tracing::error!(topic, %code, remedy, "output topic blocked: its lanes wait; no output is dropped");
         }
         self.note_error(format!("{code}"));
     }

@@ -19,7 +19,7 @@ pub(super) struct Resend {
     waiting: VecDeque<FailedRecord>,
     /// The first record is in flight, alone.
     alone: bool,
-    /// Nothing is sent before it ends.
+    /// No record is sent before the end of this pause.
     pause: Option<Deadline>,
 }
 
@@ -99,7 +99,7 @@ impl Resend {
         }
     }
 
-    /// The client did not accept it: retries after a pause.
+    /// The client did not accept the record, which is retried after a pause.
     pub(super) fn not_now(&mut self) {
         self.pause = Some(Deadline::after(PAUSE));
     }

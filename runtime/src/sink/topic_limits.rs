@@ -19,17 +19,17 @@ const CLIENT_FRAMING: usize = 36;
 /// The limits of one topic, as far as the brokers reported them when the sink started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TopicLimits {
-    /// Its `max.message.bytes`: the size of a batch, after compression.
+    /// The maximum size of a batch, after compression: `max.message.bytes`.
     pub(super) batch_bytes: Option<usize>,
-    /// `compact` is in its `cleanup.policy`: it accepts no record without a key.
+    /// Whether `cleanup.policy` contains `compact`: the topic accepts no record without a key.
     pub(super) compacted: bool,
     /// The timestamps that it accepts.
-    pub(super) times: Times,
+    pub(super) times: TimestampLimits,
 }
 
 /// The timestamps that a topic accepts, and its retention. Milliseconds; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Times {
+pub(super) struct TimestampLimits {
     /// Maximum behind the broker's clock.
     pub(super) before: Option<i64>,
     /// Maximum ahead of the broker's clock.
@@ -64,7 +64,7 @@ pub enum Unpublishable {
     /// Its topic accepts no batch of this size.
     #[error(
         "takes {bytes} bytes, and the topic's `max.message.bytes` is {max}: emit less, or raise it and restart \
-         Keylane again"
+         Keylane"
     )]
     TooLargeForTopic {
         /// Size of a batch with only this record.
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_timestamp_is_accepted_within_the_topics_bounds() {
-        let times = Times { before: Some(1_000), after: Some(100), retention: Some(500) };
+        let times = TimestampLimits { before: Some(1_000), after: Some(100), retention: Some(500) };
         let limits = Limits::new(
             vec![TopicLimits { times, ..TopicLimits::default() }, TopicLimits::default()],
             &Properties::default(),

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::start::{Error, SinkSpec};
-use super::topic_limits::{Times, TopicLimits};
+use super::topic_limits::{TimestampLimits, TopicLimits};
 use crate::librdkafka::{
-    Client, Deadline, ErrorCode, NewPartitions, PermanentStartupError, Producer, Properties, Purpose,
-    StartupRequests, StartupRetry, TopicConfigs, admin_broker, describe_topic_configs, describe_topics,
+    Client, Deadline, ErrorCode, NewPartitions, PermanentStartupError, Producer, Properties, StartupRequests,
+    StartupRetry, TopicConfigs, TopicRole, admin_broker, describe_topic_configs, describe_topics,
 };
 
-const OUTPUTS: Purpose = Purpose { name: "the output or dead-letter topic", rights: "WRITE and DESCRIBE" };
+const OUTPUTS: TopicRole =
+    TopicRole { name: "the output or dead-letter topic", rights: "WRITE and DESCRIBE" };
 /// Timeout of describing the topic whose partition count another topic gets.
 const LIKE_LIMIT: Duration = Duration::from_secs(10);
 /// How long to retry requests for the limits of topics. They are optional: the brokers check, too.
-const LIMITS_LIMIT: Duration = Duration::from_secs(10);
+const LIMITS_RETRY_MAX: Duration = Duration::from_secs(10);
 
 const MAX_BYTES: &CStr = c"max.message.bytes";
 const CLEANUP: &CStr = c"cleanup.policy";
@@ -23,7 +24,7 @@ const RETENTION: &CStr = c"retention.ms";
 const TIME_TYPE: &CStr = c"message.timestamp.type";
 const TIME_BEFORE: &CStr = c"message.timestamp.before.max.ms";
 const TIME_AFTER: &CStr = c"message.timestamp.after.max.ms";
-/// Both in one, on brokers before 4.0.
+/// The limit in both directions, on brokers before 4.0.
 const TIME_DIFFERENCE: &CStr = c"message.timestamp.difference.max.ms";
 /// The settings requested for each topic.
 const SETTINGS: &[&CStr] =
@@ -71,11 +72,11 @@ fn configs(
     questions: &mut StartupRequests<'_>,
     unique: &[CString],
 ) -> Result<Vec<TopicConfigs>, PermanentStartupError> {
-    let limit = Deadline::after(LIMITS_LIMIT);
+    let limit = Deadline::after(LIMITS_RETRY_MAX);
     loop {
         let topics = unique.to_vec();
         let described = questions.ask(move |client, most| {
-            let most = most.min(LIMITS_LIMIT);
+            let most = most.min(LIMITS_RETRY_MAX);
             admin_broker(client, most)
                 .and_then(|broker| describe_topic_configs(client, &topics, SETTINGS, broker, most))
         })?;
@@ -116,7 +117,7 @@ fn limits_of(topic: &TopicConfigs) -> TopicLimits {
     let policy =
         |wanted| value(CLEANUP).is_some_and(|policy| policy.split(',').any(|word| word.trim() == wanted));
     let limit = |names: [&CStr; 2]| names.map(number).into_iter().flatten().filter(|&ms| ms < i64::MAX).min();
-    let times = Times {
+    let times = TimestampLimits {
         before: limit([TIME_BEFORE, TIME_DIFFERENCE]),
         after: limit([TIME_AFTER, TIME_DIFFERENCE]),
         retention: number(RETENTION).filter(|&limit| limit >= 0 && policy("delete")),
@@ -124,13 +125,13 @@ fn limits_of(topic: &TopicConfigs) -> TopicLimits {
     TopicLimits {
         batch_bytes: value(MAX_BYTES).and_then(|bytes| bytes.parse().ok()),
         compacted: policy("compact"),
-        // The broker sets the timestamps there.
-        times: if value(TIME_TYPE) == Some("LogAppendTime") { Times::default() } else { times },
+        // With `LogAppendTime` the broker sets the timestamps.
+        times: if value(TIME_TYPE) == Some("LogAppendTime") { TimestampLimits::default() } else { times },
     }
 }
 
-/// Logs one line about all topics with unknown limits. Not for brokers without this request, for which no remedy exists,
-/// such as the embedded broker.
+/// Logs one line about all topics with unknown limits. Topics of brokers that do not support the request, such as the
+/// embedded broker, are not reported, because no remedy exists.
 fn log_unknown_limits(described: &[TopicConfigs]) {
     let unknown = |topic: &TopicConfigs| {
         let code = topic.values.as_ref().err().copied()?;
@@ -163,7 +164,11 @@ mod tests {
             let values = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             limits_of(&TopicConfigs { topic: c"t".to_owned(), values: Ok(values.collect()) })
         };
-        let limits = |batch_bytes, compacted| TopicLimits { batch_bytes, compacted, times: Times::default() };
+        let limits = |batch_bytes, compacted| TopicLimits {
+            batch_bytes,
+            compacted,
+            times: TimestampLimits::default(),
+        };
         assert_eq!(
             parsed(&[("cleanup.policy", "delete"), ("max.message.bytes", "2000")]),
             limits(Some(2_000), false)
@@ -175,7 +180,10 @@ mod tests {
         );
         let day = [("cleanup.policy", "delete"), ("retention.ms", "86400000")];
         let times = |values: &[(&str, &str)]| parsed(values).times;
-        assert_eq!(times(&day), Times { retention: Some(86_400_000), ..Times::default() });
+        assert_eq!(
+            times(&day),
+            TimestampLimits { retention: Some(86_400_000), ..TimestampLimits::default() }
+        );
         let unbounded = "9223372036854775807";
         assert_eq!(
             times(&[
@@ -185,10 +193,10 @@ mod tests {
                 ("cleanup.policy", "compact"),
                 ("retention.ms", "1000"),
             ]),
-            Times { after: Some(3_600_000), ..Times::default() }
+            TimestampLimits { after: Some(3_600_000), ..TimestampLimits::default() }
         );
         let appended = [day[0], day[1], ("message.timestamp.type", "LogAppendTime")];
-        assert_eq!(times(&appended), Times::default());
+        assert_eq!(times(&appended), TimestampLimits::default());
         let denied =
             TopicConfigs { topic: c"t".to_owned(), values: Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED) };
         assert_eq!(limits_of(&denied), TopicLimits::default());

@@ -18,7 +18,7 @@ pub enum SourceEvent {
     /// A requested start position.
     StartResolved(StartFound),
     /// A start position could not be found; request it again later.
-    AssignFailed {
+    LookUpFailed {
         /// The partition.
         partition: Partition,
         /// Why not, for log lines.

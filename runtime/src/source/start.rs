@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::look_ups::{TopicFacts, has_commits};
 use super::spec::SourceSpec;
 use crate::librdkafka::{
-    ConfigError, ErrorCode, GroupReader, NewPartitions, PermanentStartupError, Properties, Purpose,
-    StartupRequests, TopicDescription,
+    ConfigError, ErrorCode, GroupReader, NewPartitions, PermanentStartupError, Properties, StartupRequests,
+    TopicDescription, TopicRole,
 };
 
-const INPUTS: Purpose = Purpose { name: "the topic", rights: "READ and DESCRIBE" };
+const INPUTS: TopicRole = TopicRole { name: "the topic", rights: "READ and DESCRIBE" };
 
 /// Why a source could not start.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +36,8 @@ pub enum Error {
     System(#[from] std::io::Error),
 }
 
-/// Describes the topics, in the order of `names`, and finds out whether the group has a commit for any partition of each.
-/// Called once, before the group is joined.
+/// Describes the topics, in the order of `names`, and determines whether the group has a commit for any partition of
+/// each. Called once, before the group is joined.
 pub(super) fn topic_facts(
     questions: &mut StartupRequests<'_>,
     spec: &SourceSpec,

@@ -167,7 +167,7 @@ fn an_error_names_the_file_the_limit_and_the_remedy() {
             error.to_string(),
             format!(
                 "`{}` needs more than {named} to be compiled; typical components need a small part of that: build \
-                 it optimised, remove unused code, and split its largest functions",
+                 it optimized, remove unused code, and split its largest functions",
                 file.display()
             )
         );

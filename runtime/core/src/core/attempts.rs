@@ -27,7 +27,7 @@ impl Core {
         if lane.over {
             return;
         }
-        let not_done = lane.done_to..lane.end;
+        let not_done = lane.decided_to..lane.end;
         let is_consistent =
             if verdict.is_some() { !not_done.is_empty() } else { not_done.is_empty() || failure.is_some() };
         assert!(is_consistent, "{id:?}: a row is neither done nor failed, or both: {lane:?}");
@@ -36,7 +36,7 @@ impl Core {
             (Some(Verdict::Retry { after }), _) => (Reason::RetriesExhausted, after),
             (Some(Verdict::Reject), _) => return self.fail_row(id, at, Reason::Rejected),
             (Some(Verdict::Unpublishable), _) => {
-                self.counters.reruns_behind_outputs += u64::from(lane.end - lane.done_to - 1);
+                self.counters.reruns_behind_outputs += u64::from(lane.end - lane.decided_to - 1);
                 return self.fail_row(id, at, Reason::OutputRejected);
             }
             (None, Some(failure)) => {
@@ -48,7 +48,7 @@ impl Core {
                 // A requested fresh instance counts as given. Otherwise such an event could be dispatched again for ever.
                 if rows > 1 || !(failure.fresh || fresh) {
                     lane.resume = Resume::Quarantined;
-                    self.counters.reruns_after_faults += u64::from(lane.end - lane.done_to);
+                    self.counters.reruns_after_faults += u64::from(lane.end - lane.decided_to);
                     return;
                 }
                 (Reason::Fault(failure.fault), None)
@@ -79,8 +79,8 @@ impl Core {
     pub(super) fn fail_row(&mut self, id: CallId, at: usize, reason: Reason) {
         let Some(call) = self.calls.get_mut(id) else { return };
         let Some(lane) = call.lanes.get_mut(at).filter(|lane| !lane.over) else { return };
-        let row = lane.done_to;
-        lane.done_to += 1;
+        let row = lane.decided_to;
+        lane.decided_to += 1;
         call.set_awaited(row, Awaited::Outcome(reason));
     }
 
@@ -101,7 +101,7 @@ impl Core {
             }
             OnExhausted::Stop => {
                 if let Some(lane) = call.lanes.get_mut(at) {
-                    lane.done_to = row; // it and the rows behind it stay open, for the next owner
+                    lane.decided_to = row; // it and the rows behind it stay open, for the next owner
                     lane.resume = Resume::Unchanged;
                     let behind = row + 1..lane.end;
                     self.drop_outputs(id, behind);
@@ -131,7 +131,7 @@ impl Core {
         if state.phase == Phase::Active {
             self.return_rows(id, &lane);
         } else {
-            (lane.done_to..lane.end).for_each(|row| self.outbox.release(call.row(row).arena_slot));
+            (lane.decided_to..lane.end).for_each(|row| self.outbox.release(call.row(row).arena_slot));
         }
         self.release_lane(id, at);
     }
@@ -139,10 +139,10 @@ impl Core {
     /// Returns the rows that did not settle to their lane.
     fn return_rows(&mut self, id: CallId, lane: &CallLane) {
         let call = self.calls.get(id).expect("a call that holds a lane");
-        for row in (lane.done_to..lane.end).rev() {
+        for row in (lane.decided_to..lane.end).rev() {
             let mut event = call.event(row);
             match lane.resume {
-                Resume::Retry(_) if row == lane.done_to => event.attempt = event.attempt.saturating_add(1),
+                Resume::Retry(_) if row == lane.decided_to => event.attempt = event.attempt.saturating_add(1),
                 Resume::Quarantined => event.quarantined = true,
                 Resume::Retry(_) | Resume::Unchanged => {}
             }
@@ -151,7 +151,7 @@ impl Core {
         match lane.resume {
             Resume::Retry(until) => self.lanes.delay(lane.index, until),
             Resume::Quarantined => self.lanes.record_fault(lane.index),
-            Resume::Unchanged if lane.done_to == lane.end => self.lanes.record_clean_call(lane.index),
+            Resume::Unchanged if lane.decided_to == lane.end => self.lanes.record_clean_call(lane.index),
             Resume::Unchanged => {}
         }
     }

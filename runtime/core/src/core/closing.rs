@@ -1,4 +1,5 @@
-//! The end of ownerships: finish running calls, close to results, commit, release. A drain does that for all of them.
+//! The end of ownerships: finish running calls, stop accepting results, commit, release. A drain does that for all of
+//! them.
 
 use std::time::Duration;
 
@@ -147,7 +148,7 @@ impl Core {
     }
 
     /// The reader's position is outside the log: ends this ownership, and only this one.
-    pub(super) fn restart_inside_log(&mut self, index: u32, log: (i64, i64)) {
+    pub(super) fn end_outside_log(&mut self, index: u32, log: (i64, i64)) {
         self.partitions.get_mut(index).reading.outside = Some(log);
         self.close(index, self.now.uptime);
         self.drop_queued();
@@ -160,7 +161,7 @@ impl Core {
         }
     }
 
-    /// Closes an ownership to results and begins its final commit.
+    /// Begins the final commit of an ownership, which no longer accepts results.
     fn begin_final_commit(&mut self, index: u32) {
         self.close_to_results(index);
         let until = self.now.uptime + self.config.commit_timeout;
@@ -209,7 +210,10 @@ impl Core {
         call.lanes_held -= released.len();
         let (over, state) = (call.lanes_held == 0, call.state);
         let discarded = !unsettled.is_empty();
-        if state == CallState::Running && discarded && (call.is_pointless() || self.config.cancels_mixed) {
+        if state == CallState::Running
+            && discarded
+            && (call.is_pointless() || self.config.cancels_partly_revoked_calls)
+        {
             call.state = CallState::Cancelled(0);
             self.outbox.push(Pending::Cancel(id));
         }
@@ -246,11 +250,11 @@ impl Core {
             drain.clean &= clean;
         }
         self.notify_ownership_ended(index, false);
-        self.resume_inside_log(index);
+        self.restart_inside_log(index);
     }
 
     /// Restarts an ownership inside the log, if it ended because its position was outside.
-    fn resume_inside_log(&mut self, index: u32) {
+    fn restart_inside_log(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         let Some(log) = state.reading.outside.take() else { return };
         let from = state.ledger.prefix();
@@ -260,7 +264,7 @@ impl Core {
         let to = if (log.0..=log.1).contains(&from) {
             Some(from)
         } else {
-            self.move_inside(index, from, log, PartitionStop::OutOfRange)
+            self.apply_out_of_range(index, from, log, PartitionStop::OutOfRange)
         };
         match to {
             Some(to) => self.restart_ownership(index, to),
@@ -275,7 +279,7 @@ impl Core {
     }
 
     /// The topic was deleted and created again. Nothing of the old log may be committed or published. The new log is
-    /// read from its first record, as if the group had never read the topic.
+    /// read from its first record.
     pub(super) fn topic_replaced(&mut self, index: u32, topic_id: [u8; 16], log_start: i64) {
         let (now, is_released) = (self.now.uptime, self.is_being_released(index));
         let state = self.partitions.get_mut(index);

@@ -215,7 +215,7 @@ impl Core {
     fn next_pending(&mut self) -> Option<Pending> {
         loop {
             let pending = self.outbox.pending.pop_front()?;
-            // An ownership may have been closed to results in the same step: its outputs and dead letters are dropped.
+            // An ownership may have stopped accepting results in the same step: drop its outputs and dead letters.
             if let Pending::Produce(id) = &pending
                 && self.calls.get(*id).is_none_or(|call| call.to_produce.is_empty())
             {

@@ -257,7 +257,7 @@ impl Core {
             return Some(start.clamp(found.log_start, log_end.unwrap_or(i64::MAX).max(found.log_start)));
         }
         let why = if found.of_other_topic { PartitionStop::OtherTopic } else { PartitionStop::OutOfRange };
-        self.move_inside(index, start, (found.log_start, log_end.unwrap_or(found.log_start)), why)
+        self.apply_out_of_range(index, start, (found.log_start, log_end.unwrap_or(found.log_start)), why)
     }
 
     /// Stops a partition: nothing of it is read until it is revoked.
@@ -268,7 +268,7 @@ impl Core {
 
     /// Applies `out_of_range` to an offset outside the log. Returns the offset to continue at; `None`: the stop of the
     /// partition was reported.
-    pub(super) fn move_inside(
+    pub(super) fn apply_out_of_range(
         &mut self,
         index: u32,
         from: i64,

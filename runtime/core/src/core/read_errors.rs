@@ -21,7 +21,7 @@ impl Core {
                 self.partitions.get_mut(index).reading.position = PositionState::Unverified
             }
             ReadError::OutOfRange { log_start, log_end } if !(log_start..=log_end).contains(&next) => {
-                self.restart_inside_log(index, (log_start, log_end));
+                self.end_outside_log(index, (log_start, log_end));
             }
             ReadError::TopicReplaced { topic_id, log_start } => {
                 self.topic_replaced(index, topic_id, log_start)

@@ -77,7 +77,7 @@ impl Core {
         // A gap, or an event that an earlier owner settled, also needs a commit. Otherwise the lag would never end.
         state.commit.changes += u64::from(gap);
         let open = state.ledger.enter(row.offset);
-        if open && row.admission == Admission::Rejected {
+        if open && row.admission == Admission::NoKey {
             state.queued_bytes += u64::from(row.bytes);
             self.queue_without_call(index, row, Reason::NoKey);
             return true;

@@ -93,14 +93,14 @@ impl Core {
         if lane.over {
             return rest;
         }
-        let done_to = lane.start + done;
-        assert!(done_to <= lane.end, "{id:?}: {done} done of {} rows", lane.end - lane.start);
-        for &row in own.iter().filter(|&&row| row < done_to) {
+        let decided_to = lane.start + done;
+        assert!(decided_to <= lane.end, "{id:?}: {done} done of {} rows", lane.end - lane.start);
+        for &row in own.iter().filter(|&&row| row < decided_to) {
             call.set_awaited(row, Awaited::Acks(Effect::Outputs));
             call.to_produce.push(row);
         }
         if let Some(lane) = call.lanes.get_mut(at) {
-            lane.done_to = done_to;
+            lane.decided_to = decided_to;
         }
         let state = self.partitions.get_mut(lane.partition);
         state.running -= 1;
@@ -127,8 +127,8 @@ impl Core {
                 self.release_lane(id, at); // its ownership has ended: the lane waited only for the end of the call
                 return;
             }
-            let (row, done_to) = (lane.settled_to, lane.done_to);
-            if row == done_to {
+            let (row, decided_to) = (lane.settled_to, lane.decided_to);
+            if row == decided_to {
                 self.finish_lane(id, at);
                 return;
             }
@@ -147,7 +147,7 @@ impl Core {
         let state = self.partitions.get_mut(lane.partition);
         let open = state.ownership == lane.ownership && state.accepts_results();
         assert!(open, "{}: a result of a closed ownership", state.id);
-        let range = lane.settled_to as usize..lane.done_to as usize;
+        let range = lane.settled_to as usize..lane.decided_to as usize;
         let rows = call.rows.get(range.clone()).expect("rows of this call");
         let row_states = call.row_states.get(range).expect("rows of this call");
         let before = lane.settled_to;

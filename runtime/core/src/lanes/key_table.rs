@@ -10,7 +10,7 @@ pub(super) enum LaneKey {
     Hash(u64),
     /// It can't be found: the lane of the single unkeyed event at this offset.
     Unkeyed(i64),
-    /// The offset of the single event. Its ownership ended while its call was out, and it may be read again.
+    /// The offset of the single event. Its ownership ended while its call was in progress, and it may be read again.
     Orphaned(i64),
 }
 

@@ -96,7 +96,7 @@ impl Lanes {
                 let key = LaneKey::Hash(hash);
                 self.keys.find_or_insert(key, partition, || make(lanes, partition, topic, key))
             }
-            Admission::NoLane | Admission::Rejected | Admission::Filtered => self
+            Admission::Unkeyed | Admission::NoKey | Admission::Filtered => self
                 .keys
                 .find_orphaned(partition, row.offset)
                 .unwrap_or_else(|| make(lanes, partition, topic, LaneKey::Unkeyed(row.offset))),

@@ -10,7 +10,7 @@ pub(super) struct TimerId(u64);
 
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    /// With those that were replaced or whose lane is gone: they are recognized when they expire.
+    /// Includes replaced timers and those of removed lanes; they are recognized when they expire.
     heap: BinaryHeap<Reverse<(Duration, TimerId, u32)>>,
     set: u64,
 }

@@ -9,7 +9,7 @@ use rustix::process::{
     set_parent_process_death_signal, setrlimit,
 };
 
-/// Machine code of one component. The largest guests in use (a JavaScript engine) have 37 MB.
+/// Machine code of one component. The largest guests in use (a JavaScript engine) take 37 MB.
 const CODE_MAX: u64 = 512 << 20;
 
 /// The kernel kills at the hard limit. It is a little later than the soft limit, whose signal names the cause and must

@@ -73,7 +73,7 @@ fn trusted() -> RootCertStore {
         tracing::warn!(
             reasons = reasons.join("; "),
             remedy = "install the package `ca-certificates`, or set SSL_CERT_FILE to a file of certificates",
-            "no trusted certificates found, https requests of handlers will fail"
+            "no trusted certificates found; https requests of handlers will fail"
         );
     }
     roots

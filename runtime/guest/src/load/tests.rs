@@ -119,7 +119,7 @@ fn compiled_code_of_keylane_is_refused_too() {
 }
 
 #[test]
-fn both_kinds_load_and_are_recognised() {
+fn both_kinds_load_and_are_recognized() {
     let engine = testing::engine();
     let cases = [
         (testing::obedient(), Kind::Handler, "keylane:handler/handler@0.1.0"),

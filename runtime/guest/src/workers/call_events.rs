@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Shared;
 use crate::call::{Call, CallEvent, CallKey, CallObserver};
 
-/// Work between two deliveries: about as much as a call of short events is sized for.
+/// Work between two deliveries: about the target work of one call.
 const WORK_MAX: Duration = Duration::from_micros(100);
 
 /// Undelivered events, by caller.

@@ -213,7 +213,7 @@ impl Wake for SlotWake {
     }
 }
 
-/// One call from its instance to its outcome.
+/// One call from its instance to its result.
 async fn run(home: Rc<Home>, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
     let Home { shared, worker } = &*home;
     let lease =
@@ -252,7 +252,7 @@ async fn run(home: Rc<Home>, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
     Done { call, cancelled }
 }
 
-/// Runs the call and returns the instance to the pool if it may serve again. Then the outcome is complete.
+/// Runs the call and returns the instance to the pool if it may serve again. The result is complete when this returns.
 async fn serve(home: &Home, call: &mut Call, meter: &Arc<Meter>, lease: Lease) -> CallResult {
     let Home { shared, worker } = home;
     let (handler, batch, results, had_fresh) = call.parts();

@@ -20,7 +20,7 @@ pub(in crate::app) enum LoopEvent {
     Drain(&'static str),
 }
 
-/// The mailbox of one loop. Its size is bounded by the number of possible events: two per call that is out, one per
+/// The mailbox of one loop. Its size is bounded by the number of possible events: two per call in progress, one per
 /// output in flight, and the signals.
 #[derive(Debug)]
 pub(in crate::app) struct Mailbox {

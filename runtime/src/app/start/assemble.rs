@@ -18,7 +18,7 @@ use crate::sink::{Route, Sink};
 use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader};
 use crate::source::{Record, Source};
 
-use super::super::authentication::{Refusals, Side};
+use super::super::authentication::{RejectionSender, Side};
 use super::super::clock::Clock;
 use super::super::event_loop::{
     Calling, Closing, HandlerLog, LoopEvent, Mailbox, Prepared, Publishing, Reading,
@@ -33,7 +33,7 @@ const CALLS_AHEAD: u32 = 2;
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 /// Decides whether to keep waiting for the brokers. The argument is the reason for waiting, if it is known.
-pub(in crate::app) type StartupRetry<'a> = &'a mut dyn FnMut(Option<&str>) -> ControlFlow<()>;
+pub(in crate::app) type KeepWaiting<'a> = &'a mut dyn FnMut(Option<&str>) -> ControlFlow<()>;
 
 /// The parts that all handlers share, and those of each handler that the main thread keeps.
 pub(in crate::app) struct Parts {
@@ -63,8 +63,8 @@ impl Parts {
         config: &Checked,
         options: &RunOptions,
         compiler: &Compiler,
-        refusals: &Refusals,
-        retry: StartupRetry<'_>,
+        refusals: &RejectionSender,
+        retry: KeepWaiting<'_>,
     ) -> anyhow::Result<Parts> {
         let engine = Engine::new(client_options::engine(config))?;
         let credentials = client_options::credentials(config)?;
@@ -127,8 +127,8 @@ impl Parts {
         config: &Checked,
         options: &RunOptions,
         clock: Clock,
-        refusals: &Refusals,
-        retry: StartupRetry<'_>,
+        refusals: &RejectionSender,
+        retry: KeepWaiting<'_>,
     ) -> anyhow::Result<Vec<Prepared>> {
         let handlers = u64::try_from(config.handlers.len()).unwrap_or(1);
         let arena_bytes = config.runtime.arena_bytes() / handlers;

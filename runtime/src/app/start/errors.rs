@@ -34,7 +34,8 @@ pub fn is_final(reason: &anyhow::Error) -> bool {
     })
 }
 
-/// Not final: a process that could not be started, a time limit on a busy machine, a file that is not there yet.
+/// Not final: a stop, a compiler process that failed, a time limit on a busy machine, and a file that can't be read
+/// although it exists and may be read.
 fn is_final_load(error: &LoadError) -> bool {
     if let LoadError::Unreadable { source, .. } = error {
         return matches!(source.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied);
@@ -79,7 +80,7 @@ mod tests {
         let unreadable =
             |kind: ErrorKind| LoadError::Unreadable { name: "a".to_owned(), source: kind.into() };
         let missing =
-            || PermanentStartupError::TopicsMissing { topics: vec!["a".to_owned()], purpose: "the topic" };
+            || PermanentStartupError::TopicsMissing { topics: vec!["a".to_owned()], role: "the topic" };
         let load = LoadError::NotWasm { name: "a.wasm".to_owned() };
         let no_process = LoadError::Compiler { name: "a.wasm".to_owned(), what: "is gone".to_owned() };
         for (error, expected) in [

@@ -5,7 +5,7 @@ use crate::librdkafka::{ErrorCode, PermanentStartupError};
 use crate::sink;
 use crate::source::{self, partition_counts};
 
-use super::assemble::StartupRetry;
+use super::assemble::KeepWaiting;
 use super::client_options::{self, Access};
 
 /// All topics that handlers read.
@@ -22,7 +22,7 @@ impl Inputs {
     pub(in crate::app) fn query(
         config: &Checked,
         access: Access,
-        retry: StartupRetry<'_>,
+        retry: KeepWaiting<'_>,
     ) -> Result<Inputs, source::Error> {
         let topics = config.input_topics();
         let partitions = match &config.kafka.cluster {
@@ -47,7 +47,7 @@ impl Inputs {
     /// Adds the missing input topics to an error about missing output topics, so that one start reports all of them.
     /// Other errors are returned unchanged.
     pub(in crate::app) fn with_missing(&self, error: sink::Error) -> sink::Error {
-        let sink::Error::PermanentStartupError(PermanentStartupError::TopicsMissing { mut topics, purpose }) =
+        let sink::Error::PermanentStartupError(PermanentStartupError::TopicsMissing { mut topics, role }) =
             error
         else {
             return error;
@@ -55,7 +55,7 @@ impl Inputs {
         topics.extend(self.missing());
         topics.sort();
         topics.dedup();
-        PermanentStartupError::TopicsMissing { topics, purpose }.into()
+        PermanentStartupError::TopicsMissing { topics, role }.into()
     }
 
     /// Returns an error if a topic is missing and will not be created.
@@ -64,7 +64,7 @@ impl Inputs {
         if topics.is_empty() {
             return Ok(());
         }
-        Err(PermanentStartupError::TopicsMissing { topics, purpose: "the topic" })
+        Err(PermanentStartupError::TopicsMissing { topics, role: "the topic" })
     }
 
     fn missing(&self) -> Vec<String> {

@@ -19,7 +19,7 @@ pub(in crate::config) const GUEST_MEMORY: RangeInclusive<u64> = 1 << 20..=4 << 3
 pub(in crate::config) const OUTPUT_BYTES: RangeInclusive<u64> = 1 << 10..=1_000_000_000;
 /// Deadlines are enforced by a ticker of a few milliseconds.
 pub(in crate::config) const CALL_TIMEOUT: Millis = 10..=3_600_000;
-/// With a longer timeout a supervisor that has the right credentials would not get to restart the process.
+/// A longer timeout would keep a supervisor with valid credentials from restarting the process.
 pub(in crate::config) const AUTH_TIMEOUT: Millis = 0..=3_600_000;
 pub(in crate::config) const DRAIN_TIMEOUT: Millis = 0..=3_600_000;
 /// With a shorter interval commits would dominate the coordinator's load.

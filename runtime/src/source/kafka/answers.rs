@@ -58,7 +58,7 @@ impl Source {
     }
 
     fn on_start(&mut self, partition: Partition, found: Result<StartFound, NotFound>) {
-        let failed = |reason: String, undecided| SourceEvent::AssignFailed { partition, reason, undecided };
+        let failed = |reason: String, undecided| SourceEvent::LookUpFailed { partition, reason, undecided };
         let start = match found {
             Ok(start) => start,
             Err(NotFound { reason, undecided }) => return self.ready.push_back(failed(reason, undecided)),

@@ -253,7 +253,7 @@ impl Source {
             %code,
             remedy,
             dropped,
-            "log bounds unknown, partition waits"
+            "log bounds unknown"
         );
     }
 

@@ -48,7 +48,8 @@ impl GroupCommits {
         GroupCommits { properties, wake: Arc::clone(wake), thread: None }
     }
 
-    /// The answer arrives later. An answer is returned at once if no thread can be started or the queue is full.
+    /// Sends a request; the answer arrives later. If no thread can be started or the queue is full, returns an answer
+    /// with an error.
     pub(super) fn ask(&mut self, question: CommitsQuestion) -> Option<CommitsAnswer> {
         let thread = match self.thread.take().map_or_else(|| self.start_thread(), Ok) {
             Ok(thread) => self.thread.insert(thread),

@@ -4,9 +4,9 @@ use crate::librdkafka::{END, ErrorCode};
 use crate::source::event::StartFound;
 use crate::source::spec::StartPolicy;
 
-/// The purpose of a look-up.
+/// The kind of a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(super) enum LookUpKind {
     Start,
     Bounds,
 }
@@ -15,11 +15,11 @@ pub(super) enum Purpose {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LogOffset {
     LogStart,
-    /// One past the last offset, transactions or not.
+    /// One past the last offset, open transactions included.
     LogEnd,
     /// One past the last offset before the first open transaction (last stable offset).
     StableEnd,
-    /// The first offset that is not older than the configured time.
+    /// The offset of the first record that is not older than the configured time.
     AtTime,
 }
 
@@ -29,9 +29,9 @@ type Found<T> = Result<T, ErrorCode>;
 #[derive(Debug)]
 pub(super) struct LookUp {
     pub(super) asked: LookUpId,
-    /// Distinguishes it from other look-ups of its partition.
+    /// Distinguishes this look-up from others of the same partition.
     pub(super) serial: u64,
-    pub(super) purpose: Purpose,
+    pub(super) kind: LookUpKind,
     /// Outstanding answers.
     missing: usize,
     /// A required answer is an error.
@@ -45,12 +45,12 @@ pub(super) struct LookUp {
 
 impl LookUp {
     /// `missing`: the number of answers to wait for.
-    pub(super) fn new(asked: LookUpId, serial: u64, purpose: Purpose, missing: usize) -> LookUp {
+    pub(super) fn new(asked: LookUpId, serial: u64, kind: LookUpKind, missing: usize) -> LookUp {
         let unknown = || Err(ErrorCode::IN_PROGRESS);
         LookUp {
             asked,
             serial,
-            purpose,
+            kind,
             missing,
             failed: false,
             committed: Err(ErrorCode::IN_PROGRESS),

@@ -22,7 +22,7 @@ use crate::librdkafka::{
 };
 pub(super) use group_commits::GroupCommits;
 use group_commits::{CommitsAnswer, CommitsQuestion};
-use look_up::{LogOffset, LookUp, Purpose};
+use look_up::{LogOffset, LookUp, LookUpKind};
 
 /// Timeout of the first try of a look-up: long enough for five consecutive answers of a slow broker (two connections,
 /// the coordinator's name and the offsets), short enough for a broker that is down.
@@ -53,7 +53,7 @@ pub(super) enum Answer {
         asked: LookUpId,
         found: Bounds,
     },
-    /// The request is repeated after a pause.
+    /// The bounds could not be found. They are requested again after a pause.
     BoundsUnknown {
         partition: Partition,
         code: ErrorCode,
@@ -73,7 +73,7 @@ pub(super) struct Bounds {
 /// Why a start position could not be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NotFound {
-    /// For log lines.
+    /// The reason, for log lines.
     pub(super) reason: String,
     /// A transaction of a former owner is still open.
     pub(super) undecided: bool,
@@ -83,9 +83,9 @@ pub(super) struct NotFound {
 #[derive(Clone, Debug)]
 pub(super) struct TopicFacts {
     pub(super) name: CString,
-    /// Its id as last described.
+    /// The id of the topic as the brokers last described it.
     pub(super) id: [u8; 16],
-    /// How many partitions it had.
+    /// The number of partitions at the start.
     pub(super) partitions: i32,
     /// Whether the group had a commit for any of them. If so, the start policy does not apply.
     pub(super) has_commits: bool,
@@ -114,12 +114,12 @@ pub(super) struct LookUps {
     timeouts: BTreeMap<Partition, u32>,
     /// Requests without an answer.
     sent: BTreeMap<usize, Sent>,
-    /// By partition: a later look-up replaces an earlier one.
+    /// The look-ups in progress, by partition. A later look-up replaces an earlier one.
     under_way: BTreeMap<Partition, LookUp>,
     serials: u64,
     /// Look-ups that have all their answers, or failed.
     finished: VecDeque<(Partition, u64)>,
-    /// Requested and not sent: start positions that are requested together share requests.
+    /// Start positions to request. Those that are requested together share requests.
     starts: Vec<LookUpId>,
     /// Bounds to request, and when.
     bounds: Vec<(Duration, LookUpId)>,
@@ -213,7 +213,7 @@ impl LookUps {
             let Some(facts) = self.subject.topics.get(usize::from(partition.topic)) else { continue };
             all.push(&facts.name, partition.number, END);
             let mut pieces = vec![LogOffset::LogStart, LogOffset::LogEnd];
-            // What the policy needs; whether it applies depends on the committed offsets, which are not known yet.
+            // The policy may need these; whether it applies depends on the committed offsets, which are not known yet.
             let may_apply = facts.is_first_time(partition);
             let policy = self.subject.policy;
             if self.subject.needs_ends || (may_apply && policy != StartPolicy::Earliest) {
@@ -222,7 +222,7 @@ impl LookUps {
             if may_apply && matches!(policy, StartPolicy::Timestamp(_)) {
                 pieces.push(LogOffset::AtTime);
             }
-            let serial = self.begin(*asked, Purpose::Start, &pieces, 2);
+            let serial = self.begin(*asked, LookUpKind::Start, &pieces, 2);
             serials.push((partition, serial));
         }
         if serials.is_empty() {
@@ -249,18 +249,18 @@ impl LookUps {
     }
 
     fn send_bounds(&mut self, asked: LookUpId) {
-        let serial = self.begin(asked, Purpose::Bounds, &[LogOffset::LogStart, LogOffset::LogEnd], 1);
+        let serial = self.begin(asked, LookUpKind::Bounds, &[LogOffset::LogStart, LogOffset::LogEnd], 1);
         self.send_topics(vec![(asked.partition, serial)]);
     }
 
     /// Begins a look-up that waits for these offsets of its log and for `others` more answers.
-    fn begin(&mut self, asked: LookUpId, purpose: Purpose, pieces: &[LogOffset], others: usize) -> u64 {
+    fn begin(&mut self, asked: LookUpId, kind: LookUpKind, pieces: &[LogOffset], others: usize) -> u64 {
         self.serials += 1;
         let serial = self.serials;
         for piece in pieces {
             self.send_offset(asked.partition, serial, *piece);
         }
-        let look_up = LookUp::new(asked, serial, purpose, pieces.len() + others);
+        let look_up = LookUp::new(asked, serial, kind, pieces.len() + others);
         self.under_way.insert(asked.partition, look_up);
         serial
     }
@@ -370,12 +370,12 @@ impl LookUps {
                 self.timeouts.remove(&partition);
             }
             let facts = self.subject.topics.get(usize::from(partition.topic))?;
-            match look_up.purpose {
-                Purpose::Start => {
+            match look_up.kind {
+                LookUpKind::Start => {
                     let found = look_up.start(facts, self.subject.policy);
                     return Some(Answer::Start { asked: look_up.asked, found });
                 }
-                Purpose::Bounds => match look_up.bounds(facts.id) {
+                LookUpKind::Bounds => match look_up.bounds(facts.id) {
                     Ok(found) => return Some(Answer::Bounds { asked: look_up.asked, found }),
                     Err(code) => {
                         self.bounds.push((now + BOUNDS_PAUSE, look_up.asked));

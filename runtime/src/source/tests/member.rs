@@ -112,7 +112,7 @@ impl Member {
                 self.starts.push(found);
                 self.answer_assign();
             }
-            SourceEvent::AssignFailed { partition, .. } => self.source.look_up_start(partition),
+            SourceEvent::LookUpFailed { partition, .. } => self.source.look_up_start(partition),
             SourceEvent::Revoke(request, partitions) => {
                 self.revoked = Some((request, partitions, self.revoke_delay));
             }

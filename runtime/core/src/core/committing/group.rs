@@ -28,7 +28,7 @@ pub(super) struct SentCommit {
     pub(super) index: u32,
     pub(super) ownership: OwnershipId,
     pub(super) changes: u64,
-    /// The ownership was already closed to results: nothing can settle after it.
+    /// The ownership no longer accepts results: nothing can settle after this commit.
     pub(super) is_final: bool,
     answered: bool,
 }

@@ -159,8 +159,8 @@ impl Core {
         }
         let idle = self.calls.running == 0 && self.lanes.ready() == 0;
         let interval = if idle { self.config.commit_interval / 10 } else { self.config.commit_interval };
-        let now = urgent || committer.settled >= self.config.commit_every;
-        (true, Some(if now { self.now.uptime } else { committer.sent_at + interval }))
+        let at_once = urgent || committer.settled >= self.config.commit_every;
+        (true, Some(if at_once { self.now.uptime } else { committer.sent_at + interval }))
     }
 
     fn send_commit(&mut self) {

@@ -76,7 +76,7 @@ impl HandlerLog {
         tracing::warn!(handler, topic, partition, offset, attempt, ?blocked_on, backlog, "partition stalled");
     }
 
-    /// Where the ownership ended instead, that is logged as `partition released`.
+    /// If the ownership ended instead, `partition released` is logged.
     pub(in crate::app::event_loop) fn stall_ended(&self, partition: Partition, resumed: bool) {
         if !resumed {
             return;
@@ -134,7 +134,7 @@ impl HandlerLog {
         let what = match why {
             Reason::RetriesExhausted => "the handler requested a retry in the last attempt",
             Reason::Rejected => "the handler rejected the event",
-            Reason::TooOld => "the handler failed, and the event is too old for a retry,",
+            Reason::TooOld => "the handler failed, and the event is too old for a retry",
             Reason::OutputRejected => "the handler is done, but an output was rejected",
             Reason::NoKey => "event without a lane key",
             Reason::Fault(Fault::Trap) => "the handler trapped",
@@ -145,7 +145,7 @@ impl HandlerLog {
             Reason::Fault(Fault::Limit) => "the handler exceeded a limit",
             Reason::Fault(Fault::Contract) => "the handler violated the contract",
         };
-        format!("{what} at topic {topic} partition {} offset {}: {detail}", at.0.number, at.1)
+        format!("topic {topic} partition {} offset {}: {what}: {detail}", at.0.number, at.1)
     }
 }
 

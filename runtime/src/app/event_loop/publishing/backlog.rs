@@ -79,10 +79,10 @@ impl Backlog {
         moved
     }
 
-    /// Drops the records of revoked rows.
-    pub(super) fn discard(&mut self, is_revoked: impl Fn(&Token) -> bool) {
+    /// Drops the records of disowned rows.
+    pub(super) fn discard(&mut self, is_disowned: impl Fn(&Token) -> bool) {
         for topic in &mut self.topics {
-            topic.retain(|queued| !is_revoked(&queued.token));
+            topic.retain(|queued| !is_disowned(&queued.token));
         }
         self.bytes = self.topics.iter().flatten().map(|queued| queued.bytes).sum();
     }

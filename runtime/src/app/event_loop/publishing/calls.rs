@@ -16,8 +16,8 @@ use super::dead_letters::PendingDeadLetter;
 #[derive(Debug, Default)]
 pub(super) struct PendingCalls {
     slots: Vec<PendingCall>,
-    /// Calls with rows that were revoked since the last [`PendingCalls::discard_revoked`].
-    revoked: Vec<CallId>,
+    /// Calls with rows that were disowned since the last [`PendingCalls::discard_disowned`].
+    disowned: Vec<CallId>,
 }
 
 /// The record of one call.
@@ -39,7 +39,7 @@ pub(super) struct PendingCall {
     /// Dead letters that are not acknowledged yet, by row.
     dead_letters: BTreeMap<u32, PendingDeadLetter>,
     /// Rows whose ownership has ended.
-    revoked: Vec<Range<u32>>,
+    disowned: Vec<Range<u32>>,
 }
 
 /// The result of a row whose records are all answered.
@@ -62,8 +62,8 @@ struct StoredOutput {
 }
 
 impl PendingCalls {
-    /// The record of a running call.
-    pub(super) fn begin(&mut self, call: CallId) -> &mut PendingCall {
+    /// The entry of a call; a new one if there is none.
+    pub(super) fn entry(&mut self, call: CallId) -> &mut PendingCall {
         let at = call.slot as usize;
         if self.slots.len() <= at {
             self.slots.resize_with(at + 1, PendingCall::default);
@@ -96,30 +96,30 @@ impl PendingCalls {
         errors.iter().rev().find(|(known, _)| *known == row).map_or("", |(_, error)| error.as_str())
     }
 
-    /// Marks rows as revoked: their ownership has ended.
-    pub(super) fn revoke(&mut self, call: CallId, rows: Range<u32>) {
+    /// Marks rows as disowned: their ownership has ended.
+    pub(super) fn disown(&mut self, call: CallId, rows: Range<u32>) {
         if let Some(record) = self.get_mut(call) {
-            record.revoked.push(rows);
+            record.disowned.push(rows);
         }
-        self.revoked.push(call); // even if the call is over: its outputs may be in flight
+        self.disowned.push(call); // even if the call is over: its outputs may be in flight
     }
 
-    /// Drops the dead letters of revoked rows. Returns false if nothing was revoked since the last call.
-    pub(super) fn discard_revoked(&mut self) -> bool {
-        let mut calls = std::mem::take(&mut self.revoked);
+    /// Drops the dead letters of disowned rows. Returns false if nothing was disowned since the last call.
+    pub(super) fn discard_disowned(&mut self) -> bool {
+        let mut calls = std::mem::take(&mut self.disowned);
         let any = !calls.is_empty();
         for call in calls.drain(..) {
-            if let Some(PendingCall { dead_letters, revoked, .. }) = self.get_mut(call) {
-                dead_letters.retain(|row, _| !revoked.iter().any(|rows| rows.contains(row)));
+            if let Some(PendingCall { dead_letters, disowned, .. }) = self.get_mut(call) {
+                dead_letters.retain(|row, _| !disowned.iter().any(|rows| rows.contains(row)));
             }
         }
-        self.revoked = calls;
+        self.disowned = calls;
         any
     }
 
     /// Whether records in flight for this row are no longer needed: its ownership has ended, or its call is over.
-    pub(super) fn is_revoked(&self, call: CallId, row: u32) -> bool {
-        self.get(call).is_none_or(|record| record.revoked.iter().any(|rows| rows.contains(&row)))
+    pub(super) fn is_disowned(&self, call: CallId, row: u32) -> bool {
+        self.get(call).is_none_or(|record| record.disowned.iter().any(|rows| rows.contains(&row)))
     }
 }
 
@@ -134,7 +134,7 @@ impl PendingCall {
         self.stored.clear();
         self.errors.clear();
         self.dead_letters.clear();
-        self.revoked.clear();
+        self.disowned.clear();
     }
 
     /// Counts a record of this row as sent.
@@ -231,7 +231,7 @@ mod tests {
     fn a_row_is_acked_when_its_last_output_is() {
         let call = call(2, 7);
         let mut records = PendingCalls::default();
-        let record = records.begin(call);
+        let record = records.entry(call);
         [3, 3, 0].into_iter().for_each(|row| record.sent(row));
         assert_eq!(acked(&mut records, token(call, 3)), None);
         assert_eq!(acked(&mut records, token(call, 0)), Some(Answered::Acked));
@@ -245,11 +245,11 @@ mod tests {
     fn records_of_an_older_call_do_not_count() {
         let (old, new) = (call(0, 1), call(0, 2));
         let mut records = PendingCalls::default();
-        records.begin(old).sent(0);
-        records.begin(old).add_error(0, "no price".to_owned());
-        records.begin(old).add_error(0, "still none".to_owned());
+        records.entry(old).sent(0);
+        records.entry(old).add_error(0, "no price".to_owned());
+        records.entry(old).add_error(0, "still none".to_owned());
         assert_eq!((records.error_of(old, 0), records.error_of(old, 1)), ("still none", ""));
-        records.begin(new).sent(0);
+        records.entry(new).sent(0);
         assert_eq!(acked(&mut records, token(old, 0)), None);
         assert_eq!((records.error_of(old, 0), records.error_of(new, 0)), ("", ""));
         assert_eq!(acked(&mut records, token(new, 0)), Some(Answered::Acked));
@@ -259,7 +259,7 @@ mod tests {
     fn a_row_is_rejected_when_its_other_outputs_are_answered() {
         let call = call(0, 1);
         let mut records = PendingCalls::default();
-        let record = records.begin(call);
+        let record = records.entry(call);
         [5, 5, 6].into_iter().for_each(|row| record.sent(row));
         assert_eq!(record.rejected(5), None);
         assert_eq!(record.acked(&token(call, 6), STORED), Some(Answered::Acked));
@@ -270,19 +270,19 @@ mod tests {
     fn revoked_rows_are_those_of_ended_ownerships_and_of_calls_that_are_over() {
         let (old, new) = (call(7, 1), call(7, 2));
         let mut records = PendingCalls::default();
-        records.begin(old);
-        assert!(!records.discard_revoked(), "nothing was revoked");
-        records.revoke(old, 4..6);
-        records.revoke(old, 0..2);
-        let revoked =
-            |records: &PendingCalls, call| (0..7).filter(|&row| records.is_revoked(call, row)).collect();
-        let rows: Vec<u32> = revoked(&records, old);
+        records.entry(old);
+        assert!(!records.discard_disowned(), "nothing was disowned");
+        records.disown(old, 4..6);
+        records.disown(old, 0..2);
+        let disowned =
+            |records: &PendingCalls, call| (0..7).filter(|&row| records.is_disowned(call, row)).collect();
+        let rows: Vec<u32> = disowned(&records, old);
         assert_eq!(rows, [0, 1, 4, 5]);
-        assert!(records.discard_revoked() && !records.discard_revoked());
-        records.revoke(old, 2..3);
-        records.begin(new);
-        assert!(records.discard_revoked(), "even if its slot has another user");
-        let (of_old, of_new): (Vec<u32>, Vec<u32>) = (revoked(&records, old), revoked(&records, new));
+        assert!(records.discard_disowned() && !records.discard_disowned());
+        records.disown(old, 2..3);
+        records.entry(new);
+        assert!(records.discard_disowned(), "even if its slot has another user");
+        let (of_old, of_new): (Vec<u32>, Vec<u32>) = (disowned(&records, old), disowned(&records, new));
         assert_eq!((of_old.len(), of_new.len()), (7, 0));
     }
 
@@ -292,7 +292,7 @@ mod tests {
         let call = call(0, 1);
         let at = |partition, offset| RecordMetadata { topic: 0, partition, offset };
         let mut records = PendingCalls::default();
-        let record = records.begin(call);
+        let record = records.entry(call);
         (0..20).for_each(|row| record.sent(row));
         for (row, partition, offset) in [(1, 0, 50), (5, 0, 60), (7, 1, 10), (12, 0, 20)] {
             record.acked(&token(call, row), at(partition, offset));

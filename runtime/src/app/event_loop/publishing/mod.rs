@@ -31,7 +31,7 @@ use dead_letters::{Context, DeadLetterFormat, Origin};
 use invalid_rows::CallLanes;
 use provenance::{Provenance, ProvenanceHeaders};
 use rejected_dead_letters::RejectedDeadLetters;
-use times::Times;
+use times::OutputTimestamps;
 
 /// Produces outputs and dead letters in order, and reports when all outputs of a row are acknowledged.
 pub(in crate::app) struct Publishing {
@@ -42,7 +42,7 @@ pub(in crate::app) struct Publishing {
     /// Names of the sink's topics.
     topics: Vec<String>,
     provenance: Provenance,
-    times: Times,
+    times: OutputTimestamps,
     dead_letters: DeadLetterFormat,
     calls: PendingCalls,
     backlog: Backlog,
@@ -120,7 +120,7 @@ impl Publishing {
             targets,
             topics: topics.to_vec(),
             provenance,
-            times: Times::default(),
+            times: OutputTimestamps::default(),
             dead_letters,
             calls: PendingCalls::default(),
             backlog: Backlog::new(topics.len(), backlog_bytes),
@@ -144,12 +144,12 @@ impl Publishing {
 
     /// Begins the record of a dispatched call to the component with this digest.
     pub(super) fn begin_call(&mut self, dispatch: &Dispatch<'_>, digest: &Arc<str>) {
-        let record = self.calls.begin(dispatch.call);
-        record.attempt = dispatch.attempt;
-        record.digest = Some(digest.clone());
+        let pending = self.calls.entry(dispatch.call);
+        pending.attempt = dispatch.attempt;
+        pending.digest = Some(digest.clone());
         if self.provenance.is_enabled {
             // The core keeps the ownership of a row only until the call has ended.
-            record.ownerships.extend(dispatch.rows.iter().map(|row| row.ownership));
+            pending.ownerships.extend(dispatch.rows.iter().map(|row| row.ownership));
         }
     }
 
@@ -221,9 +221,9 @@ impl Publishing {
         let Target { topic, provenance, time } = *self.target(output);
         let timestamp =
             self.times.of(time, (&self.sink, topic), ended.batch.timestamp(output.row as usize), now_ms);
-        let record = self.calls.begin(token.call);
-        record.sent(token.row);
-        let own = provenance.then(|| self.provenance.headers(ended, Some(record), output.row, index_in_row));
+        let pending = self.calls.entry(token.call);
+        pending.sent(token.row);
+        let own = provenance.then(|| self.provenance.headers(ended, Some(pending), output.row, index_in_row));
         let headers = output.headers().map(|(name, value)| (name.as_bytes(), value));
         let headers: Vec<Header<'_>> = headers.chain(own.iter().flat_map(ProvenanceHeaders::iter)).collect();
         let record =
@@ -286,12 +286,12 @@ impl Publishing {
         let stored = arena.get(event.arena_slot);
         let origin = Origin { topic_id, log_append_time: stored.log_append_time };
         let error = self.error_of(call, row, reason).to_owned();
-        let record = self.calls.begin(call);
+        let record = self.calls.entry(call);
         let published = record.published(row, &self.topics);
         let digest = record.digest.as_ref().unwrap_or(digest).clone();
         let context = Context { digest, origin, error: &error, published, now_ms };
         let pending = self.dead_letters.pending(dead_letter, &stored, context);
-        self.calls.begin(call).add_dead_letter(row, pending);
+        self.calls.entry(call).add_dead_letter(row, pending);
         let token = Token { handler: self.handler, call, row, lane: 0, output: 0, dead_letter: true };
         self.send_dead_letter(token, arena);
     }
@@ -341,24 +341,24 @@ impl Publishing {
         }
     }
 
-    // -- revoked rows -------------------------------------------------------------------------------
+    // -- disowned rows -------------------------------------------------------------------------------
 
-    /// The ownership of these rows has ended: see [`Publishing::discard_revoked`].
-    pub(super) fn revoke(&mut self, call: CallId, rows: Range<u32>) {
-        self.calls.revoke(call, rows);
+    /// The ownership of these rows has ended: see [`Publishing::discard_disowned`].
+    pub(super) fn disown(&mut self, call: CallId, rows: Range<u32>) {
+        self.calls.disown(call, rows);
     }
 
     /// Drops unsent records of rows whose ownership has ended. The new owner of their partition processes their events, and
     /// records sent later would be stored behind its outputs.
-    pub(super) fn discard_revoked(&mut self) {
-        if !self.calls.discard_revoked() {
+    pub(super) fn discard_disowned(&mut self) {
+        if !self.calls.discard_disowned() {
             return;
         }
         let Publishing { calls, backlog, rejected_dead_letters, sink, .. } = self;
-        let is_revoked = |token: &Token| calls.is_revoked(token.call, token.row);
-        backlog.discard(is_revoked);
-        rejected_dead_letters.discard(is_revoked);
-        sink.discard(self.handler, &is_revoked);
+        let is_disowned = |token: &Token| calls.is_disowned(token.call, token.row);
+        backlog.discard(is_disowned);
+        rejected_dead_letters.discard(is_disowned);
+        sink.discard(self.handler, &is_disowned);
     }
 
     // -- the backlog --------------------------------------------------------------------------------
@@ -376,7 +376,7 @@ impl Publishing {
 
     /// Retries the backlog and rejected dead letters. Returns true if any record left the backlog.
     pub(super) fn publish_backlog(&mut self, arena: &Arena) -> bool {
-        self.discard_revoked();
+        self.discard_disowned();
         if let Some(token) = self.rejected_dead_letters.probe() {
             self.send_dead_letter(token, arena);
         }
@@ -402,7 +402,7 @@ impl Publishing {
 
     /// Handles a delivery report.
     pub(super) fn delivered(&mut self, delivery: &Delivery, arena: &Arena) {
-        self.discard_revoked(); // their events are no longer in the arena
+        self.discard_disowned(); // their events are no longer in the arena
         let Token { call, row, dead_letter, .. } = delivery.token;
         match delivery.result {
             Err(error) => self.rejected(delivery.token, error, arena),

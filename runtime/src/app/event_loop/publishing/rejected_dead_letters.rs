@@ -1,5 +1,6 @@
-//! Dead letters that the brokers rejected for another reason than their size. No event may be settled without its dead
-//! letter, so they are retried: one of them as a probe after each pause, and all others when the probe is stored.
+//! Dead letters that the brokers rejected for a reason other than their size, or in their smallest form. No event may
+//! be settled without its dead letter, so they are retried: one of them as a probe after each pause, and all others
+//! when the probe is stored.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -48,10 +49,10 @@ impl RejectedDeadLetters {
         }
     }
 
-    /// Drops the dead letters of revoked rows.
-    pub(super) fn discard(&mut self, is_revoked: impl Fn(&Token) -> bool) {
-        self.waiting.retain(|token| !is_revoked(token));
-        self.probe.take_if(|probe| is_revoked(probe));
+    /// Drops the dead letters of disowned rows.
+    pub(super) fn discard(&mut self, is_disowned: impl Fn(&Token) -> bool) {
+        self.waiting.retain(|token| !is_disowned(token));
+        self.probe.take_if(|probe| is_disowned(probe));
     }
 }
 
