@@ -1,48 +1,13 @@
-//! Results of commits and look-ups, and the end of the feed.
-use std::time::Duration;
+//! Results of look-ups, and the end of the feed.
+use keylane_core::{Partition, ReadError};
 
-use keylane_core::{CommitId, Partition, ReadError};
-
-use super::{NO_ANSWER, Source, commit_result};
-use crate::librdkafka::{ClientEvent, ErrorCode, EventKind};
+use super::Source;
+use crate::librdkafka::ErrorCode;
 use crate::source::event::{SourceError, SourceEvent, StartFound};
 use crate::source::look_ups::{Answer, Bounds, NotFound};
 use crate::source::spec::Ends;
 
 impl Source {
-    pub(super) fn on_commit_answer(&mut self, event: &ClientEvent) {
-        if event.kind() != EventKind::Commit {
-            return;
-        }
-        let id = CommitId(u64::try_from(event.request()).unwrap_or(u64::MAX));
-        let Some(commit) = self.commits.remove(&id) else { return };
-        let answered = event.partitions();
-        let all = event.error();
-        for partition in commit.partitions {
-            let code = self.topics.get(usize::from(partition.topic)).and_then(|topic| {
-                let entry = answered
-                    .iter()
-                    .find(|e| e.topic == topic.as_c_str() && e.partition == partition.number)?;
-                Some(entry.error)
-            });
-            // The code of the request applies only if the coordinator did not answer for the partition.
-            let code = match code {
-                Some(code) if code != NO_ANSWER => code,
-                _ if !all.is_none() => all,
-                _ => NO_ANSWER,
-            };
-            self.ready.push_back(commit_result(id, partition, code));
-        }
-    }
-
-    pub(super) fn expire_commit(&mut self, now: Duration) -> bool {
-        let late = self.commits.iter().find(|(_, commit)| commit.deadline <= now).map(|(id, _)| *id);
-        let Some(id) = late else { return false };
-        self.commits.remove(&id);
-        self.ready.push_back(SourceEvent::CommitTimedOut { id });
-        true
-    }
-
     pub(super) fn on_answer(&mut self, answer: Answer) {
         match answer {
             Answer::Start { asked, found } if self.partitions.is_current(asked) => {
@@ -51,7 +16,9 @@ impl Source {
             Answer::Bounds { asked, found } if self.partitions.is_current(asked) => {
                 self.on_bounds(asked.partition, found);
             }
-            Answer::BoundsUnknown { partition, code } => self.report_unknown_bounds(partition, code),
+            Answer::BoundsUnknown { partition, code } => {
+                self.log.bounds_unknown(self.polled, partition, code)
+            }
             Answer::TopicReplaced(topic) => self.on_topic_replaced(topic),
             Answer::Start { .. } | Answer::Bounds { .. } => {}
         }

@@ -1,33 +1,32 @@
 //! The consumer of one handler.
 mod answers;
+mod commits;
+mod log;
 mod rebalance;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::CString;
 use std::time::Duration;
 
-use keylane_core::{CommitEntry, CommitError, CommitId, Partition, ReadError, RebalanceId, StartAt};
+use keylane_core::{CommitEntry, CommitId, Partition, ReadError, RebalanceId, StartAt};
 
 use crate::config::FetchLimits;
 use crate::librdkafka::{
-    Consumer, Deadline, ErrorCode, EventKind, PartitionList, PermanentStartupError, Queue, Requests,
-    StartupRequests, StartupRetry, WakeHandle,
+    Consumer, Deadline, EventKind, PartitionList, PermanentStartupError, Queue, Requests, StartupRequests,
+    StartupRetry, WakeHandle,
 };
 use crate::source::embedded::FeedReader;
-use crate::source::errors::commit_error;
 use crate::source::event::{ReadResult, Record, SourceEvent};
 use crate::source::look_ups::{GroupCommits, LookUpParameters, LookUps};
-use crate::source::partitions::{FetchError, OwnedPartitions, PartitionReader};
+use crate::source::partitions::{OwnedPartitions, PartitionReader};
 use crate::source::spec::{Assignor, Ends, SourceSpec};
 use crate::source::start::{Error, topic_facts};
-use crate::telemetry::{Allowed, Throttle};
 
-/// Placeholder in a commit's list for a partition without an answer of the coordinator.
-const NO_ANSWER: ErrorCode = ErrorCode(-9_999);
+use commits::Commits;
+use log::SourceLog;
+
 /// Timeout of a seek, which the library's own thread performs.
 const SEEK_LIMIT: Duration = Duration::from_secs(1);
-/// Log lines per second and condition.
-const LINES_PER_SECOND: u32 = 2;
 /// Longest time between two polls of the library.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout of one wait for an event while leaving the group.
@@ -41,7 +40,7 @@ const FIRST_ANSWER_MAX: Duration = Duration::from_secs(1);
 pub struct Source {
     partitions: OwnedPartitions,
     main: Queue,
-    commit_answers: Queue,
+    commits: Commits,
     look_ups: LookUps,
     consumer: Consumer,
     topics: Vec<CString>,
@@ -52,8 +51,6 @@ pub struct Source {
     ended: BTreeSet<Partition>,
     feed: Option<FeedReader>,
     feed_failed: bool,
-    commit_timeout: Duration,
-    commits: BTreeMap<CommitId, InFlight>,
     /// When the library was polled last.
     polled: Duration,
     /// The rebalance that the library waits for an answer to.
@@ -62,20 +59,10 @@ pub struct Source {
     /// Assigns deferred while a rebalance is unanswered: the library would take them for the answer.
     deferred: Vec<StartAt>,
     ready: VecDeque<SourceEvent>,
-    /// The handler's name, for log lines.
-    handler: String,
+    log: SourceLog,
     /// A static member does not leave its group.
     is_static: bool,
     fetch: FetchLimits,
-    /// Limits log lines about failed reads.
-    read_errors: Throttle,
-    /// Limits log lines about logs with unknown bounds.
-    bounds_lines: Throttle,
-}
-
-struct InFlight {
-    deadline: Duration,
-    partitions: Vec<Partition>,
 }
 
 #[derive(Debug)]
@@ -120,7 +107,7 @@ impl Source {
         Ok(Source {
             partitions: OwnedPartitions::default(),
             main,
-            commit_answers: Queue::new(consumer.client()).wakes(&wake),
+            commits: Commits::new(Queue::new(consumer.client()).wakes(&wake), spec.commit_timeout),
             consumer,
             look_ups,
             topics,
@@ -130,18 +117,14 @@ impl Source {
             ended: BTreeSet::new(),
             feed,
             feed_failed: false,
-            commit_timeout: spec.commit_timeout,
-            commits: BTreeMap::new(),
             polled: Duration::ZERO,
             unanswered: None,
             rebalances: 0,
             deferred: Vec::new(),
             ready: VecDeque::new(),
-            handler: spec.handler.clone(),
+            log: SourceLog::new(spec.handler.clone(), &spec.topics),
             is_static: spec.group_instance_id.is_some(),
             fetch: spec.fetch,
-            read_errors: Throttle::new(LINES_PER_SECOND),
-            bounds_lines: Throttle::new(LINES_PER_SECOND),
         })
     }
 
@@ -166,11 +149,13 @@ impl Source {
             // Always a real poll: the library detects by it that this process is alive.
             if let Some(event) = self.main.poll(Duration::ZERO) {
                 self.on_main_event(&event);
-            } else if let Some(event) = self.commit_answers.poll_now() {
-                self.on_commit_answer(&event);
+            } else if let Some(event) = self.commits.next_answer() {
+                self.ready.extend(self.commits.results(&event, &self.topics));
             } else if let Some(answer) = self.look_ups.next(now) {
                 self.on_answer(answer);
-            } else if !self.expire_commit(now) && !self.check_feed() {
+            } else if let Some(id) = self.commits.expire(now) {
+                self.ready.push_back(SourceEvent::CommitTimedOut { id });
+            } else if !self.check_feed() {
                 self.send_look_ups(now);
                 return None;
             }
@@ -186,8 +171,8 @@ impl Source {
     /// library must be polled.
     pub fn next_timeout(&self) -> Duration {
         let poll = self.polled + POLL_INTERVAL;
-        let commits = self.commits.values().map(|commit| commit.deadline);
-        commits.chain([poll, self.look_ups.next_timeout()]).min().unwrap_or(poll)
+        let commit = self.commits.next_timeout().unwrap_or(poll);
+        poll.min(commit).min(self.look_ups.next_timeout())
     }
 
     /// The id of the partition's topic; zeros: the brokers report none.
@@ -218,7 +203,7 @@ impl Source {
             feed.advance(partition, reader.next);
         }
         if let Some(error) = &read.error {
-            self.report_read_error(partition, error);
+            self.log.read_failed(self.polled, partition, error);
         }
         if read.out_of_range
             && let Some(asked) = self.partitions.asked(partition)
@@ -226,35 +211,6 @@ impl Source {
             self.look_ups.ask_bounds(asked);
         }
         read.result
-    }
-
-    /// Logs the client's error; the core reports its consequences.
-    fn report_read_error(&mut self, partition: Partition, error: &FetchError) {
-        let Some(Allowed { dropped }) = self.read_errors.allow(self.polled) else { return };
-        let topic = self.topics.get(usize::from(partition.topic)).map(|topic| topic.to_string_lossy());
-        let (handler, topic, partition) = (&self.handler, topic.as_deref(), partition.number);
-        let FetchError { code, offset, text } = error;
-        tracing::warn!(handler, topic, partition, offset, %code, text, dropped, "fetch failed");
-    }
-
-    fn report_unknown_bounds(&mut self, partition: Partition, code: ErrorCode) {
-        let Some(Allowed { dropped }) = self.bounds_lines.allow(self.polled) else { return };
-        let topic = self.topics.get(usize::from(partition.topic)).map(|topic| topic.to_string_lossy());
-        let (handler, topic, partition) = (&self.handler, topic.as_deref(), partition.number);
-        let remedy = if code == ErrorCode::TOPIC_AUTHORIZATION_FAILED {
-            "grant this user DESCRIBE on the topic"
-        } else {
-            "check that the partition's leader is running; the request is repeated"
-        };
-        tracing::warn!(
-            handler,
-            topic,
-            partition,
-            %code,
-            remedy,
-            dropped,
-            "log bounds unknown"
-        );
     }
 
     /// One past the last offset of the partition's log, as of the last fetch. For lag only, not for decisions.
@@ -291,15 +247,7 @@ impl Source {
             return;
         }
         let expected = std::mem::replace(&mut self.fetch.partitions, partitions);
-        let (handler, each) = (&self.handler, self.fetch.each() >> 10);
-        tracing::warn!(
-            handler,
-            partitions,
-            expected,
-            kib_each = each,
-            remedy = "restart Keylane to divide the budget by the new number of partitions",
-            "more partitions than expected at startup: prefetched records may exceed `memory_budget`"
-        );
+        self.log.more_partitions(partitions, expected, self.fetch.each());
     }
 
     /// Answers this revoke or loss: releases all its partitions.
@@ -314,7 +262,7 @@ impl Source {
     }
 
     fn ignore_late_answer(&mut self, request: RebalanceId, unanswered: Option<GroupRequest>) {
-        tracing::debug!(handler = self.handler, ?request, ?unanswered, "late answer to a rebalance ignored");
+        self.log.late_answer(request, &unanswered);
         self.unanswered = unanswered;
     }
 
@@ -355,26 +303,10 @@ impl Source {
 
     /// Commits these offsets with their metadata; the results are events.
     pub fn commit(&mut self, now: Duration, id: CommitId, entries: &[CommitEntry], metadata: &str) {
-        let mut list = PartitionList::with_capacity(entries.len());
-        for entry in entries {
-            if let Some(topic) = self.topics.get(usize::from(entry.partition.topic)) {
-                let bytes = metadata_of(entry, metadata).as_bytes();
-                list.push_commit(topic, entry.partition.number, entry.offset, bytes, NO_ANSWER);
-            }
-        }
-        let partitions: Vec<Partition> = entries.iter().map(|entry| entry.partition).collect();
-        let request = usize::try_from(id.0).unwrap_or(usize::MAX);
-        match self.consumer.commit(&list, &self.commit_answers, request) {
-            Ok(()) => {
-                let deadline = now + self.commit_timeout;
-                self.commits.insert(id, InFlight { deadline, partitions });
-            }
-            Err(code) => {
-                for partition in partitions {
-                    self.ready.push_back(commit_result(id, partition, code));
-                }
-                self.wake.wake();
-            }
+        let rejected = self.commits.send((&self.consumer, &self.topics), now, id, entries, metadata);
+        if !rejected.is_empty() {
+            self.ready.extend(rejected);
+            self.wake.wake();
         }
     }
 
@@ -437,18 +369,4 @@ impl Source {
         }
         self.consumer.is_closed()
     }
-}
-
-fn metadata_of<'a>(entry: &CommitEntry, metadata: &'a str) -> &'a str {
-    let (from, to) = entry.metadata;
-    usize::try_from(from)
-        .ok()
-        .zip(usize::try_from(to).ok())
-        .and_then(|(from, to)| metadata.get(from..to))
-        .expect("the core's ranges are within the metadata passed with them")
-}
-
-fn commit_result(id: CommitId, partition: Partition, code: ErrorCode) -> SourceEvent {
-    let result: Result<(), CommitError> = code.into_result().map_err(commit_error);
-    SourceEvent::CommitResult { id, partition, result, code }
 }

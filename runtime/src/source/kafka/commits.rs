@@ -1,0 +1,119 @@
+//! Commits in flight: each is answered for all its partitions, or times out.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::time::Duration;
+
+use keylane_core::{CommitEntry, CommitError, CommitId, Partition};
+
+use crate::librdkafka::{ClientEvent, Consumer, ErrorCode, EventKind, PartitionList, Queue};
+use crate::source::errors::commit_error;
+use crate::source::event::SourceEvent;
+
+/// Placeholder in a commit's list for a partition without an answer of the coordinator.
+const NO_ANSWER: ErrorCode = ErrorCode(-9_999);
+
+/// The commits that the coordinator has not answered.
+pub(super) struct Commits {
+    answers: Queue,
+    timeout: Duration,
+    pending: BTreeMap<CommitId, PendingCommit>,
+}
+
+struct PendingCommit {
+    deadline: Duration,
+    partitions: Vec<Partition>,
+}
+
+impl Commits {
+    /// `answers`: a queue of its own, which wakes the thread.
+    pub(super) fn new(answers: Queue, timeout: Duration) -> Self {
+        Commits { answers, timeout, pending: BTreeMap::new() }
+    }
+
+    /// Sends a commit. Returns its results if the client rejects it at once.
+    pub(super) fn send(
+        &mut self,
+        (consumer, topics): (&Consumer, &[CString]),
+        now: Duration,
+        id: CommitId,
+        entries: &[CommitEntry],
+        metadata: &str,
+    ) -> Vec<SourceEvent> {
+        let mut list = PartitionList::with_capacity(entries.len());
+        for entry in entries {
+            if let Some(topic) = topics.get(usize::from(entry.partition.topic)) {
+                let bytes = metadata_of(entry, metadata).as_bytes();
+                list.push_commit(topic, entry.partition.number, entry.offset, bytes, NO_ANSWER);
+            }
+        }
+        let partitions: Vec<Partition> = entries.iter().map(|entry| entry.partition).collect();
+        let request = usize::try_from(id.0).unwrap_or(usize::MAX);
+        match consumer.commit(&list, &self.answers, request) {
+            Ok(()) => {
+                self.pending.insert(id, PendingCommit { deadline: now + self.timeout, partitions });
+                Vec::new()
+            }
+            Err(code) => partitions.iter().map(|&partition| commit_result(id, partition, code)).collect(),
+        }
+    }
+
+    /// The next answer of the coordinator.
+    pub(super) fn next_answer(&self) -> Option<ClientEvent> {
+        self.answers.poll_now()
+    }
+
+    /// The results of an answer: one per partition of its commit.
+    pub(super) fn results(&mut self, event: &ClientEvent, topics: &[CString]) -> Vec<SourceEvent> {
+        if event.kind() != EventKind::Commit {
+            return Vec::new();
+        }
+        let id = CommitId(u64::try_from(event.request()).unwrap_or(u64::MAX));
+        let Some(commit) = self.pending.remove(&id) else { return Vec::new() };
+        let answered = event.partitions();
+        let all = event.error();
+        let code_of = |partition: Partition| {
+            let topic = topics.get(usize::from(partition.topic))?;
+            let mut entries = answered.iter();
+            entries
+                .find(|entry| entry.topic == topic.as_c_str() && entry.partition == partition.number)
+                .map(|entry| entry.error)
+        };
+        let result = |&partition: &Partition| {
+            // The code of the request applies only if the coordinator did not answer for the partition.
+            let code = match code_of(partition) {
+                Some(code) if code != NO_ANSWER => code,
+                _ if !all.is_none() => all,
+                _ => NO_ANSWER,
+            };
+            commit_result(id, partition, code)
+        };
+        commit.partitions.iter().map(result).collect()
+    }
+
+    /// Gives up a commit whose timeout has passed.
+    pub(super) fn expire(&mut self, now: Duration) -> Option<CommitId> {
+        let (&id, _) = self.pending.iter().find(|(_, commit)| commit.deadline <= now)?;
+        self.pending.remove(&id);
+        Some(id)
+    }
+
+    /// The earliest timeout.
+    pub(super) fn next_timeout(&self) -> Option<Duration> {
+        self.pending.values().map(|commit| commit.deadline).min()
+    }
+}
+
+fn metadata_of<'a>(entry: &CommitEntry, metadata: &'a str) -> &'a str {
+    let (from, to) = entry.metadata;
+    usize::try_from(from)
+        .ok()
+        .zip(usize::try_from(to).ok())
+        .and_then(|(from, to)| metadata.get(from..to))
+        .expect("the core's ranges are within the metadata passed with them")
+}
+
+fn commit_result(id: CommitId, partition: Partition, code: ErrorCode) -> SourceEvent {
+    let result: Result<(), CommitError> = code.into_result().map_err(commit_error);
+    SourceEvent::CommitResult { id, partition, result, code }
+}

@@ -1,0 +1,71 @@
+//! The log lines of one handler's consumer. Those that every read may cause are limited.
+
+use std::time::Duration;
+
+use keylane_core::{Partition, RebalanceId};
+
+use super::GroupRequest;
+use crate::librdkafka::ErrorCode;
+use crate::source::partitions::FetchError;
+use crate::telemetry::{Allowed, Throttle};
+
+/// Log lines per second and condition.
+const LINES_PER_SECOND: u32 = 2;
+
+pub(super) struct SourceLog {
+    handler: String,
+    /// Names of the inputs, by their index.
+    topics: Vec<String>,
+    read_errors: Throttle,
+    unknown_bounds: Throttle,
+}
+
+impl SourceLog {
+    pub(super) fn new(handler: String, topics: &[String]) -> Self {
+        SourceLog {
+            handler,
+            topics: topics.to_vec(),
+            read_errors: Throttle::new(LINES_PER_SECOND),
+            unknown_bounds: Throttle::new(LINES_PER_SECOND),
+        }
+    }
+
+    /// Logs the client's error; the core reports its consequences.
+    pub(super) fn read_failed(&mut self, now: Duration, partition: Partition, error: &FetchError) {
+        let Some(Allowed { dropped }) = self.read_errors.allow(now) else { return };
+        let (handler, topic, partition) = (&self.handler, self.topic(partition), partition.number);
+        let FetchError { code, offset, text } = error;
+        tracing::warn!(handler, topic, partition, offset, %code, text, dropped, "fetch failed");
+    }
+
+    pub(super) fn bounds_unknown(&mut self, now: Duration, partition: Partition, code: ErrorCode) {
+        let Some(Allowed { dropped }) = self.unknown_bounds.allow(now) else { return };
+        let (handler, topic, partition) = (&self.handler, self.topic(partition), partition.number);
+        let remedy = if code == ErrorCode::TOPIC_AUTHORIZATION_FAILED {
+            "grant this user DESCRIBE on the topic"
+        } else {
+            "check that the partition's leader is running; the request is repeated"
+        };
+        tracing::warn!(handler, topic, partition, %code, remedy, dropped, "log bounds unknown");
+    }
+
+    /// `expected`: at startup; `each`: bytes of records that the client fetches ahead per partition.
+    pub(super) fn more_partitions(&self, partitions: u64, expected: u64, each: u64) {
+        tracing::warn!(
+            handler = self.handler,
+            partitions,
+            expected,
+            kib_each = each >> 10,
+            remedy = "restart Keylane to divide the budget by the new number of partitions",
+            "more partitions than expected at startup: prefetched records may exceed `memory_budget`"
+        );
+    }
+
+    pub(super) fn late_answer(&self, request: RebalanceId, unanswered: &Option<GroupRequest>) {
+        tracing::debug!(handler = self.handler, ?request, ?unanswered, "late answer to a rebalance ignored");
+    }
+
+    fn topic(&self, partition: Partition) -> &str {
+        self.topics.get(usize::from(partition.topic)).map_or("?", String::as_str)
+    }
+}
