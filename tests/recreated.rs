@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
-use keylane_tests::kafka::{self, Record};
+use keylane_tests::kafka::{self, Group, Record};
 use keylane_tests::keylane::Keylane;
 use keylane_tests::wait;
 use serde_json::Value;
@@ -49,6 +49,44 @@ fn a_topic_that_is_created_again_later_is_read_from_its_first_record() {
     create_again(&flow);
     feed(&flow, "new", 300);
     expect_all_of_both(&flow, 300);
+    keylane.terminate();
+    keylane.expect_exit(0);
+}
+
+/// Each replacement counts, also if one look at the topics shows several.
+#[test]
+fn topics_that_are_created_again_together_are_all_read_from_their_first_record() {
+    let Some(cluster) = kafka::shared() else { return };
+    let first = &Flow::new(cluster, 1, &[]);
+    let others = [0, 1].map(|_| Flow {
+        input: Flow::new(cluster, 1, &[]).input,
+        group: first.group.clone(),
+        members: Group::new(&cluster.bootstrap(), &first.group),
+        ..first.again()
+    });
+    let flows = [first, &others[0], &others[1]];
+    let topics: Vec<&str> = flows.iter().map(|flow| flow.input.as_str()).collect();
+    let settings = first.settings(&guest("echo"), "all").set("handlers.t", "topics", topics);
+    let mut keylane = Keylane::run(&settings, &[]);
+    let feed_all = |stem: &str, count: usize| {
+        for (number, flow) in flows.iter().enumerate() {
+            feed(flow, &format!("{stem}-{number}"), count);
+        }
+    };
+    let outputs_of = |stem: &str| {
+        let outputs: BTreeSet<String> = outputs(first).into_iter().collect();
+        outputs.iter().filter(|key| key.starts_with(stem)).count()
+    };
+    feed_all("old", 100);
+    wait::until("the old events to be done", wait::STATE_TIMEOUT, || outputs_of("old") == 300);
+    flows.iter().for_each(|flow| flow.wait_until_committed());
+    flows.iter().for_each(|flow| cluster.admin().delete_topic(&flow.input));
+    flows.iter().for_each(|flow| create_again(flow));
+    feed_all("new", 200);
+    wait::until_ok("the new events to have outputs", wait::STATE_TIMEOUT, || {
+        let found = outputs_of("new");
+        if found == 600 { Ok(()) } else { Err(format!("{found} of 600{}", keylane.tail())) }
+    });
     keylane.terminate();
     keylane.expect_exit(0);
 }

@@ -1,11 +1,13 @@
 //! Look-ups: the start positions of partitions, the bounds of their logs, and the ids of their topics.
 //!
 //! Nothing here blocks. Each partition has its own requests to the leader of its log: a leader that does not answer
-//! delays only its own partitions. The group's committed offsets come in one answer, partition by partition.
+//! delays only its own partitions. The committed offsets of partitions that are looked up together come in one answer
+//! of the coordinator.
 //!
 //! The first try may take [`FIRST_TRY`]. Each try after a timeout may take twice as long, up to the client's own limit,
-//! `socket.timeout.ms`. A try is bound to the broker that it was sent to, and the leader may have moved: when a request
-//! times out the client closes the connection and requests metadata (`socket.max.fails`).
+//! `socket.timeout.ms`. A try stays with the broker that it was sent to, even if the leader moves. When a request times
+//! out, the client closes the connection and requests metadata (`socket.max.fails`), so the next try finds the new
+//! leader.
 mod group_commits;
 mod look_up;
 
@@ -24,19 +26,19 @@ pub(super) use group_commits::GroupCommits;
 use group_commits::{CommitsAnswer, CommitsQuestion};
 use look_up::{LogOffset, LookUp, LookUpKind};
 
-/// Timeout of the first try of a look-up: long enough for five consecutive answers of a slow broker (two connections,
-/// the coordinator's name and the offsets), short enough for a broker that is down.
+/// Timeout of the first try of a look-up: long enough for consecutive answers of a slow broker (two connections, the
+/// coordinator's name and the offsets), short enough if a broker is down.
 const FIRST_TRY: Duration = Duration::from_secs(6);
-/// More doublings than any limit allows.
+/// Maximum number of doublings: more than any limit allows.
 const DOUBLINGS_MAX: u32 = 16;
-/// Timeout of a request for the topics' ids, which are already known and rarely change.
+/// Timeout of a request for the topics' ids. It is short, because the ids are already known and rarely change.
 const TOPICS_LIMIT: Duration = Duration::from_secs(2);
 /// Interval of the check that no topic was deleted and created again.
 const TOPICS_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause before bounds that were not found are requested again.
 const BOUNDS_PAUSE: Duration = Duration::from_millis(500);
 
-/// A partition under one ownership: an answer for an older one is dropped.
+/// A partition under one ownership. An answer for an older ownership is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LookUpId {
     pub(super) partition: Partition,
@@ -75,19 +77,20 @@ pub(super) struct Bounds {
 pub(super) struct NotFound {
     /// The reason, for log lines.
     pub(super) reason: String,
-    /// A transaction of a former owner is still open.
+    /// Whether a transaction that commits an offset of the partition is still open.
     pub(super) undecided: bool,
 }
 
-/// What is known about a topic before the source subscribes.
+/// The facts about a topic: determined before the source subscribes, updated when the topic is described again.
 #[derive(Clone, Debug)]
 pub(super) struct TopicFacts {
     pub(super) name: CString,
     /// The id of the topic as the brokers last described it.
     pub(super) id: [u8; 16],
-    /// The number of partitions at the start.
+    /// The number of partitions when the source started.
     pub(super) partitions: i32,
-    /// Whether the group had a commit for any of them. If so, the start policy does not apply.
+    /// Whether the group had a commit for any of them, or the topic was replaced since. If so, the start policy does
+    /// not apply.
     pub(super) has_commits: bool,
 }
 
@@ -110,7 +113,7 @@ pub(super) struct LookUps {
     subject: LookUpParameters,
     requests: Requests,
     commits: GroupCommits,
-    /// Consecutive timeouts, for partitions that had one.
+    /// The number of consecutive timeouts, for partitions whose last look-up timed out.
     timeouts: BTreeMap<Partition, u32>,
     /// Requests without an answer.
     sent: BTreeMap<usize, Sent>,
@@ -119,12 +122,14 @@ pub(super) struct LookUps {
     serials: u64,
     /// Look-ups that have all their answers, or failed.
     finished: VecDeque<(Partition, u64)>,
-    /// Start positions to request. Those that are requested together share requests.
+    /// Start positions to request. Look-ups that are requested together share the requests for commits and topic ids.
     starts: Vec<LookUpId>,
-    /// Bounds to request, and when.
+    /// Bounds to request, each with its earliest time.
     bounds: Vec<(Duration, LookUpId)>,
-    /// When the topics are described next.
+    /// The time at which the topics are described next.
     topics_at: Duration,
+    /// Topics that were deleted and created again, and that were not returned yet.
+    replaced: VecDeque<u16>,
 }
 
 /// The subject of a request.
@@ -148,6 +153,7 @@ impl LookUps {
             starts: Vec::new(),
             bounds: Vec::new(),
             topics_at: TOPICS_INTERVAL,
+            replaced: VecDeque::new(),
         }
     }
 
@@ -159,12 +165,13 @@ impl LookUps {
         self.bounds.push((Duration::ZERO, asked));
     }
 
-    /// The id that this topic had when the brokers described it last.
+    /// Returns the id that this topic had when the brokers described it last.
     pub(super) fn topic_id(&self, topic: u16) -> [u8; 16] {
         self.subject.topics.get(usize::from(topic)).map_or([0; 16], |facts| facts.id)
     }
 
-    /// Sends the requests made since the last call. `reads`: partitions are being read whose topics must not change.
+    /// Sends the requests that are due. `reads`: whether partitions of topics with a known id are owned, so that the
+    /// ids are checked.
     pub(super) fn send(&mut self, now: Duration, reads: bool) {
         if !self.starts.is_empty() {
             let starts = std::mem::take(&mut self.starts);
@@ -182,14 +189,17 @@ impl LookUps {
         }
     }
 
-    /// When [`LookUps::send`] is due if no look-up is requested before.
+    /// Returns the time at which [`LookUps::send`] is due if no look-up is requested before.
     pub(super) fn next_timeout(&self) -> Duration {
         self.bounds.iter().map(|(due, _)| *due).chain([self.topics_at]).min().unwrap_or(self.topics_at)
     }
 
-    /// The next result.
+    /// Returns the next result, if there is one.
     pub(super) fn next(&mut self, now: Duration) -> Option<Answer> {
         loop {
+            if let Some(topic) = self.replaced.pop_front() {
+                return Some(Answer::TopicReplaced(topic));
+            }
             if let Some(answer) = self.take_finished(now) {
                 return Some(answer);
             }
@@ -198,10 +208,7 @@ impl LookUps {
                 continue;
             }
             let event = self.requests.next_answer()?;
-            let replaced = self.take_answer(&event);
-            if let Some(topic) = replaced {
-                return Some(Answer::TopicReplaced(topic));
-            }
+            self.take_answer(&event);
         }
     }
 
@@ -213,7 +220,8 @@ impl LookUps {
             let Some(facts) = self.subject.topics.get(usize::from(partition.topic)) else { continue };
             all.push(&facts.name, partition.number, END);
             let mut pieces = vec![LogOffset::LogStart, LogOffset::LogEnd];
-            // The policy may need these; whether it applies depends on the committed offsets, which are not known yet.
+            // The start policy may need the following offsets. Whether it applies depends on the committed offsets,
+            // which are not known yet.
             let may_apply = facts.is_first_time(partition);
             let policy = self.subject.policy;
             if self.subject.needs_ends || (may_apply && policy != StartPolicy::Earliest) {
@@ -242,7 +250,7 @@ impl LookUps {
         }
     }
 
-    /// Timeout of the next try for this partition.
+    /// Returns the timeout of the next try for this partition.
     fn limit(&self, partition: Partition) -> Duration {
         let doublings = self.timeouts.get(&partition).copied().unwrap_or(0).min(DOUBLINGS_MAX);
         (FIRST_TRY * 2_u32.pow(doublings)).min(self.subject.limit)
@@ -253,7 +261,8 @@ impl LookUps {
         self.send_topics(vec![(asked.partition, serial)]);
     }
 
-    /// Begins a look-up that waits for these offsets of its log and for `others` more answers.
+    /// Begins a look-up that waits for these offsets of the partition's log and for `others` more answers. Returns the
+    /// serial number of the look-up.
     fn begin(&mut self, asked: LookUpId, kind: LookUpKind, pieces: &[LogOffset], others: usize) -> u64 {
         self.serials += 1;
         let serial = self.serials;
@@ -269,7 +278,7 @@ impl LookUps {
         let Some(facts) = self.subject.topics.get(usize::from(partition.topic)) else { return };
         let (at, isolation) = match (piece, self.subject.policy) {
             (LogOffset::LogStart, _) => (BEGINNING, Isolation::Uncommitted),
-            // An offset behind an open transaction is inside the log.
+            // An offset after the start of an open transaction is inside the log, too.
             (LogOffset::LogEnd, _) => (END, Isolation::Uncommitted),
             (LogOffset::StableEnd, _) => (END, self.subject.isolation),
             (LogOffset::AtTime, StartPolicy::Timestamp(millis)) => (millis, self.subject.isolation),
@@ -287,24 +296,22 @@ impl LookUps {
         self.sent.insert(number, Sent::Topics(waiting));
     }
 
-    /// Processes an answer. Returns a topic that was deleted and created again.
-    fn take_answer(&mut self, event: &ClientEvent) -> Option<u16> {
-        match self.sent.remove(&event.request())? {
-            Sent::Offset(partition, serial, piece) => {
+    fn take_answer(&mut self, event: &ClientEvent) {
+        match self.sent.remove(&event.request()) {
+            Some(Sent::Offset(partition, serial, piece)) => {
                 let found = event.log_offsets().and_then(|entries| {
                     let entry = entries.first().ok_or(ErrorCode::UNKNOWN_PARTITION)?;
                     entry.error.into_result().map(|()| entry.offset)
                 });
                 self.look_up(partition, serial, |look_up| look_up.offset_found(piece, found));
-                None
             }
-            Sent::Topics(waiting) => {
-                let replaced = self.take_topics(event);
+            Some(Sent::Topics(waiting)) => {
+                self.take_topics(event);
                 for (partition, serial) in waiting {
                     self.look_up(partition, serial, LookUp::topic_described);
                 }
-                replaced
             }
+            None => {}
         }
     }
 
@@ -325,9 +332,9 @@ impl LookUps {
         }
     }
 
-    /// A topic without an answer keeps its last known id.
-    fn take_topics(&mut self, event: &ClientEvent) -> Option<u16> {
-        let mut replaced = None;
+    /// Updates the topics' ids. A topic that is not described keeps its last known id. One description may show that
+    /// several topics were deleted and created again.
+    fn take_topics(&mut self, event: &ClientEvent) {
         for described in event.topics().unwrap_or_default() {
             let is_valid = described.error.is_none() && described.id != [0; 16];
             let known = (0..).zip(&mut self.subject.topics).find(|(_, topic)| topic.name == described.name);
@@ -335,16 +342,13 @@ impl LookUps {
                 continue;
             };
             if topic.id != [0; 16] {
-                replaced = Some(index);
-                // The partitions of a recreated topic start at their first record.
+                self.replaced.push_back(index);
+                // The partitions of a recreated topic start at their first record, whatever the policy.
                 topic.has_commits = true;
+                self.topics_at = Duration::ZERO; // a topic that was not described may have been replaced, too
             }
             topic.id = described.id;
         }
-        if replaced.is_some() {
-            self.topics_at = Duration::ZERO; // others may have been replaced, too
-        }
-        replaced
     }
 
     fn look_up(&mut self, partition: Partition, serial: u64, change: impl FnOnce(&mut LookUp)) {
@@ -389,14 +393,15 @@ impl LookUps {
 }
 
 impl TopicFacts {
-    /// Whether the start policy applies to this partition if the group has no commit for it: the partition existed when
-    /// the process started, and the group had no commit for the topic. A partition added later starts at its first record.
+    /// Returns whether the start policy applies to this partition if the group has no commit for it: the partition
+    /// existed when the source started, and the group had no commit for the topic. A partition added later starts at
+    /// its first record.
     fn is_first_time(&self, partition: Partition) -> bool {
         !self.has_commits && partition.number < self.partitions
     }
 }
 
-/// Whether a group has a commit for any partition of a topic.
+/// Returns whether the list contains a commit for any partition of the topic.
 pub(super) fn has_commits(list: &PartitionList, topic: &CStr) -> bool {
     list.iter().any(|entry| entry.topic == topic && entry.offset >= 0)
 }
