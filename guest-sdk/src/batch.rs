@@ -18,7 +18,7 @@ where
         let mut lane_done = 0;
         let mut stopped = false;
         for _ in 0..length {
-            // Rows of a stopped lane are read, too: columns can't be skipped otherwise.
+            // Rows of a stopped lane are read, too: a row in columns can only be skipped by reading it.
             let (row, event) = rows.read();
             if stopped {
                 continue;

@@ -1,4 +1,4 @@
-//! The code that wit-bindgen generates from `wit/handler.wit`. Not part of the public API, but `handler!` needs
+//! The code that wit-bindgen generates from `wit/handler.wit`. It is not part of the public API, but `handler!` needs
 //! access to it from the handler's crate.
 #![allow(
     missing_docs,

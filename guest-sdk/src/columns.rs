@@ -1,4 +1,4 @@
-//! Reads columns row by row, without copying. Only this module depends on the layout of a column.
+//! Reads columns row by row, without copying, and fills them row by row.
 
 use crate::bindings::{BytesColumn, HeaderColumns};
 use crate::event::Headers;
@@ -15,7 +15,7 @@ impl<'a> Bytes<'a> {
         Self { lengths: &column.lengths, data: &column.data }
     }
 
-    /// Number of unread rows.
+    /// Returns the number of unread rows.
     pub(crate) fn len(&self) -> usize {
         self.lengths.len()
     }
@@ -42,7 +42,7 @@ impl<'a> Iterator for Bytes<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let (&length, lengths_left) = self.lengths.split_first()?;
         self.lengths = lengths_left;
-        // Negative means absent.
+        // A negative length means that the value is absent.
         let Ok(size) = usize::try_from(length) else { return Some(None) };
         let (bytes, data_left) = split(self.data, size);
         self.data = data_left;
@@ -59,7 +59,7 @@ pub(crate) struct HeaderRows<'a> {
 }
 
 impl<'a> HeaderRows<'a> {
-    /// `None`: no row has a header.
+    /// Creates a view of all rows. `None`: no row has a header.
     pub(crate) fn new(columns: Option<&'a HeaderColumns>) -> Self {
         columns.map_or_else(Self::default, |columns| Self {
             counts: &columns.counts,
@@ -68,7 +68,7 @@ impl<'a> HeaderRows<'a> {
         })
     }
 
-    /// The headers of the next row.
+    /// Reads the headers of the next row.
     pub(crate) fn read(&mut self) -> Headers<'a> {
         let Some((&count, counts_left)) = self.counts.split_first() else { return Headers::default() };
         self.counts = counts_left;

@@ -44,7 +44,8 @@ impl Effects {
         Output { effects: self }
     }
 
-    /// Without outputs nothing is allocated, as in most calls of most handlers.
+    /// Creates effects without outputs. Nothing is allocated before the first output, because most calls of most
+    /// handlers have none.
     pub(crate) fn new() -> Self {
         Self {
             target_names: Vec::new(),
@@ -73,8 +74,7 @@ impl Effects {
         }
     }
 
-    /// Drops everything emitted since the mark, including target names that were new: the host checks
-    /// the names of a result even if no output uses them.
+    /// Drops everything emitted since the mark, including target names that were new.
     pub(crate) fn roll_back(&mut self, mark: &Mark) {
         self.target_names.truncate(mark.target_names);
         self.causes.truncate(mark.outputs);
@@ -86,7 +86,7 @@ impl Effects {
         truncate(&mut self.header_values, mark.headers, mark.header_value_data);
     }
 
-    /// The columns for the host; `None` if nothing was emitted.
+    /// Returns the columns for the host; `None` if nothing was emitted.
     pub(crate) fn into_columns(self) -> Option<OutputColumns> {
         if self.causes.is_empty() {
             return None;
@@ -106,7 +106,8 @@ impl Effects {
         })
     }
 
-    /// A handler has few targets, so comparing is faster than hashing.
+    /// Returns the index of a target name, which is added if it is new. A handler has few targets, so comparing is
+    /// faster than hashing.
     fn target_index(&mut self, target: &str) -> u32 {
         let index = self.target_names.iter().position(|name| name == target).unwrap_or_else(|| {
             self.target_names.push(target.to_owned());
@@ -116,7 +117,7 @@ impl Effects {
     }
 }
 
-/// The output that was just emitted, to set its parts. Setting a part again replaces it.
+/// The output that was just emitted, to set its parts. Setting the key or the value again replaces it.
 #[derive(Debug)]
 pub struct Output<'a> {
     effects: &'a mut Effects,
@@ -157,7 +158,7 @@ impl Output<'_> {
 
 /// Types for a key, a value or a header's value: text, bytes, or an `Option` of either.
 pub trait OptionalBytes {
-    /// The bytes; `None` if absent.
+    /// Returns the bytes; `None` if absent.
     fn optional_bytes(&self) -> Option<&[u8]>;
 }
 

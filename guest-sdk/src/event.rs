@@ -22,17 +22,17 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// The key, if the record has one. An empty key is a key.
+    /// Returns the key, if the record has one. An empty key is a key.
     pub fn key(&self) -> Option<&'a [u8]> {
         self.key
     }
 
-    /// The value, or `None` for a tombstone. An empty value is a value.
+    /// Returns the value, or `None` for a tombstone. An empty value is a value.
     pub fn value(&self) -> Option<&'a [u8]> {
         self.value
     }
 
-    /// The key as text.
+    /// Returns the key as text.
     ///
     /// # Errors
     /// Rejects the event if it has no key or a key that is not UTF-8.
@@ -41,7 +41,7 @@ impl<'a> Event<'a> {
         str::from_utf8(key).map_err(|error| Failure::reject(format!("the key is not UTF-8: {error}")))
     }
 
-    /// The value as text.
+    /// Returns the value as text.
     ///
     /// # Errors
     /// Rejects the event if it has no value or a value that is not UTF-8.
@@ -50,7 +50,7 @@ impl<'a> Event<'a> {
             .map_err(|error| Failure::reject(format!("the value is not UTF-8: {error}")))
     }
 
-    /// The value, decoded from JSON. The type may borrow from the event.
+    /// Returns the value, decoded from JSON. The type may borrow from the event.
     ///
     /// # Errors
     /// Rejects the event if it has no value or a value that does not decode to `T`.
@@ -59,44 +59,44 @@ impl<'a> Event<'a> {
             .map_err(|error| Failure::reject(format!("the value is not the expected JSON: {error}")))
     }
 
-    /// The headers, in the order of the record. A name may occur more than once.
+    /// Returns the headers, in the order of the record. A name may occur more than once.
     pub fn headers(&self) -> Headers<'a> {
         self.headers
     }
 
-    /// The value of the last header with this name, as in Kafka's own clients. `None` if there is no such
-    /// header or if its value is absent; [`headers`](Self::headers) distinguishes the two.
+    /// Returns the value of the last header with this name, as in Kafka's own clients. The result is `None` if there is
+    /// no such header or if its value is absent; [`headers`](Self::headers) distinguishes the two.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.headers.raw().filter(|&(raw, _)| raw == name.as_bytes()).last().and_then(|(_, value)| value)
     }
 
-    /// The topic that the event was read from.
+    /// Returns the topic that the event was read from.
     pub fn topic(&self) -> &'a str {
         self.topic
     }
 
-    /// The partition that the event was read from.
+    /// Returns the partition that the event was read from.
     pub fn partition(&self) -> u32 {
         self.partition
     }
 
-    /// The position of the event in its partition.
+    /// Returns the offset of the event in its partition.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Milliseconds since the Unix epoch, if the record has a timestamp.
+    /// Returns the timestamp in milliseconds since the Unix epoch, if the record has one.
     pub fn timestamp_ms(&self) -> Option<i64> {
         (self.timestamp != NO_TIMESTAMP).then_some(self.timestamp)
     }
 
-    /// The number of this attempt, from 1.
+    /// Returns the number of this attempt, from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// Whether this is the last attempt, so that a retry is not possible. (A configured `max_record_age` may end the
-    /// event earlier.)
+    /// Returns whether this is the last attempt, so that a retry is not possible. (A configured `max_record_age` may
+    /// end the event earlier.)
     pub fn last_attempt(&self) -> bool {
         self.last_attempt
     }
@@ -106,7 +106,7 @@ impl<'a> Event<'a> {
     }
 }
 
-/// The timestamp of a record without one, in the contract.
+/// The value that stands for "no timestamp" in the contract.
 pub(crate) const NO_TIMESTAMP: i64 = -1;
 
 /// One header of an event.
@@ -130,7 +130,7 @@ impl<'a> Headers<'a> {
         Self { names, values }
     }
 
-    /// Names and values as bytes: a search by name needs no UTF-8 check.
+    /// Returns names and values as bytes: a search by name needs no UTF-8 check.
     fn raw(self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
         self.names.map(Option::unwrap_or_default).zip(self.values)
     }

@@ -8,7 +8,7 @@ use crate::bindings;
 /// The result of a handler: `Ok` if the event is done, otherwise the failure.
 pub type Result<T = ()> = std::result::Result<T, Failure>;
 
-/// Why an event is not done. The reason occurs in logs and dead letters; it is truncated to 1 KiB.
+/// Why an event is not done. The reason occurs in logs and dead letters, truncated to 1 KiB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The event may succeed later. Its lane waits for it.
@@ -60,12 +60,12 @@ pub fn reject<T>(reason: impl Into<String>) -> Result<T> {
 }
 
 impl Failure {
-    /// A retry with the configured backoff, for `map_err` and similar functions.
+    /// Creates a retry with the configured backoff, for `map_err` and similar functions.
     pub fn retry(reason: impl Into<String>) -> Self {
         Self::Retry { reason: reason.into(), after: None }
     }
 
-    /// A rejection, for `map_err` and similar functions.
+    /// Creates a rejection, for `map_err` and similar functions.
     pub fn reject(reason: impl Into<String>) -> Self {
         Self::Reject { reason: reason.into() }
     }
@@ -82,7 +82,7 @@ impl Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Turns a missing value or an error into a failure of the event.
+/// A conversion of a missing value or an error into a failure of the event.
 ///
 /// ```
 /// # use keylane_sdk::{Effects, Event, OrFail, Result};
@@ -127,8 +127,8 @@ impl<T, E: Display> OrFail<T> for std::result::Result<T, E> {
     }
 }
 
-/// Decoding errors: decoding the same bytes again fails again, so `?` rejects. Other errors may be of either kind;
-/// the author decides with [`OrFail`].
+/// Conversions of decoding errors, with which `?` rejects: decoding the same bytes again fails again. Other errors may
+/// be of either kind; the author decides with [`OrFail`].
 macro_rules! decoding_errors {
     ($($error:ty: $what:literal),* $(,)?) => {$(
         impl From<$error> for Failure {
@@ -170,7 +170,8 @@ impl From<bindings::Failure> for Failure {
     }
 }
 
-/// Rounded up, so that a short wait does not become zero. Saturates at `u32::MAX`, about 49 days.
+/// Converts a wait to milliseconds, rounded up so that a short wait does not become zero. Saturates at `u32::MAX`,
+/// about 49 days.
 fn milliseconds(wait: Duration) -> u32 {
     u32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }

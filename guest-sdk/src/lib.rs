@@ -10,16 +10,16 @@
 //! keylane_sdk::handler!(handle);
 //! ```
 //!
-//! The return value decides the outcome of the event:
+//! The return value decides what happens to the event:
 //!
-//! | returned | outcome |
+//! | returned | consequence |
 //! |---|---|
 //! | `Ok(())` | the event is done; its outputs are published |
 //! | [`retry("…")`](retry), [`retry_after`] | the event is retried later; its lane waits for it |
-//! | [`reject("…")`](reject), `?` on a decoding error | the event can never succeed and becomes a dead letter |
+//! | [`reject("…")`](reject), `?` on a decoding error | the event never succeeds; by default it becomes a dead letter |
 //! | a panic | the instance is discarded; the event that panics is charged an attempt |
 //!
-//! Outputs of an event that is not done are not published, even if the function emitted them before it failed.
+//! Outputs of an event that is not done are not published, even if they were emitted before the function failed.
 //!
 //! A handler is an ordinary library crate of type `cdylib`, built with
 //! `cargo build --release --target wasm32-wasip2`. `cargo test` runs it natively, without WebAssembly

@@ -1,4 +1,4 @@
-//! Native tests of handlers: build an event, run the handler on it, check the outcome.
+//! Native tests of handlers: build an event, run the handler on it, check the verdict.
 //!
 //! ```
 //! use keylane_sdk::testing::{self, Verdict};
@@ -30,7 +30,7 @@ use crate::effects::OptionalBytes;
 use crate::event::NO_TIMESTAMP;
 use crate::{Effects, Event, Failure, Result};
 
-/// An event with no key, no value and no headers, first of its partition, in its first attempt.
+/// Creates an event without key, value and headers, the first of its partition, in its first attempt.
 pub fn event() -> TestEvent {
     TestEvent {
         topic: "test".to_owned(),
@@ -64,7 +64,7 @@ pub struct TestEvent {
 }
 
 impl TestEvent {
-    /// Sets the key; `None` for an event without one.
+    /// Sets the key; `None` for an event without a key.
     #[must_use]
     pub fn key(mut self, key: impl OptionalBytes) -> Self {
         self.key = key.optional_bytes().map(<[u8]>::to_vec);
@@ -202,7 +202,7 @@ impl std::fmt::Debug for HttpService {
     }
 }
 
-/// The outcome of an attempt.
+/// The handler's verdict on an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The event is done; these outputs are published, in this order.
@@ -211,7 +211,7 @@ pub enum Verdict {
     Retry {
         /// The reason.
         reason: String,
-        /// How long to wait, if set by the handler.
+        /// How long to wait, if the handler specified it.
         after: Option<Duration>,
     },
     /// The event can never succeed.
@@ -222,7 +222,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The outputs of an event that is done.
+    /// Returns the outputs of an event that is done.
     ///
     /// # Panics
     /// If the event is not done, with the reason.
@@ -241,7 +241,7 @@ impl Verdict {
 pub struct Emitted {
     /// The target.
     pub target: String,
-    /// The key, if it has one.
+    /// The key, if the output has one.
     pub key: Option<Vec<u8>>,
     /// The value; `None` for a tombstone.
     pub value: Option<Vec<u8>>,
@@ -250,7 +250,7 @@ pub struct Emitted {
 }
 
 impl Emitted {
-    /// The value as text.
+    /// Returns the value as text.
     ///
     /// # Panics
     /// If there is no value or it is not UTF-8.
@@ -259,7 +259,7 @@ impl Emitted {
         str::from_utf8(value).expect("the output's value should be UTF-8")
     }
 
-    /// The value, decoded from JSON.
+    /// Returns the value, decoded from JSON.
     ///
     /// # Panics
     /// If there is no value or it does not decode to `T`.

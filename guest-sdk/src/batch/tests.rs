@@ -9,8 +9,8 @@ use crate::{Effects, Event, Header, Result, reject, retry_after};
 
 type Row<'a> = (Option<&'a str>, Option<&'a str>);
 
-/// Lanes of two, three and one rows. The second row of the second lane has no key, the only row of the
-/// third has an empty one and no value.
+/// Lanes of two, three and one rows. The second row of the second lane has no key. The only row of the third lane has
+/// an empty key and no value.
 const LANES: [&[Row<'static>]; 3] = [
     &[(Some("a"), Some("a0")), (Some("a"), Some("a1"))],
     &[(Some("b"), Some("b0")), (None, Some("b1")), (Some("b"), Some("b2"))],

@@ -10,8 +10,8 @@ use crate::Failure;
 pub enum Error {
     /// The request can never be sent: its URL or a header is invalid. `?` rejects the event.
     Request(String),
-    /// Its host is not in the handler's `grants.http`. The event is not the cause: `?` retries, so that there is time to
-    /// grant the host.
+    /// The host of the request is not in the handler's `grants.http`. The event is not the cause: `?` retries, so that
+    /// there is time to grant the host.
     Denied(String),
     /// There is no response, or an incomplete one.
     Network(String),

@@ -20,9 +20,9 @@
 //! # assert_eq!(outcome.outputs()[0].text(), "Ada");
 //! ```
 //!
-//! A request blocks only its event and its lane: Keylane runs other calls meanwhile. It ends with the call, at the
-//! handler's `timeout` at the latest. Keylane runs an event again if the outcome of its call is unknown, so a request
-//! with side effects must be idempotent.
+//! A request blocks only its event and its lane: Keylane runs other calls in the meantime. A request ends with its
+//! call, at the handler's `timeout` at the latest. Keylane may run an event again whose requests were already sent, so
+//! a request with side effects must be idempotent.
 //!
 //! Natively, requests are answered by the function that was passed to [`testing::http`](crate::testing::http).
 
@@ -89,7 +89,7 @@ impl Request {
         Self::new("POST", url)
     }
 
-    /// Adds a header. `Host` and connection headers are set by Keylane and are refused.
+    /// Adds a header. Keylane sets `Host` and connection headers, and refuses a request that contains them.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.push((name.to_owned(), value.as_ref().to_vec()));
@@ -111,8 +111,8 @@ impl Request {
         Ok(self.body(serde_json::to_vec(value)?).header("content-type", "application/json"))
     }
 
-    /// Limits each step: connecting, the wait for the response, and each pause within it. Without this limit a request
-    /// ends only with the whole call, at the handler's own `timeout`.
+    /// Limits each step: connecting, waiting for the response, and each pause within the response. Without this limit a
+    /// request ends only with the whole call, at the handler's own `timeout`.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -128,19 +128,19 @@ impl Request {
         if response.calls_for_retry() { Err(Error::Status(response)) } else { Ok(response) }
     }
 
-    /// The method, in upper case.
+    /// Returns the method, in upper case.
     #[must_use]
     pub fn method(&self) -> &str {
         &self.method
     }
 
-    /// The URL.
+    /// Returns the URL.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The body.
+    /// Returns the body.
     #[must_use]
     pub fn body_bytes(&self) -> &[u8] {
         &self.body
@@ -152,7 +152,7 @@ impl Request {
 pub struct Response {
     /// The status code. Redirects are not followed.
     pub status: u16,
-    /// Names, in lower case, and values.
+    /// The headers: names, in lower case, and values.
     pub headers: Vec<(String, Vec<u8>)>,
     /// The whole body.
     pub body: Vec<u8>,
@@ -165,14 +165,14 @@ impl Response {
         Self { status, headers: Vec::new(), body: body.into() }
     }
 
-    /// The value of the first header with this name.
+    /// Returns the value of the first header with this name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         let named = |(other, _): &&(String, Vec<u8>)| other.eq_ignore_ascii_case(name);
         self.headers.iter().find(named).map(|(_, value)| value.as_slice())
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     ///
     /// # Errors
     /// Rejects the event if the body is not UTF-8.
@@ -180,7 +180,7 @@ impl Response {
         Ok(str::from_utf8(&self.body)?)
     }
 
-    /// The body, decoded from JSON.
+    /// Returns the body, decoded from JSON.
     ///
     /// # Errors
     /// Rejects the event if the body does not decode to `T`.
@@ -188,12 +188,12 @@ impl Response {
         Ok(serde_json::from_slice(&self.body)?)
     }
 
-    /// 408 Request Timeout, 429 Too Many Requests, and all server errors.
+    /// Returns whether the status is 408 Request Timeout, 429 Too Many Requests, or a server error.
     fn calls_for_retry(&self) -> bool {
         matches!(self.status, 408 | 429 | 500..=599)
     }
 
-    /// The `Retry-After` header, if it is in seconds.
+    /// Returns the `Retry-After` header, if it is in seconds.
     fn retry_after(&self) -> Option<Duration> {
         let text = str::from_utf8(self.header("retry-after")?).ok()?;
         text.trim().parse().ok().map(Duration::from_secs)

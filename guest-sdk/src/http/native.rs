@@ -1,4 +1,4 @@
-//! On native targets no host sends requests: a function of the test answers them.
+//! Answers requests on native targets, where no host sends them, with a function of the test.
 
 use std::cell::RefCell;
 

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use super::Error;
 
-/// Escapes text as one segment of a path, or one value of a query. Keys and values of events are untrusted text:
-/// unescaped, they could change the requested resource.
+/// Escapes text as one segment of a path, or one value of a query. Keys and values of events are untrusted: without
+/// escaping, they could change the requested resource.
 #[must_use]
 pub fn segment(text: &str) -> String {
-    // A segment of only dots would refer to the parent.
+    // The segments `.` and `..` have a meaning in a path.
     if text.chars().all(|c| c == '.') {
         return text.replace('.', "%2E");
     }

@@ -31,7 +31,7 @@ pub(super) fn send(request: &Request) -> Result<Response, Error> {
     let written = write(&body, &request.body);
     let finished = OutgoingBody::finish(body, None);
     answer.subscribe().block();
-    // The answer has the cause of a failure; an error of writing the body follows from it.
+    // The answer is read first: if it is an error, that is the cause of an error of writing the body, too.
     let incoming = match answer.get() {
         Some(Ok(incoming)) => incoming.map_err(failed)?,
         Some(Err(())) | None => return Err(Error::Network("the response is not available".to_owned())),
@@ -66,7 +66,7 @@ fn method(name: &str) -> Method {
 fn options(request: &Request) -> Option<RequestOptions> {
     let limit = u64::try_from(request.timeout?.as_nanos()).unwrap_or(u64::MAX);
     let options = RequestOptions::new();
-    // A host may not support one of them; the deadline of the call still applies.
+    // A host may not support one of these limits; the deadline of the call still applies.
     options.set_connect_timeout(Some(limit)).ok();
     options.set_first_byte_timeout(Some(limit)).ok();
     options.set_between_bytes_timeout(Some(limit)).ok();
@@ -116,7 +116,7 @@ fn error(code: &ErrorCode, authority: &str) -> Error {
     }
 }
 
-/// `ErrorCode::ConnectionRefused` as words.
+/// Converts a name such as `ErrorCode::ConnectionRefused` to words.
 fn words(debug: &str) -> String {
     let name = debug.strip_prefix("ErrorCode::").unwrap_or(debug);
     let mut words = String::new();

@@ -18,9 +18,9 @@ pub enum Action<'a> {
         /// The first offset of each; may be empty.
         starts: &'a [StartAt],
     },
-    /// Release these partitions: they are drained and committed as far as possible.
+    /// Release these partitions. After a revoke they are drained and committed as far as possible.
     AnswerRevoke {
-        /// The revoke, or loss, that it answers.
+        /// The revoke, or the loss, that this answers.
         request: RebalanceId,
         /// All partitions of that request.
         partitions: &'a [Partition],
@@ -79,8 +79,8 @@ pub enum Action<'a> {
         /// Rows with outputs, ascending.
         rows: &'a [u32],
     },
-    /// The ownership of these rows has ended: queued outputs and dead letters of them must not be sent any more.
-    /// Records that are in flight to the brokers can't be recalled.
+    /// The results of these rows no longer count: their queued outputs and dead letters must not be sent. Records that
+    /// are in flight to the brokers can't be recalled.
     DropOutputs {
         /// The call.
         call: CallId,
@@ -108,7 +108,7 @@ pub enum Action<'a> {
     StallEnded {
         /// The partition.
         partition: Partition,
-        /// It makes progress again; `false`: its ownership ended.
+        /// Whether the partition makes progress again; `false`: its ownership ended.
         resumed: bool,
     },
     /// An event for the log.
@@ -141,12 +141,13 @@ pub enum Action<'a> {
     EndReached,
     /// The drain is over; nothing follows.
     Drained {
-        /// Every call has ended and every settled event is committed.
+        /// Whether every call has ended and every settled event is committed.
         clean: bool,
-        /// Calls that were cancelled and have not terminated. They may never do.
+        /// Calls that were cancelled and have not terminated. They may never terminate.
         calls_left: u32,
     },
-    /// A cancelled call did not terminate: a host call that can't be cancelled. The process must end.
+    /// A cancelled call did not terminate, usually because of a host call that can't be cancelled. The process must
+    /// end.
     CallStuck {
         /// The call.
         call: CallId,
@@ -169,7 +170,7 @@ pub struct DeadLetter {
     pub call: CallId,
     /// Repeated in the answer.
     pub row: u32,
-    /// The event. Its arena slot is freed after the answer, not before.
+    /// The event. Its arena slot is freed after the answer, or when the ownership accepts no more results.
     pub event: Row,
     /// The number of its last attempt.
     pub attempt: u32,
@@ -182,30 +183,30 @@ pub struct DeadLetter {
 pub enum Reason {
     /// The guest requested a retry in the last attempt.
     RetriesExhausted,
-    /// The guest rejected it.
+    /// The guest rejected the event.
     Rejected,
-    /// The guest failed on it, and its attempts are exhausted.
+    /// The guest failed on the event, whose attempts are exhausted.
     Fault(crate::Fault),
-    /// It failed, and is too old for a retry.
+    /// The event failed, and is too old for a retry.
     TooOld,
-    /// One of its outputs is unpublishable, or the brokers rejected it.
+    /// One of its outputs is unpublishable, or was rejected by the brokers.
     OutputRejected,
-    /// It has no lane key.
+    /// The event has no lane key.
     NoKey,
 }
 
 /// One call to make: events of one topic and one attempt number.
 #[derive(Debug)]
 pub struct Dispatch<'a> {
-    /// Repeated in every input about it.
+    /// Repeated in every input about the call.
     pub call: CallId,
-    /// Index of the topic.
+    /// Index into the handler's `topics`.
     pub topic: u16,
     /// 1 for the first attempt.
     pub attempt: u32,
     /// Whether this is the last of the configured attempts.
     pub last_attempt: bool,
-    /// The call needs an instance that has processed no call before: it has one row, which is quarantined.
+    /// Whether the call needs an instance that has processed no call. Such a call has one row, which is quarantined.
     pub fresh: bool,
     /// At least one; grouped by lane, in lane order.
     pub rows: &'a [Row],
@@ -224,7 +225,7 @@ pub struct Row {
     pub offset: i64,
     /// Milliseconds since 1970; −1: none.
     pub timestamp: i64,
-    /// Where the shell keeps it.
+    /// Where the shell keeps the event.
     pub arena_slot: ArenaSlot,
 }
 
@@ -242,7 +243,7 @@ pub struct CommitEntry {
     pub unclaimed: u64,
 }
 
-/// Events for logs and counters. They require no action.
+/// Events for logs and counters, which require no action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// An ownership began.
@@ -262,10 +263,11 @@ pub enum Notice {
         partition: Partition,
         /// Its id.
         ownership: OwnershipId,
-        /// True if the partition already had another owner.
+        /// True if nothing could be committed any more: the partition had another owner, or its topic was replaced.
         lost: bool,
     },
-    /// Commit metadata that is not ours, or does not match topic, offset or log: nothing beyond the offset counts as settled.
+    /// Commit metadata was ignored: it is not ours, does not match topic, offset or log, or can't be checked because
+    /// the end of the log is unknown. Nothing beyond the offset counts as settled.
     MetadataIgnored {
         /// The partition.
         partition: Partition,
@@ -284,14 +286,14 @@ pub enum Notice {
         /// The first offset of its log.
         offset: i64,
     },
-    /// The reader's position did not match the ledger. It was repositioned.
+    /// The reader was repositioned to the ledger's next offset, because its position was unverified or a read failed.
     Repositioned {
         /// The partition.
         partition: Partition,
         /// The next offset to read.
         offset: i64,
     },
-    /// An event is skipped, because it can't be handled.
+    /// An event is skipped because it can't be handled.
     Skipped {
         /// The partition.
         partition: Partition,
@@ -304,7 +306,7 @@ pub enum Notice {
         /// The reason.
         reason: Reason,
     },
-    /// This broker accepts less metadata than configured: the limit was halved.
+    /// The broker accepts less metadata than the limit, which was lowered.
     MetadataLimitLowered {
         /// The new limit in characters.
         limit: usize,

@@ -1,6 +1,6 @@
-//! Reading and writing single bits, most significant first.
+//! A writer and a reader of single bits, most significant first.
 
-/// Appends bits to reused memory.
+/// A writer of bits that reuses its memory.
 #[derive(Debug, Default)]
 pub(crate) struct BitWriter {
     bytes: Vec<u8>,
@@ -17,7 +17,7 @@ impl BitWriter {
         self.count = 0;
     }
 
-    /// The written bits, padded with zero bits to whole bytes. Nothing may be pushed after that.
+    /// Returns the written bits, padded with zero bits to whole bytes. Nothing may be pushed after that.
     pub(crate) fn finish(&mut self) -> &[u8] {
         if self.count > 0 {
             self.push(0, 8 - self.count);
@@ -43,7 +43,7 @@ impl BitWriter {
     }
 }
 
-/// Reads bits from the front.
+/// A reader of bits, from the front.
 #[derive(Debug)]
 pub(crate) struct BitReader<'a> {
     bytes: &'a [u8],
@@ -55,7 +55,7 @@ impl<'a> BitReader<'a> {
         BitReader { bytes, at: 0 }
     }
 
-    /// The next `count` bits; `None` past the end.
+    /// Reads the next `count` bits; `None` past the end.
     pub(crate) fn read(&mut self, count: u32) -> Option<u64> {
         let mut value = 0;
         for _ in 0..count {
@@ -66,7 +66,7 @@ impl<'a> BitReader<'a> {
         Some(value)
     }
 
-    /// Whether less than a byte is left, and all of it is zero bits.
+    /// Returns whether less than a byte is left, and all of it is zero bits.
     pub(crate) fn only_padding_left(&mut self) -> bool {
         let left = self.bytes.len() * 8 - self.at;
         left < 8 && self.read(u32::try_from(left).unwrap_or(u32::MAX)) == Some(0)

@@ -26,20 +26,20 @@ pub(crate) struct Call {
     pub(crate) topic: u16,
     /// The attempt number of all its events.
     pub(crate) attempt: u32,
-    /// It needs an instance that has processed no call.
+    /// Whether the call needs an instance that has processed no call.
     pub(crate) fresh: bool,
     pub(crate) state: CallState,
-    /// There is no guest call: the slot is used for an event whose outcome was known when it was read.
+    /// Whether there is no guest call: the slot is used for an event whose outcome was known when it was read.
     without_call: bool,
-    /// It freed its worker before it ended.
+    /// Whether the call was suspended. It freed its worker then, not at its end.
     pub(crate) suspended: bool,
     pub(crate) rows: Vec<Row>,
     /// The state of each row that is not part of [`Row`].
     pub(crate) row_states: Vec<RowState>,
     pub(crate) lanes: Vec<CallLane>,
-    /// Rows whose outputs are submitted to the producer.
+    /// Rows whose outputs are to be submitted to the producer.
     pub(crate) to_produce: Vec<u32>,
-    /// Parts that have not released their lane.
+    /// Number of lanes that the call has not released.
     pub(crate) lanes_held: usize,
 }
 
@@ -53,7 +53,7 @@ pub(crate) enum CallState {
     Cancelled(u32),
     /// Cancelled, and reported as not terminating.
     Stuck,
-    /// Terminated; some outputs are not acked yet.
+    /// Terminated; some effects are not acked yet.
     Unacked,
 }
 
@@ -64,18 +64,18 @@ pub(crate) struct RowState {
     pub(crate) awaited: Awaited,
 }
 
-/// What a row waits for after the guest is done with it, besides the rows before it in its lane.
+/// What a row waits for after its call has ended, besides the rows before it in its lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Awaited {
     /// Nothing.
     Nothing,
     /// The acks of its effects, which were submitted to the producer.
     Acks(Effect),
-    /// Its outcome: it can't be handled. The outcome is applied when the rows before it have settled.
+    /// Its outcome, because it can't be handled. The outcome is applied when the rows before it have settled.
     Outcome(Reason),
 }
 
-/// What an event leaves outside of Keylane.
+/// What an event publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// Records on output topics.
@@ -98,14 +98,14 @@ pub(crate) struct CallLane {
     pub(crate) end: u32,
     /// One past its last settled row.
     pub(crate) settled_to: u32,
-    /// One past its last row that is done or can't be handled; meaningful after the call has ended. The rows behind
-    /// it go back to the lane.
+    /// One past its last row that is done or can't be handled; meaningful after the call has ended. The rows from there
+    /// on go back to the lane.
     pub(crate) decided_to: u32,
     /// How the lane resumes, if a row failed.
     pub(crate) resume: Resume,
-    /// Its ownership has ended, or everything of it is finished: its results no longer count.
+    /// Whether its results no longer count: the lane is finished, or its ownership accepts no results.
     pub(crate) over: bool,
-    /// It has released its lane.
+    /// Whether the call has released the lane.
     pub(crate) released: bool,
 }
 
@@ -125,7 +125,7 @@ impl Calls {
         Calls { slots: Slab::new(), running: 0, without_call: vec![0; topics.into()] }
     }
 
-    /// A new empty call, with capacity for `batch` rows.
+    /// Begins an empty call, with capacity for `batch` rows.
     pub(crate) fn begin(&mut self, topic: u16, batch: u32) -> CallId {
         let slot = self.slots.acquire(Call::empty);
         let call = &mut self.slots[slot];
@@ -136,7 +136,8 @@ impl Calls {
         CallId { slot, generation: call.generation }
     }
 
-    /// A slot for an outcome that needs no guest call. It is acknowledged and settles as if a call had ended.
+    /// Takes a slot for an outcome that needs no guest call. The outcome is acknowledged and settles as if a call had
+    /// ended.
     pub(crate) fn begin_without_call(&mut self, topic: u16) -> CallId {
         let slot = self.slots.acquire(Call::empty);
         let call = &mut self.slots[slot];
@@ -148,24 +149,24 @@ impl Calls {
         CallId { slot, generation: call.generation }
     }
 
-    /// Number of outcomes of a topic that need no call, and have begun and not settled.
+    /// Returns the number of outcomes of a topic that need no call, and that have begun but not settled.
     pub(crate) fn without_call(&self, topic: u16) -> u32 {
         self.without_call[usize::from(topic)]
     }
 
-    /// The call; `None`: it was removed, and its slot may have another user.
+    /// Returns the call; `None`: it was removed, and its slot may have another user.
     pub(crate) fn get_mut(&mut self, id: CallId) -> Option<&mut Call> {
         let call = self.slots.get_mut(id.slot)?;
         (call.generation == id.generation && call.state != CallState::Free).then_some(call)
     }
 
-    /// See [`Calls::get_mut`].
+    /// Returns the call, as [`Calls::get_mut`] does.
     pub(crate) fn get(&self, id: CallId) -> Option<&Call> {
         let call = self.slots.get(id.slot)?;
         (call.generation == id.generation && call.state != CallState::Free).then_some(call)
     }
 
-    /// The ids of all calls that are running or wait for acks.
+    /// Returns the ids of all calls that are running or wait for acks.
     pub(crate) fn ids(&self) -> impl Iterator<Item = CallId> + '_ {
         self.slots
             .indexes()
@@ -173,8 +174,7 @@ impl Calls {
             .map(|slot| CallId { slot, generation: self.slots[slot].generation })
     }
 
-    /// Checks the cancelled calls. Returns one that this and the previous checks, `checks_max` in all, found not
-    /// terminated.
+    /// Checks the cancelled calls. Returns one that `checks_max` checks, including this one, have found not terminated.
     pub(crate) fn find_stuck(&mut self, checks_max: u32) -> Option<CallId> {
         for slot in self.slots.indexes() {
             let call = &mut self.slots[slot];
@@ -232,7 +232,7 @@ impl Call {
         self.lanes_held = 0;
     }
 
-    /// A slot grows once to the batch size of its calls, instead of at every larger call.
+    /// Reserves capacity for the batch size, so that a slot grows once instead of at every larger call.
     fn reserve(&mut self, batch: usize) {
         self.rows.reserve(batch);
         self.row_states.reserve(batch);
@@ -240,7 +240,7 @@ impl Call {
         self.to_produce.reserve(batch);
     }
 
-    /// Number of rows so far.
+    /// Returns the number of rows so far.
     pub(crate) fn len(&self) -> u32 {
         u32::try_from(self.rows.len()).expect("max_batch is far below 2^32")
     }
@@ -272,17 +272,17 @@ impl Call {
         lane.end += 1;
     }
 
-    /// Number of rows per lane, in the order of the call.
+    /// Returns the number of rows per lane, in the order of the call.
     pub(crate) fn lane_lengths(&self) -> impl Iterator<Item = u32> + '_ {
         self.lanes.iter().map(|lane| lane.end - lane.start)
     }
 
-    /// Whether it has not terminated.
+    /// Returns whether the call has not terminated.
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.state, CallState::Running | CallState::Cancelled(_) | CallState::Stuck)
     }
 
-    /// Whether no result of it counts any more.
+    /// Returns whether no result of the call counts any more.
     pub(crate) fn is_pointless(&self) -> bool {
         self.lanes.iter().all(|lane| lane.over)
     }
@@ -295,7 +295,7 @@ impl Call {
         self.row_states.get_mut(row as usize).expect("a row of this call").awaited = awaited;
     }
 
-    /// Position of the lane that a row belongs to.
+    /// Returns the position of the lane that a row belongs to.
     pub(crate) fn lane_of(&self, row: u32) -> usize {
         self.lanes.partition_point(|lane| lane.end <= row)
     }
@@ -304,7 +304,7 @@ impl Call {
         *self.rows.get(row as usize).expect("a row of this call")
     }
 
-    /// The event of a row, as it was dispatched.
+    /// Returns the event of a row, as it was dispatched.
     pub(crate) fn event(&self, row: u32) -> Event {
         let Row { offset, timestamp, arena_slot, .. } = self.row(row);
         let bytes = self.row_states.get(row as usize).map_or(0, |row_state| row_state.bytes);

@@ -11,8 +11,8 @@
 //! crc      := CRC-32 of partition:i32be | committed offset:i64be | P without crc
 //! ```
 //!
-//! The checksum binds a set to its topic, partition and offset: metadata that was copied, or kept while a tool
-//! moved the offset, claims nothing. Decoding never guesses: any invalid or unmatched set claims nothing.
+//! The checksum binds a set to its topic, partition and offset: metadata that was copied, or kept while a tool moved
+//! the offset, claims nothing. Nor does any other invalid set.
 //!
 //! The topic's id is written even if nothing is claimed: a topic that was deleted and created again has another id,
 //! and a late commit of its former readers must not skip its records.
@@ -39,7 +39,7 @@ pub struct Identity {
     pub topic_id: [u8; 16],
     /// Kafka's partition number.
     pub partition: i32,
-    /// The offset that it is committed with.
+    /// The offset that the set is committed with.
     pub offset: i64,
 }
 
@@ -56,7 +56,8 @@ impl Encoder {
     /// Appends the longest leading part of the set that fits in `limit` characters to `text`.
     ///
     /// `runs` are alternating run lengths, each at least 1: offsets not settled, offsets settled. Returns the number of
-    /// settled offsets that the text claims. If it is 0, only the topic's id is written; without a topic id, nothing.
+    /// settled offsets that the text claims. If that number is 0, only the topic's id is written; without a topic id,
+    /// or with too low a limit, nothing is written.
     pub fn encode(
         &mut self,
         identity: &Identity,
@@ -117,10 +118,11 @@ impl Encoder {
     }
 }
 
-/// The settled offsets `[from, to)` that `metadata` claims beyond `identity.offset`, ascending.
+/// Returns the settled offsets `[from, to)` that `metadata` claims beyond `identity.offset`, ascending.
 ///
-/// `None` if it is not a set of ours for exactly this topic, partition and offset, or claims anything at or past
-/// `log_end`. Empty metadata is the empty set. A set that was written without a topic id is valid for any id.
+/// Returns `None` if the metadata is not a set of ours for exactly this topic, partition and offset, or claims anything
+/// at or past `log_end`. Empty metadata is the empty set. A set that was written without a topic id is valid for any
+/// id.
 pub fn decode(metadata: &[u8], identity: &Identity, log_end: i64) -> Option<Vec<(i64, i64)>> {
     if metadata.is_empty() {
         return Some(Vec::new());
@@ -137,7 +139,7 @@ pub fn decode(metadata: &[u8], identity: &Identity, log_end: i64) -> Option<Vec<
     read_runs(bits, (k0, k1), pairs, identity.offset, log_end)
 }
 
-/// Whether Keylane made the commit, with exactly this offset, in another topic of the same name.
+/// Returns whether Keylane made the commit, with exactly this offset, in another topic of the same name.
 pub fn is_of_another_topic(metadata: &[u8], identity: &Identity) -> bool {
     let named = |id: [u8; 16]| id != [0; 16];
     unpack(metadata, identity).is_some_and(|(topic_id, _)| {
@@ -145,7 +147,7 @@ pub fn is_of_another_topic(metadata: &[u8], identity: &Identity) -> bool {
     })
 }
 
-/// The topic's id and the bytes after it, if the checksum matches this partition and offset.
+/// Returns the topic's id and the bytes after it, if the checksum matches this partition and offset.
 fn unpack(metadata: &[u8], identity: &Identity) -> Option<([u8; 16], Vec<u8>)> {
     let text = metadata.strip_prefix(PREFIX.as_bytes())?;
     let packed = URL_SAFE_NO_PAD.decode(text).ok()?;
@@ -179,7 +181,7 @@ fn read_runs(bits: &[u8], k: (u8, u8), pairs: u64, start: i64, log_end: i64) -> 
     reader.only_padding_left().then_some(claims)
 }
 
-/// Number of bits for the runs with which the text is at most `limit` characters.
+/// Returns the number of bits that the runs may have in a text of at most `limit` characters.
 fn bit_budget(limit: usize) -> u64 {
     let bytes = limit.saturating_sub(PREFIX.len()) / 4 * 3;
     8 * bytes.saturating_sub(OVERHEAD_BYTES) as u64
@@ -225,14 +227,14 @@ impl Fit {
     }
 }
 
-/// The longest run of at most `limit` that fits in `bits`; 0 if none.
+/// Returns the longest run of at most `limit` that fits in `bits`; 0 if none does.
 fn longest_run(k: u8, bits: u64, limit: u64) -> u64 {
     let Some(unary) = bits.checked_sub(u64::from(k) + 1) else { return 0 };
     let quotient = unary.min(u64::from(QUOTIENT_LIMIT) - 1);
     ((quotient << k) + (1 << k)).min(limit)
 }
 
-/// The parameters with the shortest encoding of the runs, estimated from their bit lengths.
+/// Returns the parameters with the shortest encoding of the runs, estimated from their bit lengths.
 fn best_parameters(runs: &[(u64, u64)]) -> (u8, u8) {
     let (mut open, mut done) = (Lengths::new(), Lengths::new());
     for &(open_run, done_run) in runs {
@@ -278,7 +280,7 @@ fn rice_cost(k: u8, x: u64) -> u64 {
     }
 }
 
-/// The bits of a value with its best parameter.
+/// Returns the number of bits of a value with its best parameter.
 fn least_cost(x: u64) -> u64 {
     u64::from(1 + bit_length(x))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Limits and intervals of one handler. Every limit of calls, queue, window and memory is at least 1.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How many topics the handler reads: [`Partition::topic`](crate::Partition) is below it.
+    /// Number of topics that the handler reads: [`Partition::topic`](crate::Partition) is below this number.
     pub topics: u16,
     /// Maximum number of events per call.
     pub max_batch: u32,
@@ -25,7 +25,7 @@ pub struct Config {
     pub commit_every: u64,
     /// How long a commit may take before it counts as timed out.
     pub commit_timeout: Duration,
-    /// How often a clean partition is committed again.
+    /// How often a partition without changes is committed again.
     pub recommit_interval: Duration,
     /// Characters of commit metadata that the broker accepts (`offset.metadata.max.bytes`).
     pub metadata_limit: usize,
@@ -44,7 +44,7 @@ pub struct Config {
     pub retry: RetryPolicy,
 }
 
-/// Attempts are not limited: an event is retried until it is done.
+/// The value of `max_attempts` for no limit: an event is retried as often as it fails.
 pub const UNLIMITED_ATTEMPTS: u32 = u32::MAX;
 
 /// The number of attempts, the delays between them, and what to do after the last one.
@@ -73,11 +73,11 @@ pub struct RetryPolicy {
 /// What to do with an event that can't be handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnExhausted {
-    /// Publish it to the dead-letter topic. It is settled when the dead letter is acknowledged.
+    /// Publish the event to the dead-letter topic. It is settled when the dead letter is acknowledged.
     DeadLetter,
-    /// Settle it at once.
+    /// Settle the event without any effect.
     Skip,
-    /// Stop the handler before it.
+    /// Stop the handler. The event stays unsettled.
     Stop,
 }
 
@@ -91,7 +91,7 @@ pub enum RetryScope {
 }
 
 impl RetryPolicy {
-    /// Whether no attempt follows this one.
+    /// Returns whether no attempt follows this one.
     pub(crate) fn is_last(&self, attempt: u32) -> bool {
         self.max_attempts != UNLIMITED_ATTEMPTS && attempt >= self.max_attempts
     }

@@ -13,7 +13,8 @@ pub(crate) struct Event {
     pub(crate) bytes: u32,
     /// The number of its next attempt.
     pub(crate) attempt: u32,
-    /// It was in a call that failed as a whole: until it settles, it needs an instance that has processed no call.
+    /// Whether the event was in a call that failed as a whole. Until such an event settles, it needs an instance that
+    /// has processed no call.
     pub(crate) quarantined: bool,
 }
 

@@ -30,7 +30,8 @@ pub enum Input<'a> {
     LookUpFailed {
         /// The partition.
         partition: Partition,
-        /// A transaction of a former owner is still open. It usually ends within moments, so the core retries sooner.
+        /// Whether a transaction of a former owner is still open. It usually ends within moments, so the core retries
+        /// sooner.
         undecided: bool,
     },
     /// The group revokes these partitions. We own them until `AnswerRevoke`.
@@ -40,8 +41,8 @@ pub enum Input<'a> {
         /// The revoked partitions.
         partitions: &'a [Partition],
     },
-    /// These partitions already have another owner: nothing may be committed. Answered with `AnswerRevoke`. Answers to
-    /// earlier requests are no longer awaited.
+    /// These partitions already have another owner: nothing may be committed. Answered with `AnswerRevoke`. The group
+    /// no longer waits for answers to earlier requests.
     Lost {
         /// Repeated in the answer.
         request: RebalanceId,
@@ -77,7 +78,7 @@ pub enum Input<'a> {
         lanes: &'a [LaneEnd],
         /// Rows of the call that have outputs, ascending.
         with_outputs: &'a [u32],
-        /// How long the guest worked, without the time in the workers' queue.
+        /// How long the guest worked, without the time in which it was queued or waited.
         took: Duration,
     },
     /// A guest call failed as a whole. Frees the worker.
@@ -87,7 +88,7 @@ pub enum Input<'a> {
         /// The fault, and the failing row if it is known.
         failure: CallFailure,
         /// The rows done before the failure, one entry per lane; empty: none of the call counts. The failing row, and
-        /// rows that did not run, are neither done nor given a verdict.
+        /// rows that did not run, are not done and have no verdict.
         lanes: &'a [LaneEnd],
         /// Rows that are done and have outputs, ascending.
         with_outputs: &'a [u32],
@@ -103,14 +104,14 @@ pub enum Input<'a> {
         call: CallId,
     },
     // -- results --------------------------------------------------------------------------------
-    /// Every effect of this row that was requested is durable: its outputs, or its dead letter.
+    /// Every requested effect of this row is acknowledged by the brokers: its outputs, or its dead letter.
     EffectsAcked {
         /// The call.
         call: CallId,
         /// Row of the call.
         row: u32,
     },
-    /// An output of this row was rejected, and a retry can't help. Its other outputs are answered, too.
+    /// The brokers rejected an output of this row for good. The row's other outputs are answered, too.
     OutputRejected {
         /// The call.
         call: CallId,
@@ -181,7 +182,7 @@ pub struct PartitionStart<'a> {
 /// A commit as the coordinator returned it.
 #[derive(Clone, Copy, Debug)]
 pub struct CommittedStart<'a> {
-    /// Every offset below it was settled.
+    /// The committed offset: every offset below it was settled.
     pub offset: i64,
     /// Its metadata, untrusted: any client of the group may have written it.
     pub metadata: &'a [u8],
@@ -194,9 +195,9 @@ pub struct FetchedRow {
     pub offset: i64,
     /// Milliseconds since 1970; −1: none.
     pub timestamp: i64,
-    /// Memory that the event takes while it is queued.
+    /// Memory that the event takes until it is settled.
     pub bytes: u32,
-    /// Where the shell keeps it. Meaningless for a filtered event, which is not kept.
+    /// Where the shell keeps the event. Meaningless for a filtered event, which is not kept.
     pub arena_slot: ArenaSlot,
     /// Its lane, or its outcome.
     pub admission: Admission,
@@ -205,13 +206,14 @@ pub struct FetchedRow {
 /// The result of the filter and of the lane key extraction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// The seeded hash of its lane key.
+    /// The seeded hash of the lane key.
     Lane(u64),
-    /// No order is guaranteed: a lane of its own.
+    /// The event has a lane of its own: no order is guaranteed.
     Unkeyed,
-    /// The filter drops it: it is settled at once.
+    /// The filter drops the event, which is settled at once.
     Filtered,
-    /// It has no lane key, and the handler is configured to reject such events: no call, and the outcome of a reject.
+    /// The event has no lane key, and the handler is configured to reject such events. It gets the outcome of a reject,
+    /// without a call.
     NoKey,
 }
 
@@ -227,15 +229,16 @@ pub struct LaneEnd {
 /// The verdict on a row that is not done: of the guest, or of a check of its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Retry it later.
+    /// Retry the row later.
     Retry {
         /// The delay, if the guest returned one.
         after: Option<Duration>,
     },
-    /// It can never succeed.
+    /// The row can never succeed.
     Reject,
-    /// The guest is done with it, but one of its outputs is unpublishable. None of its outputs is produced. The rows
-    /// behind it run again after it has its outcome, whatever their verdicts: no output of theirs may be stored before.
+    /// The guest is done with the row, but one of its outputs is unpublishable. None of its outputs is produced. The
+    /// rows behind it run again after it has its outcome, whatever their verdicts: none of their outputs may be
+    /// published before.
     Unpublishable,
 }
 
@@ -246,7 +249,7 @@ pub struct CallFailure {
     pub fault: Fault,
     /// The row that the guest was processing, if that is known.
     pub failing_row: Option<u32>,
-    /// The instance had processed no event before the one that failed.
+    /// Whether the instance had processed no event before the one that failed.
     pub fresh: bool,
 }
 
@@ -307,7 +310,7 @@ pub enum CommitError {
     MetadataTooLarge,
     /// A rebalance is in progress, or the coordinator is loading or moved: the same commit may succeed soon.
     TryAgain,
-    /// The coordinator no longer accepts this member: not to be retried blindly.
+    /// The coordinator no longer accepts this member: the same commit can't succeed before a rebalance.
     Stale,
     /// Anything else.
     Other,

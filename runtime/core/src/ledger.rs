@@ -1,9 +1,9 @@
 //! The ledger of one ownership: its open events, and the committable offset.
 //!
-//! Only *open* events are kept, one bit each. Every offset below `next` without an open bit is settled, or
-//! does not exist: gaps of any size cost nothing. The bits are kept in chunks of 32,768 offsets (4 KiB). A chunk
-//! without an open event is freed at once, so memory follows the open events. It is at most `max_window` / 8 bytes,
-//! plus what one read adds.
+//! Only *open* events are kept, one bit each. Every offset below `next` without an open bit is settled, or does not
+//! exist: gaps of any size cost nothing. The bits are kept in chunks of 32,768 offsets (4 KiB). A chunk without an open
+//! event is freed at once, so memory depends on the open events. The chunks take at most `max_window` / 8 bytes, plus
+//! what one read adds.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ const SPARE_MAX: usize = 8;
 /// The open events of one partition, and the claims of earlier owners that were not read yet.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// One past the highest entered offset: the next offset to read.
+    /// One past the highest offset that was entered or passed: the next offset to read.
     next: i64,
     /// Chunks with open events, by ascending base.
     chunks: Vec<Chunk>,
@@ -51,7 +51,7 @@ impl Ledger {
         self.claims.extend(claims.iter().copied().filter(|&(from, to)| from >= start && to > from));
     }
 
-    /// The committable offset: every offset below it is settled. It is past `next` if a claim begins at `next`.
+    /// Returns the committable offset: every offset below it is settled. It is past `next` if a claim begins at `next`.
     pub fn prefix(&self) -> i64 {
         if let Some(chunk) = self.chunks.first() {
             return chunk.first_open();
@@ -62,22 +62,22 @@ impl Ledger {
         }
     }
 
-    /// The next offset to read.
+    /// Returns the next offset to read.
     pub fn next(&self) -> i64 {
         self.next
     }
 
-    /// Number of events entered and not settled.
+    /// Returns the number of events entered and not settled.
     pub fn open(&self) -> u64 {
         self.open
     }
 
-    /// Number of offsets between the prefix and the highest entered one.
+    /// Returns the number of offsets between the prefix and the highest entered one.
     pub fn window(&self) -> u64 {
         u64::try_from(self.next - self.prefix()).unwrap_or(0)
     }
 
-    /// Number of offsets beyond the prefix that need no processing: settled, claimed or missing.
+    /// Returns the number of offsets beyond the prefix that need no processing: settled, claimed or missing.
     pub fn settled_beyond(&self) -> u64 {
         let prefix = self.prefix();
         let claimed: i64 = self.claims.iter().map(|&(from, to)| (to - from.max(prefix)).max(0)).sum();
@@ -134,7 +134,7 @@ impl Ledger {
         }
     }
 
-    /// Whether this offset was entered and is not settled.
+    /// Returns whether this offset was entered and is not settled.
     pub fn is_open(&self, offset: i64) -> bool {
         self.position(offset)
             .ok()
@@ -142,7 +142,7 @@ impl Ledger {
             .is_some_and(|chunk| chunk.word(offset) & bit(offset) != 0)
     }
 
-    /// The runs beyond the prefix: alternately not settled and settled, from [`Ledger::prefix`] on.
+    /// Returns the runs beyond the prefix: alternately not settled and settled, from [`Ledger::prefix`] on.
     pub fn runs(&self) -> Runs<'_> {
         Runs { ledger: self, at: self.prefix(), chunk: 0, claim: 0 }
     }
@@ -158,7 +158,7 @@ impl Ledger {
         self.open += 1;
     }
 
-    /// The index of an offset's chunk, or the index to insert it at.
+    /// Returns the index of an offset's chunk, or the index to insert it at.
     fn position(&self, offset: i64) -> Result<usize, usize> {
         let base = base_of(offset);
         let Some(first) = self.chunks.first() else { return Err(0) };
@@ -202,7 +202,7 @@ impl Chunk {
         }
     }
 
-    /// Returns true if the offset was open.
+    /// Clears the bit of an offset. Returns true if it was open.
     fn clear(&mut self, offset: i64) -> bool {
         let index = self.word_index(offset);
         let Some(word) = self.bits.get_mut(index) else { return false };
@@ -221,7 +221,7 @@ impl Chunk {
         self.first_at_or_after(self.base, |word| word).expect("a chunk without an open event is freed")
     }
 
-    /// The first offset from `from` on whose bit is set in `view(word)`.
+    /// Returns the first offset from `from` on whose bit is set in `view(word)`.
     fn first_at_or_after(&self, from: i64, view: impl Fn(u64) -> u64) -> Option<i64> {
         let start = self.word_index(from);
         let mut index = start;
@@ -248,7 +248,7 @@ fn bit(offset: i64) -> u64 {
     1 << (offset & 63)
 }
 
-/// First offset of the chunk that contains an offset.
+/// Returns the first offset of the chunk that contains an offset.
 fn base_of(offset: i64) -> i64 {
     offset & !(CHUNK - 1)
 }
@@ -278,7 +278,7 @@ impl Iterator for Runs<'_> {
 }
 
 impl Runs<'_> {
-    /// The first settled offset from `from` on.
+    /// Returns the first settled offset from `from` on.
     fn first_settled(&mut self, from: i64) -> Option<i64> {
         let mut at = from;
         while at < self.ledger.next {
@@ -303,7 +303,7 @@ impl Runs<'_> {
         self.ledger.claims.get(self.claim).map(|&(claimed, _)| claimed.max(at))
     }
 
-    /// The first offset from `from` on that is not settled; `from` is settled.
+    /// Returns the first offset from `from` on that is not settled; `from` is settled.
     fn first_not_settled(&mut self, from: i64) -> i64 {
         let mut at = from;
         while at < self.ledger.next {
@@ -313,7 +313,7 @@ impl Runs<'_> {
             }
             at = chunk.base + CHUNK;
         }
-        // Every entered offset from here on is settled. Claims may continue the run.
+        // All entered offsets from here on are settled. Claims may continue the run.
         let mut end = from.max(self.ledger.next);
         while let Some(&(claimed, to)) = self.ledger.claims.get(self.claim) {
             if claimed > end {
@@ -325,7 +325,7 @@ impl Runs<'_> {
         end
     }
 
-    /// The first chunk that ends past `at`.
+    /// Returns the first chunk that ends past `at`.
     fn chunk_at(&mut self, at: i64) -> Option<&Chunk> {
         while self.ledger.chunks.get(self.chunk).is_some_and(|chunk| chunk.base + CHUNK <= at) {
             self.chunk += 1;

@@ -2,8 +2,8 @@
 //!
 //! No clock, no I/O, no async, no randomness. The shell (the event loop, or a test) feeds [`Input`]s to
 //! [`Core::handle`] and carries out the [`Action`]s that [`Core::poll`] returns, until it returns `None`.
-//! [`Core::next_timeout`] is the time of the next call at the latest. The core never sees a payload: it works on
-//! offsets, timestamps, lane hashes and sizes.
+//! [`Core::next_timeout`] is the time at which `handle` must be called again at the latest. The core never sees a
+//! payload: it works on offsets, timestamps, lane hashes and sizes.
 //!
 //! The life of an event:
 //!

@@ -49,7 +49,7 @@ impl Outbox {
         self.pending.push_back(action);
     }
 
-    /// The core is done with the event in this slot.
+    /// Releases the slot of an event that the core is done with.
     pub(crate) fn release(&mut self, arena_slot: ArenaSlot) {
         if self.released.is_empty() {
             self.push(Pending::Release);

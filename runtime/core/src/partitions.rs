@@ -7,7 +7,7 @@ use crate::codec::Identity;
 use crate::ledger::Ledger;
 use crate::{OwnershipId, Partition, ReadError, Stall};
 
-/// Every partition that was ever assigned to this process, at a stable index.
+/// Every partition that this process was ever assigned, at a stable index.
 #[derive(Debug, Default)]
 pub(crate) struct Partitions {
     states: Vec<PartitionState>,
@@ -26,7 +26,8 @@ pub(crate) struct PartitionState {
     pub(crate) queued_bytes: u64,
     /// The highest offset dispatched in this ownership.
     pub(crate) dispatched_to: i64,
-    /// The strict batch retry: nothing beyond this offset is dispatched until all events up to it are committed.
+    /// The last offset of the round of the strict batch retry: nothing beyond it is dispatched until the round is
+    /// committed.
     pub(crate) round: Option<i64>,
     /// Lanes of this ownership with a running call.
     pub(crate) running: u32,
@@ -36,7 +37,7 @@ pub(crate) struct PartitionState {
     pub(crate) reading: Reading,
     /// Under `--until-end`: events at or past this offset are not processed.
     pub(crate) end: Option<i64>,
-    /// It belongs to the last answered assignment.
+    /// Whether the partition belongs to the last answered assignment.
     pub(crate) in_assignment: bool,
     pub(crate) progress: StallWatch,
     /// The reported stall that has not ended.
@@ -51,7 +52,7 @@ pub(crate) enum Phase {
     Vacant,
     /// Ours; its start is being looked up.
     LookingUp(LookUp),
-    /// Its start is known. The assign is not answered yet: other starts are missing.
+    /// Its start is known, but the partition is not assigned to the reader yet.
     Resolved,
     /// Its start is committed before its first event is read.
     Starting,
@@ -63,38 +64,38 @@ pub(crate) enum Phase {
     Committing { until: Duration },
     /// Ready to be released.
     Closed,
-    /// Ours, but it can't be read. It was reported, and waits for an operator or a revoke.
+    /// Ours, but it can't be read. The stop was reported; only a restart or a revoke ends it.
     Stopped,
 }
 
 /// A look-up in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LookUp {
-    /// When it was first requested.
+    /// When the look-up was first requested.
     pub(crate) since: Duration,
-    /// When to request it again, after a failure.
+    /// When to request the look-up again, after a failure.
     pub(crate) again_at: Option<Duration>,
-    /// The assign was answered without it.
+    /// Whether the assign was answered without this partition.
     pub(crate) late: bool,
     /// The result without the log end, if only that is missing.
     pub(crate) partial: Option<PartialStart>,
 }
 
-/// A start without the log end: enough to begin, not enough to trust a set.
+/// A start without the log end: enough to begin an ownership, not enough to check claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PartialStart {
     pub(crate) committed: Option<i64>,
     pub(crate) fallback: i64,
     pub(crate) log_start: i64,
     pub(crate) topic_id: [u8; 16],
-    /// The commit was made in another topic of this name.
+    /// Whether the commit was made in another topic of this name.
     pub(crate) of_other_topic: bool,
 }
 
 /// What the coordinator has stored for this ownership.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CommitState {
-    /// Stored offset; `None`: no commit exists.
+    /// The stored offset; `None`: the start of the ownership is not committed yet.
     pub(crate) committed: Option<i64>,
     /// Number of changes to the offset or the set.
     pub(crate) changes: u64,
@@ -104,16 +105,16 @@ pub(crate) struct CommitState {
     pub(crate) applied_at: Duration,
     /// Offsets beyond the committed one, settled or missing, that the last commit did not claim.
     pub(crate) unclaimed: u64,
-    /// The final commit was rejected, or the topic was replaced: nothing more is committed.
+    /// Whether the final commit was rejected or the topic was replaced: nothing more is committed.
     pub(crate) rejected: bool,
 }
 
 /// Whether the rows that are read next are known to follow the rows before them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PositionState {
-    /// The previous record came in the same uninterrupted read: missing offsets do not exist.
+    /// The reader has not moved since the previous record or end: missing offsets do not exist.
     Verified,
-    /// There was a rebalance or an error since: the reader may be at any offset.
+    /// There was a rebalance or an error since then: the reader may be at any offset.
     Unverified,
     /// The reader was set to the ledger's next offset: the next record or end verifies its position.
     Repositioned,
@@ -122,17 +123,17 @@ pub(crate) enum PositionState {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     pub(crate) position: PositionState,
-    /// The shell holds a permission.
+    /// Whether the shell has a permission to read.
     pub(crate) granted: bool,
-    /// A limit was reached. Reading resumes at three quarters of it.
+    /// Whether a limit was reached. Reading resumes at three quarters of the limit.
     pub(crate) full: bool,
     /// The last read failure, if nothing was read since.
     pub(crate) failure: Option<ReadFailure>,
-    /// The ownership ends because its position is outside this log, and restarts inside it.
+    /// The bounds of the log, if the ownership ends because its position is outside. It then restarts inside the log.
     pub(crate) outside: Option<(i64, i64)>,
 }
 
-/// A read error without a successful read since.
+/// A read error that no successful read has followed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadFailure {
     pub(crate) why: ReadError,
@@ -142,7 +143,7 @@ pub(crate) struct ReadFailure {
     pub(crate) failures: u32,
     /// When the reader is repositioned.
     pub(crate) retry_at: Duration,
-    /// A stall was reported for it.
+    /// Whether a stall was reported for the error.
     pub(crate) reported: bool,
 }
 
@@ -155,7 +156,7 @@ pub(crate) struct StallWatch {
 }
 
 impl Partitions {
-    /// Index of a partition, which is added if it is new.
+    /// Returns the index of a partition, which is added if it is new.
     pub(crate) fn index_of(&mut self, id: Partition) -> u32 {
         if let Some(&index) = self.index.get(&id) {
             return index;
@@ -166,7 +167,7 @@ impl Partitions {
         index
     }
 
-    /// Index of a partition that was assigned to us before.
+    /// Returns the index of a partition that has a state.
     pub(crate) fn find(&self, id: Partition) -> Option<u32> {
         self.index.get(&id).copied()
     }
@@ -214,27 +215,27 @@ impl PartitionState {
         }
     }
 
-    /// The identity that a set committed at `offset` is bound to.
+    /// Returns the identity that a set committed at `offset` is bound to.
     pub(crate) fn identity(&self, offset: i64) -> Identity {
         Identity { topic_id: self.topic_id, partition: self.id.number, offset }
     }
 
-    /// Whether results of its ownership still count.
+    /// Returns whether results of the ownership still count.
     pub(crate) fn accepts_results(&self) -> bool {
         matches!(self.phase, Phase::Active | Phase::Closing { .. })
     }
 
-    /// Whether a round only waits for its commit.
+    /// Returns whether a round only waits for its commit.
     pub(crate) fn ends_round(&self) -> bool {
         self.round.is_some_and(|last| self.ledger.prefix() > last)
     }
 
-    /// Whether offset or set changed since the last stored commit.
+    /// Returns whether offset or set changed since the last stored commit.
     pub(crate) fn is_dirty(&self) -> bool {
         self.commit.changes != self.commit.applied
     }
 
-    /// Whether its ownership may commit.
+    /// Returns whether the ownership may commit.
     pub(crate) fn may_commit(&self) -> bool {
         matches!(
             self.phase,
@@ -242,7 +243,7 @@ impl PartitionState {
         )
     }
 
-    /// Under `--until-end`: whether every event up to the end is committed.
+    /// Returns whether, under `--until-end`, every event up to the end is committed.
     pub(crate) fn is_at_end(&self) -> bool {
         match (self.end, self.commit.committed) {
             (Some(end), Some(committed)) => committed >= end,

@@ -41,22 +41,22 @@ impl<T> Slab<T> {
         self.free.push(index);
     }
 
-    /// How many slots are in use.
+    /// Returns the number of slots in use.
     pub(crate) fn in_use(&self) -> usize {
         self.items.len() - self.free.len()
     }
 
-    /// The value of a slot, used or not; `None`: no such slot.
+    /// Returns the value of a slot, used or not; `None`: no such slot.
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
         self.items.get(index as usize)
     }
 
-    /// See [`Slab::get`].
+    /// Returns the value of a slot, as [`Slab::get`] does.
     pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         self.items.get_mut(index as usize)
     }
 
-    /// Every slot, used or not.
+    /// Returns the index of every slot, used or not.
     pub(crate) fn indexes(&self) -> impl Iterator<Item = u32> + use<T> {
         0..u32::try_from(self.items.len()).expect("limits keep a slab far below 2^32 items")
     }

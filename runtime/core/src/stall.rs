@@ -9,7 +9,7 @@ pub struct Stall {
     pub partition: Partition,
     /// The first offset that is not settled.
     pub offset: i64,
-    /// Its current attempt; 0: not dispatched.
+    /// The attempt of the event's call, or the one after its retry delay; 0: neither.
     pub attempt: u32,
     /// What blocks it.
     pub blocked_on: BlockedOn,

@@ -1,4 +1,4 @@
-//! Snapshots of a core for reports and metrics: plain data, made only on request. Making one changes nothing.
+//! Snapshots of a core for reports and metrics: plain data, created only on request. Creating one changes nothing.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::core::Core;
 use crate::partitions::{PartitionState, Phase};
 use crate::{Notice, OwnershipId, Partition, Stall};
 
-/// A snapshot of a core. Making it scans the partitions, not lanes or events.
+/// A snapshot of a core. Creating it scans the partitions and the lanes with a retry state, but no events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// The owned partitions, in the order in which this process first owned them.
@@ -19,11 +19,11 @@ pub struct View {
     pub retrying_lanes: usize,
     /// Calls that have not terminated.
     pub running_calls: u32,
-    /// No calls begin, because too many outputs are queued for the producer.
+    /// Whether no calls begin because too many outputs are queued for the producer.
     pub output_backlog: bool,
     /// The uptime at which the drain cancels running calls; `None`: no drain.
     pub drain_until: Option<Duration>,
-    /// The handler is stopping at an event that can't be handled: nothing is dispatched any more.
+    /// Whether the handler is stopping at an event that can't be handled: nothing is dispatched any more.
     pub stopping: bool,
     /// Totals so far.
     pub counters: Counters,
@@ -32,7 +32,7 @@ pub struct View {
 /// One partition of a [`View`].
 ///
 /// Until an ownership begins, `ownership`, the offsets and the counts of offsets are those of the previous ownership,
-/// or 0. Its status is then `Starting`, or `Stopped` if its start is not in the log.
+/// or 0. Its status is then `Starting`, or `Stopped` if it has no valid start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionView {
     /// The partition.
@@ -41,7 +41,7 @@ pub struct PartitionView {
     pub ownership: OwnershipId,
     /// Its status.
     pub status: PartitionStatus,
-    /// The offset that the coordinator has stored; `None`: nothing.
+    /// The offset that the coordinator has stored for the ownership; `None`: its start is not committed yet.
     pub committed: Option<i64>,
     /// The first offset that is not settled: the committable offset.
     pub first_unsettled: i64,
@@ -51,15 +51,16 @@ pub struct PartitionView {
     pub open: u64,
     /// Offsets beyond `first_unsettled` that need no processing: settled, claimed or missing.
     pub settled_beyond: u64,
-    /// Those of them that the last commit could not claim. A new owner would process their events again.
+    /// Offsets beyond the committed one, settled or missing, that the last commit could not claim. A new owner would
+    /// process their events again.
     pub unclaimed: u64,
     /// Bytes of events that were read and are not settled. Set to 0 when the ownership closes.
     pub queued_bytes: u64,
-    /// Lanes with a call.
+    /// Lanes with a running call.
     pub running_lanes: u32,
     /// Lanes that wait for acknowledgements, of outputs or of a dead letter.
     pub unacked_lanes: u32,
-    /// Reading stops until some of its events are settled.
+    /// Whether reading is stopped until some of its events are settled.
     pub is_full: bool,
     /// The last reported stall, if it has not ended.
     pub stall: Option<Stall>,
@@ -85,13 +86,13 @@ pub enum PartitionStatus {
 pub struct Counters {
     /// Settled events with any outcome, including filtered ones.
     pub settled: u64,
-    /// Attempts after the first.
+    /// Attempts after the first, counted when they are scheduled.
     pub retries: u64,
     /// Events processed again, uncharged, because a call that they were in failed as a whole.
     pub reruns_after_faults: u64,
     /// Events processed again, uncharged, because an output of an event before them is unpublishable.
     pub reruns_behind_outputs: u64,
-    /// Dead letters.
+    /// Dead letters, counted when they are requested.
     pub dead_letters: u64,
     /// Events skipped because they could not be handled.
     pub skipped: u64,
@@ -99,7 +100,7 @@ pub struct Counters {
     pub filtered: u64,
     /// Ownerships that began.
     pub ownerships: u64,
-    /// Ownerships that ended because another member already owned the partition.
+    /// Ownerships that were lost: another member already owned the partition, or its topic was replaced.
     pub losses: u64,
     /// Offsets that earlier owners had claimed as settled or missing. Their events were not processed again.
     pub claimed: u64,
@@ -114,7 +115,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Called for every notice before it is sent to the shell.
+    /// Counts a notice. Called for each one before it is sent to the shell.
     pub(crate) fn count(&mut self, notice: &Notice) {
         match notice {
             Notice::OwnershipStarted { claimed, .. } => {
@@ -133,7 +134,7 @@ impl Counters {
 }
 
 impl Core {
-    /// A snapshot of the core.
+    /// Returns a snapshot of the core.
     pub fn view(&self) -> View {
         View {
             partitions: self.partitions.iter().filter_map(|state| self.partition_view(state)).collect(),
@@ -148,7 +149,7 @@ impl Core {
         }
     }
 
-    /// `None`: the partition is not owned.
+    /// Returns the view of a partition; `None`: the partition is not owned.
     fn partition_view(&self, state: &PartitionState) -> Option<PartitionView> {
         let status = match state.phase {
             Phase::Vacant | Phase::Closed => return None,

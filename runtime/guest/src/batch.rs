@@ -5,8 +5,8 @@
 
 use super::bindings::batch::exports::keylane::handler::batch_handler as wit;
 
-/// Capacity beyond this is freed when a column is cleared: one call full of large events must not keep
-/// its size in each of hundreds of calls.
+/// Capacity beyond this is freed when a column is cleared: the buffers of hundreds of calls must not all stay as large
+/// as the largest batch.
 const KEPT_BYTES: usize = 256 << 10;
 
 /// The length of an absent value, as in the Kafka protocol.
@@ -24,7 +24,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty batch; its buffers grow with use.
+    /// Creates an empty batch, whose buffers grow with use.
     pub fn new() -> Batch {
         Batch {
             columns: wit::Batch {
@@ -106,32 +106,32 @@ impl Batch {
         self.open_rows = 0;
     }
 
-    /// The topic of all rows.
+    /// Returns the topic of all rows.
     pub fn topic(&self) -> &str {
         &self.columns.topic
     }
 
-    /// The number of the attempt, from 1.
+    /// Returns the number of the attempt, from 1.
     pub fn attempt(&self) -> u32 {
         self.columns.attempt
     }
 
-    /// The number of rows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.columns.offsets.len()
     }
 
-    /// The number of rows of each lane.
+    /// Returns the number of rows of each lane.
     pub fn lanes(&self) -> &[u32] {
         &self.columns.lanes
     }
 
-    /// The partition and offset of a row.
+    /// Returns the partition and offset of a row.
     pub fn position(&self, row: usize) -> Option<(u32, u64)> {
         Some((*self.columns.partitions.get(row)?, *self.columns.offsets.get(row)?))
     }
 
-    /// The timestamp of a row in milliseconds since 1970; negative if it has none.
+    /// Returns the timestamp of a row in milliseconds since 1970; negative if it has none.
     pub fn timestamp(&self, row: usize) -> i64 {
         self.columns.timestamps.get(row).copied().unwrap_or(-1)
     }
@@ -163,7 +163,8 @@ pub(super) fn push(column: &mut wit::BytesColumn, bytes: Option<&[u8]>) {
     column.data.extend_from_slice(bytes);
 }
 
-/// Replaces invalid UTF-8 by U+FFFD in place: invalid names must not allocate either.
+/// Appends a name. Invalid UTF-8 is replaced by U+FFFD without an intermediate copy: invalid names must not allocate
+/// either.
 fn push_name(column: &mut wit::BytesColumn, name: &[u8]) {
     let before = column.data.len();
     for chunk in name.utf8_chunks() {

@@ -9,7 +9,7 @@
     reason = "generated code"
 )]
 
-/// The per-event interface. Events are borrowed: the host copies nothing of them.
+/// The per-event interface. Events are borrowed: the host makes no copy besides the one in the memory of the guest.
 pub mod single {
     wasmtime::component::bindgen!({
         path: "../../wit",
@@ -19,8 +19,8 @@ pub mod single {
     });
 }
 
-/// The interface in columns. Its types own their columns and a call takes them by reference. So the
-/// staging area is the argument itself and keeps its buffers.
+/// The interface in columns. Its types own their columns, and a call takes them by reference. So the staging area is
+/// the argument itself, and keeps its buffers.
 pub mod batch {
     wasmtime::component::bindgen!({
         path: "../../wit",

@@ -18,8 +18,8 @@ use wasmtime::component::Component;
 use super::compiler::Code;
 use super::load::hex;
 
-/// The engine compares only major versions, but code that an older patch release compiled may have the very
-/// bug that the newer one fixes.
+/// The version of the compiler. The engine compares only major versions, but code that an older patch release compiled
+/// may have a bug that the newer one fixes.
 const COMPILER: &str = wasmtime_environ::VERSION;
 
 const EXTENSION: &str = "cwasm";
@@ -27,19 +27,19 @@ const EXTENSION: &str = "cwasm";
 /// Mode bits that grant access to other users.
 const OTHERS: u32 = 0o077;
 
-/// A directory of compiled components. It is checked when it is used, so creating one can't fail.
+/// A directory of compiled components. The directory is checked when it is used, so creating this value can't fail.
 #[derive(Clone, Debug)]
 pub struct Cache {
     directory: PathBuf,
 }
 
 impl Cache {
-    /// `directory` is created when it is first needed, with mode 0700.
+    /// Creates a cache. Its directory is created with mode 0700 when it is first needed.
     pub fn new(directory: impl Into<PathBuf>) -> Cache {
         Cache { directory: directory.into() }
     }
 
-    /// The compiled form of a component, if the cache has one that passes every check.
+    /// Returns the compiled form of a component, if the cache has one that passes every check.
     pub(super) fn get(&self, engine: &Engine, wasm: &[u8]) -> Option<Component> {
         if let Err(reason) = self.secure() {
             self.warn("compile cache not used", &reason);
@@ -50,7 +50,7 @@ impl Cache {
             Ok(component) => Some(component),
             Err(reason) => {
                 tracing::warn!(file = %path.display(), reason, "cached component invalid; compiling it again");
-                // Whatever it is, it must not stay beside the file that will be written.
+                // Whatever the file is, it must not stay beside the one that will be written.
                 if let Err(error) = fs::remove_file(&path) {
                     self.warn("cached component can't be removed", &error.to_string());
                 }
@@ -85,7 +85,7 @@ impl Cache {
         check_owner(&found).map_err(|reason| format!("{reason}; create it with mode 0700 for this user"))
     }
 
-    /// The file of a key, and the expected digest of its content.
+    /// Returns the file of a key, and the expected digest of its content.
     fn find(&self, key: &str) -> Option<(PathBuf, String)> {
         fs::read_dir(&self.directory).ok()?.flatten().find_map(|entry| {
             let path = entry.path();
@@ -96,13 +96,13 @@ impl Cache {
         })
     }
 
-    /// Writes to a temporary name first: a file with its final name is complete.
+    /// Writes a file under a temporary name first, so that a file with its final name is complete.
     fn write(&self, key: &str, digest: &str, mut code: impl Read) -> io::Result<()> {
         static WRITES: AtomicU64 = AtomicU64::new(0);
         let write = format!("{}-{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
         let unfinished = self.directory.join(format!("{key}.{write}.unfinished"));
         let path = self.directory.join(format!("{key}.{digest}.{EXTENSION}"));
-        // A killed run may have left one.
+        // A killed run may have left such a file.
         fs::remove_file(&unfinished).ok();
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
         io::copy(&mut code, &mut file)?;
@@ -111,7 +111,7 @@ impl Cache {
     }
 }
 
-/// Hash of everything that the code depends on.
+/// Hashes everything that the code depends on.
 fn key(engine: &Engine, wasm: &[u8]) -> String {
     let mut hasher = Sha256Hasher(Sha256::new());
     COMPILER.hash(&mut hasher);
@@ -120,14 +120,14 @@ fn key(engine: &Engine, wasm: &[u8]) -> String {
     hex(&hasher.0.finalize())
 }
 
-/// SHA-256 of a stream, which may be large.
+/// Computes the SHA-256 digest of a stream, which may be large.
 fn digest_of(mut content: impl Read) -> io::Result<String> {
     let mut digest = Sha256::new();
     io::copy(&mut content, &mut digest)?;
     Ok(hex(&digest.finalize()))
 }
 
-/// Hashes a `Hash` value with SHA-256, which is the same in every run and every build.
+/// A hasher for `Hash` values that uses SHA-256: its result is the same in every run and every build.
 struct Sha256Hasher(Sha256);
 
 impl Hasher for Sha256Hasher {
@@ -151,7 +151,7 @@ fn check_owner(found: &fs::Metadata) -> Result<(), String> {
     Ok(())
 }
 
-/// Maps a cached file, after every possible check.
+/// Maps a cached file after checking it as far as possible.
 fn open(engine: &Engine, path: &Path, digest: &str) -> Result<Component, String> {
     let found = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
     if !found.is_file() {
@@ -168,11 +168,11 @@ fn open(engine: &Engine, path: &Path, digest: &str) -> Result<Component, String>
 /// Maps the code that a child process of ours has just compiled.
 #[expect(unsafe_code, reason = "compiled code is mapped; see the safety argument")]
 pub(super) fn map(engine: &Engine, code: &Code) -> Result<Component, String> {
-    // SAFETY: as below, the bytes must be the unchanged output of wasmtime's compiler. They are, because
+    // SAFETY: as in `deserialize`, the bytes must be the unchanged output of wasmtime's compiler. They are, because
     // - `Code` is created only in `compiler`, from an anonymous memory file: only the child that we started could
     //   write to it, and now no process can (it is sealed);
-    // - that child is this same program. It writes nothing but compiled code to its standard output, and its exit
-    //   status has reported that all is written. A child that was killed or failed gives no `Code`;
+    // - that child runs this same program. It writes nothing but compiled code to its standard output, and its exit
+    //   status has reported that all of it is written. There is no `Code` of a child that was killed or failed;
     // - a component that exploits the compiler could do the same if the compiler ran in this process: the child only
     //   limits resources;
     // - wasmtime checks the compiler's version and settings.
@@ -188,9 +188,9 @@ fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
     // - no other user can have written it or can change it while it is mapped: the directory and the file
     //   belong to our user and give others no access (`secure`, `check_owner`), and we never write to a
     //   file after its rename. A process that can act as our user, or as root, can replace this program as well;
-    // - it was compiled for this engine: the key contains the compiler's version and its settings, and wasmtime
-    //   checks both again;
-    // - a handler file never comes this way: a file that an operator configures is refused if it is compiled code
+    // - it was compiled for this engine: the key contains the compiler's version and its settings, and wasmtime checks
+    //   the major version and the settings again;
+    // - a handler file is never loaded here: a file that an operator configures is refused if it is compiled code
     //   (`load::to_component`).
     unsafe { Component::deserialize_file(engine, path) }
 }

@@ -9,7 +9,7 @@ use super::batch::Batch;
 use super::handler::Handler;
 use super::results::{Results, StoppedLane};
 
-/// Identifies a call among all calls of the workers: several event loops share them, each with its own call ids.
+/// The key of a call among all calls of the workers, which several event loops share, each with its own call ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallKey {
     /// The event loop that made the call.
@@ -36,8 +36,8 @@ pub struct GuestFailure {
     pub fault: Fault,
     /// A description in one line, with the names of the guest's functions where they are known.
     pub message: String,
-    /// For a `handler` component: the row that was running. The rows before it that are done, and their
-    /// outputs, are in [`Call::results`], which lacks the lanes that were not reached.
+    /// For a `handler` component: the row that was running. The rows before it that are done, and their outputs, are in
+    /// [`Call::results`], where the lanes that were not reached have no done rows.
     pub row: Option<u32>,
 }
 
@@ -52,13 +52,13 @@ impl GuestFailure {
 pub enum CallEvent {
     /// The guest waits: its worker runs other calls meanwhile. Reported once per call.
     Suspended(CallId),
-    /// The call is over and its result is set. Its instance is back in the pool, or dropped.
+    /// The call is over and its result is set. Its instance is back in the pool, or was dropped.
     Ended(Box<Call>),
     /// A cancelled call is over: its store was dropped and its results do not count.
     Terminated(Box<Call>),
 }
 
-/// Receives the reports of the workers.
+/// A receiver of the reports of workers.
 pub trait CallObserver: Send + Sync {
     /// Takes all `events`, in order. Called on worker threads, so it must not block: it needs a bounded queue
     /// with capacity for every call that can be in progress, and a wake-up.
@@ -67,9 +67,9 @@ pub trait CallObserver: Send + Sync {
 
 /// A call with its buffers. It is created once, then submitted and returned repeatedly.
 pub struct Call {
-    /// Identifies the call in events and cancels. Set before it is submitted.
+    /// The key of the call in events and cancels. Set before the call is submitted.
     pub key: CallKey,
-    /// The events. Filled before it is submitted.
+    /// The events. Filled before the call is submitted.
     pub batch: Batch,
     /// The results of the guest.
     pub results: Results,
@@ -77,18 +77,18 @@ pub struct Call {
     pub result: CallResult,
     /// How long the guest worked, without the time that it was queued or waited.
     pub took: Duration,
-    /// The call was suspended at least once.
+    /// Whether the call was suspended at least once.
     pub waited: bool,
-    /// The call needs an instance that has served no call. Set before it is submitted.
+    /// Whether the call needs an instance that has served no call. Set before the call is submitted.
     pub fresh: bool,
-    /// The call ran on such an instance.
+    /// Whether the call ran on such an instance.
     pub had_fresh: bool,
     handler: Arc<Handler>,
     observer: Arc<dyn CallObserver>,
 }
 
 impl Call {
-    /// Empty buffers for calls of this handler. `max_output_bytes`: limit of one output (key, value and headers).
+    /// Creates a call with empty buffers. `max_output_bytes`: the limit of one output (key, value and headers).
     pub fn new(handler: Arc<Handler>, observer: Arc<dyn CallObserver>, max_output_bytes: usize) -> Box<Call> {
         Box::new(Call {
             key: CallKey { caller: 0, call: CallId { slot: 0, generation: 0 } },
@@ -104,18 +104,18 @@ impl Call {
         })
     }
 
-    /// The handler that is called.
+    /// Returns the handler that is called.
     pub fn handler(&self) -> &Arc<Handler> {
         &self.handler
     }
 
-    /// Whether the instance had served no event before the one that failed.
+    /// Returns whether the instance had served no event before the one that failed.
     pub fn failed_fresh(&self) -> bool {
         let CallResult::Failed(failure) = &self.result else { return false };
         self.had_fresh && failure.row.is_none_or(|row| row == 0)
     }
 
-    /// Why lanes stopped, each with its row of the call.
+    /// Returns why lanes stopped, each with its first row that is not done.
     pub fn failed_rows(&self) -> impl Iterator<Item = (u32, &StoppedLane)> {
         let (mut lane, mut first) = (0, 0);
         self.results.stopped_lanes().iter().map(move |stopped| {
@@ -131,7 +131,7 @@ impl Call {
         &self.observer
     }
 
-    /// The parts that running the call borrows: handler, input, results, and whether the instance is new.
+    /// Returns the parts that running the call borrows: handler, input, results, and whether the instance is new.
     pub(super) fn parts(&mut self) -> (&Handler, &Batch, &mut Results, &mut bool) {
         (&self.handler, &self.batch, &mut self.results, &mut self.had_fresh)
     }

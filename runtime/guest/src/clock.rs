@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a guest computes before it yields to others of its thread. The shortest wait of the system's
-/// timers is about as long, and 1,000 ticks a second cost under 1 % of a core.
+/// How long a guest computes before it yields to other guests of its thread. The shortest wait of the system's timers
+/// is about as long, and 1,000 ticks a second cost under 1 % of a core.
 const TICK: Duration = Duration::from_millis(1);
 
 /// The tick while no call is in progress: no guest has to yield, and only callers read the clock.
@@ -19,13 +19,13 @@ const IDLE_TICK: Duration = Duration::from_millis(10);
 /// The most that one tick adds to the clock.
 pub const TICK_MAX: Duration = Duration::from_millis(100);
 
-/// Real time, to measure how long the guest worked. Deadlines never use it.
+/// Returns the real time, to measure how long a guest worked. Deadlines never use it.
 #[expect(clippy::disallowed_methods, reason = "the duration of a poll is measured where it is polled")]
 pub(super) fn stopwatch() -> Instant {
     Instant::now()
 }
 
-/// CPU time used by this thread.
+/// Returns the CPU time used by this thread.
 pub(super) fn thread_cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
@@ -40,7 +40,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The time since the engine was created.
+    /// Returns the time since the engine was created.
     pub fn now(&self) -> Duration {
         Duration::from_micros(self.micros())
     }
@@ -49,7 +49,7 @@ impl Clock {
         self.micros.load(Ordering::Acquire)
     }
 
-    /// One tick: `elapsed` of real time has passed since the last one.
+    /// Advances the clock by one tick. `elapsed`: the real time since the last one.
     fn advance(&self, elapsed: Duration) {
         self.micros.fetch_add(micros(elapsed.min(TICK_MAX)), Ordering::AcqRel);
     }
@@ -121,7 +121,7 @@ const NOT_STOPPED: u8 = 0;
 const CANCELLED: u8 = 1;
 const OUT_OF_CPU: u8 = 2;
 
-/// Counts the time of one call: the intervals in which it runs or waits, but not those in which it is ready
+/// The meter of one call's time: the intervals in which the call runs or waits, but not those in which it is ready
 /// while other calls run. Shared by the worker, the call's waker and the instance's epoch callback.
 #[derive(Debug)]
 pub(super) struct Meter {
@@ -157,7 +157,7 @@ impl Meter {
         self.yielded.store(false, Ordering::Release);
     }
 
-    /// The call runs: opens an interval, or continues the one in which it waited.
+    /// Opens an interval because the call runs, or continues the one in which the call waited.
     pub(super) fn resume(&self) {
         let now = self.clock.micros();
         self.resumed.store(now, Ordering::Release);
@@ -165,7 +165,7 @@ impl Meter {
         self.since.compare_exchange(CLOSED, now, Ordering::AcqRel, Ordering::Acquire).ok();
     }
 
-    /// The call is ready, but others run: the time from now on is not charged to it.
+    /// Closes the interval because the call is ready while others run: the time from now on is not charged to it.
     pub(super) fn pause(&self) {
         let since = self.since.swap(CLOSED, Ordering::AcqRel);
         if since != CLOSED {
@@ -178,12 +178,12 @@ impl Meter {
         self.stop.store(CANCELLED, Ordering::Release);
     }
 
-    /// The budget of CPU time is used up; an earlier cancel takes precedence.
+    /// Stops the call because its budget of CPU time is used up. An earlier cancel takes precedence.
     pub(super) fn out_of_cpu(&self) {
         self.stop.compare_exchange(NOT_STOPPED, OUT_OF_CPU, Ordering::AcqRel, Ordering::Acquire).ok();
     }
 
-    /// Whether the call must end now.
+    /// Returns why the call must end now; `None`: it may continue.
     pub(super) fn stop(&self) -> Option<Stop> {
         match self.stop.load(Ordering::Acquire) {
             CANCELLED => return Some(Stop::Cancelled),
@@ -193,7 +193,7 @@ impl Meter {
         self.left().is_zero().then_some(Stop::Deadline)
     }
 
-    /// The time until the deadline. The call may end later, if it is ready while others run.
+    /// Returns the time until the deadline. The call may end later, if it is ready while others run.
     pub(super) fn left(&self) -> Duration {
         let since = self.since.load(Ordering::Acquire);
         let open = if since == CLOSED { 0 } else { self.clock.micros().saturating_sub(since) };
@@ -201,8 +201,8 @@ impl Meter {
         Duration::from_micros(self.limit.load(Ordering::Acquire).saturating_sub(spent))
     }
 
-    /// Whether the guest must yield to others of its thread: there was a tick since it got the thread. A call that
-    /// resumes from waiting has missed many ticks, and has used none of its time slice.
+    /// Returns whether the guest must yield to others of its thread, because there was a tick since it got the thread.
+    /// Ticks during a wait do not count: a call that resumes has used none of its time slice.
     pub(super) fn yield_if_ticked(&self) -> bool {
         let ticked = self.clock.micros() != self.resumed.load(Ordering::Acquire);
         if ticked {
@@ -211,7 +211,7 @@ impl Meter {
         ticked
     }
 
-    /// Whether the guest yielded since the last call of this function.
+    /// Returns whether the guest yielded since the last call of this function.
     pub(super) fn take_yield(&self) -> bool {
         self.yielded.swap(false, Ordering::AcqRel)
     }

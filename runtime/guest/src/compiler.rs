@@ -1,7 +1,7 @@
 //! Compiles components to machine code, each in a child process under [`Limits`].
 //!
 //! A component of some hundred kilobytes can keep a compiler busy for minutes, or make it allocate so much memory that
-//! the process aborts, and an abort can't be caught. No limit on the component's size helps. So the process that
+//! the process aborts, and an abort can't be caught. A limit on the component's size does not help. So the process that
 //! handles events never compiles: it starts `keylane` once more ([`COMMAND`]), passes it the component's bytes, and
 //! receives code, an error, or the limit that was hit.
 
@@ -27,7 +27,7 @@ pub const COMMAND: &str = "__compile";
 #[derive(Clone, Debug)]
 pub struct Compiler {
     target: Target,
-    /// When set, nothing more is compiled and a running child is killed.
+    /// The request to stop. When set, nothing more is compiled, and a running child is killed.
     stop: Arc<AtomicBool>,
 }
 
@@ -43,13 +43,13 @@ enum Target {
 }
 
 impl Compiler {
-    /// Compiles in processes of `program`, which must be the `keylane` binary that this library is part of: the code that
-    /// it returns is run.
+    /// Creates a compiler that runs `program`, which must be the `keylane` binary that this library is part of: the
+    /// code that it returns is run.
     pub fn new(program: impl Into<PathBuf>) -> Compiler {
         Compiler::with_limits(program, Limits::default())
     }
 
-    /// With other limits: a test can't wait for the defaults.
+    /// Creates a compiler with other limits, for tests, which can't wait for the defaults.
     #[doc(hidden)]
     pub fn with_limits(program: impl Into<PathBuf>, limits: Limits) -> Compiler {
         Compiler { target: Target::Child { program: program.into(), limits }, stop: Arc::default() }
@@ -60,7 +60,7 @@ impl Compiler {
         Compiler { target: Target::Here, stop: Arc::default() }
     }
 
-    /// The same compiler, which stops when `stop` is set.
+    /// Returns the same compiler, which stops when `stop` is set.
     #[must_use]
     pub fn stopped_by(self, stop: Arc<AtomicBool>) -> Compiler {
         Compiler { stop, ..self }

@@ -14,14 +14,15 @@ use super::clock::{Clock, Ticker};
 use super::grants::Granted;
 use super::host::{CORE_INSTANCES_MAX, Host, TABLE_ELEMENTS_MAX, TABLES_MAX};
 
-/// Linear memories of one component. Real guests have one or two; a component with more than four is not a handler.
+/// Maximum number of linear memories of one component. Real guests have one or two; a component with more than four is
+/// not a handler.
 pub(super) const MEMORIES_MAX: u32 = 4;
 
-/// Live instances of one process: the address space has no capacity for more with two memories each.
+/// Maximum number of live instances of one process: the address space has no capacity for more with two memories each.
 pub const INSTANCES_MAX: u32 = 8_000;
 
-/// Memory mappings that an instance needs: six (measured: with the 65,530 that Linux allows a process by default, the
-/// limit is 10,368 instances), and the process itself needs some.
+/// Memory mappings that are counted for an instance. An instance needs six (measured: with the 65,530 that Linux allows
+/// a process by default, the limit is 10,368 instances), and the process itself needs some.
 const MAPPINGS_EACH: u32 = 8;
 
 /// Where Linux reports the limit of mappings.
@@ -41,7 +42,8 @@ const FIBER_STACK: usize = 2 << 20;
 /// (the checks cost 30 to 45 % in a loop over bytes).
 const MEMORY_RESERVATION: u64 = 4 << 30;
 
-/// Memory of a slot that stays resident after its instance is dropped, so that the next one does not fault it in again.
+/// Memory of a slot that stays resident after its instance is dropped, so that the next instance does not fault it in
+/// again.
 const KEEP_RESIDENT: usize = 1 << 20;
 
 /// Frames kept of a backtrace; a message shows fewer.
@@ -141,12 +143,12 @@ impl Engine {
         }))
     }
 
-    /// The clock that the ticker advances.
+    /// Returns the clock that the ticker advances.
     pub fn clock(&self) -> &Arc<Clock> {
         &self.clock
     }
 
-    /// The maximum number of live instances.
+    /// Returns the maximum number of live instances.
     pub fn max_instances(&self) -> u32 {
         self.max_instances
     }
@@ -155,7 +157,7 @@ impl Engine {
         &self.wasmtime
     }
 
-    /// The linker for a component with these grants.
+    /// Returns the linker for a component with these grants.
     pub(super) fn linker(&self, granted: Granted) -> &Linker<Host> {
         if granted.http { &self.http_linker } else { &self.linker }
     }
@@ -167,8 +169,8 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// An engine that compiles for every [`Engine`] and runs nothing. It reserves no pool: code does not depend on where
-/// instances are allocated.
+/// Creates an engine that compiles for every [`Engine`] and runs nothing. It reserves no pool: code does not depend on
+/// where instances are allocated.
 pub(super) fn for_compiling() -> Result<wasmtime::Engine, EngineError> {
     wasmtime::Engine::new(config().allocation_strategy(InstanceAllocationStrategy::OnDemand))
         .map_err(|reason| start(&reason))
@@ -178,7 +180,7 @@ fn start(reason: &wasmtime::Error) -> EngineError {
     EngineError::Start { reason: format!("{reason:#}") }
 }
 
-/// Everything that the code depends on, and how it runs, but not where instances are allocated.
+/// Configures what the code depends on and how it runs, but not where instances are allocated.
 fn config() -> Config {
     let mut config = Config::new();
     compiling(&mut config);
@@ -187,7 +189,7 @@ fn config() -> Config {
     config
 }
 
-/// How code is compiled.
+/// Configures how code is compiled.
 fn compiling(config: &mut Config) {
     config
         .strategy(Strategy::Cranelift)
@@ -199,7 +201,7 @@ fn compiling(config: &mut Config) {
         .cranelift_nan_canonicalization(false)
         // Traps are identified by their address: needed for the names of functions in messages.
         .generate_address_map(true)
-        // So that profilers and debuggers can walk through guest frames.
+        // Profilers and debuggers need it to walk through guest frames.
         .native_unwind_info(true)
         // Debug information of guests would be translated at each compile, but no debugger is attached here.
         .debug_info(false)
@@ -207,12 +209,12 @@ fn compiling(config: &mut Config) {
         .cranelift_debug_verifier(false);
 }
 
-/// The WebAssembly features that guests may use.
+/// Configures the WebAssembly features that guests may use.
 fn features(config: &mut Config) {
     config
         .wasm_component_model(true)
-        // Off, a call costs 1 µs less and a host call half: on, every call runs an event loop. Components
-        // with the asynchronous ABI are refused when they are loaded.
+        // Without it, a call costs 1 µs less and a host call half as much, because no call runs an event loop.
+        // Components with the asynchronous ABI are refused when they are loaded.
         .concurrency_support(false)
         // The features that current toolchains use. (References and exceptions would need a garbage collector, which is
         // not built in: no guest needs one.)
@@ -223,19 +225,19 @@ fn features(config: &mut Config) {
         .wasm_tail_call(true)
         .wasm_simd(true)
         .wasm_relaxed_simd(true)
-        // The same event gives the same result on every machine.
+        // Relaxed SIMD gives the same result on every machine.
         .relaxed_simd_deterministic(true)
         // 64-bit memories need a bounds check at every access, and the component model does not support them.
         .wasm_memory64(false)
-        // Off, the page is 64 KiB and memory grows in no smaller units.
+        // Without it, the page is 64 KiB, and memory grows in no smaller units.
         .wasm_custom_page_sizes(false)
         .wasm_wide_arithmetic(false);
 }
 
-/// How code runs.
+/// Configures how code runs.
 fn running(config: &mut Config) {
     config
-        // Stops an endless loop, for 0 to 2 % of a call. Fuel would cost 3 to 12 %.
+        // Stops an endless loop, and costs 0 to 2 % of a call. Fuel would cost 3 to 12 %.
         .epoch_interruption(true)
         .consume_fuel(false)
         .max_wasm_stack(WASM_STACK)
@@ -249,7 +251,7 @@ fn running(config: &mut Config) {
         // Hardware faults replace bounds checks.
         .signals_based_traps(true)
         .memory_reservation(MEMORY_RESERVATION)
-        // With the reservation it never has to move, and code may cache the base address.
+        // With the reservation a memory never has to move, and code may cache its base address.
         .memory_may_move(false)
         // An instance starts as a copy-on-write image of its initial memory: 8 µs instead of a memcpy.
         .memory_init_cow(true)
@@ -257,7 +259,8 @@ fn running(config: &mut Config) {
         .table_lazy_init(true);
 }
 
-/// Where instances are allocated: slots that are reserved once and reused (8 µs per instance instead of 40).
+/// Configures where instances are allocated: in slots that are reserved once and reused (8 µs per instance instead of
+/// 40).
 fn pool(max_instances: u32) -> PoolingAllocationConfig {
     let memories = memories_per_component(max_instances);
     let mut pool = PoolingAllocationConfig::new();
@@ -273,7 +276,7 @@ fn pool(max_instances: u32) -> PoolingAllocationConfig {
         .table_elements(TABLE_ELEMENTS_MAX)
         // Every live instance keeps the stack of its last call.
         .total_stacks(max_instances)
-        // The limiter of each store enforces the limit; the pool only needs capacity for what it may allow.
+        // The limiter of each store enforces the limit; the pool only needs capacity for what a limiter may allow.
         .max_memory_size(usize::try_from(MEMORY_RESERVATION).unwrap_or(usize::MAX))
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(KEEP_RESIDENT)
@@ -287,7 +290,8 @@ fn pool(max_instances: u32) -> PoolingAllocationConfig {
     pool
 }
 
-/// The number of instances that the system's limit allows. If the limit is unreadable, Linux's default is assumed.
+/// Returns the number of instances that the system's limit of mappings allows. If the limit is unreadable, Linux's
+/// default is assumed.
 fn instances_max(mappings: Option<String>) -> u32 {
     let mappings: Option<u32> = mappings.and_then(|text| text.trim().parse().ok());
     mappings.map_or(INSTANCES_MAX, |mappings| (mappings / MAPPINGS_EACH).min(INSTANCES_MAX))

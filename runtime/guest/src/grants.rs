@@ -1,4 +1,4 @@
-//! What a handler may access besides its events and outputs. By default nothing.
+//! What a handler may access besides its events and outputs: by default, nothing.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use super::http::HttpGrant;
 /// The grants of one handler.
 #[derive(Clone, Default)]
 pub struct Grants {
-    /// Names and values of its environment variables.
+    /// Names and values of the environment variables.
     pub env: Vec<(String, String)>,
-    /// Where it may send HTTP requests, and the client that sends them.
+    /// The hosts to which it may send HTTP requests, and the client that sends them.
     pub http: Option<Arc<HttpGrant>>,
 }
 
 impl Grants {
-    /// What a component with these grants may import.
+    /// Returns what a component with these grants may import.
     pub fn imports(&self) -> Granted {
         Granted { http: self.http.is_some() }
     }

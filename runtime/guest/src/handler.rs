@@ -29,7 +29,7 @@ const START_MAX: Duration = Duration::from_secs(5);
 /// the bytes of the outputs.
 const HOST_CALL_BYTES: usize = 4 << 20;
 
-/// With HTTP: the most that a guest may pass to the host at once, as much as the outputs of one event.
+/// With HTTP: the most bytes that [`data_max`] adds, as many as the outputs of one event may have.
 const DATA_MAX_WITH_HTTP: usize = 8 << 20;
 
 /// The options of a handler.
@@ -43,21 +43,21 @@ pub struct HandlerOptions {
     pub timeout: Duration,
     /// How much CPU time a call may use.
     pub cpu_budget: Duration,
-    /// Limit of the linear memory of one instance, summed over all its memories.
+    /// Limit of the linear memory of one instance, in bytes, summed over all its memories.
     pub memory_max: usize,
     /// An instance with more memory than this after a call is dropped.
     pub keep_memory_max: usize,
     /// An instance is dropped after this number of calls.
     pub max_calls: Option<u32>,
-    /// Every call gets a new instance.
+    /// Whether every call gets a new instance.
     pub fresh_instances: bool,
     /// What the handler may access besides its events and outputs.
     pub grants: Grants,
 }
 
 impl HandlerOptions {
-    /// The defaults: no outputs, no grants, 5 s, 64 MiB (a JavaScript engine needs more than 24 MiB, C with the default
-    /// stack of zig 16 MiB).
+    /// Returns the defaults: no outputs, no grants, 5 s, 64 MiB (a JavaScript engine needs more than 24 MiB, C with the
+    /// default stack of zig 16 MiB).
     pub fn new(name: impl Into<String>) -> HandlerOptions {
         HandlerOptions {
             name: name.into(),
@@ -130,42 +130,42 @@ impl Handler {
         Ok(handler)
     }
 
-    /// The name in the configuration.
+    /// Returns the name in the configuration.
     pub fn name(&self) -> &str {
         &self.options.name
     }
 
-    /// The interface through which the component is called.
+    /// Returns the interface through which the component is called.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// SHA-256 of the component's file, in hexadecimal.
+    /// Returns the SHA-256 digest of the component's file, in hexadecimal.
     pub fn digest(&self) -> &Arc<str> {
         &self.digest
     }
 
-    /// Names of the outputs.
+    /// Returns the names of the outputs.
     pub fn outputs(&self) -> &[String] {
         &self.options.outputs
     }
 
-    /// How long a call may run or wait.
+    /// Returns how long a call may run or wait.
     pub fn timeout(&self) -> Duration {
         self.options.timeout
     }
 
-    /// How much CPU time a call may use.
+    /// Returns how much CPU time a call may use.
     pub(super) fn cpu_budget(&self) -> Duration {
         self.options.cpu_budget
     }
 
-    /// Whether its calls may have effects outside Kafka.
+    /// Returns whether the handler may send HTTP requests, so that its calls may have effects outside Kafka.
     pub fn uses_http(&self) -> bool {
         self.options.grants.http.is_some()
     }
 
-    /// Identifies the handler in this process.
+    /// Returns the id of the handler in this process.
     pub(super) fn id(&self) -> u64 {
         self.id
     }
@@ -174,7 +174,7 @@ impl Handler {
         self.engine.clock()
     }
 
-    /// Creates one instance and drops it. Runs on its own thread, because the caller may be part of a runtime.
+    /// Creates one instance and drops it, on a thread of its own, because the caller may be part of a runtime.
     fn try_start(&self) -> Result<(), GuestFailure> {
         let failed = |what: String| GuestFailure::new(Fault::Limit, what);
         let start = || {
@@ -196,8 +196,8 @@ impl Handler {
         })
     }
 
-    /// Creates an instance. The time of its start is charged to the call that needs it. A contract fault means that the
-    /// exports have unexpected types, which is detected at load.
+    /// Creates an instance. The time of its start is charged to the call that needs the instance. A contract fault
+    /// means that the exports have unexpected types, which is detected at load.
     pub(super) async fn instance(&self, meter: &Arc<Meter>) -> Result<Instance, GuestFailure> {
         let options = &self.options;
         let host = Host::new(&options.name, options.memory_max, &options.grants, self.log.clone());
@@ -232,7 +232,7 @@ impl std::fmt::Debug for Handler {
 pub(super) struct Instance {
     store: Store<Host>,
     exports: Exports,
-    /// The number of calls that it has served.
+    /// The number of calls that the instance has served.
     calls: u32,
 }
 
@@ -242,7 +242,7 @@ enum Exports {
 }
 
 impl Instance {
-    /// Whether the instance may serve another call.
+    /// Returns whether the instance may serve another call.
     pub(super) fn may_stay(&self, handler: &Handler) -> bool {
         let options = &handler.options;
         !options.fresh_instances
@@ -288,9 +288,10 @@ impl Instance {
     }
 }
 
-/// The limit of a result, and of the data of one call of a host function. It exceeds the guest's memory, so that an
-/// output that is too large is recognized as such; a result that names the same bytes a thousand times is refused. With
-/// HTTP, host functions keep parts of requests: the limit is lower, and a larger output causes a limit fault.
+/// Returns the limit of a result, and of the data of one call of a host function. It exceeds the guest's memory, so
+/// that an output that is too large is recognized as such; a result that names the same bytes a thousand times is
+/// refused. With HTTP, host functions keep parts of requests: the limit is lower, and a larger output causes a limit
+/// fault.
 fn data_max(handler: &Handler) -> usize {
     let memory = handler.options.memory_max;
     let bytes = if handler.uses_http() { memory.min(DATA_MAX_WITH_HTTP) } else { memory };
@@ -301,7 +302,7 @@ fn broken(breach: Breach) -> GuestFailure {
     GuestFailure::new(Fault::Contract, breach.message)
 }
 
-/// A `handler` is called row by row: a lane stops at its first row that is not done.
+/// Calls a `handler` row by row. A lane stops at its first row that is not done.
 async fn call_rows(
     store: &mut Store<Host>,
     exports: &EventHandler,
@@ -316,7 +317,7 @@ async fn call_rows(
         let mut done = 0;
         let mut refusal = None;
         for _ in 0..*rows {
-            // Rows after a refusal are skipped: their bytes come before those of the next lane.
+            // Rows after a refusal are read but not run: their bytes precede those of the next lane.
             if let (Some(event), None) = (events.next(), &refusal) {
                 results.start_row(lane, done, row);
                 refusal = call_row(store, exports, handler, event, row, results).await?;
@@ -351,7 +352,7 @@ async fn call_row(
     }
 }
 
-/// All headers of a call, as records that borrow from its columns: one allocation, or none without headers.
+/// Returns all headers of a call, as records that borrow from its columns: one allocation, or none without headers.
 fn header_records(batch: &Batch) -> Vec<HeaderParam<'_>> {
     let Some(headers) = &batch.columns().headers else { return Vec::new() };
     let (mut names, mut values) = (headers.names.data.as_slice(), headers.values.data.as_slice());

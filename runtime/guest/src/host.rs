@@ -13,16 +13,17 @@ use super::grants::Grants;
 use super::http::InstanceHttp;
 use super::output_lines::{GuestLog, LineBudget, Stream};
 
-/// Core instances of one component: a Rust or C guest has 1 to 5, componentize-py links some thirty.
+/// Maximum number of core instances of one component: a Rust or C guest has 1 to 5, componentize-py links some thirty.
 pub(super) const CORE_INSTANCES_MAX: u32 = 50;
 
-/// Tables of one component: two for each core instance with an adapter, more for dynamic linking.
+/// Maximum number of tables of one component: two for each core instance with an adapter, more for dynamic linking.
 pub(super) const TABLES_MAX: u32 = 20;
 
-/// Elements of one table: the largest seen in a real guest (StarlingMonkey) is 7,712.
+/// Maximum number of elements of one table: the largest seen in a real guest (StarlingMonkey) is 7,712.
 pub(super) const TABLE_ELEMENTS_MAX: usize = 20_000;
 
-/// Handles that a guest may hold at once. The default of a million would let it use host memory.
+/// Maximum number of handles that a guest may have at once. The default of a million would let it use too much memory
+/// of the host.
 pub(super) const RESOURCES_MAX: usize = 1024;
 
 /// Limit of one `get-random-bytes`: the default of 64 MiB is an allocation of the host.
@@ -45,9 +46,8 @@ impl Host {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let mut wasi = WasiCtx::builder();
-        // No directories or arguments are given, and only the granted variables; standard input is at its
-        // end. Clocks and randomness are real, because a guest that computes with fake ones is worse than one
-        // that has none.
+        // No directories or arguments are given, and only the granted variables; standard input is at its end. Clocks
+        // and randomness are real, because fake ones are worse for a guest than none.
         wasi.envs(&grants.env)
             .stdout(lines.stream(Stream::Stdout))
             .stderr(lines.stream(Stream::Stderr))
@@ -81,7 +81,8 @@ impl WasiHttpView for Host {
     }
 }
 
-/// Runs whenever a guest notices that the epoch has advanced: the guest yields, or is interrupted at its deadline.
+/// Runs whenever guest code detects that the epoch has advanced: the guest yields, or is interrupted because its call
+/// must end.
 #[expect(clippy::needless_pass_by_value, reason = "the engine's callback passes its store by value")]
 pub(super) fn at_epoch(store: StoreContextMut<'_, Host>) -> wasmtime::Result<UpdateDeadline> {
     let Some(meter) = &store.data().meter else { return Ok(UpdateDeadline::Continue(1)) };
@@ -92,7 +93,7 @@ pub(super) fn at_epoch(store: StoreContextMut<'_, Host>) -> wasmtime::Result<Upd
     })
 }
 
-/// Counts the memory of a store over all its linear memories: a limit per memory would be no limit.
+/// The memory limit of a store. It counts all linear memories, because a guest may have several.
 #[derive(Debug)]
 pub(super) struct Limiter {
     memory_max: usize,
@@ -111,7 +112,7 @@ impl Limiter {
         self.refused = None;
     }
 
-    /// The memory that the guest has now, in bytes.
+    /// Returns the memory that the guest has now, in bytes.
     pub(super) fn memory(&self) -> usize {
         self.memory
     }
@@ -142,8 +143,8 @@ impl ResourceLimiter for Limiter {
             self.refused = Some(sum);
             return Ok(false);
         }
-        // A growth that the system refuses afterwards stays counted. To subtract it we would have to know which one
-        // it was, and a guest could exploit the difference.
+        // A growth that the system refuses afterwards stays counted. A later failure does not identify the growth, so
+        // subtracting it would let a guest exploit the difference.
         self.memory = sum;
         Ok(true)
     }

@@ -21,7 +21,7 @@ const PACKAGE: &str = "keylane:handler";
 /// Versions that this Keylane serves: every 0.1.x is compatible with the one that it was built with.
 const SERVED: &str = "0.1.";
 
-/// The packages of standard WASI 0.2. All of them are linked, over an empty context.
+/// The packages of standard WASI 0.2. All of them are linked; [`Grant::Wasi`] describes their context.
 const WASI: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
 
 /// The interfaces of `wasi:http` for outgoing requests.
@@ -63,8 +63,8 @@ impl fmt::Display for Kind {
 pub enum Grant {
     /// The import has only types: there is nothing to call.
     Types,
-    /// Standard WASI, over an empty context: no files, network or variables; real clocks, randomness and
-    /// output to the log.
+    /// Standard WASI. Its context has no files, no network, and only the granted variables; clocks and randomness are
+    /// real, and output goes to the log.
     Wasi,
     /// Outgoing HTTP requests: only for handlers with `grants.http`.
     Http,
@@ -89,7 +89,7 @@ pub struct Import {
 pub struct Inspection {
     /// How the component is called; `None`: it exports nothing that this version calls.
     pub kind: Option<Kind>,
-    /// The component exports the interface with state, which this version does not call.
+    /// Whether the component exports the interface with state, which this version does not call.
     pub keyed: bool,
     /// Names of the exports.
     pub exports: Vec<String>,
@@ -99,17 +99,17 @@ pub struct Inspection {
     pub size: usize,
     /// SHA-256 of the file: the identity of a handler in logs and metrics.
     pub sha256: [u8; 32],
-    /// The file is a core module that was converted to a component.
+    /// Whether the file is a core module that was converted to a component.
     pub was_core_module: bool,
 }
 
 impl Inspection {
-    /// The digest in hexadecimal.
+    /// Returns the digest in hexadecimal.
     pub fn digest(&self) -> String {
         load::hex(&self.sha256)
     }
 
-    /// The imports because of which a handler with these grants refuses the component, each with its remedy.
+    /// Returns the imports because of which a handler with these grants refuses the component, each with its remedy.
     pub fn refused(&self, granted: Granted) -> impl Iterator<Item = (&str, &'static str)> {
         self.imports.iter().filter_map(move |import| match import.grant {
             Grant::Types | Grant::Wasi => None,
@@ -120,14 +120,15 @@ impl Inspection {
     }
 }
 
-/// Analyses the bytes of a file. Fails if they are not a component, or one that the engine can't run. Imports are not
-/// checked here, but when the component is loaded.
+/// Analyses the bytes of a file. Fails if they are not a component, or a component that the engine can't run. Imports
+/// are not checked here, but when the component is loaded.
 pub fn inspect(name: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
     let component = load::to_component(name, bytes)?;
     examine(name, bytes, &component)
 }
 
-/// `file`: the bytes as read; `component`: the same, converted to a component if it was a core module.
+/// Analyses a component. `file`: the bytes as read; `component`: the same, converted to a component if the file is a
+/// core module.
 pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspection, LoadError> {
     let invalid =
         |error: BinaryReaderError| LoadError::Invalid { name: name.to_owned(), reason: error.to_string() };
@@ -152,7 +153,7 @@ pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspe
         } else if matches!(payload, Payload::End(_)) {
             depth = depth.saturating_sub(1);
         } else if depth > 0 {
-            // Inside a nested module or component, which is not visible from outside.
+            // This is inside a nested module or component, which is not visible from outside.
         } else if let Payload::ComponentImportSection(section) = payload {
             for import in section {
                 let import = import.map_err(invalid)?.name.name;
@@ -180,8 +181,8 @@ pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspe
     })
 }
 
-/// Validates function by function: the validator's own `validate_all` keeps a list of all functions until the end, which
-/// takes 74 MB for a million functions.
+/// Validates function by function: the validator's own `validate_all` keeps a list of all functions until the end,
+/// which takes 74 MB for a million functions.
 fn validate(component: &[u8], features: WasmFeatures) -> Result<Types, BinaryReaderError> {
     let mut validator = Validator::new_with_features(features);
     let mut allocations = FuncValidatorAllocations::default();
@@ -193,7 +194,7 @@ fn validate(component: &[u8], features: WasmFeatures) -> Result<Types, BinaryRea
                 function.validate(&body)?;
                 allocations = function.into_allocations();
             }
-            // The last one is the end of the component itself.
+            // The last end is that of the component itself.
             ValidPayload::End(ended) => types = Some(ended),
             ValidPayload::Ok | ValidPayload::Parser(_) => {}
         }
@@ -201,7 +202,7 @@ fn validate(component: &[u8], features: WasmFeatures) -> Result<Types, BinaryRea
     Ok(types.expect("a component that parses without an error has an end"))
 }
 
-/// Whether an export is this interface of ours in a version that we serve.
+/// Returns whether an export is this interface of ours in a version that we serve.
 fn serves(export: &str, interface: &str) -> bool {
     let Some((path, version)) = export.split_once('@') else { return false };
     let prerelease = version.contains('-');
@@ -233,7 +234,7 @@ fn grant(types: TypesRef<'_>, import: &str) -> Grant {
     }
 }
 
-/// Whether an import has neither functions nor resources, so that it needs no grant.
+/// Returns whether an import has neither functions nor resources, so that it needs no grant.
 fn only_types(types: TypesRef<'_>, import: &str) -> bool {
     let Some(item) = types.component_item_for_import(import) else { return false };
     let ComponentEntityType::Instance(instance) = item.ty else { return is_plain_type(item.ty) };

@@ -7,10 +7,10 @@
 //! pool, run the call as a fiber under its deadline, check its result ([`results`]) and return the call through
 //! [`CallObserver`].
 //!
-//! *Invariant:* this crate does not use Kafka or the configuration, and of the core only the types of a call's result.
-//! A guest's failure is a value ([`CallResult::Failed`]), never an error of ours. A guest imports nothing that it was
-//! not granted ([`grants`]): standard WASI is linked over an empty context, [`http`] where it is granted, and every
-//! other import is refused when the component is loaded.
+//! *Invariant:* this crate does not use Kafka or the configuration, and of the core only the types of a call and its
+//! result. A guest's failure is a value ([`CallResult::Failed`]), never an error of ours. A guest imports nothing that
+//! it was not granted ([`grants`]): standard WASI is linked over a context without files and network, [`http`] is
+//! linked where it is granted, and every other import is refused when the component is loaded.
 //!
 //! *Invariant:* an instance that trapped, exceeded its deadline, was cancelled or broke the contract is
 //! dropped and never called again.

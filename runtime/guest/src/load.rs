@@ -16,7 +16,7 @@ use super::engine::Engine;
 use super::grants::Granted;
 use super::inspect::{self, Excess, Inspection, Kind};
 
-/// The largest guests in use (Python with its standard library) take 18 MB.
+/// Maximum size of a file. The largest guests in use (Python with its standard library) take 18 MB.
 const FILE_MAX: usize = 64 << 20;
 
 /// The magic bytes of compiled code.
@@ -56,7 +56,7 @@ pub enum LoadError {
         /// The file.
         name: String,
     },
-    /// A core module without metadata about its functions.
+    /// The file is a core module without metadata about its functions.
     #[error(
         "`{name}` is a core module without component metadata; build it with wit-bindgen, or add the \
          metadata: `wasm-tools component embed wit --world event-handler {name}`"
@@ -65,7 +65,7 @@ pub enum LoadError {
         /// The file.
         name: String,
     },
-    /// A core module that can't be converted to a component.
+    /// The file is a core module that can't be converted to a component.
     #[error(
         "`{name}` is a core module that can't be converted to a component: {reason}; build it as a component \
          (Rust: `--target wasm32-wasip2`)"
@@ -121,7 +121,7 @@ pub enum LoadError {
     NoHandler {
         /// The file.
         name: String,
-        /// The names that it exports.
+        /// The names of its exports.
         exports: Vec<String>,
     },
     /// The component has imports that are not granted.
@@ -189,7 +189,7 @@ pub enum LoadError {
         name: String,
         /// The error.
         reason: String,
-        /// The start took too long, or the system lacked capacity: another start may succeed.
+        /// Whether the start took too long or exceeded a limit of the host: another start may succeed.
         was_slow: bool,
     },
     /// The component needs more of the engine's pool than one component may have.
@@ -229,7 +229,7 @@ impl Component {
         Component::from_bytes(engine, &name, &bytes, granted, compiler, cache)
     }
 
-    /// The same for bytes in memory; `name` is for messages.
+    /// Does the same for bytes in memory; `name` is for messages.
     pub fn from_bytes(
         engine: &Engine,
         name: &str,
@@ -247,8 +247,8 @@ impl Component {
             Some(compiled) => compiled,
             None => {
                 let code = compiler.compile(name, &wasm)?;
-                // Sizes that the bytes do not show (adapters of composed components, tables of functions) and that exceed the
-                // engine's capacity are detected here.
+                // Sizes that the bytes do not show (adapters of composed components, tables of functions) and that
+                // exceed the engine's capacity are detected here.
                 let compiled = cache::map(engine.wasmtime(), &code)
                     .map_err(|reason| LoadError::PoolCapacity { name: name.to_owned(), reason })?;
                 if let Some(cache) = cache {
@@ -260,22 +260,22 @@ impl Component {
         Ok(Component { compiled, name: name.to_owned(), kind, inspection, from_cache })
     }
 
-    /// The name that it was loaded with.
+    /// Returns the name that the component was loaded with.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The interface through which it is called.
+    /// Returns the interface through which the component is called.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The result of analysing its file.
+    /// Returns the result of analysing the component's file.
     pub fn inspection(&self) -> &Inspection {
         &self.inspection
     }
 
-    /// Whether its code was compiled by an earlier run.
+    /// Returns whether the component's code was compiled by an earlier run.
     pub fn from_cache(&self) -> bool {
         self.from_cache
     }
@@ -290,7 +290,7 @@ impl std::fmt::Debug for Component {
     }
 }
 
-/// Checks everything that is known about a file without compiling it. Finds every error of
+/// Checks everything about a file that can be checked without compiling it. Finds every error of
 /// [`Component::from_file`] that precedes compiling.
 pub fn check(path: &Path, granted: Granted) -> Result<Inspection, LoadError> {
     let name = path.display().to_string();
@@ -384,7 +384,7 @@ fn feature_remedy(reason: &str) -> &'static str {
     }
 }
 
-/// Bytes in hexadecimal.
+/// Formats bytes in hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         write!(text, "{byte:02x}").expect("writing to a string can't fail");

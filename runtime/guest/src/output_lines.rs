@@ -1,6 +1,6 @@
 //! Turns the output of a guest into log lines: target `keylane::guest`, one per line of text.
 //!
-//! A line names the row that the guest was processing: for a `handler` component the row that it was called with; for a
+//! A line names the row that the guest was processing: for a `handler` component the row of its current call; for a
 //! `batch-handler`, which the host can't follow from row to row, the first row of the call.
 
 use std::pin::Pin;
@@ -15,10 +15,11 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use super::clock::Clock;
 use keylane_telemetry::Throttle;
 
-/// A longer line is truncated: a guest must not be able to fill the log with one write.
+/// The maximum number of bytes of a line. A longer line is truncated: a guest must not be able to fill the log with one
+/// write.
 const LINE_MAX: usize = 1024;
 
-/// The most that one write may carry: as much as in other hosts, so that guests find the usual limit.
+/// The maximum number of bytes of one write: as many as in other hosts, so that guests have the usual limit.
 const WRITE_MAX: usize = 64 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +37,10 @@ impl Stream {
     }
 }
 
-/// The most lines per second that all instances of a handler may write.
+/// The maximum number of lines per second that all instances of a handler may write.
 const LINES_MAX: u32 = 200;
 
-/// Counts the lines of all instances of a handler.
+/// The budget of lines of all instances of a handler.
 #[derive(Debug)]
 pub(super) struct LineBudget {
     clock: Arc<Clock>,
@@ -51,18 +52,18 @@ impl LineBudget {
         LineBudget { clock, throttle: Mutex::new(Throttle::new(LINES_MAX)) }
     }
 
-    /// Whether a line may be written.
+    /// Returns whether a line may be written.
     fn allow(&self) -> bool {
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner).allows(self.clock.now())
     }
 
-    /// The number of lines dropped since the last call of this function.
+    /// Returns the number of lines dropped since the last call of this function.
     fn take_dropped(&self) -> u64 {
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner).take_dropped()
     }
 }
 
-/// Both streams of one instance.
+/// The output of one instance: both of its streams.
 #[derive(Debug)]
 pub(super) struct GuestLog {
     inner: Mutex<Inner>,
@@ -81,7 +82,7 @@ struct Inner {
     dropped: bool,
 }
 
-/// A line without its end yet.
+/// A line whose end was not written yet.
 #[derive(Debug, Default)]
 struct OpenLine {
     bytes: Vec<u8>,
@@ -116,7 +117,7 @@ impl GuestLog {
         });
     }
 
-    /// The following output is about this row.
+    /// Makes the following output refer to this row.
     pub(super) fn at(&self, partition: u32, offset: u64) {
         self.with(|inner| {
             inner.emit_open();
@@ -148,7 +149,7 @@ impl GuestLog {
     }
 
     fn with(&self, work: impl FnOnce(&mut Inner)) {
-        // A panic can't leave the text half updated in a way that matters.
+        // After a panic the text may be half updated, which does no harm.
         work(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
@@ -161,7 +162,7 @@ impl Inner {
         }
     }
 
-    /// At the end of a row or a call, a line without a line feed is logged too.
+    /// Logs lines without a line feed, at the end of a row or a call.
     fn emit_open(&mut self) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             if !self.line(stream).bytes.is_empty() {
@@ -209,7 +210,7 @@ impl OpenLine {
         self.truncated |= taken.len() < bytes.len();
     }
 
-    /// The text, safe to log: invalid UTF-8 replaced, control characters escaped.
+    /// Takes the text, safe to log: invalid UTF-8 is replaced, and control characters are escaped.
     fn take(&mut self) -> String {
         if self.bytes.last() == Some(&b'\r') {
             self.bytes.pop();

@@ -1,11 +1,11 @@
-//! Idle instances. Each worker has its own, last in first out: the set of instances in use stays as small as the
-//! actual concurrency, and hot. The total number of live instances is bounded.
+//! Idle instances. Each worker has its own and uses the most recent one first: only as many instances are used as calls
+//! run at once, and their memory stays in the caches. The total number of live instances is bounded.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::handler::{Handler, Instance};
 
-/// Shared by the workers.
+/// The pool of instances, shared by the workers.
 pub(super) struct Pool {
     state: Mutex<PoolState>,
 }
@@ -26,7 +26,7 @@ struct Idle {
 pub(super) enum Lease {
     /// An instance that has served calls.
     Used(Instance),
-    /// The permit to create an instance. The caller drops the instance that it replaces, outside of the lock.
+    /// The permit to create an instance. The caller drops the replaced instance, if there is one, outside of the lock.
     Permit(Option<Instance>),
 }
 
@@ -36,7 +36,7 @@ impl Pool {
         Pool { state: Mutex::new(PoolState { capacity, idle }) }
     }
 
-    /// The permit to create an instance, regardless of idle ones.
+    /// Takes the permit to create an instance, regardless of idle ones.
     pub(super) fn take_permit(&self) -> Lease {
         self.with(|state| {
             if state.capacity > 0 {
@@ -47,8 +47,8 @@ impl Pool {
         })
     }
 
-    /// In this order: the worker's own most recent instance of this handler; a permit for a new one; another worker's
-    /// instance of this handler; a permit in place of any idle instance.
+    /// Takes, in this order of preference: the worker's own most recent instance of this handler; a permit for a new
+    /// one; another worker's instance of this handler; a permit in place of any idle instance.
     pub(super) fn take(&self, worker: usize, handler: &Handler) -> Lease {
         self.with(|state| {
             if let Some(instance) = state.take_of(worker, handler.id()) {
@@ -81,12 +81,12 @@ impl Pool {
         }
     }
 
-    /// An instance was dropped, or could not be created.
+    /// Returns the permit of an instance that was dropped, or could not be created.
     pub(super) fn dropped(&self) {
         self.with(|state| state.capacity += 1);
     }
 
-    /// Idle instances over all workers.
+    /// Returns the number of idle instances over all workers.
     #[cfg(test)]
     pub(super) fn idle(&self) -> usize {
         self.with(|state| state.idle.iter().map(Vec::len).sum())
@@ -102,7 +102,7 @@ impl PoolState {
     /// Removes an idle instance, so that another can be created.
     fn evict(&mut self) -> Instance {
         let oldest = self.idle.iter_mut().find(|idle| !idle.is_empty()).map(|idle| idle.remove(0));
-        // Running calls never outnumber instances: an instance is idle if this call has none.
+        // Calls never outnumber the instances that may live: one is idle if this call has none.
         oldest.expect("no more calls are admitted than instances may live").instance
     }
 

@@ -1,8 +1,8 @@
 //! The result of a call, checked before it is used.
 //!
-//! A guest is not trusted to meet the contract: lengths, sums, orders and bounds are checked. A violation fails
-//! the call as a trap would, with a message that names the field. Outputs that are too large, too many or
-//! for an unknown target would be the same in every attempt: their row is taken back and gets its outcome at once.
+//! A guest is not trusted to meet the contract: lengths, sums, orders and bounds are checked. A violation fails the
+//! call as a trap would, with a message that names the field. Outputs that are too large, too many or for an unknown
+//! target would be the same in every attempt: their row is taken back and gets its outcome without another attempt.
 //! Outputs stay in the columns in which they arrived; iterating them borrows slices.
 
 mod check;
@@ -20,13 +20,13 @@ pub(super) use check::Breach;
 use limits::EventLimits;
 pub use limits::OUTPUT_BYTES;
 
-/// A reason is written to a log line and a header.
+/// Maximum bytes of a reason, which is written to a log line and a header.
 const REASON_MAX: usize = 1024;
 
 /// Prefix of header names that only Keylane may write.
 const RESERVED: &str = "keylane-";
 
-/// As in the staging area: one huge result must not keep its size for ever.
+/// Capacity beyond this is freed, as in the staging area: the buffers must not stay as large as one huge result.
 const KEPT_BYTES: usize = 256 << 10;
 const KEPT_ENTRIES: usize = KEPT_BYTES / 4;
 
@@ -35,16 +35,16 @@ const KEPT_ENTRIES: usize = KEPT_BYTES / 4;
 pub struct StoppedLane {
     /// The lane, by its position in the call.
     pub lane: u32,
-    /// What must be done about the row.
+    /// The verdict on the first row that is not done.
     pub verdict: Verdict,
-    /// The reason given by the guest, or by the check that retracted the row; truncated to 1 KiB.
+    /// The reason of the guest, or of the check that took the row back; truncated to 1 KiB.
     pub reason: String,
 }
 
 /// One output of a guest.
 #[derive(Clone, Copy, Debug)]
 pub struct GuestOutput<'a> {
-    /// The row that caused the output; it is done.
+    /// The row that caused the output.
     pub row: u32,
     /// Index into the outputs of the handler.
     pub target: u32,
@@ -59,7 +59,7 @@ pub struct GuestOutput<'a> {
 }
 
 impl<'a> GuestOutput<'a> {
-    /// The headers, in order, without reserved ones.
+    /// Returns the headers, in order, without reserved ones.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
         let (mut names, mut values) = (self.header_names, self.header_values);
         self.header_lengths.iter().zip(self.header_value_lengths).filter_map(move |(name, value)| {
@@ -77,12 +77,13 @@ pub struct Results {
     limits: EventLimits,
     ends: Vec<LaneEnd>,
     stopped_lanes: Vec<StoppedLane>,
-    /// Outputs of done rows only; here `targets` are indices into the handler's outputs, and `target_names` is empty.
+    /// The outputs of done rows, including rows that are taken back later. Here `targets` are indices into the
+    /// handler's outputs, and `target_names` is empty.
     outputs: wit::OutputColumns,
-    /// Done rows with outputs, ascending.
+    /// Done rows with outputs, including rows that are taken back later, ascending.
     rows_with_outputs: Vec<u32>,
     reserved_headers: u64,
-    /// The row that a `handler` is processing.
+    /// The row that the `handler` is processing.
     running: Option<Running>,
 }
 
@@ -94,7 +95,7 @@ struct Running {
 }
 
 impl Results {
-    /// `max_output_bytes`: the limit of one output, key, value and headers together.
+    /// Creates an empty result. `max_output_bytes`: the limit of one output, for key, value and headers together.
     pub(super) fn new(max_output_bytes: usize) -> Results {
         Results {
             limits: EventLimits::new(max_output_bytes),
@@ -107,27 +108,28 @@ impl Results {
         }
     }
 
-    /// How each lane ended, in the form that the core takes.
+    /// Returns how each lane ended, in the form that the core takes.
     pub fn lane_ends(&self) -> &[LaneEnd] {
         &self.ends
     }
 
-    /// Why lanes stopped, ascending.
+    /// Returns why lanes stopped, in the order of the lanes.
     pub fn stopped_lanes(&self) -> &[StoppedLane] {
         &self.stopped_lanes
     }
 
-    /// Done rows that have outputs, ascending, in the form that the core takes.
+    /// Returns the done rows that have outputs, and those of them that were taken back, ascending, in the form that the
+    /// core takes.
     pub fn rows_with_outputs(&self) -> &[u32] {
         &self.rows_with_outputs
     }
 
-    /// Headers that were dropped because their names are reserved.
+    /// Returns the number of headers that are dropped because their names are reserved.
     pub fn reserved_headers(&self) -> u64 {
         self.reserved_headers
     }
 
-    /// The outputs of done rows, in the order of their rows.
+    /// Returns the outputs of done rows, and of rows that were taken back, in the order of their rows.
     pub fn outputs(&self) -> impl Iterator<Item = GuestOutput<'_>> {
         Cursor::new(&self.outputs)
     }
@@ -170,8 +172,8 @@ impl Results {
         self.running = Some(Running { lane, done, row });
     }
 
-    /// Fails the call; `lanes` is their number. For a `handler` the rows done before stay, its lane ends with its
-    /// done rows, and the running row is returned; for a `batch-handler` nothing stays.
+    /// Fails a call with this number of lanes. For a `handler` the rows that are done stay, the lane of the running row
+    /// ends before that row, and the row is returned; for a `batch-handler` nothing stays.
     pub(super) fn fail(&mut self, lanes: usize) -> Option<u32> {
         let Some(Running { lane, done, row }) = self.running.take() else {
             self.clear();
@@ -271,7 +273,7 @@ impl Results {
         batch::push(&mut columns.values, output.value.as_deref());
     }
 
-    /// Ends a lane: it is done, or stopped for that reason.
+    /// Ends a lane, which stopped if there is a refusal.
     pub(super) fn end_lane(&mut self, lane: u32, done: u32, refusal: Option<(Verdict, String)>) {
         self.running = None;
         self.ends.push(LaneEnd { done, failure: refusal.as_ref().map(|(verdict, _)| *verdict) });
@@ -339,7 +341,7 @@ fn no_headers() -> wit::HeaderColumns {
     }
 }
 
-/// Iterates checked columns from the first output to the last.
+/// An iterator over checked columns, from the first output to the last.
 struct Cursor<'a> {
     columns: &'a wit::OutputColumns,
     output: usize,

@@ -48,7 +48,7 @@ const WORLDS_WIT: &str = "package test:guests;
     }";
 const HTTP_WIT: &str = "package wasi:http@0.2.6; interface outgoing-handler { handle: func(); }";
 
-/// Memory, and an allocator that frees everything after a call.
+/// A memory, and an allocator whose memory is reset after each call.
 const PRELUDE: &str = r#"
     (memory (export "memory") 1)
     (global $heap (mut i32) (i32.const 8192))
@@ -65,7 +65,7 @@ const PRELUDE: &str = r#"
             unreachable))
         (local.get $at))"#;
 
-/// A core module with the interface of a world.
+/// Builds a core module with the interface of a world.
 pub(super) fn module(world: &str, wat: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     for (name, text) in [
@@ -85,7 +85,7 @@ pub(super) fn module(world: &str, wat: &str) -> Vec<u8> {
     module
 }
 
-/// A `batch-handler`: `body` gets the batch in `$batch` and returns the address of its results.
+/// Builds a `batch-handler`: `body` gets the batch in `$batch` and returns the address of the results.
 pub(super) fn batch_handler(body: &str) -> Vec<u8> {
     module(
         "keylane:handler/batch-event-handler@0.1.0",
@@ -99,20 +99,20 @@ pub(super) fn batch_handler(body: &str) -> Vec<u8> {
     )
 }
 
-/// Returns every row as done: `done` is the list that was passed as `lanes`.
+/// A body that returns every row as done: `done` is the list that was passed as `lanes`.
 pub(super) const ALL_DONE: &str = "
     (i32.store (i32.const 1024) (i32.load offset=16 (local.get $batch)))
     (i32.store (i32.const 1028) (i32.load offset=20 (local.get $batch)))
     (i32.const 1024)";
 
-/// A `handler` whose action is the first byte of the value:
-/// `r` retry, `x` reject, `o` an output like the input, `t` trap, `l` loop, `m` allocate memory until the limit,
-/// `d` an output with a target that is not configured; any other byte is done.
+/// Builds a `handler` whose action is the first byte of the value: `r` retry, `x` reject, `o` an output like the input,
+/// `t` trap, `l` loop, `m` allocate memory until the limit, `d` an output with a target that is not configured; any
+/// other byte is done.
 pub(super) fn obedient() -> Vec<u8> {
     module("keylane:handler/event-handler@0.1.0", &obedient_text("", ""))
 }
 
-/// The same handler, in the `waiting` world: `w` waits for 20 ms, `W` for an hour.
+/// Builds the same handler in the `waiting` world: `w` waits for 20 ms, `W` for an hour.
 pub(super) fn waiting() -> Vec<u8> {
     let imports = r#"
         (import "wasi:clocks/monotonic-clock@0.2.6" "subscribe-duration"
@@ -129,7 +129,7 @@ pub(super) fn waiting() -> Vec<u8> {
     module("test:guests/waiting", &obedient_text(imports, extra))
 }
 
-/// A `handler` that prints the value, as a preview 1 module does.
+/// Builds a `handler` that prints the value, as a module for WASI preview 1 does.
 pub(super) fn printing() -> Vec<u8> {
     let imports = r#"(import "wasi_snapshot_preview1" "fd_write"
         (func $fd_write (param i32 i32 i32 i32) (result i32)))"#;
@@ -140,7 +140,7 @@ pub(super) fn printing() -> Vec<u8> {
     module("keylane:handler/event-handler@0.1.0", &obedient_text(imports, extra))
 }
 
-/// A handler with state.
+/// Builds a handler with state.
 pub(super) fn keyed() -> Vec<u8> {
     module(
         "keylane:handler/keyed-event-handler@0.1.0",
@@ -151,7 +151,7 @@ pub(super) fn keyed() -> Vec<u8> {
     )
 }
 
-/// A `handler` with imports that are not granted.
+/// Builds a `handler` with imports that are not granted.
 pub(super) fn greedy() -> Vec<u8> {
     let imports = r#"
         (import "test:guests/database" "query" (func (param i32 i32 i32)))
@@ -243,7 +243,7 @@ pub(super) fn engine_of(max_instances: u32) -> Arc<Engine> {
     Engine::new(EngineOptions { max_instances }).unwrap()
 }
 
-/// A handler with the output `totals`.
+/// Creates a handler with the outputs `other` and `totals`.
 pub(super) fn handler(engine: &Arc<Engine>, wasm: &[u8], timeout_ms: u64) -> Arc<Handler> {
     handler_with(engine, wasm, options(timeout_ms))
 }
@@ -273,7 +273,7 @@ pub(super) fn fill(batch: &mut Batch, lanes: &[&[&str]]) {
     }
 }
 
-/// One call on this thread, on an instance of its own.
+/// Runs one call on this thread, on an instance of its own.
 pub(super) fn call_here(handler: &Arc<Handler>, batch: &Batch) -> (Result<(), GuestFailure>, Results) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let meter = Arc::new(Meter::new(handler.clock().clone()));

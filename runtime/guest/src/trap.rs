@@ -9,10 +9,10 @@ use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use super::call::GuestFailure;
 use super::host::{Limiter, RANDOM_BYTES_MAX, RESOURCES_MAX};
 
-/// Functions named in a message: enough to find the code, few enough for a log line and a header.
+/// Maximum number of functions named in a message: enough to find the code, few enough for a log line and a header.
 const FRAMES_SHOWN: usize = 6;
 
-/// Names of generic functions can be very long.
+/// Maximum characters of a function's name: names of generic functions can be very long.
 const NAME_MAX: usize = 120;
 
 /// The engine's message when a result or an argument of a host function exceeds its size limit.
@@ -48,7 +48,7 @@ pub(super) fn failure(error: &wasmtime::Error, limiter: &Limiter) -> GuestFailur
     GuestFailure::new(Fault::Contract, format!("the result can't be read: {text}"))
 }
 
-/// The limit of the host that stopped the guest, if one did.
+/// Describes the limit of the host that stopped the guest, if one did.
 fn limit_hit(error: &wasmtime::Error, text: &str) -> Option<String> {
     if text.contains(TOO_MUCH_DATA) {
         return Some("more data at once than the limit of a result".to_owned());

@@ -81,17 +81,17 @@ impl Workers {
         Ok(workers)
     }
 
-    /// The maximum number of calls that are running or queued.
+    /// Returns the maximum number of calls that are running or queued.
     pub fn capacity(&self) -> u32 {
         self.capacity
     }
 
     /// Submits calls, in order. They come back, with their buffers, through their
-    /// [`CallObserver`](super::CallObserver). Calls that exceed the capacity stay in `calls`: as many calls are in
-    /// progress as instances may live, or the workers are shut down.
+    /// [`CallObserver`](super::CallObserver). Calls stay in `calls` if as many calls are in progress as instances may
+    /// live, or if the workers are shut down.
     ///
-    /// One idle worker is woken for each `for_one` calls, the number that justifies waking it. Workers that are awake take
-    /// the other calls, and each wakes another before it is blocked.
+    /// One idle worker is woken for each `for_one` calls, the number that justifies the cost of waking it. Workers that
+    /// are awake take the other calls, and each wakes another before it is blocked.
     pub fn submit(&self, calls: &mut Vec<Box<Call>>, for_one: usize) {
         calls.iter_mut().for_each(|call| call.renew());
         let taken = {
@@ -103,15 +103,15 @@ impl Workers {
             taken
         };
         self.shared.clock.calls_started(taken);
-        // After the lock is released, and no more than there is work for: a worker that is woken for each of many calls goes
-        // to sleep between them, which costs more than a short call.
+        // Workers are woken after the lock is released, and no more of them than there is work for: a worker that is
+        // woken for each of many calls goes to sleep between them, which costs more than a short call.
         for _ in 0..taken.div_ceil(for_one.max(1)) {
             let Some(idle) = self.shared.queue().idle.pop() else { return };
             self.shared.wake(idle);
         }
     }
 
-    /// Ends a call without a result. It comes back as [`CallEvent::Terminated`] after its store is dropped, or as
+    /// Ends a call without a result. The call comes back as [`CallEvent::Terminated`] after its store is dropped, or as
     /// [`CallEvent::Ended`] if it ended before.
     pub fn cancel(&self, key: CallKey) {
         let queued = {
@@ -122,7 +122,7 @@ impl Workers {
         if let Some(call) = queued {
             return self.shared.drop_cancelled(call);
         }
-        // Only the worker that runs a call can find it. A worker that has just taken it from the queue puts it
+        // Only the worker that runs a call can find it. A worker that has just taken the call from the queue puts it
         // into a slot before it reads its mailbox again.
         for (worker, mailbox) in self.shared.mailboxes.iter().enumerate() {
             lock(&mailbox.cancels).push(key);
@@ -150,7 +150,7 @@ impl Workers {
         }
     }
 
-    /// The number of idle instances.
+    /// Returns the number of idle instances.
     #[cfg(test)]
     pub(super) fn idle_instances(&self) -> usize {
         self.shared.pool.idle()
@@ -184,7 +184,7 @@ impl Shared {
         lock(&self.queue)
     }
 
-    /// `closed` is written under the lock of the queue.
+    /// Returns whether the workers are shut down. `closed` is written under the lock of the queue.
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -202,8 +202,7 @@ impl Shared {
         NextCall::Nothing
     }
 
-    /// The worker is about to be busy with its own calls. If it was woken for a queued call, another worker
-    /// must take that.
+    /// Marks a worker as busy with its own calls. If calls are queued, another idle worker is woken for them.
     fn busy(&self, worker: usize) {
         let other = {
             let mut queue = self.queue();
@@ -222,7 +221,7 @@ impl Shared {
         }
     }
 
-    /// This number of calls has ended: others may be submitted.
+    /// Frees the capacity of calls that have ended: others may be submitted.
     fn ended(&self, calls: usize) {
         self.queue().capacity += calls;
         self.clock.calls_ended(calls);

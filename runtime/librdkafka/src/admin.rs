@@ -41,8 +41,9 @@ pub struct NewTopic {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdminBroker(Option<i32>);
 
-/// Finds the broker for admin requests: the controller, as in the library, unless the cluster reports one that is not
-/// among its brokers, as the mock cluster does. Must be called before the client knows any topic.
+/// Finds the broker for admin requests: the controller, which is the library's default, unless the cluster reports a
+/// controller that is not among its brokers, as the mock cluster does. Call it before the client knows a topic, because
+/// the request names the topics that the client knows.
 pub fn admin_broker(client: &Arc<Client>, limit: Duration) -> Result<AdminBroker, ErrorCode> {
     let mut metadata: *const sys::RawMetadata = ptr::null();
     // SAFETY: the client is live; no topic is named, so that the request creates none. On success the metadata
@@ -192,7 +193,7 @@ impl Options {
 }
 
 impl Options {
-    /// Live as long as `self`.
+    /// Returns the pointer, which is live as long as `self`.
     pub(super) fn raw(&self) -> *const sys::AdminOptions {
         self.0
     }

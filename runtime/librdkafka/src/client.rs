@@ -15,10 +15,10 @@ use super::token::{self, Token};
 use keylane_telemetry::{Allowed, LineLimit};
 
 /// How long to wait for the destruction of a client before it continues in the background. In rare cases it hangs for
-/// ever; the process ends soon after, and Kafka does not need an orderly disconnect.
+/// ever. Kafka does not need an orderly disconnect.
 const DESTROY_LIMIT: Duration = Duration::from_secs(5);
 
-/// Lines per second of one facility and level of the library's log.
+/// Maximum number of lines per second for one facility and level of the library's log.
 const LINES_MAX: u32 = 2;
 
 /// One instance of the library with its threads and connections. Everything that points into it keeps it alive.
@@ -50,7 +50,8 @@ impl Client {
         }
     }
 
-    /// Sets the OAUTHBEARER token of later connections. The error is for messages; it contains nothing of the token.
+    /// Sets the OAUTHBEARER token of later connections. The error is a text for messages and contains nothing of the
+    /// token.
     pub(super) fn set_token(&self, token: &Token) -> Result<(), String> {
         let mut text = ErrorText::new();
         // SAFETY: the client is live; both strings end with a NUL and are copied; there are no extensions; the buffer
@@ -67,13 +68,13 @@ impl Client {
                 ErrorText::SIZE,
             )
         };
-        // The library's message may quote the token.
+        // The library's message is not returned, because it may quote the token.
         let expired = text.text().starts_with("Must supply an unexpired token");
         let reason = if expired { token::EXPIRED } else { "the client rejects it" };
         ErrorCode(code).into_result().map_err(|_| reason.to_owned())
     }
 
-    /// The fatal error that disabled this client, if any.
+    /// Returns the fatal error that disabled this client, if any.
     pub fn fatal_error(&self) -> Option<(ErrorCode, String)> {
         let mut text = ErrorText::new();
         // SAFETY: the client is live; the buffer outlives the call and its size is passed.
@@ -110,7 +111,7 @@ impl Drop for Client {
     }
 }
 
-/// Logs a line of the library's log; called by its threads.
+/// Logs a line of the library's log. The library's threads call it.
 pub(super) unsafe extern "C" fn log_callback(
     _rk: *const sys::Kafka,
     level: c_int,
@@ -120,9 +121,10 @@ pub(super) unsafe extern "C" fn log_callback(
     // SAFETY: the library passes two NUL-terminated strings that live during the call.
     let (facility, text) = unsafe { (code::text(facility), code::text(text)) };
     let Some(Allowed { dropped }) = allowed(&facility, level) else { return };
-    // The library's levels are those of syslog. Keylane decides about its errors, which also arrive as events.
+    // The library's levels are those of syslog. Errors are only warnings here, because they also arrive as events.
     match level {
-        // Properties under [kafka.client] are for all clients: one that a client does not use is no reason to warn.
+        // Properties under [kafka.client] are for all clients, so a property that one client does not use is no reason
+        // to warn.
         _ if facility == "CONFWARN" => {
             tracing::debug!(target: "librdkafka", facility, text, dropped, "librdkafka log")
         }
@@ -132,8 +134,8 @@ pub(super) unsafe extern "C" fn log_callback(
     }
 }
 
-/// Whether a line may be written, with the number of lines dropped before it: while brokers are unavailable each client
-/// logs at every retry. At level `debug` nothing is dropped.
+/// Returns the number of lines dropped before this one, or `None` if this line must be dropped, too: while brokers are
+/// unavailable, each client logs at every retry. At level `debug` nothing is dropped.
 fn allowed(facility: &str, level: c_int) -> Option<Allowed> {
     static LIMITS: Mutex<BTreeMap<(String, c_int), LineLimit>> = Mutex::new(BTreeMap::new());
     if tracing::enabled!(target: "librdkafka", tracing::Level::DEBUG) {

@@ -154,30 +154,30 @@ codes! {
 }
 
 impl ErrorCode {
-    /// Whether the code is success.
+    /// Returns whether the code is success.
     pub fn is_none(self) -> bool {
         self == ErrorCode::NONE
     }
 
-    /// `Ok` if the code is success.
+    /// Returns `Ok` if the code is success.
     pub fn into_result(self) -> Result<(), ErrorCode> {
         if self.is_none() { Ok(()) } else { Err(self) }
     }
 
-    /// Whether a connection failed because one side rejects the identity of the other; or, for [`ErrorCode::SSL`], may have
-    /// failed for this reason.
+    /// Returns whether a connection failed because one side rejects the identity of the other. [`ErrorCode::SSL`] may
+    /// also have other causes.
     pub fn is_authentication_failure(self) -> bool {
         matches!(self, ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED | ErrorCode::SSL)
     }
 
-    /// The name that the documentation of Kafka and librdkafka uses, such as `REBALANCE_IN_PROGRESS`.
+    /// Returns the name that the documentation of Kafka and librdkafka uses, such as `REBALANCE_IN_PROGRESS`.
     pub fn name(self) -> String {
         // SAFETY: the function accepts any integer and returns a NUL-terminated string that stays valid until the
         // thread's next few calls of it; it is copied before that.
         unsafe { text(sys::rd_kafka_err2name(self.0)) }
     }
 
-    /// A short description.
+    /// Returns a short description.
     pub fn text(self) -> String {
         // SAFETY: as in `name`.
         unsafe { text(sys::rd_kafka_err2str(self.0)) }

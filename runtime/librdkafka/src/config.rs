@@ -27,8 +27,8 @@ pub enum ConfigError {
     Credentials(#[from] CredentialsError),
 }
 
-/// Client properties from three sources: a later source takes precedence over an earlier one, by whichever of its names a
-/// property is set. Only the library knows which names are synonyms.
+/// Client properties from three sources: defaults, the user, and Keylane. A later source takes precedence over an
+/// earlier one, even if it sets a property by another name. Only the library knows which names are synonyms.
 #[derive(Clone, Debug, Default)]
 pub struct Properties {
     defaults: Vec<(String, String)>,
@@ -38,7 +38,7 @@ pub struct Properties {
 }
 
 impl Properties {
-    /// Properties set by the user.
+    /// Creates properties from those that the user set.
     pub fn new(users: Vec<(String, String)>) -> Properties {
         Properties { users, ..Properties::default() }
     }
@@ -59,13 +59,13 @@ impl Properties {
         self.ours.push((name.to_owned(), value.to_string()));
     }
 
-    /// The timeout of a broker's response: `socket.timeout.ms`, a minute by default.
+    /// Returns the timeout of a broker's response: `socket.timeout.ms`, a minute by default.
     pub fn answer_limit(&self) -> Duration {
         let millis = self.get("socket.timeout.ms").and_then(|value| value.trim().parse().ok());
         millis.map_or(Duration::from_mins(1), Duration::from_millis)
     }
 
-    /// The value in force, if it was set by this name.
+    /// Returns the value that was set by this name with the highest precedence.
     pub fn get(&self, name: &str) -> Option<&str> {
         let last_first =
             self.ours.iter().rev().chain(self.users.iter().rev()).chain(self.defaults.iter().rev());
@@ -143,7 +143,8 @@ impl Conf {
         }
     }
 
-    /// The value in force, as the library formats it; `None` if the library does not return it.
+    /// Returns the value in force, as the library formats it; `None` if the library does not return it or it is too
+    /// long.
     fn get(&self, name: &CStr) -> Option<String> {
         let mut value = vec![0_u8; VALUE_MAX];
         let mut size = value.len();
@@ -157,11 +158,11 @@ impl Conf {
         Some(text.to_string_lossy().into_owned())
     }
 
-    /// The names of the properties that users set.
+    /// Returns the names of the properties that users can set.
     fn names(&self) -> Vec<String> {
         let mut count = 0;
-        // SAFETY: the object is live; the dump is an array of `count` strings that end with a NUL or are null, names and
-        // values alternately, and is ours until it is freed.
+        // SAFETY: the object is live; the dump is an array of `count` strings that end with a NUL or are null, names
+        // and values alternately, and is ours until it is freed.
         unsafe {
             let dump = sys::rd_kafka_conf_dump(self.0, &raw mut count);
             let all = if count == 0 { &[][..] } else { std::slice::from_raw_parts(dump, count) };
@@ -193,7 +194,7 @@ impl Conf {
     }
 }
 
-/// The property with the most similar name, if it is similar enough.
+/// Returns the most similar name of a property, if it is similar enough.
 fn nearest<'n>(name: &str, names: &'n [String]) -> Option<&'n str> {
     let alike = names.iter().map(|known| (strsim::jaro_winkler(name, known), known.as_str()));
     let (best, known) = alike.max_by(|a, b| a.0.total_cmp(&b.0))?;
@@ -240,9 +241,9 @@ const NOT_DUMPED: &[&CStr] = &[
     c"acks",
     c"delivery.timeout.ms",
 ];
-/// Names with a lower similarity (0 to 1, Jaro-Winkler) have little in common.
+/// Minimum similarity of a suggested name (Jaro-Winkler, 0 to 1).
 const ALIKE: f64 = 0.9;
-/// Longer than any number.
+/// Maximum length of a value to compare: longer than any number.
 const VALUE_MAX: usize = 64;
 
 /// Parses a number as the library does: an integer, perhaps hexadecimal, or with a fraction.

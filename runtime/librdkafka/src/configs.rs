@@ -94,8 +94,8 @@ impl Resource {
         let raw = unsafe { sys::rd_kafka_ConfigResource_new(TOPIC, topic.as_ptr()) };
         let resource = Resource(NonNull::new(raw).ok_or(ErrorCode::TOPIC_EXCEPTION)?); // an empty name
         for config in configs {
-            // SAFETY: the resource is live; name and value are copied. Only names are sent in this request, but the library
-            // requires a value.
+            // SAFETY: the resource is live; name and value are copied. Only names are sent in this request, but the
+            // library requires a value.
             let code = unsafe { sys::rd_kafka_ConfigResource_set_config(raw, config.as_ptr(), c"".as_ptr()) };
             ErrorCode(code).into_result()?;
         }

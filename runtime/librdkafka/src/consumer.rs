@@ -10,17 +10,17 @@ use super::code::{self, ErrorCode};
 use super::deadline::millis;
 use super::{Client, ConfigError, PartitionList, Properties, Queue, sys};
 
-/// Stands for the first offset of the log.
+/// The marker for the first offset of the log.
 pub const BEGINNING: i64 = -2;
-/// Stands for one past the last offset of the log; also the result for a timestamp after the last record.
+/// The marker for one past the last offset of the log; also the result for a timestamp after the last record.
 pub const END: i64 = -1;
 
-/// A consumer. Functions that wait for a broker must run on a helper thread; their docs mention it.
+/// A consumer. None of its functions waits for a broker.
 #[derive(Clone, Debug)]
 pub struct Consumer(Arc<Client>);
 
 impl Consumer {
-    /// A consumer that is not a member of a group yet.
+    /// Creates a consumer that is not a member of a group yet.
     pub fn new(properties: &Properties) -> Result<Consumer, ConfigError> {
         let events = RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_OFFSET_COMMIT;
         let client = properties.create(sys::TYPE_CONSUMER, events)?;
@@ -30,12 +30,12 @@ impl Consumer {
         Ok(Consumer(client))
     }
 
-    /// The underlying client.
+    /// Returns the underlying client.
     pub fn client(&self) -> &Arc<Client> {
         &self.0
     }
 
-    /// The queue of rebalances and errors. It must be polled at least every `max.poll.interval.ms`.
+    /// Returns the queue of rebalances and errors. It must be polled at least every `max.poll.interval.ms`.
     pub fn main_queue(&self) -> Queue {
         // SAFETY: the client is live.
         let raw = unsafe { sys::rd_kafka_queue_get_consumer(self.0.raw()) };
@@ -55,7 +55,7 @@ impl Consumer {
         ErrorCode(unsafe { sys::rd_kafka_assign(self.0.raw(), raw) }).into_result()
     }
 
-    /// Assigns these partitions in addition. For cooperative groups.
+    /// Assigns these partitions in addition to those already assigned. For cooperative groups.
     pub fn incremental_assign(&self, list: &PartitionList) -> Result<(), ErrorCode> {
         // SAFETY: client and list are live; the error object is ours.
         unsafe { code::take(sys::rd_kafka_incremental_assign(self.0.raw(), list.raw())) }
@@ -67,14 +67,15 @@ impl Consumer {
         unsafe { code::take(sys::rd_kafka_incremental_unassign(self.0.raw(), list.raw())) }
     }
 
-    /// Whether the partitions being revoked may already have another owner.
+    /// Returns whether the partitions being revoked may already have another owner.
     pub fn is_assignment_lost(&self) -> bool {
         // SAFETY: the client is live.
         unsafe { sys::rd_kafka_assignment_lost(self.0.raw()) != 0 }
     }
 
     /// Moves the readers of these partitions. Records fetched before are dropped at once: no older record is read after
-    /// this returns. The library's own thread responds, not a broker; the error is that of the first partition not moved.
+    /// this returns. The library's own thread responds, not a broker. The error is that of the first partition that was
+    /// not moved.
     pub fn seek(&self, list: &mut PartitionList, limit: Duration) -> Result<(), ErrorCode> {
         // SAFETY: client and list are live; nothing is written to the list after this returns.
         unsafe { code::take(sys::rd_kafka_seek_partitions(self.0.raw(), list.raw_mut(), millis(limit))) }?;
@@ -92,7 +93,7 @@ impl Consumer {
         ErrorCode(code).into_result()
     }
 
-    /// One past the last offset of the log as of the last fetch; `None` before the first one. Does not wait.
+    /// Returns one past the last offset of the log as of the last fetch; `None` before the first fetch.
     pub fn last_known_end(&self, topic: &CStr, partition: i32) -> Option<i64> {
         let (mut low, mut high) = (0, 0);
         // SAFETY: the client is live, the name is read during the call and both numbers outlive it.
@@ -115,7 +116,7 @@ impl Consumer {
         ErrorCode(unsafe { sys::rd_kafka_unsubscribe(self.0.raw()) }).into_result()
     }
 
-    /// Whether the client is a member of the group, as far as it knows: false after it has requested to leave.
+    /// Returns whether the client is a member of the group, as far as it knows: false after it has requested to leave.
     pub fn is_member(&self) -> bool {
         // SAFETY: the client is live; the text is null or ends with a NUL, and is ours until it is freed.
         unsafe {
@@ -135,7 +136,7 @@ impl Consumer {
         unsafe { code::take(sys::rd_kafka_consumer_close_queue(self.0.raw(), events.raw())) }
     }
 
-    /// Whether the client has left the group.
+    /// Returns whether the client has left the group.
     pub fn is_closed(&self) -> bool {
         // SAFETY: the client is live.
         unsafe { sys::rd_kafka_consumer_closed(self.0.raw()) != 0 }

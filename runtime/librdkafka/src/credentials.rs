@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::Client;
 use super::token::{self, Token};
 
-/// A longer file is not a password or token.
+/// Maximum size of the file: a longer one is not a password or token.
 const FILE_MAX: u64 = 64 << 10;
 
 /// Why the secret of a file can't be used. Contains nothing of the secret.
@@ -26,8 +26,8 @@ pub struct CredentialsError {
 pub enum SecretKind {
     /// The password of PLAIN or SCRAM.
     Password,
-    /// The token of OAUTHBEARER. The client requests a new token late in the lifetime of the current one. If the file
-    /// has changed, it already has the new one.
+    /// The token of OAUTHBEARER. The client requests a new token late in the lifetime of the current one. By then it
+    /// already has the new token of a changed file.
     Token,
 }
 
@@ -54,12 +54,13 @@ impl Credentials {
     pub fn from_file(kind: SecretKind, file: PathBuf) -> Result<Arc<Credentials>, CredentialsError> {
         let shared = Mutex::new(Shared { secret: String::new(), clients: Vec::new() });
         let credentials = Credentials { kind, file, shared };
-        credentials.read_again(i64::MIN)?; // the first client checks whether it has expired
+        credentials.read_again(i64::MIN)?; // the first client checks whether a token has expired
         Ok(Arc::new(credentials))
     }
 
-    /// Reads the file again and passes a changed secret to every client, which uses it for later connections. True if the
-    /// secret has changed. `now_ms`: since 1970; an expired token is an error, changed or not.
+    /// Reads the file again and passes a changed secret to every client, which uses it for later connections. Returns
+    /// whether the secret has changed. `now_ms`: milliseconds since 1970. An expired token is an error, whether it has
+    /// changed or not.
     pub fn read_again(&self, now_ms: i64) -> Result<bool, CredentialsError> {
         let secret = read(&self.file).map_err(|reason| self.error(reason))?;
         if self.kind == SecretKind::Token && Token::new(&secret).is_ok_and(|token| token.expires <= now_ms) {
@@ -79,13 +80,13 @@ impl Credentials {
         Ok(true)
     }
 
-    /// The property for the secret and its value; `None` for a token.
+    /// Returns the property for the secret and its value; `None` for a token.
     pub(super) fn property(&self) -> Option<(&'static str, String)> {
         let secret = || self.shared.lock().unwrap_or_else(PoisonError::into_inner).secret.clone();
         (self.kind == SecretKind::Password).then(|| ("sasl.password", secret()))
     }
 
-    /// Registers a client for new secrets. It also gets the current one, which may be newer than the client.
+    /// Registers a client for new secrets, and gives it the current secret, which may be newer than the client.
     pub(super) fn enroll(&self, client: &Arc<Client>, user: &str) -> Result<(), CredentialsError> {
         let user = CString::new(user).map_err(|_| self.error("the user contains a NUL byte".to_owned()))?;
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,7 +120,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The content, without the line ending at its end.
+/// Reads the content of the file, without line endings at its end.
 fn read(file: &Path) -> Result<String, String> {
     let mut text = String::new();
     let opened = File::open(file).and_then(|file| file.take(FILE_MAX + 1).read_to_string(&mut text));

@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// The given time from now.
+    /// Creates a deadline at this time from now.
     pub fn after(limit: Duration) -> Deadline {
         Deadline(now() + limit)
     }
 
-    /// The remaining time.
+    /// Returns the remaining time.
     pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(now())
     }
 
-    /// Whether no time remains.
+    /// Returns whether no time remains.
     pub fn is_over(self) -> bool {
         self.remaining().is_zero()
     }
@@ -27,7 +27,8 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// A wait in milliseconds, as the C library counts; at least 1 for any wait that is not zero.
+/// Converts a wait to milliseconds, as the C library counts, rounded up: at least 1 for a wait of a microsecond or
+/// more.
 pub(super) fn millis(wait: Duration) -> i32 {
     let rounded_up = wait.as_micros().div_ceil(1000);
     i32::try_from(rounded_up).unwrap_or(i32::MAX)

@@ -16,7 +16,8 @@ unsafe impl Send for ClientEvent {}
 /// The kinds of events that are distinguished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// Partitions are assigned or revoked: [`ClientEvent::error`] is which, [`ClientEvent::partitions`] the partitions.
+    /// Partitions are assigned or revoked: [`ClientEvent::error`] returns which of the two, [`ClientEvent::partitions`]
+    /// which partitions.
     Rebalance,
     /// An error.
     Error,
@@ -35,7 +36,7 @@ impl ClientEvent {
         ClientEvent(raw)
     }
 
-    /// The kind of the event.
+    /// Returns the kind of the event.
     pub fn kind(&self) -> EventKind {
         // SAFETY: the event is live.
         match unsafe { sys::rd_kafka_event_type(self.raw()) } {
@@ -48,38 +49,38 @@ impl ClientEvent {
         }
     }
 
-    /// The error code.
+    /// Returns the error code.
     pub fn error(&self) -> ErrorCode {
         // SAFETY: the event is live.
         ErrorCode(unsafe { sys::rd_kafka_event_error(self.raw()) })
     }
 
-    /// The error message.
+    /// Returns the error message.
     pub fn text(&self) -> String {
         // SAFETY: the event is live; the string lives as long as it and is copied.
         unsafe { code::text(sys::rd_kafka_event_error_string(self.raw())) }
     }
 
-    /// Whether the client can't continue after this event.
+    /// Returns whether the client can't continue after this event.
     pub fn is_fatal(&self) -> bool {
-        // The library reads this field without checking the kind.
+        // The kind is checked here, because the library reads the field without checking it.
         // SAFETY: the event is live and of the kind that has the field.
         self.kind() == EventKind::Error && unsafe { sys::rd_kafka_event_error_is_fatal(self.raw()) } != 0
     }
 
-    /// The number of the request to which this event is the response.
+    /// Returns the number of the request to which this event is the response.
     pub fn request(&self) -> usize {
         // SAFETY: the event is live. The pointer is a number of ours and never dereferenced.
         unsafe { sys::rd_kafka_event_opaque(self.raw()) }.addr()
     }
 
-    /// The partitions of the event.
+    /// Returns the partitions of the event.
     pub fn partitions(&self) -> PartitionList {
         // SAFETY: the event is live and so is its list, which is copied.
         unsafe { PartitionList::copy_of(sys::rd_kafka_event_topic_partition_list(self.raw())) }
     }
 
-    /// The next message of a delivery event, valid as long as the event.
+    /// Returns the next message of a delivery event, valid as long as the event.
     pub(super) fn next_message(&mut self) -> Option<&sys::RawMessage> {
         // SAFETY: the event is live; messages belong to it and live until it is destroyed.
         unsafe { sys::rd_kafka_event_message_next(self.raw()).as_ref() }

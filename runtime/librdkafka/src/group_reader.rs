@@ -3,35 +3,36 @@
 //! The library caches the coordinator of such requests in the client (`rdkafka_coord.c`), so a long-lived client
 //! can't be used for them:
 //! - The cache holds the handle of a broker. When that broker disappears from the cluster's metadata, the handle is
-//!   decommissioned (`rd_kafka_broker_decommission`), and the broker gets another handle when it returns. Requests wait for
-//!   the old one: only the connect or disconnect of some broker makes the library look for the coordinator again. And while
-//!   the cache holds the handle its thread can't end: it wakes a thousand times a second.
+//!   decommissioned (`rd_kafka_broker_decommission`), and the broker gets another handle when it returns. Requests wait
+//!   for the old handle: only the connect or disconnect of some broker makes the library look for the coordinator
+//!   again. While the cache holds the handle, its thread can't end and wakes a thousand times a second.
 //! - A response that another broker is the coordinator does not change the cache.
 //! - A request that times out while it waits for the coordinator is freed, and freed again when the coordinator is
-//!   found: `rd_kafka_admin_coord_request` drops its reference, then `rd_kafka_coord_req_fail` does. The process aborts,
-//!   at best. So no request times out here: its client is dropped before.
+//!   found: `rd_kafka_admin_coord_request` drops its reference, then `rd_kafka_coord_req_fail` does. At best, the
+//!   process aborts. So no request times out here: the client is dropped before.
 use std::ffi::CStr;
 use std::time::Duration;
 
 use super::{ConfigError, Consumer, ErrorCode, PartitionList, Properties, Queue, Requests};
 
-/// The longest timeout that the library accepts: longer than any client of this kind lives.
+/// The longest timeout that the library accepts: longer than any read waits.
 const REQUEST_LIMIT: Duration = Duration::from_hours(1);
 
-/// Reads the committed offsets of groups. It waits for brokers, so it must run on a helper thread.
+/// A reader of the committed offsets of groups. It waits for brokers, so it must run on a helper thread.
 #[derive(Debug)]
 pub struct GroupReader(Requests);
 
 impl GroupReader {
-    /// A reader that is not connected yet. The properties are those of a consumer; it joins no group.
+    /// Creates a reader that is not connected yet. The properties are those of a consumer, but the reader joins no
+    /// group.
     pub fn new(properties: &Properties) -> Result<GroupReader, ConfigError> {
         let consumer = Consumer::new(properties)?;
         Ok(GroupReader(Requests::new(consumer.client(), Queue::new(consumer.client()))))
     }
 
-    /// The offsets that a group has committed for these partitions, or for all. `stable`: a partition with a pending
-    /// transaction has the error [`ErrorCode::UNSTABLE_OFFSET_COMMIT`]. Returns the reader if the coordinator responded;
-    /// otherwise its cached coordinator can't be used any more.
+    /// Reads the offsets that a group has committed for these partitions, or for all. `stable`: a partition with a
+    /// pending transaction has the error [`ErrorCode::UNSTABLE_OFFSET_COMMIT`]. Returns the reader if the coordinator
+    /// responded; otherwise its cached coordinator can't be used any more.
     pub fn read(
         mut self,
         group: &CStr,
@@ -50,7 +51,7 @@ impl GroupReader {
     }
 }
 
-/// Whether the group's coordinator sent this response.
+/// Returns whether the group's coordinator sent this response.
 fn is_of_coordinator(code: ErrorCode) -> bool {
     matches!(
         code,
@@ -68,7 +69,7 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(60);
 
-    /// The coordinator returns after the read has timed out: no request remains that it could answer.
+    /// The coordinator returns after the read has timed out: no request must remain that it could answer.
     #[test]
     fn a_read_without_an_answer_ends_its_client() {
         let mock = MockCluster::start(2).expect("the mock cluster starts");

@@ -1,5 +1,5 @@
-//! The hand-declared structs of [`sys`](super::sys) have the layout that `rdkafka-sys` generated from `rdkafka.h`: checked
-//! when this crate is compiled, so that another version of the library can't change them unnoticed.
+//! Checks, when this crate is compiled, that the hand-declared structs of [`sys`](super::sys) have the layout that
+//! `rdkafka-sys` generated from `rdkafka.h`. So no other version of the library can change a layout unnoticed.
 
 use std::mem::{offset_of, size_of};
 
@@ -7,7 +7,7 @@ use rdkafka_sys::bindings as c;
 
 use super::sys::{RawBroker, RawEntry, RawList, RawMessage, RawMetadata};
 
-/// Fails to compile if a field is not where the C struct has it.
+/// Fails to compile if a field has another offset than in the C struct.
 macro_rules! same_layout {
     ($ours:ty, $theirs:ty: $($field:ident = $their_field:ident),* $(,)?) => {
         const _: () = {
@@ -30,7 +30,7 @@ same_layout!(RawList, c::rd_kafka_topic_partition_list_s: cnt = cnt, size = size
 same_layout!(RawMetadata, c::rd_kafka_metadata: broker_cnt = broker_cnt, brokers = brokers);
 same_layout!(RawBroker, c::rd_kafka_metadata_broker: id = id, host = host, port = port);
 
-// Elements of arrays: their sizes count, too. `RawMetadata` declares only the beginning of its struct.
+// The sizes must be equal, too, for structs in arrays. `RawMetadata` declares only the beginning of its struct.
 const _: () = assert!(size_of::<RawMessage>() == size_of::<c::rd_kafka_message_s>());
 const _: () = assert!(size_of::<RawEntry>() == size_of::<c::rd_kafka_topic_partition_s>());
 const _: () = assert!(size_of::<RawList>() == size_of::<c::rd_kafka_topic_partition_list_s>());

@@ -1,8 +1,8 @@
 //! Safe types over the C library: every pointer of librdkafka is in this crate.
 //!
-//! Two choices differ from the usual Rust client, on purpose. Error codes stay plain
-//! integers: the client's enum does not contain all codes that a broker may send, and an unknown value of it is
-//! undefined behaviour. And names, metadata and header names stay bytes: they may come from any client.
+//! Two choices differ from the usual Rust client (`rdkafka`), on purpose. Error codes stay plain integers: the enum of
+//! that client does not contain all codes that a broker may send, and an unknown value in it is undefined behaviour.
+//! Names, metadata and header names stay bytes, because they may come from any client.
 //!
 //! Guarantees on which the other crates rely:
 //! - a rebalance is an event that is stored and answered later, never a callback that blocks;

@@ -29,7 +29,7 @@ pub struct ListEntry<'a> {
 }
 
 impl PartitionList {
-    /// An empty list with this capacity.
+    /// Creates an empty list with this capacity.
     pub fn with_capacity(capacity: usize) -> PartitionList {
         let size = c_int::try_from(capacity).unwrap_or(c_int::MAX);
         // SAFETY: the argument is a number; the library aborts the process rather than return null.
@@ -71,24 +71,24 @@ impl PartitionList {
         }
     }
 
-    /// Every element in order.
+    /// Iterates over the elements, in order.
     pub fn iter(&self) -> impl Iterator<Item = ListEntry<'_>> {
         // SAFETY: the list is ours and live as long as the borrow of `self`, which also keeps it unchanged.
         unsafe { entries(self.0.as_ptr()) }
     }
 
-    /// The number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         // SAFETY: the list is ours and live.
         usize::try_from(unsafe { (*self.0.as_ptr()).cnt }).unwrap_or(0)
     }
 
-    /// Whether the list has no elements.
+    /// Returns whether the list has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A copy of a list that belongs to the library, such as an event's; empty for null.
+    /// Copies a list that belongs to the library, such as an event's. A null pointer becomes an empty list.
     ///
     /// # Safety
     /// The pointer is null or a list that lives during the call.
@@ -117,12 +117,13 @@ impl Drop for PartitionList {
     }
 }
 
-/// The elements of a list with any owner.
+/// Iterates over the elements of a list with any owner.
 ///
 /// # Safety
 /// The list lives and does not change during `'a`.
 unsafe fn entries<'a>(raw: *const sys::RawList) -> impl Iterator<Item = ListEntry<'a>> {
-    // SAFETY: the caller guarantees that the list lives; `elems` points to `cnt` elements, or is null if there are none.
+    // SAFETY: the caller guarantees that the list lives; `elems` points to `cnt` elements, or is null if there are
+    // none.
     let elements: &'a [sys::RawEntry] = unsafe {
         let count = usize::try_from((*raw).cnt).unwrap_or(0);
         if count == 0 { &[] } else { slice::from_raw_parts((*raw).elems, count) }
@@ -131,7 +132,7 @@ unsafe fn entries<'a>(raw: *const sys::RawList) -> impl Iterator<Item = ListEntr
     elements.iter().map(|element| unsafe { entry(element) })
 }
 
-/// An element of a list with any owner.
+/// Borrows an element of a list with any owner.
 ///
 /// # Safety
 /// Name and metadata belong to the element, and live and do not change as long as it is borrowed.

@@ -1,4 +1,4 @@
-//! A record, borrowed from the library during a callback.
+//! A record, borrowed from the library during a callback or from an event.
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr;
@@ -30,7 +30,7 @@ pub struct Headers<'a> {
 pub type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 
 impl<'a> Message<'a> {
-    /// Fails if the headers can't be parsed.
+    /// Borrows a record. Fails if its headers can't be parsed.
     ///
     /// # Safety
     /// The message is a record, not an error, and belongs to the library, which keeps it during `'a`.
@@ -44,13 +44,14 @@ impl<'a> Message<'a> {
         Ok(Message { raw, headers: Headers { raw: headers, next: 0, life: PhantomData } })
     }
 
-    /// The offset in the partition.
+    /// Returns the offset in the partition.
     pub fn offset(&self) -> i64 {
         self.raw.offset
     }
 
-    /// Milliseconds since 1970, or −1 for none; in a delivery report with an error it is always −1.
-    /// The second value: whether the broker set it when it stored the record (`message.timestamp.type=LogAppendTime`).
+    /// Returns the timestamp in milliseconds since 1970, or −1 for none, and whether the broker set it when it stored
+    /// the record (`message.timestamp.type=LogAppendTime`). In a delivery report with an error the timestamp is always
+    /// −1.
     pub fn timestamp(&self) -> (i64, bool) {
         let mut kind: c_int = 0;
         // SAFETY: the message belongs to the library and is not an error.
@@ -58,19 +59,19 @@ impl<'a> Message<'a> {
         (timestamp, kind == LOG_APPEND_TIME)
     }
 
-    /// The key; an empty key differs from none.
+    /// Returns the key; an empty key differs from none.
     pub fn key(&self) -> Option<&'a [u8]> {
         // SAFETY: the library returns null or `key_len` bytes, which live as long as the message.
         unsafe { bytes(self.raw.key, self.raw.key_len) }
     }
 
-    /// The value; `None` is a tombstone.
+    /// Returns the value; `None` is a tombstone.
     pub fn value(&self) -> Option<&'a [u8]> {
         // SAFETY: as for the key.
         unsafe { bytes(self.raw.payload, self.raw.len) }
     }
 
-    /// All headers.
+    /// Returns all headers.
     pub fn headers(&self) -> Headers<'a> {
         self.headers
     }
@@ -108,12 +109,12 @@ struct BeforeName {
     value: *const c_void,
 }
 
-/// Whether headers have this layout. The library's interface returns names as C strings, but a name may contain NUL bytes,
-/// and its length is in a structure that is not part of the interface: the assumed layout is verified once.
+/// Whether headers have this layout, verified once. The library's interface returns names as C strings, but a name may
+/// contain NUL bytes, and its length is in a structure that is not part of the interface.
 static LAYOUT_IS_KNOWN: LazyLock<bool> = LazyLock::new(|| {
     let (name, value) = (b"a\0b", b"v");
-    // SAFETY: the headers are ours and live until they are destroyed; name and value are copied with the sizes passed. The
-    // name follows at least four words of its own allocation in every version of the library that has headers.
+    // SAFETY: the headers are ours and live until they are destroyed; name and value are copied with the sizes passed.
+    // The name follows at least four words of its own allocation in every version of the library that has headers.
     unsafe {
         let headers = sys::rd_kafka_headers_new(1);
         sys::rd_kafka_header_add(headers, name.as_ptr().cast(), 3, value.as_ptr().cast(), 1);
@@ -132,7 +133,7 @@ fn before(name: *const c_char) -> *const BeforeName {
     name.wrapping_byte_sub(size_of::<BeforeName>()).cast()
 }
 
-/// The name of a header, with all its bytes.
+/// Returns the name of a header, with all its bytes.
 ///
 /// # Safety
 /// The library returned this name, and it lives during `'a`.

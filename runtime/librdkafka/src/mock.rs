@@ -12,7 +12,7 @@ use super::{Client, ConfigError, Properties, sys};
 #[derive(Debug)]
 pub struct MockCluster {
     raw: NonNull<sys::Mock>,
-    /// Dropped after the cluster, which runs in it.
+    /// The client in which the cluster runs; dropped after the cluster.
     _client: Arc<Client>,
 }
 
@@ -32,7 +32,7 @@ impl MockCluster {
         Ok(MockCluster { raw, _client: client })
     }
 
-    /// Its bootstrap servers.
+    /// Returns the cluster's bootstrap servers.
     pub fn bootstrap_servers(&self) -> String {
         // SAFETY: the cluster is live; the string lives as long as it and is copied.
         unsafe { code::text(sys::rd_kafka_mock_cluster_bootstraps(self.raw.as_ptr())) }

@@ -10,8 +10,8 @@ use super::{Client, WakeHandle, sys};
 
 /// The queue of one partition, detached from the consumer's main queue.
 ///
-/// Open it on every assign, before the partition is assigned: if it is opened later, records that reached the main
-/// queue before would be read out of order; if it is not opened, the partition delivers nothing.
+/// Open it on every assign, before the partition is assigned. If it is opened later, records may already be in the main
+/// queue. If a queue that was detached before is not opened again, nobody reads its records.
 #[derive(Debug)]
 pub struct PartitionQueue(Queue);
 
@@ -30,12 +30,12 @@ pub enum Entry<'a> {
     },
 }
 
-/// How a read ended.
+/// The reason why a read ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadEnd {
     /// The queue is empty; the next record wakes the thread.
     Empty,
-    /// The reader stopped: there may be more entries, for which no wake-up follows.
+    /// The caller stopped the read. There may be more entries, for which no wake-up follows.
     Stopped,
 }
 
@@ -55,12 +55,13 @@ impl PartitionQueue {
         Some(PartitionQueue(queue.wakes(wake)))
     }
 
-    /// Whether a read may return something. False only if the last read emptied the queue and nothing arrived since.
+    /// Returns whether a read may return something: false only if the last read emptied the queue and nothing arrived
+    /// since.
     pub fn is_ready(&self) -> bool {
         self.0.is_ready()
     }
 
-    /// Passes the available entries to the reader, without waiting, until it breaks.
+    /// Passes the available entries to `each`, without waiting, until `each` breaks.
     ///
     /// Uses the callback interface, because the batch call of this version counts an end-of-partition entry as a record
     /// and advances the position past a record that has not arrived.
@@ -90,7 +91,7 @@ struct ReadContext<'a> {
     stopped: bool,
 }
 
-/// A panic in this function aborts the process: it must not unwind through C.
+/// Passes an entry to the reader. A panic in this function aborts the process, because it must not unwind through C.
 unsafe extern "C" fn on_record(message: *mut sys::RawMessage, opaque: *mut c_void) {
     // SAFETY: `opaque` is the reader of the running `read`, which has no other user during the call; the message
     // belongs to the library and stays unchanged until this returns.

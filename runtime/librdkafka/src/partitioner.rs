@@ -4,7 +4,7 @@ use std::ptr;
 
 use crate::sys;
 
-/// The partition of a key among `partitions` (at least 1), as Kafka's default partitioner chooses it.
+/// Returns the partition of a key among `partitions` (at least 1), as Kafka's default partitioner chooses it.
 pub fn partition_for_key(key: &[u8], partitions: i32) -> i32 {
     // SAFETY: the key is valid for its length during the call. The function reads no other pointer.
     unsafe {

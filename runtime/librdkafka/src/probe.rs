@@ -6,7 +6,7 @@ use super::{ConfigError, Deadline, PermanentStartupError, Producer, Properties, 
 
 /// Timeout of one probe.
 const LIMIT: Duration = Duration::from_secs(3);
-/// Timeout of a broker's response within it.
+/// Timeout of a broker's response within a probe.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// The result of a probe.
@@ -20,14 +20,14 @@ pub enum Probed {
     Unknown,
 }
 
-/// Connects with these properties and requests the cluster's metadata from a broker. Existing connections are no evidence
-/// for new ones, so the probe uses a client of its own. `stop` is polled.
+/// Connects with these properties and requests the cluster's metadata from a broker. Existing connections are no
+/// evidence for new ones, so the probe uses a client of its own. The probe ends early if `stop` returns true.
 pub fn probe(properties: &Properties, stop: &dyn Fn() -> bool) -> Result<Probed, ConfigError> {
     let mut properties = properties.clone();
-    // Only the result matters: the client in use has logged its own authentication failure.
+    // The probe logs nothing: the client in use has already logged its authentication failure.
     properties.set("log_level", 0);
     let prober = match Producer::new(&properties) {
-        // An expired token, which the brokers would reject.
+        // For example an expired token, which the brokers would reject.
         Err(ConfigError::Credentials(error)) => {
             return Ok(Probed::Rejected(PermanentStartupError::Credentials(error)));
         }

@@ -22,7 +22,7 @@ pub struct Producer(Arc<Client>);
 #[derive(Debug)]
 pub struct ProducerTopic {
     raw: NonNull<sys::Topic>,
-    /// Dropped after the handle.
+    /// The client; dropped after the handle.
     _client: Arc<Client>,
 }
 
@@ -34,7 +34,7 @@ unsafe impl Sync for ProducerTopic {}
 /// A record to send; the producer copies its bytes.
 #[derive(Clone, Copy)]
 pub struct ProduceRecord<'a> {
-    /// `None`: the configured partitioner decides.
+    /// The partition; `None`: the configured partitioner chooses it.
     pub partition: Option<i32>,
     /// Milliseconds since 1970; `None`: now.
     pub timestamp: Option<i64>,
@@ -44,7 +44,7 @@ pub struct ProduceRecord<'a> {
     pub value: Option<&'a [u8]>,
     /// The headers, in order. Names are bytes: Kafka's own clients write UTF-8, but nothing enforces it.
     pub headers: &'a [Header<'a>],
-    /// Returned with the delivery report.
+    /// The number that the delivery report returns.
     pub token: usize,
 }
 
@@ -53,17 +53,17 @@ pub struct ProduceRecord<'a> {
 pub struct DeliveryReport<'e> {
     /// The token of the record.
     pub token: usize,
-    /// The partition to which it was sent.
+    /// The partition to which the record was sent.
     pub partition: i32,
-    /// Its offset in the partition; meaningless after an error.
+    /// The record's offset in the partition; meaningless after an error.
     pub offset: i64,
-    /// [`ErrorCode::NONE`] if the brokers have stored it.
+    /// The error; [`ErrorCode::NONE`] if the brokers have stored the record.
     pub error: ErrorCode,
     message: &'e sys::RawMessage,
 }
 
 impl<'e> DeliveryReport<'e> {
-    /// The record, as it was sent.
+    /// Returns the record as it was sent; after an error without its timestamp.
     pub fn record(&self) -> Result<Message<'e>, ErrorCode> {
         // SAFETY: the message belongs to the event, which lives during `'e`; in a report, too, it has key, value and
         // headers, whatever its error.
@@ -72,25 +72,25 @@ impl<'e> DeliveryReport<'e> {
 }
 
 impl Producer {
-    /// A producer that is not connected yet.
+    /// Creates a producer that is not connected yet.
     pub fn new(properties: &Properties) -> Result<Producer, ConfigError> {
         let client = properties.create(sys::TYPE_PRODUCER, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR)?;
         Ok(Producer(client))
     }
 
-    /// The underlying client.
+    /// Returns the underlying client.
     pub fn client(&self) -> &Arc<Client> {
         &self.0
     }
 
-    /// The queue of delivery reports and errors.
+    /// Returns the queue of delivery reports and errors.
     pub fn main_queue(&self) -> Queue {
         // SAFETY: the client is live.
         let raw = unsafe { sys::rd_kafka_queue_get_main(self.0.raw()) };
         Queue::from_raw(&self.0, raw).expect("every client has this queue")
     }
 
-    /// A handle of a topic; `None` if the topic name is invalid.
+    /// Creates a handle of a topic; `None` if the topic name is invalid.
     pub fn topic(&self, name: &CStr) -> Option<ProducerTopic> {
         // SAFETY: the client is live; the name is copied; null means the client's default configuration.
         let raw = unsafe { sys::rd_kafka_topic_new(self.0.raw(), name.as_ptr(), ptr::null_mut()) };
@@ -150,7 +150,8 @@ impl Producer {
         ErrorCode(unsafe { sys::rd_kafka_purge(self.0.raw(), PURGE_ALL) }).into_result()
     }
 
-    /// Raises a fatal error, as idempotence does when its sequence is broken: to test the replacement of the producer.
+    /// Raises a fatal error, as an idempotent producer does when its sequence is broken, to test the replacement of the
+    /// producer.
     #[doc(hidden)]
     pub fn break_down(&self) {
         // SAFETY: the client is live and the text ends with a NUL.
@@ -163,7 +164,7 @@ impl Producer {
         };
     }
 
-    /// The number of records and reports in the producer's queues.
+    /// Returns the number of records and reports in the producer's queues.
     pub fn queued(&self) -> usize {
         // SAFETY: the client is live.
         usize::try_from(unsafe { sys::rd_kafka_outq_len(self.0.raw()) }).unwrap_or(0)
@@ -171,7 +172,7 @@ impl Producer {
 }
 
 impl ClientEvent {
-    /// The next report of a delivery event.
+    /// Returns the next report of a delivery event.
     pub fn next_report(&mut self) -> Option<DeliveryReport<'_>> {
         self.next_message().map(|message| DeliveryReport {
             token: message.private.addr(),
@@ -215,7 +216,7 @@ impl Drop for OwnedHeaders {
     }
 }
 
-/// Null for an absent value; never null for a present one, even if it is empty.
+/// Returns null for an absent value, and never null for a present one, even if it is empty.
 fn parts(bytes: Option<&[u8]>) -> (*const c_void, usize) {
     bytes.map_or((ptr::null(), 0), |bytes| (bytes.as_ptr().cast(), bytes.len()))
 }

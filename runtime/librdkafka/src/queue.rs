@@ -10,12 +10,12 @@ use super::deadline::millis;
 use super::event::ClientEvent;
 use super::{WakeHandle, sys};
 
-/// A queue of the library. Keeps its client alive.
+/// A queue of the library. It keeps its client alive.
 #[derive(Debug)]
 pub struct Queue {
     raw: RawQueue,
-    /// Written by the library's threads while the callback is set. Declared after `raw`, whose drop removes the callback
-    /// before this memory is freed.
+    /// The state that the library's threads write while the callback is set. It is declared after `raw`, whose drop
+    /// removes the callback before this memory is freed.
     signal: Option<Box<Signal>>,
     client: Arc<Client>,
 }
@@ -34,7 +34,7 @@ struct RawQueue(NonNull<sys::KafkaQueue>);
 unsafe impl Send for RawQueue {}
 
 impl Queue {
-    /// A new queue, for responses.
+    /// Creates a queue for responses.
     pub fn new(client: &Arc<Client>) -> Queue {
         // SAFETY: the client is live.
         let raw = unsafe { sys::rd_kafka_queue_new(client.raw()) };
@@ -46,7 +46,7 @@ impl Queue {
         Some(Queue { raw: RawQueue(raw), signal: None, client: Arc::clone(client) })
     }
 
-    /// From now on the first entry that arrives in the empty queue wakes the thread. The queue counts as ready at once, so
+    /// Makes the first entry that arrives in the empty queue wake the thread. The queue counts as ready at once, so
     /// that entries already in it are found.
     pub fn wakes(mut self, wake: &WakeHandle) -> Queue {
         let signal = Box::new(Signal { ready: AtomicBool::new(true), wake: Arc::clone(wake) });
@@ -61,26 +61,27 @@ impl Queue {
         self
     }
 
-    /// Whether the queue may have entries. Always true for a queue that wakes no thread.
+    /// Returns whether the queue may have entries. Always true for a queue that wakes no thread.
     pub fn is_ready(&self) -> bool {
         self.signal.as_ref().is_none_or(|signal| signal.ready.load(Ordering::Acquire))
     }
 
-    /// Cleared before a poll, and set again after a poll that may have left entries.
+    /// Sets whether the queue may have entries: cleared before a poll, and set again after a poll that may have left
+    /// some.
     pub(super) fn set_ready(&self, ready: bool) {
         if let Some(signal) = &self.signal {
             signal.ready.store(ready, Ordering::Release);
         }
     }
 
-    /// The next event, if one comes in time.
+    /// Returns the next event, if one arrives in time.
     pub fn poll(&self, timeout: Duration) -> Option<ClientEvent> {
         // SAFETY: the queue is live.
         let event = unsafe { sys::rd_kafka_queue_poll(self.raw(), millis(timeout)) };
         Some(ClientEvent::from_raw(NonNull::new(event)?))
     }
 
-    /// As [`Queue::poll`] without waiting, and without calling the library when the queue is not ready.
+    /// Polls without waiting, and without calling the library when the queue is not ready.
     pub fn poll_now(&self) -> Option<ClientEvent> {
         if !self.is_ready() {
             return None;

@@ -1,4 +1,5 @@
-//! Requests whose responses arrive in a queue: offsets of logs and of a group, and descriptions of topics. They do not wait.
+//! Requests whose responses arrive in a queue: offsets of logs and of a group, and descriptions of topics. Sending one
+//! does not wait.
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ const GROUP_OFFSETS: i32 = 14;
 const TOPICS: i32 = 19;
 const LOG_OFFSETS: i32 = 21;
 
-/// Which part of a log is visible.
+/// The visible part of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
     /// All records: `RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED`.
@@ -23,7 +24,7 @@ pub enum Isolation {
     Committed = 1,
 }
 
-/// Sends requests of one client. Each has a number, which [`ClientEvent::request`] returns for its response.
+/// The requests of one client. Each has a number, which [`ClientEvent::request`] returns for its response.
 #[derive(Debug)]
 pub struct Requests {
     client: Arc<Client>,
@@ -32,23 +33,24 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// `answers`: the queue for the responses.
+    /// Prepares requests of this client. `answers`: the queue for the responses.
     pub fn new(client: &Arc<Client>, answers: Queue) -> Requests {
         Requests { client: Arc::clone(client), answers, last: 0 }
     }
 
-    /// The next response, without waiting.
+    /// Returns the next response, without waiting.
     pub fn next_answer(&self) -> Option<ClientEvent> {
         self.answers.poll_now()
     }
 
-    /// The next response, if one arrives in time.
+    /// Returns the next response, if one arrives in time.
     pub fn wait_for_answer(&self, limit: Duration) -> Option<ClientEvent> {
         self.answers.poll(limit)
     }
 
-    /// Replaces timestamps, [`BEGINNING`](super::BEGINNING) and [`END`](super::END) in a list by offsets: see
-    /// [`ClientEvent::log_offsets`]. All leaders must respond; to be independent of the others, request one partition alone.
+    /// Requests the offsets for timestamps, [`BEGINNING`](super::BEGINNING) and [`END`](super::END) in a list: see
+    /// [`ClientEvent::log_offsets`]. The response needs all leaders: a request for one partition alone does not depend
+    /// on others.
     pub fn log_offsets(&mut self, mut list: PartitionList, isolation: Isolation, limit: Duration) -> usize {
         let (number, options) = self.begin(LOG_OFFSETS, limit);
         options.set_isolation(isolation);
@@ -59,9 +61,9 @@ impl Requests {
         number
     }
 
-    /// The offsets that a group has committed for these partitions, or for all: see [`ClientEvent::group_offsets`], and
-    /// [`GroupReader`](super::GroupReader) for why no other client requests them. `stable`: a partition with a pending
-    /// transaction has the error [`ErrorCode::UNSTABLE_OFFSET_COMMIT`].
+    /// Requests the offsets that a group has committed for these partitions, or for all: see
+    /// [`ClientEvent::group_offsets`], and [`GroupReader`](super::GroupReader) for why no other client requests them.
+    /// `stable`: a partition with a pending transaction has the error [`ErrorCode::UNSTABLE_OFFSET_COMMIT`].
     pub(super) fn group_offsets(
         &mut self,
         group: &CStr,
@@ -132,8 +134,9 @@ impl Options {
 }
 
 impl ClientEvent {
-    /// The response to [`Requests::log_offsets`]: each partition with its offset or an error. For a timestamp after
-    /// the last record the offset is [`END`]. A leader that did not respond, for whatever reason, is a timeout.
+    /// Returns the response to [`Requests::log_offsets`]: each partition with its offset or an error. For a timestamp
+    /// after the last record the offset is [`END`]. If a leader did not respond, for whatever reason, the error is a
+    /// timeout.
     pub fn log_offsets(&self) -> Result<Vec<ListEntry<'_>>, ErrorCode> {
         self.error().into_result()?;
         let mut count = 0;
@@ -143,8 +146,8 @@ impl ClientEvent {
             let infos = array(sys::rd_kafka_ListOffsets_result_infos(result, &raw mut count), count);
             let of_info = |info: &*const sys::LogOffset| {
                 let entry = entry(&*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info));
-                // The library drops the error of a leader that did not respond: what remains is the initial offset, which
-                // is meaningless (`rd_kafka_ListOffsets_response_merge`).
+                // The library drops the error of a leader that did not respond: its partitions keep their initial
+                // offset, which is meaningless (`rd_kafka_ListOffsets_response_merge`).
                 let unanswered = entry.error.is_none() && entry.offset < END;
                 ListEntry { error: if unanswered { ErrorCode::TIMED_OUT } else { entry.error }, ..entry }
             };
@@ -152,12 +155,13 @@ impl ClientEvent {
         }
     }
 
-    /// The response to [`Requests::group_offsets`]: each partition with offset (negative: no commit), metadata and error.
+    /// Returns the response to [`Requests::group_offsets`]: each partition with offset (negative: no commit), metadata
+    /// and error.
     pub fn group_offsets(&self) -> Result<PartitionList, ErrorCode> {
         self.error().into_result()?;
         let mut count = 0;
-        // SAFETY: the event is live; the array of pointers, the groups, their errors and lists belong to it. The list is
-        // copied.
+        // SAFETY: the event is live; the array of pointers, the groups, their errors and lists belong to it. The list
+        // is copied.
         unsafe {
             let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(self.raw());
             let groups =
@@ -171,7 +175,7 @@ impl ClientEvent {
         }
     }
 
-    /// The response to [`Requests::topics`].
+    /// Returns the response to [`Requests::topics`].
     pub fn topics(&self) -> Result<Vec<TopicDescription>, ErrorCode> {
         self.error().into_result()?;
         let mut count = 0;
@@ -191,7 +195,7 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(60);
 
-    /// The library's response then has neither an offset nor an error.
+    /// Without an answer of the leader, the library's response has neither an offset nor an error.
     #[test]
     fn an_offset_that_its_leader_did_not_return_is_an_error() {
         let mock = MockCluster::start(1).expect("the mock cluster starts");

@@ -1,4 +1,4 @@
-//! Requests to the brokers before a client begins its work. Unavailable brokers are waited for; that is no error.
+//! Requests to the brokers before a client begins its work. They wait for unavailable brokers instead of failing.
 use std::ffi::{CStr, CString};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use super::{
 
 /// Time after which an unanswered request is reported.
 const REPORT_AFTER: Duration = Duration::from_secs(3);
-/// Timeout of the first attempt. Any broker may be contacted, and one that hangs must not delay what another would answer;
-/// each attempt after a failed one may take twice as long, up to the client's own limit.
+/// Timeout of the first attempt. The library may choose a broker that hangs, and the next attempt may reach another
+/// one. Each attempt after a failed one may take twice as long, up to the client's own limit.
 const FIRST_TRY: Duration = Duration::from_secs(3);
 /// The pause between two attempts, in which the client's events are served.
 const PAUSE: Duration = Duration::from_millis(250);
-/// The longest delay until a signal is noticed.
+/// Interval at which a wait for a response checks whether to stop, for example because of a signal.
 const STEP: Duration = Duration::from_millis(50);
 /// How long a newly created topic may be unknown.
 const CREATED_LIMIT: Duration = Duration::from_secs(15);
@@ -26,11 +26,11 @@ const CREATED_LIMIT: Duration = Duration::from_secs(15);
 /// A request without a response yet; waiting continues unless the caller breaks.
 #[derive(Clone, Debug)]
 pub struct Unanswered {
-    /// What fails at the moment, for messages; `None`: the request only takes time.
+    /// The current error, for messages; `None` if the request only takes time.
     pub reason: Option<String>,
 }
 
-/// Lets the caller decide whether to continue to wait.
+/// The function by which the caller decides whether to continue to wait.
 pub type StartupRetry<'a> = &'a mut dyn FnMut(&Unanswered) -> ControlFlow<()>;
 
 /// Why waiting can't help.
@@ -47,7 +47,7 @@ pub enum PermanentStartupError {
     TopicsMissing {
         /// The names; at least one.
         topics: Vec<String>,
-        /// What the topics are for.
+        /// The use of the topics: [`TopicRole::name`].
         role: &'static str,
     },
     /// A topic could not be created.
@@ -58,7 +58,7 @@ pub enum PermanentStartupError {
     TopicDenied {
         /// The topic.
         topic: String,
-        /// What the topic is for.
+        /// The use of the topic: [`TopicRole::name`].
         role: &'static str,
         /// The broker's error.
         code: ErrorCode,
@@ -71,7 +71,7 @@ pub enum PermanentStartupError {
     /// The secret of a file can't be used any more.
     #[error("authentication failed: {0}")]
     Credentials(CredentialsError),
-    /// We do not trust the brokers' certificate.
+    /// The brokers' certificate is not trusted.
     #[error(
         "the brokers' certificate is not trusted: {0}; check `ssl.ca.location` under [kafka.client] and the host names \
          in `bootstrap_servers`"
@@ -85,7 +85,7 @@ pub enum PermanentStartupError {
     Stopped,
 }
 
-/// What topics are for, in messages.
+/// The use of topics, for messages.
 #[derive(Clone, Copy, Debug)]
 pub struct TopicRole {
     /// A noun for the topics.
@@ -94,25 +94,26 @@ pub struct TopicRole {
     pub rights: &'static str,
 }
 
-/// The number of partitions of a new topic; `None`: the brokers' default.
+/// The function that returns the number of partitions of a new topic; `None`: the brokers' default.
 pub type NewPartitions<'a> = &'a dyn Fn(&CStr) -> Option<i32>;
 
 /// The startup requests of one client.
 pub struct StartupRequests<'a> {
     client: &'a Arc<Client>,
     events: &'a Queue,
-    /// The timeout of the next attempt, and the maximum.
+    /// The timeout of the next attempt, and its maximum.
     limits: (Duration, Duration),
     retry: StartupRetry<'a>,
 }
 
 impl<'a> StartupRequests<'a> {
-    /// `events`: the client's main queue, which is served while waiting. `limit`: the timeout of one response.
+    /// Prepares requests of this client. `events`: its main queue, which is served while waiting. `limit`: the maximum
+    /// timeout of one response.
     pub fn new(client: &'a Arc<Client>, events: &'a Queue, limit: Duration, retry: StartupRetry<'a>) -> Self {
         StartupRequests { client, events, limits: (FIRST_TRY.min(limit), limit), retry }
     }
 
-    /// Returns a broker that responds.
+    /// Waits until a broker responds, and returns the broker for admin requests.
     pub fn broker(&mut self) -> Result<AdminBroker, PermanentStartupError> {
         loop {
             match self.ask(admin_broker)? {
@@ -123,7 +124,7 @@ impl<'a> StartupRequests<'a> {
     }
 
     /// Runs a request that waits for a broker, with the current timeout, and serves the client's events meanwhile. The
-    /// request has its own thread: a signal, or an authentication failure, does not wait for a response.
+    /// request has its own thread, so a signal or an authentication failure ends the wait without a response.
     pub fn ask<T: Send + 'static>(
         &mut self,
         question: impl FnOnce(&Arc<Client>, Duration) -> T + Send + 'static,
@@ -192,7 +193,8 @@ impl<'a> StartupRequests<'a> {
         }
     }
 
-    /// Serves the client's events during the pause; some of them end the wait.
+    /// Pauses before the next attempt, whose timeout is twice as long. Serves the client's events meanwhile; an
+    /// authentication failure among them is an error.
     pub fn wait(&mut self, reason: String) -> Result<(), PermanentStartupError> {
         let (limit, most) = self.limits;
         self.limits.0 = (2 * limit).min(most);
@@ -200,7 +202,7 @@ impl<'a> StartupRequests<'a> {
         self.retry_or_stop(Some(error.unwrap_or(reason)))
     }
 
-    /// Serves the client's events for this time. Returns the last error among them.
+    /// Serves the client's events for this time. Returns the last temporary error among them.
     fn serve(&mut self, limit: Duration) -> Result<Option<String>, PermanentStartupError> {
         let (limit, mut last_error) = (Deadline::after(limit), None);
         loop {
@@ -224,7 +226,7 @@ impl<'a> StartupRequests<'a> {
         }
     }
 
-    /// Lets the caller decide. Without a reason there is nothing to report yet.
+    /// Lets the caller decide whether to continue. Without a reason there is nothing to report yet.
     fn retry_or_stop(&mut self, reason: Option<String>) -> Result<(), PermanentStartupError> {
         match (self.retry)(&Unanswered { reason }) {
             ControlFlow::Continue(()) => Ok(()),
@@ -257,7 +259,8 @@ fn missing(topics: &[String], role: &str) -> String {
     }
 }
 
-/// Whether OpenSSL rejects the brokers' certificate. The code is that of any failed handshake, which may be temporary.
+/// Returns whether OpenSSL rejects the brokers' certificate. Only the text shows it: the error code is that of any
+/// failed handshake, which may be temporary.
 fn is_about_certificate(text: &str) -> bool {
     text.contains("certificate verify failed")
 }

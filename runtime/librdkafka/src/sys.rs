@@ -1,8 +1,8 @@
 //! Declarations of the C interface of librdkafka as far as it is used, with error codes as plain integers.
 //!
-//! `rdkafka-sys` builds and links the library and provides the constants; its own declarations return a Rust enum
-//! for error codes, which must never be created from an unknown code. Layouts follow `rdkafka.h` (checked in `layouts`), whose
-//! public structs are part of the library's stable interface.
+//! `rdkafka-sys` builds and links the library and provides the constants. Its own declarations return a Rust enum for
+//! error codes, which must never be created from an unknown code. Layouts follow `rdkafka.h` (checked in `layouts`),
+//! whose public structs are part of the library's stable interface.
 use std::ffi::{c_char, c_int, c_void};
 
 use rdkafka_sys as _;

@@ -5,12 +5,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-/// The end of the year 9999, in milliseconds since 1970: for tokens without an expiry time, which only the brokers know.
+/// The expiry time of a token whose real one only the brokers know: the end of the year 9999, in milliseconds since
+/// 1970.
 const NO_EXPIRY: i64 = 253_402_300_799_000;
-/// The user name for a token that does not name one; it is only for messages.
+/// The user of a token that names none, for messages only.
 const NO_NAME: &str = "the token's user";
 
-/// Why an expired token can't be used.
+/// The reason why an expired token can't be used.
 pub(super) const EXPIRED: &str = "it has expired: write a new token to the file";
 
 /// A token of OAUTHBEARER.
@@ -18,15 +19,15 @@ pub(super) struct Token {
     pub(super) text: CString,
     /// The user.
     pub(super) principal: CString,
-    /// When it expires, in milliseconds since 1970.
+    /// The expiry time, in milliseconds since 1970.
     pub(super) expires: i64,
 }
 
 impl Token {
-    /// Reads expiry (`exp`) and user (`sub`) from the claims, if it is a JWT. The brokers verify its signature.
+    /// Reads expiry (`exp`) and user (`sub`) from the claims, if the text is a JWT. The brokers verify the signature.
     ///
     /// # Errors
-    /// If it has characters that a token can't have (RFC 6750), such as a byte order mark or a space.
+    /// If the text has characters that a token can't have (RFC 6750), such as a byte order mark or a space.
     pub(super) fn new(text: &str) -> Result<Token, String> {
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("it has a character that is not visible ASCII: write only the token, as UTF-8 without a byte \
@@ -43,7 +44,7 @@ impl Token {
     }
 }
 
-/// Null for a token that is not a JWT.
+/// Decodes the claims of a token; null if it is not a JWT.
 fn claims(text: &str) -> Value {
     let mut parts = text.split('.');
     let payload = match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -54,7 +55,7 @@ fn claims(text: &str) -> Value {
     serde_json::from_slice(&json).unwrap_or(Value::Null)
 }
 
-/// Converts seconds, perhaps with a fraction, which is dropped.
+/// Converts seconds to milliseconds, without a fraction of a second and up to `NO_EXPIRY`.
 fn millis(seconds: &Value) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "casts of floats saturate, and the limit is below")]
     let whole = seconds.as_i64().or_else(|| seconds.as_f64().map(|seconds| seconds as i64))?;

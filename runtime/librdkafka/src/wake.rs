@@ -7,25 +7,25 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-/// Wakes the thread that sleeps in [`Wake::wait`]. Cheap if that thread is already awake: only the first call
-/// after a wait writes to the descriptor.
+/// The file descriptor that wakes the thread in [`Wake::wait`]. Waking is cheap if that thread is already awake: only
+/// the first call after a wait writes to the descriptor.
 #[derive(Debug)]
 pub struct Wake {
     fd: OwnedFd,
     pending: AtomicBool,
 }
 
-/// Shared by all threads that may wake it.
+/// A handle, shared by the thread that waits and all threads that may wake it.
 pub type WakeHandle = Arc<Wake>;
 
 impl Wake {
-    /// Creates one with nothing pending.
+    /// Creates a descriptor with no wake pending.
     pub fn new() -> io::Result<WakeHandle> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Arc::new(Wake { fd, pending: AtomicBool::new(false) }))
     }
 
-    /// Ends the current wait, or the next one. The data for the woken thread must be in place before.
+    /// Ends the current wait, or the next one. The data for the woken thread must be in place before this call.
     pub fn wake(&self) {
         if !self.pending.swap(true, Ordering::AcqRel) {
             // The write fails only if the counter is full, and then the thread is woken anyway.
@@ -33,8 +33,8 @@ impl Wake {
         }
     }
 
-    /// Sleeps until woken or until the timeout; `None` waits without limit. Returns whether it was woken.
-    /// Check every source after it returns: several wakes count as one.
+    /// Sleeps until woken or until the timeout; `None` waits without limit. Returns whether a wake ended the wait.
+    /// Check every source afterwards: several wakes count as one.
     pub fn wait(&self, timeout: Option<Duration>) -> bool {
         let limit =
             timeout.map(|wait| Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 }));

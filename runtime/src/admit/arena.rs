@@ -1,10 +1,10 @@
-//! The bytes of records from fetch to outcome: copied out of the client's buffers at once, so that no fetch buffer is
-//! pinned.
+//! The bytes of records from fetch to outcome. They are copied out of the client's buffers at once, so that no fetch
+//! buffer is pinned.
 //!
 //! Records are stored back to back in blocks. A block is reused when all its records are released. A record larger than
 //! a block gets its own block, which is freed on release. An event that waits for a retry may need its record for
-//! minutes: when most of the memory is unused, the records of the emptiest block are moved to the current one. A slot
-//! therefore identifies a record, not an address.
+//! minutes. When at least half of the memory is unused, the records of the emptiest block are moved to the current one.
+//! A slot therefore identifies a record, not an address.
 
 use keylane_core::ArenaSlot;
 
@@ -15,24 +15,25 @@ const SPARSE_BYTES: usize = BLOCK_BYTES / 4;
 const BLOCKS_MIN: usize = 32;
 /// Marks an absent key, value or header value, as in Kafka's wire format.
 const ABSENT: u32 = u32::MAX;
-/// Fields of the preamble: slot, key length, value length, length of the headers, number of headers with [`LOG_APPEND_TIME`].
+/// Number of fields before the bytes of a record: its slot, the lengths of its key, value and headers, and the number
+/// of its headers with the flag [`LOG_APPEND_TIME`].
 const PREAMBLE: usize = 5;
 const PREAMBLE_BYTES: usize = 4 * PREAMBLE;
 /// Flag in the number of headers: the broker set the record's timestamp.
 const LOG_APPEND_TIME: u32 = 1 << 31;
-/// Approximate bookkeeping of the core per queued event.
+/// Approximate bytes that the core needs per queued event.
 const BOOKKEEPING_BYTES: usize = 64;
 
-/// Bytes of records between fetch and outcome. One owner, no locks.
+/// The bytes of records between fetch and outcome. One thread owns them, without locks.
 #[derive(Debug, Default)]
 pub struct Arena {
     blocks: Vec<Block>,
-    /// Empty blocks of the normal size.
+    /// Indexes of empty blocks of the normal size.
     free: Vec<usize>,
     /// Indexes into `blocks` whose memory was freed.
     vacant: Vec<usize>,
     current: Option<usize>,
-    /// By slot.
+    /// The location of each record, by slot.
     slots: Vec<Location>,
     free_slots: Vec<u32>,
     /// The headers of the record being stored. Iterating them is expensive, so they are packed once.
@@ -58,7 +59,7 @@ struct Location {
 /// Marks a free slot.
 const FREE: Location = Location { block: u32::MAX, offset: 0, size: 0 };
 
-/// A header as read; the name is bytes, too.
+/// A header as read. The name is bytes, like the value.
 pub type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// A record as it was read, byte for byte.
@@ -70,7 +71,7 @@ pub struct ArenaRecord<'a> {
     pub value: Option<&'a [u8]>,
     /// The headers, packed.
     pub headers: Headers<'a>,
-    /// Whether the broker set its timestamp.
+    /// Whether the broker set the record's timestamp.
     pub log_append_time: bool,
 }
 
@@ -131,7 +132,7 @@ impl Arena {
         self.reuse_if_empty(index);
     }
 
-    /// Allocated memory in bytes, in use or not.
+    /// Returns the allocated memory in bytes, in use or not.
     pub fn bytes(&self) -> usize {
         self.blocks.iter().map(|block| block.bytes.capacity()).sum()
     }
@@ -170,7 +171,8 @@ impl Arena {
         count
     }
 
-    /// Index of a block with this capacity. It becomes the current one unless the record is larger than a block.
+    /// Returns the index of a block with this free capacity. It becomes the current block unless the record is larger
+    /// than a block.
     fn block_with_capacity(&mut self, size: usize) -> usize {
         if size > BLOCK_BYTES {
             return self.add(size);
@@ -193,7 +195,7 @@ impl Arena {
         self.blocks.get(index).is_some_and(|block| block.bytes.len() + size <= BLOCK_BYTES)
     }
 
-    /// If most of the memory is unused, moves the records of the emptiest block to the end of block `to`.
+    /// Moves the records of the emptiest block to the end of block `to`, if at least half of the memory is unused.
     fn compact_sparsest_block(&mut self, to: usize) {
         let used = self.blocks.len() - self.free.len() - self.vacant.len();
         let live: usize = self.blocks.iter().map(|block| block.live_bytes).sum();
@@ -298,7 +300,7 @@ fn number_of(slot: ArenaSlot) -> u32 {
     u32::try_from(slot.0).expect("slots come from `store`")
 }
 
-/// Kafka's own lengths are 31 bits.
+/// Converts a length or an index to 32 bits. Kafka's own lengths have 31 bits.
 fn small(length: usize) -> u32 {
     u32::try_from(length).expect("a record is smaller than 2 GiB")
 }

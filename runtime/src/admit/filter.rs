@@ -30,14 +30,15 @@ pub struct FilterCount {
 }
 
 impl Filter {
-    /// Without rules every record is kept. If any rule keeps, records that match no rule are dropped.
+    /// Creates a filter. Without rules it keeps every record. If any rule keeps records, those that match no rule are
+    /// dropped.
     pub fn new(rules: Vec<FilterRule>) -> Filter {
         let keeps_others = !rules.iter().any(|rule| rule.keep);
         let rules = rules.into_iter().map(|rule| Rule { rule, decided: 0 }).collect();
         Filter { rules, keeps_others, others: 0 }
     }
 
-    /// Whether the record is kept for the handler.
+    /// Returns whether a record is kept for the handler, and counts it.
     pub fn keeps<'h, H: Iterator<Item = Header<'h>>>(
         &mut self,
         key: Option<&[u8]>,
@@ -54,7 +55,7 @@ impl Filter {
         self.keeps_others
     }
 
-    /// The counters of all rules; empty without rules.
+    /// Returns the counters of all rules; empty without rules.
     pub fn counts(&self) -> Vec<FilterCount> {
         let of_rule = |known: &Rule| FilterCount {
             rule: Some(known.rule.name.clone()),
@@ -86,7 +87,7 @@ fn matches<'h, H: Iterator<Item = Header<'h>>>(
         })
 }
 
-/// A header without a value is present, but matches no test of the value.
+/// Returns whether a header passes a test. A header without a value is present, but passes no test of the value.
 fn holds(test: &HeaderTest, header: Option<Header<'_>>) -> bool {
     let value = header.and_then(|(_, value)| value);
     match test {

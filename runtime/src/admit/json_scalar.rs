@@ -4,23 +4,25 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// A JSON scalar in canonical form: scalars that are equal as JSON are equal here; values of different types differ.
+/// A JSON scalar in canonical form: equal JSON scalars are equal here, and values of different types differ. Exception:
+/// an integer above 2^53 differs from the same number with a fraction or an exponent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Scalar<'a> {
     Text(&'a str),
     Bool(bool),
     Integer(i128),
-    /// Bits of a number that is not an integer, or too large for exact integers in an `f64`.
+    /// The bits of an `f64` that is not an integer, or too large for exact integers.
     Float(u64),
 }
 
-/// The reference tokens of a JSON pointer (RFC 6901), in order. The empty pointer selects the whole text.
+/// Returns the reference tokens of a JSON pointer (RFC 6901), in order. The empty pointer selects the whole text.
 pub(super) fn pointer(text: &str) -> Vec<String> {
     let names = text.split('/').skip(1);
     names.map(|name| name.replace("~1", "/").replace("~0", "~")).collect()
 }
 
-/// The hash of the scalar at the pointer; `None`: not found, not a scalar, `null`, or the text is not JSON.
+/// Returns the hash of the scalar at the pointer; `None`: the text is not JSON, or has nothing, `null` or no scalar
+/// there.
 pub(super) fn hash(json: &[u8], pointer: &[String], hash: &dyn Fn(Scalar<'_>) -> u64) -> Option<u64> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let found = Follow { pointer, hash }.deserialize(&mut deserializer).ok()?;
@@ -28,7 +30,7 @@ pub(super) fn hash(json: &[u8], pointer: &[String], hash: &dyn Fn(Scalar<'_>) ->
     found
 }
 
-/// Follows the rest of the pointer. Returns a hash, so that strings are not copied.
+/// Follows the rest of the pointer. The result is a hash, so that strings are not copied.
 #[derive(Clone, Copy)]
 struct Follow<'p> {
     pointer: &'p [String],
@@ -121,7 +123,7 @@ impl<'de> Visitor<'de> for Follow<'_> {
     }
 }
 
-/// `1.0` equals 1: JSON has one number type.
+/// Converts a number with a fraction or an exponent. `1.0` equals `1`, because JSON has one number type.
 #[expect(clippy::cast_possible_truncation, reason = "the value is an integer in range")]
 fn number(value: f64) -> Scalar<'static> {
     const EXACT: f64 = 9_007_199_254_740_992.0;

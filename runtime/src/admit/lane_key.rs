@@ -9,14 +9,14 @@ use super::Header;
 use super::json_scalar;
 use crate::config::{LaneKey, NoKey, Ordering};
 
-/// Maps records to lanes by a hash with a per-process seed, so that producers can't aim keys at one lane.
+/// Maps records to lanes by a hash with a random seed, so that producers can't aim keys at one lane.
 #[derive(Debug)]
 pub struct LaneRule {
     ordering: Ordering,
     from: KeySource,
     no_key: NoKey,
     seed: RandomState,
-    /// Number of events without the derived lane key.
+    /// Number of events without the configured lane key, if that is not the record key.
     missed: u64,
 }
 
@@ -26,44 +26,44 @@ enum KeySource {
     Key,
     /// The last header with this name.
     Header(Vec<u8>),
-    /// The scalar at this JSON pointer, name by name.
+    /// The scalar at this JSON pointer, given as its reference tokens.
     Json(Vec<String>),
-    /// The same, after [`REGISTRY_PREFIX`].
+    /// The scalar at this JSON pointer, after [`REGISTRY_PREFIX`].
     RegistryJson(Vec<String>),
     /// All of these.
     Composite(Vec<KeySource>),
 }
 
-/// A zero byte, and the schema id in four bytes.
+/// Bytes before the JSON of schema registry serializers: a zero byte, and the schema id in four bytes.
 const REGISTRY_PREFIX: usize = 5;
-/// Some editors and platforms write it at the start of a text.
+/// The byte order mark of UTF-8, which some editors and platforms write at the start of a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl LaneRule {
-    /// A rule with a fresh seed.
+    /// Creates a rule with a new random seed.
     pub fn new(ordering: Ordering, lane_key: &LaneKey, no_key: NoKey) -> Self {
         LaneRule { ordering, from: KeySource::new(lane_key), no_key, seed: RandomState::default(), missed: 0 }
     }
 
-    /// Number of events without the derived lane key.
+    /// Returns the number of events without the configured lane key, if that is not the record key.
     pub fn missed(&self) -> u64 {
         self.missed
     }
 
-    /// Whether such events lose their order without a dead letter.
+    /// Returns whether events without a lane key lose their order and are not rejected.
     pub fn loses_order_silently(&self) -> bool {
         self.no_key == NoKey::Spread
     }
 
-    /// Whether the rule reads JSON from the first byte of a value that seems to have the prefix of a schema registry
-    /// serializer.
+    /// Returns whether the rule reads JSON from the first byte of a value that seems to have the prefix of a schema
+    /// registry serializer.
     pub fn overlooks_registry(&self, value: Option<&[u8]>) -> bool {
         let has_prefix =
             value.is_some_and(|value| value.len() > REGISTRY_PREFIX && value.first() == Some(&0));
         has_prefix && self.from.is_json()
     }
 
-    /// The lane of a record. An empty key is a key.
+    /// Returns the lane of a record. An empty key counts as a key.
     pub fn admission<'h, H: Iterator<Item = Header<'h>>>(
         &mut self,
         key: Option<&[u8]>,
@@ -105,7 +105,7 @@ impl KeySource {
         }
     }
 
-    /// The hash of the lane key; `None`: not found, or not all of its parts.
+    /// Returns the hash of the lane key; `None`: the event does not have all parts of it.
     fn hash<'h, H: Iterator<Item = Header<'h>>>(
         &self,
         seed: &RandomState,

@@ -1,5 +1,5 @@
 //! Admission of records: the filter, the lane key, and the arena that keeps records until they have their outcome.
-//! Without I/O.
+//! Admission does no I/O.
 
 pub mod arena;
 pub mod filter;

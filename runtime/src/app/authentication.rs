@@ -1,9 +1,9 @@
 //! Detects credentials that stop working while the handlers run.
 //!
-//! A client reports a rejected authentication when it makes a connection, and nothing when a later one is accepted. Open
-//! connections stay open. So a report is only a reason to probe: a separate connection, with the properties of the client
-//! that reported, shows whether the brokers accept the credentials now. While they reject them, the probe is repeated. If
-//! they do so for `kafka.auth_timeout`, the handlers drain and the process ends.
+//! A client reports a rejected authentication when it makes a connection, and nothing when a later one is accepted.
+//! Open connections stay open. So a report is only a reason to probe: a separate connection with the properties of that
+//! client shows whether the brokers accept the credentials now. While they reject them, the probe is repeated. If they
+//! do so for `kafka.auth_timeout`, the handlers drain and the process ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,10 +20,11 @@ use super::start::{self, Access};
 
 /// Interval of the probes, and of the checks of the file with the secret.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Capacity of the queue of reports: one is enough, and a client that finds the queue full reports again.
+/// Capacity of the queue of reports. A report that finds the queue full is dropped: one is enough for a probe, and the
+/// client reports its next failed connection.
 const REPORTS_MAX: usize = 16;
 
-/// The clients that the credentials belong to. Their properties may differ.
+/// A kind of client. The properties of consumers and producer may differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Consumers,
@@ -39,7 +40,7 @@ enum WatchMessage {
 #[derive(Clone, Debug)]
 pub(super) struct RejectionSender(SyncSender<WatchMessage>);
 
-/// Receives reports.
+/// Receives reports of rejected authentications.
 pub(super) struct RejectionReceiver(Receiver<WatchMessage>);
 
 /// The thread that probes.
@@ -100,7 +101,7 @@ impl Watch {
     /// Ends the thread.
     pub(super) fn stop(self) {
         self.stop.store(true, Ordering::Release);
-        // Not `try_send`: the thread must not miss this. It always receives, or has ended.
+        // Not `try_send`: the message must not be dropped. The thread receives it soon, or has ended.
         let _ended_before = self.reports.0.send(WatchMessage::Stop);
         if let Err(panic) = self.thread.join() {
             tracing::error!(?panic, "the thread that watches credentials panicked");
@@ -139,8 +140,8 @@ enum AuthenticationState {
 }
 
 impl Prober {
-    /// Runs until [`Watch::stop`], or until the brokers have rejected a client for too long. Returns the failure text in
-    /// the second case.
+    /// Runs until [`Watch::stop`], or until the brokers have rejected a client for too long. Returns the failure text
+    /// in the second case.
     fn run(&mut self) -> Option<String> {
         loop {
             self.wait()?;
@@ -201,7 +202,8 @@ impl Prober {
 }
 
 impl ProbedClient {
-    /// Probes, if there is a reason to. Returns the failure text if the brokers have rejected for too long.
+    /// Probes the client unless its authentication is accepted. Returns the failure text if the brokers have rejected
+    /// for too long.
     fn probe(&mut self, timeout: Duration, clock: &Clock, stop: &dyn Fn() -> bool) -> Option<String> {
         if self.state == AuthenticationState::Accepted || stop() {
             return None;

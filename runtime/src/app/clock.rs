@@ -1,10 +1,10 @@
-//! The clock of the event loops: everything that the core decides uses it.
+//! The clock of the event loops. The core uses no other clock.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use keylane_core::Now;
 
-/// The time since the process started, and the wall clock.
+/// The time since the start of the run, and the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     started: Instant,

@@ -1,7 +1,7 @@
-//! Builds the app from a checked configuration, and runs it until it has drained.
+//! Builds the app from a checked configuration, and runs the app until it has drained.
 //!
 //! [`run`] builds the parts that all handlers share (`start`), runs each handler on a thread with its consumer and its
-//! core (`event_loop`), and waits for signals or for the ends of the loops.
+//! core (`event_loop`), and waits for signals and for the ends of the loops.
 
 mod authentication;
 mod clock;
@@ -27,15 +27,16 @@ use signals::{Request, Signals};
 use start::{BrokerWait, Parts, is_stopped};
 pub use start::{is_final, refusals};
 
-/// Receives the name of a topic, a partition, and a record that a handler published there.
+/// A receiver of published records: the name of the topic, the partition, and the record.
 pub type ReadBack = Arc<dyn Fn(&str, i32, &Record<'_>) + Send + Sync>;
 
 /// The options of a run.
 #[derive(Clone)]
 pub struct RunOptions {
-    /// End when every event up to the end of each partition, as of its first assignment, is committed.
+    /// Whether the run ends when every event up to the end of each partition is committed. The end of a partition is
+    /// determined at its first assignment.
     pub until_end: bool,
-    /// With the embedded broker: receives every record that handlers publish, in order within each partition.
+    /// A receiver of every record that handlers publish to the embedded broker, in order within each partition.
     pub read_back: Option<ReadBack>,
     /// The compiler of the components.
     pub compiler: Compiler,
@@ -48,7 +49,7 @@ pub struct RunOutcome {
     pub failures: Vec<String>,
     /// The totals over all handlers.
     pub totals: Totals,
-    /// A guest call can't be stopped: the process must end now.
+    /// Whether a guest call can't be stopped, so that the process must end now.
     pub stuck: bool,
 }
 
@@ -76,7 +77,8 @@ enum AppEvent {
     CredentialsRejected(String),
 }
 
-/// Runs until every handler has drained: after a signal, at the end, or because it could not continue.
+/// Runs until every handler has drained, or until a guest call can't be stopped. Handlers drain after a signal, at the
+/// end of their input, or because they can't continue.
 ///
 /// # Errors
 /// The reason why the run can't start, with the remedy.
@@ -108,7 +110,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome>
     });
     let (parts, prepared) = match built {
         Ok(built) => built,
-        // An interrupted start is no failure: no handler was started, and no group joined.
+        // An interrupted start is not an error: no handler was started, and no group was joined.
         Err(reason) if is_stopped(&reason) => return Ok(RunOutcome::not_begun(options, &reason)),
         Err(error) => return Err(error),
     };
@@ -140,7 +142,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome>
     Ok(parts.finish(outcome))
 }
 
-/// Runs an event loop on a thread of its own, which joins the group and leaves it.
+/// Runs an event loop on its own thread. The loop joins the group and leaves it.
 fn start(prepared: Prepared, events: &mpsc::SyncSender<AppEvent>) -> std::io::Result<()> {
     let (events, name) = (events.clone(), format!("keylane-{}", prepared.name()));
     let run = move || {
@@ -181,7 +183,7 @@ fn wait(parts: &Parts, received: &mpsc::Receiver<AppEvent>, mut running: usize) 
 }
 
 impl RunOutcome {
-    /// A signal arrived before any handler was started.
+    /// Logs and returns the outcome of a run that a signal stopped before any handler was started.
     fn not_begun(options: &RunOptions, reason: &anyhow::Error) -> RunOutcome {
         tracing::info!(reason = format!("{reason:#}"), "stopped by a signal during the start");
         let failure = options.until_end.then(|| "stopped by a signal before the end".to_owned());

@@ -1,5 +1,5 @@
-//! SIGTERM, SIGINT, SIGQUIT and SIGHUP: the first requests a drain, a second one ends the process at once. SIGUSR1 requests a
-//! report.
+//! SIGTERM, SIGINT, SIGQUIT and SIGHUP: the first signal requests a drain, and a second one ends the process at once.
+//! SIGUSR1 requests a report.
 
 use std::ffi::c_int;
 use std::io;
@@ -32,11 +32,11 @@ impl Signals {
     /// Calls `receive` with each request, until it returns false.
     pub(super) fn listen(receive: impl Fn(Request) -> bool + Send + 'static) -> io::Result<Signals> {
         let second = Arc::new(AtomicBool::new(false));
-        // `nohup` ignores SIGHUP on purpose: the process must survive its terminal.
+        // `nohup` makes the process ignore SIGHUP, so that it survives the end of its terminal.
         let drain_signals =
             || DRAIN_SIGNALS.into_iter().filter(|&(signal, _)| signal != SIGHUP || !is_ignored(SIGHUP));
         for (signal, _) in drain_signals() {
-            // In this order: the flag is not set yet when the first signal arrives.
+            // The order matters: at the first signal, the shutdown is skipped because the flag is not set yet.
             signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&second))?;
             signal_hook::flag::register(signal, Arc::clone(&second))?;
         }
@@ -61,7 +61,7 @@ impl Signals {
     }
 }
 
-/// Whether the parent of this process made it ignore the signal.
+/// Returns whether the parent process made this process ignore the signal.
 fn is_ignored(signal: c_int) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -47,7 +47,7 @@ fn findings(file: &Path, report: &str, problems: usize) -> Completion {
     Completion::Failure
 }
 
-/// The summary of the configuration. `components`: one for each handler.
+/// Returns the summary of the configuration. `components`: one for each handler.
 fn summary(file: &Path, checked: &Checked, components: &[Inspection]) -> String {
     let mut text = format!("{}: valid\n\n", file.display());
     let embedded = match &checked.kafka.cluster {
@@ -83,7 +83,7 @@ fn feeds(text: &mut String, embedded: &EmbeddedConfig) {
     }
 }
 
-/// The number of partitions is known here only for the embedded broker.
+/// Adds the memory limits. The number of partitions is known here only for the embedded broker.
 fn memory(text: &mut String, checked: &Checked, embedded: Option<&EmbeddedConfig>) {
     let RuntimeConfig { memory_budget, .. } = checked.runtime;
     let half = HumanSize(checked.runtime.arena_bytes());
@@ -156,7 +156,7 @@ fn describe(text: &mut String, handler: &HandlerConfig, component: &Inspection) 
     }
 }
 
-/// What happens to a failed event.
+/// Describes what happens to a failed event.
 fn failures(handler: &HandlerConfig) -> String {
     let attempts = handler.retry.max_attempts;
     let outcome = match (&handler.dead_letters, handler.retry.on_exhausted) {

@@ -7,14 +7,15 @@ use crate::guest::Compiler;
 use crate::guest::compiler::{Limits, compile_for_parent};
 use crate::telemetry;
 
-/// A compiler that starts this program as its child process.
+/// Creates a compiler that starts this program as its child process.
 pub(super) fn compiler() -> Result<Compiler, CommandFailure> {
     let program = std::env::current_exe()
         .context("the path of this program can't be determined, which is needed to compile components")?;
     Ok(Compiler::new(program))
 }
 
-/// Compiles. A component that can't be compiled is a finding; standard error then contains only the reason.
+/// Compiles the component on standard input. If it can't be compiled, that is a finding, and standard error contains
+/// only the reason.
 pub(super) fn execute(arguments: &CompileArguments) -> Result<Completion, CommandFailure> {
     let CompileArguments { address_space, cpu_seconds } = *arguments;
     match compile_for_parent(&Limits { address_space, cpu_seconds, ..Limits::default() }) {

@@ -19,16 +19,16 @@ pub enum Completion {
 /// Why a command could not be executed.
 #[derive(Debug)]
 pub enum CommandFailure {
-    /// The configuration is missing or invalid.
+    /// The configuration file can't be read, or is invalid.
     Config(config::Error),
-    /// An argument is invalid.
+    /// The command was called incorrectly.
     Usage {
         /// The error.
         message: String,
         /// The remedy.
         hint: &'static str,
     },
-    /// The run could not start, or could not continue.
+    /// Any other failure: a run that could not start, a component that can't be inspected, a failed write.
     Run(anyhow::Error),
 }
 

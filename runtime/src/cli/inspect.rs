@@ -8,7 +8,7 @@ use crate::config::{HumanSize, Refused};
 use crate::guest::inspect::inspect;
 use crate::guest::{Grant, Granted, Inspection, load};
 
-/// Shows the imports and exports of a component. A component that `run` refuses under any grants is a finding.
+/// Shows the imports and exports of a component. A component that `run` refuses whatever the grants is a finding.
 pub(super) fn execute(component: &Path) -> Result<Completion, CommandFailure> {
     let name = component.display().to_string();
     let inspection = load::read(&name, component)

@@ -1,7 +1,7 @@
 //! The command line: one file per command.
 //!
-//! Data goes to standard output, everything else to standard error. Exit codes: 0: success; 1: failure while running, or
-//! findings (`check`); 2: refused before a group was joined, with an error that a restart can't resolve.
+//! Data goes to standard output, everything else to standard error. Exit codes: 0: success; 1: a failed start or run,
+//! or findings (`check`, `inspect`); 2: refused before a group was joined, with an error that a restart can't resolve.
 
 mod arguments;
 mod check;
@@ -27,7 +27,7 @@ impl Cli {
     ///
     /// # Errors
     ///
-    /// Why the command could not be executed.
+    /// The reason why the command could not be executed.
     pub fn execute(&self) -> Result<Completion, CommandFailure> {
         match &self.command {
             Command::Run(arguments) => run::execute(&self.config, arguments),

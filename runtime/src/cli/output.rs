@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use super::{CommandFailure, Completion};
 
-/// Writes the result. A reader that closes the pipe early (`| head`) is not reported, but changes the exit code.
+/// Writes the result. If the reader closes the pipe early (`| head`), nothing is reported, but the exit code is 1.
 pub(super) fn print(text: &str) -> Result<Completion, CommandFailure> {
     let mut output = io::stdout().lock();
     let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());

@@ -1,4 +1,5 @@
-//! Prints outputs on the embedded broker as JSON Lines on standard output, in the format of a feed.
+//! Prints outputs on the embedded broker as JSON Lines on standard output: the fields of a feed, and topic, partition
+//! and offset.
 
 use std::io::Write as _;
 

@@ -80,7 +80,7 @@ impl Pages<'_> {
         }
     }
 
-    /// The section of a setting that is a table.
+    /// Returns the section of a setting that is a table.
     fn section_of(&self, path: &str, name: &str, property: &Value) -> Option<Section> {
         let section = |path, definition| {
             Some(Section { path, definition, about: text(property, "description").to_owned() })
@@ -138,7 +138,7 @@ impl Pages<'_> {
         self.text.push('\n');
     }
 
-    /// The description of a setting, and of each of its choices.
+    /// Returns the description of a setting, and of each of its choices.
     fn meaning(&self, property: &Value) -> String {
         let mut meaning = text(property, "description").replace('\n', " ");
         for choice in self.definition(property).map(alternatives).into_iter().flatten() {
@@ -151,7 +151,7 @@ impl Pages<'_> {
     }
 }
 
-/// A type's name as words: `LaneKey` becomes `lane key`.
+/// Converts a type's name to words: `LaneKey` becomes `lane key`.
 fn spaced(name: &str) -> String {
     let mut words = String::new();
     for letter in name.chars() {
@@ -163,7 +163,7 @@ fn spaced(name: &str) -> String {
     words
 }
 
-/// The definition to which a property refers, directly or as an optional value.
+/// Returns the definition to which a property refers, directly or as an optional value.
 fn reference(property: &Value) -> Option<&str> {
     let of = |value: &'_ Value| -> Option<String> { Some(value.get("$ref")?.as_str()?.to_owned()) };
     if of(property).is_some() {

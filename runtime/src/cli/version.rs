@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 /// The lock file that this binary was built with: the crate `wasmtime` exports no constant for its version.
 const LOCK: &str = include_str!("../../../Cargo.lock");
 
-/// The text of `keylane --version`: versions of Keylane and its engines.
+/// Returns the text of `keylane --version`: the versions of Keylane and its engines.
 pub(super) fn versions() -> &'static str {
     static VERSIONS: LazyLock<String> = LazyLock::new(|| {
         let (_, librdkafka) = rdkafka::util::get_rdkafka_version();

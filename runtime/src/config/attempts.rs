@@ -8,14 +8,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::rules::ranges::MAX_ATTEMPTS;
 
-/// `10`, or `"unlimited"`.
+/// A number of attempts such as `10`, or `"unlimited"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempts {
     Limited(i64),
     Unlimited,
 }
 
-/// Written instead of a number.
+/// The word that is written instead of a number.
 const UNLIMITED: &str = "unlimited";
 
 impl Serialize for Attempts {
@@ -46,7 +46,7 @@ impl de::Visitor<'_> for Visitor {
         Ok(Attempts::Limited(number))
     }
 
-    /// A number from the environment is a string.
+    /// Accepts the word, or a number as a string: values from the environment are strings.
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Attempts, E> {
         if text == UNLIMITED {
             return Ok(Attempts::Unlimited);

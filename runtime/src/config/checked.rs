@@ -21,7 +21,7 @@ pub struct Checked {
     pub kafka: KafkaConfig,
     /// Settings shared by all handlers.
     pub runtime: RuntimeConfig,
-    /// At least one, in ascending order of names; no two have the same group.
+    /// The handlers: at least one, in ascending order of names, no two with the same group.
     pub handlers: Vec<HandlerConfig>,
     /// Warnings about valid settings that are seldom intended, with file and line.
     pub warnings: Vec<String>,
@@ -71,14 +71,14 @@ pub enum Cluster {
 pub struct EmbeddedConfig {
     /// Partitions of each topic.
     pub partitions: u16,
-    /// At least one; no two for the same topic.
+    /// The feeds: at least one, no two for the same topic.
     pub feeds: Vec<FeedConfig>,
 }
 
 /// Events for one topic of the embedded broker.
 #[derive(Clone, Debug)]
 pub struct FeedConfig {
-    /// A valid name.
+    /// The topic; a valid name.
     pub topic: String,
     /// The source of the events.
     pub source: FeedSource,
@@ -96,7 +96,7 @@ pub enum FeedSource {
 /// Settings shared by all handlers.
 #[derive(Clone, Debug)]
 pub struct RuntimeConfig {
-    /// Bytes for prefetched and queued events.
+    /// Bytes for prefetched, queued and running events.
     pub memory_budget: u64,
     /// Threads that run guests.
     pub workers: NonZero<usize>,
@@ -107,7 +107,7 @@ pub struct RuntimeConfig {
 }
 
 impl RuntimeConfig {
-    /// Bytes of the second half of the budget: queued and running events of all handlers.
+    /// Returns the second half of the budget, in bytes: for queued and running events of all handlers.
     #[must_use]
     pub fn arena_bytes(&self) -> u64 {
         self.memory_budget / 2
@@ -117,15 +117,15 @@ impl RuntimeConfig {
 /// One handler.
 #[derive(Clone, Debug)]
 pub struct HandlerConfig {
-    /// Its name in the file: letters, digits, `_` and `-`.
+    /// The name in the file: letters, digits, `_` and `-`.
     pub name: String,
-    /// A file that existed when the configuration was checked.
+    /// The component: a file that existed when the configuration was checked.
     pub component: PathBuf,
-    /// At least one; valid names, no duplicates.
+    /// The input topics: at least one, with valid names, no duplicates.
     pub topics: Vec<String>,
-    /// Not empty.
+    /// The consumer group; not empty.
     pub group_id: String,
-    /// If set, the process is a static member.
+    /// The id of a static member of the group, if this process is one.
     pub group_instance_id: Option<String>,
     /// Timeout of one guest call.
     pub timeout: Duration,
@@ -133,23 +133,23 @@ pub struct HandlerConfig {
     pub cpu_budget: Duration,
     /// Maximum bytes of one instance's linear memories.
     pub memory: u64,
-    /// An instance with more bytes than this after a call is replaced.
+    /// Bytes of memory above which an instance is replaced after a call.
     pub keep_memory: u64,
-    /// An instance is replaced after this number of calls.
+    /// Number of calls after which an instance is replaced; `None`: unlimited.
     pub max_calls: Option<u32>,
-    /// Every call has its own instance.
+    /// Whether every call has its own instance.
     pub fresh_instances: bool,
     /// Maximum number of events per call, if configured.
     pub max_batch: Option<u32>,
     /// Maximum bytes of one output; `None`: the limit of the output topics.
     pub max_output_bytes: Option<usize>,
-    /// Start position without a commit. Never a time with the embedded broker.
+    /// Start position of a new group. Never a time with the embedded broker.
     pub start: Start,
     /// What happens if an offset is outside the log.
     pub out_of_range: OutOfRange,
     /// Order and concurrency.
     pub lanes: LanesConfig,
-    /// Which events it receives; empty: all.
+    /// Rules for the events that the handler receives; empty: all events.
     pub filter: Vec<FilterRule>,
     /// Retries of failed events.
     pub retry: keylane_core::RetryPolicy,
@@ -159,9 +159,9 @@ pub struct HandlerConfig {
     pub commit: CommitConfig,
     /// How long a revoke waits for running calls and acks.
     pub revoke_timeout: Duration,
-    /// What it may access besides its events and outputs.
+    /// What the handler may access besides its events and outputs.
     pub grants: GrantsConfig,
-    /// In ascending order of names.
+    /// The output targets, in ascending order of their names.
     pub outputs: Vec<OutputConfig>,
 }
 
@@ -170,7 +170,7 @@ pub struct HandlerConfig {
 pub struct GrantsConfig {
     /// Environment variables; no two have the same name.
     pub env: Vec<Variable>,
-    /// Hosts to which it may send HTTP requests; empty: HTTP is not available.
+    /// Hosts to which the handler may send HTTP requests; empty: HTTP is not available.
     pub http: Vec<HttpHost>,
 }
 
@@ -249,7 +249,7 @@ pub struct FilterRule {
 type Tests<'r> = (&'r Option<(String, Vec<HeaderTest>)>, &'r Option<Vec<u8>>, Option<bool>);
 
 impl FilterRule {
-    /// The tests, for comparison: rules with the same tests match the same events.
+    /// Returns the tests, for comparison: rules with the same tests match the same events.
     pub(super) fn tests(&self) -> Tests<'_> {
         (&self.header, &self.key_prefix, self.tombstone)
     }
@@ -258,11 +258,11 @@ impl FilterRule {
 /// A test of a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderTest {
-    /// The header is present, or absent.
+    /// Whether the header is present.
     Present(bool),
-    /// Its value is one of these.
+    /// The allowed values of the header.
     AnyOf(Vec<Vec<u8>>),
-    /// Its value starts with this.
+    /// The prefix of the header's value.
     Prefix(Vec<u8>),
 }
 
@@ -271,7 +271,7 @@ pub enum HeaderTest {
 pub struct OutputConfig {
     /// The name that the handler uses.
     pub target: String,
-    /// A valid name.
+    /// The topic; a valid name.
     pub topic: String,
     /// Whether outputs have headers that identify their event.
     pub provenance: bool,
@@ -280,7 +280,7 @@ pub struct OutputConfig {
 }
 
 impl Checked {
-    /// The topics that handlers read, without duplicates, in ascending order.
+    /// Returns the topics that handlers read, without duplicates, in ascending order.
     #[must_use]
     pub fn input_topics(&self) -> Vec<&str> {
         let mut topics: Vec<&str> =
@@ -292,19 +292,20 @@ impl Checked {
 }
 
 impl HandlerConfig {
-    /// Whether it may have side effects outside Kafka.
+    /// Returns whether the handler may send HTTP requests, which are side effects outside Kafka.
     #[must_use]
     pub fn uses_http(&self) -> bool {
         !self.grants.http.is_empty()
     }
 
-    /// The core's configuration. `arena_bytes` is this handler's share of [`RuntimeConfig::arena_bytes`].
+    /// Returns the core's configuration. `arena_bytes` is this handler's share of [`RuntimeConfig::arena_bytes`].
     #[must_use]
     pub fn core_config(&self, arena_bytes: u64) -> keylane_core::Config {
         let defaults = keylane_core::Config::default();
         keylane_core::Config {
             topics: u16::try_from(self.topics.len()).expect("the rules limit the number of topics"),
-            // A failed batch is run again, which would repeat its requests.
+            // By default a call with `grants.http` has one event: a failed batch runs again, which would repeat its
+            // HTTP requests.
             max_batch: match self.max_batch {
                 _ if self.fresh_instances => 1,
                 Some(max_batch) => max_batch,

@@ -1,4 +1,4 @@
-//! librdkafka properties: passed on as written, except those that Keylane sets.
+//! librdkafka properties. They are passed to the client as written; those that Keylane sets are refused.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,14 +11,14 @@ use super::known_properties::{canonical_name, is_oidc, java_hint, owned_reason};
 use super::problem::Problems;
 use super::secret;
 
-/// The alternative to OIDC.
+/// The hint for properties of OIDC: the alternative.
 const OIDC_HINT: &str =
     "remove it; let another program fetch the token, and set its file as `token_file` under [kafka]";
 
 /// Checked properties of a client. `Debug` prints no secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Properties {
-    /// By canonical name, so that a property has one value under all its names.
+    /// Known properties by canonical name, so that a property has one value under all of its names.
     by_name: BTreeMap<&'static str, Property>,
     /// Properties that are unknown here: the client validates them.
     other: BTreeMap<String, String>,
@@ -37,7 +37,7 @@ impl Properties {
         known.chain(self.other.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
-    /// The value of a property.
+    /// Returns the value of a property.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         match canonical_name(name) {
@@ -46,7 +46,7 @@ impl Properties {
         }
     }
 
-    /// Merges both. Properties of `self` override those of `base`, also under another name.
+    /// Merges two sets of properties. Those of `self` override those of `base`, even under another name.
     #[must_use]
     pub(super) fn over(&self, base: &Properties) -> Properties {
         let mut merged = base.clone();
@@ -87,7 +87,7 @@ impl Properties {
         checked
     }
 
-    /// Returns the name under which the property was set before, if any.
+    /// Adds a property. Returns the name under which it was set before, if any.
     fn insert(&mut self, name: &str, value: &str) -> Option<String> {
         let value = value.to_owned();
         match canonical_name(name) {

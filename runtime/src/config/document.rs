@@ -56,20 +56,20 @@ impl<'t> Document<'t> {
         })
     }
 
-    /// The span of a field's value, or of the name of the innermost existing table on its path.
+    /// Returns the span of a field's value, or of the name of the innermost existing table on its path.
     pub(super) fn find(&self, path: &[&str]) -> Option<Range<usize>> {
         let (first, rest) = path.split_first()?;
         let (key, value) = self.root.get_ref().get_key_value(*first)?;
         Some(find_in(key.span(), value, rest))
     }
 
-    /// The path of the table that contains the key with this span.
+    /// Returns the path of the table that contains the key with this span.
     fn table_of(&self, span: &Range<usize>) -> Option<Vec<String>> {
         let mut path = Vec::new();
         is_in(self.root.get_ref(), span, &mut path).then_some(path)
     }
 
-    /// The keys of a table; empty if it does not exist.
+    /// Returns the keys of a table; empty if it does not exist.
     pub(super) fn names(&self, path: &[&str]) -> Vec<String> {
         let mut table = Some(self.root.get_ref());
         for name in path {
@@ -78,7 +78,7 @@ impl<'t> Document<'t> {
         table.into_iter().flatten().map(|(key, _)| key.get_ref().to_string()).collect()
     }
 
-    /// The value of a field, if it exists and is a string.
+    /// Returns the value of a field, if it exists and is a string.
     pub(super) fn string(&self, path: &[&str]) -> Option<&str> {
         let (first, rest) = path.split_first()?;
         let mut value = self.root.get_ref().get(*first)?;
@@ -101,7 +101,7 @@ impl<'t> Document<'t> {
     }
 }
 
-/// Whether the table contains a key with this span, at any depth. Leaves the path of its table in `path`.
+/// Returns whether the table contains a key with this span, at any depth. Leaves the path of its table in `path`.
 fn is_in(table: &DeTable<'_>, span: &Range<usize>, path: &mut Vec<String>) -> bool {
     table.iter().any(|(key, value)| {
         if key.span() == *span {
@@ -120,7 +120,7 @@ fn is_in(table: &DeTable<'_>, span: &Range<usize>, path: &mut Vec<String>) -> bo
 
 fn find_in(key: Range<usize>, value: &Spanned<DeValue<'_>>, path: &[&str]) -> Range<usize> {
     let Some((first, rest)) = path.split_first() else {
-        // The span of a table with a header is the header's; its own name is more precise.
+        // The span of a table with a header is that of the whole header; the span of its name is more precise.
         return if value.get_ref().is_table() { key } else { value.span() };
     };
     match value.get_ref() {

@@ -1,4 +1,4 @@
-//! Why Keylane does not start.
+//! Errors of the configuration file and of a component file.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The remedy, if it is not part of the message.
+    /// Returns the remedy, if it is not part of the message.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
@@ -32,7 +32,7 @@ impl Error {
     }
 }
 
-/// A file that `inspect` can't analyse. The process exits as for a configuration problem.
+/// A component file that `inspect` can't analyse. The exit code is that of a configuration problem.
 #[derive(Debug)]
 pub struct Refused {
     /// The problem, and the component.

@@ -5,8 +5,8 @@ use super::checked::RuntimeConfig;
 /// Minimum per partition: half in its queue, half in flight. A larger batch is still fetched, alone.
 pub const FETCH_MIN: u64 = 64 << 10;
 /// Maximum per partition. At a million events per second this many bytes outlast the client's pause between two
-/// fetches. A larger value gains nothing, and the limit bounds the excess if a topic gets more partitions while it is
-/// read.
+/// fetches. A larger value gains nothing. The maximum limits the excess memory if a topic gets more partitions while it
+/// is read.
 const FETCH_MAX: u64 = 4 << 20;
 /// Maximum of one partition in one fetch response: 8 MiB was 2.2 times slower, because it exceeds the CPU caches.
 const PARTITION_MAX: u64 = 1 << 20;
@@ -16,7 +16,7 @@ const RESPONSE: std::ops::RangeInclusive<u64> = (1 << 20)..=(16 << 20);
 /// The fetch limits of one consumer, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchLimits {
-    /// A partition's queue is not filled beyond this size.
+    /// Size beyond which a partition's queue is not filled.
     pub queue: u64,
     /// Maximum of one partition in one fetch response. A response may be in flight when the queue is nearly full.
     pub of_partition: u64,
@@ -27,13 +27,13 @@ pub struct FetchLimits {
 }
 
 impl FetchLimits {
-    /// Maximum of one partition, unless a single batch is larger.
+    /// Returns the maximum of one partition, unless a single batch is larger.
     #[must_use]
     pub fn each(&self) -> u64 {
         self.queue + self.of_partition
     }
 
-    /// Maximum of all partitions.
+    /// Returns the maximum of all partitions.
     #[must_use]
     pub fn all(&self) -> u64 {
         self.each().saturating_mul(self.partitions)
@@ -41,7 +41,8 @@ impl FetchLimits {
 }
 
 impl RuntimeConfig {
-    /// The limits of one of `consumers` consumers that may own up to `partitions` partitions.
+    /// Returns the fetch limits of one consumer that may own up to `partitions` partitions. `consumers`: the number of
+    /// consumers that share the memory budget.
     #[must_use]
     pub fn fetch_limits(&self, consumers: u64, partitions: u64) -> FetchLimits {
         let (consumers, partitions) = (consumers.max(1), partitions.max(1));

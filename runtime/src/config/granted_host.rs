@@ -7,9 +7,9 @@ use std::fmt;
 pub struct HttpHost {
     /// Host name or address, in lower case; IPv6 in brackets.
     pub name: String,
-    /// The entry allows all subdomains of the name, but not the name itself.
+    /// Whether the entry allows all subdomains of the name, but not the name itself.
     pub subdomains: bool,
-    /// `None`: the port of the request's scheme.
+    /// The port; `None`: the default port of the request's scheme.
     pub port: Option<u16>,
 }
 
@@ -50,7 +50,7 @@ impl HttpHost {
     }
 }
 
-/// A name or an IPv4 address.
+/// Returns whether a text is a host name or an IPv4 address.
 fn is_name(name: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
@@ -58,7 +58,7 @@ fn is_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(label)
 }
 
-/// An address has several spellings; requests use the shortest.
+/// Parses an IPv6 address in brackets. An address has several spellings; requests use the shortest.
 fn ipv6(name: &str) -> Option<std::net::Ipv6Addr> {
     name.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }

@@ -17,7 +17,7 @@ pub(super) enum InterpolationError {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Filled {
     pub(super) text: String,
-    /// Values of variables whose names are those of secrets.
+    /// Values of variables with the name of a secret.
     pub(super) secrets: Vec<String>,
 }
 

@@ -1,4 +1,5 @@
-//! Client properties with special treatment: those with two names, those that Keylane sets, and those of the Java client.
+//! Client properties with special treatment: those with two names, those that Keylane sets, and those of the Java
+//! client.
 
 /// Aliases of librdkafka properties, each with the canonical name.
 const ALIASES: [(&str, &str); 12] = [
@@ -85,7 +86,7 @@ const JAVA_ONLY: [(&str, &str); 30] = [
 /// OAUTHBEARER properties that need no HTTP.
 const OAUTHBEARER: [&str; 2] = ["sasl.oauthbearer.config", "sasl.oauthbearer.method"];
 
-/// Whether a property is for OIDC, which fetches tokens over HTTP: the client of this build can't.
+/// Returns whether a property is for OIDC, which fetches tokens over HTTP. The client of this build can't do that.
 pub(super) fn is_oidc(name: &str, value: &str) -> bool {
     match name {
         "sasl.oauthbearer.method" => value.trim().eq_ignore_ascii_case("oidc"),
@@ -94,20 +95,20 @@ pub(super) fn is_oidc(name: &str, value: &str) -> bool {
     }
 }
 
-/// The canonical name of a property with two names or of one that Keylane sets; `None` for all others.
+/// Returns the canonical name of a property with two names or of one that Keylane sets; `None` for all others.
 pub(super) fn canonical_name(name: &str) -> Option<&'static str> {
     let alias = ALIASES.iter().find(|(alias, canonical)| name == *alias || name == *canonical);
     let owned = || OWNED.iter().find(|(canonical, _)| name == *canonical).map(|(canonical, _)| *canonical);
     alias.map(|(_, canonical)| *canonical).or_else(owned)
 }
 
-/// Why a property can't be set by the user; `None`: it can.
+/// Returns the reason why the user can't set a property; `None`: the user can.
 pub(super) fn owned_reason(name: &str) -> Option<&'static str> {
     let canonical = canonical_name(name)?;
     OWNED.iter().find(|(owned, _)| *owned == canonical).map(|(_, reason)| *reason)
 }
 
-/// The alternative to a property that only Kafka's Java client has.
+/// Returns the alternative to a property that only Kafka's Java client has.
 pub(super) fn java_hint(name: &str) -> Option<&'static str> {
     JAVA_ONLY.iter().find(|(java, _)| *java == name).map(|(_, hint)| *hint)
 }

@@ -113,7 +113,7 @@ fn is_pointer(text: &str) -> bool {
     (text.is_empty() || text.starts_with('/')) && is_escaped(text)
 }
 
-/// RFC 6901: `~` occurs only in `~0` (for itself) and `~1` (for a slash).
+/// Returns whether `~` occurs only in `~0` (for itself) and `~1` (for a slash), as RFC 6901 requires.
 fn is_escaped(pointer: &str) -> bool {
     pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']))
 }

@@ -8,7 +8,7 @@
 //! 4. `rules` validates what types can't express, and collects every problem instead of stopping at the first;
 //! 5. `checked` is the result. Only `rules` can construct it, so an unchecked configuration can't be run.
 //!
-//! Only this module reads the environment, and only [`load`] does it.
+//! Except for the command-line arguments, only [`load`] reads the environment.
 
 mod attempts;
 mod checked;
@@ -56,7 +56,7 @@ pub use start::Start;
 use document::Document;
 use problem::Problems;
 
-/// Reads and checks a configuration file, with the environment and the machine of this process.
+/// Reads and checks a configuration file, with the environment and the number of cores of this process.
 ///
 /// # Errors
 ///
@@ -90,13 +90,13 @@ pub fn check(text: &str, surroundings: &Surroundings<'_>) -> Result<Checked, Rep
     report.into_result(checked)
 }
 
-/// The JSON Schema of the configuration file.
+/// Returns the JSON Schema of the configuration file.
 #[must_use]
 pub fn schema() -> schemars::Schema {
     schemars::schema_for!(written::Written)
 }
 
-/// What a configuration depends on besides its own text. Only one check uses the real file system: whether a path is a
+/// The inputs of a check besides the text of the file. Only one check uses the real file system: whether a path is a
 /// directory.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
@@ -104,7 +104,7 @@ pub struct Surroundings<'a> {
     pub file: &'a Path,
     /// Looks up an environment variable.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether a path exists and can be read like a file.
+    /// Whether a path exists and is not a directory.
     pub is_there: &'a dyn Fn(&Path) -> bool,
     /// Number of cores that the process may use: the default of `runtime.workers`.
     pub cores: NonZero<usize>,

@@ -1,5 +1,5 @@
-//! Settings of later versions, and settings that belong in another table. They are refused, with an error that names the
-//! setting: a setting without effect would be misleading.
+//! Settings of later versions, and settings that belong in another table. They are refused, with an error that names
+//! the setting: a setting without effect would be misleading.
 
 use super::document::Document;
 use super::problem::Report;
@@ -7,7 +7,7 @@ use super::problem::Report;
 /// One setting; `*` in its path matches any name.
 struct NotYet {
     path: &'static [&'static str],
-    /// Refused if its value starts with one of these; empty: always.
+    /// The beginnings of refused values; empty: every value is refused.
     values: &'static [&'static str],
     what: &'static str,
     hint: &'static str,
@@ -48,7 +48,7 @@ const fn only(path: &'static [&'static str], values: &'static [&'static str], hi
     NotYet { path, values, what: LATER, hint }
 }
 
-/// Reports these settings and removes them from the document.
+/// Reports these settings, and removes them from the document, so that no second error is reported for them.
 pub(super) fn refuse(document: &mut Document<'_>, report: &mut Report) {
     for setting in &ALL {
         for path in matching(document, setting.path) {
@@ -65,7 +65,7 @@ pub(super) fn refuse(document: &mut Document<'_>, report: &mut Report) {
     }
 }
 
-/// The paths in the document that match a pattern.
+/// Returns the paths in the document that match a pattern.
 fn matching(document: &Document<'_>, pattern: &[&str]) -> Vec<Vec<String>> {
     let mut paths = vec![Vec::new()];
     for part in pattern {

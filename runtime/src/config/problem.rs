@@ -1,4 +1,4 @@
-//! Problems of a file, shown with their lines.
+//! The problems of a configuration file, shown with their lines.
 
 use std::fmt::{self, Write as _};
 use std::ops::Range;
@@ -22,7 +22,7 @@ pub struct Report {
 /// One problem.
 #[derive(Clone)]
 pub(super) struct Problem {
-    /// Byte range in the file.
+    /// Byte range of the problem in the file.
     pub(super) span: Option<Range<usize>>,
     pub(super) message: String,
     pub(super) hint: Option<String>,
@@ -44,7 +44,7 @@ impl Report {
         }
     }
 
-    /// Number of problems.
+    /// Returns the number of problems.
     #[must_use]
     pub fn count(&self) -> usize {
         self.problems.len()
@@ -55,7 +55,8 @@ impl Report {
         self.problems.last_mut().expect("the problem was just pushed")
     }
 
-    /// Masks this value in all messages. Very short values are not secrets, and masking them would garble messages.
+    /// Masks a value in all messages, unless it has fewer than four bytes: such a value is not a secret, and masking it
+    /// would garble messages.
     pub(super) fn mask(&mut self, value: &str) {
         if value.len() >= 4 {
             self.masked.push(value.to_owned());
@@ -67,7 +68,7 @@ impl Report {
         if self.problems.is_empty() { Ok(value) } else { Err(self) }
     }
 
-    /// The problem as compilers show it, with the line that it is in.
+    /// Renders a problem as compilers do, with its line.
     fn show(&self, problem: &Problem) -> String {
         let shown = Level::ERROR.primary_title(problem.message.as_str());
         let location = problem.span.clone().and_then(|span| SourceLine::find(&self.text, span));
@@ -101,7 +102,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Sorted by line, for correction from top to bottom.
+        // The problems are sorted by line, so that they can be fixed from top to bottom.
         let mut in_order: Vec<&Problem> = self.problems.iter().collect();
         in_order.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
         for (index, problem) in in_order.into_iter().enumerate() {
@@ -117,7 +118,8 @@ impl fmt::Display for Report {
 }
 
 impl fmt::Debug for Report {
-    /// As [`fmt::Display`]: the text of a file may contain secrets and is never printed completely.
+    /// Formats the report as [`fmt::Display`] does: the text of a file may contain secrets and is never printed
+    /// completely.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -127,12 +129,12 @@ impl std::error::Error for Report {}
 
 /// The line of a span.
 struct SourceLine<'t> {
-    /// From 1.
+    /// The line number, from 1.
     number: usize,
-    /// Where it starts in the file.
+    /// The byte offset in the file where the line starts.
     start: usize,
     text: &'t str,
-    /// The span within the line; it is truncated at the end of the line.
+    /// The span within the line, truncated at the end of the line.
     marked: Range<usize>,
 }
 

@@ -52,12 +52,12 @@ impl Scalar for bool {
     }
 }
 
-/// For serde's `deserialize_with`.
+/// Deserializes a scalar, for serde's `deserialize_with`.
 pub(super) fn scalar<'de, D: Deserializer<'de>, T: Scalar>(deserializer: D) -> Result<T, D::Error> {
     deserializer.deserialize_any(Visitor(PhantomData))
 }
 
-/// The same for an optional setting.
+/// Deserializes an optional scalar, for the same attribute.
 pub(super) fn maybe<'de, D: Deserializer<'de>, T: Scalar>(deserializer: D) -> Result<Option<T>, D::Error> {
     scalar(deserializer).map(Some)
 }

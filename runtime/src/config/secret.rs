@@ -4,19 +4,19 @@
 const WORDS: [&str; 9] =
     ["password", "passwd", "passphrase", "secret", "token", "credential", "private", "ssl.key", "ssl_key"];
 
-/// Whether the value with this name is a secret, which is masked in all messages.
+/// Returns whether the value with this name is a secret, which is masked in all messages.
 pub(super) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.ends_with("key") || name.ends_with(".pem") || WORDS.iter().any(|word| name.contains(word))
 }
 
-/// Whether a client property is never printed. Wider than [`is_secret`]: all `sasl.` properties may reveal the identity
+/// Returns whether a client property is never printed: a secret, or a `sasl.` property, which may reveal the identity
 /// of the client.
 pub(super) fn is_hidden_property(name: &str) -> bool {
     is_secret(name) || name.starts_with("sasl.")
 }
 
-/// The part of the line at `line_start` that may be shown; `None`: all of it.
+/// Returns the part of the line at `line_start` that may be shown; `None`: all of it.
 ///
 /// The line may be part of a multi-line value. Therefore the nearest line at or above it that begins a setting, and the
 /// section, are checked, too.
@@ -39,7 +39,7 @@ fn is_header(line: &str) -> bool {
     line.trim_start().starts_with('[')
 }
 
-/// Whether the line is a name, `=` and a value. The padding of a base64 text is not a setting.
+/// Returns whether the line has a name, `=` and a value. The padding of a base64 text is not a setting.
 fn begins_setting(line: &str) -> bool {
     line.split_once('=').is_some_and(|(name, value)| {
         let of_a_name = |c: char| c.is_ascii_alphanumeric() || "_-.\"' ".contains(c);

@@ -1,4 +1,4 @@
-//! The start position of a handler without commits.
+//! The start position of a new group.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use toml::value::{Datetime, Offset};
 
-/// The start position in a partition without a commit.
+/// The start position in a partition without a commit, if the group has no commit for the topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     /// At the first offset of the log.
@@ -68,7 +68,7 @@ impl<'de> de::Visitor<'de> for Visitor {
         }
     }
 
-    /// A time without quotes, which is a type of TOML.
+    /// Accepts a time without quotes, which TOML has as a type.
     fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Start, A::Error> {
         Datetime::deserialize(de::value::MapAccessDeserializer::new(map)).and_then(at)
     }

@@ -15,8 +15,8 @@ const WORDS: [(&str, &str); 3] = [
 /// Placeholder for a user-chosen name in the path of a table.
 const ANY: &str = "*";
 
-/// The translated message, and a hint. `table`: the path of the table that contains an unknown name; `handlers`: the names
-/// of the handlers in the file.
+/// Returns the translated message, and a hint. `table`: the path of the table that contains an unknown name.
+/// `handlers`: the names of the handlers in the file.
 pub(super) fn explain(
     message: &str,
     table: Option<&[String]>,
@@ -36,7 +36,7 @@ pub(super) fn explain(
     (text, hint)
 }
 
-/// The language of a file that is not TOML, if recognized by its first line.
+/// Returns the language of a file that is not TOML, if its first line shows it.
 pub(super) fn another_language(text: &str) -> Option<&'static str> {
     let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
     if first.starts_with('{') {
@@ -50,13 +50,13 @@ pub(super) fn another_language(text: &str) -> Option<&'static str> {
     (is_name && (rest.is_empty() || rest.starts_with(' '))).then_some("YAML")
 }
 
-/// An unknown name, and the expected ones.
+/// Extracts an unknown name and the expected names from a message.
 fn unknown(message: &str) -> Option<(&str, &str)> {
     let (found, expected) = message.strip_prefix("unknown ")?.split_once(", expected ")?;
     Some((found.split('`').nth(1)?, expected))
 }
 
-/// The expected name that is most similar to the unknown one.
+/// Returns a hint with the expected name that is most similar to the unknown one.
 fn nearest(found: &str, expected: &str) -> Option<String> {
     let names = expected.split('`').skip(1).step_by(2);
     let alike = names.map(|name| (strsim::jaro_winkler(&found.to_lowercase(), name), name));
@@ -64,7 +64,7 @@ fn nearest(found: &str, expected: &str) -> Option<String> {
     (best >= ALIKE).then(|| format!("did you mean `{name}`?"))
 }
 
-/// The tables to which a misplaced name belongs.
+/// Returns a hint with the tables to which a misplaced name belongs.
 fn elsewhere(name: &str, table: &[String], handlers: &[String]) -> Option<String> {
     let schema = serde_json::to_value(super::schema()).ok()?;
     let mut homes = Vec::new();
@@ -113,7 +113,8 @@ fn resolve<'s>(schema: &'s Value, node: &'s Value) -> Option<&'s Value> {
     }
 }
 
-/// The path of a table as written in the file, with the user-chosen names around the misplaced setting.
+/// Returns the path of a table as written in the file, with the user-chosen names from the path of the misplaced
+/// setting.
 fn written(home: &[String], table: &[String], handlers: &[String]) -> String {
     let mut path: Vec<&str> = Vec::new();
     for (at, segment) in home.iter().enumerate() {

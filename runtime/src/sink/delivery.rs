@@ -5,13 +5,13 @@ use super::errors::DeliveryError;
 /// The final report of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Identifies the record.
+    /// The token of the record.
     pub token: Token,
-    /// The record failed and was sent again: it may be stored behind later records.
+    /// Whether the record failed and was sent again. It may be stored after later records.
     pub again: bool,
-    /// The topic rejected the own timestamp of the record, which carries the time of its resend instead.
+    /// Whether the topic rejected the record's own timestamp. The record has the time of its resend instead.
     pub restamped: bool,
-    /// Its position in the topic, or the error.
+    /// The position of the stored record, or the error.
     pub result: Result<RecordMetadata, DeliveryError>,
 }
 

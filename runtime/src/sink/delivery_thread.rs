@@ -18,7 +18,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Log lines per second and cause.
 const LINES_MAX: u32 = 2;
 
-/// Receives reports, sorts them by handler, and keeps the records to send again.
+/// The state of the delivery thread: the reports, sorted by handler, and the records to send again.
 pub(super) struct DeliveryThread {
     shared: Arc<Shared>,
     reports: Queue,
@@ -26,15 +26,15 @@ pub(super) struct DeliveryThread {
     old: Option<(Producer, Queue)>,
     routes: Vec<Route>,
     on_authentication_failure: OnAuthenticationFailure,
-    /// Deliveries from one event of the library, by handler.
+    /// Deliveries that are not passed to their handlers yet, by handler.
     sorted: Vec<Vec<Delivery>>,
     /// The records to send again, by topic.
     resend: Vec<Resend>,
-    /// The producer failed and must be replaced.
+    /// Whether the producer failed and must be replaced.
     broken: bool,
-    /// Limits log lines about rejected batches.
+    /// The limit on log lines about rejected batches.
     lines: LineLimit,
-    /// Limits log lines about errors of the client.
+    /// The limit on log lines about errors of the client.
     error_lines: LineLimit,
 }
 
@@ -116,7 +116,7 @@ impl DeliveryThread {
         self.report_delivery(report.token, Ok(stored));
     }
 
-    /// The brokers, or the client, did not store a record.
+    /// Handles a record that the brokers, or the client, did not store.
     fn on_failed(&mut self, report: &DeliveryReport<'_>, code: ErrorCode) {
         let error = classify(code);
         let slot = report.token;
@@ -163,7 +163,7 @@ impl DeliveryThread {
     /// Sends the records of this topic that may be sent again now; opens the topic when none is left.
     fn resend(&mut self, topic: usize) {
         if self.broken || self.old.is_some() {
-            return; // records that are not returned yet may precede these
+            return; // records that the old producer has not returned yet may precede these
         }
         let Some(resend) = self.resend.get_mut(topic) else { return };
         if !resend.is_empty() && self.shared.in_flight.has_discarded() {
@@ -238,8 +238,8 @@ impl DeliveryThread {
         }
     }
 
-    /// Replaces the producer; the new one sends all records without a report again. Until the old producer has returned
-    /// all of them, no new record is sent, because it would overtake them.
+    /// Replaces the producer. The new one sends all records again that have no report. Nothing is sent until the old
+    /// producer has returned all of them, because a new record would overtake them.
     fn replace_producer(&mut self) {
         let replaced = self.shared.replace_producer();
         self.broken = replaced.is_err();
@@ -257,7 +257,7 @@ impl DeliveryThread {
             }
             Err(error) => {
                 if matches!(error, ConfigError::Credentials(_)) {
-                    (self.on_authentication_failure)(); // an expired token: no broker is contacted
+                    (self.on_authentication_failure)(); // for example an expired token: no broker was contacted
                 }
                 if let Some(Allowed { dropped }) = self.error_lines.allow() {
                     tracing::error!(%error, dropped, "producer can't be created; retrying");

@@ -1,7 +1,7 @@
 //! The errors of brokers and client, classified.
 use crate::librdkafka::ErrorCode;
 
-/// A record will never be stored: the brokers, or the client, reject this very record.
+/// The final error of a record. It will never be stored: the brokers, or the client, reject the record itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryError {
     /// Index of the topic.
@@ -10,10 +10,11 @@ pub struct DeliveryError {
     pub code: ErrorCode,
 }
 
-/// Class of an error. Brokers reject *batches*: an error applies to a record for certain only if it was alone in its batch.
+/// Class of an error. Brokers reject *batches*: an error certainly applies to a record only if the record was alone in
+/// its batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BatchError {
-    /// The topic is unknown or not writable: blocked until that is corrected.
+    /// The topic is unknown or not writable. It stays blocked until this is corrected.
     Topic,
     /// Another record of the batch may be the cause: send the record again, alone.
     Again,
@@ -35,7 +36,8 @@ pub(super) fn classify(code: ErrorCode) -> BatchError {
     }
 }
 
-/// Codes that, for a batch of one record, mean that it can't be stored. Any other code may be transient.
+/// Returns whether the error of a batch with one record means that the record can't be stored. Any other code may be
+/// transient.
 pub(super) fn is_about_the_record(code: ErrorCode) -> bool {
     matches!(
         code,

@@ -5,7 +5,7 @@ use keylane_core::CallId;
 
 use crate::librdkafka::Deadline;
 
-/// Identifies a record: an output, or the dead letter, of a row of a call.
+/// The identity of a record, which is an output or the dead letter of a row of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     /// Index of the handler, whose route receives the report.
@@ -14,15 +14,16 @@ pub struct Token {
     pub call: CallId,
     /// Row of the call.
     pub row: u32,
-    /// The lane of the row, as its position in the call.
+    /// Position of the row's lane in the call; meaningless for a dead letter.
     pub lane: u32,
     /// Position among the outputs of the call; meaningless for a dead letter.
     pub output: u32,
-    /// The record is the dead letter of the row, not an output.
+    /// Whether the record is the dead letter of the row, not an output.
     pub dead_letter: bool,
 }
 
-/// The table of tokens, because the C library carries one number per record, and the in-flight bytes per topic.
+/// The tokens of in-flight records, and the in-flight bytes per topic. The tokens are in a table, because the C library
+/// carries only one number per record.
 #[derive(Debug)]
 pub(super) struct InFlight {
     state: Mutex<Tracked>,
@@ -35,9 +36,9 @@ struct Tracked {
     slots: Vec<TrackedRecord>,
     free: Vec<usize>,
     topics: Vec<OfTopic>,
-    /// Slots in use: in flight, or waiting to be sent again.
+    /// The number of slots in use: their records are in flight, or wait to be sent again.
     records: usize,
-    /// Slots in use whose result is no longer needed.
+    /// The number of slots in use whose result is no longer needed.
     discarded: usize,
     /// Number of records entered so far.
     entered: u64,
@@ -57,15 +58,15 @@ struct TrackedRecord {
     bytes: usize,
     /// Ascending in the order in which records were first produced.
     sequence: u64,
-    /// In flight; false: waiting to be sent again.
+    /// Whether the record is in flight. If not, it waits to be sent again.
     in_flight: bool,
-    /// Its own timestamp, if any: the client does not return that of a failed record.
+    /// The record's own timestamp, if any. The client does not return the timestamp of a failed record.
     timestamp: Option<i64>,
-    /// It was sent more than once.
+    /// Whether the record was sent more than once.
     again: bool,
-    /// Its own timestamp was rejected.
+    /// Whether the record's own timestamp was rejected.
     restamped: bool,
-    /// Its result is no longer needed: if it fails, it is not sent again.
+    /// Whether the result is no longer needed. If the record then fails, it is not sent again.
     discarded: bool,
 }
 
@@ -73,9 +74,9 @@ struct TrackedRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FinishedRecord {
     pub(super) token: Token,
-    /// It was sent more than once.
+    /// Whether the record was sent more than once.
     pub(super) again: bool,
-    /// It carries the time of its resend instead of its own timestamp.
+    /// Whether the record has the time of its resend instead of its own timestamp.
     pub(super) restamped: bool,
 }
 
@@ -109,7 +110,7 @@ impl InFlight {
     }
 
     /// Reserves a slot before the record is produced. `None` if the topic has too many bytes in flight; a topic without
-    /// bytes in flight accepts any record. `timestamp`: the record's own, if the client does not set it.
+    /// bytes in flight accepts any record. `timestamp`: the record's own timestamp; `None` if the client sets it.
     pub(super) fn enter(
         &self,
         token: Token,
@@ -176,22 +177,22 @@ impl InFlight {
         }
     }
 
-    /// Whether the result of the record in this slot is no longer needed.
+    /// Returns whether the result of the record in this slot is no longer needed.
     pub(super) fn is_discarded(&self, index: usize) -> bool {
         self.lock().slots.get(index).is_some_and(|slot| slot.discarded)
     }
 
-    /// Whether the results of some records are no longer needed.
+    /// Returns whether the results of some records are no longer needed.
     pub(super) fn has_discarded(&self) -> bool {
         self.lock().discarded > 0
     }
 
-    /// The record failed: its slot stays reserved until it is sent again. Returns its topic.
+    /// Marks the record in this slot as failed. The slot stays reserved. Returns the topic of the record.
     pub(super) fn mark_for_resend(&self, index: usize) -> u16 {
         self.lock().mark_for_resend(index).topic
     }
 
-    /// The record is in flight again.
+    /// Marks the record in this slot as in flight again.
     pub(super) fn mark_resent(&self, index: usize) {
         let mut state = self.lock();
         let Some(slot) = state.slots.get_mut(index) else { return };
@@ -204,12 +205,12 @@ impl InFlight {
         }
     }
 
-    /// The sequence number of the record in this slot: its position in the order of production.
+    /// Returns the sequence number of the record in this slot: its position in the order of production.
     pub(super) fn sequence(&self, index: usize) -> u64 {
         self.lock().slots.get(index).map_or(0, |slot| slot.sequence)
     }
 
-    /// The own timestamp of the record in this slot, if it has one.
+    /// Returns the own timestamp of the record in this slot, if it has one.
     pub(super) fn timestamp(&self, index: usize) -> Option<i64> {
         self.lock().slots.get(index).and_then(|slot| slot.timestamp)
     }
@@ -222,12 +223,12 @@ impl InFlight {
         }
     }
 
-    /// The topic of the record in this slot.
+    /// Returns the topic of the record in this slot.
     pub(super) fn topic(&self, index: usize) -> u16 {
         self.lock().slots.get(index).map_or(0, |slot| slot.topic)
     }
 
-    /// In-flight records of one topic.
+    /// Returns the number of in-flight records of one topic.
     pub(super) fn records_to(&self, topic: usize) -> usize {
         self.lock().topics.get(topic).map_or(0, |in_flight| in_flight.records)
     }
@@ -250,7 +251,7 @@ impl InFlight {
         true
     }
 
-    /// A panic while the lock is held is a broken invariant, which ends the process.
+    /// Locks the state. A panic while the lock is held is a broken invariant, which ends the process.
     fn lock(&self) -> MutexGuard<'_, Tracked> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

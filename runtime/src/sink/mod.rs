@@ -1,14 +1,16 @@
 //! The producer side: one producer per process, shared by all handlers.
 //!
-//! Records of one topic and key keep the order of the [`Sink::produce`] calls; a caller that needs an order across calls
-//! makes them one after the other. The delivery report of each record goes to the handler that sent it, on the
-//! delivery thread, through its [`Route`]. Nothing here waits for a broker except [`Sink::start`] and [`Sink::flush`].
+//! Records of one topic and key keep the order of the [`Sink::produce`] calls, except records that failed and were sent
+//! again ([`Delivery::again`]). A caller that needs a certain order makes these calls one after the other. The delivery
+//! report of each record goes to the handler that sent it, on the delivery thread, through its [`Route`]. Nothing here
+//! waits for a broker except [`Sink::start`] and [`Sink::flush`].
 //!
 //! The limits of the topics are requested at the start ([`topics`]). Batches stay below them, and [`Sink::check`]
 //! determines before a record is produced whether it can be stored ([`topic_limits`]).
 //!
-//! *Invariant:* an accepted record that is not discarded is reported exactly once: stored, or rejected.
-//! After any other error ([`errors`]) it is sent again ([`resend`]), and its topic accepts no new record before that.
+//! *Invariant:* an accepted record that is not discarded is reported exactly once: stored, or rejected. After an error
+//! that does not reject the record itself ([`errors`]), it is sent again ([`resend`]), and its topic accepts no new
+//! record before that.
 
 mod delivery;
 mod delivery_thread;

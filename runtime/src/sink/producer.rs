@@ -21,11 +21,13 @@ use crate::librdkafka::{
 /// Timeout of the request that makes the producer discover its brokers before the first record.
 const DISCOVERY_LIMIT: Duration = Duration::from_secs(3);
 
-/// Receives the deliveries of one handler: in the order of their reports, several at a time. An empty slice means that
-/// a topic has capacity again. Runs on the delivery thread, which all handlers share: it must return quickly.
+/// The function that receives the deliveries of one handler, in the order of their reports, several at a time. An empty
+/// slice means that a closed topic accepts records again. The function runs on the delivery thread, which all handlers
+/// share, so it must return quickly.
 pub type Route = Box<dyn FnMut(&[Delivery]) + Send>;
 
-/// Called when a connection of the producer was refused: see [`ErrorCode::is_authentication_failure`]. Runs on the delivery thread.
+/// The function that is called after an authentication failure of the producer: see
+/// [`ErrorCode::is_authentication_failure`]. It runs on the delivery thread.
 pub type OnAuthenticationFailure = Box<dyn Fn() + Send>;
 
 /// A record to publish.
@@ -44,7 +46,7 @@ pub struct OutputRecord<'a> {
 }
 
 impl OutputRecord<'_> {
-    /// Memory use in bytes while it is queued.
+    /// Returns the memory use in bytes while the record is queued.
     pub fn memory(&self) -> usize {
         RecordSize::of(self).content() + RECORD_OVERHEAD
     }
@@ -53,10 +55,10 @@ impl OutputRecord<'_> {
 /// Why a record was not accepted. No report follows for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProduceError {
-    /// Its topic has too many bytes in flight, or is blocked: retry after a report.
+    /// The topic has too many bytes in flight, or is closed or blocked: retry after a report.
     #[error("too many bytes in flight to this topic")]
     Full,
-    /// The client rejects it.
+    /// The client rejects the record.
     #[error("the client rejects the record: {}", .0.code)]
     Rejected(DeliveryError),
 }
@@ -99,7 +101,7 @@ pub(super) struct Current {
 
 impl Sink {
     /// Checks that every topic exists, and requests its limits. Waits for brokers that do not answer: `retry` is called
-    /// each time and may end the wait. `routes` is indexed by handler.
+    /// repeatedly and may end the wait. `routes` is indexed by handler.
     pub fn start(
         spec: &SinkSpec,
         routes: Vec<Route>,
@@ -134,28 +136,29 @@ impl Sink {
         Ok(Sink { shared, thread: Some(thread) })
     }
 
-    /// Checks whether a record of this size can be stored, as far as known before it is sent. The limits of topics may
-    /// have changed since the start; the brokers then reject the record.
+    /// Checks whether a record of this size can be stored, as far as known before it is sent. If a topic's limits have
+    /// changed since the start, the brokers may still reject the record.
     pub fn check(&self, topic: u16, size: RecordSize) -> Result<(), Unpublishable> {
         self.shared.limits.check(topic, size)
     }
 
-    /// The topic's name.
+    /// Returns the topic's name.
     pub fn topic_name(&self, topic: u16) -> String {
         self.shared.name(topic.into())
     }
 
-    /// Whether the topic is compacted, and accepts no record without a key.
+    /// Returns whether the topic is compacted, and so accepts no record without a key.
     pub fn is_compacted(&self, topic: u16) -> bool {
         self.shared.limits.is_compacted(topic)
     }
 
-    /// Size of the largest record that the topic may accept, in bytes, as far as known.
+    /// Returns the size of the largest record that the topic may accept, in bytes, as far as known.
     pub fn max_record_bytes(&self, topic: u16) -> usize {
         self.shared.limits.max_record_bytes(topic)
     }
 
-    /// Whether the topic accepts and keeps a record with this timestamp, as far as known. Milliseconds since the Unix epoch.
+    /// Returns whether the topic accepts and keeps a record with this timestamp, as far as known. Times are in
+    /// milliseconds since the Unix epoch.
     pub fn time(&self, topic: u16, timestamp: i64, now: i64) -> TimeFit {
         self.shared.limits.time(topic, timestamp, now)
     }
@@ -163,7 +166,7 @@ impl Sink {
     /// Produces a record; its bytes are copied.
     pub fn produce(&self, output: &OutputRecord<'_>, token: Token) -> Result<(), ProduceError> {
         let shared = &*self.shared;
-        // Topics are closed, and the producer is replaced, under the same lock: a record that finds its topic open goes
+        // Closing a topic, and replacing the producer, takes the write lock. So a record that finds its topic open goes
         // to the current producer, and is counted before any record is sent again.
         let current = shared.current();
         if shared.is_closed(output.topic) {
@@ -191,7 +194,7 @@ impl Sink {
         self.shared.in_flight.discard(handler, which);
     }
 
-    /// Number of produced records without a report.
+    /// Returns the number of produced records without a report.
     pub fn in_flight(&self) -> usize {
         self.shared.in_flight.records()
     }
@@ -210,7 +213,7 @@ impl Sink {
         empty
     }
 
-    /// The state of the producer.
+    /// Returns the state of the producer.
     pub fn health(&self) -> SinkHealth {
         self.shared.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -244,7 +247,7 @@ impl Shared {
         self.closed.get(usize::from(topic)).is_none_or(|closed| closed.load(Ordering::Acquire))
     }
 
-    /// Closes the topic: it accepts no new record from the return of this function on. Returns whether it was closed before.
+    /// Closes the topic. Once this returns, the topic accepts no new record. Returns whether it was closed before.
     pub(super) fn close(&self, topic: usize) -> bool {
         let Some(closed) = self.closed.get(topic) else { return true };
         // Only the delivery thread closes topics.
@@ -277,7 +280,7 @@ impl Shared {
         self.note_error(format!("{code}"));
     }
 
-    /// A record was stored: the topic is no longer blocked. Logs that if the blockage was logged.
+    /// Logs, after a record was stored, that the topic is no longer blocked, if the blockage was logged.
     pub(super) fn log_unblocked(&self, topic: usize) {
         let was_blocked =
             |blocked: &AtomicBool| blocked.load(Ordering::Relaxed) && blocked.swap(false, Ordering::AcqRel);
@@ -308,7 +311,7 @@ impl Shared {
 }
 
 impl Current {
-    /// Fails with the first invalid topic name.
+    /// Creates the handles of the topics. Fails with the first invalid topic name.
     fn with_topics(producer: Producer, names: &[CString]) -> Result<Current, CString> {
         let topic = |name: &CString| producer.topic(name).ok_or_else(|| name.clone());
         let topics = names.iter().map(topic).collect::<Result<Vec<_>, _>>()?;
@@ -330,8 +333,8 @@ impl Current {
     }
 }
 
-/// Requests the list of brokers. The client requests a producer id after the first answer; without a request it does so
-/// half a second later, and sends no record before. The client retries, whatever the answer is.
+/// Requests the list of brokers. After the answer the client requests the producer id that it needs to send records;
+/// without this request it would do so half a second later. An error is not returned, because the client retries.
 fn discover_brokers(producer: &Producer) {
     if let Err(code) = admin_broker(producer.client(), DISCOVERY_LIMIT) {
         tracing::debug!(%code, "the brokers do not answer the producer yet");

@@ -34,7 +34,7 @@ impl From<&OutputRecord<'_>> for OwnedRecord {
 }
 
 impl OwnedRecord {
-    /// A copy of a record that the client returned, except its timestamp.
+    /// Copies a record that the client returned without its timestamp.
     pub(super) fn copy_of(topic: u16, timestamp: Option<i64>, message: &Message<'_>) -> OwnedRecord {
         let owned = |bytes: &[u8]| bytes.to_vec();
         OwnedRecord {
@@ -46,18 +46,18 @@ impl OwnedRecord {
         }
     }
 
-    /// Its size.
+    /// Returns the size of the record.
     pub fn size(&self) -> RecordSize {
         let size = RecordSize::new(self.key.as_deref(), self.value.as_deref());
         self.headers.iter().fold(size, |size, (name, value)| size.with(name, value.as_deref()))
     }
 
-    /// Memory use in bytes.
+    /// Returns the memory use in bytes.
     pub fn memory(&self) -> usize {
         self.size().content() + RECORD_OVERHEAD
     }
 
-    /// Borrows it as an [`OutputRecord`].
+    /// Borrows the record as an [`OutputRecord`] and passes that to `to`.
     pub fn lend<T>(&self, to: impl FnOnce(&OutputRecord<'_>) -> T) -> T {
         let headers: Vec<Header<'_>> =
             self.headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref())).collect();

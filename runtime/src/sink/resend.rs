@@ -1,8 +1,9 @@
 //! Records that failed, and the order in which they are sent again.
 //!
-//! Brokers reject *batches*: an error does not identify the record. While a topic has failed records, no new record
-//! is sent to it. Each failed record is sent alone, in order, after the previous one has its report. A topic that
-//! is unknown or not writable is retried at intervals, and none of its records is dropped. Other topics are not affected.
+//! Brokers reject *batches*: an error does not identify the record. While a topic has failed records, no new record is
+//! sent to it. Each failed record is sent alone, in order, after the previous one has its report; records of a failed
+//! producer are sent without these waits. A topic that is unknown or not writable is retried at intervals, and none of
+//! its records is dropped. Other topics are not affected.
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -17,9 +18,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Resend {
     waiting: VecDeque<FailedRecord>,
-    /// The first record is in flight, alone.
+    /// Whether the first record is in flight, alone.
     alone: bool,
-    /// No record is sent before the end of this pause.
+    /// The pause during which no record is sent.
     pause: Option<Deadline>,
 }
 
@@ -29,7 +30,7 @@ pub(super) struct FailedRecord {
     /// Its slot in the table of in-flight records.
     pub(super) slot: usize,
     pub(super) record: OwnedRecord,
-    /// Sent alone, so that an error applies to this record.
+    /// Whether the record is sent alone, so that an error applies to this record.
     pub(super) alone: bool,
 }
 
@@ -38,9 +39,9 @@ pub(super) struct FailedRecord {
 pub(super) enum ResendDecision {
     /// The record will never be stored.
     Rejected,
-    /// Its own timestamp is rejected: it is sent again with the time of sending.
+    /// The record's own timestamp was rejected. The record is sent again with the time of sending.
     Restamped,
-    /// It is sent again later.
+    /// The record is sent again later.
     Blocked,
 }
 
@@ -53,18 +54,18 @@ impl Resend {
         self.waiting.push_back(failed);
     }
 
-    /// Whether this is the record that is in flight alone.
+    /// Returns whether this is the record that is in flight alone.
     pub(super) fn is_alone(&self, slot: usize) -> bool {
         self.alone && self.waiting.front().is_some_and(|failed| failed.slot == slot)
     }
 
-    /// The record that was sent alone has its final report.
+    /// Removes the record that was sent alone, because it has its final report.
     pub(super) fn settled(&mut self) {
         self.alone = false;
         self.waiting.pop_front();
     }
 
-    /// The record that was sent alone failed.
+    /// Decides what follows a failure of the record that was sent alone.
     pub(super) fn failed(&mut self, error: BatchError, code: ErrorCode) -> ResendDecision {
         if is_about_the_record(code) {
             return ResendDecision::Rejected;
@@ -80,7 +81,7 @@ impl Resend {
         ResendDecision::Blocked
     }
 
-    /// The next record to send, if it may be sent now; `in_flight`: in-flight records of this topic.
+    /// Returns the next record to send, if it may be sent now. `in_flight`: number of in-flight records of this topic.
     pub(super) fn next(&mut self, in_flight: usize) -> Option<&FailedRecord> {
         if self.alone || self.pause.is_some_and(|pause| !pause.is_over()) {
             return None;
@@ -89,7 +90,7 @@ impl Resend {
         (in_flight == 0 || !next.alone).then_some(next)
     }
 
-    /// The record that [`Resend::next`] returned was submitted.
+    /// Records that the client accepted the record from [`Resend::next`].
     pub(super) fn sent(&mut self) {
         self.pause = None;
         if self.waiting.front().is_some_and(|failed| failed.alone) {
@@ -99,7 +100,7 @@ impl Resend {
         }
     }
 
-    /// The client did not accept the record, which is retried after a pause.
+    /// Pauses, because the client did not accept the record from [`Resend::next`].
     pub(super) fn not_now(&mut self) {
         self.pause = Some(Deadline::after(PAUSE));
     }

@@ -14,9 +14,9 @@ pub struct SinkSpec {
     pub credentials: Option<Arc<Credentials>>,
     /// The topics of all outputs; [`OutputRecord::topic`](super::OutputRecord::topic) is an index into this list.
     pub topics: Vec<String>,
-    /// Create missing topics with the brokers' defaults instead of refusing to start.
+    /// Whether to create missing topics, with the brokers' defaults, instead of refusing to start.
     pub create_topics: bool,
-    /// Topics that, if created, get the partition count of another topic.
+    /// Topics that, if they are created, get the partition count of another topic, the value.
     pub partitions_like: BTreeMap<String, String>,
     /// Limit of in-flight bytes per topic, so that a blocked topic does not use the memory of the others.
     pub max_bytes_per_topic: usize,
@@ -37,7 +37,8 @@ pub enum Error {
 }
 
 impl SinkSpec {
-    /// Checks that a producer can be created with these properties. It connects only if they name brokers.
+    /// Checks that a producer can be created with these properties. The producer connects only if the properties name
+    /// brokers.
     ///
     /// # Errors
     ///
@@ -46,17 +47,18 @@ impl SinkSpec {
         Producer::new(&self.properties()).map(drop)
     }
 
-    /// The user's properties, overridden by Keylane's, without those that depend on the topics.
+    /// Combines the user's properties with Keylane's, without those that depend on the topics. Some of Keylane's
+    /// override the user's, others are only defaults.
     pub(super) fn properties(&self) -> Properties {
         let mut all =
             Properties::new(self.client_properties.clone()).with_credentials(self.credentials.clone());
         all.set("enable.idempotence", "true");
         all.set("acks", "all");
-        // An outage blocks lanes; a timeout would turn it into a loss, even of records that were stored.
+        // An outage only blocks lanes. A timeout would fail records instead, even some that were stored.
         all.set("message.timeout.ms", 0);
         // Chooses the same partition for a key as Java clients.
         all.set("partitioner", "murmur2_random");
-        // One limit for all topics could be used up by a topic without a leader: bytes are limited per topic instead.
+        // A topic without a leader could use up a limit for all topics, so bytes are limited per topic instead.
         all.set("queue.buffering.max.messages", 0);
         all.set("queue.buffering.max.kbytes", i32::MAX);
         all.default_value("linger.ms", 5);

@@ -151,7 +151,7 @@ fn a_rejected_record_is_reported_with_its_error() {
     let too_large = sink.produce(&OutputRecord { value: Some(&large), ..output(b"k") }, token(0, 2));
     let Err(ProduceError::Rejected(error)) = too_large else { panic!("not rejected: {too_large:?}") };
     assert_eq!((error.topic, error.code), (0, ErrorCode::MSG_SIZE_TOO_LARGE));
-    // The batch, then the record alone.
+    // The first error is for the batch, the second for the record alone.
     mock.push_errors(PRODUCE, &[ErrorCode::INVALID_RECORD, ErrorCode::INVALID_RECORD]);
     sink.produce(&output(b"k"), token(0, 1)).expect("the topic has capacity");
     let delivery = receivers[0].recv_timeout(TEST_LIMIT).expect("the record has a report");
@@ -168,7 +168,7 @@ fn records_of_a_rejected_batch_are_sent_one_by_one() {
     let mut spec = spec(&mock, &["out"]);
     spec.client_properties.push(("linger.ms".to_owned(), "200".to_owned()));
     let (sink, receivers) = start(&spec, 1);
-    // The whole batch, then its second record.
+    // The first error is for the whole batch, the last for its second record alone.
     mock.push_errors(
         PRODUCE,
         &[ErrorCode::MSG_SIZE_TOO_LARGE, ErrorCode::NONE, ErrorCode::MSG_SIZE_TOO_LARGE],
@@ -187,12 +187,13 @@ fn records_of_a_rejected_batch_are_sent_one_by_one() {
     assert!(sink.flush(TEST_LIMIT));
 }
 
-/// A rejected timestamp is the record's own only if it has one.
+/// A rejected timestamp is replaced once. After that, the error blocks the topic and the record is sent again.
 #[test]
 fn a_rejected_timestamp_fails_no_event() {
     let mock = cluster(&[c"out"]);
     let (sink, receivers) = start(&spec(&mock, &["out"]), 1);
-    // The batch; the record alone; the record with the time of sending; then it is stored.
+    // The errors are for the batch, the record alone, and the record with the time of sending. Then the record is
+    // stored.
     mock.push_errors(PRODUCE, &[ErrorCode::INVALID_TIMESTAMP; 3]);
     sink.produce(&OutputRecord { timestamp: Some(1), ..output(b"k") }, token(0, 1))
         .expect("the topic has capacity");
@@ -260,7 +261,7 @@ fn a_failed_producer_is_replaced() {
     assert!(sink.flush(TEST_LIMIT));
 }
 
-/// Producing threads race with the replacement of the producer: no record overtakes another.
+/// Producing threads race with the replacement of the producer: no record overtakes another one of its key.
 #[test]
 fn no_record_overtakes_those_of_a_failed_producer() {
     let mock = cluster(&[c"out"]);

@@ -4,14 +4,14 @@
 use super::OutputRecord;
 use crate::librdkafka::Properties;
 
-/// Kafka's default of `max.message.bytes`.
+/// Upper bound of a batch: slightly below Kafka's default of `max.message.bytes`, which is 1 MiB and 12 bytes.
 const TOPIC_BYTES: usize = 1 << 20;
-/// Reserved for the header of a batch, so that a full batch stays below its topic's limit.
+/// Bytes reserved for the header of a batch, so that a full batch stays below its topic's limit.
 const BATCH_RESERVE: usize = 1 << 10;
-/// The client's own default and its largest value for `message.max.bytes`.
+/// The client's default of `message.max.bytes`, and the largest value that it accepts.
 const CLIENT_BYTES: usize = 1_000_000;
 const CLIENT_BYTES_MAX: usize = 1_000_000_000;
-/// The header of a batch (record format 2).
+/// Size of the header of a batch (record format 2).
 const BATCH_HEADER: usize = 61;
 /// Bytes that the client counts for a record's framing, whatever its real size.
 const CLIENT_FRAMING: usize = 36;
@@ -23,18 +23,18 @@ pub(super) struct TopicLimits {
     pub(super) batch_bytes: Option<usize>,
     /// Whether `cleanup.policy` contains `compact`: the topic accepts no record without a key.
     pub(super) compacted: bool,
-    /// The timestamps that it accepts.
+    /// The timestamps that the topic accepts.
     pub(super) times: TimestampLimits,
 }
 
-/// The timestamps that a topic accepts, and its retention. Milliseconds; `None`: no limit.
+/// The timestamps that a topic accepts, and its retention, in milliseconds. `None`: no known limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TimestampLimits {
-    /// Maximum behind the broker's clock.
+    /// How far a timestamp may be behind the broker's clock.
     pub(super) before: Option<i64>,
-    /// Maximum ahead of the broker's clock.
+    /// How far a timestamp may be ahead of the broker's clock.
     pub(super) after: Option<i64>,
-    /// Its `retention.ms`, if retention depends on the timestamps of records.
+    /// The topic's `retention.ms`, if retention depends on the timestamps of records.
     pub(super) retention: Option<i64>,
 }
 
@@ -54,7 +54,7 @@ pub enum TimeFit {
 pub(super) struct Limits {
     topics: Vec<TopicLimits>,
     client_bytes: usize,
-    /// Records are compressed: their size in the topic is unknown before they are sent.
+    /// Whether records are compressed. Their size in the topic is then unknown before they are sent.
     compressed: bool,
 }
 
@@ -95,26 +95,26 @@ pub enum Unpublishable {
 #[derive(Clone, Copy, Debug)]
 pub struct RecordSize {
     keyed: bool,
-    /// Key, value, and headers with their lengths.
+    /// Bytes of key and value, and of headers with their encoded lengths.
     content: usize,
-    /// The encoded lengths of key and value.
+    /// Bytes of the encoded lengths of key and value.
     lengths: usize,
     headers: usize,
 }
 
 impl RecordSize {
-    /// Bytes of key, value and headers.
+    /// Returns the bytes of key, value and headers.
     pub(super) fn content(&self) -> usize {
         self.content
     }
 
-    /// The size of a whole record.
+    /// Determines the size of a whole record.
     pub fn of(output: &OutputRecord<'_>) -> RecordSize {
         let size = RecordSize::new(output.key, output.value);
         output.headers.iter().fold(size, |size, (name, value)| size.with(name, *value))
     }
 
-    /// The size of a record without headers.
+    /// Determines the size of a record without headers.
     pub fn new(key: Option<&[u8]>, value: Option<&[u8]>) -> RecordSize {
         let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
         RecordSize {
@@ -125,7 +125,7 @@ impl RecordSize {
         }
     }
 
-    /// The size with one more header.
+    /// Returns the size with one more header.
     #[must_use]
     pub fn with(mut self, name: &[u8], value: Option<&[u8]>) -> RecordSize {
         let value = value.map_or(0, <[u8]>::len);
@@ -134,14 +134,14 @@ impl RecordSize {
         self
     }
 
-    /// The size with this many more bytes, to check whether they fit before they are written.
+    /// Returns the size with this many more bytes, to check whether they fit before they are written.
     #[must_use]
     pub fn with_room_for(mut self, bytes: usize) -> RecordSize {
         self.content += bytes;
         self
     }
 
-    /// The size of a batch with only this record, as its topic counts it.
+    /// Returns the size of a batch with only this record, as its topic counts it.
     fn of_batch(self) -> usize {
         // Attributes, and the deltas to the timestamp and offset of the batch: one byte each.
         let record = 3 + self.lengths + varint(self.headers) + self.content;
@@ -150,11 +150,12 @@ impl RecordSize {
 }
 
 impl Limits {
-    /// `properties`: those of the client that requested the topics' limits.
+    /// Combines the limits of topics and client. `properties`: those of the client that requested the topics' limits.
     pub(super) fn new(topics: Vec<TopicLimits>, properties: &Properties) -> Limits {
         let value = |names: [&str; 2]| names.into_iter().find_map(|name| properties.get(name));
         let client_bytes = value(["message.max.bytes"; 2]).and_then(|bytes| bytes.parse().ok());
-        // The client counts fewer bytes for a record than its topic does, and must not be the one that rejects it.
+        // The client counts fewer bytes for an uncompressed record than its topic does, so with the topics' largest
+        // limit the client is never the one that rejects it.
         let largest = topics.iter().filter_map(|topic| topic.batch_bytes).max().unwrap_or(0);
         let compression = value(["compression.codec", "compression.type"]).unwrap_or("none");
         Limits {
@@ -170,8 +171,8 @@ impl Limits {
         properties.default_value("message.max.bytes", self.client_bytes);
     }
 
-    /// A full batch fits into every topic. A larger record is sent alone: the client puts at least one record into each
-    /// batch.
+    /// Returns the size of a full batch, which fits into every topic. A larger record is sent alone, because the client
+    /// puts at least one record into each batch.
     fn batch_size(&self) -> usize {
         let smallest = self.topics.iter().filter_map(|topic| topic.batch_bytes).fold(TOPIC_BYTES, usize::min);
         smallest.saturating_sub(BATCH_RESERVE).max(1)
@@ -193,14 +194,14 @@ impl Limits {
         if bytes > max { Err(Unpublishable::TooLargeForClient { bytes, max }) } else { Ok(()) }
     }
 
-    /// Size of the largest record that the topic may accept, in bytes.
+    /// Returns the size of the largest record that the topic may accept, in bytes.
     pub(super) fn max_record_bytes(&self, topic: u16) -> usize {
         let topic = self.topics.get(usize::from(topic)).and_then(|topic| topic.batch_bytes);
-        let topic = topic.filter(|_| !self.compressed); // the size before compression is not limited
+        let topic = topic.filter(|_| !self.compressed); // the topic does not limit the size before compression
         topic.unwrap_or(self.client_bytes).min(self.client_bytes)
     }
 
-    /// How the topic treats this timestamp, as far as known; milliseconds since the Unix epoch.
+    /// Returns how the topic treats this timestamp, as far as known. Times are in milliseconds since the Unix epoch.
     pub(super) fn time(&self, topic: u16, timestamp: i64, now: i64) -> TimeFit {
         let times = self.topics.get(usize::from(topic)).map(|topic| topic.times).unwrap_or_default();
         let (age, ahead) = (now.saturating_sub(timestamp), timestamp.saturating_sub(now));
@@ -214,13 +215,13 @@ impl Limits {
         }
     }
 
-    /// Whether the topic accepts no record without a key.
+    /// Returns whether the topic accepts no record without a key.
     pub(super) fn is_compacted(&self, topic: u16) -> bool {
         self.topics.get(usize::from(topic)).is_some_and(|topic| topic.compacted)
     }
 }
 
-/// Bytes of a length in the record format: zigzag, seven bits a byte.
+/// Returns the number of bytes of a length in the record format (zigzag, seven bits per byte).
 fn varint(length: usize) -> usize {
     let bits = usize::BITS - length.leading_zeros() + 1;
     bits.div_ceil(7) as usize

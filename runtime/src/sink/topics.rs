@@ -13,9 +13,9 @@ use crate::librdkafka::{
 
 const OUTPUTS: TopicRole =
     TopicRole { name: "the output or dead-letter topic", rights: "WRITE and DESCRIBE" };
-/// Timeout of describing the topic whose partition count another topic gets.
+/// Timeout of each request for the topic whose partition count another topic gets.
 const LIKE_LIMIT: Duration = Duration::from_secs(10);
-/// How long to retry requests for the limits of topics. They are optional: the brokers check, too.
+/// How long to retry requests for the limits of topics. The limits are optional, because the brokers check, too.
 const LIMITS_RETRY_MAX: Duration = Duration::from_secs(10);
 
 const MAX_BYTES: &CStr = c"max.message.bytes";
@@ -30,8 +30,8 @@ const TIME_DIFFERENCE: &CStr = c"message.timestamp.difference.max.ms";
 const SETTINGS: &[&CStr] =
     &[MAX_BYTES, CLEANUP, RETENTION, TIME_TYPE, TIME_BEFORE, TIME_AFTER, TIME_DIFFERENCE];
 
-/// Waits until the brokers have described every topic of a sink, and creates missing topics if configured. Then requests
-/// their limits. Uses its own client: the properties of the producer follow from the answers.
+/// Waits until the brokers have described every topic of a sink, and creates missing topics if configured. Then
+/// requests the limits of the topics. Uses its own client, because the properties of the producer depend on the limits.
 pub(super) fn limits(
     properties: &Properties,
     spec: &SinkSpec,
@@ -55,7 +55,7 @@ pub(super) fn limits(
     Ok(names.iter().map(|name| limits(name).unwrap_or_default()).collect())
 }
 
-/// The partition count of the topic that `partitions_like` names; `None`: the brokers' default.
+/// Returns the partition count of the topic that `partitions_like` names; `None`: the brokers' default.
 fn partitions_for(
     name: &CStr,
     partitions_like: &BTreeMap<String, String>,
@@ -67,7 +67,7 @@ fn partitions_for(
     found.first().filter(|topic| topic.error.is_none()).map(|topic| topic.partitions)
 }
 
-/// The settings of the topics, as far as the brokers report them within a limit.
+/// Requests the settings of the topics. Returns those that the brokers report within a limit.
 fn configs(
     questions: &mut StartupRequests<'_>,
     unique: &[CString],
@@ -99,7 +99,8 @@ fn configs(
     }
 }
 
-/// Whether another try may succeed: for a topic that was just created, or a broker that is briefly unavailable.
+/// Returns whether another try may succeed, for example if the topic was just created or a broker is briefly
+/// unavailable.
 fn is_transient(code: ErrorCode) -> bool {
     !is_denied(code) && code != ErrorCode::UNSUPPORTED_FEATURE
 }
@@ -131,7 +132,7 @@ fn limits_of(topic: &TopicConfigs) -> TopicLimits {
 }
 
 /// Logs one line about all topics with unknown limits. Topics of brokers that do not support the request, such as the
-/// embedded broker, are not reported, because no remedy exists.
+/// embedded broker, are not logged, because no remedy exists.
 fn log_unknown_limits(described: &[TopicConfigs]) {
     let unknown = |topic: &TopicConfigs| {
         let code = topic.values.as_ref().err().copied()?;

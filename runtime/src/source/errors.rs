@@ -7,7 +7,7 @@ use crate::librdkafka::ErrorCode;
 /// Class of an error on a partition's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadFault {
-    /// The position is outside the log; its bounds must be requested.
+    /// The position is outside the log, whose bounds must be requested.
     OutOfRange,
     /// Any other error.
     Failed(ReadError),
@@ -23,7 +23,7 @@ pub(super) fn read_fault(code: ErrorCode) -> ReadFault {
         | ErrorCode::UNKNOWN_TOPIC
         | ErrorCode::UNKNOWN_PARTITION
         | ErrorCode::UNKNOWN_TOPIC_ID => ReadFault::Failed(ReadError::Missing),
-        // After each of these the client continues behind the unreadable data, which must not become a gap.
+        // After each of these errors the client would continue after the unreadable data, which must not become a gap.
         ErrorCode::BAD_MSG
         | ErrorCode::BAD_COMPRESSION
         | ErrorCode::INVALID_MSG
@@ -51,7 +51,8 @@ pub(super) fn read_fault(code: ErrorCode) -> ReadFault {
 pub(super) fn commit_error(code: ErrorCode) -> CommitError {
     match code {
         ErrorCode::OFFSET_METADATA_TOO_LARGE => CommitError::MetadataTooLarge,
-        // No connection to the coordinator, or a broken one: storing the same offset twice is harmless.
+        // All of these are temporary. If the coordinator stored the commit before the error, storing it twice is
+        // harmless.
         ErrorCode::REBALANCE_IN_PROGRESS
         | ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
         | ErrorCode::COORDINATOR_NOT_AVAILABLE

@@ -9,7 +9,8 @@ pub type Record<'a> = Message<'a>;
 /// An event of the consumer.
 #[derive(Debug)]
 pub enum SourceEvent {
-    /// The group assigns these partitions: look up their start positions, then call [`Source::answer_assign`](super::Source).
+    /// The group assigns these partitions: look up their start positions, then call
+    /// [`Source::answer_assign`](super::Source).
     Assign(RebalanceId, Vec<Partition>),
     /// The group revokes these partitions; they stay owned until [`Source::answer_revoke`](super::Source).
     Revoke(RebalanceId, Vec<Partition>),
@@ -21,23 +22,25 @@ pub enum SourceEvent {
     LookUpFailed {
         /// The partition.
         partition: Partition,
-        /// Why not, for log lines.
+        /// The reason, for log lines.
         reason: String,
-        /// A transaction of a former owner is still open.
+        /// Whether a transaction that commits an offset of the partition is still open.
         undecided: bool,
     },
-    /// The end offset of this partition. Reported before its start position, except for a feed that is still being read.
+    /// The end offset of this partition, reported once: before the start position, or later if it is the end of a feed
+    /// whose input has not ended yet.
     EndKnown {
         /// The partition.
         partition: Partition,
         /// Records at or past this offset are not processed.
         offset: i64,
     },
-    /// A partition can't be read, as found outside a read. It is not read until it is repositioned.
+    /// A partition can't be read. This was found by a look-up, a seek or an assign, not by a read. The partition must
+    /// be repositioned before it is read again.
     ReadFailed {
         /// The partition.
         partition: Partition,
-        /// Why. A range error carries the current bounds of the log.
+        /// The reason. A range error contains the current bounds of the log.
         why: ReadError,
     },
     /// The result of a commit for one partition.
@@ -48,7 +51,7 @@ pub enum SourceEvent {
         partition: Partition,
         /// The coordinator's answer.
         result: Result<(), CommitError>,
-        /// Its code, for log lines.
+        /// The error code of the answer, for log lines.
         code: ErrorCode,
     },
     /// A commit timed out; a later answer is dropped.
@@ -67,7 +70,7 @@ pub struct StartFound {
     pub partition: Partition,
     /// The committed offset with its metadata, if any.
     pub committed: Option<(i64, Vec<u8>)>,
-    /// Start offset without a commit.
+    /// The start offset if there is no commit.
     pub fallback: i64,
     /// First offset of the log.
     pub log_start: i64,
@@ -84,7 +87,7 @@ pub struct StartFound {
 pub struct SourceError {
     /// Whether the source can't continue.
     pub fatal: bool,
-    /// Its code; [`ErrorCode::NONE`] for the feed of the embedded broker.
+    /// The error code; [`ErrorCode::NONE`] if the feed of the embedded broker failed.
     pub code: ErrorCode,
     /// The error and, if one exists, its remedy.
     pub text: String,
@@ -95,10 +98,11 @@ pub struct SourceError {
 pub struct ReadResult {
     /// Number of records read.
     pub events: u32,
-    /// The end of the partition was reached, at this offset.
+    /// The offset of the partition's end, if the read reached it.
     pub end_of_partition: Option<i64>,
-    /// Reading failed after those records. Nothing more is read until the partition is repositioned.
+    /// The error that ended the read, after those records. Unless it is [`ReadError::Interrupted`], nothing more is
+    /// read until the partition is repositioned.
     pub error: Option<ReadError>,
-    /// More records may be available: no wake-up follows for them.
+    /// Whether more records may be available, for which no wake-up follows.
     pub more: bool,
 }

@@ -7,8 +7,8 @@ use crate::librdkafka::{
     ErrorCode, Producer, Properties, StartupRequests, StartupRetry, admin_broker, describe_topics,
 };
 
-/// The partition counts of these topics, in their order, or the error of a topic. Uses its own client, which neither
-/// reads nor writes. Waits for brokers that do not answer, as [`Source::start`](super::Source::start) does.
+/// Returns the partition count or the error of each of these topics, in their order. Uses its own client, which neither
+/// reads nor writes records. Waits for brokers that do not answer, as [`Source::start`](super::Source::start) does.
 pub fn partition_counts(
     properties: &Properties,
     topics: &[&str],

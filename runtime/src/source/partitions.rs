@@ -15,16 +15,16 @@ use crate::librdkafka::{Client, Entry, ErrorCode, PartitionList, PartitionQueue,
 #[derive(Debug, Default)]
 pub(super) struct OwnedPartitions {
     owned: BTreeMap<Partition, OwnedPartition>,
-    /// Counts ownerships: an answer for an older one is dropped.
+    /// The number of ownerships so far, which numbers the next one: an answer for an older ownership is dropped.
     epochs: u64,
 }
 
 #[derive(Debug)]
 struct OwnedPartition {
     epoch: u64,
-    /// Id of the topic in which its start position was found; zeros: unknown.
+    /// The id of the topic that the partition is read from; zeros if it is unknown.
     topic_id: [u8; 16],
-    /// `None` until its start position is known and it is assigned.
+    /// `None` while the partition is not assigned in the library, for example until its start position is known.
     reader: Option<PartitionReader>,
 }
 
@@ -33,16 +33,17 @@ pub(super) struct PartitionReader {
     queue: PartitionQueue,
     /// The next offset to read. The library's own position is not used: it moves past records that were never read.
     pub(super) next: i64,
-    /// Set by an error: nothing is read until the partition is repositioned.
+    /// Whether reading has stopped until the partition is repositioned, because of an error that was not an
+    /// interruption.
     halted: bool,
 }
 
 /// The result of a read, before a range error is resolved.
 pub(super) struct RawRead {
     pub(super) result: ReadResult,
-    /// The position is outside the log: its bounds must be requested.
+    /// Whether the position is outside the log. The bounds of the log must then be requested.
     pub(super) out_of_range: bool,
-    /// The error that ended it, as the client reports it.
+    /// The error that ended the read, as the client reports it.
     pub(super) error: Option<FetchError>,
 }
 
@@ -85,7 +86,7 @@ impl OwnedPartitions {
         self.owned.keys().copied()
     }
 
-    /// The id of the topic that the partition is read from; zeros: unknown.
+    /// Returns the id of the topic that the partition is read from; zeros if it is unknown.
     pub(super) fn topic_id(&self, partition: Partition) -> [u8; 16] {
         self.owned.get(&partition).map_or([0; 16], |owned| owned.topic_id)
     }
@@ -108,12 +109,13 @@ impl OwnedPartitions {
         self.owned.get_mut(&partition)?.reader.as_mut()
     }
 
-    /// The partitions that are being read, with the next offset of each.
+    /// Iterates over the partitions that are being read, with the next offset of each.
     pub(super) fn readers(&self) -> impl Iterator<Item = (Partition, i64)> + '_ {
         self.owned.iter().filter_map(|(partition, owned)| Some((*partition, owned.reader.as_ref()?.next)))
     }
 
-    /// Detaches the partition's queue from the main queue. Must precede every assign of the partition.
+    /// Detaches the partition's queue from the main queue, to read it from this offset. Call it before every assign of
+    /// the partition.
     pub(super) fn open(
         &mut self,
         opener: &Opener<'_>,
@@ -121,7 +123,8 @@ impl OwnedPartitions {
         offset: i64,
     ) -> Result<(), ErrorCode> {
         let owned = self.owned.get_mut(&partition).ok_or(ErrorCode::UNKNOWN_PARTITION)?;
-        // The old handle first: closing it removes the wake-up from the queue, which may be the same one.
+        // The old handle is dropped first: this removes the wake-up from its queue, which may be the queue opened
+        // below.
         owned.reader = None;
         let topic = opener.topic(partition).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
         let queue = PartitionQueue::open(opener.client, topic, partition.number, opener.wake)
@@ -143,7 +146,7 @@ impl Opener<'_> {
         self.topics.get(usize::from(partition.topic)).map(CString::as_c_str)
     }
 
-    /// The list for an assign.
+    /// Builds the list for an assign.
     pub(super) fn list(&self, starts: impl Iterator<Item = (Partition, i64)>) -> PartitionList {
         let mut list = PartitionList::with_capacity(starts.size_hint().0);
         for (partition, offset) in starts {

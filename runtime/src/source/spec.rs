@@ -10,7 +10,7 @@ use crate::librdkafka::{ConfigError, Consumer, Credentials, Isolation, Propertie
 /// The parameters of a source; all of them validated.
 #[derive(Clone, Debug)]
 pub struct SourceSpec {
-    /// Names the handler in log lines.
+    /// The handler's name, for log lines.
     pub handler: String,
     /// The user's properties, with `bootstrap.servers` and without those that Keylane sets.
     pub client_properties: Vec<(String, String)>,
@@ -20,7 +20,7 @@ pub struct SourceSpec {
     pub topics: Vec<String>,
     /// The consumer group.
     pub group_id: String,
-    /// For static membership.
+    /// The `group.instance.id` of a static member.
     pub group_instance_id: Option<String>,
     /// Partition assignment strategy.
     pub assignor: Assignor,
@@ -28,13 +28,13 @@ pub struct SourceSpec {
     pub start: StartPolicy,
     /// Whether processing ends, and at which offset.
     pub ends: Ends,
-    /// Create missing topics with the brokers' defaults instead of refusing to start.
+    /// Whether to create missing topics, with the brokers' defaults, instead of refusing to start.
     pub create_topics: bool,
     /// Limits of prefetching.
     pub fetch: FetchLimits,
     /// Timeout of a commit.
     pub commit_timeout: Duration,
-    /// The feed of the embedded broker, to which read positions are reported.
+    /// The progress of the embedded broker's feed, to which read positions are reported.
     pub feed: Option<Arc<FeedProgress>>,
 }
 
@@ -43,7 +43,7 @@ pub struct SourceSpec {
 pub enum Assignor {
     /// The default: members keep their partitions where possible.
     CooperativeSticky,
-    /// For groups whose other members use it.
+    /// For groups whose other members use `range`.
     Range,
 }
 
@@ -61,7 +61,7 @@ pub enum StartPolicy {
 /// Where processing of a partition ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ends {
-    /// It does not end.
+    /// Processing does not end.
     Never,
     /// At the end of the log, as found by the first look-up.
     LogEnd,
@@ -79,7 +79,8 @@ impl Assignor {
 }
 
 impl SourceSpec {
-    /// Checks that a consumer can be created with these properties. It connects only if they name brokers.
+    /// Checks that a consumer can be created with these properties. The consumer connects only if the properties name
+    /// brokers.
     ///
     /// # Errors
     ///
@@ -88,7 +89,7 @@ impl SourceSpec {
         Consumer::new(&self.properties()).map(drop)
     }
 
-    /// The user's properties, overridden by Keylane's.
+    /// Combines the user's properties with Keylane's. Some of Keylane's override the user's, others are only defaults.
     pub(super) fn properties(&self) -> Properties {
         let mut all =
             Properties::new(self.client_properties.clone()).with_credentials(self.credentials.clone());
@@ -97,19 +98,20 @@ impl SourceSpec {
         all.set("enable.auto.commit", "false");
         all.set("enable.auto.offset.store", "false");
         all.set("auto.offset.reset", "error");
-        // The EOF offset accounts for control records behind the last event.
+        // The offset of an end of partition accounts for control records after the last event.
         all.set("enable.partition.eof", "true");
         all.set("group.protocol", "classic");
         all.set("partition.assignment.strategy", self.assignor.property());
         if let Some(id) = &self.group_instance_id {
             all.set("group.instance.id", id);
         }
-        // No measurable cost, and the only way to detect a damaged record.
+        // The check has no measurable cost and is the only way to detect a damaged record.
         all.set("check.crcs", "true");
-        // Per partition, because every partition has its own queue.
+        // The limit applies to each partition, because every partition has its own queue.
         all.set("queued.max.messages.kbytes", (self.fetch.queue >> 10).max(1));
         all.set("queued.min.messages", 10_000);
-        // The default leaves a drained partition idle for a second.
+        // By default the next fetch of a partition with a full queue is postponed by a second, even if the queue is
+        // drained before.
         all.default_value("fetch.queue.backoff.ms", 20);
         all.default_value("fetch.message.max.bytes", self.fetch.of_partition);
         // The client rejects a value below `message.max.bytes`.
@@ -117,17 +119,17 @@ impl SourceSpec {
         all.default_value("fetch.max.bytes", self.fetch.response.max(largest));
         all.default_value("fetch.wait.max.ms", 100);
         all.default_value("client.id", "keylane");
-        // A source must not create the topics it is asked to read.
+        // Requests for a topic must not create it.
         all.set("allow.auto.create.topics", "false");
         all
     }
 
-    /// The group as the C library takes it; a name with a NUL byte gives `None`.
+    /// Returns the group id as a C string; `None` if it contains a NUL byte.
     pub(super) fn group_name(&self) -> Option<CString> {
         CString::new(self.group_id.as_str()).ok()
     }
 
-    /// The consumer's isolation level.
+    /// Returns the consumer's isolation level.
     pub(super) fn isolation(&self) -> Isolation {
         match self.properties().get("isolation.level") {
             Some("read_uncommitted") => Isolation::Uncommitted,
@@ -135,12 +137,12 @@ impl SourceSpec {
         }
     }
 
-    /// Timeout of a broker's answer: the client's own limit, by default a minute.
+    /// Returns the timeout of a broker's answer: `socket.timeout.ms`, by default a minute.
     pub(super) fn answer_limit(&self) -> Duration {
         self.properties().answer_limit()
     }
 
-    /// The topics as the C library takes them; a name with a NUL byte gives `None`.
+    /// Returns the topics as C strings; `None` if a name contains a NUL byte.
     pub(super) fn topic_names(&self) -> Option<Vec<CString>> {
         self.topics.iter().map(|topic| CString::new(topic.as_str()).ok()).collect()
     }

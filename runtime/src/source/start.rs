@@ -36,8 +36,8 @@ pub enum Error {
     System(#[from] std::io::Error),
 }
 
-/// Describes the topics, in the order of `names`, and determines whether the group has a commit for any partition of
-/// each. Called once, before the group is joined.
+/// Describes the topics, in the order of `names`, and determines for each whether the group has a commit for any of its
+/// partitions. Creates missing topics if configured. Called once, before the group is joined.
 pub(super) fn topic_facts(
     questions: &mut StartupRequests<'_>,
     spec: &SourceSpec,
@@ -72,7 +72,7 @@ fn read_commits(
     mut facts: Vec<TopicFacts>,
 ) -> Result<Result<Vec<TopicFacts>, ErrorCode>, ConfigError> {
     let reader = GroupReader::new(properties)?;
-    // Finding the coordinator is a request of its own.
+    // Twice the limit: the coordinator must be found by another request first.
     let (_reader, found) = reader.read(group, None, false, limit + limit);
     let commits = match found {
         Ok(commits) => commits,

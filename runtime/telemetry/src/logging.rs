@@ -11,9 +11,9 @@ use super::writer::LogQueue;
 /// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For a person at a terminal: one line of text, in colour.
+    /// For a person: one line of text, in colour on a terminal.
     Human,
-    /// For a machine: one JSON object a line.
+    /// For a machine: one JSON object per line.
     Json,
 }
 
@@ -35,8 +35,9 @@ pub enum LoggingError {
 
 /// Logs to standard error, including librdkafka's lines. No thread waits for the reader of standard error.
 ///
-/// `filter` is a level, or levels by module: `info`, `keylane=debug,warn`. A level without modules applies to Keylane and
-/// its Kafka client only: `debug` is not meant to include the thousand lines that a compiler logs per component.
+/// `filter` is a level, or levels by module: `info`, `keylane=debug,warn`. A level without modules applies to Keylane
+/// and its Kafka client only, and `warn` to all other modules: `debug` is not meant to include the thousand lines that
+/// a compiler logs per component.
 ///
 /// # Errors
 ///
@@ -47,7 +48,7 @@ pub fn start_logging(filter: &str, format: Format) -> Result<(), LoggingError> {
     Ok(())
 }
 
-/// Colour is for terminals. The subscriber is boxed because the two formats are two types.
+/// Creates the subscriber. It is returned as a `Dispatch` because the two formats have two types.
 fn subscriber<W>(
     filter: &str,
     format: Format,
@@ -64,7 +65,7 @@ where
     let lines = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(writer);
     Ok(match format {
         Format::Human => tracing::Dispatch::new(lines.with_target(false).with_ansi(in_colour).finish()),
-        // Fields at the top level, as log collectors expect them.
+        // Fields are at the top level of the object, as log collectors expect them.
         Format::Json => tracing::Dispatch::new(lines.json().flatten_event(true).finish()),
     })
 }

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-/// A line may be written.
+/// The permission to write a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed {
-    /// How many lines were dropped since the last one that was written, if any were: a field of this line.
+    /// The number of lines dropped before this one, if any: a field of this line.
     pub dropped: Option<u64>,
 }
 
-/// Counts lines per second.
+/// A limit on the lines in each period.
 #[derive(Debug)]
 pub struct Throttle {
     /// Maximum number of lines in each period.
@@ -31,7 +31,7 @@ impl Throttle {
         Throttle { period_seconds: seconds, ..Throttle::new(1) }
     }
 
-    /// Whether a line may be written now, by any monotonic clock.
+    /// Returns whether a line may be written now, and counts it. `now` may come from any monotonic clock.
     pub fn allows(&mut self, now: Duration) -> bool {
         let period = now.as_secs() / self.period_seconds;
         if period != self.period {
@@ -44,7 +44,8 @@ impl Throttle {
         allowed
     }
 
-    /// The same; `None`: the line must not be written.
+    /// Does the same as [`Throttle::allows`], and takes the number of dropped lines. `None`: the line must not be
+    /// written.
     pub fn allow(&mut self, now: Duration) -> Option<Allowed> {
         self.allows(now).then(|| Allowed { dropped: Some(self.take_dropped()).filter(|lines| *lines > 0) })
     }
@@ -69,12 +70,12 @@ impl LineLimit {
         LineLimit { throttle: Throttle::new(per_second), started: Instant::now() }
     }
 
-    /// As [`Throttle::allow`], now.
+    /// Calls [`Throttle::allow`] with the current time.
     pub fn allow(&mut self) -> Option<Allowed> {
         self.throttle.allow(self.started.elapsed())
     }
 
-    /// As [`Throttle::take_dropped`].
+    /// Calls [`Throttle::take_dropped`].
     pub fn take_dropped(&mut self) -> u64 {
         self.throttle.take_dropped()
     }

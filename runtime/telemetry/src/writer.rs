@@ -1,5 +1,5 @@
-//! The queue of log lines to standard error. No thread waits for its reader: lines that exceed the queue are dropped and
-//! counted, and the next line that is written has their number.
+//! The queue of log lines to standard error. No thread waits for the reader of standard error: lines that exceed the
+//! queue are dropped and counted, and the next line that is written contains their number.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use super::Format;
 
 /// Capacity of the queue, in lines.
 const LINES_MAX: usize = 4_096;
-/// How long the end of the process waits for queued lines.
+/// How long the end of the process, or a report, waits for the reader of standard error.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// Interval at which the end of the process checks whether all lines are written.
 const FLUSH_POLL: Duration = Duration::from_millis(2);
@@ -21,14 +21,14 @@ const FLUSH_POLL: Duration = Duration::from_millis(2);
 /// Progress of this process's log.
 static LOG: OnceLock<QueueProgress> = OnceLock::new();
 
-/// Creates the writer of a log line.
+/// The sending end of the queue, which creates the writer of each log line.
 #[derive(Clone, Debug)]
 pub(super) struct LogQueue {
     queue: NonBlocking,
     progress: QueueProgress,
 }
 
-/// Counts lines on both ends of the queue.
+/// The number of lines at both ends of the queue.
 #[derive(Clone, Debug, Default)]
 struct QueueProgress {
     submitted: Arc<AtomicU64>,
@@ -41,11 +41,11 @@ struct End<W> {
     output: W,
     format: Format,
     progress: QueueProgress,
-    /// The number of dropped lines that has been logged.
+    /// The number of dropped and lost lines that was already logged.
     logged: u64,
     /// The number of lines that could not be written.
     lost: u64,
-    /// The last line may have been written partially.
+    /// Whether the last line may have been written partially.
     broken: bool,
 }
 
@@ -64,7 +64,7 @@ impl LogQueue {
             .buffered_lines_limit(LINES_MAX)
             .thread_name("keylane-log")
             .finish(end);
-        // If dropped, it would print to standard output when the log is not read; `flush` replaces it.
+        // If the guard were dropped while the log is not read, it would print to standard output. `flush` replaces it.
         std::mem::forget(guard);
         let _first = progress.dropped.set(queue.error_counter());
         LogQueue { queue, progress }
@@ -74,7 +74,7 @@ impl LogQueue {
 impl<'w> MakeWriter<'w> for LogQueue {
     type Writer = NonBlocking;
 
-    /// Called once for each line.
+    /// Creates the writer of one line and counts the line.
     fn make_writer(&'w self) -> NonBlocking {
         self.progress.submitted.fetch_add(1, Ordering::Relaxed);
         self.queue.clone()
@@ -92,7 +92,7 @@ impl QueueProgress {
 }
 
 impl<W: Write> Write for End<W> {
-    /// Writes one whole line. Never fails: a line that can't be written is lost, like a line that is not read.
+    /// Writes one whole line. Never fails: a line that can't be written is counted as lost.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let gone = self.progress.dropped() + self.lost;
         let begun = if self.broken { self.output.write_all(b"\n") } else { Ok(()) };
@@ -115,7 +115,7 @@ impl<W: Write> Write for End<W> {
     }
 }
 
-/// Adds a field to the line.
+/// Adds the number of dropped lines to a line, as a field.
 fn with_dropped(line: &[u8], format: Format, lines: u64) -> Vec<u8> {
     let (end, field) = match format {
         Format::Human => ("\n", format!(" log_lines_dropped={lines}\n")),
@@ -126,7 +126,7 @@ fn with_dropped(line: &[u8], format: Format, lines: u64) -> Vec<u8> {
     line
 }
 
-/// Waits until all lines are written, with a limit, because they may not be read.
+/// Waits until all lines are written. The wait is limited, because standard error may not be read.
 #[expect(
     clippy::disallowed_methods,
     reason = "bounds the wait at the end of the process; nothing else depends on it"
@@ -139,7 +139,7 @@ pub fn flush() {
     }
 }
 
-/// Writes text that the log filter must not drop to standard error, and waits for its reader only up to a limit.
+/// Writes text to standard error without the log filter. Waits only up to a limit for the reader of standard error.
 pub fn report(text: &str) {
     let (done, ended) = mpsc::sync_channel(1);
     let owned = text.to_owned();
@@ -153,23 +153,23 @@ pub fn report(text: &str) {
     }
 }
 
-/// The same without a limit, for cases in which there may be no memory for a thread.
+/// Writes text as [`report`] does, but waits without a limit: for cases in which there may be no memory for a thread.
 pub fn report_and_wait(text: &str) {
     let _unread = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Makes every panic end the process at once, on any thread: a panic is a broken invariant of ours. A thread that dies
-/// silently would stall its partitions, and Kafka has the committed offset. The wait for the reader of the report is
-/// limited.
+/// Makes every panic, on any thread, end the process: a panic is a broken invariant of ours. Without this, the
+/// partitions of the panicked thread would stall. Kafka has the committed offset, so nothing is lost. The wait for the
+/// reader of the report is limited.
 pub fn end_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        // If there is no memory for one more thread, the report is more important.
+        // If there is no memory for this thread, the report is written without a limit.
         let _watchdog = std::thread::Builder::new().spawn(|| {
             std::thread::sleep(FLUSH_LIMIT);
             std::process::abort();
         });
-        report(panic); // before the flush: the report has the reason, and the time is short
+        report(panic); // before the flush: the report contains the reason, and the time is limited
         flush();
         std::process::abort();
     }));
@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    /// Blocks until it is opened.
+    /// A writer that blocks until it is opened.
     #[derive(Clone, Default)]
     struct Pipe(Arc<(Mutex<Written>, Condvar)>);
 
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(logged + written.len() as u64, 10_001);
     }
 
-    /// Takes half of a line, then fails, then takes everything.
+    /// A writer that takes half of a line, then fails, then takes everything.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(u32, Vec<u8>)>>);
 

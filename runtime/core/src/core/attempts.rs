@@ -1,5 +1,5 @@
-//! Attempts: another attempt, a rerun or an outcome for an event that is not done. [`super::retry_delay`] is how long it
-//! waits.
+//! Attempts: another attempt, a rerun or an outcome for an event that is not done. [`super::retry_delay`] computes the
+//! delay before another attempt.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::{CallFailure, CallId, DeadLetter, Notice, OnExhausted, Reason, Row, V
 
 impl Core {
     /// Decides about the first row of a lane that is not done: another attempt, a rerun, or an outcome. `failure`: the
-    /// call failed as a whole. Only an event that failed in a call of its own, on a fresh instance, is charged for that.
-    /// The others are dispatched again, and lanes that may contain the failing row are quarantined.
+    /// call failed as a whole. In that case only an event that failed in a call of its own, on a fresh instance, is
+    /// charged an attempt. The others are dispatched again, and lanes that may contain the failing row are quarantined.
     pub(super) fn decide(
         &mut self,
         id: CallId,
@@ -45,7 +45,8 @@ impl Core {
                 if !may_contain_failing_row {
                     return;
                 }
-                // A requested fresh instance counts as given. Otherwise such an event could be dispatched again for ever.
+                // A fresh instance that was requested counts as received. Otherwise such an event could be dispatched
+                // again forever.
                 if rows > 1 || !(failure.fresh || fresh) {
                     lane.resume = Resume::Quarantined;
                     self.counters.reruns_after_faults += u64::from(lane.end - lane.decided_to);
@@ -75,7 +76,8 @@ impl Core {
         }
     }
 
-    /// The row behind the done ones gets no other attempt. Its outcome is applied when the rows before it have settled.
+    /// Fails the row behind the done ones: it gets no other attempt. Its outcome is applied when the rows before it
+    /// have settled.
     pub(super) fn fail_row(&mut self, id: CallId, at: usize, reason: Reason) {
         let Some(call) = self.calls.get_mut(id) else { return };
         let Some(lane) = call.lanes.get_mut(at).filter(|lane| !lane.over) else { return };
@@ -101,7 +103,7 @@ impl Core {
             }
             OnExhausted::Stop => {
                 if let Some(lane) = call.lanes.get_mut(at) {
-                    lane.decided_to = row; // it and the rows behind it stay open, for the next owner
+                    lane.decided_to = row; // the row and those behind it stay open, for the next owner
                     lane.resume = Resume::Unchanged;
                     let behind = row + 1..lane.end;
                     self.drop_outputs(id, behind);
@@ -113,13 +115,13 @@ impl Core {
         }
     }
 
-    /// Whether a dead letter that was not polled yet still counts.
+    /// Returns whether a dead letter that was not polled yet still counts.
     pub(super) fn is_current(&self, dead_letter: &DeadLetter) -> bool {
         let call = self.calls.get(dead_letter.call);
         call.is_some_and(|call| call.lanes.get(call.lane_of(dead_letter.row)).is_some_and(|lane| !lane.over))
     }
 
-    /// All rows of a lane that can settle have settled: returns the other rows to the lane and releases it.
+    /// Finishes a lane whose rows have settled as far as possible: returns the other rows to the lane and releases it.
     pub(super) fn finish_lane(&mut self, id: CallId, at: usize) {
         let call = self.calls.get_mut(id).expect("a call that holds a lane");
         let lane = call.lanes.get_mut(at).expect("a lane of the call");
@@ -127,7 +129,7 @@ impl Core {
         let lane = *lane;
         let state = self.partitions.get_mut(lane.partition);
         state.unacked -= 1;
-        // A closing ownership dispatches nothing more: the next owner reads them again.
+        // A closing ownership dispatches nothing more: the next owner reads these events again.
         if state.phase == Phase::Active {
             self.return_rows(id, &lane);
         } else {

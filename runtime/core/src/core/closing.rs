@@ -1,5 +1,4 @@
-//! The end of ownerships: finish running calls, stop accepting results, commit, release. A drain does that for all of
-//! them.
+//! The end of ownerships: finish running calls, stop accepting results, commit, release. A drain ends all ownerships.
 
 use std::time::Duration;
 
@@ -14,14 +13,14 @@ use crate::{CallId, Notice, OwnershipId, Partition, PartitionStop};
 /// counted instead of time: a process that was suspended checks once when it resumes, before its guests could run.
 const CHECKS_UNTIL_STUCK: u32 = 6;
 
-/// All partitions are being released.
+/// The release of all partitions.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drain {
-    /// When running calls are cancelled.
+    /// The uptime at which running calls are cancelled.
     pub(super) until: Duration,
-    /// Every ownership that ended had all its calls finished and its settled events committed.
+    /// Whether every ownership that ended had all its calls finished and its settled events committed.
     pub(super) clean: bool,
-    /// The group was left.
+    /// Whether the group was left.
     pub(super) left: bool,
 }
 
@@ -44,12 +43,13 @@ impl Core {
         self.drop_queued();
     }
 
-    /// Stops the dispatch of an ownership. Running calls may finish until this uptime. [`Core::drop_queued`] must follow.
+    /// Stops the dispatch of an ownership. Running calls may finish until this uptime. [`Core::drop_queued`] must
+    /// follow.
     pub(super) fn close(&mut self, index: u32, until: Duration) {
         let state = self.partitions.get(index);
         if state.phase == Phase::Starting && self.has_cancelled_call(index) {
             self.closing = true;
-            self.begin_final_commit(index); // of the previous ownership: the topic was replaced
+            self.begin_final_commit(index); // waits for the call, which belongs to a previous ownership
             return;
         }
         let state = self.partitions.get_mut(index);
@@ -81,8 +81,8 @@ impl Core {
         self.stop_reading(index);
     }
 
-    /// The partition already has another owner: nothing of it may be committed or produced. [`Core::drop_queued`] must
-    /// follow.
+    /// Ends an ownership at once: nothing of it may be committed or produced, because the partition has another owner
+    /// or its topic was replaced. [`Core::drop_queued`] must follow.
     pub(super) fn lose(&mut self, index: u32) {
         let state = self.partitions.get(index);
         let had_ownership = match state.phase {
@@ -147,7 +147,7 @@ impl Core {
         untils.min()
     }
 
-    /// The reader's position is outside the log: ends this ownership, and only this one.
+    /// Ends this ownership, and only this one, because its position is outside the log.
     pub(super) fn end_outside_log(&mut self, index: u32, log: (i64, i64)) {
         self.partitions.get_mut(index).reading.outside = Some(log);
         self.close(index, self.now.uptime);
@@ -169,7 +169,8 @@ impl Core {
         self.committer.make_final_urgent(self.now.uptime);
     }
 
-    /// From here on no result of the ownership counts. Calls without events of other ownerships are cancelled.
+    /// Discards the results of the ownership: from here on none counts. Cancels its calls; one that also has events of
+    /// other ownerships, only under `cancels_partly_revoked_calls`.
     fn close_to_results(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         let ownership = state.ownership;
@@ -226,14 +227,16 @@ impl Core {
         }
     }
 
-    /// The final commit is stored, or was rejected, and no cancelled call with events of the partition is running.
+    /// Returns whether the final commit is stored or was rejected, and no cancelled call with events of the partition
+    /// may still run.
     fn is_finished(&self, index: u32) -> bool {
         let state = self.partitions.get(index);
         let committed = !state.is_dirty() || state.commit.rejected;
         committed && !self.has_cancelled_call(index)
     }
 
-    /// Whether a cancelled call of any ownership may still run: it must not overlap with calls of the next owner.
+    /// Returns whether a cancelled call with events of the partition, in any ownership, may still run. Such a call must
+    /// not overlap with calls of the next owner.
     fn has_cancelled_call(&self, index: u32) -> bool {
         self.calls.ids().filter_map(|id| self.calls.get(id)).any(|call| {
             matches!(call.state, CallState::Cancelled(_) | CallState::Stuck)
@@ -253,7 +256,7 @@ impl Core {
         self.restart_inside_log(index);
     }
 
-    /// Restarts an ownership inside the log, if it ended because its position was outside.
+    /// Restarts an ownership inside the log, if it ended because its position was outside the log.
     fn restart_inside_log(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         let Some(log) = state.reading.outside.take() else { return };
@@ -278,8 +281,8 @@ impl Core {
         revoked || self.drain.is_some()
     }
 
-    /// The topic was deleted and created again. Nothing of the old log may be committed or published. The new log is
-    /// read from its first record.
+    /// Handles a topic that was deleted and created again. Nothing of the old log may be committed or published. The
+    /// new log is read from its first record.
     pub(super) fn topic_replaced(&mut self, index: u32, topic_id: [u8; 16], log_start: i64) {
         let (now, is_released) = (self.now.uptime, self.is_being_released(index));
         let state = self.partitions.get_mut(index);
@@ -395,8 +398,8 @@ impl Core {
         }
     }
 
-    /// Drops the queued events of ownerships that are no longer active. It scans all lanes, so it runs once for all
-    /// partitions of a rebalance.
+    /// Drops the queued events of ownerships that are no longer active. This scans all lanes, so it is done once for
+    /// all partitions of a rebalance.
     pub(super) fn drop_queued(&mut self) {
         let Core { lanes, partitions, outbox, .. } = self;
         let is_active = |index| partitions.get(index).phase == Phase::Active;

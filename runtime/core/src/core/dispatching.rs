@@ -9,7 +9,7 @@ use crate::outbox::Pending;
 use crate::partitions::Partitions;
 use crate::{CallId, Config, SHORT_CALLS_MAX};
 
-/// Target for the guest's work per call: long enough to pay for the hand-off, short enough to stay fair.
+/// Target for the guest's work per call: long compared with the cost of a call, short enough to be fair to other calls.
 const CALL_WORK_NS: u64 = 100_000;
 /// Maximum bytes of a call, unless its only event is larger.
 const CALL_BYTES_MAX: u64 = 1 << 20;
@@ -19,11 +19,12 @@ const CALL_BYTES_MAX: u64 = 1 << 20;
 pub(super) struct CallSizing {
     /// Number of calls of [`CALL_WORK_NS`] that the workers accept at once.
     capacity: u32,
-    /// Number of calls with the workers, without suspended ones.
+    /// Number of calls that the workers have, without suspended ones.
     busy: u32,
     /// Moving average of the handler's work per event, in nanoseconds.
     row_ns: u64,
-    /// A call of the handler was suspended: its calls carry one event, unless `max_batch` is configured.
+    /// Whether a call of the handler was ever suspended. If so, its calls carry one event, unless `max_batch` is
+    /// configured.
     suspends: bool,
 }
 
@@ -41,14 +42,14 @@ impl CallSizing {
         self.busy -= 1;
     }
 
-    /// Whether the workers accept another call.
+    /// Returns whether the workers accept another call.
     fn has_capacity(&self, config: &Config) -> bool {
         let calls =
             if self.batch(config) == 1 { self.events_per_call().clamp(1, SHORT_CALLS_MAX) } else { 1 };
         self.busy < self.capacity.saturating_mul(calls)
     }
 
-    /// Number of events that amount to the work of one call.
+    /// Returns the number of events that amount to the target work of one call.
     fn events_per_call(&self) -> u32 {
         u32::try_from(CALL_WORK_NS / self.row_ns.max(1)).unwrap_or(u32::MAX)
     }
@@ -63,7 +64,7 @@ impl CallSizing {
         self.row_ns = (7 * self.row_ns + sample) / 8;
     }
 
-    /// Maximum number of events of the next call.
+    /// Returns the maximum number of events of the next call.
     fn batch(&self, config: &Config) -> u32 {
         if self.suspends && !config.max_batch_is_fixed {
             return 1;
@@ -83,7 +84,7 @@ impl Core {
         }
     }
 
-    /// A call returned a valid result after this much work of the guest.
+    /// Records how long the guest worked for a valid result.
     pub(super) fn record_work(&mut self, id: CallId, took: Duration) {
         if let Some(call) = self.calls.get(id).filter(|call| call.state == CallState::Running) {
             self.sizing.record_work(call.len(), took);
@@ -127,7 +128,7 @@ impl Core {
         id
     }
 
-    /// A call with only the first event of a retrying lane: if it fails again, no other event is affected.
+    /// Forms a call with only the first event of a retrying lane: if the event fails again, no other is affected.
     fn form_single(&mut self, topic: u16, lane: u32) -> CallId {
         let id = self.calls.begin(topic, 1);
         let call = self.calls.get_mut(id).expect("it just began");
@@ -153,7 +154,7 @@ impl Capacity {
     }
 }
 
-/// Moves as many events of a lane as fit into the call.
+/// Moves events of a lane to the call, as many as fit.
 fn take_lane(
     call: &mut Call,
     lane: u32,

@@ -1,10 +1,10 @@
 //! The core: one input in, actions out.
 //!
-//! Each file contains one step in the life of an event or an ownership:
-//! `ownership` (assign, revoke, lost) → `reading` (admit) → `dispatching` → `settling` → `committing`.
-//! `read_errors` schedules the retries of failed reads, `attempts` decides between another attempt and an outcome,
+//! Each file contains one step in the life of an event or an ownership: `ownership` (assign, revoke, lost) → `reading`
+//! (admit) → `dispatching` → `settling` → `committing`. `read_errors` schedules the retries of failed reads, `attempts`
+//! decides between another attempt, a rerun and an outcome, `retry_delay` computes the delay before another attempt,
 //! `without_call` handles events that need no call, `rounds` holds a partition back under the strict batch retry,
-//! `closing` ends ownerships, `stalls` reports blocked partitions.
+//! `closing` ends ownerships, `stalls` reports blocked partitions, `until_end` detects the end of `run --until-end`.
 
 mod attempts;
 mod closing;
@@ -49,20 +49,20 @@ pub struct Core {
     committer: Committer,
     rebalance: PendingRebalance,
     drain: Option<Drain>,
-    /// The handler is stopping at an event that can't be handled: nothing is dispatched any more.
+    /// Whether the handler is stopping at an event that can't be handled: nothing is dispatched any more.
     pub(crate) stopping: bool,
-    /// Some partition has stopped and needs a restart; false in the steady state.
+    /// Whether some partition has stopped, until a restart or a revoke; false in the steady state.
     some_stopped: bool,
-    /// Some partition can't be read; false in the steady state.
+    /// Whether some partition can't be read; false in the steady state.
     read_failures: bool,
-    /// The queue of outputs for the producer is full: no more calls begin.
+    /// Whether the queue of outputs for the producer is full: no more calls begin.
     pub(crate) output_backlog: bool,
     next_ownership: u64,
     /// Indexes of partitions whose permission to read must be decided again.
     to_grant: Vec<u32>,
     /// Number of ownerships in [`Phase::Active`](crate::partitions::Phase), which share the memory.
     active_ownerships: u64,
-    /// Some ownership is closing; false in the steady state.
+    /// Whether some ownership is closing; false in the steady state.
     closing: bool,
     checked_at: Duration,
     until_end: UntilEnd,
@@ -71,7 +71,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// A core without partitions.
+    /// Creates a core without partitions.
     pub fn new(config: Config) -> Self {
         let Config { topics, max_batch, max_concurrency, max_queued, max_window, arena_bytes, .. } = config;
         let attempts = config.retry.max_attempts;
@@ -150,7 +150,7 @@ impl Core {
         }
     }
 
-    /// The next action; `None`: nothing to do until the next input.
+    /// Returns the next action; `None`: nothing to do until the next input.
     pub fn poll(&mut self) -> Option<Action<'_>> {
         Some(match self.next_pending()? {
             Pending::LookUpStart(partition) => Action::LookUpStart { partition },
@@ -211,7 +211,7 @@ impl Core {
         })
     }
 
-    /// The next action that is still valid.
+    /// Returns the next action that is still valid.
     fn next_pending(&mut self) -> Option<Pending> {
         loop {
             let pending = self.outbox.pending.pop_front()?;
@@ -230,7 +230,7 @@ impl Core {
         }
     }
 
-    /// The uptime at which the core needs a `Tick`, unless another input comes first.
+    /// Returns the uptime at which the core needs a `Tick`, unless another input comes first.
     pub fn next_timeout(&self) -> Option<Duration> {
         let next = [
             self.next_look_up(),
@@ -243,29 +243,29 @@ impl Core {
         next.into_iter().flatten().min()
     }
 
-    /// Number of lanes that a call could take now. With many of them, reading more gains nothing.
+    /// Returns the number of lanes that a call could take now. With many of them, reading more gains nothing.
     pub fn ready_lanes(&self) -> usize {
         self.lanes.ready()
     }
 
-    /// Totals so far.
+    /// Returns the totals so far.
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// The first offset of an owned partition that is not settled.
+    /// Returns the first offset of an owned partition that is not settled.
     pub fn first_unsettled(&self, partition: Partition) -> Option<i64> {
         let state = self.partitions.get(self.partitions.find(partition)?);
-        // Also of an ownership that has just ended: the last report needs it.
+        // An ownership that has just ended is included, because the last report needs it.
         (state.may_commit() || state.phase == Phase::Closed).then(|| state.ledger.prefix())
     }
 
-    /// Number of lanes that have events or a call; for tests.
+    /// Returns the number of lanes that have events or a call; for tests.
     pub fn lanes(&self) -> usize {
         self.lanes.count()
     }
 
-    /// Everything that depends on time alone, except the ends of ownerships.
+    /// Checks look-ups, read retries, stalls, stuck calls and stopped partitions, which depend on time alone.
     fn check_times(&mut self) {
         self.check_look_ups();
         self.check_read_retries();
@@ -298,5 +298,5 @@ impl Core {
     }
 }
 
-/// How often stalls and stuck calls are checked.
+/// How often stalls, stuck calls and stopped partitions are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Assign, revoke and lost: the begin of ownerships, and the requests to end them.
+//! Assign, revoke and lost: the start of ownerships, and the requests to end them.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{Notice, OutOfRange, Partition, PartitionStart, PartitionStop, Rebala
 /// Pause before a failed look-up is retried.
 const LOOK_UP_PAUSE: Duration = Duration::from_millis(500);
 
-/// The same pause while a transaction is open: most end within milliseconds.
+/// The same pause while a transaction is open: most transactions end within milliseconds.
 const UNDECIDED_PAUSE: Duration = Duration::from_millis(100);
 
 /// The unanswered requests of the group. There is one rebalance at a time.
@@ -19,9 +19,9 @@ const UNDECIDED_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct PendingRebalance {
     pub(super) assign: Option<Assign>,
     pub(super) revoke: Option<Revoke>,
-    /// An assign was answered at least once.
+    /// Whether an assign was answered at least once.
     pub(super) answered: bool,
-    /// Some start is being looked up.
+    /// Whether some start is being looked up, or an assign is unanswered.
     looking_up: bool,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Assign {
     partitions: Vec<Partition>,
     /// Indexes of partitions whose start may still be unknown; checked from the end.
     unresolved: Vec<u32>,
-    /// When it is answered without the missing starts.
+    /// When the assign is answered without the missing starts.
     until: Duration,
 }
 
@@ -46,7 +46,7 @@ impl Core {
     pub(super) fn assign_requested(&mut self, request: RebalanceId, partitions: &[Partition]) {
         self.unverify_positions();
         if self.drain.is_some() {
-            // Nothing of it will be read or committed, but the group must not wait.
+            // None of these partitions will be read or committed, but the group must not wait.
             self.outbox.push(Pending::AnswerAssign(Some(request), Vec::new()));
             return;
         }
@@ -76,7 +76,7 @@ impl Core {
     pub(super) fn start_resolved(&mut self, id: Partition, start: &PartitionStart<'_>) {
         let again_at = self.now.uptime + LOOK_UP_PAUSE;
         let Some((index, look_up)) = self.look_up_mut(id) else { return };
-        // A commit below one that was returned before is a late commit of an older owner.
+        // An offset below one that an earlier look-up returned is a late commit of an older owner.
         let same_topic = look_up.partial.filter(|partial| partial.topic_id == start.topic_id);
         let known = same_topic.and_then(|partial| partial.committed);
         let committed = start.committed.filter(|committed| Some(committed.offset) >= known);
@@ -84,7 +84,7 @@ impl Core {
         let offset = committed.map_or(0, |committed| committed.offset);
         let identity = Identity { topic_id: start.topic_id, partition: id.number, offset };
         let of_other_topic = codec::is_of_another_topic(metadata, &identity);
-        // The end of the log is only needed to check claims.
+        // An ownership can begin without the end of the log, unless there are claims to check.
         let claims_nothing =
             || codec::decode(metadata, &identity, i64::MAX).is_some_and(|claims| claims.is_empty());
         let partial = PartialStart {
@@ -185,7 +185,7 @@ impl Core {
         look_ups.chain(self.rebalance.assign.as_ref().map(|assign| assign.until)).min()
     }
 
-    /// Begins an ownership: resolves its start, and the events that earlier owners settled beyond it.
+    /// Begins an ownership: resolves its start, and the claims of earlier owners beyond it.
     fn begin_ownership(&mut self, index: u32, found: PartialStart, metadata: &[u8], log_end: Option<i64>) {
         let Phase::LookingUp(look_up) = self.partitions.get(index).phase else { return };
         let Some(start) = self.resolve_start(index, &found, log_end) else {
@@ -225,8 +225,8 @@ impl Core {
         }
     }
 
-    /// Assigns the partitions whose look-up took too long. Not while a rebalance is unanswered: the client would take
-    /// that assign for the answer.
+    /// Assigns the partitions whose look-up took too long, unless a rebalance is unanswered: the client would take that
+    /// assign for the answer.
     pub(super) fn add_late_partitions(&mut self) {
         if self.rebalance.assign.is_some() || self.rebalance.revoke.is_some() {
             return;
@@ -245,7 +245,8 @@ impl Core {
         }
     }
 
-    /// The first offset of the ownership; `None`: outside the log, and `out_of_range = "fail"`.
+    /// Returns the first offset of the ownership; `None`: the stop of the partition was reported, because the committed
+    /// offset is outside the log or of another topic.
     fn resolve_start(&mut self, index: u32, found: &PartialStart, log_end: Option<i64>) -> Option<i64> {
         let start = found.committed.unwrap_or(found.fallback);
         let inside = start >= found.log_start && log_end.is_none_or(|end| start <= end);
@@ -253,14 +254,14 @@ impl Core {
             return Some(start);
         }
         if found.committed.is_none() {
-            // The log moved between two look-ups. Without a commit no event can be lost by that.
+            // The log moved between two look-ups. Without a commit, this skips no unprocessed event that still exists.
             return Some(start.clamp(found.log_start, log_end.unwrap_or(i64::MAX).max(found.log_start)));
         }
         let why = if found.of_other_topic { PartitionStop::OtherTopic } else { PartitionStop::OutOfRange };
         self.apply_out_of_range(index, start, (found.log_start, log_end.unwrap_or(found.log_start)), why)
     }
 
-    /// Stops a partition: nothing of it is read until it is revoked.
+    /// Stops a partition: it is not read until it is revoked and assigned again.
     pub(super) fn stop_partition(&mut self, index: u32) {
         self.partitions.get_mut(index).phase = Phase::Stopped;
         self.some_stopped = true;
@@ -347,8 +348,8 @@ impl Core {
         Some((index, look_up))
     }
 
-    /// A rebalance moves readers, so their positions must be verified again: when it is announced, and once more when
-    /// it is answered. In between, a reader may still return rows that it had buffered.
+    /// Marks all positions as unverified, because a rebalance moves readers. This is done when the rebalance is
+    /// announced, and again when it is answered: in between, a reader may still return buffered rows.
     pub(super) fn unverify_positions(&mut self) {
         for state in self.partitions.iter_mut() {
             state.reading.position = PositionState::Unverified;

@@ -1,5 +1,5 @@
-//! Read errors: each of them makes the reader's position unverified. Transient errors are retried with a growing delay,
-//! and reported as a stall until something is read.
+//! Read errors: after each of them the reader's position must be verified again. After most of them, reading is retried
+//! with a growing delay, and a stall is reported until something is read.
 
 use std::mem::discriminant;
 use std::time::Duration;
@@ -26,7 +26,8 @@ impl Core {
             ReadError::TopicReplaced { topic_id, log_start } => {
                 self.topic_replaced(index, topic_id, log_start)
             }
-            // Only the reader is outside the log, the ledger is not: no offset needs to be skipped.
+            // `OutOfRange` here: the reader is outside the log, but the ledger's next offset is not, so nothing is
+            // skipped.
             ReadError::OutOfRange { .. }
             | ReadError::Denied
             | ReadError::Missing
@@ -41,7 +42,7 @@ impl Core {
         let (partition, offset) = (state.id, state.ledger.next());
         state.reading.position = PositionState::Unverified;
         let before = state.reading.failure.filter(|before| before.offset == offset);
-        // Data corrupted in transit, or a wrong position, may be fine on the first retry. A rejected request needs time.
+        // Data corrupted in transit, or a wrong position, may be fine on a first retry. A rejected request needs time.
         let may_be_transient =
             matches!(why, ReadError::Damaged | ReadError::Unknown | ReadError::OutOfRange { .. });
         let retry_at_once = before.is_none() && may_be_transient;
@@ -79,7 +80,7 @@ impl Core {
             | ReadError::Interrupted
             | ReadError::TopicReplaced { .. } => false,
         };
-        // There may be no further error: the client reports some errors only once.
+        // The next retry is scheduled now, because the client reports some errors only once.
         failure.failures += 1;
         failure.retry_at = self.now.uptime + pause_after(failure.failures);
         self.notice(Notice::Repositioned { partition: id, offset: next });
@@ -93,7 +94,7 @@ impl Core {
         }
     }
 
-    /// A read succeeded.
+    /// Ends the failure, if there is one, after a successful read.
     pub(super) fn read_recovered(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         if state.reading.failure.take().is_some_and(|failure| failure.reported) {
@@ -124,7 +125,7 @@ impl Core {
         active.filter_map(|state| Some(state.reading.failure?.retry_at)).min()
     }
 
-    /// A handler that can't read any of its partitions must not stay in its group.
+    /// Reports that every owned partition has stopped: a handler that can't read any must not stay in its group.
     pub(super) fn check_all_stopped(&mut self) {
         let rebalancing = self.rebalance.assign.is_some() || self.rebalance.revoke.is_some();
         if !self.some_stopped || rebalancing || self.drain.is_some() {

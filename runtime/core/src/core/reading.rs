@@ -11,7 +11,7 @@ const READ_EVENTS_MAX: u64 = 1024;
 const READ_BYTES_MAX: u64 = 512 << 10;
 
 impl Core {
-    /// Handles one read: its rows, its end and its error, up to the first that shows a wrong position of the reader.
+    /// Handles one read: its rows, its end and its error, up to the first of them at which the reader is repositioned.
     pub(super) fn fetched(
         &mut self,
         id: Partition,
@@ -74,7 +74,7 @@ impl Core {
             self.release_row(row);
             return true;
         }
-        // A gap, or an event that an earlier owner settled, also needs a commit. Otherwise the lag would never end.
+        // A gap, or an event that an earlier owner settled, needs a commit, too. Otherwise the lag never reaches 0.
         state.commit.changes += u64::from(gap);
         let open = state.ledger.enter(row.offset);
         if open && row.admission == Admission::NoKey {
@@ -105,7 +105,7 @@ impl Core {
         }
     }
 
-    /// Handles the end of the partition. Returns false if the reader was repositioned: the end is read again.
+    /// Handles the end of the partition. Returns false if the reader was repositioned: the end is reached again later.
     fn end_of_partition(&mut self, index: u32, offset: i64) -> bool {
         let next = self.partitions.get(index).ledger.next();
         if offset < next {
@@ -124,7 +124,7 @@ impl Core {
         true
     }
 
-    /// The row or end that was just read follows the rows before it.
+    /// Marks the position as verified: the row or end that was just read follows the rows before it.
     fn position_verified(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         state.reading.position = PositionState::Verified;
@@ -134,7 +134,7 @@ impl Core {
     }
 
     /// Checks a gap before the row or end that was just read. Returns true if the missing offsets don't exist. Returns
-    /// false if that is unverified: the reader was then repositioned to the ledger's next offset.
+    /// false if that is unverified: the reader is then repositioned to the ledger's next offset.
     fn accept_gap(&mut self, index: u32) -> bool {
         let state = self.partitions.get_mut(index);
         match state.reading.position {
@@ -186,7 +186,7 @@ impl Core {
         });
     }
 
-    /// Bytes that one partition may hold: active ownerships share the arena equally.
+    /// Returns the bytes that one partition may hold: active ownerships share the arena equally.
     fn bytes_share(&self) -> u64 {
         self.config.arena_bytes / self.active_ownerships.max(1)
     }

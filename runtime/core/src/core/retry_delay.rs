@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{RetryPolicy, Row};
 
-/// The delay before the next attempt. Its jitter is a hash of seed, partition, offset and attempt.
+/// Returns the delay before the next attempt. Its jitter is a hash of seed, partition, offset and attempt.
 pub(super) fn retry_delay(retry: &RetryPolicy, row: &Row, attempt: u32) -> Duration {
     let longest = retry.max_interval.as_secs_f64();
     let exponent = i32::try_from(attempt - 1).unwrap_or(i32::MAX);
@@ -13,12 +13,12 @@ pub(super) fn retry_delay(retry: &RetryPolicy, row: &Row, attempt: u32) -> Durat
     let plain = (retry.initial_interval.as_secs_f64() * growth).min(longest);
     let partition = u64::from(row.partition.topic) << 32 | u64::from(row.partition.number.unsigned_abs());
     let mixed = [partition, row.offset.unsigned_abs(), attempt.into()].into_iter().fold(retry.seed, mix);
-    // An f64 represents 53 bits exactly: a number from -1 to 1.
+    // A number from -1 to 1, made from 53 bits, which an f64 represents exactly.
     let spread = (mixed >> 11) as f64 / (1_u64 << 52) as f64 - 1.0;
     Duration::try_from_secs_f64(plain * (1.0 + retry.jitter * spread)).unwrap_or(retry.max_interval)
 }
 
-/// One round of splitmix64.
+/// Mixes a value into the state, with one round of splitmix64.
 fn mix(state: u64, value: u64) -> u64 {
     let mut mixed = (state ^ value).wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

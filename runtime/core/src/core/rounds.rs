@@ -1,12 +1,13 @@
-//! Rounds: the strict batch retry (`retry.scope = "partition"`). When an attempt fails, all events of the partition up to
-//! the highest dispatched one are one round. Nothing beyond it is dispatched until all of them are settled and committed.
+//! Rounds: the strict batch retry (`retry.scope = "partition"`). When an attempt ends with a retry or a fault, all
+//! events of the partition up to the highest dispatched one are one round. Nothing beyond the round is dispatched until
+//! all of it is settled and committed.
 
 use super::Core;
 use crate::RetryScope;
 use crate::partitions::Phase;
 
 impl Core {
-    /// An attempt of this partition was charged.
+    /// Begins a round, unless one has begun, after an attempt that ended with a retry or a fault.
     pub(super) fn begin_round(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         let strict = self.config.retry.scope == RetryScope::Partition;
@@ -17,7 +18,7 @@ impl Core {
         }
     }
 
-    /// A commit of this partition was applied.
+    /// Ends the round of a partition if the last applied commit includes all of it.
     pub(super) fn end_round_if_committed(&mut self, index: u32) {
         let state = self.partitions.get(index);
         if state.round.is_some_and(|last| state.commit.committed > Some(last)) {

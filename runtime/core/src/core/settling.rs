@@ -1,8 +1,8 @@
 //! Settling: handles the results of calls, and the acks of outputs and dead letters.
 //!
 //! The rows of a lane settle in order. Each is done, with or without outputs to be acked, or has another outcome, which
-//! is applied when the rows before it have settled ([`super::attempts`] decides which). Rows behind a failed one go back
-//! to their lane.
+//! is applied when the rows before it have settled ([`super::attempts`] decides which). A row that is retried, and the
+//! rows behind a failed one, go back to their lane.
 
 use super::Core;
 use crate::calls::{Awaited, CallState, Effect};
@@ -44,7 +44,8 @@ impl Core {
         self.remove_if_finished(id);
     }
 
-    /// A cancelled call terminated: its lanes are released. Rows of ownerships that are still open are dispatched again.
+    /// Handles the termination of a cancelled call: its lanes are released. Rows of active ownerships are dispatched
+    /// again.
     pub(super) fn call_terminated(&mut self, id: CallId) {
         let Some(call) = self.calls.get(id) else { return };
         if !call.is_running() {
@@ -68,11 +69,11 @@ impl Core {
         self.advance_row(id, row, Awaited::Outcome(Reason::OutputRejected));
     }
 
-    /// The effects of a row are answered. Advances its lane if all rows before it have settled.
+    /// Handles the answer to the effects of a row: advances its lane if all rows before it have settled.
     fn advance_row(&mut self, id: CallId, row: u32, after: Awaited) {
         let Some(call) = self.calls.get_mut(id) else { return };
         if !matches!(call.awaited(row), Awaited::Acks(_)) {
-            return; // its ownership has ended, or this is a repeated input
+            return; // its results do not count any more, or this is a repeated input
         }
         call.set_awaited(row, after);
         let at = call.lane_of(row);
@@ -117,14 +118,14 @@ impl Core {
         }
     }
 
-    /// Settles the rows of a lane up to the first one that awaits something. If there is none, the lane continues with
-    /// the remaining rows, or with queued events.
+    /// Settles the rows of a lane and applies outcomes, up to the first row that awaits acks. If there is none, the
+    /// lane is released and continues with the remaining rows, or with queued events.
     pub(super) fn advance_lane(&mut self, id: CallId, at: usize) {
         loop {
             let call = self.calls.get_mut(id).expect("a call that has rows to settle");
             let lane = call.lanes.get(at).expect("a lane of the call");
             if lane.over {
-                self.release_lane(id, at); // its ownership has ended: the lane waited only for the end of the call
+                self.release_lane(id, at); // its results do not count: it waited only for the end of the call
                 return;
             }
             let (row, decided_to) = (lane.settled_to, lane.decided_to);
@@ -180,7 +181,7 @@ impl Core {
         self.lanes.release(index);
     }
 
-    /// The call has terminated: its worker can take another one.
+    /// Frees the worker of a call that has terminated.
     fn release_worker(&mut self, id: CallId) {
         let Some(call) = self.calls.get_mut(id) else { return };
         call.state = CallState::Unacked;

@@ -41,7 +41,7 @@ impl Core {
         self.outbox.push(Pending::StallEnded { partition, resumed });
     }
 
-    /// The first event that is not settled, and what it is blocked on.
+    /// Returns the first event that is not settled, and what it is blocked on.
     fn stall(&self, index: u32) -> Stall {
         let state = self.partitions.get(index);
         let (partition, offset) = (state.id, state.ledger.prefix());

@@ -17,8 +17,8 @@ impl UntilEnd {
 }
 
 impl Core {
-    /// Reports the end: no rebalance is in progress, the last answered assignment has at least one partition, and each
-    /// of them is committed up to its end.
+    /// Reports the end if no rebalance is in progress, the last answered assignment has at least one partition, and
+    /// each of its partitions is committed up to its end.
     pub(super) fn check_end(&mut self) {
         let rebalancing = self.rebalance.assign.is_some() || self.rebalance.revoke.is_some();
         if !self.until_end.enabled || self.until_end.reported || rebalancing || !self.rebalance.answered {

@@ -5,14 +5,14 @@
 pub(super) struct Barriers {
     /// The last offset that may be dispatched; `i64::MAX`: no barrier.
     limits: Vec<i64>,
-    /// Number of partitions with a barrier. Usually none, and then nothing is checked.
+    /// Number of partitions with a barrier. Usually it is 0, and then nothing is checked.
     active: usize,
     /// Lanes whose first event is beyond a barrier.
     pub(super) held: Vec<u32>,
 }
 
 impl Barriers {
-    /// Whether an event may not be dispatched now.
+    /// Returns whether an event may not be dispatched now.
     pub(super) fn holds(&self, partition: u32, offset: i64) -> bool {
         self.active > 0 && self.limits.get(partition as usize).is_some_and(|&limit| offset > limit)
     }

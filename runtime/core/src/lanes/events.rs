@@ -1,5 +1,5 @@
-//! The event store: the queued events of all lanes. Each lane is a linked list over one slab, so that memory follows
-//! the number of events and not that of lanes.
+//! The event store: the queued events of all lanes. Each lane is a linked list over one slab, so that memory depends on
+//! the number of events, not on that of lanes.
 
 #![expect(clippy::indexing_slicing, reason = "every index comes from the same `Slab`")]
 

@@ -6,15 +6,15 @@ use hashbrown::hash_table::Entry;
 /// The key by which a lane is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LaneKey {
-    /// The hash of its lane key.
+    /// The seeded hash of the lane key.
     Hash(u64),
-    /// It can't be found: the lane of the single unkeyed event at this offset.
+    /// The offset of the lane's single unkeyed event. Such a lane is not in the table.
     Unkeyed(i64),
-    /// The offset of the single event. Its ownership ended while its call was in progress, and it may be read again.
+    /// The offset of the lane's single event, whose ownership ended during its call. The event may be read again.
     Orphaned(i64),
 }
 
-/// An entry contains everything that is compared.
+/// An entry of the table, with everything that is compared.
 #[derive(Clone, Copy, Debug)]
 struct LaneEntry {
     key: LaneKey,
@@ -34,7 +34,7 @@ impl KeyTable {
         KeyTable { entries: HashTable::new(), orphaned: 0 }
     }
 
-    /// The lane of this key. If there is none, `make` creates it.
+    /// Returns the lane of this key. If there is none, `make` creates it.
     pub(super) fn find_or_insert(&mut self, key: LaneKey, partition: u32, make: impl FnOnce() -> u32) -> u32 {
         let is_it = |entry: &LaneEntry| entry.is(key, partition);
         match self.entries.entry(key.mix(partition), is_it, LaneEntry::hash) {
@@ -55,7 +55,7 @@ impl KeyTable {
         entry.key
     }
 
-    /// The lane of an unkeyed event whose call of an older ownership has not terminated.
+    /// Returns the lane of an unkeyed event whose call of an older ownership has not terminated.
     pub(super) fn find_orphaned(&self, partition: u32, offset: i64) -> Option<u32> {
         if self.orphaned == 0 {
             return None;
@@ -65,7 +65,7 @@ impl KeyTable {
         found.map(|entry| entry.lane)
     }
 
-    /// Removes a lane, if it can be found.
+    /// Removes a lane from the table. Unkeyed lanes are not in it.
     pub(super) fn remove(&mut self, key: LaneKey, partition: u32, lane: u32) {
         if matches!(key, LaneKey::Unkeyed(_)) {
             return;
@@ -87,7 +87,7 @@ impl LaneEntry {
 }
 
 impl LaneKey {
-    /// The key is already a seeded hash; the partition is mixed in to spread partitions over the table.
+    /// Mixes the partition into the key, to spread partitions over the table. A lane key is a seeded hash already.
     fn mix(self, partition: u32) -> u64 {
         let key = match self {
             LaneKey::Hash(hash) => hash,

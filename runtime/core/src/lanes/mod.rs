@@ -1,8 +1,9 @@
 //! Lanes: the serial queue of each (partition, lane key), and the order in which lanes are dispatched.
 //!
-//! A lane exists while it has events or a call that has not terminated: memory follows the events in flight, never the
-//! number of keys. [`events`] stores the queued events and [`key_table`] finds the lane of a key. [`schedule`] is the
-//! order of dispatch; [`retrying_lanes`] and [`timers`] delay a lane, and [`barriers`] holds a whole partition back.
+//! A lane exists while it has queued events or a call that has not released it: memory depends on the events in flight,
+//! never on the number of keys. [`events`] stores the queued events and [`key_table`] finds the lane of a key.
+//! [`schedule`] is the order of dispatch; [`retrying_lanes`] and [`timers`] delay a lane, and [`barriers`] holds a
+//! whole partition back.
 
 #![expect(clippy::indexing_slicing, reason = "every index comes from the same `Slab`")]
 
@@ -34,14 +35,14 @@ struct Lane {
     key: LaneKey,
     queue: Queue,
     state: LaneState,
-    /// It has a retry state.
+    /// Whether the lane has a retry state.
     retrying: bool,
 }
 
 /// The scheduling state of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LaneState {
-    /// It was just created and has no event yet.
+    /// It is being created, released or removed.
     New,
     /// In the schedule.
     Ready,
@@ -58,7 +59,7 @@ enum LaneState {
 pub(crate) struct RetryingEvent {
     /// Its next attempt.
     pub(crate) attempt: u32,
-    /// It is between two attempts.
+    /// Whether the event is between two attempts.
     pub(crate) is_waiting: bool,
 }
 
@@ -117,17 +118,17 @@ impl Lanes {
 
     // -- dispatching --------------------------------------------------------------------------------
 
-    /// Number of lanes that a call could take now.
+    /// Returns the number of lanes that a call could take now.
     pub(crate) fn ready(&self) -> usize {
         self.schedule.count()
     }
 
-    /// The next topic in turn that has a ready lane.
+    /// Returns the next topic in turn that has a ready lane.
     pub(crate) fn next_topic(&mut self) -> Option<u16> {
         self.schedule.next_topic()
     }
 
-    /// Bytes of the first event of the lane that [`Lanes::take_ready`] would return.
+    /// Returns the size in bytes of the first event of the lane that [`Lanes::take_ready`] would return.
     pub(crate) fn peek_ready(&self, topic: u16) -> Option<u32> {
         self.first(self.schedule.peek_healthy(topic)?).map(|event| event.bytes)
     }
@@ -139,8 +140,8 @@ impl Lanes {
         Some(lane)
     }
 
-    /// Takes the next retrying lane of this topic, if it is their turn, and marks it busy. Its first event is to be
-    /// dispatched in a call of its own.
+    /// Takes the next retrying lane of this topic, if it is the turn of such lanes, and marks it busy. Its first event
+    /// is to be dispatched in a call of its own.
     pub(crate) fn take_retrying(&mut self, topic: u16) -> Option<u32> {
         let lane = self.schedule.pop_retrying(topic)?;
         self.occupy(lane);
@@ -153,7 +154,7 @@ impl Lanes {
         *state = LaneState::Busy;
     }
 
-    /// The first event of a lane.
+    /// Returns the first event of a lane.
     pub(crate) fn first(&self, lane: u32) -> Option<&Event> {
         self.events.front(self.lanes[lane].queue)
     }
@@ -168,7 +169,7 @@ impl Lanes {
         self.events.pop_front(queue)
     }
 
-    /// Index of the lane's partition.
+    /// Returns the index of the lane's partition.
     pub(crate) fn partition_of(&self, lane: u32) -> u32 {
         self.lanes[lane].partition
     }
@@ -180,14 +181,14 @@ impl Lanes {
         let Lane { queue, state, retrying, .. } = &mut self.lanes[lane];
         assert!(*state == LaneState::Busy, "lane {lane} has no dispatched event: {state:?}");
         self.events.push_front(queue, event);
-        // Such an event is dispatched in a call of its own.
+        // This event will be dispatched in a call of its own.
         if (event.attempt > 1 || event.quarantined) && !*retrying {
             *retrying = true;
             self.retrying_lanes.begin(lane);
         }
     }
 
-    /// The first event of a busy lane may not be dispatched before this uptime.
+    /// Delays the first event of a busy lane: it may not be dispatched before this uptime.
     pub(crate) fn delay(&mut self, lane: u32, until: Duration) {
         self.lanes[lane].retrying = true;
         let timer = self.timers.set(lane, until);
@@ -210,7 +211,7 @@ impl Lanes {
         }
     }
 
-    /// Frees a lane whose call has terminated and waits for no acks.
+    /// Releases a busy lane: its call has terminated, and none of its rows waits for acks.
     pub(crate) fn release(&mut self, lane: u32) {
         let Lane { queue, state, retrying, .. } = &mut self.lanes[lane];
         assert!(*state == LaneState::Busy, "lane {lane} has no call");
@@ -226,7 +227,7 @@ impl Lanes {
 
     // -- time and barriers --------------------------------------------------------------------------
 
-    /// Makes the lanes ready whose retry delay has passed.
+    /// Makes lanes ready when their retry delay has passed.
     pub(crate) fn wake(&mut self, now: Duration) {
         while let Some((lane, timer)) = self.timers.pop_expired(now) {
             if self.retrying_lanes.expired(lane, timer) {
@@ -236,7 +237,7 @@ impl Lanes {
         }
     }
 
-    /// When the next timer of a lane expires.
+    /// Returns when the next timer of a lane expires.
     pub(crate) fn next_wake(&self) -> Option<Duration> {
         self.timers.next()
     }
@@ -265,7 +266,8 @@ impl Lanes {
 
     // -- the end of ownerships ----------------------------------------------------------------------
 
-    /// Drops the queued events of all other partitions. Lanes with a call stay until it has terminated.
+    /// Drops the queued events of the partitions that `kept` returns false for. Lanes with a call stay until it
+    /// releases them.
     pub(crate) fn retain(&mut self, kept: impl Fn(u32) -> bool, mut dropped: impl FnMut(Event)) {
         let lanes = &self.lanes;
         self.schedule.retain(|lane| kept(lanes[lane].partition));
@@ -289,7 +291,7 @@ impl Lanes {
         }
     }
 
-    /// Adds the lane of a single event to the table: if the event is read again, it waits for this call.
+    /// Adds the lane of an unkeyed event to the table: if the event is read again, it waits for this call.
     fn make_orphaned(&mut self, lane: u32) {
         let Lane { key, partition, .. } = &mut self.lanes[lane];
         if let LaneKey::Unkeyed(offset) = *key {
@@ -299,7 +301,7 @@ impl Lanes {
 
     // -- reports ------------------------------------------------------------------------------------
 
-    /// The event at this offset, if it is the first one of a lane with a retry state.
+    /// Returns the event at this offset, if it is the first one of a lane with a retry state.
     pub(crate) fn retrying_event(&self, partition: u32, offset: i64) -> Option<RetryingEvent> {
         self.retrying_lanes.lanes().filter(|&lane| self.lanes[lane].partition == partition).find_map(|lane| {
             let event = self.first(lane).filter(|event| event.offset == offset)?;
@@ -308,12 +310,12 @@ impl Lanes {
         })
     }
 
-    /// Number of lanes with a retry state.
+    /// Returns the number of lanes with a retry state.
     pub(crate) fn retrying(&self) -> usize {
         self.retrying_lanes.lanes().count()
     }
 
-    /// Number of lanes.
+    /// Returns the number of lanes.
     pub(crate) fn count(&self) -> usize {
         self.lanes.in_use()
     }
@@ -350,7 +352,7 @@ impl Lanes {
     }
 }
 
-/// Creates a lane. It is built in its slot, because copying it there is visible in profiles.
+/// Creates a lane. The lane is built in its slot, because a copy into the slot is visible in profiles.
 fn make(lanes: &mut Slab<Lane>, partition: u32, topic: u16, key: LaneKey) -> u32 {
     let new = || Lane { partition, topic, key, queue: Queue::EMPTY, state: LaneState::New, retrying: false };
     let index = lanes.acquire(new);

@@ -12,7 +12,7 @@ const CLEAN_CALLS: u8 = 16;
 pub(super) struct RetryState {
     /// Calls without a fault that are still required.
     clean_calls_left: u8,
-    /// Its first event is between two attempts.
+    /// The timer of its first event, while that is between two attempts.
     delay: Option<TimerId>,
 }
 
@@ -42,17 +42,18 @@ impl RetryingLanes {
         self.by_lane.entry(lane).or_default().delay = Some(timer);
     }
 
-    /// A timer of the lane expired. Returns true if the lane waited for it.
+    /// Handles an expired timer of the lane. Returns true if the lane waited for it.
     pub(super) fn expired(&mut self, lane: u32, timer: TimerId) -> bool {
         self.by_lane.get_mut(&lane).is_some_and(|state| state.delay.take_if(|own| *own == timer).is_some())
     }
 
-    /// A call of the lane failed as a whole.
+    /// Records that a call of the lane failed as a whole.
     pub(super) fn record_fault(&mut self, lane: u32) {
         self.by_lane.entry(lane).or_default().clean_calls_left = CLEAN_CALLS;
     }
 
-    /// A call of the lane ended without a fault. Returns true if no more are required.
+    /// Records that a call of the lane ended without a fault. Returns true if no more are required, and no delay is
+    /// set.
     pub(super) fn record_clean_call(&mut self, lane: u32) -> bool {
         let Some(state) = self.by_lane.get_mut(&lane) else { return true };
         state.clean_calls_left = state.clean_calls_left.saturating_sub(1);

@@ -8,7 +8,7 @@ struct ReadyLanes {
     healthy: VecDeque<u32>,
     /// Lanes with a retry state. Their events are dispatched one per call.
     retrying: VecDeque<u32>,
-    /// The two queues take turns.
+    /// Whether the last lane came from `retrying`: the two queues take turns.
     retrying_was_last: bool,
 }
 
@@ -26,7 +26,7 @@ impl Schedule {
         Schedule { topics: (0..topics).map(|_| ReadyLanes::default()).collect(), turn: 0, count: 0 }
     }
 
-    /// Number of ready lanes.
+    /// Returns the number of ready lanes.
     pub(super) fn count(&self) -> usize {
         self.count
     }
@@ -41,7 +41,7 @@ impl Schedule {
         self.count += 1;
     }
 
-    /// The next topic in turn that has a ready lane.
+    /// Returns the next topic in turn that has a ready lane.
     pub(super) fn next_topic(&mut self) -> Option<u16> {
         for _ in 0..self.topics.len() {
             let topic = self.turn;
@@ -54,7 +54,7 @@ impl Schedule {
         None
     }
 
-    /// The next lane without a retry state.
+    /// Returns the next lane without a retry state.
     pub(super) fn peek_healthy(&self, topic: u16) -> Option<u32> {
         self.topics.get(usize::from(topic))?.healthy.front().copied()
     }
@@ -65,7 +65,7 @@ impl Schedule {
         Some(lane)
     }
 
-    /// The next lane with a retry state, if it is their turn.
+    /// Takes the next lane with a retry state, if it is the turn of such lanes.
     pub(super) fn pop_retrying(&mut self, topic: u16) -> Option<u32> {
         let ready = self.topics.get_mut(usize::from(topic))?;
         ready.retrying_was_last =

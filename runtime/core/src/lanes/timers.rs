@@ -10,7 +10,7 @@ pub(super) struct TimerId(u64);
 
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    /// Includes replaced timers and those of removed lanes; they are recognized when they expire.
+    /// All timers, including replaced ones and those of removed lanes, which are recognized when they expire.
     heap: BinaryHeap<Reverse<(Duration, TimerId, u32)>>,
     set: u64,
 }
@@ -23,7 +23,7 @@ impl Timers {
         id
     }
 
-    /// When the next timer expires.
+    /// Returns when the next timer expires.
     pub(super) fn next(&self) -> Option<Duration> {
         self.heap.peek().map(|Reverse((until, ..))| *until)
     }

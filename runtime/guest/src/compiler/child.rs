@@ -1,7 +1,7 @@
 //! The process that compiles: the parent's side and the child's side.
 //!
-//! Its standard streams are files in memory: the component, the code, and its messages. So neither side ever waits
-//! for the other to read, and the parent only waits for the child to exit, or kills it.
+//! The child's standard streams are files in memory: the component, the code, and the messages. So neither side ever
+//! waits for the other to read, and the parent only waits for the child to exit, or kills it.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -21,16 +21,16 @@ use super::limits::Limits;
 /// How often the parent checks whether the child has exited.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Compiling that takes longer is logged.
+/// Compiling is logged if it takes longer.
 const LOG_AFTER: Duration = Duration::from_secs(2);
 
 /// More threads would fill the child's address space with their stacks and heaps.
 const THREADS_MAX: usize = 4;
 
-/// The most bytes that are kept of its messages.
+/// The maximum number of bytes that are kept of the child's messages.
 const STDERR_MAX: u64 = 2 << 10;
 
-/// The parent's side: passes `wasm` to a child and returns the result.
+/// Passes `wasm` to a child and returns the result: the parent's side.
 pub(super) fn compile(
     program: &Path,
     limits: &Limits,
@@ -76,14 +76,14 @@ fn run(program: &Path, limits: &Limits, stop: &AtomicBool, name: &str, wasm: &[u
         .arg(COMMAND)
         .args(["--address-space", &limits.address_space.to_string()])
         .args(["--cpu-seconds", &limits.cpu_seconds.to_string()])
-        // Its messages must be the reason why there is no code, and nothing else.
+        // The child's messages must contain only the reason why there is no code.
         .args(["--log", "off"])
-        // It needs no variable, and the environment may contain secrets.
+        // The child needs no variables, and the environment may contain secrets.
         .env_clear()
         .env("RAYON_NUM_THREADS", threads.to_string())
-        // Its allocator would begin by reserving 1 GiB of addresses, half of the limit.
+        // By default the allocator first reserves 1 GiB of addresses, half of the limit.
         .env("MIMALLOC_ARENA_RESERVE", "32MiB")
-        // An interrupt from a terminal is for the parent, which ends its children.
+        // An interrupt from a terminal must reach only the parent, which ends its children.
         .process_group(0)
         .stdin(input)
         .stdout(code.try_clone()?)
@@ -96,7 +96,8 @@ fn run(program: &Path, limits: &Limits, stop: &AtomicBool, name: &str, wasm: &[u
     Ok(Ended { status, code, stderr: String::from_utf8_lossy(&messages).trim().to_owned() })
 }
 
-/// Counts polls instead of reading the clock, so that a parent that was stopped for a while does not charge its child.
+/// Waits for the child. It counts polls instead of time, so that time in which the parent was stopped is not charged to
+/// the child.
 fn wait(mut child: Child, limit: Duration, stop: &AtomicBool, name: &str) -> io::Result<Option<ExitStatus>> {
     let polls = |time: Duration| time.as_millis() / POLL.as_millis();
     for poll in 0..polls(limit) {
@@ -120,13 +121,13 @@ fn wait(mut child: Child, limit: Duration, stop: &AtomicBool, name: &str) -> io:
     Ok(None)
 }
 
-/// The child's side: applies the limits to this process, then compiles the component on standard input and
-/// writes the code to standard output. The inner `Err` is why the compiler rejects the component. When a limit is
-/// hit the process dies.
+/// Applies the limits to this process, then compiles the component on standard input and writes the code to standard
+/// output: the child's side. The inner `Err` is why the compiler rejects the component. When a limit is hit, the
+/// process is killed or aborts.
 ///
 /// # Errors
 ///
-/// The process can't do its work, whatever the component is.
+/// If the process can't do its work, whatever the component is.
 pub fn compile_for_parent(limits: &Limits) -> io::Result<Result<(), String>> {
     limits.apply()?;
     let mut wasm = Vec::new();

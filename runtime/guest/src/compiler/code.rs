@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
-/// An anonymous file in memory, which only this process and the child that inherits it can access.
+/// Creates an anonymous file in memory, which only this process and the child that inherits it can access.
 pub(super) fn memory_file(name: &str) -> io::Result<File> {
     let file = memfd_create(format!("keylane-{name}"), MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     Ok(File::from(file))
@@ -24,7 +24,7 @@ impl Code {
         Ok(Code(file))
     }
 
-    /// A path under which this process can open the code while this value exists.
+    /// Returns a path under which this process can open the code while this value exists.
     pub(in super::super) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }

@@ -20,11 +20,11 @@ pub(super) enum CompileFailure {
     Limit(Limit),
     /// The compiler was stopped.
     Stopped,
-    /// The child failed for a reason other than the component. How it ended.
+    /// The child failed for a reason other than the component. The text describes how it ended.
     ChildFailed(String),
 }
 
-/// `status`: `None` if the child was killed by its parent. `stderr`: its messages.
+/// Interprets how a child ended. `status`: `None` if the parent killed it. `stderr`: the child's messages.
 pub(super) fn interpret(
     status: Option<ExitStatus>,
     stderr: &str,

@@ -9,11 +9,11 @@ use rustix::process::{
     set_parent_process_death_signal, setrlimit,
 };
 
-/// Machine code of one component. The largest guests in use (a JavaScript engine) take 37 MB.
+/// Maximum bytes of machine code of one component. The largest guests in use (a JavaScript engine) take 37 MB.
 const CODE_MAX: u64 = 512 << 20;
 
-/// The kernel kills at the hard limit. It is a little later than the soft limit, whose signal names the cause and must
-/// come first.
+/// Seconds between the soft and the hard limit of CPU time. At the hard limit the kernel kills the process. The signal
+/// of the soft limit must come first, because it identifies the cause.
 const CPU_GRACE: u64 = 2;
 
 /// Limits of compiling one component.
@@ -77,7 +77,7 @@ impl Limits {
     }
 }
 
-/// Lower limits that an operator has set remain.
+/// Sets a limit. Lower limits that an operator has set remain.
 fn limit(resource: Resource, soft: u64, grace: u64) -> io::Result<()> {
     let lowest = |new: u64, set: Option<u64>| Some(set.map_or(new, |set| set.min(new)));
     let set = getrlimit(resource);

@@ -8,14 +8,15 @@ use hyper::http::uri::Scheme;
 pub struct AllowedHost {
     /// The name or address, in lower case; IPv6 in brackets.
     pub name: String,
-    /// All subdomains of the name are meant, but not the name itself.
+    /// Whether all subdomains of the name are allowed, instead of the name itself.
     pub subdomains: bool,
-    /// `None`: the port of the request's scheme.
+    /// The port; `None`: the default port of the request's scheme.
     pub port: Option<u16>,
 }
 
 impl AllowedHost {
-    /// Names are compared as written: what they resolve to is decided by the operators of the name server.
+    /// Returns whether a request to this URI is allowed. Names are compared as written: the name server decides what
+    /// they resolve to.
     pub(super) fn allows(&self, uri: &Uri) -> bool {
         let Some((name, port)) = of(uri) else { return false };
         let same_host = if self.subdomains {
@@ -27,7 +28,7 @@ impl AllowedHost {
     }
 }
 
-/// Host and port of a request, parsed as the client parses them.
+/// Returns the host and port of a request, parsed as the client parses them.
 pub(super) fn of(uri: &Uri) -> Option<(String, u16)> {
     Some((uri.host()?.to_ascii_lowercase(), uri.port_u16().or_else(|| default_port(uri))?))
 }

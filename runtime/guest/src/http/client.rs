@@ -18,13 +18,13 @@ use super::connect::{CONNECT_TIMEOUT, Connector, OPENED};
 use super::outgoing::{self, Again, Outgoing};
 use super::{body, errors};
 
-/// Idle connections per host.
+/// Maximum number of idle connections per host.
 const IDLE_CONNECTIONS_MAX: usize = 256;
 
-/// Shorter than the 60 s after which common servers and load balancers close idle connections.
+/// How long a connection may be idle: less than the 60 s after which common servers and load balancers close it.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// Concurrent name lookups: the system's resolver blocks a thread for each.
+/// Maximum number of concurrent name lookups: the system's resolver blocks a thread for each.
 const LOOKUPS_MAX: usize = 16;
 
 /// How much of a response one connection buffers while its guest does not read.
@@ -57,9 +57,9 @@ pub struct HttpClient {
 /// The two clients, which open connections in the same way.
 #[derive(Clone)]
 struct Clients {
-    /// Keeps connections for later requests.
+    /// The client that keeps connections for later requests.
     keeping: Client<Connector, Outgoing>,
-    /// Opens a new connection for each request: for requests that a kept connection did not answer.
+    /// The client that opens a new connection for each request, for requests that a kept connection did not answer.
     fresh: Client<Connector, Outgoing>,
 }
 
@@ -109,8 +109,8 @@ impl HttpClient {
     }
 }
 
-/// Services close idle connections, and a request may be sent on one that is just being closed: it ends without an
-/// answer. If the request is idempotent it is then sent again, over a new connection.
+/// Sends a request. Services close idle connections, and a request on one that is just being closed gets no answer. If
+/// the request is idempotent, it is then sent again, over a new connection.
 async fn answer(
     clients: Clients,
     request: Request<WasiBody>,
@@ -129,8 +129,8 @@ async fn answer(
     answered
 }
 
-/// Waits for the head of the response. The timeout of the first byte starts with the connection; the connect
-/// timeout is added, because the connection may have to be opened for this request.
+/// Waits for the head of the response. The timeout of the first byte excludes the time to connect, so the connect
+/// timeout is added: the connection may have to be opened for this request.
 async fn head(request: legacy::ResponseFuture, options: RequestOptions) -> Result<Response<Incoming>, Error> {
     let request = CONNECT_TIMEOUT.scope(options.connect_timeout, request);
     let answered = match options.first_byte_timeout {
@@ -146,7 +146,7 @@ async fn head(request: legacy::ResponseFuture, options: RequestOptions) -> Resul
 impl Drop for HttpClient {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // In the background: a running name lookup can't be aborted, and nothing needs its result.
+            // The shutdown does not wait: a running name lookup can't be aborted, and nothing needs its result.
             runtime.shutdown_background();
         }
     }

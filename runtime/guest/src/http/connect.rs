@@ -16,7 +16,8 @@ use tower_service::Service;
 
 use super::client::HttpClientError;
 
-/// Limit for connections that no request waits for any more. A call's own deadline is usually shorter.
+/// How long opening a connection may take when no request waits for it any more. A call's own deadline is usually
+/// shorter.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
 
 /// After this time without traffic the system probes the other side.
@@ -29,12 +30,12 @@ tokio::task_local! {
     pub(super) static OPENED: Arc<AtomicBool>;
 }
 
-/// A guest's `connect-timeout` was exceeded.
+/// The error of a connection that exceeded the guest's `connect-timeout`.
 #[derive(Debug, thiserror::Error)]
 #[error("connect timeout exceeded")]
 pub(super) struct ConnectTimedOut;
 
-/// Opens connections within the connect timeout of the request that needs them.
+/// A connector that opens connections within the connect timeout of the request that needs them.
 #[derive(Clone)]
 pub(super) struct Connector {
     inner: HttpsConnector<HttpConnector>,
@@ -43,7 +44,7 @@ pub(super) struct Connector {
 impl Connector {
     pub(super) fn new() -> Result<Connector, HttpClientError> {
         let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false); // the same connector carries https
+        tcp.enforce_http(false); // https passes this connector, too
         tcp.set_nodelay(true); // a request is written at once; waiting for more data would only delay it
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
         tcp.set_connect_timeout(Some(CONNECT_MAX));
@@ -63,7 +64,7 @@ impl Connector {
     }
 }
 
-/// The certificates that the system trusts. Without any, only `https` fails, which a handler may not need.
+/// Returns the certificates that the system trusts. Without any, only `https` fails, which a handler may not need.
 fn trusted() -> RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
@@ -93,7 +94,8 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Connecting {
-        // Read now: a connection that its request no longer needs is finished by a separate task.
+        // Both task-locals are read now, because a separate task finishes a connection that its request no longer
+        // needs.
         let limit = CONNECT_TIMEOUT.try_get().ok().flatten();
         let _no_request = OPENED.try_with(|opened| opened.store(true, Ordering::Relaxed));
         let connecting = self.inner.call(uri);

@@ -1,4 +1,4 @@
-//! Maps errors to those of `wasi:http`. A failed request is for the guest to handle.
+//! Maps errors to those of `wasi:http`, which the guest handles.
 
 use std::error::Error as StdError;
 use std::io;
@@ -9,7 +9,7 @@ use wasmtime_wasi_http::Error;
 
 use super::connect::ConnectTimedOut;
 
-/// The most specific cause of an error of the client or of a body.
+/// Returns the most specific known cause of an error of the client or of a body.
 pub(super) fn of(error: &(dyn StdError + 'static)) -> Error {
     let mut chain = causes(error);
     let connecting = error.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect);
@@ -20,8 +20,8 @@ pub(super) fn of(error: &(dyn StdError + 'static)) -> Error {
     known.unwrap_or(if connecting { Error::DestinationUnavailable } else { Error::ConnectionTerminated })
 }
 
-/// An error and its causes, outermost first. `source` of an I/O error that only wraps another one skips the
-/// wrapped error.
+/// Returns an error and its causes, outermost first. An I/O error that wraps another one is unwrapped, because its
+/// `source` skips the wrapped error.
 fn causes<'e>(error: &'e (dyn StdError + 'static)) -> Vec<&'e (dyn StdError + 'static)> {
     let mut causes = Vec::new();
     let mut next = Some(error);

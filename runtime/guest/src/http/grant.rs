@@ -9,10 +9,10 @@ use hyper::Uri;
 use super::allowed_host::{self, AllowedHost};
 use super::client::HttpClient;
 
-/// Denied hosts that are logged per handler; more lines are not worth it.
+/// Maximum number of denied hosts that are logged per handler.
 const WARNINGS_MAX: usize = 32;
 
-/// Where one handler may send requests.
+/// The grant of one handler: where it may send requests.
 pub struct HttpGrant {
     handler: String,
     hosts: Vec<AllowedHost>,
@@ -22,7 +22,7 @@ pub struct HttpGrant {
 }
 
 impl HttpGrant {
-    /// A grant for the handler of this name.
+    /// Creates a grant for the handler of this name.
     pub fn new(handler: impl Into<String>, hosts: Vec<AllowedHost>, client: Arc<HttpClient>) -> Arc<Self> {
         Arc::new(HttpGrant { handler: handler.into(), hosts, client, denied: Mutex::default() })
     }

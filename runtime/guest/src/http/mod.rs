@@ -1,8 +1,8 @@
 //! HTTP requests of guests: to granted hosts only, over connections that all handlers share.
 //!
-//! [`grant`] decides where a request may go. [`client`] has the connections and their thread,
-//! [`connect`] opens them, [`outgoing`] is a request's body, which may be sent again, [`body`] passes on
-//! the response, and [`errors`] maps errors to those of `wasi:http`.
+//! [`grant`] decides where a request may go. [`client`] has the connections and their thread, [`connect`] opens
+//! connections, [`outgoing`] is a request's body, which may be sent again, [`body`] passes on the response, and
+//! [`errors`] maps errors to those of `wasi:http`.
 //!
 //! A request belongs to its call: when the store is dropped, at a deadline or a cancel, the request is aborted
 //! and its connection closed.
@@ -38,13 +38,13 @@ impl InstanceHttp {
     }
 }
 
-/// Headers of one request or response, by their size in memory.
+/// Maximum size of the headers of one request or response, in memory.
 const HEADER_BYTES_MAX: usize = 128 << 10;
 
 /// A guest's body is read in pieces of at most this size, and no more than one piece is buffered.
 const BODY_PIECE_MAX: usize = 64 << 10;
 
-/// Allows or denies requests.
+/// The hooks that allow or deny requests.
 pub(super) struct Hooks {
     grant: Option<Arc<HttpGrant>>,
 }

@@ -16,17 +16,17 @@ const KEPT_MAX: usize = 64 << 10;
 
 /// A body as it is sent.
 pub(super) enum Outgoing {
-    /// The first time.
+    /// The body from the guest, sent for the first time.
     First {
         body: WasiBody,
-        /// Set if the request may be sent again.
+        /// The copy of the body; set if the request may be sent again.
         kept: Option<Kept>,
     },
-    /// Again, from the kept pieces.
+    /// The kept pieces, sent again.
     Again(VecDeque<Bytes>),
 }
 
-/// The part of a body that was sent.
+/// The part of a body that was sent, kept for sending it again.
 #[derive(Clone, Default)]
 pub(super) struct Kept(Arc<Mutex<Pieces>>);
 
@@ -34,7 +34,7 @@ pub(super) struct Kept(Arc<Mutex<Pieces>>);
 struct Pieces {
     pieces: VecDeque<Bytes>,
     bytes: usize,
-    /// The body has ended and all of it is kept.
+    /// Whether the body has ended and all of it is kept.
     complete: bool,
 }
 
@@ -61,7 +61,7 @@ pub(super) fn prepare(request: Request<WasiBody>) -> (Request<Outgoing>, Option<
 }
 
 impl Again {
-    /// The request again; `None` if not all of its body was kept.
+    /// Returns the request again; `None` if not all of its body was kept.
     pub(super) fn request(self) -> Option<Request<Outgoing>> {
         let mut pieces = self.kept.lock();
         let body = pieces.complete.then(|| std::mem::take(&mut pieces.pieces))?;

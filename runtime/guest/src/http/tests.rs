@@ -9,14 +9,14 @@ use tokio::runtime::Runtime;
 
 use super::*;
 
-/// Reports every connection and its end.
+/// An event of a service: a new connection, a request, or the end of a connection.
 enum Seen {
     Opened,
     Request,
     Closed,
 }
 
-/// A service on this machine that sends `answer` to every request of every connection.
+/// Starts a service on this machine that sends `answer` to every request of every connection.
 fn service(answer: &'static [u8]) -> (String, Receiver<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -70,7 +70,7 @@ impl Body for Empty {
     }
 }
 
-/// Status and body, or the error.
+/// Returns the status and the body, or the error.
 async fn ask(client: &HttpClient, url: &str, options: RequestOptions) -> Result<(u16, Vec<u8>), Error> {
     let response = client.send(get(url), options).await?;
     let (head, mut body) = response.into_parts();
@@ -100,7 +100,7 @@ fn a_connection_serves_one_worker_after_another() {
     );
 }
 
-/// Keeps its connections open, but answers only the first request of each.
+/// Starts a service that keeps its connections open, but answers only the first request of each.
 fn forgetful() -> (String, Receiver<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -200,7 +200,7 @@ fn dropping_a_request_closes_its_connection() {
         let mut sending = Box::pin(client.send(get(&url), RequestOptions::default()));
         let sent = tokio::time::timeout(Duration::from_millis(1), &mut sending).await;
         assert!(sent.is_err(), "the service never answers");
-        // Only now: a connection that was not opened yet can't be closed.
+        // The request is dropped only after this: a connection that was not opened can't be closed.
         assert!(matches!(events.recv(), Ok(Seen::Opened)));
         assert!(matches!(events.recv(), Ok(Seen::Request)));
     });
@@ -251,7 +251,7 @@ fn errors_are_mapped_to_those_of_wasi_http() {
     }
 }
 
-/// A service that accepts one request, sends this answer whatever the request was, and closes.
+/// Starts a service that accepts one request, sends this answer whatever the request was, and closes.
 fn once(answer: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());

@@ -67,7 +67,7 @@ struct Open {
     components: Vec<Sizes>,
 }
 
-/// The first size of a valid component that exceeds its limit.
+/// Returns the first size of a valid component that exceeds its limit.
 pub(super) fn excess(component: &[u8]) -> Result<Option<Excess>, BinaryReaderError> {
     let mut open: Vec<Open> = Vec::new();
     for payload in Parser::new(0).parse_all(component) {

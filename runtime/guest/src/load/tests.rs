@@ -163,7 +163,7 @@ fn an_inspection_reports_the_grant_of_every_import() {
         let inspection = inspect("orders.wasm", wasm).unwrap();
         inspection.imports.into_iter().map(|import| (import.name, import.grant)).collect::<Vec<_>>()
     };
-    // The encoder raises the versions of WASI to those of its adapter: they are not compared.
+    // The encoder raises the versions of WASI to those of its adapter, so the versions are not compared.
     let granted: Vec<_> = grants(&testing::waiting())
         .into_iter()
         .map(|(name, grant)| (name.split('@').next().unwrap().to_owned(), grant))

@@ -16,7 +16,7 @@ impl Breach {
     }
 }
 
-/// Every lane states how many rows are done, and has a failure if not all are.
+/// Checks that every lane states how many of its rows are done, and has a failure exactly if not all are.
 pub(super) fn lanes(lanes: &[u32], result: &wit::Results) -> Result<(), Breach> {
     let done = &result.done;
     if done.len() != lanes.len() {
@@ -52,7 +52,7 @@ pub(super) fn lanes(lanes: &[u32], result: &wit::Results) -> Result<(), Breach> 
     }
 }
 
-/// The most of an unknown name that goes into a message: the name may be as long as the guest's memory.
+/// Maximum bytes of an unknown name in a message: the name may be as long as the guest's memory.
 const NAME_MAX: usize = 256;
 
 /// A done row with an output that can never be published.
@@ -69,12 +69,12 @@ pub(super) struct CheckedOutputs {
     pub(super) invalid: Vec<InvalidRow>,
     /// For each target name of the result: the index of the handler's output.
     pub(super) targets: Vec<Option<u32>>,
-    /// All outputs belong to recorded rows.
+    /// Whether all outputs belong to recorded rows.
     pub(super) all_recorded: bool,
 }
 
-/// Checks that every output has a cause and that the lengths add up. Records done rows with outputs, up to the first row
-/// of each lane whose outputs can't be published.
+/// Checks that every output has a cause and that the lengths add up. Records done rows with outputs, up to the first
+/// row of each lane whose outputs can't be published.
 pub(super) fn outputs(
     lanes: &[u32],
     done: &[u32],
@@ -200,7 +200,7 @@ fn unknown_target(known: &[String], name: &str) -> String {
 /// The lane before the first.
 const NO_LANE: u32 = u32::MAX;
 
-/// Follows ascending causes through the lanes.
+/// A cursor that follows ascending causes through the lanes.
 struct Rows<'a> {
     lengths: std::iter::Zip<std::slice::Iter<'a, u32>, std::slice::Iter<'a, u32>>,
     /// The lane of the last cause: its first row, the row after its last done row, the row after its end.
@@ -217,8 +217,8 @@ impl<'a> Rows<'a> {
         Rows { lengths, lane: NO_LANE, first: 0, done_end: 0, end: 0, last: None }
     }
 
-    /// Moves to the row of an output; true if it is another row than the last one. The error: the row does not exist, or is
-    /// lower than the last one.
+    /// Moves to the row of an output. Returns true if it is another row than the last one. Fails if the row does not
+    /// exist, or is lower than the last one.
     fn go_to(&mut self, cause: u32) -> Result<bool, Breach> {
         if self.last.is_some_and(|last| cause < last) {
             let what = format!("row {cause} comes after a higher row");
@@ -244,8 +244,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Checks the outputs of one row of a `handler`. Returns the number of reserved headers; the error describes why they can
-/// never be published.
+/// Checks the outputs of one row of a `handler`. Returns the number of reserved headers; the error describes why they
+/// can never be published.
 pub(super) fn row(outputs: &[single::Output], known: &[String], limits: &EventLimits) -> Result<u64, String> {
     let mut size = EventSize::default();
     let mut reserved = 0;
@@ -261,7 +261,7 @@ pub(super) fn row(outputs: &[single::Output], known: &[String], limits: &EventLi
     Ok(reserved)
 }
 
-/// The index of the configured output with that name.
+/// Returns the index of the configured output with that name.
 pub(super) fn target(known: &[String], name: &str) -> Result<u32, String> {
     index_of(known, name).ok_or_else(|| unknown_target(known, name))
 }

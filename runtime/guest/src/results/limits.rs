@@ -1,10 +1,10 @@
 //! Limits of what one event may publish.
 
-/// Maximum number of outputs of one event: more is a runaway loop.
+/// Maximum number of outputs of one event: more of them indicate a runaway loop.
 pub(super) const OUTPUTS_MAX: usize = 1_000;
 
-/// Maximum size of one output, unless the topics of the handler's outputs accept more: capacity for a key and a value of
-/// 1 MiB each.
+/// Maximum size of one output, unless the topics of the handler's outputs accept more: capacity for a key and a value
+/// of 1 MiB each.
 pub const OUTPUT_BYTES: usize = 2 << 20;
 
 /// Maximum size of all outputs of one event, unless one output may be larger.
@@ -31,8 +31,8 @@ pub(super) struct EventSize {
 }
 
 impl EventSize {
-    /// Adds an output to this target; `bytes`: of key, value and headers. The error describes which limit the event
-    /// exceeds.
+    /// Adds an output to this target; `bytes`: the size of key, value and headers. The error describes which limit the
+    /// event exceeds.
     pub(super) fn add(&mut self, target: &str, bytes: usize, limits: &EventLimits) -> Result<(), String> {
         let EventLimits { output_bytes, event_bytes } = *limits;
         self.outputs += 1;

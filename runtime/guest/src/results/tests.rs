@@ -204,7 +204,7 @@ fn outputs_up_to_the_limits_are_taken() {
     }
 }
 
-/// Lanes of two, three and one rows, all done.
+/// Returns a result for lanes of two, three and one rows, all done.
 fn with_outputs(causes: &[u32], targets: &[u32], values: &[Option<&str>]) -> wit::Results {
     let names = ["totals", "nowhere"].map(str::to_owned);
     wit::Results {
@@ -222,7 +222,7 @@ fn with_outputs(causes: &[u32], targets: &[u32], values: &[Option<&str>]) -> wit
     }
 }
 
-/// Each lane with its done rows and the reason.
+/// Returns each stopped lane with its number of done rows and the reason.
 fn taken_back(results: &Results) -> Vec<(u32, u32, &str)> {
     let stopped_lanes = results.stopped_lanes().iter();
     stopped_lanes
@@ -301,7 +301,7 @@ fn a_row_that_exceeds_a_limit_is_taken_back_with_the_limit() {
     }
 }
 
-/// A name as long as the guest's memory, and as many outputs as can refer to it: neither is copied.
+/// Neither a very long name nor the outputs that refer to it are copied.
 #[test]
 fn unknown_target_names_cost_no_memory() {
     let lanes = vec![1; 2_000];

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Shared;
 use crate::call::{Call, CallEvent, CallKey, CallObserver};
 
-/// Work between two deliveries: about the target work of one call.
+/// Maximum work between two deliveries: about the target work of one call.
 const WORK_MAX: Duration = Duration::from_micros(100);
 
 /// Undelivered events, by caller.
@@ -48,18 +48,19 @@ impl CallEventBatches {
         self.worked += time;
     }
 
-    /// Whether events have been kept for long enough.
+    /// Returns whether events have been kept for long enough.
     pub(super) fn is_due(&self) -> bool {
         self.waiting && self.worked >= WORK_MAX
     }
 
-    /// Delivers all events. A worker does this before it rests or lets others run.
+    /// Delivers all events. A worker does this before it rests or checks timers and cancels.
     pub(super) fn deliver(&mut self, shared: &Shared) {
         self.worked = Duration::ZERO;
         if std::mem::take(&mut self.waiting) {
             for Undelivered { observer, events, .. } in &mut self.callers {
                 if !events.is_empty() {
-                    // First, because an observer that is notified of an end may submit another call at once.
+                    // The capacity is freed first, because an observer that is notified of an end may submit another
+                    // call at once.
                     shared.ended(
                         events.iter().filter(|event| !matches!(event, CallEvent::Suspended(_))).count(),
                     );

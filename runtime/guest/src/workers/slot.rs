@@ -20,8 +20,8 @@ use crate::pool::Lease;
 /// Slots of one worker that must be polled, in the order in which they became ready.
 pub(super) type Ready = Mutex<VecDeque<usize>>;
 
-/// Shared by the calls of one worker. Calls refer to this instead of the workers' shared state: all workers would
-/// contend for writes to its reference count.
+/// The worker of a call. Calls refer to this instead of the workers' shared state, because all workers would contend
+/// for writes to the reference count of that state.
 pub(super) struct Home {
     pub(super) shared: Arc<Shared>,
     pub(super) worker: usize,
@@ -40,7 +40,7 @@ struct Running {
     future: Pin<Box<dyn Future<Output = Done>>>,
     worked: Duration,
     waited: bool,
-    /// The call has yielded while it computed: from then on its CPU time is counted.
+    /// Whether the call has yielded while it computed. From then on its CPU time is counted.
     computes: bool,
     cpu: Duration,
     cpu_budget: Duration,
@@ -80,7 +80,7 @@ impl CallSlot {
         CallSlot { home, waker: Waker::from(wake.clone()), wake, running: None }
     }
 
-    /// Begins a call; it has to be polled once to start.
+    /// Begins a call, which has to be polled once to start.
     pub(super) fn begin(&mut self, call: Box<Call>) {
         let wake = &self.wake;
         wake.meter.arm(call.handler().timeout());
@@ -105,7 +105,7 @@ impl CallSlot {
         self.running.is_none()
     }
 
-    /// Makes the call end at its next poll.
+    /// Makes the call end at its next poll, and wakes it.
     pub(super) fn cancel(&self) {
         self.wake.meter.cancel();
         self.waker.wake_by_ref();
@@ -132,7 +132,7 @@ impl CallSlot {
         wake.queued.store(false, Ordering::SeqCst);
         wake.meter.resume();
         let start = stopwatch();
-        // Reading it costs as much as a short call, so it is not read for calls that end within a tick.
+        // Reading the CPU time costs as much as a short call, so it is not read for calls that end within a tick.
         let cpu_before = running.computes.then(thread_cpu_time);
         let polled = running.future.as_mut().poll(&mut Context::from_waker(&self.waker));
         let worked = start.elapsed();
@@ -176,16 +176,16 @@ impl CallSlot {
     }
 }
 
-/// Puts its slot into the worker's queue, once, and wakes the worker.
+/// The waker of a slot: puts the slot into the worker's queue, once, and wakes the worker.
 struct SlotWake {
     index: usize,
     worker: usize,
     shared: Arc<Shared>,
     ready: Arc<Ready>,
     meter: Arc<Meter>,
-    /// The slot is in `ready`.
+    /// Whether the slot is in `ready`.
     queued: AtomicBool,
-    /// The slot is being polled: its time is charged to it until the poll ends.
+    /// Whether the slot is being polled. The time is charged to its call until the poll ends.
     polling: AtomicBool,
 }
 
@@ -206,14 +206,14 @@ impl Wake for SlotWake {
             ready.push_back(self.index);
             ready.len() == 1
         };
-        // If there were others, the worker is already awake, and it does not rest before `ready` is empty.
+        // If `ready` had other slots, the worker is already awake, and it does not rest before `ready` is empty.
         if first {
             self.shared.wake(self.worker);
         }
     }
 }
 
-/// One call from its instance to its result.
+/// Runs one call, from its instance to its result.
 async fn run(home: Rc<Home>, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
     let Home { shared, worker } = &*home;
     let lease =
@@ -260,7 +260,7 @@ async fn serve(home: &Home, call: &mut Call, meter: &Arc<Meter>, lease: Lease) -
         Lease::Used(instance) => Ok(instance),
         Lease::Permit(evicted) => {
             drop(evicted);
-            // Set before it is created: a start that exceeds the deadline is the event's own failure, too.
+            // Set before the instance is created: a start that exceeds the deadline is the event's own failure, too.
             *had_fresh = true;
             handler.instance(meter).await
         }

@@ -10,7 +10,7 @@ use crate::call::{CallEvent, CallObserver, CallResult, GuestFailure};
 use crate::handler::{Handler, HandlerOptions};
 use crate::{OUTPUT_BYTES, testing};
 
-/// Far longer than anything here takes: reached only if something is broken.
+/// A limit that is far longer than anything here takes: it is reached only if something is broken.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Observer(SyncSender<CallEvent>);

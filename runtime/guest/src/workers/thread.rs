@@ -13,7 +13,7 @@ use super::slot::{CallSlot, Home, Polled, Ready};
 use super::{NextCall, Shared, lock};
 use crate::call::Call;
 
-/// Polls and calls in a row before timers and cancels are checked: enough that the check costs little.
+/// Maximum number of polls in a row before timers and cancels are checked: enough that the check costs little.
 const POLLS_MAX: u32 = 32;
 
 /// The interval at which the deadlines of waiting calls are checked.
@@ -54,7 +54,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// Runs one turn. `Ready` when the workers are shut down and no call is left.
+    /// Runs one turn. Returns `Ready` when the workers are shut down and no call is left.
     fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.note_waker(context);
         self.take_cancels();
@@ -91,7 +91,7 @@ impl Worker {
         Poll::Pending
     }
 
-    /// Called when no call is ready and none is queued.
+    /// Delivers events and checks deadlines, when no call is ready and none is queued.
     fn rest(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.call_events.deliver(&self.home.shared);
         self.check_deadlines(context);

@@ -1,4 +1,4 @@
-//! Prepares calls for the workers: fills their boxes from the arena, and reuses them.
+//! Prepares calls for the workers: fills boxed calls from the arena, and reuses the boxes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use super::mailbox::{LoopEvent, Mailbox};
 
 /// Creates, fills and recycles the calls of one handler.
 pub(in crate::app) struct Calling {
-    /// Identifies this loop to the shared workers.
+    /// The number that identifies this loop to the shared workers.
     caller: u32,
     handler: Arc<Handler>,
     workers: Arc<Workers>,
     mailbox: Arc<Mailbox>,
     /// Maximum bytes of one output.
     max_output_bytes: usize,
-    /// Calls that are filled and not submitted yet.
+    /// Calls that are filled but not submitted yet.
     #[expect(clippy::vec_box, reason = "the boxes themselves go to the workers and come back")]
     ready: Vec<Box<Call>>,
     ready_rows: usize,
@@ -59,7 +59,8 @@ impl Calling {
         }
     }
 
-    /// Fills a call with copies of the rows. [`Calling::submit`] submits it at the latest.
+    /// Fills a call with copies of the rows. The next [`Calling::submit`] submits the call, if it is not submitted
+    /// here.
     pub(super) fn prepare(&mut self, dispatch: &Dispatch<'_>, topic: &str, arena: &Arena) {
         let mut call = self.idle.pop().unwrap_or_else(|| {
             let observer: Arc<dyn CallObserver> = self.mailbox.clone();
@@ -115,7 +116,7 @@ impl Calling {
         self.idle.push(call);
     }
 
-    /// The digest of the component that new calls go to.
+    /// Returns the digest of the component that new calls go to.
     pub(super) fn digest(&self) -> &Arc<str> {
         self.handler.digest()
     }
@@ -125,7 +126,7 @@ impl Calling {
     }
 }
 
-/// The end of a call as an input of the core.
+/// Converts the end of a call to an input of the core.
 pub(super) fn end_of(ended: &Call) -> Input<'_> {
     let (call, results) = (ended.key.call, &ended.results);
     let (lanes, with_outputs) = (results.lane_ends(), results.rows_with_outputs());

@@ -13,7 +13,7 @@ use super::reading::Reading;
 #[derive(Debug)]
 pub(in crate::app) struct Closing {
     drain_timeout: Duration,
-    /// `--until-end`: an assignment that stays empty for this long ends the run.
+    /// Under `--until-end`, the time after which an empty assignment ends the run.
     until_end: Option<Duration>,
     /// Uptime since which no partition is assigned.
     empty_since: Duration,
@@ -22,23 +22,25 @@ pub(in crate::app) struct Closing {
     failures: Vec<String>,
     /// The deadline of the drain, if it has begun.
     deadline: Option<Duration>,
-    /// The handler can't continue.
+    /// Whether the handler can't continue.
     stop: bool,
-    /// A partition has stopped.
+    /// Whether a partition has stopped.
     partition_stopped: bool,
-    /// The failure text of a partition that can't be read for now.
+    /// The failure text of a partition that can't be read for now, or whose topic was replaced.
     unreadable: Option<String>,
-    /// Every event up to the ends is committed.
+    /// Whether every event up to the end of each partition is committed.
     end_reached: bool,
     drained: bool,
-    /// A call can't be cancelled: the process must end.
+    /// Whether a cancelled call does not terminate, so that the process must end.
     stuck: bool,
-    /// The drain is over, and a cancelled call has not terminated. It must not be waited for.
+    /// Whether a cancelled call has not terminated at the end of the drain. The end of the process must not wait for
+    /// it.
     calls_left: bool,
 }
 
 impl Closing {
-    /// `until_end`: under `--until-end`, how long an empty assignment may last.
+    /// Creates the state of a loop that is not closing. `until_end`: under `--until-end`, the maximum time of an empty
+    /// assignment.
     pub(in crate::app) fn new(drain_timeout: Duration, until_end: Option<Duration>) -> Self {
         Closing {
             drain_timeout,
@@ -61,7 +63,7 @@ impl Closing {
         self.empty_since = now;
     }
 
-    /// Whether this is a run with `--until-end`.
+    /// Returns whether this is a run with `--until-end`.
     pub(super) fn is_until_end(&self) -> bool {
         self.until_end.is_some()
     }
@@ -76,13 +78,13 @@ impl Closing {
 
     // -- causes -------------------------------------------------------------------------------------
 
-    /// Logs a failure, which makes the exit code nonzero.
+    /// Logs and records a failure. With any failure, the exit code is not 0.
     pub(super) fn fail(&mut self, log: &HandlerLog, failure: String) {
         tracing::error!(handler = log.handler(), failure, "handler failed");
         self.failures.push(failure);
     }
 
-    /// The handler can't continue.
+    /// Records that the handler can't continue, with the failure.
     pub(super) fn stop(&mut self, log: &HandlerLog, failure: String) {
         self.fail(log, failure);
         self.stop = true;
@@ -141,7 +143,7 @@ impl Closing {
         self.had_loss = true;
     }
 
-    /// A drain was requested from outside.
+    /// Records a drain that was requested from outside the loop: a failure under `--until-end`.
     pub(super) fn stopped_by(&mut self, why: &str) {
         if self.is_until_end() {
             self.failures.push(format!("stopped by {why} before the end"));
@@ -150,7 +152,7 @@ impl Closing {
 
     // -- the drain ----------------------------------------------------------------------------------
 
-    /// Whether one of the causes requires a drain.
+    /// Returns whether one of the causes requires a drain. Records the failure if a partition can't be read.
     pub(super) fn must_drain(&mut self, log: &HandlerLog, reading: &Reading, now: Duration) -> bool {
         let unreadable = self.unreadable.take().filter(|_| self.is_until_end());
         let cannot_end = self.is_until_end() && self.partition_stopped || unreadable.is_some();
@@ -160,7 +162,8 @@ impl Closing {
         self.stop || self.end_reached || cannot_end || self.stays_empty(log, reading, now)
     }
 
-    /// `--until-end` in a group with more members than partitions: this member never gets a partition.
+    /// Returns whether, under `--until-end`, no partition has been assigned for the time limit. In a group with more
+    /// members than partitions, some members never get one.
     fn stays_empty(&mut self, log: &HandlerLog, reading: &Reading, now: Duration) -> bool {
         let Some(limit) = self.until_end else { return false };
         if !reading.has_nothing_assigned() {
@@ -196,7 +199,7 @@ impl Closing {
         }
     }
 
-    /// The remaining time of the drain.
+    /// Returns the remaining time of the drain.
     pub(super) fn time_left(&self, now: Duration) -> Duration {
         self.deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_sub(now))
     }

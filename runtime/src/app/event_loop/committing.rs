@@ -12,7 +12,7 @@ use super::log::HandlerLog;
 /// Sends the core's commits and translates the answers.
 #[derive(Debug, Default)]
 pub(super) struct Committing {
-    /// Parts of commits, one per partition, that the coordinator rejected, and commits without an answer.
+    /// Number of rejected commits, counted per partition, and of commits without an answer.
     failed: u64,
 }
 
@@ -28,7 +28,7 @@ impl Committing {
         source.commit(now, id, entries, metadata);
     }
 
-    /// The coordinator answered for one partition of a commit.
+    /// Converts the coordinator's answer for one partition of a commit to an input of the core.
     pub(super) fn answered(
         &mut self,
         log: &mut HandlerLog,
@@ -47,14 +47,14 @@ impl Committing {
         }
     }
 
-    /// The commit was not answered in time.
+    /// Records and logs that a commit was not answered in time.
     pub(super) fn timed_out(&mut self, log: &HandlerLog, id: CommitId) -> Input<'static> {
         self.failed += 1;
         tracing::warn!(handler = log.handler(), "commit not answered in time");
         Input::CommitTimedOut { id }
     }
 
-    /// Failed commits so far.
+    /// Returns the number of rejected and unanswered commits so far.
     pub(super) fn failed(&self) -> u64 {
         self.failed
     }

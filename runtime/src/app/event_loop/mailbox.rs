@@ -1,4 +1,4 @@
-//! The mailbox of a handler's loop. One lock per batch of events, never one per event.
+//! The mailbox of a handler's loop. Events of calls and deliveries arrive in batches, each under one lock.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -12,16 +12,16 @@ use crate::sink::Delivery;
 pub(in crate::app) enum LoopEvent {
     /// An event of a guest call.
     Call(CallEvent),
-    /// Outputs were acknowledged or rejected.
+    /// Acknowledgements and rejections of outputs and dead letters.
     Delivered(Vec<Delivery>),
-    /// Log a report now.
+    /// A request to log a report.
     Report,
-    /// Drain, for this reason.
+    /// A request to drain, with the reason.
     Drain(&'static str),
 }
 
-/// The mailbox of one loop. Its size is bounded by the number of possible events: two per call in progress, one per
-/// output in flight, and the signals.
+/// The mailbox of one loop. Its size is limited by the possible events: two per call in progress, one per record in
+/// flight, and one per request to drain or report.
 #[derive(Debug)]
 pub(in crate::app) struct Mailbox {
     events: Mutex<VecDeque<LoopEvent>>,

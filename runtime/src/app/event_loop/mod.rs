@@ -36,15 +36,16 @@ pub(super) use publishing::Publishing;
 pub(super) use reading::Reading;
 use report::{HandlerView, Report};
 
-/// Longest sleep: the client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not last.
+/// Maximum sleep: the client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not block the
+/// loop.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// Maximum reads per turn, before other events are received.
 const READS_PER_TURN: usize = 8;
-/// With this many ready lanes nothing is read: more events would only fall out of the CPU caches
-/// (measured: 2.4 µs of CPU per event and 257 MiB without this limit, 1.45 µs and 122 MiB with it). Lanes with a
-/// running call do not count, so slow keys do not block reading.
+/// Number of ready lanes at which nothing more is read: more events would only fall out of the CPU caches (measured:
+/// 2.4 µs of CPU per event and 257 MiB without this limit, 1.45 µs and 122 MiB with it). Lanes with a running call do
+/// not count, so slow keys do not block reading.
 const READY_ENOUGH: usize = 1024;
-/// How long leaving the group may take, and the least time for the answer to a pending join.
+/// Time limit for leaving the group, and the minimum time limit for a pending join.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 /// A loop that is ready to run.
@@ -60,7 +61,7 @@ pub(super) struct Prepared {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) refusals: RejectionSender,
     pub(super) wake: WakeHandle,
-    /// Calls that the workers accept without queueing them for long.
+    /// Number of calls that the workers accept without queueing them for long.
     pub(super) worker_calls: u32,
 }
 
@@ -70,9 +71,9 @@ pub(super) struct LoopEnd {
     pub(super) handler: String,
     pub(super) failures: Vec<String>,
     pub(super) totals: Totals,
-    /// The process must end.
+    /// Whether a call is stuck, so that the process must end.
     pub(super) stuck: bool,
-    /// A cancelled call has not terminated and must not be waited for.
+    /// Whether a cancelled call has not terminated. The end of the process must not wait for it.
     pub(super) calls_left: bool,
 }
 
@@ -88,7 +89,7 @@ pub(super) struct EventLoop {
     clock: Clock,
     now: Now,
     mailbox: Arc<Mailbox>,
-    /// Events taken out of the mailbox. Its memory is reused.
+    /// Events taken out of the mailbox. The memory of the queue is reused.
     events: VecDeque<LoopEvent>,
     refusals: RejectionSender,
     wake: WakeHandle,
@@ -223,7 +224,7 @@ impl EventLoop {
                 }
 
                 // Closing
-                // The group is left after `Drained`, when the loop calls `Source::leave`.
+                // The loop leaves the group after `Drained`: see `Source::leave`.
                 Action::LeaveGroup => publishing.discard_disowned(),
                 Action::PartitionStopped { partition, offset, reason } => {
                     closing.partition_stopped(log, partition, offset, reason);
@@ -294,7 +295,7 @@ impl EventLoop {
             }
             SourceEvent::EndKnown { partition, offset } => self.feed(Input::EndKnown { partition, offset }),
             SourceEvent::ReadFailed { partition, why } => {
-                self.reading.withdraw_permission(partition); // as after any other read
+                self.reading.withdraw_permission(partition); // a failed read uses up the permission, too
                 self.feed(Input::Fetched { partition, rows: &[], end: None, error: Some(why) });
             }
             SourceEvent::CommitResult { id, partition, result, code } => {
@@ -310,7 +311,7 @@ impl EventLoop {
             {
                 self.log.other_assignor(self.now);
             }
-            // Under `--until-end` the run does not wait for other members, which may stay.
+            // Members with another assignor may stay: under `--until-end` the run does not wait for them.
             SourceEvent::Error(error)
                 if error.fatal || error.code == ErrorCode::INCONSISTENT_GROUP_PROTOCOL =>
             {
@@ -378,7 +379,7 @@ impl EventLoop {
     fn publish_backlog(&mut self) -> bool {
         let moved = self.publishing.publish_backlog(self.reading.arena());
         let busy = self.feed_acknowledgements() || moved;
-        // Queued outputs take memory, too. Calls that do not begin produce none.
+        // Queued outputs take memory, too. While the backlog is full, the core begins no call that would add outputs.
         if let Some(full) = self.publishing.backlog_changed() {
             tracing::debug!(handler = self.log.handler(), full, "output backlog");
             self.feed(Input::OutputBacklog { full });
@@ -434,7 +435,7 @@ impl EventLoop {
         self.report.log(self.log.handler(), self.now.uptime, &view);
     }
 
-    /// A snapshot of the handler. It scans the partitions, so it is made only on request.
+    /// Returns a snapshot of the handler. It is made only for reports, because it scans the partitions.
     fn view(&self) -> HandlerView {
         let lag = |partition: &Partition| {
             let end = self.source.last_known_end(*partition)?;

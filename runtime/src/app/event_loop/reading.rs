@@ -1,4 +1,5 @@
-//! Turns records of the client into rows of the core: filter, lane key, and the arena that keeps the bytes.
+//! Converts records of the client to rows of the core: applies the filter and the lane key, and stores the bytes in the
+//! arena.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,20 +19,20 @@ pub(in crate::app) struct Reading {
     arena: Arena,
     filter: Filter,
     lane_rule: LaneRule,
-    /// Permissions of the core to read, in the order of their turns.
+    /// The core's permissions to read, in the order in which they are used.
     permissions: VecDeque<Permission>,
     /// Rows of the current read.
     rows: Vec<FetchedRow>,
     /// The partitions of all answered assignments that were not revoked.
     owned: Vec<Partition>,
-    /// An assignment was answered.
+    /// Whether an assignment was answered.
     was_assigned: bool,
     first_read: Option<Duration>,
     missing: Option<MissingLaneKey>,
     missing_reported: u64,
 }
 
-/// The core's permission to read.
+/// A permission of the core to read a partition once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Permission {
     pub(super) partition: Partition,
@@ -44,7 +45,7 @@ pub(super) struct Permission {
 pub(super) struct MissingLaneKey {
     pub(super) partition: Partition,
     pub(super) offset: i64,
-    /// Its value begins like that of a schema registry's serializer.
+    /// Whether the value seems to have the prefix of a schema registry serializer.
     pub(super) registered: bool,
 }
 
@@ -107,7 +108,7 @@ impl Reading {
         &self.owned
     }
 
-    /// Whether an assignment was answered and no partition is owned.
+    /// Returns whether an assignment was answered and no partition is owned.
     pub(super) fn has_nothing_assigned(&self) -> bool {
         self.was_assigned && self.owned.is_empty()
     }
@@ -146,7 +147,7 @@ impl Reading {
         let read = source.read(partition, max_events, max_bytes, &mut |record| {
             let (key, value) = (record.key(), record.value());
             let (timestamp, log_append_time) = record.timestamp();
-            // A filtered record is not copied, either.
+            // A filtered record is not copied.
             let (arena_slot, bytes, admission) = if filter.keeps(key, value, || record.headers()) {
                 let (slot, bytes) = arena.store(key, value, record.headers(), log_append_time);
                 let missed = lane_rule.missed();
@@ -168,8 +169,8 @@ impl Reading {
         Read { rows: &self.rows, end: read.end_of_partition, error: read.error, more: read.more }
     }
 
-    /// The first event without a lane key since the last report, if such events lose their order. They don't if they
-    /// share a lane or are rejected.
+    /// Returns the first event without a lane key since the last report. Returns `None` if such events share a lane or
+    /// are rejected, because then they do not lose their order.
     pub(super) fn missing_lane_key(&mut self) -> Option<MissingLaneKey> {
         if !self.lane_rule.loses_order_silently() {
             self.missing = None;
@@ -177,7 +178,8 @@ impl Reading {
         self.missing
     }
 
-    /// Records that the event is reported now. Returns the number of such events since the last report.
+    /// Records that the missing lane key is reported now. Returns the number of events without a lane key since the
+    /// last report.
     pub(super) fn report_missing(&mut self) -> u64 {
         self.missing = None;
         self.lane_rule.missed() - std::mem::replace(&mut self.missing_reported, self.lane_rule.missed())
@@ -185,7 +187,7 @@ impl Reading {
 
     // -- totals -------------------------------------------------------------------------------------
 
-    /// Time since the first read.
+    /// Returns the time since the first read of an event.
     pub(super) fn active(&self, now: Duration) -> Duration {
         self.first_read.map_or(Duration::ZERO, |first| now.saturating_sub(first))
     }

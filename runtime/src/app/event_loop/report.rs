@@ -1,4 +1,4 @@
-//! The report of a handler as a log line: once a minute, on SIGUSR1, and at its end.
+//! The report of a handler as a log line: once a minute, on SIGUSR1, and at the end of the loop.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ pub(super) struct HandlerView {
     pub(super) publishing: PublishingView,
     /// Events that each rule of the filter decided about; empty without a filter.
     pub(super) filter: Vec<FilterCount>,
-    /// Commits that failed, counted per partition.
+    /// Number of rejected commits, counted per partition, and of commits without an answer.
     pub(super) commits_failed: u64,
-    /// Offsets between the first event that is not settled and the end of the log, over all partitions.
+    /// Number of offsets between the first event that is not settled and the end of the log, over all partitions.
     pub(super) lag: i64,
 }
 
@@ -93,7 +93,7 @@ fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {
     );
 }
 
-/// The rate per second, rounded down.
+/// Returns the rate per second, rounded down.
 fn per_second(events: u64, time: Duration) -> u64 {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     events.saturating_mul(1_000) / millis

@@ -1,15 +1,15 @@
 //! Checks the addresses of `kafka.bootstrap_servers` while no broker answers. The client reports only that its brokers
-//! are down. The finding shows whether the name, the port or `security.protocol` is wrong.
+//! are down. The findings show whether the name, the port or `security.protocol` is wrong.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
-/// Time limit of a connection, and of a response.
+/// Time limit of a connection, and of each read of a response.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// An `ApiVersions` request of version 0, which every broker answers before authentication. Its client id also makes it an
-/// HTTP request, though a malformed one, which a web server rejects.
+/// An `ApiVersions` request of version 0, which every broker answers before authentication. Its client id contains an
+/// HTTP request line, so that a web server rejects it with an HTTP response.
 const REQUEST: &[u8] = b"\0\0\0\x20\0\x12\0\0\0\0\0\x01\0\x16keylane / HTTP/1.1\r\n\r\n";
 /// The correlation id in the response, after the length.
 const ANSWERED: [u8; 4] = [0, 0, 0, 1];
@@ -27,8 +27,8 @@ enum AddressFinding {
     NoAnswer,
 }
 
-/// Checks each address, which takes a few seconds per address at most. `is_tls`: the client is configured for TLS. Returns
-/// the findings; `None`: some address has a broker as configured.
+/// Checks each address. Connections and reads have a time limit; name resolution has none. `is_tls`: the client is
+/// configured for TLS. Returns the findings; `None`: a broker with the configured protocol answers at one of them.
 pub(in crate::app) fn check(servers: &str, is_tls: bool) -> Option<String> {
     let mut findings = Vec::new();
     for server in servers.split(',').map(str::trim) {
@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// The finding at a server that answers one request like this.
+    /// Returns the finding at a server that answers one request like this.
     fn found_at(answer: &'static [u8], is_tls: bool) -> Option<String> {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it listens").to_string();

@@ -29,10 +29,11 @@ use super::inputs::Inputs;
 
 /// Calls per worker thread that are submitted ahead, so that no worker waits for the loop.
 const CALLS_AHEAD: u32 = 2;
-/// How long the last outputs may take after everything else has ended.
+/// Time limit for the last outputs after all loops have ended.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
-/// Decides whether to keep waiting for the brokers. The argument is the reason for waiting, if it is known.
+/// Decides whether to keep waiting for the brokers. The argument is the reason why the brokers are not available, if it
+/// is known.
 pub(in crate::app) type KeepWaiting<'a> = &'a mut dyn FnMut(Option<&str>) -> ControlFlow<()>;
 
 /// The parts that all handlers share, and those of each handler that the main thread keeps.
@@ -120,8 +121,8 @@ impl Parts {
         Ok(parts)
     }
 
-    /// Looks up, for every handler, the data that is needed before its group is joined. Waits for unavailable brokers,
-    /// and logs that. No group is joined yet: a member that is not polled blocks its group and its partitions.
+    /// Prepares the loop of every handler, with the data that it needs before it joins its group. Waits for unavailable
+    /// brokers. No group is joined yet: a member that is not polled blocks its group and its partitions.
     pub(in crate::app) fn prepare_loops(
         &mut self,
         config: &Checked,
@@ -132,7 +133,7 @@ impl Parts {
     ) -> anyhow::Result<Vec<Prepared>> {
         let handlers = u64::try_from(config.handlers.len()).unwrap_or(1);
         let arena_bytes = config.runtime.arena_bytes() / handlers;
-        // The outputs that wait for the producer may take the same amount again.
+        // The backlog of outputs may take the same amount of memory again.
         let backlog = usize::try_from(arena_bytes).unwrap_or(usize::MAX);
         let fetch = self.fetch_limits(config);
         let mut loops = Vec::new();
@@ -158,7 +159,8 @@ impl Parts {
             let rule = LaneRule::new(lanes.ordering, &lanes.lane_key, lanes.no_key);
             let threads = u32::try_from(config.runtime.workers.get()).unwrap_or(1);
             let mut core = handler.core_config(arena_bytes);
-            // Events that fail in several processes must not be retried at the same time, either.
+            // Every process has its own seed, so that events that fail in several processes are not retried at the same
+            // time.
             core.retry.seed = RandomState::new().hash_one(std::process::id());
             loops.push(Prepared {
                 core: keylane_core::Core::new(core),
@@ -179,12 +181,12 @@ impl Parts {
             });
         }
         if let Cluster::Embedded(embedded) = &config.kafka.cluster {
-            self.start_feed(embedded)?; // only now: it must not run ahead of its readers
+            self.start_feed(embedded)?; // only now: the feed must not run ahead of its readers
         }
         Ok(loops)
     }
 
-    /// The access of the clients to the brokers.
+    /// Returns the access of the clients to the brokers.
     pub(in crate::app) fn access(&self, config: &Checked) -> Access {
         let servers = Some(servers(config, self.broker.as_ref()));
         Access { servers, credentials: self.credentials.clone() }
@@ -218,13 +220,13 @@ impl Parts {
         {
             outcome.failures.push(error.to_string());
         }
-        drop(self.sink); // before the broker: the sink would report its end as an error
+        drop(self.sink); // before the broker: the sink would report the broker's end as an error
         drop(self.broker);
         outcome
     }
 
-    /// The fetch limits of each handler. They are divided by the number of its partitions here, once: the client can't
-    /// change them later.
+    /// Returns the fetch limits of each handler. They are divided by the number of its partitions once, here: the
+    /// client can't change them later.
     fn fetch_limits(&self, config: &Checked) -> Vec<FetchLimits> {
         let count = |topic: &String| self.inputs.partitions(topic).unwrap_or(PARTITIONS_ASSUMED);
         let of_handler = |handler: &config::HandlerConfig| {
@@ -270,11 +272,11 @@ impl Parts {
     }
 }
 
-/// Number of partitions assumed for a topic that does not exist yet, to divide the fetch limit.
+/// Number of partitions that is assumed for a topic whose number is unknown, to divide the fetch limit.
 const PARTITIONS_ASSUMED: u64 = 64;
 
 impl HandlerPart {
-    /// Passes delivery reports to the handler's loop.
+    /// Returns a route that passes delivery reports to the handler's loop.
     fn route(&self) -> Route {
         let mailbox = self.mailbox.clone();
         Box::new(move |deliveries| mailbox.put(LoopEvent::Delivered(deliveries.to_vec())))
@@ -310,7 +312,7 @@ impl HandlerPart {
     }
 }
 
-/// The shared HTTP client, if any handler may use it.
+/// Starts the shared HTTP client, if any handler may use it.
 fn http_client(config: &Checked) -> anyhow::Result<Option<Arc<HttpClient>>> {
     let is_used = config.handlers.iter().any(config::HandlerConfig::uses_http);
     is_used.then(|| Ok(Arc::new(HttpClient::start()?))).transpose()
@@ -343,7 +345,7 @@ fn start_broker(config: &Checked, embedded: &config::EmbeddedConfig) -> anyhow::
     Ok(broker)
 }
 
-/// The bootstrap servers.
+/// Returns the bootstrap servers.
 fn servers(config: &Checked, broker: Option<&EmbeddedBroker>) -> String {
     match &config.kafka.cluster {
         Cluster::Brokers(servers) => servers.clone(),

@@ -1,4 +1,4 @@
-//! Waits for the brokers before a start, until a signal, and logs the reason.
+//! Decides whether a start continues to wait for the brokers, and logs the reason. A signal ends the wait.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use super::addresses;
 
 /// Interval of log lines with the same reason.
 const REPEAT: Duration = Duration::from_secs(10);
-/// Shortest interval of log lines, whatever the reason: a client's reasons alternate.
+/// Minimum interval of log lines with different reasons: the reasons that a client reports alternate.
 const QUIET: Duration = Duration::from_secs(2);
 /// How long a log line waits for the check of the addresses.
 const CHECK_MAX: Duration = Duration::from_secs(5);
 
-/// Waits for unavailable brokers.
+/// The state of waiting for unavailable brokers.
 pub(in crate::app) struct BrokerWait {
     stop: Arc<AtomicBool>,
     /// The addresses to check, and whether the client uses TLS. `None` with the embedded broker.
@@ -28,7 +28,8 @@ pub(in crate::app) struct BrokerWait {
     /// The last finding, and until when it is valid.
     found: Option<String>,
     found_valid: Deadline,
-    /// The last logged reason, until when nothing is logged, and until when that reason is not repeated.
+    /// The last logged reason, the end of the time without log lines, and the end of the time in which that reason is
+    /// not repeated.
     logged: String,
     quiet: Deadline,
     repeat: Deadline,
@@ -62,7 +63,7 @@ impl BrokerWait {
         }
     }
 
-    /// Called periodically, with the reason that the client reports.
+    /// Returns whether to continue waiting. Called periodically with the reason that the client reports.
     pub(in crate::app) fn should_retry(&mut self, reason: Option<&str>) -> ControlFlow<()> {
         if self.stop.load(Ordering::Acquire) {
             return ControlFlow::Break(());

@@ -10,12 +10,12 @@ use crate::librdkafka::{Credentials, CredentialsError, Properties, SecretKind};
 use crate::sink::SinkSpec;
 use crate::source::{Assignor, Ends, SourceSpec, StartPolicy};
 
-/// Bytes of outputs in flight per topic: enough to keep brokers busy, and small compared with other memory.
+/// Maximum bytes of outputs in flight per topic: enough to keep brokers busy, and small compared with other memory.
 const OUTPUT_BYTES_PER_TOPIC: usize = 8 << 20;
 /// The client's default for `session.timeout.ms`.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// The options of the engine: one instance for each concurrent call.
+/// Returns the options of the engine: one instance for each concurrent call.
 pub(in crate::app) fn engine(config: &Checked) -> EngineOptions {
     let each = config.handlers.iter().map(|handler| handler.lanes.max_concurrency);
     EngineOptions { max_instances: each.fold(0, u32::saturating_add) }
@@ -30,7 +30,7 @@ pub(in crate::app) struct Access {
     pub(in crate::app) credentials: Option<Arc<Credentials>>,
 }
 
-/// The secret from the configured file.
+/// Reads the secret from the configured file, if there is one.
 pub(in crate::app) fn credentials(config: &Checked) -> Result<Option<Arc<Credentials>>, CredentialsError> {
     let (password, token) = (&config.kafka.password_file, &config.kafka.token_file);
     let password = password.iter().map(|file| (SecretKind::Password, file.clone()));
@@ -38,7 +38,7 @@ pub(in crate::app) fn credentials(config: &Checked) -> Result<Option<Arc<Credent
     secret.next().map(|(kind, file)| Credentials::from_file(kind, file)).transpose()
 }
 
-/// The producer of all handlers.
+/// Returns the options of the producer that all handlers share.
 pub(in crate::app) fn sink(config: &Checked, access: Access) -> SinkSpec {
     SinkSpec {
         client_properties: with_servers(&config.kafka.producer, access.servers),
@@ -50,7 +50,7 @@ pub(in crate::app) fn sink(config: &Checked, access: Access) -> SinkSpec {
     }
 }
 
-/// The consumer of one handler, with the fetch limits for a single partition.
+/// Returns the options of the consumer of one handler, with the fetch limits for a single partition.
 pub(in crate::app) fn source(
     config: &Checked,
     handler: &config::HandlerConfig,
@@ -85,18 +85,18 @@ pub(in crate::app) fn source(
     }
 }
 
-/// The fetch limits of a consumer that may own this many partitions. Every handler has one consumer.
+/// Returns the fetch limits of a consumer that may own this many partitions. Every handler has one consumer.
 pub(in crate::app) fn fetch_limits(config: &Checked, partitions: u64) -> FetchLimits {
     config.runtime.fetch_limits(u64::try_from(config.handlers.len()).unwrap_or(1), partitions)
 }
 
-/// The properties of a client with these settings.
+/// Returns the properties of a client with these settings, the bootstrap servers and the credentials.
 pub(in crate::app) fn client(properties: &config::Properties, access: Access) -> Properties {
     Properties::new(with_servers(properties, access.servers)).with_credentials(access.credentials)
 }
 
-/// The properties of a client that only requests metadata of the input topics: the connection settings of the consumers,
-/// without settings that only consumers have.
+/// Returns the properties of a client that only requests metadata of the input topics: those of the consumers that are
+/// connection settings or also set under `[kafka.client]`.
 pub(in crate::app) fn metadata_client(kafka: &config::KafkaConfig, access: Access) -> Properties {
     const CONNECTION: [&str; 4] = ["sasl.", "ssl.", "security.", "enable.ssl"];
     let connects = |name: &str| CONNECTION.iter().any(|prefix| name.starts_with(prefix));
@@ -109,14 +109,14 @@ pub(in crate::app) fn metadata_client(kafka: &config::KafkaConfig, access: Acces
         .with_credentials(access.credentials)
 }
 
-/// The properties of a client, with the bootstrap servers.
+/// Returns these properties and the bootstrap servers.
 fn with_servers(properties: &config::Properties, servers: Option<String>) -> Vec<(String, String)> {
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let servers = servers.map(|servers| ("bootstrap.servers".to_owned(), servers));
     properties.iter().map(own).chain(servers).collect()
 }
 
-/// Every topic that some handler publishes to, including dead-letter topics, once each.
+/// Returns every topic to which a handler publishes, including dead-letter topics, without duplicates.
 pub(in crate::app) fn output_topics(config: &Checked) -> Vec<String> {
     let outputs = config.handlers.iter().flat_map(|handler| &handler.outputs).map(|output| &output.topic);
     let dead_letters = config.handlers.iter().filter_map(|handler| handler.dead_letters.as_ref());
@@ -127,7 +127,8 @@ pub(in crate::app) fn output_topics(config: &Checked) -> Vec<String> {
     topics
 }
 
-/// The dead-letter topics, each with its input topic: they are created with the same number of partitions.
+/// Returns each dead-letter topic with its input topic: both have the same number of partitions if Keylane creates the
+/// dead-letter topic.
 fn dead_letter_topics(config: &Checked) -> BTreeMap<String, String> {
     let of_handler = |handler: &config::HandlerConfig| {
         let dead_letters =
@@ -137,7 +138,7 @@ fn dead_letter_topics(config: &Checked) -> BTreeMap<String, String> {
     config.handlers.iter().flat_map(of_handler).collect()
 }
 
-/// The session timeout of the consumers, after which the group removes a silent member.
+/// Returns the session timeout of the consumers, after which the group removes a silent member.
 pub(in crate::app) fn session_timeout(config: &Checked) -> Duration {
     let millis = config.kafka.consumer.get("session.timeout.ms").and_then(|value| value.trim().parse().ok());
     millis.map_or(SESSION_TIMEOUT, Duration::from_millis)

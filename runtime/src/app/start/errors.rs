@@ -7,7 +7,7 @@ use crate::guest::{EngineError, LoadError};
 use crate::librdkafka::{ConfigError, PermanentStartupError};
 use crate::{sink, source};
 
-/// Whether a signal interrupted the start.
+/// Returns whether a signal interrupted the start.
 pub(in crate::app) fn is_stopped(reason: &anyhow::Error) -> bool {
     reason.chain().any(|cause| {
         matches!(cause.downcast_ref(), Some(LoadError::Stopped { .. }))
@@ -15,9 +15,9 @@ pub(in crate::app) fn is_stopped(reason: &anyhow::Error) -> bool {
     })
 }
 
-/// Whether a restart fails in the same way until the configuration, a component or a limit of the system is changed.
-/// Errors of the brokers are not final: they can be fixed on the brokers. Errors of a file with a secret are not final
-/// either: its renewal may only be late.
+/// Returns whether a restart fails in the same way until the configuration, a component or a limit of the system is
+/// changed. Errors of the brokers are not final: they can be fixed on the brokers. Errors of a file with a secret are
+/// not final either: its renewal may only be late.
 #[must_use]
 pub fn is_final(reason: &anyhow::Error) -> bool {
     reason.chain().any(|cause| {
@@ -34,8 +34,8 @@ pub fn is_final(reason: &anyhow::Error) -> bool {
     })
 }
 
-/// Not final: a stop, a compiler process that failed, a time limit on a busy machine, and a file that can't be read
-/// although it exists and may be read.
+/// Returns whether the error of a component is final. Not final are: a stop, a compiler process that failed, a time
+/// limit on a busy machine, and a file that exists and that the user may read, but that can't be read now.
 fn is_final_load(error: &LoadError) -> bool {
     if let LoadError::Unreadable { source, .. } = error {
         return matches!(source.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied);
@@ -49,7 +49,7 @@ fn is_final_load(error: &LoadError) -> bool {
     )
 }
 
-/// The configuration error of a client. Transparent errors hide their content from the chain of causes.
+/// Returns the configuration error of a client. Transparent errors hide their content from the chain of causes.
 fn properties<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e ConfigError> {
     match (cause.downcast_ref(), cause.downcast_ref()) {
         (Some(source::Error::Config(error)), _) | (_, Some(sink::Error::Config(error))) => Some(error),
@@ -57,7 +57,7 @@ fn properties<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e Co
     }
 }
 
-/// The permanent startup error, found in the same way.
+/// Returns the permanent startup error, found in the same way.
 fn permanent<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e PermanentStartupError> {
     match (cause.downcast_ref(), cause.downcast_ref()) {
         (Some(source::Error::PermanentStartupError(permanent)), _)

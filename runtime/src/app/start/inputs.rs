@@ -13,7 +13,7 @@ pub(in crate::app) struct Inputs {
     names: Vec<String>,
     /// The number of partitions of each, or its error.
     partitions: Vec<Result<u64, ErrorCode>>,
-    /// Missing topics are created.
+    /// Whether missing topics are created.
     are_created: bool,
 }
 
@@ -38,7 +38,7 @@ impl Inputs {
         Ok(Inputs { names, partitions, are_created: config.kafka.create_topics })
     }
 
-    /// The number of partitions of a topic, if it is known.
+    /// Returns the number of partitions of a topic, if it is known.
     pub(in crate::app) fn partitions(&self, topic: &str) -> Option<u64> {
         let at = self.names.iter().position(|known| known == topic)?;
         self.partitions.get(at).copied()?.ok().filter(|partitions| *partitions > 0)

@@ -2,8 +2,8 @@
 //! polled blocks its group.
 //!
 //! [`Parts`] builds the parts that all handlers share and prepares each loop ([`assemble`]). Cheap failures come first:
-//! components, then [`inputs`], then outputs. [`client_options`] has the settings of the clients and of the engine. While no
-//! broker answers, [`broker_wait`] logs the reason, with the findings of [`addresses`].
+//! components, then [`inputs`], then outputs. [`client_options`] has the settings of the clients and of the engine.
+//! While no broker answers, [`broker_wait`] logs the reason, with the findings of [`addresses`].
 
 mod addresses;
 mod assemble;

@@ -1,10 +1,11 @@
-//! Checks before a run, which need neither brokers nor components.
+//! The checks of `keylane check` that need neither brokers nor components.
 
 use crate::config::Checked;
 
 use super::client_options::{self, Access};
 
-/// The reasons why the engine or the Kafka clients refuse the configuration, one line each; empty: it is valid.
+/// Returns the reasons why the engine or the Kafka clients refuse the configuration, one line each; empty: they accept
+/// it.
 #[must_use]
 pub fn refusals(config: &Checked) -> Vec<String> {
     let engine = client_options::engine(config).check().map_err(|error| error.to_string());

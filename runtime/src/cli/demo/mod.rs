@@ -12,8 +12,8 @@ use report::{Fed, Published};
 /// The configuration of the example, relative to the root of the repository.
 const EXAMPLE: &str = "examples/flights/keylane.toml";
 
-/// Runs the example on the embedded broker, to the end of its events, and prints a report. The order is checked by the
-/// published outputs, which identify their events.
+/// Runs the example on the embedded broker, to the end of its events, and prints a report. The order is checked with
+/// the published outputs, whose headers identify their events.
 pub(super) fn execute() -> Result<Completion, CommandFailure> {
     let example = Path::new(EXAMPLE);
     if !example.is_file() {

@@ -1,4 +1,5 @@
-//! The report of the demo, calculated from the feed and the published outputs, not by the handler.
+//! The report of the demo. Events are counted in the feed, and their order is checked with the published outputs, not
+//! by the handler.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -24,7 +25,7 @@ pub(super) struct Fed {
 pub(super) struct Published {
     /// Records per topic.
     topics: BTreeMap<String, u64>,
-    /// Per topic and key: the partition and offset of the event behind its last record.
+    /// The partition and offset of the event of the last record, by topic and key.
     last: HashMap<(String, Vec<u8>), (i64, i64)>,
     checked: u64,
     violations: u64,
@@ -59,7 +60,7 @@ impl Fed {
 }
 
 impl Published {
-    /// Processes a record, in the order of its partition.
+    /// Counts a record and checks its order. The records of a partition must be taken in order.
     pub(super) fn take(&mut self, topic: &str, record: &Record<'_>) {
         *self.topics.entry(topic.to_owned()).or_default() += 1;
         let (Some(key), Some(origin)) = (record.key(), origin(record)) else { return };
@@ -71,13 +72,14 @@ impl Published {
         }
     }
 
-    /// Number of records whose event precedes that of the previous record of the same key.
+    /// Returns the number of records whose event precedes that of the previous record of the same key, or is in another
+    /// partition.
     pub(super) fn violations(&self) -> u64 {
         self.violations
     }
 }
 
-/// The text of the report.
+/// Returns the text of the report.
 pub(super) fn text(fed: &Fed, outcome: &RunOutcome, published: &Published) -> String {
     let seconds = outcome.totals.active.as_secs_f64();
     let done = outcome.totals.done;

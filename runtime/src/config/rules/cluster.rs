@@ -12,10 +12,10 @@ use super::{credentials, names, ranges};
 
 /// The value of `kafka.bootstrap_servers` for the broker in this process.
 const EMBEDDED: &str = "embedded";
-/// A host without a port that is this similar to it is a typo. (0 to 1, Jaro-Winkler.)
+/// Similarity to [`EMBEDDED`] above which a host without a port is a typo. (0 to 1, Jaro-Winkler.)
 const NEARLY: f64 = 0.9;
 
-/// The checked `[kafka]` section.
+/// Checks the sections `[kafka]` and `[embedded]`.
 pub(super) fn kafka(
     written: &Written,
     surroundings: &Surroundings<'_>,
@@ -91,15 +91,15 @@ fn cluster(written: &Written, surroundings: &Surroundings<'_>, problems: &mut Pr
 /// The form of a broker's address.
 const FORM: &str = "`host:port`, several separated by commas, or only `embedded`";
 
-/// The check of an address.
+/// The result of checking an address.
 enum Address {
     Complete,
     WithoutPort,
     Invalid,
 }
 
-/// Checks `host:port`, with an optional security protocol before it, as clients accept it. The client uses port 9092 if
-/// none is given; a forgotten port would show only as a broker that does not answer.
+/// Checks `host:port`, with an optional security protocol before it, as clients accept it. Without a port the client
+/// would use 9092, and a forgotten port would show only as a broker that does not answer.
 fn address(server: &str) -> Address {
     const PROTOCOLS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
     let (protocol, address) = server.split_once("://").unwrap_or((PROTOCOLS[0], server));
@@ -150,7 +150,7 @@ fn feeds(
     feeds
 }
 
-/// Resolves a path relative to the working directory. Reports a problem if there is no file.
+/// Resolves a path in the file to one relative to the working directory. Reports a problem if no file exists there.
 pub(super) fn existing(
     written: &Path,
     path: &[&str],

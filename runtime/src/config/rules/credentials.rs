@@ -11,7 +11,7 @@ const PASSWORD_FILE: [&str; 2] = ["kafka", "password_file"];
 const TOKEN_FILE: [&str; 2] = ["kafka", "token_file"];
 const UNSECURED: &str = "enable.sasl.oauthbearer.unsecure.jwt";
 
-/// The file with the password. `clients`: the properties of every kind of client.
+/// Checks the file with the password and the settings that it needs. `clients`: the properties of every kind of client.
 pub(super) fn password_file(
     kafka: &written::Kafka,
     clients: &[&Properties],
@@ -29,11 +29,12 @@ pub(super) fn password_file(
             .add(&PASSWORD_FILE, "`password_file` needs `sasl.username`, which is not set")
             .hint("set it under [kafka.client]");
     }
-    // Existence is checked when it is read: the program that writes it may be late, which a restart resolves.
+    // Whether the file exists is checked when it is read: the program that writes the file may be late, and a restart
+    // resolves that.
     Some(surroundings.resolve(written))
 }
 
-/// The file with the token. `clients`: the properties of every kind of client.
+/// Checks the file with the token and the settings that it needs. `clients`: the properties of every kind of client.
 pub(super) fn token_file(
     kafka: &written::Kafka,
     clients: &[&Properties],

@@ -4,7 +4,7 @@ use super::super::checked::{FilterRule, HeaderTest};
 use super::super::problem::Problems;
 use super::super::written_filter::Rule;
 
-/// The checked rules, in order.
+/// Checks the rules of a filter, in order.
 pub(super) fn filter(name: &str, rules: &[Rule], problems: &mut Problems<'_, '_>) -> Vec<FilterRule> {
     let mut all: Vec<FilterRule> = Vec::new();
     for (index, rule) in rules.iter().enumerate() {

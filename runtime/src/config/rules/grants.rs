@@ -8,7 +8,7 @@ use super::super::problem::Problems;
 use super::super::secret;
 use super::super::written_handler as written;
 
-/// The grants of a handler. A granted variable that is not set is reported here, not in the first call.
+/// Checks the grants of a handler. A granted variable that is not set is reported here, not in the first call.
 pub(super) fn grants(
     handler: &str,
     grants: &written::Grants,

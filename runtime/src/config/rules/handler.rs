@@ -13,10 +13,10 @@ use super::super::start::Start;
 use super::super::written_handler as written;
 use super::{cluster, filter, grants, names, ranges, retry};
 
-/// Far more than a group can handle, and small enough for a 16-bit index.
+/// Maximum number of topics of a handler: far more than a group can handle, and small enough for a 16-bit index.
 const TOPICS_MAX: usize = 10_000;
 
-/// The checked section of one handler.
+/// Checks the section of one handler.
 pub(super) fn handler(
     name: &str,
     handler: &written::Handler,

@@ -19,7 +19,7 @@ use super::checked::{Checked, RuntimeConfig, Seal};
 use super::problem::Problems;
 use super::written::{self, Written};
 
-/// The checked configuration. It is valid only if no problem was added.
+/// Checks the configuration. The result is valid only if no problem was added.
 pub(super) fn checked(
     written: &Written,
     surroundings: &Surroundings<'_>,
@@ -78,7 +78,7 @@ fn runtime(
     }
 }
 
-/// As written, or `keylane/compiled` in the cache directory of the XDG specification.
+/// Returns the configured directory, or `keylane/compiled` in the cache directory of the XDG specification.
 fn cache_dir(written: &written::Runtime, surroundings: &Surroundings<'_>) -> Option<PathBuf> {
     let variable =
         |name| (surroundings.environment)(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -88,7 +88,8 @@ fn cache_dir(written: &written::Runtime, surroundings: &Surroundings<'_>) -> Opt
     })
 }
 
-/// Two handlers in one group would split its partitions, and each would receive only a part of the events.
+/// Reports handlers with the same group: they would split its partitions, and each would receive only a part of the
+/// events.
 fn same_group_twice(written: &Written, problems: &mut Problems<'_, '_>) {
     let mut owners = BTreeMap::new();
     for (name, handler) in &written.handlers {

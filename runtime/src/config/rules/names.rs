@@ -2,10 +2,10 @@
 
 use super::super::problem::Problems;
 
-/// Kafka's own limit.
+/// Maximum length of a topic name in Kafka.
 const TOPIC_LENGTH_MAX: usize = 249;
 
-/// Whether brokers accept this topic name.
+/// Returns whether brokers accept this topic name.
 pub(super) fn is_topic(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     (1..=TOPIC_LENGTH_MAX).contains(&name.len()) && !matches!(name, "." | "..") && name.chars().all(allowed)
@@ -40,7 +40,7 @@ pub(super) fn handler(problems: &mut Problems<'_, '_>, path: &[&str], name: &str
     }
 }
 
-/// Checks an id as brokers accept it: not empty, no control characters.
+/// Checks the id of a group or of a group instance: not empty, not longer than a topic name, no control characters.
 pub(super) fn id(problems: &mut Problems<'_, '_>, path: &[&str], id: &str) {
     if id.is_empty() || id.len() > TOPIC_LENGTH_MAX || id.chars().any(char::is_control) {
         let name = path.join(".");

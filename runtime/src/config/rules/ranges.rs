@@ -1,4 +1,4 @@
-//! The range of every setting that is a number, a size or a duration. The schema and the reference show the same ranges.
+//! The ranges of settings that are numbers, sizes or durations. The schema and the reference show those of numbers.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -17,19 +17,19 @@ pub(in crate::config) const MEMORY_BUDGET: RangeInclusive<u64> = 8 << 20..=1 << 
 pub(in crate::config) const GUEST_MEMORY: RangeInclusive<u64> = 1 << 20..=4 << 30;
 /// From the lowest limit of some brokers up to the client's maximum.
 pub(in crate::config) const OUTPUT_BYTES: RangeInclusive<u64> = 1 << 10..=1_000_000_000;
-/// Deadlines are enforced by a ticker of a few milliseconds.
+/// Deadlines are enforced by a ticker that ticks every millisecond.
 pub(in crate::config) const CALL_TIMEOUT: Millis = 10..=3_600_000;
 /// A longer timeout would keep a supervisor with valid credentials from restarting the process.
 pub(in crate::config) const AUTH_TIMEOUT: Millis = 0..=3_600_000;
 pub(in crate::config) const DRAIN_TIMEOUT: Millis = 0..=3_600_000;
 /// With a shorter interval commits would dominate the coordinator's load.
 pub(in crate::config) const COMMIT_INTERVAL: Millis = 10..=3_600_000;
-/// Commits are answered within a rebalance, whose timeout is five minutes by default.
+/// A rebalance waits for commits. Its timeout is five minutes by default.
 pub(in crate::config) const COMMIT_TIMEOUT: Millis = 100..=60_000;
-/// As for commits.
+/// A rebalance waits for revokes, too.
 pub(in crate::config) const REVOKE_TIMEOUT: Millis = 0..=120_000;
 
-/// Between attempts.
+/// The wait between two attempts.
 pub(in crate::config) const RETRY_INTERVAL: Millis = 0..=86_400_000;
 pub(in crate::config) const MAX_ATTEMPTS: RangeInclusive<u32> = 1..=1_000_000;
 pub(in crate::config) const RETRY_MULTIPLIER: RangeInclusive<f64> = 1.0..=100.0;
@@ -47,7 +47,7 @@ pub(in crate::config) const METADATA_LIMIT: RangeInclusive<usize> = 0..=65_536;
 pub(in crate::config) const WORKERS: RangeInclusive<usize> = 1..=1_024;
 pub(in crate::config) const EMBEDDED_PARTITIONS: RangeInclusive<u16> = 1..=64;
 
-/// A number within a range.
+/// Checks the range of a number. A value outside is reported.
 pub(super) fn number(
     problems: &mut Problems<'_, '_>,
     path: &[&str],
@@ -60,7 +60,7 @@ pub(super) fn number(
     value
 }
 
-/// A whole number within a range. A value outside is reported and replaced by the minimum.
+/// Checks the range of a whole number. A value outside is reported and replaced by the minimum.
 pub(super) fn whole<T>(
     problems: &mut Problems<'_, '_>,
     path: &[&str],
@@ -79,7 +79,7 @@ where
     }
 }
 
-/// Bytes within a range.
+/// Checks the range of a size and returns its bytes. A value outside is reported.
 pub(super) fn size(
     problems: &mut Problems<'_, '_>,
     path: &[&str],
@@ -92,7 +92,7 @@ pub(super) fn size(
     value.0
 }
 
-/// A duration within a range.
+/// Checks the range of a duration. A value outside is reported.
 pub(super) fn time(
     problems: &mut Problems<'_, '_>,
     path: &[&str],

@@ -9,7 +9,7 @@ use super::super::written_handler::Handler;
 use super::super::written_retry::{self as written, DeadLetterHeaders, OnExhausted, Scope};
 use super::{names, ranges};
 
-/// The checked retry policy.
+/// Checks the retry policy.
 pub(super) fn retry(
     name: &str,
     retry: &written::Retry,
@@ -55,7 +55,7 @@ pub(super) fn retry(
     }
 }
 
-/// The checked dead-letter settings; `None`: no dead letters are published.
+/// Checks the dead-letter settings; `None`: no dead letters are published.
 pub(super) fn dead_letters(
     name: &str,
     handler: &Handler,

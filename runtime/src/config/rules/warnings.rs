@@ -7,7 +7,7 @@ use super::super::problem::Problems;
 use super::super::size::HumanSize;
 use super::super::written_handler::default_cpu_budget;
 
-/// A revoke that waits longer delays the whole group noticeably.
+/// The longest revoke timeout without a warning: a longer one delays the whole group noticeably.
 const REVOKE_TIMEOUT_LONG: Duration = Duration::from_secs(10);
 
 /// Adds all warnings.
@@ -31,7 +31,8 @@ pub(super) fn add(checked: &Checked, problems: &mut Problems<'_, '_>) {
     }
 }
 
-/// Dead letters that are read again by a handler may circulate forever.
+/// Warns about dead-letter topics that handlers also read or write: dead letters that a handler reads may circulate
+/// forever.
 fn of_loops(checked: &Checked, handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
     let Some(letters) = &handler.dead_letters else { return };
     let at = ["handlers", &handler.name, "dead_letters", "topic"];
@@ -53,7 +54,7 @@ fn of_loops(checked: &Checked, handler: &HandlerConfig, problems: &mut Problems<
     }
 }
 
-/// Settings without effect because of other settings.
+/// Warns about settings that have no effect, or an unexpected one.
 fn of_settings(handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
     let name = handler.name.as_str();
     if handler.fresh_instances && handler.max_batch.is_some_and(|max_batch| max_batch > 1) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{MINIMAL, accept, refuse, with};
 
-/// The minimal file with these lines in `[kafka]`, or in sections behind it.
+/// Returns the minimal file with these lines in `[kafka]`, or in sections behind it.
 fn kafka(lines: &str) -> String {
     MINIMAL.replacen("\n\n", &format!("\n{lines}\n\n"), 1)
 }

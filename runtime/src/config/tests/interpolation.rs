@@ -34,7 +34,7 @@ fn values_of_variables_are_not_interpolated() {
     }
 }
 
-/// Values from the environment are strings, also for settings of other types.
+/// Values from the environment are strings, even for settings of other types.
 #[test]
 fn numbers_and_booleans_may_come_from_the_environment() {
     let text = "max_batch = \"${NOWHERE:-64}\"\nretry.jitter = \"${NOWHERE:-0.5}\"\nretry.multiplier = 3";

@@ -43,7 +43,7 @@ fn check(text: &str) -> Result<Checked, String> {
     super::check(text, &surroundings).map_err(|report| report.to_string())
 }
 
-/// The minimal file with one line for the handler and more sections.
+/// Returns the minimal file with one line for the handler and more sections.
 fn with(handler_line: &str, sections: &str) -> String {
     format!("{MINIMAL}{handler_line}\n{sections}\n")
 }

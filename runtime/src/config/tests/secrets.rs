@@ -1,4 +1,4 @@
-//! Canaries: values that must not occur in any printed text.
+//! Secrets do not occur in printed text. A canary stands for a secret.
 
 use super::{accept, check, with};
 
@@ -28,17 +28,17 @@ fn a_checked_configuration_prints_no_secrets() {
 #[test]
 fn no_report_shows_a_secret() {
     for section in [
-        // Not closed, without `=`, of the wrong type, in an unknown field.
+        // A secret that is not closed, without `=`, of the wrong type, or in an unknown field.
         &format!("[kafka.client]\nsasl.password = \"{CANARY}"),
         &format!("[kafka.client]\nsasl.password \"{CANARY}\""),
         &format!("[kafka.client]\nsasl.password = [\"{CANARY}\"]"),
         &format!("[kafka.client.sasl]\npassword = [\"{CANARY}\"]"),
         &format!("[kafka.client.sasl]\nusername = [\"{CANARY}\"]"),
         &format!("[runtime]\nsasl_password = \"{CANARY}\""),
-        // In a multi-line string that is never closed, or that has an invalid escape.
+        // A secret in a multi-line string that is never closed, or that has an invalid escape.
         &format!("[kafka.client]\nssl.key.pem = \"\"\"\n-----BEGIN\n{CANARY}=\n-----END\n"),
         &format!("[kafka.client]\nssl.key.pem = \"\"\"\n-----BEGIN\n{CANARY}\\q=\n-----END\n\"\"\""),
-        // Set twice, owned, or with another problem.
+        // A property that is set twice, belongs to the Java client, or needs OIDC.
         &format!("[kafka.client]\nsasl.mechanism = \"{CANARY}\"\nsasl.mechanisms = \"{CANARY}\""),
         &format!("[kafka.client]\nsasl.jaas.config = \"{CANARY}\""),
         &format!("[kafka.client]\nsasl.oauthbearer.client.secret = \"{CANARY}\""),

@@ -12,20 +12,20 @@ pub struct EmbeddedBroker {
 }
 
 impl EmbeddedBroker {
-    /// Starts it; every topic gets this number of partitions.
+    /// Starts the broker. Every topic gets this number of partitions.
     pub fn start(partitions: i32) -> Result<EmbeddedBroker, ConfigError> {
         let mock = MockCluster::start(1)?;
-        // A real coordinator waits 3 s for other members of a new group; here the group has one member.
+        // By default the coordinator waits 3 s for more members of a new group, which usually has only one here.
         mock.set_initial_rebalance_delay(Duration::ZERO);
         Ok(EmbeddedBroker { mock, partitions })
     }
 
-    /// The value of `bootstrap.servers`.
+    /// Returns the value of `bootstrap.servers`.
     pub fn bootstrap_servers(&self) -> String {
         self.mock.bootstrap_servers()
     }
 
-    /// Number of partitions of every topic.
+    /// Returns the number of partitions of every topic.
     pub fn partitions(&self) -> i32 {
         self.partitions
     }
@@ -39,7 +39,7 @@ impl EmbeddedBroker {
         }
     }
 
-    /// The mock cluster, for error injection in tests.
+    /// Returns the mock cluster, for error injection in tests.
     pub fn mock(&self) -> &MockCluster {
         &self.mock
     }

@@ -16,7 +16,7 @@ use crate::librdkafka::{
 
 /// Maximum of unread bytes per partition. The broker keeps 5 MiB, batch headers included.
 const MAX_UNREAD: usize = 3 << 20;
-/// Maximum of unread records per partition: each may be a batch of its own, of which the broker keeps 100,000.
+/// Maximum of unread records per partition: each may be a batch of its own, and the broker keeps 100,000 batches.
 const MAX_UNREAD_RECORDS: usize = 90_000;
 /// Timeout of one wait for delivery reports.
 const REPORT_WAIT: Duration = Duration::from_millis(100);
@@ -33,9 +33,9 @@ pub struct FeedSpec {
 /// The source of fed records.
 #[derive(Clone, Debug)]
 pub enum FeedInput {
-    /// A file of JSON lines; one that ends in `.zst` is decompressed.
+    /// A file of JSON lines, decompressed if its name ends in `.zst`.
     File(PathBuf),
-    /// Standard input, JSON lines.
+    /// JSON lines from standard input.
     Stdin,
 }
 
@@ -68,7 +68,7 @@ pub enum FeedError {
     },
 }
 
-/// Threads that feed topics, one each. Stopped when dropped.
+/// The threads that feed topics, one for each feed. Dropping it stops them.
 #[derive(Debug)]
 pub struct Feeder {
     progress: Arc<FeedProgress>,
@@ -76,7 +76,7 @@ pub struct Feeder {
 }
 
 impl Feeder {
-    /// Starts the threads. Inputs are opened before this returns, so that a missing file is an error here. Later errors
+    /// Starts the threads. Opens the inputs before it returns, so that a missing file is an error here. Later errors
     /// are reported to every source of the feed and returned by [`Feeder::finish`].
     pub fn start(
         broker: &EmbeddedBroker,
@@ -105,7 +105,7 @@ impl Feeder {
         Ok(feeder)
     }
 
-    /// Whether every input has ended, successfully or not.
+    /// Returns whether every input has ended, successfully or not.
     pub fn is_finished(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }
@@ -166,7 +166,7 @@ pub fn for_each_record(input: &FeedInput, mut each: impl FnMut(&FedRecord)) -> R
 struct TopicFeed {
     name: String,
     input: String,
-    /// Topic and queue belong to the producer and are dropped before it.
+    /// A handle of the producer, like `reports`: both are dropped before it.
     topic: ProducerTopic,
     reports: Queue,
     producer: Producer,
@@ -302,7 +302,7 @@ impl TopicFeed {
         Ok(true)
     }
 
-    /// By key, as Java clients do; records without a key are distributed round-robin.
+    /// Chooses the partition by the key, as Java clients do. Records without a key are distributed round-robin.
     fn partition_of(&self, record: &FedRecord) -> i32 {
         let count = i32::try_from(self.partitions.len()).unwrap_or(1);
         match &record.key {
@@ -340,11 +340,11 @@ impl TopicFeed {
 fn properties(broker: &EmbeddedBroker) -> Properties {
     let mut all = Properties::default();
     all.set("bootstrap.servers", broker.bootstrap_servers());
-    // Offsets are counted here: no record may be duplicated or reordered.
+    // The feed counts offsets itself, so no record may be duplicated or reordered.
     all.set("enable.idempotence", "true");
     all.set("message.timeout.ms", 0);
     all.set("linger.ms", 5);
-    // The broker returns one batch per fetch: large batches are faster, and must stay well below its 5 MiB.
+    // The broker returns one batch per fetch, so large batches are faster. They must stay well below its 5 MiB.
     all.set("batch.size", 512 << 10);
     all.set("message.max.bytes", 4 << 20);
     all

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// A line longer than this is an error: the embedded broker keeps 5 MiB per partition.
+/// Maximum length of a line in bytes: the embedded broker keeps 5 MiB per partition.
 const MAX_LINE: u64 = 4 << 20;
 /// Overhead of a record beside its bytes; a slight overestimate.
 const RECORD_OVERHEAD: usize = 70;
@@ -40,7 +40,7 @@ pub struct LineError {
 }
 
 impl FedRecord {
-    /// Its size in a log in bytes, rounded up.
+    /// Returns the size of the record in a log, in bytes, slightly overestimated.
     pub(super) fn size(&self) -> usize {
         let bytes = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
         let headers: usize = self
@@ -136,7 +136,7 @@ fn one_of(name: &str, text: Option<String>, base64: Option<String>) -> Result<Op
     }
 }
 
-/// A list of pairs or an object, in the written order.
+/// Headers as written: a list of pairs or an object. Keeps their order.
 #[derive(Default)]
 struct WrittenHeaders(Vec<(String, Option<String>)>);
 

@@ -227,7 +227,7 @@ impl PartitionReading {
 fn properties(broker: &EmbeddedBroker) -> Properties {
     let mut all = Properties::default();
     all.set("bootstrap.servers", broker.bootstrap_servers());
-    // It joins no group, but the library requires a group id before an assign.
+    // The consumer joins no group, but the library requires a group id before an assign.
     all.set("group.id", "keylane-output-reader");
     all.set("enable.auto.commit", "false");
     all.set("auto.offset.reset", "error");

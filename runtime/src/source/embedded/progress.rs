@@ -1,4 +1,4 @@
-//! The read positions of the feed, and its ends.
+//! The read positions of the sources in their feed, and the ends of the feed.
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,8 @@ use keylane_core::Partition;
 
 use crate::librdkafka::WakeHandle;
 
-/// Shared by the feeder, which must not get far ahead of the sources, and the sources, which need its end.
+/// The state shared by the feeder, which must not get far ahead of the sources, and the sources, which need the end of
+/// the feed.
 #[derive(Debug, Default)]
 pub struct FeedProgress {
     state: Mutex<FeedState>,
@@ -27,7 +28,7 @@ struct FeedState {
 struct ReaderState {
     wake: WakeHandle,
     topics: Vec<String>,
-    /// The next offset to read; absent: the first.
+    /// The next offset to read in each partition; 0 if absent.
     next: BTreeMap<Partition, i64>,
     gone: bool,
 }
@@ -41,7 +42,7 @@ pub struct FeedReader {
 }
 
 impl FeedProgress {
-    /// Progress before the first record is fed or read.
+    /// Creates the progress, before the first record is fed or read.
     pub fn new() -> Arc<FeedProgress> {
         Arc::default()
     }
@@ -68,7 +69,7 @@ impl FeedProgress {
         !state.stopped
     }
 
-    /// The next offset of the slowest reader of the topic.
+    /// Returns the next offset of the slowest reader of the topic; 0 if there is no reader.
     pub(super) fn next(&self, topic: &str, number: i32) -> i64 {
         self.lock().next(topic, number)
     }
@@ -94,7 +95,7 @@ impl FeedProgress {
         state.wake_readers();
     }
 
-    /// A poisoned lock is usable: every change is one assignment.
+    /// Locks the state. A poisoned lock is usable, because every change is a single step.
     fn lock(&self) -> MutexGuard<'_, FeedState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,21 +130,21 @@ impl FeedReader {
         self.progress.changed.notify_all();
     }
 
-    /// The end offset of the partition's feed, once known.
+    /// Returns the end offset of the partition's feed, once it is known.
     pub fn end(&self, partition: Partition) -> Option<i64> {
         let topic = self.topics.get(usize::from(partition.topic))?;
         let number = usize::try_from(partition.number).ok()?;
         self.progress.lock().ends.get(topic)?.get(number).copied()
     }
 
-    /// Why the feed failed, if it did.
+    /// Returns the reason why the feed failed, if it did.
     pub fn failure(&self) -> Option<String> {
         self.progress.lock().failure.clone()
     }
 }
 
 impl Drop for FeedReader {
-    /// The feed stops waiting for this reader.
+    /// Removes this reader from those that the feed waits for.
     fn drop(&mut self) {
         if let Some(reader) = self.progress.lock().readers.get_mut(self.index) {
             reader.gone = true;

@@ -53,7 +53,8 @@ impl Source {
         self.ready.push_back(SourceEvent::ReadFailed { partition, why });
     }
 
-    /// Its records may come from another log by now, whose first offset must be known first.
+    /// Requests the bounds of the topic's logs: records may already come from a new log, whose first offset is reported
+    /// with the replacement.
     fn on_topic_replaced(&mut self, topic: u16) {
         let now = self.look_ups.topic_id(topic);
         let of_topic = self.partitions.all().filter(|partition| partition.topic == topic);
@@ -70,7 +71,8 @@ impl Source {
         }
     }
 
-    /// Reports the end of the feed, once known, for every owned partition. Reports its failure, too.
+    /// Reports the failure of the feed, or the known ends of owned partitions. Returns whether there was anything to
+    /// report.
     pub(super) fn check_feed(&mut self) -> bool {
         let Some(feed) = &self.feed else { return false };
         if let Some(reason) = feed.failure()
@@ -97,7 +99,7 @@ impl Source {
     }
 }
 
-/// Whether both ids are known, and differ.
+/// Returns whether both ids are known and differ.
 fn is_another(before: [u8; 16], now: [u8; 16]) -> bool {
     before != [0; 16] && now != [0; 16] && before != now
 }

@@ -1,4 +1,4 @@
-//! Commits in flight: each is answered for all its partitions, or times out.
+//! Commits in flight. Each one is answered for all its partitions, or times out.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -26,7 +26,7 @@ struct PendingCommit {
 }
 
 impl Commits {
-    /// `answers`: a queue of its own, which wakes the thread.
+    /// Starts without commits. `answers`: a queue for commits only, which wakes the thread.
     pub(super) fn new(answers: Queue, timeout: Duration) -> Self {
         Commits { answers, timeout, pending: BTreeMap::new() }
     }
@@ -58,12 +58,12 @@ impl Commits {
         }
     }
 
-    /// The next answer of the coordinator.
+    /// Returns the next answer of the coordinator.
     pub(super) fn next_answer(&self) -> Option<ClientEvent> {
         self.answers.poll_now()
     }
 
-    /// The results of an answer: one per partition of its commit.
+    /// Returns the results of an answer: one per partition of its commit.
     pub(super) fn results(&mut self, event: &ClientEvent, topics: &[CString]) -> Vec<SourceEvent> {
         if event.kind() != EventKind::Commit {
             return Vec::new();
@@ -91,14 +91,14 @@ impl Commits {
         commit.partitions.iter().map(result).collect()
     }
 
-    /// Gives up a commit whose timeout has passed.
+    /// Removes a commit whose timeout has passed. A later answer is dropped.
     pub(super) fn expire(&mut self, now: Duration) -> Option<CommitId> {
         let (&id, _) = self.pending.iter().find(|(_, commit)| commit.deadline <= now)?;
         self.pending.remove(&id);
         Some(id)
     }
 
-    /// The earliest timeout.
+    /// Returns the earliest timeout.
     pub(super) fn next_timeout(&self) -> Option<Duration> {
         self.pending.values().map(|commit| commit.deadline).min()
     }

@@ -1,4 +1,4 @@
-//! The log lines of one handler's consumer. Those that every read may cause are limited.
+//! The log lines of one handler's consumer. Lines that every read may cause are limited.
 
 use std::time::Duration;
 
@@ -49,7 +49,8 @@ impl SourceLog {
         tracing::warn!(handler, topic, partition, %code, remedy, dropped, "log bounds unknown");
     }
 
-    /// `expected`: at startup; `each`: bytes of records that the client fetches ahead per partition.
+    /// Logs that more partitions are owned than were expected at startup. `each`: bytes of records that the client
+    /// fetches ahead per partition.
     pub(super) fn more_partitions(&self, partitions: u64, expected: u64, each: u64) {
         tracing::warn!(
             handler = self.handler,

@@ -34,9 +34,9 @@ const LEAVE_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Timeout of the first answer to a join, which does not depend on other members.
 const FIRST_ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// Reads the partitions that the group assigns to one handler. Used by one thread.
+/// The consumer of one handler, which reads the partitions that the group assigns. One thread uses it.
 ///
-/// Field order is drop order: the consumer's destruction waits for its queues, so they are dropped first.
+/// Field order is drop order: the queues first, then the consumer with the last reference to its client.
 pub struct Source {
     partitions: OwnedPartitions,
     main: Queue,
@@ -51,16 +51,16 @@ pub struct Source {
     ended: BTreeSet<Partition>,
     feed: Option<FeedReader>,
     feed_failed: bool,
-    /// When the library was polled last.
+    /// The time at which the library was polled last.
     polled: Duration,
-    /// The rebalance that the library waits for an answer to.
+    /// The rebalance whose answer the library waits for.
     unanswered: Option<GroupRequest>,
     rebalances: u64,
     /// Assigns deferred while a rebalance is unanswered: the library would take them for the answer.
     deferred: Vec<StartAt>,
     ready: VecDeque<SourceEvent>,
     log: SourceLog,
-    /// A static member does not leave its group.
+    /// Whether the consumer is a static member, which does not leave its group.
     is_static: bool,
     fetch: FetchLimits,
 }
@@ -79,8 +79,9 @@ enum RebalanceKind {
 }
 
 impl Source {
-    /// Checks that the topics exist and collects what the start policy needs. Does not join the group: see
-    /// [`Source::join`]. Waits for brokers that do not answer: `retry` is called each time and may end the wait.
+    /// Checks that the topics exist, or creates them if configured, and reads whether the group has commits for them.
+    /// Does not join the group: see [`Source::join`]. Waits for brokers that do not answer: `retry` is called
+    /// repeatedly and may end the wait.
     pub fn start(spec: &SourceSpec, wake: WakeHandle, retry: StartupRetry<'_>) -> Result<Source, Error> {
         let topics =
             spec.topic_names().ok_or_else(|| PermanentStartupError::TopicName(spec.topics.join(", ")))?;
@@ -128,7 +129,7 @@ impl Source {
         })
     }
 
-    /// Joins the group. From now on [`Source::next_event`] must be called, and [`Source::leave`] at the end.
+    /// Joins the group. Afterwards, [`Source::next_event`] must be called regularly, and [`Source::leave`] at the end.
     pub fn join(&self) -> Result<(), Error> {
         let mut subscription = PartitionList::with_capacity(self.topics.len());
         for topic in &self.topics {
@@ -146,7 +147,7 @@ impl Source {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
-            // Always a real poll: the library detects by it that this process is alive.
+            // The library is polled even if its queue is empty: without polls it leaves the group.
             if let Some(event) = self.main.poll(Duration::ZERO) {
                 self.on_main_event(&event);
             } else if let Some(event) = self.commits.next_answer() {
@@ -167,27 +168,27 @@ impl Source {
         self.look_ups.send(now, reads);
     }
 
-    /// When to call [`Source::next_event`] without a wake-up: at a commit's timeout, when a look-up is due, or when the
-    /// library must be polled.
+    /// Returns the time to call [`Source::next_event`] without a wake-up: when a commit times out, a look-up is due, or
+    /// the library must be polled.
     pub fn next_timeout(&self) -> Duration {
         let poll = self.polled + POLL_INTERVAL;
         let commit = self.commits.next_timeout().unwrap_or(poll);
         poll.min(commit).min(self.look_ups.next_timeout())
     }
 
-    /// The id of the partition's topic; zeros: the brokers report none.
+    /// Returns the id of the partition's topic; zeros if it is unknown or the brokers report none.
     pub fn topic_id(&self, partition: Partition) -> [u8; 16] {
         self.partitions.topic_id(partition)
     }
 
-    /// Whether a read of this partition may return records.
+    /// Returns whether a read of this partition may return records.
     pub fn is_ready(&self, partition: Partition) -> bool {
         self.partitions.reader(partition).is_some_and(PartitionReader::is_ready)
     }
 
-    /// Passes records of one partition to `each`, in offset order, without waiting and without copying. The record that
-    /// exceeds a limit is still passed. An error or the end of the partition ends the read, after the records before it.
-    /// `each` returns the number of bytes that its record counts as; a panic in it ends the process.
+    /// Passes records of one partition to `each`, in offset order, without waiting or copying. The record that exceeds
+    /// a limit is still passed. An error or the end of the partition ends the read, after the records before it. `each`
+    /// returns the number of bytes that its record counts as; a panic in it ends the process.
     pub fn read(
         &mut self,
         partition: Partition,
@@ -213,7 +214,8 @@ impl Source {
         read.result
     }
 
-    /// One past the last offset of the partition's log, as of the last fetch. For lag only, not for decisions.
+    /// Returns one past the last offset of the partition's log, as of the last fetch. The value is for the lag only,
+    /// not for decisions.
     pub fn last_known_end(&self, partition: Partition) -> Option<i64> {
         let topic = self.topics.get(usize::from(partition.topic))?;
         self.consumer.last_known_end(topic, partition.number)
@@ -226,8 +228,8 @@ impl Source {
         }
     }
 
-    /// Answers this assign. Without a request, starts reading partitions whose start position was found late. An answer
-    /// to any rebalance but the pending one is late and ignored.
+    /// Answers this assign and starts reading. Without a request, starts reading partitions whose start position was
+    /// found after the answer. An answer to any rebalance but the pending one is ignored as late.
     pub fn answer_assign(&mut self, request: Option<RebalanceId>, starts: &[StartAt]) {
         let Some(request) = request else { return self.assign(starts, false) };
         match self.unanswered.take() {
@@ -240,7 +242,7 @@ impl Source {
         }
     }
 
-    /// The prefetch budget was divided when the client was created.
+    /// Logs that more partitions are owned than expected: the prefetch budget was divided when the client was created.
     fn log_partition_growth(&mut self) {
         let partitions = self.partitions.all().count() as u64;
         if partitions <= self.fetch.partitions {
@@ -266,7 +268,7 @@ impl Source {
         self.unanswered = unanswered;
     }
 
-    /// Moves the reader of a partition.
+    /// Moves the reader of a partition to this offset.
     pub fn reposition(&mut self, partition: Partition, offset: i64) {
         let mut list = self.opener().list(std::iter::once((partition, offset)));
         let Some(reader) = self.partitions.reader_mut(partition) else {
@@ -280,7 +282,7 @@ impl Source {
         }
     }
 
-    /// The client rejected the position of an owned partition.
+    /// Reports that a partition could not be assigned or repositioned.
     fn not_positioned(&mut self, partition: Partition) {
         self.ready.push_back(SourceEvent::ReadFailed { partition, why: ReadError::SeekFailed });
         self.wake.wake();
@@ -310,11 +312,11 @@ impl Source {
         }
     }
 
-    /// Leaves the group and releases all owned partitions. Waits for the coordinator, with limits; `false` if a limit was
-    /// exceeded: the coordinator then removes the member after the session timeout.
+    /// Leaves the group and releases all owned partitions. Waits for the coordinator, with limits. Returns whether the
+    /// consumer was closed in time; if not, the coordinator removes the member after the session timeout.
     ///
     /// `join_limit`: how long to wait for a pending join. A client that is closed during a join sends no leave request,
-    /// and its member stays in the group.
+    /// and its member stays in the group until the session timeout.
     pub fn leave(mut self, join_limit: Duration, limit: Duration) -> bool {
         self.answer_pending();
         if !self.is_static {
@@ -323,9 +325,10 @@ impl Source {
         self.close_consumer(Deadline::after(limit))
     }
 
-    /// Waits until the client has sent its leave request.
+    /// Requests to leave the group, and waits until the client has sent the request.
     fn withdraw(&mut self, limit: Deadline) {
-        // Before the first answer to its join the client has no member id to leave with, but is a member already.
+        // Before the first answer to its join the client is already a member, but lacks the member id that a leave
+        // request needs.
         let first_answer = Deadline::after(FIRST_ANSWER_MAX.min(limit.remaining()));
         while self.rebalances == 0 && !self.consumer.is_member() && !first_answer.is_over() {
             if let Some(event) = self.main.poll(LEAVE_POLL_INTERVAL.min(first_answer.remaining())) {

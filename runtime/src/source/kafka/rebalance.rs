@@ -47,14 +47,16 @@ impl Source {
         self.ready.push_back(source_event);
     }
 
-    /// Processes rebalances that the library has already queued, so that our next assign is not taken for their answer.
+    /// Processes the events that the library has already queued: it would take our next assign for the answer to a
+    /// rebalance among them.
     pub(super) fn take_queued_rebalances(&mut self) {
         while let Some(event) = self.main.poll(Duration::ZERO) {
             self.on_main_event(&event);
         }
     }
 
-    /// Starts reading. An answer must reach the library even if it is empty.
+    /// Assigns these partitions in the library, which starts to fetch them. An answer must reach the library even if it
+    /// is empty. An assign that is not an answer is deferred while a rebalance is pending.
     pub(super) fn assign(&mut self, starts: &[StartAt], is_answer: bool) {
         if !is_answer {
             self.take_queued_rebalances();
@@ -65,7 +67,7 @@ impl Source {
         }
         let mut opened: Vec<(Partition, i64)> = Vec::with_capacity(starts.len());
         // Under the eager protocol an assign replaces everything: partitions that are being read are opened again, at
-        // their positions. (During a rebalance none are: all were revoked before.)
+        // their positions. (During a rebalance there are none, because all were revoked before.)
         let kept: Vec<(Partition, i64)> = match self.assignor {
             Assignor::Range => self.partitions.readers().collect(),
             Assignor::CooperativeSticky => Vec::new(),
@@ -106,7 +108,8 @@ impl Source {
         Opener { client: self.consumer.client(), topics: &self.topics, wake: &self.wake }
     }
 
-    /// Answers a revoke. Partitions that were never assigned to the library must not be in its list.
+    /// Releases partitions, as the answer to a revoke. The list for the library must not contain partitions that were
+    /// never assigned in it.
     pub(super) fn release(&mut self, partitions: &[Partition]) {
         let assigned: Vec<(Partition, i64)> =
             self.partitions.readers().filter(|(partition, _)| partitions.contains(partition)).collect();
@@ -148,7 +151,7 @@ impl Source {
         }
     }
 
-    /// The partitions of a list that belong to our topics: all of them, unless a broker is faulty.
+    /// Returns the partitions of the list that belong to our topics: all of them, unless a broker is faulty.
     fn known(&self, list: &PartitionList) -> Vec<Partition> {
         list.iter()
             .filter_map(|entry| {

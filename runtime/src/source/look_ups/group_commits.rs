@@ -10,16 +10,16 @@ use keylane_core::Partition;
 
 use crate::librdkafka::{ErrorCode, GroupReader, PartitionList, Properties, WakeHandle};
 
-/// Queued requests. Look-ups that begin together share one request.
+/// Capacity of the queue of requests. Look-ups that begin together share one request.
 const QUESTIONS_MAX: usize = 16;
 /// The reader is dropped after this time without a request.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// Requests the group's committed offsets.
+/// The sender of requests for the group's committed offsets.
 pub(in crate::source) struct GroupCommits {
     properties: Properties,
     wake: WakeHandle,
-    /// Started by the first request.
+    /// The thread that sends the requests; the first request starts it.
     thread: Option<Thread>,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct CommitsAnswer {
 }
 
 impl GroupCommits {
-    /// `properties`: the consumer's. `wake`: woken by every answer.
+    /// Creates the sender; it has no thread yet. `properties` are those of the consumer. Every answer wakes `wake`.
     pub(in crate::source) fn new(properties: Properties, wake: &WakeHandle) -> GroupCommits {
         GroupCommits { properties, wake: Arc::clone(wake), thread: None }
     }
@@ -85,7 +85,7 @@ impl CommitsQuestion {
     }
 }
 
-/// Runs until the sender is dropped.
+/// Answers requests until the other ends of the channels are dropped.
 fn answer_all(
     properties: &Properties,
     questions: &Receiver<CommitsQuestion>,

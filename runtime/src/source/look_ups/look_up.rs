@@ -17,7 +17,7 @@ pub(super) enum LogOffset {
     LogStart,
     /// One past the last offset, open transactions included.
     LogEnd,
-    /// One past the last offset before the first open transaction (last stable offset).
+    /// One past the last offset that the consumer may read: under `read_committed`, the last stable offset.
     StableEnd,
     /// The offset of the first record that is not older than the configured time.
     AtTime,
@@ -29,12 +29,12 @@ type Found<T> = Result<T, ErrorCode>;
 #[derive(Debug)]
 pub(super) struct LookUp {
     pub(super) asked: LookUpId,
-    /// Distinguishes this look-up from others of the same partition.
+    /// The number that distinguishes this look-up from others of the same partition.
     pub(super) serial: u64,
     pub(super) kind: LookUpKind,
-    /// Outstanding answers.
+    /// The number of outstanding answers.
     missing: usize,
-    /// A required answer is an error.
+    /// Whether an answer without which the look-up fails is an error.
     failed: bool,
     committed: Found<Option<(i64, Vec<u8>)>>,
     log_start: Found<i64>,
@@ -44,7 +44,7 @@ pub(super) struct LookUp {
 }
 
 impl LookUp {
-    /// `missing`: the number of answers to wait for.
+    /// Creates a look-up that waits for `missing` answers.
     pub(super) fn new(asked: LookUpId, serial: u64, kind: LookUpKind, missing: usize) -> LookUp {
         let unknown = || Err(ErrorCode::IN_PROGRESS);
         LookUp {
@@ -65,7 +65,7 @@ impl LookUp {
         self.missing == 0 || self.failed
     }
 
-    /// Whether one of its requests timed out.
+    /// Returns whether one of the look-up's requests timed out.
     pub(super) fn ran_out_of_time(&self) -> bool {
         let committed = self.committed.as_ref().err().copied();
         let offsets = [self.log_start, self.log_end, self.stable_end, self.at_time];
@@ -123,7 +123,7 @@ impl LookUp {
         })
     }
 
-    /// The start position under the policy, for a topic for which the group has no commit.
+    /// Returns the start position that the policy determines.
     fn first_start(&self, log_start: i64, policy: StartPolicy) -> Result<i64, NotFound> {
         let end = || self.stable_end.map_err(|code| not_found("end of the log", code));
         match policy {

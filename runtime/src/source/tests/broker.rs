@@ -22,7 +22,7 @@ pub(super) fn spec(broker: &EmbeddedBroker, assignor: Assignor) -> SourceSpec {
         handler: "t".to_owned(),
         client_properties: vec![
             ("bootstrap.servers".to_owned(), broker.bootstrap_servers()),
-            // The mock cluster waits one second less than this whenever a member joins or leaves.
+            // Whenever a member joins or leaves, the mock cluster waits for the session timeout less one second.
             ("session.timeout.ms".to_owned(), "3000".to_owned()),
             ("heartbeat.interval.ms".to_owned(), "200".to_owned()),
         ],

@@ -14,7 +14,7 @@ pub(super) struct Member {
     wake: WakeHandle,
     /// The next offset of every partition that is being read.
     pub(super) next: BTreeMap<Partition, i64>,
-    /// Every record: partition, offset, payload.
+    /// Every record that was read: partition, offset, value.
     pub(super) records: Vec<(Partition, i64, Vec<u8>)>,
     pub(super) starts: Vec<StartFound>,
     pub(super) ends: BTreeMap<Partition, i64>,
@@ -27,7 +27,7 @@ pub(super) struct Member {
     unresolved: BTreeSet<Partition>,
     resolved: Vec<StartAt>,
     pub(super) assigning: Option<RebalanceId>,
-    /// Leaves assigns unanswered.
+    /// Whether assigns stay unanswered.
     pub(super) holds_answers: bool,
     revoked: Option<(RebalanceId, Vec<Partition>, u32)>,
     commit_out: Option<CommitId>,
@@ -142,7 +142,8 @@ impl Member {
         }
     }
 
-    /// Commits the read positions, then answers the revoke. Nothing of the partitions is processed in between.
+    /// Answers the revoke after its delay. If it has a delay, the read positions are committed before, and the answer
+    /// waits for the result.
     fn answer_revoke(&mut self) {
         let Some((request, partitions, delay)) = self.revoked.take() else { return };
         if delay > 0 {

@@ -111,7 +111,7 @@ fn a_position_outside_the_log_is_reported_and_corrected() {
             panic!("the error is not the last event")
         };
         assert_eq!((partition, why), (P0, ReadError::OutOfRange { log_start: 0, log_end: 10 }));
-        // The client can't seek from there, which must be reported.
+        // The client can't seek from a position outside the log, and this must be reported.
         member.source.reposition(P0, 4);
         let seek_failed = SourceEvent::ReadFailed { partition: P0, why: ReadError::SeekFailed };
         member.until("the seek fails", |m| {
@@ -128,7 +128,7 @@ fn a_position_outside_the_log_is_reported_and_corrected() {
     }
 }
 
-/// A read ends with any error code, whether known to this version or not.
+/// Any error code ends a read, whether it is known to this version or not.
 #[test]
 fn a_read_ends_with_the_brokers_error() {
     for (code, expected, reads_on) in [
@@ -189,7 +189,7 @@ fn starts_and_ends_match_the_logs() {
     assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 }
 
-/// Each answer takes longer than most limits here allow: only the client's own limit applies.
+/// Each answer takes more than a second, and a look-up needs several of them.
 #[test]
 fn starts_are_found_on_slow_brokers() {
     let broker = broker(3);

@@ -11,7 +11,7 @@ use crate::source::Assignor;
 
 const PARTITIONS: i32 = 4;
 
-/// The library takes any answer for the answer to the pending rebalance: a late one must not reach it.
+/// The library takes any answer for the answer to the pending rebalance, so a late answer must not reach the library.
 #[test]
 fn an_answer_to_another_rebalance_is_ignored() {
     let broker = broker(2);
@@ -46,8 +46,8 @@ fn range() {
 }
 
 /// Every record is read exactly once, in order, by one member or the other: read positions are committed before each
-/// reassignment. (Outside the revoke: the mock cluster rejects commits while members join.) A record on the main queue
-/// would panic in the source.
+/// reassignment. (The test commits outside the revoke, because the mock cluster rejects commits while members join.) A
+/// record on the main queue would make the source panic.
 fn two_members(assignor: Assignor) {
     let broker = broker(PARTITIONS);
     let spec = spec(&broker, assignor);
@@ -85,7 +85,7 @@ fn two_members(assignor: Assignor) {
         second.step();
     }
 
-    // The second member leaves; the first continues at its committed offsets.
+    // The second member leaves. The first continues at the offsets that the second has committed.
     first.commit_all();
     second.commit_all();
     let (second_records, second_order) = (second.records, second.out_of_order);

@@ -1,11 +1,11 @@
-//! The group commit: stores offsets and sets at the group's coordinator. Carries out the decisions of [`super`]. At most
-//! one commit is in flight, and its parts are answered one by one.
+//! The group commit: stores offsets and sets at the group's coordinator, as [`super`] decides. At most one commit is in
+//! flight, and its parts are answered one by one.
 
 use crate::codec::Encoder;
 use crate::partitions::{PartitionState, Phase};
 use crate::{Action, CommitEntry, CommitId, OwnershipId};
 
-/// Below this many characters a set claims next to nothing.
+/// With a lower limit, in characters, a set can claim nothing.
 const METADATA_LIMIT_MIN: usize = 32;
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct SentCommit {
     pub(super) index: u32,
     pub(super) ownership: OwnershipId,
     pub(super) changes: u64,
-    /// The ownership no longer accepts results: nothing can settle after this commit.
+    /// Whether the ownership no longer accepts results: nothing can settle after this commit.
     pub(super) is_final: bool,
     answered: bool,
 }
@@ -78,7 +78,7 @@ impl GroupCommit {
         self.sent.push(SentCommit { index, ownership, changes, is_final, answered: false });
     }
 
-    /// Sends the commit. Returns false if it has no entry.
+    /// Marks the commit as in flight. Returns false if it has no entry.
     pub(super) fn send(&mut self) -> bool {
         self.unanswered = self.entries.len();
         if self.unanswered == 0 {
@@ -94,7 +94,7 @@ impl GroupCommit {
         Action::Commit { id, entries: &self.entries, metadata: &self.metadata }
     }
 
-    /// The sent entry of a partition, if this is its first answer.
+    /// Takes the sent entry of a partition, if this is its first answer.
     pub(super) fn take_entry(&mut self, id: CommitId, index: u32) -> Option<(SentCommit, CommitEntry)> {
         if self.in_flight != Some(id) {
             return None;
@@ -109,12 +109,12 @@ impl GroupCommit {
         Some((*sent, *self.entries.get(at)?))
     }
 
-    /// The commit is no longer awaited. Returns false if it was not in flight.
+    /// Stops waiting for the commit. Returns false if it was not in flight.
     pub(super) fn time_out(&mut self, id: CommitId) -> bool {
         self.in_flight.take_if(|own| *own == id).is_some()
     }
 
-    /// The broker rejected a set of this length. Returns the new limit, once per commit.
+    /// Lowers the limit because the broker rejected a set of this length. Returns the new limit, once per commit.
     pub(super) fn lower_metadata_limit(&mut self, id: CommitId, set_length: usize) -> Option<usize> {
         if self.lowered_for.replace(id) == Some(id) {
             return None;

@@ -1,5 +1,5 @@
-//! Committing: when and what to commit, and what the answers mean. [`group`] is how: it can be replaced by another way
-//! to make progress durable.
+//! Committing: when and what to commit, and what the answers mean. [`group`] carries this out, and can be replaced by
+//! another way to make progress durable.
 
 mod group;
 
@@ -17,7 +17,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How often the partitions are scanned for uncommitted changes, unless a commit is urgent.
 const SCAN_INTERVAL: Duration = Duration::from_millis(2);
 
-/// When this consumer commits.
+/// The state that decides when this consumer commits.
 #[derive(Debug)]
 pub(super) struct Committer {
     commit: GroupCommit,
@@ -26,7 +26,7 @@ pub(super) struct Committer {
     scanned_at: Duration,
     /// Settled events since the last commit was sent.
     settled: u64,
-    /// The next commit must not wait for its interval.
+    /// Whether the next commit must not wait for its interval.
     urgent: bool,
 }
 
@@ -92,7 +92,7 @@ impl Core {
                 if state.ownership == sent.ownership && sent.is_final {
                     state.commit.rejected = true;
                 }
-                // A closing ownership has little time, and the rejected commit may be an older one.
+                // A closing ownership has little time, and its final commit may follow the rejected one.
                 let pause = if self.closing { RETRY_PAUSE } else { self.config.commit_interval };
                 self.committer.not_before = self.now.uptime + pause;
             }
@@ -104,7 +104,7 @@ impl Core {
         self.committer.commit.take_entry(id, index)
     }
 
-    /// The commit may have been applied or not: everything in it is committed again.
+    /// Handles a commit without an answer. It may have been applied or not, so everything in it is committed again.
     pub(super) fn commit_timed_out(&mut self, id: CommitId) {
         if self.committer.commit.time_out(id) {
             self.committer.not_before = self.now.uptime + RETRY_PAUSE;
@@ -140,7 +140,7 @@ impl Core {
         self.commit_due().1.map(|due| due.max(earliest))
     }
 
-    /// Whether there is anything to commit, and when it is due.
+    /// Returns whether there is anything to commit, and when it is due.
     fn commit_due(&self) -> (bool, Option<Duration>) {
         let committer = &self.committer;
         let (mut dirty, mut urgent, mut refresh) = (false, committer.urgent, None::<Duration>);

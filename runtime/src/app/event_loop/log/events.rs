@@ -11,7 +11,7 @@ use super::HandlerLog;
 use super::limits::Cause;
 
 impl HandlerLog {
-    /// Events without a lane key although the configuration names one.
+    /// Logs events without the configured lane key.
     pub(in crate::app::event_loop) fn missing_lane_keys(&mut self, now: Now, reading: &mut Reading) {
         let Some(missing) = reading.missing_lane_key() else { return };
         if self.limits.allow(Cause::NoLaneKey, now).is_none() {
@@ -36,7 +36,7 @@ impl HandlerLog {
         );
     }
 
-    /// Retries that the guest requested, and calls that failed.
+    /// Logs retries that the guest requested, and calls that failed.
     pub(in crate::app::event_loop) fn call_ended(&mut self, now: Now, call: &Call) {
         for (row, refusal) in call.failed_rows() {
             if let Verdict::Retry { .. } = refusal.verdict
@@ -114,7 +114,7 @@ impl HandlerLog {
         tracing::warn!(handler, topic, partition, offset, reason, error, dropped, "event skipped");
     }
 
-    /// A resent output is stored behind a later one of its lane.
+    /// Logs that a resent output is stored behind a later one of its lane.
     pub(in crate::app::event_loop) fn order_break(&mut self, now: Now, publishing: &mut Publishing) {
         let Some((topic, record)) = publishing.take_order_break() else { return };
         let Some(Allowed { dropped }) = self.limits.allow(Cause::OrderBreak, now) else { return };

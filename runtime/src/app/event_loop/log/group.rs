@@ -41,7 +41,8 @@ impl HandlerLog {
         tracing::warn!(handler, error, remedy, dropped, "the consumer reports an error");
     }
 
-    /// The client retries the join: a rolling change of the assignor waits for the last member with the old one.
+    /// Logs that members of the group have another assignor. The client retries the join, so a rolling change of the
+    /// assignor continues when the last member with the old assignor has left.
     pub(in crate::app::event_loop) fn other_assignor(&mut self, now: Now) {
         let Some(Allowed { dropped }) = self.limits.allow(Cause::OtherAssignor, now) else { return };
         let remedy = "wait until they have left; if they stay, set `kafka.assignor` to their assignor (most clients: \
@@ -55,7 +56,7 @@ impl HandlerLog {
     }
 }
 
-/// The remedy for a rejected commit.
+/// Returns the remedy for a rejected commit.
 fn commit_remedy(why: CommitError) -> &'static str {
     match why {
         CommitError::MetadataTooLarge => {

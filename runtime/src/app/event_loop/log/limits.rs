@@ -1,5 +1,5 @@
-//! Limits for log lines that every event or every turn may cause: two lines a second for each cause. The next line
-//! has the number of dropped lines.
+//! Limits for log lines that every event or every turn may cause: two lines a second for each cause, or one in 10
+//! seconds for a condition that lasts. The next line of the cause has the number of dropped lines.
 
 use keylane_core::Now;
 
@@ -54,13 +54,13 @@ impl LogLimits {
         LogLimits(limits)
     }
 
-    /// The number of lines dropped since the last written one, by cause. Requested at the end.
+    /// Returns the number of lines dropped since the last written one, by cause. Called at the end of the loop.
     pub(super) fn take_dropped(&mut self) -> impl Iterator<Item = (Cause, u64)> {
         let dropped = CAUSES.into_iter().zip(&mut self.0).map(|(cause, limit)| (cause, limit.take_dropped()));
         dropped.filter(|(_, lines)| *lines > 0)
     }
 
-    /// `None`: the line must not be written.
+    /// Counts a line. Returns `None` if the line must not be written.
     pub(super) fn allow(&mut self, cause: Cause, now: Now) -> Option<Allowed> {
         self.0.get_mut(cause as usize)?.allow(now.uptime)
     }

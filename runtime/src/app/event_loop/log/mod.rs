@@ -1,5 +1,5 @@
-//! The log lines about one handler: about its [`events`] and their calls, about its [`group`], and the core's [`notices`].
-//! Lines that every event or every turn may cause are limited ([`limits`]).
+//! The log lines of one handler: about its [`events`] and their calls, its [`group`], and the core's [`notices`]. Lines
+//! that every event or every turn may cause are limited ([`limits`]).
 
 mod events;
 mod group;
@@ -38,7 +38,7 @@ impl HandlerLog {
         self.topics.get(usize::from(topic)).map_or("?", String::as_str)
     }
 
-    /// At the end: logs the number of lines dropped after the last one of each cause.
+    /// Logs the number of lines dropped after the last one of each cause. Called at the end of the loop.
     pub(super) fn dropped_lines(&mut self) {
         for (cause, dropped) in self.limits.take_dropped() {
             tracing::warn!(handler = self.handler, ?cause, dropped, "log lines dropped");

@@ -55,7 +55,7 @@ impl HandlerLog {
         }
     }
 
-    /// `backlog`: the topic whose queued outputs block new calls.
+    /// Logs a stall. `backlog`: the topic whose queued outputs block new calls.
     pub(in crate::app::event_loop) fn stall(&self, stall: &Stall, backlog: Option<&str>) {
         let (handler, topic, partition) =
             (self.handler(), self.topic(stall.partition), stall.partition.number);
@@ -76,7 +76,8 @@ impl HandlerLog {
         tracing::warn!(handler, topic, partition, offset, attempt, ?blocked_on, backlog, "partition stalled");
     }
 
-    /// If the ownership ended instead, `partition released` is logged.
+    /// Logs that a stalled partition has resumed. If its ownership ended instead, `partition released` is logged
+    /// elsewhere.
     pub(in crate::app::event_loop) fn stall_ended(&self, partition: Partition, resumed: bool) {
         if !resumed {
             return;
@@ -85,7 +86,7 @@ impl HandlerLog {
         tracing::info!(handler, topic, partition, "partition resumed");
     }
 
-    /// The failure text of a stopped partition, with the remedy.
+    /// Returns the failure text of a stopped partition, with the remedy.
     pub(in crate::app::event_loop) fn partition_stop(
         &self,
         partition: Partition,
@@ -106,7 +107,7 @@ impl HandlerLog {
         format!("topic {topic} partition {number} stopped: offset {offset} {reason}")
     }
 
-    /// The failure text of a run with `--until-end` that can't read a partition.
+    /// Returns the failure text of a run with `--until-end` that can't read a partition.
     pub(in crate::app::event_loop) fn unreadable(
         &self,
         partition: Partition,
@@ -117,13 +118,13 @@ impl HandlerLog {
         format!("topic {topic} partition {number} offset {offset} can't be read: {reason}; {remedy}")
     }
 
-    /// The failure text of such a run if a topic was replaced.
+    /// Returns the failure text of a run with `--until-end` whose topic was replaced.
     pub(in crate::app::event_loop) fn replaced(&self, partition: Partition) -> String {
         let topic = self.topic(partition);
         format!("topic {topic} was deleted and created again during a run to its end: repeat the run")
     }
 
-    /// The failure text of a stopped handler.
+    /// Returns the failure text of a stopped handler.
     pub(in crate::app::event_loop) fn handler_stop(
         &self,
         at: (Partition, i64),
@@ -149,7 +150,7 @@ impl HandlerLog {
     }
 }
 
-/// The cause of a read error, and its remedy.
+/// Returns the cause of a read error, and its remedy.
 fn read_error(why: ReadError) -> (&'static str, &'static str) {
     match why {
         ReadError::Denied => ("this user is not authorized to read the topic", "grant it READ on the topic"),

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::sink::{DeliveryError, OwnedRecord, ProduceError, Token};
 
-/// Queued records by topic of the sink, in order. They are sent before anything newer.
+/// Queued records by topic of the sink, in order. They are sent before newer records of their topic.
 #[derive(Debug)]
 pub(super) struct Backlog {
     topics: Vec<VecDeque<QueuedOutput>>,
@@ -25,17 +25,17 @@ struct QueuedOutput {
 pub(super) enum QueuedItem {
     /// An output with a copy of its bytes: the buffers of its call are reused.
     Output(OwnedRecord),
-    /// A dead letter: its event is in the arena, and the rest is looked up by its token.
+    /// A dead letter: its event is in the arena, and its other content is looked up by the token.
     DeadLetter,
 }
 
 impl Backlog {
-    /// `limit`: bytes above which it is full.
+    /// Creates an empty backlog. `limit`: the number of bytes above which it is full.
     pub(super) fn new(topics: usize, limit: usize) -> Self {
         Backlog { topics: (0..topics).map(|_| VecDeque::new()).collect(), bytes: 0, limit, full: false }
     }
 
-    /// Whether nothing is queued for this topic, so that a new record may be produced directly.
+    /// Returns whether nothing is queued for this topic, so that a new record may be produced directly.
     pub(super) fn is_empty(&self, topic: u16) -> bool {
         self.topics.get(usize::from(topic)).is_none_or(VecDeque::is_empty)
     }
@@ -45,7 +45,7 @@ impl Backlog {
         self.add(topic, QueuedOutput { item: QueuedItem::Output(record), token, bytes });
     }
 
-    /// `bytes`: the memory that the record will take.
+    /// Adds a dead letter. `bytes`: the memory that its record takes while it is sent.
     pub(super) fn push_dead_letter(&mut self, topic: u16, token: Token, bytes: usize) {
         self.add(topic, QueuedOutput { item: QueuedItem::DeadLetter, token, bytes });
     }
@@ -56,8 +56,8 @@ impl Backlog {
         topic.expect("every topic of the sink has a queue").push_back(queued);
     }
 
-    /// Produces queued records, of each topic until its producer queue is full. Returns true if any record left the
-    /// backlog.
+    /// Produces queued records of each topic, until the producer has no capacity for the topic. Returns true if any
+    /// record left the backlog.
     pub(super) fn produce(
         &mut self,
         mut send: impl FnMut(&QueuedItem, Token) -> Result<(), ProduceError>,
@@ -87,15 +87,15 @@ impl Backlog {
         self.bytes = self.topics.iter().flatten().map(|queued| queued.bytes).sum();
     }
 
-    /// While it is full: the topic with the most queued bytes.
+    /// Returns the topic with the most queued bytes while the backlog is full.
     pub(super) fn fullest(&self) -> Option<usize> {
         let bytes = |topic: &VecDeque<QueuedOutput>| topic.iter().map(|queued| queued.bytes).sum::<usize>();
         let sizes = self.topics.iter().map(bytes).enumerate().filter(|_| self.full);
         sizes.max_by_key(|(_, bytes)| *bytes).map(|(topic, _)| topic)
     }
 
-    /// Whether no more calls should begin. Once full, it stays full until half of it was sent, so that the state does
-    /// not change at every record.
+    /// Returns whether no more calls should begin. Once full, the backlog stays full until half of the limit or less is
+    /// queued, so that the state does not change at every record.
     pub(super) fn is_full(&mut self) -> bool {
         self.full = self.bytes > if self.full { self.limit / 2 } else { self.limit };
         self.full

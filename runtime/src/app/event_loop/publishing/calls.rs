@@ -1,5 +1,5 @@
-//! The publishing state of each call: unacknowledged outputs, errors, dead letters. One record per call slot, whose memory
-//! the next call of the slot reuses.
+//! The publishing state of each call: unacknowledged outputs, errors, dead letters. There is one [`PendingCall`] per
+//! call slot. The next call of the slot reuses its memory.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use crate::sink::{RecordMetadata, Token};
 
 use super::dead_letters::PendingDeadLetter;
 
-/// The records of all calls whose rows are not all settled.
+/// The publishing state of all calls whose rows are not all settled.
 #[derive(Debug, Default)]
 pub(super) struct PendingCalls {
     slots: Vec<PendingCall>,
@@ -20,14 +20,14 @@ pub(super) struct PendingCalls {
     disowned: Vec<CallId>,
 }
 
-/// The record of one call.
+/// The publishing state of one call.
 #[derive(Debug, Default)]
 pub(super) struct PendingCall {
     generation: u32,
     pub(super) attempt: u32,
-    /// The digest of the component that was called; `None`: there was no call.
+    /// The digest of the component that was called; `None`: the events had no call.
     pub(super) digest: Option<Arc<str>>,
-    /// The ownership of each row; empty if no output carries it.
+    /// The ownership of each row; empty if no output has a header with the ownership.
     pub(super) ownerships: Vec<OwnershipId>,
     /// Number of unanswered records of each row: outputs, or its dead letter.
     unacked: Vec<u32>,
@@ -62,7 +62,7 @@ struct StoredOutput {
 }
 
 impl PendingCalls {
-    /// The entry of a call; a new one if there is none.
+    /// Returns the state of a call. Creates it if there is none.
     pub(super) fn entry(&mut self, call: CallId) -> &mut PendingCall {
         let at = call.slot as usize;
         if self.slots.len() <= at {
@@ -75,22 +75,22 @@ impl PendingCalls {
         record
     }
 
-    /// `None`: the call is over, and its slot has another user.
+    /// Returns the state of a call; `None`: the call is over, and another call has its slot.
     pub(super) fn get(&self, call: CallId) -> Option<&PendingCall> {
         self.slots.get(call.slot as usize).filter(|record| record.generation == call.generation)
     }
 
-    /// See [`PendingCalls::get`].
+    /// Returns the state of a call as [`PendingCalls::get`] does.
     pub(super) fn get_mut(&mut self, call: CallId) -> Option<&mut PendingCall> {
         self.slots.get_mut(call.slot as usize).filter(|record| record.generation == call.generation)
     }
 
-    /// The dead letter of a row, until it is acknowledged.
+    /// Returns the dead letter of a row, until it is acknowledged.
     pub(super) fn dead_letter(&mut self, call: CallId, row: u32) -> Option<&mut PendingDeadLetter> {
         self.get_mut(call)?.dead_letters.get_mut(&row)
     }
 
-    /// The last error that was reported about a row.
+    /// Returns the last error that was reported about a row.
     pub(super) fn error_of(&self, call: CallId, row: u32) -> &str {
         let errors = self.get(call).map_or(&[][..], |record| record.errors.as_slice());
         errors.iter().rev().find(|(known, _)| *known == row).map_or("", |(_, error)| error.as_str())
@@ -117,7 +117,7 @@ impl PendingCalls {
         any
     }
 
-    /// Whether records in flight for this row are no longer needed: its ownership has ended, or its call is over.
+    /// Returns whether the row's records are no longer needed: its ownership has ended, or its call is over.
     pub(super) fn is_disowned(&self, call: CallId, row: u32) -> bool {
         self.get(call).is_none_or(|record| record.disowned.iter().any(|rows| rows.contains(&row)))
     }
@@ -148,15 +148,15 @@ impl PendingCall {
         }
     }
 
-    /// Records that the brokers stored an output. Returns the result of its row if all its outputs are answered.
+    /// Records that the brokers stored an output. Returns the result of the row if all of its outputs are answered.
     pub(super) fn acked(&mut self, token: &Token, record: RecordMetadata) -> Option<Answered> {
         let &Token { row, lane, output, .. } = token;
         self.stored.push(StoredOutput { row, lane, output, record });
         self.answered(row)
     }
 
-    /// Records that an output was rejected. Returns the result of its row if all its outputs are answered: the dead
-    /// letter can then list the stored ones.
+    /// Records that an output was rejected. Returns the result of the row if all of its outputs are answered: the dead
+    /// letter can then list those that are stored.
     pub(super) fn rejected(&mut self, row: u32) -> Option<Answered> {
         self.rejected.push(row);
         self.answered(row)
@@ -173,21 +173,22 @@ impl PendingCall {
         self.errors.push((row, error));
     }
 
-    /// Adds the dead letter of a row and counts it as sent. What became of the row's outputs no longer matters.
+    /// Adds the dead letter of a row and counts it as sent. Rejections of the row's outputs no longer count.
     pub(super) fn add_dead_letter(&mut self, row: u32, dead_letter: PendingDeadLetter) {
         self.dead_letters.insert(row, dead_letter);
         self.rejected.retain(|rejected| *rejected != row);
         self.sent(row);
     }
 
-    /// Records that the brokers stored the dead letter of a row.
+    /// Records that the brokers stored the dead letter of a row. Returns the result of the row.
     pub(super) fn dead_letter_acked(&mut self, row: u32) -> Option<Answered> {
         self.dead_letters.remove(&row)?;
         self.answered(row)
     }
 
-    /// Whether an output, stored as `record`, is behind a later one of its lane. Only resent outputs can be: the others are
-    /// stored in the order in which they were produced. Outputs on different partitions have no observable order.
+    /// Returns whether an output, stored as `record`, is behind a later one of its lane. That is possible only for
+    /// resent outputs: all others are stored in the order in which they were produced. Outputs on different partitions
+    /// have no observable order.
     pub(super) fn was_overtaken(&self, token: &Token, record: RecordMetadata) -> bool {
         let later = |stored: &StoredOutput| stored.lane == token.lane && stored.output > token.output;
         let ahead = |other: RecordMetadata| {
@@ -196,7 +197,7 @@ impl PendingCall {
         self.stored.iter().any(|stored| later(stored) && ahead(stored.record))
     }
 
-    /// The stored outputs of this row: `topic/partition/offset`, separated by commas.
+    /// Lists the stored outputs of a row as `topic/partition/offset`, separated by commas.
     pub(super) fn published(&self, row: u32, topics: &[String]) -> String {
         let mut text = String::new();
         for StoredOutput { record, .. } in self.stored.iter().filter(|stored| stored.row == row) {

@@ -1,4 +1,4 @@
-//! The format of dead letters, and the parts that are omitted if they are too large.
+//! The format of dead letters, and the parts that are omitted from a dead letter that is too large.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ const REASON_HEADER: &[u8] = b"keylane-reason";
 /// The header that counts earlier dead letters of an event.
 const REDRIVES_HEADER: &[u8] = b"keylane-redrives";
 
-/// Prefixes of Keylane's headers and of Spring's. Those of an earlier dead letter are replaced.
+/// Prefixes of Keylane's headers and of Spring's. The headers of an earlier dead letter are replaced.
 const PREFIXES: [&[u8]; 2] = [b"keylane-", b"kafka_dlt-"];
-/// The headers of an incomplete dead letter.
+/// The headers that mark an incomplete dead letter.
 const OMITTED_HEADERS: [&[u8]; 3] =
     [b"keylane-value-omitted", b"keylane-key-omitted", b"keylane-headers-omitted"];
-/// Maximum lines a second about redriven events, and about dead letters that are too large: each.
+/// Maximum log lines a second about redriven events, and as many about dead letters that are too large.
 const LINES_MAX: u32 = 2;
 
 /// Formats the dead letters of one handler.
@@ -32,11 +32,11 @@ pub(super) struct DeadLetterFormat {
     group: String,
     /// Names of the inputs, by their index.
     inputs: Vec<String>,
-    /// Topics of the sink, by the index of the input.
+    /// Dead-letter topics, as topics of the sink, by the index of the input.
     topics: Vec<u16>,
     spring: bool,
     max_redrives: u32,
-    /// The error of an event without a lane key, which no guest receives.
+    /// The error text of an event without a lane key. No guest receives such an event.
     no_key: String,
     redrive_lines: LineLimit,
     size_lines: LineLimit,
@@ -63,11 +63,11 @@ pub(super) struct PendingDeadLetter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Form {
     Whole,
-    /// Of Keylane's headers only those that a redrive needs.
+    /// Without those of Keylane's headers that a redrive does not need.
     Minimal,
-    /// Only the location of the original, and its key.
+    /// The key, the reason and the location of the original, without the value and the event's own headers.
     WithoutValue,
-    /// Only the location of the original.
+    /// The reason and the location of the original, without any part of the event.
     MetadataOnly,
 }
 
@@ -76,13 +76,13 @@ enum Form {
 pub(super) struct Origin {
     /// The topic's id; zeros if the brokers return none.
     pub(super) topic_id: [u8; 16],
-    /// The broker that stored the event set its timestamp.
+    /// Whether the broker set the event's timestamp.
     pub(super) log_append_time: bool,
 }
 
 /// The content of a dead letter beside the event.
 pub(super) struct Context<'a> {
-    /// The digest of the component that had the event last.
+    /// The digest of the component that was called with the event last, or would be called.
     pub(super) digest: Arc<str>,
     pub(super) origin: Origin,
     /// The error that the guest or the brokers returned.
@@ -97,7 +97,7 @@ pub(super) struct Context<'a> {
 type Added = Vec<(&'static str, Vec<u8>)>;
 
 impl DeadLetterFormat {
-    /// `topics`: the topics that the sink was started with.
+    /// Creates the format of one handler. `topics`: the topics that the sink was started with.
     pub(super) fn new(handler: &config::HandlerConfig, topics: &[String]) -> Self {
         let index =
             |name: &String| (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| index);
@@ -118,12 +118,12 @@ impl DeadLetterFormat {
         }
     }
 
-    /// The error of an event without a lane key.
+    /// Returns the error of an event without a lane key.
     pub(super) fn no_key(&self) -> &str {
         &self.no_key
     }
 
-    /// The dead-letter topics, as topics of the sink.
+    /// Returns the dead-letter topics, as topics of the sink.
     pub(super) fn topics(&self) -> impl Iterator<Item = u16> {
         self.topics.iter().copied()
     }
@@ -156,7 +156,8 @@ impl DeadLetterFormat {
         }
     }
 
-    /// Calls `to` with a dead letter in its current form. It contains the event's own key, value and headers byte for byte.
+    /// Calls `to` with a dead letter in its current form. The parts of the event that it contains are unchanged, byte
+    /// for byte.
     pub(super) fn lend<T>(
         &self,
         pending: &PendingDeadLetter,
@@ -177,7 +178,7 @@ impl DeadLetterFormat {
         })
     }
 
-    /// Makes a dead letter smaller that the brokers reject for its size. Returns false if there is no smaller form.
+    /// Changes a dead letter that is too large to its next smaller form. Returns false if there is none.
     pub(super) fn reduce(&mut self, pending: &mut PendingDeadLetter) -> bool {
         let Some(form) = pending.form.smaller() else { return false };
         pending.form = form;
@@ -198,7 +199,7 @@ impl DeadLetterFormat {
         true
     }
 
-    /// At the end: logs the number of lines dropped after the last one of each cause.
+    /// Logs the number of lines dropped after the last one of each cause. Called at the end of the loop.
     pub(super) fn log_dropped_lines(&mut self) {
         for (cause, limit) in [("Redriven", &mut self.redrive_lines), ("TooLarge", &mut self.size_lines)] {
             let dropped = limit.take_dropped();
@@ -208,7 +209,7 @@ impl DeadLetterFormat {
         }
     }
 
-    /// Its dead-letter topic, as the index of the sink's topic.
+    /// Returns the topic of a dead letter, as the index of a topic of the sink.
     pub(super) fn topic_of(&self, pending: &PendingDeadLetter) -> u16 {
         let topic = self.topics.get(usize::from(pending.event.partition.topic)).copied();
         topic.expect("the core requests dead letters only if they have a topic")
@@ -234,7 +235,8 @@ impl DeadLetterFormat {
         );
     }
 
-    /// Keylane's headers in the current form. Those that identify the event come first.
+    /// Returns Keylane's headers in the current form. The reason comes first: it marks the beginning of the dead
+    /// letter's headers.
     fn added(&self, pending: &PendingDeadLetter, stored: &ArenaRecord<'_>) -> Added {
         let event = &pending.event;
         let topic = self.inputs.get(usize::from(event.partition.topic)).map_or("", String::as_str);
@@ -275,8 +277,8 @@ impl DeadLetterFormat {
         added
     }
 
-    /// Adds the headers of an incomplete dead letter, which can't be redriven as it is. The location of the original is
-    /// valid only while its topic is the same one.
+    /// Adds the headers of an incomplete dead letter, from which the event can't be redriven. The id of the original's
+    /// topic shows whether the location is still valid: the topic may have been deleted and created again.
     fn add_omitted(
         &self,
         add: &mut dyn FnMut(&'static str, Vec<u8>),
@@ -329,8 +331,9 @@ impl Form {
     }
 }
 
-/// The event's own headers. A redriven event carries the headers of its dead letter behind its own, and they are removed.
-/// The headers of an incomplete dead letter stay: only they record that parts are missing, and where the original is.
+/// Returns the event's own headers. A redriven event has the headers of its dead letter behind its own. They are
+/// removed, except those of an incomplete dead letter: only they record the missing parts and the location of the
+/// original.
 fn own_headers<'a>(stored: &ArenaRecord<'a>) -> impl Iterator<Item = Header<'a>> {
     let incomplete = is_incomplete(stored);
     let mut in_dead_letter = false;
@@ -344,7 +347,7 @@ fn is_incomplete(stored: &ArenaRecord<'_>) -> bool {
     stored.headers.into_iter().any(|(name, _)| OMITTED_HEADERS.contains(&name))
 }
 
-/// How often the event was dead-lettered before, according to its headers.
+/// Returns how often the event was dead-lettered before, according to its headers.
 fn redrives(stored: &ArenaRecord<'_>) -> u32 {
     let (mut dead_letters, mut counted) = (0_u32, 0);
     for (name, value) in stored.headers {
@@ -357,7 +360,7 @@ fn redrives(stored: &ArenaRecord<'_>) -> u32 {
     if dead_letters == 0 { 0 } else { dead_letters.max(counted.saturating_add(1)) }
 }
 
-/// The timestamp type, as Kafka's own clients name it.
+/// Returns the timestamp type, as Kafka's own clients name it.
 fn time_type(timestamp: i64, log_append_time: bool) -> &'static str {
     match (timestamp, log_append_time) {
         (..0, _) => "NoTimestampType",
@@ -366,7 +369,7 @@ fn time_type(timestamp: i64, log_append_time: bool) -> &'static str {
     }
 }
 
-/// The name of a reason in headers and counters.
+/// Returns the name of a reason in headers and log lines.
 pub(in crate::app::event_loop) fn name_of(reason: Reason) -> &'static str {
     match reason {
         Reason::RetriesExhausted => "retries-exhausted",
@@ -384,7 +387,8 @@ pub(in crate::app::event_loop) fn name_of(reason: Reason) -> &'static str {
     }
 }
 
-/// One line of at most [`ERROR_MAX`] bytes: tools that print or parse headers treat a line feed as the end of a record.
+/// Converts an error to one line of at most [`ERROR_MAX`] bytes: tools that print or parse headers treat a line feed as
+/// the end of a record.
 fn header_text(text: &str) -> String {
     let text = text.get(..text.floor_char_boundary(ERROR_MAX)).unwrap_or_default();
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()

@@ -17,15 +17,16 @@ struct InvalidRow {
 }
 
 impl Publishing {
-    /// Retracts the first such row of each lane and the rows behind it: the row gets its outcome, and its lane continues
-    /// after that. Called before the end of the call is fed to the core.
+    /// Retracts the first row of each lane that has an unpublishable output, and the rows behind it. That row gets its
+    /// outcome, and its lane continues after that. Called before the end of the call is fed to the core.
     pub(in crate::app::event_loop) fn retract_invalid_rows(&self, call: &mut Call) {
         for row in self.invalid_rows(call) {
             call.results.take_back(row.lane, row.before, Verdict::Unpublishable, row.reason);
         }
     }
 
-    /// Allocates nothing if every output is publishable.
+    /// Finds the first row of each lane that has an unpublishable output. Allocates nothing in the common case that
+    /// every output is well below the limits.
     fn invalid_rows(&self, call: &Call) -> Vec<InvalidRow> {
         let mut invalid: Vec<InvalidRow> = Vec::new();
         let mut lanes = CallLanes::of(call);
@@ -81,7 +82,7 @@ impl<'a> CallLanes<'a> {
         CallLanes { lengths: call.batch.lanes(), lane: 0, first: 0 }
     }
 
-    /// The lane of a row, and the lane's first row.
+    /// Returns the lane of a row, and the lane's first row.
     pub(super) fn find(&mut self, row: u32) -> (u32, u32) {
         while let Some(length) = self.lengths.get(self.lane as usize)
             && row >= self.first + length

@@ -33,10 +33,11 @@ use provenance::{Provenance, ProvenanceHeaders};
 use rejected_dead_letters::RejectedDeadLetters;
 use times::OutputTimestamps;
 
-/// Produces outputs and dead letters in order, and reports when all outputs of a row are acknowledged.
+/// Produces outputs and dead letters in order, and reports the result of a row when all of its records are acknowledged
+/// or rejected.
 pub(in crate::app) struct Publishing {
     sink: Arc<Sink>,
-    /// Identifies this loop to the sink.
+    /// The number that identifies this loop to the sink.
     handler: u16,
     targets: Vec<Target>,
     /// Names of the sink's topics.
@@ -53,7 +54,7 @@ pub(in crate::app) struct Publishing {
     inputs: VecDeque<Input<'static>>,
     done: u64,
     acknowledged: u64,
-    /// Number of output headers that were dropped, because their names are reserved for Keylane.
+    /// Number of output headers that were dropped because their names are reserved for Keylane.
     removed_headers: u64,
     /// Number of resent outputs that were stored behind later ones of their lane, and the last one of them.
     order_breaks: u64,
@@ -67,9 +68,9 @@ pub(super) struct PublishingView {
     pub(super) outputs: u64,
     /// Number of outputs that were stored behind later ones of their lane.
     pub(super) order_breaks: u64,
-    /// Number of outputs with the time of sending, because they could not keep the time of their event.
+    /// Number of outputs with the time of sending because they could not keep the time of their event.
     pub(super) restamped: u64,
-    /// Number of headers that were dropped, because their names are reserved for Keylane.
+    /// Number of output headers that were dropped because their names are reserved for Keylane.
     pub(super) removed_headers: u64,
     /// The topic whose queued outputs block new calls.
     pub(super) blocking_topic: Option<String>,
@@ -86,7 +87,8 @@ struct Target {
 }
 
 impl Publishing {
-    /// `topics`: the topics that the sink was started with; `backlog_bytes`: with more queued bytes no call should begin.
+    /// Creates the publishing of one handler. `topics`: the topics that the sink was started with. `backlog_bytes`: the
+    /// number of queued bytes above which no call should begin.
     pub(in crate::app) fn new(
         sink: Arc<Sink>,
         index: u16,
@@ -135,14 +137,14 @@ impl Publishing {
         }
     }
 
-    /// Bytes of the largest record that one of the handler's output topics is known to accept.
+    /// Returns the size in bytes of the largest record that any output topic of the handler may accept.
     pub(in crate::app) fn max_record_bytes(&self) -> usize {
         self.targets.iter().map(|target| self.sink.max_record_bytes(target.topic)).max().unwrap_or(0)
     }
 
     // -- calls --------------------------------------------------------------------------------------
 
-    /// Begins the record of a dispatched call to the component with this digest.
+    /// Begins the state of a dispatched call. `digest`: of the component that is called.
     pub(super) fn begin_call(&mut self, dispatch: &Dispatch<'_>, digest: &Arc<str>) {
         let pending = self.calls.entry(dispatch.call);
         pending.attempt = dispatch.attempt;
@@ -164,7 +166,7 @@ impl Publishing {
         }
     }
 
-    /// The error of an event that can't be handled for this reason.
+    /// Returns the error of an event that can't be handled for this reason.
     pub(super) fn error_of(&self, call: CallId, row: u32, reason: Reason) -> &str {
         if reason == Reason::NoKey {
             return self.dead_letters.no_key();
@@ -174,8 +176,8 @@ impl Publishing {
 
     // -- outputs ------------------------------------------------------------------------------------
 
-    /// Publishes the outputs of these rows, ascending, and drops the outputs of other rows. `ended`: the call whose end is
-    /// handled now.
+    /// Publishes the outputs of these rows and drops those of other rows. `rows`: in ascending order. `ended`: the call
+    /// whose end is handled now.
     pub(super) fn publish(
         &mut self,
         ended: Option<&Call>,
@@ -203,14 +205,14 @@ impl Publishing {
                 rejected.extend(produced.err().map(|error| (token, error)));
             }
         }
-        // Only after all outputs of their rows are counted.
+        // Rejections are handled only after all outputs of their rows are counted.
         for (token, error) in rejected {
             self.rejected(token, error, arena);
         }
     }
 
-    /// Passes the output to the client, which copies it. Only outputs for the backlog are copied here. An error means that
-    /// the client will never accept it.
+    /// Passes an output to the client, which copies it, or copies it to the backlog. An error means that the client
+    /// will never accept the output.
     fn produce(
         &mut self,
         ended: &Call,
@@ -248,7 +250,7 @@ impl Publishing {
         target.expect("results are checked against the targets of the handler")
     }
 
-    /// Handles a record that the brokers or the client will never accept.
+    /// Handles a record that the brokers or the client rejected. An output is not sent again; a dead letter is.
     fn rejected(&mut self, token: Token, error: DeliveryError, arena: &Arena) {
         let Token { call, row, dead_letter, .. } = token;
         if dead_letter {
@@ -272,8 +274,8 @@ impl Publishing {
 
     // -- dead letters -------------------------------------------------------------------------------
 
-    /// Publishes an event to its dead-letter topic. `topic_id`: the id of the event's topic; `digest`: of the component
-    /// that would be called, for an event without a call.
+    /// Publishes an event to its dead-letter topic. `topic_id`: the id of the event's topic. `digest`: of the component
+    /// that would be called, used for an event without a call.
     pub(super) fn dead_letter(
         &mut self,
         dead_letter: &DeadLetter,
@@ -296,7 +298,7 @@ impl Publishing {
         self.send_dead_letter(token, arena);
     }
 
-    /// Sends a dead letter, in the largest form that its topic is known to accept.
+    /// Sends a dead letter in its largest form that does not exceed the known limits of its topic.
     fn send_dead_letter(&mut self, token: Token, arena: &Arena) {
         let Publishing { sink, dead_letters, calls, backlog, .. } = self;
         let Some(pending) = calls.dead_letter(token.call, token.row) else { return };
@@ -320,8 +322,8 @@ impl Publishing {
         }
     }
 
-    /// Reduces a dead letter that is too large. After any other error it is retried: no event settles without its dead
-    /// letter.
+    /// Reduces a dead letter that is too large. In its smallest form, or after any other error, it is retried: no event
+    /// settles without its dead letter.
     fn dead_letter_rejected(&mut self, token: Token, error: DeliveryError, arena: &Arena) {
         let Publishing { dead_letters, calls, .. } = self;
         let Some(pending) = calls.dead_letter(token.call, token.row) else { return };
@@ -343,13 +345,13 @@ impl Publishing {
 
     // -- disowned rows -------------------------------------------------------------------------------
 
-    /// The ownership of these rows has ended: see [`Publishing::discard_disowned`].
+    /// Marks rows whose ownership has ended: see [`Publishing::discard_disowned`].
     pub(super) fn disown(&mut self, call: CallId, rows: Range<u32>) {
         self.calls.disown(call, rows);
     }
 
-    /// Drops unsent records of rows whose ownership has ended. The new owner of their partition processes their events, and
-    /// records sent later would be stored behind its outputs.
+    /// Drops unsent records of rows whose ownership has ended. The new owner of the partition processes the events, and
+    /// records sent later would be stored behind the new owner's outputs.
     pub(super) fn discard_disowned(&mut self) {
         if !self.calls.discard_disowned() {
             return;
@@ -363,12 +365,12 @@ impl Publishing {
 
     // -- the backlog --------------------------------------------------------------------------------
 
-    /// The topic whose queued outputs block new calls.
+    /// Returns the topic whose queued outputs block new calls.
     pub(super) fn blocking_topic(&self) -> Option<&str> {
         self.backlog.fullest().and_then(|topic| self.topics.get(topic)).map(String::as_str)
     }
 
-    /// Whether the backlog is full, if that has changed since the last call.
+    /// Returns whether the backlog is full, if that has changed since the last call.
     pub(super) fn backlog_changed(&mut self) -> Option<bool> {
         let full = self.backlog.is_full();
         (std::mem::replace(&mut self.backlog_full, full) != full).then_some(full)
@@ -387,7 +389,7 @@ impl Publishing {
                 QueuedItem::Output(record) => record.lend(|output| sink.produce(output, token)),
                 QueuedItem::DeadLetter => match calls.dead_letter(token.call, token.row) {
                     Some(pending) => dead_letters.lend(pending, arena, |output| sink.produce(output, token)),
-                    None => Ok(()), // it is no longer needed
+                    None => Ok(()), // the dead letter is no longer needed
                 },
             },
             |token, error| rejected.push((token, error)),
@@ -402,7 +404,7 @@ impl Publishing {
 
     /// Handles a delivery report.
     pub(super) fn delivered(&mut self, delivery: &Delivery, arena: &Arena) {
-        self.discard_disowned(); // their events are no longer in the arena
+        self.discard_disowned(); // the events of disowned rows are no longer in the arena
         let Token { call, row, dead_letter, .. } = delivery.token;
         match delivery.result {
             Err(error) => self.rejected(delivery.token, error, arena),
@@ -429,7 +431,7 @@ impl Publishing {
         }
     }
 
-    /// The next acknowledgement or rejection for the core.
+    /// Returns the next acknowledgement or rejection for the core.
     pub(super) fn next_input(&mut self) -> Option<Input<'static>> {
         self.inputs.pop_front()
     }
@@ -442,22 +444,22 @@ impl Publishing {
         self.removed_headers += ended.results.reserved_headers();
     }
 
-    /// Number of events that a guest call processed successfully.
+    /// Returns the number of events that a guest call processed successfully.
     pub(super) fn done(&self) -> u64 {
         self.done
     }
 
-    /// Number of outputs that the brokers acknowledged.
+    /// Returns the number of outputs that the brokers acknowledged.
     pub(super) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 
-    /// Number of outputs that were stored behind later ones of their lane.
+    /// Returns the number of outputs that were stored behind later ones of their lane.
     pub(super) fn order_breaks(&self) -> u64 {
         self.order_breaks
     }
 
-    /// Topic and location of the last such output since this was called.
+    /// Returns the topic and the location of the last output stored behind a later one, if any since the previous call.
     pub(super) fn take_order_break(&mut self) -> Option<(String, RecordMetadata)> {
         let record = self.order_break.take()?;
         Some((self.topic_name(record.topic).to_owned(), record))
@@ -467,7 +469,7 @@ impl Publishing {
         self.dead_letters.log_dropped_lines();
     }
 
-    /// A snapshot for reports.
+    /// Returns a snapshot for reports.
     pub(super) fn view(&self) -> PublishingView {
         PublishingView {
             outputs: self.acknowledged,

@@ -6,15 +6,15 @@ use crate::guest::Call;
 
 use super::calls::PendingCall;
 
-/// Upper limit of the bytes of all these headers. The only long values are the topic's name, at most 249 bytes, and the
-/// digest, 64.
+/// Maximum bytes of all these headers. The only long values are the topic's name, at most 249 bytes, and the digest,
+/// 64.
 pub(super) const BYTES_MAX: usize = 1_024;
 
 /// The common values of the headers of all outputs.
 pub(super) struct Provenance {
-    /// Distinguishes this process from every other one: each restarts the ownership numbers.
+    /// A random number that identifies this process: the numbers of ownerships restart in every process.
     instance: u64,
-    /// Some output is configured with these headers.
+    /// Whether any output is configured with these headers.
     pub(super) is_enabled: bool,
 }
 

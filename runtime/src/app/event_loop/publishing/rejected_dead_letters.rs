@@ -16,12 +16,13 @@ pub(super) struct RejectedDeadLetters {
     waiting: VecDeque<Token>,
     /// The dead letter in flight that probes whether the topic accepts it now.
     probe: Option<Token>,
-    /// The next probe is not sent before its end.
+    /// The pause before the next probe.
     pause: Option<Deadline>,
 }
 
 impl RejectedDeadLetters {
-    /// Adds a rejected dead letter. Returns true if it is the first one or the probe: the rejection should be logged.
+    /// Adds a rejected dead letter. Returns true if the rejection should be logged: for the first rejected dead letter,
+    /// and for a probe.
     pub(super) fn add(&mut self, token: Token) -> bool {
         let was_probe = self.probe.take_if(|probe| *probe == token).is_some();
         let first = self.waiting.is_empty() && self.probe.is_none();
@@ -32,7 +33,7 @@ impl RejectedDeadLetters {
         was_probe || first
     }
 
-    /// The dead letter to probe with, if the pause is over.
+    /// Returns the dead letter that is sent as the next probe, if the pause is over.
     pub(super) fn probe(&mut self) -> Option<Token> {
         if self.probe.is_some() || self.pause.is_some_and(|pause| !pause.is_over()) {
             return None;
@@ -41,7 +42,7 @@ impl RejectedDeadLetters {
         self.probe
     }
 
-    /// A dead letter was stored. If it was the probe, returns the others, which may be sent now.
+    /// Records that a dead letter was stored. If it was the probe, returns all others, which may be sent now.
     pub(super) fn acknowledged(&mut self, token: Token) -> VecDeque<Token> {
         match self.probe.take_if(|probe| *probe == token) {
             Some(_) => std::mem::take(&mut self.waiting),

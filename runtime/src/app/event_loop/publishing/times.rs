@@ -3,7 +3,7 @@
 use crate::config::OutputTime;
 use crate::sink::{Sink, TimeFit};
 
-/// Chooses timestamps, and counts the outputs that could not have the configured one.
+/// Chooses timestamps, and counts the outputs that could not keep the time of their event.
 #[derive(Debug, Default)]
 pub(super) struct OutputTimestamps {
     restamped: u64,
@@ -12,8 +12,8 @@ pub(super) struct OutputTimestamps {
 }
 
 impl OutputTimestamps {
-    /// The timestamp in milliseconds since 1970; `None`: the time of sending. `event`: the time of the event, negative if
-    /// it has none.
+    /// Returns the timestamp of an output in milliseconds since 1970; `None`: the time of sending. `event`: the time of
+    /// the event, negative if it has none.
     pub(super) fn of(
         &mut self,
         configured: OutputTime,
@@ -37,12 +37,12 @@ impl OutputTimestamps {
         Some(event)
     }
 
-    /// Counts an output that carries the time of sending instead of its own.
+    /// Counts an output with the time of sending instead of the time of its event.
     pub(super) fn count_restamped(&mut self) {
         self.restamped += 1;
     }
 
-    /// Number of outputs with the time of sending, because they could not keep the time of their event.
+    /// Returns the number of outputs with the time of sending because they could not keep the time of their event.
     pub(super) fn restamped(&self) -> u64 {
         self.restamped
     }
@@ -61,7 +61,7 @@ impl OutputTimestamps {
     }
 }
 
-/// The time that the output should have; `None`: the time of sending.
+/// Returns the timestamp that is configured for the output; `None`: the time of sending.
 fn own_time(configured: OutputTime, event: i64) -> Option<i64> {
     match configured {
         OutputTime::Input => (event >= 0).then_some(event),
@@ -73,7 +73,7 @@ fn own_time(configured: OutputTime, event: i64) -> Option<i64> {
 mod tests {
     use super::*;
 
-    /// No producer of today can write a record without a time; logs of old brokers have them.
+    /// Today's producers always write a timestamp, but logs of old brokers contain records without one.
     #[test]
     fn an_output_of_an_event_without_a_time_has_the_time_of_sending() {
         assert_eq!(own_time(OutputTime::Input, 1_700_000_000_000), Some(1_700_000_000_000));
