@@ -225,8 +225,8 @@ impl Default for Commit {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Rebalance {
-    /// How long a revoke waits for running calls and the acknowledgements of their outputs. All partitions of the handler
-    /// are stopped meanwhile.
+    /// How long a revoke waits for running calls and the acknowledgements of their outputs. No partition of the
+    /// handler is processed meanwhile.
     pub(super) revoke_timeout: HumanDuration,
 }
 

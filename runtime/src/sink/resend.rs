@@ -90,7 +90,7 @@ impl Resend {
         (in_flight == 0 || !next.alone).then_some(next)
     }
 
-    /// Records that the client accepted the record from [`Resend::next`].
+    /// Notes that the client accepted the record from [`Resend::next`].
     pub(super) fn sent(&mut self) {
         self.pause = None;
         if self.waiting.front().is_some_and(|failed| failed.alone) {

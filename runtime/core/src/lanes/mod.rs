@@ -195,13 +195,13 @@ impl Lanes {
         self.retrying_lanes.wait(lane, timer);
     }
 
-    /// Records that a call of the busy lane failed as a whole.
+    /// Notes that a call of the busy lane failed as a whole.
     pub(crate) fn record_fault(&mut self, lane: u32) {
         self.lanes[lane].retrying = true;
         self.retrying_lanes.record_fault(lane);
     }
 
-    /// Records that a call of the lane ended without a fault.
+    /// Notes that a call of the lane ended without a fault.
     pub(crate) fn record_clean_call(&mut self, lane: u32) {
         if !self.lanes[lane].retrying || !self.retrying_lanes.record_clean_call(lane) {
             return;

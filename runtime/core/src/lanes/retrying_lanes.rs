@@ -47,12 +47,12 @@ impl RetryingLanes {
         self.by_lane.get_mut(&lane).is_some_and(|state| state.delay.take_if(|own| *own == timer).is_some())
     }
 
-    /// Records that a call of the lane failed as a whole.
+    /// Notes that a call of the lane failed as a whole.
     pub(super) fn record_fault(&mut self, lane: u32) {
         self.by_lane.entry(lane).or_default().clean_calls_left = CLEAN_CALLS;
     }
 
-    /// Records that a call of the lane ended without a fault. Returns true if no more are required, and no delay is
+    /// Notes that a call of the lane ended without a fault. Returns true if no more are required, and no delay is
     /// set.
     pub(super) fn record_clean_call(&mut self, lane: u32) -> bool {
         let Some(state) = self.by_lane.get_mut(&lane) else { return true };

@@ -84,7 +84,7 @@ impl Closing {
         self.failures.push(failure);
     }
 
-    /// Records that the handler can't continue, with the failure.
+    /// Notes that the handler can't continue, with the failure.
     pub(super) fn stop(&mut self, log: &HandlerLog, failure: String) {
         self.fail(log, failure);
         self.stop = true;

@@ -178,7 +178,7 @@ impl Reading {
         self.missing
     }
 
-    /// Records that the missing lane key is reported now. Returns the number of events without a lane key since the
+    /// Notes that the missing lane key is reported now. Returns the number of events without a lane key since the
     /// last report.
     pub(super) fn report_missing(&mut self) -> u64 {
         self.missing = None;

@@ -119,7 +119,7 @@ impl FeedState {
 }
 
 impl FeedReader {
-    /// Records that everything below this offset of the partition was read.
+    /// Notes that everything below this offset of the partition was read.
     pub fn advance(&self, partition: Partition, next: i64) {
         let mut state = self.progress.lock();
         if let Some(reader) = state.readers.get_mut(self.index) {

@@ -148,14 +148,14 @@ impl PendingCall {
         }
     }
 
-    /// Records that the brokers stored an output. Returns the result of the row if all of its outputs are answered.
+    /// Notes that the brokers stored an output. Returns the result of the row if all of its outputs are answered.
     pub(super) fn acked(&mut self, token: &Token, record: RecordMetadata) -> Option<Answered> {
         let &Token { row, lane, output, .. } = token;
         self.stored.push(StoredOutput { row, lane, output, record });
         self.answered(row)
     }
 
-    /// Records that an output was rejected. Returns the result of the row if all of its outputs are answered: the dead
+    /// Notes that an output was rejected. Returns the result of the row if all of its outputs are answered: the dead
     /// letter can then list those that are stored.
     pub(super) fn rejected(&mut self, row: u32) -> Option<Answered> {
         self.rejected.push(row);
@@ -180,7 +180,7 @@ impl PendingCall {
         self.sent(row);
     }
 
-    /// Records that the brokers stored the dead letter of a row. Returns the result of the row.
+    /// Notes that the brokers stored the dead letter of a row. Returns the result of the row.
     pub(super) fn dead_letter_acked(&mut self, row: u32) -> Option<Answered> {
         self.dead_letters.remove(&row)?;
         self.answered(row)

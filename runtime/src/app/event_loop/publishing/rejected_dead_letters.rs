@@ -42,7 +42,7 @@ impl RejectedDeadLetters {
         self.probe
     }
 
-    /// Records that a dead letter was stored. If it was the probe, returns all others, which may be sent now.
+    /// Notes that a dead letter was stored. If it was the probe, returns all others, which may be sent now.
     pub(super) fn acknowledged(&mut self, token: Token) -> VecDeque<Token> {
         match self.probe.take_if(|probe| *probe == token) {
             Some(_) => std::mem::take(&mut self.waiting),
