@@ -68,35 +68,46 @@ impl Report {
         if self.problems.is_empty() { Ok(value) } else { Err(self) }
     }
 
-    /// Renders a problem as compilers do, with its line.
+    /// Shows the problem as compilers do, with the line that it is in. Secrets are masked before the text is rendered:
+    /// rendering replaces tabs and control characters and indents lines, so they could not be found in its result.
     fn show(&self, problem: &Problem) -> String {
-        let shown = Level::ERROR.primary_title(problem.message.as_str());
-        let location = problem.span.clone().and_then(|span| SourceLine::find(&self.text, span));
-        let (mut text, mut marked) = (String::new(), 0..0);
-        if let Some(location) = &location {
-            match secret::visible_part(&self.text, location.start) {
-                None => (text, marked) = (location.text.to_owned(), location.marked.clone()),
-                Some(visible) => {
-                    let start = location.marked.start.max(visible.len());
-                    text = format!("{visible:start$}…  (not shown: it may be a secret)");
-                    marked = start..start;
-                }
-            }
-        }
-        let file = self.file.as_str();
-        let mut group = match &location {
-            None => shown.element(Origin::path(file)),
-            Some(location) => shown.element(
+        let message = self.without_secrets(&problem.message);
+        let hint = problem.hint.as_deref().map(|hint| self.without_secrets(hint));
+        let line = problem.span.clone().and_then(|span| SourceLine::find(&self.text, span));
+        let shown = line.map(|line| (line.number, self.shown(&line)));
+        let title = Level::ERROR.primary_title(message);
+        let mut group = match &shown {
+            None => title.element(Origin::path(self.file.as_str())),
+            Some((number, (text, marked))) => title.element(
                 Snippet::source(text.as_str())
-                    .line_start(location.number)
-                    .path(file)
-                    .annotation(AnnotationKind::Primary.span(marked)),
+                    .line_start(*number)
+                    .path(self.file.as_str())
+                    .annotation(AnnotationKind::Primary.span(marked.clone())),
             ),
         };
-        if let Some(hint) = &problem.hint {
-            group = group.element(Level::HELP.with_name("hint").message(hint.as_str()));
+        if let Some(hint) = hint {
+            group = group.element(Level::HELP.with_name("hint").message(hint));
         }
         Renderer::plain().render(&[group])
+    }
+
+    /// The line without what may be a secret, and the part to mark.
+    fn shown(&self, line: &SourceLine<'_>) -> (String, Range<usize>) {
+        let start = line.marked.start;
+        if let Some(visible) = secret::visible_part(&self.text, line.start) {
+            let at = start.max(visible.len());
+            return (format!("{visible:at$}…  (not shown: it may be a secret)"), at..at);
+        }
+        let text = self.without_secrets(line.text);
+        if text == line.text {
+            return (text, line.marked.clone());
+        }
+        let at = text.floor_char_boundary(start);
+        (text, at..at)
+    }
+
+    fn without_secrets(&self, text: &str) -> String {
+        self.masked.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "…"))
     }
 }
 
@@ -106,12 +117,8 @@ impl fmt::Display for Report {
         let mut in_order: Vec<&Problem> = self.problems.iter().collect();
         in_order.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
         for (index, problem) in in_order.into_iter().enumerate() {
-            let mut shown = self.show(problem);
-            for value in &self.masked {
-                shown = shown.replace(value, "…");
-            }
             let gap = if index > 0 { "\n" } else { "" };
-            writeln!(f, "{gap}{shown}")?;
+            writeln!(f, "{gap}{}", self.show(problem))?;
         }
         Ok(())
     }

@@ -31,6 +31,8 @@ fn check(text: &str) -> Result<Checked, String> {
         "EMPTY" => Some(String::new()),
         "NESTED" => Some("${HOST}".to_owned()),
         "KAFKA_PASSWORD" => Some("canary-in-environment".to_owned()),
+        "TABBED_PASSWORD" => Some("canary-\ttabbed".to_owned()),
+        "PRIVATE_PEM" => Some("first line\ncanary-second\u{7}line\n".to_owned()),
         "HOME" => Some("/home/somebody".to_owned()),
         _ => None,
     };
