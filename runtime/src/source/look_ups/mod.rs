@@ -20,7 +20,7 @@ use keylane_core::Partition;
 use super::event::StartFound;
 use super::spec::StartPolicy;
 use crate::librdkafka::{
-    AdminBroker, BEGINNING, ClientEvent, END, ErrorCode, Isolation, PartitionList, Requests,
+    AdminBroker, BEGINNING, ClientEvent, END, ErrorCode, Isolation, PartitionList, Requests, TopicDescription,
 };
 pub(super) use group_commits::GroupCommits;
 use group_commits::{CommitsAnswer, CommitsQuestion};
@@ -306,7 +306,7 @@ impl LookUps {
                 self.look_up(partition, serial, |look_up| look_up.offset_found(piece, found));
             }
             Some(Sent::Topics(waiting)) => {
-                self.take_topics(event);
+                self.take_topics(&event.topics().unwrap_or_default());
                 for (partition, serial) in waiting {
                     self.look_up(partition, serial, LookUp::topic_described);
                 }
@@ -334,8 +334,8 @@ impl LookUps {
 
     /// Updates the topics' ids. A topic that is not described keeps its last known id. One description may show that
     /// several topics were deleted and created again.
-    fn take_topics(&mut self, event: &ClientEvent) {
-        for described in event.topics().unwrap_or_default() {
+    pub(in crate::source) fn take_topics(&mut self, described: &[TopicDescription]) {
+        for described in described {
             let is_valid = described.error.is_none() && described.id != [0; 16];
             let known = (0..).zip(&mut self.subject.topics).find(|(_, topic)| topic.name == described.name);
             let Some((index, topic)) = known.filter(|(_, topic)| is_valid && topic.id != described.id) else {

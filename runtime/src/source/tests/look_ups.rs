@@ -1,11 +1,13 @@
 //! Look-ups during cluster changes.
+use std::ffi::CStr;
 use std::time::Duration;
 
 use keylane_core::Partition;
 
 use super::broker::TEST_LIMIT;
 use crate::librdkafka::{
-    Deadline, Isolation, MockCluster, Producer, Properties, Queue, Requests, Wake, WakeHandle, admin_broker,
+    Deadline, ErrorCode, Isolation, MockCluster, Producer, Properties, Queue, Requests, TopicDescription,
+    Wake, WakeHandle, admin_broker,
 };
 use crate::source::StartPolicy;
 use crate::source::look_ups::{Answer, GroupCommits, LookUpId, LookUpParameters, LookUps, TopicFacts};
@@ -36,12 +38,7 @@ impl Bench {
         let wake = Wake::new().expect("an eventfd can be created");
         let subject = LookUpParameters {
             group: c"group".to_owned(),
-            topics: vec![TopicFacts {
-                name: c"orders".to_owned(),
-                id: [0; 16],
-                partitions: 1,
-                has_commits: false,
-            }],
+            topics: [c"orders", c"returns"].map(topic).into(),
             broker: admin_broker(client.client(), TEST_LIMIT).expect("a broker answers"),
             policy: StartPolicy::Earliest,
             needs_ends: false,
@@ -73,6 +70,29 @@ impl Bench {
             }
         }
         panic!("start position not found: {reason}");
+    }
+}
+
+fn topic(name: &CStr) -> TopicFacts {
+    TopicFacts { name: name.to_owned(), id: [0; 16], partitions: 1, has_commits: false }
+}
+
+#[test]
+fn every_topic_that_one_description_shows_as_replaced_is_reported() {
+    let mut bench = Bench::new();
+    for (id, replaced) in [([1; 16], &[][..]), ([2; 16], &[0, 1]), ([2; 16], &[])] {
+        let described = |name: &CStr| TopicDescription {
+            name: name.to_owned(),
+            partitions: 1,
+            id,
+            error: ErrorCode::NONE,
+        };
+        bench.look_ups.take_topics(&[c"orders", c"returns"].map(described));
+        let mut reported = Vec::new();
+        while let Some(Answer::TopicReplaced(topic)) = bench.look_ups.next(Duration::ZERO) {
+            reported.push(topic);
+        }
+        assert_eq!(reported, replaced, "{id:?}");
     }
 }
 
