@@ -15,7 +15,7 @@ use std::time::Duration;
 pub(crate) struct Calls {
     slots: Slab<Call>,
     /// Calls that have not terminated.
-    pub(crate) running: u32,
+    pub(crate) unterminated: u32,
     /// Number of slots used for outcomes that need no guest call, by topic.
     without_call: Vec<u32>,
 }
@@ -122,7 +122,7 @@ pub(crate) enum Resume {
 
 impl Calls {
     pub(crate) fn new(topics: u16) -> Self {
-        Calls { slots: Slab::new(), running: 0, without_call: vec![0; topics.into()] }
+        Calls { slots: Slab::new(), unterminated: 0, without_call: vec![0; topics.into()] }
     }
 
     /// Begins an empty call, with capacity for `batch` rows.
@@ -132,7 +132,7 @@ impl Calls {
         assert!(call.state == CallState::Free, "call slot {slot} is in use: {:?}", call.state);
         call.begin(topic);
         call.reserve(batch as usize);
-        self.running += 1;
+        self.unterminated += 1;
         CallId { slot, generation: call.generation }
     }
 
@@ -278,7 +278,7 @@ impl Call {
     }
 
     /// Returns whether the call has not terminated.
-    pub(crate) fn is_running(&self) -> bool {
+    pub(crate) fn is_unterminated(&self) -> bool {
         matches!(self.state, CallState::Running | CallState::Cancelled(_) | CallState::Stuck)
     }
 

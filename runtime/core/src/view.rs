@@ -18,7 +18,7 @@ pub struct View {
     /// Lanes with a retry state: their events are dispatched one per call.
     pub retrying_lanes: usize,
     /// Calls that have not terminated.
-    pub running_calls: u32,
+    pub unterminated_calls: u32,
     /// Whether no calls begin because too many outputs are queued for the producer.
     pub output_backlog: bool,
     /// The uptime at which the drain cancels running calls; `None`: no drain.
@@ -141,7 +141,7 @@ impl Core {
             lanes: self.lanes.count(),
             ready_lanes: self.lanes.ready(),
             retrying_lanes: self.lanes.retrying(),
-            running_calls: self.calls.running,
+            unterminated_calls: self.calls.unterminated,
             output_backlog: self.output_backlog,
             drain_until: self.drain_until(),
             stopping: self.stopping,

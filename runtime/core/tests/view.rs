@@ -25,7 +25,7 @@ fn a_partition_is_shown_from_its_start_to_its_end() {
     assert_eq!((view.open, view.settled_beyond, view.running_lanes), (3, 0, 1));
     assert!(view.queued_bytes > 0 && view.stall.is_none());
     let core = shell.core.view();
-    assert_eq!((core.lanes, core.ready_lanes, core.running_calls), (2, 1, 1));
+    assert_eq!((core.lanes, core.ready_lanes, core.unterminated_calls), (2, 1, 1));
 
     shell.wait(Duration::from_secs(20));
     let stall = partition(&shell).stall.expect("it was reported");

@@ -138,11 +138,11 @@ impl Results {
     pub fn take_back(&mut self, lane: u32, done: u32, verdict: Verdict, reason: String) {
         let Some(end) = self.ends.get_mut(lane as usize).filter(|end| end.done > done) else { return };
         *end = LaneEnd { done, failure: Some(verdict) };
-        let refusal = StoppedLane { lane, verdict, reason: truncate(reason) };
-        let at = self.stopped_lanes.partition_point(|refusal| refusal.lane < lane);
+        let stopped = StoppedLane { lane, verdict, reason: truncate(reason) };
+        let at = self.stopped_lanes.partition_point(|stopped| stopped.lane < lane);
         match self.stopped_lanes.get_mut(at).filter(|known| known.lane == lane) {
-            Some(known) => *known = refusal,
-            None => self.stopped_lanes.insert(at, refusal),
+            Some(known) => *known = stopped,
+            None => self.stopped_lanes.insert(at, stopped),
         }
     }
 
@@ -273,11 +273,11 @@ impl Results {
         batch::push(&mut columns.values, output.value.as_deref());
     }
 
-    /// Ends a lane, which stopped if there is a refusal.
-    pub(super) fn end_lane(&mut self, lane: u32, done: u32, refusal: Option<(Verdict, String)>) {
+    /// Ends a lane. `stopped`: the verdict on its first row that is not done, and the reason.
+    pub(super) fn end_lane(&mut self, lane: u32, done: u32, stopped: Option<(Verdict, String)>) {
         self.running = None;
-        self.ends.push(LaneEnd { done, failure: refusal.as_ref().map(|(verdict, _)| *verdict) });
-        if let Some((verdict, reason)) = refusal {
+        self.ends.push(LaneEnd { done, failure: stopped.as_ref().map(|(verdict, _)| *verdict) });
+        if let Some((verdict, reason)) = stopped {
             self.stopped_lanes.push(StoppedLane { lane, verdict, reason: truncate(reason) });
         }
     }

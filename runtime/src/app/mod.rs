@@ -25,7 +25,7 @@ use clock::Clock;
 use event_loop::{EventLoop, LoopEnd, Prepared};
 use signals::{Request, Signals};
 use start::{BrokerWait, Parts, is_stopped};
-pub use start::{is_final, refusals};
+pub use start::{is_final, preflight_problems};
 
 /// A receiver of published records: the name of the topic, the partition, and the record.
 pub type ReadBack = Arc<dyn Fn(&str, i32, &Record<'_>) + Send + Sync>;
@@ -103,9 +103,9 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome>
     let mut waiting = BrokerWait::new(&config.kafka, Arc::clone(&stop));
     let mut retry = |reason: Option<&str>| waiting.should_retry(reason);
     let compiler = options.compiler.clone().stopped_by(Arc::clone(&stop));
-    let (refusals, reports) = authentication::channel();
-    let built = Parts::build(config, options, &compiler, &refusals, &mut retry).and_then(|mut parts| {
-        let prepared = parts.prepare_loops(config, options, clock, &refusals, &mut retry)?;
+    let (rejections, reports) = authentication::channel();
+    let built = Parts::build(config, options, &compiler, &rejections, &mut retry).and_then(|mut parts| {
+        let prepared = parts.prepare_loops(config, options, clock, &rejections, &mut retry)?;
         Ok((parts, prepared))
     });
     let (parts, prepared) = match built {
@@ -117,7 +117,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome>
     let watch = match &config.kafka.cluster {
         Cluster::Brokers(_) => {
             let access = parts.access(config);
-            let watch = Watch::start(config, &access, clock, (refusals, reports), events.clone());
+            let watch = Watch::start(config, &access, clock, (rejections, reports), events.clone());
             Some(watch.context("can't start the thread that watches the credentials")?)
         }
         Cluster::Embedded(_) => None,

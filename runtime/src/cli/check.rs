@@ -27,7 +27,7 @@ pub(super) fn execute(file: &Path) -> Result<Completion, CommandFailure> {
 fn check_components(file: &Path, checked: &Checked) -> Result<Completion, CommandFailure> {
     checked.warnings.iter().for_each(|warning| telemetry::report(&format!("warning: {warning}\n")));
     let mut sound = Vec::new();
-    let mut problems = app::refusals(checked);
+    let mut problems = app::preflight_problems(checked);
     for handler in &checked.handlers {
         match load::check(&handler.component, Granted { http: handler.uses_http() }) {
             Ok(inspection) => sound.push(inspection),

@@ -191,7 +191,7 @@ impl Core {
 
     fn discard_results(&mut self, id: CallId, index: u32, ownership: OwnershipId) {
         let Some(call) = self.calls.get_mut(id) else { return };
-        let ended = !call.is_running();
+        let ended = !call.is_unterminated();
         let (mut released, mut unsettled) = (Vec::new(), Vec::new());
         for lane in &mut call.lanes {
             if lane.partition == index && lane.ownership == ownership && !lane.over {
@@ -377,7 +377,7 @@ impl Core {
             drain.left = true;
             let clean = drain.clean;
             self.outbox.push(Pending::LeaveGroup);
-            self.outbox.push(Pending::Drained { clean, calls_left: self.calls.running });
+            self.outbox.push(Pending::Drained { clean, calls_left: self.calls.unterminated });
         }
     }
 

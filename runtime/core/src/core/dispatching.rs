@@ -77,7 +77,7 @@ impl Core {
     pub(super) fn call_suspended(&mut self, id: CallId) {
         self.sizing.record_suspension();
         if let Some(call) = self.calls.get_mut(id)
-            && call.is_running()
+            && call.is_unterminated()
             && !std::mem::replace(&mut call.suspended, true)
         {
             self.sizing.call_returned();
@@ -99,7 +99,7 @@ impl Core {
         self.begin_without_call();
         while !self.stopping
             && self.sizing.has_capacity(&self.config)
-            && self.calls.running < self.config.max_concurrency
+            && self.calls.unterminated < self.config.max_concurrency
             && self.lanes.ready() > 0
         {
             let Some(topic) = self.lanes.next_topic() else { return };

@@ -279,7 +279,8 @@ impl Core {
 
     fn next_check(&self) -> Option<Duration> {
         let owned = self.partitions.iter().any(|partition| partition.may_commit());
-        (owned || self.calls.running > 0 || self.some_stopped).then_some(self.checked_at + CHECK_INTERVAL)
+        (owned || self.calls.unterminated > 0 || self.some_stopped)
+            .then_some(self.checked_at + CHECK_INTERVAL)
     }
 
     pub(crate) fn drain_until(&self) -> Option<Duration> {

@@ -48,7 +48,7 @@ impl Core {
     /// again.
     pub(super) fn call_terminated(&mut self, id: CallId) {
         let Some(call) = self.calls.get(id) else { return };
-        if !call.is_running() {
+        if !call.is_unterminated() {
             return;
         }
         assert!(call.state != CallState::Running, "{id:?} was never cancelled");
@@ -113,7 +113,7 @@ impl Core {
     pub(super) fn drop_outputs(&mut self, id: CallId, rows: Range<u32>) {
         let Some(call) = self.calls.get(id) else { return };
         let is_submitted = |row| matches!(call.awaited(row), Awaited::Acks(_));
-        if !call.is_running() && rows.clone().any(is_submitted) {
+        if !call.is_unterminated() && rows.clone().any(is_submitted) {
             self.outbox.push(Pending::DropOutputs { call: id, first: rows.start, end: rows.end });
         }
     }
@@ -185,7 +185,7 @@ impl Core {
     fn release_worker(&mut self, id: CallId) {
         let Some(call) = self.calls.get_mut(id) else { return };
         call.state = CallState::Unacked;
-        self.calls.running -= 1;
+        self.calls.unterminated -= 1;
         if self.calls.get(id).is_some_and(|call| !call.suspended) {
             self.sizing.call_returned();
         }

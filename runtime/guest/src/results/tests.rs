@@ -100,7 +100,7 @@ fn a_row_can_be_taken_back_with_the_rows_behind_it() {
         "of the last lane only one is done"
     );
     let reasons: Vec<_> =
-        results.stopped_lanes().iter().map(|refusal| (refusal.lane, refusal.reason.as_str())).collect();
+        results.stopped_lanes().iter().map(|stopped| (stopped.lane, stopped.reason.as_str())).collect();
     assert_eq!(
         reasons,
         [(0, "row 1 is too large"), (1, "row 0 is too large")],
@@ -226,10 +226,10 @@ fn with_outputs(causes: &[u32], targets: &[u32], values: &[Option<&str>]) -> wit
 fn taken_back(results: &Results) -> Vec<(u32, u32, &str)> {
     let stopped_lanes = results.stopped_lanes().iter();
     stopped_lanes
-        .map(|refusal| {
-            let end = results.lane_ends()[refusal.lane as usize];
+        .map(|stopped| {
+            let end = results.lane_ends()[stopped.lane as usize];
             assert_eq!(end.failure, Some(Verdict::Unpublishable));
-            (refusal.lane, end.done, refusal.reason.as_str())
+            (stopped.lane, end.done, stopped.reason.as_str())
         })
         .collect()
 }
@@ -322,13 +322,13 @@ fn unknown_target_names_cost_no_memory() {
     let mut results = Results::new(OUTPUT_BYTES);
     results.accept(&lanes, &known(), result).unwrap();
     assert_eq!(results.stopped_lanes().len(), 1_000);
-    let reason_bytes: usize = results.stopped_lanes().iter().map(|refusal| refusal.reason.capacity()).sum();
+    let reason_bytes: usize = results.stopped_lanes().iter().map(|stopped| stopped.reason.capacity()).sum();
     assert!(reason_bytes < 1_000 * 1_024, "{reason_bytes} bytes");
     assert_eq!(results.outputs().count(), 500_000);
     assert_eq!(results.outputs.causes.len(), 500_000, "the outputs of other rows are dropped");
-    let refusal = &results.stopped_lanes()[0];
-    assert_eq!(refusal.lane, 1);
-    assert!(refusal.reason.starts_with("the output `xxxx"), "{}", refusal.reason);
+    let stopped = &results.stopped_lanes()[0];
+    assert_eq!(stopped.lane, 1);
+    assert!(stopped.reason.starts_with("the output `xxxx"), "{}", stopped.reason);
 }
 
 #[test]
@@ -349,9 +349,9 @@ fn a_reason_is_truncated_between_characters() {
     result.failures = vec![wit::LaneFailure { lane: 1, failure: retry }];
     let mut results = Results::new(OUTPUT_BYTES);
     results.accept(&LANES, &known(), result).unwrap();
-    let refusal = &results.stopped_lanes()[0];
-    assert_eq!(refusal.verdict, Verdict::Retry { after: Some(Duration::from_millis(5)) });
-    assert_eq!(refusal.reason, "ä".repeat(512));
+    let stopped = &results.stopped_lanes()[0];
+    assert_eq!(stopped.verdict, Verdict::Retry { after: Some(Duration::from_millis(5)) });
+    assert_eq!(stopped.reason, "ä".repeat(512));
 }
 
 #[test]

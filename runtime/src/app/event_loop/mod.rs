@@ -59,7 +59,7 @@ pub(super) struct Prepared {
     pub(super) closing: Closing,
     pub(super) clock: Clock,
     pub(super) mailbox: Arc<Mailbox>,
-    pub(super) refusals: RejectionSender,
+    pub(super) rejections: RejectionSender,
     pub(super) wake: WakeHandle,
     /// Number of calls that the workers accept without queueing them for long.
     pub(super) worker_calls: u32,
@@ -91,7 +91,7 @@ pub(super) struct EventLoop {
     mailbox: Arc<Mailbox>,
     /// Events taken out of the mailbox. The memory of the queue is reused.
     events: VecDeque<LoopEvent>,
-    refusals: RejectionSender,
+    rejections: RejectionSender,
     wake: WakeHandle,
     report: Report,
 }
@@ -121,7 +121,7 @@ impl EventLoop {
             now,
             mailbox: prepared.mailbox,
             events: VecDeque::new(),
-            refusals: prepared.refusals,
+            rejections: prepared.rejections,
             wake: prepared.wake,
             report: Report::new(now.uptime),
         };
@@ -319,7 +319,7 @@ impl EventLoop {
             }
             SourceEvent::Error(error) => {
                 if error.code.is_authentication_failure() {
-                    self.refusals.report(Side::Consumers);
+                    self.rejections.report(Side::Consumers);
                 }
                 self.log.client_error(self.now, &error.text);
             }

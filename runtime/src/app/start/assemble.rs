@@ -64,7 +64,7 @@ impl Parts {
         config: &Checked,
         options: &RunOptions,
         compiler: &Compiler,
-        refusals: &RejectionSender,
+        rejections: &RejectionSender,
         retry: KeepWaiting<'_>,
     ) -> anyhow::Result<Parts> {
         let engine = Engine::new(client_options::engine(config))?;
@@ -88,8 +88,8 @@ impl Parts {
         let inputs = Inputs::query(config, access.clone(), retry)?;
         let spec = client_options::sink(config, access);
         let routes = handlers.iter().map(HandlerPart::route).collect();
-        let refusals = refusals.clone();
-        let on_authentication_failure = Box::new(move || refusals.report(Side::Producer));
+        let rejections = rejections.clone();
+        let on_authentication_failure = Box::new(move || rejections.report(Side::Producer));
         let sink = Sink::start(&spec, routes, on_authentication_failure, &mut |waiting| {
             retry(waiting.reason.as_deref())
         })
@@ -128,7 +128,7 @@ impl Parts {
         config: &Checked,
         options: &RunOptions,
         clock: Clock,
-        refusals: &RejectionSender,
+        rejections: &RejectionSender,
         retry: KeepWaiting<'_>,
     ) -> anyhow::Result<Vec<Prepared>> {
         let handlers = u64::try_from(config.handlers.len()).unwrap_or(1);
@@ -175,7 +175,7 @@ impl Parts {
                 ),
                 clock,
                 mailbox: part.mailbox.clone(),
-                refusals: refusals.clone(),
+                rejections: rejections.clone(),
                 wake: part.wake.clone(),
                 worker_calls: (CALLS_AHEAD * threads).min(handler.lanes.max_concurrency),
             });

@@ -18,4 +18,4 @@ pub(super) use broker_wait::BrokerWait;
 pub(super) use client_options::{Access, client};
 pub use errors::is_final;
 pub(super) use errors::is_stopped;
-pub use preflight::refusals;
+pub use preflight::preflight_problems;

@@ -7,16 +7,16 @@ use super::client_options::{self, Access};
 /// Returns the reasons why the engine or the Kafka clients refuse the configuration, one line each; empty: they accept
 /// it.
 #[must_use]
-pub fn refusals(config: &Checked) -> Vec<String> {
+pub fn preflight_problems(config: &Checked) -> Vec<String> {
     let engine = client_options::engine(config).check().map_err(|error| error.to_string());
     let clients = match client_options::credentials(config) {
         Ok(credentials) => clients(config, &Access { credentials, ..Access::default() }),
         Err(error) => vec![Err(error.to_string())],
     };
-    let mut refusals: Vec<String> = clients.into_iter().chain([engine]).filter_map(Result::err).collect();
-    refusals.sort_unstable();
-    refusals.dedup(); // an error under [kafka.client] occurs in every client
-    refusals
+    let mut problems: Vec<String> = clients.into_iter().chain([engine]).filter_map(Result::err).collect();
+    problems.sort_unstable();
+    problems.dedup(); // an error under [kafka.client] occurs in every client
+    problems
 }
 
 /// Checks the properties of all clients, without brokers.

@@ -157,7 +157,7 @@ impl Core {
         if !dirty {
             return (refresh.is_some_and(|at| at <= self.now.uptime), refresh);
         }
-        let idle = self.calls.running == 0 && self.lanes.ready() == 0;
+        let idle = self.calls.unterminated == 0 && self.lanes.ready() == 0;
         let interval = if idle { self.config.commit_interval / 10 } else { self.config.commit_interval };
         let at_once = urgent || committer.settled >= self.config.commit_every;
         (true, Some(if at_once { self.now.uptime } else { committer.sent_at + interval }))

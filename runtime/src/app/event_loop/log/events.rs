@@ -38,13 +38,13 @@ impl HandlerLog {
 
     /// Logs retries that the guest requested, and calls that failed.
     pub(in crate::app::event_loop) fn call_ended(&mut self, now: Now, call: &Call) {
-        for (row, refusal) in call.failed_rows() {
-            if let Verdict::Retry { .. } = refusal.verdict
+        for (row, stopped) in call.failed_rows() {
+            if let Verdict::Retry { .. } = stopped.verdict
                 && let Some(Allowed { dropped }) = self.limits.allow(Cause::Retry, now)
             {
                 let (partition, offset) = call.batch.position(row as usize).unwrap_or_default();
                 let (handler, topic, attempt) = (&self.handler, call.batch.topic(), call.batch.attempt());
-                let error = refusal.reason.as_str();
+                let error = stopped.reason.as_str();
                 tracing::info!(
                     handler,
                     topic,

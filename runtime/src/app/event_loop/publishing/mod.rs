@@ -158,8 +158,8 @@ impl Publishing {
     /// Keeps the errors of events that are not done: the core requests their outcome later.
     pub(super) fn keep_errors(&mut self, ended: &Call) {
         let Some(record) = self.calls.get_mut(ended.key.call) else { return };
-        for (row, refusal) in ended.failed_rows() {
-            record.add_error(row, refusal.reason.clone());
+        for (row, stopped) in ended.failed_rows() {
+            record.add_error(row, stopped.reason.clone());
         }
         if let CallResult::Failed(failure) = &ended.result {
             record.add_error(failure.row.unwrap_or(0), failure.message.clone());
