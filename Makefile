@@ -6,10 +6,10 @@
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
 
-demo: ## run real events through a handler, on a broker inside the process; nothing to install first
+demo: ## run real events through a handler, on a broker inside the process, without further setup
 	@scripts/demo
 
-kafka: ## start an Apache Kafka with the events of the flights example, to try instances on, until Ctrl-C
+kafka: ## start Apache Kafka with the events of the flights example for experiments, until Ctrl-C
 	@scripts/kafka
 
 test: ## run all tests: the workspace with real brokers, then the handlers natively
@@ -18,6 +18,6 @@ test: ## run all tests: the workspace with real brokers, then the handlers nativ
 lint: ## check formatting, clippy, licences, documentation and house rules
 	@scripts/lint
 
-figures: ## measure the figures of speed and memory in the documents; takes long, and CI does not run it
+figures: ## measure the speed and memory figures of the documentation; slow, and not part of CI
 	@cargo build --quiet --release --workspace --bins
 	@$${CARGO_TARGET_DIR:-target}/release/figures w1

@@ -1,5 +1,5 @@
-//! Promise: Keylane runs over TLS and SASL/SCRAM. Credentials or certificates that do not work are reported with the
-//! remedy, at the start and at run time.
+//! Promise: Keylane runs over TLS and SASL/SCRAM. Rejected credentials and untrusted certificates
+//! are reported with the remedy, at the start and at run time.
 
 use std::fs;
 
@@ -47,7 +47,8 @@ fn tls_and_scram() {
     report.assert_clean();
     assert_eq!(report.outcomes, EVENTS);
 
-    // Consumers and producer may be two users: no request is made without the credentials of one of them.
+    // Consumers and producer may authenticate as two users. No request is sent without the
+    // credentials of one of them.
     let apart = ["kafka.consumer", "kafka.producer"].into_iter().fold(
         flow.settings(&guest("sleepy"), "worker").set("kafka", "bootstrap_servers", cluster.sasl_bootstrap()),
         |settings, table| {
@@ -175,10 +176,10 @@ fn a_token_in_a_file_is_renewed() {
     let mut keylane = Keylane::run(&bearer, &[]);
     flow.wait_until_committed();
     fs::write(&file, token(now() + 3_600)).expect("a temporary file can be written");
-    keylane.wait_for("the new token", |line| {
+    keylane.wait_for("the new token to be logged", |line| {
         line["message"].as_str().is_some_and(|message| message.starts_with("the credentials have changed"))
     });
-    wait::until("the first token to end", wait::STATE_TIMEOUT, || now() > first_expiry);
+    wait::until("the first token to expire", wait::STATE_TIMEOUT, || now() > first_expiry);
     producer.send_all(&flow.input, (EVENTS..2 * EVENTS).map(event)).expect("acknowledged");
     flow.wait_until_committed();
     keylane.terminate();
@@ -197,7 +198,7 @@ fn token(end: i64) -> String {
     format!("{}.{}.\n", part(r#"{"alg":"none"}"#.to_owned()), part(claims))
 }
 
-/// One broker with a SCRAM-SHA-512 user; with an `identity` her listener uses TLS.
+/// One broker with a SCRAM-SHA-512 user. With an `identity`, the user's listener uses TLS.
 fn options(identity: Option<Identity>) -> Options {
     let scram_users = vec![(USER.to_owned(), PASSWORD.to_owned())];
     Options { scram_users, identity, ..Options::default() }
@@ -223,7 +224,7 @@ fn ends_at_start(settings: &Settings) -> String {
     keylane.expect_exit(1);
     let lines = keylane.lines();
     assert!(!lines.iter().any(|line| line.to_string().contains("-password")), "{}", keylane.tail());
-    let last = lines.iter().rev().find(|line| line.is_string()).expect("the error is not a line of the log");
+    let last = lines.iter().rev().find(|line| line.is_string()).expect("the error is a line of plain text");
     last.to_string()
 }
 

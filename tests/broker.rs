@@ -1,5 +1,5 @@
-//! Promise: the loss of a broker never stops Keylane permanently and loses nothing; a broker that rejects the credentials
-//! is named.
+//! Promise: the loss of a broker never stops Keylane permanently and loses nothing. A broker that
+//! rejects the credentials is reported.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
@@ -29,7 +29,7 @@ fn a_restart_of_the_broker_loses_nothing() {
         });
         cluster.kill(1);
         cluster.restart(1);
-        assert!(!keylane.has_ended(), "ended although a broker may be unavailable{}", keylane.tail());
+        assert!(!keylane.has_ended(), "ended while the broker was unavailable{}", keylane.tail());
     }
     wait::until("everything to have an output", wait::STATE_TIMEOUT, || {
         progress.advance();
@@ -62,7 +62,7 @@ fn a_broker_that_freezes_is_waited_for() {
             line["message"] == "partition released" && line["lost"] == true && line["partition"] == partition
         });
     }
-    assert!(!keylane.has_ended(), "ended although a broker may freeze{}", keylane.tail());
+    assert!(!keylane.has_ended(), "ended while the broker was frozen{}", keylane.tail());
     cluster.thaw(1);
     wait::until("everything to have an output", wait::STATE_TIMEOUT, || {
         progress.advance();

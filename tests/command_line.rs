@@ -1,4 +1,5 @@
-//! Promise: errors that can be found before a run are reported before it, with their place and the remedy.
+//! Promise: errors that can be found without a run are reported before a run, with their location
+//! and the remedy.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,7 +18,7 @@ fn check_inspects_the_components() {
     assert!(text(&valid.stdout).contains("interface  batch-handler"), "{valid:?}");
 }
 
-/// With the same errors. The exit code 2 of `run` means that a restart does not help.
+/// The errors are the same. The exit code 2 of `run` means that a restart does not help.
 #[test]
 fn check_and_inspect_refuse_what_run_refuses() {
     let folder = janitor::folder("components");
@@ -55,7 +56,8 @@ fn check_and_inspect_refuse_what_run_refuses() {
     janitor::remove(&folder);
 }
 
-/// All at once, before the group is joined. The exit code is 1, because the next start may succeed.
+/// The error names all of them, before the group is joined. The exit code is 1, because the next
+/// start may succeed.
 #[test]
 fn run_names_all_missing_topics() {
     let Some(cluster) = kafka::shared() else { return };

@@ -12,10 +12,12 @@ use keylane_tests::progress::Progress;
 use keylane_tests::skip::print_line;
 use keylane_tests::wait;
 
-/// Long enough for all other events to be done and claimed meanwhile; the second instance must wait as long.
+/// Long enough for all other events to be done and claimed meanwhile. The second instance must wait
+/// for the same time.
 const SLOW_MILLIS: &str = "20000";
 
-/// One slow event holds the offset while thousands behind it are done and claimed. After `kill -9` none of them runs again.
+/// One slow event holds back the committed offset while thousands of events behind it are done and
+/// claimed. After `kill -9`, none of them runs again.
 #[test]
 fn claimed_events_do_not_run_again() {
     let Some(cluster) = kafka::shared() else { return };
@@ -25,8 +27,8 @@ fn claimed_events_do_not_run_again() {
     assert_eq!(report.repeats, [].into(), "all done events were claimed");
 }
 
-/// Open events scattered among the done ones, and metadata for few of them: as many claims as fit from the beginning are
-/// stored, and exactly those events do not run again.
+/// Open events are scattered among the done ones, and the metadata has capacity for few claims. The
+/// first claims that fit are stored, and exactly those events do not run again.
 #[test]
 fn unclaimed_events_run_again_and_are_not_lost() {
     let Some(cluster) = kafka::shared() else { return };
@@ -83,7 +85,7 @@ impl Case<'_> {
         usize::try_from(self.events).expect("a small number") - self.slow.len()
     }
 
-    /// With one open event all others are one run, which always fits.
+    /// With one open event, all others form one run, which always fits.
     fn claims_at_least(&self) -> usize {
         if self.slow.len() == 1 { self.done() } else { 1 }
     }
@@ -110,6 +112,6 @@ impl Case<'_> {
 fn claimed(flow: &Flow<'_>) -> BTreeSet<i64> {
     let committed = flow.committed().remove(0);
     let offset = committed.offset.expect("the start is committed before the first call");
-    assert_eq!(offset, 0, "the slow first event holds the offset");
+    assert_eq!(offset, 0, "the slow first event holds back the offset");
     claims(&committed.metadata, offset).expect("Keylane's own metadata").into_iter().flatten().collect()
 }

@@ -1,5 +1,5 @@
 //! Promise: a clean stop repeats nothing. A signal arrives while calls of 50 ms and acknowledgements are outstanding;
-//! the process finishes the calls in flight, commits all of them, and exits 0.
+//! the process finishes the calls in flight, commits all of them, and exits with 0.
 
 use keylane_tests::check;
 use keylane_tests::child;
@@ -52,7 +52,7 @@ fn a_signal_repeats_nothing() {
         producer.send_all(&flow.input, (fed..fed + EVENTS_PER_STOP).map(event)).expect("acknowledged");
         fed += EVENTS_PER_STOP;
         let mut keylane = Keylane::run(&settings, &[]);
-        keylane.wait_for("its partitions", |line| line["message"] == "partition assigned");
+        keylane.wait_for("an assigned partition", |line| line["message"] == "partition assigned");
         progress.advance(); // the last outputs of the previous instance do not count
         let before = progress.done();
         wait::until("calls to be in flight", wait::STATE_TIMEOUT, || {
@@ -61,8 +61,9 @@ fn a_signal_repeats_nothing() {
         });
         // Under `nohup` SIGHUP is ignored, as it should be.
         let signals = [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP];
-        let signals =
-            signals.get(..if child::is_ignored(Signal::HUP) { 3 } else { 4 }).expect("there are four");
+        let signals = signals
+            .get(..if child::is_ignored(Signal::HUP) { 3 } else { 4 })
+            .expect("there are four signals");
         keylane.signal(signals[stop % signals.len()]);
         keylane.expect_exit(0);
         beyond_the_offset += assert_everything_settled_is_committed(&flow);
@@ -95,7 +96,7 @@ fn a_drain_that_had_to_cancel_a_call_exits_with_1() {
     keylane.expect_exit(1);
     let timed_out = |line: &serde_json::Value| line.to_string().contains("drain timed out");
     assert!(keylane.lines().iter().any(timed_out), "{}", keylane.tail());
-    assert_eq!(flow.committed()[0].offset.unwrap_or(0), 0, "its event runs again");
+    assert_eq!(flow.committed()[0].offset.unwrap_or(0), 0, "the event of the cancelled call runs again");
 }
 
 /// Every event with an output must be below the committed offset or in the completed set. Returns the number of
@@ -114,7 +115,8 @@ fn assert_everything_settled_is_committed(flow: &Flow<'_>) -> usize {
     beyond
 }
 
-/// Every call takes 50 ms; many keys, so that lanes end in a different order than they were read.
+/// Every call takes 50 ms. The events have many keys, so that lanes end in a different order than
+/// they were read.
 fn event(number: usize) -> Record {
     let key = format!("key-{}", number * 31 % 997);
     Record::new(key, format!("event {number}")).with("sleep-ms", "50").with("emit", "")

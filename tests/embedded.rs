@@ -62,7 +62,7 @@ fn orders_are_retried_and_dead_lettered() {
         let found = outputs
             .iter()
             .find(|output| output["value"] == dead_letter["value"])
-            .expect("it is dead-lettered");
+            .expect("the event is dead-lettered");
         assert_eq!(reason(found).as_ref(), Some(&dead_letter["reason"]), "{found}");
     }
 }
@@ -126,9 +126,9 @@ fn sigterm_drains_a_feed_that_has_no_end() {
     let mut feed = keylane.take_stdin().expect("standard input is piped");
     for number in 0..100 {
         writeln!(feed, "{{\"key\": \"key-{}\", \"value\": \"one two\"}}", number % 7)
-            .expect("it reads its feed");
+            .expect("the process reads its feed");
     }
-    feed.flush().expect("it reads its feed");
+    feed.flush().expect("the process reads its feed");
     wait::until_ok("100 outputs", wait::STATE_TIMEOUT, || match outputs(&keylane).len() {
         100 => Ok(()),
         other => Err(format!("{other} so far{}", keylane.tail())),

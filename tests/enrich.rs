@@ -17,7 +17,8 @@ const CUSTOMERS: usize = 4;
 fn the_example_looks_up_every_order_and_keeps_their_order() {
     let source = workspace().join("examples/enrich");
     let files = source.join("service");
-    // The first four requests are answered when all four have arrived: the one worker waits for four calls at once.
+    // The first four requests are answered when all four have arrived, so the only worker must wait
+    // for four calls at once.
     let (requests, together) = (AtomicUsize::new(0), Barrier::new(CUSTOMERS));
     let service = Service::start(move |path| {
         match requests.fetch_add(1, Ordering::SeqCst) {

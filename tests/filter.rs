@@ -52,7 +52,7 @@ fn several_handlers_share_a_topic_by_type() {
     counted("not paid", 1_000);
 }
 
-/// A topic with no event for the handler: its lag reaches 0 without a call.
+/// The topic has no event for the handler. Its lag reaches 0 without a call.
 #[test]
 fn filtered_events_are_settled() {
     let Some(cluster) = kafka::shared() else { return };
@@ -66,7 +66,7 @@ fn filtered_events_are_settled() {
     assert!(kafka::read_all(&cluster.bootstrap(), &flow.output).is_empty());
 }
 
-/// Lanes by a header: one slow customer delays its own orders and no other's, whatever the records' keys.
+/// With lanes by customer, a slow customer delays only its own orders, whatever the records' keys.
 #[test]
 fn lane_keys_may_come_from_a_header_or_the_value() {
     let Some(cluster) = kafka::shared() else { return };
@@ -92,7 +92,8 @@ fn lane_keys_may_come_from_a_header_or_the_value() {
     }
 }
 
-/// Values of a schema registry are not JSON texts: without a warning the order would be lost silently.
+/// Values of a schema registry are not JSON texts. Without a warning, the order would be lost
+/// silently.
 #[test]
 fn a_missing_lane_key_is_reported() {
     let Some(cluster) = kafka::shared() else { return };

@@ -1,5 +1,6 @@
-//! Promise: an instance that is frozen for longer than its session timeout loses nothing and breaks no order. Another one
-//! takes its partitions over; when it is resumed, its late work counts at most as repeats.
+//! Promise: an instance that is frozen for longer than its session timeout loses nothing and breaks
+//! no order. Another instance takes over its partitions. After the frozen instance is resumed, its
+//! late work causes at most repeats.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
@@ -15,7 +16,8 @@ const NAMES: [&str; 2] = ["one", "two"];
 const BACKLOG: usize = 2_000;
 const UNCLAIMED: usize = 300;
 
-/// Each of two instances in turn, with calls in flight and work that is neither committed nor claimed.
+/// Each of two instances is frozen in turn, with calls in flight and work that is neither committed
+/// nor claimed.
 #[test]
 fn a_frozen_instance_loses_nothing_and_breaks_no_order() {
     let Some(cluster) = kafka::shared() else { return };
@@ -29,10 +31,10 @@ fn a_frozen_instance_loses_nothing_and_breaks_no_order() {
             is_worth_freezing(&flow, progress, name)
         });
         instances[frozen].freeze();
-        load.until("the other one to have all partitions", |_| is_settled(&flow, &[other]));
-        load.until_more("the other one to continue", 2 * UNCLAIMED);
+        load.until("the other instance to have all partitions", |_| is_settled(&flow, &[other]));
+        load.until_more("the other instance to continue", 2 * UNCLAIMED);
         instances[frozen].thaw();
-        load.until("it to be a member again", |_| is_settled(&flow, &NAMES));
+        load.until("the frozen instance to be a member again", |_| is_settled(&flow, &NAMES));
         assert!(!instances[frozen].has_ended(), "{}", instances[frozen].tail());
     }
     load.finish();
@@ -51,12 +53,12 @@ fn settings(flow: &Flow<'_>, client: &str) -> Settings {
     flow.settings(&guest("sleepy"), client)
         .set("handlers.t.commit", "interval", "5s")
         .set("handlers.t.commit", "every", 1_000_000)
-        // 800 events per second: the throughput of an instance is not the subject.
+        // At most 800 events per second, because throughput is not the subject of this test.
         .set("handlers.t.lanes", "max_concurrency", 16)
 }
 
 fn is_settled(flow: &Flow<'_>, clients: &[&str]) -> bool {
-    flow.members.state().is_settled(clients, usize::try_from(PARTITIONS).expect("few"))
+    flow.members.state().is_settled(clients, usize::try_from(PARTITIONS).expect("few partitions"))
 }
 
 fn is_worth_freezing(flow: &Flow<'_>, progress: &Progress, name: &str) -> bool {

@@ -1,5 +1,6 @@
-//! Promise: offsets that do not exist delay nothing. The committed offset reaches the end of the log and the lag is 0,
-//! although compaction removed records from the middle and transactions left markers at the end.
+//! Promise: missing offsets delay nothing. The committed offset reaches the end of the log and the
+//! lag is 0, although compaction removed records from the middle and transactions left markers at
+//! the end.
 
 use std::collections::BTreeSet;
 

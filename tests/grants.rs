@@ -26,7 +26,7 @@ fn a_request_to_a_host_that_is_not_listed_is_denied_and_named() {
 
     let expected = ["200 hello", &denied, "HTTP: `localhost` is not in the handler's `grants.http`"];
     assert_eq!(outputs(&keylane), expected);
-    assert_eq!(other.seen().connections, 0, "no connection must be opened");
+    assert_eq!(other.seen().connections, 0, "no connection may be opened");
     for host in [other.host(), "localhost:80".to_owned()] {
         let named = |line: &&Value| line["level"] == "WARN" && line.to_string().contains(&host);
         let lines: Vec<Value> = keylane.lines().iter().filter(named).cloned().collect();

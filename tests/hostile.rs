@@ -1,5 +1,5 @@
-//! Promise: a failing guest fails only its own event, whatever it does: the reason is reported, no output of the failed
-//! event is published, the others are done, and the process continues.
+//! Promise: a failing guest fails only its own event, whatever it does. The reason is reported, no
+//! output of the failed event is published, the other events are done, and the process continues.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,9 @@ use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::skip::print_line;
 use keylane_tests::wait;
 
-/// The fault of a guest, the reason in its dead letter, a part of the error text, and its attempts: unpublishable outputs
-/// would be the same in the next attempt.
+/// The behaviour of the guest, the reason in the dead letter, a part of the error text, and the
+/// number of attempts. Unpublishable outputs are not retried, because they would be the same in the
+/// next attempt.
 const DEEDS: [(&str, &str, &str, i64); 9] = [
     ("trap", "trap", "unreachable", 3),
     ("exit", "trap", "exit code 1", 3),
@@ -41,21 +42,21 @@ fn each_fault_fails_its_own_event_with_its_own_reason() {
     for (deed, reason, words, attempts) in DEEDS {
         let dead_letter =
             dead_letters.iter().find(|dead_letter| dead_letter.value.as_deref() == Some(deed.as_bytes()));
-        let dead_letter = dead_letter.expect("each has a dead letter");
+        let dead_letter = dead_letter.expect("each failed event has a dead letter");
         let error = (dead_letter.text("keylane-reason"), dead_letter.text("keylane-error"));
         print_line(&format!("{deed}: {error:?}"));
         assert!(error.0 == reason && error.1.contains(words), "{deed} is reported as {error:?}");
         assert_eq!(dead_letter.number("keylane-attempt"), Some(attempts), "{deed}");
     }
     let outputs = kafka::read_all(&cluster.bootstrap(), &flow.output);
-    assert_eq!(outputs.len(), HEALTHY, "the others once each, and no output of the failed events");
+    assert_eq!(outputs.len(), HEALTHY, "each other event once, and no output of the failed events");
     assert!(keylane.resident_bytes().is_none() && keylane.has_ended());
     let mut history = flow.history();
     history.inputs.retain(|input| input.key.as_ref().is_some_and(|key| !key.starts_with(b"bad-")));
     check::check(&history).assert_clean();
 }
 
-/// Faults that fail no event: headers that a guest may not write, and a million log lines.
+/// Misbehaviour that fails no event: headers that a guest may not write, and a million log lines.
 #[test]
 fn forged_headers_and_floods_of_lines_are_dropped() {
     let Some(cluster) = kafka::shared() else { return };
@@ -79,7 +80,8 @@ fn forged_headers_and_floods_of_lines_are_dropped() {
     assert_eq!(u64::try_from(of_guest).unwrap_or(0) + dropped, 1_000_000, "dropped lines are counted");
 }
 
-/// A listening socket, a world-readable file, the variables of the process: none was granted.
+/// Access to a listening socket, a world-readable file and the variables of the process is not
+/// granted.
 #[test]
 fn access_that_was_not_granted_is_denied() {
     let Some(cluster) = kafka::shared() else { return };
@@ -91,7 +93,8 @@ fn access_that_was_not_granted_is_denied() {
     assert_eq!(error, Some("socket: false, file: false, variables: 0"));
 }
 
-/// Thousands in a row, of each sort that could leak in the engine: the process continues, and its memory does not grow.
+/// Thousands of consecutive faults, of each kind that could leak memory in the engine. The process
+/// continues, and its memory does not grow.
 #[test]
 fn a_storm_of_traps_costs_no_memory() {
     storm("trap", 20_000, "1s");
@@ -102,7 +105,7 @@ fn a_storm_of_overflowing_stacks_costs_no_memory() {
     storm("recurse", 10_000, "1s");
 }
 
-/// Each is cancelled while it waits, and its instance is dropped.
+/// Each call is cancelled while it waits, and its instance is dropped.
 #[test]
 fn a_storm_of_calls_that_never_return_costs_no_memory() {
     storm("sleep", 10_000, "200ms");
@@ -118,7 +121,7 @@ fn storm(deed: &str, events: i64, timeout: &str) {
         "timeout",
         timeout,
     );
-    // Often enough to observe the storm while it lasts.
+    // Commits are frequent enough to observe the storm while it lasts.
     let settings = settings.set("handlers.t.commit", "interval", "100ms");
     let mut keylane = Keylane::run(&settings, &[]);
     let mut peaks = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! Promise: handlers of one process are independent. One that stops, or that can't read its topic, does not affect the
-//! partitions, events and order of the other one.
+//! Promise: handlers of one process are independent. A handler that stops, or can't read its topic,
+//! does not affect the partitions, events and order of another handler.
 
 use keylane_tests::alice;
 use keylane_tests::check;
@@ -28,7 +28,7 @@ fn a_handler_that_stops_does_not_stop_the_other_one() {
     let names_the_reason = |line: &serde_json::Value| {
         line["level"] == "ERROR" && line.to_string().contains("the value requests it")
     };
-    keylane.wait_for("the reason", names_the_reason);
+    keylane.wait_for("the reason to be logged", names_the_reason);
     // From here on only the other handler runs.
     send(&other, EVENTS / 2);
     stopping.producer().send_all(&stopping.input, [Record::new("k", "done").to(1)]).expect("acknowledged");
@@ -61,7 +61,7 @@ fn a_handler_that_loses_its_read_right_does_not_stop_the_other_one() {
     send(&other, EVENTS / 2);
     other.wait_until_committed();
     assert_eq!(offsets(&barred.committed()), offsets(&before), "unread events are not committed");
-    assert!(!keylane.has_ended(), "ended although it should wait for its right{}", keylane.tail());
+    assert!(!keylane.has_ended(), "ended instead of waiting for the read right{}", keylane.tail());
     keylane.terminate();
     keylane.expect_exit(0);
     assert_untouched(&other);
@@ -88,10 +88,14 @@ fn offsets(committed: &[kafka::Committed]) -> Vec<Option<i64>> {
     committed.iter().map(|committed| committed.offset).collect()
 }
 
-/// Every event once, in order, and in one ownership of each partition.
+/// Asserts that every event was handled once, in order, and in one ownership of each partition.
 fn assert_untouched(flow: &Flow<'_>) {
     let report = check::check(&flow.history());
     report.assert_clean();
     assert_eq!((report.outcomes, report.repeats), (EVENTS, [].into()));
-    assert_eq!(report.ownerships.len(), usize::try_from(flow.partitions).expect("few"), "no partition moved");
+    assert_eq!(
+        report.ownerships.len(),
+        usize::try_from(flow.partitions).expect("few partitions"),
+        "no partition moved"
+    );
 }

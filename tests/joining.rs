@@ -1,5 +1,6 @@
-//! Promise: everything that can be requested without membership is requested before any group is joined; a broker that
-//! hangs or is unavailable delays only the requests that it alone can answer; a signal takes effect meanwhile.
+//! Promise: everything that can be requested without membership is requested before any group is
+//! joined. A broker that hangs or is unavailable delays only the requests that it alone can answer.
+//! A signal takes effect meanwhile.
 
 use keylane_tests::alice;
 use keylane_tests::flow::Flow;
@@ -8,8 +9,8 @@ use keylane_tests::kafka::{self, Cluster, Options, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::wait;
 
-/// One handler could start, another one can't. The group of the first never gets a member: its partitions would stay with that
-/// member until its session timed out.
+/// One of two handlers can start, the other one can't. The group of the first must not get a
+/// member, which would hold its partitions until its session timed out.
 #[test]
 fn a_handler_that_can_not_start_leaves_no_member_behind() {
     let Some(cluster) = kafka::shared() else { return };
@@ -30,7 +31,7 @@ fn a_handler_that_can_not_start_leaves_no_member_behind() {
         &["--bootstrap-server", &cluster.bootstrap(), "--list"],
     );
     let groups = groups.expect("the tool runs");
-    assert!(!groups.lines().any(|group| group == flow.group), "it was joined: {groups}");
+    assert!(!groups.lines().any(|group| group == flow.group), "the group was joined: {groups}");
 }
 
 /// One broker hangs. A process that starts meanwhile handles the events of the other brokers.
@@ -40,12 +41,12 @@ fn a_broker_that_hangs_delays_only_its_own_partitions() {
     let flow = Flow::new(&cluster, 3, &[]);
     let topic = spread(&cluster);
     feed(&flow, &topic);
-    // The group exists, so that its coordinator is known: it keeps running.
+    // The group is created first, so that its coordinator is known. That broker keeps running.
     let settings = reading(&flow, &topic);
     Keylane::run(&settings, &["--until-end"]).expect_exit(0);
     feed(&flow, &topic);
     let coordinator = flow.members.coordinator(&cluster.admin());
-    let hangs = (1..=3).find(|&id| id != coordinator).expect("there are three");
+    let hangs = (1..=3).find(|&id| id != coordinator).expect("there are three brokers");
     let hangs = usize::try_from(hangs).expect("brokers are numbered from 1");
 
     cluster.freeze(hangs);
@@ -59,8 +60,8 @@ fn a_broker_that_hangs_delays_only_its_own_partitions() {
     keylane.expect_exit(0);
 }
 
-/// One broker is advertised under a name that this machine can't resolve, as in a network with only some of a cluster's
-/// names.
+/// One broker is advertised under a name that this machine can't resolve, as in a network that
+/// resolves only some of the names of a cluster.
 #[test]
 fn a_broker_whose_name_does_not_resolve_delays_only_its_own_partitions() {
     let unresolvable = 3;
@@ -69,7 +70,7 @@ fn a_broker_whose_name_does_not_resolve_delays_only_its_own_partitions() {
     let mut flow = Flow::new(&cluster, 3, &[]);
     let admin = cluster.admin();
     // The first request for commits creates the topic that determines coordinators. The coordinator depends on the
-    // group's name: another group may have another one.
+    // group's name: another group may have another coordinator.
     assert_eq!(flow.lag(), 0);
     while flow.members.coordinator(&admin) == 3 {
         flow = flow.again();
@@ -84,15 +85,15 @@ fn a_broker_whose_name_does_not_resolve_delays_only_its_own_partitions() {
     let names_it =
         |line: &serde_json::Value| line["level"] != "INFO" && line.to_string().contains("kafka.invalid");
     keylane.wait_for("the name to be reported", names_it);
-    assert!(!keylane.has_ended(), "it serves what it can{}", keylane.tail());
+    assert!(!keylane.has_ended(), "ended although other partitions can be read{}", keylane.tail());
     keylane.terminate();
     keylane.expect_exit(0);
-    // No event of it was skipped: an instance that resolves the name continues.
+    // No event of that broker was skipped: an instance that resolves the name continues.
     Keylane::run(&reading(&flow, &topic), &["--until-end"]).expect_exit(0);
     assert_eq!(done(&flow, &topic), [100; 3]);
 }
 
-/// A topic of which each partition is on one broker only: partition 0 on broker 1, and so on.
+/// Creates a topic with each partition on only one broker: partition 0 on broker 1, and so on.
 fn spread(cluster: &Cluster) -> String {
     let topic = kafka::unique("spread");
     let bootstrap = cluster.bootstrap();
@@ -102,7 +103,7 @@ fn spread(cluster: &Cluster) -> String {
     topic
 }
 
-/// 100 events into each of its partitions.
+/// Produces 100 events to each partition of the topic.
 fn feed(flow: &Flow<'_>, topic: &str) {
     let event = |number: i32| Record::new(format!("key-{number}"), "done").to(number % 3);
     flow.producer().send_all(topic, (0..300).map(event)).expect("acknowledged");
@@ -114,11 +115,11 @@ fn reading(flow: &Flow<'_>, topic: &str) -> Settings {
     settings.set("handlers.t.dead_letters", "topic", flow.dead_letters.as_str())
 }
 
-/// What is committed for each of its partitions.
+/// The committed offset of each partition of the topic.
 fn done(flow: &Flow<'_>, topic: &str) -> [i64; 3] {
     let committed = flow.members.committed(topic, 3);
     let offsets: Vec<i64> = committed.iter().map(|committed| committed.offset.unwrap_or(0)).collect();
-    offsets.try_into().expect("it has three partitions")
+    offsets.try_into().expect("the topic has three partitions")
 }
 
 /// No broker listens: Keylane waits, logs it at intervals, and stops at once on a signal.
@@ -128,7 +129,7 @@ fn a_signal_takes_effect_while_brokers_are_awaited() {
         let settings = Settings::new("127.0.0.1:9").handler(&guest("noop"), "in", "group");
         let settings = settings.set("handlers.t.retry", "on_exhausted", "stop");
         let mut keylane = Keylane::run(&settings, arguments);
-        keylane.wait_for("the waiting", |line| line["message"] == "waiting for the brokers");
+        keylane.wait_for("the wait to be logged", |line| line["message"] == "waiting for the brokers");
         keylane.interrupt();
         keylane.expect_exit(code);
         let said = keylane.lines().iter().filter(|line| line["message"] == "waiting for the brokers").count();

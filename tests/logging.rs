@@ -1,4 +1,5 @@
-//! Promise: output that is not read delays nothing and ends nothing: neither the log nor the output of a command.
+//! Promise: unread output neither delays nor ends a process, whether it is the log or the output of
+//! a command.
 
 use std::fs::File;
 use std::io::{PipeReader, pipe};
@@ -40,8 +41,9 @@ fn a_log_on_a_full_disk_stops_nothing() {
     run_with(cluster, || (full().into(), None));
 }
 
-/// Two lines per second for each cause, with a count of the rest. The causes here: events with a forged redrive count,
-/// which any producer can write, and their dead letters; and brokers that are unavailable.
+/// The limit is two lines per second for each cause, with a count of the rest. The causes here are
+/// events with a forged redrive count, which any producer can write, their dead letters, and
+/// unavailable brokers.
 #[test]
 fn log_lines_about_every_event_are_limited() {
     let Some(cluster) = kafka::own(&kafka::Options::default()) else { return };
@@ -71,7 +73,7 @@ fn log_lines_about_every_event_are_limited() {
             events += line["dropped"].as_u64().expect("a count");
         }
     }
-    assert_eq!(events, 5_000, "what has no line is counted");
+    assert_eq!(events, 5_000, "events without a line are counted");
     let all =
         keylane.lines().into_iter().find(|line| line["message"] == "handler totals").expect("a summary");
     let count = |name: &str| all[name].as_u64();
@@ -102,12 +104,13 @@ fn log_lines_about_dead_letters_that_are_too_large_are_limited() {
     assert!(counted >= 1_000, "{counted} of 1,000 have a line or are counted");
 }
 
-/// One line, and those that were dropped before it.
+/// Counts a line with this message, and the lines that were dropped before it.
 fn count(line: &Value, message: &str) -> u64 {
     u64::from(line["message"] == message) + line["dropped"].as_u64().unwrap_or(0)
 }
 
-/// The same for commits, and for questions about the bounds of a log, that brokers reject for missing rights.
+/// The same for commits, and for look-ups of log bounds, that brokers reject because of missing
+/// rights.
 #[test]
 fn log_lines_about_denied_commits_and_log_bounds_are_limited() {
     let Some(cluster) = kafka::own(&alice::options()) else { return };
@@ -115,7 +118,7 @@ fn log_lines_about_denied_commits_and_log_bounds_are_limited() {
     let settings = alice::settings(&cluster, flow.settings(&guest("sleepy"), "alice"))
         .set("handlers.t", "out_of_range", "earliest")
         .set("handlers.t", "timeout", "60s")
-        // It stays a member while it is frozen.
+        // The instance stays a member while it is frozen.
         .set("kafka.client", "session.timeout.ms", 60_000);
     let mut keylane = Keylane::run(&settings, &[]);
     let feed = |count: usize, millis: &str| {
@@ -132,14 +135,14 @@ fn log_lines_about_denied_commits_and_log_bounds_are_limited() {
     let has = |message: &'static str| move |line: &Value| line["message"] == message;
     feed(100, "0");
     flow.wait_until_committed();
-    // Its event settles while the right to commit is denied.
+    // This event settles while the right to commit is denied.
     feed(1, "15000");
     deny("Read");
     keylane.wait_for("the commit to be rejected", has("commit rejected"));
     allow("Read");
     flow.wait_until_committed();
 
-    // What is read next is deleted, and where the log begins may not be asked.
+    // The next records are deleted, and the right to look up the bounds of the log is denied.
     keylane.freeze();
     feed(100, "0");
     for partition in 0..2 {
@@ -231,5 +234,5 @@ fn full() -> File {
 }
 
 fn path(path: &std::path::Path) -> String {
-    path.to_str().expect("paths of tests are text").to_owned()
+    path.to_str().expect("paths of tests are UTF-8").to_owned()
 }

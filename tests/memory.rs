@@ -13,7 +13,8 @@ const VALUE: usize = 2_000;
 /// Threads, engine and clients vary a little from run to run.
 const NOISE: u64 = 96;
 
-/// The same bytes in 8 partitions and in 256: fetching is faster than handling, so the prefetch limit is reached.
+/// The same bytes are in 8 partitions and in 256. Fetching is faster than handling, so the prefetch
+/// limit is reached.
 #[test]
 fn many_partitions_take_no_more_memory_than_few() {
     let Some(cluster) = kafka::shared() else { return };
@@ -93,7 +94,7 @@ fn run(flows: &[&Flow<'_>], settings: &Settings) -> u64 {
     for flow in flows {
         flow.wait_until_committed();
     }
-    let peak = wait::until_some("its memory", wait::STATE_TIMEOUT, || keylane.peak_bytes()) >> 20;
+    let peak = wait::until_some("the peak memory", wait::STATE_TIMEOUT, || keylane.peak_bytes()) >> 20;
     keylane.terminate();
     keylane.expect_exit(0);
     peak

@@ -1,5 +1,6 @@
-//! Promise: leaders of partitions and the group's coordinator may move under load, whether their broker stops cleanly, is
-//! killed, or hangs: the work continues meanwhile, nothing is lost, and every key keeps its order.
+//! Promise: leaders of partitions and the group's coordinator may move under load, whether their
+//! broker stops cleanly, is killed, or hangs. The work continues meanwhile, nothing is lost, and
+//! every key keeps its order.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
@@ -19,8 +20,9 @@ enum Harm {
     Freeze,
 }
 
-/// With the client's default limits: one minute for a response, five for metadata. The killed broker makes the consumer
-/// sessions of both members time out, and they get their partitions back while it is unavailable.
+/// The client's limits are the defaults: one minute for a response, five minutes for metadata.
+/// After the broker is killed, the consumer sessions of both members time out. The members get
+/// their partitions back while the broker is unavailable.
 #[test]
 fn brokers_stop_or_die_and_nothing_is_lost() {
     move_brokers(&[Harm::Stop, Harm::Kill], settings);
@@ -30,7 +32,8 @@ fn brokers_stop_or_die_and_nothing_is_lost() {
 fn a_broker_hangs_and_nothing_is_lost() {
     move_brokers(&[Harm::Freeze], |flow, client| {
         settings(flow, client)
-            // A broker that hangs is fenced when its session of 4 s times out: until then it delays commits, and members stay.
+            // A broker that hangs is fenced when its session of 4 s times out. Until then it delays
+            // commits, and the members stay in the group.
             .set("kafka.client", "session.timeout.ms", 10_000)
             // Requests to a broker that hangs time out, and leaders are looked up again, within the time of a test.
             .set("kafka.client", "socket.timeout.ms", 5_000)
@@ -79,7 +82,7 @@ fn move_brokers(harms: &[Harm], settings: impl Fn(&Flow<'_>, &str) -> Settings) 
 
 fn settings(flow: &Flow<'_>, client: &str) -> Settings {
     flow.settings(&guest("sleepy"), client)
-        // 800 events per second: the throughput of an instance is not the subject.
+        // At most 800 events per second, because throughput is not the subject of this test.
         .set("handlers.t.lanes", "max_concurrency", 16)
 }
 
@@ -98,9 +101,9 @@ fn undo_harm(cluster: &Cluster, harm: Harm, broker: usize) {
     }
 }
 
-/// Only valid while every broker answers: a list of groups waits for all of them.
+/// Only valid while every broker answers, because listing groups waits for all brokers.
 fn is_settled(flow: &Flow<'_>) -> bool {
-    flow.members.state().is_settled(&["one", "two"], usize::try_from(PARTITIONS).expect("few"))
+    flow.members.state().is_settled(&["one", "two"], usize::try_from(PARTITIONS).expect("few partitions"))
 }
 
 fn event(number: usize) -> Record {

@@ -1,4 +1,4 @@
-//! Promise: after any kill nothing is lost, and no key goes back or skips an event.
+//! Promise: after any kill, nothing is lost, and no key moves back or skips an event.
 //!
 //! Three instances share a topic; one of them is killed (-9) twenty times, each time only when it has calls in flight and
 //! uncommitted work. Repeated outputs must be in order, too, and their events must have been open at the
@@ -14,7 +14,8 @@ use keylane_tests::skip::print_line;
 use keylane_tests::wait;
 
 const KEYS: usize = 3_000;
-/// Enough to keep three instances busy, little enough for the input to last until the last kill.
+/// Large enough to keep three instances busy, and small enough for the input to last until the last
+/// kill.
 const BACKLOG: usize = 20_000;
 
 #[test]
@@ -39,13 +40,13 @@ fn through_kills(partitions: i32, kills: usize, events: usize, unclaimed: usize)
     let mut left: Vec<Kill> = Vec::new();
     for kill in 0..kills {
         let number = kill % instances.len();
-        let name = instances.get(number).expect("there are three").name.clone();
+        let name = instances.get(number).expect("there are three instances").name.clone();
         wait::until(&format!("a good moment for kill {}", kill + 1), wait::STATE_TIMEOUT, || {
             feed.keep_up(usize::MAX);
             is_worth_killing(&flow, &mut feed.progress, &names(&instances), &name, unclaimed)
         });
         let owned = flow.members.state().partitions_of(&name);
-        let victim = instances.get_mut(number).expect("there are three");
+        let victim = instances.get_mut(number).expect("there are three instances");
         victim.kill();
         left.push(Kill::of(&flow, owned));
         victim.replace(&flow);
@@ -88,7 +89,8 @@ fn is_worth_killing(
     }
     let owned = group.partitions_of(victim);
     let committed: Vec<Committed> = flow.committed();
-    // After the commits: on a slow machine everything that was done before them is in them.
+    // The progress is read after the commits: on a slow machine, the commits cover all earlier
+    // work.
     progress.advance();
     let of_victim = committed.iter().filter(|committed| owned.contains(&committed.partition));
     let unclaimed: usize = of_victim.map(|committed| progress.unclaimed(committed)).sum();
@@ -122,13 +124,13 @@ impl Instance {
         Self { number, incarnation, process: Keylane::run(&settings, &[]), name }
     }
 
-    /// kill -9.
+    /// Kills the process with SIGKILL.
     fn kill(&mut self) {
         assert!(!self.process.has_ended(), "{} ended by itself{}", self.name, self.process.tail());
         self.process.kill();
     }
 
-    /// A new process replaces it.
+    /// Replaces the killed process by a new one.
     fn replace(&mut self, flow: &Flow<'_>) {
         *self = Self::incarnate(flow, self.number, self.incarnation + 1);
     }

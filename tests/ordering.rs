@@ -1,6 +1,7 @@
-//! Promise: with `ordering = "partition"` the events of a partition are handled strictly in the order of its log, whatever
-//! their keys, through a rebalance and a kill. With `"unordered"` even events of one key are handled at the same time;
-//! no order is promised, nothing is lost, and a rebalance without a failure repeats nothing.
+//! Promise: with `ordering = "partition"` the events of a partition are handled strictly in the
+//! order of its log, whatever their keys, through a rebalance and a kill. With `"unordered"`, even
+//! events of one key are handled at the same time. No order is promised, nothing is lost, and a
+//! rebalance without a failure repeats nothing.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +23,8 @@ const SOME: usize = 500;
 #[test]
 fn a_partition_keeps_its_order_through_a_join_and_a_kill() {
     let Some(cluster) = kafka::shared() else { return };
-    // One output partition: the outputs of an input partition keep their order in it, whatever their keys.
+    // There is one output partition, in which the outputs of an input partition keep their order,
+    // whatever their keys.
     let flow = Flow::new(cluster, PARTITIONS, &[]).again();
     let mut load = Load::new(&flow, BACKLOG, strict_event);
     let mut first = Keylane::run(&ordered(&flow, "first"), &[]);
@@ -37,7 +39,7 @@ fn a_partition_keeps_its_order_through_a_join_and_a_kill() {
     });
     first.kill();
     let mut third = Keylane::run(&ordered(&flow, "third"), &[]);
-    load.until("the other two to have all partitions", |_| is_settled(&flow, &["second", "third"]));
+    load.until("the other two instances to have all partitions", |_| is_settled(&flow, &["second", "third"]));
     load.finish();
     flow.wait_until_committed();
     for keylane in [&mut second, &mut third] {
@@ -52,7 +54,8 @@ fn a_partition_keeps_its_order_through_a_join_and_a_kill() {
     assert!(report.repeated() > 0, "the kill caused no repeat: the run proves nothing");
 }
 
-/// Four events of one key: the service answers none of them before all four requests have arrived.
+/// Four events of one key run at the same time: the service answers no request before all four have
+/// arrived.
 #[test]
 fn unordered_events_of_one_key_are_handled_at_the_same_time() {
     const TOGETHER: usize = 4;
@@ -72,7 +75,8 @@ fn unordered_events_of_one_key_are_handled_at_the_same_time() {
         .settings(&guest("asking"), "unordered")
         .set("handlers.t.lanes", "ordering", "unordered")
         .set("handlers.t.grants", "http", vec![service.host()])
-        // One attempt each: the requests of a second attempt would also arrive four at a time.
+        // One attempt each, because the requests of a second attempt would also arrive four at a
+        // time.
         .set("handlers.t.retry", "max_attempts", 1)
         .set("handlers.t.retry", "on_exhausted", "stop");
     Keylane::run(&settings, &["--until-end"]).expect_exit(0);
@@ -92,7 +96,8 @@ fn unordered_loses_nothing_and_a_rebalance_repeats_nothing() {
         flow.settings(&guest("sleepy"), client)
             .set("handlers.t.lanes", "ordering", "unordered")
             .set("handlers.t.lanes", "max_concurrency", 16)
-            // No process fails here: a slow machine must not evict a member, and a call must end before its partition is revoked.
+            // No process fails here. A slow machine must not cause the eviction of a member, and a
+            // call must end before its partition is revoked.
             .set("kafka.client", "session.timeout.ms", 30_000)
             .set("handlers.t", "max_batch", 1)
     };
@@ -104,7 +109,7 @@ fn unordered_loses_nothing_and_a_rebalance_repeats_nothing() {
     load.until_more("both to work", SOME);
     visiting.terminate();
     visiting.expect_exit(0);
-    load.until("one to have all partitions", |_| is_settled(&flow, &["staying"]));
+    load.until("the first instance to have all partitions", |_| is_settled(&flow, &["staying"]));
     load.until_more("the first instance to work", SOME);
     load.finish();
     flow.wait_until_committed();
@@ -117,10 +122,10 @@ fn unordered_loses_nothing_and_a_rebalance_repeats_nothing() {
     report.assert_clean();
     assert_eq!(report.repeats, [].into(), "a rebalance without a failure repeats nothing");
     assert!(
-        report.ownerships.len() > usize::try_from(PARTITIONS).expect("few"),
+        report.ownerships.len() > usize::try_from(PARTITIONS).expect("few partitions"),
         "no partition changed its owner"
     );
-    assert!(overtaken > 0, "no event overtook another one of its key: they did not run concurrently");
+    assert!(overtaken > 0, "no event overtook another event of its key: they did not run concurrently");
 }
 
 fn ordered(flow: &Flow<'_>, client: &str) -> Settings {
@@ -136,14 +141,14 @@ fn strict_event(number: usize) -> Record {
     Record::new(format!("key-{}", number % 199), "v").with("sleep-ms", millis).with("emit", "")
 }
 
-/// Of three keys; later events are often faster than earlier ones.
+/// An event of one of three keys. Later events are often faster than earlier ones.
 fn event(number: usize) -> Record {
     let millis = number * 7 % 40;
     Record::new(format!("key-{}", number % 3), "v").with("sleep-ms", millis.to_string()).with("emit", "")
 }
 
 fn is_settled(flow: &Flow<'_>, clients: &[&str]) -> bool {
-    flow.members.state().is_settled(clients, usize::try_from(PARTITIONS).expect("few"))
+    flow.members.state().is_settled(clients, usize::try_from(PARTITIONS).expect("few partitions"))
 }
 
 /// The same history with this key everywhere: the lane of the checker is then the whole partition, or none.

@@ -1,6 +1,7 @@
-//! Promise: an offset that is no longer in the log is never skipped silently. With `out_of_range = "fail"` its partition
-//! stops and is named, and the others continue; with `"earliest"` and `"latest"` it continues from there, and the
-//! skipped offsets are counted.
+//! Promise: an offset that is no longer in the log is never skipped silently. With
+//! `out_of_range = "fail"`, its partition stops and is reported, and the others continue. With
+//! `"earliest"` and `"latest"`, the partition continues from that position, and the skipped offsets
+//! are counted.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -13,7 +14,7 @@ use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::wait;
 use serde_json::Value;
 
-/// Partition 0 has no records below it; the group has committed [`COMMITTED`].
+/// Partition 0 has no records below this offset. The group has committed [`COMMITTED`].
 const LOG_START: i64 = 50;
 const COMMITTED: i64 = 20;
 const END: i64 = 100;
@@ -61,7 +62,7 @@ fn earliest_and_latest_continue_and_count_the_skipped_offsets() {
     for (policy, resumes_at) in [("earliest", LOG_START), ("latest", END)] {
         let flow = retained(cluster);
         let mut keylane = Keylane::run(&settings(&flow, policy), &[]);
-        let counted = keylane.wait_for("the count", |line| counts(line, 0));
+        let counted = keylane.wait_for("the skipped offsets to be counted", |line| counts(line, 0));
         assert_eq!(counted["count"], resumes_at - COMMITTED, "{policy}");
         wait::until("its start to be committed", wait::STATE_TIMEOUT, || {
             offset(&flow, 0) >= Some(resumes_at)
@@ -76,7 +77,8 @@ fn earliest_and_latest_continue_and_count_the_skipped_offsets() {
     }
 }
 
-/// The log is truncated while an instance reads it: the instance is frozen, and its next records are deleted.
+/// The log is truncated while an instance reads it. The instance is frozen, and its next records
+/// are deleted.
 #[test]
 fn a_log_that_is_truncated_while_it_is_read_is_treated_the_same() {
     let Some(cluster) = kafka::shared() else { return };
@@ -84,7 +86,7 @@ fn a_log_that_is_truncated_while_it_is_read_is_treated_the_same() {
         let flow = Flow::new(cluster, 2, &[]);
         send(&flow, 0, END);
         send(&flow, 1, END);
-        // It must still be a member when it is resumed.
+        // The instance must still be a member when it is resumed.
         let settings = settings(&flow, policy).set("kafka.client", "session.timeout.ms", 30_000);
         let mut keylane = Keylane::run(&settings, &[]);
         flow.wait_until_committed();
@@ -124,7 +126,7 @@ fn wait_for_truncation_report(keylane: &mut Keylane, flow: &Flow<'_>, policy: &s
         let line = keylane.wait_for("the partition to be named", stop);
         return if names_the_stop(&line, flow, END) { END } else { END + 1 };
     }
-    let counted = keylane.wait_for("the count", |line| counts(line, 0));
+    let counted = keylane.wait_for("the skipped offsets to be counted", |line| counts(line, 0));
     let count = counted.get("count").and_then(Value::as_i64).expect("a number");
     let log_start = if policy == "earliest" { 2 * END - 10 } else { 2 * END };
     let read_up_to = log_start - count;

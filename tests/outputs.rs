@@ -1,5 +1,6 @@
-//! Promise: an output that can't be published fails its own event and no other. Known topic limits are checked before
-//! producing; unknown or changed limits are enforced by the brokers, whose batch rejections are attributed to records.
+//! Promise: an output that can't be published fails its own event and no other. Known topic limits
+//! are checked before producing. Brokers enforce unknown and changed limits, and the rejection of a
+//! batch is attributed to records.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +41,8 @@ fn an_output_too_large_for_its_topic_ends_only_its_event() {
     assert!(!keylane.lines().iter().any(batch_rejected), "a broker rejected a batch{}", keylane.tail());
 }
 
-/// A topic that accepts large records receives them without a setting; a handler may have a lower limit.
+/// A topic that accepts large records receives them without a setting. A handler may have a lower
+/// limit.
 #[test]
 fn large_outputs_are_published_if_their_topic_accepts_them() {
     let Some(cluster) = kafka::shared() else { return };
@@ -67,7 +69,8 @@ fn large_outputs_are_published_if_their_topic_accepts_them() {
     }
 }
 
-/// Brokers are slower than a handler that emits much per event: no more calls begin while the output backlog is full.
+/// The handler emits much per event, faster than the brokers store it. No call begins while the
+/// output backlog is full.
 #[test]
 fn unacknowledged_outputs_stay_within_the_memory_budget() {
     const EVENTS: usize = 6_000;
@@ -158,7 +161,8 @@ fn only_the_rejected_records_of_a_batch_fail_their_events() {
     assert!(keylane.lines().iter().any(batch_rejected), "no batch was rejected{}", keylane.tail());
 }
 
-/// Batches behind a rejected one are stored before its records are sent again: Keylane counts the order breaks.
+/// Batches behind a rejected one are stored before its records are sent again. Keylane counts the
+/// order breaks.
 #[test]
 fn order_breaks_after_a_rejection_are_counted() {
     let Some(cluster) = kafka::shared() else { return };
@@ -192,7 +196,7 @@ fn order_breaks_after_a_rejection_are_counted() {
     assert_eq!(counted, Some(lost), "{}", keylane.tail());
 }
 
-/// As in stream processors: an output of an event of a minute ago has a timestamp of a minute ago.
+/// As in stream processors, the output of a minute-old event has a minute-old timestamp.
 #[test]
 fn outputs_carry_the_time_of_their_events_unless_now_is_configured() {
     let Some(cluster) = kafka::shared() else { return };
@@ -218,7 +222,8 @@ fn outputs_carry_the_time_of_their_events_unless_now_is_configured() {
     }
 }
 
-/// A topic that rejects even the time of sending is blocked: its outputs wait until it accepts them.
+/// A topic that rejects even the time of sending is blocked. Its outputs wait until it accepts
+/// them.
 #[test]
 fn a_topic_that_rejects_the_time_of_sending_is_blocked_until_it_accepts_it() {
     let Some(cluster) = kafka::shared() else { return };
@@ -240,7 +245,7 @@ fn a_topic_that_rejects_the_time_of_sending_is_blocked_until_it_accepts_it() {
     keylane.expect_exit(0);
 }
 
-/// The broker may delete such an output immediately: a warning must explain it.
+/// The broker may delete such an output immediately, so a warning must explain it.
 #[test]
 fn an_output_older_than_its_topics_retention_is_reported_once() {
     let Some(cluster) = kafka::shared() else { return };
@@ -262,8 +267,8 @@ fn an_output_older_than_its_topics_retention_is_reported_once() {
     assert!(warning["remedy"].as_str().is_some_and(|remedy| remedy.contains("`timestamp = \"now\"`")));
 }
 
-/// Ten of a hundred events are older than the topic accepts: no event fails because of the time of its output. The limit is
-/// known at the start, or the brokers reject the batches.
+/// Ten of a hundred events are older than the topic accepts. No event fails because of the time of
+/// its output, whether the limit is known at the start or the brokers reject the batches.
 #[test]
 fn a_timestamp_that_a_topic_rejects_fails_no_event() {
     let Some(cluster) = kafka::shared() else { return };
@@ -330,7 +335,8 @@ fn limits_that_can_not_be_read_are_left_to_the_brokers() {
     assert_eq!(outputs(&flow, &guarded).len(), 196, "each of the others once");
 }
 
-/// Outputs that wait for a blocked topic are dropped with their partition: another instance owns the events.
+/// Outputs that wait for a blocked topic are dropped when their partition is released, because
+/// another instance owns the events.
 #[test]
 fn outputs_of_a_released_partition_are_not_stored_later() {
     let Some(cluster) = kafka::own(&alice::options()) else { return };
@@ -340,7 +346,7 @@ fn outputs_of_a_released_partition_are_not_stored_later() {
     alice::rights(&cluster, &["--add", "--deny-principal", "User:alice"], &["Write"], &flow.output);
     let event = |number| Record::new(format!("key-{number}"), format!("event {number}"));
     flow.producer().send_all(&flow.input, (0..200).map(event)).expect("acknowledged");
-    barred.wait_for("the alarm", |line| {
+    barred.wait_for("the topic to be reported as blocked", |line| {
         line["message"].as_str().is_some_and(|m| m.starts_with("output topic blocked"))
     });
 
@@ -368,8 +374,8 @@ fn into(flow: &Flow<'_>, topic: &str) -> Settings {
     flow.settings(&guest("echo"), "echo").output(topic)
 }
 
-/// 200 events of ten keys; four of them are long. Several of the others together exceed a batch of 2,000
-/// bytes, too.
+/// 200 events of ten keys. Four of them are too long, and several of the others together also
+/// exceed a batch of 2,000 bytes.
 fn events() -> Vec<Record> {
     let value = |number: usize| "x".repeat(if number % 50 == 7 { 5_000 } else { 300 });
     (0..200).map(|number| Record::new(format!("key-{}", number % 10), value(number))).collect()
@@ -392,7 +398,7 @@ fn outputs(flow: &Flow<'_>, topic: &str) -> Vec<Received> {
     outputs
 }
 
-/// The number of outputs of a partition that are behind a later one of their key.
+/// The number of outputs of a partition that are behind the output of a later event of their key.
 fn out_of_order(outputs: &[Received]) -> u64 {
     let mut latest: BTreeMap<&[u8], (i64, i64)> = BTreeMap::new();
     let mut breaks = 0;

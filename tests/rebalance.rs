@@ -56,14 +56,15 @@ fn joins_and_leaves_repeat_nothing(assignor: &str) {
     report.assert_clean();
     let ownerships = report.ownerships.len();
     assert!(
-        ownerships > usize::try_from(PARTITIONS).expect("few"),
+        ownerships > usize::try_from(PARTITIONS).expect("few partitions"),
         "no partition changed its owner: {ownerships} ownerships"
     );
     assert!(transfers > 0, "no transfer found a completed set: the run proves too little");
     assert_eq!(report.repeats, [].into(), "a rebalance without a failure repeats nothing");
 }
 
-/// A partition without traffic keeps its owner through twenty rebalances; events that arrive meanwhile are handled once.
+/// A partition without traffic keeps its owner through twenty rebalances. Events that arrive
+/// meanwhile are handled once.
 #[test]
 fn an_idle_kept_partition_misses_nothing() {
     const REBALANCES: usize = 20;
@@ -105,7 +106,8 @@ fn an_idle_kept_partition_misses_nothing() {
     assert_eq!(report.repeats, [].into());
 }
 
-/// Processes are replaced one by one: those with the new assignor wait for the last one with the old, and do not end.
+/// Processes are replaced one by one. Those with the new assignor do not end, but wait for the last
+/// process with the old one.
 #[test]
 fn a_rolling_change_of_the_assignor_waits_for_the_old_members() {
     let Some(cluster) = kafka::shared() else { return };
@@ -133,8 +135,8 @@ fn a_rolling_change_of_the_assignor_waits_for_the_old_members() {
     assert_eq!(report.repeats, [].into(), "{report}");
 }
 
-/// Restarts that do not wait for each other: processes stop during a rebalance. A member that does not leave holds its
-/// partitions for a session timeout, and delays every rebalance meanwhile.
+/// Restarts do not wait for each other, so processes stop during a rebalance. A member that does
+/// not leave holds its partitions for a session timeout, and delays every rebalance meanwhile.
 #[test]
 fn a_stop_during_a_rebalance_leaves_no_member_behind() {
     const STOPS: usize = 10;
@@ -158,9 +160,10 @@ fn a_stop_during_a_rebalance_leaves_no_member_behind() {
             flow.members.state().members.iter().any(|member| member.client == name)
         });
         running.push_back((keylane, name));
-        // The newest member waits for its first response now; the oldest one for its next, if it has noticed the rebalance.
+        // The newest member now waits for its first response. The oldest member waits for its next
+        // one, if it has noticed the rebalance.
         let next = if number % 2 == 0 { running.pop_back() } else { running.pop_front() };
-        let (mut keylane, name) = next.expect("four are running");
+        let (mut keylane, name) = next.expect("four instances are running");
         keylane.terminate();
         stopped.push((keylane, name));
     }
@@ -186,7 +189,8 @@ fn a_stop_during_a_rebalance_leaves_no_member_behind() {
 fn settings(flow: &Flow<'_>, client: &str, assignor: &str) -> Settings {
     flow.settings(&guest("sleepy"), client)
         .set("kafka", "assignor", assignor)
-        // No process fails here, so a long session timeout hides nothing and a slow machine evicts no member.
+        // No process fails here. A long session timeout hides no failure, and prevents the eviction
+        // of members on a slow machine.
         .set("kafka.client", "session.timeout.ms", 30_000)
         // One event per call: a call of 50 ms ends within the `revoke_timeout`.
         .set("handlers.t", "max_batch", 1)
@@ -230,7 +234,7 @@ impl<'f> Load<'f> {
     fn until_settled(&mut self, flow: &Flow<'_>, clients: &[&str]) -> usize {
         wait::until("the group to settle", wait::STATE_TIMEOUT, || {
             self.keep_up();
-            flow.members.state().is_settled(clients, usize::try_from(PARTITIONS).expect("few"))
+            flow.members.state().is_settled(clients, usize::try_from(PARTITIONS).expect("few partitions"))
         });
         flow.committed().iter().filter(|committed| claims_some(committed)).count()
     }

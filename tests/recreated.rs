@@ -33,7 +33,7 @@ fn a_topic_that_is_created_again_at_once_is_read_from_its_first_record() {
 fn a_topic_that_is_created_again_later_is_read_from_its_first_record() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 3, &[]);
-    // Otherwise the client treats the topic for 30 s as not yet propagated.
+    // Otherwise, the client assumes for 30 s that the topic is not yet propagated.
     let settings = flow.settings(&guest("echo"), "later").set(
         "kafka.consumer",
         "topic.metadata.propagation.max.ms",
@@ -53,7 +53,7 @@ fn a_topic_that_is_created_again_later_is_read_from_its_first_record() {
     keylane.expect_exit(0);
 }
 
-/// Each replacement counts, also if one look at the topics shows several.
+/// Each replacement is handled, even if one description of the topics shows several.
 #[test]
 fn topics_that_are_created_again_together_are_all_read_from_their_first_record() {
     let Some(cluster) = kafka::shared() else { return };

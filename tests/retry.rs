@@ -1,6 +1,6 @@
-//! Promise: an event that fails is retried with growing intervals, and only its lane waits for it; with
-//! `retry.scope = "partition"` no event of its partition overtakes it. An attempt is charged for a verdict of the guest, or
-//! for a fault in a call of the event's own on a fresh instance.
+//! Promise: an event that fails is retried with growing intervals, and only its lane waits for it.
+//! With `retry.scope = "partition"`, no event of its partition overtakes it. An attempt is charged
+//! for a verdict of the guest, or for a fault in a call of the event's own on a fresh instance.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
@@ -15,13 +15,14 @@ fn a_lane_waits_for_its_event_and_the_others_do_not() {
     let values = ["a", "retry-once", "b", "c", "d"];
     let keys = ["1", "2", "2", "3", "2"];
     run(&flow, keys.iter().zip(values).map(|(key, value)| Record::new(*key, value)), &one_by_one(&flow));
-    assert_eq!(offsets(&flow), [0, 3, 1, 2, 4], "1 is done after 3, and later events of its key after it");
+    assert_eq!(offsets(&flow), [0, 3, 1, 2, 4], "1 is done after 3, and the later events of its key after 1");
     let outputs = kafka::read_all(&cluster.bootstrap(), &flow.output);
     let attempts: Vec<_> = outputs.iter().map(|output| output.number("keylane-attempt")).collect();
     assert_eq!(attempts, [1, 1, 2, 1, 1].map(Some));
 }
 
-/// The strict batch retry: 2 fails once. No event beyond it is handled before it is done and committed.
+/// The strict batch retry: offset 2 fails once. No event beyond it is handled before it is done and
+/// committed.
 #[test]
 fn nothing_of_the_partition_overtakes_it() {
     let Some(cluster) = kafka::shared() else { return };
@@ -32,7 +33,8 @@ fn nothing_of_the_partition_overtakes_it() {
     assert_eq!(offsets(&flow), [0, 1, 2, 3, 4, 5]);
 }
 
-/// A batch with events over which the guest traps: the others are done once, and these are retried as configured.
+/// The guest traps on some events of a batch. These are retried as configured, and the others are
+/// done once.
 #[test]
 fn a_trap_is_charged_to_its_event_alone() {
     let Some(cluster) = kafka::shared() else { return };
@@ -98,7 +100,7 @@ fn old_events_are_not_retried_and_the_outcome_is_configurable() {
     let flow = Flow::new(cluster, 1, &[]);
     flow.producer()
         .send_all(&flow.input, ["done", "reject"].map(|value| Record::new("k", value)))
-        .expect("acked");
+        .expect("acknowledged");
     let settings = failing(&flow).set("handlers.t.retry", "on_exhausted", "stop");
     let mut stopped = Keylane::run(&settings, &["--until-end"]);
     stopped.expect_exit(1);

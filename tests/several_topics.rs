@@ -1,5 +1,5 @@
-//! Promise: a handler of several topics, whatever their numbers of partitions, loses no event of any of them and keeps the
-//! order of each key in each partition of each topic, while instances join and leave.
+//! Promise: a handler of several topics, with any numbers of partitions, loses no event of any
+//! topic and keeps the order of each key in each partition, while instances join and leave.
 
 use std::collections::BTreeSet;
 
@@ -84,7 +84,8 @@ fn settings(flows: &[Flow<'_>; 3], client: &str) -> Settings {
         .settings(&guest("sleepy"), client)
         .set("handlers.t", "topics", topics)
         .set("handlers.t.dead_letters", "topic", flows[0].dead_letters.as_str())
-        // No process fails here: a slow machine must not evict a member, and a call must end before its partition is revoked.
+        // No process fails here. A slow machine must not cause the eviction of a member, and a call
+        // must end before its partition is revoked.
         .set("kafka.client", "session.timeout.ms", 30_000)
         .set("handlers.t", "max_batch", 1)
         .set("handlers.t.lanes", "max_concurrency", 16)

@@ -75,7 +75,7 @@ fn expected(planted: Planted) -> &'static [&'static str] {
     }
 }
 
-/// Prints one simulation; without `KEYLANE_SIM_SEED` seed 0 runs without a trace.
+/// Prints one simulation. Without `KEYLANE_SIM_SEED`, seed 0 runs without a trace.
 #[test]
 fn replay() {
     let seed = env_number("KEYLANE_SIM_SEED", 0);

@@ -29,7 +29,7 @@ fn a_call_that_waits_longer_than_the_poll_interval_costs_no_membership() {
     assert_eq!((report.outcomes, report.repeats), (102, [].into()));
 }
 
-/// Every worker thread computes. The call ends by its CPU budget, which is longer than the interval.
+/// Every worker thread computes. The CPU budget, which is longer than the interval, ends the call.
 #[test]
 fn a_call_that_computes_longer_than_the_poll_interval_costs_no_membership() {
     let Some(cluster) = kafka::shared() else { return };

@@ -1,5 +1,5 @@
-//! Promise: a new group starts where `start` says, a group with any commit continues from it, and a partition that the
-//! group has never seen starts at its beginning.
+//! Promise: a new group starts at the configured `start`. A group with a commit continues from its
+//! commits, and a partition that is new to the group starts at its beginning.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ fn a_time_is_looked_up_in_every_partition() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, PARTITIONS, &[("message.timestamp.before.max.ms", "9223372036854775807")]);
     send(&flow, 0..PARTITIONS, NEW_YEAR);
-    // One partition has no record from that time on: it starts at its end.
+    // One partition has no record since that time. It starts at its end.
     send(&flow, 0..PARTITIONS - 1, MONTH_END);
     run_to_end(&flow, "2026-01-31T00:00:00Z");
     let late =
@@ -39,7 +39,8 @@ fn latest_is_the_end_of_the_log_at_the_groups_first_start() {
     wait::until("every start to be committed", wait::STATE_TIMEOUT, || {
         flow.committed().iter().all(|committed| committed.offset == Some(EACH))
     });
-    // Killed before it handled anything: the next instance must not skip the events that arrive meanwhile.
+    // The instance is killed before it handled an event. The next one must not skip the events that
+    // arrive meanwhile.
     keylane.kill();
     send(&flow, 0..PARTITIONS, NEW_YEAR);
     run_to_end(&flow, "latest");
@@ -59,7 +60,7 @@ fn a_group_with_a_commit_misses_nothing() {
     assert_eq!(handled(&flow), all.filter(|&(partition, offset)| partition != 1 || offset >= 20).collect());
 }
 
-/// Partitions that are added while the group runs are new to it: all their events are handled.
+/// Partitions that are added while the group runs are new to it. All their events are handled.
 #[test]
 fn an_added_partition_starts_at_its_beginning() {
     let Some(cluster) = kafka::shared() else { return };
@@ -89,7 +90,7 @@ fn run_to_end(flow: &Flow<'_>, start: &str) {
     assert_eq!(flow.lag(), 0);
 }
 
-/// `EACH` events into each of these partitions.
+/// Produces `EACH` events to each of these partitions.
 fn send(flow: &Flow<'_>, partitions: std::ops::Range<i32>, timestamp: i64) {
     let records = partitions.flat_map(|partition| {
         (0..EACH).map(move |number| {

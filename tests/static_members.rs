@@ -1,5 +1,6 @@
-//! Promise: a static member that stops and returns within the session timeout keeps its partitions: no other member is
-//! affected, nothing is repeated. Two processes with one `group_instance_id` never both run.
+//! Promise: a static member that stops and returns within the session timeout keeps its partitions.
+//! No other member is affected, and nothing is repeated. Of two processes with the same
+//! `group_instance_id`, only one keeps running.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
@@ -82,7 +83,7 @@ fn the_older_of_two_members_with_the_same_id_ends_with_a_reason() {
 fn settings(flow: &Flow<'_>, name: &str) -> Settings {
     flow.settings(&guest("sleepy"), name)
         .set("handlers.t", "group_instance_id", name)
-        // Long enough for a restart on a slow machine to be within the session.
+        // Long enough for a restart on a slow machine.
         .set("kafka.client", "session.timeout.ms", 60_000)
         .set("handlers.t", "max_batch", 1)
 }

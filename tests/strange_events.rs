@@ -1,5 +1,5 @@
-//! Promise: bytes stay bytes. No record that a producer may write, and no foreign metadata in the group's commits, stops
-//! an instance or makes it skip an event.
+//! Promise: bytes are passed on unchanged. No record that a producer may write, and no foreign
+//! metadata in the group's commits, stops an instance or makes it skip an event.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
@@ -76,12 +76,12 @@ fn metadata_of_others_claims_nothing() {
         history.inputs.retain(|input| input.offset >= 5);
         let report = check::check(&history);
         report.assert_clean();
-        assert_eq!(report.outcomes, 15, "all from the committed offset on, once");
+        assert_eq!(report.outcomes, 15, "each event from the committed offset on, once");
     }
 }
 
-/// A batch that is small when compressed and huge when decompressed: its partition is reported with offset and cause,
-/// memory does not grow, and other partitions continue.
+/// A batch is small when compressed and huge when decompressed. Its partition is reported with
+/// offset and cause, memory does not grow, and other partitions continue.
 #[test]
 fn a_batch_that_decompresses_beyond_the_limit_stops_only_its_partition() {
     let Some(cluster) = kafka::shared() else { return };

@@ -129,7 +129,7 @@ fn files_are_not_too_long() {
 
 #[test]
 fn no_forbidden_words_remain() {
-    // Concatenated, so that this file does not match.
+    // The parts are concatenated, so that this file does not match.
     let words = [
         ["TO", "DO"].concat(),
         ["FIX", "ME"].concat(),
@@ -155,8 +155,9 @@ fn no_forbidden_words_remain() {
     assert!(found.is_empty(), "forbidden words:\n{}", found.join("\n"));
 }
 
-/// Tests wait for states (`keylane_tests::wait`) instead of sleeping. Guests may sleep because slow calls are their subject,
-/// and a measurement of a minute must take a minute.
+/// Tests wait for states (`keylane_tests::wait`) instead of sleeping. Guests may sleep because slow
+/// calls are their purpose. Measurements may sleep because a measurement of a minute takes a
+/// minute.
 #[test]
 fn tests_do_not_sleep() {
     let mut found = rust_files("tests");

@@ -1,6 +1,7 @@
-//! Promise: a topic that is written in transactions loses nothing, however many are aborted, and whichever instances
-//! start, join or leave meanwhile. Markers and aborted records are offsets that a reader never receives: where a read
-//! begins with one, only a reader whose position is verified can distinguish a gap from a loss.
+//! Promise: a topic that is written in transactions loses no committed record, however many
+//! transactions are aborted, and whichever instances start, join or leave meanwhile. A reader never
+//! receives the offsets of markers and aborted records. If a read begins with one, only a reader
+//! with a verified position can distinguish a gap from a loss.
 
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ fn joins_under_transactions_miss_nothing(assignor: &str) {
     print_line(&format!("{assignor}: {written} transactions, {JOINS} joins: {report}"));
     report.assert_clean();
     assert!(
-        report.ownerships.len() > usize::try_from(PARTITIONS).expect("few"),
+        report.ownerships.len() > usize::try_from(PARTITIONS).expect("few partitions"),
         "no partition changed its owner"
     );
 }
@@ -130,11 +131,12 @@ fn kills_under_transactions_miss_nothing() {
     assert!(report.repeated() > 0, "no kill caused a repeat: the run proves nothing");
 }
 
-/// The committed offset is behind the last stable offset, but not behind the end of the log: it is inside the log.
+/// The committed offset is above the last stable offset, but not above the end of the log. So it is
+/// inside the log.
 #[test]
 fn a_commit_inside_an_open_transaction_waits_for_it() {
     let Some(cluster) = kafka::shared() else { return };
-    // Built before a transaction is open: it would time out meanwhile.
+    // Built before a transaction is opened, because the transaction would time out meanwhile.
     let component = guest("echo");
     binary();
     for out_of_range in ["fail", "earliest", "latest"] {
@@ -147,11 +149,15 @@ fn a_commit_inside_an_open_transaction_waits_for_it() {
         let settings = flow.settings(&component, "reader").set("handlers.t", "out_of_range", out_of_range);
         let mut keylane = Keylane::run(&settings, &[]);
         let begun =
-            keylane.wait_for("the partition to begin", |line| line["message"] == "partition assigned");
+            keylane.wait_for("the partition to be assigned", |line| line["message"] == "partition assigned");
         assert_eq!(begun["offset"], 20, "{out_of_range}");
         keylane.signal(Signal::USR1);
         let report = keylane.wait_for("the report", |line| line["message"] == "handler report");
-        assert_eq!((&report["settled"], &report["partitions"]), (&0.into(), &1.into()), "it waits: {report}");
+        assert_eq!(
+            (&report["settled"], &report["partitions"]),
+            (&0.into(), &1.into()),
+            "the partition waits: {report}"
+        );
         transactions.commit_open().expect("committed");
         flow.producer().send_all(&flow.input, [event(21)]).expect("acknowledged");
         flow.wait_until_committed();
@@ -161,7 +167,8 @@ fn a_commit_inside_an_open_transaction_waits_for_it() {
     }
 }
 
-/// An open transaction of a former owner may commit an offset of one partition: only that partition waits for it.
+/// An open transaction of a former owner may commit an offset of one partition. Only that partition
+/// waits for it.
 #[test]
 fn an_undecided_commit_holds_only_its_own_partition() {
     let Some(cluster) = kafka::shared() else { return };
@@ -201,7 +208,7 @@ fn write(flow: &Flow<'_>, writer: usize) -> Background {
         Transactions::new(&flow.cluster.bootstrap(), &unique("writer")).expect("a coordinator");
     let topic = flow.input.clone();
     Background::repeat(Duration::from_millis(20), move |step| {
-        let partitions = (0..16).map(|at| i32::try_from((step * 16 + at) % 64).expect("few"));
+        let partitions = (0..16).map(|at| i32::try_from((step * 16 + at) % 64).expect("few partitions"));
         let events = partitions.flat_map(|partition| (0..=step % 3).map(move |number| (partition, number)));
         let records = events.map(|(partition, number)| {
             Record::new(format!("key-{writer}-{partition}-{}", number % 2), format!("{step}")).to(partition)

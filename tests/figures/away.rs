@@ -21,8 +21,9 @@ const HEALTHY_A_SECOND: usize = 5_000;
 const REJECTED_A_SECOND: usize = 50;
 const EVENTS: usize = 200_000;
 
-/// The dead-letter topic is unavailable while events are rejected: healthy lanes continue unaffected, no commit passes an
-/// event whose dead letter is not stored, and every dead letter is stored once the topic is back.
+/// The dead-letter topic is unavailable while events are rejected. Healthy lanes continue
+/// unaffected, no commit passes an event whose dead letter is not stored, and every dead letter is
+/// stored once the topic is available again.
 pub(crate) fn dead_letters(options: &Options) -> Result<()> {
     let without = healthy(options, false)?;
     let with = healthy(options, true)?;
@@ -81,11 +82,12 @@ fn healthy(options: &Options, unavailable: bool) -> Result<f64> {
     Ok(float(u64::try_from(done)?) / took)
 }
 
-/// The default of brokers and clients, in place of the tests' short one.
+/// The default of brokers and clients, instead of the short timeout of the tests.
 const SESSION_TIMEOUT_MS: u64 = 45_000;
 
-/// The broker is unavailable while outputs are in flight: nothing is lost, nothing out of order. An outage within
-/// the session timeout causes no repeats; a longer one costs the membership, and calls in flight are repeated.
+/// The broker is unavailable while outputs are in flight. Nothing is lost, and nothing is out of
+/// order. An outage within the session timeout causes no repeats. A longer one ends the membership,
+/// and calls in flight are repeated.
 pub(crate) fn broker(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
     let flow = Flow::new(&cluster, topic::PARTITIONS, &[]);

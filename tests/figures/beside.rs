@@ -1,4 +1,5 @@
-//! The effect of failing events on healthy ones: a steady load, handled with and without a disturbance.
+//! The effect of failing events on healthy ones. A steady load is handled with and without a
+//! disturbance.
 
 use anyhow::Result;
 use keylane_tests::guests::guest;
@@ -11,7 +12,8 @@ use crate::options::Options;
 use crate::report::{self, Table};
 use crate::{keylane, pairs, topic};
 
-/// A key that fails until its retries are exhausted, 50 events per second, among 1,000 healthy ones with 20,000.
+/// A key with 50 events per second, each of which fails until its retries are exhausted, among
+/// 1,000 healthy keys with 20,000 events per second.
 pub(crate) fn poison(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
     let mut table = Table::new(&["disturbance", "healthy events/s", "CPU, cores", "relative to none"]);
@@ -28,7 +30,8 @@ pub(crate) fn poison(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A handler that spins, and one that exhausts memory, beside a healthy one with 5,000 events per second.
+/// A handler that spins, and one that exhausts its memory, beside a healthy one with 5,000 events
+/// per second.
 pub(crate) fn neighbours(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
     let mut table = Table::new(&["neighbour", "healthy events/s", "CPU, cores", "relative to none"]);

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::machine;
 
-/// Between two polls of a running child: a hundredth of the shortest measurement.
+/// The interval between two polls of a running child, a hundredth of the shortest measurement.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The time limit of a child: longer than any measurement.
@@ -22,10 +22,10 @@ const LONGEST: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Used {
     pub(crate) wall: Duration,
-    /// Of all its threads, in user and kernel mode.
+    /// The CPU time of all threads, in user and kernel mode.
     pub(crate) cpu: Duration,
-    /// Peak resident memory in bytes. The kernel keeps this mark while the child
-    /// lives. (The value of `wait4` is not usable: it starts at the peak of the process that started the child.)
+    /// Peak resident memory in bytes, as reported by the kernel while the child lives. (The value
+    /// of `wait4` is not usable: it starts at the peak of the process that started the child.)
     pub(crate) peak_memory: u64,
     /// Cores that processes other than this child and the brokers used meanwhile, on average.
     pub(crate) others: f64,
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_child_is_measured() {
         let used = run(Command::new("sh").args(["-c", "n=0; while [ $n -lt 100000 ]; do n=$((n+1)); done"]))
-            .expect("it exits with 0");
+            .expect("the command exits with 0");
         assert!(used.cpu > Duration::ZERO && used.cpu <= used.wall * 2, "{used:?}");
         assert!(used.peak_memory > 100_000, "{used:?}");
     }

@@ -23,7 +23,8 @@ pub(crate) fn traps(options: &Options) -> Result<()> {
     measure(options, "traps", &[("one event per call", &single), ("64 events per call", &many)])
 }
 
-/// A filter that drops 255 of 256 events by the beginning of a header, compared with reading only.
+/// A filter that drops 255 of 256 events by the prefix of a header, compared with only reading
+/// them.
 pub(crate) fn filter(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
     let topic = pairs::written(&cluster, options.events, options.keys)?;

@@ -9,7 +9,7 @@ use crate::numbers::float;
 use crate::options::Options;
 use crate::{keylane, pairs, report, topic};
 
-/// From the assignment until fetches and timers are in a steady state.
+/// The time from the assignment until fetches and timers are in a steady state.
 const SETTLING: Duration = Duration::from_secs(5);
 
 /// CPU time of an idle process, in hundredths of a second as the kernel counts it.

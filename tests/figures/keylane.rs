@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::child::{self, Used};
 use crate::options::Options;
 
-/// The log message of every assigned partition: from the first one on there is work.
+/// The log message of every assigned partition. The work begins with the first one.
 pub(crate) const ASSIGNED: &str = "partition assigned";
 
 /// The log message when everything is settled and committed.
@@ -27,11 +27,12 @@ const DRAINED: &str = "drained";
 pub(crate) struct Run {
     /// From the assignment of the partitions to the last commit, without connecting and joining the group.
     pub(crate) working: Duration,
-    /// Of the whole process.
+    /// The resource usage of the whole process.
     pub(crate) used: Used,
 }
 
-/// The settings of a run: defaults, except for settings that isolate the runs from each other and from the user.
+/// The settings of a run: the defaults, except for those that isolate the runs from each other and
+/// from the user.
 pub(crate) fn settings(bootstrap: &str, topic: &str, guest: &str, options: &Options) -> Settings {
     let settings = Settings::new(bootstrap)
         .handler(&guests::guest(guest), topic, &unique("figures"))
@@ -43,12 +44,13 @@ pub(crate) fn settings(bootstrap: &str, topic: &str, guest: &str, options: &Opti
     }
 }
 
-/// The cache of compiled components for all runs. No other user may write to it, or Keylane ignores it.
+/// The cache of compiled components for all runs. Keylane ignores it if another user may write to
+/// it.
 pub(crate) fn cache() -> &'static Path {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| {
         let folder = janitor::folder("cache");
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("the folder is ours");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("we own the folder");
         folder
     })
 }

@@ -1,4 +1,5 @@
-//! The load of the machine by process: a measurement on a shared machine must show what disturbed it.
+//! The load of the machine by process, because a measurement on a shared machine must show what
+//! disturbed it.
 
 use std::fs;
 use std::time::Duration;
@@ -24,7 +25,8 @@ impl Busy {
         let first = stat.lines().next().unwrap_or_default();
         let fields: Vec<u32> =
             first.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
-        // user nice system idle iowait irq softirq steal: idle and iowait are not work, steal belongs to another machine.
+        // user nice system idle iowait irq softirq steal: idle and iowait are not work, and steal
+        // belongs to another machine.
         let work = [0, 1, 2, 5, 6].iter().filter_map(|index| fields.get(*index)).sum::<u32>();
         Ok(Self { all: TICK * work, brokers: brokers()? })
     }
@@ -53,7 +55,7 @@ fn brokers() -> Result<Duration> {
     let own = u64::from(std::process::id());
     let mut ticks = 0;
     for entry in fs::read_dir("/proc").context("processes of the machine")?.filter_map(Result::ok) {
-        // The file of a process that ends meanwhile does not exist any more.
+        // The file of a process that ends meanwhile no longer exists.
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
         if let Some((parent, used)) = java(&stat)
             && parent == own

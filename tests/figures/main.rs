@@ -1,12 +1,12 @@
-//! Measures the figures of Keylane's documents on this machine with a real broker.
+//! Measures the figures of Keylane's documentation on this machine with a real broker.
 //!
 //! `cargo run --release -p keylane-tests --bin figures -- <workload> [--events N] [--keys N] [--pairs N] …`
 //!
-//! A figure counts only as a ratio within one run: librdkafka alone as the limit ([`raw`]) and Keylane
-//! ([`keylane`]) read the same topic ([`topic`]) from the same broker, in turns, several times. Both
-//! are child processes, and the kernel reports their usage at their end ([`child`]). Each run also
-//! shows how much of the machine other processes used meanwhile ([`machine`]), so that a figure from a busy
-//! machine is recognizable.
+//! A figure counts only as a ratio within one run: librdkafka alone as the limit ([`raw`]) and
+//! Keylane ([`keylane`]) read the same topic ([`topic`]) from the same broker, alternately and
+//! several times. Both are child processes, and the kernel reports their usage at their end
+//! ([`child`]). Each run also shows how much of the machine other processes used meanwhile
+//! ([`machine`]), so that a figure from a busy machine is recognizable.
 
 mod away;
 mod beside;

@@ -1,4 +1,5 @@
-//! Two sides that do the same work, in turns, several times: librdkafka's own loop and Keylane.
+//! Two sides that do the same work, alternately and several times: a plain librdkafka loop and
+//! Keylane.
 
 use std::time::Duration;
 

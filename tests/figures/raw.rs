@@ -35,9 +35,9 @@ pub(crate) const HEADER: &CStr = c"trace-id";
 /// The work of the loop for a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Inspect {
-    /// It receives the record.
+    /// The loop receives the record.
     Nothing,
-    /// It also reads a header, as a filter must: the library parses all headers for that.
+    /// The loop also reads a header, as a filter must. The library parses all headers for that.
     Header,
 }
 
@@ -84,8 +84,8 @@ fn find_header(message: *mut sys::rd_kafka_message_t) -> Result<()> {
 
 /// A consumer that reads all partitions of `topic` from their beginning.
 ///
-/// Its settings are librdkafka's defaults: faster values were searched for (larger fetches, larger and smaller
-/// queues), and none made a difference beyond the variation between two runs.
+/// Its settings are librdkafka's defaults. Other values were tried (larger fetches, larger and
+/// smaller queues), but none made a difference beyond the variation between two runs.
 pub(crate) fn consumer(bootstrap: &str, topic: &str) -> Result<BaseConsumer> {
     let consumer: BaseConsumer = kafka::client(bootstrap)
         .set("group.id", "figures-raw")
@@ -118,7 +118,8 @@ pub(crate) fn drain(
         let taken = unsafe { sys::rd_kafka_consume_batch_queue(queue, 100, batch.as_mut_ptr(), BATCH) };
         let taken = usize::try_from(taken).context("librdkafka can't read")?;
         for message in batch.iter().take(taken) {
-            // SAFETY: see the top of the file. The code is read as a number: the enum may lack it.
+            // SAFETY: see the top of the file. The code is read as a number, because the enum may
+            // lack it.
             let code = unsafe { ptr::addr_of!((**message).err).cast::<i32>().read() };
             if code == 0 {
                 inspect(*message)?;

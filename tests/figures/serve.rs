@@ -1,4 +1,4 @@
-//! A broker with the topic and a configuration for it, to inspect a run by hand.
+//! A broker with the topic and a matching configuration, for inspecting a run manually.
 
 use std::fs;
 use std::io::Read as _;

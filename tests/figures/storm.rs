@@ -1,4 +1,4 @@
-//! A handler that traps on every event, for minutes: memory must not grow.
+//! A handler that traps on every event, for minutes. Memory must not grow.
 
 use anyhow::{Context as _, Result};
 use keylane_tests::guests::guest;
@@ -11,7 +11,8 @@ use crate::options::Options;
 use crate::report::{self, Table};
 use crate::{keylane, pairs, topic};
 
-/// More than the target of 10,000, and less than the machine's maximum: the rest is for the broker and the load.
+/// More than the target of 10,000, and less than the machine's maximum. The rest is for the broker
+/// and the load.
 const A_SECOND: usize = 12_000;
 const MINUTE: usize = 60;
 

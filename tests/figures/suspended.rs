@@ -1,4 +1,4 @@
-//! The cost of a suspended call: a little memory.
+//! The memory cost of a suspended call.
 
 use anyhow::Result;
 

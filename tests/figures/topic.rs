@@ -12,7 +12,8 @@ pub(crate) const PARTITIONS: i32 = 8;
 const SHORTEST: u64 = 100;
 const LONGEST: u64 = 1_024;
 
-/// Half the size of a small CPU cache: values are windows of it, so that they are cheap to make.
+/// Half the size of a small CPU cache. Values are windows of this pool, so they are cheap to
+/// create.
 const POOL: u64 = 1 << 16;
 
 /// A written topic.
@@ -55,9 +56,9 @@ impl Events {
         Self { made: 0, events, keys, random, pool }
     }
 
-    /// Every key once, in scattered order, and then random keys, so that no key is omitted.
+    /// Returns every key once, in scattered order, so that no key is omitted, and then random keys.
     fn key(&mut self) -> u64 {
-        /// Prime, so that its multiples reach every key before one repeats.
+        /// A prime, so that its multiples reach every key before one repeats.
         const STRIDE: u64 = 7_368_787;
         if self.made < self.keys { self.made * STRIDE % self.keys } else { self.random.below(self.keys) }
     }

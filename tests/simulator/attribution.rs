@@ -16,7 +16,7 @@ use super::world::World;
 pub(crate) struct RetryState {
     /// Failed attempts.
     charged: u32,
-    /// It was in a call that failed as a whole: it runs alone next, on a fresh instance.
+    /// The event was in a call that failed as a whole. It runs alone next, on a fresh instance.
     quarantined: bool,
     /// The earliest time of the next attempt.
     not_before: Micros,
@@ -94,7 +94,7 @@ impl World {
         }
     }
 
-    /// This event stores no output: the events behind it do not wait for it.
+    /// This event stores no output, so the events behind it do not wait for it.
     pub(crate) fn pass_output(&mut self, row: &CallRow) {
         let Some(record) = self.record_of(row.partition, row.incarnation, row.offset) else { return };
         if let (Some(key), true, seq) = (record.key, record.has_outputs, record.seq) {

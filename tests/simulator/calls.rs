@@ -202,7 +202,7 @@ impl World {
         let longest = if self.strikes(Class::SlowCalls, 20) { 4 * SECOND } else { 150 * MS };
         let gone = self.rng.range(MS, longest);
         if self.rng.percent(30) {
-            // It ends by itself just before.
+            // The call ends by itself just before the cancellation takes effect.
             let just_before = self.rng.range(1, MS);
             self.after(gone - just_before, Event::CallEnd(p, id));
         }
@@ -222,7 +222,7 @@ impl World {
         }
     }
 
-    /// A planted bug: the core receives that a call is gone while its guest still runs.
+    /// A planted bug: the core is notified that a call has terminated while its guest still runs.
     pub(crate) fn report_gone_early(&mut self, p: usize, id: CallId) {
         let call = self.processes[p].calls.get_mut(&key_of(id)).filter(|call| !call.reported);
         if let Some(call) = call {
@@ -231,7 +231,7 @@ impl World {
         }
     }
 
-    /// The guest has ended: its lanes are free in this process.
+    /// The guest has ended. Its lanes are free in this process.
     pub(crate) fn end_call(&mut self, p: usize, id: CallId) -> Option<(u32, u32)> {
         let key = key_of(id);
         let process = &mut self.processes[p];
@@ -246,7 +246,8 @@ impl World {
         self.after(1, Event::StaleResult(p, id));
     }
 
-    /// A planted bug: the result of the cancelled call of this slot is taken for the result of the next call.
+    /// A planted bug: the result of the cancelled call of this slot is mistaken for the result of
+    /// the next call.
     pub(crate) fn stale_result(&mut self, p: usize, id: CallId) {
         let Some(old) = self.processes[p].stale.remove(&id.slot) else { return };
         let had_outputs = self.processes[p].calls[&old].rows.iter().any(|row| row.has_outputs);

@@ -13,9 +13,9 @@ use super::world::{Event, World};
 pub(crate) struct Stored {
     pub(crate) offset: i64,
     pub(crate) metadata: Vec<u8>,
-    /// Order of sending, across all processes.
+    /// The position in the order of sending, across all processes.
     sent: u64,
-    /// It was applied after its timeout, past every fence.
+    /// The commit was applied after its timeout, and no fence rejected it.
     pub(crate) late: bool,
     /// An earlier commit was late, and the sender of this one may have started below the offsets that others reached.
     pub(crate) after_late: bool,
@@ -80,7 +80,7 @@ impl World {
         stored
     }
 
-    /// Commit safety is checked when a commit is sent, since it may be applied.
+    /// Commit safety is checked when a commit is sent, because the commit may be applied.
     fn check_commit(&mut self, p: usize, index: usize, stored: &Stored) {
         let Stored { offset, metadata, .. } = stored;
         if !self.reads_current_topic(p, index) {
@@ -134,7 +134,8 @@ impl World {
         }
         let mut delay = self.rng.range(MS, 15 * MS);
         if self.strikes(Class::CommitLoss, 10) {
-            // It is applied before its sender times out, which sends no other commit meanwhile.
+            // The commit is applied before its sender times out. The sender sends no other commit
+            // meanwhile.
             delay += self.rng.range(SECOND, 1_900 * MS);
         }
         self.group.commits_coming.push(request.process);
@@ -190,7 +191,8 @@ impl World {
             let (from, to) = (before.offset, stored.offset);
             stored.after_late = before.late || before.after_late;
             if before.sent > stored.sent {
-                // An older commit was overtaken: allowed. An owner that read the newer one returns to it.
+                // An older commit may be overtaken by a newer one. An owner that has read the newer
+                // one returns to the newer one.
                 self.stored[index] = Some(Stored { late: true, ..stored });
                 return;
             }
@@ -205,7 +207,7 @@ impl World {
         if self.processes[p].commit == Some(id) {
             self.processes[p].commit = None;
         } else if self.rng.percent(50) {
-            return; // the response arrives after the timeout: some shells drop it
+            return; // some shells drop a response that arrives after the timeout
         }
         for &(index, offset, rejection) in answers {
             let partition = self.logs[index].partition;

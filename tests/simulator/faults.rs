@@ -63,7 +63,7 @@ impl World {
     fn kill(&mut self) {
         let Some(p) = self.any_process() else { return };
         if self.rng.percent(50) {
-            // In the middle of its next step.
+            // The process is killed in the middle of its next step.
             self.processes[p].dies_after = Some(self.rng.below(8));
         } else {
             self.die(p);
@@ -86,7 +86,8 @@ impl World {
         }
     }
 
-    /// The process ends without notice. Requests that it sent are still delivered; the group detects the death later.
+    /// The process ends without notice. Requests that it sent are still delivered. The group
+    /// detects the end later.
     pub(crate) fn die(&mut self, p: usize) {
         if !self.processes[p].alive {
             return;
@@ -105,8 +106,9 @@ impl World {
         let mut delay = self.rng.range(50 * MS, 5 * SECOND);
         let others = self.processes.iter().any(|process| process.alive);
         if self.plan.until_end && self.stage == Stage::Healing && others {
-            // Under `--until-end` every process leaves as soon as it can. Attempts begin anew in each ownership: one process
-            // must keep its ownerships long enough to finish them.
+            // Under `--until-end`, every process leaves as soon as it can. Attempts start again in
+            // each ownership, so one process must keep its ownerships long enough to finish the
+            // attempts.
             delay += 20 * SECOND;
         }
         self.after(delay, Event::ProcessStart(instance));
@@ -195,7 +197,7 @@ impl World {
         let index = self.rng.index(self.logs.len());
         let times = self.rng.pick(&[1, 1, 2, 100]);
         let log = &mut self.logs[index];
-        // Usually the next record to arrive.
+        // Usually, this is the next record to arrive.
         let at = log.records.last().map_or(log.end, |last| last.offset);
         log.damage = Some((at, times));
         self.note(0, "damage", Some(index), at, i64::from(times));
@@ -222,9 +224,9 @@ impl World {
                     metadata[at] ^= 1 << self.rng.below(7);
                 }
             },
-            // A tool moved the offset and kept the completed set, or the other way round.
+            // A tool has moved the offset but kept the completed set, or vice versa.
             3 => metadata = encode(offset - 1, &[(1, 2)], self),
-            // Valid, but of a much longer log.
+            // The set is valid, but belongs to a much longer log.
             _ => metadata = encode(offset, &[((end - offset).max(0) as u64 + 100_000, 3)], self),
         }
         self.note(0, "foreign metadata", Some(index), offset, metadata.len() as i64);
@@ -233,7 +235,7 @@ impl World {
         }
     }
 
-    /// No more faults: everything must be committed.
+    /// No more faults are injected. Everything must be committed.
     pub(crate) fn heal(&mut self) {
         self.note(0, "heal", None, -1, 0);
         self.stage = Stage::Healing;

@@ -1,7 +1,8 @@
 //! The group coordinator: members, generations, rebalances, and at most one unanswered rebalance event per member.
 //!
-//! A rebalance: every member rejoins and releases the partitions that move (cooperative) or all (eager). Then the
-//! generation increases and free partitions are assigned. A member that does not answer is expelled.
+//! In a rebalance, every member rejoins and releases the partitions that move (cooperative) or all
+//! partitions (eager). Then the generation increases, and free partitions are assigned. A member
+//! that does not answer is expelled.
 
 use std::collections::BTreeSet;
 
@@ -73,7 +74,7 @@ impl World {
         self.rebalance_soon();
     }
 
-    /// The member is gone: it left, or its session expired.
+    /// The member has left, or its session has expired.
     pub(crate) fn leave(&mut self, p: usize) {
         if self.group.members.contains(&p) {
             self.note(p, "leave", None, -1, 0);
@@ -97,7 +98,7 @@ impl World {
         self.note(p, "expelled", None, -1, 0);
         self.leave(p);
         if self.processes[p].alive && !self.processes[p].left {
-            // Events that were not delivered are void.
+            // Undelivered rebalance events are discarded.
             self.processes[p].controls.clear();
             self.processes[p].controls.push_back(Control::Lost(Vec::new()));
             let longest = self.rng.pick(&[20 * MS, 2 * SECOND]);
@@ -141,7 +142,7 @@ impl World {
         self.after(60 * SECOND, Event::RebalanceTimeout(rebalance));
     }
 
-    /// Sticky and balanced; now and then less sticky.
+    /// A sticky and balanced assignment, which is occasionally less sticky.
     fn assignment(&mut self) -> Vec<Option<usize>> {
         let members = self.group.members.clone();
         let mut target = vec![None; self.logs.len()];
@@ -170,7 +171,8 @@ impl World {
     }
 
     fn end_rebalance(&mut self) {
-        // A member rejoins after the requests that it sent before: only a stale commit arrives later.
+        // The earlier requests of a member arrive before it rejoins. Only a stale commit arrives
+        // later.
         let coming = self.group.commits_coming.iter().any(|&p| self.processes[p].alive);
         if coming && !self.has(Class::Stale) {
             self.after(5 * MS, Event::Rebalance);

@@ -33,9 +33,9 @@ pub(crate) struct Record {
     pub(crate) seq: u32,
     /// The handler's filter excludes it.
     pub(crate) filtered: bool,
-    /// How the guest fails with it in every attempt.
+    /// How the guest fails on the record in every attempt.
     pub(crate) failure: Option<Failure>,
-    /// How many outcomes it had, as seen by the simulator.
+    /// The number of outcomes of the record, as seen by the simulator.
     pub(crate) outcomes: u32,
     /// Retention or `out_of_range` removed it: it needs no outcome.
     pub(crate) excused: bool,
@@ -146,7 +146,7 @@ impl Log {
         self.records.get_mut(position).filter(|record| record.offset == offset)
     }
 
-    /// The records in `[from, to)` need no outcome any more.
+    /// The records in `[from, to)` no longer need an outcome.
     pub(crate) fn excuse(&mut self, from: i64, to: i64) {
         for record in &mut self.records {
             if record.offset >= from && record.offset < to && record.outcomes == 0 {

@@ -1,7 +1,8 @@
 //! A seeded simulator of a consumer group: brokers, coordinator, processes, guests, faults, and an oracle.
 //!
-//! The environment of the core in production is simulated here with a simulated clock, and every action of the core is
-//! checked against the invariants. The seed determines everything: the same seed gives the same trace.
+//! The simulator replaces the production environment of the core, including the clock, and checks
+//! every action of the core against the invariants. The seed determines everything: the same seed
+//! results in the same trace.
 //!
 //! `plan` draws the configuration of a seed → `world` runs the events → `group`, `ownership`, `reading`, `calls`,
 //! `results`, `outputs` and `commits` simulate the environment → `actions` carries out the actions of the cores →
@@ -14,19 +15,19 @@
 //! | I1 | No loss: every event has an outcome, unless retention or `out_of_range` removed it. |
 //! | I2 | No gap: the first outputs of a key are stored in the order of its events. |
 //! | I3 | Forward: within an ownership, the outputs of a key are stored in the order of its events, and none twice. |
-//! | I4 | Lane order: a call gets the first queued events of a lane. |
+//! | I4 | Lane order: a call contains the first queued events of a lane. |
 //! | I5 | A lane has at most one call at a time, and none while it waits for acknowledgements. |
 //! | I6 | Quiet: nothing is dispatched during a drain, a stop or a backlog, and nothing is sent for an ended ownership. |
-//! | I8 | Commit safety: a commit covers and claims only offsets whose events have outcomes, and lies within the log. |
+//! | I8 | Commit safety: a commit covers and claims only events with outcomes, and is within the log. |
 //! | I9 | Monotone: the committed offset never moves back, except by commits that arrive late. |
 //! | I10 | A process reads, repositions and commits only partitions that it owns. |
 //! | I11 | Drained: after the last fault everything is committed, and every process finishes its drain. |
 //! | I13 | No repeats: an event has one outcome, unless a fault of the seed allows a repeat. |
 //! | I-answer | Every assign and revoke is answered in time, with its partitions. |
-//! | I-attempts | The number of an attempt is that of the charged attempts plus one, and at most `max_attempts`. |
+//! | I-attempts | The number of an attempt is the charged attempts plus one, at most `max_attempts`. |
 //! | I-attribution | An event of a call that failed as a whole runs alone next, on a fresh instance. A retry runs alone. |
 //! | I-backoff | No attempt begins before its delay has passed. |
-//! | I-end | Under `--until-end`, no event past the end is dispatched, and a process drains when all before it is committed. |
+//! | I-end | Under `--until-end`, nothing past the end is dispatched. A process drains when the rest is committed. |
 //! | I-filter | An event that is filtered or rejected for its missing key is not dispatched. |
 //! | I-idle | The number of simulated events is bounded: the core does not loop. |
 //! | I-limits | The limits of queued events, reads, concurrent calls and commit metadata are kept. |

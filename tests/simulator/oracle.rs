@@ -7,7 +7,7 @@ use super::trace::Seen;
 use super::world::{Event, Stage, World};
 
 impl World {
-    /// A record has its outcome: its output is stored, or it is done and has none.
+    /// Counts an outcome of a record: its output is stored, or it is done without outputs.
     pub(crate) fn count_outcome(&mut self, row: &CallRow) {
         let (index, offset) = (row.partition, row.offset);
         if self.logs[index].incarnation != row.incarnation {
@@ -24,7 +24,8 @@ impl World {
         }
     }
 
-    /// No event of a partition that the process does not own may be kept, and never more events than the limit.
+    /// A process may keep no event of a partition that it does not own, and no more events than the
+    /// limit.
     pub(crate) fn check_kept(&mut self, p: usize) {
         let limit = self.plan.config.max_queued;
         for index in 0..self.logs.len() {
@@ -56,7 +57,8 @@ impl World {
         if self.plan.until_end && all_committed {
             self.check_ends_reached(since);
         }
-        // Responses lost before must time out; under `--until-end` every process must find its end by itself.
+        // Requests whose responses were lost must time out. Under `--until-end`, every process must
+        // find its end by itself.
         let stable = self.now >= self.plan.faults_until + 5 * SECOND;
         let observed = stable && (!self.plan.until_end || self.now >= since + 12 * SECOND);
         if !all_committed || !running || !observed {

@@ -64,7 +64,8 @@ impl World {
         self.after(stored_at - self.now, Event::OutputStored(p, id, at));
     }
 
-    /// The ownership of these rows has ended. Some of their outputs have left the process by now, others have not.
+    /// The ownership of these rows has ended. Some of their outputs have already left the process,
+    /// others have not.
     pub(crate) fn drop_outputs(&mut self, p: usize, id: CallId, first: u32, end: u32) {
         if self.planted == Some(Planted::KeepOutputs) {
             return;
@@ -77,7 +78,7 @@ impl World {
         }
     }
 
-    /// No output of an ended ownership may be sent later: another process owns its events.
+    /// No output of an ended ownership may be sent later, because another process owns the events.
     pub(crate) fn check_dropped(&mut self, p: usize, ownership: u64) {
         let rows = self.processes[p].calls.values().flat_map(|call| &call.rows);
         let kept = rows.filter(|row| row.ownership == ownership && row.unanswered && row.dropped.is_none());
@@ -164,7 +165,8 @@ impl World {
         self.saw(Seen::DeadLetters);
         self.note(p, "dead letter", Some(index), offset, dead_letter.event.ownership.0 as i64);
         if dead_letter.reason == Reason::NoKey {
-            // The guest never received it: there was no call. A call may have begun at this time, too.
+            // The guest never received the event, because there was no call. Such a dead letter may
+            // be sent only when a call may begin.
             let row = self.row_of(p, index, &dead_letter.event);
             let process = &self.processes[p];
             let quiet = process.draining || process.stopping || process.backlog;
@@ -235,7 +237,8 @@ impl World {
         if let Some(record) = record.filter(|record| record.has_outputs && !row.produced)
             && let Some(key) = record.key
         {
-            // It counts as the outputs of its event: the lane waits for it in the same way.
+            // The dead letter counts as the outputs of its event. The lane waits for it in the same
+            // way.
             self.check_order(p, &row, key, record.seq);
         }
         if self.planted != Some(Planted::DeadLetterUnacked) {

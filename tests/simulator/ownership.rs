@@ -89,7 +89,7 @@ impl World {
         self.feed(p, Input::StartResolved { partition, start });
     }
 
-    /// Under `--until-end`: once per process and partition, before its first row.
+    /// Under `--until-end`, reports the end once per process and partition, before the first row.
     fn report_end(&mut self, p: usize, index: usize) {
         let (partition, end) = (self.logs[index].partition, self.logs[index].end);
         if self.plan.until_end && self.processes[p].ends[index].is_none() {
@@ -98,7 +98,7 @@ impl World {
         }
     }
 
-    /// `out_of_range` may skip the present records.
+    /// `out_of_range` may skip the records that are now in the log.
     fn excuse_skipped(&mut self, p: usize, index: usize, found: &Found) {
         let outside = found.committed.as_ref().is_some_and(|(offset, metadata)| {
             let identity = Identity { topic_id: found.topic_id, ..self.identity(index, *offset) };

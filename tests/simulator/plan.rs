@@ -17,7 +17,7 @@ pub(crate) const SECOND: Micros = 1_000_000;
 pub(crate) enum Class {
     /// `kill -9`, also in the middle of a step.
     Kill,
-    /// SIGSTOP, beyond the session timeout or not.
+    /// SIGSTOP, for less or more than the session timeout.
     Pause,
     /// The coordinator expels a running member, which is notified later.
     Cut,
@@ -35,13 +35,13 @@ pub(crate) enum Class {
     TryAgain,
     /// Commits are overtaken by the next generation.
     Stale,
-    /// A commit is applied long after its timeout, past every fence.
+    /// A commit is applied long after its timeout, and no fence rejects it.
     LateCommit,
     /// The broker accepts less metadata than configured.
     TooLarge,
-    /// Metadata has hardly any capacity: claims are truncated.
+    /// Metadata has little capacity, so claims are truncated.
     TinyMetadata,
-    /// Another program writes other metadata to our offsets.
+    /// Another program writes its own metadata to our offsets.
     ForeignMetadata,
     /// Look-ups of starts fail.
     LookUpFails,
@@ -63,9 +63,9 @@ pub(crate) enum Class {
     Replaced,
     /// Some events can't be handled, sometimes or always.
     Poison,
-    /// Guests request a retry now and then.
+    /// Guests occasionally request a retry.
     Flaky,
-    /// Guests fail on events that are not the cause.
+    /// Guests fail during events that are not the cause.
     Innocent,
     /// The dead-letter topic is unavailable for a while.
     DeadLettersBlocked,
@@ -137,7 +137,7 @@ pub(crate) struct Plan {
     pub(crate) may_repeat: bool,
     /// The eager protocol, which revokes all partitions at each rebalance.
     pub(crate) eager: bool,
-    /// Every process reads up to the ends that it found, then drains; it is restarted.
+    /// Every process reads up to the ends that it found, drains, and is restarted.
     pub(crate) until_end: bool,
     pub(crate) topics: u16,
     pub(crate) partitions_per_topic: u16,
@@ -150,7 +150,7 @@ pub(crate) struct Plan {
     pub(crate) rejects_unkeyed: bool,
     /// Percentage of events that the filter excludes.
     pub(crate) filtered: u64,
-    /// The guest is called once per event: the failing row is known.
+    /// The guest is called once per event, so the failing row is known.
     pub(crate) loops: bool,
     /// Percentage of events with outputs.
     pub(crate) outputs: u64,
@@ -216,7 +216,7 @@ impl Plan {
         &self.on
     }
 
-    /// No more faults. The rest of the configuration stays.
+    /// Disables all faults. The rest of the configuration is unchanged.
     pub(crate) fn heal(&mut self) {
         self.on.clear();
         self.config.out_of_range = OutOfRange::Earliest;
@@ -233,7 +233,7 @@ impl Plan {
 
 fn draw_classes(rng: &mut Rng) -> Vec<Class> {
     match rng.below(100) {
-        // A simulation without faults must be without repeats.
+        // A simulation without faults must have no repeats.
         0..10 => Vec::new(),
         10..35 => {
             let chance = rng.range(30, 60);
@@ -258,8 +258,8 @@ fn draw_config(rng: &mut Rng, on: &[Class], metadata_limit: usize) -> Config {
         arena_bytes: if small { rng.range(1_000, 20_000) } else { 64 << 20 },
         commit_interval: Duration::from_millis(rng.pick(&[200, 1000])),
         commit_every: rng.pick(&[5, 10_000]),
-        // In production it is a minute, in which this simulation must have finished. Only a late commit of an older owner
-        // may need to be corrected by it.
+        // In production, the interval is one minute, within which this simulation must have
+        // finished. Only a late commit of an older owner may need to be corrected by such a commit.
         recommit_interval: Duration::from_secs(if on.contains(&Class::LateCommit) { 10 } else { 300 }),
         metadata_limit,
         out_of_range: rng.pick(&policies),

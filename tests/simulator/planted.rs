@@ -1,24 +1,24 @@
-//! Known bugs of systems of this kind, planted between the core and the simulated environment.
+//! Known bugs of similar systems, planted between the core and the simulated environment.
 //!
-//! The core is unchanged: each bug corrupts its inputs or its actions in the way the faulty program did. A simulator
-//! that does not detect them proves nothing about other bugs.
+//! The core is unchanged: each bug corrupts its inputs or actions as the faulty program did. A
+//! simulator that does not detect these bugs proves nothing about others.
 
 /// The bug that a run contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Planted {
     /// Commits the highest finished offset instead of the committable offset.
     CommitHighest,
-    /// Takes producing an output for its acknowledgement.
+    /// Treats the produce request of an output as its acknowledgement.
     SettleBeforeAck,
-    /// Takes a late result for the result of the call that now uses its slot.
+    /// Treats a late result as the result of the call that now uses its slot.
     StaleResult,
     /// Reports a cancelled call as gone while its guest still runs.
     ForgetOldCall,
-    /// Takes the base offset as done when the completed set beyond it can't be read.
+    /// Treats the base offset as done if the completed set beyond it can't be read.
     ClaimBase,
     /// Loses the record that arrives right after the end of a partition was reported.
     SkipAfterEnd,
-    /// Splits one read into rows and end: if the rows are ignored, the end still counts.
+    /// Splits one read into rows and end, so that the end counts even if the rows are ignored.
     SplitReads,
     /// Does not notice that a reader continues at another position.
     HideReadErrors,
@@ -26,19 +26,21 @@ pub(crate) enum Planted {
     HideSeekFailures,
     /// Does not notice that a topic was replaced.
     HideReplacedTopic,
-    /// Takes an offset that was committed in an earlier topic of this name as one of this topic.
+    /// Treats an offset that was committed in an earlier topic of this name as an offset of this
+    /// topic.
     ForgetTopicIds,
     /// Charges every event of a call that failed as a whole.
     ChargeAll,
     /// Retries an event immediately.
     RetryTooSoon,
-    /// Takes sending a dead letter for its acknowledgement.
+    /// Treats the sending of a dead letter as its acknowledgement.
     DeadLetterUnacked,
     /// Sends queued outputs although their ownership has ended.
     KeepOutputs,
     /// Does not report the output backlog.
     HideBacklog,
-    /// Takes sending a commit for its response: events beyond a retry round do not wait for it.
+    /// Treats the sending of a commit as its response, so that events beyond a retry round do not
+    /// wait for the response.
     RoundUncommitted,
 }
 

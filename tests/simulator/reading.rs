@@ -34,7 +34,7 @@ impl World {
         let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
         reader.poll_scheduled = false;
         let (halted, permission) = (reader.halted, reader.permission);
-        // During a rebalance it stops, but it may return records that were already fetched.
+        // During a rebalance, the reader stops, but may return records that were already fetched.
         if halted || (rebalancing && !self.strikes(Class::ReaderSkips, 50)) {
             return;
         }
@@ -159,8 +159,8 @@ impl World {
         self.note(p, "out of range", Some(index), start, end);
         let expected = self.processes[p].parts[index].reader.as_ref().map_or(0, |reader| reader.expected);
         if self.processes[p].out_of_range == OutOfRange::Latest && expected < start {
-            // `out_of_range` skips all present records; a reader that was moved by an error is no reason
-            // for it.
+            // `out_of_range` skips all records that are now in the log, unless the reader is
+            // outside the log only because an error moved it.
             self.logs[index].excuse(i64::MIN, end);
         }
         let partition = self.logs[index].partition;
@@ -170,7 +170,8 @@ impl World {
         self.feed(p, Input::Fetched { partition, rows: &[], end: None, error: Some(why) });
     }
 
-    /// Returns the error of a damaged offset, or nothing: some errors are reported only once.
+    /// Returns the error of a damaged offset, or nothing, because some errors are reported only
+    /// once.
     fn damaged(&mut self, p: usize, index: usize) -> Option<ReadError> {
         let log = &mut self.logs[index];
         let mut last = false;
@@ -229,7 +230,7 @@ impl World {
     fn move_reader(&mut self, p: usize, index: usize, by: i64) {
         let log = &self.logs[index];
         let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
-        // Also past the end of the log.
+        // The new position may be past the end of the log.
         reader.position = (reader.position + by).max(log.start.min(reader.position));
         reader.end_reported = None;
     }
@@ -301,7 +302,7 @@ impl World {
         }
     }
 
-    /// The reader of a partition that the process owns; otherwise it is a violation.
+    /// The reader of a partition that the process owns. If there is none, this is a violation.
     fn reader(&mut self, p: usize, index: usize, what: &str) -> Option<&mut Reader> {
         let part = &self.processes[p].parts[index];
         if !part.owned || part.reader.is_none() {

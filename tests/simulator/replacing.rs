@@ -11,10 +11,12 @@ use super::trace::Seen;
 use super::world::{Event, World};
 
 impl World {
-    /// The group's commits are deleted with the topic; its readers keep their positions and notice it later.
+    /// The group's commits are deleted with the topic. Its readers keep their positions and detect
+    /// the replacement later.
     pub(crate) fn replace_topic(&mut self) {
         let index = self.rng.index(self.logs.len());
-        // If commits can't contain the topic id, or others write to them, a late one can't be detected.
+        // If commits can't contain the topic id, or other programs change them, a late commit can't
+        // be detected.
         let unnamed = [Class::TinyMetadata, Class::TooLarge, Class::ForeignMetadata];
         let named = self.plan.topic_ids && !unnamed.into_iter().any(|class| self.has(class));
         if !named || self.plan.until_end {

@@ -42,7 +42,7 @@ impl World {
         if let Some(row) = poison {
             return Some((row, self.rng.pick(&faults)));
         }
-        // For example a guest whose memory is full: the current event is not the cause.
+        // The current event is not the cause. For example, the memory of the guest is full.
         let used = !self.processes[p].calls[&key_of(id)].fresh;
         if used && self.strikes(Class::Innocent, 2) {
             return Some((self.rng.index(rows.len()), self.rng.pick(&faults)));
@@ -80,7 +80,8 @@ impl World {
             );
             return;
         }
-        // Some guests are called once per event: then the failing row is known, and the rows before it are done.
+        // Some guests are called once per event. Then the failing row is known, and the rows before
+        // it are done.
         let known = self.plan.loops;
         let mut lanes = Vec::new();
         let mut first = 0;

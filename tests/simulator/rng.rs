@@ -6,7 +6,7 @@ pub(crate) struct Rng(u64);
 
 impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
-        // Neighbouring seeds must not give neighbouring sequences.
+        // Neighbouring seeds must not result in neighbouring sequences.
         let mut rng = Rng(seed ^ 0x6b65_796c_616e_6521);
         rng.next();
         rng

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::plan::Micros;
 
-/// One line of a trace. It holds numbers only, because a trace is kept for every seed.
+/// One line of a trace. It contains only numbers, because a trace is kept for every seed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Line {
     pub(crate) at: Micros,
@@ -67,7 +67,7 @@ pub(crate) struct Violation {
 
 macro_rules! coverage {
     ($($name:ident $floor:literal)*) => {
-        /// A condition that a run must have seen often enough to prove anything.
+        /// A condition that must occur often enough in a run for the run to prove anything.
         #[derive(Clone, Copy, Debug)]
         pub(crate) enum Seen { $($name),* }
 

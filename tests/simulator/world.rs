@@ -45,7 +45,7 @@ pub(crate) struct World {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Faults,
-    /// No more faults: everything must be handled and committed.
+    /// No more faults are injected. Everything must be handled and committed.
     Healing,
     /// Every process drains.
     Leaving,
@@ -166,7 +166,8 @@ impl Ord for Scheduled {
     }
 }
 
-/// Events after which a seed counts as an endless loop: a hundred times the usual number.
+/// The number of events after which a seed counts as an endless loop: a hundred times the usual
+/// number.
 const EVENTS_MAX: u64 = 400_000;
 
 impl World {
@@ -298,7 +299,7 @@ impl World {
 
     fn schedule_tick(&mut self, p: usize, uptime: Duration) {
         let at = self.processes[p].started + uptime.as_micros() as Micros;
-        // A shell is never early, mostly a little late, now and then very late.
+        // A shell is never early, usually a little late, and occasionally very late.
         let late = if self.rng.percent(3) { 300 * MS } else { 2 * MS };
         let at = at.max(self.now) + self.rng.range(1, late);
         if self.processes[p].tick_at.is_none_or(|known| known > at || known <= self.now) {
@@ -376,7 +377,7 @@ impl World {
         }
     }
 
-    /// Breaks `rule` unless `holds`.
+    /// Reports a violation of `rule` unless `holds`.
     pub(crate) fn require(
         &mut self,
         holds: bool,

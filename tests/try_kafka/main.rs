@@ -1,4 +1,4 @@
-//! `make kafka`: an Apache Kafka to try Keylane on, with the events of the flights example.
+//! `make kafka`: Apache Kafka for experiments with Keylane, with the events of the flights example.
 //!
 //! It runs until Ctrl-C and prints the state whenever it changes: the committed offsets of the group, the published
 //! outputs, their repeats, and whether any plane's legs are out of order. Kill instances of
@@ -59,7 +59,7 @@ fn record(line: &str) -> Result<Record> {
     Ok(Record { key: bytes("key"), value: bytes("value"), ..Record::default() })
 }
 
-/// Produces the events, and prints the state seen from outside whenever it changes.
+/// Produces the events, and prints the observed state whenever it changes.
 fn watch(bootstrap: &str, events: Vec<Record>) -> Result<ExitCode> {
     let producer = Producer::new(bootstrap);
     let mut events = events.into_iter();

@@ -26,7 +26,7 @@ struct Enriched<'a> {
     item: &'a str,
     cents: u64,
     customer: &'a str,
-    /// Gold customers pay a tenth less.
+    /// A tenth of the price for gold customers.
     discount: u64,
 }
 
@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    /// Handles one order of ada's, with this response of the service.
+    /// Handles one of Ada's orders, with this response from the service.
     fn run(status: u16, answer: &'static str) -> Verdict {
         let _service = testing::http(move |request| {
             assert_eq!((request.method(), request.url()), ("GET", "http://service/customers/ada%2F1"));

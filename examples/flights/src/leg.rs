@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The statistics of the US Bureau of Transportation Statistics for one leg. Delays are minutes and
-/// negative when early; times of day are local and written like 517 for 5:17.
+/// The statistics of the US Bureau of Transportation Statistics for one leg. Delays are in minutes,
+/// and negative if the plane was early. Times of day are local, and 517 means 5:17.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Leg<'a> {
     pub(crate) carrier: &'a str,
@@ -34,7 +34,7 @@ pub(crate) enum Kind {
 }
 
 impl Leg<'_> {
-    /// A leg is late from 15 minutes on, as the Bureau defines it.
+    /// A leg is late if it arrives 15 minutes late or more, as the Bureau defines it.
     pub(crate) fn kind(&self) -> Kind {
         match (self.dep_time, self.arr_delay) {
             (None, _) => Kind::Cancelled,

@@ -47,8 +47,8 @@ struct Oddity<'a> {
     source: Source,
 }
 
-/// The position of the leg in the input. All legs of a plane are in one partition, so the offsets of a plane's outputs
-/// grow if and only if the plane's order was kept.
+/// The position of the leg in the input. All legs of a plane are in one partition, so the offsets
+/// of a plane's outputs increase if and only if the order was kept.
 #[derive(Clone, Copy, Serialize)]
 struct Source {
     partition: u32,

@@ -30,7 +30,7 @@ fn a_lane_stops_at_its_first_failure_and_others_continue() {
         Ok(())
     });
 
-    assert_eq!(seen, [100, 101, 102, 103, 105], "row 4 is behind the failed one");
+    assert_eq!(seen, [100, 101, 102, 103, 105], "row 4 follows the failed row");
     assert_eq!(results.done, [2, 1, 1]);
     assert_eq!(failures(&results), [(1, "reject: no key".to_owned())]);
     let outputs = results.outputs.expect("there are outputs");
@@ -40,7 +40,7 @@ fn a_lane_stops_at_its_first_failure_and_others_continue() {
     assert_eq!(
         texts(&outputs.keys),
         [None, Some("a"), None, Some("a"), None, Some("b"), None],
-        "no output of the failed row is left"
+        "no output of the failed row remains"
     );
 }
 

@@ -20,9 +20,9 @@
 //! # assert_eq!(outcome.outputs()[0].text(), "Ada");
 //! ```
 //!
-//! A request blocks only its event and its lane: Keylane runs other calls in the meantime. A request ends with its
-//! call, at the handler's `timeout` at the latest. Keylane may run an event again whose requests were already sent, so
-//! a request with side effects must be idempotent.
+//! A request blocks only its event and its lane: Keylane runs other calls in the meantime. A
+//! request ends with its call, at the handler's `timeout` at the latest. Keylane may run an event
+//! again after its requests were sent, so a request with side effects must be idempotent.
 //!
 //! Natively, requests are answered by the function that was passed to [`testing::http`](crate::testing::http).
 

@@ -1,4 +1,4 @@
-//! Answers requests on native targets, where no host sends them, with a function of the test.
+//! On native targets, where no host sends requests, a function of the test answers them.
 
 use std::cell::RefCell;
 

@@ -31,7 +31,8 @@ pub(super) fn send(request: &Request) -> Result<Response, Error> {
     let written = write(&body, &request.body);
     let finished = OutgoingBody::finish(body, None);
     answer.subscribe().block();
-    // The answer is read first: if it is an error, that is the cause of an error of writing the body, too.
+    // The response is checked before the result of writing the body: an error response is also the
+    // cause of a failed write.
     let incoming = match answer.get() {
         Some(Ok(incoming)) => incoming.map_err(failed)?,
         Some(Err(())) | None => return Err(Error::Network("the response is not available".to_owned())),

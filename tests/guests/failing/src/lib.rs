@@ -1,9 +1,11 @@
-//! Returns the result named by the value: `retry`, `retry-once`, `reject`, `print` (to both standard streams), `fan` (100
-//! KiB more to `out`), `burst` (41 more outputs, the first with 5,000 bytes); or fails: `trap`, `spin` (endlessly),
-//! `hoard` (memory), `recurse` (stack), `flood` (outputs), `bloat` (an output that is too large), `stray` (an output that
-//! is not configured), `forge` (reserved headers), `chatter` (a million log lines), `exit`, `sleep` (longer than any
-//! deadline); `reach ADDRESS` reports what it can access. Any other value is done; trailing spaces don't count. Each event
-//! first emits its value to `out`, so that tests see that a failed event publishes nothing.
+//! Returns the result named by the value: `retry`, `retry-once`, `reject`, `print` (to both
+//! standard streams), `fan` (100 KiB more to `out`), `burst` (41 more outputs, the first with 5,000
+//! bytes); or fails: `trap`, `spin` (endlessly), `hoard` (memory), `recurse` (stack), `flood`
+//! (outputs), `bloat` (an output that is too large), `stray` (an output that is not configured),
+//! `forge` (reserved headers), `chatter` (a million log lines), `exit`, `sleep` (longer than any
+//! deadline); `reach ADDRESS` reports what it can access. Any other value is done. Trailing spaces
+//! are ignored. Each event first emits its value to `out`, so that tests can check that a failed
+//! event publishes nothing.
 
 use keylane_sdk::{Effects, Event, Result, reject, retry};
 

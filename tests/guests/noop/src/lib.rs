@@ -1,4 +1,5 @@
-//! Every event is done immediately without outputs: the cost of a call without work.
+//! Every event is done immediately and without outputs, which shows the cost of a call without
+//! work.
 
 use keylane_sdk::{Effects, Event, Result};
 

@@ -1,4 +1,5 @@
-//! Waits for each event, as for a remote response: 10 ms, or as many milliseconds as the variable `PAUSE_MS` sets.
+//! Waits on each event, as for a remote response, for 10 ms or the number of milliseconds in the
+//! variable `PAUSE_MS`.
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! A slow call: sleeps for the milliseconds in the header `sleep-ms`, or otherwise in the value. With a header
-//! `emit` it then emits the event's key and value to the target `out`.
+//! A slow call: sleeps for the number of milliseconds in the header `sleep-ms` or, without that
+//! header, in the value. With a header `emit`, it then emits the event's key and value to the
+//! target `out`.
 
 use std::time::Duration;
 
