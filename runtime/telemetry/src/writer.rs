@@ -28,7 +28,7 @@ pub(super) struct LogQueue {
     progress: QueueProgress,
 }
 
-/// The number of lines at both ends of the queue.
+/// The number of lines that entered the queue, and that left it.
 #[derive(Clone, Debug, Default)]
 struct QueueProgress {
     submitted: Arc<AtomicU64>,
@@ -36,8 +36,8 @@ struct QueueProgress {
     dropped: Arc<OnceLock<ErrorCounter>>,
 }
 
-/// The receiving end of the queue, on its own thread.
-struct End<W> {
+/// Writes the queued lines, on its own thread.
+struct QueueWriter<W> {
     output: W,
     format: Format,
     progress: QueueProgress,
@@ -58,12 +58,13 @@ impl LogQueue {
 
     fn to(output: impl Write + Send + 'static, format: Format) -> LogQueue {
         let progress = QueueProgress::default();
-        let end = End { output, format, progress: progress.clone(), logged: 0, lost: 0, broken: false };
+        let writer =
+            QueueWriter { output, format, progress: progress.clone(), logged: 0, lost: 0, broken: false };
         let (queue, guard) = NonBlockingBuilder::default()
             .lossy(true)
             .buffered_lines_limit(LINES_MAX)
             .thread_name("keylane-log")
-            .finish(end);
+            .finish(writer);
         // If the guard were dropped while the log is not read, it would print to standard output. `flush` replaces it.
         std::mem::forget(guard);
         let _first = progress.dropped.set(queue.error_counter());
@@ -91,7 +92,7 @@ impl QueueProgress {
     }
 }
 
-impl<W: Write> Write for End<W> {
+impl<W: Write> Write for QueueWriter<W> {
     /// Writes one whole line. Never fails: a line that can't be written is counted as lost.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let gone = self.progress.dropped() + self.lost;
