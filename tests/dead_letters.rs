@@ -1,5 +1,6 @@
-//! Promise: an event that can't be handled is stored in the dead-letter topic, byte for byte, with the reason, before its
-//! offset is committed. While that topic is unavailable nothing is committed past it or lost, and other lanes continue.
+//! Promise: an event that can't be handled is stored in the dead-letter topic, byte for byte, with
+//! the reason, before its offset is committed. While that topic is unavailable, nothing is lost,
+//! nothing is committed past the event, and other lanes continue.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -65,8 +66,8 @@ fn header_names_are_configurable() {
     assert_eq!(dead_letter.text("kafka_dlt-exception-message"), "the value requests it");
 }
 
-/// A dead letter that is too large for its topic is reduced, at last to a reference to the original. The topic's limit is
-/// known, so the first attempt fits.
+/// A dead letter that is too large for its topic is reduced step by step, in the last step to a
+/// reference to the original. The topic's limit is known, so the first attempt fits.
 #[test]
 fn a_dead_letter_that_is_too_large_is_reduced() {
     let Some(cluster) = kafka::shared() else { return };
@@ -80,7 +81,8 @@ fn a_dead_letter_that_is_too_large_is_reduced() {
     assert!(!keylane.lines().iter().any(batch_rejected), "a dead letter was rejected{}", keylane.tail());
 }
 
-/// The same when the topic's limit is lowered at run time: Keylane learns the limit from the rejections.
+/// The same, with a limit that is lowered at run time. Keylane learns the limit from the
+/// rejections.
 #[test]
 fn a_dead_letter_that_is_rejected_as_too_large_is_reduced() {
     let Some(cluster) = kafka::shared() else { return };
@@ -198,8 +200,9 @@ fn nothing_is_committed_past_an_event_while_the_topic_is_unavailable() {
     keylane.expect_exit(0);
 }
 
-/// Events that are rejected before any call wait for the producer as others do, and their dead letters are not copies:
-/// with an available dead-letter topic, and with one that is unavailable until the partition is reported as stalled.
+/// Events that are rejected without a call wait for the producer as other events do, and their dead
+/// letters are not copies. The dead-letter topic is available, or it is unavailable until the
+/// partition is reported as stalled.
 #[test]
 fn events_without_a_key_take_no_more_memory_than_others() {
     const EVENTS: usize = 300_000;
@@ -252,7 +255,8 @@ fn the_documented_redrive_works() {
     let keyless = Record { key: None, ..Record::new("", "reject").with("trace", "no key, and a\ttab") };
     let records = [Record::new("k", "reject").with("trace", "a: b, c"), Record::new("k", "done"), keyless];
     run(&flow, &records, &failing(&flow));
-    // The dead-letter topic accepts only a part of this event: the redrive would write a tombstone.
+    // The dead-letter topic accepts only a part of this event, so a redrive would write a
+    // tombstone.
     cluster.admin().set_topic_config(&flow.dead_letters, "max.message.bytes", "2000");
     run(&flow, &[Record::new("large", format!("reject{}", " ".repeat(5_000)))], &failing(&flow));
     assert_eq!(kafka::read_all(&cluster.bootstrap(), &flow.dead_letters).len(), 3);
@@ -276,8 +280,8 @@ fn the_documented_redrive_works() {
     let read = read.iter().chain(&["headers.separator=\u{1e}", "null.marker=<absent>"]);
     put.args(read.flat_map(|read| ["--reader-property", read]));
     let mut put = put.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("java can be run");
-    put.stdin.take().expect("stdin is piped").write_all(&whole).expect("it reads its input");
-    assert!(put.wait().expect("it exits").success());
+    put.stdin.take().expect("stdin is piped").write_all(&whole).expect("the tool reads its input");
+    assert!(put.wait().expect("the tool exits").success());
 
     // The handler is fixed and accepts every event.
     let fixed = flow.settings(&guest("echo"), "fixed");
@@ -294,11 +298,11 @@ fn the_documented_redrive_works() {
     assert_eq!(put_back, [(None, "no key, and a\ttab"), (Some(&b"k"[..]), "a: b, c")]);
 }
 
-/// The command of the procedure that leaves out incomplete dead letters.
+/// Runs the command of the procedure that omits incomplete dead letters.
 fn whole_letters(dead_letters: &[u8]) -> Vec<u8> {
     let page = include_str!("../docs/dead-letters.md");
     let line = page.lines().find(|line| line.starts_with("awk") && line.ends_with("> whole.txt"));
-    let line = line.expect("the procedure leaves out incomplete dead letters");
+    let line = line.expect("the procedure omits incomplete dead letters");
     let command = format!("field=$(printf '\\037'); {}", line.replace("dead-letters.txt > whole.txt", "-"));
     let mut shell = std::process::Command::new("sh")
         .args(["-c", &command])
@@ -306,14 +310,15 @@ fn whole_letters(dead_letters: &[u8]) -> Vec<u8> {
         .stdout(Stdio::piped())
         .spawn()
         .expect("a shell exists");
-    shell.stdin.take().expect("stdin is piped").write_all(dead_letters).expect("it reads its input");
-    let output = shell.wait_with_output().expect("it exits");
+    shell.stdin.take().expect("stdin is piped").write_all(dead_letters).expect("the shell reads its input");
+    let output = shell.wait_with_output().expect("the shell exits");
     assert!(output.status.success());
     output.stdout
 }
 
-/// Names are bytes, including NUL; a time written by a broker is not reported as the producer's; headers of an earlier
-/// dead letter are replaced: the value stays in the dead letter however often it was redriven.
+/// Header names are bytes, including NUL. A timestamp written by a broker is not reported as the
+/// producer's. Headers of an earlier dead letter are replaced, so the value stays in the dead
+/// letter however often the event is redriven.
 #[test]
 fn headers_are_kept_and_do_not_accumulate() {
     let Some(cluster) = kafka::shared() else { return };
@@ -350,12 +355,12 @@ fn headers_are_kept_and_do_not_accumulate() {
     keylane.expect_exit(0);
 }
 
-/// A redriven event with its headers carries the number of its redrives.
+/// An event that is redriven with its headers carries the number of its redrives.
 #[test]
 fn an_event_that_is_redriven_too_often_is_reported() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
-    let settings = failing(&flow).set("handlers.t.dead_letters", "max_redrives", 2);
+    let settings = failing(&flow).set("handlers.t.dead_letters", "alert_after_redrives", 2);
     let mut record = Record::new("k", "reject");
     for redrives in 0..3 {
         flow.producer().send_all(&flow.input, [record]).expect("acknowledged");

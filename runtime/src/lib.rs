@@ -15,14 +15,18 @@
 //! `keylane-telemetry`.
 
 #![forbid(unsafe_code)]
+#![allow(
+    unreachable_pub,
+    reason = "`pub` marks the interface of a layer; the crate exports only `cli`, to detect dead code"
+)]
 
-pub mod admit;
-pub mod app;
+mod admit;
+mod app;
 pub mod cli;
-pub mod config;
-pub mod sink;
-pub mod source;
+mod config;
+mod sink;
+mod source;
 
-pub use keylane_guest as guest;
-pub use keylane_librdkafka as librdkafka;
-pub use keylane_telemetry as telemetry;
+use keylane_guest as guest;
+use keylane_librdkafka as librdkafka;
+use keylane_telemetry as telemetry;

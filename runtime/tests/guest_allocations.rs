@@ -8,18 +8,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use keylane::guest::{
+use keylane_core::LaneEnd;
+use keylane_guest::{
     Call, CallEvent, CallObserver, CallResult, Compiler, Component, Engine, EngineOptions, Granted, Handler,
     HandlerOptions, OUTPUT_BYTES, Workers,
 };
-use keylane_core::LaneEnd;
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 const ROWS: u64 = 1_000_000;
 const ROWS_PER_CALL: u64 = 64;
 
-/// Observed are 3: the future of the call, the engine's state of a fiber, and the returned list `done`.
+/// Three were observed: the future of the call, the engine's state of a fiber, and the returned
+/// list `done`.
 const ALLOCATIONS_PER_CALL_MAX: u64 = 6;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -119,7 +120,7 @@ fn a_million_rows_allocate_per_call_and_not_per_row() {
     let calls = ROWS / ROWS_PER_CALL;
     for number in 0..calls {
         if number == 10 {
-            before = ALLOCATIONS.load(Ordering::Relaxed); // the buffers have grown to their size
+            before = ALLOCATIONS.load(Ordering::Relaxed); // the buffers have their final size
         }
         fill(&mut submitted[0], rows);
         workers.submit(&mut submitted, 1);

@@ -17,7 +17,6 @@ impl World {
             Action::AnswerRevoke { request, partitions } => self.answer_revoke(p, request, partitions),
             Action::Reposition { partition, offset } => self.reposition(p, partition, offset),
             Action::Reassign { partition, offset } => self.reassign(p, partition, offset),
-            Action::LeaveGroup => self.leave_group(p),
             Action::Read { partition, max_events, max_bytes } => {
                 self.permit(p, partition, max_events, max_bytes);
             }
@@ -102,7 +101,7 @@ impl World {
         }
     }
 
-    /// Only a restart helps.
+    /// All partitions of the process have stopped, so only a restart helps.
     fn all_stopped(&mut self, p: usize) {
         self.note(p, "all stopped", None, -1, 0);
         let stopped = self.processes[p].parts.iter().filter(|part| part.owned).all(|part| part.stopped);
@@ -124,7 +123,8 @@ impl World {
         self.after(MS, Event::Drain(p));
     }
 
-    /// Everything up to the ends is committed, and no rebalance is in progress: the process is done.
+    /// Everything up to the ends is committed, and no rebalance is in progress. The process is
+    /// done.
     fn end_reached(&mut self, p: usize) {
         self.saw(Seen::EndsReached);
         self.note(p, "end reached", None, -1, 0);
@@ -132,7 +132,8 @@ impl World {
         let valid = self.plan.until_end && process.outstanding.is_none();
         let behind = (0..self.logs.len()).find(|&index| {
             let stored = self.stored[index].as_ref().map_or(-1, |stored| stored.offset);
-            // A commit that was applied late moved the offset back behind this process, which could not notice it.
+            // A commit that was applied late has moved the offset back. This process could not
+            // notice it.
             let late = self.stored[index].as_ref().is_some_and(|stored| stored.late || stored.after_late);
             process.parts[index].owned && !late && process.ends[index].is_none_or(|end| stored < end)
         });
@@ -158,17 +159,18 @@ impl World {
         self.saw(Seen::Drains);
         self.note(p, "drained", None, -1, i64::from(clean));
         let process = &self.processes[p];
-        if !process.draining || !process.left {
+        if !process.draining || process.left {
             self.broken("I-protocol", format!("process {p} reports drained without a drain"), None, -1);
         }
+        self.leave_group(p);
         if !clean && self.processes[p].expects_clean {
-            let text = format!("process {p} drained in a world without faults, but not cleanly");
+            let text = format!("process {p} did not drain cleanly in a simulation without faults");
             self.broken("I11 drained", text, None, -1);
         }
         self.end_process(p);
     }
 
-    /// Every cancelled call ends here, however long its process was paused.
+    /// In the simulation, every cancelled call ends, however long its process was paused.
     fn call_stuck(&mut self, p: usize) {
         self.broken("I-protocol", format!("process {p} reports a stuck call"), None, -1);
     }

@@ -102,7 +102,8 @@ pub(crate) struct MemberPartition {
     pub(crate) reader: Option<Reader>,
     /// The ownership that the core named.
     pub(crate) ownership: Option<u64>,
-    /// Commits of this ownership may not be below this offset: the one that was found, then the last one committed.
+    /// Commits of this ownership may not be below this offset. It is the offset that was found, and
+    /// then the last committed offset.
     pub(crate) floor: Option<i64>,
     /// The incarnation of the log, as the process found it.
     pub(crate) incarnation: u32,
@@ -114,16 +115,16 @@ pub(crate) struct MemberPartition {
 #[derive(Debug)]
 pub(crate) struct Reader {
     pub(crate) position: i64,
-    /// Its position if nothing had moved it.
+    /// The position that the reader would have if nothing had moved it.
     pub(crate) expected: i64,
     pub(crate) permission: Option<(u32, u64)>,
-    /// The end that was reported last.
+    /// The most recently reported end.
     pub(crate) end_reported: Option<i64>,
-    /// It returns nothing until it is positioned.
+    /// The reader returns nothing until it is positioned.
     pub(crate) halted: bool,
-    /// Out of range: it can't seek and must be reassigned.
+    /// The reader is out of range. It can't seek and must be reassigned.
     pub(crate) needs_assign: bool,
-    /// Its error was reported and is not reported again.
+    /// The error of the reader was reported and is not reported again.
     pub(crate) silent: bool,
     pub(crate) poll_scheduled: bool,
 }
@@ -147,13 +148,13 @@ impl Reader {
 pub(crate) struct Call {
     pub(crate) rows: Vec<CallRow>,
     pub(crate) lanes: Vec<u32>,
-    /// Its instance served no call before.
+    /// The instance has served no call before.
     pub(crate) fresh: bool,
     /// When it was cancelled.
     pub(crate) cancelled: Option<Micros>,
     /// Its guest has ended.
     pub(crate) ended: bool,
-    /// The core received its end.
+    /// The end was reported to the core.
     pub(crate) reported: bool,
     pub(crate) suspended: bool,
 }
@@ -172,7 +173,7 @@ pub(crate) struct CallRow {
     pub(crate) produced: bool,
     /// Its outputs or its dead letter are unacknowledged.
     pub(crate) unanswered: bool,
-    /// Its ownership has ended: outputs that are not sent by this time are never sent.
+    /// The ownership has ended. Outputs that are not sent by this time are never sent.
     pub(crate) dropped: Option<Micros>,
 }
 
@@ -190,7 +191,7 @@ pub(crate) struct Kept {
 #[derive(Debug, Default)]
 pub(crate) struct Outputs {
     pub(crate) last_stored_at: BTreeMap<(usize, u64), Micros>,
-    /// No more outputs of these keys are stored: the process died.
+    /// No more outputs of these keys are stored, because the process has died.
     pub(crate) stopped_keys: BTreeSet<(usize, u64)>,
     /// The highest stored output of each ownership and key.
     pub(crate) stored: BTreeMap<(u64, usize, u64), u32>,
@@ -244,7 +245,7 @@ impl Process {
         self.calls.values().filter(|call| !call.reported && !call.suspended).count()
     }
 
-    /// Calls whose end the core has not received.
+    /// Calls whose end was not reported to the core.
     pub(crate) fn in_flight(&self) -> usize {
         self.calls.values().filter(|call| !call.reported).count()
     }
@@ -277,7 +278,7 @@ impl Process {
         *self.arena.get(arena_slot.0 as usize)?
     }
 
-    /// Frees the slot. `None`: it was free already, or never used.
+    /// Frees the slot. `None`: the slot was already free, or never used.
     pub(crate) fn release(&mut self, arena_slot: ArenaSlot) -> Option<(usize, i64)> {
         let Kept { partition, lane, offset, .. } = self.arena.get_mut(arena_slot.0 as usize)?.take()?;
         self.queue.remove(&(partition, lane, offset, arena_slot.0));
@@ -285,7 +286,7 @@ impl Process {
         Some((partition, offset))
     }
 
-    /// Whether it was paused since then.
+    /// Whether the process was paused since that time.
     pub(crate) fn paused_since(&self, since: Micros) -> bool {
         self.paused || self.resumed_at > since
     }
@@ -299,5 +300,5 @@ impl Process {
 }
 
 pub(crate) fn key_of(call: CallId) -> (u32, u32) {
-    (call.slot, call.generation)
+    (call.slot, call.reuse_count)
 }

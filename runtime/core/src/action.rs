@@ -39,8 +39,6 @@ pub enum Action<'a> {
         /// The next offset to read.
         offset: i64,
     },
-    /// Every partition is released: leave the group.
-    LeaveGroup,
     // -- reading --------------------------------------------------------------------------------
     /// Permission for one read of this partition, up to these limits. The record that crosses a limit is still taken.
     /// Replaces an older permission; the next `Fetched` of the partition uses it up.
@@ -263,8 +261,8 @@ pub enum Notice {
         partition: Partition,
         /// Its id.
         ownership: OwnershipId,
-        /// True if nothing could be committed any more: the partition had another owner, or its topic was replaced.
-        lost: bool,
+        /// How it ended.
+        end: OwnershipEnd,
     },
     /// Commit metadata was ignored: it is not ours, does not match topic, offset or log, or can't be checked because
     /// the end of the log is unknown. Nothing beyond the offset counts as settled.
@@ -311,6 +309,17 @@ pub enum Notice {
         /// The new limit in characters.
         limit: usize,
     },
+}
+
+/// How an ownership ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnershipEnd {
+    /// Its settled events were committed, if the coordinator accepted the commit in time.
+    Closed,
+    /// Another member already owned the partition: nothing could be committed.
+    Lost,
+    /// The topic was deleted and created again: nothing could be committed.
+    TopicReplaced,
 }
 
 /// Why a partition stopped.

@@ -22,7 +22,7 @@ pub(crate) struct Calls {
 
 #[derive(Debug)]
 pub(crate) struct Call {
-    generation: u32,
+    reuse_count: u32,
     pub(crate) topic: u16,
     /// The attempt number of all its events.
     pub(crate) attempt: u32,
@@ -133,7 +133,7 @@ impl Calls {
         call.begin(topic);
         call.reserve(batch as usize);
         self.unterminated += 1;
-        CallId { slot, generation: call.generation }
+        CallId { slot, reuse_count: call.reuse_count }
     }
 
     /// Takes a slot for an outcome that needs no guest call. The outcome is acknowledged and settles as if a call had
@@ -146,7 +146,7 @@ impl Calls {
         call.state = CallState::Unacked;
         call.without_call = true;
         self.without_call[usize::from(topic)] += 1;
-        CallId { slot, generation: call.generation }
+        CallId { slot, reuse_count: call.reuse_count }
     }
 
     /// Returns the number of outcomes of a topic that need no call, and that have begun but not settled.
@@ -157,13 +157,13 @@ impl Calls {
     /// Returns the call; `None`: it was removed, and its slot may have another user.
     pub(crate) fn get_mut(&mut self, id: CallId) -> Option<&mut Call> {
         let call = self.slots.get_mut(id.slot)?;
-        (call.generation == id.generation && call.state != CallState::Free).then_some(call)
+        (call.reuse_count == id.reuse_count && call.state != CallState::Free).then_some(call)
     }
 
     /// Returns the call, as [`Calls::get_mut`] does.
     pub(crate) fn get(&self, id: CallId) -> Option<&Call> {
         let call = self.slots.get(id.slot)?;
-        (call.generation == id.generation && call.state != CallState::Free).then_some(call)
+        (call.reuse_count == id.reuse_count && call.state != CallState::Free).then_some(call)
     }
 
     /// Returns the ids of all calls that are running or wait for acks.
@@ -171,7 +171,7 @@ impl Calls {
         self.slots
             .indexes()
             .filter(|&slot| self.slots[slot].state != CallState::Free)
-            .map(|slot| CallId { slot, generation: self.slots[slot].generation })
+            .map(|slot| CallId { slot, reuse_count: self.slots[slot].reuse_count })
     }
 
     /// Checks the cancelled calls. Returns one that `checks_max` checks, including this one, have found not terminated.
@@ -182,7 +182,7 @@ impl Calls {
                 *checks += 1;
                 if *checks >= checks_max {
                     call.state = CallState::Stuck;
-                    return Some(CallId { slot, generation: call.generation });
+                    return Some(CallId { slot, reuse_count: call.reuse_count });
                 }
             }
         }
@@ -202,7 +202,7 @@ impl Calls {
 impl Call {
     fn empty() -> Self {
         Call {
-            generation: 0,
+            reuse_count: 0,
             topic: 0,
             attempt: 1,
             fresh: false,
@@ -218,7 +218,7 @@ impl Call {
     }
 
     fn begin(&mut self, topic: u16) {
-        self.generation = self.generation.wrapping_add(1);
+        self.reuse_count = self.reuse_count.wrapping_add(1);
         self.topic = topic;
         self.attempt = 1;
         self.fresh = false;
@@ -283,7 +283,7 @@ impl Call {
     }
 
     /// Returns whether no result of the call counts any more.
-    pub(crate) fn is_pointless(&self) -> bool {
+    pub(crate) fn is_disowned(&self) -> bool {
         self.lanes.iter().all(|lane| lane.over)
     }
 

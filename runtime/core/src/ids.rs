@@ -20,13 +20,13 @@ pub struct OwnershipId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RebalanceId(pub u64);
 
-/// One guest call. The slot is reused; the generation distinguishes its users.
+/// One guest call. The slot is reused; the count distinguishes its users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallId {
     /// Dense index: a shell may index a table with it.
     pub slot: u32,
     /// Counts the users of the slot.
-    pub generation: u32,
+    pub reuse_count: u32,
 }
 
 /// One commit request of this consumer; counts up.

@@ -266,7 +266,7 @@ pub enum Fault {
     Memory,
     /// Its stack overflowed.
     Stack,
-    /// It exceeded another limit: outputs, size of a result.
+    /// It exceeded another limit of a call, such as the size of its result.
     Limit,
     /// Its result violates the contract.
     Contract,

@@ -52,7 +52,7 @@ impl Ledger {
     }
 
     /// Returns the committable offset: every offset below it is settled. It is past `next` if a claim begins at `next`.
-    pub fn prefix(&self) -> i64 {
+    pub fn committable(&self) -> i64 {
         if let Some(chunk) = self.chunks.first() {
             return chunk.first_open();
         }
@@ -72,15 +72,15 @@ impl Ledger {
         self.open
     }
 
-    /// Returns the number of offsets between the prefix and the highest entered one.
+    /// Returns the number of offsets between the committable offset and the highest entered one.
     pub fn window(&self) -> u64 {
-        u64::try_from(self.next - self.prefix()).unwrap_or(0)
+        u64::try_from(self.next - self.committable()).unwrap_or(0)
     }
 
-    /// Returns the number of offsets beyond the prefix that need no processing: settled, claimed or missing.
+    /// Returns the number of offsets beyond the committable offset that need no processing: settled, claimed or missing.
     pub fn settled_beyond(&self) -> u64 {
-        let prefix = self.prefix();
-        let claimed: i64 = self.claims.iter().map(|&(from, to)| (to - from.max(prefix)).max(0)).sum();
+        let committable = self.committable();
+        let claimed: i64 = self.claims.iter().map(|&(from, to)| (to - from.max(committable)).max(0)).sum();
         self.window() - self.open + u64::try_from(claimed).expect("no term is negative")
     }
 
@@ -142,9 +142,9 @@ impl Ledger {
             .is_some_and(|chunk| chunk.word(offset) & bit(offset) != 0)
     }
 
-    /// Returns the runs beyond the prefix: alternately not settled and settled, from [`Ledger::prefix`] on.
+    /// Returns the runs beyond the committable offset: alternately not settled and settled, from [`Ledger::committable`] on.
     pub fn runs(&self) -> Runs<'_> {
-        Runs { ledger: self, at: self.prefix(), chunk: 0, claim: 0 }
+        Runs { ledger: self, at: self.committable(), chunk: 0, claim: 0 }
     }
 
     fn set_open(&mut self, offset: i64) {
@@ -253,7 +253,7 @@ fn base_of(offset: i64) -> i64 {
     offset & !(CHUNK - 1)
 }
 
-/// Alternating runs beyond the prefix, as pairs (number of offsets not settled, number of settled offsets after them).
+/// Alternating runs beyond the committable offset, as pairs (number of offsets not settled, number of settled offsets after them).
 ///
 /// Both are at least 1. Offsets past the last settled one are in no pair.
 #[derive(Clone, Debug)]
@@ -352,13 +352,13 @@ mod tests {
         }
         l.settle(11);
         l.settle(13);
-        assert_eq!((l.prefix(), l.next(), l.open()), (10, 15, 3));
+        assert_eq!((l.committable(), l.next(), l.open()), (10, 15, 3));
         assert_eq!(l.runs().collect::<Vec<_>>(), [(1, 1), (1, 1)]);
         l.settle(10);
-        assert_eq!(l.prefix(), 12);
+        assert_eq!(l.committable(), 12);
         l.settle(12);
         l.settle(14);
-        assert_eq!((l.prefix(), l.window()), (15, 0));
+        assert_eq!((l.committable(), l.window()), (15, 0));
         assert_eq!(l.runs().count(), 0);
     }
 
@@ -370,10 +370,10 @@ mod tests {
         assert_eq!(l.chunks.len(), 2);
         assert_eq!(l.runs().collect::<Vec<_>>(), [(1, 4_999_999_999)]);
         l.settle(0);
-        assert_eq!(l.prefix(), 5_000_000_000);
+        assert_eq!(l.committable(), 5_000_000_000);
         l.pass(6_000_000_000);
         l.settle(5_000_000_000);
-        assert_eq!(l.prefix(), 6_000_000_000);
+        assert_eq!(l.committable(), 6_000_000_000);
     }
 
     #[test]
@@ -386,13 +386,13 @@ mod tests {
         assert_eq!(l.runs().collect::<Vec<_>>(), [(2, 2), (3, 2)]);
         l.settle(5);
         l.settle(6);
-        assert_eq!((l.prefix(), l.settled_beyond()), (9, 2));
+        assert_eq!((l.committable(), l.settled_beyond()), (9, 2));
         l.enter(9);
         l.pass(13);
-        assert_eq!((l.prefix(), l.settled_beyond()), (9, 4));
+        assert_eq!((l.committable(), l.settled_beyond()), (9, 4));
         assert!(!l.enter(13));
         l.settle(9);
-        assert_eq!(l.prefix(), 14);
+        assert_eq!(l.committable(), 14);
     }
 
     #[test]
@@ -400,10 +400,10 @@ mod tests {
         let mut l = ledger(5, &[(6, 9), (10, 12)]);
         l.enter(5);
         l.settle(5);
-        assert_eq!((l.next(), l.prefix(), l.window()), (6, 9, 0));
+        assert_eq!((l.next(), l.committable(), l.window()), (6, 9, 0));
         assert_eq!(l.runs().collect::<Vec<_>>(), [(1, 2)]);
         assert!(!l.enter(6));
-        assert_eq!(l.prefix(), 9);
+        assert_eq!(l.committable(), 9);
     }
 
     #[test]
@@ -418,7 +418,7 @@ mod tests {
         l.begin(0, &[]);
         assert_eq!((l.chunks.len(), l.spare.len()), (0, SPARE_MAX));
         l.enter(7);
-        assert_eq!((l.prefix(), l.runs().count()), (7, 0), "reused bits are clear");
+        assert_eq!((l.committable(), l.runs().count()), (7, 0), "reused bits are clear");
     }
 
     #[test]

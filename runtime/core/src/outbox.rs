@@ -12,7 +12,6 @@ pub(crate) enum Pending {
     AnswerRevoke(RebalanceId, Vec<Partition>),
     Reposition(Partition, i64),
     Reassign(Partition, i64),
-    LeaveGroup,
     Read { partition: Partition, max_events: u32, max_bytes: u64 },
     StopReading(Partition),
     Dispatch(CallId),

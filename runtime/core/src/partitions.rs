@@ -124,7 +124,7 @@ pub(crate) enum PositionState {
 pub(crate) struct Reading {
     pub(crate) position: PositionState,
     /// Whether the shell has a permission to read.
-    pub(crate) granted: bool,
+    pub(crate) permitted: bool,
     /// Whether a limit was reached. Reading resumes at three quarters of the limit.
     pub(crate) full: bool,
     /// The last read failure, if nothing was read since.
@@ -227,7 +227,7 @@ impl PartitionState {
 
     /// Returns whether a round only waits for its commit.
     pub(crate) fn ends_round(&self) -> bool {
-        self.round.is_some_and(|last| self.ledger.prefix() > last)
+        self.round.is_some_and(|last| self.ledger.committable() > last)
     }
 
     /// Returns whether offset or set changed since the last stored commit.
@@ -256,7 +256,7 @@ impl Reading {
     pub(crate) fn new() -> Self {
         Reading {
             position: PositionState::Unverified,
-            granted: false,
+            permitted: false,
             full: false,
             failure: None,
             outside: None,

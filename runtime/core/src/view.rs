@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::core::Core;
 use crate::partitions::{PartitionState, Phase};
-use crate::{Notice, OwnershipId, Partition, Stall};
+use crate::{Notice, OwnershipEnd, OwnershipId, Partition, Stall};
 
 /// A snapshot of a core. Creating it scans the partitions and the lanes with a retry state, but no events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +44,12 @@ pub struct PartitionView {
     /// The offset that the coordinator has stored for the ownership; `None`: its start is not committed yet.
     pub committed: Option<i64>,
     /// The first offset that is not settled: the committable offset.
-    pub first_unsettled: i64,
+    pub committable_offset: i64,
     /// The next offset to read.
     pub next_offset: i64,
     /// Events that were read and are not settled.
     pub open: u64,
-    /// Offsets beyond `first_unsettled` that need no processing: settled, claimed or missing.
+    /// Offsets beyond `committable_offset` that need no processing: settled, claimed or missing.
     pub settled_beyond: u64,
     /// Offsets beyond the committed one, settled or missing, that the last commit could not claim. A new owner would
     /// process their events again.
@@ -100,7 +100,7 @@ pub struct Counters {
     pub filtered: u64,
     /// Ownerships that began.
     pub ownerships: u64,
-    /// Ownerships that were lost: another member already owned the partition, or its topic was replaced.
+    /// Ownerships that were lost: another member already owned the partition.
     pub losses: u64,
     /// Offsets that earlier owners had claimed as settled or missing. Their events were not processed again.
     pub claimed: u64,
@@ -122,7 +122,7 @@ impl Counters {
                 self.ownerships += 1;
                 self.claimed += claimed;
             }
-            Notice::OwnershipEnded { lost, .. } => self.losses += u64::from(*lost),
+            Notice::OwnershipEnded { end, .. } => self.losses += u64::from(*end == OwnershipEnd::Lost),
             Notice::MetadataIgnored { .. } => self.metadata_ignored += 1,
             Notice::OffsetsSkipped { count, .. } => self.offsets_skipped += count,
             Notice::TopicReplaced { .. } => self.topics_replaced += 1,
@@ -164,7 +164,7 @@ impl Core {
             ownership: state.ownership,
             status,
             committed: state.commit.committed,
-            first_unsettled: state.ledger.prefix(),
+            committable_offset: state.ledger.committable(),
             next_offset: state.ledger.next(),
             open: state.ledger.open(),
             settled_beyond: state.ledger.settled_beyond(),

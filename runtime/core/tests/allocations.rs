@@ -1,4 +1,4 @@
-//! In the steady state the core allocates nothing; measured over a million events.
+//! In the steady state, the core does not allocate, as measured over a million events.
 #![expect(
     unsafe_code,
     reason = "a counting allocator can't be written in safe code; it forwards every request unchanged"
@@ -105,7 +105,7 @@ impl Requested {
             for (slot, &length) in lanes.iter_mut().zip(dispatch.lanes) {
                 *slot = length;
             }
-            let rows = u32::try_from(dispatch.rows.len()).expect("at most a batch");
+            let rows = u32::try_from(dispatch.rows.len()).expect("a dispatch has at most a batch of rows");
             self.out.push_back(Out { id: dispatch.call, lanes, lane_count: dispatch.lanes.len(), rows });
         }
     }
@@ -197,7 +197,7 @@ impl Shell {
         }; 50];
         let count = rows.len().min(self.requested.permitted as usize);
         for row in rows.iter_mut().take(count) {
-            // Frequent lanes, rare lanes, events without one, and a gap now and then.
+            // Frequent lanes, rare lanes, events without a lane, and occasional gaps.
             self.next += i64::from(self.chance(100) == 0);
             row.offset = self.next;
             row.admission = match self.chance(10) {

@@ -9,7 +9,7 @@ use shell::{NEXT, P0, P1, REQUEST, STEP, Shell, start};
 
 const DONE: LaneEnd = LaneEnd { done: 1, failure: None };
 
-/// A call is in flight that carries an event of each partition.
+/// One call is in flight, with an event of each partition.
 fn two_partitions() -> Shell {
     let mut shell = Shell::reading(Config::default(), &[P0, P1], 1);
     shell.warm_up(P0);
@@ -33,7 +33,7 @@ fn outputs_of_an_ownership_that_closes_in_the_same_step_are_dropped() {
     assert_eq!(
         shell.produced,
         [(call, vec![1])],
-        "row 0 is of the revoked partition, whose deadline has passed"
+        "row 0 belongs to the revoked partition, whose deadline has passed"
     );
     shell.give(Input::EffectsAcked { call, row: 0 });
     shell.give(Input::EffectsAcked { call, row: 1 });
@@ -192,7 +192,7 @@ fn a_revoke_during_a_look_up_does_not_block_the_assign_of_other_partitions() {
     assert_eq!(shell.revoked, [[P1]]);
     assert_eq!(shell.assigned, [[P0]]);
     shell.start_at(P1, 0, b"");
-    assert_eq!(shell.assigned.len(), 1, "the partition is not owned any more");
+    assert_eq!(shell.assigned.len(), 1, "the partition is no longer owned");
 }
 
 #[test]
@@ -211,10 +211,10 @@ fn a_drain_answers_every_rebalance_and_ends() {
     shell.give(Input::CallTerminated { call });
     assert_eq!(shell.revoked, [[P0, P1]]);
     assert_eq!(shell.drained, Some(false), "a call was cancelled");
-    assert!(shell.uptime < revoked_at + Duration::from_secs(2), "the earlier deadline counts");
+    assert!(shell.uptime < revoked_at + Duration::from_secs(2), "the earlier deadline applies");
     assert_eq!((shell.kept_slots(), shell.core.lanes()), (0, 0));
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
-    assert_eq!(shell.assigned.len(), 2, "the group does not wait for us");
+    assert_eq!(shell.assigned.len(), 2, "an assign after the drain must be answered");
 }
 
 #[test]

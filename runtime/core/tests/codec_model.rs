@@ -141,7 +141,8 @@ proptest! {
 
 #[test]
 fn an_impossible_set_is_ignored_without_allocating_for_it() {
-    // The checksum is right and the count of runs is not: no claim counts, no memory is reserved.
+    // The checksum is valid, but the count of runs is not. No claim counts, and no memory is
+    // reserved.
     let id = Identity { topic_id: [0; 16], partition: 0, offset: i64::MAX - 10 };
     let (text, claimed) = encode(&id, &[(5, 4)], 4096);
     assert_eq!(claimed, 4);

@@ -49,7 +49,7 @@ fn a_final_commit_does_not_wait_for_the_commit_interval_after_a_rejection() {
     shell.end(&[]);
     assert!(
         shell.commit().at < revoked_at + millis(500),
-        "the ownership waits only {:?}",
+        "the ownership waits at most {:?}",
         config.commit_timeout
     );
 }
@@ -101,7 +101,7 @@ fn events_that_settle_while_a_commit_is_in_flight_are_committed_next() {
     shell.end(&[]);
     let first = shell.commit();
     shell.end(&[]);
-    assert!(shell.commits.is_empty(), "one is in flight");
+    assert!(shell.commits.is_empty(), "a commit is in flight");
     shell.give(Input::Committed { id: first.id, partition: P0 });
     assert_eq!(shell.store().offset_of(P0), Some(2));
 }

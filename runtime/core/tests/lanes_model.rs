@@ -14,7 +14,7 @@ use proptest::prelude::*;
 const P: Partition = Partition { topic: 0, number: 0 };
 const REQUEST: RebalanceId = RebalanceId(0);
 
-/// A lane with its hash; an event without a lane by its offset.
+/// A lane, identified by its hash, or an event without a lane, identified by its offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Name {
     Keyed(u64),
@@ -28,7 +28,7 @@ struct Lane {
     is_ready: bool,
 }
 
-/// A lane of a call, and the acks that it waits for; `None`: the guest still runs.
+/// A lane of a call, and the number of its outstanding acks; `None`: the guest still runs.
 #[derive(Clone, Debug)]
 struct Part {
     name: Name,
@@ -120,7 +120,8 @@ enum Step {
 
 impl Harness {
     fn new(max_batch: u32, workers: u32) -> Self {
-        // Only the batch limits a call: its size would follow the duration of calls, which is 0.
+        // Only `max_batch` limits a call. Otherwise its size would depend on the duration of calls,
+        // which is 0 here.
         let config = Config { max_batch, max_batch_is_fixed: true, ..Config::default() };
         let (core, model, uptime) = (Core::new(config), Model::default(), Duration::ZERO);
         let mut harness =
@@ -211,7 +212,7 @@ impl Harness {
             (row as usize) < first
         });
         let part = part.expect("a row of the call");
-        let left = part.acks_left.as_mut().expect("it has ended");
+        let left = part.acks_left.as_mut().expect("the part has ended");
         *left -= 1;
         if *left == 0 {
             let part = part.clone();

@@ -49,13 +49,13 @@ impl Model {
         self.known.get(&offset) == Some(&RowState::Done)
     }
 
-    fn prefix(&self) -> i64 {
+    fn committable(&self) -> i64 {
         (self.start..).find(|&offset| !self.done(offset)).unwrap()
     }
 
     fn runs(&self) -> Vec<(u64, u64)> {
         let mut runs = Vec::new();
-        let mut at = self.prefix();
+        let mut at = self.committable();
         let last =
             self.known.iter().rev().find(|&(_, known)| *known == RowState::Done).map(|(&offset, _)| offset);
         while last.is_some_and(|last| at <= last) {
@@ -85,7 +85,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    // Now and then a gap of more than one chunk of the ledger.
+    // Occasionally, a gap of more than one chunk of the ledger.
     let gap = prop_oneof![20 => Just(0i64), 4 => 1i64..6, 1 => 60i64..200];
     prop_oneof![
         6 => gap.prop_map(Step::Enter),
@@ -109,14 +109,14 @@ fn claims() -> impl Strategy<Value = Vec<(i64, i64)>> {
 
 fn check(ledger: &Ledger, model: &Model) -> Result<(), TestCaseError> {
     let open = model.open();
-    prop_assert_eq!(ledger.prefix(), model.prefix());
+    prop_assert_eq!(ledger.committable(), model.committable());
     prop_assert_eq!(ledger.next(), model.next);
     prop_assert_eq!(ledger.open(), open.len() as u64);
     let runs: Vec<_> = ledger.runs().collect();
     prop_assert_eq!(&runs, &model.runs());
     let beyond: u64 = runs.iter().map(|&(_, done)| done).sum();
     prop_assert_eq!(ledger.settled_beyond(), beyond);
-    prop_assert_eq!(ledger.window(), u64::try_from(model.next - model.prefix()).unwrap_or(0));
+    prop_assert_eq!(ledger.window(), u64::try_from(model.next - model.committable()).unwrap_or(0));
     for &offset in open.iter().take(3) {
         prop_assert!(ledger.is_open(offset));
     }
@@ -165,7 +165,7 @@ proptest! {
 
     #[test]
     fn the_ledger_agrees_with_the_model(
-        // Also across the boundary of a chunk, and of a word.
+        // Also near the boundary of a chunk, and of a word.
         start in prop_oneof![Just(0i64), 32_700i64..32_770, 0i64..130],
         claimed in claims(),
         steps in prop::collection::vec(step(), 0..150),
@@ -206,9 +206,9 @@ fn chunks_far_apart_keep_their_order() {
         ledger.settle(offset);
     }
     assert_eq!(ledger.open(), 20);
-    assert_eq!(ledger.prefix(), 0);
+    assert_eq!(ledger.committable(), 0);
     ledger.settle(0);
-    assert_eq!(ledger.prefix(), offsets[2]);
+    assert_eq!(ledger.committable(), offsets[2]);
     let (open, done) = ledger.runs().next().unwrap();
     assert_eq!((open, done), (1, offsets[4].abs_diff(offsets[2]) - 1));
 }

@@ -27,7 +27,7 @@ fn repositioned_at(shell: &mut Shell) -> Vec<u64> {
     at
 }
 
-/// After any error the offsets missing behind it may never have been read.
+/// After any error, the offsets that are missing behind it may not have been read.
 #[test]
 fn no_gap_behind_an_error_counts() {
     for why in [
@@ -63,7 +63,7 @@ fn a_damaged_read_is_repeated_immediately_and_then_with_growing_intervals() {
         fails(&mut shell, why);
         assert_eq!((&shell.repositions[..], shell.stalls.len()), (&[(P0, 0)][..], 0), "{why:?}");
         fails(&mut shell, why);
-        assert_eq!(shell.repositions.len(), 1, "{why:?}: not immediately a second time");
+        assert_eq!(shell.repositions.len(), 1, "{why:?} must not be repeated immediately a second time");
         let reported: Vec<_> =
             shell.stalls.iter().map(|stall| (stall.partition, stall.offset, stall.blocked_on)).collect();
         assert_eq!(reported, [(P0, 0, BlockedOn::ReadFailed(why))]);
@@ -85,7 +85,7 @@ fn a_denied_read_is_reported_immediately_and_retried_without_further_errors() {
             "{why:?}: the client can't seek a partition that it does not fetch"
         );
         shell.fetch(P0, &[(0, 1)]);
-        assert_eq!(shell.stalls_ended, [P0], "{why:?} has passed");
+        assert_eq!(shell.stalls_ended, [P0], "{why:?} is over");
         assert_eq!(repositioned_at(&mut shell), [0; 0], "{why:?}");
     }
 }
@@ -105,11 +105,11 @@ fn a_successful_read_resets_the_failure() {
         fails(&mut shell, ReadError::Damaged);
         shell.fetch(P0, &[(offset, 1)]);
     }
-    assert_eq!(shell.repositions, [(P0, 0), (P0, 1), (P0, 2)], "each is read again immediately");
+    assert_eq!(shell.repositions, [(P0, 0), (P0, 1), (P0, 2)], "each read is repeated immediately");
     assert_eq!(shell.stalls.len(), 0);
 }
 
-/// Also if the error repeats: the ledger is inside the log, so no ownership needs to end.
+/// The ledger is inside the log, so no ownership needs to end, even if the error repeats.
 #[test]
 fn a_reader_outside_the_log_is_repositioned_and_no_ownership_ends() {
     let mut shell =

@@ -1,4 +1,4 @@
-//! What is read, when, and which gaps count.
+//! Permissions to read, and the gaps that count.
 
 mod shell;
 
@@ -29,7 +29,7 @@ fn a_gap_across_an_answered_assign_does_not_count() {
     let mut shell = Shell::reading(Config::default(), &[P0], 4);
     shell.fetch(P0, &[(0, 1)]);
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P1] });
-    // Records that the reader had fetched still arrive, and follow.
+    // Records that the reader had already fetched still arrive, without a gap.
     shell.fetch(P0, &[(1, 1)]);
     shell.start_at(P1, 0, b"");
     assert_eq!(shell.assigned, [[P1]]);
@@ -73,7 +73,7 @@ fn the_error_of_a_read_whose_rows_or_end_were_ignored_does_not_count() {
         let mut shell = Shell::reading(Config::default(), &[P0], 4);
         shell.read(P0, rows, end, error);
         assert_eq!(shell.repositions, [(P0, 0)], "{rows:?} {end:?}");
-        assert!(shell.reassigned.is_empty(), "{rows:?} {end:?}: the error was about another position");
+        assert!(shell.reassigned.is_empty(), "{rows:?} {end:?}: the error belongs to another position");
     }
 }
 
@@ -121,10 +121,10 @@ fn the_share_of_memory_grows_when_partitions_are_released() {
     let mut shell = Shell::reading(config, &partitions, 1);
     let rows: Vec<_> = (0..10).map(|offset| (offset, 1)).collect();
     shell.fetch(P0, &rows);
-    assert!(!shell.reads.contains(&P0), "ten events of 100 bytes are its share");
+    assert!(!shell.reads.contains(&P0), "ten events of 100 bytes use up its share");
     shell.give(Input::Lost { request: REQUEST, partitions: &partitions[1..] });
     shell.end(&[]);
-    assert!(shell.reads.contains(&P0), "the partition has all the memory");
+    assert!(shell.reads.contains(&P0), "the partition may use all the memory");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Bugs found by the simulator and by review, one named test each, in the order found.
+//! Bugs found by the simulator and by review, with one named test for each, in the order found.
 
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ fn a_late_partition_is_not_added_while_a_rebalance_is_unanswered() {
     shell.resolve(Q, 10);
     assert!(
         shell.take_actions("AnswerAssign").is_empty(),
-        "it would count as the answer to the second assign"
+        "the addition would count as the answer to the second assign"
     );
     shell.resolve(P, 20);
     let answers = shell.take_actions("AnswerAssign");
@@ -147,7 +147,10 @@ fn a_reader_outside_the_log_moves_no_ledger_that_is_inside() {
         "offsets 12 to 50 are not skipped: {moved:?}"
     );
     shell.give(Input::Fetched { partition: P, rows: &[], end: None, error: Some(why) });
-    assert!(shell.take_actions("Notice(OwnershipEnded").is_empty(), "a call of it is still in flight");
+    assert!(
+        shell.take_actions("Notice(OwnershipEnded").is_empty(),
+        "a call of the ownership is still in flight"
+    );
 }
 
 #[test]
@@ -160,7 +163,7 @@ fn an_event_without_a_lane_waits_for_its_call_of_an_older_ownership() {
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
     shell.resolve(P, 10);
     shell.read(10..11, Admission::Unkeyed);
-    assert!(shell.calls.is_empty(), "its cancelled call still runs");
+    assert!(shell.calls.is_empty(), "the cancelled call still runs");
     shell.give(Input::CallTerminated { call: old });
     assert_eq!(shell.calls.len(), 1);
     shell.end(&[]);

@@ -12,7 +12,7 @@ use shell::{NEXT, P0, REQUEST, STEP, Shell};
 
 const RETRY: Verdict = Verdict::Retry { after: None };
 
-/// Half a second, then one second; three attempts.
+/// Three attempts, with delays of half a second and one second.
 fn retry() -> RetryPolicy {
     RetryPolicy { max_attempts: 3, jitter: 0.0, ..RetryPolicy::default() }
 }
@@ -75,7 +75,7 @@ fn unlimited_attempts_end_only_with_the_event() {
     assert_eq!(
         (dead_letter.attempt, dead_letter.reason),
         (1_001, Reason::Rejected),
-        "a rejected event does not hold its lane"
+        "a rejected event does not block its lane"
     );
 }
 
@@ -116,7 +116,11 @@ fn a_dead_letter_holds_its_lane_and_the_offset_until_it_is_acknowledged() {
     shell.end_with(Verdict::Reject);
     shell.end_all();
     assert_eq!(shell.dead_letters[0].reason, Reason::Rejected);
-    assert_eq!(shell.store().offset_of(P0), Some(0), "2 is in the completed set, the offset does not move");
+    assert_eq!(
+        shell.store().offset_of(P0),
+        Some(0),
+        "2 is in the completed set, but the committed offset does not move"
+    );
     shell.wait(Duration::from_secs(20));
     assert_eq!((shell.stalls[0].offset, shell.stalls[0].blocked_on), (0, BlockedOn::DeadLetter));
     assert!(shell.calls.is_empty());
@@ -147,8 +151,8 @@ fn an_old_record_is_not_tried_again() {
     assert_eq!(shell.ack_dead_letter().reason, Reason::TooOld);
 }
 
-/// A batch whose guest traps: no result of it counts. Its events run again one by one on fresh instances, and only the
-/// event that fails alone is charged.
+/// The guest traps on a batch, so no result of the call counts. The events run again one by one on
+/// fresh instances, and only the event that fails alone is charged.
 #[test]
 fn only_the_failing_event_of_a_failed_call_is_charged() {
     let mut shell = reading(retry());
@@ -194,7 +198,8 @@ fn a_single_event_that_fails_on_a_used_instance_is_rerun_once_uncharged() {
     assert_eq!(shell.kept_slots(), 0);
 }
 
-/// A guest that is called once per event: results before the fault count, later events were not run.
+/// The guest is called once per event. Results before the fault count, and later events were not
+/// run.
 #[test]
 fn a_known_failing_row_does_not_quarantine_the_other_lanes() {
     let mut shell = reading(retry());
@@ -211,7 +216,7 @@ fn a_known_failing_row_does_not_quarantine_the_other_lanes() {
     assert_eq!(fresh, [(vec![(P0, NEXT + 1)], true), (vec![(P0, NEXT + 2), (P0, NEXT + 3)], false)]);
 }
 
-/// After sixteen calls without a fault a lane shares calls again.
+/// After sixteen calls without a fault, a lane shares calls with other lanes again.
 #[test]
 fn quarantine_ends() {
     let mut shell = reading(retry());
@@ -225,14 +230,15 @@ fn quarantine_ends() {
         sizes.push(shell.call().rows.len());
         shell.end(&[]);
     }
-    // Thirty events were in the failed call: each is rerun alone, and then the quarantine is over.
+    // Thirty events were in the failed call. Each is rerun alone, and then the quarantine ends.
     assert_eq!(sizes, vec![1; 30]);
     let rows: Vec<_> = (NEXT + 30..NEXT + 34).map(|offset| (offset, 1)).collect();
     shell.fetch(P0, &rows);
     assert_eq!(shell.call().rows.len(), 4);
 }
 
-/// The strict batch retry. 1 fails; 0 to 3 were dispatched. 4 and 5 are beyond the barrier and wait for the commit.
+/// The strict batch retry. Offset 1 fails after 0 to 3 were dispatched. Offsets 4 and 5 are beyond
+/// the barrier and wait for the commit.
 #[test]
 fn nothing_overtakes_a_round() {
     let mut shell = reading(RetryPolicy { scope: RetryScope::Partition, ..retry() });
@@ -269,7 +275,7 @@ fn a_round_ends_with_its_ownership() {
     shell.start_at(P0, 0, b"");
     shell.fetch(P0, &[(0, 10), (1, 11), (2, 12), (3, 13), (4, 14)]);
     assert_eq!(shell.calls.len(), 4);
-    assert!(shell.calls.iter().all(|call| call.attempt == 1), "attempts begin anew");
+    assert!(shell.calls.iter().all(|call| call.attempt == 1), "attempts start again");
 }
 
 #[test]
@@ -336,18 +342,19 @@ fn an_outcome_without_a_call_waits_for_the_producer_like_a_call() {
     shell.give(Input::OutputBacklog { full: false });
     assert_eq!(shell.dead_letters.len(), 1_024, "the maximum in flight");
     shell.ack_dead_letter();
-    assert_eq!(shell.dead_letters.len(), 1_024, "one was acknowledged and the next one sent");
+    assert_eq!(shell.dead_letters.len(), 1_024, "one was acknowledged, and the next one was sent");
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     while !shell.dead_letters.is_empty() {
         shell.ack_dead_letter();
     }
-    // Those that had not begun are left to the next owner.
+    // Dead letters that were not sent are left to the next owner.
     shell.store_until(P0, 1_025);
     assert_eq!(shell.revoked, [[P0]]);
     assert_eq!((shell.core.lanes(), shell.kept_slots()), (0, 0));
 }
 
-/// Blocked dead letters of one topic block neither another topic nor events of their own topic with a key.
+/// Blocked dead letters of one topic block neither another topic nor the keyed events of their own
+/// topic.
 #[test]
 fn outcomes_of_one_topic_do_not_wait_for_those_of_another() {
     let other = Partition { topic: 1, number: 0 };
@@ -381,7 +388,8 @@ fn a_rejected_output_fails_its_event_and_no_other() {
     assert_eq!(shell.store().offset_of(P0), Some(NEXT + 3));
 }
 
-/// An output known to be too large is not produced, and no output behind it is before its event has an outcome.
+/// An output known to be too large is not produced. No output behind it is produced before its
+/// event has an outcome.
 #[test]
 fn an_unpublishable_output_holds_back_the_outputs_behind_it() {
     let mut shell = reading(retry());
@@ -407,13 +415,13 @@ fn an_unpublishable_output_holds_back_the_outputs_behind_it() {
     assert_eq!((again.rows, again.attempt), (vec![(P0, NEXT + 2)], 1), "uncharged");
 }
 
-/// A guest with outbound requests does not keep running for events that it has lost.
+/// A call of a guest with outbound requests does not continue for events of a revoked partition.
 #[test]
 fn kept_events_of_a_cancelled_call_run_again() {
     let config = Config { cancels_partly_revoked_calls: true, max_batch_is_fixed: true, ..Config::default() };
     let mut shell = Shell::reading(config, &[P0, shell::P1], 1);
     shell.warm_up(P0);
-    shell.fetch(P0, &[(NEXT, 1)]); // takes the only worker
+    shell.fetch(P0, &[(NEXT, 1)]); // occupies the only worker
     shell.fetch(P0, &[(NEXT + 1, 2)]);
     shell.fetch(shell::P1, &[(0, 1)]);
     shell.end(&[]);

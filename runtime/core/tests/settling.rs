@@ -9,7 +9,7 @@ use keylane_core::{
 };
 use shell::{NEXT, P0, Shell};
 
-/// One call is in flight that carries these events: offsets from `NEXT` on, and their lanes.
+/// One call is in flight, with these events: their offsets, from `NEXT` on, and their lanes.
 fn one_call(rows: &[(i64, u64)]) -> (Shell, CallId) {
     let retry = RetryPolicy { max_attempts: 1, on_exhausted: OnExhausted::Stop, ..RetryPolicy::default() };
     let mut shell = Shell::reading(Config { retry, ..Config::default() }, &[P0], 1);
@@ -119,7 +119,7 @@ fn a_suspended_call_frees_its_worker_once() {
     let first = shell.call().id;
     shell.give(Input::CallSuspended { call: first });
     shell.give(Input::CallSuspended { call: first });
-    assert_eq!(shell.calls.len(), 2, "one worker, which was freed once");
+    assert_eq!(shell.calls.len(), 2, "there is one worker, and it was freed once");
     shell.end(&[]);
     assert_eq!(shell.calls.len(), 1, "the second call occupies its worker");
     shell.end(&[]);

@@ -1,4 +1,5 @@
-//! The reason that is reported for a partition without progress: one test per reason. (Failed reads: `read_errors`.)
+//! The reasons reported for a partition without progress, with one test per reason. Failed reads
+//! are tested in `read_errors`.
 
 mod shell;
 

@@ -49,7 +49,7 @@ fn the_highest_commit_of_all_look_ups_counts() {
         Input::StartResolved { partition: P0, start: PartitionStart { committed, log_end, ..start() } }
     };
     shell.give(found(5, b"kl1:of-5", None));
-    // An older owner's commit arrived late, over the one just seen.
+    // A late commit of an older owner has replaced the one just found.
     shell.give(found(0, set.as_bytes(), Some(100)));
     let started = shell.notices.iter().find_map(|notice| {
         let Notice::OwnershipStarted { offset, claimed, .. } = notice else { return None };
@@ -72,7 +72,7 @@ fn an_unknown_log_end_does_not_hold_a_partition_forever() {
     assert_eq!(ignored(&shell), 1, "the ignored set is reported");
     shell.fetch(P0, &[(0, 1), (1, 2)]);
     assert_eq!(shell.calls.len(), 2);
-    // Without a set the start does not wait.
+    // Without a set, the start does not wait.
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P1] });
     let committed = Some(CommittedStart { offset: 5, metadata: b"" });
     shell.give(Input::StartResolved {
@@ -128,7 +128,8 @@ fn a_start_outside_the_log_follows_the_configuration() {
     }
 }
 
-/// Starts at 40 of a log of 0 to 200, committed in a topic with the first id; now it has the second.
+/// A start at offset 40 of a log from 0 to 200. The offset was committed when the topic had the id
+/// `of`; the id is now `now`.
 fn committed_in(of: [u8; 16], now: [u8; 16], out_of_range: OutOfRange, log_end: Option<i64>) -> Shell {
     let mut metadata = String::new();
     let identity = Identity { topic_id: of, partition: 0, offset: 40 };
@@ -148,8 +149,8 @@ fn begins_at(shell: &Shell) -> Option<i64> {
     })
 }
 
-/// The topic was deleted and created again, and a late commit of its former reader followed: the offset is inside the
-/// new log, but belongs to the old one.
+/// The topic was deleted and created again, and then a late commit of its former reader arrived.
+/// The offset is inside the new log, but belongs to the old one.
 #[test]
 fn an_offset_that_was_committed_in_another_topic_is_outside_the_log() {
     let (fail, earliest, latest) = (OutOfRange::Fail, OutOfRange::Earliest, OutOfRange::Latest);
@@ -192,7 +193,7 @@ fn end_cancelled_calls(shell: &mut Shell) {
 fn an_ownership_outside_the_log_ends_and_restarts_like_a_start() {
     let (fail, earliest, latest) = (OutOfRange::Fail, OutOfRange::Earliest, OutOfRange::Latest);
     for (log_start, log_end, out_of_range, restart) in [
-        // Retention passed it.
+        // Retention has deleted its next record.
         (100, 200, fail, None),
         (100, 200, earliest, Some(100)),
         (100, 200, latest, Some(200)),
@@ -200,7 +201,8 @@ fn an_ownership_outside_the_log_ends_and_restarts_like_a_start() {
         (0, 3, fail, None),
         (0, 3, earliest, Some(0)),
         (0, 3, latest, Some(3)),
-        // The settled offsets are still inside: nothing is skipped, no decision is needed.
+        // The settled offsets are still inside the log: nothing is skipped, and no decision is
+        // needed.
         (0, 8, fail, Some(5)),
         (0, 8, earliest, Some(5)),
         (0, 8, latest, Some(5)),
@@ -222,7 +224,7 @@ fn an_ownership_outside_the_log_ends_and_restarts_like_a_start() {
     }
 }
 
-/// No event of the deleted log is committed or counts when the guest returns it.
+/// No event of the deleted log is committed, and late results of such events do not count.
 #[test]
 fn a_topic_that_was_replaced_is_read_from_its_first_record() {
     let mut shell = half_settled(OutOfRange::Fail);
@@ -253,7 +255,8 @@ fn a_topic_that_was_replaced_is_not_committed_by_a_revoke() {
     assert_eq!((shell.revoked.len(), shell.reassigned.len(), shell.commits.len()), (1, 0, 0));
 }
 
-/// It may start again although it waited for an operator: the decision is no longer needed.
+/// The partition may start again although it waited for an operator, whose decision is no longer
+/// needed.
 #[test]
 fn a_stopped_partition_whose_topic_was_replaced_is_read() {
     let mut shell = committed_in([1; 16], [1; 16], OutOfRange::Fail, Some(20));

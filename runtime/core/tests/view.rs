@@ -8,7 +8,7 @@ use keylane_core::{BlockedOn, Config, Input, PartitionStatus, PartitionView};
 use shell::{P0, P1, REQUEST, Shell};
 
 fn partition(shell: &Shell) -> PartitionView {
-    *shell.core.view().partitions.first().expect("it is owned")
+    *shell.core.view().partitions.first().expect("a partition is owned")
 }
 
 #[test]
@@ -21,14 +21,14 @@ fn a_partition_is_shown_from_its_start_to_its_end() {
     let mut shell = Shell::reading(Config::default(), &[P0], 1);
     shell.fetch(P0, &[(0, 1), (1, 2), (2, 2)]);
     let view = partition(&shell);
-    assert_eq!((view.status, view.first_unsettled, view.next_offset), (PartitionStatus::Active, 0, 3));
+    assert_eq!((view.status, view.committable_offset, view.next_offset), (PartitionStatus::Active, 0, 3));
     assert_eq!((view.open, view.settled_beyond, view.running_lanes), (3, 0, 1));
     assert!(view.queued_bytes > 0 && view.stall.is_none());
     let core = shell.core.view();
     assert_eq!((core.lanes, core.ready_lanes, core.unterminated_calls), (2, 1, 1));
 
     shell.wait(Duration::from_secs(20));
-    let stall = partition(&shell).stall.expect("it was reported");
+    let stall = partition(&shell).stall.expect("a stall was reported");
     assert_eq!((stall.offset, stall.blocked_on), (0, BlockedOn::Guest));
 
     shell.end_all();
@@ -38,7 +38,7 @@ fn a_partition_is_shown_from_its_start_to_its_end() {
 
     shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
     let view = shell.core.view();
-    assert_eq!(view.partitions, [], "it has another owner");
+    assert_eq!(view.partitions, [], "the partition has another owner");
     assert_eq!((view.counters.settled, view.counters.ownerships, view.counters.losses), (3, 1, 1));
 }
 

@@ -13,7 +13,7 @@ use super::results::{Results, StoppedLane};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallKey {
     /// The event loop that made the call.
-    pub caller: u32,
+    pub handler: u16,
     /// The core's id of the call.
     pub call: CallId,
 }
@@ -91,7 +91,7 @@ impl Call {
     /// Creates a call with empty buffers. `max_output_bytes`: the limit of one output (key, value and headers).
     pub fn new(handler: Arc<Handler>, observer: Arc<dyn CallObserver>, max_output_bytes: usize) -> Box<Call> {
         Box::new(Call {
-            key: CallKey { caller: 0, call: CallId { slot: 0, generation: 0 } },
+            key: CallKey { handler: 0, call: CallId { slot: 0, reuse_count: 0 } },
             batch: Batch::new(),
             results: Results::new(max_output_bytes),
             result: CallResult::NotRun,

@@ -105,7 +105,7 @@ impl Drop for Ticker {
 
 /// Why a call must end before the guest returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(super) enum StopReason {
     /// The deadline has passed.
     Deadline,
     /// The budget of CPU time is used up.
@@ -184,13 +184,13 @@ impl Meter {
     }
 
     /// Returns why the call must end now; `None`: it may continue.
-    pub(super) fn stop(&self) -> Option<Stop> {
+    pub(super) fn stop_reason(&self) -> Option<StopReason> {
         match self.stop.load(Ordering::Acquire) {
-            CANCELLED => return Some(Stop::Cancelled),
-            OUT_OF_CPU => return Some(Stop::OutOfCpu),
+            CANCELLED => return Some(StopReason::Cancelled),
+            OUT_OF_CPU => return Some(StopReason::OutOfCpu),
             _ => {}
         }
-        self.left().is_zero().then_some(Stop::Deadline)
+        self.left().is_zero().then_some(StopReason::Deadline)
     }
 
     /// Returns the time until the deadline. The call may end later, if it is ready while others run.
@@ -247,12 +247,12 @@ mod tests {
         clock.advance(Duration::from_millis(40)); // running or waiting
         meter.pause();
         clock.advance(Duration::from_millis(90)); // ready, others run
-        assert_eq!(meter.stop(), None);
+        assert_eq!(meter.stop_reason(), None);
         meter.resume();
         clock.advance(Duration::from_millis(59));
-        assert_eq!(meter.stop(), None);
+        assert_eq!(meter.stop_reason(), None);
         clock.advance(Duration::from_millis(1));
-        assert_eq!(meter.stop(), Some(Stop::Deadline));
+        assert_eq!(meter.stop_reason(), Some(StopReason::Deadline));
     }
 
     #[test]
@@ -270,8 +270,8 @@ mod tests {
     fn a_cancel_stops_the_call_and_arming_resets_it() {
         let (_, meter) = armed(100);
         meter.cancel();
-        assert_eq!(meter.stop(), Some(Stop::Cancelled));
+        assert_eq!(meter.stop_reason(), Some(StopReason::Cancelled));
         meter.arm(Duration::from_millis(100));
-        assert_eq!(meter.stop(), None);
+        assert_eq!(meter.stop_reason(), None);
     }
 }

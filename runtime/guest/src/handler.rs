@@ -16,7 +16,7 @@ use super::clock::{Clock, Meter};
 use super::engine::Engine;
 use super::grants::Grants;
 use super::host::{self, Host};
-use super::inspect::Kind;
+use super::inspect::HandlerInterface;
 use super::load::{Component, LoadError};
 use super::output_lines::LineBudget;
 use super::results::{self, Breach, Results};
@@ -79,7 +79,7 @@ pub struct Handler {
     options: HandlerOptions,
     engine: Arc<Engine>,
     linked: Linked,
-    kind: Kind,
+    interface: HandlerInterface,
     digest: Arc<str>,
     log: Arc<LineBudget>,
 }
@@ -104,16 +104,18 @@ impl Handler {
         };
         let instance =
             engine.linker(options.grants.imports()).instantiate_pre(&component.compiled).map_err(link)?;
-        let linked = match component.kind() {
-            Kind::Handler => Linked::Single(EventHandlerPre::new(instance).map_err(link)?),
-            Kind::BatchHandler => Linked::Batch(BatchEventHandlerPre::new(instance).map_err(link)?),
+        let linked = match component.interface() {
+            HandlerInterface::Handler => Linked::Single(EventHandlerPre::new(instance).map_err(link)?),
+            HandlerInterface::BatchHandler => {
+                Linked::Batch(BatchEventHandlerPre::new(instance).map_err(link)?)
+            }
         };
         let handler = Arc::new(Handler {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             options,
             engine: engine.clone(),
             linked,
-            kind: component.kind(),
+            interface: component.interface(),
             digest: component.inspection().digest().into(),
             log: Arc::new(LineBudget::new(engine.clock().clone())),
         });
@@ -136,8 +138,8 @@ impl Handler {
     }
 
     /// Returns the interface through which the component is called.
-    pub fn kind(&self) -> Kind {
-        self.kind
+    pub fn interface(&self) -> HandlerInterface {
+        self.interface
     }
 
     /// Returns the SHA-256 digest of the component's file, in hexadecimal.
@@ -223,7 +225,7 @@ impl std::fmt::Debug for Handler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handler")
             .field("name", &self.options.name)
-            .field("kind", &self.kind)
+            .field("interface", &self.interface)
             .finish_non_exhaustive()
     }
 }
@@ -315,22 +317,22 @@ async fn call_rows(
     let mut row = 0_u32;
     for (lane, rows) in (0_u32..).zip(batch.lanes()) {
         let mut done = 0;
-        let mut refusal = None;
+        let mut not_done = None;
         for _ in 0..*rows {
-            // Rows after a refusal are read but not run: their bytes precede those of the next lane.
-            if let (Some(event), None) = (events.next(), &refusal) {
+            // Rows after one that is not done are read but not run: their bytes precede those of the next lane.
+            if let (Some(event), None) = (events.next(), &not_done) {
                 results.start_row(lane, done, row);
-                refusal = call_row(store, exports, handler, event, row, results).await?;
-                done += u32::from(refusal.is_none());
+                not_done = call_row(store, exports, handler, event, row, results).await?;
+                done += u32::from(not_done.is_none());
             }
             row += 1;
         }
-        results.end_lane(lane, done, refusal);
+        results.end_lane(lane, done, not_done);
     }
     Ok(())
 }
 
-type Refused = (Verdict, String);
+type NotDone = (Verdict, String);
 
 async fn call_row(
     store: &mut Store<Host>,
@@ -339,7 +341,7 @@ async fn call_row(
     event: Event<'_>,
     row: u32,
     results: &mut Results,
-) -> Result<Option<Refused>, GuestFailure> {
+) -> Result<Option<NotDone>, GuestFailure> {
     store.data().lines.at(event.partition, event.offset);
     let guest = exports.keylane_handler_handler();
     match guest.call_handle(&mut *store, event).await {
@@ -347,7 +349,7 @@ async fn call_row(
             let taken = results.push_row(row, &handler.options.outputs, &outputs);
             Ok(taken.err().map(|reason| (Verdict::Unpublishable, reason)))
         }
-        Ok(Err(failure)) => Ok(Some(results::refusal_of_single(failure))),
+        Ok(Err(failure)) => Ok(Some(results::verdict_of_single(failure))),
         Err(error) => Err(trap::failure(&error, &store.data().limiter)),
     }
 }

@@ -8,7 +8,7 @@ use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
-use super::clock::{Meter, Stop};
+use super::clock::{Meter, StopReason};
 use super::grants::Grants;
 use super::http::InstanceHttp;
 use super::output_lines::{GuestLog, LineBudget, Stream};
@@ -86,8 +86,10 @@ impl WasiHttpView for Host {
 #[expect(clippy::needless_pass_by_value, reason = "the engine's callback passes its store by value")]
 pub(super) fn at_epoch(store: StoreContextMut<'_, Host>) -> wasmtime::Result<UpdateDeadline> {
     let Some(meter) = &store.data().meter else { return Ok(UpdateDeadline::Continue(1)) };
-    Ok(match meter.stop() {
-        Some(Stop::Deadline | Stop::OutOfCpu | Stop::Cancelled) => UpdateDeadline::Interrupt,
+    Ok(match meter.stop_reason() {
+        Some(StopReason::Deadline | StopReason::OutOfCpu | StopReason::Cancelled) => {
+            UpdateDeadline::Interrupt
+        }
         None if meter.yield_if_ticked() => UpdateDeadline::Yield(1),
         None => UpdateDeadline::Continue(1),
     })

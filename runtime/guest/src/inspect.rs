@@ -42,18 +42,18 @@ const FEATURES: WasmFeatures = WasmFeatures::WASM3
 
 /// The interface through which a component is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum HandlerInterface {
     /// One event per call.
     Handler,
     /// Many events per call, in columns.
     BatchHandler,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for HandlerInterface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Kind::Handler => "handler",
-            Kind::BatchHandler => "batch-handler",
+            HandlerInterface::Handler => "handler",
+            HandlerInterface::BatchHandler => "batch-handler",
         })
     }
 }
@@ -88,7 +88,7 @@ pub struct Import {
 #[derive(Clone, Debug)]
 pub struct Inspection {
     /// How the component is called; `None`: it exports nothing that this version calls.
-    pub kind: Option<Kind>,
+    pub interface: Option<HandlerInterface>,
     /// Whether the component exports the interface with state, which this version does not call.
     pub keyed: bool,
     /// Names of the exports.
@@ -167,9 +167,9 @@ pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspe
     }
     let exported = |interface: &str| exports.iter().any(|export| serves(export, interface));
     Ok(Inspection {
-        kind: match () {
-            () if exported("batch-handler") => Some(Kind::BatchHandler),
-            () if exported("handler") => Some(Kind::Handler),
+        interface: match () {
+            () if exported("batch-handler") => Some(HandlerInterface::BatchHandler),
+            () if exported("handler") => Some(HandlerInterface::Handler),
             () => None,
         },
         keyed: exported("keyed-handler"),

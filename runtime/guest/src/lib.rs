@@ -46,7 +46,7 @@ pub use engine::{Engine, EngineError, EngineOptions};
 pub use grants::{Granted, Grants};
 pub use handler::{Handler, HandlerOptions};
 pub use http::{AllowedHost, HttpClient, HttpGrant};
-pub use inspect::{Grant, Import, Inspection, Kind};
+pub use inspect::{Grant, HandlerInterface, Import, Inspection};
 pub use load::{Component, LoadError};
 pub use results::{GuestOutput, OUTPUT_BYTES, Results, StoppedLane};
 pub use workers::Workers;

@@ -14,7 +14,7 @@ use super::cache::{self, Cache};
 use super::compiler::{Compiler, Limit};
 use super::engine::Engine;
 use super::grants::Granted;
-use super::inspect::{self, Excess, Inspection, Kind};
+use super::inspect::{self, Excess, HandlerInterface, Inspection};
 
 /// Maximum size of a file. The largest guests in use (Python with its standard library) take 18 MB.
 const FILE_MAX: usize = 64 << 20;
@@ -210,7 +210,7 @@ pub enum LoadError {
 pub struct Component {
     pub(super) compiled: wasmtime::component::Component,
     name: String,
-    kind: Kind,
+    interface: HandlerInterface,
     inspection: Inspection,
     from_cache: bool,
 }
@@ -240,7 +240,7 @@ impl Component {
     ) -> Result<Component, LoadError> {
         let wasm = to_component(name, bytes)?;
         let inspection = inspect::examine(name, bytes, &wasm)?;
-        let kind = allowed(name, &inspection, granted)?;
+        let interface = allowed(name, &inspection, granted)?;
         let cached = cache.and_then(|cache| cache.get(engine.wasmtime(), &wasm));
         let from_cache = cached.is_some();
         let compiled = match cached {
@@ -257,7 +257,7 @@ impl Component {
                 compiled
             }
         };
-        Ok(Component { compiled, name: name.to_owned(), kind, inspection, from_cache })
+        Ok(Component { compiled, name: name.to_owned(), interface, inspection, from_cache })
     }
 
     /// Returns the name that the component was loaded with.
@@ -266,8 +266,8 @@ impl Component {
     }
 
     /// Returns the interface through which the component is called.
-    pub fn kind(&self) -> Kind {
-        self.kind
+    pub fn interface(&self) -> HandlerInterface {
+        self.interface
     }
 
     /// Returns the result of analysing the component's file.
@@ -285,7 +285,7 @@ impl std::fmt::Debug for Component {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Component")
             .field("name", &self.name)
-            .field("kind", &self.kind)
+            .field("interface", &self.interface)
             .finish_non_exhaustive()
     }
 }
@@ -343,9 +343,9 @@ fn has_metadata(module: &[u8]) -> bool {
     })
 }
 
-fn allowed(name: &str, inspection: &Inspection, granted: Granted) -> Result<Kind, LoadError> {
+fn allowed(name: &str, inspection: &Inspection, granted: Granted) -> Result<HandlerInterface, LoadError> {
     let name = || name.to_owned();
-    let Some(kind) = inspection.kind else {
+    let Some(interface) = inspection.interface else {
         return Err(match inspection.keyed {
             true => LoadError::Keyed { name: name() },
             false => LoadError::NoHandler { name: name(), exports: inspection.exports.clone() },
@@ -353,7 +353,7 @@ fn allowed(name: &str, inspection: &Inspection, granted: Granted) -> Result<Kind
     };
     let refused = inspection.refused(granted).map(|(import, remedy)| (import.to_owned(), remedy));
     let refused: Vec<_> = refused.collect();
-    if refused.is_empty() { Ok(kind) } else { Err(LoadError::Imports { name: name(), refused }) }
+    if refused.is_empty() { Ok(interface) } else { Err(LoadError::Imports { name: name(), refused }) }
 }
 
 fn list(names: &[String]) -> String {

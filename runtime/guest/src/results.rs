@@ -206,7 +206,7 @@ impl Results {
         let mut failures = result.failures.into_iter().peekable();
         for (lane, done) in (0_u32..).zip(result.done) {
             let failure = failures.next_if(|failure| failure.lane == lane).map(|failure| failure.failure);
-            self.end_lane(lane, done, failure.map(refusal_of_batch));
+            self.end_lane(lane, done, failure.map(verdict_of_batch));
         }
         for row in invalid {
             self.take_back(row.lane, row.before, Verdict::Unpublishable, row.reason);
@@ -298,14 +298,14 @@ fn copy(columns: &mut wit::OutputColumns, output: &GuestOutput<'_>, target: u32,
     }
 }
 
-fn refusal_of_batch(failure: wit::Failure) -> (Verdict, String) {
+fn verdict_of_batch(failure: wit::Failure) -> (Verdict, String) {
     match failure {
         wit::Failure::Retry(retry) => (retry_after(retry.after_ms), retry.reason),
         wit::Failure::Reject(reason) => (Verdict::Reject, reason),
     }
 }
 
-pub(super) fn refusal_of_single(failure: single::Failure) -> (Verdict, String) {
+pub(super) fn verdict_of_single(failure: single::Failure) -> (Verdict, String) {
     match failure {
         single::Failure::Retry(retry) => (retry_after(retry.after_ms), retry.reason),
         single::Failure::Reject(reason) => (Verdict::Reject, reason),

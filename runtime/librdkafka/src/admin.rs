@@ -44,12 +44,13 @@ pub struct AdminBroker(Option<i32>);
 /// Finds the broker for admin requests: the controller, which is the library's default, unless the cluster reports a
 /// controller that is not among its brokers, as the mock cluster does. Call it before the client knows a topic, because
 /// the request names the topics that the client knows.
-pub fn admin_broker(client: &Arc<Client>, limit: Duration) -> Result<AdminBroker, ErrorCode> {
+pub fn admin_broker(client: &Arc<Client>, timeout: Duration) -> Result<AdminBroker, ErrorCode> {
     let mut metadata: *const sys::RawMetadata = ptr::null();
     // SAFETY: the client is live; no topic is named, so that the request creates none. On success the metadata
     // is ours until it is destroyed below.
     let brokers: Vec<i32> = unsafe {
-        let code = sys::rd_kafka_metadata(client.raw(), 0, ptr::null_mut(), &raw mut metadata, millis(limit));
+        let code =
+            sys::rd_kafka_metadata(client.raw(), 0, ptr::null_mut(), &raw mut metadata, millis(timeout));
         ErrorCode(code).into_result()?;
         let count = usize::try_from((*metadata).broker_cnt).unwrap_or(0);
         let all: &[sys::RawBroker] =
@@ -59,7 +60,7 @@ pub fn admin_broker(client: &Arc<Client>, limit: Duration) -> Result<AdminBroker
         ids
     };
     // SAFETY: the client is live.
-    let controller = unsafe { sys::rd_kafka_controllerid(client.raw(), millis(limit)) };
+    let controller = unsafe { sys::rd_kafka_controllerid(client.raw(), millis(timeout)) };
     let is_real = brokers.contains(&controller);
     Ok(AdminBroker(if is_real { None } else { brokers.first().copied() }))
 }
@@ -69,18 +70,18 @@ pub fn describe_topics(
     client: &Arc<Client>,
     names: &[CString],
     broker: AdminBroker,
-    limit: Duration,
+    timeout: Duration,
 ) -> Result<Vec<TopicDescription>, ErrorCode> {
     let mut requests = Requests::new(client, Queue::new(client));
-    requests.topics(names, broker, limit);
-    let answer = requests.wait_for_answer(limit + GRACE).ok_or(ErrorCode::TIMED_OUT)?;
-    answer.topics()
+    requests.topics(names, broker, timeout);
+    let response = requests.wait_for_response(timeout + GRACE).ok_or(ErrorCode::TIMED_OUT)?;
+    response.topics()
 }
 
 /// Creates these topics, with the brokers' replication factor. A topic that already exists is not an error.
-pub fn create_topics(client: &Arc<Client>, topics: &[NewTopic], limit: Duration) -> Result<(), String> {
-    let answers = Queue::new(client);
-    let options = Options::new(client, CREATE_TOPICS, limit);
+pub fn create_topics(client: &Arc<Client>, topics: &[NewTopic], timeout: Duration) -> Result<(), String> {
+    let responses = Queue::new(client);
+    let options = Options::new(client, CREATE_TOPICS, timeout);
     let mut raw_topics = Vec::with_capacity(topics.len());
     for topic in topics {
         raw_topics.push(RawNewTopic::new(topic)?);
@@ -89,14 +90,14 @@ pub fn create_topics(client: &Arc<Client>, topics: &[NewTopic], limit: Duration)
     // SAFETY: client, options, queue and topics are live; the topics are copied.
     unsafe {
         let count = pointers.len();
-        sys::rd_kafka_CreateTopics(client.raw(), pointers.as_mut_ptr(), count, options.0, answers.raw());
+        sys::rd_kafka_CreateTopics(client.raw(), pointers.as_mut_ptr(), count, options.0, responses.raw());
     }
-    let answer = wait(&answers, limit).map_err(|code| code.to_string())?;
+    let response = wait(&responses, timeout).map_err(|code| code.to_string())?;
     let mut count = 0;
     // SAFETY: the event is the response to this request and lives until the end of this function; the array of pointers
     // and its targets belong to it.
     let results = unsafe {
-        let result = sys::rd_kafka_event_CreateTopics_result(answer.raw());
+        let result = sys::rd_kafka_event_CreateTopics_result(response.raw());
         array(sys::rd_kafka_CreateTopics_result_topics(result, &raw mut count), count)
     };
     for result in results {
@@ -115,10 +116,10 @@ pub fn create_topics(client: &Arc<Client>, topics: &[NewTopic], limit: Duration)
     Ok(())
 }
 
-pub(super) fn wait(answers: &Queue, limit: Duration) -> Result<ClientEvent, ErrorCode> {
-    let answer = answers.poll(limit + GRACE).ok_or(ErrorCode::TIMED_OUT)?;
-    answer.error().into_result()?;
-    Ok(answer)
+pub(super) fn wait(responses: &Queue, timeout: Duration) -> Result<ClientEvent, ErrorCode> {
+    let response = responses.poll(timeout + GRACE).ok_or(ErrorCode::TIMED_OUT)?;
+    response.error().into_result()?;
+    Ok(response)
 }
 
 /// # Safety
@@ -168,7 +169,7 @@ pub(super) unsafe fn array<'a, T>(pointer: *mut *const T, count: usize) -> &'a [
 pub(super) struct Options(*mut sys::AdminOptions);
 
 impl Options {
-    pub(super) fn new(client: &Arc<Client>, operation: i32, limit: Duration) -> Options {
+    pub(super) fn new(client: &Arc<Client>, operation: i32, timeout: Duration) -> Options {
         let mut error = ErrorText::new();
         // SAFETY: the client is live and the operation is one of the library's; the buffer outlives the call. The
         // library rejects only limits that are out of its range, and then its default stays in force.
@@ -176,7 +177,7 @@ impl Options {
             let options = sys::rd_kafka_AdminOptions_new(client.raw(), operation);
             sys::rd_kafka_AdminOptions_set_request_timeout(
                 options,
-                millis(limit),
+                millis(timeout),
                 error.pointer(),
                 ErrorText::SIZE,
             );

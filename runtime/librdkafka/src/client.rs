@@ -16,7 +16,7 @@ use keylane_telemetry::{Allowed, LineLimit};
 
 /// How long to wait for the destruction of a client before it continues in the background. In rare cases it hangs for
 /// ever. Kafka does not need an orderly disconnect.
-const DESTROY_LIMIT: Duration = Duration::from_secs(5);
+const DESTROY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Maximum number of lines per second for one facility and level of the library's log.
 const LINES_MAX: u32 = 2;
@@ -84,7 +84,7 @@ impl Client {
 }
 
 impl Drop for Client {
-    /// Destroys the instance on a separate thread and waits for it with a limit.
+    /// Destroys the instance on a separate thread and waits for it with a timeout.
     fn drop(&mut self) {
         struct Owned(NonNull<sys::Kafka>);
         // SAFETY: an instance may be destroyed by any thread; nothing else uses it any more.
@@ -102,8 +102,8 @@ impl Drop for Client {
         match spawned {
             // The channel is closed, without a message, when the instance is destroyed.
             Ok(_) => {
-                if wait.recv_timeout(DESTROY_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-                    tracing::warn!(limit = ?DESTROY_LIMIT, "Kafka client not destroyed in time");
+                if wait.recv_timeout(DESTROY_TIMEOUT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    tracing::warn!(timeout = ?DESTROY_TIMEOUT, "Kafka client not destroyed in time");
                 }
             }
             Err(error) => tracing::warn!(%error, "can't start the thread that destroys the Kafka client"),

@@ -60,7 +60,7 @@ impl Properties {
     }
 
     /// Returns the timeout of a broker's response: `socket.timeout.ms`, a minute by default.
-    pub fn answer_limit(&self) -> Duration {
+    pub fn response_timeout(&self) -> Duration {
         let millis = self.get("socket.timeout.ms").and_then(|value| value.trim().parse().ok());
         millis.map_or(Duration::from_mins(1), Duration::from_millis)
     }

@@ -29,10 +29,10 @@ pub fn describe_topic_configs(
     topics: &[CString],
     configs: &[&CStr],
     broker: AdminBroker,
-    limit: Duration,
+    timeout: Duration,
 ) -> Result<Vec<TopicConfigs>, ErrorCode> {
-    let answers = Queue::new(client);
-    let options = Options::new(client, DESCRIBE_CONFIGS, limit);
+    let responses = Queue::new(client);
+    let options = Options::new(client, DESCRIBE_CONFIGS, timeout);
     options.set_broker(broker);
     let resources: Vec<Resource> =
         topics.iter().map(|topic| Resource::new(topic, configs)).collect::<Result<_, _>>()?;
@@ -45,15 +45,15 @@ pub fn describe_topic_configs(
             pointers.as_mut_ptr(),
             count,
             options.raw(),
-            answers.raw(),
+            responses.raw(),
         );
     }
-    let answer = wait(&answers, limit)?;
+    let response = wait(&responses, timeout)?;
     let mut count = 0;
     // SAFETY: the event is the response to this request and lives until the end of this function; the array of pointers
     // and its targets belong to it.
     let described = unsafe {
-        let result = sys::rd_kafka_event_DescribeConfigs_result(answer.raw());
+        let result = sys::rd_kafka_event_DescribeConfigs_result(response.raw());
         array(sys::rd_kafka_DescribeConfigs_result_resources(result, &raw mut count), count)
     };
     // SAFETY: the resources belong to the event, which is live.

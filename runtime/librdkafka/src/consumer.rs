@@ -76,20 +76,20 @@ impl Consumer {
     /// Moves the readers of these partitions. Records fetched before are dropped at once: no older record is read after
     /// this returns. The library's own thread responds, not a broker. The error is that of the first partition that was
     /// not moved.
-    pub fn seek(&self, list: &mut PartitionList, limit: Duration) -> Result<(), ErrorCode> {
+    pub fn seek(&self, list: &mut PartitionList, timeout: Duration) -> Result<(), ErrorCode> {
         // SAFETY: client and list are live; nothing is written to the list after this returns.
-        unsafe { code::take(sys::rd_kafka_seek_partitions(self.0.raw(), list.raw_mut(), millis(limit))) }?;
+        unsafe { code::take(sys::rd_kafka_seek_partitions(self.0.raw(), list.raw_mut(), millis(timeout))) }?;
         list.iter().try_for_each(|entry| entry.error.into_result())
     }
 
     /// Commits these offsets at the coordinator; the response arrives in the queue as a commit event with the
     /// number `request`.
-    pub fn commit(&self, list: &PartitionList, answers: &Queue, request: usize) -> Result<(), ErrorCode> {
+    pub fn commit(&self, list: &PartitionList, responses: &Queue, request: usize) -> Result<(), ErrorCode> {
         let opaque: *mut c_void = ptr::without_provenance_mut(request);
         // SAFETY: client, list and queue are live; the list is copied, the library holds the queue until it has
         // responded, and the number is never dereferenced. Without a callback the response is an event.
         let code =
-            unsafe { sys::rd_kafka_commit_queue(self.0.raw(), list.raw(), answers.raw(), None, opaque) };
+            unsafe { sys::rd_kafka_commit_queue(self.0.raw(), list.raw(), responses.raw(), None, opaque) };
         ErrorCode(code).into_result()
     }
 

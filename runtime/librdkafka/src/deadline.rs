@@ -7,8 +7,8 @@ pub struct Deadline(Instant);
 
 impl Deadline {
     /// Creates a deadline at this time from now.
-    pub fn after(limit: Duration) -> Deadline {
-        Deadline(now() + limit)
+    pub fn after(timeout: Duration) -> Deadline {
+        Deadline(now() + timeout)
     }
 
     /// Returns the remaining time.

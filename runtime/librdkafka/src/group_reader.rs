@@ -38,11 +38,11 @@ impl GroupReader {
         group: &CStr,
         partitions: Option<&PartitionList>,
         stable: bool,
-        limit: Duration,
+        timeout: Duration,
     ) -> (Option<GroupReader>, Result<PartitionList, ErrorCode>) {
         self.0.group_offsets(group, partitions, stable, REQUEST_LIMIT);
-        let answer = self.0.wait_for_answer(limit);
-        let found = answer.map_or(Err(ErrorCode::TIMED_OUT), |answer| answer.group_offsets());
+        let response = self.0.wait_for_response(timeout);
+        let found = response.map_or(Err(ErrorCode::TIMED_OUT), |response| response.group_offsets());
         let is_usable = match &found {
             Ok(_) => true,
             Err(code) => is_of_coordinator(*code),

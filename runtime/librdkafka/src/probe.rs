@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::{ConfigError, Deadline, PermanentStartupError, Producer, Properties, StartupRequests};
 
 /// Timeout of one probe.
-const LIMIT: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 /// Timeout of a broker's response within a probe.
-const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The result of a probe.
 #[derive(Debug)]
@@ -33,16 +33,16 @@ pub fn probe(properties: &Properties, stop: &dyn Fn() -> bool) -> Result<Probed,
         }
         created => created?,
     };
-    let (events, limit) = (prober.main_queue(), Deadline::after(LIMIT));
-    let mut retry = |_: &_| match stop() || limit.is_over() {
+    let (events, deadline) = (prober.main_queue(), Deadline::after(TIMEOUT));
+    let mut retry = |_: &_| match stop() || deadline.is_over() {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
     };
-    let found = StartupRequests::new(prober.client(), &events, ANSWER_LIMIT, &mut retry).broker();
+    let found = StartupRequests::new(prober.client(), &events, RESPONSE_TIMEOUT, &mut retry).broker();
     Ok(match found {
         Ok(_) => Probed::Accepted,
-        Err(refusal @ (PermanentStartupError::Authentication(_) | PermanentStartupError::Certificate(_))) => {
-            Probed::Rejected(refusal)
+        Err(error @ (PermanentStartupError::Authentication(_) | PermanentStartupError::Certificate(_))) => {
+            Probed::Rejected(error)
         }
         Err(_) => Probed::Unknown,
     })

@@ -139,9 +139,9 @@ impl Producer {
 
     /// Sends the queued records without waiting for more to fill a batch, and waits until every record has its
     /// report. Another thread must take the reports meanwhile.
-    pub fn flush(&self, limit: Duration) -> Result<(), ErrorCode> {
+    pub fn flush(&self, timeout: Duration) -> Result<(), ErrorCode> {
         // SAFETY: the client is live.
-        ErrorCode(unsafe { sys::rd_kafka_flush(self.0.raw(), millis(limit)) }).into_result()
+        ErrorCode(unsafe { sys::rd_kafka_flush(self.0.raw(), millis(timeout)) }).into_result()
     }
 
     /// Drops every record that has no report yet: each gets a report with an error.

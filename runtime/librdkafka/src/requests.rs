@@ -28,35 +28,35 @@ pub enum Isolation {
 #[derive(Debug)]
 pub struct Requests {
     client: Arc<Client>,
-    answers: Queue,
+    responses: Queue,
     last: usize,
 }
 
 impl Requests {
-    /// Prepares requests of this client. `answers`: the queue for the responses.
-    pub fn new(client: &Arc<Client>, answers: Queue) -> Requests {
-        Requests { client: Arc::clone(client), answers, last: 0 }
+    /// Prepares requests of this client. `responses`: the queue for the responses.
+    pub fn new(client: &Arc<Client>, responses: Queue) -> Requests {
+        Requests { client: Arc::clone(client), responses, last: 0 }
     }
 
     /// Returns the next response, without waiting.
-    pub fn next_answer(&self) -> Option<ClientEvent> {
-        self.answers.poll_now()
+    pub fn next_response(&self) -> Option<ClientEvent> {
+        self.responses.poll_now()
     }
 
     /// Returns the next response, if one arrives in time.
-    pub fn wait_for_answer(&self, limit: Duration) -> Option<ClientEvent> {
-        self.answers.poll(limit)
+    pub fn wait_for_response(&self, timeout: Duration) -> Option<ClientEvent> {
+        self.responses.poll(timeout)
     }
 
     /// Requests the offsets for timestamps, [`BEGINNING`](super::BEGINNING) and [`END`](super::END) in a list: see
     /// [`ClientEvent::log_offsets`]. The response needs all leaders: a request for one partition alone does not depend
     /// on others.
-    pub fn log_offsets(&mut self, mut list: PartitionList, isolation: Isolation, limit: Duration) -> usize {
-        let (number, options) = self.begin(LOG_OFFSETS, limit);
+    pub fn log_offsets(&mut self, mut list: PartitionList, isolation: Isolation, timeout: Duration) -> usize {
+        let (number, options) = self.begin(LOG_OFFSETS, timeout);
         options.set_isolation(isolation);
         // SAFETY: client, list, options and queue are live; the list is copied.
         unsafe {
-            sys::rd_kafka_ListOffsets(self.client.raw(), list.raw_mut(), options.raw(), self.answers.raw());
+            sys::rd_kafka_ListOffsets(self.client.raw(), list.raw_mut(), options.raw(), self.responses.raw());
         }
         number
     }
@@ -69,9 +69,9 @@ impl Requests {
         group: &CStr,
         list: Option<&PartitionList>,
         stable: bool,
-        limit: Duration,
+        timeout: Duration,
     ) -> usize {
-        let (number, options) = self.begin(GROUP_OFFSETS, limit);
+        let (number, options) = self.begin(GROUP_OFFSETS, timeout);
         if stable {
             options.require_stable_offsets();
         }
@@ -84,7 +84,7 @@ impl Requests {
                 &raw mut request,
                 1,
                 options.raw(),
-                self.answers.raw(),
+                self.responses.raw(),
             );
             sys::rd_kafka_ListConsumerGroupOffsets_destroy(request);
         }
@@ -92,22 +92,22 @@ impl Requests {
     }
 
     /// Describes these topics: see [`ClientEvent::topics`]. The request creates none of them.
-    pub fn topics(&mut self, names: &[CString], broker: AdminBroker, limit: Duration) -> usize {
-        let (number, options) = self.begin(TOPICS, limit);
+    pub fn topics(&mut self, names: &[CString], broker: AdminBroker, timeout: Duration) -> usize {
+        let (number, options) = self.begin(TOPICS, timeout);
         options.set_broker(broker);
         let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
         // SAFETY: client, options and queue are live; the names are copied into the collection and from there.
         unsafe {
             let topics = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_ptr(), pointers.len());
-            sys::rd_kafka_DescribeTopics(self.client.raw(), topics, options.raw(), self.answers.raw());
+            sys::rd_kafka_DescribeTopics(self.client.raw(), topics, options.raw(), self.responses.raw());
             sys::rd_kafka_TopicCollection_destroy(topics);
         }
         number
     }
 
-    fn begin(&mut self, operation: i32, limit: Duration) -> (usize, Options) {
+    fn begin(&mut self, operation: i32, timeout: Duration) -> (usize, Options) {
         self.last += 1;
-        let options = Options::new(&self.client, operation, limit);
+        let options = Options::new(&self.client, operation, timeout);
         options.set_request(self.last);
         (self.last, options)
     }
@@ -195,7 +195,7 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(60);
 
-    /// Without an answer of the leader, the library's response has neither an offset nor an error.
+    /// Without a response of the leader, the library's response has neither an offset nor an error.
     #[test]
     fn an_offset_that_its_leader_did_not_return_is_an_error() {
         let mock = MockCluster::start(1).expect("the mock cluster starts");
@@ -204,12 +204,12 @@ mod tests {
         properties.set("bootstrap.servers", mock.bootstrap_servers());
         let producer = Producer::new(&properties).expect("the properties are valid");
         let mut requests = Requests::new(producer.client(), Queue::new(producer.client()));
-        let mut end = |limit| {
+        let mut end = |timeout| {
             let mut list = PartitionList::with_capacity(1);
             list.push(c"orders", 0, END);
-            requests.log_offsets(list, Isolation::Uncommitted, limit);
-            let answer = requests.wait_for_answer(TIMEOUT).expect("every request has a response");
-            answer.log_offsets().and_then(|entries| {
+            requests.log_offsets(list, Isolation::Uncommitted, timeout);
+            let response = requests.wait_for_response(TIMEOUT).expect("every request has a response");
+            response.log_offsets().and_then(|entries| {
                 let entry = entries.first().expect("one partition was requested");
                 entry.error.into_result().map(|()| entry.offset)
             })

@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Interval at which a wait for a response checks whether to stop, for example because of a signal.
 const STEP: Duration = Duration::from_millis(50);
 /// How long a newly created topic may be unknown.
-const CREATED_LIMIT: Duration = Duration::from_secs(15);
+const CREATED_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A request without a response yet; waiting continues unless the caller breaks.
 #[derive(Clone, Debug)]
@@ -102,21 +102,26 @@ pub struct StartupRequests<'a> {
     client: &'a Arc<Client>,
     events: &'a Queue,
     /// The timeout of the next attempt, and its maximum.
-    limits: (Duration, Duration),
+    timeouts: (Duration, Duration),
     retry: StartupRetry<'a>,
 }
 
 impl<'a> StartupRequests<'a> {
-    /// Prepares requests of this client. `events`: its main queue, which is served while waiting. `limit`: the maximum
+    /// Prepares requests of this client. `events`: its main queue, which is served while waiting. `timeout`: the maximum
     /// timeout of one response.
-    pub fn new(client: &'a Arc<Client>, events: &'a Queue, limit: Duration, retry: StartupRetry<'a>) -> Self {
-        StartupRequests { client, events, limits: (FIRST_TRY.min(limit), limit), retry }
+    pub fn new(
+        client: &'a Arc<Client>,
+        events: &'a Queue,
+        timeout: Duration,
+        retry: StartupRetry<'a>,
+    ) -> Self {
+        StartupRequests { client, events, timeouts: (FIRST_TRY.min(timeout), timeout), retry }
     }
 
     /// Waits until a broker responds, and returns the broker for admin requests.
     pub fn broker(&mut self) -> Result<AdminBroker, PermanentStartupError> {
         loop {
-            match self.ask(admin_broker)? {
+            match self.run(admin_broker)? {
                 Ok(broker) => return Ok(broker),
                 Err(code) => self.wait(unanswered(code))?,
             }
@@ -125,21 +130,21 @@ impl<'a> StartupRequests<'a> {
 
     /// Runs a request that waits for a broker, with the current timeout, and serves the client's events meanwhile. The
     /// request has its own thread, so a signal or an authentication failure ends the wait without a response.
-    pub fn ask<T: Send + 'static>(
+    pub fn run<T: Send + 'static>(
         &mut self,
-        question: impl FnOnce(&Arc<Client>, Duration) -> T + Send + 'static,
+        request: impl FnOnce(&Arc<Client>, Duration) -> T + Send + 'static,
     ) -> Result<T, PermanentStartupError> {
-        let (client, (limit, _)) = (Arc::clone(self.client), self.limits);
-        let (answer, answered) = mpsc::sync_channel(1);
-        let ask = move || {
+        let (client, (timeout, _)) = (Arc::clone(self.client), self.timeouts);
+        let (response, received) = mpsc::sync_channel(1);
+        let run = move || {
             // The receiver is dropped if the wait was stopped.
-            let _dropped = answer.send(question(&client, limit));
+            let _dropped = response.send(request(&client, timeout));
         };
-        thread::Builder::new().name("keylane-request".to_owned()).spawn(ask)?;
+        thread::Builder::new().name("keylane-request".to_owned()).spawn(run)?;
         let report = Deadline::after(REPORT_AFTER);
         loop {
-            match answered.recv_timeout(STEP) {
-                Ok(answer) => return Ok(answer),
+            match received.recv_timeout(STEP) {
+                Ok(response) => return Ok(response),
                 Err(RecvTimeoutError::Disconnected) => {
                     unreachable!("a request that panics ends the process")
                 }
@@ -164,9 +169,9 @@ impl<'a> StartupRequests<'a> {
         let mut created: Option<Deadline> = None;
         loop {
             let requested = names.to_vec();
-            let found = self.ask(move |client, limit| {
-                admin_broker(client, limit)
-                    .and_then(|broker| describe_topics(client, &requested, broker, limit))
+            let found = self.run(move |client, timeout| {
+                admin_broker(client, timeout)
+                    .and_then(|broker| describe_topics(client, &requested, broker, timeout))
             })?;
             let reason = match found.map(|found| classify(names, &found)) {
                 Err(code) => unanswered(code),
@@ -177,12 +182,12 @@ impl<'a> StartupRequests<'a> {
                     (None, Some(partitions)) => {
                         let new = |name: CString| NewTopic { partitions: partitions(&name), name };
                         let new: Vec<NewTopic> = missing.into_iter().map(new).collect();
-                        self.ask(move |client, limit| create_topics(client, &new, limit))?
+                        self.run(move |client, timeout| create_topics(client, &new, timeout))?
                             .map_err(PermanentStartupError::TopicNotCreated)?;
-                        created = Some(Deadline::after(CREATED_LIMIT));
+                        created = Some(Deadline::after(CREATED_TIMEOUT));
                         continue;
                     }
-                    (Some(limit), _) if !limit.is_over() => "topics are being created".to_owned(),
+                    (Some(deadline), _) if !deadline.is_over() => "topics are being created".to_owned(),
                     _ => {
                         let topics = missing.iter().map(|name| name.to_string_lossy().into_owned()).collect();
                         return Err(PermanentStartupError::TopicsMissing { topics, role: role.name });
@@ -196,17 +201,17 @@ impl<'a> StartupRequests<'a> {
     /// Pauses before the next attempt, whose timeout is twice as long. Serves the client's events meanwhile; an
     /// authentication failure among them is an error.
     pub fn wait(&mut self, reason: String) -> Result<(), PermanentStartupError> {
-        let (limit, most) = self.limits;
-        self.limits.0 = (2 * limit).min(most);
+        let (timeout, max) = self.timeouts;
+        self.timeouts.0 = (2 * timeout).min(max);
         let error = self.serve(PAUSE)?;
         self.retry_or_stop(Some(error.unwrap_or(reason)))
     }
 
     /// Serves the client's events for this time. Returns the last temporary error among them.
-    fn serve(&mut self, limit: Duration) -> Result<Option<String>, PermanentStartupError> {
-        let (limit, mut last_error) = (Deadline::after(limit), None);
+    fn serve(&mut self, timeout: Duration) -> Result<Option<String>, PermanentStartupError> {
+        let (deadline, mut last_error) = (Deadline::after(timeout), None);
         loop {
-            match self.events.poll(limit.remaining()) {
+            match self.events.poll(deadline.remaining()) {
                 Some(event) if event.kind() == EventKind::Error => {
                     let text = event.text();
                     match event.error() {
@@ -220,7 +225,7 @@ impl<'a> StartupRequests<'a> {
                     }
                 }
                 Some(_) => {}
-                None if limit.is_over() => return Ok(last_error),
+                None if deadline.is_over() => return Ok(last_error),
                 None => {}
             }
         }

@@ -133,7 +133,8 @@ impl Arena {
     }
 
     /// Returns the allocated memory in bytes, in use or not.
-    pub fn bytes(&self) -> usize {
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
         self.blocks.iter().map(|block| block.bytes.capacity()).sum()
     }
 

@@ -227,13 +227,13 @@ impl ProbedClient {
                 self.state = AuthenticationState::Accepted;
                 None
             }
-            Probed::Rejected(refusal) => self.refused(&refusal, timeout, clock.now().uptime),
+            Probed::Rejected(error) => self.rejected(&error, timeout, clock.now().uptime),
         }
     }
 
-    fn refused(
+    fn rejected(
         &mut self,
-        refusal: &PermanentStartupError,
+        error: &PermanentStartupError,
         timeout: Duration,
         now: Duration,
     ) -> Option<String> {
@@ -241,13 +241,13 @@ impl ProbedClient {
         let lasted = match self.state {
             AuthenticationState::Rejected { last, lasted } => lasted + now.saturating_sub(last),
             AuthenticationState::Accepted | AuthenticationState::Reported => {
-                tracing::error!(client, error = %refusal, auth_timeout = ?timeout, "authentication failed");
+                tracing::error!(client, %error, auth_timeout = ?timeout, "authentication failed");
                 Duration::ZERO
             }
         };
         self.state = AuthenticationState::Rejected { last: now, lasted };
         (lasted >= timeout)
-            .then(|| format!("{refusal} ({client}, rejected for `kafka.auth_timeout`, {timeout:?})"))
+            .then(|| format!("{error} ({client}, rejected for `kafka.auth_timeout`, {timeout:?})"))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::guest::Compiler;
 use crate::source::Record;
 use authentication::Watch;
 use clock::Clock;
-use event_loop::{EventLoop, LoopEnd, Prepared};
+use event_loop::{EventLoop, LoopEnd};
 use signals::{Request, Signals};
 use start::{BrokerWait, Parts, is_stopped};
 pub use start::{is_final, preflight_problems};
@@ -105,10 +105,10 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome>
     let compiler = options.compiler.clone().stopped_by(Arc::clone(&stop));
     let (rejections, reports) = authentication::channel();
     let built = Parts::build(config, options, &compiler, &rejections, &mut retry).and_then(|mut parts| {
-        let prepared = parts.prepare_loops(config, options, clock, &rejections, &mut retry)?;
-        Ok((parts, prepared))
+        let loops = parts.prepare_loops(config, options, clock, &rejections, &mut retry)?;
+        Ok((parts, loops))
     });
-    let (parts, prepared) = match built {
+    let (parts, loops) = match built {
         Ok(built) => built,
         // An interrupted start is not an error: no handler was started, and no group was joined.
         Err(reason) if is_stopped(&reason) => return Ok(RunOutcome::not_begun(options, &reason)),
@@ -124,8 +124,8 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome>
     };
     let mut running = 0;
     let mut failure = None;
-    for prepared in prepared {
-        match start(prepared, &events) {
+    for event_loop in loops {
+        match start(event_loop, &events) {
             Ok(()) => running += 1,
             Err(error) => failure = Some(format!("can't start the thread of a handler: {error}")),
         }
@@ -143,10 +143,10 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome>
 }
 
 /// Runs an event loop on its own thread. The loop joins the group and leaves it.
-fn start(prepared: Prepared, events: &mpsc::SyncSender<AppEvent>) -> std::io::Result<()> {
-    let (events, name) = (events.clone(), format!("keylane-{}", prepared.name()));
+fn start(event_loop: EventLoop, events: &mpsc::SyncSender<AppEvent>) -> std::io::Result<()> {
+    let (events, name) = (events.clone(), format!("keylane-{}", event_loop.name()));
     let run = move || {
-        let end = EventLoop::run(prepared);
+        let end = event_loop.run();
         // The receiver is gone only if the process is ending anyway.
         let _ended = events.send(AppEvent::Ended(Box::new(end)));
     };

@@ -123,9 +123,9 @@ fn describe(text: &mut String, handler: &HandlerConfig, component: &Inspection) 
     let lanes = &handler.lanes;
     line(text, "handler", &handler.name);
     line(text, "  component", &handler.component.display().to_string());
-    if let Some(kind) = component.kind {
+    if let Some(interface) = component.interface {
         let size = HumanSize(u64::try_from(component.size).unwrap_or(u64::MAX));
-        line(text, "  interface", &format!("{kind}, component size {size}"));
+        line(text, "  interface", &format!("{interface}, component size {size}"));
     }
     line(text, "  topics", &handler.topics.join(", "));
     line(text, "  group", &format!("{}; a new group starts at {}", handler.group_id, handler.start));
@@ -180,17 +180,17 @@ mod tests {
     use std::num::NonZero;
 
     use super::*;
-    use crate::guest::Kind;
+    use crate::guest::HandlerInterface;
 
     fn summary_of(text: &str) -> String {
-        let surroundings = config::Surroundings {
+        let environment = config::Environment {
             file: Path::new("keylane.toml"),
-            environment: &|name| (name == "HOME").then(|| "/home/somebody".to_owned()),
+            variable: &|name| (name == "HOME").then(|| "/home/somebody".to_owned()),
             is_there: &|_| true,
             cores: NonZero::new(2).expect("2 is not 0"),
         };
         let component = Inspection {
-            kind: Some(Kind::BatchHandler),
+            interface: Some(HandlerInterface::BatchHandler),
             keyed: false,
             exports: Vec::new(),
             imports: Vec::new(),
@@ -198,7 +198,7 @@ mod tests {
             sha256: [0; 32],
             was_core_module: false,
         };
-        summary(surroundings.file, &config::check(text, &surroundings).expect(text), &[component])
+        summary(environment.file, &config::check(text, &environment).expect(text), &[component])
     }
 
     const HANDLER: &str = "

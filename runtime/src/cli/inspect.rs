@@ -15,7 +15,7 @@ pub(super) fn execute(component: &Path) -> Result<Completion, CommandFailure> {
         .and_then(|bytes| inspect(&name, &bytes))
         .map_err(|error| CommandFailure::Run(Refused { message: error.to_string(), hint: None }.into()))?;
     let printed = output::print(&describe(&name, &inspection))?;
-    let runs = inspection.kind.is_some() && inspection.refused(Granted { http: true }).next().is_none();
+    let runs = inspection.interface.is_some() && inspection.refused(Granted { http: true }).next().is_none();
     Ok(if runs { printed } else { Completion::Failure })
 }
 
@@ -28,8 +28,8 @@ fn describe(name: &str, inspection: &Inspection) -> String {
     if inspection.was_core_module {
         line(&mut text, "form", "core module, converted to a component when loaded");
     }
-    match inspection.kind {
-        Some(kind) => line(&mut text, "interface", &kind.to_string()),
+    match inspection.interface {
+        Some(interface) => line(&mut text, "interface", &interface.to_string()),
         None if inspection.keyed => {
             line(&mut text, "interface", "none: `keyed-handler` is not supported in this version of Keylane");
         }
@@ -57,12 +57,12 @@ fn line(text: &mut String, name: &str, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::{Import, Kind};
+    use crate::guest::{HandlerInterface, Import};
 
     #[test]
     fn the_description_shows_imports_and_exports() {
         let inspection = Inspection {
-            kind: Some(Kind::BatchHandler),
+            interface: Some(HandlerInterface::BatchHandler),
             keyed: false,
             exports: vec!["keylane:handler/batch-handler@0.1.0".to_owned()],
             imports: vec![
@@ -91,7 +91,7 @@ import     wasi:http/types@0.2.6 (refused: build it without)
             "ab".repeat(32)
         );
         assert_eq!(describe("orders.wasm", &inspection), expected);
-        let none = Inspection { kind: None, keyed: true, ..inspection };
+        let none = Inspection { interface: None, keyed: true, ..inspection };
         assert!(
             describe("x", &none)
                 .contains("interface  none: `keyed-handler` is not supported in this version")

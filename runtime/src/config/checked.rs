@@ -227,7 +227,7 @@ pub struct DeadLettersConfig {
     /// Whether dead letters also have the headers of Spring for Apache Kafka.
     pub spring: bool,
     /// If an event that was redriven this many times is dead-lettered again, an error is logged.
-    pub max_redrives: u32,
+    pub alert_after_redrives: u32,
 }
 
 /// One rule of a filter. An event matches it if all its tests hold.

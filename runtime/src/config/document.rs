@@ -7,9 +7,9 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::deserializer_messages;
 use super::interpolate::{self, InterpolationError};
 use super::problem::{Problem, Report};
-use super::unreadable;
 
 /// A parsed file. Strings are unescaped; spans refer to the text of the file.
 pub(super) struct Document<'t> {
@@ -23,7 +23,7 @@ impl<'t> Document<'t> {
             Ok(root) => Ok(Document { root }),
             Err(error) => {
                 let problem = report.add(error.span(), error.message());
-                if let Some(language) = unreadable::another_language(text) {
+                if let Some(language) = deserializer_messages::another_language(text) {
                     problem.message = format!("this file is {language}, but a Keylane configuration is TOML");
                     problem.hint("`keylane schema --format markdown` lists every setting");
                 }
@@ -50,7 +50,7 @@ impl<'t> Document<'t> {
         T::deserialize(toml::Deserializer::from(self.root.clone())).map_err(|error| {
             let table = error.span().and_then(|span| self.table_of(&span));
             let explained =
-                unreadable::explain(error.message(), table.as_deref(), &self.names(&["handlers"]));
+                deserializer_messages::explain(error.message(), table.as_deref(), &self.names(&["handlers"]));
             report.add(error.span(), explained.0).hint = explained.1;
             report.clone()
         })

@@ -3,7 +3,7 @@
 //! A file passes through five stages, each in its own module:
 //!
 //! 1. `document` parses it, keeps the span of every key and value, and replaces `${VAR}` (`interpolate`);
-//! 2. `not_yet` refuses settings of later versions, with an error that names the setting;
+//! 2. `unsupported` refuses settings of later versions, with an error that names the setting;
 //! 3. `written` deserializes the rest into the types that the schema and the reference describe;
 //! 4. `rules` validates what types can't express, and collects every problem instead of stopping at the first;
 //! 5. `checked` is the result. Only `rules` can construct it, so an unchecked configuration can't be run.
@@ -13,6 +13,7 @@
 mod attempts;
 mod checked;
 mod client_properties;
+mod deserializer_messages;
 mod document;
 mod duration;
 mod error;
@@ -21,14 +22,13 @@ mod granted_host;
 mod interpolate;
 mod known_properties;
 mod lane_key;
-mod not_yet;
 mod problem;
 mod rules;
 mod scalar;
 mod secret;
 mod size;
 mod start;
-mod unreadable;
+mod unsupported;
 mod written;
 mod written_filter;
 mod written_handler;
@@ -41,14 +41,13 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 pub use checked::{
-    Assignor, Checked, Cluster, CommitConfig, DeadLettersConfig, EmbeddedConfig, FeedConfig, FeedSource,
-    FilterRule, GrantsConfig, HandlerConfig, HeaderTest, HttpHost, KafkaConfig, LaneKey, LanesConfig, NoKey,
-    Ordering, OutputConfig, OutputTime, RuntimeConfig, Variable,
+    Assignor, Checked, Cluster, EmbeddedConfig, FeedConfig, FeedSource, FilterRule, GrantsConfig,
+    HandlerConfig, HeaderTest, HttpHost, KafkaConfig, LaneKey, NoKey, Ordering, OutputConfig, OutputTime,
+    RuntimeConfig,
 };
 pub use client_properties::Properties;
 pub use error::{Error, Refused};
 pub use fetch::{FETCH_MIN, FetchLimits};
-pub use keylane_core::OutOfRange;
 pub use problem::Report;
 pub use size::HumanSize;
 pub use start::Start;
@@ -64,14 +63,14 @@ use problem::Problems;
 pub fn load(path: &Path) -> Result<Checked, Error> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| Error::Unreadable { path: path.to_path_buf(), source })?;
-    let surroundings = Surroundings {
+    let environment = Environment {
         file: path,
-        environment: &read_environment,
+        variable: &read_variable,
         // Not `is_file`: a feed may be a pipe.
         is_there: &|path| path.exists() && !path.is_dir(),
         cores: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
     };
-    Ok(check(&text, &surroundings)?)
+    Ok(check(&text, &environment)?)
 }
 
 /// Checks the text of a configuration file.
@@ -79,14 +78,14 @@ pub fn load(path: &Path) -> Result<Checked, Error> {
 /// # Errors
 ///
 /// All problems that can be found in one pass.
-pub fn check(text: &str, surroundings: &Surroundings<'_>) -> Result<Checked, Report> {
-    let mut report = Report::new(surroundings.file, text);
+pub fn check(text: &str, environment: &Environment<'_>) -> Result<Checked, Report> {
+    let mut report = Report::new(environment.file, text);
     let mut document = Document::parse(text, &mut report)?;
-    document.interpolate(surroundings.environment, &mut report)?;
-    not_yet::refuse(&mut document, &mut report);
+    document.interpolate(environment.variable, &mut report)?;
+    unsupported::refuse(&mut document, &mut report);
     let written = document.read(&mut report)?;
     let mut problems = Problems::new(&document, &mut report);
-    let checked = rules::checked(&written, surroundings, &mut problems);
+    let checked = rules::checked(&written, environment, &mut problems);
     report.into_result(checked)
 }
 
@@ -99,18 +98,18 @@ pub fn schema() -> schemars::Schema {
 /// The inputs of a check besides the text of the file. Only one check uses the real file system: whether a path is a
 /// directory.
 #[derive(Clone, Copy)]
-pub struct Surroundings<'a> {
+pub struct Environment<'a> {
     /// The path of the file, for messages. Relative paths are resolved from its directory.
     pub file: &'a Path,
     /// Looks up an environment variable.
-    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// Whether a path exists and is not a directory.
     pub is_there: &'a dyn Fn(&Path) -> bool,
     /// Number of cores that the process may use: the default of `runtime.workers`.
     pub cores: NonZero<usize>,
 }
 
-impl Surroundings<'_> {
+impl Environment<'_> {
     /// Resolves a path in the file to one relative to the working directory.
     fn resolve(&self, path: &Path) -> PathBuf {
         self.file.parent().unwrap_or(Path::new("")).join(path)
@@ -118,6 +117,6 @@ impl Surroundings<'_> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the only function that reads the environment")]
-fn read_environment(name: &str) -> Option<String> {
+fn read_variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

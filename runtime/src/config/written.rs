@@ -41,8 +41,8 @@ pub(super) struct Written {
 pub(super) struct Kafka {
     /// `host:port` of one or more brokers, separated by commas; or `embedded` for a broker inside this process.
     pub(super) bootstrap_servers: String,
-    /// Partition assignment strategy of the group. All members must use the same one: a process with another one waits
-    /// until they have left.
+    /// Partition assignment strategy of the group. All members must use the same one: a process with a different one
+    /// waits until they have left.
     #[serde(default)]
     pub(super) assignor: Assignor,
     /// Create missing topics at startup, with the broker's default partition count and replication factor.
@@ -116,9 +116,9 @@ pub(super) struct Feed {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Runtime {
-    /// Memory for events: one half for prefetched events, the other for queued and running ones. Outputs that wait for
-    /// brokers may use additional memory up to the size of the second half; at that limit no new calls start. Guest memory
-    /// is additional, too: see `memory` of a handler.
+    /// Memory for events: one half for prefetched events, the other for queued and running ones. Queued outputs may use
+    /// additional memory up to the size of the second half. At that limit no new calls start. Guest memory is also
+    /// additional: see `memory` of a handler.
     pub(super) memory_budget: HumanSize,
     /// Threads that run guests. By default one per core.
     #[schemars(range(min = *ranges::WORKERS.start(), max = *ranges::WORKERS.end()))]

@@ -10,7 +10,7 @@ use super::scalar::maybe;
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Rule {
-    /// Its name in counters. By default its number, from 1.
+    /// The name of the rule in counters. By default its number, counted from 1.
     pub(super) name: Option<String>,
     /// Keep matching events (the default), or drop them.
     #[serde(deserialize_with = "maybe")]

@@ -24,7 +24,8 @@ pub(super) struct Handler {
     /// The topics to read.
     #[schemars(length(min = 1))]
     pub(super) topics: Vec<String>,
-    /// The consumer group. Processes that share the work use the same group; no two handlers of a file do.
+    /// The consumer group. Processes that share the work use the same group. The handlers of one file have different
+    /// groups.
     pub(super) group_id: String,
     /// Makes this process a static member of its group: a restart within the session timeout moves no partition, and
     /// after a stop its partitions are not read for that time.
@@ -45,11 +46,11 @@ pub(super) struct Handler {
     /// An instance that uses more memory than this after a call is replaced: for guests whose memory only grows. By
     /// default three quarters of `memory`.
     pub(super) max_memory: Option<HumanSize>,
-    /// Maximum size of one output: key, value and headers. An event with a larger output has the outcome of a rejected
+    /// Maximum size of one output: key, value and headers. An event with a larger output is treated like a rejected
     /// event. By default the limit of the output topics, and at least 2 MiB.
     pub(super) max_output_bytes: Option<HumanSize>,
-    /// Maximum number of events in one guest call. By default up to 64; 1 with `grants.http`, with
-    /// `isolation = "event"`, or once a call has waited.
+    /// Maximum number of events in one guest call. By default up to 64, and 1 with `grants.http` or
+    /// after a call has waited. Always 1 with `isolation = "event"`.
     #[schemars(range(min = *ranges::MAX_BATCH.start(), max = *ranges::MAX_BATCH.end()))]
     #[serde(default, deserialize_with = "maybe")]
     pub(super) max_batch: Option<i64>,
@@ -78,9 +79,9 @@ pub(super) struct Handler {
     /// Where events that can't be handled are published.
     #[serde(default)]
     pub(super) dead_letters: DeadLetters,
-    /// Rules for which events the handler receives; others are settled without a call. An event matches a rule if all its
-    /// tests hold; the first matching rule decides. Events that match no rule are dropped if any rule has `keep = true`, and
-    /// kept otherwise. By default the handler receives all events.
+    /// Rules that decide which events the handler receives. Other events are settled without a call. An event matches a
+    /// rule if all its tests hold; the first matching rule decides. Events that match no rule are dropped if any rule
+    /// has `keep = true`, and kept otherwise. By default the handler receives all events.
     #[serde(default)]
     pub(super) filter: Vec<Rule>,
     /// What the handler may access besides its events and outputs. By default nothing.
@@ -123,7 +124,7 @@ pub(super) enum Isolation {
     /// Instances are reused: a guest's memory persists between events. Handlers must not keep state per key in it.
     #[default]
     Shared,
-    /// Every call has a fresh instance, and one event.
+    /// Every call has a fresh instance and only one event.
     Event,
 }
 
@@ -184,9 +185,9 @@ pub enum NoKey {
     /// Each has its own lane, without a guaranteed order.
     #[default]
     Spread,
-    /// All of a partition share one lane.
+    /// All such events of a partition share one lane.
     Partition,
-    /// They are not processed: each has the outcome of a rejected event.
+    /// They are not processed, but treated like rejected events.
     Reject,
 }
 

@@ -16,21 +16,22 @@ pub(super) struct Retry {
     /// Number of attempts, including the first. `"unlimited"` is for services that may be down for an unknown time: see
     /// docs/outages.md.
     pub(super) max_attempts: Attempts,
-    /// The wait between the first attempt and the second.
+    /// The delay between the first attempt and the second.
     pub(super) initial_interval: HumanDuration,
-    /// Maximum wait, even if the guest requests more; `jitter` is added to it.
+    /// Maximum delay, even if the guest requests more. `jitter` may lengthen a delay that the guest did not request.
     pub(super) max_interval: HumanDuration,
-    /// Factor by which each wait exceeds the previous one.
+    /// Factor between one delay and the next.
     #[schemars(range(min = *ranges::RETRY_MULTIPLIER.start(), max = *ranges::RETRY_MULTIPLIER.end()))]
     #[serde(deserialize_with = "scalar")]
     pub(super) multiplier: f64,
-    /// Random share by which a wait is longer or shorter, so that events that failed together are not retried together.
+    /// Share by which a delay is randomly longer or shorter, so that events that failed together are not retried
+    /// together.
     #[schemars(range(min = *ranges::RETRY_JITTER.start(), max = *ranges::RETRY_JITTER.end()))]
     #[serde(deserialize_with = "scalar")]
     pub(super) jitter: f64,
     /// Events whose records are older than this when they fail are not retried. By default the age is not limited.
     pub(super) max_record_age: Option<HumanDuration>,
-    /// What happens to an event that is rejected, or has no attempt left.
+    /// What happens to an event that is rejected or has no attempt left.
     pub(super) on_exhausted: OnExhausted,
     /// Which events wait while an event is between two attempts.
     pub(super) scope: Scope,
@@ -73,7 +74,7 @@ pub(super) enum Scope {
     /// The events of its lane.
     #[default]
     Key,
-    /// Its partition: no new events of it are processed until all events in progress are settled and committed.
+    /// The events of its partition: no new ones are processed until all events in progress are settled and committed.
     Partition,
 }
 
@@ -86,9 +87,9 @@ pub(super) struct DeadLetters {
     /// Format of the headers with the origin of the event and the reason.
     pub(super) headers: DeadLetterHeaders,
     /// If an event that was redriven this many times is dead-lettered again, an error is logged.
-    #[schemars(range(min = *ranges::MAX_REDRIVES.start(), max = *ranges::MAX_REDRIVES.end()))]
+    #[schemars(range(min = *ranges::ALERT_AFTER_REDRIVES.start(), max = *ranges::ALERT_AFTER_REDRIVES.end()))]
     #[serde(deserialize_with = "scalar")]
-    pub(super) max_redrives: i64,
+    pub(super) alert_after_redrives: i64,
 }
 
 impl Default for DeadLetters {
@@ -96,7 +97,7 @@ impl Default for DeadLetters {
         DeadLetters {
             topic: "{topic}.dlq".to_owned(),
             headers: DeadLetterHeaders::default(),
-            max_redrives: 3,
+            alert_after_redrives: 3,
         }
     }
 }
@@ -108,6 +109,6 @@ pub(super) enum DeadLetterHeaders {
     /// `keylane-…`, all of them text.
     #[default]
     Keylane,
-    /// Those, and `kafka_dlt-…` as Spring for Apache Kafka writes and reads them.
+    /// These, and `kafka_dlt-…` as Spring for Apache Kafka writes and reads them.
     Spring,
 }

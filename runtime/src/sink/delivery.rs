@@ -1,6 +1,6 @@
 //! The delivery report of a record.
-use super::Token;
 use super::errors::DeliveryError;
+use super::{SinkTopic, Token};
 
 /// The final report of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub struct Delivery {
 /// The position of a stored record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordMetadata {
-    /// Index of the topic.
-    pub topic: u16,
+    /// The topic.
+    pub topic: SinkTopic,
     /// The partition.
     pub partition: i32,
     /// Its offset in the partition.

@@ -8,7 +8,7 @@ use super::delivery::{Delivery, RecordMetadata};
 use super::errors::{BatchError, DeliveryError, classify};
 use super::in_flight::FinishedRecord;
 use super::producer::{OnAuthenticationFailure, Route, Shared};
-use super::record::OwnedRecord;
+use super::record::{OwnedRecord, SinkTopic};
 use super::resend::{FailedRecord, Resend, ResendDecision};
 use crate::librdkafka::{ClientEvent, ConfigError, DeliveryReport, ErrorCode, EventKind, Producer, Queue};
 use crate::telemetry::{Allowed, LineLimit};
@@ -70,7 +70,7 @@ impl DeliveryThread {
             if let Some(mut event) = self.reports.poll(POLL_INTERVAL) {
                 self.take(&mut event);
             }
-            for topic in 0..self.resend.len() {
+            for topic in SinkTopic::all(self.resend.len()) {
                 self.resend(topic);
             }
         }
@@ -106,12 +106,12 @@ impl DeliveryThread {
 
     fn on_stored(&mut self, report: &DeliveryReport<'_>) {
         let topic = self.shared.in_flight.topic(report.token);
-        if let Some(resend) = self.resend.get_mut(usize::from(topic))
+        if let Some(resend) = self.resend.get_mut(topic.index())
             && resend.is_alone(report.token)
         {
-            resend.settled();
+            resend.finished();
         }
-        self.shared.log_unblocked(topic.into());
+        self.shared.log_unblocked(topic);
         let stored = RecordMetadata { topic, partition: report.partition, offset: report.offset };
         self.report_delivery(report.token, Ok(stored));
     }
@@ -121,24 +121,23 @@ impl DeliveryThread {
         let error = classify(code);
         let slot = report.token;
         if self.shared.in_flight.is_discarded(slot) {
-            let topic = usize::from(self.shared.in_flight.topic(slot));
-            if let Some(resend) = self.resend.get_mut(topic).filter(|resend| resend.is_alone(slot)) {
-                resend.settled();
+            let topic = self.shared.in_flight.topic(slot);
+            if let Some(resend) = self.resend.get_mut(topic.index()).filter(|resend| resend.is_alone(slot)) {
+                resend.finished();
             }
             self.shared.in_flight.leave(slot);
             return;
         }
-        let number = self.shared.in_flight.mark_for_resend(slot);
-        let topic = usize::from(number);
+        let topic = self.shared.in_flight.mark_for_resend(slot);
         let closed_before = self.shared.close(topic);
         if error == BatchError::Again && !closed_before {
             self.log_batch_rejected(topic, code);
         }
-        let Some(resend) = self.resend.get_mut(topic) else { return };
+        let Some(resend) = self.resend.get_mut(topic.index()) else { return };
         if resend.is_alone(slot) {
             match resend.failed(error, code) {
                 ResendDecision::Rejected => {
-                    resend.settled();
+                    resend.finished();
                     self.report_rejected(slot, code);
                 }
                 ResendDecision::Restamped => self.shared.in_flight.restamp(slot),
@@ -149,7 +148,7 @@ impl DeliveryThread {
         match report.record() {
             Ok(message) => {
                 let timestamp = self.shared.in_flight.timestamp(slot);
-                let record = OwnedRecord::copy_of(number, timestamp, &message);
+                let record = OwnedRecord::copy_of(topic, timestamp, &message);
                 let alone = error != BatchError::Producer;
                 resend.push(FailedRecord { slot, record, alone });
             }
@@ -161,11 +160,11 @@ impl DeliveryThread {
     }
 
     /// Sends the records of this topic that may be sent again now; opens the topic when none is left.
-    fn resend(&mut self, topic: usize) {
+    fn resend(&mut self, topic: SinkTopic) {
         if self.broken || self.old.is_some() {
             return; // records that the old producer has not returned yet may precede these
         }
-        let Some(resend) = self.resend.get_mut(topic) else { return };
+        let Some(resend) = self.resend.get_mut(topic.index()) else { return };
         if !resend.is_empty() && self.shared.in_flight.has_discarded() {
             for slot in resend.discard(|slot| self.shared.in_flight.is_discarded(slot)) {
                 self.shared.in_flight.leave(slot);
@@ -177,7 +176,7 @@ impl DeliveryThread {
             match next.record.lend(|output| self.shared.current().submit(output, slot)) {
                 Ok(()) => resend.sent(),
                 Err(ErrorCode::MSG_SIZE_TOO_LARGE) => {
-                    resend.settled();
+                    resend.finished();
                     self.report_rejected(slot, ErrorCode::MSG_SIZE_TOO_LARGE);
                     self.notify_handlers();
                     return self.resend(topic);
@@ -189,22 +188,19 @@ impl DeliveryThread {
                 }
             }
         }
-        if resend.is_empty()
-            && !self.broken
-            && self.shared.is_closed(u16::try_from(topic).unwrap_or(u16::MAX))
-        {
+        if resend.is_empty() && !self.broken && self.shared.is_closed(topic) {
             self.open(topic);
         }
     }
 
-    fn open(&mut self, topic: usize) {
+    fn open(&mut self, topic: SinkTopic) {
         self.shared.open(topic);
         for route in &mut self.routes {
             route(&[]);
         }
     }
 
-    fn log_batch_rejected(&mut self, topic: usize, code: ErrorCode) {
+    fn log_batch_rejected(&mut self, topic: SinkTopic, code: ErrorCode) {
         let Some(Allowed { dropped }) = self.lines.allow() else { return };
         let topic = self.shared.name(topic);
         tracing::warn!(topic, %code, dropped, "batch of outputs rejected: its records are sent again, one by one");

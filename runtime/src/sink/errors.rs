@@ -1,11 +1,12 @@
 //! The errors of brokers and client, classified.
+use super::SinkTopic;
 use crate::librdkafka::ErrorCode;
 
 /// The final error of a record. It will never be stored: the brokers, or the client, reject the record itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryError {
-    /// Index of the topic.
-    pub topic: u16,
+    /// The topic.
+    pub topic: SinkTopic,
     /// The code that the broker or the client reports.
     pub code: ErrorCode,
 }

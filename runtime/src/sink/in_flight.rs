@@ -3,6 +3,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use keylane_core::CallId;
 
+use super::SinkTopic;
 use crate::librdkafka::Deadline;
 
 /// The identity of a record, which is an output or the dead letter of a row of a call.
@@ -54,7 +55,7 @@ struct OfTopic {
 #[derive(Clone, Copy, Debug)]
 struct TrackedRecord {
     token: Token,
-    topic: u16,
+    topic: SinkTopic,
     bytes: usize,
     /// Ascending in the order in which records were first produced.
     sequence: u64,
@@ -88,7 +89,7 @@ impl Tracked {
             .expect("the library returns the number that was passed with the record");
         let was_in_flight = std::mem::take(&mut slot.in_flight);
         let slot = *slot;
-        if was_in_flight && let Some(in_flight) = self.topics.get_mut(usize::from(slot.topic)) {
+        if was_in_flight && let Some(in_flight) = self.topics.get_mut(slot.topic.index()) {
             in_flight.bytes -= slot.bytes;
             in_flight.records -= 1;
         }
@@ -114,12 +115,12 @@ impl InFlight {
     pub(super) fn enter(
         &self,
         token: Token,
-        topic: u16,
+        topic: SinkTopic,
         bytes: usize,
         timestamp: Option<i64>,
     ) -> Option<usize> {
         let mut state = self.lock();
-        let in_flight = state.topics.get_mut(usize::from(topic))?;
+        let in_flight = state.topics.get_mut(topic.index())?;
         if in_flight.bytes > 0 && in_flight.bytes + bytes > self.max_bytes_per_topic {
             return None;
         }
@@ -188,7 +189,7 @@ impl InFlight {
     }
 
     /// Marks the record in this slot as failed. The slot stays reserved. Returns the topic of the record.
-    pub(super) fn mark_for_resend(&self, index: usize) -> u16 {
+    pub(super) fn mark_for_resend(&self, index: usize) -> SinkTopic {
         self.lock().mark_for_resend(index).topic
     }
 
@@ -199,7 +200,7 @@ impl InFlight {
         slot.in_flight = true;
         slot.again = true;
         let TrackedRecord { topic, bytes, .. } = *slot;
-        if let Some(in_flight) = state.topics.get_mut(usize::from(topic)) {
+        if let Some(in_flight) = state.topics.get_mut(topic.index()) {
             in_flight.bytes += bytes;
             in_flight.records += 1;
         }
@@ -224,28 +225,28 @@ impl InFlight {
     }
 
     /// Returns the topic of the record in this slot.
-    pub(super) fn topic(&self, index: usize) -> u16 {
-        self.lock().slots.get(index).map_or(0, |slot| slot.topic)
+    pub(super) fn topic(&self, index: usize) -> SinkTopic {
+        self.lock().slots.get(index).map_or(SinkTopic(0), |slot| slot.topic)
     }
 
     /// Returns the number of in-flight records of one topic.
-    pub(super) fn records_to(&self, topic: usize) -> usize {
-        self.lock().topics.get(topic).map_or(0, |in_flight| in_flight.records)
+    pub(super) fn records_to(&self, topic: SinkTopic) -> usize {
+        self.lock().topics.get(topic.index()).map_or(0, |in_flight| in_flight.records)
     }
 
     pub(super) fn records(&self) -> usize {
         self.lock().records
     }
 
-    /// Waits until no slot is in use; `false` if the limit is exceeded.
-    pub(super) fn wait_until_empty(&self, limit: Deadline) -> bool {
+    /// Waits until no slot is in use; `false` after the deadline.
+    pub(super) fn wait_until_empty(&self, deadline: Deadline) -> bool {
         let mut state = self.lock();
         while state.records > 0 {
-            if limit.is_over() {
+            if deadline.is_over() {
                 return false;
             }
             let (woken, _) =
-                self.empty.wait_timeout(state, limit.remaining()).unwrap_or_else(PoisonError::into_inner);
+                self.empty.wait_timeout(state, deadline.remaining()).unwrap_or_else(PoisonError::into_inner);
             state = woken;
         }
         true
@@ -266,7 +267,7 @@ mod tests {
     fn token(row: u32) -> Token {
         Token {
             handler: 0,
-            call: CallId { slot: 1, generation: 2 },
+            call: CallId { slot: 1, reuse_count: 2 },
             row,
             lane: 0,
             output: row,
@@ -281,11 +282,13 @@ mod tests {
     #[test]
     fn a_full_topic_does_not_block_another() {
         let in_flight = InFlight::new(2, 100);
-        let first = in_flight.enter(token(0), 0, 90, None).expect("an empty topic accepts the record");
-        assert_eq!(in_flight.enter(token(1), 0, 20, None), None);
-        let other = in_flight.enter(token(2), 1, 500, None).expect("an empty topic accepts any record");
+        let first =
+            in_flight.enter(token(0), SinkTopic(0), 90, None).expect("an empty topic accepts the record");
+        assert_eq!(in_flight.enter(token(1), SinkTopic(0), 20, None), None);
+        let other =
+            in_flight.enter(token(2), SinkTopic(1), 500, None).expect("an empty topic accepts any record");
         assert_eq!(in_flight.leave(first), left(0, false));
-        let again = in_flight.enter(token(3), 0, 20, None).expect("capacity is available again");
+        let again = in_flight.enter(token(3), SinkTopic(0), 20, None).expect("capacity is available again");
         assert_eq!(again, first, "slots are reused");
         assert!(!in_flight.wait_until_empty(Deadline::after(Duration::ZERO)));
         assert_eq!(in_flight.leave(again), left(3, false));
@@ -297,7 +300,8 @@ mod tests {
     #[test]
     fn discarded_records_are_marked_until_they_leave() {
         let in_flight = InFlight::new(1, 100);
-        let slots: Vec<_> = (0..3).filter_map(|row| in_flight.enter(token(row), 0, 10, None)).collect();
+        let slots: Vec<_> =
+            (0..3).filter_map(|row| in_flight.enter(token(row), SinkTopic(0), 10, None)).collect();
         in_flight.leave(slots[0]);
         in_flight.discard(1, &|_| true);
         assert!(!in_flight.has_discarded(), "the records belong to another handler");
@@ -306,20 +310,24 @@ mod tests {
         assert_eq!([1, 2].map(|row| in_flight.is_discarded(slots[row])), [true, false]);
         in_flight.leave(slots[1]);
         assert!(!in_flight.has_discarded());
-        let again = in_flight.enter(token(9), 0, 10, None).expect("capacity is available");
+        let again = in_flight.enter(token(9), SinkTopic(0), 10, None).expect("capacity is available");
         assert!(!in_flight.is_discarded(again), "the slot belongs to a new record");
     }
 
     #[test]
     fn a_record_waiting_for_its_resend_frees_capacity_and_keeps_its_slot() {
         let in_flight = InFlight::new(1, 100);
-        let slot = in_flight.enter(token(0), 0, 90, None).expect("an empty topic accepts the record");
+        let slot =
+            in_flight.enter(token(0), SinkTopic(0), 90, None).expect("an empty topic accepts the record");
         assert_eq!(
-            (in_flight.mark_for_resend(slot), in_flight.records_to(0), in_flight.records()),
-            (0, 0, 1)
+            (in_flight.mark_for_resend(slot), in_flight.records_to(SinkTopic(0)), in_flight.records()),
+            (SinkTopic(0), 0, 1)
         );
         in_flight.mark_resent(slot);
-        assert_eq!((in_flight.records_to(0), in_flight.enter(token(1), 0, 20, None)), (1, None));
+        assert_eq!(
+            (in_flight.records_to(SinkTopic(0)), in_flight.enter(token(1), SinkTopic(0), 20, None)),
+            (1, None)
+        );
         assert_eq!((in_flight.leave(slot), in_flight.records()), (left(0, true), 0), "it was sent again");
     }
 }

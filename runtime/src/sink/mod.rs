@@ -26,8 +26,8 @@ mod topics;
 pub use delivery::{Delivery, RecordMetadata};
 pub use errors::DeliveryError;
 pub use in_flight::Token;
-pub use producer::{OnAuthenticationFailure, OutputRecord, ProduceError, Route, Sink, SinkHealth};
-pub use record::OwnedRecord;
+pub use producer::{OutputRecord, ProduceError, Route, Sink, SinkHealth};
+pub use record::{OwnedRecord, SinkTopic};
 pub use start::{Error, SinkSpec};
 pub use topic_limits::{RecordSize, TimeFit, Unpublishable};
 

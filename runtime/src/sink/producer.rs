@@ -9,7 +9,7 @@ use super::delivery::Delivery;
 use super::delivery_thread::DeliveryThread;
 use super::errors::{BatchError, DeliveryError, classify};
 use super::in_flight::{InFlight, Token};
-use super::record::RECORD_OVERHEAD;
+use super::record::{RECORD_OVERHEAD, SinkTopic};
 use super::start::{Error, SinkSpec};
 use super::topic_limits::{Limits, RecordSize, TimeFit, Unpublishable};
 use super::topics;
@@ -19,7 +19,7 @@ use crate::librdkafka::{
 };
 
 /// Timeout of the request that makes the producer discover its brokers before the first record.
-const DISCOVERY_LIMIT: Duration = Duration::from_secs(3);
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The function that receives the deliveries of one handler, in the order of their reports, several at a time. An empty
 /// slice means that a closed topic accepts records again. The function runs on the delivery thread, which all handlers
@@ -33,8 +33,8 @@ pub type OnAuthenticationFailure = Box<dyn Fn() + Send>;
 /// A record to publish.
 #[derive(Clone, Copy)]
 pub struct OutputRecord<'a> {
-    /// Index into the topics of the [`SinkSpec`].
-    pub topic: u16,
+    /// Its topic.
+    pub topic: SinkTopic,
     /// Milliseconds since the Unix epoch; `None`: the time at which it is sent.
     pub timestamp: Option<i64>,
     /// The key; records with the same key go to the same partition, in order.
@@ -138,28 +138,28 @@ impl Sink {
 
     /// Checks whether a record of this size can be stored, as far as known before it is sent. If a topic's limits have
     /// changed since the start, the brokers may still reject the record.
-    pub fn check(&self, topic: u16, size: RecordSize) -> Result<(), Unpublishable> {
+    pub fn check(&self, topic: SinkTopic, size: RecordSize) -> Result<(), Unpublishable> {
         self.shared.limits.check(topic, size)
     }
 
     /// Returns the topic's name.
-    pub fn topic_name(&self, topic: u16) -> String {
-        self.shared.name(topic.into())
+    pub fn topic_name(&self, topic: SinkTopic) -> String {
+        self.shared.name(topic)
     }
 
     /// Returns whether the topic is compacted, and so accepts no record without a key.
-    pub fn is_compacted(&self, topic: u16) -> bool {
+    pub fn is_compacted(&self, topic: SinkTopic) -> bool {
         self.shared.limits.is_compacted(topic)
     }
 
     /// Returns the size of the largest record that the topic may accept, in bytes, as far as known.
-    pub fn max_record_bytes(&self, topic: u16) -> usize {
+    pub fn max_record_bytes(&self, topic: SinkTopic) -> usize {
         self.shared.limits.max_record_bytes(topic)
     }
 
     /// Returns whether the topic accepts and keeps a record with this timestamp, as far as known. Times are in
     /// milliseconds since the Unix epoch.
-    pub fn time(&self, topic: u16, timestamp: i64, now: i64) -> TimeFit {
+    pub fn time(&self, topic: SinkTopic, timestamp: i64, now: i64) -> TimeFit {
         self.shared.limits.time(topic, timestamp, now)
     }
 
@@ -183,7 +183,7 @@ impl Sink {
             // The client's queue is full, the topic is not writable, or the producer is about to be replaced: in each
             // case the record has to wait.
             if classify(code) == BatchError::Topic {
-                shared.log_blocked(output.topic.into(), code);
+                shared.log_blocked(output.topic, code);
             }
             ProduceError::Full
         })
@@ -199,13 +199,13 @@ impl Sink {
         self.shared.in_flight.records()
     }
 
-    /// Sends incomplete batches and waits for all reports; `false` if the limit is exceeded.
-    pub fn flush(&self, limit: Duration) -> bool {
-        let limit = Deadline::after(limit);
+    /// Sends incomplete batches and waits for all reports; `false` after a timeout.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        let deadline = Deadline::after(timeout);
         // The client's flush times out while a broker is unavailable; the slots in use decide the result.
         let producer = self.shared.current().producer.clone();
-        let flushed = producer.flush(limit.remaining());
-        let empty = self.shared.in_flight.wait_until_empty(limit);
+        let flushed = producer.flush(deadline.remaining());
+        let empty = self.shared.in_flight.wait_until_empty(deadline);
         if !empty {
             let records = self.in_flight();
             tracing::warn!(records, ?flushed, "flush timed out with outputs in flight");
@@ -243,13 +243,13 @@ impl Shared {
         self.current.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn is_closed(&self, topic: u16) -> bool {
-        self.closed.get(usize::from(topic)).is_none_or(|closed| closed.load(Ordering::Acquire))
+    pub(super) fn is_closed(&self, topic: SinkTopic) -> bool {
+        self.closed.get(topic.index()).is_none_or(|closed| closed.load(Ordering::Acquire))
     }
 
     /// Closes the topic. Once this returns, the topic accepts no new record. Returns whether it was closed before.
-    pub(super) fn close(&self, topic: usize) -> bool {
-        let Some(closed) = self.closed.get(topic) else { return true };
+    pub(super) fn close(&self, topic: SinkTopic) -> bool {
+        let Some(closed) = self.closed.get(topic.index()) else { return true };
         // Only the delivery thread closes topics.
         closed.load(Ordering::Acquire) || {
             let _no_producing = self.current.write().unwrap_or_else(PoisonError::into_inner);
@@ -257,15 +257,15 @@ impl Shared {
         }
     }
 
-    pub(super) fn open(&self, topic: usize) {
-        if let Some(closed) = self.closed.get(topic) {
+    pub(super) fn open(&self, topic: SinkTopic) {
+        if let Some(closed) = self.closed.get(topic.index()) {
             closed.store(false, Ordering::Release);
         }
     }
 
     /// Logs, once per blockage, that a topic can't be written.
-    pub(super) fn log_blocked(&self, topic: usize, code: ErrorCode) {
-        if self.blocked.get(topic).is_some_and(|blocked| !blocked.swap(true, Ordering::AcqRel)) {
+    pub(super) fn log_blocked(&self, topic: SinkTopic, code: ErrorCode) {
+        if self.blocked.get(topic.index()).is_some_and(|blocked| !blocked.swap(true, Ordering::AcqRel)) {
             let remedy = match classify(code) {
                 _ if code == ErrorCode::INVALID_TIMESTAMP => {
                     "compare the clocks of this machine and the brokers, or raise the topic's \
@@ -281,21 +281,21 @@ impl Shared {
     }
 
     /// Logs, after a record was stored, that the topic is no longer blocked, if the blockage was logged.
-    pub(super) fn log_unblocked(&self, topic: usize) {
+    pub(super) fn log_unblocked(&self, topic: SinkTopic) {
         let was_blocked =
             |blocked: &AtomicBool| blocked.load(Ordering::Relaxed) && blocked.swap(false, Ordering::AcqRel);
-        if self.blocked.get(topic).is_some_and(was_blocked) {
+        if self.blocked.get(topic.index()).is_some_and(was_blocked) {
             tracing::info!(topic = self.name(topic), "output topic unblocked");
         }
     }
 
-    pub(super) fn name(&self, topic: usize) -> String {
-        self.names.get(topic).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    pub(super) fn name(&self, topic: SinkTopic) -> String {
+        self.names.get(topic.index()).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
     /// Replaces a failed producer and returns it. Every topic is closed, even if no new producer can be created.
     pub(super) fn replace_producer(&self) -> Result<Producer, ConfigError> {
-        for topic in 0..self.closed.len() {
+        for topic in SinkTopic::all(self.closed.len()) {
             self.close(topic);
         }
         let producer = Producer::new(&self.properties)?;
@@ -320,7 +320,7 @@ impl Current {
 
     /// Passes a record that has a slot to the client.
     pub(super) fn submit(&self, output: &OutputRecord<'_>, slot: usize) -> Result<(), ErrorCode> {
-        let topic = self.topics.get(usize::from(output.topic)).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
+        let topic = self.topics.get(output.topic.index()).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
         let record = ProduceRecord {
             partition: None,
             timestamp: output.timestamp,
@@ -336,7 +336,7 @@ impl Current {
 /// Requests the list of brokers. After the answer the client requests the producer id that it needs to send records;
 /// without this request it would do so half a second later. An error is not returned, because the client retries.
 fn discover_brokers(producer: &Producer) {
-    if let Err(code) = admin_broker(producer.client(), DISCOVERY_LIMIT) {
+    if let Err(code) = admin_broker(producer.client(), DISCOVERY_TIMEOUT) {
         tracing::debug!(%code, "the brokers do not answer the producer yet");
     }
 }

@@ -5,11 +5,27 @@ use crate::librdkafka::{Header, Message};
 /// Memory overhead of a record beside its bytes.
 pub(super) const RECORD_OVERHEAD: usize = 200;
 
+/// A topic of the sink: an index into the topics of the [`SinkSpec`](super::SinkSpec).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SinkTopic(pub u16);
+
+impl SinkTopic {
+    /// Returns the index.
+    pub fn index(self) -> usize {
+        self.0.into()
+    }
+
+    /// Returns the first `count` topics.
+    pub fn all(count: usize) -> impl Iterator<Item = SinkTopic> {
+        (0..).map(SinkTopic).take(count)
+    }
+}
+
 /// A record that owns its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedRecord {
-    /// Index into the topics of the [`SinkSpec`](super::SinkSpec).
-    pub topic: u16,
+    /// Its topic.
+    pub topic: SinkTopic,
     /// Milliseconds since the Unix epoch; `None`: the time at which it is sent.
     pub timestamp: Option<i64>,
     /// The key.
@@ -35,7 +51,7 @@ impl From<&OutputRecord<'_>> for OwnedRecord {
 
 impl OwnedRecord {
     /// Copies a record that the client returned without its timestamp.
-    pub(super) fn copy_of(topic: u16, timestamp: Option<i64>, message: &Message<'_>) -> OwnedRecord {
+    pub(super) fn copy_of(topic: SinkTopic, timestamp: Option<i64>, message: &Message<'_>) -> OwnedRecord {
         let owned = |bytes: &[u8]| bytes.to_vec();
         OwnedRecord {
             topic,

@@ -60,7 +60,7 @@ impl Resend {
     }
 
     /// Removes the record that was sent alone, because it has its final report.
-    pub(super) fn settled(&mut self) {
+    pub(super) fn finished(&mut self) {
         self.alone = false;
         self.waiting.pop_front();
     }
@@ -126,14 +126,16 @@ impl Resend {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::SinkTopic;
 
     fn failed(slot: usize, alone: bool) -> FailedRecord {
-        let record = OwnedRecord { topic: 0, timestamp: None, key: None, value: None, headers: Vec::new() };
+        let record =
+            OwnedRecord { topic: SinkTopic(0), timestamp: None, key: None, value: None, headers: Vec::new() };
         FailedRecord { slot, record, alone }
     }
 
     #[test]
-    fn quarantined_records_are_sent_one_by_one_when_nothing_else_is_in_flight() {
+    fn failed_records_are_sent_one_by_one_when_nothing_else_is_in_flight() {
         let mut resend = Resend::default();
         resend.push(failed(1, true));
         resend.push(failed(2, true));
@@ -142,7 +144,7 @@ mod tests {
         resend.sent();
         assert!(resend.is_alone(1) && resend.next(0).is_none(), "one at a time");
         assert_eq!(resend.failed(BatchError::Again, ErrorCode::MSG_SIZE_TOO_LARGE), ResendDecision::Rejected);
-        resend.settled();
+        resend.finished();
         assert_eq!(resend.next(0).map(|next| next.slot), Some(2));
     }
 
@@ -185,7 +187,7 @@ mod tests {
         }
         resend.sent();
         assert_eq!(resend.discard(|slot| slot < 3), [2], "1 is in flight");
-        resend.settled();
+        resend.finished();
         assert_eq!(resend.next(0).map(|next| next.slot), Some(3));
     }
 

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use keylane_core::CallId;
 
-use super::{Delivery, Error, OutputRecord, ProduceError, RecordSize, Route, Sink, SinkSpec, Token};
+use super::{
+    Delivery, Error, OutputRecord, ProduceError, RecordSize, Route, Sink, SinkSpec, SinkTopic, Token,
+};
 use crate::librdkafka::{Deadline, ErrorCode, MockCluster, PermanentStartupError};
 
 /// API key of Produce.
 const PRODUCE: i16 = 0;
-const TEST_LIMIT: Duration = Duration::from_mins(2);
+const TEST_TIMEOUT: Duration = Duration::from_mins(2);
 
 fn cluster(topics: &[&std::ffi::CStr]) -> MockCluster {
     let mock = MockCluster::start(1).expect("the mock cluster starts");
@@ -50,16 +52,22 @@ fn start(spec: &SinkSpec, handlers: usize) -> (Sink, Vec<Receiver<Delivery>>) {
 }
 
 fn token(handler: u16, row: u32) -> Token {
-    Token { handler, call: CallId { slot: 3, generation: 4 }, row, lane: 0, output: row, dead_letter: false }
+    Token { handler, call: CallId { slot: 3, reuse_count: 4 }, row, lane: 0, output: row, dead_letter: false }
 }
 
 fn output(key: &[u8]) -> OutputRecord<'_> {
-    OutputRecord { topic: 0, timestamp: None, key: Some(key), value: Some(b"v"), headers: &[(b"h", None)] }
+    OutputRecord {
+        topic: SinkTopic(0),
+        timestamp: None,
+        key: Some(key),
+        value: Some(b"v"),
+        headers: &[(b"h", None)],
+    }
 }
 
 /// Produces as soon as the topic has capacity.
 fn produce_when_open(sink: &Sink, output: &OutputRecord<'_>, token: Token) {
-    let limit = Deadline::after(TEST_LIMIT);
+    let limit = Deadline::after(TEST_TIMEOUT);
     loop {
         match sink.produce(output, token) {
             Err(ProduceError::Full) => assert!(!limit.is_over(), "the topic has no capacity"),
@@ -76,7 +84,7 @@ fn produce_until_full(
     token: Token,
     mut meanwhile: impl FnMut(),
 ) -> usize {
-    let limit = Deadline::after(TEST_LIMIT);
+    let limit = Deadline::after(TEST_TIMEOUT);
     let mut taken = 0;
     while sink.produce(output, token) != Err(ProduceError::Full) {
         assert!(!limit.is_over(), "the topic never becomes full");
@@ -95,17 +103,17 @@ fn reports_reach_the_handler_and_keys_keep_their_order() {
         let key = (row % 10).to_be_bytes();
         sink.produce(&output(&key), token(handler, row)).expect("the topic has capacity");
     }
-    assert!(sink.flush(TEST_LIMIT), "every record is acknowledged");
+    assert!(sink.flush(TEST_TIMEOUT), "every record is acknowledged");
     assert_eq!(sink.in_flight(), 0);
     assert_eq!(
-        sink.check(0, RecordSize::new(None, Some(&[0; 900_000]))),
+        sink.check(SinkTopic(0), RecordSize::new(None, Some(&[0; 900_000]))),
         Ok(()),
         "the mock cluster reports no topic limits"
     );
     let mut stored: BTreeMap<u32, Vec<(i32, i64)>> = BTreeMap::new();
     for (handler, receiver) in receivers.iter().enumerate() {
         for _ in 0..500 {
-            let delivery = receiver.recv_timeout(TEST_LIMIT).expect("every record has a report");
+            let delivery = receiver.recv_timeout(TEST_TIMEOUT).expect("every record has a report");
             assert_eq!((usize::from(delivery.token.handler), delivery.again), (handler, false));
             let metadata = delivery.result.expect("the record is stored");
             stored.entry(delivery.token.row % 10).or_default().push((metadata.partition, metadata.offset));
@@ -134,13 +142,13 @@ fn a_topic_at_its_in_flight_limit_is_full_and_others_are_not() {
         assert!(taken < 10, "the limit is not enforced");
     }
     assert!(taken > 0);
-    let other = OutputRecord { topic: 1, ..output(b"k") };
+    let other = OutputRecord { topic: SinkTopic(1), ..output(b"k") };
     sink.produce(&other, token(0, 99)).expect("the other topic has capacity");
-    assert!(sink.flush(TEST_LIMIT));
+    assert!(sink.flush(TEST_TIMEOUT));
     let reports: Vec<_> = receivers[0].try_iter().collect();
     assert_eq!(reports.len(), taken as usize + 1);
     sink.produce(&output(b"k"), token(0, 100)).expect("the topic has capacity again");
-    assert!(sink.flush(TEST_LIMIT));
+    assert!(sink.flush(TEST_TIMEOUT));
 }
 
 #[test]
@@ -150,11 +158,11 @@ fn a_rejected_record_is_reported_with_its_error() {
     let large = vec![0; 2 << 20];
     let too_large = sink.produce(&OutputRecord { value: Some(&large), ..output(b"k") }, token(0, 2));
     let Err(ProduceError::Rejected(error)) = too_large else { panic!("not rejected: {too_large:?}") };
-    assert_eq!((error.topic, error.code), (0, ErrorCode::MSG_SIZE_TOO_LARGE));
+    assert_eq!((error.topic, error.code), (SinkTopic(0), ErrorCode::MSG_SIZE_TOO_LARGE));
     // The first error is for the batch, the second for the record alone.
     mock.push_errors(PRODUCE, &[ErrorCode::INVALID_RECORD, ErrorCode::INVALID_RECORD]);
     sink.produce(&output(b"k"), token(0, 1)).expect("the topic has capacity");
-    let delivery = receivers[0].recv_timeout(TEST_LIMIT).expect("the record has a report");
+    let delivery = receivers[0].recv_timeout(TEST_TIMEOUT).expect("the record has a report");
     let error = delivery.result.expect_err("the record was rejected");
     assert_eq!(error.code, ErrorCode::INVALID_RECORD);
     assert_eq!(sink.in_flight(), 0);
@@ -177,14 +185,14 @@ fn records_of_a_rejected_batch_are_sent_one_by_one() {
         sink.produce(&output(b"k"), token(0, row)).expect("the topic has capacity");
     }
     let reports: Vec<Delivery> =
-        (0..4).map(|_| receivers[0].recv_timeout(TEST_LIMIT).expect("every record has a report")).collect();
+        (0..4).map(|_| receivers[0].recv_timeout(TEST_TIMEOUT).expect("every record has a report")).collect();
     let rows: Vec<u32> = reports.iter().map(|report| report.token.row).collect();
     assert_eq!(rows, [0, 1, 2, 3], "in the original order");
     let stored: Vec<bool> = reports.iter().map(|report| report.result.is_ok()).collect();
     assert_eq!(stored, [true, false, true, true]);
     assert!(reports.iter().all(|report| report.again), "each was sent again");
     produce_when_open(&sink, &output(b"k"), token(0, 9)); // the topic opens when the last record has its report
-    assert!(sink.flush(TEST_LIMIT));
+    assert!(sink.flush(TEST_TIMEOUT));
 }
 
 /// A rejected timestamp is replaced once. After that, the error blocks the topic and the record is sent again.
@@ -197,11 +205,11 @@ fn a_rejected_timestamp_fails_no_event() {
     mock.push_errors(PRODUCE, &[ErrorCode::INVALID_TIMESTAMP; 3]);
     sink.produce(&OutputRecord { timestamp: Some(1), ..output(b"k") }, token(0, 1))
         .expect("the topic has capacity");
-    let delivery = receivers[0].recv_timeout(TEST_LIMIT).expect("the record has a report");
+    let delivery = receivers[0].recv_timeout(TEST_TIMEOUT).expect("the record has a report");
     assert!(delivery.result.is_ok() && delivery.again && delivery.restamped, "{delivery:?}");
     assert_eq!(sink.health().last_error.as_deref(), Some(&*ErrorCode::INVALID_TIMESTAMP.to_string()));
     produce_when_open(&sink, &OutputRecord { timestamp: Some(2), ..output(b"k") }, token(0, 2));
-    let delivery = receivers[0].recv_timeout(TEST_LIMIT).expect("the record has a report");
+    let delivery = receivers[0].recv_timeout(TEST_TIMEOUT).expect("the record has a report");
     assert!(delivery.result.is_ok() && !delivery.restamped, "{delivery:?}");
 }
 
@@ -213,10 +221,11 @@ fn a_blocked_topic_does_not_block_others() {
     mock.push_errors(PRODUCE, &[ErrorCode::TOPIC_AUTHORIZATION_FAILED]);
     sink.produce(&output(b"k"), token(0, 1)).expect("the topic has capacity");
     produce_until_full(&sink, &output(b"k"), token(0, 2), || receivers[0].try_iter().for_each(drop));
-    sink.produce(&OutputRecord { topic: 1, ..output(b"k") }, token(0, 3)).expect("the other topic is open");
+    sink.produce(&OutputRecord { topic: SinkTopic(1), ..output(b"k") }, token(0, 3))
+        .expect("the other topic is open");
     let mut stored = Vec::new();
     while !stored.contains(&1) || !stored.contains(&3) {
-        let delivery = receivers[0].recv_timeout(TEST_LIMIT).expect("the record has a report");
+        let delivery = receivers[0].recv_timeout(TEST_TIMEOUT).expect("the record has a report");
         delivery.result.expect("the record is stored in the end");
         stored.push(delivery.token.row);
     }
@@ -231,7 +240,7 @@ fn discarded_records_are_not_sent_again() {
     let others = produce_until_full(&sink, &output(b"k"), token(0, 2), || {});
     sink.discard(0, &|token| token.row == 1);
     produce_when_open(&sink, &output(b"k"), token(0, 2)); // the topic opens when no record is left to send again
-    assert!(sink.flush(TEST_LIMIT));
+    assert!(sink.flush(TEST_TIMEOUT));
     let stored: Vec<u32> = receivers[0].try_iter().map(|delivery| delivery.token.row).collect();
     assert_eq!(stored, vec![2; others + 1], "row 1 is neither stored nor reported");
     assert_eq!(sink.in_flight(), 0);
@@ -251,14 +260,14 @@ fn a_failed_producer_is_replaced() {
     }
     let mut rows: Vec<u32> = Vec::new();
     while rows.len() < 51 {
-        let delivery = receivers[0].recv_timeout(TEST_LIMIT).expect("every record has a report");
+        let delivery = receivers[0].recv_timeout(TEST_TIMEOUT).expect("every record has a report");
         delivery.result.expect("the record is stored, by one producer or the other");
         rows.push(delivery.token.row);
     }
     assert_eq!(rows, (0..51).collect::<Vec<_>>(), "each once, in the original order");
     assert_eq!(sink.health().replaced, 1);
     produce_when_open(&sink, &output(b"k"), token(0, 99));
-    assert!(sink.flush(TEST_LIMIT));
+    assert!(sink.flush(TEST_TIMEOUT));
 }
 
 /// Producing threads race with the replacement of the producer: no record overtakes another one of its key.
@@ -281,7 +290,7 @@ fn no_record_overtakes_those_of_a_failed_producer() {
             if count % 1_000 == 500 {
                 sink.break_down();
             }
-            let delivery = receivers[0].recv_timeout(TEST_LIMIT).expect("every record has a report");
+            let delivery = receivers[0].recv_timeout(TEST_TIMEOUT).expect("every record has a report");
             let at = delivery.result.expect("the record is stored").offset;
             let now = (delivery.token.row, at);
             let before = stored.insert(now.0 % 2, now);

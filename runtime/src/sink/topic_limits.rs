@@ -1,7 +1,7 @@
 //! The limits of the topics and the client, checked before a record is produced.
 //!
 //! Brokers reject batches, not records. A record that is rejected here costs no request and affects no other record.
-use super::OutputRecord;
+use super::{OutputRecord, SinkTopic};
 use crate::librdkafka::Properties;
 
 /// Upper bound of a batch: slightly below Kafka's default of `max.message.bytes`, which is 1 MiB and 12 bytes.
@@ -179,8 +179,8 @@ impl Limits {
     }
 
     /// Checks whether a record can be stored, as far as known.
-    pub(super) fn check(&self, topic: u16, size: RecordSize) -> Result<(), Unpublishable> {
-        let topic = self.topics.get(usize::from(topic)).copied().unwrap_or_default();
+    pub(super) fn check(&self, topic: SinkTopic, size: RecordSize) -> Result<(), Unpublishable> {
+        let topic = self.topics.get(topic.index()).copied().unwrap_or_default();
         let (bytes, max) = (CLIENT_FRAMING + size.content, self.client_bytes);
         if topic.compacted && !size.keyed {
             return Err(Unpublishable::NoKey);
@@ -195,15 +195,15 @@ impl Limits {
     }
 
     /// Returns the size of the largest record that the topic may accept, in bytes.
-    pub(super) fn max_record_bytes(&self, topic: u16) -> usize {
-        let topic = self.topics.get(usize::from(topic)).and_then(|topic| topic.batch_bytes);
+    pub(super) fn max_record_bytes(&self, topic: SinkTopic) -> usize {
+        let topic = self.topics.get(topic.index()).and_then(|topic| topic.batch_bytes);
         let topic = topic.filter(|_| !self.compressed); // the topic does not limit the size before compression
         topic.unwrap_or(self.client_bytes).min(self.client_bytes)
     }
 
     /// Returns how the topic treats this timestamp, as far as known. Times are in milliseconds since the Unix epoch.
-    pub(super) fn time(&self, topic: u16, timestamp: i64, now: i64) -> TimeFit {
-        let times = self.topics.get(usize::from(topic)).map(|topic| topic.times).unwrap_or_default();
+    pub(super) fn time(&self, topic: SinkTopic, timestamp: i64, now: i64) -> TimeFit {
+        let times = self.topics.get(topic.index()).map(|topic| topic.times).unwrap_or_default();
         let (age, ahead) = (now.saturating_sub(timestamp), timestamp.saturating_sub(now));
         let is_over = |value: i64, limit: Option<i64>| limit.is_some_and(|limit| value > limit);
         if is_over(age, times.before) || is_over(ahead, times.after) {
@@ -216,8 +216,8 @@ impl Limits {
     }
 
     /// Returns whether the topic accepts no record without a key.
-    pub(super) fn is_compacted(&self, topic: u16) -> bool {
-        self.topics.get(usize::from(topic)).is_some_and(|topic| topic.compacted)
+    pub(super) fn is_compacted(&self, topic: SinkTopic) -> bool {
+        self.topics.get(topic.index()).is_some_and(|topic| topic.compacted)
     }
 }
 
@@ -263,34 +263,37 @@ mod tests {
     fn the_users_limit_is_kept() {
         let limits = limits(&[Some(5_000)], &[("message.max.bytes", "3000")]);
         let record = |bytes: usize| RecordSize::new(None, Some(&vec![0; bytes]));
-        assert_eq!(limits.check(0, record(2_964)), Ok(()));
+        assert_eq!(limits.check(SinkTopic(0), record(2_964)), Ok(()));
         let refused = Err(Unpublishable::TooLargeForClient { bytes: 3_001, max: 3_000 });
-        assert_eq!(limits.check(0, record(2_965)), refused);
+        assert_eq!(limits.check(SinkTopic(0), record(2_965)), refused);
     }
 
     #[test]
     fn a_topics_limit_applies_unless_records_are_compressed() {
         let record = RecordSize::new(Some(b"k"), Some(&[0; 1_930]));
         let refused = Err(Unpublishable::TooLargeForTopic { bytes: 2_001, max: 2_000 });
-        assert_eq!(limits(&[Some(2_000)], &[]).check(0, record), refused);
-        assert_eq!(limits(&[Some(2_001)], &[]).check(0, record), Ok(()));
+        assert_eq!(limits(&[Some(2_000)], &[]).check(SinkTopic(0), record), refused);
+        assert_eq!(limits(&[Some(2_001)], &[]).check(SinkTopic(0), record), Ok(()));
         for (codec, name) in [("zstd", "compression.type"), ("lz4", "compression.codec")] {
             assert_eq!(
-                limits(&[Some(2_000)], &[(name, codec)]).check(0, record),
+                limits(&[Some(2_000)], &[(name, codec)]).check(SinkTopic(0), record),
                 Ok(()),
                 "the compressed size is unknown"
             );
         }
-        assert_eq!(limits(&[Some(2_000)], &[("compression.type", "none")]).check(0, record), refused);
+        assert_eq!(
+            limits(&[Some(2_000)], &[("compression.type", "none")]).check(SinkTopic(0), record),
+            refused
+        );
     }
 
     #[test]
     fn a_compacted_topic_accepts_empty_keys_but_not_absent_ones() {
         let compacted = TopicLimits { compacted: true, ..TopicLimits::default() };
         let limits = Limits::new(vec![compacted], &Properties::default());
-        assert_eq!(limits.check(0, RecordSize::new(Some(b""), None)), Ok(()));
-        assert_eq!(limits.check(0, RecordSize::new(None, Some(b"v"))), Err(Unpublishable::NoKey));
-        assert!(limits.is_compacted(0) && !limits.is_compacted(1));
+        assert_eq!(limits.check(SinkTopic(0), RecordSize::new(Some(b""), None)), Ok(()));
+        assert_eq!(limits.check(SinkTopic(0), RecordSize::new(None, Some(b"v"))), Err(Unpublishable::NoKey));
+        assert!(limits.is_compacted(SinkTopic(0)) && !limits.is_compacted(SinkTopic(1)));
     }
 
     #[test]
@@ -308,9 +311,9 @@ mod tests {
             (10_101, TimeFit::Rejected),
             (i64::MAX, TimeFit::Rejected),
         ] {
-            assert_eq!(limits.time(0, timestamp, 10_000), fit, "{timestamp}");
+            assert_eq!(limits.time(SinkTopic(0), timestamp, 10_000), fit, "{timestamp}");
             assert_eq!(
-                limits.time(1, timestamp, 10_000),
+                limits.time(SinkTopic(1), timestamp, 10_000),
                 TimeFit::Kept,
                 "the limits of this topic are unknown"
             );

@@ -14,7 +14,7 @@ use crate::librdkafka::{
 const OUTPUTS: TopicRole =
     TopicRole { name: "the output or dead-letter topic", rights: "WRITE and DESCRIBE" };
 /// Timeout of each request for the topic whose partition count another topic gets.
-const LIKE_LIMIT: Duration = Duration::from_secs(10);
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to retry requests for the limits of topics. The limits are optional, because the brokers check, too.
 const LIMITS_RETRY_MAX: Duration = Duration::from_secs(10);
 
@@ -46,10 +46,10 @@ pub(super) fn limits(
     }
     let producer = Producer::new(properties)?;
     let (client, events) = (producer.client(), producer.main_queue());
-    let mut questions = StartupRequests::new(client, &events, properties.answer_limit(), retry);
+    let mut requests = StartupRequests::new(client, &events, properties.response_timeout(), retry);
     let like: NewPartitions<'_> = &|name| partitions_for(name, &spec.partitions_like, client);
-    questions.topics(&unique, OUTPUTS, spec.create_topics.then_some(like))?;
-    let described = configs(&mut questions, &unique)?;
+    requests.topics(&unique, OUTPUTS, spec.create_topics.then_some(like))?;
+    let described = configs(&mut requests, &unique)?;
     log_unknown_limits(&described);
     let limits = |name: &CString| described.iter().find(|topic| topic.topic == *name).map(limits_of);
     Ok(names.iter().map(|name| limits(name).unwrap_or_default()).collect())
@@ -62,23 +62,23 @@ fn partitions_for(
     client: &Arc<Client>,
 ) -> Option<i32> {
     let like = CString::new(partitions_like.get(name.to_str().ok()?)?.as_str()).ok()?;
-    let broker = admin_broker(client, LIKE_LIMIT).ok()?;
-    let found = describe_topics(client, &[like], broker, LIKE_LIMIT).ok()?;
+    let broker = admin_broker(client, DESCRIBE_TIMEOUT).ok()?;
+    let found = describe_topics(client, &[like], broker, DESCRIBE_TIMEOUT).ok()?;
     found.first().filter(|topic| topic.error.is_none()).map(|topic| topic.partitions)
 }
 
 /// Requests the settings of the topics. Returns those that the brokers report within a limit.
 fn configs(
-    questions: &mut StartupRequests<'_>,
+    requests: &mut StartupRequests<'_>,
     unique: &[CString],
 ) -> Result<Vec<TopicConfigs>, PermanentStartupError> {
-    let limit = Deadline::after(LIMITS_RETRY_MAX);
+    let deadline = Deadline::after(LIMITS_RETRY_MAX);
     loop {
         let topics = unique.to_vec();
-        let described = questions.ask(move |client, most| {
-            let most = most.min(LIMITS_RETRY_MAX);
-            admin_broker(client, most)
-                .and_then(|broker| describe_topic_configs(client, &topics, SETTINGS, broker, most))
+        let described = requests.run(move |client, timeout| {
+            let timeout = timeout.min(LIMITS_RETRY_MAX);
+            admin_broker(client, timeout)
+                .and_then(|broker| describe_topic_configs(client, &topics, SETTINGS, broker, timeout))
         })?;
         let transient = match &described {
             Ok(topics) => topics
@@ -87,8 +87,8 @@ fn configs(
             Err(code) => Some(code).filter(|code| is_transient(**code)),
         };
         match (transient.copied(), described) {
-            (Some(code), _) if !limit.is_over() => {
-                questions.wait(format!("limits of topics can't be read: {code}"))?;
+            (Some(code), _) if !deadline.is_over() => {
+                requests.wait(format!("limits of topics can't be read: {code}"))?;
             }
             (_, Ok(described)) => return Ok(described),
             (_, Err(code)) => {

@@ -18,10 +18,10 @@ mod partitions;
 mod spec;
 mod start;
 
-pub use event::{ReadResult, Record, SourceError, SourceEvent, StartFound};
+pub use event::{Record, SourceEvent};
 pub use kafka::Source;
 pub use partition_count::partition_counts;
-pub use spec::{Assignor, Ends, SourceSpec, StartPolicy};
+pub use spec::{Ends, SourceSpec};
 pub use start::Error;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::librdkafka::{
 };
 
 /// Returns the partition count or the error of each of these topics, in their order. Uses its own client, which neither
-/// reads nor writes records. Waits for brokers that do not answer, as [`Source::start`](super::Source::start) does.
+/// reads nor writes records. Waits for brokers that do not respond, as [`Source::start`](super::Source::start) does.
 pub fn partition_counts(
     properties: &Properties,
     topics: &[&str],
@@ -17,15 +17,16 @@ pub fn partition_counts(
     let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(*topic).ok()).collect();
     let producer = Producer::new(properties)?;
     let events = producer.main_queue();
-    let mut questions = StartupRequests::new(producer.client(), &events, properties.answer_limit(), retry);
+    let mut requests = StartupRequests::new(producer.client(), &events, properties.response_timeout(), retry);
     let found = loop {
-        let asked = names.clone();
-        let described = questions.ask(move |client, limit| {
-            admin_broker(client, limit).and_then(|broker| describe_topics(client, &asked, broker, limit))
+        let requested = names.clone();
+        let described = requests.run(move |client, timeout| {
+            admin_broker(client, timeout)
+                .and_then(|broker| describe_topics(client, &requested, broker, timeout))
         })?;
         match described {
             Ok(found) => break found,
-            Err(code) => questions.wait(format!("the brokers do not answer: {code}"))?,
+            Err(code) => requests.wait(format!("the brokers do not answer: {code}"))?,
         }
     };
     let count = |topic: &&str| {

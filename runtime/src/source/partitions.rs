@@ -15,13 +15,13 @@ use crate::librdkafka::{Client, Entry, ErrorCode, PartitionList, PartitionQueue,
 #[derive(Debug, Default)]
 pub(super) struct OwnedPartitions {
     owned: BTreeMap<Partition, OwnedPartition>,
-    /// The number of ownerships so far, which numbers the next one: an answer for an older ownership is dropped.
-    epochs: u64,
+    /// The number of assignments so far, which numbers the next one: a result for an older assignment is dropped.
+    assignments: u64,
 }
 
 #[derive(Debug)]
 struct OwnedPartition {
-    epoch: u64,
+    assignment: u64,
     /// The id of the topic that the partition is read from; zeros if it is unknown.
     topic_id: [u8; 16],
     /// `None` while the partition is not assigned in the library, for example until its start position is known.
@@ -57,8 +57,8 @@ pub(super) struct FetchError {
 impl OwnedPartitions {
     /// Begins a new ownership.
     pub(super) fn add(&mut self, partition: Partition) {
-        self.epochs += 1;
-        let owned = OwnedPartition { epoch: self.epochs, topic_id: [0; 16], reader: None };
+        self.assignments += 1;
+        let owned = OwnedPartition { assignment: self.assignments, topic_id: [0; 16], reader: None };
         self.owned.insert(partition, owned);
     }
 
@@ -74,12 +74,12 @@ impl OwnedPartitions {
         }
     }
 
-    pub(super) fn asked(&self, partition: Partition) -> Option<LookUpId> {
-        self.owned.get(&partition).map(|owned| LookUpId { partition, epoch: owned.epoch })
+    pub(super) fn look_up_id(&self, partition: Partition) -> Option<LookUpId> {
+        self.owned.get(&partition).map(|owned| LookUpId { partition, assignment: owned.assignment })
     }
 
-    pub(super) fn is_current(&self, asked: LookUpId) -> bool {
-        self.asked(asked.partition) == Some(asked)
+    pub(super) fn is_current(&self, id: LookUpId) -> bool {
+        self.look_up_id(id.partition) == Some(id)
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = Partition> + '_ {

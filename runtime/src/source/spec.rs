@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::embedded::FeedProgress;
-use crate::config::FetchLimits;
+use crate::config::{Assignor, FetchLimits, Start};
 use crate::librdkafka::{ConfigError, Consumer, Credentials, Isolation, Properties};
 
 /// The parameters of a source; all of them validated.
@@ -22,10 +22,10 @@ pub struct SourceSpec {
     pub group_id: String,
     /// The `group.instance.id` of a static member.
     pub group_instance_id: Option<String>,
-    /// Partition assignment strategy.
+    /// Partition assignment strategy. It also decides whether all partitions stop during a rebalance.
     pub assignor: Assignor,
     /// Start position of partitions without a commit.
-    pub start: StartPolicy,
+    pub start: Start,
     /// Whether processing ends, and at which offset.
     pub ends: Ends,
     /// Whether to create missing topics, with the brokers' defaults, instead of refusing to start.
@@ -38,26 +38,6 @@ pub struct SourceSpec {
     pub feed: Option<Arc<FeedProgress>>,
 }
 
-/// Partition assignment strategy. It also decides whether all partitions stop during a rebalance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Assignor {
-    /// The default: members keep their partitions where possible.
-    CooperativeSticky,
-    /// For groups whose other members use `range`.
-    Range,
-}
-
-/// Start position of a partition without a commit, in a group that has no commit for the topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartPolicy {
-    /// The first offset of the log.
-    Earliest,
-    /// One past the last offset of the log.
-    Latest,
-    /// The first record that is not older than this time, in milliseconds since the Unix epoch.
-    Timestamp(i64),
-}
-
 /// Where processing of a partition ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ends {
@@ -67,15 +47,6 @@ pub enum Ends {
     LogEnd,
     /// At the end of the embedded broker's feed, once that is known.
     Feed,
-}
-
-impl Assignor {
-    pub(super) fn property(self) -> &'static str {
-        match self {
-            Assignor::CooperativeSticky => "cooperative-sticky",
-            Assignor::Range => "range",
-        }
-    }
 }
 
 impl SourceSpec {
@@ -101,7 +72,11 @@ impl SourceSpec {
         // The offset of an end of partition accounts for control records after the last event.
         all.set("enable.partition.eof", "true");
         all.set("group.protocol", "classic");
-        all.set("partition.assignment.strategy", self.assignor.property());
+        let assignor = match self.assignor {
+            Assignor::CooperativeSticky => "cooperative-sticky",
+            Assignor::Range => "range",
+        };
+        all.set("partition.assignment.strategy", assignor);
         if let Some(id) = &self.group_instance_id {
             all.set("group.instance.id", id);
         }
@@ -137,9 +112,9 @@ impl SourceSpec {
         }
     }
 
-    /// Returns the timeout of a broker's answer: `socket.timeout.ms`, by default a minute.
-    pub(super) fn answer_limit(&self) -> Duration {
-        self.properties().answer_limit()
+    /// Returns the timeout of a broker's response: `socket.timeout.ms`, by default a minute.
+    pub(super) fn response_timeout(&self) -> Duration {
+        self.properties().response_timeout()
     }
 
     /// Returns the topics as C strings; `None` if a name contains a NUL byte.

@@ -39,12 +39,12 @@ pub enum Error {
 /// Describes the topics, in the order of `names`, and determines for each whether the group has a commit for any of its
 /// partitions. Creates missing topics if configured. Called once, before the group is joined.
 pub(super) fn topic_facts(
-    questions: &mut StartupRequests<'_>,
+    requests: &mut StartupRequests<'_>,
     spec: &SourceSpec,
     names: &[CString],
 ) -> Result<Vec<TopicFacts>, Error> {
     let as_configured: NewPartitions<'_> = &|_| None;
-    let found = questions.topics(names, INPUTS, spec.create_topics.then_some(as_configured))?;
+    let found = requests.topics(names, INPUTS, spec.create_topics.then_some(as_configured))?;
     let fact = |topic: TopicDescription| TopicFacts {
         name: topic.name,
         id: topic.id,
@@ -54,26 +54,26 @@ pub(super) fn topic_facts(
     let facts: Vec<TopicFacts> = found.into_iter().map(fact).collect();
     let group = spec.group_name().ok_or_else(|| PermanentStartupError::GroupName(spec.group_id.clone()))?;
     loop {
-        let (properties, group, asked) = (spec.properties(), group.clone(), facts.clone());
-        match questions.ask(move |_, limit| read_commits(&properties, limit, &group, asked))?? {
+        let (properties, group, topics) = (spec.properties(), group.clone(), facts.clone());
+        match requests.run(move |_, timeout| read_commits(&properties, timeout, &group, topics))?? {
             Ok(found) => return Ok(found),
             Err(code @ ErrorCode::GROUP_AUTHORIZATION_FAILED) => {
                 return Err(Error::GroupDenied { group: spec.group_id.clone(), code });
             }
-            Err(code) => questions.wait(format!("committed offsets of the group can't be read: {code}"))?,
+            Err(code) => requests.wait(format!("committed offsets of the group can't be read: {code}"))?,
         }
     }
 }
 
 fn read_commits(
     properties: &Properties,
-    limit: Duration,
+    timeout: Duration,
     group: &CStr,
     mut facts: Vec<TopicFacts>,
 ) -> Result<Result<Vec<TopicFacts>, ErrorCode>, ConfigError> {
     let reader = GroupReader::new(properties)?;
-    // Twice the limit: the coordinator must be found by another request first.
-    let (_reader, found) = reader.read(group, None, false, limit + limit);
+    // Twice the timeout, because the coordinator must be found by another request first.
+    let (_reader, found) = reader.read(group, None, false, timeout + timeout);
     let commits = match found {
         Ok(commits) => commits,
         Err(code) => return Ok(Err(code)),

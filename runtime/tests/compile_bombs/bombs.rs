@@ -1,4 +1,4 @@
-//! Core modules that are small, valid or nearly so, and expensive to compile.
+//! Core modules that are small, valid or almost valid, and expensive to compile.
 
 use crate::bytes::{Bytes, leb128};
 
@@ -55,7 +55,7 @@ pub(crate) fn nested_blocks(depth: usize) -> Bytes {
     one_function(body)
 }
 
-/// Not a bomb, but like a large program: functions of half a kilobyte with loops and branches.
+/// Not a bomb, but a large ordinary program: functions of half a kilobyte with loops and branches.
 pub(crate) fn ordinary_functions(number: usize) -> Bytes {
     let mut body = Bytes::default().then(i32_locals(8));
     for round in 0..20 {
@@ -85,7 +85,7 @@ fn one_function(body: Bytes) -> Bytes {
     module(Bytes::default().then([1, 0]), Bytes::default().then([1]).sized(body.then(END)))
 }
 
-/// All functions have type 0, without parameters and results.
+/// All functions have type 0, without parameters or results.
 fn module(functions: Bytes, code: Bytes) -> Bytes {
     let types = Bytes::default().then([1, 0x60, 0, 0]);
     let section = |module: Bytes, id: u8, content: Bytes| module.then([id]).sized(content);

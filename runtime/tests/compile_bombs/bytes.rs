@@ -41,7 +41,7 @@ impl Bytes {
         self.0.iter().flat_map(|(piece, times)| piece.repeat(*times)).collect()
     }
 
-    /// A core module in a component that exports a handler.
+    /// Wraps a core module in a component that exports a handler.
     pub(crate) fn in_a_component(self) -> Bytes {
         let handler = wat::parse_str(
             r#"(component (component $c) (instance $i (instantiate $c))

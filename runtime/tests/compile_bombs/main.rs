@@ -1,5 +1,6 @@
-//! Promise: no component makes the process that loads it large or dead. It is compiled in a child process, and the
-//! verdict is the compiler's or one of the child's limits, with the file, the limit and the remedy.
+//! Promise: loading a component neither takes much memory of the process nor ends it. A child
+//! process compiles the component. The result is that of the compiler, or an error that names the
+//! file, the limit that was reached, and the remedy.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that prints its figures")]
 
 mod bombs;
@@ -13,8 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use keylane::guest::compiler::{Limit, Limits};
-use keylane::guest::{Cache, Compiler, Component, Engine, EngineOptions, Granted, LoadError};
+use keylane_guest::compiler::{Limit, Limits};
+use keylane_guest::{Cache, Compiler, Component, Engine, EngineOptions, Granted, LoadError};
 
 use bytes::Bytes;
 
@@ -40,7 +41,8 @@ enum Verdict {
     Limit,
 }
 
-/// Serialises the tests, which measure their process, and has a temporary directory that is removed after the test.
+/// Serialises the tests, because each measures its process. Owns a temporary directory, which is
+/// removed after the test.
 struct Bench {
     folder: PathBuf,
     engine: Arc<Engine>,
@@ -88,7 +90,7 @@ fn the_parent_stays_small_and_gets_a_verdict() {
         ("ifs", bombs::ifs(60_000, 2_000), SMALL, &[Limit]),
         ("one-function", bombs::additions(1_500_000), SMALL, &[Limit]),
         ("empty-functions", bombs::empty_functions(1_000_000), SMALL, &[Limit]),
-        // Minutes with the compiler's assertions, seconds without.
+        // Takes minutes with the compiler's assertions, and seconds without them.
         ("nested-blocks", bombs::nested_blocks(500_000), SMALL, &[Limit, Loaded]),
         ("ordinary", bombs::ordinary_functions(5_000), Limits::default(), &[Loaded]),
         ("jump-tables", bombs::jump_tables(6, 1_000_000), SMALL, &[Refused]),
@@ -109,7 +111,7 @@ fn the_parent_stays_small_and_gets_a_verdict() {
     }
 }
 
-/// A stop does not wait for a compiler, and leaves none behind.
+/// A stop does not wait for the compiler, and leaves no compiler process behind.
 #[test]
 fn a_stop_ends_the_compiler() {
     let bench = Bench::new();
@@ -174,7 +176,7 @@ fn an_error_names_the_file_the_limit_and_the_remedy() {
     }
 }
 
-/// With the default limits.
+/// The limits are the defaults.
 #[test]
 fn a_run_with_a_bomb_ends_with_an_error_and_not_with_a_signal() {
     let bench = Bench::new();
@@ -186,7 +188,8 @@ fn a_run_with_a_bomb_ends_with_an_error_and_not_with_a_signal() {
     fs::write(&config, text).unwrap();
     let run = Command::new(KEYLANE).arg("run").arg("-c").arg(&config).output().unwrap();
     let stderr = String::from_utf8(run.stderr).unwrap();
-    // On a slow machine another start may succeed; no machine has more memory or CPU time for it.
+    // After the wall-time limit, another start may succeed: the machine may have been slow. The
+    // limits of memory and CPU time are the same on every machine.
     let code = if stderr.contains("more than 120 s to be compiled") { 1 } else { 2 };
     assert_eq!(run.status.code(), Some(code), "{stderr}");
     for part in ["handler `t` can't be loaded", &bomb.display().to_string(), "needs more than ", "split its"]
@@ -228,7 +231,8 @@ fn the_child_inherits_no_environment() {
     assert_eq!(names, ["MIMALLOC_ARENA_RESERVE", "RAYON_NUM_THREADS", ""], "{reason:?}");
 }
 
-/// The result, the duration, and the peak growth of this process's memory meanwhile, in KiB.
+/// Runs `work`. Returns its result, its duration, and the peak growth of this process's memory in
+/// KiB.
 fn measured<T>(work: impl FnOnce() -> T) -> (T, Duration, u64) {
     fs::write("/proc/self/clear_refs", "5").unwrap(); // resets the peak
     let before = memory("VmRSS:");

@@ -7,7 +7,7 @@ use super::ownership::Revoke;
 use crate::calls::CallState;
 use crate::outbox::Pending;
 use crate::partitions::{CommitState, Phase, PositionState, Reading};
-use crate::{CallId, Notice, OwnershipId, Partition, PartitionStop};
+use crate::{CallId, Notice, OwnershipEnd, OwnershipId, Partition, PartitionStop};
 
 /// Number of checks, a second apart, after which a cancelled call that has not terminated counts as stuck. Checks are
 /// counted instead of time: a process that was suspended checks once when it resumes, before its guests could run.
@@ -20,8 +20,8 @@ pub(super) struct Drain {
     pub(super) until: Duration,
     /// Whether every ownership that ended had all its calls finished and its settled events committed.
     pub(super) clean: bool,
-    /// Whether the group was left.
-    pub(super) left: bool,
+    /// Whether its end was reported.
+    pub(super) reported: bool,
 }
 
 impl Core {
@@ -32,7 +32,7 @@ impl Core {
         self.drain = Some(Drain {
             until,
             clean: before.is_none_or(|drain| drain.clean),
-            left: before.is_some_and(|drain| drain.left),
+            reported: before.is_some_and(|drain| drain.reported),
         });
         if let Some(assign) = self.rebalance.assign.take() {
             self.outbox.push(Pending::AnswerAssign(Some(assign.request), Vec::new()));
@@ -48,7 +48,7 @@ impl Core {
     pub(super) fn close(&mut self, index: u32, until: Duration) {
         let state = self.partitions.get(index);
         if state.phase == Phase::Starting && self.has_cancelled_call(index) {
-            self.closing = true;
+            self.scans.closing = true;
             self.begin_final_commit(index); // waits for the call, which belongs to a previous ownership
             return;
         }
@@ -57,14 +57,14 @@ impl Core {
             Phase::Vacant | Phase::Closed => return,
             Phase::LookingUp(_) | Phase::Stopped => {
                 state.phase = Phase::Closed;
-                self.closing = true;
+                self.scans.closing = true;
                 return;
             }
             Phase::Resolved | Phase::Starting => {
                 // Nothing was read in this ownership.
                 state.phase = Phase::Closed;
-                self.closing = true;
-                self.notify_ownership_ended(index, false);
+                self.scans.closing = true;
+                self.notify_ownership_ended(index, OwnershipEnd::Closed);
                 return;
             }
             Phase::Closing { until: before } => {
@@ -75,15 +75,15 @@ impl Core {
             Phase::Active => state.phase = Phase::Closing { until },
         }
         state.queued_bytes = 0;
-        self.active_ownerships -= 1;
-        self.closing = true;
+        self.permits.sharers -= 1;
+        self.scans.closing = true;
         self.end_round(index);
         self.stop_reading(index);
     }
 
     /// Ends an ownership at once: nothing of it may be committed or produced, because the partition has another owner
     /// or its topic was replaced. [`Core::drop_queued`] must follow.
-    pub(super) fn lose(&mut self, index: u32) {
+    pub(super) fn abandon(&mut self, index: u32, end: OwnershipEnd) {
         let state = self.partitions.get(index);
         let had_ownership = match state.phase {
             Phase::Vacant => return,
@@ -94,7 +94,7 @@ impl Core {
             | Phase::Closing { .. }
             | Phase::Committing { .. } => true,
         };
-        self.active_ownerships -= u64::from(state.phase == Phase::Active);
+        self.permits.sharers -= u64::from(state.phase == Phase::Active);
         self.stop_reading(index);
         self.end_round(index);
         self.close_to_results(index);
@@ -105,13 +105,13 @@ impl Core {
         state.phase = Phase::Vacant;
         state.queued_bytes = 0;
         if had_ownership {
-            self.notify_ownership_ended(index, true);
+            self.notify_ownership_ended(index, end);
         }
     }
 
     /// Advances every closing ownership as far as possible.
     pub(super) fn progress_closing(&mut self) {
-        if !self.closing && self.drain.is_none() && self.rebalance.revoke.is_none() {
+        if !self.scans.closing && self.drain.is_none() && self.rebalance.revoke.is_none() {
             return;
         }
         let now = self.now.uptime;
@@ -133,8 +133,8 @@ impl Core {
             }
         }
         self.answer_revoke_if_ready();
-        self.leave_if_ready();
-        self.closing = self.partitions.iter().any(|state| {
+        self.finish_drain();
+        self.scans.closing = self.partitions.iter().any(|state| {
             matches!(state.phase, Phase::Closing { .. } | Phase::Committing { .. } | Phase::Closed)
         });
     }
@@ -213,7 +213,7 @@ impl Core {
         let discarded = !unsettled.is_empty();
         if state == CallState::Running
             && discarded
-            && (call.is_pointless() || self.config.cancels_partly_revoked_calls)
+            && (call.is_disowned() || self.config.cancels_partly_revoked_calls)
         {
             call.state = CallState::Cancelled(0);
             self.outbox.push(Pending::Cancel(id));
@@ -252,7 +252,7 @@ impl Core {
         if let Some(drain) = &mut self.drain {
             drain.clean &= clean;
         }
-        self.notify_ownership_ended(index, false);
+        self.notify_ownership_ended(index, OwnershipEnd::Closed);
         self.restart_inside_log(index);
     }
 
@@ -260,7 +260,7 @@ impl Core {
     fn restart_inside_log(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         let Some(log) = state.reading.outside.take() else { return };
-        let from = state.ledger.prefix();
+        let from = state.ledger.committable();
         if self.is_being_released(index) {
             return;
         }
@@ -308,7 +308,7 @@ impl Core {
             | Phase::Committing { .. }
             | Phase::Stopped => {}
         }
-        self.lose(index);
+        self.abandon(index, OwnershipEnd::TopicReplaced);
         self.drop_queued();
         self.partitions.get_mut(index).topic_id = topic_id;
         self.notice(Notice::TopicReplaced { partition, offset: log_start });
@@ -366,34 +366,33 @@ impl Core {
         self.add_late_partitions();
     }
 
-    fn leave_if_ready(&mut self) {
+    fn finish_drain(&mut self) {
         let is_released = |phase| matches!(phase, Phase::Closed | Phase::Vacant);
         let all_released = self.partitions.iter().all(|state| is_released(state.phase));
         if let Some(drain) = &mut self.drain
-            && !drain.left
+            && !drain.reported
             && all_released
             && self.rebalance.revoke.is_none()
         {
-            drain.left = true;
+            drain.reported = true;
             let clean = drain.clean;
-            self.outbox.push(Pending::LeaveGroup);
             self.outbox.push(Pending::Drained { clean, calls_left: self.calls.unterminated });
         }
     }
 
-    fn notify_ownership_ended(&mut self, index: u32, lost: bool) {
+    fn notify_ownership_ended(&mut self, index: u32, end: OwnershipEnd) {
         let state = self.partitions.get_mut(index);
         let (partition, ownership) = (state.id, state.ownership);
         let failure = state.reading.failure.take();
         if std::mem::take(&mut state.progress.reported) || failure.is_some_and(|failure| failure.reported) {
             self.end_stall(index, false);
         }
-        self.notice(Notice::OwnershipEnded { partition, ownership, lost });
+        self.notice(Notice::OwnershipEnded { partition, ownership, end });
     }
 
     pub(super) fn stop_reading(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
-        if std::mem::take(&mut state.reading.granted) {
+        if std::mem::take(&mut state.reading.permitted) {
             self.outbox.push(Pending::StopReading(state.id));
         }
     }

@@ -4,7 +4,8 @@
 //! (admit) → `dispatching` → `settling` → `committing`. `read_errors` schedules the retries of failed reads, `attempts`
 //! decides between another attempt, a rerun and an outcome, `retry_delay` computes the delay before another attempt,
 //! `without_call` handles events that need no call, `rounds` holds a partition back under the strict batch retry,
-//! `closing` ends ownerships, `stalls` reports blocked partitions, `until_end` detects the end of `run --until-end`.
+//! `closing` ends ownerships, `stalls` reports blocked partitions, `scans` runs the checks that depend on time,
+//! `until_end` detects the end of `run --until-end`.
 
 mod attempts;
 mod closing;
@@ -15,6 +16,7 @@ mod read_errors;
 mod reading;
 mod retry_delay;
 mod rounds;
+mod scans;
 mod settling;
 mod stalls;
 mod until_end;
@@ -33,6 +35,8 @@ use closing::Drain;
 use committing::Committer;
 use dispatching::CallSizing;
 use ownership::PendingRebalance;
+use reading::ReadPermits;
+use scans::Scans;
 use until_end::UntilEnd;
 use without_call::EventsWithoutCall;
 
@@ -51,20 +55,11 @@ pub struct Core {
     drain: Option<Drain>,
     /// Whether the handler is stopping at an event that can't be handled: nothing is dispatched any more.
     pub(crate) stopping: bool,
-    /// Whether some partition has stopped, until a restart or a revoke; false in the steady state.
-    some_stopped: bool,
-    /// Whether some partition can't be read; false in the steady state.
-    read_failures: bool,
+    scans: Scans,
     /// Whether the queue of outputs for the producer is full: no more calls begin.
     pub(crate) output_backlog: bool,
     next_ownership: u64,
-    /// Indexes of partitions whose permission to read must be decided again.
-    to_grant: Vec<u32>,
-    /// Number of ownerships in [`Phase::Active`](crate::partitions::Phase), which share the memory.
-    active_ownerships: u64,
-    /// Whether some ownership is closing; false in the steady state.
-    closing: bool,
-    checked_at: Duration,
+    permits: ReadPermits,
     until_end: UntilEnd,
     counters: Counters,
     outbox: Outbox,
@@ -91,14 +86,10 @@ impl Core {
             rebalance: PendingRebalance::default(),
             drain: None,
             stopping: false,
-            some_stopped: false,
-            read_failures: false,
+            scans: Scans::default(),
             output_backlog: false,
             next_ownership: 1,
-            to_grant: Vec::new(),
-            active_ownerships: 0,
-            closing: false,
-            checked_at: Duration::ZERO,
+            permits: ReadPermits::default(),
             until_end: UntilEnd::default(),
             counters: Counters::default(),
             outbox: Outbox::default(),
@@ -115,7 +106,7 @@ impl Core {
         self.progress_closing();
         self.dispatch();
         self.decide_commit();
-        self.grant_reads();
+        self.permit_reads();
         self.check_end();
     }
 
@@ -164,7 +155,6 @@ impl Core {
             }
             Pending::Reposition(partition, offset) => Action::Reposition { partition, offset },
             Pending::Reassign(partition, offset) => Action::Reassign { partition, offset },
-            Pending::LeaveGroup => Action::LeaveGroup,
             Pending::Read { partition, max_events, max_bytes } => {
                 Action::Read { partition, max_events, max_bytes }
             }
@@ -254,33 +244,15 @@ impl Core {
     }
 
     /// Returns the first offset of an owned partition that is not settled.
-    pub fn first_unsettled(&self, partition: Partition) -> Option<i64> {
+    pub fn committable_offset(&self, partition: Partition) -> Option<i64> {
         let state = self.partitions.get(self.partitions.find(partition)?);
         // An ownership that has just ended is included, because the last report needs it.
-        (state.may_commit() || state.phase == Phase::Closed).then(|| state.ledger.prefix())
+        (state.may_commit() || state.phase == Phase::Closed).then(|| state.ledger.committable())
     }
 
     /// Returns the number of lanes that have events or a call; for tests.
     pub fn lanes(&self) -> usize {
         self.lanes.count()
-    }
-
-    /// Checks look-ups, read retries, stalls, stuck calls and stopped partitions, which depend on time alone.
-    fn check_times(&mut self) {
-        self.check_look_ups();
-        self.check_read_retries();
-        if self.now.uptime >= self.checked_at + CHECK_INTERVAL {
-            self.checked_at = self.now.uptime;
-            self.check_stalls();
-            self.check_stuck_calls();
-            self.check_all_stopped();
-        }
-    }
-
-    fn next_check(&self) -> Option<Duration> {
-        let owned = self.partitions.iter().any(|partition| partition.may_commit());
-        (owned || self.calls.unterminated > 0 || self.some_stopped)
-            .then_some(self.checked_at + CHECK_INTERVAL)
     }
 
     pub(crate) fn drain_until(&self) -> Option<Duration> {
@@ -298,6 +270,3 @@ impl Core {
         OwnershipId(self.next_ownership - 1)
     }
 }
-
-/// How often stalls, stuck calls and stopped partitions are checked.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);

@@ -6,7 +6,9 @@ use super::Core;
 use crate::codec::{self, Identity};
 use crate::outbox::Pending;
 use crate::partitions::{CommitState, LookUp, PartialStart, Phase, PositionState, Reading, StallWatch};
-use crate::{Notice, OutOfRange, Partition, PartitionStart, PartitionStop, RebalanceId, StartAt};
+use crate::{
+    Notice, OutOfRange, OwnershipEnd, Partition, PartitionStart, PartitionStop, RebalanceId, StartAt,
+};
 
 /// Pause before a failed look-up is retried.
 const LOOK_UP_PAUSE: Duration = Duration::from_millis(500);
@@ -128,7 +130,7 @@ impl Core {
         self.unverify_positions();
         for &id in partitions {
             if let Some(index) = self.partitions.find(id) {
-                self.lose(index);
+                self.abandon(index, OwnershipEnd::Lost);
             }
         }
         self.drop_queued();
@@ -264,7 +266,7 @@ impl Core {
     /// Stops a partition: it is not read until it is revoked and assigned again.
     pub(super) fn stop_partition(&mut self, index: u32) {
         self.partitions.get_mut(index).phase = Phase::Stopped;
-        self.some_stopped = true;
+        self.scans.stopped = true;
     }
 
     /// Applies `out_of_range` to an offset outside the log. Returns the offset to continue at; `None`: the stop of the
@@ -338,8 +340,8 @@ impl Core {
     /// Begins to read a partition whose start is committed.
     pub(super) fn activate(&mut self, index: u32) {
         self.partitions.get_mut(index).phase = Phase::Active;
-        self.active_ownerships += 1;
-        self.to_grant.push(index);
+        self.permits.sharers += 1;
+        self.permits.to_decide.push(index);
     }
 
     fn look_up_mut(&mut self, id: Partition) -> Option<(u32, &mut LookUp)> {

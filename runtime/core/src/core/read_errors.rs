@@ -58,7 +58,7 @@ impl Core {
         let retry_at = self.now.uptime + pause;
         let state = self.partitions.get_mut(index);
         state.reading.failure = Some(ReadFailure { why, offset, failures, retry_at, reported });
-        self.read_failures = true;
+        self.scans.read_failures = true;
         if retry_at_once {
             self.retry_read(index);
         }
@@ -103,7 +103,7 @@ impl Core {
     }
 
     pub(super) fn check_read_retries(&mut self) {
-        if !self.read_failures {
+        if !self.scans.read_failures {
             return;
         }
         let now = self.now.uptime;
@@ -114,11 +114,11 @@ impl Core {
                 self.retry_read(index);
             }
         }
-        self.read_failures = self.partitions.iter().any(|state| state.reading.failure.is_some());
+        self.scans.read_failures = self.partitions.iter().any(|state| state.reading.failure.is_some());
     }
 
     pub(super) fn next_read_retry(&self) -> Option<Duration> {
-        if !self.read_failures {
+        if !self.scans.read_failures {
             return None;
         }
         let active = self.partitions.iter().filter(|state| state.phase == Phase::Active);
@@ -128,14 +128,14 @@ impl Core {
     /// Reports that every owned partition has stopped: a handler that can't read any must not stay in its group.
     pub(super) fn check_all_stopped(&mut self) {
         let rebalancing = self.rebalance.assign.is_some() || self.rebalance.revoke.is_some();
-        if !self.some_stopped || rebalancing || self.drain.is_some() {
+        if !self.scans.stopped || rebalancing || self.drain.is_some() {
             return;
         }
         let ours = || self.partitions.iter().filter(|state| state.phase != Phase::Vacant);
         if ours().any(|state| state.phase != Phase::Stopped) {
-            self.some_stopped = ours().any(|state| state.phase == Phase::Stopped);
+            self.scans.stopped = ours().any(|state| state.phase == Phase::Stopped);
         } else {
-            self.some_stopped = false;
+            self.scans.stopped = false;
             self.outbox.push(Pending::AllStopped);
         }
     }

@@ -1,4 +1,4 @@
-//! Reading: admits rows, verifies gaps, and grants permissions to read.
+//! Reading: admits rows, verifies gaps, and permits reads.
 
 use super::Core;
 use crate::outbox::Pending;
@@ -9,6 +9,15 @@ use crate::{Admission, FetchedRow, Notice, Partition, ReadError, Reason};
 const READ_EVENTS_MAX: u64 = 1024;
 /// Maximum bytes per read, for the same reason.
 const READ_BYTES_MAX: u64 = 512 << 10;
+
+/// The permissions to read that partitions have.
+#[derive(Debug, Default)]
+pub(super) struct ReadPermits {
+    /// Indexes of partitions whose permission must be decided again.
+    pub(super) to_decide: Vec<u32>,
+    /// Number of ownerships in [`Phase::Active`], which share the arena.
+    pub(super) sharers: u64,
+}
 
 impl Core {
     /// Handles one read: its rows, its end and its error, up to the first of them at which the reader is repositioned.
@@ -21,14 +30,14 @@ impl Core {
     ) {
         let Some(index) = self.partitions.find(id) else { return self.release_all(rows) };
         let state = self.partitions.get_mut(index);
-        state.reading.granted = false;
+        state.reading.permitted = false;
         if state.phase != Phase::Active {
             // The reader has moved past rows that are dropped here.
             state.reading.position = PositionState::Unverified;
             self.release_all(rows);
             return self.read_failed_outside(index, error);
         }
-        self.to_grant.push(index);
+        self.permits.to_decide.push(index);
         for (at, row) in rows.iter().enumerate() {
             if !self.admit(index, row) {
                 return self.release_all(rows.get(at..).unwrap_or_default());
@@ -149,23 +158,23 @@ impl Core {
         }
     }
 
-    /// Grants permissions to read to the partitions that can use one.
-    pub(super) fn grant_reads(&mut self) {
+    /// Permits a read of each partition that can use one.
+    pub(super) fn permit_reads(&mut self) {
         debug_assert_eq!(
-            self.active_ownerships,
+            self.permits.sharers,
             self.partitions.iter().map(|state| u64::from(state.phase == Phase::Active)).sum::<u64>(),
             "active ownerships are miscounted"
         );
-        while let Some(index) = self.to_grant.pop() {
-            self.grant_read(index);
+        while let Some(index) = self.permits.to_decide.pop() {
+            self.permit_read(index);
         }
     }
 
-    fn grant_read(&mut self, index: u32) {
+    fn permit_read(&mut self, index: u32) {
         let share = self.bytes_share();
         let state = self.partitions.get_mut(index);
         let at_end = state.end.is_some_and(|end| state.ledger.next() >= end);
-        if state.phase != Phase::Active || state.reading.granted || at_end {
+        if state.phase != Phase::Active || state.reading.permitted || at_end {
             return;
         }
         // After a limit was reached, reading resumes when a quarter is free: reads of single events are expensive.
@@ -177,7 +186,7 @@ impl Core {
         if state.reading.full {
             return;
         }
-        state.reading.granted = true;
+        state.reading.permitted = true;
         let max_events = events_left.min(READ_EVENTS_MAX);
         self.outbox.push(Pending::Read {
             partition: state.id,
@@ -188,7 +197,7 @@ impl Core {
 
     /// Returns the bytes that one partition may hold: active ownerships share the arena equally.
     fn bytes_share(&self) -> u64 {
-        self.config.arena_bytes / self.active_ownerships.max(1)
+        self.config.arena_bytes / self.permits.sharers.max(1)
     }
 
     fn release_all(&mut self, rows: &[FetchedRow]) {

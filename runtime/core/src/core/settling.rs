@@ -166,7 +166,7 @@ impl Core {
         self.committer.count_settled(settled);
         self.counters.settled += settled;
         if state.reading.full {
-            self.to_grant.push(lane.partition);
+            self.permits.to_decide.push(lane.partition);
         }
     }
 

@@ -13,7 +13,7 @@ impl Core {
             if !state.may_commit() || state.reading.failure.is_some_and(|failure| failure.reported) {
                 continue;
             }
-            let seen = (state.ledger.prefix(), state.commit.committed);
+            let seen = (state.ledger.committable(), state.commit.committed);
             let waits = state.ledger.open() > 0 || state.is_dirty();
             if seen != state.progress.seen || !waits {
                 state.progress.seen = seen;
@@ -44,7 +44,7 @@ impl Core {
     /// Returns the first event that is not settled, and what it is blocked on.
     fn stall(&self, index: u32) -> Stall {
         let state = self.partitions.get(index);
-        let (partition, offset) = (state.id, state.ledger.prefix());
+        let (partition, offset) = (state.id, state.ledger.committable());
         if state.ledger.open() == 0 {
             return Stall { partition, offset, attempt: 0, blocked_on: BlockedOn::Commit };
         }

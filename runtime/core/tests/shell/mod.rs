@@ -15,7 +15,7 @@ use keylane_core::{
     ReadError, Reason, RebalanceId, Stall, Verdict,
 };
 
-/// The rebalance request where its identity does not matter.
+/// A rebalance request for tests in which its identity does not matter.
 pub(crate) const REQUEST: RebalanceId = RebalanceId(0);
 pub(crate) const P0: Partition = Partition { topic: 0, number: 0 };
 pub(crate) const P1: Partition = Partition { topic: 0, number: 1 };
@@ -119,8 +119,8 @@ impl Shell {
         shell
     }
 
-    /// Handles and commits events of almost no cost until calls carry more than one: the offsets below
-    /// [`NEXT`] of the partition.
+    /// Handles and commits the events of the partition below [`NEXT`]. They cost almost nothing, so
+    /// that later calls carry more than one event.
     pub(crate) fn warm_up(&mut self, partition: Partition) {
         for offset in 0..NEXT {
             self.fetch(partition, &[(offset, 99)]);
@@ -141,7 +141,7 @@ impl Shell {
         self.core = core;
     }
 
-    /// Waits as the core's timeouts require, until this uptime.
+    /// Advances from one timeout of the core to the next, until this uptime.
     pub(crate) fn wait_until(&mut self, uptime: Duration) {
         while self.uptime < uptime {
             let next = self.core.next_timeout().unwrap_or(uptime).clamp(self.uptime, uptime);
@@ -262,8 +262,9 @@ impl Shell {
         commit
     }
 
-    /// Commits are stored until one has this offset for the partition. The number of commits is limited, not only the
-    /// wait for each: a partition that does not advance is committed again every minute, forever.
+    /// Stores commits until one has this offset for the partition. The number of commits is limited
+    /// as well as the wait for each, because a partition that does not advance is committed again
+    /// every minute, forever.
     pub(crate) fn store_until(&mut self, partition: Partition, offset: i64) {
         const COMMITS_MAX: usize = 1_000;
         let mut last = None;
@@ -381,7 +382,6 @@ impl Shell {
                 self.calls_left = calls_left;
             }
             Action::StopReading { .. }
-            | Action::LeaveGroup
             | Action::PartitionStopped { .. }
             | Action::AllStopped
             | Action::EndReached
@@ -397,7 +397,7 @@ impl SentCommit {
     }
 }
 
-/// A log of 1,000,000 records, nothing committed.
+/// A log of 1,000,000 records, without a commit.
 pub(crate) fn start() -> PartitionStart<'static> {
     PartitionStart { committed: None, fallback: 0, log_start: 0, log_end: Some(1_000_000), topic_id: [0; 16] }
 }

@@ -122,18 +122,18 @@ fn compiled_code_of_keylane_is_refused_too() {
 fn both_kinds_load_and_are_recognized() {
     let engine = testing::engine();
     let cases = [
-        (testing::obedient(), Kind::Handler, "keylane:handler/handler@0.1.0"),
+        (testing::obedient(), HandlerInterface::Handler, "keylane:handler/handler@0.1.0"),
         (
             testing::batch_handler(testing::ALL_DONE),
-            Kind::BatchHandler,
+            HandlerInterface::BatchHandler,
             "keylane:handler/batch-handler@0.1.0",
         ),
     ];
-    for (wasm, kind, export) in cases {
+    for (wasm, interface, export) in cases {
         let component =
             Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None)
                 .unwrap();
-        assert_eq!(component.kind(), kind);
+        assert_eq!(component.interface(), interface);
         let inspection = component.inspection();
         assert_eq!(inspection.exports, [export]);
         assert!(inspection.was_core_module);
@@ -151,8 +151,8 @@ fn both_kinds_load_and_are_recognized() {
                 None
             )
             .unwrap()
-            .kind(),
-            kind
+            .interface(),
+            interface
         );
     }
 }

@@ -10,10 +10,10 @@ use crate::call::{Call, CallEvent, CallKey, CallObserver};
 /// Maximum work between two deliveries: about the target work of one call.
 const WORK_MAX: Duration = Duration::from_micros(100);
 
-/// Undelivered events, by caller.
+/// Undelivered events, by handler.
 #[derive(Default)]
 pub(super) struct CallEventBatches {
-    callers: Vec<Undelivered>,
+    handlers: Vec<Undelivered>,
     /// Work of this worker since the last delivery.
     worked: Duration,
     /// Whether there are undelivered events.
@@ -21,25 +21,25 @@ pub(super) struct CallEventBatches {
 }
 
 struct Undelivered {
-    caller: u32,
+    handler: u16,
     observer: Arc<dyn CallObserver>,
     events: Vec<CallEvent>,
 }
 
 impl CallEventBatches {
-    /// Registers the caller of a call that will have events.
+    /// Registers the handler of a call that will have events.
     pub(super) fn expect(&mut self, call: &Call) {
-        let caller = call.key.caller;
-        if self.callers.iter().all(|known| known.caller != caller) {
+        let handler = call.key.handler;
+        if self.handlers.iter().all(|known| known.handler != handler) {
             let observer = call.observer().clone();
-            self.callers.push(Undelivered { caller, observer, events: Vec::new() });
+            self.handlers.push(Undelivered { handler, observer, events: Vec::new() });
         }
     }
 
     /// Keeps an event of a call that was registered by `expect`.
     pub(super) fn add(&mut self, key: CallKey, event: CallEvent) {
         self.waiting = true;
-        let known = self.callers.iter_mut().find(|known| known.caller == key.caller);
+        let known = self.handlers.iter_mut().find(|known| known.handler == key.handler);
         known.expect("`expect` is called before a call has events").events.push(event);
     }
 
@@ -57,7 +57,7 @@ impl CallEventBatches {
     pub(super) fn deliver(&mut self, shared: &Shared) {
         self.worked = Duration::ZERO;
         if std::mem::take(&mut self.waiting) {
-            for Undelivered { observer, events, .. } in &mut self.callers {
+            for Undelivered { observer, events, .. } in &mut self.handlers {
                 if !events.is_empty() {
                     // The capacity is freed first, because an observer that is notified of an end may submit another
                     // call at once.

@@ -13,7 +13,7 @@ use keylane_core::Fault;
 use super::call_events::CallEventBatches;
 use super::{Shared, lock};
 use crate::call::{Call, CallEvent, CallKey, CallResult, GuestFailure};
-use crate::clock::{Meter, Stop, stopwatch, thread_cpu_time};
+use crate::clock::{Meter, StopReason, stopwatch, thread_cpu_time};
 use crate::handler::Instance;
 use crate::pool::Lease;
 
@@ -114,7 +114,7 @@ impl CallSlot {
     /// Wakes a waiting call that has exceeded its deadline. Returns the time that the call has left.
     pub(super) fn check_deadline(&self) -> Option<Duration> {
         self.running.as_ref()?;
-        if self.wake.meter.stop().is_none() {
+        if self.wake.meter.stop_reason().is_none() {
             return Some(self.wake.meter.left());
         }
         self.waker.wake_by_ref();
@@ -232,18 +232,18 @@ async fn run(home: Rc<Home>, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
             // The store was dropped with the future.
             shared.pool.dropped();
             let (fault, message) = match stop {
-                Stop::OutOfCpu => (
+                StopReason::OutOfCpu => (
                     Fault::Cpu,
                     format!("the budget of {:?} of CPU time is used up", call.handler().cpu_budget()),
                 ),
-                Stop::Deadline | Stop::Cancelled => (
+                StopReason::Deadline | StopReason::Cancelled => (
                     Fault::Timeout,
                     format!("deadline of {:?} exceeded while waiting", call.handler().timeout()),
                 ),
             };
             let row = call.results.fail(call.batch.lanes().len());
             call.result = CallResult::Failed(GuestFailure { row, ..GuestFailure::new(fault, message) });
-            stop == Stop::Cancelled
+            stop == StopReason::Cancelled
         }
     };
     if cancelled {
@@ -291,8 +291,8 @@ async fn serve(home: &Home, call: &mut Call, meter: &Arc<Meter>, lease: Lease) -
 }
 
 /// Drives `future` until the meter stops it.
-async fn until_stopped<F: Future>(meter: &Meter, mut future: Pin<&mut F>) -> Result<F::Output, Stop> {
-    std::future::poll_fn(|context| match meter.stop() {
+async fn until_stopped<F: Future>(meter: &Meter, mut future: Pin<&mut F>) -> Result<F::Output, StopReason> {
+    std::future::poll_fn(|context| match meter.stop_reason() {
         Some(stop) => Poll::Ready(Err(stop)),
         None => future.as_mut().poll(context).map(Ok),
     })

@@ -44,7 +44,7 @@ impl Bench {
 
     fn call(&mut self, lanes: &[&[&str]]) -> Box<Call> {
         let mut call = Call::new(self.handler.clone(), self.observer.clone(), OUTPUT_BYTES);
-        call.key = CallKey { caller: 1, call: CallId { slot: self.next, generation: 9 } };
+        call.key = CallKey { handler: 1, call: CallId { slot: self.next, reuse_count: 9 } };
         self.next += 1;
         testing::fill(&mut call.batch, lanes);
         call

@@ -13,7 +13,7 @@ use super::mailbox::{LoopEvent, Mailbox};
 /// Creates, fills and recycles the calls of one handler.
 pub(in crate::app) struct Calling {
     /// The number that identifies this loop to the shared workers.
-    caller: u32,
+    index: u16,
     handler: Arc<Handler>,
     workers: Arc<Workers>,
     mailbox: Arc<Mailbox>,
@@ -39,14 +39,14 @@ const WORTH_WAKING: Duration = Duration::from_micros(100);
 
 impl Calling {
     pub(in crate::app) fn new(
-        caller: u32,
+        index: u16,
         handler: Arc<Handler>,
         workers: Arc<Workers>,
         mailbox: Arc<Mailbox>,
         max_output_bytes: usize,
     ) -> Self {
         Calling {
-            caller,
+            index,
             handler,
             workers,
             mailbox,
@@ -66,7 +66,7 @@ impl Calling {
             let observer: Arc<dyn CallObserver> = self.mailbox.clone();
             Call::new(self.handler.clone(), observer, self.max_output_bytes)
         });
-        call.key = CallKey { caller: self.caller, call: dispatch.call };
+        call.key = CallKey { handler: self.index, call: dispatch.call };
         call.fresh = dispatch.fresh;
         call.batch.begin(topic, dispatch.attempt, dispatch.last_attempt);
         let mut rows = dispatch.rows.iter();
@@ -107,7 +107,7 @@ impl Calling {
 
     pub(super) fn cancel(&mut self, call: CallId) {
         self.submit(); // the call may be among the prepared ones
-        self.workers.cancel(CallKey { caller: self.caller, call });
+        self.workers.cancel(CallKey { handler: self.index, call });
     }
 
     /// Keeps the box of a finished call for the next one.

@@ -11,7 +11,7 @@ use super::log::HandlerLog;
 
 /// Sends the core's commits and translates the answers.
 #[derive(Debug, Default)]
-pub(super) struct Committing {
+pub(in crate::app) struct Committing {
     /// Number of rejected commits, counted per partition, and of commits without an answer.
     failed: u64,
 }

@@ -29,12 +29,13 @@ use super::authentication::{RejectionSender, Side};
 use super::clock::Clock;
 pub(super) use calling::Calling;
 pub(super) use closing::Closing;
-use committing::Committing;
+pub(super) use committing::Committing;
 pub(super) use log::HandlerLog;
 pub(super) use mailbox::{LoopEvent, Mailbox};
 pub(super) use publishing::Publishing;
 pub(super) use reading::Reading;
-use report::{HandlerView, Report};
+use report::HandlerView;
+pub(super) use report::Report;
 
 /// Maximum sleep: the client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not block the
 /// loop.
@@ -48,23 +49,6 @@ const READY_ENOUGH: usize = 1024;
 /// Time limit for leaving the group, and the minimum time limit for a pending join.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
-/// A loop that is ready to run.
-pub(super) struct Prepared {
-    pub(super) core: Core,
-    pub(super) log: HandlerLog,
-    pub(super) source: Source,
-    pub(super) reading: Reading,
-    pub(super) calling: Calling,
-    pub(super) publishing: Publishing,
-    pub(super) closing: Closing,
-    pub(super) clock: Clock,
-    pub(super) mailbox: Arc<Mailbox>,
-    pub(super) rejections: RejectionSender,
-    pub(super) wake: WakeHandle,
-    /// Number of calls that the workers accept without queueing them for long.
-    pub(super) worker_calls: u32,
-}
-
 /// How a loop ended.
 #[derive(Debug)]
 pub(super) struct LoopEnd {
@@ -77,65 +61,50 @@ pub(super) struct LoopEnd {
     pub(super) calls_left: bool,
 }
 
+/// The loop of one handler, and everything that it owns.
 pub(super) struct EventLoop {
-    core: Core,
-    log: HandlerLog,
-    source: Source,
-    reading: Reading,
-    calling: Calling,
-    publishing: Publishing,
-    committing: Committing,
-    closing: Closing,
-    clock: Clock,
-    now: Now,
-    mailbox: Arc<Mailbox>,
+    pub(super) core: Core,
+    pub(super) log: HandlerLog,
+    pub(super) source: Source,
+    pub(super) reading: Reading,
+    pub(super) calling: Calling,
+    pub(super) publishing: Publishing,
+    pub(super) committing: Committing,
+    pub(super) closing: Closing,
+    pub(super) clock: Clock,
+    /// The time at which this turn began.
+    pub(super) now: Now,
+    pub(super) mailbox: Arc<Mailbox>,
     /// Events taken out of the mailbox. The memory of the queue is reused.
-    events: VecDeque<LoopEvent>,
-    rejections: RejectionSender,
-    wake: WakeHandle,
-    report: Report,
-}
-
-impl Prepared {
-    pub(super) fn name(&self) -> &str {
-        self.log.handler()
-    }
+    pub(super) events: VecDeque<LoopEvent>,
+    pub(super) rejections: RejectionSender,
+    pub(super) wake: WakeHandle,
+    pub(super) report: Report,
+    /// Number of calls that the workers accept without queueing them for long.
+    pub(super) worker_calls: u32,
 }
 
 impl EventLoop {
+    pub(super) fn name(&self) -> &str {
+        self.log.handler()
+    }
+
     /// Runs until the handler has drained and left its group.
-    pub(super) fn run(prepared: Prepared) -> LoopEnd {
-        let Prepared { core, log, source, reading, calling, publishing, mut closing, .. } = prepared;
-        let now = prepared.clock.now();
-        closing.begin(now.uptime);
-        let mut this = EventLoop {
-            core,
-            log,
-            source,
-            reading,
-            calling,
-            publishing,
-            committing: Committing::default(),
-            closing,
-            clock: prepared.clock,
-            now,
-            mailbox: prepared.mailbox,
-            events: VecDeque::new(),
-            rejections: prepared.rejections,
-            wake: prepared.wake,
-            report: Report::new(now.uptime),
-        };
-        if let Err(error) = this.source.join() {
-            this.closing.fail(&this.log, error.to_string());
-            return this.leave();
+    pub(super) fn run(mut self) -> LoopEnd {
+        self.now = self.clock.now();
+        self.closing.begin(self.now.uptime);
+        self.report = Report::new(self.now.uptime);
+        if let Err(error) = self.source.join() {
+            self.closing.fail(&self.log, error.to_string());
+            return self.leave();
         }
-        this.feed(Input::WorkersFree { calls: prepared.worker_calls });
-        while !this.closing.is_over() {
-            if !this.turn() {
-                this.sleep();
+        self.feed(Input::WorkersFree { calls: self.worker_calls });
+        while !self.closing.is_over() {
+            if !self.turn() {
+                self.sleep();
             }
         }
-        this.leave()
+        self.leave()
     }
 
     /// Handles all pending events. Returns false if there were none.
@@ -224,8 +193,6 @@ impl EventLoop {
                 }
 
                 // Closing
-                // The loop leaves the group after `Drained`: see `Source::leave`.
-                Action::LeaveGroup => publishing.discard_disowned(),
                 Action::PartitionStopped { partition, offset, reason } => {
                     closing.partition_stopped(log, partition, offset, reason);
                 }
@@ -235,7 +202,10 @@ impl EventLoop {
                 }
                 Action::AllStopped => closing.all_stopped(log),
                 Action::EndReached => closing.end_reached(),
-                Action::Drained { clean, calls_left } => closing.drained(log, clean, calls_left > 0),
+                Action::Drained { clean, calls_left } => {
+                    publishing.discard_disowned(); // before the new owners may begin
+                    closing.drained(log, clean, calls_left > 0);
+                }
 
                 // Reports
                 Action::ReportStall(stall) => {
@@ -439,7 +409,7 @@ impl EventLoop {
     fn view(&self) -> HandlerView {
         let lag = |partition: &Partition| {
             let end = self.source.last_known_end(*partition)?;
-            Some((end - self.core.first_unsettled(*partition)?).max(0))
+            Some((end - self.core.committable_offset(*partition)?).max(0))
         };
         let lag = self.reading.owned().iter().filter_map(lag).sum();
         HandlerView {
@@ -465,8 +435,8 @@ impl EventLoop {
             active,
         };
         // The remaining time of the drain, but never less than the minimum.
-        let join_limit = closing.time_left(now.uptime).max(LEAVE_MAX);
-        if !closing.is_stuck() && !source.leave(join_limit, LEAVE_MAX) {
+        let join_timeout = closing.time_left(now.uptime).max(LEAVE_MAX);
+        if !closing.is_stuck() && !source.leave(join_timeout, LEAVE_MAX) {
             tracing::warn!(
                 handler = log.handler(),
                 "group not left in time: its partitions are reassigned after the consumer's session timeout"

@@ -26,13 +26,13 @@ pub(super) struct HandlerView {
 
 /// The uptime of the last report, and the number of settled events at that time.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(in crate::app) struct Report {
     at: Duration,
     settled: u64,
 }
 
 impl Report {
-    pub(super) fn new(now: Duration) -> Report {
+    pub(in crate::app) fn new(now: Duration) -> Report {
         Report { at: now, settled: 0 }
     }
 

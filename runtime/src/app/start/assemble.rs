@@ -1,5 +1,6 @@
 //! Builds the parts of a run. Cheap failures come first: components before brokers.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -8,20 +9,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::admit::{Filter, LaneRule};
-use crate::config::{self, Checked, Cluster, FeedSource, FetchLimits, HumanSize};
+use crate::config::{self, Checked, Cluster, FetchLimits, HumanSize};
 use crate::guest::{
     AllowedHost, Cache, Compiler, Component, Engine, Grants, Handler, HandlerOptions, HttpClient, HttpGrant,
     OUTPUT_BYTES, Workers,
 };
 use crate::librdkafka::{Credentials, Wake, WakeHandle};
 use crate::sink::{Route, Sink};
-use crate::source::embedded::{EmbeddedBroker, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader};
+use crate::source::embedded::{EmbeddedBroker, FeedProgress, Feeder, OutputReader};
 use crate::source::{Record, Source};
 
 use super::super::authentication::{RejectionSender, Side};
 use super::super::clock::Clock;
 use super::super::event_loop::{
-    Calling, Closing, HandlerLog, LoopEvent, Mailbox, Prepared, Publishing, Reading,
+    Calling, Closing, Committing, EventLoop, HandlerLog, LoopEvent, Mailbox, Publishing, Reading, Report,
 };
 use super::super::{RunOptions, RunOutcome};
 use super::client_options::{self, Access};
@@ -130,7 +131,7 @@ impl Parts {
         clock: Clock,
         rejections: &RejectionSender,
         retry: KeepWaiting<'_>,
-    ) -> anyhow::Result<Vec<Prepared>> {
+    ) -> anyhow::Result<Vec<EventLoop>> {
         let handlers = u64::try_from(config.handlers.len()).unwrap_or(1);
         let arena_bytes = config.runtime.arena_bytes() / handlers;
         // The backlog of outputs may take the same amount of memory again.
@@ -149,7 +150,7 @@ impl Parts {
             let index = u16::try_from(index).context("too many handlers")?;
             let publishing = Publishing::new(self.sink.clone(), index, handler, &self.topics, backlog);
             let calling = Calling::new(
-                index.into(),
+                index,
                 part.handler.clone(),
                 self.workers.clone(),
                 part.mailbox.clone(),
@@ -162,18 +163,23 @@ impl Parts {
             // Every process has its own seed, so that events that fail in several processes are not retried at the same
             // time.
             core.retry.seed = RandomState::new().hash_one(std::process::id());
-            loops.push(Prepared {
+            let now = clock.now();
+            loops.push(EventLoop {
                 core: keylane_core::Core::new(core),
                 log: HandlerLog::new(handler.name.clone(), handler.topics.clone()),
                 source,
                 reading: Reading::new(Filter::new(handler.filter.clone()), rule),
                 calling,
                 publishing,
+                committing: Committing::default(),
                 closing: Closing::new(
                     config.runtime.drain_timeout,
                     options.until_end.then(|| client_options::session_timeout(config)),
                 ),
                 clock,
+                now,
+                events: VecDeque::new(),
+                report: Report::new(now.uptime),
                 mailbox: part.mailbox.clone(),
                 rejections: rejections.clone(),
                 wake: part.wake.clone(),
@@ -249,14 +255,7 @@ impl Parts {
 
     fn start_feed(&mut self, embedded: &config::EmbeddedConfig) -> anyhow::Result<()> {
         let (Some(broker), Some(progress)) = (&self.broker, &self.progress) else { return Ok(()) };
-        let feeds = embedded.feeds.iter().map(|feed| FeedSpec {
-            topic: feed.topic.clone(),
-            input: match &feed.source {
-                FeedSource::StandardInput => FeedInput::Stdin,
-                FeedSource::File(path) => FeedInput::File(path.clone()),
-            },
-        });
-        self.feeder = Some(Feeder::start(broker, feeds.collect(), progress)?);
+        self.feeder = Some(Feeder::start(broker, &embedded.feeds, progress)?);
         Ok(())
     }
 
@@ -305,8 +304,8 @@ impl HandlerPart {
         };
         let loaded = Handler::new(engine, &component, options)
             .with_context(|| format!("handler `{}` can't be loaded", handler.name))?;
-        let (kind, cached) = (component.kind(), component.from_cache());
-        tracing::info!(handler = handler.name, %kind, digest = %loaded.digest(), cached, "component loaded");
+        let (interface, cached) = (component.interface(), component.from_cache());
+        tracing::info!(handler = handler.name, %interface, digest = %loaded.digest(), cached, "component loaded");
         let wake = Wake::new().context("can't create a file descriptor to wake a handler's loop")?;
         Ok(HandlerPart { mailbox: Arc::new(Mailbox::new(wake.clone())), handler: loaded, wake })
     }

@@ -8,7 +8,7 @@ use crate::config::{self, Checked, Cluster, FetchLimits};
 use crate::guest::EngineOptions;
 use crate::librdkafka::{Credentials, CredentialsError, Properties, SecretKind};
 use crate::sink::SinkSpec;
-use crate::source::{Assignor, Ends, SourceSpec, StartPolicy};
+use crate::source::{Ends, SourceSpec};
 
 /// Maximum bytes of outputs in flight per topic: enough to keep brokers busy, and small compared with other memory.
 const OUTPUT_BYTES_PER_TOPIC: usize = 8 << 20;
@@ -64,15 +64,8 @@ pub(in crate::app) fn source(
         topics: handler.topics.clone(),
         group_id: handler.group_id.clone(),
         group_instance_id: handler.group_instance_id.clone(),
-        assignor: match config.kafka.assignor {
-            config::Assignor::CooperativeSticky => Assignor::CooperativeSticky,
-            config::Assignor::Range => Assignor::Range,
-        },
-        start: match handler.start {
-            config::Start::Earliest => StartPolicy::Earliest,
-            config::Start::Latest => StartPolicy::Latest,
-            config::Start::Time(millis) => StartPolicy::Timestamp(millis),
-        },
+        assignor: config.kafka.assignor,
+        start: handler.start,
         ends: match (until_end, &config.kafka.cluster) {
             (false, _) => Ends::Never,
             (true, Cluster::Embedded(_)) => Ends::Feed,

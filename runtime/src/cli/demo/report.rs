@@ -3,14 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
-use std::path::Path;
 
 use anyhow::Context as _;
 
 use crate::app::RunOutcome;
 use crate::config::{Checked, Cluster, FeedSource};
 use crate::source::Record;
-use crate::source::embedded::{FeedInput, for_each_record};
+use crate::source::embedded::for_each_record;
 
 /// The events of the feeds.
 #[derive(Debug, Default)]
@@ -38,14 +37,15 @@ impl Fed {
         let Cluster::Embedded(embedded) = &config.kafka.cluster else { return Ok(fed) };
         for feed in &embedded.feeds {
             if let FeedSource::File(path) = &feed.source {
-                fed.count_file(path).with_context(|| format!("{} can't be counted", path.display()))?;
+                fed.count_file(&feed.source)
+                    .with_context(|| format!("{} can't be counted", path.display()))?;
             }
         }
         Ok(fed)
     }
 
-    fn count_file(&mut self, path: &Path) -> anyhow::Result<()> {
-        for_each_record(&FeedInput::File(path.to_path_buf()), |record| {
+    fn count_file(&mut self, source: &FeedSource) -> anyhow::Result<()> {
+        for_each_record(source, |record| {
             self.events += 1;
             match &record.key {
                 Some(key) if !self.keys.contains(key) => {

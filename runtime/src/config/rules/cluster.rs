@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::super::Surroundings;
+use super::super::Environment;
 use super::super::checked::{Cluster, EmbeddedConfig, FeedConfig, FeedSource, KafkaConfig};
 use super::super::client_properties::Properties;
 use super::super::problem::Problems;
@@ -18,7 +18,7 @@ const NEARLY: f64 = 0.9;
 /// Checks the sections `[kafka]` and `[embedded]`.
 pub(super) fn kafka(
     written: &Written,
-    surroundings: &Surroundings<'_>,
+    environment: &Environment<'_>,
     problems: &mut Problems<'_, '_>,
 ) -> KafkaConfig {
     let kafka = &written.kafka;
@@ -28,9 +28,9 @@ pub(super) fn kafka(
     let (consumer, producer) = (consumer.over(&client), producer.over(&client));
     let clients = [&client, &consumer, &producer];
     KafkaConfig {
-        password_file: credentials::password_file(kafka, &clients, surroundings, problems),
-        token_file: credentials::token_file(kafka, &clients, surroundings, problems),
-        cluster: cluster(written, surroundings, problems),
+        password_file: credentials::password_file(kafka, &clients, environment, problems),
+        token_file: credentials::token_file(kafka, &clients, environment, problems),
+        cluster: cluster(written, environment, problems),
         assignor: kafka.assignor,
         create_topics: kafka.create_topics,
         auth_timeout: ranges::time(
@@ -45,7 +45,7 @@ pub(super) fn kafka(
     }
 }
 
-fn cluster(written: &Written, surroundings: &Surroundings<'_>, problems: &mut Problems<'_, '_>) -> Cluster {
+fn cluster(written: &Written, environment: &Environment<'_>, problems: &mut Problems<'_, '_>) -> Cluster {
     let servers = written.kafka.bootstrap_servers.trim();
     if servers != EMBEDDED {
         for server in servers.split(',').map(str::trim) {
@@ -84,7 +84,7 @@ fn cluster(written: &Written, surroundings: &Surroundings<'_>, problems: &mut Pr
             embedded.partitions,
             ranges::EMBEDDED_PARTITIONS,
         ),
-        feeds: feeds(&embedded.feed, surroundings, problems),
+        feeds: feeds(&embedded.feed, environment, problems),
     })
 }
 
@@ -123,7 +123,7 @@ fn address(server: &str) -> Address {
 
 fn feeds(
     written: &[written::Feed],
-    surroundings: &Surroundings<'_>,
+    environment: &Environment<'_>,
     problems: &mut Problems<'_, '_>,
 ) -> Vec<FeedConfig> {
     let mut topics = BTreeSet::new();
@@ -143,7 +143,7 @@ fn feeds(
             }
             FeedSource::StandardInput
         } else {
-            FeedSource::File(existing(&feed.file, &file_path, "feed", surroundings, problems))
+            FeedSource::File(existing(&feed.file, &file_path, "feed", environment, problems))
         };
         feeds.push(FeedConfig { topic: feed.topic.clone(), source });
     }
@@ -155,15 +155,15 @@ pub(super) fn existing(
     written: &Path,
     path: &[&str],
     what: &str,
-    surroundings: &Surroundings<'_>,
+    environment: &Environment<'_>,
     problems: &mut Problems<'_, '_>,
 ) -> std::path::PathBuf {
-    let resolved = surroundings.resolve(written);
+    let resolved = environment.resolve(written);
     if resolved.is_dir() {
         problems
             .add(path, format!("the {what} is a directory: {}", resolved.display()))
             .hint(format!("name the {what} file in it"));
-    } else if !(surroundings.is_there)(&resolved) {
+    } else if !(environment.is_there)(&resolved) {
         problems
             .add(path, format!("{what} not found: {}", resolved.display()))
             .hint("relative paths are resolved from the directory of the configuration file");

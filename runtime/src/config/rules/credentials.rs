@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::super::Surroundings;
+use super::super::Environment;
 use super::super::client_properties::Properties;
 use super::super::problem::Problems;
 use super::super::written;
@@ -15,7 +15,7 @@ const UNSECURED: &str = "enable.sasl.oauthbearer.unsecure.jwt";
 pub(super) fn password_file(
     kafka: &written::Kafka,
     clients: &[&Properties],
-    surroundings: &Surroundings<'_>,
+    environment: &Environment<'_>,
     problems: &mut Problems<'_, '_>,
 ) -> Option<PathBuf> {
     let written = kafka.password_file.as_deref()?;
@@ -31,14 +31,14 @@ pub(super) fn password_file(
     }
     // Whether the file exists is checked when it is read: the program that writes the file may be late, and a restart
     // resolves that.
-    Some(surroundings.resolve(written))
+    Some(environment.resolve(written))
 }
 
 /// Checks the file with the token and the settings that it needs. `clients`: the properties of every kind of client.
 pub(super) fn token_file(
     kafka: &written::Kafka,
     clients: &[&Properties],
-    surroundings: &Surroundings<'_>,
+    environment: &Environment<'_>,
     problems: &mut Problems<'_, '_>,
 ) -> Option<PathBuf> {
     let takes_tokens = |client: &Properties| {
@@ -68,5 +68,5 @@ pub(super) fn token_file(
             .add(&TOKEN_FILE, format!("`token_file` can't be combined with `password_file` or `{UNSECURED}`"))
             .hint("keep one of them");
     }
-    Some(surroundings.resolve(written))
+    Some(environment.resolve(written))
 }

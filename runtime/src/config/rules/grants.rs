@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::Surroundings;
+use super::super::Environment;
 use super::super::checked::{GrantsConfig, HttpHost, Variable};
 use super::super::problem::Problems;
 use super::super::secret;
@@ -12,12 +12,12 @@ use super::super::written_handler as written;
 pub(super) fn grants(
     handler: &str,
     grants: &written::Grants,
-    surroundings: &Surroundings<'_>,
+    environment: &Environment<'_>,
     problems: &mut Problems<'_, '_>,
 ) -> GrantsConfig {
     GrantsConfig {
         env: each(handler, "env", &grants.env, problems, |name, path, problems| {
-            variable(name, path, surroundings, problems)
+            variable(name, path, environment, problems)
         }),
         http: each(handler, "http", &grants.http, problems, host),
     }
@@ -47,7 +47,7 @@ fn each<T>(
 fn variable(
     name: &str,
     path: &[&str],
-    surroundings: &Surroundings<'_>,
+    environment: &Environment<'_>,
     problems: &mut Problems<'_, '_>,
 ) -> Option<Variable> {
     if name.is_empty() || name.contains(['=', '$', '{', '}']) {
@@ -56,7 +56,7 @@ fn variable(
             .hint("write only the name, without its value and without `${}`");
         return None;
     }
-    let Some(value) = (surroundings.environment)(name) else {
+    let Some(value) = (environment.variable)(name) else {
         problems
             .add(path, format!("the environment variable `{name}` is not set"))
             .hint("set it for this process, or remove it from `grants.env`");

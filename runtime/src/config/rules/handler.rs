@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use keylane_core::OutOfRange;
 
-use super::super::Surroundings;
+use super::super::Environment;
 use super::super::checked::{
     Cluster, CommitConfig, HandlerConfig, LaneKey, LanesConfig, Ordering, OutputConfig,
 };
@@ -21,7 +21,7 @@ pub(super) fn handler(
     name: &str,
     handler: &written::Handler,
     cluster: &Cluster,
-    surroundings: &Surroundings<'_>,
+    environment: &Environment<'_>,
     problems: &mut Problems<'_, '_>,
 ) -> HandlerConfig {
     let at = |field| ["handlers", name, field];
@@ -40,7 +40,7 @@ pub(super) fn handler(
     let keep_memory =
         handler.max_memory.map(|size| ranges::size(problems, &at("max_memory"), size, 0..=memory));
     let component =
-        cluster::existing(&handler.component, &at("component"), "component", surroundings, problems);
+        cluster::existing(&handler.component, &at("component"), "component", environment, problems);
     HandlerConfig {
         name: name.to_owned(),
         component,
@@ -75,7 +75,7 @@ pub(super) fn handler(
             handler.rebalance.revoke_timeout,
             ranges::REVOKE_TIMEOUT,
         ),
-        grants: grants::grants(name, &handler.grants, surroundings, problems),
+        grants: grants::grants(name, &handler.grants, environment, problems),
         outputs: outputs(name, handler, problems),
     }
 }

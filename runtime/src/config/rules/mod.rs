@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::path::PathBuf;
 
-use super::Surroundings;
+use super::Environment;
 use super::checked::{Checked, RuntimeConfig, Seal};
 use super::problem::Problems;
 use super::written::{self, Written};
@@ -22,24 +22,18 @@ use super::written::{self, Written};
 /// Checks the configuration. The result is valid only if no problem was added.
 pub(super) fn checked(
     written: &Written,
-    surroundings: &Surroundings<'_>,
+    environment: &Environment<'_>,
     problems: &mut Problems<'_, '_>,
 ) -> Checked {
     let mut checked = Checked {
-        kafka: cluster::kafka(written, surroundings, problems),
-        runtime: runtime(&written.runtime, surroundings, problems),
+        kafka: cluster::kafka(written, environment, problems),
+        runtime: runtime(&written.runtime, environment, problems),
         handlers: Vec::new(),
         warnings: Vec::new(),
         seal: Seal,
     };
     for (name, handler) in &written.handlers {
-        checked.handlers.push(handler::handler(
-            name,
-            handler,
-            &checked.kafka.cluster,
-            surroundings,
-            problems,
-        ));
+        checked.handlers.push(handler::handler(name, handler, &checked.kafka.cluster, environment, problems));
     }
     if written.handlers.is_empty() {
         problems
@@ -54,7 +48,7 @@ pub(super) fn checked(
 
 fn runtime(
     written: &written::Runtime,
-    surroundings: &Surroundings<'_>,
+    environment: &Environment<'_>,
     problems: &mut Problems<'_, '_>,
 ) -> RuntimeConfig {
     let workers = written
@@ -67,8 +61,8 @@ fn runtime(
             written.memory_budget,
             ranges::MEMORY_BUDGET,
         ),
-        workers: workers.and_then(NonZero::new).unwrap_or(surroundings.cores),
-        cache_dir: cache_dir(written, surroundings),
+        workers: workers.and_then(NonZero::new).unwrap_or(environment.cores),
+        cache_dir: cache_dir(written, environment),
         drain_timeout: ranges::time(
             problems,
             &["runtime", "drain_timeout"],
@@ -79,10 +73,9 @@ fn runtime(
 }
 
 /// Returns the configured directory, or `keylane/compiled` in the cache directory of the XDG specification.
-fn cache_dir(written: &written::Runtime, surroundings: &Surroundings<'_>) -> Option<PathBuf> {
-    let variable =
-        |name| (surroundings.environment)(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    written.cache_dir.as_ref().map(|folder| surroundings.resolve(folder)).or_else(|| {
+fn cache_dir(written: &written::Runtime, environment: &Environment<'_>) -> Option<PathBuf> {
+    let variable = |name| (environment.variable)(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    written.cache_dir.as_ref().map(|folder| environment.resolve(folder)).or_else(|| {
         let xdg = variable("XDG_CACHE_HOME").filter(|folder| folder.is_absolute());
         xdg.or_else(|| Some(variable("HOME")?.join(".cache"))).map(|folder| folder.join("keylane/compiled"))
     })

@@ -34,7 +34,7 @@ pub(in crate::config) const RETRY_INTERVAL: Millis = 0..=86_400_000;
 pub(in crate::config) const MAX_ATTEMPTS: RangeInclusive<u32> = 1..=1_000_000;
 pub(in crate::config) const RETRY_MULTIPLIER: RangeInclusive<f64> = 1.0..=100.0;
 pub(in crate::config) const RETRY_JITTER: RangeInclusive<f64> = 0.0..=1.0;
-pub(in crate::config) const MAX_REDRIVES: RangeInclusive<u32> = 0..=1_000;
+pub(in crate::config) const ALERT_AFTER_REDRIVES: RangeInclusive<u32> = 0..=1_000;
 
 pub(in crate::config) const MAX_BATCH: RangeInclusive<u32> = 1..=4_096;
 pub(in crate::config) const MAX_CALLS: RangeInclusive<u32> = 1..=u32::MAX;

@@ -63,8 +63,12 @@ pub(super) fn dead_letters(
 ) -> Option<DeadLettersConfig> {
     let at = |field| ["handlers", name, "dead_letters", field];
     let letters = &handler.dead_letters;
-    let max_redrives =
-        ranges::whole(problems, &at("max_redrives"), letters.max_redrives, ranges::MAX_REDRIVES);
+    let alert_after_redrives = ranges::whole(
+        problems,
+        &at("alert_after_redrives"),
+        letters.alert_after_redrives,
+        ranges::ALERT_AFTER_REDRIVES,
+    );
     if handler.retry.on_exhausted != OnExhausted::Dlq {
         if *letters != written::DeadLetters::default() {
             let text = "`dead_letters` has no effect: `retry.on_exhausted` is not \"dlq\"";
@@ -93,5 +97,9 @@ pub(super) fn dead_letters(
                 .hint("use another topic, for example \"{topic}.dlq\"");
         }
     }
-    Some(DeadLettersConfig { topics, spring: letters.headers == DeadLetterHeaders::Spring, max_redrives })
+    Some(DeadLettersConfig {
+        topics,
+        spring: letters.headers == DeadLetterHeaders::Spring,
+        alert_after_redrives,
+    })
 }

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::{Assignor, Cluster, FeedSource, NoKey, Ordering, OutOfRange, Start};
+use keylane_core::OutOfRange;
+
+use super::super::{Assignor, Cluster, FeedSource, NoKey, Ordering, Start};
 use super::{MINIMAL, accept, with};
 
 #[test]
@@ -21,7 +23,7 @@ fn defaults_match_the_core() {
         Some(Path::new("/home/somebody/.cache/keylane/compiled"))
     );
 
-    let [handler] = checked.handlers.as_slice() else { panic!("one handler: {:?}", checked.handlers) };
+    let [handler] = checked.handlers.as_slice() else { panic!("not one handler: {:?}", checked.handlers) };
     assert_eq!(handler.name, "orders");
     assert_eq!(handler.component, Path::new("etc/orders.wasm"));
     assert_eq!(handler.timeout, Duration::from_secs(5));
@@ -100,7 +102,7 @@ fn all_settings_are_applied() {
     assert_eq!(checked.runtime.drain_timeout, Duration::from_millis(2500));
     assert_eq!(checked.input_topics(), ["delays", "flights", "weather"]);
 
-    let [a, b] = checked.handlers.as_slice() else { panic!("two handlers: {:?}", checked.handlers) };
+    let [a, b] = checked.handlers.as_slice() else { panic!("not two handlers: {:?}", checked.handlers) };
     assert_eq!((a.name.as_str(), b.name.as_str()), ("a", "b"));
     assert_eq!(b.component, Path::new("/opt/b.wasm"));
     assert_eq!(b.start, Start::Latest);
@@ -111,7 +113,7 @@ fn all_settings_are_applied() {
     assert_eq!((a.lanes.max_concurrency, a.lanes.max_queued, a.lanes.max_window), (8, 1000, 5000));
     assert_eq!((a.commit.every, a.commit.metadata_limit), (7, 0));
     assert_eq!(a.revoke_timeout, Duration::from_secs(3));
-    let [late] = a.outputs.as_slice() else { panic!("one output: {:?}", a.outputs) };
+    let [late] = a.outputs.as_slice() else { panic!("not one output: {:?}", a.outputs) };
     assert_eq!((late.target.as_str(), late.topic.as_str(), late.provenance), ("late", "delays", true));
 }
 
@@ -137,8 +139,8 @@ fn half_of_the_budget_is_divided_among_partitions() {
         (limits.queue >> 10, limits.of_partition >> 10, limits.all() >> 20)
     };
     assert_eq!(limits(1, 16), (3 << 10, 1 << 10, 64), "half of the budget");
-    assert_eq!(limits(4, 16), (512, 512, 16), "for each of four consumers a quarter of that");
-    assert_eq!(limits(1, 1), (3 << 10, 1 << 10, 4), "more for one partition gains nothing");
+    assert_eq!(limits(4, 16), (512, 512, 16), "a quarter of that for each of four consumers");
+    assert_eq!(limits(1, 1), (3 << 10, 1 << 10, 4), "a higher limit for one partition has no benefit");
     assert_eq!(limits(1, 1_000), (32, 32, 63));
     assert_eq!(limits(1, 10_000), (32, 32, 625), "never below the minimum per partition");
     assert_eq!([1, 8].map(|consumers| runtime.fetch_limits(consumers, 0).response >> 20), [16, 2]);
@@ -221,8 +223,8 @@ fn grants_are_resolved() {
     let text =
         with("grants.env = [\"KAFKA_PASSWORD\"]\ngrants.http = [\"api.example.com\", \"${HOST}\"]", "");
     let checked = accept(&text);
-    let [handler] = &*checked.handlers else { panic!("one handler") };
-    let [variable] = &*handler.grants.env else { panic!("one variable") };
+    let [handler] = &*checked.handlers else { panic!("not one handler") };
+    let [variable] = &*handler.grants.env else { panic!("not one variable") };
     assert_eq!(
         (variable.name.as_str(), variable.value.as_str()),
         ("KAFKA_PASSWORD", "canary-in-environment")

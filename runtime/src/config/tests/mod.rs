@@ -1,4 +1,4 @@
-//! Tests from whole files to checked configurations or rendered reports.
+//! Tests with whole files, up to the checked configuration or the rendered report.
 
 mod accepted;
 mod authentication;
@@ -11,7 +11,7 @@ mod secrets;
 use std::num::NonZero;
 use std::path::Path;
 
-use super::{Checked, Surroundings};
+use super::{Checked, Environment};
 
 /// A minimal file with one handler.
 const MINIMAL: &str = "\
@@ -24,7 +24,8 @@ topics = [\"orders\"]
 group_id = \"orders\"
 ";
 
-/// Checks a text with these variables set. All files but the missing ones exist.
+/// Checks a text in an environment with a few variables. All files exist, except for `missing.wasm`
+/// and `missing.jsonl`.
 fn check(text: &str) -> Result<Checked, String> {
     let variables = |name: &str| match name {
         "HOST" => Some("broker.example:9092".to_owned()),
@@ -36,13 +37,13 @@ fn check(text: &str) -> Result<Checked, String> {
         "HOME" => Some("/home/somebody".to_owned()),
         _ => None,
     };
-    let surroundings = Surroundings {
+    let environment = Environment {
         file: Path::new("etc/keylane.toml"),
-        environment: &variables,
+        variable: &variables,
         is_there: &|path| !path.ends_with("missing.wasm") && !path.ends_with("missing.jsonl"),
         cores: NonZero::new(3).expect("3 is not 0"),
     };
-    super::check(text, &surroundings).map_err(|report| report.to_string())
+    super::check(text, &environment).map_err(|report| report.to_string())
 }
 
 /// Returns the minimal file with one line for the handler and more sections.

@@ -1,4 +1,4 @@
-//! Secrets do not occur in printed text. A canary stands for a secret.
+//! Secrets do not occur in printed text. A canary represents a secret.
 
 use super::{accept, check, with};
 
@@ -20,7 +20,7 @@ fn a_checked_configuration_prints_no_secrets() {
     let printed = format!("{checked:?} {checked:#?}");
     assert!(!printed.contains(CANARY), "{printed}");
     for name in names {
-        assert!(printed.contains(name), "{name} is printed as set: {printed}");
+        assert!(printed.contains(name), "the name {name} must be printed: {printed}");
         assert_eq!(checked.kafka.producer.get(name), Some(CANARY), "the client receives it");
     }
 }

@@ -39,8 +39,9 @@ impl EmbeddedBroker {
         }
     }
 
-    /// Returns the mock cluster, for error injection in tests.
-    pub fn mock(&self) -> &MockCluster {
+    /// Returns the mock cluster, for error injection.
+    #[cfg(test)]
+    pub(in crate::source) fn mock(&self) -> &MockCluster {
         &self.mock
     }
 }

@@ -3,13 +3,14 @@ use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::jsonl::{FedRecord, JsonLines, LineError};
 use super::{EmbeddedBroker, FeedProgress};
+use crate::config::{FeedConfig, FeedSource};
 use crate::librdkafka::{
     ErrorCode, EventKind, ProduceRecord, Producer, ProducerTopic, Properties, Queue, partition_for_key,
 };
@@ -20,24 +21,6 @@ const MAX_UNREAD: usize = 3 << 20;
 const MAX_UNREAD_RECORDS: usize = 90_000;
 /// Timeout of one wait for delivery reports.
 const REPORT_WAIT: Duration = Duration::from_millis(100);
-
-/// The feed of one topic.
-#[derive(Clone, Debug)]
-pub struct FeedSpec {
-    /// The topic; it must exist.
-    pub topic: String,
-    /// The source of its records.
-    pub input: FeedInput,
-}
-
-/// The source of fed records.
-#[derive(Clone, Debug)]
-pub enum FeedInput {
-    /// A file of JSON lines, decompressed if its name ends in `.zst`.
-    File(PathBuf),
-    /// JSON lines from standard input.
-    Stdin,
-}
 
 /// Why a feed failed.
 #[derive(Debug, thiserror::Error)]
@@ -80,15 +63,15 @@ impl Feeder {
     /// are reported to every source of the feed and returned by [`Feeder::finish`].
     pub fn start(
         broker: &EmbeddedBroker,
-        feeds: Vec<FeedSpec>,
+        feeds: &[FeedConfig],
         progress: &Arc<FeedProgress>,
     ) -> Result<Feeder, FeedError> {
         let mut feeder = Feeder { progress: Arc::clone(progress), threads: Vec::new() };
         for feed in feeds {
-            let input = feed.input.name();
+            let input = name_of(&feed.source);
             let read_error = |error| FeedError::Read { input: input.clone(), error };
-            let lines = JsonLines::new(BufReader::new(feed.input.open().map_err(read_error)?));
-            let mut topic = TopicFeed::new(broker, &feed, progress)?;
+            let lines = JsonLines::new(BufReader::new(open(&feed.source).map_err(read_error)?));
+            let mut topic = TopicFeed::new(broker, feed, progress)?;
             let progress = Arc::clone(progress);
             let thread = thread::Builder::new()
                 .name("keylane-feed".to_owned())
@@ -127,19 +110,17 @@ impl Drop for Feeder {
     }
 }
 
-impl FeedInput {
-    fn name(&self) -> String {
-        match self {
-            FeedInput::File(path) => path.display().to_string(),
-            FeedInput::Stdin => "standard input".to_owned(),
-        }
+fn name_of(source: &FeedSource) -> String {
+    match source {
+        FeedSource::File(path) => path.display().to_string(),
+        FeedSource::StandardInput => "standard input".to_owned(),
     }
+}
 
-    fn open(&self) -> io::Result<Box<dyn Read + Send>> {
-        match self {
-            FeedInput::File(path) => open_file(path),
-            FeedInput::Stdin => Ok(Box::new(io::stdin())),
-        }
+fn open(source: &FeedSource) -> io::Result<Box<dyn Read + Send>> {
+    match source {
+        FeedSource::File(path) => open_file(path),
+        FeedSource::StandardInput => Ok(Box::new(io::stdin())),
     }
 }
 
@@ -153,9 +134,9 @@ fn open_file(path: &Path) -> io::Result<Box<dyn Read + Send>> {
 }
 
 /// Reads the records of a feed without producing them.
-pub fn for_each_record(input: &FeedInput, mut each: impl FnMut(&FedRecord)) -> Result<(), FeedError> {
-    let name = input.name();
-    let opened = input.open().map_err(|error| FeedError::Read { input: name.clone(), error })?;
+pub fn for_each_record(source: &FeedSource, mut each: impl FnMut(&FedRecord)) -> Result<(), FeedError> {
+    let name = name_of(source);
+    let opened = open(source).map_err(|error| FeedError::Read { input: name.clone(), error })?;
     for record in JsonLines::new(BufReader::new(opened)) {
         each(&record.map_err(|error| FeedError::Line { input: name.clone(), error })?);
     }
@@ -200,7 +181,7 @@ impl PartitionFeed {
 impl TopicFeed {
     fn new(
         broker: &EmbeddedBroker,
-        feed: &FeedSpec,
+        feed: &FeedConfig,
         progress: &Arc<FeedProgress>,
     ) -> Result<TopicFeed, FeedError> {
         let failed = |reason: String| FeedError::Broker { topic: feed.topic.clone(), reason };
@@ -210,7 +191,7 @@ impl TopicFeed {
         let count = usize::try_from(broker.partitions()).unwrap_or(0).max(1);
         Ok(TopicFeed {
             name: feed.topic.clone(),
-            input: feed.input.name(),
+            input: name_of(&feed.source),
             topic,
             reports: producer.main_queue(),
             producer,

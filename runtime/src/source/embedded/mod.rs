@@ -5,13 +5,12 @@
 //! outputs before they are dropped.
 
 mod broker;
-mod feed;
+pub(super) mod feed;
 mod jsonl;
 mod output;
 mod progress;
 
 pub use broker::EmbeddedBroker;
-pub use feed::{FeedError, FeedInput, FeedSpec, Feeder, for_each_record};
-pub use jsonl::{FedRecord, LineError};
-pub use output::{OutputError, OutputReader};
+pub use feed::{Feeder, for_each_record};
+pub use output::OutputReader;
 pub use progress::{FeedProgress, FeedReader};

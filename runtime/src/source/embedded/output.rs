@@ -175,7 +175,7 @@ impl OutputReading {
         let client = self.consumer.client();
         let mut requests = Requests::new(client, Queue::new(client));
         requests.log_offsets(list, Isolation::Uncommitted, END_LIMIT);
-        let answer = requests.wait_for_answer(2 * END_LIMIT).ok_or(ErrorCode::TIMED_OUT)?;
+        let answer = requests.wait_for_response(2 * END_LIMIT).ok_or(ErrorCode::TIMED_OUT)?;
         answer
             .log_offsets()?
             .into_iter()

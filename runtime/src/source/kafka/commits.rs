@@ -10,12 +10,12 @@ use crate::librdkafka::{ClientEvent, Consumer, ErrorCode, EventKind, PartitionLi
 use crate::source::errors::commit_error;
 use crate::source::event::SourceEvent;
 
-/// Placeholder in a commit's list for a partition without an answer of the coordinator.
-const NO_ANSWER: ErrorCode = ErrorCode(-9_999);
+/// Placeholder in a commit's list for a partition without a response of the coordinator.
+const NO_RESPONSE: ErrorCode = ErrorCode(-9_999);
 
-/// The commits that the coordinator has not answered.
+/// The commits that the coordinator has not responded to.
 pub(super) struct Commits {
-    answers: Queue,
+    responses: Queue,
     timeout: Duration,
     pending: BTreeMap<CommitId, PendingCommit>,
 }
@@ -26,9 +26,9 @@ struct PendingCommit {
 }
 
 impl Commits {
-    /// Starts without commits. `answers`: a queue for commits only, which wakes the thread.
-    pub(super) fn new(answers: Queue, timeout: Duration) -> Self {
-        Commits { answers, timeout, pending: BTreeMap::new() }
+    /// Starts without commits. `responses`: a queue for commits only, which wakes the thread.
+    pub(super) fn new(responses: Queue, timeout: Duration) -> Self {
+        Commits { responses, timeout, pending: BTreeMap::new() }
     }
 
     /// Sends a commit. Returns its results if the client rejects it at once.
@@ -44,12 +44,12 @@ impl Commits {
         for entry in entries {
             if let Some(topic) = topics.get(usize::from(entry.partition.topic)) {
                 let bytes = metadata_of(entry, metadata).as_bytes();
-                list.push_commit(topic, entry.partition.number, entry.offset, bytes, NO_ANSWER);
+                list.push_commit(topic, entry.partition.number, entry.offset, bytes, NO_RESPONSE);
             }
         }
         let partitions: Vec<Partition> = entries.iter().map(|entry| entry.partition).collect();
         let request = usize::try_from(id.0).unwrap_or(usize::MAX);
-        match consumer.commit(&list, &self.answers, request) {
+        match consumer.commit(&list, &self.responses, request) {
             Ok(()) => {
                 self.pending.insert(id, PendingCommit { deadline: now + self.timeout, partitions });
                 Vec::new()
@@ -58,40 +58,40 @@ impl Commits {
         }
     }
 
-    /// Returns the next answer of the coordinator.
-    pub(super) fn next_answer(&self) -> Option<ClientEvent> {
-        self.answers.poll_now()
+    /// Returns the next response of the coordinator.
+    pub(super) fn next_response(&self) -> Option<ClientEvent> {
+        self.responses.poll_now()
     }
 
-    /// Returns the results of an answer: one per partition of its commit.
+    /// Returns the results of a response: one per partition of its commit.
     pub(super) fn results(&mut self, event: &ClientEvent, topics: &[CString]) -> Vec<SourceEvent> {
         if event.kind() != EventKind::Commit {
             return Vec::new();
         }
         let id = CommitId(u64::try_from(event.request()).unwrap_or(u64::MAX));
         let Some(commit) = self.pending.remove(&id) else { return Vec::new() };
-        let answered = event.partitions();
+        let committed = event.partitions();
         let all = event.error();
         let code_of = |partition: Partition| {
             let topic = topics.get(usize::from(partition.topic))?;
-            let mut entries = answered.iter();
+            let mut entries = committed.iter();
             entries
                 .find(|entry| entry.topic == topic.as_c_str() && entry.partition == partition.number)
                 .map(|entry| entry.error)
         };
         let result = |&partition: &Partition| {
-            // The code of the request applies only if the coordinator did not answer for the partition.
+            // The code of the request applies only if the coordinator did not respond for the partition.
             let code = match code_of(partition) {
-                Some(code) if code != NO_ANSWER => code,
+                Some(code) if code != NO_RESPONSE => code,
                 _ if !all.is_none() => all,
-                _ => NO_ANSWER,
+                _ => NO_RESPONSE,
             };
             commit_result(id, partition, code)
         };
         commit.partitions.iter().map(result).collect()
     }
 
-    /// Removes a commit whose timeout has passed. A later answer is dropped.
+    /// Removes a commit whose timeout has passed. A later response is dropped.
     pub(super) fn expire(&mut self, now: Duration) -> Option<CommitId> {
         let (&id, _) = self.pending.iter().find(|(_, commit)| commit.deadline <= now)?;
         self.pending.remove(&id);

@@ -1,7 +1,7 @@
 //! The consumer of one handler.
-mod answers;
 mod commits;
 mod log;
+mod look_up_results;
 mod rebalance;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use keylane_core::{CommitEntry, CommitId, Partition, ReadError, RebalanceId, StartAt};
 
-use crate::config::FetchLimits;
+use crate::config::{Assignor, FetchLimits};
 use crate::librdkafka::{
     Consumer, Deadline, EventKind, PartitionList, PermanentStartupError, Queue, Requests, StartupRequests,
     StartupRetry, WakeHandle,
@@ -19,20 +19,20 @@ use crate::source::embedded::FeedReader;
 use crate::source::event::{ReadResult, Record, SourceEvent};
 use crate::source::look_ups::{GroupCommits, LookUpParameters, LookUps};
 use crate::source::partitions::{OwnedPartitions, PartitionReader};
-use crate::source::spec::{Assignor, Ends, SourceSpec};
+use crate::source::spec::{Ends, SourceSpec};
 use crate::source::start::{Error, topic_facts};
 
 use commits::Commits;
 use log::SourceLog;
 
 /// Timeout of a seek, which the library's own thread performs.
-const SEEK_LIMIT: Duration = Duration::from_secs(1);
+const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest time between two polls of the library.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout of one wait for an event while leaving the group.
 const LEAVE_POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Timeout of the first answer to a join, which does not depend on other members.
-const FIRST_ANSWER_MAX: Duration = Duration::from_secs(1);
+/// Timeout of the first response to a join, which does not depend on other members.
+const FIRST_RESPONSE_MAX: Duration = Duration::from_secs(1);
 
 /// The consumer of one handler, which reads the partitions that the group assigns. One thread uses it.
 ///
@@ -80,18 +80,18 @@ enum RebalanceKind {
 
 impl Source {
     /// Checks that the topics exist, or creates them if configured, and reads whether the group has commits for them.
-    /// Does not join the group: see [`Source::join`]. Waits for brokers that do not answer: `retry` is called
+    /// Does not join the group: see [`Source::join`]. Waits for brokers that do not respond: `retry` is called
     /// repeatedly and may end the wait.
     pub fn start(spec: &SourceSpec, wake: WakeHandle, retry: StartupRetry<'_>) -> Result<Source, Error> {
         let topics =
             spec.topic_names().ok_or_else(|| PermanentStartupError::TopicName(spec.topics.join(", ")))?;
         let consumer = Consumer::new(&spec.properties())?;
         let main = consumer.main_queue().wakes(&wake);
-        let mut questions = StartupRequests::new(consumer.client(), &main, spec.answer_limit(), retry);
-        let broker = questions.broker()?;
-        let facts = topic_facts(&mut questions, spec, &topics)?;
+        let mut requests = StartupRequests::new(consumer.client(), &main, spec.response_timeout(), retry);
+        let broker = requests.broker()?;
+        let facts = topic_facts(&mut requests, spec, &topics)?;
         let feed = spec.feed.as_ref().map(|feed| feed.reader(&topics, &wake));
-        let subject = LookUpParameters {
+        let parameters = LookUpParameters {
             group: spec
                 .group_name()
                 .ok_or_else(|| PermanentStartupError::GroupName(spec.group_id.clone()))?,
@@ -100,11 +100,11 @@ impl Source {
             policy: spec.start,
             needs_ends: spec.ends == Ends::LogEnd,
             isolation: spec.isolation(),
-            limit: spec.answer_limit(),
+            timeout: spec.response_timeout(),
         };
         let requests = Requests::new(consumer.client(), Queue::new(consumer.client()).wakes(&wake));
         let commits = GroupCommits::new(spec.properties(), &wake);
-        let look_ups = LookUps::new(subject, requests, commits);
+        let look_ups = LookUps::new(parameters, requests, commits);
         Ok(Source {
             partitions: OwnedPartitions::default(),
             main,
@@ -150,10 +150,10 @@ impl Source {
             // The library is polled even if its queue is empty: without polls it leaves the group.
             if let Some(event) = self.main.poll(Duration::ZERO) {
                 self.on_main_event(&event);
-            } else if let Some(event) = self.commits.next_answer() {
+            } else if let Some(event) = self.commits.next_response() {
                 self.ready.extend(self.commits.results(&event, &self.topics));
-            } else if let Some(answer) = self.look_ups.next(now) {
-                self.on_answer(answer);
+            } else if let Some(result) = self.look_ups.next(now) {
+                self.on_look_up_result(result);
             } else if let Some(id) = self.commits.expire(now) {
                 self.ready.push_back(SourceEvent::CommitTimedOut { id });
             } else if !self.check_feed() {
@@ -207,9 +207,9 @@ impl Source {
             self.log.read_failed(self.polled, partition, error);
         }
         if read.out_of_range
-            && let Some(asked) = self.partitions.asked(partition)
+            && let Some(id) = self.partitions.look_up_id(partition)
         {
-            self.look_ups.ask_bounds(asked);
+            self.look_ups.request_bounds(id);
         }
         read.result
     }
@@ -223,8 +223,8 @@ impl Source {
 
     /// Looks up the start position of the partition; the result is an event. Ignored if the partition is not owned.
     pub fn look_up_start(&mut self, partition: Partition) {
-        if let Some(asked) = self.partitions.asked(partition) {
-            self.look_ups.ask_start(asked);
+        if let Some(id) = self.partitions.look_up_id(partition) {
+            self.look_ups.request_start(id);
         }
     }
 
@@ -255,8 +255,8 @@ impl Source {
     /// Answers this revoke or loss: releases all its partitions.
     pub fn answer_revoke(&mut self, request: RebalanceId) {
         match self.unanswered.take() {
-            Some(GroupRequest { id, kind: RebalanceKind::Revoke(asked) }) if id == request => {
-                self.release(&asked);
+            Some(GroupRequest { id, kind: RebalanceKind::Revoke(partitions) }) if id == request => {
+                self.release(&partitions);
                 self.after_answer();
             }
             other => self.ignore_late_answer(request, other),
@@ -275,7 +275,7 @@ impl Source {
             return self.not_positioned(partition);
         };
         reader.moved(offset);
-        if let Err(code) = self.consumer.seek(&mut list, SEEK_LIMIT) {
+        if let Err(code) = self.consumer.seek(&mut list, SEEK_TIMEOUT) {
             reader.halt();
             tracing::warn!(%partition, offset, %code, "seek failed");
             self.not_positioned(partition);
@@ -312,26 +312,26 @@ impl Source {
         }
     }
 
-    /// Leaves the group and releases all owned partitions. Waits for the coordinator, with limits. Returns whether the
+    /// Leaves the group and releases all owned partitions. Waits for the coordinator, with time-outs. Returns whether the
     /// consumer was closed in time; if not, the coordinator removes the member after the session timeout.
     ///
-    /// `join_limit`: how long to wait for a pending join. A client that is closed during a join sends no leave request,
+    /// `join_timeout`: how long to wait for a pending join. A client that is closed during a join sends no leave request,
     /// and its member stays in the group until the session timeout.
-    pub fn leave(mut self, join_limit: Duration, limit: Duration) -> bool {
+    pub fn leave(mut self, join_timeout: Duration, timeout: Duration) -> bool {
         self.answer_pending();
         if !self.is_static {
-            self.withdraw(Deadline::after(join_limit));
+            self.withdraw(Deadline::after(join_timeout));
         }
-        self.close_consumer(Deadline::after(limit))
+        self.close_consumer(Deadline::after(timeout))
     }
 
     /// Requests to leave the group, and waits until the client has sent the request.
-    fn withdraw(&mut self, limit: Deadline) {
-        // Before the first answer to its join the client is already a member, but lacks the member id that a leave
+    fn withdraw(&mut self, deadline: Deadline) {
+        // Before the first response to its join the client is already a member, but lacks the member id that a leave
         // request needs.
-        let first_answer = Deadline::after(FIRST_ANSWER_MAX.min(limit.remaining()));
-        while self.rebalances == 0 && !self.consumer.is_member() && !first_answer.is_over() {
-            if let Some(event) = self.main.poll(LEAVE_POLL_INTERVAL.min(first_answer.remaining())) {
+        let first_response = Deadline::after(FIRST_RESPONSE_MAX.min(deadline.remaining()));
+        while self.rebalances == 0 && !self.consumer.is_member() && !first_response.is_over() {
+            if let Some(event) = self.main.poll(LEAVE_POLL_INTERVAL.min(first_response.remaining())) {
                 self.on_main_event(&event);
             }
         }
@@ -339,8 +339,8 @@ impl Source {
             tracing::warn!(%code, "leaving the group failed");
             return;
         }
-        while self.consumer.is_member() && !limit.is_over() {
-            if let Some(event) = self.main.poll(LEAVE_POLL_INTERVAL.min(limit.remaining())) {
+        while self.consumer.is_member() && !deadline.is_over() {
+            if let Some(event) = self.main.poll(LEAVE_POLL_INTERVAL.min(deadline.remaining())) {
                 self.on_main_event(&event);
             }
             self.answer_pending();
@@ -356,14 +356,14 @@ impl Source {
         }
     }
 
-    fn close_consumer(&mut self, limit: Deadline) -> bool {
+    fn close_consumer(&mut self, deadline: Deadline) -> bool {
         let events = Queue::new(self.consumer.client());
         if let Err(code) = self.consumer.close(&events) {
             tracing::warn!(%code, "leaving the group failed");
             return false;
         }
-        while !self.consumer.is_closed() && !limit.is_over() {
-            if let Some(event) = events.poll(LEAVE_POLL_INTERVAL.min(limit.remaining()))
+        while !self.consumer.is_closed() && !deadline.is_over() {
+            if let Some(event) = events.poll(LEAVE_POLL_INTERVAL.min(deadline.remaining()))
                 && event.kind() == EventKind::Rebalance
             {
                 let mine: Vec<Partition> = self.partitions.all().collect();

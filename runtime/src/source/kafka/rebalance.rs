@@ -4,11 +4,11 @@ use std::time::Duration;
 use keylane_core::{Partition, RebalanceId, StartAt};
 
 use super::{GroupRequest, RebalanceKind, Source};
+use crate::config::Assignor;
 use crate::librdkafka::{ClientEvent, ErrorCode, EventKind, PartitionList};
 use crate::source::errors::source_error;
 use crate::source::event::SourceEvent;
 use crate::source::partitions::Opener;
-use crate::source::spec::Assignor;
 impl Source {
     pub(super) fn on_main_event(&mut self, event: &ClientEvent) {
         match event.kind() {

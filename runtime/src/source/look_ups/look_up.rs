@@ -1,8 +1,8 @@
-//! The look-up of one partition: the answers that it waits for, and their combined result.
+//! The look-up of one partition: the responses that it waits for, and their combined result.
 use super::{Bounds, LookUpId, NotFound, TopicFacts};
+use crate::config::Start;
 use crate::librdkafka::{END, ErrorCode};
 use crate::source::event::StartFound;
-use crate::source::spec::StartPolicy;
 
 /// The kind of a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +28,13 @@ type Found<T> = Result<T, ErrorCode>;
 /// A look-up in progress.
 #[derive(Debug)]
 pub(super) struct LookUp {
-    pub(super) asked: LookUpId,
+    pub(super) id: LookUpId,
     /// The number that distinguishes this look-up from others of the same partition.
     pub(super) serial: u64,
     pub(super) kind: LookUpKind,
-    /// The number of outstanding answers.
+    /// The number of outstanding responses.
     missing: usize,
-    /// Whether an answer without which the look-up fails is an error.
+    /// Whether a response without which the look-up fails is an error.
     failed: bool,
     committed: Found<Option<(i64, Vec<u8>)>>,
     log_start: Found<i64>,
@@ -44,11 +44,11 @@ pub(super) struct LookUp {
 }
 
 impl LookUp {
-    /// Creates a look-up that waits for `missing` answers.
-    pub(super) fn new(asked: LookUpId, serial: u64, kind: LookUpKind, missing: usize) -> LookUp {
+    /// Creates a look-up that waits for `missing` responses.
+    pub(super) fn new(id: LookUpId, serial: u64, kind: LookUpKind, missing: usize) -> LookUp {
         let unknown = || Err(ErrorCode::IN_PROGRESS);
         LookUp {
-            asked,
+            id,
             serial,
             kind,
             missing,
@@ -98,8 +98,8 @@ impl LookUp {
         Ok(Bounds { start: self.log_start?, end: self.log_end?, topic_id })
     }
 
-    pub(super) fn start(&self, facts: &TopicFacts, policy: StartPolicy) -> Result<StartFound, NotFound> {
-        let partition = self.asked.partition;
+    pub(super) fn start(&self, facts: &TopicFacts, policy: Start) -> Result<StartFound, NotFound> {
+        let partition = self.id.partition;
         let committed = self.committed.clone().map_err(|code| NotFound {
             reason: match code {
                 ErrorCode::UNSTABLE_OFFSET_COMMIT => {
@@ -124,12 +124,12 @@ impl LookUp {
     }
 
     /// Returns the start position that the policy determines.
-    fn first_start(&self, log_start: i64, policy: StartPolicy) -> Result<i64, NotFound> {
+    fn first_start(&self, log_start: i64, policy: Start) -> Result<i64, NotFound> {
         let end = || self.stable_end.map_err(|code| not_found("end of the log", code));
         match policy {
-            StartPolicy::Earliest => Ok(log_start),
-            StartPolicy::Latest => end(),
-            StartPolicy::Timestamp(_) => match self.at_time {
+            Start::Earliest => Ok(log_start),
+            Start::Latest => end(),
+            Start::Time(_) => match self.at_time {
                 Ok(END) => end(),
                 Ok(offset) => Ok(offset),
                 Err(code) => Err(not_found("offset of the start timestamp", code)),

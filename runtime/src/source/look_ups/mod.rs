@@ -1,7 +1,7 @@
 //! Look-ups: the start positions of partitions, the bounds of their logs, and the ids of their topics.
 //!
-//! Nothing here blocks. Each partition has its own requests to the leader of its log: a leader that does not answer
-//! delays only its own partitions. The committed offsets of partitions that are looked up together come in one answer
+//! Nothing here blocks. Each partition has its own requests to the leader of its log: a leader that does not respond
+//! delays only its own partitions. The committed offsets of partitions that are looked up together come in one response
 //! of the coordinator.
 //!
 //! The first try may take [`FIRST_TRY`]. Each try after a timeout may take twice as long, up to the client's own limit,
@@ -18,41 +18,41 @@ use std::time::Duration;
 use keylane_core::Partition;
 
 use super::event::StartFound;
-use super::spec::StartPolicy;
+use crate::config::Start;
 use crate::librdkafka::{
     AdminBroker, BEGINNING, ClientEvent, END, ErrorCode, Isolation, PartitionList, Requests, TopicDescription,
 };
 pub(super) use group_commits::GroupCommits;
-use group_commits::{CommitsAnswer, CommitsQuestion};
+use group_commits::{CommitsRequest, CommitsResponse};
 use look_up::{LogOffset, LookUp, LookUpKind};
 
-/// Timeout of the first try of a look-up: long enough for consecutive answers of a slow broker (two connections, the
+/// Timeout of the first try of a look-up: long enough for consecutive responses of a slow broker (two connections, the
 /// coordinator's name and the offsets), short enough if a broker is down.
 const FIRST_TRY: Duration = Duration::from_secs(6);
 /// Maximum number of doublings: more than any limit allows.
 const DOUBLINGS_MAX: u32 = 16;
 /// Timeout of a request for the topics' ids. It is short, because the ids are already known and rarely change.
-const TOPICS_LIMIT: Duration = Duration::from_secs(2);
+const TOPICS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval of the check that no topic was deleted and created again.
 const TOPICS_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause before bounds that were not found are requested again.
 const BOUNDS_PAUSE: Duration = Duration::from_millis(500);
 
-/// A partition under one ownership. An answer for an older ownership is dropped.
+/// A partition under one assignment. A result for an older assignment is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LookUpId {
     pub(super) partition: Partition,
-    pub(super) epoch: u64,
+    pub(super) assignment: u64,
 }
 
 /// The result of a look-up.
-pub(super) enum Answer {
+pub(super) enum LookUpResult {
     Start {
-        asked: LookUpId,
+        id: LookUpId,
         found: Result<StartFound, NotFound>,
     },
     Bounds {
-        asked: LookUpId,
+        id: LookUpId,
         found: Bounds,
     },
     /// The bounds could not be found. They are requested again after a pause.
@@ -99,28 +99,28 @@ pub(super) struct LookUpParameters {
     pub(super) group: CString,
     pub(super) topics: Vec<TopicFacts>,
     pub(super) broker: AdminBroker,
-    pub(super) policy: StartPolicy,
+    pub(super) policy: Start,
     /// Whether processing ends at the end of the log.
     pub(super) needs_ends: bool,
     /// The consumer's isolation level.
     pub(super) isolation: Isolation,
     /// The longest timeout of a try.
-    pub(super) limit: Duration,
+    pub(super) timeout: Duration,
 }
 
 /// All look-ups of a source.
 pub(super) struct LookUps {
-    subject: LookUpParameters,
+    parameters: LookUpParameters,
     requests: Requests,
     commits: GroupCommits,
     /// The number of consecutive timeouts, for partitions whose last look-up timed out.
-    timeouts: BTreeMap<Partition, u32>,
-    /// Requests without an answer.
+    timed_out: BTreeMap<Partition, u32>,
+    /// Requests without a response.
     sent: BTreeMap<usize, Sent>,
     /// The look-ups in progress, by partition. A later look-up replaces an earlier one.
     under_way: BTreeMap<Partition, LookUp>,
     serials: u64,
-    /// Look-ups that have all their answers, or failed.
+    /// Look-ups that have all their responses, or failed.
     finished: VecDeque<(Partition, u64)>,
     /// Start positions to request. Look-ups that are requested together share the requests for commits and topic ids.
     starts: Vec<LookUpId>,
@@ -135,17 +135,17 @@ pub(super) struct LookUps {
 /// The subject of a request.
 enum Sent {
     Offset(Partition, u64, LogOffset),
-    /// The look-ups that wait for the answer.
+    /// The look-ups that wait for the response.
     Topics(Vec<(Partition, u64)>),
 }
 
 impl LookUps {
-    pub(super) fn new(subject: LookUpParameters, requests: Requests, commits: GroupCommits) -> LookUps {
+    pub(super) fn new(parameters: LookUpParameters, requests: Requests, commits: GroupCommits) -> LookUps {
         LookUps {
-            subject,
+            parameters,
             requests,
             commits,
-            timeouts: BTreeMap::new(),
+            timed_out: BTreeMap::new(),
             sent: BTreeMap::new(),
             under_way: BTreeMap::new(),
             serials: 0,
@@ -157,17 +157,17 @@ impl LookUps {
         }
     }
 
-    pub(super) fn ask_start(&mut self, asked: LookUpId) {
-        self.starts.push(asked);
+    pub(super) fn request_start(&mut self, id: LookUpId) {
+        self.starts.push(id);
     }
 
-    pub(super) fn ask_bounds(&mut self, asked: LookUpId) {
-        self.bounds.push((Duration::ZERO, asked));
+    pub(super) fn request_bounds(&mut self, id: LookUpId) {
+        self.bounds.push((Duration::ZERO, id));
     }
 
     /// Returns the id that this topic had when the brokers described it last.
     pub(super) fn topic_id(&self, topic: u16) -> [u8; 16] {
-        self.subject.topics.get(usize::from(topic)).map_or([0; 16], |facts| facts.id)
+        self.parameters.topics.get(usize::from(topic)).map_or([0; 16], |facts| facts.id)
     }
 
     /// Sends the requests that are due. `reads`: whether partitions of topics with a known id are owned, so that the
@@ -178,8 +178,8 @@ impl LookUps {
             self.send_starts(&starts);
         }
         while let Some(at) = self.bounds.iter().position(|(due, _)| *due <= now) {
-            let (_, asked) = self.bounds.swap_remove(at);
-            self.send_bounds(asked);
+            let (_, id) = self.bounds.swap_remove(at);
+            self.send_bounds(id);
         }
         if now >= self.topics_at {
             self.topics_at = now + TOPICS_INTERVAL;
@@ -195,42 +195,42 @@ impl LookUps {
     }
 
     /// Returns the next result, if there is one.
-    pub(super) fn next(&mut self, now: Duration) -> Option<Answer> {
+    pub(super) fn next(&mut self, now: Duration) -> Option<LookUpResult> {
         loop {
             if let Some(topic) = self.replaced.pop_front() {
-                return Some(Answer::TopicReplaced(topic));
+                return Some(LookUpResult::TopicReplaced(topic));
             }
-            if let Some(answer) = self.take_finished(now) {
-                return Some(answer);
+            if let Some(result) = self.take_finished(now) {
+                return Some(result);
             }
-            if let Some(answer) = self.commits.next_answer() {
-                self.take_committed(&answer);
+            if let Some(response) = self.commits.next_response() {
+                self.take_committed(&response);
                 continue;
             }
-            let event = self.requests.next_answer()?;
-            self.take_answer(&event);
+            let event = self.requests.next_response()?;
+            self.take_response(&event);
         }
     }
 
     fn send_starts(&mut self, starts: &[LookUpId]) {
         let mut all = PartitionList::with_capacity(starts.len());
         let mut serials = Vec::with_capacity(starts.len());
-        for asked in starts {
-            let partition = asked.partition;
-            let Some(facts) = self.subject.topics.get(usize::from(partition.topic)) else { continue };
+        for id in starts {
+            let partition = id.partition;
+            let Some(facts) = self.parameters.topics.get(usize::from(partition.topic)) else { continue };
             all.push(&facts.name, partition.number, END);
             let mut pieces = vec![LogOffset::LogStart, LogOffset::LogEnd];
             // The start policy may need the following offsets. Whether it applies depends on the committed offsets,
             // which are not known yet.
             let may_apply = facts.is_first_time(partition);
-            let policy = self.subject.policy;
-            if self.subject.needs_ends || (may_apply && policy != StartPolicy::Earliest) {
+            let policy = self.parameters.policy;
+            if self.parameters.needs_ends || (may_apply && policy != Start::Earliest) {
                 pieces.push(LogOffset::StableEnd);
             }
-            if may_apply && matches!(policy, StartPolicy::Timestamp(_)) {
+            if may_apply && matches!(policy, Start::Time(_)) {
                 pieces.push(LogOffset::AtTime);
             }
-            let serial = self.begin(*asked, LookUpKind::Start, &pieces, 2);
+            let serial = self.begin(*id, LookUpKind::Start, &pieces, 2);
             serials.push((partition, serial));
         }
         if serials.is_empty() {
@@ -240,63 +240,63 @@ impl LookUps {
         self.send_committed(all, serials);
     }
 
-    fn send_committed(&mut self, partitions: PartitionList, asked: Vec<(Partition, u64)>) {
-        let limits = asked.iter().map(|(partition, _)| self.limit(*partition));
-        let limit = limits.max().unwrap_or(FIRST_TRY);
-        let group = self.subject.group.clone();
-        let question = CommitsQuestion { group, partitions, limit, asked };
-        if let Some(answer) = self.commits.ask(question) {
-            self.take_committed(&answer);
+    fn send_committed(&mut self, partitions: PartitionList, look_ups: Vec<(Partition, u64)>) {
+        let timeouts = look_ups.iter().map(|(partition, _)| self.timeout(*partition));
+        let timeout = timeouts.max().unwrap_or(FIRST_TRY);
+        let group = self.parameters.group.clone();
+        let request = CommitsRequest { group, partitions, timeout, look_ups };
+        if let Some(response) = self.commits.send(request) {
+            self.take_committed(&response);
         }
     }
 
     /// Returns the timeout of the next try for this partition.
-    fn limit(&self, partition: Partition) -> Duration {
-        let doublings = self.timeouts.get(&partition).copied().unwrap_or(0).min(DOUBLINGS_MAX);
-        (FIRST_TRY * 2_u32.pow(doublings)).min(self.subject.limit)
+    fn timeout(&self, partition: Partition) -> Duration {
+        let doublings = self.timed_out.get(&partition).copied().unwrap_or(0).min(DOUBLINGS_MAX);
+        (FIRST_TRY * 2_u32.pow(doublings)).min(self.parameters.timeout)
     }
 
-    fn send_bounds(&mut self, asked: LookUpId) {
-        let serial = self.begin(asked, LookUpKind::Bounds, &[LogOffset::LogStart, LogOffset::LogEnd], 1);
-        self.send_topics(vec![(asked.partition, serial)]);
+    fn send_bounds(&mut self, id: LookUpId) {
+        let serial = self.begin(id, LookUpKind::Bounds, &[LogOffset::LogStart, LogOffset::LogEnd], 1);
+        self.send_topics(vec![(id.partition, serial)]);
     }
 
-    /// Begins a look-up that waits for these offsets of the partition's log and for `others` more answers. Returns the
+    /// Begins a look-up that waits for these offsets of the partition's log and for `others` more responses. Returns the
     /// serial number of the look-up.
-    fn begin(&mut self, asked: LookUpId, kind: LookUpKind, pieces: &[LogOffset], others: usize) -> u64 {
+    fn begin(&mut self, id: LookUpId, kind: LookUpKind, pieces: &[LogOffset], others: usize) -> u64 {
         self.serials += 1;
         let serial = self.serials;
         for piece in pieces {
-            self.send_offset(asked.partition, serial, *piece);
+            self.send_offset(id.partition, serial, *piece);
         }
-        let look_up = LookUp::new(asked, serial, kind, pieces.len() + others);
-        self.under_way.insert(asked.partition, look_up);
+        let look_up = LookUp::new(id, serial, kind, pieces.len() + others);
+        self.under_way.insert(id.partition, look_up);
         serial
     }
 
     fn send_offset(&mut self, partition: Partition, serial: u64, piece: LogOffset) {
-        let Some(facts) = self.subject.topics.get(usize::from(partition.topic)) else { return };
-        let (at, isolation) = match (piece, self.subject.policy) {
+        let Some(facts) = self.parameters.topics.get(usize::from(partition.topic)) else { return };
+        let (at, isolation) = match (piece, self.parameters.policy) {
             (LogOffset::LogStart, _) => (BEGINNING, Isolation::Uncommitted),
             // An offset after the start of an open transaction is inside the log, too.
             (LogOffset::LogEnd, _) => (END, Isolation::Uncommitted),
-            (LogOffset::StableEnd, _) => (END, self.subject.isolation),
-            (LogOffset::AtTime, StartPolicy::Timestamp(millis)) => (millis, self.subject.isolation),
-            (LogOffset::AtTime, StartPolicy::Earliest | StartPolicy::Latest) => return,
+            (LogOffset::StableEnd, _) => (END, self.parameters.isolation),
+            (LogOffset::AtTime, Start::Time(millis)) => (millis, self.parameters.isolation),
+            (LogOffset::AtTime, Start::Earliest | Start::Latest) => return,
         };
         let mut list = PartitionList::with_capacity(1);
         list.push(&facts.name, partition.number, at);
-        let number = self.requests.log_offsets(list, isolation, self.limit(partition));
+        let number = self.requests.log_offsets(list, isolation, self.timeout(partition));
         self.sent.insert(number, Sent::Offset(partition, serial, piece));
     }
 
     fn send_topics(&mut self, waiting: Vec<(Partition, u64)>) {
-        let names: Vec<CString> = self.subject.topics.iter().map(|topic| topic.name.clone()).collect();
-        let number = self.requests.topics(&names, self.subject.broker, TOPICS_LIMIT);
+        let names: Vec<CString> = self.parameters.topics.iter().map(|topic| topic.name.clone()).collect();
+        let number = self.requests.topics(&names, self.parameters.broker, TOPICS_TIMEOUT);
         self.sent.insert(number, Sent::Topics(waiting));
     }
 
-    fn take_answer(&mut self, event: &ClientEvent) {
+    fn take_response(&mut self, event: &ClientEvent) {
         match self.sent.remove(&event.request()) {
             Some(Sent::Offset(partition, serial, piece)) => {
                 let found = event.log_offsets().and_then(|entries| {
@@ -315,16 +315,17 @@ impl LookUps {
         }
     }
 
-    fn take_committed(&mut self, answer: &CommitsAnswer) {
-        for &(partition, serial) in &answer.asked {
-            let name = self.subject.topics.get(usize::from(partition.topic)).map(|facts| facts.name.clone());
+    fn take_committed(&mut self, response: &CommitsResponse) {
+        for &(partition, serial) in &response.look_ups {
+            let name =
+                self.parameters.topics.get(usize::from(partition.topic)).map(|facts| facts.name.clone());
             let of_partition = |list: &PartitionList| {
                 let name = name.as_deref()?;
                 let entry = list.iter().find(|e| e.topic == name && e.partition == partition.number)?;
                 let commit = (entry.offset >= 0).then(|| (entry.offset, entry.metadata.to_vec()));
                 Some(entry.error.into_result().map(|()| commit))
             };
-            let commit = match &answer.found {
+            let commit = match &response.found {
                 Ok(list) => of_partition(list).unwrap_or(Err(ErrorCode::UNKNOWN_PARTITION)),
                 Err(code) => Err(*code),
             };
@@ -337,7 +338,8 @@ impl LookUps {
     pub(in crate::source) fn take_topics(&mut self, described: &[TopicDescription]) {
         for described in described {
             let is_valid = described.error.is_none() && described.id != [0; 16];
-            let known = (0..).zip(&mut self.subject.topics).find(|(_, topic)| topic.name == described.name);
+            let known =
+                (0..).zip(&mut self.parameters.topics).find(|(_, topic)| topic.name == described.name);
             let Some((index, topic)) = known.filter(|(_, topic)| is_valid && topic.id != described.id) else {
                 continue;
             };
@@ -362,28 +364,28 @@ impl LookUps {
         }
     }
 
-    fn take_finished(&mut self, now: Duration) -> Option<Answer> {
+    fn take_finished(&mut self, now: Duration) -> Option<LookUpResult> {
         while let Some((partition, serial)) = self.finished.pop_front() {
             if self.under_way.get(&partition).is_none_or(|look_up| look_up.serial != serial) {
                 continue;
             }
             let look_up = self.under_way.remove(&partition)?;
             if look_up.ran_out_of_time() {
-                *self.timeouts.entry(partition).or_default() += 1;
+                *self.timed_out.entry(partition).or_default() += 1;
             } else {
-                self.timeouts.remove(&partition);
+                self.timed_out.remove(&partition);
             }
-            let facts = self.subject.topics.get(usize::from(partition.topic))?;
+            let facts = self.parameters.topics.get(usize::from(partition.topic))?;
             match look_up.kind {
                 LookUpKind::Start => {
-                    let found = look_up.start(facts, self.subject.policy);
-                    return Some(Answer::Start { asked: look_up.asked, found });
+                    let found = look_up.start(facts, self.parameters.policy);
+                    return Some(LookUpResult::Start { id: look_up.id, found });
                 }
                 LookUpKind::Bounds => match look_up.bounds(facts.id) {
-                    Ok(found) => return Some(Answer::Bounds { asked: look_up.asked, found }),
+                    Ok(found) => return Some(LookUpResult::Bounds { id: look_up.id, found }),
                     Err(code) => {
-                        self.bounds.push((now + BOUNDS_PAUSE, look_up.asked));
-                        return Some(Answer::BoundsUnknown { partition, code });
+                        self.bounds.push((now + BOUNDS_PAUSE, look_up.id));
+                        return Some(LookUpResult::BoundsUnknown { partition, code });
                     }
                 },
             }

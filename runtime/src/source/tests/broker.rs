@@ -3,9 +3,10 @@ use std::ffi::CString;
 use std::time::Duration;
 
 use crate::config::FetchLimits;
+use crate::config::{Assignor, Start};
 use crate::librdkafka::{Deadline, ErrorCode, Header, ProduceRecord, Producer, Properties};
 use crate::source::embedded::EmbeddedBroker;
-use crate::source::{Assignor, Ends, SourceSpec, StartPolicy};
+use crate::source::{Ends, SourceSpec};
 
 pub(super) const TOPIC: &str = "orders";
 /// Time limit of a test.
@@ -31,7 +32,7 @@ pub(super) fn spec(broker: &EmbeddedBroker, assignor: Assignor) -> SourceSpec {
         group_id: "group".to_owned(),
         group_instance_id: None,
         assignor,
-        start: StartPolicy::Earliest,
+        start: Start::Earliest,
         ends: Ends::Never,
         create_topics: false,
         fetch: FetchLimits { queue: 1 << 20, of_partition: 1 << 20, response: 16 << 20, partitions: 8 },

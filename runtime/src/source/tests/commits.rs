@@ -5,8 +5,9 @@ use keylane_core::{CommitError, CommitId, Partition};
 
 use super::broker::{Sent, TOPIC, broker, send, spec};
 use super::member::Member;
+use crate::config::Assignor;
 use crate::librdkafka::ErrorCode;
-use crate::source::{Assignor, SourceEvent};
+use crate::source::SourceEvent;
 
 /// API key of OffsetCommit.
 const OFFSET_COMMIT: i16 = 8;
@@ -58,7 +59,7 @@ fn errors_are_reported_per_partition_and_classified() {
         (ErrorCode::OFFSET_METADATA_TOO_LARGE, CommitError::MetadataTooLarge),
         (ErrorCode::REBALANCE_IN_PROGRESS, CommitError::TryAgain),
         (ErrorCode::GROUP_AUTHORIZATION_FAILED, CommitError::Other),
-        // A code that is unknown to the client.
+        // A code that the client does not define.
         (ErrorCode(1_234), CommitError::Other),
     ] {
         broker.mock().push_errors(OFFSET_COMMIT, &[code]);
@@ -75,7 +76,7 @@ fn errors_are_reported_per_partition_and_classified() {
 #[test]
 fn an_unanswered_commit_times_out() {
     let (broker, mut member) = ready(1);
-    broker.mock().set_round_trip_time(1, Duration::from_secs(3)).expect("the round trip is slow");
+    broker.mock().set_round_trip_time(1, Duration::from_secs(3)).expect("the round-trip time is set");
     let id = member.commit_positions(&[P0], "m");
     let late = |member: &mut Member, now| {
         let mut late = Vec::new();
@@ -91,6 +92,6 @@ fn an_unanswered_commit_times_out() {
     assert_eq!(member.source.next_timeout(), timeout, "the timeout is the commit's deadline");
     assert_eq!(late(&mut member, timeout), [id]);
     assert_eq!(late(&mut member, timeout), [], "reported once");
-    broker.mock().set_round_trip_time(1, Duration::ZERO).expect("the round trip is fast");
+    broker.mock().set_round_trip_time(1, Duration::ZERO).expect("the round-trip time is set");
     assert!(member.source.leave(Duration::from_secs(20), Duration::from_secs(20)));
 }

@@ -9,9 +9,11 @@ use keylane_core::Partition;
 
 use super::broker::{Sent, TOPIC, broker, send, spec};
 use super::member::Member;
+use crate::config::{Assignor, FeedConfig, FeedSource};
 use crate::librdkafka::partition_for_key;
-use crate::source::embedded::{FeedError, FeedInput, FeedProgress, FeedSpec, Feeder, OutputReader};
-use crate::source::{Assignor, Ends};
+use crate::source::Ends;
+use crate::source::embedded::feed::FeedError;
+use crate::source::embedded::{FeedProgress, Feeder, OutputReader};
 
 /// A file that is removed after the test.
 struct TestFile(PathBuf);
@@ -23,8 +25,8 @@ impl TestFile {
         TestFile(path)
     }
 
-    fn spec(&self) -> Vec<FeedSpec> {
-        vec![FeedSpec { topic: TOPIC.to_owned(), input: FeedInput::File(self.0.clone()) }]
+    fn feeds(&self) -> Vec<FeedConfig> {
+        vec![FeedConfig { topic: TOPIC.to_owned(), source: FeedSource::File(self.0.clone()) }]
     }
 }
 
@@ -54,7 +56,7 @@ fn a_feed_larger_than_the_broker_is_read_completely() {
     spec.ends = Ends::Feed;
     spec.feed = Some(Arc::clone(&progress));
     let mut member = Member::join(&spec);
-    let feeder = Feeder::start(&broker, file.spec(), &progress).expect("the feeder starts");
+    let feeder = Feeder::start(&broker, &file.feeds(), &progress).expect("the feeder starts");
     member.until("all records are read", |m| m.records.len() == RECORDS);
     member.until("the ends are known", |m| m.ends.len() == 2);
     assert_eq!(feeder.finish().expect("every line is valid"), RECORDS as u64);
@@ -82,7 +84,7 @@ fn a_bad_line_is_reported_to_the_source_with_file_and_line() {
     spec.ends = Ends::Feed;
     spec.feed = Some(Arc::clone(&progress));
     let mut member = Member::join(&spec);
-    let feeder = Feeder::start(&broker, file.spec(), &progress).expect("the feeder starts");
+    let feeder = Feeder::start(&broker, &file.feeds(), &progress).expect("the feeder starts");
     member.until("the error is reported", |m| !m.errors.is_empty());
     let error = &member.errors[0];
     assert!(error.fatal && error.text.contains("bad.jsonl: line 3"), "{error:?}");
@@ -95,9 +97,9 @@ fn a_bad_line_is_reported_to_the_source_with_file_and_line() {
 #[test]
 fn a_missing_file_is_an_immediate_error() {
     let broker = broker(1);
-    let missing = FeedInput::File(PathBuf::from("no/such/file.jsonl"));
-    let feeds = vec![FeedSpec { topic: TOPIC.to_owned(), input: missing }];
-    let error = Feeder::start(&broker, feeds, &FeedProgress::new()).expect_err("the file does not exist");
+    let missing = FeedSource::File(PathBuf::from("no/such/file.jsonl"));
+    let feeds = [FeedConfig { topic: TOPIC.to_owned(), source: missing }];
+    let error = Feeder::start(&broker, &feeds, &FeedProgress::new()).expect_err("the file does not exist");
     assert!(error.to_string().contains("no/such/file.jsonl"), "{error}");
 }
 

@@ -5,19 +5,19 @@ use std::time::Duration;
 use keylane_core::Partition;
 
 use super::broker::TEST_LIMIT;
+use crate::config::Start;
 use crate::librdkafka::{
     Deadline, ErrorCode, Isolation, MockCluster, Producer, Properties, Queue, Requests, TopicDescription,
     Wake, WakeHandle, admin_broker,
 };
-use crate::source::StartPolicy;
-use crate::source::look_ups::{Answer, GroupCommits, LookUpId, LookUpParameters, LookUps, TopicFacts};
+use crate::source::look_ups::{GroupCommits, LookUpId, LookUpParameters, LookUpResult, LookUps, TopicFacts};
 
 const BROKERS: u16 = 2;
 const HANGING_BROKER: i32 = 2;
 const HEALTHY_BROKER: i32 = 1;
-/// Limit of one answer: longer than the test may take.
-const LIMIT: Duration = Duration::from_secs(120);
-const ASKED: LookUpId = LookUpId { partition: Partition { topic: 0, number: 0 }, epoch: 1 };
+/// The time limit of one response, which is longer than the test may take.
+const TIMEOUT: Duration = Duration::from_secs(120);
+const ID: LookUpId = LookUpId { partition: Partition { topic: 0, number: 0 }, assignment: 1 };
 
 struct Bench {
     cluster: MockCluster,
@@ -40,10 +40,10 @@ impl Bench {
             group: c"group".to_owned(),
             topics: [c"orders", c"returns"].map(topic).into(),
             broker: admin_broker(client.client(), TEST_LIMIT).expect("a broker answers"),
-            policy: StartPolicy::Earliest,
+            policy: Start::Earliest,
             needs_ends: false,
             isolation: Isolation::Committed,
-            limit: LIMIT,
+            timeout: TIMEOUT,
         };
         let requests = Requests::new(client.client(), Queue::new(client.client()).wakes(&wake));
         let commits = GroupCommits::new(properties, &wake);
@@ -54,14 +54,14 @@ impl Bench {
     fn find_start(&mut self) {
         let limit = Deadline::after(TEST_LIMIT);
         let mut reason = String::new();
-        self.look_ups.ask_start(ASKED);
+        self.look_ups.request_start(ID);
         while !limit.is_over() {
             self.look_ups.send(Duration::ZERO, false);
             match self.look_ups.next(Duration::ZERO) {
-                Some(Answer::Start { found: Ok(_), .. }) => return,
-                Some(Answer::Start { found: Err(error), .. }) => {
+                Some(LookUpResult::Start { found: Ok(_), .. }) => return,
+                Some(LookUpResult::Start { found: Err(error), .. }) => {
                     reason = error.reason;
-                    self.look_ups.ask_start(ASKED);
+                    self.look_ups.request_start(ID);
                 }
                 Some(_) => {}
                 None => {
@@ -89,7 +89,7 @@ fn every_topic_that_one_description_shows_as_replaced_is_reported() {
         };
         bench.look_ups.take_topics(&[c"orders", c"returns"].map(described));
         let mut reported = Vec::new();
-        while let Some(Answer::TopicReplaced(topic)) = bench.look_ups.next(Duration::ZERO) {
+        while let Some(LookUpResult::TopicReplaced(topic)) = bench.look_ups.next(Duration::ZERO) {
             reported.push(topic);
         }
         assert_eq!(reported, replaced, "{id:?}");
@@ -101,7 +101,7 @@ fn every_topic_that_one_description_shows_as_replaced_is_reported() {
 fn a_start_is_found_after_the_leader_moves_from_a_hanging_broker() {
     let mut bench = Bench::new();
     bench.find_start();
-    bench.cluster.set_round_trip_time(HANGING_BROKER, LIMIT).expect("the round trip is slow");
+    bench.cluster.set_round_trip_time(HANGING_BROKER, TIMEOUT).expect("the round-trip time is set");
     bench.cluster.set_leader(c"orders", 0, HEALTHY_BROKER).expect("the leader is set");
     bench.find_start();
 }

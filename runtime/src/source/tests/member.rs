@@ -7,7 +7,8 @@ use keylane_core::{CommitEntry, CommitId, Partition, ReadError, RebalanceId, Sta
 
 use super::broker::TEST_LIMIT;
 use crate::librdkafka::{Deadline, Wake, WakeHandle};
-use crate::source::{Source, SourceError, SourceEvent, SourceSpec, StartFound};
+use crate::source::event::{SourceError, StartFound};
+use crate::source::{Source, SourceEvent, SourceSpec};
 
 pub(super) struct Member {
     pub(super) source: Source,
@@ -142,8 +143,8 @@ impl Member {
         }
     }
 
-    /// Answers the revoke after its delay. If it has a delay, the read positions are committed before, and the answer
-    /// waits for the result.
+    /// Answers the revoke after its delay. If there is a delay, the read positions are committed
+    /// first, and the answer waits for the result.
     fn answer_revoke(&mut self) {
         let Some((request, partitions, delay)) = self.revoked.take() else { return };
         if delay > 0 {

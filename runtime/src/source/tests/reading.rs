@@ -6,8 +6,9 @@ use keylane_core::{Partition, ReadError};
 
 use super::broker::{Sent, TEST_LIMIT, TOPIC, broker, send, spec};
 use super::member::Member;
+use crate::config::{Assignor, Start};
 use crate::librdkafka::{Deadline, ErrorCode, PermanentStartupError};
-use crate::source::{Assignor, Ends, Error, Source, SourceEvent, StartPolicy};
+use crate::source::{Ends, Error, Source, SourceEvent};
 
 const P0: Partition = Partition { topic: 0, number: 0 };
 /// API key of Fetch.
@@ -108,10 +109,10 @@ fn a_position_outside_the_log_is_reported_and_corrected() {
             m.other.iter().any(|e| matches!(e, SourceEvent::ReadFailed { .. }))
         });
         let Some(SourceEvent::ReadFailed { partition, why }) = member.other.pop() else {
-            panic!("the error is not the last event")
+            panic!("the last event is not the error")
         };
         assert_eq!((partition, why), (P0, ReadError::OutOfRange { log_start: 0, log_end: 10 }));
-        // The client can't seek from a position outside the log, and this must be reported.
+        // The client can't seek from a position outside the log. The failure must be reported.
         member.source.reposition(P0, 4);
         let seek_failed = SourceEvent::ReadFailed { partition: P0, why: ReadError::SeekFailed };
         member.until("the seek fails", |m| {
@@ -128,7 +129,7 @@ fn a_position_outside_the_log_is_reported_and_corrected() {
     }
 }
 
-/// Any error code ends a read, whether it is known to this version or not.
+/// Any error code ends a read, even one that this version does not define.
 #[test]
 fn a_read_ends_with_the_brokers_error() {
     for (code, expected, reads_on) in [
@@ -169,7 +170,7 @@ fn starts_and_ends_match_the_logs() {
     send(&broker.bootstrap_servers(), TOPIC, std::iter::repeat_n(Sent::default(), 12));
     let mut spec = spec(&broker, Assignor::CooperativeSticky);
     spec.ends = Ends::LogEnd;
-    spec.start = StartPolicy::Latest;
+    spec.start = Start::Latest;
     let mut member = Member::join(&spec);
     member.until("both start positions are found", |m| m.starts.len() == 2);
     member.starts.sort_by_key(|start| start.partition);
@@ -195,7 +196,7 @@ fn starts_are_found_on_slow_brokers() {
     let broker = broker(3);
     let bootstrap = broker.bootstrap_servers();
     send(&bootstrap, TOPIC, (0..3).map(|partition| Sent { partition, ..Sent::default() }));
-    broker.mock().set_round_trip_time(1, Duration::from_millis(1_200)).expect("the round trip is slow");
+    broker.mock().set_round_trip_time(1, Duration::from_millis(1_200)).expect("the round-trip time is set");
     let mut member = Member::join(&spec(&broker, Assignor::CooperativeSticky));
     member.until("all records are read", |m| m.records.len() == 3);
     let found: Vec<_> = member.starts.iter().map(|start| (start.log_start, start.log_end)).collect();

@@ -6,12 +6,13 @@ use keylane_core::RebalanceId;
 
 use super::broker::{Sent, TEST_LIMIT, TOPIC, broker, send, spec};
 use super::member::Member;
+use crate::config::Assignor;
 use crate::librdkafka::Deadline;
-use crate::source::Assignor;
 
 const PARTITIONS: i32 = 4;
 
-/// The library takes any answer for the answer to the pending rebalance, so a late answer must not reach the library.
+/// The library treats any answer as the answer to the pending rebalance, so a late answer must not
+/// reach it.
 #[test]
 fn an_answer_to_another_rebalance_is_ignored() {
     let broker = broker(2);
@@ -72,7 +73,7 @@ fn two_members(assignor: Assignor) {
         first.step();
         second.step();
     }
-    assert!(first.delayed_steps > 0, "the revoke was answered late");
+    assert!(first.delayed_steps > 0, "no revoke was answered late");
     let total = send_more(2_000);
     while first.records.len() + second.records.len() < total {
         assert!(

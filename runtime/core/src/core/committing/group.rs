@@ -59,10 +59,10 @@ impl GroupCommit {
         self.metadata.clear();
     }
 
-    /// Adds one snapshot of a partition: its prefix, and the set bound to it. Partitions are added in the order of
+    /// Adds one snapshot of a partition: its committable offset, and the set bound to it. Partitions are added in the order of
     /// their indexes.
     pub(super) fn add(&mut self, index: u32, state: &PartitionState) {
-        let offset = state.ledger.prefix();
+        let offset = state.ledger.committable();
         let from = self.metadata.len();
         let identity = state.identity(offset);
         let claimed =

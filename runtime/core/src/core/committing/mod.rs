@@ -93,7 +93,7 @@ impl Core {
                     state.commit.rejected = true;
                 }
                 // A closing ownership has little time, and its final commit may follow the rejected one.
-                let pause = if self.closing { RETRY_PAUSE } else { self.config.commit_interval };
+                let pause = if self.scans.closing { RETRY_PAUSE } else { self.config.commit_interval };
                 self.committer.not_before = self.now.uptime + pause;
             }
         }

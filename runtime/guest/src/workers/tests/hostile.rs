@@ -5,8 +5,8 @@ use crate::compiler::Compiler;
 use crate::grants::Granted;
 use crate::load::Component;
 
-/// Builds a `batch-handler` of a world with clocks and randomness from the code of `realloc`, of the handler itself,
-/// and of what runs after it.
+/// Builds a `batch-handler` for a world with clocks and randomness, from the code of `realloc`, of
+/// the handler itself, and of its post-return function.
 fn hostile(realloc: &str, body: &str, post_return: &str) -> Vec<u8> {
     testing::module(
         "test:guests/asking",

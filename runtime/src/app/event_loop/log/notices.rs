@@ -1,6 +1,8 @@
 //! Log lines of the core's notices and stalls, and the failure texts of stopped handlers and partitions.
 
-use keylane_core::{BlockedOn, Fault, Notice, Partition, PartitionStop, ReadError, Reason, Stall};
+use keylane_core::{
+    BlockedOn, Fault, Notice, OwnershipEnd, Partition, PartitionStop, ReadError, Reason, Stall,
+};
 
 use super::HandlerLog;
 
@@ -12,7 +14,8 @@ impl HandlerLog {
                 let (topic, partition, ownership) = (self.topic(partition), partition.number, ownership.0);
                 tracing::info!(handler, topic, partition, ownership, offset, claimed, "partition assigned");
             }
-            Notice::OwnershipEnded { partition, ownership, lost } => {
+            Notice::OwnershipEnded { partition, ownership, end } => {
+                let lost = end == OwnershipEnd::Lost;
                 let (topic, partition, ownership) = (self.topic(partition), partition.number, ownership.0);
                 tracing::info!(handler, topic, partition, ownership, lost, "partition released");
             }

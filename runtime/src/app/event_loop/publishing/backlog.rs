@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::sink::{DeliveryError, OwnedRecord, ProduceError, Token};
+use crate::sink::{DeliveryError, OwnedRecord, ProduceError, SinkTopic, Token};
 
 /// Queued records by topic of the sink, in order. They are sent before newer records of their topic.
 #[derive(Debug)]
@@ -36,8 +36,8 @@ impl Backlog {
     }
 
     /// Returns whether nothing is queued for this topic, so that a new record may be produced directly.
-    pub(super) fn is_empty(&self, topic: u16) -> bool {
-        self.topics.get(usize::from(topic)).is_none_or(VecDeque::is_empty)
+    pub(super) fn is_empty(&self, topic: SinkTopic) -> bool {
+        self.topics.get(topic.index()).is_none_or(VecDeque::is_empty)
     }
 
     pub(super) fn push(&mut self, record: OwnedRecord, token: Token) {
@@ -46,13 +46,13 @@ impl Backlog {
     }
 
     /// Adds a dead letter. `bytes`: the memory that its record takes while it is sent.
-    pub(super) fn push_dead_letter(&mut self, topic: u16, token: Token, bytes: usize) {
+    pub(super) fn push_dead_letter(&mut self, topic: SinkTopic, token: Token, bytes: usize) {
         self.add(topic, QueuedOutput { item: QueuedItem::DeadLetter, token, bytes });
     }
 
-    fn add(&mut self, topic: u16, queued: QueuedOutput) {
+    fn add(&mut self, topic: SinkTopic, queued: QueuedOutput) {
         self.bytes += queued.bytes;
-        let topic = self.topics.get_mut(usize::from(topic));
+        let topic = self.topics.get_mut(topic.index());
         topic.expect("every topic of the sink has a queue").push_back(queued);
     }
 
@@ -109,11 +109,11 @@ mod tests {
     use super::*;
 
     fn token(row: u32) -> Token {
-        let call = CallId { slot: 0, generation: 1 };
+        let call = CallId { slot: 0, reuse_count: 1 };
         Token { handler: 0, call, row, lane: 0, output: row, dead_letter: false }
     }
 
-    fn record(topic: u16) -> OwnedRecord {
+    fn record(topic: SinkTopic) -> OwnedRecord {
         OwnedRecord { topic, timestamp: None, key: None, value: Some(vec![0; 800]), headers: Vec::new() }
     }
 
@@ -121,12 +121,12 @@ mod tests {
     fn a_full_topic_does_not_block_another_and_order_is_kept() {
         let mut backlog = Backlog::new(2, 10_000);
         for row in 0..4 {
-            backlog.push(record(u16::try_from(row % 2).expect("0 or 1")), token(row));
+            backlog.push(record(SinkTopic(u16::try_from(row % 2).expect("0 or 1"))), token(row));
         }
         let mut sent = Vec::new();
         let moved = backlog.produce(
             |item, token| {
-                if let QueuedItem::Output(OwnedRecord { topic: 0, .. }) = item {
+                if let QueuedItem::Output(OwnedRecord { topic: SinkTopic(0), .. }) = item {
                     return Err(ProduceError::Full);
                 }
                 sent.push(token.row);
@@ -135,7 +135,7 @@ mod tests {
             |_, _| (),
         );
         assert!(moved && sent == [1, 3]);
-        assert!(!backlog.is_empty(0) && backlog.is_empty(1));
+        assert!(!backlog.is_empty(SinkTopic(0)) && backlog.is_empty(SinkTopic(1)));
     }
 
     #[test]
@@ -143,7 +143,7 @@ mod tests {
         let mut backlog = Backlog::new(1, 4_000);
         let states: Vec<bool> = (0..5)
             .map(|row| {
-                backlog.push(record(0), token(row));
+                backlog.push(record(SinkTopic(0)), token(row));
                 backlog.is_full()
             })
             .collect();

@@ -23,7 +23,7 @@ pub(super) struct PendingCalls {
 /// The publishing state of one call.
 #[derive(Debug, Default)]
 pub(super) struct PendingCall {
-    generation: u32,
+    reuse_count: u32,
     pub(super) attempt: u32,
     /// The digest of the component that was called; `None`: the events had no call.
     pub(super) digest: Option<Arc<str>>,
@@ -69,20 +69,20 @@ impl PendingCalls {
             self.slots.resize_with(at + 1, PendingCall::default);
         }
         let record = self.slots.get_mut(at).expect("the slots were resized above");
-        if record.generation != call.generation {
-            record.renew(call.generation);
+        if record.reuse_count != call.reuse_count {
+            record.renew(call.reuse_count);
         }
         record
     }
 
     /// Returns the state of a call; `None`: the call is over, and another call has its slot.
     pub(super) fn get(&self, call: CallId) -> Option<&PendingCall> {
-        self.slots.get(call.slot as usize).filter(|record| record.generation == call.generation)
+        self.slots.get(call.slot as usize).filter(|record| record.reuse_count == call.reuse_count)
     }
 
     /// Returns the state of a call as [`PendingCalls::get`] does.
     pub(super) fn get_mut(&mut self, call: CallId) -> Option<&mut PendingCall> {
-        self.slots.get_mut(call.slot as usize).filter(|record| record.generation == call.generation)
+        self.slots.get_mut(call.slot as usize).filter(|record| record.reuse_count == call.reuse_count)
     }
 
     /// Returns the dead letter of a row, until it is acknowledged.
@@ -124,8 +124,8 @@ impl PendingCalls {
 }
 
 impl PendingCall {
-    fn renew(&mut self, generation: u32) {
-        self.generation = generation;
+    fn renew(&mut self, reuse_count: u32) {
+        self.reuse_count = reuse_count;
         self.attempt = 0;
         self.digest = None;
         self.ownerships.clear();
@@ -202,7 +202,7 @@ impl PendingCall {
         let mut text = String::new();
         for StoredOutput { record, .. } in self.stored.iter().filter(|stored| stored.row == row) {
             let separator = if text.is_empty() { "" } else { "," };
-            let topic = topics.get(usize::from(record.topic)).map_or("?", String::as_str);
+            let topic = topics.get(record.topic.index()).map_or("?", String::as_str);
             write!(text, "{separator}{topic}/{}/{}", record.partition, record.offset)
                 .expect("writing to a string can't fail");
         }
@@ -213,11 +213,12 @@ impl PendingCall {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::SinkTopic;
 
-    const STORED: RecordMetadata = RecordMetadata { topic: 0, partition: 3, offset: 7 };
+    const STORED: RecordMetadata = RecordMetadata { topic: SinkTopic(0), partition: 3, offset: 7 };
 
-    fn call(slot: u32, generation: u32) -> CallId {
-        CallId { slot, generation }
+    fn call(slot: u32, reuse_count: u32) -> CallId {
+        CallId { slot, reuse_count }
     }
 
     fn token(call: CallId, row: u32) -> Token {
@@ -291,7 +292,7 @@ mod tests {
     #[test]
     fn an_output_is_overtaken_by_a_later_one_of_its_lane_that_is_stored_before_it() {
         let call = call(0, 1);
-        let at = |partition, offset| RecordMetadata { topic: 0, partition, offset };
+        let at = |partition, offset| RecordMetadata { topic: SinkTopic(0), partition, offset };
         let mut records = PendingCalls::default();
         let record = records.entry(call);
         (0..20).for_each(|row| record.sent(row));

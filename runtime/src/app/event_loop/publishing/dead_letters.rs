@@ -8,7 +8,7 @@ use keylane_core::{DeadLetter, Fault, Reason, Row};
 
 use crate::admit::{Arena, ArenaRecord, Header};
 use crate::config;
-use crate::sink::OutputRecord;
+use crate::sink::{OutputRecord, SinkTopic};
 use crate::telemetry::{Allowed, LineLimit};
 
 /// Maximum bytes of an error text in a header.
@@ -33,9 +33,9 @@ pub(super) struct DeadLetterFormat {
     /// Names of the inputs, by their index.
     inputs: Vec<String>,
     /// Dead-letter topics, as topics of the sink, by the index of the input.
-    topics: Vec<u16>,
+    topics: Vec<SinkTopic>,
     spring: bool,
-    max_redrives: u32,
+    alert_after_redrives: u32,
     /// The error text of an event without a lane key. No guest receives such an event.
     no_key: String,
     redrive_lines: LineLimit,
@@ -99,8 +99,9 @@ type Added = Vec<(&'static str, Vec<u8>)>;
 impl DeadLetterFormat {
     /// Creates the format of one handler. `topics`: the topics that the sink was started with.
     pub(super) fn new(handler: &config::HandlerConfig, topics: &[String]) -> Self {
-        let index =
-            |name: &String| (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| index);
+        let index = |name: &String| {
+            (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| SinkTopic(index))
+        };
         let dead_letters = handler.dead_letters.as_ref();
         let known =
             |name: &String| index(name).expect("the sink was started with the topics of all dead letters");
@@ -111,7 +112,7 @@ impl DeadLetterFormat {
             topics: dead_letters
                 .map_or_else(Vec::new, |dead_letters| dead_letters.topics.iter().map(known).collect()),
             spring: dead_letters.is_some_and(|dead_letters| dead_letters.spring),
-            max_redrives: dead_letters.map_or(0, |dead_letters| dead_letters.max_redrives),
+            alert_after_redrives: dead_letters.map_or(0, |dead_letters| dead_letters.alert_after_redrives),
             no_key: format!("no lane key: `{}` matches nothing in the event", handler.lanes.lane_key),
             redrive_lines: LineLimit::new(LINES_MAX),
             size_lines: LineLimit::new(LINES_MAX),
@@ -124,7 +125,7 @@ impl DeadLetterFormat {
     }
 
     /// Returns the dead-letter topics, as topics of the sink.
-    pub(super) fn topics(&self) -> impl Iterator<Item = u16> {
+    pub(super) fn topics(&self) -> impl Iterator<Item = SinkTopic> {
         self.topics.iter().copied()
     }
 
@@ -210,13 +211,13 @@ impl DeadLetterFormat {
     }
 
     /// Returns the topic of a dead letter, as the index of a topic of the sink.
-    pub(super) fn topic_of(&self, pending: &PendingDeadLetter) -> u16 {
+    pub(super) fn topic_of(&self, pending: &PendingDeadLetter) -> SinkTopic {
         let topic = self.topics.get(usize::from(pending.event.partition.topic)).copied();
         topic.expect("the core requests dead letters only if they have a topic")
     }
 
     fn is_exceeded(&self, redrives: u32) -> bool {
-        redrives > 0 && redrives >= self.max_redrives
+        redrives > 0 && redrives >= self.alert_after_redrives
     }
 
     fn log_exceeded(&mut self, event: &Row, redrives: u32) {

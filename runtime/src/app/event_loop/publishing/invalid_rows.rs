@@ -3,7 +3,7 @@
 use keylane_core::Verdict;
 
 use crate::guest::{Call, GuestOutput};
-use crate::sink::{RecordSize, Unpublishable};
+use crate::sink::{RecordSize, SinkTopic, Unpublishable};
 
 use super::provenance;
 use super::{Publishing, Target};
@@ -52,7 +52,7 @@ impl Publishing {
         call: &Call,
         output: &GuestOutput<'_>,
         index_in_row: u32,
-    ) -> Result<(), (u16, Unpublishable)> {
+    ) -> Result<(), (SinkTopic, Unpublishable)> {
         let Target { topic, provenance, .. } = *self.target(output);
         let size = RecordSize::new(output.key, output.value);
         let size = output.headers().fold(size, |size, (name, value)| size.with(name.as_bytes(), value));

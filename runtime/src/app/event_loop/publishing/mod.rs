@@ -20,8 +20,8 @@ use crate::config::{self, OutputTime};
 use crate::guest::{Call, CallResult, GuestOutput};
 use crate::librdkafka::ErrorCode;
 use crate::sink::{
-    Delivery, DeliveryError, OutputRecord, ProduceError, RecordMetadata, RecordSize, Sink, SinkHealth, Token,
-    Unpublishable,
+    Delivery, DeliveryError, OutputRecord, ProduceError, RecordMetadata, RecordSize, Sink, SinkHealth,
+    SinkTopic, Token, Unpublishable,
 };
 
 use backlog::{Backlog, QueuedItem};
@@ -38,7 +38,7 @@ use times::OutputTimestamps;
 pub(in crate::app) struct Publishing {
     sink: Arc<Sink>,
     /// The number that identifies this loop to the sink.
-    handler: u16,
+    index: u16,
     targets: Vec<Target>,
     /// Names of the sink's topics.
     topics: Vec<String>,
@@ -52,13 +52,21 @@ pub(in crate::app) struct Publishing {
     rejected_dead_letters: RejectedDeadLetters,
     /// Acknowledgements and rejections for the core.
     inputs: VecDeque<Input<'static>>,
-    done: u64,
-    acknowledged: u64,
-    /// Number of output headers that were dropped because their names are reserved for Keylane.
-    removed_headers: u64,
-    /// Number of resent outputs that were stored behind later ones of their lane, and the last one of them.
-    order_breaks: u64,
+    counters: PublishingCounters,
+    /// The last output that was stored behind a later one of its lane, until it is logged.
     order_break: Option<RecordMetadata>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct PublishingCounters {
+    /// Events that a guest call processed successfully.
+    done: u64,
+    /// Outputs that the brokers acknowledged.
+    acknowledged: u64,
+    /// Output headers that were dropped because their names are reserved for Keylane.
+    removed_headers: u64,
+    /// Resent outputs that were stored behind later ones of their lane.
+    order_breaks: u64,
 }
 
 /// A snapshot of the publishing of one handler.
@@ -81,7 +89,7 @@ pub(super) struct PublishingView {
 /// The configuration of one output target of the handler.
 #[derive(Clone, Copy)]
 struct Target {
-    topic: u16,
+    topic: SinkTopic,
     provenance: bool,
     time: OutputTime,
 }
@@ -96,8 +104,9 @@ impl Publishing {
         topics: &[String],
         backlog_bytes: usize,
     ) -> Self {
-        let topic =
-            |name: &String| (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| index);
+        let topic = |name: &String| {
+            (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| SinkTopic(index))
+        };
         let target = |output: &config::OutputConfig| Target {
             topic: topic(&output.topic).expect("the sink was started with the topics of every output"),
             provenance: output.provenance,
@@ -107,7 +116,7 @@ impl Publishing {
         let provenance = Provenance::new(targets.iter().any(|target| target.provenance));
         let dead_letters = DeadLetterFormat::new(handler, topics);
         dead_letters.topics().filter(|topic| sink.is_compacted(*topic)).for_each(|topic| {
-            let topic = topics.get(usize::from(topic)).map_or("?", String::as_str);
+            let topic = topics.get(topic.index()).map_or("?", String::as_str);
             tracing::warn!(
                 handler = handler.name,
                 topic,
@@ -118,7 +127,7 @@ impl Publishing {
         });
         Publishing {
             sink,
-            handler: index,
+            index,
             targets,
             topics: topics.to_vec(),
             provenance,
@@ -129,10 +138,7 @@ impl Publishing {
             backlog_full: false,
             rejected_dead_letters: RejectedDeadLetters::default(),
             inputs: VecDeque::new(),
-            done: 0,
-            acknowledged: 0,
-            removed_headers: 0,
-            order_breaks: 0,
+            counters: PublishingCounters::default(),
             order_break: None,
         }
     }
@@ -199,7 +205,7 @@ impl Publishing {
             while selected.next_if(|&row| row < output.row).is_some() {}
             if selected.peek() == Some(&output.row) {
                 let (lane, _) = lanes.find(output.row);
-                let (handler, row) = (self.handler, output.row);
+                let (handler, row) = (self.index, output.row);
                 let token = Token { handler, call, row, lane, output: index, dead_letter: false };
                 let produced = self.produce(ended, &output, (index_in_row, now_ms), token);
                 rejected.extend(produced.err().map(|error| (token, error)));
@@ -294,7 +300,7 @@ impl Publishing {
         let context = Context { digest, origin, error: &error, published, now_ms };
         let pending = self.dead_letters.pending(dead_letter, &stored, context);
         self.calls.entry(call).add_dead_letter(row, pending);
-        let token = Token { handler: self.handler, call, row, lane: 0, output: 0, dead_letter: true };
+        let token = Token { handler: self.index, call, row, lane: 0, output: 0, dead_letter: true };
         self.send_dead_letter(token, arena);
     }
 
@@ -360,7 +366,7 @@ impl Publishing {
         let is_disowned = |token: &Token| calls.is_disowned(token.call, token.row);
         backlog.discard(is_disowned);
         rejected_dead_letters.discard(is_disowned);
-        sink.discard(self.handler, &is_disowned);
+        sink.discard(self.index, &is_disowned);
     }
 
     // -- the backlog --------------------------------------------------------------------------------
@@ -416,13 +422,13 @@ impl Publishing {
                 }
             }
             Ok(stored) => {
-                self.acknowledged += 1;
+                self.counters.acknowledged += 1;
                 if delivery.restamped {
                     self.times.count_restamped();
                 }
                 let Some(record) = self.calls.get_mut(call) else { return };
                 if delivery.again && record.was_overtaken(&delivery.token, stored) {
-                    self.order_breaks += 1;
+                    self.counters.order_breaks += 1;
                     self.order_break = Some(stored);
                 }
                 let answered = record.acked(&delivery.token, stored);
@@ -440,23 +446,23 @@ impl Publishing {
 
     pub(super) fn count_ended_call(&mut self, ended: &Call) {
         let done: u32 = ended.results.lane_ends().iter().map(|lane| lane.done).sum();
-        self.done += u64::from(done);
-        self.removed_headers += ended.results.reserved_headers();
+        self.counters.done += u64::from(done);
+        self.counters.removed_headers += ended.results.reserved_headers();
     }
 
     /// Returns the number of events that a guest call processed successfully.
     pub(super) fn done(&self) -> u64 {
-        self.done
+        self.counters.done
     }
 
     /// Returns the number of outputs that the brokers acknowledged.
     pub(super) fn acknowledged(&self) -> u64 {
-        self.acknowledged
+        self.counters.acknowledged
     }
 
     /// Returns the number of outputs that were stored behind later ones of their lane.
     pub(super) fn order_breaks(&self) -> u64 {
-        self.order_breaks
+        self.counters.order_breaks
     }
 
     /// Returns the topic and the location of the last output stored behind a later one, if any since the previous call.
@@ -472,17 +478,17 @@ impl Publishing {
     /// Returns a snapshot for reports.
     pub(super) fn view(&self) -> PublishingView {
         PublishingView {
-            outputs: self.acknowledged,
-            order_breaks: self.order_breaks,
+            outputs: self.counters.acknowledged,
+            order_breaks: self.counters.order_breaks,
             restamped: self.times.restamped(),
-            removed_headers: self.removed_headers,
+            removed_headers: self.counters.removed_headers,
             blocking_topic: self.blocking_topic().map(str::to_owned),
             producer: self.sink.health(),
         }
     }
 
-    fn topic_name(&self, topic: u16) -> &str {
-        self.topics.get(usize::from(topic)).map_or("?", String::as_str)
+    fn topic_name(&self, topic: SinkTopic) -> &str {
+        self.topics.get(topic.index()).map_or("?", String::as_str)
     }
 }
 

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     fn token(row: u32) -> Token {
-        let call = CallId { slot: 0, generation: 1 };
+        let call = CallId { slot: 0, reuse_count: 1 };
         Token { handler: 0, call, row, lane: 0, output: 0, dead_letter: true }
     }
 

@@ -1,14 +1,14 @@
 //! The timestamp of an output: the time of its event, or the time of sending.
 
 use crate::config::OutputTime;
-use crate::sink::{Sink, TimeFit};
+use crate::sink::{Sink, SinkTopic, TimeFit};
 
 /// Chooses timestamps, and counts the outputs that could not keep the time of their event.
 #[derive(Debug, Default)]
 pub(super) struct OutputTimestamps {
     restamped: u64,
     /// Topics of the sink for which the retention warning was logged.
-    warned: Vec<u16>,
+    warned: Vec<SinkTopic>,
 }
 
 impl OutputTimestamps {
@@ -17,7 +17,7 @@ impl OutputTimestamps {
     pub(super) fn of(
         &mut self,
         configured: OutputTime,
-        (sink, topic): (&Sink, u16),
+        (sink, topic): (&Sink, SinkTopic),
         event: i64,
         now: i64,
     ) -> Option<i64> {
@@ -47,7 +47,7 @@ impl OutputTimestamps {
         self.restamped
     }
 
-    fn warn_once(&mut self, sink: &Sink, topic: u16, event_time: i64) {
+    fn warn_once(&mut self, sink: &Sink, topic: SinkTopic, event_time: i64) {
         if self.warned.contains(&topic) {
             return;
         }

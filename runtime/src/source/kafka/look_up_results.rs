@@ -4,23 +4,23 @@ use keylane_core::{Partition, ReadError};
 use super::Source;
 use crate::librdkafka::ErrorCode;
 use crate::source::event::{SourceError, SourceEvent, StartFound};
-use crate::source::look_ups::{Answer, Bounds, NotFound};
+use crate::source::look_ups::{Bounds, LookUpResult, NotFound};
 use crate::source::spec::Ends;
 
 impl Source {
-    pub(super) fn on_answer(&mut self, answer: Answer) {
-        match answer {
-            Answer::Start { asked, found } if self.partitions.is_current(asked) => {
-                self.on_start(asked.partition, found);
+    pub(super) fn on_look_up_result(&mut self, result: LookUpResult) {
+        match result {
+            LookUpResult::Start { id, found } if self.partitions.is_current(id) => {
+                self.on_start(id.partition, found);
             }
-            Answer::Bounds { asked, found } if self.partitions.is_current(asked) => {
-                self.on_bounds(asked.partition, found);
+            LookUpResult::Bounds { id, found } if self.partitions.is_current(id) => {
+                self.on_bounds(id.partition, found);
             }
-            Answer::BoundsUnknown { partition, code } => {
+            LookUpResult::BoundsUnknown { partition, code } => {
                 self.log.bounds_unknown(self.polled, partition, code)
             }
-            Answer::TopicReplaced(topic) => self.on_topic_replaced(topic),
-            Answer::Start { .. } | Answer::Bounds { .. } => {}
+            LookUpResult::TopicReplaced(topic) => self.on_topic_replaced(topic),
+            LookUpResult::Start { .. } | LookUpResult::Bounds { .. } => {}
         }
     }
 
@@ -60,8 +60,8 @@ impl Source {
         let of_topic = self.partitions.all().filter(|partition| partition.topic == topic);
         let replaced: Vec<Partition> =
             of_topic.filter(|partition| is_another(self.partitions.topic_id(*partition), now)).collect();
-        for asked in replaced.into_iter().filter_map(|partition| self.partitions.asked(partition)) {
-            self.look_ups.ask_bounds(asked);
+        for id in replaced.into_iter().filter_map(|partition| self.partitions.look_up_id(partition)) {
+            self.look_ups.request_bounds(id);
         }
     }
 

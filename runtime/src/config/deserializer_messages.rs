@@ -67,36 +67,36 @@ fn nearest(found: &str, expected: &str) -> Option<String> {
 /// Returns a hint with the tables to which a misplaced name belongs.
 fn elsewhere(name: &str, table: &[String], handlers: &[String]) -> Option<String> {
     let schema = serde_json::to_value(super::schema()).ok()?;
-    let mut homes = Vec::new();
-    collect(&schema, &schema, name, &mut Vec::new(), &mut homes);
-    let mut homes: Vec<String> = homes.into_iter().map(|home| written(&home, table, handlers)).collect();
-    homes.sort();
-    homes.dedup();
-    if homes.is_empty() {
+    let mut tables = Vec::new();
+    collect(&schema, &schema, name, &mut Vec::new(), &mut tables);
+    let mut tables: Vec<String> = tables.into_iter().map(|path| written(&path, table, handlers)).collect();
+    tables.sort();
+    tables.dedup();
+    if tables.is_empty() {
         // A dotted property name is parsed as nested tables.
         let is_property = table.first().is_some_and(|first| first == "kafka") && table.len() == 1;
         return is_property.then(|| "librdkafka properties belong to `[kafka.client]`".to_owned());
     }
-    Some(format!("`{name}` belongs to {}", homes.join(" or ")))
+    Some(format!("`{name}` belongs to {}", tables.join(" or ")))
 }
 
 /// Finds the paths of all tables of the schema that have a setting of this name.
-fn collect(schema: &Value, node: &Value, name: &str, path: &mut Vec<String>, homes: &mut Vec<Vec<String>>) {
+fn collect(schema: &Value, node: &Value, name: &str, path: &mut Vec<String>, tables: &mut Vec<Vec<String>>) {
     let Some(node) = resolve(schema, node) else { return };
     if let Some(properties) = node["properties"].as_object() {
         if properties.contains_key(name) && !path.is_empty() {
-            homes.push(path.clone());
+            tables.push(path.clone());
         }
         for (inner, node) in properties {
             path.push(inner.clone());
-            collect(schema, node, name, path, homes);
+            collect(schema, node, name, path, tables);
             path.pop();
         }
     }
     for (inner, segment) in [(&node["additionalProperties"], Some(ANY)), (&node["items"], None)] {
         if inner.is_object() {
             path.extend(segment.map(str::to_owned));
-            collect(schema, inner, name, path, homes);
+            collect(schema, inner, name, path, tables);
             path.truncate(path.len() - usize::from(segment.is_some()));
         }
     }
@@ -115,9 +115,9 @@ fn resolve<'s>(schema: &'s Value, node: &'s Value) -> Option<&'s Value> {
 
 /// Returns the path of a table as written in the file, with the user-chosen names from the path of the misplaced
 /// setting.
-fn written(home: &[String], table: &[String], handlers: &[String]) -> String {
+fn written(schema_path: &[String], table: &[String], handlers: &[String]) -> String {
     let mut path: Vec<&str> = Vec::new();
-    for (at, segment) in home.iter().enumerate() {
+    for (at, segment) in schema_path.iter().enumerate() {
         let beside = table.get(at).filter(|_| is_within(table, &path));
         path.push(match (segment.as_str(), beside, handlers) {
             (ANY, Some(name), _) => name,
