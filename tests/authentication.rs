@@ -23,7 +23,7 @@ const REMEDY: &str = "check `sasl.*` and `security.protocol` under [kafka.client
 #[test]
 fn tls_and_scram() {
     let Some(identity) = Identity::new() else { return };
-    let Some(cluster) = kafka::own(&options(Some(identity.clone()))) else { return };
+    let Some(cluster) = kafka::dedicated(&options(Some(identity.clone()))) else { return };
     let flow = Flow::new(&cluster, 4, &[]);
     flow.producer().send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
     let certificate = identity.certificate().display().to_string();
@@ -35,12 +35,12 @@ fn tls_and_scram() {
 
     let another = Identity::new().expect("openssl worked before");
     let untrusted = another.certificate().display().to_string();
-    let refused = ends_at_start(&trusting.clone().set("kafka.client", "ssl.ca.location", untrusted));
+    let error = startup_error(&trusting.clone().set("kafka.client", "ssl.ca.location", untrusted));
     for part in ["certificate verify failed", "`ssl.ca.location`"] {
-        assert!(refused.contains(part), "no {part:?} in: {refused}");
+        assert!(error.contains(part), "no {part:?} in: {error}");
     }
-    let refused = ends_at_start(&trusting.clone().set("kafka.client", "sasl.password", "wrong-password"));
-    assert!(refused.contains("authentication failed") && refused.contains(REMEDY), "{refused}");
+    let error = startup_error(&trusting.clone().set("kafka.client", "sasl.password", "wrong-password"));
+    assert!(error.contains("authentication failed") && error.contains(REMEDY), "{error}");
 
     Keylane::run(&trusting, &["--until-end"]).expect_exit(0);
     let report = check::check(&flow.history());
@@ -67,7 +67,7 @@ fn tls_and_scram() {
 /// that are not committed by then are handled after the next start.
 #[test]
 fn credentials_that_stop_working_end_the_process() {
-    let Some(cluster) = kafka::own(&options(None)) else { return };
+    let Some(cluster) = kafka::dedicated(&options(None)) else { return };
     let flow = Flow::new(&cluster, 4, &[]);
     let producer = flow.producer();
     producer.send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
@@ -98,7 +98,7 @@ fn credentials_that_stop_working_end_the_process() {
 fn credentials_that_work_again_do_not_end_the_process() {
     let mut options = options(None);
     options.properties.push(("connections.max.reauth.ms".to_owned(), "1500".to_owned()));
-    let Some(cluster) = kafka::own(&options) else { return };
+    let Some(cluster) = kafka::dedicated(&options) else { return };
     let flow = Flow::new(&cluster, 4, &[]);
     let producer = flow.producer();
     producer.send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
@@ -122,7 +122,7 @@ fn credentials_that_work_again_do_not_end_the_process() {
 fn a_new_password_in_its_file_is_used() {
     let mut options = options(None);
     options.properties.push(("connections.max.reauth.ms".to_owned(), "1500".to_owned()));
-    let Some(cluster) = kafka::own(&options) else { return };
+    let Some(cluster) = kafka::dedicated(&options) else { return };
     let flow = Flow::new(&cluster, 4, &[]);
     let producer = flow.producer();
     producer.send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
@@ -154,7 +154,7 @@ fn a_new_password_in_its_file_is_used() {
 fn a_token_in_a_file_is_renewed() {
     let properties = vec![("connections.max.reauth.ms".to_owned(), "3600000".to_owned())];
     let options = Options { tokens: true, properties, ..Options::default() };
-    let Some(cluster) = kafka::own(&options) else { return };
+    let Some(cluster) = kafka::dedicated(&options) else { return };
     let flow = Flow::new(&cluster, 4, &[]);
     let producer = flow.producer();
     producer.send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
@@ -168,8 +168,8 @@ fn a_token_in_a_file_is_renewed() {
 
     let now = || wait::unix_ms() / 1_000;
     fs::write(&file, token(now() - 60)).expect("a temporary file can be written");
-    let refused = ends_at_start(&bearer);
-    assert!(refused.contains("it has expired") && refused.contains("token file"), "{refused}");
+    let error = startup_error(&bearer);
+    assert!(error.contains("it has expired") && error.contains("token file"), "{error}");
 
     let first_expiry = now() + 40; // long enough for a start on a busy machine
     fs::write(&file, token(first_expiry)).expect("a temporary file can be written");
@@ -219,7 +219,7 @@ fn user(flow: &Flow<'_>) -> Settings {
 }
 
 /// The error of an instance that can't start. The password must not be in its log.
-fn ends_at_start(settings: &Settings) -> String {
+fn startup_error(settings: &Settings) -> String {
     let mut keylane = Keylane::run(settings, &[]);
     keylane.expect_exit(1);
     let lines = keylane.lines();

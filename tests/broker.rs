@@ -15,7 +15,7 @@ const EVENTS: usize = 20_000;
 
 #[test]
 fn a_restart_of_the_broker_loses_nothing() {
-    let Some(cluster) = kafka::own(&Options::default()) else { return };
+    let Some(cluster) = kafka::dedicated(&Options::default()) else { return };
     let flow = Flow::new(&cluster, 4, &[]);
     let producer = flow.producer();
     producer.send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
@@ -44,8 +44,8 @@ fn a_restart_of_the_broker_loses_nothing() {
 }
 
 #[test]
-fn a_broker_that_freezes_is_waited_for() {
-    let Some(cluster) = kafka::own(&Options::default()) else { return };
+fn keylane_waits_for_a_frozen_broker() {
+    let Some(cluster) = kafka::dedicated(&Options::default()) else { return };
     let flow = Flow::new(&cluster, 4, &[]);
     let producer = flow.producer();
     producer.send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
@@ -59,7 +59,7 @@ fn a_broker_that_freezes_is_waited_for() {
     // No heartbeat is answered: the consumer session times out, and every partition is lost.
     for partition in 0..4 {
         keylane.wait_for("every partition to be lost", |line| {
-            line["message"] == "partition released" && line["lost"] == true && line["partition"] == partition
+            line["message"] == "ownership ended" && line["end"] == "lost" && line["partition"] == partition
         });
     }
     assert!(!keylane.has_ended(), "ended while the broker was frozen{}", keylane.tail());
@@ -76,15 +76,16 @@ fn a_broker_that_freezes_is_waited_for() {
 }
 
 #[test]
-fn a_broker_that_is_away_at_start_is_waited_for() {
-    let Some(cluster) = kafka::own(&Options::default()) else { return };
+fn keylane_waits_for_an_unavailable_broker_at_start() {
+    let Some(cluster) = kafka::dedicated(&Options::default()) else { return };
     let flow = Flow::new(&cluster, 2, &[]);
     flow.producer().send_all(&flow.input, (0..100).map(event)).expect("acknowledged");
     cluster.stop(1);
     let mut keylane = Keylane::run(&flow.settings(&guest("sleepy"), "early"), &["--until-end"]);
     let address = cluster.bootstrap();
-    keylane
-        .wait_for("the broker to be named as unavailable", |line| alarms(line) && mentions(line, &address));
+    keylane.wait_for("the broker to be reported as unavailable", |line| {
+        is_warning_or_error(line) && mentions(line, &address)
+    });
     cluster.restart(1);
     keylane.expect_exit(0);
     let report = check::check(&flow.history());
@@ -93,10 +94,12 @@ fn a_broker_that_is_away_at_start_is_waited_for() {
 }
 
 #[test]
-fn a_wrong_password_is_named() {
+fn a_rejected_password_is_reported() {
     let Some((cluster, topic)) = with_passwords() else { return };
     let mut refused = Keylane::run(&with_password(&cluster, &topic, "wrong"), &[]);
-    refused.wait_for("the rejection to be named", |line| alarms(line) && mentions(line, "uthenticat"));
+    refused.wait_for("the rejection to be reported", |line| {
+        is_warning_or_error(line) && mentions(line, "uthenticat")
+    });
     if refused.has_ended() {
         assert_ne!(refused.wait_exit(), Some(0), "a rejection must not exit with 0");
     }
@@ -112,7 +115,7 @@ fn the_right_password_is_accepted() {
 
 fn with_passwords() -> Option<(Cluster, String)> {
     let users = vec![("alice".to_owned(), "right-password".to_owned())];
-    let cluster = kafka::own(&Options { users, ..Options::default() })?;
+    let cluster = kafka::dedicated(&Options { users, ..Options::default() })?;
     let topic = kafka::unique("guarded");
     cluster.admin().create_topic(&topic, 1, &[]);
     let producer = Producer::new(&cluster.bootstrap());
@@ -131,7 +134,7 @@ fn with_password(cluster: &Cluster, topic: &str, which: &str) -> Settings {
 }
 
 /// A warning or error in the log, or the error of a process that ends.
-fn alarms(line: &Value) -> bool {
+fn is_warning_or_error(line: &Value) -> bool {
     line.is_string() || matches!(line["level"].as_str(), Some("ERROR" | "WARN"))
 }
 

@@ -75,7 +75,7 @@ fn a_dead_letter_that_is_too_large_is_reduced() {
     let small = kafka::unique("small");
     cluster.admin().create_topic(&small, 1, &[("max.message.bytes", "2000")]);
     flow.producer().send_all(&flow.input, too_large()).expect("acknowledged");
-    let mut keylane = Keylane::run(&into_one(&flow, &small), &["--until-end"]);
+    let mut keylane = Keylane::run(&into_one_topic(&flow, &small), &["--until-end"]);
     keylane.expect_exit(0);
     check_reduced_dead_letters(&flow, &small);
     assert!(!keylane.lines().iter().any(batch_rejected), "a dead letter was rejected{}", keylane.tail());
@@ -89,7 +89,7 @@ fn a_dead_letter_that_is_rejected_as_too_large_is_reduced() {
     let flow = Flow::new(cluster, 1, &[]);
     let small = kafka::unique("small");
     cluster.admin().create_topic(&small, 1, &[]);
-    let mut keylane = Keylane::run(&into_one(&flow, &small), &[]);
+    let mut keylane = Keylane::run(&into_one_topic(&flow, &small), &[]);
     flow.wait_for_members(&["failing"]);
     flow.lower_limit(&small, 2_000);
     flow.producer().send_all(&flow.input, too_large()).expect("acknowledged");
@@ -101,7 +101,7 @@ fn a_dead_letter_that_is_rejected_as_too_large_is_reduced() {
 }
 
 /// One topic for outputs and dead letters.
-fn into_one(flow: &Flow<'_>, topic: &str) -> Settings {
+fn into_one_topic(flow: &Flow<'_>, topic: &str) -> Settings {
     failing(flow).set("handlers.t.dead_letters", "topic", topic).set("handlers.t.outputs.out", "topic", topic)
 }
 
@@ -143,15 +143,15 @@ fn check_reduced_dead_letters(flow: &Flow<'_>, topic: &str) {
 }
 
 fn batch_rejected(line: &Value) -> bool {
-    line["message"].as_str().is_some_and(|message| message.starts_with("batch of outputs rejected"))
+    line["message"].as_str().is_some_and(|message| message.starts_with("batch rejected"))
 }
 
 /// With `create_topics` the dead-letter topic is created with the partitions of its input.
 #[test]
-fn a_missing_topic_is_named_or_created_like_its_input() {
+fn a_missing_topic_is_reported_or_created_like_its_input() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 3, &[]);
-    let dead_letters = kafka::unique("letters");
+    let dead_letters = kafka::unique("dead-letters");
     let settings = failing(&flow).set("handlers.t.dead_letters", "topic", dead_letters.as_str());
     let mut refused = Keylane::run(&settings, &["--until-end"]);
     refused.expect_exit(1);
@@ -273,14 +273,14 @@ fn the_documented_redrive_works() {
     let seen = consumer.stdin(Stdio::null()).stderr(Stdio::null()).output().expect("java can be run");
     let lines = String::from_utf8_lossy(&seen.stdout);
     assert_eq!(lines.matches("keylane-reason:rejected").count(), 3, "{lines}");
-    let whole = whole_letters(&seen.stdout);
+    let complete = complete_dead_letters(&seen.stdout);
     let mut put = kafka::tool("org.apache.kafka.tools.ConsoleProducer");
     put.args(["--bootstrap-server", &bootstrap, "--topic", &flow.input]);
     let read = ["parse.headers=true", "parse.key=true", "headers.delimiter=\u{1f}", "key.separator=\u{1f}"];
     let read = read.iter().chain(&["headers.separator=\u{1e}", "null.marker=<absent>"]);
     put.args(read.flat_map(|read| ["--reader-property", read]));
     let mut put = put.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("java can be run");
-    put.stdin.take().expect("stdin is piped").write_all(&whole).expect("the tool reads its input");
+    put.stdin.take().expect("stdin is piped").write_all(&complete).expect("the tool reads its input");
     assert!(put.wait().expect("the tool exits").success());
 
     // The handler is fixed and accepts every event.
@@ -299,7 +299,7 @@ fn the_documented_redrive_works() {
 }
 
 /// Runs the command of the procedure that omits incomplete dead letters.
-fn whole_letters(dead_letters: &[u8]) -> Vec<u8> {
+fn complete_dead_letters(dead_letters: &[u8]) -> Vec<u8> {
     let page = include_str!("../docs/dead-letters.md");
     let line = page.lines().find(|line| line.starts_with("awk") && line.ends_with("> whole.txt"));
     let line = line.expect("the procedure omits incomplete dead letters");

@@ -17,7 +17,7 @@ const PARTITIONS: i32 = 4;
 const EVENTS_PER_STOP: usize = 4_000;
 
 #[test]
-fn sigusr1_brings_a_report() {
+fn sigusr1_logs_a_report() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, PARTITIONS, &[]);
     flow.producer().send_all(&flow.input, (0..100).map(event)).expect("acknowledged");
@@ -46,13 +46,15 @@ fn a_signal_repeats_nothing() {
         "interval",
         "5s",
     );
-    let mut fed = 0;
+    let mut produced = 0;
     let mut beyond_the_offset = 0;
     for stop in 0..STOPS {
-        producer.send_all(&flow.input, (fed..fed + EVENTS_PER_STOP).map(event)).expect("acknowledged");
-        fed += EVENTS_PER_STOP;
+        producer
+            .send_all(&flow.input, (produced..produced + EVENTS_PER_STOP).map(event))
+            .expect("acknowledged");
+        produced += EVENTS_PER_STOP;
         let mut keylane = Keylane::run(&settings, &[]);
-        keylane.wait_for("an assigned partition", |line| line["message"] == "partition assigned");
+        keylane.wait_for("an ownership", |line| line["message"] == "ownership started");
         progress.advance(); // the last outputs of the previous instance do not count
         let before = progress.done();
         wait::until("calls to be in flight", wait::STATE_TIMEOUT, || {
@@ -74,7 +76,9 @@ fn a_signal_repeats_nothing() {
     last.expect_exit(0);
     assert_eq!(flow.lag(), 0);
     let report = check::check(&flow.history());
-    print_line(&format!("{fed} events, {STOPS} stops, {beyond_the_offset} claimed beyond offsets: {report}"));
+    print_line(&format!(
+        "{produced} events, {STOPS} stops, {beyond_the_offset} claimed beyond offsets: {report}"
+    ));
     report.assert_clean();
     assert_eq!(report.repeats, [].into(), "a clean stop repeats nothing");
 }

@@ -60,7 +60,7 @@ fn filtered_events_are_settled() {
     let records = (0..2_000).map(|number| Record { value: None, ..Record::new(format!("eu-{number}"), "") });
     flow.producer().send_all(&flow.input, records.collect::<Vec<_>>()).expect("acknowledged");
     let rules = json!([{ "key_prefix": "eu-", "tombstone": true, "keep": false }]);
-    let settings = flow.settings(&guest("failing"), "picky").set("handlers.t", "filter", rules);
+    let settings = flow.settings(&guest("failing"), "filtered").set("handlers.t", "filter", rules);
     Keylane::run(&settings, &["--until-end"]).expect_exit(0);
     assert_eq!(flow.lag(), 0);
     assert!(kafka::read_all(&cluster.bootstrap(), &flow.output).is_empty());

@@ -24,7 +24,7 @@ fn half_a_million_records_go_in_and_out() {
     print_line(&format!("{COUNT} records: produced in {producing:?}, read in {consuming:?}"));
 
     assert_eq!(read.len(), COUNT);
-    let high: i64 = cluster.admin().watermarks(&topic).iter().map(|marks| marks.high).sum();
+    let high: i64 = cluster.admin().watermarks(&topic).iter().map(|watermarks| watermarks.high).sum();
     assert_eq!(usize::try_from(high), Ok(COUNT));
     let mut last: BTreeMap<Vec<u8>, (i32, u64)> = BTreeMap::new();
     for record in read {
@@ -36,7 +36,7 @@ fn half_a_million_records_go_in_and_out() {
 }
 
 #[test]
-fn bytes_stay_bytes() {
+fn bytes_are_unchanged() {
     let Some(cluster) = kafka::shared() else { return };
     let topic = unique("bytes");
     cluster.admin().create_topic(&topic, 1, &[("max.message.bytes", "4194304")]);
@@ -81,8 +81,8 @@ fn transactions_leave_markers() {
     transactions.commit(&topic, (0..3).map(|n| Record::new("k", format!("seen {n}")))).expect("committed");
     transactions.abort(&topic, (0..2).map(|n| Record::new("k", format!("unseen {n}")))).expect("aborted");
 
-    let marks = cluster.admin().watermarks(&topic);
-    assert_eq!((marks[0].low, marks[0].high), (0, 7), "5 records and 2 markers");
+    let watermarks = cluster.admin().watermarks(&topic);
+    assert_eq!((watermarks[0].low, watermarks[0].high), (0, 7), "5 records and 2 markers");
     let committed = kafka::read_committed(&cluster.bootstrap(), &topic);
     assert_eq!(committed.iter().map(|record| record.offset).collect::<Vec<_>>(), [0, 1, 2]);
     let all = kafka::read_all(&cluster.bootstrap(), &topic);
@@ -142,8 +142,8 @@ fn topics_are_described_and_trimmed() {
         .send_all(&topic, (0..10).map(|n| Record::new(format!("{n}"), "v")))
         .expect("every record is acknowledged");
     admin.delete_records(&topic, 0, 4);
-    let marks = admin.watermarks(&topic);
-    assert_eq!((marks[0].low, marks[0].high), (4, 10));
+    let watermarks = admin.watermarks(&topic);
+    assert_eq!((watermarks[0].low, watermarks[0].high), (4, 10));
 
     let listed = cluster
         .run_tool(
@@ -184,8 +184,8 @@ fn compacted() -> [(&'static str, &'static str); 4] {
 
 #[test]
 fn a_broker_is_killed_frozen_and_restarted_with_its_data() {
-    let Some(cluster) = kafka::own(&Options::default()) else { return };
-    let topic = unique("harmed");
+    let Some(cluster) = kafka::dedicated(&Options::default()) else { return };
+    let topic = unique("faults");
     cluster.admin().create_topic(&topic, 2, &[]);
     let producer = Producer::new(&cluster.bootstrap());
     let mut follower = Follower::new(&cluster.bootstrap(), &topic);
@@ -213,12 +213,12 @@ fn round(
     follower: &mut Follower,
     topic: &str,
     number: usize,
-    harm: impl FnOnce(&Cluster),
+    fault: impl FnOnce(&Cluster),
 ) {
     producer
-        .hand_over(topic, (0..100).map(|n| Record::new(format!("{n}"), format!("{number}"))))
+        .enqueue(topic, (0..100).map(|n| Record::new(format!("{n}"), format!("{number}"))))
         .expect("capacity in the queue");
-    harm(cluster);
+    fault(cluster);
     producer.flush().expect("every record is acknowledged");
     let mut seen = 0;
     wait::until("all records of a round", wait::STATE_TIMEOUT, || {
@@ -234,8 +234,8 @@ fn answers(cluster: &Cluster) -> bool {
 }
 
 #[test]
-fn three_brokers_survive_one() {
-    let Some(cluster) = kafka::own(&Options { brokers: 3, ..Options::default() }) else { return };
+fn a_cluster_survives_the_loss_of_one_broker() {
+    let Some(cluster) = kafka::dedicated(&Options { brokers: 3, ..Options::default() }) else { return };
     let topic = unique("replicated");
     cluster.admin().create_topic(&topic, 3, &[]);
     let producer = Producer::new(&cluster.bootstrap());
@@ -252,7 +252,7 @@ fn three_brokers_survive_one() {
 #[test]
 fn passwords_are_checked() {
     let users = vec![("alice".to_owned(), "secret".to_owned())];
-    let Some(cluster) = kafka::own(&Options { users, ..Options::default() }) else { return };
+    let Some(cluster) = kafka::dedicated(&Options { users, ..Options::default() }) else { return };
     let brokers_seen = |password: &str| {
         let consumer: BaseConsumer = kafka::client(&cluster.sasl_bootstrap())
             .set("security.protocol", "sasl_plaintext")

@@ -44,7 +44,7 @@ fn a_frozen_instance_loses_nothing_and_breaks_no_order() {
         keylane.expect_exit(0);
     }
     let report = check::check(&flow.history());
-    print_line(&format!("{} events, each of two instances frozen: {report}", load.fed()));
+    print_line(&format!("{} events, each of two instances frozen: {report}", load.produced()));
     report.assert_clean();
     assert!(report.repeated() > 0, "no freeze caused a repeat: the run proves nothing");
 }

@@ -64,7 +64,8 @@ fn transaction_markers_at_the_end_are_passed() {
     transactions.commit(&flow.input, (0..20).map(event)).expect("committed");
     transactions.abort(&flow.input, (0..6).map(event)).expect("aborted");
     transactions.commit(&flow.input, (0..2).map(event)).expect("committed");
-    let ends: Vec<i64> = cluster.admin().watermarks(&flow.input).iter().map(|marks| marks.high).collect();
+    let ends: Vec<i64> =
+        cluster.admin().watermarks(&flow.input).iter().map(|watermarks| watermarks.high).collect();
     assert_eq!(ends, [17, 17], "14 records and 3 markers each");
 
     let mut keylane = Keylane::run(&flow.settings(&guest("echo"), "reader"), &["--until-end"]);

@@ -11,7 +11,7 @@ use keylane_tests::{janitor, wait};
 use serde_json::Value;
 
 #[test]
-fn a_request_to_a_host_that_is_not_listed_is_denied_and_named() {
+fn a_request_to_a_host_that_is_not_listed_is_denied_and_reported() {
     let listed = Service::start(|_| Some((200, "hello".to_owned())));
     let other = Service::start(|_| Some((200, "no".to_owned())));
     let denied = format!("HTTP: `{}` is not in the handler's `grants.http`", other.host());
@@ -20,7 +20,7 @@ fn a_request_to_a_host_that_is_not_listed_is_denied_and_named() {
         format!("http://{}/", other.host()),
         "http://localhost/".into(),
     ];
-    let file = prepare("asking", &values, &format!("grants.http = [\"{}\"]", listed.host()));
+    let file = prepare("http-client", &values, &format!("grants.http = [\"{}\"]", listed.host()));
     let mut keylane = Keylane::run_file(&file, &["--until-end"], std::process::Stdio::null());
     keylane.expect_exit(0);
 
@@ -41,7 +41,7 @@ fn https_requires_a_certificate_that_the_system_trusts() {
     let certificate = identity.certificate().display().to_string();
     let service = Service::start_with_tls(identity, |_| Some((200, "hello".to_owned())));
     let host = service.host().replace("127.0.0.1", "localhost");
-    let file = prepare("asking", &[format!("https://{host}/")], &format!("grants.http = [\"{host}\"]"));
+    let file = prepare("http-client", &[format!("https://{host}/")], &format!("grants.http = [\"{host}\"]"));
     let untrusted = format!("HTTP: no response from `{host}`: tls certificate error");
     for (trusted, expected) in [(certificate.as_str(), "200 hello"), ("/dev/null", &untrusted)] {
         let trust = [("SSL_CERT_FILE", trusted), ("SSL_CERT_DIR", "/nowhere")];
@@ -55,7 +55,7 @@ fn https_requires_a_certificate_that_the_system_trusts() {
 
 #[test]
 fn without_the_grant_a_component_that_imports_http_is_refused_with_the_remedy() {
-    let file = prepare("asking", &["http://localhost/".to_owned()], "");
+    let file = prepare("http-client", &["http://localhost/".to_owned()], "");
     let mut keylane = Keylane::run_file(&file, &["--until-end"], std::process::Stdio::null());
     keylane.expect_exit(2);
     let log = keylane.tail();
@@ -66,21 +66,21 @@ fn without_the_grant_a_component_that_imports_http_is_refused_with_the_remedy() 
 
 #[test]
 fn a_handler_sees_only_the_granted_variables() {
-    let file = prepare("environ", &["x".to_owned()], "grants.env = [\"KEYLANE_GIVEN\"]");
+    let file = prepare("environment", &["x".to_owned()], "grants.env = [\"KEYLANE_GIVEN\"]");
     let variables = [("KEYLANE_GIVEN", "a b=c"), ("KEYLANE_KEPT", "secret")];
     let mut keylane = Keylane::run_with_variables(&file, &["--until-end"], &variables);
     keylane.expect_exit(0);
     assert_eq!(outputs(&keylane), ["KEYLANE_GIVEN=a b=c"]);
 
-    let file = prepare("environ", &["x".to_owned()], "");
+    let file = prepare("environment", &["x".to_owned()], "");
     let mut keylane = Keylane::run_with_variables(&file, &["--until-end"], &variables);
     keylane.expect_exit(0);
     assert_eq!(outputs(&keylane), [""], "by default no variable is granted");
 }
 
 #[test]
-fn a_granted_variable_that_is_not_set_is_named_at_the_start() {
-    let file = prepare("environ", &["x".to_owned()], "grants.env = [\"KEYLANE_NOT_THERE\"]");
+fn a_granted_variable_that_is_not_set_is_reported_at_the_start() {
+    let file = prepare("environment", &["x".to_owned()], "grants.env = [\"KEYLANE_NOT_THERE\"]");
     let mut keylane = Keylane::run_file(&file, &["--until-end"], std::process::Stdio::null());
     keylane.expect_exit(2);
     let log = keylane.tail();
@@ -92,7 +92,7 @@ fn an_unanswered_request_ends_with_its_call() {
     let silent = Service::start(|_| None);
     let once = "retry = { max_attempts = 1, on_exhausted = \"stop\" }";
     let settings = format!("timeout = \"300ms\"\n{once}\ngrants.http = [\"{}\"]", silent.host());
-    let file = prepare("asking", &[format!("http://{}/", silent.host())], &settings);
+    let file = prepare("http-client", &[format!("http://{}/", silent.host())], &settings);
     let mut keylane = Keylane::run_file(&file, &["--until-end"], std::process::Stdio::null());
     keylane.expect_exit(1);
     let log = keylane.tail();

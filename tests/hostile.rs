@@ -14,7 +14,7 @@ use keylane_tests::wait;
 /// The behaviour of the guest, the reason in the dead letter, a part of the error text, and the
 /// number of attempts. Unpublishable outputs are not retried, because they would be the same in the
 /// next attempt.
-const DEEDS: [(&str, &str, &str, i64); 9] = [
+const CASES: [(&str, &str, &str, i64); 9] = [
     ("trap", "trap", "unreachable", 3),
     ("exit", "trap", "exit code 1", 3),
     ("recurse", "stack", "call stack exhausted", 3),
@@ -23,7 +23,7 @@ const DEEDS: [(&str, &str, &str, i64); 9] = [
     ("sleep", "timeout", "deadline", 3),
     ("flood", "output-rejected", "more than 1000 outputs", 1),
     ("bloat", "output-rejected", "`max_output_bytes`", 1),
-    ("stray", "output-rejected", "`nowhere` is not configured", 1),
+    ("unknown-target", "output-rejected", "`nowhere` is not configured", 1),
 ];
 const HEALTHY: usize = 3_000;
 
@@ -33,20 +33,21 @@ fn each_fault_fails_its_own_event_with_its_own_reason() {
     let flow = Flow::new(cluster, 4, &[]);
     let mut records: Vec<Record> =
         (0..HEALTHY).map(|number| Record::new(format!("key-{}", number % 700), "done")).collect();
-    for (at, (deed, ..)) in DEEDS.iter().enumerate() {
-        records.insert(at * 300 + 50, Record::new(format!("bad-{deed}"), *deed));
+    for (at, (behaviour, ..)) in CASES.iter().enumerate() {
+        records.insert(at * 300 + 50, Record::new(format!("bad-{behaviour}"), *behaviour));
     }
     let mut keylane = run(&flow, &records, &settings(&flow, 3));
     let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
-    assert_eq!(dead_letters.len(), DEEDS.len());
-    for (deed, reason, words, attempts) in DEEDS {
-        let dead_letter =
-            dead_letters.iter().find(|dead_letter| dead_letter.value.as_deref() == Some(deed.as_bytes()));
+    assert_eq!(dead_letters.len(), CASES.len());
+    for (behaviour, reason, words, attempts) in CASES {
+        let dead_letter = dead_letters
+            .iter()
+            .find(|dead_letter| dead_letter.value.as_deref() == Some(behaviour.as_bytes()));
         let dead_letter = dead_letter.expect("each failed event has a dead letter");
         let error = (dead_letter.text("keylane-reason"), dead_letter.text("keylane-error"));
-        print_line(&format!("{deed}: {error:?}"));
-        assert!(error.0 == reason && error.1.contains(words), "{deed} is reported as {error:?}");
-        assert_eq!(dead_letter.number("keylane-attempt"), Some(attempts), "{deed}");
+        print_line(&format!("{behaviour}: {error:?}"));
+        assert!(error.0 == reason && error.1.contains(words), "{behaviour} is reported as {error:?}");
+        assert_eq!(dead_letter.number("keylane-attempt"), Some(attempts), "{behaviour}");
     }
     let outputs = kafka::read_all(&cluster.bootstrap(), &flow.output);
     assert_eq!(outputs.len(), HEALTHY, "each other event once, and no output of the failed events");
@@ -111,10 +112,11 @@ fn a_storm_of_calls_that_never_return_costs_no_memory() {
     storm("sleep", 10_000, "200ms");
 }
 
-fn storm(deed: &str, events: i64, timeout: &str) {
+fn storm(behaviour: &str, events: i64, timeout: &str) {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 2, &[]);
-    let records: Vec<Record> = (0..events).map(|number| Record::new(format!("key-{number}"), deed)).collect();
+    let records: Vec<Record> =
+        (0..events).map(|number| Record::new(format!("key-{number}"), behaviour)).collect();
     flow.producer().send_all(&flow.input, records).expect("acknowledged");
     let settings = settings(&flow, 1).set("handlers.t.retry", "on_exhausted", "skip").set(
         "handlers.t",
@@ -138,7 +140,11 @@ fn storm(deed: &str, events: i64, timeout: &str) {
         "{committed} of {events} were committed at the first poll: the run proves nothing"
     );
     let (_, late) = peaks.last_key_value().expect("the lag was polled");
-    print_line(&format!("{deed}: {} MiB after the first, {} MiB after the last", early >> 20, late >> 20));
+    print_line(&format!(
+        "{behaviour}: {} MiB after the first, {} MiB after the last",
+        early >> 20,
+        late >> 20
+    ));
     assert!(*late < early + (64 << 20), "from {early} to {late} bytes");
     keylane.terminate();
     keylane.expect_exit(0);

@@ -1,12 +1,12 @@
 //! Promise: handlers of one process are independent. A handler that stops, or can't read its topic,
 //! does not affect the partitions, events and order of another handler.
 
-use keylane_tests::alice;
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Record};
 use keylane_tests::keylane::{Keylane, Settings};
+use keylane_tests::restricted_user;
 use keylane_tests::wait;
 
 const EVENTS: usize = 2_000;
@@ -43,16 +43,21 @@ fn a_handler_that_stops_does_not_stop_the_other_one() {
 
 #[test]
 fn a_handler_that_loses_its_read_right_does_not_stop_the_other_one() {
-    let Some(cluster) = kafka::own(&alice::options()) else { return };
+    let Some(cluster) = kafka::dedicated(&restricted_user::options()) else { return };
     let (barred, other) = (Flow::new(&cluster, 2, &[]), Flow::new(&cluster, 2, &[]));
-    let mut keylane = Keylane::run(&alice::settings(&cluster, both(&barred, &other)), &[]);
+    let mut keylane = Keylane::run(&restricted_user::settings(&cluster, both(&barred, &other)), &[]);
     barred.wait_for_members(&["both"]);
     other.wait_for_members(&["both"]);
     for flow in [&barred, &other] {
         send(flow, EVENTS / 2);
         flow.wait_until_committed();
     }
-    alice::rights(&cluster, &["--add", "--deny-principal", "User:alice"], &["Read"], &barred.input);
+    restricted_user::change_acl(
+        &cluster,
+        &["--add", "--deny-principal", "User:alice"],
+        &["Read"],
+        &barred.input,
+    );
     keylane.wait_for("the denial to be reported", |line| {
         line["level"] == "ERROR" && line["handler"] == "t" && line["remedy"].to_string().contains("READ")
     });

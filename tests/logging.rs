@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io::{PipeReader, pipe};
 use std::process::{Command, Stdio};
 
-use keylane_tests::alice;
 use keylane_tests::child::Child;
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Record};
 use keylane_tests::keylane::{Keylane, Settings, binary};
+use keylane_tests::restricted_user;
 use keylane_tests::{janitor, wait};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -46,7 +46,7 @@ fn a_log_on_a_full_disk_stops_nothing() {
 /// unavailable brokers.
 #[test]
 fn log_lines_about_every_event_are_limited() {
-    let Some(cluster) = kafka::own(&kafka::Options::default()) else { return };
+    let Some(cluster) = kafka::dedicated(&kafka::Options::default()) else { return };
     let flow = Flow::new(&cluster, 4, &[]);
     let event = |number: usize| {
         let record = Record::new(format!("key-{number}"), "reject");
@@ -56,7 +56,7 @@ fn log_lines_about_every_event_are_limited() {
     let mut keylane = Keylane::run(&flow.settings(&guest("failing"), "t"), &[]);
     flow.wait_until_committed();
     cluster.stop(1);
-    keylane.wait_for("the brokers to be reported", |line| line["message"] == "the consumer reports an error");
+    keylane.wait_for("the brokers to be reported", |line| line["message"] == "consumer error");
     cluster.restart(1);
     cluster.wait_ready();
     keylane.terminate();
@@ -113,30 +113,35 @@ fn count(line: &Value, message: &str) -> u64 {
 /// rights.
 #[test]
 fn log_lines_about_denied_commits_and_log_bounds_are_limited() {
-    let Some(cluster) = kafka::own(&alice::options()) else { return };
+    let Some(cluster) = kafka::dedicated(&restricted_user::options()) else { return };
     let flow = Flow::new(&cluster, 2, &[]);
-    let settings = alice::settings(&cluster, flow.settings(&guest("sleepy"), "alice"))
+    let settings = restricted_user::settings(&cluster, flow.settings(&guest("sleepy"), "alice"))
         .set("handlers.t", "out_of_range", "earliest")
         .set("handlers.t", "timeout", "60s")
         // The instance stays a member while it is frozen.
         .set("kafka.client", "session.timeout.ms", 60_000);
     let mut keylane = Keylane::run(&settings, &[]);
-    let feed = |count: usize, millis: &str| {
+    let produce = |count: usize, millis: &str| {
         let events = (0..count).map(|number| Record::new(format!("key-{number}"), millis));
         flow.producer().send_all(&flow.input, events).expect("acknowledged");
     };
     let deny = |right: &str| {
-        alice::rights(&cluster, &["--add", "--deny-principal", "User:alice"], &[right], &flow.input);
+        restricted_user::change_acl(
+            &cluster,
+            &["--add", "--deny-principal", "User:alice"],
+            &[right],
+            &flow.input,
+        );
     };
     let allow = |right: &str| {
-        let what = ["--remove", "--force", "--deny-principal", "User:alice"];
-        alice::rights(&cluster, &what, &[right], &flow.input);
+        let arguments = ["--remove", "--force", "--deny-principal", "User:alice"];
+        restricted_user::change_acl(&cluster, &arguments, &[right], &flow.input);
     };
     let has = |message: &'static str| move |line: &Value| line["message"] == message;
-    feed(100, "0");
+    produce(100, "0");
     flow.wait_until_committed();
     // This event settles while the right to commit is denied.
-    feed(1, "15000");
+    produce(1, "15000");
     deny("Read");
     keylane.wait_for("the commit to be rejected", has("commit rejected"));
     allow("Read");
@@ -144,19 +149,24 @@ fn log_lines_about_denied_commits_and_log_bounds_are_limited() {
 
     // The next records are deleted, and the right to look up the bounds of the log is denied.
     keylane.freeze();
-    feed(100, "0");
+    produce(100, "0");
     for partition in 0..2 {
         let end = kafka::read_all(&cluster.bootstrap(), &flow.input);
         let end =
             end.iter().filter(|record| record.partition == partition).map(|record| record.offset + 1).max();
         cluster.admin().delete_records(&flow.input, partition, end.expect("every partition has events"));
     }
-    alice::rights(&cluster, &["--add", "--allow-principal", "User:alice"], &["Read"], &flow.input);
+    restricted_user::change_acl(
+        &cluster,
+        &["--add", "--allow-principal", "User:alice"],
+        &["Read"],
+        &flow.input,
+    );
     deny("Describe");
     keylane.thaw();
     keylane.wait_for("the denial to be reported", has("log bounds unknown"));
     allow("Describe");
-    feed(100, "0");
+    produce(100, "0");
     flow.wait_until_committed();
     keylane.terminate();
     keylane.expect_exit(0);

@@ -9,7 +9,7 @@ use keylane_tests::wait;
 
 /// Bytes of the input, several times the prefetch limit.
 const EVENTS: usize = 100_000;
-const VALUE: usize = 2_000;
+const VALUE_BYTES: usize = 2_000;
 /// Threads, engine and clients vary a little from run to run.
 const NOISE: u64 = 96;
 
@@ -84,7 +84,7 @@ fn budget(settings: Settings) -> Settings {
 }
 
 fn fill(flow: &Flow<'_>) {
-    let event = |number: usize| Record::new(format!("key-{number}"), "x".repeat(VALUE));
+    let event = |number: usize| Record::new(format!("key-{number}"), "x".repeat(VALUE_BYTES));
     flow.producer().send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
 }
 

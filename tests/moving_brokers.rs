@@ -14,7 +14,7 @@ const PARTITIONS: i32 = 6;
 const BACKLOG: usize = 2_000;
 
 #[derive(Debug, Clone, Copy)]
-enum Harm {
+enum BrokerFault {
     Stop,
     Kill,
     Freeze,
@@ -25,12 +25,12 @@ enum Harm {
 /// their partitions back while the broker is unavailable.
 #[test]
 fn brokers_stop_or_die_and_nothing_is_lost() {
-    move_brokers(&[Harm::Stop, Harm::Kill], settings);
+    move_brokers(&[BrokerFault::Stop, BrokerFault::Kill], settings);
 }
 
 #[test]
 fn a_broker_hangs_and_nothing_is_lost() {
-    move_brokers(&[Harm::Freeze], |flow, client| {
+    move_brokers(&[BrokerFault::Freeze], |flow, client| {
         settings(flow, client)
             // A broker that hangs is fenced when its session of 4 s times out. Until then it delays
             // commits, and the members stay in the group.
@@ -42,31 +42,31 @@ fn a_broker_hangs_and_nothing_is_lost() {
 }
 
 /// Each fault is applied to the coordinator, or to a leader, while two instances work.
-fn move_brokers(harms: &[Harm], settings: impl Fn(&Flow<'_>, &str) -> Settings) {
-    let Some(cluster) = kafka::own(&Options { brokers: 3, ..Options::default() }) else { return };
+fn move_brokers(faults: &[BrokerFault], settings: impl Fn(&Flow<'_>, &str) -> Settings) {
+    let Some(cluster) = kafka::dedicated(&Options { brokers: 3, ..Options::default() }) else { return };
     let flow = Flow::new(&cluster, PARTITIONS, &[]);
     let admin = cluster.admin();
     let mut load = Load::new(&flow, BACKLOG, event);
     let mut instances = ["one", "two"].map(|client| Keylane::run(&settings(&flow, client), &[]));
     load.until("both to be members", |_| is_settled(&flow));
-    for &harm in harms {
-        let victim = match harm {
-            Harm::Kill => *admin.leaders(&flow.input).first().expect("the topic has partitions"),
-            Harm::Stop | Harm::Freeze => flow.members.coordinator(&admin),
+    for &fault in faults {
+        let victim = match fault {
+            BrokerFault::Kill => *admin.leaders(&flow.input).first().expect("the topic has partitions"),
+            BrokerFault::Stop | BrokerFault::Freeze => flow.members.coordinator(&admin),
         };
         let id = usize::try_from(victim).expect("every partition has a leader");
-        do_harm(&cluster, harm, id);
+        apply(&cluster, fault, id);
         load.until("leaders and coordinator to move", |_| {
             !admin.leaders(&flow.input).contains(&victim) && flow.members.coordinator(&admin) != victim
         });
         load.until_more("the work to continue", BACKLOG);
-        undo_harm(&cluster, harm, id);
+        repair(&cluster, fault, id);
         load.until("all replicas to be in sync", |_| {
             [&flow.input, &flow.output, "__consumer_offsets"].iter().all(|topic| admin.is_in_sync(topic))
         });
         load.until("the group to settle", |_| is_settled(&flow));
         for keylane in &mut instances {
-            assert!(!keylane.has_ended(), "ended after {harm:?}{}", keylane.tail());
+            assert!(!keylane.has_ended(), "ended after {fault:?}{}", keylane.tail());
         }
     }
     load.finish();
@@ -76,7 +76,7 @@ fn move_brokers(harms: &[Harm], settings: impl Fn(&Flow<'_>, &str) -> Settings) 
         keylane.expect_exit(0);
     }
     let report = check::check(&flow.history());
-    print_line(&format!("{} events, after {harms:?}: {report}", load.fed()));
+    print_line(&format!("{} events, after {faults:?}: {report}", load.produced()));
     report.assert_clean();
 }
 
@@ -86,18 +86,18 @@ fn settings(flow: &Flow<'_>, client: &str) -> Settings {
         .set("handlers.t.lanes", "max_concurrency", 16)
 }
 
-fn do_harm(cluster: &Cluster, harm: Harm, broker: usize) {
-    match harm {
-        Harm::Stop => cluster.stop(broker),
-        Harm::Kill => cluster.kill(broker),
-        Harm::Freeze => cluster.freeze(broker),
+fn apply(cluster: &Cluster, fault: BrokerFault, broker: usize) {
+    match fault {
+        BrokerFault::Stop => cluster.stop(broker),
+        BrokerFault::Kill => cluster.kill(broker),
+        BrokerFault::Freeze => cluster.freeze(broker),
     }
 }
 
-fn undo_harm(cluster: &Cluster, harm: Harm, broker: usize) {
-    match harm {
-        Harm::Stop | Harm::Kill => cluster.restart(broker),
-        Harm::Freeze => cluster.thaw(broker),
+fn repair(cluster: &Cluster, fault: BrokerFault, broker: usize) {
+    match fault {
+        BrokerFault::Stop | BrokerFault::Kill => cluster.restart(broker),
+        BrokerFault::Freeze => cluster.thaw(broker),
     }
 }
 

@@ -33,27 +33,27 @@ fn repeats_in_many_partitions_were_open_at_a_kill() {
 fn through_kills(partitions: i32, kills: usize, events: usize, unclaimed: usize) {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, partitions, &[]);
-    let mut feed = Feed::new(&flow);
+    let mut backlog = BacklogProducer::new(&flow);
     let mut instances: Vec<Instance> = (0..3).map(|number| Instance::start(&flow, number)).collect();
     flow.wait_for_members(&names(&instances));
 
-    let mut left: Vec<Kill> = Vec::new();
+    let mut recorded_kills: Vec<Kill> = Vec::new();
     for kill in 0..kills {
         let number = kill % instances.len();
         let name = instances.get(number).expect("there are three instances").name.clone();
         wait::until(&format!("a good moment for kill {}", kill + 1), wait::STATE_TIMEOUT, || {
-            feed.keep_up(usize::MAX);
-            is_worth_killing(&flow, &mut feed.progress, &names(&instances), &name, unclaimed)
+            backlog.keep_up(usize::MAX);
+            is_worth_killing(&flow, &mut backlog.progress, &names(&instances), &name, unclaimed)
         });
         let owned = flow.members.state().partitions_of(&name);
         let victim = instances.get_mut(number).expect("there are three instances");
         victim.kill();
-        left.push(Kill::of(&flow, owned));
+        recorded_kills.push(Kill::of(&flow, owned));
         victim.replace(&flow);
     }
-    wait::until("all events to be fed and to have an output", wait::STATE_TIMEOUT * 5, || {
-        feed.keep_up(events);
-        feed.fed >= events && feed.progress.done() == feed.fed
+    wait::until("all events to be produced and to have an output", wait::STATE_TIMEOUT * 5, || {
+        backlog.keep_up(events);
+        backlog.produced >= events && backlog.progress.done() == backlog.produced
     });
     flow.wait_until_committed();
     for instance in &mut instances {
@@ -64,13 +64,13 @@ fn through_kills(partitions: i32, kills: usize, events: usize, unclaimed: usize)
     }
 
     let report = check::check(&flow.history());
-    print_line(&format!("{} events, {kills} kills: {report}", feed.fed));
+    print_line(&format!("{} events, {kills} kills: {report}", backlog.produced));
     report.assert_clean();
     let outputs = kafka::read_all(&cluster.bootstrap(), &flow.output);
-    let (repeats, unexplained) = check::repeats(&outputs, &flow.input, &left);
+    let (repeats, unexplained) = check::repeats(&outputs, &flow.input, &recorded_kills);
     assert_eq!(repeats, report.repeated());
     assert_eq!(unexplained, [], "these of {repeats} repeats were not open at a kill");
-    assert!(report.outcomes >= feed.fed);
+    assert!(report.outcomes >= backlog.produced);
     assert!(report.repeated() > 0, "no kill caused a repeat: the run proves nothing");
 }
 
@@ -137,26 +137,26 @@ impl Instance {
 }
 
 /// Keeps a backlog in the input for every kill, and counts the events that it produced.
-struct Feed {
+struct BacklogProducer {
     producer: Producer,
     topic: String,
     progress: Progress,
-    fed: usize,
+    produced: usize,
 }
 
-impl Feed {
+impl BacklogProducer {
     fn new(flow: &Flow<'_>) -> Self {
         let (producer, topic) = (flow.producer(), flow.input.clone());
-        Self { producer, topic, progress: Progress::of(flow), fed: 0 }
+        Self { producer, topic, progress: Progress::of(flow), produced: 0 }
     }
 
     fn keep_up(&mut self, limit: usize) {
         self.progress.advance();
-        let backlog = self.fed - self.progress.done();
-        if self.fed < limit && backlog < BACKLOG / 2 {
-            let records = (self.fed..self.fed + BACKLOG / 2).map(event);
+        let unhandled = self.produced - self.progress.done();
+        if self.produced < limit && unhandled < BACKLOG / 2 {
+            let records = (self.produced..self.produced + BACKLOG / 2).map(event);
             self.producer.send_all(&self.topic, records).expect("every event is acknowledged");
-            self.fed += BACKLOG / 2;
+            self.produced += BACKLOG / 2;
         }
     }
 }

@@ -17,7 +17,7 @@ use keylane_tests::skip::print_line;
 
 const PARTITIONS: i32 = 4;
 const BACKLOG: usize = 1_500;
-const SOME: usize = 500;
+const SOME_EVENTS: usize = 500;
 
 /// A second instance joins, and the first one is killed (-9) with uncommitted work.
 #[test]
@@ -28,7 +28,7 @@ fn a_partition_keeps_its_order_through_a_join_and_a_kill() {
     let flow = Flow::new(cluster, PARTITIONS, &[]).again();
     let mut load = Load::new(&flow, BACKLOG, strict_event);
     let mut first = Keylane::run(&ordered(&flow, "first"), &[]);
-    load.until_more("the first instance to work", SOME);
+    load.until_more("the first instance to work", SOME_EVENTS);
     let mut second = Keylane::run(&ordered(&flow, "second"), &[]);
     load.until("both to be members", |_| is_settled(&flow, &["first", "second"]));
     load.until("uncommitted work of the first instance", |progress| {
@@ -72,7 +72,7 @@ fn unordered_events_of_one_key_are_handled_at_the_same_time() {
     let records = (0..3 * TOGETHER).map(|_| Record::new("one key", url.clone()));
     flow.producer().send_all(&flow.input, records).expect("acknowledged");
     let settings = flow
-        .settings(&guest("asking"), "unordered")
+        .settings(&guest("http-client"), "unordered")
         .set("handlers.t.lanes", "ordering", "unordered")
         .set("handlers.t.grants", "http", vec![service.host()])
         // One attempt each, because the requests of a second attempt would also arrive four at a
@@ -103,14 +103,14 @@ fn unordered_loses_nothing_and_a_rebalance_repeats_nothing() {
     };
     let mut load = Load::new(&flow, BACKLOG, event);
     let mut staying = Keylane::run(&settings("staying"), &[]);
-    load.until_more("the first instance to work", SOME);
+    load.until_more("the first instance to work", SOME_EVENTS);
     let mut visiting = Keylane::run(&settings("visiting"), &[]);
     load.until("both to be members", |_| is_settled(&flow, &["staying", "visiting"]));
-    load.until_more("both to work", SOME);
+    load.until_more("both to work", SOME_EVENTS);
     visiting.terminate();
     visiting.expect_exit(0);
     load.until("the first instance to have all partitions", |_| is_settled(&flow, &["staying"]));
-    load.until_more("the first instance to work", SOME);
+    load.until_more("the first instance to work", SOME_EVENTS);
     load.finish();
     flow.wait_until_committed();
     staying.terminate();

@@ -62,7 +62,8 @@ fn earliest_and_latest_continue_and_count_the_skipped_offsets() {
     for (policy, resumes_at) in [("earliest", LOG_START), ("latest", END)] {
         let flow = retained(cluster);
         let mut keylane = Keylane::run(&settings(&flow, policy), &[]);
-        let counted = keylane.wait_for("the skipped offsets to be counted", |line| counts(line, 0));
+        let counted =
+            keylane.wait_for("the skipped offsets to be counted", |line| reports_skipped_offsets(line, 0));
         assert_eq!(counted["count"], resumes_at - COMMITTED, "{policy}");
         wait::until("its start to be committed", wait::STATE_TIMEOUT, || {
             offset(&flow, 0) >= Some(resumes_at)
@@ -73,7 +74,11 @@ fn earliest_and_latest_continue_and_count_the_skipped_offsets() {
         keylane.expect_exit(0);
         let expected = &positions(0, resumes_at..2 * END) | &positions(1, COMMITTED..END);
         assert_eq!(handled(&flow), expected, "{policy}");
-        assert!(!keylane.lines().iter().any(|line| counts(line, 1)), "{policy}: {}", keylane.tail());
+        assert!(
+            !keylane.lines().iter().any(|line| reports_skipped_offsets(line, 1)),
+            "{policy}: {}",
+            keylane.tail()
+        );
     }
 }
 
@@ -126,7 +131,8 @@ fn wait_for_truncation_report(keylane: &mut Keylane, flow: &Flow<'_>, policy: &s
         let line = keylane.wait_for("the partition to be named", stop);
         return if names_the_stop(&line, flow, END) { END } else { END + 1 };
     }
-    let counted = keylane.wait_for("the skipped offsets to be counted", |line| counts(line, 0));
+    let counted =
+        keylane.wait_for("the skipped offsets to be counted", |line| reports_skipped_offsets(line, 0));
     let count = counted.get("count").and_then(Value::as_i64).expect("a number");
     let log_start = if policy == "earliest" { 2 * END - 10 } else { 2 * END };
     let read_up_to = log_start - count;
@@ -161,7 +167,7 @@ fn names_the_stop(line: &Value, flow: &Flow<'_>, offset: i64) -> bool {
     text.contains(&stopped) && text.contains("`out_of_range`")
 }
 
-fn counts(line: &Value, partition: i32) -> bool {
+fn reports_skipped_offsets(line: &Value, partition: i32) -> bool {
     line["level"] == "WARN" && line["partition"] == partition && line["count"].is_number()
 }
 

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use keylane_tests::alice;
 use keylane_tests::check;
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Received, Record};
 use keylane_tests::keylane::{Keylane, Settings};
+use keylane_tests::restricted_user;
 use keylane_tests::skip;
 use keylane_tests::wait;
 use serde_json::Value;
@@ -22,7 +22,7 @@ fn an_output_too_large_for_its_topic_ends_only_its_event() {
     let small = kafka::unique("small");
     cluster.admin().create_topic(&small, 1, &[("max.message.bytes", "2000")]);
     // Records that are produced together would form one batch; the other topic accepts far more.
-    let settings = into(&flow, &small).set("kafka.producer", "linger.ms", 50).set(
+    let settings = echo_into(&flow, &small).set("kafka.producer", "linger.ms", 50).set(
         "handlers.t.outputs.other",
         "topic",
         flow.output.as_str(),
@@ -100,7 +100,7 @@ fn an_output_without_a_key_for_a_compacted_topic_ends_only_its_event() {
         Record { key, ..Record::new("", format!("event {number}")) }
     });
     flow.producer().send_all(&flow.input, records).expect("acknowledged");
-    let mut keylane = Keylane::run(&into(&flow, &compacted), &["--until-end"]);
+    let mut keylane = Keylane::run(&echo_into(&flow, &compacted), &["--until-end"]);
     keylane.expect_exit(0);
     let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
     assert_eq!(dead_letters.len(), 10);
@@ -127,7 +127,7 @@ fn no_output_behind_an_unpublishable_one_is_sent() {
     let value = |number: usize| if number == 70 { "x".repeat(5_000) } else { format!("event {number}") };
     let records = (0..200).map(|number| Record::new("one lane", value(number)));
     flow.producer().send_all(&flow.input, records).expect("acknowledged");
-    let settings = into(&flow, &small).set("handlers.t.retry", "on_exhausted", "stop");
+    let settings = echo_into(&flow, &small).set("handlers.t.retry", "on_exhausted", "stop");
     let mut keylane = Keylane::run(&settings, &["--until-end"]);
     keylane.expect_exit(1);
     assert!(keylane.tail().contains("`max.message.bytes` is 2000"), "{}", keylane.tail());
@@ -145,7 +145,7 @@ fn only_the_rejected_records_of_a_batch_fail_their_events() {
     let flow = Flow::new(cluster, 1, &[]);
     let topic = kafka::unique("lowered");
     cluster.admin().create_topic(&topic, 1, &[]);
-    let mut keylane = Keylane::run(&into(&flow, &topic), &[]);
+    let mut keylane = Keylane::run(&echo_into(&flow, &topic), &[]);
     flow.wait_for_members(&["echo"]);
     flow.lower_limit(&topic, 2_000);
     flow.producer().send_all(&flow.input, events()).expect("acknowledged");
@@ -206,7 +206,7 @@ fn outputs_carry_the_time_of_their_events_unless_now_is_configured() {
         let time = |number: i64| started - 60_000 + number;
         let records = (0..100).map(|number| Record::new("k", format!("event {number}")).at(time(number)));
         flow.producer().send_all(&flow.input, records).expect("acknowledged");
-        let mut settings = into(&flow, &flow.output);
+        let mut settings = echo_into(&flow, &flow.output);
         if now {
             settings = settings.set("handlers.t.outputs.out", "timestamp", "now");
         }
@@ -231,11 +231,10 @@ fn a_topic_that_rejects_the_time_of_sending_is_blocked_until_it_accepts_it() {
     let strict = kafka::unique("strict");
     // A record that takes a millisecond to arrive is too old.
     cluster.admin().create_topic(&strict, 1, &[("message.timestamp.before.max.ms", "0")]);
-    let settings = into(&flow, &strict).set("handlers.t.outputs.out", "timestamp", "now");
+    let settings = echo_into(&flow, &strict).set("handlers.t.outputs.out", "timestamp", "now");
     let mut keylane = Keylane::run(&settings, &[]);
     flow.producer().send_all(&flow.input, (0..10).map(|_| Record::new("k", "v"))).expect("acknowledged");
-    let blocked =
-        |line: &Value| line["message"].as_str().is_some_and(|m| m.starts_with("output topic blocked"));
+    let blocked = |line: &Value| line["message"].as_str().is_some_and(|m| m.starts_with("topic blocked"));
     keylane.wait_for("the blocked topic", blocked);
     cluster.admin().set_topic_config(&strict, "message.timestamp.before.max.ms", &i64::MAX.to_string());
     flow.wait_until_committed();
@@ -255,7 +254,7 @@ fn an_output_older_than_its_topics_retention_is_reported_once() {
     let hour_ago = wait::unix_ms() - 3_600_000;
     let records = (0..100).map(|number| Record::new("k", format!("event {number}")).at(hour_ago));
     flow.producer().send_all(&flow.input, records).expect("acknowledged");
-    let mut keylane = Keylane::run(&into(&flow, &brief), &["--until-end"]);
+    let mut keylane = Keylane::run(&echo_into(&flow, &brief), &["--until-end"]);
     keylane.expect_exit(0);
     assert_eq!(flow.lag(), 0);
     let lines = keylane.lines();
@@ -283,7 +282,7 @@ fn a_timestamp_that_a_topic_rejects_fails_no_event() {
             let record = Record::new(format!("key-{}", number % 7), format!("event {number}"));
             record.at(if number % 10 == 3 { started - 7_200_000 } else { started })
         };
-        let mut keylane = Keylane::run(&into(&flow, &topic), &[]);
+        let mut keylane = Keylane::run(&echo_into(&flow, &topic), &[]);
         flow.wait_for_members(&["echo"]);
         if !known {
             cluster.admin().set_topic_config(&topic, limit, hour);
@@ -313,13 +312,19 @@ fn a_timestamp_that_a_topic_rejects_fails_no_event() {
 /// A user with WRITE but without DESCRIBE_CONFIGS: one warning, and the brokers enforce the limits.
 #[test]
 fn limits_that_can_not_be_read_are_left_to_the_brokers() {
-    let Some(cluster) = kafka::own(&alice::options()) else { return };
+    let Some(cluster) = kafka::dedicated(&restricted_user::options()) else { return };
     let flow = Flow::new(&cluster, 1, &[]);
     let guarded = kafka::unique("guarded");
     cluster.admin().create_topic(&guarded, 1, &[("max.message.bytes", "2000")]);
-    alice::rights(&cluster, &["--add", "--allow-principal", "User:alice"], &["Write", "Describe"], &guarded);
+    restricted_user::change_acl(
+        &cluster,
+        &["--add", "--allow-principal", "User:alice"],
+        &["Write", "Describe"],
+        &guarded,
+    );
     flow.producer().send_all(&flow.input, events()).expect("acknowledged");
-    let mut keylane = Keylane::run(&alice::settings(&cluster, into(&flow, &guarded)), &["--until-end"]);
+    let mut keylane =
+        Keylane::run(&restricted_user::settings(&cluster, echo_into(&flow, &guarded)), &["--until-end"]);
     keylane.expect_exit(0);
     let lines = keylane.lines();
     let warnings: Vec<&Value> =
@@ -339,22 +344,28 @@ fn limits_that_can_not_be_read_are_left_to_the_brokers() {
 /// another instance owns the events.
 #[test]
 fn outputs_of_a_released_partition_are_not_stored_later() {
-    let Some(cluster) = kafka::own(&alice::options()) else { return };
+    let Some(cluster) = kafka::dedicated(&restricted_user::options()) else { return };
     let flow = Flow::new(&cluster, 2, &[]);
-    let mut barred = Keylane::run(&alice::settings(&cluster, flow.settings(&guest("echo"), "barred")), &[]);
+    let mut barred =
+        Keylane::run(&restricted_user::settings(&cluster, flow.settings(&guest("echo"), "barred")), &[]);
     flow.wait_for_members(&["barred"]);
-    alice::rights(&cluster, &["--add", "--deny-principal", "User:alice"], &["Write"], &flow.output);
+    restricted_user::change_acl(
+        &cluster,
+        &["--add", "--deny-principal", "User:alice"],
+        &["Write"],
+        &flow.output,
+    );
     let event = |number| Record::new(format!("key-{number}"), format!("event {number}"));
     flow.producer().send_all(&flow.input, (0..200).map(event)).expect("acknowledged");
     barred.wait_for("the topic to be reported as blocked", |line| {
-        line["message"].as_str().is_some_and(|m| m.starts_with("output topic blocked"))
+        line["message"].as_str().is_some_and(|m| m.starts_with("topic blocked"))
     });
 
     let mut other = Keylane::run(&flow.settings(&guest("echo"), "other"), &[]);
     flow.wait_for_members(&["barred", "other"]);
     let done = |flow: &Flow<'_>| flow.committed().iter().any(|committed| committed.offset.unwrap_or(0) > 50);
     wait::until("one partition to be done by the other instance", wait::STATE_TIMEOUT, || done(&flow));
-    alice::rights(
+    restricted_user::change_acl(
         &cluster,
         &["--remove", "--force", "--deny-principal", "User:alice"],
         &["Write"],
@@ -370,7 +381,7 @@ fn outputs_of_a_released_partition_are_not_stored_later() {
     assert_eq!(report.repeats, [].into(), "dropped outputs were stored, too: {report}");
 }
 
-fn into(flow: &Flow<'_>, topic: &str) -> Settings {
+fn echo_into(flow: &Flow<'_>, topic: &str) -> Settings {
     flow.settings(&guest("echo"), "echo").output(topic)
 }
 
@@ -414,5 +425,5 @@ fn out_of_order(outputs: &[Received]) -> u64 {
 }
 
 fn batch_rejected(line: &Value) -> bool {
-    line["message"].as_str().is_some_and(|message| message.starts_with("batch of outputs rejected"))
+    line["message"].as_str().is_some_and(|message| message.starts_with("batch rejected"))
 }

@@ -36,11 +36,11 @@ fn joins_and_leaves_repeat_nothing(assignor: &str) {
     let mut transfers = 0;
     for _ in 0..ROUNDS {
         load.until_busy();
-        let mut guest = Keylane::run(&settings(&flow, "visiting", assignor), &[]);
+        let mut visiting = Keylane::run(&settings(&flow, "visiting", assignor), &[]);
         transfers += load.until_settled(&flow, &["staying", "visiting"]);
         load.until_busy();
-        guest.terminate();
-        guest.expect_exit(0);
+        visiting.terminate();
+        visiting.expect_exit(0);
         transfers += load.until_settled(&flow, &["staying"]);
     }
     load.finish();
@@ -51,7 +51,7 @@ fn joins_and_leaves_repeat_nothing(assignor: &str) {
     let report = check::check(&flow.history());
     print_line(&format!(
         "{assignor}: {} events, {transfers} partitions transferred with a completed set: {report}",
-        load.fed
+        load.produced
     ));
     report.assert_clean();
     let ownerships = report.ownerships.len();
@@ -72,30 +72,30 @@ fn an_idle_kept_partition_misses_nothing() {
     let flow = Flow::new(cluster, 2, &[]);
     let producer = flow.producer();
     let mut progress = Progress::of(&flow);
-    let mut fed = 0;
-    let mut feed = |count: usize| {
-        let records = (fed..fed + count).map(|number| quick(number).to(i32::from(number % 2 == 0)));
+    let mut produced = 0;
+    let mut produce = |count: usize| {
+        let records = (produced..produced + count).map(|number| quick(number).to(i32::from(number % 2 == 0)));
         producer.send_all(&flow.input, records).expect("acknowledged");
-        fed += count;
-        fed
+        produced += count;
+        produced
     };
     let staying = Keylane::run(&settings(&flow, "staying", "cooperative-sticky"), &[]);
     flow.wait_for_members(&["staying"]);
     for round in 0..REBALANCES / 2 {
         let mut visiting = Keylane::run(&settings(&flow, "visiting", "cooperative-sticky"), &[]);
         // One record while the rebalance may be in progress, and one after it.
-        feed(2 * (round % 2));
+        produce(2 * (round % 2));
         flow.wait_for_members(&["staying", "visiting"]);
         let kept = flow.members.state().partitions_of("staying");
         assert_eq!(kept.len(), 1, "one of two partitions must keep its owner: {kept:?}");
-        feed(2);
+        produce(2);
         visiting.terminate();
         visiting.expect_exit(0);
         flow.wait_for_members(&["staying"]);
-        let fed = feed(2);
+        let produced = produce(2);
         wait::until("all produced events to have an output", wait::STATE_TIMEOUT, || {
             progress.advance();
-            progress.done() == fed
+            progress.done() == produced
         });
     }
     flow.wait_until_committed();
@@ -202,21 +202,21 @@ struct Load<'f> {
     flow: &'f Flow<'f>,
     producer: kafka::Producer,
     progress: Progress,
-    fed: usize,
+    produced: usize,
 }
 
 impl<'f> Load<'f> {
     fn new(flow: &'f Flow<'f>) -> Self {
-        Self { flow, producer: flow.producer(), progress: Progress::of(flow), fed: 0 }
+        Self { flow, producer: flow.producer(), progress: Progress::of(flow), produced: 0 }
     }
 
     fn keep_up(&mut self) {
         self.progress.advance();
-        if self.fed - self.progress.done() < BACKLOG {
+        if self.produced - self.progress.done() < BACKLOG {
             self.producer
-                .send_all(&self.flow.input, (self.fed..self.fed + BACKLOG).map(slow))
+                .send_all(&self.flow.input, (self.produced..self.produced + BACKLOG).map(slow))
                 .expect("acknowledged");
-            self.fed += BACKLOG;
+            self.produced += BACKLOG;
         }
     }
 
@@ -242,7 +242,7 @@ impl<'f> Load<'f> {
     fn finish(&mut self) {
         wait::until("everything to have an output", wait::STATE_TIMEOUT, || {
             self.progress.advance();
-            self.progress.done() == self.fed
+            self.progress.done() == self.produced
         });
     }
 }

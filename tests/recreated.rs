@@ -1,4 +1,4 @@
-//! Promise: a topic that is deleted and created again while it is read is read from its first record, whatever was
+//! Promise: a topic that is recreated while it is read is read from its first record, whatever was
 //! committed for the earlier topic.
 
 use std::collections::BTreeSet;
@@ -17,11 +17,11 @@ fn a_topic_that_is_created_again_at_once_is_read_from_its_first_record() {
     for count in [300, 20] {
         let flow = Flow::new(cluster, 1, &[]);
         let mut keylane = Keylane::run(&flow.settings(&guest("echo"), "again"), &[]);
-        feed(&flow, "old", 100);
+        produce(&flow, "old", 100);
         flow.wait_until_committed();
         cluster.admin().delete_topic(&flow.input);
         create_again(&flow);
-        feed(&flow, "new", count);
+        produce(&flow, "new", count);
         expect_all_of_both(&flow, count);
         keylane.wait_for("the new topic to be reported", reports_new_topic);
         keylane.terminate();
@@ -40,14 +40,14 @@ fn a_topic_that_is_created_again_later_is_read_from_its_first_record() {
         1_000,
     );
     let mut keylane = Keylane::run(&settings, &[]);
-    feed(&flow, "old", 100);
+    produce(&flow, "old", 100);
     flow.wait_until_committed();
     cluster.admin().delete_topic(&flow.input);
     keylane.wait_for("the missing topic to be reported", |line| {
         line["level"] == "ERROR" && line["topic"] == flow.input.as_str()
     });
     create_again(&flow);
-    feed(&flow, "new", 300);
+    produce(&flow, "new", 300);
     expect_all_of_both(&flow, 300);
     keylane.terminate();
     keylane.expect_exit(0);
@@ -68,21 +68,21 @@ fn topics_that_are_created_again_together_are_all_read_from_their_first_record()
     let topics: Vec<&str> = flows.iter().map(|flow| flow.input.as_str()).collect();
     let settings = first.settings(&guest("echo"), "all").set("handlers.t", "topics", topics);
     let mut keylane = Keylane::run(&settings, &[]);
-    let feed_all = |stem: &str, count: usize| {
+    let produce_to_all = |stem: &str, count: usize| {
         for (number, flow) in flows.iter().enumerate() {
-            feed(flow, &format!("{stem}-{number}"), count);
+            produce(flow, &format!("{stem}-{number}"), count);
         }
     };
     let outputs_of = |stem: &str| {
         let outputs: BTreeSet<String> = outputs(first).into_iter().collect();
         outputs.iter().filter(|key| key.starts_with(stem)).count()
     };
-    feed_all("old", 100);
+    produce_to_all("old", 100);
     wait::until("the old events to be done", wait::STATE_TIMEOUT, || outputs_of("old") == 300);
     flows.iter().for_each(|flow| flow.wait_until_committed());
     flows.iter().for_each(|flow| cluster.admin().delete_topic(&flow.input));
     flows.iter().for_each(|flow| create_again(flow));
-    feed_all("new", 200);
+    produce_to_all("new", 200);
     wait::until_ok("the new events to have outputs", wait::STATE_TIMEOUT, || {
         let found = outputs_of("new");
         if found == 600 { Ok(()) } else { Err(format!("{found} of 600{}", keylane.tail())) }
@@ -97,12 +97,12 @@ fn an_instance_that_was_frozen_meanwhile_reads_the_new_topic() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let mut keylane = Keylane::run(&flow.settings(&guest("echo"), "frozen"), &[]);
-    feed(&flow, "old", 100);
+    produce(&flow, "old", 100);
     flow.wait_until_committed();
     keylane.freeze();
     cluster.admin().delete_topic(&flow.input);
     create_again(&flow);
-    feed(&flow, "new", 300);
+    produce(&flow, "new", 300);
     keylane.thaw();
     expect_all_of_both(&flow, 300);
     keylane.terminate();
@@ -119,7 +119,7 @@ fn create_again(flow: &Flow<'_>) {
     admin.create_topic(&flow.input, flow.partitions, &[]);
 }
 
-fn feed(flow: &Flow<'_>, stem: &str, count: usize) {
+fn produce(flow: &Flow<'_>, stem: &str, count: usize) {
     let event = |number| Record::new(format!("{stem}-{number}"), "v");
     flow.producer().send_all(&flow.input, (0..count).map(event)).expect("acknowledged");
 }

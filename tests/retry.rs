@@ -24,7 +24,7 @@ fn a_lane_waits_for_its_event_and_the_others_do_not() {
 /// The strict batch retry: offset 2 fails once. No event beyond it is handled before it is done and
 /// committed.
 #[test]
-fn nothing_of_the_partition_overtakes_it() {
+fn no_event_overtakes_a_strict_retry() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let values = ["a", "b", "retry-once", "c", "retry-once", "d"];

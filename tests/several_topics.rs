@@ -13,7 +13,7 @@ use keylane_tests::wait;
 
 /// Partitions of the three topics.
 const PARTITIONS: [i32; 3] = [5, 1, 3];
-const ALL: usize = 9;
+const ALL_PARTITIONS: usize = 9;
 /// Events of each topic that are produced at a time, and in total.
 const PORTION: usize = 700;
 const EVENTS: usize = 4 * PORTION;
@@ -22,24 +22,26 @@ const EVENTS: usize = 4 * PORTION;
 fn each_topic_keeps_its_events_and_their_order_while_an_instance_joins_and_leaves() {
     let Some(cluster) = kafka::shared() else { return };
     let flows = flows(cluster);
-    let mut fed = 0;
+    let mut produced = 0;
     // Every topic has unhandled events whenever partitions move.
-    let mut feed = || {
+    let mut produce = || {
         for flow in &flows {
-            flow.producer().send_all(&flow.input, (fed..fed + PORTION).map(event)).expect("acknowledged");
+            flow.producer()
+                .send_all(&flow.input, (produced..produced + PORTION).map(event))
+                .expect("acknowledged");
         }
-        fed += PORTION;
+        produced += PORTION;
     };
     let mut done = Done::of(&flows[0]);
     let mut staying = Keylane::run(&settings(&flows, "staying"), &[]);
-    feed();
+    produce();
     done.wait_for(PORTION);
-    feed();
+    produce();
     let mut visiting = Keylane::run(&settings(&flows, "visiting"), &[]);
     wait_for_members(&flows[0].members, &["staying", "visiting"]);
-    feed();
+    produce();
     done.wait_for(6 * PORTION);
-    feed();
+    produce();
     visiting.terminate();
     visiting.expect_exit(0);
     wait_for_members(&flows[0].members, &["staying"]);
@@ -60,7 +62,7 @@ fn each_topic_keeps_its_events_and_their_order_while_an_instance_joins_and_leave
         assert_eq!((report.outcomes, report.repeats), (EVENTS, [].into()));
         ownerships += report.ownerships.len();
     }
-    assert!(ownerships > ALL, "no partition changed its owner");
+    assert!(ownerships > ALL_PARTITIONS, "no partition changed its owner");
 }
 
 /// Three input topics of one group, with the output and the dead letters of the first one.
@@ -98,7 +100,7 @@ fn event(number: usize) -> Record {
 
 fn wait_for_members(group: &Group, clients: &[&str]) {
     wait::until_ok("the group to settle", wait::STATE_TIMEOUT, || match group.state() {
-        state if state.is_settled(clients, ALL) => Ok(()),
+        state if state.is_settled(clients, ALL_PARTITIONS) => Ok(()),
         state => Err(format!("it is {state:?}")),
     });
 }

@@ -19,9 +19,9 @@ fn promises_hold_in_every_schedule() {
     let (first, seeds) = (env_number("KEYLANE_SIM_FIRST", 0), env_number("KEYLANE_SIM_SEEDS", SEEDS));
     let coverage = Mutex::new(Coverage::new());
     let failed = find_first(first, seeds, |seed| {
-        let outcome = simulator::run(seed, None);
-        coverage.lock().unwrap_or_else(PoisonError::into_inner).add(&outcome.coverage);
-        outcome.broken.map(|_| outcome.report)
+        let result = simulator::run(seed, None);
+        coverage.lock().unwrap_or_else(PoisonError::into_inner).add(&result.coverage);
+        result.violated_rule.map(|_| result.report)
     });
     if let Some((_, report)) = failed {
         panic!("{report}");
@@ -44,7 +44,7 @@ fn the_same_seed_gives_the_same_trace() {
 #[test]
 fn planted_bugs_are_caught() {
     for planted in ALL_PLANTED {
-        let caught = find_first(0, PLANTED_SEEDS, |seed| simulator::run(seed, Some(planted)).broken);
+        let caught = find_first(0, PLANTED_SEEDS, |seed| simulator::run(seed, Some(planted)).violated_rule);
         let (seed, rule) =
             caught.unwrap_or_else(|| panic!("{planted:?} was not caught by {PLANTED_SEEDS} seeds"));
         print(&format!("{planted:?}: seed {seed}, {rule}\n"));
@@ -64,11 +64,11 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         | Planted::HideSeekFailures
         | Planted::ForgetTopicIds => &["I8 commit safety", "I2 no gap", "I1 no loss"],
         Planted::HideReplacedTopic => &["I8 commit safety", "I2 no gap", "I1 no loss", "I11 drained"],
-        Planted::ForgetOldCall => &["I5 one call per lane", "I6 quiet after hand-over"],
+        Planted::EndCallEarly => &["I5 one call per lane", "I6 quiet after ownership"],
         Planted::ChargeAll => &["I-attempts", "I-attribution", "I-outcomes"],
         Planted::RetryTooSoon => &["I-backoff"],
         Planted::DeadLetterUnacked => &["I8 commit safety", "I2 no gap", "I1 no loss"],
-        Planted::KeepOutputs => &["I6 dropped"],
+        Planted::KeepOutputs => &["I6 outputs dropped"],
         Planted::RoundUncommitted => &["I-round"],
         Planted::HideBacklog => &["I6 quiet"],
         Planted::ClaimBase => &["I8 commit safety", "I2 no gap", "I1 no loss"],
@@ -82,26 +82,26 @@ fn replay() {
     if seed != 0 {
         print(&simulator::trace(seed));
     }
-    let outcome = simulator::run(seed, None);
-    assert!(outcome.broken.is_none(), "{}", outcome.report);
+    let result = simulator::run(seed, None);
+    assert!(result.violated_rule.is_none(), "{}", result.report);
 }
 
 /// Runs seeds on all CPU cores until one returns a value. Returns the lowest such seed among those that ran.
 fn find_first<T: Send>(first: u64, seeds: u64, run: impl Fn(u64) -> Option<T> + Sync) -> Option<(u64, T)> {
     let next = AtomicU64::new(first);
     let found: Mutex<Option<(u64, T)>> = Mutex::new(None);
-    let over = AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
+                while !stop.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + seeds {
                         return;
                     }
                     if let Some(result) = run(seed) {
-                        over.store(true, Ordering::Relaxed);
+                        stop.store(true, Ordering::Relaxed);
                         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                         if found.as_ref().is_none_or(|(other, _)| *other > seed) {
                             *found = Some((seed, result));

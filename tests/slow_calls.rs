@@ -69,7 +69,7 @@ fn run(
     let mut instances = ["one", "two"].map(|client| Keylane::run(&settings(client), &[]));
     flow.wait_for_members(&["one", "two"]);
     let released = |keylane: &Keylane| {
-        keylane.lines().iter().filter(|line| line["message"] == "partition released").count()
+        keylane.lines().iter().filter(|line| line["message"] == "ownership ended").count()
     };
     let before = instances.each_ref().map(released);
     flow.producer().send_all(&flow.input, records).expect("acknowledged");

@@ -11,7 +11,7 @@ use keylane_tests::keylane::Keylane;
 use keylane_tests::wait;
 
 const PARTITIONS: i32 = 3;
-const EACH: i64 = 50;
+const EVENTS_PER_PARTITION: i64 = 50;
 /// Midnight of 1 and of 31 January 2026, UTC, in milliseconds since 1970.
 const NEW_YEAR: i64 = 1_767_225_600_000;
 const MONTH_END: i64 = 1_769_817_600_000;
@@ -24,8 +24,9 @@ fn a_time_is_looked_up_in_every_partition() {
     // One partition has no record since that time. It starts at its end.
     send(&flow, 0..PARTITIONS - 1, MONTH_END);
     run_to_end(&flow, "2026-01-31T00:00:00Z");
-    let late =
-        (0..PARTITIONS - 1).flat_map(|partition| (EACH..2 * EACH).map(move |offset| (partition, offset)));
+    let late = (0..PARTITIONS - 1).flat_map(|partition| {
+        (EVENTS_PER_PARTITION..2 * EVENTS_PER_PARTITION).map(move |offset| (partition, offset))
+    });
     assert_eq!(handled(&flow), late.collect());
 }
 
@@ -37,14 +38,16 @@ fn latest_is_the_end_of_the_log_at_the_groups_first_start() {
     let settings = flow.settings(&guest("sleepy"), "latest").set("handlers.t", "start", "latest");
     let mut keylane = Keylane::run(&settings, &[]);
     wait::until("every start to be committed", wait::STATE_TIMEOUT, || {
-        flow.committed().iter().all(|committed| committed.offset == Some(EACH))
+        flow.committed().iter().all(|committed| committed.offset == Some(EVENTS_PER_PARTITION))
     });
     // The instance is killed before it handled an event. The next one must not skip the events that
     // arrive meanwhile.
     keylane.kill();
     send(&flow, 0..PARTITIONS, NEW_YEAR);
     run_to_end(&flow, "latest");
-    let late = (0..PARTITIONS).flat_map(|partition| (EACH..2 * EACH).map(move |offset| (partition, offset)));
+    let late = (0..PARTITIONS).flat_map(|partition| {
+        (EVENTS_PER_PARTITION..2 * EVENTS_PER_PARTITION).map(move |offset| (partition, offset))
+    });
     assert_eq!(handled(&flow), late.collect());
 }
 
@@ -56,7 +59,8 @@ fn a_group_with_a_commit_misses_nothing() {
     send(&flow, 0..PARTITIONS, NEW_YEAR);
     flow.members.commit(&flow.input, 1, 20, b"");
     run_to_end(&flow, "latest");
-    let all = (0..PARTITIONS).flat_map(|partition| (0..EACH).map(move |offset| (partition, offset)));
+    let all = (0..PARTITIONS)
+        .flat_map(|partition| (0..EVENTS_PER_PARTITION).map(move |offset| (partition, offset)));
     assert_eq!(handled(&flow), all.filter(|&(partition, offset)| partition != 1 || offset >= 20).collect());
 }
 
@@ -72,16 +76,19 @@ fn an_added_partition_starts_at_its_beginning() {
         .set("handlers.t", "start", "latest");
     let mut keylane = Keylane::run(&settings, &[]);
     wait::until("the start to be committed", wait::STATE_TIMEOUT, || {
-        flow.committed().iter().all(|committed| committed.offset == Some(EACH))
+        flow.committed().iter().all(|committed| committed.offset == Some(EVENTS_PER_PARTITION))
     });
     cluster.admin().add_partitions(&flow.input, 2);
     send(&flow, 1..2, NEW_YEAR);
     wait::until("the new partition's events to be committed", wait::STATE_TIMEOUT, || {
-        flow.members.committed(&flow.input, 2).iter().all(|committed| committed.offset == Some(EACH))
+        flow.members
+            .committed(&flow.input, 2)
+            .iter()
+            .all(|committed| committed.offset == Some(EVENTS_PER_PARTITION))
     });
     keylane.terminate();
     keylane.expect_exit(0);
-    assert_eq!(handled(&flow), (0..EACH).map(|offset| (1, offset)).collect());
+    assert_eq!(handled(&flow), (0..EVENTS_PER_PARTITION).map(|offset| (1, offset)).collect());
 }
 
 fn run_to_end(flow: &Flow<'_>, start: &str) {
@@ -90,10 +97,10 @@ fn run_to_end(flow: &Flow<'_>, start: &str) {
     assert_eq!(flow.lag(), 0);
 }
 
-/// Produces `EACH` events to each of these partitions.
+/// Produces `EVENTS_PER_PARTITION` events to each of these partitions.
 fn send(flow: &Flow<'_>, partitions: std::ops::Range<i32>, timestamp: i64) {
     let records = partitions.flat_map(|partition| {
-        (0..EACH).map(move |number| {
+        (0..EVENTS_PER_PARTITION).map(move |number| {
             Record::new(format!("key-{number}"), "")
                 .with("sleep-ms", "0")
                 .with("emit", "")

@@ -53,7 +53,7 @@ fn header_names_that_are_not_text_are_repaired_for_the_handler() {
 }
 
 #[test]
-fn metadata_of_others_claims_nothing() {
+fn foreign_metadata_claims_nothing() {
     let longest = "l".repeat(4096);
     let foreign: [&[u8]; 6] = [
         b"somebody else's",

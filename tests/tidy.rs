@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 5] =
     [&["telemetry"], &["config", "librdkafka"], &["source", "admit", "guest", "sink"], &["app"], &["cli"]];
 
 /// The maximum number of lines of a file.
-const LONGEST: usize = 500;
+const LINES_MAX: usize = 500;
 
 /// The core has no clock, no I/O and no threads: these names must not occur in it.
 const NOT_IN_THE_CORE: [&str; 9] = [
@@ -121,10 +121,10 @@ fn files_are_not_too_long() {
     let long: Vec<String> = rust_files("")
         .iter()
         .map(|file| (lines(file), file))
-        .filter(|(lines, _)| *lines > LONGEST)
+        .filter(|(lines, _)| *lines > LINES_MAX)
         .map(|(lines, file)| format!("{lines} {}", file.display()))
         .collect();
-    assert!(long.is_empty(), "longer than {LONGEST} lines, split by subject:\n{}", long.join("\n"));
+    assert!(long.is_empty(), "longer than {LINES_MAX} lines, split by subject:\n{}", long.join("\n"));
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn a_commit_inside_an_open_transaction_waits_for_it() {
         let settings = flow.settings(&component, "reader").set("handlers.t", "out_of_range", out_of_range);
         let mut keylane = Keylane::run(&settings, &[]);
         let begun =
-            keylane.wait_for("the partition to be assigned", |line| line["message"] == "partition assigned");
+            keylane.wait_for("the partition to be assigned", |line| line["message"] == "ownership started");
         assert_eq!(begun["offset"], 20, "{out_of_range}");
         keylane.signal(Signal::USR1);
         let report = keylane.wait_for("the report", |line| line["message"] == "handler report");
@@ -176,7 +176,9 @@ fn an_undecided_commit_holds_only_its_own_partition() {
     let event = |number: i32| Record::new(format!("key-{number}"), "v").to(number % 4);
     flow.producer().send_all(&flow.input, (0..40).map(event)).expect("acknowledged");
     let owner = Transactions::new(&cluster.bootstrap(), &unique("owner")).expect("a coordinator");
-    owner.open_offset(&cluster.bootstrap(), &flow.group, &flow.input, 0, 5).expect("an open transaction");
+    owner
+        .begin_offset_commit(&cluster.bootstrap(), &flow.group, &flow.input, 0, 5)
+        .expect("an open transaction");
     let mut keylane = Keylane::run(&flow.settings(&guest("echo"), "reader"), &[]);
     wait::until("the others to be done", wait::STATE_TIMEOUT, || {
         (1..4).all(|partition| handled(&flow, partition) == (0..10).collect::<Vec<i64>>())
@@ -249,7 +251,7 @@ impl Trickle {
         let (producer, to) = (flow.producer(), topic.clone());
         let load = Background::repeat(Duration::from_millis(5), move |step| {
             let record = Record::new(format!("{step}"), "v");
-            producer.hand_over(&to, [record]).expect("capacity in the queue");
+            producer.enqueue(&to, [record]).expect("capacity in the queue");
         });
         Trickle { topic, load }
     }

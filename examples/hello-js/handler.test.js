@@ -10,10 +10,10 @@ test('it greets by key and counts words', () => {
   assert.equal(new TextDecoder().decode(output.value), 'Hello Zoë, I read 2 words.');
 });
 
-test('it does not greet nobody', () => {
+test('it rejects an event without a key', () => {
   assert.throws(() => handler.handle({ value: utf8('who am I?') }), { tag: 'reject', val: 'the event has no key' });
 });
 
-test('it rejects what is not text', () => {
+test('it rejects a key that is not UTF-8', () => {
   assert.throws(() => handler.handle({ key: new Uint8Array([0xff]), value: utf8('x') }), { tag: 'reject' });
 });

@@ -1,7 +1,7 @@
 //! The batch loop: plain code over columns, the same natively and in a component.
 
 use crate::bindings::{Batch, LaneFailure, Results};
-use crate::columns::{Bytes, HeaderRows};
+use crate::columns::{ColumnReader, HeaderRows};
 use crate::{Effects, Event, Result};
 
 /// Calls `handle` for each row. A lane stops at its first failure, whose outputs are rolled back; the
@@ -45,8 +45,8 @@ struct Rows<'a> {
     partitions: std::slice::Iter<'a, u32>,
     offsets: std::slice::Iter<'a, u64>,
     timestamps: std::slice::Iter<'a, i64>,
-    keys: Bytes<'a>,
-    values: Bytes<'a>,
+    keys: ColumnReader<'a>,
+    values: ColumnReader<'a>,
     headers: HeaderRows<'a>,
 }
 
@@ -58,8 +58,8 @@ impl<'a> Rows<'a> {
             partitions: batch.partitions.iter(),
             offsets: batch.offsets.iter(),
             timestamps: batch.timestamps.iter(),
-            keys: Bytes::new(&batch.keys),
-            values: Bytes::new(&batch.values),
+            keys: ColumnReader::new(&batch.keys),
+            values: ColumnReader::new(&batch.values),
             headers: HeaderRows::new(batch.headers.as_ref()),
         }
     }

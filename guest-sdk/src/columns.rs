@@ -5,12 +5,12 @@ use crate::event::Headers;
 
 /// The unread rows of a [`BytesColumn`]. Absent entries are `None`.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Bytes<'a> {
+pub(crate) struct ColumnReader<'a> {
     lengths: &'a [i32],
     data: &'a [u8],
 }
 
-impl<'a> Bytes<'a> {
+impl<'a> ColumnReader<'a> {
     pub(crate) fn new(column: &'a BytesColumn) -> Self {
         Self { lengths: &column.lengths, data: &column.data }
     }
@@ -36,7 +36,7 @@ impl<'a> Bytes<'a> {
     }
 }
 
-impl<'a> Iterator for Bytes<'a> {
+impl<'a> Iterator for ColumnReader<'a> {
     type Item = Option<&'a [u8]>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -54,8 +54,8 @@ impl<'a> Iterator for Bytes<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HeaderRows<'a> {
     counts: &'a [u32],
-    names: Bytes<'a>,
-    values: Bytes<'a>,
+    names: ColumnReader<'a>,
+    values: ColumnReader<'a>,
 }
 
 impl<'a> HeaderRows<'a> {
@@ -63,8 +63,8 @@ impl<'a> HeaderRows<'a> {
     pub(crate) fn new(columns: Option<&'a HeaderColumns>) -> Self {
         columns.map_or_else(Self::default, |columns| Self {
             counts: &columns.counts,
-            names: Bytes::new(&columns.names),
-            values: Bytes::new(&columns.values),
+            names: ColumnReader::new(&columns.names),
+            values: ColumnReader::new(&columns.values),
         })
     }
 

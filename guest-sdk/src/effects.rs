@@ -207,7 +207,7 @@ pub(crate) struct Mark {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::columns::Bytes;
+    use crate::columns::ColumnReader;
 
     #[test]
     fn setting_a_part_again_replaces_it() {
@@ -215,8 +215,8 @@ mod tests {
         effects.emit("a").key("first").value("x").key("2").value(None::<&str>);
         effects.emit("b").key("");
         let columns = effects.into_columns().expect("two outputs");
-        assert_eq!(Bytes::new(&columns.keys).collect::<Vec<_>>(), [Some(&b"2"[..]), Some(b"")]);
-        assert_eq!(Bytes::new(&columns.values).collect::<Vec<_>>(), [None, None]);
+        assert_eq!(ColumnReader::new(&columns.keys).collect::<Vec<_>>(), [Some(&b"2"[..]), Some(b"")]);
+        assert_eq!(ColumnReader::new(&columns.values).collect::<Vec<_>>(), [None, None]);
         assert_eq!(columns.headers.map(|headers| headers.counts), None);
     }
 
@@ -235,7 +235,7 @@ mod tests {
         let columns = effects.into_columns().expect("two outputs");
         assert_eq!(columns.target_names, ["a", "b"]);
         assert_eq!((columns.causes, columns.targets), (vec![0, 2], vec![0, 1]));
-        assert_eq!(Bytes::new(&columns.keys).collect::<Vec<_>>(), [Some(&b"k"[..]), None]);
+        assert_eq!(ColumnReader::new(&columns.keys).collect::<Vec<_>>(), [Some(&b"k"[..]), None]);
         assert_eq!(columns.values.data, b"vlast");
         let headers = columns.headers.expect("the first output has a header");
         assert_eq!(headers.counts, [1, 0]);

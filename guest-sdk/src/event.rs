@@ -4,7 +4,7 @@ use std::iter::FusedIterator;
 
 use serde::Deserialize;
 
-use crate::columns::Bytes;
+use crate::columns::ColumnReader;
 use crate::{Failure, Result};
 
 /// One Kafka record. All borrowed data lives as long as the call.
@@ -121,12 +121,12 @@ pub struct Header<'a> {
 /// An iterator over the headers of an event.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Headers<'a> {
-    names: Bytes<'a>,
-    values: Bytes<'a>,
+    names: ColumnReader<'a>,
+    values: ColumnReader<'a>,
 }
 
 impl<'a> Headers<'a> {
-    pub(crate) fn new(names: Bytes<'a>, values: Bytes<'a>) -> Self {
+    pub(crate) fn new(names: ColumnReader<'a>, values: ColumnReader<'a>) -> Self {
         Self { names, values }
     }
 

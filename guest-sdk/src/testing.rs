@@ -10,12 +10,12 @@
 //!     Ok(())
 //! }
 //!
-//! let outcome = testing::event().key("a").value("21").run(handle);
-//! let output = &outcome.outputs()[0];
+//! let verdict = testing::event().key("a").value("21").run(handle);
+//! let output = &verdict.outputs()[0];
 //! assert_eq!((output.target.as_str(), output.text()), ("doubled", "42"));
 //!
-//! let outcome = testing::event().key("a").value("many").run(handle);
-//! assert!(matches!(outcome, Verdict::Reject { reason } if reason.contains("JSON")));
+//! let verdict = testing::event().key("a").value("many").run(handle);
+//! assert!(matches!(verdict, Verdict::Reject { reason } if reason.contains("JSON")));
 //! ```
 //!
 //! [`TestEvent::run`] uses the same columns and the same loop as a component.
@@ -25,7 +25,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use crate::bindings::{Batch, BytesColumn, HeaderColumns, OutputColumns};
-use crate::columns::{Bytes, EMPTY, HeaderRows, push};
+use crate::columns::{ColumnReader, EMPTY, HeaderRows, push};
 use crate::effects::OptionalBytes;
 use crate::event::NO_TIMESTAMP;
 use crate::{Effects, Event, Failure, Result};
@@ -270,8 +270,8 @@ impl Emitted {
 }
 
 fn read_outputs(columns: &OutputColumns) -> Vec<Emitted> {
-    let mut keys = Bytes::new(&columns.keys);
-    let mut values = Bytes::new(&columns.values);
+    let mut keys = ColumnReader::new(&columns.keys);
+    let mut values = ColumnReader::new(&columns.values);
     let mut headers = HeaderRows::new(columns.headers.as_ref());
     let output = |&target: &u32| Emitted {
         target: usize::try_from(target)

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use keylane_core::LaneEnd;
 use keylane_guest::{
-    Call, CallEvent, CallObserver, CallResult, Compiler, Component, Engine, EngineOptions, Granted, Handler,
-    HandlerOptions, OUTPUT_BYTES, Workers,
+    AllowedImports, Call, CallEvent, CallObserver, CallStatus, Compiler, Component, Engine, EngineOptions,
+    Handler, HandlerOptions, OUTPUT_BYTES, Workers,
 };
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -109,7 +109,8 @@ fn a_million_rows_allocate_per_call_and_not_per_row() {
     let engine = Engine::new(EngineOptions { max_instances: 4 }).unwrap();
     let compiler = Compiler::new(env!("CARGO_BIN_EXE_keylane"));
     let component =
-        Component::from_bytes(&engine, "no-op.wasm", &no_op(), Granted::default(), &compiler, None).unwrap();
+        Component::from_bytes(&engine, "no-op.wasm", &no_op(), AllowedImports::default(), &compiler, None)
+            .unwrap();
     let handler = Handler::new(&engine, &component, HandlerOptions::new("no-op")).unwrap();
     let workers = Workers::start(&engine, 1).unwrap();
     let (sender, ended) = sync_channel(4);
@@ -125,8 +126,8 @@ fn a_million_rows_allocate_per_call_and_not_per_row() {
         fill(&mut submitted[0], rows);
         workers.submit(&mut submitted, 1);
         let call = ended.recv_timeout(Duration::from_secs(60)).unwrap();
-        assert_eq!(call.result, CallResult::Ended);
-        assert_eq!(call.results.lane_ends(), [LaneEnd { done: 8, failure: None }; 8]);
+        assert_eq!(call.status, CallStatus::Returned);
+        assert_eq!(call.results.lane_ends(), [LaneEnd { done: 8, verdict: None }; 8]);
         rows += ROWS_PER_CALL;
         submitted.push(call);
     }

@@ -16,11 +16,11 @@ use crate::machine;
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The time limit of a child: longer than any measurement.
-const LONGEST: Duration = Duration::from_secs(300);
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 /// The resource usage of a child, from its start to its end.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Used {
+pub(crate) struct Usage {
     pub(crate) wall: Duration,
     /// The CPU time of all threads, in user and kernel mode.
     pub(crate) cpu: Duration,
@@ -33,8 +33,8 @@ pub(crate) struct Used {
 
 /// Runs `command` to its end. A failure is an error.
 #[expect(clippy::disallowed_methods, reason = "measuring time is the purpose of this program")]
-pub(crate) fn run(command: &mut Command) -> Result<Used> {
-    let before = machine::Busy::now()?;
+pub(crate) fn run(command: &mut Command) -> Result<Usage> {
+    let before = machine::CpuTimes::now()?;
     let start = Instant::now();
     let name = command.get_program().display().to_string();
     let (status, usage, peak_memory) = wait(command, &name, start)?;
@@ -42,8 +42,8 @@ pub(crate) fn run(command: &mut Command) -> Result<Used> {
     ensure!(libc::WIFEXITED(status), "{name} was ended by signal {}", libc::WTERMSIG(status));
     ensure!(libc::WEXITSTATUS(status) == 0, "{name} ended with exit code {}", libc::WEXITSTATUS(status));
     let cpu = duration(usage.ru_utime)? + duration(usage.ru_stime)?;
-    let others = machine::Busy::now()?.others_since(&before, cpu, wall);
-    Ok(Used { wall, cpu, peak_memory, others })
+    let others = machine::CpuTimes::now()?.others_since(&before, cpu, wall);
+    Ok(Usage { wall, cpu, peak_memory, others })
 }
 
 #[expect(clippy::disallowed_methods, reason = "a deadline in real time; nothing that is measured reads it")]
@@ -61,11 +61,11 @@ fn wait(command: &mut Command, name: &str, start: Instant) -> Result<(libc::c_in
         };
         match waited {
             0 => peak_memory = peak_memory.max(high_water(pid).unwrap_or(0)),
-            waited if waited == pid && killed => bail!("{name} did not end within {LONGEST:?}"),
+            waited if waited == pid && killed => bail!("{name} did not end within {TIME_LIMIT:?}"),
             waited if waited == pid => return Ok((status, usage, peak_memory)),
             _ => return Err(std::io::Error::last_os_error()).context("wait4"),
         }
-        if !killed && Instant::now().duration_since(start) > LONGEST {
+        if !killed && Instant::now().duration_since(start) > TIME_LIMIT {
             kill_process(Pid::from_raw(pid).context("a child has a pid")?, Signal::KILL)?;
             killed = true;
         }
@@ -91,14 +91,14 @@ mod tests {
 
     #[test]
     fn a_child_is_measured() {
-        let used = run(Command::new("sh").args(["-c", "n=0; while [ $n -lt 100000 ]; do n=$((n+1)); done"]))
+        let usage = run(Command::new("sh").args(["-c", "n=0; while [ $n -lt 100000 ]; do n=$((n+1)); done"]))
             .expect("the command exits with 0");
-        assert!(used.cpu > Duration::ZERO && used.cpu <= used.wall * 2, "{used:?}");
-        assert!(used.peak_memory > 100_000, "{used:?}");
+        assert!(usage.cpu > Duration::ZERO && usage.cpu <= usage.wall * 2, "{usage:?}");
+        assert!(usage.peak_memory > 100_000, "{usage:?}");
     }
 
     #[test]
-    fn a_failure_is_named() {
+    fn a_failure_is_reported_with_its_exit_code() {
         let error = run(Command::new("sh").args(["-c", "exit 3"])).expect_err("exit code 3 is an error");
         assert!(error.to_string().contains("exit code 3"), "{error}");
     }

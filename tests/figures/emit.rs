@@ -15,7 +15,7 @@ use keylane_tests::wait::STATE_TIMEOUT;
 use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer as _};
 use rdkafka_sys as sys;
 
-use crate::child::{self, Used};
+use crate::child::{self, Usage};
 use crate::options::Options;
 use crate::pairs::{self, Pairs};
 use crate::{keylane, raw, report, topic};
@@ -26,7 +26,7 @@ pub(crate) const WORKLOAD: &str = "raw-emit";
 /// W6: a handler that emits each event unchanged.
 pub(crate) fn measure(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
-    let topic = pairs::written(&cluster, options.events, options.keys)?;
+    let topic = pairs::write_topic(&cluster, options.events, options.keys)?;
     let bootstrap = cluster.bootstrap();
     let echo = |input: &str, output: &str| {
         keylane::settings(&bootstrap, input, "echo", options).set("handlers.t.outputs.out", "topic", output)
@@ -43,35 +43,35 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     let pairs = Pairs::run(
         options.pairs,
         || {
-            let mut taken = None;
+            let mut measured = None;
             with_output(&mut |output| {
-                taken = Some(one_loop(&bootstrap, &topic, output)?);
+                measured = Some(one_loop(&bootstrap, &topic, output)?);
                 Ok(())
             })?;
-            taken.context("the loop ran")
+            measured.context("the loop returned no result")
         },
         || {
-            let mut taken = None;
+            let mut measured = None;
             with_output(&mut |output| {
-                taken = Some(keylane::until_end(&echo(&topic.name, output), options)?);
+                measured = Some(keylane::until_end(&echo(&topic.name, output), options)?);
                 Ok(())
             })?;
-            taken.context("keylane ran")
+            measured.context("keylane returned no result")
         },
     )?;
     pairs.print("raw loop", topic.events)
 }
 
-fn one_loop(bootstrap: &str, topic: &topic::Topic, output: &str) -> Result<(Duration, Used)> {
+fn one_loop(bootstrap: &str, topic: &topic::Topic, output: &str) -> Result<(Duration, Usage)> {
     let file = keylane_tests::janitor::folder("raw").join("seconds");
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args([WORKLOAD, bootstrap, &topic.name, &topic.events.to_string(), output])
         .stdin(Stdio::null())
         .stdout(std::fs::File::create(&file)?);
-    let used = child::run(&mut command)?;
+    let usage = child::run(&mut command)?;
     let seconds: f64 = std::fs::read_to_string(&file)?.trim().parse().context("the output of the loop")?;
-    Ok((Duration::from_secs_f64(seconds), used))
+    Ok((Duration::from_secs_f64(seconds), usage))
 }
 
 /// The loop itself; prints the seconds from the first record to the last acknowledgement.

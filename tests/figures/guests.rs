@@ -3,7 +3,7 @@
 use anyhow::Result;
 use keylane_tests::keylane::Settings;
 
-use crate::numbers::{Median, mebibytes, micros_each, rate, write};
+use crate::numbers::{Median, format_number, mebibytes, micros_each, rate};
 use crate::options::Options;
 use crate::raw::Inspect;
 use crate::report::{self, Table};
@@ -27,7 +27,7 @@ pub(crate) fn traps(options: &Options) -> Result<()> {
 /// them.
 pub(crate) fn filter(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
-    let topic = pairs::written(&cluster, options.events, options.keys)?;
+    let topic = pairs::write_topic(&cluster, options.events, options.keys)?;
     let bootstrap = cluster.bootstrap();
     let filtered = |topic: &str| {
         let header = raw::HEADER.to_string_lossy();
@@ -53,7 +53,7 @@ type Variant<'v> = (&'v str, &'v dyn Fn(Settings) -> Settings);
 
 fn measure(options: &Options, guest: &str, variants: &[Variant<'_>]) -> Result<()> {
     let cluster = pairs::broker()?;
-    let topic = pairs::written(&cluster, options.events, options.keys)?;
+    let topic = pairs::write_topic(&cluster, options.events, options.keys)?;
     let bootstrap = cluster.bootstrap();
     let settings = |topic: &str| keylane::settings(&bootstrap, topic, guest, options);
     keylane::warm_up(&settings(&topic::empty(&cluster)), options)?;
@@ -63,14 +63,14 @@ fn measure(options: &Options, guest: &str, variants: &[Variant<'_>]) -> Result<(
         for (name, with) in variants {
             let run = keylane::until_end(&with(settings(&topic.name)), options)?;
             let events = rate(topic.events, run.working);
-            rates.push((*name, events, micros_each(topic.events, run.used.cpu)));
+            rates.push((*name, events, micros_each(topic.events, run.usage.cpu)));
             table.row(vec![
                 round.to_string(),
                 (*name).to_owned(),
-                write(events, 0),
-                write(micros_each(topic.events, run.used.cpu), 2),
-                write(mebibytes(run.used.peak_memory), 1),
-                write(run.used.others, 2),
+                format_number(events, 0),
+                format_number(micros_each(topic.events, run.usage.cpu), 2),
+                format_number(mebibytes(run.usage.peak_memory), 1),
+                format_number(run.usage.others, 2),
             ]);
         }
     }

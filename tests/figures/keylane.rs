@@ -13,11 +13,11 @@ use keylane_tests::keylane::{Settings, binary};
 use keylane_tests::{guests, janitor};
 use serde_json::Value;
 
-use crate::child::{self, Used};
+use crate::child::{self, Usage};
 use crate::options::Options;
 
 /// The log message of every assigned partition. The work begins with the first one.
-pub(crate) const ASSIGNED: &str = "partition assigned";
+pub(crate) const ASSIGNED: &str = "ownership started";
 
 /// The log message when everything is settled and committed.
 const DRAINED: &str = "drained";
@@ -28,7 +28,7 @@ pub(crate) struct Run {
     /// From the assignment of the partitions to the last commit, without connecting and joining the group.
     pub(crate) working: Duration,
     /// The resource usage of the whole process.
-    pub(crate) used: Used,
+    pub(crate) usage: Usage,
 }
 
 /// The settings of a run: the defaults, except for those that isolate the runs from each other and
@@ -78,13 +78,13 @@ pub(crate) fn until_end_with(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(File::create(&log)?);
-    let run = child::run(&mut command).and_then(|used| Ok(Run { working: working(&log)?, used }));
+    let run = child::run(&mut command).and_then(|usage| Ok(Run { working: working(&log)?, usage }));
     run.with_context(|| format!("the log of keylane:\n{}", fs::read_to_string(&log).unwrap_or_default()))
 }
 
 /// Runs Keylane on an empty topic, so that its component is compiled and cached before the measurement.
-pub(crate) fn warm_up(settings: &Settings, options: &Options) -> Result<Used> {
-    until_end(settings, options).map(|run| run.used)
+pub(crate) fn warm_up(settings: &Settings, options: &Options) -> Result<Usage> {
+    until_end(settings, options).map(|run| run.usage)
 }
 
 fn working(log: &Path) -> Result<Duration> {

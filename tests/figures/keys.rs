@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::numbers::{Median, mebibytes, micros_each, rate, write};
+use crate::numbers::{Median, format_number, mebibytes, micros_each, rate};
 use crate::options::Options;
 use crate::report::{self, Table};
 use crate::{keylane, pairs, topic};
@@ -16,8 +16,8 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
     let bootstrap = cluster.bootstrap();
     let topics = [
-        (FEW, pairs::written(&cluster, options.events, FEW)?),
-        (MANY, pairs::written(&cluster, options.events, MANY)?),
+        (FEW, pairs::write_topic(&cluster, options.events, FEW)?),
+        (MANY, pairs::write_topic(&cluster, options.events, MANY)?),
     ];
     keylane::warm_up(&keylane::settings(&bootstrap, &topic::empty(&cluster), "noop", options), options)?;
     let mut table = Table::new(&["pair", "keys", "peak MiB", "µs CPU", "events/s", "others"]);
@@ -26,15 +26,15 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
         for (keys, topic) in &topics {
             let run =
                 keylane::until_end(&keylane::settings(&bootstrap, &topic.name, "noop", options), options)?;
-            let peak = mebibytes(run.used.peak_memory);
+            let peak = mebibytes(run.usage.peak_memory);
             peaks.push((*keys, peak));
             table.row(vec![
                 pair.to_string(),
                 keys.to_string(),
-                write(peak, 1),
-                write(micros_each(topic.events, run.used.cpu), 3),
-                write(rate(topic.events, run.working), 0),
-                write(run.used.others, 2),
+                format_number(peak, 1),
+                format_number(micros_each(topic.events, run.usage.cpu), 3),
+                format_number(rate(topic.events, run.working), 0),
+                format_number(run.usage.others, 2),
             ]);
         }
     }

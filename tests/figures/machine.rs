@@ -13,12 +13,12 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// CPU time since the machine started.
 #[derive(Debug)]
-pub(crate) struct Busy {
+pub(crate) struct CpuTimes {
     all: Duration,
     brokers: Duration,
 }
 
-impl Busy {
+impl CpuTimes {
     /// The CPU time of all processes so far, and of the brokers.
     pub(crate) fn now() -> Result<Self> {
         let stat = fs::read_to_string("/proc/stat").context("processor times of the machine")?;
@@ -82,6 +82,6 @@ mod tests {
         let line = "77 (java) S 42 77 42 0 -1 1 2 3 4 5 100 20 0 0 20 0 60 0 9 9 9";
         assert_eq!(java(line), Some((42, 120)));
         assert_eq!(java(&line.replace("java", "a (java)")), None);
-        assert!(Busy::now().expect("this is Linux").all > Duration::ZERO);
+        assert!(CpuTimes::now().expect("this is Linux").all > Duration::ZERO);
     }
 }

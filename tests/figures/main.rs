@@ -8,19 +8,19 @@
 //! ([`child`]). Each run also shows how much of the machine other processes used meanwhile
 //! ([`machine`]), so that a figure from a busy machine is recognizable.
 
-mod away;
-mod beside;
 mod child;
 mod embedded;
 mod emit;
 mod guests;
 mod idle;
+mod interference;
 mod keylane;
 mod keys;
 mod load;
 mod machine;
 mod numbers;
 mod options;
+mod outage;
 mod pairs;
 mod raw;
 mod report;
@@ -48,9 +48,9 @@ usage: figures <workload> [--events N] [--keys N] [--pairs N] [--seconds N] [--w
   storm     the same for minutes, with its memory sampled every second (use --seconds 300)
   filter    99.6 % of the events dropped by a header, compared with reading only
   poison    a key that fails among healthy ones, until its retries are exhausted (use --seconds 130)
-  neighbours  a handler that spins, and one that exhausts memory, beside a healthy one
-  letters-away  an outage of the dead-letter topic, beside a healthy load
-  broker-away  an outage of the broker while outputs are in flight
+  neighbours  a handler that spins, and one that exhausts memory, next to a healthy one
+  dead-letter-outage  an outage of the dead-letter topic, under a healthy load
+  broker-outage  an outage of the broker while outputs are in flight
   embedded  from the start of the process to the first event, on the embedded broker
   serve     a broker with the topic, until standard input ends, for use with a profiler";
 
@@ -79,10 +79,10 @@ fn run(arguments: &[String]) -> Result<()> {
         "storm" => storm::measure(&Options::parse(rest)?),
         "traps" => guests::traps(&Options::parse(rest)?),
         "filter" => guests::filter(&Options::parse(rest)?),
-        "poison" => beside::poison(&Options::parse(rest)?),
-        "neighbours" => beside::neighbours(&Options::parse(rest)?),
-        "letters-away" => away::dead_letters(&Options::parse(rest)?),
-        "broker-away" => away::broker(&Options::parse(rest)?),
+        "poison" => interference::poison(&Options::parse(rest)?),
+        "neighbours" => interference::neighbours(&Options::parse(rest)?),
+        "dead-letter-outage" => outage::dead_letters(&Options::parse(rest)?),
+        "broker-outage" => outage::broker(&Options::parse(rest)?),
         "serve" => serve::serve(&Options::parse(rest)?),
         raw::WORKLOAD => raw::run(rest),
         emit::WORKLOAD => emit::run(rest),

@@ -43,13 +43,13 @@ impl Median {
 
     /// `1.25 (1.20–1.31)`, with this many decimals.
     pub(crate) fn text(self, decimals: usize) -> String {
-        let write = |number| write(number, decimals);
-        format!("{} ({}–{})", write(self.middle), write(self.least), write(self.most))
+        let format = |number| format_number(number, decimals);
+        format!("{} ({}–{})", format(self.middle), format(self.least), format(self.most))
     }
 }
 
 /// A number with this many decimals and commas between thousands.
-pub(crate) fn write(number: f64, decimals: usize) -> String {
+pub(crate) fn format_number(number: f64, decimals: usize) -> String {
     let plain = format!("{number:.decimals$}");
     let (whole, rest) = plain.split_at(plain.find('.').unwrap_or(plain.len()));
     let mut grouped = String::new();
@@ -77,9 +77,9 @@ mod tests {
 
     #[test]
     fn thousands_have_commas() {
-        assert_eq!(write(1_234_567.0, 0), "1,234,567");
-        assert_eq!(write(-123.456, 1), "-123.5");
-        assert_eq!(write(999.0, 2), "999.00");
-        assert_eq!(write(123_456.7, 1), "123,456.7");
+        assert_eq!(format_number(1_234_567.0, 0), "1,234,567");
+        assert_eq!(format_number(-123.456, 1), "-123.5");
+        assert_eq!(format_number(999.0, 2), "999.00");
+        assert_eq!(format_number(123_456.7, 1), "123,456.7");
     }
 }

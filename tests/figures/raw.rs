@@ -19,7 +19,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
 use rdkafka_sys as sys;
 
-use crate::child::{self, Used};
+use crate::child::{self, Usage};
 use crate::report;
 use crate::topic::{PARTITIONS, Topic};
 
@@ -42,7 +42,7 @@ pub(crate) enum Inspect {
 }
 
 /// One run of the loop in a separate process. Returns the time from the first record to the last, and the usage.
-pub(crate) fn measure(bootstrap: &str, topic: &Topic, inspect: Inspect) -> Result<(Duration, Used)> {
+pub(crate) fn measure(bootstrap: &str, topic: &Topic, inspect: Inspect) -> Result<(Duration, Usage)> {
     let file = keylane_tests::janitor::folder("raw").join("seconds");
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -50,9 +50,9 @@ pub(crate) fn measure(bootstrap: &str, topic: &Topic, inspect: Inspect) -> Resul
         .args((inspect == Inspect::Header).then_some("headers"))
         .stdin(Stdio::null())
         .stdout(std::fs::File::create(&file)?);
-    let used = child::run(&mut command)?;
+    let usage = child::run(&mut command)?;
     let seconds: f64 = std::fs::read_to_string(&file)?.trim().parse().context("the output of the loop")?;
-    Ok((Duration::from_secs_f64(seconds), used))
+    Ok((Duration::from_secs_f64(seconds), usage))
 }
 
 /// The loop itself; prints the seconds from the first record to the last.

@@ -12,7 +12,7 @@ use crate::{keylane, pairs, report};
 pub(crate) fn serve(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
     let bootstrap = cluster.bootstrap();
-    let topic = pairs::written(&cluster, options.events, options.keys)?;
+    let topic = pairs::write_topic(&cluster, options.events, options.keys)?;
     let file = keylane_tests::janitor::folder("serve").join("keylane.toml");
     fs::write(&file, keylane::settings(&bootstrap, &topic.name, "noop", options).to_toml())?;
     report::line(&format!("bootstrap {bootstrap}\ntopic {}\nconfiguration {}", topic.name, file.display()));

@@ -5,15 +5,15 @@ use keylane_tests::guests::guest;
 use keylane_tests::kafka::{Cluster, Producer, unique};
 use keylane_tests::keylane::{Keylane, Settings};
 
-use crate::load::{self, BEATS_A_SECOND};
-use crate::numbers::{Median, float, mebibytes, write};
+use crate::load::{self, BATCHES_PER_SECOND};
+use crate::numbers::{Median, float, format_number, mebibytes};
 use crate::options::Options;
 use crate::report::{self, Table};
 use crate::{keylane, pairs, topic};
 
 /// More than the target of 10,000, and less than the machine's maximum. The rest is for the broker
 /// and the load.
-const A_SECOND: usize = 12_000;
+const EVENTS_PER_SECOND: usize = 12_000;
 const MINUTE: usize = 60;
 
 /// Traps per second and resident memory of the first and of the last minute, with one and with 64 events per call.
@@ -41,8 +41,8 @@ fn run(cluster: &Cluster, options: &Options, batch: u64) -> Result<Vec<String>> 
     running.wait_for("the partitions", |line| keylane::has_message(line, keylane::ASSIGNED));
     let producer = Producer::new(&cluster.bootstrap());
     let mut memory = Vec::new();
-    let took = load::steady(&producer, &input, (A_SECOND, options.seconds), |beat| {
-        if beat % BEATS_A_SECOND == 0 {
+    let took = load::steady(&producer, &input, (EVENTS_PER_SECOND, options.seconds), |batch| {
+        if batch % BATCHES_PER_SECOND == 0 {
             memory.push(mebibytes(running.resident_bytes().context("keylane ended")?));
         }
         Ok(())
@@ -62,9 +62,9 @@ fn run(cluster: &Cluster, options: &Options, batch: u64) -> Result<Vec<String>> 
     let (first, last) = (memory.len().min(MINUTE), memory.len().saturating_sub(MINUTE));
     Ok(vec![
         batch.to_string(),
-        write(float(skipped) / took, 0),
+        format_number(float(skipped) / took, 0),
         minute(memory.get(..first).unwrap_or_default()),
         minute(memory.get(last..).unwrap_or_default()),
-        write(peak, 1),
+        format_number(peak, 1),
     ])
 }

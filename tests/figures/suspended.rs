@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::keylane::Run;
-use crate::numbers::{Median, mebibytes, write};
+use crate::numbers::{Median, format_number, mebibytes};
 use crate::options::Options;
 use crate::report::{self, Table};
 use crate::{keylane, pairs, topic};
@@ -16,7 +16,7 @@ const EVENTS: u64 = 50_000;
 /// Peak memory with few and with many suspended calls, in interleaved pairs.
 pub(crate) fn measure(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
-    let topic = pairs::written(&cluster, EVENTS, EVENTS)?;
+    let topic = pairs::write_topic(&cluster, EVENTS, EVENTS)?;
     let bootstrap = cluster.bootstrap();
     let run = |topic: &str, calls: u64, pause_ms: &str| -> Result<Run> {
         let settings = keylane::settings(&bootstrap, topic, "pauses", options)
@@ -28,11 +28,16 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     let mut table = Table::new(&["pair", "MiB, 100 calls", "MiB, 5,000 calls", "KiB per call"]);
     let mut costs = Vec::new();
     for pair in 1..=options.pairs {
-        let few = mebibytes(run(&topic.name, FEW, "10")?.used.peak_memory);
-        let many = mebibytes(run(&topic.name, MANY, "1000")?.used.peak_memory);
+        let few = mebibytes(run(&topic.name, FEW, "10")?.usage.peak_memory);
+        let many = mebibytes(run(&topic.name, MANY, "1000")?.usage.peak_memory);
         let each = (many - few) * 1024.0 / crate::numbers::float(MANY - FEW);
         costs.push(each);
-        table.row(vec![pair.to_string(), write(few, 1), write(many, 1), write(each, 1)]);
+        table.row(vec![
+            pair.to_string(),
+            format_number(few, 1),
+            format_number(many, 1),
+            format_number(each, 1),
+        ]);
     }
     table.print();
     if let Some(median) = Median::of(costs) {

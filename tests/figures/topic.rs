@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_as_announced() {
+    fn events_match_the_options() {
         let events: Vec<Record> = Events::new(5_000, 1_000).collect();
         assert_eq!(events.len(), 5_000);
         let keys: BTreeSet<_> = events.iter().map(|event| event.key.clone()).collect();

@@ -17,16 +17,16 @@ impl World {
             Action::AnswerRevoke { request, partitions } => self.answer_revoke(p, request, partitions),
             Action::Reposition { partition, offset } => self.reposition(p, partition, offset),
             Action::Reassign { partition, offset } => self.reassign(p, partition, offset),
-            Action::Read { partition, max_events, max_bytes } => {
+            Action::PermitRead { partition, max_events, max_bytes } => {
                 self.permit(p, partition, max_events, max_bytes);
             }
-            Action::StopReading { partition } => self.forbid(p, partition),
+            Action::WithdrawRead { partition } => self.withdraw_read(p, partition),
             Action::Dispatch(dispatch) => self.dispatch(p, &dispatch),
             Action::Cancel { call } => self.cancel(p, call),
             Action::ReleaseRows { slots } => self.release_rows(p, slots),
             Action::Produce { call, rows } => self.produce(p, call, rows),
             Action::DropOutputs { call, first, end } => self.drop_outputs(p, call, first, end),
-            Action::DeadLetter(letter) => self.dead_letter(p, &letter),
+            Action::DeadLetter(dead_letter) => self.dead_letter(p, &dead_letter),
             Action::Commit { id, entries, metadata } => self.commit(p, id, entries, metadata),
             Action::ReportStall(stall) => {
                 self.saw(Seen::Stalls);
@@ -59,7 +59,7 @@ impl World {
                 Some((index, offset)) => self.note(p, "release", Some(index), offset, 0),
                 None => {
                     let text = format!("process {p} releases {arena_slot:?}, which is empty");
-                    self.broken("I-places", text, None, -1);
+                    self.report_violation("I-slots", text, None, -1);
                 }
             }
         }
@@ -77,7 +77,7 @@ impl World {
             }
             Notice::OwnershipEnded { partition, ownership, .. } => {
                 let index = self.index(partition);
-                self.note(p, "ownership over", Some(index), -1, ownership.0 as i64);
+                self.note(p, "ownership ended", Some(index), -1, ownership.0 as i64);
                 self.processes[p].ended.insert(ownership.0);
                 self.check_dropped(p, ownership.0);
             }
@@ -106,7 +106,7 @@ impl World {
         self.note(p, "all stopped", None, -1, 0);
         let stopped = self.processes[p].parts.iter().filter(|part| part.owned).all(|part| part.stopped);
         if !stopped {
-            self.broken(
+            self.report_violation(
                 "I-protocol",
                 format!("process {p} stops although some of its partitions run"),
                 None,
@@ -139,7 +139,7 @@ impl World {
         });
         if !valid || behind.is_some() {
             let text = format!("process {p} reports that it reached its end; {behind:?} is not committed");
-            self.broken("I-end", text, behind, -1);
+            self.report_violation("I-end", text, behind, -1);
         }
         self.after(MS, Event::Drain(p));
     }
@@ -160,18 +160,23 @@ impl World {
         self.note(p, "drained", None, -1, i64::from(clean));
         let process = &self.processes[p];
         if !process.draining || process.left {
-            self.broken("I-protocol", format!("process {p} reports drained without a drain"), None, -1);
+            self.report_violation(
+                "I-protocol",
+                format!("process {p} reports drained without a drain"),
+                None,
+                -1,
+            );
         }
         self.leave_group(p);
         if !clean && self.processes[p].expects_clean {
             let text = format!("process {p} did not drain cleanly in a simulation without faults");
-            self.broken("I11 drained", text, None, -1);
+            self.report_violation("I11 drained", text, None, -1);
         }
         self.end_process(p);
     }
 
     /// In the simulation, every cancelled call ends, however long its process was paused.
     fn call_stuck(&mut self, p: usize) {
-        self.broken("I-protocol", format!("process {p} reports a stuck call"), None, -1);
+        self.report_violation("I-protocol", format!("process {p} reports a stuck call"), None, -1);
     }
 }

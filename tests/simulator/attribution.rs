@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keylane_core::{CallId, DeadLetter, Dispatch, OnExhausted, Reason, RetryScope};
+use keylane_core::{CallId, Dispatch, FailedEvent, OnExhausted, Reason, RetryScope};
 
 use super::log::Lane;
 use super::plan::Micros;
@@ -21,7 +21,7 @@ pub(crate) struct RetryState {
     /// The earliest time of the next attempt.
     not_before: Micros,
     /// No further attempt is allowed.
-    failed_for_good: Option<Reason>,
+    failed_permanently: Option<Reason>,
 }
 
 impl World {
@@ -65,10 +65,10 @@ impl World {
         let timestamp = row.offset * 7 - 1;
         let age = Duration::from_millis((wall - timestamp).max(0) as u64);
         if charged >= retry.max_attempts {
-            self.failed_for_good(p, id, row, reason);
+            self.failed_permanently(p, id, row, reason);
         } else if timestamp >= 0 && retry.max_record_age.is_some_and(|max| age > max) {
             self.saw(Seen::TooOld);
-            self.failed_for_good(p, id, row, Reason::TooOld);
+            self.failed_permanently(p, id, row, Reason::TooOld);
         } else {
             self.saw(Seen::Retries);
             let grown = retry.initial_interval.as_secs_f64() * retry.multiplier.powi(charged as i32 - 1);
@@ -81,36 +81,37 @@ impl World {
     }
 
     /// The event gets no further attempt.
-    pub(crate) fn failed_for_good(&mut self, p: usize, id: CallId, row: &CallRow, reason: Reason) {
+    pub(crate) fn failed_permanently(&mut self, p: usize, id: CallId, row: &CallRow, reason: Reason) {
         if !counts(&self.processes[p], id, row) {
             return;
         }
-        self.note(p, "failed for good", Some(row.partition), row.offset, row.ownership as i64);
-        self.retry_state(p, row).failed_for_good = Some(reason);
+        self.note(p, "failed permanently", Some(row.partition), row.offset, row.ownership as i64);
+        self.retry_state(p, row).failed_permanently = Some(reason);
         if self.processes[p].retry.on_exhausted == OnExhausted::Skip {
             self.saw(Seen::Skipped);
             self.count_outcome(row);
-            self.pass_output(row);
+            self.skip_output(row);
         }
     }
 
-    /// This event stores no output, so the events behind it do not wait for it.
-    pub(crate) fn pass_output(&mut self, row: &CallRow) {
+    /// This event stores no output, so the events after it do not wait for it.
+    pub(crate) fn skip_output(&mut self, row: &CallRow) {
         let Some(record) = self.record_of(row.partition, row.incarnation, row.offset) else { return };
         if let (Some(key), true, seq) = (record.key, record.has_outputs, record.seq) {
             self.logs[row.partition].store_output(key, seq);
         }
     }
 
-    pub(crate) fn check_dead_letter(&mut self, p: usize, dead_letter: &DeadLetter, row: &CallRow) {
+    pub(crate) fn check_dead_letter(&mut self, p: usize, dead_letter: &FailedEvent, row: &CallRow) {
         let process = &self.processes[p];
-        let expected = if dead_letter.reason == Reason::NoKey {
-            Some(Reason::NoKey).filter(|_| self.plan.rejects_unkeyed && matches!(row.lane, Lane::Unkeyed(_)))
+        let expected = if dead_letter.reason == Reason::NoLaneKey {
+            Some(Reason::NoLaneKey)
+                .filter(|_| self.plan.rejects_unkeyed && matches!(row.lane, Lane::Unkeyed(_)))
         } else {
             process
                 .retry_states
                 .get(&(row.ownership, row.offset))
-                .and_then(|retry_state| retry_state.failed_for_good)
+                .and_then(|retry_state| retry_state.failed_permanently)
         };
         let publishes = process.retry.on_exhausted == OnExhausted::DeadLetter;
         self.require(
@@ -133,7 +134,7 @@ impl World {
         self.require(counted && dispatch.last_attempt == last, "I-attempts", partition, offset, || {
             format!("process {p} dispatches {offset} with attempt {attempt}; its state is {retry_state:?}")
         });
-        self.require(retry_state.failed_for_good.is_none(), "I-outcomes", partition, offset, || {
+        self.require(retry_state.failed_permanently.is_none(), "I-outcomes", partition, offset, || {
             format!("process {p} retries {offset}, whose state is {retry_state:?}")
         });
         let now = self.now;

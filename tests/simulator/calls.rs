@@ -14,7 +14,7 @@ use super::world::{Event, World};
 impl World {
     pub(crate) fn dispatch(&mut self, p: usize, dispatch: &Dispatch<'_>) {
         let rows: Vec<_> = dispatch.rows.iter().map(|row| self.take_row(p, row)).collect();
-        let lengths = dispatch.lanes.to_vec();
+        let lengths = dispatch.lane_lengths.to_vec();
         self.check_call(p, dispatch, &rows);
         self.check_lanes(p, dispatch.call, &rows, &lengths);
         for row in &rows {
@@ -32,18 +32,18 @@ impl World {
         };
         self.processes[p].calls.insert(key_of(dispatch.call), call);
         self.check_concurrency(p);
-        let lasts = self.duration();
-        if self.strikes(Class::Suspends, 10) {
-            self.after(lasts / 3, Event::CallSuspended(p, dispatch.call));
+        let duration = self.duration();
+        if self.occurs(Class::Suspends, 10) {
+            self.after(duration / 3, Event::CallSuspended(p, dispatch.call));
         }
-        self.after(lasts, Event::CallEnd(p, dispatch.call));
+        self.after(duration, Event::CallEnd(p, dispatch.call));
         if self.processes[p].stale.contains_key(&dispatch.call.slot) {
             self.feed_stale_result_soon(p, dispatch.call);
         }
     }
 
     fn duration(&mut self) -> Micros {
-        if self.strikes(Class::SlowCalls, 10) {
+        if self.occurs(Class::SlowCalls, 10) {
             return self.rng.range(SECOND / 2, 5 * SECOND);
         }
         let longest = self.rng.pick(&[MS, 5 * MS, 50 * MS]);
@@ -56,7 +56,7 @@ impl World {
         self.note(p, "dispatch", Some(index), row.offset, row.ownership.0 as i64);
         let kept = self.processes[p].kept_at(row.arena_slot);
         let matches = kept.is_some_and(|kept| (kept.partition, kept.offset) == (index, row.offset));
-        self.require(matches, "I-places", index, row.offset, || {
+        self.require(matches, "I-slots", index, row.offset, || {
             format!("process {p} dispatches {} from {:?}, which holds {kept:?}", row.offset, row.arena_slot)
         });
         let current = self.reads_current_topic(p, index);
@@ -67,7 +67,7 @@ impl World {
         let inside = self.processes[p].ends[index].is_none_or(|end| row.offset < end);
         self.require(inside, "I-end", index, row.offset, || format!("process {p} reads past its end"));
         let valid = row.timestamp == row.offset * 7 - 1;
-        self.require(valid, "I-places", index, row.offset, || {
+        self.require(valid, "I-slots", index, row.offset, || {
             format!("{row:?} has the timestamp of another event")
         });
         let record = self.logs[index].record(row.offset);
@@ -102,14 +102,14 @@ impl World {
 
     fn check_call(&mut self, p: usize, dispatch: &Dispatch<'_>, rows: &[CallRow]) {
         let process = &self.processes[p];
-        let quiet = process.draining || process.stopping || process.backlog;
+        let must_be_quiet = process.draining || process.stopping || process.backlog;
         let most = self.plan.config.max_batch as usize;
-        let sum: u32 = dispatch.lanes.iter().sum();
+        let sum: u32 = dispatch.lane_lengths.iter().sum();
         let shape = !rows.is_empty() && rows.len() <= most && sum as usize == rows.len();
         let one_topic = dispatch.rows.iter().all(|row| row.partition.topic == dispatch.topic);
         let fresh = !process.calls.contains_key(&key_of(dispatch.call));
         let (first, offset) = rows.first().map_or((0, -1), |row| (row.partition, row.offset));
-        self.require(!quiet, "I6 quiet", first, offset, || {
+        self.require(!must_be_quiet, "I6 quiet", first, offset, || {
             format!("process {p} dispatches while it drains, stops or has a backlog")
         });
         self.require(shape && one_topic && fresh, "I-protocol", first, offset, || {
@@ -120,7 +120,7 @@ impl World {
             let part = &process.parts[row.partition];
             let open = process.is_open(row) && part.reader.is_some() && !process.revoking(row.partition);
             let named = part.ownership == Some(row.ownership);
-            self.require(open && named, "I6 quiet after hand-over", row.partition, row.offset, || {
+            self.require(open && named, "I6 quiet after ownership", row.partition, row.offset, || {
                 format!("process {p} dispatches an event of ownership {}, which has ended", row.ownership)
             });
         }
@@ -133,7 +133,12 @@ impl World {
             let (group, after) = rest.split_at(rest.len().min(length as usize));
             rest = after;
             let Some(&first) = group.first() else {
-                self.broken("I-protocol", format!("process {p} dispatches a lane without rows"), None, -1);
+                self.report_violation(
+                    "I-protocol",
+                    format!("process {p} dispatches a lane without rows"),
+                    None,
+                    -1,
+                );
                 return;
             };
             let (index, lane) = (first.partition, first.lane);
@@ -158,14 +163,14 @@ impl World {
     }
 
     fn check_concurrency(&mut self, p: usize) {
-        let (busy, out) = (self.processes[p].busy(), self.processes[p].in_flight());
+        let (busy, in_flight) = (self.processes[p].busy(), self.processes[p].in_flight());
         let workers = (self.plan.workers * SHORT_CALLS_MAX) as usize;
         let most = self.plan.config.max_concurrency as usize;
-        if busy > workers || out > most {
+        if busy > workers || in_flight > most {
             let text = format!(
-                "process {p}: {busy} busy calls of at most {workers}, {out} in flight of at most {most}"
+                "process {p}: {busy} busy calls of at most {workers}, {in_flight} in flight of at most {most}"
             );
-            self.broken("I-limits", text, None, -1);
+            self.report_violation("I-limits", text, None, -1);
         }
     }
 
@@ -187,7 +192,7 @@ impl World {
             .get_mut(&key_of(id))
             .filter(|call| !call.reported && call.cancelled.is_none());
         let Some(call) = known else {
-            self.broken(
+            self.report_violation(
                 "I-protocol",
                 format!("process {p} cancels {id:?}, which is not in flight"),
                 None,
@@ -199,31 +204,31 @@ impl World {
         let first = call.rows.first().copied();
         self.note(p, "cancel", first.map(|row| row.partition), first.map_or(-1, |row| row.offset), 0);
         // A host call may delay the end.
-        let longest = if self.strikes(Class::SlowCalls, 20) { 4 * SECOND } else { 150 * MS };
-        let gone = self.rng.range(MS, longest);
+        let longest = if self.occurs(Class::SlowCalls, 20) { 4 * SECOND } else { 150 * MS };
+        let delay = self.rng.range(MS, longest);
         if self.rng.percent(30) {
             // The call ends by itself just before the cancellation takes effect.
             let just_before = self.rng.range(1, MS);
-            self.after(gone - just_before, Event::CallEnd(p, id));
+            self.after(delay - just_before, Event::CallEnd(p, id));
         }
-        if self.planted == Some(Planted::ForgetOldCall) {
-            self.after(1, Event::CallReportedGone(p, id));
+        if self.planted == Some(Planted::EndCallEarly) {
+            self.after(1, Event::CallReportedTerminated(p, id));
         }
-        self.after(gone, Event::CallGone(p, id));
+        self.after(delay, Event::CallTerminated(p, id));
     }
 
-    pub(crate) fn call_gone(&mut self, p: usize, id: CallId) {
+    pub(crate) fn call_terminated(&mut self, p: usize, id: CallId) {
         let Some(call) = self.end_call(p, id) else { return };
         if self.planted == Some(Planted::StaleResult) {
             self.processes[p].stale.insert(id.slot, call);
         }
-        if self.planted != Some(Planted::ForgetOldCall) {
+        if self.planted != Some(Planted::EndCallEarly) {
             self.feed(p, Input::CallTerminated { call: id });
         }
     }
 
     /// A planted bug: the core is notified that a call has terminated while its guest still runs.
-    pub(crate) fn report_gone_early(&mut self, p: usize, id: CallId) {
+    pub(crate) fn report_terminated_early(&mut self, p: usize, id: CallId) {
         let call = self.processes[p].calls.get_mut(&key_of(id)).filter(|call| !call.reported);
         if let Some(call) = call {
             call.reported = true;
@@ -238,7 +243,7 @@ impl World {
         let call = process.calls.get_mut(&key).filter(|call| !call.ended)?;
         call.ended = true;
         call.reported = true;
-        process.lanes_in_flight.retain(|_, out| *out != key);
+        process.lanes_in_flight.retain(|_, call| *call != key);
         Some(key)
     }
 
@@ -253,7 +258,7 @@ impl World {
         let had_outputs = self.processes[p].calls[&old].rows.iter().any(|row| row.has_outputs);
         let Some(key) = self.end_call(p, id) else { return };
         let lengths = self.processes[p].calls[&key].lanes.clone();
-        let lanes: Vec<_> = lengths.iter().map(|&done| LaneEnd { done, failure: None }).collect();
+        let lanes: Vec<_> = lengths.iter().map(|&done| LaneEnd { done, verdict: None }).collect();
         self.note(p, "stale result", None, -1, i64::from(had_outputs));
         self.feed(p, Input::CallEnded { call: id, lanes: &lanes, with_outputs: &[], took: Duration::ZERO });
     }

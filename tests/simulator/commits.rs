@@ -43,7 +43,7 @@ impl World {
                 "process {p} sends {id:?} with {} entries while {before:?} is in flight",
                 entries.len()
             );
-            self.broken("I-protocol", text, None, -1);
+            self.report_violation("I-protocol", text, None, -1);
         }
         let mut request =
             Request { process: p, id, generation: self.processes[p].generation, entries: Vec::new() };
@@ -116,29 +116,29 @@ impl World {
         let open = self.logs[index]
             .records
             .iter()
-            .find(|record| record.outcomes == 0 && !record.excused && covered(record.offset));
+            .find(|record| record.outcomes == 0 && !record.outcome_not_required && covered(record.offset));
         if let Some(open) = open.map(|record| record.offset) {
             let text = format!("process {p} commits {offset} with {claims:?}, but {open} has no outcome");
-            self.broken("I8 commit safety", text, Some(index), open);
+            self.report_violation("I8 commit safety", text, Some(index), open);
         }
     }
 
     fn send(&mut self, request: Request) {
-        if self.strikes(Class::LateCommit, 5) {
+        if self.occurs(Class::LateCommit, 5) {
             let delay = self.rng.range(2 * SECOND, 8 * SECOND);
             self.after(delay, Event::CommitArrives(request, true));
             return;
         }
-        if self.strikes(Class::CommitLoss, 10) {
+        if self.occurs(Class::CommitLoss, 10) {
             return;
         }
         let mut delay = self.rng.range(MS, 15 * MS);
-        if self.strikes(Class::CommitLoss, 10) {
+        if self.occurs(Class::CommitLoss, 10) {
             // The commit is applied before its sender times out. The sender sends no other commit
             // meanwhile.
             delay += self.rng.range(SECOND, 1_900 * MS);
         }
-        self.group.commits_coming.push(request.process);
+        self.group.commits_in_flight.push(request.process);
         self.after(delay, Event::CommitArrives(request, false));
     }
 
@@ -146,8 +146,8 @@ impl World {
         let p = request.process;
         if past_fences {
             self.saw(Seen::CommitsLate);
-        } else if let Some(at) = self.group.commits_coming.iter().position(|&other| other == p) {
-            self.group.commits_coming.swap_remove(at);
+        } else if let Some(at) = self.group.commits_in_flight.iter().position(|&other| other == p) {
+            self.group.commits_in_flight.swap_remove(at);
         }
         let member = self.group.members.contains(&p) && request.generation == self.group.generation;
         let rebalancing = self.group.rebalancing();
@@ -158,7 +158,7 @@ impl World {
             } else if !member {
                 self.saw(Seen::CommitsStale);
                 Some(CommitError::Stale)
-            } else if rebalancing && self.strikes(Class::TryAgain, 40) {
+            } else if rebalancing && self.occurs(Class::TryAgain, 40) {
                 self.saw(Seen::CommitsTryAgain);
                 Some(CommitError::TryAgain)
             } else if stored.metadata.len() > self.plan.broker_metadata_limit {
@@ -173,10 +173,10 @@ impl World {
             }
             answers.push((index, offset, rejection));
         }
-        if past_fences || self.strikes(Class::CommitLoss, 5) {
+        if past_fences || self.occurs(Class::CommitLoss, 5) {
             return; // the sender no longer waits for the response, or the response is lost
         }
-        let longest = if self.strikes(Class::CommitLoss, 10) { 2 * SECOND } else { 10 * MS };
+        let longest = if self.occurs(Class::CommitLoss, 10) { 2 * SECOND } else { 10 * MS };
         let delay = self.rng.range(MS, longest);
         self.after(delay, Event::CommitAnswered(p, request.id, answers));
     }

@@ -8,13 +8,13 @@ use super::planted::Planted;
 use super::trace::Seen;
 use super::world::{Event, Stage, World};
 
-type Strike = (Class, fn(&mut World));
+type InjectedFault = (Class, fn(&mut World));
 
 /// The external faults, by class.
-const STRIKES: [Strike; 9] = [
+const INJECTED_FAULTS: [InjectedFault; 9] = [
     (Class::Kill, World::kill),
     (Class::Pause, World::pause),
-    (Class::Cut, World::expel_running),
+    (Class::Expelled, World::expel_running),
     (Class::Scale, World::scale),
     (Class::Retention, World::retain),
     (Class::Replaced, World::replace_topic),
@@ -28,10 +28,10 @@ impl World {
         if self.stage != Stage::Faults {
             return;
         }
-        let on: Vec<_> = STRIKES.into_iter().filter(|&(class, _)| self.has(class)).collect();
+        let on: Vec<_> = INJECTED_FAULTS.into_iter().filter(|&(class, _)| self.has(class)).collect();
         if !on.is_empty() {
-            let (_, strike) = self.rng.pick(&on);
-            strike(self);
+            let (_, inject) = self.rng.pick(&on);
+            inject(self);
         }
         let delay = self.rng.range(self.plan.fault_every / 4, 2 * self.plan.fault_every);
         self.after(delay, Event::Fault);
@@ -64,15 +64,16 @@ impl World {
         let Some(p) = self.any_process() else { return };
         if self.rng.percent(50) {
             // The process is killed in the middle of its next step.
-            self.processes[p].dies_after = Some(self.rng.below(8));
+            self.processes[p].actions_until_kill = Some(self.rng.below(8));
         } else {
             self.die(p);
         }
     }
 
-    /// Counts the actions of a process that is to be killed in the middle of a step, and kills it when they are used up.
+    /// Counts the actions of a process that is to be killed in the middle of a step, and kills it when they are used
+    /// up.
     pub(crate) fn kill_if_due(&mut self, p: usize) -> bool {
-        match &mut self.processes[p].dies_after {
+        match &mut self.processes[p].actions_until_kill {
             Some(0) => {
                 self.saw(Seen::KillsMidStep);
                 self.die(p);
@@ -124,8 +125,8 @@ impl World {
         self.processes[p].paused = true;
         self.processes[p].paused_at = self.now;
         self.after(self.plan.session_timeout, Event::Expire(p));
-        let lasts = self.rng.range(200 * MS, 12 * SECOND);
-        self.after(lasts, Event::Resume(p));
+        let duration = self.rng.range(200 * MS, 12 * SECOND);
+        self.after(duration, Event::Resume(p));
     }
 
     fn expel_running(&mut self) {
@@ -142,9 +143,9 @@ impl World {
             return;
         }
         process.resumed_at = now;
-        let parked = std::mem::take(&mut process.parked);
-        self.note(p, "resumed", None, -1, parked.len() as i64);
-        for (at, event) in parked.into_iter().enumerate() {
+        let deferred = std::mem::take(&mut process.deferred);
+        self.note(p, "resumed", None, -1, deferred.len() as i64);
+        for (at, event) in deferred.into_iter().enumerate() {
             self.after(at as u64, event);
         }
     }
@@ -166,18 +167,19 @@ impl World {
         self.note(p, "drain", None, -1, 0);
         let member = self.group.members.contains(&p);
         self.processes[p].expects_clean = member && self.stage == Stage::Leaving;
-        if self.strikes(Class::Hurry, 30) {
+        if self.occurs(Class::SecondSignal, 30) {
             let delay = self.rng.range(MS, 500 * MS);
-            self.after(delay, Event::DrainNow(p));
+            self.after(delay, Event::DrainDeadlineNow(p));
         }
         let deadline = self.uptime(p) + std::time::Duration::from_secs(10);
         self.feed(p, Input::Drain { deadline });
     }
 
-    pub(crate) fn drain_now(&mut self, p: usize) {
+    pub(crate) fn drain_deadline_now(&mut self, p: usize) {
         self.saw(Seen::DrainsUrgent);
-        self.note(p, "drain now", None, -1, 0);
-        self.feed(p, Input::DrainNow);
+        self.note(p, "drain deadline now", None, -1, 0);
+        let deadline = self.uptime(p);
+        self.feed(p, Input::Drain { deadline });
     }
 
     /// Retention deletes the head of a log.
@@ -189,7 +191,7 @@ impl World {
         let to = self.rng.range(first.min(last) as u64, last as u64) as usize;
         log.start = log.start.max(log.records[to].offset);
         let start = log.start;
-        log.excuse(i64::MIN, start);
+        log.waive_outcomes(i64::MIN, start);
         self.note(0, "retention", Some(index), start, 0);
     }
 
@@ -244,7 +246,7 @@ impl World {
             log.damage = None;
         }
         for p in 0..self.processes.len() {
-            self.processes[p].dies_after = None;
+            self.processes[p].actions_until_kill = None;
             self.resume(p);
             let process = &self.processes[p];
             if process.alive && process.parts.iter().any(|part| part.stopped) {

@@ -23,7 +23,7 @@ pub(crate) struct Group {
     /// Members joined or left since the last rebalance began.
     changed: bool,
     /// Commit requests in flight to the coordinator, by member.
-    pub(crate) commits_coming: Vec<usize>,
+    pub(crate) commits_in_flight: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Group {
             rebalance: None,
             rebalances: 0,
             changed: false,
-            commits_coming: Vec::new(),
+            commits_in_flight: Vec::new(),
         }
     }
 
@@ -173,8 +173,8 @@ impl World {
     fn end_rebalance(&mut self) {
         // The earlier requests of a member arrive before it rejoins. Only a stale commit arrives
         // later.
-        let coming = self.group.commits_coming.iter().any(|&p| self.processes[p].alive);
-        if coming && !self.has(Class::Stale) {
+        let in_flight = self.group.commits_in_flight.iter().any(|&p| self.processes[p].alive);
+        if in_flight && !self.has(Class::Stale) {
             self.after(5 * MS, Event::Rebalance);
             return;
         }
@@ -206,7 +206,12 @@ impl World {
         };
         for p in waiting {
             if self.processes[p].alive && !self.processes[p].paused {
-                self.broken("I-answer", format!("process {p} blocks a rebalance for a minute"), None, -1);
+                self.report_violation(
+                    "I-answer",
+                    format!("process {p} blocks a rebalance for a minute"),
+                    None,
+                    -1,
+                );
             }
             self.expel(p);
         }
@@ -260,7 +265,7 @@ impl World {
         self.saw(Seen::Revokes);
         let revoked = |row: &super::process::CallRow| list.contains(&row.partition);
         if self.processes[p].calls.values().any(|call| !call.ended && call.rows.iter().any(revoked)) {
-            self.saw(Seen::RevokesWithCallsOut);
+            self.saw(Seen::RevokesWithCallsInFlight);
         }
         for &index in &list {
             self.note(p, "revoke", Some(index), -1, 0);

@@ -38,14 +38,14 @@ pub(crate) struct Record {
     /// The number of outcomes of the record, as seen by the simulator.
     pub(crate) outcomes: u32,
     /// Retention or `out_of_range` removed it: it needs no outcome.
-    pub(crate) excused: bool,
+    pub(crate) outcome_not_required: bool,
 }
 
 /// Why an event fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// The guest fails as a whole.
-    Breaks,
+    CallFails,
     /// The guest rejects it.
     Rejected,
     /// The guest always requests a retry.
@@ -63,7 +63,7 @@ impl Lane {
     pub(crate) fn admission(self, plan: &Plan) -> Admission {
         match self {
             Lane::Key(hash) => Admission::Lane(hash),
-            Lane::Unkeyed(_) if plan.rejects_unkeyed => Admission::NoKey,
+            Lane::Unkeyed(_) if plan.rejects_unkeyed => Admission::NoLaneKey,
             Lane::Unkeyed(_) => Admission::Unkeyed,
         }
     }
@@ -86,7 +86,7 @@ impl Log {
         }
     }
 
-    /// The topic is deleted and created again, empty.
+    /// The topic is recreated, empty.
     pub(crate) fn replace(&mut self, rng: &mut Rng) {
         self.incarnation += 1;
         self.topic_id = [rng.below(256) as u8; 16];
@@ -106,7 +106,7 @@ impl Log {
         let filtered = rng.percent(plan.filtered);
         let has_outputs = rng.percent(plan.outputs) && !filtered;
         let fails = plan.has(Class::Poison) && rng.percent(4) && !filtered;
-        let failure = fails.then(|| rng.pick(&[Failure::Breaks, Failure::Rejected, Failure::NeverDone]));
+        let failure = fails.then(|| rng.pick(&[Failure::CallFails, Failure::Rejected, Failure::NeverDone]));
         let seq = match key {
             Some(key) if has_outputs => {
                 self.keys[key as usize].0 += 1;
@@ -125,7 +125,7 @@ impl Log {
             failure,
             outcomes: 0,
             // A filtered event needs no outcome.
-            excused: filtered,
+            outcome_not_required: filtered,
         });
         self.end = offset + 1;
         if rng.percent(plan.gaps / 4) {
@@ -147,10 +147,10 @@ impl Log {
     }
 
     /// The records in `[from, to)` no longer need an outcome.
-    pub(crate) fn excuse(&mut self, from: i64, to: i64) {
+    pub(crate) fn waive_outcomes(&mut self, from: i64, to: i64) {
         for record in &mut self.records {
             if record.offset >= from && record.offset < to && record.outcomes == 0 {
-                record.excused = true;
+                record.outcome_not_required = true;
             }
         }
     }
@@ -160,7 +160,7 @@ impl Log {
         let mut next = self.keys[key as usize].1 + 1;
         for record in &self.records {
             let same = record.key == Some(key) && record.has_outputs;
-            if same && i64::from(record.seq) == next && i64::from(seq) > next && record.excused {
+            if same && i64::from(record.seq) == next && i64::from(seq) > next && record.outcome_not_required {
                 next += 1;
             }
         }

@@ -8,7 +8,8 @@
 //! `results`, `outputs` and `commits` simulate the environment → `actions` carries out the actions of the cores →
 //! `faults` injects faults → `attribution` records charged attempts, and `oracle` checks the end state.
 //!
-//! The ids of the invariants. `tests/fixture/check` applies I1, I2, I3 and `phantom` to the topics of a real cluster.
+//! The ids of the invariants. `tests/fixture/check` applies I1, I2, I3 and `unattributed` to the topics of a real
+//! cluster.
 //!
 //! | id | meaning |
 //! |---|---|
@@ -31,12 +32,12 @@
 //! | I-filter | An event that is filtered or rejected for its missing key is not dispatched. |
 //! | I-idle | The number of simulated events is bounded: the core does not loop. |
 //! | I-limits | The limits of queued events, reads, concurrent calls and commit metadata are kept. |
-//! | I-outcomes | An event that failed for good is not retried, and its dead letter has the reason of the failure. |
-//! | I-places | An arena slot holds the event that the core names with it, and no event of a released partition. |
+//! | I-outcomes | An event that failed permanently is not retried, and its dead letter has the reason of the failure. |
 //! | I-protocol | Every action is valid in the current state: known calls and rows, lanes in order, one commit in flight. |
 //! | I-round | During a strict round, nothing beyond its barrier is dispatched. |
+//! | I-slots | An arena slot holds the event that the core names with it, and no event of a released partition. |
 //! | I-start | No event is dispatched before the start of its partition is committed. |
-//! | phantom | Every output names an input event with the same key. |
+//! | unattributed | Every output names an input event with the same key. |
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -77,7 +78,7 @@ use world::World;
 /// The result of one seed.
 #[derive(Debug)]
 pub(crate) struct SeedResult {
-    pub(crate) broken: Option<&'static str>,
+    pub(crate) violated_rule: Option<&'static str>,
     /// Seed, invariant, description, and the command that replays it; empty if no invariant is violated.
     pub(crate) report: String,
     pub(crate) coverage: Coverage,
@@ -88,9 +89,10 @@ pub(crate) struct SeedResult {
 pub(crate) fn run(seed: u64, planted: Option<Planted>) -> SeedResult {
     let mut world = World::new(seed, planted);
     play(&mut world);
-    let report = world.violation.as_ref().map_or_else(String::new, |broken| report(seed, &world, broken));
+    let report =
+        world.violation.as_ref().map_or_else(String::new, |violation| report(seed, &world, violation));
     SeedResult {
-        broken: world.violation.as_ref().map(|broken| broken.rule),
+        violated_rule: world.violation.as_ref().map(|violation| violation.rule),
         report,
         trace_hash: world.trace.hash(),
         coverage: world.seen,
@@ -110,24 +112,29 @@ fn play(world: &mut World) {
     if let Err(panic) = ended {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-        world.broken("an assertion", text.unwrap_or_else(|| "a panic without a message".into()), None, -1);
+        world.report_violation(
+            "an assertion",
+            text.unwrap_or_else(|| "a panic without a message".into()),
+            None,
+            -1,
+        );
     }
 }
 
-fn report(seed: u64, world: &World, broken: &Violation) -> String {
-    let partition = broken.partition.map(|index| index as i32);
+fn report(seed: u64, world: &World, violation: &Violation) -> String {
+    let partition = violation.partition.map(|index| index as i32);
     let same_key = |line: &Line| {
-        let log = broken.partition.map(|index| &world.logs[index]);
+        let log = violation.partition.map(|index| &world.logs[index]);
         let key = |offset| log.and_then(|log| log.record(offset)).map(|record| (record.key, record.lane));
         line.offset < 0
-            || broken.offset < 0
-            || key(line.offset).is_none_or(|at| Some(at) == key(broken.offset))
+            || violation.offset < 0
+            || key(line.offset).is_none_or(|at| Some(at) == key(violation.offset))
     };
     let about = |line: &Line| {
         line.partition < 0 || partition.is_none_or(|index| line.partition == index && same_key(line))
     };
     let mut text = String::new();
-    let Violation { rule, text: what, offset, .. } = broken;
+    let Violation { rule, text: what, offset, .. } = violation;
     write!(
         text,
         "seed {seed}: {rule}: {what}\npartition {partition:?}, offset {offset}, classes {:?}\n{}\

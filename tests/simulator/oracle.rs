@@ -31,7 +31,7 @@ impl World {
         for index in 0..self.logs.len() {
             let part = &self.processes[p].parts[index];
             let (owned, kept) = (part.owned, part.kept);
-            self.require(owned || kept == 0, "I-places", index, -1, || {
+            self.require(owned || kept == 0, "I-slots", index, -1, || {
                 format!("process {p} still keeps {kept} events of a partition that it released")
             });
             self.require(kept <= limit, "I-limits", index, -1, || {
@@ -90,7 +90,12 @@ impl World {
             process.alive && !process.draining && reads && settled && rebalanced
         });
         if let Some(p) = unfinished {
-            self.broken("I-end", format!("process {p} has no work left and does not drain"), None, -1);
+            self.report_violation(
+                "I-end",
+                format!("process {p} has no work left and does not drain"),
+                None,
+                -1,
+            );
         }
     }
 
@@ -109,7 +114,7 @@ impl World {
             return;
         }
         if self.stage == Stage::Leaving {
-            self.broken("I11 drained", "a process does not finish its drain".into(), None, -1);
+            self.report_violation("I11 drained", "a process does not finish its drain".into(), None, -1);
             return;
         }
         let Some(index) = self.lagging() else { return };
@@ -120,14 +125,17 @@ impl World {
         let offset = open.map_or(-1, |record| record.offset);
         let end = self.logs[index].end;
         let text = format!("after a minute without faults {stored:?} of {end} is committed; open: {offset}");
-        self.broken("I11 drained", text, Some(index), offset);
+        self.report_violation("I11 drained", text, Some(index), offset);
     }
 
     fn check_loss(&mut self) {
         for index in 0..self.logs.len() {
-            let lost = self.logs[index].records.iter().find(|record| record.outcomes == 0 && !record.excused);
+            let lost = self.logs[index]
+                .records
+                .iter()
+                .find(|record| record.outcomes == 0 && !record.outcome_not_required);
             if let Some(offset) = lost.map(|record| record.offset) {
-                self.broken("I1 no loss", format!("{offset} has no outcome"), Some(index), offset);
+                self.report_violation("I1 no loss", format!("{offset} has no outcome"), Some(index), offset);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Outputs and dead letters: from the produce request to the ack.
 
-use keylane_core::{CallId, DeadLetter, Input, OnExhausted, Reason};
+use keylane_core::{CallId, FailedEvent, Input, OnExhausted, Reason};
 
 use super::plan::{Class, MS, SECOND};
 use super::planted::Planted;
@@ -12,13 +12,13 @@ impl World {
     pub(crate) fn produce(&mut self, p: usize, id: CallId, rows: &[u32]) {
         let ascending = rows.is_sorted_by(|a, b| a < b);
         if !ascending || rows.is_empty() {
-            self.broken("I-protocol", format!("process {p} produces rows {rows:?}"), None, -1);
+            self.report_violation("I-protocol", format!("process {p} produces rows {rows:?}"), None, -1);
         }
         for &at in rows {
             let process = &mut self.processes[p];
             let known = process.calls.get_mut(&key_of(id)).and_then(|call| call.rows.get_mut(at as usize));
             let Some(known) = known else {
-                self.broken("I-protocol", format!("process {p} produces an unknown row"), None, -1);
+                self.report_violation("I-protocol", format!("process {p} produces an unknown row"), None, -1);
                 return;
             };
             let row = *known;
@@ -31,7 +31,7 @@ impl World {
             self.require(valid, "I-protocol", row.partition, row.offset, || {
                 format!("process {p} produces outputs that do not exist, or twice: {row:?}")
             });
-            self.require(open, "I6 quiet after hand-over", row.partition, row.offset, || {
+            self.require(open, "I6 quiet after ownership", row.partition, row.offset, || {
                 format!("process {p} produces outputs of ownership {}, which has ended", row.ownership)
             });
             self.send_output(p, id, at, &row);
@@ -39,14 +39,14 @@ impl World {
     }
 
     fn send_output(&mut self, p: usize, id: CallId, at: u32, row: &CallRow) {
-        if self.strikes(Class::Refused, 2) {
-            self.pass_output(row);
+        if self.occurs(Class::OutputsRejected, 2) {
+            self.skip_output(row);
             let delay = self.rng.range(MS, 10 * MS);
             self.after(delay, Event::Reject(p, id, at));
             return;
         }
         let mut delay = self.rng.range(MS / 2, 10 * MS);
-        if self.strikes(Class::SlowAcks, 10) {
+        if self.occurs(Class::SlowAcks, 10) {
             delay += self.rng.range(SECOND / 2, 4 * SECOND);
         }
         if self.planted == Some(Planted::SettleBeforeAck) {
@@ -64,8 +64,8 @@ impl World {
         self.after(stored_at - self.now, Event::OutputStored(p, id, at));
     }
 
-    /// The ownership of these rows has ended. Some of their outputs have already left the process,
-    /// others have not.
+    /// The results of these rows no longer count: their ownership has ended, or the handler is stopping. Some of their
+    /// outputs have already left the process, others have not.
     pub(crate) fn drop_outputs(&mut self, p: usize, id: CallId, first: u32, end: u32) {
         if self.planted == Some(Planted::KeepOutputs) {
             return;
@@ -84,11 +84,11 @@ impl World {
         let kept = rows.filter(|row| row.ownership == ownership && row.unanswered && row.dropped.is_none());
         if let Some(row) = kept.min_by_key(|row| row.offset).copied() {
             let text = format!("process {p} keeps outputs of ownership {ownership}, which has ended");
-            self.broken("I6 dropped", text, Some(row.partition), row.offset);
+            self.report_violation("I6 outputs dropped", text, Some(row.partition), row.offset);
         }
     }
 
-    /// Whether the output never left the process, because its ownership had ended.
+    /// Whether the output never left the process, because the results of its row no longer counted.
     fn is_discarded(&mut self, p: usize, row: &CallRow) -> bool {
         let is_discarded = row.dropped.is_some_and(|left_until| self.now > left_until);
         if is_discarded {
@@ -154,23 +154,23 @@ impl World {
     pub(crate) fn reject(&mut self, p: usize, call: CallId, row: u32) {
         self.saw(Seen::OutputsRejected);
         let of_call = self.processes[p].calls[&key_of(call)].rows[row as usize];
-        self.failed_for_good(p, call, &of_call, Reason::OutputRejected);
+        self.failed_permanently(p, call, &of_call, Reason::OutputRejected);
         self.acknowledged(p, call, row, "rejected");
         self.feed(p, Input::OutputRejected { call, row });
     }
 
-    pub(crate) fn dead_letter(&mut self, p: usize, dead_letter: &DeadLetter) {
+    pub(crate) fn dead_letter(&mut self, p: usize, dead_letter: &FailedEvent) {
         let index = self.index(dead_letter.event.partition);
         let offset = dead_letter.event.offset;
         self.saw(Seen::DeadLetters);
         self.note(p, "dead letter", Some(index), offset, dead_letter.event.ownership.0 as i64);
-        if dead_letter.reason == Reason::NoKey {
+        if dead_letter.reason == Reason::NoLaneKey {
             // The guest never received the event, because there was no call. Such a dead letter may
             // be sent only when a call may begin.
             let row = self.row_of(p, index, &dead_letter.event);
             let process = &self.processes[p];
-            let quiet = process.draining || process.stopping || process.backlog;
-            self.require(!quiet, "I6 quiet", index, offset, || {
+            let must_be_quiet = process.draining || process.stopping || process.backlog;
+            self.require(!must_be_quiet, "I6 quiet", index, offset, || {
                 format!("process {p} sends {dead_letter:?} while it drains, stops or has a backlog")
             });
             self.saw(Seen::DeadLettersWithoutCall);
@@ -188,7 +188,7 @@ impl World {
         let call = self.processes[p].calls.get(&key_of(dead_letter.call));
         let row = call.and_then(|call| call.rows.get(dead_letter.row as usize)).copied();
         let Some(row) = row.filter(|row| (row.partition, row.offset) == (index, offset)) else {
-            self.broken(
+            self.report_violation(
                 "I-protocol",
                 format!("process {p} sends {dead_letter:?} with the row of another event"),
                 Some(index),
@@ -198,11 +198,11 @@ impl World {
         };
         let kept = self.processes[p].kept_at(dead_letter.event.arena_slot);
         let kept = kept.map(|kept| (kept.partition, kept.offset));
-        self.require(kept == Some((index, offset)), "I-places", index, offset, || {
+        self.require(kept == Some((index, offset)), "I-slots", index, offset, || {
             format!("process {p} sends {dead_letter:?} from a slot that holds {kept:?}")
         });
         let open = self.processes[p].is_open(&row);
-        self.require(open, "I6 quiet after hand-over", index, offset, || {
+        self.require(open, "I6 quiet after ownership", index, offset, || {
             format!("process {p} sends a dead letter of ownership {}, which has ended", row.ownership)
         });
         self.check_dead_letter(p, dead_letter, &row);
@@ -212,7 +212,7 @@ impl World {
             row.unanswered = true;
         }
         let mut delay = self.rng.range(MS / 2, 10 * MS);
-        if self.strikes(Class::DeadLettersBlocked, 30) {
+        if self.occurs(Class::DeadLettersBlocked, 30) {
             delay += self.rng.range(SECOND / 2, 5 * SECOND);
         }
         let (call, at) = (dead_letter.call, dead_letter.row);

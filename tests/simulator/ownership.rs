@@ -23,15 +23,15 @@ impl World {
     pub(crate) fn look_up_soon(&mut self, p: usize, index: usize) {
         let epoch = self.processes[p].parts[index].epoch;
         let delay = self.rng.range(1, 10) * MS;
-        self.after(delay, Event::LookUp(p, index, epoch));
+        self.after(delay, Event::Lookup(p, index, epoch));
     }
 
     pub(crate) fn look_up(&mut self, p: usize, index: usize, epoch: u32) {
         let mut delay = self.rng.range(1, 10) * MS;
-        if self.strikes(Class::LookUpSlow, 20) {
+        if self.occurs(Class::LookUpSlow, 20) {
             delay += self.rng.range(SECOND, 9 * SECOND);
         }
-        if self.strikes(Class::LookUpFails, 20) {
+        if self.occurs(Class::LookUpFails, 20) {
             self.after(delay, Event::LookedUp(p, index, epoch, None));
             return;
         }
@@ -39,7 +39,7 @@ impl World {
         let (log_start, log_end, topic_id, incarnation) = (log.start, log.end, log.topic_id, log.incarnation);
         let committed = self.stored[index].as_ref().map(|stored| (stored.offset, stored.metadata.clone()));
         let mut found = Found { committed, log_start, log_end: Some(log_end), topic_id, incarnation };
-        if self.strikes(Class::LogEndUnknown, 30) {
+        if self.occurs(Class::LogEndUnknown, 30) {
             self.saw(Seen::LogEndsUnknown);
             found.log_end = None;
         }
@@ -55,8 +55,8 @@ impl World {
         let Some(mut found) = found else {
             self.saw(Seen::LookUpsFailed);
             self.note(p, "look-up failed", Some(index), -1, 0);
-            let undecided = self.rng.percent(50);
-            self.feed(p, Input::LookUpFailed { partition, undecided });
+            let transaction_open = self.rng.percent(50);
+            self.feed(p, Input::LookupFailed { partition, transaction_open });
             return;
         };
         if part.ownership.is_none() {
@@ -71,7 +71,7 @@ impl World {
         if self.processes[p].outstanding.is_none() {
             self.saw(Seen::LookUpsLate);
         }
-        self.excuse_skipped(p, index, &found);
+        self.waive_skipped_outcomes(p, index, &found);
         self.claim_base(index, &mut found);
         self.forget_topic_id(index, &mut found);
         let at = found.committed.as_ref().map_or(-1, |&(offset, _)| offset);
@@ -99,7 +99,7 @@ impl World {
     }
 
     /// `out_of_range` may skip the records that are now in the log.
-    fn excuse_skipped(&mut self, p: usize, index: usize, found: &Found) {
+    fn waive_skipped_outcomes(&mut self, p: usize, index: usize, found: &Found) {
         let outside = found.committed.as_ref().is_some_and(|(offset, metadata)| {
             let identity = Identity { topic_id: found.topic_id, ..self.identity(index, *offset) };
             *offset < found.log_start || codec::is_of_another_topic(metadata, &identity)
@@ -108,7 +108,7 @@ impl World {
             && outside
             && self.processes[p].out_of_range == OutOfRange::Latest
         {
-            self.logs[index].excuse(i64::MIN, end);
+            self.logs[index].waive_outcomes(i64::MIN, end);
         }
     }
 
@@ -166,12 +166,12 @@ impl World {
     fn check_answered_assign(&mut self, p: usize, outstanding: &Outstanding, indexes: &[usize]) {
         let Control::Assign(list) = &outstanding.control else {
             let text = format!("process {p} assigns {indexes:?} as an answer to {:?}", outstanding.control);
-            self.broken("I-answer", text, indexes.first().copied(), -1);
+            self.report_violation("I-answer", text, indexes.first().copied(), -1);
             return;
         };
         if let Some(&late) = indexes.iter().find(|index| !list.contains(index)) {
             let text = format!("process {p} adds {late} with its answer to an assign of {list:?}");
-            self.broken("I-answer", text, Some(late), -1);
+            self.report_violation("I-answer", text, Some(late), -1);
         }
         self.check_answer_time(p, outstanding.since, 6 * SECOND);
         self.processes[p].assigned_at = self.now;
@@ -183,9 +183,14 @@ impl World {
         if let Some(outstanding) = &self.processes[p].outstanding {
             let text =
                 format!("process {p} assigns {indexes:?} while {:?} is unanswered", outstanding.control);
-            self.broken("I-answer", text, indexes.first().copied(), -1);
+            self.report_violation("I-answer", text, indexes.first().copied(), -1);
         } else if indexes.is_empty() {
-            self.broken("I-answer", format!("process {p} answers an assign without partitions"), None, -1);
+            self.report_violation(
+                "I-answer",
+                format!("process {p} answers an assign without partitions"),
+                None,
+                -1,
+            );
         }
     }
 
@@ -207,7 +212,7 @@ impl World {
             Control::Revoke(list) => (list, false),
             Control::Lost(list) => (list, true),
             Control::Assign(list) => {
-                self.broken(
+                self.report_violation(
                     "I-answer",
                     format!("process {p} answers the assign of {list:?} with a revoke"),
                     None,
@@ -218,7 +223,7 @@ impl World {
         };
         if answered != list {
             let text = format!("process {p} must release {list:?} and releases {answered:?}");
-            self.broken("I-answer", text, list.first().copied(), -1);
+            self.report_violation("I-answer", text, list.first().copied(), -1);
         }
         // A revoke may wait for calls and acks, then for the commit and the cancelled calls.
         self.check_answer_time(p, since, if lost { 0 } else { 4 * SECOND });
@@ -254,7 +259,7 @@ impl World {
         });
         if let Some(offset) = runs.map(|call| call.rows[0].offset) {
             let text = format!("process {p} releases {index} while a cancelled call of it still runs");
-            self.broken("I6 quiet after hand-over", text, Some(index), offset);
+            self.report_violation("I6 quiet after ownership", text, Some(index), offset);
         }
     }
 
@@ -262,7 +267,7 @@ impl World {
         let took = self.now - since;
         // A paused process answers later.
         if took > limit && !self.processes[p].paused_since(since) {
-            self.broken("I-answer", format!("process {p} answered after {took} us"), None, -1);
+            self.report_violation("I-answer", format!("process {p} answered after {took} us"), None, -1);
         }
     }
 }

@@ -20,11 +20,11 @@ pub(crate) enum Class {
     /// SIGSTOP, for less or more than the session timeout.
     Pause,
     /// The coordinator expels a running member, which is notified later.
-    Cut,
+    Expelled,
     /// Instances drain and leave, new ones join.
     Scale,
     /// A second signal during a drain.
-    Hurry,
+    SecondSignal,
     /// Calls that outlast a revoke.
     SlowCalls,
     /// Acks that outlast a revoke.
@@ -59,18 +59,18 @@ pub(crate) enum Class {
     SeekFails,
     /// Retention deletes records that the group has not read.
     Retention,
-    /// Topics are deleted and created again.
+    /// Topics are recreated.
     Replaced,
     /// Some events can't be handled, sometimes or always.
     Poison,
     /// Guests occasionally request a retry.
     Flaky,
     /// Guests fail during events that are not the cause.
-    Innocent,
+    UnrelatedFaults,
     /// The dead-letter topic is unavailable for a while.
     DeadLettersBlocked,
     /// Brokers reject outputs.
-    Refused,
+    OutputsRejected,
     /// The output backlog grows until no call may begin.
     Backlog,
     /// The limits of queue, window and memory are small.
@@ -82,9 +82,9 @@ pub(crate) enum Class {
 const CLASSES: [Class; 31] = [
     Class::Kill,
     Class::Pause,
-    Class::Cut,
+    Class::Expelled,
     Class::Scale,
-    Class::Hurry,
+    Class::SecondSignal,
     Class::SlowCalls,
     Class::SlowAcks,
     Class::CommitLoss,
@@ -105,9 +105,9 @@ const CLASSES: [Class; 31] = [
     Class::Replaced,
     Class::Poison,
     Class::Flaky,
-    Class::Innocent,
+    Class::UnrelatedFaults,
     Class::DeadLettersBlocked,
-    Class::Refused,
+    Class::OutputsRejected,
     Class::Backlog,
     Class::SmallLimits,
     Class::Suspends,
@@ -124,7 +124,7 @@ const REPEAT_FREE: [Class; 13] = [
     Class::SeekFails,
     Class::Poison,
     Class::Flaky,
-    Class::Innocent,
+    Class::UnrelatedFaults,
     Class::Backlog,
     Class::SmallLimits,
     Class::Suspends,

@@ -12,8 +12,8 @@ pub(crate) enum Planted {
     SettleBeforeAck,
     /// Treats a late result as the result of the call that now uses its slot.
     StaleResult,
-    /// Reports a cancelled call as gone while its guest still runs.
-    ForgetOldCall,
+    /// Reports a cancelled call as terminated while its guest still runs.
+    EndCallEarly,
     /// Treats the base offset as done if the completed set beyond it can't be read.
     ClaimBase,
     /// Loses the record that arrives right after the end of a partition was reported.
@@ -35,7 +35,7 @@ pub(crate) enum Planted {
     RetryTooSoon,
     /// Treats the sending of a dead letter as its acknowledgement.
     DeadLetterUnacked,
-    /// Sends queued outputs although their ownership has ended.
+    /// Sends queued outputs of rows whose results no longer count.
     KeepOutputs,
     /// Does not report the output backlog.
     HideBacklog,
@@ -48,7 +48,7 @@ pub(crate) const ALL: [Planted; 17] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
-    Planted::ForgetOldCall,
+    Planted::EndCallEarly,
     Planted::ClaimBase,
     Planted::SkipAfterEnd,
     Planted::SplitReads,

@@ -21,9 +21,9 @@ pub(crate) struct Process {
     /// When it was last resumed; 0: never.
     pub(crate) resumed_at: Micros,
     /// Events that arrived while it was paused.
-    pub(crate) parked: Vec<Event>,
+    pub(crate) deferred: Vec<Event>,
     /// It is killed after this many more actions.
-    pub(crate) dies_after: Option<u64>,
+    pub(crate) actions_until_kill: Option<u64>,
     pub(crate) draining: bool,
     /// Its drain must be clean.
     pub(crate) expects_clean: bool,
@@ -125,7 +125,7 @@ pub(crate) struct Reader {
     /// The reader is out of range. It can't seek and must be reassigned.
     pub(crate) needs_assign: bool,
     /// The error of the reader was reported and is not reported again.
-    pub(crate) silent: bool,
+    pub(crate) error_reported: bool,
     pub(crate) poll_scheduled: bool,
 }
 
@@ -138,7 +138,7 @@ impl Reader {
             end_reported: None,
             halted: false,
             needs_assign: false,
-            silent: false,
+            error_reported: false,
             poll_scheduled: false,
         }
     }
@@ -173,7 +173,7 @@ pub(crate) struct CallRow {
     pub(crate) produced: bool,
     /// Its outputs or its dead letter are unacknowledged.
     pub(crate) unanswered: bool,
-    /// The ownership has ended. Outputs that are not sent by this time are never sent.
+    /// The results of the row no longer count. Outputs that are not sent by this time are never sent.
     pub(crate) dropped: Option<Micros>,
 }
 
@@ -207,8 +207,8 @@ impl Process {
             paused: false,
             paused_at: 0,
             resumed_at: 0,
-            parked: Vec::new(),
-            dies_after: None,
+            deferred: Vec::new(),
+            actions_until_kill: None,
             draining: false,
             expects_clean: false,
             out_of_range: plan.config.out_of_range,

@@ -35,7 +35,7 @@ impl World {
         reader.poll_scheduled = false;
         let (halted, permission) = (reader.halted, reader.permission);
         // During a rebalance, the reader stops, but may return records that were already fetched.
-        if halted || (rebalancing && !self.strikes(Class::ReaderSkips, 50)) {
+        if halted || (rebalancing && !self.occurs(Class::ReaderSkips, 50)) {
             return;
         }
         let Some((events, bytes)) = permission else { return };
@@ -90,9 +90,9 @@ impl World {
             read.position = read.position.max(end);
         }
         let found = !read.rows.is_empty() || read.end.is_some();
-        if found && self.strikes(Class::Damage, 3) {
-            read.error = Some(ReadError::Damaged);
-        } else if self.strikes(Class::Interrupted, 10) {
+        if found && self.occurs(Class::Damage, 3) {
+            read.error = Some(ReadError::Corrupt);
+        } else if self.occurs(Class::Interrupted, 10) {
             read.error = Some(ReadError::Interrupted);
         }
         read
@@ -107,8 +107,8 @@ impl World {
         if filtered {
             self.saw(Seen::Filtered);
         }
-        if admission == Admission::NoKey && !self.publishes_dead_letters(p) {
-            self.logs[index].excuse(offset, offset + 1);
+        if admission == Admission::NoLaneKey && !self.publishes_dead_letters(p) {
+            self.logs[index].waive_outcomes(offset, offset + 1);
         }
         self.note(p, "read", Some(index), offset, i64::from(bytes));
         FetchedRow { offset, timestamp: offset * 7 - 1, bytes, arena_slot, admission }
@@ -161,7 +161,7 @@ impl World {
         if self.processes[p].out_of_range == OutOfRange::Latest && expected < start {
             // `out_of_range` skips all records that are now in the log, unless the reader is
             // outside the log only because an error moved it.
-            self.logs[index].excuse(i64::MIN, end);
+            self.logs[index].waive_outcomes(i64::MIN, end);
         }
         let partition = self.logs[index].partition;
         if let Some(reader) = &mut self.processes[p].parts[index].reader {
@@ -181,19 +181,19 @@ impl World {
             self.note(p, "damaged", Some(index), at, i64::from(times));
         }
         let reader = self.processes[p].parts[index].reader.as_mut()?;
-        if reader.silent && !last {
+        if reader.error_reported && !last {
             return None;
         }
         let why = self.rng.pick(&[
-            ReadError::Damaged,
-            ReadError::Damaged,
-            ReadError::Damaged,
+            ReadError::Corrupt,
+            ReadError::Corrupt,
+            ReadError::Corrupt,
             ReadError::Unknown,
             ReadError::Denied,
             ReadError::Missing,
         ]);
         let reader = self.processes[p].parts[index].reader.as_mut()?;
-        reader.silent = matches!(why, ReadError::Denied | ReadError::Missing);
+        reader.error_reported = matches!(why, ReadError::Denied | ReadError::Missing);
         Some(why)
     }
 
@@ -205,7 +205,7 @@ impl World {
 
     /// A seek fails. With a planted bug the failure is not noticed.
     fn seek_fails(&mut self, p: usize, index: usize, percent: u64) -> bool {
-        let fails = self.strikes(Class::SeekFails, percent);
+        let fails = self.occurs(Class::SeekFails, percent);
         if fails {
             self.saw(Seen::SeeksFailed);
             if self.planted != Some(Planted::HideSeekFailures) {
@@ -238,7 +238,7 @@ impl World {
     /// A rebalance may change the position of readers.
     pub(crate) fn move_readers(&mut self, p: usize) {
         for index in 0..self.logs.len() {
-            if self.strikes(Class::ReaderSkips, 40) {
+            if self.occurs(Class::ReaderSkips, 40) {
                 let by = self.rng.range(0, 8) as i64 - 3;
                 self.move_reader(p, index, by);
             }
@@ -257,7 +257,7 @@ impl World {
         }
     }
 
-    pub(crate) fn forbid(&mut self, p: usize, partition: Partition) {
+    pub(crate) fn withdraw_read(&mut self, p: usize, partition: Partition) {
         let index = self.index(partition);
         if let Some(reader) = &mut self.processes[p].parts[index].reader {
             reader.permission = None;
@@ -295,9 +295,9 @@ impl World {
         }
         if self.reader(p, index, "reassigns").is_some() && !self.seek_fails(p, index, 10) {
             let Some(reader) = &mut self.processes[p].parts[index].reader else { return };
-            let (permission, poll_scheduled, silent) =
-                (reader.permission, reader.poll_scheduled, reader.silent);
-            *reader = Reader { permission, poll_scheduled, silent, ..Reader::new(offset) };
+            let (permission, poll_scheduled, error_reported) =
+                (reader.permission, reader.poll_scheduled, reader.error_reported);
+            *reader = Reader { permission, poll_scheduled, error_reported, ..Reader::new(offset) };
             self.wake_reader(p, index);
         }
     }
@@ -307,7 +307,7 @@ impl World {
         let part = &self.processes[p].parts[index];
         if !part.owned || part.reader.is_none() {
             let text = format!("process {p} {what} {index}, which it does not own");
-            self.broken("I10 own partitions only", text, Some(index), -1);
+            self.report_violation("I10 own partitions only", text, Some(index), -1);
         }
         self.processes[p].parts[index].reader.as_mut()
     }

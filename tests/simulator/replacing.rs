@@ -1,4 +1,4 @@
-//! Topics that are deleted and created again while they are read.
+//! Topics that are recreated while they are read.
 
 use keylane_core::codec;
 use keylane_core::{Input, ReadError};

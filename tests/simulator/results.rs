@@ -18,7 +18,7 @@ impl World {
         let (rows, lengths, cancelled) = (call.rows.clone(), call.lanes.clone(), call.cancelled.is_some());
         if cancelled {
             self.saw(Seen::CancelsThatEndedFirst);
-            if self.planted == Some(Planted::ForgetOldCall) {
+            if self.planted == Some(Planted::EndCallEarly) {
                 return;
             }
         }
@@ -37,14 +37,14 @@ impl World {
         let faults = [Fault::Trap, Fault::Timeout, Fault::Memory, Fault::Limit, Fault::Contract];
         let poison = rows.iter().position(|row| {
             let record = self.record_of(row.partition, row.incarnation, row.offset);
-            record.is_some_and(|record| record.failure == Some(Failure::Breaks))
+            record.is_some_and(|record| record.failure == Some(Failure::CallFails))
         });
         if let Some(row) = poison {
             return Some((row, self.rng.pick(&faults)));
         }
         // The current event is not the cause. For example, the memory of the guest is full.
         let used = !self.processes[p].calls[&key_of(id)].fresh;
-        if used && self.strikes(Class::Innocent, 2) {
+        if used && self.occurs(Class::UnrelatedFaults, 2) {
             return Some((self.rng.index(rows.len()), self.rng.pick(&faults)));
         }
         None
@@ -71,7 +71,7 @@ impl World {
         if self.planted == Some(Planted::ChargeAll) && rows.len() > 1 {
             let lanes: Vec<_> = lengths
                 .iter()
-                .map(|_| LaneEnd { done: 0, failure: Some(Verdict::Retry { after: None }) })
+                .map(|_| LaneEnd { done: 0, verdict: Some(Verdict::Retry { after: None }) })
                 .collect();
             self.quarantine_rows(p, id, rows, None);
             self.feed(
@@ -87,7 +87,7 @@ impl World {
         let mut first = 0;
         for &length in lengths.iter().filter(|_| known) {
             let done = failing_row.saturating_sub(first).min(length as usize) as u32;
-            lanes.push(LaneEnd { done, failure: None });
+            lanes.push(LaneEnd { done, verdict: None });
             first += length as usize;
         }
         let with_outputs = self.finish_rows(p, id, &lanes, lengths);
@@ -104,10 +104,10 @@ impl World {
         let mut lanes = Vec::with_capacity(lengths.len());
         let mut first = 0;
         for &length in lengths {
-            let mut end = LaneEnd { done: length, failure: None };
+            let mut end = LaneEnd { done: length, verdict: None };
             for at in first..first + length {
                 if let Some(verdict) = self.verdict(p, id, &rows[at as usize]) {
-                    end = LaneEnd { done: at - first, failure: Some(verdict) };
+                    end = LaneEnd { done: at - first, verdict: Some(verdict) };
                     break;
                 }
             }
@@ -121,15 +121,15 @@ impl World {
     fn verdict(&mut self, p: usize, id: CallId, row: &CallRow) -> Option<Verdict> {
         let failure =
             self.record_of(row.partition, row.incarnation, row.offset).and_then(|record| record.failure);
-        let rejected = failure == Some(Failure::Rejected) || self.strikes(Class::Poison, 1);
-        let again = failure == Some(Failure::NeverDone) || self.strikes(Class::Flaky, 8);
+        let rejected = failure == Some(Failure::Rejected) || self.occurs(Class::Poison, 1);
+        let again = failure == Some(Failure::NeverDone) || self.occurs(Class::Flaky, 8);
         if rejected {
-            self.failed_for_good(p, id, row, Reason::Rejected);
+            self.failed_permanently(p, id, row, Reason::Rejected);
             return Some(Verdict::Reject);
         }
-        if row.has_outputs && !again && self.strikes(Class::Refused, 1) {
+        if row.has_outputs && !again && self.occurs(Class::OutputsRejected, 1) {
             self.saw(Seen::OutputsUnpublishable);
-            self.failed_for_good(p, id, row, Reason::OutputRejected);
+            self.failed_permanently(p, id, row, Reason::OutputRejected);
             return Some(Verdict::Unpublishable);
         }
         if !again {
@@ -144,8 +144,8 @@ impl World {
         Some(Verdict::Retry { after: delay })
     }
 
-    /// Marks the rows that are done. Those without outputs have their outcome if their ownership is open. Returns the rows
-    /// with outputs.
+    /// Marks the rows that are done. Those without outputs have their outcome if their ownership is open. Returns the
+    /// rows with outputs.
     fn finish_rows(&mut self, p: usize, id: CallId, lanes: &[LaneEnd], lengths: &[u32]) -> Vec<u32> {
         let mut with_outputs = Vec::new();
         let mut first = 0;

@@ -24,18 +24,18 @@ impl Trace {
     /// FNV-1a over all lines: equal traces have equal hashes.
     pub(crate) fn hash(&self) -> u64 {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        let mut eat = |bytes: &[u8]| {
+        let mut update = |bytes: &[u8]| {
             for &byte in bytes {
                 hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
             }
         };
         for line in &self.lines {
-            eat(&line.at.to_le_bytes());
-            eat(&line.process.to_le_bytes());
-            eat(line.what.as_bytes());
-            eat(&line.partition.to_le_bytes());
-            eat(&line.offset.to_le_bytes());
-            eat(&line.detail.to_le_bytes());
+            update(&line.at.to_le_bytes());
+            update(&line.process.to_le_bytes());
+            update(line.what.as_bytes());
+            update(&line.partition.to_le_bytes());
+            update(&line.offset.to_le_bytes());
+            update(&line.detail.to_le_bytes());
         }
         hash
     }
@@ -100,7 +100,7 @@ coverage! {
     CooperativeRebalances 50_000
     EagerRebalances 30_000
     Revokes 20_000
-    RevokesWithCallsOut 6_000
+    RevokesWithCallsInFlight 6_000
     Drains 40_000
     DrainsUrgent 200
     Cancels 3_000

@@ -58,16 +58,16 @@ pub(crate) enum Event {
     Tick(usize),
     Control(usize),
     Join(usize),
-    LookUp(usize, usize, u32),
+    Lookup(usize, usize, u32),
     LookedUp(usize, usize, u32, Option<Found>),
     Poll(usize, usize),
     SeekFailed(usize, usize, u32),
     CheckTopic(usize, usize),
     CallSuspended(usize, CallId),
     CallEnd(usize, CallId),
-    CallGone(usize, CallId),
-    /// A planted bug reports that a call is gone.
-    CallReportedGone(usize, CallId),
+    CallTerminated(usize, CallId),
+    /// A planted bug reports that a call has terminated.
+    CallReportedTerminated(usize, CallId),
     /// A planted bug takes an old result for the result of this call.
     StaleResult(usize, CallId),
     OutputStored(usize, CallId, u32),
@@ -83,7 +83,7 @@ pub(crate) enum Event {
     /// A planted bug reports that a commit was applied.
     RoundsReportedCommitted(usize, CommitId),
     Drain(usize),
-    DrainNow(usize),
+    DrainDeadlineNow(usize),
     Rebalance,
     RebalanceTimeout(u64),
     Expire(usize),
@@ -109,8 +109,8 @@ impl Event {
             | Event::CheckTopic(p, _)
             | Event::CallSuspended(p, _)
             | Event::CallEnd(p, _)
-            | Event::CallGone(p, _)
-            | Event::CallReportedGone(p, _)
+            | Event::CallTerminated(p, _)
+            | Event::CallReportedTerminated(p, _)
             | Event::StaleResult(p, _)
             | Event::Ack(p, ..)
             | Event::BacklogCleared(p)
@@ -120,8 +120,8 @@ impl Event {
             | Event::CommitTimeout(p, _)
             | Event::RoundsReportedCommitted(p, _)
             | Event::Drain(p)
-            | Event::DrainNow(p) => Some(p),
-            Event::LookUp(..)
+            | Event::DrainDeadlineNow(p) => Some(p),
+            Event::Lookup(..)
             | Event::OutputStored(..)
             | Event::DeadLetterStored(..)
             | Event::CommitArrives(..)
@@ -208,14 +208,14 @@ impl World {
         let mut events = 0;
         while self.violation.is_none() && self.stage != Stage::Over {
             let Some(Reverse(next)) = self.heap.pop() else {
-                self.broken("I11 drained", "no event is scheduled".into(), None, -1);
+                self.report_violation("I11 drained", "no event is scheduled".into(), None, -1);
                 return;
             };
             self.now = self.now.max(next.at);
             self.take(next.event);
             events += 1;
             if events > EVENTS_MAX {
-                self.broken("I-idle", format!("{events} events: endless loop"), None, -1);
+                self.report_violation("I-idle", format!("{events} events: endless loop"), None, -1);
             }
         }
     }
@@ -232,7 +232,7 @@ impl World {
                 return;
             }
             if process.paused {
-                process.parked.push(event);
+                process.deferred.push(event);
                 return;
             }
         }
@@ -240,15 +240,15 @@ impl World {
             Event::Tick(p) => self.tick(p),
             Event::Control(p) => self.deliver_control(p),
             Event::Join(p) => self.join(p),
-            Event::LookUp(p, partition, epoch) => self.look_up(p, partition, epoch),
+            Event::Lookup(p, partition, epoch) => self.look_up(p, partition, epoch),
             Event::LookedUp(p, partition, epoch, found) => self.looked_up(p, partition, epoch, found),
             Event::Poll(p, partition) => self.poll_reader(p, partition),
             Event::SeekFailed(p, partition, epoch) => self.report_seek_failed(p, partition, epoch),
             Event::CheckTopic(p, partition) => self.check_topic(p, partition),
             Event::CallSuspended(p, call) => self.call_suspended(p, call),
             Event::CallEnd(p, call) => self.call_ends(p, call),
-            Event::CallGone(p, call) => self.call_gone(p, call),
-            Event::CallReportedGone(p, call) => self.report_gone_early(p, call),
+            Event::CallTerminated(p, call) => self.call_terminated(p, call),
+            Event::CallReportedTerminated(p, call) => self.report_terminated_early(p, call),
             Event::StaleResult(p, call) => self.stale_result(p, call),
             Event::OutputStored(p, call, row) => self.store_output(p, call, row),
             Event::Ack(p, call, row) => self.ack(p, call, row),
@@ -261,7 +261,7 @@ impl World {
             Event::CommitTimeout(p, id) => self.commit_timeout(p, id),
             Event::RoundsReportedCommitted(p, id) => self.report_rounds_committed(p, id),
             Event::Drain(p) => self.drain(p),
-            Event::DrainNow(p) => self.drain_now(p),
+            Event::DrainDeadlineNow(p) => self.drain_deadline_now(p),
             Event::Rebalance => self.rebalance(),
             Event::RebalanceTimeout(round) => self.rebalance_timeout(round),
             Event::Expire(p) => self.expire(p),
@@ -324,7 +324,7 @@ impl World {
         let p = self.processes.len();
         self.processes.push(Process::new(core, instance, self.now, &self.plan));
         self.note(p, "start", None, -1, instance as i64);
-        self.feed(p, Input::WorkersFree { calls: self.plan.workers });
+        self.feed(p, Input::CapacityAdded { calls: self.plan.workers });
         let delay = self.rng.range(10, 500) * MS;
         self.after(delay, Event::Join(p));
     }
@@ -351,7 +351,7 @@ impl World {
     }
 
     /// Whether a fault of this class happens now.
-    pub(crate) fn strikes(&mut self, class: Class, percent: u64) -> bool {
+    pub(crate) fn occurs(&mut self, class: Class, percent: u64) -> bool {
         self.plan.has(class) && self.rng.percent(percent)
     }
 
@@ -371,7 +371,13 @@ impl World {
         self.trace.lines.push(Line { at: self.now, process: p as i32, what, partition, offset, detail });
     }
 
-    pub(crate) fn broken(&mut self, rule: &'static str, text: String, partition: Option<usize>, offset: i64) {
+    pub(crate) fn report_violation(
+        &mut self,
+        rule: &'static str,
+        text: String,
+        partition: Option<usize>,
+        offset: i64,
+    ) {
         if self.violation.is_none() {
             self.violation = Some(Violation { rule, text, partition, offset });
         }
@@ -387,7 +393,7 @@ impl World {
         text: impl FnOnce() -> String,
     ) {
         if !holds {
-            self.broken(rule, text(), Some(partition), offset);
+            self.report_violation(rule, text(), Some(partition), offset);
         }
     }
 

@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 const EVENTS_AT_ONCE: usize = 500;
 
 fn main() -> ExitCode {
-    let Some(cluster) = kafka::own(&Options::default()) else { return ExitCode::FAILURE };
+    let Some(cluster) = kafka::dedicated(&Options::default()) else { return ExitCode::FAILURE };
     match run(&cluster) {
         Ok(never) => never,
         Err(error) => {

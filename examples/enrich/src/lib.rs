@@ -79,9 +79,9 @@ mod tests {
 
     #[test]
     fn the_customer_is_looked_up_by_the_key() {
-        let outcome = run(200, r#"{"name": "Ada", "tier": "gold"}"#);
+        let verdict = run(200, r#"{"name": "Ada", "tier": "gold"}"#);
         assert_eq!(
-            outcome.outputs()[0].text(),
+            verdict.outputs()[0].text(),
             r#"{"item":"tea","cents":350,"customer":"Ada","discount":35}"#
         );
     }

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn oddities_have_sharp_edges() {
+    fn oddities_begin_beyond_their_limits() {
         assert_eq!(LEG.oddities(), <[&str; 0]>::default());
         let cases = [
             (Leg { air_time: None, arr_delay: None, ..LEG }, vec!["arrived-without-flying"]),

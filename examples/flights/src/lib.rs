@@ -66,8 +66,8 @@ mod tests {
 
     #[test]
     fn a_late_leg_is_published_under_its_plane() {
-        let outcome = testing::event().key("N619AA").value(LATE).partition(3).offset(17).run(handle);
-        let [delay] = outcome.outputs() else { panic!("one output: {outcome:?}") };
+        let verdict = testing::event().key("N619AA").value(LATE).partition(3).offset(17).run(handle);
+        let [delay] = verdict.outputs() else { panic!("one output: {verdict:?}") };
         assert_eq!((delay.target.as_str(), delay.key.as_deref()), ("delays", Some(&b"N619AA"[..])));
         assert_eq!(
             delay.text(),
@@ -84,15 +84,15 @@ mod tests {
     #[test]
     fn an_implausible_late_leg_is_published_to_both() {
         let value = LATE.replace("\"air_time\":160", "\"air_time\":16");
-        let outcome = testing::event().key("N619AA").value(value).run(handle);
-        let targets: Vec<_> = outcome.outputs().iter().map(|output| output.target.as_str()).collect();
+        let verdict = testing::event().key("N619AA").value(value).run(handle);
+        let targets: Vec<_> = verdict.outputs().iter().map(|output| output.target.as_str()).collect();
         assert_eq!(targets, ["delays", "oddities"]);
-        assert!(outcome.outputs().iter().any(|output| output.text().contains(r#""reasons":["too-fast"]"#)));
+        assert!(verdict.outputs().iter().any(|output| output.text().contains(r#""reasons":["too-fast"]"#)));
     }
 
     #[test]
     fn an_invalid_leg_is_rejected() {
-        let outcome = testing::event().key("N619AA").value("delayed").run(handle);
-        assert!(matches!(outcome, Verdict::Reject { reason } if reason.contains("JSON")));
+        let verdict = testing::event().key("N619AA").value("delayed").run(handle);
+        assert!(matches!(verdict, Verdict::Reject { reason } if reason.contains("JSON")));
     }
 }

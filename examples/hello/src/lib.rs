@@ -18,13 +18,13 @@ mod tests {
 
     #[test]
     fn it_greets_by_key_and_counts_words() {
-        let outcome = testing::event().key("ada").value("notes  on the engine").run(handle);
-        assert_eq!(outcome.outputs()[0].text(), "Hello ada, I read 4 words.");
+        let verdict = testing::event().key("ada").value("notes  on the engine").run(handle);
+        assert_eq!(verdict.outputs()[0].text(), "Hello ada, I read 4 words.");
     }
 
     #[test]
     fn it_rejects_an_event_without_a_key() {
-        let outcome = testing::event().value("who am I?").run(handle);
-        assert_eq!(outcome, Verdict::Reject { reason: "the event has no key".to_owned() });
+        let verdict = testing::event().value("who am I?").run(handle);
+        assert_eq!(verdict, Verdict::Reject { reason: "the event has no key".to_owned() });
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::run;
 use crate::bindings::{Batch, BytesColumn, Failure, HeaderColumns, Results, Retry};
-use crate::columns::{Bytes, EMPTY, push};
+use crate::columns::{ColumnReader, EMPTY, push};
 use crate::{Effects, Event, Header, Result, reject, retry_after};
 
 type Row<'a> = (Option<&'a str>, Option<&'a str>);
@@ -183,5 +183,5 @@ fn failures(results: &Results) -> Vec<(u32, String)> {
 
 fn texts(column: &BytesColumn) -> Vec<Option<&str>> {
     let text = |bytes| str::from_utf8(bytes).expect("the tests use UTF-8");
-    Bytes::new(column).map(|bytes| bytes.map(text)).collect()
+    ColumnReader::new(column).map(|bytes| bytes.map(text)).collect()
 }

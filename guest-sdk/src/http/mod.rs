@@ -16,8 +16,8 @@
 //!     Ok(())
 //! }
 //! # let _service = keylane_sdk::testing::http(|_| http::Response::new(200, "\"Ada\""));
-//! # let outcome = keylane_sdk::testing::event().key("ada").run(handle);
-//! # assert_eq!(outcome.outputs()[0].text(), "Ada");
+//! # let verdict = keylane_sdk::testing::event().key("ada").run(handle);
+//! # assert_eq!(verdict.outputs()[0].text(), "Ada");
 //! ```
 //!
 //! A request blocks only its event and its lane: Keylane runs other calls in the meantime. A

@@ -6,14 +6,14 @@ use crate::{ArenaSlot, CallId, CommitId, OwnershipId, Partition, RebalanceId, St
 #[derive(Debug)]
 pub enum Action<'a> {
     // -- ownership ------------------------------------------------------------------------------
-    /// Look up the start of this partition; answer with `StartResolved` or `LookUpFailed`.
+    /// Look up the start of this partition; answer with `StartResolved` or `LookupFailed`.
     LookUpStart {
         /// The partition.
         partition: Partition,
     },
     /// Start reading these partitions.
     AnswerAssign {
-        /// The assign that this answers. `None`: it answers none and adds partitions whose look-ups timed out.
+        /// The assign that this answers. `None`: it answers none and adds partitions whose lookups timed out.
         request: Option<RebalanceId>,
         /// The first offset of each; may be empty.
         starts: &'a [StartAt],
@@ -42,7 +42,7 @@ pub enum Action<'a> {
     // -- reading --------------------------------------------------------------------------------
     /// Permission for one read of this partition, up to these limits. The record that crosses a limit is still taken.
     /// Replaces an older permission; the next `Fetched` of the partition uses it up.
-    Read {
+    PermitRead {
         /// The partition.
         partition: Partition,
         /// At least 1.
@@ -51,7 +51,7 @@ pub enum Action<'a> {
         max_bytes: u64,
     },
     /// Withdraw the permission to read.
-    StopReading {
+    WithdrawRead {
         /// The partition.
         partition: Partition,
     },
@@ -68,7 +68,7 @@ pub enum Action<'a> {
         /// Their arena slots.
         slots: &'a [ArenaSlot],
     },
-    // -- results --------------------------------------------------------------------------------
+    // -- effects --------------------------------------------------------------------------------
     /// Submit the outputs of these rows to the producer, in this order. Drop the outputs of the other rows of the
     /// call.
     Produce {
@@ -77,8 +77,8 @@ pub enum Action<'a> {
         /// Rows with outputs, ascending.
         rows: &'a [u32],
     },
-    /// The results of these rows no longer count: their queued outputs and dead letters must not be sent. Records that
-    /// are in flight to the brokers can't be recalled.
+    /// The results of these rows no longer count, because their ownership has ended or the handler is stopping: their
+    /// queued outputs and dead letters must not be sent. Records that are in flight to the brokers can't be recalled.
     DropOutputs {
         /// The call.
         call: CallId,
@@ -88,7 +88,7 @@ pub enum Action<'a> {
         end: u32,
     },
     /// Publish this event to the dead-letter topic; answer with `EffectsAcked`, however long it takes.
-    DeadLetter(DeadLetter),
+    DeadLetter(FailedEvent),
     // -- commits --------------------------------------------------------------------------------
     /// Store these offsets and sets at the coordinator.
     Commit {
@@ -115,7 +115,7 @@ pub enum Action<'a> {
     PartitionStopped {
         /// The partition.
         partition: Partition,
-        /// The offset outside the log.
+        /// The offset at which the partition stopped.
         offset: i64,
         /// The reason.
         reason: PartitionStop,
@@ -126,7 +126,7 @@ pub enum Action<'a> {
         partition: Partition,
         /// The offset of the event.
         offset: i64,
-        /// The last call of the event.
+        /// Its last call, or the call slot of an outcome without a call.
         call: CallId,
         /// Its row in that call.
         row: u32,
@@ -163,14 +163,14 @@ pub struct StartAt {
 
 /// An event that can't be handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
+pub struct FailedEvent {
     /// Repeated in the answer.
     pub call: CallId,
     /// Repeated in the answer.
     pub row: u32,
     /// The event. Its arena slot is freed after the answer, or when the ownership accepts no more results.
     pub event: Row,
-    /// The number of its last attempt.
+    /// The number of its last attempt; 1 if the event had no call.
     pub attempt: u32,
     /// The reason.
     pub reason: Reason,
@@ -190,7 +190,7 @@ pub enum Reason {
     /// One of its outputs is unpublishable, or was rejected by the brokers.
     OutputRejected,
     /// The event has no lane key.
-    NoKey,
+    NoLaneKey,
 }
 
 /// One call to make: events of one topic and one attempt number.
@@ -209,7 +209,7 @@ pub struct Dispatch<'a> {
     /// At least one; grouped by lane, in lane order.
     pub rows: &'a [Row],
     /// Rows per lane; their sum is the number of rows.
-    pub lanes: &'a [u32],
+    pub lane_lengths: &'a [u32],
 }
 
 /// One event of a call.
@@ -270,14 +270,14 @@ pub enum Notice {
         /// The partition.
         partition: Partition,
     },
-    /// Offsets were skipped as `out_of_range` demands.
+    /// Offsets were skipped as configured by `out_of_range`.
     OffsetsSkipped {
         /// The partition.
         partition: Partition,
         /// The number of offsets.
         count: u64,
     },
-    /// The topic was deleted and created again while it was read. Reading restarts at its first record.
+    /// The topic was recreated while it was read. Reading restarts at its first record.
     TopicReplaced {
         /// The partition.
         partition: Partition,
@@ -297,7 +297,7 @@ pub enum Notice {
         partition: Partition,
         /// Its offset.
         offset: i64,
-        /// The last call of the event.
+        /// Its last call, or the call slot of an outcome without a call.
         call: CallId,
         /// Its row in that call.
         row: u32,
@@ -314,11 +314,12 @@ pub enum Notice {
 /// How an ownership ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnershipEnd {
-    /// Its settled events were committed, if the coordinator accepted the commit in time.
+    /// It was revoked or drained, or its position was outside the log. Its settled events were committed, if the
+    /// coordinator accepted the commit in time.
     Closed,
-    /// Another member already owned the partition: nothing could be committed.
+    /// Another member may already have owned the partition: nothing more could be committed.
     Lost,
-    /// The topic was deleted and created again: nothing could be committed.
+    /// The topic was recreated: nothing more could be committed.
     TopicReplaced,
 }
 

@@ -49,12 +49,12 @@ pub(crate) enum CallState {
     Free,
     /// The guest call is running.
     Running,
-    /// Cancelled, and found not terminated by this many checks.
+    /// Cancelled; this many checks have found it still running.
     Cancelled(u32),
     /// Cancelled, and reported as not terminating.
     Stuck,
     /// Terminated; some effects are not acked yet.
-    Unacked,
+    Terminated,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -103,9 +103,9 @@ pub(crate) struct CallLane {
     pub(crate) decided_to: u32,
     /// How the lane resumes, if a row failed.
     pub(crate) resume: Resume,
-    /// Whether its results no longer count: the lane is finished, or its ownership accepts no results.
-    pub(crate) over: bool,
-    /// Whether the call has released the lane.
+    /// Whether its results no longer count, because its ownership accepts none.
+    pub(crate) disowned: bool,
+    /// Whether the call has released the lane: it is finished, or disowned and the call has terminated.
     pub(crate) released: bool,
 }
 
@@ -143,7 +143,7 @@ impl Calls {
         let call = &mut self.slots[slot];
         assert!(call.state == CallState::Free, "call slot {slot} is in use: {:?}", call.state);
         call.begin(topic);
-        call.state = CallState::Unacked;
+        call.state = CallState::Terminated;
         call.without_call = true;
         self.without_call[usize::from(topic)] += 1;
         CallId { slot, reuse_count: call.reuse_count }
@@ -174,7 +174,7 @@ impl Calls {
             .map(|slot| CallId { slot, reuse_count: self.slots[slot].reuse_count })
     }
 
-    /// Checks the cancelled calls. Returns one that `checks_max` checks, including this one, have found not terminated.
+    /// Checks the cancelled calls. Returns a call that has failed `checks_max` checks, including this one.
     pub(crate) fn find_stuck(&mut self, checks_max: u32) -> Option<CallId> {
         for slot in self.slots.indexes() {
             let call = &mut self.slots[slot];
@@ -257,7 +257,7 @@ impl Call {
             settled_to: start,
             decided_to: start,
             resume: Resume::Unchanged,
-            over: false,
+            disowned: false,
             released: false,
         });
         self.lanes_held += 1;
@@ -284,7 +284,7 @@ impl Call {
 
     /// Returns whether no result of the call counts any more.
     pub(crate) fn is_disowned(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.over)
+        self.lanes.iter().all(|lane| lane.disowned)
     }
 
     pub(crate) fn awaited(&self, row: u32) -> Awaited {

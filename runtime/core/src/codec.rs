@@ -14,8 +14,8 @@
 //! The checksum binds a set to its topic, partition and offset: metadata that was copied, or kept while a tool moved
 //! the offset, claims nothing. Nor does any other invalid set.
 //!
-//! The topic's id is written even if nothing is claimed: a topic that was deleted and created again has another id,
-//! and a late commit of its former readers must not skip its records.
+//! The topic's id is written even if nothing is claimed: a topic that was recreated has another id, and a late
+//! commit of its former readers must not skip its records.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -91,9 +91,9 @@ impl Encoder {
     fn collect(&mut self, runs: impl Iterator<Item = (u64, u64)>, budget: u64) {
         self.runs.clear();
         let mut left = budget;
-        for (open, done) in runs {
-            self.runs.push((open, done));
-            let Some(rest) = left.checked_sub(least_cost(open - 1) + least_cost(done - 1)) else { break };
+        for (open, settled) in runs {
+            self.runs.push((open, settled));
+            let Some(rest) = left.checked_sub(least_cost(open - 1) + least_cost(settled - 1)) else { break };
             left = rest;
         }
     }
@@ -105,10 +105,10 @@ impl Encoder {
         self.packed.extend_from_slice(&[fit.k.0, fit.k.1]);
         write_leb128(&mut self.packed, fit.pairs as u64);
         self.bits.clear();
-        for (index, &(open, done)) in self.runs.iter().take(fit.pairs).enumerate() {
-            let done = if index + 1 == fit.pairs { fit.last_done } else { done };
+        for (index, &(open, settled)) in self.runs.iter().take(fit.pairs).enumerate() {
+            let settled = if index + 1 == fit.pairs { fit.last_settled } else { settled };
             self.bits.rice(fit.k.0, open - 1);
-            self.bits.rice(fit.k.1, done - 1);
+            self.bits.rice(fit.k.1, settled - 1);
         }
         self.packed.extend_from_slice(self.bits.finish());
         let crc = checksum(identity, &self.packed);
@@ -169,9 +169,9 @@ fn read_runs(bits: &[u8], k: (u8, u8), pairs: u64, start: i64, log_end: i64) -> 
     let mut at = start;
     for _ in 0..pairs {
         let open = i64::try_from(reader.rice(k.0)?.checked_add(1)?).ok()?;
-        let done = i64::try_from(reader.rice(k.1)?.checked_add(1)?).ok()?;
+        let settled = i64::try_from(reader.rice(k.1)?.checked_add(1)?).ok()?;
         let from = at.checked_add(open)?;
-        let to = from.checked_add(done)?;
+        let to = from.checked_add(settled)?;
         if to > log_end {
             return None;
         }
@@ -193,7 +193,7 @@ struct Fit {
     k: (u8, u8),
     pairs: usize,
     /// Length of the last settled run, which may be truncated.
-    last_done: u64,
+    last_settled: u64,
     claimed: u64,
     whole: bool,
 }
@@ -202,23 +202,24 @@ impl Fit {
     fn measure(runs: &[(u64, u64)], k: (u8, u8), budget: u64) -> Fit {
         let mut fit = Fit { k, whole: true, ..Fit::default() };
         let mut left = budget;
-        for &(open, done) in runs {
+        for &(open, settled) in runs {
             let open_cost = rice_cost(k.0, open - 1);
             if open_cost >= left {
                 fit.whole = false;
                 break;
             }
             left -= open_cost;
-            let taken = if rice_cost(k.1, done - 1) <= left { done } else { longest_run(k.1, left, done) };
+            let taken =
+                if rice_cost(k.1, settled - 1) <= left { settled } else { longest_run(k.1, left, settled) };
             if taken == 0 {
                 fit.whole = false;
                 break;
             }
             left -= rice_cost(k.1, taken - 1);
             fit.pairs += 1;
-            fit.last_done = taken;
+            fit.last_settled = taken;
             fit.claimed += taken;
-            if taken < done {
+            if taken < settled {
                 fit.whole = false;
                 break;
             }
@@ -236,12 +237,12 @@ fn longest_run(k: u8, bits: u64, limit: u64) -> u64 {
 
 /// Returns the parameters with the shortest encoding of the runs, estimated from their bit lengths.
 fn best_parameters(runs: &[(u64, u64)]) -> (u8, u8) {
-    let (mut open, mut done) = (Lengths::new(), Lengths::new());
-    for &(open_run, done_run) in runs {
+    let (mut open, mut settled) = (Lengths::new(), Lengths::new());
+    for &(open_run, settled_run) in runs {
         open.add(open_run - 1);
-        done.add(done_run - 1);
+        settled.add(settled_run - 1);
     }
-    (open.best_parameter(), done.best_parameter())
+    (open.best_parameter(), settled.best_parameter())
 }
 
 /// The number of values of each bit length, and their sum.

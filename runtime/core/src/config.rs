@@ -32,7 +32,7 @@ pub struct Config {
     /// How long a revoke waits for running calls and their acks.
     pub revoke_timeout: Duration,
     /// How long an assign waits for the starts of its partitions. It is then answered without the missing ones.
-    pub look_up_timeout: Duration,
+    pub lookup_timeout: Duration,
     /// What to do when a committed offset, or the position while reading, is outside the log.
     pub out_of_range: OutOfRange,
     /// How long a partition may make no progress before the stall is reported.
@@ -129,7 +129,7 @@ impl Default for Config {
             recommit_interval: Duration::from_secs(60),
             metadata_limit: 4096,
             revoke_timeout: Duration::from_secs(1),
-            look_up_timeout: Duration::from_secs(5),
+            lookup_timeout: Duration::from_secs(5),
             out_of_range: OutOfRange::Fail,
             stall_after: Duration::from_secs(15),
             cancels_partly_revoked_calls: false,

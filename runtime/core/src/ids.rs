@@ -12,7 +12,7 @@ pub struct Partition {
     pub number: i32,
 }
 
-/// One uninterrupted ownership of a partition; never reused within a process.
+/// One uninterrupted ownership of a partition; never reused by a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnershipId(pub u64);
 
@@ -40,7 +40,7 @@ pub struct ArenaSlot(pub u64);
 /// The two clocks, read by the shell once per turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// Monotonic time since the process started: the clock of every deadline.
+    /// Monotonic time since the run started: the clock of every deadline.
     pub uptime: Duration,
     /// Milliseconds since 1970: only for the age of records.
     pub wall_ms: i64,

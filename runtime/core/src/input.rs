@@ -26,13 +26,13 @@ pub enum Input<'a> {
         /// The responses of the coordinator and of the partition's leader.
         start: PartitionStart<'a>,
     },
-    /// The look-up of a start failed. The core requests it again later.
-    LookUpFailed {
+    /// The lookup of a start failed. The core requests it again later.
+    LookupFailed {
         /// The partition.
         partition: Partition,
         /// Whether a transaction of a former owner is still open. It usually ends within moments, so the core retries
         /// sooner.
-        undecided: bool,
+        transaction_open: bool,
     },
     /// The group revokes these partitions. We own them until `AnswerRevoke`.
     Revoked {
@@ -41,8 +41,8 @@ pub enum Input<'a> {
         /// The revoked partitions.
         partitions: &'a [Partition],
     },
-    /// These partitions already have another owner: nothing may be committed. Answered with `AnswerRevoke`. The group
-    /// no longer waits for answers to earlier requests.
+    /// These partitions may already have another owner: nothing may be committed. Answered with `AnswerRevoke`. The
+    /// group no longer waits for answers to earlier requests.
     Lost {
         /// Repeated in the answer.
         request: RebalanceId,
@@ -66,7 +66,7 @@ pub enum Input<'a> {
     },
     // -- calls ----------------------------------------------------------------------------------
     /// The workers accept this many more calls, or up to [`SHORT_CALLS_MAX`] times as many if each carries one event.
-    WorkersFree {
+    CapacityAdded {
         /// Added to the previous capacity.
         calls: u32,
     },
@@ -87,13 +87,13 @@ pub enum Input<'a> {
         call: CallId,
         /// The fault, and the failing row if it is known.
         failure: CallFailure,
-        /// The rows done before the failure, one entry per lane; empty: none of the call counts. The failing row, and
-        /// rows that did not run, are not done and have no verdict.
+        /// The rows done before the failure, one entry per lane; empty: no row counts. The failing row, and rows
+        /// that did not run, are not done and have no verdict.
         lanes: &'a [LaneEnd],
         /// Rows that are done and have outputs, ascending.
         with_outputs: &'a [u32],
     },
-    /// The guest waits for I/O or time: its worker can take another call.
+    /// The guest waits for I/O or a timer: its worker can take another call.
     CallSuspended {
         /// The call.
         call: CallId,
@@ -103,7 +103,7 @@ pub enum Input<'a> {
         /// The call.
         call: CallId,
     },
-    // -- results --------------------------------------------------------------------------------
+    // -- effects --------------------------------------------------------------------------------
     /// Every requested effect of this row is acknowledged by the brokers: its outputs, or its dead letter.
     EffectsAcked {
         /// The call.
@@ -111,7 +111,7 @@ pub enum Input<'a> {
         /// Row of the call.
         row: u32,
     },
-    /// The brokers rejected an output of this row for good. The row's other outputs are answered, too.
+    /// The brokers rejected an output of this row permanently. The row's other outputs also have delivery reports.
     OutputRejected {
         /// The call.
         call: CallId,
@@ -155,11 +155,9 @@ pub enum Input<'a> {
     },
     /// Finish running calls, commit and leave the group.
     Drain {
-        /// Uptime at which running calls are cancelled.
+        /// Uptime at which running calls are cancelled; if it has passed, they are cancelled at once.
         deadline: Duration,
     },
-    /// Leave the group without waiting for running calls. Settled events are still committed.
-    DrainNow,
     /// Time passed.
     Tick,
 }
@@ -212,9 +210,9 @@ pub enum Admission {
     Unkeyed,
     /// The filter drops the event, which is settled at once.
     Filtered,
-    /// The event has no lane key, and the handler is configured to reject such events. It gets the outcome of a reject,
-    /// without a call.
-    NoKey,
+    /// The event has no lane key, and the handler is configured to reject such events. It is handled as
+    /// rejected, without a call.
+    NoLaneKey,
 }
 
 /// How one lane of a call ended.
@@ -222,8 +220,8 @@ pub enum Admission {
 pub struct LaneEnd {
     /// Number of rows done, from the lane's first row on.
     pub done: u32,
-    /// Why the row after them is not done; `None` only if all are done, or if the call failed as a whole.
-    pub failure: Option<Verdict>,
+    /// The verdict on the row after them; `None` only if all are done, or if the call failed as a whole.
+    pub verdict: Option<Verdict>,
 }
 
 /// The verdict on a row that is not done: of the guest, or of a check of its result.
@@ -237,7 +235,7 @@ pub enum Verdict {
     /// The row can never succeed.
     Reject,
     /// The guest is done with the row, but one of its outputs is unpublishable. None of its outputs is produced. The
-    /// rows behind it run again after it has its outcome, whatever their verdicts: none of their outputs may be
+    /// rows after it run again when it has its outcome, whatever their verdicts: none of their outputs may be
     /// published before.
     Unpublishable,
 }
@@ -284,7 +282,7 @@ pub enum ReadError {
         /// One past the last offset of the log as known now.
         log_end: i64,
     },
-    /// The topic was deleted and created again: events read and settled before belong to another log.
+    /// The topic was recreated: events read and settled before belong to another log.
     TopicReplaced {
         /// The id of the new topic.
         topic_id: [u8; 16],
@@ -296,7 +294,7 @@ pub enum ReadError {
     /// The topic or the partition does not exist.
     Missing,
     /// The data is corrupt or can't be decoded.
-    Damaged,
+    Corrupt,
     /// An error code that this version does not handle.
     Unknown,
     /// The client rejected the position.

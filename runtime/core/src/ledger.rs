@@ -77,7 +77,8 @@ impl Ledger {
         u64::try_from(self.next - self.committable()).unwrap_or(0)
     }
 
-    /// Returns the number of offsets beyond the committable offset that need no processing: settled, claimed or missing.
+    /// Returns the number of offsets beyond the committable offset that need no processing: settled, claimed or
+    /// missing.
     pub fn settled_beyond(&self) -> u64 {
         let committable = self.committable();
         let claimed: i64 = self.claims.iter().map(|&(from, to)| (to - from.max(committable)).max(0)).sum();
@@ -129,20 +130,13 @@ impl Ledger {
         assert!(left.is_some(), "offset {offset} was not open");
         self.open -= 1;
         if left == Some(0) {
-            let chunk = self.chunks.remove(at); // moves the few chunks behind it, once per 32,768 offsets
+            let chunk = self.chunks.remove(at); // moves the few chunks after it, once per 32,768 offsets
             self.recycle(chunk);
         }
     }
 
-    /// Returns whether this offset was entered and is not settled.
-    pub fn is_open(&self, offset: i64) -> bool {
-        self.position(offset)
-            .ok()
-            .and_then(|at| self.chunks.get(at))
-            .is_some_and(|chunk| chunk.word(offset) & bit(offset) != 0)
-    }
-
-    /// Returns the runs beyond the committable offset: alternately not settled and settled, from [`Ledger::committable`] on.
+    /// Returns the runs beyond the committable offset: alternately not settled and settled, from
+    /// [`Ledger::committable`] on.
     pub fn runs(&self) -> Runs<'_> {
         Runs { ledger: self, at: self.committable(), chunk: 0, claim: 0 }
     }
@@ -185,10 +179,6 @@ impl Ledger {
 impl Chunk {
     fn word_index(&self, offset: i64) -> usize {
         usize::try_from(offset - self.base).expect("an offset of this chunk") / 64
-    }
-
-    fn word(&self, offset: i64) -> u64 {
-        self.bits.get(self.word_index(offset)).copied().unwrap_or(0)
     }
 
     fn set(&mut self, offset: i64) {
@@ -253,7 +243,8 @@ fn base_of(offset: i64) -> i64 {
     offset & !(CHUNK - 1)
 }
 
-/// Alternating runs beyond the committable offset, as pairs (number of offsets not settled, number of settled offsets after them).
+/// Alternating runs beyond the committable offset, as pairs (number of offsets not settled, number of settled offsets
+/// after them).
 ///
 /// Both are at least 1. Offsets past the last settled one are in no pair.
 #[derive(Clone, Debug)]
@@ -268,12 +259,12 @@ impl Iterator for Runs<'_> {
     type Item = (u64, u64);
 
     fn next(&mut self) -> Option<(u64, u64)> {
-        let settled = self.first_settled(self.at)?;
-        let end = self.first_not_settled(settled);
-        let open = u64::try_from(settled - self.at).ok()?;
-        let done = u64::try_from(end - settled).ok()?;
+        let from = self.first_settled(self.at)?;
+        let end = self.first_not_settled(from);
+        let open = u64::try_from(from - self.at).ok()?;
+        let settled = u64::try_from(end - from).ok()?;
         self.at = end;
-        Some((open, done))
+        Some((open, settled))
     }
 }
 

@@ -1,8 +1,10 @@
-//! Pending actions, and the buffers that polled actions borrow.
+//! What the core reports: pending actions with the buffers that polled actions borrow, and the totals.
 
 use std::collections::VecDeque;
 
-use crate::{ArenaSlot, CallId, DeadLetter, Notice, Partition, PartitionStop, RebalanceId, Stall, StartAt};
+use crate::{
+    ArenaSlot, CallId, Counters, FailedEvent, Notice, Partition, PartitionStop, RebalanceId, Stall, StartAt,
+};
 
 /// An action before it is polled: [`crate::Core::poll`] turns it into an [`crate::Action`].
 #[derive(Debug)]
@@ -12,20 +14,20 @@ pub(crate) enum Pending {
     AnswerRevoke(RebalanceId, Vec<Partition>),
     Reposition(Partition, i64),
     Reassign(Partition, i64),
-    Read { partition: Partition, max_events: u32, max_bytes: u64 },
-    StopReading(Partition),
+    PermitRead { partition: Partition, max_events: u32, max_bytes: u64 },
+    WithdrawRead(Partition),
     Dispatch(CallId),
     Cancel(CallId),
     Release,
     Produce(CallId),
     DropOutputs { call: CallId, first: u32, end: u32 },
-    DeadLetter(DeadLetter),
+    DeadLetter(FailedEvent),
     Commit,
     ReportStall(Stall),
     StallEnded { partition: Partition, resumed: bool },
     Notice(Notice),
     PartitionStopped(Partition, i64, PartitionStop),
-    StopHandler(DeadLetter),
+    StopHandler(FailedEvent),
     AllStopped,
     EndReached,
     Drained { clean: bool, calls_left: u32 },
@@ -39,13 +41,20 @@ pub(crate) struct Outbox {
     released: Vec<ArenaSlot>,
     pub(crate) lent_slots: Vec<ArenaSlot>,
     pub(crate) lent_starts: Vec<StartAt>,
-    pub(crate) lent_lanes: Vec<u32>,
+    pub(crate) lent_lane_lengths: Vec<u32>,
     pub(crate) lent_partitions: Vec<Partition>,
+    pub(crate) counters: Counters,
 }
 
 impl Outbox {
     pub(crate) fn push(&mut self, action: Pending) {
         self.pending.push_back(action);
+    }
+
+    /// Counts a notice and sends it to the shell.
+    pub(crate) fn notice(&mut self, notice: Notice) {
+        self.counters.count(&notice);
+        self.push(Pending::Notice(notice));
     }
 
     /// Releases the slot of an event that the core is done with.

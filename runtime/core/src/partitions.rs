@@ -34,7 +34,7 @@ pub(crate) struct PartitionState {
     /// Lanes of this ownership that wait for acks, of outputs or of a dead letter.
     pub(crate) unacked: u32,
     pub(crate) commit: CommitState,
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadState,
     /// Under `--until-end`: events at or past this offset are not processed.
     pub(crate) end: Option<i64>,
     /// Whether the partition belongs to the last answered assignment.
@@ -51,7 +51,7 @@ pub(crate) enum Phase {
     /// Not ours.
     Vacant,
     /// Ours; its start is being looked up.
-    LookingUp(LookUp),
+    LookingUp(Lookup),
     /// Its start is known, but the partition is not assigned to the reader yet.
     Resolved,
     /// Its start is committed before its first event is read.
@@ -68,12 +68,12 @@ pub(crate) enum Phase {
     Stopped,
 }
 
-/// A look-up in progress.
+/// A lookup in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LookUp {
-    /// When the look-up was first requested.
+pub(crate) struct Lookup {
+    /// When the lookup was first requested.
     pub(crate) since: Duration,
-    /// When to request the look-up again, after a failure.
+    /// When to request the lookup again, after a failure.
     pub(crate) again_at: Option<Duration>,
     /// Whether the assign was answered without this partition.
     pub(crate) late: bool,
@@ -105,8 +105,8 @@ pub(crate) struct CommitState {
     pub(crate) applied_at: Duration,
     /// Offsets beyond the committed one, settled or missing, that the last commit did not claim.
     pub(crate) unclaimed: u64,
-    /// Whether the final commit was rejected or the topic was replaced: nothing more is committed.
-    pub(crate) rejected: bool,
+    /// Whether nothing more is committed: the final commit was rejected, or the topic was replaced.
+    pub(crate) commits_ended: bool,
 }
 
 /// Whether the rows that are read next are known to follow the rows before them.
@@ -121,7 +121,7 @@ pub(crate) enum PositionState {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reading {
+pub(crate) struct ReadState {
     pub(crate) position: PositionState,
     /// Whether the shell has a permission to read.
     pub(crate) permitted: bool,
@@ -129,8 +129,17 @@ pub(crate) struct Reading {
     pub(crate) full: bool,
     /// The last read failure, if nothing was read since.
     pub(crate) failure: Option<ReadFailure>,
-    /// The bounds of the log, if the ownership ends because its position is outside. It then restarts inside the log.
-    pub(crate) outside: Option<(i64, i64)>,
+    /// The log to restart in, if the ownership ends because its position is outside the log.
+    pub(crate) restart_in: Option<LogBounds>,
+}
+
+/// The bounds of a partition's log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogBounds {
+    /// The first offset.
+    pub(crate) start: i64,
+    /// One past the last offset.
+    pub(crate) end: i64,
 }
 
 /// A read error that no successful read has followed.
@@ -139,8 +148,8 @@ pub(crate) struct ReadFailure {
     pub(crate) why: ReadError,
     /// The offset that could not be read.
     pub(crate) offset: i64,
-    /// Consecutive failures.
-    pub(crate) failures: u32,
+    /// Retries so far, plus one.
+    pub(crate) tries: u32,
     /// When the reader is repositioned.
     pub(crate) retry_at: Duration,
     /// Whether a stall was reported for the error.
@@ -161,7 +170,7 @@ impl Partitions {
         if let Some(&index) = self.index.get(&id) {
             return index;
         }
-        let index = u32::try_from(self.states.len()).expect("a cluster has far less than 2^32 partitions");
+        let index = u32::try_from(self.states.len()).expect("a cluster has far fewer than 2^32 partitions");
         self.states.push(PartitionState::new(id));
         self.index.insert(id, index);
         index
@@ -181,7 +190,7 @@ impl Partitions {
     }
 
     pub(crate) fn indexes(&self) -> impl Iterator<Item = u32> + use<> {
-        0..u32::try_from(self.states.len()).expect("a cluster has far less than 2^32 partitions")
+        0..u32::try_from(self.states.len()).expect("a cluster has far fewer than 2^32 partitions")
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &PartitionState> {
@@ -207,7 +216,7 @@ impl PartitionState {
             running: 0,
             unacked: 0,
             commit: CommitState::default(),
-            reading: Reading::new(),
+            reading: ReadState::new(),
             end: None,
             in_assignment: false,
             progress: StallWatch::default(),
@@ -252,14 +261,21 @@ impl PartitionState {
     }
 }
 
-impl Reading {
+impl LogBounds {
+    /// Returns whether reading can continue at an offset: at a record, or at the end.
+    pub(crate) fn contains(self, offset: i64) -> bool {
+        (self.start..=self.end).contains(&offset)
+    }
+}
+
+impl ReadState {
     pub(crate) fn new() -> Self {
-        Reading {
+        ReadState {
             position: PositionState::Unverified,
             permitted: false,
             full: false,
             failure: None,
-            outside: None,
+            restart_in: None,
         }
     }
 }

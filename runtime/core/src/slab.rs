@@ -28,7 +28,7 @@ impl<T> Slab<T> {
     #[cold]
     fn grow(&mut self, value: T) -> u32 {
         let index = u32::try_from(self.items.len()).expect("limits keep a slab far below 2^32 items");
-        assert!(index != NONE, "a slab holds less than 2^32 - 1 items");
+        assert!(index != NONE, "a slab holds fewer than 2^32 - 1 items");
         self.items.push(value);
         // Freeing must never allocate: the free list has capacity for every item from the start.
         self.free.reserve(self.items.len() - self.free.len());

@@ -25,9 +25,9 @@ pub enum BlockedOn {
     /// The time between two attempts.
     Retry,
     /// The acknowledgement of its outputs.
-    Unacked,
+    OutputsUnacked,
     /// The acknowledgement of its dead letter.
-    DeadLetter,
+    DeadLetterUnacked,
     /// The commit: every event is settled, but the coordinator does not store the offset.
     Commit,
     /// The log: the offset can't be read. Reading is retried with a growing delay.

@@ -75,7 +75,7 @@ pub enum PartitionStatus {
     Active,
     /// Running calls may finish; nothing new is dispatched.
     Closing,
-    /// Its final commit is in progress.
+    /// Its results no longer count. Its final commit, or the end of its cancelled calls, is awaited.
     Committing,
     /// It can't be read and waits for an operator.
     Stopped,
@@ -91,7 +91,7 @@ pub struct Counters {
     /// Events processed again, uncharged, because a call that they were in failed as a whole.
     pub reruns_after_faults: u64,
     /// Events processed again, uncharged, because an output of an event before them is unpublishable.
-    pub reruns_behind_outputs: u64,
+    pub reruns_after_unpublishable: u64,
     /// Dead letters, counted when they are requested.
     pub dead_letters: u64,
     /// Events skipped because they could not be handled.
@@ -100,16 +100,16 @@ pub struct Counters {
     pub filtered: u64,
     /// Ownerships that began.
     pub ownerships: u64,
-    /// Ownerships that were lost: another member already owned the partition.
+    /// Ownerships that were lost: another member may already have owned the partition.
     pub losses: u64,
     /// Offsets that earlier owners had claimed as settled or missing. Their events were not processed again.
     pub claimed: u64,
     /// Commits whose metadata was ignored at the start of an ownership.
     pub metadata_ignored: u64,
-    /// Offsets skipped as `out_of_range` demands.
+    /// Offsets skipped as configured by `out_of_range`.
     pub offsets_skipped: u64,
-    /// Partitions whose topic was deleted and created again while it was read.
-    pub topics_replaced: u64,
+    /// Partitions whose topic was recreated while it was read.
+    pub partitions_replaced: u64,
     /// How often a reader was repositioned.
     pub repositioned: u64,
 }
@@ -125,7 +125,7 @@ impl Counters {
             Notice::OwnershipEnded { end, .. } => self.losses += u64::from(*end == OwnershipEnd::Lost),
             Notice::MetadataIgnored { .. } => self.metadata_ignored += 1,
             Notice::OffsetsSkipped { count, .. } => self.offsets_skipped += count,
-            Notice::TopicReplaced { .. } => self.topics_replaced += 1,
+            Notice::TopicReplaced { .. } => self.partitions_replaced += 1,
             Notice::Repositioned { .. } => self.repositioned += 1,
             Notice::Skipped { .. } => self.skipped += 1,
             Notice::MetadataLimitLowered { .. } => {}

@@ -57,12 +57,12 @@ const REQUEST: RebalanceId = RebalanceId(0);
 const BATCH: usize = 64;
 const WORKERS: u32 = 8;
 /// Calls in flight before an old one must end.
-const OUT_MAX: usize = 6;
+const IN_FLIGHT_MAX: usize = 6;
 /// Acks lag behind by this many rows.
 const ACKS_BEHIND: usize = 2_000;
 
 #[derive(Clone, Copy)]
-struct Out {
+struct InFlight {
     id: CallId,
     /// Rows of each lane.
     lanes: [u32; BATCH],
@@ -72,7 +72,7 @@ struct Out {
 
 /// The pending actions of the core.
 struct Requested {
-    out: VecDeque<Out>,
+    in_flight: VecDeque<InFlight>,
     unacked: VecDeque<(CallId, u32)>,
     permitted: u32,
     commit: Option<CommitId>,
@@ -91,7 +91,7 @@ struct Shell {
 
 impl Requested {
     fn note(&mut self, action: &Action<'_>) {
-        if let Action::Read { max_events, .. } = action {
+        if let Action::PermitRead { max_events, .. } = action {
             self.permitted = *max_events;
         }
         if let Action::Commit { id, .. } = action {
@@ -102,11 +102,16 @@ impl Requested {
         }
         if let Action::Dispatch(dispatch) = action {
             let mut lanes = [0; BATCH];
-            for (slot, &length) in lanes.iter_mut().zip(dispatch.lanes) {
+            for (slot, &length) in lanes.iter_mut().zip(dispatch.lane_lengths) {
                 *slot = length;
             }
             let rows = u32::try_from(dispatch.rows.len()).expect("a dispatch has at most a batch of rows");
-            self.out.push_back(Out { id: dispatch.call, lanes, lane_count: dispatch.lanes.len(), rows });
+            self.in_flight.push_back(InFlight {
+                id: dispatch.call,
+                lanes,
+                lane_count: dispatch.lane_lengths.len(),
+                rows,
+            });
         }
     }
 }
@@ -119,7 +124,7 @@ impl Shell {
             core: Core::new(config),
             uptime: Duration::ZERO,
             requested: Requested {
-                out: VecDeque::with_capacity(64),
+                in_flight: VecDeque::with_capacity(64),
                 unacked: VecDeque::with_capacity(64_000),
                 permitted: 0,
                 commit: None,
@@ -132,7 +137,7 @@ impl Shell {
     }
 
     fn begin(&mut self) {
-        self.give(Input::WorkersFree { calls: WORKERS });
+        self.give(Input::CapacityAdded { calls: WORKERS });
         self.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
         let committed = Some(CommittedStart { offset: 0, metadata: b"" });
         let start =
@@ -167,11 +172,11 @@ impl Shell {
         if self.requested.permitted > 0 {
             self.read();
         }
-        if self.requested.out.len() >= OUT_MAX || self.requested.permitted == 0 {
+        if self.requested.in_flight.len() >= IN_FLIGHT_MAX || self.requested.permitted == 0 {
             self.end_a_call();
         }
         while self.requested.unacked.len() > ACKS_BEHIND
-            || (self.requested.out.is_empty() && !self.requested.unacked.is_empty())
+            || (self.requested.in_flight.is_empty() && !self.requested.unacked.is_empty())
         {
             // Acks are out of order, too.
             let at = usize::try_from(self.chance(8)).expect("below 8").min(self.requested.unacked.len() - 1);
@@ -217,16 +222,16 @@ impl Shell {
     }
 
     fn end_a_call(&mut self) {
-        let Some(most) = self.requested.out.len().checked_sub(1) else { return };
+        let Some(most) = self.requested.in_flight.len().checked_sub(1) else { return };
         let at = usize::try_from(self.chance(4)).expect("below 4").min(most);
-        let Some(out) = self.requested.out.swap_remove_front(at) else { return };
-        let mut lanes = [LaneEnd { done: 0, failure: None }; BATCH];
-        for (end, &length) in lanes.iter_mut().zip(&out.lanes) {
+        let Some(call) = self.requested.in_flight.swap_remove_front(at) else { return };
+        let mut lanes = [LaneEnd { done: 0, verdict: None }; BATCH];
+        for (end, &length) in lanes.iter_mut().zip(&call.lanes) {
             end.done = length;
         }
         let mut with_outputs = [0u32; BATCH];
         let mut outputs = 0;
-        for row in 0..out.rows {
+        for row in 0..call.rows {
             if self.chance(3) == 0
                 && let Some(slot) = with_outputs.get_mut(outputs)
             {
@@ -234,12 +239,12 @@ impl Shell {
                 outputs += 1;
             }
         }
-        self.handled += u64::from(out.rows);
+        self.handled += u64::from(call.rows);
         self.give(Input::CallEnded {
-            call: out.id,
-            lanes: lanes.get(..out.lane_count).unwrap_or_default(),
+            call: call.id,
+            lanes: lanes.get(..call.lane_count).unwrap_or_default(),
             with_outputs: with_outputs.get(..outputs).unwrap_or_default(),
-            took: Duration::from_nanos(500 * u64::from(out.rows)),
+            took: Duration::from_nanos(500 * u64::from(call.rows)),
         });
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use keylane_core::{CallFailure, Config, Fault, Input, LaneEnd, Notice, Partition};
 use shell::{NEXT, P0, P1, REQUEST, STEP, Shell, start};
 
-const DONE: LaneEnd = LaneEnd { done: 1, failure: None };
+const DONE: LaneEnd = LaneEnd { done: 1, verdict: None };
 
 /// One call is in flight, with an event of each partition.
 fn two_partitions() -> Shell {
@@ -52,7 +52,7 @@ fn a_call_with_events_of_a_kept_partition_is_not_cancelled() {
     shell.end_call(call, &[DONE, DONE], &[0]);
     assert!(shell.produced.is_empty());
     assert_eq!(shell.store().offset_of(P1), Some(1));
-    assert_eq!(shell.core.lanes(), 0);
+    assert_eq!(shell.core.view().lanes, 0);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_revoke_is_answered_when_the_cancelled_call_has_ended() {
     assert!(shell.revoked.is_empty());
     shell.give(Input::CallTerminated { call });
     assert_eq!(shell.revoked, [[P0]]);
-    assert_eq!((shell.core.lanes(), shell.kept_slots()), (0, 0));
+    assert_eq!((shell.core.view().lanes, shell.kept_slots()), (0, 0));
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn lost_while_a_revoke_waits_answers_both() {
     shell.give(Input::CallTerminated { call });
     shell.give(Input::CallTerminated { call });
     shell.give(Input::EffectsAcked { call, row: 0 });
-    assert_eq!(shell.core.lanes(), 0);
+    assert_eq!(shell.core.view().lanes, 0);
     assert!(shell.commits.is_empty(), "nothing is committed after a loss");
 }
 
@@ -130,7 +130,7 @@ fn acks_after_the_end_of_the_ownership_change_nothing() {
     assert_eq!(shell.dropped, [(call, 0..1)], "unsent outputs must not be sent");
     shell.give(Input::EffectsAcked { call, row: 0 });
     shell.give(Input::OutputRejected { call, row: 0 });
-    assert_eq!((shell.core.lanes(), shell.count("StopHandler")), (0, 0));
+    assert_eq!((shell.core.view().lanes, shell.count("StopHandler")), (0, 0));
     assert!(shell.commits.is_empty());
 }
 
@@ -151,7 +151,7 @@ fn every_ownership_that_is_reported_as_started_is_reported_as_ended() {
     let ends = [
         Input::Revoked { request: REQUEST, partitions: &[P0] },
         Input::Lost { request: REQUEST, partitions: &[P0] },
-        Input::DrainNow,
+        Input::Drain { deadline: Duration::ZERO },
     ];
     for end in ends {
         for step in 0..3 {
@@ -184,7 +184,7 @@ fn a_stall_ends_with_its_ownership() {
 }
 
 #[test]
-fn a_revoke_during_a_look_up_does_not_block_the_assign_of_other_partitions() {
+fn a_revoke_during_a_lookup_does_not_block_the_assign_of_other_partitions() {
     let mut shell = Shell::new(Config::default());
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0, P1] });
     shell.start_at(P0, 0, b"");
@@ -212,7 +212,7 @@ fn a_drain_answers_every_rebalance_and_ends() {
     assert_eq!(shell.revoked, [[P0, P1]]);
     assert_eq!(shell.drained, Some(false), "a call was cancelled");
     assert!(shell.uptime < revoked_at + Duration::from_secs(2), "the earlier deadline applies");
-    assert_eq!((shell.kept_slots(), shell.core.lanes()), (0, 0));
+    assert_eq!((shell.kept_slots(), shell.core.view().lanes), (0, 0));
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     assert_eq!(shell.assigned.len(), 2, "an assign after the drain must be answered");
 }
@@ -238,7 +238,7 @@ fn a_second_drain_only_shortens_the_first() {
     shell.fetch(P0, &[(0, 1)]);
     shell.give(Input::Drain { deadline: Duration::from_secs(10) });
     shell.give(Input::Drain { deadline: Duration::from_secs(100) });
-    shell.give(Input::DrainNow);
+    shell.give(Input::Drain { deadline: Duration::ZERO });
     let call = shell.cancelled_call();
     shell.give(Input::CallTerminated { call });
     assert_eq!(shell.drained, Some(false));

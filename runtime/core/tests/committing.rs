@@ -187,7 +187,7 @@ fn a_set_read_from_the_commit_leads_to_a_commit_without_it() {
     let left = shell.store();
     assert_eq!(left.offset_of(P0), Some(0));
     let mut next = Shell::new(Config::default());
-    next.give(Input::WorkersFree { calls: 4 });
+    next.give(Input::CapacityAdded { calls: 4 });
     next.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     next.start_at(P0, 0, left.sets[0].as_bytes());
     next.fetch(P0, &[(0, 1), (1, 2)]);

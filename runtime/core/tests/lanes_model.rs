@@ -16,7 +16,7 @@ const REQUEST: RebalanceId = RebalanceId(0);
 
 /// A lane, identified by its hash, or an event without a lane, identified by its offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Name {
+enum LaneId {
     Keyed(u64),
     Unkeyed(i64),
 }
@@ -30,8 +30,8 @@ struct Lane {
 
 /// A lane of a call, and the number of its outstanding acks; `None`: the guest still runs.
 #[derive(Clone, Debug)]
-struct Part {
-    name: Name,
+struct CallLane {
+    lane_id: LaneId,
     rows: Vec<i64>,
     acks_left: Option<usize>,
 }
@@ -39,62 +39,62 @@ struct Part {
 #[derive(Debug)]
 struct Call {
     id: CallId,
-    parts: Vec<Part>,
+    lanes: Vec<CallLane>,
 }
 
 #[derive(Debug, Default)]
 struct Model {
-    lanes: BTreeMap<Name, Lane>,
-    ready: VecDeque<Name>,
-    names: BTreeMap<i64, Name>,
+    lanes: BTreeMap<LaneId, Lane>,
+    ready: VecDeque<LaneId>,
+    lane_of: BTreeMap<i64, LaneId>,
     handled: Vec<i64>,
 }
 
 impl Model {
-    fn admit(&mut self, offset: i64, name: Name) {
-        self.names.insert(offset, name);
-        self.lanes.entry(name).or_default().queue.push_back(offset);
-        self.enqueue_lane(name);
+    fn admit(&mut self, offset: i64, lane_id: LaneId) {
+        self.lane_of.insert(offset, lane_id);
+        self.lanes.entry(lane_id).or_default().queue.push_back(offset);
+        self.enqueue_lane(lane_id);
     }
 
-    fn enqueue_lane(&mut self, name: Name) {
-        let Some(lane) = self.lanes.get_mut(&name) else { return };
+    fn enqueue_lane(&mut self, lane_id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(&lane_id) else { return };
         if !lane.busy && !lane.is_ready && !lane.queue.is_empty() {
             lane.is_ready = true;
-            self.ready.push_back(name);
+            self.ready.push_back(lane_id);
         }
     }
 
-    fn release(&mut self, name: Name) {
-        let lane = self.lanes.get_mut(&name).expect("a lane with a call");
+    fn release(&mut self, lane_id: LaneId) {
+        let lane = self.lanes.get_mut(&lane_id).expect("a lane with a call");
         lane.busy = false;
         if lane.queue.is_empty() {
-            self.lanes.remove(&name);
+            self.lanes.remove(&lane_id);
         }
-        self.enqueue_lane(name);
+        self.enqueue_lane(lane_id);
     }
 
     /// The core must dispatch the first ready lanes.
     fn dispatched(&mut self, dispatch: &Dispatch<'_>, max_batch: usize) -> Call {
         assert!(dispatch.rows.len() <= max_batch);
         let mut rows = dispatch.rows.iter().map(|row| row.offset);
-        let mut parts = Vec::new();
-        for (at, &length) in dispatch.lanes.iter().enumerate() {
-            let name = self.ready.pop_front().expect("a lane is ready");
-            let lane = self.lanes.get_mut(&name).expect("a ready lane has events");
-            assert!(lane.is_ready && !lane.busy, "{name:?} has another call");
+        let mut lanes = Vec::new();
+        for (at, &length) in dispatch.lane_lengths.iter().enumerate() {
+            let lane_id = self.ready.pop_front().expect("a lane is ready");
+            let lane = self.lanes.get_mut(&lane_id).expect("a ready lane has events");
+            assert!(lane.is_ready && !lane.busy, "{lane_id:?} has another call");
             lane.is_ready = false;
             lane.busy = true;
             let taken: Vec<_> = rows.by_ref().take(length as usize).collect();
             assert!(!taken.is_empty());
             for &offset in &taken {
-                assert_eq!(lane.queue.pop_front(), Some(offset), "{name:?} is out of order");
+                assert_eq!(lane.queue.pop_front(), Some(offset), "{lane_id:?} is out of order");
             }
-            let last = at + 1 == dispatch.lanes.len();
-            assert!(last || lane.queue.is_empty(), "{name:?} has more events and the call is not full");
-            parts.push(Part { name, rows: taken, acks_left: None });
+            let last = at + 1 == dispatch.lane_lengths.len();
+            assert!(last || lane.queue.is_empty(), "{lane_id:?} has more events and the call is not full");
+            lanes.push(CallLane { lane_id, rows: taken, acks_left: None });
         }
-        Call { id: dispatch.call, parts }
+        Call { id: dispatch.call, lanes }
     }
 }
 
@@ -126,7 +126,7 @@ impl Harness {
         let (core, model, uptime) = (Core::new(config), Model::default(), Duration::ZERO);
         let mut harness =
             Harness { core, model, uptime, max_batch, calls: Vec::new(), unacked: Vec::new(), next: 0 };
-        harness.give(Input::WorkersFree { calls: workers });
+        harness.give(Input::CapacityAdded { calls: workers });
         harness.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
         let committed = Some(CommittedStart { offset: 0, metadata: b"" });
         let start =
@@ -160,8 +160,8 @@ impl Harness {
         let rows: Vec<_> = (self.next..).zip(lanes).map(|(offset, &lane)| row(offset, lane)).collect();
         self.next += i64::try_from(rows.len()).unwrap();
         for (row, &lane) in rows.iter().zip(lanes) {
-            let name = if lane == 9 { Name::Unkeyed(row.offset) } else { Name::Keyed(lane) };
-            self.model.admit(row.offset, name);
+            let lane_id = if lane == 9 { LaneId::Unkeyed(row.offset) } else { LaneId::Keyed(lane) };
+            self.model.admit(row.offset, lane_id);
         }
         if !rows.is_empty() {
             self.give(Input::Fetched { partition: P, rows: &rows, end: None, error: None });
@@ -172,23 +172,23 @@ impl Harness {
         let id = self.calls[at].id;
         let (mut lanes, mut with_outputs, mut row) = (Vec::new(), Vec::new(), 0u32);
         let mut free = Vec::new();
-        for part in &mut self.calls[at].parts {
+        for lane in &mut self.calls[at].lanes {
             let mut acks = 0;
-            for _ in &part.rows {
+            for _ in &lane.rows {
                 if outputs >> (row % 8) & 1 == 1 {
                     with_outputs.push(row);
                     acks += 1;
                 }
                 row += 1;
             }
-            lanes.push(LaneEnd { done: u32::try_from(part.rows.len()).unwrap(), failure: None });
-            part.acks_left = Some(acks);
+            lanes.push(LaneEnd { done: u32::try_from(lane.rows.len()).unwrap(), verdict: None });
+            lane.acks_left = Some(acks);
             if acks == 0 {
-                free.push(part.clone());
+                free.push(lane.clone());
             }
         }
-        for part in free {
-            self.finish(&part);
+        for lane in free {
+            self.finish(&lane);
         }
         self.give(Input::CallEnded {
             call: id,
@@ -198,32 +198,32 @@ impl Harness {
         });
     }
 
-    fn finish(&mut self, part: &Part) {
-        self.model.handled.extend(&part.rows);
-        self.model.release(part.name);
+    fn finish(&mut self, lane: &CallLane) {
+        self.model.handled.extend(&lane.rows);
+        self.model.release(lane.lane_id);
     }
 
     fn ack(&mut self, at: usize) {
         let (call, row) = self.unacked.swap_remove(at);
-        let parts = &mut self.calls.iter_mut().find(|known| known.id == call).expect("a known call").parts;
+        let lanes = &mut self.calls.iter_mut().find(|known| known.id == call).expect("a known call").lanes;
         let mut first = 0;
-        let part = parts.iter_mut().find(|part| {
-            first += part.rows.len();
+        let lane = lanes.iter_mut().find(|lane| {
+            first += lane.rows.len();
             (row as usize) < first
         });
-        let part = part.expect("a row of the call");
-        let left = part.acks_left.as_mut().expect("the part has ended");
+        let lane = lane.expect("a row of the call");
+        let left = lane.acks_left.as_mut().expect("the lane has ended");
         *left -= 1;
         if *left == 0 {
-            let part = part.clone();
-            self.finish(&part);
+            let lane = lane.clone();
+            self.finish(&lane);
         }
         self.give(Input::EffectsAcked { call, row });
     }
 
     fn running(&self) -> Vec<usize> {
-        let out = self.calls.iter().enumerate().filter(|(_, call)| call.parts[0].acks_left.is_none());
-        out.map(|(at, _)| at).collect()
+        let running = self.calls.iter().enumerate().filter(|(_, call)| call.lanes[0].acks_left.is_none());
+        running.map(|(at, _)| at).collect()
     }
 }
 
@@ -252,10 +252,12 @@ proptest! {
     ) {
         let mut harness = Harness::new(max_batch, workers);
         for step in &steps {
-            let out = harness.running();
+            let running = harness.running();
             match step {
                 Step::Read(lanes) => harness.read(lanes),
-                Step::End(at, outputs) if !out.is_empty() => harness.end(out[at.index(out.len())], *outputs),
+                Step::End(at, outputs) if !running.is_empty() => {
+                    harness.end(running[at.index(running.len())], *outputs);
+                }
                 Step::Ack(at) if !harness.unacked.is_empty() => harness.ack(at.index(harness.unacked.len())),
                 Step::End(..) | Step::Ack(_) => {}
             }
@@ -276,7 +278,7 @@ proptest! {
         let mut handled = harness.model.handled.clone();
         handled.sort_unstable();
         prop_assert_eq!(handled, (0..harness.next).collect::<Vec<_>>());
-        prop_assert_eq!(harness.core.lanes(), 0);
+        prop_assert_eq!(harness.core.view().lanes, 0);
         prop_assert!(harness.model.ready.is_empty());
     }
 }

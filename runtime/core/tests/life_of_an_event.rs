@@ -54,7 +54,7 @@ impl Shell {
 
     fn end(&mut self, at: usize, done: u32, with_outputs: &[u32]) -> CallId {
         let (call, _) = self.calls.remove(at);
-        let lanes = [LaneEnd { done, failure: None }];
+        let lanes = [LaneEnd { done, verdict: None }];
         self.give(Input::CallEnded { call, lanes: &lanes, with_outputs, took: Duration::from_micros(3) });
         call
     }
@@ -72,7 +72,7 @@ fn row(offset: i64, lane: u64) -> FetchedRow {
 
 fn started() -> Shell {
     let mut shell = Shell::new();
-    shell.give(Input::WorkersFree { calls: 2 });
+    shell.give(Input::CapacityAdded { calls: 2 });
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
     assert_eq!(shell.take_actions(), ["LookUpStart"]);
     let start =
@@ -84,7 +84,7 @@ fn started() -> Shell {
         "the start is committed before the first read"
     );
     assert_eq!(shell.commit_succeeds(), (10, String::new()));
-    assert_eq!(shell.take_actions(), ["Read"]);
+    assert_eq!(shell.take_actions(), ["PermitRead"]);
     shell
 }
 
@@ -97,7 +97,7 @@ fn an_event_is_committed_when_its_outputs_are_acked() {
         end: None,
         error: None,
     });
-    assert_eq!(shell.take_actions(), ["Dispatch", "Dispatch", "Read"], "two lanes, two workers");
+    assert_eq!(shell.take_actions(), ["Dispatch", "Dispatch", "PermitRead"], "two lanes, two workers");
     let second = shell.end(1, 1, &[]);
     assert_eq!(second.slot, 1);
     let first = shell.end(0, 1, &[0]);
@@ -110,7 +110,7 @@ fn an_event_is_committed_when_its_outputs_are_acked() {
     assert_eq!(shell.calls.first().map(|(_, offsets)| offsets.clone()), Some(vec![12]));
     shell.end(0, 1, &[]);
     assert_eq!(shell.commit_succeeds(), (13, String::new()));
-    assert_eq!(shell.core.lanes(), 0, "no lane remains");
+    assert_eq!(shell.core.view().lanes, 0, "no lane remains");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_drain_waits_for_running_calls_then_commits_and_leaves() {
     shell.give(Input::Fetched { partition: P, rows: &[row(10, 1), row(11, 1)], end: None, error: None });
     shell.take_actions();
     shell.give(Input::Drain { deadline: Duration::from_secs(10) });
-    assert_eq!(shell.take_actions(), ["StopReading", "ReleaseRows"]);
+    assert_eq!(shell.take_actions(), ["WithdrawRead", "ReleaseRows"]);
     shell.end(0, 1, &[]);
     assert_eq!(shell.take_actions(), ["ReleaseRows", "Commit"]);
     assert_eq!(shell.commit_succeeds().0, 11);
@@ -130,7 +130,7 @@ fn a_drain_waits_for_running_calls_then_commits_and_leaves() {
 fn a_gap_after_a_rebalance_is_read_again_before_it_counts() {
     let mut shell = started();
     shell.give(Input::Fetched { partition: P, rows: &[row(14, 1)], end: None, error: None });
-    assert_eq!(shell.take_actions(), ["Notice", "Reposition", "ReleaseRows", "Read"]);
+    assert_eq!(shell.take_actions(), ["Notice", "Reposition", "ReleaseRows", "PermitRead"]);
     shell.give(Input::Fetched { partition: P, rows: &[row(14, 1)], end: None, error: None });
     assert_eq!(shell.calls.first().map(|(_, offsets)| offsets.clone()), Some(vec![14]));
 }

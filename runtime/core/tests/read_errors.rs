@@ -9,12 +9,12 @@ use shell::{P0, P1, REQUEST, Shell};
 
 const OUTSIDE: ReadError = ReadError::OutOfRange { log_start: 0, log_end: 50 };
 
-fn fails(shell: &mut Shell, why: ReadError) {
+fn fail_read(shell: &mut Shell, why: ReadError) {
     shell.read(P0, &[], None, Some(why));
 }
 
 /// The times at which the reader is repositioned within the next two minutes, in whole seconds from now.
-fn repositioned_at(shell: &mut Shell) -> Vec<u64> {
+fn reposition_times(shell: &mut Shell) -> Vec<u64> {
     let begin = shell.uptime;
     let mut at = Vec::new();
     while shell.uptime < begin + Duration::from_secs(120) {
@@ -27,12 +27,12 @@ fn repositioned_at(shell: &mut Shell) -> Vec<u64> {
     at
 }
 
-/// After any error, the offsets that are missing behind it may not have been read.
+/// After any error, the offsets that are missing after it may not have been read.
 #[test]
-fn no_gap_behind_an_error_counts() {
+fn no_gap_after_an_error_counts() {
     for why in [
         ReadError::Interrupted,
-        ReadError::Damaged,
+        ReadError::Corrupt,
         ReadError::Unknown,
         ReadError::Denied,
         ReadError::Missing,
@@ -58,16 +58,16 @@ fn an_interrupted_read_continues_by_itself() {
 
 #[test]
 fn a_damaged_read_is_repeated_immediately_and_then_with_growing_intervals() {
-    for why in [ReadError::Damaged, ReadError::Unknown] {
+    for why in [ReadError::Corrupt, ReadError::Unknown] {
         let mut shell = Shell::reading(Config::default(), &[P0], 4);
-        fails(&mut shell, why);
+        fail_read(&mut shell, why);
         assert_eq!((&shell.repositions[..], shell.stalls.len()), (&[(P0, 0)][..], 0), "{why:?}");
-        fails(&mut shell, why);
+        fail_read(&mut shell, why);
         assert_eq!(shell.repositions.len(), 1, "{why:?} must not be repeated immediately a second time");
         let reported: Vec<_> =
             shell.stalls.iter().map(|stall| (stall.partition, stall.offset, stall.blocked_on)).collect();
         assert_eq!(reported, [(P0, 0, BlockedOn::ReadFailed(why))]);
-        assert_eq!(repositioned_at(&mut shell), [1, 3, 7, 15, 31, 63], "{why:?}");
+        assert_eq!(reposition_times(&mut shell), [1, 3, 7, 15, 31, 63], "{why:?}");
         assert_eq!(shell.stalls.len(), 1, "{why:?} is reported once");
     }
 }
@@ -76,9 +76,9 @@ fn a_damaged_read_is_repeated_immediately_and_then_with_growing_intervals() {
 fn a_denied_read_is_reported_immediately_and_retried_without_further_errors() {
     for why in [ReadError::Denied, ReadError::Missing, ReadError::SeekFailed] {
         let mut shell = Shell::reading(Config::default(), &[P0], 4);
-        fails(&mut shell, why);
+        fail_read(&mut shell, why);
         assert_eq!(shell.stalls.len(), 1, "{why:?}");
-        assert_eq!(repositioned_at(&mut shell), [1, 2, 4, 8, 16, 32, 64], "{why:?}");
+        assert_eq!(reposition_times(&mut shell), [1, 2, 4, 8, 16, 32, 64], "{why:?}");
         assert_eq!(
             shell.repositions.len(),
             0,
@@ -86,14 +86,14 @@ fn a_denied_read_is_reported_immediately_and_retried_without_further_errors() {
         );
         shell.fetch(P0, &[(0, 1)]);
         assert_eq!(shell.stalls_ended, [P0], "{why:?} is over");
-        assert_eq!(repositioned_at(&mut shell), [0; 0], "{why:?}");
+        assert_eq!(reposition_times(&mut shell), [0; 0], "{why:?}");
     }
 }
 
 #[test]
 fn the_end_of_the_log_ends_a_stall_like_a_row() {
     let mut shell = Shell::reading(Config::default(), &[P0], 4);
-    fails(&mut shell, ReadError::Denied);
+    fail_read(&mut shell, ReadError::Denied);
     shell.read(P0, &[], Some(0), None);
     assert_eq!(shell.stalls_ended, [P0]);
 }
@@ -102,7 +102,7 @@ fn the_end_of_the_log_ends_a_stall_like_a_row() {
 fn a_successful_read_resets_the_failure() {
     let mut shell = Shell::reading(Config::default(), &[P0], 4);
     for offset in 0..3 {
-        fails(&mut shell, ReadError::Damaged);
+        fail_read(&mut shell, ReadError::Corrupt);
         shell.fetch(P0, &[(offset, 1)]);
     }
     assert_eq!(shell.repositions, [(P0, 0), (P0, 1), (P0, 2)], "each read is repeated immediately");
@@ -116,10 +116,10 @@ fn a_reader_outside_the_log_is_repositioned_and_no_ownership_ends() {
         Shell::reading(Config { out_of_range: OutOfRange::Latest, ..Config::default() }, &[P0], 4);
     shell.fetch(P0, &[(0, 1)]);
     for _ in 0..3 {
-        fails(&mut shell, OUTSIDE);
+        fail_read(&mut shell, OUTSIDE);
     }
     assert_eq!(shell.reassigned, [(P0, 1)]);
-    assert_eq!(repositioned_at(&mut shell).first(), Some(&1));
+    assert_eq!(reposition_times(&mut shell).first(), Some(&1));
     assert_eq!((shell.count("Notice(OwnershipEnded"), shell.cancelled.len()), (0, 0));
 }
 
@@ -127,22 +127,22 @@ fn a_reader_outside_the_log_is_repositioned_and_no_ownership_ends() {
 #[test]
 fn a_partition_that_was_not_assigned_is_assigned_again() {
     let mut shell = Shell::new(Config::default());
-    shell.give(Input::WorkersFree { calls: 4 });
+    shell.give(Input::CapacityAdded { calls: 4 });
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.give(Input::StartResolved { partition: P0, start: shell::start() });
-    fails(&mut shell, ReadError::SeekFailed);
+    fail_read(&mut shell, ReadError::SeekFailed);
     shell.store();
-    assert_eq!(repositioned_at(&mut shell).first(), Some(&1));
+    assert_eq!(reposition_times(&mut shell).first(), Some(&1));
     assert_eq!(shell.reassigned.first(), Some(&(P0, 0)));
 }
 
 #[test]
 fn a_failure_ends_with_its_ownership() {
     let mut shell = Shell::reading(Config::default(), &[P0, P1], 4);
-    fails(&mut shell, ReadError::Denied);
+    fail_read(&mut shell, ReadError::Denied);
     shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
     assert_eq!(shell.stalls_ended, [P0]);
-    assert_eq!(repositioned_at(&mut shell), [0; 0]);
+    assert_eq!(reposition_times(&mut shell), [0; 0]);
 }
 
 /// A handler whose partitions have all stopped must not stay in its group.

@@ -80,7 +80,7 @@ fn the_error_of_a_read_whose_rows_or_end_were_ignored_does_not_count() {
 #[test]
 fn a_read_is_processed_in_order() {
     let mut shell = Shell::reading(Config::default(), &[P0], 4);
-    shell.read(P0, &[(0, 1), (1, 1)], Some(4), Some(ReadError::Damaged));
+    shell.read(P0, &[(0, 1), (1, 1)], Some(4), Some(ReadError::Corrupt));
     assert_eq!(shell.repositions, [(P0, 4)], "rows and end come before the error");
     shell.end_all();
     assert_eq!(shell.store().offset_of(P0), Some(4));
@@ -89,10 +89,10 @@ fn a_read_is_processed_in_order() {
 #[test]
 fn adding_a_late_partition_moves_readers_too() {
     let mut shell = Shell::new(Config::default());
-    shell.give(Input::WorkersFree { calls: 4 });
+    shell.give(Input::CapacityAdded { calls: 4 });
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0, P1] });
     shell.start_at(P0, 0, b"");
-    shell.wait(Config::default().look_up_timeout);
+    shell.wait(Config::default().lookup_timeout);
     assert_eq!(shell.assigned, [[P0]], "the group does not wait longer");
     shell.fetch(P0, &[(0, 1)]);
     shell.start_at(P1, 0, b"");

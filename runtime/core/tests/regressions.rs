@@ -24,7 +24,7 @@ impl Shell {
     fn new(config: Config) -> Self {
         let (actions, calls, commits) = (Vec::new(), Vec::new(), Vec::new());
         let mut shell = Shell { core: Core::new(config), uptime: Duration::ZERO, actions, calls, commits };
-        shell.give(Input::WorkersFree { calls: 8 });
+        shell.give(Input::CapacityAdded { calls: 8 });
         shell
     }
 
@@ -57,7 +57,7 @@ impl Shell {
         self.give(Input::StartResolved { partition, start });
     }
 
-    fn own(config: Config) -> Self {
+    fn owning(config: Config) -> Self {
         let mut shell = Shell::new(config);
         shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P] });
         shell.resolve(P, 10);
@@ -79,7 +79,7 @@ impl Shell {
     /// The oldest call ends with its row done.
     fn end(&mut self, with_outputs: &[u32]) -> CallId {
         let call = self.calls.remove(0);
-        let lanes = [LaneEnd { done: 1, failure: None }];
+        let lanes = [LaneEnd { done: 1, verdict: None }];
         self.give(Input::CallEnded { call, lanes: &lanes, with_outputs, took: Duration::from_millis(1) });
         call
     }
@@ -87,9 +87,9 @@ impl Shell {
 
 #[test]
 fn a_limit_of_one_event_lets_events_through() {
-    let mut shell = Shell::own(Config { max_queued: 1, ..Config::default() });
+    let mut shell = Shell::owning(Config { max_queued: 1, ..Config::default() });
     for offset in 10..13 {
-        assert_eq!(shell.take_actions("Read {").len(), 1, "offset {offset} may be read");
+        assert_eq!(shell.take_actions("PermitRead {").len(), 1, "offset {offset} may be read");
         shell.read(offset..offset + 1, Admission::Lane(1));
         shell.end(&[]);
     }
@@ -116,7 +116,7 @@ fn a_late_partition_is_not_added_while_a_rebalance_is_unanswered() {
 
 #[test]
 fn a_late_partition_is_added_after_a_revoke_is_answered() {
-    let mut shell = Shell::own(Config::default());
+    let mut shell = Shell::owning(Config::default());
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[Q] });
     shell.wait(5_001);
     shell.give(Input::Tick);
@@ -136,7 +136,7 @@ fn a_late_partition_is_added_after_a_revoke_is_answered() {
 
 #[test]
 fn a_reader_outside_the_log_moves_no_ledger_that_is_inside() {
-    let mut shell = Shell::own(Config { out_of_range: OutOfRange::Latest, ..Config::default() });
+    let mut shell = Shell::owning(Config { out_of_range: OutOfRange::Latest, ..Config::default() });
     shell.read(10..12, Admission::Lane(1));
     shell.take_actions("");
     let why = ReadError::OutOfRange { log_start: 0, log_end: 50 };
@@ -155,7 +155,7 @@ fn a_reader_outside_the_log_moves_no_ledger_that_is_inside() {
 
 #[test]
 fn an_event_without_a_lane_waits_for_its_call_of_an_older_ownership() {
-    let mut shell = Shell::own(Config::default());
+    let mut shell = Shell::owning(Config::default());
     shell.read(10..11, Admission::Unkeyed);
     let old = shell.calls.remove(0);
     shell.give(Input::Lost { request: REQUEST, partitions: &[P] });
@@ -167,15 +167,15 @@ fn an_event_without_a_lane_waits_for_its_call_of_an_older_ownership() {
     shell.give(Input::CallTerminated { call: old });
     assert_eq!(shell.calls.len(), 1);
     shell.end(&[]);
-    assert_eq!(shell.core.lanes(), 0, "no lane remains");
+    assert_eq!(shell.core.view().lanes, 0, "no lane remains");
 }
 
 #[test]
 fn a_result_that_comes_with_the_end_of_its_revoke_is_dropped() {
-    let mut shell = Shell::own(Config::default());
+    let mut shell = Shell::owning(Config::default());
     shell.read(10..11, Admission::Lane(1));
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P] });
     shell.wait(1_500); // past the deadline, without a tick
     shell.end(&[0]);
-    assert_eq!(shell.core.lanes(), 0, "no lane waits for an ack that is never sent");
+    assert_eq!(shell.core.view().lanes, 0, "no lane waits for an ack that is never sent");
 }

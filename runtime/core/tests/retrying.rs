@@ -85,8 +85,8 @@ fn only_the_lane_of_a_failed_event_waits() {
     shell.fetch(P0, &[(0, 1), (1, 1), (2, 2)]);
     shell.end_with(RETRY);
     shell.fetch(P0, &[(3, 1), (4, 3)]);
-    let out: Vec<_> = shell.calls.iter().flat_map(|call| call.rows.iter().map(|row| row.1)).collect();
-    assert_eq!(out, [2, 4]);
+    let in_flight: Vec<_> = shell.calls.iter().flat_map(|call| call.rows.iter().map(|row| row.1)).collect();
+    assert_eq!(in_flight, [2, 4]);
     shell.end_all();
     shell.wait(Duration::from_secs(1));
     for offset in [0, 1, 3] {
@@ -122,7 +122,7 @@ fn a_dead_letter_holds_its_lane_and_the_offset_until_it_is_acknowledged() {
         "2 is in the completed set, but the committed offset does not move"
     );
     shell.wait(Duration::from_secs(20));
-    assert_eq!((shell.stalls[0].offset, shell.stalls[0].blocked_on), (0, BlockedOn::DeadLetter));
+    assert_eq!((shell.stalls[0].offset, shell.stalls[0].blocked_on), (0, BlockedOn::DeadLetterUnacked));
     assert!(shell.calls.is_empty());
     shell.ack_dead_letter();
     shell.end_all();
@@ -139,7 +139,7 @@ fn skipped_events_settle_at_once() {
 }
 
 #[test]
-fn an_old_record_is_not_tried_again() {
+fn an_old_record_is_not_retried() {
     let mut shell = reading(RetryPolicy { max_record_age: Some(Duration::from_secs(60)), ..retry() });
     shell.wall_ms = 59_000;
     shell.fetch(P0, &[(0, 1)]);
@@ -207,7 +207,7 @@ fn a_known_failing_row_does_not_quarantine_the_other_lanes() {
     shell.fetch(P0, &[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 2), (NEXT + 3, 3)]);
     let call = shell.calls.remove(0);
     assert_eq!(call.lanes, [2, 1, 1]);
-    let done = |done| LaneEnd { done, failure: None };
+    let done = |done| LaneEnd { done, verdict: None };
     let failure = CallFailure { fault: Fault::Memory, failing_row: Some(1), fresh: false };
     let lanes = [done(1), done(0), done(0)];
     shell.give(Input::CallFailed { call: call.id, failure, lanes: &lanes, with_outputs: &[] });
@@ -270,7 +270,7 @@ fn a_round_ends_with_its_ownership() {
     shell.end_with(RETRY);
     shell.end_all();
     shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
-    assert_eq!((shell.core.lanes(), shell.kept_slots()), (0, 0));
+    assert_eq!((shell.core.view().lanes, shell.kept_slots()), (0, 0));
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.start_at(P0, 0, b"");
     shell.fetch(P0, &[(0, 10), (1, 11), (2, 12), (3, 13), (4, 14)]);
@@ -292,7 +292,7 @@ fn a_revoke_does_not_wait_for_retries() {
         "1 is in the completed set"
     );
     assert_eq!(shell.revoked, [[P0]]);
-    assert_eq!((shell.core.lanes(), shell.kept_slots()), (0, 0));
+    assert_eq!((shell.core.view().lanes, shell.kept_slots()), (0, 0));
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn a_retry_during_a_revoke_is_left_to_the_next_owner() {
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
     shell.end_with(RETRY);
     assert_eq!(shell.revoked, [[P0]]);
-    assert_eq!((shell.core.lanes(), shell.kept_slots()), (0, 0));
+    assert_eq!((shell.core.view().lanes, shell.kept_slots()), (0, 0));
 }
 
 #[test]
@@ -322,11 +322,11 @@ fn filtered_events_settle_without_a_call_and_unkeyed_ones_have_an_outcome() {
         error: None,
     });
     assert_eq!((shell.store().offset_of(P0), shell.core.counters().filtered), (Some(1), 1));
-    shell.fetch_as(P0, &[1], Admission::NoKey);
+    shell.fetch_as(P0, &[1], Admission::NoLaneKey);
     assert!(shell.calls.is_empty());
-    assert_eq!(shell.ack_dead_letter().reason, Reason::NoKey);
+    assert_eq!(shell.ack_dead_letter().reason, Reason::NoLaneKey);
     shell.store_until(P0, 2);
-    assert_eq!((shell.core.lanes(), shell.kept_slots()), (0, 0));
+    assert_eq!((shell.core.view().lanes, shell.kept_slots()), (0, 0));
 }
 
 #[test]
@@ -336,7 +336,7 @@ fn an_outcome_without_a_call_waits_for_the_producer_like_a_call() {
     shell.give(Input::OutputBacklog { full: true });
     let offsets: Vec<i64> = (0..2_000).collect();
     for offset in &offsets {
-        shell.fetch_as(P0, &[*offset], Admission::NoKey);
+        shell.fetch_as(P0, &[*offset], Admission::NoLaneKey);
     }
     assert!(shell.dead_letters.is_empty(), "there is no capacity for a dead letter");
     shell.give(Input::OutputBacklog { full: false });
@@ -350,7 +350,7 @@ fn an_outcome_without_a_call_waits_for_the_producer_like_a_call() {
     // Dead letters that were not sent are left to the next owner.
     shell.store_until(P0, 1_025);
     assert_eq!(shell.revoked, [[P0]]);
-    assert_eq!((shell.core.lanes(), shell.kept_slots()), (0, 0));
+    assert_eq!((shell.core.view().lanes, shell.kept_slots()), (0, 0));
 }
 
 /// Blocked dead letters of one topic block neither another topic nor the keyed events of their own
@@ -361,9 +361,9 @@ fn outcomes_of_one_topic_do_not_wait_for_those_of_another() {
     let config = Config { retry: retry(), topics: 2, ..Config::default() };
     let mut shell = Shell::reading(config, &[P0, other], 4);
     let offsets: Vec<i64> = (0..1_500).collect();
-    shell.fetch_as(P0, &offsets, Admission::NoKey);
+    shell.fetch_as(P0, &offsets, Admission::NoLaneKey);
     assert_eq!(shell.dead_letters.len(), 1_024);
-    shell.fetch_as(other, &[0], Admission::NoKey);
+    shell.fetch_as(other, &[0], Admission::NoLaneKey);
     assert_eq!(shell.dead_letters.last().map(|dead_letter| dead_letter.event.partition), Some(other));
     shell.fetch(P0, &[(1_500, 1)]);
     assert_eq!(shell.call().rows, [(P0, 1_500)]);
@@ -388,7 +388,7 @@ fn a_rejected_output_fails_its_event_and_no_other() {
     assert_eq!(shell.store().offset_of(P0), Some(NEXT + 3));
 }
 
-/// An output known to be too large is not produced. No output behind it is produced before its
+/// An output known to be too large is not produced. No output after it is produced before its
 /// event has an outcome.
 #[test]
 fn an_unpublishable_output_holds_back_the_outputs_behind_it() {
@@ -397,7 +397,7 @@ fn an_unpublishable_output_holds_back_the_outputs_behind_it() {
     shell.fetch(P0, &[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 1), (NEXT + 3, 2)]);
     let call = shell.calls.remove(0).id;
     let ends =
-        [LaneEnd { done: 1, failure: Some(Verdict::Unpublishable) }, LaneEnd { done: 1, failure: None }];
+        [LaneEnd { done: 1, verdict: Some(Verdict::Unpublishable) }, LaneEnd { done: 1, verdict: None }];
     shell.end_call(call, &ends, &[0, 1, 2, 3]);
     assert_eq!(
         shell.produced.last(),
@@ -410,7 +410,7 @@ fn an_unpublishable_output_holds_back_the_outputs_behind_it() {
     assert_eq!((event, reason), (NEXT + 1, Reason::OutputRejected));
     assert!(shell.calls.is_empty(), "its lane waits for the dead letter");
     shell.ack_dead_letter();
-    assert_eq!(shell.core.counters().reruns_behind_outputs, 1);
+    assert_eq!(shell.core.counters().reruns_after_unpublishable, 1);
     let again = shell.calls.remove(0);
     assert_eq!((again.rows, again.attempt), (vec![(P0, NEXT + 2)], 1), "uncharged");
 }

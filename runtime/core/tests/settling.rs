@@ -37,7 +37,7 @@ fn a_lane_settles_in_order_whatever_the_order_of_its_acks() {
     let rows: Vec<_> = (NEXT..NEXT + 4).map(|offset| (offset, 1)).collect();
     let (mut shell, call) = one_call(&rows);
     shell.fetch(P0, &[(NEXT + 4, 1)]);
-    shell.end_call(call, &[LaneEnd { done: 4, failure: None }], &[0, 2, 3]);
+    shell.end_call(call, &[LaneEnd { done: 4, verdict: None }], &[0, 2, 3]);
     for (row, settled) in [(3, 0), (2, 0), (3, 0), (0, 4)] {
         assert!(shell.calls.is_empty(), "the lane waits for its acks");
         shell.give(Input::EffectsAcked { call, row });
@@ -51,7 +51,7 @@ fn a_lane_settles_in_order_whatever_the_order_of_its_acks() {
 fn rows_before_a_failed_one_settle_and_the_lane_stops() {
     for verdict in [Verdict::Retry { after: None }, Verdict::Reject] {
         let (mut shell, call) = one_call(&[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 1), (NEXT + 3, 2)]);
-        let ends = [LaneEnd { done: 1, failure: Some(verdict) }, LaneEnd { done: 1, failure: None }];
+        let ends = [LaneEnd { done: 1, verdict: Some(verdict) }, LaneEnd { done: 1, verdict: None }];
         shell.end_call(call, &ends, &[0, 1, 3]);
         assert_eq!(shell.produced, [(call, vec![0, 3])], "row 1 is not done: its outputs are dropped");
         shell.give(Input::EffectsAcked { call, row: 0 });
@@ -70,10 +70,10 @@ fn a_call_that_failed_settles_nothing() {
     let (mut shell, call) = one_call(&[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 2)]);
     let failure = CallFailure { fault: Fault::Trap, failing_row: None, fresh: false };
     shell.give(Input::CallFailed { call, failure, lanes: &[], with_outputs: &[] });
-    assert_eq!((shell.stops.len(), shell.core.lanes()), (0, 2), "its events run again, one by one");
+    assert_eq!((shell.stops.len(), shell.core.view().lanes), (0, 2), "its events run again, one by one");
     shell.give(Input::EffectsAcked { call, row: 0 });
     let rerun = shell.calls.remove(0).id;
-    shell.give(Input::DrainNow);
+    shell.give(Input::Drain { deadline: Duration::ZERO });
     shell.give(Input::CallTerminated { call: rerun });
     assert_eq!((shell.drained, shell.commits.len()), (Some(false), 0));
 }
@@ -82,7 +82,7 @@ fn a_call_that_failed_settles_nothing() {
 fn acks_after_a_rejection_still_settle_the_rows_before_it() {
     let rows: Vec<_> = (NEXT..NEXT + 4).map(|offset| (offset, 1)).collect();
     let (mut shell, call) = one_call(&rows);
-    shell.end_call(call, &[LaneEnd { done: 4, failure: None }], &[0, 1, 2, 3]);
+    shell.end_call(call, &[LaneEnd { done: 4, verdict: None }], &[0, 1, 2, 3]);
     shell.give(Input::OutputRejected { call, row: 2 });
     assert_eq!(shell.count("StopHandler"), 0, "the rows before it settle first");
     for row in [3, 1, 0] {
@@ -91,25 +91,25 @@ fn acks_after_a_rejection_still_settle_the_rows_before_it() {
     assert_eq!(shell.count("StopHandler"), 1);
     shell.give(Input::OutputRejected { call, row: 2 });
     assert_eq!(last_commit(&mut shell).offset, NEXT + 2);
-    assert_eq!((shell.drained, shell.core.lanes()), (Some(true), 0));
+    assert_eq!((shell.drained, shell.core.view().lanes), (Some(true), 0));
 }
 
 #[test]
 fn a_rejection_of_the_first_row_ends_the_lane_immediately() {
     let (mut shell, call) = one_call(&[(NEXT, 1), (NEXT + 1, 1)]);
-    shell.end_call(call, &[LaneEnd { done: 2, failure: None }], &[0, 1]);
+    shell.end_call(call, &[LaneEnd { done: 2, verdict: None }], &[0, 1]);
     shell.give(Input::OutputRejected { call, row: 1 });
     shell.give(Input::OutputRejected { call, row: 0 });
     assert_eq!(shell.count("StopHandler"), 1);
-    shell.give(Input::DrainNow);
-    assert_eq!((shell.drained, shell.core.lanes()), (Some(true), 0));
+    shell.give(Input::Drain { deadline: Duration::ZERO });
+    assert_eq!((shell.drained, shell.core.view().lanes), (Some(true), 0));
 }
 
 #[test]
 #[should_panic(expected = "neither done nor failed, or both")]
 fn a_row_that_is_neither_done_nor_failed_is_never_passed_silently() {
     let (mut shell, call) = one_call(&[(NEXT, 1), (NEXT + 1, 1)]);
-    shell.end_call(call, &[LaneEnd { done: 1, failure: None }], &[]);
+    shell.end_call(call, &[LaneEnd { done: 1, verdict: None }], &[]);
 }
 
 #[test]

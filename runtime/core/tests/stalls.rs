@@ -5,8 +5,8 @@ mod shell;
 
 use std::time::Duration;
 
-use keylane_core::{BlockedOn, Config, Input, RetryPolicy, Verdict};
-use shell::{P0, Shell};
+use keylane_core::{BlockedOn, Config, Input, LaneEnd, RetryPolicy, Verdict};
+use shell::{NEXT, P0, P1, Shell};
 
 /// A partition with one event.
 fn with_event(calls: u32, retry: RetryPolicy) -> Shell {
@@ -31,13 +31,13 @@ fn an_event_that_no_worker_takes_is_queued() {
 }
 
 #[test]
-fn a_guest_that_does_not_return_is_named() {
+fn a_guest_that_does_not_return_is_the_reason() {
     let mut shell = with_event(1, RetryPolicy::default());
     assert_eq!(stall(&mut shell), (1, BlockedOn::Guest));
 }
 
 #[test]
-fn an_event_between_two_attempts_is_named_with_its_next_attempt() {
+fn an_event_between_two_attempts_is_reported_with_its_next_attempt() {
     let minute = Duration::from_secs(60);
     let mut shell = with_event(
         1,
@@ -48,21 +48,42 @@ fn an_event_between_two_attempts_is_named_with_its_next_attempt() {
 }
 
 #[test]
-fn outputs_that_are_not_acknowledged_are_named() {
+fn outputs_that_are_not_acknowledged_are_the_reason() {
     let mut shell = with_event(1, RetryPolicy::default());
     shell.end(&[0]);
-    assert_eq!(stall(&mut shell), (1, BlockedOn::Unacked));
+    assert_eq!(stall(&mut shell), (1, BlockedOn::OutputsUnacked));
 }
 
 #[test]
-fn a_dead_letter_that_is_not_acknowledged_is_named() {
+fn a_dead_letter_that_is_not_acknowledged_is_the_reason() {
     let mut shell = with_event(1, RetryPolicy::default());
     shell.end_with(Verdict::Reject);
-    assert_eq!(stall(&mut shell), (1, BlockedOn::DeadLetter));
+    assert_eq!(stall(&mut shell), (1, BlockedOn::DeadLetterUnacked));
+}
+
+/// Offsets of different partitions may be equal, also within one call.
+#[test]
+fn an_event_of_another_partition_is_not_the_reason() {
+    let mut shell = Shell::reading(Config::default(), &[P0, P1], 1);
+    shell.warm_up(P0);
+    shell.warm_up(P1);
+    shell.give(Input::OutputBacklog { full: true });
+    shell.fetch(P0, &[(NEXT, 1)]);
+    shell.fetch(P1, &[(NEXT, 2)]);
+    shell.give(Input::OutputBacklog { full: false });
+    let call = shell.calls.remove(0);
+    assert_eq!(call.rows, [(P0, NEXT), (P1, NEXT)], "one call carries both");
+    let ends = [LaneEnd { done: 0, verdict: Some(Verdict::Reject) }, LaneEnd { done: 1, verdict: None }];
+    shell.end_call(call.id, &ends, &[1]);
+    shell.wait(Duration::from_secs(20));
+    let reported: Vec<_> =
+        shell.stalls.iter().map(|stall| (stall.partition, stall.offset, stall.blocked_on)).collect();
+    let expected = [(P0, NEXT, BlockedOn::DeadLetterUnacked), (P1, NEXT, BlockedOn::OutputsUnacked)];
+    assert_eq!(reported, expected);
 }
 
 #[test]
-fn a_commit_that_is_not_stored_is_named() {
+fn a_commit_that_is_not_stored_is_the_reason() {
     let mut shell = with_event(1, RetryPolicy::default());
     shell.end_all();
     shell.wait(Duration::from_secs(20));

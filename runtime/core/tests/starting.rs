@@ -1,4 +1,4 @@
-//! The start of an ownership: look-ups, answered assigns, and starts outside the log.
+//! The start of an ownership: lookups, answered assigns, and starts outside the log.
 
 mod shell;
 
@@ -9,7 +9,7 @@ use keylane_core::{CommittedStart, Config, Input, Notice, OutOfRange, PartitionS
 use shell::{P0, P1, REQUEST, Shell, start};
 
 /// A commit at offset 0 that claims offset 1, as an earlier owner left it.
-fn set_of_offset_1() -> String {
+fn set_claiming_offset_1() -> String {
     let mut shell = Shell::reading(Config::default(), &[P0], 2);
     shell.fetch(P0, &[(0, 1), (1, 2)]);
     shell.calls.remove(0);
@@ -23,15 +23,15 @@ fn ignored(shell: &Shell) -> usize {
 
 #[test]
 fn a_set_waits_for_the_log_end_and_looks_it_up_again() {
-    let set = set_of_offset_1();
+    let set = set_claiming_offset_1();
     let committed = Some(CommittedStart { offset: 0, metadata: set.as_bytes() });
     let unknown = PartitionStart { committed, log_end: None, ..start() };
     let mut shell = Shell::new(Config::default());
-    shell.give(Input::WorkersFree { calls: 4 });
+    shell.give(Input::CapacityAdded { calls: 4 });
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.give(Input::StartResolved { partition: P0, start: unknown });
     shell.wait(Duration::from_secs(1));
-    assert_eq!(shell.look_ups, [P0, P0], "the log end is looked up again");
+    assert_eq!(shell.lookups, [P0, P0], "the log end is looked up again");
     assert!(shell.assigned.is_empty());
     shell.give(Input::StartResolved { partition: P0, start: PartitionStart { committed, ..start() } });
     assert_eq!((shell.assigned.len(), ignored(&shell)), (1, 0));
@@ -40,8 +40,8 @@ fn a_set_waits_for_the_log_end_and_looks_it_up_again() {
 }
 
 #[test]
-fn the_highest_commit_of_all_look_ups_counts() {
-    let set = set_of_offset_1();
+fn the_highest_commit_of_all_lookups_counts() {
+    let set = set_claiming_offset_1();
     let mut shell = Shell::new(Config::default());
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     let found = |offset, metadata, log_end| {
@@ -60,14 +60,14 @@ fn the_highest_commit_of_all_look_ups_counts() {
 
 #[test]
 fn an_unknown_log_end_does_not_hold_a_partition_forever() {
-    let set = set_of_offset_1();
+    let set = set_claiming_offset_1();
     let committed = Some(CommittedStart { offset: 0, metadata: set.as_bytes() });
     let unknown = PartitionStart { committed, log_end: None, ..start() };
     let mut shell = Shell::new(Config::default());
-    shell.give(Input::WorkersFree { calls: 4 });
+    shell.give(Input::CapacityAdded { calls: 4 });
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     shell.give(Input::StartResolved { partition: P0, start: unknown });
-    shell.wait(Config::default().look_up_timeout);
+    shell.wait(Config::default().lookup_timeout);
     assert_eq!(shell.assigned, [[P0]]);
     assert_eq!(ignored(&shell), 1, "the ignored set is reported");
     shell.fetch(P0, &[(0, 1), (1, 2)]);
@@ -83,14 +83,14 @@ fn an_unknown_log_end_does_not_hold_a_partition_forever() {
 }
 
 #[test]
-fn a_failed_look_up_is_repeated_and_the_partition_is_added_late() {
+fn a_failed_lookup_is_repeated_and_the_partition_is_added_late() {
     let mut shell = Shell::new(Config::default());
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0, P1] });
     shell.start_at(P0, 0, b"");
-    for look_ups in 3..14 {
-        shell.give(Input::LookUpFailed { partition: P1, undecided: false });
+    for lookups in 3..14 {
+        shell.give(Input::LookupFailed { partition: P1, transaction_open: false });
         shell.wait(Duration::from_millis(500));
-        assert_eq!(shell.look_ups.len(), look_ups);
+        assert_eq!(shell.lookups.len(), lookups);
     }
     assert_eq!(shell.assigned, [[P0]]);
     shell.start_at(P1, 7, b"");
@@ -149,7 +149,7 @@ fn begins_at(shell: &Shell) -> Option<i64> {
     })
 }
 
-/// The topic was deleted and created again, and then a late commit of its former reader arrived.
+/// The topic was recreated, and then a late commit of its former reader arrived.
 /// The offset is inside the new log, but belongs to the old one.
 #[test]
 fn an_offset_that_was_committed_in_another_topic_is_outside_the_log() {
@@ -268,7 +268,9 @@ fn a_stopped_partition_whose_topic_was_replaced_is_read() {
 
 #[test]
 fn a_revoke_or_a_drain_overtakes_an_ownership_outside_the_log() {
-    for rebalance in [Input::Revoked { request: REQUEST, partitions: &[P0] }, Input::DrainNow] {
+    for rebalance in
+        [Input::Revoked { request: REQUEST, partitions: &[P0] }, Input::Drain { deadline: Duration::ZERO }]
+    {
         let mut shell = half_settled(OutOfRange::Earliest);
         let why = ReadError::OutOfRange { log_start: 100, log_end: 200 };
         shell.give(Input::Fetched { partition: P0, rows: &[], end: None, error: Some(why) });

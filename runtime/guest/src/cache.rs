@@ -41,7 +41,7 @@ impl Cache {
 
     /// Returns the compiled form of a component, if the cache has one that passes every check.
     pub(super) fn get(&self, engine: &Engine, wasm: &[u8]) -> Option<Component> {
-        if let Err(reason) = self.secure() {
+        if let Err(reason) = self.prepare_directory() {
             self.warn("compile cache not used", &reason);
             return None;
         }
@@ -61,7 +61,7 @@ impl Cache {
 
     /// Stores a compiled component for the next run.
     pub(super) fn put(&self, engine: &Engine, wasm: &[u8], code: &Code) {
-        let stored = self.secure().and_then(|()| {
+        let stored = self.prepare_directory().and_then(|()| {
             let write = |digest: String| self.write(&key(engine, wasm), &digest, code.reader()?);
             code.reader().and_then(digest_of).and_then(write).map_err(|error| error.to_string())
         });
@@ -75,7 +75,7 @@ impl Cache {
     }
 
     /// Creates the directory, or checks the existing one.
-    fn secure(&self) -> Result<(), String> {
+    fn prepare_directory(&self) -> Result<(), String> {
         let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
         created.map_err(|error| format!("can't be created: {error}"))?;
         let found = fs::symlink_metadata(&self.directory).map_err(|error| error.to_string())?;
@@ -165,20 +165,6 @@ fn open(engine: &Engine, path: &Path, digest: &str) -> Result<Component, String>
     deserialize(engine, path).map_err(|error| format!("{error:#}"))
 }
 
-/// Maps the code that a child process of ours has just compiled.
-#[expect(unsafe_code, reason = "compiled code is mapped; see the safety argument")]
-pub(super) fn map(engine: &Engine, code: &Code) -> Result<Component, String> {
-    // SAFETY: as in `deserialize`, the bytes must be the unchanged output of wasmtime's compiler. They are, because
-    // - `Code` is created only in `compiler`, from an anonymous memory file: only the child that we started could
-    //   write to it, and now no process can (it is sealed);
-    // - that child runs this same program. It writes nothing but compiled code to its standard output, and its exit
-    //   status has reported that all of it is written. There is no `Code` of a child that was killed or failed;
-    // - a component that exploits the compiler could do the same if the compiler ran in this process: the child only
-    //   limits resources;
-    // - wasmtime checks the compiler's version and settings.
-    unsafe { Component::deserialize_file(engine, code.path()) }.map_err(|error| format!("{error:#}"))
-}
-
 #[expect(unsafe_code, reason = "compiled code is mapped; see the safety argument")]
 fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
     // SAFETY: `deserialize_file` runs the content of the file, so the file must be the unchanged output of
@@ -186,7 +172,7 @@ fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
     // - only `Cache::write` gives a file this name: complete (renamed after it is written and synced), and with
     //   the digest of its content in the name, which `open` has just compared;
     // - no other user can have written it or can change it while it is mapped: the directory and the file
-    //   belong to our user and give others no access (`secure`, `check_owner`), and we never write to a
+    //   belong to our user and give others no access (`prepare_directory`, `check_owner`), and we never write to a
     //   file after its rename. A process that can act as our user, or as root, can replace this program as well;
     // - it was compiled for this engine: the key contains the compiler's version and its settings, and wasmtime checks
     //   the major version and the settings again;

@@ -13,18 +13,18 @@ use super::results::{Results, StoppedLane};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallKey {
     /// The event loop that made the call.
-    pub handler: u16,
+    pub event_loop: u16,
     /// The core's id of the call.
     pub call: CallId,
 }
 
-/// How a call ended.
+/// Whether a call ran, and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CallResult {
+pub enum CallStatus {
     /// The call was not run.
     NotRun,
     /// The guest returned and its result meets the contract: see [`Call::results`].
-    Ended,
+    Returned,
     /// The call failed as a whole.
     Failed(GuestFailure),
 }
@@ -52,7 +52,7 @@ impl GuestFailure {
 pub enum CallEvent {
     /// The guest waits: its worker runs other calls meanwhile. Reported once per call.
     Suspended(CallId),
-    /// The call is over and its result is set. Its instance is back in the pool, or was dropped.
+    /// The call is over and its status is set. Its instance is back in the pool, or was dropped.
     Ended(Box<Call>),
     /// A cancelled call is over: its store was dropped and its results do not count.
     Terminated(Box<Call>),
@@ -73,16 +73,16 @@ pub struct Call {
     pub batch: Batch,
     /// The results of the guest.
     pub results: Results,
-    /// How the call ended.
-    pub result: CallResult,
-    /// How long the guest worked, without the time that it was queued or waited.
-    pub took: Duration,
+    /// Whether the call ran, and how it ended.
+    pub status: CallStatus,
+    /// How long the guest worked, without the time that the call was queued or suspended.
+    pub work_time: Duration,
     /// Whether the call was suspended at least once.
-    pub waited: bool,
+    pub was_suspended: bool,
     /// Whether the call needs an instance that has served no call. Set before the call is submitted.
-    pub fresh: bool,
+    pub needs_fresh_instance: bool,
     /// Whether the call ran on such an instance.
-    pub had_fresh: bool,
+    pub ran_on_fresh_instance: bool,
     handler: Arc<Handler>,
     observer: Arc<dyn CallObserver>,
 }
@@ -91,14 +91,14 @@ impl Call {
     /// Creates a call with empty buffers. `max_output_bytes`: the limit of one output (key, value and headers).
     pub fn new(handler: Arc<Handler>, observer: Arc<dyn CallObserver>, max_output_bytes: usize) -> Box<Call> {
         Box::new(Call {
-            key: CallKey { handler: 0, call: CallId { slot: 0, reuse_count: 0 } },
+            key: CallKey { event_loop: 0, call: CallId { slot: 0, reuse_count: 0 } },
             batch: Batch::new(),
             results: Results::new(max_output_bytes),
-            result: CallResult::NotRun,
-            took: Duration::ZERO,
-            waited: false,
-            fresh: false,
-            had_fresh: false,
+            status: CallStatus::NotRun,
+            work_time: Duration::ZERO,
+            was_suspended: false,
+            needs_fresh_instance: false,
+            ran_on_fresh_instance: false,
             handler,
             observer,
         })
@@ -109,10 +109,11 @@ impl Call {
         &self.handler
     }
 
-    /// Returns whether the instance had served no event before the one that failed.
+    /// Returns whether the call failed on a fresh instance, before any row of the call was done. Of a `batch-handler`,
+    /// the failing row is unknown: its instance may have processed other rows of the call before.
     pub fn failed_fresh(&self) -> bool {
-        let CallResult::Failed(failure) = &self.result else { return false };
-        self.had_fresh && failure.row.is_none_or(|row| row == 0)
+        let CallStatus::Failed(failure) = &self.status else { return false };
+        self.ran_on_fresh_instance && failure.row.is_none_or(|row| row == 0)
     }
 
     /// Returns why lanes stopped, each with its first row that is not done.
@@ -133,15 +134,15 @@ impl Call {
 
     /// Returns the parts that running the call borrows: handler, input, results, and whether the instance is new.
     pub(super) fn parts(&mut self) -> (&Handler, &Batch, &mut Results, &mut bool) {
-        (&self.handler, &self.batch, &mut self.results, &mut self.had_fresh)
+        (&self.handler, &self.batch, &mut self.results, &mut self.ran_on_fresh_instance)
     }
 
     /// Resets the result of the previous run.
     pub(super) fn renew(&mut self) {
-        self.result = CallResult::NotRun;
-        self.took = Duration::ZERO;
-        self.waited = false;
-        self.had_fresh = false;
+        self.status = CallStatus::NotRun;
+        self.work_time = Duration::ZERO;
+        self.was_suspended = false;
+        self.ran_on_fresh_instance = false;
         self.results.clear();
     }
 }
@@ -152,8 +153,8 @@ impl std::fmt::Debug for Call {
             .field("key", &self.key)
             .field("handler", &self.handler)
             .field("rows", &self.batch.rows())
-            .field("result", &self.result)
-            .field("took", &self.took)
+            .field("status", &self.status)
+            .field("work_time", &self.work_time)
             .finish_non_exhaustive()
     }
 }

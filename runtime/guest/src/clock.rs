@@ -1,7 +1,7 @@
 //! The ticker, a thread that advances the epoch, and the clock for deadlines.
 //!
 //! Deadlines don't count real time. The clock advances only when the ticker ticks and by at most
-//! [`TICK_MAX`] per tick, so that the time in which the process was stopped, throttled or suspended with its
+//! `ADVANCE_MAX` per tick, so that the time in which the process was stopped, throttled or suspended with its
 //! machine is not charged to guests.
 
 use std::sync::Arc;
@@ -17,11 +17,11 @@ const TICK: Duration = Duration::from_millis(1);
 const IDLE_TICK: Duration = Duration::from_millis(10);
 
 /// The most that one tick adds to the clock.
-pub const TICK_MAX: Duration = Duration::from_millis(100);
+const ADVANCE_MAX: Duration = Duration::from_millis(100);
 
 /// Returns the real time, to measure how long a guest worked. Deadlines never use it.
 #[expect(clippy::disallowed_methods, reason = "the duration of a poll is measured where it is polled")]
-pub(super) fn stopwatch() -> Instant {
+pub(super) fn real_now() -> Instant {
     Instant::now()
 }
 
@@ -36,7 +36,7 @@ pub(super) fn thread_cpu_time() -> Duration {
 #[derive(Debug, Default)]
 pub struct Clock {
     micros: AtomicU64,
-    calls_out: AtomicU32,
+    calls_in_progress: AtomicU32,
 }
 
 impl Clock {
@@ -51,19 +51,19 @@ impl Clock {
 
     /// Advances the clock by one tick. `elapsed`: the real time since the last one.
     fn advance(&self, elapsed: Duration) {
-        self.micros.fetch_add(micros(elapsed.min(TICK_MAX)), Ordering::AcqRel);
+        self.micros.fetch_add(micros(elapsed.min(ADVANCE_MAX)), Ordering::AcqRel);
     }
 
-    pub(super) fn calls_started(&self, calls: usize) {
-        self.calls_out.fetch_add(u32::try_from(calls).unwrap_or(u32::MAX), Ordering::AcqRel);
+    pub(super) fn calls_submitted(&self, calls: usize) {
+        self.calls_in_progress.fetch_add(u32::try_from(calls).unwrap_or(u32::MAX), Ordering::AcqRel);
     }
 
     pub(super) fn calls_ended(&self, calls: usize) {
-        self.calls_out.fetch_sub(u32::try_from(calls).unwrap_or(u32::MAX), Ordering::AcqRel);
+        self.calls_in_progress.fetch_sub(u32::try_from(calls).unwrap_or(u32::MAX), Ordering::AcqRel);
     }
 
-    fn tick(&self) -> Duration {
-        if self.calls_out.load(Ordering::Acquire) > 0 { TICK } else { IDLE_TICK }
+    fn tick_interval(&self) -> Duration {
+        if self.calls_in_progress.load(Ordering::Acquire) > 0 { TICK } else { IDLE_TICK }
     }
 }
 
@@ -80,10 +80,10 @@ impl Ticker {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::Builder::new().name("keylane-ticker".to_owned()).spawn(move || {
-            let mut last = stopwatch();
+            let mut last = real_now();
             while !stopped.load(Ordering::Acquire) {
-                std::thread::sleep(clock.tick());
-                let now = stopwatch();
+                std::thread::sleep(clock.tick_interval());
+                let now = real_now();
                 clock.advance(now.saturating_duration_since(last));
                 last = now;
                 on_tick();
@@ -121,8 +121,8 @@ const NOT_STOPPED: u8 = 0;
 const CANCELLED: u8 = 1;
 const OUT_OF_CPU: u8 = 2;
 
-/// The meter of one call's time: the intervals in which the call runs or waits, but not those in which it is ready
-/// while other calls run. Shared by the worker, the call's waker and the instance's epoch callback.
+/// The meter of one call's time: the intervals in which the call runs or is suspended, but not those in which it is
+/// ready while other calls run. Shared by the worker, the call's waker and the instance's epoch callback.
 #[derive(Debug)]
 pub(super) struct Meter {
     clock: Arc<Clock>,
@@ -157,7 +157,7 @@ impl Meter {
         self.yielded.store(false, Ordering::Release);
     }
 
-    /// Opens an interval because the call runs, or continues the one in which the call waited.
+    /// Opens an interval because the call runs, or continues the one in which the call was suspended.
     pub(super) fn resume(&self) {
         let now = self.clock.micros();
         self.resumed.store(now, Ordering::Release);
@@ -179,7 +179,7 @@ impl Meter {
     }
 
     /// Stops the call because its budget of CPU time is used up. An earlier cancel takes precedence.
-    pub(super) fn out_of_cpu(&self) {
+    pub(super) fn stop_out_of_cpu(&self) {
         self.stop.compare_exchange(NOT_STOPPED, OUT_OF_CPU, Ordering::AcqRel, Ordering::Acquire).ok();
     }
 
@@ -202,7 +202,7 @@ impl Meter {
     }
 
     /// Returns whether the guest must yield to others of its thread, because there was a tick since it got the thread.
-    /// Ticks during a wait do not count: a call that resumes has used none of its time slice.
+    /// Ticks while the call was suspended do not count: a call that resumes has used none of its time slice.
     pub(super) fn yield_if_ticked(&self) -> bool {
         let ticked = self.clock.micros() != self.resumed.load(Ordering::Acquire);
         if ticked {
@@ -241,10 +241,10 @@ mod tests {
     }
 
     #[test]
-    fn running_and_waiting_count_and_being_ready_does_not() {
+    fn running_and_being_suspended_count_and_being_ready_does_not() {
         let (clock, meter) = armed(100);
         meter.resume();
-        clock.advance(Duration::from_millis(40)); // running or waiting
+        clock.advance(Duration::from_millis(40)); // running or suspended
         meter.pause();
         clock.advance(Duration::from_millis(90)); // ready, others run
         assert_eq!(meter.stop_reason(), None);
@@ -256,10 +256,10 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_resumes_from_waiting_has_used_none_of_its_time_slice() {
+    fn a_suspended_call_that_resumes_has_used_none_of_its_time_slice() {
         let (clock, meter) = armed(100);
         meter.resume();
-        clock.advance(Duration::from_millis(10)); // waiting
+        clock.advance(Duration::from_millis(10)); // suspended
         meter.resume();
         assert!(!meter.yield_if_ticked() && !meter.take_yield());
         clock.advance(Duration::from_millis(1)); // computing

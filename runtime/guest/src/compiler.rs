@@ -1,6 +1,6 @@
 //! Compiles components to machine code, each in a child process under [`Limits`].
 //!
-//! A component of some hundred kilobytes can keep a compiler busy for minutes, or make it allocate so much memory that
+//! A component of a few hundred kilobytes can keep a compiler busy for minutes, or make it allocate so much memory that
 //! the process aborts, and an abort can't be caught. A limit on the component's size does not help. So the process that
 //! handles events never compiles: it starts `keylane` once more ([`COMMAND`]), passes it the component's bytes, and
 //! receives code, an error, or the limit that was hit.
@@ -26,13 +26,14 @@ pub const COMMAND: &str = "__compile";
 /// Compiles components in child processes.
 #[derive(Clone, Debug)]
 pub struct Compiler {
-    target: Target,
+    compile_in: CompileIn,
     /// The request to stop. When set, nothing more is compiled, and a running child is killed.
     stop: Arc<AtomicBool>,
 }
 
+/// The process in which components are compiled.
 #[derive(Clone, Debug)]
-enum Target {
+enum CompileIn {
     Child {
         program: PathBuf,
         limits: Limits,
@@ -52,12 +53,12 @@ impl Compiler {
     /// Creates a compiler with other limits, for tests, which can't wait for the defaults.
     #[doc(hidden)]
     pub fn with_limits(program: impl Into<PathBuf>, limits: Limits) -> Compiler {
-        Compiler { target: Target::Child { program: program.into(), limits }, stop: Arc::default() }
+        Compiler { compile_in: CompileIn::Child { program: program.into(), limits }, stop: Arc::default() }
     }
 
     #[cfg(test)]
     pub(super) fn here() -> Compiler {
-        Compiler { target: Target::Here, stop: Arc::default() }
+        Compiler { compile_in: CompileIn::Here, stop: Arc::default() }
     }
 
     /// Returns the same compiler, which stops when `stop` is set.
@@ -68,13 +69,13 @@ impl Compiler {
 
     /// Compiles a valid component; `name` is for messages.
     pub(super) fn compile(&self, name: &str, wasm: &[u8]) -> Result<Code, LoadError> {
-        match &self.target {
-            Target::Child { program, limits } => child::compile(program, limits, &self.stop, name, wasm),
+        match &self.compile_in {
+            CompileIn::Child { program, limits } => child::compile(program, limits, &self.stop, name, wasm),
             #[cfg(test)]
-            Target::Here => {
+            CompileIn::Here => {
                 use std::io::Write as _;
                 let code = child::compile_here(wasm)
-                    .map_err(|reason| LoadError::Compile { name: name.to_owned(), reason })?;
+                    .map_err(|reason| LoadError::CompileRejected { name: name.to_owned(), reason })?;
                 let mut file = code::memory_file("code").unwrap();
                 file.write_all(&code).unwrap();
                 Ok(Code::seal(file).unwrap())

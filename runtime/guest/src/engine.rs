@@ -11,7 +11,7 @@ use wasmtime::{
 };
 
 use super::clock::{Clock, Ticker};
-use super::grants::Granted;
+use super::grants::AllowedImports;
 use super::host::{CORE_INSTANCES_MAX, Host, TABLE_ELEMENTS_MAX, TABLES_MAX};
 
 /// Maximum number of linear memories of one component. Real guests have one or two; a component with more than four is
@@ -19,14 +19,14 @@ use super::host::{CORE_INSTANCES_MAX, Host, TABLE_ELEMENTS_MAX, TABLES_MAX};
 pub(super) const MEMORIES_MAX: u32 = 4;
 
 /// Maximum number of live instances of one process: the address space has no capacity for more with two memories each.
-pub const INSTANCES_MAX: u32 = 8_000;
+const INSTANCES_MAX: u32 = 8_000;
 
 /// Memory mappings that are counted for an instance. An instance needs six (measured: with the 65,530 that Linux allows
 /// a process by default, the limit is 10,368 instances), and the process itself needs some.
-const MAPPINGS_EACH: u32 = 8;
+const MAPPINGS_PER_INSTANCE: u32 = 8;
 
 /// Where Linux reports the limit of mappings.
-const MAPPINGS: &str = "/proc/sys/vm/max_map_count";
+const MAX_MAP_COUNT_FILE: &str = "/proc/sys/vm/max_map_count";
 
 /// Up to this number the address space (4 GiB for each memory of each instance) has capacity for all memories of
 /// every instance; beyond it, components may have two.
@@ -69,28 +69,29 @@ impl EngineOptions {
     ///
     /// If the number exceeds the system's limits, or is 0.
     pub fn check(self) -> Result<(), EngineError> {
-        let (asked, most) = (self.max_instances, instances_max(std::fs::read_to_string(MAPPINGS).ok()));
-        match asked {
+        let requested = self.max_instances;
+        let max = instances_max(std::fs::read_to_string(MAX_MAP_COUNT_FILE).ok());
+        match requested {
             0 => Err(EngineError::NoInstances),
-            asked if asked > most => Err(EngineError::TooManyInstances { asked, most }),
+            _ if requested > max => Err(EngineError::TooManyInstances { requested, max }),
             _ => Ok(()),
         }
     }
 }
 
-/// Why there is no engine.
+/// Why the engine could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// More instances than the system's limits allow.
     #[error(
-        "{asked} guest instances exceed the limit of {most} for one process on this machine; lower the sum of \
+        "{requested} guest instances exceed the limit of {max} for one process on this machine; lower the sum of \
              `max_concurrency`, raise `vm.max_map_count` where it is below 64,000, or use more processes"
     )]
     TooManyInstances {
         /// The requested number.
-        asked: u32,
+        requested: u32,
         /// The number that the system allows.
-        most: u32,
+        max: u32,
     },
     /// No instances.
     #[error("at least one guest instance is needed; raise `max_concurrency`")]
@@ -157,9 +158,9 @@ impl Engine {
         &self.wasmtime
     }
 
-    /// Returns the linker for a component with these grants.
-    pub(super) fn linker(&self, granted: Granted) -> &Linker<Host> {
-        if granted.http { &self.http_linker } else { &self.linker }
+    /// Returns the linker for a component with these allowed imports.
+    pub(super) fn linker(&self, allowed: AllowedImports) -> &Linker<Host> {
+        if allowed.http { &self.http_linker } else { &self.linker }
     }
 }
 
@@ -294,7 +295,7 @@ fn pool(max_instances: u32) -> PoolingAllocationConfig {
 /// default is assumed.
 fn instances_max(mappings: Option<String>) -> u32 {
     let mappings: Option<u32> = mappings.and_then(|text| text.trim().parse().ok());
-    mappings.map_or(INSTANCES_MAX, |mappings| (mappings / MAPPINGS_EACH).min(INSTANCES_MAX))
+    mappings.map_or(INSTANCES_MAX, |mappings| (mappings / MAPPINGS_PER_INSTANCE).min(INSTANCES_MAX))
 }
 
 fn memories_per_component(max_instances: u32) -> u32 {

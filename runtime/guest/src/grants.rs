@@ -16,8 +16,8 @@ pub struct Grants {
 
 impl Grants {
     /// Returns what a component with these grants may import.
-    pub fn imports(&self) -> Granted {
-        Granted { http: self.http.is_some() }
+    pub fn allowed_imports(&self) -> AllowedImports {
+        AllowedImports { http: self.http.is_some() }
     }
 }
 
@@ -31,7 +31,7 @@ impl fmt::Debug for Grants {
 
 /// What a component may import besides standard WASI and types.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Granted {
+pub struct AllowedImports {
     /// `wasi:http`, for outgoing requests.
     pub http: bool,
 }

@@ -15,22 +15,22 @@ use super::call::GuestFailure;
 use super::clock::{Clock, Meter};
 use super::engine::Engine;
 use super::grants::Grants;
+use super::guest_log::SharedLineThrottle;
 use super::host::{self, Host};
 use super::inspect::HandlerInterface;
 use super::load::{Component, LoadError};
-use super::output_lines::LineBudget;
-use super::results::{self, Breach, Results};
+use super::results::{self, ContractViolation, Results};
 use super::trap;
 
 /// How long the first instance may take to start when the component is loaded.
 const START_MAX: Duration = Duration::from_secs(5);
 
-/// The most that a result may contain besides the bytes of its outputs (records, lengths, reasons). [`data_max`] adds
+/// The most that a result may contain besides the bytes of its outputs: records, lengths and reasons. [`data_max`] adds
 /// the bytes of the outputs.
-const HOST_CALL_BYTES: usize = 4 << 20;
+const RESULT_OVERHEAD_MAX: usize = 4 << 20;
 
-/// With HTTP: the most bytes that [`data_max`] adds, as many as the outputs of one event may have.
-const DATA_MAX_WITH_HTTP: usize = 8 << 20;
+/// With HTTP: the most bytes that [`data_max`] adds for outputs. A higher `max_output_bytes` does not raise it.
+const HTTP_OUTPUT_BYTES_MAX: usize = results::EVENT_BYTES;
 
 /// The options of a handler.
 #[derive(Clone, Debug)]
@@ -56,8 +56,8 @@ pub struct HandlerOptions {
 }
 
 impl HandlerOptions {
-    /// Returns the defaults: no outputs, no grants, 5 s, 64 MiB (a JavaScript engine needs more than 24 MiB, C with the
-    /// default stack of zig 16 MiB).
+    /// Returns the defaults: no outputs, no grants, a timeout of 5 s, a memory limit of 64 MiB (a JavaScript engine
+    /// needs more than 24 MiB, C with the default stack of zig 16 MiB).
     pub fn new(name: impl Into<String>) -> HandlerOptions {
         HandlerOptions {
             name: name.into(),
@@ -81,7 +81,7 @@ pub struct Handler {
     linked: Linked,
     interface: HandlerInterface,
     digest: Arc<str>,
-    log: Arc<LineBudget>,
+    line_throttle: Arc<SharedLineThrottle>,
 }
 
 enum Linked {
@@ -102,8 +102,10 @@ impl Handler {
             name: component.name().to_owned(),
             reason: format!("{error:#}"),
         };
-        let instance =
-            engine.linker(options.grants.imports()).instantiate_pre(&component.compiled).map_err(link)?;
+        let instance = engine
+            .linker(options.grants.allowed_imports())
+            .instantiate_pre(&component.compiled)
+            .map_err(link)?;
         let linked = match component.interface() {
             HandlerInterface::Handler => Linked::Single(EventHandlerPre::new(instance).map_err(link)?),
             HandlerInterface::BatchHandler => {
@@ -117,18 +119,9 @@ impl Handler {
             linked,
             interface: component.interface(),
             digest: component.inspection().digest().into(),
-            log: Arc::new(LineBudget::new(engine.clock().clone())),
+            line_throttle: Arc::new(SharedLineThrottle::new(engine.clock().clone())),
         });
-        handler.try_start().map_err(|failure| {
-            let (name, reason) = (component.name().to_owned(), failure.message);
-            let was_slow = matches!(failure.fault, Fault::Timeout | Fault::Limit);
-            match failure.fault {
-                Fault::Contract => LoadError::Link { name, reason },
-                Fault::Trap | Fault::Timeout | Fault::Cpu | Fault::Memory | Fault::Stack | Fault::Limit => {
-                    LoadError::Start { name, reason, was_slow }
-                }
-            }
-        })?;
+        handler.try_start(component.name())?;
         Ok(handler)
     }
 
@@ -176,13 +169,12 @@ impl Handler {
         self.engine.clock()
     }
 
-    /// Creates one instance and drops it, on a thread of its own, because the caller may be part of a runtime.
-    fn try_start(&self) -> Result<(), GuestFailure> {
-        let failed = |what: String| GuestFailure::new(Fault::Limit, what);
+    /// Creates one instance and drops it, on a thread of its own, because the caller may be part of a runtime. `name`:
+    /// the component, for messages.
+    fn try_start(&self, name: &str) -> Result<(), LoadError> {
         let start = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime =
-                runtime.map_err(|error| failed(format!("can't create a runtime for it: {error}")))?;
+            let runtime = runtime.map_err(|source| LoadError::NoRuntime { name: name.to_owned(), source })?;
             let meter = Arc::new(Meter::new(self.clock().clone()));
             meter.arm(START_MAX);
             meter.resume();
@@ -191,6 +183,7 @@ impl Handler {
                 .block_on(async { tokio::time::timeout(START_MAX, self.instance(&meter)).await })
                 .unwrap_or_else(|_| Err(late()))
                 .map(drop)
+                .map_err(|failure| start_error(name, failure))
         };
         std::thread::scope(|scope| match scope.spawn(start).join() {
             Ok(started) => started,
@@ -202,11 +195,11 @@ impl Handler {
     /// means that the exports have unexpected types, which is detected at load.
     pub(super) async fn instance(&self, meter: &Arc<Meter>) -> Result<Instance, GuestFailure> {
         let options = &self.options;
-        let host = Host::new(&options.name, options.memory_max, &options.grants, self.log.clone());
+        let host = Host::new(&options.name, options.memory_max, &options.grants, self.line_throttle.clone());
         let mut store = Store::new(self.engine.wasmtime(), host);
         store.limiter(|host| &mut host.limiter);
         store.set_max_component_handles(host::RESOURCES_MAX);
-        store.set_hostcall_fuel(HOST_CALL_BYTES);
+        store.set_hostcall_fuel(RESULT_OVERHEAD_MAX);
         store.epoch_deadline_callback(host::at_epoch);
         store.set_epoch_deadline(1);
         store.data_mut().meter = Some(meter.clone());
@@ -252,8 +245,8 @@ impl Instance {
             && self.store.data().limiter.memory() <= options.keep_memory_max
     }
 
-    /// Runs one call of all rows. After an error `results` contains the rows done before it; for a
-    /// `batch-handler` that is none.
+    /// Runs one call of all rows. `results` must be clear. After an error it contains the rows done before the error;
+    /// for a `batch-handler` that is none.
     pub(super) async fn call(
         &mut self,
         handler: &Handler,
@@ -261,32 +254,42 @@ impl Instance {
         batch: &Batch,
         results: &mut Results,
     ) -> Result<(), GuestFailure> {
-        results.clear();
         self.calls = self.calls.saturating_add(1);
         let (partition, offset) = batch.position(0).unwrap_or_default();
         let host = self.store.data_mut();
         host.meter = Some(meter.clone());
         host.limiter.begin();
-        host.lines.begin(batch.topic());
-        host.lines.at(partition, offset);
+        host.guest_log.begin(batch.topic());
+        host.guest_log.at(partition, offset);
         self.store.set_epoch_deadline(1);
         self.store.set_hostcall_fuel(data_max(handler));
-        let outcome = match &self.exports {
+        let result = match &self.exports {
             Exports::Batch(exports) => {
                 let guest = exports.keylane_handler_batch_handler();
                 match guest.call_handle(&mut self.store, batch.columns()).await {
-                    Ok(result) => {
-                        results.accept(batch.lanes(), &handler.options.outputs, result).map_err(broken)
-                    }
+                    Ok(returned) => results
+                        .accept(batch.lanes(), &handler.options.outputs, returned)
+                        .map_err(contract_fault),
                     Err(error) => Err(trap::failure(&error, &self.store.data().limiter)),
                 }
             }
-            Exports::Single(exports) => call_rows(&mut self.store, exports, handler, batch, results).await,
+            Exports::Single(exports) => run_rows(&mut self.store, exports, handler, batch, results).await,
         };
         let host = self.store.data_mut();
-        host.lines.end();
-        host.meter = None; // the instance's next call brings its own
-        outcome.map_err(|failure| GuestFailure { row: results.fail(batch.lanes().len()), ..failure })
+        host.guest_log.end();
+        host.meter = None; // the instance's next call sets its own meter
+        result.map_err(|failure| GuestFailure { row: results.fail(batch.lanes().len()), ..failure })
+    }
+}
+
+fn start_error(name: &str, failure: GuestFailure) -> LoadError {
+    let (name, reason) = (name.to_owned(), failure.message);
+    let may_succeed_later = matches!(failure.fault, Fault::Timeout | Fault::Limit);
+    match failure.fault {
+        Fault::Contract => LoadError::Link { name, reason },
+        Fault::Trap | Fault::Timeout | Fault::Cpu | Fault::Memory | Fault::Stack | Fault::Limit => {
+            LoadError::Start { name, reason, may_succeed_later }
+        }
     }
 }
 
@@ -296,16 +299,17 @@ impl Instance {
 /// fault.
 fn data_max(handler: &Handler) -> usize {
     let memory = handler.options.memory_max;
-    let bytes = if handler.uses_http() { memory.min(DATA_MAX_WITH_HTTP) } else { memory };
-    HOST_CALL_BYTES.saturating_add(bytes)
+    let bytes = if handler.uses_http() { memory.min(HTTP_OUTPUT_BYTES_MAX) } else { memory };
+    RESULT_OVERHEAD_MAX.saturating_add(bytes)
 }
 
-fn broken(breach: Breach) -> GuestFailure {
-    GuestFailure::new(Fault::Contract, breach.message)
+fn contract_fault(violation: ContractViolation) -> GuestFailure {
+    GuestFailure::new(Fault::Contract, violation.message)
 }
 
-/// Calls a `handler` row by row. A lane stops at its first row that is not done.
-async fn call_rows(
+/// Runs all rows of a call of a `handler`, with one invocation for each row. A lane stops at its first row that is not
+/// done.
+async fn run_rows(
     store: &mut Store<Host>,
     exports: &EventHandler,
     handler: &Handler,
@@ -322,7 +326,7 @@ async fn call_rows(
             // Rows after one that is not done are read but not run: their bytes precede those of the next lane.
             if let (Some(event), None) = (events.next(), &not_done) {
                 results.start_row(lane, done, row);
-                not_done = call_row(store, exports, handler, event, row, results).await?;
+                not_done = invoke(store, exports, handler, event, row, results).await?;
                 done += u32::from(not_done.is_none());
             }
             row += 1;
@@ -334,7 +338,8 @@ async fn call_rows(
 
 type NotDone = (Verdict, String);
 
-async fn call_row(
+/// Invokes a `handler` for one row.
+async fn invoke(
     store: &mut Store<Host>,
     exports: &EventHandler,
     handler: &Handler,
@@ -342,7 +347,7 @@ async fn call_row(
     row: u32,
     results: &mut Results,
 ) -> Result<Option<NotDone>, GuestFailure> {
-    store.data().lines.at(event.partition, event.offset);
+    store.data().guest_log.at(event.partition, event.offset);
     let guest = exports.keylane_handler_handler();
     match guest.call_handle(&mut *store, event).await {
         Ok(Ok(outputs)) => {

@@ -10,10 +10,10 @@ use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
 use super::clock::{Meter, StopReason};
 use super::grants::Grants;
+use super::guest_log::{GuestLog, SharedLineThrottle, Stream};
 use super::http::InstanceHttp;
-use super::output_lines::{GuestLog, LineBudget, Stream};
 
-/// Maximum number of core instances of one component: a Rust or C guest has 1 to 5, componentize-py links some thirty.
+/// Maximum number of core instances of one component: a Rust or C guest has 1 to 5, componentize-py links about thirty.
 pub(super) const CORE_INSTANCES_MAX: u32 = 50;
 
 /// Maximum number of tables of one component: two for each core instance with an adapter, more for dynamic linking.
@@ -37,20 +37,25 @@ pub(super) struct Host {
     pub(super) limiter: Limiter,
     /// The meter of the running call.
     pub(super) meter: Option<Arc<Meter>>,
-    pub(super) lines: Arc<GuestLog>,
+    pub(super) guest_log: Arc<GuestLog>,
 }
 
 impl Host {
-    pub(super) fn new(handler: &str, memory_max: usize, grants: &Grants, log: Arc<LineBudget>) -> Host {
-        let lines = Arc::new(GuestLog::new(handler, log));
+    pub(super) fn new(
+        handler: &str,
+        memory_max: usize,
+        grants: &Grants,
+        line_throttle: Arc<SharedLineThrottle>,
+    ) -> Host {
+        let guest_log = Arc::new(GuestLog::new(handler, line_throttle));
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let mut wasi = WasiCtx::builder();
         // No directories or arguments are given, and only the granted variables; standard input is at its end. Clocks
         // and randomness are real, because fake ones are worse for a guest than none.
         wasi.envs(&grants.env)
-            .stdout(lines.stream(Stream::Stdout))
-            .stderr(lines.stream(Stream::Stderr))
+            .stdout(guest_log.stream(Stream::Stdout))
+            .stderr(guest_log.stream(Stream::Stderr))
             .max_random_size(RANDOM_BYTES_MAX)
             .allow_tcp(false)
             .allow_udp(false)
@@ -63,7 +68,7 @@ impl Host {
             resources,
             limiter: Limiter::new(memory_max),
             meter: None,
-            lines,
+            guest_log,
         }
     }
 }

@@ -11,17 +11,17 @@ use wasmparser::{
     BinaryReaderError, FuncValidatorAllocations, Parser, Payload, ValidPayload, Validator, WasmFeatures,
 };
 
-use super::grants::Granted;
+use super::grants::AllowedImports;
 use super::load::{self, LoadError};
 pub use sizes::Excess;
 
 /// The package whose interfaces handlers export.
 const PACKAGE: &str = "keylane:handler";
 
-/// Versions that this Keylane serves: every 0.1.x is compatible with the one that it was built with.
-const SERVED: &str = "0.1.";
+/// The versions that this Keylane supports: every 0.1.x is compatible with the one that it was built with.
+const SUPPORTED: &str = "0.1.";
 
-/// The packages of standard WASI 0.2. All of them are linked; [`Grant::Wasi`] describes their context.
+/// The packages of standard WASI 0.2. All of them are linked; [`ImportKind::Wasi`] describes their context.
 const WASI: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
 
 /// The interfaces of `wasi:http` for outgoing requests.
@@ -43,9 +43,9 @@ const FEATURES: WasmFeatures = WasmFeatures::WASM3
 /// The interface through which a component is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandlerInterface {
-    /// One event per call.
+    /// One event per invocation.
     Handler,
-    /// Many events per call, in columns.
+    /// Many events per invocation, in columns.
     BatchHandler,
 }
 
@@ -58,18 +58,18 @@ impl fmt::Display for HandlerInterface {
     }
 }
 
-/// Whether an import may be used.
+/// What an import is, and thereby whether a handler may use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Grant {
+pub enum ImportKind {
     /// The import has only types: there is nothing to call.
-    Types,
+    TypesOnly,
     /// Standard WASI. Its context has no files, no network, and only the granted variables; clocks and randomness are
     /// real, and output goes to the log.
     Wasi,
     /// Outgoing HTTP requests: only for handlers with `grants.http`.
     Http,
-    /// The component is refused because of this import.
-    Refused {
+    /// Anything else: the component is refused because of this import.
+    Unsupported {
         /// How to fix it.
         remedy: &'static str,
     },
@@ -80,8 +80,8 @@ pub enum Grant {
 pub struct Import {
     /// The name in the component.
     pub name: String,
-    /// Whether the import is granted.
-    pub grant: Grant,
+    /// What the import is.
+    pub kind: ImportKind,
 }
 
 /// The result of analysing a file.
@@ -110,12 +110,12 @@ impl Inspection {
     }
 
     /// Returns the imports because of which a handler with these grants refuses the component, each with its remedy.
-    pub fn refused(&self, granted: Granted) -> impl Iterator<Item = (&str, &'static str)> {
-        self.imports.iter().filter_map(move |import| match import.grant {
-            Grant::Types | Grant::Wasi => None,
-            Grant::Http if granted.http => None,
-            Grant::Http => Some((import.name.as_str(), GRANT_HTTP)),
-            Grant::Refused { remedy } => Some((import.name.as_str(), remedy)),
+    pub fn refused(&self, allowed: AllowedImports) -> impl Iterator<Item = (&str, &'static str)> {
+        self.imports.iter().filter_map(move |import| match import.kind {
+            ImportKind::TypesOnly | ImportKind::Wasi => None,
+            ImportKind::Http if allowed.http => None,
+            ImportKind::Http => Some((import.name.as_str(), GRANT_HTTP)),
+            ImportKind::Unsupported { remedy } => Some((import.name.as_str(), remedy)),
         })
     }
 }
@@ -157,7 +157,7 @@ pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspe
         } else if let Payload::ComponentImportSection(section) = payload {
             for import in section {
                 let import = import.map_err(invalid)?.name.name;
-                imports.push(Import { name: import.to_owned(), grant: grant(types, import) });
+                imports.push(Import { name: import.to_owned(), kind: kind_of(types, import) });
             }
         } else if let Payload::ComponentExportSection(section) = payload {
             for export in section {
@@ -165,7 +165,7 @@ pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspe
             }
         }
     }
-    let exported = |interface: &str| exports.iter().any(|export| serves(export, interface));
+    let exported = |interface: &str| exports.iter().any(|export| is_supported_export(export, interface));
     Ok(Inspection {
         interface: match () {
             () if exported("batch-handler") => Some(HandlerInterface::BatchHandler),
@@ -202,32 +202,34 @@ fn validate(component: &[u8], features: WasmFeatures) -> Result<Types, BinaryRea
     Ok(types.expect("a component that parses without an error has an end"))
 }
 
-/// Returns whether an export is this interface of ours in a version that we serve.
-fn serves(export: &str, interface: &str) -> bool {
+/// Returns whether an export is this interface of ours in a supported version.
+fn is_supported_export(export: &str, interface: &str) -> bool {
     let Some((path, version)) = export.split_once('@') else { return false };
     let prerelease = version.contains('-');
     path.strip_prefix(PACKAGE).and_then(|rest| rest.strip_prefix('/')) == Some(interface)
-        && version.starts_with(SERVED)
+        && version.starts_with(SUPPORTED)
         && !prerelease
 }
 
-fn grant(types: TypesRef<'_>, import: &str) -> Grant {
+fn kind_of(types: TypesRef<'_>, import: &str) -> ImportKind {
     if only_types(types, import) {
-        return Grant::Types;
+        return ImportKind::TypesOnly;
     }
     let (path, version) = import.split_once('@').unwrap_or((import, ""));
     let (package, interface) = path.split_once('/').unwrap_or((path, ""));
     match package.split_once(':') {
-        Some(("wasi", part)) if WASI.contains(&part) && version.starts_with("0.2.") => Grant::Wasi,
-        Some(("wasi", "http")) if HTTP.contains(&interface) && version.starts_with("0.2.") => Grant::Http,
-        Some(("wasi", part)) if part == "http" || WASI.contains(&part) => {
-            Grant::Refused { remedy: "only WASI 0.2 is provided; build the component for wasm32-wasip2" }
+        Some(("wasi", part)) if WASI.contains(&part) && version.starts_with("0.2.") => ImportKind::Wasi,
+        Some(("wasi", "http")) if HTTP.contains(&interface) && version.starts_with("0.2.") => {
+            ImportKind::Http
         }
-        Some(("keylane", "handler")) => Grant::Refused {
+        Some(("wasi", part)) if part == "http" || WASI.contains(&part) => ImportKind::Unsupported {
+            remedy: "only WASI 0.2 is provided; build the component for wasm32-wasip2",
+        },
+        Some(("keylane", "handler")) => ImportKind::Unsupported {
             remedy: "this version provides no functions to handlers, only types; build the component with \
                      the `wit/` of this version",
         },
-        _ => Grant::Refused {
+        _ => ImportKind::Unsupported {
             remedy: "Keylane does not provide it; build the component without it, or link an implementation \
                      into the component (`wac plug`)",
         },
@@ -251,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_0_1_version_of_our_interfaces_is_served_and_no_other() {
+    fn every_0_1_version_of_our_interfaces_is_supported_and_no_other() {
         let cases = [
             ("keylane:handler/handler@0.1.0", true),
             ("keylane:handler/handler@0.1.17", true),
@@ -263,7 +265,7 @@ mod tests {
             ("handle", false),
         ];
         for (export, wanted) in cases {
-            assert_eq!(serves(export, "handler"), wanted, "{export}");
+            assert_eq!(is_supported_export(export, "handler"), wanted, "{export}");
         }
     }
 }

@@ -8,7 +8,7 @@
 //! [`CallObserver`].
 //!
 //! *Invariant:* this crate does not use Kafka or the configuration, and of the core only the types of a call and its
-//! result. A guest's failure is a value ([`CallResult::Failed`]), never an error of ours. A guest imports nothing that
+//! result. A guest's failure is a value ([`CallStatus::Failed`]), never an error of ours. A guest imports nothing that
 //! it was not granted ([`grants`]): standard WASI is linked over a context without files and network, [`http`] is
 //! linked where it is granted, and every other import is refused when the component is loaded.
 //!
@@ -30,8 +30,8 @@ pub mod results;
 pub mod workers;
 
 mod bindings;
+mod guest_log;
 mod host;
-mod output_lines;
 mod pool;
 #[cfg(test)]
 mod testing;
@@ -39,14 +39,14 @@ mod trap;
 
 pub use batch::Batch;
 pub use cache::Cache;
-pub use call::{Call, CallEvent, CallKey, CallObserver, CallResult, GuestFailure};
+pub use call::{Call, CallEvent, CallKey, CallObserver, CallStatus, GuestFailure};
 pub use clock::Clock;
 pub use compiler::Compiler;
 pub use engine::{Engine, EngineError, EngineOptions};
-pub use grants::{Granted, Grants};
+pub use grants::{AllowedImports, Grants};
 pub use handler::{Handler, HandlerOptions};
 pub use http::{AllowedHost, HttpClient, HttpGrant};
-pub use inspect::{Grant, HandlerInterface, Import, Inspection};
+pub use inspect::{HandlerInterface, Import, ImportKind, Inspection};
 pub use load::{Component, LoadError};
 pub use results::{GuestOutput, OUTPUT_BYTES, Results, StoppedLane};
 pub use workers::Workers;

@@ -10,10 +10,10 @@ use wasi_preview1_component_adapter_provider::{
 };
 use wasmparser::{Parser, Payload};
 
-use super::cache::{self, Cache};
+use super::cache::Cache;
 use super::compiler::{Compiler, Limit};
 use super::engine::Engine;
-use super::grants::Granted;
+use super::grants::AllowedImports;
 use super::inspect::{self, Excess, HandlerInterface, Inspection};
 
 /// Maximum size of a file. The largest guests in use (Python with its standard library) take 18 MB.
@@ -22,7 +22,7 @@ const FILE_MAX: usize = 64 << 20;
 /// The magic bytes of compiled code.
 const ELF: &[u8] = b"\x7fELF";
 
-/// Why a file can't be loaded as a handler. Each message includes a remedy.
+/// Why a file can't be loaded as a handler. Each message includes a remedy, except that of a stop.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file can't be read.
@@ -134,7 +134,7 @@ pub enum LoadError {
     },
     /// The compiler rejects the component.
     #[error("`{name}` can't be compiled: {reason}; build it with a current toolchain")]
-    Compile {
+    CompileRejected {
         /// The file.
         name: String,
         /// The error of the compiler.
@@ -148,7 +148,7 @@ pub enum LoadError {
     },
     /// Compiling the component exceeds a limit.
     #[error(
-        "`{name}` needs more than {limit} to be compiled; typical components need a small part of that: build it \
+        "`{name}` needs more than {limit} to be compiled; typical components need a fraction of that: build it \
          optimized, remove unused code, and split its largest functions"
     )]
     CompileLimit {
@@ -162,7 +162,7 @@ pub enum LoadError {
         "`{name}` could not be compiled: its compiler process {what}; check that there is memory for one \
          more process, and restart"
     )]
-    Compiler {
+    CompilerProcess {
         /// The file.
         name: String,
         /// How the process failed.
@@ -179,6 +179,17 @@ pub enum LoadError {
         /// The error of the linker.
         reason: String,
     },
+    /// The thread that creates the first instance got no runtime from the system.
+    #[error(
+        "`{name}` could not be started: can't create a runtime for its first instance: {source}; check the limit of \
+         open files, and restart"
+    )]
+    NoRuntime {
+        /// The file.
+        name: String,
+        /// The error of the system.
+        source: std::io::Error,
+    },
     /// A first instance could not be created.
     #[error(
         "`{name}` fails to start: {reason}; a component must initialize itself within its memory limit and \
@@ -190,7 +201,18 @@ pub enum LoadError {
         /// The error.
         reason: String,
         /// Whether the start took too long or exceeded a limit of the host: another start may succeed.
-        was_slow: bool,
+        may_succeed_later: bool,
+    },
+    /// The system could not map the code into memory.
+    #[error(
+        "the code of `{name}` can't be mapped into memory: {reason}; check the limits of memory and open files, \
+         and restart"
+    )]
+    MapCode {
+        /// The file.
+        name: String,
+        /// The error of the engine.
+        reason: String,
     },
     /// The component needs more of the engine's pool than one component may have.
     #[error(
@@ -220,13 +242,13 @@ impl Component {
     pub fn from_file(
         engine: &Engine,
         path: &Path,
-        granted: Granted,
+        allowed: AllowedImports,
         compiler: &Compiler,
         cache: Option<&Cache>,
     ) -> Result<Component, LoadError> {
         let name = path.display().to_string();
         let bytes = read(&name, path)?;
-        Component::from_bytes(engine, &name, &bytes, granted, compiler, cache)
+        Component::from_bytes(engine, &name, &bytes, allowed, compiler, cache)
     }
 
     /// Does the same for bytes in memory; `name` is for messages.
@@ -234,23 +256,20 @@ impl Component {
         engine: &Engine,
         name: &str,
         bytes: &[u8],
-        granted: Granted,
+        allowed: AllowedImports,
         compiler: &Compiler,
         cache: Option<&Cache>,
     ) -> Result<Component, LoadError> {
         let wasm = to_component(name, bytes)?;
         let inspection = inspect::examine(name, bytes, &wasm)?;
-        let interface = allowed(name, &inspection, granted)?;
+        let interface = check_interface_and_imports(name, &inspection, allowed)?;
         let cached = cache.and_then(|cache| cache.get(engine.wasmtime(), &wasm));
         let from_cache = cached.is_some();
         let compiled = match cached {
             Some(compiled) => compiled,
             None => {
                 let code = compiler.compile(name, &wasm)?;
-                // Sizes that the bytes do not show (adapters of composed components, tables of functions) and that
-                // exceed the engine's capacity are detected here.
-                let compiled = cache::map(engine.wasmtime(), &code)
-                    .map_err(|reason| LoadError::PoolCapacity { name: name.to_owned(), reason })?;
+                let compiled = code.map(engine.wasmtime()).map_err(|error| map_error(name, &error))?;
                 if let Some(cache) = cache {
                     cache.put(engine.wasmtime(), &wasm, &code);
                 }
@@ -292,10 +311,10 @@ impl std::fmt::Debug for Component {
 
 /// Checks everything about a file that can be checked without compiling it. Finds every error of
 /// [`Component::from_file`] that precedes compiling.
-pub fn check(path: &Path, granted: Granted) -> Result<Inspection, LoadError> {
+pub fn check(path: &Path, allowed: AllowedImports) -> Result<Inspection, LoadError> {
     let name = path.display().to_string();
     let inspection = inspect::inspect(&name, &read(&name, path)?)?;
-    allowed(&name, &inspection, granted)?;
+    check_interface_and_imports(&name, &inspection, allowed)?;
     Ok(inspection)
 }
 
@@ -343,7 +362,11 @@ fn has_metadata(module: &[u8]) -> bool {
     })
 }
 
-fn allowed(name: &str, inspection: &Inspection, granted: Granted) -> Result<HandlerInterface, LoadError> {
+fn check_interface_and_imports(
+    name: &str,
+    inspection: &Inspection,
+    allowed: AllowedImports,
+) -> Result<HandlerInterface, LoadError> {
     let name = || name.to_owned();
     let Some(interface) = inspection.interface else {
         return Err(match inspection.keyed {
@@ -351,9 +374,20 @@ fn allowed(name: &str, inspection: &Inspection, granted: Granted) -> Result<Hand
             false => LoadError::NoHandler { name: name(), exports: inspection.exports.clone() },
         });
     };
-    let refused = inspection.refused(granted).map(|(import, remedy)| (import.to_owned(), remedy));
+    let refused = inspection.refused(allowed).map(|(import, remedy)| (import.to_owned(), remedy));
     let refused: Vec<_> = refused.collect();
     if refused.is_empty() { Ok(interface) } else { Err(LoadError::Imports { name: name(), refused }) }
+}
+
+/// Classifies the error of mapping compiled code. Sizes that the bytes of a component do not show (adapters of composed
+/// components, tables of functions) and that exceed the engine's capacity are detected when its code is mapped.
+fn map_error(name: &str, error: &wasmtime::Error) -> LoadError {
+    let (name, reason) = (name.to_owned(), format!("{error:#}"));
+    if error.is::<std::io::Error>() || error.is::<rustix::io::Errno>() {
+        LoadError::MapCode { name, reason }
+    } else {
+        LoadError::PoolCapacity { name, reason }
+    }
 }
 
 fn list(names: &[String]) -> String {

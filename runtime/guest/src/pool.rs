@@ -18,7 +18,8 @@ struct PoolState {
 }
 
 struct Idle {
-    handler: u64,
+    /// The id of the instance's handler in this process.
+    handler_id: u64,
     instance: Instance,
 }
 
@@ -68,21 +69,22 @@ impl Pool {
 
     /// Keeps an instance for later calls.
     pub(super) fn keep(&self, worker: usize, handler: &Handler, instance: Instance) {
-        let idle = Idle { handler: handler.id(), instance };
-        let kept = self.with(|state| match state.idle.get_mut(worker) {
-            Some(pool) => {
-                pool.push(idle);
+        let idle = Idle { handler_id: handler.id(), instance };
+        let rejected = self.with(|state| match state.idle.get_mut(worker) {
+            Some(idle_instances) => {
+                idle_instances.push(idle);
                 None
             }
             None => Some(idle),
         });
-        if kept.is_some() {
-            self.dropped();
+        if let Some(rejected) = rejected {
+            drop(rejected);
+            self.return_permit();
         }
     }
 
     /// Returns the permit of an instance that was dropped, or could not be created.
-    pub(super) fn dropped(&self) {
+    pub(super) fn return_permit(&self) {
         self.with(|state| state.capacity += 1);
     }
 
@@ -101,14 +103,14 @@ impl Pool {
 impl PoolState {
     /// Removes an idle instance, so that another can be created.
     fn evict(&mut self) -> Instance {
-        let oldest = self.idle.iter_mut().find(|idle| !idle.is_empty()).map(|idle| idle.remove(0));
+        let evicted = self.idle.iter_mut().find(|idle| !idle.is_empty()).map(|idle| idle.remove(0));
         // Calls never outnumber the instances that may live: one is idle if this call has none.
-        oldest.expect("no more calls are admitted than instances may live").instance
+        evicted.expect("no more calls are admitted than instances may live").instance
     }
 
-    fn take_of(&mut self, worker: usize, handler: u64) -> Option<Instance> {
+    fn take_of(&mut self, worker: usize, handler_id: u64) -> Option<Instance> {
         let idle = self.idle.get_mut(worker)?;
-        let last = idle.iter().rposition(|idle| idle.handler == handler)?;
+        let last = idle.iter().rposition(|idle| idle.handler_id == handler_id)?;
         Some(idle.remove(last).instance)
     }
 }

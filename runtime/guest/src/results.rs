@@ -2,7 +2,7 @@
 //!
 //! A guest is not trusted to meet the contract: lengths, sums, orders and bounds are checked. A violation fails the
 //! call as a trap would, with a message that names the field. Outputs that are too large, too many or for an unknown
-//! target would be the same in every attempt: their row is taken back and gets its outcome without another attempt.
+//! target would be the same in every attempt: their row is retracted and gets its outcome without another attempt.
 //! Outputs stay in the columns in which they arrived; iterating them borrows slices.
 
 mod check;
@@ -16,7 +16,8 @@ use super::batch::{self, ABSENT};
 use super::bindings::batch::exports::keylane::handler::batch_handler as wit;
 use super::bindings::single::keylane::handler::types as single;
 
-pub(super) use check::Breach;
+pub(super) use check::ContractViolation;
+pub(super) use limits::EVENT_BYTES;
 use limits::EventLimits;
 pub use limits::OUTPUT_BYTES;
 
@@ -37,7 +38,7 @@ pub struct StoppedLane {
     pub lane: u32,
     /// The verdict on the first row that is not done.
     pub verdict: Verdict,
-    /// The reason of the guest, or of the check that took the row back; truncated to 1 KiB.
+    /// The reason of the guest, or of the check that retracted the row; truncated to 1 KiB.
     pub reason: String,
 }
 
@@ -77,18 +78,18 @@ pub struct Results {
     limits: EventLimits,
     ends: Vec<LaneEnd>,
     stopped_lanes: Vec<StoppedLane>,
-    /// The outputs of done rows, including rows that are taken back later. Here `targets` are indices into the
+    /// The outputs of done rows, including rows that are retracted later. Here `targets` are indices into the
     /// handler's outputs, and `target_names` is empty.
     outputs: wit::OutputColumns,
-    /// Done rows with outputs, including rows that are taken back later, ascending.
+    /// Done rows with outputs, including rows that are retracted later, ascending.
     rows_with_outputs: Vec<u32>,
     reserved_headers: u64,
     /// The row that the `handler` is processing.
-    running: Option<Running>,
+    running: Option<RunningRow>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Running {
+struct RunningRow {
     lane: u32,
     done: u32,
     row: u32,
@@ -118,7 +119,7 @@ impl Results {
         &self.stopped_lanes
     }
 
-    /// Returns the done rows that have outputs, and those of them that were taken back, ascending, in the form that the
+    /// Returns the done rows that have outputs, and those of them that were retracted, ascending, in the form that the
     /// core takes.
     pub fn rows_with_outputs(&self) -> &[u32] {
         &self.rows_with_outputs
@@ -129,15 +130,15 @@ impl Results {
         self.reserved_headers
     }
 
-    /// Returns the outputs of done rows, and of rows that were taken back, in the order of their rows.
+    /// Returns the outputs of done rows, and of rows that were retracted, in the order of their rows.
     pub fn outputs(&self) -> impl Iterator<Item = GuestOutput<'_>> {
         Cursor::new(&self.outputs)
     }
 
-    /// Takes a done row back: its lane ends before it, and the rows behind it count as not run.
-    pub fn take_back(&mut self, lane: u32, done: u32, verdict: Verdict, reason: String) {
+    /// Retracts a done row: its lane ends before it, and the rows behind it count as not run.
+    pub fn retract(&mut self, lane: u32, done: u32, verdict: Verdict, reason: String) {
         let Some(end) = self.ends.get_mut(lane as usize).filter(|end| end.done > done) else { return };
-        *end = LaneEnd { done, failure: Some(verdict) };
+        *end = LaneEnd { done, verdict: Some(verdict) };
         let stopped = StoppedLane { lane, verdict, reason: truncate(reason) };
         let at = self.stopped_lanes.partition_point(|stopped| stopped.lane < lane);
         match self.stopped_lanes.get_mut(at).filter(|known| known.lane == lane) {
@@ -169,37 +170,37 @@ impl Results {
 
     /// Begins a row of a `handler`; `done` rows of its lane are done.
     pub(super) fn start_row(&mut self, lane: u32, done: u32, row: u32) {
-        self.running = Some(Running { lane, done, row });
+        self.running = Some(RunningRow { lane, done, row });
     }
 
     /// Fails a call with this number of lanes. For a `handler` the rows that are done stay, the lane of the running row
     /// ends before that row, and the row is returned; for a `batch-handler` nothing stays.
     pub(super) fn fail(&mut self, lanes: usize) -> Option<u32> {
-        let Some(Running { lane, done, row }) = self.running.take() else {
+        let Some(RunningRow { lane, done, row }) = self.running.take() else {
             self.clear();
             return None;
         };
         self.end_lane(lane, done, None);
         // The lanes that were not reached have no done rows.
-        self.ends.resize(lanes, LaneEnd { done: 0, failure: None });
+        self.ends.resize(lanes, LaneEnd { done: 0, verdict: None });
         Some(row)
     }
 
-    /// Takes the result of a `batch-handler`, if it meets the contract.
+    /// Takes the result of a `batch-handler`, if it meets the contract. This value must be clear; after an error, the
+    /// call must be failed, because a part of the result may have been taken.
     pub(super) fn accept(
         &mut self,
         lanes: &[u32],
         targets: &[String],
         result: wit::Results,
-    ) -> Result<(), Breach> {
-        self.clear();
+    ) -> Result<(), ContractViolation> {
         check::lanes(lanes, &result)?;
         if result.states.is_some() {
-            return Err(Breach::contract("states", "no state is configured for this handler"));
+            return Err(ContractViolation::new("states", "no state is configured for this handler"));
         }
         let mut invalid = Vec::new();
         if let Some(outputs) = result.outputs {
-            let found = check::outputs(lanes, &result.done, targets, &outputs, self)?;
+            let found = check::check_and_record_outputs(lanes, &result.done, targets, &outputs, self)?;
             self.keep(outputs, &found);
             invalid = found.invalid;
         }
@@ -209,13 +210,13 @@ impl Results {
             self.end_lane(lane, done, failure.map(verdict_of_batch));
         }
         for row in invalid {
-            self.take_back(row.lane, row.before, Verdict::Unpublishable, row.reason);
+            self.retract(row.lane, row.before, Verdict::Unpublishable, row.reason);
         }
         Ok(())
     }
 
-    /// Takes the result of one call of a `handler`: the outputs of a done row. The error describes why they can
-    /// never be published; then none of them is taken.
+    /// Takes the result of one invocation of a `handler`: the outputs of a done row. The error describes why
+    /// the outputs can never be published; then none of them is taken.
     pub(super) fn push_row(
         &mut self,
         row: u32,
@@ -276,7 +277,7 @@ impl Results {
     /// Ends a lane. `stopped`: the verdict on its first row that is not done, and the reason.
     pub(super) fn end_lane(&mut self, lane: u32, done: u32, stopped: Option<(Verdict, String)>) {
         self.running = None;
-        self.ends.push(LaneEnd { done, failure: stopped.as_ref().map(|(verdict, _)| *verdict) });
+        self.ends.push(LaneEnd { done, verdict: stopped.as_ref().map(|(verdict, _)| *verdict) });
         if let Some((verdict, reason)) = stopped {
             self.stopped_lanes.push(StoppedLane { lane, verdict, reason: truncate(reason) });
         }

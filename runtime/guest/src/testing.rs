@@ -11,7 +11,7 @@ use super::call::GuestFailure;
 use super::clock::Meter;
 use super::compiler::Compiler;
 use super::engine::{Engine, EngineOptions};
-use super::grants::Granted;
+use super::grants::AllowedImports;
 use super::handler::{Handler, HandlerOptions};
 use super::load::Component;
 use super::results::Results;
@@ -255,7 +255,7 @@ pub(super) fn options(timeout_ms: u64) -> HandlerOptions {
 
 pub(super) fn handler_with(engine: &Arc<Engine>, wasm: &[u8], options: HandlerOptions) -> Arc<Handler> {
     let component =
-        Component::from_bytes(engine, "test.wasm", wasm, Granted::default(), &Compiler::here(), None)
+        Component::from_bytes(engine, "test.wasm", wasm, AllowedImports::default(), &Compiler::here(), None)
             .unwrap();
     Handler::new(engine, &component, options).unwrap()
 }
@@ -280,9 +280,9 @@ pub(super) fn call_here(handler: &Arc<Handler>, batch: &Batch) -> (Result<(), Gu
     meter.arm(handler.timeout());
     meter.resume();
     let mut results = Results::new(super::OUTPUT_BYTES);
-    let outcome = runtime.block_on(async {
+    let result = runtime.block_on(async {
         let mut instance = handler.instance(&meter).await?;
         instance.call(handler, &meter, batch, &mut results).await
     });
-    (outcome, results)
+    (result, results)
 }

@@ -51,13 +51,13 @@ pub(super) fn failure(error: &wasmtime::Error, limiter: &Limiter) -> GuestFailur
 /// Describes the limit of the host that stopped the guest, if one did.
 fn limit_hit(error: &wasmtime::Error, text: &str) -> Option<String> {
     if text.contains(TOO_MUCH_DATA) {
-        return Some("more data at once than the limit of a result".to_owned());
+        return Some("data limit exceeded: more at once than a result may contain".to_owned());
     }
     if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
-        return Some(format!("more than {RESOURCES_MAX} handles at once"));
+        return Some(format!("handle limit exceeded: more than {RESOURCES_MAX} at once"));
     }
     text.starts_with(TOO_MUCH_RANDOM)
-        .then(|| format!("more than {} KiB of randomness at once", RANDOM_BYTES_MAX >> 10))
+        .then(|| format!("random bytes limit exceeded: more than {} KiB at once", RANDOM_BYTES_MAX >> 10))
 }
 
 /// Classifies the error of creating an instance.

@@ -3,9 +3,9 @@
 //! Each worker is one OS thread with its own runtime. It polls its calls as local futures; a task per call would
 //! cost more than the call. Rules:
 //!
-//! - Calls wait in one queue that all workers share. A worker takes a call only when none of its own is
+//! - Queued calls are in one queue that all workers share. A worker takes a call only when none of its own is
 //!   ready: calls that have begun are finished first.
-//! - A call that waits is suspended: it costs memory, but does not block the worker.
+//! - A call whose guest waits is suspended: it costs memory, but does not block the worker.
 //! - A call that computes yields at each tick, so that timers, cancels and the worker's other calls get
 //!   their turn.
 //! - Events of calls are reported in batches: see `call_events`.
@@ -30,7 +30,6 @@ use super::pool::Pool;
 pub struct Workers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    capacity: u32,
 }
 
 struct Shared {
@@ -42,7 +41,7 @@ struct Shared {
 }
 
 struct CallQueue {
-    waiting: VecDeque<Box<Call>>,
+    queued: VecDeque<Box<Call>>,
     /// Number of calls that may be submitted now.
     capacity: usize,
     /// Idle workers, the most recently busy one last.
@@ -64,7 +63,7 @@ impl Workers {
         let capacity = usize::try_from(engine.max_instances()).unwrap_or(usize::MAX);
         let shared = Arc::new(Shared {
             queue: Mutex::new(CallQueue {
-                waiting: VecDeque::with_capacity(capacity),
+                queued: VecDeque::with_capacity(capacity),
                 capacity,
                 idle: Vec::with_capacity(threads),
             }),
@@ -73,17 +72,11 @@ impl Workers {
             clock: engine.clock().clone(),
             closed: AtomicBool::new(false),
         });
-        let mut workers =
-            Workers { shared, threads: Vec::with_capacity(threads), capacity: engine.max_instances() };
+        let mut workers = Workers { shared, threads: Vec::with_capacity(threads) };
         for index in 0..threads {
             workers.threads.push(thread::spawn(workers.shared.clone(), index)?);
         }
         Ok(workers)
-    }
-
-    /// Returns the maximum number of calls that are running or queued.
-    pub fn capacity(&self) -> u32 {
-        self.capacity
     }
 
     /// Submits calls, in order. They come back, with their buffers, through their
@@ -99,10 +92,10 @@ impl Workers {
             let capacity = if self.shared.is_closed() { 0 } else { queue.capacity };
             let taken = capacity.min(calls.len());
             queue.capacity -= taken;
-            queue.waiting.extend(calls.drain(..taken));
+            queue.queued.extend(calls.drain(..taken));
             taken
         };
-        self.shared.clock.calls_started(taken);
+        self.shared.clock.calls_submitted(taken);
         // Workers are woken after the lock is released, and no more of them than there is work for: a worker that is
         // woken for each of many calls goes to sleep between them, which costs more than a short call.
         for _ in 0..taken.div_ceil(for_one.max(1)) {
@@ -116,8 +109,8 @@ impl Workers {
     pub fn cancel(&self, key: CallKey) {
         let queued = {
             let mut queue = self.shared.queue();
-            let position = queue.waiting.iter().position(|call| call.key == key);
-            position.and_then(|position| queue.waiting.remove(position))
+            let position = queue.queued.iter().position(|call| call.key == key);
+            position.and_then(|position| queue.queued.remove(position))
         };
         if let Some(call) = queued {
             return self.shared.drop_cancelled(call);
@@ -135,7 +128,7 @@ impl Workers {
         let queued = {
             let mut queue = self.shared.queue();
             self.shared.closed.store(true, Ordering::Release);
-            std::mem::take(&mut queue.waiting)
+            std::mem::take(&mut queue.queued)
         };
         for call in queued {
             self.shared.drop_cancelled(call);
@@ -192,7 +185,7 @@ impl Shared {
     fn next(&self, worker: usize) -> NextCall {
         let mut queue = self.queue();
         queue.idle.retain(|idle| *idle != worker);
-        if let Some(call) = queue.waiting.pop_front() {
+        if let Some(call) = queue.queued.pop_front() {
             return NextCall::Call(call);
         }
         if self.is_closed() {
@@ -207,7 +200,7 @@ impl Shared {
         let other = {
             let mut queue = self.queue();
             queue.idle.retain(|idle| *idle != worker);
-            if queue.waiting.is_empty() { None } else { queue.idle.pop() }
+            if queue.queued.is_empty() { None } else { queue.idle.pop() }
         };
         if let Some(other) = other {
             self.wake(other);
@@ -222,14 +215,14 @@ impl Shared {
     }
 
     /// Frees the capacity of calls that have ended: others may be submitted.
-    fn ended(&self, calls: usize) {
+    fn release_capacity(&self, calls: usize) {
         self.queue().capacity += calls;
         self.clock.calls_ended(calls);
     }
 
     /// Cancels a call that never ran.
     fn drop_cancelled(&self, call: Box<Call>) {
-        self.ended(1);
+        self.release_capacity(1);
         call.observer().clone().notify(&mut vec![CallEvent::Terminated(call)]);
     }
 }

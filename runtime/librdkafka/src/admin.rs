@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::code::{self, ErrorCode};
-use super::config::ErrorText;
 use super::deadline::millis;
+use super::properties::ErrorText;
 use super::{Client, ClientEvent, Queue, Requests, sys};
 
 /// `RD_KAFKA_ADMIN_OP_CREATETOPICS`.
@@ -42,8 +42,8 @@ pub struct NewTopic {
 pub struct AdminBroker(Option<i32>);
 
 /// Finds the broker for admin requests: the controller, which is the library's default, unless the cluster reports a
-/// controller that is not among its brokers, as the mock cluster does. Call it before the client knows a topic, because
-/// the request names the topics that the client knows.
+/// controller that is not among its brokers, as the mock cluster does. Call it before the client has cached a topic,
+/// because the request names the cached topics.
 pub fn admin_broker(client: &Arc<Client>, timeout: Duration) -> Result<AdminBroker, ErrorCode> {
     let mut metadata: *const sys::RawMetadata = ptr::null();
     // SAFETY: the client is live; no topic is named, so that the request creates none. On success the metadata

@@ -9,10 +9,10 @@ use std::time::Duration;
 use rdkafka_sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE;
 
 use super::code::{self, ErrorCode};
-use super::config::ErrorText;
+use super::properties::ErrorText;
 use super::sys;
 use super::token::{self, Token};
-use keylane_telemetry::{Allowed, LineLimit};
+use keylane_telemetry::{ClockedLineThrottle, LinePermit};
 
 /// How long to wait for the destruction of a client before it continues in the background. In rare cases it hangs for
 /// ever. Kafka does not need an orderly disconnect.
@@ -60,7 +60,7 @@ impl Client {
             sys::rd_kafka_oauthbearer_set_token(
                 self.raw(),
                 token.text.as_ptr(),
-                token.expires,
+                token.expires_ms,
                 token.principal.as_ptr(),
                 ptr::null(),
                 0,
@@ -120,7 +120,7 @@ pub(super) unsafe extern "C" fn log_callback(
 ) {
     // SAFETY: the library passes two NUL-terminated strings that live during the call.
     let (facility, text) = unsafe { (code::text(facility), code::text(text)) };
-    let Some(Allowed { dropped }) = allowed(&facility, level) else { return };
+    let Some(LinePermit { dropped }) = allowed(&facility, level) else { return };
     // The library's levels are those of syslog. Errors are only warnings here, because they also arrive as events.
     match level {
         // Properties under [kafka.client] are for all clients, so a property that one client does not use is no reason
@@ -136,12 +136,13 @@ pub(super) unsafe extern "C" fn log_callback(
 
 /// Returns the number of lines dropped before this one, or `None` if this line must be dropped, too: while brokers are
 /// unavailable, each client logs at every retry. At level `debug` nothing is dropped.
-fn allowed(facility: &str, level: c_int) -> Option<Allowed> {
-    static LIMITS: Mutex<BTreeMap<(String, c_int), LineLimit>> = Mutex::new(BTreeMap::new());
+fn allowed(facility: &str, level: c_int) -> Option<LinePermit> {
+    static LIMITS: Mutex<BTreeMap<(String, c_int), ClockedLineThrottle>> = Mutex::new(BTreeMap::new());
     if tracing::enabled!(target: "librdkafka", tracing::Level::DEBUG) {
-        return Some(Allowed { dropped: None });
+        return Some(LinePermit { dropped: None });
     }
     let mut limits = LIMITS.lock().unwrap_or_else(PoisonError::into_inner);
-    let limit = limits.entry((facility.to_owned(), level)).or_insert_with(|| LineLimit::new(LINES_MAX));
-    limit.allow()
+    let limit =
+        limits.entry((facility.to_owned(), level)).or_insert_with(|| ClockedLineThrottle::new(LINES_MAX));
+    limit.permit()
 }

@@ -101,8 +101,6 @@ codes! {
     REQUEST_TIMED_OUT = RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT;
     /// The coordinator of the group is not known yet.
     WAIT_COORD = RD_KAFKA_RESP_ERR__WAIT_COORD;
-    /// The client is being destroyed.
-    DESTROY = RD_KAFKA_RESP_ERR__DESTROY;
     /// The client can't continue: see [`Client::fatal_error`](super::Client::fatal_error).
     FATAL = RD_KAFKA_RESP_ERR__FATAL;
     /// The consumer was not polled for too long and left its group.

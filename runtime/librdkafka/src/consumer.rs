@@ -8,7 +8,7 @@ use rdkafka_sys::{RD_KAFKA_EVENT_ERROR, RD_KAFKA_EVENT_OFFSET_COMMIT, RD_KAFKA_E
 
 use super::code::{self, ErrorCode};
 use super::deadline::millis;
-use super::{Client, ConfigError, PartitionList, Properties, Queue, sys};
+use super::{Client, ClientError, PartitionList, Properties, Queue, sys};
 
 /// The marker for the first offset of the log.
 pub const BEGINNING: i64 = -2;
@@ -21,12 +21,12 @@ pub struct Consumer(Arc<Client>);
 
 impl Consumer {
     /// Creates a consumer that is not a member of a group yet.
-    pub fn new(properties: &Properties) -> Result<Consumer, ConfigError> {
+    pub fn new(properties: &Properties) -> Result<Consumer, ClientError> {
         let events = RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_OFFSET_COMMIT;
         let client = properties.create(sys::TYPE_CONSUMER, events)?;
         // SAFETY: the client is live and a consumer. After this, errors arrive in the consumer's queue, too.
         let code = ErrorCode(unsafe { sys::rd_kafka_poll_set_consumer(client.raw()) });
-        code.into_result().map_err(|code| ConfigError::Client(code.to_string()))?;
+        code.into_result().map_err(|code| ClientError::NotCreated(code.to_string()))?;
         Ok(Consumer(client))
     }
 

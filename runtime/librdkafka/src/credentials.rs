@@ -63,7 +63,8 @@ impl Credentials {
     /// changed or not.
     pub fn read_again(&self, now_ms: i64) -> Result<bool, CredentialsError> {
         let secret = read(&self.file).map_err(|reason| self.error(reason))?;
-        if self.kind == SecretKind::Token && Token::new(&secret).is_ok_and(|token| token.expires <= now_ms) {
+        if self.kind == SecretKind::Token && Token::new(&secret).is_ok_and(|token| token.expires_ms <= now_ms)
+        {
             return Err(self.error(token::EXPIRED.to_owned()));
         }
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_token_is_refused() {
+    fn an_expired_token_is_rejected() {
         let sasl = [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "OAUTHBEARER")];
         let sasl = sasl.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let file = TemporaryFile::new("token", b"an-opaque-canary\n");

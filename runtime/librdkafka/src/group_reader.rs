@@ -13,7 +13,7 @@
 use std::ffi::CStr;
 use std::time::Duration;
 
-use super::{ConfigError, Consumer, ErrorCode, PartitionList, Properties, Queue, Requests};
+use super::{ClientError, Consumer, ErrorCode, PartitionList, Properties, Queue, Requests};
 
 /// The longest timeout that the library accepts: longer than any read waits.
 const REQUEST_LIMIT: Duration = Duration::from_hours(1);
@@ -25,7 +25,7 @@ pub struct GroupReader(Requests);
 impl GroupReader {
     /// Creates a reader that is not connected yet. The properties are those of a consumer, but the reader joins no
     /// group.
-    pub fn new(properties: &Properties) -> Result<GroupReader, ConfigError> {
+    pub fn new(properties: &Properties) -> Result<GroupReader, ClientError> {
         let consumer = Consumer::new(properties)?;
         Ok(GroupReader(Requests::new(consumer.client(), Queue::new(consumer.client()))))
     }
@@ -45,14 +45,14 @@ impl GroupReader {
         let found = response.map_or(Err(ErrorCode::TIMED_OUT), |response| response.group_offsets());
         let is_usable = match &found {
             Ok(_) => true,
-            Err(code) => is_of_coordinator(*code),
+            Err(code) => sent_by_coordinator(*code),
         };
         (is_usable.then_some(self), found)
     }
 }
 
 /// Returns whether the group's coordinator sent this response.
-fn is_of_coordinator(code: ErrorCode) -> bool {
+fn sent_by_coordinator(code: ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
@@ -69,9 +69,9 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(60);
 
-    /// The coordinator returns after the read has timed out: no request must remain that it could answer.
+    /// The coordinator returns after the read has timed out: no request must remain to which it could respond.
     #[test]
-    fn a_read_without_an_answer_ends_its_client() {
+    fn a_read_without_a_response_ends_its_client() {
         let mock = MockCluster::start(2).expect("the mock cluster starts");
         mock.set_coordinator(c"group", 2).expect("the mock cluster accepts a coordinator");
         mock.set_broker_up(2, false).expect("the broker can be stopped");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::code::{self, ErrorCode};
 use super::deadline::millis;
-use super::{Client, ConfigError, Properties, sys};
+use super::{Client, ClientError, Properties, sys};
 
 /// A mock cluster. It keeps 5 MiB (and 100,000 batches) per partition and silently drops older records.
 #[derive(Debug)]
@@ -23,12 +23,12 @@ unsafe impl Sync for MockCluster {}
 
 impl MockCluster {
     /// Starts this number of brokers, on free ports of the loopback interface.
-    pub fn start(brokers: u16) -> Result<MockCluster, ConfigError> {
+    pub fn start(brokers: u16) -> Result<MockCluster, ClientError> {
         let client = Properties::default().create(sys::TYPE_PRODUCER, 0)?;
         // SAFETY: the client is live.
         let raw = unsafe { sys::rd_kafka_mock_cluster_new(client.raw(), brokers.into()) };
         let raw = NonNull::new(raw)
-            .ok_or_else(|| ConfigError::Client("the embedded broker can't open its ports".to_owned()))?;
+            .ok_or_else(|| ClientError::NotCreated("the embedded broker can't open its ports".to_owned()))?;
         Ok(MockCluster { raw, _client: client })
     }
 

@@ -8,8 +8,8 @@ use rdkafka_sys::{RD_KAFKA_EVENT_DR, RD_KAFKA_EVENT_ERROR, RD_KAFKA_MSG_F_COPY};
 
 use super::code::ErrorCode;
 use super::deadline::millis;
-use super::message::{Header, Message};
-use super::{Client, ClientEvent, ConfigError, Properties, Queue, sys};
+use super::record::{Header, Record};
+use super::{Client, ClientError, ClientEvent, Properties, Queue, sys};
 
 /// `RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT`.
 const PURGE_ALL: c_int = 3;
@@ -33,7 +33,7 @@ unsafe impl Sync for ProducerTopic {}
 
 /// A record to send; the producer copies its bytes.
 #[derive(Clone, Copy)]
-pub struct ProduceRecord<'a> {
+pub struct ProducerRecord<'a> {
     /// The partition; `None`: the configured partitioner chooses it.
     pub partition: Option<i32>,
     /// Milliseconds since 1970; `None`: now.
@@ -45,14 +45,14 @@ pub struct ProduceRecord<'a> {
     /// The headers, in order. Names are bytes: Kafka's own clients write UTF-8, but nothing enforces it.
     pub headers: &'a [Header<'a>],
     /// The number that the delivery report returns.
-    pub token: usize,
+    pub id: usize,
 }
 
 /// The delivery report of one record.
 #[derive(Clone, Copy)]
 pub struct DeliveryReport<'e> {
-    /// The token of the record.
-    pub token: usize,
+    /// The id of the record.
+    pub id: usize,
     /// The partition to which the record was sent.
     pub partition: i32,
     /// The record's offset in the partition; meaningless after an error.
@@ -64,16 +64,16 @@ pub struct DeliveryReport<'e> {
 
 impl<'e> DeliveryReport<'e> {
     /// Returns the record as it was sent; after an error without its timestamp.
-    pub fn record(&self) -> Result<Message<'e>, ErrorCode> {
+    pub fn record(&self) -> Result<Record<'e>, ErrorCode> {
         // SAFETY: the message belongs to the event, which lives during `'e`; in a report, too, it has key, value and
         // headers, whatever its error.
-        unsafe { Message::new(self.message) }
+        unsafe { Record::new(self.message) }
     }
 }
 
 impl Producer {
     /// Creates a producer that is not connected yet.
-    pub fn new(properties: &Properties) -> Result<Producer, ConfigError> {
+    pub fn new(properties: &Properties) -> Result<Producer, ClientError> {
         let client = properties.create(sys::TYPE_PRODUCER, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR)?;
         Ok(Producer(client))
     }
@@ -98,9 +98,9 @@ impl Producer {
     }
 
     /// Queues a record. After an error nothing is queued and no report follows.
-    pub fn produce(&self, topic: &ProducerTopic, record: &ProduceRecord<'_>) -> Result<(), ErrorCode> {
+    pub fn produce(&self, topic: &ProducerTopic, record: &ProducerRecord<'_>) -> Result<(), ErrorCode> {
         let headers = OwnedHeaders::new(record.headers);
-        let token: *mut c_void = ptr::without_provenance_mut(record.token);
+        let id: *mut c_void = ptr::without_provenance_mut(record.id);
         let (key, key_len) = parts(record.key);
         let (value, value_len) = parts(record.value);
         // SAFETY: client and topic are live, and the topic belongs to the client or the library rejects it. Every tag
@@ -126,7 +126,7 @@ impl Producer {
                 sys::vtype::HEADERS,
                 headers.0,
                 sys::vtype::OPAQUE,
-                token,
+                id,
                 sys::vtype::END,
             )
         };
@@ -153,7 +153,7 @@ impl Producer {
     /// Raises a fatal error, as an idempotent producer does when its sequence is broken, to test the replacement of the
     /// producer.
     #[doc(hidden)]
-    pub fn break_down(&self) {
+    pub fn raise_fatal_error(&self) {
         // SAFETY: the client is live and the text ends with a NUL.
         unsafe {
             sys::rd_kafka_test_fatal_error(
@@ -175,7 +175,7 @@ impl ClientEvent {
     /// Returns the next report of a delivery event.
     pub fn next_report(&mut self) -> Option<DeliveryReport<'_>> {
         self.next_message().map(|message| DeliveryReport {
-            token: message.private.addr(),
+            id: message.private.addr(),
             partition: message.partition,
             offset: message.offset,
             error: ErrorCode(message.err),

@@ -48,7 +48,7 @@ impl Queue {
 
     /// Makes the first entry that arrives in the empty queue wake the thread. The queue counts as ready at once, so
     /// that entries already in it are found.
-    pub fn wakes(mut self, wake: &WakeHandle) -> Queue {
+    pub fn with_wake(mut self, wake: &WakeHandle) -> Queue {
         let signal = Box::new(Signal { ready: AtomicBool::new(true), wake: Arc::clone(wake) });
         let opaque: *const Signal = &raw const *signal;
         // SAFETY: the queue is live. The signal is not moved until `raw` is dropped, which removes the
@@ -115,7 +115,7 @@ impl Drop for RawQueue {
 }
 
 unsafe extern "C" fn on_entry(_rk: *mut sys::Kafka, opaque: *mut c_void) {
-    // SAFETY: `opaque` is the signal that `wakes` registered; it outlives the registration and is only shared.
+    // SAFETY: `opaque` is the signal that `with_wake` registered; it outlives the registration and is only shared.
     let signal = unsafe { &*opaque.cast::<Signal>() };
     signal.ready.store(true, Ordering::Release);
     signal.wake.wake();

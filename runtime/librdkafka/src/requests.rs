@@ -148,8 +148,8 @@ impl ClientEvent {
                 let entry = entry(&*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info));
                 // The library drops the error of a leader that did not respond: its partitions keep their initial
                 // offset, which is meaningless (`rd_kafka_ListOffsets_response_merge`).
-                let unanswered = entry.error.is_none() && entry.offset < END;
-                ListEntry { error: if unanswered { ErrorCode::TIMED_OUT } else { entry.error }, ..entry }
+                let has_no_response = entry.error.is_none() && entry.offset < END;
+                ListEntry { error: if has_no_response { ErrorCode::TIMED_OUT } else { entry.error }, ..entry }
             };
             Ok(infos.iter().map(of_info).collect())
         }

@@ -11,31 +11,33 @@ use super::{
     admin_broker, create_topics, describe_topics,
 };
 
-/// Time after which an unanswered request is reported.
+/// Time after which a request without a response is reported.
 const REPORT_AFTER: Duration = Duration::from_secs(3);
-/// Timeout of the first attempt. The library may choose a broker that hangs, and the next attempt may reach another
-/// one. Each attempt after a failed one may take twice as long, up to the client's own limit.
-const FIRST_TRY: Duration = Duration::from_secs(3);
-/// The pause between two attempts, in which the client's events are served.
+/// Timeout of the first try. The library may choose a broker that hangs, and the next try may reach another one. The
+/// timeout of each try is twice that of the previous one, up to the client's own limit.
+const FIRST_TRY_TIMEOUT: Duration = Duration::from_secs(3);
+/// The pause between two tries, in which the client's events are polled.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Interval at which a wait for a response checks whether to stop, for example because of a signal.
 const STEP: Duration = Duration::from_millis(50);
+/// The reason that is reported while no broker responds.
+const NO_RESPONSE: &str = "the brokers do not respond";
 /// How long a newly created topic may be unknown.
 const CREATED_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A request without a response yet; waiting continues unless the caller breaks.
+/// The state of a request without a response. Waiting continues unless the caller breaks.
 #[derive(Clone, Debug)]
-pub struct Unanswered {
+pub struct Waiting {
     /// The current error, for messages; `None` if the request only takes time.
     pub reason: Option<String>,
 }
 
 /// The function by which the caller decides whether to continue to wait.
-pub type StartupRetry<'a> = &'a mut dyn FnMut(&Unanswered) -> ControlFlow<()>;
+pub type KeepWaiting<'a> = &'a mut dyn FnMut(&Waiting) -> ControlFlow<()>;
 
-/// Why waiting can't help.
+/// Why a startup request failed: an error that waiting does not resolve, or a stop by the caller.
 #[derive(Debug, thiserror::Error)]
-pub enum PermanentStartupError {
+pub enum StartupError {
     /// An invalid topic name.
     #[error("topic `{0}`: not a topic name")]
     TopicName(String),
@@ -101,39 +103,39 @@ pub type NewPartitions<'a> = &'a dyn Fn(&CStr) -> Option<i32>;
 pub struct StartupRequests<'a> {
     client: &'a Arc<Client>,
     events: &'a Queue,
-    /// The timeout of the next attempt, and its maximum.
+    /// The timeout of the next try, and its maximum.
     timeouts: (Duration, Duration),
-    retry: StartupRetry<'a>,
+    keep_waiting: KeepWaiting<'a>,
 }
 
 impl<'a> StartupRequests<'a> {
-    /// Prepares requests of this client. `events`: its main queue, which is served while waiting. `timeout`: the maximum
+    /// Prepares requests of this client. `events`: its main queue, which is polled while waiting. `timeout`: the maximum
     /// timeout of one response.
     pub fn new(
         client: &'a Arc<Client>,
         events: &'a Queue,
         timeout: Duration,
-        retry: StartupRetry<'a>,
+        keep_waiting: KeepWaiting<'a>,
     ) -> Self {
-        StartupRequests { client, events, timeouts: (FIRST_TRY.min(timeout), timeout), retry }
+        StartupRequests { client, events, timeouts: (FIRST_TRY_TIMEOUT.min(timeout), timeout), keep_waiting }
     }
 
     /// Waits until a broker responds, and returns the broker for admin requests.
-    pub fn broker(&mut self) -> Result<AdminBroker, PermanentStartupError> {
+    pub fn broker(&mut self) -> Result<AdminBroker, StartupError> {
         loop {
             match self.run(admin_broker)? {
                 Ok(broker) => return Ok(broker),
-                Err(code) => self.wait(unanswered(code))?,
+                Err(code) => self.wait(no_response(code))?,
             }
         }
     }
 
-    /// Runs a request that waits for a broker, with the current timeout, and serves the client's events meanwhile. The
+    /// Runs a request that waits for a broker, with the current timeout, and polls the client's events meanwhile. The
     /// request has its own thread, so a signal or an authentication failure ends the wait without a response.
     pub fn run<T: Send + 'static>(
         &mut self,
         request: impl FnOnce(&Arc<Client>, Duration) -> T + Send + 'static,
-    ) -> Result<T, PermanentStartupError> {
+    ) -> Result<T, StartupError> {
         let (client, (timeout, _)) = (Arc::clone(self.client), self.timeouts);
         let (response, received) = mpsc::sync_channel(1);
         let run = move || {
@@ -149,10 +151,9 @@ impl<'a> StartupRequests<'a> {
                     unreachable!("a request that panics ends the process")
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    let reason = self.serve(Duration::ZERO)?;
-                    let reason =
-                        reason.or_else(|| report.is_over().then(|| "the brokers do not answer".to_owned()));
-                    self.retry_or_stop(reason)?;
+                    let reason = self.poll_events(Duration::ZERO)?;
+                    let reason = reason.or_else(|| report.is_over().then(|| NO_RESPONSE.to_owned()));
+                    self.continue_or_stop(reason)?;
                 }
             }
         }
@@ -165,7 +166,7 @@ impl<'a> StartupRequests<'a> {
         names: &[CString],
         role: TopicRole,
         partitions: Option<NewPartitions<'_>>,
-    ) -> Result<Vec<TopicDescription>, PermanentStartupError> {
+    ) -> Result<Vec<TopicDescription>, StartupError> {
         let mut created: Option<Deadline> = None;
         loop {
             let requested = names.to_vec();
@@ -174,23 +175,23 @@ impl<'a> StartupRequests<'a> {
                     .and_then(|broker| describe_topics(client, &requested, broker, timeout))
             })?;
             let reason = match found.map(|found| classify(names, &found)) {
-                Err(code) => unanswered(code),
-                Ok(Found::All(topics)) => return Ok(topics),
-                Ok(Found::NotYet(reason)) => reason,
-                Ok(Found::Wrong(topic, code)) => return Err(role.error(topic, code)),
-                Ok(Found::Missing(missing)) => match (created, partitions) {
+                Err(code) => no_response(code),
+                Ok(TopicsState::All(topics)) => return Ok(topics),
+                Ok(TopicsState::Unknown(reason)) => reason,
+                Ok(TopicsState::Failed(topic, code)) => return Err(role.error(topic, code)),
+                Ok(TopicsState::Missing(missing)) => match (created, partitions) {
                     (None, Some(partitions)) => {
                         let new = |name: CString| NewTopic { partitions: partitions(&name), name };
                         let new: Vec<NewTopic> = missing.into_iter().map(new).collect();
                         self.run(move |client, timeout| create_topics(client, &new, timeout))?
-                            .map_err(PermanentStartupError::TopicNotCreated)?;
+                            .map_err(StartupError::TopicNotCreated)?;
                         created = Some(Deadline::after(CREATED_TIMEOUT));
                         continue;
                     }
                     (Some(deadline), _) if !deadline.is_over() => "topics are being created".to_owned(),
                     _ => {
                         let topics = missing.iter().map(|name| name.to_string_lossy().into_owned()).collect();
-                        return Err(PermanentStartupError::TopicsMissing { topics, role: role.name });
+                        return Err(StartupError::TopicsMissing { topics, role: role.name });
                     }
                 },
             };
@@ -198,17 +199,17 @@ impl<'a> StartupRequests<'a> {
         }
     }
 
-    /// Pauses before the next attempt, whose timeout is twice as long. Serves the client's events meanwhile; an
+    /// Pauses before the next try, whose timeout is twice as long. Polls the client's events meanwhile; an
     /// authentication failure among them is an error.
-    pub fn wait(&mut self, reason: String) -> Result<(), PermanentStartupError> {
+    pub fn wait(&mut self, reason: String) -> Result<(), StartupError> {
         let (timeout, max) = self.timeouts;
         self.timeouts.0 = (2 * timeout).min(max);
-        let error = self.serve(PAUSE)?;
-        self.retry_or_stop(Some(error.unwrap_or(reason)))
+        let error = self.poll_events(PAUSE)?;
+        self.continue_or_stop(Some(error.unwrap_or(reason)))
     }
 
-    /// Serves the client's events for this time. Returns the last temporary error among them.
-    fn serve(&mut self, timeout: Duration) -> Result<Option<String>, PermanentStartupError> {
+    /// Polls the client's events for this time. Returns the last temporary error among them.
+    fn poll_events(&mut self, timeout: Duration) -> Result<Option<String>, StartupError> {
         let (deadline, mut last_error) = (Deadline::after(timeout), None);
         loop {
             match self.events.poll(deadline.remaining()) {
@@ -216,10 +217,10 @@ impl<'a> StartupRequests<'a> {
                     let text = event.text();
                     match event.error() {
                         ErrorCode::AUTHENTICATION | ErrorCode::SASL_AUTHENTICATION_FAILED => {
-                            return Err(PermanentStartupError::Authentication(text));
+                            return Err(StartupError::Authentication(text));
                         }
                         ErrorCode::SSL if is_about_certificate(&text) => {
-                            return Err(PermanentStartupError::Certificate(text));
+                            return Err(StartupError::Certificate(text));
                         }
                         _ => last_error = Some(text),
                     }
@@ -232,20 +233,20 @@ impl<'a> StartupRequests<'a> {
     }
 
     /// Lets the caller decide whether to continue. Without a reason there is nothing to report yet.
-    fn retry_or_stop(&mut self, reason: Option<String>) -> Result<(), PermanentStartupError> {
-        match (self.retry)(&Unanswered { reason }) {
+    fn continue_or_stop(&mut self, reason: Option<String>) -> Result<(), StartupError> {
+        match (self.keep_waiting)(&Waiting { reason }) {
             ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(PermanentStartupError::Stopped),
+            ControlFlow::Break(()) => Err(StartupError::Stopped),
         }
     }
 }
 
 impl TopicRole {
-    fn error(self, topic: String, code: ErrorCode) -> PermanentStartupError {
+    fn error(self, topic: String, code: ErrorCode) -> StartupError {
         let TopicRole { name, rights } = self;
         match code {
-            ErrorCode::TOPIC_EXCEPTION => PermanentStartupError::TopicName(topic),
-            code => PermanentStartupError::TopicDenied { topic, role: name, code, rights },
+            ErrorCode::TOPIC_EXCEPTION => StartupError::TopicName(topic),
+            code => StartupError::TopicDenied { topic, role: name, code, rights },
         }
     }
 }
@@ -270,35 +271,37 @@ fn is_about_certificate(text: &str) -> bool {
     text.contains("certificate verify failed")
 }
 
-fn unanswered(code: ErrorCode) -> String {
-    format!("the brokers do not answer: {code}")
+fn no_response(code: ErrorCode) -> String {
+    format!("{NO_RESPONSE}: {code}")
 }
 
-/// The result of describing topics.
-enum Found {
+/// The state of topics, as the brokers describe it.
+enum TopicsState {
+    /// All topics exist.
     All(Vec<TopicDescription>),
     Missing(Vec<CString>),
     /// A permanent error of this topic.
-    Wrong(String, ErrorCode),
-    NotYet(String),
+    Failed(String, ErrorCode),
+    /// The state of a topic is not known yet, for this reason.
+    Unknown(String),
 }
 
-fn classify(names: &[CString], found: &[TopicDescription]) -> Found {
+fn classify(names: &[CString], found: &[TopicDescription]) -> TopicsState {
     let mut all = Vec::with_capacity(names.len());
     let mut missing = Vec::new();
     for name in names {
         let text = || name.to_string_lossy().into_owned();
         let Some(topic) = found.iter().find(|topic| topic.name == *name) else {
-            return Found::NotYet(format!("topic `{}` is not described", text()));
+            return TopicsState::Unknown(format!("topic `{}` is not described", text()));
         };
         match topic.error {
             ErrorCode::NONE if topic.partitions > 0 => all.push(topic.clone()),
             ErrorCode::UNKNOWN_TOPIC_OR_PART | ErrorCode::UNKNOWN_TOPIC => missing.push(name.clone()),
             code @ (ErrorCode::TOPIC_EXCEPTION | ErrorCode::TOPIC_AUTHORIZATION_FAILED) => {
-                return Found::Wrong(text(), code);
+                return TopicsState::Failed(text(), code);
             }
-            code => return Found::NotYet(format!("topic `{}`: {code}", text())),
+            code => return TopicsState::Unknown(format!("topic `{}`: {code}", text())),
         }
     }
-    if missing.is_empty() { Found::All(all) } else { Found::Missing(missing) }
+    if missing.is_empty() { TopicsState::All(all) } else { TopicsState::Missing(missing) }
 }

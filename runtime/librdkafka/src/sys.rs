@@ -114,6 +114,7 @@ pub(super) type CommitCallback =
     unsafe extern "C" fn(rk: *mut Kafka, err: c_int, list: *mut RawList, opaque: *mut c_void);
 
 unsafe extern "C" {
+    pub(super) fn rd_kafka_version_str() -> *const c_char;
     pub(super) fn rd_kafka_err2str(err: c_int) -> *const c_char;
     pub(super) fn rd_kafka_err2name(err: c_int) -> *const c_char;
     pub(super) fn rd_kafka_error_code(error: *const KafkaError) -> c_int;

@@ -20,7 +20,7 @@ pub(super) struct Token {
     /// The user.
     pub(super) principal: CString,
     /// The expiry time, in milliseconds since 1970.
-    pub(super) expires: i64,
+    pub(super) expires_ms: i64,
 }
 
 impl Token {
@@ -39,7 +39,7 @@ impl Token {
         Ok(Token {
             text: CString::new(text).map_err(|_| "it contains a NUL byte".to_owned())?,
             principal: CString::new(principal).map_err(|_| "its user contains a NUL byte".to_owned())?,
-            expires: claims.get("exp").and_then(millis).unwrap_or(NO_EXPIRY),
+            expires_ms: claims.get("exp").and_then(millis).unwrap_or(NO_EXPIRY),
         })
     }
 }
@@ -85,7 +85,7 @@ mod tests {
             ("a.!!.b".to_owned(), unknown),
         ] {
             let token = Token::new(&text).expect("any text may be a token");
-            let found = (token.principal.to_str().expect("UTF-8"), token.expires);
+            let found = (token.principal.to_str().expect("UTF-8"), token.expires_ms);
             assert_eq!((found, token.text.to_str()), (expected, Ok(text.as_str())), "{text}");
         }
         for text in ["a\0b", "canary\u{feff}", "\u{feff}canary", "can ary", "canary\u{2026}"] {

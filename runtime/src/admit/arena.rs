@@ -3,8 +3,9 @@
 //!
 //! Records are stored back to back in blocks. A block is reused when all its records are released. A record larger than
 //! a block gets its own block, which is freed on release. An event that waits for a retry may need its record for
-//! minutes. When at least half of the memory is unused, the records of the emptiest block are moved to the current one.
-//! A slot therefore identifies a record, not an address.
+//! minutes. When a block becomes the current one, the records of the emptiest block are moved to it, if at least
+//! `BLOCKS_MIN` blocks are in use, at least half of their memory is unused, and the records take at most
+//! `SPARSE_BYTES`. A slot therefore identifies a record, not an address.
 
 use keylane_core::ArenaSlot;
 
@@ -196,7 +197,8 @@ impl Arena {
         self.blocks.get(index).is_some_and(|block| block.bytes.len() + size <= BLOCK_BYTES)
     }
 
-    /// Moves the records of the emptiest block to the end of block `to`, if at least half of the memory is unused.
+    /// Moves the records of the emptiest block to the end of block `to`, if enough blocks are in use and at least half
+    /// of their memory is unused.
     fn compact_sparsest_block(&mut self, to: usize) {
         let used = self.blocks.len() - self.free.len() - self.vacant.len();
         let live: usize = self.blocks.iter().map(|block| block.live_bytes).sum();

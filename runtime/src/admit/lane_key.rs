@@ -17,7 +17,7 @@ pub struct LaneRule {
     no_key: NoKey,
     seed: RandomState,
     /// Number of events without the configured lane key, if that is not the record key.
-    missed: u64,
+    without_lane_key: u64,
 }
 
 /// The source of a lane key.
@@ -42,12 +42,18 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 impl LaneRule {
     /// Creates a rule with a new random seed.
     pub fn new(ordering: Ordering, lane_key: &LaneKey, no_key: NoKey) -> Self {
-        LaneRule { ordering, from: KeySource::new(lane_key), no_key, seed: RandomState::default(), missed: 0 }
+        LaneRule {
+            ordering,
+            from: KeySource::new(lane_key),
+            no_key,
+            seed: RandomState::default(),
+            without_lane_key: 0,
+        }
     }
 
     /// Returns the number of events without the configured lane key, if that is not the record key.
-    pub fn missed(&self) -> u64 {
-        self.missed
+    pub fn without_lane_key(&self) -> u64 {
+        self.without_lane_key
     }
 
     /// Returns whether events without a lane key lose their order and are not rejected.
@@ -76,12 +82,12 @@ impl LaneRule {
             Ordering::Key => {}
         }
         let hash = self.from.hash(&self.seed, key, value, &headers);
-        self.missed += u64::from(hash.is_none() && !matches!(self.from, KeySource::Key));
+        self.without_lane_key += u64::from(hash.is_none() && !matches!(self.from, KeySource::Key));
         match (hash, self.no_key) {
             (Some(hash), _) => Admission::Lane(hash),
             (None, NoKey::Spread) => Admission::Unkeyed,
             (None, NoKey::Partition) => Admission::Lane(self.seed.hash_one(None::<&[u8]>)),
-            (None, NoKey::Reject) => Admission::NoKey,
+            (None, NoKey::Reject) => Admission::NoLaneKey,
         }
     }
 }
@@ -158,7 +164,7 @@ mod tests {
         let mut spread = LaneRule::new(Ordering::Key, &LaneKey::Key, NoKey::Spread);
         assert_eq!(admission(&mut spread, None), Admission::Unkeyed);
         let mut reject = LaneRule::new(Ordering::Key, &LaneKey::Key, NoKey::Reject);
-        assert_eq!(admission(&mut reject, None), Admission::NoKey);
+        assert_eq!(admission(&mut reject, None), Admission::NoLaneKey);
     }
 
     #[test]
@@ -177,8 +183,8 @@ mod tests {
         let (a, b): (Header<'_>, Header<'_>) = ((b"tenant", Some(b"a")), (b"tenant", Some(b"b")));
         assert_eq!(of(&[a, b]), of(&[b]));
         assert_ne!(of(&[a]), of(&[b]));
-        assert_eq!(of(&[(b"tenant", None)]), Admission::NoKey);
-        assert_eq!(of(&[(b"other", Some(b"a"))]), Admission::NoKey);
+        assert_eq!(of(&[(b"tenant", None)]), Admission::NoLaneKey);
+        assert_eq!(of(&[(b"other", Some(b"a"))]), Admission::NoLaneKey);
     }
 
     #[test]
@@ -188,7 +194,7 @@ mod tests {
         assert_eq!(one, by_json(&mut rule, r#"{"x": [1, {"id": 2}], "customer": {"name": "A", "id": 1.0}}"#));
         assert_ne!(one, by_json(&mut rule, r#"{"customer": {"id": "1"}}"#));
         for none in ["", "no JSON", "{}", r#"{"customer": {"id": {}}}"#, r#"{"customer": {"id": null}}"#] {
-            assert_eq!(by_json(&mut rule, none), Admission::NoKey, "{none}");
+            assert_eq!(by_json(&mut rule, none), Admission::NoLaneKey, "{none}");
         }
     }
 
@@ -199,13 +205,13 @@ mod tests {
         let mut by = |value: &[u8]| json.admission(None, Some(value), std::iter::empty);
         assert_eq!(by(&id(b"")), by(&id(BYTE_ORDER_MARK)));
         assert_eq!(by(&id(b"\0\0\0\0\x05")), Admission::Unkeyed);
-        assert_eq!(json.missed(), 1);
+        assert_eq!(json.without_lane_key(), 1);
         assert!(json.overlooks_registry(Some(&id(b"\0\0\0\0\x05"))) && !json.overlooks_registry(Some(b"{}")));
         let mut registry =
             LaneRule::new(Ordering::Key, &LaneKey::RegistryJson("/id".to_owned()), NoKey::Reject);
         let mut by = |value: &[u8]| registry.admission(None, Some(value), std::iter::empty);
         assert_eq!(by(&id(b"\0\0\0\0\x05")), by(&id(b"\0\0\0\x01\x06")));
-        assert_eq!([by(&id(b"")), by(b"\0\0"), by(b"")], [Admission::NoKey; 3]);
+        assert_eq!([by(&id(b"")), by(b"\0\0"), by(b"")], [Admission::NoLaneKey; 3]);
     }
 
     #[test]
@@ -221,7 +227,7 @@ mod tests {
         assert_eq!(one, of(Some("a"), r#"{"id": 1, "x": 2}"#));
         assert_ne!(one, of(Some("b"), r#"{"id": 1}"#));
         assert_ne!(one, of(Some("a"), r#"{"id": 2}"#));
-        assert_eq!(of(None, r#"{"id": 1}"#), Admission::NoKey);
-        assert_eq!(of(Some("a"), "{}"), Admission::NoKey);
+        assert_eq!(of(None, r#"{"id": 1}"#), Admission::NoLaneKey);
+        assert_eq!(of(Some("a"), "{}"), Admission::NoLaneKey);
     }
 }

@@ -1,9 +1,9 @@
 //! Detects credentials that stop working while the handlers run.
 //!
-//! A client reports a rejected authentication when it makes a connection, and nothing when a later one is accepted.
-//! Open connections stay open. So a report is only a reason to probe: a separate connection with the properties of that
-//! client shows whether the brokers accept the credentials now. While they reject them, the probe is repeated. If they
-//! do so for `kafka.auth_timeout`, the handlers drain and the process ends.
+//! A client reports a rejected authentication, but not a later success. Existing connections are not affected. A report
+//! is therefore only a reason to probe: a separate connection with the properties of that client shows whether the
+//! brokers accept the credentials now. While they reject them, the probe is repeated. If they reject them for
+//! `kafka.auth_timeout`, the handlers drain and the process ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,27 +12,27 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::config::Checked;
-use crate::librdkafka::{Credentials, PermanentStartupError, Probed, Properties, probe};
+use crate::librdkafka::{Credentials, Probed, Properties, StartupError, probe};
 
 use super::AppEvent;
 use super::clock::Clock;
 use super::start::{self, Access};
 
 /// Interval of the probes, and of the checks of the file with the secret.
-const PAUSE: Duration = Duration::from_secs(2);
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// Capacity of the queue of reports. A report that finds the queue full is dropped: one is enough for a probe, and the
 /// client reports its next failed connection.
 const REPORTS_MAX: usize = 16;
 
 /// A kind of client. The properties of consumers and producer may differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(super) enum ClientKind {
     Consumers,
     Producer,
 }
 
 enum WatchMessage {
-    Rejected(Side),
+    Rejected(ClientKind),
     Stop,
 }
 
@@ -44,8 +44,8 @@ pub(super) struct RejectionSender(SyncSender<WatchMessage>);
 pub(super) struct RejectionReceiver(Receiver<WatchMessage>);
 
 /// The thread that probes.
-pub(super) struct Watch {
-    reports: RejectionSender,
+pub(super) struct CredentialsWatch {
+    rejection_sender: RejectionSender,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
@@ -56,37 +56,37 @@ pub(super) fn channel() -> (RejectionSender, RejectionReceiver) {
 }
 
 impl RejectionSender {
-    /// Reports that the brokers reject the authentication of a client of this side. Never blocks.
-    pub(super) fn report(&self, side: Side) {
-        let _already_queued = self.0.try_send(WatchMessage::Rejected(side));
+    /// Reports that the brokers reject the authentication of a client of this kind. Never blocks.
+    pub(super) fn report(&self, kind: ClientKind) {
+        let _already_queued = self.0.try_send(WatchMessage::Rejected(kind));
     }
 }
 
-impl Watch {
+impl CredentialsWatch {
     /// Watches the clients of external brokers.
     pub(super) fn start(
         config: &Checked,
         access: &Access,
         clock: Clock,
-        (reports, reported): (RejectionSender, RejectionReceiver),
+        (rejection_sender, rejection_receiver): (RejectionSender, RejectionReceiver),
         events: SyncSender<AppEvent>,
-    ) -> std::io::Result<Watch> {
+    ) -> std::io::Result<CredentialsWatch> {
         let stop = Arc::new(AtomicBool::new(false));
-        let client = |side, properties| ProbedClient {
-            side,
-            properties: start::client(properties, access.clone()),
+        let client = |kind, properties| ProbedClient {
+            kind,
+            properties: start::client_properties(properties, access.clone()),
             state: AuthenticationState::Accepted,
         };
         let mut prober = Prober {
             clients: [
-                client(Side::Consumers, &config.kafka.consumer),
-                client(Side::Producer, &config.kafka.producer),
+                client(ClientKind::Consumers, &config.kafka.consumer),
+                client(ClientKind::Producer, &config.kafka.producer),
             ],
             credentials: access.credentials.clone(),
             last_read_error: String::new(),
             timeout: config.kafka.auth_timeout,
             clock,
-            reported: reported.0,
+            rejection_receiver: rejection_receiver.0,
             stop: Arc::clone(&stop),
         };
         let thread = thread::Builder::new().name("keylane-auth".to_owned()).spawn(move || {
@@ -95,14 +95,14 @@ impl Watch {
                 let _ended = events.send(AppEvent::CredentialsRejected(failure));
             }
         })?;
-        Ok(Watch { reports, stop, thread })
+        Ok(CredentialsWatch { rejection_sender, stop, thread })
     }
 
     /// Ends the thread.
     pub(super) fn stop(self) {
         self.stop.store(true, Ordering::Release);
         // Not `try_send`: the message must not be dropped. The thread receives it soon, or has ended.
-        let _ended_before = self.reports.0.send(WatchMessage::Stop);
+        let _ended_before = self.rejection_sender.0.send(WatchMessage::Stop);
         if let Err(panic) = self.thread.join() {
             tracing::error!(?panic, "the thread that watches credentials panicked");
         }
@@ -116,12 +116,12 @@ struct Prober {
     last_read_error: String,
     timeout: Duration,
     clock: Clock,
-    reported: Receiver<WatchMessage>,
+    rejection_receiver: Receiver<WatchMessage>,
     stop: Arc<AtomicBool>,
 }
 
 struct ProbedClient {
-    side: Side,
+    kind: ClientKind,
     properties: Properties,
     state: AuthenticationState,
 }
@@ -134,14 +134,14 @@ enum AuthenticationState {
     Rejected {
         /// The time of the last probe, and how long the brokers have rejected the client. Time without an answer does
         /// not count.
-        last: Duration,
-        lasted: Duration,
+        probed_at: Duration,
+        rejected_for: Duration,
     },
 }
 
 impl Prober {
-    /// Runs until [`Watch::stop`], or until the brokers have rejected a client for too long. Returns the failure text
-    /// in the second case.
+    /// Runs until [`CredentialsWatch::stop`], or until the brokers have rejected a client for too long. Returns the
+    /// failure text in the second case.
     fn run(&mut self) -> Option<String> {
         loop {
             self.wait()?;
@@ -168,7 +168,7 @@ impl Prober {
             Err(error) => {
                 let error = error.to_string();
                 if error != self.last_read_error {
-                    tracing::warn!(error, "credentials can't be read; the last ones stay in use");
+                    tracing::warn!(error, "credentials can't be read; the previous credentials stay in use");
                     self.last_read_error = error;
                 }
             }
@@ -178,15 +178,18 @@ impl Prober {
     /// Waits until a probe or a read is due. `None`: the thread must end.
     fn wait(&mut self) -> Option<()> {
         let idle = self.clients.iter().all(|client| client.state == AuthenticationState::Accepted);
-        let mut until = (!idle || self.credentials.is_some()).then(|| self.clock.now().uptime + PAUSE);
+        let mut until =
+            (!idle || self.credentials.is_some()).then(|| self.clock.now().uptime + PROBE_INTERVAL);
         loop {
             let message = match until {
-                None => self.reported.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(until) => self.reported.recv_timeout(until.saturating_sub(self.clock.now().uptime)),
+                None => self.rejection_receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(until) => {
+                    self.rejection_receiver.recv_timeout(until.saturating_sub(self.clock.now().uptime))
+                }
             };
             match message {
-                Ok(WatchMessage::Rejected(side)) => {
-                    let reported = self.clients.iter_mut().find(|client| client.side == side);
+                Ok(WatchMessage::Rejected(kind)) => {
+                    let reported = self.clients.iter_mut().find(|client| client.kind == kind);
                     if let Some(client) =
                         reported.filter(|client| client.state == AuthenticationState::Accepted)
                     {
@@ -212,11 +215,11 @@ impl ProbedClient {
             tracing::debug!(%error, "can't create a client for the probe");
             Probed::Unknown
         });
-        let client = self.side.name();
+        let client = self.kind.name();
         match found {
             Probed::Unknown => {
-                if let AuthenticationState::Rejected { last, .. } = &mut self.state {
-                    *last = clock.now().uptime;
+                if let AuthenticationState::Rejected { probed_at, .. } = &mut self.state {
+                    *probed_at = clock.now().uptime;
                 }
                 None
             }
@@ -231,31 +234,28 @@ impl ProbedClient {
         }
     }
 
-    fn rejected(
-        &mut self,
-        error: &PermanentStartupError,
-        timeout: Duration,
-        now: Duration,
-    ) -> Option<String> {
-        let client = self.side.name();
-        let lasted = match self.state {
-            AuthenticationState::Rejected { last, lasted } => lasted + now.saturating_sub(last),
+    fn rejected(&mut self, error: &StartupError, timeout: Duration, now: Duration) -> Option<String> {
+        let client = self.kind.name();
+        let rejected_for = match self.state {
+            AuthenticationState::Rejected { probed_at, rejected_for } => {
+                rejected_for + now.saturating_sub(probed_at)
+            }
             AuthenticationState::Accepted | AuthenticationState::Reported => {
                 tracing::error!(client, %error, auth_timeout = ?timeout, "authentication failed");
                 Duration::ZERO
             }
         };
-        self.state = AuthenticationState::Rejected { last: now, lasted };
-        (lasted >= timeout)
+        self.state = AuthenticationState::Rejected { probed_at: now, rejected_for };
+        (rejected_for >= timeout)
             .then(|| format!("{error} ({client}, rejected for `kafka.auth_timeout`, {timeout:?})"))
     }
 }
 
-impl Side {
+impl ClientKind {
     fn name(self) -> &'static str {
         match self {
-            Side::Consumers => "consumers",
-            Side::Producer => "producer",
+            ClientKind::Consumers => "consumers",
+            ClientKind::Producer => "producer",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The clock of the event loops. The core uses no other clock.
+//! The clock of a run. The core receives its times from this clock.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,12 +11,18 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "the loop passes the time to all code below it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the app passes this clock, or its times, to the code that needs them"
+    )]
     pub(super) fn start() -> Self {
         Clock { started: Instant::now() }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the loop passes the time to all code below it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the app passes this clock, or its times, to the code that needs them"
+    )]
     pub(super) fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Now { uptime: self.started.elapsed(), wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX) }

@@ -19,8 +19,8 @@ use anyhow::Context as _;
 
 use crate::config::{Checked, Cluster};
 use crate::guest::Compiler;
-use crate::source::Record;
-use authentication::Watch;
+use crate::librdkafka::Record;
+use authentication::CredentialsWatch;
 use clock::Clock;
 use event_loop::{EventLoop, LoopEnd};
 use signals::{Request, Signals};
@@ -44,7 +44,7 @@ pub struct RunOptions {
 
 /// How a run ended.
 #[derive(Debug, Default)]
-pub struct RunOutcome {
+pub struct RunEnd {
     /// The failures that prevent exit code 0; empty: none.
     pub failures: Vec<String>,
     /// The totals over all handlers.
@@ -59,7 +59,7 @@ pub struct Totals {
     /// Events that guest calls processed successfully.
     pub done: u64,
     /// Outputs that the brokers acknowledged.
-    pub emitted: u64,
+    pub outputs_acknowledged: u64,
     /// Guest calls.
     pub calls: u64,
     /// The time from the first read to the end of the drain; the longest of several handlers.
@@ -82,7 +82,7 @@ enum AppEvent {
 ///
 /// # Errors
 /// The reason why the run can't start, with the remedy.
-pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome> {
+pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunEnd> {
     let clock = Clock::start();
     let (events, received) = mpsc::sync_channel(16);
     let stop = Arc::new(AtomicBool::new(false));
@@ -100,24 +100,27 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome>
         }
     })
     .context("can't install the signal handlers")?;
-    let mut waiting = BrokerWait::new(&config.kafka, Arc::clone(&stop));
-    let mut retry = |reason: Option<&str>| waiting.should_retry(reason);
+    let mut broker_wait = BrokerWait::new(&config.kafka, Arc::clone(&stop));
+    let mut keep_waiting = |reason: Option<&str>| broker_wait.keep_waiting(reason);
     let compiler = options.compiler.clone().stopped_by(Arc::clone(&stop));
-    let (rejections, reports) = authentication::channel();
-    let built = Parts::build(config, options, &compiler, &rejections, &mut retry).and_then(|mut parts| {
-        let loops = parts.prepare_loops(config, options, clock, &rejections, &mut retry)?;
-        Ok((parts, loops))
-    });
+    let (rejection_sender, rejection_receiver) = authentication::channel();
+    let built = Parts::build(config, options, &compiler, &rejection_sender, &mut keep_waiting).and_then(
+        |mut parts| {
+            let loops = parts.prepare_loops(config, options, clock, &rejection_sender, &mut keep_waiting)?;
+            Ok((parts, loops))
+        },
+    );
     let (parts, loops) = match built {
         Ok(built) => built,
         // An interrupted start is not an error: no handler was started, and no group was joined.
-        Err(reason) if is_stopped(&reason) => return Ok(RunOutcome::not_begun(options, &reason)),
+        Err(reason) if is_stopped(&reason) => return Ok(RunEnd::not_begun(options, &reason)),
         Err(error) => return Err(error),
     };
     let watch = match &config.kafka.cluster {
         Cluster::Brokers(_) => {
             let access = parts.access(config);
-            let watch = Watch::start(config, &access, clock, (rejections, reports), events.clone());
+            let rejections = (rejection_sender, rejection_receiver);
+            let watch = CredentialsWatch::start(config, &access, clock, rejections, events.clone());
             Some(watch.context("can't start the thread that watches the credentials")?)
         }
         Cluster::Embedded(_) => None,
@@ -125,25 +128,25 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunOutcome>
     let mut running = 0;
     let mut failure = None;
     for event_loop in loops {
-        match start(event_loop, &events) {
+        match spawn_loop(event_loop, &events) {
             Ok(()) => running += 1,
             Err(error) => failure = Some(format!("can't start the thread of a handler: {error}")),
         }
     }
     if failure.is_some() {
-        parts.drain("a missing thread"); // handlers that have joined their groups leave them
+        parts.drain("a thread that could not be started"); // handlers that have joined their groups leave them
     }
-    let mut outcome = wait(&parts, &received, running);
-    outcome.failures.extend(failure);
+    let mut run_end = wait(&parts, &received, running);
+    run_end.failures.extend(failure);
     if let Some(watch) = watch {
         watch.stop();
     }
     signals.stop();
-    Ok(parts.finish(outcome))
+    Ok(parts.finish(run_end))
 }
 
 /// Runs an event loop on its own thread. The loop joins the group and leaves it.
-fn start(event_loop: EventLoop, events: &mpsc::SyncSender<AppEvent>) -> std::io::Result<()> {
+fn spawn_loop(event_loop: EventLoop, events: &mpsc::SyncSender<AppEvent>) -> std::io::Result<()> {
     let (events, name) = (events.clone(), format!("keylane-{}", event_loop.name()));
     let run = move || {
         let end = event_loop.run();
@@ -154,8 +157,8 @@ fn start(event_loop: EventLoop, events: &mpsc::SyncSender<AppEvent>) -> std::io:
 }
 
 /// Waits for the end of every handler. The first signal makes all of them drain.
-fn wait(parts: &Parts, received: &mpsc::Receiver<AppEvent>, mut running: usize) -> RunOutcome {
-    let mut outcome = RunOutcome::default();
+fn wait(parts: &Parts, received: &mpsc::Receiver<AppEvent>, mut running: usize) -> RunEnd {
+    let mut run_end = RunEnd::default();
     while running > 0 {
         match received.recv() {
             Ok(AppEvent::Signal(name)) => {
@@ -165,13 +168,13 @@ fn wait(parts: &Parts, received: &mpsc::Receiver<AppEvent>, mut running: usize) 
             Ok(AppEvent::Report) => parts.report(),
             Ok(AppEvent::CredentialsRejected(failure)) => {
                 tracing::error!(failure, "credentials rejected");
-                outcome.failures.push(failure);
+                run_end.failures.push(failure);
                 parts.drain("rejected credentials");
             }
             Ok(AppEvent::Ended(end)) => {
                 running -= 1;
                 let must_end = end.stuck;
-                outcome.take(*end);
+                run_end.add(*end);
                 if must_end {
                     break;
                 }
@@ -179,21 +182,21 @@ fn wait(parts: &Parts, received: &mpsc::Receiver<AppEvent>, mut running: usize) 
             Err(mpsc::RecvError) => unreachable!("this function's caller holds a sender"),
         }
     }
-    outcome
+    run_end
 }
 
-impl RunOutcome {
-    /// Logs and returns the outcome of a run that a signal stopped before any handler was started.
-    fn not_begun(options: &RunOptions, reason: &anyhow::Error) -> RunOutcome {
+impl RunEnd {
+    /// Logs and returns the end of a run that a signal stopped before any handler was started.
+    fn not_begun(options: &RunOptions, reason: &anyhow::Error) -> RunEnd {
         tracing::info!(reason = format!("{reason:#}"), "stopped by a signal during the start");
         let failure = options.until_end.then(|| "stopped by a signal before the end".to_owned());
-        RunOutcome { failures: failure.into_iter().collect(), ..RunOutcome::default() }
+        RunEnd { failures: failure.into_iter().collect(), ..RunEnd::default() }
     }
 
-    fn take(&mut self, end: LoopEnd) {
+    fn add(&mut self, end: LoopEnd) {
         self.failures.extend(end.failures.into_iter().map(|failure| format!("{}: {failure}", end.handler)));
         self.totals.done += end.totals.done;
-        self.totals.emitted += end.totals.emitted;
+        self.totals.outputs_acknowledged += end.totals.outputs_acknowledged;
         self.totals.calls += end.totals.calls;
         self.totals.active = self.totals.active.max(end.totals.active);
         self.stuck |= end.stuck || end.calls_left;

@@ -56,7 +56,7 @@ pub enum Command {
 /// Arguments of `run`.
 #[derive(Args, Debug)]
 pub struct RunArguments {
-    /// Stop at the end that each partition has when it is first assigned.
+    /// Stop when every partition is processed up to the end that it had when it was first assigned.
     #[arg(long)]
     pub until_end: bool,
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use keylane_core::OnExhausted;
 
-use super::{CommandFailure, Completion, output};
+use super::{CommandFailure, Completion, stdout};
 use crate::app;
 use crate::config::{
     self, Checked, Cluster, EmbeddedConfig, FeedSource, FetchLimits, HandlerConfig, HumanSize, RuntimeConfig,
 };
-use crate::guest::{Granted, Inspection, load};
+use crate::guest::{AllowedImports, Inspection, load};
 use crate::telemetry;
 
 /// Checks the file, its Kafka client properties and its components, without starting anything. Problems in a readable
@@ -29,7 +29,7 @@ fn check_components(file: &Path, checked: &Checked) -> Result<Completion, Comman
     let mut sound = Vec::new();
     let mut problems = app::preflight_problems(checked);
     for handler in &checked.handlers {
-        match load::check(&handler.component, Granted { http: handler.uses_http() }) {
+        match load::check(&handler.component, AllowedImports { http: handler.uses_http() }) {
             Ok(inspection) => sound.push(inspection),
             Err(error) => problems.push(format!("handler `{}`: {error}", handler.name)),
         }
@@ -38,7 +38,7 @@ fn check_components(file: &Path, checked: &Checked) -> Result<Completion, Comman
         let report: String = problems.iter().map(|problem| format!("error: {problem}\n")).collect();
         return Ok(findings(file, &report, problems.len()));
     }
-    output::print(&summary(file, checked, &sound))
+    stdout::print(&summary(file, checked, &sound))
 }
 
 fn findings(file: &Path, report: &str, problems: usize) -> Completion {
@@ -103,14 +103,14 @@ fn memory(text: &mut String, checked: &Checked, embedded: Option<&EmbeddedConfig
                 checked.runtime.fetch_limits(handlers, topics.saturating_mul(u64::from(embedded.partitions)))
             };
             let limits: Vec<_> = checked.handlers.iter().map(of_handler).collect();
-            let all = limits.iter().map(FetchLimits::all).fold(0, u64::saturating_add);
+            let all = limits.iter().map(FetchLimits::total).fold(0, u64::saturating_add);
             let partitions = limits.iter().map(|limits| limits.partitions).fold(0, u64::saturating_add);
             format!("{partitions} partitions prefetch up to {} in total", HumanSize(all))
         }
         None => {
             let consumers = if handlers == 1 { "consumer" } else { "consumers" };
             let (least, most) =
-                (HumanSize(config::FETCH_MIN), HumanSize(checked.runtime.fetch_limits(1, 1).each()));
+                (HumanSize(config::FETCH_MIN), HumanSize(checked.runtime.fetch_limits(1, 1).per_partition()));
             format!(
                 "N partitions of {handlers} {consumers} prefetch up to {half} in total, each {least} to {most}"
             )
@@ -186,7 +186,7 @@ mod tests {
         let environment = config::Environment {
             file: Path::new("keylane.toml"),
             variable: &|name| (name == "HOME").then(|| "/home/somebody".to_owned()),
-            is_there: &|_| true,
+            is_file_or_pipe: &|_| true,
             cores: NonZero::new(2).expect("2 is not 0"),
         };
         let component = Inspection {

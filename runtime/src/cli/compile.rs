@@ -27,7 +27,7 @@ pub(super) fn execute(arguments: &CompileArguments) -> Result<Completion, Comman
         // The component is not the cause: this must not look like a finding.
         Err(error) => Err(CommandFailure::Usage {
             message: format!("compilation failed to start: {error}"),
-            hint: "this command is started only by keylane itself",
+            remedy: "this command is started only by keylane itself",
         }),
     }
 }

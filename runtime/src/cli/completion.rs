@@ -1,13 +1,14 @@
-//! The outcome of a command: an exit code, and for failures a message that ends with the remedy.
+//! The result of a command: an exit code, and for failures a message that ends with the remedy.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use crate::app;
-use crate::config::{self, Refused};
+use crate::config;
+use crate::guest::LoadError;
 use crate::telemetry::{self, LoggingError};
 
-/// The outcome of a command that was executed.
+/// The result of a command that was executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
     /// The command succeeded.
@@ -26,10 +27,12 @@ pub enum CommandFailure {
         /// The error.
         message: String,
         /// The remedy.
-        hint: &'static str,
+        remedy: &'static str,
     },
-    /// Any other failure: a run that could not start, a component that can't be inspected, a failed write.
-    Run(anyhow::Error),
+    /// A component can't be inspected.
+    Component(LoadError),
+    /// Any other failure: a run that could not start, a failed write.
+    Other(anyhow::Error),
 }
 
 /// Reports a failure and returns the exit code of the process.
@@ -49,25 +52,23 @@ pub fn exit_code(ended: Result<Completion, CommandFailure>) -> ExitCode {
 impl CommandFailure {
     fn code(&self) -> u8 {
         match self {
-            CommandFailure::Config(_) | CommandFailure::Usage { .. } => 2,
-            CommandFailure::Run(error) if error.is::<Refused>() || app::is_final(error) => 2,
-            CommandFailure::Run(_) => 1,
+            CommandFailure::Config(_) | CommandFailure::Usage { .. } | CommandFailure::Component(_) => 2,
+            CommandFailure::Other(error) if app::is_final(error) => 2,
+            CommandFailure::Other(_) => 1,
         }
     }
 
     fn describe(&self) -> String {
-        let (message, hint) = match self {
+        let (message, remedy) = match self {
             CommandFailure::Config(config::Error::Invalid(report)) => return report.to_string(),
-            CommandFailure::Config(error) => (error.to_string(), error.hint()),
-            CommandFailure::Usage { message, hint } => (message.clone(), Some(*hint)),
-            CommandFailure::Run(error) => {
-                let hint = error.downcast_ref::<Refused>().and_then(|refused| refused.hint.as_deref());
-                (format!("{error:#}"), hint)
-            }
+            CommandFailure::Config(error) => (error.to_string(), error.remedy()),
+            CommandFailure::Usage { message, remedy } => (message.clone(), Some(*remedy)),
+            CommandFailure::Component(error) => (error.to_string(), None),
+            CommandFailure::Other(error) => (format!("{error:#}"), None),
         };
         let mut text = format!("error: {}\n", message.trim_end());
-        if let Some(hint) = hint {
-            let _infallible = writeln!(text, "hint: {hint}");
+        if let Some(remedy) = remedy {
+            let _infallible = writeln!(text, "hint: {remedy}");
         }
         text
     }
@@ -83,14 +84,14 @@ impl From<LoggingError> for CommandFailure {
     fn from(error: LoggingError) -> CommandFailure {
         CommandFailure::Usage {
             message: error.to_string(),
-            hint: "--log takes a level (error, warn, info, debug, trace) or levels by module: keylane=debug,warn",
+            remedy: "--log takes a level (error, warn, info, debug, trace) or levels by module: keylane=debug,warn",
         }
     }
 }
 
 impl From<anyhow::Error> for CommandFailure {
     fn from(error: anyhow::Error) -> CommandFailure {
-        CommandFailure::Run(error)
+        CommandFailure::Other(error)
     }
 }
 
@@ -98,13 +99,10 @@ impl From<anyhow::Error> for CommandFailure {
 mod tests {
     use std::path::Path;
 
-    use anyhow::Context as _;
-
     use super::*;
 
     #[test]
     fn exit_codes_and_messages_depend_on_the_cause() {
-        let refused = || Refused { message: "no export".to_owned(), hint: Some("export it".to_owned()) };
         let missing = config::load(Path::new("/nowhere/keylane.toml"))
             .map(|_| ())
             .expect_err("the file does not exist");
@@ -115,18 +113,15 @@ mod tests {
                 "error: can't read the configuration file /nowhere/keylane.toml: ",
             ),
             (
-                CommandFailure::Usage { message: "what?".to_owned(), hint: "that" },
+                CommandFailure::Usage { message: "what?".to_owned(), remedy: "that" },
                 2,
                 "error: what?\nhint: that\n",
             ),
-            (CommandFailure::Run(anyhow::anyhow!("it broke")), 1, "error: it broke\n"),
-            (CommandFailure::Run(refused().into()), 2, "error: no export\nhint: export it\n"),
+            (CommandFailure::Other(anyhow::anyhow!("it broke")), 1, "error: it broke\n"),
             (
-                CommandFailure::Run(
-                    Err::<(), _>(refused()).context("handler `a`").expect_err("the value is an error"),
-                ),
+                CommandFailure::Component(LoadError::CompiledCode { name: "a.cwasm".to_owned() }),
                 2,
-                "error: handler `a`: no export\nhint: export it\n",
+                "error: `a.cwasm` is compiled code",
             ),
         ] {
             assert_eq!(failure.code(), code, "{failure:?}");

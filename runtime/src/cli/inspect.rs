@@ -3,19 +3,20 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{CommandFailure, Completion, output};
-use crate::config::{HumanSize, Refused};
+use super::{CommandFailure, Completion, stdout};
+use crate::config::HumanSize;
 use crate::guest::inspect::inspect;
-use crate::guest::{Grant, Granted, Inspection, load};
+use crate::guest::{AllowedImports, ImportKind, Inspection, load};
 
-/// Shows the imports and exports of a component. A component that `run` refuses whatever the grants is a finding.
+/// Shows the imports and exports of a component. A component that `run` refuses regardless of grants is a finding.
 pub(super) fn execute(component: &Path) -> Result<Completion, CommandFailure> {
     let name = component.display().to_string();
     let inspection = load::read(&name, component)
         .and_then(|bytes| inspect(&name, &bytes))
-        .map_err(|error| CommandFailure::Run(Refused { message: error.to_string(), hint: None }.into()))?;
-    let printed = output::print(&describe(&name, &inspection))?;
-    let runs = inspection.interface.is_some() && inspection.refused(Granted { http: true }).next().is_none();
+        .map_err(CommandFailure::Component)?;
+    let printed = stdout::print(&describe(&name, &inspection))?;
+    let runs =
+        inspection.interface.is_some() && inspection.refused(AllowedImports { http: true }).next().is_none();
     Ok(if runs { printed } else { Completion::Failure })
 }
 
@@ -39,11 +40,11 @@ fn describe(name: &str, inspection: &Inspection) -> String {
         line(&mut text, "export", export);
     }
     for import in &inspection.imports {
-        let granted = match import.grant {
-            Grant::Types => "types only".to_owned(),
-            Grant::Wasi => "granted: with an empty context".to_owned(),
-            Grant::Http => "needs a grant: `grants.http`, with the hosts".to_owned(),
-            Grant::Refused { remedy } => format!("refused: {remedy}"),
+        let granted = match import.kind {
+            ImportKind::TypesOnly => "types only".to_owned(),
+            ImportKind::Wasi => "granted: with an empty context".to_owned(),
+            ImportKind::Http => "needs a grant: `grants.http`, with the hosts".to_owned(),
+            ImportKind::Unsupported { remedy } => format!("refused: {remedy}"),
         };
         line(&mut text, "import", &format!("{} ({granted})", import.name));
     }
@@ -66,11 +67,11 @@ mod tests {
             keyed: false,
             exports: vec!["keylane:handler/batch-handler@0.1.0".to_owned()],
             imports: vec![
-                Import { name: "wasi:clocks/wall-clock@0.2.6".to_owned(), grant: Grant::Wasi },
-                Import { name: "wasi:http/outgoing-handler@0.2.6".to_owned(), grant: Grant::Http },
+                Import { name: "wasi:clocks/wall-clock@0.2.6".to_owned(), kind: ImportKind::Wasi },
+                Import { name: "wasi:http/outgoing-handler@0.2.6".to_owned(), kind: ImportKind::Http },
                 Import {
                     name: "wasi:http/types@0.2.6".to_owned(),
-                    grant: Grant::Refused { remedy: "build it without" },
+                    kind: ImportKind::Unsupported { remedy: "build it without" },
                 },
             ],
             size: 25 << 10,

@@ -9,11 +9,11 @@ mod compile;
 mod completion;
 mod demo;
 mod inspect;
-mod output;
-mod published;
+mod print_outputs;
 mod reference;
 mod run;
 mod schema;
+mod stdout;
 mod version;
 
 pub use crate::telemetry::end_on_panic;

@@ -73,10 +73,11 @@ impl Pages<'_> {
             let default = default(property, needed);
             let meaning = self.meaning(property);
             writeln!(rows, "| `{name}` | {} | {default} | {meaning} |", self.kind(property))
-                .expect("as above");
+                .expect("writing to a string succeeds");
         }
         if !rows.is_empty() {
-            write!(self.text, "| setting | type | default | |\n|---|---|---|---|\n{rows}").expect("as above");
+            write!(self.text, "| setting | type | default | |\n|---|---|---|---|\n{rows}")
+                .expect("writing to a string succeeds");
         }
     }
 
@@ -92,8 +93,9 @@ impl Pages<'_> {
                 format!("{}.{inner}", path.trim_matches(['[', ']']))
             }
         };
-        let of =
-            |property: &Value| Some(reference(property)?.to_owned()).filter(|name| self.is_section(name));
+        let of = |property: &Value| {
+            Some(definition_name(property)?.to_owned()).filter(|name| self.is_section(name))
+        };
         if let Some(definition) = of(property) {
             return section(format!("[{}]", below(name)), definition);
         }
@@ -109,11 +111,11 @@ impl Pages<'_> {
     }
 
     fn definition(&self, property: &Value) -> Option<&Value> {
-        self.schema.pointer(&format!("/$defs/{}", reference(property)?))
+        self.schema.pointer(&format!("/$defs/{}", definition_name(property)?))
     }
 
     fn kind(&self, property: &Value) -> String {
-        if let Some(name) = reference(property) {
+        if let Some(name) = definition_name(property) {
             let choices = self.definition(property).map(choices).unwrap_or_default();
             if choices.is_empty() {
                 self.values.borrow_mut().insert(name.to_owned());
@@ -163,14 +165,12 @@ fn spaced(name: &str) -> String {
     words
 }
 
-/// Returns the definition to which a property refers, directly or as an optional value.
-fn reference(property: &Value) -> Option<&str> {
-    let of = |value: &'_ Value| -> Option<String> { Some(value.get("$ref")?.as_str()?.to_owned()) };
-    if of(property).is_some() {
-        return property.get("$ref")?.as_str()?.strip_prefix("#/$defs/");
+/// Returns the name of the definition to which a property refers, directly or as an optional value.
+fn definition_name(property: &Value) -> Option<&str> {
+    fn direct(value: &Value) -> Option<&str> {
+        value.get("$ref")?.as_str()?.strip_prefix("#/$defs/")
     }
-    let any = property.get("anyOf")?.as_array()?;
-    any.iter().find_map(|one| one.get("$ref")?.as_str()?.strip_prefix("#/$defs/"))
+    direct(property).or_else(|| property.get("anyOf")?.as_array()?.iter().find_map(direct))
 }
 
 fn alternatives(definition: &Value) -> &[Value] {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{CommandFailure, Completion, RunArguments, compile, published};
+use super::{CommandFailure, Completion, RunArguments, compile, print_outputs};
 use crate::config::Cluster;
 use crate::{app, config};
 
@@ -14,11 +14,11 @@ pub(super) fn execute(file: &Path, arguments: &RunArguments) -> Result<Completio
         tracing::warn!(warning, "configuration warning");
     }
     let read_back: Option<app::ReadBack> = match config.kafka.cluster {
-        Cluster::Embedded(_) => Some(Arc::new(published::print)),
+        Cluster::Embedded(_) => Some(Arc::new(print_outputs::print)),
         Cluster::Brokers(_) => None,
     };
     let compiler = compile::compiler()?;
     let options = app::RunOptions { until_end: arguments.until_end, read_back, compiler };
-    let outcome = app::run(&config, &options)?;
-    Ok(if outcome.failures.is_empty() { Completion::Success } else { Completion::Failure })
+    let end = app::run(&config, &options)?;
+    Ok(if end.failures.is_empty() { Completion::Success } else { Completion::Failure })
 }

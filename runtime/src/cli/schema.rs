@@ -1,12 +1,12 @@
 //! `keylane schema`
 
 use super::arguments::SchemaFormat;
-use super::{CommandFailure, Completion, output, reference};
+use super::{CommandFailure, Completion, reference, stdout};
 use crate::config;
 
 /// Prints the schema of the configuration.
 pub(super) fn execute(format: SchemaFormat) -> Result<Completion, CommandFailure> {
-    output::print(&match format {
+    stdout::print(&match format {
         SchemaFormat::Json => text() + "\n",
         SchemaFormat::Markdown => page(),
     })

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use keylane_core::OutOfRange;
 
-use super::client_properties::Properties;
-pub use super::granted_host::HttpHost;
+use super::client_properties::ClientProperties;
+pub use super::granted_host::GrantedHost;
 pub use super::lane_key::LaneKey;
-use super::start::Start;
+use super::start_policy::StartPolicy;
 pub use super::written::Assignor;
 pub use super::written_handler::{NoKey, Ordering, OutputTime};
 
@@ -50,11 +50,11 @@ pub struct KafkaConfig {
     /// A file with the token of every client; never set together with `password_file`.
     pub token_file: Option<PathBuf>,
     /// Properties of every consumer: `[kafka.client]`, overridden by `[kafka.consumer]`.
-    pub consumer: Properties,
+    pub consumer: ClientProperties,
     /// Properties of the producer: `[kafka.client]`, overridden by `[kafka.producer]`.
-    pub producer: Properties,
+    pub producer: ClientProperties,
     /// Properties of clients that neither read nor write: `[kafka.client]`.
-    pub client: Properties,
+    pub client: ClientProperties,
 }
 
 /// The brokers.
@@ -144,7 +144,7 @@ pub struct HandlerConfig {
     /// Maximum bytes of one output; `None`: the limit of the output topics.
     pub max_output_bytes: Option<usize>,
     /// Start position of a new group. Never a time with the embedded broker.
-    pub start: Start,
+    pub start: StartPolicy,
     /// What happens if an offset is outside the log.
     pub out_of_range: OutOfRange,
     /// Order and concurrency.
@@ -171,7 +171,7 @@ pub struct GrantsConfig {
     /// Environment variables; no two have the same name.
     pub env: Vec<Variable>,
     /// Hosts to which the handler may send HTTP requests; empty: HTTP is not available.
-    pub http: Vec<HttpHost>,
+    pub http: Vec<GrantedHost>,
 }
 
 /// An environment variable.

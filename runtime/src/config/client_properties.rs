@@ -1,4 +1,4 @@
-//! librdkafka properties. They are passed to the client as written; those that Keylane sets are refused.
+//! librdkafka properties. They are passed to the client as written; reserved ones are refused.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,17 +7,17 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use super::known_properties::{canonical_name, is_oidc, java_hint, owned_reason};
+use super::known_properties::{canonical_name, is_oidc, java_remedy, reserved_reason};
 use super::problem::Problems;
 use super::secret;
 
-/// The hint for properties of OIDC: the alternative.
-const OIDC_HINT: &str =
+/// The remedy for properties of OIDC: the alternative.
+const OIDC_REMEDY: &str =
     "remove it; let another program fetch the token, and set its file as `token_file` under [kafka]";
 
 /// Checked properties of a client. `Debug` prints no secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Properties {
+pub struct ClientProperties {
     /// Known properties by canonical name, so that a property has one value under all of its names.
     by_name: BTreeMap<&'static str, Property>,
     /// Properties that are unknown here: the client validates them.
@@ -30,7 +30,7 @@ struct Property {
     value: String,
 }
 
-impl Properties {
+impl ClientProperties {
     /// Names and values, as written.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let known = self.by_name.values().map(|p| (p.written_name.as_str(), p.value.as_str()));
@@ -48,7 +48,7 @@ impl Properties {
 
     /// Merges two sets of properties. Those of `self` override those of `base`, even under another name.
     #[must_use]
-    pub(super) fn over(&self, base: &Properties) -> Properties {
+    pub(super) fn over(&self, base: &ClientProperties) -> ClientProperties {
         let mut merged = base.clone();
         merged.by_name.extend(self.by_name.clone());
         merged.other.extend(self.other.clone());
@@ -60,8 +60,8 @@ impl Properties {
         written: &WrittenProperties,
         table: &str,
         problems: &mut Problems<'_, '_>,
-    ) -> Properties {
-        let mut checked = Properties::default();
+    ) -> ClientProperties {
+        let mut checked = ClientProperties::default();
         for (path, value) in &written.0 {
             let path: Vec<&str> =
                 ["kafka", table].into_iter().chain(path.iter().map(String::as_str)).collect();
@@ -69,19 +69,19 @@ impl Properties {
             if secret::is_secret(&name) {
                 problems.mask(value);
             }
-            if let Some(reason) = owned_reason(&name) {
-                problems.add(&path, format!("`{name}` can't be set: {reason}")).hint("remove it");
+            if let Some(reason) = reserved_reason(&name) {
+                problems.add(&path, format!("`{name}` can't be set: {reason}")).remedy("remove it");
             } else if is_oidc(&name, value) {
                 let message = format!(
                     "`{name}` needs OIDC, but the Kafka client of this build can't fetch tokens over HTTP"
                 );
-                problems.add(&path, message).hint(OIDC_HINT);
-            } else if let Some(hint) = java_hint(&name) {
+                problems.add(&path, message).remedy(OIDC_REMEDY);
+            } else if let Some(remedy) = java_remedy(&name) {
                 let message = format!("`{name}` is a property of Kafka's Java client, not of librdkafka");
-                problems.add(&path, message).hint(hint);
+                problems.add(&path, message).remedy(remedy);
             } else if let Some(earlier) = checked.insert(&name, value) {
                 let message = format!("`{name}` and `{earlier}` are the same property, and both are set");
-                problems.add(&path, message).hint("keep one of them");
+                problems.add(&path, message).remedy("keep one of them");
             }
         }
         checked
@@ -100,7 +100,7 @@ impl Properties {
     }
 }
 
-impl fmt::Debug for Properties {
+impl fmt::Debug for ClientProperties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = self.iter().map(|(name, value)| {
             (name, if secret::is_hidden_property(name) { "(not shown)" } else { value })

@@ -15,7 +15,7 @@ const WORDS: [(&str, &str); 3] = [
 /// Placeholder for a user-chosen name in the path of a table.
 const ANY: &str = "*";
 
-/// Returns the translated message, and a hint. `table`: the path of the table that contains an unknown name.
+/// Returns the translated message, and the remedy. `table`: the path of the table that contains an unknown name.
 /// `handlers`: the names of the handlers in the file.
 pub(super) fn explain(
     message: &str,
@@ -29,11 +29,11 @@ pub(super) fn explain(
     if let Some((before, _)) = text.split_once("expected struct ") {
         text = format!("{before}expected a section");
     }
-    let hint = unknown(message).and_then(|(found, expected)| {
+    let remedy = unknown(message).and_then(|(found, expected)| {
         let elsewhere = table.and_then(|table| elsewhere(found, table, handlers));
         elsewhere.or_else(|| nearest(found, expected))
     });
-    (text, hint)
+    (text, remedy)
 }
 
 /// Returns the language of a file that is not TOML, if its first line shows it.
@@ -56,7 +56,7 @@ fn unknown(message: &str) -> Option<(&str, &str)> {
     Some((found.split('`').nth(1)?, expected))
 }
 
-/// Returns a hint with the expected name that is most similar to the unknown one.
+/// Returns a remedy with the expected name that is most similar to the unknown one.
 fn nearest(found: &str, expected: &str) -> Option<String> {
     let names = expected.split('`').skip(1).step_by(2);
     let alike = names.map(|name| (strsim::jaro_winkler(&found.to_lowercase(), name), name));
@@ -64,7 +64,7 @@ fn nearest(found: &str, expected: &str) -> Option<String> {
     (best >= ALIKE).then(|| format!("did you mean `{name}`?"))
 }
 
-/// Returns a hint with the tables to which a misplaced name belongs.
+/// Returns a remedy with the tables to which a misplaced name belongs.
 fn elsewhere(name: &str, table: &[String], handlers: &[String]) -> Option<String> {
     let schema = serde_json::to_value(super::schema()).ok()?;
     let mut tables = Vec::new();
@@ -145,15 +145,15 @@ mod tests {
             ("dead_letter", "one of `dead_letters`, `retry`", Some("`dead_letters`")),
             ("zebra", "`outputs`, `topics`", None),
         ] {
-            let (_, hint) = explain(&format!("unknown field `{found}`, expected {expected}"), None, &[]);
-            assert_eq!(hint, meant.map(|name| format!("did you mean {name}?")));
+            let (_, remedy) = explain(&format!("unknown field `{found}`, expected {expected}"), None, &[]);
+            assert_eq!(remedy, meant.map(|name| format!("did you mean {name}?")));
         }
     }
 
     #[test]
     fn the_table_of_a_misplaced_setting_is_suggested() {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        for (found, table, handlers, hint) in [
+        for (found, table, handlers, remedy) in [
             ("ordering", &["handlers", "orders"][..], &["orders", "x"][..], "[handlers.orders.lanes]`"),
             ("ordering", &[], &["orders"], "[handlers.orders.lanes]`"),
             ("ordering", &["runtime"], &["a", "b"], "[handlers.NAME.lanes]`"),
@@ -163,11 +163,11 @@ mod tests {
             ("timeout", &["handlers", "a", "lanes"], &["a"], "[handlers.a.commit]` or `[handlers.a]`"),
         ] {
             let message = format!("unknown field `{found}`, expected `zebra`");
-            let (_, found_hint) = explain(&message, Some(&names(table)), &names(handlers));
-            assert_eq!(found_hint, Some(format!("`{found}` belongs to `{hint}")), "{table:?}");
+            let (_, found_remedy) = explain(&message, Some(&names(table)), &names(handlers));
+            assert_eq!(found_remedy, Some(format!("`{found}` belongs to `{remedy}")), "{table:?}");
         }
-        let (_, hint) = explain("unknown field `sasl`, expected `client`", Some(&names(&["kafka"])), &[]);
-        assert_eq!(hint.as_deref(), Some("librdkafka properties belong to `[kafka.client]`"));
+        let (_, remedy) = explain("unknown field `sasl`, expected `client`", Some(&names(&["kafka"])), &[]);
+        assert_eq!(remedy.as_deref(), Some("librdkafka properties belong to `[kafka.client]`"));
     }
 
     #[test]

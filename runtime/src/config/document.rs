@@ -25,7 +25,7 @@ impl<'t> Document<'t> {
                 let problem = report.add(error.span(), error.message());
                 if let Some(language) = deserializer_messages::another_language(text) {
                     problem.message = format!("this file is {language}, but a Keylane configuration is TOML");
-                    problem.hint("`keylane schema --format markdown` lists every setting");
+                    problem.remedy("`keylane schema --format markdown` lists every setting");
                 }
                 Err(report.clone())
             }
@@ -46,21 +46,21 @@ impl<'t> Document<'t> {
     }
 
     /// Deserializes the file.
-    pub(super) fn read<T: Deserialize<'t>>(&self, report: &mut Report) -> Result<T, Report> {
+    pub(super) fn deserialize<T: Deserialize<'t>>(&self, report: &mut Report) -> Result<T, Report> {
         T::deserialize(toml::Deserializer::from(self.root.clone())).map_err(|error| {
             let table = error.span().and_then(|span| self.table_of(&span));
             let explained =
-                deserializer_messages::explain(error.message(), table.as_deref(), &self.names(&["handlers"]));
-            report.add(error.span(), explained.0).hint = explained.1;
+                deserializer_messages::explain(error.message(), table.as_deref(), &self.keys(&["handlers"]));
+            report.add(error.span(), explained.0).remedy = explained.1;
             report.clone()
         })
     }
 
     /// Returns the span of a field's value, or of the name of the innermost existing table on its path.
-    pub(super) fn find(&self, path: &[&str]) -> Option<Range<usize>> {
+    pub(super) fn span_of(&self, path: &[&str]) -> Option<Range<usize>> {
         let (first, rest) = path.split_first()?;
         let (key, value) = self.root.get_ref().get_key_value(*first)?;
-        Some(find_in(key.span(), value, rest))
+        Some(span_in(key.span(), value, rest))
     }
 
     /// Returns the path of the table that contains the key with this span.
@@ -70,7 +70,7 @@ impl<'t> Document<'t> {
     }
 
     /// Returns the keys of a table; empty if it does not exist.
-    pub(super) fn names(&self, path: &[&str]) -> Vec<String> {
+    pub(super) fn keys(&self, path: &[&str]) -> Vec<String> {
         let mut table = Some(self.root.get_ref());
         for name in path {
             table = table.and_then(|table| table.get(*name)?.get_ref().as_table());
@@ -118,18 +118,18 @@ fn is_in(table: &DeTable<'_>, span: &Range<usize>, path: &mut Vec<String>) -> bo
     })
 }
 
-fn find_in(key: Range<usize>, value: &Spanned<DeValue<'_>>, path: &[&str]) -> Range<usize> {
+fn span_in(key: Range<usize>, value: &Spanned<DeValue<'_>>, path: &[&str]) -> Range<usize> {
     let Some((first, rest)) = path.split_first() else {
         // The span of a table with a header is that of the whole header; the span of its name is more precise.
         return if value.get_ref().is_table() { key } else { value.span() };
     };
     match value.get_ref() {
         DeValue::Table(table) => match table.get_key_value(*first) {
-            Some((inner_key, inner)) => find_in(inner_key.span(), inner, rest),
+            Some((inner_key, inner)) => span_in(inner_key.span(), inner, rest),
             None => key,
         },
         DeValue::Array(array) => match first.parse().ok().and_then(|index: usize| array.get(index)) {
-            Some(inner) => find_in(inner.span(), inner, rest),
+            Some(inner) => span_in(inner.span(), inner, rest),
             None => key,
         },
         DeValue::String(_)
@@ -152,7 +152,7 @@ fn interpolate_value(
                 filled.secrets.iter().for_each(|secret| report.mask(secret));
                 *text = Cow::Owned(filled.text);
             }
-            Err(fault) => describe(&fault, report.add(Some(span), "")),
+            Err(error) => describe(&error, report.add(Some(span), "")),
         },
         DeValue::Array(values) => {
             values.iter_mut().for_each(|value| interpolate_value(value, environment, report));
@@ -164,19 +164,19 @@ fn interpolate_value(
     }
 }
 
-fn describe(fault: &InterpolationError, problem: &mut Problem) {
-    match fault {
+fn describe(error: &InterpolationError, problem: &mut Problem) {
+    match error {
         InterpolationError::Unset(name) => {
             problem.message = format!("the environment variable `{name}` is not set");
-            problem.hint(format!("set it, or give it a default: ${{{name}:-…}}"));
+            problem.remedy(format!("set it, or give it a default: ${{{name}:-…}}"));
         }
         InterpolationError::Unclosed => {
             problem.message = "`${` without `}`".to_owned();
-            problem.hint("write `$${` for a literal `${`");
+            problem.remedy("write `$${` for a literal `${`");
         }
         InterpolationError::NotAName(name) => {
             problem.message = format!("`{name}` is not the name of an environment variable");
-            problem.hint("write `${NAME}` or `${NAME:-default}`, or `$${` for a literal `${`");
+            problem.remedy("write `${NAME}` or `${NAME:-default}`, or `$${` for a literal `${`");
         }
     }
 }

@@ -1,11 +1,10 @@
-//! Errors of the configuration file and of a component file.
+//! Errors of the configuration file.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use super::Report;
 
-/// Why there is no checked configuration.
+/// Why the configuration could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file does not exist, or can't be read.
@@ -24,27 +23,10 @@ pub enum Error {
 impl Error {
     /// Returns the remedy, if it is not part of the message.
     #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn remedy(&self) -> Option<&'static str> {
         match self {
             Error::Unreadable { .. } => Some("name the file with --config FILE or KEYLANE_CONFIG"),
             Error::Invalid(_) => None,
         }
     }
 }
-
-/// A component file that `inspect` can't analyse. The exit code is that of a configuration problem.
-#[derive(Debug)]
-pub struct Refused {
-    /// The problem, and the component.
-    pub message: String,
-    /// The remedy.
-    pub hint: Option<String>,
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Refused {}

@@ -17,26 +17,26 @@ const RESPONSE: std::ops::RangeInclusive<u64> = (1 << 20)..=(16 << 20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchLimits {
     /// Size beyond which a partition's queue is not filled.
-    pub queue: u64,
+    pub queue_bytes: u64,
     /// Maximum of one partition in one fetch response. A response may be in flight when the queue is nearly full.
-    pub of_partition: u64,
+    pub partition_response_bytes: u64,
     /// Maximum of one fetch response.
-    pub response: u64,
+    pub response_bytes: u64,
     /// Number of partitions for which the limits were calculated.
     pub partitions: u64,
 }
 
 impl FetchLimits {
-    /// Returns the maximum of one partition, unless a single batch is larger.
+    /// Returns the maximum number of prefetched bytes per partition; a single larger batch may exceed it.
     #[must_use]
-    pub fn each(&self) -> u64 {
-        self.queue + self.of_partition
+    pub fn per_partition(&self) -> u64 {
+        self.queue_bytes + self.partition_response_bytes
     }
 
-    /// Returns the maximum of all partitions.
+    /// Returns the maximum number of prefetched bytes of all partitions.
     #[must_use]
-    pub fn all(&self) -> u64 {
-        self.each().saturating_mul(self.partitions)
+    pub fn total(&self) -> u64 {
+        self.per_partition().saturating_mul(self.partitions)
     }
 }
 
@@ -47,12 +47,12 @@ impl RuntimeConfig {
     pub fn fetch_limits(&self, consumers: u64, partitions: u64) -> FetchLimits {
         let (consumers, partitions) = (consumers.max(1), partitions.max(1));
         let share = self.memory_budget / 2 / consumers;
-        let each = (share / partitions).clamp(FETCH_MIN, FETCH_MAX);
-        let of_partition = (each / 2).min(PARTITION_MAX);
+        let per_partition = (share / partitions).clamp(FETCH_MIN, FETCH_MAX);
+        let partition_response_bytes = (per_partition / 2).min(PARTITION_MAX);
         FetchLimits {
-            queue: each - of_partition,
-            of_partition,
-            response: (share / 4).clamp(*RESPONSE.start(), *RESPONSE.end()),
+            queue_bytes: per_partition - partition_response_bytes,
+            partition_response_bytes,
+            response_bytes: (share / 4).clamp(*RESPONSE.start(), *RESPONSE.end()),
             partitions,
         }
     }

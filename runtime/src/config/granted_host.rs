@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A host to which requests are allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpHost {
+pub struct GrantedHost {
     /// Host name or address, in lower case; IPv6 in brackets.
     pub name: String,
     /// Whether the entry allows all subdomains of the name, but not the name itself.
@@ -16,9 +16,9 @@ pub struct HttpHost {
 const FORMS: &str = "`host`, `host:port`, `*.domain` or `*.domain:port`, one host per entry; without scheme and path, \
                      IPv6 addresses in brackets, non-ASCII names in xn-- form, no trailing dot";
 
-impl HttpHost {
-    /// Parses one entry; the error is a hint.
-    pub(super) fn parse(text: &str) -> Result<HttpHost, &'static str> {
+impl GrantedHost {
+    /// Parses one entry; the error is the remedy.
+    pub(super) fn parse(text: &str) -> Result<GrantedHost, &'static str> {
         if text.contains(['/', '@']) {
             return Err(FORMS);
         }
@@ -46,7 +46,7 @@ impl HttpHost {
             None if is_name(&name) => name,
             _ => return Err(FORMS),
         };
-        Ok(HttpHost { name, subdomains, port })
+        Ok(GrantedHost { name, subdomains, port })
     }
 }
 
@@ -63,7 +63,7 @@ fn ipv6(name: &str) -> Option<std::net::Ipv6Addr> {
     name.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
-impl fmt::Display for HttpHost {
+impl fmt::Display for GrantedHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let below = if self.subdomains { "*." } else { "" };
         write!(f, "{below}{}", self.name)?;
@@ -87,19 +87,19 @@ mod tests {
             ("[::1]:80", "[::1]", false, Some(80)),
             ("customer_service", "customer_service", false, None),
         ] {
-            let host = HttpHost::parse(text).expect(text);
-            assert_eq!(host, HttpHost { name: name.to_owned(), subdomains, port });
+            let host = GrantedHost::parse(text).expect(text);
+            assert_eq!(host, GrantedHost { name: name.to_owned(), subdomains, port });
             assert_eq!(host.to_string(), text.to_ascii_lowercase());
         }
         assert_eq!(
-            HttpHost::parse("[0:0:0:0:0:0:0:1]:80").expect("the address is valid").to_string(),
+            GrantedHost::parse("[0:0:0:0:0:0:0:1]:80").expect("the address is valid").to_string(),
             "[::1]:80"
         );
     }
 
     #[test]
-    fn invalid_hosts_are_refused_with_a_hint() {
-        for (text, hint) in [
+    fn invalid_hosts_are_refused_with_a_remedy() {
+        for (text, remedy) in [
             ("", FORMS),
             ("https://api.example.com", FORMS),
             ("api.example.com/v1", FORMS),
@@ -116,8 +116,8 @@ mod tests {
             ("api.example.com:0", "a port is a number"),
             ("api.example.com:70000", "a port is a number"),
         ] {
-            let error = HttpHost::parse(text).expect_err(text);
-            assert!(error.starts_with(hint), "{text}: {error}");
+            let error = GrantedHost::parse(text).expect_err(text);
+            assert!(error.starts_with(remedy), "{text}: {error}");
         }
     }
 }

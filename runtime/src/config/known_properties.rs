@@ -1,4 +1,4 @@
-//! Client properties with special treatment: those with two names, those that Keylane sets, and those of the Java
+//! Client properties with special treatment: those with two names, those that users can't set, and those of the Java
 //! client.
 
 /// Aliases of librdkafka properties, each with the canonical name.
@@ -17,8 +17,8 @@ const ALIASES: [(&str, &str); 12] = [
     ("enable.auto.commit", "auto.commit.enable"),
 ];
 
-/// Properties that Keylane sets, by canonical name, each with the reason.
-const OWNED: [(&str, &str); 25] = [
+/// Properties that users can't set, by canonical name, each with the reason.
+const RESERVED: [(&str, &str); 25] = [
     ("metadata.broker.list", "use `bootstrap_servers` in `[kafka]`"),
     ("group.id", "use `group_id` of a handler"),
     ("group.instance.id", "use `group_instance_id` of a handler: one process has several consumers"),
@@ -95,20 +95,21 @@ pub(super) fn is_oidc(name: &str, value: &str) -> bool {
     }
 }
 
-/// Returns the canonical name of a property with two names or of one that Keylane sets; `None` for all others.
+/// Returns the canonical name of a property that is reserved or has two names; `None` for all others.
 pub(super) fn canonical_name(name: &str) -> Option<&'static str> {
     let alias = ALIASES.iter().find(|(alias, canonical)| name == *alias || name == *canonical);
-    let owned = || OWNED.iter().find(|(canonical, _)| name == *canonical).map(|(canonical, _)| *canonical);
-    alias.map(|(_, canonical)| *canonical).or_else(owned)
+    let reserved =
+        || RESERVED.iter().find(|(canonical, _)| name == *canonical).map(|(canonical, _)| *canonical);
+    alias.map(|(_, canonical)| *canonical).or_else(reserved)
 }
 
-/// Returns the reason why the user can't set a property; `None`: the user can.
-pub(super) fn owned_reason(name: &str) -> Option<&'static str> {
+/// Returns the reason why users can't set a property; `None`: they can.
+pub(super) fn reserved_reason(name: &str) -> Option<&'static str> {
     let canonical = canonical_name(name)?;
-    OWNED.iter().find(|(owned, _)| *owned == canonical).map(|(_, reason)| *reason)
+    RESERVED.iter().find(|(reserved, _)| *reserved == canonical).map(|(_, reason)| *reason)
 }
 
 /// Returns the alternative to a property that only Kafka's Java client has.
-pub(super) fn java_hint(name: &str) -> Option<&'static str> {
-    JAVA_ONLY.iter().find(|(java, _)| *java == name).map(|(_, hint)| *hint)
+pub(super) fn java_remedy(name: &str) -> Option<&'static str> {
+    JAVA_ONLY.iter().find(|(java, _)| *java == name).map(|(_, remedy)| *remedy)
 }

@@ -27,7 +27,7 @@ mod rules;
 mod scalar;
 mod secret;
 mod size;
-mod start;
+mod start_policy;
 mod unsupported;
 mod written;
 mod written_filter;
@@ -41,16 +41,16 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 pub use checked::{
-    Assignor, Checked, Cluster, EmbeddedConfig, FeedConfig, FeedSource, FilterRule, GrantsConfig,
-    HandlerConfig, HeaderTest, HttpHost, KafkaConfig, LaneKey, NoKey, Ordering, OutputConfig, OutputTime,
+    Assignor, Checked, Cluster, EmbeddedConfig, FeedConfig, FeedSource, FilterRule, GrantedHost,
+    GrantsConfig, HandlerConfig, HeaderTest, KafkaConfig, LaneKey, NoKey, Ordering, OutputConfig, OutputTime,
     RuntimeConfig,
 };
-pub use client_properties::Properties;
-pub use error::{Error, Refused};
+pub use client_properties::ClientProperties;
+pub use error::Error;
 pub use fetch::{FETCH_MIN, FetchLimits};
 pub use problem::Report;
 pub use size::HumanSize;
-pub use start::Start;
+pub use start_policy::StartPolicy;
 
 use document::Document;
 use problem::Problems;
@@ -67,7 +67,7 @@ pub fn load(path: &Path) -> Result<Checked, Error> {
         file: path,
         variable: &read_variable,
         // Not `is_file`: a feed may be a pipe.
-        is_there: &|path| path.exists() && !path.is_dir(),
+        is_file_or_pipe: &|path| path.exists() && !path.is_dir(),
         cores: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
     };
     Ok(check(&text, &environment)?)
@@ -83,7 +83,7 @@ pub fn check(text: &str, environment: &Environment<'_>) -> Result<Checked, Repor
     let mut document = Document::parse(text, &mut report)?;
     document.interpolate(environment.variable, &mut report)?;
     unsupported::refuse(&mut document, &mut report);
-    let written = document.read(&mut report)?;
+    let written = document.deserialize(&mut report)?;
     let mut problems = Problems::new(&document, &mut report);
     let checked = rules::checked(&written, environment, &mut problems);
     report.into_result(checked)
@@ -104,7 +104,7 @@ pub struct Environment<'a> {
     /// Looks up an environment variable.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// Whether a path exists and is not a directory.
-    pub is_there: &'a dyn Fn(&Path) -> bool,
+    pub is_file_or_pipe: &'a dyn Fn(&Path) -> bool,
     /// Number of cores that the process may use: the default of `runtime.workers`.
     pub cores: NonZero<usize>,
 }

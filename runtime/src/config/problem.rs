@@ -25,12 +25,12 @@ pub(super) struct Problem {
     /// Byte range of the problem in the file.
     pub(super) span: Option<Range<usize>>,
     pub(super) message: String,
-    pub(super) hint: Option<String>,
+    pub(super) remedy: Option<String>,
 }
 
 impl Problem {
-    pub(super) fn hint(&mut self, hint: impl Into<String>) {
-        self.hint = Some(hint.into());
+    pub(super) fn remedy(&mut self, remedy: impl Into<String>) {
+        self.remedy = Some(remedy.into());
     }
 }
 
@@ -51,7 +51,7 @@ impl Report {
     }
 
     pub(super) fn add(&mut self, span: Option<Range<usize>>, message: impl Into<String>) -> &mut Problem {
-        self.problems.push(Problem { span, message: message.into(), hint: None });
+        self.problems.push(Problem { span, message: message.into(), remedy: None });
         self.problems.last_mut().expect("the problem was just pushed")
     }
 
@@ -72,7 +72,7 @@ impl Report {
     /// rendering replaces tabs and control characters and indents lines, so they could not be found in its result.
     fn show(&self, problem: &Problem) -> String {
         let message = self.without_secrets(&problem.message);
-        let hint = problem.hint.as_deref().map(|hint| self.without_secrets(hint));
+        let remedy = problem.remedy.as_deref().map(|remedy| self.without_secrets(remedy));
         let line = problem.span.clone().and_then(|span| SourceLine::find(&self.text, span));
         let shown = line.map(|line| (line.number, self.shown(&line)));
         let title = Level::ERROR.primary_title(message);
@@ -85,13 +85,13 @@ impl Report {
                     .annotation(AnnotationKind::Primary.span(marked.clone())),
             ),
         };
-        if let Some(hint) = hint {
-            group = group.element(Level::HELP.with_name("hint").message(hint));
+        if let Some(remedy) = remedy {
+            group = group.element(Level::HELP.with_name("hint").message(remedy));
         }
         Renderer::plain().render(&[group])
     }
 
-    /// The line without what may be a secret, and the part to mark.
+    /// Returns the line with possible secrets hidden, and the range to mark.
     fn shown(&self, line: &SourceLine<'_>) -> (String, Range<usize>) {
         let start = line.marked.start;
         if let Some(visible) = secret::visible_part(&self.text, line.start) {
@@ -169,12 +169,12 @@ impl<'d, 'r> Problems<'d, 'r> {
 
     /// Adds an error.
     pub(super) fn add(&mut self, path: &[&str], message: impl Into<String>) -> &mut Problem {
-        self.report.add(self.document.find(path), message)
+        self.report.add(self.document.span_of(path), message)
     }
 
     /// Adds a warning: a valid setting that is seldom intended.
     pub(super) fn warn(&mut self, path: &[&str], message: impl fmt::Display) {
-        let line = self.document.find(path).and_then(|span| SourceLine::find(&self.report.text, span));
+        let line = self.document.span_of(path).and_then(|span| SourceLine::find(&self.report.text, span));
         let mut text = self.report.file.clone();
         if let Some(location) = line {
             let _infallible = write!(text, ":{}", location.number);

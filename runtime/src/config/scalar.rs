@@ -11,15 +11,15 @@ pub(super) trait Scalar: FromStr {
     /// The expected type, for error messages.
     const NAME: &'static str;
 
-    fn from_whole(_: i64) -> Option<Self> {
+    fn from_integer(_: i64) -> Option<Self> {
         None
     }
 
-    fn from_number(_: f64) -> Option<Self> {
+    fn from_float(_: f64) -> Option<Self> {
         None
     }
 
-    fn from_switch(_: bool) -> Option<Self> {
+    fn from_bool(_: bool) -> Option<Self> {
         None
     }
 }
@@ -27,7 +27,7 @@ pub(super) trait Scalar: FromStr {
 impl Scalar for i64 {
     const NAME: &'static str = "a whole number";
 
-    fn from_whole(number: i64) -> Option<Self> {
+    fn from_integer(number: i64) -> Option<Self> {
         Some(number)
     }
 }
@@ -35,11 +35,11 @@ impl Scalar for i64 {
 impl Scalar for f64 {
     const NAME: &'static str = "a number";
 
-    fn from_whole(number: i64) -> Option<Self> {
+    fn from_integer(number: i64) -> Option<Self> {
         i32::try_from(number).ok().map(f64::from)
     }
 
-    fn from_number(number: f64) -> Option<Self> {
+    fn from_float(number: f64) -> Option<Self> {
         Some(number)
     }
 }
@@ -47,8 +47,8 @@ impl Scalar for f64 {
 impl Scalar for bool {
     const NAME: &'static str = "true or false";
 
-    fn from_switch(switch: bool) -> Option<Self> {
-        Some(switch)
+    fn from_bool(value: bool) -> Option<Self> {
+        Some(value)
     }
 }
 
@@ -58,7 +58,9 @@ pub(super) fn scalar<'de, D: Deserializer<'de>, T: Scalar>(deserializer: D) -> R
 }
 
 /// Deserializes an optional scalar, for the same attribute.
-pub(super) fn maybe<'de, D: Deserializer<'de>, T: Scalar>(deserializer: D) -> Result<Option<T>, D::Error> {
+pub(super) fn optional_scalar<'de, D: Deserializer<'de>, T: Scalar>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     scalar(deserializer).map(Some)
 }
 
@@ -78,15 +80,15 @@ impl<T: Scalar> de::Visitor<'_> for Visitor<T> {
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
-        self.accept(T::from_whole(number), de::Unexpected::Signed(number))
+        self.accept(T::from_integer(number), de::Unexpected::Signed(number))
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<T, E> {
-        self.accept(T::from_number(number), de::Unexpected::Float(number))
+        self.accept(T::from_float(number), de::Unexpected::Float(number))
     }
 
-    fn visit_bool<E: de::Error>(self, switch: bool) -> Result<T, E> {
-        self.accept(T::from_switch(switch), de::Unexpected::Bool(switch))
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<T, E> {
+        self.accept(T::from_bool(value), de::Unexpected::Bool(value))
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {

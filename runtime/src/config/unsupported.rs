@@ -4,23 +4,24 @@
 use super::document::Document;
 use super::problem::Report;
 
-/// One setting; `*` in its path matches any name.
-struct NotYet {
+/// A refused setting; `*` in its path matches any name.
+struct RefusedSetting {
     path: &'static [&'static str],
     /// The beginnings of refused values; empty: every value is refused.
     values: &'static [&'static str],
-    what: &'static str,
-    hint: &'static str,
+    /// The predicate of the message.
+    reason: &'static str,
+    remedy: &'static str,
 }
 
 const LATER: &str = "is not supported in this version of Keylane";
 const MOVED: &str = "belongs in another table";
 const REMOVE: &str = "remove it";
-const COUNTS: &str = "remove it; in this version counters are log lines";
+const METRICS_REMEDY: &str = "remove it; in this version counters are log lines";
 
-const ALL: [NotYet; 11] = [
-    always(&["admin"], COUNTS),
-    always(&["metrics"], COUNTS),
+const ALL: [RefusedSetting; 11] = [
+    always(&["admin"], METRICS_REMEDY),
+    always(&["metrics"], METRICS_REMEDY),
     moved(&["dead_letters"], "set it for each handler: `[handlers.NAME.dead_letters]`"),
     always(&["handlers", "*", "state"], REMOVE),
     always(&["handlers", "*", "gate"], REMOVE),
@@ -36,16 +37,20 @@ const ALL: [NotYet; 11] = [
     ),
 ];
 
-const fn always(path: &'static [&'static str], hint: &'static str) -> NotYet {
-    NotYet { path, values: &[], what: LATER, hint }
+const fn always(path: &'static [&'static str], remedy: &'static str) -> RefusedSetting {
+    RefusedSetting { path, values: &[], reason: LATER, remedy }
 }
 
-const fn moved(path: &'static [&'static str], hint: &'static str) -> NotYet {
-    NotYet { path, values: &[], what: MOVED, hint }
+const fn moved(path: &'static [&'static str], remedy: &'static str) -> RefusedSetting {
+    RefusedSetting { path, values: &[], reason: MOVED, remedy }
 }
 
-const fn only(path: &'static [&'static str], values: &'static [&'static str], hint: &'static str) -> NotYet {
-    NotYet { path, values, what: LATER, hint }
+const fn only(
+    path: &'static [&'static str],
+    values: &'static [&'static str],
+    remedy: &'static str,
+) -> RefusedSetting {
+    RefusedSetting { path, values, reason: LATER, remedy }
 }
 
 /// Reports these settings, and removes them from the document, so that no second error is reported for them.
@@ -59,7 +64,9 @@ pub(super) fn refuse(document: &mut Document<'_>, report: &mut Report) {
             }
             let name = path.join(".");
             let value = if setting.values.is_empty() { String::new() } else { format!(" = \"{text}\"") };
-            report.add(document.find(&path), format!("`{name}{value}` {}", setting.what)).hint(setting.hint);
+            report
+                .add(document.span_of(&path), format!("`{name}{value}` {}", setting.reason))
+                .remedy(setting.remedy);
             document.remove(&path);
         }
     }
@@ -76,6 +83,6 @@ fn matching(document: &Document<'_>, pattern: &[&str]) -> Vec<Vec<String>> {
 
 fn extend(document: &Document<'_>, path: &[String], part: &str) -> Vec<Vec<String>> {
     let table: Vec<&str> = path.iter().map(String::as_str).collect();
-    let names = document.names(&table).into_iter().filter(|name| part == "*" || name == part);
+    let names = document.keys(&table).into_iter().filter(|name| part == "*" || name == part);
     names.map(|name| path.iter().cloned().chain([name]).collect()).collect()
 }

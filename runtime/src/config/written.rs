@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::client_properties::WrittenProperties;
 use super::duration::HumanDuration;
 use super::rules::ranges;
-use super::scalar::{maybe, scalar};
+use super::scalar::{optional_scalar, scalar};
 use super::size::HumanSize;
 use super::written_handler::Handler;
 
@@ -122,7 +122,7 @@ pub(super) struct Runtime {
     pub(super) memory_budget: HumanSize,
     /// Threads that run guests. By default one per core.
     #[schemars(range(min = *ranges::WORKERS.start(), max = *ranges::WORKERS.end()))]
-    #[serde(deserialize_with = "maybe")]
+    #[serde(deserialize_with = "optional_scalar")]
     pub(super) workers: Option<i64>,
     /// Directory of compiled components, kept between starts. Its content is run as native code: no other user may have
     /// write access. By default `keylane/compiled` in the user's cache

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::scalar::maybe;
+use super::scalar::optional_scalar;
 
 /// One rule of a filter. An event matches it if all its tests hold; the first matching rule decides. Events that match
 /// no rule are dropped if any rule has `keep = true`, and kept otherwise.
@@ -13,7 +13,7 @@ pub(super) struct Rule {
     /// The name of the rule in counters. By default its number, counted from 1.
     pub(super) name: Option<String>,
     /// Keep matching events (the default), or drop them.
-    #[serde(deserialize_with = "maybe")]
+    #[serde(deserialize_with = "optional_scalar")]
     pub(super) keep: Option<bool>,
     /// The header that `equals`, `any_of`, `prefix` and `present` test. Of several headers with this name the last one is
     /// used.
@@ -25,11 +25,11 @@ pub(super) struct Rule {
     /// The header's value starts with this.
     pub(super) prefix: Option<String>,
     /// The header is present, or absent.
-    #[serde(deserialize_with = "maybe")]
+    #[serde(deserialize_with = "optional_scalar")]
     pub(super) present: Option<bool>,
     /// The record's key starts with this.
     pub(super) key_prefix: Option<String>,
     /// The record has no value, or has one.
-    #[serde(deserialize_with = "maybe")]
+    #[serde(deserialize_with = "optional_scalar")]
     pub(super) tombstone: Option<bool>,
 }

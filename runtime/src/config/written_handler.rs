@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::duration::HumanDuration;
 use super::lane_key::LaneKey;
 use super::rules::ranges;
-use super::scalar::{maybe, scalar};
+use super::scalar::{optional_scalar, scalar};
 use super::size::HumanSize;
-use super::start::Start;
+use super::start_policy::StartPolicy;
 use super::written_filter::Rule;
 use super::written_retry::{DeadLetters, Retry};
 
@@ -41,23 +41,23 @@ pub(super) struct Handler {
     pub(super) cpu_budget: HumanDuration,
     /// An instance is replaced after this number of calls. By default the number is unlimited.
     #[schemars(range(min = *ranges::MAX_CALLS.start(), max = *ranges::MAX_CALLS.end()))]
-    #[serde(default, deserialize_with = "maybe")]
+    #[serde(default, deserialize_with = "optional_scalar")]
     pub(super) max_calls: Option<i64>,
     /// An instance that uses more memory than this after a call is replaced: for guests whose memory only grows. By
     /// default three quarters of `memory`.
-    pub(super) max_memory: Option<HumanSize>,
+    pub(super) keep_memory: Option<HumanSize>,
     /// Maximum size of one output: key, value and headers. An event with a larger output is treated like a rejected
     /// event. By default the limit of the output topics, and at least 2 MiB.
     pub(super) max_output_bytes: Option<HumanSize>,
     /// Maximum number of events in one guest call. By default up to 64, and 1 with `grants.http` or
     /// after a call has waited. Always 1 with `isolation = "event"`.
     #[schemars(range(min = *ranges::MAX_BATCH.start(), max = *ranges::MAX_BATCH.end()))]
-    #[serde(default, deserialize_with = "maybe")]
+    #[serde(default, deserialize_with = "optional_scalar")]
     pub(super) max_batch: Option<i64>,
     /// Start position of a new group. Once the group has a commit for a topic, partitions without a commit start at their
     /// first record.
     #[serde(default)]
-    pub(super) start: Start,
+    pub(super) start: StartPolicy,
     /// What happens if the committed offset is no longer in the log.
     #[serde(default)]
     pub(super) out_of_range: OutOfRange,
@@ -108,7 +108,7 @@ fn default_memory() -> HumanSize {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum OutOfRange {
-    /// The partition stops and is logged; other partitions continue.
+    /// Processing of the partition stops and an error is logged; other partitions continue.
     #[default]
     Fail,
     /// Continue at the first offset of the log; skipped offsets are counted.

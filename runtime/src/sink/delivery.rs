@@ -1,14 +1,14 @@
 //! The delivery report of a record.
 use super::errors::DeliveryError;
-use super::{SinkTopic, Token};
+use super::{RecordId, SinkTopic};
 
 /// The final report of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// The token of the record.
-    pub token: Token,
+    /// The id of the record.
+    pub id: RecordId,
     /// Whether the record failed and was sent again. It may be stored after later records.
-    pub again: bool,
+    pub resent: bool,
     /// Whether the topic rejected the record's own timestamp. The record has the time of its resend instead.
     pub restamped: bool,
     /// The position of the stored record, or the error.

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use super::delivery::{Delivery, RecordMetadata};
 use super::errors::{BatchError, DeliveryError, classify};
-use super::in_flight::FinishedRecord;
 use super::producer::{OnAuthenticationFailure, Route, Shared};
 use super::record::{OwnedRecord, SinkTopic};
-use super::resend::{FailedRecord, Resend, ResendDecision};
-use crate::librdkafka::{ClientEvent, ConfigError, DeliveryReport, ErrorCode, EventKind, Producer, Queue};
-use crate::telemetry::{Allowed, LineLimit};
+use super::resend::{FailedRecord, ResendDecision, ResendQueue};
+use super::unreported::FinishedRecord;
+use crate::librdkafka::{ClientError, ClientEvent, DeliveryReport, ErrorCode, EventKind, Producer, Queue};
+use crate::telemetry::{ClockedLineThrottle, LinePermit};
 
 /// Longest wait for an event.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Log lines per second and cause.
 const LINES_MAX: u32 = 2;
 
-/// The state of the delivery thread: the reports, sorted by handler, and the records to send again.
+/// The state of the delivery thread: the reports by handler, and the records to send again.
 pub(super) struct DeliveryThread {
     shared: Arc<Shared>,
     reports: Queue,
@@ -27,15 +27,15 @@ pub(super) struct DeliveryThread {
     routes: Vec<Route>,
     on_authentication_failure: OnAuthenticationFailure,
     /// Deliveries that are not passed to their handlers yet, by handler.
-    sorted: Vec<Vec<Delivery>>,
+    by_handler: Vec<Vec<Delivery>>,
     /// The records to send again, by topic.
-    resend: Vec<Resend>,
+    resend_queues: Vec<ResendQueue>,
     /// Whether the producer failed and must be replaced.
     broken: bool,
     /// The limit on log lines about rejected batches.
-    lines: LineLimit,
+    lines: ClockedLineThrottle,
     /// The limit on log lines about errors of the client.
-    error_lines: LineLimit,
+    error_lines: ClockedLineThrottle,
 }
 
 impl DeliveryThread {
@@ -45,19 +45,19 @@ impl DeliveryThread {
         routes: Vec<Route>,
         on_authentication_failure: OnAuthenticationFailure,
     ) -> DeliveryThread {
-        let sorted = routes.iter().map(|_| Vec::new()).collect();
-        let resend = shared.names.iter().map(|_| Resend::default()).collect();
+        let by_handler = routes.iter().map(|_| Vec::new()).collect();
+        let resend_queues = shared.names.iter().map(|_| ResendQueue::default()).collect();
         DeliveryThread {
             shared,
             reports,
             old: None,
             routes,
             on_authentication_failure,
-            sorted,
-            resend,
+            by_handler,
+            resend_queues,
             broken: false,
-            lines: LineLimit::new(LINES_MAX),
-            error_lines: LineLimit::new(LINES_MAX),
+            lines: ClockedLineThrottle::new(LINES_MAX),
+            error_lines: ClockedLineThrottle::new(LINES_MAX),
         }
     }
 
@@ -68,23 +68,23 @@ impl DeliveryThread {
             }
             self.drain_old_producer();
             if let Some(mut event) = self.reports.poll(POLL_INTERVAL) {
-                self.take(&mut event);
+                self.handle_event(&mut event);
             }
-            for topic in SinkTopic::all(self.resend.len()) {
+            for topic in SinkTopic::all(self.resend_queues.len()) {
                 self.resend(topic);
             }
         }
     }
 
-    fn take(&mut self, event: &mut ClientEvent) {
+    fn handle_event(&mut self, event: &mut ClientEvent) {
         match event.kind() {
-            EventKind::Delivery => self.deliver(event),
-            EventKind::Error => self.note(event),
+            EventKind::Delivery => self.handle_reports(event),
+            EventKind::Error => self.handle_client_error(event),
             EventKind::Rebalance | EventKind::Commit | EventKind::Record | EventKind::Other(_) => {}
         }
     }
 
-    fn deliver(&mut self, event: &mut ClientEvent) {
+    fn handle_reports(&mut self, event: &mut ClientEvent) {
         while let Some(report) = event.next_report() {
             match report.error.into_result() {
                 Ok(()) => self.on_stored(&report),
@@ -96,7 +96,7 @@ impl DeliveryThread {
 
     /// Passes the collected deliveries to their handlers.
     fn notify_handlers(&mut self) {
-        for (route, collected) in self.routes.iter_mut().zip(&mut self.sorted) {
+        for (route, collected) in self.routes.iter_mut().zip(&mut self.by_handler) {
             if !collected.is_empty() {
                 route(collected);
                 collected.clear();
@@ -105,52 +105,53 @@ impl DeliveryThread {
     }
 
     fn on_stored(&mut self, report: &DeliveryReport<'_>) {
-        let topic = self.shared.in_flight.topic(report.token);
-        if let Some(resend) = self.resend.get_mut(topic.index())
-            && resend.is_alone(report.token)
+        let topic = self.shared.unreported.topic(report.id);
+        if let Some(queue) = self.resend_queues.get_mut(topic.index())
+            && queue.is_in_flight_alone(report.id)
         {
-            resend.finished();
+            queue.finished();
         }
         self.shared.log_unblocked(topic);
         let stored = RecordMetadata { topic, partition: report.partition, offset: report.offset };
-        self.report_delivery(report.token, Ok(stored));
+        self.report_delivery(report.id, Ok(stored));
     }
 
     /// Handles a record that the brokers, or the client, did not store.
     fn on_failed(&mut self, report: &DeliveryReport<'_>, code: ErrorCode) {
         let error = classify(code);
-        let slot = report.token;
-        if self.shared.in_flight.is_discarded(slot) {
-            let topic = self.shared.in_flight.topic(slot);
-            if let Some(resend) = self.resend.get_mut(topic.index()).filter(|resend| resend.is_alone(slot)) {
-                resend.finished();
+        let slot = report.id;
+        if self.shared.unreported.is_discarded(slot) {
+            let topic = self.shared.unreported.topic(slot);
+            let queue = self.resend_queues.get_mut(topic.index());
+            if let Some(queue) = queue.filter(|queue| queue.is_in_flight_alone(slot)) {
+                queue.finished();
             }
-            self.shared.in_flight.leave(slot);
+            self.shared.unreported.leave(slot);
             return;
         }
-        let topic = self.shared.in_flight.mark_for_resend(slot);
+        let topic = self.shared.unreported.mark_for_resend(slot);
         let closed_before = self.shared.close(topic);
-        if error == BatchError::Again && !closed_before {
+        if error == BatchError::ResendAlone && !closed_before {
             self.log_batch_rejected(topic, code);
         }
-        let Some(resend) = self.resend.get_mut(topic.index()) else { return };
-        if resend.is_alone(slot) {
-            match resend.failed(error, code) {
-                ResendDecision::Rejected => {
-                    resend.finished();
+        let Some(queue) = self.resend_queues.get_mut(topic.index()) else { return };
+        if queue.is_in_flight_alone(slot) {
+            match queue.failed(error, code) {
+                ResendDecision::ReportRejected => {
+                    queue.finished();
                     self.report_rejected(slot, code);
                 }
-                ResendDecision::Restamped => self.shared.in_flight.restamp(slot),
-                ResendDecision::Blocked => self.shared.log_blocked(topic, code),
+                ResendDecision::Restamp => self.shared.unreported.restamp(slot),
+                ResendDecision::RetryLater => self.shared.log_blocked(topic, code),
             }
             return;
         }
         match report.record() {
             Ok(message) => {
-                let timestamp = self.shared.in_flight.timestamp(slot);
+                let timestamp = self.shared.unreported.timestamp(slot);
                 let record = OwnedRecord::copy_of(topic, timestamp, &message);
-                let alone = error != BatchError::Producer;
-                resend.push(FailedRecord { slot, record, alone });
+                let must_be_alone = error != BatchError::Producer;
+                queue.push(FailedRecord { slot, record, must_be_alone });
             }
             Err(code) => self.report_rejected(slot, code),
         }
@@ -164,31 +165,31 @@ impl DeliveryThread {
         if self.broken || self.old.is_some() {
             return; // records that the old producer has not returned yet may precede these
         }
-        let Some(resend) = self.resend.get_mut(topic.index()) else { return };
-        if !resend.is_empty() && self.shared.in_flight.has_discarded() {
-            for slot in resend.discard(|slot| self.shared.in_flight.is_discarded(slot)) {
-                self.shared.in_flight.leave(slot);
+        let Some(queue) = self.resend_queues.get_mut(topic.index()) else { return };
+        if !queue.is_empty() && self.shared.unreported.has_discarded() {
+            for slot in queue.discard(|slot| self.shared.unreported.is_discarded(slot)) {
+                self.shared.unreported.leave(slot);
             }
         }
-        while let Some(next) = resend.next(self.shared.in_flight.records_to(topic)) {
+        while let Some(next) = queue.next(self.shared.unreported.in_flight_to(topic)) {
             let slot = next.slot;
-            self.shared.in_flight.mark_resent(slot);
-            match next.record.lend(|output| self.shared.current().submit(output, slot)) {
-                Ok(()) => resend.sent(),
+            self.shared.unreported.mark_resent(slot);
+            match next.record.lend(|record| self.shared.current().submit(record, slot)) {
+                Ok(()) => queue.sent(),
                 Err(ErrorCode::MSG_SIZE_TOO_LARGE) => {
-                    resend.finished();
+                    queue.finished();
                     self.report_rejected(slot, ErrorCode::MSG_SIZE_TOO_LARGE);
                     self.notify_handlers();
                     return self.resend(topic);
                 }
                 Err(code) => {
-                    self.shared.in_flight.mark_for_resend(slot);
-                    resend.not_now();
+                    self.shared.unreported.mark_for_resend(slot);
+                    queue.pause();
                     return self.shared.log_blocked(topic, code);
                 }
             }
         }
-        if resend.is_empty() && !self.broken && self.shared.is_closed(topic) {
+        if queue.is_empty() && !self.broken && self.shared.is_closed(topic) {
             self.open(topic);
         }
     }
@@ -201,31 +202,30 @@ impl DeliveryThread {
     }
 
     fn log_batch_rejected(&mut self, topic: SinkTopic, code: ErrorCode) {
-        let Some(Allowed { dropped }) = self.lines.allow() else { return };
+        let Some(LinePermit { dropped }) = self.lines.permit() else { return };
         let topic = self.shared.name(topic);
-        tracing::warn!(topic, %code, dropped, "batch of outputs rejected: its records are sent again, one by one");
+        tracing::warn!(topic, %code, dropped, "batch rejected: its records are sent again, one by one");
     }
 
     fn report_rejected(&mut self, slot: usize, code: ErrorCode) {
-        let topic = self.shared.in_flight.topic(slot);
+        let topic = self.shared.unreported.topic(slot);
         self.report_delivery(slot, Err(DeliveryError { topic, code }));
     }
 
     fn report_delivery(&mut self, slot: usize, result: Result<RecordMetadata, DeliveryError>) {
-        let FinishedRecord { token, again, restamped } = self.shared.in_flight.leave(slot);
-        let delivery = Delivery { token, again, restamped, result };
-        let handler = usize::from(delivery.token.handler);
-        let collected = self.sorted.get_mut(handler).expect("every handler that produces has a route");
+        let FinishedRecord { id, resent, restamped } = self.shared.unreported.leave(slot);
+        let delivery = Delivery { id, resent, restamped, result };
+        let handler = usize::from(delivery.id.handler);
+        let collected = self.by_handler.get_mut(handler).expect("every handler that produces has a route");
         collected.push(delivery);
     }
 
-    fn note(&mut self, event: &ClientEvent) {
+    fn handle_client_error(&mut self, event: &ClientEvent) {
         let text = format!("{} ({})", event.text(), event.error().name());
-        if let Some(Allowed { dropped }) = self.error_lines.allow() {
+        if let Some(LinePermit { dropped }) = self.error_lines.permit() {
             let remedy = "check that the brokers are running; the client reconnects automatically";
             tracing::warn!(error = text, remedy, dropped, "producer error");
         }
-        self.shared.note_error(text);
         if event.error().is_authentication_failure() {
             (self.on_authentication_failure)();
         }
@@ -252,10 +252,10 @@ impl DeliveryThread {
                 self.old = Some((old, reports));
             }
             Err(error) => {
-                if matches!(error, ConfigError::Credentials(_)) {
+                if matches!(error, ClientError::Credentials(_)) {
                     (self.on_authentication_failure)(); // for example an expired token: no broker was contacted
                 }
-                if let Some(Allowed { dropped }) = self.error_lines.allow() {
+                if let Some(LinePermit { dropped }) = self.error_lines.permit() {
                     tracing::error!(%error, dropped, "producer can't be created; retrying");
                 }
             }
@@ -267,15 +267,15 @@ impl DeliveryThread {
         // The queue may hold reports that the client no longer counts.
         while let Some(mut event) = reports.poll(Duration::ZERO) {
             if event.kind() == EventKind::Delivery {
-                self.deliver(&mut event);
+                self.handle_reports(&mut event);
             }
         }
         if old.queued() > 0 {
             self.old = Some((old, reports));
             return;
         }
-        for resend in &mut self.resend {
-            resend.sort_by_key(|slot| self.shared.in_flight.sequence(slot));
+        for queue in &mut self.resend_queues {
+            queue.sort_by_key(|slot| self.shared.unreported.sequence(slot));
         }
     }
 }

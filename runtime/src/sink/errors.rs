@@ -2,7 +2,7 @@
 use super::SinkTopic;
 use crate::librdkafka::ErrorCode;
 
-/// The final error of a record. It will never be stored: the brokers, or the client, reject the record itself.
+/// Why a record will never be stored: the brokers, or the client, reject the record itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryError {
     /// The topic.
@@ -18,7 +18,7 @@ pub(super) enum BatchError {
     /// The topic is unknown or not writable. It stays blocked until this is corrected.
     Topic,
     /// Another record of the batch may be the cause: send the record again, alone.
-    Again,
+    ResendAlone,
     /// The producer failed: its replacement sends the record again.
     Producer,
 }
@@ -33,7 +33,7 @@ pub(super) fn classify(code: ErrorCode) -> BatchError {
         | ErrorCode::TOPIC_AUTHORIZATION_FAILED
         | ErrorCode::CLUSTER_AUTHORIZATION_FAILED => BatchError::Topic,
         ErrorCode::FATAL | ErrorCode::PURGE_QUEUE | ErrorCode::PURGE_INFLIGHT => BatchError::Producer,
-        _ => BatchError::Again,
+        _ => BatchError::ResendAlone,
     }
 }
 
@@ -59,10 +59,10 @@ mod tests {
     fn delivery_error_codes_are_classified() {
         for (code, meaning) in [
             // Brokers that do not identify the record return this code for the whole batch.
-            (ErrorCode::INVALID_RECORD, BatchError::Again),
-            (ErrorCode::INVALID_DIFFERENT_RECORD, BatchError::Again),
-            (ErrorCode::MSG_SIZE_TOO_LARGE, BatchError::Again),
-            (ErrorCode(9_999), BatchError::Again),
+            (ErrorCode::INVALID_RECORD, BatchError::ResendAlone),
+            (ErrorCode::INVALID_DIFFERENT_RECORD, BatchError::ResendAlone),
+            (ErrorCode::MSG_SIZE_TOO_LARGE, BatchError::ResendAlone),
+            (ErrorCode(9_999), BatchError::ResendAlone),
             (ErrorCode::TOPIC_AUTHORIZATION_FAILED, BatchError::Topic),
             (ErrorCode::FATAL, BatchError::Producer),
         ] {

@@ -1,9 +1,9 @@
 //! The producer side: one producer per process, shared by all handlers.
 //!
 //! Records of one topic and key keep the order of the [`Sink::produce`] calls, except records that failed and were sent
-//! again ([`Delivery::again`]). A caller that needs a certain order makes these calls one after the other. The delivery
-//! report of each record goes to the handler that sent it, on the delivery thread, through its [`Route`]. Nothing here
-//! waits for a broker except [`Sink::start`] and [`Sink::flush`].
+//! again ([`Delivery::resent`]). A caller that needs a certain order makes these calls one after the other. The
+//! delivery report of each record goes to the handler that sent it, on the delivery thread, through its [`Route`].
+//! Nothing here waits for a broker except [`Sink::start`] and [`Sink::flush`].
 //!
 //! The limits of the topics are requested at the start ([`topics`]). Batches stay below them, and [`Sink::check`]
 //! determines before a record is produced whether it can be stored ([`topic_limits`]).
@@ -15,21 +15,21 @@
 mod delivery;
 mod delivery_thread;
 mod errors;
-mod in_flight;
 mod producer;
 mod record;
 mod resend;
-mod start;
+mod spec;
 mod topic_limits;
 mod topics;
+mod unreported;
 
 pub use delivery::{Delivery, RecordMetadata};
 pub use errors::DeliveryError;
-pub use in_flight::Token;
-pub use producer::{OutputRecord, ProduceError, Route, Sink, SinkHealth};
+pub use producer::{ProduceError, Route, Sink, SinkHealth, SinkRecord};
 pub use record::{OwnedRecord, SinkTopic};
-pub use start::{Error, SinkSpec};
+pub use spec::{Error, SinkSpec};
 pub use topic_limits::{RecordSize, TimeFit, Unpublishable};
+pub use unreported::RecordId;
 
 #[cfg(test)]
 mod tests;

@@ -8,14 +8,14 @@ use std::time::Duration;
 use super::delivery::Delivery;
 use super::delivery_thread::DeliveryThread;
 use super::errors::{BatchError, DeliveryError, classify};
-use super::in_flight::{InFlight, Token};
 use super::record::{RECORD_OVERHEAD, SinkTopic};
-use super::start::{Error, SinkSpec};
+use super::spec::{Error, SinkSpec};
 use super::topic_limits::{Limits, RecordSize, TimeFit, Unpublishable};
 use super::topics;
+use super::unreported::{RecordId, UnreportedRecords};
 use crate::librdkafka::{
-    ConfigError, Deadline, ErrorCode, Header, PermanentStartupError, ProduceRecord, Producer, ProducerTopic,
-    Properties, StartupRetry, admin_broker,
+    ClientError, Deadline, ErrorCode, Header, KeepWaiting, Producer, ProducerRecord, ProducerTopic,
+    Properties, StartupError, admin_broker,
 };
 
 /// Timeout of the request that makes the producer discover its brokers before the first record.
@@ -32,7 +32,7 @@ pub type OnAuthenticationFailure = Box<dyn Fn() + Send>;
 
 /// A record to publish.
 #[derive(Clone, Copy)]
-pub struct OutputRecord<'a> {
+pub struct SinkRecord<'a> {
     /// Its topic.
     pub topic: SinkTopic,
     /// Milliseconds since the Unix epoch; `None`: the time at which it is sent.
@@ -45,7 +45,7 @@ pub struct OutputRecord<'a> {
     pub headers: &'a [Header<'a>],
 }
 
-impl OutputRecord<'_> {
+impl SinkRecord<'_> {
     /// Returns the memory use in bytes while the record is queued.
     pub fn memory(&self) -> usize {
         RecordSize::of(self).content() + RECORD_OVERHEAD
@@ -56,36 +56,34 @@ impl OutputRecord<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProduceError {
     /// The topic has too many bytes in flight, or is closed or blocked: retry after a report.
-    #[error("too many bytes in flight to this topic")]
-    Full,
+    #[error("the topic accepts no record now")]
+    NotNow,
     /// The client rejects the record.
     #[error("the client rejects the record: {}", .0.code)]
     Rejected(DeliveryError),
 }
 
 /// State of the producer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SinkHealth {
     /// Number of times the producer was replaced.
     pub replaced: u64,
-    /// The last error, transient ones included, for log lines.
-    pub last_error: Option<String>,
 }
 
-/// The producer of the process. Shared by all consumer threads.
+/// The producer of the process. Shared by all event loops.
 pub struct Sink {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// State shared by the delivery thread and the consumer threads.
+/// State shared by the delivery thread and the event loops.
 pub(super) struct Shared {
     pub(super) current: RwLock<Current>,
     /// Topics that accept no new record until failed records are sent again.
     pub(super) closed: Vec<AtomicBool>,
     /// Topics that were logged as blocked.
-    blocked: Vec<AtomicBool>,
-    pub(super) in_flight: InFlight,
+    logged_as_blocked: Vec<AtomicBool>,
+    pub(super) unreported: UnreportedRecords,
     pub(super) health: Mutex<SinkHealth>,
     pub(super) stop: AtomicBool,
     pub(super) names: Vec<CString>,
@@ -100,29 +98,29 @@ pub(super) struct Current {
 }
 
 impl Sink {
-    /// Checks that every topic exists, and requests its limits. Waits for brokers that do not answer: `retry` is called
-    /// repeatedly and may end the wait. `routes` is indexed by handler.
+    /// Checks that every topic exists, and requests its limits. Waits for brokers that do not answer: `keep_waiting`
+    /// is called repeatedly and may end the wait. `routes` is indexed by handler.
     pub fn start(
         spec: &SinkSpec,
         routes: Vec<Route>,
         on_authentication_failure: OnAuthenticationFailure,
-        retry: StartupRetry<'_>,
+        keep_waiting: KeepWaiting<'_>,
     ) -> Result<Sink, Error> {
         let names = spec.topic_names()?;
         let mut properties = spec.properties();
-        let topic_limits = topics::limits(&properties, spec, &names, retry)?;
+        let topic_limits = topics::prepare_topics(&properties, spec, &names, keep_waiting)?;
         let limits = Limits::new(topic_limits, &properties);
         limits.apply(&mut properties);
         let producer = Producer::new(&properties)?;
         discover_brokers(&producer);
         let reports = producer.main_queue();
         let current = Current::with_topics(producer, &names)
-            .map_err(|name| PermanentStartupError::TopicName(name.to_string_lossy().into_owned()))?;
+            .map_err(|name| StartupError::TopicName(name.to_string_lossy().into_owned()))?;
         let shared = Arc::new(Shared {
             current: RwLock::new(current),
             closed: names.iter().map(|_| AtomicBool::new(false)).collect(),
-            blocked: names.iter().map(|_| AtomicBool::new(false)).collect(),
-            in_flight: InFlight::new(names.len(), spec.max_bytes_per_topic),
+            logged_as_blocked: names.iter().map(|_| AtomicBool::new(false)).collect(),
+            unreported: UnreportedRecords::new(names.len(), spec.max_bytes_per_topic),
             health: Mutex::default(),
             stop: AtomicBool::new(false),
             names,
@@ -159,44 +157,44 @@ impl Sink {
 
     /// Returns whether the topic accepts and keeps a record with this timestamp, as far as known. Times are in
     /// milliseconds since the Unix epoch.
-    pub fn time(&self, topic: SinkTopic, timestamp: i64, now: i64) -> TimeFit {
-        self.shared.limits.time(topic, timestamp, now)
+    pub fn timestamp_fit(&self, topic: SinkTopic, timestamp: i64, now: i64) -> TimeFit {
+        self.shared.limits.timestamp_fit(topic, timestamp, now)
     }
 
     /// Produces a record; its bytes are copied.
-    pub fn produce(&self, output: &OutputRecord<'_>, token: Token) -> Result<(), ProduceError> {
+    pub fn produce(&self, record: &SinkRecord<'_>, id: RecordId) -> Result<(), ProduceError> {
         let shared = &*self.shared;
         // Closing a topic, and replacing the producer, takes the write lock. So a record that finds its topic open goes
         // to the current producer, and is counted before any record is sent again.
         let current = shared.current();
-        if shared.is_closed(output.topic) {
-            return Err(ProduceError::Full);
+        if shared.is_closed(record.topic) {
+            return Err(ProduceError::NotNow);
         }
-        let slot = shared.in_flight.enter(token, output.topic, size(output), output.timestamp);
-        let slot = slot.ok_or(ProduceError::Full)?;
-        current.submit(output, slot).map_err(|code| {
-            shared.in_flight.leave(slot);
+        let slot = shared.unreported.enter(id, record.topic, record.memory(), record.timestamp);
+        let slot = slot.ok_or(ProduceError::NotNow)?;
+        current.submit(record, slot).map_err(|code| {
+            shared.unreported.leave(slot);
             // The record is in no batch yet: the error is about its own size.
             if code == ErrorCode::MSG_SIZE_TOO_LARGE {
-                return ProduceError::Rejected(DeliveryError { topic: output.topic, code });
+                return ProduceError::Rejected(DeliveryError { topic: record.topic, code });
             }
             // The client's queue is full, the topic is not writable, or the producer is about to be replaced: in each
             // case the record has to wait.
             if classify(code) == BatchError::Topic {
-                shared.log_blocked(output.topic, code);
+                shared.log_blocked(record.topic, code);
             }
-            ProduceError::Full
+            ProduceError::NotNow
         })
     }
 
     /// Discards records of a handler whose results are no longer needed: those that wait for a resend are not sent.
-    pub fn discard(&self, handler: u16, which: &dyn Fn(&Token) -> bool) {
-        self.shared.in_flight.discard(handler, which);
+    pub fn discard(&self, handler: u16, which: &dyn Fn(&RecordId) -> bool) {
+        self.shared.unreported.discard(handler, which);
     }
 
     /// Returns the number of produced records without a report.
-    pub fn in_flight(&self) -> usize {
-        self.shared.in_flight.records()
+    pub fn unreported(&self) -> usize {
+        self.shared.unreported.records()
     }
 
     /// Sends incomplete batches and waits for all reports; `false` after a timeout.
@@ -205,9 +203,9 @@ impl Sink {
         // The client's flush times out while a broker is unavailable; the slots in use decide the result.
         let producer = self.shared.current().producer.clone();
         let flushed = producer.flush(deadline.remaining());
-        let empty = self.shared.in_flight.wait_until_empty(deadline);
+        let empty = self.shared.unreported.wait_until_empty(deadline);
         if !empty {
-            let records = self.in_flight();
+            let records = self.unreported();
             tracing::warn!(records, ?flushed, "flush timed out with outputs in flight");
         }
         empty
@@ -215,13 +213,13 @@ impl Sink {
 
     /// Returns the state of the producer.
     pub fn health(&self) -> SinkHealth {
-        self.shared.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        *self.shared.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Injects a fatal error into the producer.
     #[cfg(test)]
     pub(super) fn break_down(&self) {
-        self.shared.current().producer.break_down();
+        self.shared.current().producer.raise_fatal_error();
     }
 }
 
@@ -265,27 +263,32 @@ impl Shared {
 
     /// Logs, once per blockage, that a topic can't be written.
     pub(super) fn log_blocked(&self, topic: SinkTopic, code: ErrorCode) {
-        if self.blocked.get(topic.index()).is_some_and(|blocked| !blocked.swap(true, Ordering::AcqRel)) {
+        if self
+            .logged_as_blocked
+            .get(topic.index())
+            .is_some_and(|blocked| !blocked.swap(true, Ordering::AcqRel))
+        {
             let remedy = match classify(code) {
                 _ if code == ErrorCode::INVALID_TIMESTAMP => {
                     "compare the clocks of this machine and the brokers, or raise the topic's \
                      `message.timestamp.before.max.ms` and `message.timestamp.after.max.ms`"
                 }
                 BatchError::Topic => "create it, or grant this user WRITE on it",
-                BatchError::Again | BatchError::Producer => "no action needed: the records are sent again",
+                BatchError::ResendAlone | BatchError::Producer => {
+                    "no action needed: the records are sent again"
+                }
             };
             let topic = self.name(topic);
-            tracing::error!(topic, %code, remedy, "output topic blocked: its lanes wait; no output is dropped");
+            tracing::error!(topic, %code, remedy, "topic blocked: its lanes wait; no record is dropped");
         }
-        self.note_error(format!("{code}"));
     }
 
     /// Logs, after a record was stored, that the topic is no longer blocked, if the blockage was logged.
     pub(super) fn log_unblocked(&self, topic: SinkTopic) {
         let was_blocked =
             |blocked: &AtomicBool| blocked.load(Ordering::Relaxed) && blocked.swap(false, Ordering::AcqRel);
-        if self.blocked.get(topic.index()).is_some_and(was_blocked) {
-            tracing::info!(topic = self.name(topic), "output topic unblocked");
+        if self.logged_as_blocked.get(topic.index()).is_some_and(was_blocked) {
+            tracing::info!(topic = self.name(topic), "topic unblocked");
         }
     }
 
@@ -294,7 +297,7 @@ impl Shared {
     }
 
     /// Replaces a failed producer and returns it. Every topic is closed, even if no new producer can be created.
-    pub(super) fn replace_producer(&self) -> Result<Producer, ConfigError> {
+    pub(super) fn replace_producer(&self) -> Result<Producer, ClientError> {
         for topic in SinkTopic::all(self.closed.len()) {
             self.close(topic);
         }
@@ -303,10 +306,6 @@ impl Shared {
         let current = current.unwrap_or_else(|name| unreachable!("{name:?} was a topic before"));
         let mut guard = self.current.write().unwrap_or_else(PoisonError::into_inner);
         Ok(std::mem::replace(&mut *guard, current).producer)
-    }
-
-    pub(super) fn note_error(&self, text: String) {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner).last_error = Some(text);
     }
 }
 
@@ -319,15 +318,15 @@ impl Current {
     }
 
     /// Passes a record that has a slot to the client.
-    pub(super) fn submit(&self, output: &OutputRecord<'_>, slot: usize) -> Result<(), ErrorCode> {
-        let topic = self.topics.get(output.topic.index()).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
-        let record = ProduceRecord {
+    pub(super) fn submit(&self, record: &SinkRecord<'_>, slot: usize) -> Result<(), ErrorCode> {
+        let topic = self.topics.get(record.topic.index()).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
+        let record = ProducerRecord {
             partition: None,
-            timestamp: output.timestamp,
-            key: output.key,
-            value: output.value,
-            headers: output.headers,
-            token: slot,
+            timestamp: record.timestamp,
+            key: record.key,
+            value: record.value,
+            headers: record.headers,
+            id: slot,
         };
         self.producer.produce(topic, &record)
     }
@@ -337,12 +336,6 @@ impl Current {
 /// without this request it would do so half a second later. An error is not returned, because the client retries.
 fn discover_brokers(producer: &Producer) {
     if let Err(code) = admin_broker(producer.client(), DISCOVERY_TIMEOUT) {
-        tracing::debug!(%code, "the brokers do not answer the producer yet");
+        tracing::debug!(%code, "the brokers do not respond to the producer yet");
     }
-}
-
-fn size(output: &OutputRecord<'_>) -> usize {
-    let headers: usize =
-        output.headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum();
-    output.key.map_or(0, <[u8]>::len) + output.value.map_or(0, <[u8]>::len) + headers + RECORD_OVERHEAD
 }

@@ -1,8 +1,8 @@
 //! A record that is buffered until it can be sent.
-use super::{OutputRecord, RecordSize};
-use crate::librdkafka::{Header, Message};
+use super::{RecordSize, SinkRecord};
+use crate::librdkafka::{Header, Record};
 
-/// Memory overhead of a record beside its bytes.
+/// Memory overhead of a record in addition to its bytes.
 pub(super) const RECORD_OVERHEAD: usize = 200;
 
 /// A topic of the sink: an index into the topics of the [`SinkSpec`](super::SinkSpec).
@@ -36,8 +36,8 @@ pub struct OwnedRecord {
     pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
-impl From<&OutputRecord<'_>> for OwnedRecord {
-    fn from(record: &OutputRecord<'_>) -> OwnedRecord {
+impl From<&SinkRecord<'_>> for OwnedRecord {
+    fn from(record: &SinkRecord<'_>) -> OwnedRecord {
         let owned = |bytes: &[u8]| bytes.to_vec();
         OwnedRecord {
             topic: record.topic,
@@ -51,7 +51,7 @@ impl From<&OutputRecord<'_>> for OwnedRecord {
 
 impl OwnedRecord {
     /// Copies a record that the client returned without its timestamp.
-    pub(super) fn copy_of(topic: SinkTopic, timestamp: Option<i64>, message: &Message<'_>) -> OwnedRecord {
+    pub(super) fn copy_of(topic: SinkTopic, timestamp: Option<i64>, message: &Record<'_>) -> OwnedRecord {
         let owned = |bytes: &[u8]| bytes.to_vec();
         OwnedRecord {
             topic,
@@ -73,12 +73,12 @@ impl OwnedRecord {
         self.size().content() + RECORD_OVERHEAD
     }
 
-    /// Borrows the record as an [`OutputRecord`] and passes that to `to`.
-    pub fn lend<T>(&self, to: impl FnOnce(&OutputRecord<'_>) -> T) -> T {
+    /// Borrows the record as an [`SinkRecord`] and passes that to `to`.
+    pub fn lend<T>(&self, to: impl FnOnce(&SinkRecord<'_>) -> T) -> T {
         let headers: Vec<Header<'_>> =
             self.headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref())).collect();
         let OwnedRecord { topic, timestamp, key, value, .. } = self;
-        to(&OutputRecord {
+        to(&SinkRecord {
             topic: *topic,
             timestamp: *timestamp,
             key: key.as_deref(),

@@ -7,9 +7,9 @@ use std::time::Duration;
 use keylane_core::CallId;
 
 use super::{
-    Delivery, Error, OutputRecord, ProduceError, RecordSize, Route, Sink, SinkSpec, SinkTopic, Token,
+    Delivery, Error, ProduceError, RecordId, RecordSize, Route, Sink, SinkRecord, SinkSpec, SinkTopic,
 };
-use crate::librdkafka::{Deadline, ErrorCode, MockCluster, PermanentStartupError};
+use crate::librdkafka::{Deadline, ErrorCode, MockCluster, StartupError};
 
 /// API key of Produce.
 const PRODUCE: i16 = 0;
@@ -51,12 +51,19 @@ fn start(spec: &SinkSpec, handlers: usize) -> (Sink, Vec<Receiver<Delivery>>) {
     (sink, receivers)
 }
 
-fn token(handler: u16, row: u32) -> Token {
-    Token { handler, call: CallId { slot: 3, reuse_count: 4 }, row, lane: 0, output: row, dead_letter: false }
+fn id(handler: u16, row: u32) -> RecordId {
+    RecordId {
+        handler,
+        call: CallId { slot: 3, reuse_count: 4 },
+        row,
+        lane: 0,
+        output: row,
+        dead_letter: false,
+    }
 }
 
-fn output(key: &[u8]) -> OutputRecord<'_> {
-    OutputRecord {
+fn record(key: &[u8]) -> SinkRecord<'_> {
+    SinkRecord {
         topic: SinkTopic(0),
         timestamp: None,
         key: Some(key),
@@ -66,12 +73,12 @@ fn output(key: &[u8]) -> OutputRecord<'_> {
 }
 
 /// Produces as soon as the topic has capacity.
-fn produce_when_open(sink: &Sink, output: &OutputRecord<'_>, token: Token) {
+fn produce_when_open(sink: &Sink, record: &SinkRecord<'_>, id: RecordId) {
     let limit = Deadline::after(TEST_TIMEOUT);
     loop {
-        match sink.produce(output, token) {
-            Err(ProduceError::Full) => assert!(!limit.is_over(), "the topic has no capacity"),
-            taken => return taken.expect("the topic has capacity"),
+        match sink.produce(record, id) {
+            Err(ProduceError::NotNow) => assert!(!limit.is_over(), "the topic has no capacity"),
+            result => return result.expect("the topic has capacity"),
         }
         std::thread::yield_now();
     }
@@ -80,18 +87,18 @@ fn produce_when_open(sink: &Sink, output: &OutputRecord<'_>, token: Token) {
 /// Produces until the topic has no capacity. Returns the number of accepted records.
 fn produce_until_full(
     sink: &Sink,
-    output: &OutputRecord<'_>,
-    token: Token,
+    record: &SinkRecord<'_>,
+    id: RecordId,
     mut meanwhile: impl FnMut(),
 ) -> usize {
     let limit = Deadline::after(TEST_TIMEOUT);
-    let mut taken = 0;
-    while sink.produce(output, token) != Err(ProduceError::Full) {
+    let mut accepted = 0;
+    while sink.produce(record, id) != Err(ProduceError::NotNow) {
         assert!(!limit.is_over(), "the topic never becomes full");
-        taken += 1;
+        accepted += 1;
         meanwhile();
     }
-    taken
+    accepted
 }
 
 #[test]
@@ -101,10 +108,10 @@ fn reports_reach_the_handler_and_keys_keep_their_order() {
     for row in 0..1_000_u32 {
         let handler = u16::try_from(row % 2).expect("small");
         let key = (row % 10).to_be_bytes();
-        sink.produce(&output(&key), token(handler, row)).expect("the topic has capacity");
+        sink.produce(&record(&key), id(handler, row)).expect("the topic has capacity");
     }
     assert!(sink.flush(TEST_TIMEOUT), "every record is acknowledged");
-    assert_eq!(sink.in_flight(), 0);
+    assert_eq!(sink.unreported(), 0);
     assert_eq!(
         sink.check(SinkTopic(0), RecordSize::new(None, Some(&[0; 900_000]))),
         Ok(()),
@@ -114,9 +121,9 @@ fn reports_reach_the_handler_and_keys_keep_their_order() {
     for (handler, receiver) in receivers.iter().enumerate() {
         for _ in 0..500 {
             let delivery = receiver.recv_timeout(TEST_TIMEOUT).expect("every record has a report");
-            assert_eq!((usize::from(delivery.token.handler), delivery.again), (handler, false));
+            assert_eq!((usize::from(delivery.id.handler), delivery.resent), (handler, false));
             let metadata = delivery.result.expect("the record is stored");
-            stored.entry(delivery.token.row % 10).or_default().push((metadata.partition, metadata.offset));
+            stored.entry(delivery.id.row % 10).or_default().push((metadata.partition, metadata.offset));
         }
         assert!(receiver.try_recv().is_err(), "one report per record");
     }
@@ -136,18 +143,18 @@ fn a_topic_at_its_in_flight_limit_is_full_and_others_are_not() {
     let mut spec = spec(&mock, &["slow", "other"]);
     spec.max_bytes_per_topic = 1_000;
     let (sink, receivers) = start(&spec, 1);
-    let mut taken = 0;
-    while sink.produce(&output(b"k"), token(0, taken)) != Err(ProduceError::Full) {
-        taken += 1;
-        assert!(taken < 10, "the limit is not enforced");
+    let mut accepted = 0;
+    while sink.produce(&record(b"k"), id(0, accepted)) != Err(ProduceError::NotNow) {
+        accepted += 1;
+        assert!(accepted < 10, "the limit is not enforced");
     }
-    assert!(taken > 0);
-    let other = OutputRecord { topic: SinkTopic(1), ..output(b"k") };
-    sink.produce(&other, token(0, 99)).expect("the other topic has capacity");
+    assert!(accepted > 0);
+    let other = SinkRecord { topic: SinkTopic(1), ..record(b"k") };
+    sink.produce(&other, id(0, 99)).expect("the other topic has capacity");
     assert!(sink.flush(TEST_TIMEOUT));
     let reports: Vec<_> = receivers[0].try_iter().collect();
-    assert_eq!(reports.len(), taken as usize + 1);
-    sink.produce(&output(b"k"), token(0, 100)).expect("the topic has capacity again");
+    assert_eq!(reports.len(), accepted as usize + 1);
+    sink.produce(&record(b"k"), id(0, 100)).expect("the topic has capacity again");
     assert!(sink.flush(TEST_TIMEOUT));
 }
 
@@ -156,16 +163,16 @@ fn a_rejected_record_is_reported_with_its_error() {
     let mock = cluster(&[c"out"]);
     let (sink, receivers) = start(&spec(&mock, &["out"]), 1);
     let large = vec![0; 2 << 20];
-    let too_large = sink.produce(&OutputRecord { value: Some(&large), ..output(b"k") }, token(0, 2));
+    let too_large = sink.produce(&SinkRecord { value: Some(&large), ..record(b"k") }, id(0, 2));
     let Err(ProduceError::Rejected(error)) = too_large else { panic!("not rejected: {too_large:?}") };
     assert_eq!((error.topic, error.code), (SinkTopic(0), ErrorCode::MSG_SIZE_TOO_LARGE));
     // The first error is for the batch, the second for the record alone.
     mock.push_errors(PRODUCE, &[ErrorCode::INVALID_RECORD, ErrorCode::INVALID_RECORD]);
-    sink.produce(&output(b"k"), token(0, 1)).expect("the topic has capacity");
+    sink.produce(&record(b"k"), id(0, 1)).expect("the topic has capacity");
     let delivery = receivers[0].recv_timeout(TEST_TIMEOUT).expect("the record has a report");
     let error = delivery.result.expect_err("the record was rejected");
     assert_eq!(error.code, ErrorCode::INVALID_RECORD);
-    assert_eq!(sink.in_flight(), 0);
+    assert_eq!(sink.unreported(), 0);
 }
 
 /// After a rejected batch each of its records is sent again, alone and in order. Only a record that is rejected alone
@@ -182,16 +189,16 @@ fn records_of_a_rejected_batch_are_sent_one_by_one() {
         &[ErrorCode::MSG_SIZE_TOO_LARGE, ErrorCode::NONE, ErrorCode::MSG_SIZE_TOO_LARGE],
     );
     for row in 0..4 {
-        sink.produce(&output(b"k"), token(0, row)).expect("the topic has capacity");
+        sink.produce(&record(b"k"), id(0, row)).expect("the topic has capacity");
     }
     let reports: Vec<Delivery> =
         (0..4).map(|_| receivers[0].recv_timeout(TEST_TIMEOUT).expect("every record has a report")).collect();
-    let rows: Vec<u32> = reports.iter().map(|report| report.token.row).collect();
+    let rows: Vec<u32> = reports.iter().map(|report| report.id.row).collect();
     assert_eq!(rows, [0, 1, 2, 3], "in the original order");
     let stored: Vec<bool> = reports.iter().map(|report| report.result.is_ok()).collect();
     assert_eq!(stored, [true, false, true, true]);
-    assert!(reports.iter().all(|report| report.again), "each was sent again");
-    produce_when_open(&sink, &output(b"k"), token(0, 9)); // the topic opens when the last record has its report
+    assert!(reports.iter().all(|report| report.resent), "each was sent again");
+    produce_when_open(&sink, &record(b"k"), id(0, 9)); // the topic opens when the last record has its report
     assert!(sink.flush(TEST_TIMEOUT));
 }
 
@@ -203,12 +210,11 @@ fn a_rejected_timestamp_fails_no_event() {
     // The errors are for the batch, the record alone, and the record with the time of sending. Then the record is
     // stored.
     mock.push_errors(PRODUCE, &[ErrorCode::INVALID_TIMESTAMP; 3]);
-    sink.produce(&OutputRecord { timestamp: Some(1), ..output(b"k") }, token(0, 1))
+    sink.produce(&SinkRecord { timestamp: Some(1), ..record(b"k") }, id(0, 1))
         .expect("the topic has capacity");
     let delivery = receivers[0].recv_timeout(TEST_TIMEOUT).expect("the record has a report");
-    assert!(delivery.result.is_ok() && delivery.again && delivery.restamped, "{delivery:?}");
-    assert_eq!(sink.health().last_error.as_deref(), Some(&*ErrorCode::INVALID_TIMESTAMP.to_string()));
-    produce_when_open(&sink, &OutputRecord { timestamp: Some(2), ..output(b"k") }, token(0, 2));
+    assert!(delivery.result.is_ok() && delivery.resent && delivery.restamped, "{delivery:?}");
+    produce_when_open(&sink, &SinkRecord { timestamp: Some(2), ..record(b"k") }, id(0, 2));
     let delivery = receivers[0].recv_timeout(TEST_TIMEOUT).expect("the record has a report");
     assert!(delivery.result.is_ok() && !delivery.restamped, "{delivery:?}");
 }
@@ -219,15 +225,15 @@ fn a_blocked_topic_does_not_block_others() {
     let mock = cluster(&[c"denied", c"other"]);
     let (sink, receivers) = start(&spec(&mock, &["denied", "other"]), 1);
     mock.push_errors(PRODUCE, &[ErrorCode::TOPIC_AUTHORIZATION_FAILED]);
-    sink.produce(&output(b"k"), token(0, 1)).expect("the topic has capacity");
-    produce_until_full(&sink, &output(b"k"), token(0, 2), || receivers[0].try_iter().for_each(drop));
-    sink.produce(&OutputRecord { topic: SinkTopic(1), ..output(b"k") }, token(0, 3))
+    sink.produce(&record(b"k"), id(0, 1)).expect("the topic has capacity");
+    produce_until_full(&sink, &record(b"k"), id(0, 2), || receivers[0].try_iter().for_each(drop));
+    sink.produce(&SinkRecord { topic: SinkTopic(1), ..record(b"k") }, id(0, 3))
         .expect("the other topic is open");
     let mut stored = Vec::new();
     while !stored.contains(&1) || !stored.contains(&3) {
         let delivery = receivers[0].recv_timeout(TEST_TIMEOUT).expect("the record has a report");
         delivery.result.expect("the record is stored in the end");
-        stored.push(delivery.token.row);
+        stored.push(delivery.id.row);
     }
 }
 
@@ -236,14 +242,14 @@ fn discarded_records_are_not_sent_again() {
     let mock = cluster(&[c"denied"]);
     let (sink, receivers) = start(&spec(&mock, &["denied"]), 1);
     mock.push_errors(PRODUCE, &[ErrorCode::TOPIC_AUTHORIZATION_FAILED]);
-    sink.produce(&output(b"k"), token(0, 1)).expect("the topic has capacity");
-    let others = produce_until_full(&sink, &output(b"k"), token(0, 2), || {});
-    sink.discard(0, &|token| token.row == 1);
-    produce_when_open(&sink, &output(b"k"), token(0, 2)); // the topic opens when no record is left to send again
+    sink.produce(&record(b"k"), id(0, 1)).expect("the topic has capacity");
+    let others = produce_until_full(&sink, &record(b"k"), id(0, 2), || {});
+    sink.discard(0, &|id| id.row == 1);
+    produce_when_open(&sink, &record(b"k"), id(0, 2)); // the topic opens when no record is left to send again
     assert!(sink.flush(TEST_TIMEOUT));
-    let stored: Vec<u32> = receivers[0].try_iter().map(|delivery| delivery.token.row).collect();
+    let stored: Vec<u32> = receivers[0].try_iter().map(|delivery| delivery.id.row).collect();
     assert_eq!(stored, vec![2; others + 1], "row 1 is neither stored nor reported");
-    assert_eq!(sink.in_flight(), 0);
+    assert_eq!(sink.unreported(), 0);
 }
 
 #[test]
@@ -252,7 +258,7 @@ fn a_failed_producer_is_replaced() {
     mock.set_round_trip_time(1, Duration::from_millis(50)).expect("the round trip is slow");
     let (sink, receivers) = start(&spec(&mock, &["out"]), 1);
     for row in 0..100 {
-        sink.produce(&output(b"k"), token(0, row)).expect("the topic has capacity");
+        sink.produce(&record(b"k"), id(0, row)).expect("the topic has capacity");
         if row == 50 {
             sink.break_down();
             break;
@@ -262,11 +268,11 @@ fn a_failed_producer_is_replaced() {
     while rows.len() < 51 {
         let delivery = receivers[0].recv_timeout(TEST_TIMEOUT).expect("every record has a report");
         delivery.result.expect("the record is stored, by one producer or the other");
-        rows.push(delivery.token.row);
+        rows.push(delivery.id.row);
     }
     assert_eq!(rows, (0..51).collect::<Vec<_>>(), "each once, in the original order");
     assert_eq!(sink.health().replaced, 1);
-    produce_when_open(&sink, &output(b"k"), token(0, 99));
+    produce_when_open(&sink, &record(b"k"), id(0, 99));
     assert!(sink.flush(TEST_TIMEOUT));
 }
 
@@ -281,7 +287,7 @@ fn no_record_overtakes_those_of_a_failed_producer() {
             let (sink, rows) = (&sink, rows.clone());
             scope.spawn(move || {
                 for row in rows.filter(|row| row % 2 == key) {
-                    produce_when_open(sink, &output(&key.to_be_bytes()), token(0, row));
+                    produce_when_open(sink, &record(&key.to_be_bytes()), id(0, row));
                 }
             });
         }
@@ -292,7 +298,7 @@ fn no_record_overtakes_those_of_a_failed_producer() {
             }
             let delivery = receivers[0].recv_timeout(TEST_TIMEOUT).expect("every record has a report");
             let at = delivery.result.expect("the record is stored").offset;
-            let now = (delivery.token.row, at);
+            let now = (delivery.id.row, at);
             let before = stored.insert(now.0 % 2, now);
             assert!(
                 before.is_none_or(|before| before.0 < now.0 && before.1 < now.1),
@@ -311,7 +317,7 @@ fn a_missing_output_topic_is_an_error_with_a_remedy() {
     });
     let Err(error) = result else { panic!("the sink must not start") };
     assert!(
-        matches!(&error, Error::PermanentStartupError(PermanentStartupError::TopicsMissing { topics, .. }) if topics == &["nowhere"]),
+        matches!(&error, Error::Startup(StartupError::TopicsMissing { topics, .. }) if topics == &["nowhere"]),
         "{error}"
     );
 }

@@ -1,7 +1,7 @@
 //! The limits of the topics and the client, checked before a record is produced.
 //!
 //! Brokers reject batches, not records. A record that is rejected here costs no request and affects no other record.
-use super::{OutputRecord, SinkTopic};
+use super::{SinkRecord, SinkTopic};
 use crate::librdkafka::Properties;
 
 /// Upper bound of a batch: slightly below Kafka's default of `max.message.bytes`, which is 1 MiB and 12 bytes.
@@ -88,7 +88,7 @@ pub enum Unpublishable {
         "has no key, and the topic is compacted: emit a key, or remove `compact` from the topic's \
          `cleanup.policy` and restart Keylane"
     )]
-    NoKey,
+    MissingRecordKey,
 }
 
 /// The size of a record.
@@ -109,9 +109,9 @@ impl RecordSize {
     }
 
     /// Determines the size of a whole record.
-    pub fn of(output: &OutputRecord<'_>) -> RecordSize {
-        let size = RecordSize::new(output.key, output.value);
-        output.headers.iter().fold(size, |size, (name, value)| size.with(name, *value))
+    pub fn of(record: &SinkRecord<'_>) -> RecordSize {
+        let size = RecordSize::new(record.key, record.value);
+        record.headers.iter().fold(size, |size, (name, value)| size.with(name, *value))
     }
 
     /// Determines the size of a record without headers.
@@ -136,7 +136,7 @@ impl RecordSize {
 
     /// Returns the size with this many more bytes, to check whether they fit before they are written.
     #[must_use]
-    pub fn with_room_for(mut self, bytes: usize) -> RecordSize {
+    pub fn with_extra_bytes(mut self, bytes: usize) -> RecordSize {
         self.content += bytes;
         self
     }
@@ -168,7 +168,7 @@ impl Limits {
     /// Sets the client properties that follow from the limits.
     pub(super) fn apply(&self, properties: &mut Properties) {
         properties.set("batch.size", self.batch_size());
-        properties.default_value("message.max.bytes", self.client_bytes);
+        properties.set_default("message.max.bytes", self.client_bytes);
     }
 
     /// Returns the size of a full batch, which fits into every topic. A larger record is sent alone, because the client
@@ -183,7 +183,7 @@ impl Limits {
         let topic = self.topics.get(topic.index()).copied().unwrap_or_default();
         let (bytes, max) = (CLIENT_FRAMING + size.content, self.client_bytes);
         if topic.compacted && !size.keyed {
-            return Err(Unpublishable::NoKey);
+            return Err(Unpublishable::MissingRecordKey);
         }
         if let Some(max) = topic.batch_bytes
             && !self.compressed
@@ -202,7 +202,7 @@ impl Limits {
     }
 
     /// Returns how the topic treats this timestamp, as far as known. Times are in milliseconds since the Unix epoch.
-    pub(super) fn time(&self, topic: SinkTopic, timestamp: i64, now: i64) -> TimeFit {
+    pub(super) fn timestamp_fit(&self, topic: SinkTopic, timestamp: i64, now: i64) -> TimeFit {
         let times = self.topics.get(topic.index()).map(|topic| topic.times).unwrap_or_default();
         let (age, ahead) = (now.saturating_sub(timestamp), timestamp.saturating_sub(now));
         let is_over = |value: i64, limit: Option<i64>| limit.is_some_and(|limit| value > limit);
@@ -292,7 +292,10 @@ mod tests {
         let compacted = TopicLimits { compacted: true, ..TopicLimits::default() };
         let limits = Limits::new(vec![compacted], &Properties::default());
         assert_eq!(limits.check(SinkTopic(0), RecordSize::new(Some(b""), None)), Ok(()));
-        assert_eq!(limits.check(SinkTopic(0), RecordSize::new(None, Some(b"v"))), Err(Unpublishable::NoKey));
+        assert_eq!(
+            limits.check(SinkTopic(0), RecordSize::new(None, Some(b"v"))),
+            Err(Unpublishable::MissingRecordKey)
+        );
         assert!(limits.is_compacted(SinkTopic(0)) && !limits.is_compacted(SinkTopic(1)));
     }
 
@@ -311,9 +314,9 @@ mod tests {
             (10_101, TimeFit::Rejected),
             (i64::MAX, TimeFit::Rejected),
         ] {
-            assert_eq!(limits.time(SinkTopic(0), timestamp, 10_000), fit, "{timestamp}");
+            assert_eq!(limits.timestamp_fit(SinkTopic(0), timestamp, 10_000), fit, "{timestamp}");
             assert_eq!(
-                limits.time(SinkTopic(1), timestamp, 10_000),
+                limits.timestamp_fit(SinkTopic(1), timestamp, 10_000),
                 TimeFit::Kept,
                 "the limits of this topic are unknown"
             );

@@ -4,16 +4,16 @@ use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::start::{Error, SinkSpec};
+use super::spec::{Error, SinkSpec};
 use super::topic_limits::{TimestampLimits, TopicLimits};
 use crate::librdkafka::{
-    Client, Deadline, ErrorCode, NewPartitions, PermanentStartupError, Producer, Properties, StartupRequests,
-    StartupRetry, TopicConfigs, TopicRole, admin_broker, describe_topic_configs, describe_topics,
+    Client, Deadline, ErrorCode, KeepWaiting, NewPartitions, Producer, Properties, StartupError,
+    StartupRequests, TopicConfigs, TopicRole, admin_broker, describe_topic_configs, describe_topics,
 };
 
 const OUTPUTS: TopicRole =
     TopicRole { name: "the output or dead-letter topic", rights: "WRITE and DESCRIBE" };
-/// Timeout of each request for the topic whose partition count another topic gets.
+/// Timeout of each request for a partition count to copy.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to retry requests for the limits of topics. The limits are optional, because the brokers check, too.
 const LIMITS_RETRY_MAX: Duration = Duration::from_secs(10);
@@ -32,11 +32,11 @@ const SETTINGS: &[&CStr] =
 
 /// Waits until the brokers have described every topic of a sink, and creates missing topics if configured. Then
 /// requests the limits of the topics. Uses its own client, because the properties of the producer depend on the limits.
-pub(super) fn limits(
+pub(super) fn prepare_topics(
     properties: &Properties,
     spec: &SinkSpec,
     names: &[CString],
-    retry: StartupRetry<'_>,
+    keep_waiting: KeepWaiting<'_>,
 ) -> Result<Vec<TopicLimits>, Error> {
     let mut unique = names.to_vec();
     unique.sort();
@@ -46,7 +46,7 @@ pub(super) fn limits(
     }
     let producer = Producer::new(properties)?;
     let (client, events) = (producer.client(), producer.main_queue());
-    let mut requests = StartupRequests::new(client, &events, properties.response_timeout(), retry);
+    let mut requests = StartupRequests::new(client, &events, properties.response_timeout(), keep_waiting);
     let like: NewPartitions<'_> = &|name| partitions_for(name, &spec.partitions_like, client);
     requests.topics(&unique, OUTPUTS, spec.create_topics.then_some(like))?;
     let described = configs(&mut requests, &unique)?;
@@ -67,11 +67,11 @@ fn partitions_for(
     found.first().filter(|topic| topic.error.is_none()).map(|topic| topic.partitions)
 }
 
-/// Requests the settings of the topics. Returns those that the brokers report within a limit.
+/// Requests the settings of the topics. Returns those that the brokers report within a time limit.
 fn configs(
     requests: &mut StartupRequests<'_>,
     unique: &[CString],
-) -> Result<Vec<TopicConfigs>, PermanentStartupError> {
+) -> Result<Vec<TopicConfigs>, StartupError> {
     let deadline = Deadline::after(LIMITS_RETRY_MAX);
     loop {
         let topics = unique.to_vec();
@@ -144,7 +144,7 @@ fn log_unknown_limits(described: &[TopicConfigs]) {
     let remedy = if is_denied(*code) {
         "grant this user DESCRIBE_CONFIGS on them"
     } else {
-        "check why the brokers do not answer, and restart Keylane"
+        "check why the brokers do not respond, and restart Keylane"
     };
     tracing::warn!(
         topics,

@@ -4,32 +4,32 @@ use keylane_core::{CommitError, ReadError};
 use super::event::SourceError;
 use crate::librdkafka::ErrorCode;
 
-/// Class of an error on a partition's queue.
+/// The class of a fetch error: an error on a partition's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReadFault {
+pub(super) enum FetchErrorClass {
     /// The position is outside the log, whose bounds must be requested.
     OutOfRange,
     /// Any other error.
     Failed(ReadError),
 }
 
-pub(super) fn read_fault(code: ErrorCode) -> ReadFault {
+pub(super) fn fetch_error_class(code: ErrorCode) -> FetchErrorClass {
     match code {
         ErrorCode::AUTO_OFFSET_RESET | ErrorCode::OFFSET_OUT_OF_RANGE | ErrorCode::LOG_TRUNCATION => {
-            ReadFault::OutOfRange
+            FetchErrorClass::OutOfRange
         }
-        ErrorCode::TOPIC_AUTHORIZATION_FAILED => ReadFault::Failed(ReadError::Denied),
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED => FetchErrorClass::Failed(ReadError::Denied),
         ErrorCode::UNKNOWN_TOPIC_OR_PART
         | ErrorCode::UNKNOWN_TOPIC
         | ErrorCode::UNKNOWN_PARTITION
-        | ErrorCode::UNKNOWN_TOPIC_ID => ReadFault::Failed(ReadError::Missing),
+        | ErrorCode::UNKNOWN_TOPIC_ID => FetchErrorClass::Failed(ReadError::Missing),
         // After each of these errors the client would continue after the unreadable data, which must not become a gap.
         ErrorCode::BAD_MSG
         | ErrorCode::BAD_COMPRESSION
         | ErrorCode::INVALID_MSG
         | ErrorCode::MSG_SIZE_TOO_LARGE
         | ErrorCode::NOT_IMPLEMENTED
-        | ErrorCode::UNSUPPORTED_FEATURE => ReadFault::Failed(ReadError::Damaged),
+        | ErrorCode::UNSUPPORTED_FEATURE => FetchErrorClass::Failed(ReadError::Corrupt),
         ErrorCode::TRANSPORT
         | ErrorCode::RESOLVE
         | ErrorCode::TIMED_OUT
@@ -43,8 +43,8 @@ pub(super) fn read_fault(code: ErrorCode) -> ReadFault {
         | ErrorCode::OFFSET_NOT_AVAILABLE
         | ErrorCode::FENCED_LEADER_EPOCH
         | ErrorCode::UNKNOWN_LEADER_EPOCH
-        | ErrorCode::KAFKA_STORAGE_ERROR => ReadFault::Failed(ReadError::Interrupted),
-        _ => ReadFault::Failed(ReadError::Unknown),
+        | ErrorCode::KAFKA_STORAGE_ERROR => FetchErrorClass::Failed(ReadError::Interrupted),
+        _ => FetchErrorClass::Failed(ReadError::Unknown),
     }
 }
 
@@ -102,17 +102,17 @@ mod tests {
 
     #[test]
     fn fetch_error_codes_are_classified() {
-        for (code, fault) in [
-            (ErrorCode::AUTO_OFFSET_RESET, ReadFault::OutOfRange),
-            (ErrorCode::LOG_TRUNCATION, ReadFault::OutOfRange),
-            (ErrorCode::TOPIC_AUTHORIZATION_FAILED, ReadFault::Failed(ReadError::Denied)),
-            (ErrorCode::UNKNOWN_PARTITION, ReadFault::Failed(ReadError::Missing)),
-            (ErrorCode::BAD_MSG, ReadFault::Failed(ReadError::Damaged)),
-            (ErrorCode::BAD_COMPRESSION, ReadFault::Failed(ReadError::Damaged)),
-            (ErrorCode::TRANSPORT, ReadFault::Failed(ReadError::Interrupted)),
-            (ErrorCode(9_999), ReadFault::Failed(ReadError::Unknown)),
+        for (code, class) in [
+            (ErrorCode::AUTO_OFFSET_RESET, FetchErrorClass::OutOfRange),
+            (ErrorCode::LOG_TRUNCATION, FetchErrorClass::OutOfRange),
+            (ErrorCode::TOPIC_AUTHORIZATION_FAILED, FetchErrorClass::Failed(ReadError::Denied)),
+            (ErrorCode::UNKNOWN_PARTITION, FetchErrorClass::Failed(ReadError::Missing)),
+            (ErrorCode::BAD_MSG, FetchErrorClass::Failed(ReadError::Corrupt)),
+            (ErrorCode::BAD_COMPRESSION, FetchErrorClass::Failed(ReadError::Corrupt)),
+            (ErrorCode::TRANSPORT, FetchErrorClass::Failed(ReadError::Interrupted)),
+            (ErrorCode(9_999), FetchErrorClass::Failed(ReadError::Unknown)),
         ] {
-            assert_eq!(read_fault(code), fault, "{code:?}");
+            assert_eq!(fetch_error_class(code), class, "{code:?}");
         }
     }
 

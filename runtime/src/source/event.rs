@@ -1,10 +1,7 @@
 //! The events and results of a source.
 use keylane_core::{CommitError, CommitId, Partition, ReadError, RebalanceId};
 
-use crate::librdkafka::{ErrorCode, Message};
-
-/// A record, borrowed for the duration of a callback.
-pub type Record<'a> = Message<'a>;
+use crate::librdkafka::ErrorCode;
 
 /// An event of the consumer.
 #[derive(Debug)]
@@ -17,15 +14,15 @@ pub enum SourceEvent {
     /// These partitions may already have another owner: call [`Source::answer_revoke`](super::Source) at once.
     Lost(RebalanceId, Vec<Partition>),
     /// A requested start position.
-    StartResolved(StartFound),
+    StartResolved(StartPosition),
     /// A start position could not be found; request it again later.
-    LookUpFailed {
+    LookupFailed {
         /// The partition.
         partition: Partition,
         /// The reason, for log lines.
         reason: String,
         /// Whether a transaction that commits an offset of the partition is still open.
-        undecided: bool,
+        transaction_open: bool,
     },
     /// The end offset of this partition, reported once: before the start position, or later if it is the end of a feed
     /// whose input has not ended yet.
@@ -35,7 +32,7 @@ pub enum SourceEvent {
         /// Records at or past this offset are not processed.
         offset: i64,
     },
-    /// A partition can't be read. This was found by a look-up, a seek or an assign, not by a read. The partition must
+    /// A partition can't be read. This was found by a lookup, a seek or an assign, not by a read. The partition must
     /// be repositioned before it is read again.
     ReadFailed {
         /// The partition.
@@ -49,12 +46,12 @@ pub enum SourceEvent {
         id: CommitId,
         /// The partition.
         partition: Partition,
-        /// The coordinator's answer.
+        /// The coordinator's response.
         result: Result<(), CommitError>,
-        /// The error code of the answer, for log lines.
+        /// The error code of the response, for log lines.
         code: ErrorCode,
     },
-    /// A commit timed out; a later answer is dropped.
+    /// A commit timed out; a later response is dropped.
     CommitTimedOut {
         /// The commit.
         id: CommitId,
@@ -65,7 +62,7 @@ pub enum SourceEvent {
 
 /// The start position of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StartFound {
+pub struct StartPosition {
     /// The partition.
     pub partition: Partition,
     /// The committed offset with its metadata, if any.
@@ -89,7 +86,7 @@ pub struct SourceError {
     pub fatal: bool,
     /// The error code; [`ErrorCode::NONE`] if the feed of the embedded broker failed.
     pub code: ErrorCode,
-    /// The error and, if one exists, its remedy.
+    /// The error and its remedy, if one exists.
     pub text: String,
 }
 
@@ -97,7 +94,7 @@ pub struct SourceError {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadResult {
     /// Number of records read.
-    pub events: u32,
+    pub records: u32,
     /// The offset of the partition's end, if the read reached it.
     pub end_of_partition: Option<i64>,
     /// The error that ended the read, after those records. Unless it is [`ReadError::Interrupted`], nothing more is

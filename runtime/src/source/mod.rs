@@ -2,7 +2,7 @@
 //!
 //! A [`Source`] is the consumer of one handler, used on that handler's one OS thread. It reports rebalances, start
 //! positions, commit results and errors ([`SourceEvent`]), reads records of one partition at a time, and carries out
-//! the core's actions. Between its start and `leave` it never waits for a broker: the results of look-ups and commits
+//! the core's actions. Between its start and `leave` it never waits for a broker: the results of lookups and commits
 //! arrive through queues. Whatever arrives in a queue wakes one [`Wake`](crate::librdkafka::Wake); timeouts are polled.
 //!
 //! [`embedded`] is the broker for trials and tests: it runs in this process and is fed from files.
@@ -12,17 +12,17 @@ pub mod embedded;
 mod errors;
 mod event;
 mod kafka;
-mod look_ups;
+mod lookups;
 mod partition_count;
 mod partitions;
 mod spec;
-mod start;
+mod startup_checks;
 
-pub use event::{Record, SourceEvent};
+pub use event::SourceEvent;
 pub use kafka::Source;
 pub use partition_count::partition_counts;
 pub use spec::{Ends, SourceSpec};
-pub use start::Error;
+pub use startup_checks::Error;
 
 #[cfg(test)]
 mod tests;

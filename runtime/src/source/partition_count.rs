@@ -4,7 +4,7 @@ use std::ffi::CString;
 
 use super::Error;
 use crate::librdkafka::{
-    ErrorCode, Producer, Properties, StartupRequests, StartupRetry, admin_broker, describe_topics,
+    ErrorCode, KeepWaiting, Producer, Properties, StartupRequests, admin_broker, describe_topics,
 };
 
 /// Returns the partition count or the error of each of these topics, in their order. Uses its own client, which neither
@@ -12,12 +12,13 @@ use crate::librdkafka::{
 pub fn partition_counts(
     properties: &Properties,
     topics: &[&str],
-    retry: StartupRetry<'_>,
+    keep_waiting: KeepWaiting<'_>,
 ) -> Result<Vec<Result<u64, ErrorCode>>, Error> {
     let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(*topic).ok()).collect();
     let producer = Producer::new(properties)?;
     let events = producer.main_queue();
-    let mut requests = StartupRequests::new(producer.client(), &events, properties.response_timeout(), retry);
+    let mut requests =
+        StartupRequests::new(producer.client(), &events, properties.response_timeout(), keep_waiting);
     let found = loop {
         let requested = names.clone();
         let described = requests.run(move |client, timeout| {
@@ -26,7 +27,7 @@ pub fn partition_counts(
         })?;
         match described {
             Ok(found) => break found,
-            Err(code) => requests.wait(format!("the brokers do not answer: {code}"))?,
+            Err(code) => requests.wait(format!("the brokers do not respond: {code}"))?,
         }
     };
     let count = |topic: &&str| {

@@ -2,26 +2,28 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use keylane_core::{Partition, ReadError};
 
-use super::errors::{ReadFault, read_fault};
-use super::event::{ReadResult, Record};
-use super::look_ups::LookUpId;
-use crate::librdkafka::{Client, Entry, ErrorCode, PartitionList, PartitionQueue, ReadEnd, WakeHandle};
+use super::errors::{FetchErrorClass, fetch_error_class};
+use super::event::ReadResult;
+use super::lookups::LookupId;
+use crate::librdkafka::{
+    Consumer, ErrorCode, PartitionList, PartitionQueue, QueueEntry, ReadEnd, Record, WakeHandle,
+};
 
 /// The partitions that the group has assigned to this consumer.
 #[derive(Debug, Default)]
 pub(super) struct OwnedPartitions {
     owned: BTreeMap<Partition, OwnedPartition>,
-    /// The number of assignments so far, which numbers the next one: a result for an older assignment is dropped.
-    assignments: u64,
+    /// The number of ownerships so far, which numbers the next one. A result for an older ownership is dropped.
+    ownerships: u64,
 }
 
 #[derive(Debug)]
 struct OwnedPartition {
-    assignment: u64,
+    /// The number of the ownership.
+    ownership: u64,
     /// The id of the topic that the partition is read from; zeros if it is unknown.
     topic_id: [u8; 16],
     /// `None` while the partition is not assigned in the library, for example until its start position is known.
@@ -57,8 +59,8 @@ pub(super) struct FetchError {
 impl OwnedPartitions {
     /// Begins a new ownership.
     pub(super) fn add(&mut self, partition: Partition) {
-        self.assignments += 1;
-        let owned = OwnedPartition { assignment: self.assignments, topic_id: [0; 16], reader: None };
+        self.ownerships += 1;
+        let owned = OwnedPartition { ownership: self.ownerships, topic_id: [0; 16], reader: None };
         self.owned.insert(partition, owned);
     }
 
@@ -74,12 +76,12 @@ impl OwnedPartitions {
         }
     }
 
-    pub(super) fn look_up_id(&self, partition: Partition) -> Option<LookUpId> {
-        self.owned.get(&partition).map(|owned| LookUpId { partition, assignment: owned.assignment })
+    pub(super) fn lookup_id(&self, partition: Partition) -> Option<LookupId> {
+        self.owned.get(&partition).map(|owned| LookupId { partition, ownership: owned.ownership })
     }
 
-    pub(super) fn is_current(&self, id: LookUpId) -> bool {
-        self.look_up_id(id.partition) == Some(id)
+    pub(super) fn is_current(&self, id: LookupId) -> bool {
+        self.lookup_id(id.partition) == Some(id)
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = Partition> + '_ {
@@ -118,7 +120,7 @@ impl OwnedPartitions {
     /// the partition.
     pub(super) fn open(
         &mut self,
-        opener: &Opener<'_>,
+        context: &ConsumerContext,
         partition: Partition,
         offset: i64,
     ) -> Result<(), ErrorCode> {
@@ -126,22 +128,24 @@ impl OwnedPartitions {
         // The old handle is dropped first: this removes the wake-up from its queue, which may be the queue opened
         // below.
         owned.reader = None;
-        let topic = opener.topic(partition).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
-        let queue = PartitionQueue::open(opener.client, topic, partition.number, opener.wake)
+        let topic = context.topic(partition).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
+        let queue = PartitionQueue::open(context.consumer.client(), topic, partition.number, &context.wake)
             .ok_or(ErrorCode::UNKNOWN_PARTITION)?;
         owned.reader = Some(PartitionReader { queue, next: offset, halted: false });
         Ok(())
     }
 }
 
-/// The values that opening a partition's queue needs.
-pub(super) struct Opener<'a> {
-    pub(super) client: &'a Arc<Client>,
-    pub(super) topics: &'a [CString],
-    pub(super) wake: &'a WakeHandle,
+/// A consumer, its topics, and the thread that uses it.
+pub(super) struct ConsumerContext {
+    pub(super) consumer: Consumer,
+    /// The names of the topics; `Partition::topic` is an index into them.
+    pub(super) topics: Vec<CString>,
+    pub(super) wake: WakeHandle,
 }
 
-impl Opener<'_> {
+impl ConsumerContext {
+    /// Returns the name of the partition's topic.
     pub(super) fn topic(&self, partition: Partition) -> Option<&CStr> {
         self.topics.get(usize::from(partition.topic)).map(CString::as_c_str)
     }
@@ -188,29 +192,29 @@ impl PartitionReader {
         let (next, halted) = (&mut self.next, &mut self.halted);
         let mut bytes = 0;
         let end = self.queue.read(&mut |entry| match entry {
-            Entry::Record(record) => {
+            QueueEntry::Record(record) => {
                 *next = record.offset() + 1;
-                read.result.events += 1;
+                read.result.records += 1;
                 bytes += u64::from(each(record));
-                if read.result.events >= max_events || bytes >= max_bytes {
+                if read.result.records >= max_events || bytes >= max_bytes {
                     ControlFlow::Break(())
                 } else {
                     ControlFlow::Continue(())
                 }
             }
-            Entry::Error { code: ErrorCode::PARTITION_EOF, offset, .. } => {
+            QueueEntry::Error { code: ErrorCode::PARTITION_EOF, offset, .. } => {
                 *next = offset.max(*next);
                 read.result.end_of_partition = Some(offset);
                 ControlFlow::Break(())
             }
-            Entry::Error { code, offset, text } => {
-                let fault = read_fault(code);
-                match fault {
-                    ReadFault::OutOfRange => read.out_of_range = true,
-                    ReadFault::Failed(error) => read.result.error = Some(error),
+            QueueEntry::Error { code, offset, text } => {
+                let class = fetch_error_class(code);
+                match class {
+                    FetchErrorClass::OutOfRange => read.out_of_range = true,
+                    FetchErrorClass::Failed(error) => read.result.error = Some(error),
                 }
                 read.error = Some(FetchError { code, offset, text });
-                *halted = fault != ReadFault::Failed(ReadError::Interrupted);
+                *halted = class != FetchErrorClass::Failed(ReadError::Interrupted);
                 ControlFlow::Break(())
             }
         });

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::embedded::FeedProgress;
-use crate::config::{Assignor, FetchLimits, Start};
-use crate::librdkafka::{ConfigError, Consumer, Credentials, Isolation, Properties};
+use crate::config::{Assignor, FetchLimits, StartPolicy};
+use crate::librdkafka::{ClientError, Consumer, Credentials, Isolation, Properties};
 
 /// The parameters of a source; all of them validated.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct SourceSpec {
     /// Partition assignment strategy. It also decides whether all partitions stop during a rebalance.
     pub assignor: Assignor,
     /// Start position of partitions without a commit.
-    pub start: Start,
+    pub start: StartPolicy,
     /// Whether processing ends, and at which offset.
     pub ends: Ends,
     /// Whether to create missing topics, with the brokers' defaults, instead of refusing to start.
@@ -43,7 +43,7 @@ pub struct SourceSpec {
 pub enum Ends {
     /// Processing does not end.
     Never,
-    /// At the end of the log, as found by the first look-up.
+    /// At the end of the log, as found by the first lookup.
     LogEnd,
     /// At the end of the embedded broker's feed, once that is known.
     Feed,
@@ -56,7 +56,7 @@ impl SourceSpec {
     /// # Errors
     ///
     /// A property that the client rejects.
-    pub fn check(&self) -> Result<(), ConfigError> {
+    pub fn check(&self) -> Result<(), ClientError> {
         Consumer::new(&self.properties()).map(drop)
     }
 
@@ -83,17 +83,17 @@ impl SourceSpec {
         // The check has no measurable cost and is the only way to detect a damaged record.
         all.set("check.crcs", "true");
         // The limit applies to each partition, because every partition has its own queue.
-        all.set("queued.max.messages.kbytes", (self.fetch.queue >> 10).max(1));
+        all.set("queued.max.messages.kbytes", (self.fetch.queue_bytes >> 10).max(1));
         all.set("queued.min.messages", 10_000);
         // By default the next fetch of a partition with a full queue is postponed by a second, even if the queue is
         // drained before.
-        all.default_value("fetch.queue.backoff.ms", 20);
-        all.default_value("fetch.message.max.bytes", self.fetch.of_partition);
+        all.set_default("fetch.queue.backoff.ms", 20);
+        all.set_default("fetch.message.max.bytes", self.fetch.partition_response_bytes);
         // The client rejects a value below `message.max.bytes`.
         let largest = all.get("message.max.bytes").and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0);
-        all.default_value("fetch.max.bytes", self.fetch.response.max(largest));
-        all.default_value("fetch.wait.max.ms", 100);
-        all.default_value("client.id", "keylane");
+        all.set_default("fetch.max.bytes", self.fetch.response_bytes.max(largest));
+        all.set_default("fetch.wait.max.ms", 100);
+        all.set_default("client.id", "keylane");
         // Requests for a topic must not create it.
         all.set("allow.auto.create.topics", "false");
         all

@@ -2,10 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+mod log_queue;
 mod logging;
+mod panic;
+mod report;
 mod throttle;
-mod writer;
 
+pub use log_queue::flush;
 pub use logging::{Format, LoggingError, start_logging};
-pub use throttle::{Allowed, LineLimit, Throttle};
-pub use writer::{end_on_panic, flush, report, report_and_wait};
+pub use panic::end_on_panic;
+pub use report::{report, report_and_wait};
+pub use throttle::{ClockedLineThrottle, LinePermit, LineThrottle};

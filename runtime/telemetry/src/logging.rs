@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::writer::LogQueue;
+use super::log_queue::LogQueue;
 
 /// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,8 @@ pub enum LoggingError {
 /// Logs to standard error, including librdkafka's lines. No thread waits for the reader of standard error.
 ///
 /// `filter` is a level, or levels by module: `info`, `keylane=debug,warn`. A level without modules applies to Keylane
-/// and its Kafka client only, and `warn` to all other modules: `debug` is not meant to include the thousand lines that
-/// a compiler logs per component.
+/// and its Kafka client only. All other modules log at `warn`, because at `debug` the compiler of guests logs a
+/// thousand lines for each component.
 ///
 /// # Errors
 ///
@@ -96,7 +96,7 @@ mod tests {
         let dispatch =
             subscriber(filter, format, false, move || writer.clone()).expect("the filter is valid");
         tracing::dispatcher::with_default(&dispatch, || {
-            tracing::info!(topic = "orders", "partition assigned");
+            tracing::info!(topic = "orders", "ownership started");
             tracing::debug!("below the level");
         });
         let bytes = written.0.lock().expect("no test panics while it writes").clone();
@@ -107,7 +107,7 @@ mod tests {
     fn json_lines_have_their_fields_at_the_top() {
         let line = logged("info", Format::Json);
         let value: serde_json::Value = serde_json::from_str(&line).expect("one JSON object");
-        assert_eq!(value.get("message").and_then(|v| v.as_str()), Some("partition assigned"), "{line}");
+        assert_eq!(value.get("message").and_then(|v| v.as_str()), Some("ownership started"), "{line}");
         assert_eq!(value.get("topic").and_then(|v| v.as_str()), Some("orders"), "{line}");
     }
 

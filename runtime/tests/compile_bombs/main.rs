@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use keylane_guest::compiler::{Limit, Limits};
-use keylane_guest::{Cache, Compiler, Component, Engine, EngineOptions, Granted, LoadError};
+use keylane_guest::{AllowedImports, Cache, Compiler, Component, Engine, EngineOptions, LoadError};
 
 use bytes::Bytes;
 
@@ -32,7 +32,7 @@ const SMALL: Limits = Limits { address_space: 512 << 20, cpu_seconds: 3, wall: D
 
 /// The possible results of loading a bomb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum LoadResult {
     /// The component is loaded.
     Loaded,
     /// The compiler rejects the component.
@@ -46,16 +46,20 @@ enum Verdict {
 struct Bench {
     folder: PathBuf,
     engine: Arc<Engine>,
-    _turn: MutexGuard<'static, ()>,
+    _exclusive: MutexGuard<'static, ()>,
 }
 
 impl Bench {
     fn new() -> Bench {
-        static TURN: Mutex<()> = Mutex::new(());
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        static EXCLUSIVE: Mutex<()> = Mutex::new(());
+        let exclusive = EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = std::env::temp_dir().join(format!("keylane-bombs-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
-        Bench { folder, engine: Engine::new(EngineOptions { max_instances: 4 }).unwrap(), _turn: turn }
+        Bench {
+            folder,
+            engine: Engine::new(EngineOptions { max_instances: 4 }).unwrap(),
+            _exclusive: exclusive,
+        }
     }
 
     fn file(&self, name: &str, module: Bytes) -> PathBuf {
@@ -68,7 +72,7 @@ impl Bench {
         Component::from_file(
             &self.engine,
             file,
-            Granted::default(),
+            AllowedImports::default(),
             &Compiler::with_limits(KEYLANE, limits),
             None,
         )
@@ -82,10 +86,10 @@ impl Drop for Bench {
 }
 
 #[test]
-fn the_parent_stays_small_and_gets_a_verdict() {
-    use Verdict::{Limit, Loaded, Refused};
+fn the_parent_stays_small_and_receives_a_result() {
+    use LoadResult::{Limit, Loaded, Refused};
     let bench = Bench::new();
-    let cases: [(&str, Bytes, Limits, &[Verdict]); 7] = [
+    let cases: [(&str, Bytes, Limits, &[LoadResult]); 7] = [
         ("nested-loops", bombs::nested_loops(8_000, 1_000), SMALL, &[Limit]),
         ("ifs", bombs::ifs(60_000, 2_000), SMALL, &[Limit]),
         ("one-function", bombs::additions(1_500_000), SMALL, &[Limit]),
@@ -100,13 +104,13 @@ fn the_parent_stays_small_and_gets_a_verdict() {
         let (loaded, took, growth) = measured(|| bench.load(&file, limits));
         let message = loaded.as_ref().map_or_else(ToString::to_string, |_| "loaded".to_owned());
         println!("{name}: {took:.1?}, the parent grew by {growth} KiB: {message}");
-        let verdict = match loaded {
+        let result = match loaded {
             Ok(_) => Loaded,
-            Err(LoadError::Compile { .. }) => Refused,
+            Err(LoadError::CompileRejected { .. }) => Refused,
             Err(LoadError::CompileLimit { .. }) => Limit,
             Err(_) => panic!("{name}: {message}"),
         };
-        assert!(allowed.contains(&verdict), "{name}: {message}");
+        assert!(allowed.contains(&result), "{name}: {message}");
         assert!(growth <= GROWTH_MAX, "{name} made the parent grow by {growth} KiB");
     }
 }
@@ -134,7 +138,7 @@ fn a_stop_ends_the_compiler() {
             }
             stop.store(true, Ordering::Release);
         });
-        let loaded = Component::from_file(&bench.engine, &file, Granted::default(), &compiler, None);
+        let loaded = Component::from_file(&bench.engine, &file, AllowedImports::default(), &compiler, None);
         stopping.join().unwrap();
         loaded.unwrap_err()
     });
@@ -168,7 +172,7 @@ fn an_error_names_the_file_the_limit_and_the_remedy() {
         assert_eq!(
             error.to_string(),
             format!(
-                "`{}` needs more than {named} to be compiled; typical components need a small part of that: build \
+                "`{}` needs more than {named} to be compiled; typical components need a fraction of that: build \
                  it optimized, remove unused code, and split its largest functions",
                 file.display()
             )
@@ -204,10 +208,11 @@ fn a_cached_component_starts_no_child() {
     let file = bench.file("small.wasm", bombs::ordinary_functions(3));
     let cache = Cache::new(bench.folder.join("compiled"));
     let (keylane, missing) = (Compiler::new(KEYLANE), Compiler::new("/nowhere/keylane"));
-    let load =
-        |compiler| Component::from_file(&bench.engine, &file, Granted::default(), compiler, Some(&cache));
+    let load = |compiler| {
+        Component::from_file(&bench.engine, &file, AllowedImports::default(), compiler, Some(&cache))
+    };
     let error = load(&missing).unwrap_err();
-    assert!(matches!(error, LoadError::Compiler { .. }), "{error}");
+    assert!(matches!(error, LoadError::CompilerProcess { .. }), "{error}");
     assert!(
         error.to_string().starts_with(&format!("`{}` could not be compiled: ", file.display())),
         "{error}"
@@ -224,9 +229,9 @@ fn the_child_inherits_no_environment() {
     fs::write(&program, "#!/bin/sh\ncat /proc/$$/environ >&2\nexit 1\n").unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
     let error =
-        Component::from_file(&bench.engine, &file, Granted::default(), &Compiler::new(&program), None)
+        Component::from_file(&bench.engine, &file, AllowedImports::default(), &Compiler::new(&program), None)
             .unwrap_err();
-    let LoadError::Compile { reason, .. } = error else { panic!("{error}") };
+    let LoadError::CompileRejected { reason, .. } = error else { panic!("{error}") };
     let names: Vec<&str> = reason.split('\0').filter_map(|variable| variable.split('=').next()).collect();
     assert_eq!(names, ["MIMALLOC_ARENA_RESERVE", "RAYON_NUM_THREADS", ""], "{reason:?}");
 }

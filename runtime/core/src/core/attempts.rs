@@ -8,7 +8,7 @@ use super::retry_delay::retry_delay;
 use crate::calls::{Awaited, CallLane, Effect, Resume};
 use crate::outbox::Pending;
 use crate::partitions::Phase;
-use crate::{CallFailure, CallId, DeadLetter, Notice, OnExhausted, Reason, Row, Verdict};
+use crate::{CallFailure, CallId, FailedEvent, Notice, OnExhausted, Reason, Row, Verdict};
 
 impl Core {
     /// Decides about the first row of a lane that is not done: another attempt, a rerun, or an outcome. `failure`: the
@@ -24,7 +24,7 @@ impl Core {
         let call = self.calls.get_mut(id).expect("the caller checked it");
         let (rows, fresh, attempt) = (call.len(), call.fresh, call.attempt);
         let lane = call.lanes.get_mut(at).expect("a lane of the call");
-        if lane.over {
+        if lane.disowned {
             return;
         }
         let not_done = lane.decided_to..lane.end;
@@ -36,7 +36,7 @@ impl Core {
             (Some(Verdict::Retry { after }), _) => (Reason::RetriesExhausted, after),
             (Some(Verdict::Reject), _) => return self.fail_row(id, at, Reason::Rejected),
             (Some(Verdict::Unpublishable), _) => {
-                self.counters.reruns_behind_outputs += u64::from(lane.end - lane.decided_to - 1);
+                self.outbox.counters.reruns_after_unpublishable += u64::from(lane.end - lane.decided_to - 1);
                 return self.fail_row(id, at, Reason::OutputRejected);
             }
             (None, Some(failure)) => {
@@ -45,11 +45,11 @@ impl Core {
                 if !may_contain_failing_row {
                     return;
                 }
-                // A fresh instance that was requested counts as received. Otherwise such an event could be dispatched
-                // again forever.
+                // A call that requested a fresh instance is treated as having had one; otherwise the event could be
+                // retried forever.
                 if rows > 1 || !(failure.fresh || fresh) {
                     lane.resume = Resume::Quarantined;
-                    self.counters.reruns_after_faults += u64::from(lane.end - lane.decided_to);
+                    self.outbox.counters.reruns_after_faults += u64::from(lane.end - lane.decided_to);
                     return;
                 }
                 (Reason::Fault(failure.fault), None)
@@ -69,18 +69,18 @@ impl Core {
             let delay = after
                 .map_or_else(|| retry_delay(retry, &row, attempt), |after| after.min(retry.max_interval));
             let until = self.now.uptime + delay;
-            self.counters.retries += 1;
+            self.outbox.counters.retries += 1;
             if let Some(lane) = self.calls.get_mut(id).and_then(|call| call.lanes.get_mut(at)) {
                 lane.resume = Resume::Retry(until);
             }
         }
     }
 
-    /// Fails the row behind the done ones: it gets no other attempt. Its outcome is applied when the rows before it
+    /// Fails the first row that is not done. It is not attempted again. Its outcome is applied when the rows before it
     /// have settled.
     pub(super) fn fail_row(&mut self, id: CallId, at: usize, reason: Reason) {
         let Some(call) = self.calls.get_mut(id) else { return };
-        let Some(lane) = call.lanes.get_mut(at).filter(|lane| !lane.over) else { return };
+        let Some(lane) = call.lanes.get_mut(at).filter(|lane| !lane.disowned) else { return };
         let row = lane.decided_to;
         lane.decided_to += 1;
         call.set_awaited(row, Awaited::Outcome(reason));
@@ -89,44 +89,42 @@ impl Core {
     /// Applies the outcome of a row that can't be handled. All rows before it have settled.
     pub(super) fn apply_outcome(&mut self, id: CallId, at: usize, row: u32, reason: Reason) {
         let call = self.calls.get_mut(id).expect("a call that has rows to settle");
-        let dead_letter = DeadLetter { call: id, row, event: call.row(row), attempt: call.attempt, reason };
+        let failed = FailedEvent { call: id, row, event: call.row(row), attempt: call.attempt, reason };
         match self.config.retry.on_exhausted {
             OnExhausted::Skip => {
                 call.set_awaited(row, Awaited::Nothing);
-                let Row { partition, offset, .. } = dead_letter.event;
-                self.notice(Notice::Skipped { partition, offset, call: id, row, reason });
+                let Row { partition, offset, .. } = failed.event;
+                self.outbox.notice(Notice::Skipped { partition, offset, call: id, row, reason });
             }
             OnExhausted::DeadLetter => {
                 call.set_awaited(row, Awaited::Acks(Effect::DeadLetter));
-                self.counters.dead_letters += 1;
-                self.outbox.push(Pending::DeadLetter(dead_letter));
+                self.outbox.counters.dead_letters += 1;
+                self.outbox.push(Pending::DeadLetter(failed));
             }
             OnExhausted::Stop => {
                 if let Some(lane) = call.lanes.get_mut(at) {
-                    lane.decided_to = row; // the row and those behind it stay open, for the next owner
+                    lane.decided_to = row; // the row and those after it stay open, for the next owner
                     lane.resume = Resume::Unchanged;
-                    let behind = row + 1..lane.end;
-                    self.drop_outputs(id, behind);
+                    let after = row + 1..lane.end;
+                    self.drop_outputs(id, after);
                 }
                 if !std::mem::replace(&mut self.stopping, true) {
-                    self.outbox.push(Pending::StopHandler(dead_letter));
+                    self.outbox.push(Pending::StopHandler(failed));
                 }
             }
         }
     }
 
     /// Returns whether a dead letter that was not polled yet still counts.
-    pub(super) fn is_current(&self, dead_letter: &DeadLetter) -> bool {
-        let call = self.calls.get(dead_letter.call);
-        call.is_some_and(|call| call.lanes.get(call.lane_of(dead_letter.row)).is_some_and(|lane| !lane.over))
+    pub(super) fn is_current(&self, failed: &FailedEvent) -> bool {
+        let call = self.calls.get(failed.call);
+        call.is_some_and(|call| call.lanes.get(call.lane_of(failed.row)).is_some_and(|lane| !lane.disowned))
     }
 
     /// Finishes a lane whose rows have settled as far as possible: returns the other rows to the lane and releases it.
     pub(super) fn finish_lane(&mut self, id: CallId, at: usize) {
-        let call = self.calls.get_mut(id).expect("a call that holds a lane");
-        let lane = call.lanes.get_mut(at).expect("a lane of the call");
-        lane.over = true;
-        let lane = *lane;
+        let call = self.calls.get(id).expect("a call that holds a lane");
+        let lane = *call.lanes.get(at).expect("a lane of the call");
         let state = self.partitions.get_mut(lane.partition);
         state.unacked -= 1;
         // A closing ownership dispatches nothing more: the next owner reads these events again.

@@ -6,7 +6,7 @@ use super::Core;
 use super::ownership::Revoke;
 use crate::calls::CallState;
 use crate::outbox::Pending;
-use crate::partitions::{CommitState, Phase, PositionState, Reading};
+use crate::partitions::{CommitState, LogBounds, Phase, PositionState, ReadState};
 use crate::{CallId, Notice, OwnershipEnd, OwnershipId, Partition, PartitionStop};
 
 /// Number of checks, a second apart, after which a cancelled call that has not terminated counts as stuck. Checks are
@@ -75,14 +75,14 @@ impl Core {
             Phase::Active => state.phase = Phase::Closing { until },
         }
         state.queued_bytes = 0;
-        self.permits.sharers -= 1;
+        self.reads.active_ownerships -= 1;
         self.scans.closing = true;
         self.end_round(index);
-        self.stop_reading(index);
+        self.withdraw_read(index);
     }
 
-    /// Ends an ownership at once: nothing of it may be committed or produced, because the partition has another owner
-    /// or its topic was replaced. [`Core::drop_queued`] must follow.
+    /// Ends an ownership at once: nothing of it may be committed or produced, because the partition may have another
+    /// owner or its topic was replaced. [`Core::drop_queued`] must follow.
     pub(super) fn abandon(&mut self, index: u32, end: OwnershipEnd) {
         let state = self.partitions.get(index);
         let had_ownership = match state.phase {
@@ -94,8 +94,8 @@ impl Core {
             | Phase::Closing { .. }
             | Phase::Committing { .. } => true,
         };
-        self.permits.sharers -= u64::from(state.phase == Phase::Active);
-        self.stop_reading(index);
+        self.reads.active_ownerships -= u64::from(state.phase == Phase::Active);
+        self.withdraw_read(index);
         self.end_round(index);
         self.close_to_results(index);
         let state = self.partitions.get_mut(index);
@@ -148,8 +148,8 @@ impl Core {
     }
 
     /// Ends this ownership, and only this one, because its position is outside the log.
-    pub(super) fn end_outside_log(&mut self, index: u32, log: (i64, i64)) {
-        self.partitions.get_mut(index).reading.outside = Some(log);
+    pub(super) fn end_outside_log(&mut self, index: u32, log: LogBounds) {
+        self.partitions.get_mut(index).reading.restart_in = Some(log);
         self.close(index, self.now.uptime);
         self.drop_queued();
     }
@@ -194,8 +194,8 @@ impl Core {
         let ended = !call.is_unterminated();
         let (mut released, mut unsettled) = (Vec::new(), Vec::new());
         for lane in &mut call.lanes {
-            if lane.partition == index && lane.ownership == ownership && !lane.over {
-                lane.over = true;
+            if lane.partition == index && lane.ownership == ownership && !lane.disowned && !lane.released {
+                lane.disowned = true;
                 unsettled.push(lane.settled_to..lane.end);
                 call.to_produce.retain(|&row| row < lane.start || row >= lane.end);
                 let rows = call.rows.get(lane.settled_to as usize..lane.end as usize);
@@ -209,7 +209,7 @@ impl Core {
             }
         }
         call.lanes_held -= released.len();
-        let (over, state) = (call.lanes_held == 0, call.state);
+        let (holds_lanes, state) = (call.lanes_held > 0, call.state);
         let discarded = !unsettled.is_empty();
         if state == CallState::Running
             && discarded
@@ -219,7 +219,7 @@ impl Core {
             self.outbox.push(Pending::Cancel(id));
         }
         unsettled.into_iter().for_each(|rows| self.drop_outputs(id, rows));
-        if ended && over {
+        if ended && !holds_lanes {
             self.calls.remove(id);
         }
         for lane in released {
@@ -231,7 +231,7 @@ impl Core {
     /// may still run.
     fn is_finished(&self, index: u32) -> bool {
         let state = self.partitions.get(index);
-        let committed = !state.is_dirty() || state.commit.rejected;
+        let committed = !state.is_dirty() || state.commit.commits_ended;
         committed && !self.has_cancelled_call(index)
     }
 
@@ -259,12 +259,12 @@ impl Core {
     /// Restarts an ownership inside the log, if it ended because its position was outside the log.
     fn restart_inside_log(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
-        let Some(log) = state.reading.outside.take() else { return };
+        let Some(log) = state.reading.restart_in.take() else { return };
         let from = state.ledger.committable();
         if self.is_being_released(index) {
             return;
         }
-        let to = if (log.0..=log.1).contains(&from) {
+        let to = if log.contains(from) {
             Some(from)
         } else {
             self.apply_out_of_range(index, from, log, PartitionStop::OutOfRange)
@@ -281,24 +281,24 @@ impl Core {
         revoked || self.drain.is_some()
     }
 
-    /// Handles a topic that was deleted and created again. Nothing of the old log may be committed or published. The
-    /// new log is read from its first record.
+    /// Handles a topic that was recreated. Nothing of the old log may be committed or published. The new log is read
+    /// from its first record.
     pub(super) fn topic_replaced(&mut self, index: u32, topic_id: [u8; 16], log_start: i64) {
         let (now, is_released) = (self.now.uptime, self.is_being_released(index));
         let state = self.partitions.get_mut(index);
         let (partition, phase) = (state.id, state.phase);
         match &mut state.phase {
             Phase::Vacant | Phase::Closed => return,
-            Phase::LookingUp(look_up) => {
-                look_up.partial = None;
-                look_up.again_at = Some(now);
+            Phase::LookingUp(lookup) => {
+                lookup.partial = None;
+                lookup.again_at = Some(now);
                 return;
             }
             Phase::Closing { .. } | Phase::Committing { .. } if is_released => {
                 if matches!(phase, Phase::Closing { .. }) {
                     self.begin_final_commit(index);
                 }
-                self.partitions.get_mut(index).commit.rejected = true;
+                self.partitions.get_mut(index).commit.commits_ended = true;
                 return; // the next owner looks up the new topic
             }
             Phase::Resolved
@@ -311,7 +311,7 @@ impl Core {
         self.abandon(index, OwnershipEnd::TopicReplaced);
         self.drop_queued();
         self.partitions.get_mut(index).topic_id = topic_id;
-        self.notice(Notice::TopicReplaced { partition, offset: log_start });
+        self.outbox.notice(Notice::TopicReplaced { partition, offset: log_start });
         if phase == Phase::Resolved {
             self.begin_ownership_at(index, log_start, Phase::Resolved); // the pending assign includes it
         } else {
@@ -336,11 +336,11 @@ impl Core {
         state.ledger.begin(at, &[]);
         state.queued_bytes = 0;
         state.commit = CommitState { changes: 1, applied_at: now, ..CommitState::default() };
-        state.reading = Reading::new();
+        state.reading = ReadState::new();
         state.reading.position = PositionState::Repositioned;
         state.phase = phase;
         let partition = state.id;
-        self.notice(Notice::OwnershipStarted { partition, ownership, offset: at, claimed: 0 });
+        self.outbox.notice(Notice::OwnershipStarted { partition, ownership, offset: at, claimed: 0 });
     }
 
     fn answer_revoke_if_ready(&mut self) {
@@ -387,13 +387,13 @@ impl Core {
         if std::mem::take(&mut state.progress.reported) || failure.is_some_and(|failure| failure.reported) {
             self.end_stall(index, false);
         }
-        self.notice(Notice::OwnershipEnded { partition, ownership, end });
+        self.outbox.notice(Notice::OwnershipEnded { partition, ownership, end });
     }
 
-    pub(super) fn stop_reading(&mut self, index: u32) {
+    pub(super) fn withdraw_read(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         if std::mem::take(&mut state.reading.permitted) {
-            self.outbox.push(Pending::StopReading(state.id));
+            self.outbox.push(Pending::WithdrawRead(state.id));
         }
     }
 

@@ -34,11 +34,11 @@ impl CallSizing {
         CallSizing { capacity: 0, busy: 0, row_ns: CALL_WORK_NS, suspends: false }
     }
 
-    pub(super) fn workers_free(&mut self, calls: u32) {
+    pub(super) fn add_capacity(&mut self, calls: u32) {
         self.capacity += calls;
     }
 
-    pub(super) fn call_returned(&mut self) {
+    pub(super) fn free_capacity(&mut self) {
         self.busy -= 1;
     }
 
@@ -80,7 +80,7 @@ impl Core {
             && call.is_unterminated()
             && !std::mem::replace(&mut call.suspended, true)
         {
-            self.sizing.call_returned();
+            self.sizing.free_capacity();
         }
     }
 
@@ -121,8 +121,10 @@ impl Core {
         let id = self.calls.begin(topic, batch);
         let call = self.calls.get_mut(id).expect("it just began");
         let mut capacity = Capacity { rows: batch, bytes: 0 };
-        while capacity.rows > 0 && self.lanes.peek_ready(topic).is_some_and(|bytes| capacity.fits(bytes)) {
-            let Some(lane) = self.lanes.take_ready(topic) else { break };
+        while capacity.rows > 0
+            && self.lanes.next_healthy_bytes(topic).is_some_and(|bytes| capacity.fits(bytes))
+        {
+            let Some(lane) = self.lanes.take_healthy(topic) else { break };
             take_lane(call, lane, &mut capacity, &mut self.lanes, &mut self.partitions);
         }
         id

@@ -29,13 +29,13 @@ use crate::config::Config;
 use crate::lanes::Lanes;
 use crate::outbox::{Outbox, Pending};
 use crate::partitions::{Partitions, Phase};
-use crate::{Action, Counters, DeadLetter, Dispatch, Input, Notice, Now, OwnershipId, Partition};
+use crate::{Action, Counters, Dispatch, FailedEvent, Input, Now, OwnershipId, Partition};
 
 use closing::Drain;
 use committing::Committer;
 use dispatching::CallSizing;
 use ownership::PendingRebalance;
-use reading::ReadPermits;
+use reading::ReadScheduling;
 use scans::Scans;
 use until_end::UntilEnd;
 use without_call::EventsWithoutCall;
@@ -59,9 +59,8 @@ pub struct Core {
     /// Whether the queue of outputs for the producer is full: no more calls begin.
     pub(crate) output_backlog: bool,
     next_ownership: u64,
-    permits: ReadPermits,
+    reads: ReadScheduling,
     until_end: UntilEnd,
-    counters: Counters,
     outbox: Outbox,
 }
 
@@ -89,9 +88,8 @@ impl Core {
             scans: Scans::default(),
             output_backlog: false,
             next_ownership: 1,
-            permits: ReadPermits::default(),
+            reads: ReadScheduling::default(),
             until_end: UntilEnd::default(),
-            counters: Counters::default(),
             outbox: Outbox::default(),
         }
     }
@@ -100,7 +98,7 @@ impl Core {
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         assert!(now.uptime >= self.now.uptime, "time went back from {:?} to {:?}", self.now, now);
         self.now = now;
-        self.take(input);
+        self.apply(input);
         self.check_times();
         self.lanes.wake(now.uptime);
         self.progress_closing();
@@ -110,15 +108,17 @@ impl Core {
         self.check_end();
     }
 
-    fn take(&mut self, input: Input<'_>) {
+    fn apply(&mut self, input: Input<'_>) {
         match input {
             Input::AssignRequested { request, partitions } => self.assign_requested(request, partitions),
             Input::StartResolved { partition, start } => self.start_resolved(partition, &start),
-            Input::LookUpFailed { partition, undecided } => self.look_up_failed(partition, undecided),
+            Input::LookupFailed { partition, transaction_open } => {
+                self.lookup_failed(partition, transaction_open)
+            }
             Input::Revoked { request, partitions } => self.revoked(request, partitions),
             Input::Lost { request, partitions } => self.lost(request, partitions),
             Input::Fetched { partition, rows, end, error } => self.fetched(partition, rows, end, error),
-            Input::WorkersFree { calls } => self.sizing.workers_free(calls),
+            Input::CapacityAdded { calls } => self.sizing.add_capacity(calls),
             Input::CallEnded { call, lanes, with_outputs, took } => {
                 self.record_work(call, took);
                 self.call_ended(call, lanes, with_outputs, None);
@@ -136,7 +136,6 @@ impl Core {
             Input::CommitTimedOut { id } => self.commit_timed_out(id),
             Input::EndKnown { partition, offset } => self.end_known(partition, offset),
             Input::Drain { deadline } => self.drain(deadline),
-            Input::DrainNow => self.drain(self.now.uptime),
             Input::Tick => {}
         }
     }
@@ -155,14 +154,14 @@ impl Core {
             }
             Pending::Reposition(partition, offset) => Action::Reposition { partition, offset },
             Pending::Reassign(partition, offset) => Action::Reassign { partition, offset },
-            Pending::Read { partition, max_events, max_bytes } => {
-                Action::Read { partition, max_events, max_bytes }
+            Pending::PermitRead { partition, max_events, max_bytes } => {
+                Action::PermitRead { partition, max_events, max_bytes }
             }
-            Pending::StopReading(partition) => Action::StopReading { partition },
+            Pending::WithdrawRead(partition) => Action::WithdrawRead { partition },
             Pending::Dispatch(id) => {
                 let call = self.calls.get(id).expect("a call lives until its end was handled");
-                self.outbox.lent_lanes.clear();
-                self.outbox.lent_lanes.extend(call.lane_lengths());
+                self.outbox.lent_lane_lengths.clear();
+                self.outbox.lent_lane_lengths.extend(call.lane_lengths());
                 Action::Dispatch(Dispatch {
                     call: id,
                     topic: call.topic,
@@ -170,7 +169,7 @@ impl Core {
                     last_attempt: self.config.retry.is_last(call.attempt),
                     fresh: call.fresh,
                     rows: &call.rows,
-                    lanes: &self.outbox.lent_lanes,
+                    lane_lengths: &self.outbox.lent_lane_lengths,
                 })
             }
             Pending::Cancel(call) => Action::Cancel { call },
@@ -183,7 +182,7 @@ impl Core {
                 Action::Produce { call: id, rows: &call.to_produce }
             }
             Pending::DropOutputs { call, first, end } => Action::DropOutputs { call, first, end },
-            Pending::DeadLetter(dead_letter) => Action::DeadLetter(dead_letter),
+            Pending::DeadLetter(failed) => Action::DeadLetter(failed),
             Pending::Commit => self.committer.action(),
             Pending::ReportStall(stall) => Action::ReportStall(stall),
             Pending::StallEnded { partition, resumed } => Action::StallEnded { partition, resumed },
@@ -191,7 +190,7 @@ impl Core {
             Pending::PartitionStopped(partition, offset, reason) => {
                 Action::PartitionStopped { partition, offset, reason }
             }
-            Pending::StopHandler(DeadLetter { call, row, event, reason, .. }) => {
+            Pending::StopHandler(FailedEvent { call, row, event, reason, .. }) => {
                 Action::StopHandler { partition: event.partition, offset: event.offset, call, row, reason }
             }
             Pending::AllStopped => Action::AllStopped,
@@ -211,8 +210,8 @@ impl Core {
             {
                 continue;
             }
-            if let Pending::DeadLetter(dead_letter) = &pending
-                && !self.is_current(dead_letter)
+            if let Pending::DeadLetter(failed) = &pending
+                && !self.is_current(failed)
             {
                 continue;
             }
@@ -223,7 +222,7 @@ impl Core {
     /// Returns the uptime at which the core needs a `Tick`, unless another input comes first.
     pub fn next_timeout(&self) -> Option<Duration> {
         let next = [
-            self.next_look_up(),
+            self.next_lookup(),
             self.next_closing(),
             self.next_commit(),
             self.next_check(),
@@ -240,7 +239,7 @@ impl Core {
 
     /// Returns the totals so far.
     pub fn counters(&self) -> Counters {
-        self.counters
+        self.outbox.counters
     }
 
     /// Returns the first offset of an owned partition that is not settled.
@@ -250,19 +249,8 @@ impl Core {
         (state.may_commit() || state.phase == Phase::Closed).then(|| state.ledger.committable())
     }
 
-    /// Returns the number of lanes that have events or a call; for tests.
-    pub fn lanes(&self) -> usize {
-        self.lanes.count()
-    }
-
     pub(crate) fn drain_until(&self) -> Option<Duration> {
         self.drain.map(|drain| drain.until)
-    }
-
-    /// Counts a notice and sends it to the shell.
-    fn notice(&mut self, notice: Notice) {
-        self.counters.count(&notice);
-        self.outbox.push(Pending::Notice(notice));
     }
 
     fn new_ownership(&mut self) -> OwnershipId {

@@ -5,16 +5,18 @@ use std::time::Duration;
 use super::Core;
 use crate::codec::{self, Identity};
 use crate::outbox::Pending;
-use crate::partitions::{CommitState, LookUp, PartialStart, Phase, PositionState, Reading, StallWatch};
+use crate::partitions::{
+    CommitState, LogBounds, Lookup, PartialStart, Phase, PositionState, ReadState, StallWatch,
+};
 use crate::{
     Notice, OutOfRange, OwnershipEnd, Partition, PartitionStart, PartitionStop, RebalanceId, StartAt,
 };
 
-/// Pause before a failed look-up is retried.
-const LOOK_UP_PAUSE: Duration = Duration::from_millis(500);
+/// Pause before a failed lookup is retried.
+const LOOKUP_PAUSE: Duration = Duration::from_millis(500);
 
 /// The same pause while a transaction is open: most transactions end within milliseconds.
-const UNDECIDED_PAUSE: Duration = Duration::from_millis(100);
+const OPEN_TRANSACTION_PAUSE: Duration = Duration::from_millis(100);
 
 /// The unanswered requests of the group. There is one rebalance at a time.
 #[derive(Debug, Default)]
@@ -22,7 +24,7 @@ pub(super) struct PendingRebalance {
     pub(super) assign: Option<Assign>,
     pub(super) revoke: Option<Revoke>,
     /// Whether an assign was answered at least once.
-    pub(super) answered: bool,
+    pub(super) ever_assigned: bool,
     /// Whether some start is being looked up, or an assign is unanswered.
     looking_up: bool,
 }
@@ -59,27 +61,27 @@ impl Core {
             let state = self.partitions.get_mut(index);
             assert!(state.phase == Phase::Vacant, "{id} is assigned twice; it is {:?}", state.phase);
             let since = self.now.uptime;
-            state.phase = Phase::LookingUp(LookUp { since, again_at: None, late: false, partial: None });
+            state.phase = Phase::LookingUp(Lookup { since, again_at: None, late: false, partial: None });
             self.outbox.push(Pending::LookUpStart(id));
         }
         self.rebalance.looking_up = true;
-        let until = self.now.uptime + self.config.look_up_timeout;
+        let until = self.now.uptime + self.config.lookup_timeout;
         self.rebalance.assign = Some(Assign { request, partitions: partitions.to_vec(), unresolved, until });
         self.answer_assign_if_ready();
     }
 
-    pub(super) fn look_up_failed(&mut self, id: Partition, undecided: bool) {
-        let again_at = self.now.uptime + if undecided { UNDECIDED_PAUSE } else { LOOK_UP_PAUSE };
-        if let Some((_, look_up)) = self.look_up_mut(id) {
-            look_up.again_at = Some(again_at);
+    pub(super) fn lookup_failed(&mut self, id: Partition, transaction_open: bool) {
+        let again_at = self.now.uptime + if transaction_open { OPEN_TRANSACTION_PAUSE } else { LOOKUP_PAUSE };
+        if let Some((_, lookup)) = self.lookup_mut(id) {
+            lookup.again_at = Some(again_at);
         }
     }
 
     pub(super) fn start_resolved(&mut self, id: Partition, start: &PartitionStart<'_>) {
-        let again_at = self.now.uptime + LOOK_UP_PAUSE;
-        let Some((index, look_up)) = self.look_up_mut(id) else { return };
-        // An offset below one that an earlier look-up returned is a late commit of an older owner.
-        let same_topic = look_up.partial.filter(|partial| partial.topic_id == start.topic_id);
+        let again_at = self.now.uptime + LOOKUP_PAUSE;
+        let Some((index, lookup)) = self.lookup_mut(id) else { return };
+        // An offset below one that an earlier lookup returned is a late commit of an older owner.
+        let same_topic = lookup.partial.filter(|partial| partial.topic_id == start.topic_id);
         let known = same_topic.and_then(|partial| partial.committed);
         let committed = start.committed.filter(|committed| Some(committed.offset) >= known);
         let metadata = committed.map_or(&[][..], |committed| committed.metadata);
@@ -100,8 +102,8 @@ impl Core {
             Some(log_end) => self.begin_ownership(index, partial, metadata, Some(log_end)),
             None if of_other_topic || claims_nothing() => self.begin_ownership(index, partial, &[], None),
             None => {
-                look_up.partial = Some(partial);
-                look_up.again_at = Some(again_at);
+                lookup.partial = Some(partial);
+                lookup.again_at = Some(again_at);
             }
         }
     }
@@ -146,24 +148,23 @@ impl Core {
         }
     }
 
-    /// Retries failed look-ups. Look-ups that time out no longer delay the others.
-    pub(super) fn check_look_ups(&mut self) {
+    /// Retries failed lookups. Lookups that time out no longer delay the others.
+    pub(super) fn check_lookups(&mut self) {
         if !self.rebalance.looking_up {
             return;
         }
         let now = self.now.uptime;
         for index in self.partitions.indexes() {
             let state = self.partitions.get_mut(index);
-            let Phase::LookingUp(look_up) = &mut state.phase else { continue };
-            if look_up.again_at.is_some_and(|at| at <= now) {
-                look_up.again_at = None;
+            let Phase::LookingUp(lookup) = &mut state.phase else { continue };
+            if lookup.again_at.is_some_and(|at| at <= now) {
+                lookup.again_at = None;
                 self.outbox.push(Pending::LookUpStart(state.id));
             }
-            if now >= look_up.since + self.config.look_up_timeout
-                && let Some(partial) = look_up.partial.take()
+            if now >= lookup.since + self.config.lookup_timeout
+                && let Some(partial) = lookup.partial.take()
             {
-                let partition = state.id;
-                self.notice(Notice::MetadataIgnored { partition });
+                self.outbox.notice(Notice::MetadataIgnored { partition: state.id });
                 self.begin_ownership(index, partial, &[], None);
             }
         }
@@ -174,22 +175,22 @@ impl Core {
         self.rebalance.looking_up = looking_up || self.rebalance.assign.is_some();
     }
 
-    pub(super) fn next_look_up(&self) -> Option<Duration> {
+    pub(super) fn next_lookup(&self) -> Option<Duration> {
         if !self.rebalance.looking_up {
             return None;
         }
-        let timeout = self.config.look_up_timeout;
-        let look_ups = self.partitions.iter().filter_map(|state| {
-            let Phase::LookingUp(look_up) = state.phase else { return None };
-            let timeout_at = look_up.partial.map(|_| look_up.since + timeout);
-            look_up.again_at.into_iter().chain(timeout_at).min()
+        let timeout = self.config.lookup_timeout;
+        let lookups = self.partitions.iter().filter_map(|state| {
+            let Phase::LookingUp(lookup) = state.phase else { return None };
+            let timeout_at = lookup.partial.map(|_| lookup.since + timeout);
+            lookup.again_at.into_iter().chain(timeout_at).min()
         });
-        look_ups.chain(self.rebalance.assign.as_ref().map(|assign| assign.until)).min()
+        lookups.chain(self.rebalance.assign.as_ref().map(|assign| assign.until)).min()
     }
 
     /// Begins an ownership: resolves its start, and the claims of earlier owners beyond it.
     fn begin_ownership(&mut self, index: u32, found: PartialStart, metadata: &[u8], log_end: Option<i64>) {
-        let Phase::LookingUp(look_up) = self.partitions.get(index).phase else { return };
+        let Phase::LookingUp(lookup) = self.partitions.get(index).phase else { return };
         let Some(start) = self.resolve_start(index, &found, log_end) else {
             self.stop_partition(index);
             self.answer_assign_if_ready();
@@ -207,27 +208,25 @@ impl Core {
             (Some(_) | None, Some(_) | None) => Some(Vec::new()),
         };
         if claims.is_none() {
-            let partition = state.id;
-            self.notice(Notice::MetadataIgnored { partition });
+            self.outbox.notice(Notice::MetadataIgnored { partition: state.id });
         }
-        let state = self.partitions.get_mut(index);
         state.ledger.begin(start, &claims.unwrap_or_default());
         state.queued_bytes = 0;
         state.commit = CommitState { committed: kept, applied_at: now, ..CommitState::default() };
         state.commit.changes = u64::from(kept.is_none());
-        state.reading = Reading::new();
+        state.reading = ReadState::new();
         state.progress = StallWatch { at: now, ..StallWatch::default() };
         state.phase = Phase::Resolved;
         let (partition, claimed) = (state.id, state.ledger.settled_beyond());
-        self.notice(Notice::OwnershipStarted { partition, ownership, offset: start, claimed });
-        if look_up.late {
+        self.outbox.notice(Notice::OwnershipStarted { partition, ownership, offset: start, claimed });
+        if lookup.late {
             self.add_late_partitions();
         } else {
             self.answer_assign_if_ready();
         }
     }
 
-    /// Assigns the partitions whose look-up took too long, unless a rebalance is unanswered: the client would take that
+    /// Assigns the partitions whose lookup took too long, unless a rebalance is unanswered: the client would take that
     /// assign for the answer.
     pub(super) fn add_late_partitions(&mut self) {
         if self.rebalance.assign.is_some() || self.rebalance.revoke.is_some() {
@@ -238,7 +237,7 @@ impl Core {
             let state = self.partitions.get(index);
             if state.phase == Phase::Resolved {
                 starts.push(StartAt { partition: state.id, offset: state.ledger.next() });
-                self.open_ownership(index);
+                self.start_reading(index);
             }
         }
         if !starts.is_empty() {
@@ -256,11 +255,12 @@ impl Core {
             return Some(start);
         }
         if found.committed.is_none() {
-            // The log moved between two look-ups. Without a commit, this skips no unprocessed event that still exists.
+            // The log moved between two lookups. Without a commit, this skips no unprocessed event that still exists.
             return Some(start.clamp(found.log_start, log_end.unwrap_or(i64::MAX).max(found.log_start)));
         }
         let why = if found.of_other_topic { PartitionStop::OtherTopic } else { PartitionStop::OutOfRange };
-        self.apply_out_of_range(index, start, (found.log_start, log_end.unwrap_or(found.log_start)), why)
+        let log = LogBounds { start: found.log_start, end: log_end.unwrap_or(found.log_start) };
+        self.apply_out_of_range(index, start, log, why)
     }
 
     /// Stops a partition: it is not read until it is revoked and assigned again.
@@ -275,7 +275,7 @@ impl Core {
         &mut self,
         index: u32,
         from: i64,
-        log: (i64, i64),
+        log: LogBounds,
         why: PartitionStop,
     ) -> Option<i64> {
         let partition = self.partitions.get(index).id;
@@ -284,11 +284,11 @@ impl Core {
                 self.outbox.push(Pending::PartitionStopped(partition, from, why));
                 return None;
             }
-            OutOfRange::Earliest => log.0,
-            OutOfRange::Latest => log.1,
+            OutOfRange::Earliest => log.start,
+            OutOfRange::Latest => log.end,
         };
         let count = u64::try_from(to - from).unwrap_or(0);
-        self.notice(Notice::OffsetsSkipped { partition, count });
+        self.outbox.notice(Notice::OffsetsSkipped { partition, count });
         Some(to)
     }
 
@@ -311,23 +311,23 @@ impl Core {
         for id in assign.partitions {
             let index = self.partitions.index_of(id);
             let state = self.partitions.get_mut(index);
-            if let Phase::LookingUp(look_up) = &mut state.phase {
-                look_up.late = true;
+            if let Phase::LookingUp(lookup) = &mut state.phase {
+                lookup.late = true;
             } else if state.phase == Phase::Resolved {
                 starts.push(StartAt { partition: id, offset: state.ledger.next() });
-                self.open_ownership(index);
+                self.start_reading(index);
             }
         }
         for state in self.partitions.iter_mut() {
             state.in_assignment = state.phase != Phase::Vacant;
         }
-        self.rebalance.answered = true;
+        self.rebalance.ever_assigned = true;
         self.unverify_positions();
         self.outbox.push(Pending::AnswerAssign(request, starts));
         self.add_late_partitions();
     }
 
-    fn open_ownership(&mut self, index: u32) {
+    fn start_reading(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         if state.commit.committed.is_none() {
             state.phase = Phase::Starting;
@@ -340,18 +340,18 @@ impl Core {
     /// Begins to read a partition whose start is committed.
     pub(super) fn activate(&mut self, index: u32) {
         self.partitions.get_mut(index).phase = Phase::Active;
-        self.permits.sharers += 1;
-        self.permits.to_decide.push(index);
+        self.reads.active_ownerships += 1;
+        self.reads.to_decide.push(index);
     }
 
-    fn look_up_mut(&mut self, id: Partition) -> Option<(u32, &mut LookUp)> {
+    fn lookup_mut(&mut self, id: Partition) -> Option<(u32, &mut Lookup)> {
         let index = self.partitions.find(id)?;
-        let Phase::LookingUp(look_up) = &mut self.partitions.get_mut(index).phase else { return None };
-        Some((index, look_up))
+        let Phase::LookingUp(lookup) = &mut self.partitions.get_mut(index).phase else { return None };
+        Some((index, lookup))
     }
 
-    /// Marks all positions as unverified, because a rebalance moves readers. This is done when the rebalance is
-    /// announced, and again when it is answered: in between, a reader may still return buffered rows.
+    /// Marks all positions as unverified, because a rebalance or a reassign moves readers. For a rebalance this is done
+    /// when it is announced, and again when it is answered: in between, a reader may still return buffered rows.
     pub(super) fn unverify_positions(&mut self) {
         for state in self.partitions.iter_mut() {
             state.reading.position = PositionState::Unverified;

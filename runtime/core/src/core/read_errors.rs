@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Core;
 use crate::outbox::Pending;
-use crate::partitions::{Phase, PositionState, ReadFailure};
+use crate::partitions::{LogBounds, Phase, PositionState, ReadFailure};
 use crate::{BlockedOn, Notice, ReadError, Stall};
 
 /// The delay before a retry doubles from the minimum to the maximum.
@@ -21,7 +21,7 @@ impl Core {
                 self.partitions.get_mut(index).reading.position = PositionState::Unverified
             }
             ReadError::OutOfRange { log_start, log_end } if !(log_start..=log_end).contains(&next) => {
-                self.end_outside_log(index, (log_start, log_end));
+                self.end_outside_log(index, LogBounds { start: log_start, end: log_end });
             }
             ReadError::TopicReplaced { topic_id, log_start } => {
                 self.topic_replaced(index, topic_id, log_start)
@@ -31,7 +31,7 @@ impl Core {
             ReadError::OutOfRange { .. }
             | ReadError::Denied
             | ReadError::Missing
-            | ReadError::Damaged
+            | ReadError::Corrupt
             | ReadError::Unknown
             | ReadError::SeekFailed => self.schedule_read_retry(index, why),
         }
@@ -42,11 +42,12 @@ impl Core {
         let (partition, offset) = (state.id, state.ledger.next());
         state.reading.position = PositionState::Unverified;
         let before = state.reading.failure.filter(|before| before.offset == offset);
-        // Data corrupted in transit, or a wrong position, may be fine on a first retry. A rejected request needs time.
+        // Data corrupted in transit, or a wrong position, may succeed on the first retry. A rejected request
+        // needs time.
         let may_be_transient =
-            matches!(why, ReadError::Damaged | ReadError::Unknown | ReadError::OutOfRange { .. });
+            matches!(why, ReadError::Corrupt | ReadError::Unknown | ReadError::OutOfRange { .. });
         let retry_at_once = before.is_none() && may_be_transient;
-        let failures = before.map_or(1, |before| before.failures);
+        let tries = before.map_or(1, |before| before.tries);
         let reported =
             state.reading.failure.filter(|before| before.reported).map(|before| discriminant(&before.why));
         if !retry_at_once && reported != Some(discriminant(&why)) {
@@ -54,10 +55,10 @@ impl Core {
             self.report_stall(index, stall);
         }
         let reported = reported.is_some() || !retry_at_once;
-        let pause = if retry_at_once { Duration::ZERO } else { pause_after(failures) };
+        let pause = if retry_at_once { Duration::ZERO } else { pause_after(tries) };
         let retry_at = self.now.uptime + pause;
         let state = self.partitions.get_mut(index);
-        state.reading.failure = Some(ReadFailure { why, offset, failures, retry_at, reported });
+        state.reading.failure = Some(ReadFailure { why, offset, tries, retry_at, reported });
         self.scans.read_failures = true;
         if retry_at_once {
             self.retry_read(index);
@@ -75,15 +76,15 @@ impl Core {
             ReadError::Denied | ReadError::Missing | ReadError::SeekFailed | ReadError::OutOfRange { .. } => {
                 true
             }
-            ReadError::Damaged
+            ReadError::Corrupt
             | ReadError::Unknown
             | ReadError::Interrupted
             | ReadError::TopicReplaced { .. } => false,
         };
         // The next retry is scheduled now, because the client reports some errors only once.
-        failure.failures += 1;
-        failure.retry_at = self.now.uptime + pause_after(failure.failures);
-        self.notice(Notice::Repositioned { partition: id, offset: next });
+        failure.tries += 1;
+        failure.retry_at = self.now.uptime + pause_after(failure.tries);
+        self.outbox.notice(Notice::Repositioned { partition: id, offset: next });
         if needs_assign {
             self.unverify_positions();
             self.partitions.get_mut(index).reading.position = PositionState::Repositioned;
@@ -141,6 +142,6 @@ impl Core {
     }
 }
 
-fn pause_after(failures: u32) -> Duration {
-    RETRY_MIN.saturating_mul(1 << failures.saturating_sub(2).min(6)).min(RETRY_MAX)
+fn pause_after(tries: u32) -> Duration {
+    RETRY_MIN.saturating_mul(1 << tries.saturating_sub(2).min(6)).min(RETRY_MAX)
 }

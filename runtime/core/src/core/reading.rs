@@ -10,13 +10,13 @@ const READ_EVENTS_MAX: u64 = 1024;
 /// Maximum bytes per read, for the same reason.
 const READ_BYTES_MAX: u64 = 512 << 10;
 
-/// The permissions to read that partitions have.
+/// Which partitions' permissions to read must be decided again, and how many ownerships share the arena.
 #[derive(Debug, Default)]
-pub(super) struct ReadPermits {
+pub(super) struct ReadScheduling {
     /// Indexes of partitions whose permission must be decided again.
     pub(super) to_decide: Vec<u32>,
     /// Number of ownerships in [`Phase::Active`], which share the arena.
-    pub(super) sharers: u64,
+    pub(super) active_ownerships: u64,
 }
 
 impl Core {
@@ -37,7 +37,7 @@ impl Core {
             self.release_all(rows);
             return self.read_failed_outside(index, error);
         }
-        self.permits.to_decide.push(index);
+        self.reads.to_decide.push(index);
         for (at, row) in rows.iter().enumerate() {
             if !self.admit(index, row) {
                 return self.release_all(rows.get(at..).unwrap_or_default());
@@ -86,9 +86,9 @@ impl Core {
         // A gap, or an event that an earlier owner settled, needs a commit, too. Otherwise the lag never reaches 0.
         state.commit.changes += u64::from(gap);
         let open = state.ledger.enter(row.offset);
-        if open && row.admission == Admission::NoKey {
+        if open && row.admission == Admission::NoLaneKey {
             state.queued_bytes += u64::from(row.bytes);
-            self.queue_without_call(index, row, Reason::NoKey);
+            self.queue_without_call(index, row, Reason::NoLaneKey);
             return true;
         }
         if open && row.admission != Admission::Filtered {
@@ -100,8 +100,8 @@ impl Core {
         if open {
             state.ledger.settle(row.offset);
             self.committer.count_settled(1);
-            self.counters.filtered += 1;
-            self.counters.settled += 1;
+            self.outbox.counters.filtered += 1;
+            self.outbox.counters.settled += 1;
         }
         self.release_row(row);
         true
@@ -151,7 +151,7 @@ impl Core {
             PositionState::Unverified => {
                 state.reading.position = PositionState::Repositioned;
                 let (partition, offset) = (state.id, state.ledger.next());
-                self.notice(Notice::Repositioned { partition, offset });
+                self.outbox.notice(Notice::Repositioned { partition, offset });
                 self.outbox.push(Pending::Reposition(partition, offset));
                 false
             }
@@ -161,11 +161,11 @@ impl Core {
     /// Permits a read of each partition that can use one.
     pub(super) fn permit_reads(&mut self) {
         debug_assert_eq!(
-            self.permits.sharers,
+            self.reads.active_ownerships,
             self.partitions.iter().map(|state| u64::from(state.phase == Phase::Active)).sum::<u64>(),
             "active ownerships are miscounted"
         );
-        while let Some(index) = self.permits.to_decide.pop() {
+        while let Some(index) = self.reads.to_decide.pop() {
             self.permit_read(index);
         }
     }
@@ -188,7 +188,7 @@ impl Core {
         }
         state.reading.permitted = true;
         let max_events = events_left.min(READ_EVENTS_MAX);
-        self.outbox.push(Pending::Read {
+        self.outbox.push(Pending::PermitRead {
             partition: state.id,
             max_events: u32::try_from(max_events).unwrap_or(1),
             max_bytes: bytes_left.min(READ_BYTES_MAX),
@@ -197,7 +197,7 @@ impl Core {
 
     /// Returns the bytes that one partition may hold: active ownerships share the arena equally.
     fn bytes_share(&self) -> u64 {
-        self.config.arena_bytes / self.permits.sharers.max(1)
+        self.config.arena_bytes / self.reads.active_ownerships.max(1)
     }
 
     fn release_all(&mut self, rows: &[FetchedRow]) {

@@ -22,9 +22,9 @@ pub(super) struct Scans {
 }
 
 impl Core {
-    /// Checks look-ups, read retries, stalls, stuck calls and stopped partitions, which depend on time alone.
+    /// Checks lookups, read retries, stalls, stuck calls and stopped partitions, which depend on time alone.
     pub(super) fn check_times(&mut self) {
-        self.check_look_ups();
+        self.check_lookups();
         self.check_read_retries();
         if self.now.uptime >= self.scans.checked_at + CHECK_INTERVAL {
             self.scans.checked_at = self.now.uptime;

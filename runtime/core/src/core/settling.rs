@@ -2,7 +2,7 @@
 //!
 //! The rows of a lane settle in order. Each is done, with or without outputs to be acked, or has another outcome, which
 //! is applied when the rows before it have settled ([`super::attempts`] decides which). A row that is retried, and the
-//! rows behind a failed one, go back to their lane.
+//! rows after a failed one, go back to their lane.
 
 use super::Core;
 use crate::calls::{Awaited, CallState, Effect};
@@ -30,12 +30,12 @@ impl Core {
         let lanes = call.lanes.len();
         let is_valid = ends.len() == lanes || failure.is_some() && ends.is_empty();
         assert!(is_valid, "{id:?}: {} ends, {lanes} lanes", ends.len());
-        self.release_worker(id);
+        self.mark_terminated(id);
         let mut outputs = with_outputs;
         for at in 0..lanes {
-            let end = ends.get(at).copied().unwrap_or(LaneEnd { done: 0, failure: None });
+            let end = ends.get(at).copied().unwrap_or(LaneEnd { done: 0, verdict: None });
             outputs = self.take_done_rows(id, at, end.done, outputs);
-            self.decide(id, at, end.failure, failure);
+            self.decide(id, at, end.verdict, failure);
             self.advance_lane(id, at);
         }
         if self.calls.get(id).is_some_and(|call| !call.to_produce.is_empty()) {
@@ -53,7 +53,7 @@ impl Core {
         }
         assert!(call.state != CallState::Running, "{id:?} was never cancelled");
         let lanes = call.lanes.len();
-        self.release_worker(id);
+        self.mark_terminated(id);
         for at in 0..lanes {
             self.take_done_rows(id, at, 0, &[]);
             self.advance_lane(id, at);
@@ -78,7 +78,7 @@ impl Core {
         call.set_awaited(row, after);
         let at = call.lane_of(row);
         let lane = *call.lanes.get(at).expect("every row belongs to a lane");
-        if lane.over || lane.settled_to != row {
+        if lane.disowned || lane.settled_to != row {
             return; // an earlier event of its lane has not settled
         }
         self.advance_lane(id, at);
@@ -91,7 +91,7 @@ impl Core {
         let call = self.calls.get_mut(id).expect("the caller checked it");
         let lane = *call.lanes.get(at).expect("a lane of the call");
         let (own, rest) = outputs.split_at(outputs.partition_point(|&row| row < lane.end));
-        if lane.over {
+        if lane.disowned {
             return rest;
         }
         let decided_to = lane.start + done;
@@ -124,7 +124,7 @@ impl Core {
         loop {
             let call = self.calls.get_mut(id).expect("a call that has rows to settle");
             let lane = call.lanes.get(at).expect("a lane of the call");
-            if lane.over {
+            if lane.disowned {
                 self.release_lane(id, at); // its results do not count: it waited only for the end of the call
                 return;
             }
@@ -164,9 +164,9 @@ impl Core {
         let settled = u64::from(lane.settled_to - before);
         state.commit.changes += settled;
         self.committer.count_settled(settled);
-        self.counters.settled += settled;
+        self.outbox.counters.settled += settled;
         if state.reading.full {
-            self.permits.to_decide.push(lane.partition);
+            self.reads.to_decide.push(lane.partition);
         }
     }
 
@@ -182,12 +182,12 @@ impl Core {
     }
 
     /// Frees the worker of a call that has terminated.
-    fn release_worker(&mut self, id: CallId) {
+    fn mark_terminated(&mut self, id: CallId) {
         let Some(call) = self.calls.get_mut(id) else { return };
-        call.state = CallState::Unacked;
+        call.state = CallState::Terminated;
         self.calls.unterminated -= 1;
         if self.calls.get(id).is_some_and(|call| !call.suspended) {
-            self.sizing.call_returned();
+            self.sizing.free_capacity();
         }
     }
 

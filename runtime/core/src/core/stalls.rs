@@ -3,7 +3,7 @@
 use super::Core;
 use crate::calls::{Awaited, CallState, Effect};
 use crate::outbox::Pending;
-use crate::{BlockedOn, Stall};
+use crate::{BlockedOn, Row, Stall};
 
 impl Core {
     pub(super) fn check_stalls(&mut self) {
@@ -48,10 +48,11 @@ impl Core {
         if state.ledger.open() == 0 {
             return Stall { partition, offset, attempt: 0, blocked_on: BlockedOn::Commit };
         }
-        let call = self.calls.ids().filter_map(|id| self.calls.get(id)).find(|call| {
-            call.rows.iter().any(|row| row.ownership == state.ownership && row.offset == offset)
+        let found = self.calls.ids().filter_map(|id| self.calls.get(id)).find_map(|call| {
+            let is_blocking = |row: &Row| row.ownership == state.ownership && row.offset == offset;
+            Some((call, u32::try_from(call.rows.iter().position(is_blocking)?).ok()?))
         });
-        let Some(call) = call else {
+        let Some((call, row)) = found else {
             return match self.lanes.retrying_event(index, offset) {
                 Some(event) if event.is_waiting => {
                     Stall { partition, offset, attempt: event.attempt, blocked_on: BlockedOn::Retry }
@@ -59,10 +60,9 @@ impl Core {
                 Some(_) | None => Stall { partition, offset, attempt: 0, blocked_on: BlockedOn::Queued },
             };
         };
-        let row = (0..call.len()).find(|&row| call.row(row).offset == offset).unwrap_or_default();
         let blocked_on = match (call.state, call.awaited(row)) {
-            (CallState::Unacked, Awaited::Acks(Effect::DeadLetter)) => BlockedOn::DeadLetter,
-            (CallState::Unacked | CallState::Free, _) => BlockedOn::Unacked,
+            (CallState::Terminated, Awaited::Acks(Effect::DeadLetter)) => BlockedOn::DeadLetterUnacked,
+            (CallState::Terminated | CallState::Free, _) => BlockedOn::OutputsUnacked,
             (CallState::Running | CallState::Cancelled(_) | CallState::Stuck, _) => BlockedOn::Guest,
         };
         Stall { partition, offset, attempt: call.attempt, blocked_on }

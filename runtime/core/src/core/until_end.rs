@@ -21,7 +21,8 @@ impl Core {
     /// each of its partitions is committed up to its end.
     pub(super) fn check_end(&mut self) {
         let rebalancing = self.rebalance.assign.is_some() || self.rebalance.revoke.is_some();
-        if !self.until_end.enabled || self.until_end.reported || rebalancing || !self.rebalance.answered {
+        if !self.until_end.enabled || self.until_end.reported || rebalancing || !self.rebalance.ever_assigned
+        {
             return;
         }
         let mut assigned = self.partitions.iter().filter(|state| state.in_assignment).peekable();

@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::partitions::Phase;
 use crate::{FetchedRow, Reason};
 
-/// Maximum number of outcomes per topic that have begun and have not settled: their dead letters are in flight.
+/// Maximum number of events per topic whose outcome is being applied: their dead letters are in flight.
 const IN_FLIGHT_MAX: u32 = 1024;
 
 /// Events whose outcome has not begun, by topic, oldest first.

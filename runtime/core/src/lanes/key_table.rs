@@ -1,11 +1,11 @@
-//! The key table: finds the lane of a (partition, lane key).
+//! The key table: finds the lane of a (partition, lane id). The id is that of a lane key, or of a single event.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-/// The key by which a lane is found.
+/// Identifies a lane of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LaneKey {
+pub(super) enum LaneId {
     /// The seeded hash of the lane key.
     Hash(u64),
     /// The offset of the lane's single unkeyed event. Such a lane is not in the table.
@@ -17,7 +17,7 @@ pub(super) enum LaneKey {
 /// An entry of the table, with everything that is compared.
 #[derive(Clone, Copy, Debug)]
 struct LaneEntry {
-    key: LaneKey,
+    id: LaneId,
     partition: u32,
     lane: u32,
 }
@@ -25,7 +25,7 @@ struct LaneEntry {
 #[derive(Debug)]
 pub(super) struct KeyTable {
     entries: HashTable<LaneEntry>,
-    /// Number of entries whose key is [`LaneKey::Orphaned`].
+    /// Number of entries whose id is [`LaneId::Orphaned`].
     orphaned: usize,
 }
 
@@ -34,25 +34,25 @@ impl KeyTable {
         KeyTable { entries: HashTable::new(), orphaned: 0 }
     }
 
-    /// Returns the lane of this key. If there is none, `make` creates it.
-    pub(super) fn find_or_insert(&mut self, key: LaneKey, partition: u32, make: impl FnOnce() -> u32) -> u32 {
-        let is_it = |entry: &LaneEntry| entry.is(key, partition);
-        match self.entries.entry(key.mix(partition), is_it, LaneEntry::hash) {
+    /// Returns the lane with this id. If there is none, `make` creates it.
+    pub(super) fn find_or_insert(&mut self, id: LaneId, partition: u32, make: impl FnOnce() -> u32) -> u32 {
+        let is_it = |entry: &LaneEntry| entry.is(id, partition);
+        match self.entries.entry(id.mix(partition), is_it, LaneEntry::hash) {
             Entry::Occupied(entry) => entry.get().lane,
             Entry::Vacant(vacant) => {
                 let lane = make();
-                vacant.insert(LaneEntry { key, partition, lane });
+                vacant.insert(LaneEntry { id, partition, lane });
                 lane
             }
         }
     }
 
-    /// Adds the lane of the single event at this offset. Returns its new key.
-    pub(super) fn insert_orphaned(&mut self, offset: i64, partition: u32, lane: u32) -> LaneKey {
-        let entry = LaneEntry { key: LaneKey::Orphaned(offset), partition, lane };
+    /// Adds the lane of the single event at this offset. Returns its new id.
+    pub(super) fn insert_orphaned(&mut self, offset: i64, partition: u32, lane: u32) -> LaneId {
+        let entry = LaneEntry { id: LaneId::Orphaned(offset), partition, lane };
         self.orphaned += 1;
         self.entries.insert_unique(entry.hash(), entry, LaneEntry::hash);
-        entry.key
+        entry.id
     }
 
     /// Returns the lane of an unkeyed event whose call of an older ownership has not terminated.
@@ -60,41 +60,41 @@ impl KeyTable {
         if self.orphaned == 0 {
             return None;
         }
-        let key = LaneKey::Orphaned(offset);
-        let found = self.entries.find(key.mix(partition), |entry| entry.is(key, partition));
+        let id = LaneId::Orphaned(offset);
+        let found = self.entries.find(id.mix(partition), |entry| entry.is(id, partition));
         found.map(|entry| entry.lane)
     }
 
     /// Removes a lane from the table. Unkeyed lanes are not in it.
-    pub(super) fn remove(&mut self, key: LaneKey, partition: u32, lane: u32) {
-        if matches!(key, LaneKey::Unkeyed(_)) {
+    pub(super) fn remove(&mut self, id: LaneId, partition: u32, lane: u32) {
+        if matches!(id, LaneId::Unkeyed(_)) {
             return;
         }
-        let entry = self.entries.find_entry(key.mix(partition), |entry| entry.lane == lane);
-        entry.expect("a lane with a key is in the table until it is removed").remove();
-        self.orphaned -= usize::from(matches!(key, LaneKey::Orphaned(_)));
+        let entry = self.entries.find_entry(id.mix(partition), |entry| entry.lane == lane);
+        entry.expect("a lane that is not unkeyed is in the table until it is removed").remove();
+        self.orphaned -= usize::from(matches!(id, LaneId::Orphaned(_)));
     }
 }
 
 impl LaneEntry {
-    fn is(&self, key: LaneKey, partition: u32) -> bool {
-        self.key == key && self.partition == partition
+    fn is(&self, id: LaneId, partition: u32) -> bool {
+        self.id == id && self.partition == partition
     }
 
     fn hash(&self) -> u64 {
-        self.key.mix(self.partition)
+        self.id.mix(self.partition)
     }
 }
 
-impl LaneKey {
-    /// Mixes the partition into the key, to spread partitions over the table. A lane key is a seeded hash already.
+impl LaneId {
+    /// Mixes the partition into the id, to spread partitions over the table. A lane key is a seeded hash already.
     fn mix(self, partition: u32) -> u64 {
-        let key = match self {
-            LaneKey::Hash(hash) => hash,
-            LaneKey::Unkeyed(offset) | LaneKey::Orphaned(offset) => {
+        let id = match self {
+            LaneId::Hash(hash) => hash,
+            LaneId::Unkeyed(offset) | LaneId::Orphaned(offset) => {
                 offset.cast_unsigned().wrapping_mul(0xd6e8_feb8_6659_fd93)
             }
         };
-        key ^ u64::from(partition).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        id ^ u64::from(partition).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }

@@ -22,7 +22,7 @@ use crate::{Admission, FetchedRow};
 
 use barriers::Barriers;
 use events::{EventStore, Queue};
-use key_table::{KeyTable, LaneKey};
+use key_table::{KeyTable, LaneId};
 use retrying_lanes::RetryingLanes;
 use schedule::Schedule;
 use timers::Timers;
@@ -32,7 +32,7 @@ struct Lane {
     /// Index of the partition.
     partition: u32,
     topic: u16,
-    key: LaneKey,
+    id: LaneId,
     queue: Queue,
     state: LaneState,
     /// Whether the lane has a retry state.
@@ -42,8 +42,8 @@ struct Lane {
 /// The scheduling state of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LaneState {
-    /// It is being created, released or removed.
-    New,
+    /// Neither scheduled nor held by a call: it is being created, released or removed.
+    Detached,
     /// In the schedule.
     Ready,
     /// It has a call, of any ownership, that has not terminated or waits for acks.
@@ -94,24 +94,27 @@ impl Lanes {
         let lanes = &mut self.lanes;
         let lane = match row.admission {
             Admission::Lane(hash) => {
-                let key = LaneKey::Hash(hash);
-                self.keys.find_or_insert(key, partition, || make(lanes, partition, topic, key))
+                let id = LaneId::Hash(hash);
+                self.keys.find_or_insert(id, partition, || make(lanes, partition, topic, id))
             }
-            Admission::Unkeyed | Admission::NoKey | Admission::Filtered => self
+            Admission::Unkeyed => self
                 .keys
                 .find_orphaned(partition, row.offset)
-                .unwrap_or_else(|| make(lanes, partition, topic, LaneKey::Unkeyed(row.offset))),
+                .unwrap_or_else(|| make(lanes, partition, topic, LaneId::Unkeyed(row.offset))),
+            Admission::NoLaneKey | Admission::Filtered => {
+                unreachable!("such an event has its outcome when it is read, and is not queued: {row:?}")
+            }
         };
         let Lane { queue, state, .. } = &mut self.lanes[lane];
         self.events.push_back(queue, Event::new(row));
-        if *state == LaneState::New {
+        if *state == LaneState::Detached {
             self.make_ready(lane);
         }
     }
 
     /// Creates a busy lane for one event that is not queued.
     pub(crate) fn occupy_unkeyed(&mut self, partition: u32, topic: u16, offset: i64) -> u32 {
-        let lane = make(&mut self.lanes, partition, topic, LaneKey::Unkeyed(offset));
+        let lane = make(&mut self.lanes, partition, topic, LaneId::Unkeyed(offset));
         self.lanes[lane].state = LaneState::Busy;
         lane
     }
@@ -128,13 +131,13 @@ impl Lanes {
         self.schedule.next_topic()
     }
 
-    /// Returns the size in bytes of the first event of the lane that [`Lanes::take_ready`] would return.
-    pub(crate) fn peek_ready(&self, topic: u16) -> Option<u32> {
+    /// Returns the size in bytes of the first event of the lane that [`Lanes::take_healthy`] would return.
+    pub(crate) fn next_healthy_bytes(&self, topic: u16) -> Option<u32> {
         self.first(self.schedule.peek_healthy(topic)?).map(|event| event.bytes)
     }
 
     /// Takes the next ready lane of this topic and marks it busy.
-    pub(crate) fn take_ready(&mut self, topic: u16) -> Option<u32> {
+    pub(crate) fn take_healthy(&mut self, topic: u16) -> Option<u32> {
         let lane = self.schedule.pop_healthy(topic)?;
         self.occupy(lane);
         Some(lane)
@@ -215,7 +218,7 @@ impl Lanes {
     pub(crate) fn release(&mut self, lane: u32) {
         let Lane { queue, state, retrying, .. } = &mut self.lanes[lane];
         assert!(*state == LaneState::Busy, "lane {lane} has no call");
-        *state = LaneState::New;
+        *state = LaneState::Detached;
         if queue.is_empty() {
             self.remove(lane);
         } else if *retrying && self.retrying_lanes.is_waiting(lane) {
@@ -285,7 +288,7 @@ impl Lanes {
             if self.lanes[lane].state == LaneState::Busy {
                 self.make_orphaned(lane);
             } else {
-                self.lanes[lane].state = LaneState::New;
+                self.lanes[lane].state = LaneState::Detached;
                 self.remove(lane);
             }
         }
@@ -293,9 +296,9 @@ impl Lanes {
 
     /// Adds the lane of an unkeyed event to the table: if the event is read again, it waits for this call.
     fn make_orphaned(&mut self, lane: u32) {
-        let Lane { key, partition, .. } = &mut self.lanes[lane];
-        if let LaneKey::Unkeyed(offset) = *key {
-            *key = self.keys.insert_orphaned(offset, *partition, lane);
+        let Lane { id, partition, .. } = &mut self.lanes[lane];
+        if let LaneId::Unkeyed(offset) = *id {
+            *id = self.keys.insert_orphaned(offset, *partition, lane);
         }
     }
 
@@ -342,19 +345,20 @@ impl Lanes {
     }
 
     fn remove(&mut self, lane: u32) {
-        let unused = self.lanes[lane].state == LaneState::New && self.lanes[lane].queue.is_empty();
+        let unused = self.lanes[lane].state == LaneState::Detached && self.lanes[lane].queue.is_empty();
         assert!(unused, "lane {lane} is in use: {:?}", self.lanes[lane]);
         self.end_retry_state(lane);
-        let Lane { key, partition, .. } = self.lanes[lane];
-        self.keys.remove(key, partition, lane);
+        let Lane { id, partition, .. } = self.lanes[lane];
+        self.keys.remove(id, partition, lane);
         self.lanes[lane].partition = NONE;
         self.lanes.free(lane);
     }
 }
 
 /// Creates a lane. The lane is built in its slot, because a copy into the slot is visible in profiles.
-fn make(lanes: &mut Slab<Lane>, partition: u32, topic: u16, key: LaneKey) -> u32 {
-    let new = || Lane { partition, topic, key, queue: Queue::EMPTY, state: LaneState::New, retrying: false };
+fn make(lanes: &mut Slab<Lane>, partition: u32, topic: u16, id: LaneId) -> u32 {
+    let new =
+        || Lane { partition, topic, id, queue: Queue::EMPTY, state: LaneState::Detached, retrying: false };
     let index = lanes.acquire(new);
     lanes[index] = new();
     index

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use keylane_core::{
     Action, Admission, ArenaSlot, CallFailure, CallId, CommitEntry, CommitError, CommitId, CommittedStart,
-    Config, Core, DeadLetter, Fault, FetchedRow, Input, LaneEnd, Notice, Now, Partition, PartitionStart,
+    Config, Core, FailedEvent, Fault, FetchedRow, Input, LaneEnd, Notice, Now, Partition, PartitionStart,
     ReadError, Reason, RebalanceId, Stall, Verdict,
 };
 
@@ -55,13 +55,13 @@ pub(crate) struct Shell {
     pub(crate) commits: Vec<SentCommit>,
     pub produced: Vec<(CallId, Vec<u32>)>,
     pub dropped: Vec<(CallId, Range<u32>)>,
-    pub(crate) dead_letters: Vec<DeadLetter>,
+    pub(crate) dead_letters: Vec<FailedEvent>,
     pub(crate) stops: Vec<(Partition, i64, Reason)>,
     pub(crate) cancelled: Vec<CallId>,
     pub(crate) reads: Vec<Partition>,
     pub(crate) repositions: Vec<(Partition, i64)>,
     pub(crate) reassigned: Vec<(Partition, i64)>,
-    pub(crate) look_ups: Vec<Partition>,
+    pub(crate) lookups: Vec<Partition>,
     pub(crate) assigned: Vec<Vec<Partition>>,
     pub(crate) revoked: Vec<Vec<Partition>>,
     pub(crate) notices: Vec<Notice>,
@@ -92,7 +92,7 @@ impl Shell {
             reads: Vec::new(),
             repositions: Vec::new(),
             reassigned: Vec::new(),
-            look_ups: Vec::new(),
+            lookups: Vec::new(),
             assigned: Vec::new(),
             revoked: Vec::new(),
             notices: Vec::new(),
@@ -109,7 +109,7 @@ impl Shell {
     /// A core that reads these partitions from the committed offset 0, with capacity for `calls` calls.
     pub(crate) fn reading(config: Config, partitions: &[Partition], calls: u32) -> Self {
         let mut shell = Shell::new(config);
-        shell.give(Input::WorkersFree { calls });
+        shell.give(Input::CapacityAdded { calls });
         shell.give(Input::AssignRequested { request: REQUEST, partitions });
         for &partition in partitions {
             shell.start_at(partition, 0, b"");
@@ -158,7 +158,7 @@ impl Shell {
     pub(crate) fn clear_records(&mut self) {
         self.reads.clear();
         self.repositions.clear();
-        self.look_ups.clear();
+        self.lookups.clear();
         self.assigned.clear();
         self.revoked.clear();
         self.notices.clear();
@@ -204,7 +204,7 @@ impl Shell {
     /// The oldest call ends with all its rows done.
     pub(crate) fn end(&mut self, with_outputs: &[u32]) -> CallId {
         let call = self.calls.remove(0);
-        let lanes: Vec<_> = call.lanes.iter().map(|&done| LaneEnd { done, failure: None }).collect();
+        let lanes: Vec<_> = call.lanes.iter().map(|&done| LaneEnd { done, verdict: None }).collect();
         self.end_call(call.id, &lanes, with_outputs);
         call.id
     }
@@ -212,7 +212,7 @@ impl Shell {
     /// The oldest call ends with this verdict about the first row of each lane.
     pub(crate) fn end_with(&mut self, verdict: Verdict) {
         let call = self.calls.remove(0);
-        let lanes: Vec<_> = call.lanes.iter().map(|_| LaneEnd { done: 0, failure: Some(verdict) }).collect();
+        let lanes: Vec<_> = call.lanes.iter().map(|_| LaneEnd { done: 0, verdict: Some(verdict) }).collect();
         self.end_call(call.id, &lanes, &[]);
     }
 
@@ -230,7 +230,7 @@ impl Shell {
     }
 
     /// The oldest dead letter is acknowledged.
-    pub(crate) fn ack_dead_letter(&mut self) -> DeadLetter {
+    pub(crate) fn ack_dead_letter(&mut self) -> FailedEvent {
         let dead_letter = self.dead_letters.remove(0);
         self.give(Input::EffectsAcked { call: dead_letter.call, row: dead_letter.row });
         dead_letter
@@ -321,14 +321,14 @@ impl Shell {
         let name = format!("{action:?}");
         self.names.push(name.split([' ', '(']).next().unwrap_or_default().to_owned());
         match action {
-            Action::LookUpStart { partition } => self.look_ups.push(partition),
+            Action::LookUpStart { partition } => self.lookups.push(partition),
             Action::AnswerAssign { starts, .. } => {
                 self.assigned.push(starts.iter().map(|start| start.partition).collect());
             }
             Action::AnswerRevoke { partitions, .. } => self.revoked.push(partitions.to_vec()),
             Action::Reposition { partition, offset } => self.repositions.push((partition, offset)),
             Action::Reassign { partition, offset } => self.reassigned.push((partition, offset)),
-            Action::Read { partition, max_events, max_bytes } => {
+            Action::PermitRead { partition, max_events, max_bytes } => {
                 assert!(max_events > 0 && max_bytes > 0, "a read without events or bytes");
                 self.reads.push(partition);
             }
@@ -337,7 +337,7 @@ impl Shell {
                     assert!(self.slots.contains(&row.arena_slot.0), "{row:?} was released before");
                 }
                 let rows = call.rows.iter().map(|row| (row.partition, row.offset)).collect();
-                let (lanes, last_attempt) = (call.lanes.to_vec(), call.last_attempt);
+                let (lanes, last_attempt) = (call.lane_lengths.to_vec(), call.last_attempt);
                 let (attempt, fresh) = (call.attempt, call.fresh);
                 self.calls.push(Dispatched { id: call.call, rows, lanes, attempt, last_attempt, fresh });
             }
@@ -381,7 +381,7 @@ impl Shell {
                 self.drained = Some(clean);
                 self.calls_left = calls_left;
             }
-            Action::StopReading { .. }
+            Action::WithdrawRead { .. }
             | Action::PartitionStopped { .. }
             | Action::AllStopped
             | Action::EndReached

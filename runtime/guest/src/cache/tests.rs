@@ -3,12 +3,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::*;
 use crate::compiler::Compiler;
 use crate::engine::{self, Engine as Guests};
-use crate::grants::Granted;
+use crate::grants::AllowedImports;
 use crate::load::{Component as Loaded, tests::Scratch};
 use crate::testing;
 
 fn load(engine: &Guests, cache: &Cache, wasm: &[u8]) -> bool {
-    Loaded::from_bytes(engine, "orders.wasm", wasm, Granted::default(), &Compiler::here(), Some(cache))
+    Loaded::from_bytes(engine, "orders.wasm", wasm, AllowedImports::default(), &Compiler::here(), Some(cache))
         .unwrap()
         .from_cache()
 }
@@ -89,7 +89,7 @@ fn a_file_with_a_valid_name_but_without_valid_code_is_not_run() {
     let cache = Cache::new(scratch.path().join("compiled"));
     let engine = testing::engine();
     let wasm = testing::obedient();
-    cache.secure().unwrap();
+    cache.prepare_directory().unwrap();
     let content: &[u8] = b"not code at all";
     cache.write(&key(engine.wasmtime(), &wasm), &digest_of(content).unwrap(), content).unwrap();
     assert!(!load(&engine, &cache, &wasm));
@@ -106,7 +106,7 @@ fn a_directory_with_access_for_others_is_not_used() {
     chmod(&cache.directory, 0o755);
     assert!(!load(&engine, &cache, &wasm));
     assert_eq!(
-        cache.secure(),
+        cache.prepare_directory(),
         Err("other users have access (mode 755); create it with mode 0700 for this user".to_owned())
     );
     chmod(&cache.directory, 0o700);

@@ -38,34 +38,40 @@ pub(super) fn compile(
     name: &str,
     wasm: &[u8],
 ) -> Result<Code, LoadError> {
-    let lost = |error: io::Error| CompileFailure::ChildFailed(format!("did not run: {error}"));
-    let compiled = run(program, limits, stop, name, wasm).map_err(lost).and_then(|ended| {
+    let child_failed = |error: io::Error| CompileFailure::ChildFailed(format!("did not run: {error}"));
+    let compiled = run(program, limits, stop, name, wasm).map_err(child_failed).and_then(|child| {
         if stop.load(Ordering::Acquire) {
             return Err(CompileFailure::Stopped);
         }
-        interpret(ended.status, &ended.stderr, limits)?;
-        Code::seal(ended.code).map_err(lost)
+        interpret(child.status, &child.stderr, limits)?;
+        Code::seal(child.code).map_err(child_failed)
     });
-    compiled.map_err(|fault| {
+    compiled.map_err(|failure| {
         let name = name.to_owned();
-        match fault {
-            CompileFailure::Rejected(reason) => LoadError::Compile { name, reason },
+        match failure {
+            CompileFailure::Rejected(reason) => LoadError::CompileRejected { name, reason },
             CompileFailure::Limit(limit) => LoadError::CompileLimit { name, limit },
             CompileFailure::Stopped => LoadError::Stopped { name },
-            CompileFailure::ChildFailed(what) => LoadError::Compiler { name, what },
+            CompileFailure::ChildFailed(what) => LoadError::CompilerProcess { name, what },
         }
     })
 }
 
 /// A child that has exited.
-struct Ended {
+struct ExitedChild {
     /// `None`: it was killed, because it exceeded its time or was stopped.
     status: Option<ExitStatus>,
     code: File,
     stderr: String,
 }
 
-fn run(program: &Path, limits: &Limits, stop: &AtomicBool, name: &str, wasm: &[u8]) -> io::Result<Ended> {
+fn run(
+    program: &Path,
+    limits: &Limits,
+    stop: &AtomicBool,
+    name: &str,
+    wasm: &[u8],
+) -> io::Result<ExitedChild> {
     let mut input = memory_file("component")?;
     input.write_all(wasm)?;
     input.rewind()?;
@@ -76,8 +82,6 @@ fn run(program: &Path, limits: &Limits, stop: &AtomicBool, name: &str, wasm: &[u
         .arg(COMMAND)
         .args(["--address-space", &limits.address_space.to_string()])
         .args(["--cpu-seconds", &limits.cpu_seconds.to_string()])
-        // The child's messages must contain only the reason why there is no code.
-        .args(["--log", "off"])
         // The child needs no variables, and the environment may contain secrets.
         .env_clear()
         .env("RAYON_NUM_THREADS", threads.to_string())
@@ -93,7 +97,7 @@ fn run(program: &Path, limits: &Limits, stop: &AtomicBool, name: &str, wasm: &[u
     let mut messages = Vec::new();
     stderr.rewind()?;
     stderr.take(STDERR_MAX).read_to_end(&mut messages)?;
-    Ok(Ended { status, code, stderr: String::from_utf8_lossy(&messages).trim().to_owned() })
+    Ok(ExitedChild { status, code, stderr: String::from_utf8_lossy(&messages).trim().to_owned() })
 }
 
 /// Waits for the child. It counts polls instead of time, so that time in which the parent was stopped is not charged to

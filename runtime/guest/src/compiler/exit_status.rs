@@ -11,7 +11,7 @@ use super::limits::{Limit, Limits};
 /// allocates fallibly.
 const NO_MEMORY: [&str; 2] = ["memory allocation of ", "out of memory"];
 
-/// Why there is no code.
+/// Why a component was not compiled.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CompileFailure {
     /// The compiler rejects the component, with the reason.
@@ -40,7 +40,7 @@ pub(super) fn interpret(
                 CompileFailure::Limit(Limit::Memory(limits.address_space))
             }
             _ if signal == Signal::KILL.as_raw() => CompileFailure::ChildFailed(
-                "was killed, as the system does when it runs out of memory".to_owned(),
+                "was killed, probably because the system ran out of memory".to_owned(),
             ),
             _ => CompileFailure::ChildFailed(format!("ended with signal {signal}{messages}")),
         });
@@ -61,12 +61,12 @@ mod tests {
         let limits = Limits::default();
         let ended = |raw: i32| Some(ExitStatus::from_raw(raw));
         let exited = |code: i32| ended(code << 8);
-        let lost = |what: &str| Err(CompileFailure::ChildFailed(what.to_owned()));
+        let child_failed = |what: &str| Err(CompileFailure::ChildFailed(what.to_owned()));
         let limit = |limit: Limit| Err(CompileFailure::Limit(limit));
         let cases = [
             (exited(0), "", Ok(())),
             (exited(1), "it is invalid", Err(CompileFailure::Rejected("it is invalid".to_owned()))),
-            (exited(2), "", lost("ended with exit status: 2")),
+            (exited(2), "", child_failed("ended with exit status: 2")),
             (None, "", limit(Limit::Wall(limits.wall))),
             (ended(Signal::XCPU.as_raw()), "", limit(Limit::Cpu(60))),
             (ended(Signal::XFSZ.as_raw()), "", limit(Limit::CODE)),
@@ -80,13 +80,13 @@ mod tests {
                 "panicked at map.rs: unhandled out-of-memory error: out of memory (failed to allocate 9 bytes)",
                 limit(Limit::Memory(2 << 30)),
             ),
-            (ended(Signal::ABORT.as_raw()), "panicked", lost("ended with signal 6: panicked")),
+            (ended(Signal::ABORT.as_raw()), "panicked", child_failed("ended with signal 6: panicked")),
             (
                 ended(Signal::KILL.as_raw()),
                 "",
-                lost("was killed, as the system does when it runs out of memory"),
+                child_failed("was killed, probably because the system ran out of memory"),
             ),
-            (ended(Signal::TERM.as_raw()), "", lost("ended with signal 15")),
+            (ended(Signal::TERM.as_raw()), "", child_failed("ended with signal 15")),
         ];
         for (status, stderr, meaning) in cases {
             assert_eq!(interpret(status, stderr, &limits), meaning, "{status:?}");

@@ -18,7 +18,7 @@ impl AllowedHost {
     /// Returns whether a request to this URI is allowed. Names are compared as written: the name server decides what
     /// they resolve to.
     pub(super) fn allows(&self, uri: &Uri) -> bool {
-        let Some((name, port)) = of(uri) else { return false };
+        let Some((name, port)) = destination_of(uri) else { return false };
         let same_host = if self.subdomains {
             name.strip_suffix(&self.name).is_some_and(|below| below.len() > 1 && below.ends_with('.'))
         } else {
@@ -29,7 +29,7 @@ impl AllowedHost {
 }
 
 /// Returns the host and port of a request, parsed as the client parses them.
-pub(super) fn of(uri: &Uri) -> Option<(String, u16)> {
+pub(super) fn destination_of(uri: &Uri) -> Option<(String, u16)> {
     Some((uri.host()?.to_ascii_lowercase(), uri.port_u16().or_else(|| default_port(uri))?))
 }
 

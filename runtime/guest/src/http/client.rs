@@ -15,8 +15,8 @@ use wasmtime_wasi::runtime::AbortOnDropJoinHandle;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
 use super::connect::{CONNECT_TIMEOUT, Connector, OPENED};
-use super::outgoing::{self, Again, Outgoing};
-use super::{body, errors};
+use super::request_body::{self, RequestBody, Resend};
+use super::{errors, response_body};
 
 /// Maximum number of idle connections per host.
 const IDLE_CONNECTIONS_MAX: usize = 256;
@@ -30,7 +30,7 @@ const LOOKUPS_MAX: usize = 16;
 /// How much of a response one connection buffers while its guest does not read.
 const READ_BUFFER_MAX: usize = 256 << 10;
 
-/// Why there is no client.
+/// Why the client could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpClientError {
     /// Its thread can't be started.
@@ -58,9 +58,9 @@ pub struct HttpClient {
 #[derive(Clone)]
 struct Clients {
     /// The client that keeps connections for later requests.
-    keeping: Client<Connector, Outgoing>,
+    pooled: Client<Connector, RequestBody>,
     /// The client that opens a new connection for each request, for requests that a kept connection did not answer.
-    fresh: Client<Connector, Outgoing>,
+    unpooled: Client<Connector, RequestBody>,
 }
 
 impl HttpClient {
@@ -87,7 +87,7 @@ impl HttpClient {
                 .set_host(false)
                 .build(connector.clone())
         };
-        let clients = Clients { keeping: client(IDLE_CONNECTIONS_MAX), fresh: client(0) };
+        let clients = Clients { pooled: client(IDLE_CONNECTIONS_MAX), unpooled: client(0) };
         Ok(HttpClient { clients, runtime: Some(runtime) })
     }
 
@@ -98,33 +98,33 @@ impl HttpClient {
         options: RequestOptions,
     ) -> impl Future<Output = Result<Response<WasiBody>, Error>> + Send + use<> {
         let runtime = self.runtime.as_ref().expect("the runtime is taken only when the client is dropped");
-        let answered = answer(self.clients.clone(), request, options);
-        let mut sending = AbortOnDropJoinHandle::from(runtime.spawn(answered));
+        let sending = send_with_resend(self.clients.clone(), request, options);
+        let mut sending = AbortOnDropJoinHandle::from(runtime.spawn(sending));
         async move {
             // The task ends without an answer only if the process ends, and the client with it.
             let ended = |_| Error::InternalError(Some("request aborted".to_owned()));
             let response = (&mut *sending).await.map_err(ended)??;
-            Ok(response.map(|incoming| body::of(incoming, options.between_bytes_timeout)))
+            Ok(response.map(|incoming| response_body::wasi_body(incoming, options.between_bytes_timeout)))
         }
     }
 }
 
 /// Sends a request. Services close idle connections, and a request on one that is just being closed gets no answer. If
 /// the request is idempotent, it is then sent again, over a new connection.
-async fn answer(
+async fn send_with_resend(
     clients: Clients,
     request: Request<WasiBody>,
     options: RequestOptions,
 ) -> Result<Response<Incoming>, Error> {
-    let (request, again) = outgoing::prepare(request);
+    let (request, resend) = request_body::prepare(request);
     let opened = Arc::new(AtomicBool::new(false));
-    let answered = OPENED.scope(Arc::clone(&opened), head(clients.keeping.request(request), options)).await;
+    let answered = OPENED.scope(Arc::clone(&opened), head(clients.pooled.request(request), options)).await;
     let ended = matches!(answered, Err(Error::HttpResponseIncomplete | Error::ConnectionTerminated));
     if ended
         && !opened.load(Ordering::Relaxed)
-        && let Some(request) = again.and_then(Again::request)
+        && let Some(request) = resend.and_then(Resend::request)
     {
-        return head(clients.fresh.request(request), options).await;
+        return head(clients.unpooled.request(request), options).await;
     }
     answered
 }
@@ -140,7 +140,7 @@ async fn head(request: legacy::ResponseFuture, options: RequestOptions) -> Resul
             tokio::time::timeout(limit, request).await.map_err(|_| Error::HttpResponseTimeout)?
         }
     };
-    answered.map_err(|error| errors::of(&error))
+    answered.map_err(|error| errors::wasi_error(&error))
 }
 
 impl Drop for HttpClient {

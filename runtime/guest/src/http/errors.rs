@@ -10,7 +10,7 @@ use wasmtime_wasi_http::Error;
 use super::connect::ConnectTimedOut;
 
 /// Returns the most specific known cause of an error of the client or of a body.
-pub(super) fn of(error: &(dyn StdError + 'static)) -> Error {
+pub(super) fn wasi_error(error: &(dyn StdError + 'static)) -> Error {
     let mut chain = causes(error);
     let connecting = error.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect);
     chain.reverse(); // the innermost cause is the most specific

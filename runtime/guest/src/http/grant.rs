@@ -37,8 +37,8 @@ impl HttpGrant {
 
     /// Logs each denied host once, up to `WARNINGS_MAX` hosts.
     pub(super) fn warn(&self, uri: &Uri) {
-        let host =
-            allowed_host::of(uri).map_or_else(|| "none".to_owned(), |(name, port)| format!("{name}:{port}"));
+        let host = allowed_host::destination_of(uri)
+            .map_or_else(|| "none".to_owned(), |(name, port)| format!("{name}:{port}"));
         let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
         if denied.len() < WARNINGS_MAX && denied.insert(host.clone()) {
             tracing::warn!(

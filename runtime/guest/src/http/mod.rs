@@ -1,19 +1,19 @@
 //! HTTP requests of guests: to granted hosts only, over connections that all handlers share.
 //!
 //! [`grant`] decides where a request may go. [`client`] has the connections and their thread, [`connect`] opens
-//! connections, [`outgoing`] is a request's body, which may be sent again, [`body`] passes on the response, and
-//! [`errors`] maps errors to those of `wasi:http`.
+//! connections, [`request_body`] is the body of a request, which may be sent again, [`response_body`] passes on the
+//! response, and [`errors`] maps errors to those of `wasi:http`.
 //!
 //! A request belongs to its call: when the store is dropped, at a deadline or a cancel, the request is aborted
 //! and its connection closed.
 
 mod allowed_host;
-mod body;
 mod client;
 mod connect;
 mod errors;
 mod grant;
-mod outgoing;
+mod request_body;
+mod response_body;
 
 use std::sync::Arc;
 

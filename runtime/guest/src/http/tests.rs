@@ -151,18 +151,20 @@ fn a_request_that_is_not_idempotent_is_sent_once() {
 fn a_small_body_is_kept_for_a_retry_and_a_large_one_is_not() {
     let whole = |pieces: &[usize], end: bool| {
         let request = Request::put("http://localhost/").body(WasiBody::new(Empty)).unwrap();
-        let (request, again) = outgoing::prepare(request);
-        let outgoing::Outgoing::First { kept: Some(kept), .. } = request.into_body() else { unreachable!() };
-        let kept_before = again.unwrap().request().is_some();
+        let (request, resend) = request_body::prepare(request);
+        let request_body::RequestBody::First { kept: Some(kept), .. } = request.into_body() else {
+            unreachable!()
+        };
+        let kept_before = resend.unwrap().request().is_some();
         assert!(kept_before, "the request is known to have no body");
         drop(kept);
         let body = Pieces { pieces: pieces.iter().map(|&size| Bytes::from(vec![7; size])).collect(), end };
         let request = Request::put("http://localhost/").body(WasiBody::new(body)).unwrap();
-        let (request, again) = outgoing::prepare(request);
+        let (request, resend) = request_body::prepare(request);
         let mut body = request.into_body();
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         while let std::task::Poll::Ready(Some(_)) = std::pin::Pin::new(&mut body).poll_frame(&mut context) {}
-        again.unwrap().request().is_some_and(|again| {
+        resend.unwrap().request().is_some_and(|again| {
             again.body().size_hint().exact() == Some(pieces.iter().sum::<usize>() as u64)
         })
     };

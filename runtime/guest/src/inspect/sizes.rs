@@ -15,12 +15,12 @@ use crate::host::{CORE_INSTANCES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 pub struct Excess {
     what: &'static str,
     found: u64,
-    most: u64,
+    max: u64,
 }
 
 impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}, the limit is {}", self.found, self.what, self.most)
+        write!(f, "{} {}, the limit is {}", self.found, self.what, self.max)
     }
 }
 
@@ -51,8 +51,8 @@ impl Sizes {
             ("core instances", self.core_instances, u64::from(CORE_INSTANCES_MAX)),
         ]
         .into_iter()
-        .find(|(_, found, most)| found > most)
-        .map(|(what, found, most)| Excess { what, found, most })
+        .find(|(_, found, max)| found > max)
+        .map(|(what, found, max)| Excess { what, found, max })
     }
 }
 

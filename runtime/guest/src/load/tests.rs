@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::handler::{Handler, HandlerOptions};
-use crate::inspect::{Grant, inspect};
+use crate::inspect::{ImportKind, inspect};
 use crate::testing;
 
 /// A temporary directory that is removed after the test.
@@ -32,7 +32,7 @@ fn refused(bytes: &[u8]) -> String {
         &testing::engine(),
         "orders.wasm",
         bytes,
-        Granted::default(),
+        AllowedImports::default(),
         &Compiler::here(),
         None,
     )
@@ -106,14 +106,14 @@ fn compiled_code_of_keylane_is_refused_too() {
         &engine,
         "orders.wasm",
         &testing::obedient(),
-        Granted::default(),
+        AllowedImports::default(),
         &Compiler::here(),
         None,
     )
     .unwrap();
     let code = component.compiled.serialize().unwrap();
     assert!(matches!(
-        Component::from_bytes(&engine, "orders.cwasm", &code, Granted::default(), &Compiler::here(), None),
+        Component::from_bytes(&engine, "orders.cwasm", &code, AllowedImports::default(), &Compiler::here(), None),
         Err(LoadError::CompiledCode { name }) if name == "orders.cwasm"
     ));
 }
@@ -130,9 +130,15 @@ fn both_kinds_load_and_are_recognized() {
         ),
     ];
     for (wasm, interface, export) in cases {
-        let component =
-            Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None)
-                .unwrap();
+        let component = Component::from_bytes(
+            &engine,
+            "orders.wasm",
+            &wasm,
+            AllowedImports::default(),
+            &Compiler::here(),
+            None,
+        )
+        .unwrap();
         assert_eq!(component.interface(), interface);
         let inspection = component.inspection();
         assert_eq!(inspection.exports, [export]);
@@ -146,7 +152,7 @@ fn both_kinds_load_and_are_recognized() {
                 &engine,
                 "orders.wasm",
                 &converted,
-                Granted::default(),
+                AllowedImports::default(),
                 &Compiler::here(),
                 None
             )
@@ -158,37 +164,41 @@ fn both_kinds_load_and_are_recognized() {
 }
 
 #[test]
-fn an_inspection_reports_the_grant_of_every_import() {
-    let grants = |wasm: &[u8]| {
+fn an_inspection_reports_the_kind_of_every_import() {
+    let kinds = |wasm: &[u8]| {
         let inspection = inspect("orders.wasm", wasm).unwrap();
-        inspection.imports.into_iter().map(|import| (import.name, import.grant)).collect::<Vec<_>>()
+        inspection.imports.into_iter().map(|import| (import.name, import.kind)).collect::<Vec<_>>()
     };
     // The encoder raises the versions of WASI to those of its adapter, so the versions are not compared.
-    let granted: Vec<_> = grants(&testing::waiting())
+    let waiting: Vec<_> = kinds(&testing::waiting())
         .into_iter()
-        .map(|(name, grant)| (name.split('@').next().unwrap().to_owned(), grant))
+        .map(|(name, kind)| (name.split('@').next().unwrap().to_owned(), kind))
         .collect();
     assert_eq!(
-        granted,
+        waiting,
         [
-            ("keylane:handler/types".to_owned(), Grant::Types),
-            ("wasi:io/poll".to_owned(), Grant::Wasi),
-            ("wasi:clocks/monotonic-clock".to_owned(), Grant::Wasi),
+            ("keylane:handler/types".to_owned(), ImportKind::TypesOnly),
+            ("wasi:io/poll".to_owned(), ImportKind::Wasi),
+            ("wasi:clocks/monotonic-clock".to_owned(), ImportKind::Wasi),
         ]
     );
-    let refused = grants(&testing::greedy());
-    assert!(refused.contains(&("wasi:http/outgoing-handler@0.2.6".to_owned(), Grant::Http)), "{refused:?}");
-    let refused = refused.iter().filter(|(_, grant)| matches!(grant, Grant::Refused { .. })).count();
-    assert_eq!(refused, 2);
+    let greedy = kinds(&testing::greedy());
+    assert!(
+        greedy.contains(&("wasi:http/outgoing-handler@0.2.6".to_owned(), ImportKind::Http)),
+        "{greedy:?}"
+    );
+    let unsupported =
+        greedy.iter().filter(|(_, kind)| matches!(kind, ImportKind::Unsupported { .. })).count();
+    assert_eq!(unsupported, 2);
 }
 
 #[test]
 fn a_grant_of_http_grants_nothing_else() {
     let inspection = inspect("orders.wasm", &testing::greedy()).unwrap();
-    let refused = |granted| inspection.refused(granted).map(|(import, _)| import).collect::<Vec<_>>();
+    let refused = |allowed| inspection.refused(allowed).map(|(import, _)| import).collect::<Vec<_>>();
     let http = "wasi:http/outgoing-handler@0.2.6";
-    assert_eq!(refused(Granted::default()), ["test:guests/database", "http", http]);
-    assert_eq!(refused(Granted { http: true }), ["test:guests/database", "http"]);
+    assert_eq!(refused(AllowedImports::default()), ["test:guests/database", "http", http]);
+    assert_eq!(refused(AllowedImports { http: true }), ["test:guests/database", "http"]);
 }
 
 #[test]
@@ -217,9 +227,15 @@ fn a_component_that_cannot_start_is_refused_before_any_event() {
                         unreachable))"#
             ),
         );
-        let component =
-            Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None)
-                .unwrap();
+        let component = Component::from_bytes(
+            &engine,
+            "orders.wasm",
+            &wasm,
+            AllowedImports::default(),
+            &Compiler::here(),
+            None,
+        )
+        .unwrap();
         let error = Handler::new(&engine, &component, HandlerOptions::new("orders")).unwrap_err();
         assert_eq!(error.to_string(), message);
     }
@@ -237,9 +253,15 @@ fn an_export_of_another_type_is_refused_before_any_event() {
             (export "keylane:handler/handler@0.1.0" (instance $handler)))"#,
     )
     .unwrap();
-    let component =
-        Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None)
-            .unwrap();
+    let component = Component::from_bytes(
+        &engine,
+        "orders.wasm",
+        &wasm,
+        AllowedImports::default(),
+        &Compiler::here(),
+        None,
+    )
+    .unwrap();
     let error = Handler::new(&engine, &component, HandlerOptions::new("orders")).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -254,13 +276,24 @@ fn a_missing_file_is_named() {
     let error = Component::from_file(
         &testing::engine(),
         Path::new("/nowhere/orders.wasm"),
-        Granted::default(),
+        AllowedImports::default(),
         &Compiler::here(),
         None,
     )
     .unwrap_err();
     assert!(error.to_string().starts_with("can't read the component `/nowhere/orders.wasm`: "), "{error}");
     assert!(error.to_string().ends_with("; name a component file that this user can read"), "{error}");
+}
+
+/// Another start may succeed after an error of the system, but not after one of the component.
+#[test]
+fn an_error_of_the_system_while_code_is_mapped_is_distinguished() {
+    let context = |error: wasmtime::Error| map_error("orders.wasm", &error.context("failed to load code"));
+    let not_found = std::io::Error::from(std::io::ErrorKind::NotFound);
+    assert!(matches!(context(not_found.into()), LoadError::MapCode { .. }));
+    assert!(matches!(context(rustix::io::Errno::NOMEM.into()), LoadError::MapCode { .. }));
+    let tables = context(wasmtime::format_err!("too many tables"));
+    assert!(matches!(&tables, LoadError::PoolCapacity { .. }), "{tables}");
 }
 
 /// The static check and the engine accept the same features: `check` refuses what `run` refuses.

@@ -3,41 +3,44 @@
 use super::limits::{EventLimits, EventSize};
 use super::{RESERVED, Results, single, wit};
 
-/// A violated rule.
+/// A violation of a rule of the contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Breach {
+pub(crate) struct ContractViolation {
     /// Describes the violation and names the field.
     pub(crate) message: String,
 }
 
-impl Breach {
-    pub(super) fn contract(field: &str, what: impl std::fmt::Display) -> Breach {
-        Breach { message: format!("result `{field}`: {what}") }
+impl ContractViolation {
+    pub(super) fn new(field: &str, what: impl std::fmt::Display) -> ContractViolation {
+        ContractViolation { message: format!("result `{field}`: {what}") }
     }
 }
 
 /// Checks that every lane states how many of its rows are done, and has a failure exactly if not all are.
-pub(super) fn lanes(lanes: &[u32], result: &wit::Results) -> Result<(), Breach> {
+pub(super) fn lanes(lanes: &[u32], result: &wit::Results) -> Result<(), ContractViolation> {
     let done = &result.done;
     if done.len() != lanes.len() {
         let what = format!("{} entries for {} lanes", done.len(), lanes.len());
-        return Err(Breach::contract("done", what));
+        return Err(ContractViolation::new("done", what));
     }
     let mut failures = result.failures.iter();
     let mut failure = failures.next();
     for (lane, (done, rows)) in (0_u32..).zip(done.iter().zip(lanes)) {
         if done > rows {
-            return Err(Breach::contract("done", format!("lane {lane} has {rows} rows, {done} are done")));
+            return Err(ContractViolation::new(
+                "done",
+                format!("lane {lane} has {rows} rows, {done} are done"),
+            ));
         }
         let named = failure.is_some_and(|failure| failure.lane == lane);
         match (done < rows, named) {
             (true, false) => {
                 let what = format!("lane {lane} is done up to row {done} of {rows} but has no failure");
-                return Err(Breach::contract("failures", what));
+                return Err(ContractViolation::new("failures", what));
             }
             (false, true) => {
                 let what = format!("all rows of lane {lane} are done but it has a failure");
-                return Err(Breach::contract("failures", what));
+                return Err(ContractViolation::new("failures", what));
             }
             (true, true) => failure = failures.next(),
             (false, false) => {}
@@ -47,7 +50,7 @@ pub(super) fn lanes(lanes: &[u32], result: &wit::Results) -> Result<(), Breach> 
         None => Ok(()),
         Some(failure) => {
             let what = format!("lane {} does not exist or is out of order", failure.lane);
-            Err(Breach::contract("failures", what))
+            Err(ContractViolation::new("failures", what))
         }
     }
 }
@@ -75,13 +78,13 @@ pub(super) struct CheckedOutputs {
 
 /// Checks that every output has a cause and that the lengths add up. Records done rows with outputs, up to the first
 /// row of each lane whose outputs can't be published.
-pub(super) fn outputs(
+pub(super) fn check_and_record_outputs(
     lanes: &[u32],
     done: &[u32],
     known: &[String],
     outputs: &wit::OutputColumns,
     into: &mut Results,
-) -> Result<CheckedOutputs, Breach> {
+) -> Result<CheckedOutputs, ContractViolation> {
     let count = outputs.causes.len();
     length("outputs.targets", outputs.targets.len(), count)?;
     column("outputs.keys", &outputs.keys, count)?;
@@ -92,7 +95,7 @@ pub(super) fn outputs(
     let names = &outputs.target_names;
     if let Some(entry) = outputs.targets.iter().find(|entry| **entry as usize >= names.len()) {
         let what = format!("index {entry} is out of range, there are {} target names", names.len());
-        return Err(Breach::contract("outputs.targets", what));
+        return Err(ContractViolation::new("outputs.targets", what));
     }
     let targets: Vec<Option<u32>> = names.iter().map(|name| index_of(known, name)).collect();
     let mut rows = Rows::new(lanes, done);
@@ -129,14 +132,14 @@ pub(super) fn outputs(
     Ok(CheckedOutputs { invalid, targets, all_recorded })
 }
 
-fn length(field: &str, found: usize, expected: usize) -> Result<(), Breach> {
+fn length(field: &str, found: usize, expected: usize) -> Result<(), ContractViolation> {
     if found == expected {
         return Ok(());
     }
-    Err(Breach::contract(field, format!("{found} entries, expected {expected}")))
+    Err(ContractViolation::new(field, format!("{found} entries, expected {expected}")))
 }
 
-fn column(field: &str, column: &wit::BytesColumn, entries: usize) -> Result<(), Breach> {
+fn column(field: &str, column: &wit::BytesColumn, entries: usize) -> Result<(), ContractViolation> {
     length(&format!("{field}.lengths"), column.lengths.len(), entries)?;
     let mut sum = 0_u64;
     for length in &column.lengths {
@@ -144,7 +147,7 @@ fn column(field: &str, column: &wit::BytesColumn, entries: usize) -> Result<(), 
             Ok(length) => sum += length,
             Err(_) if *length == super::ABSENT => {}
             Err(_) => {
-                return Err(Breach::contract(
+                return Err(ContractViolation::new(
                     &format!("{field}.lengths"),
                     format!("{length} is not a valid length"),
                 ));
@@ -155,17 +158,17 @@ fn column(field: &str, column: &wit::BytesColumn, entries: usize) -> Result<(), 
         return Ok(());
     }
     let what = format!("{} bytes, the lengths add up to {sum}", column.data.len());
-    Err(Breach::contract(&format!("{field}.data"), what))
+    Err(ContractViolation::new(&format!("{field}.data"), what))
 }
 
 /// Checks headers and returns the number of reserved ones.
-fn headers(headers: &wit::HeaderColumns, outputs: usize) -> Result<u64, Breach> {
+fn headers(headers: &wit::HeaderColumns, outputs: usize) -> Result<u64, ContractViolation> {
     length("outputs.headers.counts", headers.counts.len(), outputs)?;
     let sum: u64 = headers.counts.iter().map(|count| u64::from(*count)).sum();
     let entries = headers.names.lengths.len();
     if Ok(sum) != u64::try_from(entries) {
         let what = format!("the counts add up to {sum}, but there are {entries} names");
-        return Err(Breach::contract("outputs.headers.counts", what));
+        return Err(ContractViolation::new("outputs.headers.counts", what));
     }
     column("outputs.headers.names", &headers.names, entries)?;
     column("outputs.headers.values", &headers.values, entries)?;
@@ -173,11 +176,11 @@ fn headers(headers: &wit::HeaderColumns, outputs: usize) -> Result<u64, Breach> 
     let mut reserved = 0;
     for length in &headers.names.lengths {
         let Some(name) = super::batch::next(*length, &mut names) else {
-            return Err(Breach::contract("outputs.headers.names", "a header without a name"));
+            return Err(ContractViolation::new("outputs.headers.names", "a header without a name"));
         };
         if std::str::from_utf8(name).is_err() {
             let what = format!("`{}` is not UTF-8", String::from_utf8_lossy(name));
-            return Err(Breach::contract("outputs.headers.names", what));
+            return Err(ContractViolation::new("outputs.headers.names", what));
         }
         reserved += u64::from(name.starts_with(RESERVED.as_bytes()));
     }
@@ -197,17 +200,21 @@ fn unknown_target(known: &[String], name: &str) -> String {
     format!("the output `{name}` is not configured: the handler has {known}")
 }
 
-/// The lane before the first.
+/// The position before the first lane: adding 1 wraps to lane 0.
 const NO_LANE: u32 = u32::MAX;
 
 /// A cursor that follows ascending causes through the lanes.
 struct Rows<'a> {
     lengths: std::iter::Zip<std::slice::Iter<'a, u32>, std::slice::Iter<'a, u32>>,
-    /// The lane of the last cause: its first row, the row after its last done row, the row after its end.
+    /// The lane of the last cause.
     lane: u32,
+    /// The first row of this lane.
     first: u32,
+    /// The row after the last done row of this lane.
     done_end: u32,
+    /// The row after the last row of this lane.
     end: u32,
+    /// The last cause.
     last: Option<u32>,
 }
 
@@ -219,15 +226,15 @@ impl<'a> Rows<'a> {
 
     /// Moves to the row of an output. Returns true if it is another row than the last one. Fails if the row does not
     /// exist, or is lower than the last one.
-    fn go_to(&mut self, cause: u32) -> Result<bool, Breach> {
+    fn go_to(&mut self, cause: u32) -> Result<bool, ContractViolation> {
         if self.last.is_some_and(|last| cause < last) {
             let what = format!("row {cause} comes after a higher row");
-            return Err(Breach::contract("outputs.causes", what));
+            return Err(ContractViolation::new("outputs.causes", what));
         }
         while cause >= self.end {
             let Some((rows, done)) = self.lengths.next() else {
                 let what = format!("row {cause} does not exist, there are {} rows", self.end);
-                return Err(Breach::contract("outputs.causes", what));
+                return Err(ContractViolation::new("outputs.causes", what));
             };
             self.lane = self.lane.wrapping_add(1);
             self.first = self.end;
@@ -244,8 +251,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Checks the outputs of one row of a `handler`. Returns the number of reserved headers; the error describes why they
-/// can never be published.
+/// Checks the outputs of one row of a `handler`. Returns the number of reserved headers. The error describes why the
+/// outputs can never be published.
 pub(super) fn row(outputs: &[single::Output], known: &[String], limits: &EventLimits) -> Result<u64, String> {
     let mut size = EventSize::default();
     let mut reserved = 0;

@@ -8,7 +8,7 @@ pub(super) const OUTPUTS_MAX: usize = 1_000;
 pub const OUTPUT_BYTES: usize = 2 << 20;
 
 /// Maximum size of all outputs of one event, unless one output may be larger.
-const EVENT_BYTES: usize = 8 << 20;
+pub(crate) const EVENT_BYTES: usize = 8 << 20;
 
 /// The size limits of an event's outputs, in bytes.
 #[derive(Clone, Copy, Debug)]

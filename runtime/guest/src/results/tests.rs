@@ -66,8 +66,8 @@ fn some(text: &str) -> Option<String> {
 fn a_valid_result_is_taken_and_outputs_of_rows_that_are_not_done_are_dropped() {
     let mut results = Results::new(OUTPUT_BYTES);
     results.accept(&LANES, &known(), valid()).unwrap();
-    let done = |done| LaneEnd { done, failure: None };
-    assert_eq!(results.lane_ends(), [done(2), LaneEnd { done: 1, failure: Some(Verdict::Reject) }, done(1)]);
+    let done = |done| LaneEnd { done, verdict: None };
+    assert_eq!(results.lane_ends(), [done(2), LaneEnd { done: 1, verdict: Some(Verdict::Reject) }, done(1)]);
     assert_eq!(
         results.stopped_lanes(),
         [StoppedLane { lane: 1, verdict: Verdict::Reject, reason: "no key".to_owned() }]
@@ -86,14 +86,14 @@ fn a_valid_result_is_taken_and_outputs_of_rows_that_are_not_done_are_dropped() {
 }
 
 #[test]
-fn a_row_can_be_taken_back_with_the_rows_behind_it() {
+fn a_row_can_be_retracted_with_the_rows_behind_it() {
     let mut results = Results::new(OUTPUT_BYTES);
     results.accept(&LANES, &known(), valid()).unwrap();
     for (lane, done) in [(0, 1), (1, 0), (2, 1)] {
-        results.take_back(lane, done, Verdict::Unpublishable, format!("row {done} is too large"));
+        results.retract(lane, done, Verdict::Unpublishable, format!("row {done} is too large"));
     }
-    let unpublishable = |done| LaneEnd { done, failure: Some(Verdict::Unpublishable) };
-    let done = LaneEnd { done: 1, failure: None };
+    let unpublishable = |done| LaneEnd { done, verdict: Some(Verdict::Unpublishable) };
+    let done = LaneEnd { done: 1, verdict: None };
     assert_eq!(
         results.lane_ends(),
         [unpublishable(1), unpublishable(0), done],
@@ -188,7 +188,7 @@ fn a_result_that_violates_the_contract_is_refused_with_the_name_of_the_field() {
         let mut result = valid();
         corrupt(&mut result);
         let refused = Results::new(OUTPUT_BYTES).accept(&LANES, &known(), result);
-        assert_eq!(refused, Err(Breach { message: message.to_owned() }));
+        assert_eq!(refused, Err(ContractViolation { message: message.to_owned() }));
     }
 }
 
@@ -223,33 +223,34 @@ fn with_outputs(causes: &[u32], targets: &[u32], values: &[Option<&str>]) -> wit
 }
 
 /// Returns each stopped lane with its number of done rows and the reason.
-fn taken_back(results: &Results) -> Vec<(u32, u32, &str)> {
+fn retracted(results: &Results) -> Vec<(u32, u32, &str)> {
     let stopped_lanes = results.stopped_lanes().iter();
     stopped_lanes
         .map(|stopped| {
             let end = results.lane_ends()[stopped.lane as usize];
-            assert_eq!(end.failure, Some(Verdict::Unpublishable));
+            assert_eq!(end.verdict, Some(Verdict::Unpublishable));
             (stopped.lane, end.done, stopped.reason.as_str())
         })
         .collect()
 }
 
 #[test]
-fn a_row_with_an_unknown_target_is_taken_back_and_the_others_stay() {
+fn a_row_with_an_unknown_target_is_retracted_and_the_others_stay() {
     let mut results = Results::new(OUTPUT_BYTES);
     // The second output of row 3 has an unknown target, and so has the output of row 5, the first of its lane.
     let (causes, targets) = ([0, 2, 3, 3, 4, 5], [0, 0, 0, 1, 0, 1]);
     let values = ["v0", "v2", "v3", "v3", "v4", "v5"].map(Some);
     results.accept(&LANES, &known(), with_outputs(&causes, &targets, &values)).unwrap();
     let reason = "the output `nowhere` is not configured: the handler has `other`, `totals`";
-    assert_eq!(taken_back(&results), [(1, 1, reason), (2, 0, reason)]);
+    assert_eq!(retracted(&results), [(1, 1, reason), (2, 0, reason)]);
     assert_eq!(results.rows_with_outputs(), [0, 2]);
     let values: Vec<_> = seen(&results).into_iter().map(|output| output.3).collect();
     assert_eq!(values, [some("v0"), some("v2")]);
 
+    results.clear();
     results.accept(&LANES, &[], with_outputs(&[4], &[0], &[Some("v")])).unwrap();
     let reason = "the output `totals` is not configured: the handler has no outputs";
-    assert_eq!(taken_back(&results), [(1, 2, reason)]);
+    assert_eq!(retracted(&results), [(1, 2, reason)]);
 }
 
 #[test]
@@ -267,7 +268,7 @@ fn a_row_that_is_not_done_may_name_an_unknown_target() {
 }
 
 #[test]
-fn a_row_that_exceeds_a_limit_is_taken_back_with_the_limit() {
+fn a_row_that_exceeds_a_limit_is_retracted_with_the_limit() {
     let rows = |outputs| with_outputs(&vec![3; outputs], &vec![0; outputs], &vec![None; outputs]);
     let sized = |count: usize, bytes: usize| {
         let mut result = rows(count);
@@ -296,7 +297,7 @@ fn a_row_that_exceeds_a_limit_is_taken_back_with_the_limit() {
     ] {
         let mut results = Results::new(max_output_bytes);
         results.accept(&LANES, &known(), result).unwrap();
-        assert_eq!(taken_back(&results), [(1, 1, reason)]);
+        assert_eq!(retracted(&results), [(1, 1, reason)]);
         assert_eq!(results.outputs().count(), 0);
     }
 }
@@ -397,8 +398,8 @@ fn an_unreadable_result_is_a_contract_fault() {
         let handler = testing::handler(&engine, &testing::batch_handler(body), 5_000);
         let mut batch = super::super::Batch::new();
         testing::fill(&mut batch, &[&["v"]]);
-        let (outcome, results) = testing::call_here(&handler, &batch);
-        let failure = outcome.unwrap_err();
+        let (result, results) = testing::call_here(&handler, &batch);
+        let failure = result.unwrap_err();
         assert_eq!((failure.fault, failure.message.as_str()), (Fault::Contract, message));
         assert!(results.lane_ends().is_empty());
     }

@@ -12,9 +12,8 @@ use keylane_core::Fault;
 
 use super::call_events::CallEventBatches;
 use super::{Shared, lock};
-use crate::call::{Call, CallEvent, CallKey, CallResult, GuestFailure};
-use crate::clock::{Meter, StopReason, stopwatch, thread_cpu_time};
-use crate::handler::Instance;
+use crate::call::{Call, CallEvent, CallKey, CallStatus, GuestFailure};
+use crate::clock::{Meter, StopReason, real_now, thread_cpu_time};
 use crate::pool::Lease;
 
 /// Slots of one worker that must be polled, in the order in which they became ready.
@@ -22,24 +21,24 @@ pub(super) type Ready = Mutex<VecDeque<usize>>;
 
 /// The worker of a call. Calls refer to this instead of the workers' shared state, because all workers would contend
 /// for writes to the reference count of that state.
-pub(super) struct Home {
+pub(super) struct WorkerContext {
     pub(super) shared: Arc<Shared>,
     pub(super) worker: usize,
 }
 
 /// A slot that runs one call after another.
-pub(super) struct CallSlot {
-    home: Rc<Home>,
+pub(super) struct WorkerSlot {
+    worker_context: Rc<WorkerContext>,
     wake: Arc<SlotWake>,
     waker: Waker,
-    running: Option<Running>,
+    running: Option<RunningCall>,
 }
 
-struct Running {
+struct RunningCall {
     key: CallKey,
-    future: Pin<Box<dyn Future<Output = Done>>>,
-    worked: Duration,
-    waited: bool,
+    future: Pin<Box<dyn Future<Output = EndedCall>>>,
+    work_time: Duration,
+    was_suspended: bool,
     /// Whether the call has yielded while it computed. From then on its CPU time is counted.
     computes: bool,
     cpu: Duration,
@@ -47,7 +46,7 @@ struct Running {
 }
 
 /// A call that has ended.
-pub(super) struct Done {
+pub(super) struct EndedCall {
     call: Box<Call>,
     cancelled: bool,
 }
@@ -55,17 +54,17 @@ pub(super) struct Done {
 /// The result of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Polled {
-    /// The slot is free.
-    Over,
+    /// No call runs in the slot.
+    SlotFree,
     /// The guest computes and has yielded.
     Yielded,
     /// The guest waits.
-    Waits,
+    Suspended,
 }
 
-impl CallSlot {
-    pub(super) fn new(index: usize, home: Rc<Home>, ready: Arc<Ready>) -> CallSlot {
-        let Home { shared, worker } = &*home;
+impl WorkerSlot {
+    pub(super) fn new(index: usize, worker_context: Rc<WorkerContext>, ready: Arc<Ready>) -> WorkerSlot {
+        let WorkerContext { shared, worker } = &*worker_context;
         let (shared, worker) = (shared.clone(), *worker);
         let meter = Arc::new(Meter::new(shared.clock.clone()));
         let wake = Arc::new(SlotWake {
@@ -74,23 +73,23 @@ impl CallSlot {
             shared,
             ready,
             meter,
-            queued: AtomicBool::new(false),
+            is_ready: AtomicBool::new(false),
             polling: AtomicBool::new(false),
         });
-        CallSlot { home, waker: Waker::from(wake.clone()), wake, running: None }
+        WorkerSlot { worker_context, waker: Waker::from(wake.clone()), wake, running: None }
     }
 
     /// Begins a call, which has to be polled once to start.
     pub(super) fn begin(&mut self, call: Box<Call>) {
         let wake = &self.wake;
         wake.meter.arm(call.handler().timeout());
-        wake.queued.store(false, Ordering::SeqCst);
+        wake.is_ready.store(false, Ordering::SeqCst);
         let cpu_budget = call.handler().cpu_budget();
-        self.running = Some(Running {
+        self.running = Some(RunningCall {
             key: call.key,
-            future: Box::pin(run(self.home.clone(), call, wake.meter.clone())),
-            worked: Duration::ZERO,
-            waited: false,
+            future: Box::pin(run(self.worker_context.clone(), call, wake.meter.clone())),
+            work_time: Duration::ZERO,
+            was_suspended: false,
             computes: false,
             cpu: Duration::ZERO,
             cpu_budget,
@@ -111,7 +110,7 @@ impl CallSlot {
         self.waker.wake_by_ref();
     }
 
-    /// Wakes a waiting call that has exceeded its deadline. Returns the time that the call has left.
+    /// Wakes a suspended call that has exceeded its deadline. Returns the time that the call has left.
     pub(super) fn check_deadline(&self) -> Option<Duration> {
         self.running.as_ref()?;
         if self.wake.meter.stop_reason().is_none() {
@@ -125,31 +124,31 @@ impl CallSlot {
     pub(super) fn poll(&mut self, call_events: &mut CallEventBatches) -> Polled {
         let wake = &self.wake;
         let Some(running) = &mut self.running else {
-            wake.queued.store(false, Ordering::SeqCst);
-            return Polled::Over; // woken after its end
+            wake.is_ready.store(false, Ordering::SeqCst);
+            return Polled::SlotFree; // woken after its end
         };
         wake.polling.store(true, Ordering::SeqCst);
-        wake.queued.store(false, Ordering::SeqCst);
+        wake.is_ready.store(false, Ordering::SeqCst);
         wake.meter.resume();
-        let start = stopwatch();
+        let start = real_now();
         // Reading the CPU time costs as much as a short call, so it is not read for calls that end within a tick.
         let cpu_before = running.computes.then(thread_cpu_time);
         let polled = running.future.as_mut().poll(&mut Context::from_waker(&self.waker));
         let worked = start.elapsed();
-        running.worked += worked;
+        running.work_time += worked;
         call_events.worked(worked);
         if let Some(before) = cpu_before {
             running.cpu += thread_cpu_time().saturating_sub(before);
             if running.cpu >= running.cpu_budget {
-                wake.meter.out_of_cpu();
+                wake.meter.stop_out_of_cpu();
             }
         }
         wake.polling.store(false, Ordering::SeqCst);
-        let ready = wake.queued.load(Ordering::SeqCst);
+        let ready = wake.is_ready.load(Ordering::SeqCst);
         match polled {
-            Poll::Ready(done) => {
-                self.finish(done, call_events);
-                Polled::Over
+            Poll::Ready(ended) => {
+                self.finish(ended, call_events);
+                Polled::SlotFree
             }
             Poll::Pending => {
                 if ready {
@@ -157,20 +156,20 @@ impl CallSlot {
                 }
                 let yielded = wake.meter.take_yield();
                 running.computes |= yielded;
-                if !yielded && !ready && !running.waited {
-                    running.waited = true;
+                if !yielded && !ready && !running.was_suspended {
+                    running.was_suspended = true;
                     call_events.add(running.key, CallEvent::Suspended(running.key.call));
                 }
-                if yielded { Polled::Yielded } else { Polled::Waits }
+                if yielded { Polled::Yielded } else { Polled::Suspended }
             }
         }
     }
 
-    fn finish(&mut self, done: Done, call_events: &mut CallEventBatches) {
+    fn finish(&mut self, ended: EndedCall, call_events: &mut CallEventBatches) {
         let Some(running) = self.running.take() else { return };
-        let Done { mut call, cancelled } = done;
-        call.took = running.worked;
-        call.waited = running.waited;
+        let EndedCall { mut call, cancelled } = ended;
+        call.work_time = running.work_time;
+        call.was_suspended = running.was_suspended;
         let event = if cancelled { CallEvent::Terminated(call) } else { CallEvent::Ended(call) };
         call_events.add(running.key, event);
     }
@@ -184,7 +183,7 @@ struct SlotWake {
     ready: Arc<Ready>,
     meter: Arc<Meter>,
     /// Whether the slot is in `ready`.
-    queued: AtomicBool,
+    is_ready: AtomicBool,
     /// Whether the slot is being polled. The time is charged to its call until the poll ends.
     polling: AtomicBool,
 }
@@ -195,7 +194,7 @@ impl Wake for SlotWake {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.queued.swap(true, Ordering::SeqCst) {
+        if self.is_ready.swap(true, Ordering::SeqCst) {
             return;
         }
         if !self.polling.load(Ordering::SeqCst) {
@@ -206,7 +205,7 @@ impl Wake for SlotWake {
             ready.push_back(self.index);
             ready.len() == 1
         };
-        // If `ready` had other slots, the worker is already awake, and it does not rest before `ready` is empty.
+        // If `ready` had other slots, the worker is already awake, and it does not sleep before `ready` is empty.
         if first {
             self.shared.wake(self.worker);
         }
@@ -214,78 +213,79 @@ impl Wake for SlotWake {
 }
 
 /// Runs one call, from its instance to its result.
-async fn run(home: Rc<Home>, mut call: Box<Call>, meter: Arc<Meter>) -> Done {
-    let Home { shared, worker } = &*home;
-    let lease =
-        if call.fresh { shared.pool.take_permit() } else { shared.pool.take(*worker, call.handler()) };
+async fn run(worker_context: Rc<WorkerContext>, mut call: Box<Call>, meter: Arc<Meter>) -> EndedCall {
+    let WorkerContext { shared, worker } = &*worker_context;
+    let lease = if call.needs_fresh_instance {
+        shared.pool.take_permit()
+    } else {
+        shared.pool.take(*worker, call.handler())
+    };
     let stopped = {
-        let served = pin!(serve(&home, &mut call, &meter, lease));
-        until_stopped(&meter, served).await
+        let running = pin!(run_on_instance(&worker_context, &mut call, &meter, lease));
+        until_stopped(&meter, running).await
         // The running call is dropped here, with its store, before its end is reported.
     };
-    let cancelled = match stopped {
-        Ok(outcome) => {
-            call.result = outcome;
-            false
+    let stop = match stopped {
+        Ok(status) => {
+            call.status = status;
+            return EndedCall { call, cancelled: false };
         }
-        Err(stop) => {
-            // The store was dropped with the future.
-            shared.pool.dropped();
-            let (fault, message) = match stop {
-                StopReason::OutOfCpu => (
-                    Fault::Cpu,
-                    format!("the budget of {:?} of CPU time is used up", call.handler().cpu_budget()),
-                ),
-                StopReason::Deadline | StopReason::Cancelled => (
-                    Fault::Timeout,
-                    format!("deadline of {:?} exceeded while waiting", call.handler().timeout()),
-                ),
-            };
-            let row = call.results.fail(call.batch.lanes().len());
-            call.result = CallResult::Failed(GuestFailure { row, ..GuestFailure::new(fault, message) });
-            stop == StopReason::Cancelled
+        Err(stop) => stop,
+    };
+    // The store was dropped with the future.
+    shared.pool.return_permit();
+    let (fault, message) = match stop {
+        StopReason::Cancelled => {
+            call.renew();
+            return EndedCall { call, cancelled: true };
+        }
+        StopReason::OutOfCpu => {
+            (Fault::Cpu, format!("the budget of {:?} of CPU time is used up", call.handler().cpu_budget()))
+        }
+        StopReason::Deadline => {
+            (Fault::Timeout, format!("deadline of {:?} exceeded while waiting", call.handler().timeout()))
         }
     };
-    if cancelled {
-        call.renew();
-    }
-    Done { call, cancelled }
+    let row = call.results.fail(call.batch.lanes().len());
+    call.status = CallStatus::Failed(GuestFailure { row, ..GuestFailure::new(fault, message) });
+    EndedCall { call, cancelled: false }
 }
 
 /// Runs the call and returns the instance to the pool if it may serve again. The result is complete when this returns.
-async fn serve(home: &Home, call: &mut Call, meter: &Arc<Meter>, lease: Lease) -> CallResult {
-    let Home { shared, worker } = home;
-    let (handler, batch, results, had_fresh) = call.parts();
+async fn run_on_instance(
+    worker_context: &WorkerContext,
+    call: &mut Call,
+    meter: &Arc<Meter>,
+    lease: Lease,
+) -> CallStatus {
+    let WorkerContext { shared, worker } = worker_context;
+    let (handler, batch, results, ran_on_fresh_instance) = call.parts();
     let instance = match lease {
         Lease::Used(instance) => Ok(instance),
         Lease::Permit(evicted) => {
             drop(evicted);
             // Set before the instance is created: a start that exceeds the deadline is the event's own failure, too.
-            *had_fresh = true;
+            *ran_on_fresh_instance = true;
             handler.instance(meter).await
         }
     };
-    let served = match instance {
-        Ok(instance) => {
-            let mut instance: Instance = instance;
-            let served = instance.call(handler, meter, batch, results).await;
-            served.map(|()| instance)
-        }
+    let returned = match instance {
+        Ok(mut instance) => instance.call(handler, meter, batch, results).await.map(|()| instance),
         Err(failure) => Err(failure),
     };
-    match served {
+    match returned {
         Ok(instance) if instance.may_stay(handler) => {
             shared.pool.keep(*worker, handler, instance);
-            CallResult::Ended
+            CallStatus::Returned
         }
         Ok(instance) => {
             drop(instance);
-            shared.pool.dropped();
-            CallResult::Ended
+            shared.pool.return_permit();
+            CallStatus::Returned
         }
         Err(failure) => {
-            shared.pool.dropped();
-            CallResult::Failed(failure)
+            shared.pool.return_permit();
+            CallStatus::Failed(failure)
         }
     }
 }

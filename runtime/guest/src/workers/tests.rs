@@ -6,7 +6,7 @@ use std::time::Duration;
 use keylane_core::{CallId, Fault, LaneEnd, Verdict};
 
 use super::*;
-use crate::call::{CallEvent, CallObserver, CallResult, GuestFailure};
+use crate::call::{CallEvent, CallObserver, CallStatus, GuestFailure};
 use crate::handler::{Handler, HandlerOptions};
 use crate::{OUTPUT_BYTES, testing};
 
@@ -44,7 +44,7 @@ impl Bench {
 
     fn call(&mut self, lanes: &[&[&str]]) -> Box<Call> {
         let mut call = Call::new(self.handler.clone(), self.observer.clone(), OUTPUT_BYTES);
-        call.key = CallKey { handler: 1, call: CallId { slot: self.next, reuse_count: 9 } };
+        call.key = CallKey { event_loop: 1, call: CallId { slot: self.next, reuse_count: 9 } };
         self.next += 1;
         testing::fill(&mut call.batch, lanes);
         call
@@ -87,11 +87,11 @@ impl Bench {
 }
 
 fn done(rows: u32) -> LaneEnd {
-    LaneEnd { done: rows, failure: None }
+    LaneEnd { done: rows, verdict: None }
 }
 
 fn failure(call: &Call) -> &GuestFailure {
-    let CallResult::Failed(failure) = &call.result else { panic!("{:?}", call.result) };
+    let CallStatus::Failed(failure) = &call.status else { panic!("{:?}", call.status) };
     failure
 }
 
@@ -100,10 +100,10 @@ fn a_batch_handler_gets_all_rows_at_once_and_its_instance_serves_again() {
     let mut bench = Bench::new(&testing::batch_handler(testing::ALL_DONE), 2, 8, 5_000);
     for _ in 0..3 {
         let call = bench.run(&[&["a", "b"], &["c"]]);
-        assert_eq!(call.result, CallResult::Ended);
+        assert_eq!(call.status, CallStatus::Returned);
         assert_eq!(call.results.lane_ends(), [done(2), done(1)]);
-        assert!(!call.waited);
-        assert!(call.took > Duration::ZERO);
+        assert!(!call.was_suspended);
+        assert!(call.work_time > Duration::ZERO);
     }
     assert!(bench.workers.idle_instances() <= 2, "at most one for each worker");
 }
@@ -112,9 +112,9 @@ fn a_batch_handler_gets_all_rows_at_once_and_its_instance_serves_again() {
 fn a_handler_is_called_row_by_row_and_a_lane_stops_at_its_first_refusal() {
     let mut bench = Bench::new(&testing::obedient(), 1, 8, 5_000);
     let call = bench.run(&[&["o1", "o2"], &["a", "r", "o3"], &["x"], &["o4"]]);
-    assert_eq!(call.result, CallResult::Ended);
+    assert_eq!(call.status, CallStatus::Returned);
     let ends = call.results.lane_ends();
-    let stopped = |done, verdict| LaneEnd { done, failure: Some(verdict) };
+    let stopped = |done, verdict| LaneEnd { done, verdict: Some(verdict) };
     let later = Verdict::Retry { after: Some(Duration::from_millis(250)) };
     assert_eq!(ends, [done(2), stopped(1, later), stopped(0, Verdict::Reject), done(1)]);
     let reasons: Vec<_> = call.results.stopped_lanes().iter().map(|r| (r.lane, r.reason.as_str())).collect();
@@ -152,7 +152,7 @@ fn a_trap_names_the_functions_keeps_the_rows_before_it_and_drops_the_instance() 
     assert_eq!(call.results.lane_ends(), [done(1), done(1), done(0)], "the last lane was not reached");
     assert_eq!(call.results.rows_with_outputs(), [0]);
     assert_eq!(bench.workers.idle_instances(), 0);
-    assert_eq!(bench.run(&[&["a"]]).result, CallResult::Ended);
+    assert_eq!(bench.run(&[&["a"]]).status, CallStatus::Returned);
     assert_eq!(bench.workers.idle_instances(), 1);
 }
 
@@ -164,7 +164,7 @@ fn an_endless_loop_is_stopped_at_its_deadline() {
     assert_eq!(failure.fault, Fault::Timeout);
     assert_eq!(failure.message, "deadline exceeded in `handle`");
     assert_eq!(failure.row, Some(1));
-    assert!(!call.waited, "yielding is not waiting");
+    assert!(!call.was_suspended, "yielding is not waiting");
     assert_eq!(bench.workers.idle_instances(), 0);
 }
 
@@ -182,13 +182,13 @@ fn a_loop_that_yields_uses_up_its_cpu_time() {
 #[test]
 fn a_call_gets_a_fresh_instance_if_it_needs_one() {
     let mut bench = Bench::new(&testing::obedient(), 1, 2, 5_000);
-    assert!(bench.run(&[&["a"]]).had_fresh, "there was no instance before");
-    assert!(!bench.run(&[&["a"]]).had_fresh);
+    assert!(bench.run(&[&["a"]]).ran_on_fresh_instance, "there was no instance before");
+    assert!(!bench.run(&[&["a"]]).ran_on_fresh_instance);
     let mut call = bench.call(&[&["t"]]);
-    call.fresh = true;
+    call.needs_fresh_instance = true;
     bench.workers.submit(&mut vec![call], 1);
     let call = bench.ended();
-    assert!(call.had_fresh && call.failed_fresh());
+    assert!(call.ran_on_fresh_instance && call.failed_fresh());
     let behind_another_row = bench.run(&[&["a", "t"]]);
     assert!(!behind_another_row.failed_fresh(), "the instance had served the row before");
 }
@@ -204,7 +204,7 @@ fn instances_are_replaced_when_they_are_old_or_large() {
     {
         let handler = testing::handler_with(&engine, &testing::obedient(), options);
         let mut bench = Bench::with(&engine, handler, 1);
-        let fresh = [(); 3].map(|()| bench.run(&[&["a"]]).had_fresh);
+        let fresh = [(); 3].map(|()| bench.run(&[&["a"]]).ran_on_fresh_instance);
         assert_eq!(fresh, wanted);
     }
 }
@@ -231,9 +231,9 @@ fn growth_of_the_second_memory_hits_the_limit_over_both_memories() {
 fn a_row_with_an_unknown_target_ends_its_lane_only() {
     let mut bench = Bench::new(&testing::obedient(), 1, 8, 5_000);
     let call = bench.run(&[&["a", "d", "a"], &["a"]]);
-    assert_eq!(call.result, CallResult::Ended);
-    let unpublishable = LaneEnd { done: 1, failure: Some(Verdict::Unpublishable) };
-    assert_eq!(call.results.lane_ends(), [unpublishable, LaneEnd { done: 1, failure: None }]);
+    assert_eq!(call.status, CallStatus::Returned);
+    let unpublishable = LaneEnd { done: 1, verdict: Some(Verdict::Unpublishable) };
+    assert_eq!(call.results.lane_ends(), [unpublishable, LaneEnd { done: 1, verdict: None }]);
     assert_eq!(
         call.results.stopped_lanes()[0].reason,
         "the output `nowhere` is not configured: the handler has `other`, `totals`"
@@ -253,7 +253,7 @@ fn a_call_that_waits_does_not_block_its_worker() {
     let ended: Vec<_> = events
         .iter()
         .filter_map(|event| match event {
-            CallEvent::Ended(call) => Some((call.key, call.waited, &call.result)),
+            CallEvent::Ended(call) => Some((call.key, call.was_suspended, &call.status)),
             CallEvent::Suspended(call) => {
                 assert_eq!(*call, hour.call);
                 None
@@ -262,8 +262,8 @@ fn a_call_that_waits_does_not_block_its_worker() {
         })
         .collect();
     assert_eq!(ended.len(), 2);
-    for (key, waited, outcome) in ended {
-        assert_eq!((waited, outcome), (key == slow, &CallResult::Ended), "{key:?}");
+    for (key, was_suspended, status) in ended {
+        assert_eq!((was_suspended, status), (key == slow, &CallStatus::Returned), "{key:?}");
     }
     bench.workers.cancel(hour);
     assert_eq!(bench.terminated().key, hour);
@@ -277,7 +277,7 @@ fn a_cancelled_call_is_terminated_with_its_store_and_its_buffers_come_back() {
     bench.workers.cancel(key);
     let call = bench.terminated();
     assert_eq!(call.key, key);
-    assert_eq!(call.result, CallResult::NotRun);
+    assert_eq!(call.status, CallStatus::NotRun);
     assert!(call.results.lane_ends().is_empty(), "its results are discarded");
     assert_eq!(bench.workers.idle_instances(), 0);
 
@@ -313,7 +313,7 @@ fn a_call_that_waits_past_its_deadline_is_a_timeout() {
         }
     );
     assert_eq!(call.results.lane_ends(), [done(1), done(0)]);
-    assert!(call.waited);
+    assert!(call.was_suspended);
 }
 
 /// One call waits while another one computes on the same thread: only the time of the other one counts as work.
@@ -329,9 +329,10 @@ fn waiting_is_not_working() {
     let computed = bench.run(&[&["l"]]);
     assert_eq!(failure(&computed).fault, Fault::Timeout);
     bench.workers.cancel(waits);
-    let waited = bench.terminated();
-    assert_eq!(waited.key, waits);
-    assert!(waited.took < computed.took, "it worked {:?} of {:?}", waited.took, computed.took);
+    let suspended = bench.terminated();
+    assert_eq!(suspended.key, waits);
+    let (suspended, computed) = (suspended.work_time, computed.work_time);
+    assert!(suspended < computed, "it worked {suspended:?} of {computed:?}");
 }
 
 #[test]
@@ -366,7 +367,7 @@ fn no_more_calls_are_taken_than_instances_may_live() {
     bench.workers.cancel(first);
     bench.terminated();
     bench.workers.submit(&mut third, 1);
-    assert_eq!(bench.ended().result, CallResult::Ended);
+    assert_eq!(bench.ended().status, CallStatus::Returned);
     bench.workers.cancel(second);
     bench.terminated();
 }
@@ -385,7 +386,7 @@ fn an_idle_instance_of_one_handler_is_replaced_by_another() {
         workers.submit(&mut vec![call], 1);
         let event = events.recv_timeout(TIMEOUT).unwrap();
         let CallEvent::Ended(call) = event else { panic!("{event:?}") };
-        assert_eq!(call.result, CallResult::Ended);
+        assert_eq!(call.status, CallStatus::Returned);
         assert_eq!(workers.idle_instances(), 1);
     }
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use keylane_core::{CallFailure, CallId, Dispatch, Input};
 
 use crate::admit::Arena;
-use crate::guest::{Call, CallEvent, CallKey, CallObserver, CallResult, Handler, Workers};
+use crate::guest::{Call, CallEvent, CallKey, CallObserver, CallStatus, Handler, Workers};
 
 use super::mailbox::{LoopEvent, Mailbox};
 
 /// Creates, fills and recycles the calls of one handler.
 pub(in crate::app) struct Calling {
     /// The number that identifies this loop to the shared workers.
-    index: u16,
+    handler_index: u16,
     handler: Arc<Handler>,
     workers: Arc<Workers>,
     mailbox: Arc<Mailbox>,
@@ -39,14 +39,14 @@ const WORTH_WAKING: Duration = Duration::from_micros(100);
 
 impl Calling {
     pub(in crate::app) fn new(
-        index: u16,
+        handler_index: u16,
         handler: Arc<Handler>,
         workers: Arc<Workers>,
         mailbox: Arc<Mailbox>,
         max_output_bytes: usize,
     ) -> Self {
         Calling {
-            index,
+            handler_index,
             handler,
             workers,
             mailbox,
@@ -66,11 +66,11 @@ impl Calling {
             let observer: Arc<dyn CallObserver> = self.mailbox.clone();
             Call::new(self.handler.clone(), observer, self.max_output_bytes)
         });
-        call.key = CallKey { handler: self.index, call: dispatch.call };
-        call.fresh = dispatch.fresh;
+        call.key = CallKey { event_loop: self.handler_index, call: dispatch.call };
+        call.needs_fresh_instance = dispatch.fresh;
         call.batch.begin(topic, dispatch.attempt, dispatch.last_attempt);
         let mut rows = dispatch.rows.iter();
-        for &lane in dispatch.lanes {
+        for &lane in dispatch.lane_lengths {
             for row in rows.by_ref().take(lane as usize) {
                 let record = arena.get(row.arena_slot);
                 call.batch.push_row(
@@ -107,12 +107,12 @@ impl Calling {
 
     pub(super) fn cancel(&mut self, call: CallId) {
         self.submit(); // the call may be among the prepared ones
-        self.workers.cancel(CallKey { handler: self.index, call });
+        self.workers.cancel(CallKey { event_loop: self.handler_index, call });
     }
 
     /// Keeps the box of a finished call for the next one.
     pub(super) fn recycle(&mut self, call: Box<Call>) {
-        self.work = (self.work * 7 + call.took) / 8;
+        self.work = (self.work * 7 + call.work_time) / 8;
         self.idle.push(call);
     }
 
@@ -130,14 +130,14 @@ impl Calling {
 pub(super) fn end_of(ended: &Call) -> Input<'_> {
     let (call, results) = (ended.key.call, &ended.results);
     let (lanes, with_outputs) = (results.lane_ends(), results.rows_with_outputs());
-    match &ended.result {
-        CallResult::Failed(failure) => {
+    match &ended.status {
+        CallStatus::Failed(failure) => {
             let (fault, failing_row, fresh) = (failure.fault, failure.row, ended.failed_fresh());
             let failure = CallFailure { fault, failing_row, fresh };
             Input::CallFailed { call, failure, lanes, with_outputs }
         }
-        CallResult::Ended | CallResult::NotRun => {
-            Input::CallEnded { call, lanes, with_outputs, took: ended.took }
+        CallStatus::Returned | CallStatus::NotRun => {
+            Input::CallEnded { call, lanes, with_outputs, took: ended.work_time }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The end of a loop: failures, causes of a drain, and the state after it.
+//! The end of a loop: failures, causes of a drain, and the state of the drain.
 
 use std::time::Duration;
 
@@ -8,28 +8,20 @@ use super::super::Totals;
 use super::LoopEnd;
 use super::log::HandlerLog;
 use super::reading::Reading;
+use super::until_end::UntilEnd;
 
 /// The end of one loop.
 #[derive(Debug)]
 pub(in crate::app) struct Closing {
     drain_timeout: Duration,
-    /// Under `--until-end`, the time after which an empty assignment ends the run.
-    until_end: Option<Duration>,
-    /// Uptime since which no partition is assigned.
-    empty_since: Duration,
-    had_loss: bool,
+    /// The end of a run with `--until-end`.
+    until_end: Option<UntilEnd>,
     /// The failures that prevent exit code 0.
     failures: Vec<String>,
     /// The deadline of the drain, if it has begun.
     deadline: Option<Duration>,
     /// Whether the handler can't continue.
     stop: bool,
-    /// Whether a partition has stopped.
-    partition_stopped: bool,
-    /// The failure text of a partition that can't be read for now, or whose topic was replaced.
-    unreadable: Option<String>,
-    /// Whether every event up to the end of each partition is committed.
-    end_reached: bool,
     drained: bool,
     /// Whether a cancelled call does not terminate, so that the process must end.
     stuck: bool,
@@ -39,20 +31,15 @@ pub(in crate::app) struct Closing {
 }
 
 impl Closing {
-    /// Creates the state of a loop that is not closing. `until_end`: under `--until-end`, the maximum time of an empty
-    /// assignment.
-    pub(in crate::app) fn new(drain_timeout: Duration, until_end: Option<Duration>) -> Self {
+    /// Creates the state of a loop that is not closing. `empty_assignment_max`: under `--until-end`, the maximum time
+    /// of an empty assignment.
+    pub(in crate::app) fn new(drain_timeout: Duration, empty_assignment_max: Option<Duration>) -> Self {
         Closing {
             drain_timeout,
-            until_end,
-            empty_since: Duration::ZERO,
-            had_loss: false,
+            until_end: empty_assignment_max.map(UntilEnd::new),
             failures: Vec::new(),
             deadline: None,
             stop: false,
-            partition_stopped: false,
-            unreadable: None,
-            end_reached: false,
             drained: false,
             stuck: false,
             calls_left: false,
@@ -60,7 +47,9 @@ impl Closing {
     }
 
     pub(super) fn begin(&mut self, now: Duration) {
-        self.empty_since = now;
+        if let Some(until_end) = &mut self.until_end {
+            until_end.begin(now);
+        }
     }
 
     /// Returns whether this is a run with `--until-end`.
@@ -79,14 +68,19 @@ impl Closing {
     // -- causes -------------------------------------------------------------------------------------
 
     /// Logs and records a failure. With any failure, the exit code is not 0.
-    pub(super) fn fail(&mut self, log: &HandlerLog, failure: String) {
-        tracing::error!(handler = log.handler(), failure, "handler failed");
+    fn fail(&mut self, log: &HandlerLog, message: &'static str, failure: String) {
+        log.failure(message, &failure);
         self.failures.push(failure);
     }
 
-    /// Notes that the handler can't continue, with the failure.
+    /// Logs and records that the handler could not join its group.
+    pub(super) fn join_failed(&mut self, log: &HandlerLog, failure: String) {
+        self.fail(log, "handler failed", failure);
+    }
+
+    /// Logs and records that the handler can't continue, with the failure.
     pub(super) fn stop(&mut self, log: &HandlerLog, failure: String) {
-        self.fail(log, failure);
+        self.fail(log, "handler stopped", failure);
         self.stop = true;
     }
 
@@ -97,7 +91,7 @@ impl Closing {
         reason: Reason,
         error: &str,
     ) {
-        self.stop(log, log.handler_stop(at, reason, error));
+        self.stop(log, log.handler_stop_failure(at, reason, error));
     }
 
     pub(super) fn all_stopped(&mut self, log: &HandlerLog) {
@@ -111,36 +105,41 @@ impl Closing {
         offset: i64,
         reason: PartitionStop,
     ) {
-        self.fail(log, log.partition_stop(partition, offset, reason));
-        self.partition_stopped = true;
+        self.fail(log, "partition stopped", log.partition_stop_failure(partition, offset, reason));
+        if let Some(until_end) = &mut self.until_end {
+            until_end.partition_stopped();
+        }
     }
 
     pub(super) fn partition_stalled(&mut self, log: &HandlerLog, stall: &Stall) {
-        if let BlockedOn::ReadFailed(why) = stall.blocked_on {
-            self.unreadable = Some(log.unreadable(stall.partition, stall.offset, why));
+        if let (Some(until_end), BlockedOn::ReadFailed(why)) = (&mut self.until_end, stall.blocked_on) {
+            until_end.unreadable(log.unreadable_failure(stall.partition, stall.offset, why));
         }
     }
 
     pub(super) fn noticed(&mut self, log: &HandlerLog, notice: Notice) {
-        if let Notice::TopicReplaced { partition, .. } = notice {
-            self.unreadable = Some(log.replaced(partition));
+        if let (Some(until_end), Notice::TopicReplaced { partition, .. }) = (&mut self.until_end, notice) {
+            until_end.unreadable(log.replaced_failure(partition));
         }
     }
 
     pub(super) fn call_stuck(&mut self, log: &HandlerLog, call: CallId) {
         self.stuck = true;
-        self.fail(
-            log,
-            format!("guest call {call:?} did not terminate after it was cancelled; the process ends"),
-        );
+        let failure =
+            format!("guest call {call:?} did not terminate after it was cancelled; the process ends");
+        self.fail(log, "guest call stuck", failure);
     }
 
     pub(super) fn end_reached(&mut self) {
-        self.end_reached = true;
+        if let Some(until_end) = &mut self.until_end {
+            until_end.end_reached();
+        }
     }
 
     pub(super) fn partitions_lost(&mut self) {
-        self.had_loss = true;
+        if let Some(until_end) = &mut self.until_end {
+            until_end.partitions_lost();
+        }
     }
 
     /// Records a drain that was requested from outside the loop: a failure under `--until-end`.
@@ -152,30 +151,25 @@ impl Closing {
 
     // -- the drain ----------------------------------------------------------------------------------
 
-    /// Returns whether one of the causes requires a drain. Records the failure if a partition can't be read.
-    pub(super) fn must_drain(&mut self, log: &HandlerLog, reading: &Reading, now: Duration) -> bool {
-        let unreadable = self.unreadable.take().filter(|_| self.is_until_end());
-        let cannot_end = self.is_until_end() && self.partition_stopped || unreadable.is_some();
+    /// Checks the causes that require a drain, and logs and records their failures. Returns whether there is one.
+    pub(super) fn check_drain_causes(&mut self, log: &HandlerLog, reading: &Reading, now: Duration) -> bool {
+        let Some(until_end) = &mut self.until_end else { return self.stop };
+        let (must_end, unreadable) = until_end.check();
         if let Some(failure) = unreadable {
-            self.fail(log, failure);
+            self.fail(log, "handler failed", failure);
         }
-        self.stop || self.end_reached || cannot_end || self.stays_empty(log, reading, now)
+        self.stop || must_end || self.check_assignment(log, reading, now)
     }
 
-    /// Returns whether, under `--until-end`, no partition has been assigned for the time limit. In a group with more
-    /// members than partitions, some members never get one.
-    fn stays_empty(&mut self, log: &HandlerLog, reading: &Reading, now: Duration) -> bool {
-        let Some(limit) = self.until_end else { return false };
-        if !reading.has_nothing_assigned() {
-            self.empty_since = now;
-        }
-        if now < self.empty_since + limit || self.deadline.is_some() {
+    /// Checks whether, under `--until-end`, no partition has been assigned for the time limit, and logs it. In a group
+    /// with more members than partitions, some members never get one.
+    fn check_assignment(&mut self, log: &HandlerLog, reading: &Reading, now: Duration) -> bool {
+        let Some(until_end) = &mut self.until_end else { return false };
+        if !until_end.is_empty_for_too_long(reading.has_nothing_assigned(), now) || self.deadline.is_some() {
             return false;
         }
         tracing::warn!(handler = log.handler(), "no partition was assigned");
-        if self.had_loss {
-            self.failures.push("its partitions were lost, and none was assigned again".to_owned());
-        }
+        self.failures.extend(until_end.loss_failure());
         true
     }
 
@@ -195,7 +189,7 @@ impl Closing {
         if !clean {
             let failure =
                 "drain timed out with unfinished or uncommitted work: these events will be processed again";
-            self.fail(log, failure.to_owned());
+            self.fail(log, "drain timed out", failure.to_owned());
         }
     }
 

@@ -1,15 +1,12 @@
-//! Commits settled events through the consumer group.
+//! Converts the coordinator's responses to commits to inputs of the core.
 
 use std::fmt::Display;
-use std::time::Duration;
 
-use keylane_core::{CommitEntry, CommitError, CommitId, Input, Now, Partition};
-
-use crate::source::Source;
+use keylane_core::{CommitError, CommitId, Input, Now, Partition};
 
 use super::log::HandlerLog;
 
-/// Sends the core's commits and translates the answers.
+/// Converts the responses to commits, and counts the failed ones.
 #[derive(Debug, Default)]
 pub(in crate::app) struct Committing {
     /// Number of rejected commits, counted per partition, and of commits without an answer.
@@ -17,18 +14,7 @@ pub(in crate::app) struct Committing {
 }
 
 impl Committing {
-    pub(super) fn send(
-        &self,
-        source: &mut Source,
-        now: Duration,
-        id: CommitId,
-        entries: &[CommitEntry],
-        metadata: &str,
-    ) {
-        source.commit(now, id, entries, metadata);
-    }
-
-    /// Converts the coordinator's answer for one partition of a commit to an input of the core.
+    /// Converts the response for one partition of a commit.
     pub(super) fn answered(
         &mut self,
         log: &mut HandlerLog,
@@ -50,7 +36,7 @@ impl Committing {
     /// Records and logs that a commit was not answered in time.
     pub(super) fn timed_out(&mut self, log: &HandlerLog, id: CommitId) -> Input<'static> {
         self.failed += 1;
-        tracing::warn!(handler = log.handler(), "commit not answered in time");
+        log.commit_timed_out();
         Input::CommitTimedOut { id }
     }
 

@@ -2,7 +2,7 @@
 //! carries out the core's actions.
 //!
 //! Each stage of an event's life has one owner: [`Reading`] (records to rows), [`Calling`] (rows to guest calls),
-//! [`Publishing`] (outputs and dead letters to acknowledgements), [`Committing`] (settled offsets to the group), and
+//! [`Publishing`] (outputs and dead letters to acknowledgements), [`Committing`] (the responses to commits), and
 //! [`Closing`] (the end of the loop). They borrow the [`Source`] and the [`HandlerLog`] from the loop.
 
 mod calling;
@@ -13,19 +13,22 @@ mod mailbox;
 mod publishing;
 mod reading;
 mod report;
+mod until_end;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keylane_core::{Action, CommittedStart, Core, DeadLetter, Input, Notice, Now, Partition, PartitionStart};
+use keylane_core::{
+    Action, CommittedStart, Core, FailedEvent, Input, Notice, Now, Partition, PartitionStart,
+};
 
 use crate::guest::{Call, CallEvent};
 use crate::librdkafka::{ErrorCode, WakeHandle};
 use crate::source::{Source, SourceEvent};
 
 use super::Totals;
-use super::authentication::{RejectionSender, Side};
+use super::authentication::{ClientKind, RejectionSender};
 use super::clock::Clock;
 pub(super) use calling::Calling;
 pub(super) use closing::Closing;
@@ -45,7 +48,7 @@ const READS_PER_TURN: usize = 8;
 /// Number of ready lanes at which nothing more is read: more events would only fall out of the CPU caches (measured:
 /// 2.4 µs of CPU per event and 257 MiB without this limit, 1.45 µs and 122 MiB with it). Lanes with a running call do
 /// not count, so slow keys do not block reading.
-const READY_ENOUGH: usize = 1024;
+const READY_LANES_MAX: usize = 1024;
 /// Time limit for leaving the group, and the minimum time limit for a pending join.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
@@ -77,7 +80,7 @@ pub(super) struct EventLoop {
     pub(super) mailbox: Arc<Mailbox>,
     /// Events taken out of the mailbox. The memory of the queue is reused.
     pub(super) events: VecDeque<LoopEvent>,
-    pub(super) rejections: RejectionSender,
+    pub(super) rejection_sender: RejectionSender,
     pub(super) wake: WakeHandle,
     pub(super) report: Report,
     /// Number of calls that the workers accept without queueing them for long.
@@ -95,10 +98,10 @@ impl EventLoop {
         self.closing.begin(self.now.uptime);
         self.report = Report::new(self.now.uptime);
         if let Err(error) = self.source.join() {
-            self.closing.fail(&self.log, error.to_string());
+            self.closing.join_failed(&self.log, error.to_string());
             return self.leave();
         }
-        self.feed(Input::WorkersFree { calls: self.worker_calls });
+        self.feed(Input::CapacityAdded { calls: self.worker_calls });
         while !self.closing.is_over() {
             if !self.turn() {
                 self.sleep();
@@ -119,7 +122,7 @@ impl EventLoop {
             self.feed(Input::Tick);
             busy = true;
         }
-        if self.closing.must_drain(&self.log, &self.reading, self.now.uptime) {
+        if self.closing.check_drain_causes(&self.log, &self.reading, self.now.uptime) {
             self.drain();
         }
         self.report();
@@ -145,13 +148,16 @@ impl EventLoop {
     fn carry_out(&mut self, ended: Option<&Call>) {
         let now = self.now;
         while let Some(action) = self.core.poll() {
-            let EventLoop { log, source, reading, calling, publishing, committing, closing, .. } = self;
+            let EventLoop { log, source, reading, calling, publishing, closing, .. } = self;
             match action {
                 // Reading
                 Action::LookUpStart { partition } => source.look_up_start(partition),
                 Action::AnswerAssign { request, starts } => {
                     reading.assigned(starts);
-                    source.answer_assign(request, starts);
+                    match request {
+                        Some(request) => source.answer_assign(request, starts),
+                        None => source.start_reading(starts),
+                    }
                 }
                 Action::AnswerRevoke { request, partitions } => {
                     reading.revoked(partitions);
@@ -160,10 +166,10 @@ impl EventLoop {
                 }
                 Action::Reposition { partition, offset } => source.reposition(partition, offset),
                 Action::Reassign { partition, offset } => source.reassign(partition, offset),
-                Action::Read { partition, max_events, max_bytes } => {
+                Action::PermitRead { partition, max_events, max_bytes } => {
                     reading.permit(partition, max_events, max_bytes);
                 }
-                Action::StopReading { partition } => reading.withdraw_permission(partition),
+                Action::WithdrawRead { partition } => reading.withdraw_permission(partition),
                 Action::ReleaseRows { slots } => reading.release(slots),
 
                 // Calling
@@ -180,7 +186,7 @@ impl EventLoop {
                 }
                 Action::DropOutputs { call, first, end } => publishing.disown(call, first..end),
                 Action::DeadLetter(dead_letter) => {
-                    let DeadLetter { call, row, reason, .. } = dead_letter;
+                    let FailedEvent { call, row, reason, .. } = dead_letter;
                     log.dead_letter(now, &dead_letter, publishing.error_of(call, row, reason));
                     let topic_id = source.topic_id(dead_letter.event.partition);
                     let digest = calling.digest();
@@ -188,9 +194,7 @@ impl EventLoop {
                 }
 
                 // Committing
-                Action::Commit { id, entries, metadata } => {
-                    committing.send(source, now.uptime, id, entries, metadata);
-                }
+                Action::Commit { id, entries, metadata } => source.commit(now.uptime, id, entries, metadata),
 
                 // Closing
                 Action::PartitionStopped { partition, offset, reason } => {
@@ -259,9 +263,9 @@ impl EventLoop {
                 };
                 self.feed(Input::StartResolved { partition: found.partition, start });
             }
-            SourceEvent::LookUpFailed { partition, reason, undecided } => {
+            SourceEvent::LookupFailed { partition, reason, transaction_open } => {
                 self.log.start_unresolved(self.now, partition, &reason);
-                self.feed(Input::LookUpFailed { partition, undecided });
+                self.feed(Input::LookupFailed { partition, transaction_open });
             }
             SourceEvent::EndKnown { partition, offset } => self.feed(Input::EndKnown { partition, offset }),
             SourceEvent::ReadFailed { partition, why } => {
@@ -289,7 +293,7 @@ impl EventLoop {
             }
             SourceEvent::Error(error) => {
                 if error.code.is_authentication_failure() {
-                    self.rejections.report(Side::Consumers);
+                    self.rejection_sender.report(ClientKind::Consumers);
                 }
                 self.log.client_error(self.now, &error.text);
             }
@@ -361,7 +365,7 @@ impl EventLoop {
         let mut busy = false;
         let mut reads = 0;
         for _ in 0..self.reading.permissions() {
-            if reads == READS_PER_TURN || self.core.ready_lanes() >= READY_ENOUGH {
+            if reads == READS_PER_TURN || self.core.ready_lanes() >= READY_LANES_MAX {
                 break;
             }
             let Some(permission) = self.reading.next_permission() else { break };
@@ -424,13 +428,13 @@ impl EventLoop {
     fn leave(self) -> LoopEnd {
         let view = self.view();
         let EventLoop { mut log, source, reading, calling, mut publishing, closing, now, .. } = self;
-        log.dropped_lines();
+        log.log_dropped_lines();
         publishing.log_dropped_lines();
         let active = reading.active(now.uptime);
         report::log_totals(log.handler(), &view, active);
         let totals = Totals {
             done: publishing.done(),
-            emitted: publishing.acknowledged(),
+            outputs_acknowledged: publishing.outputs_acknowledged(),
             calls: calling.calls_made(),
             active,
         };

@@ -46,7 +46,7 @@ pub(super) struct MissingLaneKey {
     pub(super) partition: Partition,
     pub(super) offset: i64,
     /// Whether the value seems to have the prefix of a schema registry serializer.
-    pub(super) registered: bool,
+    pub(super) has_registry_prefix: bool,
 }
 
 /// The result of one read.
@@ -150,11 +150,12 @@ impl Reading {
             // A filtered record is not copied.
             let (arena_slot, bytes, admission) = if filter.keeps(key, value, || record.headers()) {
                 let (slot, bytes) = arena.store(key, value, record.headers(), log_append_time);
-                let missed = lane_rule.missed();
+                let without_lane_key = lane_rule.without_lane_key();
                 let admission = lane_rule.admission(key, value, || record.headers());
-                if lane_rule.missed() != missed && missing.is_none() {
-                    let registered = lane_rule.overlooks_registry(value);
-                    *missing = Some(MissingLaneKey { partition, offset: record.offset(), registered });
+                if lane_rule.without_lane_key() != without_lane_key && missing.is_none() {
+                    let has_registry_prefix = lane_rule.overlooks_registry(value);
+                    *missing =
+                        Some(MissingLaneKey { partition, offset: record.offset(), has_registry_prefix });
                 }
                 (slot, bytes, admission)
             } else {
@@ -178,11 +179,11 @@ impl Reading {
         self.missing
     }
 
-    /// Notes that the missing lane key is reported now. Returns the number of events without a lane key since the
-    /// last report.
-    pub(super) fn report_missing(&mut self) -> u64 {
+    /// Returns the number of events without a lane key since the last report. They are reported now.
+    pub(super) fn take_missing_count(&mut self) -> u64 {
         self.missing = None;
-        self.lane_rule.missed() - std::mem::replace(&mut self.missing_reported, self.lane_rule.missed())
+        self.lane_rule.without_lane_key()
+            - std::mem::replace(&mut self.missing_reported, self.lane_rule.without_lane_key())
     }
 
     // -- totals -------------------------------------------------------------------------------------

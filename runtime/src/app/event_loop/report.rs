@@ -60,7 +60,7 @@ pub(super) fn log_totals(handler: &str, view: &HandlerView, active: Duration) {
 fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {
     let HandlerView { core, publishing, .. } = view;
     let Counters { settled, filtered, dead_letters, skipped, retries, .. } = core.counters;
-    let reruns = core.counters.reruns_after_faults + core.counters.reruns_behind_outputs;
+    let reruns = core.counters.reruns_after_faults + core.counters.reruns_after_unpublishable;
     let unclaimed = core.partitions.iter().map(|partition| partition.unclaimed).sum();
     let stalled = core.partitions.iter().filter(|partition| partition.stall.is_some()).count();
     // Rare conditions have a field only if they occurred.
@@ -73,13 +73,13 @@ fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {
         skipped,
         retries,
         reruns,
-        outputs = publishing.outputs,
+        outputs = publishing.outputs_acknowledged,
         rate,
         lag = view.lag,
         partitions = core.partitions.len(),
         stalled = unless_none(stalled as u64),
         offsets_skipped = unless_none(core.counters.offsets_skipped),
-        topics_replaced = unless_none(core.counters.topics_replaced),
+        partitions_replaced = unless_none(core.counters.partitions_replaced),
         metadata_ignored = unless_none(core.counters.metadata_ignored),
         partitions_lost = unless_none(core.counters.losses),
         commits_failed = unless_none(view.commits_failed),
@@ -114,7 +114,7 @@ mod tests {
         let mut core = Core::new(Config::default()).view();
         core.counters.settled = 660;
         let publishing = PublishingView {
-            outputs: 0,
+            outputs_acknowledged: 0,
             order_breaks: 0,
             restamped: 0,
             removed_headers: 0,

@@ -16,17 +16,18 @@ use crate::guest::{
 };
 use crate::librdkafka::{Credentials, Wake, WakeHandle};
 use crate::sink::{Route, Sink};
-use crate::source::embedded::{EmbeddedBroker, FeedProgress, Feeder, OutputReader};
-use crate::source::{Record, Source};
+use crate::source::Source;
+use crate::source::embedded::EmbeddedBroker;
 
-use super::super::authentication::{RejectionSender, Side};
+use super::super::authentication::{ClientKind, RejectionSender};
 use super::super::clock::Clock;
 use super::super::event_loop::{
     Calling, Closing, Committing, EventLoop, HandlerLog, LoopEvent, Mailbox, Publishing, Reading, Report,
 };
-use super::super::{RunOptions, RunOutcome};
-use super::client_options::{self, Access};
-use super::inputs::Inputs;
+use super::super::{RunEnd, RunOptions};
+use super::embedded::EmbeddedRun;
+use super::input_topics::InputTopics;
+use super::options::{self, Access};
 
 /// Calls per worker thread that are submitted ahead, so that no worker waits for the loop.
 const CALLS_AHEAD: u32 = 2;
@@ -42,15 +43,12 @@ pub(in crate::app) struct Parts {
     pub(in crate::app) handlers: Vec<HandlerPart>,
     workers: Arc<Workers>,
     sink: Arc<Sink>,
-    /// The topics of all outputs, in the order of the sink.
+    /// The topics of all outputs and dead letters, in the order of the sink.
     topics: Vec<String>,
-    inputs: Inputs,
-    feeder: Option<Feeder>,
-    broker: Option<EmbeddedBroker>,
+    input_topics: InputTopics,
+    embedded: Option<EmbeddedRun>,
     /// The secret from a file, if one is configured.
     pub(in crate::app) credentials: Option<Arc<Credentials>>,
-    progress: Option<Arc<FeedProgress>>,
-    reader: Option<OutputReader>,
 }
 
 pub(in crate::app) struct HandlerPart {
@@ -65,11 +63,11 @@ impl Parts {
         config: &Checked,
         options: &RunOptions,
         compiler: &Compiler,
-        rejections: &RejectionSender,
-        retry: KeepWaiting<'_>,
+        rejection_sender: &RejectionSender,
+        keep_waiting: KeepWaiting<'_>,
     ) -> anyhow::Result<Parts> {
-        let engine = Engine::new(client_options::engine(config))?;
-        let credentials = client_options::credentials(config)?;
+        let engine = Engine::new(options::engine_options(config))?;
+        let credentials = options::credentials(config)?;
         let cache = config.runtime.cache_dir.as_ref().map(Cache::new);
         let http = http_client(config)?;
         let handlers = config
@@ -79,39 +77,35 @@ impl Parts {
             .collect::<anyhow::Result<Vec<_>>>()?;
         let threads = config.runtime.workers.get();
         let workers = Workers::start(&engine, threads).context("can't start the worker threads")?;
-        let broker = match &config.kafka.cluster {
+        let mut embedded = match &config.kafka.cluster {
             Cluster::Brokers(_) => None,
-            Cluster::Embedded(embedded) => Some(start_broker(config, embedded)?),
+            Cluster::Embedded(embedded) => Some(EmbeddedRun::new(start_broker(config, embedded)?)),
         };
-        let topics = client_options::output_topics(config);
-        let servers = Some(servers(config, broker.as_ref()));
+        let topics = options::published_topics(config);
+        let servers = Some(servers(config, embedded.as_ref()));
         let access = Access { servers, credentials: credentials.clone() };
-        let inputs = Inputs::query(config, access.clone(), retry)?;
-        let spec = client_options::sink(config, access);
+        let input_topics = InputTopics::query(config, access.clone(), keep_waiting)?;
+        let spec = options::sink_spec(config, access);
         let routes = handlers.iter().map(HandlerPart::route).collect();
-        let rejections = rejections.clone();
-        let on_authentication_failure = Box::new(move || rejections.report(Side::Producer));
+        let rejection_sender = rejection_sender.clone();
+        let on_authentication_failure = Box::new(move || rejection_sender.report(ClientKind::Producer));
         let sink = Sink::start(&spec, routes, on_authentication_failure, &mut |waiting| {
-            retry(waiting.reason.as_deref())
+            keep_waiting(waiting.reason.as_deref())
         })
-        .map_err(|error| inputs.with_missing(error))?;
-        inputs.require_existing()?;
-        let mut parts = Parts {
+        .map_err(|error| input_topics.with_missing(error))?;
+        input_topics.require_existing()?;
+        if let (Some(embedded), Some(read_back)) = (&mut embedded, &options.read_back) {
+            embedded.start_reader(&topics, read_back)?;
+        }
+        let parts = Parts {
             handlers,
             workers: Arc::new(workers),
             sink: Arc::new(sink),
             topics,
-            inputs,
-            feeder: None,
-            broker,
+            input_topics,
+            embedded,
             credentials,
-            progress: None,
-            reader: None,
         };
-        if parts.broker.is_some() {
-            parts.progress = Some(FeedProgress::new());
-            parts.start_reader(options)?;
-        }
         let names: Vec<&str> = config.handlers.iter().map(|handler| handler.name.as_str()).collect();
         tracing::info!(
             handlers = names.join(", "),
@@ -122,15 +116,15 @@ impl Parts {
         Ok(parts)
     }
 
-    /// Prepares the loop of every handler, with the data that it needs before it joins its group. Waits for unavailable
+    /// Prepares the loop of every handler, and looks up what it needs before it joins its group. Waits for unavailable
     /// brokers. No group is joined yet: a member that is not polled blocks its group and its partitions.
     pub(in crate::app) fn prepare_loops(
         &mut self,
         config: &Checked,
         options: &RunOptions,
         clock: Clock,
-        rejections: &RejectionSender,
-        retry: KeepWaiting<'_>,
+        rejection_sender: &RejectionSender,
+        keep_waiting: KeepWaiting<'_>,
     ) -> anyhow::Result<Vec<EventLoop>> {
         let handlers = u64::try_from(config.handlers.len()).unwrap_or(1);
         let arena_bytes = config.runtime.arena_bytes() / handlers;
@@ -138,19 +132,21 @@ impl Parts {
         let backlog = usize::try_from(arena_bytes).unwrap_or(usize::MAX);
         let fetch = self.fetch_limits(config);
         let mut loops = Vec::new();
-        for (index, ((part, handler), fetch)) in
+        for (handler_index, ((part, handler), fetch)) in
             self.handlers.iter().zip(&config.handlers).zip(fetch).enumerate()
         {
-            let mut spec = client_options::source(config, handler, self.access(config), options.until_end);
+            let mut spec = options::source_spec(config, handler, self.access(config), options.until_end);
             spec.fetch = fetch;
-            spec.feed.clone_from(&self.progress);
-            let source =
-                Source::start(&spec, part.wake.clone(), &mut |waiting| retry(waiting.reason.as_deref()))
-                    .with_context(|| format!("handler `{}` can't start", handler.name))?;
-            let index = u16::try_from(index).context("too many handlers")?;
-            let publishing = Publishing::new(self.sink.clone(), index, handler, &self.topics, backlog);
+            spec.feed = self.embedded.as_ref().map(EmbeddedRun::progress);
+            let source = Source::start(&spec, part.wake.clone(), &mut |waiting| {
+                keep_waiting(waiting.reason.as_deref())
+            })
+            .with_context(|| format!("handler `{}` can't start", handler.name))?;
+            let handler_index = u16::try_from(handler_index).context("too many handlers")?;
+            let publishing =
+                Publishing::new(self.sink.clone(), handler_index, handler, &self.topics, backlog);
             let calling = Calling::new(
-                index,
+                handler_index,
                 part.handler.clone(),
                 self.workers.clone(),
                 part.mailbox.clone(),
@@ -174,27 +170,27 @@ impl Parts {
                 committing: Committing::default(),
                 closing: Closing::new(
                     config.runtime.drain_timeout,
-                    options.until_end.then(|| client_options::session_timeout(config)),
+                    options.until_end.then(|| options::session_timeout(config)),
                 ),
                 clock,
                 now,
                 events: VecDeque::new(),
                 report: Report::new(now.uptime),
                 mailbox: part.mailbox.clone(),
-                rejections: rejections.clone(),
+                rejection_sender: rejection_sender.clone(),
                 wake: part.wake.clone(),
                 worker_calls: (CALLS_AHEAD * threads).min(handler.lanes.max_concurrency),
             });
         }
-        if let Cluster::Embedded(embedded) = &config.kafka.cluster {
-            self.start_feed(embedded)?; // only now: the feed must not run ahead of its readers
+        if let (Cluster::Embedded(config), Some(embedded)) = (&config.kafka.cluster, &mut self.embedded) {
+            embedded.start_feed(&config.feeds)?; // only now: the feed must not run ahead of its readers
         }
         Ok(loops)
     }
 
     /// Returns the access of the clients to the brokers.
     pub(in crate::app) fn access(&self, config: &Checked) -> Access {
-        let servers = Some(servers(config, self.broker.as_ref()));
+        let servers = Some(servers(config, self.embedded.as_ref()));
         Access { servers, credentials: self.credentials.clone() }
     }
 
@@ -209,40 +205,27 @@ impl Parts {
     }
 
     /// Ends the shared parts, after all loops have ended.
-    pub(in crate::app) fn finish(self, mut outcome: RunOutcome) -> RunOutcome {
-        if outcome.stuck {
+    pub(in crate::app) fn finish(self, mut run_end: RunEnd) -> RunEnd {
+        if run_end.stuck {
             std::mem::forget(self.workers); // dropping them would wait for the stuck call
-            return outcome;
+            return run_end;
         }
         self.sink.flush(FLUSH_MAX);
-        if let Some(feeder) = self.feeder
-            && feeder.is_finished()
-            && let Err(error) = feeder.finish()
-        {
-            outcome.failures.push(error.to_string());
-        }
-        if let Some(reader) = self.reader
-            && let Err(error) = reader.finish()
-        {
-            outcome.failures.push(error.to_string());
-        }
+        let broker = self.embedded.map(|embedded| embedded.finish(&mut run_end.failures));
         drop(self.sink); // before the broker: the sink would report the broker's end as an error
-        drop(self.broker);
-        outcome
+        drop(broker);
+        run_end
     }
 
     /// Returns the fetch limits of each handler. They are divided by the number of its partitions once, here: the
     /// client can't change them later.
     fn fetch_limits(&self, config: &Checked) -> Vec<FetchLimits> {
-        let count = |topic: &String| self.inputs.partitions(topic).unwrap_or(PARTITIONS_ASSUMED);
+        let count = |topic: &String| self.input_topics.partitions(topic).unwrap_or(PARTITIONS_ASSUMED);
         let of_handler = |handler: &config::HandlerConfig| {
-            client_options::fetch_limits(
-                config,
-                handler.topics.iter().map(count).fold(0, u64::saturating_add),
-            )
+            options::fetch_limits(config, handler.topics.iter().map(count).fold(0, u64::saturating_add))
         };
         let limits: Vec<FetchLimits> = config.handlers.iter().map(of_handler).collect();
-        let ahead = limits.iter().map(FetchLimits::all).fold(0, u64::saturating_add);
+        let ahead = limits.iter().map(FetchLimits::total).fold(0, u64::saturating_add);
         let queued = config.runtime.arena_bytes();
         tracing::info!(
             fetched_ahead = %HumanSize(ahead),
@@ -251,23 +234,6 @@ impl Parts {
             "memory limits, without components and their calls"
         );
         limits
-    }
-
-    fn start_feed(&mut self, embedded: &config::EmbeddedConfig) -> anyhow::Result<()> {
-        let (Some(broker), Some(progress)) = (&self.broker, &self.progress) else { return Ok(()) };
-        self.feeder = Some(Feeder::start(broker, &embedded.feeds, progress)?);
-        Ok(())
-    }
-
-    fn start_reader(&mut self, options: &RunOptions) -> anyhow::Result<()> {
-        if let (Some(broker), Some(read_back)) = (&self.broker, options.read_back.clone()) {
-            let names = self.topics.clone();
-            let each = move |topic: usize, partition: i32, record: &Record<'_>| {
-                read_back(names.get(topic).map_or("", String::as_str), partition, record);
-            };
-            self.reader = Some(OutputReader::start(broker, &self.topics, each)?);
-        }
-        Ok(())
     }
 }
 
@@ -289,8 +255,9 @@ impl HandlerPart {
         http: Option<&Arc<HttpClient>>,
     ) -> anyhow::Result<Self> {
         let grants = grants(handler, http);
-        let component = Component::from_file(engine, &handler.component, grants.imports(), compiler, cache)
-            .with_context(|| format!("handler `{}` can't be loaded", handler.name))?;
+        let component =
+            Component::from_file(engine, &handler.component, grants.allowed_imports(), compiler, cache)
+                .with_context(|| format!("handler `{}` can't be loaded", handler.name))?;
         let options = HandlerOptions {
             name: handler.name.clone(),
             outputs: handler.outputs.iter().map(|output| output.target.clone()).collect(),
@@ -319,7 +286,7 @@ fn http_client(config: &Checked) -> anyhow::Result<Option<Arc<HttpClient>>> {
 
 fn grants(handler: &config::HandlerConfig, http: Option<&Arc<HttpClient>>) -> Grants {
     let config::GrantsConfig { env, http: hosts } = &handler.grants;
-    let host = |host: &config::HttpHost| AllowedHost {
+    let host = |host: &config::GrantedHost| AllowedHost {
         name: host.name.clone(),
         subdomains: host.subdomains,
         port: host.port,
@@ -335,7 +302,7 @@ fn grants(handler: &config::HandlerConfig, http: Option<&Arc<HttpClient>>) -> Gr
 fn start_broker(config: &Checked, embedded: &config::EmbeddedConfig) -> anyhow::Result<EmbeddedBroker> {
     let broker =
         EmbeddedBroker::start(i32::from(embedded.partitions)).context("can't start the embedded broker")?;
-    let outputs = client_options::output_topics(config);
+    let outputs = options::published_topics(config);
     let inputs = config.handlers.iter().flat_map(|handler| &handler.topics);
     for topic in inputs.chain(&outputs).chain(embedded.feeds.iter().map(|feed| &feed.topic)) {
         broker.create_topic(topic).map_err(anyhow::Error::msg)?;
@@ -345,9 +312,9 @@ fn start_broker(config: &Checked, embedded: &config::EmbeddedConfig) -> anyhow::
 }
 
 /// Returns the bootstrap servers.
-fn servers(config: &Checked, broker: Option<&EmbeddedBroker>) -> String {
+fn servers(config: &Checked, embedded: Option<&EmbeddedRun>) -> String {
     match &config.kafka.cluster {
         Cluster::Brokers(servers) => servers.clone(),
-        Cluster::Embedded(_) => broker.map(EmbeddedBroker::bootstrap_servers).unwrap_or_default(),
+        Cluster::Embedded(_) => embedded.map(EmbeddedRun::bootstrap_servers).unwrap_or_default(),
     }
 }

@@ -64,13 +64,13 @@ impl BrokerWait {
     }
 
     /// Returns whether to continue waiting. Called periodically with the reason that the client reports.
-    pub(in crate::app) fn should_retry(&mut self, reason: Option<&str>) -> ControlFlow<()> {
+    pub(in crate::app) fn keep_waiting(&mut self, reason: Option<&str>) -> ControlFlow<()> {
         if self.stop.load(Ordering::Acquire) {
             return ControlFlow::Break(());
         }
         if let Some(reason) = reason
             && self.quiet.is_over()
-            && self.addresses_checked()
+            && self.poll_address_check()
         {
             let reason = self.found.clone().unwrap_or_else(|| reason.to_owned());
             self.log(&reason);
@@ -87,8 +87,9 @@ impl BrokerWait {
         }
     }
 
-    /// Checks the addresses periodically. Returns false while a check is in progress: the log line should wait for it.
-    fn addresses_checked(&mut self) -> bool {
+    /// Starts a check of the addresses, or polls it. Returns false while a check is in progress: the log line should
+    /// wait for it.
+    fn poll_address_check(&mut self) -> bool {
         let Some((servers, is_tls)) = self.servers.clone().filter(|_| self.found_valid.is_over()) else {
             return true;
         };

@@ -4,14 +4,14 @@ use std::io::ErrorKind;
 
 use crate::guest::compiler::Limit;
 use crate::guest::{EngineError, LoadError};
-use crate::librdkafka::{ConfigError, PermanentStartupError};
+use crate::librdkafka::{ClientError, StartupError};
 use crate::{sink, source};
 
 /// Returns whether a signal interrupted the start.
 pub(in crate::app) fn is_stopped(reason: &anyhow::Error) -> bool {
     reason.chain().any(|cause| {
         matches!(cause.downcast_ref(), Some(LoadError::Stopped { .. }))
-            || matches!(permanent(cause), Some(PermanentStartupError::Stopped))
+            || matches!(startup_error(cause), Some(StartupError::Stopped))
     })
 }
 
@@ -21,11 +21,8 @@ pub(in crate::app) fn is_stopped(reason: &anyhow::Error) -> bool {
 #[must_use]
 pub fn is_final(reason: &anyhow::Error) -> bool {
     reason.chain().any(|cause| {
-        matches!(properties(cause), Some(ConfigError::Property { .. }))
-            || matches!(
-                permanent(cause),
-                Some(PermanentStartupError::TopicName(_) | PermanentStartupError::GroupName(_))
-            )
+        matches!(client_config_error(cause), Some(ClientError::Property { .. }))
+            || matches!(startup_error(cause), Some(StartupError::TopicName(_) | StartupError::GroupName(_)))
             || matches!(
                 cause.downcast_ref(),
                 Some(EngineError::TooManyInstances { .. } | EngineError::NoInstances)
@@ -35,7 +32,8 @@ pub fn is_final(reason: &anyhow::Error) -> bool {
 }
 
 /// Returns whether the error of a component is final. Not final are: a stop, a compiler process that failed, a time
-/// limit on a busy machine, and a file that exists and that the user may read, but that can't be read now.
+/// limit on a busy machine, code that was not mapped, a missing runtime, and a file that exists and that the user may read,
+/// but that can't be read now.
 fn is_final_load(error: &LoadError) -> bool {
     if let LoadError::Unreadable { source, .. } = error {
         return matches!(source.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied);
@@ -43,25 +41,28 @@ fn is_final_load(error: &LoadError) -> bool {
     !matches!(
         error,
         LoadError::Stopped { .. }
-            | LoadError::Compiler { .. }
+            | LoadError::CompilerProcess { .. }
             | LoadError::CompileLimit { limit: Limit::Wall(_), .. }
-            | LoadError::Start { was_slow: true, .. }
+            | LoadError::MapCode { .. }
+            | LoadError::NoRuntime { .. }
+            | LoadError::Start { may_succeed_later: true, .. }
     )
 }
 
 /// Returns the configuration error of a client. Transparent errors hide their content from the chain of causes.
-fn properties<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e ConfigError> {
+fn client_config_error<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e ClientError> {
     match (cause.downcast_ref(), cause.downcast_ref()) {
-        (Some(source::Error::Config(error)), _) | (_, Some(sink::Error::Config(error))) => Some(error),
+        (Some(source::Error::Client(error)), _) | (_, Some(sink::Error::Client(error))) => Some(error),
         _ => cause.downcast_ref(),
     }
 }
 
-/// Returns the permanent startup error, found in the same way.
-fn permanent<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e PermanentStartupError> {
+/// Returns the startup error, found in the same way.
+fn startup_error<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e StartupError> {
     match (cause.downcast_ref(), cause.downcast_ref()) {
-        (Some(source::Error::PermanentStartupError(permanent)), _)
-        | (_, Some(sink::Error::PermanentStartupError(permanent))) => Some(permanent),
+        (Some(source::Error::Startup(startup_error)), _) | (_, Some(sink::Error::Startup(startup_error))) => {
+            Some(startup_error)
+        }
         _ => cause.downcast_ref(),
     }
 }
@@ -74,31 +75,39 @@ mod tests {
 
     #[test]
     fn errors_that_a_restart_cannot_fix_are_final() {
-        let config = || ConfigError::Property { name: "a".to_owned(), reason: "no".to_owned() };
+        let config = || ClientError::Property { name: "a".to_owned(), reason: "no".to_owned() };
         let wall = Limit::Wall(std::time::Duration::from_secs(120));
-        let slow = |was_slow| LoadError::Start { name: "a.wasm".to_owned(), reason: String::new(), was_slow };
+        let slow = |may_succeed_later| LoadError::Start {
+            name: "a.wasm".to_owned(),
+            reason: String::new(),
+            may_succeed_later,
+        };
         let unreadable =
             |kind: ErrorKind| LoadError::Unreadable { name: "a".to_owned(), source: kind.into() };
-        let missing =
-            || PermanentStartupError::TopicsMissing { topics: vec!["a".to_owned()], role: "the topic" };
+        let missing = || StartupError::TopicsMissing { topics: vec!["a".to_owned()], role: "the topic" };
         let load = LoadError::NotWasm { name: "a.wasm".to_owned() };
-        let no_process = LoadError::Compiler { name: "a.wasm".to_owned(), what: "is gone".to_owned() };
+        let not_mapped = || LoadError::MapCode { name: "a.wasm".to_owned(), reason: "no memory".to_owned() };
+        let no_runtime =
+            || LoadError::NoRuntime { name: "a.wasm".to_owned(), source: ErrorKind::OutOfMemory.into() };
+        let no_process = LoadError::CompilerProcess { name: "a.wasm".to_owned(), what: "is gone".to_owned() };
         for (error, expected) in [
             (config().into(), true),
             (anyhow::Error::from(source::Error::from(config())), true),
             (sink::Error::from(config()).into(), true),
-            (source::Error::from(PermanentStartupError::TopicName("?".to_owned())).into(), true),
+            (source::Error::from(StartupError::TopicName("?".to_owned())).into(), true),
             (EngineError::NoInstances.into(), true),
-            (ConfigError::Client("no thread".to_owned()).into(), false),
+            (ClientError::NotCreated("no thread".to_owned()).into(), false),
             (load.into(), true),
             (LoadError::CompileLimit { name: "a.wasm".to_owned(), limit: wall }.into(), false),
             (slow(true).into(), false),
             (slow(false).into(), true),
             (unreadable(ErrorKind::NotFound).into(), true),
             (unreadable(ErrorKind::TimedOut).into(), false),
+            (not_mapped().into(), false),
+            (no_runtime().into(), false),
             (no_process.into(), false),
             (source::Error::from(missing()).into(), false),
-            (sink::Error::from(PermanentStartupError::Stopped).into(), false),
+            (sink::Error::from(StartupError::Stopped).into(), false),
             (anyhow::anyhow!("anything"), false),
         ] {
             let error = Err::<(), _>(error).context("handler `a` can't start").expect_err("it is one");
@@ -110,9 +119,9 @@ mod tests {
     fn a_start_interrupted_by_a_signal_is_detected() {
         for error in [
             LoadError::Stopped { name: "a.wasm".to_owned() }.into(),
-            PermanentStartupError::Stopped.into(),
-            anyhow::Error::from(source::Error::from(PermanentStartupError::Stopped)),
-            sink::Error::from(PermanentStartupError::Stopped).into(),
+            StartupError::Stopped.into(),
+            anyhow::Error::from(source::Error::from(StartupError::Stopped)),
+            sink::Error::from(StartupError::Stopped).into(),
         ] {
             assert!(is_stopped(&error.context("handler `a`")));
         }

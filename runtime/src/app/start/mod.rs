@@ -2,20 +2,21 @@
 //! polled blocks its group.
 //!
 //! [`Parts`] builds the parts that all handlers share and prepares each loop ([`assemble`]). Cheap failures come first:
-//! components, then [`inputs`], then outputs. [`client_options`] has the settings of the clients and of the engine.
+//! components, then [`input_topics`], then outputs. [`options`] has the settings of the clients and of the engine.
 //! While no broker answers, [`broker_wait`] logs the reason, with the findings of [`addresses`].
 
 mod addresses;
 mod assemble;
 mod broker_wait;
-mod client_options;
+mod embedded;
 mod errors;
-mod inputs;
+mod input_topics;
+mod options;
 mod preflight;
 
 pub(super) use assemble::Parts;
 pub(super) use broker_wait::BrokerWait;
-pub(super) use client_options::{Access, client};
 pub use errors::is_final;
 pub(super) use errors::is_stopped;
+pub(super) use options::{Access, client_properties};
 pub use preflight::preflight_problems;

@@ -2,14 +2,14 @@
 
 use crate::config::Checked;
 
-use super::client_options::{self, Access};
+use super::options::{self, Access};
 
 /// Returns the reasons why the engine or the Kafka clients refuse the configuration, one line each; empty: they accept
 /// it.
 #[must_use]
 pub fn preflight_problems(config: &Checked) -> Vec<String> {
-    let engine = client_options::engine(config).check().map_err(|error| error.to_string());
-    let clients = match client_options::credentials(config) {
+    let engine = options::engine_options(config).check().map_err(|error| error.to_string());
+    let clients = match options::credentials(config) {
         Ok(credentials) => clients(config, &Access { credentials, ..Access::default() }),
         Err(error) => vec![Err(error.to_string())],
     };
@@ -21,10 +21,10 @@ pub fn preflight_problems(config: &Checked) -> Vec<String> {
 
 /// Checks the properties of all clients, without brokers.
 fn clients(config: &Checked, access: &Access) -> Vec<Result<(), String>> {
-    let producer = client_options::sink(config, access.clone()).check();
+    let producer = options::sink_spec(config, access.clone()).check();
     let consumers = config
         .handlers
         .iter()
-        .map(|handler| client_options::source(config, handler, access.clone(), false).check());
+        .map(|handler| options::source_spec(config, handler, access.clone(), false).check());
     consumers.chain([producer]).map(|checked| checked.map_err(|error| error.to_string())).collect()
 }

@@ -5,7 +5,7 @@ mod report;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{CommandFailure, Completion, compile, output};
+use super::{CommandFailure, Completion, compile, stdout};
 use crate::{app, config};
 use report::{Fed, Published};
 
@@ -19,7 +19,7 @@ pub(super) fn execute() -> Result<Completion, CommandFailure> {
     if !example.is_file() {
         return Err(CommandFailure::Usage {
             message: format!("example not found: {EXAMPLE}"),
-            hint: "run this command in the root directory of Keylane's repository",
+            remedy: "run this command in the root directory of Keylane's repository",
         });
     }
     let mut config = config::load(example)?;
@@ -33,11 +33,11 @@ pub(super) fn execute() -> Result<Completion, CommandFailure> {
         read_back: Some(read_back(&published)),
         compiler: compile::compiler()?,
     };
-    let outcome = app::run(&config, &options)?;
+    let end = app::run(&config, &options)?;
     let published = published.lock().unwrap_or_else(PoisonError::into_inner);
-    let printed = output::print(&report::text(&fed, &outcome, &published))?;
-    let in_order = published.violations() == 0 && outcome.totals.done == fed.events;
-    Ok(if outcome.failures.is_empty() && in_order { printed } else { Completion::Failure })
+    let printed = stdout::print(&report::text(&fed, &end, &published))?;
+    let in_order = published.violations() == 0 && end.totals.done == fed.events;
+    Ok(if end.failures.is_empty() && in_order { printed } else { Completion::Failure })
 }
 
 fn read_back(published: &Arc<Mutex<Published>>) -> app::ReadBack {

@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 
 use anyhow::Context as _;
 
-use crate::app::RunOutcome;
+use crate::app::RunEnd;
 use crate::config::{Checked, Cluster, FeedSource};
-use crate::source::Record;
+use crate::librdkafka::Record;
 use crate::source::embedded::for_each_record;
 
 /// The events of the feeds.
@@ -80,31 +80,34 @@ impl Published {
 }
 
 /// Returns the text of the report.
-pub(super) fn text(fed: &Fed, outcome: &RunOutcome, published: &Published) -> String {
-    let seconds = outcome.totals.active.as_secs_f64();
-    let done = outcome.totals.done;
+pub(super) fn text(fed: &Fed, end: &RunEnd, published: &Published) -> String {
+    let seconds = end.totals.active.as_secs_f64();
+    let done = end.totals.done;
     #[expect(clippy::cast_precision_loss, reason = "an approximate rate")]
     let rate = done as f64 / seconds.max(0.001);
     let mut text = String::new();
     let mut line = |label: &str, value: String| {
         let _infallible = writeln!(text, "{label:<12} {value}");
     };
-    line("events", format!("{done} of {} processed, in {} guest calls", fed.events, outcome.totals.calls));
+    line("events", format!("{done} of {} processed, in {} guest calls", fed.events, end.totals.calls));
     line("keys", format!("{} planes; {} events without a key", fed.keys.len(), fed.without_key));
     for (topic, records) in &published.topics {
         line("published", format!("{records} to {topic}"));
     }
-    let verdict = if published.violations == 0 {
+    let order_result = if published.violations == 0 {
         "in order".to_owned()
     } else {
         format!("{} OUT OF ORDER", published.violations)
     };
     line(
         "order",
-        format!("{} outputs compared with the previous event of their plane: {verdict}", published.checked),
+        format!(
+            "{} outputs compared with the previous event of their plane: {order_result}",
+            published.checked
+        ),
     );
     line("rate", format!("{rate:.0} events/s over {seconds:.2} s, from the first read to the last commit"));
-    for failure in &outcome.failures {
+    for failure in &end.failures {
         line("FAILED", failure.clone());
     }
     text

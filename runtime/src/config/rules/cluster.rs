@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::super::Environment;
 use super::super::checked::{Cluster, EmbeddedConfig, FeedConfig, FeedSource, KafkaConfig};
-use super::super::client_properties::Properties;
+use super::super::client_properties::ClientProperties;
 use super::super::problem::Problems;
 use super::super::written::{self, Written};
 use super::{credentials, names, ranges};
@@ -22,9 +22,9 @@ pub(super) fn kafka(
     problems: &mut Problems<'_, '_>,
 ) -> KafkaConfig {
     let kafka = &written.kafka;
-    let client = Properties::check(&kafka.client, "client", problems);
-    let consumer = Properties::check(&kafka.consumer, "consumer", problems);
-    let producer = Properties::check(&kafka.producer, "producer", problems);
+    let client = ClientProperties::check(&kafka.client, "client", problems);
+    let consumer = ClientProperties::check(&kafka.consumer, "consumer", problems);
+    let producer = ClientProperties::check(&kafka.producer, "producer", problems);
     let (consumer, producer) = (consumer.over(&client), producer.over(&client));
     let clients = [&client, &consumer, &producer];
     KafkaConfig {
@@ -49,7 +49,7 @@ fn cluster(written: &Written, environment: &Environment<'_>, problems: &mut Prob
     let servers = written.kafka.bootstrap_servers.trim();
     if servers != EMBEDDED {
         for server in servers.split(',').map(str::trim) {
-            let (what, hint) = match address(server) {
+            let (what, remedy) = match address(server) {
                 Address::Complete => continue,
                 Address::WithoutPort => {
                     (format!("`{server}` has no port"), format!("most brokers listen on `{server}:9092`"))
@@ -59,12 +59,12 @@ fn cluster(written: &Written, environment: &Environment<'_>, problems: &mut Prob
                 }
                 Address::Invalid => (format!("`{server}` is not the address of a broker"), FORM.to_owned()),
             };
-            problems.add(&["kafka", "bootstrap_servers"], what).hint(hint);
+            problems.add(&["kafka", "bootstrap_servers"], what).remedy(remedy);
         }
         if written.embedded.is_some() {
             problems
                 .add(&["embedded"], "`[embedded]` is set, but `kafka.bootstrap_servers` is not \"embedded\"")
-                .hint("remove the section, or set `bootstrap_servers = \"embedded\"`");
+                .remedy("remove the section, or set `bootstrap_servers = \"embedded\"`");
         }
         return Cluster::Brokers(servers.to_owned());
     }
@@ -75,7 +75,7 @@ fn cluster(written: &Written, environment: &Environment<'_>, problems: &mut Prob
             if written.embedded.is_some() { &["embedded"] } else { &["kafka", "bootstrap_servers"] };
         problems
             .add(path, "the embedded broker has no feed")
-            .hint("add `[[embedded.feed]]` with `topic` and `file`");
+            .remedy("add `[[embedded.feed]]` with `topic` and `file`");
     }
     Cluster::Embedded(EmbeddedConfig {
         partitions: ranges::whole(
@@ -99,7 +99,7 @@ enum Address {
 }
 
 /// Checks `host:port`, with an optional security protocol before it, as clients accept it. Without a port the client
-/// would use 9092, and a forgotten port would show only as a broker that does not answer.
+/// would use 9092, and a forgotten port would show only as a broker that does not respond.
 fn address(server: &str) -> Address {
     const PROTOCOLS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
     let (protocol, address) = server.split_once("://").unwrap_or((PROTOCOLS[0], server));
@@ -162,11 +162,11 @@ pub(super) fn existing(
     if resolved.is_dir() {
         problems
             .add(path, format!("the {what} is a directory: {}", resolved.display()))
-            .hint(format!("name the {what} file in it"));
-    } else if !(environment.is_there)(&resolved) {
+            .remedy(format!("name the {what} file in it"));
+    } else if !(environment.is_file_or_pipe)(&resolved) {
         problems
             .add(path, format!("{what} not found: {}", resolved.display()))
-            .hint("relative paths are resolved from the directory of the configuration file");
+            .remedy("relative paths are resolved from the directory of the configuration file");
     }
     resolved
 }

@@ -18,7 +18,7 @@ pub(super) fn filter(name: &str, rules: &[Rule], problems: &mut Problems<'_, '_>
             if earlier.tests() == rule.tests() {
                 problems
                     .add(&path, format!("rule {number} has the same tests, so this rule has no effect"))
-                    .hint("remove one of the two: the first matching rule decides");
+                    .remedy("remove one of the two: the first matching rule decides");
             }
         }
         all.push(rule);
@@ -31,17 +31,17 @@ fn checked(index: usize, rule: &Rule, path: &[&str], problems: &mut Problems<'_,
     if rule.header.is_none() && !tests.is_empty() {
         problems
             .add(path, "`equals`, `any_of`, `prefix` and `present` test a header, but `header` is not set")
-            .hint("add `header = \"…\"`");
+            .remedy("add `header = \"…\"`");
     }
     if rule.header.is_some() && tests.is_empty() {
         problems
             .add(path, "`header` is set, but the rule does not test it")
-            .hint("add `equals`, `any_of`, `prefix` or `present`");
+            .remedy("add `equals`, `any_of`, `prefix` or `present`");
     }
     if tests.is_empty() && rule.key_prefix.is_none() && rule.tombstone.is_none() {
         problems
             .add(path, "the rule tests nothing")
-            .hint("add a header test, `key_prefix` or `tombstone`, or remove the rule");
+            .remedy("add a header test, `key_prefix` or `tombstone`, or remove the rule");
     }
     matches_none(rule, path, problems);
     FilterRule {
@@ -57,21 +57,21 @@ fn checked(index: usize, rule: &Rule, path: &[&str], problems: &mut Problems<'_,
 fn matches_none(rule: &Rule, path: &[&str], problems: &mut Problems<'_, '_>) {
     let Rule { equals, any_of, prefix, .. } = rule;
     if rule.header.as_deref() == Some("") {
-        problems.add(path, "`header` is empty").hint("name the header");
+        problems.add(path, "`header` is empty").remedy("name the header");
     }
     if any_of.as_ref().is_some_and(Vec::is_empty) {
-        problems.add(path, "`any_of` lists no value, so no event matches").hint("list the values");
+        problems.add(path, "`any_of` lists no value, so no event matches").remedy("list the values");
     }
     let given = [equals.is_some(), any_of.is_some(), prefix.is_some()];
     if given.iter().filter(|given| **given).count() > 1 {
         problems
             .add(path, "only one of `equals`, `any_of` and `prefix` can be set")
-            .hint("keep one; write one rule for each alternative");
+            .remedy("keep one; write one rule for each alternative");
     }
     if rule.present == Some(false) && given.contains(&true) {
         problems
             .add(path, "an absent header has no value, so no event matches")
-            .hint("remove `present`, or the test of the value");
+            .remedy("remove `present`, or the test of the value");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::Environment;
-use super::super::checked::{GrantsConfig, HttpHost, Variable};
+use super::super::checked::{GrantedHost, GrantsConfig, Variable};
 use super::super::problem::Problems;
 use super::super::secret;
 use super::super::written_handler as written;
@@ -53,13 +53,13 @@ fn variable(
     if name.is_empty() || name.contains(['=', '$', '{', '}']) {
         problems
             .add(path, format!("`{name}` is not the name of an environment variable"))
-            .hint("write only the name, without its value and without `${}`");
+            .remedy("write only the name, without its value and without `${}`");
         return None;
     }
     let Some(value) = (environment.variable)(name) else {
         problems
             .add(path, format!("the environment variable `{name}` is not set"))
-            .hint("set it for this process, or remove it from `grants.env`");
+            .remedy("set it for this process, or remove it from `grants.env`");
         return None;
     };
     if secret::is_secret(name) {
@@ -68,11 +68,11 @@ fn variable(
     Some(Variable { name: name.to_owned(), value })
 }
 
-fn host(text: &str, path: &[&str], problems: &mut Problems<'_, '_>) -> Option<HttpHost> {
-    match HttpHost::parse(text) {
+fn host(text: &str, path: &[&str], problems: &mut Problems<'_, '_>) -> Option<GrantedHost> {
+    match GrantedHost::parse(text) {
         Ok(host) => Some(host),
-        Err(hint) => {
-            problems.add(path, format!("`{text}` is not a valid host")).hint(hint);
+        Err(remedy) => {
+            problems.add(path, format!("`{text}` is not a valid host")).remedy(remedy);
             None
         }
     }

@@ -9,7 +9,7 @@ use super::super::checked::{
     Cluster, CommitConfig, HandlerConfig, LaneKey, LanesConfig, Ordering, OutputConfig,
 };
 use super::super::problem::Problems;
-use super::super::start::Start;
+use super::super::start_policy::StartPolicy;
 use super::super::written_handler as written;
 use super::{cluster, filter, grants, names, ranges, retry};
 
@@ -31,14 +31,14 @@ pub(super) fn handler(
         names::id(problems, &at("group_instance_id"), id);
     }
     topics(name, &handler.topics, problems);
-    if matches!((cluster, handler.start), (Cluster::Embedded(_), Start::Time(_))) {
+    if matches!((cluster, handler.start), (Cluster::Embedded(_), StartPolicy::Time(_))) {
         problems
             .add(&at("start"), "the embedded broker can't look up offsets by time")
-            .hint("use \"earliest\" or \"latest\"");
+            .remedy("use \"earliest\" or \"latest\"");
     }
     let memory = ranges::size(problems, &at("memory"), handler.memory, ranges::GUEST_MEMORY);
     let keep_memory =
-        handler.max_memory.map(|size| ranges::size(problems, &at("max_memory"), size, 0..=memory));
+        handler.keep_memory.map(|size| ranges::size(problems, &at("keep_memory"), size, 0..=memory));
     let component =
         cluster::existing(&handler.component, &at("component"), "component", environment, problems);
     HandlerConfig {
@@ -102,7 +102,9 @@ fn topics(handler: &str, topics: &[String], problems: &mut Problems<'_, '_>) {
 fn lanes(handler: &str, lanes: &written::Lanes, problems: &mut Problems<'_, '_>) -> LanesConfig {
     let at = |field| ["handlers", handler, "lanes", field];
     if lanes.lane_key != LaneKey::Key && lanes.ordering != Ordering::Key {
-        problems.add(&at("lane_key"), "`lane_key` needs `ordering = \"key\"`").hint("remove one of the two");
+        problems
+            .add(&at("lane_key"), "`lane_key` needs `ordering = \"key\"`")
+            .remedy("remove one of the two");
     }
     LanesConfig {
         ordering: lanes.ordering,

@@ -38,7 +38,7 @@ pub(super) fn checked(
     if written.handlers.is_empty() {
         problems
             .add(&["handlers"], "no handler is configured")
-            .hint("add a section `[handlers.NAME]` with `component`, `topics` and `group_id`");
+            .remedy("add a section `[handlers.NAME]` with `component`, `topics` and `group_id`");
     }
     same_group_twice(written, problems);
     warnings::add(&checked, problems);
@@ -93,7 +93,7 @@ fn same_group_twice(written: &Written, problems: &mut Problems<'_, '_>) {
                     &["handlers", name, "group_id"],
                     format!("the group `{group}` is already used by the handler `{first}`"),
                 )
-                .hint("give each handler its own group: the members of a group share its events");
+                .remedy("give each handler its own group: the members of a group share its events");
         }
     }
 }

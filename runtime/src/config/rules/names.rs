@@ -18,16 +18,16 @@ pub(super) fn topic(problems: &mut Problems<'_, '_>, path: &[&str], name: &str) 
     }
     if name.starts_with('^') {
         let message = format!("`{name}`: topic patterns are not supported in this version of Keylane");
-        problems.add(path, message).hint("list the topics");
+        problems.add(path, message).remedy("list the topics");
     } else if name.is_empty() {
         problems.add(path, "a topic name can't be empty");
     } else if name.len() > TOPIC_LENGTH_MAX {
         problems
             .add(path, format!("a topic name has at most {TOPIC_LENGTH_MAX} characters: `{name}`"))
-            .hint("use a shorter name; the dead-letter topic is set by `dead_letters.topic`");
+            .remedy("use a shorter name; the dead-letter topic is set by `dead_letters.topic`");
     } else {
         let message = format!("`{name}` is not a valid topic name");
-        problems.add(path, message).hint("letters, digits, `.`, `_` and `-`");
+        problems.add(path, message).remedy("letters, digits, `.`, `_` and `-`");
     }
 }
 
@@ -36,7 +36,7 @@ pub(super) fn handler(problems: &mut Problems<'_, '_>, path: &[&str], name: &str
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
         let message = format!("`{name}` is not a valid handler name");
-        problems.add(path, message).hint("up to 64 letters, digits, `_` and `-`");
+        problems.add(path, message).remedy("up to 64 letters, digits, `_` and `-`");
     }
 }
 

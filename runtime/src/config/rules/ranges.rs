@@ -11,15 +11,15 @@ use super::super::size::HumanSize;
 /// Bounds of a duration, in milliseconds.
 type Millis = RangeInclusive<u64>;
 
-/// The minimum fits one partition's fetch queue and one large event.
+/// The minimum is enough for one partition's fetch queue and one large event.
 pub(in crate::config) const MEMORY_BUDGET: RangeInclusive<u64> = 8 << 20..=1 << 40;
 /// Up to the address space of 32-bit WebAssembly; a component needs at least a few pages to start.
 pub(in crate::config) const GUEST_MEMORY: RangeInclusive<u64> = 1 << 20..=4 << 30;
-/// From the lowest limit of some brokers up to the client's maximum.
+/// From the smallest limit that brokers use to the client's maximum.
 pub(in crate::config) const OUTPUT_BYTES: RangeInclusive<u64> = 1 << 10..=1_000_000_000;
-/// Deadlines are enforced by a ticker that ticks every millisecond.
+/// Deadlines of waiting calls are checked every 10 ms.
 pub(in crate::config) const CALL_TIMEOUT: Millis = 10..=3_600_000;
-/// A longer timeout would keep a supervisor with valid credentials from restarting the process.
+/// A longer timeout would delay the restart in which a supervisor supplies valid credentials.
 pub(in crate::config) const AUTH_TIMEOUT: Millis = 0..=3_600_000;
 pub(in crate::config) const DRAIN_TIMEOUT: Millis = 0..=3_600_000;
 /// With a shorter interval commits would dominate the coordinator's load.

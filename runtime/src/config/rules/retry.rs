@@ -28,7 +28,7 @@ pub(super) fn retry(
                     "`handlers.{name}.retry.initial_interval` ({initial}) is above `max_interval` ({longest})"
                 ),
             )
-            .hint("raise `max_interval`, or lower `initial_interval`");
+            .remedy("raise `max_interval`, or lower `initial_interval`");
     }
     keylane_core::RetryPolicy {
         max_attempts: match retry.max_attempts {
@@ -81,7 +81,7 @@ pub(super) fn dead_letters(
     if letters.topic.replace("{topic}", "").contains(['{', '}']) {
         problems
             .add(&at("topic"), format!("`{}` is not a valid topic name", letters.topic))
-            .hint("`{topic}`, the name of the event's own topic, is the only placeholder");
+            .remedy("`{topic}`, the name of the event's own topic, is the only placeholder");
         return None;
     }
     for (topic, _) in topics.iter().zip(&handler.topics).filter(|(_, input)| names::is_topic(input)) {
@@ -94,7 +94,7 @@ pub(super) fn dead_letters(
                         "`{topic}` is an input of the handler `{name}`: it would read its own dead letters"
                     ),
                 )
-                .hint("use another topic, for example \"{topic}.dlq\"");
+                .remedy("use another topic, for example \"{topic}.dlq\"");
         }
     }
     Some(DeadLettersConfig {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::checked::{Checked, Cluster, EmbeddedConfig, HandlerConfig, LaneKey, NoKey, Ordering};
+use super::super::duration::HumanDuration;
 use super::super::problem::Problems;
 use super::super::size::HumanSize;
 use super::super::written_handler::default_cpu_budget;
@@ -13,9 +14,9 @@ const REVOKE_TIMEOUT_LONG: Duration = Duration::from_secs(10);
 /// Adds all warnings.
 pub(super) fn add(checked: &Checked, problems: &mut Problems<'_, '_>) {
     for handler in &checked.handlers {
-        of_handler(handler, problems);
-        of_settings(handler, problems);
-        of_loops(checked, handler, problems);
+        warn_consequences(handler, problems);
+        warn_ineffective(handler, problems);
+        warn_loops(checked, handler, problems);
         if handler.timeout > checked.runtime.drain_timeout {
             problems.warn(
                 &["handlers", &handler.name, "timeout"],
@@ -24,7 +25,7 @@ pub(super) fn add(checked: &Checked, problems: &mut Problems<'_, '_>) {
         }
     }
     if let Cluster::Embedded(embedded) = &checked.kafka.cluster {
-        of_embedded(checked, embedded, problems);
+        warn_embedded(checked, embedded, problems);
     }
     if checked.runtime.cache_dir.is_none() {
         problems.warn(&["runtime"], "no directory for compiled components: every start compiles them again");
@@ -33,7 +34,7 @@ pub(super) fn add(checked: &Checked, problems: &mut Problems<'_, '_>) {
 
 /// Warns about dead-letter topics that handlers also read or write: dead letters that a handler reads may circulate
 /// forever.
-fn of_loops(checked: &Checked, handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
+fn warn_loops(checked: &Checked, handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
     let Some(letters) = &handler.dead_letters else { return };
     let at = ["handlers", &handler.name, "dead_letters", "topic"];
     for topic in &letters.topics {
@@ -54,8 +55,8 @@ fn of_loops(checked: &Checked, handler: &HandlerConfig, problems: &mut Problems<
     }
 }
 
-/// Warns about settings that have no effect, or an unexpected one.
-fn of_settings(handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
+/// Warns about settings that have no effect, or another one than their name suggests.
+fn warn_ineffective(handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
     let name = handler.name.as_str();
     if handler.fresh_instances && handler.max_batch.is_some_and(|max_batch| max_batch > 1) {
         let text =
@@ -80,7 +81,8 @@ fn of_settings(handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
     }
 }
 
-fn of_handler(handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
+/// Warns about settings with consequences that are easily overlooked.
+fn warn_consequences(handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
     let name = handler.name.as_str();
     for output in handler.outputs.iter().filter(|output| handler.topics.contains(&output.topic)) {
         let topic = &output.topic;
@@ -105,19 +107,21 @@ fn of_handler(handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
     if handler.group_instance_id.is_some() {
         problems.warn(
             &["handlers", name, "group_instance_id"],
-            "a static member does not leave its group: after a stop its partitions are not read until it is back \
-             or the session timeout (`session.timeout.ms`, 45 s by default) expires",
+            "a static member does not leave its group: after a stop its partitions are not read until the \
+             member returns or the session timeout (`session.timeout.ms`, 45 s by default) expires",
         );
     }
     if handler.revoke_timeout > REVOKE_TIMEOUT_LONG {
+        let timeout = HumanDuration(handler.revoke_timeout);
         problems.warn(
             &["handlers", name, "rebalance", "revoke_timeout"],
-            format!("all partitions of `{name}` stop while a revoke waits this long"),
+            format!("all partitions of `{name}` stop while a revoke waits, up to {timeout}"),
         );
     }
 }
 
-fn of_embedded(checked: &Checked, embedded: &EmbeddedConfig, problems: &mut Problems<'_, '_>) {
+/// Warns about topics without events or readers, and about a small memory budget.
+fn warn_embedded(checked: &Checked, embedded: &EmbeddedConfig, problems: &mut Problems<'_, '_>) {
     let read = checked.input_topics();
     for (index, feed) in embedded.feeds.iter().enumerate() {
         if !read.contains(&feed.topic.as_str()) {
@@ -145,7 +149,7 @@ fn of_embedded(checked: &Checked, embedded: &EmbeddedConfig, problems: &mut Prob
     let handlers = u64::try_from(checked.handlers.len()).unwrap_or(u64::MAX);
     let of_handler = |handler: &HandlerConfig| {
         let topics = u64::try_from(handler.topics.len()).unwrap_or(u64::MAX);
-        checked.runtime.fetch_limits(handlers, topics.saturating_mul(u64::from(embedded.partitions))).all()
+        checked.runtime.fetch_limits(handlers, topics.saturating_mul(u64::from(embedded.partitions))).total()
     };
     let needed = checked.handlers.iter().map(of_handler).fold(0, u64::saturating_add);
     let half = checked.runtime.memory_budget / 2;

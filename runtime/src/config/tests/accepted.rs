@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use keylane_core::OutOfRange;
 
-use super::super::{Assignor, Cluster, FeedSource, NoKey, Ordering, Start};
-use super::{MINIMAL, accept, with};
+use super::super::{Assignor, Cluster, FeedSource, NoKey, Ordering, StartPolicy};
+use super::{MINIMAL, expect_accepted, with};
 
 #[test]
 fn defaults_match_the_core() {
-    let checked = accept(MINIMAL);
+    let checked = expect_accepted(MINIMAL);
     assert!(checked.warnings.is_empty(), "{:?}", checked.warnings);
     assert!(matches!(&checked.kafka.cluster, Cluster::Brokers(servers) if servers == "localhost:9092"));
     assert_eq!(checked.kafka.assignor, Assignor::CooperativeSticky);
@@ -28,7 +28,7 @@ fn defaults_match_the_core() {
     assert_eq!(handler.component, Path::new("etc/orders.wasm"));
     assert_eq!(handler.timeout, Duration::from_secs(5));
     assert_eq!(handler.memory, 64 << 20);
-    assert_eq!(handler.start, Start::Earliest);
+    assert_eq!(handler.start, StartPolicy::Earliest);
     assert_eq!(handler.lanes.ordering, Ordering::Key);
     assert_eq!(handler.lanes.no_key, NoKey::Spread);
     let ours = format!("{:?}", handler.core_config(64 << 20));
@@ -92,7 +92,7 @@ provenance = true
 
 #[test]
 fn all_settings_are_applied() {
-    let checked = accept(EVERYTHING);
+    let checked = expect_accepted(EVERYTHING);
     let Cluster::Embedded(embedded) = &checked.kafka.cluster else { panic!("not the embedded broker") };
     assert_eq!(embedded.partitions, 4);
     let sources: Vec<_> = embedded.feeds.iter().map(|feed| feed.source.clone()).collect();
@@ -105,7 +105,7 @@ fn all_settings_are_applied() {
     let [a, b] = checked.handlers.as_slice() else { panic!("not two handlers: {:?}", checked.handlers) };
     assert_eq!((a.name.as_str(), b.name.as_str()), ("a", "b"));
     assert_eq!(b.component, Path::new("/opt/b.wasm"));
-    assert_eq!(b.start, Start::Latest);
+    assert_eq!(b.start, StartPolicy::Latest);
     assert_eq!(b.out_of_range, OutOfRange::Latest);
     assert_eq!(a.group_instance_id.as_deref(), Some("a-1"));
     assert_eq!((a.max_batch, a.memory, a.timeout), (Some(32), 16 << 20, Duration::from_millis(250)));
@@ -125,25 +125,25 @@ fn a_start_may_be_a_time() {
         ("\"2026-01-31T01:00:00.250+01:00\"", 1_769_817_600_250),
         ("2026-01-31T00:00:00Z", 1_769_817_600_000),
     ] {
-        let checked = accept(&with(&format!("start = {written}"), ""));
+        let checked = expect_accepted(&with(&format!("start = {written}"), ""));
         let start = checked.handlers.first().map(|handler| handler.start);
-        assert_eq!(start, Some(Start::Time(millis)), "{written}");
+        assert_eq!(start, Some(StartPolicy::Time(millis)), "{written}");
     }
 }
 
 #[test]
 fn half_of_the_budget_is_divided_among_partitions() {
-    let runtime = accept(MINIMAL).runtime;
+    let runtime = expect_accepted(MINIMAL).runtime;
     let limits = |consumers, partitions| {
         let limits = runtime.fetch_limits(consumers, partitions);
-        (limits.queue >> 10, limits.of_partition >> 10, limits.all() >> 20)
+        (limits.queue_bytes >> 10, limits.partition_response_bytes >> 10, limits.total() >> 20)
     };
     assert_eq!(limits(1, 16), (3 << 10, 1 << 10, 64), "half of the budget");
     assert_eq!(limits(4, 16), (512, 512, 16), "a quarter of that for each of four consumers");
     assert_eq!(limits(1, 1), (3 << 10, 1 << 10, 4), "a higher limit for one partition has no benefit");
     assert_eq!(limits(1, 1_000), (32, 32, 63));
     assert_eq!(limits(1, 10_000), (32, 32, 625), "never below the minimum per partition");
-    assert_eq!([1, 8].map(|consumers| runtime.fetch_limits(consumers, 0).response >> 20), [16, 2]);
+    assert_eq!([1, 8].map(|consumers| runtime.fetch_limits(consumers, 0).response_bytes >> 20), [16, 2]);
     assert_eq!(runtime.arena_bytes(), 64 << 20);
 }
 
@@ -197,7 +197,7 @@ fn warnings_name_their_lines() {
         ),
     ];
     for (text, expected) in cases {
-        let warnings = accept(&text).warnings;
+        let warnings = expect_accepted(&text).warnings;
         assert!(warnings.iter().any(|warning| warning.contains(expected)), "no {expected:?} in {warnings:?}");
     }
 }
@@ -222,7 +222,7 @@ fn embedded(topic: &str, partitions: u16) -> String {
 fn grants_are_resolved() {
     let text =
         with("grants.env = [\"KAFKA_PASSWORD\"]\ngrants.http = [\"api.example.com\", \"${HOST}\"]", "");
-    let checked = accept(&text);
+    let checked = expect_accepted(&text);
     let [handler] = &*checked.handlers else { panic!("not one handler") };
     let [variable] = &*handler.grants.env else { panic!("not one variable") };
     assert_eq!(
@@ -242,7 +242,7 @@ fn a_handler_with_http_gets_one_event_per_call_by_default() {
         ("grants.http = [\"a\"]", 1, false),
         ("grants.http = [\"a\"]\nmax_batch = 16", 16, true),
     ] {
-        let core = accept(&with(line, "")).handlers[0].core_config(1 << 20);
+        let core = expect_accepted(&with(line, "")).handlers[0].core_config(1 << 20);
         assert_eq!((core.max_batch, core.max_batch_is_fixed), (max_batch, fixed), "{line}");
     }
 }

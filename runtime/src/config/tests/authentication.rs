@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{MINIMAL, accept, refuse, with};
+use super::{MINIMAL, expect_accepted, expect_refused, with};
 
 /// Returns the minimal file with these lines in `[kafka]`, or in sections behind it.
 fn kafka(lines: &str) -> String {
@@ -12,9 +12,9 @@ fn kafka(lines: &str) -> String {
 
 #[test]
 fn auth_timeout_has_a_default_and_limits() {
-    assert_eq!(accept(MINIMAL).kafka.auth_timeout, Duration::from_secs(60));
-    assert_eq!(accept(&kafka("auth_timeout = \"5m\"")).kafka.auth_timeout, Duration::from_secs(300));
-    refuse(
+    assert_eq!(expect_accepted(MINIMAL).kafka.auth_timeout, Duration::from_secs(60));
+    assert_eq!(expect_accepted(&kafka("auth_timeout = \"5m\"")).kafka.auth_timeout, Duration::from_secs(300));
+    expect_refused(
         &kafka("auth_timeout = \"2h\""),
         &["etc/keylane.toml:3:", "`kafka.auth_timeout` must be between 0s and 1h, not 2h"],
     );
@@ -23,7 +23,7 @@ fn auth_timeout_has_a_default_and_limits() {
 #[test]
 fn a_password_in_a_file() {
     let user = "password_file = \"secret/password\"\n[kafka.client]\nsasl.username = \"alice\"";
-    let checked = accept(&kafka(user));
+    let checked = expect_accepted(&kafka(user));
     assert_eq!(checked.kafka.password_file.as_deref(), Some(Path::new("etc/secret/password")));
     for (lines, (place, message)) in [
         (
@@ -39,7 +39,7 @@ fn a_password_in_a_file() {
             ("3:17", "`password_file` needs `sasl.username`, which is not set"),
         ),
     ] {
-        let report = refuse(&kafka(&lines), &[&format!("etc/keylane.toml:{place}\n"), message]);
+        let report = expect_refused(&kafka(&lines), &[&format!("etc/keylane.toml:{place}\n"), message]);
         assert!(!report.contains("canary"), "{report}");
     }
 }
@@ -59,20 +59,20 @@ fn oidc_is_refused_by_name() {
             let message =
                 format!("`{name}` needs OIDC, but the Kafka client of this build can't fetch tokens");
             let text = with("", &format!("[kafka.{table}]\n{name} = \"{value}\""));
-            let report = refuse(&text, &["etc/keylane.toml:10:", &message, "hint: remove it; "]);
+            let report = expect_refused(&text, &["etc/keylane.toml:10:", &message, "hint: remove it; "]);
             assert!(!report.contains("canary"), "{report}");
         }
     }
-    accept(&with("", "[kafka.client]\nsasl.oauthbearer.method = \"default\""));
+    expect_accepted(&with("", "[kafka.client]\nsasl.oauthbearer.method = \"default\""));
 }
 
 #[test]
 fn a_token_in_a_file() {
     let bearer = "[kafka.client]\nsasl.mechanism = \"OAUTHBEARER\"";
     let file = "token_file = \"token\"";
-    let checked = accept(&kafka(&format!("{file}\n{bearer}")));
+    let checked = expect_accepted(&kafka(&format!("{file}\n{bearer}")));
     assert_eq!(checked.kafka.token_file.as_deref(), Some(Path::new("etc/token")));
-    accept(&kafka(&format!("{bearer}\nenable.sasl.oauthbearer.unsecure.jwt = true")));
+    expect_accepted(&kafka(&format!("{bearer}\nenable.sasl.oauthbearer.unsecure.jwt = true")));
     for (lines, (place, message)) in [
         (bearer.to_owned(), ("1:2", "`sasl.mechanism = \"OAUTHBEARER\"` needs a token")),
         (file.to_owned(), ("3:14", "`token_file` needs `sasl.mechanism = \"OAUTHBEARER\"`")),
@@ -85,6 +85,6 @@ fn a_token_in_a_file() {
             ("3:14", "`token_file` can't be combined with"),
         ),
     ] {
-        refuse(&kafka(&lines), &[&format!("etc/keylane.toml:{place}\n"), message]);
+        expect_refused(&kafka(&lines), &[&format!("etc/keylane.toml:{place}\n"), message]);
     }
 }

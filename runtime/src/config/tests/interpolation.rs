@@ -1,10 +1,10 @@
 //! `${NAME}` in string values.
 
 use super::super::Cluster;
-use super::{MINIMAL, accept, refuse};
+use super::{MINIMAL, expect_accepted, expect_refused};
 
 fn servers(written: &str) -> String {
-    let checked = accept(&MINIMAL.replace("localhost:9092", written));
+    let checked = expect_accepted(&MINIMAL.replace("localhost:9092", written));
     match checked.kafka.cluster {
         Cluster::Brokers(servers) => servers,
         Cluster::Embedded(embedded) => panic!("unexpected embedded broker: {embedded:?}"),
@@ -29,7 +29,8 @@ fn variables_and_defaults() {
 #[test]
 fn values_of_variables_are_not_interpolated() {
     for written in ["$${HOST}", "${NESTED}"] {
-        let checked = accept(&MINIMAL.replace("group_id = \"orders\"", &format!("group_id = \"{written}\"")));
+        let checked =
+            expect_accepted(&MINIMAL.replace("group_id = \"orders\"", &format!("group_id = \"{written}\"")));
         assert_eq!(checked.handlers[0].group_id, "${HOST}", "{written}");
     }
 }
@@ -38,7 +39,7 @@ fn values_of_variables_are_not_interpolated() {
 #[test]
 fn numbers_and_booleans_may_come_from_the_environment() {
     let text = "max_batch = \"${NOWHERE:-64}\"\nretry.jitter = \"${NOWHERE:-0.5}\"\nretry.multiplier = 3";
-    let checked = accept(
+    let checked = expect_accepted(
         &format!("{MINIMAL}{text}\n")
             .replace("[handlers.orders]", "create_topics = \"${NOWHERE:-true}\"\n\n[handlers.orders]"),
     );
@@ -50,7 +51,7 @@ fn numbers_and_booleans_may_come_from_the_environment() {
 #[test]
 fn all_unset_variables_are_reported_together() {
     let text = MINIMAL.replace("localhost:9092", "${NOWHERE}").replace("[\"orders\"]", "[\"${NOBODY}\"]");
-    refuse(
+    expect_refused(
         &text,
         &[
             "error: the environment variable `NOWHERE` is not set\n --> etc/keylane.toml:2:21\n",
@@ -62,8 +63,8 @@ fn all_unset_variables_are_reported_together() {
 
 #[test]
 fn syntax_errors() {
-    refuse(&MINIMAL.replace("localhost:9092", "${HOST"), &["`${` without `}`", "hint: write `$${`"]);
-    refuse(
+    expect_refused(&MINIMAL.replace("localhost:9092", "${HOST"), &["`${` without `}`", "hint: write `$${`"]);
+    expect_refused(
         &MINIMAL.replace("localhost:9092", "${a b}"),
         &["`a b` is not the name of an environment variable"],
     );
@@ -71,8 +72,9 @@ fn syntax_errors() {
 
 #[test]
 fn only_values_are_interpolated() {
-    let checked =
-        accept(&format!("{MINIMAL}[handlers.orders.outputs.\"${{HOST}}\"]\ntopic = \"t\" # ${{NOWHERE}}"));
+    let checked = expect_accepted(&format!(
+        "{MINIMAL}[handlers.orders.outputs.\"${{HOST}}\"]\ntopic = \"t\" # ${{NOWHERE}}"
+    ));
     let target =
         checked.handlers.first().and_then(|handler| handler.outputs.first()).map(|o| o.target.clone());
     assert_eq!(target.as_deref(), Some("${HOST}"));

@@ -40,7 +40,7 @@ fn check(text: &str) -> Result<Checked, String> {
     let environment = Environment {
         file: Path::new("etc/keylane.toml"),
         variable: &variables,
-        is_there: &|path| !path.ends_with("missing.wasm") && !path.ends_with("missing.jsonl"),
+        is_file_or_pipe: &|path| !path.ends_with("missing.wasm") && !path.ends_with("missing.jsonl"),
         cores: NonZero::new(3).expect("3 is not 0"),
     };
     super::check(text, &environment).map_err(|report| report.to_string())
@@ -51,12 +51,12 @@ fn with(handler_line: &str, sections: &str) -> String {
     format!("{MINIMAL}{handler_line}\n{sections}\n")
 }
 
-fn accept(text: &str) -> Checked {
+fn expect_accepted(text: &str) -> Checked {
     check(text).unwrap_or_else(|report| panic!("refused:\n{report}\n{text}"))
 }
 
 /// Checks that a text is refused and that the report contains every expected part. Returns the report.
-fn refuse(text: &str, expected: &[&str]) -> String {
+fn expect_refused(text: &str, expected: &[&str]) -> String {
     let report = check(text).map(|_| ()).expect_err(text);
     for part in expected {
         assert!(report.contains(part), "no {part:?} in:\n{report}");

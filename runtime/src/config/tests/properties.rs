@@ -1,10 +1,10 @@
 //! Client properties.
 
-use super::{accept, refuse, with};
+use super::{expect_accepted, expect_refused, with};
 
 #[test]
 fn properties_pass_through_in_every_notation() {
-    let checked = accept(&with(
+    let checked = expect_accepted(&with(
         "",
         r#"
 [kafka.client]
@@ -19,7 +19,7 @@ compression.type = "zstd"
 client.id = "the producer"
 "#,
     ));
-    let listed = |properties: &super::super::Properties| {
+    let listed = |properties: &super::super::ClientProperties| {
         let mut all: Vec<String> = properties.iter().map(|(name, value)| format!("{name}={value}")).collect();
         all.sort();
         all.join(" ")
@@ -39,23 +39,28 @@ client.id = "the producer"
 
 #[test]
 fn the_more_specific_table_wins_also_under_another_name() {
-    let checked =
-        accept(&with("", "[kafka.client]\nlinger.ms = 1\n[kafka.producer]\nqueue.buffering.max.ms = 2"));
+    let checked = expect_accepted(&with(
+        "",
+        "[kafka.client]\nlinger.ms = 1\n[kafka.producer]\nqueue.buffering.max.ms = 2",
+    ));
     let producer: Vec<_> = checked.kafka.producer.iter().collect();
     assert_eq!(producer, [("queue.buffering.max.ms", "2")]);
 }
 
 #[test]
 fn one_property_under_two_names_is_refused() {
-    refuse(
+    expect_refused(
         &with("", "[kafka.producer]\nlinger.ms = 1\nqueue.buffering.max.ms = 2"),
         &["`queue.buffering.max.ms` and `linger.ms` are the same property", "hint: keep one of them"],
     );
-    refuse(&with("", "[kafka.client]\n\"a.b\" = 1\na.b = 2"), &["`a.b` and `a.b` are the same property"]);
+    expect_refused(
+        &with("", "[kafka.client]\n\"a.b\" = 1\na.b = 2"),
+        &["`a.b` and `a.b` are the same property"],
+    );
 }
 
 #[test]
-fn owned_properties_are_refused_under_every_name() {
+fn reserved_properties_are_refused_under_every_name() {
     for name in [
         "group.id",
         "enable.auto.commit",
@@ -86,26 +91,26 @@ fn owned_properties_are_refused_under_every_name() {
     ] {
         for table in ["client", "consumer", "producer"] {
             let text = with("", &format!("[kafka.{table}]\n{name} = \"1\""));
-            refuse(&text, &["etc/keylane.toml:10:", &format!("`{name}` can't be set: ")]);
+            expect_refused(&text, &["etc/keylane.toml:10:", &format!("`{name}` can't be set: ")]);
         }
     }
 }
 
 #[test]
-fn names_of_the_java_client_get_a_hint() {
-    for (name, hint) in [
+fn names_of_the_java_client_get_a_remedy() {
+    for (name, remedy) in [
         ("max.poll.records", "hint: use `lanes.max_queued` and `max_batch` of a handler"),
         ("fetch.max.wait.ms", "hint: use `fetch.wait.max.ms`"),
         ("key.deserializer", "hint: remove it: handlers receive bytes"),
     ] {
         let expected = format!("`{name}` is a property of Kafka's Java client");
-        refuse(&with("", &format!("[kafka.client]\n\"{name}\" = 1")), &[&expected, hint]);
+        expect_refused(&with("", &format!("[kafka.client]\n\"{name}\" = 1")), &[&expected, remedy]);
     }
 }
 
 #[test]
 fn lists_are_refused() {
-    refuse(
+    expect_refused(
         &with("", "[kafka.client]\ndebug = [\"cgrp\"]"),
         &["expected a string, a whole number, or true or false"],
     );

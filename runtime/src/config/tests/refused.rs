@@ -1,10 +1,10 @@
 //! Invalid files and their reports.
 
-use super::{MINIMAL, accept, refuse, with};
+use super::{MINIMAL, expect_accepted, expect_refused, with};
 
 #[test]
 fn at_least_one_handler_is_required() {
-    refuse(
+    expect_refused(
         "[kafka]\nbootstrap_servers = \"b:1\"",
         &["no handler is configured", "hint: add a section `[handlers.NAME]`"],
     );
@@ -35,7 +35,7 @@ fn settings_of_a_handler() {
         ("group_instance_id = \"\"", "`handlers.orders.group_instance_id` must have 1 to 249"),
         ("timout = \"1s\"", "unknown field `timout`"),
     ] {
-        refuse(&with(line, ""), &["etc/keylane.toml:8:", expected]);
+        expect_refused(&with(line, ""), &["etc/keylane.toml:8:", expected]);
     }
 }
 
@@ -68,7 +68,7 @@ fn settings_in_sections() {
             "the group `orders` is already used by the handler `orders`",
         ),
     ] {
-        refuse(&with("", section), &[expected]);
+        expect_refused(&with("", section), &[expected]);
     }
 }
 
@@ -84,17 +84,17 @@ fn topics() {
         ("[\"ä\"]", "hint: letters, digits"),
         (&format!("[\"{long}\"]"), "has at most 249 characters"),
     ] {
-        refuse(&MINIMAL.replace("[\"orders\"]", topics), &["etc/keylane.toml:6:", expected]);
+        expect_refused(&MINIMAL.replace("[\"orders\"]", topics), &["etc/keylane.toml:6:", expected]);
     }
 }
 
 #[test]
 fn missing_files() {
-    refuse(
+    expect_refused(
         &MINIMAL.replace("orders.wasm", "missing.wasm"),
         &["component not found: etc/missing.wasm", "hint: relative paths are resolved from"],
     );
-    refuse(
+    expect_refused(
         &MINIMAL.replace("orders.wasm", "/"),
         &["the component is a directory: /", "hint: name the component file in it"],
     );
@@ -116,7 +116,7 @@ fn the_embedded_broker() {
         ),
         (format!("{embedded}{}", feed.replace('-', "missing.jsonl")), "feed not found: etc/missing.jsonl"),
     ] {
-        refuse(&text, &[expected]);
+        expect_refused(&text, &[expected]);
     }
 }
 
@@ -135,7 +135,7 @@ fn settings_of_retries_and_dead_letters() {
         ("dead_letters.topic = \"{topic}\"", "it would read its own dead letters"),
         ("dead_letters.topic = \"a b\"", "`a b` is not a valid topic name"),
         ("dead_letters.headers = \"jms\"", "unknown variant `jms`, expected `keylane` or `spring`"),
-        ("max_memory = \"1GiB\"", "max_memory` must be between 0B and 64MiB, not 1GiB"),
+        ("keep_memory = \"1GiB\"", "keep_memory` must be between 0B and 64MiB, not 1GiB"),
         ("cpu_budget = \"0s\"", "cpu_budget` must be between 10ms and 1h, not 0s"),
         ("lanes.lane_key = \"value\"", "`value` is not a lane key: write \"key\", \"header:NAME\""),
         ("lanes.lane_key = []", "the lane key is empty"),
@@ -167,13 +167,13 @@ fn settings_of_retries_and_dead_letters() {
         ("retry.jitter = \"x\"", "expected a number"),
         ("outputs.x = { topic = \"x\", provenance = 1 }", "expected true or false"),
     ] {
-        refuse(&with(line, ""), &["etc/keylane.toml:8:", expected]);
+        expect_refused(&with(line, ""), &["etc/keylane.toml:8:", expected]);
     }
 }
 
 #[test]
 fn grants() {
-    for (line, expected, hint) in [
+    for (line, expected, remedy) in [
         (
             "grants.env = [\"HOST\", \"NOT_THERE\"]",
             "the environment variable `NOT_THERE` is not set",
@@ -187,7 +187,7 @@ fn grants() {
         ("grants.http = [\"*\"]", "`*` is not a valid host", "hint: `*.` is allowed only before"),
         ("grants.files = [\"/tmp\"]", "unknown field `files`", "expected `env` or `http`"),
     ] {
-        refuse(&with(line, ""), &["etc/keylane.toml:8:", expected, hint]);
+        expect_refused(&with(line, ""), &["etc/keylane.toml:8:", expected, remedy]);
     }
 }
 
@@ -202,7 +202,7 @@ fn settings_of_later_versions_are_refused_by_name() {
         ("retry.on_exhausted = \"hold\"", "", "handlers.orders.retry.on_exhausted = \"hold\""),
         ("retry.on_exhausted = \"dlq-key\"", "", "handlers.orders.retry.on_exhausted = \"dlq-key\""),
     ] {
-        refuse(
+        expect_refused(
             &with(line, section),
             &[&format!("`{name}` is not supported in this version of Keylane"), "hint: "],
         );
@@ -211,12 +211,12 @@ fn settings_of_later_versions_are_refused_by_name() {
 
 #[test]
 fn the_table_of_a_misplaced_setting_is_suggested() {
-    for (line, section, hint) in [
+    for (line, section, remedy) in [
         ("", "[dead_letters]\ntopic = \"x\"", "set it for each handler: `[handlers.NAME.dead_letters]`"),
         ("env = [\"HOME\"]", "", "use `grants.env`"),
         ("http = [\"x\"]", "", "use `grants.http`"),
     ] {
-        refuse(&with(line, section), &["belongs in another table", hint]);
+        expect_refused(&with(line, section), &["belongs in another table", remedy]);
     }
 }
 
@@ -236,11 +236,11 @@ fn brokers() {
         ("[::1]", "`[::1]` has no port"),
         ("a:9092,embedded", "hint: `host:port`, several separated by commas, or only `embedded`"),
     ] {
-        refuse(&MINIMAL.replace("localhost:9092", servers), &["etc/keylane.toml:2:", expected]);
+        expect_refused(&MINIMAL.replace("localhost:9092", servers), &["etc/keylane.toml:2:", expected]);
     }
     for servers in
         ["sasl_ssl://a:1", "a:1, b:2", "SASL_SSL://kafka-1.example:9093", "[::1]:9092", "10.0.0.1:9092"]
     {
-        accept(&MINIMAL.replace("localhost:9092", servers));
+        expect_accepted(&MINIMAL.replace("localhost:9092", servers));
     }
 }

@@ -1,6 +1,6 @@
 //! Secrets do not occur in printed text. A canary represents a secret.
 
-use super::{accept, check, with};
+use super::{check, expect_accepted, with};
 
 const CANARY: &str = "canary-4711";
 
@@ -16,7 +16,7 @@ fn a_checked_configuration_prints_no_secrets() {
         "some.token",
     ];
     let lines: Vec<String> = names.iter().map(|name| format!("{name} = \"{CANARY}\"")).collect();
-    let checked = accept(&with("", &format!("[kafka.client]\n{}", lines.join("\n"))));
+    let checked = expect_accepted(&with("", &format!("[kafka.client]\n{}", lines.join("\n"))));
     let printed = format!("{checked:?} {checked:#?}");
     assert!(!printed.contains(CANARY), "{printed}");
     for name in names {

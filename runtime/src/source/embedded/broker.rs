@@ -2,7 +2,7 @@
 use std::ffi::CString;
 use std::time::Duration;
 
-use crate::librdkafka::{ConfigError, MockCluster};
+use crate::librdkafka::{ClientError, MockCluster};
 
 /// A broker in this process, stopped when dropped.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub struct EmbeddedBroker {
 
 impl EmbeddedBroker {
     /// Starts the broker. Every topic gets this number of partitions.
-    pub fn start(partitions: i32) -> Result<EmbeddedBroker, ConfigError> {
+    pub fn start(partitions: i32) -> Result<EmbeddedBroker, ClientError> {
         let mock = MockCluster::start(1)?;
         // By default the coordinator waits 3 s for more members of a new group, which usually has only one here.
         mock.set_initial_rebalance_delay(Duration::ZERO);

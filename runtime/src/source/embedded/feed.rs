@@ -12,7 +12,7 @@ use super::jsonl::{FedRecord, JsonLines, LineError};
 use super::{EmbeddedBroker, FeedProgress};
 use crate::config::{FeedConfig, FeedSource};
 use crate::librdkafka::{
-    ErrorCode, EventKind, ProduceRecord, Producer, ProducerTopic, Properties, Queue, partition_for_key,
+    ErrorCode, EventKind, Producer, ProducerRecord, ProducerTopic, Properties, Queue, partition_for_key,
 };
 
 /// Maximum of unread bytes per partition. The broker keeps 5 MiB, batch headers included.
@@ -147,7 +147,6 @@ pub fn for_each_record(source: &FeedSource, mut each: impl FnMut(&FedRecord)) ->
 struct TopicFeed {
     name: String,
     input: String,
-    /// A handle of the producer, like `reports`: both are dropped before it.
     topic: ProducerTopic,
     reports: Queue,
     producer: Producer,
@@ -240,13 +239,13 @@ impl TopicFeed {
             .iter()
             .map(|(name, value)| (name.as_bytes(), value.as_ref().map(String::as_bytes)))
             .collect();
-        let produce = ProduceRecord {
+        let produce = ProducerRecord {
             partition: Some(number),
             timestamp: record.timestamp,
             key: record.key.as_deref(),
             value: record.value.as_deref(),
             headers: &headers,
-            token: 0,
+            id: 0,
         };
         loop {
             match self.producer.produce(&self.topic, &produce) {

@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use super::EmbeddedBroker;
 use crate::librdkafka::{
-    ConfigError, Consumer, END, Entry, ErrorCode, Isolation, PartitionList, PartitionQueue, Properties,
-    Queue, ReadEnd, Requests, Wake, WakeHandle,
+    ClientError, Consumer, END, ErrorCode, Isolation, PartitionList, PartitionQueue, Properties, Queue,
+    QueueEntry, ReadEnd, Record, Requests, Wake, WakeHandle,
 };
-use crate::source::Record;
 
 /// Timeout of the request for the ends of the logs.
 const END_LIMIT: Duration = Duration::from_secs(5);
@@ -24,7 +23,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 pub enum OutputError {
     /// The consumer can't be created.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Client(#[from] ClientError),
     /// A thread or file descriptor could not be created.
     #[error("the output reader can't start: {0}")]
     System(#[from] std::io::Error),
@@ -71,11 +70,11 @@ impl OutputReader {
         let wake = Wake::new()?;
         let consumer = Consumer::new(&properties(broker))?;
         let (finish, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let mut reading = OutputReading::open(consumer, broker, topics, &wake)?;
+        let mut reader = OutputReaderThread::open(consumer, broker, topics, &wake)?;
         let (finish_seen, stop_seen) = (Arc::clone(&finish), Arc::clone(&stop));
         let thread = thread::Builder::new().name("keylane-outputs".to_owned()).spawn(move || {
             let mut each = each;
-            reading.run(&finish_seen, &stop_seen, &mut each)
+            reader.run(&finish_seen, &stop_seen, &mut each)
         })?;
         Ok(OutputReader { wake, finish, stop, thread: Some(thread) })
     }
@@ -97,15 +96,17 @@ impl Drop for OutputReader {
     }
 }
 
-struct OutputReading {
-    partitions: Vec<PartitionReading>,
+/// The state of the thread.
+struct OutputReaderThread {
+    partitions: Vec<OutputPartition>,
     consumer: Consumer,
-    main: Queue,
+    main_queue: Queue,
     wake: WakeHandle,
     read: u64,
 }
 
-struct PartitionReading {
+/// A partition that is read.
+struct OutputPartition {
     queue: PartitionQueue,
     topic: usize,
     name: CString,
@@ -115,13 +116,13 @@ struct PartitionReading {
 
 type Each<'a> = &'a mut dyn FnMut(usize, i32, &Record<'_>);
 
-impl OutputReading {
+impl OutputReaderThread {
     fn open(
         consumer: Consumer,
         broker: &EmbeddedBroker,
         topics: &[String],
         wake: &WakeHandle,
-    ) -> Result<OutputReading, OutputError> {
+    ) -> Result<OutputReaderThread, OutputError> {
         let mut partitions = Vec::new();
         let mut list = PartitionList::with_capacity(topics.len());
         for (topic, text) in topics.iter().enumerate() {
@@ -131,12 +132,12 @@ impl OutputReading {
                 let queue =
                     PartitionQueue::open(consumer.client(), &name, number, wake).ok_or_else(missing)?;
                 list.push(&name, number, 0);
-                partitions.push(PartitionReading { queue, topic, name, number, next: 0 });
+                partitions.push(OutputPartition { queue, topic, name, number, next: 0 });
             }
         }
         consumer.assign(Some(&list))?;
-        let main = consumer.main_queue().wakes(wake);
-        Ok(OutputReading { partitions, consumer, main, wake: Arc::clone(wake), read: 0 })
+        let main_queue = consumer.main_queue().with_wake(wake);
+        Ok(OutputReaderThread { partitions, consumer, main_queue, wake: Arc::clone(wake), read: 0 })
     }
 
     fn run(&mut self, finish: &AtomicBool, stop: &AtomicBool, each: Each<'_>) -> Result<u64, OutputError> {
@@ -148,7 +149,7 @@ impl OutputReading {
                 self.read += read;
                 more |= !drained;
             }
-            while self.main.poll_now().is_some() {}
+            while self.main_queue.poll_now().is_some() {}
             if stop.load(Ordering::Acquire) {
                 return Ok(self.read);
             }
@@ -175,8 +176,8 @@ impl OutputReading {
         let client = self.consumer.client();
         let mut requests = Requests::new(client, Queue::new(client));
         requests.log_offsets(list, Isolation::Uncommitted, END_LIMIT);
-        let answer = requests.wait_for_response(2 * END_LIMIT).ok_or(ErrorCode::TIMED_OUT)?;
-        answer
+        let response = requests.wait_for_response(2 * END_LIMIT).ok_or(ErrorCode::TIMED_OUT)?;
+        response
             .log_offsets()?
             .into_iter()
             .map(|entry| {
@@ -194,19 +195,19 @@ impl OutputReading {
     }
 }
 
-impl PartitionReading {
+impl OutputPartition {
     /// Returns the number of records read, and whether the queue is drained.
     fn read(&mut self, each: Each<'_>) -> Result<(u64, bool), OutputError> {
         let mut read = 0;
         let mut failure = None;
         let end = self.queue.read(&mut |entry| match entry {
-            Entry::Record(record) if record.offset() == self.next => {
+            QueueEntry::Record(record) if record.offset() == self.next => {
                 self.next += 1;
                 read += 1;
                 each(self.topic, self.number, &record);
                 ControlFlow::Continue(())
             }
-            Entry::Record(record) => {
+            QueueEntry::Record(record) => {
                 failure = Some(OutputError::Dropped {
                     topic: self.name.to_string_lossy().into_owned(),
                     partition: self.number,
@@ -215,7 +216,7 @@ impl PartitionReading {
                 });
                 ControlFlow::Break(())
             }
-            Entry::Error { code, .. } => {
+            QueueEntry::Error { code, .. } => {
                 failure = Some(OutputError::Kafka(code));
                 ControlFlow::Break(())
             }

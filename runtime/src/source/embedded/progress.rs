@@ -17,15 +17,16 @@ pub struct FeedProgress {
 
 #[derive(Debug, Default)]
 struct FeedState {
-    readers: Vec<ReaderState>,
+    sources: Vec<SourceState>,
     /// Records per partition of every topic whose feed has ended.
     ends: BTreeMap<String, Vec<i64>>,
     failure: Option<String>,
     stopped: bool,
 }
 
+/// The state of one source.
 #[derive(Debug)]
-struct ReaderState {
+struct SourceState {
     wake: WakeHandle,
     topics: Vec<String>,
     /// The next offset to read in each partition; 0 if absent.
@@ -33,9 +34,9 @@ struct ReaderState {
     gone: bool,
 }
 
-/// The progress of one source.
+/// The progress of one source. When it is dropped, the feed no longer waits for the source.
 #[derive(Debug)]
-pub struct FeedReader {
+pub struct SourceProgress {
     progress: Arc<FeedProgress>,
     index: usize,
     topics: Vec<String>,
@@ -47,20 +48,24 @@ impl FeedProgress {
         Arc::default()
     }
 
-    /// Adds a reader, for which the feed waits from now on: start every source before the feed.
-    pub(in crate::source) fn reader(self: &Arc<Self>, topics: &[CString], wake: &WakeHandle) -> FeedReader {
+    /// Adds a source, for which the feed waits from now on: start every source before the feed.
+    pub(in crate::source) fn add_source(
+        self: &Arc<Self>,
+        topics: &[CString],
+        wake: &WakeHandle,
+    ) -> SourceProgress {
         let topics: Vec<String> = topics.iter().map(|topic| topic.to_string_lossy().into_owned()).collect();
         let mut state = self.lock();
-        state.readers.push(ReaderState {
+        state.sources.push(SourceState {
             wake: Arc::clone(wake),
             topics: topics.clone(),
             next: BTreeMap::new(),
             gone: false,
         });
-        FeedReader { progress: Arc::clone(self), index: state.readers.len() - 1, topics }
+        SourceProgress { progress: Arc::clone(self), index: state.sources.len() - 1, topics }
     }
 
-    /// Waits until every reader of the topic is past this offset; `false` if the feed was stopped.
+    /// Waits until every source of the topic is past this offset; `false` if the feed was stopped.
     pub(super) fn wait_until_past(&self, topic: &str, number: i32, offset: i64) -> bool {
         let mut state = self.lock();
         while !state.stopped && state.next(topic, number) <= offset {
@@ -69,7 +74,7 @@ impl FeedProgress {
         !state.stopped
     }
 
-    /// Returns the next offset of the slowest reader of the topic; 0 if there is no reader.
+    /// Returns the next offset of the slowest source of the topic; 0 if there is no source.
     pub(super) fn next(&self, topic: &str, number: i32) -> i64 {
         self.lock().next(topic, number)
     }
@@ -86,13 +91,13 @@ impl FeedProgress {
     pub(super) fn end(&self, topic: &str, ends: Vec<i64>) {
         let mut state = self.lock();
         state.ends.insert(topic.to_owned(), ends);
-        state.wake_readers();
+        state.wake_sources();
     }
 
     pub(super) fn fail(&self, reason: String) {
         let mut state = self.lock();
         state.failure.get_or_insert(reason);
-        state.wake_readers();
+        state.wake_sources();
     }
 
     /// Locks the state. A poisoned lock is usable, because every change is a single step.
@@ -103,27 +108,27 @@ impl FeedProgress {
 
 impl FeedState {
     fn next(&self, topic: &str, number: i32) -> i64 {
-        let of_reader = |reader: &ReaderState| {
-            let index = reader.topics.iter().position(|known| known == topic)?;
+        let of_source = |source: &SourceState| {
+            let index = source.topics.iter().position(|known| known == topic)?;
             let partition = Partition { topic: u16::try_from(index).ok()?, number };
-            Some(reader.next.get(&partition).copied().unwrap_or(0))
+            Some(source.next.get(&partition).copied().unwrap_or(0))
         };
-        self.readers.iter().filter(|reader| !reader.gone).filter_map(of_reader).min().unwrap_or(0)
+        self.sources.iter().filter(|source| !source.gone).filter_map(of_source).min().unwrap_or(0)
     }
 
-    fn wake_readers(&self) {
-        for reader in &self.readers {
-            reader.wake.wake();
+    fn wake_sources(&self) {
+        for source in &self.sources {
+            source.wake.wake();
         }
     }
 }
 
-impl FeedReader {
-    /// Notes that everything below this offset of the partition was read.
+impl SourceProgress {
+    /// Records that everything below this offset of the partition was read.
     pub fn advance(&self, partition: Partition, next: i64) {
         let mut state = self.progress.lock();
-        if let Some(reader) = state.readers.get_mut(self.index) {
-            let known = reader.next.entry(partition).or_insert(0);
+        if let Some(source) = state.sources.get_mut(self.index) {
+            let known = source.next.entry(partition).or_insert(0);
             *known = next.max(*known);
         }
         drop(state);
@@ -143,11 +148,11 @@ impl FeedReader {
     }
 }
 
-impl Drop for FeedReader {
-    /// Removes this reader from those that the feed waits for.
+impl Drop for SourceProgress {
+    /// Removes this source from those that the feed waits for.
     fn drop(&mut self) {
-        if let Some(reader) = self.progress.lock().readers.get_mut(self.index) {
-            reader.gone = true;
+        if let Some(source) = self.progress.lock().sources.get_mut(self.index) {
+            source.gone = true;
         }
         self.progress.changed.notify_all();
     }

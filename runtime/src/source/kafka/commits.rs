@@ -1,20 +1,20 @@
-//! Commits in flight. Each one is answered for all its partitions, or times out.
+//! Commits in flight. Each one gets a response for all its partitions, or times out.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::time::Duration;
 
 use keylane_core::{CommitEntry, CommitError, CommitId, Partition};
 
-use crate::librdkafka::{ClientEvent, Consumer, ErrorCode, EventKind, PartitionList, Queue};
+use crate::librdkafka::{ClientEvent, ErrorCode, EventKind, PartitionList, Queue};
 use crate::source::errors::commit_error;
 use crate::source::event::SourceEvent;
+use crate::source::partitions::ConsumerContext;
 
 /// Placeholder in a commit's list for a partition without a response of the coordinator.
 const NO_RESPONSE: ErrorCode = ErrorCode(-9_999);
 
 /// The commits that the coordinator has not responded to.
-pub(super) struct Commits {
+pub(super) struct PendingCommits {
     responses: Queue,
     timeout: Duration,
     pending: BTreeMap<CommitId, PendingCommit>,
@@ -25,16 +25,16 @@ struct PendingCommit {
     partitions: Vec<Partition>,
 }
 
-impl Commits {
+impl PendingCommits {
     /// Starts without commits. `responses`: a queue for commits only, which wakes the thread.
     pub(super) fn new(responses: Queue, timeout: Duration) -> Self {
-        Commits { responses, timeout, pending: BTreeMap::new() }
+        PendingCommits { responses, timeout, pending: BTreeMap::new() }
     }
 
     /// Sends a commit. Returns its results if the client rejects it at once.
     pub(super) fn send(
         &mut self,
-        (consumer, topics): (&Consumer, &[CString]),
+        context: &ConsumerContext,
         now: Duration,
         id: CommitId,
         entries: &[CommitEntry],
@@ -42,14 +42,14 @@ impl Commits {
     ) -> Vec<SourceEvent> {
         let mut list = PartitionList::with_capacity(entries.len());
         for entry in entries {
-            if let Some(topic) = topics.get(usize::from(entry.partition.topic)) {
+            if let Some(topic) = context.topic(entry.partition) {
                 let bytes = metadata_of(entry, metadata).as_bytes();
                 list.push_commit(topic, entry.partition.number, entry.offset, bytes, NO_RESPONSE);
             }
         }
         let partitions: Vec<Partition> = entries.iter().map(|entry| entry.partition).collect();
         let request = usize::try_from(id.0).unwrap_or(usize::MAX);
-        match consumer.commit(&list, &self.responses, request) {
+        match context.consumer.commit(&list, &self.responses, request) {
             Ok(()) => {
                 self.pending.insert(id, PendingCommit { deadline: now + self.timeout, partitions });
                 Vec::new()
@@ -64,7 +64,7 @@ impl Commits {
     }
 
     /// Returns the results of a response: one per partition of its commit.
-    pub(super) fn results(&mut self, event: &ClientEvent, topics: &[CString]) -> Vec<SourceEvent> {
+    pub(super) fn results(&mut self, event: &ClientEvent, context: &ConsumerContext) -> Vec<SourceEvent> {
         if event.kind() != EventKind::Commit {
             return Vec::new();
         }
@@ -73,10 +73,10 @@ impl Commits {
         let committed = event.partitions();
         let all = event.error();
         let code_of = |partition: Partition| {
-            let topic = topics.get(usize::from(partition.topic))?;
+            let topic = context.topic(partition)?;
             let mut entries = committed.iter();
             entries
-                .find(|entry| entry.topic == topic.as_c_str() && entry.partition == partition.number)
+                .find(|entry| entry.topic == topic && entry.partition == partition.number)
                 .map(|entry| entry.error)
         };
         let result = |&partition: &Partition| {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use keylane_core::{Partition, RebalanceId};
 
-use super::GroupRequest;
+use super::rebalance::PendingRebalance;
 use crate::librdkafka::ErrorCode;
 use crate::source::partitions::FetchError;
-use crate::telemetry::{Allowed, Throttle};
+use crate::telemetry::{LinePermit, LineThrottle};
 
 /// Log lines per second and condition.
 const LINES_PER_SECOND: u32 = 2;
@@ -16,8 +16,8 @@ pub(super) struct SourceLog {
     handler: String,
     /// Names of the inputs, by their index.
     topics: Vec<String>,
-    read_errors: Throttle,
-    unknown_bounds: Throttle,
+    read_errors: LineThrottle,
+    unknown_bounds: LineThrottle,
 }
 
 impl SourceLog {
@@ -25,21 +25,21 @@ impl SourceLog {
         SourceLog {
             handler,
             topics: topics.to_vec(),
-            read_errors: Throttle::new(LINES_PER_SECOND),
-            unknown_bounds: Throttle::new(LINES_PER_SECOND),
+            read_errors: LineThrottle::new(LINES_PER_SECOND),
+            unknown_bounds: LineThrottle::new(LINES_PER_SECOND),
         }
     }
 
     /// Logs the client's error; the core reports its consequences.
     pub(super) fn read_failed(&mut self, now: Duration, partition: Partition, error: &FetchError) {
-        let Some(Allowed { dropped }) = self.read_errors.allow(now) else { return };
+        let Some(LinePermit { dropped }) = self.read_errors.permit(now) else { return };
         let (handler, topic, partition) = (&self.handler, self.topic(partition), partition.number);
         let FetchError { code, offset, text } = error;
         tracing::warn!(handler, topic, partition, offset, %code, text, dropped, "fetch failed");
     }
 
     pub(super) fn bounds_unknown(&mut self, now: Duration, partition: Partition, code: ErrorCode) {
-        let Some(Allowed { dropped }) = self.unknown_bounds.allow(now) else { return };
+        let Some(LinePermit { dropped }) = self.unknown_bounds.permit(now) else { return };
         let (handler, topic, partition) = (&self.handler, self.topic(partition), partition.number);
         let remedy = if code == ErrorCode::TOPIC_AUTHORIZATION_FAILED {
             "grant this user DESCRIBE on the topic"
@@ -62,8 +62,26 @@ impl SourceLog {
         );
     }
 
-    pub(super) fn late_answer(&self, request: RebalanceId, unanswered: &Option<GroupRequest>) {
+    pub(super) fn late_answer(&self, request: RebalanceId, unanswered: &Option<PendingRebalance>) {
         tracing::debug!(handler = self.handler, ?request, ?unanswered, "late answer to a rebalance ignored");
+    }
+
+    pub(super) fn seek_failed(&self, partition: Partition, offset: i64, code: ErrorCode) {
+        let (handler, topic, partition) = (&self.handler, self.topic(partition), partition.number);
+        tracing::warn!(handler, topic, partition, offset, %code, "seek failed");
+    }
+
+    pub(super) fn queue_missing(&self, partition: Partition, code: ErrorCode) {
+        let (handler, topic, partition) = (&self.handler, self.topic(partition), partition.number);
+        tracing::warn!(handler, topic, partition, %code, "the client has no queue for the partition");
+    }
+
+    pub(super) fn unsubscribe_failed(&self, code: ErrorCode) {
+        tracing::warn!(handler = self.handler, %code, "unsubscribe failed");
+    }
+
+    pub(super) fn close_failed(&self, code: ErrorCode) {
+        tracing::warn!(handler = self.handler, %code, "consumer close failed");
     }
 
     fn topic(&self, partition: Partition) -> &str {

@@ -3,22 +3,63 @@ use std::time::Duration;
 
 use keylane_core::{Partition, RebalanceId, StartAt};
 
-use super::{GroupRequest, RebalanceKind, Source};
+use super::Source;
 use crate::config::Assignor;
 use crate::librdkafka::{ClientEvent, ErrorCode, EventKind, PartitionList};
 use crate::source::errors::source_error;
 use crate::source::event::SourceEvent;
-use crate::source::partitions::Opener;
+
+/// The rebalances of a consumer.
+#[derive(Debug, Default)]
+pub(super) struct Rebalances {
+    /// The rebalance whose answer the library waits for.
+    pub(super) unanswered: Option<PendingRebalance>,
+    /// The number of rebalances so far.
+    pub(super) count: u64,
+    /// Assigns deferred while a rebalance is unanswered: the library would take them for the answer.
+    deferred: Vec<StartAt>,
+}
+
+/// A rebalance that is not answered yet.
+#[derive(Debug)]
+pub(super) struct PendingRebalance {
+    pub(super) id: RebalanceId,
+    pub(super) kind: RebalanceKind,
+}
+
+#[derive(Debug)]
+pub(super) enum RebalanceKind {
+    Assign,
+    /// A revoke or a loss.
+    Revoke(Vec<Partition>),
+}
+
+impl Rebalances {
+    fn next_id(&mut self) -> RebalanceId {
+        self.count += 1;
+        RebalanceId(self.count)
+    }
+
+    /// Defers these assigns if a rebalance is unanswered. Returns whether they were deferred.
+    pub(super) fn defer_while_unanswered(&mut self, starts: &[StartAt]) -> bool {
+        let is_unanswered = self.unanswered.is_some();
+        if is_unanswered {
+            self.deferred.extend_from_slice(starts);
+        }
+        is_unanswered
+    }
+}
+
 impl Source {
     pub(super) fn on_main_event(&mut self, event: &ClientEvent) {
         match event.kind() {
             EventKind::Rebalance => self.on_rebalance(event),
             EventKind::Error => {
                 let mut error = source_error(event.error(), &event.text(), event.is_fatal());
-                if let Some((code, text)) = self.consumer.client().fatal_error() {
+                if let Some((code, text)) = self.context.consumer.client().fatal_error() {
                     error = source_error(code, &text, true);
                 }
-                self.ready.push_back(SourceEvent::Error(error));
+                self.pending_events.push_back(SourceEvent::Error(error));
             }
             // A record dropped here would later look like a gap and be committed unprocessed.
             EventKind::Record => panic_on_orphaned_record(),
@@ -28,8 +69,7 @@ impl Source {
 
     fn on_rebalance(&mut self, event: &ClientEvent) {
         let partitions = self.known(&event.partitions());
-        self.rebalances += 1;
-        let id = RebalanceId(self.rebalances);
+        let id = self.rebalances.next_id();
         let revoke = RebalanceKind::Revoke(partitions.clone());
         let (kind, source_event) = match event.error() {
             ErrorCode::ASSIGN_PARTITIONS => {
@@ -38,19 +78,19 @@ impl Source {
                 }
                 (RebalanceKind::Assign, SourceEvent::Assign(id, partitions))
             }
-            ErrorCode::REVOKE_PARTITIONS if !self.consumer.is_assignment_lost() => {
+            ErrorCode::REVOKE_PARTITIONS if !self.context.consumer.is_assignment_lost() => {
                 (revoke, SourceEvent::Revoke(id, partitions))
             }
             _ => (revoke, SourceEvent::Lost(id, partitions)),
         };
-        self.unanswered = Some(GroupRequest { id, kind });
-        self.ready.push_back(source_event);
+        self.rebalances.unanswered = Some(PendingRebalance { id, kind });
+        self.pending_events.push_back(source_event);
     }
 
     /// Processes the events that the library has already queued: it would take our next assign for the answer to a
     /// rebalance among them.
     pub(super) fn take_queued_rebalances(&mut self) {
-        while let Some(event) = self.main.poll(Duration::ZERO) {
+        while let Some(event) = self.main_queue.poll(Duration::ZERO) {
             self.on_main_event(&event);
         }
     }
@@ -60,8 +100,7 @@ impl Source {
     pub(super) fn assign(&mut self, starts: &[StartAt], is_answer: bool) {
         if !is_answer {
             self.take_queued_rebalances();
-            if self.unanswered.is_some() {
-                self.deferred.extend_from_slice(starts);
+            if self.rebalances.defer_while_unanswered(starts) {
                 return;
             }
         }
@@ -77,10 +116,10 @@ impl Source {
             if opened.iter().any(|(known, _)| *known == partition) {
                 continue;
             }
-            match self.open(partition, offset) {
+            match self.partitions.open(&self.context, partition, offset) {
                 Ok(()) => opened.push((partition, offset)),
                 Err(code) => {
-                    tracing::warn!(%partition, %code, "the client has no queue for the partition");
+                    self.log.queue_missing(partition, code);
                     self.not_positioned(partition);
                 }
             }
@@ -88,10 +127,10 @@ impl Source {
         if opened.is_empty() && !is_answer {
             return;
         }
-        let list = self.opener().list(opened.iter().copied());
+        let list = self.context.list(opened.iter().copied());
         let result = match self.assignor {
-            Assignor::CooperativeSticky => self.consumer.incremental_assign(&list),
-            Assignor::Range => self.consumer.assign(Some(&list)),
+            Assignor::CooperativeSticky => self.context.consumer.incremental_assign(&list),
+            Assignor::Range => self.context.consumer.assign(Some(&list)),
         };
         if result.is_err() {
             opened.iter().for_each(|(partition, _)| self.not_positioned(*partition));
@@ -99,27 +138,18 @@ impl Source {
         self.report(result, "assigning partitions failed");
     }
 
-    fn open(&mut self, partition: Partition, offset: i64) -> Result<(), ErrorCode> {
-        let opener = Opener { client: self.consumer.client(), topics: &self.topics, wake: &self.wake };
-        self.partitions.open(&opener, partition, offset)
-    }
-
-    pub(super) fn opener(&self) -> Opener<'_> {
-        Opener { client: self.consumer.client(), topics: &self.topics, wake: &self.wake }
-    }
-
     /// Releases partitions, as the answer to a revoke. The list for the library must not contain partitions that were
     /// never assigned in it.
     pub(super) fn release(&mut self, partitions: &[Partition]) {
         let assigned: Vec<(Partition, i64)> =
             self.partitions.readers().filter(|(partition, _)| partitions.contains(partition)).collect();
-        let list = self.opener().list(assigned.into_iter());
+        let list = self.context.list(assigned.into_iter());
         for partition in partitions {
             self.partitions.remove(*partition);
         }
         let result = match self.assignor {
-            Assignor::CooperativeSticky => self.consumer.incremental_unassign(&list),
-            Assignor::Range => self.consumer.assign(None),
+            Assignor::CooperativeSticky => self.context.consumer.incremental_unassign(&list),
+            Assignor::Range => self.context.consumer.assign(None),
         };
         self.report(result, "releasing partitions failed");
     }
@@ -127,8 +157,8 @@ impl Source {
     pub(super) fn unassign_one(&mut self, partition: Partition) {
         // Under the eager protocol the assign that follows replaces everything anyway.
         if self.assignor == Assignor::CooperativeSticky && self.partitions.reader(partition).is_some() {
-            let list = self.opener().list(std::iter::once((partition, 0)));
-            let result = self.consumer.incremental_unassign(&list);
+            let list = self.context.list(std::iter::once((partition, 0)));
+            let result = self.context.consumer.incremental_unassign(&list);
             self.report(result, "unassigning a partition failed");
         }
         self.partitions.close(partition);
@@ -136,7 +166,7 @@ impl Source {
 
     /// Carries out the assigns that were deferred until the answer.
     pub(super) fn after_answer(&mut self) {
-        for start in std::mem::take(&mut self.deferred) {
+        for start in std::mem::take(&mut self.rebalances.deferred) {
             if self.partitions.is_owned(start.partition) {
                 self.unassign_one(start.partition);
                 self.assign(&[start], false);
@@ -146,8 +176,8 @@ impl Source {
 
     fn report(&mut self, result: Result<(), ErrorCode>, what: &str) {
         if let Err(code) = result {
-            self.ready.push_back(SourceEvent::Error(source_error(code, what, false)));
-            self.wake.wake();
+            self.pending_events.push_back(SourceEvent::Error(source_error(code, what, false)));
+            self.context.wake.wake();
         }
     }
 
@@ -155,7 +185,7 @@ impl Source {
     fn known(&self, list: &PartitionList) -> Vec<Partition> {
         list.iter()
             .filter_map(|entry| {
-                let index = self.topics.iter().position(|topic| topic.as_c_str() == entry.topic)?;
+                let index = self.context.topics.iter().position(|topic| topic.as_c_str() == entry.topic)?;
                 Some(Partition { topic: u16::try_from(index).ok()?, number: entry.partition })
             })
             .collect()

@@ -3,8 +3,8 @@ use std::ffi::CString;
 use std::time::Duration;
 
 use crate::config::FetchLimits;
-use crate::config::{Assignor, Start};
-use crate::librdkafka::{Deadline, ErrorCode, Header, ProduceRecord, Producer, Properties};
+use crate::config::{Assignor, StartPolicy};
+use crate::librdkafka::{Deadline, ErrorCode, Header, Producer, ProducerRecord, Properties};
 use crate::source::embedded::EmbeddedBroker;
 use crate::source::{Ends, SourceSpec};
 
@@ -32,10 +32,15 @@ pub(super) fn spec(broker: &EmbeddedBroker, assignor: Assignor) -> SourceSpec {
         group_id: "group".to_owned(),
         group_instance_id: None,
         assignor,
-        start: Start::Earliest,
+        start: StartPolicy::Earliest,
         ends: Ends::Never,
         create_topics: false,
-        fetch: FetchLimits { queue: 1 << 20, of_partition: 1 << 20, response: 16 << 20, partitions: 8 },
+        fetch: FetchLimits {
+            queue_bytes: 1 << 20,
+            partition_response_bytes: 1 << 20,
+            response_bytes: 16 << 20,
+            partitions: 8,
+        },
         commit_timeout: Duration::from_secs(2),
         feed: None,
     }
@@ -60,13 +65,13 @@ pub(super) fn send<'a>(bootstrap: &str, topic: &str, records: impl IntoIterator<
     let topic = producer.topic(&name).expect("the topic name is valid");
     let mut sent = 0;
     for record in records {
-        let produce = ProduceRecord {
+        let produce = ProducerRecord {
             partition: Some(record.partition),
             timestamp: Some(1_000),
             key: record.key,
             value: record.value,
             headers: record.headers,
-            token: 0,
+            id: 0,
         };
         producer.produce(&topic, &produce).expect("the queue has capacity");
         sent += 1;

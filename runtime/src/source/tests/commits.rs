@@ -23,8 +23,8 @@ fn ready(partitions: i32) -> (crate::source::embedded::EmbeddedBroker, Member) {
     (broker, member)
 }
 
-fn answers(member: &mut Member) -> Vec<(CommitId, Partition, Result<(), CommitError>)> {
-    let mut found: Vec<_> = std::mem::take(&mut member.other)
+fn results(member: &mut Member) -> Vec<(CommitId, Partition, Result<(), CommitError>)> {
+    let mut found: Vec<_> = std::mem::take(&mut member.other_events)
         .into_iter()
         .filter_map(|event| {
             let SourceEvent::CommitResult { id, partition, result, .. } = event else { return None };
@@ -40,8 +40,8 @@ fn the_next_owner_receives_the_metadata() {
     let (broker, mut member) = ready(2);
     let metadata = "kl1:".to_owned() + &"x".repeat(3_000);
     let id = member.commit_positions(&[P0, P1], &metadata);
-    member.until("both partitions are answered", |m| m.other.len() == 2);
-    assert_eq!(answers(&mut member), [(id, P0, Ok(())), (id, P1, Ok(()))]);
+    member.until("both partitions have a result", |m| m.other_events.len() == 2);
+    assert_eq!(results(&mut member), [(id, P0, Ok(())), (id, P1, Ok(()))]);
     assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 
     let mut next = Member::join(&spec(&broker, Assignor::CooperativeSticky));
@@ -64,17 +64,17 @@ fn errors_are_reported_per_partition_and_classified() {
     ] {
         broker.mock().push_errors(OFFSET_COMMIT, &[code]);
         let id = member.commit_positions(&[P0], "m");
-        member.until("the commit is answered", |m| !m.other.is_empty());
-        assert_eq!(answers(&mut member), [(id, P0, Err(error))], "{code:?}");
+        member.until("the commit has a result", |m| !m.other_events.is_empty());
+        assert_eq!(results(&mut member), [(id, P0, Err(error))], "{code:?}");
     }
     let id = member.commit_positions(&[P0], "m");
-    member.until("the commit is answered", |m| !m.other.is_empty());
-    assert_eq!(answers(&mut member), [(id, P0, Ok(()))]);
+    member.until("the commit has a result", |m| !m.other_events.is_empty());
+    assert_eq!(results(&mut member), [(id, P0, Ok(()))]);
     assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 }
 
 #[test]
-fn an_unanswered_commit_times_out() {
+fn a_commit_without_a_response_times_out() {
     let (broker, mut member) = ready(1);
     broker.mock().set_round_trip_time(1, Duration::from_secs(3)).expect("the round-trip time is set");
     let id = member.commit_positions(&[P0], "m");

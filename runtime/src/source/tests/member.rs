@@ -7,7 +7,7 @@ use keylane_core::{CommitEntry, CommitId, Partition, ReadError, RebalanceId, Sta
 
 use super::broker::TEST_LIMIT;
 use crate::librdkafka::{Deadline, Wake, WakeHandle};
-use crate::source::event::{SourceError, StartFound};
+use crate::source::event::{SourceError, StartPosition};
 use crate::source::{Source, SourceEvent, SourceSpec};
 
 pub(super) struct Member {
@@ -17,10 +17,10 @@ pub(super) struct Member {
     pub(super) next: BTreeMap<Partition, i64>,
     /// Every record that was read: partition, offset, value.
     pub(super) records: Vec<(Partition, i64, Vec<u8>)>,
-    pub(super) starts: Vec<StartFound>,
+    pub(super) starts: Vec<StartPosition>,
     pub(super) ends: BTreeMap<Partition, i64>,
     pub(super) log_ends: BTreeMap<Partition, i64>,
-    pub(super) other: Vec<SourceEvent>,
+    pub(super) other_events: Vec<SourceEvent>,
     pub(super) errors: Vec<SourceError>,
     /// Offsets out of order: partition, expected, received.
     pub(super) out_of_order: Vec<(Partition, i64, i64)>,
@@ -58,7 +58,7 @@ impl Member {
             starts: Vec::new(),
             ends: BTreeMap::new(),
             log_ends: BTreeMap::new(),
-            other: Vec::new(),
+            other_events: Vec::new(),
             errors: Vec::new(),
             out_of_order: Vec::new(),
             delayed_steps: 0,
@@ -113,7 +113,7 @@ impl Member {
                 self.starts.push(found);
                 self.answer_assign();
             }
-            SourceEvent::LookUpFailed { partition, .. } => self.source.look_up_start(partition),
+            SourceEvent::LookupFailed { partition, .. } => self.source.look_up_start(partition),
             SourceEvent::Revoke(request, partitions) => {
                 self.revoked = Some((request, partitions, self.revoke_delay));
             }
@@ -128,18 +128,23 @@ impl Member {
             }
             SourceEvent::CommitResult { id, .. } => {
                 self.commit_out.take_if(|out| *out == id);
-                self.other.push(event);
+                self.other_events.push(event);
             }
             SourceEvent::Error(error) => self.errors.push(error),
-            SourceEvent::ReadFailed { .. } | SourceEvent::CommitTimedOut { .. } => self.other.push(event),
+            SourceEvent::ReadFailed { .. } | SourceEvent::CommitTimedOut { .. } => {
+                self.other_events.push(event)
+            }
         }
     }
 
     fn answer_assign(&mut self) {
-        if self.unresolved.is_empty() && self.assigning.is_some() && !self.holds_answers {
+        if self.unresolved.is_empty()
+            && !self.holds_answers
+            && let Some(request) = self.assigning.take()
+        {
             let starts = std::mem::take(&mut self.resolved);
             self.next.extend(starts.iter().map(|start| (start.partition, start.offset)));
-            self.source.answer_assign(self.assigning.take(), &starts);
+            self.source.answer_assign(request, &starts);
         }
     }
 
@@ -181,14 +186,14 @@ impl Member {
         id
     }
 
-    /// Commits the read positions and waits for the coordinator's answer.
+    /// Commits the read positions and waits for the coordinator's response.
     pub(super) fn commit_all(&mut self) {
         let partitions: Vec<Partition> = self.next.keys().copied().collect();
-        self.other.clear();
+        self.other_events.clear();
         self.commit_positions(&partitions, "");
-        self.until("the commit is answered", |m| m.other.len() == partitions.len());
+        self.until("the commit has a result", |m| m.other_events.len() == partitions.len());
         let stored = |event: &SourceEvent| matches!(event, SourceEvent::CommitResult { result: Ok(()), .. });
-        assert!(self.other.iter().all(stored), "{:?}", self.other);
+        assert!(self.other_events.iter().all(stored), "{:?}", self.other_events);
     }
 
     fn read_all(&mut self) -> bool {
@@ -203,12 +208,12 @@ impl Member {
                 records.push((*partition, record.offset(), record.value().unwrap_or_default().to_vec()));
                 1
             });
-            assert!(result.events <= self.max_events);
+            assert!(result.records <= self.max_events);
             self.read_errors.extend(result.error.map(|why| (*partition, why)));
             if let Some(end) = result.end_of_partition {
                 self.log_ends.insert(*partition, end);
             }
-            any |= result.more || result.events > 0;
+            any |= result.more || result.records > 0;
         }
         any
     }

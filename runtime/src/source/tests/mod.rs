@@ -2,7 +2,7 @@
 mod broker;
 mod commits;
 mod feed;
-mod look_ups;
+mod lookups;
 mod member;
 mod reading;
 mod rebalance;

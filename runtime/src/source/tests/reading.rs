@@ -6,8 +6,8 @@ use keylane_core::{Partition, ReadError};
 
 use super::broker::{Sent, TEST_LIMIT, TOPIC, broker, send, spec};
 use super::member::Member;
-use crate::config::{Assignor, Start};
-use crate::librdkafka::{Deadline, ErrorCode, PermanentStartupError};
+use crate::config::{Assignor, StartPolicy};
+use crate::librdkafka::{Deadline, ErrorCode, StartupError};
 use crate::source::{Ends, Error, Source, SourceEvent};
 
 const P0: Partition = Partition { topic: 0, number: 0 };
@@ -34,8 +34,8 @@ fn limits_end_a_read_after_the_record_that_exceeds_them() {
             offsets.push(record.offset());
             100
         });
-        if result.events > 0 {
-            return (result.events, result.more);
+        if result.records > 0 {
+            return (result.records, result.more);
         }
     };
     assert_eq!(read(&mut member, 3, u64::MAX), (3, true));
@@ -106,9 +106,9 @@ fn a_position_outside_the_log_is_reported_and_corrected() {
         member.until("all records are read", |m| m.records.len() == 20);
         member.source.reposition(P0, 1_000);
         member.until("the error is reported", |m| {
-            m.other.iter().any(|e| matches!(e, SourceEvent::ReadFailed { .. }))
+            m.other_events.iter().any(|e| matches!(e, SourceEvent::ReadFailed { .. }))
         });
-        let Some(SourceEvent::ReadFailed { partition, why }) = member.other.pop() else {
+        let Some(SourceEvent::ReadFailed { partition, why }) = member.other_events.pop() else {
             panic!("the last event is not the error")
         };
         assert_eq!((partition, why), (P0, ReadError::OutOfRange { log_start: 0, log_end: 10 }));
@@ -116,7 +116,7 @@ fn a_position_outside_the_log_is_reported_and_corrected() {
         member.source.reposition(P0, 4);
         let seek_failed = SourceEvent::ReadFailed { partition: P0, why: ReadError::SeekFailed };
         member.until("the seek fails", |m| {
-            m.other.iter().any(|e| format!("{e:?}") == format!("{seek_failed:?}"))
+            m.other_events.iter().any(|e| format!("{e:?}") == format!("{seek_failed:?}"))
         });
         member.source.reassign(P0, 4);
         member.next.insert(P0, 4);
@@ -132,10 +132,10 @@ fn a_position_outside_the_log_is_reported_and_corrected() {
 /// Any error code ends a read, even one that this version does not define.
 #[test]
 fn a_read_ends_with_the_brokers_error() {
-    for (code, expected, reads_on) in [
+    for (code, expected, continues) in [
         (ErrorCode(120), ReadError::Unknown, false),
         (ErrorCode(9_999), ReadError::Unknown, false),
-        (ErrorCode::INVALID_MSG, ReadError::Damaged, false),
+        (ErrorCode::INVALID_MSG, ReadError::Corrupt, false),
         (ErrorCode::TOPIC_AUTHORIZATION_FAILED, ReadError::Denied, false),
         (ErrorCode::REQUEST_TIMED_OUT, ReadError::Interrupted, true),
     ] {
@@ -155,7 +155,7 @@ fn a_read_ends_with_the_brokers_error() {
         }
         assert_eq!(member.read_errors, [(P0, expected)], "{code:?}");
         send(&broker.bootstrap_servers(), TOPIC, (0..5).map(|_| Sent::default()));
-        if !reads_on {
+        if !continues {
             member.source.reposition(P0, 5);
         }
         member.until("reading continues", |m| m.records.len() == 10);
@@ -170,7 +170,7 @@ fn starts_and_ends_match_the_logs() {
     send(&broker.bootstrap_servers(), TOPIC, std::iter::repeat_n(Sent::default(), 12));
     let mut spec = spec(&broker, Assignor::CooperativeSticky);
     spec.ends = Ends::LogEnd;
-    spec.start = Start::Latest;
+    spec.start = StartPolicy::Latest;
     let mut member = Member::join(&spec);
     member.until("both start positions are found", |m| m.starts.len() == 2);
     member.starts.sort_by_key(|start| start.partition);
@@ -190,7 +190,7 @@ fn starts_and_ends_match_the_logs() {
     assert!(member.source.leave(Duration::from_secs(10), Duration::from_secs(10)));
 }
 
-/// Each answer takes more than a second, and a look-up needs several of them.
+/// Each response takes more than a second, and a lookup needs several of them.
 #[test]
 fn starts_are_found_on_slow_brokers() {
     let broker = broker(3);
@@ -212,7 +212,7 @@ fn a_missing_topic_is_an_error_with_a_remedy() {
     let result = Source::start(&spec, wake, &mut |_| std::ops::ControlFlow::Continue(()));
     let Err(error) = result else { panic!("the source must not start") };
     assert!(
-        matches!(&error, Error::PermanentStartupError(PermanentStartupError::TopicsMissing { topics, .. }) if topics == &["no-such-topic"]),
+        matches!(&error, Error::Startup(StartupError::TopicsMissing { topics, .. }) if topics == &["no-such-topic"]),
         "{error}"
     );
 }

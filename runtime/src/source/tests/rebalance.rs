@@ -23,7 +23,7 @@ fn an_answer_to_another_rebalance_is_ignored() {
     let other = RebalanceId(request.0 + 1);
     member.source.answer_revoke(request);
     member.source.answer_revoke(other);
-    member.source.answer_assign(Some(other), &[]);
+    member.source.answer_assign(other, &[]);
     member.holds_answers = false;
     member.until("the partitions are assigned", |m| m.next.len() == 2);
     send(

@@ -1,7 +1,7 @@
 //! Returns the result named by the value: `retry`, `retry-once`, `reject`, `print` (to both
 //! standard streams), `fan` (100 KiB more to `out`), `burst` (41 more outputs, the first with 5,000
 //! bytes); or fails: `trap`, `spin` (endlessly), `hoard` (memory), `recurse` (stack), `flood`
-//! (outputs), `bloat` (an output that is too large), `stray` (an output that is not configured),
+//! (outputs), `bloat` (an output that is too large), `unknown-target` (an output that is not configured),
 //! `forge` (reserved headers), `chatter` (a million log lines), `exit`, `sleep` (longer than any
 //! deadline); `reach ADDRESS` reports what it can access. Any other value is done. Trailing spaces
 //! are ignored. Each event first emits its value to `out`, so that tests can check that a failed
@@ -50,7 +50,7 @@ fn handle(event: &Event<'_>, effects: &mut Effects) -> Result {
             effects.emit("out").value(vec![0_u8; 3 << 20]);
             Ok(())
         }
-        "stray" => {
+        "unknown-target" => {
             effects.emit("nowhere").value("x");
             Ok(())
         }

@@ -22,7 +22,7 @@ pub(super) struct GroupCommit {
     lowered_for: Option<CommitId>,
 }
 
-/// The state behind an entry of the commit in flight.
+/// The state that an entry of the commit in flight was made from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SentCommit {
     pub(super) index: u32,
@@ -59,8 +59,8 @@ impl GroupCommit {
         self.metadata.clear();
     }
 
-    /// Adds one snapshot of a partition: its committable offset, and the set bound to it. Partitions are added in the order of
-    /// their indexes.
+    /// Adds one snapshot of a partition: its committable offset, and the set bound to it. Partitions are added in the
+    /// order of their indexes.
     pub(super) fn add(&mut self, index: u32, state: &PartitionState) {
         let offset = state.ledger.committable();
         let from = self.metadata.len();

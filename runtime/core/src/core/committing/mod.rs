@@ -90,7 +90,7 @@ impl Core {
             CommitError::MetadataTooLarge | CommitError::Stale | CommitError::Other => {
                 let state = self.partitions.get_mut(sent.index);
                 if state.ownership == sent.ownership && sent.is_final {
-                    state.commit.rejected = true;
+                    state.commit.commits_ended = true;
                 }
                 // A closing ownership has little time, and its final commit may follow the rejected one.
                 let pause = if self.scans.closing { RETRY_PAUSE } else { self.config.commit_interval };
@@ -144,7 +144,8 @@ impl Core {
     fn commit_due(&self) -> (bool, Option<Duration>) {
         let committer = &self.committer;
         let (mut dirty, mut urgent, mut refresh) = (false, committer.urgent, None::<Duration>);
-        for state in self.partitions.iter().filter(|state| state.may_commit() && !state.commit.rejected) {
+        for state in self.partitions.iter().filter(|state| state.may_commit() && !state.commit.commits_ended)
+        {
             if state.is_dirty() {
                 dirty = true;
                 urgent |=
@@ -172,7 +173,7 @@ impl Core {
         for index in partitions.indexes() {
             let state = partitions.get(index);
             let stale = state.commit.applied_at + config.recommit_interval <= now.uptime;
-            if state.may_commit() && !state.commit.rejected && (state.is_dirty() || stale) {
+            if state.may_commit() && !state.commit.commits_ended && (state.is_dirty() || stale) {
                 committer.commit.add(index, state);
             }
         }
@@ -184,7 +185,7 @@ impl Core {
     fn lower_metadata_limit(&mut self, id: CommitId, set_length: usize) {
         self.committer.urgent = true;
         if let Some(limit) = self.committer.commit.lower_metadata_limit(id, set_length) {
-            self.notice(Notice::MetadataLimitLowered { limit });
+            self.outbox.notice(Notice::MetadataLimitLowered { limit });
         }
     }
 }

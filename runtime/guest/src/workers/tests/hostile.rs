@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::compiler::Compiler;
-use crate::grants::Granted;
+use crate::grants::AllowedImports;
 use crate::load::Component;
 
 /// Builds a `batch-handler` for a world with clocks and randomness, from the code of `realloc`, of
@@ -29,7 +29,7 @@ const ENDLESS_LOOP: &str = "(loop $ever (br $ever))";
 
 fn failure_of(wasm: &[u8]) -> (Fault, String) {
     let call = Bench::new(wasm, 1, 2, 200).run(&[&["a"]]);
-    let CallResult::Failed(failure) = call.result else { panic!("{:?}", call.result) };
+    let CallStatus::Failed(failure) = call.status else { panic!("{:?}", call.status) };
     (failure.fault, failure.message)
 }
 
@@ -54,9 +54,15 @@ fn a_loop_in_the_start_function_is_refused_before_any_event() {
                 (func (export "keylane:handler/batch-handler@0.1.0#handle") (param i32) (result i32) unreachable))"#
         ),
     );
-    let component =
-        Component::from_bytes(&engine, "orders.wasm", &wasm, Granted::default(), &Compiler::here(), None)
-            .unwrap();
+    let component = Component::from_bytes(
+        &engine,
+        "orders.wasm",
+        &wasm,
+        AllowedImports::default(),
+        &Compiler::here(),
+        None,
+    )
+    .unwrap();
     let error = Handler::new(&engine, &component, HandlerOptions::new("orders")).unwrap_err().to_string();
     assert!(error.starts_with("`orders.wasm` fails to start: "), "{error}");
 }
@@ -72,8 +78,8 @@ fn requests_to_the_host_have_limits() {
         (i32.store (i32.const 1028) (i32.const 2147483647))
         (return (i32.const 1024))";
     for (body, fault, message) in [
-        (two_million_handles, Fault::Limit, "more than 1024 handles at once"),
-        (four_gibibytes, Fault::Limit, "more than 64 KiB of randomness at once"),
+        (two_million_handles, Fault::Limit, "handle limit exceeded: more than 1024 at once"),
+        (four_gibibytes, Fault::Limit, "random bytes limit exceeded: more than 64 KiB at once"),
         (
             a_result_of_two_gibibytes,
             Fault::Contract,

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use keylane_core::{CommitError, Now, Partition};
 
-use crate::telemetry::Allowed;
+use crate::telemetry::LinePermit;
 
 use super::HandlerLog;
 use super::limits::Cause;
@@ -16,7 +16,7 @@ impl HandlerLog {
         partition: Partition,
         reason: &str,
     ) {
-        let Some(Allowed { dropped }) = self.limits.allow(Cause::StartUnknown, now) else { return };
+        let Some(LinePermit { dropped }) = self.limits.permit(Cause::StartUnknown, now) else { return };
         let (handler, topic, partition) = (&self.handler, self.topic(partition), partition.number);
         tracing::warn!(handler, topic, partition, reason, dropped, "partition start not resolved yet");
     }
@@ -28,23 +28,27 @@ impl HandlerLog {
         code: &dyn Display,
         why: CommitError,
     ) {
-        let Some(Allowed { dropped }) = self.limits.allow(Cause::CommitRejected, now) else { return };
+        let Some(LinePermit { dropped }) = self.limits.permit(Cause::CommitRejected, now) else { return };
         let (handler, topic, partition) = (&self.handler, self.topic(partition), partition.number);
         let remedy = commit_remedy(why);
         tracing::warn!(handler, topic, partition, %code, remedy, dropped, "commit rejected");
     }
 
+    pub(in crate::app::event_loop) fn commit_timed_out(&self) {
+        tracing::warn!(handler = self.handler, "commit not answered in time");
+    }
+
     pub(in crate::app::event_loop) fn client_error(&mut self, now: Now, error: &str) {
-        let Some(Allowed { dropped }) = self.limits.allow(Cause::Client, now) else { return };
+        let Some(LinePermit { dropped }) = self.limits.permit(Cause::Client, now) else { return };
         let (handler, remedy) =
-            (&self.handler, "check that the brokers run; the client reconnects by itself");
-        tracing::warn!(handler, error, remedy, dropped, "the consumer reports an error");
+            (&self.handler, "check that the brokers are running; the client reconnects automatically");
+        tracing::warn!(handler, error, remedy, dropped, "consumer error");
     }
 
     /// Logs that members of the group have another assignor. The client retries the join, so a rolling change of the
     /// assignor continues when the last member with the old assignor has left.
     pub(in crate::app::event_loop) fn other_assignor(&mut self, now: Now) {
-        let Some(Allowed { dropped }) = self.limits.allow(Cause::OtherAssignor, now) else { return };
+        let Some(LinePermit { dropped }) = self.limits.permit(Cause::OtherAssignor, now) else { return };
         let remedy = "wait until they have left; if they stay, set `kafka.assignor` to their assignor (most clients: \
                       \"range\"), or use another `group_id`";
         tracing::warn!(

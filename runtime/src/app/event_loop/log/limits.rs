@@ -3,7 +3,7 @@
 
 use keylane_core::Now;
 
-use crate::telemetry::{Allowed, Throttle};
+use crate::telemetry::{LinePermit, LineThrottle};
 
 /// Maximum lines a second per cause.
 const LINES_MAX: u32 = 2;
@@ -41,14 +41,14 @@ const CAUSES: [Cause; 10] = [
 
 /// The limits of one handler.
 #[derive(Debug)]
-pub(super) struct LogLimits([Throttle; CAUSES.len()]);
+pub(super) struct LogLimits([LineThrottle; CAUSES.len()]);
 
 impl LogLimits {
     pub(super) fn new() -> LogLimits {
-        let mut limits = std::array::from_fn(|_| Throttle::new(LINES_MAX));
+        let mut limits = std::array::from_fn(|_| LineThrottle::new(LINES_MAX));
         for cause in LASTING {
             if let Some(limit) = limits.get_mut(cause as usize) {
-                *limit = Throttle::once_in(LASTING_LINE_SECONDS);
+                *limit = LineThrottle::once_in(LASTING_LINE_SECONDS);
             }
         }
         LogLimits(limits)
@@ -61,8 +61,8 @@ impl LogLimits {
     }
 
     /// Counts a line. Returns `None` if the line must not be written.
-    pub(super) fn allow(&mut self, cause: Cause, now: Now) -> Option<Allowed> {
-        self.0.get_mut(cause as usize)?.allow(now.uptime)
+    pub(super) fn permit(&mut self, cause: Cause, now: Now) -> Option<LinePermit> {
+        self.0.get_mut(cause as usize)?.permit(now.uptime)
     }
 }
 
@@ -76,14 +76,14 @@ mod tests {
     fn each_cause_has_a_limit_of_its_own() {
         let now = |seconds| Now { uptime: Duration::from_secs(seconds), wall_ms: 0 };
         let mut lines = LogLimits::new();
-        let allowed = [1, 1, 1, 2].map(|second| lines.allow(Cause::DeadLetter, now(second)));
-        let written = |dropped| Some(Allowed { dropped });
+        let allowed = [1, 1, 1, 2].map(|second| lines.permit(Cause::DeadLetter, now(second)));
+        let written = |dropped| Some(LinePermit { dropped });
         assert_eq!(allowed, [written(None), written(None), None, written(Some(1))]);
-        assert_eq!(lines.allow(Cause::Skipped, now(2)), written(None));
-        let allowed = [2, 3, 12].map(|second| lines.allow(Cause::StartUnknown, now(second)));
+        assert_eq!(lines.permit(Cause::Skipped, now(2)), written(None));
+        let allowed = [2, 3, 12].map(|second| lines.permit(Cause::StartUnknown, now(second)));
         assert_eq!(allowed, [written(None), None, written(Some(1))]);
-        assert_eq!(lines.allow(Cause::DeadLetter, now(2)), written(None));
-        assert_eq!(lines.allow(Cause::DeadLetter, now(2)), None);
+        assert_eq!(lines.permit(Cause::DeadLetter, now(2)), written(None));
+        assert_eq!(lines.permit(Cause::DeadLetter, now(2)), None);
         let dropped: Vec<_> = lines.take_dropped().collect();
         assert_eq!(dropped, [(Cause::DeadLetter, 1)]);
     }

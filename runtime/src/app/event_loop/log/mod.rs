@@ -1,4 +1,4 @@
-//! The log lines of one handler: about its [`events`] and their calls, its [`group`], and the core's [`notices`]. Lines
+//! Log lines of one handler: about its [`events`] and their calls, its [`group`], and the core's [`notices`]. Lines
 //! that every event or every turn may cause are limited ([`limits`]).
 
 mod events;
@@ -38,8 +38,13 @@ impl HandlerLog {
         self.topics.get(usize::from(topic)).map_or("?", String::as_str)
     }
 
+    /// Logs a failure, which prevents exit code 0. `message`: the condition, in constant words.
+    pub(super) fn failure(&self, message: &'static str, failure: &str) {
+        tracing::error!(handler = self.handler, failure, "{message}");
+    }
+
     /// Logs the number of lines dropped after the last one of each cause. Called at the end of the loop.
-    pub(super) fn dropped_lines(&mut self) {
+    pub(super) fn log_dropped_lines(&mut self) {
         for (cause, dropped) in self.limits.take_dropped() {
             tracing::warn!(handler = self.handler, ?cause, dropped, "log lines dropped");
         }

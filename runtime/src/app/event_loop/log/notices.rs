@@ -12,12 +12,12 @@ impl HandlerLog {
         match notice {
             Notice::OwnershipStarted { partition, ownership, offset, claimed } => {
                 let (topic, partition, ownership) = (self.topic(partition), partition.number, ownership.0);
-                tracing::info!(handler, topic, partition, ownership, offset, claimed, "partition assigned");
+                tracing::info!(handler, topic, partition, ownership, offset, claimed, "ownership started");
             }
             Notice::OwnershipEnded { partition, ownership, end } => {
-                let lost = end == OwnershipEnd::Lost;
+                let end = name_of(end);
                 let (topic, partition, ownership) = (self.topic(partition), partition.number, ownership.0);
-                tracing::info!(handler, topic, partition, ownership, lost, "partition released");
+                tracing::info!(handler, topic, partition, ownership, end, "ownership ended");
             }
             Notice::MetadataIgnored { partition } => {
                 let (topic, partition) = (self.topic(partition), partition.number);
@@ -25,13 +25,18 @@ impl HandlerLog {
                     handler,
                     topic,
                     partition,
-                    "commit metadata ignored: not written by Keylane, or not for this offset; events beyond the offset are \
-                     processed again"
+                    "commit metadata ignored: it could not be verified; events beyond the offset are processed again"
                 );
             }
             Notice::OffsetsSkipped { partition, count } => {
                 let (topic, partition) = (self.topic(partition), partition.number);
-                tracing::warn!(handler, topic, partition, count, "offsets skipped as `out_of_range` demands");
+                tracing::warn!(
+                    handler,
+                    topic,
+                    partition,
+                    count,
+                    "offsets skipped as configured by `out_of_range`"
+                );
             }
             Notice::TopicReplaced { partition, offset } => {
                 let (topic, partition) = (self.topic(partition), partition.number);
@@ -40,7 +45,7 @@ impl HandlerLog {
                     topic,
                     partition,
                     offset,
-                    "topic was deleted and created again; reading restarts at its first record"
+                    "topic recreated; reading restarts at its first record"
                 );
             }
             Notice::Skipped { .. } => {} // logged with the guest's reason: see `HandlerLog::skipped`
@@ -79,7 +84,7 @@ impl HandlerLog {
         tracing::warn!(handler, topic, partition, offset, attempt, ?blocked_on, backlog, "partition stalled");
     }
 
-    /// Logs that a stalled partition has resumed. If its ownership ended instead, `partition released` is logged
+    /// Logs that a stalled partition has resumed. If its ownership ended instead, `ownership ended` is logged
     /// elsewhere.
     pub(in crate::app::event_loop) fn stall_ended(&self, partition: Partition, resumed: bool) {
         if !resumed {
@@ -90,7 +95,7 @@ impl HandlerLog {
     }
 
     /// Returns the failure text of a stopped partition, with the remedy.
-    pub(in crate::app::event_loop) fn partition_stop(
+    pub(in crate::app::event_loop) fn partition_stop_failure(
         &self,
         partition: Partition,
         offset: i64,
@@ -111,7 +116,7 @@ impl HandlerLog {
     }
 
     /// Returns the failure text of a run with `--until-end` that can't read a partition.
-    pub(in crate::app::event_loop) fn unreadable(
+    pub(in crate::app::event_loop) fn unreadable_failure(
         &self,
         partition: Partition,
         offset: i64,
@@ -122,13 +127,13 @@ impl HandlerLog {
     }
 
     /// Returns the failure text of a run with `--until-end` whose topic was replaced.
-    pub(in crate::app::event_loop) fn replaced(&self, partition: Partition) -> String {
+    pub(in crate::app::event_loop) fn replaced_failure(&self, partition: Partition) -> String {
         let topic = self.topic(partition);
-        format!("topic {topic} was deleted and created again during a run to its end: repeat the run")
+        format!("topic {topic} was recreated during a run to its end: repeat the run")
     }
 
     /// Returns the failure text of a stopped handler.
-    pub(in crate::app::event_loop) fn handler_stop(
+    pub(in crate::app::event_loop) fn handler_stop_failure(
         &self,
         at: (Partition, i64),
         why: Reason,
@@ -140,7 +145,7 @@ impl HandlerLog {
             Reason::Rejected => "the handler rejected the event",
             Reason::TooOld => "the handler failed, and the event is too old for a retry",
             Reason::OutputRejected => "the handler is done, but an output was rejected",
-            Reason::NoKey => "event without a lane key",
+            Reason::NoLaneKey => "the event has no lane key",
             Reason::Fault(Fault::Trap) => "the handler trapped",
             Reason::Fault(Fault::Timeout) => "the handler exceeded its deadline",
             Reason::Fault(Fault::Cpu) => "the handler exceeded its CPU budget",
@@ -153,6 +158,15 @@ impl HandlerLog {
     }
 }
 
+/// Returns the name of an end in log lines.
+fn name_of(end: OwnershipEnd) -> &'static str {
+    match end {
+        OwnershipEnd::Closed => "closed",
+        OwnershipEnd::Lost => "lost",
+        OwnershipEnd::TopicReplaced => "topic replaced",
+    }
+}
+
 /// Returns the cause of a read error, and its remedy.
 fn read_error(why: ReadError) -> (&'static str, &'static str) {
     match why {
@@ -160,7 +174,7 @@ fn read_error(why: ReadError) -> (&'static str, &'static str) {
         ReadError::Missing => {
             ("the topic or partition does not exist", "create the topic, or remove it from `topics`")
         }
-        ReadError::Damaged => (
+        ReadError::Corrupt => (
             "the log is corrupt at this offset",
             "repair it, or set the group's offset past the corrupt records",
         ),
@@ -171,7 +185,7 @@ fn read_error(why: ReadError) -> (&'static str, &'static str) {
             ("the Kafka client rejected the position", "see the log lines before this one")
         }
         ReadError::Interrupted => ("the connection to the broker failed", "check that the broker runs"),
-        ReadError::TopicReplaced { .. } => ("the topic was deleted and created again", "no action is needed"),
+        ReadError::TopicReplaced { .. } => ("the topic was recreated", "no action is needed"),
         ReadError::OutOfRange { .. } => {
             ("the offset is outside the log", "reset the group's offset, or set `out_of_range`")
         }

@@ -2,21 +2,21 @@
 
 use std::collections::VecDeque;
 
-use crate::sink::{DeliveryError, OwnedRecord, ProduceError, SinkTopic, Token};
+use crate::sink::{DeliveryError, OwnedRecord, ProduceError, RecordId, SinkTopic};
 
 /// Queued records by topic of the sink, in order. They are sent before newer records of their topic.
 #[derive(Debug)]
 pub(super) struct Backlog {
-    topics: Vec<VecDeque<QueuedOutput>>,
+    topics: Vec<VecDeque<QueuedRecord>>,
     bytes: usize,
     limit: usize,
     full: bool,
 }
 
 #[derive(Debug)]
-struct QueuedOutput {
+struct QueuedRecord {
     item: QueuedItem,
-    token: Token,
+    id: RecordId,
     bytes: usize,
 }
 
@@ -25,7 +25,7 @@ struct QueuedOutput {
 pub(super) enum QueuedItem {
     /// An output with a copy of its bytes: the buffers of its call are reused.
     Output(OwnedRecord),
-    /// A dead letter: its event is in the arena, and its other content is looked up by the token.
+    /// A dead letter: its event is in the arena, and its other content is looked up by the record id.
     DeadLetter,
 }
 
@@ -40,17 +40,17 @@ impl Backlog {
         self.topics.get(topic.index()).is_none_or(VecDeque::is_empty)
     }
 
-    pub(super) fn push(&mut self, record: OwnedRecord, token: Token) {
+    pub(super) fn push(&mut self, record: OwnedRecord, id: RecordId) {
         let (topic, bytes) = (record.topic, record.memory());
-        self.add(topic, QueuedOutput { item: QueuedItem::Output(record), token, bytes });
+        self.add(topic, QueuedRecord { item: QueuedItem::Output(record), id, bytes });
     }
 
     /// Adds a dead letter. `bytes`: the memory that its record takes while it is sent.
-    pub(super) fn push_dead_letter(&mut self, topic: SinkTopic, token: Token, bytes: usize) {
-        self.add(topic, QueuedOutput { item: QueuedItem::DeadLetter, token, bytes });
+    pub(super) fn push_dead_letter(&mut self, topic: SinkTopic, id: RecordId, bytes: usize) {
+        self.add(topic, QueuedRecord { item: QueuedItem::DeadLetter, id, bytes });
     }
 
-    fn add(&mut self, topic: SinkTopic, queued: QueuedOutput) {
+    fn add(&mut self, topic: SinkTopic, queued: QueuedRecord) {
         self.bytes += queued.bytes;
         let topic = self.topics.get_mut(topic.index());
         topic.expect("every topic of the sink has a queue").push_back(queued);
@@ -60,16 +60,16 @@ impl Backlog {
     /// record left the backlog.
     pub(super) fn produce(
         &mut self,
-        mut send: impl FnMut(&QueuedItem, Token) -> Result<(), ProduceError>,
-        mut rejected: impl FnMut(Token, DeliveryError),
+        mut send: impl FnMut(&QueuedItem, RecordId) -> Result<(), ProduceError>,
+        mut rejected: impl FnMut(RecordId, DeliveryError),
     ) -> bool {
         let mut moved = false;
         for topic in &mut self.topics {
             while let Some(queued) = topic.front() {
-                match send(&queued.item, queued.token) {
-                    Err(ProduceError::Full) => break,
+                match send(&queued.item, queued.id) {
+                    Err(ProduceError::NotNow) => break,
                     Ok(()) => {}
-                    Err(ProduceError::Rejected(error)) => rejected(queued.token, error),
+                    Err(ProduceError::Rejected(error)) => rejected(queued.id, error),
                 }
                 self.bytes -= queued.bytes;
                 topic.pop_front();
@@ -80,23 +80,23 @@ impl Backlog {
     }
 
     /// Drops the records of disowned rows.
-    pub(super) fn discard(&mut self, is_disowned: impl Fn(&Token) -> bool) {
+    pub(super) fn discard(&mut self, is_disowned: impl Fn(&RecordId) -> bool) {
         for topic in &mut self.topics {
-            topic.retain(|queued| !is_disowned(&queued.token));
+            topic.retain(|queued| !is_disowned(&queued.id));
         }
         self.bytes = self.topics.iter().flatten().map(|queued| queued.bytes).sum();
     }
 
     /// Returns the topic with the most queued bytes while the backlog is full.
     pub(super) fn fullest(&self) -> Option<usize> {
-        let bytes = |topic: &VecDeque<QueuedOutput>| topic.iter().map(|queued| queued.bytes).sum::<usize>();
+        let bytes = |topic: &VecDeque<QueuedRecord>| topic.iter().map(|queued| queued.bytes).sum::<usize>();
         let sizes = self.topics.iter().map(bytes).enumerate().filter(|_| self.full);
         sizes.max_by_key(|(_, bytes)| *bytes).map(|(topic, _)| topic)
     }
 
-    /// Returns whether no more calls should begin. Once full, the backlog stays full until half of the limit or less is
-    /// queued, so that the state does not change at every record.
-    pub(super) fn is_full(&mut self) -> bool {
+    /// Updates and returns whether no more calls should begin. Once full, the backlog stays full until half of the
+    /// limit or less is queued, so that the state does not change at every record.
+    pub(super) fn update_full(&mut self) -> bool {
         self.full = self.bytes > if self.full { self.limit / 2 } else { self.limit };
         self.full
     }
@@ -108,9 +108,9 @@ mod tests {
 
     use super::*;
 
-    fn token(row: u32) -> Token {
+    fn id(row: u32) -> RecordId {
         let call = CallId { slot: 0, reuse_count: 1 };
-        Token { handler: 0, call, row, lane: 0, output: row, dead_letter: false }
+        RecordId { handler: 0, call, row, lane: 0, output: row, dead_letter: false }
     }
 
     fn record(topic: SinkTopic) -> OwnedRecord {
@@ -121,15 +121,15 @@ mod tests {
     fn a_full_topic_does_not_block_another_and_order_is_kept() {
         let mut backlog = Backlog::new(2, 10_000);
         for row in 0..4 {
-            backlog.push(record(SinkTopic(u16::try_from(row % 2).expect("0 or 1"))), token(row));
+            backlog.push(record(SinkTopic(u16::try_from(row % 2).expect("0 or 1"))), id(row));
         }
         let mut sent = Vec::new();
         let moved = backlog.produce(
-            |item, token| {
+            |item, id| {
                 if let QueuedItem::Output(OwnedRecord { topic: SinkTopic(0), .. }) = item {
-                    return Err(ProduceError::Full);
+                    return Err(ProduceError::NotNow);
                 }
-                sent.push(token.row);
+                sent.push(id.row);
                 Ok(())
             },
             |_, _| (),
@@ -143,20 +143,20 @@ mod tests {
         let mut backlog = Backlog::new(1, 4_000);
         let states: Vec<bool> = (0..5)
             .map(|row| {
-                backlog.push(record(SinkTopic(0)), token(row));
-                backlog.is_full()
+                backlog.push(record(SinkTopic(0)), id(row));
+                backlog.update_full()
             })
             .collect();
         assert_eq!(states, [false, false, false, false, true]);
         assert_eq!(backlog.fullest(), Some(0));
         let mut left = 1;
-        let mut one = |_: &QueuedItem, _: Token| {
+        let mut one = |_: &QueuedItem, _: RecordId| {
             left -= 1;
-            if left < 0 { Err(ProduceError::Full) } else { Ok(()) }
+            if left < 0 { Err(ProduceError::NotNow) } else { Ok(()) }
         };
         backlog.produce(&mut one, |_, _| ());
-        assert!(backlog.is_full(), "four are left, and two would be few enough");
-        backlog.discard(|token| token.row < 4);
-        assert!(!backlog.is_full() && backlog.fullest().is_none(), "one is left");
+        assert!(backlog.update_full(), "four are left, and two would be few enough");
+        backlog.discard(|id| id.row < 4);
+        assert!(!backlog.update_full() && backlog.fullest().is_none(), "one is left");
     }
 }

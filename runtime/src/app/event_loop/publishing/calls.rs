@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use keylane_core::{CallId, OwnershipId};
 
-use crate::sink::{RecordMetadata, Token};
+use crate::sink::{RecordId, RecordMetadata};
 
 use super::dead_letters::PendingDeadLetter;
 
@@ -38,13 +38,13 @@ pub(super) struct PendingCall {
     errors: Vec<(u32, String)>,
     /// Dead letters that are not acknowledged yet, by row.
     dead_letters: BTreeMap<u32, PendingDeadLetter>,
-    /// Rows whose ownership has ended.
+    /// Rows whose results no longer count: their ownership has ended, or the handler is stopping.
     disowned: Vec<Range<u32>>,
 }
 
 /// The result of a row whose records are all answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answered {
+pub(super) enum RowDelivery {
     /// The brokers stored all of them.
     Acked,
     /// The brokers rejected at least one, and stored the others.
@@ -58,31 +58,33 @@ struct StoredOutput {
     lane: u32,
     /// Position among the outputs of the call.
     output: u32,
-    record: RecordMetadata,
+    location: RecordMetadata,
 }
 
 impl PendingCalls {
     /// Returns the state of a call. Creates it if there is none.
     pub(super) fn entry(&mut self, call: CallId) -> &mut PendingCall {
-        let at = call.slot as usize;
-        if self.slots.len() <= at {
-            self.slots.resize_with(at + 1, PendingCall::default);
+        let slot = call.slot as usize;
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, PendingCall::default);
         }
-        let record = self.slots.get_mut(at).expect("the slots were resized above");
-        if record.reuse_count != call.reuse_count {
-            record.renew(call.reuse_count);
+        let pending_call = self.slots.get_mut(slot).expect("the slots were resized above");
+        if pending_call.reuse_count != call.reuse_count {
+            pending_call.renew(call.reuse_count);
         }
-        record
+        pending_call
     }
 
     /// Returns the state of a call; `None`: the call is over, and another call has its slot.
     pub(super) fn get(&self, call: CallId) -> Option<&PendingCall> {
-        self.slots.get(call.slot as usize).filter(|record| record.reuse_count == call.reuse_count)
+        self.slots.get(call.slot as usize).filter(|pending_call| pending_call.reuse_count == call.reuse_count)
     }
 
     /// Returns the state of a call as [`PendingCalls::get`] does.
     pub(super) fn get_mut(&mut self, call: CallId) -> Option<&mut PendingCall> {
-        self.slots.get_mut(call.slot as usize).filter(|record| record.reuse_count == call.reuse_count)
+        self.slots
+            .get_mut(call.slot as usize)
+            .filter(|pending_call| pending_call.reuse_count == call.reuse_count)
     }
 
     /// Returns the dead letter of a row, until it is acknowledged.
@@ -92,14 +94,14 @@ impl PendingCalls {
 
     /// Returns the last error that was reported about a row.
     pub(super) fn error_of(&self, call: CallId, row: u32) -> &str {
-        let errors = self.get(call).map_or(&[][..], |record| record.errors.as_slice());
+        let errors = self.get(call).map_or(&[][..], |pending_call| pending_call.errors.as_slice());
         errors.iter().rev().find(|(known, _)| *known == row).map_or("", |(_, error)| error.as_str())
     }
 
-    /// Marks rows as disowned: their ownership has ended.
+    /// Marks rows as disowned: their results no longer count.
     pub(super) fn disown(&mut self, call: CallId, rows: Range<u32>) {
-        if let Some(record) = self.get_mut(call) {
-            record.disowned.push(rows);
+        if let Some(pending_call) = self.get_mut(call) {
+            pending_call.disowned.push(rows);
         }
         self.disowned.push(call); // even if the call is over: its outputs may be in flight
     }
@@ -117,9 +119,9 @@ impl PendingCalls {
         any
     }
 
-    /// Returns whether the row's records are no longer needed: its ownership has ended, or its call is over.
+    /// Returns whether the row's records are no longer needed: the row is disowned, or its call is over.
     pub(super) fn is_disowned(&self, call: CallId, row: u32) -> bool {
-        self.get(call).is_none_or(|record| record.disowned.iter().any(|rows| rows.contains(&row)))
+        self.get(call).is_none_or(|pending_call| pending_call.disowned.iter().any(|rows| rows.contains(&row)))
     }
 }
 
@@ -148,25 +150,25 @@ impl PendingCall {
         }
     }
 
-    /// Notes that the brokers stored an output. Returns the result of the row if all of its outputs are answered.
-    pub(super) fn acked(&mut self, token: &Token, record: RecordMetadata) -> Option<Answered> {
-        let &Token { row, lane, output, .. } = token;
-        self.stored.push(StoredOutput { row, lane, output, record });
-        self.answered(row)
+    /// Records that the brokers stored an output. Returns the result of the row if all of its outputs are answered.
+    pub(super) fn acked(&mut self, id: &RecordId, location: RecordMetadata) -> Option<RowDelivery> {
+        let &RecordId { row, lane, output, .. } = id;
+        self.stored.push(StoredOutput { row, lane, output, location });
+        self.count_answer(row)
     }
 
-    /// Notes that an output was rejected. Returns the result of the row if all of its outputs are answered: the dead
+    /// Records that an output was rejected. Returns the result of the row if all of its outputs are answered: the dead
     /// letter can then list those that are stored.
-    pub(super) fn rejected(&mut self, row: u32) -> Option<Answered> {
+    pub(super) fn rejected(&mut self, row: u32) -> Option<RowDelivery> {
         self.rejected.push(row);
-        self.answered(row)
+        self.count_answer(row)
     }
 
-    fn answered(&mut self, row: u32) -> Option<Answered> {
+    fn count_answer(&mut self, row: u32) -> Option<RowDelivery> {
         let unacked = self.unacked.get_mut(row as usize).filter(|unacked| **unacked > 0)?;
         *unacked -= 1;
         let rejected = || self.rejected.contains(&row);
-        (*unacked == 0).then(|| if rejected() { Answered::Rejected } else { Answered::Acked })
+        (*unacked == 0).then(|| if rejected() { RowDelivery::Rejected } else { RowDelivery::Acked })
     }
 
     pub(super) fn add_error(&mut self, row: u32, error: String) {
@@ -180,30 +182,31 @@ impl PendingCall {
         self.sent(row);
     }
 
-    /// Notes that the brokers stored the dead letter of a row. Returns the result of the row.
-    pub(super) fn dead_letter_acked(&mut self, row: u32) -> Option<Answered> {
+    /// Records that the brokers stored the dead letter of a row. Returns the result of the row.
+    pub(super) fn dead_letter_acked(&mut self, row: u32) -> Option<RowDelivery> {
         self.dead_letters.remove(&row)?;
-        self.answered(row)
+        self.count_answer(row)
     }
 
-    /// Returns whether an output, stored as `record`, is behind a later one of its lane. That is possible only for
-    /// resent outputs: all others are stored in the order in which they were produced. Outputs on different partitions
-    /// have no observable order.
-    pub(super) fn was_overtaken(&self, token: &Token, record: RecordMetadata) -> bool {
-        let later = |stored: &StoredOutput| stored.lane == token.lane && stored.output > token.output;
+    /// Returns whether an output, stored at `location`, was stored after a later one of its lane. That is possible only
+    /// for resent outputs: all others are stored in the order in which they were produced. Outputs on different
+    /// partitions have no observable order.
+    pub(super) fn was_overtaken(&self, id: &RecordId, location: RecordMetadata) -> bool {
+        let later = |stored: &StoredOutput| stored.lane == id.lane && stored.output > id.output;
         let ahead = |other: RecordMetadata| {
-            (other.topic, other.partition) == (record.topic, record.partition) && other.offset < record.offset
+            (other.topic, other.partition) == (location.topic, location.partition)
+                && other.offset < location.offset
         };
-        self.stored.iter().any(|stored| later(stored) && ahead(stored.record))
+        self.stored.iter().any(|stored| later(stored) && ahead(stored.location))
     }
 
     /// Lists the stored outputs of a row as `topic/partition/offset`, separated by commas.
     pub(super) fn published(&self, row: u32, topics: &[String]) -> String {
         let mut text = String::new();
-        for StoredOutput { record, .. } in self.stored.iter().filter(|stored| stored.row == row) {
+        for StoredOutput { location, .. } in self.stored.iter().filter(|stored| stored.row == row) {
             let separator = if text.is_empty() { "" } else { "," };
-            let topic = topics.get(record.topic.index()).map_or("?", String::as_str);
-            write!(text, "{separator}{topic}/{}/{}", record.partition, record.offset)
+            let topic = topics.get(location.topic.index()).map_or("?", String::as_str);
+            write!(text, "{separator}{topic}/{}/{}", location.partition, location.offset)
                 .expect("writing to a string can't fail");
         }
         text
@@ -221,70 +224,73 @@ mod tests {
         CallId { slot, reuse_count }
     }
 
-    fn token(call: CallId, row: u32) -> Token {
-        Token { handler: 0, call, row, lane: row / 10, output: row, dead_letter: false }
+    fn id(call: CallId, row: u32) -> RecordId {
+        RecordId { handler: 0, call, row, lane: row / 10, output: row, dead_letter: false }
     }
 
-    fn acked(records: &mut PendingCalls, token: Token) -> Option<Answered> {
-        records.get_mut(token.call)?.acked(&token, STORED)
+    fn acked(calls: &mut PendingCalls, id: RecordId) -> Option<RowDelivery> {
+        calls.get_mut(id.call)?.acked(&id, STORED)
     }
 
     #[test]
     fn a_row_is_acked_when_its_last_output_is() {
         let call = call(2, 7);
-        let mut records = PendingCalls::default();
-        let record = records.entry(call);
-        [3, 3, 0].into_iter().for_each(|row| record.sent(row));
-        assert_eq!(acked(&mut records, token(call, 3)), None);
-        assert_eq!(acked(&mut records, token(call, 0)), Some(Answered::Acked));
-        assert_eq!(acked(&mut records, token(call, 3)), Some(Answered::Acked));
-        assert_eq!(acked(&mut records, token(call, 3)), None, "nothing is left of it");
+        let mut calls = PendingCalls::default();
+        let pending_call = calls.entry(call);
+        [3, 3, 0].into_iter().for_each(|row| pending_call.sent(row));
+        assert_eq!(acked(&mut calls, id(call, 3)), None);
+        assert_eq!(acked(&mut calls, id(call, 0)), Some(RowDelivery::Acked));
+        assert_eq!(acked(&mut calls, id(call, 3)), Some(RowDelivery::Acked));
+        assert_eq!(acked(&mut calls, id(call, 3)), None, "nothing is left of it");
         let topics = ["out".to_owned()];
-        assert_eq!(records.get(call).map(|record| record.published(0, &topics)), Some("out/3/7".to_owned()));
+        assert_eq!(
+            calls.get(call).map(|pending_call| pending_call.published(0, &topics)),
+            Some("out/3/7".to_owned())
+        );
     }
 
     #[test]
     fn records_of_an_older_call_do_not_count() {
         let (old, new) = (call(0, 1), call(0, 2));
-        let mut records = PendingCalls::default();
-        records.entry(old).sent(0);
-        records.entry(old).add_error(0, "no price".to_owned());
-        records.entry(old).add_error(0, "still none".to_owned());
-        assert_eq!((records.error_of(old, 0), records.error_of(old, 1)), ("still none", ""));
-        records.entry(new).sent(0);
-        assert_eq!(acked(&mut records, token(old, 0)), None);
-        assert_eq!((records.error_of(old, 0), records.error_of(new, 0)), ("", ""));
-        assert_eq!(acked(&mut records, token(new, 0)), Some(Answered::Acked));
+        let mut calls = PendingCalls::default();
+        calls.entry(old).sent(0);
+        calls.entry(old).add_error(0, "no price".to_owned());
+        calls.entry(old).add_error(0, "still none".to_owned());
+        assert_eq!((calls.error_of(old, 0), calls.error_of(old, 1)), ("still none", ""));
+        calls.entry(new).sent(0);
+        assert_eq!(acked(&mut calls, id(old, 0)), None);
+        assert_eq!((calls.error_of(old, 0), calls.error_of(new, 0)), ("", ""));
+        assert_eq!(acked(&mut calls, id(new, 0)), Some(RowDelivery::Acked));
     }
 
     #[test]
     fn a_row_is_rejected_when_its_other_outputs_are_answered() {
         let call = call(0, 1);
-        let mut records = PendingCalls::default();
-        let record = records.entry(call);
-        [5, 5, 6].into_iter().for_each(|row| record.sent(row));
-        assert_eq!(record.rejected(5), None);
-        assert_eq!(record.acked(&token(call, 6), STORED), Some(Answered::Acked));
-        assert_eq!(record.acked(&token(call, 5), STORED), Some(Answered::Rejected));
+        let mut calls = PendingCalls::default();
+        let pending_call = calls.entry(call);
+        [5, 5, 6].into_iter().for_each(|row| pending_call.sent(row));
+        assert_eq!(pending_call.rejected(5), None);
+        assert_eq!(pending_call.acked(&id(call, 6), STORED), Some(RowDelivery::Acked));
+        assert_eq!(pending_call.acked(&id(call, 5), STORED), Some(RowDelivery::Rejected));
     }
 
     #[test]
     fn revoked_rows_are_those_of_ended_ownerships_and_of_calls_that_are_over() {
         let (old, new) = (call(7, 1), call(7, 2));
-        let mut records = PendingCalls::default();
-        records.entry(old);
-        assert!(!records.discard_disowned(), "nothing was disowned");
-        records.disown(old, 4..6);
-        records.disown(old, 0..2);
+        let mut calls = PendingCalls::default();
+        calls.entry(old);
+        assert!(!calls.discard_disowned(), "nothing was disowned");
+        calls.disown(old, 4..6);
+        calls.disown(old, 0..2);
         let disowned =
-            |records: &PendingCalls, call| (0..7).filter(|&row| records.is_disowned(call, row)).collect();
-        let rows: Vec<u32> = disowned(&records, old);
+            |calls: &PendingCalls, call| (0..7).filter(|&row| calls.is_disowned(call, row)).collect();
+        let rows: Vec<u32> = disowned(&calls, old);
         assert_eq!(rows, [0, 1, 4, 5]);
-        assert!(records.discard_disowned() && !records.discard_disowned());
-        records.disown(old, 2..3);
-        records.entry(new);
-        assert!(records.discard_disowned(), "even if its slot has another user");
-        let (of_old, of_new): (Vec<u32>, Vec<u32>) = (disowned(&records, old), disowned(&records, new));
+        assert!(calls.discard_disowned() && !calls.discard_disowned());
+        calls.disown(old, 2..3);
+        calls.entry(new);
+        assert!(calls.discard_disowned(), "even if its slot has another user");
+        let (of_old, of_new): (Vec<u32>, Vec<u32>) = (disowned(&calls, old), disowned(&calls, new));
         assert_eq!((of_old.len(), of_new.len()), (7, 0));
     }
 
@@ -293,11 +299,11 @@ mod tests {
     fn an_output_is_overtaken_by_a_later_one_of_its_lane_that_is_stored_before_it() {
         let call = call(0, 1);
         let at = |partition, offset| RecordMetadata { topic: SinkTopic(0), partition, offset };
-        let mut records = PendingCalls::default();
-        let record = records.entry(call);
-        (0..20).for_each(|row| record.sent(row));
+        let mut calls = PendingCalls::default();
+        let pending_call = calls.entry(call);
+        (0..20).for_each(|row| pending_call.sent(row));
         for (row, partition, offset) in [(1, 0, 50), (5, 0, 60), (7, 1, 10), (12, 0, 20)] {
-            record.acked(&token(call, row), at(partition, offset));
+            pending_call.acked(&id(call, row), at(partition, offset));
         }
         for (row, partition, offset, overtaken, why) in [
             (4, 0, 61, true, "5 is before it"),
@@ -309,7 +315,7 @@ mod tests {
             (11, 0, 61, true, "12 is before it"),
         ] {
             assert_eq!(
-                record.was_overtaken(&token(call, row), at(partition, offset)),
+                pending_call.was_overtaken(&id(call, row), at(partition, offset)),
                 overtaken,
                 "{row}: {why}"
             );

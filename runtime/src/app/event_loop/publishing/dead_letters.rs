@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use keylane_core::{DeadLetter, Fault, Reason, Row};
+use keylane_core::{FailedEvent, Fault, Reason, Row};
 
 use crate::admit::{Arena, ArenaRecord, Header};
 use crate::config;
-use crate::sink::{OutputRecord, SinkTopic};
-use crate::telemetry::{Allowed, LineLimit};
+use crate::librdkafka::ErrorCode;
+use crate::sink::{SinkRecord, SinkTopic};
+use crate::telemetry::{ClockedLineThrottle, LinePermit};
 
 /// Maximum bytes of an error text in a header.
 const ERROR_MAX: usize = 1024;
@@ -30,16 +31,16 @@ const LINES_MAX: u32 = 2;
 pub(super) struct DeadLetterFormat {
     handler: String,
     group: String,
-    /// Names of the inputs, by their index.
-    inputs: Vec<String>,
-    /// Dead-letter topics, as topics of the sink, by the index of the input.
+    /// Names of the input topics, by their index.
+    input_topics: Vec<String>,
+    /// Dead-letter topics, as topics of the sink, by the index of the input topic.
     topics: Vec<SinkTopic>,
     spring: bool,
     alert_after_redrives: u32,
     /// The error text of an event without a lane key. No guest receives such an event.
     no_key: String,
-    redrive_lines: LineLimit,
-    size_lines: LineLimit,
+    redrive_lines: ClockedLineThrottle,
+    size_lines: ClockedLineThrottle,
 }
 
 /// A dead letter that is not acknowledged. The event itself stays in the arena until it is.
@@ -80,7 +81,7 @@ pub(super) struct Origin {
     pub(super) log_append_time: bool,
 }
 
-/// The content of a dead letter beside the event.
+/// The content of a dead letter in addition to the event.
 pub(super) struct Context<'a> {
     /// The digest of the component that was called with the event last, or would be called.
     pub(super) digest: Arc<str>,
@@ -94,7 +95,7 @@ pub(super) struct Context<'a> {
 }
 
 /// Headers that Keylane adds.
-type Added = Vec<(&'static str, Vec<u8>)>;
+type KeylaneHeaders = Vec<(&'static str, Vec<u8>)>;
 
 impl DeadLetterFormat {
     /// Creates the format of one handler. `topics`: the topics that the sink was started with.
@@ -108,14 +109,14 @@ impl DeadLetterFormat {
         DeadLetterFormat {
             handler: handler.name.clone(),
             group: handler.group_id.clone(),
-            inputs: handler.topics.clone(),
+            input_topics: handler.topics.clone(),
             topics: dead_letters
                 .map_or_else(Vec::new, |dead_letters| dead_letters.topics.iter().map(known).collect()),
             spring: dead_letters.is_some_and(|dead_letters| dead_letters.spring),
             alert_after_redrives: dead_letters.map_or(0, |dead_letters| dead_letters.alert_after_redrives),
             no_key: format!("no lane key: `{}` matches nothing in the event", handler.lanes.lane_key),
-            redrive_lines: LineLimit::new(LINES_MAX),
-            size_lines: LineLimit::new(LINES_MAX),
+            redrive_lines: ClockedLineThrottle::new(LINES_MAX),
+            size_lines: ClockedLineThrottle::new(LINES_MAX),
         }
     }
 
@@ -132,11 +133,11 @@ impl DeadLetterFormat {
     /// Creates a dead letter in its largest form. [`DeadLetterFormat::lend`] writes it each time it is sent.
     pub(super) fn pending(
         &mut self,
-        dead_letter: &DeadLetter,
+        dead_letter: &FailedEvent,
         stored: &ArenaRecord<'_>,
         context: Context<'_>,
     ) -> PendingDeadLetter {
-        let &DeadLetter { event, attempt, reason, .. } = dead_letter;
+        let &FailedEvent { event, attempt, reason, .. } = dead_letter;
         let redrives = redrives(stored);
         if self.is_exceeded(redrives) {
             self.log_exceeded(&event, redrives);
@@ -163,14 +164,15 @@ impl DeadLetterFormat {
         &self,
         pending: &PendingDeadLetter,
         arena: &Arena,
-        to: impl FnOnce(&OutputRecord<'_>) -> T,
+        to: impl FnOnce(&SinkRecord<'_>) -> T,
     ) -> T {
         let stored = arena.get(pending.event.arena_slot);
-        let added = self.added(pending, &stored);
-        let own = own_headers(&stored).filter(|_| pending.form <= Form::Minimal);
-        let headers: Vec<Header<'_>> =
-            own.chain(added.iter().map(|(name, value)| (name.as_bytes(), Some(value.as_slice())))).collect();
-        to(&OutputRecord {
+        let keylane_headers = self.keylane_headers(pending, &stored);
+        let keylane_headers =
+            keylane_headers.iter().map(|(name, value)| (name.as_bytes(), Some(value.as_slice())));
+        let event_headers = event_headers(&stored).filter(|_| pending.form <= Form::Minimal);
+        let headers: Vec<Header<'_>> = event_headers.chain(keylane_headers).collect();
+        to(&SinkRecord {
             topic: self.topic_of(pending),
             timestamp: None, // with an old timestamp the topic's retention could delete it at once
             key: stored.key.filter(|_| pending.form < Form::MetadataOnly),
@@ -183,12 +185,14 @@ impl DeadLetterFormat {
     pub(super) fn reduce(&mut self, pending: &mut PendingDeadLetter) -> bool {
         let Some(form) = pending.form.smaller() else { return false };
         pending.form = form;
-        if let Some(Allowed { dropped }) = self.size_lines.allow() {
+        if let Some(LinePermit { dropped }) = self.size_lines.permit() {
             let (partition, offset) = (pending.event.partition.number, pending.event.offset);
             tracing::warn!(
                 handler = self.handler,
-                topic =
-                    self.inputs.get(usize::from(pending.event.partition.topic)).map_or("", String::as_str),
+                topic = self
+                    .input_topics
+                    .get(usize::from(pending.event.partition.topic))
+                    .map_or("", String::as_str),
                 partition,
                 offset,
                 ?form,
@@ -198,6 +202,17 @@ impl DeadLetterFormat {
             );
         }
         true
+    }
+
+    /// Logs that a dead-letter topic rejected a dead letter, which is retried.
+    pub(super) fn log_rejected(&self, topic: &str, code: ErrorCode) {
+        tracing::error!(
+            handler = self.handler,
+            topic,
+            %code,
+            remedy = "check why the topic rejects it; it is retried every few seconds",
+            "dead letter rejected: its lane is blocked"
+        );
     }
 
     /// Logs the number of lines dropped after the last one of each cause. Called at the end of the loop.
@@ -221,8 +236,8 @@ impl DeadLetterFormat {
     }
 
     fn log_exceeded(&mut self, event: &Row, redrives: u32) {
-        let Some(Allowed { dropped }) = self.redrive_lines.allow() else { return };
-        let topic = self.inputs.get(usize::from(event.partition.topic)).map_or("", String::as_str);
+        let Some(LinePermit { dropped }) = self.redrive_lines.permit() else { return };
+        let topic = self.input_topics.get(usize::from(event.partition.topic)).map_or("", String::as_str);
         let (handler, offset, partition) = (&self.handler, event.offset, event.partition.number);
         tracing::error!(
             handler,
@@ -238,11 +253,11 @@ impl DeadLetterFormat {
 
     /// Returns Keylane's headers in the current form. The reason comes first: it marks the beginning of the dead
     /// letter's headers.
-    fn added(&self, pending: &PendingDeadLetter, stored: &ArenaRecord<'_>) -> Added {
+    fn keylane_headers(&self, pending: &PendingDeadLetter, stored: &ArenaRecord<'_>) -> KeylaneHeaders {
         let event = &pending.event;
-        let topic = self.inputs.get(usize::from(event.partition.topic)).map_or("", String::as_str);
-        let mut added = Added::new();
-        let mut add = |name: &'static str, value: Vec<u8>| added.push((name, value));
+        let topic = self.input_topics.get(usize::from(event.partition.topic)).map_or("", String::as_str);
+        let mut headers = KeylaneHeaders::new();
+        let mut add = |name: &'static str, value: Vec<u8>| headers.push((name, value));
         let text = |value: &dyn ToString| value.to_string().into_bytes();
         add("keylane-reason", text(&name_of(pending.reason)));
         add("keylane-origin-topic", text(&topic));
@@ -257,7 +272,7 @@ impl DeadLetterFormat {
             self.add_omitted(&mut add, pending, stored);
         }
         if pending.form > Form::Whole {
-            return added;
+            return headers;
         }
         let time_type = time_type(event.timestamp, pending.origin.log_append_time);
         add("keylane-origin-timestamp-type", text(&time_type));
@@ -275,11 +290,11 @@ impl DeadLetterFormat {
         if self.spring {
             self.add_spring_headers(&mut add, pending, topic, time_type);
         }
-        added
+        headers
     }
 
     /// Adds the headers of an incomplete dead letter, from which the event can't be redriven. The id of the original's
-    /// topic shows whether the location is still valid: the topic may have been deleted and created again.
+    /// topic shows whether the location is still valid: the topic may have been recreated.
     fn add_omitted(
         &self,
         add: &mut dyn FnMut(&'static str, Vec<u8>),
@@ -292,7 +307,7 @@ impl DeadLetterFormat {
         if let Some(key) = stored.key.filter(|_| pending.form == Form::MetadataOnly) {
             add("keylane-key-omitted", key.len().to_string().into_bytes());
         }
-        let headers = own_headers(stored).count();
+        let headers = event_headers(stored).count();
         if headers > 0 {
             add("keylane-headers-omitted", headers.to_string().into_bytes());
         }
@@ -335,7 +350,7 @@ impl Form {
 /// Returns the event's own headers. A redriven event has the headers of its dead letter behind its own. They are
 /// removed, except those of an incomplete dead letter: only they record the missing parts and the location of the
 /// original.
-fn own_headers<'a>(stored: &ArenaRecord<'a>) -> impl Iterator<Item = Header<'a>> {
+fn event_headers<'a>(stored: &ArenaRecord<'a>) -> impl Iterator<Item = Header<'a>> {
     let incomplete = is_incomplete(stored);
     let mut in_dead_letter = false;
     stored.headers.filter(move |(name, _)| {
@@ -377,7 +392,7 @@ pub(in crate::app::event_loop) fn name_of(reason: Reason) -> &'static str {
         Reason::Rejected => "rejected",
         Reason::TooOld => "too-old",
         Reason::OutputRejected => "output-rejected",
-        Reason::NoKey => "no-key",
+        Reason::NoLaneKey => "no-key",
         Reason::Fault(Fault::Trap) => "trap",
         Reason::Fault(Fault::Timeout) => "timeout",
         Reason::Fault(Fault::Cpu) => "cpu",
@@ -408,7 +423,7 @@ mod tests {
         let mut arena = Arena::default();
         let own: [Header<'_>; 2] = [(b"trace", Some(b"1")), (b"keylane-origin-topic", Some(b"upstream"))];
         let first = stored(&mut arena, &own);
-        assert_eq!(own_headers(&arena.get(first)).collect::<Vec<_>>(), own, "provenance is its own");
+        assert_eq!(event_headers(&arena.get(first)).collect::<Vec<_>>(), own, "provenance is its own");
         assert_eq!(redrives(&arena.get(first)), 0);
         let dead_letter: [Header<'_>; 3] = [
             (b"keylane-reason", Some(b"trap")),
@@ -417,7 +432,7 @@ mod tests {
         ];
         let added_later: [Header<'_>; 1] = [(b"by-whom", None)];
         let put_back = stored(&mut arena, &[&own[..], &dead_letter, &added_later].concat());
-        let left: Vec<_> = own_headers(&arena.get(put_back)).collect();
+        let left: Vec<_> = event_headers(&arena.get(put_back)).collect();
         assert_eq!(left, [&own[..], &added_later].concat());
         assert_eq!(redrives(&arena.get(put_back)), 1);
         let again: [Header<'_>; 2] = [(b"keylane-reason", Some(b"trap")), (b"keylane-redrives", Some(b"20"))];
@@ -437,7 +452,7 @@ mod tests {
             (b"keylane-value-omitted", Some(b"5000")),
         ];
         let handled_again = stored(&mut arena, &dead_letter);
-        assert_eq!(own_headers(&arena.get(handled_again)).collect::<Vec<_>>(), dead_letter);
+        assert_eq!(event_headers(&arena.get(handled_again)).collect::<Vec<_>>(), dead_letter);
     }
 
     #[test]

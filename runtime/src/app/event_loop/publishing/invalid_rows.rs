@@ -21,7 +21,7 @@ impl Publishing {
     /// outcome, and its lane continues after that. Called before the end of the call is fed to the core.
     pub(in crate::app::event_loop) fn retract_invalid_rows(&self, call: &mut Call) {
         for row in self.invalid_rows(call) {
-            call.results.take_back(row.lane, row.before, Verdict::Unpublishable, row.reason);
+            call.results.retract(row.lane, row.before, Verdict::Unpublishable, row.reason);
         }
     }
 
@@ -29,7 +29,7 @@ impl Publishing {
     /// every output is well below the limits.
     fn invalid_rows(&self, call: &Call) -> Vec<InvalidRow> {
         let mut invalid: Vec<InvalidRow> = Vec::new();
-        let mut lanes = CallLanes::of(call);
+        let mut lanes = LaneCursor::of(call);
         let (mut row_before, mut index_in_row) = (None, 0);
         for output in call.results.outputs() {
             index_in_row = if row_before == Some(output.row) { index_in_row + 1 } else { 0 };
@@ -38,7 +38,7 @@ impl Publishing {
             if invalid.last().is_some_and(|found| found.lane == lane) {
                 continue; // only the first row of a lane counts: the rows behind it run again
             }
-            if let Err((topic, why)) = self.fits(call, &output, index_in_row) {
+            if let Err((topic, why)) = self.check_output(call, &output, index_in_row) {
                 let topic = self.topic_name(topic);
                 let reason = format!("the output to topic `{topic}` {why}");
                 invalid.push(InvalidRow { lane, before: output.row - first, reason });
@@ -47,7 +47,7 @@ impl Publishing {
         invalid
     }
 
-    fn fits(
+    fn check_output(
         &self,
         call: &Call,
         output: &GuestOutput<'_>,
@@ -58,11 +58,11 @@ impl Publishing {
         let size = output.headers().fold(size, |size, (name, value)| size.with(name.as_bytes(), value));
         let checked = if !provenance {
             self.sink.check(topic, size)
-        } else if self.sink.check(topic, size.with_room_for(provenance::BYTES_MAX)).is_ok() {
+        } else if self.sink.check(topic, size.with_extra_bytes(provenance::BYTES_MAX)).is_ok() {
             Ok(())
         } else {
-            let record = self.calls.get(call.key.call);
-            let headers = self.provenance.headers(call, record, output.row, index_in_row);
+            let pending_call = self.calls.get(call.key.call);
+            let headers = self.provenance.headers(call, pending_call, output.row, index_in_row);
             self.sink.check(topic, headers.iter().fold(size, |size, (name, value)| size.with(name, value)))
         };
         checked.map_err(|why| (topic, why))
@@ -70,16 +70,16 @@ impl Publishing {
 }
 
 /// Finds the lanes of ascending rows.
-pub(super) struct CallLanes<'a> {
+pub(super) struct LaneCursor<'a> {
     /// Rows of each lane.
     lengths: &'a [u32],
     lane: u32,
     first: u32,
 }
 
-impl<'a> CallLanes<'a> {
+impl<'a> LaneCursor<'a> {
     pub(super) fn of(call: &'a Call) -> Self {
-        CallLanes { lengths: call.batch.lanes(), lane: 0, first: 0 }
+        LaneCursor { lengths: call.batch.lanes(), lane: 0, first: 0 }
     }
 
     /// Returns the lane of a row, and the lane's first row.
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn rows_belong_to_lanes() {
-        let mut lanes = CallLanes { lengths: &[2, 1, 3], lane: 0, first: 0 };
+        let mut lanes = LaneCursor { lengths: &[2, 1, 3], lane: 0, first: 0 };
         let found: Vec<_> = [0, 1, 1, 2, 5].map(|row| lanes.find(row)).into();
         assert_eq!(found, [(0, 0), (0, 0), (0, 0), (1, 2), (2, 3)]);
     }

@@ -13,22 +13,22 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use keylane_core::{CallId, DeadLetter, Dispatch, Input, Reason};
+use keylane_core::{CallId, Dispatch, FailedEvent, Input, Reason};
 
 use crate::admit::{Arena, Header};
 use crate::config::{self, OutputTime};
-use crate::guest::{Call, CallResult, GuestOutput};
+use crate::guest::{Call, CallStatus, GuestOutput};
 use crate::librdkafka::ErrorCode;
 use crate::sink::{
-    Delivery, DeliveryError, OutputRecord, ProduceError, RecordMetadata, RecordSize, Sink, SinkHealth,
-    SinkTopic, Token, Unpublishable,
+    Delivery, DeliveryError, ProduceError, RecordId, RecordMetadata, RecordSize, Sink, SinkHealth,
+    SinkRecord, SinkTopic, Unpublishable,
 };
 
 use backlog::{Backlog, QueuedItem};
-use calls::{Answered, PendingCalls};
+use calls::{PendingCalls, RowDelivery};
 pub(super) use dead_letters::name_of;
 use dead_letters::{Context, DeadLetterFormat, Origin};
-use invalid_rows::CallLanes;
+use invalid_rows::LaneCursor;
 use provenance::{Provenance, ProvenanceHeaders};
 use rejected_dead_letters::RejectedDeadLetters;
 use times::OutputTimestamps;
@@ -38,7 +38,7 @@ use times::OutputTimestamps;
 pub(in crate::app) struct Publishing {
     sink: Arc<Sink>,
     /// The number that identifies this loop to the sink.
-    index: u16,
+    handler_index: u16,
     targets: Vec<Target>,
     /// Names of the sink's topics.
     topics: Vec<String>,
@@ -51,9 +51,9 @@ pub(in crate::app) struct Publishing {
     backlog_full: bool,
     rejected_dead_letters: RejectedDeadLetters,
     /// Acknowledgements and rejections for the core.
-    inputs: VecDeque<Input<'static>>,
+    core_inputs: VecDeque<Input<'static>>,
     counters: PublishingCounters,
-    /// The last output that was stored behind a later one of its lane, until it is logged.
+    /// The last output that was stored after a later one of its lane, until it is logged.
     order_break: Option<RecordMetadata>,
 }
 
@@ -61,20 +61,18 @@ pub(in crate::app) struct Publishing {
 struct PublishingCounters {
     /// Events that a guest call processed successfully.
     done: u64,
-    /// Outputs that the brokers acknowledged.
-    acknowledged: u64,
+    outputs_acknowledged: u64,
     /// Output headers that were dropped because their names are reserved for Keylane.
     removed_headers: u64,
-    /// Resent outputs that were stored behind later ones of their lane.
+    /// Resent outputs that were stored after later ones of their lane.
     order_breaks: u64,
 }
 
 /// A snapshot of the publishing of one handler.
 #[derive(Clone, Debug)]
 pub(super) struct PublishingView {
-    /// Number of outputs that the brokers acknowledged.
-    pub(super) outputs: u64,
-    /// Number of outputs that were stored behind later ones of their lane.
+    pub(super) outputs_acknowledged: u64,
+    /// Number of outputs that were stored after later ones of their lane.
     pub(super) order_breaks: u64,
     /// Number of outputs with the time of sending because they could not keep the time of their event.
     pub(super) restamped: u64,
@@ -99,7 +97,7 @@ impl Publishing {
     /// number of queued bytes above which no call should begin.
     pub(in crate::app) fn new(
         sink: Arc<Sink>,
-        index: u16,
+        handler_index: u16,
         handler: &config::HandlerConfig,
         topics: &[String],
         backlog_bytes: usize,
@@ -127,17 +125,17 @@ impl Publishing {
         });
         Publishing {
             sink,
-            index,
+            handler_index,
             targets,
             topics: topics.to_vec(),
             provenance,
-            times: OutputTimestamps::default(),
+            times: OutputTimestamps::new(handler.name.clone()),
             dead_letters,
             calls: PendingCalls::default(),
             backlog: Backlog::new(topics.len(), backlog_bytes),
             backlog_full: false,
             rejected_dead_letters: RejectedDeadLetters::default(),
-            inputs: VecDeque::new(),
+            core_inputs: VecDeque::new(),
             counters: PublishingCounters::default(),
             order_break: None,
         }
@@ -152,29 +150,29 @@ impl Publishing {
 
     /// Begins the state of a dispatched call. `digest`: of the component that is called.
     pub(super) fn begin_call(&mut self, dispatch: &Dispatch<'_>, digest: &Arc<str>) {
-        let pending = self.calls.entry(dispatch.call);
-        pending.attempt = dispatch.attempt;
-        pending.digest = Some(digest.clone());
+        let pending_call = self.calls.entry(dispatch.call);
+        pending_call.attempt = dispatch.attempt;
+        pending_call.digest = Some(digest.clone());
         if self.provenance.is_enabled {
             // The core keeps the ownership of a row only until the call has ended.
-            pending.ownerships.extend(dispatch.rows.iter().map(|row| row.ownership));
+            pending_call.ownerships.extend(dispatch.rows.iter().map(|row| row.ownership));
         }
     }
 
     /// Keeps the errors of events that are not done: the core requests their outcome later.
     pub(super) fn keep_errors(&mut self, ended: &Call) {
-        let Some(record) = self.calls.get_mut(ended.key.call) else { return };
-        for (row, stopped) in ended.failed_rows() {
-            record.add_error(row, stopped.reason.clone());
+        let Some(pending_call) = self.calls.get_mut(ended.key.call) else { return };
+        for (row, failed) in ended.failed_rows() {
+            pending_call.add_error(row, failed.reason.clone());
         }
-        if let CallResult::Failed(failure) = &ended.result {
-            record.add_error(failure.row.unwrap_or(0), failure.message.clone());
+        if let CallStatus::Failed(failure) = &ended.status {
+            pending_call.add_error(failure.row.unwrap_or(0), failure.message.clone());
         }
     }
 
     /// Returns the error of an event that can't be handled for this reason.
     pub(super) fn error_of(&self, call: CallId, row: u32, reason: Reason) -> &str {
-        if reason == Reason::NoKey {
+        if reason == Reason::NoLaneKey {
             return self.dead_letters.no_key();
         }
         self.calls.error_of(call, row)
@@ -195,7 +193,7 @@ impl Publishing {
         let ended = ended.filter(|ended| ended.key.call == call);
         let ended = ended.expect("outputs are published while the end of their call is handled");
         let mut selected = rows.iter().copied().peekable();
-        let mut lanes = CallLanes::of(ended);
+        let mut lanes = LaneCursor::of(ended);
         let mut index_in_row = 0;
         let mut row_before = None;
         let mut rejected = Vec::new();
@@ -205,15 +203,15 @@ impl Publishing {
             while selected.next_if(|&row| row < output.row).is_some() {}
             if selected.peek() == Some(&output.row) {
                 let (lane, _) = lanes.find(output.row);
-                let (handler, row) = (self.index, output.row);
-                let token = Token { handler, call, row, lane, output: index, dead_letter: false };
-                let produced = self.produce(ended, &output, (index_in_row, now_ms), token);
-                rejected.extend(produced.err().map(|error| (token, error)));
+                let (handler, row) = (self.handler_index, output.row);
+                let id = RecordId { handler, call, row, lane, output: index, dead_letter: false };
+                let produced = self.produce(ended, &output, (index_in_row, now_ms), id);
+                rejected.extend(produced.err().map(|error| (id, error)));
             }
         }
         // Rejections are handled only after all outputs of their rows are counted.
-        for (token, error) in rejected {
-            self.rejected(token, error, arena);
+        for (id, error) in rejected {
+            self.rejected(id, error, arena);
         }
     }
 
@@ -224,27 +222,28 @@ impl Publishing {
         ended: &Call,
         output: &GuestOutput<'_>,
         (index_in_row, now_ms): (u32, i64),
-        token: Token,
+        id: RecordId,
     ) -> Result<(), DeliveryError> {
         let Target { topic, provenance, time } = *self.target(output);
         let timestamp =
             self.times.of(time, (&self.sink, topic), ended.batch.timestamp(output.row as usize), now_ms);
-        let pending = self.calls.entry(token.call);
-        pending.sent(token.row);
-        let own = provenance.then(|| self.provenance.headers(ended, Some(pending), output.row, index_in_row));
+        let pending_call = self.calls.entry(id.call);
+        pending_call.sent(id.row);
+        let provenance_headers =
+            provenance.then(|| self.provenance.headers(ended, Some(pending_call), output.row, index_in_row));
         let headers = output.headers().map(|(name, value)| (name.as_bytes(), value));
-        let headers: Vec<Header<'_>> = headers.chain(own.iter().flat_map(ProvenanceHeaders::iter)).collect();
-        let record =
-            OutputRecord { topic, timestamp, key: output.key, value: output.value, headers: &headers };
+        let headers: Vec<Header<'_>> =
+            headers.chain(provenance_headers.iter().flat_map(ProvenanceHeaders::iter)).collect();
+        let record = SinkRecord { topic, timestamp, key: output.key, value: output.value, headers: &headers };
         let produced = if self.backlog.is_empty(topic) {
-            self.sink.produce(&record, token)
+            self.sink.produce(&record, id)
         } else {
-            Err(ProduceError::Full)
+            Err(ProduceError::NotNow)
         };
         match produced {
             Ok(()) => Ok(()),
-            Err(ProduceError::Full) => {
-                self.backlog.push((&record).into(), token);
+            Err(ProduceError::NotNow) => {
+                self.backlog.push((&record).into(), id);
                 Ok(())
             }
             Err(ProduceError::Rejected(error)) => Err(error),
@@ -257,24 +256,24 @@ impl Publishing {
     }
 
     /// Handles a record that the brokers or the client rejected. An output is not sent again; a dead letter is.
-    fn rejected(&mut self, token: Token, error: DeliveryError, arena: &Arena) {
-        let Token { call, row, dead_letter, .. } = token;
+    fn rejected(&mut self, id: RecordId, error: DeliveryError, arena: &Arena) {
+        let RecordId { call, row, dead_letter, .. } = id;
         if dead_letter {
-            return self.dead_letter_rejected(token, error, arena);
+            return self.dead_letter_rejected(id, error, arena);
         }
         let topic = self.topic_name(error.topic);
         let text = format!("topic `{topic}` rejected the output: {}{}", error.code, remedy(error.code));
-        if let Some(record) = self.calls.get_mut(call) {
-            record.add_error(row, text);
-            let answered = record.rejected(row);
-            self.answered(call, row, answered);
+        if let Some(pending_call) = self.calls.get_mut(call) {
+            pending_call.add_error(row, text);
+            let delivery = pending_call.rejected(row);
+            self.row_delivered(call, row, delivery);
         }
     }
 
-    fn answered(&mut self, call: CallId, row: u32, answered: Option<Answered>) {
-        self.inputs.extend(answered.map(|answered| match answered {
-            Answered::Acked => Input::EffectsAcked { call, row },
-            Answered::Rejected => Input::OutputRejected { call, row },
+    fn row_delivered(&mut self, call: CallId, row: u32, delivery: Option<RowDelivery>) {
+        self.core_inputs.extend(delivery.map(|delivery| match delivery {
+            RowDelivery::Acked => Input::EffectsAcked { call, row },
+            RowDelivery::Rejected => Input::OutputRejected { call, row },
         }));
     }
 
@@ -284,89 +283,85 @@ impl Publishing {
     /// that would be called, used for an event without a call.
     pub(super) fn dead_letter(
         &mut self,
-        dead_letter: &DeadLetter,
+        dead_letter: &FailedEvent,
         arena: &Arena,
         topic_id: [u8; 16],
         digest: &Arc<str>,
         now_ms: i64,
     ) {
-        let &DeadLetter { call, row, event, reason, .. } = dead_letter;
+        let &FailedEvent { call, row, event, reason, .. } = dead_letter;
         let stored = arena.get(event.arena_slot);
         let origin = Origin { topic_id, log_append_time: stored.log_append_time };
         let error = self.error_of(call, row, reason).to_owned();
-        let record = self.calls.entry(call);
-        let published = record.published(row, &self.topics);
-        let digest = record.digest.as_ref().unwrap_or(digest).clone();
+        let pending_call = self.calls.entry(call);
+        let published = pending_call.published(row, &self.topics);
+        let digest = pending_call.digest.as_ref().unwrap_or(digest).clone();
         let context = Context { digest, origin, error: &error, published, now_ms };
         let pending = self.dead_letters.pending(dead_letter, &stored, context);
         self.calls.entry(call).add_dead_letter(row, pending);
-        let token = Token { handler: self.index, call, row, lane: 0, output: 0, dead_letter: true };
-        self.send_dead_letter(token, arena);
+        let id = RecordId { handler: self.handler_index, call, row, lane: 0, output: 0, dead_letter: true };
+        self.send_dead_letter(id, arena);
     }
 
     /// Sends a dead letter in its largest form that does not exceed the known limits of its topic.
-    fn send_dead_letter(&mut self, token: Token, arena: &Arena) {
+    fn send_dead_letter(&mut self, id: RecordId, arena: &Arena) {
         let Publishing { sink, dead_letters, calls, backlog, .. } = self;
-        let Some(pending) = calls.dead_letter(token.call, token.row) else { return };
+        let Some(pending) = calls.dead_letter(id.call, id.row) else { return };
         let topic = dead_letters.topic_of(pending);
-        let fits = |output: &OutputRecord<'_>| {
+        let fits = |record: &SinkRecord<'_>| {
             !matches!(
-                sink.check(topic, RecordSize::of(output)),
+                sink.check(topic, RecordSize::of(record)),
                 Err(Unpublishable::TooLargeForTopic { .. } | Unpublishable::TooLargeForClient { .. })
             )
         };
         while !dead_letters.lend(pending, arena, fits) && dead_letters.reduce(pending) {}
         let may_go = backlog.is_empty(topic);
-        let (sent, bytes) = dead_letters.lend(pending, arena, |output| {
-            let sent = if may_go { sink.produce(output, token) } else { Err(ProduceError::Full) };
-            (sent, output.memory())
+        let (sent, bytes) = dead_letters.lend(pending, arena, |record| {
+            let sent = if may_go { sink.produce(record, id) } else { Err(ProduceError::NotNow) };
+            (sent, record.memory())
         });
         match sent {
             Ok(()) => {}
-            Err(ProduceError::Full) => backlog.push_dead_letter(topic, token, bytes),
-            Err(ProduceError::Rejected(error)) => self.dead_letter_rejected(token, error, arena),
+            Err(ProduceError::NotNow) => backlog.push_dead_letter(topic, id, bytes),
+            Err(ProduceError::Rejected(error)) => self.dead_letter_rejected(id, error, arena),
         }
     }
 
     /// Reduces a dead letter that is too large. In its smallest form, or after any other error, it is retried: no event
     /// settles without its dead letter.
-    fn dead_letter_rejected(&mut self, token: Token, error: DeliveryError, arena: &Arena) {
+    fn dead_letter_rejected(&mut self, id: RecordId, error: DeliveryError, arena: &Arena) {
         let Publishing { dead_letters, calls, .. } = self;
-        let Some(pending) = calls.dead_letter(token.call, token.row) else { return };
+        let Some(pending) = calls.dead_letter(id.call, id.row) else { return };
         let too_large =
             matches!(error.code, ErrorCode::MSG_SIZE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE);
         if too_large && dead_letters.reduce(pending) {
-            return self.send_dead_letter(token, arena);
+            return self.send_dead_letter(id, arena);
         }
         let topic = dead_letters.topic_of(pending);
-        if self.rejected_dead_letters.add(token) {
-            tracing::error!(
-                topic = self.topic_name(topic),
-                code = %error.code,
-                remedy = "check why the topic rejects it; it is retried every few seconds",
-                "dead letter rejected: its lane is blocked"
-            );
+        if self.rejected_dead_letters.add(id) {
+            self.dead_letters.log_rejected(self.topic_name(topic), error.code);
         }
     }
 
     // -- disowned rows -------------------------------------------------------------------------------
 
-    /// Marks rows whose ownership has ended: see [`Publishing::discard_disowned`].
+    /// Marks rows whose results no longer count: see [`Publishing::discard_disowned`].
     pub(super) fn disown(&mut self, call: CallId, rows: Range<u32>) {
         self.calls.disown(call, rows);
     }
 
-    /// Drops unsent records of rows whose ownership has ended. The new owner of the partition processes the events, and
-    /// records sent later would be stored behind the new owner's outputs.
+    /// Drops unsent records of rows whose results no longer count, because their ownership has ended or the handler is
+    /// stopping. The new owner of the partition processes the events, and records sent later would be stored after the
+    /// new owner's outputs.
     pub(super) fn discard_disowned(&mut self) {
         if !self.calls.discard_disowned() {
             return;
         }
         let Publishing { calls, backlog, rejected_dead_letters, sink, .. } = self;
-        let is_disowned = |token: &Token| calls.is_disowned(token.call, token.row);
+        let is_disowned = |id: &RecordId| calls.is_disowned(id.call, id.row);
         backlog.discard(is_disowned);
         rejected_dead_letters.discard(is_disowned);
-        sink.discard(self.index, &is_disowned);
+        sink.discard(self.handler_index, &is_disowned);
     }
 
     // -- the backlog --------------------------------------------------------------------------------
@@ -378,30 +373,30 @@ impl Publishing {
 
     /// Returns whether the backlog is full, if that has changed since the last call.
     pub(super) fn backlog_changed(&mut self) -> Option<bool> {
-        let full = self.backlog.is_full();
+        let full = self.backlog.update_full();
         (std::mem::replace(&mut self.backlog_full, full) != full).then_some(full)
     }
 
     /// Retries the backlog and rejected dead letters. Returns true if any record left the backlog.
     pub(super) fn publish_backlog(&mut self, arena: &Arena) -> bool {
         self.discard_disowned();
-        if let Some(token) = self.rejected_dead_letters.probe() {
-            self.send_dead_letter(token, arena);
+        if let Some(id) = self.rejected_dead_letters.probe() {
+            self.send_dead_letter(id, arena);
         }
         let mut rejected = Vec::new();
         let Publishing { backlog, sink, dead_letters, calls, .. } = self;
         let moved = backlog.produce(
-            |item, token| match item {
-                QueuedItem::Output(record) => record.lend(|output| sink.produce(output, token)),
-                QueuedItem::DeadLetter => match calls.dead_letter(token.call, token.row) {
-                    Some(pending) => dead_letters.lend(pending, arena, |output| sink.produce(output, token)),
+            |item, id| match item {
+                QueuedItem::Output(record) => record.lend(|record| sink.produce(record, id)),
+                QueuedItem::DeadLetter => match calls.dead_letter(id.call, id.row) {
+                    Some(pending) => dead_letters.lend(pending, arena, |record| sink.produce(record, id)),
                     None => Ok(()), // the dead letter is no longer needed
                 },
             },
-            |token, error| rejected.push((token, error)),
+            |id, error| rejected.push((id, error)),
         );
-        for (token, error) in rejected {
-            self.rejected(token, error, arena);
+        for (id, error) in rejected {
+            self.rejected(id, error, arena);
         }
         moved
     }
@@ -411,35 +406,36 @@ impl Publishing {
     /// Handles a delivery report.
     pub(super) fn delivered(&mut self, delivery: &Delivery, arena: &Arena) {
         self.discard_disowned(); // the events of disowned rows are no longer in the arena
-        let Token { call, row, dead_letter, .. } = delivery.token;
+        let RecordId { call, row, dead_letter, .. } = delivery.id;
         match delivery.result {
-            Err(error) => self.rejected(delivery.token, error, arena),
+            Err(error) => self.rejected(delivery.id, error, arena),
             Ok(_) if dead_letter => {
-                let answered = self.calls.get_mut(call).and_then(|record| record.dead_letter_acked(row));
-                self.answered(call, row, answered);
-                for token in self.rejected_dead_letters.acknowledged(delivery.token) {
-                    self.send_dead_letter(token, arena);
+                let row_delivery =
+                    self.calls.get_mut(call).and_then(|pending_call| pending_call.dead_letter_acked(row));
+                self.row_delivered(call, row, row_delivery);
+                for id in self.rejected_dead_letters.acknowledged(delivery.id) {
+                    self.send_dead_letter(id, arena);
                 }
             }
             Ok(stored) => {
-                self.counters.acknowledged += 1;
+                self.counters.outputs_acknowledged += 1;
                 if delivery.restamped {
                     self.times.count_restamped();
                 }
-                let Some(record) = self.calls.get_mut(call) else { return };
-                if delivery.again && record.was_overtaken(&delivery.token, stored) {
+                let Some(pending_call) = self.calls.get_mut(call) else { return };
+                if delivery.resent && pending_call.was_overtaken(&delivery.id, stored) {
                     self.counters.order_breaks += 1;
                     self.order_break = Some(stored);
                 }
-                let answered = record.acked(&delivery.token, stored);
-                self.answered(call, row, answered);
+                let row_delivery = pending_call.acked(&delivery.id, stored);
+                self.row_delivered(call, row, row_delivery);
             }
         }
     }
 
     /// Returns the next acknowledgement or rejection for the core.
     pub(super) fn next_input(&mut self) -> Option<Input<'static>> {
-        self.inputs.pop_front()
+        self.core_inputs.pop_front()
     }
 
     // -- totals -------------------------------------------------------------------------------------
@@ -456,16 +452,16 @@ impl Publishing {
     }
 
     /// Returns the number of outputs that the brokers acknowledged.
-    pub(super) fn acknowledged(&self) -> u64 {
-        self.counters.acknowledged
+    pub(super) fn outputs_acknowledged(&self) -> u64 {
+        self.counters.outputs_acknowledged
     }
 
-    /// Returns the number of outputs that were stored behind later ones of their lane.
+    /// Returns the number of outputs that were stored after later ones of their lane.
     pub(super) fn order_breaks(&self) -> u64 {
         self.counters.order_breaks
     }
 
-    /// Returns the topic and the location of the last output stored behind a later one, if any since the previous call.
+    /// Returns the topic and the location of the last output stored after a later one, if any since the previous call.
     pub(super) fn take_order_break(&mut self) -> Option<(String, RecordMetadata)> {
         let record = self.order_break.take()?;
         Some((self.topic_name(record.topic).to_owned(), record))
@@ -478,7 +474,7 @@ impl Publishing {
     /// Returns a snapshot for reports.
     pub(super) fn view(&self) -> PublishingView {
         PublishingView {
-            outputs: self.counters.acknowledged,
+            outputs_acknowledged: self.counters.outputs_acknowledged,
             order_breaks: self.counters.order_breaks,
             restamped: self.times.restamped(),
             removed_headers: self.counters.removed_headers,

@@ -12,7 +12,7 @@ pub(super) const BYTES_MAX: usize = 1_024;
 
 /// The common values of the headers of all outputs.
 pub(super) struct Provenance {
-    /// A random number that identifies this process: the numbers of ownerships restart in every process.
+    /// A random number that identifies this run of the handler: the numbers of ownerships restart in every run.
     instance: u64,
     /// Whether any output is configured with these headers.
     pub(super) is_enabled: bool,
@@ -30,13 +30,13 @@ impl Provenance {
     pub(super) fn headers(
         &self,
         call: &Call,
-        record: Option<&PendingCall>,
+        pending_call: Option<&PendingCall>,
         row: u32,
         index_in_row: u32,
     ) -> ProvenanceHeaders {
         let (partition, offset) = call.batch.position(row as usize).unwrap_or_default();
-        let attempt = record.map_or(1, |record| record.attempt);
-        let ownership = record.and_then(|record| record.ownerships.get(row as usize));
+        let attempt = pending_call.map_or(1, |pending_call| pending_call.attempt);
+        let ownership = pending_call.and_then(|pending_call| pending_call.ownerships.get(row as usize));
         let ownership = ownership.map_or(0, |ownership| ownership.0);
         ProvenanceHeaders([
             ("keylane-origin-topic", call.batch.topic().to_owned()),

@@ -4,14 +4,19 @@ use crate::config::OutputTime;
 use crate::sink::{Sink, SinkTopic, TimeFit};
 
 /// Chooses timestamps, and counts the outputs that could not keep the time of their event.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct OutputTimestamps {
+    handler: String,
     restamped: u64,
     /// Topics of the sink for which the retention warning was logged.
     warned: Vec<SinkTopic>,
 }
 
 impl OutputTimestamps {
+    pub(super) fn new(handler: String) -> Self {
+        OutputTimestamps { handler, restamped: 0, warned: Vec::new() }
+    }
+
     /// Returns the timestamp of an output in milliseconds since 1970; `None`: the time of sending. `event`: the time of
     /// the event, negative if it has none.
     pub(super) fn of(
@@ -21,12 +26,12 @@ impl OutputTimestamps {
         event: i64,
         now: i64,
     ) -> Option<i64> {
-        let event = own_time(configured, event)?;
+        let event = event_time(configured, event)?;
         if event == 0 {
             self.count_restamped(); // the client treats 0 as no timestamp
             return None;
         }
-        match sink.time(topic, event, now) {
+        match sink.timestamp_fit(topic, event, now) {
             TimeFit::Kept => {}
             TimeFit::Expired => self.warn_once(sink, topic, event),
             TimeFit::Rejected => {
@@ -53,6 +58,7 @@ impl OutputTimestamps {
         }
         self.warned.push(topic);
         tracing::warn!(
+            handler = self.handler,
             topic = sink.topic_name(topic),
             event_time,
             remedy = "set `timestamp = \"now\"` for this output, or raise the topic's `retention.ms`",
@@ -62,7 +68,7 @@ impl OutputTimestamps {
 }
 
 /// Returns the timestamp that is configured for the output; `None`: the time of sending.
-fn own_time(configured: OutputTime, event: i64) -> Option<i64> {
+fn event_time(configured: OutputTime, event: i64) -> Option<i64> {
     match configured {
         OutputTime::Input => (event >= 0).then_some(event),
         OutputTime::Now => None,
@@ -76,8 +82,8 @@ mod tests {
     /// Today's producers always write a timestamp, but logs of old brokers contain records without one.
     #[test]
     fn an_output_of_an_event_without_a_time_has_the_time_of_sending() {
-        assert_eq!(own_time(OutputTime::Input, 1_700_000_000_000), Some(1_700_000_000_000));
-        assert_eq!(own_time(OutputTime::Input, -1), None);
-        assert_eq!(own_time(OutputTime::Now, 1_700_000_000_000), None);
+        assert_eq!(event_time(OutputTime::Input, 1_700_000_000_000), Some(1_700_000_000_000));
+        assert_eq!(event_time(OutputTime::Input, -1), None);
+        assert_eq!(event_time(OutputTime::Now, 1_700_000_000_000), None);
     }
 }

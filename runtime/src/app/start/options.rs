@@ -1,0 +1,138 @@
+//! The options of the engine and of the Kafka clients, from a checked configuration.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{self, Checked, Cluster, FetchLimits};
+use crate::guest::EngineOptions;
+use crate::librdkafka::{Credentials, CredentialsError, Properties, SecretKind};
+use crate::sink::SinkSpec;
+use crate::source::{Ends, SourceSpec};
+
+/// Maximum bytes of outputs in flight per topic: enough to keep brokers busy, and small compared with other memory.
+const OUTPUT_BYTES_PER_TOPIC: usize = 8 << 20;
+/// The client's default for `session.timeout.ms`.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Returns the options of the engine: one instance for each concurrent call.
+pub(in crate::app) fn engine_options(config: &Checked) -> EngineOptions {
+    let each = config.handlers.iter().map(|handler| handler.lanes.max_concurrency);
+    EngineOptions { max_instances: each.fold(0, u32::saturating_add) }
+}
+
+/// The access of clients to the brokers.
+#[derive(Clone, Debug, Default)]
+pub(in crate::app) struct Access {
+    /// The bootstrap servers; `None`: the client must not connect.
+    pub(in crate::app) servers: Option<String>,
+    /// The secret from a file, if one is configured.
+    pub(in crate::app) credentials: Option<Arc<Credentials>>,
+}
+
+/// Reads the secret from the configured file, if there is one.
+pub(in crate::app) fn credentials(config: &Checked) -> Result<Option<Arc<Credentials>>, CredentialsError> {
+    let (password, token) = (&config.kafka.password_file, &config.kafka.token_file);
+    let password = password.iter().map(|file| (SecretKind::Password, file.clone()));
+    let mut secret = password.chain(token.iter().map(|file| (SecretKind::Token, file.clone())));
+    secret.next().map(|(kind, file)| Credentials::from_file(kind, file)).transpose()
+}
+
+/// Returns the spec of the producer that all handlers share.
+pub(in crate::app) fn sink_spec(config: &Checked, access: Access) -> SinkSpec {
+    SinkSpec {
+        client_properties: with_servers(&config.kafka.producer, access.servers),
+        credentials: access.credentials,
+        topics: published_topics(config),
+        create_topics: config.kafka.create_topics,
+        partitions_like: dead_letter_topics(config),
+        max_bytes_per_topic: OUTPUT_BYTES_PER_TOPIC,
+    }
+}
+
+/// Returns the spec of the consumer of one handler, with the fetch limits for a single partition.
+pub(in crate::app) fn source_spec(
+    config: &Checked,
+    handler: &config::HandlerConfig,
+    access: Access,
+    until_end: bool,
+) -> SourceSpec {
+    SourceSpec {
+        handler: handler.name.clone(),
+        client_properties: with_servers(&config.kafka.consumer, access.servers),
+        credentials: access.credentials,
+        topics: handler.topics.clone(),
+        group_id: handler.group_id.clone(),
+        group_instance_id: handler.group_instance_id.clone(),
+        assignor: config.kafka.assignor,
+        start: handler.start,
+        ends: match (until_end, &config.kafka.cluster) {
+            (false, _) => Ends::Never,
+            (true, Cluster::Embedded(_)) => Ends::Feed,
+            (true, Cluster::Brokers(_)) => Ends::LogEnd,
+        },
+        create_topics: config.kafka.create_topics,
+        fetch: fetch_limits(config, 1),
+        commit_timeout: handler.commit.timeout,
+        feed: None,
+    }
+}
+
+/// Returns the fetch limits of a consumer that may own this many partitions. Every handler has one consumer.
+pub(in crate::app) fn fetch_limits(config: &Checked, partitions: u64) -> FetchLimits {
+    config.runtime.fetch_limits(u64::try_from(config.handlers.len()).unwrap_or(1), partitions)
+}
+
+/// Returns the properties of a client with these settings, the bootstrap servers and the credentials.
+pub(in crate::app) fn client_properties(properties: &config::ClientProperties, access: Access) -> Properties {
+    Properties::new(with_servers(properties, access.servers)).with_credentials(access.credentials)
+}
+
+/// Returns the properties of a client that only requests metadata of the input topics: those of the consumers that are
+/// connection settings or also set under `[kafka.client]`.
+pub(in crate::app) fn metadata_client_properties(kafka: &config::KafkaConfig, access: Access) -> Properties {
+    const CONNECTION: [&str; 4] = ["sasl.", "ssl.", "security.", "enable.ssl"];
+    let connects = |name: &str| CONNECTION.iter().any(|prefix| name.starts_with(prefix));
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let consumer_properties = kafka.consumer.iter();
+    let consumer_properties =
+        consumer_properties.filter(|(name, _)| connects(name) || kafka.client.get(name).is_some());
+    let servers = access.servers.map(|servers| ("bootstrap.servers".to_owned(), servers));
+    Properties::new(consumer_properties.map(owned).chain(servers).collect())
+        .with_credentials(access.credentials)
+}
+
+/// Returns these properties and the bootstrap servers.
+fn with_servers(properties: &config::ClientProperties, servers: Option<String>) -> Vec<(String, String)> {
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let servers = servers.map(|servers| ("bootstrap.servers".to_owned(), servers));
+    properties.iter().map(owned).chain(servers).collect()
+}
+
+/// Returns every topic to which a handler publishes, including dead-letter topics, without duplicates.
+pub(in crate::app) fn published_topics(config: &Checked) -> Vec<String> {
+    let outputs = config.handlers.iter().flat_map(|handler| &handler.outputs).map(|output| &output.topic);
+    let dead_letters = config.handlers.iter().filter_map(|handler| handler.dead_letters.as_ref());
+    let dead_letters = dead_letters.flat_map(|dead_letters| &dead_letters.topics);
+    let mut topics: Vec<String> = outputs.chain(dead_letters).cloned().collect();
+    topics.sort_unstable();
+    topics.dedup();
+    topics
+}
+
+/// Returns each dead-letter topic with its input topic: both have the same number of partitions if Keylane creates the
+/// dead-letter topic.
+fn dead_letter_topics(config: &Checked) -> BTreeMap<String, String> {
+    let of_handler = |handler: &config::HandlerConfig| {
+        let dead_letters =
+            handler.dead_letters.as_ref().map_or(Vec::new(), |dead_letters| dead_letters.topics.clone());
+        dead_letters.into_iter().zip(handler.topics.clone()).collect::<Vec<_>>()
+    };
+    config.handlers.iter().flat_map(of_handler).collect()
+}
+
+/// Returns the session timeout of the consumers, after which the group removes a silent member.
+pub(in crate::app) fn session_timeout(config: &Checked) -> Duration {
+    let millis = config.kafka.consumer.get("session.timeout.ms").and_then(|value| value.trim().parse().ok());
+    millis.map_or(SESSION_TIMEOUT, Duration::from_millis)
+}
