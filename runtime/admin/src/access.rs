@@ -1,0 +1,186 @@
+//! Who may request what.
+
+use std::net::IpAddr;
+
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, Method, StatusCode};
+use subtle::ConstantTimeEq as _;
+
+use crate::responses::Refusal;
+
+/// Minimum length of a token, in bytes.
+pub const TOKEN_MIN: usize = 16;
+/// Maximum size of a request's body, in bytes.
+const BODY_MAX: u64 = 64 << 10;
+
+/// The rules of access.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// The token; `None`: none is configured.
+    pub token: Option<String>,
+    /// Host names that requests may name, besides `localhost` and addresses.
+    pub hosts: Vec<String>,
+    /// Whether metrics need the token, too.
+    pub protect_metrics: bool,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let token = self.token.as_ref().map(|_| "set");
+        f.debug_struct("Access").field("token", &token).field("hosts", &self.hosts).finish_non_exhaustive()
+    }
+}
+
+/// What a path serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// For probes, which send whatever host they like.
+    Health,
+    Metrics,
+    /// The page and its files: no data.
+    Page,
+    /// Everything else.
+    Data,
+}
+
+impl Kind {
+    pub(crate) fn of(path: &str) -> Kind {
+        match path {
+            "/metrics" => Kind::Metrics,
+            "/" | "/page.css" | "/page.js" => Kind::Page,
+            _ if path.starts_with("/health/") => Kind::Health,
+            _ => Kind::Data,
+        }
+    }
+
+    /// Returns whether connections are reserved for requests of this kind.
+    pub(crate) fn has_reserve(self) -> bool {
+        matches!(self, Kind::Health | Kind::Metrics)
+    }
+}
+
+impl Access {
+    /// Checks a request. `loopback`: whether the server listens on loopback only.
+    pub(crate) fn check(
+        &self,
+        method: &Method,
+        kind: Kind,
+        headers: &HeaderMap,
+        loopback: bool,
+    ) -> Result<(), Refusal> {
+        if !kind.has_reserve() {
+            self.check_host(headers)?;
+        }
+        check_size(headers)?;
+        let is_open = match kind {
+            Kind::Health | Kind::Page => true,
+            Kind::Metrics => !self.protect_metrics,
+            Kind::Data => false,
+        };
+        if !is_open {
+            self.check_token(headers, loopback)?;
+        }
+        if *method != Method::GET && *method != Method::HEAD {
+            check_action(headers)?;
+        }
+        Ok(())
+    }
+
+    /// A page of another site can make a browser send requests to a name of its own that resolves to this machine. Such
+    /// a request has that name as its host, so only known names and addresses are served.
+    fn check_host(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else {
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "the request has no `Host`", "use HTTP/1.1"));
+        };
+        let name = without_port(host);
+        let known = name.eq_ignore_ascii_case("localhost")
+            || name.parse::<IpAddr>().is_ok()
+            || self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name));
+        if known {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            format!("the host `{name}` is not served"),
+            "use the address, or add the name to `admin.hosts`",
+        ))
+    }
+
+    fn check_token(&self, headers: &HeaderMap, loopback: bool) -> Result<(), Refusal> {
+        let Some(token) = &self.token else {
+            if loopback {
+                return Ok(());
+            }
+            return Err(Refusal::new(
+                StatusCode::FORBIDDEN,
+                "away from loopback this is served only with a token",
+                "set `admin.token` or `admin.token_file`, or listen on 127.0.0.1",
+            ));
+        };
+        let unauthorized = |error: &str| {
+            Err(Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                error,
+                "send `Authorization: Bearer TOKEN` with the token of `admin.token` or `admin.token_file`",
+            ))
+        };
+        let Some(sent) = headers.get(AUTHORIZATION).map(|value| value.as_bytes()) else {
+            return unauthorized("a token is required");
+        };
+        let bearer = sent.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+        let Some((_, sent)) = bearer else { return unauthorized("a token is required") };
+        if bool::from(sent.trim_ascii().ct_eq(token.as_bytes())) {
+            return Ok(());
+        }
+        unauthorized("the token is wrong")
+    }
+}
+
+/// Removes the port of a `Host` header, and the brackets of an IPv6 address.
+fn without_port(host: &str) -> &str {
+    if let Some(bracketed) = host.strip_prefix('[') {
+        return bracketed.split_once(']').map_or(host, |(address, _)| address);
+    }
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+fn check_size(headers: &HeaderMap) -> Result<(), Refusal> {
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_none_or(|length| length <= BODY_MAX) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!("the body is larger than {BODY_MAX} bytes"),
+        "send less",
+    ))
+}
+
+/// Checks a request that may change something: a page of another site must not be able to make a browser send it.
+fn check_action(headers: &HeaderMap) -> Result<(), Refusal> {
+    let text = |name| headers.get(name).and_then(|value: &axum::http::HeaderValue| value.to_str().ok());
+    if let Some(origin) = headers.get(ORIGIN) {
+        let origin = origin.to_str().unwrap_or("");
+        let own = text(HOST).is_some_and(|host| origin.strip_prefix("http://") == Some(host));
+        let own = own || text(HOST).is_some_and(|host| origin.strip_prefix("https://") == Some(host));
+        if !own {
+            return Err(Refusal::new(
+                StatusCode::FORBIDDEN,
+                format!("a page of `{origin}` may not send this"),
+                "send it from the page of this server, or without `Origin`",
+            ));
+        }
+    }
+    let media_type = text(CONTENT_TYPE).and_then(|value| value.split(';').next()).map(str::trim);
+    if media_type.is_some_and(|media_type| media_type.eq_ignore_ascii_case("application/json")) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::BAD_REQUEST,
+        "the request has no `content-type: application/json`",
+        "send JSON with this content type",
+    ))
+}

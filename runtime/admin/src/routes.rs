@@ -1,0 +1,117 @@
+//! The routes: one function per path.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::access::{Access, Kind};
+use crate::backend::{Backend, MetricsFormat};
+use crate::responses::{Refusal, json, secured};
+
+/// What every request needs.
+#[derive(Clone)]
+pub(crate) struct Served {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) access: Arc<Access>,
+    /// Whether the server listens on loopback only.
+    pub(crate) loopback: bool,
+    /// Whether this connection is one of those that are reserved for health and metrics.
+    pub(crate) reserved: bool,
+}
+
+/// Builds the router of one connection.
+pub(crate) fn router(served: Served) -> Router {
+    Router::new()
+        .route("/health/live", get(live))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/v1/status", get(status))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(served.clone(), check))
+        .with_state(served)
+}
+
+/// Checks the request before its route, and adds the security headers to every answer.
+async fn check(State(served): State<Served>, request: Request, next: Next) -> Response {
+    let kind = Kind::of(request.uri().path());
+    let allowed = if served.reserved && !kind.has_reserve() {
+        Err(Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many connections: the rest are reserved for health and metrics",
+            "close some, and try again",
+        ))
+    } else {
+        served.access.check(request.method(), kind, request.headers(), served.loopback)
+    };
+    secured(match allowed {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    })
+}
+
+async fn live(State(served): State<Served>) -> Response {
+    health(&served.backend.not_live())
+}
+
+async fn ready(
+    State(served): State<Served>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
+    let mut strict = false;
+    for (name, value) in &parameters {
+        match (name.as_str(), value.as_str()) {
+            ("strict", "true" | "") => strict = true,
+            ("strict", "false") => {}
+            _ => return Err(unknown_parameter(name, value, "`strict=true`")),
+        }
+    }
+    Ok(health(&served.backend.not_ready(strict).await))
+}
+
+fn health(reasons: &[String]) -> Response {
+    let (status, text) = match reasons {
+        [] => (StatusCode::OK, "ok\n".to_owned()),
+        reasons => (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
+    };
+    (status, text).into_response()
+}
+
+async fn metrics(State(served): State<Served>, headers: HeaderMap) -> Response {
+    let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = MetricsFormat::accepted(&accept.collect::<Vec<_>>().join(","));
+    let mut response = Response::new(Body::from(served.backend.metrics(format).await));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    response
+}
+
+async fn status(State(served): State<Served>) -> Response {
+    json(served.backend.status().await)
+}
+
+fn unknown_parameter(name: &str, value: &str, known: &str) -> Refusal {
+    Refusal::new(
+        StatusCode::BAD_REQUEST,
+        format!("unknown parameter `{name}={value}`"),
+        format!("the parameter of this path is {known}"),
+    )
+}
+
+async fn unknown_path() -> Refusal {
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        "unknown path",
+        "the paths are /health/live, /health/ready, /metrics and /v1/status",
+    )
+}
+
+async fn wrong_method() -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this path can only be read", "use GET")
+}

@@ -1,0 +1,95 @@
+//! The server's thread.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::access::Access;
+use crate::address::{AddressError, Listen};
+use crate::backend::Backend;
+use crate::connections::{is_loopback, serve};
+use crate::routes::Served;
+
+/// Interval of [`Backend::tick`].
+const TICK: Duration = Duration::from_secs(1);
+
+/// The running server; dropping it ends the server.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Binds the address and starts the server; `None`: it is off.
+    ///
+    /// # Errors
+    ///
+    /// A configured address can't be bound.
+    pub fn start(
+        listen: &Listen,
+        access: Access,
+        backend: Arc<dyn Backend>,
+    ) -> Result<Option<Server>, AddressError> {
+        let Some(listener) = listen.bind()? else { return Ok(None) };
+        match Server::run(listener, access, backend) {
+            Ok(server) => Ok(Some(server)),
+            Err(error) => Err(AddressError::new(listen, error)),
+        }
+    }
+
+    fn run(listener: std::net::TcpListener, access: Access, backend: Arc<dyn Backend>) -> io::Result<Server> {
+        let address = listener.local_addr()?;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let served =
+            Served { backend, access: Arc::new(access), loopback: is_loopback(address), reserved: false };
+        let thread = thread::Builder::new().name("keylane-admin".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                let ticks = tick(Arc::clone(&served.backend));
+                let Ok(listener) = TcpListener::from_std(listener) else { return };
+                tokio::select! {
+                    _ = stopped => {}
+                    never = serve(listener, served) => match never {},
+                    never = ticks => match never {},
+                }
+            });
+        })?;
+        Ok(Server { address, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Returns the address that the server listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+async fn tick(backend: Arc<dyn Backend>) -> std::convert::Infallible {
+    let mut ticks = interval(TICK);
+    // After a suspension, one turn counts as one, however long it took.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        backend.tick();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the admin server's thread panicked");
+        }
+    }
+}

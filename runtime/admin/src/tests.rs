@@ -1,0 +1,290 @@
+//! The server, through its socket.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::connections::{CONNECTIONS_MAX, RESERVED};
+use crate::{Access, Answer, Backend, Listen, MetricsFormat, Server};
+
+const TOKEN: &str = "0123456789abcdef";
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The header with which the answer of `/metrics` is large.
+const LARGE: &str = "accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+
+/// A process that is live, but ready only if nobody asks for more.
+struct Process;
+
+impl Backend for Process {
+    fn tick(&self) {}
+
+    fn not_live(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn not_ready(&self, strict: bool) -> Answer<'_, Vec<String>> {
+        let reasons = if strict { vec!["a topic is blocked".to_owned()] } else { Vec::new() };
+        Box::pin(std::future::ready(reasons))
+    }
+
+    fn metrics(&self, format: MetricsFormat) -> Answer<'_, String> {
+        // Larger than all buffers between the server and a client.
+        let padding = if format == MetricsFormat::OpenMetrics { 8 << 20 } else { 0 };
+        Box::pin(std::future::ready(format!("# {format:?}\n{}", " ".repeat(padding))))
+    }
+
+    fn status(&self) -> Answer<'_, String> {
+        Box::pin(std::future::ready("{}".to_owned()))
+    }
+}
+
+fn start(access: Access) -> Server {
+    start_at("127.0.0.1:0", access)
+}
+
+fn start_at(address: &str, access: Access) -> Server {
+    let listen = Listen::At(address.to_owned());
+    Server::start(&listen, access, Arc::new(Process)).expect("a free port exists").expect("it is on")
+}
+
+/// The status code, the head and the body of an answer.
+struct Response {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Response {
+    fn of(text: &str) -> Response {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("not an HTTP response: {text:?}"));
+        Response { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    }
+
+    /// The field of an error.
+    fn field(&self, name: &str) -> String {
+        let body: serde_json::Value = serde_json::from_str(&self.body).expect("an error is JSON");
+        body[name].as_str().expect("the field is text").to_owned()
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", address.port())).expect("the server listens");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("the timeout is valid");
+    stream
+}
+
+fn send(stream: &mut TcpStream, line: &str, headers: &[&str]) {
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    write!(stream, "{line} HTTP/1.1\r\n{headers}connection: close\r\n\r\n").expect("the server reads");
+}
+
+fn receive(stream: &mut TcpStream) -> Response {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("the server answers");
+    Response::of(&text)
+}
+
+fn request(server: &Server, line: &str, headers: &[&str]) -> Response {
+    let mut stream = connect(server.address());
+    send(&mut stream, line, headers);
+    receive(&mut stream)
+}
+
+fn get(server: &Server, path: &str) -> Response {
+    request(server, &format!("GET {path}"), &["host: localhost"])
+}
+
+#[test]
+fn every_path_is_answered_with_the_security_headers() {
+    let server = start(Access::default());
+    for (path, status, body) in [
+        ("/health/live", 200, "ok\n"),
+        ("/health/ready", 200, "ok\n"),
+        ("/health/ready?strict=true", 503, "a topic is blocked\n"),
+        ("/metrics", 200, "# Prometheus\n"),
+        ("/v1/status", 200, "{}"),
+    ] {
+        let response = get(&server, path);
+        assert_eq!((response.status, response.body.as_str()), (status, body), "{path}");
+        for header in [
+            "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+             frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+            "x-content-type-options: nosniff",
+            "cache-control: no-store",
+            "referrer-policy: no-referrer",
+        ] {
+            assert!(response.head.contains(header), "{path} has no `{header}`:\n{}", response.head);
+        }
+    }
+}
+
+#[test]
+fn metrics_have_the_format_that_the_client_accepts() {
+    let server = start(Access::default());
+    let response = request(&server, "GET /metrics", &["host: localhost", LARGE]);
+    assert_eq!(response.body.trim_end(), "# OpenMetrics");
+    assert!(response.head.contains("content-type: application/openmetrics-text; version=1.0.0"));
+    let plain = request(&server, "GET /metrics", &["host: localhost", "accept: text/plain"]);
+    assert_eq!(plain.body, "# Prometheus\n");
+    assert!(plain.head.contains("content-type: text/plain; version=0.0.4"));
+}
+
+#[test]
+fn only_known_hosts_are_served_except_to_probes() {
+    let server = start(Access { hosts: vec!["keylane.example".to_owned()], ..Access::default() });
+    for host in ["localhost", "LOCALHOST:9277", "127.0.0.1:80", "[::1]", "[::1]:9277", "keylane.example:1"] {
+        assert_eq!(request(&server, "GET /v1/status", &[&format!("host: {host}")]).status, 200, "{host}");
+    }
+    // The name of an attacker, which a browser resolves to this machine.
+    for host in ["rebound.example", "localhost.example", "127.0.0.1.example", "keylane.example.org"] {
+        let response = request(&server, "GET /v1/status", &[&format!("host: {host}")]);
+        assert_eq!(response.status, 421, "{host}");
+        assert_eq!(response.field("error"), format!("the host `{host}` is not served"));
+        assert!(response.field("hint").contains("admin.hosts"));
+        assert_eq!(request(&server, "GET /health/live", &[&format!("host: {host}")]).status, 200);
+        assert_eq!(request(&server, "GET /metrics", &[&format!("host: {host}")]).status, 200);
+    }
+    assert_eq!(request(&server, "GET /v1/status", &[]).status, 400);
+}
+
+#[test]
+fn with_a_token_data_is_served_only_to_those_who_know_it() {
+    let server = start(Access { token: Some(TOKEN.to_owned()), ..Access::default() });
+    let with = |authorization: &str| {
+        request(&server, "GET /v1/status", &["host: localhost", &format!("authorization: {authorization}")])
+    };
+    assert_eq!(with(&format!("Bearer {TOKEN}")).status, 200);
+    assert_eq!(with(&format!("bearer {TOKEN}")).status, 200);
+    for wrong in ["Bearer 0123456789abcdeF", "Bearer 0123456789abcde", "Bearer ", "Basic abc", "x"] {
+        let response = with(wrong);
+        assert_eq!(response.status, 401, "{wrong}");
+        assert!(response.field("hint").contains("Authorization: Bearer"));
+    }
+    assert_eq!(get(&server, "/v1/status").field("error"), "a token is required");
+    for open in ["/health/live", "/health/ready", "/metrics"] {
+        assert_eq!(get(&server, open).status, 200, "{open}");
+    }
+    let protected =
+        start(Access { token: Some(TOKEN.to_owned()), protect_metrics: true, ..Access::default() });
+    assert_eq!(get(&protected, "/metrics").status, 401);
+    assert_eq!(get(&protected, "/health/live").status, 200);
+}
+
+#[test]
+fn away_from_loopback_data_needs_a_token() {
+    let server = start_at("0.0.0.0:0", Access::default());
+    let response = get(&server, "/v1/status");
+    assert_eq!(response.status, 403);
+    assert!(response.field("hint").contains("`admin.token`"), "{}", response.body);
+    assert_eq!(get(&server, "/health/live").status, 200);
+    assert_eq!(get(&server, "/metrics").status, 200);
+    let with_token = start_at("0.0.0.0:0", Access { token: Some(TOKEN.to_owned()), ..Access::default() });
+    let header = format!("authorization: Bearer {TOKEN}");
+    assert_eq!(request(&with_token, "GET /v1/status", &["host: 127.0.0.1", &header]).status, 200);
+}
+
+#[test]
+fn a_page_of_another_site_can_send_nothing() {
+    let server = start(Access::default());
+    let json = "content-type: application/json";
+    let post = |headers: &[&str]| {
+        let headers: Vec<&str> = [&["host: localhost:9277", "content-length: 0"], headers].concat();
+        request(&server, "POST /v1/drain", &headers)
+    };
+    let response = post(&[json, "origin: http://evil.example"]);
+    assert_eq!(response.status, 403);
+    assert!(response.field("error").contains("http://evil.example"), "{}", response.body);
+    assert_eq!(post(&[json, "origin: http://localhost:1"]).status, 403);
+    assert_eq!(post(&[json, "origin: null"]).status, 403);
+    // A form can be sent without a preflight, but never as JSON.
+    assert_eq!(post(&["content-type: text/plain"]).status, 400);
+    assert_eq!(post(&[]).status, 400);
+    assert_eq!(post(&[json, "origin: http://localhost:9277"]).status, 404);
+    let read_only = request(&server, "POST /v1/status", &["host: localhost", json, "content-length: 0"]);
+    assert_eq!((read_only.status, read_only.field("hint").as_str()), (405, "use GET"));
+    // No answer lets another site read it.
+    assert!(!get(&server, "/v1/status").head.contains("access-control"));
+}
+
+#[test]
+fn requests_that_are_not_understood_get_an_error_with_a_hint() {
+    let server = start(Access::default());
+    for (path, status, hint) in
+        [("/v1/nothing", 404, "/v1/status"), ("/health/ready?strict=perhaps", 400, "strict=true")]
+    {
+        let response = get(&server, path);
+        assert_eq!(response.status, status, "{path}");
+        assert!(response.field("hint").contains(hint), "{path}: {}", response.body);
+    }
+    let large = request(&server, "GET /v1/status", &["host: localhost", "content-length: 65537"]);
+    assert_eq!(large.status, 413);
+}
+
+#[test]
+fn connections_are_limited_and_some_are_kept_for_probes() {
+    let server = start(Access::default());
+    let idle: Vec<TcpStream> = (0..CONNECTIONS_MAX - RESERVED).map(|_| connect(server.address())).collect();
+    let refused = get(&server, "/v1/status");
+    assert_eq!(refused.status, 503);
+    assert!(refused.field("error").contains("reserved for health and metrics"));
+    assert_eq!(get(&server, "/health/live").status, 200);
+    assert_eq!(get(&server, "/metrics").status, 200);
+    let more: Vec<TcpStream> = (0..RESERVED).map(|_| connect(server.address())).collect();
+    // One connection too many is closed without an answer.
+    let mut last = connect(server.address());
+    let mut text = Vec::new();
+    assert!(matches!(last.read_to_end(&mut text), Ok(0) | Err(_)), "{text:?}");
+    drop((idle, more));
+    // The places of closed connections are free again as soon as the server has noticed the ends.
+    while get_or_closed(&server) != Some(200) {}
+}
+
+/// The status code of an answer; `None`: the connection was closed without one.
+fn get_or_closed(server: &Server) -> Option<u16> {
+    let mut stream = connect(server.address());
+    write!(stream, "GET /v1/status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    (!text.is_empty()).then(|| Response::of(&text).status)
+}
+
+#[test]
+fn a_client_that_sends_no_request_is_closed() {
+    let server = start(Access::default());
+    let mut incomplete = connect(server.address());
+    write!(incomplete, "GET /v1/status HTTP/1.1\r\nhost: local").expect("the server reads");
+    let mut idle = connect(server.address());
+    for stream in [&mut incomplete, &mut idle] {
+        let mut text = Vec::new();
+        stream.read_to_end(&mut text).expect("the server closes the connection before the test's timeout");
+    }
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_closed() {
+    let server = start(Access::default());
+    let mut unread: Vec<TcpStream> =
+        (0..CONNECTIONS_MAX - RESERVED).map(|_| connect(server.address())).collect();
+    for stream in &mut unread {
+        send(stream, "GET /metrics", &["host: localhost", LARGE]);
+    }
+    assert_eq!(get_or_closed(&server), Some(503), "every connection is in use");
+    while get_or_closed(&server) != Some(200) {}
+}
+
+#[test]
+fn the_head_of_a_request_has_a_limit() {
+    let server = start(Access::default());
+    let mut stream = connect(server.address());
+    let long = format!("x: {}", "y".repeat(64 << 10));
+    let sent = write!(stream, "GET /v1/status HTTP/1.1\r\nhost: localhost\r\n{long}\r\n\r\n");
+    let mut text = String::new();
+    // The server may close the connection before it has read everything.
+    if sent.is_ok() && stream.read_to_string(&mut text).is_ok() && !text.is_empty() {
+        assert_eq!(Response::of(&text).status, 431);
+    }
+    assert_eq!(get(&server, "/v1/status").status, 200);
+}
