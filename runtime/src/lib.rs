@@ -8,11 +8,11 @@
 //! Each layer uses only the layers below it; siblings never import each other:
 //!
 //! ```text
-//! main ─ cli  →  app  →  source | admit | sink | guest  →  config | librdkafka  →  telemetry | keylane-core
+//! main ─ cli  →  app  →  source | admit | sink | guest  →  config | librdkafka  →  telemetry | status | keylane-admin | keylane-core
 //! ```
 //!
-//! Four layers are crates of their own, beside this folder: `keylane-core`, `keylane-guest`, `keylane-librdkafka` and
-//! `keylane-telemetry`.
+//! Five layers are crates of their own, beside this folder: `keylane-admin`, `keylane-core`, `keylane-guest`,
+//! `keylane-librdkafka` and `keylane-telemetry`.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -26,6 +26,7 @@ pub mod cli;
 mod config;
 mod sink;
 mod source;
+mod status;
 
 use keylane_guest as guest;
 use keylane_librdkafka as librdkafka;

@@ -3,6 +3,7 @@
 //! [`run`] builds the parts that all handlers share (`start`), runs each handler on a thread with its consumer and its
 //! core (`event_loop`), and waits for signals and for the ends of the loops.
 
+mod admin;
 mod authentication;
 mod clock;
 mod event_loop;
@@ -20,6 +21,7 @@ use anyhow::Context as _;
 use crate::config::{Checked, Cluster};
 use crate::guest::Compiler;
 use crate::librdkafka::Record;
+use admin::{Admin, AdminState};
 use authentication::CredentialsWatch;
 use clock::Clock;
 use event_loop::{EventLoop, LoopEnd};
@@ -40,6 +42,8 @@ pub struct RunOptions {
     pub read_back: Option<ReadBack>,
     /// The compiler of the components.
     pub compiler: Compiler,
+    /// The address of the admin server, or `off`; `None`: that of the configuration.
+    pub admin_listen: Option<String>,
 }
 
 /// How a run ended.
@@ -100,16 +104,23 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunEnd> {
         }
     })
     .context("can't install the signal handlers")?;
+    let admin = Admin::start(config, options, clock)?;
     let mut broker_wait = BrokerWait::new(&config.kafka, Arc::clone(&stop));
     let mut keep_waiting = |reason: Option<&str>| broker_wait.keep_waiting(reason);
     let compiler = options.compiler.clone().stopped_by(Arc::clone(&stop));
     let (rejection_sender, rejection_receiver) = authentication::channel();
-    let built = Parts::build(config, options, &compiler, &rejection_sender, &mut keep_waiting).and_then(
-        |mut parts| {
-            let loops = parts.prepare_loops(config, options, clock, &rejection_sender, &mut keep_waiting)?;
+    let built = Parts::build(config, options, &compiler, &admin.state, &rejection_sender, &mut keep_waiting)
+        .and_then(|mut parts| {
+            let loops = parts.prepare_loops(
+                config,
+                options,
+                clock,
+                &admin.state,
+                &rejection_sender,
+                &mut keep_waiting,
+            )?;
             Ok((parts, loops))
-        },
-    );
+        });
     let (parts, loops) = match built {
         Ok(built) => built,
         // An interrupted start is not an error: no handler was started, and no group was joined.
@@ -133,10 +144,11 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunEnd> {
             Err(error) => failure = Some(format!("can't start the thread of a handler: {error}")),
         }
     }
+    admin.state.running();
     if failure.is_some() {
         parts.drain("a thread that could not be started"); // handlers that have joined their groups leave them
     }
-    let mut run_end = wait(&parts, &received, running);
+    let mut run_end = wait(&parts, &admin.state, &received, running);
     run_end.failures.extend(failure);
     if let Some(watch) = watch {
         watch.stop();
@@ -157,22 +169,30 @@ fn spawn_loop(event_loop: EventLoop, events: &mpsc::SyncSender<AppEvent>) -> std
 }
 
 /// Waits for the end of every handler. The first signal makes all of them drain.
-fn wait(parts: &Parts, received: &mpsc::Receiver<AppEvent>, mut running: usize) -> RunEnd {
+fn wait(
+    parts: &Parts,
+    admin: &AdminState,
+    received: &mpsc::Receiver<AppEvent>,
+    mut running: usize,
+) -> RunEnd {
     let mut run_end = RunEnd::default();
     while running > 0 {
         match received.recv() {
             Ok(AppEvent::Signal(name)) => {
                 tracing::info!(signal = name, "draining; a second signal ends the process at once");
+                admin.draining();
                 parts.drain("a signal");
             }
             Ok(AppEvent::Report) => parts.report(),
             Ok(AppEvent::CredentialsRejected(failure)) => {
                 tracing::error!(failure, "credentials rejected");
                 run_end.failures.push(failure);
+                admin.draining();
                 parts.drain("rejected credentials");
             }
             Ok(AppEvent::Ended(end)) => {
                 running -= 1;
+                admin.handler_ended(&end);
                 let must_end = end.stuck;
                 run_end.add(*end);
                 if must_end {

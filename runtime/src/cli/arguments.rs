@@ -10,6 +10,9 @@ use super::version::versions;
 use crate::guest::compiler;
 use crate::telemetry::{self, Format};
 
+/// The configuration file, if no other is named.
+pub(super) const DEFAULT_CONFIG: &str = "keylane.toml";
+
 /// Process Kafka events with sandboxed WebAssembly handlers, in order per key.
 #[derive(Debug, Parser)]
 #[command(name = "keylane", version = versions())]
@@ -21,7 +24,7 @@ pub struct Cli {
         global = true,
         value_name = "FILE",
         env = "KEYLANE_CONFIG",
-        default_value = "keylane.toml"
+        default_value = DEFAULT_CONFIG
     )]
     pub config: PathBuf,
     /// Log filter: a level (error, warn, info, debug, trace), or levels by module.
@@ -46,6 +49,8 @@ pub enum Command {
     Inspect(InspectArguments),
     /// Print the schema of the configuration.
     Schema(SchemaArguments),
+    /// Show the status of running processes.
+    Status(StatusArguments),
     /// Run an example on the embedded broker.
     Demo,
     /// Compile the component on standard input. Started only by the other commands.
@@ -59,6 +64,26 @@ pub struct RunArguments {
     /// Stop when every partition is processed up to the end that it had when it was first assigned.
     #[arg(long)]
     pub until_end: bool,
+    /// Address of the admin server, `host:port` or `off`; overrides `admin.listen`.
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin_listen: Option<String>,
+}
+
+/// Arguments of `status`.
+#[derive(Args, Debug)]
+pub struct StatusArguments {
+    /// Address of the admin server [default: `admin.listen` of the configuration, or every default port of this machine].
+    #[arg(long, value_name = "URL", env = "KEYLANE_ADMIN")]
+    pub admin: Option<String>,
+    /// Token of the admin server [default: that of the configuration].
+    #[arg(long, value_name = "TOKEN", env = "KEYLANE_ADMIN_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Print the answer of each process as a line of JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Show the status again every second.
+    #[arg(long)]
+    pub watch: bool,
 }
 
 /// Resource limits of a compilation.
@@ -155,7 +180,7 @@ mod tests {
         {
             let cli = parse(line).expect(line);
             assert_eq!((cli.config.as_path(), cli.log.as_str()), (Path::new("a.toml"), "debug"));
-            assert!(matches!(cli.command, Command::Run(RunArguments { until_end: true })), "{line}");
+            assert!(matches!(cli.command, Command::Run(RunArguments { until_end: true, .. })), "{line}");
         }
     }
 

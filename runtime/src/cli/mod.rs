@@ -13,12 +13,15 @@ mod print_outputs;
 mod reference;
 mod run;
 mod schema;
+mod status;
 mod stdout;
 mod version;
 
 pub use crate::telemetry::end_on_panic;
+use arguments::DEFAULT_CONFIG;
 pub use arguments::{
     Cli, Command, CompileArguments, InspectArguments, LogFormat, RunArguments, SchemaArguments,
+    StatusArguments,
 };
 pub use completion::{CommandFailure, Completion, exit_code};
 
@@ -34,6 +37,7 @@ impl Cli {
             Command::Check => check::execute(&self.config),
             Command::Inspect(arguments) => inspect::execute(&arguments.component),
             Command::Schema(arguments) => schema::execute(arguments.format),
+            Command::Status(arguments) => status::execute(&self.config, arguments),
             Command::Demo => demo::execute(),
             Command::Compile(arguments) => compile::execute(arguments),
         }

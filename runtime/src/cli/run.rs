@@ -18,7 +18,12 @@ pub(super) fn execute(file: &Path, arguments: &RunArguments) -> Result<Completio
         Cluster::Brokers(_) => None,
     };
     let compiler = compile::compiler()?;
-    let options = app::RunOptions { until_end: arguments.until_end, read_back, compiler };
+    let options = app::RunOptions {
+        until_end: arguments.until_end,
+        read_back,
+        compiler,
+        admin_listen: arguments.admin_listen.clone(),
+    };
     let end = app::run(&config, &options)?;
     Ok(if end.failures.is_empty() { Completion::Success } else { Completion::Failure })
 }

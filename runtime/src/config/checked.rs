@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use keylane_core::OutOfRange;
 
+use super::admin_token::AdminToken;
 use super::client_properties::ClientProperties;
 pub use super::granted_host::GrantedHost;
 pub use super::lane_key::LaneKey;
@@ -17,10 +18,14 @@ pub use super::written_handler::{NoKey, Ordering, OutputTime};
 /// A validated configuration.
 #[derive(Clone, Debug)]
 pub struct Checked {
+    /// The SHA-256 of the file's text, in hex.
+    pub sha256: String,
     /// The connection to Kafka.
     pub kafka: KafkaConfig,
     /// Settings shared by all handlers.
     pub runtime: RuntimeConfig,
+    /// The admin server.
+    pub admin: AdminConfig,
     /// The handlers: at least one, in ascending order of names, no two with the same group.
     pub handlers: Vec<HandlerConfig>,
     /// Warnings about valid settings that are seldom intended, with file and line.
@@ -112,6 +117,30 @@ impl RuntimeConfig {
     pub fn arena_bytes(&self) -> u64 {
         self.memory_budget / 2
     }
+}
+
+/// The admin server.
+#[derive(Clone, Debug)]
+pub struct AdminConfig {
+    /// Where it listens; `None`: not configured.
+    pub listen: Option<AdminListen>,
+    /// The token that requests must send.
+    pub token: Option<AdminToken>,
+    /// Host names in requests that are answered.
+    pub hosts: Vec<String>,
+    /// Whether metrics need the token, too.
+    pub protect_metrics: bool,
+    /// Whether there are metrics of each partition.
+    pub partition_metrics: bool,
+}
+
+/// Where the admin server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminListen {
+    /// Nowhere.
+    Off,
+    /// On this address: `host:port`.
+    At(String),
 }
 
 /// One handler.

@@ -88,6 +88,12 @@ impl<'t> Document<'t> {
         value.get_ref().as_str()
     }
 
+    /// Removes all tables but this one.
+    pub(super) fn keep_only(&mut self, name: &str) {
+        let others = self.keys(&[]);
+        others.iter().filter(|other| *other != name).for_each(|other| self.remove(&[other]));
+    }
+
     /// Removes a field, so that the types need not define it.
     pub(super) fn remove(&mut self, path: &[&str]) {
         let Some((last, tables)) = path.split_last() else { return };

@@ -10,6 +10,8 @@
 //!
 //! Except for the command-line arguments, only [`load`] reads the environment.
 
+mod admin_access;
+mod admin_token;
 mod attempts;
 mod checked;
 mod client_properties;
@@ -40,10 +42,12 @@ mod tests;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
+pub use admin_access::{AdminAccess, load_admin};
+pub use admin_token::AdminToken;
 pub use checked::{
-    Assignor, Checked, Cluster, EmbeddedConfig, FeedConfig, FeedSource, FilterRule, GrantedHost,
-    GrantsConfig, HandlerConfig, HeaderTest, KafkaConfig, LaneKey, NoKey, Ordering, OutputConfig, OutputTime,
-    RuntimeConfig,
+    AdminConfig, AdminListen, Assignor, Checked, Cluster, EmbeddedConfig, FeedConfig, FeedSource, FilterRule,
+    GrantedHost, GrantsConfig, HandlerConfig, HeaderTest, KafkaConfig, LaneKey, NoKey, Ordering,
+    OutputConfig, OutputTime, RuntimeConfig,
 };
 pub use client_properties::ClientProperties;
 pub use error::Error;
@@ -51,6 +55,8 @@ pub use fetch::{FETCH_MIN, FetchLimits};
 pub use problem::Report;
 pub use size::HumanSize;
 pub use start_policy::StartPolicy;
+
+use sha2::{Digest as _, Sha256};
 
 use document::Document;
 use problem::Problems;
@@ -63,14 +69,18 @@ use problem::Problems;
 pub fn load(path: &Path) -> Result<Checked, Error> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| Error::Unreadable { path: path.to_path_buf(), source })?;
-    let environment = Environment {
+    Ok(check(&text, &environment(path))?)
+}
+
+/// Returns the environment of this process for a check of this file.
+fn environment(path: &Path) -> Environment<'_> {
+    Environment {
         file: path,
         variable: &read_variable,
         // Not `is_file`: a feed may be a pipe.
         is_file_or_pipe: &|path| path.exists() && !path.is_dir(),
         cores: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
-    };
-    Ok(check(&text, &environment)?)
+    }
 }
 
 /// Checks the text of a configuration file.
@@ -85,8 +95,13 @@ pub fn check(text: &str, environment: &Environment<'_>) -> Result<Checked, Repor
     unsupported::refuse(&mut document, &mut report);
     let written = document.deserialize(&mut report)?;
     let mut problems = Problems::new(&document, &mut report);
-    let checked = rules::checked(&written, environment, &mut problems);
+    let mut checked = rules::checked(&written, environment, &mut problems);
+    checked.sha256 = sha256(text);
     report.into_result(checked)
+}
+
+fn sha256(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns the JSON Schema of the configuration file.

@@ -17,11 +17,9 @@ struct RefusedSetting {
 const LATER: &str = "is not supported in this version of Keylane";
 const MOVED: &str = "belongs in another table";
 const REMOVE: &str = "remove it";
-const METRICS_REMEDY: &str = "remove it; in this version counters are log lines";
 
-const ALL: [RefusedSetting; 11] = [
-    always(&["admin"], METRICS_REMEDY),
-    always(&["metrics"], METRICS_REMEDY),
+const ALL: [RefusedSetting; 10] = [
+    moved(&["metrics"], "metrics are served by the admin server: see `[admin]`"),
     moved(&["dead_letters"], "set it for each handler: `[handlers.NAME.dead_letters]`"),
     always(&["handlers", "*", "state"], REMOVE),
     always(&["handlers", "*", "gate"], REMOVE),

@@ -30,9 +30,19 @@ pub(super) struct Written {
     /// Settings shared by all handlers of this process.
     #[serde(default)]
     pub(super) runtime: Runtime,
+    /// The admin server: health, metrics and status over HTTP.
+    #[serde(default)]
+    pub(super) admin: Admin,
     /// The handlers, by name. Each has one component and one consumer group.
     #[serde(default)]
     pub(super) handlers: BTreeMap<String, Handler>,
+}
+
+/// Only the table that commands need to reach a running process.
+#[derive(Debug, Deserialize)]
+pub(super) struct OnlyAdmin {
+    #[serde(default)]
+    pub(super) admin: Admin,
 }
 
 /// The connection to Kafka.
@@ -110,6 +120,42 @@ pub(super) struct Feed {
     pub(super) topic: String,
     /// A file with one event per line (JSON), optionally compressed (`.zst`); or `-` for standard input.
     pub(super) file: PathBuf,
+}
+
+/// The admin server: health, metrics and status over HTTP.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Admin {
+    /// The address to listen on, `host:port`, or `off`. By default the first free port from 9277 to 9286 of 127.0.0.1,
+    /// and `off` with `--until-end`. An address that can't be used ends the start.
+    pub(super) listen: Option<String>,
+    /// The token that requests must send as `Authorization: Bearer TOKEN`: at least 16 characters. Health, metrics and the
+    /// page need none. Without a token, an address other than loopback serves only these.
+    pub(super) token: Option<String>,
+    /// A file with the token, instead of `token`. A trailing newline is ignored.
+    pub(super) token_file: Option<PathBuf>,
+    /// Host names in requests that are answered, besides `localhost` and addresses. They protect from pages of other
+    /// sites that resolve a name of their own to this machine.
+    pub(super) hosts: Vec<String>,
+    /// Whether metrics need the token, too.
+    #[serde(deserialize_with = "scalar")]
+    pub(super) protect_metrics: bool,
+    /// Whether there are metrics of each partition.
+    #[serde(deserialize_with = "scalar")]
+    pub(super) partition_metrics: bool,
+}
+
+impl Default for Admin {
+    fn default() -> Admin {
+        Admin {
+            listen: None,
+            token: None,
+            token_file: None,
+            hosts: Vec::new(),
+            protect_metrics: false,
+            partition_metrics: true,
+        }
+    }
 }
 
 /// Settings shared by all handlers of this process.

@@ -5,10 +5,10 @@ use std::time::Duration;
 use keylane_core::{BlockedOn, CallId, Notice, Partition, PartitionStop, Reason, Stall};
 
 use super::super::Totals;
-use super::LoopEnd;
 use super::log::HandlerLog;
 use super::reading::Reading;
 use super::until_end::UntilEnd;
+use super::{HandlerView, LoopEnd};
 
 /// The end of one loop.
 #[derive(Debug)]
@@ -198,8 +198,8 @@ impl Closing {
         self.deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_sub(now))
     }
 
-    pub(super) fn into_end(self, handler: String, totals: Totals) -> LoopEnd {
+    pub(super) fn into_end(self, handler: String, totals: Totals, view: HandlerView) -> LoopEnd {
         let Closing { failures, stuck, calls_left, .. } = self;
-        LoopEnd { handler, failures, totals, stuck, calls_left }
+        LoopEnd { handler, failures, totals, view, stuck, calls_left }
     }
 }

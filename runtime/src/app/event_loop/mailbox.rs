@@ -3,9 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use tokio::sync::oneshot;
+
 use crate::guest::CallEvent;
 use crate::librdkafka::WakeHandle;
 use crate::sink::Delivery;
+
+use super::HandlerView;
 
 /// One event for a loop.
 #[derive(Debug)]
@@ -16,12 +20,15 @@ pub(in crate::app) enum LoopEvent {
     Delivered(Vec<Delivery>),
     /// A request to log a report.
     Report,
+    /// A request for a snapshot of the handler.
+    View(oneshot::Sender<HandlerView>),
     /// A request to drain, with the reason.
     Drain(&'static str),
 }
 
 /// The mailbox of one loop. Its size is limited by the possible events: two per call in progress, one per record in
-/// flight, and one per request to drain or report.
+/// flight, and one per request to drain, for a report or for a view. Requests for views are limited by the connections of the
+/// admin server.
 #[derive(Debug)]
 pub(in crate::app) struct Mailbox {
     events: Mutex<VecDeque<LoopEvent>>,

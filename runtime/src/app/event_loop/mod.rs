@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keylane_core::{
-    Action, CommittedStart, Core, FailedEvent, Input, Notice, Now, Partition, PartitionStart,
+    Action, CommittedStart, Core, FailedEvent, Input, Notice, Now, Partition, PartitionStart, PartitionView,
 };
 
 use crate::guest::{Call, CallEvent};
@@ -28,6 +28,7 @@ use crate::librdkafka::{ErrorCode, WakeHandle};
 use crate::source::{Source, SourceEvent};
 
 use super::Totals;
+use super::admin::Pulse;
 use super::authentication::{ClientKind, RejectionSender};
 use super::clock::Clock;
 pub(super) use calling::Calling;
@@ -37,8 +38,7 @@ pub(super) use log::HandlerLog;
 pub(super) use mailbox::{LoopEvent, Mailbox};
 pub(super) use publishing::Publishing;
 pub(super) use reading::Reading;
-use report::HandlerView;
-pub(super) use report::Report;
+pub(super) use report::{HandlerView, Report};
 
 /// Maximum sleep: the client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not block the
 /// loop.
@@ -58,6 +58,8 @@ pub(super) struct LoopEnd {
     pub(super) handler: String,
     pub(super) failures: Vec<String>,
     pub(super) totals: Totals,
+    /// The last snapshot.
+    pub(super) view: HandlerView,
     /// Whether a call is stuck, so that the process must end.
     pub(super) stuck: bool,
     /// Whether a cancelled call has not terminated. The end of the process must not wait for it.
@@ -80,6 +82,8 @@ pub(super) struct EventLoop {
     pub(super) mailbox: Arc<Mailbox>,
     /// Events taken out of the mailbox. The memory of the queue is reused.
     pub(super) events: VecDeque<LoopEvent>,
+    /// The loop's signs of life, for the admin server.
+    pub(super) pulse: Arc<Pulse>,
     pub(super) rejection_sender: RejectionSender,
     pub(super) wake: WakeHandle,
     pub(super) report: Report,
@@ -112,6 +116,7 @@ impl EventLoop {
 
     /// Handles all pending events. Returns false if there were none.
     fn turn(&mut self) -> bool {
+        self.pulse.turned();
         self.now = self.clock.now();
         let mut busy = self.poll_source();
         busy |= self.receive_events();
@@ -148,12 +153,13 @@ impl EventLoop {
     fn carry_out(&mut self, ended: Option<&Call>) {
         let now = self.now;
         while let Some(action) = self.core.poll() {
-            let EventLoop { log, source, reading, calling, publishing, closing, .. } = self;
+            let EventLoop { log, source, reading, calling, publishing, closing, pulse, .. } = self;
             match action {
                 // Reading
                 Action::LookUpStart { partition } => source.look_up_start(partition),
                 Action::AnswerAssign { request, starts } => {
                     reading.assigned(starts);
+                    pulse.assigned();
                     match request {
                         Some(request) => source.answer_assign(request, starts),
                         None => source.start_reading(starts),
@@ -320,6 +326,8 @@ impl EventLoop {
                     self.feed_acknowledgements();
                 }
                 LoopEvent::Report => self.log_report(),
+                // The receiver is gone if its request timed out.
+                LoopEvent::View(answer) => drop(answer.send(self.view())),
                 LoopEvent::Drain(why) => {
                     self.closing.stopped_by(why);
                     self.drain();
@@ -409,23 +417,29 @@ impl EventLoop {
         self.report.log(self.log.handler(), self.now.uptime, &view);
     }
 
-    /// Returns a snapshot of the handler. It is made only for reports, because it scans the partitions.
+    /// Returns a snapshot of the handler. It is made only on request, because it scans the partitions.
     fn view(&self) -> HandlerView {
+        // Not by the partitions of the view: the last report includes ownerships that have ended.
         let lag = |partition: &Partition| {
             let end = self.source.last_known_end(*partition)?;
             Some((end - self.core.committable_offset(*partition)?).max(0))
         };
         let lag = self.reading.owned().iter().filter_map(lag).sum();
+        let core = self.core.view();
+        let log_end = |view: &PartitionView| self.source.last_known_end(view.partition);
+        let log_ends = core.partitions.iter().map(log_end).collect();
         HandlerView {
-            core: self.core.view(),
+            core,
             publishing: self.publishing.view(),
             filter: self.reading.filter_counts(),
             commits_failed: self.committing.failed(),
             lag,
+            log_ends,
         }
     }
 
     fn leave(self) -> LoopEnd {
+        self.pulse.leaves();
         let view = self.view();
         let EventLoop { mut log, source, reading, calling, mut publishing, closing, now, .. } = self;
         log.log_dropped_lines();
@@ -446,6 +460,6 @@ impl EventLoop {
                 "group not left in time: its partitions are reassigned after the consumer's session timeout"
             );
         }
-        closing.into_end(log.into_handler(), totals)
+        closing.into_end(log.into_handler(), totals, view)
     }
 }

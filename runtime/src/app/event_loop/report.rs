@@ -13,15 +13,17 @@ const INTERVAL: Duration = Duration::from_mins(1);
 
 /// A snapshot of one handler.
 #[derive(Clone, Debug)]
-pub(super) struct HandlerView {
-    pub(super) core: View,
-    pub(super) publishing: PublishingView,
+pub(in crate::app) struct HandlerView {
+    pub(in crate::app) core: View,
+    pub(in crate::app) publishing: PublishingView,
     /// Events that each rule of the filter decided about; empty without a filter.
-    pub(super) filter: Vec<FilterCount>,
+    pub(in crate::app) filter: Vec<FilterCount>,
     /// Number of rejected commits, counted per partition, and of commits without an answer.
-    pub(super) commits_failed: u64,
+    pub(in crate::app) commits_failed: u64,
     /// Number of offsets between the first event that is not settled and the end of the log, over all partitions.
-    pub(super) lag: i64,
+    pub(in crate::app) lag: i64,
+    /// One past the last offset of each partition's log, in the order of the core's partitions, as far as known.
+    pub(in crate::app) log_ends: Vec<Option<i64>>,
 }
 
 /// The uptime of the last report, and the number of settled events at that time.
@@ -121,7 +123,14 @@ mod tests {
             blocking_topic: None,
             producer: SinkHealth::default(),
         };
-        let view = HandlerView { core, publishing, filter: Vec::new(), commits_failed: 0, lag: 0 };
+        let view = HandlerView {
+            core,
+            publishing,
+            filter: Vec::new(),
+            commits_failed: 0,
+            lag: 0,
+            log_ends: Vec::new(),
+        };
         report.log("t", at(71), &view);
         assert_eq!((report.is_due(at(130)), report.is_due(at(131)), report.settled), (false, true, 660));
         assert_eq!((per_second(600, at(60)), per_second(1, Duration::ZERO)), (10, 1_000));

@@ -19,6 +19,7 @@ use crate::sink::{Route, Sink};
 use crate::source::Source;
 use crate::source::embedded::EmbeddedBroker;
 
+use super::super::admin::{AdminState, Pulse};
 use super::super::authentication::{ClientKind, RejectionSender};
 use super::super::clock::Clock;
 use super::super::event_loop::{
@@ -63,6 +64,7 @@ impl Parts {
         config: &Checked,
         options: &RunOptions,
         compiler: &Compiler,
+        admin: &AdminState,
         rejection_sender: &RejectionSender,
         keep_waiting: KeepWaiting<'_>,
     ) -> anyhow::Result<Parts> {
@@ -73,8 +75,14 @@ impl Parts {
         let handlers = config
             .handlers
             .iter()
-            .map(|handler| HandlerPart::load(&engine, handler, compiler, cache.as_ref(), http.as_ref()))
+            .map(|handler| {
+                admin.starting(format!("compiling {}", handler.component.display()));
+                let part = HandlerPart::load(&engine, handler, compiler, cache.as_ref(), http.as_ref())?;
+                admin.component_loaded(&handler.name, part.handler.digest());
+                Ok(part)
+            })
             .collect::<anyhow::Result<Vec<_>>>()?;
+        admin.starting("connecting to the brokers".to_owned());
         let threads = config.runtime.workers.get();
         let workers = Workers::start(&engine, threads).context("can't start the worker threads")?;
         let mut embedded = match &config.kafka.cluster {
@@ -123,6 +131,7 @@ impl Parts {
         config: &Checked,
         options: &RunOptions,
         clock: Clock,
+        admin: &AdminState,
         rejection_sender: &RejectionSender,
         keep_waiting: KeepWaiting<'_>,
     ) -> anyhow::Result<Vec<EventLoop>> {
@@ -160,6 +169,8 @@ impl Parts {
             // time.
             core.retry.seed = RandomState::new().hash_one(std::process::id());
             let now = clock.now();
+            let pulse = Arc::new(Pulse::default());
+            admin.loop_prepared(&handler.name, part.mailbox.clone(), pulse.clone());
             loops.push(EventLoop {
                 core: keylane_core::Core::new(core),
                 log: HandlerLog::new(handler.name.clone(), handler.topics.clone()),
@@ -177,6 +188,7 @@ impl Parts {
                 events: VecDeque::new(),
                 report: Report::new(now.uptime),
                 mailbox: part.mailbox.clone(),
+                pulse,
                 rejection_sender: rejection_sender.clone(),
                 wake: part.wake.clone(),
                 worker_calls: (CALLS_AHEAD * threads).min(handler.lanes.max_concurrency),

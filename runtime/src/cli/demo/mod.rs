@@ -32,6 +32,7 @@ pub(super) fn execute() -> Result<Completion, CommandFailure> {
         until_end: true,
         read_back: Some(read_back(&published)),
         compiler: compile::compiler()?,
+        admin_listen: Some("off".to_owned()),
     };
     let end = app::run(&config, &options)?;
     let published = published.lock().unwrap_or_else(PoisonError::into_inner);

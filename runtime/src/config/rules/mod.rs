@@ -1,5 +1,6 @@
 //! Rules that types can't express. Each rule adds its problem and continues, so that one pass finds all of them.
 
+mod admin;
 mod cluster;
 mod credentials;
 mod filter;
@@ -18,6 +19,7 @@ use super::Environment;
 use super::checked::{Checked, RuntimeConfig, Seal};
 use super::problem::Problems;
 use super::written::{self, Written};
+pub(super) use admin::admin;
 
 /// Checks the configuration. The result is valid only if no problem was added.
 pub(super) fn checked(
@@ -26,8 +28,10 @@ pub(super) fn checked(
     problems: &mut Problems<'_, '_>,
 ) -> Checked {
     let mut checked = Checked {
+        sha256: String::new(),
         kafka: cluster::kafka(written, environment, problems),
         runtime: runtime(&written.runtime, environment, problems),
+        admin: admin(&written.admin, environment, problems),
         handlers: Vec::new(),
         warnings: Vec::new(),
         seal: Seal,

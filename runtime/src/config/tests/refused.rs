@@ -194,7 +194,6 @@ fn grants() {
 #[test]
 fn settings_of_later_versions_are_refused_by_name() {
     for (line, section, name) in [
-        ("", "[admin]\nport = 1", "admin"),
         ("", "[handlers.orders.state]", "handlers.orders.state"),
         ("", "[handlers.orders.gates]", "handlers.orders.gates"),
         ("pipeline = true", "", "handlers.orders.pipeline"),
@@ -242,5 +241,30 @@ fn brokers() {
         ["sasl_ssl://a:1", "a:1, b:2", "SASL_SSL://kafka-1.example:9093", "[::1]:9092", "10.0.0.1:9092"]
     {
         expect_accepted(&MINIMAL.replace("localhost:9092", servers));
+    }
+}
+
+#[test]
+fn the_admin_server() {
+    for (setting, expected, remedy) in [
+        ("listen = \"9277\"", "`9277` is not an address", "hint: write `host:port`"),
+        ("listen = \":9277\"", "`:9277` is not an address", "hint: write `host:port`"),
+        ("listen = \"localhost:port\"", "`localhost:port` is not an address", "hint: write `host:port`"),
+        ("token = \"short\"", "`admin.token` is shorter than 16 characters", "openssl rand -hex 16"),
+        (
+            "protect_metrics = true",
+            "`protect_metrics` needs a token",
+            "set `admin.token` or `admin.token_file`",
+        ),
+        ("hosts = [\"https://a\"]", "`https://a` is not a host name", "without scheme and port"),
+        ("hosts = [\"a:80\"]", "`a:80` is not a host name", "without scheme and port"),
+        ("port = 1", "unknown field `port`", "etc/keylane.toml:"),
+    ] {
+        expect_refused(&with("", &format!("[admin]\n{setting}")), &[expected, remedy]);
+    }
+    let both = "[admin]\ntoken = \"0123456789abcdef\"\ntoken_file = \"f\"";
+    expect_refused(&with("", both), &["`token` and `token_file` are both set", "hint: keep one of them"]);
+    for accepted in ["listen = \"off\"", "listen = \"[::]:9277\"", "listen = \"keylane.example:0\"", ""] {
+        expect_accepted(&with("", &format!("[admin]\n{accepted}")));
     }
 }

@@ -70,18 +70,18 @@ struct PublishingCounters {
 
 /// A snapshot of the publishing of one handler.
 #[derive(Clone, Debug)]
-pub(super) struct PublishingView {
-    pub(super) outputs_acknowledged: u64,
+pub(in crate::app) struct PublishingView {
+    pub(in crate::app) outputs_acknowledged: u64,
     /// Number of outputs that were stored after later ones of their lane.
-    pub(super) order_breaks: u64,
+    pub(in crate::app) order_breaks: u64,
     /// Number of outputs with the time of sending because they could not keep the time of their event.
-    pub(super) restamped: u64,
+    pub(in crate::app) restamped: u64,
     /// Number of output headers that were dropped because their names are reserved for Keylane.
-    pub(super) removed_headers: u64,
+    pub(in crate::app) removed_headers: u64,
     /// The topic whose queued outputs block new calls.
-    pub(super) blocking_topic: Option<String>,
+    pub(in crate::app) blocking_topic: Option<String>,
     /// The producer that all handlers share.
-    pub(super) producer: SinkHealth,
+    pub(in crate::app) producer: SinkHealth,
 }
 
 /// The configuration of one output target of the handler.

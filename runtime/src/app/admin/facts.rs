@@ -1,0 +1,85 @@
+//! What is known before anything runs: the configuration, and this process.
+
+use crate::config::{Checked, HandlerConfig};
+use crate::status::{HandlerState, HandlerStatus, HandlerTotals, ProcessState, ProcessStatus};
+
+/// The facts about this process.
+#[derive(Clone, Debug)]
+pub(super) struct ProcessFacts {
+    configuration_sha256: String,
+    workers: usize,
+    memory_budget: u64,
+}
+
+/// The facts about one handler.
+#[derive(Clone, Debug)]
+pub(super) struct HandlerFacts {
+    pub(super) name: String,
+    group: String,
+    topics: Vec<String>,
+    component: String,
+    max_calls: u32,
+}
+
+impl ProcessFacts {
+    pub(super) fn of(config: &Checked) -> ProcessFacts {
+        ProcessFacts {
+            configuration_sha256: config.sha256.clone(),
+            workers: config.runtime.workers.get(),
+            memory_budget: config.runtime.memory_budget,
+        }
+    }
+
+    pub(super) fn status(
+        &self,
+        uptime_ms: u64,
+        state: ProcessState,
+        handlers: Vec<HandlerStatus>,
+    ) -> ProcessStatus {
+        ProcessStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_ms,
+            configuration_sha256: self.configuration_sha256.clone(),
+            state,
+            workers: self.workers,
+            memory_budget_bytes: self.memory_budget,
+            handlers,
+        }
+    }
+}
+
+impl HandlerFacts {
+    pub(super) fn of(handler: &HandlerConfig) -> HandlerFacts {
+        HandlerFacts {
+            name: handler.name.clone(),
+            group: handler.group_id.clone(),
+            topics: handler.topics.clone(),
+            component: handler.component.display().to_string(),
+            max_calls: handler.lanes.max_concurrency,
+        }
+    }
+
+    /// Returns the status of a handler of which nothing else is known.
+    pub(super) fn status(&self, state: HandlerState, component_sha256: Option<String>) -> HandlerStatus {
+        HandlerStatus {
+            handler: self.name.clone(),
+            group: self.group.clone(),
+            topics: self.topics.clone(),
+            component: self.component.clone(),
+            component_sha256,
+            state,
+            failures: Vec::new(),
+            not_answering_ms: None,
+            calls: 0,
+            max_calls: self.max_calls,
+            lanes: 0,
+            ready_lanes: 0,
+            retrying_lanes: 0,
+            blocking_topic: None,
+            totals: HandlerTotals::default(),
+            filter: Vec::new(),
+            partitions: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The admin server of a run: it asks the event loops through their mailboxes, and never touches their data.
+
+mod backend;
+mod facts;
+mod metrics;
+mod pulse;
+mod view;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use keylane_admin::{Access, Listen, Server};
+
+use crate::config::{AdminConfig, AdminListen, AdminToken, Checked};
+
+use super::RunOptions;
+use super::clock::Clock;
+pub(in crate::app) use backend::AdminState;
+pub(in crate::app) use pulse::Pulse;
+
+use facts::{HandlerFacts, ProcessFacts};
+
+/// The admin server, and the state that it serves. Dropping it ends the server.
+pub(super) struct Admin {
+    pub(super) state: Arc<AdminState>,
+    _server: Option<Server>,
+}
+
+impl Admin {
+    /// Starts the server, unless it is off. Everything later in the start is visible through it.
+    pub(super) fn start(config: &Checked, options: &RunOptions, clock: Clock) -> anyhow::Result<Admin> {
+        let handlers = config.handlers.iter().map(HandlerFacts::of).collect();
+        let of_partitions = config.admin.partition_metrics;
+        let state = Arc::new(AdminState::new(clock, ProcessFacts::of(config), handlers, of_partitions));
+        let listen = listen(&config.admin, options);
+        let access = Access {
+            token: config.admin.token.as_ref().map(AdminToken::read).transpose()?,
+            hosts: config.admin.hosts.clone(),
+            protect_metrics: config.admin.protect_metrics,
+        };
+        let server = Server::start(&listen, access, state.clone()).context("the admin server can't start")?;
+        if let Some(server) = &server {
+            tracing::info!(address = %server.address(), "admin server started");
+        }
+        Ok(Admin { state, _server: server })
+    }
+}
+
+/// Returns the address: of the command line, of the file, or the default, which a run that ends by itself does not use.
+fn listen(config: &AdminConfig, options: &RunOptions) -> Listen {
+    match (&options.admin_listen, &config.listen) {
+        (Some(address), _) if address == "off" => Listen::Off,
+        (Some(address), _) => Listen::At(address.clone()),
+        (None, Some(AdminListen::Off)) => Listen::Off,
+        (None, Some(AdminListen::At(address))) => Listen::At(address.clone()),
+        (None, None) if options.until_end => Listen::Off,
+        (None, None) => Listen::Default,
+    }
+}

@@ -1,0 +1,131 @@
+//! Converts the snapshot of a handler to its status.
+
+use keylane_core::{BlockedOn, Counters, PartitionView, ReadError, Stall};
+
+use crate::status::{
+    FilterRuleStatus, HandlerStatus, HandlerTotals, OwnershipState, PartitionStatus, StallReason, StallStatus,
+};
+
+use super::super::event_loop::HandlerView;
+
+/// Adds a snapshot to the status of its handler.
+pub(super) fn add(status: &mut HandlerStatus, view: &HandlerView) {
+    let HandlerView { core, publishing, filter, commits_failed, log_ends, .. } = view;
+    status.calls = core.unterminated_calls;
+    status.lanes = core.lanes as u64;
+    status.ready_lanes = core.ready_lanes as u64;
+    status.retrying_lanes = core.retrying_lanes as u64;
+    status.blocking_topic.clone_from(&publishing.blocking_topic);
+    status.totals = totals(&core.counters);
+    status.totals.outputs = publishing.outputs_acknowledged;
+    status.totals.order_breaks = publishing.order_breaks;
+    status.totals.restamped = publishing.restamped;
+    status.totals.removed_headers = publishing.removed_headers;
+    status.totals.producers_replaced = publishing.producer.replaced;
+    status.totals.commits_failed = *commits_failed;
+    status.filter = filter
+        .iter()
+        .map(|count| FilterRuleStatus { rule: count.rule.clone(), keep: count.keep, events: count.records })
+        .collect();
+    let topics = &status.topics;
+    let partition = |(partition, log_end): (&PartitionView, &Option<i64>)| {
+        let topic = topics.get(usize::from(partition.partition.topic)).cloned().unwrap_or_default();
+        partition_status(topic, partition, *log_end)
+    };
+    let mut partitions: Vec<PartitionStatus> = core.partitions.iter().zip(log_ends).map(partition).collect();
+    partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    status.partitions = partitions;
+}
+
+fn totals(counters: &Counters) -> HandlerTotals {
+    HandlerTotals {
+        settled: counters.settled,
+        filtered: counters.filtered,
+        dead_letters: counters.dead_letters,
+        skipped: counters.skipped,
+        retries: counters.retries,
+        reruns: counters.reruns_after_faults + counters.reruns_after_unpublishable,
+        offsets_skipped: counters.offsets_skipped,
+        claimed: counters.claimed,
+        ownerships: counters.ownerships,
+        partitions_lost: counters.losses,
+        partitions_replaced: counters.partitions_replaced,
+        metadata_ignored: counters.metadata_ignored,
+        repositioned: counters.repositioned,
+        ..HandlerTotals::default()
+    }
+}
+
+fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -> PartitionStatus {
+    let left = |from: i64| Some(u64::try_from(log_end? - from).unwrap_or(0));
+    let lag_completed = left(view.committable_offset).map(|left| left.saturating_sub(view.settled_beyond));
+    PartitionStatus {
+        topic,
+        partition: view.partition.number,
+        state: match view.status {
+            keylane_core::PartitionStatus::Starting => OwnershipState::Starting,
+            keylane_core::PartitionStatus::Active => OwnershipState::Active,
+            keylane_core::PartitionStatus::Closing => OwnershipState::Closing,
+            keylane_core::PartitionStatus::Committing => OwnershipState::Committing,
+            keylane_core::PartitionStatus::Stopped => OwnershipState::Stopped,
+        },
+        committed: view.committed,
+        committable: view.committable_offset,
+        completed_beyond: view.settled_beyond,
+        not_claimed: view.unclaimed,
+        next_offset: view.next_offset,
+        log_end,
+        lag_committed: view.committed.and_then(left),
+        lag_completed,
+        queued: view.open,
+        queued_bytes: view.queued_bytes,
+        running_lanes: view.running_lanes,
+        unacked_lanes: view.unacked_lanes,
+        is_full: view.is_full,
+        stall: view.stall.as_ref().map(stall_reason),
+    }
+}
+
+fn stall_reason(stall: &Stall) -> StallStatus {
+    let code = code_of(stall.blocked_on);
+    StallStatus {
+        reason: code.to_owned(),
+        offset: stall.offset,
+        attempt: stall.attempt,
+        remedy: StallReason::of(code).map_or("", |stall_reason| stall_reason.remedy).to_owned(),
+    }
+}
+
+fn code_of(blocked_on: BlockedOn) -> &'static str {
+    match blocked_on {
+        BlockedOn::Queued => "queued",
+        BlockedOn::Guest => "running",
+        BlockedOn::Retry => "retrying",
+        BlockedOn::OutputsUnacked => "outputs_unacked",
+        BlockedOn::DeadLetterUnacked => "dead_letter_unacked",
+        BlockedOn::Commit => "commit_rejected",
+        BlockedOn::ReadFailed(ReadError::SeekFailed) => "seek_failed",
+        BlockedOn::ReadFailed(_) => "read_error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_of_a_stall_has_a_row_in_the_table() {
+        for cause in [
+            BlockedOn::Queued,
+            BlockedOn::Guest,
+            BlockedOn::Retry,
+            BlockedOn::OutputsUnacked,
+            BlockedOn::DeadLetterUnacked,
+            BlockedOn::Commit,
+            BlockedOn::ReadFailed(ReadError::SeekFailed),
+            BlockedOn::ReadFailed(ReadError::Missing),
+        ] {
+            assert!(StallReason::of(code_of(cause)).is_some(), "{cause:?}");
+        }
+    }
+}
