@@ -68,8 +68,10 @@ impl Admin {
     fn wait_for_stall(&self, reason: &str) -> Value {
         wait::until_ok(reason, wait::STATE_TIMEOUT, || {
             let handler = self.handler();
-            let stall = at(&handler, "/partitions/0/stall");
-            if at(&stall, "/reason") == reason { Ok(stall) } else { Err(handler.to_string()) }
+            let partition = at(&handler, "/partitions/0");
+            let blocked = at(&partition, "/blocked");
+            let is_reported = at(&partition, "/stalled") == true && at(&blocked, "/reason") == reason;
+            if is_reported { Ok(blocked) } else { Err(handler.to_string()) }
         })
     }
 }
@@ -172,6 +174,30 @@ fn a_slow_call_is_the_reason() {
     keylane.expect_exit(1); // the drain has to cancel the call
 }
 
+/// The events of one slow key fill the limit of their partition: no other key of it is read.
+#[test]
+fn a_hot_key_that_fills_the_limit_is_shown_and_logged() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let settings = settings(&flow, "sleepy")
+        .set("handlers.t.lanes", "max_queued", 10)
+        .set("handlers.t", "timeout", "2m")
+        .set("runtime", "drain_timeout", "1s");
+    let mut keylane = Keylane::run(&settings, &[]);
+    let admin = Admin::of(&mut keylane);
+    let slow = (0..20).map(|_| Record::new("hot", "60000"));
+    flow.producer().send_all(&flow.input, slow.chain([Record::new("other", "0")])).expect("acknowledged");
+    let limited = wait::until_some("the limit", wait::STATE_TIMEOUT, || {
+        let partition = at(&admin.handler(), "/partitions/0");
+        (at(&partition, "/read_limit") == "max_queued").then_some(partition)
+    });
+    assert_eq!((&limited["queued"], &limited["blocked"]["reason"]), (&10.into(), &"running".into()));
+    let line = keylane.wait_for("the pause", |line| line["message"] == "reading paused: a limit is reached");
+    assert_eq!((&line["limit"], &line["partition"]), (&"max_queued".into(), &0.into()));
+    keylane.terminate();
+    keylane.expect_exit(1); // the drain has to cancel the call
+}
+
 #[test]
 fn a_missing_dead_letter_topic_is_the_reason() {
     let Some(cluster) = kafka::shared() else { return };
@@ -187,7 +213,7 @@ fn a_missing_dead_letter_topic_is_the_reason() {
     cluster.admin().create_topic(&flow.dead_letters, 1, &[]);
     flow.wait_until_committed();
     wait::until("the stall to end", wait::STATE_TIMEOUT, || {
-        admin.handler()["partitions"][0]["stall"].is_null()
+        at(&admin.handler(), "/partitions/0/stalled") == false
     });
     finish(keylane);
 }

@@ -42,6 +42,14 @@ fn the_same_seed_gives_the_same_trace() {
 }
 
 #[test]
+fn reading_a_view_changes_nothing() {
+    for seed in 0..500 {
+        let (read, unread) = (simulator::trace_hash(seed, true), simulator::trace_hash(seed, false));
+        assert_eq!(read, unread, "seed {seed}");
+    }
+}
+
+#[test]
 fn planted_bugs_are_caught() {
     for planted in ALL_PLANTED {
         let caught = find_first(0, PLANTED_SEEDS, |seed| simulator::run(seed, Some(planted)).violated_rule);
@@ -71,6 +79,7 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         Planted::KeepOutputs => &["I6 outputs dropped"],
         Planted::RoundUncommitted => &["I-round"],
         Planted::HideBacklog => &["I6 quiet"],
+        Planted::StaleView => &["I-view"],
         Planted::ClaimBase => &["I8 commit safety", "I2 no gap", "I1 no loss"],
     }
 }

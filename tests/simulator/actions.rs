@@ -86,6 +86,8 @@ impl World {
             Notice::OffsetsSkipped { .. }
             | Notice::Skipped { .. }
             | Notice::Repositioned { .. }
+            | Notice::ReadingPaused { .. }
+            | Notice::ReadingResumed { .. }
             | Notice::MetadataLimitLowered { .. } => {}
         }
     }

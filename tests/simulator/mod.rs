@@ -37,6 +37,7 @@
 //! | I-round | During a strict round, nothing beyond its barrier is dispatched. |
 //! | I-slots | An arena slot holds the event that the core names with it, and no event of a released partition. |
 //! | I-start | No event is dispatched before the start of its partition is committed. |
+//! | I-view | A view shows the first unsettled offset of each partition, and what blocks it. |
 //! | unattributed | Every output names an input event with the same key. |
 #![expect(
     clippy::cast_possible_truncation,
@@ -64,6 +65,7 @@ mod replacing;
 mod results;
 mod rng;
 mod trace;
+mod views;
 mod world;
 
 use std::fmt::Write;
@@ -97,6 +99,14 @@ pub(crate) fn run(seed: u64, planted: Option<Planted>) -> SeedResult {
         trace_hash: world.trace.hash(),
         coverage: world.seen,
     }
+}
+
+/// The hash of the trace of one seed, with or without reads of the views.
+pub(crate) fn trace_hash(seed: u64, reads_views: bool) -> u64 {
+    let mut world = World::new(seed, None);
+    world.reads_views = reads_views;
+    play(&mut world);
+    world.trace.hash()
 }
 
 /// The whole trace of one seed.

@@ -42,9 +42,11 @@ pub(crate) enum Planted {
     /// Treats the sending of a commit as its response, so that events beyond a retry round do not
     /// wait for the response.
     RoundUncommitted,
+    /// Shows the view from before the last input.
+    StaleView,
 }
 
-pub(crate) const ALL: [Planted; 17] = [
+pub(crate) const ALL: [Planted; 18] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -62,4 +64,5 @@ pub(crate) const ALL: [Planted; 17] = [
     Planted::KeepOutputs,
     Planted::HideBacklog,
     Planted::RoundUncommitted,
+    Planted::StaleView,
 ];

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use keylane_core::{ArenaSlot, CallId, CommitId, Core, OutOfRange, RebalanceId, RetryPolicy};
+use keylane_core::{ArenaSlot, CallId, CommitId, Core, OutOfRange, OwnershipId, RebalanceId, RetryPolicy};
 
 use super::attribution::RetryState;
 use super::log::Lane;
@@ -284,6 +284,13 @@ impl Process {
         self.queue.remove(&(partition, lane, offset, arena_slot.0));
         self.parts[partition].kept -= 1;
         Some((partition, offset))
+    }
+
+    /// Whether a guest call with this event has not ended.
+    pub(crate) fn runs(&self, partition: usize, offset: i64, ownership: OwnershipId) -> bool {
+        let is_event =
+            |row: &CallRow| (row.partition, row.offset, row.ownership) == (partition, offset, ownership.0);
+        self.calls.values().any(|call| !call.ended && call.rows.iter().any(is_event))
     }
 
     /// Whether the process was paused since that time.

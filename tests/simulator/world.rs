@@ -31,6 +31,8 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) seen: Coverage,
     pub(crate) planted: Option<Planted>,
+    /// Whether the views of the cores are read after every input.
+    pub(crate) reads_views: bool,
     pub(crate) violation: Option<Violation>,
     /// The fault classes that were enabled until faults stopped.
     pub(crate) classes: Vec<Class>,
@@ -185,6 +187,7 @@ impl World {
             trace: Trace::default(),
             seen: Coverage::new(),
             planted,
+            reads_views: true,
             violation: None,
             classes: plan.classes().to_vec(),
             all_committed_since: None,
@@ -279,6 +282,7 @@ impl World {
     pub(crate) fn feed(&mut self, p: usize, input: Input<'_>) {
         let Some(mut core) = self.processes[p].core.take() else { return };
         let uptime = self.uptime(p);
+        let before = self.reads_views.then(|| self.view_before(&core)).flatten();
         core.handle(Now { uptime, wall_ms: (self.now / MS) as i64 }, input);
         while let Some(action) = core.poll() {
             self.act(p, action);
@@ -287,6 +291,9 @@ impl World {
             }
         }
         self.check_kept(p);
+        if self.reads_views {
+            self.check_view(p, &core, before);
+        }
         if let Some(next) = core.next_timeout() {
             self.schedule_tick(p, next);
         }

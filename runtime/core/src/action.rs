@@ -304,11 +304,46 @@ pub enum Notice {
         /// The reason.
         reason: Reason,
     },
+    /// Nothing was read for a while, because a limit is reached: the partition's events settle more slowly than they
+    /// come, or some lane of it is stalled.
+    ReadingPaused {
+        /// The partition.
+        partition: Partition,
+        /// The limit.
+        limit: ReadLimit,
+    },
+    /// Reading resumed after a pause that was reported.
+    ReadingResumed {
+        /// The partition.
+        partition: Partition,
+    },
     /// The broker accepts less metadata than the limit, which was lowered.
     MetadataLimitLowered {
         /// The new limit in characters.
         limit: usize,
     },
+}
+
+/// A limit on the events of a partition that are read and not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadLimit {
+    /// Their number.
+    Events,
+    /// Their bytes.
+    Bytes,
+    /// The offsets between the first of them and the last one read.
+    Window,
+}
+
+impl ReadLimit {
+    /// Returns the name of its setting.
+    pub fn setting(self) -> &'static str {
+        match self {
+            ReadLimit::Events => "max_queued",
+            ReadLimit::Bytes => "memory_budget",
+            ReadLimit::Window => "max_window",
+        }
+    }
 }
 
 /// How an ownership ended.

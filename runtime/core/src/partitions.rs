@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::codec::Identity;
 use crate::ledger::Ledger;
-use crate::{OwnershipId, Partition, ReadError, Stall};
+use crate::{OwnershipId, Partition, ReadError, ReadLimit};
 
 /// Every partition that this process was ever assigned, at a stable index.
 #[derive(Debug, Default)]
@@ -40,8 +40,6 @@ pub(crate) struct PartitionState {
     /// Whether the partition belongs to the last answered assignment.
     pub(crate) in_assignment: bool,
     pub(crate) progress: StallWatch,
-    /// The reported stall that has not ended.
-    pub(crate) stall: Option<Stall>,
 }
 
 /// The phase of a partition's ownership, in the usual order. `core/closing.rs` has the exceptions: a stop, a loss, a
@@ -125,8 +123,8 @@ pub(crate) struct ReadState {
     pub(crate) position: PositionState,
     /// Whether the shell has a permission to read.
     pub(crate) permitted: bool,
-    /// Whether a limit was reached. Reading resumes at three quarters of the limit.
-    pub(crate) full: bool,
+    /// The limit that was reached, if reading is paused. Reading resumes at three quarters of the limit.
+    pub(crate) paused: Option<ReadPause>,
     /// The last read failure, if nothing was read since.
     pub(crate) failure: Option<ReadFailure>,
     /// The log to restart in, if the ownership ends because its position is outside the log.
@@ -153,6 +151,16 @@ pub(crate) struct ReadFailure {
     /// When the reader is repositioned.
     pub(crate) retry_at: Duration,
     /// Whether a stall was reported for the error.
+    pub(crate) reported: bool,
+}
+
+/// A pause of reading, because a limit is reached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadPause {
+    pub(crate) limit: ReadLimit,
+    /// When it began.
+    pub(crate) since: Duration,
+    /// Whether it was reported.
     pub(crate) reported: bool,
 }
 
@@ -220,7 +228,6 @@ impl PartitionState {
             end: None,
             in_assignment: false,
             progress: StallWatch::default(),
-            stall: None,
         }
     }
 
@@ -237,6 +244,17 @@ impl PartitionState {
     /// Returns whether a round only waits for its commit.
     pub(crate) fn ends_round(&self) -> bool {
         self.round.is_some_and(|last| self.ledger.committable() > last)
+    }
+
+    /// Returns the progress that stall detection compares.
+    pub(crate) fn progress_now(&self) -> (i64, Option<i64>) {
+        (self.ledger.committable(), self.commit.committed)
+    }
+
+    /// Returns whether it was reported to make no progress, and has made none since.
+    pub(crate) fn is_stalled(&self) -> bool {
+        let cannot_be_read = self.reading.failure.is_some_and(|failure| failure.reported);
+        cannot_be_read || self.progress.reported && self.progress.seen == self.progress_now()
     }
 
     /// Returns whether offset or set changed since the last stored commit.
@@ -273,7 +291,7 @@ impl ReadState {
         ReadState {
             position: PositionState::Unverified,
             permitted: false,
-            full: false,
+            paused: None,
             failure: None,
             restart_in: None,
         }

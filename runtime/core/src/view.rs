@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::core::Core;
 use crate::partitions::{PartitionState, Phase};
-use crate::{Notice, OwnershipEnd, OwnershipId, Partition, Stall};
+use crate::{Notice, OwnershipEnd, OwnershipId, Partition, ReadLimit, Stall};
 
-/// A snapshot of a core. Creating it scans the partitions and the lanes with a retry state, but no events.
+/// A snapshot of a core. Creating it scans the partitions, the lanes of calls and those with a retry state, but no
+/// events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// The owned partitions, in the order in which this process first owned them.
@@ -60,10 +61,12 @@ pub struct PartitionView {
     pub running_lanes: u32,
     /// Lanes that wait for acknowledgements, of outputs or of a dead letter.
     pub unacked_lanes: u32,
-    /// Whether reading is stopped until some of its events are settled.
-    pub is_full: bool,
-    /// The last reported stall, if it has not ended.
-    pub stall: Option<Stall>,
+    /// The limit because of which reading is paused, until some of its events are settled.
+    pub read_limit: Option<ReadLimit>,
+    /// What blocks it now; `None`: nothing is left to settle or commit.
+    pub blocked: Option<Stall>,
+    /// Whether it was reported to make no progress.
+    pub is_stalled: bool,
 }
 
 /// The status of an owned partition.
@@ -128,7 +131,9 @@ impl Counters {
             Notice::TopicReplaced { .. } => self.partitions_replaced += 1,
             Notice::Repositioned { .. } => self.repositioned += 1,
             Notice::Skipped { .. } => self.skipped += 1,
-            Notice::MetadataLimitLowered { .. } => {}
+            Notice::MetadataLimitLowered { .. }
+            | Notice::ReadingPaused { .. }
+            | Notice::ReadingResumed { .. } => {}
         }
     }
 }
@@ -137,7 +142,12 @@ impl Core {
     /// Returns a snapshot of the core.
     pub fn view(&self) -> View {
         View {
-            partitions: self.partitions.iter().filter_map(|state| self.partition_view(state)).collect(),
+            partitions: self
+                .partitions
+                .iter()
+                .zip(self.blocked())
+                .filter_map(|(state, blocked)| partition_view(state, blocked))
+                .collect(),
             lanes: self.lanes.count(),
             ready_lanes: self.lanes.ready(),
             retrying_lanes: self.lanes.retrying(),
@@ -148,32 +158,33 @@ impl Core {
             counters: self.counters(),
         }
     }
+}
 
-    /// Returns the view of a partition; `None`: the partition is not owned.
-    fn partition_view(&self, state: &PartitionState) -> Option<PartitionView> {
-        let status = match state.phase {
-            Phase::Vacant | Phase::Closed => return None,
-            Phase::LookingUp(_) | Phase::Resolved | Phase::Starting => PartitionStatus::Starting,
-            Phase::Active => PartitionStatus::Active,
-            Phase::Closing { .. } => PartitionStatus::Closing,
-            Phase::Committing { .. } => PartitionStatus::Committing,
-            Phase::Stopped => PartitionStatus::Stopped,
-        };
-        Some(PartitionView {
-            partition: state.id,
-            ownership: state.ownership,
-            status,
-            committed: state.commit.committed,
-            committable_offset: state.ledger.committable(),
-            next_offset: state.ledger.next(),
-            open: state.ledger.open(),
-            settled_beyond: state.ledger.settled_beyond(),
-            unclaimed: state.commit.unclaimed,
-            queued_bytes: state.queued_bytes,
-            running_lanes: state.running,
-            unacked_lanes: state.unacked,
-            is_full: state.reading.full,
-            stall: state.stall,
-        })
-    }
+/// Returns the view of a partition; `None`: the partition is not owned.
+fn partition_view(state: &PartitionState, blocked: Option<Stall>) -> Option<PartitionView> {
+    let status = match state.phase {
+        Phase::Vacant | Phase::Closed => return None,
+        Phase::LookingUp(_) | Phase::Resolved | Phase::Starting => PartitionStatus::Starting,
+        Phase::Active => PartitionStatus::Active,
+        Phase::Closing { .. } => PartitionStatus::Closing,
+        Phase::Committing { .. } => PartitionStatus::Committing,
+        Phase::Stopped => PartitionStatus::Stopped,
+    };
+    Some(PartitionView {
+        partition: state.id,
+        ownership: state.ownership,
+        status,
+        committed: state.commit.committed,
+        committable_offset: state.ledger.committable(),
+        next_offset: state.ledger.next(),
+        open: state.ledger.open(),
+        settled_beyond: state.ledger.settled_beyond(),
+        unclaimed: state.commit.unclaimed,
+        queued_bytes: state.queued_bytes,
+        running_lanes: state.running,
+        unacked_lanes: state.unacked,
+        read_limit: state.reading.paused.map(|pause| pause.limit),
+        blocked,
+        is_stalled: state.is_stalled(),
+    })
 }

@@ -4,11 +4,19 @@ mod shell;
 
 use std::time::Duration;
 
-use keylane_core::{BlockedOn, Config, Input, PartitionStatus, PartitionView};
+use keylane_core::{
+    BlockedOn, Config, Input, Notice, PartitionStatus, PartitionView, ReadLimit, RetryPolicy, Verdict,
+};
 use shell::{P0, P1, REQUEST, Shell};
 
 fn partition(shell: &Shell) -> PartitionView {
     *shell.core.view().partitions.first().expect("a partition is owned")
+}
+
+/// What blocks a partition, and the offset.
+fn blocked(view: PartitionView) -> (i64, BlockedOn) {
+    let stall = view.blocked.expect("something is left");
+    (stall.offset, stall.blocked_on)
 }
 
 #[test]
@@ -23,18 +31,19 @@ fn a_partition_is_shown_from_its_start_to_its_end() {
     let view = partition(&shell);
     assert_eq!((view.status, view.committable_offset, view.next_offset), (PartitionStatus::Active, 0, 3));
     assert_eq!((view.open, view.settled_beyond, view.running_lanes), (3, 0, 1));
-    assert!(view.queued_bytes > 0 && view.stall.is_none());
+    assert!(view.queued_bytes > 0 && !view.is_stalled);
+    assert_eq!(blocked(view), (0, BlockedOn::Guest), "the reason is known before it is reported");
     let core = shell.core.view();
     assert_eq!((core.lanes, core.ready_lanes, core.unterminated_calls), (2, 1, 1));
 
     shell.wait(Duration::from_secs(20));
-    let stall = partition(&shell).stall.expect("a stall was reported");
-    assert_eq!((stall.offset, stall.blocked_on), (0, BlockedOn::Guest));
+    assert!(partition(&shell).is_stalled);
 
     shell.end_all();
     shell.store_until(P0, 3);
     let view = partition(&shell);
     assert_eq!((view.open, view.committed, view.unclaimed), (0, Some(3), 0));
+    assert_eq!((view.blocked, view.is_stalled), (None, false), "nothing is left");
 
     shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
     let view = shell.core.view();
@@ -51,4 +60,43 @@ fn a_drain_is_shown_with_its_deadline() {
     let view = shell.core.view();
     assert_eq!(view.drain_until, Some(deadline));
     assert_eq!(partition(&shell).status, PartitionStatus::Closing, "its call may finish");
+}
+
+/// Two partitions, one call: each is blocked by its own event.
+#[test]
+fn each_partition_shows_what_blocks_it() {
+    let retry = RetryPolicy { initial_interval: Duration::from_secs(60), ..RetryPolicy::default() };
+    let retry = RetryPolicy { max_interval: Duration::from_secs(60), ..retry };
+    let mut shell = Shell::reading(Config { retry, ..Config::default() }, &[P0, P1], 1);
+    shell.fetch(P0, &[(0, 1)]);
+    shell.fetch(P1, &[(0, 2)]);
+    let views = |shell: &Shell| -> Vec<(i64, BlockedOn)> {
+        shell.core.view().partitions.into_iter().map(blocked).collect()
+    };
+    assert_eq!(views(&shell), [(0, BlockedOn::Guest), (0, BlockedOn::Queued)], "there is one worker");
+    shell.end_with(Verdict::Retry { after: None });
+    assert_eq!(views(&shell), [(0, BlockedOn::Retry), (0, BlockedOn::Guest)]);
+}
+
+/// The number of reported pauses of reading.
+fn pauses(shell: &Shell) -> usize {
+    let paused = Notice::ReadingPaused { partition: P0, limit: ReadLimit::Events };
+    shell.notices.iter().filter(|notice| **notice == paused).count()
+}
+
+#[test]
+fn a_pause_of_reading_is_shown_and_reported_once() {
+    let config = Config { max_queued: 4, ..Config::default() };
+    let mut shell = Shell::reading(config, &[P0], 0);
+    shell.fetch(P0, &[(0, 1), (1, 1), (2, 1), (3, 1)]);
+    assert_eq!(partition(&shell).read_limit, Some(ReadLimit::Events));
+    shell.wait(Duration::from_secs(10));
+    assert_eq!(pauses(&shell), 0, "not for a short pause");
+    shell.wait(Duration::from_secs(60));
+    assert_eq!(pauses(&shell), 1);
+    shell.give(Input::CapacityAdded { calls: 1 });
+    while !shell.notices.contains(&Notice::ReadingResumed { partition: P0 }) {
+        shell.end_all();
+    }
+    assert_eq!(partition(&shell).read_limit, None);
 }

@@ -189,10 +189,12 @@ pub struct PartitionStatus {
     pub running_lanes: u32,
     /// Lanes that wait for acknowledgements.
     pub unacked_lanes: u32,
-    /// Whether reading is paused until some of its events settle.
-    pub is_full: bool,
-    /// Why it makes no progress, if that was reported.
-    pub stall: Option<StallStatus>,
+    /// The setting because of which reading is paused: `max_queued`, `memory_budget` or `max_window`.
+    pub read_limit: Option<String>,
+    /// Whether it has made no progress for 15 s.
+    pub stalled: bool,
+    /// What blocks it now; `None`: nothing is left to settle or commit.
+    pub blocked: Option<BlockedStatus>,
 }
 
 /// What an ownership does.
@@ -211,9 +213,9 @@ pub enum OwnershipState {
     Stopped,
 }
 
-/// Why a partition makes no progress.
+/// What blocks a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StallStatus {
+pub struct BlockedStatus {
     /// The reason: see [`StallReason::code`].
     pub reason: String,
     /// The offset that blocks the partition.

@@ -52,7 +52,7 @@ impl Core {
             state.reading.failure.filter(|before| before.reported).map(|before| discriminant(&before.why));
         if !retry_at_once && reported != Some(discriminant(&why)) {
             let stall = Stall { partition, offset, attempt: 0, blocked_on: BlockedOn::ReadFailed(why) };
-            self.report_stall(index, stall);
+            self.report_stall(stall);
         }
         let reported = reported.is_some() || !retry_at_once;
         let pause = if retry_at_once { Duration::ZERO } else { pause_after(tries) };

@@ -2,8 +2,8 @@
 
 use super::Core;
 use crate::outbox::Pending;
-use crate::partitions::{Phase, PositionState};
-use crate::{Admission, FetchedRow, Notice, Partition, ReadError, Reason};
+use crate::partitions::{Phase, PositionState, ReadPause};
+use crate::{Admission, FetchedRow, Notice, Partition, ReadError, ReadLimit, Reason};
 
 /// Maximum events per read: larger reads gain little, and other partitions must have their turn.
 const READ_EVENTS_MAX: u64 = 1024;
@@ -170,6 +170,20 @@ impl Core {
         }
     }
 
+    /// Reports partitions whose reading has been paused for long.
+    pub(super) fn check_read_pauses(&mut self) {
+        let reported_before = self.now.uptime.saturating_sub(self.config.stall_after);
+        for state in self.partitions.iter_mut().filter(|state| state.phase == Phase::Active) {
+            let partition = state.id;
+            if let Some(pause) = &mut state.reading.paused
+                && pause.since <= reported_before
+                && !std::mem::replace(&mut pause.reported, true)
+            {
+                self.outbox.notice(Notice::ReadingPaused { partition, limit: pause.limit });
+            }
+        }
+    }
+
     fn permit_read(&mut self, index: u32) {
         let share = self.bytes_share();
         let state = self.partitions.get_mut(index);
@@ -178,13 +192,24 @@ impl Core {
             return;
         }
         // After a limit was reached, reading resumes when a quarter is free: reads of single events are expensive.
-        let scale = |limit: u64| if state.reading.full { limit - limit / 4 } else { limit };
+        let is_paused = state.reading.paused.is_some();
+        let scale = |limit: u64| if is_paused { limit - limit / 4 } else { limit };
         let events_left = scale(u64::from(self.config.max_queued)).saturating_sub(state.ledger.open());
         let bytes_left = scale(share).saturating_sub(state.queued_bytes);
         let window_left = scale(self.config.max_window).saturating_sub(state.ledger.window());
-        state.reading.full = events_left == 0 || bytes_left == 0 || window_left == 0;
-        if state.reading.full {
+        let reached = [
+            (events_left, ReadLimit::Events),
+            (bytes_left, ReadLimit::Bytes),
+            (window_left, ReadLimit::Window),
+        ];
+        if let Some((_, limit)) = reached.into_iter().find(|(left, _)| *left == 0) {
+            let new = ReadPause { limit, since: self.now.uptime, reported: false };
+            state.reading.paused.get_or_insert(new).limit = limit;
             return;
+        }
+        let partition = state.id;
+        if state.reading.paused.take().is_some_and(|pause| pause.reported) {
+            self.outbox.notice(Notice::ReadingResumed { partition });
         }
         state.reading.permitted = true;
         let max_events = events_left.min(READ_EVENTS_MAX);

@@ -22,13 +22,14 @@ pub(super) struct Scans {
 }
 
 impl Core {
-    /// Checks lookups, read retries, stalls, stuck calls and stopped partitions, which depend on time alone.
+    /// Checks lookups, read retries, stalls, pauses of reading, stuck calls and stopped partitions, which depend on time alone.
     pub(super) fn check_times(&mut self) {
         self.check_lookups();
         self.check_read_retries();
         if self.now.uptime >= self.scans.checked_at + CHECK_INTERVAL {
             self.scans.checked_at = self.now.uptime;
             self.check_stalls();
+            self.check_read_pauses();
             self.check_stuck_calls();
             self.check_all_stopped();
         }

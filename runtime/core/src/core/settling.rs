@@ -165,7 +165,7 @@ impl Core {
         state.commit.changes += settled;
         self.committer.count_settled(settled);
         self.outbox.counters.settled += settled;
-        if state.reading.full {
+        if state.reading.paused.is_some() {
             self.reads.to_decide.push(lane.partition);
         }
     }

@@ -1,19 +1,21 @@
-//! Stall detection: a partition without progress is reported, with the event that blocks it.
+//! What blocks partitions. A partition without progress is reported, with the event that blocks it.
 
 use super::Core;
-use crate::calls::{Awaited, CallState, Effect};
+use crate::calls::{Awaited, Call, CallLane, CallState, Effect};
 use crate::outbox::Pending;
-use crate::{BlockedOn, Row, Stall};
+use crate::partitions::PartitionState;
+use crate::{BlockedOn, Stall};
 
 impl Core {
     pub(super) fn check_stalls(&mut self) {
         let now = self.now.uptime;
+        let mut stalled = Vec::new();
         for index in self.partitions.indexes() {
             let state = self.partitions.get_mut(index);
             if !state.may_commit() || state.reading.failure.is_some_and(|failure| failure.reported) {
                 continue;
             }
-            let seen = (state.ledger.committable(), state.commit.committed);
+            let seen = state.progress_now();
             let waits = state.ledger.open() > 0 || state.is_dirty();
             if seen != state.progress.seen || !waits {
                 state.progress.seen = seen;
@@ -23,48 +25,81 @@ impl Core {
                 }
             } else if now >= state.progress.at + self.config.stall_after && !state.progress.reported {
                 state.progress.reported = true;
-                let stall = self.stall(index);
-                self.report_stall(index, stall);
+                stalled.push(index);
+            }
+        }
+        if stalled.is_empty() {
+            return;
+        }
+        let blocked = self.blocked();
+        for index in stalled {
+            if let Some(Some(stall)) = blocked.get(index as usize) {
+                self.report_stall(*stall);
             }
         }
     }
 
-    pub(super) fn report_stall(&mut self, index: u32, stall: Stall) {
-        self.partitions.get_mut(index).stall = Some(stall);
+    pub(super) fn report_stall(&mut self, stall: Stall) {
         self.outbox.push(Pending::ReportStall(stall));
     }
 
     pub(super) fn end_stall(&mut self, index: u32, resumed: bool) {
-        let state = self.partitions.get_mut(index);
-        state.stall = None;
-        let partition = state.id;
+        let partition = self.partitions.get(index).id;
         self.outbox.push(Pending::StallEnded { partition, resumed });
     }
 
-    /// Returns the first event that is not settled, and what it is blocked on.
-    fn stall(&self, index: u32) -> Stall {
-        let state = self.partitions.get(index);
-        let (partition, offset) = (state.id, state.ledger.committable());
-        if state.ledger.open() == 0 {
-            return Stall { partition, offset, attempt: 0, blocked_on: BlockedOn::Commit };
-        }
-        let found = self.calls.ids().filter_map(|id| self.calls.get(id)).find_map(|call| {
-            let is_blocking = |row: &Row| row.ownership == state.ownership && row.offset == offset;
-            Some((call, u32::try_from(call.rows.iter().position(is_blocking)?).ok()?))
-        });
-        let Some((call, row)) = found else {
-            return match self.lanes.retrying_event(index, offset) {
-                Some(event) if event.is_waiting => {
-                    Stall { partition, offset, attempt: event.attempt, blocked_on: BlockedOn::Retry }
+    /// Returns the event that blocks each partition now, by the index of the partition; `None`: the partition is not
+    /// owned, or nothing is left to settle or commit. One pass over the calls and the lanes with a retry state.
+    pub(crate) fn blocked(&self) -> Vec<Option<Stall>> {
+        let mut blocked: Vec<Option<Stall>> = self.partitions.iter().map(blocked_without_call).collect();
+        for call in self.calls.ids().filter_map(|id| self.calls.get(id)) {
+            for lane in &call.lanes {
+                if let Some(stall) = self.blocked_by_lane(call, lane)
+                    && let Some(entry) = blocked.get_mut(lane.partition as usize)
+                {
+                    *entry = Some(stall);
                 }
-                Some(_) | None => Stall { partition, offset, attempt: 0, blocked_on: BlockedOn::Queued },
-            };
-        };
-        let blocked_on = match (call.state, call.awaited(row)) {
+            }
+        }
+        for (partition, event) in self.lanes.waiting_events() {
+            if let Some(Some(stall)) = blocked.get_mut(partition as usize)
+                && (stall.blocked_on, stall.offset) == (BlockedOn::Queued, event.offset)
+            {
+                (stall.blocked_on, stall.attempt) = (BlockedOn::Retry, event.attempt);
+            }
+        }
+        blocked
+    }
+
+    /// Returns what the first unsettled row of a lane is blocked on, if that row blocks its partition. The rows of a
+    /// lane settle in order, so no later row can.
+    fn blocked_by_lane(&self, call: &Call, lane: &CallLane) -> Option<Stall> {
+        let state = self.partitions.get(lane.partition);
+        let offset = state.ledger.committable();
+        // The rows of a released lane have settled or went back to it: they may be in another call now.
+        let has_row = lane.settled_to < lane.end && !lane.released;
+        let row = has_row.then(|| call.row(lane.settled_to))?;
+        if !state.may_commit() || row.ownership != state.ownership || row.offset != offset {
+            return None;
+        }
+        let blocked_on = match (call.state, call.awaited(lane.settled_to)) {
             (CallState::Terminated, Awaited::Acks(Effect::DeadLetter)) => BlockedOn::DeadLetterUnacked,
             (CallState::Terminated | CallState::Free, _) => BlockedOn::OutputsUnacked,
             (CallState::Running | CallState::Cancelled(_) | CallState::Stuck, _) => BlockedOn::Guest,
         };
-        Stall { partition, offset, attempt: call.attempt, blocked_on }
+        Some(Stall { partition: state.id, offset, attempt: call.attempt, blocked_on })
+    }
+}
+
+/// Returns what blocks a partition, unless a call or a retry delay does.
+fn blocked_without_call(state: &PartitionState) -> Option<Stall> {
+    let (partition, offset) = (state.id, state.ledger.committable());
+    let stall = |offset, blocked_on| Some(Stall { partition, offset, attempt: 0, blocked_on });
+    match state.reading.failure {
+        _ if !state.may_commit() => None,
+        Some(failure) if failure.reported => stall(failure.offset, BlockedOn::ReadFailed(failure.why)),
+        _ if state.ledger.open() > 0 => stall(offset, BlockedOn::Queued),
+        _ if state.is_dirty() => stall(offset, BlockedOn::Commit),
+        _ => None,
     }
 }

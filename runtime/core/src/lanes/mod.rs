@@ -54,15 +54,6 @@ enum LaneState {
     Barred,
 }
 
-/// The first event of a lane with a retry state.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RetryingEvent {
-    /// Its next attempt.
-    pub(crate) attempt: u32,
-    /// Whether the event is between two attempts.
-    pub(crate) is_waiting: bool,
-}
-
 #[derive(Debug)]
 pub(crate) struct Lanes {
     lanes: Slab<Lane>,
@@ -304,13 +295,10 @@ impl Lanes {
 
     // -- reports ------------------------------------------------------------------------------------
 
-    /// Returns the event at this offset, if it is the first one of a lane with a retry state.
-    pub(crate) fn retrying_event(&self, partition: u32, offset: i64) -> Option<RetryingEvent> {
-        self.retrying_lanes.lanes().filter(|&lane| self.lanes[lane].partition == partition).find_map(|lane| {
-            let event = self.first(lane).filter(|event| event.offset == offset)?;
-            let is_waiting = self.retrying_lanes.is_waiting(lane);
-            Some(RetryingEvent { attempt: event.attempt, is_waiting })
-        })
+    /// Returns the events that are between two attempts, each with the index of its partition.
+    pub(crate) fn waiting_events(&self) -> impl Iterator<Item = (u32, &Event)> {
+        let waiting = self.retrying_lanes.lanes().filter(|&lane| self.retrying_lanes.is_waiting(lane));
+        waiting.filter_map(|lane| Some((self.lanes[lane].partition, self.first(lane)?)))
     }
 
     /// Returns the number of lanes with a retry state.

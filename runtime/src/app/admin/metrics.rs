@@ -209,7 +209,8 @@ impl Metrics {
         let stalled = handlers.iter().flat_map(|handler| {
             STALL_REASONS.iter().map(|reason| {
                 let has_reason = |partition: &&PartitionStatus| {
-                    partition.stall.as_ref().is_some_and(|stall| stall.reason == reason.code)
+                    partition.stalled
+                        && partition.blocked.as_ref().is_some_and(|blocked| blocked.reason == reason.code)
                 };
                 let partitions = handler.partitions.iter().filter(has_reason).count();
                 let labels = vec![("handler", handler.handler.as_str()), ("reason", reason.code)];
@@ -318,8 +319,9 @@ mod tests {
             queued_bytes: 100,
             running_lanes: 1,
             unacked_lanes: 0,
-            is_full: false,
-            stall: None,
+            read_limit: None,
+            stalled: false,
+            blocked: None,
         };
         let handler = HandlerStatus {
             handler: "t".to_owned(),

@@ -3,7 +3,8 @@
 use keylane_core::{BlockedOn, Counters, PartitionView, ReadError, Stall};
 
 use crate::status::{
-    FilterRuleStatus, HandlerStatus, HandlerTotals, OwnershipState, PartitionStatus, StallReason, StallStatus,
+    BlockedStatus, FilterRuleStatus, HandlerStatus, HandlerTotals, OwnershipState, PartitionStatus,
+    StallReason,
 };
 
 use super::super::event_loop::HandlerView;
@@ -81,14 +82,15 @@ fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -
         queued_bytes: view.queued_bytes,
         running_lanes: view.running_lanes,
         unacked_lanes: view.unacked_lanes,
-        is_full: view.is_full,
-        stall: view.stall.as_ref().map(stall_reason),
+        read_limit: view.read_limit.map(|limit| limit.setting().to_owned()),
+        stalled: view.is_stalled,
+        blocked: view.blocked.as_ref().map(blocked_status),
     }
 }
 
-fn stall_reason(stall: &Stall) -> StallStatus {
+fn blocked_status(stall: &Stall) -> BlockedStatus {
     let code = code_of(stall.blocked_on);
-    StallStatus {
+    BlockedStatus {
         reason: code.to_owned(),
         offset: stall.offset,
         attempt: stall.attempt,

@@ -98,11 +98,14 @@ fn of_partitions(text: &mut String, partitions: &[PartitionStatus]) {
                 partition.queued,
             ),
         );
-        if let Some(stall) = &partition.stall {
+        if let Some(limit) = &partition.read_limit {
+            line(text, &format!("  {:<width$}  reading is paused by `{}`", "", shown(limit)));
+        }
+        if let Some(blocked) = partition.blocked.as_ref().filter(|_| partition.stalled) {
             let attempt =
-                if stall.attempt == 0 { String::new() } else { format!(", attempt {}", stall.attempt) };
-            let (reason, remedy) = (shown(&stall.reason), shown(&stall.remedy));
-            line(text, &format!("  {:<width$}  {reason} at {}{attempt}: {remedy}", "", stall.offset));
+                if blocked.attempt == 0 { String::new() } else { format!(", attempt {}", blocked.attempt) };
+            let (reason, remedy) = (shown(&blocked.reason), shown(&blocked.remedy));
+            line(text, &format!("  {:<width$}  {reason} at {}{attempt}: {remedy}", "", blocked.offset));
         }
     }
 }
@@ -119,9 +122,9 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{HandlerTotals, StallStatus};
+    use crate::status::{BlockedStatus, HandlerTotals};
 
-    fn partition(number: i32, stall: Option<StallStatus>) -> PartitionStatus {
+    fn partition(number: i32, blocked: Option<BlockedStatus>) -> PartitionStatus {
         PartitionStatus {
             topic: "orders".to_owned(),
             partition: number,
@@ -138,14 +141,15 @@ mod tests {
             queued_bytes: 2_000,
             running_lanes: 1,
             unacked_lanes: 0,
-            is_full: false,
-            stall,
+            read_limit: blocked.as_ref().map(|_| "max_queued".to_owned()),
+            stalled: blocked.is_some(),
+            blocked,
         }
     }
 
     #[test]
     fn a_status_is_shown_with_stalls_and_their_remedies() {
-        let stall = StallStatus {
+        let blocked = BlockedStatus {
             reason: "retrying".to_owned(),
             offset: 41,
             attempt: 3,
@@ -176,7 +180,7 @@ mod tests {
                 blocking_topic: None,
                 totals: HandlerTotals { settled: 9, ..HandlerTotals::default() },
                 filter: Vec::new(),
-                partitions: vec![partition(0, None), partition(1, Some(stall))],
+                partitions: vec![partition(0, None), partition(1, Some(blocked))],
             }],
         };
         assert_eq!(
@@ -188,6 +192,7 @@ handler orders  group orders-v1  component 0123456789ab  running
   partition  state          committed        lag  completed    queued
   orders/0   active                 -          -         57        17
   orders/1   active                41         59         57        17
+             reading is paused by `max_queued`
              retrying at 41, attempt 3: look at [31m the log
 "
         );

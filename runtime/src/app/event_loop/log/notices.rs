@@ -53,6 +53,23 @@ impl HandlerLog {
                 let (topic, partition) = (self.topic(partition), partition.number);
                 tracing::debug!(handler, topic, partition, offset, "reader repositioned");
             }
+            Notice::ReadingPaused { partition, limit } => {
+                let (topic, partition) = (self.topic(partition), partition.number);
+                let (limit, remedy) =
+                    (limit.setting(), "see `stalled` and `blocked` of the status for what holds it up");
+                tracing::warn!(
+                    handler,
+                    topic,
+                    partition,
+                    limit,
+                    remedy,
+                    "reading paused: a limit is reached"
+                );
+            }
+            Notice::ReadingResumed { partition } => {
+                let (topic, partition) = (self.topic(partition), partition.number);
+                tracing::info!(handler, topic, partition, "reading resumed");
+            }
             Notice::MetadataLimitLowered { limit } => {
                 tracing::warn!(
                     handler,

@@ -1,0 +1,46 @@
+//! Views: what a core shows at any time must agree with the state of its process, and reading it must change nothing.
+
+use keylane_core::{BlockedOn, Core, PartitionStatus, PartitionView, View};
+
+use super::planted::Planted;
+use super::world::World;
+
+impl World {
+    /// Takes the view that a reader sees after this input.
+    pub(crate) fn view_before(&self, core: &Core) -> Option<View> {
+        (self.planted == Some(Planted::StaleView)).then(|| core.view())
+    }
+
+    /// Compares a view with the process. `before`: the view before the last input, for a planted bug.
+    pub(crate) fn check_view(&mut self, p: usize, core: &Core, before: Option<View>) {
+        let view = before.unwrap_or_else(|| core.view());
+        for partition in view.partitions.iter().filter(|view| view.status == PartitionStatus::Active) {
+            self.check_partition_view(p, partition);
+        }
+    }
+
+    fn check_partition_view(&mut self, p: usize, view: &PartitionView) {
+        let index = self.index(view.partition);
+        let offset = view.committable_offset;
+        let floor = self.processes[p].parts[index].floor.unwrap_or(0);
+        self.require(offset >= floor, "I-view", index, offset, || {
+            format!("process {p} shows {offset} as committable, but {floor} is committed")
+        });
+        let Some(blocked) = view.blocked else {
+            self.require(view.open == 0, "I-view", index, offset, || {
+                format!("process {p} shows {} open events, but nothing that blocks them", view.open)
+            });
+            return;
+        };
+        if let BlockedOn::ReadFailed(_) = blocked.blocked_on {
+            return;
+        }
+        self.require(blocked.offset == offset, "I-view", index, offset, || {
+            format!("process {p} shows {blocked:?}, but {offset} is the first unsettled offset")
+        });
+        let runs = self.processes[p].runs(index, offset, view.ownership);
+        self.require((blocked.blocked_on == BlockedOn::Guest) == runs, "I-view", index, offset, || {
+            format!("process {p} shows {blocked:?}, and a call with the event runs: {runs}")
+        });
+    }
+}
