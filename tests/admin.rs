@@ -2,11 +2,11 @@
 //! moment on. It is on loopback unless configured, and a configured address that can't be used ends the
 //! start.
 
-use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
+use keylane_tests::admin::{Admin, at};
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
 use keylane_tests::janitor;
@@ -16,70 +16,6 @@ use keylane_tests::wait;
 use serde_json::Value;
 
 const ANY_PORT: &str = "127.0.0.1:0";
-
-/// The admin server of a process.
-struct Admin {
-    url: String,
-}
-
-impl Admin {
-    fn of(keylane: &mut Keylane) -> Admin {
-        let line = keylane.wait_for("the admin server", |line| line["message"] == "admin server started");
-        Admin {
-            url: format!(
-                "http://{}",
-                line.get("address").and_then(Value::as_str).expect("the address is text")
-            ),
-        }
-    }
-
-    /// The status code and the body of an answer.
-    fn get(&self, path: &str) -> (u16, String) {
-        let agent: ureq::Agent =
-            ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build().into();
-        let mut response = agent.get(format!("{}{path}", self.url)).call().expect("the server answers");
-        (response.status().as_u16(), response.body_mut().read_to_string().expect("the answer is text"))
-    }
-
-    fn status(&self) -> Value {
-        let (code, body) = self.get("/v1/status");
-        assert_eq!(code, 200, "{body}");
-        serde_json::from_str(&body).expect("a status is JSON")
-    }
-
-    /// The only handler.
-    fn handler(&self) -> Value {
-        at(&self.status(), "/handlers/0")
-    }
-
-    /// The samples of the metrics, by name and labels as they are written.
-    fn metrics(&self) -> BTreeMap<String, String> {
-        let (code, body) = self.get("/metrics");
-        assert_eq!(code, 200, "{body}");
-        let samples = body.lines().filter(|line| !line.starts_with('#'));
-        let sample = |line: &str| {
-            let (name, value) = line.rsplit_once(' ').expect("a sample has a value");
-            (name.to_owned(), value.to_owned())
-        };
-        samples.map(sample).collect()
-    }
-
-    /// Waits until partition 0 makes no progress for this reason, and returns its stall.
-    fn wait_for_stall(&self, reason: &str) -> Value {
-        wait::until_ok(reason, wait::STATE_TIMEOUT, || {
-            let handler = self.handler();
-            let partition = at(&handler, "/partitions/0");
-            let blocked = at(&partition, "/blocked");
-            let is_reported = at(&partition, "/stalled") == true && at(&blocked, "/reason") == reason;
-            if is_reported { Ok(blocked) } else { Err(handler.to_string()) }
-        })
-    }
-}
-
-/// The value at this JSON pointer; null if there is none.
-fn at(value: &Value, pointer: &str) -> Value {
-    value.pointer(pointer).cloned().unwrap_or_default()
-}
 
 fn settings(flow: &Flow<'_>, component: &str) -> Settings {
     flow.settings(&guest(component), "admin").set("admin", "listen", ANY_PORT)
@@ -126,7 +62,7 @@ fn status_and_metrics_follow_the_events() {
         handler["partitions"].as_array().expect("a list").iter().zip(cluster.admin().watermarks(&flow.input))
     {
         assert_eq!((&partition["committed"], &partition["log_end"]), (&end.high.into(), &end.high.into()));
-        assert_eq!((&partition["queued"], &partition["lag_completed"]), (&0.into(), &0.into()));
+        assert_eq!((&partition["queued"], &partition["lag_unsettled"]), (&0.into(), &0.into()));
     }
 
     let metrics = admin.metrics();
@@ -135,7 +71,7 @@ fn status_and_metrics_follow_the_events() {
     assert_eq!(value("keylane_events_settled_total{handler=\"t\",outcome=\"dead_lettered\"}"), Some("100"));
     assert_eq!(value("keylane_handler_running{handler=\"t\"}"), Some("1"));
     let lag = format!(
-        "keylane_lag_events{{handler=\"t\",topic=\"{}\",partition=\"1\",kind=\"committed\"}}",
+        "keylane_lag_offsets{{handler=\"t\",topic=\"{}\",partition=\"1\",kind=\"committed\"}}",
         flow.input
     );
     assert_eq!(value(&lag), Some("0"));

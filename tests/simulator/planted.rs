@@ -44,9 +44,11 @@ pub(crate) enum Planted {
     RoundUncommitted,
     /// Shows the view from before the last input.
     StaleView,
+    /// Reports the end of a log as one offset beyond it.
+    LogEndTooHigh,
 }
 
-pub(crate) const ALL: [Planted; 18] = [
+pub(crate) const ALL: [Planted; 19] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -65,4 +67,5 @@ pub(crate) const ALL: [Planted; 18] = [
     Planted::HideBacklog,
     Planted::RoundUncommitted,
     Planted::StaleView,
+    Planted::LogEndTooHigh,
 ];

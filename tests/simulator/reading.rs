@@ -39,6 +39,9 @@ impl World {
             return;
         }
         let Some((events, bytes)) = permission else { return };
+        if self.rng.percent(5) {
+            self.report_log_end(p, index);
+        }
         if rebalancing {
             self.saw(Seen::ReadsWhileUnanswered);
         }
@@ -57,6 +60,14 @@ impl World {
         }
         let read = self.read(p, index, (events, bytes));
         self.report_read(p, index, read);
+    }
+
+    /// The end of the log, as its leader reports it, or that the leader does not respond.
+    fn report_log_end(&mut self, p: usize, index: usize) {
+        let beyond = i64::from(self.planted == Some(Planted::LogEndTooHigh));
+        let end = (!self.rng.percent(20)).then(|| self.logs[index].end + beyond);
+        let partition = self.logs[index].partition;
+        self.feed(p, Input::LogEnd { partition, end });
     }
 
     /// The records that the client has fetched, followed by the end of the log, an error, or both.

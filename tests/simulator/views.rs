@@ -1,6 +1,6 @@
 //! Views: what a core shows at any time must agree with the state of its process, and reading it must change nothing.
 
-use keylane_core::{BlockedOn, Core, PartitionStatus, PartitionView, View};
+use keylane_core::{BlockedOn, Core, OwnershipStatus, PartitionView, View};
 
 use super::planted::Planted;
 use super::world::World;
@@ -14,7 +14,7 @@ impl World {
     /// Compares a view with the process. `before`: the view before the last input, for a planted bug.
     pub(crate) fn check_view(&mut self, p: usize, core: &Core, before: Option<View>) {
         let view = before.unwrap_or_else(|| core.view());
-        for partition in view.partitions.iter().filter(|view| view.status == PartitionStatus::Active) {
+        for partition in view.partitions.iter().filter(|view| view.status == OwnershipStatus::Active) {
             self.check_partition_view(p, partition);
         }
     }
@@ -32,8 +32,24 @@ impl World {
             });
             return;
         };
-        if let BlockedOn::ReadFailed(_) = blocked.blocked_on {
-            return;
+        match blocked.blocked_on {
+            BlockedOn::ReadFailed(_) | BlockedOn::NotFetched { leader_responds: false } => return,
+            BlockedOn::NotFetched { leader_responds: true } => {
+                let end = self.logs[index].end;
+                let exists = end > view.next_offset || !self.reads_current_topic(p, index);
+                return self.require(exists, "I-view", index, offset, || {
+                    format!(
+                        "process {p} shows records from {} on, but the log ends at {end}",
+                        view.next_offset
+                    )
+                });
+            }
+            BlockedOn::Queued
+            | BlockedOn::Guest
+            | BlockedOn::Retry
+            | BlockedOn::OutputsUnacked
+            | BlockedOn::DeadLetterUnacked
+            | BlockedOn::Commit => {}
         }
         self.require(blocked.offset == offset, "I-view", index, offset, || {
             format!("process {p} shows {blocked:?}, but {offset} is the first unsettled offset")

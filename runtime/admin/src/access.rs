@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
+use axum::http::{HeaderMap, StatusCode};
 use subtle::ConstantTimeEq as _;
 
 use crate::responses::Refusal;
@@ -15,7 +15,7 @@ const BODY_MAX: u64 = 64 << 10;
 
 /// The rules of access.
 #[derive(Clone, Default)]
-pub struct Access {
+pub struct AccessRules {
     /// The token; `None`: none is configured.
     pub token: Option<String>,
     /// Host names that requests may name, besides `localhost` and addresses.
@@ -24,21 +24,22 @@ pub struct Access {
     pub protect_metrics: bool,
 }
 
-impl std::fmt::Debug for Access {
+impl std::fmt::Debug for AccessRules {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let token = self.token.as_ref().map(|_| "set");
-        f.debug_struct("Access").field("token", &token).field("hosts", &self.hosts).finish_non_exhaustive()
+        f.debug_struct("AccessRules")
+            .field("token", &token)
+            .field("hosts", &self.hosts)
+            .finish_non_exhaustive()
     }
 }
 
 /// What a path serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// For probes, which send whatever host they like.
+    /// Health, for probes, which may send any `Host`.
     Health,
     Metrics,
-    /// The page and its files: no data.
-    Page,
     /// Everything else.
     Data,
 }
@@ -47,7 +48,6 @@ impl Kind {
     pub(crate) fn of(path: &str) -> Kind {
         match path {
             "/metrics" => Kind::Metrics,
-            "/" | "/page.css" | "/page.js" => Kind::Page,
             _ if path.starts_with("/health/") => Kind::Health,
             _ => Kind::Data,
         }
@@ -59,29 +59,20 @@ impl Kind {
     }
 }
 
-impl Access {
+impl AccessRules {
     /// Checks a request. `loopback`: whether the server listens on loopback only.
-    pub(crate) fn check(
-        &self,
-        method: &Method,
-        kind: Kind,
-        headers: &HeaderMap,
-        loopback: bool,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn check(&self, kind: Kind, headers: &HeaderMap, loopback: bool) -> Result<(), Refusal> {
         if !kind.has_reserve() {
             self.check_host(headers)?;
         }
         check_size(headers)?;
         let is_open = match kind {
-            Kind::Health | Kind::Page => true,
+            Kind::Health => true,
             Kind::Metrics => !self.protect_metrics,
             Kind::Data => false,
         };
         if !is_open {
             self.check_token(headers, loopback)?;
-        }
-        if *method != Method::GET && *method != Method::HEAD {
-            check_action(headers)?;
         }
         Ok(())
     }
@@ -156,31 +147,5 @@ fn check_size(headers: &HeaderMap) -> Result<(), Refusal> {
         StatusCode::PAYLOAD_TOO_LARGE,
         format!("the body is larger than {BODY_MAX} bytes"),
         "send less",
-    ))
-}
-
-/// Checks a request that may change something: a page of another site must not be able to make a browser send it.
-fn check_action(headers: &HeaderMap) -> Result<(), Refusal> {
-    let text = |name| headers.get(name).and_then(|value: &axum::http::HeaderValue| value.to_str().ok());
-    if let Some(origin) = headers.get(ORIGIN) {
-        let origin = origin.to_str().unwrap_or("");
-        let own = text(HOST).is_some_and(|host| origin.strip_prefix("http://") == Some(host));
-        let own = own || text(HOST).is_some_and(|host| origin.strip_prefix("https://") == Some(host));
-        if !own {
-            return Err(Refusal::new(
-                StatusCode::FORBIDDEN,
-                format!("a page of `{origin}` may not send this"),
-                "send it from the page of this server, or without `Origin`",
-            ));
-        }
-    }
-    let media_type = text(CONTENT_TYPE).and_then(|value| value.split(';').next()).map(str::trim);
-    if media_type.is_some_and(|media_type| media_type.eq_ignore_ascii_case("application/json")) {
-        return Ok(());
-    }
-    Err(Refusal::new(
-        StatusCode::BAD_REQUEST,
-        "the request has no `content-type: application/json`",
-        "send JSON with this content type",
     ))
 }

@@ -18,35 +18,31 @@ pub enum Listen {
     Off,
 }
 
-/// Why a configured address can't be used.
+/// Why the server can't start.
 #[derive(Debug, thiserror::Error)]
-#[error("can't listen on `{address}`: {source}")]
-pub struct AddressError {
-    address: String,
-    source: io::Error,
-}
-
-impl AddressError {
-    /// Reports an error of the server at this address.
-    pub(crate) fn new(listen: &Listen, source: io::Error) -> AddressError {
-        let address = match listen {
-            Listen::Default => "127.0.0.1",
-            Listen::At(address) => address,
-            Listen::Off => "off",
-        };
-        AddressError { address: address.to_owned(), source }
-    }
+pub enum StartError {
+    /// The configured address can't be used.
+    #[error("can't listen on `{address}`: {source}")]
+    Address {
+        /// The address, as configured.
+        address: String,
+        /// The error.
+        source: io::Error,
+    },
+    /// The system refuses a resource, such as a thread.
+    #[error(transparent)]
+    System(#[from] io::Error),
 }
 
 impl Listen {
     /// Binds the address; `None`: the server is off. If every default port is taken, that is logged, and the server is
     /// off: no configuration requested it.
-    pub(crate) fn bind(&self) -> Result<Option<TcpListener>, AddressError> {
+    pub(crate) fn bind(&self) -> Result<Option<TcpListener>, StartError> {
         match self {
             Listen::Off => Ok(None),
             Listen::At(address) => {
                 let bound = address.to_socket_addrs().and_then(bind_any).map(Some);
-                bound.map_err(|source| AddressError::new(self, source))
+                bound.map_err(|source| StartError::Address { address: address.clone(), source })
             }
             Listen::Default => {
                 let bound = bind_any(DEFAULT_PORTS.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
@@ -56,7 +52,7 @@ impl Listen {
                         first_port = DEFAULT_PORTS.start(),
                         last_port = DEFAULT_PORTS.end(),
                         remedy = "set `admin.listen` to a free address, or to \"off\"",
-                        "no admin server: all of its default ports are taken"
+                        "no admin server: none of its default ports can be used"
                     );
                 }
                 Ok(bound.ok())

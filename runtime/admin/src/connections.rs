@@ -20,7 +20,7 @@ pub(crate) const CONNECTIONS_MAX: usize = 32;
 pub(crate) const RESERVED: usize = 8;
 /// How long a client may take to send a request, or keep a connection without one.
 const REQUEST_MAX: Duration = Duration::from_secs(10);
-/// How long a client may read nothing.
+/// How long a client may leave an answer unread.
 const UNREAD_MAX: Duration = Duration::from_secs(10);
 /// Maximum size of the buffer that holds the head of a request: the smallest that the library allows.
 const HEAD_BYTES: usize = 8 << 10;
@@ -34,8 +34,7 @@ pub(crate) async fn serve(listener: TcpListener, served: Served) -> Infallible {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // One connection too many is closed at once: waiting in the listener's queue, it would look like a
-                // server that hangs.
+                // A connection beyond the maximum is closed at once: if it waited, the server would seem to hang.
                 let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
                 let reserved = places.available_permits() < RESERVED;
                 tokio::spawn(connection(stream, Served { reserved, ..served.clone() }, place));
@@ -57,7 +56,7 @@ async fn connection(stream: TcpStream, served: Served, place: OwnedSemaphorePerm
     http.timer(TokioTimer::new()).header_read_timeout(REQUEST_MAX).max_buf_size(HEAD_BYTES);
     let service = TowerToHyperService::new(router(served));
     let io = TokioIo::new(Box::pin(stream));
-    // An error is the client's: it sent something else than HTTP, or went away.
+    // An error is the client's: it did not send HTTP, or closed the connection.
     let _ended = http.serve_connection(io, service).await;
     drop(place);
 }

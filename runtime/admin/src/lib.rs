@@ -1,12 +1,12 @@
 //! The admin server: health, metrics and status over HTTP, on a thread of its own.
 //!
-//! A connection is accepted or turned away ([`connections`]). Each request passes the checks of [`access`] (host, origin,
-//! size, token) before it reaches its route ([`routes`]). Every answer has the same security headers ([`responses`]).
-//! The server knows nothing of handlers: what it serves comes from a [`Backend`].
+//! A connection is accepted or closed ([`connections`]). Each request passes the checks of [`access`] (host, size, token)
+//! before it reaches its route ([`routes`]). Every answer has the same security headers ([`responses`]). The server knows
+//! nothing of handlers: its data comes from a [`Backend`].
 //!
-//! *Invariants.* Health and metrics are answered even if every other connection is in use. An answer never waits for a
-//! handler longer than the backend allows. Nothing is served away from loopback without a token, except health, metrics
-//! and the page, which hold no keys and no payloads.
+//! *Invariants.* At most 32 connections are open, and each ends after 10 s without a request. The last eight serve only
+//! health and metrics. Without a token, only health and metrics are served away from loopback; they contain no keys and
+//! no payloads.
 
 #![forbid(unsafe_code)]
 
@@ -18,8 +18,8 @@ mod responses;
 mod routes;
 mod server;
 
-pub use access::{Access, TOKEN_MIN};
-pub use address::{AddressError, DEFAULT_PORTS, Listen};
+pub use access::{AccessRules, TOKEN_MIN};
+pub use address::{DEFAULT_PORTS, Listen, StartError};
 pub use backend::{Answer, Backend, MetricsFormat};
 pub use server::Server;
 

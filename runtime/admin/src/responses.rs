@@ -8,8 +8,8 @@ use axum::http::header::{
 };
 use axum::response::{IntoResponse, Response};
 
-/// The headers of every answer. Scripts and styles only from this server, no embedding, no forms: names of topics and
-/// reasons come from others.
+/// The headers of every answer: a browser must not run or embed anything of it. Names of topics, and errors, come from
+/// others.
 const SECURITY: [(HeaderName, HeaderValue); 4] = [
     (
         CONTENT_SECURITY_POLICY,

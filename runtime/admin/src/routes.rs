@@ -11,7 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::access::{Access, Kind};
+use crate::access::{AccessRules, Kind};
 use crate::backend::{Backend, MetricsFormat};
 use crate::responses::{Refusal, json, secured};
 
@@ -19,7 +19,7 @@ use crate::responses::{Refusal, json, secured};
 #[derive(Clone)]
 pub(crate) struct Served {
     pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) access: Arc<Access>,
+    pub(crate) access: Arc<AccessRules>,
     /// Whether the server listens on loopback only.
     pub(crate) loopback: bool,
     /// Whether this connection is one of those that are reserved for health and metrics.
@@ -49,7 +49,7 @@ async fn check(State(served): State<Served>, request: Request, next: Next) -> Re
             "close some, and try again",
         ))
     } else {
-        served.access.check(request.method(), kind, request.headers(), served.loopback)
+        served.access.check(kind, request.headers(), served.loopback)
     };
     secured(match allowed {
         Ok(()) => next.run(request).await,

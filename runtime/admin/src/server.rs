@@ -11,8 +11,8 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::access::Access;
-use crate::address::{AddressError, Listen};
+use crate::access::AccessRules;
+use crate::address::{Listen, StartError};
 use crate::backend::Backend;
 use crate::connections::{is_loopback, serve};
 use crate::routes::Served;
@@ -33,20 +33,21 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// A configured address can't be bound.
+    /// A configured address can't be bound, or the thread can't be started.
     pub fn start(
         listen: &Listen,
-        access: Access,
+        access: AccessRules,
         backend: Arc<dyn Backend>,
-    ) -> Result<Option<Server>, AddressError> {
+    ) -> Result<Option<Server>, StartError> {
         let Some(listener) = listen.bind()? else { return Ok(None) };
-        match Server::run(listener, access, backend) {
-            Ok(server) => Ok(Some(server)),
-            Err(error) => Err(AddressError::new(listen, error)),
-        }
+        Ok(Some(Server::run(listener, access, backend)?))
     }
 
-    fn run(listener: std::net::TcpListener, access: Access, backend: Arc<dyn Backend>) -> io::Result<Server> {
+    fn run(
+        listener: std::net::TcpListener,
+        access: AccessRules,
+        backend: Arc<dyn Backend>,
+    ) -> io::Result<Server> {
         let address = listener.local_addr()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();

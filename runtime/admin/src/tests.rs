@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::connections::{CONNECTIONS_MAX, RESERVED};
-use crate::{Access, Answer, Backend, Listen, MetricsFormat, Server};
+use crate::{AccessRules, Answer, Backend, Listen, MetricsFormat, Server};
 
 const TOKEN: &str = "0123456789abcdef";
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -39,11 +39,11 @@ impl Backend for Process {
     }
 }
 
-fn start(access: Access) -> Server {
+fn start(access: AccessRules) -> Server {
     start_at("127.0.0.1:0", access)
 }
 
-fn start_at(address: &str, access: Access) -> Server {
+fn start_at(address: &str, access: AccessRules) -> Server {
     let listen = Listen::At(address.to_owned());
     Server::start(&listen, access, Arc::new(Process)).expect("a free port exists").expect("it is on")
 }
@@ -99,7 +99,7 @@ fn get(server: &Server, path: &str) -> Response {
 
 #[test]
 fn every_path_is_answered_with_the_security_headers() {
-    let server = start(Access::default());
+    let server = start(AccessRules::default());
     for (path, status, body) in [
         ("/health/live", 200, "ok\n"),
         ("/health/ready", 200, "ok\n"),
@@ -123,7 +123,7 @@ fn every_path_is_answered_with_the_security_headers() {
 
 #[test]
 fn metrics_have_the_format_that_the_client_accepts() {
-    let server = start(Access::default());
+    let server = start(AccessRules::default());
     let response = request(&server, "GET /metrics", &["host: localhost", LARGE]);
     assert_eq!(response.body.trim_end(), "# OpenMetrics");
     assert!(response.head.contains("content-type: application/openmetrics-text; version=1.0.0"));
@@ -134,7 +134,7 @@ fn metrics_have_the_format_that_the_client_accepts() {
 
 #[test]
 fn only_known_hosts_are_served_except_to_probes() {
-    let server = start(Access { hosts: vec!["keylane.example".to_owned()], ..Access::default() });
+    let server = start(AccessRules { hosts: vec!["keylane.example".to_owned()], ..AccessRules::default() });
     for host in ["localhost", "LOCALHOST:9277", "127.0.0.1:80", "[::1]", "[::1]:9277", "keylane.example:1"] {
         assert_eq!(request(&server, "GET /v1/status", &[&format!("host: {host}")]).status, 200, "{host}");
     }
@@ -143,6 +143,7 @@ fn only_known_hosts_are_served_except_to_probes() {
         let response = request(&server, "GET /v1/status", &[&format!("host: {host}")]);
         assert_eq!(response.status, 421, "{host}");
         assert_eq!(response.field("error"), format!("the host `{host}` is not served"));
+        assert!(!response.head.contains("access-control"), "{}", response.head);
         assert!(response.field("hint").contains("admin.hosts"));
         assert_eq!(request(&server, "GET /health/live", &[&format!("host: {host}")]).status, 200);
         assert_eq!(request(&server, "GET /metrics", &[&format!("host: {host}")]).status, 200);
@@ -152,7 +153,7 @@ fn only_known_hosts_are_served_except_to_probes() {
 
 #[test]
 fn with_a_token_data_is_served_only_to_those_who_know_it() {
-    let server = start(Access { token: Some(TOKEN.to_owned()), ..Access::default() });
+    let server = start(AccessRules { token: Some(TOKEN.to_owned()), ..AccessRules::default() });
     let with = |authorization: &str| {
         request(&server, "GET /v1/status", &["host: localhost", &format!("authorization: {authorization}")])
     };
@@ -168,50 +169,39 @@ fn with_a_token_data_is_served_only_to_those_who_know_it() {
         assert_eq!(get(&server, open).status, 200, "{open}");
     }
     let protected =
-        start(Access { token: Some(TOKEN.to_owned()), protect_metrics: true, ..Access::default() });
+        start(AccessRules { token: Some(TOKEN.to_owned()), protect_metrics: true, ..AccessRules::default() });
     assert_eq!(get(&protected, "/metrics").status, 401);
     assert_eq!(get(&protected, "/health/live").status, 200);
 }
 
 #[test]
 fn away_from_loopback_data_needs_a_token() {
-    let server = start_at("0.0.0.0:0", Access::default());
+    let server = start_at("0.0.0.0:0", AccessRules::default());
     let response = get(&server, "/v1/status");
     assert_eq!(response.status, 403);
     assert!(response.field("hint").contains("`admin.token`"), "{}", response.body);
     assert_eq!(get(&server, "/health/live").status, 200);
     assert_eq!(get(&server, "/metrics").status, 200);
-    let with_token = start_at("0.0.0.0:0", Access { token: Some(TOKEN.to_owned()), ..Access::default() });
+    let with_token =
+        start_at("0.0.0.0:0", AccessRules { token: Some(TOKEN.to_owned()), ..AccessRules::default() });
     let header = format!("authorization: Bearer {TOKEN}");
     assert_eq!(request(&with_token, "GET /v1/status", &["host: 127.0.0.1", &header]).status, 200);
 }
 
 #[test]
-fn a_page_of_another_site_can_send_nothing() {
-    let server = start(Access::default());
-    let json = "content-type: application/json";
-    let post = |headers: &[&str]| {
-        let headers: Vec<&str> = [&["host: localhost:9277", "content-length: 0"], headers].concat();
-        request(&server, "POST /v1/drain", &headers)
-    };
-    let response = post(&[json, "origin: http://evil.example"]);
-    assert_eq!(response.status, 403);
-    assert!(response.field("error").contains("http://evil.example"), "{}", response.body);
-    assert_eq!(post(&[json, "origin: http://localhost:1"]).status, 403);
-    assert_eq!(post(&[json, "origin: null"]).status, 403);
-    // A form can be sent without a preflight, but never as JSON.
-    assert_eq!(post(&["content-type: text/plain"]).status, 400);
-    assert_eq!(post(&[]).status, 400);
-    assert_eq!(post(&[json, "origin: http://localhost:9277"]).status, 404);
-    let read_only = request(&server, "POST /v1/status", &["host: localhost", json, "content-length: 0"]);
-    assert_eq!((read_only.status, read_only.field("hint").as_str()), (405, "use GET"));
-    // No answer lets another site read it.
-    assert!(!get(&server, "/v1/status").head.contains("access-control"));
+fn nothing_can_be_changed() {
+    let server = start(AccessRules::default());
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
+        let target = format!("{method} /v1/status");
+        let response = request(&server, &target, &["host: localhost", "content-length: 0"]);
+        assert_eq!(response.status, 405, "{method}");
+        assert_eq!(response.field("hint"), "use GET");
+    }
 }
 
 #[test]
 fn requests_that_are_not_understood_get_an_error_with_a_hint() {
-    let server = start(Access::default());
+    let server = start(AccessRules::default());
     for (path, status, hint) in
         [("/v1/nothing", 404, "/v1/status"), ("/health/ready?strict=perhaps", 400, "strict=true")]
     {
@@ -225,7 +215,7 @@ fn requests_that_are_not_understood_get_an_error_with_a_hint() {
 
 #[test]
 fn connections_are_limited_and_some_are_kept_for_probes() {
-    let server = start(Access::default());
+    let server = start(AccessRules::default());
     let idle: Vec<TcpStream> = (0..CONNECTIONS_MAX - RESERVED).map(|_| connect(server.address())).collect();
     let refused = get(&server, "/v1/status");
     assert_eq!(refused.status, 503);
@@ -253,7 +243,7 @@ fn get_or_closed(server: &Server) -> Option<u16> {
 
 #[test]
 fn a_client_that_sends_no_request_is_closed() {
-    let server = start(Access::default());
+    let server = start(AccessRules::default());
     let mut incomplete = connect(server.address());
     write!(incomplete, "GET /v1/status HTTP/1.1\r\nhost: local").expect("the server reads");
     let mut idle = connect(server.address());
@@ -265,7 +255,7 @@ fn a_client_that_sends_no_request_is_closed() {
 
 #[test]
 fn a_client_that_reads_nothing_is_closed() {
-    let server = start(Access::default());
+    let server = start(AccessRules::default());
     let mut unread: Vec<TcpStream> =
         (0..CONNECTIONS_MAX - RESERVED).map(|_| connect(server.address())).collect();
     for stream in &mut unread {
@@ -277,7 +267,7 @@ fn a_client_that_reads_nothing_is_closed() {
 
 #[test]
 fn the_head_of_a_request_has_a_limit() {
-    let server = start(Access::default());
+    let server = start(AccessRules::default());
     let mut stream = connect(server.address());
     let long = format!("x: {}", "y".repeat(64 << 10));
     let sent = write!(stream, "GET /v1/status HTTP/1.1\r\nhost: localhost\r\n{long}\r\n\r\n");

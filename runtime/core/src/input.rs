@@ -64,6 +64,13 @@ pub enum Input<'a> {
         /// Set if the read ended with an error.
         error: Option<ReadError>,
     },
+    /// The end of the log of a partition from which nothing has arrived for a while, as its leader reports it.
+    LogEnd {
+        /// The partition.
+        partition: Partition,
+        /// One past the last offset of the log, open transactions included; `None`: the leader does not respond.
+        end: Option<i64>,
+    },
     // -- calls ----------------------------------------------------------------------------------
     /// The workers accept this many more calls, or up to [`SHORT_CALLS_MAX`] times as many if each carries one event.
     CapacityAdded {

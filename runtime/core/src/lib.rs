@@ -46,4 +46,4 @@ pub use core::Core;
 pub use ids::{ArenaSlot, CallId, CommitId, Now, OwnershipId, Partition, RebalanceId};
 pub use input::*;
 pub use stall::{BlockedOn, Stall};
-pub use view::{Counters, PartitionStatus, PartitionView, View};
+pub use view::{Counters, OwnershipStatus, PartitionView, View};

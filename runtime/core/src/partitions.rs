@@ -127,8 +127,20 @@ pub(crate) struct ReadState {
     pub(crate) paused: Option<ReadPause>,
     /// The last read failure, if nothing was read since.
     pub(crate) failure: Option<ReadFailure>,
+    /// Set while the log is known to have records that do not arrive.
+    pub(crate) unfetched: Option<Unfetched>,
     /// The log to restart in, if the ownership ends because its position is outside the log.
     pub(crate) restart_in: Option<LogBounds>,
+}
+
+/// Records of the log that do not arrive.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unfetched {
+    pub(crate) leader_responds: bool,
+    /// Since when it is known.
+    pub(crate) since: Duration,
+    /// Whether a stall was reported for it.
+    pub(crate) reported: bool,
 }
 
 /// The bounds of a partition's log.
@@ -254,7 +266,10 @@ impl PartitionState {
     /// Returns whether it was reported to make no progress, and has made none since.
     pub(crate) fn is_stalled(&self) -> bool {
         let cannot_be_read = self.reading.failure.is_some_and(|failure| failure.reported);
-        cannot_be_read || self.progress.reported && self.progress.seen == self.progress_now()
+        let is_not_fetched = self.reading.unfetched.is_some_and(|unfetched| unfetched.reported);
+        cannot_be_read
+            || is_not_fetched
+            || self.progress.reported && self.progress.seen == self.progress_now()
     }
 
     /// Returns whether offset or set changed since the last stored commit.
@@ -293,6 +308,7 @@ impl ReadState {
             permitted: false,
             paused: None,
             failure: None,
+            unfetched: None,
             restart_in: None,
         }
     }

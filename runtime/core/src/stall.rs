@@ -32,4 +32,9 @@ pub enum BlockedOn {
     Commit,
     /// The log: the offset can't be read. Reading is retried with a growing delay.
     ReadFailed(ReadError),
+    /// The log: it has records from this offset on, as far as known, but none arrives and no error is reported.
+    NotFetched {
+        /// Whether the partition's leader responds. If so, an open transaction may hold the records back.
+        leader_responds: bool,
+    },
 }

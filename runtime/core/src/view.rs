@@ -41,7 +41,7 @@ pub struct PartitionView {
     /// Its ownership.
     pub ownership: OwnershipId,
     /// Its status.
-    pub status: PartitionStatus,
+    pub status: OwnershipStatus,
     /// The offset that the coordinator has stored for the ownership; `None`: its start is not committed yet.
     pub committed: Option<i64>,
     /// The first offset that is not settled: the committable offset.
@@ -71,7 +71,7 @@ pub struct PartitionView {
 
 /// The status of an owned partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PartitionStatus {
+pub enum OwnershipStatus {
     /// Its start is being looked up, or committed for the first time.
     Starting,
     /// Its events are being processed.
@@ -95,7 +95,7 @@ pub struct Counters {
     pub reruns_after_faults: u64,
     /// Events processed again, uncharged, because an output of an event before them is unpublishable.
     pub reruns_after_unpublishable: u64,
-    /// Dead letters, counted when they are requested.
+    /// Events that were dead-lettered: their dead letters are acknowledged.
     pub dead_letters: u64,
     /// Events skipped because they could not be handled.
     pub skipped: u64,
@@ -164,11 +164,11 @@ impl Core {
 fn partition_view(state: &PartitionState, blocked: Option<Stall>) -> Option<PartitionView> {
     let status = match state.phase {
         Phase::Vacant | Phase::Closed => return None,
-        Phase::LookingUp(_) | Phase::Resolved | Phase::Starting => PartitionStatus::Starting,
-        Phase::Active => PartitionStatus::Active,
-        Phase::Closing { .. } => PartitionStatus::Closing,
-        Phase::Committing { .. } => PartitionStatus::Committing,
-        Phase::Stopped => PartitionStatus::Stopped,
+        Phase::LookingUp(_) | Phase::Resolved | Phase::Starting => OwnershipStatus::Starting,
+        Phase::Active => OwnershipStatus::Active,
+        Phase::Closing { .. } => OwnershipStatus::Closing,
+        Phase::Committing { .. } => OwnershipStatus::Committing,
+        Phase::Stopped => OwnershipStatus::Stopped,
     };
     Some(PartitionView {
         partition: state.id,

@@ -34,12 +34,12 @@ pub(super) fn thread_cpu_time() -> Duration {
 
 /// Time as counted by the ticker, since the engine was created.
 #[derive(Debug, Default)]
-pub struct Clock {
+pub struct TickClock {
     micros: AtomicU64,
     calls_in_progress: AtomicU32,
 }
 
-impl Clock {
+impl TickClock {
     /// Returns the time since the engine was created.
     pub fn now(&self) -> Duration {
         Duration::from_micros(self.micros())
@@ -76,7 +76,10 @@ pub(super) struct Ticker {
 
 impl Ticker {
     /// Ticks until dropped: advances `clock`, then calls `on_tick`.
-    pub(super) fn start(clock: Arc<Clock>, on_tick: impl Fn() + Send + 'static) -> std::io::Result<Ticker> {
+    pub(super) fn start(
+        clock: Arc<TickClock>,
+        on_tick: impl Fn() + Send + 'static,
+    ) -> std::io::Result<Ticker> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::Builder::new().name("keylane-ticker".to_owned()).spawn(move || {
@@ -125,7 +128,7 @@ const OUT_OF_CPU: u8 = 2;
 /// ready while other calls run. Shared by the worker, the call's waker and the instance's epoch callback.
 #[derive(Debug)]
 pub(super) struct Meter {
-    clock: Arc<Clock>,
+    clock: Arc<TickClock>,
     limit: AtomicU64,
     spent: AtomicU64,
     since: AtomicU64,
@@ -136,7 +139,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn new(clock: Arc<Clock>) -> Meter {
+    pub(super) fn new(clock: Arc<TickClock>) -> Meter {
         Meter {
             clock,
             limit: AtomicU64::new(0),
@@ -225,8 +228,8 @@ fn micros(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn armed(limit_ms: u64) -> (Arc<Clock>, Meter) {
-        let clock = Arc::new(Clock::default());
+    fn armed(limit_ms: u64) -> (Arc<TickClock>, Meter) {
+        let clock = Arc::new(TickClock::default());
         let meter = Meter::new(clock.clone());
         meter.arm(Duration::from_millis(limit_ms));
         (clock, meter)
@@ -234,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_tick_adds_at_most_100_ms_however_long_the_process_was_stopped() {
-        let clock = Clock::default();
+        let clock = TickClock::default();
         clock.advance(Duration::from_millis(1));
         clock.advance(Duration::from_secs(3600));
         assert_eq!(clock.now(), Duration::from_millis(101));

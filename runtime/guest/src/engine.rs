@@ -10,7 +10,7 @@ use wasmtime::{
     WasmBacktraceDetails,
 };
 
-use super::clock::{Clock, Ticker};
+use super::clock::{TickClock, Ticker};
 use super::grants::AllowedImports;
 use super::host::{CORE_INSTANCES_MAX, Host, TABLE_ELEMENTS_MAX, TABLES_MAX};
 
@@ -110,7 +110,7 @@ pub struct Engine {
     linker: Linker<Host>,
     /// The same linker, with HTTP.
     http_linker: Linker<Host>,
-    clock: Arc<Clock>,
+    clock: Arc<TickClock>,
     max_instances: u32,
     _ticker: Ticker,
 }
@@ -129,7 +129,7 @@ impl Engine {
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut http_linker)
             .map_err(|error| start(&error))?;
 
-        let clock = Arc::new(Clock::default());
+        let clock = Arc::new(TickClock::default());
         let on_tick = wasmtime.clone();
         let ticker = Ticker::start(clock.clone(), move || on_tick.increment_epoch()).map_err(|error| {
             EngineError::Start { reason: format!("can't start the ticker thread: {error}") }
@@ -145,7 +145,7 @@ impl Engine {
     }
 
     /// Returns the clock that the ticker advances.
-    pub fn clock(&self) -> &Arc<Clock> {
+    pub fn clock(&self) -> &Arc<TickClock> {
         &self.clock
     }
 

@@ -13,7 +13,7 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-use super::clock::Clock;
+use super::clock::TickClock;
 use keylane_telemetry::LineThrottle;
 
 /// The maximum number of bytes of a line. A longer line is truncated: a guest must not be able to fill the log with one
@@ -44,12 +44,12 @@ const LINES_MAX: u32 = 200;
 /// The limit on lines that all instances of a handler share.
 #[derive(Debug)]
 pub(super) struct SharedLineThrottle {
-    clock: Arc<Clock>,
+    clock: Arc<TickClock>,
     throttle: Mutex<LineThrottle>,
 }
 
 impl SharedLineThrottle {
-    pub(super) fn new(clock: Arc<Clock>) -> SharedLineThrottle {
+    pub(super) fn new(clock: Arc<TickClock>) -> SharedLineThrottle {
         SharedLineThrottle { clock, throttle: Mutex::new(LineThrottle::new(LINES_MAX)) }
     }
 

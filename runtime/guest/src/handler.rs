@@ -12,7 +12,7 @@ use super::bindings::batch::{BatchEventHandler, BatchEventHandlerPre};
 use super::bindings::single::keylane::handler::types::{Event, HeaderParam};
 use super::bindings::single::{EventHandler, EventHandlerPre};
 use super::call::GuestFailure;
-use super::clock::{Clock, Meter};
+use super::clock::{Meter, TickClock};
 use super::engine::Engine;
 use super::grants::Grants;
 use super::guest_log::SharedLineThrottle;
@@ -165,7 +165,7 @@ impl Handler {
         self.id
     }
 
-    pub(super) fn clock(&self) -> &Arc<Clock> {
+    pub(super) fn clock(&self) -> &Arc<TickClock> {
         self.engine.clock()
     }
 

@@ -40,7 +40,7 @@ mod trap;
 pub use batch::Batch;
 pub use cache::Cache;
 pub use call::{Call, CallEvent, CallKey, CallObserver, CallStatus, GuestFailure};
-pub use clock::Clock;
+pub use clock::TickClock;
 pub use compiler::Compiler;
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use grants::{AllowedImports, Grants};

@@ -22,7 +22,7 @@ use std::task::Waker;
 use std::thread::JoinHandle;
 
 use super::call::{Call, CallEvent, CallKey};
-use super::clock::Clock;
+use super::clock::TickClock;
 use super::engine::Engine;
 use super::pool::Pool;
 
@@ -36,7 +36,7 @@ struct Shared {
     queue: Mutex<CallQueue>,
     mailboxes: Vec<WorkerMailbox>,
     pool: Pool,
-    clock: Arc<Clock>,
+    clock: Arc<TickClock>,
     closed: AtomicBool,
 }
 

@@ -79,6 +79,8 @@ codes! {
     TRANSPORT = RD_KAFKA_RESP_ERR__TRANSPORT;
     /// The broker lost its connection to another one.
     NETWORK_EXCEPTION = RD_KAFKA_RESP_ERR_NETWORK_EXCEPTION;
+    /// The client found nothing: none of the requested partitions has a leader.
+    NOT_FOUND = RD_KAFKA_RESP_ERR__NOENT;
     /// The partition has no leader at the moment.
     LEADER_NOT_AVAILABLE = RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
     /// Another broker leads the partition.

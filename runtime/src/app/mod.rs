@@ -8,6 +8,7 @@ mod authentication;
 mod clock;
 mod event_loop;
 mod signals;
+mod stall_reasons;
 mod start;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -146,6 +147,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunEnd> {
     }
     admin.state.running();
     if failure.is_some() {
+        admin.state.draining();
         parts.drain("a thread that could not be started"); // handlers that have joined their groups leave them
     }
     let mut run_end = wait(&parts, &admin.state, &received, running);

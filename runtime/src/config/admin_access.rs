@@ -9,7 +9,7 @@ use super::admin_token::AdminToken;
 use super::checked::AdminListen;
 use super::document::Document;
 use super::error::Error;
-use super::problem::{Problems, Report};
+use super::problem::{ProblemReport, Problems};
 use super::{Environment, environment, rules, written};
 
 /// How to reach an admin server.
@@ -34,8 +34,8 @@ pub fn load_admin(path: &Path, is_default: bool) -> Result<AdminAccess, Error> {
     }
 }
 
-fn read(text: &str, environment: &Environment<'_>) -> Result<AdminAccess, Report> {
-    let mut report = Report::new(environment.file, text);
+fn read(text: &str, environment: &Environment<'_>) -> Result<AdminAccess, ProblemReport> {
+    let mut report = ProblemReport::new(environment.file, text);
     let mut document = Document::parse(text, &mut report)?;
     document.keep_only("admin");
     document.interpolate(environment.variable, &mut report)?;

@@ -75,9 +75,9 @@ fn elsewhere(name: &str, table: &[String], handlers: &[String]) -> Option<String
     if tables.is_empty() {
         // A dotted property name is parsed as nested tables.
         let is_property = table.first().is_some_and(|first| first == "kafka") && table.len() == 1;
-        return is_property.then(|| "librdkafka properties belong to `[kafka.client]`".to_owned());
+        return is_property.then(|| "librdkafka properties belong in `[kafka.client]`".to_owned());
     }
-    Some(format!("`{name}` belongs to {}", tables.join(" or ")))
+    Some(format!("`{name}` belongs in {}", tables.join(" or ")))
 }
 
 /// Finds the paths of all tables of the schema that have a setting of this name.
@@ -164,10 +164,10 @@ mod tests {
         ] {
             let message = format!("unknown field `{found}`, expected `zebra`");
             let (_, found_remedy) = explain(&message, Some(&names(table)), &names(handlers));
-            assert_eq!(found_remedy, Some(format!("`{found}` belongs to `{remedy}")), "{table:?}");
+            assert_eq!(found_remedy, Some(format!("`{found}` belongs in `{remedy}")), "{table:?}");
         }
         let (_, remedy) = explain("unknown field `sasl`, expected `client`", Some(&names(&["kafka"])), &[]);
-        assert_eq!(remedy.as_deref(), Some("librdkafka properties belong to `[kafka.client]`"));
+        assert_eq!(remedy.as_deref(), Some("librdkafka properties belong in `[kafka.client]`"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::deserializer_messages;
 use super::interpolate::{self, InterpolationError};
-use super::problem::{Problem, Report};
+use super::problem::{Problem, ProblemReport};
 
 /// A parsed file. Strings are unescaped; spans refer to the text of the file.
 pub(super) struct Document<'t> {
@@ -18,7 +18,7 @@ pub(super) struct Document<'t> {
 
 impl<'t> Document<'t> {
     /// Parses the text. A syntax error ends the checks, because the text after it can only be guessed.
-    pub(super) fn parse(text: &'t str, report: &mut Report) -> Result<Document<'t>, Report> {
+    pub(super) fn parse(text: &'t str, report: &mut ProblemReport) -> Result<Document<'t>, ProblemReport> {
         match DeTable::parse(text) {
             Ok(root) => Ok(Document { root }),
             Err(error) => {
@@ -37,8 +37,8 @@ impl<'t> Document<'t> {
     pub(super) fn interpolate(
         &mut self,
         environment: &dyn Fn(&str) -> Option<String>,
-        report: &mut Report,
-    ) -> Result<(), Report> {
+        report: &mut ProblemReport,
+    ) -> Result<(), ProblemReport> {
         for (_, value) in self.root.get_mut().iter_mut() {
             interpolate_value(value, environment, report);
         }
@@ -46,7 +46,10 @@ impl<'t> Document<'t> {
     }
 
     /// Deserializes the file.
-    pub(super) fn deserialize<T: Deserialize<'t>>(&self, report: &mut Report) -> Result<T, Report> {
+    pub(super) fn deserialize<T: Deserialize<'t>>(
+        &self,
+        report: &mut ProblemReport,
+    ) -> Result<T, ProblemReport> {
         T::deserialize(toml::Deserializer::from(self.root.clone())).map_err(|error| {
             let table = error.span().and_then(|span| self.table_of(&span));
             let explained =
@@ -149,7 +152,7 @@ fn span_in(key: Range<usize>, value: &Spanned<DeValue<'_>>, path: &[&str]) -> Ra
 fn interpolate_value(
     value: &mut Spanned<DeValue<'_>>,
     environment: &dyn Fn(&str) -> Option<String>,
-    report: &mut Report,
+    report: &mut ProblemReport,
 ) {
     let span = value.span();
     match value.get_mut() {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Report;
+use super::ProblemReport;
 
 /// Why the configuration could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum Error {
     },
     /// The file was read, but the configuration is invalid.
     #[error(transparent)]
-    Invalid(#[from] Report),
+    Invalid(#[from] ProblemReport),
 }
 
 impl Error {

@@ -52,7 +52,7 @@ pub use checked::{
 pub use client_properties::ClientProperties;
 pub use error::Error;
 pub use fetch::{FETCH_MIN, FetchLimits};
-pub use problem::Report;
+pub use problem::ProblemReport;
 pub use size::HumanSize;
 pub use start_policy::StartPolicy;
 
@@ -88,8 +88,8 @@ fn environment(path: &Path) -> Environment<'_> {
 /// # Errors
 ///
 /// All problems that can be found in one pass.
-pub fn check(text: &str, environment: &Environment<'_>) -> Result<Checked, Report> {
-    let mut report = Report::new(environment.file, text);
+pub fn check(text: &str, environment: &Environment<'_>) -> Result<Checked, ProblemReport> {
+    let mut report = ProblemReport::new(environment.file, text);
     let mut document = Document::parse(text, &mut report)?;
     document.interpolate(environment.variable, &mut report)?;
     unsupported::refuse(&mut document, &mut report);

@@ -11,7 +11,7 @@ use super::secret;
 
 /// All problems found in one file.
 #[derive(Clone)]
-pub struct Report {
+pub struct ProblemReport {
     file: String,
     text: String,
     problems: Vec<Problem>,
@@ -34,9 +34,9 @@ impl Problem {
     }
 }
 
-impl Report {
-    pub(super) fn new(file: &Path, text: &str) -> Report {
-        Report {
+impl ProblemReport {
+    pub(super) fn new(file: &Path, text: &str) -> ProblemReport {
+        ProblemReport {
             file: file.display().to_string(),
             text: text.to_owned(),
             problems: Vec::new(),
@@ -64,7 +64,7 @@ impl Report {
     }
 
     /// Returns the value if there is no problem.
-    pub(super) fn into_result<T>(self, value: T) -> Result<T, Report> {
+    pub(super) fn into_result<T>(self, value: T) -> Result<T, ProblemReport> {
         if self.problems.is_empty() { Ok(value) } else { Err(self) }
     }
 
@@ -111,7 +111,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ProblemReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The problems are sorted by line, so that they can be fixed from top to bottom.
         let mut in_order: Vec<&Problem> = self.problems.iter().collect();
@@ -124,7 +124,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl fmt::Debug for Report {
+impl fmt::Debug for ProblemReport {
     /// Formats the report as [`fmt::Display`] does: the text of a file may contain secrets and is never printed
     /// completely.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,7 +132,7 @@ impl fmt::Debug for Report {
     }
 }
 
-impl std::error::Error for Report {}
+impl std::error::Error for ProblemReport {}
 
 /// The line of a span.
 struct SourceLine<'t> {
@@ -158,12 +158,12 @@ impl<'t> SourceLine<'t> {
 /// Collects problems, located by the paths of their fields.
 pub(super) struct Problems<'d, 'r> {
     document: &'d Document<'d>,
-    report: &'r mut Report,
+    report: &'r mut ProblemReport,
     warnings: Vec<String>,
 }
 
 impl<'d, 'r> Problems<'d, 'r> {
-    pub(super) fn new(document: &'d Document<'d>, report: &'r mut Report) -> Problems<'d, 'r> {
+    pub(super) fn new(document: &'d Document<'d>, report: &'r mut ProblemReport) -> Problems<'d, 'r> {
         Problems { document, report, warnings: Vec::new() }
     }
 

@@ -2,7 +2,7 @@
 //! the setting: a setting without effect would be misleading.
 
 use super::document::Document;
-use super::problem::Report;
+use super::problem::ProblemReport;
 
 /// A refused setting; `*` in its path matches any name.
 struct RefusedSetting {
@@ -52,7 +52,7 @@ const fn only(
 }
 
 /// Reports these settings, and removes them from the document, so that no second error is reported for them.
-pub(super) fn refuse(document: &mut Document<'_>, report: &mut Report) {
+pub(super) fn refuse(document: &mut Document<'_>, report: &mut ProblemReport) {
     for setting in &ALL {
         for path in matching(document, setting.path) {
             let path: Vec<&str> = path.iter().map(String::as_str).collect();

@@ -134,8 +134,8 @@ pub(super) struct Admin {
     pub(super) token: Option<String>,
     /// A file with the token, instead of `token`. A trailing newline is ignored.
     pub(super) token_file: Option<PathBuf>,
-    /// Host names in requests that are answered, besides `localhost` and addresses. They protect from pages of other
-    /// sites that resolve a name of their own to this machine.
+    /// Host names that requests may use, besides `localhost` and addresses. Requests with any other `Host` are refused,
+    /// so that pages of other sites can't read the status (DNS rebinding).
     pub(super) hosts: Vec<String>,
     /// Whether metrics need the token, too.
     #[serde(deserialize_with = "scalar")]

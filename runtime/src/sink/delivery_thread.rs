@@ -248,7 +248,7 @@ impl DeliveryThread {
                     ?purged,
                     "producer failed and was replaced: outputs in flight may be stored twice"
                 );
-                self.shared.health.lock().unwrap_or_else(PoisonError::into_inner).replaced += 1;
+                self.shared.totals.lock().unwrap_or_else(PoisonError::into_inner).replaced += 1;
                 self.old = Some((old, reports));
             }
             Err(error) => {

@@ -25,7 +25,7 @@ mod unreported;
 
 pub use delivery::{Delivery, RecordMetadata};
 pub use errors::DeliveryError;
-pub use producer::{ProduceError, Route, Sink, SinkHealth, SinkRecord};
+pub use producer::{ProduceError, ProducerTotals, Route, Sink, SinkRecord};
 pub use record::{OwnedRecord, SinkTopic};
 pub use spec::{Error, SinkSpec};
 pub use topic_limits::{RecordSize, TimeFit, Unpublishable};

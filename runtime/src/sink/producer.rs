@@ -63,9 +63,9 @@ pub enum ProduceError {
     Rejected(DeliveryError),
 }
 
-/// State of the producer.
+/// Totals of the producer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SinkHealth {
+pub struct ProducerTotals {
     /// Number of times the producer was replaced.
     pub replaced: u64,
 }
@@ -84,7 +84,7 @@ pub(super) struct Shared {
     /// Topics that were logged as blocked.
     logged_as_blocked: Vec<AtomicBool>,
     pub(super) unreported: UnreportedRecords,
-    pub(super) health: Mutex<SinkHealth>,
+    pub(super) totals: Mutex<ProducerTotals>,
     pub(super) stop: AtomicBool,
     pub(super) names: Vec<CString>,
     limits: Limits,
@@ -121,7 +121,7 @@ impl Sink {
             closed: names.iter().map(|_| AtomicBool::new(false)).collect(),
             logged_as_blocked: names.iter().map(|_| AtomicBool::new(false)).collect(),
             unreported: UnreportedRecords::new(names.len(), spec.max_bytes_per_topic),
-            health: Mutex::default(),
+            totals: Mutex::default(),
             stop: AtomicBool::new(false),
             names,
             limits,
@@ -211,9 +211,9 @@ impl Sink {
         empty
     }
 
-    /// Returns the state of the producer.
-    pub fn health(&self) -> SinkHealth {
-        *self.shared.health.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the totals of the producer.
+    pub fn totals(&self) -> ProducerTotals {
+        *self.shared.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Injects a fatal error into the producer.

@@ -271,7 +271,7 @@ fn a_failed_producer_is_replaced() {
         rows.push(delivery.id.row);
     }
     assert_eq!(rows, (0..51).collect::<Vec<_>>(), "each once, in the original order");
-    assert_eq!(sink.health().replaced, 1);
+    assert_eq!(sink.totals().replaced, 1);
     produce_when_open(&sink, &record(b"k"), id(0, 99));
     assert!(sink.flush(TEST_TIMEOUT));
 }
@@ -306,7 +306,7 @@ fn no_record_overtakes_those_of_a_failed_producer() {
             );
         }
     });
-    assert!(sink.health().replaced > 0);
+    assert!(sink.totals().replaced > 0);
 }
 
 #[test]

@@ -40,6 +40,13 @@ pub enum SourceEvent {
         /// The reason. A range error contains the current bounds of the log.
         why: ReadError,
     },
+    /// The end of a log from which nothing has arrived for a while; `None`: its leader does not respond.
+    LogEnd {
+        /// The partition.
+        partition: Partition,
+        /// One past the last offset, open transactions included.
+        end: Option<i64>,
+    },
     /// The result of a commit for one partition.
     CommitResult {
         /// The commit.

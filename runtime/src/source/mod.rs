@@ -12,6 +12,7 @@ pub mod embedded;
 mod errors;
 mod event;
 mod kafka;
+mod log_ends;
 mod lookups;
 mod partition_count;
 mod partitions;

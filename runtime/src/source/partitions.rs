@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use keylane_core::{Partition, ReadError};
 
@@ -16,14 +17,14 @@ use crate::librdkafka::{
 #[derive(Debug, Default)]
 pub(super) struct OwnedPartitions {
     owned: BTreeMap<Partition, OwnedPartition>,
-    /// The number of ownerships so far, which numbers the next one. A result for an older ownership is dropped.
-    ownerships: u64,
+    /// The number of assignments so far, which numbers the next one. A result for an older assignment is dropped.
+    assignments: u64,
 }
 
 #[derive(Debug)]
 struct OwnedPartition {
-    /// The number of the ownership.
-    ownership: u64,
+    /// The number of the assignment.
+    assignment: u64,
     /// The id of the topic that the partition is read from; zeros if it is unknown.
     topic_id: [u8; 16],
     /// `None` while the partition is not assigned in the library, for example until its start position is known.
@@ -35,6 +36,8 @@ pub(super) struct PartitionReader {
     queue: PartitionQueue,
     /// The next offset to read. The library's own position is not used: it moves past records that were never read.
     pub(super) next: i64,
+    /// When records were read last, or when it was opened.
+    pub(super) read_at: Duration,
     /// Whether reading has stopped until the partition is repositioned, because of an error that was not an
     /// interruption.
     halted: bool,
@@ -57,14 +60,14 @@ pub(super) struct FetchError {
 }
 
 impl OwnedPartitions {
-    /// Begins a new ownership.
+    /// Begins a new assignment.
     pub(super) fn add(&mut self, partition: Partition) {
-        self.ownerships += 1;
-        let owned = OwnedPartition { ownership: self.ownerships, topic_id: [0; 16], reader: None };
+        self.assignments += 1;
+        let owned = OwnedPartition { assignment: self.assignments, topic_id: [0; 16], reader: None };
         self.owned.insert(partition, owned);
     }
 
-    /// Ends an ownership and closes its queue.
+    /// Ends an assignment and closes its queue.
     pub(super) fn remove(&mut self, partition: Partition) {
         self.owned.remove(&partition);
     }
@@ -77,7 +80,7 @@ impl OwnedPartitions {
     }
 
     pub(super) fn lookup_id(&self, partition: Partition) -> Option<LookupId> {
-        self.owned.get(&partition).map(|owned| LookupId { partition, ownership: owned.ownership })
+        self.owned.get(&partition).map(|owned| LookupId { partition, assignment: owned.assignment })
     }
 
     pub(super) fn is_current(&self, id: LookupId) -> bool {
@@ -116,6 +119,13 @@ impl OwnedPartitions {
         self.owned.iter().filter_map(|(partition, owned)| Some((*partition, owned.reader.as_ref()?.next)))
     }
 
+    /// Iterates over the partitions from which nothing was read since then.
+    pub(super) fn idle_since(&self, then: Duration) -> impl Iterator<Item = Partition> + '_ {
+        let is_idle = move |reader: &PartitionReader| !reader.halted && reader.read_at <= then;
+        let idle = self.owned.iter().filter(move |(_, owned)| owned.reader.as_ref().is_some_and(is_idle));
+        idle.map(|(partition, _)| *partition)
+    }
+
     /// Detaches the partition's queue from the main queue, to read it from this offset. Call it before every assign of
     /// the partition.
     pub(super) fn open(
@@ -123,6 +133,7 @@ impl OwnedPartitions {
         context: &ConsumerContext,
         partition: Partition,
         offset: i64,
+        now: Duration,
     ) -> Result<(), ErrorCode> {
         let owned = self.owned.get_mut(&partition).ok_or(ErrorCode::UNKNOWN_PARTITION)?;
         // The old handle is dropped first: this removes the wake-up from its queue, which may be the queue opened
@@ -131,7 +142,7 @@ impl OwnedPartitions {
         let topic = context.topic(partition).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
         let queue = PartitionQueue::open(context.consumer.client(), topic, partition.number, &context.wake)
             .ok_or(ErrorCode::UNKNOWN_PARTITION)?;
-        owned.reader = Some(PartitionReader { queue, next: offset, halted: false });
+        owned.reader = Some(PartitionReader { queue, next: offset, read_at: now, halted: false });
         Ok(())
     }
 }

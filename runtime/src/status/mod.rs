@@ -2,7 +2,7 @@
 //!
 //! Times are in milliseconds, sizes in bytes. Fields are added over time; none changes its meaning.
 
-mod stall_reason;
+pub mod stall_reason;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ pub struct ProcessStatus {
     pub uptime_ms: u64,
     /// The SHA-256 of the configuration file, in hex.
     pub configuration_sha256: String,
-    /// What the process does.
+    /// The state of the process.
     pub state: ProcessState,
     /// Threads that run guests.
     pub workers: usize,
@@ -29,7 +29,7 @@ pub struct ProcessStatus {
     pub handlers: Vec<HandlerStatus>,
 }
 
-/// What a process does.
+/// The state of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case")]
 pub enum ProcessState {
@@ -59,33 +59,33 @@ pub struct HandlerStatus {
     pub component: String,
     /// The SHA-256 of the component, in hex; `None`: it is not loaded yet.
     pub component_sha256: Option<String>,
-    /// What it does.
+    /// The state of the handler.
     pub state: HandlerState,
-    /// Why it has stopped, if it has.
+    /// Why it has stopped; empty while it runs, and after an orderly end.
     pub failures: Vec<String>,
-    /// The time since which its event loop has not answered. The rest is then what it answered last.
+    /// How long its event loop has not responded; `None`: it responds. The other fields are then those of its last response.
     pub not_answering_ms: Option<u64>,
     /// Calls that have not terminated.
     pub calls: u32,
     /// `lanes.max_concurrency`.
-    pub max_calls: u32,
+    pub calls_limit: u32,
     /// Lanes with events or a call.
     pub lanes: u64,
     /// Lanes that a call could take now.
     pub ready_lanes: u64,
-    /// Lanes whose first event has failed before.
+    /// Lanes whose first event has failed, and waits for its next attempt or has it.
     pub retrying_lanes: u64,
     /// The topic whose queued outputs block new calls, if there is one.
     pub blocking_topic: Option<String>,
     /// Totals since the handler started.
     pub totals: HandlerTotals,
-    /// Events that each rule of the filter decided about; empty without a filter.
+    /// The number of events by the filter rule that matched them; empty without a filter.
     pub filter: Vec<FilterRuleStatus>,
     /// Its partitions, by topic and number.
     pub partitions: Vec<PartitionStatus>,
 }
 
-/// What a handler does.
+/// The state of a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HandlerState {
@@ -108,7 +108,7 @@ pub struct HandlerTotals {
     pub settled: u64,
     /// Events that the filter dropped.
     pub filtered: u64,
-    /// Dead letters, counted when they are requested.
+    /// Events that were dead-lettered.
     pub dead_letters: u64,
     /// Events skipped because they could not be handled.
     pub skipped: u64,
@@ -152,7 +152,7 @@ pub struct FilterRuleStatus {
     pub rule: Option<String>,
     /// Whether its events are kept.
     pub keep: bool,
-    /// Its events.
+    /// The number of events that it matched.
     pub events: u64,
 }
 
@@ -163,7 +163,7 @@ pub struct PartitionStatus {
     pub topic: String,
     /// The number of the partition.
     pub partition: i32,
-    /// What its ownership does.
+    /// The state of its ownership.
     pub state: OwnershipState,
     /// The offset that the coordinator has stored; `None`: none in this ownership.
     pub committed: Option<i64>,
@@ -179,8 +179,8 @@ pub struct PartitionStatus {
     pub log_end: Option<i64>,
     /// Offsets from the committed one to the end of the log.
     pub lag_committed: Option<u64>,
-    /// Offsets up to the end of the log that still need processing.
-    pub lag_completed: Option<u64>,
+    /// Offsets up to the end of the log that are not settled.
+    pub lag_unsettled: Option<u64>,
     /// Events that were read and are not settled.
     pub queued: u64,
     /// Their bytes.
@@ -193,11 +193,11 @@ pub struct PartitionStatus {
     pub read_limit: Option<String>,
     /// Whether it has made no progress for 15 s.
     pub stalled: bool,
-    /// What blocks it now; `None`: nothing is left to settle or commit.
+    /// What blocks it now; `None`: nothing is known to be left to read, settle or commit.
     pub blocked: Option<BlockedStatus>,
 }
 
-/// What an ownership does.
+/// The state of an ownership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OwnershipState {
@@ -213,10 +213,10 @@ pub enum OwnershipState {
     Stopped,
 }
 
-/// What blocks a partition.
+/// The event or offset that blocks a partition, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockedStatus {
-    /// The reason: see [`StallReason::code`].
+    /// The reason: the code of one of [`STALL_REASONS`].
     pub reason: String,
     /// The offset that blocks the partition.
     pub offset: i64,

@@ -98,7 +98,6 @@ impl Core {
             }
             OnExhausted::DeadLetter => {
                 call.set_awaited(row, Awaited::Acks(Effect::DeadLetter));
-                self.outbox.counters.dead_letters += 1;
                 self.outbox.push(Pending::DeadLetter(failed));
             }
             OnExhausted::Stop => {

@@ -383,8 +383,11 @@ impl Core {
     fn notify_ownership_ended(&mut self, index: u32, end: OwnershipEnd) {
         let state = self.partitions.get_mut(index);
         let (partition, ownership) = (state.id, state.ownership);
-        let failure = state.reading.failure.take();
-        if std::mem::take(&mut state.progress.reported) || failure.is_some_and(|failure| failure.reported) {
+        let (failure, unfetched) = (state.reading.failure.take(), state.reading.unfetched.take());
+        let is_reported = std::mem::take(&mut state.progress.reported)
+            || failure.is_some_and(|failure| failure.reported)
+            || unfetched.is_some_and(|unfetched| unfetched.reported);
+        if is_reported {
             self.end_stall(index, false);
         }
         self.outbox.notice(Notice::OwnershipEnded { partition, ownership, end });

@@ -4,8 +4,8 @@
 //! (admit) → `dispatching` → `settling` → `committing`. `read_errors` schedules the retries of failed reads, `attempts`
 //! decides between another attempt, a rerun and an outcome, `retry_delay` computes the delay before another attempt,
 //! `without_call` handles events that need no call, `rounds` holds a partition back under the strict batch retry,
-//! `closing` ends ownerships, `stalls` reports blocked partitions, `scans` runs the checks that depend on time,
-//! `until_end` detects the end of `run --until-end`.
+//! `closing` ends ownerships, `stalls` reports blocked partitions, `unfetched` detects records that do not arrive, `scans`
+//! runs the checks that depend on time, `until_end` detects the end of `run --until-end`.
 
 mod attempts;
 mod closing;
@@ -19,6 +19,7 @@ mod rounds;
 mod scans;
 mod settling;
 mod stalls;
+mod unfetched;
 mod until_end;
 mod without_call;
 
@@ -118,6 +119,7 @@ impl Core {
             Input::Revoked { request, partitions } => self.revoked(request, partitions),
             Input::Lost { request, partitions } => self.lost(request, partitions),
             Input::Fetched { partition, rows, end, error } => self.fetched(partition, rows, end, error),
+            Input::LogEnd { partition, end } => self.log_end(partition, end),
             Input::CapacityAdded { calls } => self.sizing.add_capacity(calls),
             Input::CallEnded { call, lanes, with_outputs, took } => {
                 self.record_work(call, took);

@@ -38,6 +38,9 @@ impl Core {
             return self.read_failed_outside(index, error);
         }
         self.reads.to_decide.push(index);
+        if !rows.is_empty() {
+            self.records_arrive(index);
+        }
         for (at, row) in rows.iter().enumerate() {
             if !self.admit(index, row) {
                 return self.release_all(rows.get(at..).unwrap_or_default());
@@ -129,6 +132,7 @@ impl Core {
         if to > state.ledger.next() {
             state.ledger.pass(to);
             state.commit.changes += 1;
+            self.records_arrive(index);
         }
         true
     }

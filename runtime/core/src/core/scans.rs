@@ -22,7 +22,8 @@ pub(super) struct Scans {
 }
 
 impl Core {
-    /// Checks lookups, read retries, stalls, pauses of reading, stuck calls and stopped partitions, which depend on time alone.
+    /// Checks everything that depends on time alone: lookups, read retries, stalls, pauses of reading, records that do
+    /// not arrive, stuck calls and stopped partitions.
     pub(super) fn check_times(&mut self) {
         self.check_lookups();
         self.check_read_retries();
@@ -30,6 +31,7 @@ impl Core {
             self.scans.checked_at = self.now.uptime;
             self.check_stalls();
             self.check_read_pauses();
+            self.check_unfetched();
             self.check_stuck_calls();
             self.check_all_stopped();
         }

@@ -72,15 +72,18 @@ impl Core {
     /// Handles the answer to the effects of a row: advances its lane if all rows before it have settled.
     fn advance_row(&mut self, id: CallId, row: u32, after: Awaited) {
         let Some(call) = self.calls.get_mut(id) else { return };
-        if !matches!(call.awaited(row), Awaited::Acks(_)) {
+        let Awaited::Acks(effect) = call.awaited(row) else {
             return; // its results do not count any more, or this is a repeated input
-        }
+        };
         call.set_awaited(row, after);
         let at = call.lane_of(row);
         let lane = *call.lanes.get(at).expect("every row belongs to a lane");
         if lane.disowned || lane.settled_to != row {
             return; // an earlier event of its lane has not settled
         }
+        // A dead letter is requested only after all earlier events have settled, so its event settles now.
+        self.outbox.counters.dead_letters +=
+            u64::from(effect == Effect::DeadLetter && after == Awaited::Nothing);
         self.advance_lane(id, at);
         self.remove_if_finished(id);
     }

@@ -3,7 +3,7 @@
 use super::Core;
 use crate::calls::{Awaited, Call, CallLane, CallState, Effect};
 use crate::outbox::Pending;
-use crate::partitions::PartitionState;
+use crate::partitions::{PartitionState, Unfetched};
 use crate::{BlockedOn, Stall};
 
 impl Core {
@@ -100,6 +100,9 @@ fn blocked_without_call(state: &PartitionState) -> Option<Stall> {
         Some(failure) if failure.reported => stall(failure.offset, BlockedOn::ReadFailed(failure.why)),
         _ if state.ledger.open() > 0 => stall(offset, BlockedOn::Queued),
         _ if state.is_dirty() => stall(offset, BlockedOn::Commit),
-        _ => None,
+        _ => {
+            let Unfetched { leader_responds, .. } = state.reading.unfetched?;
+            stall(state.ledger.next(), BlockedOn::NotFetched { leader_responds })
+        }
     }
 }

@@ -109,7 +109,7 @@ fn a_batch_handler_gets_all_rows_at_once_and_its_instance_serves_again() {
 }
 
 #[test]
-fn a_handler_is_called_row_by_row_and_a_lane_stops_at_its_first_refusal() {
+fn a_handler_is_called_row_by_row_and_a_lane_stops_at_its_first_failure() {
     let mut bench = Bench::new(&testing::obedient(), 1, 8, 5_000);
     let call = bench.run(&[&["o1", "o2"], &["a", "r", "o3"], &["x"], &["o4"]]);
     assert_eq!(call.status, CallStatus::Returned);

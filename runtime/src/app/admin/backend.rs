@@ -1,10 +1,10 @@
-//! What the admin server serves: the state of the process, and what the event loops answer.
+//! The source of what the admin server serves: the state of the process, and views of the event loops.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use keylane_admin::{Answer, Backend, MetricsFormat};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::status::{HandlerState, HandlerStatus, OwnershipState, ProcessState, ProcessStatus};
@@ -15,7 +15,7 @@ use super::facts::{HandlerFacts, ProcessFacts};
 use super::pulse::{LivenessCheck, Pulse};
 use super::{metrics, view};
 
-/// How long an answer waits for the event loops.
+/// How long an answer waits for views of the event loops.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// The state of the process, which the main thread updates.
@@ -27,7 +27,7 @@ pub(in crate::app) struct AdminState {
     handlers: Vec<HandlerEntry>,
 }
 
-/// What the process does.
+/// The state of the process.
 #[derive(Clone, Debug)]
 enum Stage {
     Starting { step: String, since: Duration },
@@ -47,7 +47,9 @@ struct EntryState {
     /// Its event loop, once that is prepared.
     event_loop: Option<(Arc<Mailbox>, Arc<Pulse>)>,
     liveness: LivenessCheck,
-    /// What the loop answered last.
+    /// The last request for a view. While it is not answered, there is no other.
+    requested: Option<watch::Receiver<Option<HandlerView>>>,
+    /// The last view of the loop.
     last: Option<HandlerView>,
     /// The uptime of the first request that the loop has not answered in time.
     not_answering_since: Option<Duration>,
@@ -121,28 +123,20 @@ impl AdminState {
 
     /// Requests a view of every running handler, waits for a limited time, and returns the status.
     async fn collect(&self) -> ProcessStatus {
-        let mut requests: Vec<Option<oneshot::Receiver<HandlerView>>> =
-            self.handlers.iter().map(HandlerEntry::request_view).collect();
-        let mut views: Vec<Option<HandlerView>> = requests.iter().map(|_| None).collect();
+        let started = lock(&self.stage).has_started();
+        let mut requests: Vec<Option<watch::Receiver<Option<HandlerView>>>> =
+            self.handlers.iter().map(|entry| entry.request_view().filter(|_| started)).collect();
         let all = async {
-            for (request, view) in requests.iter_mut().zip(&mut views) {
-                if let Some(request) = request {
-                    *view = request.await.ok();
-                }
+            for request in requests.iter_mut().flatten() {
+                // An error means that the loop has ended.
+                let _view = request.wait_for(Option::is_some).await;
             }
         };
-        if timeout(ANSWER_MAX, all).await.is_err() {
-            // The loops behind one that does not answer may have answered.
-            for (request, view) in requests.iter_mut().zip(&mut views) {
-                if let (Some(request), None) = (request, &view) {
-                    *view = request.try_recv().ok();
-                }
-            }
-        }
+        let _all_in_time = timeout(ANSWER_MAX, all).await;
         let now = self.clock.now().uptime;
-        let answers = self.handlers.iter().zip(requests.iter().zip(views));
+        let requested = self.handlers.iter().zip(&requests);
         let handlers =
-            answers.map(|(entry, (request, view))| entry.status(now, request.is_some(), view)).collect();
+            requested.map(|(entry, request)| entry.status(now, started, request.as_ref())).collect();
         let state = match &*lock(&self.stage) {
             Stage::Starting { step, since } => {
                 ProcessState::Starting { step: step.clone(), step_ms: millis(now.saturating_sub(*since)) }
@@ -155,28 +149,41 @@ impl AdminState {
 }
 
 impl HandlerEntry {
-    /// Requests a view; `None`: the loop does not run.
-    fn request_view(&self) -> Option<oneshot::Receiver<HandlerView>> {
-        let state = lock(&self.state);
+    /// Requests a view, unless a request is not answered yet; `None`: the loop does not run.
+    fn request_view(&self) -> Option<watch::Receiver<Option<HandlerView>>> {
+        let state = &mut *lock(&self.state);
         let (mailbox, _) = state.event_loop.as_ref()?;
-        let (answer, answered) = oneshot::channel();
-        mailbox.put(LoopEvent::View(answer));
-        Some(answered)
+        if let Some(requested) = state.requested.as_ref().filter(|view| view.borrow().is_none()) {
+            return Some(requested.clone());
+        }
+        let (sender, requested) = watch::channel(None);
+        mailbox.put(LoopEvent::View(sender));
+        Some(state.requested.insert(requested).clone())
     }
 
-    /// Returns the status. `requested`: whether a view was requested, which is `None` if it did not come in time.
-    fn status(&self, now: Duration, requested: bool, view: Option<HandlerView>) -> HandlerStatus {
+    /// Returns the status. `started`: whether the loops run. `requested`: the view, which is `None` if it did not come in
+    /// time.
+    fn status(
+        &self,
+        now: Duration,
+        started: bool,
+        requested: Option<&watch::Receiver<Option<HandlerView>>>,
+    ) -> HandlerStatus {
         let mut state = lock(&self.state);
-        match (&view, requested) {
-            (Some(_), _) | (None, false) => state.not_answering_since = None,
-            (None, true) => {
-                state.not_answering_since.get_or_insert(now.saturating_sub(ANSWER_MAX));
-            }
+        let view = requested.and_then(|requested| requested.borrow().clone());
+        let has_ended = state.end.is_some();
+        if requested.is_none() || view.is_some() || has_ended {
+            state.not_answering_since = None;
+        } else {
+            state.not_answering_since.get_or_insert(now.saturating_sub(ANSWER_MAX));
         }
-        state.last = view.or(state.last.take());
+        if !has_ended {
+            state.last = view.or(state.last.take());
+        }
         let handler = match (&state.end, &state.event_loop) {
             (Some(_), _) => HandlerState::Stopped,
             (None, None) => HandlerState::Starting,
+            (None, Some(_)) if !started => HandlerState::Starting,
             (None, Some(_)) if state.last.as_ref().is_some_and(|last| last.core.drain_until.is_some()) => {
                 HandlerState::Draining
             }
@@ -257,9 +264,11 @@ impl Stage {
 /// Returns the conditions that an alert should report, but that must not hold up a rollout.
 fn conditions(handler: &HandlerStatus) -> Vec<String> {
     let name = &handler.handler;
-    let silent = handler.not_answering_ms.map(|_| format!("handler `{name}` does not answer"));
-    let blocked =
-        handler.blocking_topic.as_ref().map(|topic| format!("handler `{name}`: topic `{topic}` is blocked"));
+    let silent =
+        handler.not_answering_ms.map(|_| format!("the event loop of handler `{name}` does not respond"));
+    let blocked = handler.blocking_topic.as_ref().map(|topic| {
+        format!("handler `{name}`: calls wait: too many records are queued for topic `{topic}`")
+    });
     let stopped = handler.partitions.iter().filter(|partition| partition.state == OwnershipState::Stopped);
     let stopped = stopped.map(|partition| {
         format!("handler `{name}`: partition {}/{} has stopped", partition.topic, partition.partition)
@@ -326,7 +335,7 @@ mod tests {
         let second = handler(answer(state.collect()));
         assert!(second.not_answering_ms >= first.not_answering_ms.map(|since| since + 1_000));
         let strict = answer(state.not_ready(true));
-        assert_eq!(strict, ["handler `t` does not answer"]);
+        assert_eq!(strict, ["the event loop of handler `t` does not respond"]);
         assert!(state.not_live().is_empty(), "that is decided by the turns");
     }
 

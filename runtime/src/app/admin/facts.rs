@@ -18,7 +18,7 @@ pub(super) struct HandlerFacts {
     group: String,
     topics: Vec<String>,
     component: String,
-    max_calls: u32,
+    calls_limit: u32,
 }
 
 impl ProcessFacts {
@@ -56,7 +56,7 @@ impl HandlerFacts {
             group: handler.group_id.clone(),
             topics: handler.topics.clone(),
             component: handler.component.display().to_string(),
-            max_calls: handler.lanes.max_concurrency,
+            calls_limit: handler.lanes.max_concurrency,
         }
     }
 
@@ -72,7 +72,7 @@ impl HandlerFacts {
             failures: Vec::new(),
             not_answering_ms: None,
             calls: 0,
-            max_calls: self.max_calls,
+            calls_limit: self.calls_limit,
             lanes: 0,
             ready_lanes: 0,
             retrying_lanes: 0,

@@ -131,10 +131,8 @@ impl Metrics {
                 (vec![("handler", handler.handler.as_str()), ("rule", name), ("keep", keep)], rule.events)
             })
         });
-        family.counter(
-            ("keylane_filter_events", "Events that each rule of the filter decided about."),
-            filtered,
-        )?;
+        family
+            .counter(("keylane_filter_events", "Events by the filter rule that matched them."), filtered)?;
         let counters: [(&str, &str, Of); 14] = [
             ("keylane_retries", "Attempts after the first one of an event.", |h| h.totals.retries),
             ("keylane_reruns", "Events that ran again without a charge.", |h| h.totals.reruns),
@@ -156,9 +154,11 @@ impl Metrics {
             ("keylane_offsets_skipped", "Offsets skipped as configured by `out_of_range`.", |h| {
                 h.totals.offsets_skipped
             }),
-            ("keylane_offsets_claimed", "Offsets that earlier owners had claimed as settled.", |h| {
-                h.totals.claimed
-            }),
+            (
+                "keylane_offsets_claimed",
+                "Offsets that earlier owners had claimed as settled or missing.",
+                |h| h.totals.claimed,
+            ),
             ("keylane_ownerships", "Ownerships of partitions that began.", |h| h.totals.ownerships),
             ("keylane_partitions_lost", "Ownerships that were lost to another member.", |h| {
                 h.totals.partitions_lost
@@ -190,7 +190,7 @@ impl Metrics {
         let about = ("keylane_calls", "Guest calls that have not terminated.");
         family.gauge(about, handlers.iter().map(|handler| (labels(handler), handler.calls.into())))?;
         let about = ("keylane_calls_limit", "The setting `lanes.max_concurrency`.");
-        family.gauge(about, handlers.iter().map(|handler| (labels(handler), handler.max_calls.into())))?;
+        family.gauge(about, handlers.iter().map(|handler| (labels(handler), handler.calls_limit.into())))?;
         let lanes = handlers.iter().flat_map(|handler| {
             let name = handler.handler.as_str();
             let states = [
@@ -205,7 +205,8 @@ impl Metrics {
             let topic = handler.blocking_topic.as_deref()?;
             Some((vec![("handler", handler.handler.as_str()), ("topic", topic)], 1))
         });
-        family.gauge(("keylane_topic_blocked", "Topics whose queued records block new calls."), blocked)?;
+        family
+            .gauge(("keylane_backlog_full", "Topics with too many queued records: calls wait."), blocked)?;
         let stalled = handlers.iter().flat_map(|handler| {
             STALL_REASONS.iter().map(|reason| {
                 let has_reason = |partition: &&PartitionStatus| {
@@ -252,7 +253,7 @@ impl Metrics {
             }),
             (
                 "keylane_commit_unclaimed_offsets",
-                "Completed offsets that the last commit could not claim.",
+                "Settled offsets that the last commit could not claim.",
                 |p| Some(count(p.not_claimed)),
             ),
         ];
@@ -268,7 +269,7 @@ impl Metrics {
             family.gauge((name, help), samples)?;
         }
         let lags = numbers.iter().flat_map(|(handler, partition, number)| {
-            let kinds = [("committed", partition.lag_committed), ("completed", partition.lag_completed)];
+            let kinds = [("committed", partition.lag_committed), ("unsettled", partition.lag_unsettled)];
             kinds.into_iter().filter_map(move |(kind, lag)| {
                 let labels = vec![
                     ("handler", handler.handler.as_str()),
@@ -280,7 +281,10 @@ impl Metrics {
             })
         });
         family.gauge(
-            ("keylane_lag_events", "Offsets up to the end of the log that are not committed or completed."),
+            (
+                "keylane_lag_offsets",
+                "Offsets up to the end of the log that are not committed, or not settled.",
+            ),
             lags,
         )
     }
@@ -314,7 +318,7 @@ mod tests {
             next_offset: 9,
             log_end: Some(10),
             lag_committed: Some(3),
-            lag_completed: Some(2),
+            lag_unsettled: Some(2),
             queued: 1,
             queued_bytes: 100,
             running_lanes: 1,
@@ -333,7 +337,7 @@ mod tests {
             failures: Vec::new(),
             not_answering_ms: None,
             calls: 1,
-            max_calls: 256,
+            calls_limit: 256,
             lanes: 1,
             ready_lanes: 0,
             retrying_lanes: 0,
@@ -380,8 +384,8 @@ mod tests {
         for sample in [
             "keylane_events_settled_total{handler=\"t\",outcome=\"done\"} 5",
             "keylane_events_settled_total{handler=\"t\",outcome=\"filtered\"} 3",
-            "keylane_topic_blocked{handler=\"t\",topic=\"out\\\"\\n\"} 1",
-            "keylane_lag_events{handler=\"t\",topic=\"in\",partition=\"3\",kind=\"completed\"} 2",
+            "keylane_backlog_full{handler=\"t\",topic=\"out\\\"\\n\"} 1",
+            "keylane_lag_offsets{handler=\"t\",topic=\"in\",partition=\"3\",kind=\"unsettled\"} 2",
         ] {
             assert!(text.lines().any(|line| line == sample), "{sample}\n{text}");
         }

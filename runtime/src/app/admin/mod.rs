@@ -1,4 +1,4 @@
-//! The admin server of a run: it asks the event loops through their mailboxes, and never touches their data.
+//! The admin server of a run. It requests views of the event loops through their mailboxes.
 
 mod backend;
 mod facts;
@@ -9,7 +9,7 @@ mod view;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use keylane_admin::{Access, Listen, Server};
+use keylane_admin::{AccessRules, Listen, Server};
 
 use crate::config::{AdminConfig, AdminListen, AdminToken, Checked};
 
@@ -27,13 +27,13 @@ pub(super) struct Admin {
 }
 
 impl Admin {
-    /// Starts the server, unless it is off. Everything later in the start is visible through it.
+    /// Starts the server, unless it is off. The later steps of the start are visible through it.
     pub(super) fn start(config: &Checked, options: &RunOptions, clock: Clock) -> anyhow::Result<Admin> {
         let handlers = config.handlers.iter().map(HandlerFacts::of).collect();
         let of_partitions = config.admin.partition_metrics;
         let state = Arc::new(AdminState::new(clock, ProcessFacts::of(config), handlers, of_partitions));
         let listen = listen(&config.admin, options);
-        let access = Access {
+        let access = AccessRules {
             token: config.admin.token.as_ref().map(AdminToken::read).transpose()?,
             hosts: config.admin.hosts.clone(),
             protect_metrics: config.admin.protect_metrics,

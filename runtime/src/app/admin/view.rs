@@ -1,13 +1,13 @@
 //! Converts the snapshot of a handler to its status.
 
-use keylane_core::{BlockedOn, Counters, PartitionView, ReadError, Stall};
+use keylane_core::{Counters, PartitionView, Stall};
 
 use crate::status::{
     BlockedStatus, FilterRuleStatus, HandlerStatus, HandlerTotals, OwnershipState, PartitionStatus,
-    StallReason,
 };
 
 use super::super::event_loop::HandlerView;
+use super::super::stall_reasons::reason_of;
 
 /// Adds a snapshot to the status of its handler.
 pub(super) fn add(status: &mut HandlerStatus, view: &HandlerView) {
@@ -59,16 +59,16 @@ fn totals(counters: &Counters) -> HandlerTotals {
 
 fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -> PartitionStatus {
     let left = |from: i64| Some(u64::try_from(log_end? - from).unwrap_or(0));
-    let lag_completed = left(view.committable_offset).map(|left| left.saturating_sub(view.settled_beyond));
+    let lag_unsettled = left(view.committable_offset).map(|left| left.saturating_sub(view.settled_beyond));
     PartitionStatus {
         topic,
         partition: view.partition.number,
         state: match view.status {
-            keylane_core::PartitionStatus::Starting => OwnershipState::Starting,
-            keylane_core::PartitionStatus::Active => OwnershipState::Active,
-            keylane_core::PartitionStatus::Closing => OwnershipState::Closing,
-            keylane_core::PartitionStatus::Committing => OwnershipState::Committing,
-            keylane_core::PartitionStatus::Stopped => OwnershipState::Stopped,
+            keylane_core::OwnershipStatus::Starting => OwnershipState::Starting,
+            keylane_core::OwnershipStatus::Active => OwnershipState::Active,
+            keylane_core::OwnershipStatus::Closing => OwnershipState::Closing,
+            keylane_core::OwnershipStatus::Committing => OwnershipState::Committing,
+            keylane_core::OwnershipStatus::Stopped => OwnershipState::Stopped,
         },
         committed: view.committed,
         committable: view.committable_offset,
@@ -77,7 +77,7 @@ fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -
         next_offset: view.next_offset,
         log_end,
         lag_committed: view.committed.and_then(left),
-        lag_completed,
+        lag_unsettled,
         queued: view.open,
         queued_bytes: view.queued_bytes,
         running_lanes: view.running_lanes,
@@ -89,45 +89,11 @@ fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -
 }
 
 fn blocked_status(stall: &Stall) -> BlockedStatus {
-    let code = code_of(stall.blocked_on);
+    let reason = reason_of(stall.blocked_on);
     BlockedStatus {
-        reason: code.to_owned(),
+        reason: reason.code.to_owned(),
         offset: stall.offset,
         attempt: stall.attempt,
-        remedy: StallReason::of(code).map_or("", |stall_reason| stall_reason.remedy).to_owned(),
-    }
-}
-
-fn code_of(blocked_on: BlockedOn) -> &'static str {
-    match blocked_on {
-        BlockedOn::Queued => "queued",
-        BlockedOn::Guest => "running",
-        BlockedOn::Retry => "retrying",
-        BlockedOn::OutputsUnacked => "outputs_unacked",
-        BlockedOn::DeadLetterUnacked => "dead_letter_unacked",
-        BlockedOn::Commit => "commit_rejected",
-        BlockedOn::ReadFailed(ReadError::SeekFailed) => "seek_failed",
-        BlockedOn::ReadFailed(_) => "read_error",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_cause_of_a_stall_has_a_row_in_the_table() {
-        for cause in [
-            BlockedOn::Queued,
-            BlockedOn::Guest,
-            BlockedOn::Retry,
-            BlockedOn::OutputsUnacked,
-            BlockedOn::DeadLetterUnacked,
-            BlockedOn::Commit,
-            BlockedOn::ReadFailed(ReadError::SeekFailed),
-            BlockedOn::ReadFailed(ReadError::Missing),
-        ] {
-            assert!(StallReason::of(code_of(cause)).is_some(), "{cause:?}");
-        }
+        remedy: reason.remedy.to_owned(),
     }
 }

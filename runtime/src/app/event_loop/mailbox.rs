@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use crate::guest::CallEvent;
 use crate::librdkafka::WakeHandle;
@@ -20,15 +20,15 @@ pub(in crate::app) enum LoopEvent {
     Delivered(Vec<Delivery>),
     /// A request to log a report.
     Report,
-    /// A request for a snapshot of the handler.
-    View(oneshot::Sender<HandlerView>),
+    /// A request for a view of the handler.
+    View(watch::Sender<Option<HandlerView>>),
     /// A request to drain, with the reason.
     Drain(&'static str),
 }
 
 /// The mailbox of one loop. Its size is limited by the possible events: two per call in progress, one per record in
-/// flight, and one per request to drain, for a report or for a view. Requests for views are limited by the connections of the
-/// admin server.
+/// flight, and one per request to drain, for a report or for a view. The admin server sends no request for a view before
+/// the one before it is answered.
 #[derive(Debug)]
 pub(in crate::app) struct Mailbox {
     events: Mutex<VecDeque<LoopEvent>>,

@@ -38,7 +38,7 @@ pub(super) use log::HandlerLog;
 pub(super) use mailbox::{LoopEvent, Mailbox};
 pub(super) use publishing::Publishing;
 pub(super) use reading::Reading;
-pub(super) use report::{HandlerView, Report};
+pub(super) use report::{HandlerView, LastReport};
 
 /// Maximum sleep: the client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not block the
 /// loop.
@@ -86,7 +86,7 @@ pub(super) struct EventLoop {
     pub(super) pulse: Arc<Pulse>,
     pub(super) rejection_sender: RejectionSender,
     pub(super) wake: WakeHandle,
-    pub(super) report: Report,
+    pub(super) report: LastReport,
     /// Number of calls that the workers accept without queueing them for long.
     pub(super) worker_calls: u32,
 }
@@ -100,7 +100,7 @@ impl EventLoop {
     pub(super) fn run(mut self) -> LoopEnd {
         self.now = self.clock.now();
         self.closing.begin(self.now.uptime);
-        self.report = Report::new(self.now.uptime);
+        self.report = LastReport::new(self.now.uptime);
         if let Err(error) = self.source.join() {
             self.closing.join_failed(&self.log, error.to_string());
             return self.leave();
@@ -278,6 +278,7 @@ impl EventLoop {
                 self.reading.withdraw_permission(partition); // a failed read uses up the permission, too
                 self.feed(Input::Fetched { partition, rows: &[], end: None, error: Some(why) });
             }
+            SourceEvent::LogEnd { partition, end } => self.feed(Input::LogEnd { partition, end }),
             SourceEvent::CommitResult { id, partition, result, code } => {
                 let input = self.committing.answered(&mut self.log, self.now, (id, partition), result, &code);
                 self.feed(input);
@@ -326,8 +327,9 @@ impl EventLoop {
                     self.feed_acknowledgements();
                 }
                 LoopEvent::Report => self.log_report(),
-                // The receiver is gone if its request timed out.
-                LoopEvent::View(answer) => drop(answer.send(self.view())),
+                LoopEvent::View(view) => {
+                    view.send_replace(Some(self.view()));
+                }
                 LoopEvent::Drain(why) => {
                     self.closing.stopped_by(why);
                     self.drain();

@@ -193,7 +193,7 @@ impl Reading {
         self.first_read.map_or(Duration::ZERO, |first| now.saturating_sub(first))
     }
 
-    /// Events that each rule of the filter decided about; empty without a filter.
+    /// The number of events by the filter rule that matched them; empty without a filter.
     pub(super) fn filter_counts(&self) -> Vec<FilterCount> {
         self.filter.counts()
     }

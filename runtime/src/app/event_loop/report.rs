@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_mins(1);
 pub(in crate::app) struct HandlerView {
     pub(in crate::app) core: View,
     pub(in crate::app) publishing: PublishingView,
-    /// Events that each rule of the filter decided about; empty without a filter.
+    /// The number of events by the filter rule that matched them; empty without a filter.
     pub(in crate::app) filter: Vec<FilterCount>,
     /// Number of rejected commits, counted per partition, and of commits without an answer.
     pub(in crate::app) commits_failed: u64,
@@ -28,14 +28,14 @@ pub(in crate::app) struct HandlerView {
 
 /// The uptime of the last report, and the number of settled events at that time.
 #[derive(Debug)]
-pub(in crate::app) struct Report {
+pub(in crate::app) struct LastReport {
     at: Duration,
     settled: u64,
 }
 
-impl Report {
-    pub(in crate::app) fn new(now: Duration) -> Report {
-        Report { at: now, settled: 0 }
+impl LastReport {
+    pub(in crate::app) fn new(now: Duration) -> LastReport {
+        LastReport { at: now, settled: 0 }
     }
 
     pub(super) fn is_due(&self, now: Duration) -> bool {
@@ -46,7 +46,7 @@ impl Report {
         let settled = view.core.counters.settled;
         let rate = per_second(settled - self.settled, now.saturating_sub(self.at));
         write(handler, view, rate, "handler report");
-        *self = Report { at: now, settled };
+        *self = LastReport { at: now, settled };
     }
 }
 
@@ -106,12 +106,12 @@ mod tests {
     use keylane_core::{Config, Core};
 
     use super::*;
-    use crate::sink::SinkHealth;
+    use crate::sink::ProducerTotals;
 
     #[test]
     fn a_line_is_due_once_a_minute() {
         let at = Duration::from_secs;
-        let mut report = Report::new(at(10));
+        let mut report = LastReport::new(at(10));
         assert!(!report.is_due(at(69)) && report.is_due(at(70)));
         let mut core = Core::new(Config::default()).view();
         core.counters.settled = 660;
@@ -121,7 +121,7 @@ mod tests {
             restamped: 0,
             removed_headers: 0,
             blocking_topic: None,
-            producer: SinkHealth::default(),
+            producer: ProducerTotals::default(),
         };
         let view = HandlerView {
             core,

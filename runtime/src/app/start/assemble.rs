@@ -23,7 +23,7 @@ use super::super::admin::{AdminState, Pulse};
 use super::super::authentication::{ClientKind, RejectionSender};
 use super::super::clock::Clock;
 use super::super::event_loop::{
-    Calling, Closing, Committing, EventLoop, HandlerLog, LoopEvent, Mailbox, Publishing, Reading, Report,
+    Calling, Closing, Committing, EventLoop, HandlerLog, LastReport, LoopEvent, Mailbox, Publishing, Reading,
 };
 use super::super::{RunEnd, RunOptions};
 use super::embedded::EmbeddedRun;
@@ -76,7 +76,7 @@ impl Parts {
             .handlers
             .iter()
             .map(|handler| {
-                admin.starting(format!("compiling {}", handler.component.display()));
+                admin.starting(format!("loading {}", handler.component.display()));
                 let part = HandlerPart::load(&engine, handler, compiler, cache.as_ref(), http.as_ref())?;
                 admin.component_loaded(&handler.name, part.handler.digest());
                 Ok(part)
@@ -186,7 +186,7 @@ impl Parts {
                 clock,
                 now,
                 events: VecDeque::new(),
-                report: Report::new(now.uptime),
+                report: LastReport::new(now.uptime),
                 mailbox: part.mailbox.clone(),
                 pulse,
                 rejection_sender: rejection_sender.clone(),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow};
 use serde::Deserialize;
 
 /// Timeout of a request: the server answers within a second, however slow the handlers are.
@@ -47,16 +47,18 @@ impl Target {
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let text = match request.call() {
+        let answer = match request.call() {
             Ok(response) => read(response),
-            Err(ureq::Error::Io(_) | ureq::Error::ConnectionFailed) if self.is_guess => return None,
-            Err(error) => Err(anyhow::Error::new(error)),
+            Err(error) => Answer::Other(anyhow::Error::new(error)),
         };
-        let text = text.with_context(|| format!("no status from {self}"));
-        // Something else may listen on one of the default ports.
-        if self.is_guess && text.is_err() {
-            return None;
-        }
+        let text = match answer {
+            // Another program may listen on one of the default ports, or nothing.
+            Answer::Other(_) if self.is_guess => return None,
+            Answer::Status(text) => Ok(text),
+            Answer::Refused(error) | Answer::Other(error) => {
+                Err(error).with_context(|| format!("no status from {self}"))
+            }
+        };
         Some(Fetched { target: self.clone(), text })
     }
 }
@@ -67,6 +69,24 @@ impl fmt::Display for Target {
     }
 }
 
+/// An answer to a request.
+enum Answer {
+    /// A status, as JSON.
+    Status(String),
+    /// An admin server does not answer with it.
+    Refused(anyhow::Error),
+    /// No admin server answered.
+    Other(anyhow::Error),
+}
+
+/// What every status contains.
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "the fields only have to exist")]
+struct AnyStatus {
+    pid: u32,
+    configuration_sha256: String,
+}
+
 /// The body of a refusal.
 #[derive(Deserialize)]
 struct Refusal {
@@ -74,14 +94,17 @@ struct Refusal {
     hint: String,
 }
 
-fn read(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<String> {
-    let status = response.status();
-    let text = response.body_mut().read_to_string().context("the answer ended early")?;
-    if status.is_success() {
-        return Ok(text);
+fn read(mut response: ureq::http::Response<ureq::Body>) -> Answer {
+    let code = response.status();
+    let text = match response.body_mut().read_to_string().context("the answer ended early") {
+        Ok(text) => text,
+        Err(error) => return Answer::Other(error),
+    };
+    if let Ok(Refusal { error, hint }) = serde_json::from_str(&text) {
+        return Answer::Refused(anyhow!("{error} ({code}); {hint}"));
     }
-    match serde_json::from_str(&text) {
-        Ok(Refusal { error, hint }) => bail!("{error} ({status}); {hint}"),
-        Err(_) => bail!("it answered {status}"),
+    match serde_json::from_str::<AnyStatus>(&text) {
+        Ok(_) if code.is_success() => Answer::Status(text),
+        _ => Answer::Other(anyhow!("this is not a Keylane: it answered with code {code}")),
     }
 }

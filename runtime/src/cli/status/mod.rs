@@ -18,7 +18,8 @@ use fetch::{Fetched, Target};
 /// Interval of `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shows the status. Without an address, every default port is asked: several processes may run on this machine.
+/// Shows the status. Without an address, the status of every default port is requested: several processes may run on
+/// this machine.
 pub(super) fn execute(file: &Path, arguments: &StatusArguments) -> Result<Completion, CommandFailure> {
     let (targets, token) = match &arguments.admin {
         Some(address) => (vec![Target::named(address)], arguments.token.clone()),
@@ -39,11 +40,22 @@ pub(super) fn execute(file: &Path, arguments: &StatusArguments) -> Result<Comple
         if found.is_empty() {
             return Err(nothing_answers(&targets).into());
         }
-        let text = if arguments.json { as_json(found)? } else { as_text(found)? };
+        let mut refused = None;
+        let mut answered = Vec::new();
+        for Fetched { target, text } in found {
+            match text {
+                Ok(text) => answered.push((target, text)),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        let text = if arguments.json { as_json(answered) } else { as_text(answered)? };
         let is_repeated = arguments.watch && std::io::stdout().is_terminal();
         // On a terminal each status replaces the one before.
         let text = if is_repeated { format!("\x1b[H\x1b[2J{text}") } else { text };
         let printed = stdout::print(&text)?;
+        if let Some(error) = refused {
+            return Err(error.into());
+        }
         if !arguments.watch || printed == Completion::Failure {
             return Ok(printed);
         }
@@ -73,21 +85,19 @@ fn nothing_answers(targets: &[Target]) -> anyhow::Error {
 }
 
 /// Returns the answers as they came, one line each.
-fn as_json(found: Vec<Fetched>) -> anyhow::Result<String> {
-    found.into_iter().map(|fetched| Ok(fetched.text?.trim_end().to_owned() + "\n")).collect()
+fn as_json(answered: Vec<(Target, String)>) -> String {
+    answered.into_iter().map(|(_, json)| json.trim_end().to_owned() + "\n").collect()
 }
 
-fn as_text(found: Vec<Fetched>) -> anyhow::Result<String> {
+fn as_text(answered: Vec<(Target, String)>) -> anyhow::Result<String> {
     let mut text = String::new();
-    for fetched in found {
-        let status: ProcessStatus = serde_json::from_str(&fetched.text?).map_err(|error| {
-            anyhow!("{} answered something else than a status of this version: {error}", fetched.target)
-        })?;
+    for (target, json) in answered {
+        let status: ProcessStatus = serde_json::from_str(&json)
+            .map_err(|error| anyhow!("{target} did not answer with a status of this version: {error}"))?;
         if !text.is_empty() {
             text.push('\n');
         }
-        write!(text, "{}", table::of(&status, &fetched.target.to_string()))
-            .expect("writing to a string can't fail");
+        write!(text, "{}", table::of(&status, &target.to_string())).expect("writing to a string can't fail");
     }
     Ok(text)
 }

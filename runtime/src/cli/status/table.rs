@@ -36,7 +36,7 @@ fn of_handler(text: &mut String, handler: &HandlerStatus) {
     };
     let digest =
         handler.component_sha256.as_deref().map_or("not loaded", |digest| digest.get(..12).unwrap_or(digest));
-    let HandlerStatus { calls, max_calls, lanes, ready_lanes, retrying_lanes, totals, .. } = handler;
+    let HandlerStatus { calls, calls_limit, lanes, ready_lanes, retrying_lanes, totals, .. } = handler;
     line(
         text,
         &format!(
@@ -46,18 +46,18 @@ fn of_handler(text: &mut String, handler: &HandlerStatus) {
         ),
     );
     if let Some(since) = handler.not_answering_ms {
-        line(text, &format!("  not answering for {} s: the rest is what it answered last", since / 1_000));
+        line(text, &format!("  no response for {} s: the rest is from its last response", since / 1_000));
     }
     for failure in &handler.failures {
         line(text, &format!("  failure: {}", shown(failure)));
     }
     if let Some(topic) = &handler.blocking_topic {
-        line(text, &format!("  blocked by the topic {}: its queued records block new calls", shown(topic)));
+        line(text, &format!("  calls wait: too many records are queued for topic {}", shown(topic)));
     }
     line(
         text,
         &format!(
-            "  calls {calls} of {max_calls}  lanes {lanes} ({ready_lanes} ready, {retrying_lanes} retrying)  settled {}  \
+            "  calls {calls} of {calls_limit}  lanes {lanes} ({ready_lanes} ready, {retrying_lanes} retrying)  settled {}  \
              dead letters {}  retries {}  outputs {}",
             totals.settled, totals.dead_letters, totals.retries, totals.outputs
         ),
@@ -74,7 +74,7 @@ fn of_partitions(text: &mut String, partitions: &[PartitionStatus]) {
         text,
         &format!(
             "  {:<width$}  {:<10}  {:>12}  {:>9}  {:>9}  {:>8}",
-            "partition", "state", "committed", "lag", "completed", "queued"
+            "partition", "state", "committed", "lag", "unsettled", "queued"
         ),
     );
     let number = |number: Option<i64>| number.map_or("-".to_owned(), |number| number.to_string());
@@ -94,7 +94,7 @@ fn of_partitions(text: &mut String, partitions: &[PartitionStatus]) {
                 name(partition),
                 number(partition.committed),
                 lag(partition.lag_committed),
-                lag(partition.lag_completed),
+                lag(partition.lag_unsettled),
                 partition.queued,
             ),
         );
@@ -136,7 +136,7 @@ mod tests {
             next_offset: 60,
             log_end: Some(100),
             lag_committed: (number > 0).then_some(59),
-            lag_completed: Some(57),
+            lag_unsettled: Some(57),
             queued: 17,
             queued_bytes: 2_000,
             running_lanes: 1,
@@ -173,7 +173,7 @@ mod tests {
                 failures: Vec::new(),
                 not_answering_ms: None,
                 calls: 3,
-                max_calls: 256,
+                calls_limit: 256,
                 lanes: 12,
                 ready_lanes: 4,
                 retrying_lanes: 1,
@@ -189,7 +189,7 @@ mod tests {
 
 handler orders  group orders-v1  component 0123456789ab  running
   calls 3 of 256  lanes 12 (4 ready, 1 retrying)  settled 9  dead letters 0  retries 0  outputs 0
-  partition  state          committed        lag  completed    queued
+  partition  state          committed        lag  unsettled    queued
   orders/0   active                 -          -         57        17
   orders/1   active                41         59         57        17
              reading is paused by `max_queued`

@@ -16,6 +16,7 @@ use crate::librdkafka::{
     Consumer, KeepWaiting, PartitionList, Queue, Record, Requests, StartupError, StartupRequests, WakeHandle,
 };
 use crate::source::event::{ReadResult, SourceEvent};
+use crate::source::log_ends::{IDLE_MIN, LogEnds};
 use crate::source::lookups::{CommittedOffsetsReader, LookupParameters, Lookups};
 use crate::source::partitions::{ConsumerContext, OwnedPartitions, PartitionReader};
 use crate::source::spec::{Ends, SourceSpec};
@@ -39,6 +40,7 @@ pub struct Source {
     partitions: OwnedPartitions,
     rebalances: Rebalances,
     lookups: Lookups,
+    log_ends: LogEnds,
     commits: PendingCommits,
     ends: PartitionEnds,
     pending_events: VecDeque<SourceEvent>,
@@ -78,6 +80,7 @@ impl Source {
             timeout: spec.response_timeout(),
         };
         let requests = Requests::new(consumer.client(), Queue::new(consumer.client()).with_wake(&wake));
+        let log_ends = Requests::new(consumer.client(), Queue::new(consumer.client()).with_wake(&wake));
         let committed = CommittedOffsetsReader::new(spec.properties(), &wake);
         let commit_responses = Queue::new(consumer.client()).with_wake(&wake);
         Ok(Source {
@@ -86,6 +89,7 @@ impl Source {
             partitions: OwnedPartitions::default(),
             rebalances: Rebalances::default(),
             lookups: Lookups::new(parameters, requests, committed),
+            log_ends: LogEnds::new(log_ends),
             commits: PendingCommits::new(commit_responses, spec.commit_timeout),
             ends: PartitionEnds::new(spec.ends, feed),
             pending_events: VecDeque::new(),
@@ -111,6 +115,8 @@ impl Source {
     pub fn next_event(&mut self, now: Duration) -> Option<SourceEvent> {
         self.polled_at = now;
         self.send_lookups(now);
+        let idle = self.partitions.idle_since(now.saturating_sub(IDLE_MIN));
+        self.log_ends.request(now, &self.context, idle);
         loop {
             if let Some(event) = self.pending_events.pop_front() {
                 return Some(event);
@@ -122,6 +128,9 @@ impl Source {
                 self.pending_events.extend(self.commits.results(&event, &self.context));
             } else if let Some(result) = self.lookups.next(now) {
                 self.on_lookup_result(result);
+            } else if let Some(ends) = self.log_ends.next(&self.context) {
+                let event = |(partition, end)| SourceEvent::LogEnd { partition, end };
+                self.pending_events.extend(ends.into_iter().map(event));
             } else if let Some(id) = self.commits.expire(now) {
                 self.pending_events.push_back(SourceEvent::CommitTimedOut { id });
             } else {
@@ -171,6 +180,7 @@ impl Source {
         let Some(reader) = self.partitions.reader_mut(partition) else { return ReadResult::default() };
         let read = reader.read(max_events, max_bytes, each);
         if read.result.records > 0 {
+            reader.read_at = self.polled_at;
             self.ends.advance(partition, reader.next);
         }
         if let Some(error) = &read.error {

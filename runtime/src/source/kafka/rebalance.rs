@@ -116,7 +116,7 @@ impl Source {
             if opened.iter().any(|(known, _)| *known == partition) {
                 continue;
             }
-            match self.partitions.open(&self.context, partition, offset) {
+            match self.partitions.open(&self.context, partition, offset, self.polled_at) {
                 Ok(()) => opened.push((partition, offset)),
                 Err(code) => {
                     self.log.queue_missing(partition, code);

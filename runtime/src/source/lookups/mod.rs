@@ -38,11 +38,11 @@ const TOPICS_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause before bounds that were not found are requested again.
 const BOUNDS_PAUSE: Duration = Duration::from_millis(500);
 
-/// The subject of a lookup: a partition under one ownership. A result for an older ownership is dropped.
+/// The subject of a lookup: a partition under one assignment. A result for an older assignment is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LookupId {
     pub(super) partition: Partition,
-    pub(super) ownership: u64,
+    pub(super) assignment: u64,
 }
 
 /// One lookup of a partition. A response to an older lookup is dropped.

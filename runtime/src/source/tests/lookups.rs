@@ -19,7 +19,7 @@ const HANGING_BROKER: i32 = 2;
 const HEALTHY_BROKER: i32 = 1;
 /// The time limit of one response, which is longer than the test may take.
 const TIMEOUT: Duration = Duration::from_secs(120);
-const ID: LookupId = LookupId { partition: Partition { topic: 0, number: 0 }, ownership: 1 };
+const ID: LookupId = LookupId { partition: Partition { topic: 0, number: 0 }, assignment: 1 };
 
 struct Bench {
     cluster: MockCluster,

@@ -131,6 +131,7 @@ impl Member {
                 self.other_events.push(event);
             }
             SourceEvent::Error(error) => self.errors.push(error),
+            SourceEvent::LogEnd { .. } => {}
             SourceEvent::ReadFailed { .. } | SourceEvent::CommitTimedOut { .. } => {
                 self.other_events.push(event)
             }

@@ -68,7 +68,7 @@ fn commit_remedy(why: CommitError) -> &'static str {
         }
         CommitError::TryAgain => "none: the commit is retried",
         CommitError::Stale => {
-            "none: the partition has another owner, which processes the uncommitted events again"
+            "none: the group rebalances; if the partition moves to another member, that member processes the uncommitted events again"
         }
         CommitError::Other => "grant this user READ on the group, or look up the code; the commit is retried",
     }

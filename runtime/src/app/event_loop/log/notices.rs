@@ -4,6 +4,9 @@ use keylane_core::{
     BlockedOn, Fault, Notice, OwnershipEnd, Partition, PartitionStop, ReadError, Reason, Stall,
 };
 
+use crate::app::stall_reasons::reason_of;
+use crate::status::StallReason;
+
 use super::HandlerLog;
 
 impl HandlerLog {
@@ -80,8 +83,8 @@ impl HandlerLog {
         }
     }
 
-    /// Logs a stall. `backlog`: the topic whose queued outputs block new calls.
-    pub(in crate::app::event_loop) fn stall(&self, stall: &Stall, backlog: Option<&str>) {
+    /// Logs a stall. `blocking_topic`: the topic whose queued outputs block new calls.
+    pub(in crate::app::event_loop) fn stall(&self, stall: &Stall, blocking_topic: Option<&str>) {
         let (handler, topic, partition) =
             (self.handler(), self.topic(stall.partition), stall.partition.number);
         let (offset, attempt, blocked_on) = (stall.offset, stall.attempt, stall.blocked_on);
@@ -98,7 +101,18 @@ impl HandlerLog {
             );
             return;
         }
-        tracing::warn!(handler, topic, partition, offset, attempt, ?blocked_on, backlog, "partition stalled");
+        let StallReason { code: blocked_on, remedy, .. } = reason_of(blocked_on);
+        tracing::warn!(
+            handler,
+            topic,
+            partition,
+            offset,
+            attempt,
+            blocked_on,
+            blocking_topic,
+            remedy,
+            "partition stalled"
+        );
     }
 
     /// Logs that a stalled partition has resumed. If its ownership ended instead, `ownership ended` is logged

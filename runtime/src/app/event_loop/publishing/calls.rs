@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn revoked_rows_are_those_of_ended_ownerships_and_of_calls_that_are_over() {
+    fn disowned_rows_are_those_of_ended_ownerships_and_of_calls_that_are_over() {
         let (old, new) = (call(7, 1), call(7, 2));
         let mut calls = PendingCalls::default();
         calls.entry(old);

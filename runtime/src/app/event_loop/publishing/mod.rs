@@ -20,7 +20,7 @@ use crate::config::{self, OutputTime};
 use crate::guest::{Call, CallStatus, GuestOutput};
 use crate::librdkafka::ErrorCode;
 use crate::sink::{
-    Delivery, DeliveryError, ProduceError, RecordId, RecordMetadata, RecordSize, Sink, SinkHealth,
+    Delivery, DeliveryError, ProduceError, ProducerTotals, RecordId, RecordMetadata, RecordSize, Sink,
     SinkRecord, SinkTopic, Unpublishable,
 };
 
@@ -81,7 +81,7 @@ pub(in crate::app) struct PublishingView {
     /// The topic whose queued outputs block new calls.
     pub(in crate::app) blocking_topic: Option<String>,
     /// The producer that all handlers share.
-    pub(in crate::app) producer: SinkHealth,
+    pub(in crate::app) producer: ProducerTotals,
 }
 
 /// The configuration of one output target of the handler.
@@ -479,7 +479,7 @@ impl Publishing {
             restamped: self.times.restamped(),
             removed_headers: self.counters.removed_headers,
             blocking_topic: self.blocking_topic().map(str::to_owned),
-            producer: self.sink.health(),
+            producer: self.sink.totals(),
         }
     }
 

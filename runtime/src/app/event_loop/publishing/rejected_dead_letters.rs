@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn revoked_ones_are_not_sent() {
+    fn disowned_ones_are_not_sent() {
         let mut rejected = RejectedDeadLetters::default();
         assert_eq!([0, 1, 2].map(|row| rejected.add(id(row))), [true, false, false]);
         rejected.pause = None;

@@ -1,0 +1,100 @@
+//! Promise: the log, the status and the metrics name a partition from which nothing arrives, although the
+//! client reports no error: an open transaction holds its records back, or its leader hangs.
+
+use keylane_tests::admin::{Admin, at};
+use keylane_tests::flow::Flow;
+use keylane_tests::guests::guest;
+use keylane_tests::kafka::{self, Options, Record, Transactions, unique};
+use keylane_tests::keylane::{Keylane, Settings};
+use keylane_tests::wait;
+
+fn settings(flow: &Flow<'_>) -> Settings {
+    flow.settings(&guest("echo"), "reader").set("admin", "listen", "127.0.0.1:0")
+}
+
+/// Waits until the partition is shown, counted and logged as stalled for this reason.
+fn wait_for_stall(keylane: &mut Keylane, admin: &Admin, partition: i32, reason: &str) {
+    wait::until_ok("the stall", wait::STATE_TIMEOUT, || {
+        let handler = admin.handler();
+        let partition = at(&handler, &format!("/partitions/{partition}"));
+        let is_shown = at(&partition, "/stalled") == true && at(&partition, "/blocked/reason") == reason;
+        if is_shown { Ok(()) } else { Err(handler.to_string()) }
+    });
+    let stalls = admin.metrics().remove(&format!("keylane_stalls{{handler=\"t\",reason=\"{reason}\"}}"));
+    assert!(stalls.is_some_and(|stalls| stalls != "0"));
+    keylane.wait_for("the stall in the log", |line| {
+        let is_of_partition = line["message"] == "partition stalled" && line["partition"] == partition;
+        is_of_partition && line["blocked_on"] == reason && line["remedy"].is_string()
+    });
+}
+
+#[test]
+fn an_open_transaction_is_the_reason() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let mut keylane = Keylane::run(&settings(&flow), &[]);
+    let admin = Admin::of(&mut keylane);
+    wait::until("the handler to be ready", wait::STATE_TIMEOUT, || admin.get("/health/ready").0 == 200);
+    let transactions = Transactions::new(&cluster.bootstrap(), &unique("writer")).expect("a coordinator");
+    transactions.open(&flow.input, [Record::new("k", "held back")]).expect("acknowledged");
+    flow.producer().send_all(&flow.input, [Record::new("k", "behind it")]).expect("acknowledged");
+    wait_for_stall(&mut keylane, &admin, 0, "not_fetched");
+    transactions.commit_open().expect("committed");
+    flow.wait_until_committed();
+    wait::until("the stall to end", wait::STATE_TIMEOUT, || {
+        at(&admin.handler(), "/partitions/0/stalled") == false
+    });
+    keylane.wait_for("the end in the log", |line| line["message"] == "partition resumed");
+    keylane.terminate();
+    keylane.expect_exit(0);
+}
+
+#[test]
+fn a_leader_that_hangs_is_the_reason() {
+    let Some(cluster) = kafka::dedicated(&Options { brokers: 3, ..Options::default() }) else { return };
+    let mut flow = Flow::new(&cluster, 1, &[]);
+    let brokers = cluster.admin();
+    let _none = flow.committed(); // the first request for a coordinator creates the topic of the commits
+    let coordinator = flow.members.coordinator(&brokers);
+    let leader = (1..=3).find(|broker| *broker != coordinator).expect("two brokers are not the coordinator");
+    flow.input = unique("in");
+    brokers.create_topic_without_copies(&flow.input, leader);
+    brokers.create_topic(&format!("{}.dlq", flow.input), 1, &[]);
+    let mut keylane = Keylane::run(&settings(&flow), &[]);
+    let admin = Admin::of(&mut keylane);
+    flow.producer().send_all(&flow.input, [Record::new("k", "v")]).expect("acknowledged");
+    flow.wait_until_committed();
+    let frozen = usize::try_from(leader).expect("brokers are numbered from 1");
+    cluster.freeze(frozen);
+    wait_for_stall(&mut keylane, &admin, 0, "leader_unavailable");
+    cluster.thaw(frozen);
+    wait::until("the stall to end", wait::STATE_TIMEOUT, || {
+        at(&admin.handler(), "/partitions/0/stalled") == false
+    });
+    keylane.wait_for("the end in the log", |line| line["message"] == "partition resumed");
+    keylane.terminate();
+    keylane.expect_exit(0);
+}
+
+/// A partition without new records is idle, not stalled.
+#[test]
+fn an_idle_partition_is_not_reported() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let mut keylane = Keylane::run(&settings(&flow), &[]);
+    let admin = Admin::of(&mut keylane);
+    let transactions = Transactions::new(&cluster.bootstrap(), &unique("writer")).expect("a coordinator");
+    transactions.commit(&flow.input, [Record::new("k", "v")]).expect("committed");
+    transactions.abort(&flow.input, [Record::new("k", "v")]).expect("aborted");
+    flow.wait_until_committed();
+    let uptime = || admin.status()["uptime_ms"].as_u64().unwrap_or(0);
+    let end = uptime() + 30_000;
+    wait::until("the end of the time in which a stall would be reported", wait::STATE_TIMEOUT, || {
+        uptime() > end
+    });
+    let partition = at(&admin.handler(), "/partitions/0");
+    assert_eq!((&partition["stalled"], &partition["blocked"]), (&false.into(), &serde_json::Value::Null));
+    assert!(!keylane.lines().iter().any(|line| line["message"] == "partition stalled"));
+    keylane.terminate();
+    keylane.expect_exit(0);
+}
