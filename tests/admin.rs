@@ -1,5 +1,4 @@
-//! Promise: the admin server shows what a process does: health, status and metrics, from the first
-//! moment on. It is on loopback unless configured, and a configured address that can't be used ends the
+//! Promise: the admin server serves the health, status and metrics of a process during its whole run. It is on loopback unless configured, and a configured address that can't be used ends the
 //! start.
 
 use std::net::TcpListener;
@@ -172,8 +171,8 @@ fn a_partition_that_stopped_is_not_ready_if_strict() {
 
 #[test]
 fn the_start_is_visible_while_no_broker_answers() {
-    let closed = TcpListener::bind(ANY_PORT).expect("a free port exists");
-    let address = closed.local_addr().expect("it is bound").to_string();
+    let silent = TcpListener::bind(ANY_PORT).expect("a free port exists");
+    let address = silent.local_addr().expect("it is bound").to_string();
     let settings = Settings::new(&address)
         .handler(&guest("failing"), "in", "group")
         .output("out")

@@ -1,6 +1,6 @@
 //! Readers: the batches that a partition's queue returns, and read errors.
 
-use keylane_core::{Admission, ArenaSlot, FetchedRow, Input, OutOfRange, Partition, ReadError};
+use keylane_core::{Admission, ArenaSlot, FetchedRow, Input, LogEnd, OutOfRange, Partition, ReadError};
 
 use super::log::Record;
 use super::plan::{Class, MS};
@@ -65,7 +65,11 @@ impl World {
     /// The end of the log, as its leader reports it, or that the leader does not respond.
     fn report_log_end(&mut self, p: usize, index: usize) {
         let beyond = i64::from(self.planted == Some(Planted::LogEndTooHigh));
-        let end = (!self.rng.percent(20)).then(|| self.logs[index].end + beyond);
+        let end = match self.rng.below(10) {
+            0 => LogEnd::LeaderUnavailable,
+            1 => LogEnd::Unknown,
+            _ => LogEnd::At(self.logs[index].end + beyond),
+        };
         let partition = self.logs[index].partition;
         self.feed(p, Input::LogEnd { partition, end });
     }

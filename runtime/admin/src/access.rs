@@ -104,7 +104,7 @@ impl AccessRules {
             }
             return Err(Refusal::new(
                 StatusCode::FORBIDDEN,
-                "away from loopback this is served only with a token",
+                "on other addresses than loopback, this is served only with a token",
                 "set `admin.token` or `admin.token_file`, or listen on 127.0.0.1",
             ));
         };

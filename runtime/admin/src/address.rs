@@ -36,7 +36,7 @@ pub enum StartError {
 
 impl Listen {
     /// Binds the address; `None`: the server is off. If every default port is taken, that is logged, and the server is
-    /// off: no configuration requested it.
+    /// off, because the default is not an explicit request.
     pub(crate) fn bind(&self) -> Result<Option<TcpListener>, StartError> {
         match self {
             Listen::Off => Ok(None),

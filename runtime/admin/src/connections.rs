@@ -27,17 +27,17 @@ const HEAD_BYTES: usize = 8 << 10;
 /// The pause after an error of the listener, such as no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections for ever. `wait` pauses for a while.
+/// Accepts connections until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, served: Served) -> Infallible {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut pause = tokio::time::interval(ACCEPT_PAUSE);
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 // A connection beyond the maximum is closed at once: if it waited, the server would seem to hang.
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-                let reserved = places.available_permits() < RESERVED;
-                tokio::spawn(connection(stream, Served { reserved, ..served.clone() }, place));
+                let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+                let reserved = slots.available_permits() < RESERVED;
+                tokio::spawn(connection(stream, Served { reserved, ..served.clone() }, slot));
             }
             Err(error) => {
                 tracing::debug!(%error, "the admin server can't accept a connection");
@@ -48,8 +48,8 @@ pub(crate) async fn serve(listener: TcpListener, served: Served) -> Infallible {
     }
 }
 
-/// Serves one connection until it ends. `place` is given back then.
-async fn connection(stream: TcpStream, served: Served, place: OwnedSemaphorePermit) {
+/// Serves one connection until it ends, and then releases its slot.
+async fn connection(stream: TcpStream, served: Served, slot: OwnedSemaphorePermit) {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(UNREAD_MAX));
     let mut http = http1::Builder::new();
@@ -58,7 +58,7 @@ async fn connection(stream: TcpStream, served: Served, place: OwnedSemaphorePerm
     let io = TokioIo::new(Box::pin(stream));
     // An error is the client's: it did not send HTTP, or closed the connection.
     let _ended = http.serve_connection(io, service).await;
-    drop(place);
+    drop(slot);
 }
 
 /// Returns whether only this machine can reach the address.

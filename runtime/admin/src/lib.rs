@@ -1,11 +1,11 @@
 //! The admin server: health, metrics and status over HTTP, on a thread of its own.
 //!
 //! A connection is accepted or closed ([`connections`]). Each request passes the checks of [`access`] (host, size, token)
-//! before it reaches its route ([`routes`]). Every answer has the same security headers ([`responses`]). The server knows
-//! nothing of handlers: its data comes from a [`Backend`].
+//! before it reaches its route ([`routes`]). Every answer has the same security headers ([`responses`]). The server is
+//! independent of handlers: its data comes from a [`Backend`].
 //!
 //! *Invariants.* At most 32 connections are open, and each ends after 10 s without a request. The last eight serve only
-//! health and metrics. Without a token, only health and metrics are served away from loopback; they contain no keys and
+//! health and metrics. Without a token, on other addresses than loopback, only health and metrics are served; they contain no keys and
 //! no payloads.
 
 #![forbid(unsafe_code)]

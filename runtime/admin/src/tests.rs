@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// The header with which the answer of `/metrics` is large.
 const LARGE: &str = "accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
 
-/// A process that is live, but ready only if nobody asks for more.
+/// A process that is live, and ready unless the check is strict.
 struct Process;
 
 impl Backend for Process {

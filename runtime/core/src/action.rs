@@ -305,7 +305,7 @@ pub enum Notice {
         reason: Reason,
     },
     /// Nothing was read for a while, because a limit is reached: the partition's events settle more slowly than they
-    /// come, or some lane of it is stalled.
+    /// arrive, or some lane of it is stalled.
     ReadingPaused {
         /// The partition.
         partition: Partition,

@@ -68,8 +68,8 @@ pub enum Input<'a> {
     LogEnd {
         /// The partition.
         partition: Partition,
-        /// One past the last offset of the log, open transactions included; `None`: the leader does not respond.
-        end: Option<i64>,
+        /// The end.
+        end: LogEnd,
     },
     // -- calls ----------------------------------------------------------------------------------
     /// The workers accept this many more calls, or up to [`SHORT_CALLS_MAX`] times as many if each carries one event.
@@ -319,4 +319,15 @@ pub enum CommitError {
     Stale,
     /// Anything else.
     Other,
+}
+
+/// The response to a request for the end of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogEnd {
+    /// One past the last offset, open transactions included.
+    At(i64),
+    /// The leader does not respond, or there is none.
+    LeaderUnavailable,
+    /// Another error, which is transient, or which reads report.
+    Unknown,
 }

@@ -137,8 +137,10 @@ pub(crate) struct ReadState {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unfetched {
     pub(crate) leader_responds: bool,
-    /// Since when it is known.
+    /// When it was first known.
     pub(crate) since: Duration,
+    /// Whether a later response said the same.
+    pub(crate) confirmed: bool,
     /// Whether a stall was reported for it.
     pub(crate) reported: bool,
 }

@@ -107,7 +107,7 @@ fn an_older_call_with_the_event_is_not_the_reason() {
     shell.end_call(older.id, &ends, &[1]);
     let newer = shell.wait_for_call();
     assert_eq!(newer.rows, [(P0, NEXT + 1)], "it is retried while the output is in flight");
-    assert!(newer.id.slot < older.id.slot, "the older call is looked at last");
+    assert!(newer.id.slot < older.id.slot, "the older call is scanned last");
     assert_eq!(stall_at(&mut shell, NEXT + 1), (2, BlockedOn::Guest));
 }
 

@@ -137,14 +137,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunEnd> {
         }
         Cluster::Embedded(_) => None,
     };
-    let mut running = 0;
-    let mut failure = None;
-    for event_loop in loops {
-        match spawn_loop(event_loop, &events) {
-            Ok(()) => running += 1,
-            Err(error) => failure = Some(format!("can't start the thread of a handler: {error}")),
-        }
-    }
+    let (running, failure) = spawn_loops(loops, &events, &admin.state);
     admin.state.running();
     if failure.is_some() {
         admin.state.draining();
@@ -157,6 +150,27 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunEnd> {
     }
     signals.stop();
     Ok(parts.finish(run_end))
+}
+
+/// Runs the event loops. Returns the number of those that run, and the last error of the others.
+fn spawn_loops(
+    loops: Vec<EventLoop>,
+    events: &mpsc::SyncSender<AppEvent>,
+    admin: &AdminState,
+) -> (usize, Option<String>) {
+    let (mut running, mut failure) = (0, None);
+    for event_loop in loops {
+        let name = event_loop.name().to_owned();
+        match spawn_loop(event_loop, events) {
+            Ok(()) => running += 1,
+            Err(error) => {
+                let error = format!("can't start the thread of handler `{name}`: {error}");
+                admin.handler_not_started(&name, &error);
+                failure = Some(error);
+            }
+        }
+    }
+    (running, failure)
 }
 
 /// Runs an event loop on its own thread. The loop joins the group and leaves it.

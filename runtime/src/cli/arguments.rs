@@ -75,7 +75,7 @@ pub struct StatusArguments {
     /// Address of the admin server [default: `admin.listen` of the configuration, or every default port of this machine].
     #[arg(long, value_name = "URL", env = "KEYLANE_ADMIN")]
     pub admin: Option<String>,
-    /// Token of the admin server [default: that of the configuration].
+    /// Token of the admin server [default: that of the configuration, if it also has the address].
     #[arg(long, value_name = "TOKEN", env = "KEYLANE_ADMIN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// Print the answer of each process as a line of JSON.

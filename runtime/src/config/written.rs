@@ -129,8 +129,8 @@ pub(super) struct Admin {
     /// The address to listen on, `host:port`, or `off`. By default the first free port from 9277 to 9286 of 127.0.0.1,
     /// and `off` with `--until-end`. An address that can't be used ends the start.
     pub(super) listen: Option<String>,
-    /// The token that requests must send as `Authorization: Bearer TOKEN`: at least 16 characters. Health, metrics and the
-    /// page need none. Without a token, an address other than loopback serves only these.
+    /// The token that requests must send as `Authorization: Bearer TOKEN`: at least 16 characters. Health needs none,
+    /// metrics only with `protect_metrics`. Without a token, only these are served on other addresses than loopback.
     pub(super) token: Option<String>,
     /// A file with the token, instead of `token`. A trailing newline is ignored.
     pub(super) token_file: Option<PathBuf>,

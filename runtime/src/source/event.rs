@@ -1,5 +1,5 @@
 //! The events and results of a source.
-use keylane_core::{CommitError, CommitId, Partition, ReadError, RebalanceId};
+use keylane_core::{CommitError, CommitId, LogEnd, Partition, ReadError, RebalanceId};
 
 use crate::librdkafka::ErrorCode;
 
@@ -40,12 +40,12 @@ pub enum SourceEvent {
         /// The reason. A range error contains the current bounds of the log.
         why: ReadError,
     },
-    /// The end of a log from which nothing has arrived for a while; `None`: its leader does not respond.
+    /// The end of a log from which nothing has arrived for a while.
     LogEnd {
         /// The partition.
         partition: Partition,
-        /// One past the last offset, open transactions included.
-        end: Option<i64>,
+        /// The end.
+        end: LogEnd,
     },
     /// The result of a commit for one partition.
     CommitResult {

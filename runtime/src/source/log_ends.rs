@@ -1,10 +1,10 @@
 //! The ends of logs from which nothing arrives. The client reports neither an open transaction, which holds records back,
-//! nor a leader that hangs, so the ends are requested separately.
+//! nor a leader that hangs, so the ends are requested alone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use keylane_core::Partition;
+use keylane_core::{LogEnd, Partition};
 
 use super::partitions::ConsumerContext;
 use crate::librdkafka::{ClientEvent, END, ErrorCode, Isolation, Requests};
@@ -16,23 +16,20 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 /// Maximum number of requests for one partition each that are in flight.
 const SINGLE_MAX: usize = 16;
 
-/// The requests for the ends of logs. One request asks for all partitions. If it fails as a whole, because one of them
-/// has no leader, each partition is requested separately.
+/// The requests for the ends of logs. One request covers all partitions. If it fails as a whole, because one of them
+/// has no leader, each partition is requested alone.
 pub(super) struct LogEnds {
     requests: Requests,
     /// The requests in flight, and their partitions.
     in_flight: BTreeMap<usize, Vec<Partition>>,
-    /// Partitions to request separately.
-    separately: VecDeque<Partition>,
+    /// Partitions to request one by one.
+    alone: VecDeque<Partition>,
     due: Duration,
 }
 
-/// The end of a log; `None`: its leader does not respond, or there is none.
-pub(super) type LogEnd = (Partition, Option<i64>);
-
 impl LogEnds {
     pub(super) fn new(requests: Requests) -> LogEnds {
-        LogEnds { requests, in_flight: BTreeMap::new(), separately: VecDeque::new(), due: Duration::ZERO }
+        LogEnds { requests, in_flight: BTreeMap::new(), alone: VecDeque::new(), due: Duration::ZERO }
     }
 
     /// Requests the ends of these logs, if a request is due.
@@ -43,7 +40,7 @@ impl LogEnds {
         idle: impl Iterator<Item = Partition>,
     ) {
         while self.in_flight.len() < SINGLE_MAX
-            && let Some(partition) = self.separately.pop_front()
+            && let Some(partition) = self.alone.pop_front()
         {
             self.send(context, vec![partition]);
         }
@@ -62,40 +59,37 @@ impl LogEnds {
     }
 
     /// Returns the next response, if there is one.
-    pub(super) fn next(&mut self, context: &ConsumerContext) -> Option<Vec<LogEnd>> {
+    pub(super) fn next(&mut self, context: &ConsumerContext) -> Option<Vec<(Partition, LogEnd)>> {
         let event = self.requests.next_response()?;
         let requested = self.in_flight.remove(&event.request()).unwrap_or_default();
         Some(ends(&event, context).unwrap_or_else(|error| match requested.as_slice() {
-            [partition] if is_of_leader(error) => vec![(*partition, None)],
-            [] | [_] => Vec::new(),
+            [partition] => vec![(*partition, of_error(error))],
             several => {
-                self.separately.extend(several);
+                self.alone.extend(several);
                 Vec::new()
             }
         }))
     }
 }
 
-/// Returns the ends that are known, and those of leaders that do not respond. Any other error is that of a moment, or
-/// reads report it, too.
-fn ends(event: &ClientEvent, context: &ConsumerContext) -> Result<Vec<LogEnd>, ErrorCode> {
+/// Returns the end of each partition.
+fn ends(event: &ClientEvent, context: &ConsumerContext) -> Result<Vec<(Partition, LogEnd)>, ErrorCode> {
     let entries = event.log_offsets()?;
     let end = |entry: &crate::librdkafka::ListEntry<'_>| {
         let topic = context.topics.iter().position(|topic| topic.as_c_str() == entry.topic)?;
         let partition = Partition { topic: u16::try_from(topic).ok()?, number: entry.partition };
-        match entry.error {
-            ErrorCode::NONE => Some((partition, Some(entry.offset))),
-            error if is_of_leader(error) => Some((partition, None)),
-            _ => None,
-        }
+        let end = if entry.error.is_none() { LogEnd::At(entry.offset) } else { of_error(entry.error) };
+        Some((partition, end))
     };
     Ok(entries.iter().filter_map(end).collect())
 }
 
-/// Returns whether the error means that the leader does not respond, or that there is none.
-fn is_of_leader(error: ErrorCode) -> bool {
-    matches!(
-        error,
-        ErrorCode::TIMED_OUT | ErrorCode::TRANSPORT | ErrorCode::LEADER_NOT_AVAILABLE | ErrorCode::NOT_FOUND
-    )
+fn of_error(error: ErrorCode) -> LogEnd {
+    match error {
+        ErrorCode::TIMED_OUT
+        | ErrorCode::TRANSPORT
+        | ErrorCode::LEADER_NOT_AVAILABLE
+        | ErrorCode::NOT_FOUND => LogEnd::LeaderUnavailable,
+        _ => LogEnd::Unknown,
+    }
 }

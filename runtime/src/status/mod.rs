@@ -64,7 +64,7 @@ pub struct HandlerStatus {
     /// Why it has stopped; empty while it runs, and after an orderly end.
     pub failures: Vec<String>,
     /// How long its event loop has not responded; `None`: it responds. The other fields are then those of its last response.
-    pub not_answering_ms: Option<u64>,
+    pub unresponsive_ms: Option<u64>,
     /// Calls that have not terminated.
     pub calls: u32,
     /// `lanes.max_concurrency`.
@@ -133,7 +133,7 @@ pub struct HandlerTotals {
     pub claimed: u64,
     /// Ownerships that began.
     pub ownerships: u64,
-    /// Ownerships that were lost to another member.
+    /// Ownerships that were lost: another member may already own the partition.
     pub partitions_lost: u64,
     /// Partitions whose topic was recreated while it was read.
     pub partitions_replaced: u64,
@@ -167,14 +167,14 @@ pub struct PartitionStatus {
     pub state: OwnershipState,
     /// The offset that the coordinator has stored; `None`: none in this ownership.
     pub committed: Option<i64>,
-    /// The first offset that is not settled.
-    pub committable: i64,
+    /// The first offset that is not settled; `None`: the start is not known yet.
+    pub committable: Option<i64>,
     /// Offsets beyond `committable` that need no processing: settled, claimed or missing.
     pub completed_beyond: u64,
     /// Offsets beyond `committed` that need no processing, but that the last commit could not claim.
-    pub not_claimed: u64,
-    /// The next offset to read.
-    pub next_offset: i64,
+    pub unclaimed: u64,
+    /// The next offset to read; `None`: the start is not known yet.
+    pub next_offset: Option<i64>,
     /// One past the last offset of the log, as of the last fetch; `None`: not known yet.
     pub log_end: Option<i64>,
     /// Offsets from the committed one to the end of the log.
@@ -191,9 +191,9 @@ pub struct PartitionStatus {
     pub unacked_lanes: u32,
     /// The setting because of which reading is paused: `max_queued`, `memory_budget` or `max_window`.
     pub read_limit: Option<String>,
-    /// Whether it has made no progress for 15 s.
+    /// Whether it was reported as stalled: after 15 s without progress, or at once for a read error.
     pub stalled: bool,
-    /// What blocks it now; `None`: nothing is known to be left to read, settle or commit.
+    /// What blocks it now; `None`: nothing is known to be left to read, settle or commit, or it is not active.
     pub blocked: Option<BlockedStatus>,
 }
 

@@ -22,14 +22,14 @@ pub const WAITING: StallReason = StallReason {
 pub const RUNNING: StallReason = StallReason {
     code: "running",
     meaning: "a guest call with the event has not returned",
-    remedy: "look at what the handler waits for; `timeout` ends the call",
+    remedy: "check what the handler waits for; `timeout` ends the call",
 };
 
 /// The delay before the next attempt.
 pub const RETRYING: StallReason = StallReason {
     code: "retrying",
     meaning: "the event failed and waits for its next attempt",
-    remedy: "look at the handler's error in the log; after `max_attempts` the event gets its outcome",
+    remedy: "see the handler's error in the log; after `max_attempts` the event gets its outcome",
 };
 
 /// Outputs are in flight.
@@ -50,14 +50,14 @@ pub const DEAD_LETTER_UNACKED: StallReason = StallReason {
 pub const COMMIT_NOT_STORED: StallReason = StallReason {
     code: "commit_not_stored",
     meaning: "all events are settled, but the coordinator has not stored the offset",
-    remedy: "look at `commit rejected` and `commit not answered in time` in the log; a rebalance or the coordinator's return resolves most causes",
+    remedy: "see `commit rejected` and `commit not answered in time` in the log; most causes end with a rebalance, or when the coordinator responds again",
 };
 
 /// Reads fail.
 pub const READ_ERROR: StallReason = StallReason {
     code: "read_error",
     meaning: "the partition can't be read; reading is retried",
-    remedy: "look at `partition can't be read` in the log, which names the error",
+    remedy: "see `partition can't be read` in the log, which names the error",
 };
 
 /// The client can't be positioned.

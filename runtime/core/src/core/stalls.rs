@@ -76,7 +76,7 @@ impl Core {
     fn blocked_by_lane(&self, call: &Call, lane: &CallLane) -> Option<Stall> {
         let state = self.partitions.get(lane.partition);
         let offset = state.ledger.committable();
-        // The rows of a released lane have settled or went back to it: they may be in another call now.
+        // The rows of a released lane have settled or were returned to it: they may be in another call now.
         let has_row = lane.settled_to < lane.end && !lane.released;
         let row = has_row.then(|| call.row(lane.settled_to))?;
         if !state.may_commit() || row.ownership != state.ownership || row.offset != offset {

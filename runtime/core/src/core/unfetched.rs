@@ -1,25 +1,36 @@
-//! Partitions whose log has records that do not arrive: an open transaction holds them back, or the leader is away. The
-//! client reports neither.
+//! Partitions whose log has records that do not arrive: an open transaction holds them back, or the leader does not
+//! respond. The client reports neither.
 
 use super::Core;
 use crate::outbox::Pending;
 use crate::partitions::{Phase, Unfetched};
-use crate::{BlockedOn, Partition, Stall};
+use crate::{BlockedOn, LogEnd, Partition, Stall};
 
 impl Core {
     /// Compares the end of a log with the position of its reader.
-    pub(super) fn log_end(&mut self, id: Partition, end: Option<i64>) {
+    pub(super) fn log_end(&mut self, id: Partition, end: LogEnd) {
         let Some(index) = self.partitions.find(id) else { return };
         let state = self.partitions.get_mut(index);
-        let is_behind = end.is_none_or(|end| end > state.ledger.next());
-        // Without a permission to read nothing is expected, and a failed read is reported elsewhere.
+        let is_behind = match end {
+            LogEnd::At(end) => end > state.ledger.next(),
+            LogEnd::LeaderUnavailable => true,
+            LogEnd::Unknown => false,
+        };
+        // Without a permission to read, no records are expected. Failed reads, events that are not settled, and commits
+        // that are not stored are reported elsewhere.
         let is_expected =
             state.phase == Phase::Active && state.reading.permitted && state.reading.failure.is_none();
-        if !is_expected || !is_behind {
+        if !is_expected || !is_behind || state.ledger.open() > 0 || state.is_dirty() {
             return self.records_arrive(index);
         }
-        let new = Unfetched { leader_responds: true, since: self.now.uptime, reported: false };
-        state.reading.unfetched.get_or_insert(new).leader_responds = end.is_some();
+        let leader_responds = end != LogEnd::LeaderUnavailable;
+        match &mut state.reading.unfetched {
+            Some(unfetched) => (unfetched.leader_responds, unfetched.confirmed) = (leader_responds, true),
+            none => {
+                let since = self.now.uptime;
+                *none = Some(Unfetched { leader_responds, since, confirmed: false, reported: false });
+            }
+        }
     }
 
     /// Ends the state in which records do not arrive, if there is one.
@@ -30,13 +41,14 @@ impl Core {
         }
     }
 
-    /// Reports partitions whose log has long been known to have records that do not arrive.
+    /// Reports partitions whose records have not arrived for `stall_after`, according to more than one response.
     pub(super) fn check_unfetched(&mut self) {
-        let reported_before = self.now.uptime.saturating_sub(self.config.stall_after);
+        let latest = self.now.uptime.saturating_sub(self.config.stall_after);
         for state in self.partitions.iter_mut().filter(|state| state.phase == Phase::Active) {
             let (partition, offset) = (state.id, state.ledger.next());
             if let Some(unfetched) = &mut state.reading.unfetched
-                && unfetched.since <= reported_before
+                && unfetched.confirmed
+                && unfetched.since <= latest
                 && !std::mem::replace(&mut unfetched.reported, true)
             {
                 let blocked_on = BlockedOn::NotFetched { leader_responds: unfetched.leader_responds };

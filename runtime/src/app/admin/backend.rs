@@ -1,22 +1,20 @@
 //! The source of what the admin server serves: the state of the process, and views of the event loops.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keylane_admin::{Answer, Backend, MetricsFormat};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::status::{HandlerState, HandlerStatus, OwnershipState, ProcessState, ProcessStatus};
+use crate::status::{HandlerStatus, OwnershipState, ProcessState, ProcessStatus};
 
 use super::super::clock::Clock;
-use super::super::event_loop::{HandlerView, LoopEnd, LoopEvent, Mailbox};
+use super::super::event_loop::{HandlerView, LoopEnd, Mailbox};
 use super::facts::{HandlerFacts, ProcessFacts};
+use super::handler_entry::{ANSWER_MAX, EntryState, HandlerEntry, lock, millis};
+use super::metrics;
 use super::pulse::{LivenessCheck, Pulse};
-use super::{metrics, view};
-
-/// How long an answer waits for views of the event loops.
-const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// The state of the process, which the main thread updates.
 pub(in crate::app) struct AdminState {
@@ -35,28 +33,6 @@ enum Stage {
     Draining,
 }
 
-struct HandlerEntry {
-    facts: HandlerFacts,
-    state: Mutex<EntryState>,
-}
-
-#[derive(Default)]
-struct EntryState {
-    /// The digest of its component, once that is loaded.
-    digest: Option<String>,
-    /// Its event loop, once that is prepared.
-    event_loop: Option<(Arc<Mailbox>, Arc<Pulse>)>,
-    liveness: LivenessCheck,
-    /// The last request for a view. While it is not answered, there is no other.
-    requested: Option<watch::Receiver<Option<HandlerView>>>,
-    /// The last view of the loop.
-    last: Option<HandlerView>,
-    /// The uptime of the first request that the loop has not answered in time.
-    not_answering_since: Option<Duration>,
-    /// The failures with which the handler ended; `None`: it has not ended.
-    end: Option<Vec<String>>,
-}
-
 impl AdminState {
     pub(super) fn new(
         clock: Clock,
@@ -70,7 +46,7 @@ impl AdminState {
             process,
             partition_metrics,
             stage: Mutex::new(Stage::Starting {
-                step: "reading the configuration".to_owned(),
+                step: "creating the engine".to_owned(),
                 since: Duration::ZERO,
             }),
             handlers: handlers.into_iter().map(entry).collect(),
@@ -106,6 +82,14 @@ impl AdminState {
         *lock(&self.stage) = Stage::Draining;
     }
 
+    /// Notes that a handler could not be started.
+    pub(in crate::app) fn handler_not_started(&self, handler: &str, error: &str) {
+        self.with(handler, |state| {
+            state.end = Some(vec![error.to_owned()]);
+            state.event_loop = None;
+        });
+    }
+
     /// Notes the end of a handler. Its last view stays.
     pub(in crate::app) fn handler_ended(&self, end: &LoopEnd) {
         self.with(&end.handler, |state| {
@@ -128,7 +112,7 @@ impl AdminState {
             self.handlers.iter().map(|entry| entry.request_view().filter(|_| started)).collect();
         let all = async {
             for request in requests.iter_mut().flatten() {
-                // An error means that the loop has ended.
+                // An error means that the loop was dropped with its mailbox.
                 let _view = request.wait_for(Option::is_some).await;
             }
         };
@@ -145,69 +129,6 @@ impl AdminState {
             Stage::Draining => ProcessState::Draining,
         };
         self.process.status(millis(now), state, handlers)
-    }
-}
-
-impl HandlerEntry {
-    /// Requests a view, unless a request is not answered yet; `None`: the loop does not run.
-    fn request_view(&self) -> Option<watch::Receiver<Option<HandlerView>>> {
-        let state = &mut *lock(&self.state);
-        let (mailbox, _) = state.event_loop.as_ref()?;
-        if let Some(requested) = state.requested.as_ref().filter(|view| view.borrow().is_none()) {
-            return Some(requested.clone());
-        }
-        let (sender, requested) = watch::channel(None);
-        mailbox.put(LoopEvent::View(sender));
-        Some(state.requested.insert(requested).clone())
-    }
-
-    /// Returns the status. `started`: whether the loops run. `requested`: the view, which is `None` if it did not come in
-    /// time.
-    fn status(
-        &self,
-        now: Duration,
-        started: bool,
-        requested: Option<&watch::Receiver<Option<HandlerView>>>,
-    ) -> HandlerStatus {
-        let mut state = lock(&self.state);
-        let view = requested.and_then(|requested| requested.borrow().clone());
-        let has_ended = state.end.is_some();
-        if requested.is_none() || view.is_some() || has_ended {
-            state.not_answering_since = None;
-        } else {
-            state.not_answering_since.get_or_insert(now.saturating_sub(ANSWER_MAX));
-        }
-        if !has_ended {
-            state.last = view.or(state.last.take());
-        }
-        let handler = match (&state.end, &state.event_loop) {
-            (Some(_), _) => HandlerState::Stopped,
-            (None, None) => HandlerState::Starting,
-            (None, Some(_)) if !started => HandlerState::Starting,
-            (None, Some(_)) if state.last.as_ref().is_some_and(|last| last.core.drain_until.is_some()) => {
-                HandlerState::Draining
-            }
-            (None, Some((_, pulse))) if pulse.was_assigned() => HandlerState::Running,
-            (None, Some(_)) => HandlerState::Joining,
-        };
-        let mut status = self.facts.status(handler, state.digest.clone());
-        status.failures = state.end.clone().unwrap_or_default();
-        status.not_answering_ms = state.not_answering_since.map(|since| millis(now.saturating_sub(since)));
-        if let Some(last) = &state.last {
-            view::add(&mut status, last);
-        }
-        status
-    }
-
-    /// Returns why the handler is not ready, if it is not.
-    fn not_ready(&self) -> Option<String> {
-        let state = lock(&self.state);
-        let name = &self.facts.name;
-        if state.end.is_some() {
-            return Some(format!("handler `{name}` has stopped"));
-        }
-        let assigned = state.event_loop.as_ref().is_some_and(|(_, pulse)| pulse.was_assigned());
-        (!assigned).then(|| format!("handler `{name}` has no assignment yet"))
     }
 }
 
@@ -265,7 +186,7 @@ impl Stage {
 fn conditions(handler: &HandlerStatus) -> Vec<String> {
     let name = &handler.handler;
     let silent =
-        handler.not_answering_ms.map(|_| format!("the event loop of handler `{name}` does not respond"));
+        handler.unresponsive_ms.map(|_| format!("the event loop of handler `{name}` does not respond"));
     let blocked = handler.blocking_topic.as_ref().map(|topic| {
         format!("handler `{name}`: calls wait: too many records are queued for topic `{topic}`")
     });
@@ -274,15 +195,6 @@ fn conditions(handler: &HandlerStatus) -> Vec<String> {
         format!("handler `{name}`: partition {}/{} has stopped", partition.topic, partition.partition)
     });
     silent.into_iter().chain(blocked).chain(stopped).collect()
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic ends the process.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -295,6 +207,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::librdkafka::Wake;
+    use crate::status::HandlerState;
 
     const CONFIG: &str = "[kafka]\nbootstrap_servers = \"b:1\"\n[handlers.t]\ncomponent = \"t.wasm\"\n\
                           topics = [\"in\"]\ngroup_id = \"g\"\n";
@@ -331,9 +244,9 @@ mod tests {
         let handler = |status: ProcessStatus| status.handlers.into_iter().next().expect("one handler");
         let first = handler(answer(state.collect()));
         assert_eq!(first.state, HandlerState::Running);
-        assert!(first.not_answering_ms.is_some_and(|since| since >= 1_000), "{:?}", first.not_answering_ms);
+        assert!(first.unresponsive_ms.is_some_and(|since| since >= 1_000), "{:?}", first.unresponsive_ms);
         let second = handler(answer(state.collect()));
-        assert!(second.not_answering_ms >= first.not_answering_ms.map(|since| since + 1_000));
+        assert!(second.unresponsive_ms >= first.unresponsive_ms.map(|since| since + 1_000));
         let strict = answer(state.not_ready(true));
         assert_eq!(strict, ["the event loop of handler `t` does not respond"]);
         assert!(state.not_live().is_empty(), "that is decided by the turns");

@@ -70,7 +70,7 @@ impl HandlerFacts {
             component_sha256,
             state,
             failures: Vec::new(),
-            not_answering_ms: None,
+            unresponsive_ms: None,
             calls: 0,
             calls_limit: self.calls_limit,
             lanes: 0,

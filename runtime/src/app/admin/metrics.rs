@@ -46,6 +46,7 @@ impl Collector for Metrics {
         let mut family = Families { encoder };
         self.of_process(&mut family)?;
         self.of_events(&mut family)?;
+        self.of_filters(&mut family)?;
         self.of_loops(&mut family)?;
         if self.of_partitions { self.of_partitions(&mut family) } else { Ok(()) }
     }
@@ -124,15 +125,6 @@ impl Metrics {
                 outcomes.map(|(outcome, events)| (vec![("handler", name), ("outcome", outcome)], events))
             }),
         )?;
-        let filtered = handlers.iter().flat_map(|handler| {
-            handler.filter.iter().map(|rule| {
-                let name = rule.rule.as_deref().unwrap_or("no rule");
-                let keep = if rule.keep { "true" } else { "false" };
-                (vec![("handler", handler.handler.as_str()), ("rule", name), ("keep", keep)], rule.events)
-            })
-        });
-        family
-            .counter(("keylane_filter_events", "Events by the filter rule that matched them."), filtered)?;
         let counters: [(&str, &str, Of); 14] = [
             ("keylane_retries", "Attempts after the first one of an event.", |h| h.totals.retries),
             ("keylane_reruns", "Events that ran again without a charge.", |h| h.totals.reruns),
@@ -140,15 +132,17 @@ impl Metrics {
             ("keylane_order_breaks", "Outputs stored after a later one of their lane.", |h| {
                 h.totals.order_breaks
             }),
-            ("keylane_outputs_restamped", "Outputs with the time of sending, not of their event.", |h| {
-                h.totals.restamped
-            }),
+            (
+                "keylane_outputs_restamped",
+                "Outputs with the time of sending instead of that of their event.",
+                |h| h.totals.restamped,
+            ),
             ("keylane_headers_removed", "Output headers dropped because their names are reserved.", |h| {
                 h.totals.removed_headers
             }),
             (
                 "keylane_commits_failed",
-                "Rejected commits by partition, and commits without a response.",
+                "Rejected commits, counted once per partition, and commits without a response.",
                 |h| h.totals.commits_failed,
             ),
             ("keylane_offsets_skipped", "Offsets skipped as configured by `out_of_range`.", |h| {
@@ -160,9 +154,11 @@ impl Metrics {
                 |h| h.totals.claimed,
             ),
             ("keylane_ownerships", "Ownerships of partitions that began.", |h| h.totals.ownerships),
-            ("keylane_partitions_lost", "Ownerships that were lost to another member.", |h| {
-                h.totals.partitions_lost
-            }),
+            (
+                "keylane_partitions_lost",
+                "Ownerships that were lost: another member may already own the partition.",
+                |h| h.totals.partitions_lost,
+            ),
             ("keylane_partitions_replaced", "Partitions whose topic was recreated while it was read.", |h| {
                 h.totals.partitions_replaced
             }),
@@ -177,11 +173,28 @@ impl Metrics {
         Ok(())
     }
 
+    fn of_filters(&self, family: &mut Families<'_>) -> fmt::Result {
+        let filtered = self.status.handlers.iter().flat_map(|handler| {
+            handler.filter.iter().map(|rule| {
+                let name = rule.rule.as_deref().unwrap_or("");
+                let keep = if rule.keep { "true" } else { "false" };
+                (vec![("handler", handler.handler.as_str()), ("rule", name), ("keep", keep)], rule.events)
+            })
+        });
+        family.counter(
+            (
+                "keylane_filter_events",
+                "Events by the filter rule that matched them; an empty rule: none did.",
+            ),
+            filtered,
+        )
+    }
+
     fn of_loops(&self, family: &mut Families<'_>) -> fmt::Result {
         let handlers = &self.status.handlers;
         let about = (
             "keylane_handler_running",
-            "Whether the handler runs: 0 while it starts, joins, drains or has stopped.",
+            "1 while the handler runs; 0 before, while it drains, and after it has stopped.",
         );
         family.gauge(
             about,
@@ -205,15 +218,17 @@ impl Metrics {
             let topic = handler.blocking_topic.as_deref()?;
             Some((vec![("handler", handler.handler.as_str()), ("topic", topic)], 1))
         });
-        family
-            .gauge(("keylane_backlog_full", "Topics with too many queued records: calls wait."), blocked)?;
+        family.gauge(
+            ("keylane_backlog_full", "1 for a topic whose queued records block new calls."),
+            blocked,
+        )?;
         let stalled = handlers.iter().flat_map(|handler| {
             STALL_REASONS.iter().map(|reason| {
                 let has_reason = |partition: &&PartitionStatus| {
                     partition.stalled
                         && partition.blocked.as_ref().is_some_and(|blocked| blocked.reason == reason.code)
                 };
-                let partitions = handler.partitions.iter().filter(has_reason).count();
+                let partitions = owned(handler).iter().filter(has_reason).count();
                 let labels = vec![("handler", handler.handler.as_str()), ("reason", reason.code)];
                 (labels, count(partitions as u64))
             })
@@ -225,7 +240,7 @@ impl Metrics {
         family.gauge(
             about,
             handlers.iter().map(|handler| {
-                (labels(handler), count(handler.partitions.iter().filter(stopped).count() as u64))
+                (labels(handler), count(owned(handler).iter().filter(stopped).count() as u64))
             }),
         )
     }
@@ -236,12 +251,12 @@ impl Metrics {
             .status
             .handlers
             .iter()
-            .flat_map(|handler| handler.partitions.iter().map(move |partition| (handler, partition)))
+            .flat_map(|handler| owned(handler).iter().map(move |partition| (handler, partition)))
             .map(|(handler, partition)| (handler, partition, partition.partition.to_string()))
             .collect();
         let gauges: [(&str, &str, Of); 6] = [
             ("keylane_committed_offset", "The offset that the coordinator has stored.", |p| p.committed),
-            ("keylane_committable_offset", "The first offset that is not settled.", |p| Some(p.committable)),
+            ("keylane_committable_offset", "The first offset that is not settled.", |p| p.committable),
             ("keylane_log_end_offset", "One past the last offset of the log, as of the last fetch.", |p| {
                 p.log_end
             }),
@@ -254,7 +269,7 @@ impl Metrics {
             (
                 "keylane_commit_unclaimed_offsets",
                 "Settled offsets that the last commit could not claim.",
-                |p| Some(count(p.not_claimed)),
+                |p| Some(count(p.unclaimed)),
             ),
         ];
         for (name, help, of) in gauges {
@@ -290,6 +305,11 @@ impl Metrics {
     }
 }
 
+/// Returns the partitions that the handler owns. Those of its last view may have other owners after its end.
+fn owned(handler: &HandlerStatus) -> &[PartitionStatus] {
+    if handler.state == HandlerState::Stopped { &[] } else { &handler.partitions }
+}
+
 fn labels(handler: &HandlerStatus) -> Vec<Label<'_>> {
     vec![("handler", handler.handler.as_str())]
 }
@@ -312,10 +332,10 @@ mod tests {
             partition: 3,
             state: OwnershipState::Active,
             committed: Some(7),
-            committable: 8,
+            committable: Some(8),
             completed_beyond: 0,
-            not_claimed: 0,
-            next_offset: 9,
+            unclaimed: 0,
+            next_offset: Some(9),
             log_end: Some(10),
             lag_committed: Some(3),
             lag_unsettled: Some(2),
@@ -335,7 +355,7 @@ mod tests {
             component_sha256: None,
             state: HandlerState::Running,
             failures: Vec::new(),
-            not_answering_ms: None,
+            unresponsive_ms: None,
             calls: 1,
             calls_limit: 256,
             lanes: 1,

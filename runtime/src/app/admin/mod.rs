@@ -2,6 +2,7 @@
 
 mod backend;
 mod facts;
+mod handler_entry;
 mod metrics;
 mod pulse;
 mod view;

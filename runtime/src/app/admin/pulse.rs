@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Counters and flags with one writer. They carry no data of their own, so no order between them is needed.
+/// Counters and flags with one writer. They publish no other data, so relaxed ordering suffices.
 #[derive(Debug, Default)]
 pub(in crate::app) struct Pulse {
     turns: AtomicU64,

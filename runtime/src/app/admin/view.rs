@@ -59,7 +59,11 @@ fn totals(counters: &Counters) -> HandlerTotals {
 
 fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -> PartitionStatus {
     let left = |from: i64| Some(u64::try_from(log_end? - from).unwrap_or(0));
-    let lag_unsettled = left(view.committable_offset).map(|left| left.saturating_sub(view.settled_beyond));
+    // Before its start is known, the offsets are those of an earlier ownership, or none.
+    let has_start = view.status != keylane_core::OwnershipStatus::Starting;
+    let committable = has_start.then_some(view.committable_offset);
+    let committed = view.committed.filter(|_| has_start);
+    let lag_unsettled = committable.and_then(left).map(|left| left.saturating_sub(view.settled_beyond));
     PartitionStatus {
         topic,
         partition: view.partition.number,
@@ -70,13 +74,13 @@ fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -
             keylane_core::OwnershipStatus::Committing => OwnershipState::Committing,
             keylane_core::OwnershipStatus::Stopped => OwnershipState::Stopped,
         },
-        committed: view.committed,
-        committable: view.committable_offset,
+        committed,
+        committable,
         completed_beyond: view.settled_beyond,
-        not_claimed: view.unclaimed,
-        next_offset: view.next_offset,
+        unclaimed: view.unclaimed,
+        next_offset: has_start.then_some(view.next_offset),
         log_end,
-        lag_committed: view.committed.and_then(left),
+        lag_committed: committed.and_then(left),
         lag_unsettled,
         queued: view.open,
         queued_bytes: view.queued_bytes,

@@ -421,7 +421,7 @@ impl EventLoop {
 
     /// Returns a snapshot of the handler. It is made only on request, because it scans the partitions.
     fn view(&self) -> HandlerView {
-        // Not by the partitions of the view: the last report includes ownerships that have ended.
+        // The view omits ended ownerships, but the last report includes their lag.
         let lag = |partition: &Partition| {
             let end = self.source.last_known_end(*partition)?;
             Some((end - self.core.committable_offset(*partition)?).max(0))

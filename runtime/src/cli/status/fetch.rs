@@ -44,18 +44,22 @@ impl Target {
             .build()
             .into();
         let mut request = agent.get(format!("{}/v1/status", self.url));
-        if let Some(token) = token {
+        // Any user of this machine can listen on a default port, so the token is not sent to all of them.
+        if let Some(token) = token.filter(|_| !self.is_guess) {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let answer = match request.call() {
             Ok(response) => read(response),
-            Err(error) => Answer::Other(anyhow::Error::new(error)),
+            Err(error) => FetchResult::Other(anyhow::Error::new(error)),
         };
         let text = match answer {
             // Another program may listen on one of the default ports, or nothing.
-            Answer::Other(_) if self.is_guess => return None,
-            Answer::Status(text) => Ok(text),
-            Answer::Refused(error) | Answer::Other(error) => {
+            FetchResult::Other(_) if self.is_guess => return None,
+            FetchResult::Status(text) => Ok(text),
+            FetchResult::Refused(error) if self.is_guess && token.is_some() => Err(error.context(
+                format!("no status from {self}: the token is sent only to a named address; set `admin.listen`, or pass `--admin` and `--token`"),
+            )),
+            FetchResult::Refused(error) | FetchResult::Other(error) => {
                 Err(error).with_context(|| format!("no status from {self}"))
             }
         };
@@ -70,10 +74,10 @@ impl fmt::Display for Target {
 }
 
 /// An answer to a request.
-enum Answer {
+enum FetchResult {
     /// A status, as JSON.
     Status(String),
-    /// An admin server does not answer with it.
+    /// An admin server refused the request.
     Refused(anyhow::Error),
     /// No admin server answered.
     Other(anyhow::Error),
@@ -89,22 +93,24 @@ struct AnyStatus {
 
 /// The body of a refusal.
 #[derive(Deserialize)]
-struct Refusal {
+struct RefusalBody {
     error: String,
     hint: String,
 }
 
-fn read(mut response: ureq::http::Response<ureq::Body>) -> Answer {
+fn read(mut response: ureq::http::Response<ureq::Body>) -> FetchResult {
     let code = response.status();
     let text = match response.body_mut().read_to_string().context("the answer ended early") {
         Ok(text) => text,
-        Err(error) => return Answer::Other(error),
+        Err(error) => return FetchResult::Other(error),
     };
-    if let Ok(Refusal { error, hint }) = serde_json::from_str(&text) {
-        return Answer::Refused(anyhow!("{error} ({code}); {hint}"));
+    if let Ok(RefusalBody { error, hint }) = serde_json::from_str(&text) {
+        return FetchResult::Refused(anyhow!("{error} ({code}); {hint}"));
     }
     match serde_json::from_str::<AnyStatus>(&text) {
-        Ok(_) if code.is_success() => Answer::Status(text),
-        _ => Answer::Other(anyhow!("this is not a Keylane: it answered with code {code}")),
+        Ok(_) if code.is_success() => FetchResult::Status(text),
+        _ => FetchResult::Other(anyhow!(
+            "this is not the admin server of a Keylane process: HTTP status {code}"
+        )),
     }
 }

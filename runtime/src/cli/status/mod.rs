@@ -3,7 +3,6 @@
 mod fetch;
 mod table;
 
-use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::Duration;
@@ -40,24 +39,20 @@ pub(super) fn execute(file: &Path, arguments: &StatusArguments) -> Result<Comple
         if found.is_empty() {
             return Err(nothing_answers(&targets).into());
         }
-        let mut refused = None;
-        let mut answered = Vec::new();
-        for Fetched { target, text } in found {
-            match text {
-                Ok(text) => answered.push((target, text)),
-                Err(error) => refused = refused.or(Some(error)),
-            }
+        let (mut text, error) = if arguments.json { as_json(found) } else { as_text(found) };
+        if let Some(error) = error.as_ref().filter(|_| arguments.watch && !arguments.json) {
+            // The process may respond again at the next interval.
+            text += &format!("{error:#}\n");
         }
-        let text = if arguments.json { as_json(answered) } else { as_text(answered)? };
         let is_repeated = arguments.watch && std::io::stdout().is_terminal();
         // On a terminal each status replaces the one before.
         let text = if is_repeated { format!("\x1b[H\x1b[2J{text}") } else { text };
         let printed = stdout::print(&text)?;
-        if let Some(error) = refused {
-            return Err(error.into());
-        }
-        if !arguments.watch || printed == Completion::Failure {
+        if printed == Completion::Failure {
             return Ok(printed);
+        }
+        if !arguments.watch {
+            return error.map_or(Ok(printed), |error| Err(error.into()));
         }
         std::thread::sleep(INTERVAL);
     }
@@ -74,30 +69,42 @@ fn targets(access: &AdminAccess) -> Vec<Target> {
 fn nothing_answers(targets: &[Target]) -> anyhow::Error {
     match targets {
         [target] => anyhow!(
-            "no Keylane answers at {target}: check the address, and that `admin.listen` of the process is not \"off\""
+            "no Keylane process responds at {target}: check the address, and that `admin.listen` of the process is not \"off\""
         ),
         _ => anyhow!(
-            "no Keylane answers on 127.0.0.1, ports {} to {}: pass `--admin URL`, or `-c FILE` with its `[admin]`",
+            "no Keylane process responds on 127.0.0.1, ports {} to {}: pass `--admin URL`, or `-c FILE` with its `[admin]`",
             keylane_admin::DEFAULT_PORTS.start(),
             keylane_admin::DEFAULT_PORTS.end()
         ),
     }
 }
 
-/// Returns the answers as they came, one line each.
-fn as_json(answered: Vec<(Target, String)>) -> String {
-    answered.into_iter().map(|(_, json)| json.trim_end().to_owned() + "\n").collect()
+/// Returns the statuses as they came, one line each, and the first error.
+fn as_json(found: Vec<Fetched>) -> (String, Option<anyhow::Error>) {
+    collect(found, |_, json| Ok(json.trim_end().to_owned() + "\n"), "")
 }
 
-fn as_text(answered: Vec<(Target, String)>) -> anyhow::Result<String> {
-    let mut text = String::new();
-    for (target, json) in answered {
-        let status: ProcessStatus = serde_json::from_str(&json)
+/// Returns the statuses as text, and the first error.
+fn as_text(found: Vec<Fetched>) -> (String, Option<anyhow::Error>) {
+    let format = |target: &Target, json: &str| {
+        let status: ProcessStatus = serde_json::from_str(json)
             .map_err(|error| anyhow!("{target} did not answer with a status of this version: {error}"))?;
-        if !text.is_empty() {
-            text.push('\n');
+        Ok(table::of(&status, &target.to_string()))
+    };
+    collect(found, format, "\n")
+}
+
+fn collect(
+    found: Vec<Fetched>,
+    format: impl Fn(&Target, &str) -> anyhow::Result<String>,
+    separator: &str,
+) -> (String, Option<anyhow::Error>) {
+    let (mut texts, mut first_error) = (Vec::new(), None);
+    for Fetched { target, text } in found {
+        match text.and_then(|json| format(&target, &json)) {
+            Ok(text) => texts.push(text),
+            Err(error) => first_error = first_error.or(Some(error)),
         }
-        write!(text, "{}", table::of(&status, &target.to_string())).expect("writing to a string can't fail");
     }
-    Ok(text)
+    (texts.join(separator), first_error)
 }

@@ -45,7 +45,7 @@ fn of_handler(text: &mut String, handler: &HandlerStatus) {
             shown(&handler.group)
         ),
     );
-    if let Some(since) = handler.not_answering_ms {
+    if let Some(since) = handler.unresponsive_ms {
         line(text, &format!("  no response for {} s: the rest is from its last response", since / 1_000));
     }
     for failure in &handler.failures {
@@ -130,10 +130,10 @@ mod tests {
             partition: number,
             state: OwnershipState::Active,
             committed: (number > 0).then_some(41),
-            committable: 41,
+            committable: Some(41),
             completed_beyond: 2,
-            not_claimed: 0,
-            next_offset: 60,
+            unclaimed: 0,
+            next_offset: Some(60),
             log_end: Some(100),
             lag_committed: (number > 0).then_some(59),
             lag_unsettled: Some(57),
@@ -171,7 +171,7 @@ mod tests {
                 component_sha256: Some("0123456789abcdef".to_owned()),
                 state: HandlerState::Running,
                 failures: Vec::new(),
-                not_answering_ms: None,
+                unresponsive_ms: None,
                 calls: 3,
                 calls_limit: 256,
                 lanes: 12,

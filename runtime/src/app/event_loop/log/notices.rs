@@ -58,8 +58,7 @@ impl HandlerLog {
             }
             Notice::ReadingPaused { partition, limit } => {
                 let (topic, partition) = (self.topic(partition), partition.number);
-                let (limit, remedy) =
-                    (limit.setting(), "see `stalled` and `blocked` of the status for what holds it up");
+                let (limit, remedy) = (limit.setting(), "see `blocked` in the status for the cause");
                 tracing::warn!(
                     handler,
                     topic,

@@ -1,0 +1,121 @@
+//! What the admin server knows about one handler: its event loop, its last view, and its end.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::status::{HandlerState, HandlerStatus};
+
+use super::super::event_loop::{HandlerView, LoopEvent, Mailbox};
+use super::facts::HandlerFacts;
+use super::pulse::{LivenessCheck, Pulse};
+use super::view;
+
+/// How long an answer waits for views of the event loops.
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(1);
+
+/// One handler of the process.
+pub(super) struct HandlerEntry {
+    pub(super) facts: HandlerFacts,
+    pub(super) state: Mutex<EntryState>,
+}
+
+#[derive(Default)]
+pub(super) struct EntryState {
+    /// The digest of its component, once that is loaded.
+    pub(super) digest: Option<String>,
+    /// Its event loop, once that is prepared.
+    pub(super) event_loop: Option<(Arc<Mailbox>, Arc<Pulse>)>,
+    pub(super) liveness: LivenessCheck,
+    /// The last request for a view. At most one is pending.
+    requested: Option<watch::Receiver<Option<HandlerView>>>,
+    /// The last view of the loop.
+    pub(super) last: Option<HandlerView>,
+    /// The uptime of the first request that the loop has not answered in time.
+    unresponsive_since: Option<Duration>,
+    /// The failures with which the handler ended; `None`: it has not ended.
+    pub(super) end: Option<Vec<String>>,
+}
+
+impl HandlerEntry {
+    /// Requests a view, unless a request is not answered yet; `None`: the loop does not run.
+    pub(super) fn request_view(&self) -> Option<watch::Receiver<Option<HandlerView>>> {
+        let state = &mut *lock(&self.state);
+        let (mailbox, pulse) = state.event_loop.as_ref()?;
+        if pulse.is_leaving() {
+            return None; // it leaves its group, and reads its mailbox no more
+        }
+        if let Some(requested) = state.requested.as_ref().filter(|view| view.borrow().is_none()) {
+            return Some(requested.clone());
+        }
+        let (sender, requested) = watch::channel(None);
+        mailbox.put(LoopEvent::View(sender));
+        Some(state.requested.insert(requested).clone())
+    }
+
+    /// Returns the status. `started`: whether the loops run. `requested`: the view, which is `None` if it did not come in
+    /// time.
+    pub(super) fn status(
+        &self,
+        now: Duration,
+        started: bool,
+        requested: Option<&watch::Receiver<Option<HandlerView>>>,
+    ) -> HandlerStatus {
+        let mut state = lock(&self.state);
+        let view = requested.and_then(|requested| requested.borrow().clone());
+        let has_ended = state.end.is_some();
+        if requested.is_none() || view.is_some() || has_ended {
+            state.unresponsive_since = None;
+        } else {
+            state.unresponsive_since.get_or_insert(now.saturating_sub(ANSWER_MAX));
+        }
+        // Another request may have stored a later view meanwhile: counters never fall.
+        let is_later = |view: &HandlerView| {
+            state.last.as_ref().is_none_or(|last| last.core.counters.settled <= view.core.counters.settled)
+        };
+        if !has_ended && let Some(view) = view.filter(is_later) {
+            state.last = Some(view);
+        }
+        let handler = match (&state.end, &state.event_loop) {
+            (Some(_), _) => HandlerState::Stopped,
+            (None, None) => HandlerState::Starting,
+            (None, Some(_)) if !started => HandlerState::Starting,
+            (None, Some((_, pulse))) if pulse.is_leaving() => HandlerState::Draining,
+            (None, Some(_)) if state.last.as_ref().is_some_and(|last| last.core.drain_until.is_some()) => {
+                HandlerState::Draining
+            }
+            (None, Some((_, pulse))) if pulse.was_assigned() => HandlerState::Running,
+            (None, Some(_)) => HandlerState::Joining,
+        };
+        let mut status = self.facts.status(handler, state.digest.clone());
+        status.failures = state.end.clone().unwrap_or_default();
+        status.unresponsive_ms = state.unresponsive_since.map(|since| millis(now.saturating_sub(since)));
+        if let Some(last) = &state.last {
+            view::add(&mut status, last);
+        }
+        status
+    }
+
+    /// Returns why the handler is not ready, if it is not.
+    pub(super) fn not_ready(&self) -> Option<String> {
+        let state = lock(&self.state);
+        let name = &self.facts.name;
+        if state.end.is_some() {
+            return Some(format!("handler `{name}` has stopped"));
+        }
+        let assigned = state.event_loop.as_ref().is_some_and(|(_, pulse)| pulse.was_assigned());
+        (!assigned).then(|| format!("handler `{name}` has no assignment yet"))
+    }
+}
+
+/// Converts a time for the status.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Locks the data of one mutex.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic ends the process.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
