@@ -13,7 +13,7 @@ fn settings(flow: &Flow<'_>) -> Settings {
 }
 
 /// Waits until the partition is shown, counted and logged as stalled for this reason.
-fn wait_for_stall(keylane: &mut Keylane, admin: &Admin, partition: i32, reason: &str) {
+fn expect_stall(keylane: &mut Keylane, admin: &Admin, partition: i32, reason: &str) {
     wait::until_ok("the stall", wait::STATE_TIMEOUT, || {
         let handler = admin.handler();
         let partition = at(&handler, &format!("/partitions/{partition}"));
@@ -38,7 +38,7 @@ fn an_open_transaction_is_the_reason() {
     let transactions = Transactions::new(&cluster.bootstrap(), &unique("writer")).expect("a coordinator");
     transactions.open(&flow.input, [Record::new("k", "held back")]).expect("acknowledged");
     flow.producer().send_all(&flow.input, [Record::new("k", "behind it")]).expect("acknowledged");
-    wait_for_stall(&mut keylane, &admin, 0, "not_fetched");
+    expect_stall(&mut keylane, &admin, 0, "not_fetched");
     transactions.commit_open().expect("committed");
     flow.wait_until_committed();
     wait::until("the stall to end", wait::STATE_TIMEOUT, || {
@@ -66,7 +66,7 @@ fn a_leader_that_hangs_is_the_reason() {
     flow.wait_until_committed();
     let frozen = usize::try_from(leader).expect("brokers are numbered from 1");
     cluster.freeze(frozen);
-    wait_for_stall(&mut keylane, &admin, 0, "leader_unavailable");
+    expect_stall(&mut keylane, &admin, 0, "leader_unavailable");
     cluster.thaw(frozen);
     wait::until("the stall to end", wait::STATE_TIMEOUT, || {
         at(&admin.handler(), "/partitions/0/stalled") == false

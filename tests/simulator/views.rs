@@ -44,7 +44,7 @@ impl World {
                     )
                 });
             }
-            BlockedOn::Queued
+            BlockedOn::Undispatched
             | BlockedOn::Guest
             | BlockedOn::Retry
             | BlockedOn::OutputsUnacked

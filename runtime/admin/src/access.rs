@@ -36,7 +36,7 @@ impl std::fmt::Debug for AccessRules {
 
 /// What a path serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum PathKind {
     /// Health, for probes, which may send any `Host`.
     Health,
     Metrics,
@@ -44,32 +44,32 @@ pub(crate) enum Kind {
     Data,
 }
 
-impl Kind {
-    pub(crate) fn of(path: &str) -> Kind {
+impl PathKind {
+    pub(crate) fn of(path: &str) -> PathKind {
         match path {
-            "/metrics" => Kind::Metrics,
-            _ if path.starts_with("/health/") => Kind::Health,
-            _ => Kind::Data,
+            "/metrics" => PathKind::Metrics,
+            _ if path.starts_with("/health/") => PathKind::Health,
+            _ => PathKind::Data,
         }
     }
 
     /// Returns whether connections are reserved for requests of this kind.
     pub(crate) fn has_reserve(self) -> bool {
-        matches!(self, Kind::Health | Kind::Metrics)
+        matches!(self, PathKind::Health | PathKind::Metrics)
     }
 }
 
 impl AccessRules {
     /// Checks a request. `loopback`: whether the server listens on loopback only.
-    pub(crate) fn check(&self, kind: Kind, headers: &HeaderMap, loopback: bool) -> Result<(), Refusal> {
+    pub(crate) fn check(&self, kind: PathKind, headers: &HeaderMap, loopback: bool) -> Result<(), Refusal> {
         if !kind.has_reserve() {
             self.check_host(headers)?;
         }
         check_size(headers)?;
         let is_open = match kind {
-            Kind::Health => true,
-            Kind::Metrics => !self.protect_metrics,
-            Kind::Data => false,
+            PathKind::Health => true,
+            PathKind::Metrics => !self.protect_metrics,
+            PathKind::Data => false,
         };
         if !is_open {
             self.check_token(headers, loopback)?;

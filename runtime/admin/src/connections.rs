@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 
-use crate::routes::{Served, router};
+use crate::routes::{RequestContext, router};
 
 /// Maximum number of connections.
 pub(crate) const CONNECTIONS_MAX: usize = 32;
@@ -28,7 +28,7 @@ const HEAD_BYTES: usize = 8 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, served: Served) -> Infallible {
+pub(crate) async fn serve(listener: TcpListener, context: RequestContext) -> Infallible {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut pause = tokio::time::interval(ACCEPT_PAUSE);
     loop {
@@ -37,7 +37,7 @@ pub(crate) async fn serve(listener: TcpListener, served: Served) -> Infallible {
                 // A connection beyond the maximum is closed at once: if it waited, the server would seem to hang.
                 let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
                 let reserved = slots.available_permits() < RESERVED;
-                tokio::spawn(connection(stream, Served { reserved, ..served.clone() }, slot));
+                tokio::spawn(connection(stream, RequestContext { reserved, ..context.clone() }, slot));
             }
             Err(error) => {
                 tracing::debug!(%error, "the admin server can't accept a connection");
@@ -49,12 +49,12 @@ pub(crate) async fn serve(listener: TcpListener, served: Served) -> Infallible {
 }
 
 /// Serves one connection until it ends, and then releases its slot.
-async fn connection(stream: TcpStream, served: Served, slot: OwnedSemaphorePermit) {
+async fn connection(stream: TcpStream, context: RequestContext, slot: OwnedSemaphorePermit) {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(UNREAD_MAX));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(REQUEST_MAX).max_buf_size(HEAD_BYTES);
-    let service = TowerToHyperService::new(router(served));
+    let service = TowerToHyperService::new(router(context));
     let io = TokioIo::new(Box::pin(stream));
     // An error is the client's: it did not send HTTP, or closed the connection.
     let _ended = http.serve_connection(io, service).await;

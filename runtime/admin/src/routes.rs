@@ -11,13 +11,13 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::access::{AccessRules, Kind};
+use crate::access::{AccessRules, PathKind};
 use crate::backend::{Backend, MetricsFormat};
 use crate::responses::{Refusal, json, secured};
 
 /// What every request needs.
 #[derive(Clone)]
-pub(crate) struct Served {
+pub(crate) struct RequestContext {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) access: Arc<AccessRules>,
     /// Whether the server listens on loopback only.
@@ -27,7 +27,7 @@ pub(crate) struct Served {
 }
 
 /// Builds the router of one connection.
-pub(crate) fn router(served: Served) -> Router {
+pub(crate) fn router(context: RequestContext) -> Router {
     Router::new()
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
@@ -35,21 +35,21 @@ pub(crate) fn router(served: Served) -> Router {
         .route("/v1/status", get(status))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(served.clone(), check))
-        .with_state(served)
+        .layer(middleware::from_fn_with_state(context.clone(), check))
+        .with_state(context)
 }
 
 /// Checks the request before its route, and adds the security headers to every answer.
-async fn check(State(served): State<Served>, request: Request, next: Next) -> Response {
-    let kind = Kind::of(request.uri().path());
-    let allowed = if served.reserved && !kind.has_reserve() {
+async fn check(State(context): State<RequestContext>, request: Request, next: Next) -> Response {
+    let kind = PathKind::of(request.uri().path());
+    let allowed = if context.reserved && !kind.has_reserve() {
         Err(Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "too many connections: the rest are reserved for health and metrics",
             "close some, and try again",
         ))
     } else {
-        served.access.check(kind, request.headers(), served.loopback)
+        context.access.check(kind, request.headers(), context.loopback)
     };
     secured(match allowed {
         Ok(()) => next.run(request).await,
@@ -57,12 +57,12 @@ async fn check(State(served): State<Served>, request: Request, next: Next) -> Re
     })
 }
 
-async fn live(State(served): State<Served>) -> Response {
-    health(&served.backend.not_live())
+async fn live(State(context): State<RequestContext>) -> Response {
+    health(&context.backend.not_live())
 }
 
 async fn ready(
-    State(served): State<Served>,
+    State(context): State<RequestContext>,
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Response, Refusal> {
     let mut strict = false;
@@ -73,7 +73,7 @@ async fn ready(
             _ => return Err(unknown_parameter(name, value, "`strict=true`")),
         }
     }
-    Ok(health(&served.backend.not_ready(strict).await))
+    Ok(health(&context.backend.not_ready(strict).await))
 }
 
 fn health(reasons: &[String]) -> Response {
@@ -84,16 +84,16 @@ fn health(reasons: &[String]) -> Response {
     (status, text).into_response()
 }
 
-async fn metrics(State(served): State<Served>, headers: HeaderMap) -> Response {
+async fn metrics(State(context): State<RequestContext>, headers: HeaderMap) -> Response {
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let format = MetricsFormat::accepted(&accept.collect::<Vec<_>>().join(","));
-    let mut response = Response::new(Body::from(served.backend.metrics(format).await));
+    let mut response = Response::new(Body::from(context.backend.metrics(format).await));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     response
 }
 
-async fn status(State(served): State<Served>) -> Response {
-    json(served.backend.status().await)
+async fn status(State(context): State<RequestContext>) -> Response {
+    json(context.backend.status().await)
 }
 
 fn unknown_parameter(name: &str, value: &str, known: &str) -> Refusal {

@@ -15,7 +15,7 @@ use crate::access::AccessRules;
 use crate::address::{Listen, StartError};
 use crate::backend::Backend;
 use crate::connections::{is_loopback, serve};
-use crate::routes::Served;
+use crate::routes::RequestContext;
 
 /// Interval of [`Backend::tick`].
 const TICK: Duration = Duration::from_secs(1);
@@ -51,15 +51,19 @@ impl Server {
         let address = listener.local_addr()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
-        let served =
-            Served { backend, access: Arc::new(access), loopback: is_loopback(address), reserved: false };
+        let context = RequestContext {
+            backend,
+            access: Arc::new(access),
+            loopback: is_loopback(address),
+            reserved: false,
+        };
         let thread = thread::Builder::new().name("keylane-admin".to_owned()).spawn(move || {
             runtime.block_on(async {
-                let ticks = tick(Arc::clone(&served.backend));
+                let ticks = tick(Arc::clone(&context.backend));
                 let Ok(listener) = TcpListener::from_std(listener) else { return };
                 tokio::select! {
                     _ = stopped => {}
-                    never = serve(listener, served) => match never {},
+                    never = serve(listener, context) => match never {},
                     never = ticks => match never {},
                 }
             });

@@ -79,7 +79,7 @@ impl Ledger {
 
     /// Returns the number of offsets beyond the committable offset that need no processing: settled, claimed or
     /// missing.
-    pub fn settled_beyond(&self) -> u64 {
+    pub fn completed_beyond(&self) -> u64 {
         let committable = self.committable();
         let claimed: i64 = self.claims.iter().map(|&(from, to)| (to - from.max(committable)).max(0)).sum();
         self.window() - self.open + u64::try_from(claimed).expect("no term is negative")
@@ -377,10 +377,10 @@ mod tests {
         assert_eq!(l.runs().collect::<Vec<_>>(), [(2, 2), (3, 2)]);
         l.settle(5);
         l.settle(6);
-        assert_eq!((l.committable(), l.settled_beyond()), (9, 2));
+        assert_eq!((l.committable(), l.completed_beyond()), (9, 2));
         l.enter(9);
         l.pass(13);
-        assert_eq!((l.committable(), l.settled_beyond()), (9, 4));
+        assert_eq!((l.committable(), l.completed_beyond()), (9, 4));
         assert!(!l.enter(13));
         l.settle(9);
         assert_eq!(l.committable(), 14);

@@ -19,7 +19,7 @@ pub struct Stall {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockedOn {
     /// The dispatch to a worker.
-    Queued,
+    Undispatched,
     /// The guest.
     Guest,
     /// The time between two attempts.

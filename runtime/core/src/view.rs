@@ -51,7 +51,7 @@ pub struct PartitionView {
     /// Events that were read and are not settled.
     pub open: u64,
     /// Offsets beyond `committable_offset` that need no processing: settled, claimed or missing.
-    pub settled_beyond: u64,
+    pub completed_beyond: u64,
     /// Offsets beyond the committed one, settled or missing, that the last commit could not claim. A new owner would
     /// process their events again.
     pub unclaimed: u64,
@@ -178,7 +178,7 @@ fn partition_view(state: &PartitionState, blocked: Option<Stall>) -> Option<Part
         committable_offset: state.ledger.committable(),
         next_offset: state.ledger.next(),
         open: state.ledger.open(),
-        settled_beyond: state.ledger.settled_beyond(),
+        completed_beyond: state.ledger.completed_beyond(),
         unclaimed: state.commit.unclaimed,
         queued_bytes: state.queued_bytes,
         running_lanes: state.running,

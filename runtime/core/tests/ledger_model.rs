@@ -115,7 +115,7 @@ fn check(ledger: &Ledger, model: &Model) -> Result<(), TestCaseError> {
     let runs: Vec<_> = ledger.runs().collect();
     prop_assert_eq!(&runs, &model.runs());
     let beyond: u64 = runs.iter().map(|&(_, done)| done).sum();
-    prop_assert_eq!(ledger.settled_beyond(), beyond);
+    prop_assert_eq!(ledger.completed_beyond(), beyond);
     prop_assert_eq!(ledger.window(), u64::try_from(model.next - model.committable()).unwrap_or(0));
     Ok(())
 }

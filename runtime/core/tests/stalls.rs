@@ -32,7 +32,7 @@ fn stall_at(shell: &mut Shell, offset: i64) -> (u32, BlockedOn) {
 #[test]
 fn an_event_that_no_worker_takes_is_queued() {
     let mut shell = with_event(0, RetryPolicy::default());
-    assert_eq!(stall(&mut shell), (0, BlockedOn::Queued));
+    assert_eq!(stall(&mut shell), (0, BlockedOn::Undispatched));
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn a_partition_is_shown_from_its_start_to_its_end() {
     shell.fetch(P0, &[(0, 1), (1, 2), (2, 2)]);
     let view = partition(&shell);
     assert_eq!((view.status, view.committable_offset, view.next_offset), (OwnershipStatus::Active, 0, 3));
-    assert_eq!((view.open, view.settled_beyond, view.running_lanes), (3, 0, 1));
+    assert_eq!((view.open, view.completed_beyond, view.running_lanes), (3, 0, 1));
     assert!(view.queued_bytes > 0 && !view.is_stalled);
     assert_eq!(blocked(view), (0, BlockedOn::Guest), "the reason is known before it is reported");
     let core = shell.core.view();
@@ -73,7 +73,7 @@ fn each_partition_shows_what_blocks_it() {
     let views = |shell: &Shell| -> Vec<(i64, BlockedOn)> {
         shell.core.view().partitions.into_iter().map(blocked).collect()
     };
-    assert_eq!(views(&shell), [(0, BlockedOn::Guest), (0, BlockedOn::Queued)], "there is one worker");
+    assert_eq!(views(&shell), [(0, BlockedOn::Guest), (0, BlockedOn::Undispatched)], "there is one worker");
     shell.end_with(Verdict::Retry { after: None });
     assert_eq!(views(&shell), [(0, BlockedOn::Retry), (0, BlockedOn::Guest)]);
 }

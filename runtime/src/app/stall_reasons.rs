@@ -7,7 +7,7 @@ use crate::status::{StallReason, stall_reason};
 /// Returns the reason for a partition that is blocked by this.
 pub(super) fn reason_of(blocked_on: BlockedOn) -> StallReason {
     match blocked_on {
-        BlockedOn::Queued => stall_reason::WAITING,
+        BlockedOn::Undispatched => stall_reason::WAITING,
         BlockedOn::Guest => stall_reason::RUNNING,
         BlockedOn::Retry => stall_reason::RETRYING,
         BlockedOn::OutputsUnacked => stall_reason::OUTPUTS_UNACKED,

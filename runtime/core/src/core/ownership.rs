@@ -217,7 +217,7 @@ impl Core {
         state.reading = ReadState::new();
         state.progress = StallWatch { at: now, ..StallWatch::default() };
         state.phase = Phase::Resolved;
-        let (partition, claimed) = (state.id, state.ledger.settled_beyond());
+        let (partition, claimed) = (state.id, state.ledger.completed_beyond());
         self.outbox.notice(Notice::OwnershipStarted { partition, ownership, offset: start, claimed });
         if lookup.late {
             self.add_late_partitions();

@@ -176,11 +176,11 @@ impl Core {
 
     /// Reports partitions whose reading has been paused for long.
     pub(super) fn check_read_pauses(&mut self) {
-        let reported_before = self.now.uptime.saturating_sub(self.config.stall_after);
+        let latest = self.now.uptime.saturating_sub(self.config.stall_after);
         for state in self.partitions.iter_mut().filter(|state| state.phase == Phase::Active) {
             let partition = state.id;
             if let Some(pause) = &mut state.reading.paused
-                && pause.since <= reported_before
+                && pause.since <= latest
                 && !std::mem::replace(&mut pause.reported, true)
             {
                 self.outbox.notice(Notice::ReadingPaused { partition, limit: pause.limit });

@@ -63,7 +63,7 @@ impl Core {
         }
         for (partition, event) in self.lanes.waiting_events() {
             if let Some(Some(stall)) = blocked.get_mut(partition as usize)
-                && (stall.blocked_on, stall.offset) == (BlockedOn::Queued, event.offset)
+                && (stall.blocked_on, stall.offset) == (BlockedOn::Undispatched, event.offset)
             {
                 (stall.blocked_on, stall.attempt) = (BlockedOn::Retry, event.attempt);
             }
@@ -98,7 +98,7 @@ fn blocked_without_call(state: &PartitionState) -> Option<Stall> {
     match state.reading.failure {
         _ if !state.may_commit() => None,
         Some(failure) if failure.reported => stall(failure.offset, BlockedOn::ReadFailed(failure.why)),
-        _ if state.ledger.open() > 0 => stall(offset, BlockedOn::Queued),
+        _ if state.ledger.open() > 0 => stall(offset, BlockedOn::Undispatched),
         _ if state.is_dirty() => stall(offset, BlockedOn::Commit),
         _ => {
             let Unfetched { leader_responds, .. } = state.reading.unfetched?;

@@ -63,7 +63,7 @@ fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -
     let has_start = view.status != keylane_core::OwnershipStatus::Starting;
     let committable = has_start.then_some(view.committable_offset);
     let committed = view.committed.filter(|_| has_start);
-    let lag_unsettled = committable.and_then(left).map(|left| left.saturating_sub(view.settled_beyond));
+    let lag_unsettled = committable.and_then(left).map(|left| left.saturating_sub(view.completed_beyond));
     PartitionStatus {
         topic,
         partition: view.partition.number,
@@ -76,7 +76,7 @@ fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -
         },
         committed,
         committable,
-        completed_beyond: view.settled_beyond,
+        completed_beyond: view.completed_beyond,
         unclaimed: view.unclaimed,
         next_offset: has_start.then_some(view.next_offset),
         log_end,

@@ -71,7 +71,7 @@ impl GroupCommit {
             partition: state.id,
             offset,
             metadata: (text_offset(from), text_offset(self.metadata.len())),
-            unclaimed: state.ledger.settled_beyond().saturating_sub(claimed),
+            unclaimed: state.ledger.completed_beyond().saturating_sub(claimed),
         });
         let (ownership, changes) = (state.ownership, state.commit.changes);
         let is_final = matches!(state.phase, Phase::Committing { .. });
