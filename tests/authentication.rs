@@ -108,7 +108,7 @@ fn credentials_that_work_again_do_not_end_the_process() {
     keylane.wait_for("the failure to be logged", is_authentication_failure);
     producer.send_all(&flow.input, (EVENTS..2 * EVENTS).map(event)).expect("acknowledged");
     cluster.set_password(USER, Some(PASSWORD));
-    keylane.wait_for("the recovery to be logged", |line| line["message"] == "authentication works again");
+    keylane.wait_for("the recovery to be logged", |line| line["message"] == "authentication restored");
     flow.wait_until_committed();
     keylane.terminate();
     keylane.expect_exit(0);
@@ -136,7 +136,7 @@ fn a_new_password_in_its_file_is_used() {
     keylane.wait_for("the failure to be logged", is_authentication_failure);
     producer.send_all(&flow.input, (EVENTS..2 * EVENTS).map(event)).expect("acknowledged");
     fs::write(&file, "second-password\n").expect("a temporary file can be written");
-    keylane.wait_for("the recovery to be logged", |line| line["message"] == "authentication works again");
+    keylane.wait_for("the recovery to be logged", |line| line["message"] == "authentication restored");
     flow.wait_until_committed();
     keylane.terminate();
     keylane.expect_exit(0);

@@ -8,7 +8,7 @@ use crate::bindings;
 /// The result of a handler: `Ok` if the event is done, otherwise the failure.
 pub type Result<T = ()> = std::result::Result<T, Failure>;
 
-/// Why an event is not done. The reason occurs in logs and dead letters, truncated to 1 KiB.
+/// Why an event is not done. The reason appears in logs and dead letters, truncated to 1 KiB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The event may succeed later. Its lane waits for it.
@@ -51,7 +51,7 @@ pub fn retry_after<T>(wait: Duration, reason: impl Into<String>) -> Result<T> {
     Err(Failure::Retry { reason: reason.into(), after: Some(wait) })
 }
 
-/// Ends the event: it can never succeed, and has the configured outcome (a dead letter, by default).
+/// Ends the event: it can never succeed, and gets the configured outcome (a dead letter, by default).
 ///
 /// # Errors
 /// Always.

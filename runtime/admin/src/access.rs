@@ -37,7 +37,7 @@ impl std::fmt::Debug for AccessRules {
 /// What a path serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PathKind {
-    /// Health, for probes, which may send any `Host`.
+    /// For probes, which may send any `Host`.
     Health,
     Metrics,
     /// Everything else.
@@ -104,7 +104,7 @@ impl AccessRules {
             }
             return Err(Refusal::new(
                 StatusCode::FORBIDDEN,
-                "on other addresses than loopback, this is served only with a token",
+                "on addresses other than loopback, this is served only with a token",
                 "set `admin.token` or `admin.token_file`, or listen on 127.0.0.1",
             ));
         };
@@ -146,6 +146,6 @@ fn check_size(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         format!("the body is larger than {BODY_MAX} bytes"),
-        "send less",
+        "send no body",
     ))
 }

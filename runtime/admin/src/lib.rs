@@ -5,7 +5,7 @@
 //! independent of handlers: its data comes from a [`Backend`].
 //!
 //! *Invariants.* At most 32 connections are open, and each ends after 10 s without a request. The last eight serve only
-//! health and metrics. Without a token, only health and metrics are served on other addresses than loopback; they contain
+//! health and metrics. Without a token, only health and metrics are served on addresses other than loopback; they contain
 //! no keys and no payloads.
 
 #![forbid(unsafe_code)]

@@ -8,7 +8,7 @@ use axum::http::header::{
 };
 use axum::response::{IntoResponse, Response};
 
-/// The headers of every answer: a browser must not run or embed anything of it. Names of topics, and errors, come from
+/// The headers of every answer: a browser must not embed them, and may run only scripts of this server. Names of topics, and errors, come from
 /// others.
 const SECURITY: [(HeaderName, HeaderValue); 4] = [
     (

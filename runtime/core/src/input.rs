@@ -64,7 +64,7 @@ pub enum Input<'a> {
         /// Set if the read ended with an error.
         error: Option<ReadError>,
     },
-    /// The end of the log of a partition from which nothing has arrived for a while, as its leader reports it.
+    /// The end of the log of a partition from which nothing has arrived for a while.
     LogEnd {
         /// The partition.
         partition: Partition,

@@ -139,7 +139,7 @@ pub(crate) struct Unfetched {
     pub(crate) leader_responds: bool,
     /// When it was first known.
     pub(crate) since: Duration,
-    /// Whether a later response said the same.
+    /// Whether a later response confirmed it.
     pub(crate) confirmed: bool,
     /// Whether a stall was reported for it.
     pub(crate) reported: bool,
@@ -265,7 +265,7 @@ impl PartitionState {
         (self.ledger.committable(), self.commit.committed)
     }
 
-    /// Returns whether it was reported to make no progress, and has made none since.
+    /// Returns whether a stall of it is reported.
     pub(crate) fn is_stalled(&self) -> bool {
         let cannot_be_read = self.reading.failure.is_some_and(|failure| failure.reported);
         let is_not_fetched = self.reading.unfetched.is_some_and(|unfetched| unfetched.reported);

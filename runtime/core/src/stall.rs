@@ -2,7 +2,7 @@
 
 use crate::{Partition, ReadError};
 
-/// The event that blocks a partition, and why.
+/// The offset that blocks a partition, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stall {
     /// The partition.
@@ -15,7 +15,7 @@ pub struct Stall {
     pub blocked_on: BlockedOn,
 }
 
-/// What an unsettled event is blocked on.
+/// What blocks the partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockedOn {
     /// The dispatch to a worker.

@@ -63,9 +63,9 @@ pub struct PartitionView {
     pub unacked_lanes: u32,
     /// The limit because of which reading is paused, until some of its events are settled.
     pub read_limit: Option<ReadLimit>,
-    /// What blocks it now; `None`: nothing is left to settle or commit.
+    /// What blocks it now; `None`: nothing is known to be left to read, settle or commit.
     pub blocked: Option<Stall>,
-    /// Whether it was reported to make no progress.
+    /// Whether a stall of it is reported.
     pub is_stalled: bool,
 }
 

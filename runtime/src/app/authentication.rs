@@ -225,7 +225,7 @@ impl ProbedClient {
             }
             Probed::Accepted => {
                 if let AuthenticationState::Rejected { .. } = self.state {
-                    tracing::info!(client, "authentication works again");
+                    tracing::info!(client, "authentication restored");
                 }
                 self.state = AuthenticationState::Accepted;
                 None

@@ -127,10 +127,10 @@ pub(super) struct Feed {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Admin {
     /// The address to listen on, `host:port`, or `off`. By default the first free port from 9277 to 9286 of 127.0.0.1,
-    /// and `off` with `--until-end`. An address that can't be used ends the start.
+    /// and `off` with `--until-end`. If the address can't be used, the start fails.
     pub(super) listen: Option<String>,
     /// The token that requests must send as `Authorization: Bearer TOKEN`: at least 16 characters. Health needs none,
-    /// metrics only with `protect_metrics`. Without a token, only these are served on other addresses than loopback.
+    /// metrics only with `protect_metrics`. Without a token, only these are served on addresses other than loopback.
     pub(super) token: Option<String>,
     /// A file with the token, instead of `token`. A trailing newline is ignored.
     pub(super) token_file: Option<PathBuf>,

@@ -1,5 +1,5 @@
 //! The ends of logs from which nothing arrives. The client reports neither an open transaction, which holds records back,
-//! nor a leader that hangs, so the ends are requested alone.
+//! nor a leader that hangs, so the ends of logs are requested separately.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -9,27 +9,32 @@ use keylane_core::{LogEnd, Partition};
 use super::partitions::ConsumerContext;
 use crate::librdkafka::{ClientEvent, END, ErrorCode, Isolation, Requests};
 
-/// How long nothing must have arrived, and the interval of the requests.
+/// Idle time after which the end of a log is requested, and the interval between requests.
 pub(super) const IDLE_MIN: Duration = Duration::from_secs(5);
 /// Timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(4);
-/// Maximum number of requests for one partition each that are in flight.
+/// Maximum number of single-partition requests in flight.
 const SINGLE_MAX: usize = 16;
 
-/// The requests for the ends of logs. One request covers all partitions. If it fails as a whole, because one of them
+/// The requests for the ends of logs. One request covers all idle partitions. If it fails as a whole, because one of them
 /// has no leader, each partition is requested alone.
 pub(super) struct LogEnds {
     requests: Requests,
     /// The requests in flight, and their partitions.
     in_flight: BTreeMap<usize, Vec<Partition>>,
     /// Partitions to request one by one.
-    alone: VecDeque<Partition>,
+    to_request_singly: VecDeque<Partition>,
     due: Duration,
 }
 
 impl LogEnds {
     pub(super) fn new(requests: Requests) -> LogEnds {
-        LogEnds { requests, in_flight: BTreeMap::new(), alone: VecDeque::new(), due: Duration::ZERO }
+        LogEnds {
+            requests,
+            in_flight: BTreeMap::new(),
+            to_request_singly: VecDeque::new(),
+            due: Duration::ZERO,
+        }
     }
 
     /// Requests the ends of these logs, if a request is due.
@@ -40,7 +45,7 @@ impl LogEnds {
         idle: impl Iterator<Item = Partition>,
     ) {
         while self.in_flight.len() < SINGLE_MAX
-            && let Some(partition) = self.alone.pop_front()
+            && let Some(partition) = self.to_request_singly.pop_front()
         {
             self.send(context, vec![partition]);
         }
@@ -65,7 +70,7 @@ impl LogEnds {
         Some(ends(&event, context).unwrap_or_else(|error| match requested.as_slice() {
             [partition] => vec![(*partition, of_error(error))],
             several => {
-                self.alone.extend(several);
+                self.to_request_singly.extend(several);
                 Vec::new()
             }
         }))

@@ -63,7 +63,7 @@ pub struct HandlerStatus {
     pub state: HandlerState,
     /// Why it has stopped; empty while it runs, and after an orderly end.
     pub failures: Vec<String>,
-    /// How long its event loop has not responded; `None`: it responds. The other fields are then those of its last response.
+    /// How long its event loop has not responded; `None`: it responds. Counters and partitions are then those of its last response.
     pub unresponsive_ms: Option<u64>,
     /// Calls that have not terminated.
     pub calls: u32,
@@ -73,7 +73,7 @@ pub struct HandlerStatus {
     pub lanes: u64,
     /// Lanes that a call could take now.
     pub ready_lanes: u64,
-    /// Lanes whose first event has failed, and waits for its next attempt or has it.
+    /// Lanes in a retry state: after a failure, their events are dispatched one by one for a while.
     pub retrying_lanes: u64,
     /// The topic whose queued outputs block new calls, if there is one.
     pub blocking_topic: Option<String>,
@@ -91,7 +91,7 @@ pub struct HandlerStatus {
 pub enum HandlerState {
     /// It is being prepared, and has not joined its group.
     Starting,
-    /// It joins its group: no assignment was answered yet.
+    /// It is joining its group: no assignment has been answered yet.
     Joining,
     /// It handles events.
     Running,
@@ -125,7 +125,7 @@ pub struct HandlerTotals {
     pub restamped: u64,
     /// Output headers that were dropped because their names are reserved.
     pub removed_headers: u64,
-    /// Rejected commits, counted per partition, and commits without a response.
+    /// Partitions whose commit was rejected, and commits without a response.
     pub commits_failed: u64,
     /// Offsets skipped as configured by `out_of_range`.
     pub offsets_skipped: u64,
@@ -207,7 +207,7 @@ pub enum OwnershipState {
     Active,
     /// Running calls finish.
     Closing,
-    /// The final commit is in flight.
+    /// Its results no longer count. Its final commit, or the end of its cancelled calls, is awaited.
     Committing,
     /// It can't be read until it is assigned again.
     Stopped,

@@ -50,14 +50,14 @@ pub const DEAD_LETTER_UNACKED: StallReason = StallReason {
 pub const COMMIT_NOT_STORED: StallReason = StallReason {
     code: "commit_not_stored",
     meaning: "all events are settled, but the coordinator has not stored the offset",
-    remedy: "see `commit rejected` and `commit not answered in time` in the log; most causes end with a rebalance, or when the coordinator responds again",
+    remedy: "see `commit rejected` and `commit timed out` in the log; most causes end with a rebalance, or when the coordinator responds again",
 };
 
 /// Reads fail.
 pub const READ_ERROR: StallReason = StallReason {
     code: "read_error",
     meaning: "the partition can't be read; reading is retried",
-    remedy: "see `partition can't be read` in the log, which names the error",
+    remedy: "see `partition can't be read; retrying` in the log, which names the error",
 };
 
 /// The client can't be positioned.

@@ -15,11 +15,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 
 impl Core {
     pub(super) fn read_failed(&mut self, index: u32, why: ReadError) {
-        let state = self.partitions.get_mut(index);
-        let next = state.ledger.next();
-        if state.reading.unfetched.take().is_some_and(|unfetched| unfetched.reported) {
-            self.end_stall(index, false); // the error says more
-        }
+        let next = self.partitions.get(index).ledger.next();
+        self.end_unfetched(index, false); // the read error is reported instead
         match why {
             ReadError::Interrupted => {
                 self.partitions.get_mut(index).reading.position = PositionState::Unverified

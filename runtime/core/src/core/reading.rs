@@ -39,7 +39,7 @@ impl Core {
         }
         self.reads.to_decide.push(index);
         if !rows.is_empty() {
-            self.records_arrive(index);
+            self.end_unfetched(index, true);
         }
         for (at, row) in rows.iter().enumerate() {
             if !self.admit(index, row) {
@@ -132,7 +132,7 @@ impl Core {
         if to > state.ledger.next() {
             state.ledger.pass(to);
             state.commit.changes += 1;
-            self.records_arrive(index);
+            self.end_unfetched(index, true);
         }
         true
     }
@@ -162,7 +162,7 @@ impl Core {
         }
     }
 
-    /// Permits a read of each partition that can use one.
+    /// Permits a read of each partition with free capacity.
     pub(super) fn permit_reads(&mut self) {
         debug_assert_eq!(
             self.reads.active_ownerships,

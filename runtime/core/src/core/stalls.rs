@@ -48,8 +48,8 @@ impl Core {
         self.outbox.push(Pending::StallEnded { partition, resumed });
     }
 
-    /// Returns the event that blocks each partition now, by the index of the partition; `None`: the partition is not
-    /// owned, or nothing is left to settle or commit. One pass over the calls and the lanes with a retry state.
+    /// Returns the offset that blocks each partition now, by the index of the partition; `None`: the partition is not
+    /// owned, or nothing is known to be left to read, settle or commit. One pass over the calls and the lanes with a retry state.
     pub(crate) fn blocked(&self) -> Vec<Option<Stall>> {
         let mut blocked: Vec<Option<Stall>> = self.partitions.iter().map(blocked_without_call).collect();
         for call in self.calls.ids().filter_map(|id| self.calls.get(id)) {

@@ -14,14 +14,17 @@ impl Core {
         let is_behind = match end {
             LogEnd::At(end) => end > state.ledger.next(),
             LogEnd::LeaderUnavailable => true,
-            LogEnd::Unknown => false,
+            LogEnd::Unknown => return,
         };
-        // Without a permission to read, no records are expected. Failed reads, events that are not settled, and commits
+        // While no read is permitted, no records are expected. Failed reads, events that are not settled, and commits
         // that are not stored are reported elsewhere.
         let is_expected =
             state.phase == Phase::Active && state.reading.permitted && state.reading.failure.is_none();
-        if !is_expected || !is_behind || state.ledger.open() > 0 || state.is_dirty() {
-            return self.records_arrive(index);
+        if !is_expected || state.ledger.open() > 0 || state.is_dirty() {
+            return self.end_unfetched(index, false);
+        }
+        if !is_behind {
+            return self.end_unfetched(index, true);
         }
         let leader_responds = end != LogEnd::LeaderUnavailable;
         match &mut state.reading.unfetched {
@@ -33,11 +36,11 @@ impl Core {
         }
     }
 
-    /// Ends the state in which records do not arrive, if there is one.
-    pub(super) fn records_arrive(&mut self, index: u32) {
+    /// Clears the unfetched state, and ends its stall if one was reported. `resumed`: see [`Pending::StallEnded`].
+    pub(super) fn end_unfetched(&mut self, index: u32, resumed: bool) {
         let reading = &mut self.partitions.get_mut(index).reading;
         if reading.unfetched.take().is_some_and(|unfetched| unfetched.reported) {
-            self.end_stall(index, true);
+            self.end_stall(index, resumed);
         }
     }
 

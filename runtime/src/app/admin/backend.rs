@@ -145,7 +145,11 @@ impl Backend for AdminState {
 
     fn not_live(&self) -> Vec<String> {
         let stuck = self.handlers.iter().filter(|entry| lock(&entry.state).liveness.is_stuck());
-        stuck.map(|entry| format!("the event loop of handler `{}` does not turn", entry.facts.name)).collect()
+        stuck
+            .map(|entry| {
+                format!("the event loop of handler `{}` is stuck: no iteration for 10 s", entry.facts.name)
+            })
+            .collect()
     }
 
     fn not_ready(&self, strict: bool) -> Answer<'_, Vec<String>> {
@@ -257,7 +261,7 @@ mod tests {
         let state = state();
         prepare(&state);
         (0..=11).for_each(|_| state.tick());
-        assert_eq!(state.not_live(), ["the event loop of handler `t` does not turn"]);
+        assert_eq!(state.not_live(), ["the event loop of handler `t` is stuck: no iteration for 10 s"]);
     }
 
     #[test]

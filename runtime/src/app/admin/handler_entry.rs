@@ -44,7 +44,7 @@ impl HandlerEntry {
         let state = &mut *lock(&self.state);
         let (mailbox, pulse) = state.event_loop.as_ref()?;
         if pulse.is_leaving() {
-            return None; // it leaves its group, and reads its mailbox no more
+            return None; // it leaves its group, and no longer reads its mailbox
         }
         if let Some(requested) = state.requested.as_ref().filter(|view| view.borrow().is_none()) {
             return Some(requested.clone());
@@ -54,7 +54,7 @@ impl HandlerEntry {
         Some(state.requested.insert(requested).clone())
     }
 
-    /// Returns the status. `started`: whether the loops run. `requested`: the view, which is `None` if it did not come in
+    /// Returns the status. `started`: whether the loops run. `requested`: the view, which is `None` if the loop did not respond in
     /// time.
     pub(super) fn status(
         &self,
@@ -70,7 +70,7 @@ impl HandlerEntry {
         } else {
             state.unresponsive_since.get_or_insert(now.saturating_sub(ANSWER_MAX));
         }
-        // Another request may have stored a later view meanwhile: counters never fall.
+        // Another request may have stored a later view. An older one must not replace it: counters must not decrease.
         let is_later = |view: &HandlerView| {
             state.last.as_ref().is_none_or(|last| last.core.counters.settled <= view.core.counters.settled)
         };

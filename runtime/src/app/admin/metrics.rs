@@ -142,7 +142,7 @@ impl Metrics {
             }),
             (
                 "keylane_commits_failed",
-                "Rejected commits, counted once per partition, and commits without a response.",
+                "Partitions whose commit was rejected, and commits without a response.",
                 |h| h.totals.commits_failed,
             ),
             ("keylane_offsets_skipped", "Offsets skipped as configured by `out_of_range`.", |h| {
@@ -387,7 +387,7 @@ mod tests {
             let help = text
                 .lines()
                 .find_map(|line| line.strip_prefix("# HELP ")?.strip_prefix(name)?.strip_prefix(' '));
-            writeln!(table, "| `{name}` | {kind} | {} |", help.expect("every metric has a help"))
+            writeln!(table, "| `{name}` | {kind} | {} |", help.expect("every metric has a help text"))
                 .expect("a string");
         }
         let page = include_str!("../../../../docs/metrics.md");

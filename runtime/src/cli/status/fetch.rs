@@ -53,7 +53,7 @@ impl Target {
             Err(error) => FetchResult::Other(anyhow::Error::new(error)),
         };
         let text = match answer {
-            // Another program may listen on one of the default ports, or nothing.
+            // A default port may be unused, or used by another program.
             FetchResult::Other(_) if self.is_guess => return None,
             FetchResult::Status(text) => Ok(text),
             FetchResult::Refused(error) if self.is_guess && token.is_some() => Err(error.context(

@@ -79,7 +79,7 @@ fn nothing_answers(targets: &[Target]) -> anyhow::Error {
     }
 }
 
-/// Returns the statuses as they came, one line each, and the first error.
+/// Returns the statuses as received, one line each, and the first error.
 fn as_json(found: Vec<Fetched>) -> (String, Option<anyhow::Error>) {
     collect(found, |_, json| Ok(json.trim_end().to_owned() + "\n"), "")
 }

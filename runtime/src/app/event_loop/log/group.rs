@@ -35,7 +35,7 @@ impl HandlerLog {
     }
 
     pub(in crate::app::event_loop) fn commit_timed_out(&self) {
-        tracing::warn!(handler = self.handler, "commit not answered in time");
+        tracing::warn!(handler = self.handler, "commit timed out");
     }
 
     pub(in crate::app::event_loop) fn client_error(&mut self, now: Now, error: &str) {
