@@ -12,20 +12,28 @@ fn settings(flow: &Flow<'_>) -> Settings {
     flow.settings(&guest("echo"), "reader").set("admin", "listen", "127.0.0.1:0")
 }
 
-/// Waits until the partition is shown, counted and logged as stalled for this reason.
-fn expect_stall(keylane: &mut Keylane, admin: &Admin, partition: i32, reason: &str) {
+/// Waits until partition 0 is shown, counted and logged as stalled for this reason.
+fn expect_stall(keylane: &mut Keylane, admin: &Admin, reason: &str) {
     wait::until_ok("the stall", wait::STATE_TIMEOUT, || {
         let handler = admin.handler();
-        let partition = at(&handler, &format!("/partitions/{partition}"));
+        let partition = at(&handler, "/partitions/0");
         let is_shown = at(&partition, "/stalled") == true && at(&partition, "/blocked/reason") == reason;
         if is_shown { Ok(()) } else { Err(handler.to_string()) }
     });
     let stalls = admin.metrics().remove(&format!("keylane_stalls{{handler=\"t\",reason=\"{reason}\"}}"));
     assert!(stalls.is_some_and(|stalls| stalls != "0"));
     keylane.wait_for("the stall in the log", |line| {
-        let is_of_partition = line["message"] == "partition stalled" && line["partition"] == partition;
+        let is_of_partition = line["message"] == "partition stalled" && line["partition"] == 0;
         is_of_partition && line["blocked_on"] == reason && line["remedy"].is_string()
     });
+}
+
+/// Waits until the stall of partition 0 has ended, and is logged as such.
+fn expect_resumed(keylane: &mut Keylane, admin: &Admin) {
+    wait::until("the stall to end", wait::STATE_TIMEOUT, || {
+        at(&admin.handler(), "/partitions/0/stalled") == false
+    });
+    keylane.wait_for("the end in the log", |line| line["message"] == "partition resumed");
 }
 
 #[test]
@@ -38,13 +46,10 @@ fn an_open_transaction_is_the_reason() {
     let transactions = Transactions::new(&cluster.bootstrap(), &unique("writer")).expect("a coordinator");
     transactions.open(&flow.input, [Record::new("k", "held back")]).expect("acknowledged");
     flow.producer().send_all(&flow.input, [Record::new("k", "behind it")]).expect("acknowledged");
-    expect_stall(&mut keylane, &admin, 0, "not_fetched");
+    expect_stall(&mut keylane, &admin, "not_fetched");
     transactions.commit_open().expect("committed");
     flow.wait_until_committed();
-    wait::until("the stall to end", wait::STATE_TIMEOUT, || {
-        at(&admin.handler(), "/partitions/0/stalled") == false
-    });
-    keylane.wait_for("the end in the log", |line| line["message"] == "partition resumed");
+    expect_resumed(&mut keylane, &admin);
     keylane.terminate();
     keylane.expect_exit(0);
 }
@@ -66,12 +71,9 @@ fn a_leader_that_hangs_is_the_reason() {
     flow.wait_until_committed();
     let frozen = usize::try_from(leader).expect("brokers are numbered from 1");
     cluster.freeze(frozen);
-    expect_stall(&mut keylane, &admin, 0, "leader_unavailable");
+    expect_stall(&mut keylane, &admin, "leader_unavailable");
     cluster.thaw(frozen);
-    wait::until("the stall to end", wait::STATE_TIMEOUT, || {
-        at(&admin.handler(), "/partitions/0/stalled") == false
-    });
-    keylane.wait_for("the end in the log", |line| line["message"] == "partition resumed");
+    expect_resumed(&mut keylane, &admin);
     keylane.terminate();
     keylane.expect_exit(0);
 }

@@ -106,7 +106,7 @@ pub enum Action<'a> {
     StallEnded {
         /// The partition.
         partition: Partition,
-        /// Whether the partition makes progress again; `false`: its ownership ended.
+        /// Whether the partition makes progress again; `false`: its ownership ended, or another cause replaced the stall.
         resumed: bool,
     },
     /// An event for the log.

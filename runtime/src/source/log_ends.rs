@@ -16,8 +16,8 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 /// Maximum number of single-partition requests in flight.
 const SINGLE_MAX: usize = 16;
 
-/// The requests for the ends of logs. One request covers all idle partitions. If it fails as a whole, because one of them
-/// has no leader, each partition is requested alone.
+/// The requests for the ends of logs. One request covers all idle partitions. If it fails as a whole, for example
+/// because none of them has a leader, each partition is requested alone.
 pub(super) struct LogEnds {
     requests: Requests,
     /// The requests in flight, and their partitions.

@@ -25,7 +25,7 @@ pub(in crate::app) struct AdminState {
     handlers: Vec<HandlerEntry>,
 }
 
-/// The state of the process.
+/// The stage of the run.
 #[derive(Clone, Debug)]
 enum Stage {
     Starting { step: String, since: Duration },
@@ -109,7 +109,7 @@ impl AdminState {
     async fn collect(&self) -> ProcessStatus {
         let started = lock(&self.stage).has_started();
         let mut requests: Vec<Option<watch::Receiver<Option<HandlerView>>>> =
-            self.handlers.iter().map(|entry| entry.request_view().filter(|_| started)).collect();
+            self.handlers.iter().map(|entry| if started { entry.request_view() } else { None }).collect();
         let all = async {
             for request in requests.iter_mut().flatten() {
                 // An error means that the loop was dropped with its mailbox.

@@ -54,8 +54,8 @@ impl HandlerEntry {
         Some(state.requested.insert(requested).clone())
     }
 
-    /// Returns the status. `started`: whether the loops run. `requested`: the view, which is `None` if the loop did not respond in
-    /// time.
+    /// Returns the status. `started`: whether the loops run. `requested`: the view, which is `None` if the loop did not
+    /// respond in time.
     pub(super) fn status(
         &self,
         now: Duration,

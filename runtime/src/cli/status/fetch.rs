@@ -59,9 +59,10 @@ impl Target {
             FetchResult::Refused(error) if self.is_guess && token.is_some() => Err(error.context(
                 format!("no status from {self}: the token is sent only to a named address; set `admin.listen`, or pass `--admin` and `--token`"),
             )),
-            FetchResult::Refused(error) | FetchResult::Other(error) => {
-                Err(error).with_context(|| format!("no status from {self}"))
-            }
+            FetchResult::Refused(error) => Err(error).with_context(|| format!("no status from {self}")),
+            FetchResult::Other(error) => Err(error).with_context(|| {
+                format!("no status from {self}; check the address, and that the process has an admin server")
+            }),
         };
         Some(Fetched { target: self.clone(), text })
     }

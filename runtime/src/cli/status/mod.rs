@@ -36,10 +36,9 @@ pub(super) fn execute(file: &Path, arguments: &StatusArguments) -> Result<Comple
     loop {
         let found: Vec<Fetched> =
             targets.iter().filter_map(|target| target.fetch(token.as_deref())).collect();
-        if found.is_empty() {
-            return Err(nothing_answers(&targets).into());
-        }
+        let is_nothing = found.is_empty();
         let (mut text, error) = if arguments.json { as_json(found) } else { as_text(found) };
+        let error = if is_nothing { Some(nothing_answers()) } else { error };
         if let Some(error) = error.as_ref().filter(|_| arguments.watch && !arguments.json) {
             // The process may respond again at the next interval.
             text += &format!("{error:#}\n");
@@ -66,17 +65,13 @@ fn targets(access: &AdminAccess) -> Vec<Target> {
     }
 }
 
-fn nothing_answers(targets: &[Target]) -> anyhow::Error {
-    match targets {
-        [target] => anyhow!(
-            "no Keylane process responds at {target}: check the address, and that `admin.listen` of the process is not \"off\""
-        ),
-        _ => anyhow!(
-            "no Keylane process responds on 127.0.0.1, ports {} to {}: pass `--admin URL`, or `-c FILE` with its `[admin]`",
-            keylane_admin::DEFAULT_PORTS.start(),
-            keylane_admin::DEFAULT_PORTS.end()
-        ),
-    }
+/// The error if none of the default ports has a status.
+fn nothing_answers() -> anyhow::Error {
+    anyhow!(
+        "no Keylane process responds on 127.0.0.1, ports {} to {}: pass `--admin URL`, or `-c FILE` with its `[admin]`",
+        keylane_admin::DEFAULT_PORTS.start(),
+        keylane_admin::DEFAULT_PORTS.end()
+    )
 }
 
 /// Returns the statuses as received, one line each, and the first error.

@@ -114,8 +114,8 @@ impl HandlerLog {
         );
     }
 
-    /// Logs that a stalled partition has resumed. If its ownership ended instead, `ownership ended` is logged
-    /// elsewhere.
+    /// Logs that a stalled partition has resumed. Otherwise its ownership ended, or another cause replaced
+    /// the stall, which is logged elsewhere.
     pub(in crate::app::event_loop) fn stall_ended(&self, partition: Partition, resumed: bool) {
         if !resumed {
             return;
