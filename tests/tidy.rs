@@ -9,7 +9,7 @@ use keylane_tests::keylane::workspace;
 
 /// The modules of the runtime, lowest layer first. A module uses only modules of lower layers.
 const LAYERS: [&[&str]; 5] = [
-    &["telemetry", "status"],
+    &["logging", "status"],
     &["config", "librdkafka"],
     &["source", "admit", "guest", "sink"],
     &["app"],
@@ -101,7 +101,7 @@ fn first_word(text: &str) -> &str {
 fn uses_are_found() {
     let text = "use crate::{\n  app::X, config::{self, guest}, };\n// crate::cli\ncrate::sink::go(); keylane_core::source";
     assert_eq!(used_modules(text), ["app", "config", "sink"].into());
-    assert_eq!(allowed("guest"), ["config", "telemetry", "status", "librdkafka", "guest"].into());
+    assert_eq!(allowed("guest"), ["config", "logging", "status", "librdkafka", "guest"].into());
     assert_eq!(allowed("main").len(), 10);
 }
 

@@ -8,11 +8,11 @@
 //! Each layer uses only the layers below it; siblings never import each other:
 //!
 //! ```text
-//! main ─ cli  →  app  →  source | admit | sink | guest  →  config | librdkafka  →  telemetry | status | keylane-admin | keylane-core
+//! main ─ cli  →  app  →  source | admit | sink | guest  →  config | librdkafka  →  logging | status | keylane-admin | keylane-core
 //! ```
 //!
 //! Five layers are crates of their own, beside this folder: `keylane-admin`, `keylane-core`, `keylane-guest`,
-//! `keylane-librdkafka` and `keylane-telemetry`.
+//! `keylane-librdkafka` and `keylane-log`.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -30,4 +30,4 @@ mod status;
 
 use keylane_guest as guest;
 use keylane_librdkafka as librdkafka;
-use keylane_telemetry as telemetry;
+use keylane_log as logging;

@@ -1,6 +1,6 @@
 //! Views: what a core shows at any time must agree with the state of its process, and reading it must change nothing.
 
-use keylane_core::{BlockedOn, Core, OwnershipStatus, PartitionView, View};
+use keylane_core::{BlockedOn, Core, OwnershipState, PartitionView, View};
 
 use super::planted::Planted;
 use super::world::World;
@@ -14,7 +14,7 @@ impl World {
     /// Compares a view with the process. `before`: the view before the last input, for a planted bug.
     pub(crate) fn check_view(&mut self, p: usize, core: &Core, before: Option<View>) {
         let view = before.unwrap_or_else(|| core.view());
-        for partition in view.partitions.iter().filter(|view| view.status == OwnershipStatus::Active) {
+        for partition in view.partitions.iter().filter(|view| view.status == OwnershipState::Active) {
             self.check_partition_view(p, partition);
         }
     }

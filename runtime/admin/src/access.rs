@@ -40,6 +40,8 @@ pub(crate) enum PathKind {
     /// For probes, which may send any `Host`.
     Health,
     Metrics,
+    /// The page and its files, which hold no data.
+    Page,
     /// Everything else.
     Data,
 }
@@ -48,9 +50,15 @@ impl PathKind {
     pub(crate) fn of(path: &str) -> PathKind {
         match path {
             "/metrics" => PathKind::Metrics,
+            "/" | "/page.css" | "/page.js" | "/favicon.ico" => PathKind::Page,
             _ if path.starts_with("/health/") => PathKind::Health,
             _ => PathKind::Data,
         }
+    }
+
+    /// Returns whether the `Host` of the request is checked. Probes and scrapes send the address of a pod.
+    fn checks_host(self) -> bool {
+        matches!(self, PathKind::Page | PathKind::Data)
     }
 
     /// Returns whether connections are reserved for requests of this kind.
@@ -62,12 +70,12 @@ impl PathKind {
 impl AccessRules {
     /// Checks a request. `loopback`: whether the server listens on loopback only.
     pub(crate) fn check(&self, kind: PathKind, headers: &HeaderMap, loopback: bool) -> Result<(), Refusal> {
-        if !kind.has_reserve() {
+        if kind.checks_host() {
             self.check_host(headers)?;
         }
         check_size(headers)?;
         let is_open = match kind {
-            PathKind::Health => true,
+            PathKind::Health | PathKind::Page => true,
             PathKind::Metrics => !self.protect_metrics,
             PathKind::Data => false,
         };

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::ops::RangeInclusive;
 
-/// The ports of the default address. Several instances on one machine take one each, in this order.
+/// The ports of the default address. Several processes on one machine take one each, in this order.
 pub const DEFAULT_PORTS: RangeInclusive<u16> = 9277..=9286;
 
 /// Where the server listens.

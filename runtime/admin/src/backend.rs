@@ -3,10 +3,10 @@
 use std::future::Future;
 use std::pin::Pin;
 
-/// An answer that may have to wait for an event loop.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// A response that may have to wait for an event loop.
+pub type ResponseFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The source of health, metrics and status. The methods run on the server's thread: none may block it.
+/// The source of everything that the server serves, except the page. The methods run on the server's thread: none may block it.
 pub trait Backend: Send + Sync + 'static {
     /// Called once a second. The server's own turns are the clock for liveness: a process that was suspended as a whole
     /// has not failed.
@@ -17,13 +17,65 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Returns the reasons why the process is not ready; empty: it is ready. `strict` includes conditions that an alert
     /// should report, but that must not hold up a rollout.
-    fn not_ready(&self, strict: bool) -> Answer<'_, Vec<String>>;
+    fn not_ready(&self, strict: bool) -> ResponseFuture<'_, Vec<String>>;
 
     /// Returns the metrics in this format.
-    fn metrics(&self, format: MetricsFormat) -> Answer<'_, String>;
+    fn metrics(&self, format: MetricsFormat) -> ResponseFuture<'_, String>;
 
     /// Returns the status as JSON.
-    fn status(&self) -> Answer<'_, String>;
+    fn status(&self) -> ResponseFuture<'_, String>;
+
+    /// Returns the kept notices after the one with this number, in order. 0: all of them.
+    fn notices(&self, after: u64) -> Vec<Notice>;
+
+    /// Returns the worst lanes of a handler as JSON.
+    ///
+    /// # Errors
+    ///
+    /// The handler is unknown or not running, or does not respond.
+    fn lanes(&self, request: LanesRequest) -> ResponseFuture<'_, Result<String, LanesError>>;
+}
+
+/// One notice: something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Its number. Later notices have higher ones.
+    pub id: u64,
+    /// The notice as JSON.
+    pub json: String,
+}
+
+/// A request for the worst lanes of a handler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LanesRequest {
+    /// The handler; `None`: the only one.
+    pub handler: Option<String>,
+    /// What makes a lane worse than another.
+    pub by: LaneOrder,
+    /// Maximum number of lanes.
+    pub limit: usize,
+}
+
+/// What makes a lane worse than another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneOrder {
+    /// The number of its events.
+    Depth,
+    /// The age of its first event.
+    Age,
+    /// The attempts of its first event.
+    Attempts,
+}
+
+/// Why there are no lanes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LanesError {
+    /// No handler has this name, or none was named although there are several. With the known names.
+    UnknownHandler(Vec<String>),
+    /// The handler does not run.
+    NotRunning,
+    /// Its event loop did not respond in time.
+    Unresponsive,
 }
 
 /// A text format of metrics.

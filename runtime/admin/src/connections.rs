@@ -20,7 +20,7 @@ pub(crate) const CONNECTIONS_MAX: usize = 32;
 pub(crate) const RESERVED: usize = 8;
 /// How long a client may take to send a request, or keep a connection without one.
 const REQUEST_MAX: Duration = Duration::from_secs(10);
-/// How long a client may leave an answer unread.
+/// How long a client may leave a response unread.
 const UNREAD_MAX: Duration = Duration::from_secs(10);
 /// Maximum size of the buffer that holds the head of a request: the smallest that the library allows.
 const HEAD_BYTES: usize = 8 << 10;

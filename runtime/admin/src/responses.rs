@@ -1,4 +1,4 @@
-//! Answers: their security headers, and errors as JSON.
+//! Responses: their security headers, and errors as JSON.
 
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -8,8 +8,8 @@ use axum::http::header::{
 };
 use axum::response::{IntoResponse, Response};
 
-/// The headers of every answer: a browser must not embed them, and may run only scripts of this server. Names of topics, and errors, come from
-/// others.
+/// The headers of every response: a browser must not embed it, and runs only scripts of this server. Topic names and
+/// error texts in it come from others.
 const SECURITY: [(HeaderName, HeaderValue); 4] = [
     (
         CONTENT_SECURITY_POLICY,
@@ -46,7 +46,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Makes an answer of this JSON text.
+/// Creates a response of this JSON text.
 pub(crate) fn json(text: String) -> Response {
     let mut response = Response::new(Body::from(text));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

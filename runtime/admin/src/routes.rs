@@ -12,8 +12,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::access::{AccessRules, PathKind};
-use crate::backend::{Backend, MetricsFormat};
+use crate::backend::{Backend, LaneOrder, LanesError, LanesRequest, MetricsFormat};
+use crate::event_stream::{self, StreamSlots};
+use crate::page;
 use crate::responses::{Refusal, json, secured};
+
+/// The number of lanes that a response has unless the request names one, and its maximum.
+const LANES_DEFAULT: usize = 20;
+const LANES_MAX: usize = 100;
 
 /// What every request needs.
 #[derive(Clone)]
@@ -22,6 +28,8 @@ pub(crate) struct RequestContext {
     pub(crate) access: Arc<AccessRules>,
     /// Whether the server listens on loopback only.
     pub(crate) loopback: bool,
+    /// The free slots of `/v1/stream`.
+    pub(crate) streams: StreamSlots,
     /// Whether this connection is one of those that are reserved for health and metrics.
     pub(crate) reserved: bool,
 }
@@ -33,13 +41,20 @@ pub(crate) fn router(context: RequestContext) -> Router {
         .route("/health/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
+        .route("/v1/lanes", get(lanes))
+        .route("/v1/notices", get(notices))
+        .route("/v1/stream", get(stream))
+        .route("/", get(page::index))
+        .route("/page.css", get(page::style))
+        .route("/page.js", get(page::script))
+        .route("/favicon.ico", get(page::no_icon))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(context.clone(), check))
         .with_state(context)
 }
 
-/// Checks the request before its route, and adds the security headers to every answer.
+/// Checks the request before its route, and adds the security headers to every response.
 async fn check(State(context): State<RequestContext>, request: Request, next: Next) -> Response {
     let kind = PathKind::of(request.uri().path());
     let allowed = if context.reserved && !kind.has_reserve() {
@@ -96,6 +111,70 @@ async fn status(State(context): State<RequestContext>) -> Response {
     json(context.backend.status().await)
 }
 
+async fn lanes(
+    State(context): State<RequestContext>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
+    let mut request = LanesRequest { handler: None, by: LaneOrder::Depth, limit: LANES_DEFAULT };
+    for (name, value) in parameters {
+        match (name.as_str(), value.as_str(), value.parse::<usize>()) {
+            ("handler", ..) => request.handler = Some(value),
+            ("by", "depth", _) => request.by = LaneOrder::Depth,
+            ("by", "age", _) => request.by = LaneOrder::Age,
+            ("by", "attempts", _) => request.by = LaneOrder::Attempts,
+            ("limit", _, Ok(limit @ 1..=LANES_MAX)) => request.limit = limit,
+            _ => {
+                let known = "`handler=NAME`, `by=depth|age|attempts` or `limit=1` to `limit=100`";
+                return Err(unknown_parameter(&name, &value, known));
+            }
+        }
+    }
+    match context.backend.lanes(request).await {
+        Ok(lanes) => Ok(json(lanes)),
+        Err(error) => Err(no_lanes(&error)),
+    }
+}
+
+fn no_lanes(error: &LanesError) -> Refusal {
+    match error {
+        LanesError::UnknownHandler(names) => Refusal::new(
+            StatusCode::NOT_FOUND,
+            "no such handler in this process",
+            format!("name one with `handler=NAME`: {}", names.join(", ")),
+        ),
+        LanesError::NotRunning => Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the handler does not run",
+            "see its state in /v1/status",
+        ),
+        LanesError::Unresponsive => Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the event loop of the handler does not respond",
+            "try again; if this lasts, see `unresponsive_ms` in /v1/status",
+        ),
+    }
+}
+
+async fn notices(
+    State(context): State<RequestContext>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
+    let mut since = 0;
+    for (name, value) in &parameters {
+        match (name.as_str(), value.parse()) {
+            ("since", Ok(id)) => since = id,
+            _ => return Err(unknown_parameter(name, value, "`since=ID`, the number of a notice")),
+        }
+    }
+    let notices = context.backend.notices(since);
+    let list: Vec<&str> = notices.iter().map(|notice| notice.json.as_str()).collect();
+    Ok(json(format!("{{\"notices\":[{}]}}", list.join(","))))
+}
+
+async fn stream(State(context): State<RequestContext>) -> Result<Response, Refusal> {
+    event_stream::response(context.backend, &context.streams)
+}
+
 fn unknown_parameter(name: &str, value: &str, known: &str) -> Refusal {
     Refusal::new(
         StatusCode::BAD_REQUEST,
@@ -108,7 +187,7 @@ async fn unknown_path() -> Refusal {
     Refusal::new(
         StatusCode::NOT_FOUND,
         "unknown path",
-        "the paths are /health/live, /health/ready, /metrics and /v1/status",
+        "the paths are /, /health/live, /health/ready, /metrics, /v1/status, /v1/lanes, /v1/notices and /v1/stream",
     )
 }
 

@@ -15,6 +15,7 @@ use crate::access::AccessRules;
 use crate::address::{Listen, StartError};
 use crate::backend::Backend;
 use crate::connections::{is_loopback, serve};
+use crate::event_stream::StreamSlots;
 use crate::routes::RequestContext;
 
 /// Interval of [`Backend::tick`].
@@ -55,6 +56,7 @@ impl Server {
             backend,
             access: Arc::new(access),
             loopback: is_loopback(address),
+            streams: StreamSlots::new(),
             reserved: false,
         };
         let thread = thread::Builder::new().name("keylane-admin".to_owned()).spawn(move || {
@@ -80,7 +82,7 @@ impl Server {
 
 async fn tick(backend: Arc<dyn Backend>) -> std::convert::Infallible {
     let mut ticks = interval(TICK);
-    // After a suspension, one turn counts as one, however long it took.
+    // Ticks that were missed during a suspension are not made up.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

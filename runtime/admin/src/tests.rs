@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::connections::{CONNECTIONS_MAX, RESERVED};
-use crate::{AccessRules, Answer, Backend, Listen, MetricsFormat, Server};
+use crate::event_stream::STREAMS_MAX;
+use crate::{
+    AccessRules, Backend, LanesError, LanesRequest, Listen, MetricsFormat, Notice, ResponseFuture, Server,
+};
 
 const TOKEN: &str = "0123456789abcdef";
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// The header with which the answer of `/metrics` is large.
+/// The header with which the response of `/metrics` is large.
 const LARGE: &str = "accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
 
 /// A process that is live, and ready unless the check is strict.
@@ -23,19 +26,34 @@ impl Backend for Process {
         Vec::new()
     }
 
-    fn not_ready(&self, strict: bool) -> Answer<'_, Vec<String>> {
+    fn not_ready(&self, strict: bool) -> ResponseFuture<'_, Vec<String>> {
         let reasons = if strict { vec!["a topic is blocked".to_owned()] } else { Vec::new() };
         Box::pin(std::future::ready(reasons))
     }
 
-    fn metrics(&self, format: MetricsFormat) -> Answer<'_, String> {
+    fn metrics(&self, format: MetricsFormat) -> ResponseFuture<'_, String> {
         // Larger than all buffers between the server and a client.
         let padding = if format == MetricsFormat::OpenMetrics { 8 << 20 } else { 0 };
         Box::pin(std::future::ready(format!("# {format:?}\n{}", " ".repeat(padding))))
     }
 
-    fn status(&self) -> Answer<'_, String> {
+    fn status(&self) -> ResponseFuture<'_, String> {
         Box::pin(std::future::ready("{}".to_owned()))
+    }
+
+    fn notices(&self, after: u64) -> Vec<Notice> {
+        (after + 1..=2).map(|id| Notice { id, json: format!("{{\"id\":{id}}}") }).collect()
+    }
+
+    fn lanes(&self, request: LanesRequest) -> ResponseFuture<'_, Result<String, LanesError>> {
+        let LanesRequest { handler, by, limit } = request;
+        let response = match handler.as_deref() {
+            Some("none") => Err(LanesError::UnknownHandler(vec!["orders".to_owned(), "b".to_owned()])),
+            Some("ended") => Err(LanesError::NotRunning),
+            Some("stuck") => Err(LanesError::Unresponsive),
+            handler => Ok(format!("{handler:?} {by:?} {limit}")),
+        };
+        Box::pin(std::future::ready(response))
     }
 }
 
@@ -48,7 +66,7 @@ fn start_at(address: &str, access: AccessRules) -> Server {
     Server::start(&listen, access, Arc::new(Process)).expect("a free port exists").expect("it is on")
 }
 
-/// The status code, the head and the body of an answer.
+/// The status code, the head and the body of a response.
 struct Response {
     status: u16,
     head: String,
@@ -106,6 +124,14 @@ fn every_path_is_answered_with_the_security_headers() {
         ("/health/ready?strict=true", 503, "a topic is blocked\n"),
         ("/metrics", 200, "# Prometheus\n"),
         ("/v1/status", 200, "{}"),
+        ("/v1/notices", 200, r#"{"notices":[{"id":1},{"id":2}]}"#),
+        ("/v1/notices?since=1", 200, r#"{"notices":[{"id":2}]}"#),
+        ("/v1/lanes", 200, "None Depth 20"),
+        ("/v1/lanes?handler=orders&by=age&limit=100", 200, "Some(\"orders\") Age 100"),
+        ("/", 200, include_str!("../page/index.html")),
+        ("/page.css", 200, include_str!("../page/page.css")),
+        ("/page.js", 200, include_str!("../page/page.js")),
+        ("/favicon.ico", 204, ""),
     ] {
         let response = get(&server, path);
         assert_eq!((response.status, response.body.as_str()), (status, body), "{path}");
@@ -223,7 +249,7 @@ fn connections_are_limited_and_some_are_kept_for_probes() {
     assert_eq!(get(&server, "/health/live").status, 200);
     assert_eq!(get(&server, "/metrics").status, 200);
     let more: Vec<TcpStream> = (0..RESERVED).map(|_| connect(server.address())).collect();
-    // One connection too many is closed without an answer.
+    // One connection too many is closed without a response.
     let mut last = connect(server.address());
     let mut text = Vec::new();
     assert!(matches!(last.read_to_end(&mut text), Ok(0) | Err(_)), "{text:?}");
@@ -232,7 +258,7 @@ fn connections_are_limited_and_some_are_kept_for_probes() {
     while get_or_closed(&server) != Some(200) {}
 }
 
-/// The status code of an answer; `None`: the connection was closed without one.
+/// The status code of a response; `None`: the connection was closed without one.
 fn get_or_closed(server: &Server) -> Option<u16> {
     let mut stream = connect(server.address());
     write!(stream, "GET /v1/status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").ok()?;
@@ -277,4 +303,80 @@ fn the_head_of_a_request_has_a_limit() {
         assert_eq!(Response::of(&text).status, 431);
     }
     assert_eq!(get(&server, "/v1/status").status, 200);
+}
+
+#[test]
+fn lanes_are_refused_by_name() {
+    let server = start(AccessRules::default());
+    for (path, status, error) in [
+        ("/v1/lanes?handler=none", 404, "no such handler in this process"),
+        ("/v1/lanes?handler=ended", 503, "the handler does not run"),
+        ("/v1/lanes?handler=stuck", 503, "the event loop of the handler does not respond"),
+        ("/v1/lanes?by=work", 400, "unknown parameter `by=work`"),
+        ("/v1/lanes?limit=101", 400, "unknown parameter `limit=101`"),
+        ("/v1/notices?since=x", 400, "unknown parameter `since=x`"),
+    ] {
+        let response = get(&server, path);
+        assert_eq!((response.status, response.field("error").as_str()), (status, error), "{path}");
+    }
+    assert!(get(&server, "/v1/lanes?handler=none").field("hint").ends_with("orders, b"));
+}
+
+/// Reads until the text has this part.
+fn read_until(stream: &mut TcpStream, part: &str) -> String {
+    let (mut text, mut buffer) = (String::new(), [0; 1 << 10]);
+    while !text.contains(part) {
+        let count = stream.read(&mut buffer).expect("the server sends");
+        assert!(count > 0, "the stream ended without `{part}`:\n{text}");
+        text += std::str::from_utf8(&buffer[..count]).expect("text");
+    }
+    text
+}
+
+#[test]
+fn a_stream_sends_each_notice_once_and_a_status_again_and_again() {
+    let server = start(AccessRules::default());
+    let open = || {
+        let mut stream = connect(server.address());
+        send(&mut stream, "GET /v1/stream", &["host: localhost"]);
+        stream
+    };
+    let mut stream = open();
+    let mut text = read_until(&mut stream, "event: status\ndata: {}\n\n");
+    text += &read_until(&mut stream, "event: status\ndata: {}\n\n");
+    assert!(text.contains("content-type: text/event-stream"), "{text}");
+    for id in [1, 2] {
+        let notice = format!("event: notice\ndata: {{\"id\":{id}}}\n\n");
+        assert_eq!(text.matches(&notice).count(), 1, "{text}");
+    }
+    let streams: Vec<TcpStream> = (1..STREAMS_MAX)
+        .map(|_| {
+            let mut stream = open();
+            read_until(&mut stream, "event: status");
+            stream
+        })
+        .collect();
+    let refused = get(&server, "/v1/stream");
+    assert_eq!((refused.status, refused.field("error").as_str()), (503, "8 streams are open already"));
+    drop(streams);
+    // The server notices at the next status that the clients have gone.
+    while get(&server, "/v1/lanes").status != 200 || open_status(&server) != 200 {}
+}
+
+/// The status code of a stream that is closed at once.
+fn open_status(server: &Server) -> u16 {
+    let mut stream = connect(server.address());
+    send(&mut stream, "GET /v1/stream", &["host: localhost"]);
+    Response::of(&read_until(&mut stream, "\r\n\r\n")).status
+}
+
+#[test]
+fn the_page_needs_no_token_and_a_known_host() {
+    let access = AccessRules { token: Some(TOKEN.to_owned()), ..AccessRules::default() };
+    let server = start(access);
+    assert_eq!(get(&server, "/").status, 200);
+    for path in ["/v1/stream", "/v1/lanes", "/v1/notices"] {
+        assert_eq!(get(&server, path).status, 401, "{path}");
+    }
+    assert_eq!(request(&server, "GET /", &["host: evil.example"]).status, 421);
 }

@@ -1,6 +1,6 @@
 //! The actions that the core requests from the shell.
 
-use crate::{ArenaSlot, CallId, CommitId, OwnershipId, Partition, RebalanceId, Stall};
+use crate::{ArenaSlot, Blockage, CallId, CommitId, OwnershipId, Partition, RebalanceId};
 
 /// One thing to do. Slices live until the next call of the core.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ pub enum Action<'a> {
     },
     // -- reporting ------------------------------------------------------------------------------
     /// A partition makes no progress.
-    ReportStall(Stall),
+    ReportStall(Blockage),
     /// The reported stall of a partition ended.
     StallEnded {
         /// The partition.
@@ -142,7 +142,7 @@ pub enum Action<'a> {
         /// Whether every call has ended and every settled event is committed.
         clean: bool,
         /// Calls that were cancelled and have not terminated. They may never terminate.
-        calls_left: u32,
+        unterminated_calls: u32,
     },
     /// A cancelled call did not terminate, usually because of a host call that can't be cancelled. The process must
     /// end.

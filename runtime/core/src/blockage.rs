@@ -1,16 +1,18 @@
 //! Why a partition makes no progress. To add a reason, add a variant; `core/stalls.rs` determines it.
 
-use crate::{Partition, ReadError};
+use crate::{ArenaSlot, Partition, ReadError};
 
 /// The offset that blocks a partition, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stall {
+pub struct Blockage {
     /// The partition.
     pub partition: Partition,
     /// The first offset that is not settled.
     pub offset: i64,
     /// The attempt of the event's call, or the one after its retry delay; 0: neither.
     pub attempt: u32,
+    /// The record of the event, if it is in a call or between two attempts.
+    pub arena_slot: Option<ArenaSlot>,
     /// What blocks it.
     pub blocked_on: BlockedOn,
 }

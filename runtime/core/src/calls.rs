@@ -61,6 +61,8 @@ pub(crate) enum CallState {
 pub(crate) struct RowState {
     /// Its share of the partition's `queued_bytes`.
     pub(crate) bytes: u32,
+    /// See [`Event::admitted_ms`].
+    pub(crate) admitted_ms: u32,
     pub(crate) awaited: Awaited,
 }
 
@@ -265,9 +267,9 @@ impl Call {
 
     /// Adds a row to the last lane.
     pub(crate) fn push(&mut self, partition: Partition, ownership: OwnershipId, event: &Event) {
-        let &Event { offset, timestamp, arena_slot, bytes, .. } = event;
+        let &Event { offset, timestamp, arena_slot, bytes, admitted_ms, .. } = event;
         self.rows.push(Row { partition, ownership, offset, timestamp, arena_slot });
-        self.row_states.push(RowState { bytes, awaited: Awaited::Nothing });
+        self.row_states.push(RowState { bytes, admitted_ms, awaited: Awaited::Nothing });
         let lane = self.lanes.last_mut().expect("a lane was begun");
         lane.end += 1;
     }
@@ -307,7 +309,16 @@ impl Call {
     /// Returns the event of a row, as it was dispatched.
     pub(crate) fn event(&self, row: u32) -> Event {
         let Row { offset, timestamp, arena_slot, .. } = self.row(row);
-        let bytes = self.row_states.get(row as usize).map_or(0, |row_state| row_state.bytes);
-        Event { offset, timestamp, arena_slot, bytes, attempt: self.attempt, quarantined: self.fresh }
+        let &RowState { bytes, admitted_ms, .. } =
+            self.row_states.get(row as usize).expect("every row has a state");
+        Event {
+            offset,
+            timestamp,
+            arena_slot,
+            bytes,
+            admitted_ms,
+            attempt: self.attempt,
+            quarantined: self.fresh,
+        }
     }
 }

@@ -11,6 +11,8 @@ pub(crate) struct Event {
     pub(crate) arena_slot: ArenaSlot,
     /// Its share of the partition's `queued_bytes`.
     pub(crate) bytes: u32,
+    /// When it was admitted: the uptime in milliseconds, modulo 2³².
+    pub(crate) admitted_ms: u32,
     /// The number of its next attempt.
     pub(crate) attempt: u32,
     /// Whether the event was in a call that failed as a whole. Until such an event settles, it needs an instance that
@@ -19,8 +21,8 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    pub(crate) fn new(row: &FetchedRow) -> Self {
+    pub(crate) fn new(row: &FetchedRow, admitted_ms: u32) -> Self {
         let &FetchedRow { offset, timestamp, arena_slot, bytes, .. } = row;
-        Event { offset, timestamp, arena_slot, bytes, attempt: 1, quarantined: false }
+        Event { offset, timestamp, arena_slot, bytes, admitted_ms, attempt: 1, quarantined: false }
     }
 }

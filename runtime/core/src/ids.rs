@@ -46,6 +46,14 @@ pub struct Now {
     pub wall_ms: i64,
 }
 
+impl Now {
+    /// Returns the uptime in milliseconds, modulo 2³².
+    #[expect(clippy::cast_possible_truncation, reason = "only differences of less than 49 days are used")]
+    pub(crate) fn uptime_ms(self) -> u32 {
+        self.uptime.as_millis() as u32
+    }
+}
+
 impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.topic, self.number)

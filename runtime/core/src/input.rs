@@ -328,6 +328,6 @@ pub enum LogEnd {
     At(i64),
     /// The leader does not respond, or there is none.
     LeaderUnavailable,
-    /// Another error, which is transient, or which reads report.
+    /// The request failed otherwise. The error is transient, or a read reports it.
     Unknown,
 }

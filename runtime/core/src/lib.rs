@@ -23,27 +23,33 @@
 
 mod action;
 mod bits;
+mod blockage;
 mod calls;
 #[doc(hidden)]
 pub mod codec; // public for its tests
 mod config;
 mod core;
 mod event;
+mod event_times;
+mod histogram;
 mod ids;
 mod input;
+mod lane_scan;
 mod lanes;
 #[doc(hidden)]
 pub mod ledger; // public for its tests
 mod outbox;
 mod partitions;
 mod slab;
-mod stall;
 mod view;
 
 pub use action::*;
+pub use blockage::{Blockage, BlockedOn};
 pub use config::{Config, OnExhausted, OutOfRange, RetryPolicy, RetryScope, UNLIMITED_ATTEMPTS};
 pub use core::Core;
+pub use event_times::EventTimes;
+pub use histogram::{BOUNDS, BUCKETS, Histogram};
 pub use ids::{ArenaSlot, CallId, CommitId, Now, OwnershipId, Partition, RebalanceId};
 pub use input::*;
-pub use stall::{BlockedOn, Stall};
-pub use view::{Counters, OwnershipStatus, PartitionView, View};
+pub use lane_scan::{LaneProgress, LaneScan, LaneView};
+pub use view::{Counters, Load, OwnershipState, PartitionView, View};

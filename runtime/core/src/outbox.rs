@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::{
-    ArenaSlot, CallId, Counters, FailedEvent, Notice, Partition, PartitionStop, RebalanceId, Stall, StartAt,
+    ArenaSlot, Blockage, CallId, Counters, FailedEvent, Notice, Partition, PartitionStop, RebalanceId,
+    StartAt,
 };
 
 /// An action before it is polled: [`crate::Core::poll`] turns it into an [`crate::Action`].
@@ -23,14 +24,14 @@ pub(crate) enum Pending {
     DropOutputs { call: CallId, first: u32, end: u32 },
     DeadLetter(FailedEvent),
     Commit,
-    ReportStall(Stall),
+    ReportStall(Blockage),
     StallEnded { partition: Partition, resumed: bool },
     Notice(Notice),
     PartitionStopped(Partition, i64, PartitionStop),
     StopHandler(FailedEvent),
     AllStopped,
     EndReached,
-    Drained { clean: bool, calls_left: u32 },
+    Drained { clean: bool, unterminated_calls: u32 },
     CallStuck(CallId),
 }
 

@@ -56,6 +56,11 @@ impl<T> Slab<T> {
         self.items.get_mut(index as usize)
     }
 
+    /// Returns the index after the last slot.
+    pub(crate) fn end(&self) -> u32 {
+        u32::try_from(self.items.len()).expect("a slab holds fewer than 2^32 items")
+    }
+
     /// Returns the index of every slot, used or not.
     pub(crate) fn indexes(&self) -> impl Iterator<Item = u32> + use<T> {
         0..u32::try_from(self.items.len()).expect("limits keep a slab far below 2^32 items")

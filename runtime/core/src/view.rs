@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use crate::core::Core;
 use crate::partitions::{PartitionState, Phase};
-use crate::{Notice, OwnershipEnd, OwnershipId, Partition, ReadLimit, Stall};
+use crate::{Blockage, EventTimes, Notice, OwnershipEnd, OwnershipId, Partition, ReadLimit};
 
 /// A snapshot of a core. Creating it scans the partitions, the lanes of calls and those with a retry state, but no
 /// events.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     /// The owned partitions, in the order in which this process first owned them.
     pub partitions: Vec<PartitionView>,
@@ -28,6 +28,27 @@ pub struct View {
     pub stopping: bool,
     /// Totals so far.
     pub counters: Counters,
+    /// How long events took so far.
+    pub times: EventTimes,
+}
+
+/// How busy a core is. Cheap enough to be read once a second: it scans nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Lanes with events or a call.
+    pub lanes: usize,
+    /// Lanes that a call could take now: more calls are not allowed, or the workers are busy.
+    pub ready_lanes: usize,
+    /// Lanes whose first event waits for its next attempt.
+    pub delayed_lanes: usize,
+    /// Calls that have not terminated.
+    pub calls: u32,
+    /// Those of them that wait, for I/O or a timer, without a worker.
+    pub suspended_calls: u32,
+    /// Whether no more calls are allowed.
+    pub at_call_limit: bool,
+    /// Whether no calls begin because too many outputs are queued for the producer.
+    pub output_backlog: bool,
 }
 
 /// One partition of a [`View`].
@@ -41,7 +62,7 @@ pub struct PartitionView {
     /// Its ownership.
     pub ownership: OwnershipId,
     /// Its status.
-    pub status: OwnershipStatus,
+    pub status: OwnershipState,
     /// The offset that the coordinator has stored for the ownership; `None`: its start is not committed yet.
     pub committed: Option<i64>,
     /// The first offset that is not settled: the committable offset.
@@ -64,14 +85,14 @@ pub struct PartitionView {
     /// The limit because of which reading is paused, until some of its events are settled.
     pub read_limit: Option<ReadLimit>,
     /// What blocks it now; `None`: nothing is known to be left to read, settle or commit.
-    pub blocked: Option<Stall>,
+    pub blocked: Option<Blockage>,
     /// Whether a stall of it is reported.
     pub is_stalled: bool,
 }
 
 /// The status of an owned partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnershipStatus {
+pub enum OwnershipState {
     /// Its start is being looked up, or committed for the first time.
     Starting,
     /// Its events are being processed.
@@ -139,6 +160,19 @@ impl Counters {
 }
 
 impl Core {
+    /// Returns how busy the core is.
+    pub fn load(&self) -> Load {
+        Load {
+            lanes: self.lanes.count(),
+            ready_lanes: self.lanes.ready(),
+            delayed_lanes: self.lanes.delayed(),
+            calls: self.calls.unterminated,
+            suspended_calls: self.calls.unterminated - self.calls_on_workers(),
+            at_call_limit: self.is_at_call_limit(),
+            output_backlog: self.output_backlog,
+        }
+    }
+
     /// Returns a snapshot of the core.
     pub fn view(&self) -> View {
         View {
@@ -156,19 +190,20 @@ impl Core {
             drain_until: self.drain_until(),
             stopping: self.stopping,
             counters: self.counters(),
+            times: self.times,
         }
     }
 }
 
 /// Returns the view of a partition; `None`: the partition is not owned.
-fn partition_view(state: &PartitionState, blocked: Option<Stall>) -> Option<PartitionView> {
+fn partition_view(state: &PartitionState, blocked: Option<Blockage>) -> Option<PartitionView> {
     let status = match state.phase {
         Phase::Vacant | Phase::Closed => return None,
-        Phase::LookingUp(_) | Phase::Resolved | Phase::Starting => OwnershipStatus::Starting,
-        Phase::Active => OwnershipStatus::Active,
-        Phase::Closing { .. } => OwnershipStatus::Closing,
-        Phase::Committing { .. } => OwnershipStatus::Committing,
-        Phase::Stopped => OwnershipStatus::Stopped,
+        Phase::LookingUp(_) | Phase::Resolved | Phase::Starting => OwnershipState::Starting,
+        Phase::Active => OwnershipState::Active,
+        Phase::Closing { .. } => OwnershipState::Closing,
+        Phase::Committing { .. } => OwnershipState::Committing,
+        Phase::Stopped => OwnershipState::Stopped,
     };
     Some(PartitionView {
         partition: state.id,

@@ -262,7 +262,11 @@ fn a_drain_reports_the_calls_that_it_could_not_end() {
     shell.fetch(P0, &[(0, 1)]);
     shell.give(Input::Drain { deadline: shell.uptime + STEP });
     shell.wait(Duration::from_secs(4));
-    assert_eq!((shell.drained, shell.calls_left), (Some(false), 1), "the call was cancelled and still runs");
+    assert_eq!(
+        (shell.drained, shell.unterminated_calls),
+        (Some(false), 1),
+        "the call was cancelled and still runs"
+    );
 }
 
 #[test]
@@ -272,5 +276,5 @@ fn a_loss_before_the_last_commit_is_not_a_clean_drain() {
     shell.end(&[]);
     shell.give(Input::Drain { deadline: shell.uptime + STEP });
     shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
-    assert_eq!((shell.drained, shell.calls_left), (Some(false), 0));
+    assert_eq!((shell.drained, shell.unterminated_calls), (Some(false), 0));
 }

@@ -5,7 +5,7 @@ mod shell;
 use std::time::Duration;
 
 use keylane_core::{
-    BlockedOn, Config, Input, Notice, OwnershipStatus, PartitionView, ReadLimit, RetryPolicy, Verdict,
+    BlockedOn, Config, Input, Notice, OwnershipState, PartitionView, ReadLimit, RetryPolicy, Verdict,
 };
 use shell::{P0, P1, REQUEST, Shell};
 
@@ -24,12 +24,12 @@ fn a_partition_is_shown_from_its_start_to_its_end() {
     let mut shell = Shell::new(Config::default());
     assert_eq!(shell.core.view().partitions, [], "nothing is owned");
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
-    assert_eq!(partition(&shell).status, OwnershipStatus::Starting);
+    assert_eq!(partition(&shell).status, OwnershipState::Starting);
 
     let mut shell = Shell::reading(Config::default(), &[P0], 1);
     shell.fetch(P0, &[(0, 1), (1, 2), (2, 2)]);
     let view = partition(&shell);
-    assert_eq!((view.status, view.committable_offset, view.next_offset), (OwnershipStatus::Active, 0, 3));
+    assert_eq!((view.status, view.committable_offset, view.next_offset), (OwnershipState::Active, 0, 3));
     assert_eq!((view.open, view.completed_beyond, view.running_lanes), (3, 0, 1));
     assert!(view.queued_bytes > 0 && !view.is_stalled);
     assert_eq!(blocked(view), (0, BlockedOn::Guest), "the reason is known before it is reported");
@@ -59,7 +59,7 @@ fn a_drain_is_shown_with_its_deadline() {
     shell.give(Input::Drain { deadline });
     let view = shell.core.view();
     assert_eq!(view.drain_until, Some(deadline));
-    assert_eq!(partition(&shell).status, OwnershipStatus::Closing, "its call may finish");
+    assert_eq!(partition(&shell).status, OwnershipState::Closing, "its call may finish");
 }
 
 /// Two partitions, one call: each is blocked by its own event.

@@ -14,7 +14,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::clock::TickClock;
-use keylane_telemetry::LineThrottle;
+use keylane_log::LineThrottle;
 
 /// The maximum number of bytes of a line. A longer line is truncated: a guest must not be able to fill the log with one
 /// write.
@@ -186,7 +186,7 @@ impl Inner {
             return;
         }
         tracing::info!(
-            target: "keylane::guest",
+            target: keylane_log::GUEST_TARGET,
             handler = self.handler,
             stream = stream.name(),
             topic = self.topic,

@@ -25,11 +25,11 @@ use super::trap;
 /// How long the first instance may take to start when the component is loaded.
 const START_MAX: Duration = Duration::from_secs(5);
 
-/// The most that a result may contain besides the bytes of its outputs: records, lengths and reasons. [`data_max`] adds
-/// the bytes of the outputs.
+/// Maximum size of a result without the bytes of its outputs: records, lengths and reasons. [`data_max`] adds the bytes
+/// of the outputs.
 const RESULT_OVERHEAD_MAX: usize = 4 << 20;
 
-/// With HTTP: the most bytes that [`data_max`] adds for outputs. A higher `max_output_bytes` does not raise it.
+/// With HTTP: maximum number of bytes that [`data_max`] adds for outputs. A higher `max_output_bytes` does not raise it.
 const HTTP_OUTPUT_BYTES_MAX: usize = results::EVENT_BYTES;
 
 /// The options of a handler.
@@ -48,7 +48,7 @@ pub struct HandlerOptions {
     /// An instance with more memory than this after a call is dropped.
     pub keep_memory_max: usize,
     /// An instance is dropped after this number of calls.
-    pub max_calls: Option<u32>,
+    pub reuse_max_calls: Option<u32>,
     /// Whether every call gets a new instance.
     pub fresh_instances: bool,
     /// What the handler may access besides its events and outputs.
@@ -66,7 +66,7 @@ impl HandlerOptions {
             cpu_budget: Duration::from_secs(1),
             memory_max: 64 << 20,
             keep_memory_max: 48 << 20,
-            max_calls: None,
+            reuse_max_calls: None,
             fresh_instances: false,
             grants: Grants::default(),
         }
@@ -241,7 +241,7 @@ impl Instance {
     pub(super) fn may_stay(&self, handler: &Handler) -> bool {
         let options = &handler.options;
         !options.fresh_instances
-            && options.max_calls.is_none_or(|max| self.calls < max)
+            && options.reuse_max_calls.is_none_or(|max| self.calls < max)
             && self.store.data().limiter.memory() <= options.keep_memory_max
     }
 

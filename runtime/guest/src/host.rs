@@ -150,8 +150,8 @@ impl ResourceLimiter for Limiter {
             self.refused = Some(sum);
             return Ok(false);
         }
-        // A growth that the system refuses afterwards stays counted. A later failure does not identify the growth, so
-        // subtracting it would let a guest exploit the difference.
+        // If the system then fails to grow the memory, the growth stays counted: the callback for the failure does not
+        // report the size, and a wrong subtraction would let a guest exceed its limit.
         self.memory = sum;
         Ok(true)
     }

@@ -186,8 +186,8 @@ impl Results {
         Some(row)
     }
 
-    /// Takes the result of a `batch-handler`, if it meets the contract. This value must be clear; after an error, the
-    /// call must be failed, because a part of the result may have been taken.
+    /// Takes the result of a `batch-handler`, if it meets the contract. `self` must be clear. After an error the call
+    /// must fail, because a part of the result may have been taken.
     pub(super) fn accept(
         &mut self,
         lanes: &[u32],

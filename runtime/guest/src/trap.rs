@@ -51,7 +51,10 @@ pub(super) fn failure(error: &wasmtime::Error, limiter: &Limiter) -> GuestFailur
 /// Describes the limit of the host that stopped the guest, if one did.
 fn limit_hit(error: &wasmtime::Error, text: &str) -> Option<String> {
     if text.contains(TOO_MUCH_DATA) {
-        return Some("data limit exceeded: more at once than a result may contain".to_owned());
+        return Some(
+            "data limit exceeded: the result, or the data of one host call, is larger than a result may be"
+                .to_owned(),
+        );
     }
     if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
         return Some(format!("handle limit exceeded: more than {RESOURCES_MAX} at once"));

@@ -12,7 +12,7 @@ use super::code::{self, ErrorCode};
 use super::properties::ErrorText;
 use super::sys;
 use super::token::{self, Token};
-use keylane_telemetry::{ClockedLineThrottle, LinePermit};
+use keylane_log::{ClockedLineThrottle, LinePermit};
 
 /// How long to wait for the destruction of a client before it continues in the background. In rare cases it hangs for
 /// ever. Kafka does not need an orderly disconnect.

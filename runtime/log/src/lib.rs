@@ -5,11 +5,13 @@
 mod log_queue;
 mod logging;
 mod panic;
+mod recent_lines;
 mod report;
 mod throttle;
 
-pub use log_queue::flush;
-pub use logging::{Format, LoggingError, start_logging};
+pub use log_queue::{flush, lines_dropped};
+pub use logging::{Format, GUEST_TARGET, LoggingError, REPORT_TARGET, start_logging};
 pub use panic::end_on_panic;
+pub use recent_lines::{RecentLine, recent_lines};
 pub use report::{report, report_and_wait};
 pub use throttle::{ClockedLineThrottle, LinePermit, LineThrottle};

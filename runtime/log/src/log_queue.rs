@@ -127,6 +127,11 @@ fn with_dropped(line: &[u8], format: Format, lines: u64) -> Vec<u8> {
     line
 }
 
+/// Returns the number of log lines that were dropped because standard error was not read.
+pub fn lines_dropped() -> u64 {
+    LOG.get().map_or(0, QueueProgress::dropped)
+}
+
 /// Waits until all lines are written. The wait is limited, because standard error may not be read.
 #[expect(
     clippy::disallowed_methods,

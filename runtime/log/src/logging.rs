@@ -2,11 +2,19 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use super::log_queue::LogQueue;
+use super::recent_lines::RecentLayer;
+
+/// The target of reports, which are repeated and have no news.
+pub const REPORT_TARGET: &str = "keylane::report";
+/// The target of lines that a handler wrote.
+pub const GUEST_TARGET: &str = "keylane::guest";
 
 /// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +70,28 @@ where
     let own = level.map(|level| format!("warn,keylane={level},librdkafka={level}"));
     let parsed = EnvFilter::try_new(own.as_deref().unwrap_or(filter))
         .map_err(|source| LoggingError::Filter { filter: filter.to_owned(), source })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let registry = tracing_subscriber::registry().with(RecentLayer.with_filter(recent_filter()));
     Ok(match format {
-        Format::Human => tracing::Dispatch::new(lines.with_target(false).with_ansi(in_colour).finish()),
+        Format::Human => {
+            let lines = lines.with_target(false).with_ansi(in_colour).with_filter(parsed);
+            tracing::Dispatch::new(registry.with(lines))
+        }
         // Fields are at the top level of the object, as log collectors expect them.
-        Format::Json => tracing::Dispatch::new(lines.json().flatten_event(true).finish()),
+        Format::Json => {
+            let lines = lines.json().flatten_event(true).with_filter(parsed);
+            tracing::Dispatch::new(registry.with(lines))
+        }
     })
+}
+
+/// Returns the filter of the lines that are kept for the admin server. It does not depend on the configured one.
+fn recent_filter() -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("keylane", LevelFilter::INFO)
+        .with_target(REPORT_TARGET, LevelFilter::OFF)
+        .with_target(GUEST_TARGET, LevelFilter::OFF)
 }
 
 #[cfg(test)]

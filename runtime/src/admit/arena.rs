@@ -134,8 +134,7 @@ impl Arena {
     }
 
     /// Returns the allocated memory in bytes, in use or not.
-    #[cfg(test)]
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.blocks.iter().map(|block| block.bytes.capacity()).sum()
     }
 

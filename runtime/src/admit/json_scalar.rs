@@ -15,6 +15,17 @@ pub(super) enum Scalar<'a> {
     Float(u64),
 }
 
+impl fmt::Display for Scalar<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Scalar::Text(text) => f.write_str(text),
+            Scalar::Bool(value) => value.fmt(f),
+            Scalar::Integer(value) => value.fmt(f),
+            Scalar::Float(bits) => f64::from_bits(bits).fmt(f),
+        }
+    }
+}
+
 /// Returns the reference tokens of a JSON pointer (RFC 6901), in order. The empty pointer selects the whole text.
 pub(super) fn pointer(text: &str) -> Vec<String> {
     let names = text.split('/').skip(1);

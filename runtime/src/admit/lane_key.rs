@@ -1,12 +1,13 @@
 //! The lane of a record.
 
+use std::cell::RefCell;
 use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
 use keylane_core::Admission;
 
-use super::Header;
 use super::json_scalar;
+use super::{ArenaRecord, Header};
 use crate::config::{LaneKey, NoKey, Ordering};
 
 /// Maps records to lanes by a hash with a random seed, so that producers can't aim keys at one lane.
@@ -92,6 +93,19 @@ impl LaneRule {
     }
 }
 
+impl LaneRule {
+    /// Returns the key of the lane of a record, for reports: the bytes of a key or header, or the text of a JSON scalar.
+    /// The parts of a composite key are separated by the character U+001F. `None`: the lane is not that of a key.
+    pub fn lane_key(&self, record: &ArenaRecord<'_>) -> Option<Vec<u8>> {
+        if self.ordering != Ordering::Key {
+            return None;
+        }
+        let mut lane_key = Vec::new();
+        self.from.append(record, &mut lane_key)?;
+        Some(lane_key)
+    }
+}
+
 impl KeySource {
     fn new(lane_key: &LaneKey) -> KeySource {
         match lane_key {
@@ -140,6 +154,46 @@ impl KeySource {
             }),
         }
     }
+}
+
+/// Separates the parts of a composite key in reports.
+const SEPARATOR: u8 = 0x1f;
+
+impl KeySource {
+    /// Appends the lane key of a record; `None`: the record does not have all parts of it.
+    fn append(&self, record: &ArenaRecord<'_>, lane_key: &mut Vec<u8>) -> Option<()> {
+        match self {
+            KeySource::Key => lane_key.extend_from_slice(record.key?),
+            KeySource::Header(name) => {
+                let (_, value) = record.headers.filter(|(known, _)| known == name).last()?;
+                lane_key.extend_from_slice(value?);
+            }
+            KeySource::Json(pointer) => append_scalar(record.value?, pointer, lane_key)?,
+            KeySource::RegistryJson(pointer) => {
+                append_scalar(record.value?.get(REGISTRY_PREFIX..)?, pointer, lane_key)?;
+            }
+            KeySource::Composite(parts) => {
+                for (index, part) in parts.iter().enumerate() {
+                    if index > 0 {
+                        lane_key.push(SEPARATOR);
+                    }
+                    part.append(record, lane_key)?;
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+fn append_scalar(json: &[u8], pointer: &[String], lane_key: &mut Vec<u8>) -> Option<()> {
+    let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
+    let text = RefCell::new(String::new());
+    json_scalar::hash(json, pointer, &|scalar| {
+        *text.borrow_mut() = scalar.to_string();
+        0
+    })?;
+    lane_key.extend_from_slice(text.into_inner().as_bytes());
+    Some(())
 }
 
 #[cfg(test)]
@@ -229,5 +283,22 @@ mod tests {
         assert_ne!(one, of(Some("a"), r#"{"id": 2}"#));
         assert_eq!(of(None, r#"{"id": 1}"#), Admission::NoLaneKey);
         assert_eq!(of(Some("a"), "{}"), Admission::NoLaneKey);
+    }
+
+    #[test]
+    fn the_lane_key_of_a_report_is_that_of_the_lane() {
+        let mut arena = crate::admit::Arena::default();
+        let headers: [Header<'_>; 1] = [(b"tenant", Some(b"a"))];
+        let value = br#"{"id": 7.0, "name": "x"}"#;
+        let (slot, _) = arena.store(Some(b"key"), Some(value), headers.into_iter(), false);
+        let of = |lane_key: &LaneKey| {
+            LaneRule::new(Ordering::Key, lane_key, NoKey::Spread).lane_key(&arena.get(slot))
+        };
+        let (header, json) = (LaneKey::Header("tenant".to_owned()), LaneKey::Json("/id".to_owned()));
+        assert_eq!(of(&LaneKey::Key).as_deref(), Some(&b"key"[..]));
+        assert_eq!(of(&LaneKey::Composite(vec![header, json])).as_deref(), Some(&b"a\x1f7"[..]));
+        assert_eq!(of(&LaneKey::Header("none".to_owned())), None);
+        let partition = LaneRule::new(Ordering::Partition, &LaneKey::Key, NoKey::Spread);
+        assert_eq!(partition.lane_key(&arena.get(slot)), None, "a lane is the whole partition");
     }
 }

@@ -4,9 +4,11 @@
 pub mod arena;
 pub mod filter;
 pub mod lane_key;
+pub mod lane_name;
 
 mod json_scalar;
 
 pub use arena::{Arena, ArenaRecord, Header};
 pub use filter::{Filter, FilterCount};
 pub use lane_key::LaneRule;
+pub use lane_name::{lane_key_text, lane_name};

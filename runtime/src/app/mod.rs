@@ -7,6 +7,7 @@ mod admin;
 mod authentication;
 mod clock;
 mod event_loop;
+mod limit_causes;
 mod signals;
 mod stall_reasons;
 mod start;
@@ -22,7 +23,7 @@ use anyhow::Context as _;
 use crate::config::{Checked, Cluster};
 use crate::guest::Compiler;
 use crate::librdkafka::Record;
-use admin::{Admin, AdminState};
+use admin::{AdminServer, AdminState};
 use authentication::CredentialsWatch;
 use clock::Clock;
 use event_loop::{EventLoop, LoopEnd};
@@ -105,7 +106,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunEnd> {
         }
     })
     .context("can't install the signal handlers")?;
-    let admin = Admin::start(config, options, clock)?;
+    let admin = AdminServer::start(config, options, clock)?;
     let mut broker_wait = BrokerWait::new(&config.kafka, Arc::clone(&stop));
     let mut keep_waiting = |reason: Option<&str>| broker_wait.keep_waiting(reason);
     let compiler = options.compiler.clone().stopped_by(Arc::clone(&stop));
@@ -235,6 +236,6 @@ impl RunEnd {
         self.totals.outputs_acknowledged += end.totals.outputs_acknowledged;
         self.totals.calls += end.totals.calls;
         self.totals.active = self.totals.active.max(end.totals.active);
-        self.stuck |= end.stuck || end.calls_left;
+        self.stuck |= end.stuck || end.has_unterminated_calls;
     }
 }

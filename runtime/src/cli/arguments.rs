@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::CommandFailure;
 use super::version::versions;
 use crate::guest::compiler;
-use crate::telemetry::{self, Format};
+use crate::logging::{self, Format};
 
 /// The configuration file, if no other is named.
 pub(super) const DEFAULT_CONFIG: &str = "keylane.toml";
@@ -152,7 +152,7 @@ impl Cli {
             None if std::io::stderr().is_terminal() => Format::Human,
             None => Format::Json,
         };
-        Ok(telemetry::start_logging(&self.log, format)?)
+        Ok(logging::start_logging(&self.log, format)?)
     }
 }
 

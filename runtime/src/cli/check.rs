@@ -11,7 +11,7 @@ use crate::config::{
     self, Checked, Cluster, EmbeddedConfig, FeedSource, FetchLimits, HandlerConfig, HumanSize, RuntimeConfig,
 };
 use crate::guest::{AllowedImports, Inspection, load};
-use crate::telemetry;
+use crate::logging;
 
 /// Checks the file, its Kafka client properties and its components, without starting anything. Problems in a readable
 /// file are findings.
@@ -25,7 +25,7 @@ pub(super) fn execute(file: &Path) -> Result<Completion, CommandFailure> {
 
 /// Checks the rest of a configuration whose file is valid.
 fn check_components(file: &Path, checked: &Checked) -> Result<Completion, CommandFailure> {
-    checked.warnings.iter().for_each(|warning| telemetry::report(&format!("warning: {warning}\n")));
+    checked.warnings.iter().for_each(|warning| logging::report(&format!("warning: {warning}\n")));
     let mut sound = Vec::new();
     let mut problems = app::preflight_problems(checked);
     for handler in &checked.handlers {
@@ -43,7 +43,7 @@ fn check_components(file: &Path, checked: &Checked) -> Result<Completion, Comman
 
 fn findings(file: &Path, report: &str, problems: usize) -> Completion {
     let noun = if problems == 1 { "problem" } else { "problems" };
-    telemetry::report(&format!("{report}\n{}: {problems} {noun}\n", file.display()));
+    logging::report(&format!("{report}\n{}: {problems} {noun}\n", file.display()));
     Completion::Failure
 }
 

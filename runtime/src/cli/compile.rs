@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use super::{CommandFailure, CompileArguments, Completion};
 use crate::guest::Compiler;
 use crate::guest::compiler::{Limits, compile_for_parent};
-use crate::telemetry;
+use crate::logging;
 
 /// Creates a compiler that starts this program as its child process.
 pub(super) fn compiler() -> Result<Compiler, CommandFailure> {
@@ -21,7 +21,7 @@ pub(super) fn execute(arguments: &CompileArguments) -> Result<Completion, Comman
     match compile_for_parent(&Limits { address_space, cpu_seconds, ..Limits::default() }) {
         Ok(Ok(())) => Ok(Completion::Success),
         Ok(Err(reason)) => {
-            telemetry::report_and_wait(&format!("{reason}\n"));
+            logging::report_and_wait(&format!("{reason}\n"));
             Ok(Completion::Failure)
         }
         // The component is not the cause: this must not look like a finding.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::app;
 use crate::config;
 use crate::guest::LoadError;
-use crate::telemetry::{self, LoggingError};
+use crate::logging::{self, LoggingError};
 
 /// The result of a command that was executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,12 +38,12 @@ pub enum CommandFailure {
 /// Reports a failure and returns the exit code of the process.
 #[must_use]
 pub fn exit_code(ended: Result<Completion, CommandFailure>) -> ExitCode {
-    telemetry::flush();
+    logging::flush();
     match ended {
         Ok(Completion::Success) => ExitCode::SUCCESS,
         Ok(Completion::Failure) => ExitCode::from(1),
         Err(failure) => {
-            telemetry::report(&failure.describe());
+            logging::report(&failure.describe());
             ExitCode::from(failure.code())
         }
     }

@@ -17,7 +17,7 @@ mod status;
 mod stdout;
 mod version;
 
-pub use crate::telemetry::end_on_panic;
+pub use crate::logging::end_on_panic;
 use arguments::DEFAULT_CONFIG;
 pub use arguments::{
     Cli, Command, CompileArguments, InspectArguments, LogFormat, RunArguments, SchemaArguments,

@@ -14,7 +14,7 @@ use super::{Environment, environment, rules, written};
 
 /// How to reach an admin server.
 #[derive(Clone, Debug, Default)]
-pub struct AdminAccess {
+pub struct AdminEndpoint {
     /// Its address, `host:port`; `None`: it listens on one of the default ports.
     pub address: Option<String>,
     /// Its token.
@@ -26,15 +26,15 @@ pub struct AdminAccess {
 /// # Errors
 ///
 /// The file can't be read, or its `[admin]` is invalid.
-pub fn load_admin(path: &Path, is_default: bool) -> Result<AdminAccess, Error> {
+pub fn load_admin(path: &Path, is_default: bool) -> Result<AdminEndpoint, Error> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(read(&text, &environment(path))?),
-        Err(error) if is_default && error.kind() == io::ErrorKind::NotFound => Ok(AdminAccess::default()),
+        Err(error) if is_default && error.kind() == io::ErrorKind::NotFound => Ok(AdminEndpoint::default()),
         Err(source) => Err(Error::Unreadable { path: path.to_path_buf(), source }),
     }
 }
 
-fn read(text: &str, environment: &Environment<'_>) -> Result<AdminAccess, ProblemReport> {
+fn read(text: &str, environment: &Environment<'_>) -> Result<AdminEndpoint, ProblemReport> {
     let mut report = ProblemReport::new(environment.file, text);
     let mut document = Document::parse(text, &mut report)?;
     document.keep_only("admin");
@@ -58,7 +58,7 @@ fn read(text: &str, environment: &Environment<'_>) -> Result<AdminAccess, Proble
             None
         }
     };
-    report.into_result(AdminAccess { address, token: admin.token })
+    report.into_result(AdminEndpoint { address, token: admin.token })
 }
 
 fn is_any_port(address: &str) -> bool {
@@ -79,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    fn access(text: &str) -> Result<AdminAccess, String> {
+    fn access(text: &str) -> Result<AdminEndpoint, String> {
         let environment = Environment {
             file: Path::new("etc/keylane.toml"),
             variable: &|_| None,

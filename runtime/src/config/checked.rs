@@ -132,6 +132,8 @@ pub struct AdminConfig {
     pub protect_metrics: bool,
     /// Whether there are metrics of each partition.
     pub partition_metrics: bool,
+    /// Whether lanes are shown with their keys.
+    pub show_keys: bool,
 }
 
 /// Where the admin server listens.
@@ -163,9 +165,9 @@ pub struct HandlerConfig {
     /// Maximum bytes of one instance's linear memories.
     pub memory: u64,
     /// Bytes of memory above which an instance is replaced after a call.
-    pub keep_memory: u64,
+    pub reuse_max_memory: u64,
     /// Number of calls after which an instance is replaced; `None`: unlimited.
-    pub max_calls: Option<u32>,
+    pub reuse_max_calls: Option<u32>,
     /// Whether every call has its own instance.
     pub fresh_instances: bool,
     /// Maximum number of events per call, if configured.

@@ -8,9 +8,9 @@
 //! 4. `rules` validates what types can't express, and collects every problem instead of stopping at the first;
 //! 5. `checked` is the result. Only `rules` can construct it, so an unchecked configuration can't be run.
 //!
-//! Except for the command-line arguments, only [`load`] reads the environment.
+//! Except for the command-line arguments, only [`load`] and [`load_admin`] read the environment.
 
-mod admin_access;
+mod admin_endpoint;
 mod admin_token;
 mod attempts;
 mod checked;
@@ -42,7 +42,7 @@ mod tests;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
-pub use admin_access::{AdminAccess, load_admin};
+pub use admin_endpoint::{AdminEndpoint, load_admin};
 pub use admin_token::AdminToken;
 pub use checked::{
     AdminConfig, AdminListen, Assignor, Checked, Cluster, EmbeddedConfig, FeedConfig, FeedSource, FilterRule,

@@ -12,7 +12,7 @@ use super::scalar::optional_scalar;
 pub(super) struct Rule {
     /// The name of the rule in counters. By default its number, counted from 1.
     pub(super) name: Option<String>,
-    /// Keep matching events (the default), or drop them.
+    /// `true` (the default): matching events are kept. `false`: they are dropped.
     #[serde(deserialize_with = "optional_scalar")]
     pub(super) keep: Option<bool>,
     /// The header that `equals`, `any_of`, `prefix` and `present` test. Of several headers with this name the last one is
@@ -24,12 +24,12 @@ pub(super) struct Rule {
     pub(super) any_of: Option<Vec<String>>,
     /// The header's value starts with this.
     pub(super) prefix: Option<String>,
-    /// The header is present, or absent.
+    /// `true`: the header is present. `false`: it is absent.
     #[serde(deserialize_with = "optional_scalar")]
     pub(super) present: Option<bool>,
     /// The record's key starts with this.
     pub(super) key_prefix: Option<String>,
-    /// The record has no value, or has one.
+    /// `true`: the record has no value. `false`: it has one.
     #[serde(deserialize_with = "optional_scalar")]
     pub(super) tombstone: Option<bool>,
 }

@@ -42,15 +42,15 @@ pub(super) struct Handler {
     /// An instance is replaced after this number of calls. By default the number is unlimited.
     #[schemars(range(min = *ranges::MAX_CALLS.start(), max = *ranges::MAX_CALLS.end()))]
     #[serde(default, deserialize_with = "optional_scalar")]
-    pub(super) max_calls: Option<i64>,
+    pub(super) reuse_max_calls: Option<i64>,
     /// An instance that uses more memory than this after a call is replaced: for guests whose memory only grows. By
     /// default three quarters of `memory`.
-    pub(super) keep_memory: Option<HumanSize>,
+    pub(super) reuse_max_memory: Option<HumanSize>,
     /// Maximum size of one output: key, value and headers. An event with a larger output is treated like a rejected
     /// event. By default the limit of the output topics, and at least 2 MiB.
     pub(super) max_output_bytes: Option<HumanSize>,
-    /// Maximum number of events in one guest call. By default up to 64, and 1 with `grants.http` or
-    /// after a call has waited. Always 1 with `isolation = "event"`.
+    /// Maximum number of events in one guest call. By default up to 64. With `grants.http`, and once any call of the
+    /// handler has waited for I/O or a timer, 1. Always 1 with `isolation = "event"`.
     #[schemars(range(min = *ranges::MAX_BATCH.start(), max = *ranges::MAX_BATCH.end()))]
     #[serde(default, deserialize_with = "optional_scalar")]
     pub(super) max_batch: Option<i64>,
@@ -174,7 +174,7 @@ pub enum Ordering {
     Key,
     /// All events of a partition.
     Partition,
-    /// No events.
+    /// No order: even events with the same key may run at the same time.
     Unordered,
 }
 

@@ -11,7 +11,7 @@ use super::record::{OwnedRecord, SinkTopic};
 use super::resend::{FailedRecord, ResendDecision, ResendQueue};
 use super::unreported::FinishedRecord;
 use crate::librdkafka::{ClientError, ClientEvent, DeliveryReport, ErrorCode, EventKind, Producer, Queue};
-use crate::telemetry::{ClockedLineThrottle, LinePermit};
+use crate::logging::{ClockedLineThrottle, LinePermit};
 
 /// Longest wait for an event.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);

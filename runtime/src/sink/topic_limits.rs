@@ -8,8 +8,9 @@ use crate::librdkafka::Properties;
 const TOPIC_BYTES: usize = 1 << 20;
 /// Bytes reserved for the header of a batch, so that a full batch stays below its topic's limit.
 const BATCH_RESERVE: usize = 1 << 10;
-/// The client's default of `message.max.bytes`, and the largest value that it accepts.
+/// The client's default of `message.max.bytes`.
 const CLIENT_BYTES: usize = 1_000_000;
+/// The largest value of `message.max.bytes` that the client accepts.
 const CLIENT_BYTES_MAX: usize = 1_000_000_000;
 /// Size of the header of a batch (record format 2).
 const BATCH_HEADER: usize = 61;

@@ -1,9 +1,10 @@
 //! The consumer side.
 //!
-//! A [`Source`] is the consumer of one handler, used on that handler's one OS thread. It reports rebalances, start
+//! A [`Source`] is the consumer of one handler, used only by that handler's loop thread. It reports rebalances, start
 //! positions, commit results and errors ([`SourceEvent`]), reads records of one partition at a time, and carries out
 //! the core's actions. Between its start and `leave` it never waits for a broker: the results of lookups and commits
-//! arrive through queues. Whatever arrives in a queue wakes one [`Wake`](crate::librdkafka::Wake); timeouts are polled.
+//! arrive through queues. Whatever arrives in a queue wakes that thread through one
+//! [`Wake`](crate::librdkafka::Wake); timeouts are polled.
 //!
 //! [`embedded`] is the broker for trials and tests: it runs in this process and is fed from files.
 

@@ -2,19 +2,27 @@
 //!
 //! Times are in milliseconds, sizes in bytes. Fields are added over time; none changes its meaning.
 
+pub mod limit_cause;
 pub mod stall_reason;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use limit_cause::{LIMIT_CAUSES, LimitCause};
 pub use stall_reason::{STALL_REASONS, StallReason};
 
 /// The status of one process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessStatus {
     /// The version of Keylane.
     pub version: String,
     /// The process id.
     pub pid: u32,
+    /// The name of the machine.
+    pub host: String,
+    /// When this status was made, in milliseconds since 1970.
+    pub time_ms: i64,
     /// The time since the process began to start.
     pub uptime_ms: u64,
     /// The SHA-256 of the configuration file, in hex.
@@ -25,8 +33,23 @@ pub struct ProcessStatus {
     pub workers: usize,
     /// `runtime.memory_budget`.
     pub memory_budget_bytes: u64,
+    /// The memory that is in use.
+    pub memory: MemoryStatus,
+    /// Log lines that were dropped because standard error was not read.
+    pub log_lines_dropped: u64,
     /// The handlers, in the order of the configuration.
     pub handlers: Vec<HandlerStatus>,
+}
+
+/// The memory of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// Memory for records that are not settled, in use or not.
+    pub arena_bytes: u64,
+    /// Queued outputs and dead letters.
+    pub output_backlog_bytes: u64,
+    /// The resident set of the process; `None`: the system does not tell.
+    pub resident_bytes: Option<u64>,
 }
 
 /// The state of a process.
@@ -47,7 +70,7 @@ pub enum ProcessState {
 }
 
 /// The status of one handler.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HandlerStatus {
     /// Its name.
     pub handler: String,
@@ -65,8 +88,19 @@ pub struct HandlerStatus {
     pub failures: Vec<String>,
     /// How long its event loop has not responded; `None`: it responds. Counters and partitions are then those of its last response.
     pub unresponsive_ms: Option<u64>,
+    /// What limits the handler, over the last ten seconds; `None`: it does not run.
+    pub limited_by: Option<LimitStatus>,
+    /// Rates over the last ten seconds; `None`: it does not run.
+    pub rates: Option<RateStatus>,
+    /// Durations of the calls of the last ten seconds; `None`: there were none.
+    pub call_times: Option<CallTimeStatus>,
+    /// The time to the end of the logs at the rate of the last ten seconds; `None`: the lag does not decrease, or there
+    /// is none.
+    pub catch_up_ms: Option<u64>,
     /// Calls that have not terminated.
     pub calls: u32,
+    /// Those of them that wait, for I/O or a timer.
+    pub waiting_calls: u32,
     /// `lanes.max_concurrency`.
     pub calls_limit: u32,
     /// Lanes with events or a call.
@@ -83,6 +117,35 @@ pub struct HandlerStatus {
     pub filter: Vec<FilterRuleStatus>,
     /// Its partitions, by topic and number.
     pub partitions: Vec<PartitionStatus>,
+}
+
+/// What limits a handler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitStatus {
+    /// The cause: the code of one of [`LIMIT_CAUSES`].
+    pub cause: String,
+    /// The numbers that show it, in words.
+    pub detail: String,
+}
+
+/// Rates per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RateStatus {
+    /// Events that settled.
+    pub settled: f64,
+    /// Retries that were scheduled.
+    pub retries: f64,
+    /// Events that were dead-lettered.
+    pub dead_letters: f64,
+}
+
+/// Durations of calls, from dispatch to result. Each is the upper bound of its bucket; `None`: it has no upper bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallTimeStatus {
+    /// The median, in microseconds.
+    pub p50_us: Option<u64>,
+    /// The 99th percentile, in microseconds.
+    pub p99_us: Option<u64>,
 }
 
 /// The state of a handler.
@@ -189,6 +252,11 @@ pub struct PartitionStatus {
     pub running_lanes: u32,
     /// Lanes that wait for acknowledgements.
     pub unacked_lanes: u32,
+    /// The age of the first unsettled event by the time of its record, exact to a second; `None`: no event is queued, or
+    /// its record has no time.
+    pub oldest_record_age_ms: Option<u64>,
+    /// How long ago that event was read; `None`: no event is queued.
+    pub oldest_queued_ms: Option<u64>,
     /// The setting because of which reading is paused: `max_queued`, `memory_budget` or `max_window`.
     pub read_limit: Option<String>,
     /// Whether it was reported as stalled: after 15 s without progress, or at once for a read error.
@@ -222,6 +290,79 @@ pub struct BlockedStatus {
     pub offset: i64,
     /// The attempt of that event; 0: none.
     pub attempt: u32,
+    /// The name of its lane; `None`: it is not known, or not that of a key.
+    pub lane: Option<String>,
+    /// The last error of that event.
+    pub error: Option<String>,
     /// What to do.
     pub remedy: String,
+}
+
+/// The worst lanes of a handler: the JSON of `/v1/lanes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LanesStatus {
+    /// The handler.
+    pub handler: String,
+    /// What makes a lane worse than another: `depth`, `age` or `attempts`.
+    pub by: String,
+    /// The lanes, worst first.
+    pub lanes: Vec<LaneStatus>,
+}
+
+/// The status of one lane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneStatus {
+    /// Its name; `None`: it is not that of a key.
+    pub lane: Option<String>,
+    /// Its key, with `admin.show_keys`.
+    pub key: Option<String>,
+    /// The topic.
+    pub topic: String,
+    /// The number of the partition.
+    pub partition: i32,
+    /// The offset of its first unsettled event.
+    pub offset: i64,
+    /// The number of its unsettled events.
+    pub events: u32,
+    /// What its first event waits for.
+    pub state: LaneState,
+    /// The current or next attempt of its first event.
+    pub attempt: u32,
+    /// How long ago its first event was read.
+    pub age_ms: u64,
+    /// The time until its next attempt.
+    pub retry_in_ms: Option<u64>,
+    /// The last error of its first event.
+    pub error: Option<String>,
+}
+
+/// What the first event of a lane waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LaneState {
+    /// A call.
+    Ready,
+    /// The end of its call.
+    Running,
+    /// Acknowledgements of its outputs, or of its dead letter.
+    Unacked,
+    /// Its next attempt.
+    Retrying,
+    /// An earlier event, which failed, of another lane: `retry.scope = "batch"`.
+    Held,
+}
+
+/// Something that happened: an element of the JSON of `/v1/notices`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeStatus {
+    /// Its number. Later notices have higher ones.
+    pub id: u64,
+    /// When it happened, in milliseconds since 1970.
+    pub time_ms: i64,
+    /// The level of its log line: `INFO`, `WARN` or `ERROR`.
+    pub level: String,
+    /// The message of its log line.
+    pub message: String,
+    /// The other fields of its log line.
+    pub fields: BTreeMap<String, String>,
 }

@@ -169,8 +169,8 @@ impl Core {
         self.committer.make_final_urgent(self.now.uptime);
     }
 
-    /// Discards the results of the ownership: from here on none counts. Cancels its calls; one that also has events of
-    /// other ownerships, only under `cancels_partly_revoked_calls`.
+    /// Discards the results of the ownership: from here on none counts. Cancels its calls. A call that also has events
+    /// of other ownerships is cancelled only with `cancels_partly_revoked_calls`.
     fn close_to_results(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
         let ownership = state.ownership;
@@ -376,7 +376,7 @@ impl Core {
         {
             drain.reported = true;
             let clean = drain.clean;
-            self.outbox.push(Pending::Drained { clean, calls_left: self.calls.unterminated });
+            self.outbox.push(Pending::Drained { clean, unterminated_calls: self.calls.unterminated });
         }
     }
 

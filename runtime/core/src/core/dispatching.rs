@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Core;
 use crate::calls::{Call, CallState};
+use crate::event::Event;
 use crate::lanes::Lanes;
 use crate::outbox::Pending;
 use crate::partitions::Partitions;
@@ -91,6 +92,15 @@ impl Core {
         }
     }
 
+    /// Returns the number of calls that the workers have, without suspended ones.
+    pub(crate) fn calls_on_workers(&self) -> u32 {
+        self.sizing.busy
+    }
+
+    pub(crate) fn is_at_call_limit(&self) -> bool {
+        self.calls.unterminated >= self.config.max_concurrency
+    }
+
     /// Begins outcomes that need no call, and forms calls as long as there are free workers and ready lanes.
     pub(super) fn dispatch(&mut self) {
         if self.drain.is_some() || self.stopping || self.output_backlog {
@@ -99,7 +109,7 @@ impl Core {
         self.begin_without_call();
         while !self.stopping
             && self.sizing.has_capacity(&self.config)
-            && self.calls.unterminated < self.config.max_concurrency
+            && !self.is_at_call_limit()
             && self.lanes.ready() > 0
         {
             let Some(topic) = self.lanes.next_topic() else { return };
@@ -125,7 +135,9 @@ impl Core {
             && self.lanes.next_healthy_bytes(topic).is_some_and(|bytes| capacity.fits(bytes))
         {
             let Some(lane) = self.lanes.take_healthy(topic) else { break };
-            take_lane(call, lane, &mut capacity, &mut self.lanes, &mut self.partitions);
+            take_lane(call, lane, &mut capacity, &mut self.lanes, &mut self.partitions, |event| {
+                self.times.record_dispatched(event.admitted_ms, self.now);
+            });
         }
         id
     }
@@ -138,7 +150,13 @@ impl Core {
         call.attempt = first.attempt;
         call.fresh = first.quarantined;
         let mut capacity = Capacity { rows: 1, bytes: 0 };
-        take_lane(call, lane, &mut capacity, &mut self.lanes, &mut self.partitions);
+        let now = self.now;
+        take_lane(call, lane, &mut capacity, &mut self.lanes, &mut self.partitions, |event| {
+            // The time between two attempts is not part of the wait.
+            if event.attempt == 1 && !event.quarantined {
+                self.times.record_dispatched(event.admitted_ms, now);
+            }
+        });
         id
     }
 }
@@ -163,6 +181,7 @@ fn take_lane(
     capacity: &mut Capacity,
     lanes: &mut Lanes,
     partitions: &mut Partitions,
+    mut taken: impl FnMut(&Event),
 ) {
     let index = lanes.partition_of(lane);
     let state = partitions.get_mut(index);
@@ -170,6 +189,7 @@ fn take_lane(
     let (partition, ownership) = (state.id, state.ownership);
     call.begin_lane(lane, index, ownership);
     while let Some(event) = lanes.pop_if(lane, |bytes| capacity.fits(bytes)) {
+        taken(&event);
         capacity.rows -= 1;
         capacity.bytes += u64::from(event.bytes);
         state.dispatched_to = state.dispatched_to.max(event.offset);

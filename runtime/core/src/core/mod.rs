@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::lanes::Lanes;
 use crate::outbox::{Outbox, Pending};
 use crate::partitions::{Partitions, Phase};
-use crate::{Action, Counters, Dispatch, FailedEvent, Input, Now, OwnershipId, Partition};
+use crate::{Action, Counters, Dispatch, EventTimes, FailedEvent, Input, Now, OwnershipId, Partition};
 
 use closing::Drain;
 use committing::Committer;
@@ -51,6 +51,7 @@ pub struct Core {
     pub(crate) calls: Calls,
     without_call: EventsWithoutCall,
     sizing: CallSizing,
+    pub(crate) times: EventTimes,
     committer: Committer,
     rebalance: PendingRebalance,
     drain: Option<Drain>,
@@ -83,6 +84,7 @@ impl Core {
             calls: Calls::new(topics),
             without_call: EventsWithoutCall::new(topics),
             sizing: CallSizing::new(),
+            times: EventTimes::default(),
             rebalance: PendingRebalance::default(),
             drain: None,
             stopping: false,
@@ -197,7 +199,7 @@ impl Core {
             }
             Pending::AllStopped => Action::AllStopped,
             Pending::EndReached => Action::EndReached,
-            Pending::Drained { clean, calls_left } => Action::Drained { clean, calls_left },
+            Pending::Drained { clean, unterminated_calls } => Action::Drained { clean, unterminated_calls },
             Pending::CallStuck(call) => Action::CallStuck { call },
         })
     }
@@ -249,6 +251,10 @@ impl Core {
         let state = self.partitions.get(self.partitions.find(partition)?);
         // An ownership that has just ended is included, because the last report needs it.
         (state.may_commit() || state.phase == Phase::Closed).then(|| state.ledger.committable())
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        self.now
     }
 
     pub(crate) fn drain_until(&self) -> Option<Duration> {

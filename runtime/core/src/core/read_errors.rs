@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Core;
 use crate::outbox::Pending;
 use crate::partitions::{LogBounds, Phase, PositionState, ReadFailure};
-use crate::{BlockedOn, Notice, ReadError, Stall};
+use crate::{Blockage, BlockedOn, Notice, ReadError};
 
 /// The delay before a retry doubles from the minimum to the maximum.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -52,7 +52,13 @@ impl Core {
         let reported =
             state.reading.failure.filter(|before| before.reported).map(|before| discriminant(&before.why));
         if !retry_at_once && reported != Some(discriminant(&why)) {
-            let stall = Stall { partition, offset, attempt: 0, blocked_on: BlockedOn::ReadFailed(why) };
+            let stall = Blockage {
+                partition,
+                offset,
+                attempt: 0,
+                arena_slot: None,
+                blocked_on: BlockedOn::ReadFailed(why),
+            };
             self.report_stall(stall);
         }
         let reported = reported.is_some() || !retry_at_once;

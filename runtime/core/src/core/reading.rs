@@ -96,7 +96,7 @@ impl Core {
         }
         if open && row.admission != Admission::Filtered {
             state.queued_bytes += u64::from(row.bytes);
-            self.lanes.admit(index, state.id.topic, row);
+            self.lanes.admit(index, state.id.topic, row, self.now.uptime_ms());
             return true;
         }
         state.commit.changes += 1;

@@ -160,6 +160,7 @@ impl Core {
                 break;
             }
             state.ledger.settle(row.offset);
+            self.times.record_settled(row.timestamp, self.now);
             state.queued_bytes = state.queued_bytes.saturating_sub(u64::from(row_state.bytes));
             self.outbox.release(row.arena_slot);
             lane.settled_to += 1;

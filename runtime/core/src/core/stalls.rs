@@ -4,7 +4,7 @@ use super::Core;
 use crate::calls::{Awaited, Call, CallLane, CallState, Effect};
 use crate::outbox::Pending;
 use crate::partitions::{PartitionState, Unfetched};
-use crate::{BlockedOn, Stall};
+use crate::{Blockage, BlockedOn};
 
 impl Core {
     pub(super) fn check_stalls(&mut self) {
@@ -33,14 +33,14 @@ impl Core {
         }
         let blocked = self.blocked();
         for index in stalled {
-            if let Some(Some(stall)) = blocked.get(index as usize) {
-                self.report_stall(*stall);
+            if let Some(Some(blockage)) = blocked.get(index as usize) {
+                self.report_stall(*blockage);
             }
         }
     }
 
-    pub(super) fn report_stall(&mut self, stall: Stall) {
-        self.outbox.push(Pending::ReportStall(stall));
+    pub(super) fn report_stall(&mut self, blockage: Blockage) {
+        self.outbox.push(Pending::ReportStall(blockage));
     }
 
     pub(super) fn end_stall(&mut self, index: u32, resumed: bool) {
@@ -50,22 +50,23 @@ impl Core {
 
     /// Returns the offset that blocks each partition now, by the index of the partition; `None`: the partition is not
     /// owned, or nothing is known to be left to read, settle or commit. One pass over the calls and the lanes with a retry state.
-    pub(crate) fn blocked(&self) -> Vec<Option<Stall>> {
-        let mut blocked: Vec<Option<Stall>> = self.partitions.iter().map(blocked_without_call).collect();
+    pub(crate) fn blocked(&self) -> Vec<Option<Blockage>> {
+        let mut blocked: Vec<Option<Blockage>> = self.partitions.iter().map(blocked_without_call).collect();
         for call in self.calls.ids().filter_map(|id| self.calls.get(id)) {
             for lane in &call.lanes {
-                if let Some(stall) = self.blocked_by_lane(call, lane)
+                if let Some(blockage) = self.blocked_by_lane(call, lane)
                     && let Some(entry) = blocked.get_mut(lane.partition as usize)
                 {
-                    *entry = Some(stall);
+                    *entry = Some(blockage);
                 }
             }
         }
         for (partition, event) in self.lanes.waiting_events() {
-            if let Some(Some(stall)) = blocked.get_mut(partition as usize)
-                && (stall.blocked_on, stall.offset) == (BlockedOn::Undispatched, event.offset)
+            if let Some(Some(blockage)) = blocked.get_mut(partition as usize)
+                && (blockage.blocked_on, blockage.offset) == (BlockedOn::Undispatched, event.offset)
             {
-                (stall.blocked_on, stall.attempt) = (BlockedOn::Retry, event.attempt);
+                (blockage.blocked_on, blockage.attempt) = (BlockedOn::Retry, event.attempt);
+                blockage.arena_slot = Some(event.arena_slot);
             }
         }
         blocked
@@ -73,7 +74,7 @@ impl Core {
 
     /// Returns what the first unsettled row of a lane is blocked on, if that row blocks its partition. The rows of a
     /// lane settle in order, so no later row can.
-    fn blocked_by_lane(&self, call: &Call, lane: &CallLane) -> Option<Stall> {
+    fn blocked_by_lane(&self, call: &Call, lane: &CallLane) -> Option<Blockage> {
         let state = self.partitions.get(lane.partition);
         let offset = state.ledger.committable();
         // The rows of a released lane have settled or were returned to it: they may be in another call now.
@@ -87,22 +88,24 @@ impl Core {
             (CallState::Terminated | CallState::Free, _) => BlockedOn::OutputsUnacked,
             (CallState::Running | CallState::Cancelled(_) | CallState::Stuck, _) => BlockedOn::Guest,
         };
-        Some(Stall { partition: state.id, offset, attempt: call.attempt, blocked_on })
+        let arena_slot = Some(row.arena_slot);
+        Some(Blockage { partition: state.id, offset, attempt: call.attempt, arena_slot, blocked_on })
     }
 }
 
 /// Returns what blocks a partition, unless a call or a retry delay does.
-fn blocked_without_call(state: &PartitionState) -> Option<Stall> {
+fn blocked_without_call(state: &PartitionState) -> Option<Blockage> {
     let (partition, offset) = (state.id, state.ledger.committable());
-    let stall = |offset, blocked_on| Some(Stall { partition, offset, attempt: 0, blocked_on });
+    let blockage =
+        |offset, blocked_on| Some(Blockage { partition, offset, attempt: 0, arena_slot: None, blocked_on });
     match state.reading.failure {
         _ if !state.may_commit() => None,
-        Some(failure) if failure.reported => stall(failure.offset, BlockedOn::ReadFailed(failure.why)),
-        _ if state.ledger.open() > 0 => stall(offset, BlockedOn::Undispatched),
-        _ if state.is_dirty() => stall(offset, BlockedOn::Commit),
+        Some(failure) if failure.reported => blockage(failure.offset, BlockedOn::ReadFailed(failure.why)),
+        _ if state.ledger.open() > 0 => blockage(offset, BlockedOn::Undispatched),
+        _ if state.is_dirty() => blockage(offset, BlockedOn::Commit),
         _ => {
             let Unfetched { leader_responds, .. } = state.reading.unfetched?;
-            stall(state.ledger.next(), BlockedOn::NotFetched { leader_responds })
+            blockage(state.ledger.next(), BlockedOn::NotFetched { leader_responds })
         }
     }
 }

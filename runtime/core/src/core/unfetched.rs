@@ -4,7 +4,7 @@
 use super::Core;
 use crate::outbox::Pending;
 use crate::partitions::{Phase, Unfetched};
-use crate::{BlockedOn, LogEnd, Partition, Stall};
+use crate::{Blockage, BlockedOn, LogEnd, Partition};
 
 impl Core {
     /// Compares the end of a log with the position of its reader.
@@ -55,7 +55,13 @@ impl Core {
                 && !std::mem::replace(&mut unfetched.reported, true)
             {
                 let blocked_on = BlockedOn::NotFetched { leader_responds: unfetched.leader_responds };
-                self.outbox.push(Pending::ReportStall(Stall { partition, offset, attempt: 0, blocked_on }));
+                self.outbox.push(Pending::ReportStall(Blockage {
+                    partition,
+                    offset,
+                    attempt: 0,
+                    arena_slot: None,
+                    blocked_on,
+                }));
             }
         }
     }

@@ -40,7 +40,11 @@ impl Core {
     pub(super) fn queue_without_call(&mut self, index: u32, row: &FetchedRow, reason: Reason) {
         let topic = self.partitions.get(index).id.topic;
         let queued = self.without_call.queued.get_mut(usize::from(topic)).expect("the topic is configured");
-        queued.push_back(EventWithoutCall { partition: index, event: Event::new(row), reason });
+        queued.push_back(EventWithoutCall {
+            partition: index,
+            event: Event::new(row, self.now.uptime_ms()),
+            reason,
+        });
     }
 
     /// Begins outcomes up to the limit of each topic.

@@ -11,6 +11,7 @@ use crate::slab::{NONE, Slab};
 pub(super) struct Queue {
     head: u32,
     tail: u32,
+    len: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -26,10 +27,15 @@ pub(super) struct EventStore {
 }
 
 impl Queue {
-    pub(super) const EMPTY: Queue = Queue { head: NONE, tail: NONE };
+    pub(super) const EMPTY: Queue = Queue { head: NONE, tail: NONE, len: 0 };
 
     pub(super) fn is_empty(self) -> bool {
         self.head == NONE
+    }
+
+    /// Returns the number of events.
+    pub(super) fn len(self) -> u32 {
+        self.len
     }
 }
 
@@ -46,6 +52,7 @@ impl EventStore {
             self.nodes[queue.tail].next = index;
         }
         queue.tail = index;
+        queue.len += 1;
     }
 
     pub(super) fn push_front(&mut self, queue: &mut Queue, event: Event) {
@@ -54,6 +61,7 @@ impl EventStore {
             queue.tail = index;
         }
         queue.head = index;
+        queue.len += 1;
     }
 
     pub(super) fn front(&self, queue: Queue) -> Option<&Event> {
@@ -67,6 +75,7 @@ impl EventStore {
         let Node { event, next } = self.nodes[queue.head];
         self.nodes.free(queue.head);
         queue.head = next;
+        queue.len -= 1;
         if next == NONE {
             queue.tail = NONE;
         }

@@ -54,6 +54,25 @@ enum LaneState {
     Barred,
 }
 
+/// A lane with events and without a call.
+pub(crate) struct WaitingLane<'l> {
+    /// Index of the partition.
+    pub(crate) partition: u32,
+    pub(crate) first: &'l Event,
+    pub(crate) events: u32,
+    pub(crate) state: WaitingState,
+}
+
+/// What the first event of a lane waits for.
+pub(crate) enum WaitingState {
+    /// A call.
+    Ready,
+    /// The end of its retry delay.
+    Retrying(Duration),
+    /// Events of other lanes.
+    Barred,
+}
+
 #[derive(Debug)]
 pub(crate) struct Lanes {
     lanes: Slab<Lane>,
@@ -81,7 +100,7 @@ impl Lanes {
     // -- reading ------------------------------------------------------------------------------------
 
     /// Appends an event to its lane.
-    pub(crate) fn admit(&mut self, partition: u32, topic: u16, row: &FetchedRow) {
+    pub(crate) fn admit(&mut self, partition: u32, topic: u16, row: &FetchedRow, admitted_ms: u32) {
         let lanes = &mut self.lanes;
         let lane = match row.admission {
             Admission::Lane(hash) => {
@@ -97,7 +116,7 @@ impl Lanes {
             }
         };
         let Lane { queue, state, .. } = &mut self.lanes[lane];
-        self.events.push_back(queue, Event::new(row));
+        self.events.push_back(queue, Event::new(row, admitted_ms));
         if *state == LaneState::Detached {
             self.make_ready(lane);
         }
@@ -186,7 +205,7 @@ impl Lanes {
     pub(crate) fn delay(&mut self, lane: u32, until: Duration) {
         self.lanes[lane].retrying = true;
         let timer = self.timers.set(lane, until);
-        self.retrying_lanes.wait(lane, timer);
+        self.retrying_lanes.wait(lane, timer, until);
     }
 
     /// Notes that a call of the busy lane failed as a whole.
@@ -299,6 +318,34 @@ impl Lanes {
     pub(crate) fn waiting_events(&self) -> impl Iterator<Item = (u32, &Event)> {
         let waiting = self.retrying_lanes.lanes().filter(|&lane| self.retrying_lanes.is_waiting(lane));
         waiting.filter_map(|lane| Some((self.lanes[lane].partition, self.first(lane)?)))
+    }
+
+    /// Returns the index after the last lane.
+    pub(crate) fn end(&self) -> u32 {
+        self.lanes.end()
+    }
+
+    /// Returns a lane that no call holds; `None`: the index is not used by such a lane.
+    pub(crate) fn waiting_lane(&self, lane: u32) -> Option<WaitingLane<'_>> {
+        let Lane { partition, queue, state, .. } = self.lanes.get(lane)?;
+        let state = match state {
+            LaneState::Ready => WaitingState::Ready,
+            LaneState::Waiting => WaitingState::Retrying(self.retrying_lanes.waits_until(lane)?),
+            LaneState::Barred => WaitingState::Barred,
+            LaneState::Busy | LaneState::Detached => return None,
+        };
+        let first = self.events.front(*queue)?;
+        Some(WaitingLane { partition: *partition, first, events: queue.len(), state })
+    }
+
+    /// Returns the number of queued events of a lane.
+    pub(crate) fn queued(&self, lane: u32) -> u32 {
+        self.lanes.get(lane).map_or(0, |lane| lane.queue.len())
+    }
+
+    /// Returns the number of lanes whose first event is between two attempts.
+    pub(crate) fn delayed(&self) -> usize {
+        self.retrying_lanes.delayed()
     }
 
     /// Returns the number of lanes with a retry state.

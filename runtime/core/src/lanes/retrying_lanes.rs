@@ -1,6 +1,7 @@
 //! The retry states of lanes. Few lanes have one, so it is not part of the lane.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::timers::TimerId;
 
@@ -12,13 +13,15 @@ const CLEAN_CALLS: u8 = 16;
 pub(super) struct RetryState {
     /// Calls without a fault that are still required.
     clean_calls_left: u8,
-    /// The timer of its first event, while that is between two attempts.
-    delay: Option<TimerId>,
+    /// The timer of its first event, and when it expires, while that event is between two attempts.
+    delay: Option<(TimerId, Duration)>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct RetryingLanes {
     by_lane: BTreeMap<u32, RetryState>,
+    /// Number of lanes with a delay.
+    delayed: usize,
 }
 
 impl RetryingLanes {
@@ -27,7 +30,8 @@ impl RetryingLanes {
     }
 
     pub(super) fn remove(&mut self, lane: u32) {
-        self.by_lane.remove(&lane);
+        let removed = self.by_lane.remove(&lane);
+        self.delayed -= usize::from(removed.is_some_and(|state| state.delay.is_some()));
     }
 
     pub(super) fn lanes(&self) -> impl Iterator<Item = u32> {
@@ -35,16 +39,30 @@ impl RetryingLanes {
     }
 
     pub(super) fn is_waiting(&self, lane: u32) -> bool {
-        self.by_lane.get(&lane).is_some_and(|state| state.delay.is_some())
+        self.waits_until(lane).is_some()
     }
 
-    pub(super) fn wait(&mut self, lane: u32, timer: TimerId) {
-        self.by_lane.entry(lane).or_default().delay = Some(timer);
+    /// Returns when the next attempt of the lane's first event is due, if the lane waits for it.
+    pub(super) fn waits_until(&self, lane: u32) -> Option<Duration> {
+        self.by_lane.get(&lane)?.delay.map(|(_, until)| until)
+    }
+
+    pub(super) fn wait(&mut self, lane: u32, timer: TimerId, until: Duration) {
+        let before = self.by_lane.entry(lane).or_default().delay.replace((timer, until));
+        self.delayed += usize::from(before.is_none());
     }
 
     /// Handles an expired timer of the lane. Returns true if the lane waited for it.
     pub(super) fn expired(&mut self, lane: u32, timer: TimerId) -> bool {
-        self.by_lane.get_mut(&lane).is_some_and(|state| state.delay.take_if(|own| *own == timer).is_some())
+        let Some(state) = self.by_lane.get_mut(&lane) else { return false };
+        let expired = state.delay.take_if(|(own, _)| *own == timer).is_some();
+        self.delayed -= usize::from(expired);
+        expired
+    }
+
+    /// Returns the number of lanes whose first event is between two attempts.
+    pub(super) fn delayed(&self) -> usize {
+        self.delayed
     }
 
     /// Notes that a call of the lane failed as a whole.

@@ -10,9 +10,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use keylane_core::{
-    Action, Admission, ArenaSlot, CallFailure, CallId, CommitEntry, CommitError, CommitId, CommittedStart,
-    Config, Core, FailedEvent, Fault, FetchedRow, Input, LaneEnd, Notice, Now, Partition, PartitionStart,
-    ReadError, Reason, RebalanceId, Stall, Verdict,
+    Action, Admission, ArenaSlot, Blockage, CallFailure, CallId, CommitEntry, CommitError, CommitId,
+    CommittedStart, Config, Core, FailedEvent, Fault, FetchedRow, Input, LaneEnd, Notice, Now, Partition,
+    PartitionStart, ReadError, Reason, RebalanceId, Verdict,
 };
 
 /// A rebalance request for tests in which its identity does not matter.
@@ -65,10 +65,10 @@ pub(crate) struct Shell {
     pub(crate) assigned: Vec<Vec<Partition>>,
     pub(crate) revoked: Vec<Vec<Partition>>,
     pub(crate) notices: Vec<Notice>,
-    pub(crate) stalls: Vec<Stall>,
+    pub(crate) stalls: Vec<Blockage>,
     pub(crate) stalls_ended: Vec<Partition>,
     pub(crate) drained: Option<bool>,
-    pub calls_left: u32,
+    pub unterminated_calls: u32,
     /// The names of all actions.
     pub(crate) names: Vec<String>,
     next_slot: u64,
@@ -99,7 +99,7 @@ impl Shell {
             stalls: Vec::new(),
             stalls_ended: Vec::new(),
             drained: None,
-            calls_left: 0,
+            unterminated_calls: 0,
             names: Vec::new(),
             next_slot: 0,
             slots: BTreeSet::new(),
@@ -377,9 +377,9 @@ impl Shell {
             Action::ReportStall(stall) => self.stalls.push(stall),
             Action::StallEnded { partition, .. } => self.stalls_ended.push(partition),
             Action::Notice(notice) => self.notices.push(notice),
-            Action::Drained { clean, calls_left } => {
+            Action::Drained { clean, unterminated_calls } => {
                 self.drained = Some(clean);
-                self.calls_left = calls_left;
+                self.unterminated_calls = unterminated_calls;
             }
             Action::WithdrawRead { .. }
             | Action::PartitionStopped { .. }

@@ -1,19 +1,24 @@
 //! The source of what the admin server serves: the state of the process, and views of the event loops.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use keylane_admin::{Answer, Backend, MetricsFormat};
+use keylane_admin::{Backend, LanesError, MetricsFormat, Notice, ResponseFuture};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::status::{HandlerStatus, OwnershipState, ProcessState, ProcessStatus};
+use crate::logging::{self, RecentLine};
+use crate::status::{
+    HandlerStatus, LanesStatus, MemoryStatus, NoticeStatus, OwnershipState, ProcessState, ProcessStatus,
+};
 
 use super::super::clock::Clock;
 use super::super::event_loop::{HandlerView, LoopEnd, Mailbox};
 use super::facts::{HandlerFacts, ProcessFacts};
-use super::handler_entry::{ANSWER_MAX, EntryState, HandlerEntry, lock, millis};
-use super::metrics;
+use super::handler_entry::{EntryState, HandlerEntry, VIEW_WAIT_MAX, lock, millis};
+use super::lanes;
+use super::metrics::{self, Metrics};
+use super::process::ProcessUse;
 use super::pulse::{LivenessCheck, Pulse};
 
 /// The state of the process, which the main thread updates.
@@ -116,19 +121,52 @@ impl AdminState {
                 let _view = request.wait_for(Option::is_some).await;
             }
         };
-        let _all_in_time = timeout(ANSWER_MAX, all).await;
-        let now = self.clock.now().uptime;
+        let _all_in_time = timeout(VIEW_WAIT_MAX, all).await;
+        let now = self.clock.now();
         let requested = self.handlers.iter().zip(&requests);
         let handlers =
             requested.map(|(entry, request)| entry.status(now, started, request.as_ref())).collect();
+        let memory = self.memory();
         let state = match &*lock(&self.stage) {
-            Stage::Starting { step, since } => {
-                ProcessState::Starting { step: step.clone(), step_ms: millis(now.saturating_sub(*since)) }
-            }
+            Stage::Starting { step, since } => ProcessState::Starting {
+                step: step.clone(),
+                step_ms: millis(now.uptime.saturating_sub(*since)),
+            },
             Stage::Running => ProcessState::Running,
             Stage::Draining => ProcessState::Draining,
         };
-        self.process.status(millis(now), state, handlers)
+        self.process.status(now, state, memory, handlers)
+    }
+
+    /// Returns the memory that is in use, as of the last views.
+    fn memory(&self) -> MemoryStatus {
+        let mut memory = MemoryStatus::default();
+        for entry in &self.handlers {
+            if let Some(last) = &lock(&entry.state).last {
+                memory.arena_bytes += last.arena_bytes as u64;
+                memory.output_backlog_bytes += last.publishing.backlog_bytes as u64;
+            }
+        }
+        memory.resident_bytes = ProcessUse::read().map(|own| own.resident_bytes);
+        memory
+    }
+
+    /// Returns the worst lanes of a handler.
+    async fn worst_lanes(&self, request: keylane_admin::LanesRequest) -> Result<LanesStatus, LanesError> {
+        let keylane_admin::LanesRequest { handler, by, limit } = request;
+        let named = |entry: &&HandlerEntry| handler.as_ref().is_none_or(|name| *name == entry.facts.name);
+        let mut entries = self.handlers.iter().filter(named);
+        let (Some(entry), None) = (entries.next(), entries.next()) else {
+            let names = self.handlers.iter().map(|entry| entry.facts.name.clone());
+            return Err(LanesError::UnknownHandler(names.collect()));
+        };
+        let mut lanes = entry.request_lanes(lanes::order_of(by), limit)?;
+        let response = timeout(VIEW_WAIT_MAX, lanes.wait_for(Option::is_some)).await;
+        let Ok(Ok(ranked)) = response.map(|response| response.map(|lanes| lanes.clone().unwrap_or_default()))
+        else {
+            return Err(LanesError::Unresponsive);
+        };
+        Ok(lanes::status(&entry.facts.name, by, &ranked, self.clock.now().uptime))
     }
 }
 
@@ -152,7 +190,7 @@ impl Backend for AdminState {
             .collect()
     }
 
-    fn not_ready(&self, strict: bool) -> Answer<'_, Vec<String>> {
+    fn not_ready(&self, strict: bool) -> ResponseFuture<'_, Vec<String>> {
         Box::pin(async move {
             let starting = match &*lock(&self.stage) {
                 Stage::Starting { step, .. } => Some(format!("starting: {step}")),
@@ -169,15 +207,44 @@ impl Backend for AdminState {
         })
     }
 
-    fn metrics(&self, format: MetricsFormat) -> Answer<'_, String> {
-        Box::pin(async move { metrics::encode(self.collect().await, self.partition_metrics, format) })
+    fn metrics(&self, format: MetricsFormat) -> ResponseFuture<'_, String> {
+        Box::pin(async move {
+            let status = self.collect().await;
+            let views = self.handlers.iter().map(|entry| lock(&entry.state).last.clone()).collect();
+            metrics::encode(Metrics { status, views, include_partitions: self.partition_metrics }, format)
+        })
     }
 
-    fn status(&self) -> Answer<'_, String> {
+    fn status(&self) -> ResponseFuture<'_, String> {
         Box::pin(async move {
             serde_json::to_string(&self.collect().await).expect("a status has no keys that are not text")
         })
     }
+
+    fn notices(&self, after: u64) -> Vec<Notice> {
+        logging::recent_lines(after).iter().map(notice).collect()
+    }
+
+    fn lanes(&self, request: keylane_admin::LanesRequest) -> ResponseFuture<'_, Result<String, LanesError>> {
+        Box::pin(async move {
+            let lanes = self.worst_lanes(request).await?;
+            Ok(serde_json::to_string(&lanes).expect("lanes have no keys that are not text"))
+        })
+    }
+}
+
+/// Converts a log line to a notice.
+fn notice(line: &RecentLine) -> Notice {
+    let since_1970 = line.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let notice = NoticeStatus {
+        id: line.id,
+        time_ms: i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX),
+        level: line.level.to_string(),
+        message: line.message.clone(),
+        fields: line.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+    };
+    let json = serde_json::to_string(&notice).expect("a notice has no keys that are not text");
+    Notice { id: line.id, json }
 }
 
 impl Stage {
@@ -228,8 +295,8 @@ mod tests {
         AdminState::new(Clock::start(), ProcessFacts::of(&config), handlers, true)
     }
 
-    fn answer<T>(answer: impl Future<Output = T>) -> T {
-        Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(answer)
+    fn block_on<T>(response: impl Future<Output = T>) -> T {
+        Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(response)
     }
 
     /// Prepares a loop that never turns.
@@ -242,16 +309,16 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_does_not_answer_is_reported_and_does_not_delay_the_answer_for_long() {
+    fn a_loop_that_does_not_respond_is_reported_and_does_not_delay_the_response_for_long() {
         let state = state();
         prepare(&state).assigned();
         let handler = |status: ProcessStatus| status.handlers.into_iter().next().expect("one handler");
-        let first = handler(answer(state.collect()));
+        let first = handler(block_on(state.collect()));
         assert_eq!(first.state, HandlerState::Running);
         assert!(first.unresponsive_ms.is_some_and(|since| since >= 1_000), "{:?}", first.unresponsive_ms);
-        let second = handler(answer(state.collect()));
+        let second = handler(block_on(state.collect()));
         assert!(second.unresponsive_ms >= first.unresponsive_ms.map(|since| since + 1_000));
-        let strict = answer(state.not_ready(true));
+        let strict = block_on(state.not_ready(true));
         assert_eq!(strict, ["the event loop of handler `t` does not respond"]);
         assert!(state.not_live().is_empty(), "that is decided by the turns");
     }
@@ -268,12 +335,12 @@ mod tests {
     fn a_process_is_ready_when_every_handler_was_assigned() {
         let state = state();
         state.starting("connecting to the brokers".to_owned());
-        let reasons = answer(state.not_ready(false));
+        let reasons = block_on(state.not_ready(false));
         assert_eq!(reasons, ["starting: connecting to the brokers", "handler `t` has no assignment yet"]);
         let pulse = prepare(&state);
-        assert_eq!(answer(state.not_ready(false)), ["handler `t` has no assignment yet"]);
+        assert_eq!(block_on(state.not_ready(false)), ["handler `t` has no assignment yet"]);
         pulse.assigned();
-        assert!(answer(state.not_ready(false)).is_empty());
+        assert!(block_on(state.not_ready(false)).is_empty());
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! What is known before anything runs: the configuration, and this process.
 
 use crate::config::{Checked, HandlerConfig};
-use crate::status::{HandlerState, HandlerStatus, HandlerTotals, ProcessState, ProcessStatus};
+use keylane_core::Now;
+
+use crate::status::{HandlerState, HandlerStatus, HandlerTotals, MemoryStatus, ProcessState, ProcessStatus};
+
+use super::handler_entry::millis;
 
 /// The facts about this process.
 #[derive(Clone, Debug)]
@@ -9,6 +13,7 @@ pub(super) struct ProcessFacts {
     configuration_sha256: String,
     workers: usize,
     memory_budget: u64,
+    host: String,
 }
 
 /// The facts about one handler.
@@ -27,23 +32,29 @@ impl ProcessFacts {
             configuration_sha256: config.sha256.clone(),
             workers: config.runtime.workers.get(),
             memory_budget: config.runtime.memory_budget,
+            host: gethostname::gethostname().to_string_lossy().into_owned(),
         }
     }
 
     pub(super) fn status(
         &self,
-        uptime_ms: u64,
+        now: Now,
         state: ProcessState,
+        memory: MemoryStatus,
         handlers: Vec<HandlerStatus>,
     ) -> ProcessStatus {
         ProcessStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            uptime_ms,
+            host: self.host.clone(),
+            time_ms: now.wall_ms,
+            uptime_ms: millis(now.uptime),
             configuration_sha256: self.configuration_sha256.clone(),
             state,
             workers: self.workers,
             memory_budget_bytes: self.memory_budget,
+            memory,
+            log_lines_dropped: crate::logging::lines_dropped(),
             handlers,
         }
     }
@@ -71,7 +82,12 @@ impl HandlerFacts {
             state,
             failures: Vec::new(),
             unresponsive_ms: None,
+            limited_by: None,
+            rates: None,
+            call_times: None,
+            catch_up_ms: None,
             calls: 0,
+            waiting_calls: 0,
             calls_limit: self.calls_limit,
             lanes: 0,
             ready_lanes: 0,

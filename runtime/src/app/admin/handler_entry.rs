@@ -3,17 +3,19 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use keylane_admin::LanesError;
+use keylane_core::Now;
 use tokio::sync::watch;
 
 use crate::status::{HandlerState, HandlerStatus};
 
-use super::super::event_loop::{HandlerView, LoopEvent, Mailbox};
+use super::super::event_loop::{HandlerView, LaneOrder, LanesRequest, LoopEvent, Mailbox, RankedLane};
 use super::facts::HandlerFacts;
 use super::pulse::{LivenessCheck, Pulse};
 use super::view;
 
-/// How long an answer waits for views of the event loops.
-pub(super) const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// How long a response waits for views of the event loops.
+pub(super) const VIEW_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// One handler of the process.
 pub(super) struct HandlerEntry {
@@ -30,6 +32,8 @@ pub(super) struct EntryState {
     pub(super) liveness: LivenessCheck,
     /// The last request for a view. At most one is pending.
     requested: Option<watch::Receiver<Option<HandlerView>>>,
+    /// The last request for lanes. At most one is pending.
+    lanes: Option<watch::Receiver<Option<Vec<RankedLane>>>>,
     /// The last view of the loop.
     pub(super) last: Option<HandlerView>,
     /// The uptime of the first request that the loop has not answered in time.
@@ -58,7 +62,7 @@ impl HandlerEntry {
     /// respond in time.
     pub(super) fn status(
         &self,
-        now: Duration,
+        now: Now,
         started: bool,
         requested: Option<&watch::Receiver<Option<HandlerView>>>,
     ) -> HandlerStatus {
@@ -68,7 +72,7 @@ impl HandlerEntry {
         if requested.is_none() || view.is_some() || has_ended {
             state.unresponsive_since = None;
         } else {
-            state.unresponsive_since.get_or_insert(now.saturating_sub(ANSWER_MAX));
+            state.unresponsive_since.get_or_insert(now.uptime.saturating_sub(VIEW_WAIT_MAX));
         }
         // Another request may have stored a later view. An older one must not replace it: counters must not decrease.
         let is_later = |view: &HandlerView| {
@@ -90,11 +94,38 @@ impl HandlerEntry {
         };
         let mut status = self.facts.status(handler, state.digest.clone());
         status.failures = state.end.clone().unwrap_or_default();
-        status.unresponsive_ms = state.unresponsive_since.map(|since| millis(now.saturating_sub(since)));
+        status.unresponsive_ms =
+            state.unresponsive_since.map(|since| millis(now.uptime.saturating_sub(since)));
         if let Some(last) = &state.last {
-            view::add(&mut status, last);
+            view::add(&mut status, last, now);
+        }
+        if matches!(handler, HandlerState::Stopped) {
+            (status.limited_by, status.rates, status.catch_up_ms) = (None, None, None);
         }
         status
+    }
+
+    /// Requests the worst lanes.
+    ///
+    /// # Errors
+    ///
+    /// The loop does not run, or has not responded to the request before.
+    pub(super) fn request_lanes(
+        &self,
+        by: LaneOrder,
+        limit: usize,
+    ) -> Result<watch::Receiver<Option<Vec<RankedLane>>>, LanesError> {
+        let state = &mut *lock(&self.state);
+        let (mailbox, pulse) = state.event_loop.as_ref().ok_or(LanesError::NotRunning)?;
+        if pulse.is_leaving() {
+            return Err(LanesError::NotRunning);
+        }
+        if state.lanes.as_ref().is_some_and(|lanes| lanes.borrow().is_none() && lanes.has_changed().is_ok()) {
+            return Err(LanesError::Unresponsive);
+        }
+        let (response, lanes) = watch::channel(None);
+        mailbox.put(LoopEvent::Lanes(LanesRequest { by, limit, response }));
+        Ok(state.lanes.insert(lanes).clone())
     }
 
     /// Returns why the handler is not ready, if it is not.

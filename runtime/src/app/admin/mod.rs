@@ -3,7 +3,9 @@
 mod backend;
 mod facts;
 mod handler_entry;
+mod lanes;
 mod metrics;
+mod process;
 mod pulse;
 mod view;
 
@@ -22,17 +24,17 @@ pub(in crate::app) use pulse::Pulse;
 use facts::{HandlerFacts, ProcessFacts};
 
 /// The admin server, and the state that it serves. Dropping it ends the server.
-pub(super) struct Admin {
+pub(super) struct AdminServer {
     pub(super) state: Arc<AdminState>,
     _server: Option<Server>,
 }
 
-impl Admin {
+impl AdminServer {
     /// Starts the server, unless it is off. The later steps of the start are visible through it.
-    pub(super) fn start(config: &Checked, options: &RunOptions, clock: Clock) -> anyhow::Result<Admin> {
+    pub(super) fn start(config: &Checked, options: &RunOptions, clock: Clock) -> anyhow::Result<AdminServer> {
         let handlers = config.handlers.iter().map(HandlerFacts::of).collect();
-        let of_partitions = config.admin.partition_metrics;
-        let state = Arc::new(AdminState::new(clock, ProcessFacts::of(config), handlers, of_partitions));
+        let partition_metrics = config.admin.partition_metrics;
+        let state = Arc::new(AdminState::new(clock, ProcessFacts::of(config), handlers, partition_metrics));
         let listen = listen(&config.admin, options);
         let access = AccessRules {
             token: config.admin.token.as_ref().map(AdminToken::read).transpose()?,
@@ -43,7 +45,7 @@ impl Admin {
         if let Some(server) = &server {
             tracing::info!(address = %server.address(), "admin server started");
         }
-        Ok(Admin { state, _server: server })
+        Ok(AdminServer { state, _server: server })
     }
 }
 

@@ -1,17 +1,31 @@
 //! Converts the snapshot of a handler to its status.
 
-use keylane_core::{Counters, PartitionView, Stall};
+use keylane_core::{Blockage, Counters, Now, PartitionView};
 
 use crate::status::{
-    BlockedStatus, FilterRuleStatus, HandlerStatus, HandlerTotals, OwnershipState, PartitionStatus,
+    BlockedStatus, CallTimeStatus, FilterRuleStatus, HandlerStatus, HandlerTotals, OwnershipState,
+    PartitionStatus, RateStatus,
 };
 
-use super::super::event_loop::HandlerView;
+use super::super::event_loop::{HandlerView, ObservedPartition};
+use super::super::limit_causes;
 use super::super::stall_reasons::reason_of;
+use super::handler_entry::millis;
 
 /// Adds a snapshot to the status of its handler.
-pub(super) fn add(status: &mut HandlerStatus, view: &HandlerView) {
-    let HandlerView { core, publishing, filter, commits_failed, log_ends, .. } = view;
+pub(super) fn add(status: &mut HandlerStatus, view: &HandlerView, now: Now) {
+    let HandlerView { core, publishing, filter, commits_failed, log_ends, observed, .. } = view;
+    let times = &observed.recent_call_times;
+    status.limited_by = limit_causes::limited_by(view);
+    status.rates = observed.pace.rates.map(|rates| RateStatus {
+        settled: rates.settled,
+        retries: rates.retries,
+        dead_letters: rates.dead_letters,
+    });
+    status.call_times = (times.count() > 0)
+        .then(|| CallTimeStatus { p50_us: times.quantile(0.5), p99_us: times.quantile(0.99) });
+    status.catch_up_ms = limit_causes::catch_up_ms(view);
+    status.waiting_calls = observed.load.suspended_calls;
     status.calls = core.unterminated_calls;
     status.lanes = core.lanes as u64;
     status.ready_lanes = core.ready_lanes as u64;
@@ -29,11 +43,22 @@ pub(super) fn add(status: &mut HandlerStatus, view: &HandlerView) {
         .map(|count| FilterRuleStatus { rule: count.rule.clone(), keep: count.keep, events: count.records })
         .collect();
     let topics = &status.topics;
-    let partition = |(partition, log_end): (&PartitionView, &Option<i64>)| {
-        let topic = topics.get(usize::from(partition.partition.topic)).cloned().unwrap_or_default();
-        partition_status(topic, partition, *log_end)
-    };
-    let mut partitions: Vec<PartitionStatus> = core.partitions.iter().zip(log_ends).map(partition).collect();
+    let partition =
+        |((partition, log_end), observed): ((&PartitionView, &Option<i64>), &ObservedPartition)| {
+            let topic = topics.get(usize::from(partition.partition.topic)).cloned().unwrap_or_default();
+            let mut status = partition_status(topic, partition, *log_end);
+            status.oldest_record_age_ms =
+                observed.oldest.and_then(|oldest| record_age(oldest.timestamp, now.wall_ms));
+            status.oldest_queued_ms =
+                observed.oldest.map(|oldest| millis(now.uptime.saturating_sub(oldest.read_at)));
+            if let Some(blocked) = &mut status.blocked {
+                blocked.lane.clone_from(&observed.lane);
+                blocked.error.clone_from(&observed.error);
+            }
+            status
+        };
+    let partitions = core.partitions.iter().zip(log_ends).zip(&observed.partitions);
+    let mut partitions: Vec<PartitionStatus> = partitions.map(partition).collect();
     partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     status.partitions = partitions;
 }
@@ -60,7 +85,7 @@ fn totals(counters: &Counters) -> HandlerTotals {
 fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -> PartitionStatus {
     let left = |from: i64| Some(u64::try_from(log_end? - from).unwrap_or(0));
     // Before its start is known, the offsets are those of an earlier ownership, or none.
-    let has_start = view.status != keylane_core::OwnershipStatus::Starting;
+    let has_start = view.status != keylane_core::OwnershipState::Starting;
     let committable = has_start.then_some(view.committable_offset);
     let committed = view.committed.filter(|_| has_start);
     let lag_unsettled = committable.and_then(left).map(|left| left.saturating_sub(view.completed_beyond));
@@ -68,11 +93,11 @@ fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -
         topic,
         partition: view.partition.number,
         state: match view.status {
-            keylane_core::OwnershipStatus::Starting => OwnershipState::Starting,
-            keylane_core::OwnershipStatus::Active => OwnershipState::Active,
-            keylane_core::OwnershipStatus::Closing => OwnershipState::Closing,
-            keylane_core::OwnershipStatus::Committing => OwnershipState::Committing,
-            keylane_core::OwnershipStatus::Stopped => OwnershipState::Stopped,
+            keylane_core::OwnershipState::Starting => OwnershipState::Starting,
+            keylane_core::OwnershipState::Active => OwnershipState::Active,
+            keylane_core::OwnershipState::Closing => OwnershipState::Closing,
+            keylane_core::OwnershipState::Committing => OwnershipState::Committing,
+            keylane_core::OwnershipState::Stopped => OwnershipState::Stopped,
         },
         committed,
         committable,
@@ -86,18 +111,27 @@ fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -
         queued_bytes: view.queued_bytes,
         running_lanes: view.running_lanes,
         unacked_lanes: view.unacked_lanes,
+        oldest_record_age_ms: None,
+        oldest_queued_ms: None,
         read_limit: view.read_limit.map(|limit| limit.setting().to_owned()),
         stalled: view.is_stalled,
         blocked: view.blocked.as_ref().map(blocked_status),
     }
 }
 
-fn blocked_status(stall: &Stall) -> BlockedStatus {
-    let reason = reason_of(stall.blocked_on);
+/// Returns the age of a record; `None`: it has no time. The clock of its producer may be ahead.
+fn record_age(timestamp: i64, now_ms: i64) -> Option<u64> {
+    (timestamp >= 0).then(|| u64::try_from(now_ms - timestamp).unwrap_or(0))
+}
+
+fn blocked_status(blockage: &Blockage) -> BlockedStatus {
+    let reason = reason_of(blockage.blocked_on);
     BlockedStatus {
         reason: reason.code.to_owned(),
-        offset: stall.offset,
-        attempt: stall.attempt,
+        offset: blockage.offset,
+        attempt: blockage.attempt,
+        lane: None,
+        error: None,
         remedy: reason.remedy.to_owned(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keylane_core::{BlockedOn, CallId, Notice, Partition, PartitionStop, Reason, Stall};
+use keylane_core::{Blockage, BlockedOn, CallId, Notice, Partition, PartitionStop, Reason};
 
 use super::super::Totals;
 use super::log::HandlerLog;
@@ -27,7 +27,7 @@ pub(in crate::app) struct Closing {
     stuck: bool,
     /// Whether a cancelled call has not terminated at the end of the drain. The end of the process must not wait for
     /// it.
-    calls_left: bool,
+    has_unterminated_calls: bool,
 }
 
 impl Closing {
@@ -42,7 +42,7 @@ impl Closing {
             stop: false,
             drained: false,
             stuck: false,
-            calls_left: false,
+            has_unterminated_calls: false,
         }
     }
 
@@ -111,7 +111,7 @@ impl Closing {
         }
     }
 
-    pub(super) fn partition_stalled(&mut self, log: &HandlerLog, stall: &Stall) {
+    pub(super) fn partition_stalled(&mut self, log: &HandlerLog, stall: &Blockage) {
         if let (Some(until_end), BlockedOn::ReadFailed(why)) = (&mut self.until_end, stall.blocked_on) {
             until_end.unreadable(log.unreadable_failure(stall.partition, stall.offset, why));
         }
@@ -182,9 +182,9 @@ impl Closing {
         self.deadline
     }
 
-    pub(super) fn drained(&mut self, log: &HandlerLog, clean: bool, calls_left: bool) {
+    pub(super) fn drained(&mut self, log: &HandlerLog, clean: bool, has_unterminated_calls: bool) {
         self.drained = true;
-        self.calls_left = calls_left;
+        self.has_unterminated_calls = has_unterminated_calls;
         tracing::info!(handler = log.handler(), clean, "drained");
         if !clean {
             let failure =
@@ -199,7 +199,7 @@ impl Closing {
     }
 
     pub(super) fn into_end(self, handler: String, totals: Totals, view: HandlerView) -> LoopEnd {
-        let Closing { failures, stuck, calls_left, .. } = self;
-        LoopEnd { handler, failures, totals, view, stuck, calls_left }
+        let Closing { failures, stuck, has_unterminated_calls, .. } = self;
+        LoopEnd { handler, failures, totals, view, stuck, has_unterminated_calls }
     }
 }

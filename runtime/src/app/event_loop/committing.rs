@@ -1,4 +1,4 @@
-//! Converts the coordinator's responses to commits to inputs of the core.
+//! Turns the coordinator's commit responses into inputs of the core.
 
 use std::fmt::Display;
 
@@ -6,9 +6,11 @@ use keylane_core::{CommitError, CommitId, Input, Now, Partition};
 
 use super::log::HandlerLog;
 
-/// Converts the responses to commits, and counts the failed ones.
+/// Converts commit responses, and counts failed commits.
 #[derive(Debug, Default)]
 pub(in crate::app) struct Committing {
+    /// Number of stored commits, counted per partition.
+    stored: u64,
     /// Number of rejected commits, counted per partition, and of commits without an answer.
     failed: u64,
 }
@@ -24,7 +26,10 @@ impl Committing {
         code: &dyn Display,
     ) -> Input<'static> {
         match result {
-            Ok(()) => Input::Committed { id, partition },
+            Ok(()) => {
+                self.stored += 1;
+                Input::Committed { id, partition }
+            }
             Err(why) => {
                 self.failed += 1;
                 log.commit_rejected(now, partition, code, why);
@@ -38,6 +43,11 @@ impl Committing {
         self.failed += 1;
         log.commit_timed_out();
         Input::CommitTimedOut { id }
+    }
+
+    /// Returns the number of stored commits so far.
+    pub(super) fn stored(&self) -> u64 {
+        self.stored
     }
 
     /// Returns the number of rejected and unanswered commits so far.

@@ -9,7 +9,7 @@ use crate::guest::CallEvent;
 use crate::librdkafka::WakeHandle;
 use crate::sink::Delivery;
 
-use super::HandlerView;
+use super::{HandlerView, LanesRequest};
 
 /// One event for a loop.
 #[derive(Debug)]
@@ -22,13 +22,15 @@ pub(in crate::app) enum LoopEvent {
     Report,
     /// A request for a view of the handler.
     View(watch::Sender<Option<HandlerView>>),
+    /// A request for the worst lanes.
+    Lanes(LanesRequest),
     /// A request to drain, with the reason.
     Drain(&'static str),
 }
 
 /// The mailbox of one loop. Its size is limited by the possible events: two per call in progress, one per record in
-/// flight, and one per request to drain, for a report or for a view. The admin server sends no request for a view before
-/// the one before it is answered.
+/// flight, and one per request to drain, for a report, for a view or for lanes. The admin server sends no request for a view
+/// or for lanes before the one before it is answered.
 #[derive(Debug)]
 pub(in crate::app) struct Mailbox {
     events: Mutex<VecDeque<LoopEvent>>,

@@ -10,6 +10,7 @@ mod closing;
 mod committing;
 mod log;
 mod mailbox;
+mod observing;
 mod publishing;
 mod reading;
 mod report;
@@ -20,7 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keylane_core::{
-    Action, CommittedStart, Core, FailedEvent, Input, Notice, Now, Partition, PartitionStart, PartitionView,
+    Action, Blockage, CommittedStart, Core, FailedEvent, FetchedRow, Input, Notice, Now, PartitionStart,
+    PartitionView,
 };
 
 use crate::guest::{Call, CallEvent};
@@ -36,6 +38,9 @@ pub(super) use closing::Closing;
 pub(super) use committing::Committing;
 pub(super) use log::HandlerLog;
 pub(super) use mailbox::{LoopEvent, Mailbox};
+pub(super) use observing::{
+    CALL_RESULTS, Cause, LaneOrder, LanesRequest, ObservedPartition, Observing, OldestEvent, RankedLane,
+};
 pub(super) use publishing::Publishing;
 pub(super) use reading::Reading;
 pub(super) use report::{HandlerView, LastReport};
@@ -63,7 +68,7 @@ pub(super) struct LoopEnd {
     /// Whether a call is stuck, so that the process must end.
     pub(super) stuck: bool,
     /// Whether a cancelled call has not terminated. The end of the process must not wait for it.
-    pub(super) calls_left: bool,
+    pub(super) has_unterminated_calls: bool,
 }
 
 /// The loop of one handler, and everything that it owns.
@@ -76,9 +81,12 @@ pub(super) struct EventLoop {
     pub(super) publishing: Publishing,
     pub(super) committing: Committing,
     pub(super) closing: Closing,
+    pub(super) observing: Observing,
     pub(super) clock: Clock,
     /// The time at which this turn began.
     pub(super) now: Now,
+    /// Whether the last turn handled anything.
+    pub(super) was_busy: bool,
     pub(super) mailbox: Arc<Mailbox>,
     /// Events taken out of the mailbox. The memory of the queue is reused.
     pub(super) events: VecDeque<LoopEvent>,
@@ -117,7 +125,10 @@ impl EventLoop {
     /// Handles all pending events. Returns false if there were none.
     fn turn(&mut self) -> bool {
         self.pulse.turned();
-        self.now = self.clock.now();
+        let before = std::mem::replace(&mut self.now, self.clock.now());
+        if std::mem::take(&mut self.was_busy) {
+            self.observing.turn_ended(self.now.uptime.saturating_sub(before.uptime));
+        }
         let mut busy = self.poll_source();
         busy |= self.receive_events();
         self.calling.submit();
@@ -130,8 +141,9 @@ impl EventLoop {
         if self.closing.check_drain_causes(&self.log, &self.reading, self.now.uptime) {
             self.drain();
         }
-        self.report();
+        busy |= self.observe();
         self.calling.submit();
+        self.was_busy = busy;
         busy
     }
 
@@ -153,7 +165,7 @@ impl EventLoop {
     fn carry_out(&mut self, ended: Option<&Call>) {
         let now = self.now;
         while let Some(action) = self.core.poll() {
-            let EventLoop { log, source, reading, calling, publishing, closing, pulse, .. } = self;
+            let EventLoop { log, source, reading, calling, publishing, closing, observing, pulse, .. } = self;
             match action {
                 // Reading
                 Action::LookUpStart { partition } => source.look_up_start(partition),
@@ -180,6 +192,7 @@ impl EventLoop {
 
                 // Calling
                 Action::Dispatch(dispatch) => {
+                    observing.call_began(dispatch.call, now.uptime);
                     publishing.begin_call(&dispatch, calling.digest());
                     calling.prepare(&dispatch, log.topic_at(dispatch.topic), reading.arena());
                 }
@@ -193,6 +206,7 @@ impl EventLoop {
                 Action::DropOutputs { call, first, end } => publishing.disown(call, first..end),
                 Action::DeadLetter(dead_letter) => {
                     let FailedEvent { call, row, reason, .. } = dead_letter;
+                    observing.dead_letter_sent(publishing::name_of(reason));
                     log.dead_letter(now, &dead_letter, publishing.error_of(call, row, reason));
                     let topic_id = source.topic_id(dead_letter.event.partition);
                     let digest = calling.digest();
@@ -212,16 +226,13 @@ impl EventLoop {
                 }
                 Action::AllStopped => closing.all_stopped(log),
                 Action::EndReached => closing.end_reached(),
-                Action::Drained { clean, calls_left } => {
+                Action::Drained { clean, unterminated_calls } => {
                     publishing.discard_disowned(); // before the new owners may begin
-                    closing.drained(log, clean, calls_left > 0);
+                    closing.drained(log, clean, unterminated_calls > 0);
                 }
 
                 // Reports
-                Action::ReportStall(stall) => {
-                    log.stall(&stall, publishing.blocking_topic());
-                    closing.partition_stalled(log, &stall);
-                }
+                Action::ReportStall(blockage) => self.report_stall(&blockage),
                 Action::StallEnded { partition, resumed } => log.stall_ended(partition, resumed),
                 Action::Notice(Notice::Skipped { partition, offset, call, row, reason }) => {
                     log.skipped(now, (partition, offset), reason, publishing.error_of(call, row, reason));
@@ -248,13 +259,16 @@ impl EventLoop {
     fn handle_source_event(&mut self, event: SourceEvent) {
         match event {
             SourceEvent::Assign(request, partitions) => {
+                self.observing.assigned();
                 self.feed(Input::AssignRequested { request, partitions: &partitions });
             }
             SourceEvent::Revoke(request, partitions) => {
+                self.observing.revoked();
                 self.feed(Input::Revoked { request, partitions: &partitions });
             }
             SourceEvent::Lost(request, partitions) => {
                 self.closing.partitions_lost();
+                self.observing.lost();
                 self.feed(Input::Lost { request, partitions: &partitions });
             }
             SourceEvent::StartResolved(found) => {
@@ -327,6 +341,7 @@ impl EventLoop {
                     self.feed_acknowledgements();
                 }
                 LoopEvent::Report => self.log_report(),
+                LoopEvent::Lanes(request) => self.observing.rank_lanes(request),
                 LoopEvent::View(view) => {
                     view.send_replace(Some(self.view()));
                 }
@@ -344,6 +359,7 @@ impl EventLoop {
         self.publishing.retract_invalid_rows(&mut ended);
         self.publishing.keep_errors(&ended);
         self.log.call_ended(self.now, &ended);
+        self.observing.call_ended(&ended, &self.log, self.now.uptime);
         self.core.handle(self.now, calling::end_of(&ended));
         self.carry_out(Some(&ended));
         self.publishing.count_ended_call(&ended);
@@ -391,6 +407,11 @@ impl EventLoop {
                 continue;
             }
             busy = true;
+            if let Some(first) = read.first() {
+                let FetchedRow { offset, timestamp, .. } = *first;
+                let event = OldestEvent { offset, timestamp, read_at: self.now.uptime };
+                self.observing.event_read(permission.partition, event, &self.core);
+            }
             self.core.handle(self.now, read.input(permission.partition));
             self.carry_out(None);
             self.log.missing_lane_keys(self.now, &mut self.reading);
@@ -407,11 +428,22 @@ impl EventLoop {
         }
     }
 
-    /// Logs a report once a minute.
-    fn report(&mut self) {
+    /// Does what only reports need. Returns whether it is not complete.
+    fn observe(&mut self) -> bool {
+        let EventLoop { core, source, reading, observing, log, now, .. } = self;
+        observing.sample(now.uptime, core, || report::lag(core, source, reading));
+        let busy = observing.continue_ranking(core, reading.lane_rule(), reading.arena(), log);
         if self.report.is_due(self.now.uptime) {
             self.log_report();
         }
+        busy
+    }
+
+    fn report_stall(&mut self, blockage: &Blockage) {
+        let EventLoop { log, reading, publishing, closing, observing, .. } = self;
+        let lane = observing.lane_of(blockage, reading.lane_rule(), reading.arena());
+        log.stall(blockage, (lane.as_deref(), observing.error_of(blockage)), publishing.blocking_topic());
+        closing.partition_stalled(log, blockage);
     }
 
     fn log_report(&mut self) {
@@ -421,22 +453,20 @@ impl EventLoop {
 
     /// Returns a snapshot of the handler. It is made only on request, because it scans the partitions.
     fn view(&self) -> HandlerView {
-        // The view omits ended ownerships, but the last report includes their lag.
-        let lag = |partition: &Partition| {
-            let end = self.source.last_known_end(*partition)?;
-            Some((end - self.core.committable_offset(*partition)?).max(0))
-        };
-        let lag = self.reading.owned().iter().filter_map(lag).sum();
         let core = self.core.view();
+        let observed = self.observing.view(&self.core, &core, self.reading.lane_rule(), self.reading.arena());
         let log_end = |view: &PartitionView| self.source.last_known_end(view.partition);
         let log_ends = core.partitions.iter().map(log_end).collect();
         HandlerView {
             core,
             publishing: self.publishing.view(),
             filter: self.reading.filter_counts(),
+            commits_stored: self.committing.stored(),
             commits_failed: self.committing.failed(),
-            lag,
+            lag: report::lag(&self.core, &self.source, &self.reading),
             log_ends,
+            observed,
+            arena_bytes: self.reading.arena().bytes(),
         }
     }
 

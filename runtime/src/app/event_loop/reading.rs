@@ -64,6 +64,11 @@ impl<'a> Read<'a> {
         !self.rows.is_empty() || self.end.is_some() || self.error.is_some()
     }
 
+    /// Returns the first event.
+    pub(super) fn first(&self) -> Option<&FetchedRow> {
+        self.rows.first()
+    }
+
     pub(super) fn input(&self, partition: Partition) -> Input<'a> {
         Input::Fetched { partition, rows: self.rows, end: self.end, error: self.error }
     }
@@ -87,6 +92,10 @@ impl Reading {
 
     pub(super) fn arena(&self) -> &Arena {
         &self.arena
+    }
+
+    pub(super) fn lane_rule(&self) -> &LaneRule {
+        &self.lane_rule
     }
 
     pub(super) fn release(&mut self, slots: &[ArenaSlot]) {

@@ -2,17 +2,22 @@
 
 use std::time::Duration;
 
-use keylane_core::{Counters, View};
+use keylane_core::{Core, Counters, Partition, View};
 
 use crate::admit::FilterCount;
+use crate::logging::REPORT_TARGET;
+use crate::source::Source;
 
+use super::super::limit_causes;
+use super::observing::ObservedView;
 use super::publishing::PublishingView;
+use super::reading::Reading;
 
 /// Interval of the reports.
 const INTERVAL: Duration = Duration::from_mins(1);
 
 /// A snapshot of one handler.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::app) struct HandlerView {
     pub(in crate::app) core: View,
     pub(in crate::app) publishing: PublishingView,
@@ -20,10 +25,15 @@ pub(in crate::app) struct HandlerView {
     pub(in crate::app) filter: Vec<FilterCount>,
     /// Number of rejected commits, counted per partition, and of commits without an answer.
     pub(in crate::app) commits_failed: u64,
+    /// Number of stored commits, counted per partition.
+    pub(in crate::app) commits_stored: u64,
     /// Number of offsets between the first event that is not settled and the end of the log, over all partitions.
-    pub(in crate::app) lag: i64,
+    pub(in crate::app) lag: u64,
     /// One past the last offset of each partition's log, in the order of the core's partitions, as far as known.
     pub(in crate::app) log_ends: Vec<Option<i64>>,
+    pub(in crate::app) observed: ObservedView,
+    /// Memory of the records that are not settled, in bytes, in use or not.
+    pub(in crate::app) arena_bytes: usize,
 }
 
 /// The uptime of the last report, and the number of settled events at that time.
@@ -55,7 +65,7 @@ pub(super) fn log_totals(handler: &str, view: &HandlerView, active: Duration) {
     write(handler, view, per_second(view.core.counters.settled, active), "handler totals");
     for FilterCount { rule, keep, records } in &view.filter {
         let rule = rule.as_deref().unwrap_or("no rule");
-        tracing::info!(handler, rule, keep, events = records, "filter rule total");
+        tracing::info!(target: REPORT_TARGET, handler, rule, keep, events = records, "filter rule total");
     }
 }
 
@@ -68,6 +78,7 @@ fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {
     // Rare conditions have a field only if they occurred.
     let unless_none = |count: u64| (count > 0).then_some(count);
     tracing::info!(
+        target: REPORT_TARGET,
         handler,
         settled,
         filtered,
@@ -78,6 +89,7 @@ fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {
         outputs = publishing.outputs_acknowledged,
         rate,
         lag = view.lag,
+        limited_by = limit_causes::limit_cause(view).map(|cause| cause.code),
         partitions = core.partitions.len(),
         stalled = unless_none(stalled as u64),
         offsets_skipped = unless_none(core.counters.offsets_skipped),
@@ -95,6 +107,16 @@ fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {
     );
 }
 
+/// Returns the number of offsets up to the ends of the logs that are not settled, as far as the ends are known. Ended
+/// ownerships are included, because the last report needs them.
+pub(super) fn lag(core: &Core, source: &Source, reading: &Reading) -> u64 {
+    let of = |partition: &Partition| {
+        let end = source.last_known_end(*partition)?;
+        u64::try_from(end - core.committable_offset(*partition)?).ok()
+    };
+    reading.owned().iter().filter_map(of).sum()
+}
+
 /// Returns the rate per second, rounded down.
 fn per_second(events: u64, time: Duration) -> u64 {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -103,34 +125,15 @@ fn per_second(events: u64, time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use keylane_core::{Config, Core};
-
     use super::*;
-    use crate::sink::ProducerTotals;
 
     #[test]
     fn a_line_is_due_once_a_minute() {
         let at = Duration::from_secs;
         let mut report = LastReport::new(at(10));
         assert!(!report.is_due(at(69)) && report.is_due(at(70)));
-        let mut core = Core::new(Config::default()).view();
-        core.counters.settled = 660;
-        let publishing = PublishingView {
-            outputs_acknowledged: 0,
-            order_breaks: 0,
-            restamped: 0,
-            removed_headers: 0,
-            blocking_topic: None,
-            producer: ProducerTotals::default(),
-        };
-        let view = HandlerView {
-            core,
-            publishing,
-            filter: Vec::new(),
-            commits_failed: 0,
-            lag: 0,
-            log_ends: Vec::new(),
-        };
+        let mut view = HandlerView::default();
+        view.core.counters.settled = 660;
         report.log("t", at(71), &view);
         assert_eq!((report.is_due(at(130)), report.is_due(at(131)), report.settled), (false, true, 660));
         assert_eq!((per_second(600, at(60)), per_second(1, Duration::ZERO)), (10, 1_000));

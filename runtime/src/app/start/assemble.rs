@@ -23,7 +23,8 @@ use super::super::admin::{AdminState, Pulse};
 use super::super::authentication::{ClientKind, RejectionSender};
 use super::super::clock::Clock;
 use super::super::event_loop::{
-    Calling, Closing, Committing, EventLoop, HandlerLog, LastReport, LoopEvent, Mailbox, Publishing, Reading,
+    Calling, Closing, Committing, EventLoop, HandlerLog, LastReport, LoopEvent, Mailbox, Observing,
+    Publishing, Reading,
 };
 use super::super::{RunEnd, RunOptions};
 use super::embedded::EmbeddedRun;
@@ -183,8 +184,10 @@ impl Parts {
                     config.runtime.drain_timeout,
                     options.until_end.then(|| options::session_timeout(config)),
                 ),
+                observing: Observing::new(handler.group_id.clone(), config.admin.show_keys),
                 clock,
                 now,
+                was_busy: false,
                 events: VecDeque::new(),
                 report: LastReport::new(now.uptime),
                 mailbox: part.mailbox.clone(),
@@ -276,8 +279,8 @@ impl HandlerPart {
             timeout: handler.timeout,
             cpu_budget: handler.cpu_budget,
             memory_max: usize::try_from(handler.memory).context("`memory` exceeds the address space")?,
-            keep_memory_max: usize::try_from(handler.keep_memory).unwrap_or(usize::MAX),
-            max_calls: handler.max_calls,
+            keep_memory_max: usize::try_from(handler.reuse_max_memory).unwrap_or(usize::MAX),
+            reuse_max_calls: handler.reuse_max_calls,
             fresh_instances: handler.fresh_instances,
             grants,
         };

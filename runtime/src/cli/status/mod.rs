@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 
 use super::{CommandFailure, Completion, DEFAULT_CONFIG, StatusArguments, stdout};
-use crate::config::{self, AdminAccess, AdminToken};
+use crate::config::{self, AdminEndpoint, AdminToken};
 use crate::status::ProcessStatus;
 use fetch::{Fetched, Target};
 
@@ -58,7 +58,7 @@ pub(super) fn execute(file: &Path, arguments: &StatusArguments) -> Result<Comple
 }
 
 /// Returns the address in the file, or all default ones.
-fn targets(access: &AdminAccess) -> Vec<Target> {
+fn targets(access: &AdminEndpoint) -> Vec<Target> {
     match access.address.as_deref() {
         Some(address) => vec![Target::named(address)],
         None => keylane_admin::DEFAULT_PORTS.map(Target::on_loopback).collect(),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::status::{
-    HandlerState, HandlerStatus, OwnershipState, PartitionStatus, ProcessState, ProcessStatus,
+    HandlerState, HandlerStatus, OwnershipState, PartitionStatus, ProcessState, ProcessStatus, RateStatus,
 };
 
 /// Formats the status of one process.
@@ -51,6 +51,12 @@ fn of_handler(text: &mut String, handler: &HandlerStatus) {
     for failure in &handler.failures {
         line(text, &format!("  failure: {}", shown(failure)));
     }
+    if let Some(limit) = &handler.limited_by {
+        line(text, &format!("  limited by {}: {}", shown(&limit.cause), shown(&limit.detail)));
+    }
+    if let Some(rates) = &handler.rates {
+        of_rates(text, handler, rates);
+    }
     if let Some(topic) = &handler.blocking_topic {
         line(text, &format!("  calls wait: too many records are queued for topic {}", shown(topic)));
     }
@@ -67,14 +73,30 @@ fn of_handler(text: &mut String, handler: &HandlerStatus) {
     }
 }
 
+fn of_rates(text: &mut String, handler: &HandlerStatus, rates: &RateStatus) {
+    let micros = |micros: Option<u64>| micros.map_or("-".to_owned(), |micros| format!("{micros} µs"));
+    let times = handler.call_times.map_or(String::new(), |times| {
+        format!("  calls p50 {}, p99 {}", micros(times.p50_us), micros(times.p99_us))
+    });
+    let end =
+        handler.catch_up_ms.map_or(String::new(), |ms| format!("  end of the logs in {}", duration(ms)));
+    let RateStatus { settled, retries, dead_letters } = rates;
+    line(
+        text,
+        &format!(
+            "  {settled:.1} events/s  {retries:.1} retries/s  {dead_letters:.1} dead letters/s{times}{end}"
+        ),
+    );
+}
+
 fn of_partitions(text: &mut String, partitions: &[PartitionStatus]) {
     let name = |partition: &PartitionStatus| format!("{}/{}", shown(&partition.topic), partition.partition);
     let width = partitions.iter().map(|partition| name(partition).chars().count()).max().unwrap_or(0).max(9);
     line(
         text,
         &format!(
-            "  {:<width$}  {:<10}  {:>12}  {:>9}  {:>9}  {:>8}",
-            "partition", "state", "committed", "lag", "unsettled", "queued"
+            "  {:<width$}  {:<10}  {:>12}  {:>9}  {:>9}  {:>8}  {:>8}",
+            "partition", "state", "committed", "lag", "unsettled", "queued", "age"
         ),
     );
     let number = |number: Option<i64>| number.map_or("-".to_owned(), |number| number.to_string());
@@ -90,12 +112,13 @@ fn of_partitions(text: &mut String, partitions: &[PartitionStatus]) {
         line(
             text,
             &format!(
-                "  {:<width$}  {state:<10}  {:>12}  {:>9}  {:>9}  {:>8}",
+                "  {:<width$}  {state:<10}  {:>12}  {:>9}  {:>9}  {:>8}  {:>8}",
                 name(partition),
                 number(partition.committed),
                 lag(partition.lag_committed),
                 lag(partition.lag_unsettled),
                 partition.queued,
+                partition.oldest_record_age_ms.map_or("-".to_owned(), duration),
             ),
         );
         if let Some(limit) = &partition.read_limit {
@@ -104,10 +127,19 @@ fn of_partitions(text: &mut String, partitions: &[PartitionStatus]) {
         if let Some(blocked) = partition.blocked.as_ref().filter(|_| partition.stalled) {
             let attempt =
                 if blocked.attempt == 0 { String::new() } else { format!(", attempt {}", blocked.attempt) };
+            let lane = blocked.lane.as_ref().map_or(String::new(), |lane| format!(", lane {}", shown(lane)));
             let (reason, remedy) = (shown(&blocked.reason), shown(&blocked.remedy));
-            line(text, &format!("  {:<width$}  {reason} at {}{attempt}: {remedy}", "", blocked.offset));
+            line(text, &format!("  {:<width$}  {reason} at {}{attempt}{lane}: {remedy}", "", blocked.offset));
+            if let Some(error) = &blocked.error {
+                line(text, &format!("  {:<width$}  last error: {}", "", shown(error)));
+            }
         }
     }
+}
+
+/// Returns a time as text, in whole seconds.
+fn duration(millis: u64) -> String {
+    humantime::format_duration(Duration::from_secs(millis / 1_000)).to_string()
 }
 
 fn line(text: &mut String, line: &str) {
@@ -122,7 +154,9 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{BlockedStatus, HandlerTotals};
+    use crate::status::{
+        BlockedStatus, CallTimeStatus, HandlerTotals, LimitStatus, MemoryStatus, RateStatus,
+    };
 
     fn partition(number: i32, blocked: Option<BlockedStatus>) -> PartitionStatus {
         PartitionStatus {
@@ -141,6 +175,8 @@ mod tests {
             queued_bytes: 2_000,
             running_lanes: 1,
             unacked_lanes: 0,
+            oldest_record_age_ms: Some(1_500),
+            oldest_queued_ms: Some(1_000),
             read_limit: blocked.as_ref().map(|_| "max_queued".to_owned()),
             stalled: blocked.is_some(),
             blocked,
@@ -153,16 +189,22 @@ mod tests {
             reason: "retrying".to_owned(),
             offset: 41,
             attempt: 3,
+            lane: Some("0123456789ab".to_owned()),
+            error: Some("no price\nfor it".to_owned()),
             remedy: "look at\x1b[31m the log".to_owned(),
         };
         let status = ProcessStatus {
             version: "0.1.0".to_owned(),
             pid: 7,
+            host: "worker-1".to_owned(),
+            time_ms: 0,
             uptime_ms: 192_400,
             configuration_sha256: "00".to_owned(),
             state: ProcessState::Running,
             workers: 2,
             memory_budget_bytes: 128 << 20,
+            memory: MemoryStatus { resident_bytes: Some(96 << 20), ..MemoryStatus::default() },
+            log_lines_dropped: 0,
             handlers: vec![HandlerStatus {
                 handler: "orders".to_owned(),
                 group: "orders-v1".to_owned(),
@@ -172,7 +214,15 @@ mod tests {
                 state: HandlerState::Running,
                 failures: Vec::new(),
                 unresponsive_ms: None,
+                limited_by: Some(LimitStatus {
+                    cause: "retries".to_owned(),
+                    detail: "1 of 12 lanes wait for their next attempt".to_owned(),
+                }),
+                rates: Some(RateStatus { settled: 1_234.56, retries: 0.25, dead_letters: 0.0 }),
+                call_times: Some(CallTimeStatus { p50_us: Some(244), p99_us: None }),
+                catch_up_ms: Some(65_000),
                 calls: 3,
+                waiting_calls: 0,
                 calls_limit: 256,
                 lanes: 12,
                 ready_lanes: 4,
@@ -188,12 +238,15 @@ mod tests {
             "keylane 0.1.0  pid 7  up 3m 12s  http://127.0.0.1:9277  running
 
 handler orders  group orders-v1  component 0123456789ab  running
+  limited by retries: 1 of 12 lanes wait for their next attempt
+  1234.6 events/s  0.2 retries/s  0.0 dead letters/s  calls p50 244 µs, p99 -  end of the logs in 1m 5s
   calls 3 of 256  lanes 12 (4 ready, 1 retrying)  settled 9  dead letters 0  retries 0  outputs 0
-  partition  state          committed        lag  unsettled    queued
-  orders/0   active                 -          -         57        17
-  orders/1   active                41         59         57        17
+  partition  state          committed        lag  unsettled    queued       age
+  orders/0   active                 -          -         57        17        1s
+  orders/1   active                41         59         57        17        1s
              reading is paused by `max_queued`
-             retrying at 41, attempt 3: look at [31m the log
+             retrying at 41, attempt 3, lane 0123456789ab: look at [31m the log
+             last error: no price for it
 "
         );
     }

@@ -48,6 +48,7 @@ pub(in crate::config) fn admin(
         hosts: written.hosts.clone(),
         protect_metrics: written.protect_metrics,
         partition_metrics: written.partition_metrics,
+        show_keys: written.show_keys,
     }
 }
 

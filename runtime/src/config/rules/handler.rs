@@ -37,8 +37,9 @@ pub(super) fn handler(
             .remedy("use \"earliest\" or \"latest\"");
     }
     let memory = ranges::size(problems, &at("memory"), handler.memory, ranges::GUEST_MEMORY);
-    let keep_memory =
-        handler.keep_memory.map(|size| ranges::size(problems, &at("keep_memory"), size, 0..=memory));
+    let reuse_max_memory = handler
+        .reuse_max_memory
+        .map(|size| ranges::size(problems, &at("reuse_max_memory"), size, 0..=memory));
     let component =
         cluster::existing(&handler.component, &at("component"), "component", environment, problems);
     HandlerConfig {
@@ -50,8 +51,10 @@ pub(super) fn handler(
         timeout: ranges::time(problems, &at("timeout"), handler.timeout, ranges::CALL_TIMEOUT),
         cpu_budget: ranges::time(problems, &at("cpu_budget"), handler.cpu_budget, ranges::CALL_TIMEOUT),
         memory,
-        keep_memory: keep_memory.unwrap_or(memory / 4 * 3),
-        max_calls: handler.max_calls.map(|n| ranges::whole(problems, &at("max_calls"), n, ranges::MAX_CALLS)),
+        reuse_max_memory: reuse_max_memory.unwrap_or(memory / 4 * 3),
+        reuse_max_calls: handler
+            .reuse_max_calls
+            .map(|n| ranges::whole(problems, &at("reuse_max_calls"), n, ranges::MAX_CALLS)),
         fresh_instances: handler.isolation == written::Isolation::Event,
         max_output_bytes: handler.max_output_bytes.map(|size| {
             let bytes = ranges::size(problems, &at("max_output_bytes"), size, ranges::OUTPUT_BYTES);

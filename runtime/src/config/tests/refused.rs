@@ -135,7 +135,7 @@ fn settings_of_retries_and_dead_letters() {
         ("dead_letters.topic = \"{topic}\"", "it would read its own dead letters"),
         ("dead_letters.topic = \"a b\"", "`a b` is not a valid topic name"),
         ("dead_letters.headers = \"jms\"", "unknown variant `jms`, expected `keylane` or `spring`"),
-        ("keep_memory = \"1GiB\"", "keep_memory` must be between 0B and 64MiB, not 1GiB"),
+        ("reuse_max_memory = \"1GiB\"", "reuse_max_memory` must be between 0B and 64MiB, not 1GiB"),
         ("cpu_budget = \"0s\"", "cpu_budget` must be between 10ms and 1h, not 0s"),
         ("lanes.lane_key = \"value\"", "`value` is not a lane key: write \"key\", \"header:NAME\""),
         ("lanes.lane_key = []", "the lane key is empty"),

@@ -6,8 +6,8 @@ use keylane_core::{Partition, RebalanceId};
 
 use super::rebalance::PendingRebalance;
 use crate::librdkafka::ErrorCode;
+use crate::logging::{LinePermit, LineThrottle};
 use crate::source::partitions::FetchError;
-use crate::telemetry::{LinePermit, LineThrottle};
 
 /// Log lines per second and condition.
 const LINES_PER_SECOND: u32 = 2;

@@ -1,5 +1,5 @@
-//! The group commit: stores offsets and sets at the group's coordinator, as [`super`] decides. At most one commit is in
-//! flight, and its parts are answered one by one.
+//! The commit in flight: assembles offsets and sets when [`super`] decides, and applies the responses for each partition.
+//! At most one commit is in flight.
 
 use crate::codec::Encoder;
 use crate::partitions::{PartitionState, Phase};
@@ -9,7 +9,7 @@ use crate::{Action, CommitEntry, CommitId, OwnershipId};
 const METADATA_LIMIT_MIN: usize = 32;
 
 #[derive(Debug)]
-pub(super) struct GroupCommit {
+pub(super) struct CommitInFlight {
     next_id: u64,
     in_flight: Option<CommitId>,
     entries: Vec<CommitEntry>,
@@ -33,9 +33,9 @@ pub(super) struct SentCommit {
     answered: bool,
 }
 
-impl GroupCommit {
+impl CommitInFlight {
     pub(super) fn new(metadata_limit: usize) -> Self {
-        GroupCommit {
+        CommitInFlight {
             next_id: 1,
             in_flight: None,
             entries: Vec::new(),

@@ -1,7 +1,7 @@
-//! Committing: when and what to commit, and what the answers mean. [`group`] carries this out, and can be replaced by
+//! Committing: when and what to commit, and what the answers mean. [`in_flight`] carries this out, and can be replaced by
 //! another way to make progress durable.
 
-mod group;
+mod in_flight;
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::outbox::Pending;
 use crate::partitions::Phase;
 use crate::{Action, CommitEntry, CommitError, CommitId, Notice, Partition};
 
-use group::{GroupCommit, SentCommit};
+use in_flight::{CommitInFlight, SentCommit};
 
 /// Pause before the same commit is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -20,7 +20,7 @@ const SCAN_INTERVAL: Duration = Duration::from_millis(2);
 /// The state that decides when this consumer commits.
 #[derive(Debug)]
 pub(super) struct Committer {
-    commit: GroupCommit,
+    commit: CommitInFlight,
     sent_at: Duration,
     not_before: Duration,
     scanned_at: Duration,
@@ -33,7 +33,7 @@ pub(super) struct Committer {
 impl Committer {
     pub(super) fn new(metadata_limit: usize) -> Self {
         Committer {
-            commit: GroupCommit::new(metadata_limit),
+            commit: CommitInFlight::new(metadata_limit),
             sent_at: Duration::ZERO,
             not_before: Duration::ZERO,
             scanned_at: Duration::ZERO,

@@ -1,22 +1,28 @@
-//! The metrics, in one place. Each function is one metric; labels never carry a key.
+//! The metrics: those of the process here, others by subject. Labels never contain a key.
+
+mod families;
+mod handlers;
+mod observed;
+mod partitions;
 
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text, text};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
 use prometheus_client::registry::Registry;
 
 use keylane_admin::MetricsFormat;
 
-use crate::status::{
-    HandlerState, HandlerStatus, OwnershipState, PartitionStatus, ProcessStatus, STALL_REASONS,
-};
+use crate::status::{HandlerState, HandlerStatus, PartitionStatus, ProcessStatus};
+
+use super::process::ProcessUse;
+use crate::app::event_loop::HandlerView;
+use families::{Families, count};
 
 /// Encodes the metrics of a process.
-pub(super) fn encode(status: ProcessStatus, of_partitions: bool, format: MetricsFormat) -> String {
+pub(super) fn encode(metrics: Metrics, format: MetricsFormat) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Metrics { status, of_partitions }));
+    registry.register_collector(Box::new(metrics));
     let mut encoded = String::new();
     match format {
         MetricsFormat::Prometheus => prometheus_text::encode(&mut encoded, &registry),
@@ -26,283 +32,53 @@ pub(super) fn encode(status: ProcessStatus, of_partitions: bool, format: Metrics
     encoded
 }
 
+/// The source of the metrics.
 #[derive(Debug)]
-struct Metrics {
-    status: ProcessStatus,
-    of_partitions: bool,
+pub(super) struct Metrics {
+    pub(super) status: ProcessStatus,
+    /// The last view of each handler, in the order of the status.
+    pub(super) views: Vec<Option<HandlerView>>,
+    pub(super) include_partitions: bool,
 }
-
-/// The value of a sample.
-enum Value {
-    Counter(u64),
-    Gauge(i64),
-}
-
-/// A label of a sample.
-type Label<'a> = (&'static str, &'a str);
 
 impl Collector for Metrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut family = Families { encoder };
-        self.of_process(&mut family)?;
-        self.of_events(&mut family)?;
-        self.of_filters(&mut family)?;
-        self.of_loops(&mut family)?;
-        if self.of_partitions { self.of_partitions(&mut family) } else { Ok(()) }
-    }
-}
-
-/// Writes families of samples.
-struct Families<'e> {
-    encoder: DescriptorEncoder<'e>,
-}
-
-impl Families<'_> {
-    /// Writes one metric. Its type is that of its values.
-    fn write<'a>(
-        &mut self,
-        (name, help, kind): (&str, &str, MetricType),
-        samples: impl Iterator<Item = (Vec<Label<'a>>, Value)>,
-    ) -> fmt::Result {
-        let mut metric = self.encoder.encode_descriptor(name, help, None, kind)?;
-        for (labels, value) in samples {
-            let labels = labels.as_slice();
-            let mut sample = metric.encode_family(&labels)?;
-            match value {
-                Value::Counter(value) => sample.encode_counter::<NoLabelSet, u64, u64>(&value, None)?,
-                Value::Gauge(value) => sample.encode_gauge(&value)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn counter<'a>(
-        &mut self,
-        (name, help): (&str, &str),
-        samples: impl Iterator<Item = (Vec<Label<'a>>, u64)>,
-    ) -> fmt::Result {
-        let samples = samples.map(|(labels, value)| (labels, Value::Counter(value)));
-        self.write((name, help, MetricType::Counter), samples)
-    }
-
-    fn gauge<'a>(
-        &mut self,
-        (name, help): (&str, &str),
-        samples: impl Iterator<Item = (Vec<Label<'a>>, i64)>,
-    ) -> fmt::Result {
-        let samples = samples.map(|(labels, value)| (labels, Value::Gauge(value)));
-        self.write((name, help, MetricType::Gauge), samples)
+        let mut families = Families { encoder };
+        self.write_process(&mut families)?;
+        self.write_events(&mut families)?;
+        self.write_filters(&mut families)?;
+        self.write_loops(&mut families)?;
+        self.write_observed(&mut families)?;
+        self.write_times(&mut families)?;
+        if self.include_partitions { self.write_partitions(&mut families) } else { Ok(()) }
     }
 }
 
 impl Metrics {
-    fn of_process(&self, family: &mut Families<'_>) -> fmt::Result {
+    fn write_process(&self, families: &mut Families<'_>) -> fmt::Result {
         let ProcessStatus { version, workers, memory_budget_bytes, .. } = &self.status;
         let about = ("keylane_build_info", "The version; the value is 1.");
-        family.gauge(about, std::iter::once((vec![("version", version.as_str())], 1)))?;
+        families.gauge(about, std::iter::once((vec![("version", version.as_str())], 1)))?;
         let about = ("keylane_workers", "Threads that run guests.");
-        family.gauge(about, std::iter::once((Vec::new(), count(*workers as u64))))?;
+        families.gauge(about, std::iter::once((Vec::new(), count(*workers as u64))))?;
         let about = ("keylane_memory_budget_bytes", "The setting `runtime.memory_budget`.");
-        family.gauge(about, std::iter::once((Vec::new(), count(*memory_budget_bytes))))
+        families.gauge(about, std::iter::once((Vec::new(), count(*memory_budget_bytes))))?;
+        let about = ("keylane_log_lines_dropped", "Log lines dropped because standard error was not read.");
+        families.counter(about, std::iter::once((Vec::new(), self.status.log_lines_dropped)))?;
+        ProcessUse::read().map_or(Ok(()), |own| write_use(families, &own))
     }
+}
 
-    fn of_events(&self, family: &mut Families<'_>) -> fmt::Result {
-        type Of = fn(&HandlerStatus) -> u64;
-        let handlers = &self.status.handlers;
-        let about = ("keylane_events_settled", "Events that settled, by outcome.");
-        family.counter(
-            about,
-            handlers.iter().flat_map(|handler| {
-                let totals = handler.totals;
-                let others = totals.filtered + totals.dead_letters + totals.skipped;
-                let outcomes = [
-                    ("done", totals.settled.saturating_sub(others)),
-                    ("dead_lettered", totals.dead_letters),
-                    ("skipped", totals.skipped),
-                    ("filtered", totals.filtered),
-                ];
-                let name = handler.handler.as_str();
-                outcomes.map(|(outcome, events)| (vec![("handler", name), ("outcome", outcome)], events))
-            }),
-        )?;
-        let counters: [(&str, &str, Of); 14] = [
-            ("keylane_retries", "Attempts after the first one of an event.", |h| h.totals.retries),
-            ("keylane_reruns", "Events that ran again without a charge.", |h| h.totals.reruns),
-            ("keylane_outputs", "Outputs that the brokers acknowledged.", |h| h.totals.outputs),
-            ("keylane_order_breaks", "Outputs stored after a later one of their lane.", |h| {
-                h.totals.order_breaks
-            }),
-            (
-                "keylane_outputs_restamped",
-                "Outputs with the time of sending instead of that of their event.",
-                |h| h.totals.restamped,
-            ),
-            ("keylane_headers_removed", "Output headers dropped because their names are reserved.", |h| {
-                h.totals.removed_headers
-            }),
-            (
-                "keylane_commits_failed",
-                "Partitions whose commit was rejected, and commits without a response.",
-                |h| h.totals.commits_failed,
-            ),
-            ("keylane_offsets_skipped", "Offsets skipped as configured by `out_of_range`.", |h| {
-                h.totals.offsets_skipped
-            }),
-            (
-                "keylane_offsets_claimed",
-                "Offsets that earlier owners had claimed as settled or missing.",
-                |h| h.totals.claimed,
-            ),
-            ("keylane_ownerships", "Ownerships of partitions that began.", |h| h.totals.ownerships),
-            (
-                "keylane_partitions_lost",
-                "Ownerships that were lost: another member may already own the partition.",
-                |h| h.totals.partitions_lost,
-            ),
-            ("keylane_partitions_replaced", "Partitions whose topic was recreated while it was read.", |h| {
-                h.totals.partitions_replaced
-            }),
-            ("keylane_commit_metadata_ignored", "Commits whose metadata was ignored.", |h| {
-                h.totals.metadata_ignored
-            }),
-            ("keylane_reader_repositions", "How often a reader was repositioned.", |h| h.totals.repositioned),
-        ];
-        for (name, help, of) in counters {
-            family.counter((name, help), handlers.iter().map(|handler| (labels(handler), of(handler))))?;
-        }
-        Ok(())
-    }
-
-    fn of_filters(&self, family: &mut Families<'_>) -> fmt::Result {
-        let filtered = self.status.handlers.iter().flat_map(|handler| {
-            handler.filter.iter().map(|rule| {
-                let name = rule.rule.as_deref().unwrap_or("");
-                let keep = if rule.keep { "true" } else { "false" };
-                (vec![("handler", handler.handler.as_str()), ("rule", name), ("keep", keep)], rule.events)
-            })
-        });
-        family.counter(
-            (
-                "keylane_filter_events",
-                "Events by the filter rule that matched them; an empty rule: none did.",
-            ),
-            filtered,
-        )
-    }
-
-    fn of_loops(&self, family: &mut Families<'_>) -> fmt::Result {
-        let handlers = &self.status.handlers;
-        let about = (
-            "keylane_handler_running",
-            "1 while the handler runs; 0 before, while it drains, and after it has stopped.",
-        );
-        family.gauge(
-            about,
-            handlers.iter().map(|handler| (labels(handler), (handler.state == HandlerState::Running).into())),
-        )?;
-        let about = ("keylane_calls", "Guest calls that have not terminated.");
-        family.gauge(about, handlers.iter().map(|handler| (labels(handler), handler.calls.into())))?;
-        let about = ("keylane_calls_limit", "The setting `lanes.max_concurrency`.");
-        family.gauge(about, handlers.iter().map(|handler| (labels(handler), handler.calls_limit.into())))?;
-        let lanes = handlers.iter().flat_map(|handler| {
-            let name = handler.handler.as_str();
-            let states = [
-                ("all", handler.lanes),
-                ("ready", handler.ready_lanes),
-                ("retrying", handler.retrying_lanes),
-            ];
-            states.map(|(state, lanes)| (vec![("handler", name), ("state", state)], count(lanes)))
-        });
-        family.gauge(("keylane_lanes", "Lanes by state; `all` are those with events or a call."), lanes)?;
-        let blocked = handlers.iter().filter_map(|handler| {
-            let topic = handler.blocking_topic.as_deref()?;
-            Some((vec![("handler", handler.handler.as_str()), ("topic", topic)], 1))
-        });
-        family.gauge(
-            ("keylane_backlog_full", "1 for a topic whose queued records block new calls."),
-            blocked,
-        )?;
-        let stalled = handlers.iter().flat_map(|handler| {
-            STALL_REASONS.iter().map(|reason| {
-                let has_reason = |partition: &&PartitionStatus| {
-                    partition.stalled
-                        && partition.blocked.as_ref().is_some_and(|blocked| blocked.reason == reason.code)
-                };
-                let partitions = owned(handler).iter().filter(has_reason).count();
-                let labels = vec![("handler", handler.handler.as_str()), ("reason", reason.code)];
-                (labels, count(partitions as u64))
-            })
-        });
-        family.gauge(("keylane_stalls", "Partitions without progress now, by reason."), stalled)?;
-        let stopped = |partition: &&PartitionStatus| partition.state == OwnershipState::Stopped;
-        let about =
-            ("keylane_partitions_stopped", "Partitions that can't be read until they are assigned again.");
-        family.gauge(
-            about,
-            handlers.iter().map(|handler| {
-                (labels(handler), count(owned(handler).iter().filter(stopped).count() as u64))
-            }),
-        )
-    }
-
-    fn of_partitions(&self, family: &mut Families<'_>) -> fmt::Result {
-        type Of = fn(&PartitionStatus) -> Option<i64>;
-        let numbers: Vec<(&HandlerStatus, &PartitionStatus, String)> = self
-            .status
-            .handlers
-            .iter()
-            .flat_map(|handler| owned(handler).iter().map(move |partition| (handler, partition)))
-            .map(|(handler, partition)| (handler, partition, partition.partition.to_string()))
-            .collect();
-        let gauges: [(&str, &str, Of); 6] = [
-            ("keylane_committed_offset", "The offset that the coordinator has stored.", |p| p.committed),
-            ("keylane_committable_offset", "The first offset that is not settled.", |p| p.committable),
-            ("keylane_log_end_offset", "One past the last offset of the log, as of the last fetch.", |p| {
-                p.log_end
-            }),
-            ("keylane_queued_events", "Events that were read and are not settled.", |p| {
-                Some(count(p.queued))
-            }),
-            ("keylane_queued_bytes", "Bytes of events that were read and are not settled.", |p| {
-                Some(count(p.queued_bytes))
-            }),
-            (
-                "keylane_commit_unclaimed_offsets",
-                "Settled offsets that the last commit could not claim.",
-                |p| Some(count(p.unclaimed)),
-            ),
-        ];
-        for (name, help, of) in gauges {
-            let samples = numbers.iter().filter_map(|(handler, partition, number)| {
-                let labels = vec![
-                    ("handler", handler.handler.as_str()),
-                    ("topic", partition.topic.as_str()),
-                    ("partition", number.as_str()),
-                ];
-                Some((labels, of(partition)?))
-            });
-            family.gauge((name, help), samples)?;
-        }
-        let lags = numbers.iter().flat_map(|(handler, partition, number)| {
-            let kinds = [("committed", partition.lag_committed), ("unsettled", partition.lag_unsettled)];
-            kinds.into_iter().filter_map(move |(kind, lag)| {
-                let labels = vec![
-                    ("handler", handler.handler.as_str()),
-                    ("topic", partition.topic.as_str()),
-                    ("partition", number.as_str()),
-                    ("kind", kind),
-                ];
-                Some((labels, count(lag?)))
-            })
-        });
-        family.gauge(
-            (
-                "keylane_lag_offsets",
-                "Offsets up to the end of the log that are not committed, or not settled.",
-            ),
-            lags,
-        )
-    }
+/// Writes the metrics that Prometheus clients have in common.
+fn write_use(families: &mut Families<'_>, own: &ProcessUse) -> fmt::Result {
+    let one = |value: f64| std::iter::once((Vec::new(), value));
+    let size = |value: u64| std::iter::once((Vec::new(), value));
+    families.seconds(("process_cpu_seconds", "CPU time of the user and of the system."), own.cpu_seconds)?;
+    families.size(("process_resident_memory_bytes", "The resident set."), size(own.resident_bytes))?;
+    families.size(("process_virtual_memory_bytes", "The virtual memory."), size(own.virtual_bytes))?;
+    families.size(("process_open_fds", "Open file descriptors."), size(own.open_files))?;
+    let about = ("process_start_time_seconds", "When the process was started, in seconds since 1970.");
+    families.fraction(about, one(own.started))
 }
 
 /// Returns the partitions that the handler owns. Those of its last view may have other owners after its end.
@@ -310,21 +86,14 @@ fn owned(handler: &HandlerStatus) -> &[PartitionStatus] {
     if handler.state == HandlerState::Stopped { &[] } else { &handler.partitions }
 }
 
-fn labels(handler: &HandlerStatus) -> Vec<Label<'_>> {
-    vec![("handler", handler.handler.as_str())]
-}
-
-/// Converts a count to the type of gauges.
-fn count(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
 
     use super::*;
-    use crate::status::{FilterRuleStatus, HandlerTotals, ProcessState};
+    use crate::status::{
+        FilterRuleStatus, HandlerTotals, LimitStatus, MemoryStatus, OwnershipState, ProcessState,
+    };
 
     fn status() -> ProcessStatus {
         let partition = PartitionStatus {
@@ -343,6 +112,8 @@ mod tests {
             queued_bytes: 100,
             running_lanes: 1,
             unacked_lanes: 0,
+            oldest_record_age_ms: Some(1_500),
+            oldest_queued_ms: Some(1_000),
             read_limit: None,
             stalled: false,
             blocked: None,
@@ -356,7 +127,12 @@ mod tests {
             state: HandlerState::Running,
             failures: Vec::new(),
             unresponsive_ms: None,
+            limited_by: Some(LimitStatus { cause: "cpu".to_owned(), detail: String::new() }),
+            rates: None,
+            call_times: None,
+            catch_up_ms: None,
             calls: 1,
+            waiting_calls: 0,
             calls_limit: 256,
             lanes: 1,
             ready_lanes: 0,
@@ -369,18 +145,26 @@ mod tests {
         ProcessStatus {
             version: "0.1.0".to_owned(),
             pid: 1,
+            host: "worker".to_owned(),
+            time_ms: 0,
             uptime_ms: 1,
             configuration_sha256: "00".to_owned(),
             state: ProcessState::Running,
             workers: 2,
             memory_budget_bytes: 1 << 20,
+            memory: MemoryStatus::default(),
+            log_lines_dropped: 0,
             handlers: vec![handler],
         }
     }
 
+    fn metrics() -> Metrics {
+        Metrics { status: status(), views: vec![Some(HandlerView::default())], include_partitions: true }
+    }
+
     #[test]
     fn the_page_lists_every_metric_with_its_type_and_help() {
-        let text = encode(status(), true, MetricsFormat::Prometheus);
+        let text = encode(metrics(), MetricsFormat::Prometheus);
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
         let mut table = String::new();
         for (name, kind) in types {
@@ -390,17 +174,17 @@ mod tests {
             writeln!(table, "| `{name}` | {kind} | {} |", help.expect("every metric has a help text"))
                 .expect("a string");
         }
-        let page = include_str!("../../../../docs/metrics.md");
+        let page = include_str!("../../../../../docs/metrics.md");
         let rows: String = page
             .lines()
-            .filter(|line| line.starts_with("| `keylane_"))
+            .filter(|line| line.starts_with("| `keylane_") || line.starts_with("| `process_"))
             .fold(String::new(), |rows, line| rows + line + "\n");
         assert_eq!(rows, table, "docs/metrics.md must be:\n{table}");
     }
 
     #[test]
     fn outcomes_add_up_to_the_settled_events_and_labels_are_escaped() {
-        let text = encode(status(), true, MetricsFormat::Prometheus);
+        let text = encode(metrics(), MetricsFormat::Prometheus);
         for sample in [
             "keylane_events_settled_total{handler=\"t\",outcome=\"done\"} 5",
             "keylane_events_settled_total{handler=\"t\",outcome=\"filtered\"} 3",
@@ -409,12 +193,13 @@ mod tests {
         ] {
             assert!(text.lines().any(|line| line == sample), "{sample}\n{text}");
         }
-        let open = encode(status(), true, MetricsFormat::OpenMetrics);
+        let open = encode(metrics(), MetricsFormat::OpenMetrics);
         assert!(open.ends_with("# EOF\n"), "{open}");
     }
 
     #[test]
     fn metrics_of_partitions_can_be_left_out() {
-        assert!(!encode(status(), false, MetricsFormat::Prometheus).contains("partition=\""));
+        let metrics = Metrics { include_partitions: false, ..metrics() };
+        assert!(!encode(metrics, MetricsFormat::Prometheus).contains("partition=\""));
     }
 }

@@ -5,7 +5,7 @@ use keylane_core::{FailedEvent, Now, Partition, Reason, Verdict};
 use crate::app::event_loop::publishing::{Publishing, name_of};
 use crate::app::event_loop::reading::Reading;
 use crate::guest::{Call, CallStatus};
-use crate::telemetry::LinePermit;
+use crate::logging::LinePermit;
 
 use super::HandlerLog;
 use super::limits::Cause;

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use keylane_core::{CommitError, Now, Partition};
 
-use crate::telemetry::LinePermit;
+use crate::logging::LinePermit;
 
 use super::HandlerLog;
 use super::limits::Cause;

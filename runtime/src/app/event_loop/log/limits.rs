@@ -3,7 +3,7 @@
 
 use keylane_core::Now;
 
-use crate::telemetry::{LinePermit, LineThrottle};
+use crate::logging::{LinePermit, LineThrottle};
 
 /// Maximum lines a second per cause.
 const LINES_MAX: u32 = 2;

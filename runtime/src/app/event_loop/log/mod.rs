@@ -38,6 +38,12 @@ impl HandlerLog {
         self.topics.get(usize::from(topic)).map_or("?", String::as_str)
     }
 
+    /// Returns the number of a topic.
+    pub(super) fn topic_number(&self, topic: &str) -> u16 {
+        let number = self.topics.iter().position(|known| known == topic);
+        number.and_then(|number| u16::try_from(number).ok()).unwrap_or(u16::MAX)
+    }
+
     /// Logs a failure, which prevents exit code 0. `message`: the condition, in constant words.
     pub(super) fn failure(&self, message: &'static str, failure: &str) {
         tracing::error!(handler = self.handler, failure, "{message}");

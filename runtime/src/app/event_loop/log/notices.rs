@@ -1,7 +1,7 @@
 //! Log lines of the core's notices and stalls, and the failure texts of stopped handlers and partitions.
 
 use keylane_core::{
-    BlockedOn, Fault, Notice, OwnershipEnd, Partition, PartitionStop, ReadError, Reason, Stall,
+    Blockage, BlockedOn, Fault, Notice, OwnershipEnd, Partition, PartitionStop, ReadError, Reason,
 };
 
 use crate::app::stall_reasons::reason_of;
@@ -82,8 +82,14 @@ impl HandlerLog {
         }
     }
 
-    /// Logs a stall. `blocking_topic`: the topic whose queued outputs block new calls.
-    pub(in crate::app::event_loop) fn stall(&self, stall: &Stall, blocking_topic: Option<&str>) {
+    /// Logs a stall. `lane`: the name of the lane that blocks the partition. `error`: the last error of its event.
+    /// `blocking_topic`: the topic whose queued outputs block new calls.
+    pub(in crate::app::event_loop) fn stall(
+        &self,
+        stall: &Blockage,
+        (lane, error): (Option<&str>, Option<&str>),
+        blocking_topic: Option<&str>,
+    ) {
         let (handler, topic, partition) =
             (self.handler(), self.topic(stall.partition), stall.partition.number);
         let (offset, attempt, blocked_on) = (stall.offset, stall.attempt, stall.blocked_on);
@@ -108,6 +114,8 @@ impl HandlerLog {
             offset,
             attempt,
             blocked_on,
+            lane,
+            error,
             blocking_topic,
             remedy,
             "partition stalled"

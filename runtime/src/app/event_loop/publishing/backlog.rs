@@ -87,6 +87,11 @@ impl Backlog {
         self.bytes = self.topics.iter().flatten().map(|queued| queued.bytes).sum();
     }
 
+    /// Returns the memory of the queued records, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Returns the topic with the most queued bytes while the backlog is full.
     pub(super) fn fullest(&self) -> Option<usize> {
         let bytes = |topic: &VecDeque<QueuedRecord>| topic.iter().map(|queued| queued.bytes).sum::<usize>();

@@ -9,8 +9,8 @@ use keylane_core::{FailedEvent, Fault, Reason, Row};
 use crate::admit::{Arena, ArenaRecord, Header};
 use crate::config;
 use crate::librdkafka::ErrorCode;
+use crate::logging::{ClockedLineThrottle, LinePermit};
 use crate::sink::{SinkRecord, SinkTopic};
-use crate::telemetry::{ClockedLineThrottle, LinePermit};
 
 /// Maximum bytes of an error text in a header.
 const ERROR_MAX: usize = 1024;

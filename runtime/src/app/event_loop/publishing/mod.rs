@@ -69,7 +69,7 @@ struct PublishingCounters {
 }
 
 /// A snapshot of the publishing of one handler.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::app) struct PublishingView {
     pub(in crate::app) outputs_acknowledged: u64,
     /// Number of outputs that were stored after later ones of their lane.
@@ -80,6 +80,8 @@ pub(in crate::app) struct PublishingView {
     pub(in crate::app) removed_headers: u64,
     /// The topic whose queued outputs block new calls.
     pub(in crate::app) blocking_topic: Option<String>,
+    /// Memory of the queued outputs and dead letters.
+    pub(in crate::app) backlog_bytes: usize,
     /// The producer that all handlers share.
     pub(in crate::app) producer: ProducerTotals,
 }
@@ -479,6 +481,7 @@ impl Publishing {
             restamped: self.times.restamped(),
             removed_headers: self.counters.removed_headers,
             blocking_topic: self.blocking_topic().map(str::to_owned),
+            backlog_bytes: self.backlog.bytes(),
             producer: self.sink.totals(),
         }
     }

@@ -1,0 +1,97 @@
+//! Metrics of what the event loops observe: attempts, dead letters, commits, rebalances and times.
+
+use std::fmt;
+
+use keylane_core::Histogram;
+
+use crate::status::HandlerStatus;
+
+use super::Metrics;
+use super::families::{Families, labels};
+use crate::app::event_loop::{CALL_RESULTS, HandlerView};
+
+const MILLIS: f64 = 1e3;
+const MICROS: f64 = 1e6;
+
+impl Metrics {
+    pub(super) fn write_observed(&self, families: &mut Families<'_>) -> fmt::Result {
+        let attempts = self.with_view().flat_map(|(handler, view)| {
+            CALL_RESULTS.into_iter().zip(view.observed.results.0).map(|(result, count)| {
+                (vec![("handler", handler.handler.as_str()), ("result", result)], count)
+            })
+        });
+        families.counter(
+            ("keylane_attempts", "Attempts, by result: events, or calls that failed as a whole (`failed`)."),
+            attempts,
+        )?;
+        let dead_letters = self.with_view().flat_map(|(handler, view)| {
+            view.observed.dead_letters.iter().map(|(reason, count)| {
+                (vec![("handler", handler.handler.as_str()), ("reason", *reason)], *count)
+            })
+        });
+        families
+            .counter(("keylane_dead_letters", "Dead letters that were sent, by reason."), dead_letters)?;
+        let commits = self.with_view().flat_map(|(handler, view)| {
+            let results = [("stored", view.commits_stored), ("failed", view.commits_failed)];
+            results.map(|(result, count)| {
+                (vec![("handler", handler.handler.as_str()), ("result", result)], count)
+            })
+        });
+        families.counter(
+            ("keylane_commits", "Commits by result, counted per partition; without a response: once."),
+            commits,
+        )?;
+        let rebalances = self.with_view().flat_map(|(handler, view)| {
+            let counts = view.observed.rebalances;
+            let kinds = [("assigned", counts.assigned), ("revoked", counts.revoked), ("lost", counts.lost)];
+            kinds.map(|(kind, count)| (vec![("handler", handler.handler.as_str()), ("kind", kind)], count))
+        });
+        families.counter(("keylane_rebalances", "Assignments that the group has changed."), rebalances)?;
+        let arena = self.with_view().map(|(handler, view)| (labels(handler), view.arena_bytes as u64));
+        families.size(("keylane_arena_bytes", "Memory for records that are not settled."), arena)?;
+        let backlog =
+            self.with_view().map(|(handler, view)| (labels(handler), view.publishing.backlog_bytes as u64));
+        families.size(("keylane_output_backlog_bytes", "Queued outputs and dead letters."), backlog)
+    }
+
+    pub(super) fn write_times(&self, families: &mut Families<'_>) -> fmt::Result {
+        type Of = fn(&HandlerView) -> Histogram;
+        let histograms: [(&str, &str, f64, Of); 4] = [
+            (
+                "keylane_lane_wait_seconds",
+                "From the read of an event to its first dispatch.",
+                MILLIS,
+                |view| view.core.times.lane_wait,
+            ),
+            (
+                "keylane_event_age_seconds",
+                "From the time of a record to the settling of its event.",
+                MILLIS,
+                |view| view.core.times.event_age,
+            ),
+            (
+                "keylane_guest_call_seconds",
+                "From the dispatch of a guest call to its result.",
+                MICROS,
+                |view| view.observed.call_times,
+            ),
+            (
+                "keylane_loop_turn_seconds",
+                "Turns of the event loop that handled something.",
+                MICROS,
+                |view| view.observed.loop_turns,
+            ),
+        ];
+        for (name, help, per_second, of) in histograms {
+            let samples = self.with_view().map(|(handler, view)| (labels(handler), of(view)));
+            families.histogram((name, help), per_second, samples)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the handlers that have a view.
+    fn with_view(&self) -> impl Iterator<Item = (&HandlerStatus, &HandlerView)> {
+        let handlers = self.status.handlers.iter().zip(&self.views);
+        handlers.filter_map(|(handler, view)| Some((handler, view.as_ref()?)))
+    }
+}

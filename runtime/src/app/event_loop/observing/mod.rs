@@ -1,0 +1,251 @@
+//! What the loop observes only for reports: nothing depends on it. Everything here is bounded, and costs nothing per
+//! event.
+
+mod ages;
+mod call_times;
+mod lane_ranking;
+mod last_errors;
+mod pace;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use keylane_core::{
+    Blockage, CallId, Core, Histogram, LaneScan, LaneView, Load, Partition, PartitionView, View,
+};
+
+use crate::admit::{Arena, LaneRule, lane_key_text, lane_name};
+use crate::guest::Call;
+
+use super::log::HandlerLog;
+use ages::Ages;
+pub(in crate::app) use ages::OldestEvent;
+use call_times::CallTimes;
+pub(in crate::app) use call_times::{CALL_RESULTS, CallResults};
+use lane_ranking::LaneRanking;
+pub(in crate::app) use lane_ranking::{LaneOrder, LanesRequest, RankedLane};
+use last_errors::LastErrors;
+use pace::Pace;
+pub(in crate::app) use pace::{Cause, PaceView};
+
+/// Maximum number of lanes among which the deepest one is looked for.
+const FEW_LANES: usize = 1_024;
+
+/// What the loop observes for reports.
+pub(in crate::app) struct Observing {
+    group: String,
+    show_keys: bool,
+    ages: Ages,
+    call_times: CallTimes,
+    last_errors: LastErrors,
+    pace: Pace,
+    /// How long busy turns of the loop took, in microseconds.
+    loop_turns: Histogram,
+    ranking: Option<LaneRanking>,
+    rebalances: Rebalances,
+    /// The number of dead letters that were sent, by reason.
+    dead_letters: BTreeMap<&'static str, u64>,
+}
+
+/// How often the group has changed the assignment of this member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::app) struct Rebalances {
+    pub(in crate::app) assigned: u64,
+    pub(in crate::app) revoked: u64,
+    pub(in crate::app) lost: u64,
+}
+
+/// A snapshot of what was observed.
+#[derive(Clone, Debug, Default)]
+pub(in crate::app) struct ObservedView {
+    pub(in crate::app) pace: PaceView,
+    pub(in crate::app) load: Load,
+    pub(in crate::app) deepest_lane: Option<DeepestLane>,
+    /// The durations of all calls, and of those of about the last ten seconds, in microseconds.
+    pub(in crate::app) call_times: Histogram,
+    pub(in crate::app) recent_call_times: Histogram,
+    pub(in crate::app) results: CallResults,
+    pub(in crate::app) loop_turns: Histogram,
+    pub(in crate::app) rebalances: Rebalances,
+    pub(in crate::app) dead_letters: BTreeMap<&'static str, u64>,
+    /// The partitions of the core's view, in its order.
+    pub(in crate::app) partitions: Vec<ObservedPartition>,
+}
+
+/// The lane with the most events.
+#[derive(Clone, Debug)]
+pub(in crate::app) struct DeepestLane {
+    /// Its name; `None`: it is not that of a key.
+    pub(in crate::app) name: Option<String>,
+    pub(in crate::app) events: u32,
+}
+
+/// What was observed of one partition.
+#[derive(Clone, Debug, Default)]
+pub(in crate::app) struct ObservedPartition {
+    /// Its first unsettled event, or one read up to a second before it.
+    pub(in crate::app) oldest: Option<OldestEvent>,
+    /// The name of the lane that blocks it.
+    pub(in crate::app) lane: Option<String>,
+    /// The last error of the event that blocks it.
+    pub(in crate::app) error: Option<String>,
+}
+
+impl Observing {
+    /// `group`: the consumer group, which is part of the names of lanes. `show_keys`: whether lanes are shown with their
+    /// keys.
+    pub(in crate::app) fn new(group: String, show_keys: bool) -> Observing {
+        Observing {
+            group,
+            show_keys,
+            ages: Ages::default(),
+            call_times: CallTimes::default(),
+            last_errors: LastErrors::default(),
+            pace: Pace::default(),
+            loop_turns: Histogram::default(),
+            ranking: None,
+            rebalances: Rebalances::default(),
+            dead_letters: BTreeMap::new(),
+        }
+    }
+
+    /// Records how long a busy turn took.
+    pub(super) fn turn_ended(&mut self, took: Duration) {
+        self.loop_turns.record(micros(took));
+    }
+
+    /// Records that an event was read. Only one event a second is kept for each partition.
+    pub(super) fn event_read(&mut self, partition: Partition, event: OldestEvent, core: &Core) {
+        self.ages.event_read(partition, event, || core.committable_offset(partition));
+    }
+
+    pub(super) fn call_began(&mut self, call: CallId, now: Duration) {
+        self.call_times.began(call, now);
+    }
+
+    /// Records the duration of a call, and the errors of its events.
+    pub(super) fn call_ended(&mut self, call: &Call, log: &HandlerLog, now: Duration) {
+        self.call_times.ended(call, now);
+        self.last_errors.call_ended(call, || log.topic_number(call.batch.topic()));
+    }
+
+    pub(super) fn dead_letter_sent(&mut self, reason: &'static str) {
+        *self.dead_letters.entry(reason).or_default() += 1;
+    }
+
+    pub(super) fn assigned(&mut self) {
+        self.rebalances.assigned += 1;
+    }
+
+    pub(super) fn revoked(&mut self) {
+        self.rebalances.revoked += 1;
+    }
+
+    pub(super) fn lost(&mut self) {
+        self.rebalances.lost += 1;
+    }
+
+    /// Records the pace of the handler, once a second. `lag`: the number of offsets up to the ends of the logs that are
+    /// not settled.
+    pub(super) fn sample(&mut self, now: Duration, core: &Core, lag: impl FnOnce() -> u64) {
+        if self.pace.is_due(now) {
+            self.pace.sample(now, core.load(), core.counters(), lag());
+            self.call_times.sample();
+        }
+    }
+
+    /// Returns the name of the lane of a blocked event.
+    pub(super) fn lane_of(&self, blockage: &Blockage, rule: &LaneRule, arena: &Arena) -> Option<String> {
+        let lane_key = rule.lane_key(&arena.get(blockage.arena_slot?))?;
+        Some(lane_name(&self.group, &lane_key))
+    }
+
+    /// Returns the last error of a blocked event.
+    pub(super) fn error_of(&self, blockage: &Blockage) -> Option<&str> {
+        self.last_errors.of(blockage.partition, blockage.offset)
+    }
+
+    // -- the worst lanes ----------------------------------------------------------------------------
+
+    /// Begins to rank the lanes. The admin server sends no further request before this one has its response.
+    pub(super) fn rank_lanes(&mut self, request: LanesRequest) {
+        self.ranking = Some(LaneRanking::new(request));
+    }
+
+    /// Continues to rank the lanes, for a limited time. Returns whether it is not complete.
+    pub(super) fn continue_ranking(
+        &mut self,
+        core: &Core,
+        rule: &LaneRule,
+        arena: &Arena,
+        log: &HandlerLog,
+    ) -> bool {
+        let Observing { group, show_keys, last_errors, ranking, .. } = self;
+        let describe = |lane: LaneView| {
+            let lane_key = rule.lane_key(&arena.get(lane.arena_slot));
+            RankedLane {
+                name: lane_key.as_deref().map(|lane_key| lane_name(group, lane_key)),
+                key: lane_key.as_deref().filter(|_| *show_keys).map(lane_key_text),
+                topic: log.topic(lane.partition).to_owned(),
+                lane,
+                error: last_errors.of(lane.partition, lane.offset).map(str::to_owned),
+            }
+        };
+        let Some(mut scanning) = ranking.take() else { return false };
+        if scanning.continue_scan(core, describe) {
+            scanning.respond();
+        } else {
+            *ranking = Some(scanning);
+        }
+        true
+    }
+
+    // -- snapshots ----------------------------------------------------------------------------------
+
+    /// Returns a snapshot that matches this view of the core.
+    pub(super) fn view(&self, core: &Core, view: &View, rule: &LaneRule, arena: &Arena) -> ObservedView {
+        let partition = |view: &PartitionView| {
+            let oldest = self.ages.oldest(view.partition, view.committable_offset);
+            let error = view.blocked.as_ref().and_then(|blocked| self.error_of(blocked));
+            ObservedPartition {
+                oldest: oldest.filter(|_| view.open > 0),
+                lane: view.blocked.and_then(|blocked| self.lane_of(&blocked, rule, arena)),
+                error: error.map(str::to_owned),
+            }
+        };
+        ObservedView {
+            pace: self.pace.view(),
+            deepest_lane: self.deepest_lane(core, rule, arena),
+            load: core.load(),
+            call_times: self.call_times.all(),
+            recent_call_times: self.call_times.recent(),
+            results: self.call_times.results(),
+            loop_turns: self.loop_turns,
+            rebalances: self.rebalances,
+            dead_letters: self.dead_letters.clone(),
+            partitions: view.partitions.iter().map(partition).collect(),
+        }
+    }
+
+    /// Returns the lane with the most events, if there are few lanes: with many, no single one holds the others up.
+    fn deepest_lane(&self, core: &Core, rule: &LaneRule, arena: &Arena) -> Option<DeepestLane> {
+        if core.load().lanes > FEW_LANES {
+            return None;
+        }
+        let (mut scan, mut deepest) = (LaneScan::default(), None::<LaneView>);
+        let deepest_of = |lane: LaneView| {
+            if deepest.is_none_or(|deepest| deepest.events < lane.events) {
+                deepest = Some(lane);
+            }
+        };
+        let mut each = deepest_of;
+        while !core.scan_lanes(&mut scan, u32::MAX, &mut each) {}
+        let lane = deepest?;
+        let lane_key = rule.lane_key(&arena.get(lane.arena_slot));
+        Some(DeepestLane { name: lane_key.map(|key| lane_name(&self.group, &key)), events: lane.events })
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,208 @@
+//! The pace of the handler: its rates over the last ten seconds, and what limited it. One sample is taken each second.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use keylane_core::{Counters, Load};
+
+/// The interval of the samples.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Number of samples: ten seconds, and the one before.
+const SAMPLES: usize = 11;
+/// A handler that is at most this many events behind its logs has caught up.
+const CAUGHT_UP_LAG: u64 = 100;
+
+/// What limits a handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::app) enum Cause {
+    /// Nothing: no event waits.
+    CaughtUp,
+    /// The fetching of records.
+    Fetch,
+    /// The workers: lanes wait for a worker.
+    Cpu,
+    /// The limit of concurrent calls: lanes wait for a call.
+    Concurrency,
+    /// The number of lanes with events: each waits for its own call.
+    Lanes,
+    /// Failed events: lanes wait for their next attempt.
+    Retries,
+    /// Outputs that are queued, or not acknowledged.
+    Outputs,
+    /// What the calls wait for.
+    Service,
+}
+
+/// Number of causes.
+const CAUSES: usize = 8;
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at: Duration,
+    cause: Cause,
+    settled: u64,
+    retries: u64,
+    dead_letters: u64,
+    lag: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    samples: VecDeque<Sample>,
+}
+
+/// A snapshot of the pace.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(in crate::app) struct PaceView {
+    /// What limited the handler in most of the samples; `None`: there are none.
+    pub(in crate::app) cause: Option<Cause>,
+    pub(in crate::app) rates: Option<Rates>,
+    /// Number of offsets up to the ends of the logs that were not settled at the last sample.
+    pub(in crate::app) lag: u64,
+}
+
+/// Rates per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(in crate::app) struct Rates {
+    pub(in crate::app) settled: f64,
+    pub(in crate::app) retries: f64,
+    pub(in crate::app) dead_letters: f64,
+    /// How fast the lag decreases.
+    pub(in crate::app) catching_up: f64,
+}
+
+impl Pace {
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        self.samples.back().is_none_or(|last| now >= last.at + INTERVAL)
+    }
+
+    pub(super) fn sample(&mut self, now: Duration, load: Load, counters: Counters, lag: u64) {
+        if self.samples.len() == SAMPLES {
+            self.samples.pop_front();
+        }
+        let Counters { settled, retries, dead_letters, .. } = counters;
+        let cause = cause(load, lag, self.settled_since_last(settled));
+        self.samples.push_back(Sample { at: now, cause, settled, retries, dead_letters, lag });
+    }
+
+    fn settled_since_last(&self, settled: u64) -> u64 {
+        self.samples.back().map_or(0, |last| settled - last.settled)
+    }
+
+    pub(super) fn view(&self) -> PaceView {
+        let mut counts = [0_u32; CAUSES];
+        let mut most = None;
+        // Of equally frequent causes the latest counts.
+        for sample in &self.samples {
+            let Some(count) = counts.get_mut(sample.cause as usize) else { continue };
+            *count += 1;
+            if most.is_none_or(|(_, highest)| *count >= highest) {
+                most = Some((sample.cause, *count));
+            }
+        }
+        PaceView {
+            cause: most.map(|(cause, _)| cause),
+            rates: self.rates(),
+            lag: self.samples.back().map_or(0, |last| last.lag),
+        }
+    }
+
+    fn rates(&self) -> Option<Rates> {
+        let (first, last) = (self.samples.front()?, self.samples.back()?);
+        let seconds = (last.at - first.at).as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "a rate is an approximation")]
+        let rate = |before: u64, after: u64| (after as f64 - before as f64) / seconds;
+        (seconds > 0.0).then(|| Rates {
+            settled: rate(first.settled, last.settled),
+            retries: rate(first.retries, last.retries),
+            dead_letters: rate(first.dead_letters, last.dead_letters),
+            catching_up: -rate(first.lag, last.lag),
+        })
+    }
+}
+
+/// Returns what limits a handler at this moment. `recent`: the number of events that settled in the last second.
+fn cause(load: Load, lag: u64, recent: u64) -> Cause {
+    let Load { lanes, ready_lanes, delayed_lanes, calls, suspended_calls, at_call_limit, output_backlog } =
+        load;
+    let calls_wait = 2 * suspended_calls > calls;
+    if output_backlog {
+        return Cause::Outputs;
+    }
+    if ready_lanes > 0 {
+        return match (at_call_limit, calls_wait) {
+            (true, true) => Cause::Service,
+            (true, false) => Cause::Concurrency,
+            (false, _) => Cause::Cpu,
+        };
+    }
+    if lanes > 0 && calls == 0 {
+        return if delayed_lanes > 0 { Cause::Retries } else { Cause::Outputs };
+    }
+    if lag <= CAUGHT_UP_LAG.max(recent) {
+        return if calls_wait && lag > calls.into() { Cause::Service } else { Cause::CaughtUp };
+    }
+    match (lanes, calls_wait) {
+        (0, _) => Cause::Fetch,
+        (_, true) => Cause::Service,
+        (_, false) => Cause::Lanes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Load = Load {
+        lanes: 0,
+        ready_lanes: 0,
+        delayed_lanes: 0,
+        calls: 0,
+        suspended_calls: 0,
+        at_call_limit: false,
+        output_backlog: false,
+    };
+
+    #[test]
+    fn the_cause_is_what_the_next_event_waits_for() {
+        let busy = Load { lanes: 10, calls: 4, ..IDLE };
+        for (expected, load, lag) in [
+            (Cause::CaughtUp, IDLE, 0),
+            (Cause::CaughtUp, busy, 5),
+            (Cause::Fetch, IDLE, 10_000),
+            (Cause::Cpu, Load { ready_lanes: 3, ..busy }, 10_000),
+            (Cause::Concurrency, Load { ready_lanes: 3, at_call_limit: true, ..busy }, 10_000),
+            (
+                Cause::Service,
+                Load { ready_lanes: 3, at_call_limit: true, suspended_calls: 3, ..busy },
+                10_000,
+            ),
+            (Cause::Service, Load { suspended_calls: 4, ..busy }, 10_000),
+            (Cause::Lanes, busy, 10_000),
+            (Cause::Retries, Load { calls: 0, delayed_lanes: 1, ..busy }, 10),
+            (Cause::Outputs, Load { calls: 0, ..busy }, 10),
+            (Cause::Outputs, Load { output_backlog: true, ready_lanes: 3, ..busy }, 10),
+        ] {
+            assert_eq!(cause(load, lag, 0), expected, "{load:?}, lag {lag}");
+        }
+        assert_eq!(cause(IDLE, 10_000, 20_000), Cause::CaughtUp, "the lag is half a second of work");
+    }
+
+    #[test]
+    fn the_most_frequent_cause_of_ten_seconds_is_shown_with_the_rates() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.view(), PaceView::default());
+        for second in 0..20_u64 {
+            let now = Duration::from_secs(second);
+            assert!(pace.is_due(now));
+            let load = if second == 19 { IDLE } else { Load { ready_lanes: 1, lanes: 1, calls: 1, ..IDLE } };
+            let counters = Counters { settled: 100 * second, ..Counters::default() };
+            pace.sample(now, load, counters, 5_000 - 50 * second);
+            assert!(!pace.is_due(now + Duration::from_millis(999)));
+        }
+        let view = pace.view();
+        let rates = view.rates.expect("there are two samples");
+        assert_eq!((view.cause, view.lag), (Some(Cause::Cpu), 4_050));
+        assert!((rates.settled - 100.0).abs() < 1e-9 && (rates.catching_up - 50.0).abs() < 1e-9, "{rates:?}");
+    }
+}
