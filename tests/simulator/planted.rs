@@ -46,9 +46,11 @@ pub(crate) enum Planted {
     StaleView,
     /// Reports the end of a log as one offset beyond it.
     LogEndTooHigh,
+    /// Shows the lanes from before the last input.
+    StaleLanes,
 }
 
-pub(crate) const ALL: [Planted; 19] = [
+pub(crate) const ALL: [Planted; 20] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -68,4 +70,5 @@ pub(crate) const ALL: [Planted; 19] = [
     Planted::RoundUncommitted,
     Planted::StaleView,
     Planted::LogEndTooHigh,
+    Planted::StaleLanes,
 ];

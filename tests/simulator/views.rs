@@ -1,22 +1,67 @@
 //! Views: what a core shows at any time must agree with the state of its process, and reading it must change nothing.
 
-use keylane_core::{BlockedOn, Core, OwnershipState, PartitionView, View};
+use keylane_core::{BlockedOn, Core, LaneScan, LaneView, OwnershipState, PartitionView, View};
 
 use super::planted::Planted;
 use super::world::World;
 
+/// What a reader with a planted bug read before the last input.
+#[derive(Default)]
+pub(crate) struct ReadBefore {
+    view: Option<View>,
+    lanes: Option<Vec<LaneView>>,
+}
+
+/// All lanes, in small steps.
+fn scan(core: &Core) -> Vec<LaneView> {
+    let (mut scan, mut lanes) = (LaneScan::default(), Vec::new());
+    while !core.scan_lanes(&mut scan, 3, |lane| lanes.push(lane)) {}
+    lanes
+}
+
 impl World {
-    /// Takes the view that a reader sees after this input.
-    pub(crate) fn view_before(&self, core: &Core) -> Option<View> {
-        (self.planted == Some(Planted::StaleView)).then(|| core.view())
+    /// Takes what a reader with a planted bug sees after this input.
+    pub(crate) fn read_before(&self, core: &Core) -> ReadBefore {
+        ReadBefore {
+            view: (self.planted == Some(Planted::StaleView)).then(|| core.view()),
+            lanes: (self.planted == Some(Planted::StaleLanes)).then(|| scan(core)),
+        }
     }
 
-    /// Compares a view with the process. `before`: the view before the last input, for a planted bug.
-    pub(crate) fn check_view(&mut self, p: usize, core: &Core, before: Option<View>) {
-        let view = before.unwrap_or_else(|| core.view());
-        for partition in view.partitions.iter().filter(|view| view.status == OwnershipState::Active) {
+    /// Compares a view and a scan of the lanes with the process. `before`: what was seen before the last input, for
+    /// planted bugs.
+    pub(crate) fn check_view(&mut self, p: usize, core: &Core, before: ReadBefore) {
+        let view = before.view.unwrap_or_else(|| core.view());
+        let lanes = before.lanes.unwrap_or_else(|| scan(core));
+        for partition in view.partitions.iter().filter(|view| view.state == OwnershipState::Active) {
             self.check_partition_view(p, partition);
+            self.check_lane_views(p, partition, &lanes);
         }
+    }
+
+    /// The lanes of a partition have no more events than it has, and one of them has the event that blocks it.
+    fn check_lane_views(&mut self, p: usize, view: &PartitionView, lanes: &[LaneView]) {
+        let index = self.index(view.partition);
+        let lanes: Vec<&LaneView> = lanes.iter().filter(|lane| lane.partition == view.partition).collect();
+        let events: u64 = lanes.iter().map(|lane| u64::from(lane.events)).sum();
+        // Events whose outcome needs no call are in no lane until it begins.
+        self.require(events <= view.open, "I-view", index, view.committable_offset, || {
+            format!("process {p} shows {events} events in lanes, but {} unsettled events", view.open)
+        });
+        let Some(blocked) = view.blocked else { return };
+        let is_in_lane = match blocked.blocked_on {
+            BlockedOn::Guest
+            | BlockedOn::Retry
+            | BlockedOn::OutputsUnacked
+            | BlockedOn::DeadLetterUnacked => lanes.iter().any(|lane| lane.offset == blocked.offset),
+            BlockedOn::Undispatched
+            | BlockedOn::Commit
+            | BlockedOn::ReadFailed(_)
+            | BlockedOn::NotFetched { .. } => true,
+        };
+        self.require(is_in_lane, "I-view", index, blocked.offset, || {
+            format!("process {p} shows {blocked:?}, but no lane begins with this event: {lanes:?}")
+        });
     }
 
     fn check_partition_view(&mut self, p: usize, view: &PartitionView) {

@@ -15,6 +15,7 @@ use super::planted::Planted;
 use super::process::Process;
 use super::rng::Rng;
 use super::trace::{Coverage, Line, Seen, Trace, Violation};
+use super::views::ReadBefore;
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -282,7 +283,7 @@ impl World {
     pub(crate) fn feed(&mut self, p: usize, input: Input<'_>) {
         let Some(mut core) = self.processes[p].core.take() else { return };
         let uptime = self.uptime(p);
-        let before = self.reads_views.then(|| self.view_before(&core)).flatten();
+        let before = if self.reads_views { self.read_before(&core) } else { ReadBefore::default() };
         core.handle(Now { uptime, wall_ms: (self.now / MS) as i64 }, input);
         while let Some(action) = core.poll() {
             self.act(p, action);

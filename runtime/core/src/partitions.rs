@@ -40,6 +40,8 @@ pub(crate) struct PartitionState {
     /// Whether the partition belongs to the last answered assignment.
     pub(crate) in_assignment: bool,
     pub(crate) progress: StallWatch,
+    /// When a stall was last reported.
+    pub(crate) stall_reported_at: Duration,
 }
 
 /// The phase of a partition's ownership, in the usual order. `core/closing.rs` has the exceptions: a stop, a loss, a
@@ -164,6 +166,8 @@ pub(crate) struct ReadFailure {
     pub(crate) tries: u32,
     /// When the reader is repositioned.
     pub(crate) retry_at: Duration,
+    /// When the first of these errors occurred.
+    pub(crate) since: Duration,
     /// Whether a stall was reported for the error.
     pub(crate) reported: bool,
 }
@@ -242,6 +246,7 @@ impl PartitionState {
             end: None,
             in_assignment: false,
             progress: StallWatch::default(),
+            stall_reported_at: Duration::ZERO,
         }
     }
 
@@ -265,13 +270,12 @@ impl PartitionState {
         (self.ledger.committable(), self.commit.committed)
     }
 
-    /// Returns whether a stall of it is reported.
-    pub(crate) fn is_stalled(&self) -> bool {
-        let cannot_be_read = self.reading.failure.is_some_and(|failure| failure.reported);
-        let is_not_fetched = self.reading.unfetched.is_some_and(|unfetched| unfetched.reported);
-        cannot_be_read
-            || is_not_fetched
-            || self.progress.reported && self.progress.seen == self.progress_now()
+    /// Returns since when it has made no progress, if a stall of it is reported.
+    pub(crate) fn stalled_since(&self) -> Option<Duration> {
+        let failure = self.reading.failure.filter(|failure| failure.reported).map(|failure| failure.since);
+        let unfetched = self.reading.unfetched.filter(|unfetched| unfetched.reported);
+        let is_unmoved = self.progress.reported && self.progress.seen == self.progress_now();
+        failure.or(unfetched.map(|unfetched| unfetched.since)).or(is_unmoved.then_some(self.progress.at))
     }
 
     /// Returns whether offset or set changed since the last stored commit.

@@ -54,15 +54,15 @@ pub struct Load {
 /// One partition of a [`View`].
 ///
 /// Until an ownership begins, `ownership`, the offsets and the counts of offsets are those of the previous ownership,
-/// or 0. Its status is then `Starting`, or `Stopped` if it has no valid start.
+/// or 0. Its state is then `Starting`, or `Stopped` if it has no valid start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionView {
     /// The partition.
     pub partition: Partition,
     /// Its ownership.
     pub ownership: OwnershipId,
-    /// Its status.
-    pub status: OwnershipState,
+    /// The state of its ownership.
+    pub state: OwnershipState,
     /// The offset that the coordinator has stored for the ownership; `None`: its start is not committed yet.
     pub committed: Option<i64>,
     /// The first offset that is not settled: the committable offset.
@@ -86,11 +86,11 @@ pub struct PartitionView {
     pub read_limit: Option<ReadLimit>,
     /// What blocks it now; `None`: nothing is known to be left to read, settle or commit.
     pub blocked: Option<Blockage>,
-    /// Whether a stall of it is reported.
-    pub is_stalled: bool,
+    /// The uptime since which it has made no progress, if a stall of it is reported.
+    pub stalled_since: Option<Duration>,
 }
 
-/// The status of an owned partition.
+/// The state of an ownership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnershipState {
     /// Its start is being looked up, or committed for the first time.
@@ -197,7 +197,7 @@ impl Core {
 
 /// Returns the view of a partition; `None`: the partition is not owned.
 fn partition_view(state: &PartitionState, blocked: Option<Blockage>) -> Option<PartitionView> {
-    let status = match state.phase {
+    let ownership_state = match state.phase {
         Phase::Vacant | Phase::Closed => return None,
         Phase::LookingUp(_) | Phase::Resolved | Phase::Starting => OwnershipState::Starting,
         Phase::Active => OwnershipState::Active,
@@ -208,7 +208,7 @@ fn partition_view(state: &PartitionState, blocked: Option<Blockage>) -> Option<P
     Some(PartitionView {
         partition: state.id,
         ownership: state.ownership,
-        status,
+        state: ownership_state,
         committed: state.commit.committed,
         committable_offset: state.ledger.committable(),
         next_offset: state.ledger.next(),
@@ -220,6 +220,6 @@ fn partition_view(state: &PartitionState, blocked: Option<Blockage>) -> Option<P
         unacked_lanes: state.unacked,
         read_limit: state.reading.paused.map(|pause| pause.limit),
         blocked,
-        is_stalled: state.is_stalled(),
+        stalled_since: state.stalled_since(),
     })
 }

@@ -121,5 +121,16 @@ fn a_commit_that_is_not_stored_is_the_reason() {
     shell.store_until(P0, 1);
     shell.give(Input::Tick);
     shell.wait(Duration::from_secs(2));
-    assert!(shell.core.view().partitions.iter().all(|partition| !partition.is_stalled));
+    assert!(shell.core.view().partitions.iter().all(|partition| partition.stalled_since.is_none()));
+}
+
+#[test]
+fn a_stall_that_lasts_is_reported_every_ten_minutes() {
+    let mut shell = with_event(1, RetryPolicy::default());
+    shell.wait(Duration::from_secs(15 + 3 * 600 + 20));
+    let reported: Vec<_> = shell.stalls.iter().map(|stall| (stall.offset, stall.blocked_on)).collect();
+    assert_eq!(reported, [(0, BlockedOn::Guest); 4]);
+    let view = shell.core.view();
+    let since = view.partitions.first().and_then(|partition| partition.stalled_since);
+    assert!(since.is_some_and(|since| since <= Duration::from_secs(1)), "{since:?}");
 }

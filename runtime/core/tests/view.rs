@@ -24,26 +24,26 @@ fn a_partition_is_shown_from_its_start_to_its_end() {
     let mut shell = Shell::new(Config::default());
     assert_eq!(shell.core.view().partitions, [], "nothing is owned");
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
-    assert_eq!(partition(&shell).status, OwnershipState::Starting);
+    assert_eq!(partition(&shell).state, OwnershipState::Starting);
 
     let mut shell = Shell::reading(Config::default(), &[P0], 1);
     shell.fetch(P0, &[(0, 1), (1, 2), (2, 2)]);
     let view = partition(&shell);
-    assert_eq!((view.status, view.committable_offset, view.next_offset), (OwnershipState::Active, 0, 3));
+    assert_eq!((view.state, view.committable_offset, view.next_offset), (OwnershipState::Active, 0, 3));
     assert_eq!((view.open, view.completed_beyond, view.running_lanes), (3, 0, 1));
-    assert!(view.queued_bytes > 0 && !view.is_stalled);
+    assert!(view.queued_bytes > 0 && view.stalled_since.is_none());
     assert_eq!(blocked(view), (0, BlockedOn::Guest), "the reason is known before it is reported");
     let core = shell.core.view();
     assert_eq!((core.lanes, core.ready_lanes, core.unterminated_calls), (2, 1, 1));
 
     shell.wait(Duration::from_secs(20));
-    assert!(partition(&shell).is_stalled);
+    assert!(partition(&shell).stalled_since.is_some());
 
     shell.end_all();
     shell.store_until(P0, 3);
     let view = partition(&shell);
     assert_eq!((view.open, view.committed, view.unclaimed), (0, Some(3), 0));
-    assert_eq!((view.blocked, view.is_stalled), (None, false), "nothing is left");
+    assert_eq!((view.blocked, view.stalled_since), (None, None), "nothing is left");
 
     shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
     let view = shell.core.view();
@@ -59,7 +59,7 @@ fn a_drain_is_shown_with_its_deadline() {
     shell.give(Input::Drain { deadline });
     let view = shell.core.view();
     assert_eq!(view.drain_until, Some(deadline));
-    assert_eq!(partition(&shell).status, OwnershipState::Closing, "its call may finish");
+    assert_eq!(partition(&shell).state, OwnershipState::Closing, "its call may finish");
 }
 
 /// Two partitions, one call: each is blocked by its own event.

@@ -261,6 +261,10 @@ pub struct PartitionStatus {
     pub read_limit: Option<String>,
     /// Whether it was reported as stalled: after 15 s without progress, or at once for a read error.
     pub stalled: bool,
+    /// How long it has made no progress, while `stalled`.
+    pub stalled_ms: Option<u64>,
+    /// Why it has stopped, if it has.
+    pub stop_reason: Option<String>,
     /// What blocks it now; `None`: nothing is known to be left to read, settle or commit, or it is not active.
     pub blocked: Option<BlockedStatus>,
 }
@@ -286,6 +290,8 @@ pub enum OwnershipState {
 pub struct BlockedStatus {
     /// The reason: the code of one of [`STALL_REASONS`].
     pub reason: String,
+    /// What the reason means.
+    pub meaning: String,
     /// The offset that blocks the partition.
     pub offset: i64,
     /// The attempt of that event; 0: none.

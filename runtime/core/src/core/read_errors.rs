@@ -49,6 +49,7 @@ impl Core {
             matches!(why, ReadError::Corrupt | ReadError::Unknown | ReadError::OutOfRange { .. });
         let retry_at_once = before.is_none() && may_be_transient;
         let tries = before.map_or(1, |before| before.tries);
+        let since = before.map_or(self.now.uptime, |before| before.since);
         let reported =
             state.reading.failure.filter(|before| before.reported).map(|before| discriminant(&before.why));
         if !retry_at_once && reported != Some(discriminant(&why)) {
@@ -65,7 +66,7 @@ impl Core {
         let pause = if retry_at_once { Duration::ZERO } else { pause_after(tries) };
         let retry_at = self.now.uptime + pause;
         let state = self.partitions.get_mut(index);
-        state.reading.failure = Some(ReadFailure { why, offset, tries, retry_at, reported });
+        state.reading.failure = Some(ReadFailure { why, offset, tries, retry_at, since, reported });
         self.scans.read_failures = true;
         if retry_at_once {
             self.retry_read(index);

@@ -1,10 +1,15 @@
 //! What blocks partitions. A partition without progress is reported, with the event that blocks it.
 
+use std::time::Duration;
+
 use super::Core;
 use crate::calls::{Awaited, Call, CallLane, CallState, Effect};
 use crate::outbox::Pending;
 use crate::partitions::{PartitionState, Unfetched};
 use crate::{Blockage, BlockedOn};
+
+/// The interval at which a stall that lasts is reported again.
+const REPEAT: Duration = Duration::from_mins(10);
 
 impl Core {
     pub(super) fn check_stalls(&mut self) {
@@ -12,6 +17,9 @@ impl Core {
         let mut stalled = Vec::new();
         for index in self.partitions.indexes() {
             let state = self.partitions.get_mut(index);
+            if state.stalled_since().is_some() && now >= state.stall_reported_at + REPEAT {
+                stalled.push(index);
+            }
             if !state.may_commit() || state.reading.failure.is_some_and(|failure| failure.reported) {
                 continue;
             }
@@ -40,6 +48,9 @@ impl Core {
     }
 
     pub(super) fn report_stall(&mut self, blockage: Blockage) {
+        if let Some(index) = self.partitions.find(blockage.partition) {
+            self.partitions.get_mut(index).stall_reported_at = self.now.uptime;
+        }
         self.outbox.push(Pending::ReportStall(blockage));
     }
 

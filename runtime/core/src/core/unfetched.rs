@@ -47,6 +47,7 @@ impl Core {
     /// Reports partitions whose records have not arrived for `stall_after`, according to more than one response.
     pub(super) fn check_unfetched(&mut self) {
         let latest = self.now.uptime.saturating_sub(self.config.stall_after);
+        let now = self.now.uptime;
         for state in self.partitions.iter_mut().filter(|state| state.phase == Phase::Active) {
             let (partition, offset) = (state.id, state.ledger.next());
             if let Some(unfetched) = &mut state.reading.unfetched
@@ -54,6 +55,7 @@ impl Core {
                 && unfetched.since <= latest
                 && !std::mem::replace(&mut unfetched.reported, true)
             {
+                state.stall_reported_at = now;
                 let blocked_on = BlockedOn::NotFetched { leader_responds: unfetched.leader_responds };
                 self.outbox.push(Pending::ReportStall(Blockage {
                     partition,

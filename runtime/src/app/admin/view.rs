@@ -51,6 +51,8 @@ pub(super) fn add(status: &mut HandlerStatus, view: &HandlerView, now: Now) {
                 observed.oldest.and_then(|oldest| record_age(oldest.timestamp, now.wall_ms));
             status.oldest_queued_ms =
                 observed.oldest.map(|oldest| millis(now.uptime.saturating_sub(oldest.read_at)));
+            status.stalled_ms = partition.stalled_since.map(|since| millis(now.uptime.saturating_sub(since)));
+            status.stop_reason.clone_from(&observed.stop_reason);
             if let Some(blocked) = &mut status.blocked {
                 blocked.lane.clone_from(&observed.lane);
                 blocked.error.clone_from(&observed.error);
@@ -85,14 +87,14 @@ fn totals(counters: &Counters) -> HandlerTotals {
 fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -> PartitionStatus {
     let left = |from: i64| Some(u64::try_from(log_end? - from).unwrap_or(0));
     // Before its start is known, the offsets are those of an earlier ownership, or none.
-    let has_start = view.status != keylane_core::OwnershipState::Starting;
+    let has_start = view.state != keylane_core::OwnershipState::Starting;
     let committable = has_start.then_some(view.committable_offset);
     let committed = view.committed.filter(|_| has_start);
     let lag_unsettled = committable.and_then(left).map(|left| left.saturating_sub(view.completed_beyond));
     PartitionStatus {
         topic,
         partition: view.partition.number,
-        state: match view.status {
+        state: match view.state {
             keylane_core::OwnershipState::Starting => OwnershipState::Starting,
             keylane_core::OwnershipState::Active => OwnershipState::Active,
             keylane_core::OwnershipState::Closing => OwnershipState::Closing,
@@ -114,7 +116,9 @@ fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -
         oldest_record_age_ms: None,
         oldest_queued_ms: None,
         read_limit: view.read_limit.map(|limit| limit.setting().to_owned()),
-        stalled: view.is_stalled,
+        stalled: view.stalled_since.is_some(),
+        stalled_ms: None,
+        stop_reason: None,
         blocked: view.blocked.as_ref().map(blocked_status),
     }
 }
@@ -128,6 +132,7 @@ fn blocked_status(blockage: &Blockage) -> BlockedStatus {
     let reason = reason_of(blockage.blocked_on);
     BlockedStatus {
         reason: reason.code.to_owned(),
+        meaning: reason.meaning.to_owned(),
         offset: blockage.offset,
         attempt: blockage.attempt,
         lane: None,

@@ -218,6 +218,7 @@ impl EventLoop {
 
                 // Closing
                 Action::PartitionStopped { partition, offset, reason } => {
+                    observing.partition_stopped(log, partition, offset, reason);
                     closing.partition_stopped(log, partition, offset, reason);
                 }
                 Action::StopHandler { partition, offset, call, row, reason } => {

@@ -74,7 +74,7 @@ fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {
     let Counters { settled, filtered, dead_letters, skipped, retries, .. } = core.counters;
     let reruns = core.counters.reruns_after_faults + core.counters.reruns_after_unpublishable;
     let unclaimed = core.partitions.iter().map(|partition| partition.unclaimed).sum();
-    let stalled = core.partitions.iter().filter(|partition| partition.is_stalled).count();
+    let stalled = core.partitions.iter().filter(|partition| partition.stalled_since.is_some()).count();
     // Rare conditions have a field only if they occurred.
     let unless_none = |count: u64| (count > 0).then_some(count);
     tracing::info!(

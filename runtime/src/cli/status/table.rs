@@ -121,6 +121,9 @@ fn of_partitions(text: &mut String, partitions: &[PartitionStatus]) {
                 partition.oldest_record_age_ms.map_or("-".to_owned(), duration),
             ),
         );
+        if let Some(reason) = &partition.stop_reason {
+            line(text, &format!("  {:<width$}  {}", "", shown(reason)));
+        }
         if let Some(limit) = &partition.read_limit {
             line(text, &format!("  {:<width$}  reading is paused by `{}`", "", shown(limit)));
         }
@@ -129,7 +132,11 @@ fn of_partitions(text: &mut String, partitions: &[PartitionStatus]) {
                 if blocked.attempt == 0 { String::new() } else { format!(", attempt {}", blocked.attempt) };
             let lane = blocked.lane.as_ref().map_or(String::new(), |lane| format!(", lane {}", shown(lane)));
             let (reason, remedy) = (shown(&blocked.reason), shown(&blocked.remedy));
-            line(text, &format!("  {:<width$}  {reason} at {}{attempt}{lane}: {remedy}", "", blocked.offset));
+            let since = partition
+                .stalled_ms
+                .map_or(String::new(), |ms| format!("no progress for {}: ", duration(ms)));
+            let offset = blocked.offset;
+            line(text, &format!("  {:<width$}  {since}{reason} at {offset}{attempt}{lane}: {remedy}", ""));
             if let Some(error) = &blocked.error {
                 line(text, &format!("  {:<width$}  last error: {}", "", shown(error)));
             }
@@ -179,6 +186,8 @@ mod tests {
             oldest_queued_ms: Some(1_000),
             read_limit: blocked.as_ref().map(|_| "max_queued".to_owned()),
             stalled: blocked.is_some(),
+            stalled_ms: blocked.as_ref().map(|_| 32_000),
+            stop_reason: None,
             blocked,
         }
     }
@@ -187,6 +196,7 @@ mod tests {
     fn a_status_is_shown_with_stalls_and_their_remedies() {
         let blocked = BlockedStatus {
             reason: "retrying".to_owned(),
+            meaning: "the event failed".to_owned(),
             offset: 41,
             attempt: 3,
             lane: Some("0123456789ab".to_owned()),
@@ -245,7 +255,7 @@ handler orders  group orders-v1  component 0123456789ab  running
   orders/0   active                 -          -         57        17        1s
   orders/1   active                41         59         57        17        1s
              reading is paused by `max_queued`
-             retrying at 41, attempt 3, lane 0123456789ab: look at [31m the log
+             no progress for 32s: retrying at 41, attempt 3, lane 0123456789ab: look at [31m the log
              last error: no price for it
 "
         );

@@ -116,6 +116,8 @@ mod tests {
             oldest_queued_ms: Some(1_000),
             read_limit: None,
             stalled: false,
+            stalled_ms: None,
+            stop_reason: None,
             blocked: None,
         };
         let handler = HandlerStatus {

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keylane_core::{
-    Blockage, CallId, Core, Histogram, LaneScan, LaneView, Load, Partition, PartitionView, View,
+    Blockage, CallId, Core, Histogram, LaneScan, LaneView, Load, OwnershipState, Partition, PartitionStop,
+    PartitionView, View,
 };
 
 use crate::admit::{Arena, LaneRule, lane_key_text, lane_name};
@@ -43,6 +44,8 @@ pub(in crate::app) struct Observing {
     loop_turns: Histogram,
     ranking: Option<LaneRanking>,
     rebalances: Rebalances,
+    /// Why partitions have stopped, until they are assigned again.
+    stop_reasons: BTreeMap<Partition, String>,
     /// The number of dead letters that were sent, by reason.
     dead_letters: BTreeMap<&'static str, u64>,
 }
@@ -89,6 +92,8 @@ pub(in crate::app) struct ObservedPartition {
     pub(in crate::app) lane: Option<String>,
     /// The last error of the event that blocks it.
     pub(in crate::app) error: Option<String>,
+    /// Why it has stopped.
+    pub(in crate::app) stop_reason: Option<String>,
 }
 
 impl Observing {
@@ -105,6 +110,7 @@ impl Observing {
             loop_turns: Histogram::default(),
             ranking: None,
             rebalances: Rebalances::default(),
+            stop_reasons: BTreeMap::new(),
             dead_letters: BTreeMap::new(),
         }
     }
@@ -127,6 +133,16 @@ impl Observing {
     pub(super) fn call_ended(&mut self, call: &Call, log: &HandlerLog, now: Duration) {
         self.call_times.ended(call, now);
         self.last_errors.call_ended(call, || log.topic_number(call.batch.topic()));
+    }
+
+    pub(super) fn partition_stopped(
+        &mut self,
+        log: &HandlerLog,
+        partition: Partition,
+        offset: i64,
+        reason: PartitionStop,
+    ) {
+        self.stop_reasons.insert(partition, log.partition_stop_failure(partition, offset, reason));
     }
 
     pub(super) fn dead_letter_sent(&mut self, reason: &'static str) {
@@ -211,6 +227,11 @@ impl Observing {
                 oldest: oldest.filter(|_| view.open > 0),
                 lane: view.blocked.and_then(|blocked| self.lane_of(&blocked, rule, arena)),
                 error: error.map(str::to_owned),
+                stop_reason: self
+                    .stop_reasons
+                    .get(&view.partition)
+                    .cloned()
+                    .filter(|_| view.state == OwnershipState::Stopped),
             }
         };
         ObservedView {
