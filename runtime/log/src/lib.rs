@@ -10,7 +10,9 @@ mod report;
 mod throttle;
 
 pub use log_queue::{flush, lines_dropped};
-pub use logging::{Format, GUEST_TARGET, LoggingError, REPORT_TARGET, start_logging};
+pub use logging::{
+    Format, GUEST_TARGET, LoggingError, REPORT_TARGET, check_filter, set_filter, start_logging,
+};
 pub use panic::end_on_panic;
 pub use recent_lines::{RecentLine, recent_lines};
 pub use report::{report, report_and_wait};

@@ -1,12 +1,13 @@
 //! Format, filter and destination of log lines.
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer as _};
+use tracing_subscriber::{EnvFilter, Layer as _, reload};
 
 use super::log_queue::LogQueue;
 use super::recent_lines::RecentLayer;
@@ -52,8 +53,44 @@ pub enum LoggingError {
 /// If the filter is invalid, or logging is already started.
 pub fn start_logging(filter: &str, format: Format) -> Result<(), LoggingError> {
     let writer = LogQueue::to_standard_error(format);
-    subscriber(filter, format, std::io::stderr().is_terminal(), writer)?.try_init()?;
+    let (subscriber, handle) = subscriber(filter, format, std::io::stderr().is_terminal(), writer)?;
+    subscriber.try_init()?;
+    let _first = FILTER.set(handle);
     Ok(())
+}
+
+/// Replaces the filter of the log.
+///
+/// # Errors
+///
+/// If the filter is invalid.
+pub fn set_filter(filter: &str) -> Result<(), LoggingError> {
+    let parsed = parse(filter)?;
+    if let Some(handle) = FILTER.get() {
+        handle(parsed);
+    }
+    Ok(())
+}
+
+/// Checks a filter.
+///
+/// # Errors
+///
+/// If the filter is invalid.
+pub fn check_filter(filter: &str) -> Result<(), LoggingError> {
+    parse(filter).map(|_| ())
+}
+
+/// Replaces the filter of the running log.
+type FilterHandle = Box<dyn Fn(EnvFilter) + Send + Sync>;
+
+static FILTER: OnceLock<FilterHandle> = OnceLock::new();
+
+fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {
+    let level = filter.trim().parse::<tracing::Level>();
+    let own = level.map(|level| format!("warn,keylane={level},librdkafka={level}"));
+    EnvFilter::try_new(own.as_deref().unwrap_or(filter))
+        .map_err(|source| LoggingError::Filter { filter: filter.to_owned(), source })
 }
 
 /// Creates the subscriber. It is returned as a `Dispatch` because the two formats have two types.
@@ -62,17 +99,18 @@ fn subscriber<W>(
     format: Format,
     in_colour: bool,
     writer: W,
-) -> Result<tracing::Dispatch, LoggingError>
+) -> Result<(tracing::Dispatch, FilterHandle), LoggingError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let level = filter.trim().parse::<tracing::Level>();
-    let own = level.map(|level| format!("warn,keylane={level},librdkafka={level}"));
-    let parsed = EnvFilter::try_new(own.as_deref().unwrap_or(filter))
-        .map_err(|source| LoggingError::Filter { filter: filter.to_owned(), source })?;
+    let (parsed, handle) = reload::Layer::new(parse(filter)?);
+    let handle: FilterHandle = Box::new(move |filter| {
+        // An error means that the subscriber is gone.
+        let _gone = handle.reload(filter);
+    });
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let registry = tracing_subscriber::registry().with(RecentLayer.with_filter(recent_filter()));
-    Ok(match format {
+    let dispatch = match format {
         Format::Human => {
             let lines = lines.with_target(false).with_ansi(in_colour).with_filter(parsed);
             tracing::Dispatch::new(registry.with(lines))
@@ -82,7 +120,8 @@ where
             let lines = lines.json().flatten_event(true).with_filter(parsed);
             tracing::Dispatch::new(registry.with(lines))
         }
-    })
+    };
+    Ok((dispatch, handle))
 }
 
 /// Returns the filter of the lines that are kept for the admin server. It does not depend on the configured one.
@@ -117,7 +156,7 @@ mod tests {
     fn logged(filter: &str, format: Format) -> String {
         let written = Written::default();
         let writer = written.clone();
-        let dispatch =
+        let (dispatch, _) =
             subscriber(filter, format, false, move || writer.clone()).expect("the filter is valid");
         tracing::dispatcher::with_default(&dispatch, || {
             tracing::info!(topic = "orders", "ownership started");
@@ -140,6 +179,22 @@ mod tests {
         assert_eq!(logged("info", Format::Human).lines().count(), 1);
         assert_eq!(logged("debug", Format::Human).lines().count(), 2);
         assert_eq!(logged("error", Format::Human), "");
+    }
+
+    #[test]
+    fn the_filter_can_be_replaced() {
+        let written = Written::default();
+        let writer = written.clone();
+        let (dispatch, set_filter) =
+            subscriber("error", Format::Human, false, move || writer.clone()).expect("the filter is valid");
+        tracing::dispatcher::with_default(&dispatch, || {
+            tracing::info!("before");
+            set_filter(parse("info").expect("the filter is valid"));
+            tracing::info!("after");
+        });
+        let bytes = written.0.lock().expect("no test panics while it writes").clone();
+        let text = String::from_utf8(bytes).expect("log lines are text");
+        assert!(!text.contains("before") && text.contains("after"), "{text}");
     }
 
     #[test]

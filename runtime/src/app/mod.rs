@@ -111,7 +111,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunEnd> {
     let mut keep_waiting = |reason: Option<&str>| broker_wait.keep_waiting(reason);
     let compiler = options.compiler.clone().stopped_by(Arc::clone(&stop));
     let (rejection_sender, rejection_receiver) = authentication::channel();
-    let built = Parts::build(config, options, &compiler, &admin.state, &rejection_sender, &mut keep_waiting)
+    let built = Parts::build(config, options, &compiler, &admin, &rejection_sender, &mut keep_waiting)
         .and_then(|mut parts| {
             let loops = parts.prepare_loops(
                 config,

@@ -12,6 +12,8 @@ use crate::logging::{self, Format};
 
 /// The configuration file, if no other is named.
 pub(super) const DEFAULT_CONFIG: &str = "keylane.toml";
+/// The log filter, if no other is given.
+const DEFAULT_LOG: &str = "info";
 
 /// Process Kafka events with sandboxed WebAssembly handlers, in order per key.
 #[derive(Debug, Parser)]
@@ -27,9 +29,10 @@ pub struct Cli {
         default_value = DEFAULT_CONFIG
     )]
     pub config: PathBuf,
-    /// Log filter: a level (error, warn, info, debug, trace), or levels by module.
-    #[arg(long, global = true, value_name = "FILTER", env = "KEYLANE_LOG", default_value = "info")]
-    pub log: String,
+    /// Log filter: a level (error, warn, info, debug, trace), or levels by module [default: `log.filter` of the
+    /// configuration, or info].
+    #[arg(long, global = true, value_name = "FILTER", env = "KEYLANE_LOG")]
+    pub log: Option<String>,
     /// Log format [default: human on a terminal, json elsewhere].
     #[arg(long, global = true, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -152,7 +155,7 @@ impl Cli {
             None if std::io::stderr().is_terminal() => Format::Human,
             None => Format::Json,
         };
-        Ok(logging::start_logging(&self.log, format)?)
+        Ok(logging::start_logging(self.log.as_deref().unwrap_or(DEFAULT_LOG), format)?)
     }
 }
 
@@ -179,7 +182,7 @@ mod tests {
             ["keylane -c a.toml --log debug run --until-end", "keylane run --until-end --log debug -c a.toml"]
         {
             let cli = parse(line).expect(line);
-            assert_eq!((cli.config.as_path(), cli.log.as_str()), (Path::new("a.toml"), "debug"));
+            assert_eq!((cli.config.as_path(), cli.log.as_deref()), (Path::new("a.toml"), Some("debug")));
             assert!(matches!(cli.command, Command::Run(RunArguments { until_end: true, .. })), "{line}");
         }
     }

@@ -33,7 +33,7 @@ impl Cli {
     /// The reason why the command could not be executed.
     pub fn execute(&self) -> Result<Completion, CommandFailure> {
         match &self.command {
-            Command::Run(arguments) => run::execute(&self.config, arguments),
+            Command::Run(arguments) => run::execute(&self.config, self.log.as_deref(), arguments),
             Command::Check => check::execute(&self.config),
             Command::Inspect(arguments) => inspect::execute(&arguments.component),
             Command::Schema(arguments) => schema::execute(arguments.format),

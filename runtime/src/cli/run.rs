@@ -5,11 +5,18 @@ use std::sync::Arc;
 
 use super::{CommandFailure, Completion, RunArguments, compile, print_outputs};
 use crate::config::Cluster;
-use crate::{app, config};
+use crate::{app, config, logging};
 
-/// Runs the configuration. Outputs on the embedded broker are printed, because no other process can read them.
-pub(super) fn execute(file: &Path, arguments: &RunArguments) -> Result<Completion, CommandFailure> {
+/// Runs the configuration. `log`: the log filter of the command line. Outputs on the embedded broker are printed, because no other process can read them.
+pub(super) fn execute(
+    file: &Path,
+    log: Option<&str>,
+    arguments: &RunArguments,
+) -> Result<Completion, CommandFailure> {
     let config = config::load(file)?;
+    if let (None, Some(filter)) = (log, &config.log_filter) {
+        logging::set_filter(filter)?;
+    }
     for warning in &config.warnings {
         tracing::warn!(warning, "configuration warning");
     }

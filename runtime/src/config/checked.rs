@@ -26,6 +26,8 @@ pub struct Checked {
     pub runtime: RuntimeConfig,
     /// The admin server.
     pub admin: AdminConfig,
+    /// The log filter; `None`: not configured.
+    pub log_filter: Option<String>,
     /// The handlers: at least one, in ascending order of names, no two with the same group.
     pub handlers: Vec<HandlerConfig>,
     /// Warnings about valid settings that are seldom intended, with file and line.

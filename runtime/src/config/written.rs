@@ -33,6 +33,9 @@ pub(super) struct Written {
     /// The admin server: health, metrics and status over HTTP.
     #[serde(default)]
     pub(super) admin: Admin,
+    /// The log of `run`.
+    #[serde(default)]
+    pub(super) log: Log,
     /// The handlers, by name. Each has one component and one consumer group.
     #[serde(default)]
     pub(super) handlers: BTreeMap<String, Handler>,
@@ -161,6 +164,15 @@ impl Default for Admin {
             show_keys: false,
         }
     }
+}
+
+/// The log of `run`.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Log {
+    /// The lines that are written: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by module, such as
+    /// `warn,keylane=debug`. By default `info`. The option `--log` and the variable `KEYLANE_LOG` override it.
+    pub(super) filter: Option<String>,
 }
 
 /// Settings shared by all handlers of this process.

@@ -26,7 +26,7 @@ use facts::{HandlerFacts, ProcessFacts};
 /// The admin server, and the state that it serves. Dropping it ends the server.
 pub(super) struct AdminServer {
     pub(super) state: Arc<AdminState>,
-    _server: Option<Server>,
+    server: Option<Server>,
 }
 
 impl AdminServer {
@@ -45,7 +45,15 @@ impl AdminServer {
         if let Some(server) = &server {
             tracing::info!(address = %server.address(), "admin server started");
         }
-        Ok(AdminServer { state, _server: server })
+        Ok(AdminServer { state, server })
+    }
+
+    /// Returns the default of `client.id`, which leads from the description of a group to the process: the machine, and
+    /// the port of the admin server.
+    pub(super) fn client_id(&self) -> String {
+        let host = gethostname::gethostname();
+        let port = self.server.as_ref().map_or("-".to_owned(), |server| server.address().port().to_string());
+        format!("keylane/{}:{port}", host.to_string_lossy())
     }
 }
 

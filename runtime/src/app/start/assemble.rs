@@ -19,7 +19,7 @@ use crate::sink::{Route, Sink};
 use crate::source::Source;
 use crate::source::embedded::EmbeddedBroker;
 
-use super::super::admin::{AdminState, Pulse};
+use super::super::admin::{AdminServer, AdminState, Pulse};
 use super::super::authentication::{ClientKind, RejectionSender};
 use super::super::clock::Clock;
 use super::super::event_loop::{
@@ -42,6 +42,8 @@ pub(in crate::app) type KeepWaiting<'a> = &'a mut dyn FnMut(Option<&str>) -> Con
 
 /// The parts that all handlers share, and those of each handler that the main thread keeps.
 pub(in crate::app) struct Parts {
+    /// The default of `client.id`.
+    client_id: Arc<str>,
     pub(in crate::app) handlers: Vec<HandlerPart>,
     workers: Arc<Workers>,
     sink: Arc<Sink>,
@@ -65,7 +67,7 @@ impl Parts {
         config: &Checked,
         options: &RunOptions,
         compiler: &Compiler,
-        admin: &AdminState,
+        admin: &AdminServer,
         rejection_sender: &RejectionSender,
         keep_waiting: KeepWaiting<'_>,
     ) -> anyhow::Result<Parts> {
@@ -77,13 +79,13 @@ impl Parts {
             .handlers
             .iter()
             .map(|handler| {
-                admin.starting(format!("loading {}", handler.component.display()));
+                admin.state.starting(format!("loading {}", handler.component.display()));
                 let part = HandlerPart::load(&engine, handler, compiler, cache.as_ref(), http.as_ref())?;
-                admin.component_loaded(&handler.name, part.handler.digest());
+                admin.state.component_loaded(&handler.name, part.handler.digest());
                 Ok(part)
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
-        admin.starting("connecting to the brokers".to_owned());
+        admin.state.starting("connecting to the brokers".to_owned());
         let threads = config.runtime.workers.get();
         let workers = Workers::start(&engine, threads).context("can't start the worker threads")?;
         let mut embedded = match &config.kafka.cluster {
@@ -92,7 +94,8 @@ impl Parts {
         };
         let topics = options::published_topics(config);
         let servers = Some(servers(config, embedded.as_ref()));
-        let access = Access { servers, credentials: credentials.clone() };
+        let client_id: Arc<str> = admin.client_id().into();
+        let access = Access { servers, credentials: credentials.clone(), client_id: Some(client_id.clone()) };
         let input_topics = InputTopics::query(config, access.clone(), keep_waiting)?;
         let spec = options::sink_spec(config, access);
         let routes = handlers.iter().map(HandlerPart::route).collect();
@@ -107,6 +110,7 @@ impl Parts {
             embedded.start_reader(&topics, read_back)?;
         }
         let parts = Parts {
+            client_id,
             handlers,
             workers: Arc::new(workers),
             sink: Arc::new(sink),
@@ -206,7 +210,8 @@ impl Parts {
     /// Returns the access of the clients to the brokers.
     pub(in crate::app) fn access(&self, config: &Checked) -> Access {
         let servers = Some(servers(config, self.embedded.as_ref()));
-        Access { servers, credentials: self.credentials.clone() }
+        let client_id = Some(self.client_id.clone());
+        Access { servers, credentials: self.credentials.clone(), client_id }
     }
 
     /// Makes all handlers drain; `why` completes "stopped by".

@@ -28,6 +28,8 @@ pub(in crate::app) struct Access {
     pub(in crate::app) servers: Option<String>,
     /// The secret from a file, if one is configured.
     pub(in crate::app) credentials: Option<Arc<Credentials>>,
+    /// The default of `client.id`.
+    pub(in crate::app) client_id: Option<Arc<str>>,
 }
 
 /// Reads the secret from the configured file, if there is one.
@@ -41,7 +43,7 @@ pub(in crate::app) fn credentials(config: &Checked) -> Result<Option<Arc<Credent
 /// Returns the spec of the producer that all handlers share.
 pub(in crate::app) fn sink_spec(config: &Checked, access: Access) -> SinkSpec {
     SinkSpec {
-        client_properties: with_servers(&config.kafka.producer, access.servers),
+        client_properties: with_access(&config.kafka.producer, &access),
         credentials: access.credentials,
         topics: published_topics(config),
         create_topics: config.kafka.create_topics,
@@ -59,7 +61,7 @@ pub(in crate::app) fn source_spec(
 ) -> SourceSpec {
     SourceSpec {
         handler: handler.name.clone(),
-        client_properties: with_servers(&config.kafka.consumer, access.servers),
+        client_properties: with_access(&config.kafka.consumer, &access),
         credentials: access.credentials,
         topics: handler.topics.clone(),
         group_id: handler.group_id.clone(),
@@ -85,7 +87,7 @@ pub(in crate::app) fn fetch_limits(config: &Checked, partitions: u64) -> FetchLi
 
 /// Returns the properties of a client with these settings, the bootstrap servers and the credentials.
 pub(in crate::app) fn client_properties(properties: &config::ClientProperties, access: Access) -> Properties {
-    Properties::new(with_servers(properties, access.servers)).with_credentials(access.credentials)
+    Properties::new(with_access(properties, &access)).with_credentials(access.credentials)
 }
 
 /// Returns the properties of a client that only requests metadata of the input topics: those of the consumers that are
@@ -102,11 +104,13 @@ pub(in crate::app) fn metadata_client_properties(kafka: &config::KafkaConfig, ac
         .with_credentials(access.credentials)
 }
 
-/// Returns these properties and the bootstrap servers.
-fn with_servers(properties: &config::ClientProperties, servers: Option<String>) -> Vec<(String, String)> {
+/// Returns these properties, the bootstrap servers, and the default of `client.id`.
+fn with_access(properties: &config::ClientProperties, access: &Access) -> Vec<(String, String)> {
     let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    let servers = servers.map(|servers| ("bootstrap.servers".to_owned(), servers));
-    properties.iter().map(owned).chain(servers).collect()
+    let servers = access.servers.iter().map(|servers| ("bootstrap.servers", servers.as_str()));
+    let client_id = access.client_id.iter().map(|client_id| ("client.id", &**client_id));
+    let client_id = client_id.filter(|_| properties.get("client.id").is_none());
+    properties.iter().chain(servers).chain(client_id).map(owned).collect()
 }
 
 /// Returns every topic to which a handler publishes, including dead-letter topics, without duplicates.

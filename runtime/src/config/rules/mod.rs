@@ -19,6 +19,7 @@ use super::Environment;
 use super::checked::{Checked, RuntimeConfig, Seal};
 use super::problem::Problems;
 use super::written::{self, Written};
+use crate::logging;
 pub(super) use admin::admin;
 
 /// Checks the configuration. The result is valid only if no problem was added.
@@ -32,6 +33,7 @@ pub(super) fn checked(
         kafka: cluster::kafka(written, environment, problems),
         runtime: runtime(&written.runtime, environment, problems),
         admin: admin(&written.admin, environment, problems),
+        log_filter: log_filter(&written.log, problems),
         handlers: Vec::new(),
         warnings: Vec::new(),
         seal: Seal,
@@ -48,6 +50,15 @@ pub(super) fn checked(
     warnings::add(&checked, problems);
     checked.warnings = problems.take_warnings();
     checked
+}
+
+fn log_filter(written: &written::Log, problems: &mut Problems<'_, '_>) -> Option<String> {
+    if let Some(Err(error)) = written.filter.as_deref().map(logging::check_filter) {
+        problems
+            .add(&["log", "filter"], error.to_string())
+            .remedy("write a level, or levels by module, such as `warn,keylane=debug`");
+    }
+    written.filter.clone()
 }
 
 fn runtime(

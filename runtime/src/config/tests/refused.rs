@@ -268,3 +268,13 @@ fn the_admin_server() {
         expect_accepted(&with("", &format!("[admin]\n{accepted}")));
     }
 }
+
+#[test]
+fn a_log_filter_is_checked() {
+    let file = format!("{MINIMAL}\n[log]\nfilter = \"keylane=loud\"");
+    expect_refused(
+        &file,
+        &["`keylane=loud` is not a log filter: ", "hint: write a level, or levels by module"],
+    );
+    expect_accepted(&format!("{MINIMAL}\n[log]\nfilter = \"warn,keylane=debug\""));
+}
