@@ -24,7 +24,9 @@ mod outage;
 mod pairs;
 mod raw;
 mod report;
+mod scrape;
 mod serve;
+mod status;
 mod storm;
 mod suspended;
 mod topic;
@@ -52,6 +54,8 @@ usage: figures <workload> [--events N] [--keys N] [--pairs N] [--seconds N] [--w
   dead-letter-outage  an outage of the dead-letter topic, under a healthy load
   broker-outage  an outage of the broker while outputs are in flight
   embedded  from the start of the process to the first event, on the embedded broker
+  scrape    a no-op handler with a scrape of its metrics every second, compared with its admin server off
+  status    the status of 1,000 partitions, as a request, in the event loop, and with `keylane status`
   serve     a broker with the topic, until standard input ends, for use with a profiler";
 
 fn main() -> ExitCode {
@@ -83,6 +87,8 @@ fn run(arguments: &[String]) -> Result<()> {
         "neighbours" => interference::neighbours(&Options::parse(rest)?),
         "dead-letter-outage" => outage::dead_letters(&Options::parse(rest)?),
         "broker-outage" => outage::broker(&Options::parse(rest)?),
+        "scrape" => scrape::measure(&Options::parse(rest)?),
+        "status" => status::measure(&Options::parse(rest)?),
         "serve" => serve::serve(&Options::parse(rest)?),
         raw::WORKLOAD => raw::run(rest),
         emit::WORKLOAD => emit::run(rest),

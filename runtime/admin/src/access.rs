@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use subtle::ConstantTimeEq as _;
 
@@ -72,6 +72,7 @@ impl AccessRules {
     pub(crate) fn check(&self, kind: PathKind, headers: &HeaderMap, loopback: bool) -> Result<(), Refusal> {
         if kind.checks_host() {
             self.check_host(headers)?;
+            check_origin(headers)?;
         }
         check_size(headers)?;
         let is_open = match kind {
@@ -133,6 +134,21 @@ impl AccessRules {
         }
         unauthorized("the token is wrong")
     }
+}
+
+/// A browser names the page that sends a request, except for reads by the page itself. Only the page of this server may send
+/// any.
+fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let from = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, from)| from);
+    if from.is_some() && from == headers.get(HOST).and_then(|host| host.to_str().ok()) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::FORBIDDEN,
+        "the request comes from a page of another site",
+        "open the page of this server",
+    ))
 }
 
 /// Removes the port of a `Host` header, and the brackets of an IPv6 address.

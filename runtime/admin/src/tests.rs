@@ -145,6 +145,9 @@ fn every_path_is_answered_with_the_security_headers() {
             assert!(response.head.contains(header), "{path} has no `{header}`:\n{}", response.head);
         }
     }
+    // The page is loaded over slow connections, and is a part of the binary.
+    let page = ["/", "/page.css", "/page.js"].map(|path| get(&server, path).body.len());
+    assert!(page.iter().sum::<usize>() <= 60 << 10, "the page is larger than 60 KiB: {page:?}");
 }
 
 #[test]
@@ -379,4 +382,20 @@ fn the_page_needs_no_token_and_a_known_host() {
         assert_eq!(get(&server, path).status, 401, "{path}");
     }
     assert_eq!(request(&server, "GET /", &["host: evil.example"]).status, 421);
+}
+
+#[test]
+fn a_page_of_another_site_can_send_nothing() {
+    let server = start(AccessRules::default());
+    let host = format!("host: {}", server.address());
+    let own = format!("origin: http://{}", server.address());
+    for origin in ["origin: http://evil.example", "origin: null", "origin: http://127.0.0.1:1"] {
+        for line in ["POST /v1/status", "GET /v1/status", "GET /"] {
+            let response = request(&server, line, &[&host, origin]);
+            assert_eq!(response.status, 403, "{line}, {origin}");
+            assert_eq!(response.field("error"), "the request comes from a page of another site");
+        }
+    }
+    assert_eq!(request(&server, "GET /v1/status", &[&host, &own]).status, 200);
+    assert_eq!(request(&server, "POST /v1/status", &[&host, &own]).status, 405, "it is read-only");
 }

@@ -123,6 +123,8 @@ codes! {
     NOT_COORDINATOR = RD_KAFKA_RESP_ERR_NOT_COORDINATOR;
     /// A transaction with offsets of the group is not completed.
     UNSTABLE_OFFSET_COMMIT = RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT;
+    /// The client rejects an argument or a response, for example a group that is not a consumer group.
+    INVALID_ARG = RD_KAFKA_RESP_ERR__INVALID_ARG;
     /// The operation is in progress.
     IN_PROGRESS = RD_KAFKA_RESP_ERR__IN_PROGRESS;
     /// A rebalance is in progress.

@@ -1,4 +1,4 @@
-//! Reads the committed offsets of groups with a short-lived client that is used for nothing else.
+//! Reads the committed offsets and the descriptions of groups with a short-lived client that is used for nothing else.
 //!
 //! The library caches the coordinator of such requests in the client (`rdkafka_coord.c`), so a long-lived client
 //! can't be used for them:
@@ -13,12 +13,12 @@
 use std::ffi::CStr;
 use std::time::Duration;
 
-use super::{ClientError, Consumer, ErrorCode, PartitionList, Properties, Queue, Requests};
+use super::{ClientError, Consumer, ErrorCode, GroupDescription, PartitionList, Properties, Queue, Requests};
 
 /// The longest timeout that the library accepts: longer than any read waits.
 const REQUEST_LIMIT: Duration = Duration::from_hours(1);
 
-/// A reader of the committed offsets of groups. It waits for brokers, so it must run on a helper thread.
+/// A reader of the committed offsets and the descriptions of groups. It waits for brokers, so it must run on a helper thread.
 #[derive(Debug)]
 pub struct GroupReader(Requests);
 
@@ -42,7 +42,21 @@ impl GroupReader {
     ) -> (Option<GroupReader>, Result<PartitionList, ErrorCode>) {
         self.0.group_offsets(group, partitions, stable, REQUEST_LIMIT);
         let response = self.0.wait_for_response(timeout);
-        let found = response.map_or(Err(ErrorCode::TIMED_OUT), |response| response.group_offsets());
+        self.ended(response.map_or(Err(ErrorCode::TIMED_OUT), |response| response.group_offsets()))
+    }
+
+    /// Describes a group. Returns the reader as [`GroupReader::read`] does.
+    pub fn describe(
+        mut self,
+        group: &CStr,
+        timeout: Duration,
+    ) -> (Option<GroupReader>, Result<GroupDescription, ErrorCode>) {
+        self.0.group(group, REQUEST_LIMIT);
+        let response = self.0.wait_for_response(timeout);
+        self.ended(response.map_or(Err(ErrorCode::TIMED_OUT), |response| response.group()))
+    }
+
+    fn ended<T>(self, found: Result<T, ErrorCode>) -> (Option<GroupReader>, Result<T, ErrorCode>) {
         let is_usable = match &found {
             Ok(_) => true,
             Err(code) => sent_by_coordinator(*code),
@@ -84,5 +98,17 @@ mod tests {
         mock.set_broker_up(2, true).expect("the broker can be started");
         let (left, found) = reader().read(c"group", None, true, TIMEOUT);
         assert_eq!((left.is_some(), found.err()), (true, None));
+    }
+
+    /// The mock cluster supports neither of the two requests for a description.
+    #[test]
+    fn a_description_that_the_broker_does_not_support_is_an_error() {
+        let mock = MockCluster::start(1).expect("the mock cluster starts");
+        let mut properties = Properties::default();
+        properties.set("bootstrap.servers", mock.bootstrap_servers());
+        properties.set("group.id", "group");
+        let reader = GroupReader::new(&properties).expect("the properties are valid");
+        let (left, found) = reader.describe(c"group", TIMEOUT);
+        assert_eq!((left.is_some(), found), (false, Err(ErrorCode::UNSUPPORTED_FEATURE)));
     }
 }

@@ -1,5 +1,5 @@
-//! Requests whose responses arrive in a queue: offsets of logs and of a group, and descriptions of topics. Sending one
-//! does not wait.
+//! Requests whose responses arrive in a queue: offsets of logs and of a group, and descriptions of topics and groups.
+//! Sending one does not wait.
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;
 use std::sync::Arc;
@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use super::admin::{AdminBroker, Options, TopicDescription, array, description};
 use super::code::{self, ErrorCode};
+use super::group_description::{GroupDescription, group_description};
 use super::list::{ListEntry, PartitionList, entry};
 use super::{Client, ClientEvent, END, Queue, sys};
 
-/// `RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS`, `RD_KAFKA_ADMIN_OP_DESCRIBETOPICS`, `RD_KAFKA_ADMIN_OP_LISTOFFSETS`.
+/// `RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS`, `RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS`,
+/// `RD_KAFKA_ADMIN_OP_DESCRIBETOPICS`, `RD_KAFKA_ADMIN_OP_LISTOFFSETS`.
+const GROUPS: i32 = 13;
 const GROUP_OFFSETS: i32 = 14;
 const TOPICS: i32 = 19;
 const LOG_OFFSETS: i32 = 21;
@@ -87,6 +90,24 @@ impl Requests {
                 self.responses.raw(),
             );
             sys::rd_kafka_ListConsumerGroupOffsets_destroy(request);
+        }
+        number
+    }
+
+    /// Describes a group: see [`ClientEvent::group`], and [`GroupReader`](super::GroupReader) for why no other client
+    /// requests it.
+    pub(super) fn group(&mut self, group: &CStr, timeout: Duration) -> usize {
+        let (number, options) = self.begin(GROUPS, timeout);
+        let names = [group.as_ptr()];
+        // SAFETY: client, options and queue are live; the name is copied.
+        unsafe {
+            sys::rd_kafka_DescribeConsumerGroups(
+                self.client.raw(),
+                names.as_ptr(),
+                names.len(),
+                options.raw(),
+                self.responses.raw(),
+            );
         }
         number
     }
@@ -172,6 +193,19 @@ impl ClientEvent {
                 ErrorCode(sys::rd_kafka_error_code(error)).into_result()?;
             }
             Ok(PartitionList::copy_of(sys::rd_kafka_group_result_partitions(group)))
+        }
+    }
+
+    /// Returns the response to [`Requests::group`].
+    pub(super) fn group(&self) -> Result<GroupDescription, ErrorCode> {
+        self.error().into_result()?;
+        let mut count = 0;
+        // SAFETY: the event is live; the array of pointers and the descriptions belong to it.
+        unsafe {
+            let result = sys::rd_kafka_event_DescribeConsumerGroups_result(self.raw());
+            let groups =
+                array(sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count), count);
+            group_description(*groups.first().ok_or(ErrorCode::NOENT)?)
         }
     }
 

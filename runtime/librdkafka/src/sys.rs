@@ -29,6 +29,10 @@ opaque!(
     Uuid,
     GroupOffsetsRequest,
     GroupResult,
+    DescribedGroup,
+    DescribedMember,
+    MemberAssignment,
+    Node,
     LogOffset,
     TopicToCreate,
     TopicResult,
@@ -339,6 +343,45 @@ unsafe extern "C" {
     ) -> *mut *const GroupResult;
     pub(super) fn rd_kafka_group_result_error(group: *const GroupResult) -> *const KafkaError;
     pub(super) fn rd_kafka_group_result_partitions(group: *const GroupResult) -> *const RawList;
+    pub(super) fn rd_kafka_DescribeConsumerGroups(
+        rk: *mut Kafka,
+        groups: *const *const c_char,
+        count: usize,
+        options: *const AdminOptions,
+        queue: *mut KafkaQueue,
+    );
+    pub(super) fn rd_kafka_event_DescribeConsumerGroups_result(event: *mut KafkaEvent) -> *const KafkaEvent;
+    pub(super) fn rd_kafka_DescribeConsumerGroups_result_groups(
+        result: *const KafkaEvent,
+        count: *mut usize,
+    ) -> *mut *const DescribedGroup;
+    pub(super) fn rd_kafka_ConsumerGroupDescription_error(group: *const DescribedGroup) -> *const KafkaError;
+    pub(super) fn rd_kafka_ConsumerGroupDescription_state(group: *const DescribedGroup) -> c_int;
+    pub(super) fn rd_kafka_ConsumerGroupDescription_type(group: *const DescribedGroup) -> c_int;
+    pub(super) fn rd_kafka_ConsumerGroupDescription_partition_assignor(
+        group: *const DescribedGroup,
+    ) -> *const c_char;
+    pub(super) fn rd_kafka_ConsumerGroupDescription_coordinator(group: *const DescribedGroup) -> *const Node;
+    pub(super) fn rd_kafka_ConsumerGroupDescription_member_count(group: *const DescribedGroup) -> usize;
+    pub(super) fn rd_kafka_ConsumerGroupDescription_member(
+        group: *const DescribedGroup,
+        index: usize,
+    ) -> *const DescribedMember;
+    pub(super) fn rd_kafka_consumer_group_state_name(state: c_int) -> *const c_char;
+    pub(super) fn rd_kafka_consumer_group_type_name(kind: c_int) -> *const c_char;
+    pub(super) fn rd_kafka_MemberDescription_client_id(member: *const DescribedMember) -> *const c_char;
+    pub(super) fn rd_kafka_MemberDescription_group_instance_id(
+        member: *const DescribedMember,
+    ) -> *const c_char;
+    pub(super) fn rd_kafka_MemberDescription_consumer_id(member: *const DescribedMember) -> *const c_char;
+    pub(super) fn rd_kafka_MemberDescription_host(member: *const DescribedMember) -> *const c_char;
+    pub(super) fn rd_kafka_MemberDescription_assignment(
+        member: *const DescribedMember,
+    ) -> *const MemberAssignment;
+    pub(super) fn rd_kafka_MemberAssignment_partitions(assignment: *const MemberAssignment)
+    -> *const RawList;
+    pub(super) fn rd_kafka_Node_host(node: *const Node) -> *const c_char;
+    pub(super) fn rd_kafka_Node_port(node: *const Node) -> u16;
     pub(super) fn rd_kafka_TopicCollection_of_topic_names(
         names: *const *const c_char,
         count: usize,

@@ -54,6 +54,9 @@ pub enum Command {
     Schema(SchemaArguments),
     /// Show the status of running processes.
     Status(StatusArguments),
+    /// Write one file for a support ticket: versions, limits, the status of running processes, and the configuration
+    /// without secrets.
+    Report(ReportArguments),
     /// Run an example on the embedded broker.
     Demo,
     /// Compile the component on standard input. Started only by the other commands.
@@ -72,21 +75,45 @@ pub struct RunArguments {
     pub admin_listen: Option<String>,
 }
 
-/// Arguments of `status`.
+/// How to reach the admin server of a running process.
 #[derive(Args, Debug)]
-pub struct StatusArguments {
+pub struct AdminArguments {
     /// Address of the admin server [default: `admin.listen` of the configuration, or every default port of this machine].
     #[arg(long, value_name = "URL", env = "KEYLANE_ADMIN")]
     pub admin: Option<String>,
     /// Token of the admin server [default: that of the configuration, if it also has the address].
     #[arg(long, value_name = "TOKEN", env = "KEYLANE_ADMIN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+}
+
+/// Arguments of `status`.
+#[derive(Args, Debug)]
+pub struct StatusArguments {
+    /// The admin server.
+    #[command(flatten)]
+    pub admin: AdminArguments,
     /// Print the answer of each process as a line of JSON.
     #[arg(long)]
     pub json: bool,
     /// Show the status again every second.
     #[arg(long)]
     pub watch: bool,
+    /// Show the consumer group of each handler of the configuration, or of one, as its brokers describe it: the members and
+    /// their partitions, committed offsets and lag. Requests nothing from the admin server.
+    #[arg(long, value_name = "HANDLER", num_args = 0..=1, conflicts_with = "watch")]
+    pub group: Option<Option<String>>,
+}
+
+/// Arguments of `report`.
+#[derive(Args, Debug)]
+pub struct ReportArguments {
+    /// The admin server.
+    #[command(flatten)]
+    pub admin: AdminArguments,
+    /// The file to write, which must not exist; `-`: standard output [default: keylane-report-TIME.json, with the time in
+    /// seconds since 1970].
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// Resource limits of a compilation.

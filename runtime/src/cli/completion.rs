@@ -58,7 +58,8 @@ impl CommandFailure {
         }
     }
 
-    fn describe(&self) -> String {
+    /// Returns the message, with the remedy.
+    pub(super) fn describe(&self) -> String {
         let (message, remedy) = match self {
             CommandFailure::Config(config::Error::Invalid(report)) => return report.to_string(),
             CommandFailure::Config(error) => (error.to_string(), error.remedy()),

@@ -3,6 +3,7 @@
 //! Data goes to standard output, everything else to standard error. Exit codes: 0: success; 1: a failed start or run,
 //! or findings (`check`, `inspect`); 2: refused before a group was joined, with an error that a restart can't resolve.
 
+mod admin_server;
 mod arguments;
 mod check;
 mod compile;
@@ -11,6 +12,7 @@ mod demo;
 mod inspect;
 mod print_outputs;
 mod reference;
+mod report;
 mod run;
 mod schema;
 mod status;
@@ -20,8 +22,8 @@ mod version;
 pub use crate::logging::end_on_panic;
 use arguments::DEFAULT_CONFIG;
 pub use arguments::{
-    Cli, Command, CompileArguments, InspectArguments, LogFormat, RunArguments, SchemaArguments,
-    StatusArguments,
+    AdminArguments, Cli, Command, CompileArguments, InspectArguments, LogFormat, ReportArguments,
+    RunArguments, SchemaArguments, StatusArguments,
 };
 pub use completion::{CommandFailure, Completion, exit_code};
 
@@ -38,6 +40,7 @@ impl Cli {
             Command::Inspect(arguments) => inspect::execute(&arguments.component),
             Command::Schema(arguments) => schema::execute(arguments.format),
             Command::Status(arguments) => status::execute(&self.config, arguments),
+            Command::Report(arguments) => report::execute(&self.config, arguments),
             Command::Demo => demo::execute(),
             Command::Compile(arguments) => compile::execute(arguments),
         }

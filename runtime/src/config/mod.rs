@@ -25,6 +25,7 @@ mod interpolate;
 mod known_properties;
 mod lane_key;
 mod problem;
+mod redact;
 mod rules;
 mod scalar;
 mod secret;
@@ -53,6 +54,7 @@ pub use client_properties::ClientProperties;
 pub use error::Error;
 pub use fetch::{FETCH_MIN, FetchLimits};
 pub use problem::ProblemReport;
+pub use redact::load_redacted;
 pub use size::HumanSize;
 pub use start_policy::StartPolicy;
 

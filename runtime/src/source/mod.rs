@@ -12,6 +12,7 @@ pub mod embedded;
 
 mod errors;
 mod event;
+mod group_status;
 mod kafka;
 mod log_ends;
 mod lookups;
@@ -21,6 +22,7 @@ mod spec;
 mod startup_checks;
 
 pub use event::SourceEvent;
+pub use group_status::GroupInspector;
 pub use kafka::Source;
 pub use partition_count::partition_counts;
 pub use spec::{Ends, SourceSpec};

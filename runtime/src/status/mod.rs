@@ -2,6 +2,7 @@
 //!
 //! Times are in milliseconds, sizes in bytes. Fields are added over time; none changes its meaning.
 
+pub mod group;
 pub mod limit_cause;
 pub mod stall_reason;
 
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use group::{GroupMemberStatus, GroupOwner, GroupPartitionStatus, GroupStatus, TopicPartition};
 pub use limit_cause::{LIMIT_CAUSES, LimitCause};
 pub use stall_reason::{STALL_REASONS, StallReason};
 
@@ -302,6 +304,8 @@ pub struct BlockedStatus {
     pub error: Option<String>,
     /// What to do.
     pub remedy: String,
+    /// The section of the manual about the reason.
+    pub see: String,
 }
 
 /// The worst lanes of a handler: the JSON of `/v1/lanes`.

@@ -11,6 +11,14 @@ pub struct StallReason {
     pub remedy: &'static str,
 }
 
+impl StallReason {
+    /// Returns the section of the manual about this reason.
+    #[must_use]
+    pub fn see(&self) -> String {
+        format!("docs/operations.md#{}", self.code)
+    }
+}
+
 /// No call with the event has begun.
 pub const WAITING: StallReason = StallReason {
     code: "waiting",
@@ -106,6 +114,8 @@ mod tests {
         for StallReason { code, meaning, remedy } in STALL_REASONS {
             let row = format!("| `{code}` | {meaning} | {remedy} |");
             assert!(rows.clone().any(|line| line == row), "not in docs/operations.md: {row}");
+            let heading = format!("### `{code}`");
+            assert!(page.lines().any(|line| line == heading), "not in docs/operations.md: {heading}");
         }
     }
 }

@@ -138,5 +138,6 @@ fn blocked_status(blockage: &Blockage) -> BlockedStatus {
         lane: None,
         error: None,
         remedy: reason.remedy.to_owned(),
+        see: reason.see(),
     }
 }

@@ -5,7 +5,7 @@
 //! components, then [`input_topics`], then outputs. [`options`] has the settings of the clients and of the engine.
 //! While no broker answers, [`broker_wait`] logs the reason, with the findings of [`addresses`].
 
-mod addresses;
+pub(super) mod addresses;
 mod assemble;
 mod broker_wait;
 mod embedded;
@@ -18,5 +18,5 @@ pub(super) use assemble::Parts;
 pub(super) use broker_wait::BrokerWait;
 pub use errors::is_final;
 pub(super) use errors::is_stopped;
-pub(super) use options::{Access, client_properties};
+pub(super) use options::{Access, client_properties, credentials, source_spec};
 pub use preflight::preflight_problems;

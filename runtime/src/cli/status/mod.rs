@@ -1,6 +1,7 @@
-//! `keylane status`: the status of the processes on this machine, or of one elsewhere.
+//! `keylane status`: the status of the processes on this machine, or of one elsewhere, or of consumer groups.
 
-mod fetch;
+mod group;
+mod group_table;
 mod table;
 
 use std::io::IsTerminal as _;
@@ -9,33 +10,21 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
-use super::{CommandFailure, Completion, DEFAULT_CONFIG, StatusArguments, stdout};
-use crate::config::{self, AdminEndpoint, AdminToken};
+use super::admin_server::{AdminServers, Fetched, Target, nothing_answers};
+use super::{CommandFailure, Completion, StatusArguments, stdout};
 use crate::status::ProcessStatus;
-use fetch::{Fetched, Target};
 
 /// Interval of `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shows the status. Without an address, the status of every default port is requested: several processes may run on
-/// this machine.
+/// Shows the status.
 pub(super) fn execute(file: &Path, arguments: &StatusArguments) -> Result<Completion, CommandFailure> {
-    let (targets, token) = match &arguments.admin {
-        Some(address) => (vec![Target::named(address)], arguments.token.clone()),
-        None => {
-            let access = config::load_admin(file, file == Path::new(DEFAULT_CONFIG))?;
-            let token = match &arguments.token {
-                Some(token) => Some(token.clone()),
-                None => {
-                    access.token.as_ref().map(AdminToken::read).transpose().map_err(anyhow::Error::new)?
-                }
-            };
-            (targets(&access), token)
-        }
-    };
+    if let Some(handler) = &arguments.group {
+        return group::execute(file, handler.as_deref(), arguments.json);
+    }
+    let servers = AdminServers::select(file, &arguments.admin)?;
     loop {
-        let found: Vec<Fetched> =
-            targets.iter().filter_map(|target| target.fetch(token.as_deref())).collect();
+        let found = servers.fetch();
         let is_nothing = found.is_empty();
         let (mut text, error) = if arguments.json { as_json(found) } else { as_text(found) };
         let error = if is_nothing { Some(nothing_answers()) } else { error };
@@ -55,23 +44,6 @@ pub(super) fn execute(file: &Path, arguments: &StatusArguments) -> Result<Comple
         }
         std::thread::sleep(INTERVAL);
     }
-}
-
-/// Returns the address in the file, or all default ones.
-fn targets(access: &AdminEndpoint) -> Vec<Target> {
-    match access.address.as_deref() {
-        Some(address) => vec![Target::named(address)],
-        None => keylane_admin::DEFAULT_PORTS.map(Target::on_loopback).collect(),
-    }
-}
-
-/// The error if none of the default ports has a status.
-fn nothing_answers() -> anyhow::Error {
-    anyhow!(
-        "no Keylane process responds on 127.0.0.1, ports {} to {}: pass `--admin URL`, or `-c FILE` with its `[admin]`",
-        keylane_admin::DEFAULT_PORTS.start(),
-        keylane_admin::DEFAULT_PORTS.end()
-    )
 }
 
 /// Returns the statuses as received, one line each, and the first error.
@@ -95,8 +67,8 @@ fn collect(
     separator: &str,
 ) -> (String, Option<anyhow::Error>) {
     let (mut texts, mut first_error) = (Vec::new(), None);
-    for Fetched { target, text } in found {
-        match text.and_then(|json| format(&target, &json)) {
+    for Fetched { target, status } in found {
+        match status.and_then(|json| format(&target, &json)) {
             Ok(text) => texts.push(text),
             Err(error) => first_error = first_error.or(Some(error)),
         }

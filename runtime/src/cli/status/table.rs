@@ -149,12 +149,13 @@ fn duration(millis: u64) -> String {
     humantime::format_duration(Duration::from_secs(millis / 1_000)).to_string()
 }
 
-fn line(text: &mut String, line: &str) {
+/// Adds a line.
+pub(super) fn line(text: &mut String, line: &str) {
     writeln!(text, "{}", line.trim_end()).expect("writing to a string can't fail");
 }
 
 /// Returns text from elsewhere as it may be written to a terminal: without control characters.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -202,6 +203,7 @@ mod tests {
             lane: Some("0123456789ab".to_owned()),
             error: Some("no price\nfor it".to_owned()),
             remedy: "look at\x1b[31m the log".to_owned(),
+            see: "docs/operations.md#retrying".to_owned(),
         };
         let status = ProcessStatus {
             version: "0.1.0".to_owned(),

@@ -95,6 +95,7 @@ impl HandlerLog {
         let (offset, attempt, blocked_on) = (stall.offset, stall.attempt, stall.blocked_on);
         if let BlockedOn::ReadFailed(why) = blocked_on {
             let (reason, remedy) = read_error(why);
+            let see = reason_of(blocked_on).see();
             tracing::error!(
                 handler,
                 topic,
@@ -102,11 +103,13 @@ impl HandlerLog {
                 offset,
                 reason,
                 remedy,
+                see,
                 "partition can't be read; retrying"
             );
             return;
         }
-        let StallReason { code: blocked_on, remedy, .. } = reason_of(blocked_on);
+        let stall_reason = reason_of(blocked_on);
+        let (StallReason { code: blocked_on, remedy, .. }, see) = (stall_reason, stall_reason.see());
         tracing::warn!(
             handler,
             topic,
@@ -118,6 +121,7 @@ impl HandlerLog {
             error,
             blocking_topic,
             remedy,
+            see,
             "partition stalled"
         );
     }
