@@ -31,6 +31,8 @@ pub(in crate::app) use pace::{Cause, PaceView};
 
 /// Maximum number of lanes among which the deepest one is looked for.
 const FEW_LANES: usize = 1_024;
+/// Maximum number of slots of lanes, in use or not, that are looked at for it.
+const SLOTS_MAX: u32 = 16_384;
 
 /// What the loop observes for reports.
 pub(in crate::app) struct Observing {
@@ -254,13 +256,13 @@ impl Observing {
             return None;
         }
         let (mut scan, mut deepest) = (LaneScan::default(), None::<LaneView>);
-        let deepest_of = |lane: LaneView| {
+        let mut each = |lane: LaneView| {
             if deepest.is_none_or(|deepest| deepest.events < lane.events) {
                 deepest = Some(lane);
             }
         };
-        let mut each = deepest_of;
-        while !core.scan_lanes(&mut scan, u32::MAX, &mut each) {}
+        core.scan_lanes(&mut scan, 0, &mut each); // those of calls
+        core.scan_lanes(&mut scan, SLOTS_MAX, &mut each);
         let lane = deepest?;
         let lane_key = rule.lane_key(&arena.get(lane.arena_slot));
         Some(DeepestLane { name: lane_key.map(|key| lane_name(&self.group, &key)), events: lane.events })
