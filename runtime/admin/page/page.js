@@ -7,7 +7,7 @@ const STRIPS_LIMIT = 50;
 const NOTICES_LIMIT = 256;
 const PROBLEMS_LIMIT = 5;
 const HISTORY_MS = 600000;
-const STALL_MS = 15000; // The server reports a stall after this long.
+const WARNING_MS = 60000; // The summary shows a warning for this long.
 
 const $ = (id) => document.getElementById(id);
 
@@ -20,9 +20,8 @@ const model = {
   token: "",
   tokenNeeded: false,
   restart: null,
-  progress: new Map(), // By partition: its offsets, and since when they are the same (server time).
-  stalls: new Map(), // By partition: the begin of its stall as of a notice (server time).
-  notices: new Map(),
+  notices: new Map(), // By text; the last one is the newest.
+  noticesSeen: new Set(),
   lanes: null,
   lanesError: "",
   history: [],
@@ -163,53 +162,26 @@ function isInUse(element) {
 
 // ---- Partitions without progress
 
-/** What the reasons mean: the table of `docs/operations.md`. */
-const MEANINGS = {
-  waiting: "the event waits for its call",
-  running: "a guest call with the event has not returned",
-  retrying: "the event failed and waits for its next attempt",
-  outputs_unacked: "the brokers have not acknowledged the outputs of the event",
-  dead_letter_unacked: "the brokers have not acknowledged the dead letter of the event",
-  commit_not_stored: "all events are settled, but the coordinator has not stored the offset",
-  read_error: "the partition can't be read; reading is retried",
-  seek_failed: "the client can't move to the offset; this is retried",
-  not_fetched: "the log has records that do not arrive, although the leader responds",
-  leader_unavailable: "nothing arrives, and the leader of the partition does not respond, or there is none",
-};
 const nameOf = ({ topic, partition }) => `${topic}/${partition}`;
-const meaningOf = ({ reason }) => MEANINGS[reason] ?? reason;
+const meaningOf = ({ meaning, reason }) => meaning || reason;
 
 function meaningAtOffset(blocked) {
   const text = meaningOf(blocked).replace(/the event\b/, `the event at offset ${blocked.offset}`);
   return text.includes("at offset") ? text : `${text} (offset ${blocked.offset})`;
 }
 
-/** Adds to each partition its handler (`of`), names, and how long it has made no progress, if known. */
+/** Adds to each partition its handler (`of`), names, and why it has stopped. */
 function prepare(status) {
-  const { progress, stalls } = model;
-  model.progress = new Map();
   for (const of of status.handlers) {
     for (const partition of of.partitions) {
       const name = nameOf(partition);
-      const key = `${of.handler} ${name}`;
-      const offsets = `${partition.committed} ${partition.committable}`;
-      const last = progress.get(key)?.offsets === offsets ? progress.get(key) : { offsets, since: status.time_ms };
-      model.progress.set(key, last);
       const stopped = partition.state === "stopped";
+      const own = `topic ${partition.topic} partition ${partition.partition} stopped: `; // The page names it already.
+      const reason = stopped && ended(partition.stop_reason?.replace(own, "") || "the reason is in the log");
       partition.stalled &&= !stopped;
-      if (!partition.stalled) stalls.delete(key);
-      const ms = status.time_ms - Math.min(last.since, stalls.get(key) ?? Infinity);
-      Object.assign(partition, { of, name, key, stopped, stalledMs: ms < STALL_MS ? null : ms });
+      Object.assign(partition, { of, name, key: `${of.handler} ${name}`, stopped, stopReason: reason });
     }
   }
-}
-
-/** Returns why a partition has stopped, as its handler or a notice reports it. */
-function stopReason({ of, topic, partition }) {
-  const start = `topic ${topic} partition ${partition} stopped: `;
-  const notices = [...model.notices.values()].reverse().flatMap(({ fields }) => Object.values(fields));
-  const failure = [...of.failures, ...notices].find((text) => text.startsWith(start));
-  return ended(failure?.slice(start.length) ?? "it is not read until it is assigned again; see the log");
 }
 
 // ---- The sentence
@@ -223,7 +195,7 @@ function problemsOf(status) {
     const all = state === "stopped" && failures.length;
     if (all) add("problem", "stopped", [`${handler} has stopped: ${ended(failures.join("; "))}`]);
     for (const partition of partitions.filter(({ stopped }) => stopped && !all)) {
-      add("problem", "stopped", [`${handler}: partition ${partition.name} has stopped: ${stopReason(partition)}`]);
+      add("problem", "stopped", [`${handler}: partition ${partition.name} has stopped: ${partition.stopReason}`]);
     }
   }
   for (const { handler, unresponsive_ms: ms } of handlers) {
@@ -232,11 +204,16 @@ function problemsOf(status) {
     if (known(ms)) add("problem", "not responding", what);
   }
   for (const handler of handlers) addStalls(handler, add);
-  for (const { handler, group, state, failures, blocking_topic: topic } of handlers) {
+  for (const { handler, group, state, failures, blocking_topic: topic, partitions, totals } of handlers) {
     if (topic) {
       const remedy = "check that the brokers of this topic run and accept its records";
       const what = `${handler}: new calls wait, because too many outputs for topic ${topic} are not acknowledged.`;
       add("warning", "blocked", [what], { remedy });
+    }
+    if (state === "running" && !partitions.length && totals.partitions_lost) {
+      const remedy = "check that the brokers run and respond";
+      const what = `${handler} has no partition: group ${group} removed this process, or the brokers do not respond.`;
+      add("warning", "without partitions", [what], { remedy });
     }
     if (state === "stopped" && !failures.length) add("warning", "ended", [`${handler} has ended.`]);
     if (/starting|joining|draining/.test(state)) add("warning", state, [`${handler} is ${state} (group ${group}).`]);
@@ -255,7 +232,7 @@ function addStalls(handler, add) {
     const number = stalls.length;
     const one = number === 1;
     const all = number === handler.partitions.length ? "all " : "";
-    const [{ name, blocked, stalledMs: ms }] = stalls.sort((a, b) => b.stalledMs - a.stalledMs);
+    const [{ name, blocked, stalled_ms: ms }] = stalls.sort((a, b) => b.stalled_ms - a.stalled_ms);
     const time = known(ms) ? { tick: `${one ? "" : `, the longest (${name})`} for ${duration(ms)}` } : "";
     const verb = one && time ? "has made" : one ? "makes" : "make";
     const what = `${handler.handler}: ${one ? `partition ${name}` : `${all}${number} partitions`} ${verb} no progress`;
@@ -288,9 +265,21 @@ function assess(status) {
   }
   const partitions = handlers.flatMap((handler) => handler.partitions);
   const starting = partitions.filter((partition) => partition.state === "starting").length;
-  const good = `All partitions make progress.${starting ? ` Starting: ${starting} of ${partitions.length}.` : ""}`;
-  const sentence = [partitions.length ? good : "No partition is assigned to this process."];
-  return { tone: "ok", word: "OK", title: "OK", sentence, problems };
+  if (!partitions.length) return { word: "Idle", sentence: ["No partition is assigned to this process."], problems };
+  const sentence = `All partitions make progress.${starting ? ` Starting: ${starting} of ${partitions.length}.` : ""}`;
+  return { tone: "ok", word: "OK", title: "OK", sentence: [sentence], problems };
+}
+
+/** Returns the last warning, unless it is old, the sentence is about it, or it is of a lower layer. */
+function lastWarning({ time_ms: now }) {
+  const isNew = ({ level, message, time_ms: ms }) =>
+    level !== "INFO" && now - ms < WARNING_MS && !/^(partition stalled|partition stopped|librdkafka log)$/.test(message);
+  const notice = [...model.notices.values()].findLast(isNew);
+  if (!notice) return "";
+  const { topic, error, failure, warning, code, remedy } = notice.fields;
+  const details = joined([topic && `topic ${topic}`, error ?? failure ?? warning ?? code], ", ");
+  const what = joined([notice.message, details], ": ");
+  return joined([`Last warning, ${clock(notice.time_ms)}: ${ended(what)}`, todo(remedy)], " ");
 }
 
 /** Returns what `assess` does, as far as the page has data. */
@@ -317,6 +306,7 @@ function renderSummary() {
   setSentence($("sentence"), sentence);
   setOptional($("last-error"), error && `Last error: ${error}`);
   setMarked($("remedy"), todo(remedy));
+  setMarked($("last-warning"), status && !lost && !tokenNeeded && lastWarning(status));
 
   const items = problems.slice(0, PROBLEMS_LIMIT);
   const left = problems.length - items.length;
@@ -350,18 +340,22 @@ function renderLimits(status) {
     return { element: h("li", {}, h("strong", {}, handler), limit, detail), limit, detail };
   };
   reconcile($("limits"), status.handlers, ({ handler }) => handler, create, (row, handler) => {
-    const { cause, detail } = handler.limited_by ?? {};
-    const running = handler.state === "running";
+    const { cause, detail, remedy } = handler.limited_by ?? {};
+    const { partitions } = handler;
+    const running = handler.state === "running" && partitions.length > 0;
+    const bad = partitions.filter(({ stalled, stopped }) => stalled || stopped).length;
     const good = cause === "caught_up";
-    const limit = good ? "caught up" : cause ? `limited by ${cause.replaceAll("_", " ")}` : "limit not known yet";
-    setBadge(row.limit, running ? limit : handler.state, running && good ? "ok" : "");
+    const caughtUp = `caught up${bad ? `, except for ${plural(bad, "partition")}` : ""}`;
+    const limit = good ? caughtUp : cause ? `limited by ${cause.replaceAll("_", " ")}` : "limit not known yet";
+    const state = handler.state === "running" ? "no partition" : handler.state;
+    setBadge(row.limit, running ? limit : state, running && good && !bad ? "ok" : "");
     const left = handler.catch_up_ms ? `About ${duration(handler.catch_up_ms)} to the end of the log.` : "";
-    setMarked(row.detail, running && joined([detail && ended(capital(detail)), left], " "));
+    setMarked(row.detail, running && joined([detail && ended(capital(detail)), left, !good && todo(remedy)], " "));
   });
   const { memory } = status;
   setText($("process"), joined([
     status.host, `pid ${status.pid}`, `version ${status.version}`, `up ${duration(status.uptime_ms)}`,
-    plural(status.workers, "worker"), `queued ${bytes(memory?.queued_bytes)} of ${bytes(status.memory_budget_bytes)}`,
+    plural(status.workers, "worker"), `records ${bytes(memory?.arena_bytes)} of ${bytes(status.memory_budget_bytes)}`,
     `output backlog ${bytes(memory?.output_backlog_bytes)}`, `resident ${bytes(memory?.resident_bytes)}`,
     `configuration ${digest(status.configuration_sha256)}`,
   ], " · "));
@@ -473,7 +467,7 @@ function createPartition({ of, name }) {
 }
 
 function updatePartition(row, partition) {
-  const { blocked, stalled, stopped, state, stalledMs: ms } = partition;
+  const { blocked, stalled, stopped, state, stalled_ms: ms } = partition;
   const bad = stopped || stalled;
   attr(row.element, "data-stalled", Boolean(stalled));
   attr(row.element, "data-state", state);
@@ -497,7 +491,7 @@ function updatePartition(row, partition) {
     "Running lanes": count(partition.running_lanes),
     "Unacknowledged lanes": count(partition.unacked_lanes),
     "Oldest read": duration(partition.oldest_queued_ms),
-    "Blocked now by": place ?? "nothing",
+    "Waits now for": place ?? "nothing",
   });
   row.why.hidden = !bad;
   if (!bad) return;
@@ -505,7 +499,8 @@ function updatePartition(row, partition) {
   const why = blocked ? `: ${meaningOf(blocked)} (${place})` : "";
   setText(row.what, stopped ? "The partition has stopped." : `No progress${time}${why}.`);
   setOptional(row.error, blocked?.error && `Last error: ${blocked.error}`);
-  setMarked(row.remedy, stopped ? capital(stopReason(partition)) : todo(blocked?.remedy));
+  const see = blocked?.see && `See \`${blocked.see}\`.`;
+  setMarked(row.remedy, stopped ? capital(partition.stopReason) : joined([todo(blocked?.remedy), see], " "));
 }
 
 // ---- The worst lanes
@@ -549,7 +544,7 @@ function updateLane({ cells, key, state, due }, lane) {
 
 async function pollLanes() {
   const handler = $("lanes-handler").value;
-  if (!handler || document.hidden || model.lostAt !== null || model.tokenNeeded ) return;
+  if (!handler || document.hidden || model.lostAt !== null || model.tokenNeeded) return;
   try {
     const query = new URLSearchParams({ handler, by: $("lanes-by").value, limit: 20 });
     const response = await request(`/v1/lanes?${query}`, AbortSignal.timeout(2000));
@@ -604,34 +599,43 @@ function updateHandler(row, handler) {
 
 // ---- The notices
 
+/** Adds a notice. Warnings with the same text are one, with the time of the newest and their number. */
 function addNotice(notice) {
-  const key = `${notice.time_ms} ${notice.id}`; // After a reconnect, the server sends its notices again.
-  const { notices, stalls } = model;
-  if (notices.has(key)) return;
-  notices.set(key, notice);
+  const { notices, noticesSeen: seen } = model;
+  const id = `${notice.time_ms} ${notice.id}`; // After a reconnect, the server sends its notices again.
+  if (seen.has(id)) return;
+  seen.add(id);
+  const { dropped, ...fields } = notice.fields;
+  const text = notice.level === "INFO" ? id : JSON.stringify([notice.level, notice.message, fields]);
+  const times = 1 + (notices.get(text)?.times ?? 0) + Number(dropped ?? 0);
+  notices.delete(text);
+  notices.set(text, { ...notice, fields, times });
   if (notices.size > NOTICES_LIMIT) notices.delete(notices.keys().next().value);
-  const { handler, topic, partition } = notice.fields;
-  const stall = `${handler} ${topic}/${partition}`;
-  const before = { "partition stalled": STALL_MS, "partition can't be read; retrying": 0 }[notice.message];
-  if (known(before) && !stalls.has(stall)) stalls.set(stall, notice.time_ms - before);
-  if (notice.message === "partition resumed") stalls.delete(stall);
+  if (seen.size > 4 * NOTICES_LIMIT) seen.delete(seen.values().next().value);
 }
 
 function renderNotices() {
   setText($("notices-note"), model.notices.size ? "Newest first." : "None yet.");
-  reconcile($("notice-rows"), [...model.notices].reverse(), ([key]) => key, createNotice);
+  reconcile($("notice-rows"), [...model.notices].reverse(), ([text]) => text, createNotice, updateNotice);
 }
 
-function createNotice([, { id, time_ms: ms, level, message, fields: { remedy, ...fields } }]) {
+function createNotice([, { level, message, fields: { remedy, ...fields } }]) {
+  const row = { at: h("time"), times: muted() };
   const named = Object.entries(fields).map(([name, value]) => h("span", {}, muted(name), ` ${value}`));
   const line = paragraph("muted");
   setMarked(line, todo(remedy));
-  const body = h("div", {}, h("strong", {}, message), paragraph("fields", ...named), line);
+  const title = h("p", {}, h("strong", {}, message), " ", row.times);
   const severity = badge();
   setBadge(severity, level, { ERROR: "problem", WARN: "warning" }[level]);
+  row.element = h("li", {}, row.at, h("span", {}, severity), h("div", {}, title, paragraph("fields", ...named), line));
+  return row;
+}
+
+function updateNotice(row, [, { time_ms: ms, times }]) {
   const date = new Date(ms);
-  const at = h("time", { datetime: date.toISOString() }, date.toLocaleString("sv"));
-  return { element: h("li", { "data-notice": id }, at, h("span", {}, severity), body) };
+  attr(row.at, "datetime", date.toISOString());
+  setText(row.at, date.toLocaleString("sv"));
+  setOptional(row.times, times > 1 && `${count(times)} times`);
 }
 
 // ---- Rates and lag of the last 10 minutes
@@ -659,7 +663,7 @@ function record(status, at) {
 
 function createChart(chart) {
   const labels = Object.values(chart.series);
-    const text = (x, anchor, content) => s("text", { x, y: "97%", "text-anchor": anchor }, content);
+  const text = (x, anchor, content) => s("text", { x, y: "97%", "text-anchor": anchor }, content);
   chart.grid = [s("line", { x2: "100%" }), s("line", { x2: "100%" })];
   chart.top = s("text");
   chart.paths = labels.map((_, index) => s("path", `line line-${index}`));
@@ -728,7 +732,6 @@ function receiveStatus(status) {
   const now = Date.now();
   if (before && (before.pid !== status.pid || status.uptime_ms < before.uptime_ms)) {
     model.restart = { at: now, from: before.pid };
-    model.progress.clear();
     model.lanes = null;
   }
   Object.assign(model, { status, receivedAt: now, lostAt: null, lostBecause: "", tokenNeeded: false });
@@ -772,7 +775,7 @@ async function stream() {
   const watch = setInterval(() => Date.now() - heardAt > SILENCE_MS && abort.abort(), 1000);
   try {
     const response = await request("/v1/stream", abort.signal);
-    if (response.status === 401) return requireToken(model.token ? await refusal(response) : "");
+    if (response.status === 401) return requireToken(model.token ? "The token is wrong." : "");
     if (!response.ok) return (model.lostBecause = await refusal(response));
     await readEvents(response, (event, data) => {
       heardAt = Date.now();
