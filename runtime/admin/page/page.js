@@ -599,39 +599,40 @@ function updateHandler(row, handler) {
 
 // ---- The notices
 
-/** Adds a notice. Warnings with the same text are one, with the time of the newest and their number. */
+/** Adds a notice. A warning replaces the one before about the same, as in the server. */
 function addNotice(notice) {
   const { notices, noticesSeen: seen } = model;
   const id = `${notice.time_ms} ${notice.id}`; // After a reconnect, the server sends its notices again.
   if (seen.has(id)) return;
   seen.add(id);
-  const { dropped, ...fields } = notice.fields;
-  const text = notice.level === "INFO" ? id : JSON.stringify([notice.level, notice.message, fields]);
-  const times = 1 + (notices.get(text)?.times ?? 0) + Number(dropped ?? 0);
-  notices.delete(text);
-  notices.set(text, { ...notice, fields, times });
+  const { level, message, fields: { handler, topic, partition } } = notice;
+  const about = level === "INFO" ? id : JSON.stringify([level, message, handler, topic, partition]);
+  notices.delete(about);
+  notices.set(about, notice);
   if (notices.size > NOTICES_LIMIT) notices.delete(notices.keys().next().value);
   if (seen.size > 4 * NOTICES_LIMIT) seen.delete(seen.values().next().value);
 }
 
 function renderNotices() {
   setText($("notices-note"), model.notices.size ? "Newest first." : "None yet.");
-  reconcile($("notice-rows"), [...model.notices].reverse(), ([text]) => text, createNotice, updateNotice);
+  reconcile($("notice-rows"), [...model.notices].reverse(), ([about]) => about, createNotice, updateNotice);
 }
 
-function createNotice([, { level, message, fields: { remedy, ...fields } }]) {
-  const row = { at: h("time"), times: muted() };
-  const named = Object.entries(fields).map(([name, value]) => h("span", {}, muted(name), ` ${value}`));
-  const line = paragraph("muted");
-  setMarked(line, todo(remedy));
+function createNotice([, { level, message }]) {
+  const row = { at: h("time"), times: muted(), fields: paragraph("fields"), remedy: paragraph("muted") };
   const title = h("p", {}, h("strong", {}, message), " ", row.times);
   const severity = badge();
   setBadge(severity, level, { ERROR: "problem", WARN: "warning" }[level]);
-  row.element = h("li", {}, row.at, h("span", {}, severity), h("div", {}, title, paragraph("fields", ...named), line));
+  row.element = h("li", {}, row.at, h("span", {}, severity), h("div", {}, title, row.fields, row.remedy));
   return row;
 }
 
-function updateNotice(row, [, { time_ms: ms, times }]) {
+function updateNotice(row, [, { id, time_ms: ms, times, fields: { remedy, ...fields } }]) {
+  if (row.id === id && row.ms === ms) return; // a selection in it stays
+  Object.assign(row, { id, ms });
+  const named = Object.entries(fields).map(([name, value]) => h("span", {}, muted(name), ` ${value}`));
+  row.fields.replaceChildren(...named);
+  setMarked(row.remedy, todo(remedy));
   const date = new Date(ms);
   attr(row.at, "datetime", date.toISOString());
   setText(row.at, date.toLocaleString("sv"));

@@ -29,6 +29,9 @@ pub struct RecentLine {
     pub at: SystemTime,
     /// Its level.
     pub level: Level,
+    /// How often it was logged. A line replaces the one before with the same message, handler, topic and partition, so that
+    /// errors that are repeated during an outage leave room for others.
+    pub times: u64,
     /// Its message.
     pub message: String,
     /// Its other fields.
@@ -55,6 +58,9 @@ impl RecentLines {
         let mut kept = self.kept();
         line.id = kept.next_id;
         kept.next_id += 1;
+        if let Some(index) = kept.lines.iter().rposition(|before| before.is_repeated_by(&line)) {
+            line.times += kept.lines.remove(index).map_or(0, |before| before.times);
+        }
         if kept.lines.len() == LINES_MAX {
             kept.lines.pop_front();
         }
@@ -73,14 +79,28 @@ impl RecentLines {
     }
 }
 
+/// The fields that tell what a line is about.
+const ABOUT: [&str; 3] = ["handler", "topic", "partition"];
+
+impl RecentLine {
+    /// Returns whether a later line is about the same. Only warnings and errors are repeated.
+    fn is_repeated_by(&self, later: &RecentLine) -> bool {
+        self.level <= Level::WARN
+            && (self.level, &self.message) == (later.level, &later.message)
+            && ABOUT.iter().all(|field| self.fields.get(field) == later.fields.get(field))
+    }
+}
+
 impl<S: Subscriber> Layer<S> for RecentLayer {
     #[expect(clippy::disallowed_methods, reason = "the time of a log line; nothing depends on it")]
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let Fields { message, fields } = fields;
+        let Fields { message, mut fields } = fields;
+        // Lines that a limit has dropped before this one.
+        let dropped = fields.remove("dropped").and_then(|dropped| dropped.parse().ok()).unwrap_or(0);
         let at = SystemTime::now();
-        LINES.add(RecentLine { id: 0, at, level: *event.metadata().level(), message, fields });
+        LINES.add(RecentLine { id: 0, at, level: *event.metadata().level(), times: 1 + dropped, message, fields });
     }
 }
 
@@ -126,6 +146,7 @@ mod tests {
             id: 0,
             at: SystemTime::UNIX_EPOCH,
             level: Level::INFO,
+            times: 1,
             message: "ownership started".to_owned(),
             fields: BTreeMap::new(),
         };
@@ -134,5 +155,25 @@ mod tests {
         assert_eq!(ids, (2..=LINES_MAX as u64 + 1).collect::<Vec<_>>());
         assert_eq!(lines.after(LINES_MAX as u64).len(), 1);
         assert!(lines.after(LINES_MAX as u64 + 1).is_empty());
+    }
+
+    #[test]
+    fn a_repeated_warning_takes_one_place() {
+        let lines = RecentLines(Mutex::new(Kept { next_id: 1, lines: VecDeque::new() }));
+        let line = |level: Level, partition: &str| RecentLine {
+            id: 0,
+            at: SystemTime::UNIX_EPOCH,
+            level,
+            times: 1,
+            message: "consumer error".to_owned(),
+            fields: BTreeMap::from([("partition", partition.to_owned()), ("error", "x".to_owned())]),
+        };
+        for (level, partition) in
+            [(Level::WARN, "1"), (Level::WARN, "2"), (Level::WARN, "1"), (Level::INFO, "1")]
+        {
+            lines.add(line(level, partition));
+        }
+        let kept: Vec<_> = lines.after(0).iter().map(|line| (line.id, line.level, line.times)).collect();
+        assert_eq!(kept, [(2, Level::WARN, 1), (3, Level::WARN, 2), (4, Level::INFO, 1)]);
     }
 }

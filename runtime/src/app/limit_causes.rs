@@ -1,5 +1,7 @@
 //! What limits a handler, in words.
 
+use keylane_core::Load;
+
 use crate::status::{LimitCause, LimitStatus, limit_cause};
 
 use super::event_loop::{Cause, HandlerView};
@@ -7,12 +9,18 @@ use super::event_loop::{Cause, HandlerView};
 /// Returns what limits a handler, with the numbers that show it; `None`: it has no sample yet.
 pub(super) fn limited_by(view: &HandlerView) -> Option<LimitStatus> {
     let cause = limit_cause(view)?;
-    Some(LimitStatus { cause: cause.code.to_owned(), detail: detail(cause, view) })
+    let (_, load) = view.observed.pace.cause?;
+    Some(LimitStatus {
+        cause: cause.code.to_owned(),
+        meaning: cause.meaning.to_owned(),
+        detail: detail(cause, load, view),
+        remedy: cause.remedy.to_owned(),
+    })
 }
 
 /// Returns what limits a handler; `None`: it has no sample yet.
 pub(super) fn limit_cause(view: &HandlerView) -> Option<LimitCause> {
-    Some(match view.observed.pace.cause? {
+    Some(match view.observed.pace.cause?.0 {
         Cause::CaughtUp => limit_cause::CAUGHT_UP,
         Cause::Fetch => limit_cause::FETCH,
         Cause::Cpu => limit_cause::CPU,
@@ -35,13 +43,16 @@ fn queued(view: &HandlerView) -> u64 {
     view.core.partitions.iter().map(|partition| partition.open).sum()
 }
 
-fn detail(cause: LimitCause, view: &HandlerView) -> String {
-    let (load, lag, queued) = (view.observed.load, view.observed.pace.lag, queued(view));
+/// Returns the numbers that show the cause. `load`: that of the last sample with this cause.
+fn detail(cause: LimitCause, load: Load, view: &HandlerView) -> String {
+    let (lag, queued) = (view.observed.pace.lag, queued(view));
     let lanes = load.lanes;
     match cause.code {
-        "fetch" => format!("{lag} offsets are not read, and {queued} events are queued"),
-        "cpu" => format!("{} lanes wait for a worker; {} calls are running", load.ready_lanes, load.calls),
-        "concurrency" => format!("{} lanes wait, and all {} calls are running", load.ready_lanes, load.calls),
+        "fetch" => format!("offsets not read: {lag}; queued events: {queued}"),
+        "cpu" => format!("lanes that wait for a worker: {}; running calls: {}", load.ready_lanes, load.calls),
+        "concurrency" => {
+            format!("lanes that wait for a call: {}; running calls: {}", load.ready_lanes, load.calls)
+        }
         "one_lane" => {
             let name = view.observed.deepest_lane.as_ref().and_then(|lane| lane.name.as_deref());
             let (events, share) = deepest_share(view).unwrap_or_default();
@@ -49,12 +60,12 @@ fn detail(cause: LimitCause, view: &HandlerView) -> String {
             format!("{lane} has {events} of {queued} queued events ({share} %)")
         }
         "few_lanes" => {
-            format!("{queued} queued events are in {lanes} lanes, and each waits for its own call")
+            format!("lanes with events: {lanes}; queued events: {queued}")
         }
-        "retries" => format!("{} of {lanes} lanes wait for their next attempt", load.delayed_lanes),
+        "retries" => format!("lanes that wait for their next attempt: {} of {lanes}", load.delayed_lanes),
         "outputs" => match &view.publishing.blocking_topic {
             Some(topic) => format!("too many outputs are queued for topic {topic}"),
-            None => format!("{queued} events wait for acknowledgements"),
+            None => format!("events that wait for acknowledgements: {queued}"),
         },
         "service" => {
             let (waiting, calls) = (load.suspended_calls, load.calls);
@@ -63,7 +74,7 @@ fn detail(cause: LimitCause, view: &HandlerView) -> String {
                 p50.map_or(String::new(), |p50| format!("; half of the calls take up to {}", in_millis(p50)));
             format!("{waiting} of {calls} calls wait for I/O or a timer{p50}")
         }
-        _ => format!("{queued} events are queued, and {lag} offsets are not settled"),
+        _ => format!("queued events: {queued}; offsets not settled: {lag}"),
     }
 }
 

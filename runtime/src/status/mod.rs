@@ -126,8 +126,12 @@ pub struct HandlerStatus {
 pub struct LimitStatus {
     /// The cause: the code of one of [`LIMIT_CAUSES`].
     pub cause: String,
+    /// What the cause means.
+    pub meaning: String,
     /// The numbers that show it, in words.
     pub detail: String,
+    /// What to do if the lag grows.
+    pub remedy: String,
 }
 
 /// Rates per second.
@@ -371,6 +375,8 @@ pub struct NoticeStatus {
     pub time_ms: i64,
     /// The level of its log line: `INFO`, `WARN` or `ERROR`.
     pub level: String,
+    /// How often its line was logged for the same handler, topic and partition; the numbers of the earlier lines are gone.
+    pub times: u64,
     /// The message of its log line.
     pub message: String,
     /// The other fields of its log line.

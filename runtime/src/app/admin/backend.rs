@@ -240,6 +240,7 @@ fn notice(line: &RecentLine) -> Notice {
         id: line.id,
         time_ms: i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX),
         level: line.level.to_string(),
+        times: line.times,
         message: line.message.clone(),
         fields: line.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
     };

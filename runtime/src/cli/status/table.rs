@@ -228,7 +228,9 @@ mod tests {
                 unresponsive_ms: None,
                 limited_by: Some(LimitStatus {
                     cause: "retries".to_owned(),
-                    detail: "1 of 12 lanes wait for their next attempt".to_owned(),
+                    meaning: "all lanes wait".to_owned(),
+                    detail: "lanes that wait for their next attempt: 1 of 12".to_owned(),
+                    remedy: "see the errors".to_owned(),
                 }),
                 rates: Some(RateStatus { settled: 1_234.56, retries: 0.25, dead_letters: 0.0 }),
                 call_times: Some(CallTimeStatus { p50_us: Some(244), p99_us: None }),
@@ -250,7 +252,7 @@ mod tests {
             "keylane 0.1.0  pid 7  up 3m 12s  http://127.0.0.1:9277  running
 
 handler orders  group orders-v1  component 0123456789ab  running
-  limited by retries: 1 of 12 lanes wait for their next attempt
+  limited by retries: lanes that wait for their next attempt: 1 of 12
   1234.6 events/s  0.2 retries/s  0.0 dead letters/s  calls p50 244 µs, p99 -  end of the logs in 1m 5s
   calls 3 of 256  lanes 12 (4 ready, 1 retrying)  settled 9  dead letters 0  retries 0  outputs 0
   partition  state          committed        lag  unsettled    queued       age

@@ -129,7 +129,12 @@ mod tests {
             state: HandlerState::Running,
             failures: Vec::new(),
             unresponsive_ms: None,
-            limited_by: Some(LimitStatus { cause: "cpu".to_owned(), detail: String::new() }),
+            limited_by: Some(LimitStatus {
+                cause: "cpu".to_owned(),
+                meaning: String::new(),
+                detail: String::new(),
+                remedy: String::new(),
+            }),
             rates: None,
             call_times: None,
             catch_up_ms: None,

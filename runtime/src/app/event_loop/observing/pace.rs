@@ -11,6 +11,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const SAMPLES: usize = 11;
 /// A handler that is at most this many events behind its logs has caught up.
 const CAUGHT_UP_LAG: u64 = 100;
+/// With at least this many lanes whose calls wait, what they wait for limits the handler, not the number of lanes.
+const MANY_LANES: usize = 16;
 
 /// What limits a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,7 @@ const CAUSES: usize = 8;
 struct Sample {
     at: Duration,
     cause: Cause,
+    load: Load,
     settled: u64,
     retries: u64,
     dead_letters: u64,
@@ -54,8 +57,8 @@ pub(super) struct Pace {
 /// A snapshot of the pace.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(in crate::app) struct PaceView {
-    /// What limited the handler in most of the samples; `None`: there are none.
-    pub(in crate::app) cause: Option<Cause>,
+    /// What limited the handler in most of the samples, and its load in the last one of these; `None`: there are none.
+    pub(in crate::app) cause: Option<(Cause, Load)>,
     pub(in crate::app) rates: Option<Rates>,
     /// Number of offsets up to the ends of the logs that were not settled at the last sample.
     pub(in crate::app) lag: u64,
@@ -82,7 +85,7 @@ impl Pace {
         }
         let Counters { settled, retries, dead_letters, .. } = counters;
         let cause = cause(load, lag, self.settled_since_last(settled));
-        self.samples.push_back(Sample { at: now, cause, settled, retries, dead_letters, lag });
+        self.samples.push_back(Sample { at: now, cause, load, settled, retries, dead_letters, lag });
     }
 
     fn settled_since_last(&self, settled: u64) -> u64 {
@@ -101,10 +104,15 @@ impl Pace {
             }
         }
         PaceView {
-            cause: most.map(|(cause, _)| cause),
+            cause: most.and_then(|(cause, _)| self.load_with(cause)),
             rates: self.rates(),
             lag: self.samples.back().map_or(0, |last| last.lag),
         }
+    }
+
+    fn load_with(&self, cause: Cause) -> Option<(Cause, Load)> {
+        let last = self.samples.iter().rev().find(|sample| sample.cause == cause)?;
+        Some((cause, last.load))
     }
 
     fn rates(&self) -> Option<Rates> {
@@ -140,12 +148,14 @@ fn cause(load: Load, lag: u64, recent: u64) -> Cause {
         return if delayed_lanes > 0 { Cause::Retries } else { Cause::Outputs };
     }
     if lag <= CAUGHT_UP_LAG.max(recent) {
-        return if calls_wait && lag > calls.into() { Cause::Service } else { Cause::CaughtUp };
+        let waits_for_service = calls_wait && lag > calls.into() && lanes >= MANY_LANES;
+        return if waits_for_service { Cause::Service } else { Cause::CaughtUp };
     }
     match (lanes, calls_wait) {
         (0, _) => Cause::Fetch,
-        (_, true) => Cause::Service,
-        (_, false) => Cause::Lanes,
+        // With few lanes, more calls would not help: each lane waits for its own.
+        (lanes, true) if lanes > calls as usize || lanes >= MANY_LANES => Cause::Service,
+        (_, true | false) => Cause::Lanes,
     }
 }
 
@@ -177,7 +187,8 @@ mod tests {
                 Load { ready_lanes: 3, at_call_limit: true, suspended_calls: 3, ..busy },
                 10_000,
             ),
-            (Cause::Service, Load { suspended_calls: 4, ..busy }, 10_000),
+            (Cause::Service, Load { lanes: 40, calls: 40, suspended_calls: 40, ..busy }, 10_000),
+            (Cause::Lanes, Load { lanes: 4, suspended_calls: 4, ..busy }, 10_000),
             (Cause::Lanes, busy, 10_000),
             (Cause::Retries, Load { calls: 0, delayed_lanes: 1, ..busy }, 10),
             (Cause::Outputs, Load { calls: 0, ..busy }, 10),
@@ -202,7 +213,10 @@ mod tests {
         }
         let view = pace.view();
         let rates = view.rates.expect("there are two samples");
-        assert_eq!((view.cause, view.lag), (Some(Cause::Cpu), 4_050));
+        assert_eq!(
+            (view.cause.map(|(cause, load)| (cause, load.ready_lanes)), view.lag),
+            (Some((Cause::Cpu, 1)), 4_050)
+        );
         assert!((rates.settled - 100.0).abs() < 1e-9 && (rates.catching_up - 50.0).abs() < 1e-9, "{rates:?}");
     }
 }
