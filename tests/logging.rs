@@ -1,5 +1,5 @@
-//! Promise: unread output neither delays nor ends a process, whether it is the log or the output of
-//! a command.
+//! Promise: a log that is not read neither delays nor ends a process. A command whose output can't be written ends with
+//! exit code 1.
 
 use std::fs::File;
 use std::io::{PipeReader, pipe};

@@ -1,6 +1,8 @@
 //! Views: what a core shows at any time must agree with the state of its process, and reading it must change nothing.
 
-use keylane_core::{BlockedOn, Core, LaneScan, LaneView, OwnershipState, PartitionView, View};
+use keylane_core::{
+    ArenaSlot, BlockedOn, Core, LaneScan, LaneView, OwnershipState, Partition, PartitionView, View,
+};
 
 use super::planted::Planted;
 use super::world::World;
@@ -33,10 +35,28 @@ impl World {
     pub(crate) fn check_view(&mut self, p: usize, core: &Core, before: ReadBefore) {
         let view = before.view.unwrap_or_else(|| core.view());
         let lanes = before.lanes.unwrap_or_else(|| scan(core));
+        for partition in &view.partitions {
+            if let Some(blocked) = &partition.blocked {
+                self.check_slot(p, blocked.partition, blocked.offset, blocked.arena_slot);
+            }
+        }
+        for lane in &lanes {
+            self.check_slot(p, lane.partition, lane.offset, Some(lane.arena_slot));
+        }
         for partition in view.partitions.iter().filter(|view| view.state == OwnershipState::Active) {
             self.check_partition_view(p, partition);
             self.check_lane_views(p, partition, &lanes);
         }
+    }
+
+    /// A slot that is shown holds the event that it is shown with.
+    fn check_slot(&mut self, p: usize, partition: Partition, offset: i64, slot: Option<ArenaSlot>) {
+        let Some(slot) = slot else { return };
+        let index = self.index(partition);
+        let kept = self.processes[p].kept_at(slot).map(|kept| (kept.partition, kept.offset));
+        self.require(kept == Some((index, offset)), "I-view", index, offset, || {
+            format!("process {p} shows {offset} in {slot:?}, which holds {kept:?}")
+        });
     }
 
     /// The lanes of a partition have no more events than it has, and one of them has the event that blocks it.

@@ -1,4 +1,4 @@
-//! Adds up payments of customers. An order with a pending payment is retried; one that is declined or invalid
+//! Publishes the paid orders of customers. An order with a pending payment is retried; one that is declined or invalid
 //! is dead-lettered.
 
 use std::time::Duration;

@@ -11,7 +11,7 @@ const WARNING_MS = 60000; // The summary shows a warning for this long.
 
 const $ = (id) => document.getElementById(id);
 
-// Times that end in `At` are of this browser's clock.
+// Variables that end in `At` hold times of this browser's clock.
 const model = {
   status: null,
   receivedAt: 0,
@@ -270,7 +270,7 @@ function assess(status) {
   return { tone: "ok", word: "OK", title: "OK", sentence: [sentence], problems };
 }
 
-/** Returns the last warning, unless it is old, the sentence is about it, or it is of a lower layer. */
+/** Returns the last warning, unless it is old, the summary already shows it, or it comes from librdkafka. */
 function lastWarning({ time_ms: now }) {
   const isNew = ({ level, message, time_ms: ms }) =>
     level !== "INFO" && now - ms < WARNING_MS && !/^(partition stalled|partition stopped|librdkafka log)$/.test(message);
@@ -366,7 +366,7 @@ function renderLimits(status) {
 const PARTS = [
   ["committed", "committed"],
   ["settled", "settled, not committed"],
-  ["beyond", "settled beyond a gap"],
+  ["beyond", "settled beyond an unsettled event"],
   ["queued", "queued or in progress"],
   ["unread", "not read"],
 ];
@@ -643,7 +643,7 @@ function updateNotice(row, [, { id, time_ms: ms, times, fields: { remedy, ...fie
 
 const CHARTS = [
   { title: "Settled events per second", format: rate, series: { settled: "settled" } },
-  { title: "Lag in events", format: count, series: { lag_unsettled: "not settled", lag_committed: "not committed" } },
+  { title: "Lag in offsets", format: count, series: { lag_unsettled: "not settled", lag_committed: "not committed" } },
   { title: "Failures per second", format: rate, series: { retries: "retries", dead_letters: "dead letters" } },
 ];
 
@@ -781,7 +781,7 @@ async function stream() {
     await readEvents(response, (event, data) => {
       heardAt = Date.now();
       const use = { status: receiveStatus, notice: addNotice }[event];
-      queueMicrotask(() => use?.(JSON.parse(data))); // A defect of this page is not an end of the connection.
+      queueMicrotask(() => use?.(JSON.parse(data))); // An exception in this page must not close the connection.
     });
   } catch {
     // The connection is lost, which the page shows.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CONNECTION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -66,10 +66,15 @@ async fn check(State(context): State<RequestContext>, request: Request, next: Ne
     } else {
         context.access.check(kind, request.headers(), context.loopback)
     };
-    secured(match allowed {
+    let mut response = secured(match allowed {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
-    })
+    });
+    if context.reserved && !kind.has_reserve() {
+        // The next connection of this client may be served.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn live(State(context): State<RequestContext>) -> Response {

@@ -319,6 +319,7 @@ impl Call {
             admitted_ms,
             attempt: self.attempt,
             quarantined: self.fresh,
+            dispatched: true,
         }
     }
 }

@@ -18,11 +18,22 @@ pub(crate) struct Event {
     /// Whether the event was in a call that failed as a whole. Until such an event settles, it needs an instance that
     /// has processed no call.
     pub(crate) quarantined: bool,
+    /// Whether the event was ever dispatched.
+    pub(crate) dispatched: bool,
 }
 
 impl Event {
     pub(crate) fn new(row: &FetchedRow, admitted_ms: u32) -> Self {
         let &FetchedRow { offset, timestamp, arena_slot, bytes, .. } = row;
-        Event { offset, timestamp, arena_slot, bytes, admitted_ms, attempt: 1, quarantined: false }
+        Event {
+            offset,
+            timestamp,
+            arena_slot,
+            bytes,
+            admitted_ms,
+            attempt: 1,
+            quarantined: false,
+            dispatched: false,
+        }
     }
 }

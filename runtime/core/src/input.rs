@@ -254,7 +254,7 @@ pub struct CallFailure {
     pub fault: Fault,
     /// The row that the guest was processing, if that is known.
     pub failing_row: Option<u32>,
-    /// Whether the instance had processed no event before the one that failed.
+    /// Whether the call had a fresh instance, and no row is known to have run before the failing one.
     pub fresh: bool,
 }
 

@@ -37,7 +37,7 @@ pub enum LaneProgress {
     Unacked,
     /// Its next attempt, at this uptime.
     Retrying(Duration),
-    /// Events of other lanes: with `retry.scope = "batch"`, an event before it failed.
+    /// The barrier of its partition: with `retry.scope = "partition"`, an earlier event failed.
     Barred,
 }
 
@@ -51,7 +51,8 @@ pub struct LaneScan {
 }
 
 impl Core {
-    /// Continues a scan: passes the lanes of all calls, or those of at most `max` further lanes without one, to `each`.
+    /// Continues a scan: the first step passes the lanes of all calls to `each`, every later one at most `max` lanes
+    /// without a call.
     /// Returns whether the scan is complete. Between two steps, a lane may be missed or passed twice.
     pub fn scan_lanes(&self, scan: &mut LaneScan, max: u32, mut each: impl FnMut(LaneView)) -> bool {
         if !std::mem::replace(&mut scan.calls, true) {

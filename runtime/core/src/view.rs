@@ -37,7 +37,7 @@ pub struct View {
 pub struct Load {
     /// Lanes with events or a call.
     pub lanes: usize,
-    /// Lanes that a call could take now: more calls are not allowed, or the workers are busy.
+    /// Lanes that wait for a call, because no more calls are allowed or the workers are busy.
     pub ready_lanes: usize,
     /// Lanes whose first event waits for its next attempt.
     pub delayed_lanes: usize,

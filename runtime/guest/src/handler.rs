@@ -293,9 +293,10 @@ fn start_error(name: &str, failure: GuestFailure) -> LoadError {
     }
 }
 
-/// Returns the limit of a result, and of the data of one call of a host function. It exceeds the guest's memory, so
-/// that an output that is too large is recognized as such; a result that names the same bytes a thousand times is
-/// refused. With HTTP, host functions keep parts of requests: the limit is lower, and a larger output causes a limit
+/// Returns the limit of a result, and of the data of one call of a host function. It is larger than the guest's memory,
+/// so that a result with one oversized output can be read and the output named. A result that refers to the same bytes
+/// many times exceeds it. With HTTP, host functions keep parts of requests: the limit is lower, and a larger output
+/// causes a limit
 /// fault.
 fn data_max(handler: &Handler) -> usize {
     let memory = handler.options.memory_max;

@@ -216,7 +216,7 @@ pub enum LoadError {
     },
     /// The component needs more of the engine's pool than one component may have.
     #[error(
-        "`{name}` needs more capacity than one component has: {reason}; build it optimized (`-Os`), remove unused \
+        "`{name}` needs more capacity than one component may have: {reason}; build it optimized (`-Os`), remove unused \
          code, or lower the sum of `max_concurrency` (up to 4,000, components may have four memories, beyond that two)"
     )]
     PoolCapacity {

@@ -26,8 +26,8 @@ pub struct CredentialsError {
 pub enum SecretKind {
     /// The password of PLAIN or SCRAM.
     Password,
-    /// The token of OAUTHBEARER. The client requests a new token late in the lifetime of the current one. By then it
-    /// already has the new token of a changed file.
+    /// The token of OAUTHBEARER. A changed file is passed to the client before its own refresh, so the refresh request
+    /// needs no answer.
     Token,
 }
 

@@ -12,7 +12,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, reload};
 use super::log_queue::LogQueue;
 use super::recent_lines::RecentLayer;
 
-/// The target of reports, which are repeated and have no news.
+/// The target of reports, which are periodic and are not notices.
 pub const REPORT_TARGET: &str = "keylane::report";
 /// The target of lines that a handler wrote.
 pub const GUEST_TARGET: &str = "keylane::guest";

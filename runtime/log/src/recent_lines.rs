@@ -83,9 +83,12 @@ impl RecentLines {
 const ABOUT: [&str; 3] = ["handler", "topic", "partition"];
 
 impl RecentLine {
-    /// Returns whether a later line is about the same. Only warnings and errors are repeated.
+    /// Returns whether a later line is about the same. A line of level INFO must also be about the same event: each
+    /// rebalance is kept.
     fn is_repeated_by(&self, later: &RecentLine) -> bool {
-        self.level <= Level::WARN
+        let same_event =
+            || self.fields.get("offset").is_some_and(|own| later.fields.get("offset") == Some(own));
+        (self.level <= Level::WARN || same_event())
             && (self.level, &self.message) == (later.level, &later.message)
             && ABOUT.iter().all(|field| self.fields.get(field) == later.fields.get(field))
     }
@@ -100,7 +103,14 @@ impl<S: Subscriber> Layer<S> for RecentLayer {
         // Lines that a limit has dropped before this one.
         let dropped = fields.remove("dropped").and_then(|dropped| dropped.parse().ok()).unwrap_or(0);
         let at = SystemTime::now();
-        LINES.add(RecentLine { id: 0, at, level: *event.metadata().level(), times: 1 + dropped, message, fields });
+        LINES.add(RecentLine {
+            id: 0,
+            at,
+            level: *event.metadata().level(),
+            times: 1 + dropped,
+            message,
+            fields,
+        });
     }
 }
 

@@ -118,6 +118,12 @@ impl Arena {
         Packed::read(bytes).record
     }
 
+    /// Returns the record of a slot; `None`: it was released.
+    pub fn find(&self, slot: ArenaSlot) -> Option<ArenaRecord<'_>> {
+        let at = self.slots.get(number_of(slot) as usize).copied().unwrap_or(FREE);
+        (at != FREE).then(|| self.get(slot))
+    }
+
     /// Releases a record.
     pub fn release(&mut self, slot: ArenaSlot) {
         let Location { block, size, .. } = self.at(slot);

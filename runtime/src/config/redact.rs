@@ -111,16 +111,26 @@ fn is_variable(text: &str) -> bool {
 /// default of a variable with the name of a secret.
 fn has_secret(text: &str) -> bool {
     let defaults = text.split("${").skip(1).filter_map(|variable| variable.split_once(":-"));
-    let in_url = text.split_once("://").and_then(|(_, rest)| rest.split('/').next());
+    // A password may contain a slash, so the whole rest counts.
+    let in_url = text.split_once("://").map(|(_, rest)| rest);
     text.contains("-----BEGIN")
         || in_url.is_some_and(|authority| authority.contains('@'))
         || defaults.into_iter().any(|(name, _)| secret::is_secret(name))
 }
 
-/// Hides the rest of a comment after the name of a secret and `=` or `:`, such as that of a setting that is switched off.
+/// Hides comments that may contain a secret: a private key, a word that names a secret, or the rest of a line after the
+/// name of a secret and `=` or `:`, such as a setting that is commented out.
 fn redact_comments(text: &str) -> String {
+    let mut in_key = false;
     let line = |line: &str| {
         let (before, comment) = line.split_at(line.find('#').unwrap_or(line.len()));
+        let was_in_key = in_key;
+        in_key = (in_key || comment.contains("-----BEGIN"))
+            && !comment.contains("-----END")
+            && !comment.is_empty();
+        if was_in_key && !comment.is_empty() || comment.contains("-----BEGIN") {
+            return format!("{before}# {REDACTED}");
+        }
         for (at, separator) in comment.match_indices(['=', ':']) {
             let word = comment.get(..at).unwrap_or_default().split_whitespace().last().unwrap_or_default();
             if is_secret_name(word.trim_matches(['#', '"', '\''])) {
@@ -189,6 +199,10 @@ filter = [{ key_prefix = \"test-\", keep = false }]
             (
                 "[kafka.client.sasl]\npassword = ['X', 'X']",
                 "[kafka.client.sasl]\npassword = [\"(redacted)\", \"(redacted)\"]",
+            ),
+            (
+                "# -----BEGIN PRIVATE KEY-----\n# X\n# -----END PRIVATE KEY-----\n# more",
+                "# \"(redacted)\"\n# \"(redacted)\"\n# \"(redacted)\"\n# more",
             ),
             ("kafka.password_file = \"X\"", "kafka.password_file = \"(redacted)\""),
             ("a = [{ b = 1, secret = 4711 }, 2]", "a = [{ b = 1, secret = \"(redacted)\" }, 2]"),

@@ -133,7 +133,8 @@ pub(super) struct Admin {
     /// and `off` with `--until-end`. If the address can't be used, the start fails.
     pub(super) listen: Option<String>,
     /// The token that requests must send as `Authorization: Bearer TOKEN`: at least 16 characters. Health needs none,
-    /// metrics only with `protect_metrics`. Without a token, only these are served on addresses other than loopback.
+    /// metrics only with `protect_metrics`. Without a token, only health, metrics and the page are served on addresses
+    /// other than loopback.
     pub(super) token: Option<String>,
     /// A file with the token, instead of `token`. A trailing newline is ignored.
     pub(super) token_file: Option<PathBuf>,

@@ -18,7 +18,7 @@ pub(super) struct Retry {
     pub(super) max_attempts: Attempts,
     /// The delay between the first attempt and the second.
     pub(super) initial_interval: HumanDuration,
-    /// Maximum delay, even if the guest requests more. `jitter` may lengthen a delay that the guest did not request.
+    /// Maximum delay before jitter. A delay that the guest requests is limited to it, and has no jitter.
     pub(super) max_interval: HumanDuration,
     /// Factor between one delay and the next.
     #[schemars(range(min = *ranges::RETRY_MULTIPLIER.start(), max = *ranges::RETRY_MULTIPLIER.end()))]

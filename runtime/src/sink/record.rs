@@ -73,7 +73,7 @@ impl OwnedRecord {
         self.size().content() + RECORD_OVERHEAD
     }
 
-    /// Borrows the record as an [`SinkRecord`] and passes that to `to`.
+    /// Borrows the record as a [`SinkRecord`] and passes that to `to`.
     pub fn lend<T>(&self, to: impl FnOnce(&SinkRecord<'_>) -> T) -> T {
         let headers: Vec<Header<'_>> =
             self.headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref())).collect();

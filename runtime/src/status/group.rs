@@ -19,7 +19,8 @@ pub struct GroupStatus {
     pub coordinator: Option<String>,
     /// The members, by client id and member id.
     pub members: Vec<GroupMemberStatus>,
-    /// All partitions of the handler's topics, and those that the group owns or has committed besides, by topic and
+    /// All partitions of the handler's topics, and other partitions that its members own or that have commits, by topic
+    /// and
     /// number.
     pub partitions: Vec<GroupPartitionStatus>,
     /// What is wrong, with the remedy; empty: nothing.

@@ -53,7 +53,7 @@ pub const FEW_LANES: LimitCause = LimitCause {
 /// Events fail.
 pub const RETRIES: LimitCause = LimitCause {
     code: "retries",
-    meaning: "all lanes with events wait for their next attempt",
+    meaning: "no call runs, and at least one lane waits for its next attempt",
     remedy: "see the handler's errors in the log, and in the list of lanes",
 };
 

@@ -50,7 +50,7 @@ pub struct MemoryStatus {
     pub arena_bytes: u64,
     /// Queued outputs and dead letters.
     pub output_backlog_bytes: u64,
-    /// The resident set of the process; `None`: the system does not tell.
+    /// The resident set of the process; `None`: not available.
     pub resident_bytes: Option<u64>,
 }
 
@@ -362,7 +362,7 @@ pub enum LaneState {
     Unacked,
     /// Its next attempt.
     Retrying,
-    /// An earlier event, which failed, of another lane: `retry.scope = "batch"`.
+    /// The failed event of another lane: `retry.scope = "partition"`.
     Held,
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn additions(number: usize) -> Bytes {
     one_function(body)
 }
 
-/// Measures the cost of a function itself.
+/// Many empty functions, for the cost per function.
 pub(crate) fn empty_functions(number: usize) -> Bytes {
     let empty = [2, 0, END[0]];
     module(

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::lanes::Lanes;
 use crate::outbox::Pending;
 use crate::partitions::Partitions;
-use crate::{CallId, Config, SHORT_CALLS_MAX};
+use crate::{CallId, Config, EventTimes, Now, SHORT_CALLS_MAX};
 
 /// Target for the guest's work per call: long compared with the cost of a call, short enough to be fair to other calls.
 const CALL_WORK_NS: u64 = 100_000;
@@ -136,7 +136,7 @@ impl Core {
         {
             let Some(lane) = self.lanes.take_healthy(topic) else { break };
             take_lane(call, lane, &mut capacity, &mut self.lanes, &mut self.partitions, |event| {
-                self.times.record_dispatched(event.admitted_ms, self.now);
+                record_wait(&mut self.times, event, self.now);
             });
         }
         id
@@ -152,10 +152,7 @@ impl Core {
         let mut capacity = Capacity { rows: 1, bytes: 0 };
         let now = self.now;
         take_lane(call, lane, &mut capacity, &mut self.lanes, &mut self.partitions, |event| {
-            // The time between two attempts is not part of the wait.
-            if event.attempt == 1 && !event.quarantined {
-                self.times.record_dispatched(event.admitted_ms, now);
-            }
+            record_wait(&mut self.times, event, now);
         });
         id
     }
@@ -171,6 +168,13 @@ struct Capacity {
 impl Capacity {
     fn fits(&self, bytes: u32) -> bool {
         self.rows > 0 && (self.bytes == 0 || self.bytes + u64::from(bytes) <= CALL_BYTES_MAX)
+    }
+}
+
+/// Records how long an event has waited for its first dispatch.
+fn record_wait(times: &mut EventTimes, event: &Event, now: Now) {
+    if !event.dispatched {
+        times.record_dispatched(event.admitted_ms, now);
     }
 }
 

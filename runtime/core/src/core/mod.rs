@@ -253,6 +253,15 @@ impl Core {
         (state.may_commit() || state.phase == Phase::Closed).then(|| state.ledger.committable())
     }
 
+    /// Returns the number of offsets of an owned partition below `end` that are not settled, claimed or missing.
+    pub fn unsettled_below(&self, partition: Partition, end: i64) -> Option<u64> {
+        let state = self.partitions.get(self.partitions.find(partition)?);
+        // An ownership that has just ended is included, because the last report needs it.
+        let is_known = state.may_commit() || state.phase == Phase::Closed;
+        let beyond = u64::try_from(end - state.ledger.committable()).unwrap_or(0);
+        is_known.then(|| beyond.saturating_sub(state.ledger.completed_beyond()))
+    }
+
     pub(crate) fn now(&self) -> Now {
         self.now
     }

@@ -43,7 +43,8 @@ impl Core {
         let (partition, offset) = (state.id, state.ledger.next());
         state.reading.position = PositionState::Unverified;
         let before = state.reading.failure.filter(|before| before.offset == offset);
-        // Data corrupted in transit, or a wrong position, may succeed on the first retry. A rejected request
+        // A read of data corrupted in transit, or at a wrong position, may succeed on the first retry. A rejected
+        // request
         // needs time.
         let may_be_transient =
             matches!(why, ReadError::Corrupt | ReadError::Unknown | ReadError::OutOfRange { .. });

@@ -89,7 +89,8 @@ impl Core {
         let state = self.partitions.get(lane.partition);
         let offset = state.ledger.committable();
         // The rows of a released lane have settled or were returned to it: they may be in another call now.
-        let has_row = lane.settled_to < lane.end && !lane.released;
+        // The records of disowned rows are released, although their call may still run.
+        let has_row = lane.settled_to < lane.end && !lane.released && !lane.disowned;
         let row = has_row.then(|| call.row(lane.settled_to))?;
         if !state.may_commit() || row.ownership != state.ownership || row.offset != offset {
             return None;

@@ -142,7 +142,8 @@ impl AdminState {
     fn memory(&self) -> MemoryStatus {
         let mut memory = MemoryStatus::default();
         for entry in &self.handlers {
-            if let Some(last) = &lock(&entry.state).last {
+            let state = lock(&entry.state);
+            if let Some(last) = state.last.as_ref().filter(|_| state.end.is_none()) {
                 memory.arena_bytes += last.arena_bytes as u64;
                 memory.output_backlog_bytes += last.publishing.backlog_bytes as u64;
             }

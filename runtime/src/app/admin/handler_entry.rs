@@ -101,6 +101,8 @@ impl HandlerEntry {
         }
         if matches!(handler, HandlerState::Stopped) {
             (status.limited_by, status.rates, status.catch_up_ms) = (None, None, None);
+            (status.calls, status.waiting_calls, status.lanes, status.ready_lanes, status.retrying_lanes) =
+                (0, 0, 0, 0, 0);
         }
         status
     }

@@ -16,7 +16,7 @@ pub(super) struct ProcessUse {
 }
 
 impl ProcessUse {
-    /// Reads the use; `None`: the system does not tell.
+    /// Reads the use; `None`: not available.
     #[expect(clippy::cast_precision_loss, reason = "ticks are far below 2^52")]
     pub(super) fn read() -> Option<ProcessUse> {
         let process = Process::myself().ok()?;

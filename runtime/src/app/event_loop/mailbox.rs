@@ -29,8 +29,8 @@ pub(in crate::app) enum LoopEvent {
 }
 
 /// The mailbox of one loop. Its size is limited by the possible events: two per call in progress, one per record in
-/// flight, and one per request to drain, for a report, for a view or for lanes. The admin server sends no request for a view
-/// or for lanes before the one before it is answered.
+/// flight, and one per request to drain, for a report, for a view or for lanes. The admin server sends a request for a
+/// view or for lanes only after the previous one was answered.
 #[derive(Debug)]
 pub(in crate::app) struct Mailbox {
     events: Mutex<VecDeque<LoopEvent>>,

@@ -208,9 +208,8 @@ impl EventLoop {
                     let FailedEvent { call, row, reason, .. } = dead_letter;
                     observing.dead_letter_sent(publishing::name_of(reason));
                     log.dead_letter(now, &dead_letter, publishing.error_of(call, row, reason));
-                    let topic_id = source.topic_id(dead_letter.event.partition);
-                    let digest = calling.digest();
-                    publishing.dead_letter(&dead_letter, reading.arena(), topic_id, digest, now.wall_ms);
+                    let (id, digest) = (source.topic_id(dead_letter.event.partition), calling.digest());
+                    publishing.dead_letter(&dead_letter, reading.arena(), id, digest, now.wall_ms);
                 }
 
                 // Committing
@@ -239,6 +238,7 @@ impl EventLoop {
                     log.skipped(now, (partition, offset), reason, publishing.error_of(call, row, reason));
                 }
                 Action::Notice(notice) => {
+                    observing.noticed(notice);
                     log.notice(notice);
                     closing.noticed(log, notice);
                 }
@@ -360,7 +360,7 @@ impl EventLoop {
         self.publishing.retract_invalid_rows(&mut ended);
         self.publishing.keep_errors(&ended);
         self.log.call_ended(self.now, &ended);
-        self.observing.call_ended(&ended, &self.log, self.now.uptime);
+        self.observing.call_ended(&ended, &self.core, &self.log, self.now.uptime);
         self.core.handle(self.now, calling::end_of(&ended));
         self.carry_out(Some(&ended));
         self.publishing.count_ended_call(&ended);
@@ -429,7 +429,7 @@ impl EventLoop {
         }
     }
 
-    /// Does what only reports need. Returns whether it is not complete.
+    /// Collects data that only reports need. Returns true if some is left for the next turn.
     fn observe(&mut self) -> bool {
         let EventLoop { core, source, reading, observing, log, now, .. } = self;
         observing.sample(now.uptime, core, || report::lag(core, source, reading));

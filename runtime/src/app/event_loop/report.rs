@@ -110,10 +110,7 @@ fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {
 /// Returns the number of offsets up to the ends of the logs that are not settled, as far as the ends are known. Ended
 /// ownerships are included, because the last report needs them.
 pub(super) fn lag(core: &Core, source: &Source, reading: &Reading) -> u64 {
-    let of = |partition: &Partition| {
-        let end = source.last_known_end(*partition)?;
-        u64::try_from(end - core.committable_offset(*partition)?).ok()
-    };
+    let of = |partition: &Partition| core.unsettled_below(*partition, source.last_known_end(*partition)?);
     reading.owned().iter().filter_map(of).sum()
 }
 

@@ -1,4 +1,4 @@
-//! `keylane report`: one file for a support ticket. What can't be collected is in it with its error.
+//! `keylane report`: one file for a support ticket. A part that can't be collected is replaced by its error.
 
 mod processes;
 mod system;

@@ -83,7 +83,7 @@ fn limits(process: &Process) -> anyhow::Result<Value> {
     }))
 }
 
-/// Returns the content of the files with the limits of these control groups and of those around them. `groups`: the
+/// Returns the content of the files with the limits of these control groups and of their ancestors. `groups`: the
 /// content of `/proc/PID/cgroup`, with lines of number, controllers and path.
 fn cgroup_files(groups: &str, root: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
@@ -104,8 +104,8 @@ fn cgroup_files(groups: &str, root: &Path) -> BTreeMap<String, String> {
     found
 }
 
-/// Adds the files of a control group and of those around it. In a container, the path may be that outside of it; the
-/// files are then those at the root.
+/// Adds the files of a control group and of those around it. In a container, the path may be the host's; then only the
+/// files at the root are found.
 fn add_files(found: &mut BTreeMap<String, String>, root: &Path, path: &str, files: &[&str]) {
     for group in Path::new(path).ancestors() {
         for file in files {

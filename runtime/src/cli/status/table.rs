@@ -79,7 +79,7 @@ fn of_rates(text: &mut String, handler: &HandlerStatus, rates: &RateStatus) {
         format!("  calls p50 {}, p99 {}", micros(times.p50_us), micros(times.p99_us))
     });
     let end =
-        handler.catch_up_ms.map_or(String::new(), |ms| format!("  end of the logs in {}", duration(ms)));
+        handler.catch_up_ms.map_or(String::new(), |ms| format!("  caught up in about {}", duration(ms)));
     let RateStatus { settled, retries, dead_letters } = rates;
     line(
         text,
@@ -253,7 +253,7 @@ mod tests {
 
 handler orders  group orders-v1  component 0123456789ab  running
   limited by retries: lanes that wait for their next attempt: 1 of 12
-  1234.6 events/s  0.2 retries/s  0.0 dead letters/s  calls p50 244 µs, p99 -  end of the logs in 1m 5s
+  1234.6 events/s  0.2 retries/s  0.0 dead letters/s  calls p50 244 µs, p99 -  caught up in about 1m 5s
   calls 3 of 256  lanes 12 (4 ready, 1 retrying)  settled 9  dead letters 0  retries 0  outputs 0
   partition  state          committed        lag  unsettled    queued       age
   orders/0   active                 -          -         57        17        1s

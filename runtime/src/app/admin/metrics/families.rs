@@ -107,7 +107,7 @@ impl Families<'_> {
 
 #[expect(clippy::cast_precision_loss, reason = "a bound is below 2^52, and a sum is rounded")]
 fn encode_histogram(mut sample: MetricEncoder<'_>, histogram: &Histogram, per_second: f64) -> fmt::Result {
-    let bounds = BOUNDS.iter().map(|&bound| bound as f64 / per_second).chain([f64::MAX]);
+    let bounds = BOUNDS.iter().map(|&bound| bound as f64 / per_second).chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(histogram.counts().iter().copied()).collect();
     let sum = histogram.sum() as f64 / per_second;
     sample.encode_histogram::<NoLabelSet>(sum, histogram.count(), &buckets, None)

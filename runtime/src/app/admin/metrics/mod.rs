@@ -205,6 +205,20 @@ mod tests {
     }
 
     #[test]
+    fn the_last_bucket_of_a_histogram_counts_everything() {
+        for format in [MetricsFormat::Prometheus, MetricsFormat::OpenMetrics] {
+            let mut view = HandlerView::default();
+            view.observed.loop_turns.record(5);
+            view.observed.loop_turns.record(u64::MAX);
+            let text = encode(Metrics { views: vec![Some(view)], ..metrics() }, format);
+            let of =
+                |line: &&str| line.starts_with("keylane_loop_turn_seconds_bucket") && line.contains("+Inf");
+            let last: Vec<&str> = text.lines().filter(of).collect();
+            assert!(matches!(last[..], [line] if line.ends_with(" 2")), "{last:?}\n{text}");
+        }
+    }
+
+    #[test]
     fn metrics_of_partitions_can_be_left_out() {
         let metrics = Metrics { include_partitions: false, ..metrics() };
         assert!(!encode(metrics, MetricsFormat::Prometheus).contains("partition=\""));

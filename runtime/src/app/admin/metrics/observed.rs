@@ -21,7 +21,10 @@ impl Metrics {
             })
         });
         families.counter(
-            ("keylane_attempts", "Attempts, by result: events, or calls that failed as a whole (`failed`)."),
+            (
+                "keylane_attempts",
+                "Results of guest calls, in events. `failed`: the call of the event failed as a whole.",
+            ),
             attempts,
         )?;
         let dead_letters = self.with_view().flat_map(|(handler, view)| {
@@ -38,7 +41,10 @@ impl Metrics {
             })
         });
         families.counter(
-            ("keylane_commits", "Commits by result, counted per partition; without a response: once."),
+            (
+                "keylane_commits",
+                "Commits by result, one per partition. A commit without a response counts once as `failed`.",
+            ),
             commits,
         )?;
         let rebalances = self.with_view().flat_map(|(handler, view)| {
@@ -46,7 +52,10 @@ impl Metrics {
             let kinds = [("assigned", counts.assigned), ("revoked", counts.revoked), ("lost", counts.lost)];
             kinds.map(|(kind, count)| (vec![("handler", handler.handler.as_str()), ("kind", kind)], count))
         });
-        families.counter(("keylane_rebalances", "Assignments that the group has changed."), rebalances)?;
+        families.counter(
+            ("keylane_rebalances", "Rebalance events by kind: assigned, revoked, lost."),
+            rebalances,
+        )?;
         let arena = self.with_view().map(|(handler, view)| (labels(handler), view.arena_bytes as u64));
         families.size(("keylane_arena_bytes", "Memory for records that are not settled."), arena)?;
         let backlog =

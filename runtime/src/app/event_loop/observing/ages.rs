@@ -56,6 +56,10 @@ impl Ages {
         kept.push_back(event);
     }
 
+    pub(super) fn forget(&mut self, partition: Partition) {
+        self.by_partition.remove(&partition);
+    }
+
     /// Returns the kept event that is the first unsettled one, or was read up to a second before it.
     pub(super) fn oldest(&self, partition: Partition, committable: i64) -> Option<OldestEvent> {
         let kept = self.by_partition.get(&partition)?;

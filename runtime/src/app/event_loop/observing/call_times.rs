@@ -46,14 +46,17 @@ impl CallTimes {
             self.all.record(micros(now.saturating_sub(*began)));
         }
         let [done, retry, rejected, failed] = &mut self.results.0;
-        *done += call.results.lane_ends().iter().map(|end| u64::from(end.done)).sum::<u64>();
+        let done_rows = call.results.lane_ends().iter().map(|end| u64::from(end.done)).sum::<u64>();
+        *done += done_rows;
         for (_, stopped) in call.failed_rows() {
             match stopped.verdict {
                 Verdict::Retry { .. } => *retry += 1,
                 Verdict::Reject | Verdict::Unpublishable => *rejected += 1,
             }
         }
-        *failed += u64::from(matches!(call.status, CallStatus::Failed(_)));
+        if matches!(call.status, CallStatus::Failed(_)) {
+            *failed += (call.batch.rows() as u64).saturating_sub(done_rows);
+        }
     }
 
     pub(super) fn sample(&mut self) {

@@ -7,7 +7,7 @@ use keylane_core::{Core, LaneScan, LaneView, Partition};
 use tokio::sync::watch;
 
 /// Number of lanes per turn: well below a millisecond of work.
-const LANES_PER_TURN: u32 = 4_096;
+const LANES_PER_TURN: u32 = 16_384;
 
 /// What makes a lane worse than another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +63,16 @@ impl LaneRanking {
         let mut found = Vec::new();
         let complete = core.scan_lanes(scan, LANES_PER_TURN, |lane| found.push(lane));
         found.sort_unstable_by_key(|lane| Reverse(rank(*by, lane)));
-        lanes.extend(found.into_iter().take(*limit).map(describe));
+        let least = lanes.get(limit.saturating_sub(1)).map(|last| rank(*by, &last.lane));
+        for lane in found.into_iter().take(*limit) {
+            if least.is_some_and(|least| rank(*by, &lane) <= least) {
+                break; // the rest is no worse than the lanes so far
+            }
+            let event = |lane: &LaneView| (lane.partition, lane.offset);
+            lanes.retain(|ranked| event(&ranked.lane) != event(&lane)); // it was passed before
+            lanes.push(describe(lane));
+        }
         lanes.sort_by_key(|ranked| Reverse(rank(*by, &ranked.lane)));
-        lanes.dedup_by_key(|ranked| (ranked.lane.partition, ranked.lane.offset)); // a lane may be passed twice
         lanes.truncate(*limit);
         complete
     }

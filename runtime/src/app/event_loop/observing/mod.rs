@@ -11,14 +11,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keylane_core::{
-    Blockage, CallId, Core, Histogram, LaneScan, LaneView, Load, OwnershipState, Partition, PartitionStop,
-    PartitionView, View,
+    Blockage, CallId, Core, Histogram, LaneScan, LaneView, Load, Notice, OwnershipState, Partition,
+    PartitionStop, PartitionView, View,
 };
 
 use crate::admit::{Arena, LaneRule, lane_key_text, lane_name};
 use crate::guest::Call;
 
 use super::log::HandlerLog;
+use super::publishing::REASON_NAMES;
 use ages::Ages;
 pub(in crate::app) use ages::OldestEvent;
 use call_times::CallTimes;
@@ -29,9 +30,9 @@ use last_errors::LastErrors;
 use pace::Pace;
 pub(in crate::app) use pace::{Cause, PaceView};
 
-/// Maximum number of lanes among which the deepest one is looked for.
+/// The deepest lane is determined only up to this number of lanes.
 const FEW_LANES: usize = 1_024;
-/// Maximum number of slots of lanes, in use or not, that are looked at for it.
+/// Maximum number of lane slots that are scanned for the deepest lane.
 const SLOTS_MAX: u32 = 16_384;
 
 /// What the loop observes for reports.
@@ -113,7 +114,8 @@ impl Observing {
             ranking: None,
             rebalances: Rebalances::default(),
             stop_reasons: BTreeMap::new(),
-            dead_letters: BTreeMap::new(),
+            // A series must exist before its first value, or Prometheus misses the first increase.
+            dead_letters: REASON_NAMES.iter().map(|reason| (*reason, 0)).collect(),
         }
     }
 
@@ -132,9 +134,10 @@ impl Observing {
     }
 
     /// Records the duration of a call, and the errors of its events.
-    pub(super) fn call_ended(&mut self, call: &Call, log: &HandlerLog, now: Duration) {
+    pub(super) fn call_ended(&mut self, call: &Call, core: &Core, log: &HandlerLog, now: Duration) {
         self.call_times.ended(call, now);
-        self.last_errors.call_ended(call, || log.topic_number(call.batch.topic()));
+        let committable = |partition| core.committable_offset(partition);
+        self.last_errors.call_ended(call, || log.topic_number(call.batch.topic()), committable);
     }
 
     pub(super) fn partition_stopped(
@@ -147,19 +150,30 @@ impl Observing {
         self.stop_reasons.insert(partition, log.partition_stop_failure(partition, offset, reason));
     }
 
+    /// Forgets a partition whose ownership has ended.
+    pub(super) fn noticed(&mut self, notice: Notice) {
+        if let Notice::OwnershipEnded { partition, .. } = notice {
+            self.ages.forget(partition);
+            self.last_errors.forget(partition);
+        }
+    }
+
     pub(super) fn dead_letter_sent(&mut self, reason: &'static str) {
         *self.dead_letters.entry(reason).or_default() += 1;
     }
 
     pub(super) fn assigned(&mut self) {
+        self.pace.restart();
         self.rebalances.assigned += 1;
     }
 
     pub(super) fn revoked(&mut self) {
+        self.pace.restart();
         self.rebalances.revoked += 1;
     }
 
     pub(super) fn lost(&mut self) {
+        self.pace.restart();
         self.rebalances.lost += 1;
     }
 
@@ -174,7 +188,8 @@ impl Observing {
 
     /// Returns the name of the lane of a blocked event.
     pub(super) fn lane_of(&self, blockage: &Blockage, rule: &LaneRule, arena: &Arena) -> Option<String> {
-        let lane_key = rule.lane_key(&arena.get(blockage.arena_slot?))?;
+        // The record may have been released since the core reported the stall.
+        let lane_key = rule.lane_key(&arena.find(blockage.arena_slot?)?)?;
         Some(lane_name(&self.group, &lane_key))
     }
 
@@ -190,7 +205,7 @@ impl Observing {
         self.ranking = Some(LaneRanking::new(request));
     }
 
-    /// Continues to rank the lanes, for a limited time. Returns whether it is not complete.
+    /// Continues to rank the lanes, up to a number of lanes. Returns true if lanes are left.
     pub(super) fn continue_ranking(
         &mut self,
         core: &Core,
@@ -200,7 +215,7 @@ impl Observing {
     ) -> bool {
         let Observing { group, show_keys, last_errors, ranking, .. } = self;
         let describe = |lane: LaneView| {
-            let lane_key = rule.lane_key(&arena.get(lane.arena_slot));
+            let lane_key = arena.find(lane.arena_slot).and_then(|record| rule.lane_key(&record));
             RankedLane {
                 name: lane_key.as_deref().map(|lane_key| lane_name(group, lane_key)),
                 key: lane_key.as_deref().filter(|_| *show_keys).map(lane_key_text),
@@ -227,7 +242,11 @@ impl Observing {
             let error = view.blocked.as_ref().and_then(|blocked| self.error_of(blocked));
             ObservedPartition {
                 oldest: oldest.filter(|_| view.open > 0),
-                lane: view.blocked.and_then(|blocked| self.lane_of(&blocked, rule, arena)),
+                // A key may have to be parsed out of a large value, so only the lanes of interest are named.
+                lane: view
+                    .blocked
+                    .filter(|blocked| view.stalled_since.is_some() || blocked.attempt > 1)
+                    .and_then(|blocked| self.lane_of(&blocked, rule, arena)),
                 error: error.map(str::to_owned),
                 stop_reason: self
                     .stop_reasons
@@ -250,7 +269,7 @@ impl Observing {
         }
     }
 
-    /// Returns the lane with the most events, if there are few lanes: with many, no single one holds the others up.
+    /// Returns the lane with the most events, if there are few lanes: with many, finding it would take too long.
     fn deepest_lane(&self, core: &Core, rule: &LaneRule, arena: &Arena) -> Option<DeepestLane> {
         if core.load().lanes > FEW_LANES {
             return None;
@@ -262,9 +281,11 @@ impl Observing {
             }
         };
         core.scan_lanes(&mut scan, 0, &mut each); // those of calls
-        core.scan_lanes(&mut scan, SLOTS_MAX, &mut each);
+        if !core.scan_lanes(&mut scan, SLOTS_MAX, &mut each) {
+            return None;
+        }
         let lane = deepest?;
-        let lane_key = rule.lane_key(&arena.get(lane.arena_slot));
+        let lane_key = arena.find(lane.arena_slot).and_then(|record| rule.lane_key(&record));
         Some(DeepestLane { name: lane_key.map(|key| lane_name(&self.group, &key)), events: lane.events })
     }
 }

@@ -57,7 +57,7 @@ pub(super) struct Pace {
 /// A snapshot of the pace.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(in crate::app) struct PaceView {
-    /// What limited the handler in most of the samples, and its load in the last one of these; `None`: there are none.
+    /// The most frequent cause in the samples, and the load of the last sample with it; `None`: there are none.
     pub(in crate::app) cause: Option<(Cause, Load)>,
     pub(in crate::app) rates: Option<Rates>,
     /// Number of offsets up to the ends of the logs that were not settled at the last sample.
@@ -86,6 +86,11 @@ impl Pace {
         let Counters { settled, retries, dead_letters, .. } = counters;
         let cause = cause(load, lag, self.settled_since_last(settled));
         self.samples.push_back(Sample { at: now, cause, load, settled, retries, dead_letters, lag });
+    }
+
+    /// Forgets the samples: after a rebalance, the lag is that of other partitions.
+    pub(super) fn restart(&mut self) {
+        self.samples.clear();
     }
 
     fn settled_since_last(&self, settled: u64) -> u64 {

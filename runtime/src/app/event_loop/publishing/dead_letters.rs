@@ -385,6 +385,22 @@ fn time_type(timestamp: i64, log_append_time: bool) -> &'static str {
     }
 }
 
+/// The names of all reasons.
+pub(in crate::app::event_loop) const REASON_NAMES: [&str; 12] = [
+    "retries-exhausted",
+    "rejected",
+    "too-old",
+    "output-rejected",
+    "no-key",
+    "trap",
+    "timeout",
+    "cpu",
+    "memory",
+    "stack",
+    "limit",
+    "contract",
+];
+
 /// Returns the name of a reason in headers and log lines.
 pub(in crate::app::event_loop) fn name_of(reason: Reason) -> &'static str {
     match reason {

@@ -26,8 +26,8 @@ use crate::sink::{
 
 use backlog::{Backlog, QueuedItem};
 use calls::{PendingCalls, RowDelivery};
-pub(super) use dead_letters::name_of;
 use dead_letters::{Context, DeadLetterFormat, Origin};
+pub(super) use dead_letters::{REASON_NAMES, name_of};
 use invalid_rows::LaneCursor;
 use provenance::{Provenance, ProvenanceHeaders};
 use rejected_dead_letters::RejectedDeadLetters;
