@@ -91,7 +91,7 @@ fn the_golden_rendering_is_that_of_the_chart() {
         skip::print_line("helm is not installed: only the digest of the chart is compared");
         assert!(
             deploy(GOLDEN).starts_with(&header),
-            "the chart has changed: set KEYLANE_TESTS_BLESS, with helm"
+            "the chart has changed: install helm, then run this test with KEYLANE_TESTS_BLESS set"
         );
         return;
     };

@@ -1,5 +1,5 @@
-//! Promise: `keylane status --group` names the owner, the committed offset and the lag of each partition, as the brokers
-//! describe them. `keylane report` writes what a support ticket needs, without secrets.
+//! Promise: `keylane status --group` names the owner, the committed offset and the lag of each partition, as the
+//! brokers describe them. `keylane report` writes what a support ticket needs, without secrets.
 
 use std::fs;
 use std::net::TcpListener;

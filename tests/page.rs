@@ -74,8 +74,8 @@ impl Page {
         print_line(&format!("{}:\n  {summary}", file.display()));
     }
 
-    /// Asserts that the page has made no request to elsewhere, that the browser enforces its policy, that nothing
-    /// has failed in it, and that texts of others are not elements of it.
+    /// Asserts that the page has made no request to another server, that the browser enforces its policy, that nothing
+    /// has failed, and that foreign text has not become HTML elements.
     fn assert_harmless(&self) {
         let network = self.browser.network();
         let values = |method: &str, pointer: &str| -> Vec<Value> {

@@ -67,7 +67,7 @@ const bytes = shown((value) => {
 //
 // They are created once and then updated, so that focus, selection and open details survive each update.
 
-/** Builds an element. Attributes that are a text are its class. */
+/** Builds an element. If `attributes` is a string, it is the class. */
 function build(element, attributes, children) {
   if (typeof attributes === "string") attributes = { class: attributes };
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -374,7 +374,7 @@ const PARTS = [
 /** The pattern is an attribute: the URL in a style sheet would be relative to the sheet. */
 const partRect = ([name], width) => s("rect", { class: `part ${name}`, height: "100%", width, fill: `url(#fill-${name})` });
 
-/** Draws a log. What is not committed takes a share that grows with its logarithm, and is divided to scale. */
+/** Draws the strip of a log. The width of the uncommitted part grows with the logarithm of the lag; the widths within it are proportional. */
 function drawStrip(row, partition) {
   const { committable, next_offset: next, log_end: end, completed_beyond: beyond, queued } = partition;
   const begin = partition.committed ?? committable;
@@ -491,7 +491,7 @@ function updatePartition(row, partition) {
     "Running lanes": count(partition.running_lanes),
     "Unacknowledged lanes": count(partition.unacked_lanes),
     "Oldest read": duration(partition.oldest_queued_ms),
-    "Waits now for": place ?? "nothing",
+    "Waiting for": place ?? "nothing",
   });
   row.why.hidden = !bad;
   if (!bad) return;
@@ -599,7 +599,7 @@ function updateHandler(row, handler) {
 
 // ---- The notices
 
-/** Adds a notice. A warning replaces the one before about the same, as in the server. */
+/** Adds a notice. A warning or error replaces the earlier one with the same level, message, handler, topic and partition. */
 function addNotice(notice) {
   const { notices, noticesSeen: seen } = model;
   const id = `${notice.time_ms} ${notice.id}`; // After a reconnect, the server sends its notices again.

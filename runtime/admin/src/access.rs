@@ -136,8 +136,8 @@ impl AccessRules {
     }
 }
 
-/// A browser names the page that sends a request, except for reads by the page itself. Only the page of this server may send
-/// any.
+/// A browser names the site of the page that sends a request in `Origin`, except for GET requests to the same site.
+/// Requests from pages of other sites are refused.
 fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
     let from = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, from)| from);

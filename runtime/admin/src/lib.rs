@@ -1,8 +1,8 @@
 //! The admin server: health, metrics, status and the operator's page over HTTP, on a thread of its own.
 //!
-//! A connection is accepted or closed ([`connections`]). Each request passes the checks of [`access`] (host, size, token)
-//! before it reaches its route ([`routes`]). Every response has the same security headers ([`responses`]). The server is
-//! independent of handlers: its data comes from a [`Backend`].
+//! A connection is accepted or closed ([`connections`]). Each request passes the checks of [`access`] (host, size,
+//! token) before it reaches its route ([`routes`]). Every response has the same security headers ([`responses`]). The
+//! server is independent of handlers: its data comes from a [`Backend`].
 //!
 //! *Invariants.* At most 32 connections are open, and each ends after 10 s without a request. The last eight serve only
 //! health and metrics. Without a token, only health, metrics and the page are served on addresses other than loopback;

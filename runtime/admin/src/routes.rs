@@ -184,7 +184,7 @@ fn unknown_parameter(name: &str, value: &str, known: &str) -> Refusal {
     Refusal::new(
         StatusCode::BAD_REQUEST,
         format!("unknown parameter `{name}={value}`"),
-        format!("the parameter of this path is {known}"),
+        format!("this path accepts {known}"),
     )
 }
 

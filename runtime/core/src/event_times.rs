@@ -7,8 +7,8 @@ use crate::{Histogram, Now};
 pub struct EventTimes {
     /// From the read of an event to its first dispatch.
     pub lane_wait: Histogram,
-    /// From the time of a record to the settling of its event. Events that a filter dropped, and records without a time,
-    /// are not counted.
+    /// From the time of a record to the settling of its event. Events that a filter dropped, and records without a
+    /// time, are not counted.
     pub event_age: Histogram,
 }
 

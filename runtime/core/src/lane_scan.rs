@@ -52,8 +52,7 @@ pub struct LaneScan {
 
 impl Core {
     /// Continues a scan: the first step passes the lanes of all calls to `each`, every later one at most `max` lanes
-    /// without a call.
-    /// Returns whether the scan is complete. Between two steps, a lane may be missed or passed twice.
+    /// without a call. Returns whether the scan is complete. Between two steps, a lane may be missed or passed twice.
     pub fn scan_lanes(&self, scan: &mut LaneScan, max: u32, mut each: impl FnMut(LaneView)) -> bool {
         if !std::mem::replace(&mut scan.calls, true) {
             for call in self.calls.ids().filter_map(|id| self.calls.get(id)) {

@@ -29,7 +29,8 @@ const START_MAX: Duration = Duration::from_secs(5);
 /// of the outputs.
 const RESULT_OVERHEAD_MAX: usize = 4 << 20;
 
-/// With HTTP: maximum number of bytes that [`data_max`] adds for outputs. A higher `max_output_bytes` does not raise it.
+/// With HTTP: maximum number of bytes that [`data_max`] adds for outputs. A higher `max_output_bytes` does not raise
+/// it.
 const HTTP_OUTPUT_BYTES_MAX: usize = results::EVENT_BYTES;
 
 /// The options of a handler.
@@ -296,8 +297,7 @@ fn start_error(name: &str, failure: GuestFailure) -> LoadError {
 /// Returns the limit of a result, and of the data of one call of a host function. It is larger than the guest's memory,
 /// so that a result with one oversized output can be read and the output named. A result that refers to the same bytes
 /// many times exceeds it. With HTTP, host functions keep parts of requests: the limit is lower, and a larger output
-/// causes a limit
-/// fault.
+/// causes a limit fault.
 fn data_max(handler: &Handler) -> usize {
     let memory = handler.options.memory_max;
     let bytes = if handler.uses_http() { memory.min(HTTP_OUTPUT_BYTES_MAX) } else { memory };

@@ -109,7 +109,7 @@ impl Inspection {
         load::hex(&self.sha256)
     }
 
-    /// Returns the imports because of which a handler with these grants refuses the component, each with its remedy.
+    /// Returns the imports that a handler with these grants may not use, each with its remedy.
     pub fn refused(&self, allowed: AllowedImports) -> impl Iterator<Item = (&str, &'static str)> {
         self.imports.iter().filter_map(move |import| match import.kind {
             ImportKind::TypesOnly | ImportKind::Wasi => None,

@@ -179,7 +179,7 @@ pub enum LoadError {
         /// The error of the linker.
         reason: String,
     },
-    /// The thread that creates the first instance got no runtime from the system.
+    /// The thread that creates the first instance could not create its runtime.
     #[error(
         "`{name}` could not be started: can't create a runtime for its first instance: {source}; check the limit of \
          open files, and restart"
@@ -193,7 +193,7 @@ pub enum LoadError {
     /// A first instance could not be created.
     #[error(
         "`{name}` fails to start: {reason}; a component must initialize itself within its memory limit and \
-         without its events"
+         before it receives events"
     )]
     Start {
         /// The file.

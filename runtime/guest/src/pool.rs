@@ -104,7 +104,8 @@ impl PoolState {
     /// Removes an idle instance, so that another can be created.
     fn evict(&mut self) -> Instance {
         let evicted = self.idle.iter_mut().find(|idle| !idle.is_empty()).map(|idle| idle.remove(0));
-        // There are never more calls than instances that may live. So if this call has no instance, another one is idle.
+        // There are never more calls than instances that may live. So if this call has no instance, another one is
+        // idle.
         evicted.expect("no more calls are admitted than instances may live").instance
     }
 

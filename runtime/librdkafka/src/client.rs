@@ -95,7 +95,7 @@ impl Drop for Client {
         let spawned = thread::Builder::new().name("kafka-destroy".to_owned()).spawn(move || {
             let owned = owned;
             // SAFETY: `drop` runs once, after every queue, topic and message of the instance is dropped: they keep
-            // the client alive. Consumers were closed before, or must not be closed, as the flag requests.
+            // the client alive. The flag keeps this call from closing a consumer that was not closed before.
             unsafe { sys::rd_kafka_destroy_flags(owned.0.as_ptr(), RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE) };
             drop(done);
         });

@@ -18,7 +18,8 @@ use super::{ClientError, Consumer, ErrorCode, GroupDescription, PartitionList, P
 /// The longest timeout that the library accepts: longer than any read waits.
 const REQUEST_LIMIT: Duration = Duration::from_hours(1);
 
-/// A reader of the committed offsets and the descriptions of groups. It waits for brokers, so it must run on a helper thread.
+/// A reader of the committed offsets and the descriptions of groups. It waits for brokers, so it must run on a helper
+/// thread.
 #[derive(Debug)]
 pub struct GroupReader(Requests);
 

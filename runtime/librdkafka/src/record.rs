@@ -114,7 +114,7 @@ struct BeforeName {
 static LAYOUT_IS_KNOWN: LazyLock<bool> = LazyLock::new(|| {
     let (name, value) = (b"a\0b", b"v");
     // SAFETY: the headers are ours and live until they are destroyed; name and value are copied with the sizes passed.
-    // The name follows at least four words of its own allocation in every version of the library that has headers.
+    // In every version of the library that has headers, at least four words precede the name in the same allocation.
     unsafe {
         let headers = sys::rd_kafka_headers_new(1);
         sys::rd_kafka_header_add(headers, name.as_ptr().cast(), 3, value.as_ptr().cast(), 1);

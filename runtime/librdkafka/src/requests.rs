@@ -79,7 +79,8 @@ impl Requests {
             options.require_stable_offsets();
         }
         let list = list.map_or(ptr::null(), PartitionList::raw);
-        // SAFETY: client, options, queue and list are live; group and list are copied into the request, and from there.
+        // SAFETY: client, options, queue and list are live; group and list are copied into the request, which the
+        // library copies in turn.
         unsafe {
             let mut request = sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), list);
             sys::rd_kafka_ListConsumerGroupOffsets(
@@ -117,7 +118,8 @@ impl Requests {
         let (number, options) = self.begin(TOPICS, timeout);
         options.set_broker(broker);
         let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
-        // SAFETY: client, options and queue are live; the names are copied into the collection and from there.
+        // SAFETY: client, options and queue are live; the names are copied into the collection, which the library
+        // copies in turn.
         unsafe {
             let topics = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_ptr(), pointers.len());
             sys::rd_kafka_DescribeTopics(self.client.raw(), topics, options.raw(), self.responses.raw());

@@ -29,8 +29,8 @@ pub struct RecentLine {
     pub at: SystemTime,
     /// Its level.
     pub level: Level,
-    /// How often it was logged. A line replaces the one before with the same message, handler, topic and partition, so that
-    /// errors that are repeated during an outage leave room for others.
+    /// How often it was logged. A line replaces the one before with the same message, handler, topic and partition, so
+    /// that errors that are repeated during an outage leave room for others.
     pub times: u64,
     /// Its message.
     pub message: String,
@@ -83,8 +83,8 @@ impl RecentLines {
 const ABOUT: [&str; 3] = ["handler", "topic", "partition"];
 
 impl RecentLine {
-    /// Returns whether a later line is about the same. A line of level INFO must also be about the same event: each
-    /// rebalance is kept.
+    /// Returns whether a later line repeats this one: it has the same level, message, handler, topic and partition. A
+    /// line of level INFO must also have the same offset, so that each rebalance is kept.
     fn is_repeated_by(&self, later: &RecentLine) -> bool {
         let same_event =
             || self.fields.get("offset").is_some_and(|own| later.fields.get("offset") == Some(own));

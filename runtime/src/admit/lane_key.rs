@@ -94,8 +94,9 @@ impl LaneRule {
 }
 
 impl LaneRule {
-    /// Returns the key of the lane of a record, for reports: the bytes of a key or header, or the text of a JSON scalar.
-    /// The parts of a composite key are separated by the character U+001F. `None`: the lane is not that of a key.
+    /// Returns the key of the lane of a record, for reports: the bytes of a key or header, or the text of a JSON
+    /// scalar. The parts of a composite key are separated by the character U+001F. `None`: the lane is not that of a
+    /// key.
     pub fn lane_key(&self, record: &ArenaRecord<'_>) -> Option<Vec<u8>> {
         if self.ordering != Ordering::Key {
             return None;

@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 /// Number of bytes of the digest in a name.
 const BYTES: usize = 6;
 
-/// Returns the name of a lane: the first 12 hex digits of SHA-256 over the group id, a zero byte, and the lane key. It is
-/// the same in every process, unlike the hash that dispatches events.
+/// Returns the name of a lane: the first 12 hex digits of SHA-256 over the group id, a zero byte, and the lane key. It
+/// is the same in every process, unlike the hash that dispatches events.
 pub fn lane_name(group: &str, lane_key: &[u8]) -> String {
     let digest = Sha256::new().chain_update(group).chain_update([0]).chain_update(lane_key).finalize();
     digest.iter().take(BYTES).fold(String::new(), |mut name, byte| {

@@ -98,8 +98,8 @@ pub struct StatusArguments {
     /// Show the status again every second.
     #[arg(long)]
     pub watch: bool,
-    /// Show the consumer group of each handler of the configuration, or of one, as its brokers describe it: the members and
-    /// their partitions, committed offsets and lag. Requests nothing from the admin server.
+    /// Show the consumer group of each handler of the configuration, or of one, as its brokers describe it: the members
+    /// and their partitions, committed offsets and lag. Requests nothing from the admin server.
     #[arg(long, value_name = "HANDLER", num_args = 0..=1, conflicts_with = "watch")]
     pub group: Option<Option<String>>,
 }
@@ -110,8 +110,8 @@ pub struct ReportArguments {
     /// The admin server.
     #[command(flatten)]
     pub admin: AdminArguments,
-    /// The file to write, which must not exist; `-`: standard output [default: keylane-report-TIME.json, with the time in
-    /// seconds since 1970].
+    /// The file to write, which must not exist; `-`: standard output [default: keylane-report-TIME.json, with the time
+    /// in seconds since 1970].
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }

@@ -7,7 +7,8 @@ use super::{CommandFailure, Completion, RunArguments, compile, print_outputs};
 use crate::config::Cluster;
 use crate::{app, config, logging};
 
-/// Runs the configuration. `log`: the log filter of the command line. Outputs on the embedded broker are printed, because no other process can read them.
+/// Runs the configuration. `log`: the log filter of the command line. Outputs on the embedded broker are printed,
+/// because no other process can read them.
 pub(super) fn execute(
     file: &Path,
     log: Option<&str>,

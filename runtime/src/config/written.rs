@@ -105,7 +105,8 @@ pub(super) struct Embedded {
     #[schemars(range(min = *ranges::EMBEDDED_PARTITIONS.start(), max = *ranges::EMBEDDED_PARTITIONS.end()))]
     #[serde(deserialize_with = "scalar")]
     pub(super) partitions: i64,
-    /// Events for topics of the embedded broker, one section per topic. They are fed at the rate at which they are read.
+    /// Events for topics of the embedded broker, one section per topic. They are fed at the rate at which they are
+    /// read.
     pub(super) feed: Vec<Feed>,
 }
 
@@ -147,8 +148,8 @@ pub(super) struct Admin {
     /// Whether there are metrics of each partition.
     #[serde(deserialize_with = "scalar")]
     pub(super) partition_metrics: bool,
-    /// Whether lanes are shown with their keys, not only with their names. A name is the start of a SHA-256 digest of the
-    /// group id and the key.
+    /// Whether lanes are shown with their keys, not only with their names. A name is the start of a SHA-256 digest of
+    /// the group id and the key.
     #[serde(deserialize_with = "scalar")]
     pub(super) show_keys: bool,
 }

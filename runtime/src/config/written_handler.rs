@@ -49,8 +49,8 @@ pub(super) struct Handler {
     /// Maximum size of one output: key, value and headers. An event with a larger output is treated like a rejected
     /// event. By default the limit of the output topics, and at least 2 MiB.
     pub(super) max_output_bytes: Option<HumanSize>,
-    /// Maximum number of events in one guest call. By default up to 64. With `grants.http`, and once any call of the
-    /// handler has waited for I/O or a timer, 1. Always 1 with `isolation = "event"`.
+    /// Maximum number of events in one guest call. By default up to 64, but 1 with `grants.http`, or once any call of
+    /// the handler has waited for I/O or a timer. Always 1 with `isolation = "event"`.
     #[schemars(range(min = *ranges::MAX_BATCH.start(), max = *ranges::MAX_BATCH.end()))]
     #[serde(default, deserialize_with = "optional_scalar")]
     pub(super) max_batch: Option<i64>,

@@ -24,8 +24,8 @@ pub(super) struct Retry {
     #[schemars(range(min = *ranges::RETRY_MULTIPLIER.start(), max = *ranges::RETRY_MULTIPLIER.end()))]
     #[serde(deserialize_with = "scalar")]
     pub(super) multiplier: f64,
-    /// Share by which a delay is randomly longer or shorter, so that events that failed together are not retried
-    /// together.
+    /// Maximum fraction by which a delay is randomly lengthened or shortened, so that events that failed together are
+    /// not retried together.
     #[schemars(range(min = *ranges::RETRY_JITTER.start(), max = *ranges::RETRY_JITTER.end()))]
     #[serde(deserialize_with = "scalar")]
     pub(super) jitter: f64,

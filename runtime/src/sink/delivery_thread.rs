@@ -234,7 +234,7 @@ impl DeliveryThread {
         }
     }
 
-    /// Replaces the producer. The new one sends all records again that have no report. Nothing is sent until the old
+    /// Replaces the producer. The new one resends all records that have no report. Nothing is sent until the old
     /// producer has returned all of them, because a new record would overtake them.
     fn replace_producer(&mut self) {
         let replaced = self.shared.replace_producer();

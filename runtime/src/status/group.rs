@@ -20,8 +20,7 @@ pub struct GroupStatus {
     /// The members, by client id and member id.
     pub members: Vec<GroupMemberStatus>,
     /// All partitions of the handler's topics, and other partitions that its members own or that have commits, by topic
-    /// and
-    /// number.
+    /// and number.
     pub partitions: Vec<GroupPartitionStatus>,
     /// What is wrong, with the remedy; empty: nothing.
     pub problems: Vec<String>,

@@ -11,7 +11,7 @@ pub struct LimitCause {
     pub remedy: &'static str,
 }
 
-/// Nothing waits.
+/// The handler keeps up.
 pub const CAUGHT_UP: LimitCause =
     LimitCause { code: "caught_up", meaning: "the handler keeps up with its topics", remedy: "nothing" };
 

@@ -258,8 +258,8 @@ pub struct PartitionStatus {
     pub running_lanes: u32,
     /// Lanes that wait for acknowledgements.
     pub unacked_lanes: u32,
-    /// The age of the first unsettled event by the time of its record, exact to a second; `None`: no event is queued, or
-    /// its record has no time.
+    /// The age of the first unsettled event by the time of its record, exact to a second; `None`: no event is queued,
+    /// or its record has no time.
     pub oldest_record_age_ms: Option<u64>,
     /// How long ago that event was read; `None`: no event is queued.
     pub oldest_queued_ms: Option<u64>,
@@ -375,7 +375,8 @@ pub struct NoticeStatus {
     pub time_ms: i64,
     /// The level of its log line: `INFO`, `WARN` or `ERROR`.
     pub level: String,
-    /// How often its line was logged for the same handler, topic and partition; the numbers of the earlier lines are gone.
+    /// How often its line was logged for the same handler, topic and partition. Only the last notice is kept, with its
+    /// own number.
     pub times: u64,
     /// The message of its log line.
     pub message: String,

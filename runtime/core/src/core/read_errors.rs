@@ -44,8 +44,7 @@ impl Core {
         state.reading.position = PositionState::Unverified;
         let before = state.reading.failure.filter(|before| before.offset == offset);
         // A read of data corrupted in transit, or at a wrong position, may succeed on the first retry. A rejected
-        // request
-        // needs time.
+        // request needs time.
         let may_be_transient =
             matches!(why, ReadError::Corrupt | ReadError::Unknown | ReadError::OutOfRange { .. });
         let retry_at_once = before.is_none() && may_be_transient;

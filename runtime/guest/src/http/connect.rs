@@ -44,7 +44,7 @@ pub(super) struct Connector {
 impl Connector {
     pub(super) fn new() -> Result<Connector, HttpClientError> {
         let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false); // https passes this connector, too
+        tcp.enforce_http(false); // https also passes through this connector
         tcp.set_nodelay(true); // a request is written at once; waiting for more data would only delay it
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
         tcp.set_connect_timeout(Some(CONNECT_MAX));

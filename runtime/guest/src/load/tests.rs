@@ -209,13 +209,13 @@ fn a_component_that_cannot_start_is_refused_before_any_event() {
             "(memory (export \"memory\") 2000) (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) unreachable)",
             "`orders.wasm` fails to start: memory limit exceeded: the guest requested 131072000 bytes in \
              total, the limit is 67108864; a component must initialize itself within its memory limit and \
-             without its events",
+             before it receives events",
         ),
         (
             "(memory (export \"memory\") 1) (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) unreachable)
              (func $init unreachable) (start $init)",
             "`orders.wasm` fails to start: wasm trap: wasm `unreachable` instruction executed \
-             in `init`; a component must initialize itself within its memory limit and without its events",
+             in `init`; a component must initialize itself within its memory limit and before it receives events",
         ),
     ];
     for (fields, message) in cases {

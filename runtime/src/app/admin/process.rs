@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn this_process_uses_memory_and_files() {
-        let own = ProcessUse::read().expect("Linux tells");
+        let own = ProcessUse::read().expect("Linux has /proc/self");
         assert!(own.resident_bytes > 1 << 20 && own.open_files >= 3 && own.started > 1e9, "{own:?}");
         assert!(own.virtual_bytes >= own.resident_bytes && own.cpu_seconds >= 0.0, "{own:?}");
     }

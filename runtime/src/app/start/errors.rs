@@ -32,8 +32,8 @@ pub fn is_final(reason: &anyhow::Error) -> bool {
 }
 
 /// Returns whether the error of a component is final. These are not final: a stop, a compiler process that failed, a
-/// time limit on a busy machine, code that was not mapped, a missing runtime, and a file that exists and that the user may
-/// read, but that can't be read now.
+/// time limit on a busy machine, code that was not mapped, a missing runtime, and a file that exists and that the user
+/// may read, but that can't be read now.
 fn is_final_load(error: &LoadError) -> bool {
     if let LoadError::Unreadable { source, .. } = error {
         return matches!(source.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied);

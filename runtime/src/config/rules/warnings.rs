@@ -20,7 +20,7 @@ pub(super) fn add(checked: &Checked, problems: &mut Problems<'_, '_>) {
         if handler.timeout > checked.runtime.drain_timeout {
             problems.warn(
                 &["handlers", &handler.name, "timeout"],
-                "`timeout` is above `runtime.drain_timeout`: a drain does not wait for such calls, and their events run again",
+                "`timeout` is above `runtime.drain_timeout`: a drain cancels calls that outlast `drain_timeout`, and their events run again",
             );
         }
     }
@@ -55,7 +55,7 @@ fn warn_loops(checked: &Checked, handler: &HandlerConfig, problems: &mut Problem
     }
 }
 
-/// Warns about settings that have no effect, or another one than their name suggests.
+/// Warns about settings that have no effect, or an effect other than their name suggests.
 fn warn_ineffective(handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
     let name = handler.name.as_str();
     if handler.fresh_instances && handler.max_batch.is_some_and(|max_batch| max_batch > 1) {
@@ -94,8 +94,8 @@ fn warn_consequences(handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
     if handler.lanes.lane_key != LaneKey::Key {
         problems.warn(
             &["handlers", name, "lanes", "lane_key"],
-            "events with the same lane key are in order only within a partition: events with other record keys may \
-             be in another one",
+            "events with the same lane key are in order only within a partition: if their record keys differ, they may \
+                 be in different partitions",
         );
     }
     if handler.retry.scope == keylane_core::RetryScope::Partition && handler.retry.max_attempts > 1 {

@@ -62,7 +62,7 @@ impl GroupError {
     }
 }
 
-/// Returns whether the coordinator is only not ready yet.
+/// Returns whether the error only means that the coordinator is not ready yet.
 pub(super) fn is_temporary(code: ErrorCode) -> bool {
     matches!(
         code,

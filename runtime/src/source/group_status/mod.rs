@@ -1,4 +1,5 @@
-//! The group of a handler as its brokers describe it, for an operator. It is no part of a run, and waits for brokers.
+//! The group of a handler as its brokers describe it, for an operator. It is not part of a run, so it may wait for
+//! brokers.
 mod errors;
 mod positions;
 
@@ -79,7 +80,7 @@ impl GroupInspector {
         Ok(status(spec, description, positions, problems))
     }
 
-    /// Requests the description and the committed offsets of a group, again while its coordinator is not ready.
+    /// Requests the description and the committed offsets of a group, and retries while its coordinator is not ready.
     fn group(&self, spec: &SourceSpec) -> Result<(GroupDescription, PartitionList), GroupError> {
         let name = spec.group_name().ok_or_else(|| GroupError::Name(spec.group_id.clone()))?;
         loop {

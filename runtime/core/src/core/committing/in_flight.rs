@@ -1,5 +1,5 @@
-//! The commit in flight: assembles offsets and sets when [`super`] decides, and applies the responses for each partition.
-//! At most one commit is in flight.
+//! The commit in flight: assembles offsets and sets when [`super`] decides, and applies the responses for each
+//! partition. At most one commit is in flight.
 
 use crate::codec::Encoder;
 use crate::partitions::{PartitionState, Phase};

@@ -1,5 +1,5 @@
-//! Committing: when and what to commit, and what the answers mean. [`in_flight`] carries this out, and can be replaced by
-//! another way to make progress durable.
+//! Committing: when and what to commit, and what the answers mean. [`in_flight`] carries this out, and can be replaced
+//! by another way to make progress durable.
 
 mod in_flight;
 

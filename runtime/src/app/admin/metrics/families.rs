@@ -16,7 +16,7 @@ pub(super) enum Value {
     Gauge(i64),
     /// A gauge with a fraction, such as a time.
     Fraction(f64),
-    /// A histogram, and how many of its units are a second.
+    /// A histogram, and the number of its units per second.
     Histogram(Histogram, f64),
 }
 
@@ -84,7 +84,7 @@ impl Families<'_> {
         self.gauge(about, samples.map(|(labels, value)| (labels, count(value))))
     }
 
-    /// Writes a histogram. `per_second`: how many of its units are a second.
+    /// Writes a histogram. `per_second`: the number of its units per second.
     pub(super) fn histogram<'a>(
         &mut self,
         (name, help): (&str, &str),

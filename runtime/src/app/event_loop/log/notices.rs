@@ -171,7 +171,7 @@ impl HandlerLog {
     /// Returns the failure text of a run with `--until-end` whose topic was replaced.
     pub(in crate::app::event_loop) fn replaced_failure(&self, partition: Partition) -> String {
         let topic = self.topic(partition);
-        format!("topic {topic} was recreated during a run to its end: repeat the run")
+        format!("topic {topic} was recreated during a run with `--until-end`: repeat the run")
     }
 
     /// Returns the failure text of a stopped handler.

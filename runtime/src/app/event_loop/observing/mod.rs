@@ -100,8 +100,8 @@ pub(in crate::app) struct ObservedPartition {
 }
 
 impl Observing {
-    /// `group`: the consumer group, which is part of the names of lanes. `show_keys`: whether lanes are shown with their
-    /// keys.
+    /// `group`: the consumer group, which is part of the names of lanes. `show_keys`: whether lanes are shown with
+    /// their keys.
     pub(in crate::app) fn new(group: String, show_keys: bool) -> Observing {
         Observing {
             group,

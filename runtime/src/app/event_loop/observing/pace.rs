@@ -11,13 +11,14 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const SAMPLES: usize = 11;
 /// A handler that is at most this many events behind its logs has caught up.
 const CAUGHT_UP_LAG: u64 = 100;
-/// With at least this many lanes whose calls wait, what they wait for limits the handler, not the number of lanes.
+/// With at least this many lanes, a handler whose calls wait is limited by what they wait for, not by its number of
+/// lanes.
 const MANY_LANES: usize = 16;
 
 /// What limits a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::app) enum Cause {
-    /// Nothing: no event waits.
+    /// Nothing: the handler keeps up with its topics.
     CaughtUp,
     /// The fetching of records.
     Fetch,
