@@ -1,5 +1,5 @@
-//! Promise: the admin server serves the health, status and metrics of a process during its whole run. It is on loopback unless configured, and a configured address that can't be used ends the
-//! start.
+//! Promise: the admin server serves the health, status and metrics of a process during its whole run. The server
+//! listens on loopback unless another address is configured. If a configured address can't be used, the start fails.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -104,7 +104,7 @@ fn a_slow_call_is_the_reason() {
     let stalls = "keylane_stalls{handler=\"t\",reason=\"running\"}";
     assert_eq!(admin.metrics().get(stalls).map(String::as_str), Some("1"));
     let shown = shown(&admin, &[]);
-    assert!(shown.contains("running at 0, attempt 1: "), "{shown}");
+    assert!(shown.contains("running at 0, attempt 1, lane "), "{shown}");
     keylane.terminate();
     keylane.expect_exit(1); // the drain has to cancel the call
 }

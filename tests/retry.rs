@@ -1,6 +1,6 @@
 //! Promise: an event that fails is retried with growing intervals, and only its lane waits for it.
 //! With `retry.scope = "partition"`, no event of its partition overtakes it. An attempt is charged
-//! for a verdict of the guest, or for a fault in a call of the event's own on a fresh instance.
+//! for a verdict of the guest, or for a fault of a call with only this event, on a fresh instance.
 
 use keylane_tests::check;
 use keylane_tests::flow::Flow;

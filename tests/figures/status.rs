@@ -1,4 +1,4 @@
-//! The time of a status: of 1,000 partitions as a request, and in the event loop; and of the command.
+//! Measures the status of 1,000 partitions: as a request, in the event loop, and with the command `keylane status`.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -20,6 +20,6 @@ pub(super) fn send(request: &Request) -> Result<Response, Error> {
     url::parts(&request.url)?;
     SERVICE.with(|current| match &mut *current.borrow_mut() {
         Some(service) => Ok(service(request)),
-        None => Err(Error::Network("on native targets only `testing::http` answers requests".to_owned())),
+        None => Err(Error::Network("on native targets, only `testing::http` answers requests".to_owned())),
     })
 }

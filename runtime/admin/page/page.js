@@ -485,13 +485,13 @@ function updatePartition(row, partition) {
     "Committable offset": offset(partition.committable),
     "Next offset to read": offset(partition.next_offset),
     "End of the log": offset(partition.log_end),
-    "Settled beyond a gap": count(partition.completed_beyond),
+    "Settled beyond an unsettled event": count(partition.completed_beyond),
     "Settled and not claimed": count(partition.unclaimed),
     "Queued or in progress": `${count(partition.queued)} (${bytes(partition.queued_bytes)})`,
     "Running lanes": count(partition.running_lanes),
     "Unacknowledged lanes": count(partition.unacked_lanes),
-    "Oldest read": duration(partition.oldest_queued_ms),
-    "Waiting for": place ?? "nothing",
+    "Time since the oldest event was read": duration(partition.oldest_queued_ms),
+    "Blocked on": place ?? "nothing",
   });
   row.why.hidden = !bad;
   if (!bad) return;

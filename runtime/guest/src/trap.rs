@@ -52,7 +52,7 @@ pub(super) fn failure(error: &wasmtime::Error, limiter: &Limiter) -> GuestFailur
 fn limit_hit(error: &wasmtime::Error, text: &str) -> Option<String> {
     if text.contains(TOO_MUCH_DATA) {
         return Some(
-            "data limit exceeded: the result, or the data of one host call, is larger than a result may be"
+            "data limit exceeded: the result, or the data of one host call, exceeds the maximum size of a result"
                 .to_owned(),
         );
     }

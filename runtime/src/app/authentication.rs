@@ -247,7 +247,7 @@ impl ProbedClient {
         };
         self.state = AuthenticationState::Rejected { probed_at: now, rejected_for };
         (rejected_for >= timeout)
-            .then(|| format!("{error} ({client}, rejected for `kafka.auth_timeout`, {timeout:?})"))
+            .then(|| format!("{error} ({client}: the brokers have rejected the credentials for the whole `kafka.auth_timeout`, {timeout:?})"))
     }
 }
 

@@ -48,7 +48,7 @@ fn detail(cause: LimitCause, load: Load, view: &HandlerView) -> String {
     let (lag, queued) = (view.observed.pace.lag, queued(view));
     let lanes = load.lanes;
     match cause.code {
-        "fetch" => format!("offsets not read: {lag}; queued events: {queued}"),
+        "fetch" => format!("offsets not settled: {lag}; queued events: {queued}"),
         "cpu" => format!("lanes that wait for a worker: {}; running calls: {}", load.ready_lanes, load.calls),
         "concurrency" => {
             format!("lanes that wait for a call: {}; running calls: {}", load.ready_lanes, load.calls)

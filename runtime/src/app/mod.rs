@@ -144,7 +144,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunEnd> {
     admin.state.running();
     if failure.is_some() {
         admin.state.draining();
-        parts.drain("a thread that could not be started"); // handlers that have joined their groups leave them
+        parts.drain("a thread start failure"); // handlers that have joined their groups leave them
     }
     let mut run_end = wait(&parts, &admin.state, &received, running);
     run_end.failures.extend(failure);

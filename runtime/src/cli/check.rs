@@ -112,7 +112,7 @@ fn memory(text: &mut String, checked: &Checked, embedded: Option<&EmbeddedConfig
             let (least, most) =
                 (HumanSize(config::FETCH_MIN), HumanSize(checked.runtime.fetch_limits(1, 1).per_partition()));
             format!(
-                "N partitions of {handlers} {consumers} prefetch up to {half} in total, each {least} to {most}"
+                "all partitions of {handlers} {consumers} prefetch up to {half} in total, each {least} to {most}"
             )
         }
     };
@@ -221,7 +221,7 @@ keylane.toml: valid
 
 brokers      a:1,b:2
 memory       128MiB: 64MiB for prefetching, 64MiB for queued and running events
-             N partitions of 1 consumer prefetch up to 64MiB in total, each 64KiB to 4MiB
+             all partitions of 1 consumer prefetch up to 64MiB in total, each 64KiB to 4MiB
 workers      2
 compiled     /home/somebody/.cache/keylane/compiled
 

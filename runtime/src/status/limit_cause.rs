@@ -46,7 +46,7 @@ pub const ONE_LANE: LimitCause = LimitCause {
 /// There are too few keys.
 pub const FEW_LANES: LimitCause = LimitCause {
     code: "few_lanes",
-    meaning: "every lane with events waits for its own call",
+    meaning: "every lane with events already has its own call",
     remedy: "choose a `lane_key` with more values, or make the handler faster",
 };
 

@@ -51,9 +51,10 @@ fn cluster(written: &Written, environment: &Environment<'_>, problems: &mut Prob
         for server in servers.split(',').map(str::trim) {
             let (what, remedy) = match address(server) {
                 Address::Complete => continue,
-                Address::WithoutPort => {
-                    (format!("`{server}` has no port"), format!("most brokers listen on `{server}:9092`"))
-                }
+                Address::WithoutPort => (
+                    format!("`{server}` has no port"),
+                    format!("add the port of the broker, for example `{server}:9092`"),
+                ),
                 Address::Invalid if server.is_empty() => {
                     ("`kafka.bootstrap_servers` names no broker".to_owned(), FORM.to_owned())
                 }

@@ -231,7 +231,7 @@ fn brokers() {
         ("a:9092;b:9092", "`a:9092;b:9092` is not"),
         ("::1:9092", "`::1:9092` is not"),
         ("kafka1,kafka2:9092", "`kafka1` has no port"),
-        ("SASL_SSL://kafka1", "hint: most brokers listen on `SASL_SSL://kafka1:9092`"),
+        ("SASL_SSL://kafka1", "hint: add the port of the broker, for example `SASL_SSL://kafka1:9092`"),
         ("[::1]", "`[::1]` has no port"),
         ("a:9092,embedded", "hint: `host:port`, several separated by commas, or only `embedded`"),
     ] {

@@ -23,7 +23,7 @@ impl Metrics {
         families.counter(
             (
                 "keylane_attempts",
-                "Results of guest calls, in events. `failed`: the call of the event failed as a whole.",
+                "Results of guest calls, counted once for each event. `failed`: the call of the event failed as a whole.",
             ),
             attempts,
         )?;
