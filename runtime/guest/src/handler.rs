@@ -47,7 +47,7 @@ pub struct HandlerOptions {
     /// Limit of the linear memory of one instance, in bytes, summed over all its memories.
     pub memory_max: usize,
     /// An instance with more memory than this after a call is dropped.
-    pub keep_memory_max: usize,
+    pub reuse_max_memory: usize,
     /// An instance is dropped after this number of calls.
     pub reuse_max_calls: Option<u32>,
     /// Whether every call gets a new instance.
@@ -66,7 +66,7 @@ impl HandlerOptions {
             timeout: Duration::from_secs(5),
             cpu_budget: Duration::from_secs(1),
             memory_max: 64 << 20,
-            keep_memory_max: 48 << 20,
+            reuse_max_memory: 48 << 20,
             reuse_max_calls: None,
             fresh_instances: false,
             grants: Grants::default(),
@@ -243,7 +243,7 @@ impl Instance {
         let options = &handler.options;
         !options.fresh_instances
             && options.reuse_max_calls.is_none_or(|max| self.calls < max)
-            && self.store.data().limiter.memory() <= options.keep_memory_max
+            && self.store.data().limiter.memory() <= options.reuse_max_memory
     }
 
     /// Runs one call of all rows. `results` must be clear. After an error it contains the rows done before the error;

@@ -79,7 +79,7 @@ impl RecentLines {
     }
 }
 
-/// The fields that tell what a line is about.
+/// The fields that identify the subject of a line.
 const ABOUT: [&str; 3] = ["handler", "topic", "partition"];
 
 impl RecentLine {

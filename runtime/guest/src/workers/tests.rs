@@ -197,7 +197,7 @@ fn a_call_gets_a_fresh_instance_if_it_needs_one() {
 fn instances_are_replaced_when_they_are_old_or_large() {
     let engine = testing::engine_of(2);
     let few = HandlerOptions { reuse_max_calls: Some(2), ..testing::options(5_000) };
-    let small = HandlerOptions { keep_memory_max: 0, ..testing::options(5_000) };
+    let small = HandlerOptions { reuse_max_memory: 0, ..testing::options(5_000) };
     let each = HandlerOptions { fresh_instances: true, ..testing::options(5_000) };
     for (options, wanted) in
         [(few, [true, false, true]), (small, [true, true, true]), (each, [true, true, true])]

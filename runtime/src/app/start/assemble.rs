@@ -284,7 +284,7 @@ impl HandlerPart {
             timeout: handler.timeout,
             cpu_budget: handler.cpu_budget,
             memory_max: usize::try_from(handler.memory).context("`memory` exceeds the address space")?,
-            keep_memory_max: usize::try_from(handler.reuse_max_memory).unwrap_or(usize::MAX),
+            reuse_max_memory: usize::try_from(handler.reuse_max_memory).unwrap_or(usize::MAX),
             reuse_max_calls: handler.reuse_max_calls,
             fresh_instances: handler.fresh_instances,
             grants,

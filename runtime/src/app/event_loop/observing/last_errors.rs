@@ -76,7 +76,12 @@ impl LastErrors {
 
     /// Drops the errors of a partition.
     pub(super) fn forget(&mut self, partition: Partition) {
-        self.by_event.retain(|(other, _), _| *other != partition);
+        // Only the errors of the partition are visited: a rebalance may end a thousand ownerships at once.
+        let own = self.by_event.range((partition, i64::MIN)..=(partition, i64::MAX));
+        let own: Vec<_> = own.map(|(event, _)| *event).collect();
+        for event in own {
+            self.by_event.remove(&event);
+        }
     }
 
     /// Returns the last error of an event.

@@ -150,8 +150,11 @@ impl Observing {
         self.stop_reasons.insert(partition, log.partition_stop_failure(partition, offset, reason));
     }
 
-    /// Forgets a partition whose ownership has ended.
+    /// Forgets what belongs to an ownership that has ended, or to the one before.
     pub(super) fn noticed(&mut self, notice: Notice) {
+        if let Notice::OwnershipStarted { partition, .. } = notice {
+            self.stop_reasons.remove(&partition);
+        }
         if let Notice::OwnershipEnded { partition, .. } = notice {
             self.ages.forget(partition);
             self.last_errors.forget(partition);
