@@ -34,7 +34,7 @@ impl World {
                 if let BlockedOn::ReadFailed(_) = stall.blocked_on {
                     self.saw(Seen::ReadStalls);
                 }
-                self.note(p, "stall", Some(index), stall.offset, i64::from(stall.attempt));
+                self.note(p, "stall", Some(index), stall.offset.unwrap_or(-1), i64::from(stall.attempt));
             }
             Action::StallEnded { .. } => {}
             Action::Notice(notice) => self.notice(p, notice),

@@ -36,8 +36,10 @@ impl World {
         let view = before.view.unwrap_or_else(|| core.view());
         let lanes = before.lanes.unwrap_or_else(|| scan(core));
         for partition in &view.partitions {
-            if let Some(blocked) = &partition.blocked {
-                self.check_slot(p, blocked.partition, blocked.offset, blocked.arena_slot);
+            if let Some(blocked) = &partition.blocked
+                && let Some(offset) = blocked.offset
+            {
+                self.check_slot(p, blocked.partition, offset, blocked.arena_slot);
             }
         }
         for lane in &lanes {
@@ -73,13 +75,19 @@ impl World {
             BlockedOn::Guest
             | BlockedOn::Retry
             | BlockedOn::OutputsUnacked
-            | BlockedOn::DeadLetterUnacked => lanes.iter().any(|lane| lane.offset == blocked.offset),
-            BlockedOn::Undispatched
+            | BlockedOn::DeadLetterUnacked => {
+                lanes.iter().any(|lane| Some(lane.offset) == blocked.offset)
+            }
+            BlockedOn::StartLookup
+            | BlockedOn::Rebalance
+            | BlockedOn::Release
+            | BlockedOn::Stopped
+            | BlockedOn::Undispatched
             | BlockedOn::Commit
             | BlockedOn::ReadFailed(_)
             | BlockedOn::NotFetched { .. } => true,
         };
-        self.require(is_in_lane, "I-view", index, blocked.offset, || {
+        self.require(is_in_lane, "I-view", index, view.committable_offset, || {
             format!("process {p} shows {blocked:?}, but no lane begins with this event: {lanes:?}")
         });
     }
@@ -115,8 +123,13 @@ impl World {
             | BlockedOn::OutputsUnacked
             | BlockedOn::DeadLetterUnacked
             | BlockedOn::Commit => {}
+            BlockedOn::StartLookup | BlockedOn::Rebalance | BlockedOn::Release | BlockedOn::Stopped => {
+                return self.require(false, "I-view", index, offset, || {
+                    format!("process {p} shows {blocked:?} for an active partition")
+                });
+            }
         }
-        self.require(blocked.offset == offset, "I-view", index, offset, || {
+        self.require(blocked.offset == Some(offset), "I-view", index, offset, || {
             format!("process {p} shows {blocked:?}, but {offset} is the first unsettled offset")
         });
         let runs = self.processes[p].runs(index, offset, view.ownership);

@@ -166,8 +166,13 @@ const nameOf = ({ topic, partition }) => `${topic}/${partition}`;
 const meaningOf = ({ meaning, reason }) => meaning || reason;
 
 function meaningAtOffset(blocked) {
+  if (!known(blocked.offset)) return meaningOf(blocked);
   const text = meaningOf(blocked).replace(/the event\b/, `the event at offset ${blocked.offset}`);
   return text.includes("at offset") ? text : `${text} (offset ${blocked.offset})`;
+}
+
+function topicsOf({ awaited_topics: topics }) {
+  return topics?.length && `topic ${topics.join(", ")}`;
 }
 
 /** Adds to each partition its handler (`of`), names, and why it has stopped. */
@@ -238,7 +243,8 @@ function addStalls(handler, add) {
     const what = `${handler.handler}: ${one ? `partition ${name}` : `${all}${number} partitions`} ${verb} no progress`;
     const why = blocked ? `: ${one ? meaningAtOffset(blocked) : meaningOf(blocked)}` : "";
     const attempt = one && blocked?.attempt ? { tick: ` (attempt ${blocked.attempt})` } : "";
-    add("problem", "stalled", [what, time, why, attempt, "."], { ...blocked, number });
+    const topics = one && blocked && topicsOf(blocked);
+    add("problem", "stalled", [what, time, why, topics ? ` (${topics})` : "", attempt, "."], { ...blocked, number });
   }
 }
 
@@ -479,7 +485,8 @@ function updatePartition(row, partition) {
   setText(row.values[2], duration(partition.oldest_record_age_ms));
   const attempt = blocked?.attempt && `attempt ${blocked.attempt}`;
   const lane = blocked?.lane && `lane ${blocked.lane}`;
-  const place = blocked && joined([blocked.reason, `offset ${blocked.offset}`, attempt, lane], ", ");
+  const at = known(blocked?.offset) && `offset ${blocked.offset}`;
+  const place = blocked && joined([blocked.reason, at, attempt, lane, topicsOf(blocked)], ", ");
   if (row.details.open) setFacts(row.facts, {
     "Committed offset": offset(partition.committed),
     "Committable offset": offset(partition.committable),

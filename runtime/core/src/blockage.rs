@@ -1,18 +1,20 @@
 //! Why a partition makes no progress. To add a reason, add a variant; `core/stalls.rs` determines it.
 
-use crate::{ArenaSlot, Partition, ReadError};
+use crate::{ArenaSlot, CallId, Partition, ReadError};
 
 /// The offset that blocks a partition, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blockage {
     /// The partition.
     pub partition: Partition,
-    /// The first offset that is not settled.
-    pub offset: i64,
+    /// The first offset that is not settled; `None`: not known, because the ownership has not begun, or can't.
+    pub offset: Option<i64>,
     /// The attempt of the event's call, or the one after its retry delay; 0: neither.
     pub attempt: u32,
     /// The record of the event, if it is in a call or between two attempts.
     pub arena_slot: Option<ArenaSlot>,
+    /// The call and the row of the event, if it is in a call.
+    pub call_row: Option<(CallId, u32)>,
     /// What blocks it.
     pub blocked_on: BlockedOn,
 }
@@ -20,6 +22,14 @@ pub struct Blockage {
 /// What blocks the partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockedOn {
+    /// The lookup of its start: no position is known yet.
+    StartLookup,
+    /// The rebalance: its start is known, but other partitions delay the answer to the group.
+    Rebalance,
+    /// Its release: nothing new is dispatched, and the next owner processes what is left.
+    Release,
+    /// The stop of the partition: it is not read until it is assigned again.
+    Stopped,
     /// The dispatch to a worker.
     Undispatched,
     /// The guest.
@@ -39,4 +49,11 @@ pub enum BlockedOn {
         /// Whether the partition's leader responds. If so, an open transaction may hold the records back.
         leader_responds: bool,
     },
+}
+
+impl Blockage {
+    /// Returns the blockage of a partition by no particular event.
+    pub(crate) fn of_partition(partition: Partition, offset: Option<i64>, blocked_on: BlockedOn) -> Self {
+        Blockage { partition, offset, attempt: 0, arena_slot: None, call_row: None, blocked_on }
+    }
 }

@@ -131,6 +131,8 @@ pub(crate) struct ReadState {
     pub(crate) failure: Option<ReadFailure>,
     /// Set while the log is known to have records that do not arrive.
     pub(crate) unfetched: Option<Unfetched>,
+    /// When a record last arrived, or when none was known to be left or expected.
+    pub(crate) up_to_date_at: Duration,
     /// The log to restart in, if the ownership ends because its position is outside the log.
     pub(crate) restart_in: Option<LogBounds>,
 }
@@ -139,10 +141,10 @@ pub(crate) struct ReadState {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unfetched {
     pub(crate) leader_responds: bool,
-    /// When it was first known.
+    /// Since when no record has arrived.
     pub(crate) since: Duration,
-    /// Whether a later response confirmed it.
-    pub(crate) confirmed: bool,
+    /// When it was first known.
+    pub(crate) known_at: Duration,
     /// Whether a stall was reported for it.
     pub(crate) reported: bool,
 }
@@ -242,7 +244,7 @@ impl PartitionState {
             running: 0,
             unacked: 0,
             commit: CommitState::default(),
-            reading: ReadState::new(),
+            reading: ReadState::new(Duration::ZERO),
             end: None,
             in_assignment: false,
             progress: StallWatch::default(),
@@ -308,13 +310,14 @@ impl LogBounds {
 }
 
 impl ReadState {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(now: Duration) -> Self {
         ReadState {
             position: PositionState::Unverified,
             permitted: false,
             paused: None,
             failure: None,
             unfetched: None,
+            up_to_date_at: now,
             restart_in: None,
         }
     }

@@ -66,7 +66,7 @@ fn a_damaged_read_is_repeated_immediately_and_then_with_growing_intervals() {
         assert_eq!(shell.repositions.len(), 1, "{why:?} must not be repeated immediately a second time");
         let reported: Vec<_> =
             shell.stalls.iter().map(|stall| (stall.partition, stall.offset, stall.blocked_on)).collect();
-        assert_eq!(reported, [(P0, 0, BlockedOn::ReadFailed(why))]);
+        assert_eq!(reported, [(P0, Some(0), BlockedOn::ReadFailed(why))]);
         assert_eq!(reposition_times(&mut shell), [1, 3, 7, 15, 31, 63], "{why:?}");
         assert_eq!(shell.stalls.len(), 1, "{why:?} is reported once");
     }

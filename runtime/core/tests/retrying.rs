@@ -122,7 +122,7 @@ fn a_dead_letter_holds_its_lane_and_the_offset_until_it_is_acknowledged() {
         "2 is in the completed set, but the committed offset does not move"
     );
     shell.wait(Duration::from_secs(20));
-    assert_eq!((shell.stalls[0].offset, shell.stalls[0].blocked_on), (0, BlockedOn::DeadLetterUnacked));
+    assert_eq!((shell.stalls[0].offset, shell.stalls[0].blocked_on), (Some(0), BlockedOn::DeadLetterUnacked));
     assert!(shell.calls.is_empty());
     shell.ack_dead_letter();
     shell.end_all();

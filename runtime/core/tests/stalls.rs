@@ -5,8 +5,8 @@ mod shell;
 
 use std::time::Duration;
 
-use keylane_core::{BlockedOn, Config, Input, LaneEnd, RetryPolicy, Verdict};
-use shell::{NEXT, P0, P1, Shell};
+use keylane_core::{BlockedOn, Config, Input, LaneEnd, LogEnd, RetryPolicy, Verdict};
+use shell::{NEXT, P0, P1, REQUEST, Shell};
 
 /// A partition with one event.
 fn with_event(calls: u32, retry: RetryPolicy) -> Shell {
@@ -25,7 +25,7 @@ fn stall_at(shell: &mut Shell, offset: i64) -> (u32, BlockedOn) {
     shell.wait(Duration::from_secs(20));
     assert_eq!(shell.stalls.len(), 1, "it is reported once");
     let stall = shell.stalls.first().expect("counted above");
-    assert_eq!((stall.partition, stall.offset), (P0, offset));
+    assert_eq!((stall.partition, stall.offset), (P0, Some(offset)));
     (stall.attempt, stall.blocked_on)
 }
 
@@ -83,7 +83,7 @@ fn an_event_of_another_partition_is_not_the_reason() {
     shell.wait(Duration::from_secs(20));
     let reported: Vec<_> =
         shell.stalls.iter().map(|stall| (stall.partition, stall.offset, stall.blocked_on)).collect();
-    let expected = [(P0, NEXT, BlockedOn::DeadLetterUnacked), (P1, NEXT, BlockedOn::OutputsUnacked)];
+    let expected = [(P0, Some(NEXT), BlockedOn::DeadLetterUnacked), (P1, Some(NEXT), BlockedOn::OutputsUnacked)];
     assert_eq!(reported, expected);
 }
 
@@ -117,7 +117,7 @@ fn a_commit_that_is_not_stored_is_the_reason() {
     shell.end_all();
     shell.wait(Duration::from_secs(20));
     let stall = shell.stalls.first().expect("it is reported");
-    assert_eq!((stall.offset, stall.blocked_on), (1, BlockedOn::Commit));
+    assert_eq!((stall.offset, stall.blocked_on), (Some(1), BlockedOn::Commit));
     shell.store_until(P0, 1);
     shell.give(Input::Tick);
     shell.wait(Duration::from_secs(2));
@@ -129,8 +129,48 @@ fn a_stall_that_lasts_is_reported_every_ten_minutes() {
     let mut shell = with_event(1, RetryPolicy::default());
     shell.wait(Duration::from_secs(15 + 3 * 600 + 20));
     let reported: Vec<_> = shell.stalls.iter().map(|stall| (stall.offset, stall.blocked_on)).collect();
-    assert_eq!(reported, [(0, BlockedOn::Guest); 4]);
+    assert_eq!(reported, [(Some(0), BlockedOn::Guest); 4]);
     let view = shell.core.view();
     let since = view.partitions.first().and_then(|partition| partition.stalled_since);
     assert!(since.is_some_and(|since| since <= Duration::from_secs(1)), "{since:?}");
+}
+
+/// A start that is not found is reported, and its stall ends when it is found.
+#[test]
+fn a_lookup_without_a_result_is_the_reason() {
+    let mut shell = Shell::new(Config::default());
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
+    shell.wait(Duration::from_secs(20));
+    let reported: Vec<_> = shell.stalls.iter().map(|stall| (stall.offset, stall.blocked_on)).collect();
+    assert_eq!(reported, [(None, BlockedOn::StartLookup)]);
+    assert!(shell.core.view().partitions.iter().all(|partition| partition.stalled_since.is_some()));
+    shell.start_at(P0, 0, b"");
+    assert_eq!(shell.stalls_ended, [P0]);
+    assert!(shell.core.view().partitions.iter().all(|partition| partition.stalled_since.is_none()));
+}
+
+/// The same, if the partition is revoked before.
+#[test]
+fn a_lookup_that_is_revoked_has_no_stall_left() {
+    let mut shell = Shell::new(Config::default());
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
+    shell.wait(Duration::from_secs(20));
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
+    assert_eq!((shell.stalls.len(), shell.stalls_ended.as_slice()), (1, &[P0][..]));
+    assert_eq!(shell.core.view().partitions, [], "nothing is owned");
+}
+
+/// The reason is that nothing arrived for the usual time, not that this was known for so long.
+#[test]
+fn records_that_do_not_arrive_are_reported_from_the_last_arrival_on() {
+    let mut shell = Shell::reading(Config::default(), &[P0], 1);
+    shell.warm_up(P0);
+    shell.wait(Duration::from_secs(14));
+    shell.give(Input::LogEnd { partition: P0, end: LogEnd::At(NEXT + 1) });
+    assert_eq!(shell.stalls, [], "the record may still arrive");
+    shell.wait(Duration::from_secs(3));
+    let reported: Vec<_> = shell.stalls.iter().map(|stall| (stall.offset, stall.blocked_on)).collect();
+    assert_eq!(reported, [(Some(NEXT), BlockedOn::NotFetched { leader_responds: true })]);
+    shell.fetch(P0, &[(NEXT, 1)]);
+    assert_eq!(shell.stalls_ended, [P0]);
 }

@@ -5,7 +5,7 @@ mod shell;
 use std::time::Duration;
 
 use keylane_core::{
-    BlockedOn, Config, Input, Notice, OwnershipState, PartitionView, ReadLimit, RetryPolicy, Verdict,
+    BlockedOn, Config, Input, Notice, OutOfRange, OwnershipState, PartitionView, ReadLimit, RetryPolicy, Verdict,
 };
 use shell::{P0, P1, REQUEST, Shell};
 
@@ -16,7 +16,12 @@ fn partition(shell: &Shell) -> PartitionView {
 /// What blocks a partition, and the offset.
 fn blocked(view: PartitionView) -> (i64, BlockedOn) {
     let stall = view.blocked.expect("something is left");
-    (stall.offset, stall.blocked_on)
+    (stall.offset.expect("the ownership has begun"), stall.blocked_on)
+}
+
+/// What blocks a partition.
+fn reason(view: PartitionView) -> BlockedOn {
+    view.blocked.expect("something is left").blocked_on
 }
 
 #[test]
@@ -25,6 +30,7 @@ fn a_partition_is_shown_from_its_start_to_its_end() {
     assert_eq!(shell.core.view().partitions, [], "nothing is owned");
     shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
     assert_eq!(partition(&shell).state, OwnershipState::Starting);
+    assert_eq!(reason(partition(&shell)), BlockedOn::StartLookup);
 
     let mut shell = Shell::reading(Config::default(), &[P0], 1);
     shell.fetch(P0, &[(0, 1), (1, 2), (2, 2)]);
@@ -60,6 +66,28 @@ fn a_drain_is_shown_with_its_deadline() {
     let view = shell.core.view();
     assert_eq!(view.drain_until, Some(deadline));
     assert_eq!(partition(&shell).state, OwnershipState::Closing, "its call may finish");
+    assert_eq!(reason(partition(&shell)), BlockedOn::Guest, "it waits for the call");
+
+    let mut shell = Shell::reading(Config::default(), &[P0], 1);
+    shell.fetch(P0, &[(0, 1), (1, 2)]);
+    shell.end_with(Verdict::Retry { after: None });
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
+    assert_eq!(blocked(partition(&shell)), (0, BlockedOn::Release), "the next owner processes it");
+}
+
+#[test]
+fn a_partition_waits_for_the_starts_of_others_and_shows_that_it_has_stopped() {
+    let mut shell = Shell::new(Config { out_of_range: OutOfRange::Fail, ..Config::default() });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0, P1] });
+    shell.start_at(P0, 0, b"");
+    let reasons =
+        |shell: &Shell| -> Vec<BlockedOn> { shell.core.view().partitions.into_iter().map(reason).collect() };
+    assert_eq!(reasons(&shell), [BlockedOn::Rebalance, BlockedOn::StartLookup]);
+    shell.start_at(P1, 2_000_000, b"");
+    let view = shell.core.view();
+    let blocked: Vec<_> = view.partitions.iter().map(|partition| partition.blocked).collect();
+    assert_eq!(blocked.first(), Some(&None), "nothing is left to read");
+    assert_eq!(blocked.last().copied().flatten().map(|blocked| blocked.blocked_on), Some(BlockedOn::Stopped));
 }
 
 /// Two partitions, one call: each is blocked by its own event.

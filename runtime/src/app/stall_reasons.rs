@@ -7,6 +7,10 @@ use crate::status::{StallReason, stall_reason};
 /// Returns the reason for a partition that is blocked by this.
 pub(super) fn reason_of(blocked_on: BlockedOn) -> StallReason {
     match blocked_on {
+        BlockedOn::StartLookup => stall_reason::START_UNKNOWN,
+        BlockedOn::Rebalance => stall_reason::REBALANCE_PENDING,
+        BlockedOn::Release => stall_reason::DRAINING,
+        BlockedOn::Stopped => stall_reason::STOPPED,
         BlockedOn::Undispatched => stall_reason::WAITING,
         BlockedOn::Guest => stall_reason::RUNNING,
         BlockedOn::Retry => stall_reason::RETRYING,

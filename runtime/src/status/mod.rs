@@ -271,7 +271,7 @@ pub struct PartitionStatus {
     pub stalled_ms: Option<u64>,
     /// Why it has stopped, if it has.
     pub stop_reason: Option<String>,
-    /// What blocks it now; `None`: nothing is known to be left to read, settle or commit, or it is not active.
+    /// What blocks it now; `None`: nothing is known to be left to read, settle or commit.
     pub blocked: Option<BlockedStatus>,
 }
 
@@ -298,14 +298,16 @@ pub struct BlockedStatus {
     pub reason: String,
     /// What the reason means.
     pub meaning: String,
-    /// The offset that blocks the partition.
-    pub offset: i64,
+    /// The offset that blocks the partition; `None`: the start of the partition is not known, or it has stopped.
+    pub offset: Option<i64>,
     /// The attempt of that event; 0: none.
     pub attempt: u32,
     /// The name of its lane; `None`: it is not known, or not that of a key.
     pub lane: Option<String>,
     /// The last error of that event.
     pub error: Option<String>,
+    /// The topics whose acknowledgements that event waits for. Of several, some may have acknowledged its records.
+    pub awaited_topics: Vec<String>,
     /// What to do.
     pub remedy: String,
     /// The section of the manual about the reason.

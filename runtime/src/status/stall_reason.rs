@@ -19,6 +19,34 @@ impl StallReason {
     }
 }
 
+/// The start of the partition is being looked up.
+pub const START_UNKNOWN: StallReason = StallReason {
+    code: "start_unknown",
+    meaning: "the committed offset or the bounds of the log are not known yet",
+    remedy: "see `partition start not resolved yet` in the log; check the leader of the partition and the coordinator of the group",
+};
+
+/// The start is known, and the rebalance is not answered.
+pub const REBALANCE_PENDING: StallReason = StallReason {
+    code: "rebalance_pending",
+    meaning: "the partition waits for the end of the rebalance: other partitions are still being looked up or released",
+    remedy: "look at the other partitions of the handler",
+};
+
+/// The partition is being released.
+pub const DRAINING: StallReason = StallReason {
+    code: "draining",
+    meaning: "the partition is being released: running calls may finish, and nothing new is dispatched",
+    remedy: "none: the next owner processes what is left",
+};
+
+/// The partition has stopped.
+pub const STOPPED: StallReason = StallReason {
+    code: "stopped",
+    meaning: "the partition can't be read until it is assigned again",
+    remedy: "see `stop_reason`, which names the offset and what to do, and restart",
+};
+
 /// No call with the event has begun.
 pub const WAITING: StallReason = StallReason {
     code: "waiting",
@@ -90,7 +118,11 @@ pub const LEADER_UNAVAILABLE: StallReason = StallReason {
 };
 
 /// All reasons that this version reports.
-pub const STALL_REASONS: [StallReason; 10] = [
+pub const STALL_REASONS: [StallReason; 14] = [
+    START_UNKNOWN,
+    REBALANCE_PENDING,
+    DRAINING,
+    STOPPED,
     WAITING,
     RUNNING,
     RETRYING,

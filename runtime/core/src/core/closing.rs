@@ -57,6 +57,7 @@ impl Core {
             Phase::Vacant | Phase::Closed => return,
             Phase::LookingUp(_) | Phase::Stopped => {
                 state.phase = Phase::Closed;
+                self.restart_stall_watch(index, false);
                 self.scans.closing = true;
                 return;
             }
@@ -106,6 +107,8 @@ impl Core {
         state.queued_bytes = 0;
         if had_ownership {
             self.notify_ownership_ended(index, end);
+        } else {
+            self.restart_stall_watch(index, false);
         }
     }
 
@@ -336,10 +339,11 @@ impl Core {
         state.ledger.begin(at, &[]);
         state.queued_bytes = 0;
         state.commit = CommitState { changes: 1, applied_at: now, ..CommitState::default() };
-        state.reading = ReadState::new();
+        state.reading = ReadState::new(now);
         state.reading.position = PositionState::Repositioned;
         state.phase = phase;
         let partition = state.id;
+        self.restart_stall_watch(index, true);
         self.outbox.notice(Notice::OwnershipStarted { partition, ownership, offset: at, claimed: 0 });
     }
 

@@ -6,7 +6,7 @@ use super::Core;
 use crate::codec::{self, Identity};
 use crate::outbox::Pending;
 use crate::partitions::{
-    CommitState, LogBounds, Lookup, PartialStart, Phase, PositionState, ReadState, StallWatch,
+    CommitState, LogBounds, Lookup, PartialStart, Phase, PositionState, ReadState,
 };
 use crate::{
     Notice, OutOfRange, OwnershipEnd, Partition, PartitionStart, PartitionStop, RebalanceId, StartAt,
@@ -26,7 +26,7 @@ pub(super) struct PendingRebalance {
     /// Whether an assign was answered at least once.
     pub(super) ever_assigned: bool,
     /// Whether some start is being looked up, or an assign is unanswered.
-    looking_up: bool,
+    pub(super) looking_up: bool,
 }
 
 /// Partitions to release, in the order of the request.
@@ -62,6 +62,7 @@ impl Core {
             assert!(state.phase == Phase::Vacant, "{id} is assigned twice; it is {:?}", state.phase);
             let since = self.now.uptime;
             state.phase = Phase::LookingUp(Lookup { since, again_at: None, late: false, partial: None });
+            self.restart_stall_watch(index, false);
             self.outbox.push(Pending::LookUpStart(id));
         }
         self.rebalance.looking_up = true;
@@ -214,10 +215,10 @@ impl Core {
         state.queued_bytes = 0;
         state.commit = CommitState { committed: kept, applied_at: now, ..CommitState::default() };
         state.commit.changes = u64::from(kept.is_none());
-        state.reading = ReadState::new();
-        state.progress = StallWatch { at: now, ..StallWatch::default() };
+        state.reading = ReadState::new(now);
         state.phase = Phase::Resolved;
         let (partition, claimed) = (state.id, state.ledger.completed_beyond());
+        self.restart_stall_watch(index, true);
         self.outbox.notice(Notice::OwnershipStarted { partition, ownership, offset: start, claimed });
         if lookup.late {
             self.add_late_partitions();
@@ -266,6 +267,7 @@ impl Core {
     /// Stops a partition: it is not read until it is revoked and assigned again.
     pub(super) fn stop_partition(&mut self, index: u32) {
         self.partitions.get_mut(index).phase = Phase::Stopped;
+        self.restart_stall_watch(index, false); // the stop is reported instead
         self.scans.stopped = true;
     }
 

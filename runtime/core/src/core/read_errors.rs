@@ -53,14 +53,7 @@ impl Core {
         let reported =
             state.reading.failure.filter(|before| before.reported).map(|before| discriminant(&before.why));
         if !retry_at_once && reported != Some(discriminant(&why)) {
-            let stall = Blockage {
-                partition,
-                offset,
-                attempt: 0,
-                arena_slot: None,
-                blocked_on: BlockedOn::ReadFailed(why),
-            };
-            self.report_stall(stall);
+            self.report_stall(Blockage::of_partition(partition, Some(offset), BlockedOn::ReadFailed(why)));
         }
         let reported = reported.is_some() || !retry_at_once;
         let pause = if retry_at_once { Duration::ZERO } else { pause_after(tries) };

@@ -39,7 +39,7 @@ impl Core {
 
     pub(super) fn next_check(&self) -> Option<Duration> {
         let owned = self.partitions.iter().any(|partition| partition.may_commit());
-        (owned || self.calls.unterminated > 0 || self.scans.stopped)
+        (owned || self.rebalance.looking_up || self.calls.unterminated > 0 || self.scans.stopped)
             .then_some(self.scans.checked_at + CHECK_INTERVAL)
     }
 }

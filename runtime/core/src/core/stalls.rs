@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::Core;
 use crate::calls::{Awaited, Call, CallLane, CallState, Effect};
 use crate::outbox::Pending;
-use crate::partitions::{PartitionState, Unfetched};
-use crate::{Blockage, BlockedOn};
+use crate::partitions::{PartitionState, Phase, StallWatch, Unfetched};
+use crate::{Blockage, BlockedOn, CallId};
 
 /// The interval at which a stall that lasts is reported again.
 const REPEAT: Duration = Duration::from_mins(10);
@@ -20,11 +20,15 @@ impl Core {
             if state.stalled_since().is_some() && now >= state.stall_reported_at + REPEAT {
                 stalled.push(index);
             }
-            if !state.may_commit() || state.reading.failure.is_some_and(|failure| failure.reported) {
+            if state.reading.failure.is_some_and(|failure| failure.reported) {
                 continue;
             }
+            let waits = match state.phase {
+                Phase::LookingUp(_) | Phase::Resolved => true,
+                _ if state.may_commit() => state.ledger.open() > 0 || state.is_dirty(),
+                _ => continue,
+            };
             let seen = state.progress_now();
-            let waits = state.ledger.open() > 0 || state.is_dirty();
             if seen != state.progress.seen || !waits {
                 state.progress.seen = seen;
                 state.progress.at = now;
@@ -54,6 +58,17 @@ impl Core {
         self.outbox.push(Pending::ReportStall(blockage));
     }
 
+    /// Begins to watch the progress of a partition whose ownership begins, or is about to. `resumed`: see
+    /// [`Pending::StallEnded`].
+    pub(super) fn restart_stall_watch(&mut self, index: u32, resumed: bool) {
+        let now = self.now.uptime;
+        let state = self.partitions.get_mut(index);
+        let watch = StallWatch { seen: state.progress_now(), at: now, reported: false };
+        if std::mem::replace(&mut state.progress, watch).reported {
+            self.end_stall(index, resumed);
+        }
+    }
+
     pub(super) fn end_stall(&mut self, index: u32, resumed: bool) {
         let partition = self.partitions.get(index).id;
         self.outbox.push(Pending::StallEnded { partition, resumed });
@@ -63,9 +78,9 @@ impl Core {
     /// owned, or nothing is known to be left to read, settle or commit. One pass over the calls and the lanes with a retry state.
     pub(crate) fn blocked(&self) -> Vec<Option<Blockage>> {
         let mut blocked: Vec<Option<Blockage>> = self.partitions.iter().map(blocked_without_call).collect();
-        for call in self.calls.ids().filter_map(|id| self.calls.get(id)) {
+        for (id, call) in self.calls.ids().filter_map(|id| Some((id, self.calls.get(id)?))) {
             for lane in &call.lanes {
-                if let Some(blockage) = self.blocked_by_lane(call, lane)
+                if let Some(blockage) = self.blocked_by_lane(id, call, lane)
                     && let Some(entry) = blocked.get_mut(lane.partition as usize)
                 {
                     *entry = Some(blockage);
@@ -74,7 +89,7 @@ impl Core {
         }
         for (partition, event) in self.lanes.waiting_events() {
             if let Some(Some(blockage)) = blocked.get_mut(partition as usize)
-                && (blockage.blocked_on, blockage.offset) == (BlockedOn::Undispatched, event.offset)
+                && (blockage.blocked_on, blockage.offset) == (BlockedOn::Undispatched, Some(event.offset))
             {
                 (blockage.blocked_on, blockage.attempt) = (BlockedOn::Retry, event.attempt);
                 blockage.arena_slot = Some(event.arena_slot);
@@ -85,7 +100,7 @@ impl Core {
 
     /// Returns what the first unsettled row of a lane is blocked on, if that row blocks its partition. The rows of a
     /// lane settle in order, so no later row can.
-    fn blocked_by_lane(&self, call: &Call, lane: &CallLane) -> Option<Blockage> {
+    fn blocked_by_lane(&self, id: CallId, call: &Call, lane: &CallLane) -> Option<Blockage> {
         let state = self.partitions.get(lane.partition);
         let offset = state.ledger.committable();
         // The rows of a released lane have settled or were returned to it: they may be in another call now.
@@ -100,24 +115,38 @@ impl Core {
             (CallState::Terminated | CallState::Free, _) => BlockedOn::OutputsUnacked,
             (CallState::Running | CallState::Cancelled(_) | CallState::Stuck, _) => BlockedOn::Guest,
         };
-        let arena_slot = Some(row.arena_slot);
-        Some(Blockage { partition: state.id, offset, attempt: call.attempt, arena_slot, blocked_on })
+        Some(Blockage {
+            partition: state.id,
+            offset: Some(offset),
+            attempt: call.attempt,
+            arena_slot: Some(row.arena_slot),
+            call_row: Some((id, lane.settled_to)),
+            blocked_on,
+        })
     }
 }
 
 /// Returns what blocks a partition, unless a call or a retry delay does.
 fn blocked_without_call(state: &PartitionState) -> Option<Blockage> {
-    let (partition, offset) = (state.id, state.ledger.committable());
-    let blockage =
-        |offset, blocked_on| Some(Blockage { partition, offset, attempt: 0, arena_slot: None, blocked_on });
+    let blocked_at = |offset, blocked_on| Some(Blockage::of_partition(state.id, offset, blocked_on));
+    let committable = Some(state.ledger.committable());
+    match state.phase {
+        Phase::Vacant | Phase::Closed => return None,
+        Phase::LookingUp(_) => return blocked_at(None, BlockedOn::StartLookup),
+        Phase::Resolved => return blocked_at(committable, BlockedOn::Rebalance),
+        Phase::Stopped => return blocked_at(None, BlockedOn::Stopped),
+        Phase::Closing { .. } => return blocked_at(committable, BlockedOn::Release),
+        Phase::Committing { .. } if !state.is_dirty() => return blocked_at(committable, BlockedOn::Release),
+        Phase::Committing { .. } => return blocked_at(committable, BlockedOn::Commit),
+        Phase::Starting | Phase::Active => {}
+    }
     match state.reading.failure {
-        _ if !state.may_commit() => None,
-        Some(failure) if failure.reported => blockage(failure.offset, BlockedOn::ReadFailed(failure.why)),
-        _ if state.ledger.open() > 0 => blockage(offset, BlockedOn::Undispatched),
-        _ if state.is_dirty() => blockage(offset, BlockedOn::Commit),
+        Some(failure) if failure.reported => blocked_at(Some(failure.offset), BlockedOn::ReadFailed(failure.why)),
+        _ if state.ledger.open() > 0 => blocked_at(committable, BlockedOn::Undispatched),
+        _ if state.is_dirty() => blocked_at(committable, BlockedOn::Commit),
         _ => {
             let Unfetched { leader_responds, .. } = state.reading.unfetched?;
-            blockage(state.ledger.next(), BlockedOn::NotFetched { leader_responds })
+            blocked_at(Some(state.ledger.next()), BlockedOn::NotFetched { leader_responds })
         }
     }
 }

@@ -112,8 +112,10 @@ impl Closing {
     }
 
     pub(super) fn partition_stalled(&mut self, log: &HandlerLog, stall: &Blockage) {
-        if let (Some(until_end), BlockedOn::ReadFailed(why)) = (&mut self.until_end, stall.blocked_on) {
-            until_end.unreadable(log.unreadable_failure(stall.partition, stall.offset, why));
+        if let (Some(until_end), BlockedOn::ReadFailed(why)) = (&mut self.until_end, stall.blocked_on)
+            && let Some(offset) = stall.offset
+        {
+            until_end.unreadable(log.unreadable_failure(stall.partition, offset, why));
         }
     }
 

@@ -15,14 +15,14 @@ mod publishing;
 mod reading;
 mod report;
 mod until_end;
+mod view;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use keylane_core::{
-    Action, Blockage, CommittedStart, Core, FailedEvent, FetchedRow, Input, Notice, Now, PartitionStart,
-    PartitionView,
+    Action, CommittedStart, Core, FailedEvent, FetchedRow, Input, Notice, Now, PartitionStart,
 };
 
 use crate::guest::{Call, CallEvent};
@@ -43,7 +43,8 @@ pub(super) use observing::{
 };
 pub(super) use publishing::Publishing;
 pub(super) use reading::Reading;
-pub(super) use report::{HandlerView, LastReport};
+pub(super) use report::LastReport;
+pub(super) use view::HandlerView;
 
 /// Maximum sleep: the client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not block the
 /// loop.
@@ -426,48 +427,6 @@ impl EventLoop {
     fn drain(&mut self) {
         if let Some(deadline) = self.closing.begin_drain(self.now.uptime) {
             self.feed(Input::Drain { deadline });
-        }
-    }
-
-    /// Collects data that only reports need. Returns true if some is left for the next turn.
-    fn observe(&mut self) -> bool {
-        let EventLoop { core, source, reading, observing, log, now, .. } = self;
-        observing.sample(now.uptime, core, || report::lag(core, source, reading));
-        let busy = observing.continue_ranking(core, reading.lane_rule(), reading.arena(), log);
-        if self.report.is_due(self.now.uptime) {
-            self.log_report();
-        }
-        busy
-    }
-
-    fn report_stall(&mut self, blockage: &Blockage) {
-        let EventLoop { log, reading, publishing, closing, observing, .. } = self;
-        let lane = observing.lane_of(blockage, reading.lane_rule(), reading.arena());
-        log.stall(blockage, (lane.as_deref(), observing.error_of(blockage)), publishing.blocking_topic());
-        closing.partition_stalled(log, blockage);
-    }
-
-    fn log_report(&mut self) {
-        let view = self.view();
-        self.report.log(self.log.handler(), self.now.uptime, &view);
-    }
-
-    /// Returns a snapshot of the handler. It is made only on request, because it scans the partitions.
-    fn view(&self) -> HandlerView {
-        let core = self.core.view();
-        let observed = self.observing.view(&self.core, &core, self.reading.lane_rule(), self.reading.arena());
-        let log_end = |view: &PartitionView| self.source.last_known_end(view.partition);
-        let log_ends = core.partitions.iter().map(log_end).collect();
-        HandlerView {
-            core,
-            publishing: self.publishing.view(),
-            filter: self.reading.filter_counts(),
-            commits_stored: self.committing.stored(),
-            commits_failed: self.committing.failed(),
-            lag: report::lag(&self.core, &self.source, &self.reading),
-            log_ends,
-            observed,
-            arena_bytes: self.reading.arena().bytes(),
         }
     }
 

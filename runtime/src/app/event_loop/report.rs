@@ -2,39 +2,18 @@
 
 use std::time::Duration;
 
-use keylane_core::{Core, Counters, Partition, View};
+use keylane_core::{Core, Counters, Partition};
 
 use crate::admit::FilterCount;
 use crate::logging::REPORT_TARGET;
 use crate::source::Source;
 
 use super::super::limit_causes;
-use super::observing::ObservedView;
-use super::publishing::PublishingView;
 use super::reading::Reading;
+use super::view::HandlerView;
 
 /// Interval of the reports.
 const INTERVAL: Duration = Duration::from_mins(1);
-
-/// A snapshot of one handler.
-#[derive(Clone, Debug, Default)]
-pub(in crate::app) struct HandlerView {
-    pub(in crate::app) core: View,
-    pub(in crate::app) publishing: PublishingView,
-    /// The number of events by the filter rule that matched them; empty without a filter.
-    pub(in crate::app) filter: Vec<FilterCount>,
-    /// Number of rejected commits, counted per partition, and of commits without an answer.
-    pub(in crate::app) commits_failed: u64,
-    /// Number of stored commits, counted per partition.
-    pub(in crate::app) commits_stored: u64,
-    /// Number of offsets between the first event that is not settled and the end of the log, over all partitions.
-    pub(in crate::app) lag: u64,
-    /// One past the last offset of each partition's log, in the order of the core's partitions, as far as known.
-    pub(in crate::app) log_ends: Vec<Option<i64>>,
-    pub(in crate::app) observed: ObservedView,
-    /// Memory of the records that are not settled, in bytes, in use or not.
-    pub(in crate::app) arena_bytes: usize,
-}
 
 /// The uptime of the last report, and the number of settled events at that time.
 #[derive(Debug)]

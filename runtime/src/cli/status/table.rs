@@ -135,8 +135,12 @@ fn of_partitions(text: &mut String, partitions: &[PartitionStatus]) {
             let since = partition
                 .stalled_ms
                 .map_or(String::new(), |ms| format!("no progress for {}: ", duration(ms)));
-            let offset = blocked.offset;
-            line(text, &format!("  {:<width$}  {since}{reason} at {offset}{attempt}{lane}: {remedy}", ""));
+            let offset = blocked.offset.map_or(String::new(), |offset| format!(" at {offset}"));
+            let topics = match shown(&blocked.awaited_topics.join(", ")) {
+                topics if topics.is_empty() => topics,
+                topics => format!(", topic {topics}"),
+            };
+            line(text, &format!("  {:<width$}  {since}{reason}{offset}{attempt}{lane}{topics}: {remedy}", ""));
             if let Some(error) = &blocked.error {
                 line(text, &format!("  {:<width$}  last error: {}", "", shown(error)));
             }
@@ -198,10 +202,11 @@ mod tests {
         let blocked = BlockedStatus {
             reason: "retrying".to_owned(),
             meaning: "the event failed".to_owned(),
-            offset: 41,
+            offset: Some(41),
             attempt: 3,
             lane: Some("0123456789ab".to_owned()),
             error: Some("no price\nfor it".to_owned()),
+            awaited_topics: vec!["out\x07".to_owned()],
             remedy: "look at\x1b[31m the log".to_owned(),
             see: "docs/operations.md#retrying".to_owned(),
         };
@@ -259,7 +264,7 @@ handler orders  group orders-v1  component 0123456789ab  running
   orders/0   active                 -          -         57        17        1s
   orders/1   active                41         59         57        17        1s
              reading is paused by `max_queued`
-             no progress for 32s: retrying at 41, attempt 3, lane 0123456789ab: look at [31m the log
+             no progress for 32s: retrying at 41, attempt 3, lane 0123456789ab, topic out : look at [31m the log
              last error: no price for it
 "
         );

@@ -9,6 +9,7 @@ mod notices;
 use keylane_core::Partition;
 
 use limits::LogLimits;
+pub(super) use notices::StallDetails;
 
 /// The log of one handler.
 pub(in crate::app) struct HandlerLog {

@@ -9,6 +9,18 @@ use crate::status::StallReason;
 
 use super::HandlerLog;
 
+/// What is logged of a stall beside its [`Blockage`].
+pub(in crate::app::event_loop) struct StallDetails<'a> {
+    /// The name of the lane that blocks the partition.
+    pub(in crate::app::event_loop) lane: Option<&'a str>,
+    /// The last error of its event.
+    pub(in crate::app::event_loop) error: Option<&'a str>,
+    /// The topic whose queued outputs block new calls.
+    pub(in crate::app::event_loop) blocking_topic: Option<&'a str>,
+    /// The topics whose acknowledgements its event waits for.
+    pub(in crate::app::event_loop) awaited_topics: Option<&'a str>,
+}
+
 impl HandlerLog {
     pub(in crate::app::event_loop) fn notice(&self, notice: Notice) {
         let handler = self.handler();
@@ -82,14 +94,8 @@ impl HandlerLog {
         }
     }
 
-    /// Logs a stall. `lane`: the name of the lane that blocks the partition. `error`: the last error of its event.
-    /// `blocking_topic`: the topic whose queued outputs block new calls.
-    pub(in crate::app::event_loop) fn stall(
-        &self,
-        stall: &Blockage,
-        (lane, error): (Option<&str>, Option<&str>),
-        blocking_topic: Option<&str>,
-    ) {
+    /// Logs a stall.
+    pub(in crate::app::event_loop) fn stall(&self, stall: &Blockage, details: StallDetails<'_>) {
         let (handler, topic, partition) =
             (self.handler(), self.topic(stall.partition), stall.partition.number);
         let (offset, attempt, blocked_on) = (stall.offset, stall.attempt, stall.blocked_on);
@@ -108,6 +114,7 @@ impl HandlerLog {
             );
             return;
         }
+        let StallDetails { lane, error, blocking_topic, awaited_topics } = details;
         let stall_reason = reason_of(blocked_on);
         let (StallReason { code: blocked_on, remedy, .. }, see) = (stall_reason, stall_reason.see());
         tracing::warn!(
@@ -120,6 +127,7 @@ impl HandlerLog {
             lane,
             error,
             blocking_topic,
+            awaited_topics,
             remedy,
             see,
             "partition stalled"

@@ -198,7 +198,7 @@ impl Observing {
 
     /// Returns the last error of a blocked event.
     pub(super) fn error_of(&self, blockage: &Blockage) -> Option<&str> {
-        self.last_errors.of(blockage.partition, blockage.offset)
+        self.last_errors.of(blockage.partition, blockage.offset?)
     }
 
     // -- the worst lanes ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use keylane_core::{CallId, OwnershipId};
 
-use crate::sink::{RecordId, RecordMetadata};
+use crate::sink::{RecordId, RecordMetadata, SinkTopic};
 
 use super::dead_letters::PendingDeadLetter;
 
@@ -29,8 +29,8 @@ pub(super) struct PendingCall {
     pub(super) digest: Option<Arc<str>>,
     /// The ownership of each row; empty if no output has a header with the ownership.
     pub(super) ownerships: Vec<OwnershipId>,
-    /// Number of unanswered records of each row: outputs, or its dead letter.
-    unacked: Vec<u32>,
+    /// The unanswered records of each row: outputs, or its dead letter.
+    unacked: Vec<UnackedRecords>,
     /// Rows with an output that was rejected.
     rejected: Vec<u32>,
     stored: Vec<StoredOutput>,
@@ -40,6 +40,15 @@ pub(super) struct PendingCall {
     dead_letters: BTreeMap<u32, PendingDeadLetter>,
     /// Rows whose results no longer count: their ownership has ended, or the handler is stopping.
     disowned: Vec<Range<u32>>,
+}
+
+/// The unanswered records of a row.
+#[derive(Clone, Copy, Debug, Default)]
+struct UnackedRecords {
+    count: u32,
+    /// The topics that they, and answered records before them, were sent to: a bit per topic of the sink. Topics beyond
+    /// the 64th have none.
+    topics: u64,
 }
 
 /// The result of a row whose records are all answered.
@@ -139,15 +148,21 @@ impl PendingCall {
         self.disowned.clear();
     }
 
-    /// Counts a record of this row as sent.
-    pub(super) fn sent(&mut self, row: u32) {
+    /// Counts a record of this row as sent to this topic.
+    pub(super) fn sent(&mut self, row: u32, topic: SinkTopic) {
         let row = row as usize;
         if self.unacked.len() <= row {
-            self.unacked.resize(row + 1, 0);
+            self.unacked.resize(row + 1, UnackedRecords::default());
         }
         if let Some(unacked) = self.unacked.get_mut(row) {
-            *unacked += 1;
+            unacked.count += 1;
+            unacked.topics |= bit(topic);
         }
+    }
+
+    /// Returns whether records of this row are unanswered, and some of them were sent to this topic.
+    pub(super) fn awaits(&self, row: u32, topic: SinkTopic) -> bool {
+        self.unacked.get(row as usize).is_some_and(|unacked| unacked.topics & bit(topic) != 0)
     }
 
     /// Records that the brokers stored an output. Returns the result of the row if all of its outputs are answered.
@@ -165,21 +180,25 @@ impl PendingCall {
     }
 
     fn count_answer(&mut self, row: u32) -> Option<RowDelivery> {
-        let unacked = self.unacked.get_mut(row as usize).filter(|unacked| **unacked > 0)?;
-        *unacked -= 1;
-        let rejected = || self.rejected.contains(&row);
-        (*unacked == 0).then(|| if rejected() { RowDelivery::Rejected } else { RowDelivery::Acked })
+        let unacked = self.unacked.get_mut(row as usize).filter(|unacked| unacked.count > 0)?;
+        unacked.count -= 1;
+        if unacked.count > 0 {
+            return None;
+        }
+        unacked.topics = 0;
+        Some(if self.rejected.contains(&row) { RowDelivery::Rejected } else { RowDelivery::Acked })
     }
 
     pub(super) fn add_error(&mut self, row: u32, error: String) {
         self.errors.push((row, error));
     }
 
-    /// Adds the dead letter of a row and counts it as sent. Rejections of the row's outputs no longer count.
-    pub(super) fn add_dead_letter(&mut self, row: u32, dead_letter: PendingDeadLetter) {
+    /// Adds the dead letter of a row and counts it as sent to this topic. Rejections of the row's outputs no longer
+    /// count.
+    pub(super) fn add_dead_letter(&mut self, row: u32, topic: SinkTopic, dead_letter: PendingDeadLetter) {
         self.dead_letters.insert(row, dead_letter);
         self.rejected.retain(|rejected| *rejected != row);
-        self.sent(row);
+        self.sent(row, topic);
     }
 
     /// Records that the brokers stored the dead letter of a row. Returns the result of the row.
@@ -213,11 +232,16 @@ impl PendingCall {
     }
 }
 
+/// Returns the bit of a topic; 0: it has none.
+fn bit(topic: SinkTopic) -> u64 {
+    u32::try_from(topic.index()).ok().and_then(|index| 1_u64.checked_shl(index)).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::SinkTopic;
 
+    const TOPIC: SinkTopic = SinkTopic(0);
     const STORED: RecordMetadata = RecordMetadata { topic: SinkTopic(0), partition: 3, offset: 7 };
 
     fn call(slot: u32, reuse_count: u32) -> CallId {
@@ -237,7 +261,7 @@ mod tests {
         let call = call(2, 7);
         let mut calls = PendingCalls::default();
         let pending_call = calls.entry(call);
-        [3, 3, 0].into_iter().for_each(|row| pending_call.sent(row));
+        [3, 3, 0].into_iter().for_each(|row| pending_call.sent(row, TOPIC));
         assert_eq!(acked(&mut calls, id(call, 3)), None);
         assert_eq!(acked(&mut calls, id(call, 0)), Some(RowDelivery::Acked));
         assert_eq!(acked(&mut calls, id(call, 3)), Some(RowDelivery::Acked));
@@ -250,14 +274,32 @@ mod tests {
     }
 
     #[test]
+    fn the_topics_of_unanswered_records_are_known() {
+        let call = call(0, 1);
+        let mut calls = PendingCalls::default();
+        let pending_call = calls.entry(call);
+        let (first, second, beyond) = (SinkTopic(0), SinkTopic(63), SinkTopic(64));
+        pending_call.sent(2, first);
+        pending_call.sent(2, beyond);
+        let awaited = |call: &PendingCall, row| [first, second, beyond].map(|topic| call.awaits(row, topic));
+        assert_eq!(awaited(pending_call, 2), [true, false, false]);
+        assert_eq!(awaited(pending_call, 1), [false; 3]);
+        assert_eq!(pending_call.rejected(2), None);
+        assert_eq!(pending_call.acked(&id(call, 2), STORED), Some(RowDelivery::Rejected));
+        assert_eq!(awaited(pending_call, 2), [false; 3], "all are answered");
+        pending_call.sent(2, second);
+        assert_eq!(awaited(pending_call, 2), [false, true, false]);
+    }
+
+    #[test]
     fn records_of_an_older_call_do_not_count() {
         let (old, new) = (call(0, 1), call(0, 2));
         let mut calls = PendingCalls::default();
-        calls.entry(old).sent(0);
+        calls.entry(old).sent(0, TOPIC);
         calls.entry(old).add_error(0, "no price".to_owned());
         calls.entry(old).add_error(0, "still none".to_owned());
         assert_eq!((calls.error_of(old, 0), calls.error_of(old, 1)), ("still none", ""));
-        calls.entry(new).sent(0);
+        calls.entry(new).sent(0, TOPIC);
         assert_eq!(acked(&mut calls, id(old, 0)), None);
         assert_eq!((calls.error_of(old, 0), calls.error_of(new, 0)), ("", ""));
         assert_eq!(acked(&mut calls, id(new, 0)), Some(RowDelivery::Acked));
@@ -268,7 +310,7 @@ mod tests {
         let call = call(0, 1);
         let mut calls = PendingCalls::default();
         let pending_call = calls.entry(call);
-        [5, 5, 6].into_iter().for_each(|row| pending_call.sent(row));
+        [5, 5, 6].into_iter().for_each(|row| pending_call.sent(row, TOPIC));
         assert_eq!(pending_call.rejected(5), None);
         assert_eq!(pending_call.acked(&id(call, 6), STORED), Some(RowDelivery::Acked));
         assert_eq!(pending_call.acked(&id(call, 5), STORED), Some(RowDelivery::Rejected));
@@ -301,7 +343,7 @@ mod tests {
         let at = |partition, offset| RecordMetadata { topic: SinkTopic(0), partition, offset };
         let mut calls = PendingCalls::default();
         let pending_call = calls.entry(call);
-        (0..20).for_each(|row| pending_call.sent(row));
+        (0..20).for_each(|row| pending_call.sent(row, TOPIC));
         for (row, partition, offset) in [(1, 0, 50), (5, 0, 60), (7, 1, 10), (12, 0, 20)] {
             pending_call.acked(&id(call, row), at(partition, offset));
         }

@@ -1,6 +1,7 @@
 //! Publishes the outputs of ended calls and the dead letters of events that can't be handled, and receives their
 //! acknowledgements.
 
+mod awaited_topics;
 mod backlog;
 mod calls;
 mod dead_letters;
@@ -230,7 +231,7 @@ impl Publishing {
         let timestamp =
             self.times.of(time, (&self.sink, topic), ended.batch.timestamp(output.row as usize), now_ms);
         let pending_call = self.calls.entry(id.call);
-        pending_call.sent(id.row);
+        pending_call.sent(id.row, topic);
         let provenance_headers =
             provenance.then(|| self.provenance.headers(ended, Some(pending_call), output.row, index_in_row));
         let headers = output.headers().map(|(name, value)| (name.as_bytes(), value));
@@ -300,7 +301,8 @@ impl Publishing {
         let digest = pending_call.digest.as_ref().unwrap_or(digest).clone();
         let context = Context { digest, origin, error: &error, published, now_ms };
         let pending = self.dead_letters.pending(dead_letter, &stored, context);
-        self.calls.entry(call).add_dead_letter(row, pending);
+        let topic = self.dead_letters.topic_of(&pending);
+        self.calls.entry(call).add_dead_letter(row, topic, pending);
         let id = RecordId { handler: self.handler_index, call, row, lane: 0, output: 0, dead_letter: true };
         self.send_dead_letter(id, arena);
     }

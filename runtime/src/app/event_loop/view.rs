@@ -1,0 +1,89 @@
+//! Snapshots of a handler, and what is logged about it.
+
+use keylane_core::{Blockage, PartitionView, View};
+
+use crate::admit::FilterCount;
+
+use super::EventLoop;
+use super::log::StallDetails;
+use super::observing::ObservedView;
+use super::publishing::PublishingView;
+use super::report;
+
+/// A snapshot of one handler.
+#[derive(Clone, Debug, Default)]
+pub(in crate::app) struct HandlerView {
+    pub(in crate::app) core: View,
+    pub(in crate::app) publishing: PublishingView,
+    /// The number of events by the filter rule that matched them; empty without a filter.
+    pub(in crate::app) filter: Vec<FilterCount>,
+    /// Number of rejected commits, counted per partition, and of commits without an answer.
+    pub(in crate::app) commits_failed: u64,
+    /// Number of stored commits, counted per partition.
+    pub(in crate::app) commits_stored: u64,
+    /// Number of offsets between the first event that is not settled and the end of the log, over all partitions.
+    pub(in crate::app) lag: u64,
+    /// One past the last offset of each partition's log, in the order of the core's partitions, as far as known.
+    pub(in crate::app) log_ends: Vec<Option<i64>>,
+    /// The topics whose acknowledgements each partition waits for, in the order of the core's partitions.
+    pub(in crate::app) awaited_topics: Vec<Vec<String>>,
+    pub(in crate::app) observed: ObservedView,
+    /// Memory of the records that are not settled, in bytes, in use or not.
+    pub(in crate::app) arena_bytes: usize,
+}
+
+impl EventLoop {
+    /// Collects data that only reports need. Returns true if some is left for the next turn.
+    pub(super) fn observe(&mut self) -> bool {
+        let EventLoop { core, source, reading, observing, log, now, .. } = self;
+        observing.sample(now.uptime, core, || report::lag(core, source, reading));
+        let busy = observing.continue_ranking(core, reading.lane_rule(), reading.arena(), log);
+        if self.report.is_due(self.now.uptime) {
+            self.log_report();
+        }
+        busy
+    }
+
+    pub(super) fn report_stall(&mut self, blockage: &Blockage) {
+        let EventLoop { log, reading, publishing, closing, observing, .. } = self;
+        let lane = observing.lane_of(blockage, reading.lane_rule(), reading.arena());
+        let awaited = publishing.awaited_topics(blockage).join(", ");
+        let details = StallDetails {
+            lane: lane.as_deref(),
+            error: observing.error_of(blockage),
+            blocking_topic: publishing.blocking_topic(),
+            awaited_topics: Some(awaited.as_str()).filter(|awaited| !awaited.is_empty()),
+        };
+        log.stall(blockage, details);
+        closing.partition_stalled(log, blockage);
+    }
+
+    pub(super) fn log_report(&mut self) {
+        let view = self.view();
+        self.report.log(self.log.handler(), self.now.uptime, &view);
+    }
+
+    /// Returns a snapshot of the handler. It is made only on request, because it scans the partitions.
+    pub(super) fn view(&self) -> HandlerView {
+        let core = self.core.view();
+        let observed = self.observing.view(&self.core, &core, self.reading.lane_rule(), self.reading.arena());
+        let log_end = |view: &PartitionView| self.source.last_known_end(view.partition);
+        let log_ends = core.partitions.iter().map(log_end).collect();
+        let awaited =
+            |view: &PartitionView| view.blocked.map(|blocked| self.publishing.awaited_topics(&blocked));
+        let awaited_topics =
+            core.partitions.iter().map(|view| awaited(view).unwrap_or_default()).collect();
+        HandlerView {
+            core,
+            publishing: self.publishing.view(),
+            filter: self.reading.filter_counts(),
+            commits_stored: self.committing.stored(),
+            commits_failed: self.committing.failed(),
+            lag: report::lag(&self.core, &self.source, &self.reading),
+            log_ends,
+            awaited_topics,
+            observed,
+            arena_bytes: self.reading.arena().bytes(),
+        }
+    }
+}
