@@ -12,7 +12,7 @@ use keylane_tests::janitor;
 use keylane_tests::kafka::{self, Record};
 use keylane_tests::keylane::{Keylane, Settings, binary};
 use keylane_tests::wait;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -109,7 +109,7 @@ fn a_slow_call_is_the_reason() {
     keylane.expect_exit(1); // the drain has to cancel the call
 }
 
-/// The events of one slow key fill the limit of their partition: no other key of it is read.
+/// The queued events of one slow key reach the limit of their partition: nothing more is read from it.
 #[test]
 fn a_hot_key_that_fills_the_limit_is_shown_and_logged() {
     let Some(cluster) = kafka::shared() else { return };
@@ -143,7 +143,7 @@ fn a_missing_dead_letter_topic_is_the_reason() {
     cluster.admin().delete_topic(&flow.dead_letters);
     flow.producer().send_all(&flow.input, [Record::new("k", "reject")]).expect("acknowledged");
     let stall = admin.wait_for_stall("dead_letter_unacked");
-    assert_eq!(stall["offset"], 0);
+    assert_eq!((&stall["offset"], &stall["awaited_topics"]), (&0.into(), &json!([flow.dead_letters])));
     assert_eq!(admin.get("/health/live").0, 200, "a restart would not help");
     cluster.admin().create_topic(&flow.dead_letters, 1, &[]);
     flow.wait_until_committed();
@@ -163,6 +163,8 @@ fn a_partition_that_stopped_is_not_ready_if_strict() {
     wait::until("the handler to be ready", wait::STATE_TIMEOUT, || admin.get("/health/ready").0 == 200);
     let (code, body) = admin.get("/health/ready?strict=true");
     assert_eq!((code, body), (503, format!("handler `t`: partition {}/1 has stopped\n", flow.input)));
+    let stopped = at(&admin.handler(), "/partitions/1");
+    assert_eq!((&stopped["blocked"]["reason"], &stopped["stalled"]), (&"stopped".into(), &false.into()));
     let stopped = "keylane_partitions_stopped{handler=\"t\"}";
     assert_eq!(admin.metrics().get(stopped).map(String::as_str), Some("1"));
     keylane.terminate();

@@ -231,7 +231,7 @@ fn output_that_can_not_be_written_is_an_exit_code() {
 /// The destination of the log, and the reader that must stay open.
 type Log = (Stdio, Option<PipeReader>);
 
-fn run_with(cluster: &kafka::Cluster, log: impl Fn() -> Log) {
+fn run_with(cluster: &Cluster, log: impl Fn() -> Log) {
     let flow = Flow::new(cluster, 4, &[]);
     let event = |number: usize| {
         Record::new(format!("key-{number}"), if number.is_multiple_of(2) { "print" } else { "reject" })

@@ -191,7 +191,7 @@ fn a_missing_dead_letter_topic_is_named_as_the_cause() {
     flow.producer().send_all(&flow.input, [order]).expect("acknowledged");
     page.wait_for_sentence(&[
         "has made no progress for ",
-        "the brokers have not acknowledged the dead letter of the event at offset 0",
+        &format!("the dead letter of the event at offset 0 (topic {})", flow.dead_letters),
     ]);
     let error = format!("Last error: customer not found: {HOSTILE}");
     page.wait_for("#summary", &[&error, "What to do: check that the dead-letter topic exists"]);

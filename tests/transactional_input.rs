@@ -1,7 +1,7 @@
-//! Promise: a topic that is written in transactions loses no committed record, however many
-//! transactions are aborted, and whichever instances start, join or leave meanwhile. A reader never
-//! receives the offsets of markers and aborted records. If a read begins with one, only a reader
-//! with a verified position can distinguish a gap from a loss.
+//! Promise: a topic that is written in transactions loses no committed record, however many transactions are aborted,
+//! and whichever instances start, join or leave meanwhile. A reader never receives the offsets of markers and aborted
+//! records. If a read begins at such an offset, only a reader with a verified position can distinguish a gap from a
+//! loss.
 
 use std::time::Duration;
 

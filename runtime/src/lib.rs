@@ -1,4 +1,4 @@
-//! Keylane runs event handlers as sandboxed WebAssembly components next to Kafka.
+//! Keylane runs event handlers on Kafka topics, as sandboxed WebAssembly components.
 //!
 //! The modules follow the life of an event: `source` reads it, `admit` filters it and finds its lane key, the core
 //! (`keylane-core`) queues it on the lane of its key, `guest` calls the handler, `sink` publishes the emitted
@@ -11,7 +11,7 @@
 //! main ─ cli  →  app  →  source | admit | sink | guest  →  config | librdkafka  →  logging | status | keylane-admin | keylane-core
 //! ```
 //!
-//! Five layers are crates of their own, beside this folder: `keylane-admin`, `keylane-core`, `keylane-guest`,
+//! Five of these modules are crates of their own, beside this folder: `keylane-admin`, `keylane-core`, `keylane-guest`,
 //! `keylane-librdkafka` and `keylane-log`.
 
 #![forbid(unsafe_code)]

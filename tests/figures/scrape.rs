@@ -13,7 +13,7 @@ use crate::options::Options;
 use crate::pairs::{self, Pairs};
 use crate::{keylane, report, topic};
 
-/// The interval of the scrapes: shorter than any that is used.
+/// The interval of the scrapes: much shorter than usual.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Measures pairs of runs.

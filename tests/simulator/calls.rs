@@ -110,7 +110,7 @@ impl World {
         let fresh = !process.calls.contains_key(&key_of(dispatch.call));
         let (first, offset) = rows.first().map_or((0, -1), |row| (row.partition, row.offset));
         self.require(!must_be_quiet, "I6 quiet", first, offset, || {
-            format!("process {p} dispatches while it drains, stops or has a backlog")
+            format!("process {p} dispatches while it drains, stops or has a full backlog")
         });
         self.require(shape && one_topic && fresh, "I-protocol", first, offset, || {
             format!("process {p} dispatches {dispatch:?}; a call carries at most {most} events")

@@ -18,7 +18,8 @@
 //! | I3 | Forward: within an ownership, the outputs of a key are stored in the order of its events, and none twice. |
 //! | I4 | Lane order: a call contains the first queued events of a lane. |
 //! | I5 | A lane has at most one call at a time, and none while it waits for acknowledgements. |
-//! | I6 | Quiet: nothing is dispatched during a drain, a stop or a backlog, and nothing is sent for an ended ownership. |
+//! | I6 | Quiet: nothing is dispatched during a drain, after a stop or while the output backlog is full, and nothing is
+//! sent for an ended ownership. |
 //! | I8 | Commit safety: a commit covers and claims only events with outcomes, and is within the log. |
 //! | I9 | Monotone: the committed offset never moves back, except by commits that arrive late. |
 //! | I10 | A process reads, repositions and commits only partitions that it owns. |

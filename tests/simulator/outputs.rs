@@ -171,7 +171,7 @@ impl World {
             let process = &self.processes[p];
             let must_be_quiet = process.draining || process.stopping || process.backlog;
             self.require(!must_be_quiet, "I6 quiet", index, offset, || {
-                format!("process {p} sends {dead_letter:?} while it drains, stops or has a backlog")
+                format!("process {p} sends {dead_letter:?} while it drains, stops or has a full backlog")
             });
             self.saw(Seen::DeadLettersWithoutCall);
             let call = Call {

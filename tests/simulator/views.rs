@@ -75,9 +75,7 @@ impl World {
             BlockedOn::Guest
             | BlockedOn::Retry
             | BlockedOn::OutputsUnacked
-            | BlockedOn::DeadLetterUnacked => {
-                lanes.iter().any(|lane| Some(lane.offset) == blocked.offset)
-            }
+            | BlockedOn::DeadLetterUnacked => lanes.iter().any(|lane| Some(lane.offset) == blocked.offset),
             BlockedOn::StartLookup
             | BlockedOn::Rebalance
             | BlockedOn::Release

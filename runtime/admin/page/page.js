@@ -212,7 +212,7 @@ function problemsOf(status) {
   for (const { handler, group, state, failures, blocking_topic: topic, partitions, totals } of handlers) {
     if (topic) {
       const remedy = "check that the brokers of this topic run and accept its records";
-      const what = `${handler}: new calls wait, because too many outputs for topic ${topic} are not acknowledged.`;
+      const what = `${handler}: new calls wait, because too many outputs are queued, most of them for topic ${topic}.`;
       add("warning", "blocked", [what], { remedy });
     }
     if (state === "running" && !partitions.length && totals.partitions_lost) {

@@ -56,7 +56,8 @@ impl PathKind {
         }
     }
 
-    /// Returns whether the `Host` of the request is checked. Probes and scrapes send the address of a pod.
+    /// Returns whether the `Host` of the request is checked. Probes and scrapes may use any name, such as that of a
+    /// service.
     fn checks_host(self) -> bool {
         matches!(self, PathKind::Page | PathKind::Data)
     }

@@ -9,7 +9,7 @@ pub type ResponseFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// The source of everything that the server serves, except the page. The methods run on the server's thread: none may
 /// block it.
 pub trait Backend: Send + Sync + 'static {
-    /// Called once a second. The server's own turns are the clock for liveness: a process that was suspended as a whole
+    /// Called once a second. The server's own ticks are the clock for liveness: a process that was suspended as a whole
     /// has not failed.
     fn tick(&self);
 

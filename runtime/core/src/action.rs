@@ -111,7 +111,7 @@ pub enum Action<'a> {
     },
     /// An event for the log.
     Notice(Notice),
-    /// This partition stops until it is revoked or the process restarts. The other partitions continue.
+    /// This partition stops until it is assigned again, or its topic is recreated. The other partitions continue.
     PartitionStopped {
         /// The partition.
         partition: Partition,

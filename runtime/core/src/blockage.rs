@@ -7,7 +7,8 @@ use crate::{ArenaSlot, CallId, Partition, ReadError};
 pub struct Blockage {
     /// The partition.
     pub partition: Partition,
-    /// The first offset that is not settled; `None`: not known, because the ownership has not begun, or can't.
+    /// The first offset that is not settled, or the next one to read if reading is what fails; `None`: not known,
+    /// because no ownership has begun.
     pub offset: Option<i64>,
     /// The attempt of the event's call, or the one after its retry delay; 0: neither.
     pub attempt: u32,

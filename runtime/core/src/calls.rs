@@ -138,8 +138,7 @@ impl Calls {
         CallId { slot, reuse_count: call.reuse_count }
     }
 
-    /// Takes a slot for an outcome that needs no guest call. The outcome is acknowledged and settles as if a call had
-    /// ended.
+    /// Takes a slot for an outcome that needs no guest call. Its event settles as if a call had ended.
     pub(crate) fn begin_without_call(&mut self, topic: u16) -> CallId {
         let slot = self.slots.acquire(Call::empty);
         let call = &mut self.slots[slot];

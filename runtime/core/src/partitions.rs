@@ -7,7 +7,7 @@ use crate::codec::Identity;
 use crate::ledger::Ledger;
 use crate::{OwnershipId, Partition, ReadError, ReadLimit};
 
-/// Every partition that this process was ever assigned, at a stable index.
+/// Every partition that the core has been told of, at a stable index.
 #[derive(Debug, Default)]
 pub(crate) struct Partitions {
     states: Vec<PartitionState>,
@@ -64,7 +64,7 @@ pub(crate) enum Phase {
     Committing { until: Duration },
     /// Ready to be released.
     Closed,
-    /// Ours, but it can't be read. The stop was reported; only a restart or a revoke ends it.
+    /// Ours, but it can't be read. The stop was reported. A restart, a revoke, a loss or a recreated topic ends it.
     Stopped,
 }
 
@@ -131,7 +131,7 @@ pub(crate) struct ReadState {
     pub(crate) failure: Option<ReadFailure>,
     /// Set while the log is known to have records that do not arrive.
     pub(crate) unfetched: Option<Unfetched>,
-    /// When a record last arrived, or when none was known to be left or expected.
+    /// When a record last arrived, or when the reader was last at the end of the log or not reading.
     pub(crate) up_to_date_at: Duration,
     /// The log to restart in, if the ownership ends because its position is outside the log.
     pub(crate) restart_in: Option<LogBounds>,
@@ -250,6 +250,24 @@ impl PartitionState {
             progress: StallWatch::default(),
             stall_reported_at: Duration::ZERO,
         }
+    }
+
+    /// Resets what belongs to an ownership, for a new one that starts at an offset. `claims`: what earlier owners have
+    /// settled beyond it. `committed`: the offset that the coordinator has stored; `None`: the start is still to be
+    /// committed.
+    pub(crate) fn begin(
+        &mut self,
+        ownership: OwnershipId,
+        (start, claims): (i64, &[(i64, i64)]),
+        committed: Option<i64>,
+        now: Duration,
+    ) {
+        self.ownership = ownership;
+        self.ledger.begin(start, claims);
+        self.queued_bytes = 0;
+        let changes = u64::from(committed.is_none());
+        self.commit = CommitState { committed, changes, applied_at: now, ..CommitState::default() };
+        self.reading = ReadState::new(now);
     }
 
     /// Returns the identity that a set committed at `offset` is bound to.

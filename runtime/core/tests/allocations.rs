@@ -202,7 +202,7 @@ impl Shell {
         }; 50];
         let count = rows.len().min(self.requested.permitted as usize);
         for row in rows.iter_mut().take(count) {
-            // Frequent lanes, rare lanes, events without a lane, and occasional gaps.
+            // Frequent lanes, rare lanes, events without a lane key, and occasional gaps.
             self.next += i64::from(self.chance(100) == 0);
             row.offset = self.next;
             row.admission = match self.chance(10) {

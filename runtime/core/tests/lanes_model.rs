@@ -14,7 +14,7 @@ use proptest::prelude::*;
 const P: Partition = Partition { topic: 0, number: 0 };
 const REQUEST: RebalanceId = RebalanceId(0);
 
-/// A lane, identified by its hash, or an event without a lane, identified by its offset.
+/// A lane, identified by its hash, or that of an event without a lane key, identified by its offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum LaneId {
     Keyed(u64),

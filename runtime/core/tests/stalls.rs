@@ -83,7 +83,8 @@ fn an_event_of_another_partition_is_not_the_reason() {
     shell.wait(Duration::from_secs(20));
     let reported: Vec<_> =
         shell.stalls.iter().map(|stall| (stall.partition, stall.offset, stall.blocked_on)).collect();
-    let expected = [(P0, Some(NEXT), BlockedOn::DeadLetterUnacked), (P1, Some(NEXT), BlockedOn::OutputsUnacked)];
+    let expected =
+        [(P0, Some(NEXT), BlockedOn::DeadLetterUnacked), (P1, Some(NEXT), BlockedOn::OutputsUnacked)];
     assert_eq!(reported, expected);
 }
 

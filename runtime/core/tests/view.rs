@@ -5,7 +5,8 @@ mod shell;
 use std::time::Duration;
 
 use keylane_core::{
-    BlockedOn, Config, Input, Notice, OutOfRange, OwnershipState, PartitionView, ReadLimit, RetryPolicy, Verdict,
+    BlockedOn, Config, Input, Notice, OutOfRange, OwnershipState, PartitionView, ReadLimit, RetryPolicy,
+    Verdict,
 };
 use shell::{P0, P1, REQUEST, Shell};
 

@@ -97,7 +97,7 @@ pub struct Inspection {
     pub imports: Vec<Import>,
     /// Size of the file in bytes.
     pub size: usize,
-    /// SHA-256 of the file: the identity of a handler in logs and metrics.
+    /// SHA-256 of the file: the identity of the component in logs, in the status and in headers.
     pub sha256: [u8; 32],
     /// Whether the file is a core module that was converted to a component.
     pub was_core_module: bool,

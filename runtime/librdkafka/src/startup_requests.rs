@@ -39,10 +39,10 @@ pub type KeepWaiting<'a> = &'a mut dyn FnMut(&Waiting) -> ControlFlow<()>;
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
     /// An invalid topic name.
-    #[error("topic `{0}`: not a topic name")]
+    #[error("`{0}` is not a valid topic name")]
     TopicName(String),
     /// An invalid group name.
-    #[error("group `{0}`: not a group name")]
+    #[error("`{0}` is not a valid group name")]
     GroupName(String),
     /// Topics are missing.
     #[error("{}", missing(.topics, .role))]

@@ -5,8 +5,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-/// The expiry time that is passed for a token without a readable one, which only the brokers can check: the end of the
-/// year 9999, in milliseconds since 1970.
+/// The expiry time that is passed for a token whose own can't be read: the end of the year 9999, in milliseconds since
+/// 1970. Only the brokers can check such a token.
 const NO_EXPIRY: i64 = 253_402_300_799_000;
 /// The user of a token that names none, for messages only.
 const NO_NAME: &str = "the token's user";

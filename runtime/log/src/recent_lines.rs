@@ -1,4 +1,5 @@
-//! The last log lines of level INFO and above, for the admin server: what happened before an operator looked.
+//! The last warnings and errors, and Keylane's own lines of level INFO, for the admin server: what happened before an
+//! operator looked.
 //!
 //! Lines of handlers are not kept, because they may contain payloads.
 
@@ -29,8 +30,8 @@ pub struct RecentLine {
     pub at: SystemTime,
     /// Its level.
     pub level: Level,
-    /// How often it was logged. A line replaces the one before with the same message, handler, topic and partition, so
-    /// that errors that are repeated during an outage leave room for others.
+    /// How often it was logged. A line replaces the one that it repeats (see [`RecentLine::is_repeated_by`]), so that
+    /// errors that are repeated during an outage leave room for others.
     pub times: u64,
     /// Its message.
     pub message: String,

@@ -81,7 +81,7 @@ fn targets(endpoint: &AdminEndpoint) -> Vec<Target> {
 /// The error if none of the default ports has a status.
 pub(super) fn nothing_answers() -> anyhow::Error {
     anyhow!(
-        "no Keylane process responds on 127.0.0.1, ports {} to {}: pass `--admin URL`, or `-c FILE` with its `[admin]`",
+        "no Keylane process responds on 127.0.0.1, ports {} to {}: pass `--admin URL`, or `-c FILE` with a file whose `[admin]` names the address",
         keylane_admin::DEFAULT_PORTS.start(),
         keylane_admin::DEFAULT_PORTS.end()
     )

@@ -58,7 +58,7 @@ pub(super) struct Handler {
     /// first record.
     #[serde(default)]
     pub(super) start: StartPolicy,
-    /// What happens if the committed offset is no longer in the log.
+    /// What happens if the committed offset is not in the log, or was committed in another topic of the same name.
     #[serde(default)]
     pub(super) out_of_range: OutOfRange,
     /// Whether instances are reused from event to event.
@@ -226,8 +226,8 @@ impl Default for Commit {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Rebalance {
-    /// How long a revoke waits for running calls and the acknowledgements of their outputs. No partition of the
-    /// handler is processed meanwhile.
+    /// How long a revoke waits for running calls and the acknowledgements of their outputs. Meanwhile, nothing is
+    /// fetched for the handler.
     pub(super) revoke_timeout: HumanDuration,
 }
 

@@ -279,7 +279,7 @@ impl Shared {
                 }
             };
             let topic = self.name(topic);
-            tracing::error!(topic, %code, remedy, "topic blocked: its lanes wait; no record is dropped");
+            tracing::error!(topic, %code, remedy, "topic blocked: lanes with outputs to it wait; no record is dropped");
         }
     }
 

@@ -22,7 +22,7 @@ pub struct SourceSpec {
     pub group_id: String,
     /// The `group.instance.id` of a static member.
     pub group_instance_id: Option<String>,
-    /// Partition assignment strategy. It also decides whether all partitions stop during a rebalance.
+    /// Partition assignment strategy. It also decides whether a rebalance revokes all partitions.
     pub assignor: Assignor,
     /// Start position of partitions without a commit.
     pub start: StartPolicy,

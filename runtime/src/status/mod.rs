@@ -46,7 +46,7 @@ pub struct ProcessStatus {
 /// The memory of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryStatus {
-    /// Memory for records that are not settled, in use or not.
+    /// Memory allocated for records that are not settled, in use or not.
     pub arena_bytes: u64,
     /// Queued outputs and dead letters.
     pub output_backlog_bytes: u64,
@@ -90,9 +90,9 @@ pub struct HandlerStatus {
     pub failures: Vec<String>,
     /// How long its event loop has not responded; `None`: it responds. Counters and partitions are then those of its last response.
     pub unresponsive_ms: Option<u64>,
-    /// What limits the handler, over the last ten seconds; `None`: it does not run.
+    /// What limits the handler, over the last ten seconds; `None`: it does not run, or has just started.
     pub limited_by: Option<LimitStatus>,
-    /// Rates over the last ten seconds; `None`: it does not run.
+    /// Rates over the last ten seconds; `None`: it does not run, or has just started.
     pub rates: Option<RateStatus>,
     /// Durations of the calls of the last ten seconds; `None`: there were none.
     pub call_times: Option<CallTimeStatus>,
@@ -258,8 +258,8 @@ pub struct PartitionStatus {
     pub running_lanes: u32,
     /// Lanes that wait for acknowledgements.
     pub unacked_lanes: u32,
-    /// The age of the first unsettled event by the time of its record, exact to a second; `None`: no event is queued,
-    /// or its record has no time.
+    /// The age, by the time of its record, of the first unsettled event, or of one read shortly before it; `None`: no
+    /// event is queued, or its record has no time.
     pub oldest_record_age_ms: Option<u64>,
     /// How long ago that event was read; `None`: no event is queued.
     pub oldest_queued_ms: Option<u64>,
@@ -287,7 +287,7 @@ pub enum OwnershipState {
     Closing,
     /// Its results no longer count. Its final commit, or the end of its cancelled calls, is awaited.
     Committing,
-    /// It can't be read until it is assigned again.
+    /// It can't be read until it is assigned again, or its topic is recreated.
     Stopped,
 }
 

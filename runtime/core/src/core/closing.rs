@@ -6,7 +6,7 @@ use super::Core;
 use super::ownership::Revoke;
 use crate::calls::CallState;
 use crate::outbox::Pending;
-use crate::partitions::{CommitState, LogBounds, Phase, PositionState, ReadState};
+use crate::partitions::{LogBounds, Phase, PositionState};
 use crate::{CallId, Notice, OwnershipEnd, OwnershipId, Partition, PartitionStop};
 
 /// Number of checks, a second apart, after which a cancelled call that has not terminated counts as stuck. Checks are
@@ -335,11 +335,7 @@ impl Core {
         let ownership = self.new_ownership();
         let now = self.now.uptime;
         let state = self.partitions.get_mut(index);
-        state.ownership = ownership;
-        state.ledger.begin(at, &[]);
-        state.queued_bytes = 0;
-        state.commit = CommitState { changes: 1, applied_at: now, ..CommitState::default() };
-        state.reading = ReadState::new(now);
+        state.begin(ownership, (at, &[]), None, now);
         state.reading.position = PositionState::Repositioned;
         state.phase = phase;
         let partition = state.id;

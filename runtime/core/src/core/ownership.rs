@@ -5,9 +5,7 @@ use std::time::Duration;
 use super::Core;
 use crate::codec::{self, Identity};
 use crate::outbox::Pending;
-use crate::partitions::{
-    CommitState, LogBounds, Lookup, PartialStart, Phase, PositionState, ReadState,
-};
+use crate::partitions::{LogBounds, Lookup, PartialStart, Phase, PositionState};
 use crate::{
     Notice, OutOfRange, OwnershipEnd, Partition, PartitionStart, PartitionStop, RebalanceId, StartAt,
 };
@@ -200,7 +198,6 @@ impl Core {
         let ownership = self.new_ownership();
         let now = self.now.uptime;
         let state = self.partitions.get_mut(index);
-        state.ownership = ownership;
         state.topic_id = found.topic_id;
         // A commit made in another topic is replaced, even by the same offset.
         let kept = found.committed.filter(|&committed| committed == start && !found.of_other_topic);
@@ -211,11 +208,7 @@ impl Core {
         if claims.is_none() {
             self.outbox.notice(Notice::MetadataIgnored { partition: state.id });
         }
-        state.ledger.begin(start, &claims.unwrap_or_default());
-        state.queued_bytes = 0;
-        state.commit = CommitState { committed: kept, applied_at: now, ..CommitState::default() };
-        state.commit.changes = u64::from(kept.is_none());
-        state.reading = ReadState::new(now);
+        state.begin(ownership, (start, &claims.unwrap_or_default()), kept, now);
         state.phase = Phase::Resolved;
         let (partition, claimed) = (state.id, state.ledger.completed_beyond());
         self.restart_stall_watch(index, true);

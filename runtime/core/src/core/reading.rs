@@ -174,7 +174,7 @@ impl Core {
         }
     }
 
-    /// Reports partitions whose reading has been paused for long.
+    /// Reports partitions whose reading has been paused for a long time.
     pub(super) fn check_read_pauses(&mut self) {
         let latest = self.now.uptime.saturating_sub(self.config.stall_after);
         for state in self.partitions.iter_mut().filter(|state| state.phase == Phase::Active) {

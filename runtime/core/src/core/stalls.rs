@@ -25,8 +25,10 @@ impl Core {
             }
             let waits = match state.phase {
                 Phase::LookingUp(_) | Phase::Resolved => true,
-                _ if state.may_commit() => state.ledger.open() > 0 || state.is_dirty(),
-                _ => continue,
+                Phase::Starting | Phase::Active | Phase::Closing { .. } | Phase::Committing { .. } => {
+                    state.ledger.open() > 0 || state.is_dirty()
+                }
+                Phase::Vacant | Phase::Closed | Phase::Stopped => continue,
             };
             let seen = state.progress_now();
             if seen != state.progress.seen || !waits {
@@ -58,8 +60,8 @@ impl Core {
         self.outbox.push(Pending::ReportStall(blockage));
     }
 
-    /// Begins to watch the progress of a partition whose ownership begins, or is about to. `resumed`: see
-    /// [`Pending::StallEnded`].
+    /// Restarts the watch of a partition's progress, and ends the stall that it reported, if any. `resumed`: see
+    /// [`Action::StallEnded`](crate::Action::StallEnded).
     pub(super) fn restart_stall_watch(&mut self, index: u32, resumed: bool) {
         let now = self.now.uptime;
         let state = self.partitions.get_mut(index);
@@ -141,7 +143,9 @@ fn blocked_without_call(state: &PartitionState) -> Option<Blockage> {
         Phase::Starting | Phase::Active => {}
     }
     match state.reading.failure {
-        Some(failure) if failure.reported => blocked_at(Some(failure.offset), BlockedOn::ReadFailed(failure.why)),
+        Some(failure) if failure.reported => {
+            blocked_at(Some(failure.offset), BlockedOn::ReadFailed(failure.why))
+        }
         _ if state.ledger.open() > 0 => blocked_at(committable, BlockedOn::Undispatched),
         _ if state.is_dirty() => blocked_at(committable, BlockedOn::Commit),
         _ => {

@@ -44,7 +44,7 @@ impl Core {
     }
 
     /// Records that the reader is up to date, and ends the stall of missing records if one was reported. `resumed`: see
-    /// [`Pending::StallEnded`](crate::outbox::Pending::StallEnded).
+    /// [`Action::StallEnded`](crate::Action::StallEnded).
     pub(super) fn end_unfetched(&mut self, index: u32, resumed: bool) {
         let now = self.now.uptime;
         let reading = &mut self.partitions.get_mut(index).reading;

@@ -2,7 +2,7 @@
 //!
 //! Such an event is queued like one that waits for a call: within the limits of reading, until the producer has
 //! capacity, and only while its ownership is active. The events are independent of each other: no order is guaranteed
-//! among events without a lane. Each topic has its own limit: its dead letters may have a topic of their own, and a
+//! among events without a lane key. Each topic has its own limit: its dead letters may have a topic of their own, and a
 //! dead-letter topic that can't be written must not block others.
 
 use std::collections::VecDeque;

@@ -16,7 +16,7 @@ use tower_service::Service;
 
 use super::client::HttpClientError;
 
-/// How long opening a connection may take when no request waits for it any more. A call's own deadline is usually
+/// How long opening a connection may take, even if no request waits for it any more. A call's own deadline is usually
 /// shorter.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
 

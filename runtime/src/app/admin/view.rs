@@ -14,7 +14,7 @@ use super::handler_entry::millis;
 
 /// Adds a snapshot to the status of its handler.
 pub(super) fn add(status: &mut HandlerStatus, view: &HandlerView, now: Now) {
-    let HandlerView { core, publishing, filter, commits_failed, log_ends, awaited_topics, observed, .. } = view;
+    let HandlerView { core, publishing, filter, commits_failed, log_ends, observed, .. } = view;
     let times = &observed.recent_call_times;
     status.limited_by = limit_causes::limited_by(view);
     status.rates = observed.pace.rates.map(|rates| RateStatus {
@@ -44,7 +44,7 @@ pub(super) fn add(status: &mut HandlerStatus, view: &HandlerView, now: Now) {
         .collect();
     let topics = &status.topics;
     let partition =
-        |((partition, log_end), (observed, awaited_topics)): ((&PartitionView, &Option<i64>), (&ObservedPartition, &Vec<String>))| {
+        |((partition, log_end), observed): ((&PartitionView, &Option<i64>), &ObservedPartition)| {
             let topic = topics.get(usize::from(partition.partition.topic)).cloned().unwrap_or_default();
             let mut status = partition_status(topic, partition, *log_end);
             status.oldest_record_age_ms =
@@ -56,11 +56,11 @@ pub(super) fn add(status: &mut HandlerStatus, view: &HandlerView, now: Now) {
             if let Some(blocked) = &mut status.blocked {
                 blocked.lane.clone_from(&observed.lane);
                 blocked.error.clone_from(&observed.error);
-                blocked.awaited_topics.clone_from(awaited_topics);
+                blocked.awaited_topics.clone_from(&observed.awaited_topics);
             }
             status
         };
-    let partitions = core.partitions.iter().zip(log_ends).zip(observed.partitions.iter().zip(awaited_topics));
+    let partitions = core.partitions.iter().zip(log_ends).zip(&observed.partitions);
     let mut partitions: Vec<PartitionStatus> = partitions.map(partition).collect();
     partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     status.partitions = partitions;

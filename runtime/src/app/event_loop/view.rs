@@ -21,14 +21,12 @@ pub(in crate::app) struct HandlerView {
     pub(in crate::app) commits_failed: u64,
     /// Number of stored commits, counted per partition.
     pub(in crate::app) commits_stored: u64,
-    /// Number of offsets between the first event that is not settled and the end of the log, over all partitions.
+    /// Number of offsets up to the ends of the logs that are not settled, over all partitions.
     pub(in crate::app) lag: u64,
     /// One past the last offset of each partition's log, in the order of the core's partitions, as far as known.
     pub(in crate::app) log_ends: Vec<Option<i64>>,
-    /// The topics whose acknowledgements each partition waits for, in the order of the core's partitions.
-    pub(in crate::app) awaited_topics: Vec<Vec<String>>,
     pub(in crate::app) observed: ObservedView,
-    /// Memory of the records that are not settled, in bytes, in use or not.
+    /// Memory that the arena has allocated, in bytes, in use or not.
     pub(in crate::app) arena_bytes: usize,
 }
 
@@ -54,7 +52,7 @@ impl EventLoop {
             blocking_topic: publishing.blocking_topic(),
             awaited_topics: Some(awaited.as_str()).filter(|awaited| !awaited.is_empty()),
         };
-        log.stall(blockage, details);
+        log.stall(blockage, &details);
         closing.partition_stalled(log, blockage);
     }
 
@@ -66,13 +64,11 @@ impl EventLoop {
     /// Returns a snapshot of the handler. It is made only on request, because it scans the partitions.
     pub(super) fn view(&self) -> HandlerView {
         let core = self.core.view();
-        let observed = self.observing.view(&self.core, &core, self.reading.lane_rule(), self.reading.arena());
+        let (rule, arena) = (self.reading.lane_rule(), self.reading.arena());
+        let awaited_topics = |blockage: &Blockage| self.publishing.awaited_topics(blockage);
+        let observed = self.observing.view(&self.core, &core, (rule, arena), awaited_topics);
         let log_end = |view: &PartitionView| self.source.last_known_end(view.partition);
         let log_ends = core.partitions.iter().map(log_end).collect();
-        let awaited =
-            |view: &PartitionView| view.blocked.map(|blocked| self.publishing.awaited_topics(&blocked));
-        let awaited_topics =
-            core.partitions.iter().map(|view| awaited(view).unwrap_or_default()).collect();
         HandlerView {
             core,
             publishing: self.publishing.view(),
@@ -81,7 +77,6 @@ impl EventLoop {
             commits_failed: self.committing.failed(),
             lag: report::lag(&self.core, &self.source, &self.reading),
             log_ends,
-            awaited_topics,
             observed,
             arena_bytes: self.reading.arena().bytes(),
         }

@@ -140,7 +140,10 @@ fn of_partitions(text: &mut String, partitions: &[PartitionStatus]) {
                 topics if topics.is_empty() => topics,
                 topics => format!(", topic {topics}"),
             };
-            line(text, &format!("  {:<width$}  {since}{reason}{offset}{attempt}{lane}{topics}: {remedy}", ""));
+            line(
+                text,
+                &format!("  {:<width$}  {since}{reason}{offset}{attempt}{lane}{topics}: {remedy}", ""),
+            );
             if let Some(error) = &blocked.error {
                 line(text, &format!("  {:<width$}  last error: {}", "", shown(error)));
             }

@@ -160,7 +160,7 @@ fn warnings_name_their_lines() {
         ),
         (
             with("", "[handlers.orders.rebalance]\nrevoke_timeout = \"30s\""),
-            "etc/keylane.toml:10: all partitions of `orders` stop",
+            "etc/keylane.toml:10: nothing is fetched for `orders`",
         ),
         (embedded("other", 8), "etc/keylane.toml:6: no handler reads `other`"),
         (embedded("other", 8), "etc/keylane.toml:10: `orders` stays empty"),

@@ -15,7 +15,7 @@ pub(in crate::app::event_loop) struct StallDetails<'a> {
     pub(in crate::app::event_loop) lane: Option<&'a str>,
     /// The last error of its event.
     pub(in crate::app::event_loop) error: Option<&'a str>,
-    /// The topic whose queued outputs block new calls.
+    /// The topic with the most queued outputs, while they block new calls.
     pub(in crate::app::event_loop) blocking_topic: Option<&'a str>,
     /// The topics whose acknowledgements its event waits for.
     pub(in crate::app::event_loop) awaited_topics: Option<&'a str>,
@@ -95,7 +95,7 @@ impl HandlerLog {
     }
 
     /// Logs a stall.
-    pub(in crate::app::event_loop) fn stall(&self, stall: &Blockage, details: StallDetails<'_>) {
+    pub(in crate::app::event_loop) fn stall(&self, stall: &Blockage, details: &StallDetails<'_>) {
         let (handler, topic, partition) =
             (self.handler(), self.topic(stall.partition), stall.partition.number);
         let (offset, attempt, blocked_on) = (stall.offset, stall.attempt, stall.blocked_on);
@@ -114,7 +114,7 @@ impl HandlerLog {
             );
             return;
         }
-        let StallDetails { lane, error, blocking_topic, awaited_topics } = details;
+        let StallDetails { lane, error, blocking_topic, awaited_topics } = *details;
         let stall_reason = reason_of(blocked_on);
         let (StallReason { code: blocked_on, remedy, .. }, see) = (stall_reason, stall_reason.see());
         tracing::warn!(

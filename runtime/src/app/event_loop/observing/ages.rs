@@ -1,4 +1,6 @@
-//! The ages of unsettled events. One event a second is kept for each partition, so ages are exact to a second.
+//! The ages of unsettled events. At most one event a second and [`EVENTS_MAX`] events are kept for each partition, so
+//! the time since an event was read is exact to a second within eight minutes. The age by the time of its record is
+//! less exact if records that were read within a second have very different times.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -60,7 +62,7 @@ impl Ages {
         self.by_partition.remove(&partition);
     }
 
-    /// Returns the kept event that is the first unsettled one, or was read up to a second before it.
+    /// Returns the kept event that is the first unsettled one, or the last one kept before it.
     pub(super) fn oldest(&self, partition: Partition, committable: i64) -> Option<OldestEvent> {
         let kept = self.by_partition.get(&partition)?;
         let after = kept.partition_point(|event| event.offset <= committable);

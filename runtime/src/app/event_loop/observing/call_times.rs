@@ -12,10 +12,10 @@ use super::micros;
 /// Number of samples, a second apart, that the recent times are taken from.
 const SAMPLES: usize = 10;
 
-/// The results of attempts, as labels of a metric.
+/// The results of guest calls for their events, as labels of a metric.
 pub(in crate::app) const CALL_RESULTS: [&str; 4] = ["done", "retry", "rejected", "failed"];
 
-/// Number of attempts by result, in the order of [`CALL_RESULTS`].
+/// Number of events of calls by result, in the order of [`CALL_RESULTS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::app) struct CallResults(pub(in crate::app) [u64; CALL_RESULTS.len()]);
 

@@ -1,5 +1,5 @@
 //! What the loop observes only for reports: nothing depends on it. Everything here is bounded, and costs nothing per
-//! event.
+//! event, except for failed ones.
 
 mod ages;
 mod call_times;
@@ -89,12 +89,14 @@ pub(in crate::app) struct DeepestLane {
 /// What was observed of one partition.
 #[derive(Clone, Debug, Default)]
 pub(in crate::app) struct ObservedPartition {
-    /// Its first unsettled event, or one read up to a second before it.
+    /// Its first unsettled event, or the last event kept before it.
     pub(in crate::app) oldest: Option<OldestEvent>,
     /// The name of the lane that blocks it.
     pub(in crate::app) lane: Option<String>,
     /// The last error of the event that blocks it.
     pub(in crate::app) error: Option<String>,
+    /// The topics whose acknowledgements that event waits for.
+    pub(in crate::app) awaited_topics: Vec<String>,
     /// Why it has stopped.
     pub(in crate::app) stop_reason: Option<String>,
 }
@@ -238,8 +240,15 @@ impl Observing {
 
     // -- snapshots ----------------------------------------------------------------------------------
 
-    /// Returns a snapshot that matches this view of the core.
-    pub(super) fn view(&self, core: &Core, view: &View, rule: &LaneRule, arena: &Arena) -> ObservedView {
+    /// Returns a snapshot that matches this view of the core. `awaited_topics`: returns the topics whose
+    /// acknowledgements a blocked event waits for.
+    pub(super) fn view(
+        &self,
+        core: &Core,
+        view: &View,
+        (rule, arena): (&LaneRule, &Arena),
+        awaited_topics: impl Fn(&Blockage) -> Vec<String>,
+    ) -> ObservedView {
         let partition = |view: &PartitionView| {
             let oldest = self.ages.oldest(view.partition, view.committable_offset);
             let error = view.blocked.as_ref().and_then(|blocked| self.error_of(blocked));
@@ -251,6 +260,7 @@ impl Observing {
                     .filter(|blocked| view.stalled_since.is_some() || blocked.attempt > 1)
                     .and_then(|blocked| self.lane_of(&blocked, rule, arena)),
                 error: error.map(str::to_owned),
+                awaited_topics: view.blocked.as_ref().map(&awaited_topics).unwrap_or_default(),
                 stop_reason: self
                     .stop_reasons
                     .get(&view.partition)

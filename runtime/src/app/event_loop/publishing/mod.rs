@@ -79,7 +79,7 @@ pub(in crate::app) struct PublishingView {
     pub(in crate::app) restamped: u64,
     /// Number of output headers that were dropped because their names are reserved for Keylane.
     pub(in crate::app) removed_headers: u64,
-    /// The topic whose queued outputs block new calls.
+    /// The topic with the most queued outputs, while they block new calls.
     pub(in crate::app) blocking_topic: Option<String>,
     /// Memory of the queued outputs and dead letters.
     pub(in crate::app) backlog_bytes: usize,
@@ -370,7 +370,7 @@ impl Publishing {
 
     // -- the backlog --------------------------------------------------------------------------------
 
-    /// Returns the topic whose queued outputs block new calls.
+    /// Returns the topic with the most queued outputs, while they block new calls.
     pub(super) fn blocking_topic(&self) -> Option<&str> {
         self.backlog.fullest().and_then(|topic| self.topics.get(topic)).map(String::as_str)
     }
