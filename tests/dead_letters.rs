@@ -369,7 +369,7 @@ fn an_event_that_is_redriven_too_often_is_reported() {
         let dead_letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
         let dead_letter = dead_letters.last().expect("it was rejected");
         assert_eq!(dead_letter.number("keylane-redrives").unwrap_or(0), redrives);
-        assert_eq!(dead_letter.header("keylane-redrives-exceeded").is_some(), redrives == 2);
+        assert_eq!(dead_letter.header("keylane-redrives-alert").is_some(), redrives == 2);
         let alarm =
             |line: &Value| line["level"] == "ERROR" && line.to_string().contains("dead-lettered again");
         assert_eq!(keylane.lines().iter().any(alarm), redrives == 2, "{}", keylane.tail());

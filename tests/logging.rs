@@ -252,7 +252,7 @@ fn run_with(cluster: &Cluster, log: impl Fn() -> Log) {
     drop(command); // the command holds the writing end
     flow.wait_until_committed();
     keylane.signal(Signal::TERM);
-    let ended = wait::until_some("keylane to end", wait::STATE_TIMEOUT, || keylane.has_ended());
+    let ended = wait::until_some("keylane to end", wait::STATE_TIMEOUT, || keylane.exit_status());
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     assert_eq!(kafka::read_all(&cluster.bootstrap(), &flow.dead_letters).len(), EVENTS / 2);
 }

@@ -158,7 +158,7 @@ fn a_poison_key_appears_with_its_reason_and_its_lane() {
     let place = format!("lane {lane}");
     let see = "See docs/operations.md#retrying.";
     page.wait_for(&partition(&flow, 0), &["stalled", "retrying, offset 25", &place, see]);
-    let row = [&format!("key {HOSTILE}"), &format!("{name}, offset 25"), "retrying", "the value requests it"];
+    let row = [&format!("key {HOSTILE}"), &format!("{name}, offset 25"), "delayed", "the value requests it"];
     page.wait_for(&format!("[data-lane=\"{lane}\"]"), &row);
     page.wait_for("#notices", &["partition stalled"]);
     page.shoot("poison-key");

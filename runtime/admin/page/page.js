@@ -540,7 +540,7 @@ function createLane(lane) {
 
 function updateLane({ cells, key, state, due }, lane) {
   setOptional(key, known(lane.key) && `key ${lane.key}`);
-  setBadge(state, lane.state, lane.state === "retrying" ? "warning" : "");
+  setBadge(state, lane.state, lane.state === "delayed" ? "warning" : "");
   setOptional(due, known(lane.retry_in_ms) && `next attempt in ${duration(lane.retry_in_ms)}`);
   setText(cells[1], `${nameOf(lane)}, offset ${lane.offset}`);
   setText(cells[2], count(lane.events));

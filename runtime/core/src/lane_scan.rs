@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::calls::{Awaited, Call, CallLane};
 use crate::core::Core;
-use crate::lanes::{WaitingLane, WaitingState};
+use crate::lanes::{LaneWithoutCall, LaneWithoutCallState};
 use crate::{ArenaSlot, Partition};
 
 /// A lane of a scan.
@@ -36,7 +36,7 @@ pub enum LaneProgress {
     /// Acknowledgements of its outputs, or of its dead letter.
     Unacked,
     /// Its next attempt, at this uptime.
-    Retrying(Duration),
+    Delayed(Duration),
     /// The barrier of its partition: with `retry.scope = "partition"`, an earlier event failed.
     Barred,
 }
@@ -61,8 +61,8 @@ impl Core {
             return false;
         }
         let end = scan.next.saturating_add(max).min(self.lanes.end());
-        let waiting = (scan.next..end).filter_map(|lane| self.lanes.waiting_lane(lane));
-        waiting.filter_map(|lane| self.lane_without_call(&lane)).for_each(each);
+        let without_call = (scan.next..end).filter_map(|lane| self.lanes.lane_without_call(lane));
+        without_call.filter_map(|lane| self.lane_without_call(&lane)).for_each(each);
         scan.next = end;
         end == self.lanes.end()
     }
@@ -87,12 +87,12 @@ impl Core {
         })
     }
 
-    fn lane_without_call(&self, lane: &WaitingLane<'_>) -> Option<LaneView> {
+    fn lane_without_call(&self, lane: &LaneWithoutCall<'_>) -> Option<LaneView> {
         let state = self.partitions.get(lane.partition);
         let progress = match lane.state {
-            WaitingState::Ready => LaneProgress::Ready,
-            WaitingState::Retrying(until) => LaneProgress::Retrying(until),
-            WaitingState::Barred => LaneProgress::Barred,
+            LaneWithoutCallState::Ready => LaneProgress::Ready,
+            LaneWithoutCallState::Delayed(until) => LaneProgress::Delayed(until),
+            LaneWithoutCallState::Barred => LaneProgress::Barred,
         };
         state.may_commit().then(|| LaneView {
             partition: state.id,

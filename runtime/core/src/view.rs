@@ -21,7 +21,7 @@ pub struct View {
     /// Calls that have not terminated.
     pub unterminated_calls: u32,
     /// Whether no calls begin because too many outputs are queued for the producer.
-    pub output_backlog: bool,
+    pub output_backlog_full: bool,
     /// The uptime at which the drain cancels running calls; `None`: no drain.
     pub drain_until: Option<Duration>,
     /// Whether the handler is stopping at an event that can't be handled: nothing is dispatched any more.
@@ -48,7 +48,7 @@ pub struct Load {
     /// Whether no more calls are allowed.
     pub at_call_limit: bool,
     /// Whether no calls begin because too many outputs are queued for the producer.
-    pub output_backlog: bool,
+    pub output_backlog_full: bool,
 }
 
 /// One partition of a [`View`].
@@ -169,7 +169,7 @@ impl Core {
             calls: self.calls.unterminated,
             suspended_calls: self.calls.unterminated - self.calls_on_workers(),
             at_call_limit: self.is_at_call_limit(),
-            output_backlog: self.output_backlog,
+            output_backlog_full: self.output_backlog_full,
         }
     }
 
@@ -186,7 +186,7 @@ impl Core {
             ready_lanes: self.lanes.ready(),
             retrying_lanes: self.lanes.retrying(),
             unterminated_calls: self.calls.unterminated,
-            output_backlog: self.output_backlog,
+            output_backlog_full: self.output_backlog_full,
             drain_until: self.drain_until(),
             stopping: self.stopping,
             counters: self.counters(),

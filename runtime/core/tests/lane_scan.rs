@@ -37,7 +37,7 @@ fn a_scan_shows_each_lane_with_its_first_unsettled_event() {
     shell.end_with(Verdict::Retry { after: None });
     let first = lanes(&shell).remove(0);
     assert_eq!((first.offset, first.events, first.attempt), (0, 3, 2));
-    assert!(matches!(first.progress, LaneProgress::Retrying(until) if until > shell.uptime), "{first:?}");
+    assert!(matches!(first.progress, LaneProgress::Delayed(until) if until > shell.uptime), "{first:?}");
     assert_eq!(shell.core.load().delayed_lanes, 1);
 
     shell.end(&[0]);

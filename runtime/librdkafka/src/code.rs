@@ -79,8 +79,8 @@ codes! {
     TRANSPORT = RD_KAFKA_RESP_ERR__TRANSPORT;
     /// The broker lost its connection to another one.
     NETWORK_EXCEPTION = RD_KAFKA_RESP_ERR_NETWORK_EXCEPTION;
-    /// The client found nothing: none of the requested partitions has a leader.
-    NOT_FOUND = RD_KAFKA_RESP_ERR__NOENT;
+    /// The client found nothing: none of the requested partitions has a leader, or a record has no headers.
+    NOENT = RD_KAFKA_RESP_ERR__NOENT;
     /// The partition has no leader at the moment.
     LEADER_NOT_AVAILABLE = RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
     /// Another broker leads the partition.
@@ -151,8 +151,6 @@ codes! {
     PURGE_INFLIGHT = RD_KAFKA_RESP_ERR__PURGE_INFLIGHT;
     /// The system lacks a thread, a socket or memory.
     CRIT_SYS_RESOURCE = RD_KAFKA_RESP_ERR__CRIT_SYS_RESOURCE;
-    /// There are no headers.
-    NOENT = RD_KAFKA_RESP_ERR__NOENT;
 }
 
 impl ErrorCode {

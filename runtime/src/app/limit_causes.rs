@@ -4,7 +4,7 @@ use keylane_core::Load;
 
 use crate::status::{LimitCause, LimitStatus, limit_cause};
 
-use super::event_loop::{Cause, HandlerView};
+use super::event_loop::{HandlerView, LimitedBy};
 
 /// Returns what limits a handler, with the numbers that show it; `None`: it has no sample yet.
 pub(super) fn limited_by(view: &HandlerView) -> Option<LimitStatus> {
@@ -21,15 +21,17 @@ pub(super) fn limited_by(view: &HandlerView) -> Option<LimitStatus> {
 /// Returns what limits a handler; `None`: it has no sample yet.
 pub(super) fn limit_cause(view: &HandlerView) -> Option<LimitCause> {
     Some(match view.observed.pace.cause?.0 {
-        Cause::CaughtUp => limit_cause::CAUGHT_UP,
-        Cause::Fetch => limit_cause::FETCH,
-        Cause::Cpu => limit_cause::CPU,
-        Cause::Concurrency => limit_cause::CONCURRENCY,
-        Cause::Lanes if deepest_share(view).is_some_and(|(_, share)| share >= 50) => limit_cause::ONE_LANE,
-        Cause::Lanes => limit_cause::FEW_LANES,
-        Cause::Retries => limit_cause::RETRIES,
-        Cause::Outputs => limit_cause::OUTPUTS,
-        Cause::Service => limit_cause::SERVICE,
+        LimitedBy::CaughtUp => limit_cause::CAUGHT_UP,
+        LimitedBy::Fetch => limit_cause::FETCH,
+        LimitedBy::Cpu => limit_cause::CPU,
+        LimitedBy::Concurrency => limit_cause::CONCURRENCY,
+        LimitedBy::Lanes if deepest_share(view).is_some_and(|(_, share)| share >= 50) => {
+            limit_cause::ONE_LANE
+        }
+        LimitedBy::Lanes => limit_cause::FEW_LANES,
+        LimitedBy::Retries => limit_cause::RETRIES,
+        LimitedBy::Outputs => limit_cause::OUTPUTS,
+        LimitedBy::Service => limit_cause::SERVICE,
     })
 }
 

@@ -31,7 +31,7 @@ use event_loop::{EventLoop, LoopEnd};
 pub use group_status::group_statuses;
 use signals::{Request, Signals};
 use start::{BrokerWait, Parts, is_stopped};
-pub use start::{is_final, preflight_problems};
+pub use start::{is_permanent, preflight_problems};
 
 /// A receiver of published records: the name of the topic, the partition, and the record.
 pub type ReadBack = Arc<dyn Fn(&str, i32, &Record<'_>) + Send + Sync>;

@@ -160,7 +160,7 @@ fn describe(text: &mut String, handler: &HandlerConfig, component: &Inspection) 
 fn failures(handler: &HandlerConfig) -> String {
     let attempts = handler.retry.max_attempts;
     let outcome = match (&handler.dead_letters, handler.retry.on_exhausted) {
-        (Some(letters), _) => letters.topics.join(", "),
+        (Some(dead_letters), _) => dead_letters.topics.join(", "),
         (None, OnExhausted::Skip) => "skipped".to_owned(),
         (None, OnExhausted::Stop | OnExhausted::DeadLetter) => "the handler stops".to_owned(),
     };

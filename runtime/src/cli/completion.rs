@@ -53,7 +53,7 @@ impl CommandFailure {
     fn code(&self) -> u8 {
         match self {
             CommandFailure::Config(_) | CommandFailure::Usage { .. } | CommandFailure::Component(_) => 2,
-            CommandFailure::Other(error) if app::is_final(error) => 2,
+            CommandFailure::Other(error) if app::is_permanent(error) => 2,
             CommandFailure::Other(_) => 1,
         }
     }

@@ -91,10 +91,9 @@ fn ends(event: &ClientEvent, context: &ConsumerContext) -> Result<Vec<(Partition
 
 fn of_error(error: ErrorCode) -> LogEnd {
     match error {
-        ErrorCode::TIMED_OUT
-        | ErrorCode::TRANSPORT
-        | ErrorCode::LEADER_NOT_AVAILABLE
-        | ErrorCode::NOT_FOUND => LogEnd::LeaderUnavailable,
+        ErrorCode::TIMED_OUT | ErrorCode::TRANSPORT | ErrorCode::LEADER_NOT_AVAILABLE | ErrorCode::NOENT => {
+            LogEnd::LeaderUnavailable
+        }
         _ => LogEnd::Unknown,
     }
 }

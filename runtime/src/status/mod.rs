@@ -363,9 +363,9 @@ pub enum LaneState {
     /// Acknowledgements of its outputs, or of its dead letter.
     Unacked,
     /// Its next attempt.
-    Retrying,
+    Delayed,
     /// The failed event of another lane: `retry.scope = "partition"`.
-    Held,
+    Barred,
 }
 
 /// Something that happened: an element of the JSON of `/v1/notices`.

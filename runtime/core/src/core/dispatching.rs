@@ -103,7 +103,7 @@ impl Core {
 
     /// Begins outcomes that need no call, and forms calls as long as there are free workers and ready lanes.
     pub(super) fn dispatch(&mut self) {
-        if self.drain.is_some() || self.stopping || self.output_backlog {
+        if self.drain.is_some() || self.stopping || self.output_backlog_full {
             return;
         }
         self.begin_without_call();

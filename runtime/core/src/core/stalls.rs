@@ -89,7 +89,7 @@ impl Core {
                 }
             }
         }
-        for (partition, event) in self.lanes.waiting_events() {
+        for (partition, event) in self.lanes.delayed_events() {
             if let Some(Some(blockage)) = blocked.get_mut(partition as usize)
                 && (blockage.blocked_on, blockage.offset) == (BlockedOn::Undispatched, Some(event.offset))
             {

@@ -49,26 +49,26 @@ enum LaneState {
     /// It has a call, of any ownership, that has not terminated or waits for acks.
     Busy,
     /// Its first event is between two attempts.
-    Waiting,
+    Delayed,
     /// Its first event is beyond a barrier.
     Barred,
 }
 
 /// A lane with events and without a call.
-pub(crate) struct WaitingLane<'l> {
+pub(crate) struct LaneWithoutCall<'l> {
     /// Index of the partition.
     pub(crate) partition: u32,
     pub(crate) first: &'l Event,
     pub(crate) events: u32,
-    pub(crate) state: WaitingState,
+    pub(crate) state: LaneWithoutCallState,
 }
 
 /// What the first event of a lane waits for.
-pub(crate) enum WaitingState {
+pub(crate) enum LaneWithoutCallState {
     /// A call.
     Ready,
     /// The end of its retry delay.
-    Retrying(Duration),
+    Delayed(Duration),
     /// Events of other lanes.
     Barred,
 }
@@ -231,8 +231,8 @@ impl Lanes {
         *state = LaneState::Detached;
         if queue.is_empty() {
             self.remove(lane);
-        } else if *retrying && self.retrying_lanes.is_waiting(lane) {
-            *state = LaneState::Waiting;
+        } else if *retrying && self.retrying_lanes.is_delayed(lane) {
+            *state = LaneState::Delayed;
         } else {
             self.make_ready(lane);
         }
@@ -244,7 +244,7 @@ impl Lanes {
     pub(crate) fn wake(&mut self, now: Duration) {
         while let Some((lane, timer)) = self.timers.pop_expired(now) {
             if self.retrying_lanes.expired(lane, timer) {
-                assert!(self.lanes[lane].state == LaneState::Waiting, "lane {lane} is not waiting");
+                assert!(self.lanes[lane].state == LaneState::Delayed, "lane {lane} is not delayed");
                 self.make_ready(lane);
             }
         }
@@ -315,9 +315,9 @@ impl Lanes {
     // -- reports ------------------------------------------------------------------------------------
 
     /// Returns the events that are between two attempts, each with the index of its partition.
-    pub(crate) fn waiting_events(&self) -> impl Iterator<Item = (u32, &Event)> {
-        let waiting = self.retrying_lanes.lanes().filter(|&lane| self.retrying_lanes.is_waiting(lane));
-        waiting.filter_map(|lane| Some((self.lanes[lane].partition, self.first(lane)?)))
+    pub(crate) fn delayed_events(&self) -> impl Iterator<Item = (u32, &Event)> {
+        let delayed = self.retrying_lanes.lanes().filter(|&lane| self.retrying_lanes.is_delayed(lane));
+        delayed.filter_map(|lane| Some((self.lanes[lane].partition, self.first(lane)?)))
     }
 
     /// Returns the index after the last lane.
@@ -326,16 +326,16 @@ impl Lanes {
     }
 
     /// Returns a lane that no call holds; `None`: the index is not used by such a lane.
-    pub(crate) fn waiting_lane(&self, lane: u32) -> Option<WaitingLane<'_>> {
+    pub(crate) fn lane_without_call(&self, lane: u32) -> Option<LaneWithoutCall<'_>> {
         let Lane { partition, queue, state, .. } = self.lanes.get(lane)?;
         let state = match state {
-            LaneState::Ready => WaitingState::Ready,
-            LaneState::Waiting => WaitingState::Retrying(self.retrying_lanes.waits_until(lane)?),
-            LaneState::Barred => WaitingState::Barred,
+            LaneState::Ready => LaneWithoutCallState::Ready,
+            LaneState::Delayed => LaneWithoutCallState::Delayed(self.retrying_lanes.waits_until(lane)?),
+            LaneState::Barred => LaneWithoutCallState::Barred,
             LaneState::Busy | LaneState::Detached => return None,
         };
         let first = self.events.front(*queue)?;
-        Some(WaitingLane { partition: *partition, first, events: queue.len(), state })
+        Some(LaneWithoutCall { partition: *partition, first, events: queue.len(), state })
     }
 
     /// Returns the number of queued events of a lane.

@@ -38,7 +38,7 @@ impl RetryingLanes {
         self.by_lane.keys().copied()
     }
 
-    pub(super) fn is_waiting(&self, lane: u32) -> bool {
+    pub(super) fn is_delayed(&self, lane: u32) -> bool {
         self.waits_until(lane).is_some()
     }
 

@@ -39,8 +39,8 @@ fn lane(ranked: &RankedLane, now: Duration) -> LaneStatus {
         LaneProgress::Ready => (LaneState::Ready, None),
         LaneProgress::Running => (LaneState::Running, None),
         LaneProgress::Unacked => (LaneState::Unacked, None),
-        LaneProgress::Retrying(at) => (LaneState::Retrying, Some(at)),
-        LaneProgress::Barred => (LaneState::Held, None),
+        LaneProgress::Delayed(at) => (LaneState::Delayed, Some(at)),
+        LaneProgress::Barred => (LaneState::Barred, None),
     };
     LaneStatus {
         lane: name.clone(),

@@ -39,7 +39,7 @@ pub(super) use committing::Committing;
 pub(super) use log::HandlerLog;
 pub(super) use mailbox::{LoopEvent, Mailbox};
 pub(super) use observing::{
-    CALL_RESULTS, Cause, LaneOrder, LanesRequest, ObservedPartition, Observing, OldestEvent, RankedLane,
+    CALL_RESULTS, LaneOrder, LanesRequest, LimitedBy, ObservedPartition, Observing, OldestEvent, RankedLane,
 };
 pub(super) use publishing::Publishing;
 pub(super) use reading::Reading;

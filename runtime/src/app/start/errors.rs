@@ -19,7 +19,7 @@ pub(in crate::app) fn is_stopped(reason: &anyhow::Error) -> bool {
 /// changed. Errors of the brokers are not final: they can be fixed on the brokers. Errors of a file with a secret are
 /// not final either: its renewal may only be late.
 #[must_use]
-pub fn is_final(reason: &anyhow::Error) -> bool {
+pub fn is_permanent(reason: &anyhow::Error) -> bool {
     reason.chain().any(|cause| {
         matches!(client_config_error(cause), Some(ClientError::Property { .. }))
             || matches!(startup_error(cause), Some(StartupError::TopicName(_) | StartupError::GroupName(_)))
@@ -27,14 +27,14 @@ pub fn is_final(reason: &anyhow::Error) -> bool {
                 cause.downcast_ref(),
                 Some(EngineError::TooManyInstances { .. } | EngineError::NoInstances)
             )
-            || cause.downcast_ref().is_some_and(is_final_load)
+            || cause.downcast_ref().is_some_and(is_permanent_load_error)
     })
 }
 
 /// Returns whether the error of a component is final. These are not final: a stop, a compiler process that failed, a
 /// time limit on a busy machine, code that was not mapped, a missing runtime, and a file that exists and that the user
 /// may read, but that can't be read now.
-fn is_final_load(error: &LoadError) -> bool {
+fn is_permanent_load_error(error: &LoadError) -> bool {
     if let LoadError::Unreadable { source, .. } = error {
         return matches!(source.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied);
     }
@@ -111,7 +111,7 @@ mod tests {
             (anyhow::anyhow!("anything"), false),
         ] {
             let error = Err::<(), _>(error).context("handler `a` can't start").expect_err("it is one");
-            assert_eq!(is_final(&error), expected, "{error:#}");
+            assert_eq!(is_permanent(&error), expected, "{error:#}");
         }
     }
 

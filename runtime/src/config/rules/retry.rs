@@ -62,25 +62,25 @@ pub(super) fn dead_letters(
     problems: &mut Problems<'_, '_>,
 ) -> Option<DeadLettersConfig> {
     let at = |field| ["handlers", name, "dead_letters", field];
-    let letters = &handler.dead_letters;
+    let dead_letters = &handler.dead_letters;
     let alert_after_redrives = ranges::whole(
         problems,
         &at("alert_after_redrives"),
-        letters.alert_after_redrives,
+        dead_letters.alert_after_redrives,
         ranges::ALERT_AFTER_REDRIVES,
     );
     if handler.retry.on_exhausted != OnExhausted::Dlq {
-        if *letters != written::DeadLetters::default() {
+        if *dead_letters != written::DeadLetters::default() {
             let text = "`dead_letters` has no effect: `retry.on_exhausted` is not \"dlq\"";
             problems.warn(&["handlers", name, "dead_letters"], text);
         }
         return None;
     }
     let topics: Vec<String> =
-        handler.topics.iter().map(|topic| letters.topic.replace("{topic}", topic)).collect();
-    if letters.topic.replace("{topic}", "").contains(['{', '}']) {
+        handler.topics.iter().map(|topic| dead_letters.topic.replace("{topic}", topic)).collect();
+    if dead_letters.topic.replace("{topic}", "").contains(['{', '}']) {
         problems
-            .add(&at("topic"), format!("`{}` is not a valid topic name", letters.topic))
+            .add(&at("topic"), format!("`{}` is not a valid topic name", dead_letters.topic))
             .remedy("`{topic}`, the name of the event's own topic, is the only placeholder");
         return None;
     }
@@ -99,7 +99,7 @@ pub(super) fn dead_letters(
     }
     Some(DeadLettersConfig {
         topics,
-        spring: letters.headers == DeadLetterHeaders::Spring,
+        spring: dead_letters.headers == DeadLetterHeaders::Spring,
         alert_after_redrives,
     })
 }

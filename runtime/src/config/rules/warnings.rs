@@ -35,9 +35,9 @@ pub(super) fn add(checked: &Checked, problems: &mut Problems<'_, '_>) {
 /// Warns about dead-letter topics that handlers also read or write: dead letters that a handler reads may circulate
 /// forever.
 fn warn_loops(checked: &Checked, handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
-    let Some(letters) = &handler.dead_letters else { return };
+    let Some(dead_letters) = &handler.dead_letters else { return };
     let at = ["handlers", &handler.name, "dead_letters", "topic"];
-    for topic in &letters.topics {
+    for topic in &dead_letters.topics {
         let readers = checked.handlers.iter().filter(|other| other.topics.contains(topic));
         for reader in readers {
             let (name, reader) = (&handler.name, &reader.name);
@@ -133,9 +133,11 @@ fn warn_embedded(checked: &Checked, embedded: &EmbeddedConfig, problems: &mut Pr
         for (index, topic) in handler.topics.iter().enumerate() {
             let is_fed = embedded.feeds.iter().any(|feed| feed.topic == *topic);
             let is_written = checked.handlers.iter().any(|other| {
-                let letters =
-                    other.dead_letters.as_ref().is_some_and(|letters| letters.topics.contains(topic));
-                letters || other.outputs.iter().any(|output| output.topic == *topic)
+                let is_dead_letter_topic = other
+                    .dead_letters
+                    .as_ref()
+                    .is_some_and(|dead_letters| dead_letters.topics.contains(topic));
+                is_dead_letter_topic || other.outputs.iter().any(|output| output.topic == *topic)
             });
             if !is_fed && !is_written {
                 let path = ["handlers", &handler.name, "topics", &index.to_string()];

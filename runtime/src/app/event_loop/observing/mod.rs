@@ -28,7 +28,7 @@ use lane_ranking::LaneRanking;
 pub(in crate::app) use lane_ranking::{LaneOrder, LanesRequest, RankedLane};
 use last_errors::LastErrors;
 use pace::Pace;
-pub(in crate::app) use pace::{Cause, PaceView};
+pub(in crate::app) use pace::{LimitedBy, PaceView};
 
 /// The deepest lane is determined only up to this number of lanes.
 const FEW_LANES: usize = 1_024;

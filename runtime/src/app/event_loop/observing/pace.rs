@@ -17,7 +17,7 @@ const MANY_LANES: usize = 16;
 
 /// What limits a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::app) enum Cause {
+pub(in crate::app) enum LimitedBy {
     /// Nothing: the handler keeps up with its topics.
     CaughtUp,
     /// The fetching of records.
@@ -42,7 +42,7 @@ const CAUSES: usize = 8;
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     at: Duration,
-    cause: Cause,
+    cause: LimitedBy,
     load: Load,
     settled: u64,
     retries: u64,
@@ -59,7 +59,7 @@ pub(super) struct Pace {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(in crate::app) struct PaceView {
     /// The most frequent cause in the samples, and the load of the last sample with it; `None`: there are none.
-    pub(in crate::app) cause: Option<(Cause, Load)>,
+    pub(in crate::app) cause: Option<(LimitedBy, Load)>,
     pub(in crate::app) rates: Option<Rates>,
     /// Number of offsets up to the ends of the logs that were not settled at the last sample.
     pub(in crate::app) lag: u64,
@@ -116,7 +116,7 @@ impl Pace {
         }
     }
 
-    fn load_with(&self, cause: Cause) -> Option<(Cause, Load)> {
+    fn load_with(&self, cause: LimitedBy) -> Option<(LimitedBy, Load)> {
         let last = self.samples.iter().rev().find(|sample| sample.cause == cause)?;
         Some((cause, last.load))
     }
@@ -136,32 +136,39 @@ impl Pace {
 }
 
 /// Returns what limits a handler at this moment. `recent`: the number of events that settled in the last second.
-fn cause(load: Load, lag: u64, recent: u64) -> Cause {
-    let Load { lanes, ready_lanes, delayed_lanes, calls, suspended_calls, at_call_limit, output_backlog } =
-        load;
+fn cause(load: Load, lag: u64, recent: u64) -> LimitedBy {
+    let Load {
+        lanes,
+        ready_lanes,
+        delayed_lanes,
+        calls,
+        suspended_calls,
+        at_call_limit,
+        output_backlog_full,
+    } = load;
     let calls_wait = 2 * suspended_calls > calls;
-    if output_backlog {
-        return Cause::Outputs;
+    if output_backlog_full {
+        return LimitedBy::Outputs;
     }
     if ready_lanes > 0 {
         return match (at_call_limit, calls_wait) {
-            (true, true) => Cause::Service,
-            (true, false) => Cause::Concurrency,
-            (false, _) => Cause::Cpu,
+            (true, true) => LimitedBy::Service,
+            (true, false) => LimitedBy::Concurrency,
+            (false, _) => LimitedBy::Cpu,
         };
     }
     if lanes > 0 && calls == 0 {
-        return if delayed_lanes > 0 { Cause::Retries } else { Cause::Outputs };
+        return if delayed_lanes > 0 { LimitedBy::Retries } else { LimitedBy::Outputs };
     }
     if lag <= CAUGHT_UP_LAG.max(recent) {
         let waits_for_service = calls_wait && lag > calls.into() && lanes >= MANY_LANES;
-        return if waits_for_service { Cause::Service } else { Cause::CaughtUp };
+        return if waits_for_service { LimitedBy::Service } else { LimitedBy::CaughtUp };
     }
     match (lanes, calls_wait) {
-        (0, _) => Cause::Fetch,
+        (0, _) => LimitedBy::Fetch,
         // With few lanes, more calls would not help: each lane waits for its own.
-        (lanes, true) if lanes > calls as usize || lanes >= MANY_LANES => Cause::Service,
-        (_, true | false) => Cause::Lanes,
+        (lanes, true) if lanes > calls as usize || lanes >= MANY_LANES => LimitedBy::Service,
+        (_, true | false) => LimitedBy::Lanes,
     }
 }
 
@@ -176,33 +183,33 @@ mod tests {
         calls: 0,
         suspended_calls: 0,
         at_call_limit: false,
-        output_backlog: false,
+        output_backlog_full: false,
     };
 
     #[test]
     fn the_cause_is_what_the_next_event_waits_for() {
         let busy = Load { lanes: 10, calls: 4, ..IDLE };
         for (expected, load, lag) in [
-            (Cause::CaughtUp, IDLE, 0),
-            (Cause::CaughtUp, busy, 5),
-            (Cause::Fetch, IDLE, 10_000),
-            (Cause::Cpu, Load { ready_lanes: 3, ..busy }, 10_000),
-            (Cause::Concurrency, Load { ready_lanes: 3, at_call_limit: true, ..busy }, 10_000),
+            (LimitedBy::CaughtUp, IDLE, 0),
+            (LimitedBy::CaughtUp, busy, 5),
+            (LimitedBy::Fetch, IDLE, 10_000),
+            (LimitedBy::Cpu, Load { ready_lanes: 3, ..busy }, 10_000),
+            (LimitedBy::Concurrency, Load { ready_lanes: 3, at_call_limit: true, ..busy }, 10_000),
             (
-                Cause::Service,
+                LimitedBy::Service,
                 Load { ready_lanes: 3, at_call_limit: true, suspended_calls: 3, ..busy },
                 10_000,
             ),
-            (Cause::Service, Load { lanes: 40, calls: 40, suspended_calls: 40, ..busy }, 10_000),
-            (Cause::Lanes, Load { lanes: 4, suspended_calls: 4, ..busy }, 10_000),
-            (Cause::Lanes, busy, 10_000),
-            (Cause::Retries, Load { calls: 0, delayed_lanes: 1, ..busy }, 10),
-            (Cause::Outputs, Load { calls: 0, ..busy }, 10),
-            (Cause::Outputs, Load { output_backlog: true, ready_lanes: 3, ..busy }, 10),
+            (LimitedBy::Service, Load { lanes: 40, calls: 40, suspended_calls: 40, ..busy }, 10_000),
+            (LimitedBy::Lanes, Load { lanes: 4, suspended_calls: 4, ..busy }, 10_000),
+            (LimitedBy::Lanes, busy, 10_000),
+            (LimitedBy::Retries, Load { calls: 0, delayed_lanes: 1, ..busy }, 10),
+            (LimitedBy::Outputs, Load { calls: 0, ..busy }, 10),
+            (LimitedBy::Outputs, Load { output_backlog_full: true, ready_lanes: 3, ..busy }, 10),
         ] {
             assert_eq!(cause(load, lag, 0), expected, "{load:?}, lag {lag}");
         }
-        assert_eq!(cause(IDLE, 10_000, 20_000), Cause::CaughtUp, "the lag is half a second of work");
+        assert_eq!(cause(IDLE, 10_000, 20_000), LimitedBy::CaughtUp, "the lag is half a second of work");
     }
 
     #[test]
@@ -221,7 +228,7 @@ mod tests {
         let rates = view.rates.expect("there are two samples");
         assert_eq!(
             (view.cause.map(|(cause, load)| (cause, load.ready_lanes)), view.lag),
-            (Some((Cause::Cpu, 1)), 4_050)
+            (Some((LimitedBy::Cpu, 1)), 4_050)
         );
         assert!((rates.settled - 100.0).abs() < 1e-9 && (rates.catching_up - 50.0).abs() < 1e-9, "{rates:?}");
     }

@@ -139,8 +139,8 @@ impl DeadLetterFormat {
     ) -> PendingDeadLetter {
         let &FailedEvent { event, attempt, reason, .. } = dead_letter;
         let redrives = redrives(stored);
-        if self.is_exceeded(redrives) {
-            self.log_exceeded(&event, redrives);
+        if self.reaches_alert(redrives) {
+            self.log_redrives(&event, redrives);
         }
         let Context { digest, origin, error, published, now_ms: failed_at } = context;
         let (error, form) = (header_text(error), Form::Whole);
@@ -231,11 +231,11 @@ impl DeadLetterFormat {
         topic.expect("the core requests dead letters only if they have a topic")
     }
 
-    fn is_exceeded(&self, redrives: u32) -> bool {
+    fn reaches_alert(&self, redrives: u32) -> bool {
         redrives > 0 && redrives >= self.alert_after_redrives
     }
 
-    fn log_exceeded(&mut self, event: &Row, redrives: u32) {
+    fn log_redrives(&mut self, event: &Row, redrives: u32) {
         let Some(LinePermit { dropped }) = self.redrive_lines.permit() else { return };
         let topic = self.input_topics.get(usize::from(event.partition.topic)).map_or("", String::as_str);
         let (handler, offset, partition) = (&self.handler, event.offset, event.partition.number);
@@ -284,8 +284,8 @@ impl DeadLetterFormat {
         if !pending.published.is_empty() {
             add("keylane-published", text(&pending.published));
         }
-        if self.is_exceeded(pending.redrives) {
-            add("keylane-redrives-exceeded", text(&true));
+        if self.reaches_alert(pending.redrives) {
+            add("keylane-redrives-alert", text(&true));
         }
         if self.spring {
             self.add_spring_headers(&mut add, pending, topic, time_type);

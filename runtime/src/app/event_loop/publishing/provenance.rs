@@ -13,7 +13,7 @@ pub(super) const BYTES_MAX: usize = 1_024;
 /// The common values of the headers of all outputs.
 pub(super) struct Provenance {
     /// A random number that identifies this run of the handler: the numbers of ownerships restart in every run.
-    instance: u64,
+    run: u64,
     /// Whether any output is configured with these headers.
     pub(super) is_enabled: bool,
 }
@@ -23,8 +23,8 @@ pub(super) struct ProvenanceHeaders([(&'static str, String); 7]);
 
 impl Provenance {
     pub(super) fn new(is_enabled: bool) -> Self {
-        let instance = RandomState::new().hash_one(std::process::id());
-        Provenance { instance, is_enabled }
+        let run = RandomState::new().hash_one(std::process::id());
+        Provenance { run, is_enabled }
     }
 
     pub(super) fn headers(
@@ -44,7 +44,7 @@ impl Provenance {
             ("keylane-origin-offset", offset.to_string()),
             ("keylane-output-index", index_in_row.to_string()),
             ("keylane-attempt", attempt.to_string()),
-            ("keylane-ownership", format!("{:016x}-{ownership}", self.instance)),
+            ("keylane-ownership", format!("{:016x}-{ownership}", self.run)),
             ("keylane-handler-digest", call.handler().digest().to_string()),
         ])
     }
