@@ -5,6 +5,7 @@
 mod log_queue;
 mod logging;
 mod panic;
+mod progress;
 mod recent_lines;
 mod report;
 mod throttle;
@@ -14,6 +15,7 @@ pub use logging::{
     Format, GUEST_TARGET, LoggingError, REPORT_TARGET, check_filter, set_filter, start_logging,
 };
 pub use panic::end_on_panic;
+pub use progress::ProgressLine;
 pub use recent_lines::{RecentLine, recent_lines};
 pub use report::{report, report_and_wait};
 pub use throttle::{ClockedLineThrottle, LinePermit, LineThrottle};

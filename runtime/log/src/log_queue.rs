@@ -10,6 +10,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::Format;
+use super::progress::above_line;
 
 /// Capacity of the queue, in lines.
 const LINES_MAX: usize = 4_096;
@@ -96,10 +97,12 @@ impl<W: Write> Write for QueueWriter<W> {
     /// Writes one whole line. Never fails: a line that can't be written is counted as lost.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let gone = self.progress.dropped() + self.lost;
-        let begun = if self.broken { self.output.write_all(b"\n") } else { Ok(()) };
-        let written = begun.and_then(|()| match gone - self.logged {
-            0 => self.output.write_all(line),
-            lines => self.output.write_all(&with_dropped(line, self.format, lines)),
+        let written = above_line(|| {
+            let begun = if self.broken { self.output.write_all(b"\n") } else { Ok(()) };
+            begun.and_then(|()| match gone - self.logged {
+                0 => self.output.write_all(line),
+                lines => self.output.write_all(&with_dropped(line, self.format, lines)),
+            })
         });
         self.broken = written.is_err();
         match written {

@@ -9,6 +9,7 @@ mod clock;
 mod event_loop;
 mod group_status;
 mod limit_causes;
+mod progress;
 mod signals;
 mod stall_reasons;
 mod start;
@@ -29,6 +30,7 @@ use authentication::CredentialsWatch;
 use clock::Clock;
 use event_loop::{EventLoop, LoopEnd};
 pub use group_status::group_statuses;
+use progress::Progress;
 use signals::{Request, Signals};
 use start::{BrokerWait, Parts, is_stopped};
 pub use start::{is_permanent, preflight_problems};
@@ -109,6 +111,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunEnd> {
     })
     .context("can't install the signal handlers")?;
     let admin = AdminServer::start(config, options, clock)?;
+    let progress = Progress::show(&admin.state, options);
     let mut broker_wait = BrokerWait::new(&config.kafka, Arc::clone(&stop));
     let mut keep_waiting = |reason: Option<&str>| broker_wait.keep_waiting(reason);
     let compiler = options.compiler.clone().stopped_by(Arc::clone(&stop));
@@ -147,6 +150,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunEnd> {
         parts.drain("a thread start failure"); // handlers that have joined their groups leave them
     }
     let mut run_end = wait(&parts, &admin.state, &received, running);
+    drop(progress);
     run_end.failures.extend(failure);
     if let Some(watch) = watch {
         watch.stop();
