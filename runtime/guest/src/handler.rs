@@ -13,6 +13,7 @@ use super::bindings::single::keylane::handler::types::{Event, HeaderParam};
 use super::bindings::single::{EventHandler, EventHandlerPre};
 use super::call::GuestFailure;
 use super::clock::{Meter, TickClock};
+use super::counters::GuestCounters;
 use super::engine::Engine;
 use super::grants::Grants;
 use super::guest_log::SharedLineThrottle;
@@ -83,6 +84,7 @@ pub struct Handler {
     interface: HandlerInterface,
     digest: Arc<str>,
     line_throttle: Arc<SharedLineThrottle>,
+    counters: Arc<GuestCounters>,
 }
 
 enum Linked {
@@ -113,6 +115,7 @@ impl Handler {
                 Linked::Batch(BatchEventHandlerPre::new(instance).map_err(link)?)
             }
         };
+        let http = options.grants.http.as_ref().map(|grant| grant.counters().clone());
         let handler = Arc::new(Handler {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             options,
@@ -121,6 +124,7 @@ impl Handler {
             interface: component.interface(),
             digest: component.inspection().digest().into(),
             line_throttle: Arc::new(SharedLineThrottle::new(engine.clock().clone())),
+            counters: GuestCounters::new(http),
         });
         handler.try_start(component.name())?;
         Ok(handler)
@@ -139,6 +143,11 @@ impl Handler {
     /// Returns the SHA-256 digest of the component's file, in hexadecimal.
     pub fn digest(&self) -> &Arc<str> {
         &self.digest
+    }
+
+    /// Returns the counters of what the handler's guests use.
+    pub fn counters(&self) -> &Arc<GuestCounters> {
+        &self.counters
     }
 
     /// Returns the names of the outputs.
@@ -196,7 +205,8 @@ impl Handler {
     /// means that the exports have unexpected types, which is detected at load.
     pub(super) async fn instance(&self, meter: &Arc<Meter>) -> Result<Instance, GuestFailure> {
         let options = &self.options;
-        let host = Host::new(&options.name, options.memory_max, &options.grants, self.line_throttle.clone());
+        let (line_throttle, counters) = (self.line_throttle.clone(), self.counters.clone());
+        let host = Host::new(&options.name, options.memory_max, &options.grants, line_throttle, counters);
         let mut store = Store::new(self.engine.wasmtime(), host);
         store.limiter(|host| &mut host.limiter);
         store.set_max_component_handles(host::RESOURCES_MAX);
@@ -244,6 +254,11 @@ impl Instance {
         !options.fresh_instances
             && options.reuse_max_calls.is_none_or(|max| self.calls < max)
             && self.store.data().limiter.memory() <= options.reuse_max_memory
+    }
+
+    /// Returns the counters of the instance's handler.
+    pub(super) fn counters(&self) -> &GuestCounters {
+        self.store.data().limiter.counters()
     }
 
     /// Runs one call of all rows. `results` must be clear. After an error it contains the rows done before the error;

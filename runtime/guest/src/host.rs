@@ -9,6 +9,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
 use super::clock::{Meter, StopReason};
+use super::counters::GuestCounters;
 use super::grants::Grants;
 use super::guest_log::{GuestLog, SharedLineThrottle, Stream};
 use super::http::InstanceHttp;
@@ -46,6 +47,7 @@ impl Host {
         memory_max: usize,
         grants: &Grants,
         line_throttle: Arc<SharedLineThrottle>,
+        counters: Arc<GuestCounters>,
     ) -> Host {
         let guest_log = Arc::new(GuestLog::new(handler, line_throttle));
         let mut resources = ResourceTable::new();
@@ -66,7 +68,7 @@ impl Host {
             wasi: wasi.build(),
             http: InstanceHttp::new(grants.http.clone()),
             resources,
-            limiter: Limiter::new(memory_max),
+            limiter: Limiter::new(memory_max, counters),
             meter: None,
             guest_log,
         }
@@ -100,18 +102,21 @@ pub(super) fn at_epoch(store: StoreContextMut<'_, Host>) -> wasmtime::Result<Upd
     })
 }
 
-/// The memory limit of a store. It counts all linear memories, because a guest may have several.
+/// The memory limit of a store. It counts all linear memories, because a guest may have several. It exists as long as the
+/// instance, so it also counts the instance and its memory for the handler.
 #[derive(Debug)]
 pub(super) struct Limiter {
     memory_max: usize,
     memory: usize,
     /// The total that was requested when growth was last refused, since `begin`.
     refused: Option<usize>,
+    counters: Arc<GuestCounters>,
 }
 
 impl Limiter {
-    fn new(memory_max: usize) -> Limiter {
-        Limiter { memory_max, memory: 0, refused: None }
+    fn new(memory_max: usize, counters: Arc<GuestCounters>) -> Limiter {
+        counters.instance_created();
+        Limiter { memory_max, memory: 0, refused: None, counters }
     }
 
     /// Begins a call.
@@ -122,6 +127,11 @@ impl Limiter {
     /// Returns the memory that the guest has now, in bytes.
     pub(super) fn memory(&self) -> usize {
         self.memory
+    }
+
+    /// Returns the counters of the instance's handler.
+    pub(super) fn counters(&self) -> &GuestCounters {
+        &self.counters
     }
 
     /// Describes the refused growth if the guest hit the limit since `begin`, which is then the likely cause of a trap.
@@ -152,6 +162,7 @@ impl ResourceLimiter for Limiter {
         }
         // If the system then fails to grow the memory, the growth stays counted: the callback for the failure does not
         // report the size, and a wrong subtraction would let a guest exceed its limit.
+        self.counters.memory_grew(sum - self.memory);
         self.memory = sum;
         Ok(true)
     }
@@ -173,6 +184,12 @@ impl ResourceLimiter for Limiter {
     }
 }
 
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        self.counters.instance_dropped(self.memory);
+    }
+}
+
 fn to_usize(small: u32) -> usize {
     usize::try_from(small).unwrap_or(usize::MAX)
 }
@@ -183,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_memory_limit_applies_to_the_sum_of_all_memories() {
-        let mut limiter = Limiter::new(100);
+        let mut limiter = Limiter::new(100, Arc::default());
         assert!(limiter.memory_growing(0, 60, None).unwrap());
         assert!(limiter.memory_growing(0, 40, None).unwrap());
         assert!(limiter.refusal().is_none());
@@ -198,10 +215,33 @@ mod tests {
 
     #[test]
     fn growth_beyond_the_memory_s_own_maximum_is_not_counted() {
-        let mut limiter = Limiter::new(100);
+        let mut limiter = Limiter::new(100, Arc::default());
         for _ in 0..10 {
             assert!(!limiter.memory_growing(10, 60, Some(50)).unwrap());
         }
         assert!(limiter.memory_growing(0, 100, None).unwrap());
+    }
+
+    #[test]
+    fn an_instance_and_its_memory_are_counted_until_it_is_dropped() {
+        let counters = Arc::new(GuestCounters::default());
+        let of = |counters: &GuestCounters| {
+            let now = counters.snapshot();
+            (now.busy_instances, now.memory_bytes)
+        };
+        let mut limiter = Limiter::new(100, counters.clone());
+        let mut other = Limiter::new(100, counters.clone());
+        assert_eq!(of(&counters), (2, 0));
+        assert!(limiter.memory_growing(0, 60, None).unwrap());
+        assert!(limiter.memory_growing(60, 70, None).unwrap());
+        assert!(other.memory_growing(0, 5, None).unwrap());
+        assert_eq!(of(&counters), (2, 75));
+        assert!(!limiter.memory_growing(70, 101, None).unwrap());
+        assert!(!limiter.memory_growing(70, 90, Some(80)).unwrap());
+        assert_eq!(of(&counters), (2, 75), "refused growth takes no memory");
+        drop(limiter);
+        assert_eq!(of(&counters), (1, 5));
+        drop(other);
+        assert_eq!(of(&counters), (0, 0));
     }
 }

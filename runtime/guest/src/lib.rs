@@ -5,7 +5,7 @@
 //! a child process, [`cache`] stores compiled code), and [`handler`] links it and creates instances. The event loop
 //! fills a [`batch`], puts it into a [`call`] and submits it to the [`workers`]. They take an instance from the
 //! pool, run the call as a fiber under its deadline, check its result ([`results`]) and return the call through
-//! [`CallObserver`].
+//! [`CallObserver`]. [`counters`] shows what the instances of a handler use.
 //!
 //! *Invariant:* this crate does not use Kafka or the configuration, and of the core only the types of a call and its
 //! result. A guest's failure is a value ([`CallStatus::Failed`]), never an error of ours. A guest imports nothing that
@@ -20,6 +20,7 @@ pub mod cache;
 pub mod call;
 pub mod clock;
 pub mod compiler;
+pub mod counters;
 pub mod engine;
 pub mod grants;
 pub mod handler;
@@ -42,10 +43,11 @@ pub use cache::Cache;
 pub use call::{Call, CallEvent, CallKey, CallObserver, CallStatus, GuestFailure};
 pub use clock::TickClock;
 pub use compiler::Compiler;
+pub use counters::{GuestCounters, GuestUse};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use grants::{AllowedImports, Grants};
 pub use handler::{Handler, HandlerOptions};
-pub use http::{AllowedHost, HttpClient, HttpGrant};
+pub use http::{AllowedHost, GrantUse, HTTP_CLASSES, HttpClient, HttpGrant, HttpUse};
 pub use inspect::{HandlerInterface, Import, ImportKind, Inspection};
 pub use load::{Component, LoadError};
 pub use results::{GuestOutput, OUTPUT_BYTES, Results, StoppedLane};

@@ -52,15 +52,14 @@ impl Pool {
     /// one; another worker's instance of this handler; a permit in place of any idle instance.
     pub(super) fn take(&self, worker: usize, handler: &Handler) -> Lease {
         self.with(|state| {
-            if let Some(instance) = state.take_of(worker, handler.id()) {
+            if let Some(instance) = state.take_of(worker, handler) {
                 return Lease::Used(instance);
             }
             if state.capacity > 0 {
                 state.capacity -= 1;
                 return Lease::Permit(None);
             }
-            if let Some(instance) = (0..state.idle.len()).find_map(|other| state.take_of(other, handler.id()))
-            {
+            if let Some(instance) = (0..state.idle.len()).find_map(|other| state.take_of(other, handler)) {
                 return Lease::Used(instance);
             }
             Lease::Permit(Some(state.evict()))
@@ -73,6 +72,7 @@ impl Pool {
         let rejected = self.with(|state| match state.idle.get_mut(worker) {
             Some(idle_instances) => {
                 idle_instances.push(idle);
+                handler.counters().idle_began();
                 None
             }
             None => Some(idle),
@@ -100,18 +100,28 @@ impl Pool {
     }
 }
 
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // The counters may outlive the pool.
+        self.with(|state| state.idle.iter().flatten().for_each(|idle| idle.instance.counters().idle_ended()));
+    }
+}
+
 impl PoolState {
     /// Removes an idle instance, so that another can be created.
     fn evict(&mut self) -> Instance {
         let evicted = self.idle.iter_mut().find(|idle| !idle.is_empty()).map(|idle| idle.remove(0));
         // There are never more calls than instances that may live. So if this call has no instance, another one is
         // idle.
-        evicted.expect("no more calls are admitted than instances may live").instance
+        let instance = evicted.expect("no more calls are admitted than instances may live").instance;
+        instance.counters().idle_ended();
+        instance
     }
 
-    fn take_of(&mut self, worker: usize, handler_id: u64) -> Option<Instance> {
+    fn take_of(&mut self, worker: usize, handler: &Handler) -> Option<Instance> {
         let idle = self.idle.get_mut(worker)?;
-        let last = idle.iter().rposition(|idle| idle.handler_id == handler_id)?;
+        let last = idle.iter().rposition(|idle| idle.handler_id == handler.id())?;
+        handler.counters().idle_ended();
         Some(idle.remove(last).instance)
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 /// A host to which requests are allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantedHost {
+    /// The entry as written.
+    pub text: String,
     /// Host name or address, in lower case; IPv6 in brackets.
     pub name: String,
     /// Whether the entry allows all subdomains of the name, but not the name itself.
@@ -46,7 +48,7 @@ impl GrantedHost {
             None if is_name(&name) => name,
             _ => return Err(FORMS),
         };
-        Ok(GrantedHost { name, subdomains, port })
+        Ok(GrantedHost { text: text.to_owned(), name, subdomains, port })
     }
 }
 
@@ -88,7 +90,8 @@ mod tests {
             ("customer_service", "customer_service", false, None),
         ] {
             let host = GrantedHost::parse(text).expect(text);
-            assert_eq!(host, GrantedHost { name: name.to_owned(), subdomains, port });
+            let (entry, name) = (text.to_owned(), name.to_owned());
+            assert_eq!(host, GrantedHost { text: entry, name, subdomains, port });
             assert_eq!(host.to_string(), text.to_ascii_lowercase());
         }
         assert_eq!(

@@ -1,11 +1,15 @@
 //! The hosts to which requests may be sent.
 
+use std::sync::Arc;
+
 use hyper::Uri;
 use hyper::http::uri::Scheme;
 
 /// A permitted destination: a host, or all subdomains of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedHost {
+    /// The text of the grant, under which the requests are counted.
+    pub grant: Arc<str>,
     /// The name or address, in lower case; IPv6 in brackets.
     pub name: String,
     /// Whether all subdomains of the name are allowed, instead of the name itself.
@@ -47,7 +51,12 @@ mod tests {
 
     #[test]
     fn requests_are_allowed_to_listed_hosts_only() {
-        let host = |name: &str, subdomains, port| AllowedHost { name: name.to_owned(), subdomains, port };
+        let host = |name: &str, subdomains, port| AllowedHost {
+            grant: name.into(),
+            name: name.to_owned(),
+            subdomains,
+            port,
+        };
         let api = host("api.example.com", false, None);
         let on_port = host("api.example.com", false, Some(8080));
         let below = host("example.com", true, None);

@@ -8,6 +8,7 @@ use hyper::Uri;
 
 use super::allowed_host::{self, AllowedHost};
 use super::client::HttpClient;
+use super::counters::{AllowedRequest, HttpCounters};
 
 /// Maximum number of denied hosts that are logged per handler.
 const WARNINGS_MAX: usize = 32;
@@ -17,6 +18,7 @@ pub struct HttpGrant {
     handler: String,
     hosts: Vec<AllowedHost>,
     client: Arc<HttpClient>,
+    counters: Arc<HttpCounters>,
     /// Denied hosts that were logged.
     denied: Mutex<BTreeSet<String>>,
 }
@@ -24,19 +26,31 @@ pub struct HttpGrant {
 impl HttpGrant {
     /// Creates a grant for the handler of this name.
     pub fn new(handler: impl Into<String>, hosts: Vec<AllowedHost>, client: Arc<HttpClient>) -> Arc<Self> {
-        Arc::new(HttpGrant { handler: handler.into(), hosts, client, denied: Mutex::default() })
+        let counters = HttpCounters::new(hosts.iter().map(|host| host.grant.clone()));
+        Arc::new(HttpGrant { handler: handler.into(), hosts, client, counters, denied: Mutex::default() })
     }
 
     pub(super) fn client(&self) -> &Arc<HttpClient> {
         &self.client
     }
 
-    pub(super) fn allows(&self, uri: &Uri) -> bool {
-        self.hosts.iter().any(|host| host.allows(uri))
+    /// Returns the counters of the handler's requests.
+    pub(crate) fn counters(&self) -> &Arc<HttpCounters> {
+        &self.counters
+    }
+
+    /// Allows a request to this URI, or denies it: then it is counted and logged here.
+    pub(super) fn allow(&self, uri: &Uri) -> Option<AllowedRequest> {
+        let Some(grant) = self.hosts.iter().position(|host| host.allows(uri)) else {
+            self.counters.denied();
+            self.warn(uri);
+            return None;
+        };
+        Some(AllowedRequest::new(self.counters.clone(), grant))
     }
 
     /// Logs each denied host once, up to `WARNINGS_MAX` hosts.
-    pub(super) fn warn(&self, uri: &Uri) {
+    fn warn(&self, uri: &Uri) {
         let host = allowed_host::destination_of(uri)
             .map_or_else(|| "none".to_owned(), |(name, port)| format!("{name}:{port}"));
         let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);

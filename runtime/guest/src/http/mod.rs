@@ -2,7 +2,7 @@
 //!
 //! [`grant`] decides where a request may go. [`client`] has the connections and their thread, [`connect`] opens
 //! connections, [`request_body`] is the body of a request, which may be sent again, [`response_body`] passes on the
-//! response, and [`errors`] maps errors to those of `wasi:http`.
+//! response, [`errors`] maps errors to those of `wasi:http`, and [`counters`] counts the requests.
 //!
 //! A request belongs to its call: when the store is dropped, at a deadline or a cancel, the request is aborted
 //! and its connection closed.
@@ -10,6 +10,7 @@
 mod allowed_host;
 mod client;
 mod connect;
+mod counters;
 mod errors;
 mod grant;
 mod request_body;
@@ -22,6 +23,8 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpH
 
 pub use allowed_host::AllowedHost;
 pub use client::{HttpClient, HttpClientError};
+pub(super) use counters::HttpCounters;
+pub use counters::{GrantUse, HTTP_CLASSES, HttpUse};
 pub use grant::HttpGrant;
 
 /// The HTTP state of an instance.
@@ -58,21 +61,18 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        match &self.grant {
-            Some(grant) if grant.allows(request.uri()) => {
-                let response = grant.client().send(request, options.unwrap_or_default());
-                Box::new(async move {
-                    // The client drives the connection: there is nothing left to do besides the body.
-                    let done: Box<dyn Future<Output = _> + Send> = Box::new(std::future::ready(Ok(())));
-                    Ok((response.await?, done))
-                })
-            }
-            Some(grant) => {
-                grant.warn(request.uri());
-                Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
-            }
-            None => Box::new(std::future::ready(Err(Error::HttpRequestDenied))),
-        }
+        let allowed = self.grant.as_ref().and_then(|grant| Some((grant, grant.allow(request.uri())?)));
+        let Some((grant, allowed)) = allowed else {
+            return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
+        };
+        let response = grant.client().send(request, options.unwrap_or_default());
+        Box::new(async move {
+            let response = response.await?; // an error drops `allowed`, which counts it
+            allowed.end(response.status());
+            // The client drives the connection: there is nothing left to do besides the body.
+            let done: Box<dyn Future<Output = _> + Send> = Box::new(std::future::ready(Ok(())));
+            Ok((response, done))
+        })
     }
 
     fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {

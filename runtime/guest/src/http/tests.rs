@@ -269,12 +269,77 @@ fn once(answer: &'static [u8]) -> String {
 #[test]
 fn a_host_that_is_not_listed_is_denied() {
     let client = Arc::new(HttpClient::start().unwrap());
-    let host = AllowedHost { name: "127.0.0.1".to_owned(), subdomains: false, port: Some(1) };
-    let grant = HttpGrant::new("orders", vec![host], client);
+    let grant = HttpGrant::new("orders", vec![local("one", 1)], client);
     for grant in [Some(grant), None] {
         let mut hooks = InstanceHttp::new(grant).hooks;
-        let sent = hooks.send_request(get("http://127.0.0.1:2/"), None, Box::new(std::future::ready(Ok(()))));
-        let answer = worker().block_on(Box::into_pin(sent)).map(|_| ());
+        let answer = worker().block_on(send(&mut hooks, "http://127.0.0.1:2/")).map(|_| ());
         assert!(matches!(answer, Err(Error::HttpRequestDenied)), "{answer:?}");
     }
+}
+
+/// Returns a grant of a port on this machine.
+fn local(grant: &str, port: u16) -> AllowedHost {
+    AllowedHost { grant: grant.into(), name: "127.0.0.1".to_owned(), subdomains: false, port: Some(port) }
+}
+
+/// Sends a request as a guest does.
+fn send(hooks: &mut Hooks, url: &str) -> std::pin::Pin<Box<dyn Future<Output = Sent> + Send>> {
+    Box::into_pin(hooks.send_request(get(url), None, Box::new(std::future::ready(Ok(())))))
+}
+
+fn port_of(url: &str) -> u16 {
+    url.parse::<hyper::Uri>().unwrap().port_u16().unwrap()
+}
+
+#[test]
+fn requests_are_counted_by_grant_and_class() {
+    let answers: [&'static [u8]; 5] = [
+        HELLO,
+        b"HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n",
+        b"what?\r\n\r\n",
+    ];
+    let services = answers.map(|answer| service(answer).0);
+    let hosts = services.iter().enumerate().map(|(index, url)| local(&format!("g{index}"), port_of(url)));
+    let grant = HttpGrant::new("orders", hosts.collect(), Arc::new(HttpClient::start().unwrap()));
+    let mut hooks = InstanceHttp::new(Some(grant.clone())).hooks;
+    let worker = worker();
+    for (index, url) in services.iter().enumerate() {
+        for _ in 0..=index {
+            worker.block_on(send(&mut hooks, url)).ok();
+        }
+    }
+    worker.block_on(send(&mut hooks, "http://nobody.invalid/")).err().unwrap();
+    let HttpUse { grants, denied } = grant.counters().snapshot();
+    assert_eq!(denied, 1);
+    let counted: Vec<(&str, [u64; 5])> = grants.iter().map(|of| (&*of.grant, of.requests)).collect();
+    let expected = [
+        ("g0", [1, 0, 0, 0, 0]),
+        ("g1", [0, 2, 0, 0, 0]),
+        ("g2", [0, 0, 3, 0, 0]),
+        ("g3", [0, 0, 0, 4, 0]),
+        ("g4", [0, 0, 0, 0, 5]),
+    ];
+    assert_eq!(counted, expected, "{HTTP_CLASSES:?}");
+}
+
+#[test]
+fn a_request_whose_call_ends_before_the_response_is_counted_once_as_an_error() {
+    let (silent, seen) = service(b"");
+    let grant = HttpGrant::new(
+        "orders",
+        vec![local("silent", port_of(&silent))],
+        Arc::new(HttpClient::start().unwrap()),
+    );
+    let mut hooks = InstanceHttp::new(Some(grant.clone())).hooks;
+    let requests = |grant: &HttpGrant| grant.counters().snapshot().grants[0].requests;
+    worker().block_on(async {
+        let mut sending = send(&mut hooks, &silent);
+        let sent = tokio::time::timeout(Duration::from_millis(1), &mut sending).await;
+        assert!(sent.is_err(), "the service never answers");
+        assert!(matches!((seen.recv(), seen.recv()), (Ok(Seen::Opened), Ok(Seen::Request))));
+        assert_eq!(requests(&grant), [0; 5], "it has not ended");
+    });
+    assert_eq!(requests(&grant), [0, 0, 0, 0, 1]);
 }

@@ -1,3 +1,4 @@
+mod counted;
 mod hostile;
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

@@ -307,6 +307,7 @@ fn http_client(config: &Checked) -> anyhow::Result<Option<Arc<HttpClient>>> {
 fn grants(handler: &config::HandlerConfig, http: Option<&Arc<HttpClient>>) -> Grants {
     let config::GrantsConfig { env, http: hosts } = &handler.grants;
     let host = |host: &config::GrantedHost| AllowedHost {
+        grant: host.text.as_str().into(),
         name: host.name.clone(),
         subdomains: host.subdomains,
         port: host.port,
