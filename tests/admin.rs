@@ -11,6 +11,7 @@ use keylane_tests::guests::guest;
 use keylane_tests::janitor;
 use keylane_tests::kafka::{self, Record};
 use keylane_tests::keylane::{Keylane, Settings, binary};
+use keylane_tests::service::Service;
 use keylane_tests::wait;
 use serde_json::{Value, json};
 
@@ -74,7 +75,63 @@ fn status_and_metrics_follow_the_events() {
         flow.input
     );
     assert_eq!(value(&lag), Some("0"));
+    let idle: u64 = value("keylane_guest_instances{handler=\"t\",state=\"idle\"}")
+        .expect("shown")
+        .parse()
+        .expect("a number");
+    assert!(idle > 0, "the instances that served the events are kept");
     finish(keylane);
+}
+
+/// One service answers, one never does, and a third is not granted.
+#[test]
+fn what_guests_use_is_shown() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let answering = Service::start(|path| Some((if path == "/" { 200 } else { 404 }, String::new())));
+    let silent = Service::start(|_| None);
+    let other = Service::start(|_| Some((200, String::new())));
+    let settings = settings(&flow, "http-client")
+        .set("handlers.t.grants", "http", vec![answering.host(), silent.host()])
+        .set("handlers.t", "timeout", "2m")
+        .set("runtime", "drain_timeout", "1s");
+    let mut keylane = Keylane::run(&settings, &[]);
+    let admin = Admin::of(&mut keylane);
+    let urls = [(&answering, ""), (&answering, "missing"), (&answering, ""), (&other, "")]
+        .map(|(service, path)| format!("http://{}/{path}", service.host()));
+    let records = urls.iter().map(|url| Record::new("k", url.as_str()));
+    flow.producer().send_all(&flow.input, records).expect("acknowledged");
+    flow.wait_until_committed();
+
+    // A call that waits for the silent service is busy.
+    let url = format!("http://{}/", silent.host());
+    flow.producer().send_all(&flow.input, [Record::new("k", url.as_str())]).expect("acknowledged");
+    wait::until("the request", wait::STATE_TIMEOUT, || silent.seen().paths.len() == 1);
+    let status = admin.status();
+    let handler = at(&status, "/handlers/0");
+    let memory = handler["guest_memory_bytes"].as_u64().expect("a number");
+    assert!(memory >= 64 << 10 && memory.is_multiple_of(64 << 10), "{handler}");
+    assert_eq!(handler["instances"]["busy"], 1, "{handler}");
+    assert_eq!(status["memory"]["guest_bytes"], memory, "the only handler");
+
+    let metrics = admin.metrics();
+    let value = |name: &str, labels: &str| {
+        metrics.get(&format!("{name}{{handler=\"t\"{labels}}}")).map(String::as_str)
+    };
+    assert_eq!(value("keylane_guest_memory_bytes", ""), Some(memory.to_string().as_str()));
+    assert_eq!(value("keylane_guest_instances", ",state=\"busy\""), Some("1"));
+    let requests = |grant: &str, class: &str| {
+        value("keylane_http_requests_total", &format!(",grant=\"{grant}\",class=\"{class}\""))
+    };
+    assert_eq!(requests(&answering.host(), "2xx"), Some("2"));
+    assert_eq!(requests(&answering.host(), "4xx"), Some("1"));
+    assert_eq!(requests(&silent.host(), "error"), Some("0"), "the request has not ended");
+    assert_eq!(requests("", "denied"), Some("1"));
+    let named = |name: &String| name.starts_with("keylane_http") && name.contains(&other.host());
+    assert!(!metrics.keys().any(named), "a host that the guest chose is no label");
+    assert!(shown(&admin, &[]).contains("  instances 1 busy, "));
+    keylane.terminate();
+    keylane.expect_exit(1); // the drain has to cancel the call
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub struct MemoryStatus {
     pub arena_bytes: u64,
     /// Queued outputs and dead letters.
     pub output_backlog_bytes: u64,
+    /// Linear memory of the live instances of all handlers.
+    pub guest_bytes: u64,
     /// The resident set of the process; `None`: not available.
     pub resident_bytes: Option<u64>,
 }
@@ -105,6 +107,10 @@ pub struct HandlerStatus {
     pub waiting_calls: u32,
     /// `lanes.max_concurrency`.
     pub calls_limit: u32,
+    /// Live instances of its component. They may outlive the handler, until another handler needs their place.
+    pub instances: InstanceStatus,
+    /// Linear memory of these instances. The pages that were never written are not resident.
+    pub guest_memory_bytes: u64,
     /// Lanes with events or a call.
     pub lanes: u64,
     /// Lanes that a call could take now.
@@ -119,6 +125,15 @@ pub struct HandlerStatus {
     pub filter: Vec<FilterRuleStatus>,
     /// Its partitions, by topic and number.
     pub partitions: Vec<PartitionStatus>,
+}
+
+/// The live instances of a component.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// Instances that are kept for later calls.
+    pub idle: u32,
+    /// Instances that run a call, start, or are being dropped.
+    pub busy: u32,
 }
 
 /// What limits a handler.

@@ -7,6 +7,7 @@ use keylane_admin::{Backend, LanesError, MetricsFormat, Notice, ResponseFuture};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::guest::Handler;
 use crate::logging::{self, RecentLine};
 use crate::status::{
     HandlerStatus, LanesStatus, MemoryStatus, NoticeStatus, OwnershipState, ProcessState, ProcessStatus,
@@ -68,8 +69,11 @@ impl AdminState {
     }
 
     /// Notes that the component of a handler is loaded.
-    pub(in crate::app) fn component_loaded(&self, handler: &str, digest: &str) {
-        self.with(handler, |state| state.digest = Some(digest.to_owned()));
+    pub(in crate::app) fn component_loaded(&self, handler: &Handler) {
+        self.with(handler.name(), |state| {
+            state.digest = Some(handler.digest().to_string());
+            state.guests = Some(handler.counters().clone());
+        });
     }
 
     /// Notes the event loop of a handler, which is about to run.
@@ -153,6 +157,7 @@ impl AdminState {
         let mut memory = MemoryStatus::default();
         for entry in &self.handlers {
             let state = lock(&entry.state);
+            memory.guest_bytes += state.guest_use().map_or(0, |guests| guests.memory_bytes);
             if let Some(last) = state.last.as_ref().filter(|_| state.end.is_none()) {
                 memory.arena_bytes += last.arena_bytes as u64;
                 memory.output_backlog_bytes += last.publishing.backlog_bytes as u64;
@@ -221,8 +226,14 @@ impl Backend for AdminState {
     fn metrics(&self, format: MetricsFormat) -> ResponseFuture<'_, String> {
         Box::pin(async move {
             let status = self.collect().await;
-            let views = self.handlers.iter().map(|entry| lock(&entry.state).last.clone()).collect();
-            metrics::encode(Metrics { status, views, include_partitions: self.partition_metrics }, format)
+            let states = || self.handlers.iter().map(|entry| lock(&entry.state));
+            let metrics = Metrics {
+                status,
+                views: states().map(|state| state.last.clone()).collect(),
+                guests: states().map(|state| state.guest_use()).collect(),
+                include_partitions: self.partition_metrics,
+            };
+            metrics::encode(metrics, format)
         })
     }
 

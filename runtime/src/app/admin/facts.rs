@@ -3,7 +3,9 @@
 use crate::config::{Checked, HandlerConfig};
 use keylane_core::Now;
 
-use crate::status::{HandlerState, HandlerStatus, HandlerTotals, MemoryStatus, ProcessState, ProcessStatus};
+use crate::status::{
+    HandlerState, HandlerStatus, HandlerTotals, InstanceStatus, MemoryStatus, ProcessState, ProcessStatus,
+};
 
 use super::handler_entry::millis;
 
@@ -89,6 +91,8 @@ impl HandlerFacts {
             calls: 0,
             waiting_calls: 0,
             calls_limit: self.calls_limit,
+            instances: InstanceStatus::default(),
+            guest_memory_bytes: 0,
             lanes: 0,
             ready_lanes: 0,
             retrying_lanes: 0,

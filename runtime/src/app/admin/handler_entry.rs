@@ -7,7 +7,8 @@ use keylane_admin::LanesError;
 use keylane_core::Now;
 use tokio::sync::watch;
 
-use crate::status::{HandlerState, HandlerStatus};
+use crate::guest::{GuestCounters, GuestUse};
+use crate::status::{HandlerState, HandlerStatus, InstanceStatus};
 
 use super::super::event_loop::{HandlerView, LaneOrder, LanesRequest, LoopEvent, Mailbox, RankedLane};
 use super::facts::HandlerFacts;
@@ -27,6 +28,8 @@ pub(super) struct HandlerEntry {
 pub(super) struct EntryState {
     /// The digest of its component, once that is loaded.
     pub(super) digest: Option<String>,
+    /// The counters of its guests, once its component is loaded.
+    pub(super) guests: Option<Arc<GuestCounters>>,
     /// Its event loop, once that is prepared.
     pub(super) event_loop: Option<(Arc<Mailbox>, Arc<Pulse>)>,
     pub(super) liveness: LivenessCheck,
@@ -40,6 +43,14 @@ pub(super) struct EntryState {
     unresponsive_since: Option<Duration>,
     /// The failures with which the handler ended; `None`: it has not ended.
     pub(super) end: Option<Vec<String>>,
+}
+
+impl EntryState {
+    /// Returns what its guests use now; `None`: its component is not loaded. Their counters are read without the event
+    /// loop, because instances may outlive it.
+    pub(super) fn guest_use(&self) -> Option<GuestUse> {
+        Some(self.guests.as_ref()?.snapshot())
+    }
 }
 
 impl HandlerEntry {
@@ -98,6 +109,10 @@ impl HandlerEntry {
             state.unresponsive_since.map(|since| millis(now.uptime.saturating_sub(since)));
         if let Some(last) = &state.last {
             view::add(&mut status, last, now);
+        }
+        if let Some(guests) = state.guest_use() {
+            status.instances = InstanceStatus { idle: guests.idle_instances, busy: guests.busy_instances };
+            status.guest_memory_bytes = guests.memory_bytes;
         }
         if matches!(handler, HandlerState::Stopped) {
             (status.limited_by, status.rates, status.catch_up_ms) = (None, None, None);

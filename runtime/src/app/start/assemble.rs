@@ -81,7 +81,7 @@ impl Parts {
             .map(|handler| {
                 admin.state.starting(format!("loading {}", handler.component.display()));
                 let part = HandlerPart::load(&engine, handler, compiler, cache.as_ref(), http.as_ref())?;
-                admin.state.component_loaded(&handler.name, part.handler.digest());
+                admin.state.component_loaded(&part.handler);
                 Ok(part)
             })
             .collect::<anyhow::Result<Vec<_>>>()?;

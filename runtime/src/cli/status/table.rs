@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use bytesize::ByteSize;
+
 use crate::status::{
     HandlerState, HandlerStatus, OwnershipState, PartitionStatus, ProcessState, ProcessStatus, RateStatus,
 };
@@ -36,7 +38,8 @@ fn of_handler(text: &mut String, handler: &HandlerStatus) {
     };
     let digest =
         handler.component_sha256.as_deref().map_or("not loaded", |digest| digest.get(..12).unwrap_or(digest));
-    let HandlerStatus { calls, calls_limit, lanes, ready_lanes, retrying_lanes, totals, .. } = handler;
+    let HandlerStatus { calls, calls_limit, lanes, ready_lanes, retrying_lanes, instances, totals, .. } =
+        handler;
     line(
         text,
         &format!(
@@ -66,6 +69,15 @@ fn of_handler(text: &mut String, handler: &HandlerStatus) {
             "  calls {calls} of {calls_limit}  lanes {lanes} ({ready_lanes} ready, {retrying_lanes} retrying)  settled {}  \
              dead letters {}  retries {}  outputs {}",
             totals.settled, totals.dead_letters, totals.retries, totals.outputs
+        ),
+    );
+    line(
+        text,
+        &format!(
+            "  instances {} busy, {} idle  guest memory {}",
+            instances.busy,
+            instances.idle,
+            ByteSize(handler.guest_memory_bytes)
         ),
     );
     if !handler.partitions.is_empty() {
@@ -170,7 +182,7 @@ pub(super) fn shown(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::status::{
-        BlockedStatus, CallTimeStatus, HandlerTotals, LimitStatus, MemoryStatus, RateStatus,
+        BlockedStatus, CallTimeStatus, HandlerTotals, InstanceStatus, LimitStatus, MemoryStatus, RateStatus,
     };
 
     fn partition(number: i32, blocked: Option<BlockedStatus>) -> PartitionStatus {
@@ -246,6 +258,8 @@ mod tests {
                 calls: 3,
                 waiting_calls: 0,
                 calls_limit: 256,
+                instances: InstanceStatus { idle: 5, busy: 3 },
+                guest_memory_bytes: (11 << 20) + (1 << 19),
                 lanes: 12,
                 ready_lanes: 4,
                 retrying_lanes: 1,
@@ -263,6 +277,7 @@ handler orders  group orders-v1  component 0123456789ab  running
   limited by retries: lanes that wait for their next attempt: 1 of 12
   1234.6 events/s  0.2 retries/s  0.0 dead letters/s  calls p50 244 µs, p99 -  caught up in about 1m 5s
   calls 3 of 256  lanes 12 (4 ready, 1 retrying)  settled 9  dead letters 0  retries 0  outputs 0
+  instances 3 busy, 5 idle  guest memory 11.5 MiB
   partition  state          committed        lag  unsettled    queued       age
   orders/0   active                 -          -         57        17        1s
   orders/1   active                41         59         57        17        1s

@@ -1,6 +1,7 @@
 //! The metrics: those of the process here, others by subject. Labels never contain a key.
 
 mod families;
+mod guests;
 mod handlers;
 mod observed;
 mod partitions;
@@ -17,6 +18,7 @@ use crate::status::{HandlerState, HandlerStatus, PartitionStatus, ProcessStatus}
 
 use super::process::ProcessUse;
 use crate::app::event_loop::HandlerView;
+use crate::guest::GuestUse;
 use families::{Families, count};
 
 /// Encodes the metrics of a process.
@@ -38,6 +40,8 @@ pub(super) struct Metrics {
     pub(super) status: ProcessStatus,
     /// The last view of each handler, in the order of the status.
     pub(super) views: Vec<Option<HandlerView>>,
+    /// What the guests of each handler use, in the order of the status.
+    pub(super) guests: Vec<Option<GuestUse>>,
     pub(super) include_partitions: bool,
 }
 
@@ -49,6 +53,7 @@ impl Collector for Metrics {
         self.write_filters(&mut families)?;
         self.write_loops(&mut families)?;
         self.write_observed(&mut families)?;
+        self.write_guests(&mut families)?;
         self.write_times(&mut families)?;
         if self.include_partitions { self.write_partitions(&mut families) } else { Ok(()) }
     }
@@ -91,8 +96,10 @@ mod tests {
     use std::fmt::Write as _;
 
     use super::*;
+    use crate::guest::{GrantUse, HttpUse};
     use crate::status::{
-        FilterRuleStatus, HandlerTotals, LimitStatus, MemoryStatus, OwnershipState, ProcessState,
+        FilterRuleStatus, HandlerTotals, InstanceStatus, LimitStatus, MemoryStatus, OwnershipState,
+        ProcessState,
     };
 
     fn status() -> ProcessStatus {
@@ -141,6 +148,8 @@ mod tests {
             calls: 1,
             waiting_calls: 0,
             calls_limit: 256,
+            instances: InstanceStatus::default(),
+            guest_memory_bytes: 0,
             lanes: 1,
             ready_lanes: 0,
             retrying_lanes: 0,
@@ -166,7 +175,12 @@ mod tests {
     }
 
     fn metrics() -> Metrics {
-        Metrics { status: status(), views: vec![Some(HandlerView::default())], include_partitions: true }
+        Metrics {
+            status: status(),
+            views: vec![Some(HandlerView::default())],
+            guests: vec![Some(GuestUse::default())],
+            include_partitions: true,
+        }
     }
 
     #[test]
@@ -202,6 +216,31 @@ mod tests {
         }
         let open = encode(metrics(), MetricsFormat::OpenMetrics);
         assert!(open.ends_with("# EOF\n"), "{open}");
+    }
+
+    #[test]
+    fn requests_of_guests_are_counted_by_grant_and_denied_ones_have_none() {
+        let grant = GrantUse { grant: "*.example.com:8443".into(), requests: [1, 0, 2, 0, 3] };
+        let http = Some(HttpUse { grants: vec![grant], denied: 4 });
+        let guests = GuestUse { memory_bytes: 65_536, idle_instances: 1, busy_instances: 2, http };
+        let text = encode(Metrics { guests: vec![Some(guests)], ..metrics() }, MetricsFormat::Prometheus);
+        let samples = text.lines().filter(|line| {
+            line.starts_with("keylane_guest_memory")
+                || line.starts_with("keylane_guest_instances")
+                || line.starts_with("keylane_http")
+        });
+        let expected = [
+            "keylane_guest_memory_bytes{handler=\"t\"} 65536",
+            "keylane_guest_instances{handler=\"t\",state=\"idle\"} 1",
+            "keylane_guest_instances{handler=\"t\",state=\"busy\"} 2",
+            "keylane_http_requests_total{handler=\"t\",grant=\"*.example.com:8443\",class=\"2xx\"} 1",
+            "keylane_http_requests_total{handler=\"t\",grant=\"*.example.com:8443\",class=\"3xx\"} 0",
+            "keylane_http_requests_total{handler=\"t\",grant=\"*.example.com:8443\",class=\"4xx\"} 2",
+            "keylane_http_requests_total{handler=\"t\",grant=\"*.example.com:8443\",class=\"5xx\"} 0",
+            "keylane_http_requests_total{handler=\"t\",grant=\"*.example.com:8443\",class=\"error\"} 3",
+            "keylane_http_requests_total{handler=\"t\",grant=\"\",class=\"denied\"} 4",
+        ];
+        assert_eq!(samples.collect::<Vec<_>>(), expected, "{text}");
     }
 
     #[test]
