@@ -128,7 +128,7 @@ fn a_process_without_problems_shows_that_its_partitions_move() {
         strips.len() >= 3 && commits.len() >= 3
     });
     page.wait_for("#limits", &["caught up"]);
-    page.wait_for("#handler-cards", &["running", "/s"]);
+    page.wait_for("#handler-cards", &["running", "/s", " idle", "Guest memory"]);
     page.wait_for_sentence(&[ALL_WELL]);
     page.shoot("all-well");
     page.assert_harmless();

@@ -362,7 +362,8 @@ function renderLimits(status) {
   setText($("process"), joined([
     status.host, `pid ${status.pid}`, `version ${status.version}`, `up ${duration(status.uptime_ms)}`,
     plural(status.workers, "worker"), `records ${bytes(memory?.arena_bytes)} of ${bytes(status.memory_budget_bytes)}`,
-    `output backlog ${bytes(memory?.output_backlog_bytes)}`, `resident ${bytes(memory?.resident_bytes)}`,
+    `output backlog ${bytes(memory?.output_backlog_bytes)}`, `guests ${bytes(memory?.guest_bytes)}`,
+    `resident ${bytes(memory?.resident_bytes)}`,
     `configuration ${digest(status.configuration_sha256)}`,
   ], " · "));
 }
@@ -574,7 +575,7 @@ function createHandler({ handler }) {
 }
 
 function updateHandler(row, handler) {
-  const { rates, call_times: times, component, failures, state } = handler;
+  const { rates, call_times: times, component, failures, state, instances } = handler;
   const total = ([name, value]) => [`Total ${name.replaceAll("_", " ")}`, count(value)];
   const rule = ({ rule, keep, events }) => [`${keep ? "Kept" : "Dropped"} by filter: ${rule ?? "no rule"}`, count(events)];
   const totals = Object.entries(handler.totals).map(total);
@@ -592,6 +593,8 @@ function updateHandler(row, handler) {
     Calls: `${count(handler.calls)} of ${count(handler.calls_limit)}`,
     "Calls waiting for a service": count(handler.waiting_calls),
     "Call time p50, p99": times ? `${microseconds(times.p50_us)}, ${microseconds(times.p99_us)}` : "–",
+    Instances: `${count(instances.busy)} busy, ${count(instances.idle)} idle`,
+    "Guest memory": bytes(handler.guest_memory_bytes),
     Lanes: `${count(handler.lanes)}, ${count(handler.ready_lanes)} ready`,
     "Lanes in retry": count(handler.retrying_lanes),
     Component: `${component.split("/").pop()} ${digest(handler.component_sha256)}`,
