@@ -362,7 +362,7 @@ function renderLimits(status) {
   setText($("process"), joined([
     status.host, `pid ${status.pid}`, `version ${status.version}`, `up ${duration(status.uptime_ms)}`,
     plural(status.workers, "worker"), `records ${bytes(memory?.arena_bytes)} of ${bytes(status.memory_budget_bytes)}`,
-    `output backlog ${bytes(memory?.output_backlog_bytes)}`, `guests ${bytes(memory?.guest_bytes)}`,
+    `output backlog ${bytes(memory?.output_backlog_bytes)}`, `linear guest memory ${bytes(memory?.guest_bytes)}`,
     `resident ${bytes(memory?.resident_bytes)}`,
     `configuration ${digest(status.configuration_sha256)}`,
   ], " · "));

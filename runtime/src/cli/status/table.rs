@@ -74,7 +74,7 @@ fn of_handler(text: &mut String, handler: &HandlerStatus) {
     line(
         text,
         &format!(
-            "  instances {} busy, {} idle  guest memory {}",
+            "  instances {} busy, {} idle  linear memory {}",
             instances.busy,
             instances.idle,
             ByteSize(handler.guest_memory_bytes)
@@ -277,7 +277,7 @@ handler orders  group orders-v1  component 0123456789ab  running
   limited by retries: lanes that wait for their next attempt: 1 of 12
   1234.6 events/s  0.2 retries/s  0.0 dead letters/s  calls p50 244 µs, p99 -  caught up in about 1m 5s
   calls 3 of 256  lanes 12 (4 ready, 1 retrying)  settled 9  dead letters 0  retries 0  outputs 0
-  instances 3 busy, 5 idle  guest memory 11.5 MiB
+  instances 3 busy, 5 idle  linear memory 11.5 MiB
   partition  state          committed        lag  unsettled    queued       age
   orders/0   active                 -          -         57        17        1s
   orders/1   active                41         59         57        17        1s
