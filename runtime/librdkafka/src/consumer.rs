@@ -4,7 +4,9 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka_sys::{RD_KAFKA_EVENT_ERROR, RD_KAFKA_EVENT_OFFSET_COMMIT, RD_KAFKA_EVENT_REBALANCE};
+use rdkafka_sys::{
+    RD_KAFKA_EVENT_ERROR, RD_KAFKA_EVENT_OFFSET_COMMIT, RD_KAFKA_EVENT_REBALANCE, RD_KAFKA_EVENT_STATS,
+};
 
 use super::code::{self, ErrorCode};
 use super::deadline::millis;
@@ -22,7 +24,10 @@ pub struct Consumer(Arc<Client>);
 impl Consumer {
     /// Creates a consumer that is not a member of a group yet.
     pub fn new(properties: &Properties) -> Result<Consumer, ClientError> {
-        let events = RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_OFFSET_COMMIT;
+        let events = RD_KAFKA_EVENT_REBALANCE
+            | RD_KAFKA_EVENT_ERROR
+            | RD_KAFKA_EVENT_OFFSET_COMMIT
+            | RD_KAFKA_EVENT_STATS;
         let client = properties.create(sys::TYPE_CONSUMER, events)?;
         // SAFETY: the client is live and a consumer. After this, errors arrive in the consumer's queue, too.
         let code = ErrorCode(unsafe { sys::rd_kafka_poll_set_consumer(client.raw()) });
@@ -35,7 +40,7 @@ impl Consumer {
         &self.0
     }
 
-    /// Returns the queue of rebalances and errors. It must be polled at least every `max.poll.interval.ms`.
+    /// Returns the queue of rebalances, errors and statistics. It must be polled at least every `max.poll.interval.ms`.
     pub fn main_queue(&self) -> Queue {
         // SAFETY: the client is live.
         let raw = unsafe { sys::rd_kafka_queue_get_consumer(self.0.raw()) };

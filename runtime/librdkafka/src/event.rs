@@ -25,6 +25,8 @@ pub enum EventKind {
     Commit,
     /// Delivery reports of records.
     Delivery,
+    /// Statistics: see [`LatestStatistics`](super::LatestStatistics).
+    Statistics,
     /// A record on a queue that should have none.
     Record,
     /// Another kind, by the library's number.
@@ -44,6 +46,7 @@ impl ClientEvent {
             consts::RD_KAFKA_EVENT_ERROR => EventKind::Error,
             consts::RD_KAFKA_EVENT_OFFSET_COMMIT => EventKind::Commit,
             consts::RD_KAFKA_EVENT_DR => EventKind::Delivery,
+            consts::RD_KAFKA_EVENT_STATS => EventKind::Statistics,
             consts::RD_KAFKA_EVENT_FETCH => EventKind::Record,
             other => EventKind::Other(other),
         }

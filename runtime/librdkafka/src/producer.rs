@@ -4,7 +4,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka_sys::{RD_KAFKA_EVENT_DR, RD_KAFKA_EVENT_ERROR, RD_KAFKA_MSG_F_COPY};
+use rdkafka_sys::{RD_KAFKA_EVENT_DR, RD_KAFKA_EVENT_ERROR, RD_KAFKA_EVENT_STATS, RD_KAFKA_MSG_F_COPY};
 
 use super::code::ErrorCode;
 use super::deadline::millis;
@@ -74,7 +74,8 @@ impl<'e> DeliveryReport<'e> {
 impl Producer {
     /// Creates a producer that is not connected yet.
     pub fn new(properties: &Properties) -> Result<Producer, ClientError> {
-        let client = properties.create(sys::TYPE_PRODUCER, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR)?;
+        let events = RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_STATS;
+        let client = properties.create(sys::TYPE_PRODUCER, events)?;
         Ok(Producer(client))
     }
 
@@ -83,7 +84,7 @@ impl Producer {
         &self.0
     }
 
-    /// Returns the queue of delivery reports and errors.
+    /// Returns the queue of delivery reports, errors and statistics.
     pub fn main_queue(&self) -> Queue {
         // SAFETY: the client is live.
         let raw = unsafe { sys::rd_kafka_queue_get_main(self.0.raw()) };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::client::{Client, log_callback};
+use super::statistics::STATISTICS_INTERVAL;
 use super::{Credentials, CredentialsError, code, sys};
 
 /// Why a client could not be created.
@@ -57,6 +58,11 @@ impl Properties {
     /// Adds a value that takes precedence over all others.
     pub fn set(&mut self, name: &str, value: impl Display) {
         self.from_keylane.push((name.to_owned(), value.to_string()));
+    }
+
+    /// Switches on the statistics of a client, unless the user has set their interval.
+    pub fn enable_statistics(&mut self) {
+        self.set_default("statistics.interval.ms", STATISTICS_INTERVAL.as_millis());
     }
 
     /// Returns the timeout of a broker's response: `socket.timeout.ms`, a minute by default.
@@ -344,6 +350,16 @@ mod tests {
         assert_eq!(in_force(&properties, c"retries").as_deref(), Some("9"));
         properties.set("linger.ms", 1);
         assert_eq!(properties.get("linger.ms"), Some("1"));
+    }
+
+    #[test]
+    fn statistics_have_the_interval_that_the_user_has_set() {
+        for (of_user, expected) in [(None, "5000"), (Some("0"), "0"), (Some("700"), "700")] {
+            let of_user = of_user.map(|value| ("statistics.interval.ms".to_owned(), value.to_owned()));
+            let mut properties = Properties::new(of_user.into_iter().collect());
+            properties.enable_statistics();
+            assert_eq!(in_force(&properties, c"statistics.interval.ms").as_deref(), Some(expected));
+        }
     }
 
     #[test]

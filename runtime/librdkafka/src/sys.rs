@@ -207,6 +207,7 @@ unsafe extern "C" {
     pub(super) fn rd_kafka_event_error_string(event: *mut KafkaEvent) -> *const c_char;
     pub(super) fn rd_kafka_event_error_is_fatal(event: *mut KafkaEvent) -> c_int;
     pub(super) fn rd_kafka_event_opaque(event: *mut KafkaEvent) -> *mut c_void;
+    pub(super) fn rd_kafka_event_stats(event: *mut KafkaEvent) -> *const c_char;
     pub(super) fn rd_kafka_event_topic_partition_list(event: *mut KafkaEvent) -> *mut RawList;
     pub(super) fn rd_kafka_event_message_next(event: *mut KafkaEvent) -> *const RawMessage;
     pub(super) fn rd_kafka_event_destroy(event: *mut KafkaEvent);

@@ -67,8 +67,8 @@ impl DeliveryThread {
                 self.replace_producer();
             }
             self.drain_old_producer();
-            if let Some(mut event) = self.reports.poll(POLL_INTERVAL) {
-                self.handle_event(&mut event);
+            if let Some(event) = self.reports.poll(POLL_INTERVAL) {
+                self.handle_event(event);
             }
             for topic in SinkTopic::all(self.resend_queues.len()) {
                 self.resend(topic);
@@ -76,10 +76,15 @@ impl DeliveryThread {
         }
     }
 
-    fn handle_event(&mut self, event: &mut ClientEvent) {
+    fn handle_event(&mut self, mut event: ClientEvent) {
         match event.kind() {
-            EventKind::Delivery => self.handle_reports(event),
-            EventKind::Error => self.handle_client_error(event),
+            EventKind::Delivery => self.handle_reports(&mut event),
+            EventKind::Error => self.handle_client_error(&event),
+            EventKind::Statistics => {
+                if let Some(statistics) = &self.shared.statistics {
+                    statistics.put(event);
+                }
+            }
             EventKind::Rebalance | EventKind::Commit | EventKind::Record | EventKind::Other(_) => {}
         }
     }

@@ -14,8 +14,8 @@ use super::topic_limits::{Limits, RecordSize, TimeFit, Unpublishable};
 use super::topics;
 use super::unreported::{RecordId, UnreportedRecords};
 use crate::librdkafka::{
-    ClientError, Deadline, ErrorCode, Header, KeepWaiting, Producer, ProducerRecord, ProducerTopic,
-    Properties, StartupError, admin_broker,
+    ClientError, Deadline, ErrorCode, Header, KeepWaiting, LatestStatistics, Producer, ProducerRecord,
+    ProducerTopic, Properties, StartupError, admin_broker,
 };
 
 /// Timeout of the request that makes the producer discover its brokers before the first record.
@@ -89,6 +89,7 @@ pub(super) struct Shared {
     pub(super) names: Vec<CString>,
     limits: Limits,
     properties: Properties,
+    pub(super) statistics: Option<Arc<LatestStatistics>>,
 }
 
 /// A producer with its topics. Field order is drop order: topics before the producer.
@@ -111,6 +112,9 @@ impl Sink {
         let topic_limits = topics::prepare_topics(&properties, spec, &names, keep_waiting)?;
         let limits = Limits::new(topic_limits, &properties);
         limits.apply(&mut properties);
+        if spec.statistics.is_some() {
+            properties.enable_statistics();
+        }
         let producer = Producer::new(&properties)?;
         discover_brokers(&producer);
         let reports = producer.main_queue();
@@ -126,6 +130,7 @@ impl Sink {
             names,
             limits,
             properties,
+            statistics: spec.statistics.clone(),
         });
         let mut delivery =
             DeliveryThread::new(Arc::clone(&shared), reports, routes, on_authentication_failure);

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::sync::Arc;
 
-use crate::librdkafka::{ClientError, Credentials, Producer, Properties, StartupError};
+use crate::librdkafka::{ClientError, Credentials, LatestStatistics, Producer, Properties, StartupError};
 
 /// The parameters of a sink; all of them validated.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct SinkSpec {
     pub partitions_like: BTreeMap<String, String>,
     /// Limit of in-flight bytes per topic, so that a blocked topic does not use the memory of the others.
     pub max_bytes_per_topic: usize,
+    /// The receiver of the producer's statistics; `None`: nobody reads them.
+    pub statistics: Option<Arc<LatestStatistics>>,
 }
 
 /// Why a sink could not start.

@@ -31,6 +31,7 @@ fn spec(mock: &MockCluster, topics: &[&str]) -> SinkSpec {
         create_topics: false,
         partitions_like: BTreeMap::new(),
         max_bytes_per_topic: 1 << 20,
+        statistics: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::embedded::FeedProgress;
 use crate::config::{Assignor, FetchLimits, StartPolicy};
-use crate::librdkafka::{ClientError, Consumer, Credentials, Isolation, Properties};
+use crate::librdkafka::{ClientError, Consumer, Credentials, Isolation, LatestStatistics, Properties};
 
 /// The parameters of a source; all of them validated.
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub struct SourceSpec {
     pub commit_timeout: Duration,
     /// The progress of the embedded broker's feed, to which read positions are reported.
     pub feed: Option<Arc<FeedProgress>>,
+    /// The receiver of the consumer's statistics; `None`: nobody reads them.
+    pub statistics: Option<Arc<LatestStatistics>>,
 }
 
 /// Where processing of a partition ends.
@@ -58,6 +60,15 @@ impl SourceSpec {
     /// A property that the client rejects.
     pub fn check(&self) -> Result<(), ClientError> {
         Consumer::new(&self.properties()).map(drop)
+    }
+
+    /// Returns the properties of the consumer that joins the group: other clients have no statistics.
+    pub(super) fn consumer_properties(&self) -> Properties {
+        let mut all = self.properties();
+        if self.statistics.is_some() {
+            all.enable_statistics();
+        }
+        all
     }
 
     /// Combines the user's properties with Keylane's. Some of Keylane's override the user's, others are only defaults.

@@ -49,6 +49,7 @@ pub(in crate::app) fn sink_spec(config: &Checked, access: Access) -> SinkSpec {
         create_topics: config.kafka.create_topics,
         partitions_like: dead_letter_topics(config),
         max_bytes_per_topic: OUTPUT_BYTES_PER_TOPIC,
+        statistics: None,
     }
 }
 
@@ -77,6 +78,7 @@ pub(in crate::app) fn source_spec(
         fetch: fetch_limits(config, 1),
         commit_timeout: handler.commit.timeout,
         feed: None,
+        statistics: None,
     }
 }
 

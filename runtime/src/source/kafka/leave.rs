@@ -33,7 +33,7 @@ impl Source {
         let first_response = Deadline::after(FIRST_RESPONSE_MAX.min(deadline.remaining()));
         while self.rebalances.count == 0 && !self.context.consumer.is_member() && !first_response.is_over() {
             if let Some(event) = self.main_queue.poll(LEAVE_POLL_INTERVAL.min(first_response.remaining())) {
-                self.on_main_event(&event);
+                self.on_main_event(event);
             }
         }
         if let Err(code) = self.context.consumer.unsubscribe() {
@@ -41,7 +41,7 @@ impl Source {
         }
         while self.context.consumer.is_member() && !deadline.is_over() {
             if let Some(event) = self.main_queue.poll(LEAVE_POLL_INTERVAL.min(deadline.remaining())) {
-                self.on_main_event(&event);
+                self.on_main_event(event);
             }
             self.answer_pending();
         }

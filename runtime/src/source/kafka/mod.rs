@@ -7,13 +7,15 @@ mod lookup_results;
 mod rebalance;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keylane_core::{CommitEntry, CommitId, Partition, ReadError, RebalanceId, StartAt};
 
 use crate::config::{Assignor, FetchLimits};
 use crate::librdkafka::{
-    Consumer, KeepWaiting, PartitionList, Queue, Record, Requests, StartupError, StartupRequests, WakeHandle,
+    Consumer, KeepWaiting, LatestStatistics, PartitionList, Queue, Record, Requests, StartupError,
+    StartupRequests, WakeHandle,
 };
 use crate::source::event::{ReadResult, SourceEvent};
 use crate::source::log_ends::{IDLE_MIN, LogEnds};
@@ -35,7 +37,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The consumer of one handler, which reads the partitions that the group assigns. One thread uses it.
 pub struct Source {
     context: ConsumerContext,
-    /// The queue of rebalances and errors.
+    /// The queue of rebalances, errors and statistics.
     main_queue: Queue,
     partitions: OwnedPartitions,
     rebalances: Rebalances,
@@ -51,6 +53,7 @@ pub struct Source {
     /// Whether the consumer is a static member, which does not leave its group.
     is_static: bool,
     fetch: FetchLimits,
+    statistics: Option<Arc<LatestStatistics>>,
 }
 
 impl Source {
@@ -63,7 +66,7 @@ impl Source {
         keep_waiting: KeepWaiting<'_>,
     ) -> Result<Source, Error> {
         let topics = spec.topic_names().ok_or_else(|| StartupError::TopicName(spec.topics.join(", ")))?;
-        let consumer = Consumer::new(&spec.properties())?;
+        let consumer = Consumer::new(&spec.consumer_properties())?;
         let main_queue = consumer.main_queue().with_wake(&wake);
         let mut requests =
             StartupRequests::new(consumer.client(), &main_queue, spec.response_timeout(), keep_waiting);
@@ -98,6 +101,7 @@ impl Source {
             assignor: spec.assignor,
             is_static: spec.group_instance_id.is_some(),
             fetch: spec.fetch,
+            statistics: spec.statistics.clone(),
         })
     }
 
@@ -123,7 +127,7 @@ impl Source {
             }
             // The library is polled even if its queue is empty: without polls it leaves the group.
             if let Some(event) = self.main_queue.poll(Duration::ZERO) {
-                self.on_main_event(&event);
+                self.on_main_event(event);
             } else if let Some(event) = self.commits.next_response() {
                 self.pending_events.extend(self.commits.results(&event, &self.context));
             } else if let Some(result) = self.lookups.next(now) {

@@ -51,15 +51,20 @@ impl Rebalances {
 }
 
 impl Source {
-    pub(super) fn on_main_event(&mut self, event: &ClientEvent) {
+    pub(super) fn on_main_event(&mut self, event: ClientEvent) {
         match event.kind() {
-            EventKind::Rebalance => self.on_rebalance(event),
+            EventKind::Rebalance => self.on_rebalance(&event),
             EventKind::Error => {
                 let mut error = source_error(event.error(), &event.text(), event.is_fatal());
                 if let Some((code, text)) = self.context.consumer.client().fatal_error() {
                     error = source_error(code, &text, true);
                 }
                 self.pending_events.push_back(SourceEvent::Error(error));
+            }
+            EventKind::Statistics => {
+                if let Some(statistics) = &self.statistics {
+                    statistics.put(event);
+                }
             }
             // A record dropped here would later look like a gap and be committed unprocessed.
             EventKind::Record => panic_on_orphaned_record(),
@@ -91,7 +96,7 @@ impl Source {
     /// rebalance among them.
     pub(super) fn take_queued_rebalances(&mut self) {
         while let Some(event) = self.main_queue.poll(Duration::ZERO) {
-            self.on_main_event(&event);
+            self.on_main_event(event);
         }
     }
 

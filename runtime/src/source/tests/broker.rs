@@ -43,6 +43,7 @@ pub(super) fn spec(broker: &EmbeddedBroker, assignor: Assignor) -> SourceSpec {
         },
         commit_timeout: Duration::from_secs(2),
         feed: None,
+        statistics: None,
     }
 }
 
