@@ -28,6 +28,8 @@ pub(in crate::app) struct Reading {
     /// Whether an assignment was answered.
     was_assigned: bool,
     first_read: Option<Duration>,
+    /// Number of records that were read, with those that the filter dropped.
+    records: u64,
     missing: Option<MissingLaneKey>,
     missing_reported: u64,
 }
@@ -85,6 +87,7 @@ impl Reading {
             owned: Vec::new(),
             was_assigned: false,
             first_read: None,
+            records: 0,
             missing: None,
             missing_reported: 0,
         }
@@ -173,6 +176,7 @@ impl Reading {
             rows.push(FetchedRow { offset: record.offset(), timestamp, bytes, arena_slot, admission });
             bytes
         });
+        self.records += rows.len() as u64;
         if !rows.is_empty() {
             self.first_read.get_or_insert(now);
         }
@@ -200,6 +204,11 @@ impl Reading {
     /// Returns the time since the first read of an event.
     pub(super) fn active(&self, now: Duration) -> Duration {
         self.first_read.map_or(Duration::ZERO, |first| now.saturating_sub(first))
+    }
+
+    /// Returns the number of records that were read, with those that the filter dropped.
+    pub(super) fn records(&self) -> u64 {
+        self.records
     }
 
     /// The number of events by the filter rule that matched them; empty without a filter.

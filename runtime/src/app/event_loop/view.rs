@@ -15,6 +15,8 @@ use super::report;
 pub(in crate::app) struct HandlerView {
     pub(in crate::app) core: View,
     pub(in crate::app) publishing: PublishingView,
+    /// Number of records that were read, with those that the filter dropped.
+    pub(in crate::app) records_read: u64,
     /// The number of events by the filter rule that matched them; empty without a filter.
     pub(in crate::app) filter: Vec<FilterCount>,
     /// Number of rejected commits, counted per partition, and of commits without an answer.
@@ -72,6 +74,7 @@ impl EventLoop {
         HandlerView {
             core,
             publishing: self.publishing.view(),
+            records_read: self.reading.records(),
             filter: self.reading.filter_counts(),
             commits_stored: self.committing.stored(),
             commits_failed: self.committing.failed(),

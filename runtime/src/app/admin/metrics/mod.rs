@@ -55,6 +55,7 @@ impl Collector for Metrics {
         self.write_observed(&mut families)?;
         self.write_guests(&mut families)?;
         self.write_times(&mut families)?;
+        self.write_messaging(&mut families)?;
         if self.include_partitions { self.write_partitions(&mut families) } else { Ok(()) }
     }
 }
@@ -198,9 +199,34 @@ mod tests {
         let page = include_str!("../../../../../docs/metrics.md");
         let rows: String = page
             .lines()
-            .filter(|line| line.starts_with("| `keylane_") || line.starts_with("| `process_"))
+            .filter(|line| {
+                ["keylane_", "messaging_", "process_"].iter().any(|prefix| has_prefix(line, prefix))
+            })
             .fold(String::new(), |rows, line| rows + line + "\n");
         assert_eq!(rows, table, "docs/metrics.md must be:\n{table}");
+    }
+
+    /// Returns whether a line of the page is the row of a metric with this prefix.
+    fn has_prefix(line: &str, prefix: &str) -> bool {
+        line.strip_prefix("| `").is_some_and(|name| name.starts_with(prefix))
+    }
+
+    #[test]
+    fn messages_have_the_labels_of_the_conventions() {
+        let mut view = HandlerView { records_read: 42, ..HandlerView::default() };
+        view.observed.call_times.record(5);
+        let text = encode(Metrics { views: vec![Some(view)], ..metrics() }, MetricsFormat::Prometheus);
+        let labels = "handler=\"t\",messaging_system=\"kafka\",messaging_consumer_group_name=\"g\"";
+        for sample in [
+            format!(
+                "messaging_client_consumed_messages_total{{{labels},messaging_operation_name=\"poll\"}} 42"
+            ),
+            format!(
+                "messaging_process_duration_seconds_count{{{labels},messaging_operation_name=\"process\"}} 1"
+            ),
+        ] {
+            assert!(text.lines().any(|line| line == sample), "{sample}\n{text}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use keylane_core::Histogram;
 use crate::status::HandlerStatus;
 
 use super::Metrics;
-use super::families::{Families, labels};
+use super::families::{Families, Label, labels};
 use crate::app::event_loop::{CALL_RESULTS, HandlerView};
 
 const MILLIS: f64 = 1e3;
@@ -96,6 +96,33 @@ impl Metrics {
             families.histogram((name, help), per_second, samples)?;
         }
         Ok(())
+    }
+
+    /// Writes metrics by the names and labels of the OpenTelemetry conventions for messaging.
+    pub(super) fn write_messaging(&self, families: &mut Families<'_>) -> fmt::Result {
+        fn labels<'s>(handler: &'s HandlerStatus, operation: &'static str) -> Vec<Label<'s>> {
+            vec![
+                ("handler", handler.handler.as_str()),
+                ("messaging_system", "kafka"),
+                ("messaging_consumer_group_name", handler.group.as_str()),
+                ("messaging_operation_name", operation),
+            ]
+        }
+        families.counter(
+            (
+                "messaging_client_consumed_messages",
+                "Records that were read from the consumer, with those that the filter dropped.",
+            ),
+            self.with_view().map(|(handler, view)| (labels(handler, "poll"), view.records_read)),
+        )?;
+        families.histogram(
+            (
+                "messaging_process_duration_seconds",
+                "The same values as `keylane_guest_call_seconds`, for OpenTelemetry dashboards: one for each call, which may have several events.",
+            ),
+            MICROS,
+            self.with_view().map(|(handler, view)| (labels(handler, "process"), view.observed.call_times)),
+        )
     }
 
     /// Returns the handlers that have a view.
