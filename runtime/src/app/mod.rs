@@ -118,14 +118,8 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunEnd> {
     let (rejection_sender, rejection_receiver) = authentication::channel();
     let built = Parts::build(config, options, &compiler, &admin, &rejection_sender, &mut keep_waiting)
         .and_then(|mut parts| {
-            let loops = parts.prepare_loops(
-                config,
-                options,
-                clock,
-                &admin.state,
-                &rejection_sender,
-                &mut keep_waiting,
-            )?;
+            let loops =
+                parts.prepare_loops(config, options, clock, &admin, &rejection_sender, &mut keep_waiting)?;
             Ok((parts, loops))
         });
     let (parts, loops) = match built {

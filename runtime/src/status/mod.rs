@@ -2,6 +2,7 @@
 //!
 //! Times are in milliseconds, sizes in bytes. Fields are added over time; none changes its meaning.
 
+pub mod broker;
 pub mod group;
 pub mod limit_cause;
 pub mod stall_reason;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use broker::{BrokerState, BrokerStatus};
 pub use group::{GroupMemberStatus, GroupOwner, GroupPartitionStatus, GroupStatus, TopicPartition};
 pub use limit_cause::{LIMIT_CAUSES, LimitCause};
 pub use stall_reason::{STALL_REASONS, StallReason};
@@ -41,6 +43,8 @@ pub struct ProcessStatus {
     pub log_lines_dropped: u64,
     /// The handlers, in the order of the configuration.
     pub handlers: Vec<HandlerStatus>,
+    /// The brokers, as the producer knows them; empty without statistics.
+    pub producer_brokers: Vec<BrokerStatus>,
 }
 
 /// The memory of a process.
@@ -52,6 +56,8 @@ pub struct MemoryStatus {
     pub output_backlog_bytes: u64,
     /// Linear memory of the live instances of all handlers.
     pub guest_bytes: u64,
+    /// Records that the consumers have fetched ahead; `None`: no statistics.
+    pub fetch_queue_bytes: Option<u64>,
     /// The resident set of the process; `None`: not available.
     pub resident_bytes: Option<u64>,
 }
@@ -123,6 +129,13 @@ pub struct HandlerStatus {
     pub totals: HandlerTotals,
     /// The number of events by the filter rule that matched them; empty without a filter.
     pub filter: Vec<FilterRuleStatus>,
+    /// The brokers, as its consumer knows them; empty without statistics: the handler does not run, or
+    /// `statistics.interval.ms` is 0.
+    pub brokers: Vec<BrokerStatus>,
+    /// Whether every connection of its consumer is down, or has not responded for ten seconds.
+    pub no_broker_reachable: bool,
+    /// Records that its consumer has fetched ahead; `None`: no statistics.
+    pub fetch_queue_bytes: Option<u64>,
     /// Its partitions, by topic and number.
     pub partitions: Vec<PartitionStatus>,
 }

@@ -15,6 +15,7 @@ use crate::status::{
 
 use super::super::clock::Clock;
 use super::super::event_loop::{HandlerView, LoopEnd, Mailbox};
+use super::client_statistics::ClientStatistics;
 use super::facts::{HandlerFacts, ProcessFacts};
 use super::handler_entry::{EntryState, HandlerEntry, VIEW_WAIT_MAX, lock, millis};
 use super::lanes;
@@ -29,6 +30,8 @@ pub(in crate::app) struct AdminState {
     partition_metrics: bool,
     stage: Mutex<Stage>,
     handlers: Vec<HandlerEntry>,
+    /// The statistics of the producer, unless they are off.
+    producer: Mutex<Option<ClientStatistics>>,
 }
 
 /// The stage of the run.
@@ -56,6 +59,7 @@ impl AdminState {
                 since: Duration::ZERO,
             }),
             handlers: handlers.into_iter().map(entry).collect(),
+            producer: Mutex::default(),
         }
     }
 
@@ -79,6 +83,16 @@ impl AdminState {
     /// Notes the event loop of a handler, which is about to run.
     pub(in crate::app) fn loop_prepared(&self, handler: &str, mailbox: Arc<Mailbox>, pulse: Arc<Pulse>) {
         self.with(handler, |state| state.event_loop = Some((mailbox, pulse)));
+    }
+
+    /// Notes the statistics of the consumer of a handler.
+    pub(super) fn read_consumer(&self, handler: &str, statistics: ClientStatistics) {
+        self.with(handler, |state| state.statistics = Some(statistics));
+    }
+
+    /// Notes the statistics of the producer.
+    pub(super) fn read_producer(&self, statistics: ClientStatistics) {
+        *lock(&self.producer) = Some(statistics);
     }
 
     /// Notes that every event loop runs.
@@ -105,6 +119,7 @@ impl AdminState {
             state.end = Some(end.failures.clone());
             state.last = Some(end.view.clone());
             state.event_loop = None;
+            state.statistics = None;
         });
     }
 
@@ -138,9 +153,11 @@ impl AdminState {
         let _all_in_time = timeout(VIEW_WAIT_MAX, all).await;
         let now = self.clock.now();
         let requested = self.handlers.iter().zip(&requests);
-        let handlers =
+        let handlers: Vec<HandlerStatus> =
             requested.map(|(entry, request)| entry.status(now, started, request.as_ref())).collect();
-        let memory = self.memory();
+        let mut memory = self.memory();
+        let fetched = handlers.iter().filter_map(|handler| handler.fetch_queue_bytes);
+        memory.fetch_queue_bytes = fetched.reduce(u64::saturating_add);
         let state = match &*lock(&self.stage) {
             Stage::Starting { step, since } => ProcessState::Starting {
                 step: step.clone(),
@@ -149,7 +166,10 @@ impl AdminState {
             Stage::Running => ProcessState::Running,
             Stage::Draining => ProcessState::Draining,
         };
-        self.process.status(now, state, memory, handlers)
+        let mut status = self.process.status(now, state, memory, handlers);
+        let producer = lock(&self.producer).as_mut().and_then(|statistics| statistics.read(now));
+        status.producer_brokers = producer.unwrap_or_default().brokers;
+        status
     }
 
     /// Returns the memory that is in use, as of the last views.

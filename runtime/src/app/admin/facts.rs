@@ -58,6 +58,7 @@ impl ProcessFacts {
             memory,
             log_lines_dropped: crate::logging::lines_dropped(),
             handlers,
+            producer_brokers: Vec::new(),
         }
     }
 }
@@ -99,6 +100,9 @@ impl HandlerFacts {
             blocking_topic: None,
             totals: HandlerTotals::default(),
             filter: Vec::new(),
+            brokers: Vec::new(),
+            no_broker_reachable: false,
+            fetch_queue_bytes: None,
             partitions: Vec::new(),
         }
     }

@@ -11,6 +11,7 @@ use crate::guest::{GuestCounters, GuestUse};
 use crate::status::{HandlerState, HandlerStatus, InstanceStatus};
 
 use super::super::event_loop::{HandlerView, LaneOrder, LanesRequest, LoopEvent, Mailbox, RankedLane};
+use super::client_statistics::{BrokersView, ClientStatistics};
 use super::facts::HandlerFacts;
 use super::pulse::{LivenessCheck, Pulse};
 use super::view;
@@ -33,6 +34,8 @@ pub(super) struct EntryState {
     /// Its event loop, once that is prepared.
     pub(super) event_loop: Option<(Arc<Mailbox>, Arc<Pulse>)>,
     pub(super) liveness: LivenessCheck,
+    /// The statistics of its consumer, unless they are off, or it has ended.
+    pub(super) statistics: Option<ClientStatistics>,
     /// The last request for a view. At most one is pending.
     requested: Option<watch::Receiver<Option<HandlerView>>>,
     /// The last request for lanes. At most one is pending.
@@ -113,6 +116,11 @@ impl HandlerEntry {
         if let Some(guests) = state.guest_use() {
             status.instances = InstanceStatus { idle: guests.idle_instances, busy: guests.busy_instances };
             status.guest_memory_bytes = guests.memory_bytes;
+        }
+        if let Some(view) = state.statistics.as_mut().and_then(|statistics| statistics.read(now)) {
+            let BrokersView { brokers, none_reachable, fetch_queue_bytes } = view;
+            (status.brokers, status.no_broker_reachable) = (brokers, none_reachable);
+            status.fetch_queue_bytes = Some(fetch_queue_bytes);
         }
         if matches!(handler, HandlerState::Stopped) {
             (status.limited_by, status.rates, status.catch_up_ms) = (None, None, None);

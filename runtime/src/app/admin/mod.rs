@@ -1,6 +1,7 @@
 //! The admin server of a run. It requests views of the event loops through their mailboxes.
 
 mod backend;
+mod client_statistics;
 mod facts;
 mod handler_entry;
 mod lanes;
@@ -14,13 +15,15 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use keylane_admin::{AccessRules, Listen, Server};
 
-use crate::config::{AdminConfig, AdminListen, AdminToken, Checked};
+use crate::config::{AdminConfig, AdminListen, AdminToken, Checked, ClientProperties, HandlerConfig};
+use crate::librdkafka::LatestStatistics;
 
 use super::RunOptions;
 use super::clock::Clock;
 pub(in crate::app) use backend::AdminState;
 pub(in crate::app) use pulse::Pulse;
 
+use client_statistics::ClientStatistics;
 use facts::{HandlerFacts, ProcessFacts};
 
 /// The admin server, and the state that it serves. Dropping it ends the server.
@@ -46,6 +49,30 @@ impl AdminServer {
             tracing::info!(address = %server.address(), "admin server started");
         }
         Ok(AdminServer { state, server })
+    }
+
+    /// Returns the receiver of the statistics of a handler's consumer; `None`: the server is off, so nobody would read them.
+    pub(super) fn consumer_statistics(
+        &self,
+        config: &Checked,
+        handler: &HandlerConfig,
+    ) -> Option<Arc<LatestStatistics>> {
+        let (latest, statistics) = self.statistics(&config.kafka.consumer)?;
+        self.state.read_consumer(&handler.name, statistics);
+        Some(latest)
+    }
+
+    /// Returns the receiver of the statistics of the producer.
+    pub(super) fn producer_statistics(&self, config: &Checked) -> Option<Arc<LatestStatistics>> {
+        let (latest, statistics) = self.statistics(&config.kafka.producer)?;
+        self.state.read_producer(statistics);
+        Some(latest)
+    }
+
+    fn statistics(&self, properties: &ClientProperties) -> Option<(Arc<LatestStatistics>, ClientStatistics)> {
+        self.server.as_ref()?;
+        let latest = Arc::<LatestStatistics>::default();
+        Some((Arc::clone(&latest), ClientStatistics::new(latest, properties)))
     }
 
     /// Returns the default of `client.id`, which leads from the description of a group to the process: the machine, and

@@ -19,7 +19,7 @@ use crate::sink::{Route, Sink};
 use crate::source::Source;
 use crate::source::embedded::EmbeddedBroker;
 
-use super::super::admin::{AdminServer, AdminState, Pulse};
+use super::super::admin::{AdminServer, Pulse};
 use super::super::authentication::{ClientKind, RejectionSender};
 use super::super::clock::Clock;
 use super::super::event_loop::{
@@ -97,7 +97,8 @@ impl Parts {
         let client_id: Arc<str> = admin.client_id().into();
         let access = Access { servers, credentials: credentials.clone(), client_id: Some(client_id.clone()) };
         let input_topics = InputTopics::query(config, access.clone(), keep_waiting)?;
-        let spec = options::sink_spec(config, access);
+        let mut spec = options::sink_spec(config, access);
+        spec.statistics = admin.producer_statistics(config);
         let routes = handlers.iter().map(HandlerPart::route).collect();
         let rejection_sender = rejection_sender.clone();
         let on_authentication_failure = Box::new(move || rejection_sender.report(ClientKind::Producer));
@@ -136,7 +137,7 @@ impl Parts {
         config: &Checked,
         options: &RunOptions,
         clock: Clock,
-        admin: &AdminState,
+        admin: &AdminServer,
         rejection_sender: &RejectionSender,
         keep_waiting: KeepWaiting<'_>,
     ) -> anyhow::Result<Vec<EventLoop>> {
@@ -152,6 +153,7 @@ impl Parts {
             let mut spec = options::source_spec(config, handler, self.access(config), options.until_end);
             spec.fetch = fetch;
             spec.feed = self.embedded.as_ref().map(EmbeddedRun::progress);
+            spec.statistics = admin.consumer_statistics(config, handler);
             let source = Source::start(&spec, part.wake.clone(), &mut |waiting| {
                 keep_waiting(waiting.reason.as_deref())
             })
@@ -175,7 +177,7 @@ impl Parts {
             core.retry.seed = RandomState::new().hash_one(std::process::id());
             let now = clock.now();
             let pulse = Arc::new(Pulse::default());
-            admin.loop_prepared(&handler.name, part.mailbox.clone(), pulse.clone());
+            admin.state.loop_prepared(&handler.name, part.mailbox.clone(), pulse.clone());
             loops.push(EventLoop {
                 core: keylane_core::Core::new(core),
                 log: HandlerLog::new(handler.name.clone(), handler.topics.clone()),

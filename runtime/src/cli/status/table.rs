@@ -6,8 +6,13 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use crate::status::{
-    HandlerState, HandlerStatus, OwnershipState, PartitionStatus, ProcessState, ProcessStatus, RateStatus,
+    BrokerState, BrokerStatus, HandlerState, HandlerStatus, OwnershipState, PartitionStatus, ProcessState,
+    ProcessStatus, RateStatus,
 };
+
+/// The line about a handler without a connection.
+const NO_BROKER: &str = "no broker can be reached: every connection of the consumer is down, or has not responded for \
+                         10 s; check that the brokers run and respond";
 
 /// Formats the status of one process.
 pub(super) fn of(status: &ProcessStatus, address: &str) -> String {
@@ -54,6 +59,9 @@ fn of_handler(text: &mut String, handler: &HandlerStatus) {
     for failure in &handler.failures {
         line(text, &format!("  failure: {}", shown(failure)));
     }
+    if handler.no_broker_reachable {
+        line(text, &format!("  {NO_BROKER}"));
+    }
     if let Some(limit) = &handler.limited_by {
         line(text, &format!("  limited by {}: {}", shown(&limit.cause), shown(&limit.detail)));
     }
@@ -80,6 +88,9 @@ fn of_handler(text: &mut String, handler: &HandlerStatus) {
             ByteSize(handler.guest_memory_bytes)
         ),
     );
+    if !handler.brokers.is_empty() {
+        of_brokers(text, &handler.brokers);
+    }
     if !handler.partitions.is_empty() {
         of_partitions(text, &handler.partitions);
     }
@@ -99,6 +110,29 @@ fn of_rates(text: &mut String, handler: &HandlerStatus, rates: &RateStatus) {
             "  {settled:.1} events/s  {retries:.1} retries/s  {dead_letters:.1} dead letters/s{times}{end}"
         ),
     );
+}
+
+/// Adds the number of brokers by state, those without a connection that is needed, and the slowest round trip.
+fn of_brokers(text: &mut String, brokers: &[BrokerStatus]) {
+    let by_state = BrokerState::ALL.into_iter().filter_map(|state| {
+        let of_state: Vec<&BrokerStatus> = brokers.iter().filter(|broker| broker.state == state).collect();
+        let names: Vec<String> = of_state.iter().map(|broker| shown(&broker.broker)).collect();
+        let names = match state {
+            BrokerState::Up | BrokerState::Idle => String::new(),
+            BrokerState::Down | BrokerState::Unresponsive => format!(" ({})", names.join(", ")),
+        };
+        (!of_state.is_empty()).then(|| format!("{} {}{names}", of_state.len(), state.name()))
+    });
+    let by_state: Vec<String> = by_state.collect();
+    let slowest = brokers.iter().filter(|broker| broker.round_trip_us.is_some());
+    let slowest = slowest.max_by_key(|broker| broker.round_trip_us).map_or(String::new(), |broker| {
+        let time = |micros: Option<u64>| micros.map_or("-".to_owned(), |micros| format!("{micros} µs"));
+        let (average, p99) = (time(broker.round_trip_us), time(broker.round_trip_p99_us));
+        format!("  slowest round trip {average}, p99 {p99}")
+    });
+    let throttle = brokers.iter().map(|broker| broker.throttle_ms).max().filter(|millis| *millis > 0);
+    let throttle = throttle.map_or(String::new(), |millis| format!("  throttled for up to {millis} ms"));
+    line(text, &format!("  brokers {}{slowest}{throttle}", by_state.join(", ")));
 }
 
 fn of_partitions(text: &mut String, partitions: &[PartitionStatus]) {
@@ -212,6 +246,57 @@ mod tests {
         }
     }
 
+    fn broker(name: &str, state: BrokerState, round_trip_us: Option<u64>) -> BrokerStatus {
+        BrokerStatus {
+            broker: name.to_owned(),
+            state,
+            round_trip_us,
+            round_trip_p99_us: round_trip_us.map(|micros| 2 * micros),
+            throttle_ms: 30,
+        }
+    }
+
+    fn handler(partitions: Vec<PartitionStatus>) -> HandlerStatus {
+        HandlerStatus {
+            handler: "orders".to_owned(),
+            group: "orders-v1".to_owned(),
+            topics: vec!["orders".to_owned()],
+            component: "orders.wasm".to_owned(),
+            component_sha256: Some("0123456789abcdef".to_owned()),
+            state: HandlerState::Running,
+            failures: Vec::new(),
+            unresponsive_ms: None,
+            limited_by: Some(LimitStatus {
+                cause: "retries".to_owned(),
+                meaning: "all lanes wait".to_owned(),
+                detail: "lanes that wait for their next attempt: 1 of 12".to_owned(),
+                remedy: "see the errors".to_owned(),
+            }),
+            rates: Some(RateStatus { settled: 1_234.56, retries: 0.25, dead_letters: 0.0 }),
+            call_times: Some(CallTimeStatus { p50_us: Some(244), p99_us: None }),
+            catch_up_ms: Some(65_000),
+            calls: 3,
+            waiting_calls: 0,
+            calls_limit: 256,
+            instances: InstanceStatus { idle: 5, busy: 3 },
+            guest_memory_bytes: (11 << 20) + (1 << 19),
+            lanes: 12,
+            ready_lanes: 4,
+            retrying_lanes: 1,
+            blocking_topic: None,
+            totals: HandlerTotals { settled: 9, ..HandlerTotals::default() },
+            filter: Vec::new(),
+            brokers: vec![
+                broker("b-1:9092/1", BrokerState::Up, Some(1_500)),
+                broker("b-2:9092/2", BrokerState::Down, None),
+                broker("b-3:9092/3", BrokerState::Up, Some(100_000)),
+            ],
+            no_broker_reachable: false,
+            fetch_queue_bytes: None,
+            partitions,
+        }
+    }
+
     #[test]
     fn a_status_is_shown_with_stalls_and_their_remedies() {
         let blocked = BlockedStatus {
@@ -237,37 +322,8 @@ mod tests {
             memory_budget_bytes: 128 << 20,
             memory: MemoryStatus { resident_bytes: Some(96 << 20), ..MemoryStatus::default() },
             log_lines_dropped: 0,
-            handlers: vec![HandlerStatus {
-                handler: "orders".to_owned(),
-                group: "orders-v1".to_owned(),
-                topics: vec!["orders".to_owned()],
-                component: "orders.wasm".to_owned(),
-                component_sha256: Some("0123456789abcdef".to_owned()),
-                state: HandlerState::Running,
-                failures: Vec::new(),
-                unresponsive_ms: None,
-                limited_by: Some(LimitStatus {
-                    cause: "retries".to_owned(),
-                    meaning: "all lanes wait".to_owned(),
-                    detail: "lanes that wait for their next attempt: 1 of 12".to_owned(),
-                    remedy: "see the errors".to_owned(),
-                }),
-                rates: Some(RateStatus { settled: 1_234.56, retries: 0.25, dead_letters: 0.0 }),
-                call_times: Some(CallTimeStatus { p50_us: Some(244), p99_us: None }),
-                catch_up_ms: Some(65_000),
-                calls: 3,
-                waiting_calls: 0,
-                calls_limit: 256,
-                instances: InstanceStatus { idle: 5, busy: 3 },
-                guest_memory_bytes: (11 << 20) + (1 << 19),
-                lanes: 12,
-                ready_lanes: 4,
-                retrying_lanes: 1,
-                blocking_topic: None,
-                totals: HandlerTotals { settled: 9, ..HandlerTotals::default() },
-                filter: Vec::new(),
-                partitions: vec![partition(0, None), partition(1, Some(blocked))],
-            }],
+            handlers: vec![handler(vec![partition(0, None), partition(1, Some(blocked))])],
+            producer_brokers: Vec::new(),
         };
         assert_eq!(
             of(&status, "http://127.0.0.1:9277"),
@@ -278,6 +334,7 @@ handler orders  group orders-v1  component 0123456789ab  running
   1234.6 events/s  0.2 retries/s  0.0 dead letters/s  calls p50 244 µs, p99 -  caught up in about 1m 5s
   calls 3 of 256  lanes 12 (4 ready, 1 retrying)  settled 9  dead letters 0  retries 0  outputs 0
   instances 3 busy, 5 idle  linear memory 11.5 MiB
+  brokers 2 up, 1 down (b-2:9092/2)  slowest round trip 100000 µs, p99 200000 µs  throttled for up to 30 ms
   partition  state          committed        lag  unsettled    queued       age
   orders/0   active                 -          -         57        17        1s
   orders/1   active                41         59         57        17        1s
@@ -286,5 +343,22 @@ handler orders  group orders-v1  component 0123456789ab  running
              last error: no price for it
 "
         );
+    }
+
+    #[test]
+    fn a_handler_without_a_reachable_broker_is_shown_before_its_numbers() {
+        let mut handler = handler(Vec::new());
+        handler.no_broker_reachable = true;
+        handler.brokers = vec![
+            broker("b-1:9092/1", BrokerState::Unresponsive, None),
+            broker("b-2:9092/2", BrokerState::Idle, None),
+        ];
+        let mut text = String::new();
+        of_handler(&mut text, &handler);
+        assert!(
+            text.lines().nth(1).is_some_and(|line| line.contains("no broker can be reached: ")),
+            "{text}"
+        );
+        assert!(text.contains("\n  brokers 1 unresponsive (b-1:9092/1), 1 idle  throttled"), "{text}");
     }
 }

@@ -1,5 +1,6 @@
 //! The metrics: those of the process here, others by subject. Labels never contain a key.
 
+mod brokers;
 mod families;
 mod guests;
 mod handlers;
@@ -56,6 +57,7 @@ impl Collector for Metrics {
         self.write_guests(&mut families)?;
         self.write_times(&mut families)?;
         self.write_messaging(&mut families)?;
+        self.write_brokers(&mut families)?;
         if self.include_partitions { self.write_partitions(&mut families) } else { Ok(()) }
     }
 }
@@ -99,12 +101,12 @@ mod tests {
     use super::*;
     use crate::guest::{GrantUse, HttpUse};
     use crate::status::{
-        FilterRuleStatus, HandlerTotals, InstanceStatus, LimitStatus, MemoryStatus, OwnershipState,
+        BrokerState, BrokerStatus, FilterRuleStatus, HandlerTotals, InstanceStatus, LimitStatus, MemoryStatus, OwnershipState,
         ProcessState,
     };
 
-    fn status() -> ProcessStatus {
-        let partition = PartitionStatus {
+    fn partition() -> PartitionStatus {
+        PartitionStatus {
             topic: "in".to_owned(),
             partition: 3,
             state: OwnershipState::Active,
@@ -127,7 +129,10 @@ mod tests {
             stalled_ms: None,
             stop_reason: None,
             blocked: None,
-        };
+        }
+    }
+
+    fn status() -> ProcessStatus {
         let handler = HandlerStatus {
             handler: "t".to_owned(),
             group: "g".to_owned(),
@@ -157,7 +162,10 @@ mod tests {
             blocking_topic: Some("out\"\n".to_owned()),
             totals: HandlerTotals { settled: 10, filtered: 3, dead_letters: 2, ..HandlerTotals::default() },
             filter: vec![FilterRuleStatus { rule: None, keep: true, events: 7 }],
-            partitions: vec![partition],
+            brokers: vec![broker("b:9092/1", BrokerState::Up), broker("b:9093/2", BrokerState::Down)],
+            no_broker_reachable: false,
+            fetch_queue_bytes: Some(300),
+            partitions: vec![partition()],
         };
         ProcessStatus {
             version: "0.1.0".to_owned(),
@@ -172,6 +180,18 @@ mod tests {
             memory: MemoryStatus::default(),
             log_lines_dropped: 0,
             handlers: vec![handler],
+            producer_brokers: vec![broker("b:9092/1", BrokerState::Up)],
+        }
+    }
+
+    fn broker(name: &str, state: BrokerState) -> BrokerStatus {
+        let has_responded = state == BrokerState::Up;
+        BrokerStatus {
+            broker: name.to_owned(),
+            state,
+            round_trip_us: has_responded.then_some(1_500),
+            round_trip_p99_us: has_responded.then_some(20_000),
+            throttle_ms: 250,
         }
     }
 
@@ -209,6 +229,23 @@ mod tests {
     /// Returns whether a line of the page is the row of a metric with this prefix.
     fn has_prefix(line: &str, prefix: &str) -> bool {
         line.strip_prefix("| `").is_some_and(|name| name.starts_with(prefix))
+    }
+
+    #[test]
+    fn brokers_are_counted_by_client_and_state() {
+        let text = encode(metrics(), MetricsFormat::Prometheus);
+        for sample in [
+            "keylane_brokers{client=\"consumer\",handler=\"t\",state=\"up\"} 1",
+            "keylane_brokers{client=\"consumer\",handler=\"t\",state=\"down\"} 1",
+            "keylane_brokers{client=\"producer\",state=\"down\"} 0",
+            "keylane_broker_round_trip_seconds{client=\"consumer\",handler=\"t\",broker=\"b:9092/1\"} 0.0015",
+            "keylane_broker_round_trip_p99_seconds{client=\"producer\",broker=\"b:9092/1\"} 0.02",
+            "keylane_broker_throttle_seconds{client=\"producer\",broker=\"b:9092/1\"} 0.25",
+            "keylane_fetch_queue_bytes{handler=\"t\"} 300",
+        ] {
+            assert!(text.lines().any(|line| line == sample), "{sample}\n{text}");
+        }
+        assert!(!text.contains("round_trip_seconds{client=\"consumer\",handler=\"t\",broker=\"b:9093/2\"}"));
     }
 
     #[test]
