@@ -316,3 +316,19 @@ fn a_token_is_asked_for_and_a_restart_is_reported() {
     page.shoot("restarted");
     page.assert_harmless();
 }
+
+#[test]
+fn an_outage_of_all_brokers_is_in_the_sentence() {
+    let Some(cluster) = kafka::dedicated(&Options::default()) else { return };
+    let flow = Flow::new(&cluster, 1, &[]);
+    // It is seen before the client's default session timeout takes the partition away.
+    let settings = settings(&flow, "echo").set("kafka.client", "session.timeout.ms", 45_000);
+    let Some((_keylane, page)) = Page::of(settings) else { return };
+    page.wait_for("#handlers", &["1 up"]);
+    cluster.kill(1);
+    page.wait_for_sentence(&["t: no broker can be reached"]);
+    page.wait_for("#remedy", &["check that the brokers run and respond"]);
+    page.wait_for("#handlers", &["1 down"]);
+    page.shoot("no-broker");
+    page.assert_harmless();
+}

@@ -208,6 +208,10 @@ function problemsOf(status) {
     const what = [`${handler} has not responded`, time, "; its data is that of its last response."];
     if (known(ms)) add("problem", "not responding", what);
   }
+  for (const { handler, no_broker_reachable: none } of handlers) {
+    const what = `${handler}: no broker can be reached: every connection is down, or has not responded for 10 s.`;
+    if (none) add("problem", "without brokers", [what], { remedy: "check that the brokers run and respond" });
+  }
   for (const handler of handlers) addStalls(handler, add);
   for (const { handler, group, state, failures, blocking_topic: topic, partitions, totals } of handlers) {
     if (topic) {
@@ -566,10 +570,22 @@ async function pollLanes() {
 
 // ---- The handlers
 
+const BROKER_STATES = ["up", "unresponsive", "down", "idle"];
+
+function brokersOf({ brokers }) {
+  const number = (state) => brokers.filter((broker) => broker.state === state).length;
+  return joined(BROKER_STATES.map((state) => number(state) && `${number(state)} ${state}`), ", ") || "–";
+}
+
+function brokerFact({ broker, state, round_trip_us: average, round_trip_p99_us: p99, throttle_ms: throttle }) {
+  const time = known(average) && `round trip ${microseconds(average)}, p99 ${microseconds(p99)}`;
+  return [`Broker ${broker}`, joined([state, time, throttle && `throttled for up to ${duration(throttle)}`], "; ")];
+}
+
 function createHandler({ handler }) {
   const row = { state: badge(), group: muted(), failures: paragraph("failures"), facts: facts(), more: facts() };
   const head = h("div", "head", h("h3", {}, handler), row.state, row.group);
-  const details = h("details", {}, h("summary", {}, "Component, filter and other totals"), row.more);
+  const details = h("details", {}, h("summary", {}, "Component, brokers, filter and other totals"), row.more);
   row.element = h("article", { class: "card", "data-handler": handler }, head, row.failures, row.facts, details);
   return row;
 }
@@ -597,13 +613,15 @@ function updateHandler(row, handler) {
     "Guest memory": bytes(handler.guest_memory_bytes),
     Lanes: `${count(handler.lanes)}, ${count(handler.ready_lanes)} ready`,
     "Lanes in retry": count(handler.retrying_lanes),
+    Brokers: brokersOf(handler),
+    "Fetched ahead": bytes(handler.fetch_queue_bytes),
     Component: `${component.split("/").pop()} ${digest(handler.component_sha256)}`,
     ...Object.fromEntries(totals.slice(0, 5)),
   });
   setFacts(row.more, {
     "Component file": component,
     "Component SHA-256": offset(handler.component_sha256),
-    ...Object.fromEntries([...handler.filter.map(rule), ...totals.slice(5)]),
+    ...Object.fromEntries([...handler.brokers.map(brokerFact), ...handler.filter.map(rule), ...totals.slice(5)]),
   });
 }
 
