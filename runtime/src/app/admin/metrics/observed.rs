@@ -1,4 +1,4 @@
-//! Metrics of what the event loops observe: attempts, dead letters, commits, rebalances and times.
+//! Metrics of what the event loops observe: results of calls, dead letters, commits, rebalances and times.
 
 use std::fmt;
 
@@ -15,17 +15,17 @@ const MICROS: f64 = 1e6;
 
 impl Metrics {
     pub(super) fn write_observed(&self, families: &mut Families<'_>) -> fmt::Result {
-        let attempts = self.with_view().flat_map(|(handler, view)| {
+        let results = self.with_view().flat_map(|(handler, view)| {
             CALL_RESULTS.into_iter().zip(view.observed.results.0).map(|(result, count)| {
                 (vec![("handler", handler.handler.as_str()), ("result", result)], count)
             })
         });
         families.counter(
             (
-                "keylane_attempts",
+                "keylane_call_results",
                 "Results of guest calls, counted once for each event. `failed`: the call of the event failed as a whole.",
             ),
-            attempts,
+            results,
         )?;
         let dead_letters = self.with_view().flat_map(|(handler, view)| {
             view.observed.dead_letters.iter().map(|(reason, count)| {
