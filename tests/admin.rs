@@ -201,6 +201,7 @@ fn a_missing_dead_letter_topic_is_the_reason() {
     flow.producer().send_all(&flow.input, [Record::new("k", "reject")]).expect("acknowledged");
     let stall = admin.wait_for_stall("dead_letter_unacked");
     assert_eq!((&stall["offset"], &stall["awaited_topics"]), (&0.into(), &json!([flow.dead_letters])));
+    assert_eq!(at(&admin.handler(), "/dead_letter_topics"), json!([flow.dead_letters]));
     assert_eq!(admin.get("/health/live").0, 200, "a restart would not help");
     cluster.admin().create_topic(&flow.dead_letters, 1, &[]);
     flow.wait_until_committed();

@@ -1,5 +1,5 @@
-//! Promise: the status and the metrics show with which brokers the clients are connected, and say within seconds that no
-//! broker can be reached. Without the admin server, the clients make no statistics.
+//! Promise: the status and the metrics show with which brokers the clients are connected, and report within seconds
+//! that no broker can be reached. Without the admin server, the clients emit no statistics.
 
 use std::process::Command;
 
@@ -101,7 +101,7 @@ fn an_outage_of_one_broker_of_three_is_not_one_of_all() {
     let coordinator = flow.members.coordinator(&brokers);
     let leader = (1..=3).find(|broker| *broker != coordinator).expect("two brokers are not the coordinator");
     flow.input = unique("in");
-    brokers.create_topic_without_copies(&flow.input, leader);
+    brokers.create_unreplicated_topic(&flow.input, leader);
     brokers.create_topic(&format!("{}.dlq", flow.input), 1, &[]);
     let (mut keylane, admin) = run(&flow);
     let wait_until_leader = |is_up: bool| {

@@ -63,7 +63,7 @@ fn a_leader_that_hangs_is_the_reason() {
     let coordinator = flow.members.coordinator(&brokers);
     let leader = (1..=3).find(|broker| *broker != coordinator).expect("two brokers are not the coordinator");
     flow.input = unique("in");
-    brokers.create_topic_without_copies(&flow.input, leader);
+    brokers.create_unreplicated_topic(&flow.input, leader);
     brokers.create_topic(&format!("{}.dlq", flow.input), 1, &[]);
     let mut keylane = Keylane::run(&settings(&flow), &[]);
     let admin = Admin::of(&mut keylane);

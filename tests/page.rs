@@ -321,7 +321,7 @@ fn a_token_is_asked_for_and_a_restart_is_reported() {
 fn an_outage_of_all_brokers_is_in_the_sentence() {
     let Some(cluster) = kafka::dedicated(&Options::default()) else { return };
     let flow = Flow::new(&cluster, 1, &[]);
-    // It is seen before the client's default session timeout takes the partition away.
+    // The outage is shown before the client's default session timeout, after which the partition is lost.
     let settings = settings(&flow, "echo").set("kafka.client", "session.timeout.ms", 45_000);
     let Some((_keylane, page)) = Page::of(settings) else { return };
     page.wait_for("#handlers", &["1 up"]);

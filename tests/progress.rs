@@ -44,7 +44,7 @@ fn a_run_on_a_terminal_shows_its_progress() {
     let shown =
         String::from_utf8_lossy(&shown.lock().expect("no holder of this lock can panic")).into_owned();
     assert!(shown.contains(&format!("{} of {EVENTS} events settled", EVENTS - 1)), "{shown}");
-    // Each log line begins after the line of progress was removed.
+    // Each log line begins after the progress line was removed.
     let lines: Vec<Value> = shown
         .split("\r\n")
         .filter_map(|line| line.find("{\"").map(|start| &line[start..]))

@@ -621,6 +621,7 @@ function updateHandler(row, handler) {
   setFacts(row.more, {
     "Component file": component,
     "Component SHA-256": offset(handler.component_sha256),
+    "Dead-letter topics": handler.dead_letter_topics.join(", ") || "none",
     ...Object.fromEntries([...handler.brokers.map(brokerFact), ...handler.filter.map(rule), ...totals.slice(5)]),
   });
 }

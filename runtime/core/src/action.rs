@@ -18,7 +18,7 @@ pub enum Action<'a> {
         /// The first offset of each; may be empty.
         starts: &'a [StartAt],
     },
-    /// Release these partitions. After a revoke they are drained and committed as far as possible.
+    /// Release these partitions. After a revoke, their running calls are finished and committed as far as possible.
     AnswerRevoke {
         /// The revoke, or the loss, that this answers.
         request: RebalanceId,

@@ -7,7 +7,7 @@ use crate::codec::Identity;
 use crate::ledger::Ledger;
 use crate::{OwnershipId, Partition, ReadError, ReadLimit};
 
-/// Every partition that the core has been told of, at a stable index.
+/// Every partition that was named in an input, at a stable index.
 #[derive(Debug, Default)]
 pub(crate) struct Partitions {
     states: Vec<PartitionState>,
@@ -39,7 +39,7 @@ pub(crate) struct PartitionState {
     pub(crate) end: Option<i64>,
     /// Whether the partition belongs to the last answered assignment.
     pub(crate) in_assignment: bool,
-    pub(crate) progress: StallWatch,
+    pub(crate) stall_watch: StallWatch,
     /// When a stall was last reported.
     pub(crate) stall_reported_at: Duration,
 }
@@ -247,7 +247,7 @@ impl PartitionState {
             reading: ReadState::new(Duration::ZERO),
             end: None,
             in_assignment: false,
-            progress: StallWatch::default(),
+            stall_watch: StallWatch::default(),
             stall_reported_at: Duration::ZERO,
         }
     }
@@ -294,8 +294,8 @@ impl PartitionState {
     pub(crate) fn stalled_since(&self) -> Option<Duration> {
         let failure = self.reading.failure.filter(|failure| failure.reported).map(|failure| failure.since);
         let unfetched = self.reading.unfetched.filter(|unfetched| unfetched.reported);
-        let is_unmoved = self.progress.reported && self.progress.seen == self.progress_now();
-        failure.or(unfetched.map(|unfetched| unfetched.since)).or(is_unmoved.then_some(self.progress.at))
+        let is_unmoved = self.stall_watch.reported && self.stall_watch.seen == self.progress_now();
+        failure.or(unfetched.map(|unfetched| unfetched.since)).or(is_unmoved.then_some(self.stall_watch.at))
     }
 
     /// Returns whether offset or set changed since the last stored commit.

@@ -10,7 +10,7 @@ use crate::{Blockage, EventTimes, Notice, OwnershipEnd, OwnershipId, Partition, 
 /// events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
-    /// The owned partitions, in the order in which the core was first told of them.
+    /// The owned partitions, in the order in which they were first named in an input.
     pub partitions: Vec<PartitionView>,
     /// Lanes with events or a call.
     pub lanes: usize,

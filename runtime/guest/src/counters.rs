@@ -1,14 +1,14 @@
-//! What the guests of one handler use: counters that instances, the pool and HTTP requests write, and that anyone may
-//! read at any time.
+//! Resource usage of the guests of one handler: counters that instances, the pool and HTTP requests update, and that
+//! any thread may read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::http::{HttpCounters, HttpUse};
+use super::http::{HttpCounters, HttpUsage};
 
 /// What the guests of a handler use now, and the HTTP requests that they have sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GuestUse {
+pub struct GuestUsage {
     /// The linear memory of all live instances, in bytes, idle ones included. The pages that were never written are not
     /// resident.
     pub memory_bytes: u64,
@@ -17,7 +17,7 @@ pub struct GuestUse {
     /// All other live instances: they start, run a call, or are being dropped.
     pub busy_instances: u32,
     /// HTTP requests; `None`: the handler may not send any.
-    pub http: Option<HttpUse>,
+    pub http: Option<HttpUsage>,
 }
 
 /// The counters of one handler. Each is exact, but [`GuestCounters::snapshot`] does not read them at one instant.
@@ -35,9 +35,9 @@ impl GuestCounters {
     }
 
     /// Reads the counters.
-    pub fn snapshot(&self) -> GuestUse {
+    pub fn snapshot(&self) -> GuestUsage {
         let idle_instances = self.idle.load(Ordering::Relaxed);
-        GuestUse {
+        GuestUsage {
             memory_bytes: self.memory.load(Ordering::Relaxed),
             idle_instances,
             busy_instances: self.instances.load(Ordering::Relaxed).saturating_sub(idle_instances),

@@ -1,15 +1,15 @@
 //! Statistics of a client: a JSON document that the library delivers every `statistics.interval.ms`.
 //!
-//! A document is an event of the client's main queue, not a callback: the thread that polls the queue moves the event,
-//! and only the reader looks at its text.
+//! A document is an event of the client's main queue, not a callback: the thread that polls the queue only moves the
+//! event; the reader parses its text.
 use std::ffi::CStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{ClientEvent, EventKind, sys};
 
-/// The interval of statistics that are switched on and whose interval the user has not set. An outage is visible after
-/// that time at the latest, and thus long before the session timeout.
+/// The default of `statistics.interval.ms` while statistics are on. A stopped broker is visible after one interval, a
+/// hanging one about ten seconds later: both before the session timeout.
 pub const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The latest statistics of one client. The thread that polls the client puts them here, and another thread takes them.

@@ -1,4 +1,4 @@
-//! A line of progress below the log, if standard error is a terminal.
+//! A progress line below the log, if standard error is a terminal.
 
 use std::io::{IsTerminal as _, stderr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// The line that is shown. Log lines are written above it.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// The line of progress of this process. Dropping it removes the line.
+/// The progress line of this process. Dropping it removes the line.
 ///
-/// Its functions write to the terminal, which can be stopped for any time: only a thread that nothing waits for may
-/// call them.
+/// Its functions write to the terminal, which may be stopped for any length of time: only a thread that nothing waits
+/// for may call them.
 #[derive(Debug)]
 pub struct ProgressLine(ProgressBar);
 
@@ -25,7 +25,7 @@ impl ProgressLine {
         })
     }
 
-    /// Shows the current step of the start.
+    /// Shows the current step of the start, or that the process drains.
     pub fn step(&self, text: &str) {
         self.0.set_style(style("{spinner} {wide_msg}"));
         self.0.set_message(text.to_owned());
@@ -48,7 +48,7 @@ impl Drop for ProgressLine {
     }
 }
 
-/// Runs a function that writes to standard error, while no line of progress is in its way.
+/// Runs a function that writes to standard error, while the progress line is hidden.
 pub(super) fn above_line<T>(write: impl FnOnce() -> T) -> T {
     let bar = shown().clone();
     match bar {

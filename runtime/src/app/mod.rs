@@ -30,7 +30,7 @@ use authentication::CredentialsWatch;
 use clock::Clock;
 use event_loop::{EventLoop, LoopEnd};
 pub use group_status::group_statuses;
-use progress::Progress;
+use progress::ProgressThread;
 use signals::{Request, Signals};
 use start::{BrokerWait, Parts, is_stopped};
 pub use start::{is_permanent, preflight_problems};
@@ -111,7 +111,7 @@ pub fn run(config: &Checked, options: &RunOptions) -> anyhow::Result<RunEnd> {
     })
     .context("can't install the signal handlers")?;
     let admin = AdminServer::start(config, options, clock)?;
-    let progress = Progress::show(&admin.state, options);
+    let progress = ProgressThread::show(&admin.state, options);
     let mut broker_wait = BrokerWait::new(&config.kafka, Arc::clone(&stop));
     let mut keep_waiting = |reason: Option<&str>| broker_wait.keep_waiting(reason);
     let compiler = options.compiler.clone().stopped_by(Arc::clone(&stop));

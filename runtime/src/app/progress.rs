@@ -16,14 +16,15 @@ const INTERVAL: Duration = Duration::from_millis(250);
 const REMOVE_MAX: Duration = Duration::from_secs(1);
 
 /// The thread that shows the progress. Dropping it removes the line.
-pub(super) struct Progress {
+pub(super) struct ProgressThread {
     stop: Option<Sender<()>>,
     removed: Receiver<()>,
 }
 
-impl Progress {
-    /// Shows the progress of a run; `None`: standard error is not a terminal, or outputs are printed meanwhile.
-    pub(super) fn show(state: &Arc<AdminState>, options: &RunOptions) -> Option<Progress> {
+impl ProgressThread {
+    /// Shows the progress of a run; `None`: standard error is not a terminal, or the run prints its outputs (embedded
+    /// broker).
+    pub(super) fn show(state: &Arc<AdminState>, options: &RunOptions) -> Option<ProgressThread> {
         if options.read_back.is_some() {
             return None;
         }
@@ -38,11 +39,11 @@ impl Progress {
         };
         // Without the thread, nothing is shown.
         thread::Builder::new().name("keylane-progress".to_owned()).spawn(run).ok()?;
-        Some(Progress { stop: Some(stop), removed })
+        Some(ProgressThread { stop: Some(stop), removed })
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressThread {
     fn drop(&mut self) {
         drop(self.stop.take());
         let _removed_or_too_late = self.removed.recv_timeout(REMOVE_MAX);

@@ -9,7 +9,7 @@ pub(super) fn reason_of(blocked_on: BlockedOn) -> StallReason {
     match blocked_on {
         BlockedOn::StartLookup => stall_reason::START_UNKNOWN,
         BlockedOn::Rebalance => stall_reason::REBALANCE_PENDING,
-        BlockedOn::Release => stall_reason::DRAINING,
+        BlockedOn::Release => stall_reason::RELEASING,
         BlockedOn::Stopped => stall_reason::STOPPED,
         BlockedOn::Undispatched => stall_reason::WAITING,
         BlockedOn::Guest => stall_reason::RUNNING,

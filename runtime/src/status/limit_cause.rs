@@ -18,7 +18,7 @@ pub const CAUGHT_UP: LimitCause =
 /// Records arrive too slowly.
 pub const FETCH: LimitCause = LimitCause {
     code: "fetch",
-    meaning: "no event waits here, but the logs have many that are not read yet",
+    meaning: "no event is queued, but the logs contain many unread events",
     remedy: "check the brokers and the network; a larger `runtime.memory_budget` fetches more ahead",
 };
 

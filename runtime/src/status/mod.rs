@@ -88,6 +88,8 @@ pub struct HandlerStatus {
     pub group: String,
     /// Its input topics.
     pub topics: Vec<String>,
+    /// The topics of its dead letters; empty: it publishes none.
+    pub dead_letter_topics: Vec<String>,
     /// The file of its component.
     pub component: String,
     /// The SHA-256 of the component, in hex; `None`: it is not loaded yet.
@@ -334,7 +336,8 @@ pub struct BlockedStatus {
     pub lane: Option<String>,
     /// The last error of that event.
     pub error: Option<String>,
-    /// The topics whose acknowledgements that event waits for. Of several, some may have acknowledged its records.
+    /// The topics to which that event's unacknowledged outputs, or its dead letter, were sent. If there are several,
+    /// the records of some may be acknowledged already.
     pub awaited_topics: Vec<String>,
     /// What to do.
     pub remedy: String,

@@ -34,8 +34,8 @@ pub const REBALANCE_PENDING: StallReason = StallReason {
 };
 
 /// The partition is being released.
-pub const DRAINING: StallReason = StallReason {
-    code: "draining",
+pub const RELEASING: StallReason = StallReason {
+    code: "releasing",
     meaning: "the partition is being released: running calls may finish, and nothing new is dispatched",
     remedy: "none: the next owner processes what is left",
 };
@@ -121,7 +121,7 @@ pub const LEADER_UNAVAILABLE: StallReason = StallReason {
 pub const STALL_REASONS: [StallReason; 14] = [
     START_UNKNOWN,
     REBALANCE_PENDING,
-    DRAINING,
+    RELEASING,
     STOPPED,
     WAITING,
     RUNNING,

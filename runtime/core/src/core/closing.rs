@@ -384,7 +384,7 @@ impl Core {
         let state = self.partitions.get_mut(index);
         let (partition, ownership) = (state.id, state.ownership);
         let (failure, unfetched) = (state.reading.failure.take(), state.reading.unfetched.take());
-        let is_reported = std::mem::take(&mut state.progress.reported)
+        let is_reported = std::mem::take(&mut state.stall_watch.reported)
             || failure.is_some_and(|failure| failure.reported)
             || unfetched.is_some_and(|unfetched| unfetched.reported);
         if is_reported {

@@ -31,14 +31,14 @@ impl Core {
                 Phase::Vacant | Phase::Closed | Phase::Stopped => continue,
             };
             let seen = state.progress_now();
-            if seen != state.progress.seen || !waits {
-                state.progress.seen = seen;
-                state.progress.at = now;
-                if std::mem::take(&mut state.progress.reported) {
+            if seen != state.stall_watch.seen || !waits {
+                state.stall_watch.seen = seen;
+                state.stall_watch.at = now;
+                if std::mem::take(&mut state.stall_watch.reported) {
                     self.end_stall(index, true);
                 }
-            } else if now >= state.progress.at + self.config.stall_after && !state.progress.reported {
-                state.progress.reported = true;
+            } else if now >= state.stall_watch.at + self.config.stall_after && !state.stall_watch.reported {
+                state.stall_watch.reported = true;
                 stalled.push(index);
             }
         }
@@ -66,7 +66,7 @@ impl Core {
         let now = self.now.uptime;
         let state = self.partitions.get_mut(index);
         let watch = StallWatch { seen: state.progress_now(), at: now, reported: false };
-        if std::mem::replace(&mut state.progress, watch).reported {
+        if std::mem::replace(&mut state.stall_watch, watch).reported {
             self.end_stall(index, resumed);
         }
     }
@@ -76,8 +76,8 @@ impl Core {
         self.outbox.push(Pending::StallEnded { partition, resumed });
     }
 
-    /// Returns the offset that blocks each partition now, by the index of the partition; `None`: the partition is not
-    /// owned, or nothing is known to be left to read, settle or commit. One pass over the calls and the lanes with a retry state.
+    /// Returns what blocks each partition now, by the index of the partition; `None`: the partition is not owned, or
+    /// nothing is known to be left to read, settle or commit. One pass over the calls and the lanes with a retry state.
     pub(crate) fn blocked(&self) -> Vec<Option<Blockage>> {
         let mut blocked: Vec<Option<Blockage>> = self.partitions.iter().map(blocked_without_call).collect();
         for (id, call) in self.calls.ids().filter_map(|id| Some((id, self.calls.get(id)?))) {
@@ -105,8 +105,8 @@ impl Core {
     fn blocked_by_lane(&self, id: CallId, call: &Call, lane: &CallLane) -> Option<Blockage> {
         let state = self.partitions.get(lane.partition);
         let offset = state.ledger.committable();
-        // The rows of a released lane have settled or were returned to it: they may be in another call now.
-        // The records of disowned rows are released, although their call may still run.
+        // The call no longer holds the rows of a released lane: they have settled, or are back in the lane's queue and
+        // may be in another call. The arena slots of disowned rows are already free, although their call may still run.
         let has_row = lane.settled_to < lane.end && !lane.released && !lane.disowned;
         let row = has_row.then(|| call.row(lane.settled_to))?;
         if !state.may_commit() || row.ownership != state.ownership || row.offset != offset {

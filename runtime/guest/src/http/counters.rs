@@ -14,16 +14,16 @@ const ERROR: usize = 4;
 
 /// The HTTP requests of a handler.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HttpUse {
+pub struct HttpUsage {
     /// Requests that ended, for each grant, in the order of the grants.
-    pub grants: Vec<GrantUse>,
+    pub grants: Vec<GrantUsage>,
     /// Requests that no grant allowed.
     pub denied: u64,
 }
 
 /// The requests that one grant allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GrantUse {
+pub struct GrantUsage {
     /// The text of the grant.
     pub grant: Arc<str>,
     /// The number of requests by class, in the order of [`HTTP_CLASSES`].
@@ -50,13 +50,13 @@ impl HttpCounters {
         Arc::new(HttpCounters { grants: grants.map(counters).collect(), denied: AtomicU64::new(0) })
     }
 
-    pub(crate) fn snapshot(&self) -> HttpUse {
+    pub(crate) fn snapshot(&self) -> HttpUsage {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let grants = self.grants.iter().map(|GrantCounters { grant, requests }| GrantUse {
+        let grants = self.grants.iter().map(|GrantCounters { grant, requests }| GrantUsage {
             grant: grant.clone(),
             requests: requests.each_ref().map(read),
         });
-        HttpUse { grants: grants.collect(), denied: read(&self.denied) }
+        HttpUsage { grants: grants.collect(), denied: read(&self.denied) }
     }
 
     pub(super) fn denied(&self) {

@@ -24,7 +24,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpH
 pub use allowed_host::AllowedHost;
 pub use client::{HttpClient, HttpClientError};
 pub(super) use counters::HttpCounters;
-pub use counters::{GrantUse, HTTP_CLASSES, HttpUse};
+pub use counters::{GrantUsage, HTTP_CLASSES, HttpUsage};
 pub use grant::HttpGrant;
 
 /// The HTTP state of an instance.

@@ -311,7 +311,7 @@ fn requests_are_counted_by_grant_and_class() {
         }
     }
     worker.block_on(send(&mut hooks, "http://nobody.invalid/")).err().unwrap();
-    let HttpUse { grants, denied } = grant.counters().snapshot();
+    let HttpUsage { grants, denied } = grant.counters().snapshot();
     assert_eq!(denied, 1);
     let counted: Vec<(&str, [u64; 5])> = grants.iter().map(|of| (&*of.grant, of.requests)).collect();
     let expected = [

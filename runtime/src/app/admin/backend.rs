@@ -20,7 +20,7 @@ use super::facts::{HandlerFacts, ProcessFacts};
 use super::handler_entry::{EntryState, HandlerEntry, VIEW_WAIT_MAX, lock, millis};
 use super::lanes;
 use super::metrics::{self, Metrics};
-use super::process::ProcessUse;
+use super::process::ProcessUsage;
 use super::pulse::{LivenessCheck, Pulse};
 
 /// The state of the process, which the main thread updates.
@@ -86,12 +86,12 @@ impl AdminState {
     }
 
     /// Notes the statistics of the consumer of a handler.
-    pub(super) fn read_consumer(&self, handler: &str, statistics: ClientStatistics) {
+    pub(super) fn set_consumer_statistics(&self, handler: &str, statistics: ClientStatistics) {
         self.with(handler, |state| state.statistics = Some(statistics));
     }
 
     /// Notes the statistics of the producer.
-    pub(super) fn read_producer(&self, statistics: ClientStatistics) {
+    pub(super) fn set_producer_statistics(&self, statistics: ClientStatistics) {
         *lock(&self.producer) = Some(statistics);
     }
 
@@ -117,7 +117,7 @@ impl AdminState {
     pub(in crate::app) fn handler_ended(&self, end: &LoopEnd) {
         self.with(&end.handler, |state| {
             state.end = Some(end.failures.clone());
-            state.last = Some(end.view.clone());
+            state.last_view = Some(end.view.clone());
             state.event_loop = None;
             state.statistics = None;
         });
@@ -177,13 +177,13 @@ impl AdminState {
         let mut memory = MemoryStatus::default();
         for entry in &self.handlers {
             let state = lock(&entry.state);
-            memory.guest_bytes += state.guest_use().map_or(0, |guests| guests.memory_bytes);
-            if let Some(last) = state.last.as_ref().filter(|_| state.end.is_none()) {
+            memory.guest_bytes += state.guest_usage().map_or(0, |guests| guests.memory_bytes);
+            if let Some(last) = state.last_view.as_ref().filter(|_| state.end.is_none()) {
                 memory.arena_bytes += last.arena_bytes as u64;
                 memory.output_backlog_bytes += last.publishing.backlog_bytes as u64;
             }
         }
-        memory.resident_bytes = ProcessUse::read().map(|own| own.resident_bytes);
+        memory.resident_bytes = ProcessUsage::read().map(|own| own.resident_bytes);
         memory
     }
 
@@ -249,8 +249,8 @@ impl Backend for AdminState {
             let states = || self.handlers.iter().map(|entry| lock(&entry.state));
             let metrics = Metrics {
                 status,
-                views: states().map(|state| state.last.clone()).collect(),
-                guests: states().map(|state| state.guest_use()).collect(),
+                views: states().map(|state| state.last_view.clone()).collect(),
+                guests: states().map(|state| state.guest_usage()).collect(),
                 include_partitions: self.partition_metrics,
             };
             metrics::encode(metrics, format)

@@ -12,10 +12,10 @@ use crate::config::ClientProperties;
 use crate::librdkafka::{LatestStatistics, STATISTICS_INTERVAL};
 use crate::status::{BrokerState, BrokerStatus};
 
-/// Number of intervals without new statistics after which the last ones no longer describe the present.
+/// Number of intervals after which statistics are too old to be used.
 const INTERVALS_MAX: u32 = 3;
-/// How long a request waits, beyond the wait of a fetch, until its broker counts as unresponsive. Short enough to be
-/// seen before the session timeout, and longer than the pauses of a healthy broker.
+/// How long a request waits, beyond the wait of a fetch, until its broker counts as unresponsive. Short enough that a
+/// hanging broker is reported before the session timeout, and longer than any pause of a healthy one.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// The statistics of one client.
@@ -55,7 +55,7 @@ impl ClientStatistics {
         }
     }
 
-    /// Returns what the latest statistics say; `None`: there are none, or they are too old.
+    /// Returns the latest statistics; `None`: there are none, or they are too old.
     pub(super) fn read(&mut self, now: Now) -> Option<BrokersView> {
         if let Some(statistics) = self.latest.take() {
             match serde_json::from_slice(statistics.json()) {
@@ -71,7 +71,7 @@ impl ClientStatistics {
 /// The fields of the statistics that are used (STATISTICS.md of librdkafka).
 #[derive(Debug, Deserialize)]
 struct Document {
-    /// When they were made, in seconds since 1970.
+    /// When they were emitted, in seconds since 1970.
     time: i64,
     brokers: BTreeMap<String, Connection>,
     topics: BTreeMap<String, Topic>,
@@ -100,13 +100,13 @@ struct Connection {
     throttle: Window,
 }
 
-/// Where the client knows a broker from.
+/// How the client learned of a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Source {
-    /// The bootstrap servers.
+    /// From `bootstrap.servers`.
     Configured,
-    /// The brokers themselves.
+    /// From the metadata of the cluster.
     Learned,
     /// It is another connection to one of the brokers, for requests to a coordinator.
     Logical,
@@ -139,7 +139,7 @@ struct FetchQueue {
 }
 
 impl Document {
-    /// Returns the time since the statistics were made; 0: the clock was set back.
+    /// Returns the time since the statistics were emitted; 0: the clock was set back.
     fn age(&self, now: Now) -> Duration {
         let millis = now.wall_ms.saturating_sub(self.time.saturating_mul(1_000));
         Duration::from_millis(u64::try_from(millis).unwrap_or(0))
@@ -147,7 +147,7 @@ impl Document {
 
     fn view(&self, silence_max: Duration) -> BrokersView {
         let brokers: Vec<BrokerStatus> =
-            self.known().map(|connection| self.broker(connection, silence_max)).collect();
+            self.broker_connections().map(|connection| self.broker(connection, silence_max)).collect();
         let has = |states: &[BrokerState]| brokers.iter().any(|broker| states.contains(&broker.state));
         let none_reachable = !has(&[BrokerState::Up]) && has(&[BrokerState::Down, BrokerState::Unresponsive]);
         let queues = self.topics.values().flat_map(|topic| topic.partitions.values());
@@ -160,7 +160,7 @@ impl Document {
 
     /// Returns one connection per broker: those to brokers with an id, or to the bootstrap servers until an id is known.
     /// A bootstrap server is also one of the brokers, which has its own connection.
-    fn known(&self) -> impl Iterator<Item = &Connection> {
+    fn broker_connections(&self) -> impl Iterator<Item = &Connection> {
         let has_id = |connection: &&Connection| connection.nodeid >= 0;
         let any_has_id = self.brokers.values().any(|connection| has_id(&connection));
         let is_known = move |connection: &&Connection| {
@@ -183,7 +183,7 @@ impl Document {
             state: self.state(connection, coordinator, silence_max),
             round_trip_us: round_trips.average(),
             round_trip_p99_us: round_trips.p99(),
-            throttle_ms: throttled.known(throttled.max).unwrap_or(0),
+            throttle_ms: throttled.if_any(throttled.max).unwrap_or(0),
         }
     }
 
@@ -241,17 +241,17 @@ impl Window {
     }
 
     fn average(self) -> Option<u64> {
-        self.known(self.sum.checked_div(self.cnt)?)
+        self.if_any(self.sum.checked_div(self.cnt)?)
     }
 
     /// Returns the 99th percentile, or the largest value if the percentile is beyond the client's histogram.
     fn p99(self) -> Option<u64> {
         let is_beyond = self.outofrange * 100 > self.cnt;
-        self.known(if is_beyond { self.max } else { self.p99 })
+        self.if_any(if is_beyond { self.max } else { self.p99 })
     }
 
     /// Returns a value of this interval; `None`: there are no values.
-    fn known(self, value: i64) -> Option<u64> {
+    fn if_any(self, value: i64) -> Option<u64> {
         if self.cnt == 0 { None } else { u64::try_from(value).ok() }
     }
 }

@@ -24,6 +24,7 @@ pub(super) struct HandlerFacts {
     pub(super) name: String,
     group: String,
     topics: Vec<String>,
+    dead_letter_topics: Vec<String>,
     component: String,
     calls_limit: u32,
 }
@@ -69,6 +70,11 @@ impl HandlerFacts {
             name: handler.name.clone(),
             group: handler.group_id.clone(),
             topics: handler.topics.clone(),
+            dead_letter_topics: handler
+                .dead_letters
+                .as_ref()
+                .map(|dead_letters| dead_letters.topics.clone())
+                .unwrap_or_default(),
             component: handler.component.display().to_string(),
             calls_limit: handler.lanes.max_concurrency,
         }
@@ -80,6 +86,7 @@ impl HandlerFacts {
             handler: self.name.clone(),
             group: self.group.clone(),
             topics: self.topics.clone(),
+            dead_letter_topics: self.dead_letter_topics.clone(),
             component: self.component.clone(),
             component_sha256,
             state,

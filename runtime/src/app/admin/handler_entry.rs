@@ -7,7 +7,7 @@ use keylane_admin::LanesError;
 use keylane_core::Now;
 use tokio::sync::watch;
 
-use crate::guest::{GuestCounters, GuestUse};
+use crate::guest::{GuestCounters, GuestUsage};
 use crate::status::{HandlerState, HandlerStatus, InstanceStatus};
 
 use super::super::event_loop::{HandlerView, LaneOrder, LanesRequest, LoopEvent, Mailbox, RankedLane};
@@ -37,11 +37,11 @@ pub(super) struct EntryState {
     /// The statistics of its consumer, unless they are off, or it has ended.
     pub(super) statistics: Option<ClientStatistics>,
     /// The last request for a view. At most one is pending.
-    requested: Option<watch::Receiver<Option<HandlerView>>>,
+    view_request: Option<watch::Receiver<Option<HandlerView>>>,
     /// The last request for lanes. At most one is pending.
-    lanes: Option<watch::Receiver<Option<Vec<RankedLane>>>>,
+    lanes_request: Option<watch::Receiver<Option<Vec<RankedLane>>>>,
     /// The last view of the loop.
-    pub(super) last: Option<HandlerView>,
+    pub(super) last_view: Option<HandlerView>,
     /// The uptime of the first request that the loop has not answered in time.
     unresponsive_since: Option<Duration>,
     /// The failures with which the handler ended; `None`: it has not ended.
@@ -51,7 +51,7 @@ pub(super) struct EntryState {
 impl EntryState {
     /// Returns what its guests use now; `None`: its component is not loaded. Their counters are read without the event
     /// loop, because instances may outlive it.
-    pub(super) fn guest_use(&self) -> Option<GuestUse> {
+    pub(super) fn guest_usage(&self) -> Option<GuestUsage> {
         Some(self.guests.as_ref()?.snapshot())
     }
 }
@@ -64,12 +64,12 @@ impl HandlerEntry {
         if pulse.is_leaving() {
             return None; // it leaves its group, and no longer reads its mailbox
         }
-        if let Some(requested) = state.requested.as_ref().filter(|view| view.borrow().is_none()) {
+        if let Some(requested) = state.view_request.as_ref().filter(|view| view.borrow().is_none()) {
             return Some(requested.clone());
         }
         let (sender, requested) = watch::channel(None);
         mailbox.put(LoopEvent::View(sender));
-        Some(state.requested.insert(requested).clone())
+        Some(state.view_request.insert(requested).clone())
     }
 
     /// Returns the status. `started`: whether the loops run. `requested`: the view, which is `None` if the loop did not
@@ -90,17 +90,22 @@ impl HandlerEntry {
         }
         // Another request may have stored a later view. An older one must not replace it: counters must not decrease.
         let is_later = |view: &HandlerView| {
-            state.last.as_ref().is_none_or(|last| last.core.counters.settled <= view.core.counters.settled)
+            state
+                .last_view
+                .as_ref()
+                .is_none_or(|last| last.core.counters.settled <= view.core.counters.settled)
         };
         if !has_ended && let Some(view) = view.filter(is_later) {
-            state.last = Some(view);
+            state.last_view = Some(view);
         }
         let handler = match (&state.end, &state.event_loop) {
             (Some(_), _) => HandlerState::Stopped,
             (None, None) => HandlerState::Starting,
             (None, Some(_)) if !started => HandlerState::Starting,
             (None, Some((_, pulse))) if pulse.is_leaving() => HandlerState::Draining,
-            (None, Some(_)) if state.last.as_ref().is_some_and(|last| last.core.drain_until.is_some()) => {
+            (None, Some(_))
+                if state.last_view.as_ref().is_some_and(|last| last.core.drain_until.is_some()) =>
+            {
                 HandlerState::Draining
             }
             (None, Some((_, pulse))) if pulse.was_assigned() => HandlerState::Running,
@@ -110,10 +115,10 @@ impl HandlerEntry {
         status.failures = state.end.clone().unwrap_or_default();
         status.unresponsive_ms =
             state.unresponsive_since.map(|since| millis(now.uptime.saturating_sub(since)));
-        if let Some(last) = &state.last {
+        if let Some(last) = &state.last_view {
             view::add(&mut status, last, now);
         }
-        if let Some(guests) = state.guest_use() {
+        if let Some(guests) = state.guest_usage() {
             status.instances = InstanceStatus { idle: guests.idle_instances, busy: guests.busy_instances };
             status.guest_memory_bytes = guests.memory_bytes;
         }
@@ -145,12 +150,16 @@ impl HandlerEntry {
         if pulse.is_leaving() {
             return Err(LanesError::NotRunning);
         }
-        if state.lanes.as_ref().is_some_and(|lanes| lanes.borrow().is_none() && lanes.has_changed().is_ok()) {
+        if state
+            .lanes_request
+            .as_ref()
+            .is_some_and(|lanes| lanes.borrow().is_none() && lanes.has_changed().is_ok())
+        {
             return Err(LanesError::Unresponsive);
         }
         let (response, lanes) = watch::channel(None);
         mailbox.put(LoopEvent::Lanes(LanesRequest { by, limit, response }));
-        Ok(state.lanes.insert(lanes).clone())
+        Ok(state.lanes_request.insert(lanes).clone())
     }
 
     /// Returns why the handler is not ready, if it is not.

@@ -58,14 +58,14 @@ impl AdminServer {
         handler: &HandlerConfig,
     ) -> Option<Arc<LatestStatistics>> {
         let (latest, statistics) = self.statistics(&config.kafka.consumer)?;
-        self.state.read_consumer(&handler.name, statistics);
+        self.state.set_consumer_statistics(&handler.name, statistics);
         Some(latest)
     }
 
     /// Returns the receiver of the statistics of the producer.
     pub(super) fn producer_statistics(&self, config: &Checked) -> Option<Arc<LatestStatistics>> {
         let (latest, statistics) = self.statistics(&config.kafka.producer)?;
-        self.state.read_producer(statistics);
+        self.state.set_producer_statistics(statistics);
         Some(latest)
     }
 

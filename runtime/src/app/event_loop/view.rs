@@ -1,4 +1,5 @@
-//! Snapshots of a handler, and what is logged about it.
+//! Snapshots, reports and stalls of a handler. A stall is logged; under `--until-end`, a partition that can't be read
+//! also ends the run.
 
 use keylane_core::{Blockage, PartitionView, View};
 
@@ -33,7 +34,8 @@ pub(in crate::app) struct HandlerView {
 }
 
 impl EventLoop {
-    /// Collects data that only reports need. Returns true if some is left for the next turn.
+    /// Samples the pace, continues the ranking of the worst lanes, and logs the report when it is due. Returns true if
+    /// the ranking has work left.
     pub(super) fn observe(&mut self) -> bool {
         let EventLoop { core, source, reading, observing, log, now, .. } = self;
         observing.sample(now.uptime, core, || report::lag(core, source, reading));

@@ -261,6 +261,7 @@ mod tests {
             handler: "orders".to_owned(),
             group: "orders-v1".to_owned(),
             topics: vec!["orders".to_owned()],
+            dead_letter_topics: vec!["orders.dlq".to_owned()],
             component: "orders.wasm".to_owned(),
             component_sha256: Some("0123456789abcdef".to_owned()),
             state: HandlerState::Running,

@@ -1,14 +1,14 @@
 //! What the counters of a handler show while its instances start, work, rest and end.
 
 use super::*;
-use crate::counters::GuestUse;
+use crate::counters::GuestUsage;
 
 /// The memory of an instance of [`testing::obedient`] that has not grown: two memories of one page each.
 const TWO_PAGES: u64 = 2 << 16;
 
 /// Returns the numbers of idle and busy instances, and their memory.
 fn of(handler: &Handler) -> (u32, u32, u64) {
-    let GuestUse { memory_bytes, idle_instances, busy_instances, http } = handler.counters().snapshot();
+    let GuestUsage { memory_bytes, idle_instances, busy_instances, http } = handler.counters().snapshot();
     assert_eq!(http, None, "no grant, no counters");
     (idle_instances, busy_instances, memory_bytes)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::guest::{GuestUse, HTTP_CLASSES};
+use crate::guest::{GuestUsage, HTTP_CLASSES};
 use crate::status::HandlerStatus;
 
 use super::Metrics;
@@ -49,7 +49,7 @@ impl Metrics {
     }
 
     /// Returns the handlers whose component is loaded.
-    fn with_guests(&self) -> impl Iterator<Item = (&HandlerStatus, &GuestUse)> {
+    fn with_guests(&self) -> impl Iterator<Item = (&HandlerStatus, &GuestUsage)> {
         let handlers = self.status.handlers.iter().zip(&self.guests);
         handlers.filter_map(|(handler, guests)| Some((handler, guests.as_ref()?)))
     }

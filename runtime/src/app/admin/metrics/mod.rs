@@ -17,9 +17,9 @@ use keylane_admin::MetricsFormat;
 
 use crate::status::{HandlerState, HandlerStatus, PartitionStatus, ProcessStatus};
 
-use super::process::ProcessUse;
+use super::process::ProcessUsage;
 use crate::app::event_loop::HandlerView;
-use crate::guest::GuestUse;
+use crate::guest::GuestUsage;
 use families::{Families, count};
 
 /// Encodes the metrics of a process.
@@ -42,7 +42,7 @@ pub(super) struct Metrics {
     /// The last view of each handler, in the order of the status.
     pub(super) views: Vec<Option<HandlerView>>,
     /// What the guests of each handler use, in the order of the status.
-    pub(super) guests: Vec<Option<GuestUse>>,
+    pub(super) guests: Vec<Option<GuestUsage>>,
     pub(super) include_partitions: bool,
 }
 
@@ -73,12 +73,12 @@ impl Metrics {
         families.gauge(about, std::iter::once((Vec::new(), count(*memory_budget_bytes))))?;
         let about = ("keylane_log_lines_dropped", "Log lines dropped because standard error was not read.");
         families.counter(about, std::iter::once((Vec::new(), self.status.log_lines_dropped)))?;
-        ProcessUse::read().map_or(Ok(()), |own| write_use(families, &own))
+        ProcessUsage::read().map_or(Ok(()), |own| write_process_usage(families, &own))
     }
 }
 
 /// Writes the metrics that Prometheus clients have in common.
-fn write_use(families: &mut Families<'_>, own: &ProcessUse) -> fmt::Result {
+fn write_process_usage(families: &mut Families<'_>, own: &ProcessUsage) -> fmt::Result {
     let one = |value: f64| std::iter::once((Vec::new(), value));
     let size = |value: u64| std::iter::once((Vec::new(), value));
     families.seconds(("process_cpu_seconds", "CPU time of the user and of the system."), own.cpu_seconds)?;
@@ -99,10 +99,10 @@ mod tests {
     use std::fmt::Write as _;
 
     use super::*;
-    use crate::guest::{GrantUse, HttpUse};
+    use crate::guest::{GrantUsage, HttpUsage};
     use crate::status::{
-        BrokerState, BrokerStatus, FilterRuleStatus, HandlerTotals, InstanceStatus, LimitStatus, MemoryStatus, OwnershipState,
-        ProcessState,
+        BrokerState, BrokerStatus, FilterRuleStatus, HandlerTotals, InstanceStatus, LimitStatus,
+        MemoryStatus, OwnershipState, ProcessState,
     };
 
     fn partition() -> PartitionStatus {
@@ -137,6 +137,7 @@ mod tests {
             handler: "t".to_owned(),
             group: "g".to_owned(),
             topics: vec!["in".to_owned()],
+            dead_letter_topics: Vec::new(),
             component: "t.wasm".to_owned(),
             component_sha256: None,
             state: HandlerState::Running,
@@ -199,7 +200,7 @@ mod tests {
         Metrics {
             status: status(),
             views: vec![Some(HandlerView::default())],
-            guests: vec![Some(GuestUse::default())],
+            guests: vec![Some(GuestUsage::default())],
             include_partitions: true,
         }
     }
@@ -283,9 +284,9 @@ mod tests {
 
     #[test]
     fn requests_of_guests_are_counted_by_grant_and_denied_ones_have_none() {
-        let grant = GrantUse { grant: "*.example.com:8443".into(), requests: [1, 0, 2, 0, 3] };
-        let http = Some(HttpUse { grants: vec![grant], denied: 4 });
-        let guests = GuestUse { memory_bytes: 65_536, idle_instances: 1, busy_instances: 2, http };
+        let grant = GrantUsage { grant: "*.example.com:8443".into(), requests: [1, 0, 2, 0, 3] };
+        let http = Some(HttpUsage { grants: vec![grant], denied: 4 });
+        let guests = GuestUsage { memory_bytes: 65_536, idle_instances: 1, busy_instances: 2, http };
         let text = encode(Metrics { guests: vec![Some(guests)], ..metrics() }, MetricsFormat::Prometheus);
         let samples = text.lines().filter(|line| {
             line.starts_with("keylane_guest_memory")

@@ -152,7 +152,7 @@ impl Observing {
         self.stop_reasons.insert(partition, log.partition_stop_failure(partition, offset, reason));
     }
 
-    /// Forgets what belongs to an ownership that has ended, or to the one before.
+    /// Drops the stop reason when a new ownership starts, and the ages and errors when an ownership ends.
     pub(super) fn noticed(&mut self, notice: Notice) {
         if let Notice::OwnershipStarted { partition, .. } = notice {
             self.stop_reasons.remove(&partition);

@@ -1,4 +1,4 @@
-//! The topics whose acknowledgements a blocked event waits for.
+//! The topics of the unacknowledged records of a blocked event.
 
 use keylane_core::{Blockage, BlockedOn};
 
@@ -7,8 +7,9 @@ use crate::sink::SinkTopic;
 use super::Publishing;
 
 impl Publishing {
-    /// Returns the topics of the event's records that are not all acknowledged; empty if it waits for something else.
-    /// Of several topics, some may have acknowledged their records.
+    /// Returns the topics to which the event's outputs, or its dead letter, were sent, while any of these records is
+    /// unacknowledged; empty if the event waits for something else. If there are several topics, the records of some
+    /// may all be acknowledged already.
     pub(in crate::app::event_loop) fn awaited_topics(&self, blockage: &Blockage) -> Vec<String> {
         let waits = matches!(blockage.blocked_on, BlockedOn::OutputsUnacked | BlockedOn::DeadLetterUnacked);
         let Some((call, row)) = blockage.call_row.filter(|_| waits) else { return Vec::new() };
