@@ -79,7 +79,9 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         Planted::KeepOutputs => &["I6 outputs dropped"],
         Planted::RoundUncommitted => &["I-round"],
         Planted::HideBacklog => &["I6 quiet"],
-        Planted::StaleView | Planted::LogEndTooHigh | Planted::StaleLanes => &["I-view"],
+        Planted::StaleView | Planted::LogEndTooHigh | Planted::StaleLanes | Planted::HideInactive => {
+            &["I-view"]
+        }
         Planted::ClaimBase => &["I8 commit safety", "I2 no gap", "I1 no loss"],
     }
 }

@@ -48,9 +48,11 @@ pub(crate) enum Planted {
     LogEndTooHigh,
     /// Shows the lanes from before the last input.
     StaleLanes,
+    /// Shows nothing that blocks a partition before and after its active phase.
+    HideInactive,
 }
 
-pub(crate) const ALL: [Planted; 20] = [
+pub(crate) const ALL: [Planted; 21] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -71,4 +73,5 @@ pub(crate) const ALL: [Planted; 20] = [
     Planted::StaleView,
     Planted::LogEndTooHigh,
     Planted::StaleLanes,
+    Planted::HideInactive,
 ];

@@ -33,7 +33,11 @@ impl World {
     /// Compares a view and a scan of the lanes with the process. `before`: what was seen before the last input, for
     /// planted bugs.
     pub(crate) fn check_view(&mut self, p: usize, core: &Core, before: ReadBefore) {
-        let view = before.view.unwrap_or_else(|| core.view());
+        let mut view = before.view.unwrap_or_else(|| core.view());
+        if self.planted == Some(Planted::HideInactive) {
+            let inactive = view.partitions.iter_mut().filter(|view| view.state != OwnershipState::Active);
+            inactive.for_each(|view| view.blocked = None);
+        }
         let lanes = before.lanes.unwrap_or_else(|| scan(core));
         for partition in &view.partitions {
             if let Some(blocked) = &partition.blocked
@@ -44,6 +48,9 @@ impl World {
         }
         for lane in &lanes {
             self.check_slot(p, lane.partition, lane.offset, Some(lane.arena_slot));
+        }
+        for partition in view.partitions.iter().filter(|view| view.state != OwnershipState::Active) {
+            self.check_inactive_view(p, partition);
         }
         for partition in view.partitions.iter().filter(|view| view.state == OwnershipState::Active) {
             self.check_partition_view(p, partition);
@@ -87,6 +94,32 @@ impl World {
         };
         self.require(is_in_lane, "I-view", index, view.committable_offset, || {
             format!("process {p} shows {blocked:?}, but no lane begins with this event: {lanes:?}")
+        });
+    }
+
+    /// A partition that is not active yet, or no longer, shows what it waits for.
+    fn check_inactive_view(&mut self, p: usize, view: &PartitionView) {
+        let blocked_on = view.blocked.map(|blocked| blocked.blocked_on);
+        let fits = match (view.state, blocked_on) {
+            (OwnershipState::Starting, Some(blocked_on)) => matches!(
+                blocked_on,
+                BlockedOn::StartLookup | BlockedOn::Rebalance | BlockedOn::Commit | BlockedOn::ReadFailed(_)
+            ),
+            (OwnershipState::Closing | OwnershipState::Committing, Some(blocked_on)) => matches!(
+                blocked_on,
+                BlockedOn::Release
+                    | BlockedOn::Commit
+                    | BlockedOn::Guest
+                    | BlockedOn::OutputsUnacked
+                    | BlockedOn::DeadLetterUnacked
+            ),
+            (OwnershipState::Stopped, blocked_on) => blocked_on == Some(BlockedOn::Stopped),
+            (OwnershipState::Active, Some(_)) => true,
+            (_, None) => false,
+        };
+        let index = self.index(view.partition);
+        self.require(fits, "I-view", index, view.committable_offset, || {
+            format!("process {p} shows {:?} blocked on {blocked_on:?}", view.state)
         });
     }
 

@@ -5,6 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// The templates of the line.
+const STEP: &str = "{spinner} {wide_msg}";
+const EVENTS: &str = "[{wide_bar}] {human_pos} of {human_len} events settled";
+
 /// The line that is shown. Log lines are written above it.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
@@ -20,6 +24,7 @@ impl ProgressLine {
     pub fn on_terminal() -> Option<ProgressLine> {
         stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.set_style(style(STEP));
             *shown() = Some(bar.clone());
             ProgressLine(bar)
         })
@@ -27,14 +32,14 @@ impl ProgressLine {
 
     /// Shows the current step of the start, or that the process drains.
     pub fn step(&self, text: &str) {
-        self.0.set_style(style("{spinner} {wide_msg}"));
+        self.0.set_style(style(STEP));
         self.0.set_message(text.to_owned());
         self.0.tick();
     }
 
     /// Shows how many events are settled, and how many are left.
     pub fn events(&self, settled: u64, left: u64) {
-        self.0.set_style(style("[{wide_bar}] {human_pos} of {human_len} events settled, {eta} left"));
+        self.0.set_style(style(EVENTS));
         self.0.set_length(settled + left);
         self.0.set_position(settled);
         self.0.tick();
