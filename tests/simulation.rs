@@ -71,7 +71,7 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         | Planted::HideReadErrors
         | Planted::HideSeekFailures
         | Planted::ForgetTopicIds => &["I8 commit safety", "I2 no gap", "I1 no loss"],
-        Planted::HideReplacedTopic => &["I8 commit safety", "I2 no gap", "I1 no loss", "I11 drained"],
+        Planted::HideRecreatedTopic => &["I8 commit safety", "I2 no gap", "I1 no loss", "I11 drained"],
         Planted::EndCallEarly => &["I5 one call per lane", "I6 quiet after ownership"],
         Planted::ChargeAll => &["I-attempts", "I-attribution", "I-outcomes"],
         Planted::RetryTooSoon => &["I-backoff"],

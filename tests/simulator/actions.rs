@@ -82,7 +82,7 @@ impl World {
                 self.check_dropped(p, ownership.0);
             }
             Notice::MetadataIgnored { .. } => self.saw(Seen::SetsIgnored),
-            Notice::TopicReplaced { .. } => self.saw(Seen::TopicsReplaced),
+            Notice::TopicRecreated { .. } => self.saw(Seen::TopicsReplaced),
             Notice::OffsetsSkipped { .. }
             | Notice::Skipped { .. }
             | Notice::Repositioned { .. }

@@ -62,7 +62,7 @@ mod plan;
 mod planted;
 mod process;
 mod reading;
-mod replacing;
+mod recreating;
 mod results;
 mod rng;
 mod trace;

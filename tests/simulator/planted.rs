@@ -24,8 +24,8 @@ pub(crate) enum Planted {
     HideReadErrors,
     /// Does not notice that a seek failed.
     HideSeekFailures,
-    /// Does not notice that a topic was replaced.
-    HideReplacedTopic,
+    /// Does not notice that a topic was recreated.
+    HideRecreatedTopic,
     /// Treats an offset that was committed in an earlier topic of this name as an offset of this
     /// topic.
     ForgetTopicIds,
@@ -62,7 +62,7 @@ pub(crate) const ALL: [Planted; 21] = [
     Planted::SplitReads,
     Planted::HideReadErrors,
     Planted::HideSeekFailures,
-    Planted::HideReplacedTopic,
+    Planted::HideRecreatedTopic,
     Planted::ForgetTopicIds,
     Planted::ChargeAll,
     Planted::RetryTooSoon,

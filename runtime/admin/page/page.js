@@ -498,7 +498,7 @@ function updatePartition(row, partition) {
     "Next offset to read": offset(partition.next_offset),
     "End of the log": offset(partition.log_end),
     "Settled beyond an unsettled event": count(partition.completed_beyond),
-    "Settled and not claimed": count(partition.unclaimed),
+    "Settled or missing, not claimed": count(partition.unclaimed),
     "Queued or in progress": `${count(partition.queued)} (${bytes(partition.queued_bytes)})`,
     "Running lanes": count(partition.running_lanes),
     "Unacknowledged lanes": count(partition.unacked_lanes),

@@ -278,7 +278,7 @@ pub enum Notice {
         count: u64,
     },
     /// The topic was recreated while it was read. Reading restarts at its first record.
-    TopicReplaced {
+    TopicRecreated {
         /// The partition.
         partition: Partition,
         /// The first offset of its log.
@@ -355,7 +355,7 @@ pub enum OwnershipEnd {
     /// Another member may already have owned the partition: nothing more could be committed.
     Lost,
     /// The topic was recreated: nothing more could be committed.
-    TopicReplaced,
+    TopicRecreated,
 }
 
 /// Why a partition stopped.

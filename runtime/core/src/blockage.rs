@@ -41,7 +41,7 @@ pub enum BlockedOn {
     OutputsUnacked,
     /// The acknowledgement of its dead letter.
     DeadLetterUnacked,
-    /// The commit: every event is settled, but the coordinator does not store the offset.
+    /// The commit: every event is settled, or the ownership is closing, but the coordinator does not store the offset.
     Commit,
     /// The log: the offset can't be read. Reading is retried with a growing delay.
     ReadFailed(ReadError),

@@ -290,7 +290,7 @@ pub enum ReadError {
         log_end: i64,
     },
     /// The topic was recreated: events read and settled before belong to another log.
-    TopicReplaced {
+    TopicRecreated {
         /// The id of the new topic.
         topic_id: [u8; 16],
         /// First offset of its log.

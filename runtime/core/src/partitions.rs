@@ -45,7 +45,7 @@ pub(crate) struct PartitionState {
 }
 
 /// The phase of a partition's ownership, in the usual order. `core/closing.rs` has the exceptions: a stop, a loss, a
-/// restart inside the log, and a replaced topic.
+/// restart inside the log, and a recreated topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Not ours.
@@ -105,7 +105,7 @@ pub(crate) struct CommitState {
     pub(crate) applied_at: Duration,
     /// Offsets beyond the committed one, settled or missing, that the last commit did not claim.
     pub(crate) unclaimed: u64,
-    /// Whether nothing more is committed: the final commit was rejected, or the topic was replaced.
+    /// Whether nothing more is committed: the final commit was rejected, or the topic was recreated.
     pub(crate) commits_ended: bool,
 }
 

@@ -127,13 +127,13 @@ pub struct Counters {
     /// Ownerships that were lost: another member may already have owned the partition.
     pub losses: u64,
     /// Offsets that earlier owners had claimed as settled or missing. Their events were not processed again.
-    pub claimed: u64,
+    pub inherited_claims: u64,
     /// Commits whose metadata was ignored at the start of an ownership.
     pub metadata_ignored: u64,
     /// Offsets skipped as configured by `out_of_range`.
     pub offsets_skipped: u64,
     /// Partitions whose topic was recreated while it was read.
-    pub partitions_replaced: u64,
+    pub partitions_recreated: u64,
     /// How often a reader was repositioned.
     pub repositioned: u64,
 }
@@ -144,12 +144,12 @@ impl Counters {
         match notice {
             Notice::OwnershipStarted { claimed, .. } => {
                 self.ownerships += 1;
-                self.claimed += claimed;
+                self.inherited_claims += claimed;
             }
             Notice::OwnershipEnded { end, .. } => self.losses += u64::from(*end == OwnershipEnd::Lost),
             Notice::MetadataIgnored { .. } => self.metadata_ignored += 1,
             Notice::OffsetsSkipped { count, .. } => self.offsets_skipped += count,
-            Notice::TopicReplaced { .. } => self.partitions_replaced += 1,
+            Notice::TopicRecreated { .. } => self.partitions_recreated += 1,
             Notice::Repositioned { .. } => self.repositioned += 1,
             Notice::Skipped { .. } => self.skipped += 1,
             Notice::MetadataLimitLowered { .. }

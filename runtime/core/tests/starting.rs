@@ -228,7 +228,7 @@ fn an_ownership_outside_the_log_ends_and_restarts_like_a_start() {
 #[test]
 fn a_topic_that_was_replaced_is_read_from_its_first_record() {
     let mut shell = half_settled(OutOfRange::Fail);
-    let why = ReadError::TopicReplaced { topic_id: [2; 16], log_start: 0 };
+    let why = ReadError::TopicRecreated { topic_id: [2; 16], log_start: 0 };
     shell.read(P0, &[], None, Some(why));
     assert_eq!((shell.cancelled.len(), &shell.reassigned[..]), (5, &[(P0, 0)][..]));
     assert_eq!(
@@ -248,7 +248,7 @@ fn a_topic_that_was_replaced_is_read_from_its_first_record() {
 fn a_topic_that_was_replaced_is_not_committed_by_a_revoke() {
     let mut shell = half_settled(OutOfRange::Fail);
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
-    let why = ReadError::TopicReplaced { topic_id: [2; 16], log_start: 0 };
+    let why = ReadError::TopicRecreated { topic_id: [2; 16], log_start: 0 };
     shell.read(P0, &[], None, Some(why));
     assert!(shell.revoked.is_empty(), "the cancelled calls may still run");
     end_cancelled_calls(&mut shell);
@@ -261,7 +261,7 @@ fn a_topic_that_was_replaced_is_not_committed_by_a_revoke() {
 fn a_stopped_partition_whose_topic_was_replaced_is_read() {
     let mut shell = committed_in([1; 16], [1; 16], OutOfRange::Fail, Some(20));
     assert_eq!((shell.count("PartitionStopped"), begins_at(&shell)), (1, None));
-    let why = ReadError::TopicReplaced { topic_id: [2; 16], log_start: 7 };
+    let why = ReadError::TopicRecreated { topic_id: [2; 16], log_start: 7 };
     shell.read(P0, &[], None, Some(why));
     assert_eq!((begins_at(&shell), &shell.reassigned[..]), (Some(7), &[(P0, 7)][..]));
 }

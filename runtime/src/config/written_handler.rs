@@ -226,8 +226,8 @@ impl Default for Commit {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Rebalance {
-    /// How long a revoke waits for running calls and the acknowledgements of their outputs. Meanwhile, nothing is
-    /// fetched for the handler.
+    /// How long Keylane waits for running calls and the acknowledgements of their outputs before it releases revoked
+    /// partitions. Meanwhile, nothing is fetched for the handler.
     pub(super) revoke_timeout: HumanDuration,
 }
 

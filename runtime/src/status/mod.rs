@@ -229,13 +229,13 @@ pub struct HandlerTotals {
     /// Offsets skipped as configured by `out_of_range`.
     pub offsets_skipped: u64,
     /// Offsets that earlier owners had claimed as settled or missing.
-    pub claimed: u64,
+    pub inherited_claims: u64,
     /// Ownerships that began.
     pub ownerships: u64,
     /// Ownerships that were lost: another member may already own the partition.
     pub partitions_lost: u64,
     /// Partitions whose topic was recreated while it was read.
-    pub partitions_replaced: u64,
+    pub partitions_recreated: u64,
     /// Commits whose metadata was ignored.
     pub metadata_ignored: u64,
     /// How often a reader was repositioned.

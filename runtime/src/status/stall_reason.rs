@@ -1,4 +1,5 @@
-//! Why a partition makes no progress, and what to do. `docs/operations.md` has the same table.
+//! Why a partition makes no progress, and what to do. `docs/operations.md` has the same table. A new reason begins as a
+//! variant of `BlockedOn` in `runtime/core/src/blockage.rs`.
 
 /// One reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +86,7 @@ pub const DEAD_LETTER_UNACKED: StallReason = StallReason {
 /// A commit is rejected, or not answered.
 pub const COMMIT_NOT_STORED: StallReason = StallReason {
     code: "commit_not_stored",
-    meaning: "all events are settled, but the coordinator has not stored the offset",
+    meaning: "no event blocks the partition now, but the coordinator has not stored the offset",
     remedy: "see `commit rejected` and `commit timed out` in the log; most causes end with a rebalance, or when the coordinator responds again",
 };
 

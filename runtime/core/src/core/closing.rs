@@ -83,7 +83,7 @@ impl Core {
     }
 
     /// Ends an ownership at once: nothing of it may be committed or produced, because the partition may have another
-    /// owner or its topic was replaced. [`Core::drop_queued`] must follow.
+    /// owner or its topic was recreated. [`Core::drop_queued`] must follow.
     pub(super) fn abandon(&mut self, index: u32, end: OwnershipEnd) {
         let state = self.partitions.get(index);
         let had_ownership = match state.phase {
@@ -286,7 +286,7 @@ impl Core {
 
     /// Handles a topic that was recreated. Nothing of the old log may be committed or published. The new log is read
     /// from its first record.
-    pub(super) fn topic_replaced(&mut self, index: u32, topic_id: [u8; 16], log_start: i64) {
+    pub(super) fn topic_recreated(&mut self, index: u32, topic_id: [u8; 16], log_start: i64) {
         let (now, is_released) = (self.now.uptime, self.is_being_released(index));
         let state = self.partitions.get_mut(index);
         let (partition, phase) = (state.id, state.phase);
@@ -311,10 +311,10 @@ impl Core {
             | Phase::Committing { .. }
             | Phase::Stopped => {}
         }
-        self.abandon(index, OwnershipEnd::TopicReplaced);
+        self.abandon(index, OwnershipEnd::TopicRecreated);
         self.drop_queued();
         self.partitions.get_mut(index).topic_id = topic_id;
-        self.outbox.notice(Notice::TopicReplaced { partition, offset: log_start });
+        self.outbox.notice(Notice::TopicRecreated { partition, offset: log_start });
         if phase == Phase::Resolved {
             self.begin_ownership_at(index, log_start, Phase::Resolved); // the pending assign includes it
         } else {

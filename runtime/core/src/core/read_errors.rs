@@ -24,8 +24,8 @@ impl Core {
             ReadError::OutOfRange { log_start, log_end } if !(log_start..=log_end).contains(&next) => {
                 self.end_outside_log(index, LogBounds { start: log_start, end: log_end });
             }
-            ReadError::TopicReplaced { topic_id, log_start } => {
-                self.topic_replaced(index, topic_id, log_start)
+            ReadError::TopicRecreated { topic_id, log_start } => {
+                self.topic_recreated(index, topic_id, log_start)
             }
             // `OutOfRange` here: the reader is outside the log, but the ledger's next offset is not, so nothing is
             // skipped.
@@ -80,7 +80,7 @@ impl Core {
             ReadError::Corrupt
             | ReadError::Unknown
             | ReadError::Interrupted
-            | ReadError::TopicReplaced { .. } => false,
+            | ReadError::TopicRecreated { .. } => false,
         };
         // The next retry is scheduled now, because the client reports some errors only once.
         failure.tries += 1;

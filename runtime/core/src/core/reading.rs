@@ -57,7 +57,7 @@ impl Core {
     /// have been replaced.
     fn read_failed_outside(&mut self, index: u32, error: Option<ReadError>) {
         match error {
-            Some(why @ ReadError::TopicReplaced { .. }) => self.read_failed(index, why),
+            Some(why @ ReadError::TopicRecreated { .. }) => self.read_failed(index, why),
             Some(why @ ReadError::SeekFailed) if self.partitions.get(index).phase == Phase::Starting => {
                 self.read_failed(index, why);
             }

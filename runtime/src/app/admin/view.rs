@@ -75,10 +75,10 @@ fn totals(counters: &Counters) -> HandlerTotals {
         retries: counters.retries,
         reruns: counters.reruns_after_faults + counters.reruns_after_unpublishable,
         offsets_skipped: counters.offsets_skipped,
-        claimed: counters.claimed,
+        inherited_claims: counters.inherited_claims,
         ownerships: counters.ownerships,
         partitions_lost: counters.losses,
-        partitions_replaced: counters.partitions_replaced,
+        partitions_recreated: counters.partitions_recreated,
         metadata_ignored: counters.metadata_ignored,
         repositioned: counters.repositioned,
         ..HandlerTotals::default()

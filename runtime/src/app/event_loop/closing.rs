@@ -120,7 +120,7 @@ impl Closing {
     }
 
     pub(super) fn noticed(&mut self, log: &HandlerLog, notice: Notice) {
-        if let (Some(until_end), Notice::TopicReplaced { partition, .. }) = (&mut self.until_end, notice) {
+        if let (Some(until_end), Notice::TopicRecreated { partition, .. }) = (&mut self.until_end, notice) {
             until_end.unreadable(log.replaced_failure(partition));
         }
     }

@@ -207,7 +207,7 @@ impl EventLoop {
                 Action::DropOutputs { call, first, end } => publishing.disown(call, first..end),
                 Action::DeadLetter(dead_letter) => {
                     let FailedEvent { call, row, reason, .. } = dead_letter;
-                    observing.dead_letter_sent(publishing::name_of(reason));
+                    observing.dead_letter_requested(publishing::name_of(reason));
                     log.dead_letter(now, &dead_letter, publishing.error_of(call, row, reason));
                     let (id, digest) = (source.topic_id(dead_letter.event.partition), calling.digest());
                     publishing.dead_letter(&dead_letter, reading.arena(), id, digest, now.wall_ms);

@@ -72,7 +72,7 @@ fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {
         partitions = core.partitions.len(),
         stalled = unless_none(stalled as u64),
         offsets_skipped = unless_none(core.counters.offsets_skipped),
-        partitions_replaced = unless_none(core.counters.partitions_replaced),
+        partitions_recreated = unless_none(core.counters.partitions_recreated),
         metadata_ignored = unless_none(core.counters.metadata_ignored),
         partitions_lost = unless_none(core.counters.losses),
         commits_failed = unless_none(view.commits_failed),

@@ -13,7 +13,7 @@ pub(super) struct UntilEnd {
     had_loss: bool,
     /// Whether a partition has stopped.
     partition_stopped: bool,
-    /// The failure text of a partition that can't be read for now, or whose topic was replaced.
+    /// The failure text of a partition that can't be read for now, or whose topic was recreated.
     unreadable: Option<String>,
     /// Whether every event up to the end of each partition is committed.
     end_reached: bool,
@@ -43,7 +43,7 @@ impl UntilEnd {
         self.partition_stopped = true;
     }
 
-    /// Records that a partition can't be read for now, or that its topic was replaced.
+    /// Records that a partition can't be read for now, or that its topic was recreated.
     pub(super) fn unreadable(&mut self, failure: String) {
         self.unreadable = Some(failure);
     }

@@ -115,7 +115,7 @@ fn warn_consequences(handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
         let timeout = HumanDuration(handler.revoke_timeout);
         problems.warn(
             &["handlers", name, "rebalance", "revoke_timeout"],
-            format!("nothing is fetched for `{name}` while a revoke waits, up to {timeout}"),
+            format!("nothing is fetched for `{name}` while the calls of revoked partitions finish, up to {timeout}"),
         );
     }
 }

@@ -18,7 +18,7 @@ impl Source {
             LookupResult::BoundsUnknown { partition, code } => {
                 self.log.bounds_unknown(self.polled_at, partition, code)
             }
-            LookupResult::TopicReplaced(topic) => self.on_topic_replaced(topic),
+            LookupResult::TopicRecreated(topic) => self.on_topic_recreated(topic),
             LookupResult::Start { .. } | LookupResult::Bounds { .. } => {}
         }
     }
@@ -51,7 +51,7 @@ impl Source {
         let Bounds { start, end, topic_id } = found;
         let why = if is_another(self.partitions.topic_id(partition), topic_id) {
             self.partitions.set_topic_id(partition, topic_id);
-            ReadError::TopicReplaced { topic_id, log_start: start }
+            ReadError::TopicRecreated { topic_id, log_start: start }
         } else {
             ReadError::OutOfRange { log_start: start, log_end: end }
         };
@@ -60,7 +60,7 @@ impl Source {
 
     /// Requests the bounds of the topic's logs: records may already come from a new log, whose first offset is reported
     /// with the replacement.
-    fn on_topic_replaced(&mut self, topic: u16) {
+    fn on_topic_recreated(&mut self, topic: u16) {
         let now = self.lookups.topic_id(topic);
         let of_topic = self.partitions.all().filter(|partition| partition.topic == topic);
         let replaced: Vec<Partition> =

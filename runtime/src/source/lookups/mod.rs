@@ -69,7 +69,7 @@ pub(super) enum LookupResult {
         code: ErrorCode,
     },
     /// This topic, by its index, was deleted and created again.
-    TopicReplaced(u16),
+    TopicRecreated(u16),
 }
 
 /// The first offset of a log, one past its last offset, and the id of its topic.
@@ -137,7 +137,7 @@ pub(super) struct Lookups {
     /// The time at which the topics are described next.
     topics_at: Duration,
     /// Topics that were deleted and created again, and that were not returned yet.
-    replaced: VecDeque<u16>,
+    recreated: VecDeque<u16>,
 }
 
 /// The subject of a request.
@@ -165,7 +165,7 @@ impl Lookups {
             starts: Vec::new(),
             bounds: Vec::new(),
             topics_at: TOPICS_INTERVAL,
-            replaced: VecDeque::new(),
+            recreated: VecDeque::new(),
         }
     }
 
@@ -209,8 +209,8 @@ impl Lookups {
     /// Returns the next result, if there is one.
     pub(super) fn next(&mut self, now: Duration) -> Option<LookupResult> {
         loop {
-            if let Some(topic) = self.replaced.pop_front() {
-                return Some(LookupResult::TopicReplaced(topic));
+            if let Some(topic) = self.recreated.pop_front() {
+                return Some(LookupResult::TopicRecreated(topic));
             }
             if let Some(result) = self.take_finished(now) {
                 return Some(result);
@@ -356,10 +356,10 @@ impl Lookups {
                 continue;
             };
             if topic.id != [0; 16] {
-                self.replaced.push_back(index);
+                self.recreated.push_back(index);
                 // The partitions of a recreated topic start at their first record, whatever the policy.
                 topic.start_policy_applies = false;
-                self.topics_at = Duration::ZERO; // a topic that was not described may have been replaced, too
+                self.topics_at = Duration::ZERO; // a topic that was not described may have been recreated, too
             }
             topic.id = described.id;
         }

@@ -80,7 +80,7 @@ fn topic(name: &CStr) -> TopicFacts {
 }
 
 #[test]
-fn every_topic_that_one_description_shows_as_replaced_is_reported() {
+fn every_topic_that_one_description_shows_as_recreated_is_reported() {
     let mut bench = Bench::new();
     for (id, replaced) in [([1; 16], &[][..]), ([2; 16], &[0, 1]), ([2; 16], &[])] {
         let described = |name: &CStr| TopicDescription {
@@ -91,7 +91,7 @@ fn every_topic_that_one_description_shows_as_replaced_is_reported() {
         };
         bench.lookups.take_topics(&[c"orders", c"returns"].map(described));
         let mut reported = Vec::new();
-        while let Some(LookupResult::TopicReplaced(topic)) = bench.lookups.next(Duration::ZERO) {
+        while let Some(LookupResult::TopicRecreated(topic)) = bench.lookups.next(Duration::ZERO) {
             reported.push(topic);
         }
         assert_eq!(reported, replaced, "{id:?}");

@@ -49,9 +49,9 @@ impl Metrics {
                 h.totals.offsets_skipped
             }),
             (
-                "keylane_offsets_claimed",
+                "keylane_inherited_claim_offsets",
                 "Offsets that earlier owners had claimed as settled or missing.",
-                |h| h.totals.claimed,
+                |h| h.totals.inherited_claims,
             ),
             ("keylane_ownerships", "Ownerships of partitions that began.", |h| h.totals.ownerships),
             (
@@ -59,9 +59,11 @@ impl Metrics {
                 "Ownerships that were lost: another member may already own the partition.",
                 |h| h.totals.partitions_lost,
             ),
-            ("keylane_partitions_replaced", "Partitions whose topic was recreated while it was read.", |h| {
-                h.totals.partitions_replaced
-            }),
+            (
+                "keylane_partitions_recreated",
+                "Partitions whose topic was recreated while it was read.",
+                |h| h.totals.partitions_recreated,
+            ),
             ("keylane_commit_metadata_ignored", "Commits whose metadata was ignored.", |h| {
                 h.totals.metadata_ignored
             }),

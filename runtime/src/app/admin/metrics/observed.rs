@@ -33,7 +33,7 @@ impl Metrics {
             })
         });
         families
-            .counter(("keylane_dead_letters", "Dead letters that were sent, by reason."), dead_letters)?;
+            .counter(("keylane_dead_letters", "Events that are to be dead-lettered, by reason, counted before their dead letters are stored."), dead_letters)?;
         let commits = self.with_view().flat_map(|(handler, view)| {
             let results = [("stored", view.commits_stored), ("failed", view.commits_failed)];
             results.map(|(result, count)| {

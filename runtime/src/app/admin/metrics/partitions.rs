@@ -32,7 +32,7 @@ impl Metrics {
             }),
             (
                 "keylane_commit_unclaimed_offsets",
-                "Settled offsets that the last commit could not claim.",
+                "Offsets beyond the committed one, settled or missing, that the last commit could not claim.",
                 |p| Some(count(p.unclaimed)),
             ),
         ];

@@ -1,5 +1,5 @@
-//! Log lines of one handler: about its [`events`] and their calls, its [`group`], and the core's [`notices`]. Lines
-//! that every event or every turn may cause are limited ([`limits`]).
+//! Log lines of one handler: about its [`events`] and their calls, its [`group`] and commits, and the core's
+//! [`notices`]. Lines that every event or every turn may cause are limited ([`limits`]).
 
 mod events;
 mod group;

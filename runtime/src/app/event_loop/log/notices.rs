@@ -53,7 +53,7 @@ impl HandlerLog {
                     "offsets skipped as configured by `out_of_range`"
                 );
             }
-            Notice::TopicReplaced { partition, offset } => {
+            Notice::TopicRecreated { partition, offset } => {
                 let (topic, partition) = (self.topic(partition), partition.number);
                 tracing::warn!(
                     handler,
@@ -176,7 +176,7 @@ impl HandlerLog {
         format!("topic {topic} partition {number} offset {offset} can't be read: {reason}; {remedy}")
     }
 
-    /// Returns the failure text of a run with `--until-end` whose topic was replaced.
+    /// Returns the failure text of a run with `--until-end` whose topic was recreated.
     pub(in crate::app::event_loop) fn replaced_failure(&self, partition: Partition) -> String {
         let topic = self.topic(partition);
         format!("topic {topic} was recreated during a run with `--until-end`: repeat the run")
@@ -213,7 +213,7 @@ fn name_of(end: OwnershipEnd) -> &'static str {
     match end {
         OwnershipEnd::Closed => "closed",
         OwnershipEnd::Lost => "lost",
-        OwnershipEnd::TopicReplaced => "topic replaced",
+        OwnershipEnd::TopicRecreated => "topic recreated",
     }
 }
 
@@ -235,7 +235,7 @@ fn read_error(why: ReadError) -> (&'static str, &'static str) {
             ("the Kafka client rejected the position", "see the log lines before this one")
         }
         ReadError::Interrupted => ("the connection to the broker failed", "check that the broker runs"),
-        ReadError::TopicReplaced { .. } => ("the topic was recreated", "no action is needed"),
+        ReadError::TopicRecreated { .. } => ("the topic was recreated", "no action is needed"),
         ReadError::OutOfRange { .. } => {
             ("the offset is outside the log", "reset the group's offset, or set `out_of_range`")
         }

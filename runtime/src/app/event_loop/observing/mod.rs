@@ -49,7 +49,7 @@ pub(in crate::app) struct Observing {
     rebalances: Rebalances,
     /// Why partitions have stopped, until they are assigned again.
     stop_reasons: BTreeMap<Partition, String>,
-    /// The number of dead letters that were sent, by reason.
+    /// The number of events that are to be dead-lettered, by reason: counted when the core requests the dead letter.
     dead_letters: BTreeMap<&'static str, u64>,
 }
 
@@ -163,7 +163,7 @@ impl Observing {
         }
     }
 
-    pub(super) fn dead_letter_sent(&mut self, reason: &'static str) {
+    pub(super) fn dead_letter_requested(&mut self, reason: &'static str) {
         *self.dead_letters.entry(reason).or_default() += 1;
     }
 

@@ -1,13 +1,13 @@
 //! Publishes the outputs of ended calls and the dead letters of events that can't be handled, and receives their
 //! acknowledgements.
 
-mod awaited_topics;
 mod backlog;
 mod calls;
 mod dead_letters;
 mod invalid_rows;
 mod provenance;
 mod rejected_dead_letters;
+mod reported_topics;
 mod times;
 
 use std::collections::VecDeque;
@@ -369,11 +369,6 @@ impl Publishing {
     }
 
     // -- the backlog --------------------------------------------------------------------------------
-
-    /// Returns the topic with the most queued outputs, while they block new calls.
-    pub(super) fn blocking_topic(&self) -> Option<&str> {
-        self.backlog.fullest().and_then(|topic| self.topics.get(topic)).map(String::as_str)
-    }
 
     /// Returns whether the backlog is full, if that has changed since the last call.
     pub(super) fn backlog_changed(&mut self) -> Option<bool> {

@@ -1,4 +1,5 @@
-//! The topics of the unacknowledged records of a blocked event.
+//! The topics that reports name as the cause: of the unacknowledged records of a blocked event, and of queued outputs that
+//! block new calls.
 
 use keylane_core::{Blockage, BlockedOn};
 
@@ -16,5 +17,10 @@ impl Publishing {
         let Some(pending_call) = self.calls.get(call) else { return Vec::new() };
         let topics = (0..).map(SinkTopic).zip(&self.topics);
         topics.filter(|(topic, _)| pending_call.awaits(row, *topic)).map(|(_, name)| name.clone()).collect()
+    }
+
+    /// Returns the topic with the most queued outputs, while they block new calls.
+    pub(in crate::app::event_loop) fn blocking_topic(&self) -> Option<&str> {
+        self.backlog.fullest().and_then(|topic| self.topics.get(topic)).map(String::as_str)
     }
 }

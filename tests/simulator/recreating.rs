@@ -25,7 +25,7 @@ impl World {
         self.logs[index].replace(&mut self.rng);
         self.stored[index] = None;
         let incarnation = self.logs[index].incarnation;
-        self.note(0, "topic replaced", Some(index), 0, i64::from(incarnation));
+        self.note(0, "topic recreated", Some(index), 0, i64::from(incarnation));
         for _ in 0..self.rng.range(0, 40) {
             self.logs[index].grow(&self.plan, &mut self.rng);
         }
@@ -41,7 +41,7 @@ impl World {
         let part = &self.processes[p].parts[index];
         if !part.owned
             || self.reads_current_topic(p, index)
-            || self.planted == Some(Planted::HideReplacedTopic)
+            || self.planted == Some(Planted::HideRecreatedTopic)
         {
             return;
         }
@@ -57,7 +57,7 @@ impl World {
         part.floor = None;
         part.stopped = false;
         self.processes[p].parts[index].reader.iter_mut().for_each(|reader| reader.permission = None);
-        let error = Some(ReadError::TopicReplaced { topic_id, log_start });
+        let error = Some(ReadError::TopicRecreated { topic_id, log_start });
         self.feed(p, Input::Fetched { partition, rows: &[], end: None, error });
     }
 
