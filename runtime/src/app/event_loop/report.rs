@@ -86,11 +86,18 @@ fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {
     );
 }
 
-/// Returns the number of offsets up to the ends of the logs that are not settled, as far as the ends are known. Ended
-/// ownerships are included, because the last report needs them.
-pub(super) fn lag(core: &Core, source: &Source, reading: &Reading) -> u64 {
-    let of = |partition: &Partition| core.unsettled_below(*partition, source.last_known_end(*partition)?);
-    reading.owned().iter().filter_map(of).sum()
+/// Returns the ends of the logs, as far as they are known, in the order of the partitions. Ended ownerships are included,
+/// because the last report needs them.
+pub(super) fn log_ends(source: &Source, reading: &Reading) -> Vec<(Partition, i64)> {
+    let end = |partition: &Partition| Some((*partition, source.last_known_end(*partition)?));
+    let mut ends: Vec<(Partition, i64)> = reading.owned().iter().filter_map(end).collect();
+    ends.sort_unstable();
+    ends
+}
+
+/// Returns the number of offsets up to these ends of logs that are not settled.
+pub(super) fn lag(core: &Core, log_ends: &[(Partition, i64)]) -> u64 {
+    log_ends.iter().filter_map(|(partition, end)| core.unsettled_below(*partition, *end)).sum()
 }
 
 /// Returns the rate per second, rounded down.

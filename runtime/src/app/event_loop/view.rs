@@ -38,7 +38,7 @@ impl EventLoop {
     /// the ranking has work left.
     pub(super) fn observe(&mut self) -> bool {
         let EventLoop { core, source, reading, observing, log, now, .. } = self;
-        observing.sample(now.uptime, core, || report::lag(core, source, reading));
+        observing.sample(now.uptime, core, || report::lag(core, &report::log_ends(source, reading)));
         let busy = observing.continue_ranking(core, reading.lane_rule(), reading.arena(), log);
         if self.report.is_due(self.now.uptime) {
             self.log_report();
@@ -71,7 +71,11 @@ impl EventLoop {
         let (rule, arena) = (self.reading.lane_rule(), self.reading.arena());
         let awaited_topics = |blockage: &Blockage| self.publishing.awaited_topics(blockage);
         let observed = self.observing.view(&self.core, &core, (rule, arena), awaited_topics);
-        let log_end = |view: &PartitionView| self.source.last_known_end(view.partition);
+        let known_ends = report::log_ends(&self.source, &self.reading);
+        let log_end = |view: &PartitionView| {
+            let index = known_ends.binary_search_by_key(&view.partition, |(partition, _)| *partition).ok()?;
+            known_ends.get(index).map(|(_, end)| *end)
+        };
         let log_ends = core.partitions.iter().map(log_end).collect();
         HandlerView {
             core,
@@ -80,7 +84,7 @@ impl EventLoop {
             filter: self.reading.filter_counts(),
             commits_stored: self.committing.stored(),
             commits_failed: self.committing.failed(),
-            lag: report::lag(&self.core, &self.source, &self.reading),
+            lag: report::lag(&self.core, &known_ends),
             log_ends,
             observed,
             arena_bytes: self.reading.arena().bytes(),
