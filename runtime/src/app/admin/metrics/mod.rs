@@ -253,6 +253,7 @@ mod tests {
     fn messages_have_the_labels_of_the_conventions() {
         let mut view = HandlerView { records_read: 42, ..HandlerView::default() };
         view.observed.call_times.record(5);
+        view.observed.failed_call_times.record(5);
         let text = encode(Metrics { views: vec![Some(view)], ..metrics() }, MetricsFormat::Prometheus);
         let labels = "handler=\"t\",messaging_system=\"kafka\",messaging_consumer_group_name=\"g\"";
         for sample in [
@@ -262,6 +263,8 @@ mod tests {
             format!(
                 "messaging_process_duration_seconds_count{{{labels},messaging_operation_name=\"process\"}} 1"
             ),
+            "keylane_guest_call_seconds_count{handler=\"t\",result=\"returned\"} 0".to_owned(),
+            "keylane_guest_call_seconds_count{handler=\"t\",result=\"failed\"} 1".to_owned(),
         ] {
             assert!(text.lines().any(|line| line == sample), "{sample}\n{text}");
         }

@@ -65,7 +65,7 @@ impl Metrics {
 
     pub(super) fn write_times(&self, families: &mut Families<'_>) -> fmt::Result {
         type Of = fn(&HandlerView) -> Histogram;
-        let histograms: [(&str, &str, f64, Of); 4] = [
+        let histograms: [(&str, &str, f64, Of); 3] = [
             (
                 "keylane_lane_wait_seconds",
                 "From the read of an event to its first dispatch.",
@@ -79,12 +79,6 @@ impl Metrics {
                 |view| view.core.times.event_age,
             ),
             (
-                "keylane_guest_call_seconds",
-                "From the dispatch of a guest call to its result.",
-                MICROS,
-                |view| view.observed.call_times,
-            ),
-            (
                 "keylane_loop_turn_seconds",
                 "Turns of the event loop that handled something.",
                 MICROS,
@@ -95,7 +89,17 @@ impl Metrics {
             let samples = self.with_view().map(|(handler, view)| (labels(handler), of(view)));
             families.histogram((name, help), per_second, samples)?;
         }
-        Ok(())
+        let calls = self.with_view().flat_map(|(handler, view)| {
+            let (all, failed) = (&view.observed.call_times, &view.observed.failed_call_times);
+            [("returned", all.since(failed)), ("failed", *failed)].map(|(result, times)| {
+                (vec![("handler", handler.handler.as_str()), ("result", result)], times)
+            })
+        });
+        let about = (
+            "keylane_guest_call_seconds",
+            "From the dispatch of a guest call to its result. `failed`: the call failed as a whole.",
+        );
+        families.histogram(about, MICROS, calls)
     }
 
     /// Writes metrics by the names and labels of the OpenTelemetry conventions for messaging.

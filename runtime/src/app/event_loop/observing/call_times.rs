@@ -25,6 +25,8 @@ pub(super) struct CallTimes {
     /// When the call of each slot began.
     began: Vec<Duration>,
     all: Histogram,
+    /// The durations of the calls that failed as a whole.
+    failed: Histogram,
     /// The durations as of the last samples.
     samples: VecDeque<Histogram>,
     results: CallResults,
@@ -43,7 +45,11 @@ impl CallTimes {
 
     pub(super) fn ended(&mut self, call: &Call, now: Duration) {
         if let Some(began) = self.began.get(call.key.call.slot as usize) {
-            self.all.record(micros(now.saturating_sub(*began)));
+            let duration = micros(now.saturating_sub(*began));
+            self.all.record(duration);
+            if matches!(call.status, CallStatus::Failed(_)) {
+                self.failed.record(duration);
+            }
         }
         let [done, retry, rejected, failed] = &mut self.results.0;
         let done_rows = call.results.lane_ends().iter().map(|end| u64::from(end.done)).sum::<u64>();
@@ -69,6 +75,11 @@ impl CallTimes {
     /// Returns the durations of all calls.
     pub(super) fn all(&self) -> Histogram {
         self.all
+    }
+
+    /// Returns the durations of the calls that failed as a whole.
+    pub(super) fn failed(&self) -> Histogram {
+        self.failed
     }
 
     /// Returns the durations of the calls of about the last ten seconds.

@@ -67,8 +67,10 @@ pub(in crate::app) struct ObservedView {
     pub(in crate::app) pace: PaceView,
     pub(in crate::app) load: Load,
     pub(in crate::app) deepest_lane: Option<DeepestLane>,
-    /// The durations of all calls, and of those of about the last ten seconds, in microseconds.
+    /// The durations of all calls, of those that failed as a whole, and of those of about the last ten seconds, in
+    /// microseconds.
     pub(in crate::app) call_times: Histogram,
+    pub(in crate::app) failed_call_times: Histogram,
     pub(in crate::app) recent_call_times: Histogram,
     pub(in crate::app) results: CallResults,
     pub(in crate::app) loop_turns: Histogram,
@@ -273,6 +275,7 @@ impl Observing {
             deepest_lane: self.deepest_lane(core, rule, arena),
             load: core.load(),
             call_times: self.call_times.all(),
+            failed_call_times: self.call_times.failed(),
             recent_call_times: self.call_times.recent(),
             results: self.call_times.results(),
             loop_turns: self.loop_turns,
