@@ -2,7 +2,7 @@
 
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
-use keylane_tests::kafka::{self, Record};
+use keylane_tests::kafka::{self, Producer, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::skip;
 use keylane_tests::wait;
@@ -10,18 +10,19 @@ use keylane_tests::wait;
 /// Bytes of the input, several times the prefetch limit.
 const EVENTS: usize = 100_000;
 const VALUE_BYTES: usize = 2_000;
+/// Less than the share of one of 256 partitions.
+const BATCH_BYTES: usize = 16_384;
 /// Threads, engine and clients vary a little from run to run.
 const NOISE: u64 = 96;
 
-/// The same bytes are in 8 partitions and in 256. Fetching is faster than handling, so the prefetch
-/// limit is reached.
+/// The same bytes are in 8 partitions and in 256. The handler waits for each event, so the prefetch limit is reached.
 #[test]
 fn many_partitions_take_no_more_memory_than_few() {
     let Some(cluster) = kafka::shared() else { return };
     let peak = |partitions: i32| {
         let flow = Flow::new(cluster, partitions, &[]);
         fill(&flow);
-        run(&[&flow], &budget(flow.settings(&guest("noop"), "t")))
+        run(&[&flow], &budget(flow.settings(&guest("pauses"), "t")))
     };
     let (few, many) = (peak(8), peak(256));
     skip::print_line(&format!("peak MiB: {few} for 8 partitions, {many} for 256"));
@@ -83,9 +84,12 @@ fn budget(settings: Settings) -> Settings {
     settings.set("runtime", "memory_budget", "32MiB")
 }
 
+/// A batch is fetched whole, even if it is larger than the share of its partition, so large batches would add up to more
+/// than the budget.
 fn fill(flow: &Flow<'_>) {
     let event = |number: usize| Record::new(format!("key-{number}"), "x".repeat(VALUE_BYTES));
-    flow.producer().send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
+    let producer = Producer::in_batches(&flow.cluster.bootstrap(), BATCH_BYTES);
+    producer.send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
 }
 
 /// The peak memory of a run to the end, in MiB.
