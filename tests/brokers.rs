@@ -6,7 +6,7 @@ use std::process::Command;
 use keylane_tests::admin::{Admin, at};
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
-use keylane_tests::kafka::{self, Cluster, Options, Record, unique};
+use keylane_tests::kafka::{self, Cluster, Options, Record};
 use keylane_tests::keylane::{Keylane, Settings, binary};
 use keylane_tests::wait;
 use serde_json::Value;
@@ -95,14 +95,7 @@ fn brokers_that_are_gone_or_hang_are_reported_and_come_back() {
 #[test]
 fn an_outage_of_one_broker_of_three_is_not_one_of_all() {
     let Some(cluster) = kafka::dedicated(&Options { brokers: 3, ..Options::default() }) else { return };
-    let mut flow = Flow::new(&cluster, 1, &[]);
-    let brokers = cluster.admin();
-    let _none = flow.committed(); // the first request for a coordinator creates the topic of the commits
-    let coordinator = flow.members.coordinator(&brokers);
-    let leader = (1..=3).find(|broker| *broker != coordinator).expect("two brokers are not the coordinator");
-    flow.input = unique("in");
-    brokers.create_unreplicated_topic(&flow.input, leader);
-    brokers.create_topic(&format!("{}.dlq", flow.input), 1, &[]);
+    let (flow, leader) = Flow::with_leader_apart(&cluster);
     let (mut keylane, admin) = run(&flow);
     let wait_until_leader = |is_up: bool| {
         wait::until_ok(&format!("the leader to be up: {is_up}"), wait::STATE_TIMEOUT, || {

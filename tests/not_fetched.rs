@@ -57,14 +57,7 @@ fn an_open_transaction_is_the_reason() {
 #[test]
 fn a_leader_that_hangs_is_the_reason() {
     let Some(cluster) = kafka::dedicated(&Options { brokers: 3, ..Options::default() }) else { return };
-    let mut flow = Flow::new(&cluster, 1, &[]);
-    let brokers = cluster.admin();
-    let _none = flow.committed(); // the first request for a coordinator creates the topic of the commits
-    let coordinator = flow.members.coordinator(&brokers);
-    let leader = (1..=3).find(|broker| *broker != coordinator).expect("two brokers are not the coordinator");
-    flow.input = unique("in");
-    brokers.create_unreplicated_topic(&flow.input, leader);
-    brokers.create_topic(&format!("{}.dlq", flow.input), 1, &[]);
+    let (flow, leader) = Flow::with_leader_apart(&cluster);
     let mut keylane = Keylane::run(&settings(&flow), &[]);
     let admin = Admin::of(&mut keylane);
     flow.producer().send_all(&flow.input, [Record::new("k", "v")]).expect("acknowledged");
