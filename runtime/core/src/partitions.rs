@@ -141,8 +141,6 @@ pub(crate) struct ReadState {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unfetched {
     pub(crate) leader_responds: bool,
-    /// Since when no record has arrived.
-    pub(crate) since: Duration,
     /// When it was first known.
     pub(crate) known_at: Duration,
     /// Whether a stall was reported for it.
@@ -295,7 +293,9 @@ impl PartitionState {
         let failure = self.reading.failure.filter(|failure| failure.reported).map(|failure| failure.since);
         let unfetched = self.reading.unfetched.filter(|unfetched| unfetched.reported);
         let is_unmoved = self.stall_watch.reported && self.stall_watch.seen == self.progress_now();
-        failure.or(unfetched.map(|unfetched| unfetched.since)).or(is_unmoved.then_some(self.stall_watch.at))
+        failure
+            .or(unfetched.map(|_| self.reading.up_to_date_at))
+            .or(is_unmoved.then_some(self.stall_watch.at))
     }
 
     /// Returns whether offset or set changed since the last stored commit.

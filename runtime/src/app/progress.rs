@@ -5,6 +5,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Runtime};
+
 use super::RunOptions;
 use super::admin::AdminState;
 use crate::logging::ProgressLine;
@@ -29,15 +31,16 @@ impl ProgressThread {
             return None;
         }
         let line = ProgressLine::on_terminal()?;
+        // The status waits for the event loops with a timeout. Without the runtime or the thread, nothing is shown.
+        let runtime = Builder::new_current_thread().enable_time().build().ok()?;
         let (state, until_end) = (Arc::clone(state), options.until_end);
         let (stop, stopped) = mpsc::channel();
         let (remove, removed) = mpsc::channel::<()>();
         let run = move || {
             let _removed_at_the_end = remove;
-            draw(&line, &state, until_end, &stopped);
+            draw(&line, &runtime, &state, until_end, &stopped);
             drop(line);
         };
-        // Without the thread, nothing is shown.
         thread::Builder::new().name("keylane-progress".to_owned()).spawn(run).ok()?;
         Some(ProgressThread { stop: Some(stop), removed })
     }
@@ -50,9 +53,9 @@ impl Drop for ProgressThread {
     }
 }
 
-fn draw(line: &ProgressLine, state: &AdminState, until_end: bool, stopped: &Receiver<()>) {
+fn draw(line: &ProgressLine, runtime: &Runtime, state: &AdminState, until_end: bool, stopped: &Receiver<()>) {
     while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-        let status = state.status_now();
+        let status = runtime.block_on(state.collect());
         match &status.state {
             ProcessState::Starting { step, step_ms } => line.step(&format!("{step} ({} s)", step_ms / 1_000)),
             ProcessState::Running if until_end => {

@@ -33,13 +33,8 @@ impl Core {
             return self.end_unfetched(index, true);
         }
         let leader_responds = end != LogEnd::LeaderUnavailable;
-        let since = state.reading.up_to_date_at;
-        let unfetched = state.reading.unfetched.get_or_insert(Unfetched {
-            leader_responds,
-            since,
-            known_at: now,
-            reported: false,
-        });
+        let new = Unfetched { leader_responds, known_at: now, reported: false };
+        let unfetched = state.reading.unfetched.get_or_insert(new);
         unfetched.leader_responds = leader_responds;
     }
 
@@ -62,7 +57,7 @@ impl Core {
         for state in self.partitions.iter_mut().filter(|state| state.phase == Phase::Active) {
             let (partition, offset) = (state.id, state.ledger.next());
             if let Some(unfetched) = &mut state.reading.unfetched
-                && now >= unfetched.since + stall_after
+                && now >= state.reading.up_to_date_at + stall_after
                 && now >= unfetched.known_at + ARRIVAL_MAX
                 && !std::mem::replace(&mut unfetched.reported, true)
             {

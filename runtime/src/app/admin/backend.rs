@@ -123,16 +123,6 @@ impl AdminState {
         });
     }
 
-    /// Returns the status. Waits for the event loops for a limited time.
-    ///
-    /// # Panics
-    ///
-    /// On a thread of an asynchronous runtime.
-    pub(in crate::app) fn status_now(&self) -> ProcessStatus {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        runtime.expect("a runtime without I/O needs no resources").block_on(self.collect())
-    }
-
     fn with(&self, handler: &str, change: impl FnOnce(&mut EntryState)) {
         if let Some(entry) = self.handlers.iter().find(|entry| entry.facts.name == handler) {
             change(&mut lock(&entry.state));
@@ -140,7 +130,7 @@ impl AdminState {
     }
 
     /// Requests a view of every running handler, waits for a limited time, and returns the status.
-    async fn collect(&self) -> ProcessStatus {
+    pub(in crate::app) async fn collect(&self) -> ProcessStatus {
         let started = lock(&self.stage).has_started();
         let mut requests: Vec<Option<watch::Receiver<Option<HandlerView>>>> =
             self.handlers.iter().map(|entry| if started { entry.request_view() } else { None }).collect();
