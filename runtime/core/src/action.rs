@@ -1,6 +1,6 @@
 //! The actions that the core requests from the shell.
 
-use crate::{ArenaSlot, Blockage, CallId, CommitId, OwnershipId, Partition, RebalanceId};
+use crate::{ArenaSlot, Blockage, CallId, CommitId, OwnershipId, Partition, RebalanceId, SettleNumber};
 
 /// One thing to do. Slices live until the next call of the core.
 #[derive(Debug)]
@@ -89,6 +89,17 @@ pub enum Action<'a> {
     },
     /// Publish this event to the dead-letter topic; answer with `EffectsAcked`, however long it takes.
     DeadLetter(FailedEvent),
+    /// Transactional delivery: keep these effects until a committed transaction claims them. No answer follows. Drop the
+    /// outputs of the other rows of the calls.
+    KeepEffects {
+        /// In the order of their numbers.
+        effects: &'a [KeptEffects],
+    },
+    /// Transactional delivery: the ownership has ended. Effects of it that no committed transaction claims are dropped.
+    DropEffects {
+        /// The ownership.
+        ownership: OwnershipId,
+    },
     // -- commits --------------------------------------------------------------------------------
     /// Store these offsets and sets at the coordinator.
     Commit {
@@ -96,6 +107,19 @@ pub enum Action<'a> {
         id: CommitId,
         /// One per partition; offset and set come from one snapshot.
         entries: &'a [CommitEntry],
+        /// The metadata of all entries, concatenated: see [`CommitEntry::metadata`].
+        metadata: &'a str,
+    },
+    /// Transactional delivery: publish the effects that these entries claim, in the order of their numbers, and store
+    /// the offsets and sets, in one transaction. Answer with `Committed` for each entry, or with `TransactionAborted`,
+    /// however long it takes.
+    BeginTransaction {
+        /// Repeated in the answer.
+        id: CommitId,
+        /// One per partition; offset and set come from one snapshot.
+        entries: &'a [CommitEntry],
+        /// One per entry: the effects that belong to it.
+        claims: &'a [EffectClaim],
         /// The metadata of all entries, concatenated: see [`CommitEntry::metadata`].
         metadata: &'a str,
     },
@@ -176,6 +200,42 @@ pub struct FailedEvent {
     pub reason: Reason,
 }
 
+/// The effects of one event that has settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptEffects {
+    /// The number of the event: effects are published in the order of these numbers.
+    pub number: SettleNumber,
+    /// What is kept.
+    pub effect: KeptEffect,
+    /// The event's last call, or the call slot of an outcome without a call.
+    pub call: CallId,
+    /// Its row in that call.
+    pub row: u32,
+    /// The event. Its arena slot is freed after this action.
+    pub event: Row,
+    /// The number of its last attempt; 1 if the event had no call.
+    pub attempt: u32,
+}
+
+/// What is kept for an event that has settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptEffect {
+    /// Its outputs.
+    Outputs,
+    /// Its dead letter.
+    DeadLetter(Reason),
+}
+
+/// The kept effects that a transaction publishes for one of its entries: those of the ownership up to the number, without
+/// those that an earlier transaction published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EffectClaim {
+    /// The ownership.
+    pub ownership: OwnershipId,
+    /// The highest number that is claimed.
+    pub through: SettleNumber,
+}
+
 /// Why an event can't be handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -239,6 +299,14 @@ pub struct CommitEntry {
     /// Offsets beyond `offset`, settled or missing, that the metadata does not claim. A new owner processes the events
     /// among them again.
     pub unclaimed: u64,
+}
+
+impl CommitEntry {
+    /// Returns the metadata of this entry. `metadata`: that of all entries.
+    pub fn metadata_in<'m>(&self, metadata: &'m str) -> &'m str {
+        let (from, to) = self.metadata;
+        metadata.get(from as usize..to as usize).expect("the range is within the metadata of all entries")
+    }
 }
 
 /// Events for logs and counters, which require no action.
@@ -365,4 +433,7 @@ pub enum PartitionStop {
     OutOfRange,
     /// The offset was committed in another topic of this name, and `out_of_range = "fail"`.
     OtherTopic,
+    /// Transactional delivery: the metadata of the committed offset is not a completed set of this offset. Events beyond
+    /// it may have taken effect.
+    UnreadableSet,
 }

@@ -7,7 +7,7 @@
 
 use crate::event::Event;
 use crate::slab::Slab;
-use crate::{CallId, OwnershipId, Partition, Reason, Row};
+use crate::{CallId, KeptEffect, OwnershipId, Partition, Reason, Row};
 use std::time::Duration;
 
 /// All calls that are running or wait for acks, in reused slots.
@@ -39,6 +39,8 @@ pub(crate) struct Call {
     pub(crate) lanes: Vec<CallLane>,
     /// Rows whose outputs are to be submitted to the producer.
     pub(crate) to_produce: Vec<u32>,
+    /// Transactional delivery: rows with outputs, ascending, and the bytes of those outputs.
+    pub(crate) output_bytes: Vec<(u32, u32)>,
     /// Number of lanes that the call has not released.
     pub(crate) lanes_held: usize,
 }
@@ -73,6 +75,8 @@ pub(crate) enum Awaited {
     Nothing,
     /// The acks of its effects, which were submitted to the producer.
     Acks(Effect),
+    /// Transactional delivery: nothing, and its effects are kept when it settles.
+    Transaction(KeptEffect),
     /// Its outcome, because it can't be handled. The outcome is applied when the rows before it have settled.
     Outcome(Reason),
 }
@@ -214,6 +218,7 @@ impl Call {
             row_states: Vec::new(),
             lanes: Vec::new(),
             to_produce: Vec::new(),
+            output_bytes: Vec::new(),
             lanes_held: 0,
         }
     }
@@ -230,6 +235,7 @@ impl Call {
         self.row_states.clear();
         self.lanes.clear();
         self.to_produce.clear();
+        self.output_bytes.clear();
         self.lanes_held = 0;
     }
 

@@ -42,6 +42,26 @@ pub struct Config {
     pub cancels_partly_revoked_calls: bool,
     /// What to do with events that fail.
     pub retry: RetryPolicy,
+    /// The limits of transactional delivery; `None`: at-least-once delivery.
+    pub transactions: Option<TransactionLimits>,
+}
+
+/// Limits of transactional delivery: the effects of events are kept until a transaction publishes them together with the
+/// offsets of the events.
+#[derive(Clone, Copy, Debug)]
+pub struct TransactionLimits {
+    /// How long settled events may wait for the next transaction.
+    pub interval: Duration,
+    /// How long a transaction may take before the brokers abort it.
+    pub timeout: Duration,
+    /// Maximum bytes of effects in one transaction, unless those of a single event are larger.
+    pub transaction_bytes: u64,
+    /// Bytes of kept effects at which no call begins.
+    pub kept_bytes: u64,
+    /// Maximum number of settled events that no committed transaction claims; then no call begins.
+    pub max_uncommitted: Option<u64>,
+    /// Maximum characters of commit metadata in one transaction.
+    pub metadata_total: usize,
 }
 
 /// The value of `max_attempts` for no limit: an event is retried as often as it fails.
@@ -134,6 +154,20 @@ impl Default for Config {
             stall_after: Duration::from_secs(15),
             cancels_partly_revoked_calls: false,
             retry: RetryPolicy::default(),
+            transactions: None,
+        }
+    }
+}
+
+impl Default for TransactionLimits {
+    fn default() -> Self {
+        TransactionLimits {
+            interval: Duration::from_millis(100),
+            timeout: Duration::from_secs(10),
+            transaction_bytes: 8 << 20,
+            kept_bytes: 32 << 20,
+            max_uncommitted: None,
+            metadata_total: 512 << 10,
         }
     }
 }

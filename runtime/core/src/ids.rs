@@ -33,6 +33,10 @@ pub struct CallId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommitId(pub u64);
 
+/// Transactional delivery: the position of an event among the events of the handler that have settled. Counts up from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SettleNumber(pub u64);
+
 /// Where the shell keeps the bytes of an event. Opaque to the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArenaSlot(pub u64);

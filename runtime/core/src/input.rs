@@ -85,6 +85,8 @@ pub enum Input<'a> {
         lanes: &'a [LaneEnd],
         /// Rows of the call that have outputs, ascending.
         with_outputs: &'a [u32],
+        /// Transactional delivery: the bytes of the outputs of each of these rows. Otherwise empty.
+        output_bytes: &'a [u32],
         /// How long the guest worked, without the time in which it was queued or waited.
         took: Duration,
     },
@@ -99,6 +101,8 @@ pub enum Input<'a> {
         lanes: &'a [LaneEnd],
         /// Rows that are done and have outputs, ascending.
         with_outputs: &'a [u32],
+        /// As in `CallEnded`.
+        output_bytes: &'a [u32],
     },
     /// The guest waits for I/O or a timer: its worker can take another call.
     CallSuspended {
@@ -151,6 +155,13 @@ pub enum Input<'a> {
     CommitTimedOut {
         /// The commit.
         id: CommitId,
+    },
+    /// The transaction was aborted: nothing of it is visible, and the coordinator stored none of its offsets.
+    TransactionAborted {
+        /// The transaction.
+        id: CommitId,
+        /// The cause.
+        why: AbortCause,
     },
     // -- life -----------------------------------------------------------------------------------
     /// Under `--until-end`: the end of this partition. Sent once, before its first row.
@@ -319,6 +330,24 @@ pub enum CommitError {
     Stale,
     /// Anything else.
     Other,
+}
+
+/// Why a transaction was aborted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AbortCause {
+    /// The coordinator does not accept this generation of the group.
+    Stale,
+    /// The metadata of a partition is longer than the broker accepts.
+    MetadataTooLarge,
+    /// The metadata of all partitions together is more than one request may carry.
+    RequestTooLarge,
+    /// Not all of it was stored in time.
+    TooSlow,
+    /// Anything else.
+    Other,
+    /// It can't be known whether it was committed: the coordinator has offsets that are neither those of the transaction
+    /// nor those before it.
+    OverwrittenOffsets,
 }
 
 /// The response to a request for the end of a log.

@@ -74,7 +74,9 @@ impl Core {
         let event = call.event(lane.settled_to);
         let progress = match call.awaited(lane.settled_to) {
             Awaited::Nothing if call.is_unterminated() => LaneProgress::Running,
-            Awaited::Nothing | Awaited::Acks(_) | Awaited::Outcome(_) => LaneProgress::Unacked,
+            Awaited::Nothing | Awaited::Acks(_) | Awaited::Transaction(_) | Awaited::Outcome(_) => {
+                LaneProgress::Unacked
+            }
         };
         Some(LaneView {
             partition: self.partitions.get(lane.partition).id,

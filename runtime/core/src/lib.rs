@@ -41,15 +41,18 @@ pub mod ledger; // public for its tests
 mod outbox;
 mod partitions;
 mod slab;
+mod unclaimed;
 mod view;
 
 pub use action::*;
 pub use blockage::{Blockage, BlockedOn};
-pub use config::{Config, OnExhausted, OutOfRange, RetryPolicy, RetryScope, UNLIMITED_ATTEMPTS};
+pub use config::{
+    Config, OnExhausted, OutOfRange, RetryPolicy, RetryScope, TransactionLimits, UNLIMITED_ATTEMPTS,
+};
 pub use core::Core;
 pub use event_times::EventTimes;
 pub use histogram::{BOUNDS, BUCKETS, Histogram};
-pub use ids::{ArenaSlot, CallId, CommitId, Now, OwnershipId, Partition, RebalanceId};
+pub use ids::{ArenaSlot, CallId, CommitId, Now, OwnershipId, Partition, RebalanceId, SettleNumber};
 pub use input::*;
 pub use lane_scan::{LaneProgress, LaneScan, LaneView};
 pub use view::{Counters, Load, OwnershipState, PartitionView, View};

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::{
-    ArenaSlot, Blockage, CallId, Counters, FailedEvent, Notice, Partition, PartitionStop, RebalanceId,
-    StartAt,
+    ArenaSlot, Blockage, CallId, Counters, FailedEvent, KeptEffects, Notice, OwnershipId, Partition,
+    PartitionStop, RebalanceId, StartAt,
 };
 
 /// An action before it is polled: [`crate::Core::poll`] turns it into an [`crate::Action`].
@@ -23,7 +23,10 @@ pub(crate) enum Pending {
     Produce(CallId),
     DropOutputs { call: CallId, first: u32, end: u32 },
     DeadLetter(FailedEvent),
+    KeepEffects,
+    DropEffects(OwnershipId),
     Commit,
+    BeginTransaction,
     ReportStall(Blockage),
     StallEnded { partition: Partition, resumed: bool },
     Notice(Notice),
@@ -41,6 +44,9 @@ pub(crate) struct Outbox {
     /// Arena slots to release, collected until they are polled.
     released: Vec<ArenaSlot>,
     pub(crate) lent_slots: Vec<ArenaSlot>,
+    /// Effects to keep, collected until they are polled.
+    kept: Vec<KeptEffects>,
+    pub(crate) lent_effects: Vec<KeptEffects>,
     pub(crate) lent_starts: Vec<StartAt>,
     pub(crate) lent_lane_lengths: Vec<u32>,
     pub(crate) lent_partitions: Vec<Partition>,
@@ -64,6 +70,21 @@ impl Outbox {
             self.push(Pending::Release);
         }
         self.released.push(arena_slot);
+    }
+
+    /// Makes the shell keep effects, before it carries out any other action of this step: some would free the memory
+    /// that the effects are copied from.
+    pub(crate) fn keep(&mut self, effects: KeptEffects) {
+        if self.kept.is_empty() {
+            self.pending.push_front(Pending::KeepEffects);
+        }
+        self.kept.push(effects);
+    }
+
+    /// Moves the collected effects to `lent_effects`.
+    pub(crate) fn lend_effects(&mut self) {
+        self.lent_effects.clear();
+        std::mem::swap(&mut self.lent_effects, &mut self.kept);
     }
 
     /// Moves the collected slots to `lent_slots`.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::codec::Identity;
 use crate::ledger::Ledger;
-use crate::{OwnershipId, Partition, ReadError, ReadLimit};
+use crate::unclaimed::UnclaimedEvents;
+use crate::{OwnershipId, Partition, ReadError, ReadLimit, SettleNumber};
 
 /// Every partition that was named in an input, at a stable index.
 #[derive(Debug, Default)]
@@ -22,6 +23,7 @@ pub(crate) struct PartitionState {
     pub(crate) ownership: OwnershipId,
     pub(crate) topic_id: [u8; 16],
     pub(crate) ledger: Ledger,
+    pub(crate) unclaimed: UnclaimedEvents,
     /// Bytes of events admitted and not settled. Set to 0 when the ownership closes.
     pub(crate) queued_bytes: u64,
     /// The highest offset dispatched in this ownership.
@@ -29,6 +31,9 @@ pub(crate) struct PartitionState {
     /// The last offset of the round of the strict batch retry: nothing beyond it is dispatched until the round is
     /// committed.
     pub(crate) round: Option<i64>,
+    /// Transactional delivery: nothing new beyond this offset is dispatched, because too many effects of the partition
+    /// wait for a transaction that may claim them.
+    pub(crate) hold: Option<i64>,
     /// Lanes of this ownership with a running call.
     pub(crate) running: u32,
     /// Lanes of this ownership that wait for acks, of outputs or of a dead letter.
@@ -77,8 +82,28 @@ pub(crate) struct Lookup {
     pub(crate) again_at: Option<Duration>,
     /// Whether the assign was answered without this partition.
     pub(crate) late: bool,
+    /// Transactional delivery: whether the partition stays assigned. The new ownership begins with another lookup, which
+    /// shows what the transactions of the previous one have stored.
+    pub(crate) in_place: bool,
+    /// Transactional delivery: whether the lookup has to wait for the decision on a transaction that contains the
+    /// partition.
+    pub(crate) waits_for_transaction: bool,
     /// The result without the log end, if only that is missing.
     pub(crate) partial: Option<PartialStart>,
+}
+
+impl Lookup {
+    /// A lookup that is requested now.
+    pub(crate) fn new(since: Duration) -> Self {
+        Lookup {
+            since,
+            again_at: None,
+            late: false,
+            in_place: false,
+            waits_for_transaction: false,
+            partial: None,
+        }
+    }
 }
 
 /// A start without the log end: enough to begin an ownership, not enough to check claims.
@@ -105,6 +130,10 @@ pub(crate) struct CommitState {
     pub(crate) applied_at: Duration,
     /// Offsets beyond the committed one, settled or missing, that the last commit did not claim.
     pub(crate) unclaimed: u64,
+    /// Transactional delivery: the highest number that a committed transaction of this ownership claims.
+    pub(crate) claimed_through: SettleNumber,
+    /// Transactional delivery: whether events are withheld from the transactions because their set does not fit.
+    pub(crate) withholds: bool,
     /// Whether nothing more is committed: the final commit was rejected, or the topic was recreated.
     pub(crate) commits_ended: bool,
 }
@@ -219,7 +248,7 @@ impl Partitions {
         0..u32::try_from(self.states.len()).expect("a cluster has far fewer than 2^32 partitions")
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &PartitionState> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &PartitionState> + Clone {
         self.states.iter()
     }
 
@@ -236,9 +265,11 @@ impl PartitionState {
             ownership: OwnershipId(0),
             topic_id: [0; 16],
             ledger: Ledger::default(),
+            unclaimed: UnclaimedEvents::default(),
             queued_bytes: 0,
             dispatched_to: -1,
             round: None,
+            hold: None,
             running: 0,
             unacked: 0,
             commit: CommitState::default(),
@@ -262,6 +293,7 @@ impl PartitionState {
     ) {
         self.ownership = ownership;
         self.ledger.begin(start, claims);
+        self.unclaimed.clear();
         self.queued_bytes = 0;
         let changes = u64::from(committed.is_none());
         self.commit = CommitState { committed, changes, applied_at: now, ..CommitState::default() };
@@ -281,6 +313,11 @@ impl PartitionState {
     /// Returns whether a round only waits for its commit.
     pub(crate) fn ends_round(&self) -> bool {
         self.round.is_some_and(|last| self.ledger.committable() > last)
+    }
+
+    /// Returns the offset beyond which nothing is dispatched, if there is one.
+    pub(crate) fn barrier(&self) -> Option<i64> {
+        self.round.into_iter().chain(self.hold).min()
     }
 
     /// Returns the progress that stall detection compares.

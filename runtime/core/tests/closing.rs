@@ -96,7 +96,7 @@ fn a_lane_waits_for_the_call_of_an_older_ownership() {
     shell.fetch(P0, &[(0, 1), (1, 2)]);
     assert_eq!(shell.calls.iter().map(|call| call.rows[0].1).collect::<Vec<_>>(), [1]);
     let failure = CallFailure { fault: Fault::Trap, failing_row: None, fresh: true };
-    shell.give(Input::CallFailed { call: old, failure, lanes: &[], with_outputs: &[] });
+    shell.give(Input::CallFailed { call: old, failure, lanes: &[], with_outputs: &[], output_bytes: &[] });
     assert_eq!(shell.calls.iter().map(|call| call.rows[0].1).collect::<Vec<_>>(), [1, 0]);
     assert_eq!(shell.count("StopHandler"), 0, "a failure of an older ownership changes nothing");
     shell.end_all();

@@ -194,6 +194,7 @@ impl Harness {
             call: id,
             lanes: &lanes,
             with_outputs: &with_outputs,
+            output_bytes: &[],
             took: Duration::ZERO,
         });
     }

@@ -55,7 +55,13 @@ impl Shell {
     fn end(&mut self, at: usize, done: u32, with_outputs: &[u32]) -> CallId {
         let (call, _) = self.calls.remove(at);
         let lanes = [LaneEnd { done, verdict: None }];
-        self.give(Input::CallEnded { call, lanes: &lanes, with_outputs, took: Duration::from_micros(3) });
+        self.give(Input::CallEnded {
+            call,
+            lanes: &lanes,
+            with_outputs,
+            output_bytes: &[],
+            took: Duration::from_micros(3),
+        });
         call
     }
 }

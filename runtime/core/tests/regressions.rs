@@ -80,7 +80,13 @@ impl Shell {
     fn end(&mut self, with_outputs: &[u32]) -> CallId {
         let call = self.calls.remove(0);
         let lanes = [LaneEnd { done: 1, verdict: None }];
-        self.give(Input::CallEnded { call, lanes: &lanes, with_outputs, took: Duration::from_millis(1) });
+        self.give(Input::CallEnded {
+            call,
+            lanes: &lanes,
+            with_outputs,
+            output_bytes: &[],
+            took: Duration::from_millis(1),
+        });
         call
     }
 }

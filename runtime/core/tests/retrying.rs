@@ -210,7 +210,13 @@ fn a_known_failing_row_does_not_quarantine_the_other_lanes() {
     let done = |done| LaneEnd { done, verdict: None };
     let failure = CallFailure { fault: Fault::Memory, failing_row: Some(1), fresh: false };
     let lanes = [done(1), done(0), done(0)];
-    shell.give(Input::CallFailed { call: call.id, failure, lanes: &lanes, with_outputs: &[] });
+    shell.give(Input::CallFailed {
+        call: call.id,
+        failure,
+        lanes: &lanes,
+        with_outputs: &[],
+        output_bytes: &[],
+    });
     assert_eq!(shell.core.counters().reruns_after_faults, 1);
     let fresh: Vec<_> = shell.calls.iter().map(|call| (call.rows.clone(), call.fresh)).collect();
     assert_eq!(fresh, [(vec![(P0, NEXT + 1)], true), (vec![(P0, NEXT + 2), (P0, NEXT + 3)], false)]);

@@ -69,7 +69,7 @@ fn rows_before_a_failed_one_settle_and_the_lane_stops() {
 fn a_call_that_failed_settles_nothing() {
     let (mut shell, call) = one_call(&[(NEXT, 1), (NEXT + 1, 1), (NEXT + 2, 2)]);
     let failure = CallFailure { fault: Fault::Trap, failing_row: None, fresh: false };
-    shell.give(Input::CallFailed { call, failure, lanes: &[], with_outputs: &[] });
+    shell.give(Input::CallFailed { call, failure, lanes: &[], with_outputs: &[], output_bytes: &[] });
     assert_eq!((shell.stops.len(), shell.core.view().lanes), (0, 2), "its events run again, one by one");
     shell.give(Input::EffectsAcked { call, row: 0 });
     let rerun = shell.calls.remove(0).id;

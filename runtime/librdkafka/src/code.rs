@@ -149,6 +149,22 @@ codes! {
     PURGE_QUEUE = RD_KAFKA_RESP_ERR__PURGE_QUEUE;
     /// The record was purged after it was sent.
     PURGE_INFLIGHT = RD_KAFKA_RESP_ERR__PURGE_INFLIGHT;
+    /// Another producer with the same `transactional.id` has replaced this one.
+    FENCED = RD_KAFKA_RESP_ERR__FENCED;
+    /// The transaction does not contain everything that the client was asked to send.
+    INCONSISTENT = RD_KAFKA_RESP_ERR__INCONSISTENT;
+    /// Another call of the client has to end first.
+    CONFLICT = RD_KAFKA_RESP_ERR__CONFLICT;
+    /// The offsets of a transaction are more than the broker accepts.
+    INVALID_COMMIT_OFFSET_SIZE = RD_KAFKA_RESP_ERR_INVALID_COMMIT_OFFSET_SIZE;
+    /// The brokers accept no transactions of this user.
+    TRANSACTIONAL_ID_AUTHORIZATION_FAILED = RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
+    /// The timeout of transactions is above the brokers' maximum.
+    INVALID_TRANSACTION_TIMEOUT = RD_KAFKA_RESP_ERR_INVALID_TRANSACTION_TIMEOUT;
+    /// An unexpected error of the broker, such as a request that is too large for it.
+    UNKNOWN_SERVER_ERROR = RD_KAFKA_RESP_ERR_UNKNOWN;
+    /// The record was not acknowledged before its transaction's timeout.
+    MSG_TIMED_OUT = RD_KAFKA_RESP_ERR__MSG_TIMED_OUT;
     /// The system lacks a thread, a socket or memory.
     CRIT_SYS_RESOURCE = RD_KAFKA_RESP_ERR__CRIT_SYS_RESOURCE;
 }

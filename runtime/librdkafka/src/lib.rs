@@ -37,6 +37,7 @@ mod statistics;
 mod sys;
 mod token;
 mod topic_configs;
+mod transactions;
 mod version;
 mod wake;
 
@@ -62,5 +63,6 @@ pub use requests::{Isolation, Requests};
 pub use startup_requests::{KeepWaiting, NewPartitions, StartupError, StartupRequests, TopicRole, Waiting};
 pub use statistics::{LatestStatistics, STATISTICS_INTERVAL, Statistics};
 pub use topic_configs::{TopicConfigs, describe_topic_configs};
+pub use transactions::{GroupMetadata, TransactionError};
 pub use version::version;
 pub use wake::{Wake, WakeHandle};

@@ -7,6 +7,9 @@ use std::ffi::{c_char, c_int, c_void};
 
 use rdkafka_sys as _;
 
+mod transactions;
+pub(super) use transactions::*;
+
 /// A type of the library that is used only behind pointers.
 macro_rules! opaque {
     ($($name:ident),* $(,)?) => { $(

@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keylane_core::OutOfRange;
+use keylane_core::{OutOfRange, TransactionLimits};
 
 use super::admin_token::AdminToken;
 use super::client_properties::ClientProperties;
@@ -109,6 +109,8 @@ pub struct RuntimeConfig {
     pub workers: NonZero<usize>,
     /// Directory of compiled components; `None`: they are not kept, because no directory is known.
     pub cache_dir: Option<PathBuf>,
+    /// The name of this process, which a restart keeps.
+    pub instance: Option<String>,
     /// How long a drain waits for running calls and acks.
     pub drain_timeout: Duration,
 }
@@ -192,6 +194,8 @@ pub struct HandlerConfig {
     pub commit: CommitConfig,
     /// How long a revoke waits for running calls and acks.
     pub revoke_timeout: Duration,
+    /// The transactions of the handler; `None`: at-least-once delivery.
+    pub transactions: Option<TransactionsConfig>,
     /// What the handler may access besides its events and outputs.
     pub grants: GrantsConfig,
     /// The output targets, in ascending order of their names.
@@ -250,6 +254,19 @@ pub struct CommitConfig {
     pub timeout: Duration,
     /// Maximum characters of commit metadata.
     pub metadata_limit: usize,
+}
+
+/// Transactional delivery.
+#[derive(Clone, Debug)]
+pub struct TransactionsConfig {
+    /// Longest time that settled events wait for the next transaction.
+    pub interval: Duration,
+    /// After this time, the brokers abort a transaction.
+    pub timeout: Duration,
+    /// Maximum bytes of the records of one transaction.
+    pub max_bytes: u64,
+    /// Maximum number of settled events that no transaction has committed; `None`: unlimited.
+    pub max_uncommitted: Option<u64>,
 }
 
 /// Dead-letter settings.
@@ -335,6 +352,14 @@ impl HandlerConfig {
     #[must_use]
     pub fn core_config(&self, arena_bytes: u64) -> keylane_core::Config {
         let defaults = keylane_core::Config::default();
+        let transactions = self.transactions.as_ref().map(|transactions| TransactionLimits {
+            interval: transactions.interval,
+            timeout: transactions.timeout,
+            transaction_bytes: transactions.max_bytes,
+            kept_bytes: arena_bytes / 2,
+            max_uncommitted: transactions.max_uncommitted,
+            ..TransactionLimits::default()
+        });
         keylane_core::Config {
             topics: u16::try_from(self.topics.len()).expect("the rules limit the number of topics"),
             // By default a call with `grants.http` has one event: a failed batch runs again, which would repeat its
@@ -349,7 +374,9 @@ impl HandlerConfig {
             max_concurrency: self.lanes.max_concurrency,
             max_queued: self.lanes.max_queued,
             max_window: self.lanes.max_window,
-            arena_bytes,
+            // Kept effects take the other half.
+            arena_bytes: if transactions.is_some() { arena_bytes / 2 } else { arena_bytes },
+            transactions,
             commit_interval: self.commit.interval,
             commit_every: self.commit.every,
             commit_timeout: self.commit.timeout,

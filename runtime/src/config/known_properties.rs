@@ -18,7 +18,7 @@ const ALIASES: [(&str, &str); 12] = [
 ];
 
 /// Properties that users can't set, by canonical name, each with the reason.
-const RESERVED: [(&str, &str); 25] = [
+const RESERVED: [(&str, &str); 26] = [
     ("metadata.broker.list", "use `bootstrap_servers` in `[kafka]`"),
     ("group.id", "use `group_id` of a handler"),
     ("group.instance.id", "use `group_instance_id` of a handler: one process has several consumers"),
@@ -32,7 +32,8 @@ const RESERVED: [(&str, &str); 25] = [
     ("enable.idempotence", "it is always on: without it outputs may be duplicated and reordered"),
     ("request.required.acks", "outputs are always acknowledged by all replicas, so that no event is lost"),
     ("message.timeout.ms", "outputs never expire: an outage must delay events, not lose them"),
-    ("transactional.id", "this version of Keylane does not use transactions"),
+    ("transactional.id", "use `runtime.instance`: the id also contains the group and the handler"),
+    ("transaction.timeout.ms", "use `transactions.timeout` of a handler"),
     ("queued.max.messages.kbytes", "it is a share of `memory_budget` in `[runtime]`"),
     ("queued.min.messages", "prefetching is limited by `memory_budget` in `[runtime]`"),
     ("batch.size", "it is derived from the size limits of the output topics"),

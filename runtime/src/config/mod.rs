@@ -36,6 +36,7 @@ mod written;
 mod written_filter;
 mod written_handler;
 mod written_retry;
+mod written_transactions;
 
 #[cfg(test)]
 mod tests;

@@ -193,6 +193,10 @@ pub(super) struct Runtime {
     /// write access. By default `keylane/compiled` in the user's cache
     /// directory.
     pub(super) cache_dir: Option<PathBuf>,
+    /// The name of this process among those of its groups, if a restart keeps it: of a machine, or of a pod of a stateful
+    /// set. Used by handlers with `delivery = "transactional"` without `group_instance_id`: a restart then takes over at
+    /// once what a crash left. Two processes with the same name stop each other.
+    pub(super) instance: Option<String>,
     /// How long a drain waits for running calls and the acknowledgements of their outputs.
     pub(super) drain_timeout: HumanDuration,
 }
@@ -203,6 +207,7 @@ impl Default for Runtime {
             memory_budget: HumanSize::from_mib(128),
             workers: None,
             cache_dir: None,
+            instance: None,
             drain_timeout: HumanDuration::from_secs(10),
         }
     }

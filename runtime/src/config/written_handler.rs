@@ -14,6 +14,7 @@ use super::size::HumanSize;
 use super::start_policy::StartPolicy;
 use super::written_filter::Rule;
 use super::written_retry::{DeadLetters, Retry};
+use super::written_transactions::{Delivery, Transactions};
 
 /// One handler: a component and the events that it receives.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -54,6 +55,11 @@ pub(super) struct Handler {
     #[schemars(range(min = *ranges::MAX_BATCH.start(), max = *ranges::MAX_BATCH.end()))]
     #[serde(default, deserialize_with = "optional_scalar")]
     pub(super) max_batch: Option<i64>,
+    /// How outputs, dead letters and offsets become visible. Change it only while no process of the group runs.
+    #[serde(default)]
+    pub(super) delivery: Delivery,
+    /// Transactions of a handler with `delivery = "transactional"`.
+    pub(super) transactions: Option<Transactions>,
     /// Start position of a new group. Once the group has a commit for a topic, partitions without a commit start at their
     /// first record.
     #[serde(default)]

@@ -21,6 +21,7 @@ mod resend;
 mod spec;
 mod topic_limits;
 mod topics;
+mod transactions;
 mod unreported;
 
 pub use delivery::{Delivery, RecordMetadata};
@@ -29,6 +30,10 @@ pub use producer::{ProduceError, ProducerTotals, Route, Sink, SinkRecord};
 pub use record::{OwnedRecord, SinkTopic};
 pub use spec::{Error, SinkSpec};
 pub use topic_limits::{RecordSize, TimeFit, Unpublishable};
+pub use transactions::{
+    RecordBatch, StoredOffset, Transaction, TransactionEvent, TransactionOffset, TransactionSpec,
+    TransactionalProducer, packed_bytes,
+};
 pub use unreported::RecordId;
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::record::{RECORD_OVERHEAD, SinkTopic};
 use super::spec::{Error, SinkSpec};
 use super::topic_limits::{Limits, RecordSize, TimeFit, Unpublishable};
 use super::topics;
+use super::transactions::TransactionSpec;
 use super::unreported::{RecordId, UnreportedRecords};
 use crate::librdkafka::{
     ClientError, Deadline, ErrorCode, Header, KeepWaiting, LatestStatistics, Producer, ProducerRecord,
@@ -46,6 +47,17 @@ pub struct SinkRecord<'a> {
 }
 
 impl SinkRecord<'_> {
+    /// Passes the record to a client, which copies it. `id`: returned in its delivery report.
+    pub(super) fn submit(
+        &self,
+        producer: &Producer,
+        topic: &ProducerTopic,
+        id: usize,
+    ) -> Result<(), ErrorCode> {
+        let &SinkRecord { timestamp, key, value, headers, .. } = self;
+        producer.produce(topic, &ProducerRecord { partition: None, timestamp, key, value, headers, id })
+    }
+
     /// Returns the memory use in bytes while the record is queued.
     pub fn memory(&self) -> usize {
         RecordSize::of(self).content() + RECORD_OVERHEAD
@@ -89,6 +101,8 @@ pub(super) struct Shared {
     pub(super) names: Vec<CString>,
     limits: Limits,
     properties: Properties,
+    /// The properties of transactional producers, without those of each handler.
+    transactional_properties: Properties,
     pub(super) statistics: Option<Arc<LatestStatistics>>,
 }
 
@@ -112,6 +126,7 @@ impl Sink {
         let topic_limits = topics::prepare_topics(&properties, spec, &names, keep_waiting)?;
         let limits = Limits::new(topic_limits, &properties);
         limits.apply(&mut properties);
+        let transactional_properties = properties.clone();
         if spec.statistics.is_some() {
             properties.enable_statistics();
         }
@@ -130,6 +145,7 @@ impl Sink {
             names,
             limits,
             properties,
+            transactional_properties,
             statistics: spec.statistics.clone(),
         });
         let mut delivery =
@@ -190,6 +206,24 @@ impl Sink {
             }
             ProduceError::NotNow
         })
+    }
+
+    /// Returns the properties of a transactional producer, and the names of its topics, which are those of the sink.
+    pub(super) fn for_transactions(&self, spec: &TransactionSpec) -> (Properties, Vec<CString>) {
+        let mut properties = self.shared.transactional_properties.clone();
+        properties.set("transactional.id", &spec.id);
+        properties.set("transaction.timeout.ms", spec.timeout.as_millis());
+        // A record that is not acknowledged in time fails its transaction, which is repeated.
+        properties.set("message.timeout.ms", spec.timeout.as_millis());
+        properties.set("socket.timeout.ms", spec.timeout.as_millis());
+        // The next transaction often begins while the brokers complete the one before. With the client's default of
+        // 100 ms, every second transaction would take that long.
+        properties.set("retry.backoff.ms", 5);
+        properties.set_default("reconnect.backoff.ms", 50);
+        properties.set_default("reconnect.backoff.max.ms", 1000);
+        properties.set("topic.metadata.propagation.max.ms", 3000);
+        properties.set("linger.ms", 0);
+        (properties, self.shared.names.clone())
     }
 
     /// Discards records of a handler whose results are no longer needed: those that wait for a resend are not sent.
@@ -325,15 +359,7 @@ impl Current {
     /// Passes a record that has a slot to the client.
     pub(super) fn submit(&self, record: &SinkRecord<'_>, slot: usize) -> Result<(), ErrorCode> {
         let topic = self.topics.get(record.topic.index()).ok_or(ErrorCode::UNKNOWN_TOPIC)?;
-        let record = ProducerRecord {
-            partition: None,
-            timestamp: record.timestamp,
-            key: record.key,
-            value: record.value,
-            headers: record.headers,
-            id: slot,
-        };
-        self.producer.produce(topic, &record)
+        record.submit(&self.producer, topic, slot)
     }
 }
 

@@ -71,6 +71,11 @@ impl SourceSpec {
         all
     }
 
+    /// Returns the properties of a client that only reads committed offsets.
+    pub fn reader_properties(&self) -> Properties {
+        self.properties()
+    }
+
     /// Combines the user's properties with Keylane's. Some of Keylane's override the user's, others are only defaults.
     pub(super) fn properties(&self) -> Properties {
         let mut all =

@@ -8,7 +8,7 @@ use super::retry_delay::retry_delay;
 use crate::calls::{Awaited, CallLane, Effect, Resume};
 use crate::outbox::Pending;
 use crate::partitions::Phase;
-use crate::{CallFailure, CallId, FailedEvent, Notice, OnExhausted, Reason, Row, Verdict};
+use crate::{CallFailure, CallId, FailedEvent, KeptEffect, Notice, OnExhausted, Reason, Row, Verdict};
 
 impl Core {
     /// Decides about the first row of a lane that is not done: another attempt, a rerun, or an outcome. `failure`: the
@@ -95,6 +95,9 @@ impl Core {
                 call.set_awaited(row, Awaited::Nothing);
                 let Row { partition, offset, .. } = failed.event;
                 self.outbox.notice(Notice::Skipped { partition, offset, call: id, row, reason });
+            }
+            OnExhausted::DeadLetter if self.transactions.is_some() => {
+                call.set_awaited(row, Awaited::Transaction(KeptEffect::DeadLetter(reason)));
             }
             OnExhausted::DeadLetter => {
                 call.set_awaited(row, Awaited::Acks(Effect::DeadLetter));

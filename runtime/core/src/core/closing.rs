@@ -6,7 +6,7 @@ use super::Core;
 use super::ownership::Revoke;
 use crate::calls::CallState;
 use crate::outbox::Pending;
-use crate::partitions::{LogBounds, Phase, PositionState};
+use crate::partitions::{LogBounds, Lookup, Phase, PositionState};
 use crate::{CallId, Notice, OwnershipEnd, OwnershipId, Partition, PartitionStop};
 
 /// Number of checks, a second apart, after which a cancelled call that has not terminated counts as stuck. Checks are
@@ -79,6 +79,7 @@ impl Core {
         self.reads.active_ownerships -= 1;
         self.scans.closing = true;
         self.end_round(index);
+        self.end_hold(index);
         self.withdraw_read(index);
     }
 
@@ -98,11 +99,14 @@ impl Core {
         self.reads.active_ownerships -= u64::from(state.phase == Phase::Active);
         self.withdraw_read(index);
         self.end_round(index);
+        self.end_hold(index);
         self.close_to_results(index);
         let state = self.partitions.get_mut(index);
         if let Some(drain) = &mut self.drain {
             drain.clean &= !(had_ownership && state.is_dirty());
         }
+        self.drop_unclaimed(index);
+        let state = self.partitions.get_mut(index);
         state.phase = Phase::Vacant;
         state.queued_bytes = 0;
         if had_ownership {
@@ -167,7 +171,10 @@ impl Core {
     /// Begins the final commit of an ownership, which no longer accepts results.
     fn begin_final_commit(&mut self, index: u32) {
         self.close_to_results(index);
-        let until = self.now.uptime + self.config.commit_timeout;
+        let mut until = self.now.uptime + self.config.commit_timeout;
+        if let (Some(transactions), Some(_)) = (&self.transactions, &self.drain) {
+            until += transactions.limits.timeout; // nobody waits for the partitions but the end of the process
+        }
         self.partitions.get_mut(index).phase = Phase::Committing { until };
         self.committer.make_final_urgent(self.now.uptime);
     }
@@ -251,7 +258,8 @@ impl Core {
         let cancelled = self.has_cancelled_call(index);
         let state = self.partitions.get_mut(index);
         let clean = !state.is_dirty() && !cancelled;
-        state.phase = Phase::Closed;
+        self.drop_unclaimed(index);
+        self.partitions.get_mut(index).phase = Phase::Closed;
         if let Some(drain) = &mut self.drain {
             drain.clean &= clean;
         }
@@ -267,6 +275,9 @@ impl Core {
         if self.is_being_released(index) {
             return;
         }
+        if self.transactions.is_some() {
+            return self.look_up_in_place(index);
+        }
         let to = if log.contains(from) {
             Some(from)
         } else {
@@ -275,6 +286,35 @@ impl Core {
         match to {
             Some(to) => self.restart_ownership(index, to),
             None => self.stop_partition(index),
+        }
+    }
+
+    /// Transactional delivery: begins another ownership of a partition that stays assigned, with a lookup: only the
+    /// coordinator knows which events of the previous ownership have taken effect.
+    fn look_up_in_place(&mut self, index: u32) {
+        let since = self.now.uptime;
+        let lookup = Lookup { late: true, in_place: true, ..Lookup::new(since) };
+        self.partitions.get_mut(index).phase = Phase::LookingUp(lookup);
+        self.rebalance.looking_up = true;
+        self.request_lookup(index);
+    }
+
+    /// Ends an ownership whose committed state is not known, and begins another one in its place.
+    pub(super) fn look_up_again(&mut self, index: u32) {
+        if self.is_being_released(index) {
+            self.partitions.get_mut(index).commit.commits_ended = true;
+            return;
+        }
+        self.abandon(index, OwnershipEnd::Closed);
+        self.drop_queued();
+        self.look_up_in_place(index);
+    }
+
+    fn end_hold(&mut self, index: u32) {
+        let state = self.partitions.get_mut(index);
+        if state.hold.take().is_some() {
+            let barrier = state.barrier();
+            self.lanes.set_barrier(index, barrier);
         }
     }
 

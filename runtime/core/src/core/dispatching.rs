@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Core;
+use super::committing::Transactions;
 use crate::calls::{Call, CallState};
 use crate::event::Event;
 use crate::lanes::Lanes;
@@ -106,14 +107,49 @@ impl Core {
         if self.drain.is_some() || self.stopping || self.output_backlog_full {
             return;
         }
+        if self.transactions.as_ref().is_some_and(Transactions::is_full) {
+            return self.dispatch_while_full();
+        }
         self.begin_without_call();
-        while !self.stopping
+        while self.may_form_call() {
+            let Some(topic) = self.lanes.next_topic() else { return };
+            self.form_call(topic);
+        }
+    }
+
+    fn may_form_call(&self) -> bool {
+        !self.stopping
             && self.sizing.has_capacity(&self.config)
             && !self.is_at_call_limit()
             && self.lanes.ready() > 0
+    }
+
+    /// Dispatches what is never held back while too many effects wait for a transaction: retries, and, if the sets of
+    /// some partitions do not fit, one call at a time with the first unsettled events of partitions. Partitions are held
+    /// then, so no other event without a retry is ready.
+    fn dispatch_while_full(&mut self) {
+        while self.may_form_call()
+            && let Some((topic, lane)) = self.lanes.take_retrying_of_any()
         {
-            let Some(topic) = self.lanes.next_topic() else { return };
-            self.form_call(topic);
+            let id = self.form_single(topic, lane);
+            self.begin_call(id);
+        }
+        let is_running = |id| self.calls.get(id).is_some_and(Call::is_unterminated);
+        let may_begin = self.transactions.as_ref().is_some_and(|transactions| {
+            transactions.any_held && !transactions.call_while_full.is_some_and(is_running)
+        });
+        if self.transactions.as_ref().is_some_and(|transactions| transactions.any_held) {
+            self.begin_without_call();
+        }
+        if may_begin
+            && self.may_form_call()
+            && let Some(topic) = self.lanes.next_topic()
+        {
+            let id = self.form_batch(topic);
+            self.begin_call(id);
+            if let Some(transactions) = &mut self.transactions {
+                transactions.call_while_full = Some(id);
+            }
         }
     }
 
@@ -122,6 +158,10 @@ impl Core {
             Some(lane) => self.form_single(topic, lane),
             None => self.form_batch(topic),
         };
+        self.begin_call(id);
+    }
+
+    fn begin_call(&mut self, id: CallId) {
         self.sizing.busy += 1;
         self.outbox.push(Pending::Dispatch(id));
     }

@@ -33,7 +33,7 @@ use crate::partitions::{Partitions, Phase};
 use crate::{Action, Counters, Dispatch, EventTimes, FailedEvent, Input, Now, OwnershipId, Partition};
 
 use closing::Drain;
-use committing::Committer;
+use committing::{Committer, Transactions};
 use dispatching::CallSizing;
 use ownership::PendingRebalance;
 use reading::ReadScheduling;
@@ -53,6 +53,8 @@ pub struct Core {
     sizing: CallSizing,
     pub(crate) times: EventTimes,
     committer: Committer,
+    /// `None`: at-least-once delivery.
+    transactions: Option<Transactions>,
     rebalance: PendingRebalance,
     drain: Option<Drain>,
     /// Whether the handler is stopping at an event that can't be handled: nothing is dispatched any more.
@@ -78,6 +80,7 @@ impl Core {
         Core {
             lanes: Lanes::new(config.topics),
             committer: Committer::new(config.metadata_limit),
+            transactions: config.transactions.map(Transactions::new),
             config,
             now: Now { uptime: Duration::ZERO, wall_ms: 0 },
             partitions: Partitions::default(),
@@ -105,6 +108,7 @@ impl Core {
         self.check_times();
         self.lanes.wake(now.uptime);
         self.progress_closing();
+        self.hold_partitions();
         self.dispatch();
         self.decide_commit();
         self.permit_reads();
@@ -123,11 +127,13 @@ impl Core {
             Input::Fetched { partition, rows, end, error } => self.fetched(partition, rows, end, error),
             Input::LogEnd { partition, end } => self.log_end(partition, end),
             Input::CapacityAdded { calls } => self.sizing.add_capacity(calls),
-            Input::CallEnded { call, lanes, with_outputs, took } => {
+            Input::CallEnded { call, lanes, with_outputs, output_bytes, took } => {
                 self.record_work(call, took);
+                self.record_output_bytes(call, with_outputs, output_bytes);
                 self.call_ended(call, lanes, with_outputs, None);
             }
-            Input::CallFailed { call, failure, lanes, with_outputs } => {
+            Input::CallFailed { call, failure, lanes, with_outputs, output_bytes } => {
+                self.record_output_bytes(call, with_outputs, output_bytes);
                 self.call_ended(call, lanes, with_outputs, Some(failure));
             }
             Input::CallSuspended { call } => self.call_suspended(call),
@@ -138,6 +144,7 @@ impl Core {
             Input::Committed { id, partition } => self.committed(id, partition),
             Input::CommitFailed { id, partition, why } => self.commit_failed(id, partition, why),
             Input::CommitTimedOut { id } => self.commit_timed_out(id),
+            Input::TransactionAborted { id, why } => self.transaction_aborted(id, why),
             Input::EndKnown { partition, offset } => self.end_known(partition, offset),
             Input::Drain { deadline } => self.drain(deadline),
             Input::Tick => {}
@@ -187,7 +194,13 @@ impl Core {
             }
             Pending::DropOutputs { call, first, end } => Action::DropOutputs { call, first, end },
             Pending::DeadLetter(failed) => Action::DeadLetter(failed),
+            Pending::KeepEffects => {
+                self.outbox.lend_effects();
+                Action::KeepEffects { effects: &self.outbox.lent_effects }
+            }
+            Pending::DropEffects(ownership) => Action::DropEffects { ownership },
             Pending::Commit => self.committer.action(),
+            Pending::BeginTransaction => self.committer.transaction_action(),
             Pending::ReportStall(stall) => Action::ReportStall(stall),
             Pending::StallEnded { partition, resumed } => Action::StallEnded { partition, resumed },
             Pending::Notice(notice) => Action::Notice(notice),

@@ -58,10 +58,9 @@ impl Core {
             unresolved.push(index);
             let state = self.partitions.get_mut(index);
             assert!(state.phase == Phase::Vacant, "{id} is assigned twice; it is {:?}", state.phase);
-            let since = self.now.uptime;
-            state.phase = Phase::LookingUp(Lookup { since, again_at: None, late: false, partial: None });
+            state.phase = Phase::LookingUp(Lookup::new(self.now.uptime));
             self.restart_stall_watch(index, false);
-            self.outbox.push(Pending::LookUpStart(id));
+            self.request_lookup(index);
         }
         self.rebalance.looking_up = true;
         let until = self.now.uptime + self.config.lookup_timeout;
@@ -156,14 +155,21 @@ impl Core {
         for index in self.partitions.indexes() {
             let state = self.partitions.get_mut(index);
             let Phase::LookingUp(lookup) = &mut state.phase else { continue };
-            if lookup.again_at.is_some_and(|at| at <= now) {
+            let is_due = lookup.again_at.is_some_and(|at| at <= now);
+            if is_due {
                 lookup.again_at = None;
-                self.outbox.push(Pending::LookUpStart(state.id));
             }
-            if now >= lookup.since + self.config.lookup_timeout
-                && let Some(partial) = lookup.partial.take()
-            {
-                self.outbox.notice(Notice::MetadataIgnored { partition: state.id });
+            // Under transactional delivery, a set is never ignored: its events have taken effect.
+            let partial = match lookup.partial {
+                Some(_) if self.transactions.is_some() => None,
+                partial => partial.filter(|_| now >= lookup.since + self.config.lookup_timeout),
+            };
+            let partition = state.id;
+            if is_due {
+                self.request_lookup(index);
+            }
+            if let Some(partial) = partial {
+                self.outbox.notice(Notice::MetadataIgnored { partition });
                 self.begin_ownership(index, partial, &[], None);
             }
         }
@@ -181,10 +187,61 @@ impl Core {
         let timeout = self.config.lookup_timeout;
         let lookups = self.partitions.iter().filter_map(|state| {
             let Phase::LookingUp(lookup) = state.phase else { return None };
-            let timeout_at = lookup.partial.map(|_| lookup.since + timeout);
+            let may_begin = lookup.partial.is_some() && self.transactions.is_none();
+            let timeout_at = may_begin.then(|| lookup.since + timeout);
             lookup.again_at.into_iter().chain(timeout_at).min()
         });
         lookups.chain(self.rebalance.assign.as_ref().map(|assign| assign.until)).min()
+    }
+
+    /// Requests the lookup of a start. It has to wait while a transaction of this process that contains the partition is
+    /// undecided: its offsets would not be found.
+    pub(super) fn request_lookup(&mut self, index: u32) {
+        let id = self.partitions.get(index).id;
+        let must_wait = self.is_in_transaction(id);
+        if let Phase::LookingUp(lookup) = &mut self.partitions.get_mut(index).phase {
+            lookup.waits_for_transaction = must_wait;
+            if !must_wait {
+                self.outbox.push(Pending::LookUpStart(id));
+            }
+        }
+    }
+
+    /// Requests the lookups that have waited for a transaction which is decided now.
+    pub(super) fn send_delayed_lookups(&mut self) {
+        if !self.rebalance.looking_up || self.transactions.is_none() {
+            return;
+        }
+        for index in self.partitions.indexes() {
+            if let Phase::LookingUp(lookup) = self.partitions.get(index).phase
+                && lookup.waits_for_transaction
+            {
+                self.request_lookup(index);
+            }
+        }
+    }
+
+    /// Returns what an ownership begins with beyond its start: the events that earlier owners claimed. `None`: they can't
+    /// be read. Under at-least-once delivery, claims are valid only at the committed offset; under transactional delivery,
+    /// those at or past another start still count, because their events have taken effect.
+    fn decode_claims(
+        &self,
+        index: u32,
+        (found, start): (&PartialStart, i64),
+        metadata: &[u8],
+        log_end: Option<i64>,
+    ) -> Option<Vec<(i64, i64)>> {
+        let is_kept = |&committed: &i64| committed == start || self.transactions.is_some();
+        let committed = found.committed.filter(|_| !found.of_other_topic).filter(is_kept);
+        let (Some(committed), Some(log_end)) = (committed, log_end) else { return Some(Vec::new()) };
+        let claims = codec::decode(metadata, &self.partitions.get(index).identity(committed), log_end)?;
+        Some(
+            claims
+                .into_iter()
+                .map(|(from, to)| (from.max(start), to))
+                .filter(|(from, to)| from < to)
+                .collect(),
+        )
     }
 
     /// Begins an ownership: resolves its start, and the claims of earlier owners beyond it.
@@ -195,25 +252,35 @@ impl Core {
             self.answer_assign_if_ready();
             return;
         };
+        self.partitions.get_mut(index).topic_id = found.topic_id;
+        let claims = self.decode_claims(index, (&found, start), metadata, log_end);
+        if claims.is_none() && self.transactions.is_some() {
+            let id = self.partitions.get(index).id;
+            self.outbox.push(Pending::PartitionStopped(id, start, PartitionStop::UnreadableSet));
+            self.stop_partition(index);
+            self.answer_assign_if_ready();
+            return;
+        }
         let ownership = self.new_ownership();
         let now = self.now.uptime;
         let state = self.partitions.get_mut(index);
-        state.topic_id = found.topic_id;
-        // A commit made in another topic is replaced, even by the same offset.
-        let kept = found.committed.filter(|&committed| committed == start && !found.of_other_topic);
-        let claims = match (kept, log_end) {
-            (Some(_), Some(log_end)) => codec::decode(metadata, &state.identity(start), log_end),
-            (Some(_) | None, Some(_) | None) => Some(Vec::new()),
-        };
         if claims.is_none() {
             self.outbox.notice(Notice::MetadataIgnored { partition: state.id });
         }
+        // A commit made in another topic is replaced, even by the same offset.
+        let kept = found.committed.filter(|&committed| committed == start && !found.of_other_topic);
         state.begin(ownership, (start, &claims.unwrap_or_default()), kept, now);
         state.phase = Phase::Resolved;
         let (partition, claimed) = (state.id, state.ledger.completed_beyond());
         self.restart_stall_watch(index, true);
         self.outbox.notice(Notice::OwnershipStarted { partition, ownership, offset: start, claimed });
-        if lookup.late {
+        if lookup.in_place {
+            self.unverify_positions();
+            self.partitions.get_mut(index).reading.position = PositionState::Repositioned;
+            let at = self.partitions.get(index).ledger.next();
+            self.start_reading(index);
+            self.outbox.push(Pending::Reassign(partition, at));
+        } else if lookup.late {
             self.add_late_partitions();
         } else {
             self.answer_assign_if_ready();

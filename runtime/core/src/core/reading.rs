@@ -1,6 +1,7 @@
 //! Reading: admits rows, verifies gaps, and permits reads.
 
 use super::Core;
+use super::committing::Transactions;
 use crate::outbox::Pending;
 use crate::partitions::{Phase, PositionState, ReadPause};
 use crate::{Admission, FetchedRow, Notice, Partition, ReadError, ReadLimit, Reason};
@@ -102,6 +103,9 @@ impl Core {
         state.commit.changes += 1;
         if open {
             state.ledger.settle(row.offset);
+            if let Some(transactions) = &mut self.transactions {
+                transactions.number(state, row.offset, 0);
+            }
             self.committer.count_settled(1);
             self.outbox.counters.filtered += 1;
             self.outbox.counters.settled += 1;
@@ -192,8 +196,9 @@ impl Core {
         let share = self.bytes_share();
         let state = self.partitions.get_mut(index);
         let at_end = state.end.is_some_and(|end| state.ledger.next() >= end);
-        if state.phase != Phase::Active || state.reading.permitted || at_end {
-            return;
+        let full = self.transactions.as_ref().is_some_and(Transactions::is_full);
+        if state.phase != Phase::Active || state.reading.permitted || at_end || full {
+            return; // once a transaction has made room for effects, the permission is decided again
         }
         // After a limit was reached, reading resumes when a quarter is free: reads of single events are expensive.
         let is_paused = state.reading.paused.is_some();

@@ -14,7 +14,8 @@ impl Core {
         if strict && state.round.is_none() && state.phase == Phase::Active {
             let last = state.dispatched_to;
             state.round = Some(last);
-            self.lanes.set_barrier(index, Some(last));
+            let barrier = state.barrier();
+            self.lanes.set_barrier(index, barrier);
         }
     }
 
@@ -31,7 +32,8 @@ impl Core {
         let state = self.partitions.get_mut(index);
         state.dispatched_to = -1;
         if state.round.take().is_some() {
-            self.lanes.set_barrier(index, None);
+            let barrier = state.barrier();
+            self.lanes.set_barrier(index, barrier);
         }
     }
 }

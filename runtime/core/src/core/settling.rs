@@ -5,10 +5,15 @@
 //! rows after a failed one, go back to their lane.
 
 use super::Core;
-use crate::calls::{Awaited, CallState, Effect};
-use crate::outbox::Pending;
-use crate::{CallFailure, CallId, LaneEnd, Reason};
+use super::committing::Transactions;
+use crate::calls::{Awaited, CallState, Effect, RowState};
+use crate::outbox::{Outbox, Pending};
+use crate::partitions::PartitionState;
+use crate::{CallFailure, CallId, KeptEffect, KeptEffects, LaneEnd, Reason, Row};
 use std::ops::Range;
+
+/// Bytes of a dead letter besides the event itself.
+const DEAD_LETTER_BYTES: u64 = 1024;
 
 /// Rows of a call with outputs, ascending.
 type Rows<'a> = &'a [u32];
@@ -100,8 +105,12 @@ impl Core {
         let decided_to = lane.start + done;
         assert!(decided_to <= lane.end, "{id:?}: {done} done of {} rows", lane.end - lane.start);
         for &row in own.iter().filter(|&&row| row < decided_to) {
-            call.set_awaited(row, Awaited::Acks(Effect::Outputs));
-            call.to_produce.push(row);
+            if self.transactions.is_some() {
+                call.set_awaited(row, Awaited::Transaction(KeptEffect::Outputs));
+            } else {
+                call.set_awaited(row, Awaited::Acks(Effect::Outputs));
+                call.to_produce.push(row);
+            }
         }
         if let Some(lane) = call.lanes.get_mut(at) {
             lane.decided_to = decided_to;
@@ -137,7 +146,7 @@ impl Core {
                 return;
             }
             match call.awaited(row) {
-                Awaited::Nothing => self.settle_rows(id, at),
+                Awaited::Nothing | Awaited::Transaction(_) => self.settle_rows(id, at),
                 Awaited::Acks(_) => return,
                 Awaited::Outcome(reason) => self.apply_outcome(id, at, row, reason),
             }
@@ -156,10 +165,14 @@ impl Core {
         let row_states = call.row_states.get(range).expect("rows of this call");
         let before = lane.settled_to;
         for (row, row_state) in rows.iter().zip(row_states) {
-            if row_state.awaited != Awaited::Nothing {
+            if !matches!(row_state.awaited, Awaited::Nothing | Awaited::Transaction(_)) {
                 break;
             }
             state.ledger.settle(row.offset);
+            if let Some(transactions) = &mut self.transactions {
+                let kept = KeptRow { id, row: lane.settled_to, of_call: row, row_state };
+                kept.settle(transactions, state, (call.attempt, &call.output_bytes), &mut self.outbox);
+            }
             self.times.record_settled(row.timestamp, self.now);
             state.queued_bytes = state.queued_bytes.saturating_sub(u64::from(row_state.bytes));
             self.outbox.release(row.arena_slot);
@@ -171,6 +184,16 @@ impl Core {
         self.outbox.counters.settled += settled;
         if state.reading.paused.is_some() {
             self.reads.to_decide.push(lane.partition);
+        }
+    }
+
+    /// Transactional delivery: records the bytes of the outputs of a call.
+    pub(super) fn record_output_bytes(&mut self, id: CallId, rows: Rows<'_>, bytes: &[u32]) {
+        if self.transactions.is_none() {
+            return;
+        }
+        if let Some(call) = self.calls.get_mut(id) {
+            call.output_bytes.extend(rows.iter().copied().zip(bytes.iter().copied()));
         }
     }
 
@@ -198,6 +221,46 @@ impl Core {
     pub(super) fn remove_if_finished(&mut self, id: CallId) {
         if self.calls.get(id).is_some_and(|call| call.lanes_held == 0) {
             self.calls.remove(id);
+        }
+    }
+}
+
+/// A row that settles under transactional delivery.
+struct KeptRow<'c> {
+    id: CallId,
+    row: u32,
+    of_call: &'c Row,
+    row_state: &'c RowState,
+}
+
+impl KeptRow<'_> {
+    /// Numbers the event and keeps its effects, if it has any.
+    fn settle(
+        &self,
+        transactions: &mut Transactions,
+        state: &mut PartitionState,
+        (attempt, output_bytes): (u32, &[(u32, u32)]),
+        outbox: &mut Outbox,
+    ) {
+        let &KeptRow { id: call, row, of_call: event, row_state } = self;
+        let effect = match row_state.awaited {
+            Awaited::Transaction(effect) => Some(effect),
+            Awaited::Nothing | Awaited::Acks(_) | Awaited::Outcome(_) => None,
+        };
+        let bytes = match effect {
+            None => 0,
+            Some(KeptEffect::DeadLetter(_)) => {
+                outbox.counters.dead_letters += 1;
+                u64::from(row_state.bytes) + DEAD_LETTER_BYTES
+            }
+            Some(KeptEffect::Outputs) => {
+                let at = output_bytes.binary_search_by_key(&row, |&(row, _)| row).ok();
+                at.and_then(|at| output_bytes.get(at)).map_or(0, |&(_, bytes)| bytes.into())
+            }
+        };
+        let number = transactions.number(state, event.offset, bytes);
+        if let Some(effect) = effect {
+            outbox.keep(KeptEffects { number, effect, call, row, event: *event, attempt });
         }
     }
 }

@@ -1,4 +1,7 @@
-//! Barriers: the offset of a partition beyond which nothing is dispatched (the rounds of the strict batch retry).
+//! Barriers: the offset of a partition beyond which nothing is dispatched for the first time: the rounds of the strict
+//! batch retry, and the holds of transactional delivery. (Within a round, no event beyond it was ever dispatched.)
+
+use crate::event::Event;
 
 /// The barriers by partition index.
 #[derive(Debug, Default)]
@@ -13,8 +16,10 @@ pub(super) struct Barriers {
 
 impl Barriers {
     /// Returns whether an event may not be dispatched now.
-    pub(super) fn holds(&self, partition: u32, offset: i64) -> bool {
-        self.active > 0 && self.limits.get(partition as usize).is_some_and(|&limit| offset > limit)
+    pub(super) fn holds(&self, partition: u32, event: &Event) -> bool {
+        self.active > 0
+            && !event.dispatched
+            && self.limits.get(partition as usize).is_some_and(|&limit| event.offset > limit)
     }
 
     /// Sets or removes a barrier. Returns true if it changed.

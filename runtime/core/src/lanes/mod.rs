@@ -161,6 +161,13 @@ impl Lanes {
         Some(lane)
     }
 
+    /// Takes the next retrying lane of any topic, as [`Lanes::take_retrying`] does, out of turn. Returns its topic, too.
+    pub(crate) fn take_retrying_of_any(&mut self) -> Option<(u16, u32)> {
+        let (topic, lane) = self.schedule.pop_retrying_of_any()?;
+        self.occupy(lane);
+        Some((topic, lane))
+    }
+
     fn occupy(&mut self, lane: u32) {
         let Lane { queue, state, .. } = &mut self.lanes[lane];
         assert!(*state == LaneState::Ready && !queue.is_empty(), "lane {lane} was not ready: {state:?}");
@@ -176,7 +183,7 @@ impl Lanes {
     pub(crate) fn pop_if(&mut self, lane: u32, fits: impl FnOnce(u32) -> bool) -> Option<Event> {
         let Lane { queue, partition, .. } = &mut self.lanes[lane];
         let first = self.events.front(*queue)?;
-        if !fits(first.bytes) || self.barriers.holds(*partition, first.offset) {
+        if !fits(first.bytes) || self.barriers.holds(*partition, first) {
             return None;
         }
         self.events.pop_front(queue)
@@ -265,7 +272,7 @@ impl Lanes {
         schedule.retain(|lane| {
             let Lane { partition, queue, .. } = lanes[lane];
             let first = events.front(queue).expect("a ready lane has events");
-            let held = barriers.holds(partition, first.offset);
+            let held = barriers.holds(partition, first);
             if held {
                 moved.push(lane);
             }
@@ -364,7 +371,7 @@ impl Lanes {
     fn make_ready(&mut self, lane: u32) {
         let Lane { partition, topic, queue, state, retrying, .. } = &mut self.lanes[lane];
         let first = self.events.front(*queue).expect("a ready lane has events");
-        if self.barriers.holds(*partition, first.offset) {
+        if self.barriers.holds(*partition, first) {
             *state = LaneState::Barred;
             self.barriers.held.push(lane);
         } else {

@@ -77,6 +77,14 @@ impl Schedule {
         ready.retrying.pop_front()
     }
 
+    /// Takes the next lane with a retry state of the first topic that has one.
+    pub(super) fn pop_retrying_of_any(&mut self) -> Option<(u16, u32)> {
+        let ready = (0..).zip(&mut self.topics).find(|(_, ready)| !ready.retrying.is_empty());
+        let (topic, ready) = ready?;
+        self.count -= 1;
+        Some((topic, ready.retrying.pop_front()?))
+    }
+
     /// Removes the lanes that `is_kept` returns false for.
     pub(super) fn retain(&mut self, mut is_kept: impl FnMut(u32) -> bool) {
         for ready in &mut self.topics {

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use keylane_core::{
     Action, Admission, ArenaSlot, Blockage, CallFailure, CallId, CommitEntry, CommitError, CommitId,
-    CommittedStart, Config, Core, FailedEvent, Fault, FetchedRow, Input, LaneEnd, Notice, Now, Partition,
-    PartitionStart, ReadError, Reason, RebalanceId, Verdict,
+    CommittedStart, Config, Core, EffectClaim, FailedEvent, Fault, FetchedRow, Input, KeptEffects, LaneEnd,
+    Notice, Now, Partition, PartitionStart, PartitionStop, ReadError, Reason, RebalanceId, Verdict,
 };
 
 /// A rebalance request for tests in which its identity does not matter.
@@ -47,16 +47,43 @@ pub(crate) struct SentCommit {
     pub(crate) at: Duration,
 }
 
+/// A transaction that the core began.
+#[derive(Clone, Debug)]
+pub(crate) struct SentTransaction {
+    pub(crate) id: CommitId,
+    pub(crate) entries: Vec<CommitEntry>,
+    pub(crate) claims: Vec<EffectClaim>,
+    /// One completed set per entry.
+    pub(crate) sets: Vec<String>,
+    pub(crate) at: Duration,
+}
+
+impl SentTransaction {
+    fn new(
+        id: CommitId,
+        (entries, claims): (&[CommitEntry], &[EffectClaim]),
+        metadata: &str,
+        at: Duration,
+    ) -> Self {
+        let sets = entries.iter().map(|entry| set_of(entry, metadata)).collect();
+        SentTransaction { id, entries: entries.to_vec(), claims: claims.to_vec(), sets, at }
+    }
+}
+
 pub(crate) struct Shell {
     pub(crate) core: Core,
     pub(crate) uptime: Duration,
     pub(crate) wall_ms: i64,
     pub(crate) calls: Vec<Dispatched>,
     pub(crate) commits: Vec<SentCommit>,
+    pub(crate) transactions: Vec<SentTransaction>,
+    /// The effects that are neither committed nor dropped.
+    pub(crate) kept: Vec<KeptEffects>,
     pub produced: Vec<(CallId, Vec<u32>)>,
     pub dropped: Vec<(CallId, Range<u32>)>,
     pub(crate) dead_letters: Vec<FailedEvent>,
     pub(crate) stops: Vec<(Partition, i64, Reason)>,
+    pub(crate) partition_stops: Vec<(Partition, i64, PartitionStop)>,
     pub(crate) cancelled: Vec<CallId>,
     pub(crate) reads: Vec<Partition>,
     pub(crate) repositions: Vec<(Partition, i64)>,
@@ -84,10 +111,13 @@ impl Shell {
             wall_ms: 0,
             calls: Vec::new(),
             commits: Vec::new(),
+            transactions: Vec::new(),
+            kept: Vec::new(),
             produced: Vec::new(),
             dropped: Vec::new(),
             dead_letters: Vec::new(),
             stops: Vec::new(),
+            partition_stops: Vec::new(),
             cancelled: Vec::new(),
             reads: Vec::new(),
             repositions: Vec::new(),
@@ -218,14 +248,20 @@ impl Shell {
 
     pub(crate) fn end_call(&mut self, call: CallId, lanes: &[LaneEnd], with_outputs: &[u32]) {
         let took = Duration::from_nanos(100);
-        self.give(Input::CallEnded { call, lanes, with_outputs, took });
+        self.give(Input::CallEnded { call, lanes, with_outputs, output_bytes: &[], took });
     }
 
     /// The oldest call fails as a whole; the failing row is unknown.
     pub(crate) fn fail(&mut self, fault: Fault) -> Dispatched {
         let call = self.calls.remove(0);
         let failure = CallFailure { fault, failing_row: None, fresh: call.fresh };
-        self.give(Input::CallFailed { call: call.id, failure, lanes: &[], with_outputs: &[] });
+        self.give(Input::CallFailed {
+            call: call.id,
+            failure,
+            lanes: &[],
+            with_outputs: &[],
+            output_bytes: &[],
+        });
         call
     }
 
@@ -278,6 +314,36 @@ impl Shell {
         );
     }
 
+    /// The oldest transaction is committed. Its effects are no longer kept.
+    pub(crate) fn commit_transaction(&mut self) -> SentTransaction {
+        let deadline = self.uptime + Duration::from_secs(70);
+        while self.transactions.is_empty() {
+            assert!(self.uptime < deadline, "no transaction begins");
+            self.wait(STEP);
+        }
+        let transaction = self.transactions.remove(0);
+        self.kept.retain(|kept| {
+            let claim = transaction.claims.iter().find(|claim| claim.ownership == kept.event.ownership);
+            claim.is_none_or(|claim| kept.number > claim.through)
+        });
+        for entry in &transaction.entries {
+            self.give(Input::Committed { id: transaction.id, partition: entry.partition });
+        }
+        transaction
+    }
+
+    /// The lookup of a start returns this commit and these bounds of the log.
+    pub(crate) fn found_at(
+        &mut self,
+        partition: Partition,
+        (offset, metadata): (i64, &[u8]),
+        (log_start, log_end): (i64, i64),
+    ) {
+        let committed = Some(CommittedStart { offset, metadata });
+        let start = PartitionStart { committed, log_start, log_end: Some(log_end), ..start() };
+        self.give(Input::StartResolved { partition, start });
+    }
+
     /// The oldest commit is rejected as a whole.
     pub(crate) fn reject_commit(&mut self, why: CommitError) -> SentCommit {
         let commit = self.commit();
@@ -315,6 +381,15 @@ impl Shell {
 
     pub(crate) fn count(&self, name: &str) -> usize {
         self.names.iter().filter(|seen| *seen == name).count()
+    }
+
+    fn keep_effects(&mut self, effects: &[KeptEffects]) {
+        for effect in effects {
+            let slot = effect.event.arena_slot;
+            assert!(self.slots.contains(&slot.0), "{effect:?} was released before");
+            assert!(self.kept.last().is_none_or(|last| last.number < effect.number), "{effect:?}");
+            self.kept.push(*effect);
+        }
     }
 
     fn take(&mut self, action: Action<'_>) {
@@ -367,12 +442,18 @@ impl Shell {
                 self.stops.push((partition, offset, reason))
             }
             Action::Commit { id, entries, metadata } => {
-                let set = |entry: &CommitEntry| {
-                    let (from, to) = (entry.metadata.0 as usize, entry.metadata.1 as usize);
-                    metadata.get(from..to).expect("a range of the metadata").to_owned()
-                };
-                let sets = entries.iter().map(set).collect();
+                let sets = entries.iter().map(|entry| set_of(entry, metadata)).collect();
                 self.commits.push(SentCommit { id, entries: entries.to_vec(), sets, at: self.uptime });
+            }
+            Action::PartitionStopped { partition, offset, reason } => {
+                self.partition_stops.push((partition, offset, reason));
+            }
+            Action::KeepEffects { effects } => self.keep_effects(effects),
+            Action::DropEffects { ownership } => {
+                self.kept.retain(|effect| effect.event.ownership != ownership);
+            }
+            Action::BeginTransaction { id, entries, claims, metadata } => {
+                self.transactions.push(SentTransaction::new(id, (entries, claims), metadata, self.uptime));
             }
             Action::ReportStall(stall) => self.stalls.push(stall),
             Action::StallEnded { partition, .. } => self.stalls_ended.push(partition),
@@ -382,7 +463,6 @@ impl Shell {
                 self.unterminated_calls = unterminated_calls;
             }
             Action::WithdrawRead { .. }
-            | Action::PartitionStopped { .. }
             | Action::AllStopped
             | Action::EndReached
             | Action::CallStuck { .. } => {}
@@ -400,4 +480,9 @@ impl SentCommit {
 /// A log of 1,000,000 records, without a commit.
 pub(crate) fn start() -> PartitionStart<'static> {
     PartitionStart { committed: None, fallback: 0, log_start: 0, log_end: Some(1_000_000), topic_id: [0; 16] }
+}
+
+fn set_of(entry: &CommitEntry, metadata: &str) -> String {
+    let (from, to) = (entry.metadata.0 as usize, entry.metadata.1 as usize);
+    metadata.get(from..to).expect("a range of the metadata").to_owned()
 }

@@ -126,18 +126,18 @@ impl Calling {
     }
 }
 
-/// Converts the end of a call to an input of the core.
-pub(super) fn end_of(ended: &Call) -> Input<'_> {
+/// Converts the end of a call to an input of the core. `output_bytes`: see [`Input::CallEnded`].
+pub(super) fn end_of<'c>(ended: &'c Call, output_bytes: &'c [u32]) -> Input<'c> {
     let (call, results) = (ended.key.call, &ended.results);
     let (lanes, with_outputs) = (results.lane_ends(), results.rows_with_outputs());
     match &ended.status {
         CallStatus::Failed(failure) => {
             let (fault, failing_row, fresh) = (failure.fault, failure.row, ended.failed_fresh());
             let failure = CallFailure { fault, failing_row, fresh };
-            Input::CallFailed { call, failure, lanes, with_outputs }
+            Input::CallFailed { call, failure, lanes, with_outputs, output_bytes }
         }
         CallStatus::Returned | CallStatus::NotRun => {
-            Input::CallEnded { call, lanes, with_outputs, took: ended.work_time }
+            Input::CallEnded { call, lanes, with_outputs, output_bytes, took: ended.work_time }
         }
     }
 }

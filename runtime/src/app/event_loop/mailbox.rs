@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::guest::CallEvent;
 use crate::librdkafka::WakeHandle;
-use crate::sink::Delivery;
+use crate::sink::{Delivery, TransactionEvent};
 
 use super::{HandlerView, LanesRequest};
 
@@ -18,6 +18,8 @@ pub(in crate::app) enum LoopEvent {
     Call(CallEvent),
     /// Acknowledgements and rejections of outputs and dead letters.
     Delivered(Vec<Delivery>),
+    /// An event of the transactional producer.
+    Transaction(TransactionEvent),
     /// A request to log a report.
     Report,
     /// A request for a view of the handler.

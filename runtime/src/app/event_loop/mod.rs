@@ -2,8 +2,8 @@
 //! carries out the core's actions.
 //!
 //! Each stage of an event's life has one owner: [`Reading`] (records to rows), [`Calling`] (rows to guest calls),
-//! [`Publishing`] (outputs and dead letters to acknowledgements), [`Committing`] (the responses to commits), and
-//! [`Closing`] (the end of the loop). They borrow the [`Source`] and the [`HandlerLog`] from the loop.
+//! [`Publishing`] (outputs and dead letters to acknowledgements), [`Committing`] (the responses to commits),
+//! [`Transacting`] (both in one, under transactional delivery), and [`Closing`] (the end of the loop). They borrow the [`Source`] and the [`HandlerLog`] from the loop.
 
 mod calling;
 mod closing;
@@ -14,6 +14,7 @@ mod observing;
 mod publishing;
 mod reading;
 mod report;
+mod transacting;
 mod until_end;
 mod view;
 
@@ -27,6 +28,7 @@ use keylane_core::{
 
 use crate::guest::{Call, CallEvent};
 use crate::librdkafka::{ErrorCode, WakeHandle};
+use crate::sink::TransactionEvent;
 use crate::source::{Source, SourceEvent};
 
 use super::Totals;
@@ -41,9 +43,11 @@ pub(super) use mailbox::{LoopEvent, Mailbox};
 pub(super) use observing::{
     CALL_RESULTS, LaneOrder, LanesRequest, LimitedBy, ObservedPartition, Observing, OldestEvent, RankedLane,
 };
+use publishing::EffectContext;
 pub(super) use publishing::Publishing;
 pub(super) use reading::Reading;
 pub(super) use report::LastReport;
+pub(super) use transacting::Transacting;
 pub(super) use view::HandlerView;
 
 /// Maximum sleep: the client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not block the
@@ -81,6 +85,9 @@ pub(super) struct EventLoop {
     pub(super) calling: Calling,
     pub(super) publishing: Publishing,
     pub(super) committing: Committing,
+    pub(super) transacting: Transacting,
+    /// Reused: the bytes of the outputs of a call.
+    pub(super) output_bytes: Vec<u32>,
     pub(super) closing: Closing,
     pub(super) observing: Observing,
     pub(super) clock: Clock,
@@ -166,7 +173,8 @@ impl EventLoop {
     fn carry_out(&mut self, ended: Option<&Call>) {
         let now = self.now;
         while let Some(action) = self.core.poll() {
-            let EventLoop { log, source, reading, calling, publishing, closing, observing, pulse, .. } = self;
+            let EventLoop { log, source, reading, calling, publishing, transacting, closing, .. } = self;
+            let (observing, pulse) = (&mut self.observing, &self.pulse);
             match action {
                 // Reading
                 Action::LookUpStart { partition } => source.look_up_start(partition),
@@ -216,6 +224,20 @@ impl EventLoop {
                 // Committing
                 Action::Commit { id, entries, metadata } => source.commit(now.uptime, id, entries, metadata),
 
+                // Transacting
+                Action::KeepEffects { effects } => {
+                    let topic_id = |partition| source.topic_id(partition);
+                    let (arena, digest) = (reading.arena(), calling.digest());
+                    let context = EffectContext { arena, digest, now_ms: now.wall_ms, topic_id: &topic_id };
+                    observing.effects_kept(log, now, effects, publishing);
+                    let (records, ranges) = publishing.copy_effects(ended, effects, &context);
+                    transacting.keep(effects, records, ranges);
+                }
+                Action::DropEffects { ownership } => transacting.drop_effects(ownership),
+                Action::BeginTransaction { id, entries, claims, metadata } => {
+                    transacting.begin(id, entries, claims, metadata, source.group_metadata());
+                }
+
                 // Closing
                 Action::PartitionStopped { partition, offset, reason } => {
                     observing.partition_stopped(log, partition, offset, reason);
@@ -240,6 +262,7 @@ impl EventLoop {
                 }
                 Action::Notice(notice) => {
                     observing.noticed(notice);
+                    transacting.noticed(notice);
                     log.notice(notice);
                     closing.noticed(log, notice);
                 }
@@ -283,6 +306,7 @@ impl EventLoop {
                     log_end: found.log_end,
                     topic_id: found.topic_id,
                 };
+                self.transacting.start_resolved(found.partition, &found.committed);
                 self.feed(Input::StartResolved { partition: found.partition, start });
             }
             SourceEvent::LookupFailed { partition, reason, transaction_open } => {
@@ -342,6 +366,7 @@ impl EventLoop {
                     self.log.order_break(self.now, &mut self.publishing);
                     self.feed_acknowledgements();
                 }
+                LoopEvent::Transaction(event) => self.transaction_ended(event),
                 LoopEvent::Report => self.log_report(),
                 LoopEvent::Lanes(request) => self.observing.rank_lanes(request),
                 LoopEvent::View(view) => {
@@ -362,7 +387,12 @@ impl EventLoop {
         self.publishing.keep_errors(&ended);
         self.log.call_ended(self.now, &ended);
         self.observing.call_ended(&ended, &self.core, &self.log, self.now.uptime);
-        self.core.handle(self.now, calling::end_of(&ended));
+        let mut output_bytes = std::mem::take(&mut self.output_bytes);
+        if self.transacting.is_enabled() {
+            self.publishing.output_bytes(&ended, &mut output_bytes);
+        }
+        self.core.handle(self.now, calling::end_of(&ended, &output_bytes));
+        self.output_bytes = output_bytes;
         self.carry_out(Some(&ended));
         self.publishing.count_ended_call(&ended);
         self.calling.recycle(ended);
@@ -380,13 +410,36 @@ impl EventLoop {
 
     fn publish_backlog(&mut self) -> bool {
         let moved = self.publishing.publish_backlog(self.reading.arena());
-        let busy = self.feed_acknowledgements() || moved;
+        let mut busy = self.feed_acknowledgements() || moved;
+        while let Some(input) = self.transacting.next_input() {
+            busy = true;
+            self.feed(input);
+        }
         // Queued outputs take memory, too. While the backlog is full, the core begins no call that would add outputs.
         if let Some(full) = self.publishing.backlog_changed() {
             tracing::debug!(handler = self.log.handler(), full, "output backlog");
             self.feed(Input::OutputBacklog { full });
         }
         busy
+    }
+
+    /// Handles an event of the transactional producer.
+    fn transaction_ended(&mut self, event: TransactionEvent) {
+        let EventLoop { log, transacting, closing, publishing, now, .. } = self;
+        if let Some(reason) = transacting.ended(&event) {
+            log.transaction_aborted(*now, &reason);
+        }
+        match event {
+            TransactionEvent::TopicBlocked { topic, code } => {
+                log.topic_blocked(*now, publishing.topic(topic), code);
+            }
+            TransactionEvent::Unavailable(reason) => log.transactions_unavailable(&reason),
+            TransactionEvent::Available => log.transactions_available(),
+            TransactionEvent::Refused(reason) => closing.stop(log, reason),
+            TransactionEvent::Committed { .. }
+            | TransactionEvent::Aborted { .. }
+            | TransactionEvent::ReadBack { .. } => {}
+        }
     }
 
     fn read_partitions(&mut self) -> bool {

@@ -1,6 +1,7 @@
 //! Builds the parts of a run. Cheap failures come first: components before brokers.
 
 use std::collections::VecDeque;
+use std::ffi::CString;
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::guest::{
     OUTPUT_BYTES, Workers,
 };
 use crate::librdkafka::{Credentials, Wake, WakeHandle};
-use crate::sink::{Route, Sink};
+use crate::sink::{Route, Sink, TransactionalProducer};
 use crate::source::Source;
 use crate::source::embedded::EmbeddedBroker;
 
@@ -24,7 +25,7 @@ use super::super::authentication::{ClientKind, RejectionSender};
 use super::super::clock::Clock;
 use super::super::event_loop::{
     Calling, Closing, Committing, EventLoop, HandlerLog, LastReport, LoopEvent, Mailbox, Observing,
-    Publishing, Reading,
+    Publishing, Reading, Transacting,
 };
 use super::super::{RunEnd, RunOptions};
 use super::embedded::EmbeddedRun;
@@ -168,6 +169,7 @@ impl Parts {
                 part.mailbox.clone(),
                 handler.max_output_bytes.unwrap_or_else(|| publishing.max_record_bytes().max(OUTPUT_BYTES)),
             );
+            let transacting = self.transacting(config, handler, part)?;
             let lanes = &handler.lanes;
             let rule = LaneRule::new(lanes.ordering, &lanes.lane_key, lanes.no_key);
             let threads = u32::try_from(config.runtime.workers.get()).unwrap_or(1);
@@ -186,6 +188,8 @@ impl Parts {
                 calling,
                 publishing,
                 committing: Committing::default(),
+                transacting,
+                output_bytes: Vec::new(),
                 closing: Closing::new(
                     config.runtime.drain_timeout,
                     options.until_end.then(|| options::session_timeout(config)),
@@ -207,6 +211,25 @@ impl Parts {
             embedded.start_feed(&config.feeds)?; // only now: the feed must not run ahead of its readers
         }
         Ok(loops)
+    }
+
+    /// Starts the transactional producer of a handler, if it is configured.
+    fn transacting(
+        &self,
+        config: &Checked,
+        handler: &config::HandlerConfig,
+        part: &HandlerPart,
+    ) -> anyhow::Result<Transacting> {
+        let topics = handler.topics.iter().map(|topic| CString::new(topic.as_str()));
+        let topics = topics.collect::<Result<Vec<_>, _>>().context("a topic name contains a NUL byte")?;
+        let spec = options::transaction_spec(config, handler, self.access(config));
+        let producer = spec.map(|spec| {
+            let mailbox = part.mailbox.clone();
+            let on_event = Box::new(move |event| mailbox.put(LoopEvent::Transaction(event)));
+            TransactionalProducer::start(&self.sink, spec, on_event)
+        });
+        let producer = producer.transpose().context("can't start the thread of a transactional producer")?;
+        Ok(Transacting::new(producer, topics))
     }
 
     /// Returns the access of the clients to the brokers.

@@ -1,13 +1,15 @@
 //! The options of the engine and of the Kafka clients, from a checked configuration.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, Checked, Cluster, FetchLimits};
 use crate::guest::EngineOptions;
 use crate::librdkafka::{Credentials, CredentialsError, Properties, SecretKind};
-use crate::sink::SinkSpec;
+use crate::sink::{SinkSpec, TransactionSpec};
 use crate::source::{Ends, SourceSpec};
 
 /// Maximum bytes of outputs in flight per topic: enough to keep brokers busy, and small compared with other memory.
@@ -80,6 +82,31 @@ pub(in crate::app) fn source_spec(
         feed: None,
         statistics: None,
     }
+}
+
+/// Returns the spec of the transactional producer of a handler; `None`: at-least-once delivery.
+pub(in crate::app) fn transaction_spec(
+    config: &Checked,
+    handler: &config::HandlerConfig,
+    access: Access,
+) -> Option<TransactionSpec> {
+    let transactions = handler.transactions.as_ref()?;
+    let (group, name) = (&handler.group_id, &handler.name);
+    let instance = handler.group_instance_id.as_ref().or(config.runtime.instance.as_ref());
+    // Without a name that a restart keeps, every start has its own.
+    let instance = instance.map_or_else(
+        || format!("{:016x}", RandomState::new().hash_one(std::process::id())),
+        |instance| instance.replace('/', "-"),
+    );
+    let source = source_spec(config, handler, access, false);
+    Some(TransactionSpec {
+        handler: name.clone(),
+        id: format!("{group}/{name}/{instance}/0"),
+        group: CString::new(group.as_str()).ok()?,
+        fencing_topic: CString::new(handler.topics.first()?.as_str()).ok()?,
+        timeout: transactions.timeout,
+        consumer: source.reader_properties(),
+    })
 }
 
 /// Returns the fetch limits of a consumer that may own this many partitions. Every handler has one consumer.

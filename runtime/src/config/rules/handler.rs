@@ -6,12 +6,12 @@ use keylane_core::OutOfRange;
 
 use super::super::Environment;
 use super::super::checked::{
-    Cluster, CommitConfig, HandlerConfig, LaneKey, LanesConfig, Ordering, OutputConfig,
+    Cluster, CommitConfig, HandlerConfig, KafkaConfig, LaneKey, LanesConfig, Ordering, OutputConfig,
 };
 use super::super::problem::Problems;
 use super::super::start_policy::StartPolicy;
 use super::super::written_handler as written;
-use super::{cluster, filter, grants, names, ranges, retry};
+use super::{cluster, filter, grants, names, ranges, retry, transactions};
 
 /// Maximum number of topics of a handler: far more than a group can handle, and small enough for a 16-bit index.
 const TOPICS_MAX: usize = 10_000;
@@ -20,7 +20,7 @@ const TOPICS_MAX: usize = 10_000;
 pub(super) fn handler(
     name: &str,
     handler: &written::Handler,
-    cluster: &Cluster,
+    kafka: &KafkaConfig,
     environment: &Environment<'_>,
     problems: &mut Problems<'_, '_>,
 ) -> HandlerConfig {
@@ -31,7 +31,7 @@ pub(super) fn handler(
         names::id(problems, &at("group_instance_id"), id);
     }
     topics(name, &handler.topics, problems);
-    if matches!((cluster, handler.start), (Cluster::Embedded(_), StartPolicy::Time(_))) {
+    if matches!((&kafka.cluster, handler.start), (Cluster::Embedded(_), StartPolicy::Time(_))) {
         problems
             .add(&at("start"), "the embedded broker can't look up offsets by time")
             .remedy("use \"earliest\" or \"latest\"");
@@ -78,6 +78,7 @@ pub(super) fn handler(
             handler.rebalance.revoke_timeout,
             ranges::REVOKE_TIMEOUT,
         ),
+        transactions: transactions::transactions(name, handler, kafka, problems),
         grants: grants::grants(name, &handler.grants, environment, problems),
         outputs: outputs(name, handler, problems),
     }

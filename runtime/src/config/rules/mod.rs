@@ -9,6 +9,7 @@ mod handler;
 mod names;
 pub(super) mod ranges;
 mod retry;
+mod transactions;
 mod warnings;
 
 use std::collections::BTreeMap;
@@ -39,7 +40,7 @@ pub(super) fn checked(
         seal: Seal,
     };
     for (name, handler) in &written.handlers {
-        checked.handlers.push(handler::handler(name, handler, &checked.kafka.cluster, environment, problems));
+        checked.handlers.push(handler::handler(name, handler, &checked.kafka, environment, problems));
     }
     if written.handlers.is_empty() {
         problems
@@ -78,6 +79,14 @@ fn runtime(
         ),
         workers: workers.and_then(NonZero::new).unwrap_or(environment.cores),
         cache_dir: cache_dir(written, environment),
+        instance: written.instance.clone().inspect(|instance| {
+            names::id(problems, &["runtime", "instance"], instance);
+            if instance.contains('/') {
+                problems
+                    .add(&["runtime", "instance"], "`instance` contains `/`")
+                    .remedy("use a name without `/`: it is a part of `transactional.id`");
+            }
+        }),
         drain_timeout: ranges::time(
             problems,
             &["runtime", "drain_timeout"],

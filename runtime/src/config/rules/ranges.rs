@@ -26,6 +26,11 @@ pub(in crate::config) const DRAIN_TIMEOUT: Millis = 0..=3_600_000;
 pub(in crate::config) const COMMIT_INTERVAL: Millis = 10..=3_600_000;
 /// A rebalance waits for commits. Its timeout is five minutes by default.
 pub(in crate::config) const COMMIT_TIMEOUT: Millis = 100..=60_000;
+/// With a shorter interval transactions would dominate the brokers' load.
+pub(in crate::config) const TRANSACTION_INTERVAL: Millis = 10..=60_000;
+/// From the time that a slow broker needs to the brokers' default of `transaction.max.timeout.ms`.
+pub(in crate::config) const TRANSACTION_TIMEOUT: Millis = 5_000..=900_000;
+pub(in crate::config) const TRANSACTION_BYTES: RangeInclusive<u64> = 1 << 16..=1 << 30;
 /// A rebalance waits for revokes, too.
 pub(in crate::config) const REVOKE_TIMEOUT: Millis = 0..=120_000;
 

@@ -76,6 +76,7 @@ fn reserved_properties_are_refused_under_every_name() {
         "message.timeout.ms",
         "delivery.timeout.ms",
         "transactional.id",
+        "transaction.timeout.ms",
         "queued.max.messages.kbytes",
         "queued.min.messages",
         "batch.size",

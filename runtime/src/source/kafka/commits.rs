@@ -43,7 +43,7 @@ impl PendingCommits {
         let mut list = PartitionList::with_capacity(entries.len());
         for entry in entries {
             if let Some(topic) = context.topic(entry.partition) {
-                let bytes = metadata_of(entry, metadata).as_bytes();
+                let bytes = entry.metadata_in(metadata).as_bytes();
                 list.push_commit(topic, entry.partition.number, entry.offset, bytes, NO_RESPONSE);
             }
         }
@@ -102,15 +102,6 @@ impl PendingCommits {
     pub(super) fn next_timeout(&self) -> Option<Duration> {
         self.pending.values().map(|commit| commit.deadline).min()
     }
-}
-
-fn metadata_of<'a>(entry: &CommitEntry, metadata: &'a str) -> &'a str {
-    let (from, to) = entry.metadata;
-    usize::try_from(from)
-        .ok()
-        .zip(usize::try_from(to).ok())
-        .and_then(|(from, to)| metadata.get(from..to))
-        .expect("the core's ranges are within the metadata passed with them")
 }
 
 fn commit_result(id: CommitId, partition: Partition, code: ErrorCode) -> SourceEvent {

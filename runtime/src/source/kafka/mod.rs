@@ -14,8 +14,8 @@ use keylane_core::{CommitEntry, CommitId, Partition, ReadError, RebalanceId, Sta
 
 use crate::config::{Assignor, FetchLimits};
 use crate::librdkafka::{
-    Consumer, KeepWaiting, LatestStatistics, PartitionList, Queue, Record, Requests, StartupError,
-    StartupRequests, WakeHandle,
+    Consumer, GroupMetadata, KeepWaiting, LatestStatistics, PartitionList, Queue, Record, Requests,
+    StartupError, StartupRequests, WakeHandle,
 };
 use crate::source::event::{ReadResult, SourceEvent};
 use crate::source::log_ends::{IDLE_MIN, LogEnds};
@@ -288,6 +288,21 @@ impl Source {
         }
         self.unassign_one(partition);
         self.assign(&[start], false);
+    }
+
+    /// Returns the membership that a transaction commits offsets with; `None`: the client is not a member, or the core has
+    /// not handled every rebalance yet. Partitions that are owned now can have another owner only in a later generation,
+    /// and the coordinator rejects this membership then.
+    pub fn group_metadata(&mut self) -> Option<GroupMetadata> {
+        self.take_queued_rebalances();
+        let is_rebalance = |event: &SourceEvent| {
+            matches!(event, SourceEvent::Assign(..) | SourceEvent::Revoke(..) | SourceEvent::Lost(..))
+        };
+        if self.pending_events.iter().any(is_rebalance) {
+            self.context.wake.wake();
+            return None;
+        }
+        self.context.consumer.group_metadata()
     }
 
     /// Commits these offsets with their metadata; the results are events.

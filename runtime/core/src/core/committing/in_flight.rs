@@ -1,9 +1,10 @@
 //! The commit in flight: assembles offsets and sets when [`super`] decides, and applies the responses for each
-//! partition. At most one commit is in flight.
+//! partition. At most one commit, or transaction, is in flight.
 
-use crate::codec::Encoder;
+use super::transactions::Claimed;
+use crate::codec::{Encoder, Identity};
 use crate::partitions::{PartitionState, Phase};
-use crate::{Action, CommitEntry, CommitId, OwnershipId};
+use crate::{Action, CommitEntry, CommitId, EffectClaim, OwnershipId};
 
 /// With a lower limit, in characters, a set can claim nothing.
 const METADATA_LIMIT_MIN: usize = 32;
@@ -14,6 +15,8 @@ pub(super) struct CommitInFlight {
     in_flight: Option<CommitId>,
     entries: Vec<CommitEntry>,
     sent: Vec<SentCommit>,
+    /// Transactional delivery: one per entry.
+    claims: Vec<EffectClaim>,
     unanswered: usize,
     metadata: String,
     encoder: Encoder,
@@ -30,6 +33,8 @@ pub(super) struct SentCommit {
     pub(super) changes: u64,
     /// Whether the ownership no longer accepts results: nothing can settle after this commit.
     pub(super) is_final: bool,
+    /// Transactional delivery: what the transaction claims.
+    pub(super) claimed: Option<Claimed>,
     answered: bool,
 }
 
@@ -40,6 +45,7 @@ impl CommitInFlight {
             in_flight: None,
             entries: Vec::new(),
             sent: Vec::new(),
+            claims: Vec::new(),
             unanswered: 0,
             metadata: String::new(),
             encoder: Encoder::default(),
@@ -56,6 +62,7 @@ impl CommitInFlight {
     pub(super) fn begin(&mut self) {
         self.entries.clear();
         self.sent.clear();
+        self.claims.clear();
         self.metadata.clear();
     }
 
@@ -73,9 +80,62 @@ impl CommitInFlight {
             metadata: (text_offset(from), text_offset(self.metadata.len())),
             unclaimed: state.ledger.completed_beyond().saturating_sub(claimed),
         });
-        let (ownership, changes) = (state.ownership, state.commit.changes);
-        let is_final = matches!(state.phase, Phase::Committing { .. });
-        self.sent.push(SentCommit { index, ownership, changes, is_final, answered: false });
+        self.sent.push(SentCommit::of(index, state, None));
+    }
+
+    /// Adds a partition of a transaction, whose set was encoded from position `from` of the metadata on.
+    pub(super) fn push_claimed(
+        &mut self,
+        index: u32,
+        state: &PartitionState,
+        (from, offset): (usize, i64),
+        claimed: Claimed,
+    ) {
+        self.entries.push(CommitEntry {
+            partition: state.id,
+            offset,
+            metadata: (text_offset(from), text_offset(self.metadata.len())),
+            unclaimed: 0,
+        });
+        self.sent.push(SentCommit::of(index, state, Some(claimed)));
+    }
+
+    /// Sorts the partitions of a transaction by their indexes.
+    pub(super) fn sort_entries(&mut self) {
+        let mut order: Vec<usize> = (0..self.sent.len()).collect();
+        order.sort_unstable_by_key(|&at| self.sent.get(at).map(|sent| sent.index));
+        self.entries = order.iter().filter_map(|&at| self.entries.get(at).copied()).collect();
+        self.sent = order.iter().filter_map(|&at| self.sent.get(at).copied()).collect();
+        self.claims = self.sent.iter().filter_map(|sent| sent.claimed).map(|claimed| claimed.claim).collect();
+    }
+
+    /// Appends a set to the metadata. Returns the number of offsets that it claims.
+    pub(super) fn encode(&mut self, identity: &Identity, runs: Vec<(u64, u64)>) -> u64 {
+        self.encoder.encode(identity, runs.into_iter(), self.metadata_limit, &mut self.metadata)
+    }
+
+    pub(super) fn metadata_length(&self) -> usize {
+        self.metadata.len()
+    }
+
+    pub(super) fn truncate_metadata(&mut self, length: usize) {
+        self.metadata.truncate(length);
+    }
+
+    /// Returns whether an unanswered commit contains the partition.
+    pub(super) fn contains(&self, index: u32) -> bool {
+        self.in_flight.is_some() && self.sent.binary_search_by_key(&index, |sent| sent.index).is_ok()
+    }
+
+    /// Returns the length of the longest set of the last commit.
+    pub(super) fn longest_set(&self) -> usize {
+        let lengths = self.entries.iter().map(|entry| (entry.metadata.1 - entry.metadata.0) as usize);
+        lengths.max().unwrap_or(0)
+    }
+
+    /// Returns the partitions of the last commit, by their indexes, with their ownerships.
+    pub(super) fn sent_ownerships(&self) -> Vec<(u32, OwnershipId)> {
+        self.sent.iter().map(|sent| (sent.index, sent.ownership)).collect()
     }
 
     /// Marks the commit as in flight. Returns false if it has no entry.
@@ -92,6 +152,12 @@ impl CommitInFlight {
     pub(super) fn action(&self) -> Action<'_> {
         let id = self.in_flight.expect("a commit is polled in the step that created it");
         Action::Commit { id, entries: &self.entries, metadata: &self.metadata }
+    }
+
+    pub(super) fn transaction_action(&self) -> Action<'_> {
+        let id = self.in_flight.expect("a transaction is polled in the step that created it");
+        let CommitInFlight { entries, claims, metadata, .. } = self;
+        Action::BeginTransaction { id, entries, claims, metadata }
     }
 
     /// Takes the sent entry of a partition, if this is its first answer.
@@ -122,6 +188,14 @@ impl CommitInFlight {
         let half = self.metadata_limit.min(set_length) / 2;
         self.metadata_limit = if half < METADATA_LIMIT_MIN { 0 } else { half };
         Some(self.metadata_limit)
+    }
+}
+
+impl SentCommit {
+    fn of(index: u32, state: &PartitionState, claimed: Option<Claimed>) -> Self {
+        let (ownership, changes) = (state.ownership, state.commit.changes);
+        let is_final = matches!(state.phase, Phase::Committing { .. });
+        SentCommit { index, ownership, changes, is_final, claimed, answered: false }
     }
 }
 

@@ -1,7 +1,8 @@
-//! Committing: when and what to commit, and what the answers mean. [`in_flight`] carries this out, and can be replaced
-//! by another way to make progress durable.
+//! Committing: when and what to commit, and what the answers mean. [`in_flight`] carries this out. Under transactional
+//! delivery, [`transactions`] selects what is committed, and each commit is a transaction.
 
 mod in_flight;
+mod transactions;
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::partitions::Phase;
 use crate::{Action, CommitEntry, CommitError, CommitId, Notice, Partition};
 
 use in_flight::{CommitInFlight, SentCommit};
+pub(super) use transactions::Transactions;
 
 /// Pause before the same commit is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -60,11 +62,16 @@ impl Committer {
     pub(super) fn action(&self) -> Action<'_> {
         self.commit.action()
     }
+
+    pub(super) fn transaction_action(&self) -> Action<'_> {
+        self.commit.transaction_action()
+    }
 }
 
 impl Core {
     pub(super) fn committed(&mut self, id: CommitId, partition: Partition) {
         let Some((sent, entry)) = self.take_commit_entry(id, partition) else { return };
+        self.send_delayed_lookups();
         let state = self.partitions.get_mut(sent.index);
         if state.ownership != sent.ownership || !state.may_commit() {
             return; // it was sent for an earlier ownership
@@ -72,9 +79,17 @@ impl Core {
         let stored = Some(entry.offset);
         assert!(stored >= state.commit.committed, "{partition}: the commit went back to {stored:?}");
         state.commit.committed = stored;
-        state.commit.applied = sent.changes;
+        if sent.claimed.is_none_or(|claimed| claimed.whole) {
+            state.commit.applied = sent.changes;
+        } else if sent.is_final && state.commit.withholds {
+            state.commit.commits_ended = true; // nothing can settle any more: no later set is shorter
+        }
         state.commit.applied_at = self.now.uptime;
         state.commit.unclaimed = entry.unclaimed;
+        if let Some(claimed) = sent.claimed {
+            self.transaction_committed(sent.index, claimed);
+        }
+        let state = self.partitions.get(sent.index);
         if state.phase == Phase::Starting {
             self.activate(sent.index);
         }
@@ -113,9 +128,9 @@ impl Core {
 
     /// Sends a commit if one is due and none is in flight.
     pub(super) fn decide_commit(&mut self) {
-        let committer = &mut self.committer;
         let now = self.now.uptime;
-        let soon = committer.urgent || committer.settled >= self.config.commit_every;
+        let soon = self.committer.urgent || self.is_commit_due_early();
+        let committer = &mut self.committer;
         if committer.commit.is_in_flight()
             || now < committer.not_before
             || (!soon && now < committer.scanned_at + SCAN_INTERVAL)
@@ -126,6 +141,9 @@ impl Core {
         let (changed, due) = self.commit_due();
         if changed && due.is_some_and(|due| due <= now) {
             self.send_commit();
+            if self.transactions.is_some() && !self.committer.commit.is_in_flight() {
+                self.committer.sent_at = now; // nothing that changed can be claimed yet
+            }
         } else if !changed {
             self.committer.urgent = false;
             self.committer.settled = 0;
@@ -150,7 +168,7 @@ impl Core {
                 dirty = true;
                 urgent |=
                     matches!(state.phase, Phase::Starting | Phase::Committing { .. }) || state.ends_round();
-            } else {
+            } else if self.transactions.is_none() {
                 let at = state.commit.applied_at + self.config.recommit_interval;
                 refresh = Some(refresh.map_or(at, |before| before.min(at)));
             }
@@ -159,12 +177,29 @@ impl Core {
             return (refresh.is_some_and(|at| at <= self.now.uptime), refresh);
         }
         let idle = self.calls.unterminated == 0 && self.lanes.ready() == 0;
-        let interval = if idle { self.config.commit_interval / 10 } else { self.config.commit_interval };
-        let at_once = urgent || committer.settled >= self.config.commit_every;
+        let interval = match &self.transactions {
+            Some(transactions) => transactions.limits.interval,
+            None if idle => self.config.commit_interval / 10,
+            None => self.config.commit_interval,
+        };
+        let at_once = urgent || self.is_commit_due_early();
         (true, Some(if at_once { self.now.uptime } else { committer.sent_at + interval }))
     }
 
+    /// Returns whether enough has settled that the next commit does not wait for its interval.
+    fn is_commit_due_early(&self) -> bool {
+        self.transactions
+            .as_ref()
+            .map_or_else(|| self.committer.settled >= self.config.commit_every, Transactions::is_due)
+    }
+
     fn send_commit(&mut self) {
+        if self.transactions.is_some() {
+            self.committer.settled = 0;
+            self.committer.urgent = false;
+            self.committer.sent_at = self.now.uptime;
+            return self.begin_transaction();
+        }
         let Core { committer, partitions, config, now, outbox, .. } = self;
         committer.settled = 0;
         committer.urgent = false;

@@ -9,7 +9,7 @@ use crate::logging::{LinePermit, LineThrottle};
 const LINES_MAX: u32 = 2;
 /// Seconds between two lines about a lasting condition.
 const LASTING_LINE_SECONDS: u64 = 10;
-const LASTING: [Cause; 2] = [Cause::StartUnknown, Cause::OtherAssignor];
+const LASTING: [Cause; 3] = [Cause::StartUnknown, Cause::OtherAssignor, Cause::TopicBlocked];
 
 /// The cause of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +24,11 @@ pub(super) enum Cause {
     StartUnknown,
     NoLaneKey,
     OtherAssignor,
+    TransactionAborted,
+    TopicBlocked,
 }
 
-const CAUSES: [Cause; 10] = [
+const CAUSES: [Cause; 12] = [
     Cause::DeadLetter,
     Cause::Skipped,
     Cause::CallFailed,
@@ -37,6 +39,8 @@ const CAUSES: [Cause; 10] = [
     Cause::StartUnknown,
     Cause::NoLaneKey,
     Cause::OtherAssignor,
+    Cause::TransactionAborted,
+    Cause::TopicBlocked,
 ];
 
 /// The limits of one handler.

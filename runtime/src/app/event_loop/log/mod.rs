@@ -1,10 +1,11 @@
-//! Log lines of one handler: about its [`events`] and their calls, its [`group`] and commits, and the core's
-//! [`notices`]. Lines that every event or every turn may cause are limited ([`limits`]).
+//! Log lines of one handler: about its [`events`] and their calls, its [`group`] and commits, its [`transactions`], and
+//! the core's [`notices`]. Lines that every event or every turn may cause are limited ([`limits`]).
 
 mod events;
 mod group;
 mod limits;
 mod notices;
+mod transactions;
 
 use keylane_core::Partition;
 

@@ -161,6 +161,10 @@ impl HandlerLog {
                 "was committed in a deleted topic of the same name, or on another cluster; reset the group's offset, or set \
                  `out_of_range` to \"earliest\" or \"latest\""
             }
+            PartitionStop::UnreadableSet => {
+                "was committed with metadata that is not of Keylane, or is damaged: events beyond it may already have taken \
+                 effect; reset the group's offset, which repeats them"
+            }
         };
         format!("topic {topic} partition {number} stopped: offset {offset} {reason}")
     }

@@ -11,15 +11,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keylane_core::{
-    Blockage, CallId, Core, Histogram, LaneScan, LaneView, Load, Notice, OwnershipState, Partition,
-    PartitionStop, PartitionView, View,
+    Blockage, CallId, Core, FailedEvent, Histogram, KeptEffect, KeptEffects, LaneScan, LaneView, Load,
+    Notice, Now, OwnershipState, Partition, PartitionStop, PartitionView, View,
 };
 
 use crate::admit::{Arena, LaneRule, lane_key_text, lane_name};
 use crate::guest::Call;
 
 use super::log::HandlerLog;
-use super::publishing::REASON_NAMES;
+use super::publishing::{self, Publishing, REASON_NAMES};
 use ages::Ages;
 pub(in crate::app) use ages::OldestEvent;
 use call_times::CallTimes;
@@ -162,6 +162,23 @@ impl Observing {
         if let Notice::OwnershipEnded { partition, .. } = notice {
             self.ages.forget(partition);
             self.last_errors.forget(partition);
+        }
+    }
+
+    /// Counts and logs the dead letters among kept effects.
+    pub(super) fn effects_kept(
+        &mut self,
+        log: &mut HandlerLog,
+        now: Now,
+        effects: &[KeptEffects],
+        publishing: &Publishing,
+    ) {
+        for &KeptEffects { effect, call, row, event, attempt, .. } in effects {
+            if let KeptEffect::DeadLetter(reason) = effect {
+                self.dead_letter_requested(publishing::name_of(reason));
+                let failed = FailedEvent { call, row, event, attempt, reason };
+                log.dead_letter(now, &failed, publishing.error_of(call, row, reason));
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 mod backlog;
 mod calls;
 mod dead_letters;
+mod effects;
 mod invalid_rows;
 mod provenance;
 mod rejected_dead_letters;
@@ -29,6 +30,7 @@ use backlog::{Backlog, QueuedItem};
 use calls::{PendingCalls, RowDelivery};
 use dead_letters::{Context, DeadLetterFormat, Origin};
 pub(super) use dead_letters::{REASON_NAMES, name_of};
+pub(super) use effects::EffectContext;
 use invalid_rows::LaneCursor;
 use provenance::{Provenance, ProvenanceHeaders};
 use rejected_dead_letters::RejectedDeadLetters;

@@ -1,0 +1,248 @@
+//! Transactional delivery: what is kept, what a transaction claims, and what waits for its end.
+
+mod shell;
+
+use std::time::Duration;
+
+use keylane_core::{
+    AbortCause, Config, EffectClaim, Input, KeptEffect, LaneEnd, OutOfRange, Partition, PartitionStop,
+    ReadError, Reason, RebalanceId, RetryPolicy, SettleNumber, TransactionLimits, Verdict, codec,
+};
+use shell::{P0, P1, REQUEST, SentTransaction, Shell};
+
+fn transactional(limits: TransactionLimits) -> Config {
+    Config {
+        transactions: Some(limits),
+        retry: RetryPolicy { max_attempts: 1, ..RetryPolicy::default() },
+        ..Config::default()
+    }
+}
+
+fn reading(partitions: &[Partition]) -> Shell {
+    Shell::reading(transactional(TransactionLimits::default()), partitions, 64)
+}
+
+/// The kept effects: their numbers, offsets and kinds.
+fn kept(shell: &Shell) -> Vec<(u64, i64, KeptEffect)> {
+    shell.kept.iter().map(|effects| (effects.number.0, effects.event.offset, effects.effect)).collect()
+}
+
+/// What a transaction claims beyond its offset.
+fn claimed(transaction: &SentTransaction, at: usize) -> (i64, Vec<(i64, i64)>) {
+    let (entry, set) = (&transaction.entries[at], &transaction.sets[at]);
+    let Partition { number, .. } = entry.partition;
+    let identity = codec::Identity { topic_id: [0; 16], partition: number, offset: entry.offset };
+    (entry.offset, codec::decode(set.as_bytes(), &identity, i64::MAX).expect("a valid set"))
+}
+
+/// One event of a lane of its own was read, and its call ends with an output of this size.
+fn emit(shell: &mut Shell, offset: i64, bytes: u32) {
+    shell.fetch(P0, &[(offset, offset.unsigned_abs())]);
+    end_with_output(shell, bytes);
+}
+
+fn end_with_output(shell: &mut Shell, bytes: u32) {
+    let call = shell.calls.remove(0);
+    let lanes = [LaneEnd { done: 1, verdict: None }];
+    assert_eq!(call.rows.len(), 1);
+    let (took, call) = (Duration::from_millis(1), call.id);
+    let with_outputs = &[0];
+    shell.give(Input::CallEnded { call, lanes: &lanes, with_outputs, output_bytes: &[bytes], took });
+}
+
+#[test]
+fn effects_are_kept_in_the_order_of_the_lane_and_nothing_waits_for_acknowledgements() {
+    let mut shell = reading(&[P0]);
+    shell.fetch(P0, &[(0, 7), (1, 7), (2, 7)]);
+    end_with_output(&mut shell, 10);
+    shell.end_with(Verdict::Reject);
+    end_with_output(&mut shell, 10);
+    let rejected = KeptEffect::DeadLetter(Reason::Rejected);
+    assert_eq!(kept(&shell), [(1, 0, KeptEffect::Outputs), (2, 1, rejected), (3, 2, KeptEffect::Outputs)]);
+    assert_eq!(shell.core.committable_offset(P0), Some(3));
+    assert!(shell.produced.is_empty() && shell.dead_letters.is_empty() && shell.commits.is_empty());
+}
+
+#[test]
+fn a_transaction_claims_what_has_settled_and_an_abort_drops_nothing() {
+    let mut shell = reading(&[P0, P1]);
+    shell.fetch(P0, &[(0, 7), (1, 8)]);
+    shell.fetch(P1, &[(0, 9)]);
+    let first = shell.calls.remove(0);
+    shell.end(&[]);
+    shell.end(&[]);
+    shell.wait(Duration::from_millis(150));
+    let transaction = shell.transactions.remove(0);
+    assert_eq!(claimed(&transaction, 0), (0, vec![(1, 2)]));
+    assert_eq!(claimed(&transaction, 1), (1, vec![]));
+    assert_eq!(transaction.claims.iter().map(|claim| claim.through.0).collect::<Vec<_>>(), [1, 2]);
+    shell.end_call(first.id, &[LaneEnd { done: 1, verdict: None }], &[]);
+    shell.wait(Duration::from_secs(1));
+    assert!(shell.transactions.is_empty(), "there is one transaction at a time");
+    shell.give(Input::TransactionAborted { id: transaction.id, why: AbortCause::Other });
+    shell.wait(Duration::from_millis(150));
+    let transaction = shell.commit_transaction();
+    assert_eq!((claimed(&transaction, 0), claimed(&transaction, 1)), ((2, vec![]), (1, vec![])));
+    assert_eq!(shell.kept, []);
+    shell.wait(Duration::from_mins(2));
+    assert!(shell.transactions.is_empty(), "a clean partition is not committed again");
+}
+
+#[test]
+fn events_whose_set_does_not_fit_are_withheld_with_their_effects() {
+    let config = Config { metadata_limit: 46, ..transactional(TransactionLimits::default()) };
+    let mut shell = Shell::reading(config, &[P0], 256);
+    let rows: Vec<(i64, u64)> = (0..60).zip(0..60).collect();
+    for row in rows {
+        shell.fetch(P0, &[row]);
+    }
+    // Every second event settles, and the first one does not.
+    let calls = std::mem::take(&mut shell.calls);
+    for call in calls.iter().filter(|call| call.rows[0].1 % 2 == 1) {
+        shell.calls.push(call.clone());
+        end_with_output(&mut shell, 10);
+    }
+    let _first_event = shell.commit_transaction();
+    let transaction = shell.commit_transaction();
+    let (offset, claims) = claimed(&transaction, 0);
+    assert!(offset == 0 && !claims.is_empty() && claims.len() < 30, "{claims:?}");
+    let through = transaction.claims[0].through;
+    assert_eq!(claims.iter().map(|&(from, _)| from).max(), Some(i64::try_from(through.0 * 2 - 1).unwrap()));
+    assert_eq!(shell.kept.len(), 30 - claims.len(), "the others are still kept");
+    shell.wait(Duration::from_secs(1));
+    let more: Vec<_> = shell.transactions.iter().map(|transaction| claimed(transaction, 0)).collect();
+    assert_eq!(more, [], "nothing more can be claimed than {claims:?}");
+    for call in calls.iter().filter(|call| call.rows[0].1 % 2 == 0) {
+        shell.calls.push(call.clone());
+        end_with_output(&mut shell, 10);
+    }
+    while claimed(&shell.commit_transaction(), 0) != (60, vec![]) {}
+    assert_eq!(shell.kept, []);
+}
+
+#[test]
+fn a_transaction_has_a_size_and_the_rest_follows_at_once() {
+    let limits = TransactionLimits { transaction_bytes: 350, ..TransactionLimits::default() };
+    let mut shell = Shell::reading(transactional(limits), &[P0], 64);
+    for offset in 0..7 {
+        emit(&mut shell, offset, 100);
+    }
+    let mut offsets = Vec::new();
+    while offsets.last() != Some(&7) {
+        shell.wait(Duration::from_millis(20));
+        offsets.push(claimed(&shell.commit_transaction(), 0).0);
+    }
+    assert!(offsets.is_sorted_by(|a, b| a < b) && offsets.len() >= 3, "{offsets:?}");
+    // One event whose effects are larger than a transaction may be.
+    emit(&mut shell, 7, 5_000);
+    shell.wait(Duration::from_millis(20));
+    assert_eq!(claimed(&shell.commit_transaction(), 0), (8, vec![]));
+}
+
+#[test]
+fn while_too_many_effects_are_kept_no_call_begins_and_nothing_is_read() {
+    let limits = TransactionLimits { kept_bytes: 400, ..TransactionLimits::default() };
+    let mut shell = Shell::reading(transactional(limits), &[P0], 64);
+    emit(&mut shell, 0, 300);
+    shell.fetch(P0, &[(1, 1)]);
+    assert_eq!(shell.calls.len(), 1, "there is room for more");
+    end_with_output(&mut shell, 300);
+    shell.reads.clear();
+    shell.fetch(P0, &[(2, 2)]);
+    assert_eq!((shell.calls.len(), shell.reads.len()), (0, 0));
+    shell.commit_transaction();
+    while shell.calls.is_empty() {
+        shell.wait(Duration::from_millis(5));
+        if !shell.transactions.is_empty() {
+            shell.commit_transaction();
+        }
+    }
+    assert_eq!(shell.reads, [P0], "reading goes on, too");
+}
+
+#[test]
+fn a_lookup_waits_for_the_decision_on_a_transaction_that_contains_the_partition() {
+    let mut shell = reading(&[P0]);
+    emit(&mut shell, 0, 10);
+    shell.wait(Duration::from_millis(150));
+    let transaction = shell.transactions.remove(0);
+    shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
+    assert_eq!(shell.kept, [], "effects of a lost ownership are dropped");
+    shell.give(Input::AssignRequested { request: RebalanceId(1), partitions: &[P0] });
+    shell.wait(Duration::from_secs(3));
+    assert_eq!(shell.lookups, []);
+    shell.give(Input::TransactionAborted { id: transaction.id, why: AbortCause::Stale });
+    assert_eq!(shell.lookups, [P0]);
+}
+
+#[test]
+fn a_revoke_waits_for_the_last_transaction_but_not_forever() {
+    let mut shell = reading(&[P0]);
+    emit(&mut shell, 0, 10);
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
+    assert_eq!(claimed(&shell.commit_transaction(), 0), (1, vec![]));
+    assert_eq!(shell.revoked, [[P0]]);
+
+    let mut shell = reading(&[P0]);
+    emit(&mut shell, 0, 10);
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
+    shell.wait(Duration::from_secs(4));
+    assert_eq!(shell.revoked, [[P0]], "its offsets are with the coordinator, or refused");
+}
+
+#[test]
+fn after_a_position_outside_the_log_the_coordinator_says_what_has_taken_effect() {
+    let config = Config { out_of_range: OutOfRange::Earliest, ..transactional(TransactionLimits::default()) };
+    let mut set = String::new();
+    let identity = codec::Identity { topic_id: [0; 16], partition: 0, offset: 0 };
+    codec::Encoder::default().encode(&identity, [(8, 2)].into_iter(), 4096, &mut set);
+    let mut shell = Shell::new(config);
+    shell.give(Input::CapacityAdded { calls: 4 });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
+    shell.found_at(P0, (0, set.as_bytes()), (0, 12));
+    shell.fetch(P0, &[(0, 1), (1, 2)]);
+    shell.lookups.clear();
+    shell.read(P0, &[], None, Some(ReadError::OutOfRange { log_start: 7, log_end: 12 }));
+    shell.wait(Duration::from_secs(4));
+    assert_eq!(shell.lookups, [P0]);
+    shell.found_at(P0, (0, set.as_bytes()), (7, 12));
+    assert_eq!(shell.reassigned, [(P0, 7)]);
+    assert_eq!(claimed(&shell.commit_transaction(), 0), (7, vec![(8, 10)]), "8 and 9 have taken effect");
+    shell.calls.clear();
+    shell.fetch(P0, &[(7, 3), (8, 4)]);
+    assert_eq!(shell.calls.iter().map(|call| call.rows.len()).sum::<usize>(), 1);
+}
+
+#[test]
+fn a_set_that_cannot_be_read_stops_the_partition() {
+    let mut shell = Shell::new(transactional(TransactionLimits::default()));
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0, P1] });
+    shell.found_at(P0, (4, b"not ours"), (0, 9));
+    shell.start_at(P1, 0, b"");
+    assert_eq!(shell.partition_stops, [(P0, 4, PartitionStop::UnreadableSet)]);
+    assert_eq!(shell.assigned, [[P1]]);
+}
+
+#[test]
+fn offsets_that_somebody_else_has_overwritten_begin_a_new_ownership_in_place() {
+    let mut shell = reading(&[P0]);
+    emit(&mut shell, 0, 10);
+    shell.wait(Duration::from_millis(150));
+    let transaction = shell.transactions.remove(0);
+    shell.give(Input::TransactionAborted { id: transaction.id, why: AbortCause::OverwrittenOffsets });
+    assert_eq!((shell.kept.as_slice(), shell.lookups.as_slice()), (&[][..], &[P0][..]));
+    shell.start_at(P0, 5, b"");
+    assert_eq!(shell.reassigned, [(P0, 5)]);
+    shell.fetch(P0, &[(5, 1)]);
+    assert_eq!(shell.calls.len(), 1);
+}
+
+#[test]
+fn a_claim_names_the_ownership_of_its_effects() {
+    let mut shell = reading(&[P0]);
+    emit(&mut shell, 0, 10);
+    shell.wait(Duration::from_millis(150));
+    let transaction = shell.commit_transaction();
+    let ownership = transaction.claims[0].ownership;
+    assert_eq!(transaction.claims, [EffectClaim { ownership, through: SettleNumber(1) }]);
+}

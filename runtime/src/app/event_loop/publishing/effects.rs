@@ -1,0 +1,131 @@
+//! Transactional delivery: copies the outputs and dead letters of settled events, which are kept until a transaction
+//! publishes them.
+
+use std::ops::Range;
+
+use keylane_core::{FailedEvent, KeptEffect, KeptEffects, Reason};
+
+use crate::admit::{Arena, Header};
+use crate::guest::{Call, GuestOutput};
+use crate::sink::{RecordBatch, RecordSize, SinkRecord, SinkTopic, Unpublishable, packed_bytes};
+
+use super::dead_letters::{Context, Origin};
+use super::provenance::{self, ProvenanceHeaders};
+use super::{Publishing, Target};
+
+/// What the copies depend on besides the events.
+pub(in crate::app::event_loop) struct EffectContext<'a> {
+    pub(in crate::app::event_loop) arena: &'a Arena,
+    /// The digest of the component that would be called, for an event without a call.
+    pub(in crate::app::event_loop) digest: &'a std::sync::Arc<str>,
+    /// Milliseconds since 1970.
+    pub(in crate::app::event_loop) now_ms: i64,
+    /// Returns the id of an input topic, by a partition of it.
+    pub(in crate::app::event_loop) topic_id: &'a dyn Fn(keylane_core::Partition) -> [u8; 16],
+}
+
+impl Publishing {
+    /// Returns the memory that the outputs of each row with outputs will take, in the order of the rows.
+    pub(in crate::app::event_loop) fn output_bytes(&self, ended: &Call, bytes: &mut Vec<u32>) {
+        bytes.clear();
+        let mut row_before = None;
+        for output in ended.results.outputs() {
+            let size = RecordSize::new(output.key, output.value);
+            let size = output.headers().fold(size, |size, (name, value)| size.with(name.as_bytes(), value));
+            let extra = if self.target(&output).provenance { provenance::BYTES_MAX } else { 0 };
+            let of_output = u32::try_from(packed_bytes(size) + extra).unwrap_or(u32::MAX);
+            if row_before.replace(output.row) == Some(output.row)
+                && let Some(last) = bytes.last_mut()
+            {
+                *last = last.saturating_add(of_output);
+            } else {
+                bytes.push(of_output);
+            }
+        }
+    }
+
+    /// Copies the effects of settled events. Returns the copies, with the range of each event's records. `ended`: the call
+    /// whose end is handled now.
+    pub(in crate::app::event_loop) fn copy_effects(
+        &mut self,
+        ended: Option<&Call>,
+        effects: &[KeptEffects],
+        context: &EffectContext<'_>,
+    ) -> (RecordBatch, Vec<Range<usize>>) {
+        let mut batch = RecordBatch::default();
+        let mut ranges = Vec::with_capacity(effects.len());
+        let mut outputs = ended.into_iter().flat_map(|ended| ended.results.outputs()).peekable();
+        for kept in effects {
+            let first = batch.len();
+            match kept.effect {
+                KeptEffect::Outputs => {
+                    let ended = ended.filter(|ended| ended.key.call == kept.call);
+                    let ended = ended.expect("outputs are kept while the end of their call is handled");
+                    while outputs.next_if(|output| output.row < kept.row).is_some() {}
+                    let mut index_in_row = 0;
+                    while let Some(output) = outputs.next_if(|output| output.row == kept.row) {
+                        self.copy_output(ended, &output, (index_in_row, context.now_ms), &mut batch);
+                        index_in_row += 1;
+                    }
+                }
+                KeptEffect::DeadLetter(reason) => self.copy_dead_letter(kept, reason, context, &mut batch),
+            }
+            ranges.push(first..batch.len());
+        }
+        (batch, ranges)
+    }
+
+    fn copy_output(
+        &mut self,
+        ended: &Call,
+        output: &GuestOutput<'_>,
+        (index_in_row, now_ms): (u32, i64),
+        batch: &mut RecordBatch,
+    ) {
+        let Target { topic, provenance, time } = *self.target(output);
+        let timestamp =
+            self.times.of(time, (&self.sink, topic), ended.batch.timestamp(output.row as usize), now_ms);
+        let pending_call = self.calls.get(ended.key.call);
+        let provenance_headers =
+            provenance.then(|| self.provenance.headers(ended, pending_call, output.row, index_in_row));
+        let headers = output.headers().map(|(name, value)| (name.as_bytes(), value));
+        let headers: Vec<Header<'_>> =
+            headers.chain(provenance_headers.iter().flat_map(ProvenanceHeaders::iter)).collect();
+        batch.push(&SinkRecord { topic, timestamp, key: output.key, value: output.value, headers: &headers });
+    }
+
+    fn copy_dead_letter(
+        &mut self,
+        kept: &KeptEffects,
+        reason: Reason,
+        context: &EffectContext<'_>,
+        batch: &mut RecordBatch,
+    ) {
+        let &KeptEffects { call, row, event, attempt, .. } = kept;
+        let stored = context.arena.get(event.arena_slot);
+        let topic_id = (context.topic_id)(event.partition);
+        let origin = Origin { topic_id, log_append_time: stored.log_append_time };
+        let error = self.error_of(call, row, reason).to_owned();
+        let digest = self.calls.get(call).and_then(|pending_call| pending_call.digest.clone());
+        let digest = digest.unwrap_or_else(|| context.digest.clone());
+        let failed = FailedEvent { call, row, event, attempt, reason };
+        let details =
+            Context { digest, origin, error: &error, published: String::new(), now_ms: context.now_ms };
+        let Publishing { sink, dead_letters, .. } = self;
+        let mut pending = dead_letters.pending(&failed, &stored, details);
+        let topic = dead_letters.topic_of(&pending);
+        let fits = |record: &SinkRecord<'_>| {
+            !matches!(
+                sink.check(topic, RecordSize::of(record)),
+                Err(Unpublishable::TooLargeForTopic { .. } | Unpublishable::TooLargeForClient { .. })
+            )
+        };
+        while !dead_letters.lend(&pending, context.arena, fits) && dead_letters.reduce(&mut pending) {}
+        dead_letters.lend(&pending, context.arena, |record| batch.push(record));
+    }
+
+    /// Logs that a topic rejected records of a transaction.
+    pub(in crate::app::event_loop) fn topic(&self, topic: SinkTopic) -> &str {
+        self.topics.get(topic.index()).map_or("?", String::as_str)
+    }
+}

@@ -1,0 +1,156 @@
+//! The effects of settled events, until a committed transaction claims them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use keylane_core::{EffectClaim, KeptEffects, OwnershipId, SettleNumber};
+
+use crate::sink::RecordBatch;
+
+/// The kept effects, in the order of their numbers.
+#[derive(Debug, Default)]
+pub(super) struct KeptRecords {
+    batches: VecDeque<KeptBatch>,
+}
+
+/// The effects of events that settled in one step.
+#[derive(Debug)]
+struct KeptBatch {
+    records: Arc<RecordBatch>,
+    events: Vec<KeptEvent>,
+}
+
+/// The effects of one event.
+#[derive(Debug)]
+struct KeptEvent {
+    number: SettleNumber,
+    ownership: OwnershipId,
+    records: Range<usize>,
+}
+
+impl KeptRecords {
+    /// Adds effects; `ranges` are the records of each event.
+    pub(super) fn add(&mut self, effects: &[KeptEffects], records: RecordBatch, ranges: Vec<Range<usize>>) {
+        let events = effects.iter().zip(ranges).map(|(kept, records)| KeptEvent {
+            number: kept.number,
+            ownership: kept.event.ownership,
+            records,
+        });
+        let events: Vec<KeptEvent> = events.collect();
+        self.batches.push_back(KeptBatch { records: Arc::new(records), events });
+    }
+
+    /// Returns the records that these claims contain, in the order of their events.
+    pub(super) fn claimed(&self, claims: &[EffectClaim]) -> Vec<(Arc<RecordBatch>, Range<usize>)> {
+        let claims = by_ownership(claims);
+        let mut claimed: Vec<(Arc<RecordBatch>, Range<usize>)> = Vec::new();
+        for batch in &self.batches {
+            let mut range: Option<Range<usize>> = None;
+            for event in batch.events.iter().filter(|event| event.is_claimed(&claims)) {
+                match &mut range {
+                    Some(range) if range.end == event.records.start => range.end = event.records.end,
+                    _ => {
+                        let done = range.replace(event.records.clone());
+                        claimed.extend(done.map(|range| (Arc::clone(&batch.records), range)));
+                    }
+                }
+            }
+            claimed.extend(range.map(|range| (Arc::clone(&batch.records), range)));
+        }
+        claimed
+    }
+
+    /// Drops the effects that a committed transaction has published.
+    pub(super) fn drop_claimed(&mut self, claims: &[EffectClaim]) {
+        let claims = by_ownership(claims);
+        self.retain(|event| !event.is_claimed(&claims));
+    }
+
+    /// Drops the effects of an ownership that has ended.
+    pub(super) fn drop_ownership(&mut self, ownership: OwnershipId) {
+        self.retain(|event| event.ownership != ownership);
+    }
+
+    fn retain(&mut self, is_kept: impl Fn(&KeptEvent) -> bool) {
+        self.batches.retain_mut(|batch| {
+            batch.events.retain(&is_kept);
+            !batch.events.is_empty()
+        });
+    }
+}
+
+impl KeptEvent {
+    fn is_claimed(&self, claims: &BTreeMap<OwnershipId, SettleNumber>) -> bool {
+        claims.get(&self.ownership).is_some_and(|through| self.number <= *through)
+    }
+}
+
+fn by_ownership(claims: &[EffectClaim]) -> BTreeMap<OwnershipId, SettleNumber> {
+    claims.iter().map(|claim| (claim.ownership, claim.through)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use keylane_core::{ArenaSlot, CallId, KeptEffect, Partition, Row};
+
+    use super::*;
+    use crate::sink::{SinkRecord, SinkTopic};
+
+    const ONE: OwnershipId = OwnershipId(1);
+    const TWO: OwnershipId = OwnershipId(2);
+
+    fn effects(number: u64, ownership: OwnershipId) -> KeptEffects {
+        let partition = Partition { topic: 0, number: 0 };
+        KeptEffects {
+            number: SettleNumber(number),
+            effect: KeptEffect::Outputs,
+            call: CallId { slot: 0, reuse_count: 0 },
+            row: 0,
+            event: Row { partition, ownership, offset: 0, timestamp: 0, arena_slot: ArenaSlot(0) },
+            attempt: 1,
+        }
+    }
+
+    /// Numbers 1 to 4 in one batch with two records each, 5 and 6 in another.
+    fn kept() -> KeptRecords {
+        let mut kept = KeptRecords::default();
+        for numbers in [1..5, 5..7] {
+            let owner = |number| if number == 3 { TWO } else { ONE };
+            let effects: Vec<KeptEffects> = numbers.map(|number| effects(number, owner(number))).collect();
+            let mut batch = RecordBatch::default();
+            let record =
+                SinkRecord { topic: SinkTopic(0), timestamp: None, key: None, value: None, headers: &[] };
+            (0..2 * effects.len()).for_each(|_| batch.push(&record));
+            let ranges = (0..effects.len()).map(|at| 2 * at..2 * at + 2).collect();
+            kept.add(&effects, batch, ranges);
+        }
+        kept
+    }
+
+    fn ranges(kept: &KeptRecords, claims: &[EffectClaim]) -> Vec<Range<usize>> {
+        kept.claimed(claims).into_iter().map(|(_, range)| range).collect()
+    }
+
+    #[test]
+    fn a_claim_contains_the_effects_of_its_ownership_up_to_its_number() {
+        let kept = kept();
+        let claim = |ownership, through| EffectClaim { ownership, through: SettleNumber(through) };
+        assert_eq!(ranges(&kept, &[claim(ONE, 2)]), [0..4]);
+        assert_eq!(ranges(&kept, &[claim(ONE, 5)]), [0..4, 6..8, 0..2]);
+        assert_eq!(ranges(&kept, &[claim(ONE, 9), claim(TWO, 3)]), [0..8, 0..4]);
+        assert_eq!(ranges(&kept, &[claim(TWO, 2)]), []);
+    }
+
+    #[test]
+    fn what_was_published_or_belongs_to_an_ended_ownership_is_dropped() {
+        let mut kept = kept();
+        let all = [ONE, TWO].map(|ownership| EffectClaim { ownership, through: SettleNumber(9) });
+        kept.drop_claimed(&[EffectClaim { ownership: ONE, through: SettleNumber(5) }]);
+        assert_eq!(ranges(&kept, &all), [4..6, 2..4]);
+        kept.drop_ownership(TWO);
+        assert_eq!(ranges(&kept, &all), [2..4]);
+        kept.drop_claimed(&all);
+        assert!(kept.batches.is_empty());
+    }
+}

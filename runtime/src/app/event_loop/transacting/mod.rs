@@ -1,0 +1,216 @@
+//! Transactional delivery: keeps the effects of settled events, and publishes them together with the offsets.
+
+mod kept;
+mod read_back;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::CString;
+use std::ops::Range;
+
+use keylane_core::{
+    AbortCause, CommitEntry, CommitId, EffectClaim, Input, KeptEffects, Notice, OwnershipId, Partition,
+};
+
+use crate::librdkafka::GroupMetadata;
+use crate::sink::{
+    RecordBatch, StoredOffset, Transaction, TransactionEvent, TransactionOffset, TransactionalProducer,
+};
+
+use kept::KeptRecords;
+use read_back::{ReadBack, Witness, decide};
+
+/// The transactions of one handler.
+pub(in crate::app) struct Transacting {
+    /// `None`: at-least-once delivery.
+    producer: Option<TransactionalProducer>,
+    /// The handler's topics.
+    topics: Vec<CString>,
+    kept: KeptRecords,
+    /// The offsets that the coordinator has stored, as far as known, of the owned partitions.
+    stored: BTreeMap<Partition, StoredOffset>,
+    open: BTreeSet<OwnershipId>,
+    undecided: Option<Undecided>,
+    /// Answers for the core.
+    inputs: VecDeque<Input<'static>>,
+    totals: TransactionTotals,
+}
+
+/// Counters of transactions.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::app) struct TransactionTotals {
+    pub(in crate::app) committed: u64,
+    pub(in crate::app) aborted: u64,
+    /// Records of committed transactions.
+    pub(in crate::app) records: u64,
+}
+
+/// A transaction that has neither been committed nor aborted.
+struct Undecided {
+    id: CommitId,
+    partitions: Vec<Partition>,
+    claims: Vec<EffectClaim>,
+    offsets: Vec<TransactionOffset>,
+    before: Vec<StoredOffset>,
+}
+
+impl Transacting {
+    pub(in crate::app) fn new(producer: Option<TransactionalProducer>, topics: Vec<CString>) -> Self {
+        Transacting {
+            producer,
+            topics,
+            kept: KeptRecords::default(),
+            stored: BTreeMap::new(),
+            open: BTreeSet::new(),
+            undecided: None,
+            inputs: VecDeque::new(),
+            totals: TransactionTotals::default(),
+        }
+    }
+
+    pub(super) fn is_enabled(&self) -> bool {
+        self.producer.is_some()
+    }
+
+    pub(super) fn totals(&self) -> TransactionTotals {
+        self.totals
+    }
+
+    /// Keeps the effects of settled events; `ranges` are the records of each.
+    pub(super) fn keep(&mut self, effects: &[KeptEffects], records: RecordBatch, ranges: Vec<Range<usize>>) {
+        self.kept.add(effects, records, ranges);
+    }
+
+    pub(super) fn drop_effects(&mut self, ownership: OwnershipId) {
+        self.kept.drop_ownership(ownership);
+    }
+
+    /// Remembers what the coordinator has stored when an ownership begins.
+    pub(super) fn start_resolved(&mut self, partition: Partition, committed: &StoredOffset) {
+        if self.is_enabled() {
+            self.stored.insert(partition, committed.clone());
+        }
+    }
+
+    pub(super) fn noticed(&mut self, notice: Notice) {
+        match notice {
+            _ if !self.is_enabled() => {}
+            Notice::OwnershipStarted { ownership, .. } => {
+                self.open.insert(ownership);
+            }
+            Notice::OwnershipEnded { ownership, .. } => {
+                self.open.remove(&ownership);
+            }
+            Notice::MetadataIgnored { .. }
+            | Notice::OffsetsSkipped { .. }
+            | Notice::TopicRecreated { .. }
+            | Notice::Repositioned { .. }
+            | Notice::Skipped { .. }
+            | Notice::ReadingPaused { .. }
+            | Notice::ReadingResumed { .. }
+            | Notice::MetadataLimitLowered { .. } => {}
+        }
+    }
+
+    /// Begins a transaction. `group`: the membership now; `None`: the client is not a member.
+    pub(super) fn begin(
+        &mut self,
+        id: CommitId,
+        entries: &[CommitEntry],
+        claims: &[EffectClaim],
+        metadata: &str,
+        group: Option<GroupMetadata>,
+    ) {
+        let (Some(producer), Some(group)) = (&self.producer, group) else {
+            self.inputs.push_back(Input::TransactionAborted { id, why: AbortCause::Stale });
+            return;
+        };
+        let offset = |entry: &CommitEntry| TransactionOffset {
+            topic: self.topics.get(usize::from(entry.partition.topic)).cloned().unwrap_or_default(),
+            partition: entry.partition.number,
+            offset: entry.offset,
+            metadata: entry.metadata_in(metadata).to_owned(),
+        };
+        let offsets: Vec<TransactionOffset> = entries.iter().map(offset).collect();
+        let partitions: Vec<Partition> = entries.iter().map(|entry| entry.partition).collect();
+        let before = partitions.iter().map(|id| self.stored.get(id).cloned().flatten()).collect();
+        let records = self.kept.claimed(claims);
+        producer.run(Transaction { id, records, offsets: offsets.clone(), group });
+        self.undecided = Some(Undecided { id, partitions, claims: claims.to_vec(), offsets, before });
+    }
+
+    /// Handles the end of a transaction. Returns the reason if it was not committed.
+    pub(super) fn ended(&mut self, event: &TransactionEvent) -> Option<String> {
+        match event {
+            TransactionEvent::Committed { id, records, .. } => {
+                self.totals.records += *records as u64;
+                self.committed(*id);
+                None
+            }
+            TransactionEvent::Aborted { id, why, reason } => {
+                self.aborted(*id, *why);
+                Some(reason.clone())
+            }
+            TransactionEvent::ReadBack { id, stored } => self.read_back(*id, stored),
+            TransactionEvent::TopicBlocked { .. }
+            | TransactionEvent::Unavailable(_)
+            | TransactionEvent::Available
+            | TransactionEvent::Refused(_) => None,
+        }
+    }
+
+    /// Returns the next answer for the core.
+    pub(super) fn next_input(&mut self) -> Option<Input<'static>> {
+        self.inputs.pop_front()
+    }
+
+    fn committed(&mut self, id: CommitId) {
+        let Some(undecided) = self.undecided.take_if(|undecided| undecided.id == id) else { return };
+        self.totals.committed += 1;
+        self.kept.drop_claimed(&undecided.claims);
+        for (&partition, offset) in undecided.partitions.iter().zip(&undecided.offsets) {
+            let stored = (offset.offset, offset.metadata.clone().into_bytes());
+            self.stored.insert(partition, Some(stored));
+            self.inputs.push_back(Input::Committed { id, partition });
+        }
+    }
+
+    fn aborted(&mut self, id: CommitId, why: AbortCause) {
+        if self.undecided.take_if(|undecided| undecided.id == id).is_some() {
+            self.totals.aborted += 1;
+            self.inputs.push_back(Input::TransactionAborted { id, why });
+        }
+    }
+
+    fn read_back(&mut self, id: CommitId, stored: &[StoredOffset]) -> Option<String> {
+        let undecided = self.undecided.as_ref().filter(|undecided| undecided.id == id)?;
+        let Undecided { claims, offsets, before, .. } = undecided;
+        let witnesses = claims.iter().zip(offsets).zip(before.iter().zip(stored));
+        let decided = decide(witnesses.map(|((claim, sent), (before, stored))| Witness {
+            is_open: self.open.contains(&claim.ownership),
+            before,
+            sent,
+            stored,
+        }));
+        match decided {
+            ReadBack::Committed => {
+                self.committed(id);
+                None
+            }
+            ReadBack::Aborted => {
+                self.aborted(id, AbortCause::Other);
+                Some(
+                    "the answer to its commit was lost; the stored offsets show that it was aborted"
+                        .to_owned(),
+                )
+            }
+            ReadBack::Overwritten => {
+                self.aborted(id, AbortCause::OverwrittenOffsets);
+                Some(
+                    "the answer to its commit was lost, and somebody else has committed offsets of the group: its \
+                     partitions start again at the stored offsets"
+                        .to_owned(),
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! `delivery`, `[handlers.NAME.transactions]`, and what transactions exclude.
+
+use super::super::checked::{Cluster, KafkaConfig, TransactionsConfig};
+use super::super::problem::Problems;
+use super::super::written_handler as written;
+use super::super::written_transactions::Delivery;
+use super::ranges;
+
+/// Settled events of a handler with HTTP requests that no transaction has claimed: after a crash they run again, and
+/// repeat their requests.
+const UNCOMMITTED_WITH_HTTP: u64 = 1_000;
+
+/// Checks the transactions of a handler. `None`: at-least-once delivery. The embedded broker has no transactions.
+pub(super) fn transactions(
+    name: &str,
+    handler: &written::Handler,
+    kafka: &KafkaConfig,
+    problems: &mut Problems<'_, '_>,
+) -> Option<TransactionsConfig> {
+    let at = |field| ["handlers", name, "transactions", field];
+    let written = handler.transactions.as_ref();
+    if handler.delivery == Delivery::AtLeastOnce {
+        if written.is_some() {
+            let text = "`transactions` has no effect: `delivery` is not \"transactional\"";
+            problems.warn(&["handlers", name, "transactions"], text);
+        }
+        return None;
+    }
+    let default = super::super::written_transactions::Transactions::default();
+    let written = written.unwrap_or(&default);
+    let checked = TransactionsConfig {
+        interval: ranges::time(problems, &at("interval"), written.interval, ranges::TRANSACTION_INTERVAL),
+        timeout: ranges::time(problems, &at("timeout"), written.timeout, ranges::TRANSACTION_TIMEOUT),
+        max_bytes: ranges::size(problems, &at("max_bytes"), written.max_bytes, ranges::TRANSACTION_BYTES),
+        max_uncommitted: (!handler.grants.http.is_empty()).then_some(UNCOMMITTED_WITH_HTTP),
+    };
+    if kafka.consumer.get("isolation.level").is_some_and(|level| level != "read_committed") {
+        problems
+            .add(
+                &["handlers", name, "delivery"],
+                "transactional delivery reads with `isolation.level=read_committed`, and another level is set",
+            )
+            .remedy("remove `isolation.level` from `[kafka.client]` and `[kafka.consumer]`");
+    }
+    if let Cluster::Embedded(_) = kafka.cluster {
+        problems.warn(
+            &["handlers", name, "delivery"],
+            "the embedded broker has no transactions: delivery is at least once there",
+        );
+        return None;
+    }
+    Some(checked)
+}

@@ -1,0 +1,218 @@
+//! One attempt to run a transaction: begin, produce, wait for the acknowledgements, send the offsets, commit.
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use keylane_core::AbortCause;
+
+use super::reports::Reports;
+use super::{Transaction, TransactionOffset};
+use crate::librdkafka::{ErrorCode, PartitionList, Producer, ProducerTopic, Queue, TransactionError};
+use crate::sink::{SinkRecord, SinkTopic};
+
+/// Longest wait for reports before other conditions are checked.
+const POLL: Duration = Duration::from_millis(20);
+/// Timeout of one call that commits or aborts. After a retriable error, the call is repeated.
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Timeout of the call that sends the offsets.
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The parts of a producer that an attempt uses.
+pub(super) struct Attempt<'p> {
+    pub(super) producer: &'p Producer,
+    pub(super) topics: &'p [ProducerTopic],
+    pub(super) reports: &'p Queue,
+    /// When the attempt must have sent its offsets: before the brokers abort the transaction.
+    pub(super) deadline: Instant,
+    /// Set when the process ends.
+    pub(super) stop: &'p AtomicBool,
+}
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) cause: Cause,
+    /// Whether the producer can be used again after an abort, as far as the attempt shows.
+    pub(super) clean: bool,
+    /// Whether the commit was requested: the transaction may have been committed.
+    pub(super) commit_requested: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Cause {
+    /// A record was rejected, or its topic can't be written.
+    Record(SinkTopic, ErrorCode),
+    /// A call failed.
+    Call(&'static str, TransactionError),
+    /// Not all records were acknowledged in time.
+    TooSlow,
+    /// The process ends.
+    Stopped,
+}
+
+impl Attempt<'_> {
+    /// Runs the transaction. Returns the number of its records.
+    pub(super) fn run(&self, transaction: &Transaction) -> Result<usize, Failure> {
+        let mut reports = Reports::default();
+        let ended = self.publish(transaction, &mut reports);
+        if let Err(cause) = ended {
+            let clean = match &cause {
+                Cause::Call(_, error) => !error.fatal && !error.retriable && !is_ambiguous(error.code),
+                Cause::Record(..) | Cause::TooSlow => false,
+                Cause::Stopped => true,
+            };
+            let clean = clean && reports.all_acknowledged();
+            return Err(Failure { cause, clean, commit_requested: false });
+        }
+        match self.commit(&mut reports) {
+            Ok(()) => Ok(reports.records()),
+            Err(cause) => Err(Failure { cause, clean: false, commit_requested: true }),
+        }
+    }
+
+    /// Does everything before the commit.
+    fn publish(&self, transaction: &Transaction, reports: &mut Reports) -> Result<(), Cause> {
+        self.producer.begin_transaction().map_err(|error| Cause::Call("begin", error))?;
+        for (batch, records) in &transaction.records {
+            for at in records.clone() {
+                batch.lend(at, |record| self.produce(record, reports)).unwrap_or(Ok(()))?;
+            }
+        }
+        // An error is reported for each record.
+        let _flushed: Result<(), ErrorCode> = self.producer.flush(Duration::ZERO);
+        while !reports.all_acknowledged() {
+            reports.serve(self.reports, POLL);
+            self.check(reports)?;
+        }
+        let offsets = list_of(&transaction.offsets);
+        self.producer
+            .send_offsets(&offsets, &transaction.group, OFFSETS_TIMEOUT)
+            .map_err(|error| Cause::Call("send offsets", error))
+    }
+
+    fn produce(&self, record: &SinkRecord<'_>, reports: &mut Reports) -> Result<(), Cause> {
+        let topic = self.topics.get(record.topic.index());
+        let topic = topic.ok_or(Cause::Record(record.topic, ErrorCode::UNKNOWN_TOPIC))?;
+        loop {
+            let id = reports.add(record.topic);
+            let produced = record.submit(self.producer, topic, id);
+            match produced {
+                Ok(()) => return Ok(()),
+                Err(ErrorCode::QUEUE_FULL) => {
+                    reports.remove_last();
+                    reports.serve(self.reports, POLL);
+                    self.check(reports)?;
+                }
+                // A transaction can be committed without a record that the client did not accept.
+                Err(code) => return Err(Cause::Record(record.topic, code)),
+            }
+        }
+    }
+
+    /// Checks whether the attempt has to end.
+    fn check(&self, reports: &Reports) -> Result<(), Cause> {
+        if let Some((topic, code)) = reports.first_failure() {
+            return Err(self.diagnose(topic, code));
+        }
+        if self.stop.load(Ordering::Acquire) {
+            return Err(Cause::Stopped);
+        }
+        if Instant::now() >= self.deadline { Err(Cause::TooSlow) } else { Ok(()) }
+    }
+
+    /// Finds the cause of a record's error: a transaction that has failed purges its other records, and the error of the
+    /// next call is the cause.
+    fn diagnose(&self, topic: SinkTopic, code: ErrorCode) -> Cause {
+        if !matches!(code, ErrorCode::PURGE_QUEUE | ErrorCode::PURGE_INFLIGHT) {
+            return Cause::Record(topic, code);
+        }
+        match self.producer.client().fatal_error() {
+            Some((code, text)) => {
+                let error = TransactionError { code, fatal: true, retriable: false, text };
+                Cause::Call("produce", error)
+            }
+            // An abortable error is returned by the next call that begins nothing.
+            None => match self.producer.begin_transaction() {
+                Err(error) if error.code == ErrorCode::TOPIC_AUTHORIZATION_FAILED => {
+                    Cause::Record(topic, error.code)
+                }
+                Err(error) => Cause::Call("produce", error),
+                Ok(()) => Cause::Record(topic, code),
+            },
+        }
+    }
+
+    /// Commits. A commit that was begun can only be repeated until it is decided.
+    fn commit(&self, reports: &mut Reports) -> Result<(), Cause> {
+        loop {
+            match self.producer.commit_transaction(CALL_TIMEOUT) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.retriable && !error.fatal => {
+                    reports.serve(self.reports, POLL);
+                    if self.stop.load(Ordering::Acquire) && Instant::now() >= self.deadline {
+                        return Err(Cause::Stopped);
+                    }
+                }
+                Err(error) => return Err(Cause::Call("commit", error)),
+            }
+        }
+    }
+
+    /// Aborts the transaction. Returns whether the first call succeeded.
+    pub(super) fn abort(&self) -> bool {
+        self.producer.abort_transaction(CALL_TIMEOUT).is_ok()
+    }
+}
+
+impl Cause {
+    /// Returns what the core learns of the cause.
+    pub(super) fn abort_cause(&self) -> AbortCause {
+        match self {
+            Cause::TooSlow => AbortCause::TooSlow,
+            Cause::Record(_, ErrorCode::MSG_TIMED_OUT) => AbortCause::TooSlow,
+            Cause::Call(_, error) => match error.code {
+                ErrorCode::ILLEGAL_GENERATION
+                | ErrorCode::UNKNOWN_MEMBER_ID
+                | ErrorCode::REBALANCE_IN_PROGRESS
+                | ErrorCode::FENCED_INSTANCE_ID => AbortCause::Stale,
+                ErrorCode::OFFSET_METADATA_TOO_LARGE => AbortCause::MetadataTooLarge,
+                ErrorCode::INVALID_COMMIT_OFFSET_SIZE | ErrorCode::UNKNOWN_SERVER_ERROR => {
+                    AbortCause::RequestTooLarge
+                }
+                _ => AbortCause::Other,
+            },
+            Cause::Record(..) | Cause::Stopped => AbortCause::Other,
+        }
+    }
+
+    /// Describes the cause. `name`: returns the name of a topic.
+    pub(super) fn text(&self, name: impl Fn(SinkTopic) -> String) -> String {
+        match self {
+            Cause::Record(topic, code) => format!("topic `{}`: {code}", name(*topic)),
+            Cause::Call(call, error) => format!("{call}: {error}"),
+            Cause::TooSlow => "not all records were acknowledged in time".to_owned(),
+            Cause::Stopped => "the process ends".to_owned(),
+        }
+    }
+}
+
+/// Returns whether a request with this error may still be in the network, or may have been applied.
+fn is_ambiguous(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::TIMED_OUT
+            | ErrorCode::TRANSPORT
+            | ErrorCode::REQUEST_TIMED_OUT
+            | ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
+            | ErrorCode::COORDINATOR_NOT_AVAILABLE
+            | ErrorCode::NOT_COORDINATOR
+            | ErrorCode::CONFLICT
+    )
+}
+
+fn list_of(offsets: &[TransactionOffset]) -> PartitionList {
+    let mut list = PartitionList::with_capacity(offsets.len());
+    for TransactionOffset { topic, partition, offset, metadata } in offsets {
+        list.push_commit(topic, *partition, *offset, metadata.as_bytes(), ErrorCode::NONE);
+    }
+    list
+}

@@ -1,0 +1,99 @@
+//! Records that are kept until a transaction publishes them, packed into one buffer.
+use std::ops::Range;
+
+use super::super::{RecordSize, SinkRecord, SinkTopic};
+use crate::librdkafka::Header;
+
+/// The records of one guest call, in the order of their events. Unchanged once it is complete.
+#[derive(Debug, Default)]
+pub struct RecordBatch {
+    bytes: Vec<u8>,
+    records: Vec<PackedRecord>,
+    headers: Vec<(Bytes, Option<Bytes>)>,
+}
+
+/// A range of the buffer.
+type Bytes = Range<usize>;
+
+#[derive(Debug)]
+struct PackedRecord {
+    topic: SinkTopic,
+    timestamp: Option<i64>,
+    key: Option<Bytes>,
+    value: Option<Bytes>,
+    headers: Range<usize>,
+}
+
+impl RecordBatch {
+    /// Appends a copy of a record.
+    pub fn push(&mut self, record: &SinkRecord<'_>) {
+        let key = record.key.map(|key| self.add(key));
+        let value = record.value.map(|value| self.add(value));
+        let first = self.headers.len();
+        for (name, value) in record.headers {
+            let header = (self.add(name), value.map(|value| self.add(value)));
+            self.headers.push(header);
+        }
+        let headers = first..self.headers.len();
+        let SinkRecord { topic, timestamp, .. } = *record;
+        self.records.push(PackedRecord { topic, timestamp, key, value, headers });
+    }
+
+    /// Returns the number of records.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Passes one record to `to`; `None`: there are fewer.
+    pub(super) fn lend<T>(&self, at: usize, to: impl FnOnce(&SinkRecord<'_>) -> T) -> Option<T> {
+        let record = self.records.get(at)?;
+        let bytes = |range: &Bytes| self.bytes.get(range.clone()).unwrap_or_default();
+        let headers = self.headers.get(record.headers.clone()).unwrap_or_default();
+        let headers: Vec<Header<'_>> =
+            headers.iter().map(|(name, value)| (bytes(name), value.as_ref().map(bytes))).collect();
+        Some(to(&SinkRecord {
+            topic: record.topic,
+            timestamp: record.timestamp,
+            key: record.key.as_ref().map(bytes),
+            value: record.value.as_ref().map(bytes),
+            headers: &headers,
+        }))
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Bytes {
+        let from = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        from..self.bytes.len()
+    }
+}
+
+/// Returns the memory that a record takes in a batch, without its headers' names and values if there are none.
+pub fn packed_bytes(size: RecordSize) -> usize {
+    size.content() + size_of::<PackedRecord>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_returned_as_they_were_added() {
+        let headers: [Header<'_>; 2] = [(b"a", Some(b"1")), (b"b", None)];
+        let first = SinkRecord {
+            topic: SinkTopic(3),
+            timestamp: Some(7),
+            key: Some(b""),
+            value: Some(b"value"),
+            headers: &headers,
+        };
+        let second =
+            SinkRecord { topic: SinkTopic(1), timestamp: None, key: None, value: None, headers: &[] };
+        let mut batch = RecordBatch::default();
+        batch.push(&first);
+        batch.push(&second);
+        let copy = |record: &SinkRecord<'_>| crate::sink::OwnedRecord::from(record);
+        assert_eq!(batch.lend(0, copy), Some(copy(&first)));
+        assert_eq!(batch.lend(1, copy), Some(copy(&second)));
+        assert_eq!(batch.lend(2, copy), None);
+    }
+}

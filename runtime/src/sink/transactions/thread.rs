@@ -1,0 +1,288 @@
+//! The thread that owns the transactional producer: creates it, runs transactions, and replaces it after an attempt that
+//! was not clean.
+use std::ffi::CString;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use super::attempt::{Attempt, Cause, Failure};
+use super::{OnEvent, StoredOffset, Transaction, TransactionEvent, TransactionOffset, TransactionSpec};
+use crate::librdkafka::{
+    END, ErrorCode, GroupMetadata, GroupReader, PartitionList, Producer, ProducerTopic, Properties, Queue,
+    TransactionError,
+};
+use crate::sink::{Sink, SinkTopic};
+
+/// Timeout of one call that initialises a producer.
+const INIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause before a new producer is tried, and before offsets are read back again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Timeout of one read of offsets.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time before the brokers abort a transaction that is left for its offsets and its commit.
+const COMMIT_RESERVE: Duration = Duration::from_secs(2);
+
+/// The owner of a transactional producer.
+pub(super) struct ProducerOwner {
+    spec: TransactionSpec,
+    properties: Properties,
+    names: Vec<CString>,
+    on_event: OnEvent,
+    stop: Arc<AtomicBool>,
+    current: Option<Current>,
+    /// Whether the brokers were reported as not accepting the producer.
+    unavailable: bool,
+    reader: Option<GroupReader>,
+    /// Whether the brokers were seen to reject the offsets of a stranger.
+    fencing_tested: bool,
+}
+
+/// An initialised producer. Field order is drop order: topics and queue before the producer.
+struct Current {
+    topics: Vec<ProducerTopic>,
+    reports: Queue,
+    producer: Producer,
+}
+
+/// Why no producer could be initialised.
+enum InitError {
+    /// The process ends.
+    Stopped,
+    /// The brokers will never accept it.
+    Refused(String),
+}
+
+impl ProducerOwner {
+    pub(super) fn new(sink: &Sink, spec: TransactionSpec, on_event: OnEvent, stop: Arc<AtomicBool>) -> Self {
+        let (properties, names) = sink.for_transactions(&spec);
+        ProducerOwner {
+            spec,
+            properties,
+            names,
+            on_event,
+            stop,
+            current: None,
+            unavailable: false,
+            reader: None,
+            fencing_tested: false,
+        }
+    }
+
+    /// Runs transactions until the sender of `requests` is dropped.
+    pub(super) fn run(&mut self, requests: &Receiver<Transaction>) {
+        // Before the first transaction: an open transaction of a predecessor holds its partitions.
+        if let Err(InitError::Refused(reason)) = self.renew() {
+            (self.on_event)(TransactionEvent::Refused(reason));
+        }
+        while let Ok(transaction) = requests.recv() {
+            let event = self.run_one(&transaction);
+            let Some(event) = event else { return };
+            (self.on_event)(event);
+        }
+    }
+
+    /// Runs one transaction to its end. `None`: the process ends.
+    fn run_one(&mut self, transaction: &Transaction) -> Option<TransactionEvent> {
+        let began = Instant::now();
+        if self.current.is_none() {
+            match self.renew() {
+                Ok(()) => {}
+                Err(InitError::Stopped) => return None,
+                Err(InitError::Refused(reason)) => return Some(TransactionEvent::Refused(reason)),
+            }
+        }
+        let current = self.current.as_ref()?;
+        let attempt = Attempt {
+            producer: &current.producer,
+            topics: &current.topics,
+            reports: &current.reports,
+            deadline: Instant::now() + self.spec.timeout.saturating_sub(COMMIT_RESERVE),
+            stop: &self.stop,
+        };
+        let Failure { cause, clean, commit_requested } = match attempt.run(transaction) {
+            Ok(records) => {
+                let (id, took) = (transaction.id, began.elapsed());
+                return Some(TransactionEvent::Committed { id, took, records });
+            }
+            Err(failure) => failure,
+        };
+        if matches!(cause, Cause::Stopped) {
+            attempt.abort();
+            return None;
+        }
+        if !(clean && attempt.abort()) {
+            self.current = None;
+        }
+        let names = self.names.clone();
+        let name = |topic: SinkTopic| {
+            names.get(topic.index()).map_or(String::new(), |name| name.to_string_lossy().into_owned())
+        };
+        let reason = cause.text(name);
+        tracing::debug!(handler = self.spec.handler, reason, clean, commit_requested, "transaction failed");
+        if let Cause::Record(topic, code) = cause {
+            (self.on_event)(TransactionEvent::TopicBlocked { topic, code });
+        }
+        if commit_requested {
+            return self.read_back(transaction);
+        }
+        Some(TransactionEvent::Aborted { id: transaction.id, why: cause.abort_cause(), reason })
+    }
+
+    /// Creates and initialises a producer. Waits for brokers, however long it takes.
+    fn renew(&mut self) -> Result<(), InitError> {
+        self.current = None;
+        loop {
+            match self.create() {
+                Ok(current) if self.init(&current.producer)? && self.is_tested(&current.producer)? => {
+                    if std::mem::take(&mut self.unavailable) {
+                        (self.on_event)(TransactionEvent::Available);
+                    }
+                    self.current = Some(current);
+                    return Ok(());
+                }
+                Ok(_) => self.pause()?,
+                Err(reason) => {
+                    self.report_unavailable(reason);
+                    self.pause()?;
+                }
+            }
+        }
+    }
+
+    /// Initialises a producer. Returns false if another one is needed.
+    fn init(&mut self, producer: &Producer) -> Result<bool, InitError> {
+        loop {
+            if self.stop.load(Ordering::Acquire) {
+                return Err(InitError::Stopped);
+            }
+            let Err(error) = producer.init_transactions(INIT_TIMEOUT) else { return Ok(true) };
+            if let Some(remedy) = refusal(error.code) {
+                return Err(InitError::Refused(format!("{error}; {remedy}")));
+            }
+            self.report_unavailable(error.to_string());
+            if !error.retriable || error.fatal {
+                return Ok(false);
+            }
+            self.pause()?;
+        }
+    }
+
+    /// Tests once whether the brokers reject the offsets of a member that does not exist. Without that, a process that
+    /// has lost its partitions could commit offsets over those of their new owner. Returns false if the test has to be
+    /// repeated with another producer.
+    fn is_tested(&mut self, producer: &Producer) -> Result<bool, InitError> {
+        if self.fencing_tested {
+            return Ok(true);
+        }
+        let Some(stranger) = GroupMetadata::of_stranger(&self.spec.group) else { return Ok(false) };
+        let mut offsets = PartitionList::with_capacity(1);
+        offsets.push(&self.spec.fencing_topic, 0, 0);
+        let sent = producer.begin_transaction();
+        let sent = sent.and_then(|()| producer.send_offsets(&offsets, &stranger, READ_TIMEOUT));
+        let is_aborted = producer.abort_transaction(INIT_TIMEOUT).is_ok();
+        match is_rejected_stranger(&sent) {
+            Some(true) => {
+                self.fencing_tested = true;
+                Ok(is_aborted)
+            }
+            Some(false) => Err(InitError::Refused(
+                "the brokers accept offsets from members that have left the group, so transactions would not be \
+                 safe; use `delivery = \"at-least-once\"`, or brokers of Kafka 2.5 or later"
+                    .to_owned(),
+            )),
+            None => {
+                if let Err(error) = sent {
+                    self.report_unavailable(error.to_string());
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    fn create(&self) -> Result<Current, String> {
+        let producer = Producer::new(&self.properties).map_err(|error| error.to_string())?;
+        let topic =
+            |name: &CString| producer.topic(name).ok_or_else(|| format!("invalid topic name {name:?}"));
+        let topics = self.names.iter().map(topic).collect::<Result<Vec<_>, _>>()?;
+        Ok(Current { topics, reports: producer.main_queue(), producer })
+    }
+
+    fn report_unavailable(&mut self, reason: String) {
+        if !std::mem::replace(&mut self.unavailable, true) {
+            (self.on_event)(TransactionEvent::Unavailable(reason));
+        }
+    }
+
+    fn pause(&self) -> Result<(), InitError> {
+        std::thread::sleep(PAUSE);
+        if self.stop.load(Ordering::Acquire) { Err(InitError::Stopped) } else { Ok(()) }
+    }
+
+    /// Reads the offsets of a transaction whose commit was requested without an answer. A new producer must be
+    /// initialised before: its predecessor's transaction is then decided, and no late request of it has an effect.
+    fn read_back(&mut self, transaction: &Transaction) -> Option<TransactionEvent> {
+        match self.renew() {
+            Ok(()) => {}
+            Err(InitError::Stopped) => return None,
+            Err(InitError::Refused(reason)) => return Some(TransactionEvent::Refused(reason)),
+        }
+        loop {
+            match self.read(&transaction.offsets) {
+                Ok(stored) => return Some(TransactionEvent::ReadBack { id: transaction.id, stored }),
+                Err(code) if code == ErrorCode::UNSTABLE_OFFSET_COMMIT => {}
+                Err(code) => self.report_unavailable(format!("committed offsets can't be read: {code}")),
+            }
+            self.pause().ok()?;
+        }
+    }
+
+    fn read(&mut self, offsets: &[TransactionOffset]) -> Result<Vec<StoredOffset>, ErrorCode> {
+        let reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => GroupReader::new(&self.spec.consumer).map_err(|_| ErrorCode::CRIT_SYS_RESOURCE)?,
+        };
+        let mut list = PartitionList::with_capacity(offsets.len());
+        for TransactionOffset { topic, partition, .. } in offsets {
+            list.push(topic, *partition, END);
+        }
+        let found;
+        (self.reader, found) = reader.read(&self.spec.group, Some(&list), true, READ_TIMEOUT);
+        let found = found?;
+        let stored = |offset: &TransactionOffset| {
+            let mut entries = found.iter();
+            let is_same = |topic: &std::ffi::CStr, partition| {
+                topic == offset.topic.as_c_str() && partition == offset.partition
+            };
+            let entry = entries.find(|entry| is_same(entry.topic, entry.partition));
+            let entry = entry.ok_or(ErrorCode::UNKNOWN_PARTITION)?;
+            entry.error.into_result()?;
+            Ok((entry.offset >= 0).then(|| (entry.offset, entry.metadata.to_vec())))
+        };
+        offsets.iter().map(stored).collect()
+    }
+}
+
+/// Returns the remedy, if the brokers will never accept the producer.
+fn refusal(code: ErrorCode) -> Option<&'static str> {
+    match code {
+        ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED => Some(
+            "grant this user WRITE and DESCRIBE on the transactional ids that begin with the group's name",
+        ),
+        ErrorCode::INVALID_TRANSACTION_TIMEOUT => {
+            Some("lower `transactions.timeout`, or raise the brokers' `transaction.max.timeout.ms`")
+        }
+        _ => None,
+    }
+}
+
+/// Returns whether the coordinator rejected the offsets of a member that does not exist; `None`: it did not answer.
+fn is_rejected_stranger(sent: &Result<(), TransactionError>) -> Option<bool> {
+    match sent {
+        Ok(()) => Some(false),
+        Err(error) if matches!(error.code, ErrorCode::ILLEGAL_GENERATION | ErrorCode::UNKNOWN_MEMBER_ID) => {
+            Some(true)
+        }
+        Err(_) => None,
+    }
+}
