@@ -134,6 +134,8 @@ pub(crate) struct CommitState {
     pub(crate) claimed_through: SettleNumber,
     /// Transactional delivery: whether events are withheld from the transactions because their set does not fit.
     pub(crate) withholds: bool,
+    /// Transactional delivery: whether none of the events that are not claimed fit in the last snapshot.
+    pub(crate) left_out: bool,
     /// Whether nothing more is committed: the final commit was rejected, or the topic was recreated.
     pub(crate) commits_ended: bool,
 }

@@ -29,7 +29,8 @@ fn kept(shell: &Shell) -> Vec<(u64, i64, KeptEffect)> {
 
 /// What a transaction claims beyond its offset.
 fn claimed(transaction: &SentTransaction, at: usize) -> (i64, Vec<(i64, i64)>) {
-    let (entry, set) = (&transaction.entries[at], &transaction.sets[at]);
+    let found = transaction.entries.get(at).zip(transaction.sets.get(at));
+    let (entry, set) = found.expect("the transaction has so many entries");
     let Partition { number, .. } = entry.partition;
     let identity = codec::Identity { topic_id: [0; 16], partition: number, offset: entry.offset };
     (entry.offset, codec::decode(set.as_bytes(), &identity, i64::MAX).expect("a valid set"))

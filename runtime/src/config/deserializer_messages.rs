@@ -160,7 +160,12 @@ mod tests {
             ("max_attempts", &["handlers", "a", "dead_letters"], &["a"], "[handlers.a.retry]`"),
             ("workers", &["handlers", "a"], &["a"], "[runtime]`"),
             ("provenance", &["handlers", "a"], &["a"], "[handlers.a.outputs.NAME]`"),
-            ("timeout", &["handlers", "a", "lanes"], &["a"], "[handlers.a.commit]` or `[handlers.a]`"),
+            (
+                "timeout",
+                &["handlers", "a", "lanes"],
+                &["a"],
+                "[handlers.a.commit]` or `[handlers.a.transactions]` or `[handlers.a]`",
+            ),
         ] {
             let message = format!("unknown field `{found}`, expected `zebra`");
             let (_, found_remedy) = explain(&message, Some(&names(table)), &names(handlers));

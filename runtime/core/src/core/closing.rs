@@ -72,7 +72,12 @@ impl Core {
                 *before = until.min(*before);
                 return;
             }
-            Phase::Committing { .. } => return,
+            Phase::Committing { until: before } => {
+                // Nobody waits for the last transaction of a drain, until somebody does.
+                let latest = until.max(self.now.uptime) + self.config.commit_timeout;
+                *before = latest.min(*before);
+                return;
+            }
             Phase::Active => state.phase = Phase::Closing { until },
         }
         state.queued_bytes = 0;
@@ -172,7 +177,9 @@ impl Core {
     fn begin_final_commit(&mut self, index: u32) {
         self.close_to_results(index);
         let mut until = self.now.uptime + self.config.commit_timeout;
-        if let (Some(transactions), Some(_)) = (&self.transactions, &self.drain) {
+        if let (Some(transactions), Some(_), false) =
+            (&self.transactions, &self.drain, self.is_revoked(index))
+        {
             until += transactions.limits.timeout; // nobody waits for the partitions but the end of the process
         }
         self.partitions.get_mut(index).phase = Phase::Committing { until };
@@ -319,9 +326,12 @@ impl Core {
     }
 
     fn is_being_released(&self, index: u32) -> bool {
+        self.is_revoked(index) || self.drain.is_some()
+    }
+
+    fn is_revoked(&self, index: u32) -> bool {
         let id = self.partitions.get(index).id;
-        let revoked = self.rebalance.revoke.as_ref().is_some_and(|revoke| revoke.partitions.contains(&id));
-        revoked || self.drain.is_some()
+        self.rebalance.revoke.as_ref().is_some_and(|revoke| revoke.partitions.contains(&id))
     }
 
     /// Handles a topic that was recreated. Nothing of the old log may be committed or published. The new log is read

@@ -107,14 +107,19 @@ impl Core {
         if self.drain.is_some() || self.stopping || self.output_backlog_full {
             return;
         }
-        if self.transactions.as_ref().is_some_and(Transactions::is_full) {
+        self.begin_without_call(); // the dead letters of these events may be the last that are kept
+        if self.is_full() {
             return self.dispatch_while_full();
         }
-        self.begin_without_call();
         while self.may_form_call() {
             let Some(topic) = self.lanes.next_topic() else { return };
             self.form_call(topic);
         }
+    }
+
+    /// Returns whether no more effects may be kept.
+    pub(super) fn is_full(&self) -> bool {
+        self.transactions.as_ref().is_some_and(Transactions::is_full)
     }
 
     fn may_form_call(&self) -> bool {
@@ -129,7 +134,7 @@ impl Core {
     /// then, so no other event without a retry is ready.
     fn dispatch_while_full(&mut self) {
         while self.may_form_call()
-            && let Some((topic, lane)) = self.lanes.take_retrying_of_any()
+            && let Some((topic, lane)) = self.lanes.take_retry()
         {
             let id = self.form_single(topic, lane);
             self.begin_call(id);
@@ -138,27 +143,25 @@ impl Core {
         let may_begin = self.transactions.as_ref().is_some_and(|transactions| {
             transactions.any_held && !transactions.call_while_full.is_some_and(is_running)
         });
-        if self.transactions.as_ref().is_some_and(|transactions| transactions.any_held) {
-            self.begin_without_call();
-        }
+        self.begin_held_without_call();
         if may_begin
             && self.may_form_call()
             && let Some(topic) = self.lanes.next_topic()
         {
-            let id = self.form_batch(topic);
-            self.begin_call(id);
+            let id = self.form_call(topic);
             if let Some(transactions) = &mut self.transactions {
                 transactions.call_while_full = Some(id);
             }
         }
     }
 
-    fn form_call(&mut self, topic: u16) {
+    fn form_call(&mut self, topic: u16) -> CallId {
         let id = match self.lanes.take_retrying(topic) {
             Some(lane) => self.form_single(topic, lane),
             None => self.form_batch(topic),
         };
         self.begin_call(id);
+        id
     }
 
     fn begin_call(&mut self, id: CallId) {

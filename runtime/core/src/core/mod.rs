@@ -254,6 +254,11 @@ impl Core {
         self.lanes.ready()
     }
 
+    /// Returns the bytes of the effects that no committed transaction claims; 0 under at-least-once delivery.
+    pub fn kept_effect_bytes(&self) -> u64 {
+        self.transactions.as_ref().map_or(0, |transactions| transactions.kept_bytes)
+    }
+
     /// Returns the totals so far.
     pub fn counters(&self) -> Counters {
         self.outbox.counters

@@ -47,16 +47,33 @@ impl Core {
         });
     }
 
-    /// Begins outcomes up to the limit of each topic.
+    /// Begins outcomes up to the limit of each topic, and until no more effects may be kept.
     pub(super) fn begin_without_call(&mut self) {
         for topic in 0..self.config.topics {
             while !self.stopping
+                && !self.is_full()
                 && self.calls.without_call(topic) < IN_FLIGHT_MAX
                 && let Some(event) = self.next_without_call(topic)
             {
                 self.begin_outcome(event);
             }
         }
+    }
+
+    /// While no more effects may be kept: begins the outcomes of events that are the first unsettled ones of partitions
+    /// that are held.
+    pub(super) fn begin_held_without_call(&mut self) {
+        let Core { without_call, partitions, transactions, .. } = self;
+        if !transactions.as_ref().is_some_and(|transactions| transactions.any_held) || self.stopping {
+            return;
+        }
+        let is_first =
+            |queued: &EventWithoutCall| partitions.get(queued.partition).hold == Some(queued.event.offset);
+        let mut first = Vec::new();
+        for queued in &mut without_call.queued {
+            first.extend(queued.iter().position(is_first).and_then(|at| queued.remove(at)));
+        }
+        first.into_iter().for_each(|event| self.begin_outcome(event));
     }
 
     fn next_without_call(&mut self, topic: u16) -> Option<EventWithoutCall> {

@@ -161,9 +161,12 @@ impl Lanes {
         Some(lane)
     }
 
-    /// Takes the next retrying lane of any topic, as [`Lanes::take_retrying`] does, out of turn. Returns its topic, too.
-    pub(crate) fn take_retrying_of_any(&mut self) -> Option<(u16, u32)> {
-        let (topic, lane) = self.schedule.pop_retrying_of_any()?;
+    /// Takes a retrying lane of any topic whose first event was dispatched before, out of turn, and marks it busy. Returns
+    /// its topic, too.
+    pub(crate) fn take_retry(&mut self) -> Option<(u16, u32)> {
+        let Lanes { lanes, events, .. } = self;
+        let is_retry = |lane: u32| events.front(lanes[lane].queue).is_some_and(|first| first.dispatched);
+        let (topic, lane) = self.schedule.pop_retrying_if(is_retry)?;
         self.occupy(lane);
         Some((topic, lane))
     }

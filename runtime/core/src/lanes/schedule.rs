@@ -77,12 +77,15 @@ impl Schedule {
         ready.retrying.pop_front()
     }
 
-    /// Takes the next lane with a retry state of the first topic that has one.
-    pub(super) fn pop_retrying_of_any(&mut self) -> Option<(u16, u32)> {
-        let ready = (0..).zip(&mut self.topics).find(|(_, ready)| !ready.retrying.is_empty());
-        let (topic, ready) = ready?;
-        self.count -= 1;
-        Some((topic, ready.retrying.pop_front()?))
+    /// Takes a lane with a retry state of any topic, if there is one that `is_taken` returns true for.
+    pub(super) fn pop_retrying_if(&mut self, is_taken: impl Fn(u32) -> bool) -> Option<(u16, u32)> {
+        for (topic, ready) in (0..).zip(&mut self.topics) {
+            if let Some(at) = ready.retrying.iter().position(|&lane| is_taken(lane)) {
+                self.count -= 1;
+                return Some((topic, ready.retrying.remove(at)?));
+            }
+        }
+        None
     }
 
     /// Removes the lanes that `is_kept` returns false for.

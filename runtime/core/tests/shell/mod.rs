@@ -383,6 +383,12 @@ impl Shell {
         self.names.iter().filter(|seen| *seen == name).count()
     }
 
+    fn take_dead_letter(&mut self, dead_letter: FailedEvent) {
+        let slot = dead_letter.event.arena_slot;
+        assert!(self.slots.contains(&slot.0), "{dead_letter:?} was released before");
+        self.dead_letters.push(dead_letter);
+    }
+
     fn keep_effects(&mut self, effects: &[KeptEffects]) {
         for effect in effects {
             let slot = effect.event.arena_slot;
@@ -431,13 +437,7 @@ impl Shell {
                 self.produced.push((call, rows.to_vec()));
             }
             Action::DropOutputs { call, first, end } => self.dropped.push((call, first..end)),
-            Action::DeadLetter(dead_letter) => {
-                assert!(
-                    self.slots.contains(&dead_letter.event.arena_slot.0),
-                    "{dead_letter:?} was released before"
-                );
-                self.dead_letters.push(dead_letter);
-            }
+            Action::DeadLetter(dead_letter) => self.take_dead_letter(dead_letter),
             Action::StopHandler { partition, offset, reason, .. } => {
                 self.stops.push((partition, offset, reason))
             }

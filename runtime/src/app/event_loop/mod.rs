@@ -23,12 +23,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keylane_core::{
-    Action, CommittedStart, Core, FailedEvent, FetchedRow, Input, Notice, Now, PartitionStart,
+    Action, CommittedStart, Core, FailedEvent, FetchedRow, Input, Notice, Now, Partition, PartitionStart,
+    PartitionStop,
 };
 
 use crate::guest::{Call, CallEvent};
 use crate::librdkafka::{ErrorCode, WakeHandle};
-use crate::sink::TransactionEvent;
 use crate::source::{Source, SourceEvent};
 
 use super::Totals;
@@ -47,7 +47,7 @@ use publishing::EffectContext;
 pub(super) use publishing::Publishing;
 pub(super) use reading::Reading;
 pub(super) use report::LastReport;
-pub(super) use transacting::Transacting;
+pub(super) use transacting::{Transacting, TransactionView};
 pub(super) use view::HandlerView;
 
 /// Maximum sleep: the client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not block the
@@ -86,8 +86,6 @@ pub(super) struct EventLoop {
     pub(super) publishing: Publishing,
     pub(super) committing: Committing,
     pub(super) transacting: Transacting,
-    /// Reused: the bytes of the outputs of a call.
-    pub(super) output_bytes: Vec<u32>,
     pub(super) closing: Closing,
     pub(super) observing: Observing,
     pub(super) clock: Clock,
@@ -173,14 +171,15 @@ impl EventLoop {
     fn carry_out(&mut self, ended: Option<&Call>) {
         let now = self.now;
         while let Some(action) = self.core.poll() {
-            let EventLoop { log, source, reading, calling, publishing, transacting, closing, .. } = self;
-            let (observing, pulse) = (&mut self.observing, &self.pulse);
+            let EventLoop {
+                log, source, reading, calling, publishing, transacting, closing, observing, ..
+            } = self;
             match action {
                 // Reading
                 Action::LookUpStart { partition } => source.look_up_start(partition),
                 Action::AnswerAssign { request, starts } => {
                     reading.assigned(starts);
-                    pulse.assigned();
+                    self.pulse.assigned();
                     match request {
                         Some(request) => source.answer_assign(request, starts),
                         None => source.start_reading(starts),
@@ -213,40 +212,32 @@ impl EventLoop {
                     publishing.publish(ended, call, rows, reading.arena(), now.wall_ms);
                 }
                 Action::DropOutputs { call, first, end } => publishing.disown(call, first..end),
-                Action::DeadLetter(dead_letter) => {
-                    let FailedEvent { call, row, reason, .. } = dead_letter;
-                    observing.dead_letter_requested(publishing::name_of(reason));
-                    log.dead_letter(now, &dead_letter, publishing.error_of(call, row, reason));
-                    let (id, digest) = (source.topic_id(dead_letter.event.partition), calling.digest());
-                    publishing.dead_letter(&dead_letter, reading.arena(), id, digest, now.wall_ms);
-                }
+                Action::DeadLetter(dead_letter) => self.dead_letter(&dead_letter),
 
                 // Committing
                 Action::Commit { id, entries, metadata } => source.commit(now.uptime, id, entries, metadata),
 
                 // Transacting
                 Action::KeepEffects { effects } => {
-                    let topic_id = |partition| source.topic_id(partition);
-                    let (arena, digest) = (reading.arena(), calling.digest());
-                    let context = EffectContext { arena, digest, now_ms: now.wall_ms, topic_id: &topic_id };
-                    observing.effects_kept(log, now, effects, publishing);
-                    let (records, ranges) = publishing.copy_effects(ended, effects, &context);
-                    transacting.keep(effects, records, ranges);
+                    observing.effects_kept((log, now), effects, publishing);
+                    let context = EffectContext::new(source, reading, calling, now.wall_ms);
+                    transacting.keep(effects, publishing.copy_effects(ended, effects, &context));
                 }
                 Action::DropEffects { ownership } => transacting.drop_effects(ownership),
                 Action::BeginTransaction { id, entries, claims, metadata } => {
-                    transacting.begin(id, entries, claims, metadata, source.group_metadata());
+                    transacting.begin(id, (entries, claims, metadata), source.group_metadata(), now.uptime);
                 }
 
                 // Closing
                 Action::PartitionStopped { partition, offset, reason } => {
-                    observing.partition_stopped(log, partition, offset, reason);
-                    closing.partition_stopped(log, partition, offset, reason);
+                    self.partition_stopped(partition, offset, reason);
                 }
-                Action::StopHandler { partition, offset, call, row, reason } => {
-                    let error = publishing.error_of(call, row, reason);
-                    closing.handler_stopped(log, (partition, offset), reason, error);
-                }
+                Action::StopHandler { partition, offset, call, row, reason } => closing.handler_stopped(
+                    log,
+                    (partition, offset),
+                    reason,
+                    publishing.error_of(call, row, reason),
+                ),
                 Action::AllStopped => closing.all_stopped(log),
                 Action::EndReached => closing.end_reached(),
                 Action::Drained { clean, unterminated_calls } => {
@@ -257,17 +248,34 @@ impl EventLoop {
                 // Reports
                 Action::ReportStall(blockage) => self.report_stall(&blockage),
                 Action::StallEnded { partition, resumed } => log.stall_ended(partition, resumed),
-                Action::Notice(Notice::Skipped { partition, offset, call, row, reason }) => {
-                    log.skipped(now, (partition, offset), reason, publishing.error_of(call, row, reason));
-                }
-                Action::Notice(notice) => {
-                    observing.noticed(notice);
-                    transacting.noticed(notice);
-                    log.notice(notice);
-                    closing.noticed(log, notice);
-                }
+                Action::Notice(notice) => self.noticed(notice),
             }
         }
+    }
+
+    fn dead_letter(&mut self, dead_letter: &FailedEvent) {
+        let EventLoop { log, source, reading, calling, publishing, observing, now, .. } = self;
+        let &FailedEvent { call, row, reason, event, .. } = dead_letter;
+        observing.dead_letter_requested(publishing::name_of(reason));
+        log.dead_letter(*now, dead_letter, publishing.error_of(call, row, reason));
+        let (id, digest) = (source.topic_id(event.partition), calling.digest());
+        publishing.dead_letter(dead_letter, reading.arena(), id, digest, now.wall_ms);
+    }
+
+    fn partition_stopped(&mut self, partition: Partition, offset: i64, reason: PartitionStop) {
+        self.observing.partition_stopped(&self.log, partition, offset, reason);
+        self.closing.partition_stopped(&self.log, partition, offset, reason);
+    }
+
+    fn noticed(&mut self, notice: Notice) {
+        let EventLoop { log, publishing, transacting, closing, observing, now, .. } = self;
+        if let Notice::Skipped { partition, offset, call, row, reason } = notice {
+            return log.skipped(*now, (partition, offset), reason, publishing.error_of(call, row, reason));
+        }
+        observing.noticed(notice);
+        transacting.noticed(notice);
+        log.notice(notice);
+        closing.noticed(log, notice);
     }
 
     // -- events -------------------------------------------------------------------------------------
@@ -387,12 +395,8 @@ impl EventLoop {
         self.publishing.keep_errors(&ended);
         self.log.call_ended(self.now, &ended);
         self.observing.call_ended(&ended, &self.core, &self.log, self.now.uptime);
-        let mut output_bytes = std::mem::take(&mut self.output_bytes);
-        if self.transacting.is_enabled() {
-            self.publishing.output_bytes(&ended, &mut output_bytes);
-        }
-        self.core.handle(self.now, calling::end_of(&ended, &output_bytes));
-        self.output_bytes = output_bytes;
+        let output_bytes = self.transacting.output_bytes(&self.publishing, &ended);
+        self.core.handle(self.now, calling::end_of(&ended, output_bytes));
         self.carry_out(Some(&ended));
         self.publishing.count_ended_call(&ended);
         self.calling.recycle(ended);
@@ -421,25 +425,6 @@ impl EventLoop {
             self.feed(Input::OutputBacklog { full });
         }
         busy
-    }
-
-    /// Handles an event of the transactional producer.
-    fn transaction_ended(&mut self, event: TransactionEvent) {
-        let EventLoop { log, transacting, closing, publishing, now, .. } = self;
-        if let Some(reason) = transacting.ended(&event) {
-            log.transaction_aborted(*now, &reason);
-        }
-        match event {
-            TransactionEvent::TopicBlocked { topic, code } => {
-                log.topic_blocked(*now, publishing.topic(topic), code);
-            }
-            TransactionEvent::Unavailable(reason) => log.transactions_unavailable(&reason),
-            TransactionEvent::Available => log.transactions_available(),
-            TransactionEvent::Refused(reason) => closing.stop(log, reason),
-            TransactionEvent::Committed { .. }
-            | TransactionEvent::Aborted { .. }
-            | TransactionEvent::ReadBack { .. } => {}
-        }
     }
 
     fn read_partitions(&mut self) -> bool {
@@ -493,7 +478,7 @@ impl EventLoop {
         report::log_totals(log.handler(), &view, active);
         let totals = Totals {
             done: publishing.done(),
-            outputs_acknowledged: publishing.outputs_acknowledged(),
+            outputs_acknowledged: view.publishing.outputs_acknowledged,
             calls: calling.calls_made(),
             active,
         };

@@ -10,6 +10,7 @@ use super::log::StallDetails;
 use super::observing::ObservedView;
 use super::publishing::PublishingView;
 use super::report;
+use super::transacting::TransactionView;
 
 /// A snapshot of one handler.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +29,8 @@ pub(in crate::app) struct HandlerView {
     pub(in crate::app) lag: u64,
     /// One past the last offset of each partition's log, in the order of the core's partitions, as far as known.
     pub(in crate::app) log_ends: Vec<Option<i64>>,
+    /// `None`: at-least-once delivery.
+    pub(in crate::app) transactions: Option<TransactionView>,
     pub(in crate::app) observed: ObservedView,
     /// Memory that the arena has allocated, in bytes, in use or not.
     pub(in crate::app) arena_bytes: usize,
@@ -79,13 +82,14 @@ impl EventLoop {
         let log_ends = core.partitions.iter().map(log_end).collect();
         HandlerView {
             core,
-            publishing: self.publishing.view(),
+            publishing: self.publishing.view(self.transacting.outputs()),
             records_read: self.reading.records(),
             filter: self.reading.filter_counts(),
             commits_stored: self.committing.stored(),
             commits_failed: self.committing.failed(),
             lag: report::lag(&self.core, &known_ends),
             log_ends,
+            transactions: self.transacting.view(self.core.kept_effect_bytes()),
             observed,
             arena_bytes: self.reading.arena().bytes(),
         }

@@ -189,7 +189,6 @@ impl Parts {
                 publishing,
                 committing: Committing::default(),
                 transacting,
-                output_bytes: Vec::new(),
                 closing: Closing::new(
                     config.runtime.drain_timeout,
                     options.until_end.then(|| options::session_timeout(config)),

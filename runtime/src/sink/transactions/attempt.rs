@@ -1,12 +1,14 @@
 //! One attempt to run a transaction: begin, produce, wait for the acknowledgements, send the offsets, commit.
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use keylane_core::AbortCause;
 
 use super::reports::Reports;
 use super::{Transaction, TransactionOffset};
-use crate::librdkafka::{ErrorCode, PartitionList, Producer, ProducerTopic, Queue, TransactionError};
+use crate::librdkafka::{
+    Deadline, ErrorCode, PartitionList, Producer, ProducerTopic, Queue, TransactionError,
+};
 use crate::sink::{SinkRecord, SinkTopic};
 
 /// Longest wait for reports before other conditions are checked.
@@ -22,7 +24,7 @@ pub(super) struct Attempt<'p> {
     pub(super) topics: &'p [ProducerTopic],
     pub(super) reports: &'p Queue,
     /// When the attempt must have sent its offsets: before the brokers abort the transaction.
-    pub(super) deadline: Instant,
+    pub(super) deadline: Deadline,
     /// Set when the process ends.
     pub(super) stop: &'p AtomicBool,
 }
@@ -116,7 +118,7 @@ impl Attempt<'_> {
         if self.stop.load(Ordering::Acquire) {
             return Err(Cause::Stopped);
         }
-        if Instant::now() >= self.deadline { Err(Cause::TooSlow) } else { Ok(()) }
+        if self.deadline.is_over() { Err(Cause::TooSlow) } else { Ok(()) }
     }
 
     /// Finds the cause of a record's error: a transaction that has failed purges its other records, and the error of the
@@ -148,7 +150,7 @@ impl Attempt<'_> {
                 Ok(()) => return Ok(()),
                 Err(error) if error.retriable && !error.fatal => {
                     reports.serve(self.reports, POLL);
-                    if self.stop.load(Ordering::Acquire) && Instant::now() >= self.deadline {
+                    if self.stop.load(Ordering::Acquire) && self.deadline.is_over() {
                         return Err(Cause::Stopped);
                     }
                 }

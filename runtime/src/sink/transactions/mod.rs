@@ -83,8 +83,6 @@ pub enum TransactionEvent {
     Committed {
         /// The transaction.
         id: CommitId,
-        /// How long it took.
-        took: Duration,
         /// Number of records.
         records: usize,
     },

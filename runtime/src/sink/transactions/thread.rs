@@ -4,13 +4,13 @@ use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::attempt::{Attempt, Cause, Failure};
 use super::{OnEvent, StoredOffset, Transaction, TransactionEvent, TransactionOffset, TransactionSpec};
 use crate::librdkafka::{
-    END, ErrorCode, GroupMetadata, GroupReader, PartitionList, Producer, ProducerTopic, Properties, Queue,
-    TransactionError,
+    Deadline, END, ErrorCode, GroupMetadata, GroupReader, PartitionList, Producer, ProducerTopic, Properties,
+    Queue, TransactionError,
 };
 use crate::sink::{Sink, SinkTopic};
 
@@ -84,7 +84,6 @@ impl ProducerOwner {
 
     /// Runs one transaction to its end. `None`: the process ends.
     fn run_one(&mut self, transaction: &Transaction) -> Option<TransactionEvent> {
-        let began = Instant::now();
         if self.current.is_none() {
             match self.renew() {
                 Ok(()) => {}
@@ -97,13 +96,12 @@ impl ProducerOwner {
             producer: &current.producer,
             topics: &current.topics,
             reports: &current.reports,
-            deadline: Instant::now() + self.spec.timeout.saturating_sub(COMMIT_RESERVE),
+            deadline: Deadline::after(self.spec.timeout.saturating_sub(COMMIT_RESERVE)),
             stop: &self.stop,
         };
         let Failure { cause, clean, commit_requested } = match attempt.run(transaction) {
             Ok(records) => {
-                let (id, took) = (transaction.id, began.elapsed());
-                return Some(TransactionEvent::Committed { id, took, records });
+                return Some(TransactionEvent::Committed { id: transaction.id, records });
             }
             Err(failure) => failure,
         };

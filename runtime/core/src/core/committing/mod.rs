@@ -141,9 +141,6 @@ impl Core {
         let (changed, due) = self.commit_due();
         if changed && due.is_some_and(|due| due <= now) {
             self.send_commit();
-            if self.transactions.is_some() && !self.committer.commit.is_in_flight() {
-                self.committer.sent_at = now; // nothing that changed can be claimed yet
-            }
         } else if !changed {
             self.committer.urgent = false;
             self.committer.settled = 0;

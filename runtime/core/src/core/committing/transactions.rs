@@ -58,6 +58,8 @@ enum Fit {
     Whole,
     /// Every event up to the last number of the snapshot.
     UpToNumber,
+    /// None: the effects of other partitions come first.
+    Later,
     /// Fewer: the set of all of them is too long.
     PartOfSet,
     /// No event that is not claimed yet: every set is too long.
@@ -135,7 +137,9 @@ impl Core {
         committer.commit.begin();
         let may_claim =
             |state: &PartitionState| state.may_commit() && !state.commit.commits_ended && state.is_dirty();
-        let up_to = last_that_fits(&partitions.iter().filter(|state| may_claim(state)), transactions);
+        // A partition that is left out must not use up the bytes of the others.
+        let counts = |state: &&PartitionState| may_claim(state) && !state.commit.left_out;
+        let up_to = last_that_fits(&partitions.iter().filter(counts), transactions);
         let count = u32::try_from(partitions.iter().count()).expect("far fewer than 2^32 partitions");
         let first = transactions.first_partition.min(count);
         let mut added = 0;
@@ -152,10 +156,14 @@ impl Core {
                 break;
             }
             let fit = committer.commit.add_claims(index, state, up_to);
+            committer.urgent |= matches!(fit, Fit::UpToNumber | Fit::Later);
+            if fit == Fit::Later {
+                continue;
+            }
             added += u32::from(fit != Fit::Nothing);
-            committer.urgent |= fit == Fit::UpToNumber;
             let state = partitions.get_mut(index);
             state.commit.withholds = matches!(fit, Fit::PartOfSet | Fit::Nothing);
+            state.commit.left_out = fit == Fit::Nothing;
             if fit == Fit::Nothing && matches!(state.phase, Phase::Committing { .. }) {
                 state.commit.commits_ended = true; // nothing can settle any more: no later set is shorter
             }
@@ -164,6 +172,22 @@ impl Core {
         transactions.any_withheld = partitions.iter().any(|state| state.commit.withholds);
         if committer.commit.send() {
             outbox.push(Pending::BeginTransaction);
+        } else {
+            // Nothing that changed can be claimed yet.
+            committer.urgent = false;
+            committer.not_before = self.now.uptime + transactions.limits.interval;
+        }
+        self.end_rounds_without_commit();
+    }
+
+    /// Ends the rounds of partitions whose sets do not fit: a round waits for its commit, which may wait for events beyond
+    /// the round to settle.
+    fn end_rounds_without_commit(&mut self) {
+        for index in self.partitions.indexes() {
+            let state = self.partitions.get(index);
+            if state.commit.withholds && state.ends_round() {
+                self.end_round(index);
+            }
         }
     }
 
@@ -287,6 +311,9 @@ impl CommitInFlight {
     fn add_claims(&mut self, index: u32, state: &PartitionState, up_to: SettleNumber) -> Fit {
         let unclaimed = &state.unclaimed;
         let all = unclaimed.count_through(up_to);
+        if all == 0 && !unclaimed.is_empty() && !state.commit.left_out {
+            return Fit::Later;
+        }
         let at = self.metadata_length();
         let add = |commit: &mut CommitInFlight, count: usize| {
             let claims = unclaimed.claims(&state.ledger, count);
@@ -298,9 +325,15 @@ impl CommitInFlight {
         };
         let mut count = all;
         let mut offset = add(self, all);
-        let set_too_long = offset.is_none();
+        let mut set_too_long = offset.is_none();
         if set_too_long {
             (count, offset) = self.bisect(all, at, add);
+        }
+        while offset.is_none() && count.max(all) < unclaimed.len() {
+            // Only later events shorten the set, so the transaction has to be larger than it should be.
+            count = (2 * count.max(all)).clamp(1, unclaimed.len());
+            offset = add(self, count);
+            set_too_long = offset.is_none();
         }
         let number = count.checked_sub(1).and_then(|last| unclaimed.number(last));
         let through = number.unwrap_or(state.commit.claimed_through);

@@ -6,6 +6,7 @@ mod guests;
 mod handlers;
 mod observed;
 mod partitions;
+mod transactions;
 
 use std::fmt;
 
@@ -54,6 +55,7 @@ impl Collector for Metrics {
         self.write_filters(&mut families)?;
         self.write_loops(&mut families)?;
         self.write_observed(&mut families)?;
+        self.write_transactions(&mut families)?;
         self.write_guests(&mut families)?;
         self.write_times(&mut families)?;
         self.write_messaging(&mut families)?;

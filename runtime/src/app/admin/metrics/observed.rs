@@ -130,7 +130,7 @@ impl Metrics {
     }
 
     /// Returns the handlers that have a view.
-    fn with_view(&self) -> impl Iterator<Item = (&HandlerStatus, &HandlerView)> {
+    pub(super) fn with_view(&self) -> impl Iterator<Item = (&HandlerStatus, &HandlerView)> {
         let handlers = self.status.handlers.iter().zip(&self.views);
         handlers.filter_map(|(handler, view)| Some((handler, view.as_ref()?)))
     }

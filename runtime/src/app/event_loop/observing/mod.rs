@@ -168,8 +168,7 @@ impl Observing {
     /// Counts and logs the dead letters among kept effects.
     pub(super) fn effects_kept(
         &mut self,
-        log: &mut HandlerLog,
-        now: Now,
+        (log, now): (&mut HandlerLog, Now),
         effects: &[KeptEffects],
         publishing: &Publishing,
     ) {

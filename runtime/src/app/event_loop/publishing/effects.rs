@@ -2,12 +2,15 @@
 //! publishes them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use keylane_core::{FailedEvent, KeptEffect, KeptEffects, Reason};
 
 use crate::admit::{Arena, Header};
+use crate::app::event_loop::{Calling, Reading};
 use crate::guest::{Call, GuestOutput};
-use crate::sink::{RecordBatch, RecordSize, SinkRecord, SinkTopic, Unpublishable, packed_bytes};
+use crate::sink::{RecordBatch, RecordSize, SinkRecord, Unpublishable, packed_bytes};
+use crate::source::Source;
 
 use super::dead_letters::{Context, Origin};
 use super::provenance::{self, ProvenanceHeaders};
@@ -15,14 +18,27 @@ use super::{Publishing, Target};
 
 /// What the copies depend on besides the events.
 pub(in crate::app::event_loop) struct EffectContext<'a> {
-    pub(in crate::app::event_loop) arena: &'a Arena,
+    source: &'a Source,
+    arena: &'a Arena,
     /// The digest of the component that would be called, for an event without a call.
-    pub(in crate::app::event_loop) digest: &'a std::sync::Arc<str>,
+    digest: &'a Arc<str>,
     /// Milliseconds since 1970.
-    pub(in crate::app::event_loop) now_ms: i64,
-    /// Returns the id of an input topic, by a partition of it.
-    pub(in crate::app::event_loop) topic_id: &'a dyn Fn(keylane_core::Partition) -> [u8; 16],
+    now_ms: i64,
 }
+
+impl<'a> EffectContext<'a> {
+    pub(in crate::app::event_loop) fn new(
+        source: &'a Source,
+        reading: &'a Reading,
+        calling: &'a Calling,
+        now_ms: i64,
+    ) -> Self {
+        EffectContext { source, arena: reading.arena(), digest: calling.digest(), now_ms }
+    }
+}
+
+/// Copied records, with the range of each event's.
+pub(in crate::app::event_loop) type CopiedEffects = (RecordBatch, Vec<Range<usize>>);
 
 impl Publishing {
     /// Returns the memory that the outputs of each row with outputs will take, in the order of the rows.
@@ -44,14 +60,13 @@ impl Publishing {
         }
     }
 
-    /// Copies the effects of settled events. Returns the copies, with the range of each event's records. `ended`: the call
-    /// whose end is handled now.
+    /// Copies the effects of settled events. `ended`: the call whose end is handled now.
     pub(in crate::app::event_loop) fn copy_effects(
         &mut self,
         ended: Option<&Call>,
         effects: &[KeptEffects],
         context: &EffectContext<'_>,
-    ) -> (RecordBatch, Vec<Range<usize>>) {
+    ) -> CopiedEffects {
         let mut batch = RecordBatch::default();
         let mut ranges = Vec::with_capacity(effects.len());
         let mut outputs = ended.into_iter().flat_map(|ended| ended.results.outputs()).peekable();
@@ -103,7 +118,7 @@ impl Publishing {
     ) {
         let &KeptEffects { call, row, event, attempt, .. } = kept;
         let stored = context.arena.get(event.arena_slot);
-        let topic_id = (context.topic_id)(event.partition);
+        let topic_id = context.source.topic_id(event.partition);
         let origin = Origin { topic_id, log_append_time: stored.log_append_time };
         let error = self.error_of(call, row, reason).to_owned();
         let digest = self.calls.get(call).and_then(|pending_call| pending_call.digest.clone());
@@ -122,10 +137,5 @@ impl Publishing {
         };
         while !dead_letters.lend(&pending, context.arena, fits) && dead_letters.reduce(&mut pending) {}
         dead_letters.lend(&pending, context.arena, |record| batch.push(record));
-    }
-
-    /// Logs that a topic rejected records of a transaction.
-    pub(in crate::app::event_loop) fn topic(&self, topic: SinkTopic) -> &str {
-        self.topics.get(topic.index()).map_or("?", String::as_str)
     }
 }

@@ -30,7 +30,7 @@ use backlog::{Backlog, QueuedItem};
 use calls::{PendingCalls, RowDelivery};
 use dead_letters::{Context, DeadLetterFormat, Origin};
 pub(super) use dead_letters::{REASON_NAMES, name_of};
-pub(super) use effects::EffectContext;
+pub(super) use effects::{CopiedEffects, EffectContext};
 use invalid_rows::LaneCursor;
 use provenance::{Provenance, ProvenanceHeaders};
 use rejected_dead_letters::RejectedDeadLetters;
@@ -452,11 +452,6 @@ impl Publishing {
         self.counters.done
     }
 
-    /// Returns the number of outputs that the brokers acknowledged.
-    pub(super) fn outputs_acknowledged(&self) -> u64 {
-        self.counters.outputs_acknowledged
-    }
-
     /// Returns the number of outputs that were stored after later ones of their lane.
     pub(super) fn order_breaks(&self) -> u64 {
         self.counters.order_breaks
@@ -472,10 +467,10 @@ impl Publishing {
         self.dead_letters.log_dropped_lines();
     }
 
-    /// Returns a snapshot for reports.
-    pub(super) fn view(&self) -> PublishingView {
+    /// Returns a snapshot for reports. `in_transactions`: outputs of committed transactions.
+    pub(super) fn view(&self, in_transactions: u64) -> PublishingView {
         PublishingView {
-            outputs_acknowledged: self.counters.outputs_acknowledged,
+            outputs_acknowledged: self.counters.outputs_acknowledged + in_transactions,
             order_breaks: self.counters.order_breaks,
             restamped: self.times.restamped(),
             removed_headers: self.counters.removed_headers,
@@ -485,7 +480,7 @@ impl Publishing {
         }
     }
 
-    fn topic_name(&self, topic: SinkTopic) -> &str {
+    pub(super) fn topic_name(&self, topic: SinkTopic) -> &str {
         self.topics.get(topic.index()).map_or("?", String::as_str)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use keylane_core::{EffectClaim, KeptEffects, OwnershipId, SettleNumber};
+use keylane_core::{EffectClaim, KeptEffect, KeptEffects, OwnershipId, SettleNumber};
 
 use crate::sink::RecordBatch;
 
@@ -27,6 +27,8 @@ struct KeptEvent {
     number: SettleNumber,
     ownership: OwnershipId,
     records: Range<usize>,
+    /// Number of outputs among the records: all, or none if they are a dead letter.
+    outputs: u64,
 }
 
 impl KeptRecords {
@@ -35,6 +37,7 @@ impl KeptRecords {
         let events = effects.iter().zip(ranges).map(|(kept, records)| KeptEvent {
             number: kept.number,
             ownership: kept.event.ownership,
+            outputs: if kept.effect == KeptEffect::Outputs { records.len() as u64 } else { 0 },
             records,
         });
         let events: Vec<KeptEvent> = events.collect();
@@ -61,10 +64,16 @@ impl KeptRecords {
         claimed
     }
 
-    /// Drops the effects that a committed transaction has published.
-    pub(super) fn drop_claimed(&mut self, claims: &[EffectClaim]) {
+    /// Drops the effects that a committed transaction has published. Returns the number of outputs among them.
+    pub(super) fn drop_claimed(&mut self, claims: &[EffectClaim]) -> u64 {
         let claims = by_ownership(claims);
-        self.retain(|event| !event.is_claimed(&claims));
+        let mut outputs = 0;
+        self.retain(|event| {
+            let is_claimed = event.is_claimed(&claims);
+            outputs += if is_claimed { event.outputs } else { 0 };
+            !is_claimed
+        });
+        outputs
     }
 
     /// Drops the effects of an ownership that has ended.
@@ -72,9 +81,9 @@ impl KeptRecords {
         self.retain(|event| event.ownership != ownership);
     }
 
-    fn retain(&mut self, is_kept: impl Fn(&KeptEvent) -> bool) {
+    fn retain(&mut self, mut is_kept: impl FnMut(&KeptEvent) -> bool) {
         self.batches.retain_mut(|batch| {
-            batch.events.retain(&is_kept);
+            batch.events.retain(&mut is_kept);
             !batch.events.is_empty()
         });
     }
@@ -92,7 +101,7 @@ fn by_ownership(claims: &[EffectClaim]) -> BTreeMap<OwnershipId, SettleNumber> {
 
 #[cfg(test)]
 mod tests {
-    use keylane_core::{ArenaSlot, CallId, KeptEffect, Partition, Row};
+    use keylane_core::{ArenaSlot, CallId, Partition, Row};
 
     use super::*;
     use crate::sink::{SinkRecord, SinkTopic};
@@ -136,20 +145,21 @@ mod tests {
     fn a_claim_contains_the_effects_of_its_ownership_up_to_its_number() {
         let kept = kept();
         let claim = |ownership, through| EffectClaim { ownership, through: SettleNumber(through) };
-        assert_eq!(ranges(&kept, &[claim(ONE, 2)]), [0..4]);
+        assert_eq!(ranges(&kept, &[claim(ONE, 2)]), vec![0..4; 1]);
         assert_eq!(ranges(&kept, &[claim(ONE, 5)]), [0..4, 6..8, 0..2]);
         assert_eq!(ranges(&kept, &[claim(ONE, 9), claim(TWO, 3)]), [0..8, 0..4]);
-        assert_eq!(ranges(&kept, &[claim(TWO, 2)]), []);
+        assert!(ranges(&kept, &[claim(TWO, 2)]).is_empty());
     }
 
     #[test]
     fn what_was_published_or_belongs_to_an_ended_ownership_is_dropped() {
         let mut kept = kept();
         let all = [ONE, TWO].map(|ownership| EffectClaim { ownership, through: SettleNumber(9) });
-        kept.drop_claimed(&[EffectClaim { ownership: ONE, through: SettleNumber(5) }]);
+        let outputs = kept.drop_claimed(&[EffectClaim { ownership: ONE, through: SettleNumber(5) }]);
+        assert_eq!(outputs, 8);
         assert_eq!(ranges(&kept, &all), [4..6, 2..4]);
         kept.drop_ownership(TWO);
-        assert_eq!(ranges(&kept, &all), [2..4]);
+        assert_eq!(ranges(&kept, &all), vec![2..4; 1]);
         kept.drop_claimed(&all);
         assert!(kept.batches.is_empty());
     }

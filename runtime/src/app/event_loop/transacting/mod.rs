@@ -5,17 +5,19 @@ mod read_back;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::CString;
-use std::ops::Range;
+use std::time::Duration;
 
 use keylane_core::{
-    AbortCause, CommitEntry, CommitId, EffectClaim, Input, KeptEffects, Notice, OwnershipId, Partition,
+    AbortCause, CommitEntry, CommitId, EffectClaim, Histogram, Input, KeptEffects, Notice, OwnershipId,
+    Partition,
 };
 
+use crate::guest::Call;
 use crate::librdkafka::GroupMetadata;
-use crate::sink::{
-    RecordBatch, StoredOffset, Transaction, TransactionEvent, TransactionOffset, TransactionalProducer,
-};
+use crate::sink::{StoredOffset, Transaction, TransactionEvent, TransactionOffset, TransactionalProducer};
 
+use super::EventLoop;
+use super::publishing::{CopiedEffects, Publishing};
 use kept::KeptRecords;
 use read_back::{ReadBack, Witness, decide};
 
@@ -33,6 +35,9 @@ pub(in crate::app) struct Transacting {
     /// Answers for the core.
     inputs: VecDeque<Input<'static>>,
     totals: TransactionTotals,
+    times: Histogram,
+    /// Reused: the bytes of the outputs of a call.
+    output_bytes: Vec<u32>,
 }
 
 /// Counters of transactions.
@@ -42,15 +47,49 @@ pub(in crate::app) struct TransactionTotals {
     pub(in crate::app) aborted: u64,
     /// Records of committed transactions.
     pub(in crate::app) records: u64,
+    /// The outputs among them.
+    pub(in crate::app) outputs: u64,
+}
+
+/// A snapshot of the transactions of one handler.
+#[derive(Clone, Debug, Default)]
+pub(in crate::app) struct TransactionView {
+    pub(in crate::app) totals: TransactionTotals,
+    /// Bytes of effects that no committed transaction contains, as the core counts them.
+    pub(in crate::app) kept_bytes: u64,
+    /// How long committed transactions took, in microseconds.
+    pub(in crate::app) times: Histogram,
 }
 
 /// A transaction that has neither been committed nor aborted.
 struct Undecided {
     id: CommitId,
+    began: Duration,
     partitions: Vec<Partition>,
     claims: Vec<EffectClaim>,
     offsets: Vec<TransactionOffset>,
     before: Vec<StoredOffset>,
+}
+
+impl EventLoop {
+    /// Handles an event of the transactional producer.
+    pub(super) fn transaction_ended(&mut self, event: TransactionEvent) {
+        let EventLoop { log, transacting, closing, publishing, now, .. } = self;
+        if let Some(reason) = transacting.ended(&event, now.uptime) {
+            log.transaction_aborted(*now, &reason);
+        }
+        match event {
+            TransactionEvent::TopicBlocked { topic, code } => {
+                log.topic_blocked(*now, publishing.topic_name(topic), code);
+            }
+            TransactionEvent::Unavailable(reason) => log.transactions_unavailable(&reason),
+            TransactionEvent::Available => log.transactions_available(),
+            TransactionEvent::Refused(reason) => closing.stop(log, reason),
+            TransactionEvent::Committed { .. }
+            | TransactionEvent::Aborted { .. }
+            | TransactionEvent::ReadBack { .. } => {}
+        }
+    }
 }
 
 impl Transacting {
@@ -64,6 +103,8 @@ impl Transacting {
             undecided: None,
             inputs: VecDeque::new(),
             totals: TransactionTotals::default(),
+            times: Histogram::default(),
+            output_bytes: Vec::new(),
         }
     }
 
@@ -71,12 +112,26 @@ impl Transacting {
         self.producer.is_some()
     }
 
-    pub(super) fn totals(&self) -> TransactionTotals {
-        self.totals
+    /// Returns a snapshot; `None`: at-least-once delivery.
+    pub(super) fn view(&self, kept_bytes: u64) -> Option<TransactionView> {
+        self.is_enabled().then_some(TransactionView { totals: self.totals, kept_bytes, times: self.times })
     }
 
-    /// Keeps the effects of settled events; `ranges` are the records of each.
-    pub(super) fn keep(&mut self, effects: &[KeptEffects], records: RecordBatch, ranges: Vec<Range<usize>>) {
+    /// Returns the number of outputs of committed transactions.
+    pub(super) fn outputs(&self) -> u64 {
+        self.totals.outputs
+    }
+
+    /// Returns the memory that the outputs of each row with outputs will take; nothing under at-least-once delivery.
+    pub(super) fn output_bytes(&mut self, publishing: &Publishing, ended: &Call) -> &[u32] {
+        if self.is_enabled() {
+            publishing.output_bytes(ended, &mut self.output_bytes);
+        }
+        &self.output_bytes
+    }
+
+    /// Keeps the effects of settled events.
+    pub(super) fn keep(&mut self, effects: &[KeptEffects], (records, ranges): CopiedEffects) {
         self.kept.add(effects, records, ranges);
     }
 
@@ -115,10 +170,9 @@ impl Transacting {
     pub(super) fn begin(
         &mut self,
         id: CommitId,
-        entries: &[CommitEntry],
-        claims: &[EffectClaim],
-        metadata: &str,
+        (entries, claims, metadata): (&[CommitEntry], &[EffectClaim], &str),
         group: Option<GroupMetadata>,
+        now: Duration,
     ) {
         let (Some(producer), Some(group)) = (&self.producer, group) else {
             self.inputs.push_back(Input::TransactionAborted { id, why: AbortCause::Stale });
@@ -135,22 +189,23 @@ impl Transacting {
         let before = partitions.iter().map(|id| self.stored.get(id).cloned().flatten()).collect();
         let records = self.kept.claimed(claims);
         producer.run(Transaction { id, records, offsets: offsets.clone(), group });
-        self.undecided = Some(Undecided { id, partitions, claims: claims.to_vec(), offsets, before });
+        let claims = claims.to_vec();
+        self.undecided = Some(Undecided { id, began: now, partitions, claims, offsets, before });
     }
 
     /// Handles the end of a transaction. Returns the reason if it was not committed.
-    pub(super) fn ended(&mut self, event: &TransactionEvent) -> Option<String> {
+    pub(super) fn ended(&mut self, event: &TransactionEvent, now: Duration) -> Option<String> {
         match event {
-            TransactionEvent::Committed { id, records, .. } => {
+            TransactionEvent::Committed { id, records } => {
                 self.totals.records += *records as u64;
-                self.committed(*id);
+                self.committed(*id, now);
                 None
             }
             TransactionEvent::Aborted { id, why, reason } => {
                 self.aborted(*id, *why);
                 Some(reason.clone())
             }
-            TransactionEvent::ReadBack { id, stored } => self.read_back(*id, stored),
+            TransactionEvent::ReadBack { id, stored } => self.read_back(*id, stored, now),
             TransactionEvent::TopicBlocked { .. }
             | TransactionEvent::Unavailable(_)
             | TransactionEvent::Available
@@ -163,10 +218,12 @@ impl Transacting {
         self.inputs.pop_front()
     }
 
-    fn committed(&mut self, id: CommitId) {
+    fn committed(&mut self, id: CommitId, now: Duration) {
         let Some(undecided) = self.undecided.take_if(|undecided| undecided.id == id) else { return };
         self.totals.committed += 1;
-        self.kept.drop_claimed(&undecided.claims);
+        let took = now.saturating_sub(undecided.began).as_micros();
+        self.times.record(u64::try_from(took).unwrap_or(u64::MAX));
+        self.totals.outputs += self.kept.drop_claimed(&undecided.claims);
         for (&partition, offset) in undecided.partitions.iter().zip(&undecided.offsets) {
             let stored = (offset.offset, offset.metadata.clone().into_bytes());
             self.stored.insert(partition, Some(stored));
@@ -181,7 +238,7 @@ impl Transacting {
         }
     }
 
-    fn read_back(&mut self, id: CommitId, stored: &[StoredOffset]) -> Option<String> {
+    fn read_back(&mut self, id: CommitId, stored: &[StoredOffset], now: Duration) -> Option<String> {
         let undecided = self.undecided.as_ref().filter(|undecided| undecided.id == id)?;
         let Undecided { claims, offsets, before, .. } = undecided;
         let witnesses = claims.iter().zip(offsets).zip(before.iter().zip(stored));
@@ -193,7 +250,7 @@ impl Transacting {
         }));
         match decided {
             ReadBack::Committed => {
-                self.committed(id);
+                self.committed(id, now);
                 None
             }
             ReadBack::Aborted => {

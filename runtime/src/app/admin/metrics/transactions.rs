@@ -1,0 +1,49 @@
+//! Metrics of transactional delivery. Handlers with at-least-once delivery have none.
+
+use std::fmt;
+
+use crate::app::event_loop::TransactionView;
+use crate::status::HandlerStatus;
+
+use super::Metrics;
+use super::families::{Families, labels};
+
+const MICROS: f64 = 1e6;
+
+impl Metrics {
+    pub(super) fn write_transactions(&self, families: &mut Families<'_>) -> fmt::Result {
+        let results = self.transactional().flat_map(|(handler, view)| {
+            let results = [("committed", view.totals.committed), ("aborted", view.totals.aborted)];
+            results.map(|(result, count)| {
+                (vec![("handler", handler.handler.as_str()), ("result", result)], count)
+            })
+        });
+        families.counter(
+            ("keylane_transactions", "Transactions by result. The content of an aborted one is repeated."),
+            results,
+        )?;
+        let records = self.transactional().map(|(handler, view)| (labels(handler), view.totals.records));
+        families.counter(
+            ("keylane_transaction_records", "Outputs and dead letters of committed transactions."),
+            records,
+        )?;
+        let kept = self.transactional().map(|(handler, view)| (labels(handler), view.kept_bytes));
+        families.size(
+            (
+                "keylane_kept_effect_bytes",
+                "Outputs and dead letters that no committed transaction contains yet.",
+            ),
+            kept,
+        )?;
+        let times = self.transactional().map(|(handler, view)| (labels(handler), view.times));
+        families.histogram(
+            ("keylane_transaction_seconds", "From the snapshot of a transaction to its commit."),
+            MICROS,
+            times,
+        )
+    }
+
+    fn transactional(&self) -> impl Iterator<Item = (&HandlerStatus, &TransactionView)> {
+        self.with_view().filter_map(|(handler, view)| Some((handler, view.transactions.as_ref()?)))
+    }
+}
