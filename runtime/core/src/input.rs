@@ -163,6 +163,14 @@ pub enum Input<'a> {
         /// The cause.
         why: AbortCause,
     },
+    /// Transactional delivery: whether transactions exclude the partition, because its effects can't be published at the
+    /// moment. The others continue.
+    ExcludePartition {
+        /// The partition.
+        partition: Partition,
+        /// False: transactions contain it again.
+        excluded: bool,
+    },
     // -- life -----------------------------------------------------------------------------------
     /// Under `--until-end`: the end of this partition. Sent once, before its first row.
     EndKnown {
@@ -343,6 +351,9 @@ pub enum AbortCause {
     RequestTooLarge,
     /// Not all of it was stored in time.
     TooSlow,
+    /// Some of it can't be published at the moment. The partitions with these effects are excluded: see
+    /// [`Input::ExcludePartition`].
+    Excluded,
     /// Anything else.
     Other,
     /// It can't be known whether it was committed: the coordinator has offsets that are neither those of the transaction

@@ -135,7 +135,9 @@ pub(crate) struct CommitState {
     /// Transactional delivery: whether events are withheld from the transactions because their set does not fit.
     pub(crate) withholds: bool,
     /// Transactional delivery: whether none of the events that are not claimed fit in the last snapshot.
-    pub(crate) left_out: bool,
+    pub(crate) fits_nothing: bool,
+    /// Transactional delivery: whether transactions exclude the partition.
+    pub(crate) excluded: bool,
     /// Whether nothing more is committed: the final commit was rejected, or the topic was recreated.
     pub(crate) commits_ended: bool,
 }
@@ -348,6 +350,11 @@ impl PartitionState {
             self.phase,
             Phase::Starting | Phase::Active | Phase::Closing { .. } | Phase::Committing { .. }
         )
+    }
+
+    /// Returns whether the next commit may contain the partition.
+    pub(crate) fn may_be_committed(&self) -> bool {
+        self.may_commit() && !self.commit.commits_ended && !self.commit.excluded
     }
 
     /// Returns whether, under `--until-end`, every event up to the end is committed.

@@ -247,3 +247,28 @@ fn a_claim_names_the_ownership_of_its_effects() {
     let ownership = transaction.claims[0].ownership;
     assert_eq!(transaction.claims, [EffectClaim { ownership, through: SettleNumber(1) }]);
 }
+
+#[test]
+fn an_excluded_partition_does_not_hold_the_others() {
+    let mut shell = reading(&[P0, P1]);
+    emit(&mut shell, 0, 10);
+    shell.fetch(P1, &[(0, 9)]);
+    end_with_output(&mut shell, 10);
+    shell.wait(Duration::from_millis(150));
+    let transaction = shell.transactions.remove(0);
+    shell.give(Input::ExcludePartition { partition: P0, excluded: true });
+    shell.give(Input::TransactionAborted { id: transaction.id, why: AbortCause::Excluded });
+    let transaction = shell.commit_transaction();
+    assert_eq!(transaction.entries.iter().map(|entry| entry.partition).collect::<Vec<_>>(), [P1]);
+    assert_eq!(shell.kept.len(), 1, "the effects of the other one are kept");
+    shell.wait(Duration::from_secs(1));
+    assert!(shell.transactions.is_empty());
+    shell.give(Input::ExcludePartition { partition: P0, excluded: false });
+    assert_eq!(claimed(&shell.commit_transaction(), 0), (1, vec![]));
+    shell.give(Input::ExcludePartition { partition: P1, excluded: true });
+    shell.fetch(P1, &[(1, 9)]);
+    end_with_output(&mut shell, 10);
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P1] });
+    assert_eq!(shell.revoked, [[P1]], "nothing of it can be committed");
+    assert_eq!(shell.kept, []);
+}

@@ -248,7 +248,7 @@ impl Core {
     /// may still run.
     fn is_finished(&self, index: u32) -> bool {
         let state = self.partitions.get(index);
-        let committed = !state.is_dirty() || state.commit.commits_ended;
+        let committed = !state.is_dirty() || state.commit.commits_ended || state.commit.excluded;
         committed && !self.has_cancelled_call(index)
     }
 

@@ -145,6 +145,7 @@ impl Core {
             Input::CommitFailed { id, partition, why } => self.commit_failed(id, partition, why),
             Input::CommitTimedOut { id } => self.commit_timed_out(id),
             Input::TransactionAborted { id, why } => self.transaction_aborted(id, why),
+            Input::ExcludePartition { partition, excluded } => self.exclude(partition, excluded),
             Input::EndKnown { partition, offset } => self.end_known(partition, offset),
             Input::Drain { deadline } => self.drain(deadline),
             Input::Tick => {}

@@ -154,8 +154,9 @@ impl EventLoop {
     }
 
     fn sleep(&mut self) {
-        let timeouts = [self.core.next_timeout(), Some(self.source.next_timeout())];
-        let next = timeouts.into_iter().flatten().min();
+        let others = [self.transacting.next_timeout(), Some(self.source.next_timeout())];
+        let timeouts = std::iter::once(self.core.next_timeout()).chain(others);
+        let next = timeouts.flatten().min();
         let limit = next.map_or(SLEEP_MAX, |at| at.saturating_sub(self.now.uptime).min(SLEEP_MAX));
         self.wake.wait(Some(limit));
     }
@@ -415,7 +416,7 @@ impl EventLoop {
     fn publish_backlog(&mut self) -> bool {
         let moved = self.publishing.publish_backlog(self.reading.arena());
         let mut busy = self.feed_acknowledgements() || moved;
-        while let Some(input) = self.transacting.next_input() {
+        while let Some(input) = self.transacting.next_input(self.now.uptime) {
             busy = true;
             self.feed(input);
         }

@@ -9,6 +9,7 @@ use super::{Transaction, TransactionOffset};
 use crate::librdkafka::{
     Deadline, ErrorCode, PartitionList, Producer, ProducerTopic, Queue, TransactionError,
 };
+use crate::sink::errors::{BatchError, classify, is_about_the_record};
 use crate::sink::{SinkRecord, SinkTopic};
 
 /// Longest wait for reports before other conditions are checked.
@@ -170,6 +171,7 @@ impl Cause {
     pub(super) fn abort_cause(&self) -> AbortCause {
         match self {
             Cause::TooSlow => AbortCause::TooSlow,
+            _ if self.blocked_topic().is_some() => AbortCause::Excluded,
             Cause::Record(_, ErrorCode::MSG_TIMED_OUT) => AbortCause::TooSlow,
             Cause::Call(_, error) => match error.code {
                 ErrorCode::ILLEGAL_GENERATION
@@ -184,6 +186,15 @@ impl Cause {
             },
             Cause::Record(..) | Cause::Stopped => AbortCause::Other,
         }
+    }
+
+    /// Returns the topic, if the cause is a topic that can't be written, or that rejects a record.
+    pub(super) fn blocked_topic(&self) -> Option<(SinkTopic, ErrorCode)> {
+        let &Cause::Record(topic, code) = self else { return None };
+        (classify(code) == BatchError::Topic
+            || is_about_the_record(code)
+            || code == ErrorCode::INVALID_TIMESTAMP)
+            .then_some((topic, code))
     }
 
     /// Describes the cause. `name`: returns the name of a topic.

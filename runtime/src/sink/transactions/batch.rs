@@ -60,6 +60,11 @@ impl RecordBatch {
         }))
     }
 
+    /// Returns the topics of these records.
+    pub fn topics(&self, records: Range<usize>) -> impl Iterator<Item = SinkTopic> {
+        self.records.get(records).unwrap_or_default().iter().map(|record| record.topic)
+    }
+
     fn add(&mut self, bytes: &[u8]) -> Bytes {
         let from = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
@@ -95,5 +100,6 @@ mod tests {
         assert_eq!(batch.lend(0, copy), Some(copy(&first)));
         assert_eq!(batch.lend(1, copy), Some(copy(&second)));
         assert_eq!(batch.lend(2, copy), None);
+        assert_eq!(batch.topics(0..2).collect::<Vec<_>>(), [SinkTopic(3), SinkTopic(1)]);
     }
 }

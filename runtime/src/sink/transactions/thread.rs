@@ -118,7 +118,7 @@ impl ProducerOwner {
         };
         let reason = cause.text(name);
         tracing::debug!(handler = self.spec.handler, reason, clean, commit_requested, "transaction failed");
-        if let Cause::Record(topic, code) = cause {
+        if let Some((topic, code)) = cause.blocked_topic() {
             (self.on_event)(TransactionEvent::TopicBlocked { topic, code });
         }
         if commit_requested {

@@ -14,7 +14,7 @@ pub(super) struct CommitInFlight {
     next_id: u64,
     in_flight: Option<CommitId>,
     entries: Vec<CommitEntry>,
-    sent: Vec<SentCommit>,
+    pub(super) sent: Vec<SentCommit>,
     /// Transactional delivery: one per entry.
     claims: Vec<EffectClaim>,
     unanswered: usize,

@@ -159,8 +159,7 @@ impl Core {
     fn commit_due(&self) -> (bool, Option<Duration>) {
         let committer = &self.committer;
         let (mut dirty, mut urgent, mut refresh) = (false, committer.urgent, None::<Duration>);
-        for state in self.partitions.iter().filter(|state| state.may_commit() && !state.commit.commits_ended)
-        {
+        for state in self.partitions.iter().filter(|state| state.may_be_committed()) {
             if state.is_dirty() {
                 dirty = true;
                 urgent |=
@@ -205,7 +204,7 @@ impl Core {
         for index in partitions.indexes() {
             let state = partitions.get(index);
             let stale = state.commit.applied_at + config.recommit_interval <= now.uptime;
-            if state.may_commit() && !state.commit.commits_ended && (state.is_dirty() || stale) {
+            if state.may_be_committed() && (state.is_dirty() || stale) {
                 committer.commit.add(index, state);
             }
         }

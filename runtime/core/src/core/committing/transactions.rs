@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::super::Core;
 use super::in_flight::CommitInFlight;
 use crate::outbox::Pending;
-use crate::partitions::{PartitionState, Phase};
+use crate::partitions::{PartitionState, Partitions, Phase};
 use crate::unclaimed::Claims;
 use crate::{AbortCause, CallId, CommitId, EffectClaim, Partition, SettleNumber, TransactionLimits};
 
@@ -114,14 +114,21 @@ impl Transactions {
         self.metadata_max = self.metadata_max.saturating_mul(2).min(self.limits.metadata_total);
     }
 
-    fn record_abort(&mut self, why: AbortCause) -> Duration {
+    /// `sent`: the bytes of effects, and the characters of metadata.
+    fn record_abort(&mut self, why: AbortCause, sent: (u64, usize)) -> Duration {
         match why {
-            AbortCause::TooSlow => self.bytes_max = (self.bytes_max / 2).max(1),
-            AbortCause::RequestTooLarge => self.metadata_max = (self.metadata_max / 2).max(1),
+            AbortCause::TooSlow => self.bytes_max = (self.bytes_max.min(sent.0) / 2).max(1),
+            AbortCause::RequestTooLarge => {
+                self.metadata_max = (self.metadata_max.min(sent.1) / 2).max(1);
+            }
             AbortCause::Stale
             | AbortCause::MetadataTooLarge
+            | AbortCause::Excluded
             | AbortCause::Other
             | AbortCause::OverwrittenOffsets => {}
+        }
+        if why == AbortCause::Excluded {
+            return PAUSE_MIN; // the next one does not contain the cause
         }
         let pause = self.pause;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
@@ -135,10 +142,9 @@ impl Core {
         let Core { committer, partitions, transactions, config, outbox, .. } = self;
         let transactions = transactions.as_mut().expect("transactional delivery is configured");
         committer.commit.begin();
-        let may_claim =
-            |state: &PartitionState| state.may_commit() && !state.commit.commits_ended && state.is_dirty();
-        // A partition that is left out must not use up the bytes of the others.
-        let counts = |state: &&PartitionState| may_claim(state) && !state.commit.left_out;
+        let may_claim = |state: &PartitionState| state.may_be_committed() && state.is_dirty();
+        // A partition of which nothing fits must not use up the bytes of the others.
+        let counts = |state: &&PartitionState| may_claim(state) && !state.commit.fits_nothing;
         let up_to = last_that_fits(&partitions.iter().filter(counts), transactions);
         let count = u32::try_from(partitions.iter().count()).expect("far fewer than 2^32 partitions");
         let first = transactions.first_partition.min(count);
@@ -163,13 +169,13 @@ impl Core {
             added += u32::from(fit != Fit::Nothing);
             let state = partitions.get_mut(index);
             state.commit.withholds = matches!(fit, Fit::PartOfSet | Fit::Nothing);
-            state.commit.left_out = fit == Fit::Nothing;
+            state.commit.fits_nothing = fit == Fit::Nothing;
             if fit == Fit::Nothing && matches!(state.phase, Phase::Committing { .. }) {
                 state.commit.commits_ended = true; // nothing can settle any more: no later set is shorter
             }
         }
         committer.commit.sort_entries();
-        transactions.any_withheld = partitions.iter().any(|state| state.commit.withholds);
+        transactions.any_withheld = partitions.iter().any(is_withheld);
         if committer.commit.send() {
             outbox.push(Pending::BeginTransaction);
         } else {
@@ -211,10 +217,11 @@ impl Core {
         let Some(transactions) = &mut self.transactions else { return };
         let longest = self.committer.commit.longest_set();
         let sent = self.committer.commit.sent_ownerships();
+        let sizes = self.committer.commit.sizes(&self.partitions);
         if !self.committer.commit.time_out(id) {
             return;
         }
-        self.committer.not_before = self.now.uptime + transactions.record_abort(why);
+        self.committer.not_before = self.now.uptime + transactions.record_abort(why, sizes);
         self.committer.urgent = true;
         match why {
             AbortCause::MetadataTooLarge if longest > 0 => self.lower_metadata_limit(id, longest),
@@ -230,23 +237,42 @@ impl Core {
             | AbortCause::Stale
             | AbortCause::RequestTooLarge
             | AbortCause::TooSlow
+            | AbortCause::Excluded
             | AbortCause::Other => {}
         }
         self.send_delayed_lookups();
+    }
+
+    /// Excludes a partition from transactions, or includes it again.
+    pub(in crate::core) fn exclude(&mut self, id: Partition, excluded: bool) {
+        let (Some(index), Some(transactions)) = (self.partitions.find(id), &mut self.transactions) else {
+            return;
+        };
+        let state = self.partitions.get_mut(index);
+        state.commit.excluded = excluded;
+        transactions.any_withheld |= excluded;
+        if matches!(state.phase, Phase::Committing { .. }) && excluded {
+            state.commit.commits_ended = true; // the next owner processes its events again
+        }
+        self.committer.urgent |= !excluded;
     }
 
     /// Drops the effects of an ownership that has ended.
     pub(in crate::core) fn drop_unclaimed(&mut self, index: u32) {
         let Some(transactions) = &mut self.transactions else { return };
         let state = self.partitions.get_mut(index);
-        state.commit.withholds = false;
+        (state.commit.withholds, state.commit.excluded) = (false, false);
         if state.unclaimed.is_empty() {
             return;
         }
+        let was_full = transactions.is_full();
         transactions.kept_bytes -= state.unclaimed.bytes();
         transactions.unclaimed -= state.unclaimed.len() as u64;
         state.unclaimed.clear();
         self.outbox.push(Pending::DropEffects(state.ownership));
+        if was_full && !transactions.is_full() {
+            self.reads.to_decide.extend(self.partitions.indexes());
+        }
     }
 
     /// Returns whether a transaction that contains the partition is undecided.
@@ -268,7 +294,7 @@ impl Core {
         transactions.any_held = false;
         for index in self.partitions.indexes() {
             let state = self.partitions.get_mut(index);
-            let exceeds = state.commit.withholds && state.unclaimed.bytes() > share;
+            let exceeds = is_withheld(state) && state.unclaimed.bytes() > share;
             let held = state.phase == Phase::Active && (exceeds || all);
             transactions.any_held |= held;
             let hold = held.then(|| state.ledger.committable());
@@ -278,6 +304,11 @@ impl Core {
             }
         }
     }
+}
+
+/// Returns whether no transaction can claim all settled events of the partition now.
+fn is_withheld(state: &PartitionState) -> bool {
+    state.commit.withholds || state.commit.excluded
 }
 
 /// Returns the highest number such that the effects of these partitions up to it fit in one transaction; at least the
@@ -311,7 +342,7 @@ impl CommitInFlight {
     fn add_claims(&mut self, index: u32, state: &PartitionState, up_to: SettleNumber) -> Fit {
         let unclaimed = &state.unclaimed;
         let all = unclaimed.count_through(up_to);
-        if all == 0 && !unclaimed.is_empty() && !state.commit.left_out {
+        if all == 0 && !unclaimed.is_empty() && !state.commit.fits_nothing {
             return Fit::Later;
         }
         let at = self.metadata_length();
@@ -375,6 +406,17 @@ impl CommitInFlight {
             best.1 = add(self, best.0);
         }
         best
+    }
+
+    /// Returns the bytes of the effects of the last transaction, without those of ended ownerships, and the characters of
+    /// its metadata.
+    fn sizes(&self, partitions: &Partitions) -> (u64, usize) {
+        let bytes = self.sent.iter().map(|sent| {
+            let state = partitions.get(sent.index);
+            let claimed = sent.claimed.filter(|_| state.ownership == sent.ownership);
+            claimed.map_or(0, |claimed| state.unclaimed.bytes_through(claimed.claim.through))
+        });
+        (bytes.sum(), self.metadata_length())
     }
 
     /// Appends the set of these claims to the metadata. Returns whether all of it fits.

@@ -1,12 +1,12 @@
 //! The effects of settled events, until a committed transaction claims them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use keylane_core::{EffectClaim, KeptEffect, KeptEffects, OwnershipId, SettleNumber};
+use keylane_core::{EffectClaim, KeptEffect, KeptEffects, OwnershipId, Partition, SettleNumber};
 
-use crate::sink::RecordBatch;
+use crate::sink::{RecordBatch, SinkTopic};
 
 /// The kept effects, in the order of their numbers.
 #[derive(Debug, Default)]
@@ -25,6 +25,7 @@ struct KeptBatch {
 #[derive(Debug)]
 struct KeptEvent {
     number: SettleNumber,
+    partition: Partition,
     ownership: OwnershipId,
     records: Range<usize>,
     /// Number of outputs among the records: all, or none if they are a dead letter.
@@ -36,6 +37,7 @@ impl KeptRecords {
     pub(super) fn add(&mut self, effects: &[KeptEffects], records: RecordBatch, ranges: Vec<Range<usize>>) {
         let events = effects.iter().zip(ranges).map(|(kept, records)| KeptEvent {
             number: kept.number,
+            partition: kept.event.partition,
             ownership: kept.event.ownership,
             outputs: if kept.effect == KeptEffect::Outputs { records.len() as u64 } else { 0 },
             records,
@@ -62,6 +64,16 @@ impl KeptRecords {
             claimed.extend(range.map(|range| (Arc::clone(&batch.records), range)));
         }
         claimed
+    }
+
+    /// Returns the partitions with records for any of these topics.
+    pub(super) fn partitions_with(&self, is_topic: impl Fn(SinkTopic) -> bool) -> BTreeSet<Partition> {
+        let mut found = BTreeSet::new();
+        for KeptBatch { records, events } in &self.batches {
+            let events = events.iter().filter(|event| records.topics(event.records.clone()).any(&is_topic));
+            found.extend(events.map(|event| event.partition));
+        }
+        found
     }
 
     /// Drops the effects that a committed transaction has published. Returns the number of outputs among them.
@@ -101,10 +113,10 @@ fn by_ownership(claims: &[EffectClaim]) -> BTreeMap<OwnershipId, SettleNumber> {
 
 #[cfg(test)]
 mod tests {
-    use keylane_core::{ArenaSlot, CallId, Partition, Row};
+    use keylane_core::{ArenaSlot, CallId, Row};
 
     use super::*;
-    use crate::sink::{SinkRecord, SinkTopic};
+    use crate::sink::SinkRecord;
 
     const ONE: OwnershipId = OwnershipId(1);
     const TWO: OwnershipId = OwnershipId(2);

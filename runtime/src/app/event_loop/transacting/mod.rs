@@ -1,5 +1,6 @@
 //! Transactional delivery: keeps the effects of settled events, and publishes them together with the offsets.
 
+mod blocked;
 mod kept;
 mod read_back;
 
@@ -18,6 +19,7 @@ use crate::sink::{StoredOffset, Transaction, TransactionEvent, TransactionOffset
 
 use super::EventLoop;
 use super::publishing::{CopiedEffects, Publishing};
+use blocked::BlockedTopics;
 use kept::KeptRecords;
 use read_back::{ReadBack, Witness, decide};
 
@@ -32,6 +34,7 @@ pub(in crate::app) struct Transacting {
     stored: BTreeMap<Partition, StoredOffset>,
     open: BTreeSet<OwnershipId>,
     undecided: Option<Undecided>,
+    blocked: BlockedTopics,
     /// Answers for the core.
     inputs: VecDeque<Input<'static>>,
     totals: TransactionTotals,
@@ -101,6 +104,7 @@ impl Transacting {
             stored: BTreeMap::new(),
             open: BTreeSet::new(),
             undecided: None,
+            blocked: BlockedTopics::default(),
             inputs: VecDeque::new(),
             totals: TransactionTotals::default(),
             times: Histogram::default(),
@@ -188,6 +192,13 @@ impl Transacting {
         let partitions: Vec<Partition> = entries.iter().map(|entry| entry.partition).collect();
         let before = partitions.iter().map(|id| self.stored.get(id).cloned().flatten()).collect();
         let records = self.kept.claimed(claims);
+        if self.blocked.contains_any(&records) {
+            // Effects for such a topic were kept after its partitions were determined.
+            self.inputs.extend(self.blocked.exclude(&self.kept));
+            self.inputs.push_back(Input::TransactionAborted { id, why: AbortCause::Excluded });
+            return;
+        }
+        self.blocked.attempt(&records);
         producer.run(Transaction { id, records, offsets: offsets.clone(), group });
         let claims = claims.to_vec();
         self.undecided = Some(Undecided { id, began: now, partitions, claims, offsets, before });
@@ -206,21 +217,32 @@ impl Transacting {
                 Some(reason.clone())
             }
             TransactionEvent::ReadBack { id, stored } => self.read_back(*id, stored, now),
-            TransactionEvent::TopicBlocked { .. }
-            | TransactionEvent::Unavailable(_)
-            | TransactionEvent::Available
-            | TransactionEvent::Refused(_) => None,
+            TransactionEvent::TopicBlocked { topic, .. } => {
+                self.blocked.block(*topic, now);
+                self.inputs.extend(self.blocked.exclude(&self.kept));
+                None
+            }
+            TransactionEvent::Unavailable(_) | TransactionEvent::Available | TransactionEvent::Refused(_) => {
+                None
+            }
         }
     }
 
     /// Returns the next answer for the core.
-    pub(super) fn next_input(&mut self) -> Option<Input<'static>> {
+    pub(super) fn next_input(&mut self, now: Duration) -> Option<Input<'static>> {
+        self.inputs.extend(self.blocked.try_again(&self.kept, now));
         self.inputs.pop_front()
+    }
+
+    /// Returns the time at which a blocked topic is tried again.
+    pub(super) fn next_timeout(&self) -> Option<Duration> {
+        self.blocked.next_try()
     }
 
     fn committed(&mut self, id: CommitId, now: Duration) {
         let Some(undecided) = self.undecided.take_if(|undecided| undecided.id == id) else { return };
         self.totals.committed += 1;
+        self.blocked.attempt_committed();
         let took = now.saturating_sub(undecided.began).as_micros();
         self.times.record(u64::try_from(took).unwrap_or(u64::MAX));
         self.totals.outputs += self.kept.drop_claimed(&undecided.claims);
