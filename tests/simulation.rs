@@ -83,6 +83,21 @@ fn expected(planted: Planted) -> &'static [&'static str] {
             &["I-view"]
         }
         Planted::ClaimBase => &["I8 commit safety", "I2 no gap", "I1 no loss"],
+        Planted::EffectsByOffset
+        | Planted::UnclaimedEffects
+        | Planted::LedgerPrefix
+        | Planted::ProducerKept
+        | Planted::EffectsDroppedOnAbort
+        | Planted::AmbiguousIsAbort
+        | Planted::AmbiguousIsCommit
+        | Planted::ForeignWitness => &["T2 effects and claims", "T1 once"],
+        Planted::ClaimShrinks => &["T2 claims grow"],
+        Planted::EffectlessLeftOut => &["T2 left out"],
+        Planted::UnstableLookUp | Planted::SetIgnored => {
+            &["T1 once", "T2 effects and claims", "T2 claims grow"]
+        }
+        Planted::LedgerKept => &["I8 commit safety"],
+        Planted::LossUnheard => &["T4 zombie"],
     }
 }
 

@@ -1,6 +1,6 @@
 //! The actions of a core, and the function that carries out each.
 
-use keylane_core::{Action, ArenaSlot, BlockedOn, Notice};
+use keylane_core::{Action, ArenaSlot, BlockedOn, Notice, PartitionStop};
 
 use super::plan::{MS, SECOND};
 use super::trace::Seen;
@@ -28,6 +28,11 @@ impl World {
             Action::DropOutputs { call, first, end } => self.drop_outputs(p, call, first, end),
             Action::DeadLetter(dead_letter) => self.dead_letter(p, &dead_letter),
             Action::Commit { id, entries, metadata } => self.commit(p, id, entries, metadata),
+            Action::KeepEffects { effects } => self.keep_effects(p, effects),
+            Action::DropEffects { ownership } => self.drop_effects(p, ownership),
+            Action::BeginTransaction { id, entries, claims, metadata } => {
+                self.begin_transaction(p, id, entries, claims, metadata);
+            }
             Action::ReportStall(stall) => {
                 self.saw(Seen::Stalls);
                 let index = self.index(stall.partition);
@@ -38,9 +43,12 @@ impl World {
             }
             Action::StallEnded { .. } => {}
             Action::Notice(notice) => self.notice(p, notice),
-            Action::PartitionStopped { partition, offset, .. } => {
+            Action::PartitionStopped { partition, offset, reason } => {
                 let index = self.index(partition);
                 self.partition_stopped(p, index, offset);
+                if reason == PartitionStop::UnreadableSet {
+                    self.accept_offset(index);
+                }
             }
             Action::StopHandler { partition, offset, .. } => {
                 let index = self.index(partition);
@@ -80,11 +88,21 @@ impl World {
                 self.note(p, "ownership ended", Some(index), -1, ownership.0 as i64);
                 self.processes[p].ended.insert(ownership.0);
                 self.check_dropped(p, ownership.0);
+                self.check_dropped_effects(p, ownership.0);
             }
-            Notice::MetadataIgnored { .. } => self.saw(Seen::SetsIgnored),
+            Notice::MetadataIgnored { partition } => {
+                self.saw(Seen::SetsIgnored);
+                let (index, transactional) = (self.index(partition), self.is_transactional());
+                self.require(!transactional, "T2 claims grow", index, -1, || {
+                    format!("process {p} ignores a completed set")
+                });
+            }
             Notice::TopicRecreated { .. } => self.saw(Seen::TopicsReplaced),
+            Notice::Skipped { partition, offset, .. } => {
+                let index = self.index(partition);
+                self.record_skipped(p, index, offset);
+            }
             Notice::OffsetsSkipped { .. }
-            | Notice::Skipped { .. }
             | Notice::Repositioned { .. }
             | Notice::ReadingPaused { .. }
             | Notice::ReadingResumed { .. }
@@ -134,9 +152,11 @@ impl World {
         let valid = self.plan.until_end && process.outstanding.is_none();
         let behind = (0..self.logs.len()).find(|&index| {
             let stored = self.stored[index].as_ref().map_or(-1, |stored| stored.offset);
+            let stored = self.decided_offset(index).unwrap_or(stored);
             // A commit that was applied late has moved the offset back. This process could not
             // notice it.
             let late = self.stored[index].as_ref().is_some_and(|stored| stored.late || stored.after_late);
+            let late = late || self.logs[index].offsets_reset;
             process.parts[index].owned && !late && process.ends[index].is_none_or(|end| stored < end)
         });
         if !valid || behind.is_some() {
@@ -147,6 +167,7 @@ impl World {
     }
 
     fn leave_group(&mut self, p: usize) {
+        self.abort_at_exit(p);
         let process = &mut self.processes[p];
         process.left = true;
         process.controls.clear();

@@ -90,7 +90,9 @@ impl World {
         if self.processes[p].retry.on_exhausted == OnExhausted::Skip {
             self.saw(Seen::Skipped);
             self.count_outcome(row);
-            self.skip_output(row);
+            if !self.is_transactional() {
+                self.skip_output(row);
+            }
         }
     }
 
@@ -155,11 +157,19 @@ impl World {
             self.retry_state(p, row).quarantined = false;
         }
         let round = self.processes[p].rounds.get(&row.ownership).copied();
-        self.require(round.is_none_or(|last| offset <= last), "I-round", partition, offset, || {
+        let beyond = round.is_some_and(|last| offset > last && !self.may_end_round_early(p, partition, last));
+        self.require(!beyond, "I-round", partition, offset, || {
             format!("process {p} dispatches {offset} beyond its round, which ends at {round:?}")
         });
         let highest = self.processes[p].dispatched_to.entry(row.ownership).or_insert(-1);
         *highest = (*highest).max(offset);
+    }
+
+    /// Under transactional delivery, a round may end without its commit if the completed set does not fit.
+    fn may_end_round_early(&self, p: usize, index: usize, last: i64) -> bool {
+        let mut queue = self.processes[p].queue.iter();
+        let is_open = queue.any(|&(partition, _, offset, _)| partition == index && offset <= last);
+        self.is_transactional() && self.plan.broker_metadata_limit < 4096 && !is_open
     }
 
     fn begin_retry_round(&mut self, p: usize, row: &CallRow) {

@@ -32,6 +32,8 @@ impl World {
         };
         self.processes[p].calls.insert(key_of(dispatch.call), call);
         self.check_concurrency(p);
+        let first = self.processes[p].calls[&key_of(dispatch.call)].rows[0];
+        self.check_capacity(p, key_of(dispatch.call), &first);
         let duration = self.duration();
         if self.occurs(Class::Suspends, 10) {
             self.after(duration / 3, Event::CallSuspended(p, dispatch.call));
@@ -60,7 +62,8 @@ impl World {
             format!("process {p} dispatches {} from {:?}, which holds {kept:?}", row.offset, row.arena_slot)
         });
         let current = self.reads_current_topic(p, index);
-        let started = self.stored[index].is_some() || !current;
+        let committed = self.stored[index].is_some() || self.is_pending(index);
+        let started = committed || !current || self.logs[index].offsets_reset;
         self.require(started, "I-start", index, row.offset, || {
             format!("process {p} dispatches {} before the start was committed", row.offset)
         });
@@ -260,6 +263,15 @@ impl World {
         let lengths = self.processes[p].calls[&key].lanes.clone();
         let lanes: Vec<_> = lengths.iter().map(|&done| LaneEnd { done, verdict: None }).collect();
         self.note(p, "stale result", None, -1, i64::from(had_outputs));
-        self.feed(p, Input::CallEnded { call: id, lanes: &lanes, with_outputs: &[], took: Duration::ZERO });
+        self.feed(
+            p,
+            Input::CallEnded {
+                call: id,
+                lanes: &lanes,
+                with_outputs: &[],
+                output_bytes: &[],
+                took: Duration::ZERO,
+            },
+        );
     }
 }

@@ -21,6 +21,12 @@ pub(crate) struct Stored {
     pub(crate) after_late: bool,
 }
 
+impl Stored {
+    pub(crate) fn new(offset: i64, metadata: Vec<u8>, sent: u64) -> Stored {
+        Stored { offset, metadata, sent, late: false, after_late: false }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     process: usize,
@@ -51,8 +57,7 @@ impl World {
             let range = entry.metadata.0 as usize..entry.metadata.1 as usize;
             let text = metadata.get(range).unwrap_or("not a range of the metadata");
             let sent = self.trace.lines.len() as u64;
-            let stored =
-                Stored { offset: entry.offset, metadata: text.into(), sent, late: false, after_late: false };
+            let stored = Stored::new(entry.offset, text.into(), sent);
             let index = self.index(entry.partition);
             let stored = self.planted_commit(p, index, stored);
             self.note(p, "commit", Some(index), stored.offset, text.len() as i64);

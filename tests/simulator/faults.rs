@@ -11,7 +11,7 @@ use super::world::{Event, Stage, World};
 type InjectedFault = (Class, fn(&mut World));
 
 /// The external faults, by class.
-const INJECTED_FAULTS: [InjectedFault; 9] = [
+const INJECTED_FAULTS: [InjectedFault; 11] = [
     (Class::Kill, World::kill),
     (Class::Pause, World::pause),
     (Class::Expelled, World::expel_running),
@@ -21,6 +21,8 @@ const INJECTED_FAULTS: [InjectedFault; 9] = [
     (Class::Damage, World::damage),
     (Class::ForeignMetadata, World::write_foreign_metadata),
     (Class::Backlog, World::fill_backlog),
+    (Class::CoordinatorAway, World::take_coordinator_away),
+    (Class::OffsetsReset, World::reset_offset),
 ];
 
 impl World {
@@ -46,6 +48,9 @@ impl World {
 
     /// The producer has no capacity for a while.
     fn fill_backlog(&mut self) {
+        if self.is_transactional() {
+            return; // effects are kept instead
+        }
         let Some(p) = self.any_process() else { return };
         self.saw(Seen::Backlogs);
         self.set_backlog(p, true);
@@ -112,7 +117,9 @@ impl World {
             // attempts.
             delay += 20 * SECOND;
         }
-        self.after(delay, Event::ProcessStart(instance));
+        if !self.processes[p].shell.is_superseded() {
+            self.after(delay, Event::ProcessStart(instance));
+        }
         if self.stage == Stage::Leaving && self.processes.iter().all(|process| !process.alive) {
             self.check_end();
         }
@@ -125,6 +132,7 @@ impl World {
         self.processes[p].paused = true;
         self.processes[p].paused_at = self.now;
         self.after(self.plan.session_timeout, Event::Expire(p));
+        self.supersede(p);
         let duration = self.rng.range(200 * MS, 12 * SECOND);
         self.after(duration, Event::Resume(p));
     }
@@ -165,6 +173,7 @@ impl World {
             return;
         }
         self.note(p, "drain", None, -1, 0);
+        self.saw_while_undecided(p, Seen::DrainsWhileUndecided);
         let member = self.group.members.contains(&p);
         self.processes[p].expects_clean = member && self.stage == Stage::Leaving;
         if self.occurs(Class::SecondSignal, 30) {
@@ -242,6 +251,8 @@ impl World {
         self.note(0, "heal", None, -1, 0);
         self.stage = Stage::Healing;
         self.plan.heal();
+        self.bring_coordinator_back();
+        let reset = self.logs.iter().any(|log| log.offsets_reset);
         for log in &mut self.logs {
             log.damage = None;
         }
@@ -249,7 +260,8 @@ impl World {
             self.processes[p].actions_until_kill = None;
             self.resume(p);
             let process = &self.processes[p];
-            if process.alive && process.parts.iter().any(|part| part.stopped) {
+            // An operator who has reset offsets restarts the processes: they don't notice it.
+            if process.alive && (reset || process.parts.iter().any(|part| part.stopped)) {
                 self.after(MS, Event::Drain(p));
             }
             for index in 0..self.logs.len() {

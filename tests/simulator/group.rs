@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use keylane_core::{Input, RebalanceId};
 
 use super::plan::{Class, MS, SECOND};
+use super::planted::Planted;
 use super::process::{Control, Outstanding};
 use super::trace::Seen;
 use super::world::{Event, World};
@@ -70,6 +71,7 @@ impl World {
         }
         self.note(p, "join", None, -1, 0);
         self.group.members.push(p);
+        self.joined(p);
         self.group.changed = true;
         self.rebalance_soon();
     }
@@ -104,6 +106,9 @@ impl World {
             let longest = self.rng.pick(&[20 * MS, 2 * SECOND]);
             let delay = self.rng.range(MS, longest);
             self.after(delay, Event::Control(p));
+            if self.planted == Some(Planted::LossUnheard) {
+                self.after(5 * MS, Event::Join(p)); // the client rejoins before the core knows of the loss
+            }
         }
     }
 
@@ -257,6 +262,7 @@ impl World {
             self.note(p, "assign", Some(index), -1, 0);
         }
         let partitions: Vec<_> = list.iter().map(|&index| self.logs[index].partition).collect();
+        self.make_producer(p);
         let request = self.begin_request(p, Control::Assign(list));
         self.feed(p, Input::AssignRequested { request, partitions: &partitions });
     }
@@ -267,6 +273,7 @@ impl World {
         if self.processes[p].calls.values().any(|call| !call.ended && call.rows.iter().any(revoked)) {
             self.saw(Seen::RevokesWithCallsInFlight);
         }
+        self.saw_while_undecided(p, Seen::RevokesWhileUndecided);
         for &index in &list {
             self.note(p, "revoke", Some(index), -1, 0);
         }
@@ -283,6 +290,7 @@ impl World {
             return;
         }
         self.saw(Seen::Losses);
+        self.saw_while_undecided(p, Seen::LossesWhileUndecided);
         for &index in &list {
             self.note(p, "lost", Some(index), -1, 0);
             self.processes[p].release_partition(index);

@@ -16,6 +16,8 @@ pub(crate) struct Log {
     pub(crate) start: i64,
     /// One past the last offset, which may not exist.
     pub(crate) end: i64,
+    /// Transactional delivery: somebody has reset the offset of the group.
+    pub(crate) offsets_reset: bool,
     /// The offset at which reads fail, and how many more times.
     pub(crate) damage: Option<(i64, u32)>,
     /// Per key: the number of records with outputs, and the highest stored output.
@@ -39,6 +41,12 @@ pub(crate) struct Record {
     pub(crate) outcomes: u32,
     /// Retention or `out_of_range` removed it: it needs no outcome.
     pub(crate) outcome_not_required: bool,
+    /// Transactional delivery: how often a read_committed reader has seen its effects.
+    pub(crate) effects: u32,
+    /// Transactional delivery: the transaction that claims it contains effects of it.
+    pub(crate) claimed_with_effects: bool,
+    /// Transactional delivery: offsets were reset, so it may be repeated or lost.
+    pub(crate) waived: bool,
 }
 
 /// Why an event fails.
@@ -81,6 +89,7 @@ impl Log {
             records: Vec::new(),
             start,
             end: start,
+            offsets_reset: false,
             damage: None,
             keys: vec![(0, -1); plan.keys as usize],
         }
@@ -126,6 +135,9 @@ impl Log {
             outcomes: 0,
             // A filtered event needs no outcome.
             outcome_not_required: filtered,
+            effects: 0,
+            claimed_with_effects: false,
+            waived: false,
         });
         self.end = offset + 1;
         if rng.percent(plan.gaps / 4) {

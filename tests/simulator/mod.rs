@@ -6,7 +6,8 @@
 //!
 //! `plan` draws the configuration of a seed → `world` runs the events → `group`, `ownership`, `reading`, `calls`,
 //! `results`, `outputs` and `commits` simulate the environment → `actions` carries out the actions of the cores →
-//! `faults` injects faults → `attribution` records charged attempts, and `oracle` checks the end state.
+//! `faults` injects faults → `attribution` records charged attempts, and `oracle` checks the end state. In some seeds,
+//! delivery is transactional: `transactions` replaces `outputs` and `commits`.
 //!
 //! The ids of the invariants. `tests/fixture/check` applies I1, I2, I3 and `unattributed` to the topics of a real
 //! cluster.
@@ -39,6 +40,15 @@
 //! | I-slots | An arena slot holds the event that the core names with it, and no event of a released partition. |
 //! | I-start | No event is dispatched before the start of its partition is committed. |
 //! | I-view | A view shows the first unsettled offset of each partition, and what blocks it. |
+//! | T1 once | Transactional delivery: a read_committed reader sees the effects of every event exactly once, unless its topic
+//! was recreated, its record was deleted, or offsets of its partition were reset. |
+//! | T2 effects and claims | A transaction claims an event if and only if it contains the effects of the event. |
+//! | T2 claims grow | What a committed transaction claims stays claimed. A completed set is never ignored. |
+//! | T2 left out | No event that settled before a claimed one is left out, even without effects. |
+//! | T4 zombie | The coordinator accepts offsets of a partition only from its owner, or while it has none. |
+//! | T6 settle order | The effects of a lane are visible in the order in which its events settled. |
+//! | T7 capacity | While no more effects may be kept, only retries run, and one call at a time with new events. |
+//! | T9 progress | At the end, no transaction is open. I11 checks that nothing waits for what could be dispatched. |
 //! | unattributed | Every output names an input event with the same key. |
 #![expect(
     clippy::cast_possible_truncation,
@@ -66,6 +76,7 @@ mod recreating;
 mod results;
 mod rng;
 mod trace;
+mod transactions;
 mod views;
 mod world;
 

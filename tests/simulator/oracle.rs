@@ -10,6 +10,9 @@ impl World {
     /// Counts an outcome of a record: its output is stored, or it is done without outputs.
     pub(crate) fn count_outcome(&mut self, row: &CallRow) {
         let (index, offset) = (row.partition, row.offset);
+        if self.is_transactional() {
+            return; // an outcome counts when a committed transaction claims it
+        }
         if self.logs[index].incarnation != row.incarnation {
             return; // a record of a deleted topic
         }
@@ -142,6 +145,7 @@ impl World {
 
     /// All processes have left.
     pub(crate) fn check_end(&mut self) {
+        self.check_transactions_end();
         self.check_loss();
         let repeats = self.logs.iter().flat_map(|log| &log.records).any(|record| record.outcomes > 1);
         if !repeats {

@@ -9,6 +9,17 @@ use super::process::{Control, Outstanding, Reader};
 use super::trace::Seen;
 use super::world::{Event, World};
 
+/// The epoch of the partition, and the number of the look-up.
+pub(crate) type LookUpId = (u32, u64);
+
+#[derive(Clone, Debug)]
+pub(crate) enum LookUpAnswer {
+    Failed,
+    /// A transaction that contains the partition is undecided.
+    TransactionOpen,
+    Found(Found),
+}
+
 /// The response of the brokers to a look-up.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
@@ -21,18 +32,22 @@ pub(crate) struct Found {
 
 impl World {
     pub(crate) fn look_up_soon(&mut self, p: usize, index: usize) {
-        let epoch = self.processes[p].parts[index].epoch;
+        let id = (self.processes[p].parts[index].epoch, self.next_lookup(p, index));
         let delay = self.rng.range(1, 10) * MS;
-        self.after(delay, Event::Lookup(p, index, epoch));
+        self.after(delay, Event::Lookup(p, index, id));
     }
 
-    pub(crate) fn look_up(&mut self, p: usize, index: usize, epoch: u32) {
+    pub(crate) fn look_up(&mut self, p: usize, index: usize, id: LookUpId) {
         let mut delay = self.rng.range(1, 10) * MS;
         if self.occurs(Class::LookUpSlow, 20) {
             delay += self.rng.range(SECOND, 9 * SECOND);
         }
         if self.occurs(Class::LookUpFails, 20) {
-            self.after(delay, Event::LookedUp(p, index, epoch, None));
+            self.after(delay, Event::LookedUp(p, index, id, LookUpAnswer::Failed));
+            return;
+        }
+        if self.is_unstable(index) {
+            self.after(delay, Event::LookedUp(p, index, id, LookUpAnswer::TransactionOpen));
             return;
         }
         let log = &self.logs[index];
@@ -43,21 +58,28 @@ impl World {
             self.saw(Seen::LogEndsUnknown);
             found.log_end = None;
         }
-        self.after(delay, Event::LookedUp(p, index, epoch, Some(found)));
+        self.after(delay, Event::LookedUp(p, index, id, LookUpAnswer::Found(found)));
     }
 
-    pub(crate) fn looked_up(&mut self, p: usize, index: usize, epoch: u32, found: Option<Found>) {
+    pub(crate) fn looked_up(&mut self, p: usize, index: usize, id: LookUpId, answer: LookUpAnswer) {
         let part = &self.processes[p].parts[index];
-        if !part.owned || part.epoch != epoch {
+        let (epoch, lookup) = id;
+        if !part.owned || part.epoch != epoch || !self.is_last_lookup(p, index, lookup) {
             return; // the shell distinguishes look-ups of different ownerships
         }
         let partition = self.logs[index].partition;
-        let Some(mut found) = found else {
-            self.saw(Seen::LookUpsFailed);
-            self.note(p, "look-up failed", Some(index), -1, 0);
-            let transaction_open = self.rng.percent(50);
-            self.feed(p, Input::LookupFailed { partition, transaction_open });
-            return;
+        let mut found = match answer {
+            LookUpAnswer::Found(found) => found,
+            LookUpAnswer::TransactionOpen => {
+                self.note(p, "transaction open", Some(index), -1, 0);
+                return self.feed(p, Input::LookupFailed { partition, transaction_open: true });
+            }
+            LookUpAnswer::Failed => {
+                self.saw(Seen::LookUpsFailed);
+                self.note(p, "look-up failed", Some(index), -1, 0);
+                let transaction_open = self.rng.percent(50);
+                return self.feed(p, Input::LookupFailed { partition, transaction_open });
+            }
         };
         if part.ownership.is_none() {
             let of_log = |(offset, metadata): &&(i64, Vec<u8>)| {
@@ -71,6 +93,8 @@ impl World {
         if self.processes[p].outstanding.is_none() {
             self.saw(Seen::LookUpsLate);
         }
+        self.record_known(p, index, &mut found.committed);
+        self.ignore_set(&mut found);
         self.waive_skipped_outcomes(p, index, &found);
         self.claim_base(index, &mut found);
         self.forget_topic_id(index, &mut found);
@@ -109,6 +133,16 @@ impl World {
             && self.processes[p].out_of_range == OutOfRange::Latest
         {
             self.logs[index].waive_outcomes(i64::MIN, end);
+        }
+    }
+
+    /// A planted bug: without the end of the log, the completed set is ignored.
+    fn ignore_set(&mut self, found: &mut Found) {
+        if self.planted == Some(Planted::SetIgnored)
+            && found.log_end.is_none()
+            && let Some((_, metadata)) = &mut found.committed
+        {
+            metadata.clear();
         }
     }
 

@@ -77,6 +77,20 @@ pub(crate) enum Class {
     SmallLimits,
     /// Guests wait for an external response.
     Suspends,
+    /// Requests of a transaction or their answers are lost. This and the following classes are of transactional seeds.
+    AnswersLost,
+    /// Requests of a transaction arrive after their producer has stopped waiting for the answer.
+    LateRequests,
+    /// Outputs are stored so slowly that a transaction takes too long.
+    SlowProduce,
+    /// The transaction coordinator does not respond for a while.
+    CoordinatorAway,
+    /// A commit ends in an error that can't be retried, applied or not.
+    ProducerFails,
+    /// An operator resets offsets, or they expire.
+    OffsetsReset,
+    /// A successor with the same name starts while a process is paused.
+    Superseded,
 }
 
 const CLASSES: [Class; 31] = [
@@ -165,6 +179,10 @@ pub(crate) struct Plan {
     pub(crate) fault_every: Micros,
     pub(crate) session_timeout: Micros,
     pub(crate) broker_metadata_limit: usize,
+    /// Transactional delivery: characters of metadata that one request may carry.
+    pub(crate) request_metadata_limit: usize,
+    /// Transactional delivery: a process has the transactional id of its predecessor.
+    pub(crate) named_producers: bool,
     pub(crate) topic_ids: bool,
     /// The guest's work per row, as reported to the core.
     pub(crate) row_cost: Micros,
@@ -201,6 +219,8 @@ impl Plan {
             fault_every: rng.range(200, 3000) * MS,
             session_timeout: rng.range(3, 8) * SECOND,
             broker_metadata_limit,
+            request_metadata_limit: usize::MAX,
+            named_producers: false,
             topic_ids: rng.percent(70),
             row_cost: rng.range(1, 80),
             config,
@@ -214,6 +234,10 @@ impl Plan {
 
     pub(crate) fn classes(&self) -> &[Class] {
         &self.on
+    }
+
+    pub(crate) fn enable(&mut self, classes: Vec<Class>) {
+        self.on.extend(classes);
     }
 
     /// Disables all faults. The rest of the configuration is unchanged.

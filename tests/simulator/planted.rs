@@ -50,9 +50,37 @@ pub(crate) enum Planted {
     StaleLanes,
     /// Shows nothing that blocks a partition before and after its active phase.
     HideInactive,
+    /// Publishes the effects of events below the committed offset, not those with the claimed numbers.
+    EffectsByOffset,
+    /// Publishes all kept effects of an ownership, also those of events that are not claimed.
+    UnclaimedEffects,
+    /// Replaces a completed set by an empty one.
+    ClaimShrinks,
+    /// Sends the offset of the ledger although events are withheld.
+    LedgerPrefix,
+    /// Does not claim an event without effects.
+    EffectlessLeftOut,
+    /// Answers a look-up while a transaction with the partition is undecided.
+    UnstableLookUp,
+    /// Keeps what an ownership had settled over a restart in place.
+    LedgerKept,
+    /// Ignores the completed set if the end of the log is unknown.
+    SetIgnored,
+    /// Rejoins before the core knows of a loss, and sends offsets as the new member.
+    LossUnheard,
+    /// Keeps the producer after a call that was not answered at its first try.
+    ProducerKept,
+    /// Drops the effects of a transaction that was aborted.
+    EffectsDroppedOnAbort,
+    /// Takes a commit without a certain answer for an abort.
+    AmbiguousIsAbort,
+    /// Takes a commit without a certain answer for a commit.
+    AmbiguousIsCommit,
+    /// Reads the result of a commit from a partition that another process owns.
+    ForeignWitness,
 }
 
-pub(crate) const ALL: [Planted; 21] = [
+pub(crate) const ALL: [Planted; 35] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -74,4 +102,18 @@ pub(crate) const ALL: [Planted; 21] = [
     Planted::LogEndTooHigh,
     Planted::StaleLanes,
     Planted::HideInactive,
+    Planted::EffectsByOffset,
+    Planted::UnclaimedEffects,
+    Planted::ClaimShrinks,
+    Planted::LedgerPrefix,
+    Planted::EffectlessLeftOut,
+    Planted::UnstableLookUp,
+    Planted::LedgerKept,
+    Planted::SetIgnored,
+    Planted::LossUnheard,
+    Planted::ProducerKept,
+    Planted::EffectsDroppedOnAbort,
+    Planted::AmbiguousIsAbort,
+    Planted::AmbiguousIsCommit,
+    Planted::ForeignWitness,
 ];

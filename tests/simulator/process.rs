@@ -7,6 +7,7 @@ use keylane_core::{ArenaSlot, CallId, CommitId, Core, OutOfRange, OwnershipId, R
 use super::attribution::RetryState;
 use super::log::Lane;
 use super::plan::{Micros, Plan};
+use super::transactions::Shell;
 use super::world::Event;
 
 #[derive(Debug)]
@@ -69,6 +70,8 @@ pub(crate) struct Process {
     pub(crate) ended: BTreeSet<u64>,
     pub(crate) commit: Option<CommitId>,
     pub(crate) outputs: Outputs,
+    /// Transactional delivery: what it has beside its core.
+    pub(crate) shell: Shell,
     /// For a planted bug: results by slot, kept for the next call of the slot.
     pub(crate) stale: BTreeMap<u32, (u32, u32)>,
     /// For a planted bug: the highest finished offset.
@@ -235,6 +238,7 @@ impl Process {
             ended: BTreeSet::new(),
             commit: None,
             outputs: Outputs::default(),
+            shell: Shell::default(),
             stale: BTreeMap::new(),
             highest_done: BTreeMap::new(),
         }
@@ -276,6 +280,12 @@ impl Process {
     /// The event in a slot.
     pub(crate) fn kept_at(&self, arena_slot: ArenaSlot) -> Option<Kept> {
         *self.arena.get(arena_slot.0 as usize)?
+    }
+
+    /// Whether the event is kept in some slot.
+    pub(crate) fn keeps(&self, partition: usize, lane: Lane, offset: i64) -> bool {
+        let (from, to) = ((partition, lane, offset, 0), (partition, lane, offset, u64::MAX));
+        self.queue.range(from..=to).next().is_some()
     }
 
     /// Frees the slot. `None`: the slot was already free, or never used.

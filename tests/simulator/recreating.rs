@@ -24,6 +24,7 @@ impl World {
         }
         self.logs[index].replace(&mut self.rng);
         self.stored[index] = None;
+        self.forget_claims(index);
         let incarnation = self.logs[index].incarnation;
         self.note(0, "topic recreated", Some(index), 0, i64::from(incarnation));
         for _ in 0..self.rng.range(0, 40) {

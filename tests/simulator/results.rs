@@ -28,8 +28,18 @@ impl World {
         }
         let lanes = self.verdicts(p, id, &rows, &lengths);
         let with_outputs = self.finish_rows(p, id, &lanes, &lengths);
+        let output_bytes = self.output_bytes(&rows, &with_outputs);
         let took = Duration::from_micros(self.plan.row_cost * rows.len() as u64);
-        self.feed(p, Input::CallEnded { call: id, lanes: &lanes, with_outputs: &with_outputs, took });
+        self.feed(
+            p,
+            Input::CallEnded {
+                call: id,
+                lanes: &lanes,
+                with_outputs: &with_outputs,
+                output_bytes: &output_bytes,
+                took,
+            },
+        );
     }
 
     /// Whether the guest fails in this call, and at which row.
@@ -76,7 +86,13 @@ impl World {
             self.quarantine_rows(p, id, rows, None);
             self.feed(
                 p,
-                Input::CallEnded { call: id, lanes: &lanes, with_outputs: &[], took: Duration::ZERO },
+                Input::CallEnded {
+                    call: id,
+                    lanes: &lanes,
+                    with_outputs: &[],
+                    output_bytes: &[],
+                    took: Duration::ZERO,
+                },
             );
             return;
         }
@@ -91,13 +107,23 @@ impl World {
             first += length as usize;
         }
         let with_outputs = self.finish_rows(p, id, &lanes, lengths);
+        let output_bytes = self.output_bytes(rows, &with_outputs);
         if rows.len() == 1 && fresh {
             self.charge(p, id, &rows[0], Reason::Fault(fault), None);
         } else {
             self.quarantine_rows(p, id, rows, known.then_some(failing_row));
         }
         let failure = CallFailure { fault, failing_row: known.then_some(failing_row as u32), fresh };
-        self.feed(p, Input::CallFailed { call: id, failure, lanes: &lanes, with_outputs: &with_outputs });
+        self.feed(
+            p,
+            Input::CallFailed {
+                call: id,
+                failure,
+                lanes: &lanes,
+                with_outputs: &with_outputs,
+                output_bytes: &output_bytes,
+            },
+        );
     }
 
     fn verdicts(&mut self, p: usize, id: CallId, rows: &[CallRow], lengths: &[u32]) -> Vec<LaneEnd> {
@@ -144,6 +170,16 @@ impl World {
         Some(Verdict::Retry { after: delay })
     }
 
+    /// The bytes of the outputs of these rows, under transactional delivery.
+    fn output_bytes(&self, rows: &[CallRow], with_outputs: &[u32]) -> Vec<u32> {
+        let rows = with_outputs.iter().filter(|_| self.is_transactional()).map(|&at| &rows[at as usize]);
+        rows.map(|row| {
+            let record = self.record_of(row.partition, row.incarnation, row.offset);
+            record.map_or(0, |record| record.bytes)
+        })
+        .collect()
+    }
+
     /// Marks the rows that are done. Those without outputs have their outcome if their ownership is open. Returns the
     /// rows with outputs.
     fn finish_rows(&mut self, p: usize, id: CallId, lanes: &[LaneEnd], lengths: &[u32]) -> Vec<u32> {
@@ -158,6 +194,9 @@ impl World {
                 let highest = process.highest_done.entry(row.partition).or_insert(-1);
                 *highest = (*highest).max(row.offset);
                 let open = counts(process, id, &row);
+                if open {
+                    self.record_done(p, &row);
+                }
                 if row.has_outputs {
                     with_outputs.push(at);
                 } else if open {

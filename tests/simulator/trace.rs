@@ -133,7 +133,7 @@ coverage! {
     LogEndsUnknown 5_000
     Stalls 2_000
     OutputsStored 600_000
-    OutputsStoredAfterKill 600
+    OutputsStoredAfterKill 150
     OutputsRejected 600
     OutputsDropped 600
     Backlogs 3_000
@@ -144,6 +144,44 @@ coverage! {
     ReadsWhileUnanswered 1_000
     Repeats 30_000
     SeedsWithoutRepeats 4_000
+    Transactions 100_000
+    TransactionsDecided 100_000
+    TransactionsCommitted 100_000
+    TransactionsStale 1_000
+    TransactionsMetadataTooLarge 1_000
+    TransactionsRequestTooLarge 100
+    TransactionsTooSlow 1_000
+    TransactionsFailed 1_000
+    TransactionsTimedOut 400
+    TransactionsTakenOver 1_000
+    CommitsRepeated 1_000
+    CommitsAmbiguous 400
+    ReadBackCommitted 200
+    ReadBackAborted 200
+    OffsetsOverwritten 10
+    ProducersReplaced 3_000
+    ProducersFenced 200
+    RequestsFenced 1_000
+    RequestsLate 1_000
+    RepliesLost 1_000
+    CoordinatorsAway 2_000
+    KillsInTransactions 100
+    ProcessesSuperseded 90
+    EffectsKept 200_000
+    EffectsDropped 3_000
+    EffectsCommitted 200_000
+    EffectsAborted 7_000
+    DeadLettersKept 10_000
+    EventsWithheld 40_000
+    CallsWhileFull 20_000
+    SetsInTransactions 100_000
+    SetsUnreadable 400
+    LookUpsUnstable 2_000
+    LookUpsInPlace 100
+    OffsetsReset 1_000
+    RevokesWhileUndecided 3_000
+    LossesWhileUndecided 400
+    DrainsWhileUndecided 1_000
 }
 
 #[derive(Clone, Debug)]

@@ -9,12 +9,13 @@ use keylane_core::{CallId, CommitId, Core, Input, Now};
 use super::commits::{Answer, Request, Stored};
 use super::group::Group;
 use super::log::Log;
-use super::ownership::Found;
+use super::ownership::{LookUpAnswer, LookUpId};
 use super::plan::{Class, MS, Micros, Plan, SECOND};
 use super::planted::Planted;
 use super::process::Process;
 use super::rng::Rng;
 use super::trace::{Coverage, Line, Seen, Trace, Violation};
+use super::transactions::{self, Brokers, Step};
 use super::views::ReadBefore;
 
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct World {
     pub(crate) group: Group,
     /// The offset and metadata that the coordinator stores, per partition.
     pub(crate) stored: Vec<Option<Stored>>,
+    /// Transactional delivery: open transactions, and what was published.
+    pub(crate) brokers: Brokers,
     /// Every process since the start; most are dead.
     pub(crate) processes: Vec<Process>,
     pub(crate) trace: Trace,
@@ -61,8 +64,8 @@ pub(crate) enum Event {
     Tick(usize),
     Control(usize),
     Join(usize),
-    Lookup(usize, usize, u32),
-    LookedUp(usize, usize, u32, Option<Found>),
+    Lookup(usize, usize, LookUpId),
+    LookedUp(usize, usize, LookUpId, LookUpAnswer),
     Poll(usize, usize),
     SeekFailed(usize, usize, u32),
     CheckTopic(usize, usize),
@@ -85,6 +88,12 @@ pub(crate) enum Event {
     CommitTimeout(usize, CommitId),
     /// A planted bug reports that a commit was applied.
     RoundsReportedCommitted(usize, CommitId),
+    /// A step of a transactional producer.
+    Producer(usize, Step),
+    TransactionRequest(transactions::Request),
+    /// The transactional id, and the number of its transaction.
+    TransactionTimeout(usize, u64),
+    TransactionMarkers(usize, u64),
     Drain(usize),
     DrainDeadlineNow(usize),
     Rebalance,
@@ -122,12 +131,16 @@ impl Event {
             | Event::CommitAnswered(p, ..)
             | Event::CommitTimeout(p, _)
             | Event::RoundsReportedCommitted(p, _)
+            | Event::Producer(p, _)
             | Event::Drain(p)
             | Event::DrainDeadlineNow(p) => Some(p),
             Event::Lookup(..)
             | Event::OutputStored(..)
             | Event::DeadLetterStored(..)
             | Event::CommitArrives(..)
+            | Event::TransactionRequest(_)
+            | Event::TransactionTimeout(..)
+            | Event::TransactionMarkers(..)
             | Event::Rebalance
             | Event::RebalanceTimeout(_)
             | Event::Expire(_)
@@ -176,7 +189,8 @@ const EVENTS_MAX: u64 = 400_000;
 impl World {
     pub(crate) fn new(seed: u64, planted: Option<Planted>) -> World {
         let mut rng = Rng::new(seed);
-        let plan = Plan::draw(&mut rng);
+        let mut plan = Plan::draw(&mut rng);
+        transactions::draw(&mut plan, seed);
         let partitions = plan.partitions();
         let mut world = World {
             now: 0,
@@ -184,6 +198,7 @@ impl World {
             logs: (0..partitions).map(|index| Log::new(index, &plan, &mut rng)).collect(),
             group: Group::new(partitions),
             stored: vec![None; partitions],
+            brokers: Brokers::new(partitions),
             processes: Vec::new(),
             trace: Trace::default(),
             seen: Coverage::new(),
@@ -244,8 +259,8 @@ impl World {
             Event::Tick(p) => self.tick(p),
             Event::Control(p) => self.deliver_control(p),
             Event::Join(p) => self.join(p),
-            Event::Lookup(p, partition, epoch) => self.look_up(p, partition, epoch),
-            Event::LookedUp(p, partition, epoch, found) => self.looked_up(p, partition, epoch, found),
+            Event::Lookup(p, partition, id) => self.look_up(p, partition, id),
+            Event::LookedUp(p, partition, id, answer) => self.looked_up(p, partition, id, answer),
             Event::Poll(p, partition) => self.poll_reader(p, partition),
             Event::SeekFailed(p, partition, epoch) => self.report_seek_failed(p, partition, epoch),
             Event::CheckTopic(p, partition) => self.check_topic(p, partition),
@@ -264,6 +279,10 @@ impl World {
             Event::CommitAnswered(p, id, answers) => self.commit_answered(p, id, &answers),
             Event::CommitTimeout(p, id) => self.commit_timeout(p, id),
             Event::RoundsReportedCommitted(p, id) => self.report_rounds_committed(p, id),
+            Event::Producer(p, step) => self.step(p, step),
+            Event::TransactionRequest(request) => self.transaction_request_arrives(request),
+            Event::TransactionTimeout(name, serial) => self.transaction_timeout_reached(name, serial),
+            Event::TransactionMarkers(name, serial) => self.write_markers(name, serial),
             Event::Drain(p) => self.drain(p),
             Event::DrainDeadlineNow(p) => self.drain_deadline_now(p),
             Event::Rebalance => self.rebalance(),
@@ -283,6 +302,7 @@ impl World {
     pub(crate) fn feed(&mut self, p: usize, input: Input<'_>) {
         let Some(mut core) = self.processes[p].core.take() else { return };
         let uptime = self.uptime(p);
+        self.processes[p].shell.inputs += 1;
         let before = if self.reads_views { self.read_before(&core) } else { ReadBefore::default() };
         core.handle(Now { uptime, wall_ms: (self.now / MS) as i64 }, input);
         while let Some(action) = core.poll() {
