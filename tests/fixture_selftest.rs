@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use keylane_tests::campaign::{event, expected};
+use keylane_tests::check::once::{self, Expected, History, Rule};
+use keylane_tests::flow::Flow;
 use keylane_tests::kafka::{
     self, Cluster, Follower, Group, Options, Producer, Received, Record, Transactions, unique,
 };
@@ -87,6 +90,51 @@ fn transactions_leave_markers() {
     assert_eq!(committed.iter().map(|record| record.offset).collect::<Vec<_>>(), [0, 1, 2]);
     let all = kafka::read_all(&cluster.bootstrap(), &topic);
     assert_eq!(all.iter().map(|record| record.offset).collect::<Vec<_>>(), [0, 1, 2, 4, 5]);
+}
+
+/// The wrong histories that the checker must reject are in its own tests.
+#[test]
+fn the_checker_reads_committed_effects() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 2, &[]);
+    let events = (0..400).map(|number| event(number).to(i32::from(number % 2 == 1)));
+    flow.producer().send_all(&flow.input, events).expect("acknowledged");
+    let read = || once::check(&History::read(&flow, expected));
+    assert_eq!(read().count(Rule::Uncommitted), 400);
+
+    let inputs = kafka::read_all(&cluster.bootstrap(), &flow.input);
+    let (mut outputs, mut dead_letters) = (Vec::new(), Vec::new());
+    for input in &inputs {
+        let value = String::from_utf8(input.value.clone().expect("a value")).expect("text");
+        let effect = |value: String| Record { key: input.key.clone(), ..Record::new("", value) }.to(0);
+        match expected(input) {
+            Expected::Outputs(count) => {
+                outputs.extend((0..count).map(|index| effect(format!("{index}:{value}"))));
+            }
+            Expected::DeadLetter => dead_letters.push(effect(value)),
+        }
+    }
+    let effects = outputs.len() + dead_letters.len();
+    assert!(!dead_letters.is_empty(), "no event of the test is rejected");
+    let writer = Transactions::new(&cluster.bootstrap(), &unique("writer")).expect("a coordinator");
+    writer.abort(&flow.output, outputs.clone()).expect("aborted");
+    writer.commit(&flow.output, outputs.clone()).expect("committed");
+    writer.commit(&flow.dead_letters, dead_letters).expect("committed");
+    assert_eq!(read().count(Rule::Uncovered), effects, "effects are visible, and nothing is committed");
+    for partition in [0, 1] {
+        flow.members.commit(&flow.input, partition, 200, b"");
+    }
+    read().assert_clean();
+
+    writer.open(&flow.output, outputs.clone()).expect("written");
+    assert!(cluster.admin().has_open_transaction(&flow.output));
+    read().assert_clean();
+    writer.commit_open().expect("committed");
+    wait::until("the transaction to be visible", wait::STATE_TIMEOUT, || {
+        !cluster.admin().has_open_transaction(&flow.output)
+    });
+    let report = read();
+    assert_eq!((report.count(Rule::Twice), report.violations.len()), (outputs.len(), outputs.len()));
 }
 
 #[test]
