@@ -1,7 +1,7 @@
 # All targets need only git, make, a C and C++ compiler and rustup. scripts/need installs other requirements where it can, and
 # otherwise names them. One profile (dev) serves demo and test, so they share their build.
 .DEFAULT_GOAL := help
-.PHONY: help demo kafka test lint figures
+.PHONY: help demo kafka test lint figures campaign
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -21,3 +21,7 @@ lint: ## check formatting, clippy, licences, documentation and house rules
 figures: ## measure the speed and memory figures of the documentation; slow, and not part of CI
 	@cargo build --quiet --release --workspace --bins
 	@$${CARGO_TARGET_DIR:-target}/release/figures w1
+
+campaign: ## check transactional delivery under a hundred faults; takes an hour, and not part of CI
+	@cargo build --quiet --workspace --bins
+	@$${CARGO_TARGET_DIR:-target}/debug/campaign
