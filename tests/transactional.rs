@@ -30,7 +30,7 @@ fn every_event_takes_effect_once_through_kills_freezes_and_moves() {
         instances: 3,
         delivery: Delivery::Transactional,
         // The open transaction of a killed instance holds its partitions for this long.
-        timeout: Some("4s"),
+        timeout: Some("5s"),
         logs: None,
         verbose: false,
     };
@@ -47,6 +47,7 @@ fn a_killed_instance_leaves_nothing_visible() {
     let flow = Flow::new(cluster, PARTITIONS, &[]);
     flow.producer().send_all(&flow.input, (0..EVENTS).map(event)).expect("acknowledged");
     let mut killed = Keylane::run(&with_interval(&flow, "killed", "1m"), &[]);
+    flow.wait_for_members(&["killed"]);
     wait::until("all events to be settled, and nothing to be committed", wait::STATE_TIMEOUT, || {
         settled(&mut killed) == EVENTS
     });
@@ -116,7 +117,7 @@ fn a_clean_stop_commits_everything() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, PARTITIONS, &[]);
     let start = |client: &str| {
-        let settings = with_interval(&flow, client, "1m").set("handlers.t.transactions", "timeout", "10m");
+        let settings = with_interval(&flow, client, "1m").set("handlers.t.transactions", "timeout", "4m");
         Keylane::run(&settings, &[])
     };
     let mut instances = ["one", "two"].map(start);
