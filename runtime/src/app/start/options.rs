@@ -93,6 +93,7 @@ pub(in crate::app) fn transaction_spec(
     let transactions = handler.transactions.as_ref()?;
     let (group, name) = (&handler.group_id, &handler.name);
     let instance = handler.group_instance_id.as_ref().or(config.runtime.instance.as_ref());
+    let is_named = instance.is_some();
     // Without a name that a restart keeps, every start has its own.
     let instance = instance.map_or_else(
         || format!("{:016x}", RandomState::new().hash_one(std::process::id())),
@@ -102,6 +103,7 @@ pub(in crate::app) fn transaction_spec(
     Some(TransactionSpec {
         handler: name.clone(),
         id: format!("{group}/{name}/{instance}/0"),
+        is_named,
         group: CString::new(group.as_str()).ok()?,
         fencing_topic: CString::new(handler.topics.first()?.as_str()).ok()?,
         timeout: transactions.timeout,

@@ -197,6 +197,12 @@ impl Cause {
             .then_some((topic, code))
     }
 
+    /// Returns whether another producer with the same id has replaced this one, or the brokers have aborted the
+    /// transaction.
+    pub(super) fn is_fenced(&self) -> bool {
+        matches!(self, Cause::Call(_, error) if error.code == ErrorCode::FENCED)
+    }
+
     /// Describes the cause. `name`: returns the name of a topic.
     pub(super) fn text(&self, name: impl Fn(SinkTopic) -> String) -> String {
         match self {

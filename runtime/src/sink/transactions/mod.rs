@@ -37,6 +37,8 @@ pub struct TransactionSpec {
     pub handler: String,
     /// The `transactional.id`.
     pub id: String,
+    /// Whether a restart of this process keeps the id.
+    pub is_named: bool,
     /// The consumer group.
     pub group: CString,
     /// An input topic of the handler, for the test whether the brokers reject the offsets of a stranger.

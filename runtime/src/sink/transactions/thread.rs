@@ -23,6 +23,11 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time before the brokers abort a transaction that is left for its offsets and its commit.
 const COMMIT_RESERVE: Duration = Duration::from_secs(2);
 
+/// How often another producer with our id may replace ours within [`FENCED_PERIOD`] before two processes are assumed to
+/// have the same name.
+const FENCED_MAX: usize = 3;
+const FENCED_PERIOD: Duration = Duration::from_mins(1);
+
 /// The owner of a transactional producer.
 pub(super) struct ProducerOwner {
     spec: TransactionSpec,
@@ -36,6 +41,8 @@ pub(super) struct ProducerOwner {
     reader: Option<GroupReader>,
     /// Whether the brokers were seen to reject the offsets of a stranger.
     fencing_tested: bool,
+    /// For each time that another producer has replaced ours: when it no longer counts.
+    fenced: Vec<Deadline>,
 }
 
 /// An initialised producer. Field order is drop order: topics and queue before the producer.
@@ -66,6 +73,7 @@ impl ProducerOwner {
             unavailable: false,
             reader: None,
             fencing_tested: false,
+            fenced: Vec::new(),
         }
     }
 
@@ -109,6 +117,7 @@ impl ProducerOwner {
             attempt.abort();
             return None;
         }
+        let time_left = attempt.deadline.remaining();
         if !(clean && attempt.abort()) {
             self.current = None;
         }
@@ -121,10 +130,23 @@ impl ProducerOwner {
         if let Some((topic, code)) = cause.blocked_topic() {
             (self.on_event)(TransactionEvent::TopicBlocked { topic, code });
         }
+        if cause.is_fenced() && self.has_name_twice(time_left) {
+            return Some(TransactionEvent::Refused(SAME_NAME.to_owned()));
+        }
         if commit_requested {
             return self.read_back(transaction);
         }
         Some(TransactionEvent::Aborted { id: transaction.id, why: cause.abort_cause(), reason })
+    }
+
+    /// Counts that another producer has replaced ours. Returns whether another process has our name. A transaction that the
+    /// brokers have aborted because of its age looks the same, so old ones do not count.
+    fn has_name_twice(&mut self, time_left: Duration) -> bool {
+        self.fenced.retain(|deadline| !deadline.is_over());
+        if self.spec.is_named && time_left + COMMIT_RESERVE > self.spec.timeout / 2 {
+            self.fenced.push(Deadline::after(FENCED_PERIOD));
+        }
+        self.fenced.len() >= FENCED_MAX
     }
 
     /// Creates and initialises a producer. Waits for brokers, however long it takes.
@@ -260,6 +282,9 @@ impl ProducerOwner {
         offsets.iter().map(stored).collect()
     }
 }
+
+const SAME_NAME: &str = "another process with the same `runtime.instance` or `group_instance_id` replaces the transactional \
+                         producer of this one again and again; give each process its own name";
 
 /// Returns the remedy, if the brokers will never accept the producer.
 fn refusal(code: ErrorCode) -> Option<&'static str> {
