@@ -125,7 +125,8 @@ pub(super) unsafe extern "C" fn log_callback(
     match level {
         // Properties under [kafka.client] are for all clients, so a property that one client does not use is no reason
         // to warn.
-        _ if facility == "CONFWARN" => {
+        // The owner of a transaction logs why it failed, and replaces the producer on purpose.
+        _ if matches!(&*facility, "CONFWARN" | "TXNERR" | "TERMINATE") => {
             tracing::debug!(target: "librdkafka", facility, text, dropped, "librdkafka log")
         }
         0..=4 => tracing::warn!(target: "librdkafka", facility, text, dropped, "librdkafka log"),
