@@ -89,8 +89,8 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         | Planted::ProducerKept
         | Planted::EffectsDroppedOnAbort
         | Planted::AmbiguousIsAbort
-        | Planted::AmbiguousIsCommit
         | Planted::ForeignWitness => &["T2 effects and claims", "T1 once"],
+        Planted::AmbiguousIsCommit => &["T2 effects and claims", "T1 once", "I-start"],
         Planted::ClaimShrinks => &["T2 claims grow"],
         Planted::EffectlessLeftOut => &["T2 left out"],
         Planted::UnstableLookUp | Planted::SetIgnored => {

@@ -159,13 +159,22 @@ impl World {
     }
 
     fn scale(&mut self) {
-        let alive = self.processes.iter().filter(|process| process.alive).count();
-        if alive < 4 && self.rng.percent(40) {
-            let instance = self.processes.len() + 100;
-            self.after(0, Event::ProcessStart(instance));
-        } else if let Some(p) = self.any_process() {
+        if self.rng.percent(40) && self.start_another() {
+            return;
+        }
+        if let Some(p) = self.any_process() {
             self.drain(p);
         }
+    }
+
+    /// Starts another process, unless there are many.
+    pub(crate) fn start_another(&mut self) -> bool {
+        let alive = self.processes.iter().filter(|process| process.alive).count();
+        if alive < 4 {
+            let instance = self.processes.len() + 100;
+            self.after(0, Event::ProcessStart(instance));
+        }
+        alive < 4
     }
 
     pub(crate) fn drain(&mut self, p: usize) {

@@ -17,6 +17,8 @@ pub(super) struct TransactionalId {
     pub(super) open: Option<Open>,
     /// Whether the last transaction of this epoch was committed.
     last_committed: bool,
+    /// Its coordinator moves: it does not respond until this time.
+    pub(super) away_until: Micros,
 }
 
 /// A transaction that was begun and whose markers are not written.
@@ -40,7 +42,7 @@ impl World {
                 let offsets = partitions.into_iter().map(|index| self.stable_offset(index)).collect();
                 Reply::Offsets(offsets)
             }
-            what => {
+            what @ (Call::Produce { .. } | Call::SendOffsets { .. } | Call::Commit | Call::Abort) => {
                 if let Call::Produce { batch: number, .. } = &what {
                     batch = Some(*number);
                 }
@@ -80,9 +82,14 @@ impl World {
     }
 
     fn commit_requested(&mut self, from: Sender) -> Reply {
-        let fails = self.occurs(Class::ProducerFails, 3);
+        let fails = self.occurs(Class::ProducerFails, 5);
         if !fails || self.rng.percent(50) {
             self.decide(from.name, true);
+        }
+        if fails && self.rng.percent(50) {
+            let until = self.now + self.rng.range(SECOND, 9 * SECOND);
+            self.brokers.ids.entry(from.name).or_default().away_until = until;
+            self.start_another(); // partitions move before the result is known
         }
         if fails { Reply::Failed } else { Reply::Done }
     }
@@ -202,5 +209,6 @@ impl World {
 
     pub(crate) fn bring_coordinator_back(&mut self) {
         self.brokers.away_until = self.now;
+        self.brokers.ids.values_mut().for_each(|id| id.away_until = 0);
     }
 }

@@ -1,10 +1,11 @@
 //! Transactional delivery: the brokers keep transactions, and the shell of each process has one transactional producer.
 //!
-//! `kept` holds the effects that a process keeps → `producer` publishes them with the procedure of the real shell →
-//! `coordinator` decides on transactions, `fencing` refuses requests → `outputs` is the log of the effects and its
-//! read_committed reader → `checks` compares each committed transaction with the events that have settled. `read_back`
-//! finds out what became of a commit whose result is unknown; `faults` injects what happens to groups and producers,
-//! `planted` known bugs.
+//! `kept` holds the effects that a process keeps → `snapshot` selects those of a transaction → `producer` publishes them
+//! with the procedure of the real shell, in `requests` → `coordinator` decides on transactions, `fencing` refuses stale
+//! offsets → `outputs` is the log of the effects with its read_committed reader → `checks` compares each committed
+//! transaction with the events that have settled → `results` reports the result to the core. `read_back` finds out what
+//! became of a commit whose result is unknown, `faults` resets offsets and replaces processes, `planted` contains known
+//! bugs.
 
 mod checks;
 mod coordinator;
@@ -16,6 +17,8 @@ mod planted;
 mod producer;
 mod read_back;
 mod requests;
+mod results;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -30,26 +30,41 @@ impl World {
         (offset, text.into_bytes())
     }
 
+    /// Replaces the claims of an entry, if the broker accepts them.
+    fn replace_claims(&self, entry: &mut Entry, (offset, metadata): (i64, Vec<u8>)) {
+        if metadata.len() <= self.plan.broker_metadata_limit {
+            (entry.offset, entry.metadata) = (offset, metadata);
+        }
+    }
+
     pub(super) fn planted_entry(&self, p: usize, mut entry: Entry) -> Entry {
         let index = entry.partition;
+        if self.logs[index].incarnation > 0 {
+            return entry;
+        }
         match self.planted {
             Some(Planted::ClaimShrinks) => {
-                if let Some((offset, _)) = entry.before.as_ref().filter(|(offset, _)| *offset == entry.offset)
+                if let Some((offset, _)) = entry.before.clone().filter(|(offset, _)| *offset == entry.offset)
                 {
-                    (entry.offset, entry.metadata) = self.encode_claims(index, |at| at < *offset);
+                    let claims = self.encode_claims(index, |at| at < offset);
+                    self.replace_claims(&mut entry, claims);
                 }
             }
             Some(Planted::EffectlessLeftOut) => {
                 let covered = self.coverage(index, entry.offset, &entry.metadata);
                 let claimed = &self.brokers.claimed[index];
-                let settled = self.processes[p].shell.settled.iter();
-                let open = settled
-                    .filter(|((ownership, _), settled)| *ownership == entry.ownership && !settled.has_effects)
+                let shell = &self.processes[p].shell;
+                let of_entry =
+                    shell.settled.iter().filter(|((ownership, _), _)| *ownership == entry.ownership);
+                let open = of_entry
+                    .filter(|(_, settled)| {
+                        !settled.has_effects && shell.settled_before(settled, entry.through)
+                    })
                     .map(|((_, offset), _)| *offset)
                     .rfind(|&offset| !claimed.covers(offset));
                 if let (Some(covered), Some(open)) = (covered, open) {
-                    (entry.offset, entry.metadata) =
-                        self.encode_claims(index, |at| at != open && covered.covers(at));
+                    let claims = self.encode_claims(index, |at| at != open && covered.covers(at));
+                    self.replace_claims(&mut entry, claims);
                 }
             }
             Some(_) | None => {}
@@ -72,8 +87,8 @@ impl World {
                 && committable > entry.offset
                 && self.is_own(p, entry)
             {
-                (entry.offset, entry.metadata) =
-                    self.encode_claims(entry.partition, |at| at < committable || covered.covers(at));
+                let claims = self.encode_claims(entry.partition, |at| at < committable || covered.covers(at));
+                self.replace_claims(entry, claims);
             }
         }
         self.processes[p].shell.producer.attempt = Some(attempt);

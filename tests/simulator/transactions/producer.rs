@@ -1,7 +1,7 @@
 //! The transactional producer of a process: begin, produce, flush, send offsets, commit. After an attempt that was not
 //! clean, the producer is replaced: late requests of the old one are refused.
 
-use keylane_core::{AbortCause, CommitEntry, CommitId, EffectClaim, Input};
+use keylane_core::{AbortCause, CommitId};
 
 use super::super::plan::{Class, MS, Micros, SECOND};
 use super::super::planted::Planted;
@@ -16,7 +16,7 @@ pub(crate) struct Producer {
     /// Producers that the process has made.
     pub(super) made: u64,
     /// `None`: it is not initialised.
-    epoch: Option<u32>,
+    pub(super) epoch: Option<u32>,
     /// Calls so far, repeated ones included.
     number: u64,
     /// The call whose answer is awaited.
@@ -40,20 +40,20 @@ enum Awaited {
 /// A transaction that the core has requested.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
-    id: CommitId,
+    pub(super) id: CommitId,
     pub(super) entries: Vec<Entry>,
-    effects: Vec<Effect>,
+    pub(super) effects: Vec<Effect>,
     /// The group metadata of the snapshot.
-    membership: Membership,
-    begun_at: Micros,
+    pub(super) membership: Membership,
+    pub(super) begun_at: Micros,
     /// Batches that are not stored: the sequence number of the first record, and the records.
-    batches: Vec<Option<(u64, Vec<Effect>)>>,
-    state: State,
-    commit_called: bool,
+    pub(super) batches: Vec<Option<(u64, Vec<Effect>)>>,
+    pub(super) state: State,
+    pub(super) commit_called: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// The producer is not initialised.
     Waiting,
     Producing,
@@ -109,109 +109,6 @@ pub(crate) enum Step {
 }
 
 impl World {
-    pub(crate) fn begin_transaction(
-        &mut self,
-        p: usize,
-        id: CommitId,
-        entries: &[CommitEntry],
-        claims: &[EffectClaim],
-        metadata: &str,
-    ) {
-        self.saw(Seen::Transactions);
-        let before = self.processes[p].commit.replace(id);
-        if before.is_some() || entries.is_empty() || entries.len() != claims.len() {
-            let text = format!("process {p} begins {id:?} of {entries:?}, {claims:?} during {before:?}");
-            return self.report_violation("I-protocol", text, None, -1);
-        }
-        let (mut snapshot, mut effects) = (Vec::new(), Vec::new());
-        for (entry, claim) in entries.iter().zip(claims) {
-            let range = entry.metadata.0 as usize..entry.metadata.1 as usize;
-            let text = metadata.get(range).unwrap_or("not a range of the metadata");
-            let index = self.index(entry.partition);
-            let shell = &self.processes[p].shell;
-            let entry = Entry {
-                partition: index,
-                ownership: claim.ownership.0,
-                through: claim.through.0,
-                incarnation: self.processes[p].parts[index].incarnation,
-                offset: entry.offset,
-                metadata: text.into(),
-                before: shell.known.get(&index).cloned().flatten(),
-            };
-            self.note(p, "claims", Some(index), entry.offset, entry.through as i64);
-            self.check_snapshot(p, &entry);
-            effects.extend(self.effects_to_publish(p, &entry));
-            snapshot.push(self.planted_entry(p, entry));
-        }
-        effects.sort_by_key(|effect| effect.number);
-        self.check_size(p, metadata.len(), &effects);
-        let attempt = Attempt {
-            id,
-            entries: snapshot,
-            effects,
-            membership: self.membership(p),
-            begun_at: self.now,
-            batches: Vec::new(),
-            state: State::Waiting,
-            commit_called: false,
-        };
-        self.processes[p].shell.producer.attempt = Some(attempt);
-        let delay = self.rng.range(1, MS);
-        self.after(delay, Event::Producer(p, Step::Begin));
-    }
-
-    fn effects_to_publish(&self, p: usize, entry: &Entry) -> Vec<Effect> {
-        let of_entry = self.processes[p].shell.kept.values().filter(|kept| kept.ownership == entry.ownership);
-        let is_published = |effect: &&Effect| match self.planted {
-            Some(Planted::EffectsByOffset) => effect.offset < entry.offset,
-            Some(Planted::UnclaimedEffects) => true,
-            _ => effect.number <= entry.through,
-        };
-        of_entry.filter(is_published).copied().collect()
-    }
-
-    /// The claims of a snapshot are checked in full when it is committed.
-    fn check_snapshot(&mut self, p: usize, entry: &Entry) {
-        let (index, offset) = (entry.partition, entry.offset);
-        let part = &self.processes[p].parts[index];
-        let owned = part.owned && part.ownership == Some(entry.ownership);
-        self.require(owned, "I10 own partitions only", index, offset, || {
-            format!("process {p} claims events of ownership {}, which has ended", entry.ownership)
-        });
-        let limit = self.plan.config.metadata_limit;
-        self.require(entry.metadata.len() <= limit, "I-limits", index, offset, || {
-            format!("process {p} commits metadata of {} characters, limit {limit}", entry.metadata.len())
-        });
-        if self.withholds(p, entry) {
-            self.saw(Seen::EventsWithheld);
-        }
-        if !entry.metadata.is_empty() {
-            self.saw(Seen::SetsInTransactions);
-        }
-    }
-
-    /// Whether effects of the ownership are kept that the entry does not claim.
-    fn withholds(&self, p: usize, entry: &Entry) -> bool {
-        let mut later = self.processes[p].shell.kept.range(entry.through + 1..);
-        later.any(|(_, kept)| kept.ownership == entry.ownership)
-    }
-
-    fn check_size(&mut self, p: usize, metadata: usize, effects: &[Effect]) {
-        let Some(limits) = self.plan.config.transactions else { return };
-        let bytes: u64 = effects.iter().map(|effect| effect.bytes).sum();
-        let total = limits.metadata_total.max(self.plan.config.metadata_limit);
-        let planted = self.planted == Some(Planted::UnclaimedEffects);
-        // A set may fit only together with later events.
-        let sets_fit = self.plan.broker_metadata_limit == 4096;
-        let fits = effects.len() <= 1 || bytes <= limits.transaction_bytes || planted || !sets_fit;
-        if !fits || metadata > total {
-            let text = format!(
-                "process {p} begins a transaction of {bytes} bytes, {metadata} characters: {limits:?}"
-            );
-            self.report_violation("I-limits", text, None, -1);
-        }
-    }
-
     /// The first assign makes the producer: transactions that a process with this name left open are aborted.
     pub(crate) fn make_producer(&mut self, p: usize) {
         if self.is_transactional() && self.processes[p].shell.producer.made == 0 {
@@ -239,27 +136,37 @@ impl World {
         match step {
             Step::Begin if made == 0 => self.replace_producer(p),
             Step::Begin => self.begin(p),
-            Step::Answered { producer, number: of, reply } if (producer, of) == (made, number) => {
-                self.answered(p, reply);
+            Step::Answered { producer, number: of, reply } => {
+                if (producer, of) == (made, number) {
+                    self.answered(p, reply);
+                }
             }
-            Step::TimedOut { producer, number: of } if (producer, of) == (made, number) => {
-                self.answered(p, Reply::TimedOut);
+            Step::TimedOut { producer, number: of } => {
+                if (producer, of) == (made, number) {
+                    self.answered(p, Reply::TimedOut);
+                }
             }
-            Step::Repeat { producer, number: of } if (producer, of) == (made, number) => {
-                if let Some(awaited) = self.processes[p].shell.producer.awaited {
+            Step::Repeat { producer, number: of } => {
+                let awaited = self.processes[p].shell.producer.awaited;
+                if let Some(awaited) = awaited.filter(|_| (producer, of) == (made, number)) {
                     self.call(p, awaited);
                 }
             }
-            Step::Stored { producer, batch, reply } if producer == made => self.stored(p, batch, &reply),
-            Step::ProduceAgain { producer, batch, repeats } if producer == made => {
-                self.produce_again(p, batch, repeats);
+            Step::Stored { producer, batch, reply } => {
+                if producer == made {
+                    self.stored(p, batch, &reply);
+                }
             }
-            Step::FlushTimedOut { producer, id } if producer == made => {
-                if self.is_in_state(p, id, State::Producing) {
+            Step::ProduceAgain { producer, batch, repeats } => {
+                if producer == made {
+                    self.produce_again(p, batch, repeats);
+                }
+            }
+            Step::FlushTimedOut { producer, id } => {
+                if producer == made && self.is_in_state(p, id, State::Producing) {
                     self.fail(p, AbortCause::TooSlow, self.planted == Some(Planted::ProducerKept));
                 }
             }
-            _ => {}
         }
     }
 
@@ -274,7 +181,7 @@ impl World {
         }
     }
 
-    fn sender(&self, p: usize) -> Sender {
+    pub(super) fn sender(&self, p: usize) -> Sender {
         let Producer { made, epoch, number, .. } = self.processes[p].shell.producer;
         let name = if self.plan.named_producers { self.processes[p].instance } else { 10_000 + p };
         Sender { process: p, producer: made, name, epoch: epoch.unwrap_or(0), number }
@@ -383,7 +290,14 @@ impl World {
                 let again = Step::ProduceAgain { producer, batch, repeats: false };
                 self.after(20 * MS, Event::Producer(p, again));
             }
-            _ => self.failed_fatally(p, reply),
+            Reply::Initialised(_)
+            | Reply::TimedOut
+            | Reply::Fenced
+            | Reply::Stale
+            | Reply::MetadataTooLarge
+            | Reply::RequestTooLarge
+            | Reply::Failed
+            | Reply::Offsets(_) => self.failed_fatally(p, reply),
         }
     }
 
@@ -505,66 +419,6 @@ impl World {
         self.transaction_committed(p);
         if !clean && self.processes[p].alive {
             self.replace_producer(p);
-        }
-    }
-
-    pub(super) fn transaction_committed(&mut self, p: usize) {
-        let Some(attempt) = self.processes[p].shell.producer.attempt.take() else { return };
-        self.saw(Seen::TransactionsCommitted);
-        self.processes[p].commit = None;
-        for Entry { partition, ownership, through, offset, metadata, .. } in &attempt.entries {
-            let process = &mut self.processes[p];
-            process.shell.kept.retain(|&number, kept| kept.ownership != *ownership || number > *through);
-            process.shell.known.insert(*partition, Some((*offset, metadata.clone())));
-        }
-        let id = attempt.id;
-        for entry in &attempt.entries {
-            let index = entry.partition;
-            if self.is_own(p, entry) {
-                self.processes[p].parts[index].floor = Some(entry.offset);
-                self.finish_retry_round(p, index, entry.offset);
-            }
-            let partition = self.logs[index].partition;
-            self.feed(p, Input::Committed { id, partition });
-        }
-    }
-
-    pub(super) fn transaction_aborted(&mut self, p: usize, why: AbortCause) {
-        let Some(attempt) = self.processes[p].shell.producer.attempt.take() else { return };
-        self.saw(match why {
-            AbortCause::Stale => Seen::TransactionsStale,
-            AbortCause::MetadataTooLarge => Seen::TransactionsMetadataTooLarge,
-            AbortCause::RequestTooLarge => Seen::TransactionsRequestTooLarge,
-            AbortCause::TooSlow => Seen::TransactionsTooSlow,
-            AbortCause::Other | AbortCause::Excluded => Seen::TransactionsFailed,
-            AbortCause::OverwrittenOffsets => Seen::OffsetsOverwritten,
-        });
-        self.note(p, "transaction aborted", None, -1, why as i64);
-        self.processes[p].commit = None;
-        if self.planted == Some(Planted::EffectsDroppedOnAbort) {
-            for Entry { ownership, through, .. } in &attempt.entries {
-                let kept = &mut self.processes[p].shell.kept;
-                kept.retain(|&number, kept| kept.ownership != *ownership || number > *through);
-            }
-        }
-        let id = attempt.id;
-        self.feed(p, Input::TransactionAborted { id, why });
-    }
-
-    /// Counts what happens while a transaction of the process is undecided.
-    pub(crate) fn saw_while_undecided(&mut self, p: usize, seen: Seen) {
-        if self.processes[p].shell.producer.attempt.is_some() {
-            self.saw(seen);
-        }
-    }
-
-    /// A process that ends aborts its open transaction if it can.
-    pub(crate) fn abort_at_exit(&mut self, p: usize) {
-        let producer = &self.processes[p].shell.producer;
-        let may_abort = producer.attempt.as_ref().is_some_and(|attempt| !attempt.commit_called);
-        if may_abort && producer.epoch.is_some() && self.rng.percent(70) {
-            let from = self.sender(p);
-            self.send_request(Request { from, what: Call::Abort });
         }
     }
 }

@@ -104,12 +104,14 @@ impl World {
         } else if self.occurs(Class::AnswersLost, 2) {
             return;
         }
-        if self.now < self.brokers.away_until && !matches!(request.what, Call::Produce { .. }) {
+        let own = self.brokers.ids.get(&request.from.name).map_or(0, |id| id.away_until);
+        let away_until = self.brokers.away_until.max(own);
+        if self.now < away_until && !matches!(request.what, Call::Produce { .. }) {
             // The request may lie in the buffer of the connection until the broker is back.
             if self.rng.percent(50) {
                 return;
             }
-            delay += self.brokers.away_until - self.now;
+            delay += away_until - self.now;
         }
         if matches!(request.what, Call::Produce { .. }) && self.occurs(Class::SlowProduce, 8) {
             delay += self.rng.range(SECOND / 2, 9 * SECOND);
